@@ -1,0 +1,39 @@
+"""Typed exceptions of the package: every message is one line that says what, where and what would be right."""
+
+__all__ = ["ConfigError", "DataError", "FIFError", "NonFiniteError", "StoreError", "did_you_mean"]
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class FIFError(Exception):
+    """Base class of all errors that this package raises on purpose."""
+
+
+class ConfigError(FIFError, ValueError):
+    """A flag, YAML key or configuration value that is unknown or out of range."""
+
+
+class DataError(FIFError, ValueError):
+    """A data set that is missing, unreadable or not what its name promises."""
+
+
+class NonFiniteError(FIFError, ArithmeticError):
+    """NaN or infinity where a finite number is needed; the message names the samples."""
+
+
+class StoreError(FIFError, OSError):
+    """A results folder that cannot be written, or a record in it that cannot be read."""
+
+
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
+    """The end of an error line: the nearest valid name, then all of them.
+
+    Example:
+        >>> did_you_mean("betta", ["beta", "noise"])
+        "did you mean 'beta'? valid: beta, noise"
+    """
+    choices = [str(choice) for choice in valid]
+    nearest = get_close_matches(str(name), choices, n=1, cutoff=0.5)
+    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    return f"{hint}valid: {', '.join(choices)}"
