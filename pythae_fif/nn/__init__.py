@@ -1,0 +1,22 @@
+"""Encoders and decoders for Pythae's models, built by the name of their architecture."""
+
+__all__ = [
+    "ARCHITECTURES",
+    "FIF_CONVNET_SHAPES",
+    "FIFConvDecoder",
+    "FIFConvEncoder",
+    "SmallConvDecoder",
+    "SmallConvEncoder",
+    "SmallResDecoder",
+    "SmallResEncoder",
+    "build_networks",
+]
+
+from pythae_fif.nn.build import ARCHITECTURES, build_networks
+from pythae_fif.nn.fif_convnet import FIF_CONVNET_SHAPES, FIFConvDecoder, FIFConvEncoder
+from pythae_fif.nn.small import (
+    SmallConvDecoder,
+    SmallConvEncoder,
+    SmallResDecoder,
+    SmallResEncoder,
+)

@@ -1,0 +1,128 @@
+"""Arrays of images from files: checked, and brought to uint8 of shape (N, C, H, W)."""
+
+__all__ = ["read_npz", "to_uint8"]
+
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from pythae_fif.errors import DataError
+
+_CHUNK = 1024
+
+
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Key -> array.
+
+    Raises:
+        DataError: The file is missing, no .npz, damaged, or holds pickled objects.
+    """
+    if not path.is_file():
+        raise DataError(f"{path}: no such file, needs an .npz file")
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise DataError(f"{path}: holds one bare array, needs an .npz file with named arrays")
+        with archive:
+            return {key: archive[key] for key in archive.files}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        if isinstance(error, DataError):
+            raise
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: not a readable .npz file ({reason})") from error
+
+
+def to_uint8(arrays: Mapping[str, np.ndarray], where: str | Path) -> dict[str, np.ndarray]:
+    """Brings image arrays of one data set to uint8, (N, C, H, W).
+
+    Integers are taken as 0..255. Floats are taken as 0..1 if no value in any of the arrays
+    exceeds 1, else as 0..255, and are rounded. A four-dimensional array with 1 or 3 at its second
+    place is N x C x H x W, otherwise N x H x W x C.
+
+    Args:
+        arrays: Key -> images (N, C, H, W), (N, H, W, C) or (N, H, W).
+        where: The file, for error lines.
+
+    Returns:
+        Key -> uint8 images (N, C, H, W).
+
+    Raises:
+        DataError: A shape, type or range that is none of these, or a NaN or infinite value.
+
+    Example:
+        >>> to_uint8({"data": np.full((5, 8, 8), 0.5)}, "a.npz")["data"].shape
+        (5, 1, 8, 8)
+    """
+    checked = {
+        key: _channels_first(array, f"{where}, key {key!r}") for key, array in arrays.items()
+    }
+    low, high = _value_range(checked, where)
+    # Integers 0..1 are masks or already binarised images: neither reading of them is safe.
+    ambiguous = high <= 1 and any(array.dtype.kind in "iu" for array in checked.values())
+    if low < 0 or high > 255 or ambiguous:
+        kind = "integer " if ambiguous else ""
+        raise DataError(
+            f"{where}: {kind}values from {low:g} to {high:g}, needs integers in 0..255, "
+            "or floats in 0..1 or 0..255"
+        )
+    scale = 255.0 if high <= 1 else 1.0
+    return {key: _rounded(array, scale) for key, array in checked.items()}
+
+
+def _channels_first(array: np.ndarray, where: str) -> np.ndarray:
+    if array.dtype.kind not in "iuf":
+        raise DataError(f"{where}: type {array.dtype}, needs uint8 or floats")
+    if array.ndim == 3:
+        array = array[:, None]
+    elif array.ndim == 4 and array.shape[1] not in (1, 3) and array.shape[3] in (1, 3):
+        array = array.transpose(0, 3, 1, 2)
+    if array.ndim != 4 or array.shape[1] not in (1, 3) or 0 in array.shape:
+        raise DataError(
+            f"{where}: shape {array.shape}, needs N x C x H x W or N x H x W x C "
+            "with 1 or 3 channels, or N x H x W"
+        )
+    return array
+
+
+def _chunks(array: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    for start in range(0, len(array), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        yield part, array[part]
+
+
+def _value_range(arrays: Mapping[str, np.ndarray], where: str | Path) -> tuple[float, float]:
+    low, high = np.inf, -np.inf
+    for key, array in arrays.items():
+        bad: list[int] = []
+        for part, images in _chunks(array):
+            if array.dtype.kind == "f":
+                finite = np.isfinite(images).all(axis=(1, 2, 3))
+                bad.extend((part.start + np.flatnonzero(~finite)).tolist())
+                if bad:
+                    continue
+            low, high = min(low, float(images.min())), max(high, float(images.max()))
+        if bad:
+            raise DataError(
+                f"{where}, key {key!r}: NaN or infinite values in {len(bad)} of {len(array)} "
+                f"images, the first at index {bad[0]}"
+            )
+    return low, high
+
+
+def _rounded(array: np.ndarray, scale: float) -> np.ndarray:
+    if array.dtype == np.uint8:
+        return np.ascontiguousarray(array)
+    images = np.empty(array.shape, np.uint8)
+    # By chunks, for float copies of a whole data set are several times its size.
+    for part, values in _chunks(array):
+        images[part] = np.rint(values * scale) if array.dtype.kind == "f" else values
+    return images

@@ -1,0 +1,101 @@
+"""Torch views of uint8 images: a data set for Pythae's trainers, and floats in [0, 1]."""
+
+__all__ = ["ImageDataset", "to_float"]
+
+import numpy as np
+import torch
+from pythae.data.datasets import DatasetOutput
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pythae_fif.errors import DataError
+
+
+def _as_tensor(images: np.ndarray | Tensor) -> Tensor:
+    if isinstance(images, np.ndarray):
+        # Torch cannot take read-only or negatively strided arrays as they are.
+        images = torch.from_numpy(np.require(images, requirements=["C", "W"]))
+    if images.dtype != torch.uint8 or images.ndim != 4:
+        raise DataError(
+            f"images are {images.dtype} of shape {tuple(images.shape)}, "
+            "needs uint8 of shape (N, C, H, W)"
+        )
+    return images
+
+
+def to_float(images: np.ndarray | Tensor, limit: int | None = None) -> Tensor:
+    """Images as float32 in [0, 1], in the form that Pythae's samplers are fitted on.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        limit: Take the first ``limit`` images only; None takes all.
+
+    Returns:
+        float32 (N, C, H, W), 255 becoming exactly 1.
+
+    Raises:
+        DataError: ``images`` is not uint8 of four dimensions.
+
+    Example:
+        >>> to_float(np.full((3, 1, 2, 2), 255, np.uint8), limit=2).shape
+        torch.Size([2, 1, 2, 2])
+    """
+    return _as_tensor(images[:limit]).to(torch.float32).div_(255)
+
+
+class ImageDataset(Dataset):
+    """Images for Pythae's trainers, kept as uint8 until a batch is made of them.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        labels: Labels (N,), or None for ones, as Pythae's own ``DataProcessor`` gives.
+
+    Attributes:
+        images: uint8 tensor (N, C, H, W); shares memory with an array where torch can.
+        labels: float32 tensor (N,).
+
+    Raises:
+        DataError: ``images`` is not uint8 of four dimensions, or labels do not match.
+
+    Example:
+        >>> dataset = ImageDataset(np.full((20, 1, 2, 2), 51, np.uint8))
+        >>> dataset.batch(torch.tensor([3, 1])).data.shape, round(float(dataset[0].data.max()), 6)
+        (torch.Size([2, 1, 2, 2]), 0.2)
+    """
+
+    def __init__(
+        self, images: np.ndarray | Tensor, labels: np.ndarray | Tensor | None = None
+    ) -> None:
+        self.images = _as_tensor(images)
+        if labels is None:
+            self.labels = torch.ones(len(self.images))
+        else:
+            self.labels = torch.as_tensor(labels).to(torch.float32)
+        if self.labels.shape != self.images.shape[:1]:
+            raise DataError(
+                f"labels have shape {tuple(self.labels.shape)}, needs ({len(self.images)},)"
+            )
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> DatasetOutput:
+        """One image, float32 (C, H, W) in [0, 1], and its label, a float32 scalar."""
+        return DatasetOutput(
+            data=self.images[index].to(torch.float32).div_(255), labels=self.labels[index]
+        )
+
+    def batch(self, indices: Tensor, device: torch.device | str | None = None) -> DatasetOutput:
+        """Several images at once; uint8 is what travels to the device.
+
+        Args:
+            indices: int64 (B,), on the images' device or on the CPU.
+            device: Where the batch is wanted; None leaves it where the images are.
+
+        Returns:
+            ``data`` float32 (B, C, H, W) in [0, 1], and ``labels`` float32 (B,).
+        """
+        images, labels = self.images[indices], self.labels[indices]
+        if device is not None:
+            images, labels = images.to(device), labels.to(device)
+        return DatasetOutput(data=images.to(torch.float32).div_(255), labels=labels)

@@ -1,0 +1,212 @@
+"""Image files: found, decoded in parallel, cropped, resized, and cached as one array."""
+
+__all__ = ["SUFFIXES", "Decoded", "Progress", "decode_files", "find_images"]
+
+import hashlib
+import logging
+import math
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from pythae_fif.data.locations import cache_home
+from pythae_fif.errors import DataError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+Progress = Callable[[int, int], None]
+
+# Part of the cache key: raise it whenever decoding, cropping or resizing changes.
+_VERSION = 1
+_TASK = 64
+_MAX_THREADS = 16
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What became of a list of image files.
+
+    Args:
+        images: uint8 (N, 3, S, S), in the order of the files; a failed file's image is zero.
+        sizes: Width and height of each original, int32 (N, 2) in pixels; zero where it failed.
+        failed: Indices of the files that could not be decoded, int64 (F,).
+    """
+
+    images: np.ndarray
+    sizes: np.ndarray
+    failed: np.ndarray
+
+
+def find_images(folder: Path) -> list[str]:
+    """Paths, relative to ``folder`` and sorted, of every image below it.
+
+    Hidden files and folders, whose names begin with a dot, are passed over.
+
+    Args:
+        folder: The folder; a link to one is followed, links to folders further down are not.
+
+    Returns:
+        Paths with forward slashes, ending in jpg, jpeg, png, webp or bmp (in any case).
+    """
+    found = []
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
+                found.append(Path(parent, name).relative_to(folder).as_posix())
+    return sorted(found)
+
+
+def decode_files(
+    folder: Path,
+    names: Sequence[str],
+    *,
+    image_size: int,
+    crop: float = 1.0,
+    progress: Progress | None = None,
+) -> Decoded:
+    """Decodes image files to RGB squares, once: the result is cached by content.
+
+    From an image of w x h pixels, the centred square with sides of ``crop * min(w, h)`` is cut
+    and resized with Pillow's bilinear filter, which averages over the source pixels when it
+    shrinks (antialiasing). The square may begin between pixels, so that it is the same region of
+    the picture at whatever resolution the file is kept.
+
+    The cache is one file below the cache folder. Its name is a hash of every file's name, size
+    and modification time, of the crop and of the image size. A damaged one is set aside, with
+    ``.corrupt`` appended to its name, and built anew. Where no cache can be written, a warning is
+    logged and the work goes on without one.
+
+    Args:
+        folder: The folder of the files.
+        names: Sorted paths below ``folder``.
+        image_size: Side S of the result in pixels.
+        crop: Side of the square as a fraction of the shorter side, in (0, 1].
+        progress: Called as ``progress(done, total)`` while decoding; not at all if cached.
+
+    Returns:
+        Images, original sizes and the indices of undecodable files.
+
+    Raises:
+        DataError: A file is missing or cannot be opened (a file that opens but cannot be decoded
+            is counted as failed instead).
+    """
+    path = cache_home() / "images" / f"{_key(folder, names, image_size, crop)}.npz"
+    decoded = _read_cache(path, (len(names), 3, image_size, image_size))
+    if decoded is None:
+        decoded = _decode_all(folder, names, image_size, crop, progress)
+        _write_cache(path, decoded)
+    return decoded
+
+
+def _key(folder: Path, names: Sequence[str], image_size: int, crop: float) -> str:
+    digest = hashlib.sha256(f"{_VERSION} {image_size} {crop!r} {len(names)}\n".encode())
+    for name in names:
+        try:
+            stat = (folder / name).stat()
+        except OSError as error:
+            raise _unreadable(folder / name, error) from error
+        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "replace"))
+    return digest.hexdigest()[:32]
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"{path}: cannot be read ({error.strerror})")
+
+
+def _decode(path: Path, image_size: int, crop: float) -> tuple[np.ndarray, tuple[int, int]] | None:
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file).convert("RGB")
+        width, height = image.size
+        # Rounded, so that 148 / 178 of 178 is 148 and not a hair more, which would round up below.
+        side = round(crop * min(width, height), 6)
+        left, top = (width - side) / 2, (height - side) / 2
+        # Cut to whole pixels first: resize alone would let the filter reach outside of the square.
+        x, y = math.floor(left), math.floor(top)
+        image = image.crop((x, y, math.ceil(left + side), math.ceil(top + side))).resize(
+            (image_size, image_size),
+            Image.Resampling.BILINEAR,
+            box=(left - x, top - y, left - x + side, top - y + side),
+        )
+    except Exception as error:  # Pillow's plugins raise a dozen unrelated types on damaged files
+        if isinstance(error, OSError) and error.errno is not None:
+            raise _unreadable(path, error) from error
+        return None
+    return np.asarray(image).transpose(2, 0, 1), (width, height)
+
+
+def _decode_all(
+    folder: Path, names: Sequence[str], image_size: int, crop: float, progress: Progress | None
+) -> Decoded:
+    images = np.zeros((len(names), 3, image_size, image_size), np.uint8)
+    sizes = np.zeros((len(names), 2), np.int32)
+
+    def work(start: int) -> list[int]:
+        failed = []
+        for index in range(start, min(start + _TASK, len(names))):
+            result = _decode(folder / names[index], image_size, crop)
+            if result is None:
+                failed.append(index)
+            else:
+                images[index], sizes[index] = result
+        return failed
+
+    failed: list[int] = []
+    # Threads and not processes: Pillow lets go of the interpreter lock while it decodes.
+    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS))
+    try:
+        for task, indices in enumerate(pool.map(work, range(0, len(names), _TASK)), 1):
+            failed += indices
+            if progress is not None:
+                progress(min(task * _TASK, len(names)), len(names))
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return Decoded(images, sizes, np.array(failed, np.int64))
+
+
+def _read_cache(path: Path, shape: tuple[int, ...]) -> Decoded | None:
+    if not path.is_file():
+        return None
+    try:
+        # Not memory-mapped: reading an .npz through checks the CRC of every byte.
+        with np.load(path, allow_pickle=False) as archive:
+            decoded = Decoded(archive["images"], archive["sizes"], archive["failed"])
+        if decoded.images.shape != shape or decoded.images.dtype != np.uint8:
+            raise ValueError(f"shape {decoded.images.shape}, expected {shape}")
+        return decoded
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        aside = path.with_name(path.name + ".corrupt")
+        _log.warning("cache file %s is damaged (%s): set aside as %s", path, error, aside.name)
+        with suppress(OSError):
+            os.replace(path, aside)
+        return None
+
+
+def _write_cache(path: Path, decoded: Decoded) -> None:
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            dir=path.parent, prefix=path.stem, suffix=".tmp", delete=False
+        ) as file:
+            temporary = file.name
+            np.savez(file, images=decoded.images, sizes=decoded.sizes, failed=decoded.failed)
+        os.replace(temporary, path)
+    except OSError as error:
+        _log.warning("decoded images are not cached in %s (%s)", path.parent, error)
+    finally:
+        if temporary is not None:
+            # After the rename nothing of that name is left; before it, an unfinished file is.
+            with suppress(OSError):
+                os.unlink(temporary)

@@ -1,0 +1,41 @@
+"""Where data sets are looked for and where decoded images are cached."""
+
+__all__ = ["CACHE_VARIABLE", "DATA_VARIABLE", "cache_home", "data_home"]
+
+import os
+from pathlib import Path
+
+from pythae_fif.errors import DataError
+
+DATA_VARIABLE = "PYTHAE_FIF_DATA"
+CACHE_VARIABLE = "PYTHAE_FIF_CACHE"
+
+
+def cache_home() -> Path:
+    """The cache folder: ``PYTHAE_FIF_CACHE``, else ``~/.cache/pythae-fif``; it need not exist."""
+    return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/pythae-fif").expanduser()
+
+
+def data_home(data_root: str | Path | None = None) -> Path:
+    """The folder below which data sets are looked for and downloaded to.
+
+    Args:
+        data_root: The folder, or None for ``PYTHAE_FIF_DATA``, else ``~/.cache/pythae-fif/data``.
+
+    Returns:
+        The folder. It exists if it was asked for; the default one may be missing.
+
+    Raises:
+        DataError: A folder that was asked for does not exist.
+    """
+    if data_root is not None:
+        asked_by, root = "--data-root", Path(data_root).expanduser()
+    elif os.environ.get(DATA_VARIABLE):
+        asked_by, root = DATA_VARIABLE, Path(os.environ[DATA_VARIABLE]).expanduser()
+    else:
+        return Path("~/.cache/pythae-fif/data").expanduser()
+    if not root.is_dir():
+        raise DataError(
+            f"the data folder {root} ({asked_by}) does not exist: create it, or correct the path"
+        )
+    return root

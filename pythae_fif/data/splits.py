@@ -1,0 +1,159 @@
+"""A data set as training, validation and test images in memory, with a hash of their content."""
+
+__all__ = ["MIN_IMAGES", "SPLIT_NAMES", "Splits", "hold_out", "shuffled_split"]
+
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from pythae_fif.errors import ConfigError, DataError
+
+SPLIT_NAMES = ("train", "val", "test")
+MIN_IMAGES = 10
+
+
+def hold_out(count: int) -> int:
+    """How many of the last training images become the validation split.
+
+    The paper reserves the last 10,000 training images of MNIST and CIFAR10 (appendix E.4). A
+    training part with fewer than 20,000 images gives its last sixth, MNIST's own proportion.
+
+    Example:
+        >>> hold_out(60_000), hold_out(12_000)
+        (10000, 2000)
+    """
+    return 10_000 if count >= 20_000 else count // 6
+
+
+def shuffled_split(count: int, seed: int) -> dict[str, np.ndarray]:
+    """A seeded shuffle of ``range(count)``, cut 80/10/10 (remainders go to training).
+
+    Args:
+        count: Number of images N.
+        seed: Seed of the shuffle. The same seed gives the same split in every NumPy version.
+
+    Returns:
+        Split name -> indices, int64.
+
+    Example:
+        >>> {name: len(index) for name, index in shuffled_split(105, seed=0).items()}
+        {'train': 85, 'val': 10, 'test': 10}
+    """
+    # RandomState and not default_rng: NumPy promises that only the former's streams never change.
+    order = np.random.RandomState(seed).permutation(count)
+    tenth = count // 10
+    train = count - 2 * tenth
+    parts = np.split(order, [train, train + tenth])
+    return dict(zip(SPLIT_NAMES, parts, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """Images of one data set, as uint8 arrays of shape (N, C, H, W) with values 0..255.
+
+    Args:
+        name: The data set's name.
+        train: Training images (N1, C, H, W).
+        val: Validation images (N2, C, H, W), for choosing a configuration.
+        test: Test images (N3, C, H, W), for the reported score.
+        labels: Split name -> int64 labels (N,), or None.
+        source: One line that says what the data are.
+        partial: Whether these are fewer or lesser images than the published data set holds.
+
+    Raises:
+        DataError: An array is not uint8 of shape (N, C, H, W), the splits' images differ in
+            shape, a split has fewer than 10 images, or labels do not match the images.
+    """
+
+    name: str
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+    labels: dict[str, np.ndarray] | None
+    source: str
+    partial: bool = False
+
+    def __post_init__(self) -> None:
+        for split in SPLIT_NAMES:
+            images = self[split]
+            if images.dtype != np.uint8 or images.ndim != 4:
+                raise DataError(
+                    f"{self.name}: {split} is {images.dtype} of shape {images.shape}, "
+                    "needs uint8 of shape (N, C, H, W)"
+                )
+            if images.shape[1:] != self.train.shape[1:]:
+                raise DataError(
+                    f"{self.name}: {split} images are {_by(images.shape[1:])}, "
+                    f"train images are {_by(self.train.shape[1:])}; they must be alike"
+                )
+            if len(images) < MIN_IMAGES:
+                raise DataError(
+                    f"{self.name}: the {split} split has {len(images)} images, "
+                    f"needs at least {MIN_IMAGES}"
+                )
+            if self.labels is not None and (
+                split not in self.labels or self.labels[split].shape != images.shape[:1]
+            ):
+                shape = self.labels[split].shape if split in self.labels else "missing"
+                raise DataError(
+                    f"{self.name}: the labels of {split} are {shape}, needs ({len(images)},)"
+                )
+
+    def __getitem__(self, split: str) -> np.ndarray:
+        """The images of the split of that name."""
+        if split not in SPLIT_NAMES:
+            raise KeyError(split)
+        return getattr(self, split)
+
+    @property
+    def input_dim(self) -> tuple[int, int, int]:
+        """Channels, height and width of one image."""
+        channels, height, width = self.train.shape[1:]
+        return channels, height, width
+
+    @cached_property
+    def content_hash(self) -> str:
+        """The first 16 hex digits of the SHA-256 of all splits' shapes and bytes (not labels)."""
+        digest = hashlib.sha256()
+        for split in SPLIT_NAMES:
+            images = np.ascontiguousarray(self[split])
+            digest.update(f"{split}{images.shape}".encode())
+            digest.update(images.data)
+        return digest.hexdigest()[:16]
+
+    def subset(
+        self, train: int | None = None, val: int | None = None, test: int | None = None
+    ) -> "Splits":
+        """The first images of each split, for quick profiles.
+
+        Args:
+            train: How many training images to keep; None or more than there are keeps all.
+            val: The same for validation images.
+            test: The same for test images.
+
+        Returns:
+            The cut splits, sharing memory; ``source`` names the cut and ``partial`` is True,
+            unless nothing was cut.
+
+        Raises:
+            ConfigError: A number below 10.
+        """
+        keep = {"train": train, "val": val, "test": test}
+        for split, count in keep.items():
+            if count is not None and count < MIN_IMAGES:
+                raise ConfigError(
+                    f"subset {split}={count} of {self.name}: needs at least {MIN_IMAGES} images"
+                )
+        cut = {split: self[split][:count] for split, count in keep.items()}
+        if all(len(cut[split]) == len(self[split]) for split in SPLIT_NAMES):
+            return self
+        labels = self.labels and {split: self.labels[split][: len(cut[split])] for split in cut}
+        sizes = "/".join(str(len(cut[split])) for split in SPLIT_NAMES)
+        source = f"{self.source}; cut to the first {sizes}"
+        return Splits(self.name, **cut, labels=labels, source=source, partial=True)
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

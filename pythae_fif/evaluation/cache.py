@@ -1,0 +1,107 @@
+"""Files computed once: written whole, renamed into place, set aside when they cannot be read."""
+
+__all__ = ["cached", "digest"]
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from pythae_fif.errors import StoreError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def digest(*parts: object) -> str:
+    """Sixteen hexadecimal digits that identify the parts (strings of them, or raw bytes).
+
+    Example:
+        >>> digest("mnist", 3) == digest("mnist", 3) != digest("mnist", 4)
+        True
+    """
+    sha = hashlib.sha256()
+    for part in parts:
+        raw = part if isinstance(part, bytes) else str(part).encode()
+        sha.update(len(raw).to_bytes(8, "big") + raw)
+    return sha.hexdigest()[:16]
+
+
+def cached(
+    path: Path,
+    *,
+    read: Callable[[Path], T],
+    build: Callable[[], T],
+    write: Callable[[T, Path], None],
+) -> T:
+    """The value in a file, or, where there is none that can be read, a new one stored there.
+
+    Processes may do this at once: each sees a whole file or none, and of two that build the same
+    file the first to finish is believed by both. A file that cannot be read is renamed to
+    `<name>.corrupt` and built anew.
+
+    Args:
+        path: The file; its folder is made.
+        read: Reads a value; any exception but an OSError means that the file is corrupt.
+        build: Computes the value.
+        write: Writes a value to a path.
+
+    Raises:
+        StoreError: the folder or the file cannot be opened, written or renamed.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        found = _read(path, read)
+        if found is not None:
+            return found
+        value = build()
+        if _publish(path, lambda temporary: write(value, temporary)):
+            return value
+        first = _read(path, read)
+    except OSError as error:
+        raise StoreError(f"cache file {path}: {error}; choose another cache folder") from error
+    return value if first is None else first
+
+
+def _read(path: Path, read: Callable[[Path], T]) -> T | None:
+    try:
+        return read(path)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        raise
+    except Exception as error:
+        aside = path.with_name(f"{path.name}.corrupt")
+        logger.warning(
+            "cache file %s cannot be read (%s); set aside as %s, building it anew",
+            path,
+            str(error).partition("\n")[0],
+            aside.name,
+        )
+        # missing_ok in spirit: another process may have set it aside first
+        if path.exists():
+            os.replace(path, aside)
+        return None
+
+
+def _publish(path: Path, write: Callable[[Path], None]) -> bool:
+    """Puts a whole file in place; False where another process was first, whose file then stays."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError:
+            # a file system without hard links: rename, the last to finish wins
+            os.replace(temporary, path)
+        return True
+    finally:
+        temporary.unlink(missing_ok=True)

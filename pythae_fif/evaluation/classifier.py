@@ -1,0 +1,265 @@
+"""Features of a small convolutional network trained on the data set's own labels."""
+
+__all__ = [
+    "ARCHITECTURE",
+    "ClassifierExtractor",
+    "load_or_train_classifier",
+    "train_classifier",
+]
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pythae_fif.errors import DataError, NonFiniteError
+from pythae_fif.evaluation.cache import cached, digest
+from pythae_fif.evaluation.images import unit_images
+
+ARCHITECTURE = "gap-cnn/1"
+"""Name and version of network, preprocessing and training; a change of any raises the version."""
+
+FEATURE_DIM = 128
+BATCH_SIZE = 128
+PEAK_LEARNING_RATE = 1e-2
+SMALLEST_SIDE = 8
+
+
+class _Network(nn.Module):
+    """Four convolutions, global average pooling, one linear layer; any size from 8 x 8."""
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        side = min(height, width)
+        layers: list[nn.Module] = []
+        # small images keep their resolution, large ones lose it early
+        for out, smallest in ((32, 16), (64, 8), (64, 8), (FEATURE_DIM, None)):
+            stride = 2 if smallest is not None and side >= smallest else 1
+            side //= stride
+            layers += [
+                nn.Conv2d(channels, out, 3, stride, padding=1, bias=False, dtype=torch.float32),
+                nn.BatchNorm2d(out, dtype=torch.float32),
+                nn.ReLU(),
+            ]
+            channels = out
+        self.body = nn.Sequential(*layers)
+        self.head = nn.Linear(FEATURE_DIM, num_classes, dtype=torch.float32)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.body(2 * images - 1).mean(dim=(2, 3))
+        return features, self.head(features)
+
+
+class ClassifierExtractor:
+    """Penultimate features and logits of a classifier of the data set's own classes.
+
+    Args:
+        state: Weights of the network.
+        image_shape: The (C, H, W) it takes.
+        num_classes: Number of classes.
+        accuracy: Fraction of held-out images it gets right, or None where there were none.
+        device: Where it runs; features come back on the CPU.
+
+    Attributes:
+        hash: Identifies weights, architecture and preprocessing.
+    """
+
+    name = "classifier"
+    distance_name = "FD-classifier"
+    score_name = "classifier score"
+    feature_dim = FEATURE_DIM
+
+    def __init__(
+        self,
+        state: dict[str, Tensor],
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        *,
+        accuracy: float | None = None,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        self.image_shape = image_shape
+        self.num_classes = num_classes
+        self.accuracy = accuracy
+        self.device = torch.device(device)
+        self.state = {key: value.detach().cpu() for key, value in sorted(state.items())}
+        with torch.random.fork_rng(devices=[]):
+            self.network = _Network(image_shape, num_classes)
+        self.network.load_state_dict(self.state)
+        self.network.eval().requires_grad_(False)
+        self.network.to(self.device)
+        weights = (value.numpy().tobytes() for value in self.state.values())
+        self.hash = digest(ARCHITECTURE, image_shape, num_classes, *weights)
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, 128) and logits (B, classes), float32, of images (B, C, H, W).
+
+        Raises:
+            DataError: images of another shape than it was trained on, or outside [0, 1].
+            NonFiniteError: NaN or infinite pixels.
+        """
+        images = unit_images(images)
+        if images.shape[1:] != self.image_shape:
+            raise DataError(
+                f"classifier: images must have shape (B, *{self.image_shape}), "
+                f"not {tuple(images.shape)}"
+            )
+        images = images.to(self.device).contiguous(memory_format=torch.channels_last)
+        features, logits = self.network(images)
+        return features.cpu(), logits.cpu()
+
+    def measure_accuracy(self, images: Tensor, labels: Tensor, *, batch_size: int = 500) -> float:
+        """Fraction of images (N, C, H, W) whose label (N) is the most likely class."""
+        right = 0
+        for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
+            right += int((self(x)[1].argmax(dim=1) == y.cpu()).sum())
+        return right / len(images)
+
+
+def train_classifier(
+    images: Tensor,
+    labels: Tensor,
+    *,
+    holdout: tuple[Tensor, Tensor] | None = None,
+    seed: int = 0,
+    epochs: int = 30,
+    max_steps: int = 600,
+    device: str | torch.device = "cpu",
+) -> ClassifierExtractor:
+    """Trains the classifier whose features serve as the data set's own yardstick.
+
+    Adam on the cross-entropy with a one-cycle learning rate. On the CPU the result is a function
+    of data, seed and number of threads; the global random state is left as it was.
+
+    Args:
+        images: Training images (N, C, H, W), uint8, from 8 x 8 up.
+        labels: Their classes (N), integers from 0 up.
+        holdout: Images and labels kept for the accuracy that the extractor records.
+        seed: Seed of the initial weights and of the order of the images.
+        epochs: Passes over the images.
+        max_steps: Most optimiser steps, each on 128 images, however many epochs that is.
+        device: Where to train, and where the extractor runs.
+
+    Raises:
+        DataError: images or labels of the wrong shape or type, or fewer than two classes.
+        NonFiniteError: the training diverged.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4 or min(images.shape[2:]) < SMALLEST_SIDE:
+        raise DataError(
+            f"classifier: images must be uint8 (N, C, H, W) from 8 x 8 up, "
+            f"not {images.dtype} {tuple(images.shape)}"
+        )
+    labels = labels.to(device="cpu")
+    if labels.is_floating_point() or labels.shape != (len(images),) or labels.numel() == 0:
+        raise DataError(
+            f"classifier: labels must be integers of shape ({len(images)},), "
+            f"not {labels.dtype} {tuple(labels.shape)}"
+        )
+    labels = labels.long()
+    if labels.min() < 0 or labels.min() == labels.max():
+        raise DataError("classifier: labels must be at least two classes counted from 0")
+    num_classes = int(labels.max()) + 1
+    image_shape = (images.shape[1], images.shape[2], images.shape[3])
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _Network(image_shape, num_classes)
+    network.to(device)
+    steps = min(max_steps, epochs * -(-len(images) // BATCH_SIZE))
+    optimizer = torch.optim.Adam(network.parameters(), lr=PEAK_LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=PEAK_LEARNING_RATE, total_steps=steps
+    )
+    generator = torch.Generator().manual_seed(seed)
+    order: list[Tensor] = []
+    with torch.enable_grad():
+        for _ in range(steps):
+            if not order:
+                order = list(torch.randperm(len(images), generator=generator).split(BATCH_SIZE))
+            batch = order.pop()
+            x = unit_images(images[batch].to(device))
+            _, logits = network(x.contiguous(memory_format=torch.channels_last))
+            loss = F.cross_entropy(logits, labels[batch].to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    if not loss.isfinite():
+        raise NonFiniteError(f"classifier: the loss is {loss.item()} after {steps} steps")
+    extractor = ClassifierExtractor(network.state_dict(), image_shape, num_classes, device=device)
+    if holdout is not None:
+        extractor.accuracy = extractor.measure_accuracy(*holdout)
+    return extractor
+
+
+def load_or_train_classifier(
+    images: Tensor,
+    labels: Tensor,
+    *,
+    data_hash: str,
+    cache_dir: str | Path,
+    holdout: tuple[Tensor, Tensor] | None = None,
+    seed: int = 0,
+    epochs: int = 30,
+    max_steps: int = 600,
+    device: str | torch.device = "cpu",
+) -> ClassifierExtractor:
+    """`train_classifier`, but once per data set, architecture, seed and length of training.
+
+    Args:
+        images: See `train_classifier`, as for all arguments that are not here.
+        labels: See `train_classifier`.
+        data_hash: Identifies the training images and labels.
+        cache_dir: Folder of the weights; processes may share it.
+        holdout: See `train_classifier`; not part of the key.
+        seed: See `train_classifier`.
+        epochs: See `train_classifier`.
+        max_steps: See `train_classifier`.
+        device: See `train_classifier`.
+
+    Raises:
+        DataError: see `train_classifier`.
+        NonFiniteError: see `train_classifier`.
+        StoreError: the cache folder cannot be used.
+    """
+    key = digest(data_hash, ARCHITECTURE, seed, epochs, max_steps, tuple(images.shape))
+
+    def read(path: Path) -> ClassifierExtractor:
+        held = torch.load(path, map_location="cpu", weights_only=True)
+        return ClassifierExtractor(
+            held["state"],
+            tuple(held["image_shape"]),
+            held["num_classes"],
+            accuracy=held["accuracy"],
+            device=device,
+        )
+
+    def write(extractor: ClassifierExtractor, path: Path) -> None:
+        held = {
+            "state": extractor.state,
+            "image_shape": extractor.image_shape,
+            "num_classes": extractor.num_classes,
+            "accuracy": extractor.accuracy,
+        }
+        torch.save(held, path)
+
+    extractor = cached(
+        Path(cache_dir) / f"classifier-{key}.pt",
+        read=read,
+        build=lambda: train_classifier(
+            images,
+            labels,
+            holdout=holdout,
+            seed=seed,
+            epochs=epochs,
+            max_steps=max_steps,
+            device=device,
+        ),
+        write=write,
+    )
+    if extractor.accuracy is None and holdout is not None:
+        extractor.accuracy = extractor.measure_accuracy(*holdout)
+    return extractor

@@ -1,0 +1,50 @@
+"""What every extractor does with its input: check it, and bring it to float32 in [0, 1]."""
+
+__all__ = ["RANGE_TOLERANCE", "unit_images"]
+
+import torch
+from torch import Tensor
+
+from pythae_fif.errors import DataError, NonFiniteError
+
+RANGE_TOLERANCE = 1e-3
+"""How far outside [0, 1] a float pixel may lie before it counts as a mistake of scale."""
+
+
+def unit_images(images: Tensor) -> Tensor:
+    """Checks a batch of images and converts it to float32 in [0, 1].
+
+    Args:
+        images: Images (B, C, H, W) with B >= 1, uint8 in 0..255 or floating point in [0, 1].
+
+    Returns:
+        The images as float32 in [0, 1] (B, C, H, W); what lies outside by rounding is clamped.
+
+    Raises:
+        DataError: wrong number of axes, no images, another dtype, or values outside [0, 1].
+        NonFiniteError: NaN or infinite pixels.
+
+    Example:
+        >>> unit_images(torch.tensor([[[[0, 51, 255]]]], dtype=torch.uint8))
+        tensor([[[[0.0000, 0.2000, 1.0000]]]])
+    """
+    if images.ndim != 4 or images.numel() == 0:
+        raise DataError(
+            f"images must have shape (B, C, H, W) with B >= 1, not {tuple(images.shape)}"
+        )
+    if images.dtype == torch.uint8:
+        return images.to(torch.float32) / 255
+    if not images.is_floating_point():
+        raise DataError(f"images must be uint8 or floating point, not {images.dtype}")
+    images = images.to(torch.float32)
+    low, high = (float(bound) for bound in torch.aminmax(images))
+    # a NaN anywhere is the minimum and the maximum, an infinity is one of them
+    if not (abs(low) < float("inf") and abs(high) < float("inf")):
+        bad = int((~images.isfinite()).flatten(1).any(dim=1).sum())
+        raise NonFiniteError(f"{bad} of {len(images)} images have NaN or infinite pixels")
+    if low < -RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
+        raise DataError(
+            f"float images must lie in [0, 1], not [{low:.4g}, {high:.4g}]; "
+            "divide by 255, or clamp samples first"
+        )
+    return images.clamp(0, 1)

@@ -1,0 +1,94 @@
+"""From the name of an architecture and an image shape to an encoder and a decoder."""
+
+__all__ = ["ARCHITECTURES", "build_networks"]
+
+from pythae.models import BaseAEConfig
+from pythae.models.nn import BaseDecoder, BaseEncoder
+from pythae.models.nn.benchmarks import celeba, cifar, mnist
+
+from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.nn.fif_convnet import FIF_CONVNET_SHAPES, FIFConvDecoder, FIFConvEncoder
+from pythae_fif.nn.small import (
+    SmallConvDecoder,
+    SmallConvEncoder,
+    SmallResDecoder,
+    SmallResEncoder,
+)
+
+ARCHITECTURES: dict[str, str] = {
+    "convnet": "Pythae's ConvNet for MNIST, CIFAR-10 and CelebA; a small one for other images",
+    "resnet": "Pythae's ResNet for MNIST, CIFAR-10 and CelebA; a small one for other images",
+    "fif_convnet": "the FIF-ConvNet of the FIF paper's table 11, for MNIST and CelebA alone",
+}
+
+_PYTHAE_NETS = {
+    (1, 28, 28): (mnist, "MNIST"),
+    (3, 32, 32): (cifar, "CIFAR"),
+    (3, 64, 64): (celeba, "CELEBA"),
+}
+
+
+def build_networks(
+    arch: str, input_dim: tuple[int, ...], latent_dim: int, *, variational: bool = False
+) -> tuple[BaseEncoder, BaseDecoder]:
+    """Builds a freshly initialised encoder and decoder; seed torch before calling.
+
+    `convnet` and `resnet` are the nets of the paper's tables 9 and 10, which are Pythae's own,
+    where those exist, and small nets of the same kind for images of other shapes.
+
+    Args:
+        arch: A key of `ARCHITECTURES`.
+        input_dim: Shape (C, H, W) of an image, H and W at least 4 pixels.
+        latent_dim: Latent dimension d, at least 1.
+        variational: Whether the encoder also gives the `log_covariance` that VAEs need.
+
+    Returns:
+        An encoder from (B, C, H, W) to `embedding` (B, d), and a decoder from (B, d) to
+        `reconstruction` (B, C, H, W) with values in (0, 1).
+
+    Raises:
+        ConfigError: If the architecture is unknown or not defined for the shape.
+
+    Example:
+        >>> encoder, decoder = build_networks("convnet", (1, 8, 8), latent_dim=4)
+        >>> sum(p.numel() for net in (encoder, decoder) for p in net.parameters())
+        104645
+    """
+    if arch not in ARCHITECTURES:
+        raise ConfigError(f"arch {arch!r} is unknown: {did_you_mean(arch, ARCHITECTURES)}")
+    input_dim = tuple(input_dim)
+    if len(input_dim) != 3 or input_dim[0] < 1 or min(input_dim[1:]) < 4:
+        raise ConfigError(
+            f"arch {arch!r} needs images (channels, height, width) of at least 4 x 4 pixels, "
+            f"not input_dim {input_dim}"
+        )
+    if latent_dim < 1:
+        raise ConfigError(f"latent_dim must be at least 1, not {latent_dim}")
+
+    if arch == "fif_convnet":
+        if input_dim not in FIF_CONVNET_SHAPES:
+            shapes = " and ".join(map(str, FIF_CONVNET_SHAPES))
+            raise ConfigError(
+                f"arch 'fif_convnet' is defined for input_dim {shapes}, not {input_dim}: "
+                "use convnet or resnet"
+            )
+        return (
+            FIFConvEncoder(input_dim, latent_dim, variational=variational),
+            FIFConvDecoder(input_dim, latent_dim),
+        )
+    if input_dim in _PYTHAE_NETS:
+        module, dataset = _PYTHAE_NETS[input_dim]
+        kind = "Conv" if arch == "convnet" else "ResNet"
+        config = BaseAEConfig(input_dim=input_dim, latent_dim=latent_dim)
+        encoder = f"Encoder_{kind}_{'VAE' if variational else 'AE'}_{dataset}"
+        decoder = f"Decoder_{kind}_AE_{dataset}"
+        return getattr(module, encoder)(config), getattr(module, decoder)(config)
+    if arch == "convnet":
+        return (
+            SmallConvEncoder(input_dim, latent_dim, variational=variational),
+            SmallConvDecoder(input_dim, latent_dim),
+        )
+    return (
+        SmallResEncoder(input_dim, latent_dim, variational=variational),
+        SmallResDecoder(input_dim, latent_dim),
+    )

@@ -1,0 +1,162 @@
+"""The FIF-ConvNet of the paper's table 11: convolutions and fully-connected residual blocks."""
+
+__all__ = ["FIF_CONVNET_SHAPES", "FIFConvDecoder", "FIFConvEncoder"]
+
+from itertools import pairwise
+
+from pythae.models.base.base_utils import ModelOutput
+from pythae.models.nn import BaseDecoder, BaseEncoder
+from torch import Tensor, nn
+
+# Pythae pickles this module by value when it saves a model: keep its globals to functions,
+# classes, constants and imports.
+
+FIF_CONVNET_SHAPES = ((1, 28, 28), (3, 64, 64))
+"""Image shapes (C, H, W) for which table 11 defines the nets: MNIST and CelebA."""
+
+
+class _ResBlock(nn.Module):
+    """Linear-SiLU-Linear-SiLU-Linear with a skip connection (footnote of table 11)."""
+
+    def __init__(self, dim: int, inner_dim: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(dim, inner_dim),
+            nn.SiLU(),
+            nn.Linear(inner_dim, inner_dim),
+            nn.SiLU(),
+            nn.Linear(inner_dim, dim),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+def _conv(before: int, after: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(before, after, 4, stride=2, padding=1), nn.BatchNorm2d(after), nn.ReLU()
+    )
+
+
+def _conv_transpose(
+    before: int, after: int, kernel: int, padding: int, output_padding: int = 0
+) -> nn.Sequential:
+    return nn.Sequential(
+        nn.ConvTranspose2d(before, after, kernel, 2, padding, output_padding),
+        nn.BatchNorm2d(after),
+        nn.ReLU(),
+    )
+
+
+def _blocks(latent_dim: int, inner_dim: int) -> nn.Sequential:
+    return nn.Sequential(*(_ResBlock(latent_dim, inner_dim) for _ in range(4)))
+
+
+class FIFConvEncoder(BaseEncoder):
+    """The encoder of table 11: four convolutions, a linear layer, four residual blocks.
+
+    Args:
+        input_dim: Shape (C, H, W) of an image, one of `FIF_CONVNET_SHAPES`.
+        latent_dim: Latent dimension d.
+        variational: Adds a linear head for `log_covariance` on the convolutions' output, which
+            the paper, training FIF alone, does not have.
+
+    Example:
+        >>> import torch
+        >>> encoder = FIFConvEncoder((1, 28, 28), latent_dim=16)
+        >>> encoder(torch.rand(2, 1, 28, 28)).embedding.shape
+        torch.Size([2, 16])
+    """
+
+    def __init__(
+        self, input_dim: tuple[int, ...], latent_dim: int, *, variational: bool = False
+    ) -> None:
+        super().__init__()
+        self.input_dim = tuple(input_dim)
+        self.latent_dim = latent_dim
+        mnist = input_dim[0] == 1
+        channels = [1, 32, 64, 128, 256] if mnist else [3, 128, 256, 512, 1024]
+        feature_dim = 256 if mnist else 1024 * 4 * 4
+        self.features = nn.Sequential(
+            *(_conv(before, after) for before, after in pairwise(channels)),
+            nn.Flatten(),
+        )
+        self.embedding = nn.Sequential(
+            nn.Linear(feature_dim, latent_dim), _blocks(latent_dim, 512 if mnist else 256)
+        )
+        self.log_covariance = nn.Linear(feature_dim, latent_dim) if variational else None
+
+    def forward(self, x: Tensor) -> ModelOutput:
+        """Encodes images.
+
+        Args:
+            x: Images of shape (B, C, H, W) with values in [0, 1].
+
+        Returns:
+            `embedding` of shape (B, d) and, if variational, `log_covariance` of shape (B, d).
+        """
+        features = self.features(x)
+        output = ModelOutput(embedding=self.embedding(features))
+        if self.log_covariance is not None:
+            output["log_covariance"] = self.log_covariance(features)
+        return output
+
+
+class FIFConvDecoder(BaseDecoder):
+    """The decoder of table 11: four residual blocks, a linear layer, transposed convolutions.
+
+    Args:
+        input_dim: Shape (C, H, W) of an image, one of `FIF_CONVNET_SHAPES`.
+        latent_dim: Latent dimension d.
+
+    Example:
+        >>> import torch
+        >>> decoder = FIFConvDecoder((1, 28, 28), latent_dim=16)
+        >>> decoder(torch.randn(2, 16)).reconstruction.shape
+        torch.Size([2, 1, 28, 28])
+    """
+
+    def __init__(self, input_dim: tuple[int, ...], latent_dim: int) -> None:
+        super().__init__()
+        self.input_dim = tuple(input_dim)
+        self.latent_dim = latent_dim
+        if input_dim[0] == 1:
+            # The table lists Linear(latent, 4096), then ConvT(256), ConvT(128), ConvT(64) and
+            # Conv(1), all of stride 2. Four doublings of a 4 x 4 map overshoot 28 pixels, and
+            # the extra layer makes 3.96M parameters where the table prints 3.3M. Read as in
+            # table 9, where the first width listed is that of the reshaped map (256 x 4 x 4),
+            # the three layers left give 28 x 28 and 3,370,161 parameters at latent dimension
+            # 16: 3.3M if cut, 3.4M if rounded to the digits printed. No reading that keeps the
+            # printed 4096 and gives 28 x 28 comes closer at that dimension.
+            self.layers = nn.Sequential(
+                _blocks(latent_dim, 512),
+                nn.Linear(latent_dim, 256 * 4 * 4),
+                nn.Unflatten(1, (256, 4, 4)),
+                _conv_transpose(256, 128, 3, padding=1),
+                _conv_transpose(128, 64, 3, padding=1, output_padding=1),
+                nn.ConvTranspose2d(64, 1, 3, stride=2, padding=1, output_padding=1),
+                nn.Sigmoid(),
+            )
+        else:
+            # Paddings as in Pythae's Decoder_Conv_AE_CELEBA: 8, 15, 31, 62 and 64 pixels a side.
+            self.layers = nn.Sequential(
+                _blocks(latent_dim, 256),
+                nn.Linear(latent_dim, 1024 * 8 * 8),
+                nn.Unflatten(1, (1024, 8, 8)),
+                _conv_transpose(1024, 512, 5, padding=2),
+                _conv_transpose(512, 256, 5, padding=1),
+                _conv_transpose(256, 128, 5, padding=2, output_padding=1),
+                nn.ConvTranspose2d(128, 3, 5, stride=1, padding=1),
+                nn.Sigmoid(),
+            )
+
+    def forward(self, z: Tensor) -> ModelOutput:
+        """Decodes latent codes.
+
+        Args:
+            z: Latent codes of shape (B, d).
+
+        Returns:
+            `reconstruction` of shape (B, C, H, W) with values in (0, 1).
+        """
+        return ModelOutput(reconstruction=self.layers(z))

@@ -1,0 +1,458 @@
+"""Pythae's trainers with fast batches, a log, checkpoints that resume exactly, and silence."""
+
+__all__ = [
+    "BenchmarkAdversarialTrainer",
+    "BenchmarkBaseTrainer",
+    "BenchmarkCoupledOptimizerAdversarialTrainer",
+    "BenchmarkCoupledOptimizerTrainer",
+    "BenchmarkTrainer",
+    "TrainingResult",
+    "build_trainer",
+]
+
+import copy
+import json
+import logging
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pythae.models import RHVAE, BaseAE
+from pythae.trainers import (
+    AdversarialTrainer,
+    AdversarialTrainerConfig,
+    BaseTrainer,
+    BaseTrainerConfig,
+    CoupledOptimizerAdversarialTrainer,
+    CoupledOptimizerAdversarialTrainerConfig,
+    CoupledOptimizerTrainer,
+    CoupledOptimizerTrainerConfig,
+)
+from pythae.trainers.training_callbacks import CallbackHandler
+
+from pythae_fif.errors import ConfigError, DataError, NonFiniteError, StoreError
+from pythae_fif.trainers.checkpoint import random_state, set_random_state, write_whole
+from pythae_fif.trainers.loader import BatchDataset, BatchLoader
+from pythae_fif.trainers.quiet import quiet_pythae
+
+logger = logging.getLogger(__name__)
+
+OnEpoch = Callable[[int, int, dict[str, float]], None]
+
+CHECKPOINT_NAME = "checkpoint.pt"
+LOG_NAME = "train_log.jsonl"
+MODEL_NAME = "model"
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a finished training was.
+
+    Attributes:
+        best_epoch: The epoch, counted from 1, whose weights were kept.
+        best_eval_loss: Its evaluation loss; its training loss where there is no evaluation set or
+            `keep_best_on_train` is set.
+        epochs: Number of epochs trained.
+        seconds: Time in training and evaluation steps, over all resumed parts, in seconds.
+        images_per_second: Training images per second of the training steps alone.
+    """
+
+    best_epoch: int
+    best_eval_loss: float
+    epochs: int
+    seconds: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """How far a training is; frozen, so that an interrupt finds the old or the new one whole."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best_loss: float = math.inf
+    best_state: dict[str, torch.Tensor] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    seconds: float = 0.0
+    train_seconds: float = 0.0
+
+
+class BenchmarkTrainer:
+    """Mixin that goes before one of Pythae's trainers; `build_trainer` picks the right pair.
+
+    What stays Pythae's: the optimizers and schedulers, the training and the evaluation step
+    (under `torch.no_grad`, tried again with gradients on a RuntimeError) and the choice of the
+    best weights. What changes: batches come by one indexing operation where the data set has
+    `batch`, evaluation is in fixed order then, nothing is printed, no dated folders are made, and
+    a training that was cut off goes on from its last checkpoint.
+
+    The training is a single process: `build_trainer` drops what WORLD_SIZE, RANK and LOCAL_RANK
+    left in the configuration.
+    """
+
+    parts: tuple[str, ...] = ()
+    """Names of the networks with an optimizer each, in the order of Pythae's losses; empty if
+    there is one optimizer for all."""
+
+    # Set by Pythae's trainers.
+    model: BaseAE
+    device: str
+    training_config: Any
+    train_dataset: Any
+    eval_dataset: Any
+
+    def __init__(
+        self,
+        *,
+        run_dir: Path,
+        on_epoch: OnEpoch | None,
+        checkpoint_every_seconds: float,
+        **pythae_arguments: Any,
+    ) -> None:
+        self.run_dir = run_dir
+        self.on_epoch = on_epoch
+        self.checkpoint_every_seconds = checkpoint_every_seconds
+        super().__init__(**pythae_arguments)
+
+    # Hooks of Pythae's BaseTrainer.
+
+    def get_train_dataloader(self, train_dataset: Any) -> Any:
+        if not isinstance(train_dataset, BatchDataset):
+            return super().get_train_dataloader(train_dataset)  # type: ignore[misc]
+        batch_size = self.training_config.per_device_train_batch_size
+        return BatchLoader(train_dataset, batch_size, shuffle=True, device=self.device)
+
+    def get_eval_dataloader(self, eval_dataset: Any) -> Any:
+        if not isinstance(eval_dataset, BatchDataset):
+            return super().get_eval_dataloader(eval_dataset)  # type: ignore[misc]
+        batch_size = self.training_config.per_device_eval_batch_size
+        return BatchLoader(eval_dataset, batch_size, shuffle=False, device=self.device)
+
+    def _run_model_sanity_check(self, model: BaseAE, loader: Any) -> None:
+        """Does nothing: Pythae's check moves BatchNorm's running statistics before epoch 1."""
+
+    def _set_output_dir(self) -> None:
+        """Does nothing: all files go to `run_dir`, none to a dated folder."""
+
+    def _setup_callbacks(self) -> None:
+        """Adds neither Pythae's progress bars nor its console printer."""
+        self.callback_handler = CallbackHandler(callbacks=[], model=self.model)
+
+    # The training.
+
+    def train(self) -> TrainingResult:
+        """Trains to the last epoch, from the checkpoint in `run_dir` if there is one.
+
+        On the CPU a training that was cut off and resumed ends with bitwise the same weights and
+        losses as one that was not. An exception out of `on_epoch`, or an interrupt between two
+        epochs, leaves a checkpoint of the epoch just finished; in the middle of an epoch the last
+        one stays. At the end `model` holds the best weights, which are saved in `run_dir/model`.
+
+        Returns:
+            Which epoch was kept, its loss, and times.
+
+        Raises:
+            NonFiniteError: If a loss is NaN or infinite; the message names the epoch.
+            StoreError: If `run_dir` cannot be written.
+        """
+        with quiet_pythae():
+            return self._train()
+
+    def _train(self) -> TrainingResult:
+        self.prepare_training()  # type: ignore[attr-defined]
+        progress = self._resume()
+        log = "".join(json.dumps(row) + "\n" for row in progress.history)
+        write_whole(self.run_dir / LOG_NAME, lambda file: file.write(log.encode()))
+
+        num_epochs = self.training_config.num_epochs
+        last_checkpoint = time.monotonic()
+        for epoch in range(progress.epoch + 1, num_epochs + 1):
+            progress = self._run_epoch(epoch, progress)
+            # Whatever the callback draws must not change the training, or one that resumes
+            # after this epoch, without the callback, would differ.
+            random = random_state()
+            try:
+                row = progress.history[-1]
+                self._append_to_log(row)
+                if time.monotonic() - last_checkpoint >= self.checkpoint_every_seconds:
+                    self._save_checkpoint(progress, random)
+                    last_checkpoint = time.monotonic()
+                if self.on_epoch is not None:
+                    self.on_epoch(epoch, num_epochs, dict(row))
+            except BaseException:
+                self._save_checkpoint(progress, random)
+                raise
+            set_random_state(random)
+
+        self.model.load_state_dict(progress.best_state)
+        self._save_best_model()
+        (self.run_dir / CHECKPOINT_NAME).unlink(missing_ok=True)
+        return TrainingResult(
+            best_epoch=progress.best_epoch,
+            best_eval_loss=progress.best_loss,
+            epochs=progress.epoch,
+            seconds=progress.seconds,
+            images_per_second=progress.epoch * len(self.train_dataset) / progress.train_seconds,
+        )
+
+    def _run_epoch(self, epoch: int, progress: _Progress) -> _Progress:
+        """One training and one evaluation step; the progress after them."""
+        learning_rates = {
+            f"{name}learning_rate": optimizer.param_groups[0]["lr"]
+            for name, optimizer in self._of_parts("optimizer").items()
+        }
+        start = time.perf_counter()
+        train_losses = self._losses("train", epoch)
+        train_seconds = time.perf_counter() - start
+        eval_losses = self._losses("eval", epoch) if self.eval_dataset is not None else {}
+        seconds = time.perf_counter() - start
+        self._step_schedulers(eval_losses or train_losses)
+
+        row = {
+            "epoch": epoch,
+            **{f"train_{name}": loss for name, loss in train_losses.items()},
+            **{f"eval_{name}": loss for name, loss in eval_losses.items()},
+            **learning_rates,
+            "seconds": seconds,
+        }
+        progress = replace(
+            progress,
+            epoch=epoch,
+            history=[*progress.history, row],
+            seconds=progress.seconds + seconds,
+            train_seconds=progress.train_seconds + train_seconds,
+        )
+        # Pythae sets keep_best_on_train where there is no evaluation set.
+        kept_on = train_losses if self.training_config.keep_best_on_train else eval_losses
+        if kept_on["loss"] < progress.best_loss:
+            state = {
+                name: value.detach().clone() for name, value in self.model.state_dict().items()
+            }
+            progress = replace(
+                progress, best_epoch=epoch, best_loss=kept_on["loss"], best_state=state
+            )
+        return progress
+
+    def _losses(self, stage: str, epoch: int) -> dict[str, float]:
+        """Runs Pythae's `train_step` or `eval_step`: `loss`, then `<part>_loss` of each part."""
+        try:
+            losses = getattr(self, f"{stage}_step")(epoch)
+        except ArithmeticError as error:
+            # Of ArithmeticError itself, Pythae's "NaN detected"; its subclasses are other faults.
+            if type(error) is not ArithmeticError and not isinstance(error, NonFiniteError):
+                raise
+            raise NonFiniteError(f"epoch {epoch}, {stage} loss: {error}") from error
+        values = losses if isinstance(losses, tuple) else (losses,)
+        names = ("loss", *(f"{part}_loss" for part in self.parts))
+        named = dict(zip(names, map(float, values), strict=True))
+        for name, value in named.items():
+            if not math.isfinite(value):
+                raise NonFiniteError(
+                    f"epoch {epoch}: {stage}_{name} is {value}; a smaller learning rate may help"
+                )
+        return named
+
+    def _step_schedulers(self, losses: dict[str, float]) -> None:
+        if self.parts:
+            metrics = {f"{part}_metrics": losses[f"{part}_loss"] for part in self.parts}
+            self._schedulers_step(**metrics)  # type: ignore[attr-defined]
+        else:
+            self._schedulers_step(losses["loss"])  # type: ignore[attr-defined]
+
+    def _of_parts(self, kind: str) -> dict[str, Any]:
+        """The optimizers or schedulers there are, by the prefix of Pythae's attribute names."""
+        prefixes = [f"{part}_" for part in self.parts] or [""]
+        found = {prefix: getattr(self, f"{prefix}{kind}") for prefix in prefixes}
+        return {prefix: value for prefix, value in found.items() if value is not None}
+
+    # Files.
+
+    def _append_to_log(self, row: dict[str, float]) -> None:
+        path = self.run_dir / LOG_NAME
+        try:
+            with open(path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise StoreError(f"cannot write {path}: {error}") from error
+
+    def _save_checkpoint(self, progress: _Progress, random: dict[str, Any]) -> None:
+        state = {
+            "progress": vars(progress),
+            "model": self.model.state_dict(),
+            "optimizers": {k: v.state_dict() for k, v in self._of_parts("optimizer").items()},
+            "schedulers": {k: v.state_dict() for k, v in self._of_parts("scheduler").items()},
+            "random": random,
+        }
+        write_whole(self.run_dir / CHECKPOINT_NAME, lambda file: torch.save(state, file))
+
+    def _resume(self) -> _Progress:
+        """Restores the checkpoint's state; sets one that does not fit aside and starts afresh."""
+        path = self.run_dir / CHECKPOINT_NAME
+        if not path.exists():
+            return _Progress()
+        initial = copy.deepcopy(self.model.state_dict())
+        try:
+            return self._restore(path)
+        except (MemoryError, torch.cuda.OutOfMemoryError):
+            raise
+        except Exception as error:  # torch.load raises anything on a damaged file
+            aside = path.with_name("checkpoint.corrupt.pt")
+            os.replace(path, aside)
+            logger.warning(
+                "%s cannot be resumed from (%s): set aside as %s, training starts afresh",
+                path,
+                type(error).__name__,
+                aside.name,
+            )
+        self.model.load_state_dict(initial)
+        self.prepare_training()  # type: ignore[attr-defined]
+        return _Progress()
+
+    def _restore(self, path: Path) -> _Progress:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        progress = _Progress(**state["progress"])
+        self.model.load_state_dict(state["model"])
+        for kind in ("optimizer", "scheduler"):
+            for name, target in self._of_parts(kind).items():
+                target.load_state_dict(state[f"{kind}s"][name])
+        set_random_state(state["random"])
+        return progress
+
+    def _save_best_model(self) -> None:
+        folder = self.run_dir / MODEL_NAME
+        temporary = folder.with_name(folder.name + ".tmp")
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            self.save_model(self.model, str(temporary))  # type: ignore[attr-defined]
+            if folder.exists():
+                shutil.rmtree(folder)
+            os.replace(temporary, folder)
+        except OSError as error:
+            raise StoreError(f"cannot write {folder}: {error}") from error
+
+
+class BenchmarkBaseTrainer(BenchmarkTrainer, BaseTrainer):
+    """For models with one optimizer."""
+
+
+class BenchmarkCoupledOptimizerTrainer(BenchmarkTrainer, CoupledOptimizerTrainer):
+    """For models with an optimizer for the encoder and one for the decoder: RAE_L2, PIWAE."""
+
+    parts = ("encoder", "decoder")
+
+
+class BenchmarkAdversarialTrainer(BenchmarkTrainer, AdversarialTrainer):
+    """For models with a discriminator: Adversarial_AE, FactorVAE."""
+
+    parts = ("autoencoder", "discriminator")
+
+
+class BenchmarkCoupledOptimizerAdversarialTrainer(
+    BenchmarkTrainer, CoupledOptimizerAdversarialTrainer
+):
+    """For models with three optimizers: VAEGAN."""
+
+    parts = ("encoder", "decoder", "discriminator")
+
+
+# As in Pythae's TrainingPipeline, by the type of the training configuration ...
+_TRAINERS: dict[type[BaseTrainerConfig], type[BenchmarkTrainer]] = {
+    CoupledOptimizerTrainerConfig: BenchmarkCoupledOptimizerTrainer,
+    AdversarialTrainerConfig: BenchmarkAdversarialTrainer,
+    CoupledOptimizerAdversarialTrainerConfig: BenchmarkCoupledOptimizerAdversarialTrainer,
+    BaseTrainerConfig: BenchmarkBaseTrainer,
+}
+# ... which these models do not choose freely.
+_CONFIGS: dict[str, type[BaseTrainerConfig]] = {
+    "RAE_L2": CoupledOptimizerTrainerConfig,
+    "PIWAE": CoupledOptimizerTrainerConfig,
+    "Adversarial_AE": AdversarialTrainerConfig,
+    "FactorVAE": AdversarialTrainerConfig,
+    "VAEGAN": CoupledOptimizerAdversarialTrainerConfig,
+}
+
+
+def build_trainer(
+    model: BaseAE,
+    train_dataset: Any,
+    eval_dataset: Any,
+    training_config: BaseTrainerConfig,
+    *,
+    run_dir: str | Path,
+    on_epoch: OnEpoch | None = None,
+    checkpoint_every_seconds: float = 30.0,
+) -> BenchmarkTrainer:
+    """The trainer that fits a training configuration, as in Pythae's `TrainingPipeline`.
+
+    The configuration is copied. In the copy `output_dir` is `run_dir`, the settings of
+    distributed training, which Pythae reads from WORLD_SIZE, RANK and LOCAL_RANK wherever they
+    are set, are those of a single process, and RAE_L2's decoder gets `reg_weight` as its weight
+    decay.
+
+    Args:
+        model: The model to train, in place; it is moved to the GPU if there is one and `no_cuda`
+            is not set.
+        train_dataset: Training data: a `BatchDataset`, or any data set that Pythae accepts.
+        eval_dataset: The same for evaluation, or None to keep the best model by training loss.
+        training_config: Pythae's configuration; its type chooses the trainer.
+        run_dir: Folder for `train_log.jsonl`, `checkpoint.pt` and `model`; made if needed.
+        on_epoch: Called after each epoch with its number (from 1), the number of epochs and the
+            epoch's row of the log.
+        checkpoint_every_seconds: Least time between two checkpoints in seconds; 0 for one after
+            every epoch.
+
+    Returns:
+        A trainer; call its `train`.
+
+    Raises:
+        ConfigError: If the configuration does not fit the model.
+        DataError: If a data set is empty.
+        StoreError: If `run_dir` cannot be made.
+    """
+    if isinstance(model, RHVAE):
+        raise ConfigError(
+            "model RHVAE cannot be trained here: its metric is not in its state_dict, so that "
+            "a checkpoint would lose it; use Pythae's TrainingPipeline"
+        )
+    wanted = _CONFIGS.get(model.model_name, BaseTrainerConfig)
+    if not isinstance(training_config, wanted):
+        raise ConfigError(
+            f"model {model.model_name} needs a {wanted.__name__}, "
+            f"not a {type(training_config).__name__}"
+        )
+    if training_config.num_epochs < 1:
+        raise ConfigError(f"num_epochs must be at least 1, not {training_config.num_epochs}")
+    for name, dataset in (("training", train_dataset), ("evaluation", eval_dataset)):
+        if dataset is not None and len(dataset) == 0:
+            raise DataError(f"the {name} set is empty: training needs at least one item in each")
+
+    folder = Path(run_dir)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot make the run folder {folder}: {error}") from error
+
+    config = copy.deepcopy(training_config)
+    config.output_dir = str(folder)
+    config.world_size = config.rank = config.local_rank = -1
+    if model.model_name == "RAE_L2":
+        decay = {"weight_decay": model.model_config.reg_weight}
+        config.decoder_optimizer_params = {**(config.decoder_optimizer_params or {}), **decay}
+
+    trainer_class = next(cls for kind, cls in _TRAINERS.items() if isinstance(config, kind))
+    with quiet_pythae():
+        return trainer_class(
+            model=model,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            training_config=config,
+            run_dir=folder,
+            on_epoch=on_epoch,
+            checkpoint_every_seconds=checkpoint_every_seconds,
+        )

@@ -1,0 +1,64 @@
+"""Batches out of memory by one indexing operation each."""
+
+__all__ = ["BatchDataset", "BatchLoader"]
+
+from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
+
+import torch
+from pythae.data.datasets import DatasetOutput
+from torch import Tensor
+
+
+@runtime_checkable
+class BatchDataset(Protocol):
+    """A data set that gives a whole batch at once, as `pythae_fif.data.ImageDataset` does."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Tensor, device: torch.device | str | None = None) -> DatasetOutput: ...
+
+
+class BatchLoader:
+    """Stands in for the `DataLoader` that Pythae's training and evaluation steps expect.
+
+    The last batch may be smaller. A new order is drawn each epoch from torch's global random
+    numbers, so that restoring their state restores the order.
+
+    Args:
+        dataset: N items that come in batches.
+        batch_size: Items in a batch, at least 1.
+        shuffle: Whether to draw a new order for each pass; else the order is that of the data.
+        device: Where the batches shall be.
+
+    Example:
+        >>> class Squares:
+        ...     def __len__(self):
+        ...         return 5
+        ...     def batch(self, indices, device=None):
+        ...         return DatasetOutput(data=indices**2)
+        >>> [batch.data.tolist() for batch in BatchLoader(Squares(), 3, shuffle=False)]
+        [[0, 1, 4], [9, 16]]
+    """
+
+    def __init__(
+        self,
+        dataset: BatchDataset,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        device: torch.device | str | None = None,
+    ) -> None:
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.device = device
+
+    def __len__(self) -> int:
+        return -(-len(self.dataset) // self.batch_size)
+
+    def __iter__(self) -> Iterator[DatasetOutput]:
+        count = len(self.dataset)
+        order = torch.randperm(count) if self.shuffle else torch.arange(count)
+        for indices in order.split(self.batch_size):
+            yield self.dataset.batch(indices, device=self.device)

@@ -1,0 +1,171 @@
+"""Exact volume changes from full Jacobians, in chunks that bound memory.
+
+These functions take per-sample maps: networks in evaluation mode (BatchNorm in training mode
+mixes the samples of a batch, so that no Jacobian belongs to one sample alone).
+"""
+
+__all__ = [
+    "decoder_jacobian",
+    "decoder_log_volume",
+    "decoder_singular_values",
+    "encoder_jacobian",
+    "exact_surrogate",
+    "log_volume",
+    "singular_values",
+]
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pythae_fif.errors import NonFiniteError
+
+# Numbers that one chunk of Jacobians may hold: 128 MB in float32.
+CHUNK_NUMEL = 2**25
+
+
+def decoder_jacobian(
+    decode: Callable[[Tensor], Tensor], z: Tensor, *, directions: int | None = None
+) -> Tensor:
+    """g'(z), column by column in forward mode.
+
+    Arguments:
+        decode: g, from (B, d) to (B, ...).
+        z: Codes, (B, d).
+        directions: Columns computed at a time; all d if None.
+
+    Returns:
+        (B, D, d), with D the number of outputs of one sample.
+    """
+    basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+
+    def column(direction: Tensor) -> Tensor:
+        return torch.func.jvp(decode, (z,), (direction.expand_as(z),))[1].flatten(1)
+
+    return torch.func.vmap(column, out_dims=-1, chunk_size=directions)(basis)
+
+
+def encoder_jacobian(
+    encode: Callable[[Tensor], Tensor], x: Tensor, *, directions: int | None = None
+) -> Tensor:
+    """f'(x), row by row in backward mode.
+
+    Arguments:
+        encode: f, from (B, ...) to (B, d).
+        x: Data, (B, ...).
+        directions: Rows computed at a time; all d if None.
+
+    Returns:
+        (B, d, D).
+    """
+    z, pull = torch.func.vjp(encode, x)
+    basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+
+    def row(direction: Tensor) -> Tensor:
+        return pull(direction.expand_as(z))[0].flatten(1)
+
+    return torch.func.vmap(row, out_dims=1, chunk_size=directions)(basis)
+
+
+def log_volume(jacobian: Tensor) -> Tensor:
+    r"""Log-volume :math:`\frac12 \log\det J^\top J` in nats, by QR of the Jacobian itself.
+
+    QR never forms the Gram matrix, so the condition number is not squared: a Jacobian that is
+    singular to rounding gives a very negative number, an exactly singular one minus infinity.
+
+    Arguments:
+        jacobian: (B, D, d) or (B, d, D): the longer side is taken for data space, as
+            the volumes of J and J^T are equal.
+
+    Returns:
+        (B,).
+
+    Raises:
+        NonFiniteError: A Jacobian has NaN or infinite entries; the message names the samples.
+
+    Example:
+        >>> log_volume(torch.tensor([[[2.0, 0.0], [0.0, 3.0], [0.0, 0.0]]])).exp()
+        tensor([6.])
+    """
+    _check_finite(jacobian)
+    if jacobian.shape[1] < jacobian.shape[2]:
+        jacobian = jacobian.mT
+    mode = "reduced" if jacobian.requires_grad else "r"  # torch differentiates only 'reduced'
+    diagonal = torch.linalg.qr(jacobian, mode=mode).R.diagonal(dim1=-2, dim2=-1)
+    return diagonal.abs().log().sum(-1)
+
+
+def singular_values(jacobian: Tensor) -> Tensor:
+    """Singular values in descending order.
+
+    Arguments:
+        jacobian: (B, D, d) or (B, d, D).
+
+    Returns:
+        (B, min(d, D)).
+
+    Raises:
+        NonFiniteError: A Jacobian has NaN or infinite entries; the message names the samples.
+    """
+    _check_finite(jacobian)
+    return torch.linalg.svdvals(jacobian)
+
+
+def decoder_log_volume(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """:func:`log_volume` of g'(z), (B,), a few samples at a time."""
+    return _over_chunks(log_volume, decode, z)
+
+
+def decoder_singular_values(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    """:func:`singular_values` of g'(z), (B, d), a few samples at a time."""
+    return _over_chunks(singular_values, decode, z)
+
+
+def exact_surrogate(
+    encode: Callable[[Tensor], Tensor], decode: Callable[[Tensor], Tensor], x: Tensor
+) -> Tensor:
+    """-tr(f'(x) stop_gradient(g'(f(x)))), eq. 48, without Hutchinson noise.
+
+    Arguments:
+        encode: f, from (B, ...) to (B, d).
+        decode: g, from (B, d) to the shape of x.
+        x: Data, (B, ...).
+
+    Returns:
+        (B,), with the gradient to the encoder.
+    """
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        z = encode(x)
+        columns = decoder_jacobian(decode, z.detach()).detach()
+        trace = torch.zeros(len(x), dtype=z.dtype, device=z.device)
+        for i in range(z.shape[1]):
+            (row,) = torch.autograd.grad(z[:, i].sum(), x, create_graph=True)
+            trace = trace + (row.flatten(1) * columns[..., i]).sum(-1)
+    return -trace
+
+
+def _over_chunks(
+    score: Callable[[Tensor], Tensor], decode: Callable[[Tensor], Tensor], z: Tensor
+) -> Tensor:
+    """score(g'(z)) with at most CHUNK_NUMEL numbers of the Jacobian in memory."""
+    with torch.no_grad():
+        numel = decode(z[:1]).numel() * z.shape[1]
+        size = max(1, CHUNK_NUMEL // max(1, numel))
+        scores: list[Tensor] = []
+        for start in range(0, len(z), size):
+            jacobian = decoder_jacobian(decode, z[start : start + size])
+            _check_finite(jacobian, first=start)
+            scores.append(score(jacobian))
+    return torch.cat(scores)
+
+
+def _check_finite(jacobian: Tensor, first: int = 0) -> None:
+    finite = torch.isfinite(jacobian).flatten(1).all(1)
+    if not finite.all():
+        bad = (~finite).nonzero().flatten().add(first).tolist()
+        names = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+        raise NonFiniteError(
+            f"the Jacobian of {len(bad)} of {len(finite)} samples is not finite (samples {names})"
+        )

@@ -1,0 +1,72 @@
+"""Hutchinson vectors: random directions whose second moment is the identity (appendix D.3)."""
+
+__all__ = ["HUTCHINSON_KINDS", "sample_hutchinson"]
+
+import math
+
+import torch
+from torch import Tensor
+
+HUTCHINSON_KINDS = ("orthogonal", "scaled_gaussian", "gaussian", "rademacher")
+
+
+def sample_hutchinson(
+    batch_size: int,
+    latent_dim: int,
+    samples: int = 1,
+    *,
+    kind: str = "orthogonal",
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    r"""Draws vectors :math:`\epsilon_k` with :math:`E[\epsilon \epsilon^\top] = I`.
+
+    * ``orthogonal``: the K columns of a random orthonormal basis, by QR of a Gaussian matrix,
+      scaled to length :math:`\sqrt d` (appendix D.3.5). Lowest variance; exact at K = d.
+    * ``scaled_gaussian``: independent Gaussian vectors scaled to length :math:`\sqrt d` (D.3.3).
+    * ``gaussian``: independent standard normal vectors (D.3.2).
+    * ``rademacher``: independent entries of plus or minus one (D.3.1).
+
+    Arguments:
+        batch_size: B; every sample has directions of its own.
+        latent_dim: d, the dimension of the space in which the trace is taken.
+        samples: K, between 1 and d.
+        kind: One of the names above.
+        generator: Makes the draw repeatable; it must live on ``device``.
+        device: Where the vectors are made.
+        dtype: Floating point type; torch's default if None.
+
+    Returns:
+        eps of shape (K, B, d).
+
+    Raises:
+        ValueError: K < 1, K > d, or an unknown ``kind``.
+
+    Example:
+        >>> eps = sample_hutchinson(5, 3, samples=3)
+        >>> torch.allclose(torch.einsum("kbi,kbj->bij", eps, eps) / 3, torch.eye(3), atol=1e-5)
+        True
+    """
+    if kind not in HUTCHINSON_KINDS:
+        raise ValueError(f"unknown Hutchinson kind {kind!r}; valid: {', '.join(HUTCHINSON_KINDS)}")
+    if samples < 1:
+        raise ValueError(f"{samples} Hutchinson samples: at least 1 is needed")
+    if samples > latent_dim:
+        raise ValueError(
+            f"{samples} Hutchinson samples in {latent_dim} dimensions: at most {latent_dim} are of "
+            f"use, since the trace is exact at that number"
+        )
+    shape = (samples, batch_size, latent_dim)
+    if kind == "rademacher":
+        signs = torch.randint(0, 2, shape, generator=generator, device=device)
+        return signs.to(dtype or torch.get_default_dtype()).mul_(2).sub_(1)
+    eps = torch.randn(shape, generator=generator, device=device, dtype=dtype)
+    if kind == "gaussian":
+        return eps
+    if kind == "orthogonal" and samples > 1:
+        # The sign of each column is left as LAPACK gives it: it cancels in eps^T A eps.
+        eps = torch.linalg.qr(eps.permute(1, 2, 0)).Q.permute(2, 0, 1)
+        return eps * math.sqrt(latent_dim)
+    # QR of a single column is that column normalised.
+    return eps * (math.sqrt(latent_dim) / torch.linalg.vector_norm(eps, dim=-1, keepdim=True))

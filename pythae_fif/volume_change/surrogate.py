@@ -1,0 +1,200 @@
+"""The FIF surrogate of the log-volume: its gradient is the likelihood's, its value is not."""
+
+__all__ = [
+    "GRADIENT_TO",
+    "JACOBIAN_AT",
+    "MODES",
+    "TRACE_SPACES",
+    "SurrogateOutput",
+    "differentiates_forward",
+    "surrogate",
+]
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.autograd.forward_ad as forward_ad
+from torch import Tensor
+
+JACOBIAN_AT = ("data", "reconstruction")
+GRADIENT_TO = ("encoder", "decoder")
+TRACE_SPACES = ("latent", "data")
+MODES = ("mixed", "backward", "forward")
+
+
+class SurrogateOutput(NamedTuple):
+    """What one pass of encoder and decoder yields.
+
+    Attributes:
+        surrogate: (B,), to be added to the loss.
+        z: Codes f(x), (B, d).
+        x_hat: Reconstructions g(f(x)), the shape of x.
+    """
+
+    surrogate: Tensor
+    z: Tensor
+    x_hat: Tensor
+
+
+def surrogate(
+    encode: Callable[[Tensor], Tensor],
+    decode: Callable[[Tensor], Tensor],
+    x: Tensor,
+    eps: Tensor,
+    *,
+    jacobian_at: str = "data",
+    gradient_to: str = "encoder",
+    trace_space: str = "latent",
+    mode: str = "mixed",
+) -> SurrogateOutput:
+    r"""Estimates the log-volume term of the loss (eq. 7) up to a constant in the parameters.
+
+    With the default options, for every sample,
+
+    .. math:: -\frac{1}{K} \sum_k \epsilon_k^\top f'(x) \, \text{stop\_gradient}(g'(z) \epsilon_k)
+
+    which is eq. 15. The options are the choices of appendix D.
+
+    Arguments:
+        encode: f, from (B, ...) to (B, d).
+        decode: g, from (B, d) to the shape of x.
+        x: Data, (B, ...); images and vectors alike.
+        eps: Hutchinson vectors, (K, B, d), or (K, B, D) when the trace is taken in data space.
+        jacobian_at: Where f' is taken: at the ``data`` (off-manifold, eq. 15) or at the
+            ``reconstruction`` (on-manifold, eq. 10), which costs a second encoder pass.
+        gradient_to: Whose Jacobian carries the gradient: ``encoder`` (eqs. 10, 15) or ``decoder``
+            (eq. 9, with the opposite sign).
+        trace_space: ``latent`` for the trace of f' g' (d x d) or ``data`` for g' f' (D x D), of
+            much higher variance (table 4).
+        mode: ``mixed`` forward and backward differentiation, one product each; ``backward`` only
+            (Jacobian-vector products by differentiating a vector-Jacobian product); ``forward``
+            only (appendix D.2), where the product without gradient is a Jacobian-vector product.
+            All three agree, except that PyTorch treats the statistics of BatchNorm in training
+            mode as constants when it differentiates a forward-mode product:
+            :func:`differentiates_forward` tells when that would matter.
+
+    Returns:
+        The surrogate, (B,), with z and x_hat of the same pass.
+
+    Raises:
+        ValueError: An unknown option, ``eps`` of the wrong shape, or ``forward`` where a
+            vector-Jacobian product is needed.
+
+    Example:
+        >>> from pythae_fif.volume_change import sample_hutchinson
+        >>> encode, decode = torch.nn.Linear(5, 2), torch.nn.Linear(2, 5)
+        >>> out = surrogate(encode, decode, torch.randn(7, 5), sample_hutchinson(7, 2))
+        >>> out.surrogate.shape, out.z.shape, out.x_hat.shape
+        (torch.Size([7]), torch.Size([7, 2]), torch.Size([7, 5]))
+    """
+    _check("jacobian_at", jacobian_at, JACOBIAN_AT)
+    _check("gradient_to", gradient_to, GRADIENT_TO)
+    _check("trace_space", trace_space, TRACE_SPACES)
+    _check("mode", mode, MODES)
+    eps_first = _eps_meets_inner(gradient_to, trace_space)
+    if mode == "forward" and not eps_first:
+        raise ValueError(
+            f"mode 'forward' needs a vector-Jacobian product for gradient_to {gradient_to!r} with "
+            f"trace_space {trace_space!r}; valid: 'mixed' or 'backward'"
+        )
+
+    with torch.enable_grad():
+        x = x.detach().requires_grad_()
+        z = encode(x)
+        space = z if trace_space == "latent" else x
+        if eps.shape[1:] != (len(x), space[0].numel()):
+            raise ValueError(
+                f"eps of shape {tuple(eps.shape)}: (K, {len(x)}, {space[0].numel()}) is needed for "
+                f"the trace in {trace_space} space"
+            )
+        eps = eps.view(-1, *space.shape)
+
+        pushed = None
+        if gradient_to == "encoder" and eps_first and mode != "backward":
+            x_hat, pushed = _jvps(decode, z, eps)  # the tangents ride on the one decoder pass
+        else:
+            x_hat = decode(z)
+        point, code = (x, z) if jacobian_at == "data" else (x_hat, encode(x_hat))
+        encoder, decoder = _Map(encode, point, code), _Map(decode, z, x_hat)
+        outer, inner = (encoder, decoder) if gradient_to == "encoder" else (decoder, encoder)
+
+        if eps_first:  # eps^T [outer' stop_gradient(inner' eps)]
+            right = pushed if pushed is not None else inner.jvps(eps, forward=mode != "backward")
+            value = outer.bilinear(eps, right.detach(), forward=mode == "forward")
+        else:  # [stop_gradient(eps^T inner') outer'] eps
+            left = inner.vjps(eps, create_graph=False)
+            value = outer.bilinear(left, eps, forward=mode == "mixed")
+
+    return SurrogateOutput(-value if gradient_to == "encoder" else value, z, x_hat)
+
+
+def differentiates_forward(gradient_to: str, trace_space: str, mode: str) -> bool:
+    """Whether the gradient flows through a forward-mode product.
+
+    PyTorch's gradient of such a product is wrong where BatchNorm is in training mode (it misses
+    the dependence of the batch statistics on the parameters), so such networks need another mode.
+    """
+    return mode == ("forward" if _eps_meets_inner(gradient_to, trace_space) else "mixed")
+
+
+def _eps_meets_inner(gradient_to: str, trace_space: str) -> bool:
+    """Whether eps lives where the Jacobian without gradient takes its input."""
+    return (gradient_to == "encoder") == (trace_space == "latent")
+
+
+def _check(option: str, value: str, valid: tuple[str, ...]) -> None:
+    if value not in valid:
+        raise ValueError(f"unknown {option} {value!r}; valid: {', '.join(valid)}")
+
+
+class _Map(NamedTuple):
+    """A function with the recorded pass ``value = function(point)``."""
+
+    function: Callable[[Tensor], Tensor]
+    point: Tensor
+    value: Tensor
+
+    def vjps(self, cotangents: Tensor, create_graph: bool) -> Tensor:
+        """cotangents^T J, (K, *point.shape)."""
+        products = [
+            torch.autograd.grad(
+                self.value, self.point, cotangent, create_graph=create_graph, retain_graph=True
+            )[0]
+            for cotangent in cotangents
+        ]
+        return torch.stack(products)
+
+    def jvps(self, tangents: Tensor, forward: bool) -> Tensor:
+        """J tangents, (K, *value.shape), without a second pass unless ``forward``."""
+        if forward:
+            return _jvps(self.function, self.point, tangents)[1]
+        # u -> u^T J is linear: its own transpose is u -> J u.
+        u = torch.zeros_like(self.value, requires_grad=True)
+        (pulled,) = torch.autograd.grad(self.value, self.point, u, create_graph=True)
+        products = [
+            torch.autograd.grad(pulled, u, tangent, retain_graph=True)[0] for tangent in tangents
+        ]
+        return torch.stack(products)
+
+    def bilinear(self, left: Tensor, right: Tensor, forward: bool) -> Tensor:
+        """Mean over k of left_k^T J right_k, (B,), with gradient through J."""
+        if forward:
+            products = left * _jvps(self.function, self.point, right)[1]
+        else:
+            products = self.vjps(left, create_graph=True) * right
+        return products.flatten(2).sum(-1).mean(0)
+
+
+def _jvps(
+    function: Callable[[Tensor], Tensor], point: Tensor, tangents: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The value and J tangents, (K, ...), by forward mode, one pass a tangent."""
+    values, products = [], []
+    for tangent in tangents:
+        with forward_ad.dual_level():
+            dual = function(forward_ad.make_dual(point, tangent))
+            value, product = forward_ad.unpack_dual(dual)
+        values.append(value)
+        products.append(torch.zeros_like(value) if product is None else product)
+    return values[0], torch.stack(products)

@@ -1,0 +1,27 @@
+"""Fixtures shared by all tests: the real data beside the checkout, and caches of a test's own."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data and reference gradients; tests that need it are skipped without."""
+    if not SHARED.is_dir():
+        pytest.skip("the folder `shared` is not beside the checkout")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def shared_data(shared: Path) -> Path:
+    return Path(os.environ.get("PYTHAE_FIF_DATA", shared / "data"))
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test reads or fills the user's cache; all tests of a session share one."""
+    monkeypatch.setenv("PYTHAE_FIF_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))

@@ -1,0 +1,184 @@
+"""Every architecture by its contract, and the published parameter counts."""
+
+import copy
+import io
+
+import cloudpickle
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pythae.models import AE, VAE, AEConfig, AutoModel, VAEConfig
+
+from pythae_fif.errors import ConfigError
+from pythae_fif.nn import ARCHITECTURES, build_networks
+
+# Each architecture on a shape with nets of our own, or of the paper's.
+CASES = [
+    ("convnet", (1, 8, 8)),
+    ("resnet", (1, 8, 8)),
+    ("convnet", (3, 17, 20)),
+    ("resnet", (3, 17, 20)),
+    ("convnet", (1, 28, 28)),
+    ("resnet", (1, 28, 28)),
+    ("fif_convnet", (1, 28, 28)),
+]
+
+
+def count(*nets: torch.nn.Module) -> int:
+    return sum(p.numel() for net in nets for p in net.parameters())
+
+
+@pytest.mark.parametrize("variational", [False, True])
+@pytest.mark.parametrize(("arch", "shape"), CASES)
+def test_shapes_range_and_keys(arch, shape, variational):
+    encoder, decoder = build_networks(arch, shape, 5, variational=variational)
+    code = encoder(torch.rand(3, *shape))
+    assert code.embedding.shape == (3, 5)
+    assert ("log_covariance" in code) == variational
+    if variational:
+        assert code.log_covariance.shape == (3, 5)
+        assert not torch.equal(code.log_covariance, code.embedding)
+    image = decoder(10 * torch.randn(3, 5)).reconstruction
+    assert image.shape == (3, *shape)
+    assert image.min() >= 0 and image.max() <= 1
+    assert image.std() > 0
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    arch=st.sampled_from(["convnet", "resnet"]),
+    channels=st.integers(1, 4),
+    height=st.integers(4, 40),
+    width=st.integers(4, 40),
+    latent_dim=st.integers(1, 8),
+)
+def test_small_nets_fit_any_size(arch, channels, height, width, latent_dim):
+    encoder, decoder = build_networks(arch, (channels, height, width), latent_dim)
+    z = encoder(torch.rand(2, channels, height, width)).embedding
+    assert z.shape == (2, latent_dim)
+    assert decoder(z).reconstruction.shape == (2, channels, height, width)
+
+
+@pytest.mark.parametrize(
+    ("arch", "shape", "latent_dim", "millions"),
+    [
+        ("convnet", (1, 28, 28), 16, "17.2"),
+        ("convnet", (3, 32, 32), 256, "39.4"),
+        ("convnet", (3, 64, 64), 64, "33.5"),
+        ("resnet", (1, 28, 28), 16, "0.73"),
+        ("resnet", (3, 32, 32), 256, "4.8"),
+        ("resnet", (3, 64, 64), 64, "1.6"),
+        ("fif_convnet", (3, 64, 64), 64, "34.3"),
+    ],
+)
+def test_parameter_counts_of_the_papers_tables(arch, shape, latent_dim, millions):
+    digits = len(millions.split(".")[1])
+    total = count(*build_networks(arch, shape, latent_dim))
+    assert f"{total / 1e6:.{digits}f}" == millions
+
+
+def test_fif_convnet_mnist_count_is_the_papers_cut_not_rounded():
+    # Table 11 prints 3.3M; its rows with one transposed convolution less give this many.
+    assert count(*build_networks("fif_convnet", (1, 28, 28), 16)) == 3_370_161
+
+
+def test_fif_convnet_celeba_shapes():
+    encoder, decoder = build_networks("fif_convnet", (3, 64, 64), 64)
+    with torch.no_grad():
+        z = encoder(torch.rand(2, 3, 64, 64)).embedding
+        assert z.shape == (2, 64)
+        assert decoder(z).reconstruction.shape == (2, 3, 64, 64)
+
+
+@pytest.mark.parametrize("arch", ["convnet", "resnet"])
+def test_small_nets_on_digits_are_small(arch):
+    assert 50_000 <= count(*build_networks(arch, (1, 8, 8), 4)) <= 150_000
+
+
+@pytest.mark.parametrize("arch", ["convnet", "resnet"])
+def test_small_nets_learn(arch):
+    torch.manual_seed(0)
+    encoder, decoder = build_networks(arch, (1, 8, 8), 4)
+    x = torch.rand(16, 1, 1, 1).expand(16, 1, 8, 8)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=2e-3)
+    losses = []
+    for _ in range(60):
+        loss = (decoder(encoder(x).embedding).reconstruction - x).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.2 * losses[0]
+
+
+@pytest.mark.parametrize("arch", ["convnet", "resnet"])
+def test_small_nets_have_forward_and_reverse_derivatives_per_sample(arch):
+    # What FIF's estimator and its exact log-volume need; BatchNorm would couple the samples.
+    _, decoder = build_networks(arch, (1, 8, 8), 3)
+    decode = lambda z: decoder(z[None]).reconstruction.flatten()  # noqa: E731
+    z = torch.randn(2, 3)
+    forward = torch.vmap(torch.func.jacfwd(decode))(z)
+    reverse = torch.vmap(torch.func.jacrev(decode))(z)
+    assert forward.shape == (2, 64, 3)
+    torch.testing.assert_close(forward, reverse, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("arch", "shape"), CASES)
+def test_copies_compute_the_same(arch, shape):
+    encoder, decoder = build_networks(arch, shape, 3)
+    encoder.eval(), decoder.eval()
+    x, z = torch.rand(2, *shape), torch.randn(2, 3)
+    for clone in (copy.deepcopy, lambda net: cloudpickle.loads(cloudpickle.dumps(net))):
+        assert torch.equal(clone(encoder)(x).embedding, encoder(x).embedding)
+        assert torch.equal(clone(decoder)(z).reconstruction, decoder(z).reconstruction)
+
+
+@pytest.mark.parametrize("variational", [False, True])
+@pytest.mark.parametrize(
+    ("arch", "shape"), [("convnet", (1, 8, 8)), ("resnet", (1, 9, 8)), ("fif_convnet", (1, 28, 28))]
+)
+def test_survives_pythaes_save_and_load_twice(arch, shape, variational, tmp_path):
+    encoder, decoder = build_networks(arch, shape, 3, variational=variational)
+    config, cls = (VAEConfig, VAE) if variational else (AEConfig, AE)
+    model = cls(config(input_dim=shape, latent_dim=3), encoder, decoder).eval()
+    x = torch.rand(2, *shape)
+    expected = model.encoder(x).embedding
+    for folder in (tmp_path / "first", tmp_path / "second"):
+        model.save(str(folder))
+        model = AutoModel.load_from_folder(str(folder)).eval()
+        assert torch.equal(model.encoder(x).embedding, expected)
+        assert model.decoder(expected).reconstruction.shape == (2, *shape)
+    # By value: the saved nets do not need this package to be importable.
+    assert b"pythae_fif.errors" not in (folder / "encoder.pkl").read_bytes()
+
+
+def test_listing_names_every_architecture():
+    for name, line in ARCHITECTURES.items():
+        build_networks(name, (1, 28, 28), 2)
+        assert line and "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("arch", "shape", "latent_dim", "message"),
+    [
+        ("convnett", (1, 8, 8), 2, "did you mean 'convnet'"),
+        ("fif_convnet", (1, 8, 8), 2, r"\(1, 28, 28\) and \(3, 64, 64\), not \(1, 8, 8\)"),
+        ("convnet", (7,), 2, "at least 4 x 4"),
+        ("resnet", (1, 3, 8), 2, "at least 4 x 4"),
+        ("convnet", (0, 8, 8), 2, "at least 4 x 4"),
+        ("convnet", (1, 8, 8), 0, "latent_dim must be at least 1, not 0"),
+    ],
+)
+def test_errors_are_one_line(arch, shape, latent_dim, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        build_networks(arch, shape, latent_dim)
+    assert "\n" not in str(caught.value)
+
+
+def test_state_dict_is_plain_weights():
+    buffer = io.BytesIO()
+    encoder, _ = build_networks("resnet", (1, 8, 8), 2, variational=True)
+    torch.save(encoder.state_dict(), buffer)
+    buffer.seek(0)
+    assert torch.load(buffer, weights_only=True).keys() == encoder.state_dict().keys()

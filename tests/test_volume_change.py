@@ -1,0 +1,345 @@
+"""The surrogate's gradient, in float64, against everything it can be compared with."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from pythae_fif.errors import NonFiniteError
+from pythae_fif.volume_change import (
+    HUTCHINSON_KINDS,
+    decoder_jacobian,
+    decoder_log_volume,
+    decoder_singular_values,
+    encoder_jacobian,
+    exact_surrogate,
+    log_volume,
+    sample_hutchinson,
+    singular_values,
+    surrogate,
+)
+from pythae_fif.volume_change import exact as exact_module
+
+D, d, B = 6, 3, 5
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    torch.manual_seed(0)
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def mlp(inputs: int, outputs: int, act: type[nn.Module] = nn.Tanh, norm: bool = False):
+    middle = [nn.BatchNorm1d(16)] if norm else []
+    return nn.Sequential(nn.Linear(inputs, 16), *middle, act(), nn.Linear(16, outputs))
+
+
+def gradients(loss, *modules):
+    parameters = [p for module in modules for p in module.parameters()]
+    grads = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
+    return torch.cat(
+        [(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(parameters, grads)]
+    )
+
+
+# ---------------------------------------------------------------- Hutchinson vectors
+
+
+@pytest.mark.parametrize("kind", HUTCHINSON_KINDS)
+@given(dim=st.integers(1, 9), samples=st.integers(1, 9), batch=st.integers(1, 4))
+@settings(max_examples=25, deadline=None)
+def test_hutchinson_contract(kind, dim, samples, batch):
+    if samples > dim:
+        with pytest.raises(ValueError, match=f"at most {dim}"):
+            sample_hutchinson(batch, dim, samples, kind=kind)
+        return
+    draws = [
+        sample_hutchinson(batch, dim, samples, kind=kind, generator=torch.Generator().manual_seed(1))
+        for _ in range(2)
+    ]
+    eps = draws[0]
+    assert eps.shape == (samples, batch, dim)
+    assert torch.equal(*draws)
+    gram = torch.einsum("kbi,lbi->bkl", eps, eps)
+    if kind == "orthogonal":
+        assert torch.allclose(gram, dim * torch.eye(samples).expand_as(gram), atol=1e-9)
+    if kind in ("scaled_gaussian", "rademacher"):
+        assert torch.allclose(gram.diagonal(dim1=1, dim2=2), torch.tensor(float(dim)))
+
+
+@pytest.mark.parametrize("kind", HUTCHINSON_KINDS)
+def test_hutchinson_second_moment_is_the_identity(kind):
+    n = 200_000
+    eps = sample_hutchinson(n, 4, 2, kind=kind).reshape(-1, 4)
+    assert torch.allclose(eps.T @ eps / len(eps), torch.eye(4), atol=6 * math.sqrt(2 / n))
+
+
+def test_hutchinson_unknown_kind():
+    with pytest.raises(ValueError, match="orthogonal, scaled_gaussian"):
+        sample_hutchinson(2, 3, kind="uniform")
+
+
+@pytest.mark.parametrize("samples", [1, 2, 4])
+def test_hutchinson_variance_of_orthogonal_vectors(samples):
+    """Equation 121."""
+    dim, n = 5, 200_000
+    a = torch.randn(dim, dim)
+    a = (a + a.T) / 2
+    eps = sample_hutchinson(n, dim, samples)
+    estimates = torch.einsum("kbi,ij,kbj->b", eps, a, eps) / samples
+    spread = torch.linalg.eigvalsh(a).var(unbiased=False)
+    expected = 2 * dim**2 * (dim - samples) / (samples * (dim - 1) * (dim + 2)) * spread
+    assert estimates.var().item() == pytest.approx(expected.item(), rel=0.03)
+
+
+# ---------------------------------------------------------------- the surrogate
+
+OPTIONS = [
+    dict(jacobian_at=j, gradient_to=g, trace_space=t, mode=m)
+    for j, g, t, m in itertools.product(
+        ("data", "reconstruction"),
+        ("encoder", "decoder"),
+        ("latent", "data"),
+        ("mixed", "backward", "forward"),
+    )
+]
+
+
+def meets_inner(options):
+    return (options["gradient_to"] == "encoder") == (options["trace_space"] == "latent")
+
+
+def exact_gradient(encode, decode, x, jacobian_at, gradient_to):
+    """The trace of table 4 from dense Jacobians that autograd differentiates."""
+    z = encode(x)
+    point = x if jacobian_at == "data" else decode(z)
+    f = torch.autograd.functional.jacobian
+    rows = [
+        (
+            f(lambda v: encode(v[None])[0], p, create_graph=True),
+            f(lambda v: decode(v[None])[0], c, create_graph=True),
+        )
+        for p, c in zip(point, z)
+    ]
+    if gradient_to == "encoder":
+        return sum(-torch.trace(a @ b.detach()) for a, b in rows)
+    return sum(torch.trace(a.detach() @ b) for a, b in rows)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda o: "-".join(o.values()))
+def test_every_option_equals_the_exact_gradient_at_full_K(options):
+    encode, decode = mlp(D, d), mlp(d, D)
+    x = torch.randn(B, D)
+    dim = d if options["trace_space"] == "latent" else D
+    eps = sample_hutchinson(B, dim, dim)
+    if options["mode"] == "forward" and not meets_inner(options):
+        with pytest.raises(ValueError, match="'mixed' or 'backward'"):
+            surrogate(encode, decode, x, eps, **options)
+        return
+    out = surrogate(encode, decode, x, eps, **options)
+    assert torch.allclose(out.z, encode(x)) and torch.allclose(out.x_hat, decode(encode(x)))
+    kept = {key: options[key] for key in ("jacobian_at", "gradient_to")}
+    expected = exact_gradient(encode, decode, x, **kept)
+    assert out.surrogate.sum().item() == pytest.approx(expected.item(), rel=1e-10)
+    actual = gradients(out.surrogate.sum(), encode, decode)
+    assert torch.allclose(actual, gradients(expected, encode, decode), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("kind", HUTCHINSON_KINDS)
+@pytest.mark.parametrize("samples", [1, 2])
+def test_surrogate_is_unbiased_over_noise(kind, samples):
+    encode, decode = mlp(D, d), mlp(d, D)
+    x = torch.randn(1, D)
+    repeats = 20_000
+    eps = sample_hutchinson(repeats, d, samples, kind=kind)
+    values = surrogate(encode, decode, x.expand(repeats, -1), eps).surrogate
+    exact = exact_surrogate(encode, decode, x)
+    error = values.std() / math.sqrt(repeats)
+    assert abs(values.mean() - exact).item() < 5 * error.item()
+    mean_gradient = gradients(values.mean(), encode)
+    exact_grad = gradients(exact.mean(), encode)
+    assert (mean_gradient - exact_grad).norm() < 0.05 * exact_grad.norm()
+
+
+def test_exact_surrogate_gradient_is_that_of_the_log_volume_for_consistent_maps():
+    """For a linear decoder and its pseudo-inverse eq. 36 is d(-log vol f')/d(encoder)."""
+    weight = torch.randn(d, D, requires_grad=True)
+    inverse = torch.linalg.pinv(weight.detach()).T
+    value = exact_surrogate(lambda x: x @ weight.T, lambda z: z @ inverse, torch.randn(B, D))
+    (from_surrogate,) = torch.autograd.grad(value.mean(), weight)
+    (from_volume,) = torch.autograd.grad(-log_volume(weight[None]).mean(), weight)
+    assert torch.allclose(from_surrogate, from_volume)
+
+
+@pytest.mark.parametrize("mode", ["mixed", "backward"])
+def test_image_shapes(mode):
+    encode = nn.Sequential(nn.Conv2d(2, 3, 3, 2, 1), nn.SiLU(), nn.Flatten(), nn.Linear(12, d))
+    decode = nn.Sequential(nn.Linear(d, 12), nn.SiLU(), nn.Unflatten(1, (3, 2, 2)),
+                           nn.ConvTranspose2d(3, 2, 4, 2, 1))  # fmt: skip
+    x = torch.randn(B, 2, 4, 4)
+    out = surrogate(encode, decode, x, sample_hutchinson(B, d, d), mode=mode)
+    assert out.x_hat.shape == x.shape
+    expected = exact_surrogate(encode, decode, x)
+    assert torch.allclose(out.surrogate, expected)
+    assert torch.allclose(gradients(out.surrogate.sum(), encode), gradients(expected.sum(), encode))
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_batch_norm_in_training_mode(samples):
+    """Mixed and backward mode differentiate the whole-batch map, as an explicit Jacobian does."""
+    encode, decode = mlp(D, d, norm=True), mlp(d, D, norm=True)
+    x, eps = torch.randn(B, D), sample_hutchinson(B, d, samples)
+    jacobian = torch.autograd.functional.jacobian
+    f = jacobian(encode, x, create_graph=True)  # (B, d, B, D)
+    g = jacobian(decode, encode(x)).detach()  # (B, D, B, d)
+    expected = -torch.einsum("kbi,bicj,cjel,kel->", eps, f, g, eps) / samples
+    for mode in ("mixed", "backward"):
+        out = surrogate(encode, decode, x, eps, mode=mode)
+        assert out.surrogate.sum().item() == pytest.approx(expected.item(), rel=1e-9)
+        difference = gradients(out.surrogate.sum(), encode) - gradients(expected, encode)
+        assert difference.norm() < 1e-9 * gradients(expected, encode).norm()
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(jacobian_at="nowhere"), "valid: data, reconstruction"),
+        (dict(gradient_to="both"), "valid: encoder, decoder"),
+        (dict(trace_space="image"), "valid: latent, data"),
+        (dict(mode="sideways"), "valid: mixed, backward, forward"),
+        (dict(trace_space="data"), r"\(K, 5, 6\) is needed"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ValueError, match=message):
+        surrogate(mlp(D, d), mlp(d, D), torch.randn(B, D), sample_hutchinson(B, d), **options)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["mlp_silu_k1", "mlp_tanh_k2"])
+@pytest.mark.parametrize("mode", ["mixed", "backward"])
+def test_reference_gradients_of_the_authors(shared, name, mode):
+    file = np.load(shared / "reference" / f"{name}.npz")
+    act = getattr(nn, str(file["act"]))
+    nets = {}
+    for net in ("encoder", "decoder"):
+        sizes = [file[f"{net}.{i}.weight"].shape for i in (0, 2, 4)]
+        linears = [nn.Linear(n, m) for m, n in sizes]
+        nets[net] = nn.Sequential(linears[0], act(), linears[1], act(), linears[2])
+        nets[net].load_state_dict(
+            {k: torch.from_numpy(file[f"{net}.{k}"]) for k in nets[net].state_dict()}
+        )
+    x, eps = torch.from_numpy(file["x"]), torch.from_numpy(file["eps"])
+    out = surrogate(nets["encoder"], nets["decoder"], x, eps, mode=mode)
+    prior = 0.5 * (out.z**2).sum(1) + 0.5 * out.z.shape[1] * math.log(2 * math.pi)
+    loss = prior + out.surrogate + float(file["beta"]) * ((out.x_hat - x) ** 2).sum(1)
+    assert np.abs(loss.detach().numpy() - file["loss"]).max() < 1e-9
+    loss.mean().backward()
+    for net, module in nets.items():
+        for key, parameter in module.named_parameters():
+            assert np.abs(parameter.grad.numpy() - file[f"grad.{net}.{key}"]).max() < 1e-9
+
+
+@pytest.mark.parametrize(
+    "beta, decoder",
+    [(0.05, "pseudo-inverse"), (0.6, "pseudo-inverse"), (25.0, "pseudo-inverse"), (6.0, "free")],
+)
+def test_linear_optimum_of_appendix_c(beta, decoder):
+    """Gradient descent on the loss ends where theorem C.4 says, on all sides of beta = 1/2s^2.
+
+    The theorem is about a decoder tied to the encoder's pseudo-inverse; with enough weight on the
+    reconstruction a free decoder finds the same optimum (PCA).
+    """
+    spectrum = torch.tensor([4.0, 2.0, 1.0, 0.3, 0.1])
+    basis = torch.linalg.qr(torch.randn(5, 5)).Q
+    x = torch.randn(400, 5)
+    x = torch.linalg.qr(x).Q * math.sqrt(len(x))  # sample covariance exactly I
+    x = x * spectrum.sqrt() @ basis.T
+    chosen = (spectrum.log() - 2 * beta * spectrum).argsort()[:2]
+
+    a = ((basis[:, chosen] / spectrum[chosen].sqrt()).T + 0.3 * torch.randn(2, 5)).requires_grad_()
+    w = torch.linalg.pinv(a.detach()).T.clone().requires_grad_()
+    optimizer = torch.optim.Adam([a, w], lr=0.03)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 3000)
+    eps = sample_hutchinson(len(x), 2, 2)
+    for _ in range(3000):
+        matrix = w if decoder == "free" else torch.linalg.pinv(a).T
+        out = surrogate(lambda x: x @ a.T, lambda z: z @ matrix, x, eps)  # noqa: B023
+        loss = 0.5 * (out.z**2).sum(1) + out.surrogate + beta * ((out.x_hat - x) ** 2).sum(1)
+        optimizer.zero_grad()
+        loss.mean().backward()
+        optimizer.step()
+        schedule.step()
+    covariance = basis * spectrum @ basis.T
+    assert torch.allclose(a @ covariance @ a.T, torch.eye(2), atol=1e-3)  # eq. 79
+    expected = basis[:, chosen] @ basis[:, chosen].T
+    assert torch.allclose(torch.linalg.pinv(a) @ a, expected, atol=1e-2)
+
+
+# ---------------------------------------------------------------- exact quantities
+
+
+@pytest.mark.parametrize("directions", [None, 1, 2])
+def test_jacobians_against_autograd(directions):
+    encode, decode = mlp(D, d), mlp(d, D)
+    x = torch.randn(B, D)
+    z = encode(x).detach()
+    f, g = (
+        torch.stack([torch.autograd.functional.jacobian(net, p) for p in points])
+        for net, points in ((encode, x), (decode, z))
+    )
+    assert torch.allclose(encoder_jacobian(encode, x, directions=directions), f)
+    assert torch.allclose(decoder_jacobian(decode, z, directions=directions), g)
+
+
+@given(rows=st.integers(1, 8), columns=st.integers(1, 8), seed=st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_log_volume_is_the_sum_of_log_singular_values(rows, columns, seed):
+    jacobian = torch.randn(3, rows, columns, generator=torch.Generator().manual_seed(seed))
+    expected = singular_values(jacobian).log().sum(-1)
+    assert torch.allclose(log_volume(jacobian), expected, rtol=1e-8, atol=1e-8)
+
+
+def test_log_volume_where_the_gram_matrix_is_singular_in_rounding():
+    """Columns that differ by 1e-10: the determinant of J^T J is below the rounding of its terms."""
+    jacobian = torch.zeros(1, 3, 2)
+    jacobian[0, 0] = 1.0
+    jacobian[0, 1, 1] = 1e-10
+    assert log_volume(jacobian).item() == pytest.approx(math.log(1e-10), rel=1e-6)
+    jacobian[0, 1, 1] = 0.0
+    assert log_volume(jacobian).item() == -math.inf
+
+
+def test_log_volume_gradient():
+    jacobian = torch.randn(4, 5, 2, requires_grad=True)
+    reference = 0.5 * torch.logdet(jacobian.mT @ jacobian)
+    (a,) = torch.autograd.grad(log_volume(jacobian).sum(), jacobian)
+    (b,) = torch.autograd.grad(reference.sum(), jacobian)
+    assert torch.allclose(a, b)
+
+
+@pytest.mark.parametrize("score", [log_volume, singular_values])
+def test_non_finite_jacobians_are_named(score):
+    jacobian = torch.randn(8, 4, 2)
+    jacobian[3, 1, 1] = math.nan
+    jacobian[6, 0, 0] = math.inf
+    with pytest.raises(NonFiniteError, match=r"2 of 8 samples is not finite \(samples 3, 6\)"):
+        score(jacobian)
+
+
+def test_chunks_do_not_change_results(monkeypatch):
+    decode, z = mlp(d, D), torch.randn(7, d)
+    whole = decoder_log_volume(decode, z), decoder_singular_values(decode, z)
+    monkeypatch.setattr(exact_module, "CHUNK_NUMEL", 2 * D * d)
+    assert torch.allclose(decoder_log_volume(decode, z), whole[0])
+    assert torch.allclose(decoder_singular_values(decode, z), whole[1])
+    z[5] = math.nan
+    with pytest.raises(NonFiniteError, match="samples 5"):
+        decoder_log_volume(decode, z)
