@@ -61,7 +61,9 @@ def test_hutchinson_contract(kind, dim, samples, batch):
             sample_hutchinson(batch, dim, samples, kind=kind)
         return
     draws = [
-        sample_hutchinson(batch, dim, samples, kind=kind, generator=torch.Generator().manual_seed(1))
+        sample_hutchinson(
+            batch, dim, samples, kind=kind, generator=torch.Generator().manual_seed(1)
+        )
         for _ in range(2)
     ]
     eps = draws[0]

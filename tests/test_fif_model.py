@@ -1,0 +1,319 @@
+"""FIF does what a built-in Pythae model does, and its densities are right."""
+
+import copy
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from pythae.data.datasets import DatasetOutput
+from pythae.models import AutoModel
+from pythae.models.base.base_utils import ModelOutput
+from pythae.models.nn import BaseDecoder, BaseEncoder
+from pythae.models.nn.benchmarks.mnist import Decoder_Conv_AE_MNIST, Encoder_Conv_AE_MNIST
+from pythae.pipelines import GenerationPipeline, TrainingPipeline
+from pythae.samplers import (
+    GaussianMixtureSamplerConfig,
+    IAFSamplerConfig,
+    MAFSamplerConfig,
+    NormalSamplerConfig,
+)
+from pythae.trainers import BaseTrainerConfig
+from torch import nn
+
+import pythae_fif
+from pythae_fif import FIF, FIFConfig
+from pythae_fif.errors import ConfigError, FIFError
+from pythae_fif.models.register import register_model
+
+SHAPE = (1, 4, 4)
+
+
+class LinearEncoder(BaseEncoder):
+    def __init__(self, weight):
+        super().__init__()
+        self.linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+        self.linear.weight.data = weight
+
+    def forward(self, x):
+        return ModelOutput(embedding=self.linear(x))
+
+
+class LinearDecoder(BaseDecoder):
+    def __init__(self, weight):
+        super().__init__()
+        self.linear = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+        self.linear.weight.data = weight
+
+    def forward(self, z):
+        return ModelOutput(reconstruction=self.linear(z))
+
+
+def model(**options):
+    torch.manual_seed(0)
+    return FIF(FIFConfig(input_dim=SHAPE, latent_dim=3, **options))
+
+
+def images(n=40):
+    x = torch.rand(n, *SHAPE, generator=torch.Generator().manual_seed(1))
+    x[0, 0, 0, 0] = 1.0
+    return x
+
+
+def trainer_config(path, **options):
+    options = {"num_epochs": 2, "per_device_train_batch_size": 20, **options}
+    return BaseTrainerConfig(output_dir=str(path), no_cuda=True, **options)
+
+
+# ---------------------------------------------------------------- configuration
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"betta": 3}, "unknown FIFConfig key 'betta': did you mean 'beta'"),
+        ({"beta": -1}, "beta=-1"),
+        ({"beta": math.nan}, "beta=nan"),
+        ({"hutchinson_samples": 4}, "at most latent_dim=3"),
+        ({"hutchinson_samples": 0}, "at least 1"),
+        ({"beta_final": 40}, "give both or neither"),
+        ({"latent_distribution": "cauchy"}, "latent_distribution"),
+        ({"mode": "sideways"}, "valid: mixed, backward, forward"),
+        ({"hutchinson_kind": "rademachr"}, "did you mean 'rademacher'"),
+        ({"noise": "much"}, "noise"),
+        ({"student_t_df": 0}, "must be above 0"),
+        ({"eval_nll_samples": 0}, "at least 1"),
+    ],
+)
+def test_bad_configurations_are_rejected_by_name(options, message):
+    with pytest.raises(ValueError, match=message):
+        FIFConfig(input_dim=SHAPE, latent_dim=3, **options)
+
+
+def test_unknown_keys_in_json_are_rejected(tmp_path):
+    model().save(str(tmp_path))
+    path = tmp_path / "model_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "betta": 1}))
+    with pytest.raises(ValueError, match="betta"):
+        FIF.load_from_folder(str(tmp_path))
+
+
+def test_forward_differentiation_with_batch_norm_is_refused():
+    config = FIFConfig(input_dim=(1, 28, 28), latent_dim=3, mode="forward")
+    with pytest.raises(ConfigError, match="BatchNorm"):
+        FIF(config, Encoder_Conv_AE_MNIST(config), Decoder_Conv_AE_MNIST(config))
+
+
+def test_beta_schedule():
+    fif = model(beta=20, beta_final=40, beta_epochs=11)
+    assert [fif.beta(epoch) for epoch in (1, 6, 11, 99)] == [20, 30, 40, 40]
+    assert fif.beta() == 40 and model(beta=7).beta(3) == 7
+
+
+# ---------------------------------------------------------------- losses
+
+
+def test_training_loss_is_the_sum_of_its_parts():
+    out = model(beta=7.0).train()(DatasetOutput(data=images()))
+    assert out.loss.item() == pytest.approx((out.nll_loss + 7.0 * out.recon_loss).item(), rel=1e-5)
+    assert out.recon_x.shape == (40, *SHAPE) and out.z.shape == (40, 3)
+
+
+@pytest.mark.parametrize("grad", [True, False])
+def test_evaluation_loss_is_meaningful_lazy_and_deterministic(grad):
+    fif = model(beta=7.0).eval()
+    with torch.set_grad_enabled(grad):
+        out = fif(DatasetOutput(data=images()))
+        assert "loss" not in out  # nothing computed for a sampler that reads z
+        recon = (fif.reconstruct(images()) - images()).square().flatten(1).sum(1).mean()
+        expected = 7.0 * recon - fif.log_prob(images()).mean()
+        assert out.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+        assert out["loss"] is out.loss and out["nll_loss"] is out.nll_loss
+        again = fif(DatasetOutput(data=images()), epoch=3, dataset_size=40)
+        assert again.loss.item() == out.loss.item()
+    with pytest.raises(AttributeError):
+        _ = out.nothing
+
+
+def test_evaluation_nll_is_spread_over_the_data_set():
+    fif = model(eval_nll_samples=10).eval()
+    counted = []
+    original = fif._log_prob
+    fif._log_prob = lambda z: counted.append(len(z)) or original(z)
+    for batch in images(100).split(20):
+        _ = fif(DatasetOutput(data=batch), dataset_size=100).loss
+    assert counted == [2] * 5
+
+
+# ---------------------------------------------------------------- densities
+
+
+@pytest.mark.parametrize("latent", ["normal", "student_t"])
+def test_log_prob_of_a_linear_model_is_the_closed_form(latent):
+    torch.manual_seed(0)
+    weight = torch.randn(5, 2, dtype=torch.float64)
+    config = FIFConfig(input_dim=(5,), latent_dim=2, latent_distribution=latent, student_t_df=3)
+    fif = FIF(config, LinearEncoder(torch.linalg.pinv(weight)), LinearDecoder(weight))
+    z = torch.randn(7, 2, dtype=torch.float64)
+    if latent == "normal":
+        prior = torch.distributions.Normal(0.0, 1.0)
+    else:
+        prior = torch.distributions.StudentT(3.0)
+    expected = prior.log_prob(z).sum(1) - 0.5 * torch.logdet(weight.T @ weight)
+    x = z @ weight.T
+    assert torch.allclose(fif.log_prob(x), expected)
+    assert torch.allclose(fif.singular_values(x)[0], torch.linalg.svdvals(weight))
+    assert torch.allclose(fif.log_volume(x), torch.linalg.svdvals(weight).log().sum())
+    if latent == "normal":  # the degenerate Gaussian's density on its own plane
+        basis = torch.linalg.qr(weight).Q
+        plane = torch.distributions.MultivariateNormal(
+            torch.zeros(2, dtype=torch.float64), basis.T @ weight @ weight.T @ basis
+        )
+        assert torch.allclose(fif.log_prob(x), plane.log_prob(x @ basis))
+
+
+@pytest.mark.parametrize("latent", ["normal", "student_t"])
+def test_samples_come_from_the_latent_distribution(latent):
+    identity = torch.eye(2)
+    config = FIFConfig(input_dim=(2,), latent_dim=2, latent_distribution=latent, student_t_df=5)
+    fif = FIF(config, LinearEncoder(identity), LinearDecoder(identity)).train()
+    torch.manual_seed(0)
+    samples = fif.sample(100_000)
+    variance = 1.0 if latent == "normal" else 5 / 3
+    assert torch.allclose(samples.var(0), torch.full((2,), variance), rtol=0.05)
+    assert torch.allclose(fif.sample(10, temperature=0.0), torch.zeros(10, 2))
+    assert fif.training
+
+
+# ---------------------------------------------------------------- Pythae's interface
+
+
+def test_pythae_interface():
+    fif, x = model().eval(), images(6)
+    assert torch.equal(fif.embed(x), fif(DatasetOutput(data=x)).z)
+    assert torch.equal(fif.reconstruct(x), fif(DatasetOutput(data=x)).recon_x)
+    prediction = fif.predict(x)
+    assert torch.equal(prediction.embedding, fif.embed(x))
+    assert torch.equal(prediction.recon_x, fif.reconstruct(x))
+    lines = fif.interpolate(x[:2], x[2:4], granularity=5)
+    assert lines.shape == (2, 5, *SHAPE)
+    assert torch.allclose(lines[:, 0], fif.reconstruct(x[:2]), atol=1e-6)
+    assert torch.allclose(lines[:, -1], fif.reconstruct(x[2:4]), atol=1e-6)
+    with pytest.raises(ValueError, match="2 starting and 3 ending"):
+        fif.interpolate(x[:2], x[:3])
+    twin = copy.deepcopy(fif)
+    assert torch.equal(twin.embed(x), fif.embed(x))
+
+
+@pytest.mark.parametrize("custom", [False, True])
+def test_save_and_load(tmp_path, custom):
+    config = FIFConfig(
+        input_dim=(1, 28, 28), latent_dim=3, beta=4.0, latent_distribution="student_t"
+    )
+    nets = (Encoder_Conv_AE_MNIST(config), Decoder_Conv_AE_MNIST(config)) if custom else ()
+    fif, x = FIF(config, *nets).eval(), torch.rand(2, 1, 28, 28)
+    fif.save(str(tmp_path))
+    for loaded in (FIF.load_from_folder(str(tmp_path)), AutoModel.load_from_folder(str(tmp_path))):
+        assert isinstance(loaded, FIF) and loaded.model_config == fif.model_config
+        assert torch.equal(loaded.eval().embed(x), fif.embed(x))
+        assert torch.equal(loaded.reconstruct(x), fif.reconstruct(x))
+
+
+def test_automodel_still_knows_its_own_and_refuses_others(tmp_path):
+    from pythae.models import AE, AEConfig
+
+    register_model(FIF, FIFConfig)
+    AE(AEConfig(input_dim=SHAPE, latent_dim=2)).save(str(tmp_path))
+    assert isinstance(AutoModel.load_from_folder(str(tmp_path)), AE)
+    (tmp_path / "model_config.json").write_text('{"name": "NoSuchConfig"}')
+    with pytest.raises(NameError):
+        AutoModel.load_from_folder(str(tmp_path))
+
+
+def test_a_fresh_process_loads_by_automodel(tmp_path):
+    model().save(str(tmp_path))
+    code = (
+        "import sys, pythae_fif; from pythae.models import AutoModel;"
+        "print(type(AutoModel.load_from_folder(sys.argv[1])).__name__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True)
+    assert done.stdout.strip() == "FIF", done.stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"hutchinson_samples": 2, "mode": "backward"},
+        {"gradient_to": "decoder"},
+        {"jacobian_at": "reconstruction"},
+        {"trace_space": "data"},
+        {"latent_distribution": "student_t", "beta_final": 20.0, "beta_epochs": 2},
+    ],
+    ids=str,
+)
+def test_training_pipeline(tmp_path, options):
+    fif, x = model(**options), images(60)
+    before = copy.deepcopy(fif).eval()
+    pipeline = TrainingPipeline(
+        model=fif, training_config=trainer_config(tmp_path, num_epochs=20, learning_rate=1e-3)
+    )
+    pipeline(train_data=x, eval_data=x)
+    loaded = AutoModel.load_from_folder(f"{pipeline.trainer.training_dir}/final_model").eval()
+    data = DatasetOutput(data=x)
+    assert loaded(data).loss < before(data).loss
+    assert isinstance(loaded, FIF)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        NormalSamplerConfig(),
+        GaussianMixtureSamplerConfig(n_components=2),
+        MAFSamplerConfig(),
+        IAFSamplerConfig(),
+    ],
+    ids=lambda config: config.name,
+)
+def test_generation_pipeline(tmp_path, sampler):
+    generated = GenerationPipeline(model=model().eval(), sampler_config=sampler)(
+        num_samples=5,
+        train_data=images(),
+        eval_data=images(),
+        training_config=trainer_config(tmp_path),
+    )
+    assert generated.shape == (5, *SHAPE) and torch.isfinite(generated).all()
+
+
+def test_hub_upload(monkeypatch, tmp_path):
+    """Pythae's own upload path sends the files that FIF saves, and loads them back."""
+    import shutil
+    import types
+
+    sent = tmp_path / "hub"
+    sent.mkdir()
+
+    class Api:
+        def create_commit(self, commit_message, repo_id, operations):
+            for operation in operations:
+                shutil.copy(operation.path_or_fileobj, sent / operation.path_in_repo)
+
+    hub = types.SimpleNamespace(
+        CommitOperationAdd=lambda **kw: types.SimpleNamespace(**kw),
+        HfApi=Api,
+        hf_hub_download=lambda repo_id, filename: str(sent / filename),
+        __spec__=types.SimpleNamespace(),
+    )
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    fif = model().eval()
+    fif.push_to_hf_hub("someone/fif")
+    loaded = AutoModel.load_from_hf_hub("someone/fif")
+    assert isinstance(loaded, FIF)
+    assert torch.equal(loaded.eval().embed(images()), fif.embed(images()))
+
+
+def test_version_and_error_types():
+    assert pythae_fif.__version__.count(".") == 2
+    assert issubclass(ConfigError, FIFError) and issubclass(ConfigError, ValueError)
