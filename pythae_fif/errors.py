@@ -1,4 +1,4 @@
-"""Typed exceptions of the package: every message is one line that says what, where and what would be right."""
+"""Typed exceptions; every message is one line that says what, where and what would be right."""
 
 __all__ = ["ConfigError", "DataError", "FIFError", "NonFiniteError", "StoreError", "did_you_mean"]
 

@@ -45,7 +45,10 @@ def gradients(loss, *modules):
     parameters = [p for module in modules for p in module.parameters()]
     grads = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
     return torch.cat(
-        [(torch.zeros_like(p) if g is None else g).flatten() for p, g in zip(parameters, grads)]
+        [
+            (torch.zeros_like(p) if g is None else g).flatten()
+            for p, g in zip(parameters, grads, strict=True)
+        ]
     )
 
 
@@ -128,7 +131,7 @@ def exact_gradient(encode, decode, x, jacobian_at, gradient_to):
             f(lambda v: encode(v[None])[0], p, create_graph=True),
             f(lambda v: decode(v[None])[0], c, create_graph=True),
         )
-        for p, c in zip(point, z)
+        for p, c in zip(point, z, strict=True)
     ]
     if gradient_to == "encoder":
         return sum(-torch.trace(a @ b.detach()) for a, b in rows)

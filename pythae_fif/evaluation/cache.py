@@ -2,11 +2,12 @@
 
 __all__ = ["cached", "digest"]
 
+import contextlib
 import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -53,18 +54,25 @@ def cached(
     Raises:
         StoreError: the folder or the file cannot be opened, written or renamed.
     """
-    try:
+    with _store_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         found = _read(path, read)
-        if found is not None:
-            return found
-        value = build()
+    if found is not None:
+        return found
+    value = build()
+    with _store_errors(path):
         if _publish(path, lambda temporary: write(value, temporary)):
             return value
         first = _read(path, read)
+    return value if first is None else first
+
+
+@contextlib.contextmanager
+def _store_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise StoreError(f"cache file {path}: {error}; choose another cache folder") from error
-    return value if first is None else first
 
 
 def _read(path: Path, read: Callable[[Path], T]) -> T | None:
@@ -82,8 +90,8 @@ def _read(path: Path, read: Callable[[Path], T]) -> T | None:
             str(error).partition("\n")[0],
             aside.name,
         )
-        # missing_ok in spirit: another process may have set it aside first
-        if path.exists():
+        # another process may have set it aside first
+        with contextlib.suppress(FileNotFoundError):
             os.replace(path, aside)
         return None
 

@@ -125,7 +125,7 @@ def train_classifier(
     *,
     holdout: tuple[Tensor, Tensor] | None = None,
     seed: int = 0,
-    epochs: int = 30,
+    epochs: int = 20,
     max_steps: int = 600,
     device: str | torch.device = "cpu",
 ) -> ClassifierExtractor:
@@ -203,7 +203,7 @@ def load_or_train_classifier(
     cache_dir: str | Path,
     holdout: tuple[Tensor, Tensor] | None = None,
     seed: int = 0,
-    epochs: int = 30,
+    epochs: int = 20,
     max_steps: int = 600,
     device: str | torch.device = "cpu",
 ) -> ClassifierExtractor:

@@ -7,11 +7,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Pythae's modules set their loggers' levels when they are imported: all must be imported before
-# `quiet_pythae` looks, or a lazy import inside the block would log again.
-import pythae.models
-import pythae.pipelines
-import pythae.samplers
+# Pythae's modules set their loggers' levels when they are imported. The pipelines import all
+# others that log, before `quiet_pythae` looks: a lazy import inside the block would log again.
+import pythae.pipelines  # noqa: F401
 from pythae.trainers import training_callbacks
 
 

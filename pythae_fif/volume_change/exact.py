@@ -59,7 +59,7 @@ def encoder_jacobian(
     Returns:
         (B, d, D).
     """
-    z, pull = torch.func.vjp(encode, x)
+    z, pull = torch.func.vjp(encode, x)[:2]
     basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
 
     def row(direction: Tensor) -> Tensor:

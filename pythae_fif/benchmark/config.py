@@ -1,0 +1,296 @@
+"""What an experiment is: YAML files and flags, read into validated configurations."""
+
+__all__ = [
+    "Experiment",
+    "ModelEntry",
+    "Profile",
+    "configs_dir",
+    "load_experiment",
+    "load_model_entry",
+    "names_in",
+]
+
+import dataclasses
+import importlib
+import itertools
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import yaml
+
+import pythae_fif
+from pythae_fif.errors import ConfigError, did_you_mean
+
+SAMPLERS = {
+    "normal": "standard normal codes",
+    "gmm": "Gaussian mixture of ten components fitted to the training codes",
+    "maf": "masked autoregressive flow fitted to the training codes",
+    "iaf": "inverse autoregressive flow fitted to the training codes",
+}
+
+
+def configs_dir() -> Path:
+    """The folder of YAML files: the checkout's, or the copy inside an installed wheel."""
+    package = Path(pythae_fif.__file__).parent
+    checkout = package.parent / "benchmark_configs"
+    return checkout if checkout.is_dir() else package / "configs"
+
+
+def names_in(folder: str = "") -> list[str]:
+    """Names of the YAML files below `benchmark_configs/<folder>`."""
+    return sorted(path.stem for path in (configs_dir() / folder).glob("*.yaml"))
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How long and on how much data every model trains.
+
+    Attributes:
+        note: One sentence that the tables carry: what this is, and is not.
+        epochs, batch_size, learning_rate: Of Adam, for every model.
+        num_samples: Generated for each sampler's score.
+        plateau_patience, plateau_factor: The learning rate is multiplied by the factor when the
+            evaluation loss has not fallen for that many epochs (appendix E.4).
+        train_size, val_size, test_size: First images of a split that are used; all if None.
+        configurations: Number of configurations of a model's grid that are used, from its start;
+            all if None.
+    """
+
+    note: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    num_samples: int
+    plateau_patience: int = 10
+    plateau_factor: float = 0.5
+    train_size: int | None = None
+    val_size: int | None = None
+    test_size: int | None = None
+    configurations: int | None = None
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One model of the benchmark, from `models/<name>.yaml`.
+
+    Attributes:
+        label: Its name in tables.
+        model, config, trainer: Import paths of the three classes.
+        variational: Whether its encoder also gives a log-variance.
+        source: Where model and grid come from.
+        grid: Hyper-parameter -> values; the configurations are their product.
+        fixed: Hyper-parameters that every configuration has.
+    """
+
+    label: str
+    model: str
+    config: str
+    trainer: str
+    variational: bool
+    source: str
+    grid: dict[str, list]
+    fixed: dict[str, Any] = field(default_factory=dict)
+
+    def configurations(self, overrides: Mapping[str, list] | None = None) -> list[dict[str, Any]]:
+        """The grid's product, the first key varying slowest, with some keys' values replaced."""
+        grid = {**self.grid, **{k: v for k, v in (overrides or {}).items() if k in self.grid}}
+        return [
+            dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())
+        ]
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One call of the benchmark: a data set's YAML file with the flags on top.
+
+    Attributes:
+        dataset: Name of the data set and of its YAML file.
+        description: One line about it.
+        architectures: Those that are defined for it.
+        arch: The one in use.
+        latent_dim: d.
+        extractor: Name of the feature extractor.
+        models, samplers, seeds: What to run.
+        profile: Name of one of `profiles`.
+        profiles: Name -> :class:`Profile`.
+        image_size: Of data sets that are resized.
+        beta, hutchinson_samples: Values that replace those of FIF's grid.
+        data: Path of the user's own images.
+    """
+
+    dataset: str
+    description: str
+    architectures: list[str]
+    arch: str
+    latent_dim: int
+    extractor: str
+    models: list[str]
+    samplers: list[str]
+    profile: str
+    profiles: dict[str, Profile]
+    seeds: list[int] = field(default_factory=lambda: [0])
+    image_size: int | None = None
+    beta: list[float] | None = None
+    hutchinson_samples: list[int] | None = None
+    data: str | None = None
+
+    @property
+    def settings(self) -> Profile:
+        """The profile in use."""
+        return self.profiles[self.profile]
+
+
+def load_model_entry(name: str) -> ModelEntry:
+    """Reads `models/<name>.yaml`.
+
+    Raises:
+        ConfigError: Unknown model, or a key or value of the file that is not right.
+    """
+    path = configs_dir() / "models" / f"{name}.yaml"
+    if not path.is_file():
+        raise ConfigError(f"model {name!r} is unknown: {did_you_mean(name, names_in('models'))}")
+    entry = _build(ModelEntry, read_yaml(path), str(path.name))
+    for key in ("model", "config", "trainer"):
+        import_class(getattr(entry, key), f"{path.name}: {key}")
+    return entry
+
+
+def load_experiment(dataset: str, file: str | Path | None, flags: Mapping[str, Any]) -> Experiment:
+    """The data set's YAML file, overlaid by the user's YAML file, overlaid by the flags.
+
+    Args:
+        dataset: Name of a YAML file in :func:`configs_dir`.
+        file: A YAML file of the user's with keys of :class:`Experiment`, or None.
+        flags: The same keys; None means not given.
+
+    Raises:
+        ConfigError: Unknown name, key or value; the message says which, where, and what is valid.
+    """
+    if dataset not in names_in():
+        raise ConfigError(f"--dataset {dataset!r} is unknown: {did_you_mean(dataset, names_in())}")
+    where = f"{dataset}.yaml"
+    values = {"dataset": dataset, **read_yaml(configs_dir() / where)}
+    if file is not None:
+        where = str(file)
+        extra = read_yaml(Path(file))
+        if extra.get("dataset", dataset) != dataset:
+            raise ConfigError(f"{file}: dataset {extra['dataset']!r} is not --dataset {dataset!r}")
+        profiles = {**values["profiles"], **(extra.pop("profiles", None) or {})}
+        values = {**values, **extra, "profiles": profiles}
+    values |= {key: value for key, value in flags.items() if value is not None}
+    experiment = _build(Experiment, values, where)
+    _check_experiment(experiment)
+    return experiment
+
+
+def _check_experiment(experiment: Experiment) -> None:
+    """Every name must be known, every number in range."""
+    from pythae_fif.evaluation import EXTRACTORS
+
+    def known(flag: str, value: str, valid: Any) -> None:
+        if value not in valid:
+            raise ConfigError(f"--{flag} {value!r} is unknown: {did_you_mean(value, valid)}")
+
+    known("arch", experiment.arch, experiment.architectures)
+    known("profile", experiment.profile, experiment.profiles)
+    known("extractor", experiment.extractor, EXTRACTORS)
+    for model in experiment.models:
+        known("models", model, names_in("models"))
+    for sampler in experiment.samplers:
+        known("samplers", sampler, SAMPLERS)
+    for flag in ("models", "samplers", "seeds", "beta", "hutchinson_samples"):
+        values = getattr(experiment, flag)
+        if values is not None and (not values or len(set(values)) < len(values)):
+            name = flag.replace("_", "-")
+            raise ConfigError(f"--{name} {values}: give at least one value, and none twice")
+    settings = experiment.settings
+    for key, low in (("epochs", 1), ("batch_size", 1), ("num_samples", 10), ("train_size", 10),
+                     ("val_size", 10), ("test_size", 10), ("configurations", 1)):  # fmt: skip
+        value = getattr(settings, key)
+        if value is not None and value < low:
+            raise ConfigError(f"profile {experiment.profile!r}: {key}={value}: at least {low}")
+    if not 0 < settings.learning_rate < 10:
+        raise ConfigError(
+            f"profile {experiment.profile!r}: learning_rate={settings.learning_rate}: "
+            f"a number between 0 and 10 is needed"
+        )
+
+
+def import_class(path: str, where: str) -> Any:
+    """The object at a dotted path.
+
+    Raises:
+        ConfigError: There is none; ``where`` begins the message.
+    """
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{where}: cannot import {path!r} ({error})") from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file whose top level is a mapping.
+
+    Raises:
+        ConfigError: It is missing, not YAML, or no mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not YAML: {line}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: a mapping of keys to values is needed")
+    return content
+
+
+def _build(cls: Any, values: Mapping[str, Any], where: str) -> Any:
+    """An instance of a dataclass from a mapping, with every key and type checked."""
+    hints = get_type_hints(cls)
+    for key in values:
+        if key not in hints:
+            raise ConfigError(f"{where}: unknown key {key!r}: {did_you_mean(str(key), hints)}")
+    for entry in dataclasses.fields(cls):
+        required = (
+            entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+        )
+        if required and entry.name not in values:
+            raise ConfigError(f"{where}: key {entry.name!r} is missing")
+    return cls(**{key: _convert(hints[key], v, f"{where}: {key}") for key, v in values.items()})
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    """A YAML value as the annotated type."""
+    if get_origin(hint) in (Union, types.UnionType):
+        options = [option for option in get_args(hint) if option is not type(None)]
+        return None if value is None else _convert(options[0], value, where)
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where}: a mapping is needed, not {value!r}")
+        return _build(hint, value, where)
+    if get_origin(hint) is list or hint is list:
+        if not isinstance(value, list):
+            raise ConfigError(f"{where}: a list is needed, not {value!r}")
+        item = (get_args(hint) or (Any,))[0]
+        return [_convert(item, v, where) for v in value]
+    if get_origin(hint) is dict or hint is dict:
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{where}: a mapping is needed, not {value!r}")
+        item = (get_args(hint) or (Any, Any))[1]
+        return {str(k): _convert(item, v, f"{where}: {k}") for k, v in value.items()}
+    if hint is Any:
+        return value
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is float and number:
+        return float(value)
+    if hint is int and number and value == int(value):
+        return int(value)
+    if hint in (str, bool) and isinstance(value, hint):
+        return value
+    raise ConfigError(f"{where}: {hint.__name__} is needed, not {value!r}")

@@ -1,0 +1,147 @@
+"""The local engine: a fresh process a run, as many at once as the machine has room for."""
+
+__all__ = ["Outcome", "run_all", "slots_of_this_machine"]
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .store import read_json, write_json
+
+POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: `state` is `finished`, `failed` or `interrupted`."""
+
+    run_dir: Path
+    state: str
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Room for one run: a GPU, or a share of the cores."""
+
+    device: str
+    threads: int
+
+
+def slots_of_this_machine() -> list[Slot]:
+    """One slot a GPU; without one, up to four that share the cores."""
+    if torch.cuda.is_available():
+        return [Slot(str(index), 0) for index in range(torch.cuda.device_count())]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    count = max(1, min(4, cores or 1))
+    return [Slot("cpu", max(1, (cores or 1) // count))] * count
+
+
+def run_all(
+    run_dirs: list[Path],
+    slots: list[Slot],
+    on_change: Callable[[dict[Path, dict[str, Any]], list[Outcome]], None],
+) -> list[Outcome]:
+    """Runs every folder in a process of its own and tells `on_change` about it, twice a second.
+
+    A process that fails or is killed costs its own run only. On KeyboardInterrupt the processes
+    are asked to stop, which leaves checkpoints, and the exception goes on.
+
+    Args:
+        run_dirs: Folders made by :meth:`Store.prepare`.
+        slots: Room; a list of n runs n at once.
+        on_change: Called with the status of the runs under way and the outcomes so far.
+    """
+    # A fork server imports torch and Pythae once; its children are fresh in all else.
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context: Any = multiprocessing.get_context(method)
+    if method == "forkserver":
+        context.set_forkserver_preload(["pythae_fif.benchmark.run"])
+    waiting, free = list(run_dirs), list(slots)
+    running: dict[Path, tuple[Any, Slot]] = {}
+    outcomes: list[Outcome] = []
+    shown = 0.0
+    try:
+        while waiting or running:
+            while waiting and free:
+                run_dir, slot = waiting.pop(0), free.pop(0)
+                process = context.Process(target=_child, args=(run_dir, slot), daemon=False)
+                with _ignored_interrupts():  # Ctrl-C is the parent's to pass on
+                    process.start()
+                running[run_dir] = (process, slot)
+            ended = [d for d, (process, _) in running.items() if process.exitcode is not None]
+            for run_dir in ended:
+                process, slot = running.pop(run_dir)
+                outcomes.append(_outcome(run_dir, process.exitcode))
+                free.append(slot)
+            if ended or time.monotonic() - shown > 0.5:
+                on_change({d: read_json(d / "status.json") or {} for d in running}, outcomes)
+                shown = time.monotonic()
+            if not ended:
+                time.sleep(POLL_SECONDS)
+    except BaseException:
+        with _ignored_interrupts():
+            for process, _ in running.values():
+                process.terminate()
+            for process, _ in running.values():
+                process.join(20)
+                if process.exitcode is None:
+                    process.kill()
+        raise
+    return outcomes
+
+
+def _outcome(run_dir: Path, exitcode: int) -> Outcome:
+    """What a process left behind; one that was killed could not write its own status."""
+    status = read_json(run_dir / "status.json") or {}
+    if exitcode == 0 and status.get("state") == "finished":
+        return Outcome(run_dir, "finished")
+    if status.get("state") not in ("failed", "interrupted"):
+        cause = signal.Signals(-exitcode).name if exitcode < 0 else f"exit code {exitcode}"
+        status |= {"state": "failed", "error": f"the process ended by {cause}"}
+        write_json(run_dir / "status.json", status)
+    return Outcome(run_dir, status["state"], status.get("error", ""))
+
+
+@contextlib.contextmanager
+def _ignored_interrupts() -> Any:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _child(run_dir: Path, slot: Slot) -> None:
+    """The process of one run."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _interrupt)
+    if slot.device == "cpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        torch.set_num_threads(slot.threads)
+    else:
+        os.environ["CUDA_VISIBLE_DEVICES"] = slot.device
+    log = open(run_dir / "output.log", "a", buffering=1)  # noqa: SIM115 - for the whole process
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+    from .run import execute
+
+    try:
+        execute(run_dir)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BaseException:
+        sys.exit(1)  # the traceback is in status.json
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,266 @@
+"""The command line: `python run_benchmark.py` and `pythae-fif` are this program."""
+
+__all__ = ["main"]
+
+import argparse
+import logging
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from pythae_fif.benchmark.config import (
+    SAMPLERS,
+    Experiment,
+    configs_dir,
+    load_experiment,
+    load_model_entry,
+    names_in,
+    read_yaml,
+)
+from pythae_fif.benchmark.display import Display
+from pythae_fif.benchmark.engine import Outcome, run_all, slots_of_this_machine
+from pythae_fif.benchmark.plan import RunSpec, expand
+from pythae_fif.benchmark.run import load_extractor, load_splits, sheet
+from pythae_fif.benchmark.selection import Result, select
+from pythae_fif.benchmark.store import Store
+from pythae_fif.data import DATASETS, Splits, to_float
+from pythae_fif.errors import ConfigError, FIFError
+from pythae_fif.evaluation import EXTRACTORS
+from pythae_fif.nn import ARCHITECTURES
+from pythae_fif.reports import build_report, sample_figure, write_report
+from pythae_fif.reports.table import SAMPLER_LABELS, to_terminal
+
+EXIT_FAILED_RUNS, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(message)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags; a flag that is not given leaves the value of the YAML file."""
+    p = _Parser(
+        prog="pythae-fif",
+        description="Trains generative autoencoders on a data set, samples, scores and compares.",
+        epilog="exit codes: 0 all done, 1 some runs failed, 2 bad input, 130 interrupted",
+        allow_abbrev=False,
+    )
+    p.add_argument("--dataset", help="a data set of --list (default: digits)")
+    p.add_argument("--arch", help="convnet, resnet or fif_convnet")
+    p.add_argument("--models", nargs="+", metavar="MODEL", help="models of --list, or 'all'")
+    p.add_argument("--beta", nargs="+", type=float, help="FIF's reconstruction weights")
+    p.add_argument("--hutchinson-samples", nargs="+", type=int, metavar="K", help="FIF's K")
+    p.add_argument("--samplers", nargs="+", metavar="SAMPLER", help="samplers of --list")
+    p.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="one run a seed")
+    p.add_argument("--latent-dim", type=int, metavar="D", help="latent dimension")
+    p.add_argument("--image-size", type=int, metavar="PIXELS", help="of resized images")
+    p.add_argument("--extractor", help="feature extractor of --list")
+    p.add_argument("--profile", help="paper (published protocol) or quick (sized for a CPU)")
+    p.add_argument("--config", metavar="FILE", help="YAML file with any of these values")
+    p.add_argument("--data-root", metavar="DIR", help="where data sets are (PYTHAE_FIF_DATA)")
+    p.add_argument("--data", metavar="PATH", help="your images, with --dataset folder or npz")
+    p.add_argument("--results", default="results", metavar="DIR", help="default: results")
+    p.add_argument("--offline", action="store_true", help="never download")
+    p.add_argument("--skip-undecodable", action="store_true", help="leave out broken images")
+    p.add_argument("--list", action="store_true", help="show what there is, and stop")
+    p.add_argument("--dry-run", action="store_true", help="show the plan, and stop")
+    p.add_argument("--quiet", action="store_true", help="no display while it runs")
+    return p
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the program.
+
+    Returns:
+        The exit code: 0 all done, 1 some runs failed, 2 bad input, 130 interrupted.
+    """
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        flags = parser().parse_args(given)
+        if flags.list:
+            _print_list(Console())
+            return 0
+        return _benchmark(flags, given)
+    except FIFError as error:
+        errors.print(f"error: {error}", markup=False)
+        return EXIT_BAD_INPUT
+    except KeyboardInterrupt:
+        errors.print("interrupted: finished runs are kept; the same command goes on from here")
+        return EXIT_INTERRUPTED
+
+
+def _benchmark(flags: argparse.Namespace, given: list[str]) -> int:
+    console = Console(highlight=False)
+    experiment = _experiment(flags)
+    environment = {
+        "data_root": flags.data_root,
+        "data": experiment.data,
+        "offline": flags.offline,
+        "skip_undecodable": flags.skip_undecodable,
+    }
+    display = Display(console, quiet=flags.quiet)
+    with display.stage(f"loading {experiment.dataset}") as progress:
+        settings = vars(experiment.settings)
+        splits = load_splits(experiment, {**environment, "progress": progress}, settings)
+    plan = expand(experiment, splits)
+    if flags.dry_run:
+        _print_plan(console, experiment, splits, plan)
+        return 0
+
+    store = Store(flags.results)
+    todo = [spec for spec in plan if store.record(spec) is None]
+    outcomes: list[Outcome] = []
+    if todo:
+        with display.stage(f"preparing extractor {experiment.extractor}"):
+            extractor = load_extractor(experiment.extractor, splits)
+            extractor(to_float(splits.test, limit=2))
+        run_dirs = [store.prepare(spec, environment) for spec in todo]
+        names = {d: f"{s.model} {s.configuration}" for d, s in zip(run_dirs, todo, strict=True)}
+        with display.runs(names, done=len(plan) - len(todo)) as on_change:
+            outcomes = run_all(run_dirs, slots_of_this_machine(), on_change)
+
+    results = [(spec, record) for spec in plan if (record := store.record(spec)) is not None]
+    failed = [outcome for outcome in outcomes if outcome.state != "finished"]
+    if results:
+        command = shlex.join(["python", "run_benchmark.py", *_without_paths(given)])
+        _report(console, store, experiment, splits, results, command, len(plan) - len(results))
+    for outcome in failed:
+        console.print(
+            f"{outcome.state}: {outcome.run_dir}: {outcome.error}", markup=False, soft_wrap=True
+        )
+    return EXIT_FAILED_RUNS if failed else 0
+
+
+def _experiment(flags: argparse.Namespace) -> Experiment:
+    """The experiment of the flags, checked for what only makes sense together."""
+    keys = (
+        "arch", "models", "beta", "hutchinson_samples", "samplers", "seeds", "latent_dim",
+        "image_size", "extractor", "profile", "data",
+    )  # fmt: skip
+    values = {key: getattr(flags, key) for key in keys}
+    if flags.models == ["all"]:
+        values["models"] = names_in("models")
+    dataset = flags.dataset
+    if dataset is None:
+        in_file = read_yaml(Path(flags.config)).get("dataset") if flags.config else None
+        dataset = in_file or "digits"
+    experiment = load_experiment(dataset, flags.config, values)
+    if dataset in ("folder", "npz") and experiment.data is None:
+        raise ConfigError(f"--dataset {dataset} needs --data PATH")
+    if dataset not in ("folder", "npz") and experiment.data is not None:
+        raise ConfigError(f"--data is for --dataset folder or npz, not {dataset}")
+    return experiment
+
+
+def _report(
+    console: Console,
+    store: Store,
+    experiment: Experiment,
+    splits: Splits,
+    results: list[Result],
+    command: str,
+    missing: int,
+) -> None:
+    """Prints the table and writes it, with the picture, below the results folder."""
+    report = build_report(experiment, results, command, missing)
+    name = f"{experiment.dataset}-{experiment.arch}-{experiment.profile}"
+    (store.root / "tables").mkdir(exist_ok=True)
+    picture = store.root / "figures" / f"{name}-samples.png"
+    _sample_figure(store, experiment, splits, results, report.title, picture)
+    paths = write_report(report, store.root / "tables", name, f"../figures/{picture.name}")
+    console.print(to_terminal(report))
+    for note in report.notes:
+        console.print(f"· {note}", markup=False)
+    console.print(f"written: {', '.join(map(str, [*paths, picture]))}", markup=False)
+
+
+def _sample_figure(
+    store: Store,
+    experiment: Experiment,
+    splits: Splits,
+    results: list[Result],
+    title: str,
+    picture: Path,
+) -> None:
+    real = store.root / "runs" / experiment.dataset / f"data-{splits.content_hash[:8]}.png"
+    if not real.exists():
+        Image.fromarray(sheet(to_float(splits.test, limit=64)).squeeze()).save(real)
+    panels: dict[str, list[tuple[str, Path, int]]] = {}
+    for choice in select(results):
+        label = load_model_entry(choice.model).label
+        block = choice.spec.samplers.index(choice.sampler)
+        sheet_of_run = store.run_dir(choice.spec) / "samples.png"
+        panels.setdefault(label, []).append((label, sheet_of_run, block))
+    headings = [f"{SAMPLER_LABELS[s]} sampler" for s in experiment.samplers]
+    sample_figure(list(panels.values()), headings, (real, 0), title, picture)
+
+
+def _without_paths(given: list[str]) -> list[str]:
+    """The arguments without those that name places of this machine: they are in no record."""
+    kept, skip = [], False
+    for word in given:
+        if skip:
+            skip = False
+        elif word in ("--data-root", "--results"):
+            skip = True
+        elif not word.startswith(("--data-root=", "--results=", "--quiet")):
+            kept.append(word)
+    return kept
+
+
+def _print_list(console: Console) -> None:
+    groups: dict[str, dict[str, str]] = {
+        "data sets (--dataset)": {
+            name: read_yaml(configs_dir() / f"{name}.yaml")["description"]
+            for name in names_in()
+            if name in DATASETS
+        },
+        "architectures (--arch)": dict(ARCHITECTURES),
+        "models (--models)": {
+            name: f"{entry.label}, {len(entry.configurations())} configurations; {entry.source}"
+            for name in names_in("models")
+            for entry in [load_model_entry(name)]
+        },
+        "samplers (--samplers)": SAMPLERS,
+        "extractors (--extractor)": dict(EXTRACTORS),
+    }
+    for heading, entries in groups.items():
+        console.print(f"[bold]{heading}[/]")
+        table = Table.grid(padding=(0, 2))
+        for name, line in entries.items():
+            table.add_row(f"  {name}", line)
+        console.print(table)
+
+
+def _print_plan(
+    console: Console, experiment: Experiment, splits: Splits, plan: list[RunSpec]
+) -> None:
+    table = Table(title=f"{len(plan)} runs", box=None, padding=(0, 2))
+    for heading in ("run id", "model", "configuration", "seed"):
+        table.add_column(heading, justify="left")
+    for spec in plan:
+        table.add_row(spec.run_id, spec.model, spec.configuration, str(spec.seed))
+    console.print(table)
+    settings = experiment.settings
+    console.print(
+        f"{experiment.dataset}, {experiment.arch}, profile {experiment.profile}: "
+        f"{len(splits.train):,} training images of shape {splits.input_dim}, "
+        f"{settings.epochs} epochs, samplers {', '.join(experiment.samplers)}, "
+        f"extractor {experiment.extractor}",
+        markup=False,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,548 @@
+"""The trainers by contract: they learn, resume bitwise, stay silent and leave whole files."""
+
+import copy
+import json
+import logging
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pythae.data.datasets import BaseDataset, DatasetOutput, collate_dataset_output
+from pythae.models import (
+    AE,
+    RAE_L2,
+    RHVAE,
+    VAE,
+    VAEGAN,
+    WAE_MMD,
+    Adversarial_AE,
+    Adversarial_AE_Config,
+    AEConfig,
+    AutoModel,
+    BetaVAE,
+    BetaVAEConfig,
+    RAE_L2_Config,
+    RHVAEConfig,
+    VAEConfig,
+    VAEGANConfig,
+    WAE_MMD_Config,
+)
+from pythae.pipelines import TrainingPipeline
+from pythae.trainers import (
+    AdversarialTrainerConfig,
+    BaseTrainerConfig,
+    CoupledOptimizerAdversarialTrainerConfig,
+    CoupledOptimizerTrainerConfig,
+)
+
+from pythae_fif.errors import ConfigError, DataError, NonFiniteError, StoreError
+from pythae_fif.nn import build_networks
+from pythae_fif.trainers import BatchLoader, build_trainer, quiet_pythae
+from pythae_fif.trainers.checkpoint import random_state, set_random_state, write_whole
+
+SHAPE, LATENT = (1, 4, 4), 2
+
+# name -> model class, model configuration, its own arguments, whether the encoder is variational
+MODELS = {
+    "AE": (AE, AEConfig, {}, False),
+    "VAE": (VAE, VAEConfig, {}, True),
+    "BetaVAE": (BetaVAE, BetaVAEConfig, {"beta": 0.1}, True),
+    "WAE_MMD": (WAE_MMD, WAE_MMD_Config, {"reg_weight": 1e-2}, False),
+    "RAE_L2": (RAE_L2, RAE_L2_Config, {"reg_weight": 1e-3}, False),
+    "Adversarial_AE": (Adversarial_AE, Adversarial_AE_Config, {}, True),
+    "VAEGAN": (VAEGAN, VAEGANConfig, {"reconstruction_layer": 1}, True),
+}
+FIVE = ["AE", "VAE", "BetaVAE", "WAE_MMD", "RAE_L2"]
+
+
+class Images:
+    """The least that a data set needs for fast batches."""
+
+    def __init__(self, count=40, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        self.images = torch.randint(0, 256, (count, 1, 1, 1), generator=generator)
+        self.images = self.images.expand(count, *SHAPE).to(torch.uint8)
+
+    def __len__(self):
+        return len(self.images)
+
+    def batch(self, indices, device=None):
+        data = self.images[indices].to(device).float() / 255
+        return DatasetOutput(data=data, labels=torch.ones(len(data), device=device))
+
+
+def build_model(name):
+    torch.manual_seed(1)
+    cls, config, arguments, variational = MODELS[name]
+    config = config(input_dim=SHAPE, latent_dim=LATENT, **arguments)
+    if name == "VAEGAN":  # its discriminator gives intermediate layers; Pythae's default does
+        return cls(config)
+    return cls(config, *build_networks("convnet", SHAPE, LATENT, variational=variational))
+
+
+def build_config(name, *, epochs=6, lr=2e-3, plateau=None, **arguments):
+    common = {
+        "num_epochs": epochs,
+        "per_device_train_batch_size": 16,
+        "per_device_eval_batch_size": 16,
+        "no_cuda": True,
+        **arguments,
+    }
+    cls, parts = {
+        "RAE_L2": (CoupledOptimizerTrainerConfig, ["encoder_", "decoder_"]),
+        "Adversarial_AE": (AdversarialTrainerConfig, ["autoencoder_", "discriminator_"]),
+        "VAEGAN": (
+            CoupledOptimizerAdversarialTrainerConfig,
+            ["encoder_", "decoder_", "discriminator_"],
+        ),
+    }.get(name, (BaseTrainerConfig, [""]))
+    for part in parts:
+        common[f"{part}learning_rate"] = lr
+        if plateau is not None:
+            common[f"{part}scheduler_cls"] = "ReduceLROnPlateau"
+            common[f"{part}scheduler_params"] = plateau
+    return cls(**common)
+
+
+def build(name, run_dir, *, train=None, evaluation="default", model=None, on_epoch=None, **config):
+    return build_trainer(
+        model or build_model(name),
+        train or Images(),
+        Images(seed=1) if evaluation == "default" else evaluation,
+        build_config(name, **config),
+        run_dir=run_dir,
+        on_epoch=on_epoch,
+        checkpoint_every_seconds=0,
+    )
+
+
+def read_log(run_dir):
+    return [json.loads(line) for line in (run_dir / "train_log.jsonl").read_text().splitlines()]
+
+
+def without_times(rows):
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def assert_same_weights(left, right):
+    left, right = left.state_dict(), right.state_dict()
+    assert left.keys() == right.keys()
+    assert [k for k in left if not torch.equal(left[k], right[k])] == []
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_at(epoch):
+    def on_epoch(now, num_epochs, metrics):
+        if now == epoch:
+            raise Killed
+
+    return on_epoch
+
+
+# Training
+
+
+@pytest.mark.parametrize("name", FIVE)
+def test_trains_logs_and_saves(name, tmp_path):
+    seen = []
+    trainer = build(name, tmp_path, epochs=8, on_epoch=lambda *arguments: seen.append(arguments))
+    result = trainer.train()
+
+    rows = read_log(tmp_path)
+    assert [row["epoch"] for row in rows] == list(range(1, 9))
+    assert rows[-1]["train_loss"] < 0.9 * rows[0]["train_loss"]
+    assert min(row["eval_loss"] for row in rows) < rows[0]["eval_loss"]
+    assert seen == [(row["epoch"], 8, row) for row in rows]
+
+    best = min(rows, key=lambda row: row["eval_loss"])
+    assert (result.best_epoch, result.best_eval_loss) == (best["epoch"], best["eval_loss"])
+    assert result.epochs == 8
+    assert result.seconds == pytest.approx(sum(row["seconds"] for row in rows))
+    assert result.images_per_second > 8 * 40 / result.seconds
+
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "train_log.jsonl"]
+    assert json.loads((tmp_path / "model" / "training_config.json").read_text())["num_epochs"] == 8
+    assert_same_weights(AutoModel.load_from_folder(str(tmp_path / "model")), trainer.model)
+
+
+@pytest.mark.parametrize("name", ["Adversarial_AE", "VAEGAN"])
+def test_adversarial_trainers_run(name, tmp_path):
+    trainer = build(name, tmp_path, epochs=2)
+    assert trainer.train().epochs == 2
+    assert {f"train_{part}_loss" for part in trainer.parts} < read_log(tmp_path)[0].keys()
+
+
+def test_keeps_the_best_weights_not_the_last(tmp_path):
+    states = []
+    trainer = build("AE", tmp_path, epochs=12, lr=0.05)
+    trainer.on_epoch = lambda *_: states.append(copy.deepcopy(trainer.model.state_dict()))
+    result = trainer.train()
+    losses = [row["eval_loss"] for row in read_log(tmp_path)]
+    assert result.best_epoch == losses.index(min(losses)) + 1
+    assert result.best_epoch < 12, "choose a learning rate at which the last is not the best"
+    for key, value in trainer.model.state_dict().items():
+        assert torch.equal(value, states[result.best_epoch - 1][key])
+
+
+def test_without_evaluation_set_keeps_the_best_training_loss(tmp_path):
+    result = build("VAE", tmp_path, evaluation=None, epochs=3).train()
+    rows = read_log(tmp_path)
+    assert not any("eval_loss" in row for row in rows)
+    assert result.best_eval_loss == min(row["train_loss"] for row in rows)
+
+
+def test_same_seed_same_run_and_other_seed_another(tmp_path):
+    def losses(folder, seed):
+        build("VAE", tmp_path / folder, epochs=2, seed=seed).train()
+        return [row["train_loss"] for row in read_log(tmp_path / folder)]
+
+    assert losses("a", 3) == losses("b", 3) != losses("c", 4)
+
+
+@pytest.mark.parametrize("name", ["AE", "RAE_L2"])
+def test_agrees_with_pythaes_own_trainer(name, tmp_path):
+    # One batch an epoch and nothing random: the order cannot matter but for rounding.
+    batch = Images().batch(torch.arange(40))
+    data = BaseDataset(batch.data, batch.labels)
+    sizes = {"per_device_train_batch_size": 40, "per_device_eval_batch_size": 40}
+    theirs, ours = build_model(name), build_model(name)
+    config = build_config(name, epochs=3, output_dir=str(tmp_path / "theirs"), **sizes)
+    with quiet_pythae():
+        pipeline = TrainingPipeline(model=theirs, training_config=config)
+        pipeline(train_data=data, eval_data=data)
+    trainer = build(name, tmp_path / "ours", model=ours, evaluation=Images(), epochs=3, **sizes)
+    trainer.train()
+    for key, value in trainer.model.state_dict().items():
+        torch.testing.assert_close(value, theirs.state_dict()[key], atol=1e-5, rtol=1e-4)
+
+
+def test_reduce_on_plateau_halves(tmp_path):
+    for name, keys in {
+        "AE": ["learning_rate"],
+        "RAE_L2": ["encoder_learning_rate", "decoder_learning_rate"],
+    }.items():
+        # An absolute threshold that no loss can improve by: every epoch is on the plateau.
+        plateau = {"factor": 0.5, "patience": 0, "threshold": 1e6, "threshold_mode": "abs"}
+        build(name, tmp_path / name, epochs=4, lr=1e-3, plateau=plateau).train()
+        for key in keys:
+            rates = [row[key] for row in read_log(tmp_path / name)]
+            assert rates == pytest.approx([1e-3, 1e-3, 5e-4, 2.5e-4])
+
+
+def test_rae_l2_decays_the_decoder_alone(tmp_path):
+    config = build_config("RAE_L2")
+    trainer = build_trainer(build_model("RAE_L2"), Images(), None, config, run_dir=tmp_path)
+    trainer.prepare_training()
+    assert trainer.decoder_optimizer.param_groups[0]["weight_decay"] == 1e-3
+    assert trainer.encoder_optimizer.param_groups[0]["weight_decay"] == 0
+    assert config.decoder_optimizer_params is None, "the caller's configuration is left alone"
+
+
+# Resuming
+
+
+@pytest.mark.parametrize("name", [*FIVE, "Adversarial_AE"])
+def test_killed_and_resumed_equals_uninterrupted(name, tmp_path):
+    plateau = {"factor": 0.5, "patience": 0}
+    whole = build(name, tmp_path / "whole", plateau=plateau)
+    expected = whole.train()
+
+    for epoch in (2, 5):
+        with pytest.raises(Killed):
+            build(name, tmp_path / "cut", plateau=plateau, on_epoch=kill_at(epoch)).train()
+        torch.manual_seed(99), np.random.seed(99), random.seed(99)
+    resumed = build(name, tmp_path / "cut", plateau=plateau)
+    result = resumed.train()
+
+    assert_same_weights(resumed.model, whole.model)
+    rows = read_log(tmp_path / "cut")
+    assert without_times(rows) == without_times(read_log(tmp_path / "whole"))
+    assert (result.best_epoch, result.best_eval_loss) == (
+        expected.best_epoch,
+        expected.best_eval_loss,
+    )
+    assert result.seconds == pytest.approx(sum(row["seconds"] for row in rows))
+    assert not (tmp_path / "cut" / "checkpoint.pt").exists()
+
+
+def test_pythaes_own_data_sets_resume_too(tmp_path):
+    batch = Images().batch(torch.arange(40))
+    data = BaseDataset(batch.data, batch.labels)
+    whole = build("VAE", tmp_path / "whole", train=data, evaluation=data, epochs=3)
+    whole.train()
+    with pytest.raises(Killed):
+        build(
+            "VAE", tmp_path / "cut", train=data, evaluation=data, epochs=3, on_epoch=kill_at(2)
+        ).train()
+    resumed = build("VAE", tmp_path / "cut", train=data, evaluation=data, epochs=3)
+    resumed.train()
+    assert_same_weights(resumed.model, whole.model)
+
+
+def test_a_callback_that_draws_random_numbers_changes_nothing(tmp_path):
+    plain = build("VAE", tmp_path / "plain", epochs=3)
+    plain.train()
+    drawing = build("VAE", tmp_path / "drawing", epochs=3, on_epoch=lambda *_: torch.randn(7))
+    drawing.train()
+    assert_same_weights(plain.model, drawing.model)
+
+
+@pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
+def test_interrupt_within_an_epoch_keeps_the_last_whole_epoch(interrupt, tmp_path):
+    whole = build("VAE", tmp_path / "whole", epochs=4)
+    whole.train()
+
+    class Interrupted(Images):
+        calls = 0
+
+        def batch(self, indices, device=None):
+            self.calls += 1
+            if self.calls == 3 * 2 + 2:  # three batches an epoch: the second of epoch 3
+                raise interrupt
+            return super().batch(indices, device)
+
+    with pytest.raises(interrupt):
+        build("VAE", tmp_path / "cut", train=Interrupted(), epochs=4).train()
+    state = torch.load(tmp_path / "cut" / "checkpoint.pt", weights_only=True)
+    assert state["progress"]["epoch"] == 2
+    resumed = build("VAE", tmp_path / "cut", epochs=4)
+    resumed.train()
+    assert_same_weights(resumed.model, whole.model)
+    assert [row["epoch"] for row in read_log(tmp_path / "cut")] == [1, 2, 3, 4]
+
+
+def test_checkpoints_keep_their_distance_in_time(tmp_path):
+    found = []
+    trainer = build("AE", tmp_path, epochs=2)
+    trainer.on_epoch = lambda *_: found.append((tmp_path / "checkpoint.pt").exists())
+    trainer.checkpoint_every_seconds = 1e6
+    trainer.train()
+    assert found == [False, False]
+
+
+def test_the_log_is_cut_back_to_the_checkpoint(tmp_path):
+    with pytest.raises(Killed):
+        build("AE", tmp_path, on_epoch=kill_at(2)).train()
+    with open(tmp_path / "train_log.jsonl", "a") as file:
+        file.write('{"epoch": 3, "train_loss": 0.0}\n{"epo')
+    build("AE", tmp_path).train()
+    rows = read_log(tmp_path)
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert rows[2]["train_loss"] > 0
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "noise", "other model", "missing key"])
+def test_corrupt_checkpoint_is_set_aside(damage, tmp_path, caplog):
+    fresh = build("VAE", tmp_path / "fresh", epochs=2)
+    fresh.train()
+    folder = tmp_path / "damaged"
+    with pytest.raises(Killed):
+        name = "AE" if damage == "other model" else "VAE"
+        build(name, folder, epochs=2, on_epoch=kill_at(1)).train()
+    path = folder / "checkpoint.pt"
+    whole = path.read_bytes()
+    if damage == "missing key":
+        # Found only once the weights are already replaced: those too must be put back.
+        state = torch.load(path, weights_only=True)
+        del state["optimizers"]
+        torch.save(state, path)
+    elif damage != "other model":
+        content = {"cut": whole[: len(whole) // 2], "empty": b"", "noise": b"noise" * 99}[damage]
+        path.write_bytes(content)
+    damaged = path.read_bytes()
+
+    trainer = build("VAE", folder, epochs=2)
+    with caplog.at_level(logging.WARNING):
+        assert trainer.train().epochs == 2
+    assert "set aside as checkpoint.corrupt.pt" in caplog.text
+    assert (folder / "checkpoint.corrupt.pt").read_bytes() == damaged
+    assert_same_weights(trainer.model, fresh.model)
+
+
+# Errors
+
+
+class Scaled(Images):
+    """Images whose values are multiplied by `factor` from a given pass on."""
+
+    def __init__(self, factor, from_call):
+        super().__init__()
+        self.factor, self.from_call, self.calls = factor, from_call, 0
+
+    def batch(self, indices, device=None):
+        self.calls += 1
+        output = super().batch(indices, device)
+        if self.calls >= self.from_call:
+            output["data"] = output["data"] * self.factor
+        return output
+
+
+@pytest.mark.parametrize("name", ["AE", "RAE_L2"])
+@pytest.mark.parametrize("where", ["train", "eval"])
+def test_non_finite_loss_names_the_epoch(name, where, tmp_path):
+    bad = Scaled(float("nan"), from_call=4)  # three batches an epoch: from epoch 2 on
+    data = {"train": bad} if where == "train" else {"evaluation": bad}
+    with pytest.raises(NonFiniteError, match="epoch 2") as caught:
+        build(name, tmp_path, epochs=3, **data).train()
+    assert where in str(caught.value) and "\n" not in str(caught.value)
+    assert [row["epoch"] for row in read_log(tmp_path)] == [1]
+
+
+def test_infinite_loss_is_caught(tmp_path):
+    with pytest.raises(NonFiniteError, match="epoch 1: eval_loss is inf"):
+        build("AE", tmp_path, evaluation=Scaled(1e30, from_call=1), epochs=2).train()
+
+
+def test_other_arithmetic_errors_are_not_renamed(tmp_path):
+    class Broken(Images):
+        def batch(self, indices, device=None):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        build("AE", tmp_path, train=Broken(), epochs=1).train()
+
+
+def test_rejects_what_cannot_be_trained(tmp_path):
+    with pytest.raises(ConfigError, match="RAE_L2 needs a CoupledOptimizerTrainerConfig"):
+        build_trainer(build_model("RAE_L2"), Images(), None, build_config("AE"), run_dir=tmp_path)
+    with pytest.raises(ConfigError, match="num_epochs must be at least 1, not 0"):
+        build("AE", tmp_path, epochs=0)
+    with pytest.raises(DataError, match="the evaluation set is empty"):
+        build("AE", tmp_path, evaluation=Images(0))
+    with pytest.raises(ConfigError, match="RHVAE"):
+        rhvae = RHVAE(RHVAEConfig(input_dim=SHAPE, latent_dim=2))
+        build_trainer(rhvae, Images(), None, build_config("VAE"), run_dir=tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="run folder"):
+        build("AE", tmp_path / "file" / "run")
+
+
+def test_leaked_distributed_settings_are_ignored(tmp_path, monkeypatch):
+    for key, value in {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "3"}.items():
+        monkeypatch.setenv(key, value)
+    trainer = build("AE", tmp_path, epochs=1)
+    assert trainer.world_size == -1 and trainer.is_main_process
+    trainer.train()
+    assert (tmp_path / "model" / "model.pt").exists()
+
+
+# Silence
+
+
+def test_nothing_is_printed_and_levels_come_back(tmp_path, capfd):
+    # Pythae's console handlers hold the stderr of import time, which capfd sees.
+    names = ["pythae.trainers.base_trainer.base_trainer", "pythae.trainers.training_callbacks"]
+    before = [logging.getLogger(name).level for name in names]
+    build("AE", tmp_path / "a", evaluation=None, epochs=2).train()
+    build("RAE_L2", tmp_path / "b", epochs=2).train()
+    assert capfd.readouterr() == ("", "")
+    assert [logging.getLogger(name).level for name in names] == before
+
+
+def test_quiet_pythae_silences_pythaes_own_trainer(tmp_path, capfd):
+    records = []
+
+    class Collect(logging.Handler):
+        def emit(self, record):
+            records.append(record)
+
+    handler = Collect()
+    logging.getLogger("pythae").addHandler(handler)
+    batch = Images(8).batch(torch.arange(8))
+
+    def train():
+        config = build_config("AE", epochs=1, output_dir=str(tmp_path))
+        pipeline = TrainingPipeline(model=build_model("AE"), training_config=config)
+        pipeline(train_data=BaseDataset(batch.data, batch.labels))
+
+    try:
+        with quiet_pythae():
+            train()
+        assert records == [] and capfd.readouterr() == ("", "")
+        train()  # ... which talks otherwise
+        assert records and "Training of epoch" in capfd.readouterr().err
+    finally:
+        logging.getLogger("pythae").removeHandler(handler)
+
+
+def test_quiet_pythae_restores_after_an_error():
+    logger = logging.getLogger("pythae.models.base.base_model")
+    level = logger.level
+    with pytest.raises(Killed), quiet_pythae(), quiet_pythae():
+        assert not logger.isEnabledFor(logging.WARNING)
+        raise Killed
+    assert logger.level == level == logging.INFO
+
+
+# Parts
+
+
+@settings(max_examples=30, deadline=None)
+@given(count=st.integers(1, 50), batch_size=st.integers(1, 60), seed=st.integers(0, 9))
+def test_loader_gives_what_pythaes_data_loader_gives(count, batch_size, seed):
+    data = Images(count, seed)
+    everything = data.batch(torch.arange(count))
+    theirs = torch.utils.data.DataLoader(
+        BaseDataset(everything.data, everything.labels),
+        batch_size=batch_size,
+        collate_fn=collate_dataset_output,
+    )
+    ours = BatchLoader(data, batch_size, shuffle=False)
+    assert len(ours) == len(theirs) and len(ours.dataset) == count
+    for mine, other in zip(ours, theirs, strict=True):
+        assert list(mine) == list(other)
+        assert torch.equal(mine.data, other.data) and torch.equal(mine.labels, other.labels)
+
+
+@settings(max_examples=20, deadline=None)
+@given(count=st.integers(1, 50), batch_size=st.integers(1, 60), seed=st.integers(0, 9))
+def test_shuffled_loader_gives_every_item_once(count, batch_size, seed):
+    class Numbers:
+        def __len__(self):
+            return count
+
+        def batch(self, indices, device=None):
+            return DatasetOutput(data=indices)
+
+    loader = BatchLoader(Numbers(), batch_size, shuffle=True)
+    torch.manual_seed(seed)
+    first, second = ([i for b in loader for i in b.data.tolist()] for _ in range(2))
+    assert sorted(first) == sorted(second) == list(range(count))
+    torch.manual_seed(seed)
+    assert [i for b in loader for i in b.data.tolist()] == first
+    if count > 20:
+        assert first != second and first != sorted(first)
+
+
+def test_random_state_restores_all_generators(tmp_path):
+    def draw():
+        return random.random(), np.random.rand(), np.random.randn(), torch.rand(()).item()
+
+    random.seed(5), np.random.seed(5), torch.manual_seed(5)
+    np.random.randn()  # leaves the second Gaussian of a pair cached
+    path = tmp_path / "state.pt"
+    write_whole(path, lambda file: torch.save(random_state(), file))
+    first = draw()
+    set_random_state(torch.load(path, weights_only=True))
+    assert draw() == first
+
+
+def test_write_whole_leaves_the_old_file_when_cut_off(tmp_path):
+    path = tmp_path / "file"
+    write_whole(path, lambda file: file.write(b"old"))
+
+    def write(file):
+        file.write(b"ne")
+        raise Killed
+
+    with pytest.raises(Killed):
+        write_whole(path, write)
+    assert path.read_bytes() == b"old"
+    with pytest.raises(StoreError, match="cannot write"):
+        write_whole(tmp_path / "missing" / "file", lambda file: None)
