@@ -33,10 +33,10 @@ def sample_figure(
     figure = Figure(figsize=(4.2 * columns + 0.9, 1.62 * rows + 0.6), dpi=110, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
     figure.suptitle(title, fontsize=12)
+    for axis in axes.flat:
+        axis.set_axis_off()
     if real is not None:
-        for axis in axes[0]:
-            axis.set_axis_off()
-        _show(axes[0][0], _block(*real), "data", headings[0] if not panels else None)
+        _show(axes[0][0], _block(*real), "data", None)
     for row, panel in enumerate(panels, start=int(real is not None)):
         for column, (label, sheet, index) in enumerate(panel):
             heading = headings[column] if row == int(real is not None) else None
@@ -46,11 +46,19 @@ def sample_figure(
 
 
 def _block(path: Path, index: int) -> np.ndarray:
-    """The first ROWS x COLUMNS images of a block of a sheet."""
+    """The first ROWS x COLUMNS images of a block of a sheet, with white gaps between them."""
     sheet = np.asarray(Image.open(path))
+    if sheet.ndim == 2:
+        sheet = sheet[..., None]
     side = sheet.shape[0]
-    block = sheet[:, index * side : (index + 1) * side]
-    return block[: side // 8 * ROWS, : side // 8 * COLUMNS]
+    size = side // 8
+    block = sheet[: size * ROWS, index * side : index * side + size * COLUMNS]
+    channels = block.shape[-1]
+    tiles = block.reshape(ROWS, size, COLUMNS, size, channels)
+    gap = max(1, size // 14)
+    tiles = np.pad(tiles, ((0, 0), (0, gap), (0, 0), (0, gap), (0, 0)), constant_values=255)
+    grid = tiles.reshape(ROWS * (size + gap), COLUMNS * (size + gap), channels)
+    return grid[:-gap, :-gap].squeeze()
 
 
 def _show(axis, image: np.ndarray, label: str, heading: str | None) -> None:

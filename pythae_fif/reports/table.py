@@ -84,7 +84,9 @@ def build_report(
         f"Scores: {scored['num_samples']:,} samples, {_rounding(scored['rounded'])}; extractor "
         f"`{scored['extractor']}` ({scored['extractor_hash']}"
         + (f", test accuracy {accuracy:.1%}" if accuracy is not None else "")
-        + "). Distances of another extractor or sample count are on another scale.",
+        + f"). FD is its {scored['distance_name']}, CS its {scored['score_name']}, MSE the squared "
+        "reconstruction error a pixel; distances of another extractor or sample count are on "
+        "another scale.",
         "Each model and sampler has the configuration of lowest validation distance; bold is the "
         "lowest test distance of a sampler, underlined the second.",
         f"Trained {experiment.settings.epochs} epochs, batch {experiment.settings.batch_size}, "
@@ -185,9 +187,13 @@ def _headings(report: Report) -> list[str]:
 def to_terminal(report: Report) -> Table:
     """The table for a terminal."""
     table = Table(title=report.title, box=box.SIMPLE_HEAD, title_style="bold")
-    for index, heading in enumerate(_headings(report)):
+    # Short headings: the notes say in full what FD and CS are.
+    headings = ["model", "", "FD test", "FD val", "CS", "MSE", "train s", "configuration"]
+    for index, heading in enumerate(headings):
         numeric = 2 <= index <= 6
-        table.add_column(heading, justify="right" if numeric else "left")
+        table.add_column(
+            heading, justify="right" if numeric else "left", no_wrap=index < len(headings) - 1
+        )
     for index, row in enumerate(report.rows):
         cells = _cells(report, index)
         style = {1: "bold", 2: "underline"}.get(report.marks.get(index, 0))
