@@ -18,6 +18,7 @@ from rich.table import Table
 from pythae_fif.benchmark.config import (
     SAMPLERS,
     Experiment,
+    ModelEntry,
     configs_dir,
     load_experiment,
     load_model_entry,
@@ -31,16 +32,27 @@ from pythae_fif.benchmark.run import load_extractor, load_splits, sheet
 from pythae_fif.benchmark.selection import Result, select
 from pythae_fif.benchmark.store import Store
 from pythae_fif.data import DATASETS, Splits, to_float
-from pythae_fif.errors import ConfigError, FIFError
+from pythae_fif.errors import ConfigError, FIFError, did_you_mean
 from pythae_fif.evaluation import EXTRACTORS
 from pythae_fif.nn import ARCHITECTURES
 from pythae_fif.reports import build_report, sample_figure, write_report
+from pythae_fif.reports.figures import Block
 from pythae_fif.reports.table import SAMPLER_LABELS, to_terminal
+from pythae_fif.trainers.checkpoint import write_whole
 
 EXIT_FAILED_RUNS, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 
 class _Parser(argparse.ArgumentParser):
+    def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        known, unknown = self.parse_known_args(args, namespace)
+        for word in unknown:
+            flag = word.partition("=")[0]
+            raise ConfigError(
+                f"unknown flag {flag!r}: {did_you_mean(flag, self._option_string_actions)}"
+            )
+        return known
+
     def error(self, message: str) -> NoReturn:
         raise ConfigError(message)
 
@@ -64,7 +76,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--image-size", type=int, metavar="PIXELS", help="of resized images")
     p.add_argument("--extractor", help="feature extractor of --list")
     p.add_argument("--profile", help="paper (published protocol) or quick (sized for a CPU)")
-    p.add_argument("--config", metavar="FILE", help="YAML file with any of these values")
+    p.add_argument(
+        "--config", metavar="FILE", help="YAML file with such values, and profiles of your own"
+    )
     p.add_argument("--data-root", metavar="DIR", help="where data sets are (PYTHAE_FIF_DATA)")
     p.add_argument("--data", metavar="PATH", help="your images, with --dataset folder or npz")
     p.add_argument("--results", default="results", metavar="DIR", help="default: results")
@@ -82,7 +96,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 all done, 1 some runs failed, 2 bad input, 130 interrupted.
     """
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -92,11 +105,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _print_list(Console())
             return 0
         return _benchmark(flags, given)
-    except FIFError as error:
-        errors.print(f"error: {error}", markup=False)
+    except (FIFError, OSError) as error:
+        print("error:", " ".join(str(error).split()), file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
-        errors.print("interrupted: finished runs are kept; the same command goes on from here")
+        print(
+            "interrupted: finished runs are kept; the same command goes on from here",
+            file=sys.stderr,
+        )
         return EXIT_INTERRUPTED
 
 
@@ -149,8 +165,6 @@ def _experiment(flags: argparse.Namespace) -> Experiment:
         "image_size", "extractor", "profile", "data",
     )  # fmt: skip
     values = {key: getattr(flags, key) for key in keys}
-    if flags.models == ["all"]:
-        values["models"] = names_in("models")
     dataset = flags.dataset
     if dataset is None:
         in_file = read_yaml(Path(flags.config)).get("dataset") if flags.config else None
@@ -175,13 +189,12 @@ def _report(
     """Prints the table and writes it, with the picture, below the results folder."""
     report = build_report(experiment, results, command, missing)
     name = f"{experiment.dataset}-{experiment.arch}-{experiment.profile}"
-    (store.root / "tables").mkdir(exist_ok=True)
     picture = store.root / "figures" / f"{name}-samples.png"
-    _sample_figure(store, experiment, splits, results, report.title, picture)
-    paths = write_report(report, store.root / "tables", name, f"../figures/{picture.name}")
     console.print(to_terminal(report))
     for note in report.notes:
         console.print(f"· {note}", markup=False)
+    paths = write_report(report, store.root / "tables", name, f"../figures/{picture.name}")
+    _sample_figure(store, experiment, splits, results, report.title, picture)
     console.print(f"written: {', '.join(map(str, [*paths, picture]))}", markup=False)
 
 
@@ -195,19 +208,24 @@ def _sample_figure(
 ) -> None:
     real = store.root / "runs" / experiment.dataset / f"data-{splits.content_hash[:8]}.png"
     if not real.exists():
-        Image.fromarray(sheet(to_float(splits.test, limit=64)).squeeze()).save(real)
-    panels: dict[str, list[tuple[str, Path, int]]] = {}
+        image = Image.fromarray(sheet(to_float(splits.test, limit=64)).squeeze())
+        write_whole(real, lambda file: image.save(file, "PNG"))
+    panels: dict[str, list[Block]] = {}
     for choice in select(results):
         label = load_model_entry(choice.model).label
-        block = choice.spec.samplers.index(choice.sampler)
-        sheet_of_run = store.run_dir(choice.spec) / "samples.png"
-        panels.setdefault(label, []).append((label, sheet_of_run, block))
+        samplers = choice.spec.samplers
+        block = (
+            store.run_dir(choice.spec) / "samples.png",
+            samplers.index(choice.sampler),
+            len(samplers),
+        )
+        panels.setdefault(label, []).append(block)
     headings = [f"{SAMPLER_LABELS[s]} sampler" for s in experiment.samplers]
-    sample_figure(list(panels.values()), headings, (real, 0), title, picture)
+    sample_figure(panels, headings, real, title, picture)
 
 
 def _without_paths(given: list[str]) -> list[str]:
-    """The arguments without those that name places of this machine: they are in no record."""
+    """The arguments without the places of this machine: of an absolute path the name is kept."""
     kept, skip = [], False
     for word in given:
         if skip:
@@ -215,7 +233,9 @@ def _without_paths(given: list[str]) -> list[str]:
         elif word in ("--data-root", "--results"):
             skip = True
         elif not word.startswith(("--data-root=", "--results=", "--quiet")):
-            kept.append(word)
+            path = word.rpartition("=")[2]
+            short = Path(path).name if Path(path).is_absolute() else path
+            kept.append(word.removesuffix(path) + short)
     return kept
 
 
@@ -228,7 +248,7 @@ def _print_list(console: Console) -> None:
         },
         "architectures (--arch)": dict(ARCHITECTURES),
         "models (--models)": {
-            name: f"{entry.label}, {len(entry.configurations())} configurations; {entry.source}"
+            name: f"{entry.label}; {_grid_line(entry)}; {entry.source}"
             for name in names_in("models")
             for entry in [load_model_entry(name)]
         },
@@ -241,6 +261,15 @@ def _print_list(console: Console) -> None:
         for name, line in entries.items():
             table.add_row(f"  {name}", line)
         console.print(table)
+
+
+def _grid_line(entry: ModelEntry) -> str:
+    """The number of configurations of a model, and the values that they are made of."""
+    count = len(entry.configurations())
+    if not entry.grid:
+        return "1 configuration"
+    values = "; ".join(f"{key} {', '.join(map(str, v))}" for key, v in entry.grid.items())
+    return f"{count} configuration{'s' if count > 1 else ''} ({values})"
 
 
 def _print_plan(

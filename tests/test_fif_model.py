@@ -80,7 +80,7 @@ def trainer_config(path, **options):
         ({"hutchinson_samples": 0}, "at least 1"),
         ({"beta_final": 40}, "give both or neither"),
         ({"latent_distribution": "cauchy"}, "latent_distribution"),
-        ({"mode": "sideways"}, "valid: mixed, backward, forward"),
+        ({"mode": "sideways"}, "valid: replay, mixed, backward"),
         ({"hutchinson_kind": "rademachr"}, "did you mean 'rademacher'"),
         ({"noise": "much"}, "noise"),
         ({"student_t_df": 0}, "must be above 0"),
@@ -104,6 +104,26 @@ def test_forward_differentiation_with_batch_norm_is_refused():
     config = FIFConfig(input_dim=(1, 28, 28), latent_dim=3, mode="forward")
     with pytest.raises(ConfigError, match="BatchNorm"):
         FIF(config, Encoder_Conv_AE_MNIST(config), Decoder_Conv_AE_MNIST(config))
+
+
+class Softmax(LinearEncoder):
+    def forward(self, x):
+        return ModelOutput(embedding=self.linear(x).softmax(-1))
+
+
+@pytest.mark.parametrize("encoder, mode", [(LinearEncoder, "replay"), (Softmax, "backward")])
+def test_networks_that_cannot_be_replayed_are_differentiated_backward(encoder, mode):
+    config = FIFConfig(input_dim=(5,), latent_dim=2)
+    fif = FIF(config, encoder(torch.randn(2, 5)), LinearDecoder(torch.randn(5, 2))).train()
+    assert fif.surrogate_mode is None
+    torch.manual_seed(0)
+    out = fif(DatasetOutput(data=torch.rand(6, 5)))
+    assert fif.surrogate_mode == mode and fif.training
+    out.loss.backward()
+    config.mode = "backward"
+    fif._surrogate_mode = None
+    torch.manual_seed(0)
+    assert fif(DatasetOutput(data=torch.rand(6, 5))).loss.item() == pytest.approx(out.loss.item())
 
 
 def test_beta_schedule():

@@ -13,6 +13,7 @@ from torch import nn
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.volume_change import (
     HUTCHINSON_KINDS,
+    UnsupportedOperationError,
     decoder_jacobian,
     decoder_log_volume,
     decoder_singular_values,
@@ -112,7 +113,7 @@ OPTIONS = [
         ("data", "reconstruction"),
         ("encoder", "decoder"),
         ("latent", "data"),
-        ("mixed", "backward", "forward"),
+        ("replay", "mixed", "backward", "forward"),
     )
 ]
 
@@ -183,7 +184,7 @@ def test_exact_surrogate_gradient_is_that_of_the_log_volume_for_consistent_maps(
     assert torch.allclose(from_surrogate, from_volume)
 
 
-@pytest.mark.parametrize("mode", ["mixed", "backward"])
+@pytest.mark.parametrize("mode", ["replay", "mixed", "backward"])
 def test_image_shapes(mode):
     encode = nn.Sequential(nn.Conv2d(2, 3, 3, 2, 1), nn.SiLU(), nn.Flatten(), nn.Linear(12, d))
     decode = nn.Sequential(nn.Linear(d, 12), nn.SiLU(), nn.Unflatten(1, (3, 2, 2)),
@@ -198,18 +199,91 @@ def test_image_shapes(mode):
 
 @pytest.mark.parametrize("samples", [1, 2])
 def test_batch_norm_in_training_mode(samples):
-    """Mixed and backward mode differentiate the whole-batch map, as an explicit Jacobian does."""
+    """The derivative is that of the whole-batch map, as an explicit Jacobian has it."""
     encode, decode = mlp(D, d, norm=True), mlp(d, D, norm=True)
     x, eps = torch.randn(B, D), sample_hutchinson(B, d, samples)
     jacobian = torch.autograd.functional.jacobian
     f = jacobian(encode, x, create_graph=True)  # (B, d, B, D)
     g = jacobian(decode, encode(x)).detach()  # (B, D, B, d)
     expected = -torch.einsum("kbi,bicj,cjel,kel->", eps, f, g, eps) / samples
-    for mode in ("mixed", "backward"):
+    for mode in ("replay", "mixed", "backward"):
         out = surrogate(encode, decode, x, eps, mode=mode)
         assert out.surrogate.sum().item() == pytest.approx(expected.item(), rel=1e-9)
         difference = gradients(out.surrogate.sum(), encode) - gradients(expected, encode)
         assert difference.norm() < 1e-9 * gradients(expected, encode).norm()
+
+
+class Everything(nn.Module):
+    """Operations in the forms in which networks use them."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.kind, self.linear = kind, nn.Linear(8, 8)
+        self.norm, self.last = nn.BatchNorm2d(2), nn.Linear(8, 3)
+        self.conv, self.up = nn.Conv2d(2, 2, 3, padding=1, groups=2), nn.ConvTranspose2d(2, 2, 1)
+        self.norm.running_mean += 0.3
+        self.norm.running_var *= 2.0
+
+    def forward(self, x):
+        h = self.linear(x)
+        image = h.view(x.shape[0], 2, 2, 2)
+        h = {
+            "silu": lambda: nn.functional.silu(h) * 2.0 + 1,
+            "gelu": lambda: 1.5 - nn.functional.gelu(h),
+            "softplus": lambda: nn.functional.softplus(h, beta=2.0) / 3,
+            "leaky": lambda: nn.functional.leaky_relu(h, 0.2) - x,
+            "sigmoid": lambda: torch.sigmoid(h) * torch.tanh(h),
+            "residual": lambda: x + torch.relu(h).mul(torch.full((8,), 0.5)),
+            "matmul": lambda: torch.tanh(h) @ self.linear.weight.T,
+            "negative": lambda: -h.tanh().reshape(len(x), 4, 2).flatten(1),
+            "norm": lambda: self.norm(image).flatten(1),
+            "conv": lambda: self.up(self.conv(image)).relu().flatten(1),
+            "alpha": lambda: torch.add(h, x, alpha=-2.0).unsqueeze(1).squeeze(1),
+        }[self.kind]()
+        return self.last(h)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    "kind",
+    ["silu", "gelu", "softplus", "leaky", "sigmoid", "residual", "matmul", "negative", "norm",
+     "conv", "alpha"],
+)  # fmt: skip
+@given(seed=st.integers(0, 99), samples=st.integers(1, 3))
+@settings(max_examples=4, deadline=None)
+def test_replay_equals_backward_mode_for_every_operation(kind, training, seed, samples):
+    torch.manual_seed(seed)
+    encode, decode = Everything(kind).train(training), nn.Sequential(mlp(3, 8), nn.Sigmoid())
+    x, eps = torch.randn(B, 8), sample_hutchinson(B, 3, samples)
+    totals = [
+        surrogate(encode, decode, x, eps, mode=mode).surrogate.sum()
+        for mode in ("replay", "backward")
+    ]
+    assert torch.allclose(*totals)
+    replayed, reference = (gradients(total, encode) for total in totals)
+    assert torch.allclose(replayed, reference, rtol=1e-8, atol=1e-10)
+
+
+def test_replay_passes_once_through_batch_norm():
+    encode, decode = mlp(D, d, norm=True), mlp(d, D, norm=True)
+    surrogate(encode, decode, torch.randn(B, D), sample_hutchinson(B, d, 2), mode="replay")
+    assert encode[1].num_batches_tracked == 1 and decode[1].num_batches_tracked == 1
+
+
+@pytest.mark.parametrize(
+    "net, message",
+    [
+        (nn.Sequential(nn.Linear(D, d), nn.Hardtanh()), "hardtanh has no replay rule"),
+        (nn.Sequential(nn.Linear(D, d), nn.ReLU(inplace=True)), "relu has no replay rule"),
+        (lambda x: (x @ torch.ones(D, d)).softmax(1), "softmax has no replay rule"),
+        (lambda x: torch.ones(d, D) @ x.T, "has no replay rule"),
+        (lambda x: torch.ones(len(x), d), "no recorded operation leads"),
+        (torch.jit.script(nn.Linear(D, d)), "no recorded operation leads"),
+    ],
+)
+def test_replay_refuses_what_it_does_not_know(net, message):
+    with pytest.raises(UnsupportedOperationError, match=message):
+        surrogate(net, mlp(d, D), torch.randn(B, D), sample_hutchinson(B, d), mode="replay")
 
 
 @pytest.mark.parametrize(
@@ -218,7 +292,7 @@ def test_batch_norm_in_training_mode(samples):
         (dict(jacobian_at="nowhere"), "valid: data, reconstruction"),
         (dict(gradient_to="both"), "valid: encoder, decoder"),
         (dict(trace_space="image"), "valid: latent, data"),
-        (dict(mode="sideways"), "valid: mixed, backward, forward"),
+        (dict(mode="sideways"), "valid: replay, mixed, backward"),
         (dict(trace_space="data"), r"\(K, 5, 6\) is needed"),
     ],
 )
@@ -229,7 +303,7 @@ def test_bad_options(options, message):
 
 @pytest.mark.shared
 @pytest.mark.parametrize("name", ["mlp_silu_k1", "mlp_tanh_k2"])
-@pytest.mark.parametrize("mode", ["mixed", "backward"])
+@pytest.mark.parametrize("mode", ["replay", "mixed", "backward"])
 def test_reference_gradients_of_the_authors(shared, name, mode):
     file = np.load(shared / "reference" / f"{name}.npz")
     act = getattr(nn, str(file["act"]))

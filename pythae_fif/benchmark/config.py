@@ -14,7 +14,7 @@ import dataclasses
 import importlib
 import itertools
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin, get_type_hints
@@ -178,45 +178,66 @@ def load_experiment(dataset: str, file: str | Path | None, flags: Mapping[str, A
         extra = read_yaml(Path(file))
         if extra.get("dataset", dataset) != dataset:
             raise ConfigError(f"{file}: dataset {extra['dataset']!r} is not --dataset {dataset!r}")
-        profiles = {**values["profiles"], **(extra.pop("profiles", None) or {})}
-        values = {**values, **extra, "profiles": profiles}
-    values |= {key: value for key, value in flags.items() if value is not None}
+        profiles = extra.get("profiles", {})
+        if isinstance(profiles, Mapping):  # added to those of the data set
+            extra["profiles"] = {**values["profiles"], **profiles}
+        values |= extra
+    given = {key: value for key, value in flags.items() if value is not None}
+    values |= given
+    if values["models"] == ["all"]:
+        values["models"] = names_in("models")
     experiment = _build(Experiment, values, where)
-    _check_experiment(experiment)
+
+    def origin(key: str) -> str:
+        return f"--{key.replace('_', '-')}" if key in given else f"{where}: {key}"
+
+    _check_experiment(experiment, origin)
     return experiment
 
 
-def _check_experiment(experiment: Experiment) -> None:
-    """Every name must be known, every number in range."""
+def _check_experiment(experiment: Experiment, origin: Callable[[str], str]) -> None:
+    """Every name must be known, every number in range; `origin` says where a key was given."""
     from pythae_fif.evaluation import EXTRACTORS
 
-    def known(flag: str, value: str, valid: Any) -> None:
-        if value not in valid:
-            raise ConfigError(f"--{flag} {value!r} is unknown: {did_you_mean(value, valid)}")
-
-    known("arch", experiment.arch, experiment.architectures)
-    known("profile", experiment.profile, experiment.profiles)
-    known("extractor", experiment.extractor, EXTRACTORS)
-    for model in experiment.models:
-        known("models", model, names_in("models"))
-    for sampler in experiment.samplers:
-        known("samplers", sampler, SAMPLERS)
-    for flag in ("models", "samplers", "seeds", "beta", "hutchinson_samples"):
-        values = getattr(experiment, flag)
+    names = {
+        "arch": ([experiment.arch], experiment.architectures),
+        "profile": ([experiment.profile], list(experiment.profiles)),
+        "extractor": ([experiment.extractor], list(EXTRACTORS)),
+        "models": (experiment.models, names_in("models")),
+        "samplers": (experiment.samplers, list(SAMPLERS)),
+    }
+    for key, (chosen, valid) in names.items():
+        for name in chosen:
+            if name not in valid:
+                raise ConfigError(f"{origin(key)} {name!r} is unknown: {did_you_mean(name, valid)}")
+    for key in ("models", "samplers", "seeds", "beta", "hutchinson_samples"):
+        values = getattr(experiment, key)
         if values is not None and (not values or len(set(values)) < len(values)):
-            name = flag.replace("_", "-")
-            raise ConfigError(f"--{name} {values}: give at least one value, and none twice")
+            raise ConfigError(f"{origin(key)} {values}: give at least one value, and none twice")
+        if key in ("beta", "hutchinson_samples") and values and "fif" not in experiment.models:
+            raise ConfigError(f"{origin(key)} {values}: is for model fif, which is not in models")
+    for seed in experiment.seeds:
+        if not 0 <= seed < 2**32:
+            raise ConfigError(f"{origin('seeds')} {seed}: a seed is at least 0 and below 2^32")
+    for key in ("latent_dim", "image_size"):
+        value = getattr(experiment, key)
+        if value is not None and value < 1:
+            raise ConfigError(f"{origin(key)} {value}: at least 1 is needed")
     settings = experiment.settings
-    for key, low in (("epochs", 1), ("batch_size", 1), ("num_samples", 10), ("train_size", 10),
-                     ("val_size", 10), ("test_size", 10), ("configurations", 1)):  # fmt: skip
+    for key, low in (
+        ("epochs", 1), ("batch_size", 1), ("num_samples", 10), ("plateau_patience", 0),
+        ("train_size", 10), ("val_size", 10), ("test_size", 10), ("configurations", 1),
+    ):  # fmt: skip
         value = getattr(settings, key)
         if value is not None and value < low:
             raise ConfigError(f"profile {experiment.profile!r}: {key}={value}: at least {low}")
-    if not 0 < settings.learning_rate < 10:
-        raise ConfigError(
-            f"profile {experiment.profile!r}: learning_rate={settings.learning_rate}: "
-            f"a number between 0 and 10 is needed"
-        )
+    for key, high in (("learning_rate", 10), ("plateau_factor", 1)):
+        value = getattr(settings, key)
+        if not 0 < value < high:
+            raise ConfigError(
+                f"profile {experiment.profile!r}: {key}={value}: "
+                f"a number above 0 and below {high} is needed"
+            )
 
 
 def import_class(path: str, where: str) -> Any:
@@ -289,7 +310,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if hint is float and number:
         return float(value)
-    if hint is int and number and value == int(value):
+    if hint is int and number and float(value).is_integer():
         return int(value)
     if hint in (str, bool) and isinstance(value, hint):
         return value

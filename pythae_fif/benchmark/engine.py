@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,7 @@ def run_all(
     """Runs every folder in a process of its own and tells `on_change` about it, twice a second.
 
     A process that fails or is killed costs its own run only. On KeyboardInterrupt the processes
-    are asked to stop, which leaves checkpoints, and the exception goes on.
+    are asked to stop, their runs are marked as interrupted, and the exception goes on.
 
     Args:
         run_dirs: Folders made by :meth:`Store.prepare`.
@@ -66,6 +66,10 @@ def run_all(
     context: Any = multiprocessing.get_context(method)
     if method == "forkserver":
         context.set_forkserver_preload(["pythae_fif.benchmark.run"])
+        from multiprocessing import forkserver
+
+        with _signals(signal.SIG_IGN, signal.SIGINT):  # Ctrl-C is the parent's to pass on
+            forkserver.ensure_running()
     waiting, free = list(run_dirs), list(slots)
     running: dict[Path, tuple[Any, Slot]] = {}
     outcomes: list[Outcome] = []
@@ -75,9 +79,9 @@ def run_all(
             while waiting and free:
                 run_dir, slot = waiting.pop(0), free.pop(0)
                 process = context.Process(target=_child, args=(run_dir, slot), daemon=False)
-                with _ignored_interrupts():  # Ctrl-C is the parent's to pass on
+                with _deferred_interrupts():
                     process.start()
-                running[run_dir] = (process, slot)
+                    running[run_dir] = (process, slot)
             ended = [d for d, (process, _) in running.items() if process.exitcode is not None]
             for run_dir in ended:
                 process, slot = running.pop(run_dir)
@@ -89,36 +93,54 @@ def run_all(
             if not ended:
                 time.sleep(POLL_SECONDS)
     except BaseException:
-        with _ignored_interrupts():
+        with _signals(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM):
             for process, _ in running.values():
                 process.terminate()
-            for process, _ in running.values():
+            for run_dir, (process, _) in running.items():
                 process.join(20)
                 if process.exitcode is None:
                     process.kill()
+                    process.join()
+                _settle(run_dir, "interrupted", "")
         raise
     return outcomes
 
 
 def _outcome(run_dir: Path, exitcode: int) -> Outcome:
     """What a process left behind; one that was killed could not write its own status."""
-    status = read_json(run_dir / "status.json") or {}
-    if exitcode == 0 and status.get("state") == "finished":
-        return Outcome(run_dir, "finished")
-    if status.get("state") not in ("failed", "interrupted"):
-        cause = signal.Signals(-exitcode).name if exitcode < 0 else f"exit code {exitcode}"
-        status |= {"state": "failed", "error": f"the process ended by {cause}"}
-        write_json(run_dir / "status.json", status)
+    cause = signal.Signals(-exitcode).name if exitcode < 0 else f"exit code {exitcode}"
+    status = _settle(run_dir, "failed", f"the process ended by {cause}")
     return Outcome(run_dir, status["state"], status.get("error", ""))
 
 
+def _settle(run_dir: Path, state: str, error: str) -> dict[str, Any]:
+    """The status of a run whose process is gone, mended where that left it at `running`."""
+    status = read_json(run_dir / "status.json") or {}
+    if status.get("state") not in ("finished", "failed", "interrupted"):
+        status |= {"state": state, "error": error}
+        write_json(run_dir / "status.json", status)
+    return status
+
+
 @contextlib.contextmanager
-def _ignored_interrupts() -> Any:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _signals(handler: Any, *numbers: int) -> Iterator[None]:
+    """Within the block these signals go to another handler."""
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+@contextlib.contextmanager
+def _deferred_interrupts() -> Iterator[None]:
+    """An interrupt within the block is raised at its end: no process is started unnoticed."""
+    seen: list[int] = []
+    with _signals(lambda number, _: seen.append(number), signal.SIGINT, signal.SIGTERM):
+        yield
+    if seen:
+        raise KeyboardInterrupt
 
 
 def _child(run_dir: Path, slot: Slot) -> None:

@@ -8,8 +8,11 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from pythae_fif.data import Splits
 from pythae_fif.errors import ConfigError
+from pythae_fif.nn import build_networks
 
 from .config import Experiment, import_class, load_model_entry
 
@@ -70,9 +73,11 @@ def expand(experiment: Experiment, splits: Splits) -> list[RunSpec]:
     """All runs of an experiment, in the order of its models, their grids and the seeds.
 
     Raises:
-        ConfigError: A hyper-parameter that the model's configuration class does not take; the
-            message names the YAML file or flag.
+        ConfigError: An architecture that is not defined for the images, or a hyper-parameter that
+            the model's configuration class does not take; the message names the YAML file or flag.
     """
+    with torch.device("meta"):  # builds no weights: this asks only whether it can be built
+        build_networks(experiment.arch, splits.input_dim, experiment.latent_dim)
     overrides: dict[str, list] = {}
     if experiment.beta is not None:
         overrides["beta"] = experiment.beta

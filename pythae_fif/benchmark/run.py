@@ -5,8 +5,8 @@ __all__ = ["execute"]
 import importlib.metadata
 import os
 import platform
-import resource
 import subprocess
+import sys
 import time
 import traceback
 from pathlib import Path
@@ -166,6 +166,7 @@ def _execute(run_dir: Path, status: "_Status") -> dict[str, Any]:
             split: reconstruction_error(model, splits[split]) for split in ("val", "test")
         },
         "training": vars(training),
+        "surrogate_mode": getattr(model, "surrogate_mode", None),
         "parameters": sum(p.numel() for p in model.parameters()),
         "sampling_seconds": sampling_seconds,
         "data": {
@@ -237,7 +238,6 @@ def provenance(device: str, started: float) -> dict[str, Any]:
     """Where, when and with what a record was made: nothing of it is in the run id."""
     packages = ("pythae-fif", "pythae", "torch", "numpy", "scikit-learn")
     name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     on_gpu = torch.cuda.max_memory_allocated() / 2**20 if device.startswith("cuda") else None
     return {
         "versions": {p: importlib.metadata.version(p) for p in packages},
@@ -248,9 +248,19 @@ def provenance(device: str, started: float) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 2),
-        "peak_memory_mb": round(peak),
+        "peak_memory_mb": _peak_memory_mb(),
         "peak_gpu_memory_mb": None if on_gpu is None else round(on_gpu),
     }
+
+
+def _peak_memory_mb() -> int | None:
+    """The largest resident size of this process so far, in MiB; None on Windows."""
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
 
 
 def _git_revision() -> str | None:

@@ -57,8 +57,8 @@ class Choice:
 def select(results: Iterable[Result]) -> list[Choice]:
     """Chooses among finished runs, for each sampler by itself (appendix E.4).
 
-    A configuration counts once all of its seeds are there or none is: the mean is over those that
-    finished. The test score has no part in it.
+    Only the configurations with the most finished seeds compete: one that failed with some seeds
+    must not win by the others. The test score has no part in it.
 
     Args:
         results: Specification and record of finished runs of one experiment.
@@ -71,12 +71,14 @@ def select(results: Iterable[Result]) -> list[Choice]:
         grouped[spec.model][repr(sorted(spec.parameters.items()))].append((spec, record))
     choices = []
     for model, configurations in grouped.items():
+        seeds = max(map(len, configurations.values()))
+        complete = [group for group in configurations.values() if len(group) == seeds]
         samplers = next(iter(configurations.values()))[0][0].samplers
         for sampler in samplers:
 
             def validation(group: list[Result], sampler: str = sampler) -> float:
                 return statistics.fmean(r["scores"][sampler]["frechet"]["val"] for _, r in group)
 
-            best = min(configurations.values(), key=validation)
-            choices.append(Choice(model, sampler, best, len(configurations)))
+            best = min(complete, key=validation)
+            choices.append(Choice(model, sampler, best, len(complete)))
     return choices

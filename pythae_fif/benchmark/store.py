@@ -5,7 +5,9 @@ __all__ = ["Store", "read_json", "write_json"]
 import dataclasses
 import json
 import logging
+import math
 import os
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -68,27 +70,23 @@ class Store:
         """The record of a finished run, or None.
 
         A record that cannot be read, or is not of this run, is set aside as
-        `result.json.corrupt`, and the run counts as not done.
+        `result.json.corrupt` (`.corrupt1` and on where there is one), and the run counts as not
+        done.
         """
         path = self.run_dir(spec) / "result.json"
         if not path.exists():
             return None
         record = read_json(path)
-        whole = (
-            isinstance(record, dict)
-            and record.get("schema") == SCHEMA
-            and record.get("run_id") == spec.run_id
-            and set(record.get("scores", {})) == set(spec.samplers)
-        )
-        if whole:
+        if _is_whole(record, spec):
             return record
-        aside = path.with_name(path.name + ".corrupt")
+        asides = (path.with_name(f"{path.name}.corrupt{number or ''}") for number in count())
+        aside = next(free for free in asides if not free.exists())
         os.replace(path, aside)
         logger.warning("%s is not a whole record: set aside as %s", path, aside.name)
         return None
 
     def prepare(self, spec: RunSpec, environment: dict[str, Any]) -> Path:
-        """Makes the folder of a run with its `config.yaml`.
+        """Makes the folder of a run with its `config.yaml`; its state is `waiting`.
 
         Args:
             spec: The run.
@@ -103,4 +101,24 @@ class Store:
         text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
         write_whole(run_dir / "config.yaml", lambda file: file.write(text.encode()))
         write_json(run_dir / "environment.json", environment)
+        # A process that dies before its first word must not leave the state of an earlier attempt.
+        attempt = (read_json(run_dir / "status.json") or {}).get("attempt", 0)
+        write_json(run_dir / "status.json", {"state": "waiting", "attempt": attempt})
         return run_dir
+
+
+def _is_whole(record: Any, spec: RunSpec) -> bool:
+    """Whether this is the record of a run, with every number that choices and tables need."""
+    try:
+        distances = [record["scores"][sampler]["frechet"] for sampler in spec.samplers]
+        numbers = [d[split] for d in (*distances, record["reconstruction_mse"]) for split in d]
+        return (
+            record["schema"] == SCHEMA
+            and record["run_id"] == spec.run_id
+            and set(record["scores"]) == set(spec.samplers)
+            and all(set(d) == {"val", "test"} for d in distances)
+            and all(map(math.isfinite, [*numbers, record["training"]["seconds"]]))
+            and {"parameters", "data", "provenance"} <= set(record)
+        )
+    except (KeyError, TypeError):
+        return False

@@ -3,65 +3,67 @@
 __all__ = ["sample_figure"]
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
-ROWS, COLUMNS = 3, 8  # images shown of every model and sampler
+SIDE = 8  # rows and columns of images in a block of a sheet
+ROWS = 2  # of them that are shown of every model and sampler
+Block = tuple[Path, int, int]
+"""A sheet, the index of a block in it, and the number of its blocks."""
 
 
 def sample_figure(
-    panels: list[list[tuple[str, Path, int]]],
+    panels: dict[str, list[Block]],
     headings: list[str],
-    real: tuple[Path, int] | None,
+    real: Path,
     title: str,
     path: Path,
 ) -> None:
     """Samples of every model side by side: a row a model, a column a sampler.
 
     Args:
-        panels: For every model its samplers' (label, sheet, index): the sheet is a run's
-            `samples.png`, whose square blocks of 8 x 8 images stand side by side, and the index
-            says which block.
+        panels: Label of every model -> a block for each of its samplers. The sheets are the runs'
+            `samples.png`, whose blocks of 8 x 8 images of any height and width stand side by side.
         headings: Names of the columns.
-        real: A sheet of real images and its block, shown first.
+        real: A sheet of one block of real images; its rows fill the first row of the picture.
         title: Above it all.
         path: The PNG to write.
     """
-    columns, rows = len(headings), len(panels) + (real is not None)
-    figure = Figure(figsize=(4.2 * columns + 0.9, 1.62 * rows + 0.6), dpi=110, layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    from matplotlib.figure import Figure  # here, for the rest of a command should not wait for it
+
+    data = [_tiles((real, 0, 1), ROWS * column % SIDE) for column in range(len(headings))]
+    rows = {"data": data, **{label: [_tiles(b) for b in panel] for label, panel in panels.items()}}
+    height, width = data[0].shape[:2]
+    size = (4.2 * len(headings) + 0.9, (4.2 * height / width + 0.3) * len(rows) + 0.6)
+    figure = Figure(figsize=size, dpi=110, layout="constrained")
     figure.suptitle(title, fontsize=12)
+    axes = figure.subplots(len(rows), len(headings), squeeze=False)
     for axis in axes.flat:
         axis.set_axis_off()
-    if real is not None:
-        _show(axes[0][0], _block(*real), "data", None)
-    for row, panel in enumerate(panels, start=int(real is not None)):
-        for column, (label, sheet, index) in enumerate(panel):
-            heading = headings[column] if row == int(real is not None) else None
-            _show(axes[row][column], _block(sheet, index), label if column == 0 else "", heading)
+    for row, (label, images) in enumerate(rows.items()):
+        for column, image in enumerate(images):
+            # The column headings are the samplers', which the data have none of.
+            heading = headings[column] if row == 1 else ""
+            _show(axes[row][column], image, label if column == 0 else "", heading)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path)
 
 
-def _block(path: Path, index: int) -> np.ndarray:
-    """The first ROWS x COLUMNS images of a block of a sheet, with white gaps between them."""
+def _tiles(block: Block, first: int = 0) -> np.ndarray:
+    """ROWS rows of images of a block, from row `first`, with white gaps between the images."""
+    path, index, blocks = block
     sheet = np.asarray(Image.open(path))
-    if sheet.ndim == 2:
-        sheet = sheet[..., None]
-    side = sheet.shape[0]
-    size = side // 8
-    block = sheet[: size * ROWS, index * side : index * side + size * COLUMNS]
-    channels = block.shape[-1]
-    tiles = block.reshape(ROWS, size, COLUMNS, size, channels)
-    gap = max(1, size // 14)
+    height, width = sheet.shape[0] // SIDE, sheet.shape[1] // (SIDE * blocks)
+    tiles = sheet.reshape(SIDE, height, blocks, SIDE, width, -1)[first : first + ROWS, :, index]
+    gap = max(1, min(height, width) // 14)
     tiles = np.pad(tiles, ((0, 0), (0, gap), (0, 0), (0, gap), (0, 0)), constant_values=255)
-    grid = tiles.reshape(ROWS * (size + gap), COLUMNS * (size + gap), channels)
+    grid = tiles.reshape(ROWS * (height + gap), SIDE * (width + gap), -1)
     return grid[:-gap, :-gap].squeeze()
 
 
-def _show(axis, image: np.ndarray, label: str, heading: str | None) -> None:
+def _show(axis: Any, image: np.ndarray, label: str, heading: str) -> None:
     axis.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axis.set_axis_on()
     axis.set_xticks([])
@@ -69,5 +71,4 @@ def _show(axis, image: np.ndarray, label: str, heading: str | None) -> None:
     for spine in axis.spines.values():
         spine.set_visible(False)
     axis.set_ylabel(label, fontsize=11)
-    if heading:
-        axis.set_title(heading, fontsize=11)
+    axis.set_title(heading, fontsize=11)

@@ -44,8 +44,8 @@ class Report:
     Attributes:
         title: Data set, architecture and profile.
         rows: The chosen configurations.
-        distance, score: What the Frechet distance and the classifier score are called, with
-            their extractor.
+        distance, score: What the Frechet distance and the classifier score are called; the score
+            is None where the extractor gives none.
         notes: Sentences under the table.
         marks: Row index -> rank 1 or 2 by test distance among the rows of its sampler.
     """
@@ -53,7 +53,7 @@ class Report:
     title: str
     rows: list[Row]
     distance: str
-    score: str
+    score: str | None
     notes: list[str]
     marks: dict[int, int]
 
@@ -84,12 +84,13 @@ def build_report(
         f"Scores: {scored['num_samples']:,} samples, {_rounding(scored['rounded'])}; extractor "
         f"`{scored['extractor']}` ({scored['extractor_hash']}"
         + (f", test accuracy {accuracy:.1%}" if accuracy is not None else "")
-        + f"). FD is its {scored['distance_name']}, CS its {scored['score_name']}, MSE the squared "
-        "reconstruction error a pixel; distances of another extractor or sample count are on "
-        "another scale.",
+        + f"). FD is its {scored['distance_name']}, "
+        + (f"CS its {scored['score_name']}, " if scored["score_name"] else "")
+        + "MSE the squared reconstruction error a pixel; distances of another extractor or sample "
+        "count are on another scale.",
         "Each model and sampler has the configuration of lowest validation distance; bold is the "
         "lowest test distance of a sampler, underlined the second.",
-        f"Trained {experiment.settings.epochs} epochs, batch {experiment.settings.batch_size}, "
+        f"Epochs {experiment.settings.epochs}, batch {experiment.settings.batch_size}, "
         f"seeds {', '.join(map(str, experiment.seeds))}, on {', '.join(devices)} with "
         f"{first['provenance']['cores']} cores; "
         + ", ".join(f"{name} {version}" for name, version in versions.items())
@@ -177,7 +178,7 @@ def _headings(report: Report) -> list[str]:
         "Sampler",
         f"{report.distance} test ↓",
         "validation ↓",
-        f"{report.score} ↑",
+        f"{report.score} ↑" if report.score else "score",
         "recon. MSE ↓",
         "train s",
         "chosen configuration",
@@ -186,13 +187,16 @@ def _headings(report: Report) -> list[str]:
 
 def to_terminal(report: Report) -> Table:
     """The table for a terminal."""
-    table = Table(title=report.title, box=box.SIMPLE_HEAD, title_style="bold")
+    table = Table(title=report.title, box=box.SIMPLE_HEAD, title_style="bold", pad_edge=False)
     # Short headings: the notes say in full what FD and CS are.
-    headings = ["model", "", "FD test", "FD val", "CS", "MSE", "train s", "configuration"]
+    headings = ["model", "", "FD test", "FD val", "CS", "MSE", "sec", "configuration"]
     for index, heading in enumerate(headings):
         numeric = 2 <= index <= 6
         table.add_column(
-            heading, justify="right" if numeric else "left", no_wrap=index < len(headings) - 1
+            heading,
+            justify="right" if numeric else "left",
+            no_wrap=index < len(headings) - 1,
+            overflow="fold",
         )
     for index, row in enumerate(report.rows):
         cells = _cells(report, index)
@@ -233,12 +237,13 @@ def to_csv(report: Report) -> str:
 
 
 def write_report(report: Report, folder: Path, name: str, picture: str | None) -> list[Path]:
-    """Writes `<name>.md` and `<name>.csv`.
+    """Writes `<name>.md` and `<name>.csv` in a folder, which is made if needed.
 
     Raises:
-        StoreError: The folder does not take them.
+        OSError: The folder cannot be made or does not take them.
     """
     paths = []
+    folder.mkdir(parents=True, exist_ok=True)
     for suffix, text in ((".md", to_markdown(report, picture)), (".csv", to_csv(report))):
         path = folder / f"{name}{suffix}"
         write_whole(path, lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]

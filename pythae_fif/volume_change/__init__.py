@@ -3,6 +3,7 @@
 __all__ = [
     "HUTCHINSON_KINDS",
     "SurrogateOutput",
+    "UnsupportedOperationError",
     "decoder_jacobian",
     "decoder_log_volume",
     "decoder_singular_values",
@@ -24,4 +25,5 @@ from .exact import (
     singular_values,
 )
 from .hutchinson import HUTCHINSON_KINDS, sample_hutchinson
+from .replay import UnsupportedOperationError
 from .surrogate import SurrogateOutput, surrogate

@@ -36,7 +36,8 @@ class FIFConfig(BaseAEConfig):
         latent_distribution (str): 'normal' or 'student_t' (independent coordinates).
         student_t_df (float): Degrees of freedom of 'student_t'. Default: 5.
         jacobian_at, gradient_to, trace_space, mode: The choices of appendix D, see
-            :func:`~pythae_fif.volume_change.surrogate`.
+            :func:`~pythae_fif.volume_change.surrogate`. Networks with operations that 'replay' does
+            not know are differentiated in mode 'backward' (``FIF.surrogate_mode`` tells).
         eval_nll_samples (int): Number of data points of an evaluation set whose exact
             log-likelihood enters the evaluation loss. Default: 256.
 
@@ -55,7 +56,7 @@ class FIFConfig(BaseAEConfig):
     jacobian_at: str = "data"
     gradient_to: str = "encoder"
     trace_space: str = "latent"
-    mode: str = "mixed"
+    mode: str = "replay"
     eval_nll_samples: int = 256
 
     @model_validator(mode="before")

@@ -17,11 +17,13 @@ from torch.distributions import Distribution, Independent, Normal, StudentT
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.volume_change import (
+    UnsupportedOperationError,
     decoder_log_volume,
     decoder_singular_values,
     sample_hutchinson,
     surrogate,
 )
+from pythae_fif.volume_change.replay import record
 from pythae_fif.volume_change.surrogate import differentiates_forward
 
 from .fif_config import FIFConfig
@@ -76,6 +78,7 @@ class FIF(BaseAE):
                 f"gradients for gradient_to={options[0]!r}, trace_space={options[1]!r}; use "
                 f"mode='backward'"
             )
+        self._surrogate_mode: str | None = None
 
     # ------------------------------------------------------------------ the loss
 
@@ -131,7 +134,7 @@ class FIF(BaseAE):
             jacobian_at=config.jacobian_at,
             gradient_to=config.gradient_to,
             trace_space=config.trace_space,
-            mode=config.mode,
+            mode=self._resolve_mode(x),
         )
         recon_loss = _squared_error(x_hat, x)
         nll_loss = -self.latent_distribution(z).log_prob(z) + volume
@@ -143,6 +146,32 @@ class FIF(BaseAE):
             recon_x=x_hat,
             z=z,
         )
+
+    @property
+    def surrogate_mode(self) -> str | None:
+        """The mode that the surrogate is differentiated in; None before the first training step.
+
+        It is the configuration's, or 'backward' where that is 'replay' and a network has an
+        operation that cannot be replayed.
+        """
+        return self._surrogate_mode
+
+    def _resolve_mode(self, x: Tensor) -> str:
+        if self._surrogate_mode is None:
+            self._surrogate_mode = self.model_config.mode
+            if self.model_config.mode == "replay" and not self._can_be_replayed(x[:1]):
+                self._surrogate_mode = "backward"
+        return self._surrogate_mode
+
+    def _can_be_replayed(self, x: Tensor) -> bool:
+        """A dry run in evaluation mode: failing in training would move BatchNorm twice."""
+        try:
+            self._in_evaluation_mode(
+                lambda: record(self._decode, record(self._encode, x).value).value
+            )
+        except UnsupportedOperationError:
+            return False
+        return True
 
     def beta(self, epoch: int | None = None) -> float:
         """The reconstruction weight of an epoch (counted from 1), or the final one."""
