@@ -271,17 +271,18 @@ def test_replay_passes_once_through_batch_norm():
 
 
 @pytest.mark.parametrize(
-    "net, message",
+    "build, message",
     [
-        (nn.Sequential(nn.Linear(D, d), nn.Hardtanh()), "hardtanh has no replay rule"),
-        (nn.Sequential(nn.Linear(D, d), nn.ReLU(inplace=True)), "relu has no replay rule"),
-        (lambda x: (x @ torch.ones(D, d)).softmax(1), "softmax has no replay rule"),
-        (lambda x: torch.ones(d, D) @ x.T, "has no replay rule"),
-        (lambda x: torch.ones(len(x), d), "no recorded operation leads"),
-        (torch.jit.script(nn.Linear(D, d)), "no recorded operation leads"),
+        (lambda: nn.Sequential(nn.Linear(D, d), nn.Hardtanh()), "hardtanh has no replay rule"),
+        (lambda: nn.Sequential(nn.Linear(D, d), nn.ReLU(inplace=True)), "relu has no replay rule"),
+        (lambda: lambda x: (x @ torch.ones(D, d)).softmax(1), "softmax has no replay rule"),
+        (lambda: lambda x: torch.ones(d, D) @ x.T, "has no replay rule"),
+        (lambda: lambda x: torch.ones(len(x), d), "no recorded operation leads"),
+        (lambda: torch.jit.script(nn.Linear(D, d)), "no recorded operation leads"),
     ],
 )
-def test_replay_refuses_what_it_does_not_know(net, message):
+def test_replay_refuses_what_it_does_not_know(build, message):
+    net = build()
     with pytest.raises(UnsupportedOperationError, match=message):
         surrogate(net, mlp(d, D), torch.randn(B, D), sample_hutchinson(B, d), mode="replay")
 

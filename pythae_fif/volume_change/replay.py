@@ -250,7 +250,7 @@ def _product(step: Step, tangent_of: TangentOf) -> Tensor:
 
 
 def _quotient(step: Step, tangent_of: TangentOf) -> Tensor:
-    a, b = step.args[:2]
+    b = step.args[1]
     if tangent_of(b) is not None:
         raise UnsupportedOperationError("division by something that depends on the input")
     return _of_input(step, tangent_of) / b

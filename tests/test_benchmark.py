@@ -1,0 +1,672 @@
+"""The benchmark's parts: configuration, plan, store, selection, one run, and the engine."""
+
+import builtins
+import dataclasses
+import io
+import json
+import math
+import multiprocessing
+import os
+import random
+import signal
+import statistics
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from pythae.models import AE
+from rich.console import Console
+
+import pythae_fif.benchmark.run as run_module
+from pythae_fif.benchmark import RunSpec, Store, execute, expand, load_experiment, select
+from pythae_fif.benchmark.config import configs_dir, load_model_entry, names_in
+from pythae_fif.benchmark.display import Display
+from pythae_fif.benchmark.engine import Outcome, Slot, run_all, slots_of_this_machine
+from pythae_fif.benchmark.run import build_model, load_splits, provenance, sheet, training_config
+from pythae_fif.benchmark.samplers import embed, generate
+from pythae_fif.benchmark.store import read_json
+from pythae_fif.errors import ConfigError, FIFError, NonFiniteError, StoreError
+
+PROFILE = {
+    "note": "a test", "epochs": 1, "batch_size": 50, "learning_rate": 1e-3, "num_samples": 20,
+    "train_size": 60, "val_size": 20, "test_size": 20, "configurations": 2,
+}  # fmt: skip
+ENVIRONMENT = {"data_root": None, "data": None, "offline": True, "skip_undecodable": False}
+
+
+def tiny(tmp_path: Path, flags: dict | None = None, **profile):
+    """An experiment on the digits that takes no time, and its splits."""
+    content = {"profile": "tiny", "profiles": {"tiny": {**PROFILE, **profile}},
+               "extractor": "pixels", "models": ["ae"], "samplers": ["normal"]}  # fmt: skip
+    file = tmp_path / "tiny.yaml"
+    file.write_text(yaml.safe_dump(content))
+    experiment = load_experiment("digits", file, flags or {})
+    return experiment, load_splits(experiment, ENVIRONMENT, vars(experiment.settings))
+
+
+def spec_of(**changes) -> RunSpec:
+    base = RunSpec(
+        dataset="digits", arch="convnet", model="fif",
+        parameters={"beta": 10.0, "hutchinson_samples": 1},
+        varied=("beta", "hutchinson_samples"), latent_dim=8, image_size=None, seed=0,
+        extractor="pixels", samplers=("normal", "gmm"), profile="tiny",
+        settings=dict(PROFILE), data_hash="0123456789abcdef",
+    )  # fmt: skip
+    return dataclasses.replace(base, **changes)
+
+
+def record_of(spec: RunSpec, distances: dict[str, tuple[float, float]] | None = None) -> dict:
+    """A record with given (validation, test) distances of each sampler."""
+    distances = distances or {}
+    return {
+        "schema": 1,
+        "run_id": spec.run_id,
+        "scores": {
+            sampler: {
+                "frechet": dict(zip(("val", "test"), distances.get(sampler, (1, 2)), strict=True)),
+                "score": None,
+            }
+            for sampler in spec.samplers
+        },
+        "reconstruction_mse": {"val": 0.1, "test": 0.2},
+        "training": {"seconds": 3.0},
+        "parameters": 7,
+        "data": {},
+        "provenance": {},
+    }
+
+
+class TestConfig:
+    @pytest.mark.parametrize("name", names_in())
+    def test_every_data_set_loads_with_each_profile(self, name):
+        for profile in load_experiment(name, None, {}).profiles:
+            assert load_experiment(name, None, {"profile": profile}).settings.epochs >= 1
+
+    @pytest.mark.parametrize("name", names_in("models"))
+    def test_every_model_builds_and_has_a_training_configuration(self, name):
+        entry = load_model_entry(name)
+        for parameters in entry.configurations():
+            spec = spec_of(model=name, parameters={**entry.fixed, **parameters})
+            spec.settings.update(plateau_factor=0.5, plateau_patience=10)
+            model = build_model(spec, (1, 8, 8))
+            assert model.latent_dim == 8
+            for key, value in parameters.items():
+                assert getattr(model.model_config, key) == value
+            assert training_config(spec).num_epochs == 1
+
+    def test_fif_grid_is_the_paper_s(self):
+        grid = load_model_entry("fif").configurations()
+        assert {(g["beta"], g["hutchinson_samples"]) for g in grid} == {
+            (beta, k) for beta in (5, 10, 15, 20, 25) for k in (1, 2)
+        }
+
+    def test_file_equals_flags(self, tmp_path):
+        values = {"arch": "resnet", "latent_dim": 5, "models": ["fif", "vae"], "seeds": [1, 2],
+                  "beta": [3.0, 0.5], "hutchinson_samples": [2], "samplers": ["maf"],
+                  "extractor": "pixels"}  # fmt: skip
+        file = tmp_path / "own.yaml"
+        file.write_text(yaml.safe_dump(values))
+        assert load_experiment("digits", file, {}) == load_experiment("digits", None, values)
+
+    def test_flags_go_over_the_file_and_none_is_not_given(self, tmp_path):
+        file = tmp_path / "own.yaml"
+        file.write_text("latent_dim: 5\nseeds: [3]\n")
+        experiment = load_experiment("digits", file, {"latent_dim": 6, "seeds": None})
+        assert (experiment.latent_dim, experiment.seeds) == (6, [3])
+
+    def test_all_models(self):
+        assert load_experiment("digits", None, {"models": ["all"]}).models == names_in("models")
+
+    @pytest.mark.parametrize(
+        ("text", "parts"),
+        [
+            ("latent_dims: 3", ["own.yaml", "'latent_dims'", "did you mean 'latent_dim'"]),
+            ("profiles: {quick: {epoch: 3}}", ["own.yaml", "quick", "'epoch'", "mean 'epochs'"]),
+            ("profiles: {quick: {epochs: 3}}", ["own.yaml", "quick", "'note' is missing"]),
+            ("profiles: 3", ["own.yaml", "profiles", "mapping", "3"]),
+            ("profiles: {quick: 3}", ["own.yaml", "quick", "mapping"]),
+            ("1: 2", ["own.yaml", "unknown key 1"]),
+            ("latent_dim: 2.5", ["own.yaml", "latent_dim", "int", "2.5"]),
+            ("latent_dim: .nan", ["own.yaml", "latent_dim", "int", "nan"]),
+            ("latent_dim: .inf", ["own.yaml", "latent_dim", "int", "inf"]),
+            ("latent_dim: true", ["own.yaml", "latent_dim", "int", "True"]),
+            ("latent_dim: 0", ["own.yaml", "latent_dim 0", "at least 1"]),
+            ("image_size: 0", ["own.yaml", "image_size 0", "at least 1"]),
+            ("models: fif", ["own.yaml", "models", "list", "'fif'"]),
+            ("models: [fi]", ["own.yaml", "models 'fi'", "did you mean 'fif'"]),
+            ("models: []", ["own.yaml", "models", "at least one"]),
+            ("seeds: [1, 1]", ["own.yaml", "seeds", "none twice"]),
+            ("seeds: [-1]", ["own.yaml", "seeds -1", "at least 0"]),
+            ("arch: convnt", ["own.yaml", "arch 'convnt'", "did you mean 'convnet'"]),
+            ("extractor: pixel", ["own.yaml", "extractor 'pixel'", "did you mean 'pixels'"]),
+            ("samplers: [normale]", ["own.yaml", "'normale'", "did you mean 'normal'"]),
+            ("profile: quic", ["own.yaml", "profile 'quic'", "did you mean 'quick'"]),
+            ("dataset: mnist", ["own.yaml", "'mnist'", "'digits'"]),
+            ("beta: [3]\nmodels: [ae]", ["own.yaml", "beta [3.0]", "model fif"]),
+            ("- a", ["own.yaml", "mapping"]),
+            ("", ["own.yaml", "mapping"]),
+            ("a: [", ["own.yaml", "not YAML"]),
+        ],
+    )
+    def test_bad_file_is_one_line_that_says_where_and_what(self, tmp_path, text, parts):
+        file = tmp_path / "own.yaml"
+        file.write_text(text)
+        with pytest.raises(ConfigError) as error:
+            load_experiment("digits", file, {})
+        message = str(error.value)
+        assert "\n" not in message
+        for part in parts:
+            assert part in message
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("epochs", 0), ("batch_size", 0), ("num_samples", 9), ("train_size", 9),
+            ("val_size", 0), ("test_size", -1), ("configurations", 0), ("learning_rate", 0.0),
+            ("learning_rate", math.nan), ("plateau_factor", 1.0), ("plateau_patience", -1),
+        ],
+    )  # fmt: skip
+    def test_profile_values_out_of_range(self, tmp_path, key, value):
+        with pytest.raises(ConfigError, match=f"profile 'tiny': {key}={value}"):
+            tiny(tmp_path, **{key: value})
+
+    def test_own_profile_is_added_to_those_of_the_data_set(self, tmp_path):
+        experiment, _ = tiny(tmp_path)
+        assert set(experiment.profiles) == {"quick", "tiny"}
+
+    def test_model_file_with_a_class_that_is_not_there(self, tmp_path, monkeypatch):
+        (tmp_path / "models").mkdir()
+        good = yaml.safe_load((configs_dir() / "models" / "ae.yaml").read_text())
+        bad = {**good, "model": "pythae.models.AEE"}
+        (tmp_path / "models" / "ae.yaml").write_text(yaml.safe_dump(bad))
+        monkeypatch.setattr("pythae_fif.benchmark.config.configs_dir", lambda: tmp_path)
+        with pytest.raises(ConfigError, match=r"ae\.yaml: model: cannot import 'pythae.models.AEE"):
+            load_model_entry("ae")
+
+    def test_configs_of_a_wheel_lie_inside_the_package(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("pythae_fif.__file__", str(tmp_path / "pythae_fif" / "__init__.py"))
+        assert configs_dir() == tmp_path / "pythae_fif" / "configs"
+
+
+class TestPlan:
+    def test_order_overrides_and_seeds(self, tmp_path):
+        flags = {"models": ["ae", "fif"], "beta": [3.0, 1.0, 2.0], "seeds": [4, 5]}
+        plan = expand(*tiny(tmp_path, flags, configurations=1))
+        assert [s.model for s in plan] == ["ae"] * 2 + ["fif"] * 12
+        assert [s.seed for s in plan[:4]] == [4, 5, 4, 5]
+        # A grid that was asked for is not cut by the profile.
+        assert [s.parameters["beta"] for s in plan[2::4]] == [3.0, 1.0, 2.0]
+        assert len({s.run_id for s in plan}) == len(plan)
+
+    def test_profile_cuts_the_grid(self, tmp_path):
+        plan = expand(*tiny(tmp_path, {"models": ["fif"]}, configurations=3))
+        assert [s.configuration for s in plan] == [
+            "beta=10, hutchinson_samples=1",
+            "beta=10, hutchinson_samples=2",
+            "beta=5, hutchinson_samples=1",
+        ]
+
+    @pytest.mark.parametrize(
+        ("flags", "part"),
+        [
+            ({"beta": [-1.0]}, "beta=-1.0"),
+            ({"beta": [math.nan]}, "beta=nan"),
+            ({"hutchinson_samples": [99]}, "hutchinson_samples=99: at most latent_dim=8"),
+            ({"hutchinson_samples": [0]}, "hutchinson_samples=0: at least 1"),
+        ],
+    )
+    def test_grid_values_out_of_range(self, tmp_path, flags, part):
+        with pytest.raises(ConfigError) as error:
+            expand(*tiny(tmp_path, {"models": ["fif"], **flags}))
+        assert "--beta/--hutchinson-samples" in str(error.value)
+        assert part in str(error.value)
+        assert "\n" not in str(error.value)
+
+    def test_architecture_that_is_not_defined_for_the_images(self, tmp_path):
+        experiment, splits = tiny(tmp_path)
+        with pytest.raises(ConfigError, match=r"fif_convnet.*\(1, 8, 8\)"):
+            expand(dataclasses.replace(experiment, arch="fif_convnet"), splits)
+
+    CHANGED = {
+        "dataset": "mnist", "arch": "resnet", "model": "vae",
+        "parameters": {"beta": 10.5, "hutchinson_samples": 1}, "varied": ("beta",),
+        "latent_dim": 9, "image_size": 64, "seed": 1, "extractor": "classifier",
+        "samplers": ("gmm", "normal"), "profile": "other", "data_hash": "0123456789abcdee",
+        "settings": {**PROFILE, "epochs": 2},
+    }  # fmt: skip
+
+    @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(RunSpec)])
+    def test_run_id_changes_with_every_field(self, field):
+        assert spec_of(**{field: self.CHANGED[field]}).run_id != spec_of().run_id
+
+    @given(
+        key=st.sampled_from([key for key in PROFILE if key != "note"]),
+        change=st.integers(1, 1000),
+    )
+    def test_run_id_changes_with_every_setting(self, key, change):
+        changed = spec_of(settings={**PROFILE, key: PROFILE[key] + change})
+        assert changed.run_id != spec_of().run_id
+
+    @given(st.text())
+    def test_run_id_does_not_change_with_the_note(self, note):
+        assert spec_of(settings={**PROFILE, "note": note}).run_id == spec_of().run_id
+
+    @given(st.floats(0, 1e6), st.floats(0, 1e6))
+    def test_run_id_tells_values_apart(self, one, other):
+        ids = [spec_of(parameters={"beta": b}, varied=("beta",)).run_id for b in (one, other)]
+        assert (ids[0] == ids[1]) == (one == other)
+
+    @given(
+        parameters=st.dictionaries(
+            st.text("abc_", min_size=1),
+            st.one_of(st.integers(-9, 9), st.floats(allow_nan=False), st.text(), st.booleans()),
+        ),
+        note=st.text(st.characters(exclude_categories=["Cs", "Cc"])),
+    )
+    @settings(max_examples=40)
+    def test_round_trip_through_the_run_folder(self, tmp_path_factory, parameters, note):
+        spec = spec_of(
+            parameters=parameters,
+            varied=tuple(parameters),
+            settings={**PROFILE, "note": note},
+        )
+        ids = set()
+        for folder in ("one", "other"):
+            environment = {**ENVIRONMENT, "data_root": folder}
+            root = tmp_path_factory.getbasetemp() / "round-trip" / folder
+            run_dir = Store(root).prepare(spec, environment)
+            read = RunSpec.from_dict(yaml.safe_load((run_dir / "config.yaml").read_text())["spec"])
+            assert read == spec
+            assert read_json(run_dir / "environment.json") == environment
+            ids.add(read.run_id)
+        assert ids == {spec.run_id} == {run_dir.name}
+
+
+class TestStore:
+    @pytest.fixture
+    def stored(self, tmp_path):
+        """A store, a specification and the file of its record."""
+        store, spec = Store(tmp_path / "results"), spec_of()
+        path = store.prepare(spec, ENVIRONMENT) / "result.json"
+        path.write_text(json.dumps(record_of(spec)))
+        return store, spec, path
+
+    def test_whole_record(self, stored):
+        store, spec, path = stored
+        assert store.record(spec) == record_of(spec)
+        assert path.exists()
+        assert store.record(spec_of(seed=1)) is None
+
+    @staticmethod
+    def _with(*path, value):
+        def damage(text: str) -> str:
+            record = inner = json.loads(text)
+            for key in path[:-1]:
+                inner = inner[key]
+            if value is ...:
+                del inner[path[-1]]
+            else:
+                inner[path[-1]] = value
+            return json.dumps(record)
+
+        return damage
+
+    DAMAGES = {
+        "empty": lambda text: "",
+        "truncated": lambda text: text[: len(text) // 2],
+        "binary": lambda text: "\x00" * len(text),
+        "list": lambda text: "[1]",
+        "number": lambda text: "3",
+        "schema": _with("schema", value=0),
+        "no schema": _with("schema", value=...),
+        "run id": _with("run_id", value="0" * 12),
+        "no scores": _with("scores", value=...),
+        "scores of a number": _with("scores", value=3),
+        "one sampler": _with("scores", "gmm", value=...),
+        "one sampler more": _with("scores", "maf", value={}),
+        "distance as text": _with("scores", "gmm", "frechet", "val", value="1.5"),
+        "distance NaN": _with("scores", "gmm", "frechet", "test", value=math.nan),
+        "distance null": _with("scores", "normal", "frechet", "test", value=None),
+        "no test distance": _with("scores", "normal", "frechet", "test", value=...),
+        "no error": _with("reconstruction_mse", "test", value=...),
+        "no seconds": _with("training", value={}),
+        "no provenance": _with("provenance", value=...),
+    }
+
+    @pytest.mark.parametrize("damage", DAMAGES)
+    def test_damaged_record_is_set_aside_whole(self, stored, caplog, damage):
+        store, spec, path = stored
+        text = self.DAMAGES[damage](path.read_text())
+        path.write_text(text)
+        assert store.record(spec) is None
+        assert not path.exists()
+        assert path.with_name("result.json.corrupt").read_text() == text
+        assert str(path) in caplog.text
+        assert "result.json.corrupt" in caplog.text
+
+    def test_nothing_that_was_set_aside_is_lost(self, stored):
+        store, spec, path = stored
+        for text in ("a", "b", "c"):
+            path.write_text(text)
+            assert store.record(spec) is None
+        kept = {file.read_text() for file in path.parent.glob("result.json.corrupt*")}
+        assert kept == {"a", "b", "c"}
+
+    @given(st.data())
+    @settings(max_examples=40)
+    def test_cut_off_anywhere(self, tmp_path_factory, data):
+        store, spec = Store(tmp_path_factory.getbasetemp() / "cut"), spec_of()
+        text = json.dumps(record_of(spec))
+        path = store.prepare(spec, ENVIRONMENT) / "result.json"
+        path.write_text(text[: data.draw(st.integers(0, len(text) - 1))])
+        assert store.record(spec) is None
+
+    def test_folder_below_a_file(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(StoreError, match=r"file/results cannot be written.*--results"):
+            Store(tmp_path / "file" / "results")
+
+    def test_prepare_forgets_the_state_but_counts_the_attempts(self, tmp_path):
+        store, spec = Store(tmp_path), spec_of()
+        status = store.prepare(spec, ENVIRONMENT) / "status.json"
+        status.write_text('{"state": "failed", "attempt": 3, "error": "old"}')
+        store.prepare(spec, ENVIRONMENT)
+        assert read_json(status) == {"state": "waiting", "attempt": 3}
+
+
+def grid_results(distances: np.ndarray) -> list:
+    """Results of (configuration, seed, sampler, val/test) distances."""
+    results = []
+    for index, by_seed in enumerate(distances):
+        for seed, values in enumerate(by_seed):
+            spec = spec_of(parameters={"beta": float(index)}, varied=("beta",), seed=seed)
+            pairs = {
+                s: (float(v), float(t)) for s, (v, t) in zip(spec.samplers, values, strict=True)
+            }
+            results.append((spec, record_of(spec, pairs)))
+    return results
+
+
+class TestSelection:
+    shapes = st.tuples(st.integers(1, 5), st.integers(1, 3))
+
+    @given(shapes, st.integers(0, 2**32 - 1))
+    def test_lowest_mean_validation_distance_of_each_sampler(self, shape, seed):
+        distances = np.random.default_rng(seed).uniform(1, 100, (*shape, 2, 2))
+        choices = select(grid_results(distances))
+        assert [choice.sampler for choice in choices] == ["normal", "gmm"]
+        for index, choice in enumerate(choices):
+            best = distances[:, :, index, 0].mean(axis=1).argmin()
+            tests = distances[best, :, index, 1].tolist()
+            assert choice.spec.parameters == {"beta": float(best)}
+            assert choice.candidates == shape[0]
+            assert choice.mean("frechet", "test") == pytest.approx(statistics.fmean(tests))
+            std = choice.std("frechet", "test")
+            if shape[1] == 1:
+                assert std is None
+            else:
+                assert std == pytest.approx(statistics.stdev(tests))
+
+    @given(shapes, st.integers(0, 2**32 - 1))
+    def test_test_scores_choose_nothing(self, shape, seed):
+        generator = np.random.default_rng(seed)
+        distances = generator.uniform(1, 100, (*shape, 2, 2))
+        permuted = distances.copy()
+        tests = permuted[..., 1].ravel()
+        generator.shuffle(tests)
+        permuted[..., 1] = tests.reshape(permuted.shape[:-1])
+        one, other = (
+            [[spec for spec, _ in c.results] for c in select(grid_results(d))]
+            for d in (distances, permuted)
+        )
+        assert one == other
+
+    @given(shapes, st.integers(0, 2**32 - 1))
+    def test_order_of_the_results_chooses_nothing(self, shape, seed):
+        results = grid_results(np.random.default_rng(seed).uniform(1, 100, (*shape, 2, 2)))
+        shuffled = random.Random(seed).sample(results, len(results))
+        one, other = ({c.sampler: c.spec.parameters for c in select(r)} for r in (results, shuffled))
+        assert one == other
+
+    def test_a_configuration_that_failed_with_a_seed_does_not_win_by_the_others(self):
+        distances = np.full((2, 2, 2, 2), 5.0)
+        distances[1, 0] = 1.0
+        results = grid_results(distances)[:-1]
+        assert {c.spec.parameters["beta"] for c in select(results)} == {0.0}
+        assert {c.candidates for c in select(results)} == {1}
+
+    def test_no_score_is_none(self):
+        (choice, _) = select(grid_results(np.ones((1, 1, 2, 2))))
+        assert choice.mean("score", "mean") is None
+
+
+class TestSamplers:
+    @pytest.fixture(scope="class")
+    def model(self) -> AE:
+        torch.manual_seed(0)
+        return build_model(spec_of(model="ae", parameters={}, latent_dim=4), (1, 8, 8))
+
+    @pytest.fixture(scope="class")
+    def images(self) -> np.ndarray:
+        return np.random.default_rng(0).integers(0, 256, (70, 1, 8, 8), dtype=np.uint8)
+
+    @pytest.mark.parametrize("name", ["normal", "gmm", "maf", "iaf"])
+    def test_seeded_samples_of_the_data_s_shape(self, model, images, name, monkeypatch):
+        monkeypatch.setattr("pythae_fif.benchmark.samplers.FLOW_EPOCHS", 1)
+        codes = embed(model, images)
+        assert codes.shape == (70, 4)
+        one, same, other = (
+            generate(name, model, codes, images, num_samples=30, seed=seed) for seed in (1, 1, 2)
+        )
+        assert one.shape == (30, 1, 8, 8)
+        assert one.min() >= 0 and one.max() <= 1
+        assert torch.equal(one, same)
+        assert not torch.equal(one, other)
+
+    def test_mixture_samples_are_not_grouped_by_component(self, model, images):
+        codes = torch.cat([torch.full((40, 4), -50.0), torch.full((40, 4), 50.0)])
+        codes = codes + torch.randn(codes.shape, generator=torch.Generator().manual_seed(0))
+        samples = generate("gmm", model, codes, images, num_samples=100, seed=0).flatten(1)
+        far = (samples - samples[0]).norm(dim=1) > (samples - samples[0]).norm(dim=1).max() / 2
+        assert (far[1:] != far[:-1]).sum() > 20
+
+    @given(st.integers(1, 64), st.integers(4, 9), st.integers(4, 9), st.sampled_from([1, 3]))
+    def test_sheet_of_any_size(self, count, height, width, channels):
+        samples = torch.rand(count, channels, height, width)
+        grid = sheet(samples)
+        assert grid.shape == (8 * height, 8 * width, channels)
+        row, column = divmod(count - 1, 8)
+        last = grid[row * height : (row + 1) * height, column * width : (column + 1) * width]
+        expected = (samples[-1] * 255).round().byte().permute(1, 2, 0)
+        assert (last == expected.numpy()).all()
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """Makes run folders of a tiny plan: prepared(flags, **profile) -> store, plan, folders."""
+
+    def prepare(flags: dict | None = None, **profile):
+        store = Store(tmp_path / "results")
+        plan = expand(*tiny(tmp_path, flags, **profile))
+        return store, plan, [store.prepare(spec, ENVIRONMENT) for spec in plan]
+
+    return prepare
+
+
+class TestExecute:
+    def test_leaves_a_whole_record_and_all_files(self, prepared):
+        store, (spec,), (run_dir,) = prepared({"samplers": ["normal", "gmm"]})
+        record = execute(run_dir)
+        assert store.record(spec) == json.loads(json.dumps(record))
+        assert read_json(run_dir / "status.json")["state"] == "finished"
+        assert {"config.yaml", "model", "result.json", "samples.png", "train_log.jsonl"} <= {
+            path.name for path in run_dir.iterdir()
+        }
+        assert Image.open(run_dir / "samples.png").size == (2 * 64, 64)
+        assert record["data"]["sizes"] == {"train": 60, "val": 20, "test": 20}
+        for scores in record["scores"].values():
+            assert scores["num_samples"] == 20
+            assert scores["frechet"]["val"] > 0
+
+    def test_same_specification_same_numbers(self, prepared):
+        _, _, (run_dir,) = prepared({"models": ["fif"], "beta": [5.0], "hutchinson_samples": [1]})
+        assert execute(run_dir)["scores"] == execute(run_dir)["scores"]
+
+    def test_failure_keeps_its_traceback(self, prepared, monkeypatch):
+        class Broken(AE):
+            def forward(self, *_, **__):
+                raise ValueError("broken on purpose\nsecond line")
+
+        imported = run_module.import_class
+        monkeypatch.setattr(
+            run_module,
+            "import_class",
+            lambda path, where: Broken if path == "pythae.models.AE" else imported(path, where),
+        )
+        _, _, (run_dir,) = prepared()
+        with pytest.raises(ValueError, match="broken"):
+            execute(run_dir)
+        status = read_json(run_dir / "status.json")
+        assert status["state"] == "failed"
+        assert status["error"] == "ValueError: broken on purpose"
+        assert "in forward" in status["traceback"]
+        assert not (run_dir / "result.json").exists()
+
+    def test_loss_that_is_not_finite(self, prepared):
+        _, _, (run_dir,) = prepared({"models": ["fif"], "beta": [1e39], "hutchinson_samples": [1]})
+        with pytest.raises(NonFiniteError):
+            execute(run_dir)
+        assert "epoch 1" in read_json(run_dir / "status.json")["error"]
+
+    def test_data_that_changed_since_the_plan(self, tmp_path):
+        (spec,) = expand(*tiny(tmp_path))
+        spec = dataclasses.replace(spec, data_hash="0" * 16)
+        run_dir = Store(tmp_path).prepare(spec, ENVIRONMENT)
+        with pytest.raises(FIFError, match="digits changed since the plan"):
+            execute(run_dir)
+
+    def test_machine_without_the_resource_module(self, monkeypatch):
+        assert provenance("cpu", 0.0)["peak_memory_mb"] > 10
+        real = builtins.__import__
+
+        def without(name, *args, **kwargs):
+            if name == "resource":
+                raise ImportError(name)
+            return real(name, *args, **kwargs)
+
+        monkeypatch.setattr(builtins, "__import__", without)
+        assert provenance("cpu", 0.0)["peak_memory_mb"] is None
+
+
+class TestEngine:
+    SLOTS = [Slot("cpu", 1)] * 2
+
+    def test_slots(self):
+        slots = slots_of_this_machine()
+        assert slots and all(slot.threads >= 1 or slot.device != "cpu" for slot in slots)
+
+    def test_failed_and_killed_runs_cost_only_themselves(self, prepared):
+        store, plan, run_dirs = prepared(
+            {"models": ["fif"], "beta": [1e39, 5.0, 6.0], "hutchinson_samples": [1]}
+        )
+        not_finite, killed, good = run_dirs
+        pid: list[int] = []
+
+        def kill(running, outcomes):
+            if running.get(killed, {}).get("state") == "running" and not pid:
+                pid.extend(_process_of(killed))
+                os.kill(pid[0], signal.SIGKILL)
+
+        with _stopped_at_start(killed):
+            outcomes = {o.run_dir: o for o in run_all(run_dirs, self.SLOTS, kill)}
+        assert outcomes[good] == Outcome(good, "finished")
+        assert outcomes[not_finite].state == outcomes[killed].state == "failed"
+        assert "epoch 1" in outcomes[not_finite].error
+        assert "SIGKILL" in outcomes[killed].error
+        assert "NonFiniteError" in read_json(not_finite / "status.json")["traceback"]
+        assert read_json(killed / "status.json")["error"] == "the process ended by SIGKILL"
+
+        # Again: what failed is tried again, as attempt 2.
+        todo = [spec for spec in plan if store.record(spec) is None]
+        again = run_all([store.prepare(spec, ENVIRONMENT) for spec in todo], self.SLOTS, _ignore)
+        assert {o.run_dir: o.state for o in again} == {not_finite: "failed", killed: "finished"}
+        assert read_json(killed / "status.json")["attempt"] == 2
+
+    def test_interrupt_marks_runs_and_leaves_no_process(self, prepared):
+        _, _, run_dirs = prepared({"seeds": [0, 1, 2]}, epochs=100_000)
+
+        def interrupt(running, outcomes):
+            if len([s for s in running.values() if s.get("stage") == "training"]) == 2:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run_all(run_dirs, self.SLOTS, interrupt)
+        assert [read_json(d / "status.json")["state"] for d in run_dirs] == [
+            "interrupted",
+            "interrupted",
+            "waiting",
+        ]
+        assert not multiprocessing.active_children()
+
+    def test_interrupt_while_a_process_starts_is_not_lost(self, prepared, monkeypatch):
+        _, _, run_dirs = prepared()
+        method = multiprocessing.get_context("forkserver").Process
+        start = method.start
+
+        def interrupted_start(process):
+            os.kill(os.getpid(), signal.SIGINT)
+            start(process)
+
+        monkeypatch.setattr(method, "start", interrupted_start)
+        with pytest.raises(KeyboardInterrupt):
+            run_all(run_dirs, self.SLOTS, _ignore)
+        assert not multiprocessing.active_children()
+        assert read_json(run_dirs[0] / "status.json")["state"] == "interrupted"
+
+
+class TestDisplay:
+    RUNS = {Path("a"): "fif beta=1", Path("b"): "ae –"}
+    OUTCOMES = [Outcome(Path("a"), "finished"), Outcome(Path("b"), "failed", "[boom] it broke")]
+
+    def _shown(self, **options) -> str:
+        file = io.StringIO()
+        console = Console(file=file, width=80, **options)
+        with Display(console).runs(self.RUNS, done=3) as on_change:
+            on_change({Path("b"): {"stage": "training", "progress": 0.5}}, self.OUTCOMES[:1])
+            on_change({}, self.OUTCOMES)
+        return file.getvalue()
+
+    def test_a_line_a_run_where_there_is_no_terminal(self):
+        assert self._shown() == (
+            "[1/2] finished fif beta=1\n[2/2] failed ae –: [boom] it broke\n"
+        )
+
+    def test_terminal_shows_stages_counts_and_errors(self):
+        text = self._shown(force_terminal=True, color_system=None)
+        for part in ("1 of 2 runs done", "3 kept from before", "ae –: training 50%", "1 failed",
+                     "failed ae –: [boom] it broke"):  # fmt: skip
+            assert part in text
+
+    def test_stage_on_a_terminal_and_elsewhere(self):
+        texts = []
+        for terminal in (True, False):
+            file = io.StringIO()
+            console = Console(file=file, width=80, force_terminal=terminal, color_system=None)
+            with Display(console).stage("loading faces") as progress:
+                progress(3, 10)
+            texts.append(file.getvalue())
+        assert "loading faces" in texts[0] and "3/10" in texts[0]
+        assert texts[1] == ""
+
+    def test_quiet_says_nothing(self):
+        file = io.StringIO()
+        display = Display(Console(file=file, force_terminal=True), quiet=True)
+        with display.runs(self.RUNS, done=0) as on_change, display.stage("x") as progress:
+            on_change({}, self.OUTCOMES)
+            progress(1, 2)
+        assert file.getvalue() == ""
