@@ -39,7 +39,7 @@ class FIFConfig(BaseAEConfig):
             :func:`~pythae_fif.volume_change.surrogate`. Networks with operations that 'replay' does
             not know are differentiated in mode 'backward' (``FIF.surrogate_mode`` tells).
         eval_nll_samples (int): Number of data points of an evaluation set whose exact
-            log-likelihood enters the evaluation loss. Default: 256.
+            log-likelihood enters the evaluation loss, always the same ones. Default: 64.
 
     Raises:
         ConfigError: An unknown key, named with the nearest valid one, or a value out of range.
@@ -57,7 +57,7 @@ class FIFConfig(BaseAEConfig):
     gradient_to: str = "encoder"
     trace_space: str = "latent"
     mode: str = "replay"
-    eval_nll_samples: int = 256
+    eval_nll_samples: int = 64
 
     @model_validator(mode="before")
     @classmethod
