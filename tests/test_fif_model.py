@@ -157,6 +157,12 @@ def test_evaluation_loss_is_meaningful_lazy_and_deterministic(grad):
         _ = out.nothing
 
 
+def test_a_diverged_model_has_a_loss_that_is_not_a_number():
+    fif = model().train()
+    next(fif.encoder.parameters()).data.fill_(math.nan)
+    assert math.isnan(fif(DatasetOutput(data=images())).loss.item())
+
+
 def test_evaluation_nll_is_spread_over_the_data_set():
     fif = model(eval_nll_samples=10).eval()
     counted = []

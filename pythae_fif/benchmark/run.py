@@ -107,7 +107,7 @@ def execute(run_dir: str | Path) -> dict[str, Any]:
 
 def _execute(run_dir: Path, status: "_Status") -> dict[str, Any]:
     started = time.time()
-    spec = RunSpec.from_dict(yaml.safe_load((run_dir / "config.yaml").read_text())["spec"])
+    spec = RunSpec.from_dict(yaml.safe_load((run_dir / "config.yaml").read_text("utf-8"))["spec"])
     environment = read_json(run_dir / "environment.json")
     status.write("running", "loading data", 0.0)
     splits = load_splits(spec, environment, spec.settings)

@@ -98,7 +98,7 @@ class Store:
             run_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"cannot make {run_dir}: {error.strerror}") from error
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(content, sort_keys=False)
         write_whole(run_dir / "config.yaml", lambda file: file.write(text.encode()))
         write_json(run_dir / "environment.json", environment)
         # A process that dies before its first word must not leave the state of an earlier attempt.
@@ -111,12 +111,12 @@ def _is_whole(record: Any, spec: RunSpec) -> bool:
     """Whether this is the record of a run, with every number that choices and tables need."""
     try:
         distances = [record["scores"][sampler]["frechet"] for sampler in spec.samplers]
-        numbers = [d[split] for d in (*distances, record["reconstruction_mse"]) for split in d]
+        errors = [*distances, record["reconstruction_mse"]]
+        numbers = [by_split[split] for by_split in errors for split in ("val", "test")]
         return (
             record["schema"] == SCHEMA
             and record["run_id"] == spec.run_id
             and set(record["scores"]) == set(spec.samplers)
-            and all(set(d) == {"val", "test"} for d in distances)
             and all(map(math.isfinite, [*numbers, record["training"]["seconds"]]))
             and {"parameters", "data", "provenance"} <= set(record)
         )

@@ -187,9 +187,9 @@ def _headings(report: Report) -> list[str]:
 
 def to_terminal(report: Report) -> Table:
     """The table for a terminal."""
-    table = Table(title=report.title, box=box.SIMPLE_HEAD, title_style="bold", pad_edge=False)
+    table = Table(title=report.title, title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     # Short headings: the notes say in full what FD and CS are.
-    headings = ["model", "", "FD test", "FD val", "CS", "MSE", "sec", "configuration"]
+    headings = ["model", "", "FD test", "FD val", "CS", "MSE", "sec", "chosen"]
     for index, heading in enumerate(headings):
         numeric = 2 <= index <= 6
         table.add_column(

@@ -188,11 +188,14 @@ class FIF(BaseAE):
     def latent_distribution(self, like: Tensor) -> Distribution:
         """p_Z with event shape (d,), on the device and with the type of ``like``."""
         zeros = torch.zeros(self.latent_dim, device=like.device, dtype=like.dtype)
+        # No validation: it costs a host synchronisation a call, and would turn the NaN of a
+        # diverged training into a message about arguments.
         if self.model_config.latent_distribution == "student_t":
-            base: Distribution = StudentT(self.model_config.student_t_df, zeros, zeros + 1)
+            df = self.model_config.student_t_df
+            base: Distribution = StudentT(df, zeros, zeros + 1, validate_args=False)
         else:
-            base = Normal(zeros, zeros + 1)
-        return Independent(base, 1)
+            base = Normal(zeros, zeros + 1, validate_args=False)
+        return Independent(base, 1, validate_args=False)
 
     def log_prob(self, x: Tensor) -> Tensor:
         r"""Exact log-likelihood on the manifold, in nats: eq. 2 at the projection of x.

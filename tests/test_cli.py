@@ -1,0 +1,424 @@
+"""The command line: what is printed and left behind, exit codes, and an interrupt from outside."""
+
+import csv
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from pythae_fif import cli
+from pythae_fif.benchmark import execute
+from pythae_fif.benchmark.config import configs_dir, names_in
+from pythae_fif.benchmark.engine import Outcome, slots_of_this_machine
+from pythae_fif.benchmark.store import read_json
+from pythae_fif.data import DATASETS
+
+pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
+
+ROOT = Path(__file__).resolve().parents[1]
+PROFILE = {
+    "note": "a test", "epochs": 1, "batch_size": 60, "learning_rate": 1e-3, "num_samples": 20,
+    "train_size": 60, "val_size": 20, "test_size": 20, "configurations": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def as_before():
+    """One thread, and afterwards the handlers and threads of before."""
+    handler, threads = signal.getsignal(signal.SIGTERM), torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Writes a configuration that takes no time: tiny(key=value, ...) -> its path."""
+
+    def write(profile: dict | None = None, **values) -> str:
+        content = {"profile": "tiny", "profiles": {"tiny": {**PROFILE, **(profile or {})}},
+                   "extractor": "pixels", "models": ["ae"], "samplers": ["normal"]}  # fmt: skip
+        path = tmp_path / "tiny.yaml"
+        path.write_text(yaml.safe_dump({**content, **values}))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def run(tmp_path, capsys, monkeypatch):
+    """Runs the program: run(*arguments) -> exit code, standard output, standard error.
+
+    The runs are executed in this process; `run.executed` counts them.
+    """
+
+    def run_all(run_dirs, slots, on_change):
+        outcomes = []
+        for run_dir in run_dirs:
+            call.executed += 1
+            try:
+                execute(run_dir)
+                outcomes.append(Outcome(run_dir, "finished"))
+            except Exception:
+                error = read_json(run_dir / "status.json")["error"]
+                outcomes.append(Outcome(run_dir, "failed", error))
+            on_change({}, outcomes)
+        return outcomes
+
+    def call(*arguments: str):
+        call.executed = 0
+        code = cli.main([*map(str, arguments), "--results", str(call.results)])
+        return (code, *capsys.readouterr())
+
+    call.results = tmp_path / "results"
+    monkeypatch.setattr(cli, "run_all", run_all)
+    monkeypatch.setenv("COLUMNS", "80")
+    return call
+
+
+class TestShowing:
+    def test_list(self, run):
+        code, out, err = run("--list")
+        assert (code, err) == (0, "")
+        for name in (*names_in("models"), *DATASETS, *cli.SAMPLERS, *cli.EXTRACTORS):
+            assert f"  {name} " in out
+        words = " ".join(out.split())
+        assert "AE; 1 configuration;" in words
+        assert "FIF; 10 configurations (beta 10, 5, 15, 20, 25; hutchinson_samples 1, 2)" in words
+        assert not run.results.exists()
+
+    def test_dry_run_shows_the_plan_and_leaves_nothing(self, run, tiny):
+        code, out, _ = run("--config", tiny(models=["fif", "ae"]), "--dry-run")
+        assert code == 0
+        assert "3 runs" in out
+        assert "beta=10, hutchinson_samples=2" in out
+        assert "60 training images of shape (1, 8, 8), 1 epochs" in " ".join(out.split())
+        assert not run.results.exists()
+
+    def test_default_is_the_digits(self, run):
+        code, out, _ = run("--dry-run")
+        assert code == 0
+        assert "digits, convnet, profile quick: 1,197 training images" in out
+
+    def test_help(self, capsys):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["--help"])
+        assert stop.value.code == 0
+        assert "130 interrupted" in capsys.readouterr().out
+
+
+class TestGrid:
+    def test_grid_then_the_same_again(self, run, tiny):
+        file = tiny(models=["fif", "ae"], samplers=["normal", "gmm"], seeds=[0, 1])
+        code, out, err = run("--config", file, "--arch", "convnet")
+        assert (code, run.executed) == (0, 6)
+        assert err == ""
+        assert "[6/6] finished ae –" in out
+        table = run.results / "tables" / "digits-convnet-tiny.md"
+        assert "| FIF | GMM |" in table.read_text()
+        assert "Made by `python run_benchmark.py --config tiny.yaml --arch convnet`" in (
+            table.read_text()
+        )
+        with open(table.with_suffix(".csv")) as lines:
+            rows = list(csv.DictReader(lines))
+        assert [(row["model"], row["sampler"]) for row in rows] == [
+            ("FIF", "N"), ("FIF", "GMM"), ("AE", "N"), ("AE", "GMM"),
+        ]  # fmt: skip
+        assert all(float(row["frechet_test_std"]) > 0 for row in rows)
+        picture = Image.open(run.results / "figures" / "digits-convnet-tiny-samples.png")
+        assert np.asarray(picture.convert("L")).std() > 20
+
+        before = {path: path.stat().st_mtime_ns for path in run.results.rglob("result.json")}
+        again, out_again, _ = run("--config", file, "--arch", "convnet")
+        assert (again, run.executed, len(before)) == (0, 0, 6)
+        assert out_again == out[out.index("   ") :]
+        assert before == {
+            path: path.stat().st_mtime_ns for path in run.results.rglob("result.json")
+        }
+
+    def test_table_comes_before_the_picture(self, run, tiny, monkeypatch, capsys):
+        def no_picture(*_):
+            raise OSError("no picture")
+
+        monkeypatch.setattr(cli, "sample_figure", no_picture)
+        code, out, err = run("--config", tiny())
+        assert code == 2
+        assert "AE" in out and "FD test" in out
+        assert err == "error: no picture\n"
+        assert (run.results / "tables" / "digits-convnet-tiny.md").exists()
+
+    def test_quiet_prints_the_table_alone(self, run, tiny):
+        code, out, _ = run("--config", tiny(), "--quiet")
+        assert code == 0
+        assert "[1/1]" not in out
+        assert "FD test" in out
+
+    def test_more_models_add_only_their_runs(self, run, tiny):
+        run("--config", tiny())
+        assert run.executed == 1
+        run("--config", tiny(models=["vae", "ae"]))
+        assert run.executed == 1
+
+    def test_failed_run_costs_itself_and_is_tried_again(self, run, tiny):
+        file = tiny(models=["fif", "ae"], beta=[1e39], hutchinson_samples=[1])
+        for attempt in (1, 2):
+            code, out, _ = run("--config", file)
+            assert (code, run.executed) == (1, 2 if attempt == 1 else 1)
+            assert "1 runs of the plan have no result" in out
+            (failed,) = (run.results / "runs/digits/convnet/fif").iterdir()
+            line = next(line for line in out.splitlines() if line.startswith("failed: "))
+            assert str(failed) in line
+            assert "epoch 1" in line
+            status = read_json(failed / "status.json")
+            assert status["attempt"] == attempt
+            assert "Traceback" in status["traceback"]
+
+    def test_nothing_but_failures(self, run, tiny):
+        code, out, _ = run("--config", tiny(models=["fif"], beta=[1e39], hutchinson_samples=[1]))
+        assert code == 1
+        assert "failed: " in out
+        assert not (run.results / "tables").exists()
+
+    def test_corrupt_record_is_set_aside_and_done_again(self, run, tiny, caplog):
+        file = tiny()
+        run("--config", file)
+        (record,) = run.results.rglob("result.json")
+        whole = read_json(record)["scores"]
+        record.write_text(record.read_text()[:100])
+        code, _, _ = run("--config", file)
+        assert (code, run.executed) == (0, 1)
+        assert "set aside as result.json.corrupt" in caplog.text
+        assert len(record.with_name("result.json.corrupt").read_text()) == 100
+        assert read_json(record)["scores"] == whole
+
+    def test_results_and_note_do_not_change_what_is_done(self, run, tiny, tmp_path):
+        run("--config", tiny())
+        (first,) = run.results.rglob("result.json")
+        run("--config", tiny({"note": "another"}), "--data-root", tmp_path, "--offline")
+        assert run.executed == 0
+        run.results = tmp_path / "elsewhere"
+        run("--config", tiny())
+        (second,) = run.results.rglob("result.json")
+        assert first.parent.name == second.parent.name
+
+
+class TestOwnImages:
+    @pytest.fixture
+    def folder(self, tmp_path) -> Path:
+        generator = np.random.default_rng(0)
+        folder = tmp_path / "images"
+        folder.mkdir()
+        for index in range(110):
+            pixels = generator.integers(0, 256, (12, 20, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{index:03}.png")
+        return folder
+
+    def test_folder(self, run, tiny, folder):
+        code, out, err = run("--dataset", "folder", "--data", folder, "--config", tiny(),
+                             "--image-size", "8")  # fmt: skip
+        assert (code, err) == (0, "")
+        assert "AE" in out
+        assert "folder images, 8x8" in " ".join(out.split())
+        text = (run.results / "tables" / "folder-resnet-tiny.md").read_text()
+        assert "--data images" in text
+        assert str(folder) not in text
+
+    def test_undecodable_image_is_named_and_can_be_skipped(self, run, tiny, folder):
+        (folder / "050.png").write_bytes(b"no image")
+        flags = ("--dataset", "folder", "--data", folder, "--config", tiny(), "--image-size", "8")
+        code, _, err = run(*flags)
+        assert code == 2
+        assert "1 of 110 images cannot be decoded" in err
+        assert "050.png" in err
+        code, out, _ = run(*flags, "--skip-undecodable")
+        assert code == 0
+        assert "1 undecodable images left out" in " ".join(out.split())
+
+    def test_npz_of_images_that_are_not_square(self, run, tiny, tmp_path):
+        file = tmp_path / "own.npz"
+        np.savez(file, data=np.random.default_rng(0).random((100, 3, 6, 11)))
+        config = tiny(dataset="npz", data=str(file), samplers=["normal", "gmm"])
+        code, out, _ = run("--config", config)
+        assert code == 0
+        (sheet,) = run.results.rglob("samples.png")
+        assert Image.open(sheet).size == (2 * 8 * 11, 8 * 6)
+        assert "npz own.npz, shuffled 80/10/10" in " ".join(out.split())
+
+    def test_npz_with_a_nan(self, run, tiny, tmp_path):
+        images = np.random.default_rng(0).random((100, 8, 8))
+        images[7, 0, 0] = np.nan
+        np.savez(tmp_path / "own.npz", data=images)
+        code, _, err = run("--dataset", "npz", "--data", tmp_path / "own.npz", "--config", tiny())
+        assert code == 2
+        assert "own.npz, key 'data': NaN or infinite values in 1 of 100" in err
+
+    def test_classifier_without_labels(self, run, tiny, tmp_path):
+        np.savez(tmp_path / "own.npz", data=np.arange(6400, dtype=np.uint8).reshape(100, 8, 8))
+        code, _, err = run("--dataset", "npz", "--data", tmp_path / "own.npz", "--config", tiny(),
+                           "--extractor", "classifier")  # fmt: skip
+        assert code == 2
+        assert "'classifier' needs class labels" in err
+        assert "pixels" in err
+        assert err.count("\n") == 1
+        assert run.executed == 0
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("arguments", "parts"),
+        [
+            (["--latent-dims", "3"], ["'--latent-dims'", "did you mean '--latent-dim'"]),
+            (["--latent-dims=3"], ["'--latent-dims'", "did you mean '--latent-dim'"]),
+            (["digits"], ["'digits'", "--dataset"]),
+            (["--latent-dim", "x"], ["--latent-dim", "int", "'x'"]),
+            (["--latent-dim", "0"], ["--latent-dim 0", "at least 1"]),
+            (["--models"], ["--models", "at least one"]),
+            (["--models", "fiff"], ["--models 'fiff'", "did you mean 'fif'", "vae"]),
+            (["--samplers", "gm"], ["--samplers 'gm'", "did you mean 'gmm'"]),
+            (["--dataset", "digit"], ["--dataset 'digit'", "did you mean 'digits'"]),
+            (["--arch", "resnt"], ["--arch 'resnt'", "did you mean 'resnet'"]),
+            (["--arch", "fif_convnet"], ["--arch 'fif_convnet'", "convnet, resnet"]),
+            (["--profile", "paper"], ["--profile 'paper'", "quick"]),
+            (["--extractor", "pixel"], ["--extractor 'pixel'", "did you mean 'pixels'"]),
+            (["--beta", "-1"], ["--beta", "beta=-1", "at least 0"]),
+            (["--beta", "3", "3"], ["--beta", "none twice"]),
+            (["--beta", "3", "--models", "ae"], ["--beta [3.0]", "fif"]),
+            (["--hutchinson-samples", "99"], ["--hutchinson-samples", "=99", "latent_dim=8"]),
+            (["--hutchinson-samples", "0"], ["--hutchinson-samples", "=0", "at least 1"]),
+            (["--image-size", "16"], ["image_size=16", "8x8"]),
+            (["--seeds", "-3"], ["--seeds -3", "at least 0"]),
+            (["--data", "here"], ["--data", "folder or npz"]),
+            (["--dataset", "folder"], ["--dataset folder", "--data PATH"]),
+            (["--dataset", "folder", "--data", "nowhere"], ["nowhere", "--data"]),
+            (["--dataset", "npz", "--data", "nowhere.npz"], ["nowhere.npz"]),
+            (["--dataset", "mnist", "--data-root", "nowhere"], ["nowhere", "--data-root"]),
+            (["--dataset", "mnist", "--data-root", ".", "--offline"], ["mnist", "--offline"]),
+            (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
+            (["--config", "."], ["cannot read ."]),
+            (["--config", "own.yaml"], ["own.yaml", "'epoch'", "did you mean 'epochs'"]),
+            (["--results", "own.yaml/results"], ["own.yaml/results", "--results"]),
+        ],
+        ids=" ".join,
+    )
+    def test_one_line_and_exit_code_2(self, tmp_path, monkeypatch, capsys, arguments, parts):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delenv("PYTHAE_FIF_DATA", raising=False)
+        Path("own.yaml").write_text("profiles: {quick: {epoch: 1}}")
+        assert cli.main(arguments) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+        for part in parts:
+            assert part in err
+
+    def test_images_too_small_for_any_network(self, run, tiny, tmp_path):
+        np.savez(tmp_path / "own.npz", data=np.arange(900, dtype=np.uint8).reshape(100, 3, 3))
+        code, _, err = run("--dataset", "npz", "--data", tmp_path / "own.npz", "--config", tiny())
+        assert code == 2
+        assert "at least 4 x 4 pixels" in err
+
+    def test_tables_folder_that_is_a_file(self, run, tiny):
+        run.results.mkdir()
+        (run.results / "tables").write_text("")
+        code, out, err = run("--config", tiny())
+        assert code == 2
+        assert "FD test" in out
+        assert str(run.results / "tables") in err
+        assert err.count("\n") == 1
+
+
+def _descendants(pid: int) -> set[int]:
+    """The processes below one, by Linux' /proc."""
+    found, todo = set(), [pid]
+    while todo:
+        tasks = Path(f"/proc/{todo.pop()}/task").glob("*/children")
+        children = {int(child) for file in tasks for child in file.read_text().split()}
+        todo += children - found
+        found |= children
+    return found
+
+
+class TestProgram:
+    """The real program in a process of its own."""
+
+    COMMAND = (sys.executable, str(ROOT / "run_benchmark.py"))
+
+    def test_bad_flag(self):
+        done = subprocess.run([*self.COMMAND, "--betas"], capture_output=True, text=True)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert done.stderr.startswith("error: unknown flag '--betas': did you mean '--beta'?")
+        assert done.stderr.count("\n") == 1
+
+    @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux' /proc")
+    def test_interrupt_in_the_middle_of_a_grid_then_the_same_command(self, tiny, tmp_path):
+        results = tmp_path / "results"
+        # One run more than there is room for: it goes on when the first one is finished.
+        file = tiny({"epochs": 20}, seeds=list(range(len(slots_of_this_machine()) + 1)))
+        command = [*self.COMMAND, "--config", file, "--results", str(results)]
+        program = subprocess.Popen(
+            command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        try:
+            while not {"finished", "running"} <= set(self._states(results)):
+                assert program.poll() is None
+                time.sleep(0.02)
+            descendants = _descendants(program.pid)
+            os.killpg(program.pid, signal.SIGINT)
+            _, err = program.communicate(timeout=60)
+        finally:
+            program.kill()
+        assert program.returncode == 130
+        assert err == b"interrupted: finished runs are kept; the same command goes on from here\n"
+        assert descendants
+        deadline = time.monotonic() + 10
+        while any(Path(f"/proc/{pid}").exists() for pid in descendants):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        states = self._states(results)
+        assert {"finished", "interrupted"} <= set(states) <= {"finished", "interrupted", "waiting"}
+
+        finished = {p: p.stat().st_mtime_ns for p in results.rglob("result.json")}
+        assert finished
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert self._states(results) == ["finished"] * len(states)
+        after = {p: p.stat().st_mtime_ns for p in results.rglob("result.json")}
+        assert len(after) == len(states)
+        assert finished.items() <= after.items()
+
+    @staticmethod
+    def _states(results: Path) -> list[str]:
+        return [(read_json(path) or {}).get("state", "") for path in results.rglob("status.json")]
+
+
+def test_wheel_contains_the_configurations(tmp_path):
+    pytest.importorskip("setuptools", minversion="77")
+    source = tmp_path / "source"  # a copy, for setuptools leaves its own files behind
+    for name in ("pythae_fif", "benchmark_configs"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, source / name, ignore=ignored)
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet",
+         "--wheel-dir", str(tmp_path), str(source)],
+        check=True,
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    files = {path.relative_to(configs_dir()).as_posix() for path in configs_dir().rglob("*.yaml")}
+    assert "models/fif.yaml" in files
+    assert {f"pythae_fif/configs/{file}" for file in files} <= names
