@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from pythae_fif.data import Splits
 from pythae_fif.errors import ConfigError
@@ -124,6 +125,10 @@ def expand(experiment: Experiment, splits: Splits) -> list[RunSpec]:
 
 
 def _first_line(error: Exception) -> str:
-    """The gist of an error: pydantic spreads its over several lines."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    return " ".join(lines[:3]) if len(lines) > 1 else lines[0]
+    """The gist of an error: pydantic wraps its own in several lines."""
+    if isinstance(error, ValidationError):
+        detail = error.errors()[0]
+        where = ".".join(map(str, detail["loc"]))
+        message = detail["msg"].removeprefix("Value error, ")
+        return f"{where}: {message}" if where else message
+    return str(error).splitlines()[0]
