@@ -485,6 +485,8 @@ class TestSamplers:
         )
         assert one.shape == (20, 1, 8, 8)
         assert one.min() >= 0 and one.max() <= 1
+        many = generate(name, model, codes, images, num_samples=1010, seed=1)
+        assert len(many.flatten(1).unique(dim=0)) == 1010  # no batch is another's copy
         assert torch.equal(one, same)
         assert not torch.equal(one, other)
 
@@ -595,6 +597,15 @@ class TestEngine:
     def test_slots(self):
         slots = slots_of_this_machine()
         assert slots and all(slot.threads >= 1 or slot.device != "cpu" for slot in slots)
+
+    def test_a_run_that_was_trained_is_not_trained_again(self, prepared, monkeypatch):
+        _, _, (run_dir,) = prepared()
+        first = execute(run_dir)
+        (run_dir / "result.json").unlink()
+        monkeypatch.setattr("pythae_fif.benchmark.run.build_trainer", None)
+        again = execute(run_dir)
+        for key in ("scores", "training", "reconstruction_mse", "parameters"):
+            assert again[key] == first[key]
 
     def test_failed_and_killed_runs_cost_only_themselves(self, prepared):
         store, plan, (not_finite, good) = prepared(

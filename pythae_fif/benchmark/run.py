@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import yaml
 from PIL import Image
-from pythae.models import BaseAE
+from pythae.models import AutoModel, BaseAE
 from pythae.trainers.trainer_utils import set_seed
 from torch import Tensor
 
@@ -116,17 +116,7 @@ def _execute(run_dir: Path, status: "_Status") -> dict[str, Any]:
             f"the data of {spec.dataset} changed since the plan was made "
             f"({splits.content_hash}, not {spec.data_hash}): start the benchmark again"
         )
-    set_seed(spec.seed)
-    model = build_model(spec, splits.input_dim)
-    trainer = build_trainer(
-        model,
-        ImageDataset(splits.train),
-        ImageDataset(splits.val),
-        training_config(spec),
-        run_dir=run_dir,
-        on_epoch=lambda epoch, epochs, _: status.write("running", "training", 0.9 * epoch / epochs),
-    )
-    training = trainer.train()
+    model, training = trained_model(spec, splits, run_dir, status)
     device = str(next(model.parameters()).device)
 
     status.write("running", "sampling and scoring", 0.9)
@@ -165,8 +155,7 @@ def _execute(run_dir: Path, status: "_Status") -> dict[str, Any]:
         "reconstruction_mse": {
             split: reconstruction_error(model, splits[split]) for split in ("val", "test")
         },
-        "training": vars(training),
-        "surrogate_mode": getattr(model, "surrogate_mode", None),
+        "training": training,
         "parameters": sum(p.numel() for p in model.parameters()),
         "sampling_seconds": sampling_seconds,
         "data": {
@@ -177,6 +166,34 @@ def _execute(run_dir: Path, status: "_Status") -> dict[str, Any]:
         "extractor_accuracy": getattr(extractor, "accuracy", None),
         "provenance": provenance(device, started),
     }
+
+
+def trained_model(
+    spec: RunSpec, splits: Splits, run_dir: Path, status: "_Status"
+) -> tuple[BaseAE, dict[str, Any]]:
+    """The model of a run and how it was trained, which an earlier attempt may have done already."""
+    path = run_dir / "training.json"
+    training = read_json(path)
+    if training is not None:
+        model = AutoModel.load_from_folder(str(run_dir / "model"))
+        return model.to("cuda" if torch.cuda.is_available() else "cpu"), training
+    set_seed(spec.seed)
+    model = build_model(spec, splits.input_dim)
+    trainer = build_trainer(
+        model,
+        ImageDataset(splits.train),
+        ImageDataset(splits.val),
+        training_config(spec),
+        run_dir=run_dir,
+        on_epoch=lambda epoch, epochs, _: status.write("running", "training", 0.9 * epoch / epochs),
+    )
+    training = {
+        **vars(trainer.train()),
+        "surrogate_mode": getattr(model, "surrogate_mode", None),
+        "git_revision": _git_revision(),
+    }
+    write_json(path, training)
+    return model, training
 
 
 def build_model(spec: RunSpec, input_dim: tuple[int, ...]) -> BaseAE:

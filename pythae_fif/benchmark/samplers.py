@@ -73,6 +73,9 @@ def generate(
                 min(sampler.n_components, len(codes)), max_iter=2000, random_state=seed
             )
             sampler.gmm = mixture.fit(codes.double().numpy())
+            # A mixture with an integer for its state draws the same samples in every call, and
+            # Pythae calls it once a batch.
+            mixture.random_state = np.random.RandomState(seed)
             sampler.is_fitted = True
         else:
             sampler = (MAFSampler if name == "maf" else IAFSampler)(model)

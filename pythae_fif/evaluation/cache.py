@@ -15,6 +15,11 @@ from pythae_fif.errors import StoreError
 
 logger = logging.getLogger(__name__)
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 T = TypeVar("T")
 
 
@@ -41,9 +46,9 @@ def cached(
 ) -> T:
     """The value in a file, or, where there is none that can be read, a new one stored there.
 
-    Processes may do this at once: each sees a whole file or none, and of two that build the same
-    file the first to finish is believed by both. A file that cannot be read is renamed to
-    `<name>.corrupt` and built anew.
+    Processes may do this at once: each sees a whole file or none, and one builds it while the
+    others wait (where the system has file locks; elsewhere each builds it, and the first to finish
+    is believed by all). A file that cannot be read is renamed to `<name>.corrupt` and built anew.
 
     Args:
         path: The file; its folder is made.
@@ -59,12 +64,43 @@ def cached(
         found = _read(path, read)
     if found is not None:
         return found
-    value = build()
-    with _store_errors(path):
-        if _publish(path, lambda temporary: write(value, temporary)):
-            return value
-        first = _read(path, read)
-    return value if first is None else first
+    with _alone(path):
+        with _store_errors(path):
+            found = _read(path, read)
+        if found is not None:
+            return found
+        value = build()
+        with _store_errors(path):
+            if _publish(path, lambda temporary: write(value, temporary)):
+                return value
+            first = _read(path, read)
+        return value if first is None else first
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Holds the lock of a file that does not exist yet; the system frees that of a dead process."""
+    if fcntl is None:
+        yield
+        return
+    name = path.with_name(f".{path.name}.lock")
+    with contextlib.ExitStack() as stack:
+        while True:
+            with _store_errors(path):
+                opened = stack.enter_context(name.open("w"))
+                try:
+                    fcntl.flock(opened, fcntl.LOCK_EX)
+                except OSError:
+                    # a file system without locks: build without
+                    break
+                # whoever held it before has removed it: the lock of a removed file guards nothing
+                with contextlib.suppress(FileNotFoundError):
+                    if os.path.samestat(os.fstat(opened.fileno()), name.stat()):
+                        break
+        try:
+            yield
+        finally:
+            name.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,17 @@
 """From images to numbers: statistics of reference images, kept on disk, and scores of samples."""
 
-__all__ = ["reference_statistics", "score_samples"]
+__all__ = [
+    "FEWEST_SAMPLES",
+    "SampleCountWarning",
+    "content_hash",
+    "reference_features",
+    "reference_statistics",
+    "score_samples",
+]
 
-from collections.abc import Iterable, Mapping
+import hashlib
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +19,76 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pythae_fif.errors import DataError, NonFiniteError
+from pythae_fif.errors import NonFiniteError
 from pythae_fif.evaluation.cache import cached, digest
+from pythae_fif.evaluation.distances import kernel_distance, neighbour_scores
 from pythae_fif.evaluation.extractors import Extractor
 from pythae_fif.evaluation.frechet import FeatureStatistics, frechet_distance
+from pythae_fif.evaluation.images import rounded_images, unit_images
 from pythae_fif.evaluation.scores import inception_score
+from pythae_fif.evaluation.uncertainty import (
+    bootstrap_frechet,
+    bootstrap_inception,
+    bootstrap_kernel,
+    frechet_at_infinity,
+)
+
+FEWEST_SAMPLES = 2048
+"""Fewer samples than this, the number of Inception features, and the scores come with a warning."""
+
+
+class SampleCountWarning(UserWarning):
+    """A score of so few samples that its bias is larger than what models differ by."""
+
+
+def content_hash(images: Tensor) -> str:
+    """Identifies images by what they hold: shape, type and every pixel.
+
+    Example:
+        >>> content_hash(torch.zeros(1, 2)) == content_hash(torch.zeros(2, 1))
+        False
+    """
+    sha = hashlib.sha256()
+    for part in images.split(1024):
+        sha.update(part.cpu().contiguous().numpy().tobytes())
+    return digest(tuple(images.shape), images.dtype, sha.hexdigest())
+
+
+def reference_features(
+    images: Tensor,
+    extractor: Extractor,
+    *,
+    data_hash: str,
+    split: str,
+    cache_dir: str | Path | None = None,
+    batch_size: int = 256,
+    round_to_uint8: bool = True,
+) -> Tensor:
+    """Features (N, F) of reference images, computed once; for scores that need all of them.
+
+    Where both are wanted, ask for these before `reference_statistics`, which then reads them.
+
+    Args:
+        images: See `reference_statistics`, as for all arguments.
+        extractor: See `reference_statistics`.
+        data_hash: See `reference_statistics`.
+        split: See `reference_statistics`.
+        cache_dir: See `reference_statistics`.
+        batch_size: See `reference_statistics`.
+        round_to_uint8: See `reference_statistics`.
+
+    Raises:
+        DataError: see `reference_statistics`.
+        StoreError: see `reference_statistics`.
+    """
+
+    def build() -> Tensor:
+        return torch.cat(list(_features(images, extractor, batch_size, round_to_uint8)))
+
+    if cache_dir is None:
+        return build()
+    path = _path("features", images, extractor, data_hash, split, cache_dir, round_to_uint8)
+    return cached(path, read=_read_features, build=build, write=_write_features)
 
 
 def reference_statistics(
@@ -25,35 +99,88 @@ def reference_statistics(
     split: str,
     cache_dir: str | Path | None = None,
     batch_size: int = 256,
+    round_to_uint8: bool = True,
 ) -> FeatureStatistics:
     """Mean and covariance of the features of reference images, computed once.
 
+    The key on disk is made of data hash, split, shape and type of the images, rounding, and the
+    extractor's hash (weights, preprocessing, precision).
+
     Args:
-        images: Images (N, C, H, W), uint8.
+        images: Images (N, C, H, W), uint8 or floating point in [0, 1].
         extractor: Where the features come from.
-        data_hash: Identifies the data set.
+        data_hash: Identifies the data set, such as `content_hash` of the images.
         split: Which of its parts the images are, such as "val" or "test".
         cache_dir: Folder of the statistics, which processes may share; None computes them.
         batch_size: Images at once; does not change the result.
+        round_to_uint8: Whether floating-point images are rounded as those of a file are.
 
     Raises:
-        DataError: images that are not uint8 or that the extractor does not take.
+        DataError: images that the extractor does not take.
+        NonFiniteError: NaN or infinite pixels.
         StoreError: the cache folder cannot be used.
     """
-    if images.dtype != torch.uint8:
-        raise DataError(f"reference images of split {split!r} must be uint8, not {images.dtype}")
+    arguments = (images, extractor, data_hash, split)
 
     def build() -> FeatureStatistics:
+        batches: Iterable[Tensor] = _features(images, extractor, batch_size, round_to_uint8)
+        if cache_dir is not None:
+            known = _path("features", *arguments, cache_dir, round_to_uint8)
+            if known.is_file():
+                batches = reference_features(
+                    images,
+                    extractor,
+                    data_hash=data_hash,
+                    split=split,
+                    cache_dir=cache_dir,
+                    batch_size=batch_size,
+                    round_to_uint8=round_to_uint8,
+                ).split(batch_size)
         statistics = FeatureStatistics()
-        for batch in images.split(batch_size):
-            statistics.update(extractor(batch)[0])
+        for batch in batches:
+            statistics.update(batch)
         return statistics
 
     if cache_dir is None:
         return build()
-    key = digest(data_hash, split, tuple(images.shape), extractor.hash)
-    path = Path(cache_dir) / f"reference-{extractor.name}-{key}.npz"
+    path = _path("reference", *arguments, cache_dir, round_to_uint8)
     return cached(path, read=_read, build=build, write=_write)
+
+
+def _features(
+    images: Tensor, extractor: Extractor, batch_size: int, round_to_uint8: bool
+) -> Iterator[Tensor]:
+    for batch in images.split(batch_size):
+        if round_to_uint8 and batch.is_floating_point():
+            # out of range is a mistake in data, where in samples it is clamped
+            batch = rounded_images(unit_images(batch))
+        yield extractor(batch)[0]
+
+
+def _path(
+    kind: str,
+    images: Tensor,
+    extractor: Extractor,
+    data_hash: str,
+    split: str,
+    cache_dir: str | Path,
+    round_to_uint8: bool,
+) -> Path:
+    if images.dtype == torch.uint8:
+        pixels = "uint8"
+    else:
+        pixels = f"{images.dtype} {'rounded' if round_to_uint8 else 'as they are'}"
+    key = digest(data_hash, split, tuple(images.shape), pixels, extractor.hash)
+    suffix = "npy" if kind == "features" else "npz"
+    return Path(cache_dir) / f"{kind}-{extractor.name}-{key}.{suffix}"
+
+
+def _read_features(path: Path) -> Tensor:
+    return torch.from_numpy(np.load(path, allow_pickle=False))
+
+
+def _write_features(features: Tensor, path: Path) -> None:
+    np.save(path, features.numpy())
 
 
 def _read(path: Path) -> FeatureStatistics:
@@ -76,11 +203,14 @@ def score_samples(
     extractor: Extractor,
     references: Mapping[str, FeatureStatistics],
     *,
+    features: Mapping[str, Tensor] | None = None,
     round_to_uint8: bool = True,
     seed: int = 0,
     batch_size: int = 256,
+    bootstrap: int = 0,
+    infinity: bool = False,
 ) -> dict[str, Any]:
-    """Frechet distance of samples to each reference, and their score, from one pass.
+    """Every score of samples against each reference, from one pass over the samples.
 
     Floating-point samples are clamped to [0, 1], then rounded to multiples of 1/255, as an image
     file would.
@@ -89,22 +219,37 @@ def score_samples(
         samples: Samples (N, C, H, W), uint8 or floating point, or batches of them.
         extractor: Where features and logits come from; the one of the references.
         references: Name of a split -> statistics of its images.
+        features: Name of a split -> features of its images, for the scores that need them: KID,
+            precision, recall, density and coverage.
         round_to_uint8: Whether to round; the result records it.
-        seed: Seed of the shuffle before the score is split.
+        seed: Seed of the shuffle before the score is split, of the subsets of KID and of the
+            bootstrap; the result records it.
         batch_size: Most samples at once; does not change the result.
+        bootstrap: Number of bootstrap replicates behind 95% intervals; 0 gives none.
+        infinity: Whether to extrapolate the Frechet distance to infinitely many samples.
 
     Returns:
         A dictionary of plain values: `num_samples`, `extractor`, `extractor_hash`,
-        `distance_name`, `score_name`, `rounded`, `frechet` (split -> distance) and `score`
-        (`mean` and `std` over ten splits, or None where the extractor has no logits).
+        `distance_name`, `score_name`, `rounded`, `seed`, `frechet` (split -> distance), `score`
+        (`mean` and `std` over ten splits, or None where the extractor has no logits),
+        `score_with_bias` (the same of logits with their bias, where the extractor leaves it out,
+        else None), `kernel` (split -> `mean` and `std`), `neighbours` (split -> `precision`,
+        `recall`, `density`, `coverage`); on request `frechet_infinity` (split -> distance) and
+        `intervals` (`replicates`, `frechet`, `score`, `kernel` -> low and high).
 
     Raises:
         DataError: fewer than ten samples (two without logits), or samples or references that do
             not fit the extractor.
         NonFiniteError: NaN or infinite pixels; says in how many samples.
+
+    Warns:
+        SampleCountWarning: fewer than 2,048 samples.
     """
+    features = features or {}
+    keep = bool(features) or bootstrap > 0 or infinity
     statistics = FeatureStatistics()
-    logits: list[Tensor] = []
+    kept: list[Tensor] = []
+    kept_logits: list[Tensor] = []
     total = bad = 0
     chunks = [samples] if isinstance(samples, Tensor) else samples
     for chunk in chunks:
@@ -112,34 +257,77 @@ def score_samples(
             total += len(batch)
             if batch.is_floating_point():
                 bad += int((~batch.isfinite()).flatten(1).any(dim=1).sum())
-                batch = batch.clamp(0, 1)
-                if round_to_uint8:
-                    batch = (255 * batch).round().to(torch.uint8)
+                batch = rounded_images(batch) if round_to_uint8 else batch.clamp(0, 1)
             # once one is bad there is no score, and the rest are only counted
             if bad:
                 continue
-            features, batch_logits = extractor(batch)
-            statistics.update(features)
+            batch_features, batch_logits = extractor(batch)
+            statistics.update(batch_features)
+            if keep:
+                kept.append(batch_features)
             if batch_logits is not None:
-                logits.append(batch_logits)
+                kept_logits.append(batch_logits)
     if bad:
         raise NonFiniteError(
             f"{bad} of {total} samples have NaN or infinite pixels; none were scored"
         )
-    score = None
-    if logits:
-        mean, std = inception_score(torch.cat(logits), seed=seed)
-        score = {"mean": mean, "std": std}
-    return {
+    if 0 < total < FEWEST_SAMPLES:
+        warnings.warn(
+            f"scores of {total:,} samples, fewer than {FEWEST_SAMPLES:,}: the bias of "
+            f"{extractor.distance_name} is large; compare at one number of samples alone",
+            SampleCountWarning,
+            stacklevel=2,
+        )
+    result: dict[str, Any] = {
         "num_samples": total,
         "extractor": extractor.name,
         "extractor_hash": extractor.hash,
         "distance_name": extractor.distance_name,
         "score_name": extractor.score_name,
         "rounded": round_to_uint8,
-        "frechet": {
-            split: frechet_distance(statistics, reference)
-            for split, reference in references.items()
-        },
-        "score": score,
+        "seed": seed,
+        "score": None,
+        "score_with_bias": None,
     }
+    logits = torch.cat(kept_logits) if kept_logits else None
+    if logits is not None:
+        result["score"] = _mean_std(inception_score(logits, seed=seed))
+        bias = getattr(extractor, "logit_bias", None)
+        if bias is not None:
+            result["score_with_bias"] = _mean_std(inception_score(logits + bias, seed=seed))
+    result["frechet"] = {
+        split: frechet_distance(statistics, reference) for split, reference in references.items()
+    }
+    own = torch.cat(kept) if kept else torch.empty(0, extractor.feature_dim)
+    result["kernel"] = {
+        split: _mean_std(kernel_distance(own, held, seed=seed)) for split, held in features.items()
+    }
+    result["neighbours"] = {split: neighbour_scores(own, held) for split, held in features.items()}
+    if infinity:
+        result["frechet_infinity"] = {
+            split: frechet_at_infinity(own, reference, seed=seed)
+            for split, reference in references.items()
+        }
+    if bootstrap:
+        how = {"replicates": bootstrap, "seed": seed}
+        result["intervals"] = {
+            "replicates": bootstrap,
+            "frechet": {
+                split: bootstrap_frechet(own, reference, result["frechet"][split], **how)
+                for split, reference in references.items()
+            },
+            "score": (
+                None
+                if logits is None
+                else bootstrap_inception(logits, result["score"]["mean"], **how)
+            ),
+            "kernel": {
+                split: bootstrap_kernel(own, held, result["kernel"][split]["mean"], **how)
+                for split, held in features.items()
+            },
+        }
+    return result
+
+
+def _mean_std(pair: tuple[float, float]) -> dict[str, float]:
+    return {"mean": pair[0], "std": pair[1]}

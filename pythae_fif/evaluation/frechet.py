@@ -2,10 +2,18 @@
 
 __all__ = ["FeatureStatistics", "frechet_distance"]
 
+import contextlib
+from collections.abc import Iterator
+
+import scipy.linalg.lapack
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from pythae_fif.errors import DataError, NonFiniteError
+
+RELATIVE_ERROR = 1e-8
+"""Rounding error of the distance, relative to it, up to which the fast way is taken."""
 
 
 class FeatureStatistics:
@@ -105,11 +113,13 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
 
     $$ |\mu_a - \mu_b|^2 + \operatorname{tr}(S_a + S_b - 2 (S_a^{1/2} S_b S_a^{1/2})^{1/2}) $$
 
-    (Dowson and Landau 1982; Heusel et al. 2017, eq. 6). The last trace, the sum of the square
-    roots of the eigenvalues of $S_a^{1/2} S_b S_a^{1/2}$, is computed as the sum of the singular
-    values of $L_a^T L_b$ with $S = L L^T$ from symmetric eigendecompositions: taking no square
-    root of a rounded zero, it keeps full precision for covariances of deficient rank (fewer
-    samples than features), and it is real by construction.
+    (Dowson and Landau 1982; Heusel et al. 2017, eq. 6). The last trace is the sum of the square
+    roots of the eigenvalues of the symmetric $L^T S_b L$ with $S_a = L L^T$ by Cholesky: one
+    symmetric eigenvalue problem, real by construction. Where rounding of small eigenvalues could
+    be seen in the distance (constant or collinear features, fewer samples than features, nearly
+    equal sets), the trace is computed as the sum of the singular values of $L_a^T L_b$ instead,
+    with the factors from symmetric eigendecompositions: that takes no square root of a rounded
+    zero and keeps full precision at deficient rank, in about six times the time.
 
     Args:
         a: Statistics of one set, of at least two features.
@@ -133,16 +143,59 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
             f"features of the two sets must have one length, not {len(a.mean)} and {len(b.mean)}; "
             "use one extractor for both"
         )
-    covariance_a, covariance_b = a.covariance, b.covariance
-    fidelity = torch.linalg.svdvals(_factor(covariance_a).T @ _factor(covariance_b)).sum()
-    shift = (a.mean - b.mean).square().sum()
-    distance = shift + covariance_a.trace() + covariance_b.trace() - 2 * fidelity
-    return max(float(distance), 0.0)
+    s_a, s_b = a.covariance, b.covariance
+    apart = float((a.mean - b.mean).square().sum() + s_a.trace() + s_b.trace())
+    if min(a.count, b.count) > len(a.mean):
+        lower, info = torch.linalg.cholesky_ex(s_a)
+        if info == 0:
+            # L^T S_b L at a quarter of the cost of two products; the arrays are transposed views,
+            # since LAPACK counts columns first
+            with one_thread():
+                product, _ = scipy.linalg.lapack.dsygst(s_b.numpy().T, lower.numpy().T, itype=2)
+            fidelity, error = _fidelity(torch.from_numpy(product.T))
+            distance = apart - 2 * fidelity
+            if 2 * error < RELATIVE_ERROR * distance:
+                return distance
+    factors = factor(s_a).T @ factor(s_b)
+    with one_thread():
+        fidelity = float(torch.linalg.svdvals(factors).sum())
+    return max(apart - 2 * fidelity, 0.0)
 
 
-def _factor(covariance: Tensor) -> Tensor:
+def _fidelity(product: Tensor) -> tuple[float, float]:
+    """Sum of the square roots of the eigenvalues, and how far off rounding may have moved it.
+
+    Of the symmetric product its lower triangle is read.
+    """
+    with one_thread():
+        values = torch.linalg.eigvalsh(product)
+    resolution = torch.finfo(values.dtype)
+    moved = resolution.eps * values[-1].clamp(min=0)
+    roots = values.clamp(min=0).sqrt()
+    error = moved / (roots + moved.sqrt() + resolution.tiny)
+    return float(roots.sum()), float(error.sum())
+
+
+def factor(covariance: Tensor) -> Tensor:
     """L (F, rank) with L L^T the covariance, less the directions that are zero but for rounding."""
-    values, vectors = torch.linalg.eigh(covariance)
+    with one_thread():
+        values, vectors = torch.linalg.eigh(covariance)
     cutoff = values[-1].clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
     kept = values > cutoff
     return vectors[:, kept] * values[kept].sqrt()
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """LAPACK on one thread of the CPU, torch's as well as SciPy's.
+
+    Eigenvalues are bound by memory: measured, two threads gain little, and where other processes
+    use the cores the threads wait for each other and take ten times as long.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(limits=1, user_api="blas"):
+            yield
+    finally:
+        torch.set_num_threads(threads)

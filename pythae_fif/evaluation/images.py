@@ -1,6 +1,6 @@
 """What every extractor does with its input: check it, and bring it to float32 in [0, 1]."""
 
-__all__ = ["RANGE_TOLERANCE", "unit_images"]
+__all__ = ["PRECISIONS", "RANGE_TOLERANCE", "rounded_images", "unit_images"]
 
 import torch
 from torch import Tensor
@@ -9,6 +9,19 @@ from pythae_fif.errors import DataError, NonFiniteError
 
 RANGE_TOLERANCE = 1e-3
 """How far outside [0, 1] a float pixel may lie before it counts as a mistake of scale."""
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+"""Types that a network may run in; its input and output are float32 in any case."""
+
+
+def rounded_images(images: Tensor) -> Tensor:
+    """Floating-point images clamped to [0, 1] and rounded as an image file would: uint8.
+
+    Example:
+        >>> rounded_images(torch.tensor([-1.0, 0.2, 0.502, 1.5]))
+        tensor([  0,  51, 128, 255], dtype=torch.uint8)
+    """
+    return (255 * images.clamp(0, 1)).round().to(torch.uint8)
 
 
 def unit_images(images: Tensor) -> Tensor:

@@ -2,13 +2,18 @@
 
 __all__ = ["inception_score", "reconstruction_mse"]
 
+import itertools
+import math
+
 import torch
 from torch import Tensor
 
 from pythae_fif.errors import DataError, NonFiniteError
 
 
-def inception_score(logits: Tensor, splits: int = 10, *, seed: int = 0) -> tuple[float, float]:
+def inception_score(
+    logits: Tensor, splits: int = 10, *, seed: int | None = 0
+) -> tuple[float, float]:
     r"""Inception score: how sure and how varied a classifier is about samples.
 
     $$ \exp \mathbb{E}_x \, KL(p(y|x) \| p(y)) $$
@@ -16,12 +21,14 @@ def inception_score(logits: Tensor, splits: int = 10, *, seed: int = 0) -> tuple
     over each of `splits` parts of the samples (Salimans et al. 2016, sec. 4). With any network but
     Inception v3 it is called classifier score and compares with nothing but itself. The samples
     are shuffled first: some samplers return them grouped by mixture component, and a split of one
-    component would score too low.
+    component would score too low. With N not a multiple of `splits`, part i holds the samples
+    i N // splits up to (i + 1) N // splits, as in the authors' code. The logits decide which score
+    it is: those of `inception` leave the bias out, as the authors' code did.
 
     Args:
         logits: Class logits (N, classes) with N >= splits.
         splits: Number of parts.
-        seed: Seed of the shuffle.
+        seed: Seed of the shuffle; None leaves the order.
 
     Returns:
         Mean and (population) standard deviation over the parts, each in [1, classes].
@@ -41,20 +48,29 @@ def inception_score(logits: Tensor, splits: int = 10, *, seed: int = 0) -> tuple
         raise DataError(
             f"the score needs 1 <= splits <= N, not {splits} splits of N = {len(logits)} samples"
         )
-    logits = logits.detach().to(device="cpu", dtype=torch.float64)
-    finite = logits.isfinite().all(dim=1)
+    logits = _finite(logits, "rows of logits")
+    if seed is not None:
+        generator = torch.Generator().manual_seed(seed)
+        logits = logits[torch.randperm(len(logits), generator=generator)]
+    log_p = logits.log_softmax(dim=1)
+    edges = [i * len(logits) // splits for i in range(splits + 1)]
+    scores = torch.stack(
+        [_split_score(log_p[start:stop]) for start, stop in itertools.pairwise(edges)]
+    )
+    return float(scores.mean()), float(scores.std(correction=0))
+
+
+def _split_score(log_p: Tensor) -> Tensor:
+    marginal = log_p.logsumexp(dim=0) - math.log(len(log_p))
+    return (log_p.exp() * (log_p - marginal)).sum(dim=1).mean().exp()
+
+
+def _finite(rows: Tensor, what: str) -> Tensor:
+    rows = rows.detach().to(device="cpu", dtype=torch.float64)
+    finite = rows.isfinite().all(dim=1)
     if not finite.all():
-        raise NonFiniteError(
-            f"{int((~finite).sum())} of {len(logits)} rows of logits are NaN or infinite"
-        )
-    order = torch.randperm(len(logits), generator=torch.Generator().manual_seed(seed))
-    scores = []
-    for part in logits[order].log_softmax(dim=1).tensor_split(splits):
-        marginal = part.logsumexp(dim=0) - torch.tensor(float(len(part)), dtype=part.dtype).log()
-        divergence = (part.exp() * (part - marginal)).sum(dim=1).mean()
-        scores.append(divergence.exp())
-    values = torch.stack(scores)
-    return float(values.mean()), float(values.std(correction=0))
+        raise NonFiniteError(f"{int((~finite).sum())} of {len(rows)} {what} are NaN or infinite")
+    return rows
 
 
 def reconstruction_mse(x: Tensor, x_hat: Tensor) -> Tensor:

@@ -1,0 +1,156 @@
+"""Scores that need the features themselves: KID, precision and recall, density and coverage."""
+
+__all__ = ["kernel_distance", "neighbour_scores"]
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pythae_fif.errors import DataError, NonFiniteError
+
+BLOCK = 1024
+
+
+def check_features(samples: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
+    """Both sets as they are, on the CPU and of one floating type.
+
+    Raises:
+        DataError: not two axes, or of different length.
+        NonFiniteError: NaN or infinite features.
+    """
+    if samples.ndim != 2 or reference.ndim != 2 or samples.shape[1] != reference.shape[1]:
+        raise DataError(
+            "features must have shapes (N, F) and (M, F), "
+            f"not {tuple(samples.shape)} and {tuple(reference.shape)}; use one extractor for both"
+        )
+    double = torch.float64 in (samples.dtype, reference.dtype)
+    dtype = torch.float64 if double else torch.float32
+    pair = [features.detach().to(device="cpu", dtype=dtype) for features in (samples, reference)]
+    for name, features in zip(("samples", "reference"), pair, strict=True):
+        bad = int((~features.isfinite().all(dim=1)).sum())
+        if bad:
+            raise NonFiniteError(
+                f"{bad} of {len(features)} feature vectors of the {name} are NaN or infinite"
+            )
+    return pair[0], pair[1]
+
+
+def kernel_distance(
+    samples: Tensor,
+    reference: Tensor,
+    *,
+    subsets: int = 100,
+    subset_size: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    r"""Kernel inception distance: unbiased squared MMD with the kernel $(x \cdot y / F + 1)^3$.
+
+    The mean over random subsets of both sets (Binkowski et al. 2018, sec. 4), drawn as
+    torch-fidelity draws them from the same seed. Unlike the Frechet distance its expectation does
+    not depend on the number of samples; it may be slightly negative for equal sets. Products are
+    in the type of the features, sums in float64.
+
+    Args:
+        samples: Features (N, F).
+        reference: Features (M, F).
+        subsets: Number of subsets.
+        subset_size: Their size; the smaller set's, where that is less.
+        seed: Seed of the subsets.
+
+    Returns:
+        Mean and (population) standard deviation over the subsets.
+
+    Raises:
+        DataError: shapes that do not fit, or fewer than two features in a set.
+        NonFiniteError: NaN or infinite features.
+    """
+    samples, reference = check_features(samples, reference)
+    size = min(subset_size, len(samples), len(reference))
+    if size < 2:
+        raise DataError(
+            f"KID needs at least 2 samples and references, not {len(samples)} and {len(reference)}"
+        )
+    draws = np.random.RandomState(seed)
+    values = []
+    for _ in range(subsets):
+        x = samples[draws.choice(len(samples), size, replace=False)]
+        y = reference[draws.choice(len(reference), size, replace=False)]
+        within = _off_diagonal(kernel(x, x)) + _off_diagonal(kernel(y, y))
+        values.append(within / (size * (size - 1)) - 2 * float(kernel(x, y).mean()))
+    return float(np.mean(values)), float(np.std(values))
+
+
+def kernel(x: Tensor, y: Tensor) -> Tensor:
+    """The polynomial kernel of two sets (N, F), (M, F): (N, M), float64."""
+    return ((x @ y.T).double() / x.shape[1] + 1) ** 3
+
+
+def _off_diagonal(gram: Tensor) -> float:
+    return float(gram.sum() - gram.diagonal().sum())
+
+
+def neighbour_scores(
+    samples: Tensor, reference: Tensor, *, neighbours: int = 3, density_neighbours: int = 5
+) -> dict[str, float]:
+    """Improved precision and recall, density and coverage.
+
+    Precision: the fraction of samples that lie within the distance of a reference to its k-th
+    nearest other reference; recall the same with the two exchanged (Kynkaanniemi et al. 2019,
+    k = 3). Density: how many references' neighbourhoods a sample lies in, on average, over k;
+    coverage: the fraction of references with a sample in their neighbourhood (Naeem et al. 2020,
+    k = 5). All need two sets of similar size, and compare at one size alone.
+
+    Args:
+        samples: Features (N, F).
+        reference: Features (M, F).
+        neighbours: k of precision and recall.
+        density_neighbours: k of density and coverage.
+
+    Returns:
+        `precision`, `recall`, `coverage` in [0, 1] and `density` >= 0.
+
+    Raises:
+        DataError: shapes that do not fit, or not more than k features in a set.
+        NonFiniteError: NaN or infinite features.
+    """
+    samples, reference = check_features(samples, reference)
+    most = max(neighbours, density_neighbours)
+    if min(len(samples), len(reference)) <= most:
+        raise DataError(
+            f"precision, recall, density and coverage need more than {most} samples and "
+            f"references, not {len(samples)} and {len(reference)}"
+        )
+    # a distance does not see a common shift, but its rounding does
+    centre = reference.mean(dim=0)
+    samples, reference = samples - centre, reference - centre
+    around_samples = _radii(samples, neighbours)
+    radii = _radii(reference, neighbours, density_neighbours)
+    around_reference, around_dense = radii[:, 0], radii[:, 1]
+    precise = torch.zeros(len(samples), dtype=torch.bool)
+    recalled, covered = [], []
+    inside = 0
+    for start in range(0, len(reference), BLOCK):
+        block = slice(start, start + BLOCK)
+        distance = torch.cdist(reference[block], samples)
+        precise |= (distance <= around_reference[block, None]).any(dim=0)
+        recalled.append((distance <= around_samples[:, 0]).any(dim=1))
+        # Naeem et al. compare with <, Kynkaanniemi et al. with <=
+        dense = distance < around_dense[block, None]
+        inside += int(dense.sum())
+        covered.append(dense.any(dim=1))
+    return {
+        "precision": float(precise.double().mean()),
+        "recall": float(torch.cat(recalled).double().mean()),
+        "density": inside / (density_neighbours * len(samples)),
+        "coverage": float(torch.cat(covered).double().mean()),
+    }
+
+
+def _radii(features: Tensor, *neighbours: int) -> Tensor:
+    """Distance of each of (N, F) to its k-th nearest other, for each k: (N, number of k)."""
+    columns = torch.tensor(neighbours)
+    parts = []
+    for block in features.split(BLOCK):
+        nearest = torch.cdist(block, features).topk(max(neighbours) + 1, largest=False).values
+        parts.append(nearest[:, columns])
+    return torch.cat(parts)

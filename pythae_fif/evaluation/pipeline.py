@@ -1,0 +1,414 @@
+"""Scores of a trained Pythae model and a sampler of it, as a pipeline in Pythae's style."""
+
+__all__ = ["EvaluationOutput", "EvaluationPipeline"]
+
+import contextlib
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.evaluation.evaluate import (
+    content_hash,
+    reference_features,
+    reference_statistics,
+    score_samples,
+)
+from pythae_fif.evaluation.extractors import Extractor, build_extractor
+from pythae_fif.evaluation.images import rounded_images, unit_images
+from pythae_fif.evaluation.scores import reconstruction_mse
+
+if TYPE_CHECKING:
+    from pythae.models import BaseAE
+    from pythae.samplers import BaseSampler, BaseSamplerConfig
+    from pythae.trainers import BaseTrainerConfig
+
+Data = np.ndarray | Tensor | Dataset
+
+SPLIT = "eval"
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationOutput:
+    """What an `EvaluationPipeline` found, with all that the numbers depend on.
+
+    Attributes:
+        model: Class of the model.
+        sampler: Class of the sampler.
+        extractor: Name of the extractor.
+        extractor_hash: Identifies its weights, preprocessing and precision.
+        distance_name: What `frechet` is called with this extractor: FID of `inception` alone.
+        score_name: What `score` is called: IS of `inception` alone; None without logits.
+        num_samples: Number of samples.
+        num_references: Number of evaluation images.
+        reference_hash: Identifies the evaluation images.
+        rounded: Whether samples and evaluation images were rounded to uint8.
+        seed: Seed of sampling, shuffle, subsets and bootstrap.
+        frechet: Frechet distance of samples to evaluation images.
+        score: `mean` and `std` over ten splits; None without logits.
+        score_with_bias: The same of logits with their bias, where the extractor leaves it out.
+        kernel: `mean` and `std` of the kernel distance (KID) over subsets.
+        neighbours: `precision`, `recall`, `density`, `coverage`.
+        reconstruction_mse: Mean squared error per pixel of the evaluation images.
+        frechet_infinity: Frechet distance at infinitely many samples, if asked for.
+        intervals: 95% bootstrap intervals (`replicates`, `frechet`, `score`, `kernel`), if asked
+            for.
+        seconds: What `fit`, `reference`, `sampling`, `scoring`, `reconstruction` took.
+    """
+
+    model: str
+    sampler: str
+    extractor: str
+    extractor_hash: str
+    distance_name: str
+    score_name: str | None
+    num_samples: int
+    num_references: int
+    reference_hash: str
+    rounded: bool
+    seed: int
+    frechet: float
+    score: dict[str, float] | None
+    score_with_bias: dict[str, float] | None
+    kernel: dict[str, float]
+    neighbours: dict[str, float]
+    reconstruction_mse: float
+    frechet_infinity: float | None
+    intervals: dict[str, Any] | None
+    seconds: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All attributes as plain values."""
+        return dataclasses.asdict(self)
+
+    def to_json_string(self) -> str:
+        """The dictionary as JSON."""
+        return json.dumps(self.to_dict(), indent=2)
+
+    def save_json(self, dir_path: str | Path, filename: str = "evaluation") -> Path:
+        """Writes `<filename>.json` into a folder, whole and renamed into place.
+
+        Returns:
+            The file.
+        """
+        path = Path(dir_path) / f"{filename}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(self.to_json_string() + "\n")
+        os.replace(temporary, path)
+        return path
+
+
+class EvaluationPipeline:
+    """Scores samples of any Pythae model and sampler against evaluation images.
+
+    The extractor is built here, so that missing weights are known before anything is trained.
+    Samples are drawn in batches, without gradients, and each batch is gone once it is scored.
+
+    Args:
+        model: A trained model, of images.
+        sampler: A sampler of it or the configuration of one; None samples from a normal.
+        extractor: An extractor or its name: `inception`, `tf-inception`, `efficientnet-lite0` or
+            `pixels`.
+        num_samples: Number of samples.
+        batch_size: Samples at once.
+        round_to_uint8: Whether samples and evaluation images are rounded as in an image file.
+        seed: Seed of sampling, shuffle, subsets and bootstrap.
+        bootstrap: Number of replicates behind 95% intervals; 0 gives none.
+        infinity: Whether to extrapolate the Frechet distance to infinitely many samples.
+        inception_weights: See `build_extractor`.
+        precision: See `build_extractor`.
+        cache_dir: Folder of the reference features; None takes the package's cache.
+
+    Raises:
+        ConfigError: unknown extractor, missing packages or weights, or a sampler of another model.
+
+    Example:
+        pipeline = EvaluationPipeline(model, NormalSampler(model), extractor="inception")
+        output = pipeline(train_data, eval_data)
+        output.save_json("my_model")
+    """
+
+    def __init__(
+        self,
+        model: "BaseAE",
+        sampler: "BaseSampler | BaseSamplerConfig | None" = None,
+        *,
+        extractor: str | Extractor = "inception",
+        num_samples: int = 10_000,
+        batch_size: int = 500,
+        round_to_uint8: bool = True,
+        seed: int = 0,
+        bootstrap: int = 0,
+        infinity: bool = False,
+        inception_weights: str | Path | None = None,
+        precision: str = "float32",
+        cache_dir: str | Path | None = None,
+    ) -> None:
+        from pythae.pipelines import GenerationPipeline
+        from pythae.samplers import BaseSampler
+
+        if num_samples < 1 or batch_size < 1:
+            raise ConfigError(
+                f"num_samples and batch_size must be at least 1, not {num_samples}, {batch_size}"
+            )
+        if not isinstance(sampler, BaseSampler):
+            sampler = GenerationPipeline(model, sampler).sampler
+        elif sampler.model is not model:
+            raise ConfigError("the sampler must be one of the model that is evaluated")
+        self.model = model
+        self.sampler = sampler
+        if isinstance(extractor, str):
+            if extractor == "classifier":
+                raise ConfigError(
+                    "extractor 'classifier' is trained on labels: pass "
+                    "load_or_train_classifier(...) itself, not its name"
+                )
+            shape = tuple(model.model_config.input_dim)
+            self.extractor = build_extractor(
+                extractor,
+                torch.empty(0, *shape),
+                data_hash="",
+                device=sampler.device,
+                inception_weights=inception_weights,
+                precision=precision,
+            )
+        else:
+            self.extractor = extractor
+        self.num_samples = num_samples
+        self.batch_size = batch_size
+        self.round_to_uint8 = round_to_uint8
+        self.seed = seed
+        self.bootstrap = bootstrap
+        self.infinity = infinity
+        self.cache_dir = cache_dir
+
+    def __call__(
+        self,
+        train_data: Data | None,
+        eval_data: Data,
+        *,
+        training_config: "BaseTrainerConfig | None" = None,
+    ) -> EvaluationOutput:
+        """Fits the sampler where it needs that, samples, and scores.
+
+        Args:
+            train_data: Training images (N, C, H, W), uint8 or in [0, 1], or a data set of them, to
+                which the sampler is fitted; not read by samplers that are fitted or need no fit.
+            eval_data: Images in the same form that samples are compared with. The sampler never
+                sees them.
+            training_config: How Pythae trains samplers that are networks.
+
+        Raises:
+            ConfigError: the sampler must be fitted and there is no `train_data`.
+            DataError: data or samples that are no such images.
+            NonFiniteError: NaN or infinite pixels.
+            StoreError: the cache folder cannot be used.
+
+        Warns:
+            SampleCountWarning: fewer than 2,048 samples.
+        """
+        from pythae_fif.data.locations import cache_home
+
+        clock = _Clock()
+        reference = _as_images(eval_data, "eval_data")
+        reference_hash = content_hash(reference)
+        key: dict[str, Any] = {
+            "data_hash": reference_hash,
+            "split": SPLIT,
+            "cache_dir": cache_home() if self.cache_dir is None else self.cache_dir,
+            "round_to_uint8": self.round_to_uint8,
+        }
+        with clock("reference"):
+            # the features first: the statistics are then made of them
+            features = reference_features(reference, self.extractor, **key)
+            statistics = reference_statistics(reference, self.extractor, **key)
+        with _seeded(self.seed):
+            with clock("fit"):
+                self._fit(train_data, training_config)
+            with clock("scoring"):
+                scores = score_samples(
+                    self._samples(clock),
+                    self.extractor,
+                    {SPLIT: statistics},
+                    features={SPLIT: features},
+                    round_to_uint8=self.round_to_uint8,
+                    seed=self.seed,
+                    bootstrap=self.bootstrap,
+                    infinity=self.infinity,
+                )
+            with clock("reconstruction"):
+                mse = self._reconstruction(reference)
+        clock.seconds["scoring"] -= clock.seconds["sampling"]
+        intervals = scores.get("intervals")
+        if intervals is not None:
+            intervals = {
+                **intervals,
+                "frechet": intervals["frechet"][SPLIT],
+                "kernel": intervals["kernel"][SPLIT],
+            }
+        return EvaluationOutput(
+            model=type(self.model).__name__,
+            sampler=type(self.sampler).__name__,
+            num_references=len(reference),
+            reference_hash=reference_hash,
+            frechet=scores["frechet"][SPLIT],
+            kernel=scores["kernel"][SPLIT],
+            neighbours=scores["neighbours"][SPLIT],
+            reconstruction_mse=mse,
+            frechet_infinity=scores["frechet_infinity"][SPLIT] if self.infinity else None,
+            intervals=intervals,
+            seconds={name: round(value, 3) for name, value in clock.seconds.items()},
+            **{
+                name: scores[name]
+                for name in (
+                    "extractor",
+                    "extractor_hash",
+                    "distance_name",
+                    "score_name",
+                    "num_samples",
+                    "rounded",
+                    "seed",
+                    "score",
+                    "score_with_bias",
+                )
+            },
+        )
+
+    def _fit(self, train_data: Data | None, training_config: "BaseTrainerConfig | None") -> None:
+        from pythae.samplers import BaseSampler
+
+        from pythae_fif.trainers import quiet_pythae
+
+        if self.sampler.is_fitted or type(self.sampler).fit is BaseSampler.fit:
+            return
+        if train_data is None:
+            name = type(self.sampler).__name__
+            raise ConfigError(f"{name} must be fitted: pass train_data, or fit it before")
+        arguments: dict[str, Any] = {
+            "train_data": unit_images(_as_images(train_data, "train_data"))
+        }
+        if training_config is not None:
+            arguments["training_config"] = training_config
+        with quiet_pythae():
+            self.sampler.fit(**arguments)
+
+    def _samples(self, clock: "_Clock") -> Iterator[Tensor]:
+        """The samples (B, C, H, W) batch by batch, uint8 where they are rounded."""
+        shape = tuple(self.model.model_config.input_dim)
+        size = self.batch_size
+        # VAMPSampler decodes the first `batch_size` of its pseudo-inputs in every batch
+        if hasattr(self.model, "idle_input"):
+            components = len(self.model.idle_input)
+            size = -(-size // components) * components
+        with _fresh_draws(self.sampler), torch.no_grad():
+            for start in range(0, self.num_samples, size):
+                count = min(size, self.num_samples - start)
+                with clock("sampling"):
+                    batch = self.sampler.sample(num_samples=count, batch_size=count)
+                    batch = batch.detach().reshape(-1, *shape)
+                    if self.round_to_uint8 and bool(batch.isfinite().all()):
+                        batch = rounded_images(batch)
+                yield batch
+
+    def _reconstruction(self, images: Tensor) -> float:
+        from pythae.data.datasets import DatasetOutput
+
+        self.model.eval()
+        device = next(self.model.parameters()).device
+        total, count = 0.0, 0
+        # parts of equal size: some models refuse a batch of one
+        for batch in images.tensor_split(-(-len(images) // self.batch_size)):
+            x = unit_images(batch).to(device)
+            inputs = DatasetOutput(data=x, labels=torch.zeros(len(x), device=device))
+            try:
+                with torch.no_grad():
+                    output = self.model(inputs)
+            except RuntimeError:
+                # models with derivatives in their forward pass, such as HVAE
+                with torch.enable_grad():
+                    output = self.model(inputs)
+            # FactorVAE reconstructs half of the batch, and says which
+            x = x[output.recon_x_indices] if "recon_x_indices" in output else x
+            total += float(reconstruction_mse(x, output.recon_x.detach().reshape(x.shape)).sum())
+            count += len(x)
+        return total / count
+
+
+class _Clock:
+    """Adds up the seconds of named stages."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextlib.contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - start
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seeds torch and NumPy within the block; their states are as before in the end."""
+    numpy_state = np.random.get_state()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+
+
+@contextlib.contextmanager
+def _fresh_draws(sampler: "BaseSampler") -> Iterator[None]:
+    """Lets a mixture with a seed of its own draw on.
+
+    scikit-learn restarts at `random_state` in every call, so that all batches would be the same.
+    """
+    mixture: Any = getattr(sampler, "gmm", None)
+    fixed = getattr(mixture, "random_state", None)
+    if not isinstance(fixed, int | np.integer):
+        yield
+        return
+    mixture.random_state = np.random.RandomState(fixed)
+    try:
+        yield
+    finally:
+        mixture.random_state = fixed
+
+
+def _as_images(data: Data, name: str) -> Tensor:
+    """Images (N, C, H, W) from an array, a tensor or a data set of images or of Pythae's items."""
+    if isinstance(data, np.ndarray):
+        images = torch.from_numpy(np.ascontiguousarray(data))
+    elif isinstance(data, Tensor):
+        images = data.detach()
+    else:
+        items = (data[index] for index in range(len(data)))  # type: ignore[arg-type]
+        images = torch.stack([_image(item) for item in items])
+    if images.ndim != 4 or len(images) == 0:
+        raise DataError(f"{name} must be images (N, C, H, W), N >= 1, not {tuple(images.shape)}")
+    return images.cpu()
+
+
+def _image(item: Any) -> Tensor:
+    """The image of one item: Pythae's `data`, the first of a tuple, or the item itself."""
+    if isinstance(item, dict):
+        item = item["data"]
+    elif isinstance(item, tuple | list):
+        item = item[0]
+    return torch.as_tensor(item)

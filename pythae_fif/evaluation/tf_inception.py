@@ -1,0 +1,107 @@
+"""The frozen Inception graph of 2015 run by TensorFlow, to cross-check `inception`."""
+
+__all__ = ["TFInceptionExtractor"]
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.evaluation.cache import digest
+from pythae_fif.evaluation.images import unit_images
+
+PREPROCESSING = "tf-inception-2015/1: 255 x into ExpandDims"
+GRAPH_VARIABLE = "PYTHAE_FIF_TF_INCEPTION"
+GRAPH_FILE = "classify_image_graph_def.pb"
+GRAPH_URL = "http://download.tensorflow.org/models/image/imagenet/inception-2015-12-05.tgz"
+
+
+class TFInceptionExtractor:
+    """Pooled features and logits without bias of the frozen graph, as the paper's authors ran it.
+
+    Images of 0..255 go in where the graph decoded its JPEG file (`ExpandDims`), features come out
+    of `pool_3`, and logits are features times the matrix of `softmax/logits/MatMul`; the graph
+    resizes the images itself.
+
+    Args:
+        graph: The file `classify_image_graph_def.pb` of inception-2015-12-05.tgz; None takes the
+            one that the environment variable `PYTHAE_FIF_TF_INCEPTION` names.
+
+    Attributes:
+        feature_dim: Number of features, 2048 in the published graph.
+        hash: Identifies the graph.
+        logit_bias: The bias that the logits leave out, or None where the graph has none.
+
+    Raises:
+        ConfigError: TensorFlow is not installed, or there is no such graph.
+    """
+
+    name = "tf-inception"
+    distance_name = "FID"
+    score_name = "IS"
+
+    def __init__(self, graph: str | Path | None = None) -> None:
+        named = graph if graph is not None else os.environ.get(GRAPH_VARIABLE)
+        wanted = (
+            f"it should be {GRAPH_FILE} of {GRAPH_URL}, named by --inception-weights or "
+            f"{GRAPH_VARIABLE}; without network, efficientnet-lite0 works offline"
+        )
+        if not named:
+            raise ConfigError(f"extractor 'tf-inception' has no graph: {wanted}")
+        file = Path(named).expanduser()
+        if not file.is_file():
+            raise ConfigError(f"extractor 'tf-inception': no file {file}; {wanted}")
+        try:
+            import tensorflow
+        except ImportError as error:
+            raise ConfigError(
+                "extractor 'tf-inception' needs TensorFlow: pip install \"pythae-fif[tensorflow]\""
+            ) from error
+        tf = tensorflow.compat.v1
+        raw = file.read_bytes()
+        definition = tf.GraphDef()
+        try:
+            definition.ParseFromString(raw)
+            with tf.Graph().as_default() as imported:
+                # the graph was frozen for one image: with another input its shapes are found anew
+                self._images = tf.placeholder(tf.float32, [None, None, None, None])
+                tf.import_graph_def(definition, {"ExpandDims": self._images}, name="")
+                self._pool = imported.get_tensor_by_name("pool_3:0")
+                product = imported.get_operation_by_name("softmax/logits/MatMul")
+        except Exception as error:
+            reason = str(error).partition("\n")[0]
+            raise ConfigError(
+                f"extractor 'tf-inception': {file} is no such graph ({reason}); {wanted}"
+            ) from error
+        # as many threads as torch has, on the CPU and on a GPU that is not taken whole
+        config = tf.ConfigProto(intra_op_parallelism_threads=torch.get_num_threads())
+        config.gpu_options.allow_growth = True
+        self._session = tf.Session(graph=imported, config=config)
+        self._weight = torch.from_numpy(np.array(self._session.run(product.inputs[1])))
+        self.logit_bias = None
+        for reader in product.outputs[0].consumers():
+            if reader.type in ("BiasAdd", "Add", "AddV2"):
+                self.logit_bias = torch.from_numpy(np.array(self._session.run(reader.inputs[1])))
+        self.feature_dim = len(self._weight)
+        self.hash = digest(PREPROCESSING, hashlib.sha256(raw).hexdigest())
+
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (B, F) and logits without bias (B, classes), float32, of images (B, 1|3, H, W).
+
+        Raises:
+            DataError: images of another shape, or outside [0, 1].
+            NonFiniteError: NaN or infinite pixels.
+        """
+        images = unit_images(images)
+        if images.shape[1] not in (1, 3):
+            raise DataError(
+                f"Inception takes grey or RGB images (B, 1 or 3, H, W), not {tuple(images.shape)}"
+            )
+        pixels = (255 * images).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
+        pooled = self._session.run(self._pool, {self._images: pixels})
+        features = torch.from_numpy(np.array(pooled)).reshape(len(images), -1)
+        return features, features @ self._weight
