@@ -22,16 +22,21 @@ from pythae_fif.evaluation import (
     FeatureStatistics,
     PixelExtractor,
     build_extractor,
+    content_hash,
     frechet_distance,
     inception_score,
     load_or_train_classifier,
     reconstruction_mse,
+    reference_features,
     reference_statistics,
     score_samples,
     train_classifier,
 )
+from pythae_fif.evaluation import cache as cache_module
 from pythae_fif.evaluation import classifier as classifier_module
 from pythae_fif.evaluation.cache import cached
+
+pytestmark = pytest.mark.filterwarnings("ignore::pythae_fif.evaluation.SampleCountWarning")
 
 OFFLINE = all(
     importlib.util.find_spec(name)
@@ -238,6 +243,18 @@ class TestScores:
         with pytest.raises(DataError, match=f"not {splits} splits of N = {rows}"):
             inception_score(torch.zeros(rows, 3), splits)
 
+    def test_uneven_parts_are_those_of_the_authors(self):
+        """Part i of N = 23 in 10 is [i N // 10, (i + 1) N // 10)."""
+        logits = torch.randn(23, 4, generator=torch.Generator().manual_seed(0)).double()
+        p = logits.softmax(dim=1).numpy()
+        expected = []
+        for i in range(10):
+            part = p[i * 23 // 10 : (i + 1) * 23 // 10]
+            kl = part * (np.log(part) - np.log(part.mean(axis=0, keepdims=True)))
+            expected.append(np.exp(kl.sum(axis=1).mean()))
+        mean, std = inception_score(logits, 10, seed=None)
+        assert (mean, std) == pytest.approx((np.mean(expected), np.std(expected)), rel=1e-12)
+
     def test_bad_logits(self):
         with pytest.raises(DataError, match=r"\(N, classes\)"):
             inception_score(torch.zeros(20))
@@ -373,6 +390,16 @@ class TestEfficientNet:
             expected = published.eval()((images.float() - 127) / 128)
         torch.testing.assert_close(network(images)[1], expected, rtol=1e-3, atol=1e-3)
 
+    def test_bfloat16_is_near_and_has_its_own_hash(self, network):
+        halved = EfficientNetExtractor(precision="bfloat16")
+        images = noise_images(4, 3, 32, 32)
+        expected, features = network(images)[0], halved(images)[0]
+        assert features.dtype == torch.float32
+        assert float((features - expected).norm() / expected.norm()) < 0.05
+        assert halved.hash != network.hash
+        with pytest.raises(ConfigError, match="did you mean 'bfloat16'"):
+            EfficientNetExtractor(precision="bfloat61")
+
     def test_is_no_fid(self, network):
         assert network.distance_name == "FD-EfficientNet"
 
@@ -503,8 +530,10 @@ def write_slowly(path: str, value: int, barrier, results) -> None:
             raise ValueError(f"half a file: {len(lines)} lines")
         return int(lines[0])
 
+    built = []
     barrier.wait()
-    results.put(cached(Path(path), read=read, build=lambda: value, write=write))
+    found = cached(Path(path), read=read, build=lambda: built.append(value) or value, write=write)
+    results.put((found, len(built)))
 
 
 class TestCache:
@@ -521,9 +550,24 @@ class TestCache:
         values = [results.get(timeout=20) for _ in processes]
         for process in processes:
             process.join(timeout=20)
-        assert len(set(values)) == 1
+        found, built = zip(*values, strict=True)
+        assert len(set(found)) == 1
+        assert sum(built) == 1
         assert [file.name for file in tmp_path.iterdir()] == ["value.txt"]
-        assert path.read_text().split() == [str(values[0])] * 20
+        assert path.read_text().split() == [str(found[0])] * 20
+
+    def test_without_file_locks_the_first_to_finish_is_believed(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(cache_module, "fcntl", None)
+        path = tmp_path / "value.txt"
+
+        def build() -> str:
+            path.write_text("first")  # another process, in between
+            return "second"
+
+        held = cached(
+            path, read=Path.read_text, build=build, write=lambda text, file: file.write_text(text)
+        )
+        assert held == path.read_text() == "first"
 
     def test_a_failed_build_leaves_nothing(self, tmp_path):
         def fail() -> int:
@@ -597,11 +641,44 @@ class TestReferences:
         assert torch.equal(again.covariance, first.covariance)
         assert {file.name for file in tmp_path.iterdir()} == {path.name, f"{path.name}.corrupt"}
 
-    def test_takes_images_as_stored(self):
-        with pytest.raises(DataError, match="split 'val' must be uint8"):
+    @pytest.mark.parametrize("round_to_uint8", [True, False])
+    def test_floating_point_images(self, tmp_path, round_to_uint8):
+        images, extractor = noise_images(30, 1, 8, 8), PixelExtractor((1, 8, 8))
+        base = {"data_hash": "x", "split": "val", "cache_dir": tmp_path}
+        expected = reference_statistics(images, extractor, **base)
+        nearby = (images / 255 + 0.001).clamp(0, 1)
+        held = reference_statistics(nearby, extractor, round_to_uint8=round_to_uint8, **base)
+        assert torch.equal(held.mean, expected.mean) == round_to_uint8
+        # uint8, floats rounded and floats as they are have keys of their own
+        reference_statistics(nearby, extractor, round_to_uint8=not round_to_uint8, **base)
+        reference_statistics(images, extractor, round_to_uint8=False, **base)
+        assert len(list(tmp_path.iterdir())) == 3
+
+    def test_out_of_range(self):
+        with pytest.raises(DataError, match="divide by 255"):
             reference_statistics(
-                torch.zeros(3, 1, 8, 8), PixelExtractor((1, 8, 8)), data_hash="x", split="val"
+                torch.full((3, 1, 8, 8), 7.0),
+                PixelExtractor((1, 8, 8)),
+                data_hash="x",
+                split="val",
             )
+
+    def test_features_serve_the_statistics(self, tmp_path):
+        images, extractor = noise_images(30, 1, 8, 8), CountingPixels((1, 8, 8))
+        arguments = {"data_hash": "x", "split": "val", "cache_dir": tmp_path}
+        features = reference_features(images, extractor, batch_size=7, **arguments)
+        assert torch.equal(reference_features(images, extractor, **arguments), features)
+        held = reference_statistics(images, extractor, **arguments)
+        assert extractor.seen == 30
+        torch.testing.assert_close(held.mean, features.double().mean(dim=0))
+
+    def test_content_hash(self):
+        images = noise_images(4, 1, 8, 8)
+        changed = images.clone()
+        changed[3, 0, 7, 7] += 1
+        kinds = [images, changed, images[:3], images.reshape(4, 1, 4, 16), images.float()]
+        assert len({content_hash(kind) for kind in kinds}) == len(kinds)
+        assert content_hash(images.clone()) == content_hash(images)
 
 
 @pytest.fixture(scope="module")
@@ -630,6 +707,10 @@ class TestScoreSamples:
             "distance_name": "FD-classifier",
             "score_name": "classifier score",
             "rounded": True,
+            "seed": 0,
+            "score_with_bias": None,
+            "kernel": {},
+            "neighbours": {},
         }
 
     def test_floats_are_clamped_and_rounded(self, images, references, blob_classifier):

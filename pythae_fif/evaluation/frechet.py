@@ -119,7 +119,7 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     be seen in the distance (constant or collinear features, fewer samples than features, nearly
     equal sets), the trace is computed as the sum of the singular values of $L_a^T L_b$ instead,
     with the factors from symmetric eigendecompositions: that takes no square root of a rounded
-    zero and keeps full precision at deficient rank, in about six times the time.
+    zero and keeps full precision at deficient rank, in about seven times the time.
 
     Args:
         a: Statistics of one set, of at least two features.

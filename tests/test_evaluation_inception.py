@@ -1,0 +1,324 @@
+"""`inception` against pytorch-fid and torch-fidelity, `tf-inception` against a graph of our own."""
+
+import hashlib
+import sys
+import unittest.mock
+
+import numpy as np
+import pytest
+import torch
+
+from pythae_fif.errors import ConfigError, DataError, NonFiniteError
+from pythae_fif.evaluation import (
+    InceptionExtractor,
+    TFInceptionExtractor,
+    build_extractor,
+    find_inception_weights,
+    load_inception,
+)
+from pythae_fif.evaluation import inception as inception_module
+from pythae_fif.evaluation.inception import WEIGHTS_FILE, resize_like_tf1
+
+
+def noise_images(rows: int, *shape: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (rows, *shape), generator=generator, dtype=torch.uint8)
+
+
+@pytest.fixture(scope="module")
+def pytorch_fid_network():
+    """pytorch-fid's own network with random weights and statistics, in place of the download."""
+    published = pytest.importorskip("pytorch_fid.inception", reason="needs pytorch-fid")
+    nothing = unittest.mock.Mock(return_value=None)
+    with (
+        torch.random.fork_rng(devices=[]),
+        unittest.mock.patch.object(published, "load_state_dict_from_url", nothing),
+        unittest.mock.patch.object(torch.nn.Module, "load_state_dict", nothing),
+    ):
+        torch.manual_seed(0)
+        network = published.fid_inception_v3()
+        for module in network.modules():
+            if isinstance(module, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(module.weight)
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 1.5)
+                torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+                torch.nn.init.normal_(module.bias, 0, 0.1)
+    return network.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def state(pytorch_fid_network) -> dict[str, torch.Tensor]:
+    return pytorch_fid_network.state_dict()
+
+
+@pytest.fixture(scope="module")
+def extractor(state) -> InceptionExtractor:
+    return InceptionExtractor(state)
+
+
+def weights_like(path, content=b"weights"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+class TestAgainstOthers:
+    def test_pytorch_fid_at_299(self, extractor, state):
+        """At 299 x 299 there is no resize, in which pytorch-fid differs from the graph of 2015."""
+        import pytorch_fid.inception as published
+
+        with unittest.mock.patch.object(published, "load_state_dict_from_url", return_value=state):
+            theirs = published.InceptionV3([3]).eval()
+        images = noise_images(2, 3, 299, 299)
+        # pytorch-fid scales to [-1, 1] by 2 x - 1; the graph by (255 x - 128) / 128
+        theirs.normalize_input = False
+        expected = theirs((images.float() - 128) / 128)[0].flatten(1)
+        features, _ = extractor(images)
+        assert float((features - expected).abs().max()) < 1e-4
+
+    @pytest.mark.parametrize("side", [28, 40])
+    def test_torch_fidelity(self, extractor, state, tmp_path, side):
+        published = pytest.importorskip(
+            "torch_fidelity.feature_extractor_inceptionv3", reason="needs torch-fidelity"
+        )
+        torch.save(state, tmp_path / "weights.pth")
+        theirs = published.FeatureExtractorInceptionV3(
+            "theirs",
+            ["2048", "logits_unbiased", "logits"],
+            feature_extractor_weights_path=str(tmp_path / "weights.pth"),
+        )
+        images = noise_images(2, 3, side, side)
+        expected, unbiased, biased = theirs(images)
+        features, logits = extractor(images)
+        assert float((features - expected).abs().max()) < 1e-4
+        assert float((logits - unbiased).abs().max()) < 1e-4
+        assert float((logits + extractor.logit_bias - biased).abs().max()) < 1e-4
+
+    @pytest.mark.parametrize(("height", "width"), [(32, 32), (28, 17), (299, 299), (400, 350)])
+    def test_resize_is_that_of_torch_fidelity(self, height, width):
+        published = pytest.importorskip(
+            "torch_fidelity.interpolate_compat_tensorflow", reason="needs torch-fidelity"
+        )
+        images = noise_images(2, 3, height, width).float()
+        expected = published.interpolate_bilinear_2d_like_tensorflow1x(
+            images, size=(299, 299), align_corners=False
+        )
+        assert torch.equal(resize_like_tf1(images, 299), expected)
+
+
+class TestExtractor:
+    def test_contract(self, extractor):
+        features, logits = extractor(noise_images(2, 3, 32, 32))
+        assert features.shape == (2, extractor.feature_dim) == (2, 2048)
+        assert logits.shape == (2, 1008)
+        assert features.dtype == logits.dtype == torch.float32
+        assert (extractor.name, extractor.distance_name, extractor.score_name) == (
+            "inception",
+            "FID",
+            "IS",
+        )
+
+    def test_forms_of_input_and_batches(self, extractor, monkeypatch):
+        grey = noise_images(3, 1, 28, 28)
+        expected = extractor(grey)[0]
+        torch.testing.assert_close(extractor(grey / 255)[0], expected, rtol=1e-4, atol=1e-4)
+        monkeypatch.setattr(inception_module, "CPU_CHUNK", 2)
+        colour = extractor(grey.expand(-1, 3, -1, -1))[0]
+        torch.testing.assert_close(colour, expected, rtol=1e-4, atol=1e-4)
+
+    def test_bfloat16_is_near_and_has_its_own_hash(self, extractor, state):
+        halved = InceptionExtractor(state, precision="bfloat16")
+        images = noise_images(2, 3, 32, 32)
+        expected = extractor(images)[0]
+        features = halved(images)[0]
+        assert features.dtype == torch.float32
+        assert float((features - expected).norm() / expected.norm()) < 0.02
+        assert halved.hash != extractor.hash
+
+    def test_hash_is_of_the_weights(self, extractor, state):
+        other = {key: value.clone() for key, value in state.items()}
+        other["fc.bias"][0] += 1
+        assert InceptionExtractor(other).hash != extractor.hash
+        assert InceptionExtractor(state).hash == extractor.hash
+
+    @pytest.mark.parametrize(
+        ("images", "error", "message"),
+        [
+            (torch.zeros(3, 8, 8), DataError, r"shape \(B, C, H, W\)"),
+            (torch.zeros(2, 2, 8, 8), DataError, r"not \(2, 2, 8, 8\)"),
+            (torch.full((2, 3, 8, 8), 255.0), DataError, "divide by 255"),
+            (torch.full((2, 3, 8, 8), float("nan")), NonFiniteError, "2 of 2 images"),
+        ],
+    )
+    def test_wrong_input(self, extractor, images, error, message):
+        with pytest.raises(error, match=message):
+            extractor(images)
+
+    def test_wrong_precision(self, state):
+        with pytest.raises(ConfigError, match="did you mean 'bfloat16'"):
+            InceptionExtractor(state, precision="bfloat")
+
+    def test_wrong_weights(self, state):
+        lacking = {key: value for key, value in state.items() if "Mixed_7c" not in key}
+        with pytest.raises(ConfigError, match=f"lack 'Mixed_7c.*{WEIGHTS_FILE}"):
+            InceptionExtractor(lacking)
+
+
+def test_the_hash_is_that_of_the_file_name():
+    """torch.hub's convention: the name ends in the first digits of the sha256."""
+    digits = WEIGHTS_FILE.removesuffix(".pth").rpartition("-")[2]
+    assert inception_module.WEIGHTS_SHA256.startswith(digits)
+
+
+class TestWeights:
+    """Where the file is looked for; a few bytes stand in for its 96 MB."""
+
+    @pytest.fixture(autouse=True)
+    def alone(self, tmp_path, monkeypatch):
+        self.hub = tmp_path / "hub"
+        self.asked: list[str] = []
+        monkeypatch.delenv("PYTHAE_FIF_INCEPTION", raising=False)
+        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(self.hub))
+        monkeypatch.setattr(torch.hub, "download_url_to_file", self.download)
+        monkeypatch.setattr(
+            inception_module, "WEIGHTS_SHA256", hashlib.sha256(b"weights").hexdigest()
+        )
+
+    def download(self, url, path, **options):
+        self.asked.append(url)
+        raise OSError("Name or service not known")
+
+    def test_order(self, tmp_path, monkeypatch):
+        hub = weights_like(self.hub / "checkpoints" / WEIGHTS_FILE)
+        assert find_inception_weights() == hub
+        variable = weights_like(tmp_path / "variable.pth")
+        monkeypatch.setenv("PYTHAE_FIF_INCEPTION", str(variable))
+        assert find_inception_weights() == variable
+        flag = weights_like(tmp_path / "flag.pth")
+        assert find_inception_weights(flag) == flag
+        assert self.asked == []
+
+    def test_the_file_of_torch_fidelity_is_the_same(self):
+        path = self.hub / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
+        weights_like(path)
+        assert find_inception_weights() == path
+
+    def test_download(self, monkeypatch):
+        def download(url, path, *, hash_prefix, progress):
+            assert url.endswith(f"fid_weights/{WEIGHTS_FILE}") and not progress
+            assert hash_prefix == hashlib.sha256(b"weights").hexdigest()
+            weights_like(self.hub / "checkpoints" / WEIGHTS_FILE)
+
+        monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+        assert find_inception_weights() == self.hub / "checkpoints" / WEIGHTS_FILE
+
+    def test_no_network_and_no_file(self):
+        with pytest.raises(ConfigError) as caught:
+            build_extractor("inception", torch.empty(0, 1, 8, 8), data_hash="x")
+        message = str(caught.value)
+        assert "\n" not in message
+        assert "Name or service not known" in message
+        assert (
+            f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{WEIGHTS_FILE}"
+            in message
+        )
+        assert str(self.hub / "checkpoints" / WEIGHTS_FILE) in message
+        assert "--inception-weights or PYTHAE_FIF_INCEPTION" in message
+        assert "efficientnet-lite0 works offline" in message
+        assert len(self.asked) == 1
+
+    def test_not_asking_the_network(self):
+        with pytest.raises(ConfigError, match="downloads are off"):
+            load_inception(download=False)
+        assert self.asked == []
+
+    def test_a_damaged_file(self, tmp_path):
+        path = weights_like(tmp_path / "x.pth", b"other")
+        with pytest.raises(ConfigError, match=r"x\.pth has sha256 .* not .* another or a damaged"):
+            find_inception_weights(path)
+
+    @pytest.mark.parametrize("origin", ["--inception-weights", "PYTHAE_FIF_INCEPTION"])
+    def test_a_missing_file_is_not_passed_over(self, tmp_path, monkeypatch, origin):
+        weights_like(self.hub / "checkpoints" / WEIGHTS_FILE)
+        missing = tmp_path / "none.pth"
+        if origin == "PYTHAE_FIF_INCEPTION":
+            monkeypatch.setenv(origin, str(missing))
+        with pytest.raises(ConfigError, match=rf"{origin}: no file .*none\.pth"):
+            find_inception_weights(missing if origin == "--inception-weights" else None)
+
+
+@pytest.fixture(scope="module")
+def graph(tmp_path_factory):
+    """A frozen graph with the node names of 2015, for one image: resize, scale, pool, classify."""
+    tensorflow = pytest.importorskip("tensorflow", reason="needs TensorFlow (extra `tensorflow`)")
+    tf = tensorflow.compat.v1
+    draws = np.random.RandomState(0)
+    weights = draws.randn(6, 4).astype(np.float32)
+    biases = draws.randn(4).astype(np.float32)
+    with tf.Graph().as_default() as frozen:
+        decoded = tf.placeholder(tf.float32, [None, None, 3], name="DecodeJpeg")
+        images = tf.expand_dims(decoded, 0, name="ExpandDims")
+        images = tf.image.resize_bilinear(images, [299, 299], name="ResizeBilinear")
+        images = tf.multiply(tf.subtract(images, 128.0, name="Sub"), 1 / 128, name="Mul")
+        halves = tf.nn.avg_pool2d(images, [299, 149], [299, 149], "VALID")
+        pooled = tf.reshape(halves, [-1, 1, 1, 6], name="pool_3")
+        flat = tf.reshape(pooled, [-1, 6])
+        product = tf.matmul(flat, tf.constant(weights), name="softmax/logits/MatMul")
+        tf.nn.bias_add(product, tf.constant(biases), name="softmax/logits")
+    path = tmp_path_factory.mktemp("graph") / "classify_image_graph_def.pb"
+    path.write_bytes(frozen.as_graph_def().SerializeToString())
+    return path, torch.from_numpy(weights), torch.from_numpy(biases)
+
+
+class TestTensorFlow:
+    def test_features_and_logits(self, graph):
+        path, weights, biases = graph
+        extractor = TFInceptionExtractor(path)
+        assert extractor.feature_dim == 6
+        images = noise_images(5, 3, 24, 31)
+        features, logits = extractor(images)
+        resized = (resize_like_tf1(images.float(), 299) - 128) / 128
+        halves = resized[..., :298].unfold(3, 149, 149).mean(dim=(2, 4))
+        torch.testing.assert_close(features, halves.permute(0, 2, 1).flatten(1), atol=1e-4, rtol=0)
+        torch.testing.assert_close(logits, features @ weights)
+        torch.testing.assert_close(extractor.logit_bias, biases)
+
+    def test_forms_of_input(self, graph):
+        extractor = TFInceptionExtractor(graph[0])
+        grey = noise_images(4, 1, 28, 28)
+        expected = extractor(grey)[0]
+        torch.testing.assert_close(extractor(grey / 255)[0], expected)
+        torch.testing.assert_close(extractor(grey.expand(-1, 3, -1, -1))[0], expected)
+        parts = torch.cat([extractor(image[None])[0] for image in grey])
+        torch.testing.assert_close(parts, expected)
+        with pytest.raises(DataError, match="grey or RGB"):
+            extractor(noise_images(2, 2, 8, 8))
+
+    def test_by_name_and_variable(self, graph, monkeypatch):
+        monkeypatch.setenv("PYTHAE_FIF_TF_INCEPTION", str(graph[0]))
+        by_variable = build_extractor("tf-inception", torch.empty(0, 1, 8, 8), data_hash="x")
+        assert by_variable.distance_name == "FID"
+        assert by_variable.hash == TFInceptionExtractor(graph[0]).hash
+
+    def test_another_file(self, graph, tmp_path):
+        (tmp_path / "x.pb").write_bytes(b"no graph")
+        with pytest.raises(ConfigError, match=r"x\.pb is no such graph") as caught:
+            TFInceptionExtractor(tmp_path / "x.pb")
+        assert "\n" not in str(caught.value)
+
+
+class TestTensorFlowErrors:
+    def test_no_graph(self, tmp_path, monkeypatch):
+        monkeypatch.delenv("PYTHAE_FIF_TF_INCEPTION", raising=False)
+        with pytest.raises(ConfigError, match=r"has no graph.*efficientnet-lite0 works offline"):
+            TFInceptionExtractor()
+        with pytest.raises(ConfigError, match="no file"):
+            TFInceptionExtractor(tmp_path / "none.pb")
+
+    def test_no_tensorflow(self, tmp_path, monkeypatch):
+        monkeypatch.setitem(sys.modules, "tensorflow", None)
+        (tmp_path / "x.pb").write_bytes(b"")
+        with pytest.raises(ConfigError, match=r'pip install "pythae-fif\[tensorflow\]"'):
+            TFInceptionExtractor(tmp_path / "x.pb")

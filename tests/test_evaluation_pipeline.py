@@ -1,0 +1,325 @@
+"""The evaluation pipeline: every Pythae model and sampler, streaming, seeds, caches, JSON."""
+
+import json
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from pythae import models, samplers
+from pythae.data.datasets import BaseDataset
+from pythae.trainers import BaseTrainerConfig
+
+from pythae_fif.errors import ConfigError, DataError, NonFiniteError
+from pythae_fif.evaluation import (
+    EvaluationPipeline,
+    PixelExtractor,
+    SampleCountWarning,
+    frechet_distance,
+    reference_statistics,
+)
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pythae_fif.evaluation.SampleCountWarning", "ignore::UserWarning:pythae.*"
+)
+
+SHAPE = (1, 8, 8)
+
+
+def noise_images(rows: int, *shape: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(0, 256, (rows, *shape), generator=generator, dtype=torch.uint8)
+    # samplers of pythae 0.1.2 want data that reach 0 and 1
+    images[0], images[1] = 0, 255
+    return images
+
+
+def build(name: str, **options):
+    torch.manual_seed(0)
+    joint = "_" if hasattr(models, f"{name}_Config") else ""
+    config = getattr(models, f"{name}{joint}Config")(input_dim=SHAPE, latent_dim=2, **options)
+    return getattr(models, name)(config)
+
+
+@pytest.fixture(scope="module")
+def train() -> torch.Tensor:
+    return noise_images(64, *SHAPE, seed=1)
+
+
+@pytest.fixture(scope="module")
+def held_out() -> torch.Tensor:
+    return noise_images(40, *SHAPE, seed=2)
+
+
+def pipeline(model, sampler=None, *, num_samples=30, batch_size=12, **options):
+    return EvaluationPipeline(
+        model,
+        sampler,
+        extractor="pixels",
+        num_samples=num_samples,
+        batch_size=batch_size,
+        **options,
+    )
+
+
+MODELS = {
+    "AE": {},
+    "VAE": {},
+    "BetaVAE": {},
+    "WAE_MMD": {},
+    "INFOVAE_MMD": {},
+    "RAE_GP": {},
+    "RAE_L2": {},
+    "VAMP": {"number_components": 5},
+    "SVAE": {},
+    "PoincareVAE": {},
+    "HVAE": {"n_lf": 1},
+    "RHVAE": {"n_lf": 1},
+    "IWAE": {"number_samples": 3},
+    "VAE_LinNF": {},
+    "VAE_IAF": {},
+    "VAEGAN": {},
+    "MSSSIM_VAE": {"window_size": 3},
+    "Adversarial_AE": {},
+    "FactorVAE": {},
+    "BetaTCVAE": {},
+    "DisentangledBetaVAE": {},
+    "CIWAE": {"number_samples": 3},
+    "MIWAE": {"number_gradient_estimates": 2, "number_samples": 2},
+    "PIWAE": {"number_gradient_estimates": 2, "number_samples": 2},
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model(name, train, held_out):
+    output = pipeline(build(name, **MODELS[name]))(train, held_out)
+    assert output.model == name
+    assert output.num_samples == 30
+    assert output.num_references == 40
+    assert output.frechet > 0
+    assert 0 < output.reconstruction_mse < 1
+
+
+SAMPLERS = {
+    "NormalSampler": ("VAE", samplers.NormalSamplerConfig()),
+    "GaussianMixtureSampler": ("VAE", samplers.GaussianMixtureSamplerConfig(n_components=3)),
+    "VAMPSampler": ("VAMP", samplers.VAMPSamplerConfig()),
+    "MAFSampler": ("VAE", samplers.MAFSamplerConfig(n_made_blocks=1, hidden_size=4)),
+    "IAFSampler": ("VAE", samplers.IAFSamplerConfig(n_made_blocks=1, hidden_size=4)),
+    "TwoStageVAESampler": ("VAE", samplers.TwoStageVAESamplerConfig(second_layers_dim=4)),
+    "HypersphereUniformSampler": ("SVAE", samplers.HypersphereUniformSamplerConfig()),
+    "PoincareDiskSampler": ("PoincareVAE", samplers.PoincareDiskSamplerConfig()),
+    "PixelCNNSampler": ("VQVAE", samplers.PixelCNNSamplerConfig(n_embeddings=4, n_layers=2)),
+    "RHVAESampler": ("RHVAE", samplers.RHVAESamplerConfig(mcmc_steps_nbr=2, n_lf=1)),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler(name, train, held_out, tmp_path, capsys):
+    model_name, config = SAMPLERS[name]
+    model = build(model_name, **MODELS.get(model_name, {"num_embeddings": 4}))
+    if model_name == "RHVAE":
+        model.M_tens, model.centroids_tens = torch.zeros(4, 2, 2), torch.zeros(4, 2)
+    training = BaseTrainerConfig(output_dir=str(tmp_path), num_epochs=1)
+    output = pipeline(model, config)(train, held_out, training_config=training)
+    assert output.sampler == name
+    assert output.num_samples == 30
+    assert capsys.readouterr().out == ""
+
+
+def test_scores_are_those_of_the_samples(train, held_out):
+    """One batch of the same seed, scored by hand."""
+    model = build("VAE")
+    output = pipeline(model, batch_size=30, seed=3)(train, held_out)
+    torch.manual_seed(3)
+    with torch.no_grad():
+        drawn = samplers.NormalSampler(model).sample(30, batch_size=30)
+    extractor = PixelExtractor(SHAPE)
+    sets = [
+        reference_statistics(images, extractor, data_hash="x", split="x")
+        for images in (drawn, held_out)
+    ]
+    assert output.frechet == pytest.approx(frechet_distance(*sets), rel=1e-9)
+    assert output.rounded and output.seed == 3
+
+
+def test_reconstruction_error(held_out):
+    model = build("AE")
+    output = pipeline(model)(None, held_out)
+    with torch.no_grad():
+        x = held_out / 255
+        x_hat = model.decoder(model.encoder(x).embedding).reconstruction.reshape(x.shape)
+    assert output.reconstruction_mse == pytest.approx(float((x_hat - x).square().mean()), rel=1e-5)
+
+
+class Counted(samplers.NormalSampler):
+    """Counts what is asked of it, and whether gradients were on."""
+
+    def __init__(self, model):
+        super().__init__(model)
+        self.batches, self.gradients = [], []
+
+    def sample(self, num_samples=1, batch_size=500, **_):
+        self.batches.append(num_samples)
+        self.gradients.append(torch.is_grad_enabled())
+        return super().sample(num_samples, batch_size)
+
+
+def test_streams_batches_without_gradients(held_out):
+    sampler = Counted(build("VAE"))
+    pipeline(sampler.model, sampler)(None, held_out)
+    assert sampler.batches == [12, 12, 6]
+    assert sampler.gradients == [False] * 3
+
+
+def test_same_seed_same_scores_whatever_the_state(train, held_out):
+    model = build("VAE")
+    torch.manual_seed(9)
+    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    first = pipeline(model, seed=1)(train, held_out)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert np.array_equal(np.random.get_state()[1], numpy_before)
+    torch.manual_seed(10)
+    assert pipeline(model, seed=1)(train, held_out).frechet == first.frechet
+    assert pipeline(model, seed=2)(train, held_out).frechet != first.frechet
+
+
+def test_a_mixture_with_a_seed_draws_on(train, held_out, monkeypatch):
+    """scikit-learn draws the same samples in every call of a mixture with a `random_state`."""
+    model = build("VAE")
+    sampler = samplers.GaussianMixtureSampler(model)
+    sampler.fit(train / 255)
+    sampler.gmm.random_state = 0
+    drawn = []
+    sample = sampler.sample
+    monkeypatch.setattr(
+        sampler, "sample", lambda **options: drawn.append(sample(**options)) or drawn[-1]
+    )
+    pipeline(model, sampler)(None, held_out)
+    assert not torch.equal(drawn[0], drawn[1])
+    assert sampler.gmm.random_state == 0
+
+
+def test_vamp_uses_all_pseudo_inputs(held_out, monkeypatch):
+    model = build("VAMP", number_components=20)
+    sampler = samplers.VAMPSampler(model)
+    asked = []
+    sample = sampler.sample
+    monkeypatch.setattr(
+        sampler, "sample", lambda **options: asked.append(options) or sample(**options)
+    )
+    pipeline(model, sampler, num_samples=45)(None, held_out)
+    assert [options["num_samples"] for options in asked] == [20, 20, 5]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda images: images,
+        lambda images: images.numpy(),
+        lambda images: (images / 255).numpy(),
+        lambda images: images.double() / 255,
+        lambda images: BaseDataset(images / 255, torch.zeros(len(images))),
+        lambda images: torch.utils.data.TensorDataset(images, torch.zeros(len(images))),
+    ],
+)
+def test_forms_of_data(held_out, form):
+    model = build("VAE")
+    expected = pipeline(model)(None, held_out)
+    output = pipeline(model)(None, form(held_out))
+    assert output.frechet == expected.frechet
+    assert output.num_references == 40
+
+
+def test_a_second_evaluation_reads_the_reference(held_out, tmp_path):
+    class Counting(PixelExtractor):
+        seen = 0
+
+        def __call__(self, images):
+            self.seen += len(images)
+            return super().__call__(images)
+
+    model, extractor = build("VAE"), Counting(SHAPE)
+    run = EvaluationPipeline(
+        model, extractor=extractor, num_samples=30, batch_size=12, cache_dir=tmp_path
+    )
+    first = run(None, held_out)
+    assert extractor.seen == 40 + 30
+    assert run(None, held_out).frechet == first.frechet
+    assert extractor.seen == 40 + 30 + 30
+
+
+def test_on_request(held_out):
+    output = pipeline(build("VAE"), num_samples=300, bootstrap=20, infinity=True)(None, held_out)
+    low, high = output.intervals["frechet"]
+    assert low < output.frechet < high
+    assert output.intervals["kernel"][0] < output.kernel["mean"] < output.intervals["kernel"][1]
+    assert output.intervals["score"] is None
+    assert output.frechet_infinity < output.frechet
+
+
+def test_json(held_out, tmp_path):
+    output = pipeline(build("VAE"))(None, held_out)
+    path = output.save_json(tmp_path / "new")
+    assert path.name == "evaluation.json"
+    assert [file.name for file in path.parent.iterdir()] == ["evaluation.json"]
+    held = json.loads(path.read_text())
+    assert held == output.to_dict()
+    assert held["distance_name"] == "FD-pixels" and held["extractor_hash"]
+    assert held["frechet_infinity"] is None and held["intervals"] is None
+    assert set(held["seconds"]) == {"fit", "reference", "sampling", "scoring", "reconstruction"}
+
+
+def test_warns_of_few_samples(held_out):
+    with pytest.warns(SampleCountWarning, match="scores of 30 samples, fewer than 2,048"):
+        pipeline(build("VAE"))(None, held_out)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SampleCountWarning)
+        pipeline(build("VAE"), num_samples=2048, batch_size=500)(None, held_out)
+
+
+class TestErrors:
+    def test_extractor_is_built_before_anything_runs(self, monkeypatch, tmp_path):
+        monkeypatch.delenv("PYTHAE_FIF_INCEPTION", raising=False)
+        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+        monkeypatch.setattr(
+            torch.hub,
+            "download_url_to_file",
+            lambda *a, **k: (_ for _ in ()).throw(OSError("down")),
+        )
+        with pytest.raises(ConfigError, match="has no weights"):
+            EvaluationPipeline(build("VAE"))
+
+    def test_classifier_by_name(self):
+        with pytest.raises(ConfigError, match="trained on labels"):
+            EvaluationPipeline(build("VAE"), extractor="classifier")
+
+    def test_sampler_of_another_model(self):
+        sampler = samplers.NormalSampler(build("VAE"))
+        with pytest.raises(ConfigError, match="one of the model"):
+            EvaluationPipeline(build("VAE"), sampler, extractor="pixels")
+
+    def test_no_data_to_fit(self, held_out):
+        run = pipeline(build("VAE"), samplers.GaussianMixtureSamplerConfig())
+        with pytest.raises(ConfigError, match="GaussianMixtureSampler must be fitted"):
+            run(None, held_out)
+
+    @pytest.mark.parametrize("sizes", [{"num_samples": 0}, {"batch_size": 0}])
+    def test_sizes(self, sizes):
+        with pytest.raises(ConfigError, match="at least 1"):
+            pipeline(build("VAE"), **sizes)
+
+    def test_data_that_are_no_images(self):
+        with pytest.raises(DataError, match=r"eval_data must be images .* not \(5, 64\)"):
+            pipeline(build("VAE"))(None, torch.zeros(5, 64))
+        with pytest.raises(DataError, match="divide by 255"):
+            pipeline(build("VAE"))(None, 255 * torch.ones(5, *SHAPE))
+
+    @pytest.mark.parametrize("rounded", [True, False])
+    def test_a_model_that_diverged(self, held_out, rounded):
+        model = build("VAE")
+        with torch.no_grad():
+            for parameter in model.decoder.parameters():
+                parameter.fill_(float("nan"))
+        with pytest.raises(NonFiniteError, match="30 of 30 samples"):
+            pipeline(model, round_to_uint8=rounded)(None, held_out)

@@ -1,0 +1,375 @@
+"""Scores against torch-fidelity, pytorch-fid and prdc, and against known truths."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pythae_fif.errors import DataError, NonFiniteError
+from pythae_fif.evaluation import (
+    FeatureStatistics,
+    PixelExtractor,
+    SampleCountWarning,
+    bootstrap_frechet,
+    bootstrap_inception,
+    bootstrap_kernel,
+    frechet_at_infinity,
+    frechet_distance,
+    inception_score,
+    kernel_distance,
+    neighbour_scores,
+    reference_statistics,
+    score_samples,
+)
+
+
+def statistics_of(features: torch.Tensor) -> FeatureStatistics:
+    statistics = FeatureStatistics()
+    statistics.update(features)
+    return statistics
+
+
+def normal(rows: int, dim: int, *, seed: int, shift: float = 0.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, dim, generator=generator) + shift
+
+
+@pytest.fixture(scope="module")
+def sets() -> tuple[torch.Tensor, torch.Tensor]:
+    """Two sets of non-negative correlated features, as pooled ReLUs are."""
+    mix = normal(32, 32, seed=0) / math.sqrt(32)
+    samples = (normal(700, 32, seed=1) @ mix).relu()
+    return samples, (normal(600, 32, seed=2, shift=0.2) @ mix).relu()
+
+
+class TestAgainstTorchFidelity:
+    @pytest.fixture(autouse=True)
+    def published(self):
+        pytest.importorskip("torch_fidelity", reason="needs torch-fidelity")
+
+    def test_fid(self, sets):
+        from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
+
+        theirs = [fid_features_to_statistics(features.double()) for features in sets]
+        expected = fid_statistics_to_metric(*theirs, verbose=False)["frechet_inception_distance"]
+        distance = frechet_distance(*(statistics_of(features) for features in sets))
+        assert distance == pytest.approx(expected, rel=1e-9)
+
+    def test_kid(self, sets):
+        from torch_fidelity.metric_kid import kid_features_to_metric
+
+        theirs = kid_features_to_metric(
+            *(features.double() for features in sets),
+            kid_subsets=7,
+            kid_subset_size=100,
+            rng_seed=5,
+            verbose=False,
+        )
+        expected = tuple(theirs[f"kernel_inception_distance_{name}"] for name in ("mean", "std"))
+        arguments = {"subsets": 7, "subset_size": 100, "seed": 5}
+        double = kernel_distance(*(features.double() for features in sets), **arguments)
+        assert double == pytest.approx(expected, rel=1e-9)
+        assert kernel_distance(*sets, **arguments) == pytest.approx(expected, rel=1e-4, abs=1e-7)
+
+    @pytest.mark.parametrize("splits", [1, 7, 10])
+    def test_inception_score(self, splits):
+        from torch_fidelity.metric_isc import isc_features_to_metric
+
+        logits = 3 * normal(503, 20, seed=0)
+        theirs = isc_features_to_metric(logits, splits=splits, shuffle=False)
+        expected = (theirs["inception_score_mean"], theirs["inception_score_std"])
+        assert inception_score(logits, splits, seed=None) == pytest.approx(expected, rel=1e-9)
+
+    def test_precision_and_recall(self, sets):
+        from torch_fidelity.metric_prc import prc_features_to_metric
+
+        theirs = prc_features_to_metric(
+            *sets, prc_neighborhood=3, prc_batch_size=256, save_cpu_ram=False, verbose=False
+        )
+        ours = neighbour_scores(*sets)
+        # float32 distances: one sample on a border may fall to either side
+        assert ours["precision"] == pytest.approx(theirs["precision"], abs=1.5 / 700)
+        assert ours["recall"] == pytest.approx(theirs["recall"], abs=1.5 / 600)
+        assert 0 < ours["precision"] < 1
+
+
+def test_fid_against_pytorch_fid(sets, monkeypatch):
+    published = pytest.importorskip("pytorch_fid.fid_score", reason="needs pytorch-fid")
+    sqrtm = published.linalg.sqrtm
+    # pytorch-fid asks for an argument that recent SciPy no longer has
+    monkeypatch.setattr(published.linalg, "sqrtm", lambda matrix, disp=True: (sqrtm(matrix), 0.0))
+    moments = []
+    for features in sets:
+        held = features.double().numpy()
+        moments += [held.mean(axis=0), np.cov(held, rowvar=False)]
+    expected = published.calculate_frechet_distance(*moments)
+    distance = frechet_distance(*(statistics_of(features) for features in sets))
+    assert distance == pytest.approx(expected, rel=1e-8)
+
+
+def test_neighbours_against_prdc(sets):
+    published = pytest.importorskip("prdc", reason="needs prdc")
+    samples, reference = (features.double() for features in sets)
+    theirs = published.compute_prdc(reference.numpy(), samples.numpy(), nearest_k=5)
+    ours = neighbour_scores(samples, reference, neighbours=5)
+    for name in ("precision", "recall", "density", "coverage"):
+        assert ours[name] == pytest.approx(theirs[name], abs=1e-9)
+
+
+class TestKnownTruths:
+    def test_distance_of_two_gaussians(self):
+        """N(0, 1) and N(m, s^2) in each of F directions: F (m^2 + (1 - s)^2)."""
+        a, b = normal(200_000, 4, seed=0), 2 * normal(200_000, 4, seed=1) + 0.5
+        distance = frechet_distance(statistics_of(a), statistics_of(b))
+        assert distance == pytest.approx(4 * (0.25 + 1), rel=0.01)
+
+    def test_kernel_distance_of_two_gaussians(self):
+        """In one dimension E k(x, y) = E (x y + 1)^3 by the moments of the two."""
+
+        def expected_kernel(m, s, n, t):
+            x = [1, m, m**2 + s**2, m**3 + 3 * m * s**2]
+            y = [1, n, n**2 + t**2, n**3 + 3 * n * t**2]
+            return sum(math.comb(3, k) * x[k] * y[k] for k in range(4))
+
+        truth = (
+            expected_kernel(0, 1, 0, 1)
+            + expected_kernel(1, 0.5, 1, 0.5)
+            - 2 * expected_kernel(0, 1, 1, 0.5)
+        )
+        a, b = normal(4000, 1, seed=0), 0.5 * normal(4000, 1, seed=1) + 1
+        mean, std = kernel_distance(a, b, subsets=20)
+        assert mean == pytest.approx(truth, abs=0.1 * truth)
+        assert std < truth
+
+    def test_kernel_distance_is_unbiased(self):
+        values = [
+            kernel_distance(
+                normal(50, 3, seed=2 * i), normal(50, 3, seed=2 * i + 1), subsets=1, subset_size=50
+            )[0]
+            for i in range(200)
+        ]
+        assert abs(np.mean(values)) < 3 * np.std(values) / math.sqrt(200)
+        assert min(values) < 0 < max(values)
+
+    def test_identical_sets(self, sets):
+        scores = neighbour_scores(sets[0], sets[0])
+        assert scores["precision"] == scores["recall"] == scores["coverage"] == 1
+        assert scores["density"] == pytest.approx(1, abs=0.05)
+
+    def test_sets_apart(self):
+        scores = neighbour_scores(normal(50, 3, seed=0), normal(50, 3, seed=1, shift=100.0))
+        assert set(scores.values()) == {0.0}
+
+    def test_one_mode_of_two(self):
+        """Samples of one of two modes are precise, and miss half."""
+        reference = torch.cat([normal(200, 2, seed=0), normal(200, 2, seed=1, shift=50.0)])
+        scores = neighbour_scores(normal(400, 2, seed=2), reference)
+        assert scores["precision"] > 0.9
+        assert 0.4 < scores["recall"] < 0.55
+        assert 0.4 < scores["coverage"] < 0.55
+        assert scores["density"] > 0.8
+
+    @settings(max_examples=20, deadline=None)
+    @given(scale=st.floats(0.1, 10), shift=st.floats(-1e3, 1e3), rows=st.integers(10, 40))
+    def test_neighbours_do_not_see_scale_and_shift(self, scale, shift, rows):
+        a, b = normal(rows, 3, seed=rows).double(), normal(30, 3, seed=0, shift=0.5).double()
+        moved = neighbour_scores(scale * a + shift, scale * b + shift)
+        assert moved == pytest.approx(neighbour_scores(a, b), abs=1e-12)
+
+    def test_blocks_do_not_matter(self, sets, monkeypatch):
+        from pythae_fif.evaluation import distances
+
+        samples, reference = (features.double() for features in sets)
+        expected = neighbour_scores(samples, reference)
+        monkeypatch.setattr(distances, "BLOCK", 77)
+        assert neighbour_scores(samples, reference) == pytest.approx(expected, abs=1e-12)
+
+
+class TestFrechetPaths:
+    """The Cholesky way and the singular values agree wherever the first is taken."""
+
+    @pytest.mark.parametrize("decay", [0, 2, 4, 6])
+    def test_ill_conditioned(self, decay):
+        scales = torch.logspace(0, -decay, 40, dtype=torch.float64)
+        a = statistics_of(normal(500, 40, seed=0).double() * scales)
+        b = statistics_of(normal(400, 40, seed=1).double() * scales * 1.1)
+        expected = self.by_singular_values(a, b)
+        assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-7)
+
+    def test_a_constant_feature(self):
+        x, y = normal(90, 5, seed=0).double(), normal(80, 5, seed=1).double()
+        x[:, 2] = 1.0
+        a, b = statistics_of(x), statistics_of(y)
+        assert frechet_distance(a, b) == pytest.approx(self.by_singular_values(a, b), rel=1e-9)
+
+    def by_singular_values(self, a, b):
+        def root(covariance):
+            values, vectors = torch.linalg.eigh(covariance)
+            return vectors * values.clamp(min=0).sqrt()
+
+        s_a, s_b = a.covariance, b.covariance
+        fidelity = torch.linalg.svdvals(root(s_a).T @ root(s_b)).sum()
+        shift = (a.mean - b.mean).square().sum()
+        return float(shift + s_a.trace() + s_b.trace() - 2 * fidelity)
+
+
+class TestErrors:
+    @pytest.mark.parametrize("score", [kernel_distance, neighbour_scores])
+    def test_shapes_and_values(self, score):
+        with pytest.raises(DataError, match=r"not \(9, 3\) and \(9, 4\)"):
+            score(torch.zeros(9, 3), torch.zeros(9, 4))
+        bad = torch.zeros(9, 3)
+        bad[2, 0] = math.nan
+        with pytest.raises(NonFiniteError, match="1 of 9 feature vectors of the reference"):
+            score(torch.zeros(9, 3), bad)
+
+    def test_too_few(self):
+        with pytest.raises(DataError, match="at least 2"):
+            kernel_distance(torch.zeros(1, 3), torch.zeros(9, 3))
+        with pytest.raises(DataError, match="more than 5 samples"):
+            neighbour_scores(torch.zeros(5, 3), torch.zeros(9, 3))
+        with pytest.raises(DataError, match="at least 4 F = 12 samples"):
+            frechet_at_infinity(torch.zeros(11, 3), statistics_of(torch.zeros(9, 3)))
+        with pytest.raises(DataError, match="2 replicates, not 1"):
+            bootstrap_kernel(torch.zeros(9, 3), torch.zeros(9, 3), 0.0, replicates=1)
+        with pytest.raises(DataError, match="one length"):
+            bootstrap_frechet(torch.zeros(9, 3), statistics_of(torch.randn(9, 2)), 0.0)
+
+
+class TestUncertainty:
+    def spread(self, score, draws: int = 60) -> float:
+        return float(np.std([score(seed) for seed in range(100, 100 + draws)]))
+
+    def test_frechet_interval_is_as_wide_as_the_spread_of_new_samples(self):
+        reference = statistics_of(normal(5000, 3, seed=0))
+
+        def score(seed):
+            return frechet_distance(statistics_of(normal(300, 3, seed=seed, shift=0.3)), reference)
+
+        features = normal(300, 3, seed=7, shift=0.3)
+        estimate = score(7)
+        low, high = bootstrap_frechet(features, reference, estimate, replicates=200)
+        assert low < estimate < high
+        assert (high - low) / 3.92 == pytest.approx(self.spread(score), rel=0.35)
+
+    @pytest.mark.parametrize(("rows", "dim"), [(200, 6), (10, 30)])
+    def test_each_replicate_is_the_distance_of_the_drawn_samples(self, rows, dim, monkeypatch):
+        """The quick way of the bootstrap against samples written out as often as drawn."""
+        from pythae_fif.evaluation import uncertainty
+
+        features, reference = normal(rows, dim, seed=0), statistics_of(normal(100, dim, seed=1))
+        seen = []
+        monkeypatch.setattr(uncertainty, "_interval", lambda _, values: seen.extend(values))
+        bootstrap_frechet(features, reference, 0.0, replicates=3, seed=4)
+        expected = [
+            frechet_distance(
+                statistics_of(features[np.repeat(np.arange(rows), weights)]), reference
+            )
+            for weights in uncertainty._weights(rows, 3, 4)
+        ]
+        assert seen == pytest.approx(expected, rel=1e-5)
+
+    def test_inception_interval(self):
+        def logits(seed):
+            return 3 * normal(500, 5, seed=seed)
+
+        estimate = inception_score(logits(0))[0]
+        low, high = bootstrap_inception(logits(0), estimate, replicates=100)
+        assert low < estimate < high
+        spread = self.spread(lambda seed: inception_score(logits(seed))[0])
+        assert (high - low) / 3.92 == pytest.approx(spread, rel=0.4)
+
+    def test_kernel_interval(self):
+        reference = normal(2000, 3, seed=0)
+
+        def score(seed):
+            samples = normal(200, 3, seed=seed, shift=0.4)
+            return kernel_distance(samples, reference, subsets=10)[0]
+
+        samples = normal(200, 3, seed=3, shift=0.4)
+        low, high = bootstrap_kernel(samples, reference, score(3), replicates=200)
+        assert low < score(3) < high
+        assert (high - low) / 3.92 == pytest.approx(self.spread(score), rel=0.4)
+
+    def test_infinity_takes_the_bias_away(self):
+        """Samples of the reference's own distribution are at distance 0 but for bias."""
+        dim = 10
+        reference = statistics_of(normal(200_000, dim, seed=0))
+        plain, extrapolated = [], []
+        for seed in range(1, 6):
+            features = normal(1000, dim, seed=seed)
+            plain.append(frechet_distance(statistics_of(features), reference))
+            extrapolated.append(frechet_at_infinity(features, reference, seed=seed))
+        assert abs(np.mean(extrapolated)) < 0.3 * np.mean(plain)
+
+    def test_seeded(self):
+        reference, features = statistics_of(normal(99, 2, seed=0)), normal(50, 2, seed=1)
+        once = bootstrap_frechet(features, reference, 1.0, replicates=9, seed=1)
+        assert once == bootstrap_frechet(features, reference, 1.0, replicates=9, seed=1)
+        assert once != bootstrap_frechet(features, reference, 1.0, replicates=9, seed=2)
+        assert frechet_at_infinity(features, reference, seed=1) == frechet_at_infinity(
+            features, reference, seed=1
+        )
+
+
+class Classified(PixelExtractor):
+    """Pixels, and logits that leave a bias out."""
+
+    logit_bias = torch.tensor([2.0, 0.0, 0.0])
+    score_name = "score"
+
+    def __call__(self, images):
+        features, _ = super().__call__(images)
+        return features, 20 * features[:, :3]
+
+
+class TestScoreSamples:
+    def test_all_scores_of_one_pass(self):
+        draw = torch.Generator().manual_seed(0)
+        images = torch.randint(0, 256, (90, 1, 4, 4), generator=draw, dtype=torch.uint8)
+        samples, held = images[:50], images[50:]
+        extractor = Classified((1, 4, 4))
+        reference = reference_statistics(held, extractor, data_hash="x", split="test")
+        features, logits = extractor(samples)
+        held_features = extractor(held)[0]
+        with pytest.warns(SampleCountWarning, match="scores of 50 samples, fewer than 2,048"):
+            scores = score_samples(
+                samples,
+                extractor,
+                {"test": reference},
+                features={"test": held_features},
+                seed=3,
+                batch_size=16,
+            )
+        assert scores["seed"] == 3
+        mean, std = kernel_distance(features, held_features, seed=3)
+        assert scores["kernel"] == {"test": {"mean": mean, "std": std}}
+        assert scores["neighbours"] == {"test": neighbour_scores(features, held_features)}
+        assert scores["score"]["mean"] == inception_score(logits, seed=3)[0]
+        biased = inception_score(logits + extractor.logit_bias, seed=3)[0]
+        assert scores["score_with_bias"]["mean"] == biased != scores["score"]["mean"]
+        assert "intervals" not in scores and "frechet_infinity" not in scores
+
+    @pytest.mark.filterwarnings("ignore::pythae_fif.evaluation.SampleCountWarning")
+    def test_intervals_on_request(self):
+        draw = torch.Generator().manual_seed(0)
+        images = torch.randint(0, 256, (200, 1, 4, 4), generator=draw, dtype=torch.uint8)
+        extractor = Classified((1, 4, 4))
+        reference = reference_statistics(images[:90], extractor, data_hash="x", split="test")
+        scores = score_samples(
+            images[90:],
+            extractor,
+            {"test": reference},
+            features={"test": extractor(images[:90])[0]},
+            bootstrap=30,
+            infinity=True,
+        )
+        intervals = scores["intervals"]
+        assert intervals["replicates"] == 30
+        assert intervals["frechet"]["test"][0] < scores["frechet"]["test"]
+        assert intervals["score"][0] < scores["score"]["mean"] < intervals["score"][1]
+        assert intervals["kernel"]["test"][0] < scores["kernel"]["test"]["mean"]
+        assert scores["frechet_infinity"]["test"] < scores["frechet"]["test"]
