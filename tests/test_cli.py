@@ -369,7 +369,13 @@ class TestProgram:
         file = tiny({"epochs": 20}, seeds=list(range(len(slots_of_this_machine()) + 1)))
         command = [*self.COMMAND, "--config", file, "--results", str(results)]
         program = subprocess.Popen(
-            command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+            command,
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # A job in the background of a shell without job control ignores SIGINT, and with it
+            # whatever it starts; this program is to stand for one in the foreground.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         try:
             while not {"finished", "running"} <= set(self._states(results)):
