@@ -75,6 +75,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--latent-dim", type=int, metavar="D", help="latent dimension")
     p.add_argument("--image-size", type=int, metavar="PIXELS", help="of resized images")
     p.add_argument("--extractor", help="feature extractor of --list")
+    p.add_argument(
+        "--inception-weights", metavar="FILE", help="of inception or tf-inception, if elsewhere"
+    )
     p.add_argument("--profile", help="paper (published protocol) or quick (sized for a CPU)")
     p.add_argument(
         "--config", metavar="FILE", help="YAML file with such values, and profiles of your own"
@@ -124,6 +127,7 @@ def _benchmark(flags: argparse.Namespace, given: list[str]) -> int:
         "data": experiment.data,
         "offline": flags.offline,
         "skip_undecodable": flags.skip_undecodable,
+        "inception_weights": flags.inception_weights,
     }
     display = Display(console, quiet=flags.quiet)
     with display.stage(f"loading {experiment.dataset}") as progress:
@@ -139,7 +143,7 @@ def _benchmark(flags: argparse.Namespace, given: list[str]) -> int:
     outcomes: list[Outcome] = []
     if todo:
         with display.stage(f"preparing extractor {experiment.extractor}"):
-            extractor = load_extractor(experiment.extractor, splits)
+            extractor = load_extractor(experiment.extractor, splits, environment)
             extractor(to_float(splits.test, limit=2))
         run_dirs = [store.prepare(spec, environment) for spec in todo]
         names = {d: f"{s.model} {s.configuration}" for d, s in zip(run_dirs, todo, strict=True)}
@@ -230,9 +234,9 @@ def _without_paths(given: list[str]) -> list[str]:
     for word in given:
         if skip:
             skip = False
-        elif word in ("--data-root", "--results"):
+        elif word in ("--data-root", "--results", "--inception-weights"):
             skip = True
-        elif not word.startswith(("--data-root=", "--results=", "--quiet")):
+        elif not word.startswith(("--data-root=", "--results=", "--inception-weights=", "--quiet")):
             path = word.rpartition("=")[2]
             short = Path(path).name if Path(path).is_absolute() else path
             kept.append(word.removesuffix(path) + short)

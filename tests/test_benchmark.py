@@ -38,7 +38,13 @@ PROFILE = {
     "note": "a test", "epochs": 1, "batch_size": 50, "learning_rate": 1e-3, "num_samples": 20,
     "train_size": 60, "val_size": 20, "test_size": 20, "configurations": 2,
 }  # fmt: skip
-ENVIRONMENT = {"data_root": None, "data": None, "offline": True, "skip_undecodable": False}
+ENVIRONMENT = {
+    "data_root": None,
+    "data": None,
+    "offline": True,
+    "skip_undecodable": False,
+    "inception_weights": None,
+}
 
 
 @pytest.fixture(autouse=True)

@@ -41,6 +41,10 @@ def result(
             "rounded": True,
             "frechet": {"val": val, "test": test},
             "score": None if score is None else {"mean": score + seed / 10, "std": 0.2},
+            "kernel": {"test": {"mean": test / 1e3, "std": 0.001}},
+            "neighbours": {
+                "test": {"precision": 0.5, "recall": 0.75, "density": 1.25, "coverage": 0.875}
+            },
         }
         for sampler, (val, test) in distances.items()
     }
@@ -77,18 +81,18 @@ REPORT = build_report(EXPERIMENT, RESULTS, "python run_benchmark.py --seeds 0 1"
 MARKDOWN = """\
 # digits, convnet, profile quick
 
-| Model | Sampler | FD-classifier test ↓ | validation ↓ | classifier score ↑ | recon. MSE ↓ | train s | chosen configuration |
-|---|---|--:|--:|--:|--:|--:|---|
-| FIF | N | **6.50 ± 0.71** | 5.25 | 8.55 ± 0.07 | 0.0128 | 20 | beta=10 (of 2) |
-| FIF | GMM | **0.300 ± 0.071** | 2.00 | 8.55 ± 0.07 | 0.0128 | 20 | beta=0.5 (of 2) |
-| AE | N | 150.8 ± 0.7 | 140.0 | 2.55 ± 0.07 | 0.0128 | 20 | – |
-| AE | GMM | <u>2.30 ± 0.00</u> | 2.40 | 2.55 ± 0.07 | 0.0128 | 20 | – |
-| VAE | N | <u>7.50 ± 0.00</u> | 7.00 | 1.55 ± 0.07 | 0.0128 | 20 | – |
-| VAE | GMM | 7.50 ± 0.00 | 7.00 | 1.55 ± 0.07 | 0.0128 | 20 | – |
+| Model | Sampler | FD-classifier test ↓ | validation ↓ | classifier score ↑ | KD × 10³ ↓ | prec. / recall ↑ | dens. / cov. ↑ | recon. MSE ↓ | train s | chosen configuration |
+|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|
+| FIF | N | **6.50 ± 0.71** | 5.25 | 8.55 ± 0.07 | 6.50 | 0.50 / 0.75 | 1.25 / 0.88 | 0.0128 | 20 | beta=10 (of 2) |
+| FIF | GMM | **0.300 ± 0.071** | 2.00 | 8.55 ± 0.07 | 0.30 | 0.50 / 0.75 | 1.25 / 0.88 | 0.0128 | 20 | beta=0.5 (of 2) |
+| AE | N | 150.8 ± 0.7 | 140.0 | 2.55 ± 0.07 | 150.75 | 0.50 / 0.75 | 1.25 / 0.88 | 0.0128 | 20 | – |
+| AE | GMM | <u>2.30 ± 0.00</u> | 2.40 | 2.55 ± 0.07 | 2.30 | 0.50 / 0.75 | 1.25 / 0.88 | 0.0128 | 20 | – |
+| VAE | N | <u>7.50 ± 0.00</u> | 7.00 | 1.55 ± 0.07 | 7.50 | 0.50 / 0.75 | 1.25 / 0.88 | 0.0128 | 20 | – |
+| VAE | GMM | 7.50 ± 0.00 | 7.00 | 1.55 ± 0.07 | 7.50 | 0.50 / 0.75 | 1.25 / 0.88 | 0.0128 | 20 | – |
 
 * Profile `quick`: NOTE.
 * Data: digits of a test; used 1,197 training, 300 validation and 300 test images.
-* Scores: 2,000 samples, rounded to 8 bits; extractor `classifier` (eeeeeeeeeeeeeeee, test accuracy 99.7%). FD is its FD-classifier, CS its classifier score, MSE the squared reconstruction error a pixel; distances of another extractor or sample count are on another scale.
+* Scores: 2,000 samples, rounded to 8 bits; extractor `classifier` (eeeeeeeeeeeeeeee, test accuracy 99.7%). FD is its FD-classifier, CS its classifier score, KD the kernel distance (KID's formula), then improved precision and recall, density and coverage, all of the test images; MSE the squared reconstruction error a pixel; distances of another extractor or sample count are on another scale.
 * Each model and sampler has the configuration of lowest validation distance; bold is the lowest test distance of a sampler, underlined the second.
 * Epochs 60, batch 50, seeds 0, 1, on cpu (x86_64) with 2 cores; pythae-fif 0.1.0, torch 2.0.
 * Made by `python run_benchmark.py --seeds 0 1`.
@@ -132,7 +136,8 @@ class TestTable:
         assert len(lines) == 7
         assert header == (
             "model,sampler,configuration,candidates,frechet_val,frechet_test,frechet_test_std,"
-            "score,score_std,reconstruction_mse,training_seconds,parameters,run_ids"
+            "score,score_std,kernel,precision,recall,density,coverage,"
+            "reconstruction_mse,training_seconds,parameters,run_ids"
         )
         ids = " ".join(spec.run_id for spec, _ in RESULTS[:2])
         start, end = "FIF,N,beta=10,2,5.25,6.5,0.7071067811865476,8.55,", f",20.5,105673,{ids}"
@@ -146,7 +151,10 @@ class TestTable:
         report = build_report(EXPERIMENT, [result("ae", {}, 0, {"normal": (1, 2)}, None)], "c")
         text = to_markdown(report)
         assert "None" not in text
-        assert "| AE | N | **2.00** | 1.00 | – | 0.0123 | 20 | – |" in text
+        assert (
+            "| AE | N | **2.00** | 1.00 | – | 2.00 | 0.50 / 0.75 | 1.25 / 0.88 | 0.0123 | 20 | – |"
+            in text
+        )
 
     def test_missing_runs_come_first(self):
         report = build_report(EXPERIMENT, RESULTS, "c", missing=3)
@@ -186,6 +194,11 @@ class TestTerminal:
                 frechet_test_std=spread,
                 score=st.none() | st.floats(1, 1000),
                 score_std=spread,
+                kernel=st.none() | st.floats(0, 9),
+                precision=st.none() | st.floats(0, 1),
+                recall=st.floats(0, 1),
+                density=st.none() | st.floats(0, 9),
+                coverage=st.floats(0, 1),
                 reconstruction_mse=st.floats(0, 1),
                 training_seconds=st.floats(0, 1e5),
                 parameters=st.just(1),
@@ -202,7 +215,8 @@ class TestTerminal:
         assert "…" not in text
         assert max(map(len, text.splitlines())) <= 80
         for line in to_markdown(report).splitlines()[4 : 4 + len(rows)]:
-            for cell in line.strip("| ").split(" | ")[2:7]:
+            cells = line.strip("| ").split(" | ")
+            for cell in cells[2:5] + cells[8:10]:
                 assert cell.strip("*") in text
 
     def test_best_is_bold_and_second_underlined(self):

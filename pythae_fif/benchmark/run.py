@@ -25,8 +25,10 @@ from pythae_fif.data.locations import cache_home
 from pythae_fif.errors import FIFError
 from pythae_fif.evaluation import (
     Extractor,
+    FeatureStatistics,
     build_extractor,
     reconstruction_mse,
+    reference_features,
     reference_statistics,
     score_samples,
 )
@@ -57,7 +59,9 @@ def load_splits(spec_or_experiment: Any, environment: dict[str, Any], settings: 
     )
 
 
-def load_extractor(name: str, splits: Splits, device: str = "cpu") -> Extractor:
+def load_extractor(
+    name: str, splits: Splits, environment: dict[str, Any], device: str = "cpu"
+) -> Extractor:
     """The extractor of an experiment; a classifier is trained once and cached."""
     labels = splits.labels
     return build_extractor(
@@ -72,6 +76,8 @@ def load_extractor(name: str, splits: Splits, device: str = "cpu") -> Extractor:
         ),
         cache_dir=cache_home(),
         device=device,
+        inception_weights=environment["inception_weights"],
+        download=not environment["offline"],
     )
 
 
@@ -120,17 +126,8 @@ def _execute(run_dir: Path, status: "_Status") -> dict[str, Any]:
     device = str(next(model.parameters()).device)
 
     status.write("running", "sampling and scoring", 0.9)
-    extractor = load_extractor(spec.extractor, splits, device)
-    references = {
-        split: reference_statistics(
-            torch.from_numpy(splits[split]),
-            extractor,
-            data_hash=splits.content_hash,
-            split=split,
-            cache_dir=cache_home(),
-        )
-        for split in ("val", "test")
-    }
+    extractor = load_extractor(spec.extractor, splits, environment, device)
+    features, references = references_of(splits, extractor)
     codes = embed(model, splits.train)
     scores, sheets, sampling_seconds = {}, [], {}
     for sampler in spec.samplers:
@@ -144,7 +141,9 @@ def _execute(run_dir: Path, status: "_Status") -> dict[str, Any]:
             seed=spec.seed,
         )
         sampling_seconds[sampler] = round(time.perf_counter() - start, 3)
-        scores[sampler] = score_samples(samples, extractor, references, seed=spec.seed)
+        scores[sampler] = score_samples(
+            samples, extractor, references, features=features, seed=spec.seed
+        )
         sheets.append(sheet(samples[: SHEET * SHEET]))
     Image.fromarray(np.concatenate(sheets, axis=1).squeeze()).save(run_dir / "samples.png")
 
@@ -166,6 +165,22 @@ def _execute(run_dir: Path, status: "_Status") -> dict[str, Any]:
         "extractor_accuracy": getattr(extractor, "accuracy", None),
         "provenance": provenance(device, started),
     }
+
+
+def references_of(
+    splits: Splits, extractor: Extractor
+) -> tuple[dict[str, Tensor], dict[str, FeatureStatistics]]:
+    """Features of the validation and test images and their statistics, computed once a machine."""
+    features, statistics = {}, {}
+    for split in ("val", "test"):
+        images = torch.from_numpy(splits[split])
+        key: dict[str, Any] = {
+            "data_hash": splits.content_hash, "split": split, "cache_dir": cache_home()
+        }  # fmt: skip
+        # In this order: the statistics are made of the features that are there.
+        features[split] = reference_features(images, extractor, **key)
+        statistics[split] = reference_statistics(images, extractor, **key)
+    return features, statistics
 
 
 def trained_model(

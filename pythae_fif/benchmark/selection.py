@@ -48,7 +48,7 @@ class Choice:
         for _, record in self.results:
             value: Any = record["scores"][self.sampler]
             for key in path:
-                value = None if value is None else value[key]
+                value = None if value is None else value.get(key)
             if value is not None:
                 found.append(value)
         return found

@@ -71,22 +71,44 @@ def kernel_distance(
             f"KID needs at least 2 samples and references, not {len(samples)} and {len(reference)}"
         )
     draws = np.random.RandomState(seed)
-    values = []
-    for _ in range(subsets):
-        x = samples[draws.choice(len(samples), size, replace=False)]
-        y = reference[draws.choice(len(reference), size, replace=False)]
-        within = _off_diagonal(kernel(x, x)) + _off_diagonal(kernel(y, y))
-        values.append(within / (size * (size - 1)) - 2 * float(kernel(x, y).mean()))
-    return float(np.mean(values)), float(np.std(values))
+    chosen = [
+        [torch.from_numpy(draws.choice(len(s), size, replace=False)) for s in (samples, reference)]
+        for _ in range(subsets)
+    ]
+    ours, theirs = (torch.stack(rows) for rows in zip(*chosen, strict=True))
+    within = _kernel_sums(samples, samples, ours, ours) - _diagonal_sums(samples, ours)
+    within += _kernel_sums(reference, reference, theirs, theirs) - _diagonal_sums(reference, theirs)
+    across = _kernel_sums(samples, reference, ours, theirs)
+    values = within / (size * (size - 1)) - 2 * across / size**2
+    return float(values.mean()), float(values.std(correction=0))
+
+
+def _kernel_sums(x: Tensor, y: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Sums of the kernel of (N, F) and (M, F) over S subsets (S, n), (S, m) of them: (S), float64.
+
+    Kernel values of pairs that several subsets share are computed once, unless the subsets are so
+    few or so small that most pairs are in none.
+    """
+    if len(x) * len(y) > rows.numel() * columns.shape[1]:
+        sums = [kernel(x[i], y[j]).sum() for i, j in zip(rows, columns, strict=True)]
+        return torch.stack(sums)
+    # 1 where a subset holds a row: the sums of subset s are u_s^T K v_s
+    held = torch.zeros(len(rows), len(x), dtype=torch.float64).scatter_(1, rows, 1)
+    taken = torch.zeros(len(rows), len(y), dtype=torch.float64).scatter_(1, columns, 1)
+    sums = torch.zeros(len(rows), dtype=torch.float64)
+    for block, indicator in zip(x.split(BLOCK), held.split(BLOCK, dim=1), strict=True):
+        sums += ((indicator @ kernel(block, y)) * taken).sum(dim=1)
+    return sums
+
+
+def _diagonal_sums(x: Tensor, rows: Tensor) -> Tensor:
+    """Sums of the kernel of each of (N, F) with itself over subsets (S, n): (S), float64."""
+    return ((((x * x).sum(dim=1).double() / x.shape[1] + 1) ** 3)[rows]).sum(dim=1)
 
 
 def kernel(x: Tensor, y: Tensor) -> Tensor:
     """The polynomial kernel of two sets (N, F), (M, F): (N, M), float64."""
     return ((x @ y.T).double() / x.shape[1] + 1) ** 3
-
-
-def _off_diagonal(gram: Tensor) -> float:
-    return float(gram.sum() - gram.diagonal().sum())
 
 
 def neighbour_scores(

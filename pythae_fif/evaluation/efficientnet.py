@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from pythae_fif.errors import ConfigError, DataError, did_you_mean
+from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.evaluation.cache import digest
-from pythae_fif.evaluation.images import PRECISIONS, unit_images
+from pythae_fif.evaluation.images import PRECISIONS, grey_or_rgb_images
 
 PREPROCESSING = "efficientnet-lite0/1: bilinear 224 without antialias, (255 x - 127) / 128"
 SIDE = 224
@@ -83,12 +83,7 @@ class EfficientNetExtractor:
             DataError: images of another shape, or outside [0, 1].
             NonFiniteError: NaN or infinite pixels.
         """
-        images = unit_images(images)
-        if images.shape[1] not in (1, 3):
-            raise DataError(
-                f"EfficientNet takes grey or RGB images (B, 1 or 3, H, W), "
-                f"not {tuple(images.shape)}"
-            )
+        images = grey_or_rgb_images(images, "EfficientNet")
         # on the CPU small chunks stay in the cache of the processor and are twice as fast
         chunk = CPU_CHUNK if self.device.type == "cpu" else len(images)
         parts = [self._forward(part) for part in images.to(self.device).split(chunk)]

@@ -1,6 +1,12 @@
 """What every extractor does with its input: check it, and bring it to float32 in [0, 1]."""
 
-__all__ = ["PRECISIONS", "RANGE_TOLERANCE", "rounded_images", "unit_images"]
+__all__ = [
+    "PRECISIONS",
+    "RANGE_TOLERANCE",
+    "grey_or_rgb_images",
+    "rounded_images",
+    "unit_images",
+]
 
 import torch
 from torch import Tensor
@@ -61,3 +67,18 @@ def unit_images(images: Tensor) -> Tensor:
             "divide by 255, or clamp samples first"
         )
     return images.clamp(0, 1)
+
+
+def grey_or_rgb_images(images: Tensor, network: str) -> Tensor:
+    """`unit_images` of images (B, 1 or 3, H, W); `network` begins the message of the error.
+
+    Raises:
+        DataError: as `unit_images`, or another number of channels.
+        NonFiniteError: NaN or infinite pixels.
+    """
+    images = unit_images(images)
+    if images.shape[1] not in (1, 3):
+        raise DataError(
+            f"{network} takes grey or RGB images (B, 1 or 3, H, W), not {tuple(images.shape)}"
+        )
+    return images

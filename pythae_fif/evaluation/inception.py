@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pythae_fif.errors import ConfigError, DataError, did_you_mean
+from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.evaluation.cache import digest
-from pythae_fif.evaluation.images import PRECISIONS, unit_images
+from pythae_fif.evaluation.images import PRECISIONS, grey_or_rgb_images
 
 logger = logging.getLogger(__name__)
 
@@ -157,11 +157,7 @@ class InceptionExtractor:
             DataError: images of another shape, or outside [0, 1].
             NonFiniteError: NaN or infinite pixels.
         """
-        images = unit_images(images)
-        if images.shape[1] not in (1, 3):
-            raise DataError(
-                f"Inception takes grey or RGB images (B, 1 or 3, H, W), not {tuple(images.shape)}"
-            )
+        images = grey_or_rgb_images(images, "Inception")
         # on the CPU small chunks stay in the cache of the processor
         chunk = CPU_CHUNK if self.device.type == "cpu" else len(images)
         parts = [self._features(part) for part in images.to(self.device).split(chunk)]

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.errors import ConfigError
 from pythae_fif.evaluation.cache import digest
-from pythae_fif.evaluation.images import unit_images
+from pythae_fif.evaluation.images import grey_or_rgb_images
 
 PREPROCESSING = "tf-inception-2015/1: 255 x into ExpandDims"
 GRAPH_VARIABLE = "PYTHAE_FIF_TF_INCEPTION"
@@ -96,11 +96,7 @@ class TFInceptionExtractor:
             DataError: images of another shape, or outside [0, 1].
             NonFiniteError: NaN or infinite pixels.
         """
-        images = unit_images(images)
-        if images.shape[1] not in (1, 3):
-            raise DataError(
-                f"Inception takes grey or RGB images (B, 1 or 3, H, W), not {tuple(images.shape)}"
-            )
+        images = grey_or_rgb_images(images, "Inception")
         pixels = (255 * images).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
         pooled = self._session.run(self._pool, {self._images: pixels})
         features = torch.from_numpy(np.array(pooled)).reshape(len(images), -1)

@@ -31,6 +31,11 @@ class Row:
     frechet_test_std: float | None
     score: float | None
     score_std: float | None
+    kernel: float | None
+    precision: float | None
+    recall: float | None
+    density: float | None
+    coverage: float | None
     reconstruction_mse: float
     training_seconds: float
     parameters: int
@@ -86,7 +91,8 @@ def build_report(
         + (f", test accuracy {accuracy:.1%}" if accuracy is not None else "")
         + f"). FD is its {scored['distance_name']}, "
         + (f"CS its {scored['score_name']}, " if scored["score_name"] else "")
-        + "MSE the squared reconstruction error a pixel; distances of another extractor or sample "
+        + "KD the kernel distance (KID's formula), then improved precision and recall, density and "
+        "coverage, all of the test images; MSE the squared reconstruction error a pixel; distances of another extractor or sample "
         "count are on another scale.",
         "Each model and sampler has the configuration of lowest validation distance; bold is the "
         "lowest test distance of a sampler, underlined the second.",
@@ -127,6 +133,11 @@ def _row(choice: Choice) -> Row:
         frechet_test_std=choice.std("frechet", "test"),
         score=choice.mean("score", "mean"),
         score_std=choice.std("score", "mean"),
+        kernel=choice.mean("kernel", "test", "mean"),
+        precision=choice.mean("neighbours", "test", "precision"),
+        recall=choice.mean("neighbours", "test", "recall"),
+        density=choice.mean("neighbours", "test", "density"),
+        coverage=choice.mean("neighbours", "test", "coverage"),
         reconstruction_mse=mean([r["reconstruction_mse"]["test"] for r in records]),
         training_seconds=mean([r["training"]["seconds"] for r in records]),
         parameters=records[0]["parameters"],
@@ -155,6 +166,10 @@ def _number(value: float | None, std: float | None = None) -> str:
     return f"{value:.{digits}f}{spread}"
 
 
+def _pair(first: float | None, second: float | None) -> str:
+    return "–" if first is None or second is None else f"{first:.2f} / {second:.2f}"
+
+
 def _cells(report: Report, index: int) -> list[str]:
     row = report.rows[index]
     chosen = row.configuration
@@ -166,6 +181,9 @@ def _cells(report: Report, index: int) -> list[str]:
         _number(row.frechet_test, row.frechet_test_std),
         _number(row.frechet_val),
         _number(row.score, row.score_std),
+        "–" if row.kernel is None else f"{1000 * row.kernel:.2f}",
+        _pair(row.precision, row.recall),
+        _pair(row.density, row.coverage),
         f"{row.reconstruction_mse:.4f}",
         f"{row.training_seconds:.0f}",
         chosen,
@@ -179,6 +197,9 @@ def _headings(report: Report) -> list[str]:
         f"{report.distance} test ↓",
         "validation ↓",
         f"{report.score} ↑" if report.score else "score",
+        "KD × 10³ ↓",
+        "prec. / recall ↑",
+        "dens. / cov. ↑",
         "recon. MSE ↓",
         "train s",
         "chosen configuration",
@@ -200,6 +221,7 @@ def to_terminal(report: Report) -> Table:
         )
     for index, row in enumerate(report.rows):
         cells = _cells(report, index)
+        del cells[5:8]  # they are in the files: a terminal has 80 columns
         style = {1: "bold", 2: "underline"}.get(report.marks.get(index, 0))
         if style:
             cells[2] = f"[{style}]{cells[2]}[/]"
@@ -211,7 +233,10 @@ def to_terminal(report: Report) -> Table:
 def to_markdown(report: Report, picture: str | None = None) -> str:
     """The table with its notes and, below them, the picture."""
     lines = [f"# {report.title}", ""]
-    lines += ["| " + " | ".join(_headings(report)) + " |", "|---|---|--:|--:|--:|--:|--:|---|"]
+    lines += [
+        "| " + " | ".join(_headings(report)) + " |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|",
+    ]
     for index in range(len(report.rows)):
         cells = _cells(report, index)
         rank = report.marks.get(index)
