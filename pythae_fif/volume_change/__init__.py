@@ -25,5 +25,5 @@ from .exact import (
     singular_values,
 )
 from .hutchinson import HUTCHINSON_KINDS, sample_hutchinson
-from .replay import UnsupportedOperationError
+from .rules import UnsupportedOperationError
 from .surrogate import SurrogateOutput, surrogate

@@ -7,6 +7,7 @@ __all__ = [
     "TRACE_SPACES",
     "SurrogateOutput",
     "differentiates_forward",
+    "eps_meets_inner",
     "surrogate",
 ]
 
@@ -29,7 +30,8 @@ class SurrogateOutput(NamedTuple):
     """What one pass of encoder and decoder yields.
 
     Attributes:
-        surrogate: (B,), to be added to the loss.
+        surrogate: (b,), of the first b samples, b = B unless fewer Hutchinson vectors were given;
+            to be added to the loss.
         z: Codes f(x), (B, d).
         x_hat: Reconstructions g(f(x)), the shape of x.
     """
@@ -49,6 +51,7 @@ def surrogate(
     gradient_to: str = "encoder",
     trace_space: str = "latent",
     mode: str = "replay",
+    dtype: torch.dtype | None = None,
 ) -> SurrogateOutput:
     r"""Estimates the log-volume term of the loss (eq. 7) up to a constant in the parameters.
 
@@ -62,13 +65,17 @@ def surrogate(
         encode: f, from (B, ...) to (B, d).
         decode: g, from (B, d) to the shape of x.
         x: Data, (B, ...); images and vectors alike.
-        eps: Hutchinson vectors, (K, B, d), or (K, B, D) when the trace is taken in data space.
+        eps: Hutchinson vectors, (K, b, d), or (K, b, D) when the trace is taken in data space.
+            b < B takes the surrogate of the first b samples alone, each by itself: statistics of
+            BatchNorm in training mode are constants then. Only with mode ``replay``.
         jacobian_at: Where f' is taken: at the ``data`` (off-manifold, eq. 15) or at the
             ``reconstruction`` (on-manifold, eq. 10), which costs a second encoder pass.
         gradient_to: Whose Jacobian carries the gradient: ``encoder`` (eqs. 10, 15) or ``decoder``
             (eq. 9, with the opposite sign).
         trace_space: ``latent`` for the trace of f' g' (d x d) or ``data`` for g' f' (D x D), of
             much higher variance (table 4).
+        dtype: Precision of the Jacobian products, that of eps if None; ``torch.bfloat16`` halves
+            their memory traffic. Only with mode ``replay``.
         mode: How the two Jacobian products are computed. ``replay`` records the linear map of the
             one pass and applies it to tangents (:mod:`~pythae_fif.volume_change.replay`): the
             fastest, for functions made of known operations. Of appendix D.2: ``mixed`` forward and
@@ -82,8 +89,9 @@ def surrogate(
         The surrogate, (B,), with z and x_hat of the same pass.
 
     Raises:
-        ValueError: An unknown option, ``eps`` of the wrong shape, or ``forward`` where a
-            vector-Jacobian product is needed.
+        ValueError: An unknown option, ``eps`` of the wrong shape, ``forward`` where a
+            vector-Jacobian product is needed, or a part of the batch or another precision where
+            the products are not those of ``replay`` alone.
         UnsupportedOperationError: ``replay`` of an operation that it does not know.
 
     Example:
@@ -97,11 +105,19 @@ def surrogate(
     _check("gradient_to", gradient_to, GRADIENT_TO)
     _check("trace_space", trace_space, TRACE_SPACES)
     _check("mode", mode, MODES)
-    eps_first = _eps_meets_inner(gradient_to, trace_space)
+    eps_first = eps_meets_inner(gradient_to, trace_space)
     if mode == "forward" and not eps_first:
         raise ValueError(
             f"mode 'forward' needs a vector-Jacobian product for gradient_to {gradient_to!r} with "
             f"trace_space {trace_space!r}; valid: 'mixed' or 'backward'"
+        )
+
+    replayed = mode == "replay" and eps_first
+    if not replayed and (eps.shape[1] != len(x) or dtype is not None):
+        raise ValueError(
+            f"a part of the batch, or a dtype: not with mode {mode!r}, gradient_to "
+            f"{gradient_to!r} and trace_space {trace_space!r}; valid: mode 'replay' with "
+            "encoder and latent, or decoder and data"
         )
 
     with torch.enable_grad():
@@ -109,12 +125,13 @@ def surrogate(
         encoder = _Map.run(encode, x, mode)
         z = encoder.value
         space = z if trace_space == "latent" else x
-        if eps.shape[1:] != (len(x), space[0].numel()):
+        rows = eps.shape[1]
+        if eps.shape[2:] != (space[0].numel(),) or not 1 <= rows <= len(x):
             raise ValueError(
-                f"eps of shape {tuple(eps.shape)}: (K, {len(x)}, {space[0].numel()}) is needed for "
-                f"the trace in {trace_space} space"
+                f"eps of shape {tuple(eps.shape)}: (K, {len(x)} or fewer, {space[0].numel()}) is "
+                f"needed for the trace in {trace_space} space"
             )
-        eps = eps.view(-1, *space.shape)
+        eps = eps.view(-1, rows, *space.shape[1:])
 
         pushed = None
         if gradient_to == "encoder" and eps_first and mode in ("mixed", "forward"):
@@ -128,7 +145,8 @@ def surrogate(
         outer, inner = (encoder, decoder) if gradient_to == "encoder" else (decoder, encoder)
 
         if eps_first:  # eps^T [outer' stop_gradient(inner' eps)]
-            right = pushed if pushed is not None else inner.jvps(eps, forward=mode == "forward")
+            low = eps if dtype is None else eps.to(dtype)
+            right = pushed if pushed is not None else inner.jvps(low, forward=mode == "forward")
             value = outer.bilinear(eps, right.detach(), forward=mode == "forward")
         else:  # [stop_gradient(eps^T inner') outer'] eps
             left = inner.vjps(eps, create_graph=False)
@@ -143,10 +161,10 @@ def differentiates_forward(gradient_to: str, trace_space: str, mode: str) -> boo
     PyTorch's gradient of such a product is wrong where BatchNorm is in training mode (it misses
     the dependence of the batch statistics on the parameters), so such networks need another mode.
     """
-    return mode == ("forward" if _eps_meets_inner(gradient_to, trace_space) else "mixed")
+    return mode == ("forward" if eps_meets_inner(gradient_to, trace_space) else "mixed")
 
 
-def _eps_meets_inner(gradient_to: str, trace_space: str) -> bool:
+def eps_meets_inner(gradient_to: str, trace_space: str) -> bool:
     """Whether eps lives where the Jacobian without gradient takes its input."""
     return (gradient_to == "encoder") == (trace_space == "latent")
 

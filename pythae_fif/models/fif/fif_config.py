@@ -12,7 +12,13 @@ from pythae.models.base.base_config import BaseAEConfig
 
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.volume_change import HUTCHINSON_KINDS
-from pythae_fif.volume_change.surrogate import GRADIENT_TO, JACOBIAN_AT, MODES, TRACE_SPACES
+from pythae_fif.volume_change.surrogate import (
+    GRADIENT_TO,
+    JACOBIAN_AT,
+    MODES,
+    TRACE_SPACES,
+    eps_meets_inner,
+)
 
 
 @dataclass
@@ -29,6 +35,13 @@ class FIFConfig(BaseAEConfig):
             ``beta_final`` in epoch ``beta_epochs`` (appendix E.3). Default: None.
         beta_epochs (int): Length of that schedule in epochs. Default: None.
         hutchinson_samples (int): K, Hutchinson vectors a data point. Default: 1.
+        surrogate_fraction (float): Part of every batch, in (0, 1], whose data points carry the
+            surrogate of the volume change: the first ``ceil(surrogate_fraction * B)``, averaged
+            over themselves, which is unbiased as batches come shuffled. Below 1 BatchNorm's batch
+            statistics are constants for a data point, as in evaluation mode; at 1 the Jacobian is
+            that of the whole-batch map. Needs mode 'replay'. Default: 1, as the paper.
+        surrogate_precision (str): 'float32' (that of the model), or 'bfloat16' for the Jacobian
+            products of the surrogate alone. Needs mode 'replay'. Default: 'float32'.
         hutchinson_kind (str): Their distribution, see
             :func:`~pythae_fif.volume_change.sample_hutchinson`. Default: 'orthogonal'.
         noise (float): Standard deviation of the Gaussian noise added to the data in training; the
@@ -49,6 +62,8 @@ class FIFConfig(BaseAEConfig):
     beta_final: float | None = None
     beta_epochs: int | None = None
     hutchinson_samples: int = 1
+    surrogate_fraction: float = 1.0
+    surrogate_precision: Literal["float32", "bfloat16"] = "float32"
     hutchinson_kind: str = "orthogonal"
     noise: float = 0.01
     latent_distribution: Literal["normal", "student_t"] = "normal"
@@ -81,6 +96,10 @@ class FIFConfig(BaseAEConfig):
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise ConfigError(f"FIFConfig {key}={value}: at least 1 is needed")
+        if not 0 < self.surrogate_fraction <= 1:
+            raise ConfigError(
+                f"FIFConfig surrogate_fraction={self.surrogate_fraction}: above 0, at most 1"
+            )
         if (self.beta_final is None) != (self.beta_epochs is None):
             raise ConfigError("FIFConfig beta_final and beta_epochs: give both or neither")
         if self.trace_space == "latent" and self.hutchinson_samples > self.latent_dim:
@@ -98,3 +117,16 @@ class FIFConfig(BaseAEConfig):
             value = getattr(self, key)
             if value not in choices:
                 raise ConfigError(f"FIFConfig {key}={value!r}: {did_you_mean(value, choices)}")
+        if self.needs_replay and (
+            self.mode != "replay" or not eps_meets_inner(self.gradient_to, self.trace_space)
+        ):
+            raise ConfigError(
+                "FIFConfig surrogate_fraction and surrogate_precision need mode='replay' with "
+                "gradient_to='encoder', trace_space='latent' or gradient_to='decoder', "
+                "trace_space='data'"
+            )
+
+    @property
+    def needs_replay(self) -> bool:
+        """Whether the surrogate is one that mode 'replay' alone can compute."""
+        return self.surrogate_fraction < 1 or self.surrogate_precision != "float32"

@@ -119,7 +119,7 @@ class FIF(BaseAE):
             x = x + config.noise * torch.randn_like(x)
         dim = config.latent_dim if config.trace_space == "latent" else x[0].numel()
         eps = sample_hutchinson(
-            len(x),
+            math.ceil(config.surrogate_fraction * len(x)),
             dim,
             config.hutchinson_samples,
             kind=config.hutchinson_kind,
@@ -135,14 +135,14 @@ class FIF(BaseAE):
             gradient_to=config.gradient_to,
             trace_space=config.trace_space,
             mode=self._resolve_mode(x),
+            dtype=torch.bfloat16 if config.surrogate_precision == "bfloat16" else None,
         )
-        recon_loss = _squared_error(x_hat, x)
-        nll_loss = -self.latent_distribution(z).log_prob(z) + volume
-        loss = nll_loss + beta * recon_loss
+        recon_loss = _squared_error(x_hat, x).mean()
+        nll_loss = volume.mean() - self.latent_distribution(x).log_prob(z.to(x.dtype)).mean()
         return ModelOutput(
-            loss=loss.mean(),
-            recon_loss=recon_loss.mean(),
-            nll_loss=nll_loss.mean(),
+            loss=nll_loss + beta * recon_loss,
+            recon_loss=recon_loss,
+            nll_loss=nll_loss,
             recon_x=x_hat,
             z=z,
         )
@@ -159,19 +159,18 @@ class FIF(BaseAE):
     def _resolve_mode(self, x: Tensor) -> str:
         if self._surrogate_mode is None:
             self._surrogate_mode = self.model_config.mode
-            if self.model_config.mode == "replay" and not self._can_be_replayed(x[:1]):
-                self._surrogate_mode = "backward"
+            if self.model_config.mode == "replay":
+                try:  # dry, in evaluation mode: failing in training would move BatchNorm twice
+                    self._in_evaluation_mode(
+                        lambda: record(self._decode, record(self._encode, x[:1]).value).value
+                    )
+                except UnsupportedOperationError as error:
+                    self._surrogate_mode = "backward"
+                    if self.model_config.needs_replay:
+                        raise ConfigError(
+                            f"FIFConfig surrogate_fraction or surrogate_precision: {error}"
+                        ) from error
         return self._surrogate_mode
-
-    def _can_be_replayed(self, x: Tensor) -> bool:
-        """A dry run in evaluation mode: failing in training would move BatchNorm twice."""
-        try:
-            self._in_evaluation_mode(
-                lambda: record(self._decode, record(self._encode, x).value).value
-            )
-        except UnsupportedOperationError:
-            return False
-        return True
 
     def beta(self, epoch: int | None = None) -> float:
         """The reconstruction weight of an epoch (counted from 1), or the final one."""

@@ -1,0 +1,92 @@
+"""Batch normalisation in training mode applied to tangents, with its gradient by hand.
+
+Written with autograd's operations this derivative takes a dozen passes over the activations and
+its gradient twenty; BatchNorm's own backward kernel does both in a few.
+"""
+
+__all__ = ["at_least_float32", "batch_norm_jvps"]
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+
+def batch_norm_jvps(tangents: Tensor, x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    r"""Tangents of the whole-batch map $h w + b$, with $h = (x - m) / s$.
+
+    The statistics m and s are functions of the input (Ioffe & Szegedy 2015), so with m(.) the mean
+    over samples and places
+
+    .. math:: dh = (dx - m(dx) - h \, m(h \, dx)) / s
+
+    which is its own transpose: the map is that of the backward pass.
+
+    Arguments:
+        tangents: (K, B, C, ...).
+        x: What was normalised, (B, C, ...).
+        weight: w, (C,), or None.
+        eps: Added to the variance.
+
+    Returns:
+        (K, B, C, ...), in the type of the tangents; differentiable, once, in all three tensors.
+    """
+    if weight is None:
+        weight = x.new_ones(x.shape[1], dtype=at_least_float32(x).dtype)
+    weight = weight + 1e-30 * (weight == 0)  # its gradient divides by it
+    products = [_Jvp.apply(tangent.to(x.dtype), x, weight, eps) for tangent in tangents]
+    return torch.stack(products).to(tangents.dtype)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """The precision in which BatchNorm itself takes its statistics."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+class _Jvp(torch.autograd.Function):
+    """u = w (t - m(t) - h m(h t)) / s of one tangent t."""
+
+    @staticmethod
+    def forward(ctx: Any, t: Tensor, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        _, mean, inverse = torch.native_batch_norm(x, None, None, None, None, True, 0.0, eps)
+        u, overlap = _adjoint(t, x, weight, mean, inverse)
+        ctx.save_for_backward(u, x, weight, mean, inverse, overlap)
+        return u
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of <G, u>: the map is linear in t and its own transpose, and for x, with N the number of
+        samples and places, (h, s) vary as in any BatchNorm:
+
+            dx = -(m(h t) w A(G) + m(h G) u) / s - <G, u> h / (N s),  with w A(G) the gradient of t.
+        """
+        u, x, weight, mean, inverse, overlap = ctx.saved_tensors
+        grad = grad.contiguous()
+        grad_t, grad_overlap = _adjoint(grad, x, weight, mean, inverse)
+        channel = (1, -1, *[1] * (x.dim() - 2))
+        count = x.numel() // x.shape[1]
+        # <G, u> of every channel: the same kernel's gradient of the weight, with u for h.
+        zero, one = torch.zeros_like(mean), torch.ones_like(inverse)
+        _, total = _adjoint(grad, u, weight, zero, one)
+        grad_x = None
+        if ctx.needs_input_grad[1]:
+            scale = inverse / count
+            h_scale = total * scale * inverse
+            grad_x = torch.addcmul(
+                grad_t * (-scale * overlap).view(channel).to(x.dtype),
+                u, (-scale * grad_overlap).view(channel).to(x.dtype),
+            ).addcmul_(x, (-h_scale).view(channel).to(x.dtype))  # fmt: skip
+            grad_x += (h_scale * mean).view(channel).to(x.dtype)
+        return grad_t, grad_x, total / weight, None
+
+
+def _adjoint(
+    t: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The map applied to t, and N m(h t), (C,): BatchNorm's gradients for its input and weight."""
+    mapped, overlap, _ = torch.ops.aten.native_batch_norm_backward(
+        t, x, weight, None, None, mean, inverse, True, 0.0, [True, True, False]
+    )
+    return mapped, overlap
