@@ -126,6 +126,90 @@ def test_networks_that_cannot_be_replayed_are_differentiated_backward(encoder, m
     assert fif(DatasetOutput(data=torch.rand(6, 5))).loss.item() == pytest.approx(out.loss.item())
 
 
+@pytest.mark.parametrize(
+    "options",
+    [dict(surrogate_fraction=0.5), dict(surrogate_precision="bfloat16")],
+)
+def test_a_part_of_the_surrogate_needs_networks_that_can_be_replayed(options):
+    class Cumulative(LinearEncoder):
+        def forward(self, x):
+            return ModelOutput(embedding=super().forward(x.flatten(1)).embedding.cumsum(1))
+
+    config = FIFConfig(input_dim=SHAPE, latent_dim=3, **options)
+    fif = FIF(config, encoder=Cumulative(torch.randn(3, 16))).train()
+    with pytest.raises(ConfigError, match=r"surrogate_fraction or .*: operation .*cumsum"):
+        fif(DatasetOutput(data=images()))
+
+
+@pytest.mark.parametrize("fraction", [0.25, 0.3, 1.0])
+def test_gradient_of_a_fraction_is_unbiased_over_the_order_of_the_batch(fraction):
+    """Mean over all cyclic orders of the batch, with the Hutchinson vectors of every one."""
+    x = images(8).double()
+    total = {}
+    for part in (fraction, 1.0):
+        fif = model(surrogate_fraction=part, hutchinson_samples=3, noise=0.0).double().train()
+        for shift in range(8):  # K = d: orthogonal vectors give the trace exactly
+            (fif(DatasetOutput(data=x.roll(shift, 0))).loss / 8).backward()
+        total[part] = torch.cat([p.grad.flatten() for p in fif.parameters()])
+    torch.testing.assert_close(total[fraction], total[1.0])
+
+
+def test_bfloat16_surrogate_has_a_small_gradient_error():
+    """Against the spread of the Hutchinson estimate, which it must be far below."""
+    x = images(40)
+    grads = {}
+    for name, seed, options in (
+        ("one", 1, {}),
+        ("low", 1, {"surrogate_precision": "bfloat16"}),
+        ("other", 2, {}),
+    ):
+        fif = model(noise=0.0, **options).train()
+        torch.manual_seed(seed)
+        fif(DatasetOutput(data=x)).loss.backward()
+        grads[name] = torch.cat([p.grad.flatten() for p in fif.encoder.parameters()])
+    error = (grads["low"] - grads["one"]).norm()
+    assert 0 < error < 0.1 * (grads["other"] - grads["one"]).norm()
+
+
+def test_whole_step_in_bfloat16():
+    fif = model(noise=0.0).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.manual_seed(1)
+        low = fif(DatasetOutput(data=images()))
+    low.loss.backward()
+    torch.manual_seed(1)
+    full = fif(DatasetOutput(data=images()))
+    assert low.loss.dtype == torch.float32
+    assert fif.surrogate_mode == "replay"
+    assert abs((low.loss - full.loss).item()) < 0.02 * abs(full.loss.item())
+
+
+def test_compiled_model_has_the_same_gradient():
+    x = images(6).double()
+    grads = []
+    for wrap in (lambda m: m, lambda m: torch.compile(m, backend="aot_eager")):
+        fif = model(noise=0.0).double().train()
+        torch.manual_seed(5)
+        wrap(fif)(DatasetOutput(data=x)).loss.backward()
+        grads.append(torch.cat([p.grad.flatten() for p in fif.parameters()]))
+    torch.testing.assert_close(*grads)
+
+
+def test_compiled_networks_have_the_same_gradient():
+    """A compiled network hides its operations, so that it is differentiated backward."""
+    x = images(6).double()
+    grads = []
+    for compiled in (False, True):
+        fif = model(noise=0.0).double().train()
+        if compiled:
+            fif.encoder.compile(backend="aot_eager_decomp_partition")
+            fif.decoder.compile(backend="aot_eager_decomp_partition")
+        torch.manual_seed(5)
+        fif(DatasetOutput(data=x)).loss.backward()
+        grads.append(torch.cat([p.grad.flatten() for p in fif.parameters()]))
+    torch.testing.assert_close(*grads)
+
+
 def test_beta_schedule():
     fif = model(beta=20, beta_final=40, beta_epochs=11)
     assert [fif.beta(epoch) for epoch in (1, 6, 11, 99)] == [20, 30, 40, 40]

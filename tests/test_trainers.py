@@ -1,15 +1,20 @@
 """The trainers by contract: they learn, resume bitwise, stay silent and leave whole files."""
 
 import copy
+import dataclasses
 import json
 import logging
+import platform
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from pythae.data.datasets import BaseDataset, DatasetOutput, collate_dataset_output
 from pythae.models import (
     AE,
@@ -33,11 +38,15 @@ from pythae.models import (
 from pythae.pipelines import TrainingPipeline
 from pythae.trainers import (
     AdversarialTrainerConfig,
+    BaseTrainer,
     BaseTrainerConfig,
     CoupledOptimizerAdversarialTrainerConfig,
     CoupledOptimizerTrainerConfig,
 )
+from pythae.trainers.training_callbacks import TrainingCallback
 
+from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
+from pythae_fif.data import ImageDataset
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError, StoreError
 from pythae_fif.nn import build_networks
 from pythae_fif.trainers import BatchLoader, build_trainer, quiet_pythae
@@ -180,7 +189,7 @@ def test_adversarial_trainers_run(name, tmp_path):
 
 def test_keeps_the_best_weights_not_the_last(tmp_path):
     states = []
-    trainer = build("AE", tmp_path, epochs=12, lr=0.05)
+    trainer = build("AE", tmp_path, epochs=12, lr=0.2)
     trainer.on_epoch = lambda *_: states.append(copy.deepcopy(trainer.model.state_dict()))
     result = trainer.train()
     losses = [row["eval_loss"] for row in read_log(tmp_path)]
@@ -242,6 +251,140 @@ def test_rae_l2_decays_the_decoder_alone(tmp_path):
     assert trainer.decoder_optimizer.param_groups[0]["weight_decay"] == 1e-3
     assert trainer.encoder_optimizer.param_groups[0]["weight_decay"] == 0
     assert config.decoder_optimizer_params is None, "the caller's configuration is left alone"
+
+
+# FIFTrainer
+
+
+def fif_trainer(folder, *, name="FIF", run=True, **options):
+    """A trainer of a small model on uint8 images; a kind of training that draws no noise."""
+    images = torch.randint(256, (48, *SHAPE), generator=torch.Generator().manual_seed(3))
+    torch.manual_seed(1)
+    nets = build_networks("convnet", SHAPE, LATENT)
+    if name == "FIF":
+        model = FIF(FIFConfig(input_dim=SHAPE, latent_dim=LATENT, eval_nll_samples=8), *nets)
+    else:
+        model = AE(AEConfig(input_dim=SHAPE, latent_dim=LATENT), *nets)
+    data = ImageDataset(images.to(torch.uint8))
+    arguments = {k: options.pop(k) for k in ("on_epoch", "callbacks") if k in options}
+    config = FIFTrainerConfig(
+        num_epochs=3, per_device_train_batch_size=16, learning_rate=1e-3, no_cuda=True, **options
+    )
+    return FIFTrainer(
+        model, data, data, config, run_dir=folder, checkpoint_every_seconds=0, **arguments
+    )
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_fif_trainer_resumes_exactly(precision, tmp_path):
+    options = {"precision": precision, "max_grad_norm": 50.0, "channels_last": True}
+    whole = fif_trainer(tmp_path / "whole", **options)
+    whole.train()
+    with pytest.raises(Killed):
+        fif_trainer(tmp_path / "cut", **options, on_epoch=kill_at(2)).train()
+    resumed = fif_trainer(tmp_path / "cut", **options)
+    resumed.train()
+    assert_same_weights(resumed.model, whole.model)
+
+
+def test_bfloat16_is_another_training_that_ends_near(tmp_path):
+    ends = {}
+    for precision in ("float32", "bfloat16"):
+        trainer = fif_trainer(tmp_path / precision, name="AE", precision=precision)
+        ends[precision] = trainer.train().best_eval_loss
+        assert next(trainer.model.parameters()).dtype == torch.float32
+    assert ends["float32"] != ends["bfloat16"]
+    assert ends["bfloat16"] == pytest.approx(ends["float32"], rel=0.02)
+
+
+def test_channels_last_changes_rounding_alone(tmp_path):
+    ends = [
+        fif_trainer(tmp_path / str(flag), name="AE", channels_last=flag).train().best_eval_loss
+        for flag in (False, True)
+    ]
+    assert ends[0] == pytest.approx(ends[1], rel=1e-4)
+
+
+def test_gradients_are_clipped(tmp_path):
+    """Adam does not see the size of gradients, plain descent does."""
+    moved = []
+    for norm in (None, 1e-3):
+        trainer = fif_trainer(
+            tmp_path / str(norm), name="AE", optimizer_cls="SGD", max_grad_norm=norm
+        )
+        before = torch.cat([p.detach().flatten().clone() for p in trainer.model.parameters()])
+        trainer.train()
+        after = torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
+        moved.append((after - before).norm().item())
+    # Nine steps of at most learning rate times norm.
+    assert moved[1] <= 9 * 1e-3 * 1e-3 * 1.01 < moved[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"amp": True}, "precision='bfloat16'"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm=0.0: above 0"),
+        ({"precision": "float16"}, "bfloat16"),
+        ({"gradient_clip": 1.0}, "gradient_clip"),
+    ],
+)
+def test_fif_trainer_config_rejects(options, message):
+    with pytest.raises((ConfigError, ValidationError), match=message):
+        FIFTrainerConfig(**options)
+
+
+def test_pipeline_uses_the_trainer_of_the_configuration(tmp_path):
+    for config, kind in ((FIFTrainerConfig, FIFTrainer), (BaseTrainerConfig, BaseTrainer)):
+        model = build_model("AE")
+        pipeline = TrainingPipeline(model, config(output_dir=str(tmp_path), num_epochs=1))
+        with quiet_pythae():
+            pipeline(train_data=Images().batch(torch.arange(40)).data)
+        assert type(pipeline.trainer) is kind
+        reloaded = AutoModel.load_from_folder(f"{pipeline.trainer.training_dir}/final_model")
+        assert_same_weights(reloaded, model)
+
+
+def test_callbacks_hear_of_every_epoch(tmp_path):
+    class Listener(TrainingCallback):
+        def __init__(self):
+            self.heard = []
+
+        def on_train_begin(self, training_config, **kwargs):
+            self.heard.append(kwargs["model_config"].name)
+
+        def on_log(self, training_config, logs, **kwargs):
+            self.heard.append((kwargs["global_step"], sorted(logs)))
+
+        def on_train_end(self, training_config, **kwargs):
+            self.heard.append("end")
+
+    listener = Listener()
+    fif_trainer(tmp_path, callbacks=[listener]).train()
+    losses = ["eval_epoch_loss", "train_epoch_loss"]
+    assert listener.heard == ["FIFConfig", (1, losses), (2, losses), (3, losses), "end"]
+
+
+def test_freed_memory_can_be_kept():
+    """In a process of its own: the setting cannot be taken back."""
+    code = "from pythae_fif.trainers import keep_freed_memory; print(keep_freed_memory())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    glibc = platform.libc_ver()[0] == "glibc"
+    assert done.stdout.strip() == str(glibc)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_on_a_gpu(precision, tmp_path):
+    trainer = fif_trainer(tmp_path, precision=precision)
+    config = dataclasses.replace(trainer.training_config, no_cuda=False)
+    trainer = FIFTrainer(
+        trainer.model, trainer.train_dataset, trainer.eval_dataset, config, run_dir=tmp_path / "g"
+    )
+    assert trainer.train_loader.dataset.images.device.type == "cuda"
+    trainer.train()
+    losses = [row["eval_loss"] for row in read_log(tmp_path / "g")]
+    assert losses[-1] < losses[0]
 
 
 # Resuming

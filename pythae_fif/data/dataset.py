@@ -2,6 +2,8 @@
 
 __all__ = ["ImageDataset", "to_float"]
 
+import copy
+
 import numpy as np
 import torch
 from pythae.data.datasets import DatasetOutput
@@ -84,6 +86,17 @@ class ImageDataset(Dataset):
         return DatasetOutput(
             data=self.images[index].to(torch.float32).div_(255), labels=self.labels[index]
         )
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.images.device
+
+    def to(self, device: torch.device | str) -> "ImageDataset":
+        """The same images and labels on a device; they stay uint8 there."""
+        moved = copy.copy(self)
+        moved.images, moved.labels = self.images.to(device), self.labels.to(device)
+        return moved
 
     def batch(self, indices: Tensor, device: torch.device | str | None = None) -> DatasetOutput:
         """Several images at once; uint8 is what travels to the device.

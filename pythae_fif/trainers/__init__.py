@@ -4,23 +4,24 @@ __all__ = [
     "BatchDataset",
     "BatchLoader",
     "BenchmarkAdversarialTrainer",
-    "BenchmarkBaseTrainer",
     "BenchmarkCoupledOptimizerAdversarialTrainer",
     "BenchmarkCoupledOptimizerTrainer",
     "BenchmarkTrainer",
+    "FIFTrainer",
+    "FIFTrainerConfig",
     "TrainingResult",
     "build_trainer",
+    "keep_freed_memory",
     "quiet_pythae",
 ]
 
-from pythae_fif.trainers.benchmark_trainer import (
+from pythae_fif.trainers.benchmark_trainer import BenchmarkTrainer, TrainingResult
+from pythae_fif.trainers.build import (
     BenchmarkAdversarialTrainer,
-    BenchmarkBaseTrainer,
     BenchmarkCoupledOptimizerAdversarialTrainer,
     BenchmarkCoupledOptimizerTrainer,
-    BenchmarkTrainer,
-    TrainingResult,
     build_trainer,
 )
+from pythae_fif.trainers.fif_trainer import FIFTrainer, FIFTrainerConfig, keep_freed_memory
 from pythae_fif.trainers.loader import BatchDataset, BatchLoader
 from pythae_fif.trainers.quiet import quiet_pythae

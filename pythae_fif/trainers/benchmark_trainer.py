@@ -1,14 +1,6 @@
 """Pythae's trainers with fast batches, a log, checkpoints that resume exactly, and silence."""
 
-__all__ = [
-    "BenchmarkAdversarialTrainer",
-    "BenchmarkBaseTrainer",
-    "BenchmarkCoupledOptimizerAdversarialTrainer",
-    "BenchmarkCoupledOptimizerTrainer",
-    "BenchmarkTrainer",
-    "TrainingResult",
-    "build_trainer",
-]
+__all__ = ["BenchmarkTrainer", "OnEpoch", "TrainingResult"]
 
 import copy
 import json
@@ -23,20 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pythae.models import RHVAE, BaseAE
-from pythae.trainers import (
-    AdversarialTrainer,
-    AdversarialTrainerConfig,
-    BaseTrainer,
-    BaseTrainerConfig,
-    CoupledOptimizerAdversarialTrainer,
-    CoupledOptimizerAdversarialTrainerConfig,
-    CoupledOptimizerTrainer,
-    CoupledOptimizerTrainerConfig,
-)
+from pythae.models import BaseAE
 from pythae.trainers.training_callbacks import CallbackHandler
 
-from pythae_fif.errors import ConfigError, DataError, NonFiniteError, StoreError
+from pythae_fif.errors import NonFiniteError, StoreError
 from pythae_fif.trainers.checkpoint import random_state, set_random_state, write_whole
 from pythae_fif.trainers.loader import BatchDataset, BatchLoader
 from pythae_fif.trainers.quiet import quiet_pythae
@@ -47,7 +29,6 @@ OnEpoch = Callable[[int, int, dict[str, float]], None]
 
 CHECKPOINT_NAME = "checkpoint.pt"
 LOG_NAME = "train_log.jsonl"
-MODEL_NAME = "model"
 
 
 @dataclass(frozen=True)
@@ -96,6 +77,9 @@ class BenchmarkTrainer:
     left in the configuration.
     """
 
+    model_folder = "model"
+    """Where in `run_dir` the best weights are saved."""
+
     parts: tuple[str, ...] = ()
     """Names of the networks with an optimizer each, in the order of Pythae's losses; empty if
     there is one optimizer for all."""
@@ -106,6 +90,10 @@ class BenchmarkTrainer:
     training_config: Any
     train_dataset: Any
     eval_dataset: Any
+    callbacks: Any
+    model_config: Any
+    train_loader: Any
+    eval_loader: Any
 
     def __init__(
         self,
@@ -140,9 +128,18 @@ class BenchmarkTrainer:
     def _set_output_dir(self) -> None:
         """Does nothing: all files go to `run_dir`, none to a dated folder."""
 
+    def _optimizers_step(self, model_output: Any) -> None:
+        """Stops at the first step whose loss is not finite, before it reaches the weights."""
+        if not torch.isfinite(model_output.loss).all():
+            raise NonFiniteError(
+                f"the loss of a step is {model_output.loss.mean().item()}; "
+                "a smaller learning rate may help"
+            )
+        super()._optimizers_step(model_output)  # type: ignore[misc]
+
     def _setup_callbacks(self) -> None:
-        """Adds neither Pythae's progress bars nor its console printer."""
-        self.callback_handler = CallbackHandler(callbacks=[], model=self.model)
+        """The caller's callbacks, without Pythae's progress bars and console printer."""
+        self.callback_handler = CallbackHandler(list(self.callbacks or []), model=self.model)
 
     # The training.
 
@@ -170,16 +167,28 @@ class BenchmarkTrainer:
         log = "".join(json.dumps(row) + "\n" for row in progress.history)
         write_whole(self.run_dir / LOG_NAME, lambda file: file.write(log.encode()))
 
-        num_epochs = self.training_config.num_epochs
+        config, tell = self.training_config, self.callback_handler
+        tell.on_train_begin(config, model_config=self.model_config)
+        num_epochs = config.num_epochs
         last_checkpoint = time.monotonic()
         for epoch in range(progress.epoch + 1, num_epochs + 1):
+            tell.on_epoch_begin(
+                config, epoch=epoch, train_loader=self.train_loader, eval_loader=self.eval_loader
+            )
             progress = self._run_epoch(epoch, progress)
+            tell.on_epoch_end(config)
             # Whatever the callback draws must not change the training, or one that resumes
             # after this epoch, without the callback, would differ.
             random = random_state()
             try:
                 row = progress.history[-1]
                 self._append_to_log(row)
+                losses = {
+                    f"{stage}_epoch_loss": row[f"{stage}_loss"]  # Pythae's names of them
+                    for stage in ("train", "eval")
+                    if f"{stage}_loss" in row
+                }
+                tell.on_log(config, losses, logger=logger, global_step=epoch, rank=-1)
                 if time.monotonic() - last_checkpoint >= self.checkpoint_every_seconds:
                     self._save_checkpoint(progress, random)
                     last_checkpoint = time.monotonic()
@@ -193,6 +202,7 @@ class BenchmarkTrainer:
         self.model.load_state_dict(progress.best_state)
         self._save_best_model()
         (self.run_dir / CHECKPOINT_NAME).unlink(missing_ok=True)
+        tell.on_train_end(config)
         return TrainingResult(
             best_epoch=progress.best_epoch,
             best_eval_loss=progress.best_loss,
@@ -325,7 +335,7 @@ class BenchmarkTrainer:
         return progress
 
     def _save_best_model(self) -> None:
-        folder = self.run_dir / MODEL_NAME
+        folder = self.run_dir / self.model_folder
         temporary = folder.with_name(folder.name + ".tmp")
         try:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -335,124 +345,3 @@ class BenchmarkTrainer:
             os.replace(temporary, folder)
         except OSError as error:
             raise StoreError(f"cannot write {folder}: {error}") from error
-
-
-class BenchmarkBaseTrainer(BenchmarkTrainer, BaseTrainer):
-    """For models with one optimizer."""
-
-
-class BenchmarkCoupledOptimizerTrainer(BenchmarkTrainer, CoupledOptimizerTrainer):
-    """For models with an optimizer for the encoder and one for the decoder: RAE_L2, PIWAE."""
-
-    parts = ("encoder", "decoder")
-
-
-class BenchmarkAdversarialTrainer(BenchmarkTrainer, AdversarialTrainer):
-    """For models with a discriminator: Adversarial_AE, FactorVAE."""
-
-    parts = ("autoencoder", "discriminator")
-
-
-class BenchmarkCoupledOptimizerAdversarialTrainer(
-    BenchmarkTrainer, CoupledOptimizerAdversarialTrainer
-):
-    """For models with three optimizers: VAEGAN."""
-
-    parts = ("encoder", "decoder", "discriminator")
-
-
-# As in Pythae's TrainingPipeline, by the type of the training configuration ...
-_TRAINERS: dict[type[BaseTrainerConfig], type[BenchmarkTrainer]] = {
-    CoupledOptimizerTrainerConfig: BenchmarkCoupledOptimizerTrainer,
-    AdversarialTrainerConfig: BenchmarkAdversarialTrainer,
-    CoupledOptimizerAdversarialTrainerConfig: BenchmarkCoupledOptimizerAdversarialTrainer,
-    BaseTrainerConfig: BenchmarkBaseTrainer,
-}
-# ... which these models do not choose freely.
-_CONFIGS: dict[str, type[BaseTrainerConfig]] = {
-    "RAE_L2": CoupledOptimizerTrainerConfig,
-    "PIWAE": CoupledOptimizerTrainerConfig,
-    "Adversarial_AE": AdversarialTrainerConfig,
-    "FactorVAE": AdversarialTrainerConfig,
-    "VAEGAN": CoupledOptimizerAdversarialTrainerConfig,
-}
-
-
-def build_trainer(
-    model: BaseAE,
-    train_dataset: Any,
-    eval_dataset: Any,
-    training_config: BaseTrainerConfig,
-    *,
-    run_dir: str | Path,
-    on_epoch: OnEpoch | None = None,
-    checkpoint_every_seconds: float = 30.0,
-) -> BenchmarkTrainer:
-    """The trainer that fits a training configuration, as in Pythae's `TrainingPipeline`.
-
-    The configuration is copied. In the copy `output_dir` is `run_dir`, the settings of
-    distributed training, which Pythae reads from WORLD_SIZE, RANK and LOCAL_RANK wherever they
-    are set, are those of a single process, and RAE_L2's decoder gets `reg_weight` as its weight
-    decay.
-
-    Args:
-        model: The model to train, in place; it is moved to the GPU if there is one and `no_cuda`
-            is not set.
-        train_dataset: Training data: a `BatchDataset`, or any data set that Pythae accepts.
-        eval_dataset: The same for evaluation, or None to keep the best model by training loss.
-        training_config: Pythae's configuration; its type chooses the trainer.
-        run_dir: Folder for `train_log.jsonl`, `checkpoint.pt` and `model`; made if needed.
-        on_epoch: Called after each epoch with its number (from 1), the number of epochs and the
-            epoch's row of the log.
-        checkpoint_every_seconds: Least time between two checkpoints in seconds; 0 for one after
-            every epoch.
-
-    Returns:
-        A trainer; call its `train`.
-
-    Raises:
-        ConfigError: If the configuration does not fit the model.
-        DataError: If a data set is empty.
-        StoreError: If `run_dir` cannot be made.
-    """
-    if isinstance(model, RHVAE):
-        raise ConfigError(
-            "model RHVAE cannot be trained here: its metric is not in its state_dict, so that "
-            "a checkpoint would lose it; use Pythae's TrainingPipeline"
-        )
-    wanted = _CONFIGS.get(model.model_name, BaseTrainerConfig)
-    if not isinstance(training_config, wanted):
-        raise ConfigError(
-            f"model {model.model_name} needs a {wanted.__name__}, "
-            f"not a {type(training_config).__name__}"
-        )
-    if training_config.num_epochs < 1:
-        raise ConfigError(f"num_epochs must be at least 1, not {training_config.num_epochs}")
-    for name, dataset in (("training", train_dataset), ("evaluation", eval_dataset)):
-        if dataset is not None and len(dataset) == 0:
-            raise DataError(f"the {name} set is empty: training needs at least one item in each")
-
-    folder = Path(run_dir)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"cannot make the run folder {folder}: {error}") from error
-
-    config = copy.deepcopy(training_config)
-    config.output_dir = str(folder)
-    config.world_size = config.rank = config.local_rank = -1
-    if model.model_name == "RAE_L2":
-        decay = {"weight_decay": model.model_config.reg_weight}
-        config.decoder_optimizer_params = {**(config.decoder_optimizer_params or {}), **decay}
-
-    trainer_class = next(cls for kind, cls in _TRAINERS.items() if isinstance(config, kind))
-    with quiet_pythae():
-        return trainer_class(
-            model=model,
-            train_dataset=train_dataset,
-            eval_dataset=eval_dataset,
-            training_config=config,
-            run_dir=folder,
-            on_epoch=on_epoch,
-            checkpoint_every_seconds=checkpoint_every_seconds,
-        )

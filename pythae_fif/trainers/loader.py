@@ -60,5 +60,7 @@ class BatchLoader:
     def __iter__(self) -> Iterator[DatasetOutput]:
         count = len(self.dataset)
         order = torch.randperm(count) if self.shuffle else torch.arange(count)
+        # The whole order moves to the device at once where the data are there.
+        order = order.to(getattr(self.dataset, "device", "cpu"))
         for indices in order.split(self.batch_size):
             yield self.dataset.batch(indices, device=self.device)

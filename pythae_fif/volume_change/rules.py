@@ -93,9 +93,9 @@ def _batch_norm(step: Step, tangent_of: TangentOf) -> Tensor:
     running_var, weight = step.argument(2, "running_var"), step.argument(3, "weight")
     eps = step.argument(7, "eps", 1e-5)
     tangent = _of_input(step, tangent_of)
-    if step.argument(5, "training", False) and step.whole is None:
-        return batch_norm_jvps(tangent, x, weight, eps)
     if step.argument(5, "training", False):
+        if step.whole is None:
+            return batch_norm_jvps(tangent, x, weight, eps)
         whole = step.whole.argument(0, "input")
         running_var = torch.var(at_least_float32(whole), [0, *range(2, x.dim())], correction=0)
     scale = (running_var + eps).rsqrt()

@@ -82,6 +82,9 @@ class FIF(BaseAE):
 
     # ------------------------------------------------------------------ the loss
 
+    # The compiler loses the attributes of Pythae's ModelOutput, and would hide the operations of
+    # the networks from the recorder.
+    @torch.compiler.disable
     def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
         """Encodes, decodes and computes the loss of the current mode.
 
