@@ -1,30 +1,35 @@
 """Times a training step of FIF against that of an autoencoder, for every network.
 
-    python benchmarks/step.py [--nets mnist-resnet ...] [--rounds 15] [--device cuda]
+    python benchmarks/step.py [--nets mnist-resnet ...] [--rounds 15] [--device cuda] [--output F]
 
 A plain autoencoder's step is 1. The time bound is what no exact FIF step can beat: the
 autoencoder's step, plus a forward and backward pass of the encoder (the tangents and their
-gradient) and a forward pass of the decoder (the other tangents), each timed here. Rounds are
-interleaved and medians are taken, since machines are noisy; peak memory is measured in a process
-of its own for every variant (--memory).
+gradient) and a forward pass of the decoder (the other tangents), each timed here. `vjp` is the
+authors' formulation (vector-Jacobian products, double backward), `default` replayed tangents, `1/4`
+the surrogate of a quarter of the batch, `bf16` its products in bfloat16, `+` the whole step in
+bfloat16. Rounds are interleaved and medians are taken, since machines are noisy; peak memory is
+that of a process of its own for every variant.
 """
 
 import argparse
+import contextlib
 import json
+import platform
 import resource
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
 from pythae.data.datasets import DatasetOutput
 from pythae.models import AE, AEConfig
-from rich.console import Console
-from rich.table import Table
+from torch.utils.flop_counter import FlopCounterMode
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.nn import build_networks
+from pythae_fif.trainers import keep_freed_memory
 
 NETS = {
     "mnist-resnet": ("resnet", (1, 28, 28), 16, 100),
@@ -35,35 +40,44 @@ NETS = {
     "celeba-convnet": ("convnet", (3, 64, 64), 64, 16),
     "digits-convnet": ("convnet", (1, 8, 8), 8, 50),
 }
-VARIANTS = {
-    "AE": {},
-    "replay K=1": {"mode": "replay"},
-    "mixed K=1": {"mode": "mixed"},
-    "backward K=1": {"mode": "backward"},
-    "replay K=2": {"mode": "replay", "hutchinson_samples": 2},
-    "replay K=4": {"mode": "replay", "hutchinson_samples": 4},
+# Name -> options of FIFConfig, or None for an autoencoder; with + the whole step is in bfloat16.
+VARIANTS: dict[str, dict | None] = {
+    "AE": None,
+    "vjp": {"mode": "backward"},
+    "default": {},
+    "K=2": {"hutchinson_samples": 2},
+    "K=4": {"hutchinson_samples": 4},
+    "1/2": {"surrogate_fraction": 0.5},
+    "1/4": {"surrogate_fraction": 0.25},
+    "bf16": {"surrogate_precision": "bfloat16"},
+    "1/4 bf16": {"surrogate_fraction": 0.25, "surrogate_precision": "bfloat16"},
+    "AE +": None,
+    "default +": {},
 }
 
 
-def build(net: str, options: dict, device: str):
+def build(net: str, options: dict | None, device: str):
     """A model and a batch of data for it."""
     arch, shape, latent_dim, batch = NETS[net]
     torch.manual_seed(0)
     networks = build_networks(arch, shape, latent_dim)
-    if options:
-        model = FIF(FIFConfig(input_dim=shape, latent_dim=latent_dim, **options), *networks)
-    else:
+    if options is None:
         model = AE(AEConfig(input_dim=shape, latent_dim=latent_dim), *networks)
+    else:
+        model = FIF(FIFConfig(input_dim=shape, latent_dim=latent_dim, **options), *networks)
     return model.to(device).train(), torch.rand(batch, *shape, device=device)
 
 
-def stepper(model, x):
+def stepper(net: str, variant: str, device: str):
     """A training step: forward, backward, fused Adam."""
+    model, x = build(net, VARIANTS[variant], device)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
 
     def step():
         optimizer.zero_grad()
-        model(DatasetOutput(data=x)).loss.backward()
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=variant.endswith("+")):
+            loss = model(DatasetOutput(data=x)).loss
+        loss.backward()
         optimizer.step()
 
     return step
@@ -96,8 +110,8 @@ def seconds(function, device: str) -> float:
 
 def time_net(net: str, rounds: int, device: str) -> dict[str, float]:
     """Median time of every variant and of the bound, in units of the autoencoder's step."""
-    functions = {name: stepper(*build(net, o, device)) for name, o in VARIANTS.items()}
-    functions["encoder"], functions["decoder"] = parts(*build(net, {}, device))
+    functions = {name: stepper(net, name, device) for name in VARIANTS}
+    functions["encoder"], functions["decoder"] = parts(*build(net, None, device))
     for function in functions.values():
         function()
     times: dict[str, list[float]] = {name: [] for name in functions}
@@ -114,14 +128,14 @@ def time_net(net: str, rounds: int, device: str) -> dict[str, float]:
 
 
 def peak_memory(net: str, variant: str, device: str) -> float:
-    """Peak memory above the start of three steps, in MB; call it in a fresh process."""
-    model, x = build(net, VARIANTS[variant], device)
+    """Peak memory of three steps above the model and its batch, in MB; in a fresh process."""
+    torch.set_num_threads(1)
+    step = stepper(net, variant, device)
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
         start = torch.cuda.memory_allocated()
     else:
         start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    step = stepper(model, x)
     for _ in range(3):
         step()
     if device == "cuda":
@@ -129,39 +143,80 @@ def peak_memory(net: str, variant: str, device: str) -> float:
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) / 1024
 
 
+class _Whole(contextlib.AbstractContextManager):
+    """Counts no module by itself: the tracker's hooks refuse `autograd.grad` for a leaf."""
+
+    parents = frozenset({"Global"})
+
+    def __exit__(self, *_):
+        pass
+
+
+def flops(net: str, device: str) -> dict[str, float]:
+    """Floating-point operations of a step of every variant, in units of the autoencoder's."""
+
+    def count(function) -> int:
+        counter = FlopCounterMode(display=False)
+        counter.mod_tracker = _Whole()
+        with counter:
+            function()
+        return counter.get_total_flops()
+
+    names = [name for name in VARIANTS if not name.endswith(("+", "bf16"))]
+    counts = {name: count(stepper(net, name, device)) for name in names}
+    encoder, decoder = parts(*build(net, None, device))
+    counts["bound"] = counts["AE"] + count(encoder) + count(decoder)
+    return {name: value / counts["AE"] for name, value in counts.items()}
+
+
+def measured_in_a_process(net: str, variant: str, device: str) -> float:
+    """`peak_memory` of a fresh process."""
+    command = [sys.executable, __file__, "--peak", net, variant, "--device", device]
+    return json.loads(subprocess.check_output(command))
+
+
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     p.add_argument("--nets", nargs="+", choices=NETS, default=list(NETS))
     p.add_argument("--rounds", type=int, default=15)
     p.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    p.add_argument("--memory", action="store_true", help="peak memory too")
+    p.add_argument("--output", help="Markdown file to write the tables to")
     p.add_argument("--peak", nargs=2, metavar=("NET", "VARIANT"), help=argparse.SUPPRESS)
     flags = p.parse_args()
     if flags.peak:
         print(json.dumps(peak_memory(*flags.peak, flags.device)))
         return
-    console = Console(width=140)
-    columns = ["AE ms", "bound", *[name for name in VARIANTS if name != "AE"]]
-    table = Table(title=f"step time, autoencoder = 1 ({flags.device}, torch {torch.__version__})")
-    for name in ("net", *columns):
-        table.add_column(name, justify="left" if name == "net" else "right")
+    keep_freed_memory()
+    name = torch.cuda.get_device_name() if flags.device == "cuda" else platform.machine()
+    where = f"{flags.device} ({name}), {torch.get_num_threads()} threads, torch {torch.__version__}"
+    tables: dict[str, list[dict[str, str]]] = {}
+    others = [name for name in VARIANTS if name != "AE"]
     for net in flags.nets:
-        ratios = time_net(net, flags.rounds, flags.device)
-        table.add_row(net, *(f"{ratios[c]:.1f}" if c == "AE ms" else f"{ratios[c]:.2f}"
-                             for c in columns))  # fmt: skip
-    console.print(table)
-    if flags.memory:
-        memory = Table(title="peak memory above the start, MB")
-        for name in ("net", *VARIANTS):
-            memory.add_column(name, justify="left" if name == "net" else "right")
-        for net in flags.nets:
-            cells = []
-            for variant in VARIANTS:
-                command = [sys.executable, __file__, "--peak", net, variant]
-                command += ["--device", flags.device]
-                cells.append(json.loads(subprocess.check_output(command)))
-            memory.add_row(net, *(f"{cell:.0f}" for cell in cells))
-        console.print(memory)
+        time_of = time_net(net, flags.rounds, flags.device)
+        row = {"net": net, "AE ms": f"{time_of['AE ms']:.0f}"}
+        row |= {k: f"{time_of[k]:.2f}" for k in ("bound", *others)}
+        tables.setdefault(f"Time of a step, autoencoder = 1: {where}", []).append(row)
+        flops_of = flops(net, flags.device)
+        row = {"net": net, **{k: f"{flops_of[k]:.2f}" for k in ("bound", *others) if k in flops_of}}
+        tables.setdefault("Floating-point operations of a step, autoencoder = 1", []).append(row)
+        peak = {v: measured_in_a_process(net, v, flags.device) for v in VARIANTS}
+        row = {"net": net, **{variant: f"{peak[variant]:.0f}" for variant in VARIANTS}}
+        tables.setdefault("Peak memory of a step above model and batch, MB", []).append(row)
+    text = "\n".join(f"## {title}\n\n{markdown(rows)}" for title, rows in tables.items())
+    print(text)
+    if flags.output:
+        command = " ".join(["python", *sys.argv]).replace(f" --output {flags.output}", "")
+        Path(flags.output).write_text(f"# The training step\n\nMade by `{command}`.\n\n{text}")
+
+
+def markdown(rows: list[dict[str, str]]) -> str:
+    """A table of rows with the same keys."""
+    lines = [
+        list(rows[0]),
+        ["---"] + ["--:"] * (len(rows[0]) - 1),
+        *(list(r.values()) for r in rows),
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 if __name__ == "__main__":

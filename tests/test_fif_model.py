@@ -27,6 +27,8 @@ import pythae_fif
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.errors import ConfigError, FIFError
 from pythae_fif.models.register import register_model
+from pythae_fif.nn import build_networks
+from pythae_fif.volume_change import sample_hutchinson, surrogate
 
 SHAPE = (1, 4, 4)
 
@@ -427,3 +429,50 @@ def test_hub_upload(monkeypatch, tmp_path):
 def test_version_and_error_types():
     assert pythae_fif.__version__.count(".") == 2
     assert issubclass(ConfigError, FIFError) and issubclass(ConfigError, ValueError)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64)])
+@pytest.mark.parametrize("arch", ["convnet", "resnet", "fif_convnet"])
+def test_gradient_of_replay_on_every_network(arch, shape):
+    """In float64, in training mode with BatchNorm, against the authors' formulation."""
+    if arch == "fif_convnet" and shape not in ((1, 28, 28), (3, 64, 64)):
+        pytest.skip("not defined for this shape")
+    torch.manual_seed(0)
+    encoder, decoder = (net.double().train() for net in build_networks(arch, shape, 4))
+    x, eps = torch.rand(2, *shape).double(), sample_hutchinson(2, 4, 1, dtype=torch.float64)
+    grads = []
+    for mode in ("replay", "backward"):
+        statistics = [b.clone() for b in encoder.buffers()]
+        out = surrogate(
+            lambda x: encoder(x).embedding,
+            lambda z: decoder(z).reconstruction,
+            x, eps, mode=mode,
+        )  # fmt: skip
+        encoder.zero_grad()
+        (out.surrogate.sum() + out.x_hat.square().sum()).backward()
+        grads.append(torch.cat([p.grad.flatten() for p in encoder.parameters()]))
+        for buffer, before in zip(encoder.buffers(), statistics, strict=True):
+            buffer.data.copy_(before)
+    assert (grads[0] - grads[1]).norm() < 1e-11 * grads[1].norm()
+
+
+def _train_distributed(rank: int, world: int, folder: str) -> None:
+    """One step of a rank on its part of the batch; K = d, so that no draw matters."""
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world
+    )
+    fif = model(hutchinson_samples=3, noise=0.0).double().train()
+    ddp = nn.parallel.DistributedDataParallel(fif)
+    ddp(DatasetOutput(data=images(8).double().chunk(world)[rank])).loss.backward()
+    if rank == 0:
+        torch.save([p.grad for p in fif.parameters()], f"{folder}/gradients.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_distributed_gradient_is_that_of_the_whole_batch(tmp_path):
+    torch.multiprocessing.spawn(_train_distributed, (2, str(tmp_path)), nprocs=2)
+    fif = model(hutchinson_samples=3, noise=0.0).double().train()
+    fif(DatasetOutput(data=images(8).double())).loss.backward()
+    for ours, theirs in zip(torch.load(tmp_path / "gradients.pt"), fif.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs.grad)

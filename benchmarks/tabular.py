@@ -1,0 +1,187 @@
+"""Times five tabular models trained together against one after another and one process a core.
+
+    python benchmarks/tabular.py [--datasets power miniboone] [--steps 60] [--device cuda]
+
+Each way trains five FIFs of the paper's nets (appendix E.2) at its batch of 512; the figure is
+models times steps per second. The ways are: the authors' formulation (forward-mode tangents, a
+vector-Jacobian product) one model after another, the same with replayed tangents, processes of one
+thread that share the five models out (one process a core), and the ensemble, eager and compiled.
+Rounds are in turns and medians are taken, since machines are noisy; compiling is not counted.
+`--rectangular` times RectangularFlow, one after another and stacked, instead.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from pythae_fif import FIF, FIFConfig
+from pythae_fif.models import RectangularFlow, RectangularFlowConfig
+from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
+from pythae_fif.trainers.ensemble import Ensemble
+from pythae_fif.trainers.stacked import StackedFlows
+
+SHAPES = {"power": (6, 3), "gas": (8, 2), "hepmass": (21, 10), "miniboone": (43, 21)}
+MODELS, BATCH = 5, 512
+
+
+def build(dataset: str, mode: str, device: str) -> FIF:
+    """A model of one of the published shapes; mode `rectangular` for a RectangularFlow."""
+    columns, latent_dim = SHAPES[dataset]
+    shape = {"input_dim": (columns,), "latent_dim": latent_dim}
+    if mode == "rectangular":
+        return RectangularFlow(RectangularFlowConfig(**shape)).to(device)
+    nets = TabularEncoder(**shape), TabularDecoder(**shape)
+    return FIF(FIFConfig(**shape, mode=mode), *nets).to(device)
+
+
+def train_alone(model: FIF, data: torch.Tensor) -> None:
+    """One epoch of a model with fused Adam."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, weight_decay=1e-4, fused=True)
+    model.train()
+    for rows in torch.randperm(len(data), device=data.device).split(BATCH):
+        optimizer.zero_grad()
+        model({"data": data[rows]}).loss.backward()
+        optimizer.step()
+
+
+def one_after_another(dataset: str, mode: str, data: torch.Tensor):
+    models = [build(dataset, mode, str(data.device)) for _ in range(MODELS)]
+
+    def train():
+        for model in models:
+            train_alone(model, data)
+
+    return train
+
+
+def together(dataset: str, data: torch.Tensor, compile: bool):
+    models = [build(dataset, "replay", str(data.device)) for _ in range(MODELS)]
+    ensemble = Ensemble(models, range(MODELS), compile=compile)
+    ensemble.train(data[: 2 * BATCH], epochs=1, batch_size=BATCH)
+
+    def train():
+        ensemble.train(data, epochs=1, batch_size=BATCH)
+
+    return ensemble, train
+
+
+def stacked(dataset: str, data: torch.Tensor):
+    models = [build(dataset, "rectangular", "cpu") for _ in range(MODELS)]
+    flows = StackedFlows(models, range(MODELS))
+    return lambda: flows.train(data, epochs=1, batch_size=BATCH)
+
+
+def worker(dataset: str, models: int, steps: int) -> float:
+    """Seconds that one process of one thread needs for its share of the models."""
+    torch.set_num_threads(1)
+    data = torch.randn(steps * BATCH, SHAPES[dataset][0])
+    nets = [build(dataset, "replay", "cpu") for _ in range(models)]
+    train_alone(nets[0], data[: 2 * BATCH])
+    print("ready", flush=True)
+    sys.stdin.readline()
+    start = time.perf_counter()
+    for model in nets:
+        train_alone(model, data)
+    return time.perf_counter() - start
+
+
+def processes(dataset: str, steps: int, cores: int) -> float:
+    """Seconds until the last of the processes is done, from a common start."""
+    shares = [len(range(i, MODELS, cores)) for i in range(min(cores, MODELS))]
+    command = [sys.executable, __file__, "--worker", dataset, "--steps", str(steps)]
+    running = [
+        subprocess.Popen(
+            [*command, "--models", str(share)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        for share in shares
+    ]
+    for process in running:
+        process.stdout.readline()
+    for process in running:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    return max(json.loads(process.communicate()[0]) for process in running)
+
+
+def seconds(function, device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    function()
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def time_dataset(dataset: str, steps: int, rounds: int, device: str, rectangular: bool):
+    """Name of a way -> models times steps per second, and what the ensemble ran on."""
+    data = torch.randn(steps * BATCH, SHAPES[dataset][0], device=device)
+    backend = ""
+    if rectangular:
+        ways = {
+            "RF one after another": one_after_another(dataset, "rectangular", data),
+            "RF stacked": stacked(dataset, data),
+        }
+    else:
+        eager, compiled = (together(dataset, data, compile) for compile in (False, True))
+        backend = compiled[0].backend
+        ways = {
+            "authors' formulation": one_after_another(dataset, "mixed", data),
+            "replay": one_after_another(dataset, "replay", data),
+            "ensemble, eager": eager[1],
+            "ensemble, compiled": compiled[1],
+        }
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    shared = "one process a core"
+    for _ in range(rounds):
+        for name, function in ways.items():
+            times[name].append(seconds(function, device))
+        if device == "cpu" and not rectangular:
+            times.setdefault(shared, []).append(processes(dataset, steps, os.cpu_count() or 1))
+    return {n: MODELS * steps / statistics.median(t) for n, t in times.items()}, backend
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("--datasets", nargs="+", choices=SHAPES, default=["power", "miniboone"])
+    p.add_argument("--steps", type=int, default=60, help="of each model in a round")
+    p.add_argument("--rounds", type=int, default=5)
+    p.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    p.add_argument("--rectangular", action="store_true", help="RectangularFlow instead of FIF")
+    p.add_argument("--worker", choices=SHAPES, help=argparse.SUPPRESS)
+    p.add_argument("--models", type=int, help=argparse.SUPPRESS)
+    flags = p.parse_args()
+    if flags.worker:
+        print(json.dumps(worker(flags.worker, flags.models, flags.steps)))
+        return
+    if flags.rectangular and flags.device != "cpu":
+        p.error("--rectangular is for the CPU")
+    console = Console(width=140)
+    title = f"{MODELS} models x steps per second ({flags.device}, {torch.get_num_threads()} threads"
+    table = Table("data", "way", "models x steps / s", title=f"{title}, torch {torch.__version__})")
+    for dataset in flags.datasets:
+        rates, backend = time_dataset(
+            dataset, flags.steps, flags.rounds, flags.device, flags.rectangular
+        )
+        first = next(iter(rates.values()))
+        for name, rate in rates.items():
+            table.add_row(dataset, name, f"{rate:.1f} ({rate / first:.2f} of the first)")
+        if backend:
+            console.print(f"{dataset}: ensemble compiled ran {backend}")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Times the training of figure 3's models: one by one, one process a core, and as an ensemble.
+
+    python benchmarks/toy.py [--models 180] [--slices 7] [--steps 20] [--cores 2] [--width 256]
+
+Every variant trains the same models of the sinusoid study (a member for every beta and seed) by
+the same loss; a row is a median over slices of that many steps. "The authors' formulation" is
+FIF's mode `mixed`: a Jacobian-vector product of the decoder by forward differentiation and a
+vector-Jacobian product of the encoder that is differentiated once more.
+"""
+
+import argparse
+import multiprocessing
+import os
+import statistics
+import time
+from itertools import pairwise
+
+import torch
+from pythae.data.datasets import DatasetOutput
+from rich.console import Console
+from rich.table import Table
+
+from pythae_fif.studies.sinusoid import BATCH, BETAS, build, clean_points
+from pythae_fif.trainers.ensemble import Ensemble
+
+NOISE = 0.1
+
+
+def one_by_one(mode: str, slices: int, steps: int, width: int, threads: int) -> list[float]:
+    """Model steps per second of one model after another, of every slice."""
+    torch.set_num_threads(threads)
+    data = clean_points(10_000, torch.Generator().manual_seed(0))
+    model = build(1.0, NOISE, 4, width)
+    model.model_config.mode = mode
+    optimizer = torch.optim.Adam(model.train().parameters(), lr=1e-3, fused=True)
+
+    def step() -> None:
+        batch = data[torch.randint(len(data), (BATCH,))]
+        optimizer.zero_grad()
+        model(DatasetOutput(data=batch)).loss.backward()
+        optimizer.step()
+
+    step()
+    rates = []
+    for _ in range(slices):
+        start = time.perf_counter()
+        for _ in range(steps):
+            step()
+        rates.append(steps / (time.perf_counter() - start))
+    return rates
+
+
+def process_a_core(cores: int, slices: int, steps: int, width: int) -> list[float]:
+    """The same by replayed tangents in as many processes as cores, rates added up."""
+    arguments = ("replay", slices, steps, width, 1)
+    with multiprocessing.get_context("spawn").Pool(cores) as pool:
+        rates = pool.starmap(one_by_one, [arguments] * cores)
+    return [sum(parts) for parts in zip(*rates, strict=True)]
+
+
+def ensemble(models: int, compile: bool, slices: int, steps: int, width: int) -> list[float]:
+    """Model steps per second of an ensemble, of every slice after the first."""
+    betas = [BETAS[member % len(BETAS)] for member in range(models)]
+    members = Ensemble.build(
+        lambda beta: build(beta, NOISE, 4, width), betas, list(range(models)), compile=compile
+    )
+    ends: list[float] = []
+    members.train(
+        clean_points(BATCH * steps, torch.Generator().manual_seed(0)),
+        epochs=slices + 1,
+        batch_size=BATCH,
+        on_epoch=lambda _: ends.append(time.perf_counter()),
+    )
+    if compile and members.backend != "compiled":
+        raise SystemExit(members.backend)
+    return [models * steps / (b - a) for a, b in pairwise(ends)]
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("--models", type=int, default=180)
+    p.add_argument("--slices", type=int, default=7)
+    p.add_argument("--steps", type=int, default=20)
+    p.add_argument("--width", type=int, default=256)
+    p.add_argument("--cores", type=int, default=os.cpu_count())
+    flags = p.parse_args()
+    sizes = {"slices": flags.slices, "steps": flags.steps, "width": flags.width}
+    one = {**sizes, "threads": flags.cores}
+    torch.set_num_threads(flags.cores)
+    variants = {
+        "the authors' formulation, one by one": lambda: one_by_one("mixed", **one),
+        "vector-Jacobian products alone, one by one": lambda: one_by_one("backward", **one),
+        "replayed tangents, one by one": lambda: one_by_one("replay", **one),
+        f"replayed, one process a core ({flags.cores})": lambda: process_a_core(
+            flags.cores, **sizes
+        ),
+        f"ensemble of {flags.models}, eager": lambda: ensemble(flags.models, False, **sizes),
+        f"ensemble of {flags.models}, compiled": lambda: ensemble(flags.models, True, **sizes),
+    }
+    rates = {name: run() for name, run in variants.items()}
+    base = statistics.median(next(iter(rates.values())))
+    table = Table(
+        title=f"sinusoid models, width {flags.width}, batch {BATCH}, {flags.cores} cores, "
+        f"torch {torch.__version__}"
+    )
+    table.add_column("variant")
+    for heading in ("model steps/s", "slowest slice", "fastest slice", "times the first"):
+        table.add_column(heading, justify="right")
+    for name, values in rates.items():
+        middle = statistics.median(values)
+        table.add_row(
+            name,
+            f"{middle:.0f}",
+            f"{min(values):.0f}",
+            f"{max(values):.0f}",
+            f"{middle / base:.2f}",
+        )
+    Console(width=120).print(table)
+
+
+if __name__ == "__main__":
+    main()
