@@ -1,0 +1,139 @@
+"""An epoch of real MNIST, from end to end: Pythae's trainer with the authors' loss against ours.
+
+    python benchmarks/train.py --data-root DIR [--images 10000] [--out results/benchmarks/train.md]
+
+Pythae's pipeline trains FIF in mode `backward` (vector-Jacobian products and double backward, as
+the authors' program) with Pythae's own data loader and default Adam; `FIFTrainer` trains it by
+replayed tangents, in float32 and in bfloat16. The same network, data, batch size and number of
+epochs; every program in a process of its own, in turns, medians over the rounds. Outside the model
+is the share of the training time that is neither loss, backward pass nor optimizer step.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from pythae.data.datasets import BaseDataset
+from pythae.pipelines import TrainingPipeline
+from pythae.trainers import BaseTrainerConfig
+
+from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
+from pythae_fif.data import ImageDataset, load_images, to_float
+from pythae_fif.nn import build_networks
+from pythae_fif.trainers import quiet_pythae
+
+PROGRAMS = ("Pythae, vjp", "FIFTrainer", "FIFTrainer bfloat16")
+
+
+def measure(program: str, flags: argparse.Namespace) -> dict[str, float]:
+    """Seconds of the training, validation loss after it, and the share outside the model."""
+    splits = load_images("mnist", flags.data_root, download=False)
+    train, val = splits.train[: flags.images], splits.val[:1000]
+    torch.manual_seed(0)
+    nets = build_networks("resnet", (1, 28, 28), 16)
+    mode = "backward" if program == PROGRAMS[0] else "replay"
+    model = FIF(FIFConfig(input_dim=(1, 28, 28), latent_dim=16, mode=mode), *nets)
+    options = {
+        "num_epochs": flags.epochs, "learning_rate": 1e-3, "seed": 0,
+        "per_device_train_batch_size": 100, "per_device_eval_batch_size": 100,
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder, quiet_pythae():
+        if program == PROGRAMS[0]:
+            pipeline = TrainingPipeline(model, BaseTrainerConfig(output_dir=folder, **options))
+            data = [
+                BaseDataset(to_float(images), torch.ones(len(images))) for images in (train, val)
+            ]
+            start = time.perf_counter()
+            pipeline(train_data=data[0], eval_data=data[1])
+            seconds, inside = time.perf_counter() - start, float("nan")
+        else:
+            precision = "bfloat16" if program.endswith("bfloat16") else "float32"
+            config = FIFTrainerConfig(precision=precision, reuse_memory=True, **options)
+            start = time.perf_counter()
+            trainer = FIFTrainer(
+                model, ImageDataset(train), ImageDataset(val), config, run_dir=folder
+            )
+            inside = _time_inside(trainer)
+            trainer.train()
+            seconds = time.perf_counter() - start
+            inside = sum(inside) / seconds
+    model.eval()
+    torch.manual_seed(0)
+    with torch.no_grad():
+        loss = model(BaseDataset(to_float(val), torch.ones(len(val)))[:]).loss.item()
+    return {"seconds": seconds, "loss": loss, "outside": 1 - inside}
+
+
+def _time_inside(trainer: FIFTrainer) -> list[float]:
+    """Lets the trainer's losses, backward passes and optimizer steps note their time."""
+    spent: list[float] = []
+
+    def timed(function):
+        def call(*args, **kwargs):
+            start = time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                spent.append(time.perf_counter() - start)
+
+        return call
+
+    trainer._loss = timed(trainer._loss)
+    torch.Tensor.backward = timed(torch.Tensor.backward)
+    torch.optim.Adam.step = timed(torch.optim.Adam.step)
+    return spent
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("--data-root")
+    p.add_argument("--images", type=int, default=10_000)
+    p.add_argument("--epochs", type=int, default=1)
+    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--out", help="Markdown file to write the table to")
+    p.add_argument("--program", choices=PROGRAMS, help=argparse.SUPPRESS)
+    flags = p.parse_args()
+    if flags.program:
+        print(json.dumps(measure(flags.program, flags)))
+        return
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in PROGRAMS}
+    for _ in range(flags.rounds):
+        for name in PROGRAMS:
+            command = [sys.executable, __file__, *sys.argv[1:], "--program", name]
+            found[name].append(json.loads(subprocess.check_output(command)))
+    base = [run["seconds"] for run in found[PROGRAMS[0]]]
+    lines = [
+        "| program | seconds | times as fast | validation loss | outside the model |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for name, runs in found.items():
+        seconds = [run["seconds"] for run in runs]
+        ratio = statistics.median(b / s for b, s in zip(base, seconds, strict=True))
+        loss, outside = (statistics.median(r[k] for r in runs) for k in ("loss", "outside"))
+        share = "–" if name == PROGRAMS[0] else f"{outside:.1%}"
+        lines.append(
+            f"| {name} | {statistics.median(seconds):.1f} | {ratio:.2f} | {loss:.2f} | {share} |"
+        )
+    text = "\n".join(lines) + "\n"
+    print(text)
+    if flags.out:
+        Path(flags.out).parent.mkdir(parents=True, exist_ok=True)
+        Path(flags.out).write_text(
+            "# Training, end to end\n\n"
+            f"{text}\nMNIST ResNet, {flags.images:,} training and 1,000 validation images, "
+            f"{flags.epochs} epoch(s), batch 100; medians of {flags.rounds} rounds on "
+            f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}. "
+            f"Made by `python benchmarks/train.py --images {flags.images} "
+            f"--epochs {flags.epochs} --rounds {flags.rounds}`.\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
