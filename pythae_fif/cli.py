@@ -7,14 +7,16 @@ import logging
 import shlex
 import signal
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from PIL import Image
+import torch
 from rich.console import Console
 from rich.table import Table
 
+from pythae_fif import studies
 from pythae_fif.benchmark.config import (
     SAMPLERS,
     Experiment,
@@ -25,20 +27,18 @@ from pythae_fif.benchmark.config import (
     names_in,
     read_yaml,
 )
-from pythae_fif.benchmark.display import Display
+from pythae_fif.benchmark.display import Display, duration
 from pythae_fif.benchmark.engine import Outcome, run_all, slots_of_this_machine
-from pythae_fif.benchmark.plan import RunSpec, expand
-from pythae_fif.benchmark.run import load_extractor, load_splits, sheet
-from pythae_fif.benchmark.selection import Result, select
+from pythae_fif.benchmark.estimate import training_seconds
+from pythae_fif.benchmark.inputs import load_extractor, load_splits
+from pythae_fif.benchmark.plan import RunSpec, expand, shown
+from pythae_fif.benchmark.selection import Result
 from pythae_fif.benchmark.store import Store
 from pythae_fif.data import DATASETS, Splits, to_float
 from pythae_fif.errors import ConfigError, FIFError, did_you_mean
 from pythae_fif.evaluation import EXTRACTORS
 from pythae_fif.nn import ARCHITECTURES
-from pythae_fif.reports import build_report, sample_figure, write_report
-from pythae_fif.reports.figures import Block
-from pythae_fif.reports.table import SAMPLER_LABELS, to_terminal
-from pythae_fif.trainers.checkpoint import write_whole
+from pythae_fif.reports import build_report, constant_error, to_terminal, write_experiment
 
 EXIT_FAILED_RUNS, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
@@ -66,11 +66,12 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     p.add_argument("--dataset", help="a data set of --list (default: digits)")
+    p.add_argument("--study", help="a study of --list, instead of a benchmark")
     p.add_argument("--arch", help="convnet, resnet or fif_convnet")
     p.add_argument("--models", nargs="+", metavar="MODEL", help="models of --list, or 'all'")
     p.add_argument("--beta", nargs="+", type=float, help="FIF's reconstruction weights")
     p.add_argument("--hutchinson-samples", nargs="+", type=int, metavar="K", help="FIF's K")
-    p.add_argument("--samplers", nargs="+", metavar="SAMPLER", help="samplers of --list")
+    p.add_argument("--samplers", nargs="+", metavar="SAMPLER", help="samplers of --list, or 'all'")
     p.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="one run a seed")
     p.add_argument("--latent-dim", type=int, metavar="D", help="latent dimension")
     p.add_argument("--image-size", type=int, metavar="PIXELS", help="of resized images")
@@ -87,8 +88,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--results", default="results", metavar="DIR", help="default: results")
     p.add_argument("--offline", action="store_true", help="never download")
     p.add_argument("--skip-undecodable", action="store_true", help="leave out broken images")
+    p.add_argument(
+        "--max-failures", type=int, metavar="N", help="after N failed runs start no other"
+    )
     p.add_argument("--list", action="store_true", help="show what there is, and stop")
-    p.add_argument("--dry-run", action="store_true", help="show the plan, and stop")
+    p.add_argument(
+        "--dry-run", action="store_true", help="show the plan and estimate its time, and stop"
+    )
     p.add_argument("--quiet", action="store_true", help="no display while it runs")
     return p
 
@@ -107,7 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if flags.list:
             _print_list(Console())
             return 0
-        return _benchmark(flags, given)
+        study = flags.study or studies.DATASETS.get(flags.dataset)
+        return _study(study, flags, given) if study else _benchmark(flags, given)
     except (FIFError, OSError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -117,6 +124,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return EXIT_INTERRUPTED
+
+
+def _study(name: str, flags: argparse.Namespace, given: list[str]) -> int:
+    console = Console(highlight=False)
+    options = studies.StudyOptions(
+        results=Path(flags.results),
+        data_root=flags.data_root,
+        offline=flags.offline,
+        dataset=flags.dataset,
+        data=flags.data,
+        models=flags.models,
+        seeds=flags.seeds,
+        profile=flags.profile or "quick",
+        latent_dim=flags.latent_dim,
+        command=shlex.join(["python", "run_benchmark.py", *_without_paths(given)]),
+    )
+    tenths = 0
+    with Display(console, quiet=flags.quiet).stage(name) as progress:
+
+        def watch(what: str, share: float) -> None:
+            nonlocal tenths
+            progress(round(100 * share), 100)
+            if int(10 * share) > tenths and not flags.quiet:
+                tenths = int(10 * share)
+                console.print(f"{share:4.0%} {what}", markup=False)
+
+        paths = studies.run_study(name, options, watch)
+    console.print(f"written: {', '.join(map(str, paths))}", markup=False)
+    return 0
 
 
 def _benchmark(flags: argparse.Namespace, given: list[str]) -> int:
@@ -136,10 +172,11 @@ def _benchmark(flags: argparse.Namespace, given: list[str]) -> int:
     plan = expand(experiment, splits)
     if flags.dry_run:
         _print_plan(console, experiment, splits, plan)
+        _print_estimate(console, display, splits, plan)
         return 0
 
     store = Store(flags.results)
-    todo = [spec for spec in plan if store.record(spec) is None]
+    todo = [spec for spec in plan if not store.is_done(spec)]
     outcomes: list[Outcome] = []
     if todo:
         with display.stage(f"preparing extractor {experiment.extractor}"):
@@ -148,17 +185,23 @@ def _benchmark(flags: argparse.Namespace, given: list[str]) -> int:
         run_dirs = [store.prepare(spec, environment) for spec in todo]
         names = {d: f"{s.model} {s.configuration}" for d, s in zip(run_dirs, todo, strict=True)}
         with display.runs(names, done=len(plan) - len(todo)) as on_change:
-            outcomes = run_all(run_dirs, slots_of_this_machine(), on_change)
+            outcomes = run_all(run_dirs, slots_of_this_machine(), on_change, flags.max_failures)
 
     results = [(spec, record) for spec in plan if (record := store.record(spec)) is not None]
     failed = [outcome for outcome in outcomes if outcome.state != "finished"]
     if results:
         command = shlex.join(["python", "run_benchmark.py", *_without_paths(given)])
-        _report(console, store, experiment, splits, results, command, len(plan) - len(results))
+        missing, specs = len(plan) - len(results), {store.run_dir(s): s for s in plan}
+        failures = [
+            (specs[f.run_dir].model, specs[f.run_dir].configuration, str(f.error)) for f in failed
+        ]
+        _report(console, store, experiment, splits, results, command, missing, failures)
     for outcome in failed:
         console.print(
             f"{outcome.state}: {outcome.run_dir}: {outcome.error}", markup=False, soft_wrap=True
         )
+    if left := len(todo) - len(outcomes):
+        console.print(f"{left} runs not started after {len(failed)} failures (--max-failures)")
     return EXIT_FAILED_RUNS if failed else 0
 
 
@@ -174,6 +217,8 @@ def _experiment(flags: argparse.Namespace) -> Experiment:
         in_file = read_yaml(Path(flags.config)).get("dataset") if flags.config else None
         dataset = in_file or "digits"
     experiment = load_experiment(dataset, flags.config, values)
+    if flags.max_failures is not None and flags.max_failures < 1:
+        raise ConfigError(f"--max-failures {flags.max_failures}: at least 1 is needed")
     if dataset in ("folder", "npz") and experiment.data is None:
         raise ConfigError(f"--dataset {dataset} needs --data PATH")
     if dataset not in ("folder", "npz") and experiment.data is not None:
@@ -189,43 +234,20 @@ def _report(
     results: list[Result],
     command: str,
     missing: int,
+    failures: list[tuple[str, str, str]],
 ) -> None:
-    """Prints the table and writes it, with the picture, below the results folder."""
-    report = build_report(experiment, results, command, missing)
-    name = f"{experiment.dataset}-{experiment.arch}-{experiment.profile}"
-    picture = store.root / "figures" / f"{name}-samples.png"
+    """Prints the table and writes it, with figures and the page, below the results folder."""
+    report = build_report(experiment, results, command, missing, constant_error(splits))
     console.print(to_terminal(report))
     for note in report.notes:
         console.print(f"· {note}", markup=False)
-    paths = write_report(report, store.root / "tables", name, f"../figures/{picture.name}")
-    _sample_figure(store, experiment, splits, results, report.title, picture)
-    console.print(f"written: {', '.join(map(str, [*paths, picture]))}", markup=False)
-
-
-def _sample_figure(
-    store: Store,
-    experiment: Experiment,
-    splits: Splits,
-    results: list[Result],
-    title: str,
-    picture: Path,
-) -> None:
-    real = store.root / "runs" / experiment.dataset / f"data-{splits.content_hash[:8]}.png"
-    if not real.exists():
-        image = Image.fromarray(sheet(to_float(splits.test, limit=64)).squeeze())
-        write_whole(real, lambda file: image.save(file, "PNG"))
-    panels: dict[str, list[Block]] = {}
-    for choice in select(results):
-        label = load_model_entry(choice.model).label
-        samplers = choice.spec.samplers
-        block = (
-            store.run_dir(choice.spec) / "samples.png",
-            samplers.index(choice.sampler),
-            len(samplers),
-        )
-        panels.setdefault(label, []).append(block)
-    headings = [f"{SAMPLER_LABELS[s]} sampler" for s in experiment.samplers]
-    sample_figure(panels, headings, real, title, picture)
+    paths = write_experiment(store, experiment, splits, results, report, failures)
+    (page,) = [path for path in paths if path.suffix == ".html"]
+    console.print(
+        f"written: {page}; its tables and figures are tables/{page.stem}* and figures/{page.stem}*",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _without_paths(given: list[str]) -> list[str]:
@@ -250,9 +272,11 @@ def _print_list(console: Console) -> None:
             for name in names_in()
             if name in DATASETS
         },
+        "studies (--study)": studies.STUDIES,
         "architectures (--arch)": dict(ARCHITECTURES),
         "models (--models)": {
-            name: f"{entry.label}; {_grid_line(entry)}; {entry.source}"
+            name: f"{entry.label}; {_grid_line(entry)}; samplers {', '.join(entry.samplers)}; "
+            f"{entry.source}"
             for name in names_in("models")
             for entry in [load_model_entry(name)]
         },
@@ -269,11 +293,12 @@ def _print_list(console: Console) -> None:
 
 def _grid_line(entry: ModelEntry) -> str:
     """The number of configurations of a model, and the values that they are made of."""
-    count = len(entry.configurations())
-    if not entry.grid:
+    choices = entry.choices()
+    if len(choices) == 1:
         return "1 configuration"
-    values = "; ".join(f"{key} {', '.join(map(str, v))}" for key, v in entry.grid.items())
-    return f"{count} configuration{'s' if count > 1 else ''} ({values})"
+    grid = entry.grid or {key: [choice[key] for choice in choices] for key in choices[0]}
+    values = "; ".join(f"{key} {', '.join(map(shown, v))}" for key, v in grid.items())
+    return f"{len(choices)} configurations ({values})"
 
 
 def _print_plan(
@@ -292,6 +317,40 @@ def _print_plan(
         f"{settings.epochs} epochs, samplers {', '.join(experiment.samplers)}, "
         f"extractor {experiment.extractor}",
         markup=False,
+    )
+
+
+def _print_estimate(
+    console: Console, display: Display, splits: Splits, plan: list[RunSpec]
+) -> None:
+    """Times a few steps of every model's first configuration and prints what all would take."""
+    slots = slots_of_this_machine()
+    threads = torch.get_num_threads()
+    torch.set_num_threads(slots[0].threads or threads)
+    runs = Counter(spec.model for spec in plan)
+    first = {spec.model: spec for spec in reversed(plan)}
+    table = Table(box=None, padding=(0, 2))
+    for heading in ("model", "runs", "training a run", "all its runs"):
+        table.add_column(heading, justify="left" if heading == "model" else "right")
+    total = 0.0
+    with display.stage("timing a few steps of each model") as progress:
+        for done, (model, count) in enumerate(runs.items()):
+            progress(done, len(runs))
+            try:
+                seconds = training_seconds(first[model], splits)
+            except (FIFError, ArithmeticError, RuntimeError) as error:
+                line = str(error).splitlines()[0]
+                table.add_row(model, str(count), f"fails at once: {line}", "")
+                continue
+            total += seconds * count
+            table.add_row(model, str(count), duration(seconds), duration(seconds * count))
+    torch.set_num_threads(threads)
+    console.print(table)
+    console.print(
+        f"estimate from a few timed steps of each model's first configuration: training takes "
+        f"{duration(total)} one after the other, {duration(total / len(slots))} on this machine's "
+        f"{len(slots)} slots; samplers, scores and start of each run come on top",
+        soft_wrap=True,
     )
 
 

@@ -8,8 +8,10 @@ import math
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import statistics
+import types
 from pathlib import Path
 
 import numpy as np
@@ -19,17 +21,25 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from pythae.models import AE
+from pythae.models import AE, BaseAE
+from pythae.models.base.base_utils import ModelOutput
+from pythae.models.nn import BaseDecoder
+from pythae.samplers import VAMPSampler
 from rich.console import Console
 
-import pythae_fif.benchmark.run as run_module
+import pythae_fif.benchmark.plan as plan_module
+import pythae_fif.benchmark.samplers as samplers_module
 from pythae_fif.benchmark import RunSpec, Store, execute, expand, load_experiment, select
-from pythae_fif.benchmark.config import configs_dir, load_model_entry, names_in
+from pythae_fif.benchmark.config import SAMPLERS, configs_dir, load_model_entry, names_in
 from pythae_fif.benchmark.display import Display
 from pythae_fif.benchmark.engine import Outcome, Slot, run_all, slots_of_this_machine
-from pythae_fif.benchmark.run import build_model, load_splits, provenance, sheet, training_config
-from pythae_fif.benchmark.samplers import embed, generate
+from pythae_fif.benchmark.inputs import load_splits
+from pythae_fif.benchmark.plan import SCHEMA, build_model
+from pythae_fif.benchmark.provenance import provenance
+from pythae_fif.benchmark.run import training_config
+from pythae_fif.benchmark.samplers import embed, generate, reconstruct
 from pythae_fif.benchmark.store import read_json
+from pythae_fif.data import to_float
 from pythae_fif.errors import ConfigError, FIFError, NonFiniteError, StoreError
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
@@ -80,7 +90,7 @@ def record_of(spec: RunSpec, distances: dict[str, tuple[float, float]] | None = 
     """A record with given (validation, test) distances of each sampler."""
     distances = distances or {}
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "run_id": spec.run_id,
         "scores": {
             sampler: {
@@ -106,7 +116,9 @@ class TestConfig:
     @pytest.mark.parametrize("name", names_in("models"))
     def test_every_model_builds_and_has_a_training_configuration(self, name):
         entry = load_model_entry(name)
-        for parameters in entry.configurations():
+        assert len(entry.choices()) in (1, 10)
+        assert len({repr(choice) for choice in entry.choices()}) == len(entry.choices())
+        for parameters in entry.choices():
             spec = spec_of(model=name, parameters={**entry.fixed, **parameters})
             spec.settings.update(plateau_factor=0.5, plateau_patience=10)
             model = build_model(spec, (1, 8, 8))
@@ -116,7 +128,7 @@ class TestConfig:
             assert training_config(spec).num_epochs == 1
 
     def test_fif_grid_is_the_paper_s(self):
-        grid = load_model_entry("fif").configurations()
+        grid = load_model_entry("fif").choices()
         assert {(g["beta"], g["hutchinson_samples"]) for g in grid} == {
             (beta, k) for beta in (5, 10, 15, 20, 25) for k in (1, 2)
         }
@@ -135,8 +147,46 @@ class TestConfig:
         experiment = load_experiment("digits", file, {"latent_dim": 6, "seeds": None})
         assert (experiment.latent_dim, experiment.seeds) == (6, [3])
 
-    def test_all_models(self):
-        assert load_experiment("digits", None, {"models": ["all"]}).models == names_in("models")
+    def test_all_models_and_all_samplers(self):
+        experiment = load_experiment("digits", None, {"models": ["all"], "samplers": ["all"]})
+        assert experiment.models == names_in("models")
+        assert experiment.samplers == list(SAMPLERS)
+
+    @pytest.mark.parametrize(
+        ("model", "asked", "expected"),
+        [
+            ("ae", ["normal", "gmm"], ["normal", "gmm"]),
+            ("ae", ["gmm", "two_stage"], ["gmm"]),
+            ("vae", ["two_stage", "maf"], ["two_stage", "maf"]),
+            ("vamp", ["normal", "gmm"], ["vamp", "gmm"]),
+            ("vamp", ["normal", "vamp"], ["vamp"]),
+            ("svae", ["gmm", "maf"], ["hypersphere"]),
+            ("poincare_vae", ["normal"], ["poincare"]),
+            ("vqvae", list(SAMPLERS), ["normal", "gmm", "pixelcnn"]),
+            ("vqvae_spatial", ["normal", "gmm"], ["pixelcnn"]),
+        ],
+    )
+    def test_a_model_gets_the_samplers_that_make_sense_for_it(self, model, asked, expected):
+        assert load_model_entry(model).samplers_of(asked) == expected
+
+    @pytest.mark.parametrize(
+        ("change", "part"),
+        [
+            ({"samplers": ["normale"]}, "did you mean 'normal'"),
+            ({"samplers": []}, "at least one"),
+            ({"configurations": [{"a": 1}], "grid": {"a": [1]}}, "not both"),
+            ({"networks": "pythae_fif.nn.nowhere"}, "networks: cannot import"),
+            ({"notes": "one"}, "notes: a list is needed"),
+        ],
+    )
+    def test_bad_model_file(self, tmp_path, monkeypatch, change, part):
+        (tmp_path / "models").mkdir()
+        good = yaml.safe_load((configs_dir() / "models" / "ae.yaml").read_text())
+        (tmp_path / "models" / "ae.yaml").write_text(yaml.safe_dump({**good, **change}))
+        monkeypatch.setattr("pythae_fif.benchmark.config.configs_dir", lambda: tmp_path)
+        with pytest.raises(ConfigError, match=r"^ae\.yaml: ") as error:
+            load_model_entry("ae")
+        assert part in str(error.value)
 
     @pytest.mark.parametrize(
         ("text", "parts"),
@@ -213,7 +263,7 @@ CHANGED = {
     "dataset": "mnist", "arch": "resnet", "model": "vae",
     "parameters": {"beta": 10.5, "hutchinson_samples": 1}, "varied": ("beta",),
     "latent_dim": 9, "image_size": 64, "seed": 1, "extractor": "classifier",
-    "samplers": ("gmm", "normal"), "profile": "other", "data_hash": "0123456789abcdee",
+    "profile": "other", "data_hash": "0123456789abcdee",
     "settings": {**PROFILE, "epochs": 2},
 }  # fmt: skip
 
@@ -257,12 +307,25 @@ class TestPlan:
         with pytest.raises(ConfigError, match=r"fif_convnet.*\(1, 8, 8\)"):
             expand(dataclasses.replace(experiment, arch="fif_convnet"), splits)
 
-    @pytest.mark.parametrize("field", [f.name for f in dataclasses.fields(RunSpec)])
-    def test_run_id_changes_with_every_field(self, field):
+    def test_model_that_the_architecture_does_not_serve(self, tmp_path):
+        experiment, _ = tiny(tmp_path, {"models": ["vqvae_spatial"]})
+        faces = types.SimpleNamespace(input_dim=(3, 64, 64), content_hash="0" * 16)
+        with pytest.raises(ConfigError, match=r"model vqvae_spatial: arch 'fif_convnet'"):
+            expand(dataclasses.replace(experiment, arch="fif_convnet"), faces)
+
+    def test_latent_dimension_of_a_model_with_a_limit(self, tmp_path):
+        plan = expand(*tiny(tmp_path, {"models": ["ae", "svae"], "latent_dim": 64}))
+        assert [spec.latent_dim for spec in plan] == [64, 32]
+
+    @pytest.mark.parametrize(
+        "field", [f.name for f in dataclasses.fields(RunSpec) if f.name != "samplers"]
+    )
+    def test_run_id_changes_with_every_field_but_the_samplers(self, field):
         assert spec_of(**{field: CHANGED[field]}).run_id != spec_of().run_id
+        assert spec_of(samplers=("gmm",)).run_id == spec_of().run_id
 
     @given(
-        key=st.sampled_from([key for key in PROFILE if key != "note"]),
+        key=st.sampled_from([key for key in PROFILE if key not in ("note", "configurations")]),
         change=st.integers(1, 1000),
     )
     @settings(deadline=None)
@@ -270,10 +333,11 @@ class TestPlan:
         changed = spec_of(settings={**PROFILE, key: PROFILE[key] + change})
         assert changed.run_id != spec_of().run_id
 
-    @given(st.text())
+    @given(st.text(), st.integers())
     @settings(deadline=None)
-    def test_run_id_does_not_change_with_the_note(self, note):
-        assert spec_of(settings={**PROFILE, "note": note}).run_id == spec_of().run_id
+    def test_run_id_does_not_change_with_note_and_number_of_runs(self, note, count):
+        changed = {**PROFILE, "note": note, "configurations": count}
+        assert spec_of(settings=changed).run_id == spec_of().run_id
 
     @given(st.floats(0, 1e6), st.floats(0, 1e6))
     @settings(deadline=None)
@@ -332,7 +396,7 @@ DAMAGES = {
     "run id": _with("run_id", value="0" * 12),
     "no scores": _with("scores", value=...),
     "scores of a number": _with("scores", value=3),
-    "one sampler": _with("scores", "gmm", value=...),
+    "scores of none": _with("scores", value={}),
     "one sampler more": _with("scores", "maf", value={}),
     "distance as text": _with("scores", "gmm", "frechet", "val", value="1.5"),
     "distance NaN": _with("scores", "gmm", "frechet", "test", value=math.nan),
@@ -358,6 +422,14 @@ class TestStore:
         assert store.record(spec) == record_of(spec)
         assert path.exists()
         assert store.record(spec_of(seed=1)) is None
+
+    def test_record_of_some_of_the_samplers(self, stored):
+        store, spec, _ = stored
+        assert store.is_done(spec)
+        assert store.is_done(dataclasses.replace(spec, samplers=("gmm",)))
+        more = dataclasses.replace(spec, samplers=("normal", "maf"))
+        assert not store.is_done(more)
+        assert store.record(more) == record_of(spec)
 
     @pytest.mark.parametrize("damage", DAMAGES)
     def test_damaged_record_is_set_aside_whole(self, stored, caplog, damage):
@@ -466,53 +538,137 @@ class TestSelection:
         assert {c.spec.parameters["beta"] for c in select(results)} == {0.0}
         assert {c.candidates for c in select(results)} == {1}
 
+    def test_a_sampler_that_failed_with_a_configuration_does_not_compete(self):
+        distances = np.full((2, 1, 2, 2), 5.0)
+        distances[1] = 1.0
+        results = grid_results(distances)
+        del results[1][1]["scores"]["gmm"]
+        chosen = {c.sampler: c.spec.parameters["beta"] for c in select(results)}
+        assert chosen == {"normal": 1.0, "gmm": 0.0}
+        del results[0][1]["scores"]["gmm"]
+        assert [c.sampler for c in select(results)] == ["normal"]
+
     def test_no_score_is_none(self):
         (choice, _) = select(grid_results(np.ones((1, 1, 2, 2))))
         assert choice.mean("score", "mean") is None
 
 
 class TestSamplers:
-    @pytest.fixture
-    def model(self) -> AE:
+    IMAGES = np.random.default_rng(0).integers(0, 100, (40, 1, 8, 8), dtype=np.uint8)
+    """Darker than Pythae's own fits allow, which ask for a maximum of at least 1."""
+
+    @pytest.fixture(autouse=True)
+    def short_fits(self, monkeypatch):
+        monkeypatch.setattr("pythae_fif.benchmark.samplers.FIT_STEPS", 3)
+
+    def model(self, name: str, latent_dim: int = 4, **parameters) -> BaseAE:
         torch.manual_seed(0)
-        return build_model(spec_of(model="ae", parameters={}, latent_dim=4), (1, 8, 8))
+        parameters = {**load_model_entry(name).fixed, **parameters}
+        spec = spec_of(model=name, parameters=parameters, latent_dim=latent_dim)
+        return build_model(spec, (1, 8, 8))
 
-    @pytest.fixture
-    def images(self) -> np.ndarray:
-        return np.random.default_rng(0).integers(0, 256, (40, 1, 8, 8), dtype=np.uint8)
+    CASES = (
+        ("ae", "normal"), ("ae", "gmm"), ("ae", "maf"), ("ae", "iaf"), ("vae", "two_stage"),
+        ("vamp", "vamp"), ("svae", "hypersphere"), ("poincare_vae", "poincare"),
+        ("vqvae_spatial", "pixelcnn"), ("vqvae", "pixelcnn"),
+    )  # fmt: skip
 
-    @pytest.mark.parametrize("name", ["normal", "gmm", "maf", "iaf"])
-    def test_seeded_samples_of_the_data_s_shape(self, model, images, name, monkeypatch):
-        monkeypatch.setattr("pythae_fif.benchmark.samplers.FLOW_EPOCHS", 1)
-        codes = embed(model, images)
-        assert codes.shape == (40, 4)
+    def test_every_sampler_is_tested(self):
+        assert {sampler for _, sampler in self.CASES} == set(SAMPLERS)
+
+    @pytest.mark.parametrize(("name", "sampler"), CASES)
+    def test_seeded_samples_of_the_data_s_shape(self, name, sampler):
+        assert sampler in load_model_entry(name).samplers
+        model = self.model(name)
+        codes = embed(model, self.IMAGES)
+        assert len(codes) == 40
         one, same, other = (
-            generate(name, model, codes, images, num_samples=20, seed=seed) for seed in (1, 1, 2)
+            generate(sampler, model, codes, num_samples=20, seed=seed) for seed in (1, 1, 2)
         )
         assert one.shape == (20, 1, 8, 8)
         assert one.min() >= 0 and one.max() <= 1
-        many = generate(name, model, codes, images, num_samples=1010, seed=1)
-        assert len(many.flatten(1).unique(dim=0)) == 1010  # no batch is another's copy
+        many = generate(sampler, model, codes, num_samples=1010, seed=1)
+        assert len(many) == 1010
+        if sampler != "pixelcnn":  # whose codes are few
+            assert len(many.flatten(1).unique(dim=0)) == 1010  # no batch is another's copy
         assert torch.equal(one, same)
         assert not torch.equal(one, other)
 
-    def test_mixture_samples_are_not_grouped_by_component(self, model, images):
+    @pytest.mark.parametrize("name", names_in("models"))
+    def test_codes_are_seeded_and_in_the_order_of_the_images(self, name):
+        model = self.model(name)
+        codes = embed(model, self.IMAGES, seed=1, batch_size=15)
+        assert codes.shape[:2] == (40, 4)
+        assert torch.equal(codes, embed(model, self.IMAGES, seed=1, batch_size=15))
+        assert not codes.requires_grad
+        images = to_float(self.IMAGES)
+        means = model.encoder(images).embedding.detach()
+        if name in ("ae", "fif", "rae_gp", "rae_l2", "wae_imq", "wae_rbf", "aae"):
+            torch.testing.assert_close(codes, means)
+        assert reconstruct(model, self.IMAGES).shape == images.shape
+
+    def test_vamp_draws_from_every_pseudo_input_as_often(self, monkeypatch):
+        model = self.model("vamp", number_components=7)
+        seen = []
+        draw = VAMPSampler.sample
+
+        def watched(sampler, count, batch_size):
+            seen.append((count, batch_size))
+            return draw(sampler, count, batch_size=batch_size)
+
+        monkeypatch.setattr(VAMPSampler, "sample", watched)
+        assert len(generate("vamp", model, torch.zeros(1, 4), num_samples=20, seed=0)) == 20
+        assert seen == [(21, 7)]
+
+    def test_flow_learns_the_codes(self, monkeypatch):
+        monkeypatch.setattr("pythae_fif.benchmark.samplers.FIT_STEPS", 300)
+        model = self.model("ae", latent_dim=2)
+        model.decoder = Codes()
+        generator = torch.Generator().manual_seed(0)
+        codes = torch.randn(500, 2, generator=generator) * 0.3 + torch.tensor([3.0, -2])
+        for sampler in ("maf", "iaf"):
+            drawn = generate(sampler, model, codes, num_samples=1000, seed=0)[:, 0, 0, :2]
+            torch.testing.assert_close(drawn.mean(0), codes.mean(0), atol=0.15, rtol=0)
+            torch.testing.assert_close(drawn.std(0), codes.std(0), atol=0.15, rtol=0)
+
+    @pytest.mark.parametrize("ema", [True, False])
+    def test_pixelcnn_learns_how_often_each_code_is_used(self, monkeypatch, ema):
+        monkeypatch.setattr("pythae_fif.benchmark.samplers.FIT_STEPS", 200)
+        model = self.model("vqvae", num_embeddings=8, use_ema=ema)
+        vectors = model.quantizer.embeddings
+        vectors = vectors if ema else vectors.weight.detach()
+        model.decoder = Codes()
+        # Of four coordinates the first is one number or another, the others follow it.
+        codes = vectors[torch.tensor([[2, 1, 2, 2]] * 300 + [[5, 5, 5, 6]] * 100)].squeeze(-1)
+        drawn = generate("pixelcnn", model, codes, num_samples=1000, seed=0)[:, 0, 0, :4]
+        shares = [(drawn == code).all(1).float().mean().item() for code in (codes[0], codes[-1])]
+        assert shares == [pytest.approx(0.75, abs=0.12), pytest.approx(0.25, abs=0.12)]
+
+    def test_codes_that_are_not_finite(self):
+        model = self.model("ae")
+        torch.nn.init.constant_(model.encoder.embedding.bias, math.nan)
+        with pytest.raises(NonFiniteError, match="codes of 40 of 40 training images"):
+            embed(model, self.IMAGES)
+
+    def test_fit_that_diverges(self):
+        model = self.model("ae")
+        with pytest.raises(NonFiniteError, match=r"fit of the MAF diverged at step \d"):
+            generate("maf", model, torch.full((40, 4), 1e30), num_samples=20, seed=0)
+
+    def test_mixture_samples_are_not_grouped_by_component(self):
         codes = torch.cat([torch.full((40, 4), -50.0), torch.full((40, 4), 50.0)])
         codes = codes + torch.randn(codes.shape, generator=torch.Generator().manual_seed(0))
-        samples = generate("gmm", model, codes, images, num_samples=100, seed=0).flatten(1)
+        samples = generate("gmm", self.model("ae"), codes, num_samples=100, seed=0).flatten(1)
         far = (samples - samples[0]).norm(dim=1) > (samples - samples[0]).norm(dim=1).max() / 2
         assert (far[1:] != far[:-1]).sum() > 20
 
-    @given(st.integers(1, 64), st.integers(4, 9), st.integers(4, 9), st.sampled_from([1, 3]))
-    @settings(deadline=None)
-    def test_sheet_of_any_size(self, count, height, width, channels):
-        samples = torch.rand(count, channels, height, width)
-        grid = sheet(samples)
-        assert grid.shape == (8 * height, 8 * width, channels)
-        row, column = divmod(count - 1, 8)
-        last = grid[row * height : (row + 1) * height, column * width : (column + 1) * width]
-        expected = (samples[-1] * 255).round().byte().permute(1, 2, 0)
-        assert (last == expected.numpy()).all()
+
+class Codes(BaseDecoder):
+    """Writes codes as they are into the first pixels."""
+
+    def forward(self, z):
+        images = torch.nn.functional.pad(z, (0, 64 - z.shape[1]))
+        return ModelOutput(reconstruction=images.reshape(-1, 1, 8, 8))
 
 
 @pytest.fixture
@@ -537,31 +693,77 @@ class TestExecute:
         record = execute(run_dir)
         assert store.record(spec) == json.loads(json.dumps(record))
         assert read_json(run_dir / "status.json")["state"] == "finished"
-        assert {"config.yaml", "model", "result.json", "samples.png", "train_log.jsonl"} <= {
-            path.name for path in run_dir.iterdir()
-        }
-        assert Image.open(run_dir / "samples.png").size == (2 * 64, 64)
+        assert {
+            "config.yaml", "model", "result.json", "samples-normal.png", "samples-gmm.png",
+            "reconstructions.png", "interpolations.png", "latents.png", "train_log.jsonl",
+        } <= {path.name for path in run_dir.iterdir()}  # fmt: skip
+        assert Image.open(run_dir / "samples-gmm.png").size == (64, 64)
         assert record["data"]["sizes"] == {"train": 60, "val": 20, "test": 20}
         for scores in record["scores"].values():
             assert scores["num_samples"] == 20
             assert scores["frechet"]["val"] > 0
 
     def test_same_specification_same_numbers(self, prepared):
-        _, _, (run_dir,) = prepared({"models": ["fif"], "beta": [5.0], "hutchinson_samples": [1]})
-        assert execute(run_dir)["scores"] == execute(run_dir)["scores"]
+        flags = {"models": ["fif"], "beta": [5.0], "hutchinson_samples": [1]}
+        _, _, (run_dir,) = prepared(flags)
+        first = execute(run_dir)
+        shutil.rmtree(run_dir)
+        prepared(flags)
+        assert execute(run_dir)["scores"] == first["scores"]
+
+    def test_a_further_sampler_of_a_finished_run_trains_nothing(self, prepared, monkeypatch):
+        store, _, (run_dir,) = prepared({"models": ["vae"], "samplers": ["normal"]})
+        first = execute(run_dir)
+        monkeypatch.setattr("pythae_fif.benchmark.run.build_trainer", None)
+        more = prepared({"models": ["vae"], "samplers": ["normal", "gmm"]})[1][0]
+        assert store.run_dir(more) == run_dir
+        assert not store.is_done(more)
+        record = execute(run_dir)
+        assert record["scores"].keys() == record["sampling_seconds"].keys() == {"normal", "gmm"}
+        for key in ("training", "parameters", "reconstruction_mse", "provenance"):
+            assert record[key] == first[key]
+        assert record["scores"]["normal"] == first["scores"]["normal"]
+        assert store.is_done(more)
+
+    def test_scores_do_not_depend_on_when_the_sampler_was_asked_for(self, prepared):
+        flags = {"models": ["vae"], "samplers": ["normal", "gmm"]}
+        _, _, (run_dir,) = prepared(flags)
+        together = execute(run_dir)["scores"]
+        shutil.rmtree(run_dir)
+        prepared({"models": ["vae"], "samplers": ["normal"]})
+        execute(run_dir)
+        shutil.rmtree(run_dir / "model")  # not in git: trained again, to the same weights
+        prepared(flags)
+        assert execute(run_dir)["scores"] == together
+
+    def test_a_sampler_that_fails_costs_its_own_score(self, prepared, monkeypatch):
+        store, (spec,), (run_dir,) = prepared({"samplers": ["gmm", "normal"]})
+
+        def broken(*_):
+            raise ValueError("broken on purpose")
+
+        monkeypatch.setitem(samplers_module._SAMPLERS, "gmm", broken)
+        with pytest.raises(FIFError, match="sampler gmm: ValueError: broken on purpose"):
+            execute(run_dir)
+        assert read_json(run_dir / "status.json")["state"] == "failed"
+        assert set(store.record(spec)["scores"]) == {"normal"}
+        assert not store.is_done(spec)
+        monkeypatch.undo()
+        execute(run_dir)
+        assert store.is_done(spec)
 
     def test_failure_keeps_its_traceback(self, prepared, monkeypatch):
         class Broken(AE):
             def forward(self, *_, **__):
                 raise ValueError("broken on purpose\nsecond line")
 
-        imported = run_module.import_class
+        _, _, (run_dir,) = prepared()
+        imported = plan_module.import_class
         monkeypatch.setattr(
-            run_module,
+            plan_module,
             "import_class",
             lambda path, where: Broken if path == "pythae.models.AE" else imported(path, where),
         )
-        _, _, (run_dir,) = prepared()
         with pytest.raises(ValueError, match="broken"):
             execute(run_dir)
         status = read_json(run_dir / "status.json")
@@ -575,7 +777,8 @@ class TestExecute:
         _, _, (run_dir,) = prepared(flags, batch_size=60)
         with pytest.raises(NonFiniteError):
             execute(run_dir)
-        assert "epoch 1" in read_json(run_dir / "status.json")["error"]
+        error = read_json(run_dir / "status.json")["error"]
+        assert "epoch 1" in error and "the loss is not finite" in error
 
     def test_data_that_changed_since_the_plan(self, tmp_path):
         (spec,) = expand(*tiny(tmp_path))
@@ -631,9 +834,20 @@ class TestEngine:
         assert "epoch 1" in outcomes[not_finite].error
         assert "SIGKILL" in outcomes[killed].error
         assert "NonFiniteError" in read_json(not_finite / "status.json")["traceback"]
-        assert read_json(killed / "status.json")["error"] == "the process ended by SIGKILL"
+        assert "want of memory" in read_json(killed / "status.json")["error"]
 
         assert [store.record(spec) is None for spec in (*plan, endless)] == [True, False, True]
+
+    def test_no_run_is_started_after_so_many_failures(self, prepared):
+        flags = {"models": ["fif"], "beta": [1e39], "hutchinson_samples": [1]}
+        _, _, run_dirs = prepared({**flags, "seeds": [0, 1, 2]}, batch_size=60)
+        outcomes = run_all(run_dirs, self.SLOTS[:1], _ignore, max_failures=2)
+        assert [o.run_dir for o in outcomes] == run_dirs[:2]
+        assert [read_json(d / "status.json")["state"] for d in run_dirs] == [
+            "failed",
+            "failed",
+            "waiting",
+        ]
 
     def test_interrupt_marks_runs_and_leaves_no_process(self, prepared):
         _, _, run_dirs = prepared({"seeds": [0, 1, 2]}, epochs=100_000)

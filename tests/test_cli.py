@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -63,9 +64,11 @@ def run(tmp_path, capsys, monkeypatch):
     The runs are executed in this process; `run.executed` counts them.
     """
 
-    def run_all(run_dirs, slots, on_change):
+    def run_all(run_dirs, slots, on_change, max_failures):
         outcomes = []
         for run_dir in run_dirs:
+            if max_failures and sum(o.state == "failed" for o in outcomes) >= max_failures:
+                break
             call.executed += 1
             try:
                 execute(run_dir)
@@ -111,6 +114,17 @@ class TestShowing:
         assert code == 0
         assert "digits, convnet, profile quick: 1,197 training images" in out
 
+    def test_dry_run_estimates_the_time(self, run, tiny):
+        _, out, _ = run("--config", tiny(models=["fif", "ae"]), "--dry-run")
+        words = " ".join(out.split())
+        row = r"model runs training a run all its runs fif 2 \d+ s \d+ s ae 1 \d+ s \d+ s"
+        assert re.search(row, words)
+        assert "estimate from a few timed steps" in words
+        file = tiny(models=["fif"], beta=[1e39], hutchinson_samples=[1])
+        code, out, _ = run("--config", file, "--dry-run")
+        assert code == 0
+        assert "fif 1 fails at once:" in " ".join(out.split())
+
     def test_help(self, capsys):
         with pytest.raises(SystemExit) as stop:
             cli.main(["--help"])
@@ -126,7 +140,7 @@ class TestGrid:
         assert err == ""
         assert "[6/6] finished ae –" in out
         table = run.results / "tables" / "digits-convnet-tiny.md"
-        assert "| FIF | GMM |" in table.read_text()
+        assert "| FIF † | GMM |" in table.read_text()
         assert "Made by `python run_benchmark.py --config tiny.yaml --arch convnet`" in (
             table.read_text()
         )
@@ -151,7 +165,7 @@ class TestGrid:
         def no_picture(*_):
             raise OSError("no picture")
 
-        monkeypatch.setattr(cli, "sample_figure", no_picture)
+        monkeypatch.setattr("pythae_fif.reports.experiment.sample_figure", no_picture)
         code, out, err = run("--config", tiny())
         assert code == 2
         assert "AE" in out and "FD test" in out
@@ -175,7 +189,7 @@ class TestGrid:
         for attempt in (1, 2):
             code, out, _ = run("--config", file)
             assert (code, run.executed) == (1, 2 if attempt == 1 else 1)
-            assert "1 runs of the plan have no result" in out
+            assert "1 run of the plan has no result" in out
             (failed,) = (run.results / "runs/digits/convnet/fif").iterdir()
             line = next(line for line in out.splitlines() if line.startswith("failed: "))
             assert str(failed) in line
@@ -183,6 +197,23 @@ class TestGrid:
             status = read_json(failed / "status.json")
             assert status["attempt"] == attempt
             assert "Traceback" in status["traceback"]
+
+    def test_no_run_after_so_many_failures(self, run, tiny):
+        file = tiny(models=["fif", "ae"], beta=[1e39, 1e38], hutchinson_samples=[1])
+        code, out, _ = run("--config", file, "--max-failures", "1")
+        assert (code, run.executed) == (1, 1)
+        assert "2 runs not started after 1 failures (--max-failures)" in out
+
+    def test_a_further_sampler_is_scored_alone(self, run, tiny):
+        run("--config", tiny(models=["vae", "vamp"]))
+        before = {p: p.stat().st_mtime_ns for p in run.results.rglob("training.json")}
+        code, _, _ = run("--config", tiny(models=["vae", "vamp"], samplers=["normal", "gmm"]))
+        assert (code, run.executed, len(before)) == (0, 3, 3)
+        assert before == {p: p.stat().st_mtime_ns for p in run.results.rglob("training.json")}
+        scored = [set(read_json(p)["scores"]) for p in run.results.rglob("result.json")]
+        assert sorted(map(sorted, scored)) == [["gmm", "normal"]] + [["gmm", "vamp"]] * 2
+        run("--config", tiny(models=["vae", "vamp"]))
+        assert run.executed == 0
 
     def test_nothing_but_failures(self, run, tiny):
         code, out, _ = run("--config", tiny(models=["fif"], beta=[1e39], hutchinson_samples=[1]))
@@ -251,8 +282,8 @@ class TestOwnImages:
         config = tiny(dataset="npz", data=str(file), samplers=["normal", "gmm"])
         code, out, _ = run("--config", config)
         assert code == 0
-        (sheet,) = run.results.rglob("samples.png")
-        assert Image.open(sheet).size == (2 * 8 * 11, 8 * 6)
+        (sheet,) = run.results.rglob("samples-gmm.png")
+        assert Image.open(sheet).size == (8 * 11, 8 * 6)
         assert "npz own.npz, shuffled 80/10/10" in " ".join(out.split())
 
     def test_npz_with_a_nan(self, run, tiny, tmp_path):

@@ -29,6 +29,11 @@ SAMPLERS = {
     "gmm": "Gaussian mixture of ten components fitted to the training codes",
     "maf": "masked autoregressive flow fitted to the training codes",
     "iaf": "inverse autoregressive flow fitted to the training codes",
+    "two_stage": "a second VAE fitted to the training codes, for models that are VAEs",
+    "vamp": "VAMP's own prior: the posteriors of its pseudo-inputs",
+    "hypersphere": "uniform codes on the sphere, for SVAE",
+    "poincare": "wrapped normal codes in the Poincaré ball, for PoincareVAE",
+    "pixelcnn": "PixelCNN fitted to the training codes' indices, for VQVAE",
 }
 
 
@@ -80,9 +85,18 @@ class ModelEntry:
         label: Its name in tables.
         model, config, trainer: Import paths of the three classes.
         variational: Whether its encoder also gives a log-variance.
-        source: Where model and grid come from.
+        source: Where model and grid come from, and whether the grid is a paper's or ours.
+        samplers: Those that make sense for it; the first draws from the model's own prior.
         grid: Hyper-parameter -> values; the configurations are their product.
+        configurations: The configurations one by one, where they are no product; empty otherwise.
         fixed: Hyper-parameters that every configuration has.
+        networks: Import path of a function of architecture, image shape and latent dimension, for
+            encoders and decoders of another kind than those of `pythae_fif.nn.build_networks`.
+        discriminator: Import path of a discriminator, called with the image shape.
+        keep_last: Whether the last weights are kept, not those of the lowest evaluation loss: for
+            models whose loss does not fall as they learn.
+        max_latent_dim: Largest latent dimension that the model takes; None if any.
+        notes: What is known to differ from the model's paper in the Pythae that runs it.
     """
 
     label: str
@@ -91,15 +105,44 @@ class ModelEntry:
     trainer: str
     variational: bool
     source: str
-    grid: dict[str, list]
+    samplers: list[str]
+    grid: dict[str, list] = field(default_factory=dict)
+    configurations: list[dict[str, Any]] = field(default_factory=list)
     fixed: dict[str, Any] = field(default_factory=dict)
+    networks: str | None = None
+    discriminator: str | None = None
+    keep_last: bool = False
+    max_latent_dim: int | None = None
+    notes: list[str] = field(default_factory=list)
 
-    def configurations(self, overrides: Mapping[str, list] | None = None) -> list[dict[str, Any]]:
-        """The grid's product, the first key varying slowest, with some keys' values replaced."""
+    def choices(self, overrides: Mapping[str, list] | None = None) -> list[dict[str, Any]]:
+        """The configurations, or the grid's product with some keys' values replaced.
+
+        The first key of the grid varies slowest.
+        """
+        if self.configurations:
+            return self.configurations
         grid = {**self.grid, **{k: v for k, v in (overrides or {}).items() if k in self.grid}}
         return [
             dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())
         ]
+
+    def samplers_of(self, asked: list[str]) -> list[str]:
+        """Those of the asked samplers that the model has.
+
+        Where `normal` is asked of a model with another prior, and where it has none of those
+        asked, its own prior's sampler stands in.
+
+        Example:
+            >>> load_model_entry("vamp").samplers_of(["normal", "gmm"])
+            ['vamp', 'gmm']
+            >>> load_model_entry("svae").samplers_of(["gmm"])
+            ['hypersphere']
+        """
+        own = self.samplers[0]
+        wanted = [own if name == "normal" else name for name in asked]
+        found = [name for name in dict.fromkeys(wanted) if name in self.samplers]
+        return found or [own]
 
 
 @dataclass(frozen=True)
@@ -153,8 +196,17 @@ def load_model_entry(name: str) -> ModelEntry:
     if not path.is_file():
         raise ConfigError(f"model {name!r} is unknown: {did_you_mean(name, names_in('models'))}")
     entry = _build(ModelEntry, read_yaml(path), str(path.name))
-    for key in ("model", "config", "trainer"):
-        import_class(getattr(entry, key), f"{path.name}: {key}")
+    for key in ("model", "config", "trainer", "networks", "discriminator"):
+        if getattr(entry, key) is not None:
+            import_class(getattr(entry, key), f"{path.name}: {key}")
+    if not entry.samplers:
+        raise ConfigError(f"{path.name}: samplers: at least one is needed")
+    for sampler in entry.samplers:
+        if sampler not in SAMPLERS:
+            hint = did_you_mean(sampler, SAMPLERS)
+            raise ConfigError(f"{path.name}: samplers: {sampler!r} is unknown: {hint}")
+    if entry.grid and entry.configurations:
+        raise ConfigError(f"{path.name}: give grid or configurations, not both")
     return entry
 
 
@@ -184,8 +236,9 @@ def load_experiment(dataset: str, file: str | Path | None, flags: Mapping[str, A
         values |= extra
     given = {key: value for key, value in flags.items() if value is not None}
     values |= given
-    if values["models"] == ["all"]:
-        values["models"] = names_in("models")
+    for key, every in (("models", names_in("models")), ("samplers", list(SAMPLERS))):
+        if values[key] == ["all"]:
+            values[key] = every
     experiment = _build(Experiment, values, where)
 
     def origin(key: str) -> str:

@@ -1,6 +1,6 @@
 """What a person sees while the benchmark works: stages, runs under way, time left."""
 
-__all__ = ["Display"]
+__all__ = ["Display", "duration"]
 
 import contextlib
 import time
@@ -85,7 +85,7 @@ class Display:
                 counts = [f"{len(outcomes) - len(failed)} of {total} runs done"]
                 counts += [f"{done} kept from before"] if done else []
                 counts += [f"[red]{len(failed)} failed[/]"] if failed else []
-                counts += [f"{_duration(left)} left"] if left is not None else []
+                counts += [f"{duration(left)} left"] if left is not None else []
                 bar.update(task, completed=complete, description=", ".join(counts))
                 bar.refresh()
                 lines = [
@@ -100,11 +100,11 @@ class Display:
             yield on_change
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """For example 45 s, 12 min or 3 h 05 min.
 
     Example:
-        >>> _duration(44.6), _duration(700), _duration(11100)
+        >>> duration(44.6), duration(700), duration(11100)
         ('45 s', '12 min', '3 h 05 min')
     """
     if seconds < 90:

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from pythae_fif.trainers import keep_freed_memory
+
 from .store import read_json, write_json
 
 POLL_SECONDS = 0.2
@@ -50,6 +52,7 @@ def run_all(
     run_dirs: list[Path],
     slots: list[Slot],
     on_change: Callable[[dict[Path, dict[str, Any]], list[Outcome]], None],
+    max_failures: int | None = None,
 ) -> list[Outcome]:
     """Runs every folder in a process of its own and tells `on_change` about it, twice a second.
 
@@ -60,12 +63,17 @@ def run_all(
         run_dirs: Folders made by :meth:`Store.prepare`.
         slots: Room; a list of n runs n at once.
         on_change: Called with the status of the runs under way and the outcomes so far.
+        max_failures: Once so many runs have failed, no other is started.
+
+    Returns:
+        The outcomes of the runs that were started.
     """
-    # A fork server imports torch and Pythae once; its children are fresh in all else.
+    # A fork server imports torch, Pythae and the drawing of pictures once; its children are fresh
+    # in all else.
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context: Any = multiprocessing.get_context(method)
     if method == "forkserver":
-        context.set_forkserver_preload(["pythae_fif.benchmark.run"])
+        context.set_forkserver_preload(["pythae_fif.benchmark.run", "matplotlib.figure"])
         from multiprocessing import forkserver
 
         with _signals(signal.SIG_IGN, signal.SIGINT):  # Ctrl-C is the parent's to pass on
@@ -87,6 +95,9 @@ def run_all(
                 process, slot = running.pop(run_dir)
                 outcomes.append(_outcome(run_dir, process.exitcode))
                 free.append(slot)
+            failed = sum(outcome.state != "finished" for outcome in outcomes)
+            if max_failures is not None and failed >= max_failures:
+                waiting.clear()
             if ended or time.monotonic() - shown > 0.5:
                 on_change({d: read_json(d / "status.json") or {} for d in running}, outcomes)
                 shown = time.monotonic()
@@ -109,6 +120,8 @@ def run_all(
 def _outcome(run_dir: Path, exitcode: int) -> Outcome:
     """What a process left behind; one that was killed could not write its own status."""
     cause = signal.Signals(-exitcode).name if exitcode < 0 else f"exit code {exitcode}"
+    if exitcode == -signal.SIGKILL:
+        cause += ": killed, perhaps for want of memory"
     status = _settle(run_dir, "failed", f"the process ended by {cause}")
     return Outcome(run_dir, status["state"], status.get("error", ""))
 
@@ -150,6 +163,7 @@ def _child(run_dir: Path, slot: Slot) -> None:
     if slot.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         torch.set_num_threads(slot.threads)
+        keep_freed_memory()
     else:
         os.environ["CUDA_VISIBLE_DEVICES"] = slot.device
     log = open(run_dir / "output.log", "a", buffering=1)  # noqa: SIM115 - for the whole process

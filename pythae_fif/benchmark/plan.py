@@ -1,6 +1,6 @@
 """An experiment expanded into runs, each with an id made of what defines its result."""
 
-__all__ = ["SCHEMA", "RunSpec", "expand"]
+__all__ = ["SCHEMA", "RunSpec", "build_model", "expand", "shown"]
 
 import dataclasses
 import hashlib
@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
+from pythae.models import BaseAE
 
 from pythae_fif.data import Splits
 from pythae_fif.errors import ConfigError
@@ -17,19 +18,21 @@ from pythae_fif.nn import build_networks
 
 from .config import Experiment, import_class, load_model_entry
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of records; it is part of every run id, so that old records are never misread."""
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """Everything that defines the result of one run, and nothing else.
+    """Everything that defines the result of one run, and the samplers that are asked of it.
 
     Attributes:
         dataset, arch, model: Names.
         parameters: Hyper-parameters of the model, the varied and the fixed ones.
         varied: Names of those that the grid varies.
-        latent_dim, image_size, seed, extractor, samplers: As in the experiment.
+        latent_dim, image_size, seed, extractor: As in the experiment.
+        samplers: Those whose scores are wanted; not in the id, since the trained model and the
+            score of each are the same whatever the others are.
         profile: Name of the profile.
         settings: Its values.
         data_hash: Of the images in use, after the profile's cut.
@@ -53,15 +56,16 @@ class RunSpec:
     def run_id(self) -> str:
         """Twelve hexadecimal digits of a hash of the specification and the schema version."""
         content = {"schema": SCHEMA, **dataclasses.asdict(self)}
-        content["settings"] = {k: v for k, v in self.settings.items() if k != "note"}
+        del content["samplers"]
+        plan_alone = ("note", "configurations")  # which runs there are, not what a run is
+        content["settings"] = {k: v for k, v in self.settings.items() if k not in plan_alone}
         text = json.dumps(content, sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @property
     def configuration(self) -> str:
         """The varied hyper-parameters as `name=value`, or a dash."""
-        shown = (f"{name}={self.parameters[name]:g}" for name in self.varied)
-        return ", ".join(shown) or "–"
+        return ", ".join(f"{n}={shown(self.parameters[n])}" for n in self.varied) or "–"
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RunSpec":
@@ -77,8 +81,6 @@ def expand(experiment: Experiment, splits: Splits) -> list[RunSpec]:
         ConfigError: An architecture that is not defined for the images, or a hyper-parameter that
             the model's configuration class does not take; the message names the YAML file or flag.
     """
-    with torch.device("meta"):  # builds no weights: this asks only whether it can be built
-        build_networks(experiment.arch, splits.input_dim, experiment.latent_dim)
     overrides: dict[str, list] = {}
     if experiment.beta is not None:
         overrides["beta"] = experiment.beta
@@ -89,39 +91,80 @@ def expand(experiment: Experiment, splits: Splits) -> list[RunSpec]:
     for name in experiment.models:
         entry = load_model_entry(name)
         # The flags are those of FIF; another model's parameter of the same name is its own.
-        chosen = entry.configurations(overrides if name == "fif" else None)
+        chosen = entry.choices(overrides if name == "fif" else None)
         if not (name == "fif" and overrides):
             chosen = chosen[: experiment.settings.configurations]
-        config_class = import_class(entry.config, f"{name}.yaml: config")
+        latent_dim = min(experiment.latent_dim, entry.max_latent_dim or experiment.latent_dim)
         for varied in chosen:
-            parameters = {**entry.fixed, **varied}
-            try:
-                config_class(
-                    input_dim=splits.input_dim, latent_dim=experiment.latent_dim, **parameters
-                )
-            except (ValueError, TypeError) as error:
-                flagged = name == "fif" and overrides
-                origin = "--beta/--hutchinson-samples" if flagged else f"models/{name}.yaml"
-                raise ConfigError(f"{origin}: {_first_line(error)}") from error
-            for seed in experiment.seeds:
-                plan.append(
-                    RunSpec(
-                        dataset=experiment.dataset,
-                        arch=experiment.arch,
-                        model=name,
-                        parameters=parameters,
-                        varied=tuple(varied),
-                        latent_dim=experiment.latent_dim,
-                        image_size=experiment.image_size,
-                        seed=seed,
-                        extractor=experiment.extractor,
-                        samplers=tuple(experiment.samplers),
-                        profile=experiment.profile,
-                        settings=settings,
-                        data_hash=splits.content_hash,
-                    )
-                )
+            spec = RunSpec(
+                dataset=experiment.dataset,
+                arch=experiment.arch,
+                model=name,
+                parameters={**entry.fixed, **varied},
+                varied=tuple(varied),
+                latent_dim=latent_dim,
+                image_size=experiment.image_size,
+                seed=experiment.seeds[0],
+                extractor=experiment.extractor,
+                samplers=tuple(entry.samplers_of(experiment.samplers)),
+                profile=experiment.profile,
+                settings=settings,
+                data_hash=splits.content_hash,
+            )
+            flagged = name == "fif" and overrides
+            origin = "--beta/--hutchinson-samples" if flagged else f"models/{name}.yaml"
+            _check_buildable(spec, splits.input_dim, origin)
+            plan += [dataclasses.replace(spec, seed=seed) for seed in experiment.seeds]
     return plan
+
+
+def _check_buildable(spec: RunSpec, input_dim: tuple[int, ...], origin: str) -> None:
+    """Builds the model without weights, which asks only whether it can be built."""
+    try:
+        with torch.device("meta"):
+            build_model(spec, input_dim)
+    except ConfigError as error:
+        raise ConfigError(f"model {spec.model}: {error}") from error
+    except (ValueError, TypeError, AssertionError, AttributeError) as error:
+        raise ConfigError(f"{origin}: {_first_line(error)}") from error
+
+
+def build_model(spec: RunSpec, input_dim: tuple[int, ...]) -> BaseAE:
+    """A fresh model of a run; seed torch before.
+
+    Raises:
+        ConfigError: The architecture does not serve the images or the model.
+    """
+    entry = load_model_entry(spec.model)
+    # First the parameters: of a wrong one and a wrong architecture it is the nearer mistake.
+    config = import_class(entry.config, spec.model)(
+        input_dim=input_dim, latent_dim=spec.latent_dim, **spec.parameters
+    )
+    if entry.networks is None:
+        encoder, decoder = build_networks(
+            spec.arch, input_dim, spec.latent_dim, variational=entry.variational
+        )
+    else:
+        networks = import_class(entry.networks, spec.model)
+        encoder, decoder = networks(spec.arch, input_dim, spec.latent_dim)
+    more = {}
+    if entry.discriminator is not None:
+        more["discriminator"] = import_class(entry.discriminator, spec.model)(input_dim)
+    model_class = import_class(entry.model, spec.model)
+    return model_class(config, encoder=encoder, decoder=decoder, **more)
+
+
+def shown(value: Any) -> str:
+    """A hyper-parameter as tables show it.
+
+    Example:
+        >>> shown(0.50), shown(["Planar", "Radial"]), shown(True)
+        ('0.5', 'Planar+Radial', 'True')
+    """
+    if isinstance(value, list):
+        return "+".join(map(shown, value))
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:g}" if number else str(value)
 
 
 def _first_line(error: Exception) -> str:

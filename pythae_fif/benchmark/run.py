@@ -1,90 +1,39 @@
-"""One run, from its folder to its record: data, networks, training, samples, scores."""
+"""One run, from its folder to its record: training, samples, scores, pictures."""
 
-__all__ = ["execute"]
+__all__ = ["execute", "trainer_of", "training_config"]
 
-import importlib.metadata
-import os
-import platform
-import subprocess
-import sys
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from PIL import Image
 from pythae.models import AutoModel, BaseAE
 from pythae.trainers.trainer_utils import set_seed
-from torch import Tensor
 
-from pythae_fif.data import ImageDataset, Splits, load_images
-from pythae_fif.data.locations import cache_home
+from pythae_fif.data import ImageDataset, Splits
 from pythae_fif.errors import FIFError
-from pythae_fif.evaluation import (
-    Extractor,
-    FeatureStatistics,
-    build_extractor,
-    reconstruction_mse,
-    reference_features,
-    reference_statistics,
-    score_samples,
-)
-from pythae_fif.nn import build_networks
-from pythae_fif.trainers import build_trainer
+from pythae_fif.evaluation import reconstruction_mse, score_samples
+from pythae_fif.trainers import BenchmarkTrainer, build_trainer
 
 from .config import import_class, load_model_entry
-from .plan import SCHEMA, RunSpec
-from .samplers import embed, generate
-from .store import read_json, write_json
-
-SHEET = 8  # rows and columns of a sheet of samples
-
-
-def load_splits(spec_or_experiment: Any, environment: dict[str, Any], settings: Any) -> Splits:
-    """The images of a run or an experiment, cut to the sizes of its profile."""
-    splits = load_images(
-        spec_or_experiment.dataset,
-        environment["data_root"],
-        data=environment["data"],
-        image_size=spec_or_experiment.image_size,
-        download=not environment["offline"],
-        skip_undecodable=environment["skip_undecodable"],
-        progress=environment.get("progress"),
-    )
-    return splits.subset(
-        train=settings["train_size"], val=settings["val_size"], test=settings["test_size"]
-    )
-
-
-def load_extractor(
-    name: str, splits: Splits, environment: dict[str, Any], device: str = "cpu"
-) -> Extractor:
-    """The extractor of an experiment; a classifier is trained once and cached."""
-    labels = splits.labels
-    return build_extractor(
-        name,
-        torch.from_numpy(splits.train),
-        None if labels is None else torch.from_numpy(labels["train"]),
-        data_hash=splits.content_hash,
-        holdout=(
-            None
-            if labels is None
-            else (torch.from_numpy(splits.test), torch.from_numpy(labels["test"]))
-        ),
-        cache_dir=cache_home(),
-        device=device,
-        inception_weights=environment["inception_weights"],
-        download=not environment["offline"],
-    )
+from .inputs import load_extractor, load_splits, references_of
+from .plan import SCHEMA, RunSpec, build_model
+from .provenance import git_revision, provenance
+from .samplers import embed, generate, reconstruct
+from .sheets import write_sheets
+from .store import is_whole, read_json, write_json
 
 
 def execute(run_dir: str | Path) -> dict[str, Any]:
-    """Trains and scores the run that `config.yaml` describes; resumes it if it was cut off.
+    """Trains and scores the run that `config.yaml` describes; goes on with what is there already.
 
-    `status.json` follows along, `result.json` holds the record in the end.
+    A training that was cut off is resumed, a trained model is not trained again, and samplers
+    that were scored before keep their scores. `status.json` follows along, `result.json` holds
+    the record in the end.
 
     Args:
         run_dir: A folder made by :meth:`Store.prepare`.
@@ -94,20 +43,18 @@ def execute(run_dir: str | Path) -> dict[str, Any]:
 
     Raises:
         FIFError: What went wrong, after `status.json` got its state `failed` and the traceback.
+            If it was a sampler, the record holds the scores of the others.
     """
     run_dir = Path(run_dir)
     status = _Status(run_dir / "status.json")
     try:
-        record = _execute(run_dir, status)
-        write_json(run_dir / "result.json", record)
-        status.write("finished", "done", 1.0)
-        return record
+        return _execute(run_dir, status)
     except KeyboardInterrupt:
-        status.write("interrupted")
+        if status.state != "finished":
+            status.write("interrupted")
         raise
     except BaseException as error:
-        line = str(error) if isinstance(error, FIFError) else f"{type(error).__name__}: {error}"
-        status.write("failed", error=line.splitlines()[0], traceback=traceback.format_exc())
+        status.write("failed", error=_line(error), traceback=traceback.format_exc())
         raise
 
 
@@ -115,6 +62,8 @@ def _execute(run_dir: Path, status: "_Status") -> dict[str, Any]:
     started = time.time()
     spec = RunSpec.from_dict(yaml.safe_load((run_dir / "config.yaml").read_text("utf-8"))["spec"])
     environment = read_json(run_dir / "environment.json")
+    before = read_json(run_dir / "result.json")
+    before = before if is_whole(before, spec) else {}
     status.write("running", "loading data", 0.0)
     splits = load_splits(spec, environment, spec.settings)
     if splits.content_hash != spec.data_hash:
@@ -128,59 +77,51 @@ def _execute(run_dir: Path, status: "_Status") -> dict[str, Any]:
     status.write("running", "sampling and scoring", 0.9)
     extractor = load_extractor(spec.extractor, splits, environment, device)
     features, references = references_of(splits, extractor)
-    codes = embed(model, splits.train)
-    scores, sheets, sampling_seconds = {}, [], {}
+    codes = embed(model, splits.train, seed=spec.seed)
+    samples, scores, sampling_seconds = {}, before.get("scores", {}), {}
+    failures: dict[str, Exception] = {}
     for sampler in spec.samplers:
+        if sampler in scores:
+            continue
         start = time.perf_counter()
-        samples = generate(
-            sampler,
-            model,
-            codes,
-            splits.train,
-            num_samples=spec.settings["num_samples"],
-            seed=spec.seed,
-        )
-        sampling_seconds[sampler] = round(time.perf_counter() - start, 3)
-        scores[sampler] = score_samples(
-            samples, extractor, references, features=features, seed=spec.seed
-        )
-        sheets.append(sheet(samples[: SHEET * SHEET]))
-    Image.fromarray(np.concatenate(sheets, axis=1).squeeze()).save(run_dir / "samples.png")
-
-    return {
+        try:
+            samples[sampler] = generate(
+                sampler, model, codes, num_samples=spec.settings["num_samples"], seed=spec.seed
+            )
+            sampling_seconds[sampler] = round(time.perf_counter() - start, 3)
+            scores[sampler] = score_samples(
+                samples[sampler], extractor, references, features=features, seed=spec.seed
+            )
+        except Exception as error:  # of this sampler alone; it is raised below
+            failures[sampler] = error
+    record = {
         "schema": SCHEMA,
         "run_id": spec.run_id,
         "scores": scores,
         "reconstruction_mse": {
-            split: reconstruction_error(model, splits[split]) for split in ("val", "test")
+            split: reconstruction_error(model, splits[split], spec.seed)
+            for split in ("val", "test")
         },
         "training": training,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "sampling_seconds": sampling_seconds,
+        "sampling_seconds": before.get("sampling_seconds", {}) | sampling_seconds,
         "data": {
             "source": splits.source,
             "partial": splits.partial,
             "sizes": {split: len(splits[split]) for split in ("train", "val", "test")},
         },
         "extractor_accuracy": getattr(extractor, "accuracy", None),
-        "provenance": provenance(device, started),
+        "provenance": before.get("provenance") or provenance(device, started),
     }
-
-
-def references_of(
-    splits: Splits, extractor: Extractor
-) -> tuple[dict[str, Tensor], dict[str, FeatureStatistics]]:
-    """Features of the validation and test images and their statistics, computed once a machine."""
-    features, statistics = {}, {}
-    for split in ("val", "test"):
-        images = torch.from_numpy(splits[split])
-        key: dict[str, Any] = {
-            "data_hash": splits.content_hash, "split": split, "cache_dir": cache_home()
-        }  # fmt: skip
-        # In this order: the statistics are made of the features that are there.
-        features[split] = reference_features(images, extractor, **key)
-        statistics[split] = reference_statistics(images, extractor, **key)
-    return features, statistics
+    if scores:
+        # The record comes last: a run that has one is not done again.
+        write_sheets(run_dir, model, splits, codes, samples)
+        if not failures:
+            status.write("finished", "done", 1.0)
+        write_json(run_dir / "result.json", record)
+    for sampler, cause in failures.items():
+        raise FIFError(f"sampler {sampler}: {_line(cause)}") from cause
+    return record
 
 
 def trained_model(
@@ -189,38 +130,42 @@ def trained_model(
     """The model of a run and how it was trained, which an earlier attempt may have done already."""
     path = run_dir / "training.json"
     training = read_json(path)
-    if training is not None:
+    if training is not None and (run_dir / "model").is_dir():
         model = AutoModel.load_from_folder(str(run_dir / "model"))
         return model.to("cuda" if torch.cuda.is_available() else "cpu"), training
-    set_seed(spec.seed)
-    model = build_model(spec, splits.input_dim)
-    trainer = build_trainer(
-        model,
-        ImageDataset(splits.train),
-        ImageDataset(splits.val),
-        training_config(spec),
-        run_dir=run_dir,
+    trainer = trainer_of(
+        spec,
+        splits,
+        run_dir,
         on_epoch=lambda epoch, epochs, _: status.write("running", "training", 0.9 * epoch / epochs),
     )
     training = {
         **vars(trainer.train()),
-        "surrogate_mode": getattr(model, "surrogate_mode", None),
-        "git_revision": _git_revision(),
+        "surrogate_mode": getattr(trainer.model, "surrogate_mode", None),
+        "git_revision": git_revision(),
     }
     write_json(path, training)
-    return model, training
+    return trainer.model, training
 
 
-def build_model(spec: RunSpec, input_dim: tuple[int, ...]) -> BaseAE:
-    """A fresh model of a run; seed torch before."""
-    entry = load_model_entry(spec.model)
-    encoder, decoder = build_networks(
-        spec.arch, input_dim, spec.latent_dim, variational=entry.variational
+def trainer_of(
+    spec: RunSpec,
+    splits: Splits,
+    run_dir: Path,
+    on_epoch: Callable[[int, int, dict[str, float]], None] | None = None,
+) -> BenchmarkTrainer:
+    """A fresh model of a run, seeded, in the trainer that trains it."""
+    set_seed(spec.seed)
+    trainer = build_trainer(
+        build_model(spec, splits.input_dim),
+        ImageDataset(splits.train),
+        ImageDataset(splits.val),
+        training_config(spec),
+        run_dir=run_dir,
+        on_epoch=on_epoch,
     )
-    config = import_class(entry.config, spec.model)(
-        input_dim=input_dim, latent_dim=spec.latent_dim, **spec.parameters
-    )
-    return import_class(entry.model, spec.model)(config, encoder=encoder, decoder=decoder)
+    trainer.keep_last = load_model_entry(spec.model).keep_last
+    return trainer
 
 
 def training_config(spec: RunSpec) -> Any:
@@ -228,12 +173,12 @@ def training_config(spec: RunSpec) -> Any:
     settings = spec.settings
     config_class = import_class(load_model_entry(spec.model).trainer, spec.model)
     plateau = {"factor": settings["plateau_factor"], "patience": settings["plateau_patience"]}
-    prefixes = ("encoder_", "decoder_") if hasattr(config_class, "encoder_optimizer_cls") else ("",)
+    parts = ("encoder_", "decoder_", "autoencoder_", "discriminator_")
     optimisation: dict[str, Any] = {}
-    for prefix in prefixes:
-        optimisation[f"{prefix}learning_rate"] = settings["learning_rate"]
-        optimisation[f"{prefix}scheduler_cls"] = "ReduceLROnPlateau"
-        optimisation[f"{prefix}scheduler_params"] = plateau
+    for part in [part for part in parts if hasattr(config_class, f"{part}learning_rate")] or [""]:
+        optimisation[f"{part}learning_rate"] = settings["learning_rate"]
+        optimisation[f"{part}scheduler_cls"] = "ReduceLROnPlateau"
+        optimisation[f"{part}scheduler_params"] = plateau
     return config_class(
         num_epochs=settings["epochs"],
         per_device_train_batch_size=settings["batch_size"],
@@ -243,71 +188,21 @@ def training_config(spec: RunSpec) -> Any:
     )
 
 
-@torch.no_grad()
-def reconstruction_error(model: BaseAE, images: np.ndarray, batch_size: int = 200) -> float:
+def reconstruction_error(model: BaseAE, images: np.ndarray, seed: int) -> float:
     """Mean squared error a pixel of the model's reconstructions of images in [0, 1]."""
-    model.eval()
-    device = next(model.parameters()).device
-    dataset = ImageDataset(images)
+    set_seed(seed)
     errors = []
-    for part in torch.arange(len(images)).split(batch_size):
-        batch = dataset.batch(part, device=device)
-        errors.append(reconstruction_mse(batch.data, model(batch).recon_x).cpu())
+    for part in torch.arange(len(images)).split(200):
+        batch = images[part.numpy()]
+        originals = ImageDataset(batch).batch(torch.arange(len(batch))).data
+        errors.append(reconstruction_mse(originals, reconstruct(model, batch)))
     return torch.cat(errors).mean().item()
 
 
-def sheet(samples: Tensor) -> np.ndarray:
-    """Images in [0, 1] side by side, (rows * H, columns * W, C) uint8."""
-    images = (samples.clamp(0, 1) * 255).round().byte().numpy()
-    missing = SHEET * SHEET - len(images)
-    images = np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)])
-    _, channels, height, width = images.shape
-    grid = images.reshape(SHEET, SHEET, channels, height, width).transpose(0, 3, 1, 4, 2)
-    return grid.reshape(SHEET * height, SHEET * width, channels)
-
-
-def provenance(device: str, started: float) -> dict[str, Any]:
-    """Where, when and with what a record was made: nothing of it is in the run id."""
-    packages = ("pythae-fif", "pythae", "torch", "numpy", "scikit-learn")
-    name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
-    on_gpu = torch.cuda.max_memory_allocated() / 2**20 if device.startswith("cuda") else None
-    return {
-        "versions": {p: importlib.metadata.version(p) for p in packages},
-        "python": platform.python_version(),
-        "git_revision": _git_revision(),
-        "device": f"{device} ({name})",
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        "seconds": round(time.time() - started, 2),
-        "peak_memory_mb": _peak_memory_mb(),
-        "peak_gpu_memory_mb": None if on_gpu is None else round(on_gpu),
-    }
-
-
-def _peak_memory_mb() -> int | None:
-    """The largest resident size of this process so far, in MiB; None on Windows."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
-
-
-def _git_revision() -> str | None:
-    """The revision of the checkout that this package runs from, with a + if it was changed."""
-    folder = Path(__file__).resolve().parents[2]
-    if not (folder / ".git").exists():
-        return None
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-            cwd=folder, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return described.stdout.strip()
+def _line(error: BaseException) -> str:
+    """An error as one line."""
+    text = str(error) if isinstance(error, FIFError) else f"{type(error).__name__}: {error}"
+    return text.splitlines()[0]
 
 
 class _Status:
@@ -317,12 +212,13 @@ class _Status:
         self.path = path
         self.attempt = 1 + (read_json(path) or {}).get("attempt", 0)
         self.written = 0.0
+        self.state = ""
 
     def write(self, state: str, stage: str = "", progress: float = 0.0, **more: str) -> None:
         """Replaces the file; during training at most twice a second."""
         now = time.monotonic()
         if stage == "training" and now - self.written < 0.5:
             return
-        self.written = now
+        self.written, self.state = now, state
         content = {"state": state, "stage": stage, "progress": round(progress, 4)}
         write_json(self.path, {**content, "attempt": self.attempt, **more})

@@ -61,7 +61,8 @@ def select(results: Iterable[Result]) -> list[Choice]:
     must not win by the others. The test score has no part in it.
 
     Args:
-        results: Specification and record of finished runs of one experiment.
+        results: Specification and record of finished runs of one experiment; a sampler that a
+            record has no scores of failed in that run.
 
     Returns:
         A choice for every model and sampler that has a result, in the order of first appearance.
@@ -71,10 +72,16 @@ def select(results: Iterable[Result]) -> list[Choice]:
         grouped[spec.model][repr(sorted(spec.parameters.items()))].append((spec, record))
     choices = []
     for model, configurations in grouped.items():
-        seeds = max(map(len, configurations.values()))
-        complete = [group for group in configurations.values() if len(group) == seeds]
         samplers = next(iter(configurations.values()))[0][0].samplers
         for sampler in samplers:
+            scored = [
+                [(spec, record) for spec, record in group if sampler in record["scores"]]
+                for group in configurations.values()
+            ]
+            seeds = max(map(len, scored))
+            if seeds == 0:
+                continue
+            complete = [group for group in scored if len(group) == seeds]
 
             def validation(group: list[Result], sampler: str = sampler) -> float:
                 return statistics.fmean(r["scores"][sampler]["frechet"]["val"] for _, r in group)

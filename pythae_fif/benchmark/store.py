@@ -1,6 +1,6 @@
 """Run folders and records: written whole, renamed into place, never deleted."""
 
-__all__ = ["Store", "read_json", "write_json"]
+__all__ = ["Store", "is_whole", "read_json", "write_json"]
 
 import dataclasses
 import json
@@ -67,7 +67,7 @@ class Store:
         return self.root / "runs" / spec.dataset / spec.arch / spec.model / spec.run_id
 
     def record(self, spec: RunSpec) -> dict[str, Any] | None:
-        """The record of a finished run, or None.
+        """The record of a run, with the scores of some samplers or all, or None.
 
         A record that cannot be read, or is not of this run, is set aside as
         `result.json.corrupt` (`.corrupt1` and on where there is one), and the run counts as not
@@ -77,13 +77,18 @@ class Store:
         if not path.exists():
             return None
         record = read_json(path)
-        if _is_whole(record, spec):
+        if is_whole(record, spec):
             return record
         asides = (path.with_name(f"{path.name}.corrupt{number or ''}") for number in count())
         aside = next(free for free in asides if not free.exists())
         os.replace(path, aside)
         logger.warning("%s is not a whole record: set aside as %s", path, aside.name)
         return None
+
+    def is_done(self, spec: RunSpec) -> bool:
+        """Whether a run has the scores of all samplers that are asked of it."""
+        record = self.record(spec)
+        return record is not None and set(spec.samplers) <= set(record["scores"])
 
     def prepare(self, spec: RunSpec, environment: dict[str, Any]) -> Path:
         """Makes the folder of a run with its `config.yaml`; its state is `waiting`.
@@ -107,18 +112,18 @@ class Store:
         return run_dir
 
 
-def _is_whole(record: Any, spec: RunSpec) -> bool:
+def is_whole(record: Any, spec: RunSpec) -> bool:
     """Whether this is the record of a run, with every number that choices and tables need."""
     try:
-        distances = [record["scores"][sampler]["frechet"] for sampler in spec.samplers]
+        distances = [scores["frechet"] for scores in record["scores"].values()]
         errors = [*distances, record["reconstruction_mse"]]
         numbers = [by_split[split] for by_split in errors for split in ("val", "test")]
         return (
             record["schema"] == SCHEMA
             and record["run_id"] == spec.run_id
-            and set(record["scores"]) == set(spec.samplers)
+            and len(distances) > 0
             and all(map(math.isfinite, [*numbers, record["training"]["seconds"]]))
             and {"parameters", "data", "provenance"} <= set(record)
         )
-    except (KeyError, TypeError):
+    except (AttributeError, KeyError, TypeError):
         return False

@@ -90,8 +90,7 @@ def _kernel_sums(x: Tensor, y: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     few or so small that most pairs are in none.
     """
     if len(x) * len(y) > rows.numel() * columns.shape[1]:
-        sums = [kernel(x[i], y[j]).sum() for i, j in zip(rows, columns, strict=True)]
-        return torch.stack(sums)
+        return torch.stack([kernel(x[i], y[j]).sum() for i, j in zip(rows, columns, strict=True)])
     # 1 where a subset holds a row: the sums of subset s are u_s^T K v_s
     held = torch.zeros(len(rows), len(x), dtype=torch.float64).scatter_(1, rows, 1)
     taken = torch.zeros(len(rows), len(y), dtype=torch.float64).scatter_(1, columns, 1)

@@ -3,6 +3,7 @@
 __all__ = [
     "ARCHITECTURES",
     "FIF_CONVNET_SHAPES",
+    "ConvDiscriminator",
     "FIFConvDecoder",
     "FIFConvEncoder",
     "SmallConvDecoder",
@@ -10,6 +11,9 @@ __all__ = [
     "SmallResDecoder",
     "SmallResEncoder",
     "build_networks",
+    "poincare_networks",
+    "spatial_networks",
+    "spherical_networks",
 ]
 
 from pythae_fif.nn.build import ARCHITECTURES, build_networks
@@ -19,4 +23,10 @@ from pythae_fif.nn.small import (
     SmallConvEncoder,
     SmallResDecoder,
     SmallResEncoder,
+)
+from pythae_fif.nn.special import (
+    ConvDiscriminator,
+    poincare_networks,
+    spatial_networks,
+    spherical_networks,
 )

@@ -2,6 +2,8 @@
 
 __all__ = ["ARCHITECTURES", "build_networks"]
 
+from typing import Any
+
 from pythae.models import BaseAEConfig
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.models.nn.benchmarks import celeba, cifar, mnist
@@ -21,7 +23,7 @@ ARCHITECTURES: dict[str, str] = {
     "fif_convnet": "the FIF-ConvNet of the FIF paper's table 11, for MNIST and CelebA alone",
 }
 
-_PYTHAE_NETS = {
+PYTHAE_NETS: dict[tuple[int, ...], tuple[Any, str]] = {
     (1, 28, 28): (mnist, "MNIST"),
     (3, 32, 32): (cifar, "CIFAR"),
     (3, 64, 64): (celeba, "CELEBA"),
@@ -76,8 +78,8 @@ def build_networks(
             FIFConvEncoder(input_dim, latent_dim, variational=variational),
             FIFConvDecoder(input_dim, latent_dim),
         )
-    if input_dim in _PYTHAE_NETS:
-        module, dataset = _PYTHAE_NETS[input_dim]
+    if input_dim in PYTHAE_NETS:
+        module, dataset = PYTHAE_NETS[input_dim]
         kind = "Conv" if arch == "convnet" else "ResNet"
         config = BaseAEConfig(input_dim=input_dim, latent_dim=latent_dim)
         encoder = f"Encoder_{kind}_{'VAE' if variational else 'AE'}_{dataset}"

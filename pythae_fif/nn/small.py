@@ -12,7 +12,7 @@ from torch import Tensor, nn
 # classes and imports.
 
 
-def _map_sizes(input_dim: tuple[int, ...]) -> list[tuple[int, int]]:
+def map_sizes(input_dim: tuple[int, ...]) -> list[tuple[int, int]]:
     """Heights and widths (pixels) of the feature maps, the image first, each half of the last."""
     height, width = input_dim[1:]
     sizes = [(height, width)]
@@ -22,7 +22,7 @@ def _map_sizes(input_dim: tuple[int, ...]) -> list[tuple[int, int]]:
     return sizes
 
 
-def _downsampling(channels: list[int]) -> nn.Sequential:
+def downsampling(channels: list[int]) -> nn.Sequential:
     """Stride-2 convolutions that halve each side, rounding up, each followed by SiLU."""
     layers: list[nn.Module] = []
     for before, after in pairwise(channels):
@@ -30,8 +30,8 @@ def _downsampling(channels: list[int]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-def _upsampling(channels: list[int], sizes: list[tuple[int, int]]) -> nn.Sequential:
-    """The mirror image of `_downsampling`; hits `sizes` exactly and ends in a sigmoid."""
+def upsampling(channels: list[int], sizes: list[tuple[int, int]]) -> nn.Sequential:
+    """The mirror image of `downsampling`; hits `sizes` exactly and ends in a sigmoid."""
     layers: list[nn.Module] = []
     for (before, after), (height, width) in zip(pairwise(channels), sizes, strict=True):
         # From ceil(n / 2) this transposed convolution makes n or n - 1 pixels; make it n.
@@ -135,10 +135,10 @@ class SmallConvEncoder(_SmallEncoder):
     def __init__(
         self, input_dim: tuple[int, ...], latent_dim: int, *, variational: bool = False
     ) -> None:
-        *_, (height, width) = sizes = _map_sizes(input_dim)
+        *_, (height, width) = sizes = map_sizes(input_dim)
         channels = [input_dim[0], 32, 64, 128][: len(sizes)]
         features = nn.Sequential(
-            _downsampling(channels),
+            downsampling(channels),
             nn.Flatten(),
             nn.Linear(channels[-1] * height * width, 128),
             nn.SiLU(),
@@ -161,7 +161,7 @@ class SmallConvDecoder(_SmallDecoder):
     """
 
     def __init__(self, input_dim: tuple[int, ...], latent_dim: int) -> None:
-        *_, (height, width) = sizes = _map_sizes(input_dim)
+        *_, (height, width) = sizes = map_sizes(input_dim)
         channels = [input_dim[0], 32, 64, 128][: len(sizes)][::-1]
         layers = nn.Sequential(
             nn.Linear(latent_dim, 128),
@@ -169,7 +169,7 @@ class SmallConvDecoder(_SmallDecoder):
             nn.Linear(128, channels[0] * height * width),
             nn.SiLU(),
             nn.Unflatten(1, (channels[0], height, width)),
-            _upsampling(channels, sizes[-2::-1]),
+            upsampling(channels, sizes[-2::-1]),
         )
         super().__init__(input_dim, latent_dim, layers)
 
@@ -192,11 +192,9 @@ class SmallResEncoder(_SmallEncoder):
     def __init__(
         self, input_dim: tuple[int, ...], latent_dim: int, *, variational: bool = False
     ) -> None:
-        *_, (height, width) = sizes = _map_sizes(input_dim)
+        *_, (height, width) = sizes = map_sizes(input_dim)
         channels = [input_dim[0], 32, 64, 64][: len(sizes)]
-        features = nn.Sequential(
-            _downsampling(channels), _ResBlock(64), _ResBlock(64), nn.Flatten()
-        )
+        features = nn.Sequential(downsampling(channels), _ResBlock(64), _ResBlock(64), nn.Flatten())
         super().__init__(input_dim, latent_dim, features, 64 * height * width, variational)
 
 
@@ -215,7 +213,7 @@ class SmallResDecoder(_SmallDecoder):
     """
 
     def __init__(self, input_dim: tuple[int, ...], latent_dim: int) -> None:
-        *_, (height, width) = sizes = _map_sizes(input_dim)
+        *_, (height, width) = sizes = map_sizes(input_dim)
         channels = [input_dim[0], 32, 64, 64][: len(sizes)][::-1]
         layers = nn.Sequential(
             nn.Linear(latent_dim, 64 * height * width),
@@ -223,6 +221,6 @@ class SmallResDecoder(_SmallDecoder):
             _ResBlock(64),
             _ResBlock(64),
             nn.SiLU(),
-            _upsampling(channels, sizes[-2::-1]),
+            upsampling(channels, sizes[-2::-1]),
         )
         super().__init__(input_dim, latent_dim, layers)

@@ -1,6 +1,14 @@
-"""Tables and figures, drawn from records alone."""
+"""Tables, figures and the page of an experiment, drawn from records alone."""
 
-__all__ = ["build_report", "sample_figure", "write_report"]
+__all__ = [
+    "build_report",
+    "constant_error",
+    "load_published",
+    "published_value",
+    "to_terminal",
+    "write_experiment",
+]
 
-from .figures import sample_figure
-from .table import build_report, write_report
+from .experiment import constant_error, write_experiment
+from .published import load_published, published_value
+from .table import build_report, to_terminal

@@ -1,74 +1,106 @@
-"""Pictures of an experiment."""
+"""Figure 11 of the paper: samples of every model with each of its samplers, side by side."""
 
-__all__ = ["sample_figure"]
+__all__ = ["Strip", "sample_figure"]
 
+import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-SIDE = 8  # rows and columns of images in a block of a sheet
+from .plots import DPI, save
+
+SIDE = 8  # rows and columns of images of a sheet
 ROWS = 2  # of them that are shown of every model and sampler
-Block = tuple[Path, int, int]
-"""A sheet, the index of a block in it, and the number of its blocks."""
+WIDTH, NARROW = 4.2, 3.2  # inches of a strip, and of one where there are more than two columns
+STRIPS = 16  # in a column, at most
 
 
-def sample_figure(
-    panels: dict[str, list[Block]],
-    headings: list[str],
-    real: Path,
-    title: str,
-    path: Path,
-) -> None:
-    """Samples of every model side by side: a row a model, a column a sampler.
+@dataclass(frozen=True)
+class Strip:
+    """Two rows of images of a sheet.
+
+    Attributes:
+        label: Name of the sampler.
+        sheet: A picture of 8 x 8 images of any height and width.
+    """
+
+    label: str
+    sheet: Path
+
+
+def sample_figure(panels: dict[str, list[Strip]], title: str, path: Path) -> Path:
+    """Samples of every model: a block a model, a strip a sampler, in as many columns as needed.
 
     Args:
-        panels: Label of every model -> a block for each of its samplers. The sheets are the runs'
-            `samples.png`, whose blocks of 8 x 8 images of any height and width stand side by side.
-        headings: Names of the columns.
-        real: A sheet of one block of real images; its rows fill the first row of the picture.
+        panels: Label of every model -> a strip for each of its samplers.
         title: Above it all.
         path: The PNG to write.
+
+    Returns:
+        The path.
     """
     from matplotlib.figure import Figure  # here, for the rest of a command should not wait for it
 
-    data = [_tiles((real, 0, 1), ROWS * column % SIDE) for column in range(len(headings))]
-    rows = {"data": data, **{label: [_tiles(b) for b in panel] for label, panel in panels.items()}}
-    height, width = data[0].shape[:2]
-    size = (4.2 * len(headings) + 0.9, (4.2 * height / width + 0.3) * len(rows) + 0.6)
-    figure = Figure(figsize=size, dpi=110, layout="constrained")
-    figure.suptitle(title, fontsize=12)
-    axes = figure.subplots(len(rows), len(headings), squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for row, (label, images) in enumerate(rows.items()):
-        for column, image in enumerate(images):
-            # The column headings are the samplers', which the data have none of.
-            heading = headings[column] if row == 1 else ""
-            _show(axes[row][column], image, label if column == 0 else "", heading)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    columns = _columns(panels)
+    first = next(iter(panels.values()))[0]
+    height, width = tiles(first.sheet).shape[:2]
+    across = WIDTH if len(columns) <= 2 else NARROW
+    strip, gap, head = across * height / width, 0.06, 0.28
+    heights = [
+        sum(head + len(strips) * (strip + gap) for _, strips in column) for column in columns
+    ]
+    left, top = 0.75, 0.5
+    size = (len(columns) * (across + left) + 0.15, max(heights) + top + 0.1)
+    figure = Figure(figsize=size, dpi=DPI)
+    figure.suptitle(title, fontsize=12, y=1 - 0.2 / size[1])
+
+    def place(x: float, y: float) -> Any:
+        """Axes of a strip whose upper left corner is at (x, y), in inches from the upper left."""
+        box = (x / size[0], 1 - (y + strip) / size[1], across / size[0], strip / size[1])
+        return figure.add_axes(box)
+
+    for index, column in enumerate(columns):
+        x, y = index * (across + left) + left, top
+        for label, strips in column:
+            y += head
+            for number, one in enumerate(strips):
+                _show(place(x, y), tiles(one.sheet), one.label, "" if number else label)
+                y += strip + gap
+    return save(figure, path)
 
 
-def _tiles(block: Block, first: int = 0) -> np.ndarray:
-    """ROWS rows of images of a block, from row `first`, with white gaps between the images."""
-    path, index, blocks = block
-    sheet = np.asarray(Image.open(path))
-    height, width = sheet.shape[0] // SIDE, sheet.shape[1] // (SIDE * blocks)
-    tiles = sheet.reshape(SIDE, height, blocks, SIDE, width, -1)[first : first + ROWS, :, index]
+def _columns(panels: dict[str, list[Strip]]) -> list[list[tuple[str, list[Strip]]]]:
+    """The models in columns of about equal numbers of strips, in their order."""
+    total = sum(map(len, panels.values()))
+    count = min(len(panels), max(2, math.ceil(total / STRIPS)))
+    columns: list[list[tuple[str, list[Strip]]]] = [[] for _ in range(count)]
+    done = 0
+    for label, strips in panels.items():
+        middle = done + len(strips) / 2
+        columns[min(count - 1, int(middle * count / total))].append((label, strips))
+        done += len(strips)
+    return [column for column in columns if column]
+
+
+def tiles(sheet: Path, rows: int = ROWS) -> np.ndarray:
+    """The first rows of images of a sheet, with white gaps between the images."""
+    pixels = np.asarray(Image.open(sheet))
+    height, width = pixels.shape[0] // SIDE, pixels.shape[1] // SIDE
+    grid = pixels.reshape(SIDE, height, SIDE, width, -1)[:rows]
     gap = max(1, min(height, width) // 14)
-    tiles = np.pad(tiles, ((0, 0), (0, gap), (0, 0), (0, gap), (0, 0)), constant_values=255)
-    grid = tiles.reshape(ROWS * (height + gap), SIDE * (width + gap), -1)
-    return grid[:-gap, :-gap].squeeze()
+    grid = np.pad(grid, ((0, 0), (0, gap), (0, 0), (0, gap), (0, 0)), constant_values=255)
+    whole = grid.reshape(rows * (height + gap), SIDE * (width + gap), -1)
+    return whole[:-gap, :-gap].squeeze()
 
 
-def _show(axis: Any, image: np.ndarray, label: str, heading: str) -> None:
-    axis.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-    axis.set_axis_on()
+def _show(axis: Any, image: np.ndarray, sampler: str, model: str) -> None:
+    axis.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="auto")
     axis.set_xticks([])
     axis.set_yticks([])
     for spine in axis.spines.values():
         spine.set_visible(False)
-    axis.set_ylabel(label, fontsize=11)
-    axis.set_title(heading, fontsize=11)
+    axis.set_ylabel(sampler, fontsize=8, rotation=0, ha="right", va="center")
+    axis.set_title(model, fontsize=10, loc="left", pad=3, fontweight="bold")

@@ -80,6 +80,9 @@ class BenchmarkTrainer:
     model_folder = "model"
     """Where in `run_dir` the best weights are saved."""
 
+    keep_last = False
+    """Whether the last weights are kept, whatever their loss."""
+
     parts: tuple[str, ...] = ()
     """Names of the networks with an optimizer each, in the order of Pythae's losses; empty if
     there is one optimizer for all."""
@@ -240,7 +243,7 @@ class BenchmarkTrainer:
         )
         # Pythae sets keep_best_on_train where there is no evaluation set.
         kept_on = train_losses if self.training_config.keep_best_on_train else eval_losses
-        if kept_on["loss"] < progress.best_loss:
+        if self.keep_last or kept_on["loss"] < progress.best_loss:
             state = {
                 name: value.detach().clone() for name, value in self.model.state_dict().items()
             }

@@ -57,10 +57,10 @@ class _Jvp(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradient of <G, u>: the map is linear in t and its own transpose, and for x, with N the number of
-        samples and places, (h, s) vary as in any BatchNorm:
+        """The gradient of <G, u>.
 
-            dx = -(m(h t) w A(G) + m(h G) u) / s - <G, u> h / (N s),  with w A(G) the gradient of t.
+        For t it is the map itself, of G: v. For x, on which h and s depend as in any BatchNorm,
+        with N the number of samples and places, -(m(h t) v + m(h G) u) / s - <G, u> h / (N s).
         """
         u, x, weight, mean, inverse, overlap = ctx.saved_tensors
         grad = grad.contiguous()

@@ -1,0 +1,266 @@
+"""Tables of numbers: the four data sets of Papamakarios et al. 2017, and your own files."""
+
+__all__ = ["TABULAR_DATASETS", "TabularSplits", "load_tabular"]
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from pythae_fif.data.archive import ARCHIVE_FILES, ARCHIVE_LICENCE, ARCHIVE_URL
+from pythae_fif.data.frame_pickle import read_frame_pickle
+from pythae_fif.data.locations import DATA_VARIABLE, data_home
+from pythae_fif.data.splits import SPLIT_NAMES, shuffled_split
+from pythae_fif.data.tables import check_finite, read_npy, read_table
+from pythae_fif.errors import ConfigError, DataError, did_you_mean
+
+TABULAR_DATASETS: dict[str, str] = {
+    "power": "household electricity, 6 columns, 2,049,280 rows; latent dimension 3",
+    "gas": "gas sensors, 8 columns, 1,052,065 rows; latent dimension 2",
+    "hepmass": "particle collisions, 21 columns, 525,123 rows; latent dimension 10",
+    "miniboone": "neutrino events, 43 columns, 36,488 rows; latent dimension 21",
+    "csv": "your table of numbers: a .csv, .npy or .parquet file (--data), with --latent-dim",
+}
+
+_COLUMNS = {"power": 6, "gas": 8, "hepmass": 21, "miniboone": 43}
+_PUBLISHED = {
+    "power": (1_659_917, 184_435, 204_928),
+    "gas": (852_174, 94_685, 105_206),
+    "hepmass": (315_123, 35_013, 174_987),
+    "miniboone": (29_556, 3_284, 3_648),
+}
+_Parts = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class TabularSplits:
+    """Rows of one data set, standardised, as float32 arrays of shape (N, D).
+
+    Attributes:
+        name: The data set's name.
+        train, val, test: Rows of each split.
+        source: One line that says what the data are.
+        partial: Whether these are fewer rows than the published data set has.
+    """
+
+    name: str
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
+    source: str
+    partial: bool
+
+    @property
+    def input_dim(self) -> tuple[int]:
+        """(D,), the number of columns."""
+        return (self.train.shape[1],)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """The first 16 hex digits of the SHA-256 of all splits' shapes and bytes."""
+        digest = hashlib.sha256()
+        for split in SPLIT_NAMES:
+            rows = np.ascontiguousarray(getattr(self, split))
+            digest.update(f"{split}{rows.shape}".encode())
+            digest.update(rows.data)
+        return digest.hexdigest()[:16]
+
+
+def load_tabular(
+    name: str,
+    data_root: str | Path | None = None,
+    *,
+    data: str | Path | None = None,
+    latent_dim: int,
+    seed: int = 0,
+) -> TabularSplits:
+    """Loads a table, cleans, splits and standardises it.
+
+    The four public data sets come from the files of their archive (``ARCHIVE_URL``) below the data
+    root, cleaned and split exactly as by Papamakarios et al. 2017: the last tenth is the test
+    split and the last tenth of the rest is for validation; HEPMASS has a test file. Your own table
+    is shuffled, cut 80/10/10 and standardised by its training rows.
+
+    Args:
+        name: A key of ``TABULAR_DATASETS``.
+        data_root: The folder to look in; None for ``PYTHAE_FIF_DATA``, else
+            ``~/.cache/pythae-fif/data``. Nothing is downloaded: see
+            :func:`~pythae_fif.data.archive.download_tabular`.
+        data: Your file, for ``csv`` and that only.
+        latent_dim: d of the model: at most D, and every split must have more rows than d.
+        seed: Seed of the shuffle of ``csv``; no other data set uses it.
+
+    Raises:
+        ConfigError: An unknown name, or an argument that does not fit the data set.
+        DataError: A file is missing or not what its name promises, or has too few rows.
+    """
+    if name not in TABULAR_DATASETS:
+        raise ConfigError(f"unknown table {name!r}: {did_you_mean(name, TABULAR_DATASETS)}")
+    if (name == "csv") != (data is not None):
+        raise ConfigError(
+            "data set 'csv' needs the path to your table (--data)"
+            if name == "csv"
+            else f"data={str(data)!r} (--data) is for the data set csv, not for {name!r}"
+        )
+    if name == "csv":
+        assert data is not None
+        path = Path(data).expanduser()
+        where, partial = str(path), False
+        parts = _load_own(path, seed)
+    else:
+        where = f"{name} data"
+        paths = _find(name, data_home(data_root))
+        parts = _LOADERS[name](*paths)
+        if parts[0].shape[1] != _COLUMNS[name]:
+            raise DataError(
+                f"{paths[0]}: {parts[0].shape[1]} columns are left after cleaning, not the "
+                f"{_COLUMNS[name]} of {name}"
+            )
+        partial = tuple(map(len, parts)) != _PUBLISHED[name]
+    _check_parts(parts, where, latent_dim)
+    train, val, test = (rows.astype(np.float32) for rows in parts)
+    sizes = "/".join(f"{len(rows):,}" for rows in parts)
+    title = Path(where).name if name == "csv" else name.upper()
+    source = f"{title}, {train.shape[1]} columns, {sizes} rows in training/validation/test"
+    if partial:
+        published = "/".join(f"{count:,}" for count in _PUBLISHED[name])
+        source += f": a part of the published {published}"
+    return TabularSplits(name, train, val, test, source, partial)
+
+
+def _check_parts(parts: _Parts, where: str, latent_dim: int) -> None:
+    for rows in parts:
+        check_finite(rows, where)
+    columns, fewest = parts[0].shape[1], min(map(len, parts))
+    if not 1 <= latent_dim <= columns:
+        raise ConfigError(
+            f"latent_dim={latent_dim} (--latent-dim): {where} has {columns} columns, so 1 to "
+            f"{columns} is needed"
+        )
+    if fewest <= latent_dim:
+        raise DataError(
+            f"{where}: its smallest split has {fewest} rows, too few for latent dimension "
+            f"{latent_dim}; at least {latent_dim + 1} are needed, about {10 * (latent_dim + 1)} "
+            "in all"
+        )
+
+
+# ---------------------------------------------------------------- the four data sets
+
+
+def _load_power(path: Path) -> _Parts:
+    """Drops reactive power and intensity; adds uniform noise of each column's resolution."""
+    rows = read_npy(path)
+    if rows.shape[1] != 8:
+        raise DataError(f"{path}: {rows.shape[1]} columns, needs the 8 of the archive")
+    draws = np.random.RandomState(42)
+    draws.shuffle(rows)
+    rows = rows[:, [0, 2, 4, 5, 6, 7]]
+    voltage = 0.01 * draws.rand(len(rows), 1)  # in the archive's order of draws
+    power = 0.001 * draws.rand(len(rows), 1)
+    metering = draws.rand(len(rows), 3)
+    rows = rows + np.hstack([power, voltage, metering, np.zeros((len(rows), 1))])
+    return _standardised(*_tenths(rows, path))
+
+
+def _load_gas(path: Path) -> _Parts:
+    """Drops concentrations and time, then columns of correlation above 0.98 with another.
+
+    As in the original, all rows give the mean and (unbiased) standard deviation.
+    """
+    columns = read_frame_pickle(path)
+    for column in ("Meth", "Eth", "Time"):
+        if column not in columns:
+            raise DataError(f"{path}: column {column!r} is missing")
+        del columns[column]
+    rows = np.stack(list(columns.values()), axis=1)
+    check_finite(rows, path)
+    while True:
+        related = (np.corrcoef(rows, rowvar=False) > 0.98).sum(axis=1) > 1
+        if not related.any():
+            break
+        rows = np.delete(rows, int(related.argmax()), axis=1)
+    return _tenths((rows - rows.mean(axis=0)) / rows.std(axis=0, ddof=1), path)
+
+
+def _load_hepmass(train_path: Path, test_path: Path) -> _Parts:
+    """Keeps the signal class; drops columns whose smallest value occurs more than five times."""
+    train, test = (_read_hepmass(path) for path in (train_path, test_path))
+    mean, std = train.mean(axis=0), train.std(axis=0, ddof=1)
+    train, test = (train - mean) / std, (test - mean) / std
+    # The original takes the first count in order of value for the largest one: kept as it is.
+    kept = (train == train.min(axis=0)).sum(axis=0) <= 5
+    train, test = train[:, kept], test[:, kept]
+    held_out = _tenth(len(train), train_path)
+    return train[:-held_out], train[-held_out:], test
+
+
+def _load_miniboone(path: Path) -> _Parts:
+    """The archive's file is clean already."""
+    return _standardised(*_tenths(read_npy(path), path))
+
+
+_LOADERS: dict[str, Callable[..., _Parts]] = {
+    "power": _load_power,
+    "gas": _load_gas,
+    "hepmass": _load_hepmass,
+    "miniboone": _load_miniboone,
+}
+
+
+def _load_own(path: Path, seed: int) -> _Parts:
+    """A user's table: shuffled, cut 80/10/10, standardised by its training rows."""
+    rows = read_table(path)
+    _tenth(len(rows), path)
+    train, val, test = (rows[index] for index in shuffled_split(len(rows), seed).values())
+    constant = np.flatnonzero(np.ptp(train, axis=0) == 0)
+    if len(constant):
+        raise DataError(f"{path}: column {constant[0] + 1} is constant in the training rows")
+    mean, std = train.mean(axis=0), train.std(axis=0)
+    return (train - mean) / std, (val - mean) / std, (test - mean) / std
+
+
+def _find(name: str, root: Path) -> list[Path]:
+    paths = [root / file for file in ARCHIVE_FILES[name]]
+    for path in paths:
+        if not path.is_file():
+            raise DataError(
+                f"no {name} data: {path} is missing; set --data-root or {DATA_VARIABLE} to the "
+                f"folder that holds it, or let pythae_fif.data.archive.download_tabular fetch "
+                f"{ARCHIVE_URL} ({ARCHIVE_LICENCE})"
+            )
+    return paths
+
+
+def _tenth(count: int, where: Path) -> int:
+    if count < 20:
+        raise DataError(f"{where}: {count} rows, too few to split; at least 20 are needed")
+    return int(0.1 * count)
+
+
+def _tenths(rows: np.ndarray, where: Path) -> _Parts:
+    """Training, validation and test rows: the last tenth, and the last tenth of the rest."""
+    rest, test = np.split(rows, [len(rows) - _tenth(len(rows), where)])
+    train, val = np.split(rest, [len(rest) - int(0.1 * len(rest))])
+    return train, val, test
+
+
+def _standardised(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> _Parts:
+    """By the mean and standard deviation of training and validation rows together."""
+    both = np.vstack([train, val])
+    mean, std = both.mean(axis=0), both.std(axis=0)
+    return (train - mean) / std, (val - mean) / std, (test - mean) / std
+
+
+def _read_hepmass(path: Path) -> np.ndarray:
+    """The 27 features of the rows with label 1; the test file's header has a name too many."""
+    try:
+        rows = np.loadtxt(path, delimiter=",", skiprows=1, usecols=range(28), ndmin=2)
+    except (ValueError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: needs a label and 27 numbers a line ({reason})") from error
+    check_finite(rows, path)
+    return rows[rows[:, 0] == 1, 1:]

@@ -1,0 +1,184 @@
+"""Networks of the models that an encoder and a decoder of the common kind do not serve."""
+
+__all__ = ["ConvDiscriminator", "poincare_networks", "spatial_networks", "spherical_networks"]
+
+from itertools import pairwise
+
+from pythae.models import BaseAEConfig
+from pythae.models.base.base_utils import ModelOutput
+from pythae.models.nn import BaseDecoder, BaseDiscriminator, BaseEncoder
+from torch import Tensor, nn
+
+from pythae_fif.errors import ConfigError
+from pythae_fif.nn.build import PYTHAE_NETS, build_networks
+from pythae_fif.nn.small import downsampling, map_sizes, upsampling
+
+# Pythae pickles this module by value when it saves a model: keep its globals to functions,
+# classes and imports.
+
+
+def spherical_networks(
+    arch: str, input_dim: tuple[int, ...], latent_dim: int
+) -> tuple[BaseEncoder, BaseDecoder]:
+    """An encoder with one `log_concentration` (B, 1) instead of variances, for SVAE.
+
+    Pythae's own where there is one, else the common encoder with another second head.
+
+    Args:
+        arch, input_dim, latent_dim: As in :func:`~pythae_fif.nn.build_networks`; the codes lie on
+            the unit sphere of R^d, d at least 2.
+
+    Raises:
+        ConfigError: The architecture is not defined for the shape, or d is 1.
+    """
+    if latent_dim < 2:
+        raise ConfigError(f"model svae needs latent_dim of at least 2, not {latent_dim}")
+    encoder, decoder = build_networks(arch, input_dim, latent_dim, variational=True)
+    if tuple(input_dim) in PYTHAE_NETS and arch != "fif_convnet":
+        module, dataset = PYTHAE_NETS[tuple(input_dim)]
+        kind = "Conv" if arch == "convnet" else "ResNet"
+        config = BaseAEConfig(input_dim=input_dim, latent_dim=latent_dim)
+        return getattr(module, f"Encoder_{kind}_SVAE_{dataset}")(config), decoder
+    return _SphericalEncoder(encoder), decoder
+
+
+def poincare_networks(
+    arch: str, input_dim: tuple[int, ...], latent_dim: int
+) -> tuple[BaseEncoder, BaseDecoder]:
+    """An encoder whose embeddings lie in the unit ball, for PoincareVAE of curvature up to 1.
+
+    Pythae's model takes the embedding as a point of the ball without making it one.
+    """
+    encoder, decoder = build_networks(arch, input_dim, latent_dim, variational=True)
+    return _BallEncoder(encoder), decoder
+
+
+def spatial_networks(
+    arch: str, input_dim: tuple[int, ...], latent_dim: int
+) -> tuple[BaseEncoder, BaseDecoder]:
+    """Nets with maps of codes (B, d, h, w) between them, for a VQVAE with a PixelCNN prior.
+
+    Pythae's own ResNets where those exist, else two convolutions of stride 2 and their mirror
+    image.
+
+    Raises:
+        ConfigError: The architecture has none.
+    """
+    build_networks(arch, input_dim, latent_dim)  # for its errors
+    if arch == "fif_convnet":
+        raise ConfigError(
+            "arch 'fif_convnet' has fully connected codes, model vqvae_spatial needs maps: "
+            "use convnet or resnet"
+        )
+    if arch == "resnet" and tuple(input_dim) in PYTHAE_NETS:
+        module, dataset = PYTHAE_NETS[tuple(input_dim)]
+        config = BaseAEConfig(input_dim=input_dim, latent_dim=latent_dim)
+        return (
+            getattr(module, f"Encoder_ResNet_VQVAE_{dataset}")(config),
+            getattr(module, f"Decoder_ResNet_VQVAE_{dataset}")(config),
+        )
+    return _SpatialEncoder(input_dim, latent_dim), _SpatialDecoder(input_dim, latent_dim)
+
+
+class _SphericalEncoder(BaseEncoder):
+    """A variational encoder whose head for variances is replaced by one for a concentration."""
+
+    def __init__(self, encoder: BaseEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.log_concentration = nn.Linear(encoder.log_covariance.in_features, 1)
+        encoder.log_covariance = None
+
+    def forward(self, x: Tensor) -> ModelOutput:
+        features = self.encoder.features(x)
+        return ModelOutput(
+            embedding=self.encoder.embedding(features),
+            log_concentration=self.log_concentration(features),
+        )
+
+
+class _BallEncoder(BaseEncoder):
+    """A variational encoder followed by the exponential map at the centre of the unit ball."""
+
+    def __init__(self, encoder: BaseEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor) -> ModelOutput:
+        output = self.encoder(x)
+        norm = output.embedding.norm(dim=-1, keepdim=True).clamp(min=1e-6)
+        output["embedding"] = 0.99 * norm.tanh() * output.embedding / norm
+        return output
+
+
+class _SpatialEncoder(BaseEncoder):
+    """Two stride-2 convolutions and a 1 x 1 convolution to d channels."""
+
+    def __init__(self, input_dim: tuple[int, ...], latent_dim: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            downsampling([input_dim[0], 32, 64]), nn.Conv2d(64, latent_dim, 1)
+        )
+
+    def forward(self, x: Tensor) -> ModelOutput:
+        return ModelOutput(embedding=self.layers(x))
+
+
+class _SpatialDecoder(BaseDecoder):
+    """The mirror image of `_SpatialEncoder`, ending in a sigmoid."""
+
+    def __init__(self, input_dim: tuple[int, ...], latent_dim: int) -> None:
+        super().__init__()
+        sizes = map_sizes(input_dim)[:3]
+        self.layers = nn.Sequential(
+            nn.Conv2d(latent_dim, 64, 1),
+            nn.SiLU(),
+            upsampling([64, 32, input_dim[0]], sizes[-2::-1]),
+        )
+
+    def forward(self, z: Tensor) -> ModelOutput:
+        return ModelOutput(reconstruction=self.layers(z))
+
+
+class ConvDiscriminator(BaseDiscriminator):
+    """Stride-2 convolutions and one linear layer to a probability, for VAEGAN.
+
+    Args:
+        input_dim: Shape (C, H, W) of an image.
+
+    Example:
+        >>> import torch
+        >>> ConvDiscriminator((1, 8, 8))(torch.rand(2, 1, 8, 8)).embedding.shape
+        torch.Size([2, 1])
+    """
+
+    def __init__(self, input_dim: tuple[int, ...]) -> None:
+        super().__init__()
+        *_, (height, width) = sizes = map_sizes(input_dim)
+        channels = [input_dim[0], 32, 64, 128][: len(sizes)]
+        head = nn.Sequential(
+            nn.Flatten(), nn.Linear(channels[-1] * height * width, 1), nn.Sigmoid()
+        )
+        self.layers = nn.ModuleList(
+            [*(downsampling(list(pair)) for pair in pairwise(channels)), head]
+        )
+        self.depth = len(self.layers)
+
+    def forward(self, x: Tensor, output_layer_levels: list[int] | None = None) -> ModelOutput:
+        """Scores images.
+
+        Args:
+            x: Images (B, C, H, W).
+            output_layer_levels: Layers, counted from 1, whose outputs are wanted too.
+
+        Returns:
+            `embedding` (B, 1), the probability that an image is real, and `embedding_layer_i` of
+            each wanted layer.
+        """
+        output = ModelOutput()
+        for level, layer in enumerate(self.layers, start=1):
+            x = layer(x)
+            if level in (output_layer_levels or ()):
+                output[f"embedding_layer_{level}"] = x
+        output["embedding"] = x
+        return output

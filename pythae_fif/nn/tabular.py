@@ -1,0 +1,85 @@
+"""The free-form nets of the paper's appendix E.2 for tables of numbers."""
+
+__all__ = ["TabularDecoder", "TabularEncoder"]
+
+from pythae.models.base.base_utils import ModelOutput
+from pythae.models.nn import BaseDecoder, BaseEncoder
+from torch import Tensor, nn
+
+# Pythae pickles this module by value when it saves a model: keep its globals to functions,
+# classes and imports.
+
+
+def _feed_forward(before: int, after: int, hidden_dim: int) -> nn.Sequential:
+    """Two hidden layers with ReLU, without normalisation."""
+    return nn.Sequential(
+        nn.Linear(before, hidden_dim),
+        nn.ReLU(),
+        nn.Linear(hidden_dim, hidden_dim),
+        nn.ReLU(),
+        nn.Linear(hidden_dim, after),
+    )
+
+
+class _ResBlock(nn.Module):
+    """x plus a feed-forward net of it."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.layers = _feed_forward(dim, dim, hidden_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x)
+
+
+class TabularEncoder(BaseEncoder):
+    """A feed-forward net to latent space, then two residual blocks there.
+
+    Args:
+        input_dim: Shape (D,) of a row.
+        latent_dim: Latent dimension d.
+        hidden_dim: Width of every hidden layer.
+
+    Example:
+        >>> import torch
+        >>> TabularEncoder((43,), 21)(torch.randn(5, 43)).embedding.shape
+        torch.Size([5, 21])
+    """
+
+    def __init__(self, input_dim: tuple[int, ...], latent_dim: int, hidden_dim: int = 256) -> None:
+        super().__init__()
+        (columns,) = input_dim
+        self.latent_dim = latent_dim
+        self.layers = nn.Sequential(
+            _feed_forward(columns, latent_dim, hidden_dim),
+            _ResBlock(latent_dim, hidden_dim),
+            _ResBlock(latent_dim, hidden_dim),
+        )
+
+    def forward(self, x: Tensor) -> ModelOutput:
+        """Rows (..., D) to `embedding` (..., d)."""
+        return ModelOutput(embedding=self.layers(x))
+
+
+class TabularDecoder(BaseDecoder):
+    """The mirror image of :class:`TabularEncoder`, with parameters of its own.
+
+    Args:
+        input_dim: Shape (D,) of a row.
+        latent_dim: Latent dimension d.
+        hidden_dim: Width of every hidden layer.
+    """
+
+    def __init__(self, input_dim: tuple[int, ...], latent_dim: int, hidden_dim: int = 256) -> None:
+        super().__init__()
+        (columns,) = input_dim
+        self.latent_dim = latent_dim
+        self.layers = nn.Sequential(
+            _ResBlock(latent_dim, hidden_dim),
+            _ResBlock(latent_dim, hidden_dim),
+            _feed_forward(latent_dim, columns, hidden_dim),
+        )
+
+    def forward(self, z: Tensor) -> ModelOutput:
+        """Codes (..., d) to `reconstruction` (..., D)."""
+        return ModelOutput(reconstruction=self.layers(z))

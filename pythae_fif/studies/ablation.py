@@ -1,0 +1,128 @@
+"""Tables 6 and 7: the estimator, where its Jacobian is taken, and the nets, one by one."""
+
+__all__ = ["run"]
+
+from pathlib import Path
+
+from pythae_fif.data.archive import ARCHIVE_FILES
+from pythae_fif.data.locations import data_home
+from pythae_fif.errors import DataError
+from pythae_fif.reports.grid import DASH, Cell, Grid, number
+from pythae_fif.reports.published import load_published
+from pythae_fif.studies import OnProgress, StudyOptions
+from pythae_fif.studies.tabular import protocol_notes, spread, write_grid
+from pythae_fif.studies.tabular_runs import (
+    CONFIGURATIONS,
+    SEEDS,
+    TIMED_BATCH,
+    Run,
+    load_table,
+    run_configurations,
+    step_seconds,
+)
+
+PLACES = {"data": "off manifold", "reconstruction": "on manifold"}
+
+
+def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
+    """Trains all six configurations on a data set, or on every one whose files are there.
+
+    Args:
+        options: ``dataset`` is one table's name, or None for all that are found.
+        on_progress: Is told how far it is.
+
+    Returns:
+        For each data set, tables 6 and 7 as Markdown and CSV.
+
+    Raises:
+        ConfigError: An unknown data set or profile.
+        DataError: No data set is found.
+    """
+    root = data_home(options.data_root)
+    found = [
+        name for name, files in ARCHIVE_FILES.items() if all((root / f).is_file() for f in files)
+    ]
+    datasets = [options.dataset] if options.dataset else found
+    if not datasets:
+        raise DataError(f"no tabular data below {root}: give --data-root, or --dataset and --data")
+    paths = []
+    for index, dataset in enumerate(datasets):
+
+        def tell(label: str, share: float, index: int = index) -> None:
+            on_progress(label, (index + share) / len(datasets))
+
+        paths += _one_dataset(dataset, options, tell)
+    return paths
+
+
+def _one_dataset(dataset: str, options: StudyOptions, on_progress: OnProgress) -> list[Path]:
+    table = load_table(dataset, options)
+    seeds = options.seeds or SEEDS
+    runs = run_configurations(list(CONFIGURATIONS), table, seeds, options.results, on_progress)
+    times = step_seconds(runs, table)
+    notes = protocol_notes(table, seeds, runs, options)
+    headings = ["Estimator", "net", "Jacobian", "FID-like ↓", "recon. ↓", "log-likelihood ↑"]
+    headings += ["ms a step", "CG steps", "published FID-like"]
+    rows = [[*_names(run), spread(run.wasserstein), spread(run.reconstruction)] for run in runs]
+    for row, finished in zip(rows, runs, strict=True):
+        row += [
+            spread(finished.log_likelihood),
+            number(1e3 * times[finished.name]),
+            number(finished.cg_iterations),
+            _published(6, dataset, finished),
+        ]
+    six = Grid(
+        f"{dataset}, profile {options.profile}: ablation (table 6)",
+        headings,
+        "lll" + "r" * 6,
+        rows,
+        [
+            *notes,
+            "FIF estimates with the encoder's Jacobian (eqs. 10 and 15), RF by conjugate gradients "
+            "(eq. 6). On manifold the Jacobian is taken at the projection; off manifold at the "
+            "data point, for which RF, as we read the paper, takes the encoder's volume change.",
+            f"ms a step: one fresh model of the paper's size, batch {TIMED_BATCH}, in turns.",
+            "Published: table 6 of Sorrenson et al. 2024, on full data with the full training.",
+        ],
+    )
+    off, on = (next(r for r in runs if r.name == name) for name in ("fif", "fif_on"))
+    kept = sorted(on.reconstruction)[:-1]
+    published = {row[0].row: row for row in load_published(7).rows}
+    seven = Grid(
+        f"{dataset}, profile {options.profile}: reconstruction of free-form FIF (table 7)",
+        ["Training", "reconstruction loss ↓", "published"],
+        "lrr",
+        [
+            [Cell(label), spread(values), _cell(published[label], dataset)]
+            for label, values in (
+                ("On manifold", on.reconstruction),
+                ("On manifold (outliers removed)", kept),
+                ("Off manifold", off.reconstruction),
+            )
+        ],
+        [*notes, "Outliers removed: without the largest of the seeds."],
+    )
+    name = f"ablation-{dataset}-{options.profile}"
+    return [*write_grid(six, options, name), *write_grid(seven, options, f"{name}-reconstruction")]
+
+
+def _names(run: Run) -> list[Cell]:
+    configuration = run.configuration
+    texts = (configuration.label, configuration.net, PLACES[configuration.jacobian_at])
+    return [Cell(text) for text in texts]
+
+
+def _published(table: int, dataset: str, run: Run) -> Cell:
+    configuration = run.configuration
+    cells = load_published(table).find(
+        dataset=dataset,
+        model="fif" if configuration.model == "fif" else "rf",
+        net=configuration.net if configuration.net == "free-form" else "coupling flow",
+        estimator=PLACES[configuration.jacobian_at],
+    )
+    return Cell(cells[0].text, cells[0].value) if cells else Cell(DASH)
+
+
+def _cell(row: list, dataset: str) -> Cell:
+    found = [cell for cell in row if cell.at.get("dataset") == dataset]
+    return Cell(found[0].text, found[0].value) if found else Cell(DASH)

@@ -1,0 +1,62 @@
+"""What a study leaves behind: figures with captions, and CSV files of their numbers."""
+
+__all__ = ["write_csv", "write_figure"]
+
+import csv
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from pythae_fif.trainers.checkpoint import write_whole
+
+
+def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
+    """Writes rows below a header of their keys; floats with six significant digits.
+
+    Args:
+        path: The file; its folder is made.
+        rows: All with the keys of the first.
+
+    Returns:
+        The path.
+    """
+    rows = list(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(
+            {
+                key: f"{value:.6g}" if isinstance(value, float) else value
+                for key, value in row.items()
+            }
+        )
+    return _write(path, text.getvalue().encode())
+
+
+def write_figure(path: Path, figure: Any, title: str, caption: str, command: str) -> list[Path]:
+    """Writes a Matplotlib figure as PNG, and its caption in Markdown beside it.
+
+    Args:
+        path: The PNG; its folder is made.
+        figure: A `matplotlib.figure.Figure`.
+        title: The heading of the caption.
+        caption: One paragraph: what the paper shows, what this shows, where they differ and why.
+        command: What makes the figure anew.
+
+    Returns:
+        The two paths.
+    """
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=130, metadata={"Software": None})
+    text = f"# {title}\n\n![{title}]({path.name})\n\n{' '.join(caption.split())}\n"
+    if command:
+        text += f"\nMade by `{command}`.\n"
+    return [_write(path, image.getvalue()), _write(path.with_suffix(".md"), text.encode())]
+
+
+def _write(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(path, lambda file: file.write(content))
+    return path

@@ -1,0 +1,163 @@
+"""Tables 1 and 5: free-form injective flows against rectangular flows on tabular data."""
+
+__all__ = ["protocol_notes", "run", "spread", "write_grid"]
+
+import os
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.reports.grid import DASH, Cell, Grid, number, to_csv, to_markdown
+from pythae_fif.reports.published import load_published
+from pythae_fif.studies import OnProgress, StudyOptions
+from pythae_fif.studies.tabular_runs import (
+    BETA,
+    LIKELIHOOD_ROWS,
+    NOISE,
+    SEEDS,
+    TIMED_BATCH,
+    WEIGHT_DECAY,
+    Run,
+    Table,
+    load_table,
+    run_configurations,
+    step_seconds,
+)
+from pythae_fif.trainers.checkpoint import write_whole
+
+MODELS = ("fif", "rectangular_flow")
+
+
+def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
+    """Trains the models on one data set and writes their table.
+
+    Args:
+        options: ``dataset`` is the table's name; ``models`` are of ``fif`` (the default) and
+            ``rectangular_flow``.
+        on_progress: Is told how far it is.
+
+    Returns:
+        The table as Markdown and CSV.
+
+    Raises:
+        ConfigError: An unknown data set, model or profile.
+        DataError: The data are missing or not what they should be.
+    """
+    models = options.models or ["fif"]
+    for model in models:
+        if model not in MODELS:
+            raise ConfigError(
+                f"model {model!r} has no tabular study: {did_you_mean(model, MODELS)}"
+            )
+    dataset = options.dataset or "miniboone"
+    table = load_table(dataset, options)
+    seeds = options.seeds or SEEDS
+    runs = run_configurations(models, table, seeds, options.results, on_progress)
+    times = step_seconds(runs, table)
+    slow = times.get("rectangular_flow")
+    headings = [
+        "Model", "FID-like ↓", "recon. ↓", "log-likelihood ↑", "ms a step", "speedup ↑",
+        "CG steps", "training s", "published FID-like", "published speedup", "published min",
+    ]  # fmt: skip
+    rows = []
+    for finished in runs:
+        is_fif = finished.name == "fif"
+        speedup = slow / times["fif"] if slow and is_fif else None
+        at = {"dataset": dataset, "model": "fif" if is_fif else "rf"}
+        minutes = _published(5, **at, metric="training time")[-1:]
+        rows.append(
+            [
+                Cell(finished.configuration.label),
+                spread(finished.wasserstein),
+                spread(finished.reconstruction),
+                spread(finished.log_likelihood),
+                number(1e3 * times[finished.name]),
+                Cell(f"{speedup:.1f}×", speedup) if speedup else Cell(DASH),
+                number(finished.cg_iterations),
+                number(finished.seconds),
+                *_published(1, **at, metric="FID-like"),
+                *(_published(1, dataset=dataset, metric="speedup") if is_fif else [Cell(DASH)]),
+                *minutes,
+            ]
+        )
+    notes = [
+        *protocol_notes(table, seeds, runs, options),
+        f"ms a step: median of one training step of one fresh model of the paper's size, batch "
+        f"{TIMED_BATCH}, K = 1, the models in turns; speedup is the quotient. Training s: all "
+        f"seeds together, {table.steps} steps of batch {table.profile.batch_size}. CG steps: mean "
+        "a Hutchinson vector, of at most d.",
+        "Published columns: tables 1 and 5 of Sorrenson et al. 2024, full data and training on a "
+        "GPU (RF's FID-like by Caterini et al. 2021, its minutes as rerun by the former).",
+    ]
+    title = (
+        f"{dataset}, profile {options.profile}: {' and '.join(r.configuration.label for r in runs)}"
+    )
+    grid = Grid(title, headings, "l" + "r" * 10, rows, notes)
+    return write_grid(grid, options, f"tabular-{dataset}-{'-'.join(models)}-{options.profile}")
+
+
+def protocol_notes(
+    table: Table, seeds: Sequence[int], runs: Sequence[Run], options: StudyOptions
+) -> list[str]:
+    """What data, budget, scores and machine the numbers stand for."""
+    profile = table.profile
+    rates = f"{profile.learning_rate:g}"
+    if profile.coupling_learning_rate:
+        rates += f" ({profile.coupling_learning_rate:g} for coupling flows)"
+    sizes = ", ".join(
+        f"{run.configuration.label} {run.configuration.net} {run.parameters:,}"
+        for run in {r.configuration.model + r.configuration.net: r for r in runs}.values()
+    )
+    return [
+        f"Data: {table.splits.source} ({table.splits.content_hash}); trained on "
+        f"{len(table.train):,} rows. Latent dimension {table.latent_dim}.",
+        f"Profile `{options.profile}`: {profile.note}. {profile.epochs} epochs, {table.steps} "
+        f"steps, batch {profile.batch_size}, Adam with one cycle to {rates}, "
+        f"weight decay {WEIGHT_DECAY:g}, noise {NOISE:g}, beta {BETA:g}, K = 1; parameters: "
+        f"{sizes}.",
+        f"Mean ± standard deviation over seeds {', '.join(map(str, seeds))} on the test rows: "
+        f"FID-like is the squared Wasserstein-2 distance of Gaussian fits with as many samples as "
+        f"test rows ({len(table.test):,}); recon. the squared error a row; log-likelihood exact, "
+        f"on the manifold, in nats, of the first {min(LIKELIHOOD_ROWS, len(table.test)):,} rows.",
+        f"Machine: {', '.join(sorted({run.device for run in runs}))}, {os.cpu_count()} cores, "
+        f"{torch.get_num_threads()} thread(s), torch {torch.__version__}; times of a machine that "
+        "does other things too hold as quotients alone.",
+        *([f"Made by `{options.command}`."] if options.command else []),
+    ]
+
+
+def spread(values: Sequence[float]) -> Cell:
+    """Mean and standard deviation over seeds, or how many of them have no finite value.
+
+    Example:
+        >>> spread([1.0, 3.0]).text, spread([1.0, float("nan")]).text
+        ('2.00 ± 1.41', 'diverged (1 of 2)')
+    """
+    diverged = sum(value != value or abs(value) == float("inf") for value in values)
+    if diverged:
+        return Cell(f"diverged ({diverged} of {len(values)})")
+    mean = statistics.fmean(values)
+    std = statistics.stdev(values) if len(values) > 1 else None
+    if abs(mean) >= 1e4:
+        return Cell(f"{mean:.3g}" + ("" if std is None else f" ± {std:.3g}"), mean)
+    return number(mean, std)
+
+
+def write_grid(grid: Grid, options: StudyOptions, name: str) -> list[Path]:
+    """Writes a table as Markdown and CSV below ``results/tables``."""
+    folder = options.results / "tables"
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for suffix, text in ((".md", to_markdown(grid)), (".csv", to_csv(grid))):
+        paths.append(folder / f"{name}{suffix}")
+        write_whole(paths[-1], lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
+    return paths
+
+
+def _published(number: int, **at: str) -> list[Cell]:
+    """The printed cells, or one dash where the paper has none."""
+    found = load_published(number).find(**at)
+    return [Cell(cell.text, cell.value) for cell in found] or [Cell(DASH)]

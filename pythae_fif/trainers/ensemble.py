@@ -1,0 +1,423 @@
+"""Many small FIFs of one architecture, trained together by batched matrix products."""
+
+__all__ = ["Ensemble", "StackedLinear"]
+
+import copy
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from pythae_fif.errors import ConfigError
+from pythae_fif.models import FIF
+from pythae_fif.volume_change import log_volume, sample_hutchinson, surrogate
+from pythae_fif.volume_change.replay import record
+
+COMPILE_FROM_STEPS = 20_000  # of one model each: torch.compile takes half a minute
+CHUNK_NUMEL = 2**24  # numbers in the largest tensor of an evaluation
+MAY_DIFFER = ("beta", "beta_final", "beta_epochs", "noise")
+
+Step = Callable[[list[Tensor], Tensor, Tensor, Tensor], list[Tensor]]
+"""Parameters, data (M, B, D), eps (K, M, B, d) and betas (M,) to the gradients."""
+
+
+class StackedLinear(nn.Module):
+    """M linear layers at once, of an input that all share, (N, in), or one for each, (M, N, in).
+
+    Args:
+        layers: M linear layers of one shape.
+
+    Example:
+        >>> StackedLinear([nn.Linear(3, 4) for _ in range(5)])(torch.ones(7, 3)).shape
+        torch.Size([5, 7, 4])
+    """
+
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
+        self.bias: nn.Parameter | None = None
+        if layers[0].bias is not None:
+            self.bias = nn.Parameter(torch.stack([layer.bias.detach()[None] for layer in layers]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(M, N, out); products and sums that `volume_change.replay` knows."""
+        y = x @ self.weight.mT
+        return y if self.bias is None else y + self.bias
+
+
+class Ensemble:
+    """M free-form injective flows of one architecture, trained in one process.
+
+    The networks are made of `torch.nn.Linear` and of operations that treat every sample by itself
+    (activations, sums, skip connections). Weights are stacked, so that a layer of all members is
+    one batched matrix product, and the loss is FIF's, by replayed tangents. Members may differ
+    in their weights and in `beta`, `beta_final`, `beta_epochs` and `noise`.
+
+    A member does not know of the others: it ends, up to rounding, where its model would have ended
+    in a loop of its own with the same draws. Those come from one generator a member, seeded with
+    its seed: in every epoch a permutation of the data, in every step the noise (where there is any)
+    and then the Hutchinson vectors, which is the order in which FIF draws them.
+
+    Args:
+        models: The members; their present weights are where training starts.
+        seeds: One a member, for data order, noise and Hutchinson vectors.
+        compile: Whether the step goes through `torch.compile`; None does so where members times
+            steps are at least 20,000. Where compiling fails (no C++ compiler), it runs eagerly.
+
+    Attributes:
+        backend: How the last training ran: ``compiled``, ``eager``, or ``eager: <why>``.
+
+    Raises:
+        ConfigError: No models, another number of seeds, or models that cannot be stacked.
+    """
+
+    def __init__(
+        self, models: Sequence[FIF], seeds: Sequence[int], *, compile: bool | None = None
+    ) -> None:
+        if not models or len(models) != len(seeds):
+            raise ConfigError(
+                f"an ensemble of {len(models)} models with {len(seeds)} seeds: as many seeds as "
+                f"models are needed, at least 1"
+            )
+        self.models = list(models)
+        self.backend = "eager"
+        self._compile = compile
+        self._config = _common_config(self.models)
+        self._nets = _Nets(
+            _stack([model.encoder for model in self.models]),
+            _stack([model.decoder for model in self.models]),
+        )
+        like = next(self._nets.parameters())
+        self._device, self._dtype = like.device, like.dtype
+        self._generators = [
+            torch.Generator(device=self._device).manual_seed(seed) for seed in seeds
+        ]
+        self._check_stack()
+
+    @classmethod
+    def build(
+        cls,
+        build: Callable[[float], FIF],
+        betas: Sequence[float],
+        seeds: Sequence[int],
+        *,
+        compile: bool | None = None,
+    ) -> "Ensemble":
+        """An ensemble with a member for every pair of a beta and a seed.
+
+        Args:
+            build: Makes a freshly initialised model of a given beta; it is called after
+                `torch.manual_seed` of the member's seed. The global random state is kept.
+            betas: M reconstruction weights.
+            seeds: M seeds, which need not be different.
+            compile: See :class:`Ensemble`.
+
+        Example:
+            >>> from pythae_fif import FIFConfig
+            >>> from pythae_fif.studies.networks import ResidualDecoder, ResidualEncoder
+            >>> def build(beta):
+            ...     config = FIFConfig(input_dim=(3,), latent_dim=2, beta=beta)
+            ...     return FIF(config, ResidualEncoder(3, 2), ResidualDecoder(3, 2))
+            >>> ensemble = Ensemble.build(build, betas=[0.1, 1.0, 10.0], seeds=[0, 0, 0])
+            >>> ensemble.train(torch.randn(50, 3), epochs=1, batch_size=25)
+            >>> ensemble.log_prob(torch.randn(7, 3)).shape, ensemble.backend
+            (torch.Size([3, 7]), 'eager')
+        """
+        models = []
+        with torch.random.fork_rng():
+            for beta, seed in zip(betas, seeds, strict=True):
+                torch.manual_seed(seed)
+                models.append(build(beta))
+        return cls(models, seeds, compile=compile)
+
+    # ------------------------------------------------------------------ training
+
+    def train(
+        self,
+        data: Tensor,
+        *,
+        epochs: int,
+        batch_size: int,
+        learning_rate: float = 1e-3,
+        weight_decay: float = 0.0,
+        schedule: Callable[[Optimizer, int], LRScheduler] | None = None,
+        on_epoch: Callable[[int], None] | None = None,
+    ) -> None:
+        """Trains all members with Adam.
+
+        Each member sees the data in an order of its own; what is left of an epoch when no whole
+        batch remains is left out.
+
+        Args:
+            data: (N, D), or (M, N, D) for data of each member's own.
+            epochs: Passes over the data.
+            batch_size: B, of each member.
+            learning_rate: Adam's.
+            weight_decay: Adam's (L2 in the gradient).
+            schedule: Makes a learning rate schedule of the optimizer and the number of steps; it
+                is stepped after every step.
+            on_epoch: Called after every epoch with its number, from 1.
+        """
+        data = data.to(self._device, self._dtype)
+        batch_size = min(batch_size, data.shape[-2])
+        batches = data.shape[-2] // batch_size
+        steps = epochs * batches
+        parameters = list(self._nets.parameters())
+        optimizer = torch.optim.Adam(
+            parameters, lr=learning_rate, weight_decay=weight_decay, fused=True
+        )
+        scheduler = schedule(optimizer, steps) if schedule else None
+        step: Step | None = None
+        for epoch in range(1, epochs + 1):
+            betas = self._per_member([model.beta(epoch) for model in self.models])
+            orders = torch.stack(
+                [
+                    torch.randperm(data.shape[-2], generator=generator, device=self._device)
+                    for generator in self._generators
+                ]
+            )
+            for batch in range(batches):
+                x = _rows(data, orders[:, batch * batch_size : (batch + 1) * batch_size])
+                x, eps = self._noisy(x)
+                if step is None:
+                    step = self._make_step(steps, parameters, x, eps, betas)
+                gradients = step([p.detach() for p in parameters], x, eps, betas)
+                for parameter, gradient in zip(parameters, gradients, strict=True):
+                    parameter.grad = gradient
+                optimizer.step()
+                if scheduler:
+                    scheduler.step()
+            if on_epoch:
+                on_epoch(epoch)
+
+    def _noisy(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The noisy batch, and Hutchinson vectors (K, M, B, d), of each member's generator."""
+        config, size = self._config, x.shape[1:]
+        dim = config.latent_dim if config.trace_space == "latent" else size[1]
+        noisy, vectors = [], []
+        for member, (model, generator) in enumerate(
+            zip(self.models, self._generators, strict=True)
+        ):
+            options: dict[str, Any] = {
+                "generator": generator, "device": self._device, "dtype": self._dtype,
+            }  # fmt: skip
+            noise = model.model_config.noise
+            noisy.append(x[member] + noise * torch.randn(size, **options) if noise else x[member])
+            vectors.append(
+                sample_hutchinson(
+                    size[0],
+                    dim,
+                    config.hutchinson_samples,
+                    kind=config.hutchinson_kind,
+                    **options,
+                )
+            )
+        return torch.stack(noisy), torch.stack(vectors, 1)
+
+    def _gradients(
+        self, parameters: list[Tensor], x: Tensor, eps: Tensor, betas: Tensor
+    ) -> list[Tensor]:
+        """Gradients of every member's loss: their sum's, since no member sees another's weights."""
+        names = [name for name, _ in self._nets.named_parameters()]
+        with torch.enable_grad():
+            leaves = [parameter.detach().requires_grad_() for parameter in parameters]
+            named = dict(zip(names, leaves, strict=True))
+            loss = torch.func.functional_call(self._nets, named, (self._loss, x, eps, betas))
+            gradients = torch.autograd.grad(loss.sum(), leaves)
+            # Fused Adam reads a gradient as if it had the strides of its parameter.
+            return [gradient.contiguous() for gradient in gradients]
+
+    def _loss(self, nets: "_Nets", x: Tensor, eps: Tensor, betas: Tensor) -> Tensor:
+        """Eq. 7 of every member, (M,): to the surrogate, members are what samples are elsewhere."""
+        config = self._config
+        volume, z, x_hat = surrogate(
+            nets.encode,
+            nets.decode,
+            x,
+            eps.flatten(2),
+            jacobian_at=config.jacobian_at,
+            gradient_to=config.gradient_to,
+            trace_space=config.trace_space,
+        )
+        prior = self.models[0].latent_distribution(z).log_prob(z).mean(1)
+        return volume / x.shape[1] - prior + betas * _squared_error(x_hat, x).mean(1)
+
+    def _make_step(self, steps: int, *example: Any) -> Step:
+        """The gradients, traced to one graph and compiled where that pays and succeeds."""
+        self.backend = "eager"
+        pays = steps * len(self.models) >= COMPILE_FROM_STEPS
+        if not (pays if self._compile is None else self._compile):
+            return self._gradients
+        parameters, *tensors = example
+        parameters = [parameter.detach() for parameter in parameters]
+
+        def step(parameters: list[Tensor], x: Tensor, eps: Tensor, betas: Tensor) -> list[Tensor]:
+            return self._gradients(parameters, x, eps, betas)  # make_fx takes no bound method
+
+        graph = make_fx(step)(parameters, *tensors)
+        compiled = torch.compile(graph, dynamic=False)
+        try:
+            compiled(parameters, *tensors)
+        except Exception as error:  # whatever a compiler may stumble on
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            self.backend = f"eager: torch.compile failed: {reason}"
+            return self._gradients
+        self.backend = "compiled"
+        return compiled
+
+    # ------------------------------------------------------------------ what was trained
+
+    def members(self) -> list[FIF]:
+        """The models, with the trained weights, in evaluation mode."""
+        for nets in ("encoder", "decoder"):
+            stacked = dict(getattr(self._nets, nets).named_parameters())
+            for member, model in enumerate(self.models):
+                for name, parameter in getattr(model, nets).named_parameters():
+                    value = stacked[name][member]
+                    parameter.data.copy_(value.view_as(parameter))
+                model.eval()
+        return self.models
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        """Codes of every member, (M, N, d), of data (N, D) or (M, N, D)."""
+        return self._nets.encode(x.to(self._device, self._dtype))
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """Decoded codes of every member, (M, N, D), of codes (N, d) or (M, N, d)."""
+        return self._nets.decode(z.to(self._device, self._dtype))
+
+    def reconstruction_error(self, x: Tensor) -> Tensor:
+        """|g(f(x)) - x|^2, (M, N), of data (N, D) or (M, N, D)."""
+        return _squared_error(self.decode(self.encode(x)), x.to(self._device, self._dtype))
+
+    @torch.no_grad()
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Exact log-likelihood on each member's manifold (eq. 2), in nats, (M, N).
+
+        Args:
+            x: (N, D) or (M, N, D).
+
+        Returns:
+            NaN where the Jacobian of a member is not finite.
+        """
+        z = self.encode(x)
+        prior = self.models[0].latent_distribution(z).log_prob(z)
+        width = max(weight.shape[1] for weight in self._nets.parameters() if weight.dim() == 3)
+        size = max(1, CHUNK_NUMEL // (z.shape[0] * z.shape[2] * width))
+        return prior - torch.cat([self._log_volume(part) for part in z.split(size, 1)], 1)
+
+    def _log_volume(self, z: Tensor) -> Tensor:
+        """1/2 log det g'(z)^T g'(z), (M, n), at codes (M, n, d)."""
+        basis = torch.eye(z.shape[2], dtype=z.dtype, device=z.device)
+        columns = record(self._nets.decode, z).jvps(basis[:, None, None].expand(-1, *z.shape))
+        jacobian = columns.permute(1, 2, 3, 0).flatten(0, 1)
+        finite = torch.isfinite(jacobian).flatten(1).all(1)
+        volume = torch.full((len(jacobian),), torch.nan, dtype=z.dtype, device=z.device)
+        volume[finite] = log_volume(jacobian[finite])
+        return volume.view(z.shape[:2])
+
+    # ------------------------------------------------------------------ inside
+
+    def _per_member(self, values: list[float]) -> Tensor:
+        return torch.tensor(values, device=self._device, dtype=self._dtype)
+
+    def _check_stack(self) -> None:
+        """The stacked networks must do to every member what its own networks do."""
+        config = self._config
+        x = torch.randn(3, *config.input_dim, generator=torch.Generator().manual_seed(0))
+        x = x.to(self._device, self._dtype)
+        each = x.repeat(len(self.models), 1, 1)
+        for member, model in enumerate(self.models):
+            with torch.no_grad():
+                z = model.eval().embed(x)
+                own = model.decoder(z)["reconstruction"]
+            try:
+                stacked = self.decode(self.encode(each))
+                same = len(stacked) == len(each) and torch.allclose(
+                    stacked[member], own, rtol=1e-3, atol=1e-4
+                )
+            except RuntimeError:
+                same = False
+            if not same:
+                raise ConfigError(
+                    "these networks cannot be stacked: an ensemble takes vectors of shape (B, D) "
+                    "through nn.Linear and operations on each sample by itself, without reshapes"
+                )
+
+
+class _Nets(nn.Module):
+    """The stacked encoder and decoder, on plain tensors."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.encoder(x).embedding
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.decoder(z)["reconstruction"]
+
+    def forward(self, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+        """What a function makes of the networks, e.g. with the weights of `functional_call`."""
+        return function(self, *tensors)
+
+
+def _stack(networks: Sequence[nn.Module]) -> nn.Module:
+    """A copy of the first network with every linear layer replaced by the stack of all."""
+    if len({tuple((n, p.shape) for n, p in net.named_parameters()) for net in networks}) > 1:
+        raise ConfigError("the networks of an ensemble must all have the same layers")
+    stacked = copy.deepcopy(networks[0])
+    linear = [name for name, m in stacked.named_modules() if isinstance(m, nn.Linear)]
+    for name in linear:
+        layers = [network.get_submodule(name) for network in networks]
+        parent, _, child = name.rpartition(".")
+        setattr(stacked.get_submodule(parent), child, StackedLinear(layers))  # type: ignore[arg-type]
+    inside = {f"{name}.{kind}" for name in linear for kind in ("weight", "bias")}
+    others = [name for name, _ in stacked.named_parameters() if name not in inside]
+    if others or not linear:
+        raise ConfigError(
+            f"only nn.Linear layers can be stacked: parameters {', '.join(others) or 'are missing'}"
+        )
+    return stacked.eval()
+
+
+def _common_config(models: list[FIF]) -> Any:
+    """The configuration of all members, which may differ in a few values only."""
+    first = models[0].model_config
+    for model in models[1:]:
+        for field in dataclasses.fields(first):
+            ours, theirs = (getattr(m.model_config, field.name) for m in (models[0], model))
+            if ours != theirs and field.name not in MAY_DIFFER:
+                raise ConfigError(
+                    f"the models of an ensemble must agree in {field.name}, not {ours!r} and "
+                    f"{theirs!r}; they may differ in {', '.join(MAY_DIFFER)}"
+                )
+    for key, value in (
+        ("mode", "replay"),
+        ("surrogate_fraction", 1.0),
+        ("surrogate_precision", "float32"),
+    ):
+        if getattr(first, key) != value:
+            raise ConfigError(
+                f"an ensemble is trained with {key}={value!r}, not {getattr(first, key)!r}"
+            )
+    return first
+
+
+def _rows(data: Tensor, rows: Tensor) -> Tensor:
+    """Rows (M, B) of data (N, D) or (M, N, D): (M, B, D)."""
+    if data.dim() == 2:
+        return data[rows]
+    return data.gather(1, rows[..., None].expand(-1, -1, data.shape[2]))
+
+
+def _squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
+    return (x_hat - x).square().sum(-1)

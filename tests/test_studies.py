@@ -1,0 +1,237 @@
+"""The claims of the studies, with margins."""
+
+import csv
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from pythae_fif.data import load_images, to_float
+from pythae_fif.data.toy import TOY_DATA
+from pythae_fif.errors import ConfigError
+from pythae_fif.studies import (
+    DATASETS,
+    STUDIES,
+    StudyOptions,
+    curvature,
+    estimator,
+    linear,
+    run_study,
+    sinusoid,
+    toy,
+)
+from pythae_fif.volume_change import sample_hutchinson, surrogate
+
+
+def test_every_dataset_belongs_to_a_study():
+    assert set(DATASETS.values()) <= set(STUDIES)
+
+
+@pytest.mark.parametrize(
+    "name, profile, message", [("sinusiod", "quick", "sinusoid"), ("linear", "fast", "quick")]
+)
+def test_unknown_names_are_told(tmp_path, name, profile, message):
+    with pytest.raises(ConfigError, match=message):
+        run_study(name, StudyOptions(tmp_path, profile=profile), lambda *_: None)
+
+
+# ---------------------------------------------------------------- linear
+
+
+@pytest.fixture(scope="module")
+def linear_rows():
+    size = {"restarts": 16, "steps": 400, "batch_size": 16}
+    return linear.measure(1, **size, decoders=("pseudo-inverse",))
+
+
+@pytest.mark.parametrize("regime", linear.REGIMES)
+def test_theorem_c4_for_ten_random_spectra(linear_rows, regime):
+    tied = [row for row in linear_rows if row["regime"] == regime]
+    assert len(tied) == 10
+    assert all(row["overlap_theorem"] > 0.95 for row in tied)
+    assert all(abs(row["loss_above_theorem"]) < 0.05 for row in tied)
+    pca = sum(row["theorem"] == "0 1" for row in tied)
+    last = sum(row["theorem"] == "3 4" for row in tied)
+    assert (pca, last) in {"below": [(0, 10)], "above": [(10, 0)]}.get(regime, [(pca, last)])
+
+
+def test_likelihood_does_not_move_a_linear_model_with_a_free_decoder():
+    """Why a free decoder does not find theorem C.4's choice; see the caption of the figure."""
+    root = torch.randn(5, 5, dtype=torch.float64)
+    covariance = root @ root.T
+    x = torch.linalg.qr(torch.randn(40, 5, dtype=torch.float64)).Q * math.sqrt(40) @ root.T
+    a = torch.randn(2, 5, dtype=torch.float64)
+    a = torch.linalg.solve(torch.linalg.cholesky(a @ covariance @ a.T), a).requires_grad_()
+    w = (covariance @ a.T).detach()  # optimal for the reconstruction, as A Sigma A^T = I
+    eps = sample_hutchinson(len(x), 2, 2, dtype=x.dtype)
+    out = surrogate(lambda x: x @ a.T, lambda z: z @ w.T, x, eps)
+    (out.z.square().sum(1) / 2 + out.surrogate).mean().backward()
+    assert a.grad.abs().max() < 1e-10
+    tied = torch.linalg.pinv(a.detach())
+    out = surrogate(lambda x: x @ a.T, lambda z: z @ tied.T, x, eps)
+    a.grad = None
+    (out.z.square().sum(1) / 2 + out.surrogate).mean().backward()
+    assert a.grad.abs().max() > 1e-2
+
+
+# ---------------------------------------------------------------- curvature
+
+
+@pytest.fixture(scope="module")
+def curved():
+    """Curvature of three models, {variant: (before, after)}, from the same start."""
+    data = curvature.line_data(1000, torch.Generator().manual_seed(0))
+    found = {}
+    for at, name in curvature.VARIANTS.items():
+        rows, _ = curvature.train(at, data, [0, 1, 2], epochs=50, every=50)
+        found[name] = tuple(
+            np.median([row["curvature"] for row in rows if row["step"] == step])
+            for step in (0, 100)
+        )
+    return found
+
+
+def test_on_manifold_training_bends_and_off_manifold_training_straightens(curved):
+    (start, bent), (same, straight) = curved["on-manifold"], curved["off-manifold"]
+    assert start == same == pytest.approx(1 / curvature.RADIUS, rel=0.1)
+    assert bent > 1.5 * start
+    assert straight < 0.3 * start
+
+
+def test_curvature_of_a_circle():
+    angle = torch.linspace(0, 1, 200, dtype=torch.float64)
+    circle = torch.stack([4 * angle.cos(), 4 * angle.sin()], 1)[None]
+    assert torch.allclose(curvature.curve_curvature(circle), torch.tensor(0.25).double(), rtol=1e-3)
+
+
+@pytest.mark.parametrize("beta", curvature.BETAS)
+def test_small_circles_have_the_lowest_loss(beta):
+    losses = [curvature.best_loss(radius, beta) for radius in curvature.RADII]
+    assert losses[0] < min(losses[len(losses) // 2 :]) - 1
+    assert losses[0] < losses[-1] - 5
+
+
+@pytest.mark.parametrize("radius", [0.3, 2.0])
+def test_entropy_of_projected_data_against_samples(radius):
+    x = np.random.default_rng(0).standard_normal(200_000)
+    u = radius * np.arctan(x / radius)
+    density, edges = np.histogram(u, 400, density=True)
+    width = np.diff(edges)
+    sampled = -np.sum(width * density * np.log(np.maximum(density, 1e-12)))
+    assert curvature.projected_entropy(radius) == pytest.approx(sampled, abs=0.02)
+
+
+# ---------------------------------------------------------------- sinusoid
+
+
+@pytest.fixture(scope="module")
+def sinusoid_rows():
+    """Four small models at either end of beta."""
+    size = {"points": 4000, "epochs": 20, "blocks": 2, "width": 32}
+    ensemble = sinusoid.train(0.1, (0.01, 10.0), [0, 1, 2, 3], **size)
+    return sinusoid.measure(ensemble, 0.1)
+
+
+def test_low_beta_encodes_the_noise_and_high_beta_the_sinusoid(sinusoid_rows):
+    low, high = ([r for r in sinusoid_rows if r["beta"] == beta] for beta in (0.01, 10.0))
+    assert min(row["along"] for row in high) > 0.95
+    assert max(row["across"] for row in high) < 0.4
+    assert np.median([row["along"] for row in low]) < 0.6
+    assert np.median([row["across"] for row in low]) > 0.6
+    errors = [np.median([row["reconstruction"] for row in rows]) for rows in (low, high)]
+    assert errors[0] > 3 * errors[1]
+    assert np.median([row["nll"] for row in low]) < min(row["nll"] for row in high) - 0.3
+
+
+@pytest.mark.parametrize(
+    "shares, expected",
+    [([0, 0, 1, 1], math.sqrt(10)), ([0, 0.5, 0.5, 1], 1.0), ([1, 0, 0, 1], math.sqrt(1000)),
+     ([0, 0, 0, 0], math.nan)],
+)  # fmt: skip
+def test_transition(shares, expected):
+    rows = [
+        {"beta": beta, "along": 1.0 if i < share * 4 else 0.0}
+        for beta, share in zip((0.1, 1.0, 10.0, 100.0), shares, strict=True)
+        for i in range(4)
+    ]
+    assert sinusoid.transition(rows) == pytest.approx(expected, nan_ok=True)
+
+
+# ---------------------------------------------------------------- what is written
+
+
+def test_a_study_from_the_command_line(tmp_path, monkeypatch, capsys):
+    from pythae_fif.cli import main
+
+    size = {"quick": {"restarts": 2, "steps": 20, "batch_size": 8}}
+    monkeypatch.setattr(linear, "SIZES", size)
+    assert main(["--study", "linear", "--results", str(tmp_path)]) == 0
+    caption = (tmp_path / "figures/linear-quick.md").read_text()
+    assert "python run_benchmark.py --study linear`" in caption
+    assert (tmp_path / "figures/linear-quick.png").stat().st_size > 10_000
+    with open(tmp_path / "tables/linear-quick.csv") as file:
+        assert len(list(csv.DictReader(file))) == 2 * 10 * len(linear.REGIMES)
+    assert "linear-quick.csv" in capsys.readouterr().out.replace("\n", "")
+    assert main(["--study", "nonesuch"]) == 2
+
+
+# ---------------------------------------------------------------- estimator
+
+KINDS = [
+    *[(kind, 1) for kind in ("rademacher", "gaussian", "scaled_gaussian", "orthogonal")],
+    *[(kind, k) for kind in ("scaled_gaussian", "orthogonal") for k in (2, 5)],
+]
+
+
+@pytest.mark.parametrize("kind, samples", KINDS)
+def test_variance_formulas_against_simulation(kind, samples):
+    generator = torch.Generator().manual_seed(0)
+    matrix = torch.randn(6, 6, generator=generator, dtype=torch.float64)
+    formula = estimator.variance_formula(matrix, kind, samples)
+    simulated = estimator.simulated_variance(matrix, kind, samples, 100_000, generator)
+    assert simulated == pytest.approx(formula, rel=0.04)
+    if kind == "orthogonal":
+        independent = estimator.variance_formula(matrix, "scaled_gaussian", samples)
+        assert formula / independent == pytest.approx((6 - samples) / 5)  # eq. 123
+
+
+def test_orthogonal_vectors_are_exact_at_full_number():
+    matrix = torch.randn(6, 6, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    assert estimator.variance_formula(matrix, "orthogonal", 6) == 0
+    assert estimator.simulated_variance(matrix, "orthogonal", 6, 100, generator) < 1e-20
+
+
+def test_gradient_distances():
+    images = to_float(load_images("digits").train)
+    model = estimator._trained(images, 6, 150, 0, lambda *_: None)
+    rows = estimator.gradient_distances(
+        model, images[:16], (1, 16), 6, torch.Generator().manual_seed(0), largest=1024
+    )
+    distance = {(r["space"], r["kind"], r["batch_size"], r["samples"]): r["distance"] for r in rows}
+    assert distance["latent", "orthogonal", 1, 6] < 1e-4
+    assert distance["data", "orthogonal", 1, 64] < 1e-3
+    for batch in (1, 16):
+        assert (
+            distance["data", "orthogonal", batch, 1]
+            > 1.4 * distance["latent", "orthogonal", batch, 1]
+        )
+    for space in ("latent", "data"):
+        one, many = (distance[space, "orthogonal", batch, 1] for batch in (1, 16))
+        assert many < 0.7 * one
+    assert (
+        distance["latent", "orthogonal", 1, 5] < 0.7 * distance["latent", "scaled_gaussian", 1, 5]
+    )
+
+
+# ---------------------------------------------------------------- toy
+
+
+def test_the_density_on_a_toy_manifold_is_learnt():
+    manifold = TOY_DATA["sinusoid"]
+    ensemble = toy.train(manifold, [0], points=2000, epochs=60, width=32, on_epoch=lambda *_: None)
+    test = manifold.sample(1000, torch.Generator().manual_seed(1))
+    values = toy.measure(ensemble, test)
+    assert float(values["reconstruction"]) < 0.02
+    assert float(values["nll"]) == pytest.approx(-float(test.log_density.mean()), abs=0.15)

@@ -1,0 +1,484 @@
+"""Tabular data sets on files of the archive's form, own tables, their errors, and the W2 score."""
+
+import csv
+import dataclasses
+import hashlib
+import io
+import os
+import pickle
+import tarfile
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from pythae.models import AutoModel
+
+from pythae_fif.data import archive
+from pythae_fif.data.archive import download_tabular
+from pythae_fif.data.frame_pickle import read_frame_pickle
+from pythae_fif.data.tabular import load_tabular
+from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.evaluation.wasserstein import squared_wasserstein
+from pythae_fif.reports.published import load_published
+from pythae_fif.studies import StudyOptions, ablation, tabular, tabular_runs
+
+ROWS = 400
+LATENT = {"power": 3, "gas": 2, "hepmass": 10, "miniboone": 21}
+COLUMNS = {"power": 6, "gas": 8, "hepmass": 21, "miniboone": 43}
+
+
+# ---------------------------------------------------------------- files of the archive's form
+
+
+def named(name, module="pandas.core.frame"):
+    """A class that pickles by that name, its instances by protocol 2 with ``content`` as state."""
+    getstate = lambda self: self.content  # noqa: E731
+    return type(name, (), {"__module__": module, "__getstate__": getstate})
+
+
+DataFrame = named("DataFrame")
+BlockManager = named("BlockManager", "pandas.core.internals")
+Index = named("Index", "pandas.indexes.base")
+NewIndex = named("_new_Index", "pandas.indexes.base")
+
+
+class OldPickler(pickle._Pickler):
+    """Writes classes by name without asking whether they can be imported."""
+
+    def save_global(self, obj, name=None):
+        if isinstance(obj, type) and obj.__module__.startswith("pandas."):
+            self.write(f"c{obj.__module__}\n{obj.__name__}\n".encode())
+            self.memoize(obj)
+        else:
+            super().save_global(obj, name)
+
+    dispatch = dict(pickle._Pickler.dispatch) | {type: save_global}
+
+
+class Made:
+    """Pickles as ``function(*args)``."""
+
+    def __init__(self, function, args):
+        self.parts = (function, args)
+
+    def __reduce__(self):
+        return self.parts
+
+
+def old_frame(columns):
+    """A data frame as pandas 0.19 of Python 2 wrote it: protocol 2, one block of floats."""
+    labels = np.array(list(columns), dtype=object)
+    values = np.stack(list(columns.values()))
+    axes = [
+        Made(NewIndex, (Index, {"data": labels, "name": None})),
+        Made(NewIndex, (Index, {"data": np.arange(values.shape[1]), "name": None})),
+    ]
+    whole = {"axes": axes, "blocks": [{"values": values, "mgr_locs": slice(0, len(labels), 1)}]}
+    state = (axes, [values], [axes[0]], {"0.14.1": whole})
+    manager, frame = BlockManager(), DataFrame()
+    manager.content = state
+    frame.content = {"_metadata": [], "_typ": "dataframe", "_data": manager}
+    file = io.BytesIO()
+    OldPickler(file, protocol=2).dump(frame)
+    return file.getvalue()
+
+
+def gas_columns():
+    """Time, two concentrations and 16 sensors, of which 8 are nearly the same as others."""
+    rng = np.random.default_rng(0)
+    sensors = rng.normal(size=(8, ROWS))
+    columns = {name: rng.normal(size=ROWS) for name in ("Time", "Meth", "Eth")}
+    for i in range(8):
+        columns[f"s{i}a"] = sensors[i]
+        columns[f"s{i}b"] = sensors[i] + 0.01 * rng.normal(size=ROWS)
+    return columns
+
+
+def write_archive(root):
+    rng = np.random.default_rng(0)
+    for name in LATENT:
+        (root / name).mkdir()
+    np.save(root / "power" / "data.npy", rng.normal(size=(ROWS, 8)))
+    np.save(root / "miniboone" / "data.npy", rng.normal(5, 3, size=(ROWS, 43)))
+    (root / "gas" / "ethylene_CO.pickle").write_bytes(old_frame(gas_columns()))
+    for part, count in (("train", ROWS), ("test", ROWS // 2)):
+        features = rng.normal(size=(count, 27))
+        features[:, [3, 8, 12, 16, 20, 24]] = rng.integers(0, 3, size=(count, 6))  # repeated
+        label = np.arange(count) % 2
+        header = ",".join(["# label", *(f"f{i}" for i in range(27))])
+        header += ",mass" if part == "test" else ""  # as in the archive: a name too many
+        lines = [",".join(map(repr, map(float, row))) for row in np.c_[label, features]]
+        (root / "hepmass" / f"1000_{part}.csv").write_text("\n".join([header, *lines]) + "\n")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("archive")
+    write_archive(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", LATENT)
+def test_shapes_are_the_published_ones(root, name):
+    splits = load_tabular(name, root, latent_dim=LATENT[name])
+    assert splits.input_dim == (COLUMNS[name],)
+    sizes = {
+        "hepmass": (180, 20, 100),  # the signal half; a test file of its own
+    }.get(name, (324, 36, 40))
+    assert (len(splits.train), len(splits.val), len(splits.test)) == sizes
+    assert splits.train.dtype == np.float32
+    assert splits.partial and "a part of the published" in splits.source
+    both = np.concatenate([splits.train, splits.val])
+    np.testing.assert_allclose(both.mean(0), 0, atol=0.2 if name == "gas" else 1e-5)
+    assert splits.content_hash == load_tabular(name, root, latent_dim=2).content_hash
+
+
+def test_power_is_shuffled_with_noise_of_each_columns_resolution(root):
+    raw = np.load(root / "power" / "data.npy")
+    draws = np.random.RandomState(42)
+    order = np.arange(ROWS)
+    draws.shuffle(order)
+    draws.rand(ROWS, 1), draws.rand(ROWS, 1), draws.rand(ROWS, 3)
+    splits = load_tabular("power", root, latent_dim=3)
+    rows = np.concatenate([splits.train, splits.val, splits.test])
+    time = raw[order][:, 7]  # without noise: the last column
+    expected = (time - time[:360].mean()) / time[:360].std()
+    np.testing.assert_allclose(rows[:, 5], expected, atol=1e-5)
+    # the metering columns have noise of a whole unit, the power column next to none
+    correlation = [np.corrcoef(rows[:, i], raw[order][:, j])[0, 1] for i, j in ((0, 0), (2, 4))]
+    assert correlation[0] > 0.9999 and 0.9 < correlation[1] < 0.99
+
+
+def test_gas_keeps_one_of_each_pair_and_divides_by_the_unbiased_deviation(root):
+    splits = load_tabular("gas", root, latent_dim=2)
+    rows = np.concatenate([splits.train, splits.val, splits.test])
+    kept = np.stack([gas_columns()[f"s{i}b"] for i in range(8)], 1)  # the first of a pair goes
+    np.testing.assert_allclose(rows, (kept - kept.mean(0)) / kept.std(0, ddof=1), atol=1e-5)
+
+
+def test_hepmass_drops_repeated_columns_of_the_signal_class(root):
+    splits = load_tabular("hepmass", root, latent_dim=10)
+    raw = np.loadtxt(root / "hepmass" / "1000_train.csv", delimiter=",", skiprows=1)
+    signal = raw[raw[:, 0] == 1, 1:]
+    kept = [i for i in range(27) if i not in (3, 8, 12, 16, 20, 24)]
+    expected = (signal - signal.mean(0)) / signal.std(0, ddof=1)
+    np.testing.assert_allclose(splits.train, expected[:-20, kept], atol=1e-5)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["power", "miniboone"])
+def test_real_parts(shared, name):
+    splits = load_tabular(name, shared / "data", latent_dim=LATENT[name])
+    assert splits.input_dim == (COLUMNS[name],) and splits.partial
+    np.testing.assert_allclose(splits.test.mean(0), 0, atol=0.3)
+
+
+# ---------------------------------------------------------------- the pickle
+
+
+def test_a_frame_of_the_pandas_at_hand_is_read(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    columns = gas_columns()
+    pandas.DataFrame(columns).to_pickle(tmp_path / "new.pickle")
+    ours = read_frame_pickle(tmp_path / "new.pickle")
+    assert list(ours) == list(columns)
+    for name, values in columns.items():
+        np.testing.assert_array_equal(ours[name], values)
+
+
+@pytest.mark.parametrize("function", [os.system, eval, np.load, __import__])
+def test_a_hostile_pickle_is_refused_and_not_run(tmp_path, function):
+    mark = tmp_path / "mark"
+    words = {os.system: f"touch {mark}", eval: f"open({str(mark)!r}, 'w')"}
+    path = tmp_path / "frame.pickle"
+    path.write_bytes(pickle.dumps(Made(function, (words.get(function, "antigravity"),)), 2))
+    with pytest.raises(DataError, match=r"which no table of numbers needs: not read") as caught:
+        read_frame_pickle(path)
+    assert not mark.exists() and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"no pickle", pickle.dumps([1, 2]), pickle.dumps({})])
+def test_another_pickle_is_one_line(tmp_path, content):
+    (tmp_path / "frame.pickle").write_bytes(content)
+    with pytest.raises(DataError, match=r"frame\.pickle: ") as caught:
+        read_frame_pickle(tmp_path / "frame.pickle")
+    assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------- own tables
+
+
+def table(rows=60, columns=3):
+    return np.random.default_rng(1).normal(3, 2, size=(rows, columns))
+
+
+def write_csv(path, rows, header="a,b,c"):
+    path.write_text("\n".join([header, *(",".join(map(repr, r.tolist())) for r in rows)]) + "\n")
+
+
+def test_csv_and_npy_give_the_same_splits(tmp_path):
+    write_csv(tmp_path / "t.csv", table())
+    np.save(tmp_path / "t.npy", table())
+    one, two = (
+        load_tabular("csv", data=tmp_path / f"t.{suffix}", latent_dim=2)
+        for suffix in ("csv", "npy")
+    )
+    assert one.content_hash == two.content_hash and not one.partial
+    assert (len(one.train), len(one.val), len(one.test)) == (48, 6, 6)
+    np.testing.assert_allclose(one.train.mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose(one.train.std(0), 1, atol=1e-6)
+
+
+def test_parquet_gives_the_same_splits(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = dict(zip("abc", table().T, strict=True))
+    parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
+    np.save(tmp_path / "t.npy", table())
+    one, two = (
+        load_tabular("csv", data=tmp_path / f"t.{suffix}", latent_dim=2)
+        for suffix in ("parquet", "npy")
+    )
+    assert one.content_hash == two.content_hash
+
+
+GOOD = "\n".join(f"{i},{i * i},{-i}" for i in range(60))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a,b,c\n1,2\n" + GOOD, r"line 2: 2 values for 3 columns, column 'c' is missing"),
+        ("a,b,c\n1,2,3,4\n" + GOOD, r"line 2: 4 values for 3 columns"),
+        ("a,b,c\n1,nan,3\n" + GOOD, r"line 2, column 'b': 'nan' is not a finite number"),
+        ("a,b,c\n1,,3\n" + GOOD, r"line 2, column 'b': '' is not a number"),
+        ("a;b;c\n1;2;3\n", r"1 columns when separated by ','; it looks separated by ';'"),
+        ("a\tb\tc\n1\t2\t3\n", r"it looks separated by '\\t'"),
+        (GOOD, r"the first line is numbers"),
+        ("", r"0 columns when separated by ','"),
+        ("a,b,c\n" + "\n".join(GOOD.split("\n")[:19]), r"19 rows, too few to split"),
+        ("a,b,c\n" + "\n".join(GOOD.split("\n")[:20]), r"too few for latent dimension 2"),
+        ("a,b\n" + "\n".join(f"{i},1" for i in range(40)), r"column 2 is constant"),
+    ],
+)  # fmt: skip
+def test_a_wrong_csv_is_one_line(tmp_path, text, said):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(DataError, match=said) as caught:
+        load_tabular("csv", data=tmp_path / "t.csv", latent_dim=2)
+    assert "\n" not in str(caught.value) and "t.csv" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.where(np.arange(180).reshape(60, 3) == 4, np.nan, 1.0), "row 2, column 2"),
+        (np.zeros(5), "rows x columns"),
+        (np.array([["a", "b"]] * 30), "numbers"),
+    ],
+)
+def test_a_wrong_npy_is_one_line(tmp_path, array, said):
+    np.save(tmp_path / "t.npy", array)
+    with pytest.raises(DataError, match=said):
+        load_tabular("csv", data=tmp_path / "t.npy", latent_dim=2)
+
+
+def test_arguments_that_do_not_fit_are_named(tmp_path, root):
+    write_csv(tmp_path / "t.csv", table())
+    for arguments, said in (
+        ({"name": "powr"}, "did you mean 'power'"),
+        ({"name": "csv"}, "--data"),
+        ({"name": "power", "data": "x.csv"}, "is for the data set csv"),
+        ({"name": "csv", "data": tmp_path / "t.csv", "latent_dim": 4}, "1 to 3 is needed"),
+        ({"name": "csv", "data": tmp_path / "t.csv", "latent_dim": 0}, "1 to 3 is needed"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            load_tabular(**{"latent_dim": 2, "data_root": root, **arguments})
+    for path, said in ((tmp_path / "t.txt", "needs a table as"), (tmp_path / "u.csv", "no such")):
+        with pytest.raises(DataError, match=said):
+            load_tabular("csv", data=path, latent_dim=2)
+
+
+def test_wrong_archive_files_are_one_line(tmp_path):
+    for name in LATENT:
+        (tmp_path / name).mkdir()
+        with pytest.raises(DataError, match="is missing; set --data-root"):
+            load_tabular(name, tmp_path, latent_dim=2)
+    np.save(tmp_path / "power" / "data.npy", np.ones((50, 7)))
+    np.save(tmp_path / "miniboone" / "data.npy", table(50, 42))
+    columns = gas_columns()
+    del columns["Eth"]
+    (tmp_path / "gas" / "ethylene_CO.pickle").write_bytes(old_frame(columns))
+    for part in ("train", "test"):
+        (tmp_path / "hepmass" / f"1000_{part}.csv").write_text("label;f0\n1;2\n")
+    for name, said in (
+        ("power", "7 columns, needs the 8"),
+        ("miniboone", "42 columns are left after cleaning, not the 43"),
+        ("gas", "column 'Eth' is missing"),
+        ("hepmass", "needs a label and 27 numbers a line"),
+    ):
+        with pytest.raises(DataError, match=said) as caught:
+            load_tabular(name, tmp_path, latent_dim=2)
+        assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------- the download
+
+
+def test_the_archive_is_checked_and_unpacked(tmp_path, root):
+    packed = tmp_path / "data.tar.gz"
+    with tarfile.open(packed, "w:gz") as tar:
+        tar.add(root, arcname="data")
+        evil = tarfile.TarInfo("../evil")
+        tar.addfile(evil, io.BytesIO())
+    url, md5 = packed.as_uri(), hashlib.md5(packed.read_bytes()).hexdigest()
+    with pytest.raises(DataError, match="checksum"):
+        download_tabular(tmp_path / "to", url=url)
+    assert not any((tmp_path / "to").iterdir())
+    written = download_tabular(tmp_path / "to", url=url, md5=md5)
+    assert len(written) == 5 and not (tmp_path / "evil").exists()
+    assert load_tabular("gas", tmp_path / "to", latent_dim=2).input_dim == (8,)
+    with pytest.raises(DataError, match="cannot download"):
+        download_tabular(tmp_path / "to", url=(tmp_path / "none").as_uri())
+
+
+def test_nothing_is_downloaded_unasked(tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("the network was reached for")
+
+    monkeypatch.setattr(archive.urllib.request, "urlopen", refuse)
+    with pytest.raises(DataError, match=r"zenodo\.org/record/1161203.*CC BY 4\.0"):
+        load_tabular("power", tmp_path, latent_dim=3)
+
+
+# ---------------------------------------------------------------- the score
+
+
+@pytest.mark.parametrize("dim", [1, 4, 20])
+def test_squared_wasserstein_is_scipys_on_known_gaussians(dim):
+    rng = np.random.default_rng(dim)
+    moments = []
+    sets = []
+    for _ in range(2):
+        root = rng.normal(size=(dim, dim)) + np.eye(dim)
+        mean, covariance = rng.normal(size=dim), root @ root.T
+        whitened = rng.normal(size=(5 * dim + 5, dim))
+        whitened -= whitened.mean(0)
+        whitened = whitened @ np.linalg.inv(np.linalg.cholesky(np.atleast_2d(np.cov(whitened.T)))).T
+        sets.append(torch.from_numpy(mean + whitened @ np.linalg.cholesky(covariance).T))
+        moments.append((mean, covariance))
+    (m, a), (n, b) = moments
+    cross = scipy.linalg.sqrtm(scipy.linalg.sqrtm(a) @ b @ scipy.linalg.sqrtm(a)).real
+    expected = np.sum((m - n) ** 2) + np.trace(a + b - 2 * cross)
+    assert squared_wasserstein(*sets) == pytest.approx(expected, rel=1e-6)
+
+
+# ---------------------------------------------------------------- the studies
+
+
+@pytest.fixture
+def options(tmp_path, monkeypatch):
+    """A study of a minute table: two seeds, few steps, small nets."""
+    small = tabular_runs.Nets(hidden_dim=8, data_blocks=2, latent_blocks=1, block_dim=8)
+    monkeypatch.setattr(tabular_runs, "Nets", lambda: small)
+    load = tabular_runs.load_table
+
+    def load_small(dataset, options):
+        loaded = load(dataset, options)
+        profile = loaded.profile.model_copy(update={"nets": small})
+        return dataclasses.replace(loaded, profile=profile)
+
+    for study in (tabular, ablation):
+        monkeypatch.setattr(study, "load_table", load_small)
+    monkeypatch.setattr(tabular_runs, "TIMED_BATCH", 16)
+    write_csv(tmp_path / "t.csv", table())
+    return StudyOptions(
+        results=tmp_path / "results",
+        dataset="csv",
+        data=str(tmp_path / "t.csv"),
+        latent_dim=2,
+        seeds=[0, 1],
+        command="run_benchmark.py --dataset csv",
+    )
+
+
+def test_table_one_has_a_row_a_model_and_their_speedup(options):
+    options = dataclasses.replace(options, models=["fif", "rectangular_flow"])
+    told = []
+    markdown, values = tabular.run(options, lambda label, share: told.append(share))
+    assert told == sorted(told) and told[-1] == 1
+    rows = list(csv.DictReader(io.StringIO(values.read_text())))
+    assert [row["Model"] for row in rows] == ["FIF", "RF"]
+    for row in rows:
+        assert float(row["FID-like ↓"]) > 0 and float(row["recon. ↓"]) > 0
+        assert row["published FID-like"] == ""  # the paper has no such data
+    ratio = float(rows[1]["ms a step"]) / float(rows[0]["ms a step"])
+    assert float(rows[0]["speedup ↑"]) == pytest.approx(ratio)
+    assert 0 < float(rows[1]["CG steps"]) <= 2
+    text = markdown.read_text()
+    for word in ("±", "48/6/6 rows", "not the published protocol", "run_benchmark.py"):
+        assert word in text
+    records = {path: path.stat().st_mtime_ns for path in options.results.rglob("result.json")}
+    assert len(records) == 2
+    for path in records:  # Pythae's own form
+        for seed in (0, 1):
+            loaded = AutoModel.load_from_folder(str(path.parent / "model" / f"seed{seed}"))
+            assert loaded.sample(3).shape == (3, 3)
+    tabular.run(options, lambda label, share: None)  # nothing is trained again
+    assert records == {p: p.stat().st_mtime_ns for p in options.results.rglob("result.json")}
+
+
+def test_ablation_has_every_row_of_tables_six_and_seven(options):
+    paths = ablation.run(options, lambda label, share: None)
+    six, seven = (list(csv.DictReader(io.StringIO(p.read_text()))) for p in paths[1::2])
+    assert [tuple(row.values())[:3] for row in six] == [
+        ("FIF", "free-form", "off manifold"),
+        ("FIF", "free-form", "on manifold"),
+        ("FIF", "coupling", "off manifold"),
+        ("RF", "coupling", "off manifold"),
+        ("FIF", "coupling", "on manifold"),
+        ("RF", "coupling", "on manifold"),
+    ]
+    assert len(seven) == 3 and seven[2]["reconstruction loss ↓"] == six[0]["recon. ↓"]
+
+
+def test_published_values_stand_in_columns_of_their_own(options, root):
+    options = dataclasses.replace(options, dataset="miniboone", data=None, data_root=str(root))
+    markdown, _ = tabular.run(dataclasses.replace(options, latent_dim=None), lambda *_: None)
+    header, _, row = [line for line in markdown.read_text().splitlines() if line.startswith("|")]
+    cells = dict(zip(header.split(" | "), row.split(" | "), strict=True))
+    assert cells["published FID-like"] == "0.598 ± 0.024" and cells["FID-like ↓"] != "0.598 ± 0.024"
+
+
+def test_a_diverged_seed_is_said_and_not_averaged(options):
+    record = {"wasserstein": [1.0, float("nan")]}
+    assert tabular.spread(record["wasserstein"]).text == "diverged (1 of 2)"
+    model = tabular_runs.CONFIGURATIONS["fif"].build((3,), 2, tabular_runs.Nets())
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    assert np.isnan(list(tabular_runs._scores(model.eval(), torch.ones(20, 3), 0).values())).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"models": ["vae"]}, "model 'vae' has no tabular study"),
+        ({"dataset": "powr"}, "did you mean 'power'"),
+        ({"latent_dim": None}, "needs --latent-dim"),
+        ({"profile": "fast"}, "valid: paper, quick"),
+    ],
+)
+def test_wrong_options_are_one_line(options, change, said):
+    with pytest.raises(ConfigError, match=said):
+        tabular.run(dataclasses.replace(options, **change), lambda *_: None)
+
+
+@pytest.mark.parametrize("name", LATENT)
+def test_protocols_are_those_of_table_five(root, name):
+    options = StudyOptions(results=root, data_root=str(root), profile="paper")
+    loaded = tabular_runs.load_table(name, options)
+    epochs = {c.at["metric"]: c for c in load_published(5).find(dataset=name) if "metric" in c.at}
+    assert loaded.profile.epochs == epochs["epochs"].value
+    assert loaded.latent_dim == epochs["latent_dim"].value
+    assert loaded.profile.learning_rate == (3e-4 if name == "hepmass" else 1e-4)
