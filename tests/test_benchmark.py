@@ -927,3 +927,16 @@ class TestDisplay:
             on_change({}, OUTCOMES)
             progress(1, 2)
         assert file.getvalue() == ""
+
+
+@pytest.mark.parametrize("dataset", ["mnist", "cifar10", "celeba"])
+def test_published_protocol_is_scored_by_inception_unless_another_is_named(dataset, tmp_path):
+    def extractor(**flags):
+        return load_experiment(dataset, None, flags).extractor
+
+    assert extractor() == "inception"
+    assert extractor(extractor="pixels") == "pixels"
+    assert extractor(profile="quick") in ("classifier", "efficientnet-lite0")
+    file = tmp_path / "mine.yaml"
+    file.write_text("extractor: pixels\n")
+    assert load_experiment(dataset, file, {}).extractor == "pixels"

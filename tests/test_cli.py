@@ -381,6 +381,26 @@ def _descendants(pid: int) -> set[int]:
     return found
 
 
+class TestInceptionWeights:
+    def test_without_weights_nothing_is_trained(self, run, tiny, monkeypatch, tmp_path):
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        monkeypatch.delenv("PYTHAE_FIF_INCEPTION", raising=False)
+        code, _, err = run("--config", tiny(extractor="inception"), "--offline")
+        assert (code, run.executed) == (2, 0)
+        assert err.startswith("error: extractor 'inception' has no weights (downloads are off): ")
+        assert "efficientnet-lite0 works offline" in err
+        assert err.count("\n") == 1
+
+    def test_another_file_is_refused(self, run, tiny, tmp_path):
+        file = tmp_path / "weights.pth"
+        file.write_bytes(b"0")
+        flags = ("--inception-weights", str(file))
+        code, _, err = run("--config", tiny(extractor="inception"), *flags)
+        assert (code, run.executed) == (2, 0)
+        assert err.startswith("error: --inception-weights: ")
+        assert "sha256" in err
+
+
 class TestProgram:
     """The real program in a process of its own."""
 

@@ -476,3 +476,15 @@ def test_distributed_gradient_is_that_of_the_whole_batch(tmp_path):
     fif(DatasetOutput(data=images(8).double())).loss.backward()
     for ours, theirs in zip(torch.load(tmp_path / "gradients.pt"), fif.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs.grad)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("options", [{}, {"surrogate_fraction": 0.5}, {"mode": "backward"}])
+def test_gradient_on_a_gpu_is_that_of_the_cpu(options):
+    """K = d makes the trace exact for orthogonal vectors, so that the draw does not matter."""
+    grads = []
+    for device in ("cpu", "cuda"):
+        fif = model(hutchinson_samples=3, noise=0.0, **options).double().to(device).train()
+        fif(DatasetOutput(data=images(8).double().to(device))).loss.backward()
+        grads.append(torch.cat([p.grad.flatten().cpu() for p in fif.parameters()]))
+    torch.testing.assert_close(*grads)

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.volume_change import (
@@ -535,6 +536,27 @@ def test_non_finite_jacobians_are_named(score):
     jacobian[6, 0, 0] = math.inf
     with pytest.raises(NonFiniteError, match=r"2 of 8 samples is not finite \(samples 3, 6\)"):
         score(jacobian)
+
+
+@pytest.mark.parametrize("score", [decoder_log_volume, decoder_singular_values])
+def test_chunks_bound_every_tensor(score, monkeypatch):
+    """Of a network whose hidden layer is wider than its output."""
+    monkeypatch.setattr(exact_module, "CHUNK_NUMEL", 4096)
+    decode = nn.Sequential(nn.Linear(16, 200), nn.Tanh(), nn.Linear(200, 40))
+    widest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal widest
+            out = func(*args, **(kwargs or {}))
+            for item in out if isinstance(out, tuple | list) else (out,):
+                widest = max(widest, item.numel() if isinstance(item, torch.Tensor) else 0)
+            return out
+
+    z = torch.randn(50, 16)
+    with Watch():
+        score(decode, z)
+    assert widest <= 2 * 4096 < decode[0](z).numel() * 16
 
 
 def test_chunks_do_not_change_results(monkeypatch):

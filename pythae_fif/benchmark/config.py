@@ -62,6 +62,7 @@ class Profile:
         train_size, val_size, test_size: First images of a split that are used; all if None.
         configurations: Number of configurations of a model's grid that are used, from its start;
             all if None.
+        extractor: In place of the data set's, unless the user names one.
     """
 
     note: str
@@ -75,6 +76,7 @@ class Profile:
     val_size: int | None = None
     test_size: int | None = None
     configurations: int | None = None
+    extractor: str | None = None
 
 
 @dataclass(frozen=True)
@@ -223,7 +225,7 @@ def load_experiment(dataset: str, file: str | Path | None, flags: Mapping[str, A
     """
     if dataset not in names_in():
         raise ConfigError(f"--dataset {dataset!r} is unknown: {did_you_mean(dataset, names_in())}")
-    where = f"{dataset}.yaml"
+    where, extra = f"{dataset}.yaml", {}
     values = {"dataset": dataset, **read_yaml(configs_dir() / where)}
     if file is not None:
         where = str(file)
@@ -236,6 +238,9 @@ def load_experiment(dataset: str, file: str | Path | None, flags: Mapping[str, A
         values |= extra
     given = {key: value for key, value in flags.items() if value is not None}
     values |= given
+    profile = values["profiles"].get(values["profile"])
+    if isinstance(profile, Mapping) and "extractor" not in {**extra, **given}:
+        values["extractor"] = profile.get("extractor", values["extractor"])
     for key, every in (("models", names_in("models")), ("samplers", list(SAMPLERS))):
         if values[key] == ["all"]:
             values[key] = every

@@ -57,7 +57,7 @@ class RunSpec:
         """Twelve hexadecimal digits of a hash of the specification and the schema version."""
         content = {"schema": SCHEMA, **dataclasses.asdict(self)}
         del content["samplers"]
-        plan_alone = ("note", "configurations")  # which runs there are, not what a run is
+        plan_alone = ("note", "configurations", "extractor")  # or known by the run already
         content["settings"] = {k: v for k, v in self.settings.items() if k not in plan_alone}
         text = json.dumps(content, sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

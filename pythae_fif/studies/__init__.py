@@ -16,12 +16,15 @@ STUDIES: dict[str, str] = {
     "estimator": "figure 6 and appendix D.3: the noise of the trace estimator",
     "toy": "the density on a toy manifold (--dataset two_moons, circle, spiral, torus, ...)",
     "curvature": "figures 2, 12 and 13: what on-manifold training does to the manifold",
+    "tabular": "tables 1 and 5: FIF against rectangular flows on tabular data",
+    "ablation": "tables 6 and 7: estimator, network, and on- or off-manifold training",
 }
 """Name of a study -> one line on it; the module of that name in this package runs it."""
 
 DATASETS: dict[str, str] = {
     **{name: "toy" for name in TOY_DATA},
     "sinusoid": "sinusoid",
+    **dict.fromkeys(("power", "gas", "hepmass", "miniboone", "csv"), "tabular"),
 }
 """Name of a data set that is not an image benchmark -> the study that ``--dataset`` starts."""
 

@@ -15,14 +15,19 @@ __all__ = [
 ]
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from pythae_fif.errors import NonFiniteError
 
-# Numbers that one chunk of Jacobians may hold: 128 MB in float32.
-CHUNK_NUMEL = 2**25
+from .replay import record
+from .rules import UnsupportedOperationError
+
+CHUNK_NUMEL = 2**23
+"""Numbers in a chunk of Jacobians, and in one layer's tangents: 32 MB each in float32."""
 
 
 def decoder_jacobian(
@@ -149,16 +154,47 @@ def exact_surrogate(
 def _over_chunks(
     score: Callable[[Tensor], Tensor], decode: Callable[[Tensor], Tensor], z: Tensor
 ) -> Tensor:
-    """score(g'(z)) with at most CHUNK_NUMEL numbers of the Jacobian in memory."""
-    with torch.no_grad():
+    """score(g'(z)) a few samples and, in each layer, a few directions at a time."""
+    with torch.no_grad(), _Widest() as widest:
         numel = decode(z[:1]).numel() * z.shape[1]
-        size = max(1, CHUNK_NUMEL // max(1, numel))
-        scores: list[Tensor] = []
+    size = max(1, CHUNK_NUMEL // max(1, numel))
+    directions = max(1, CHUNK_NUMEL // (min(size, len(z)) * widest.numel))
+    scores: list[Tensor] = []
+    with torch.no_grad():
         for start in range(0, len(z), size):
-            jacobian = decoder_jacobian(decode, z[start : start + size])
+            jacobian = _replayed_jacobian(decode, z[start : start + size], directions)
             _check_finite(jacobian, first=start)
             scores.append(score(jacobian))
     return torch.cat(scores)
+
+
+def _replayed_jacobian(decode: Callable[[Tensor], Tensor], z: Tensor, directions: int) -> Tensor:
+    """:func:`decoder_jacobian` from one pass, if all operations can be replayed."""
+    try:
+        tape = record(decode, z)
+    except UnsupportedOperationError:
+        return decoder_jacobian(decode, z, directions=directions)
+    basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+    tangents = basis[:, None].expand(-1, len(z), -1)
+    columns = torch.empty(len(z), tape.value[0].numel(), len(basis), dtype=z.dtype, device=z.device)
+    for first in range(0, len(basis), directions):
+        part = tape.jvps(tangents[first : first + directions])
+        columns[..., first : first + directions] = part.flatten(2).permute(1, 2, 0)
+    return columns
+
+
+class _Widest(TorchFunctionMode):
+    """Notes the numbers in the largest tensor that a pass makes."""
+
+    numel = 1
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, Tensor):
+            self.numel = max(self.numel, out.numel())
+        return out
 
 
 def _check_finite(jacobian: Tensor, first: int = 0) -> None:
