@@ -143,6 +143,32 @@ def peak_memory(net: str, variant: str, device: str) -> float:
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) / 1024
 
 
+def gradient_errors(net: str, device: str) -> dict[str, float]:
+    """Distance of a step's gradient from that in float32 with the same draw, over its norm.
+
+    `another draw` is what the Hutchinson vectors alone make of it, `another batch` the data.
+    """
+
+    def gradient(options: dict, seed: int = 0, low: bool = False, other: bool = False):
+        model, x = build(net, {"noise": 0.0, **options}, device)
+        if other:
+            x = torch.rand_like(x)
+        torch.manual_seed(seed)
+        with torch.autocast(device, dtype=torch.bfloat16, enabled=low):
+            loss = model(DatasetOutput(data=x)).loss
+        loss.backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters()])
+
+    full = gradient({})
+    found = {
+        "another draw": gradient({}, seed=1),
+        "another batch": gradient({}, other=True),
+        "bf16 surrogate": gradient({"surrogate_precision": "bfloat16"}),
+        "bf16 whole step": gradient({}, low=True),
+    }
+    return {name: ((g - full).norm() / full.norm()).item() for name, g in found.items()}
+
+
 class _Whole(contextlib.AbstractContextManager):
     """Counts no module by itself: the tracker's hooks refuse `autograd.grad` for a leaf."""
 
@@ -199,6 +225,9 @@ def main() -> None:
         flops_of = flops(net, flags.device)
         row = {"net": net, **{k: f"{flops_of[k]:.2f}" for k in ("bound", *others) if k in flops_of}}
         tables.setdefault("Floating-point operations of a step, autoencoder = 1", []).append(row)
+        errors = gradient_errors(net, flags.device)
+        row = {"net": net, **{name: f"{error:.1e}" for name, error in errors.items()}}
+        tables.setdefault("Relative change of a step's gradient, fresh weights", []).append(row)
         peak = {v: measured_in_a_process(net, v, flags.device) for v in VARIANTS}
         row = {"net": net, **{variant: f"{peak[variant]:.0f}" for variant in VARIANTS}}
         tables.setdefault("Peak memory of a step above model and batch, MB", []).append(row)
