@@ -127,6 +127,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _study(name: str, flags: argparse.Namespace, given: list[str]) -> int:
+    for key in (
+        "arch", "beta", "hutchinson_samples", "samplers", "image_size", "extractor",
+        "inception_weights", "config", "max_failures", "dry_run", "skip_undecodable",
+    ):  # fmt: skip
+        if getattr(flags, key):
+            raise ConfigError(f"--{key.replace('_', '-')} is not for study {name}")
     console = Console(highlight=False)
     options = studies.StudyOptions(
         results=Path(flags.results),
@@ -216,6 +222,9 @@ def _experiment(flags: argparse.Namespace) -> Experiment:
     if dataset is None:
         in_file = read_yaml(Path(flags.config)).get("dataset") if flags.config else None
         dataset = in_file or "digits"
+    known = [*names_in(), *studies.DATASETS]
+    if dataset not in known:
+        raise ConfigError(f"--dataset {dataset!r} is unknown: {did_you_mean(dataset, known)}")
     experiment = load_experiment(dataset, flags.config, values)
     if flags.max_failures is not None and flags.max_failures < 1:
         raise ConfigError(f"--max-failures {flags.max_failures}: at least 1 is needed")
@@ -271,6 +280,10 @@ def _print_list(console: Console) -> None:
             name: read_yaml(configs_dir() / f"{name}.yaml")["description"]
             for name in names_in()
             if name in DATASETS
+        },
+        "data sets of studies (--dataset)": {
+            study: ", ".join(name for name, of in studies.DATASETS.items() if of == study)
+            for study in dict.fromkeys(studies.DATASETS.values())
         },
         "studies (--study)": studies.STUDIES,
         "architectures (--arch)": dict(ARCHITECTURES),

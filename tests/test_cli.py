@@ -381,6 +381,24 @@ def _descendants(pid: int) -> set[int]:
     return found
 
 
+class TestStudies:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--study", "lineer"], "study 'lineer' is unknown: did you mean 'linear'?"),
+            (["--dataset", "sinusiod"], "--dataset 'sinusiod' is unknown: did you mean 'sinusoid'"),
+            (["--study", "linear", "--beta", "3"], "--beta is not for study linear"),
+            (["--dataset", "circle", "--dry-run"], "--dry-run is not for study toy"),
+            (["--study", "linear", "--profile", "slow"], "profile 'slow' is unknown"),
+        ],
+    )
+    def test_bad_input_is_one_line(self, capsys, arguments, message):
+        assert cli.main(arguments) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f"error: {message}")
+        assert err.count("\n") == 1
+
+
 class TestInceptionWeights:
     def test_without_weights_nothing_is_trained(self, run, tiny, monkeypatch, tmp_path):
         monkeypatch.setenv("TORCH_HOME", str(tmp_path))
