@@ -17,7 +17,8 @@ from pythae_fif.evaluation import (
     load_inception,
 )
 from pythae_fif.evaluation import inception as inception_module
-from pythae_fif.evaluation.inception import WEIGHTS_FILE, resize_like_tf1
+from pythae_fif.evaluation.inception import WEIGHTS_FILE
+from pythae_fif.evaluation.inception_network import resize_like_tf1
 
 
 def noise_images(rows: int, *shape: int, seed: int = 0) -> torch.Tensor:
