@@ -3,12 +3,12 @@
     python benchmarks/fraction.py --dataset mnist --steps 500 --out results/surrogate_fraction
     python benchmarks/fraction.py --dataset celeba --steps 250 --batch-size 50 --data-root DIR ...
 
-Every fraction and seed is a training of the paper's ResNet with the same steps, data order and
-learning rate. Along the way and in the end: the squared error, the exact negative log-likelihood
-and the loss beta * error + nll of validation images, and in the end the Frechet distance of samples
-from the model's own latent distribution to test images. Finished trainings are kept and not run
-again. Times are those of this machine while it may do other things: `benchmarks/step.py` has the
-ratios.
+Every fraction and seed is a training of the paper's ResNet with the same steps, learning rate and
+order of the first pass over the data. Along the way and in the end: the squared error, the exact
+negative log-likelihood and the loss beta * error + nll of validation images, and in the end the
+Frechet distance of samples from the model's own latent distribution to test images. Finished
+trainings are kept and not run again. Times are those of this machine while it may do other things:
+`benchmarks/step.py` has the ratios.
 """
 
 import argparse

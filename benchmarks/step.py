@@ -4,10 +4,10 @@
 
 A plain autoencoder's step is 1. The time bound is what no exact FIF step can beat: the
 autoencoder's step, plus a forward and backward pass of the encoder (the tangents and their
-gradient) and a forward pass of the decoder (the other tangents), each timed here. `vjp` is the
-authors' formulation (vector-Jacobian products, double backward), `default` replayed tangents, `1/4`
-the surrogate of a quarter of the batch, `bf16` its products in bfloat16, `+` the whole step in
-bfloat16. Rounds are interleaved and medians are taken, since machines are noisy; peak memory is
+gradient) and a forward pass of the decoder (the other tangents), each timed here. `vjp` is FIF's
+mode `backward` (vector-Jacobian products alone, double backward), `default` replayed tangents,
+`1/4` the surrogate of a quarter of the batch, `bf16` its products in bfloat16, `+` the whole step
+in bfloat16. Rounds are interleaved and medians are taken, since machines are noisy; peak memory is
 that of a process of its own for every variant.
 """
 

@@ -1,9 +1,9 @@
-"""An epoch of real MNIST, from end to end: Pythae's trainer with the authors' loss against ours.
+"""An epoch of real MNIST, from end to end: Pythae's trainer with the vjp loss against ours.
 
     python benchmarks/train.py --data-root DIR [--images 10000] [--out results/benchmarks/train.md]
 
-Pythae's pipeline trains FIF in mode `backward` (vector-Jacobian products and double backward, as
-the authors' program) with Pythae's own data loader and default Adam; `FIFTrainer` trains it by
+Pythae's pipeline trains FIF in mode `backward` (vector-Jacobian products alone and double
+backward) with Pythae's own data loader and default Adam; `FIFTrainer` trains it by
 replayed tangents, in float32 and in bfloat16. The same network, data, batch size and number of
 epochs; every program in a process of its own, in turns, medians over the rounds. Outside the model
 is the share of the training time that is neither loss, backward pass nor optimizer step.

@@ -42,6 +42,18 @@ from pythae_fif.reports import build_report, constant_error, to_terminal, write_
 
 EXIT_FAILED_RUNS, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
+NOT_OF_STUDIES = (
+    "arch", "beta", "hutchinson_samples", "samplers", "image_size", "extractor",
+    "inception_weights", "config", "max_failures", "dry_run", "skip_undecodable",
+)  # fmt: skip
+"""Flags that no study takes; of these four each takes its own:"""
+OF_STUDIES = {
+    "dataset": ("estimator", "toy", "tabular", "ablation"),
+    "data": ("tabular", "ablation"),
+    "latent_dim": ("estimator", "tabular", "ablation"),
+    "models": ("tabular",),
+}
+
 
 class _Parser(argparse.ArgumentParser):
     def parse_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
@@ -81,10 +93,12 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--profile", help="paper (published protocol) or quick (sized for a CPU)")
     p.add_argument(
-        "--config", metavar="FILE", help="YAML file with such values, and profiles of your own"
+        "--config", metavar="FILE", help="YAML file of an experiment's keys and your own profiles"
     )
     p.add_argument("--data-root", metavar="DIR", help="where data sets are (PYTHAE_FIF_DATA)")
-    p.add_argument("--data", metavar="PATH", help="your images, with --dataset folder or npz")
+    p.add_argument(
+        "--data", metavar="PATH", help="your images or table, with --dataset folder, npz or csv"
+    )
     p.add_argument("--results", default="results", metavar="DIR", help="default: results")
     p.add_argument("--offline", action="store_true", help="never download")
     p.add_argument("--skip-undecodable", action="store_true", help="leave out broken images")
@@ -127,11 +141,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _study(name: str, flags: argparse.Namespace, given: list[str]) -> int:
-    for key in (
-        "arch", "beta", "hutchinson_samples", "samplers", "image_size", "extractor",
-        "inception_weights", "config", "max_failures", "dry_run", "skip_undecodable",
-    ):  # fmt: skip
-        if getattr(flags, key):
+    refused = [*NOT_OF_STUDIES, *(key for key, takers in OF_STUDIES.items() if name not in takers)]
+    for key in refused:
+        starts_it = key == "dataset" and studies.DATASETS.get(flags.dataset) == name
+        value = getattr(flags, key)
+        if value is not None and value is not False and not starts_it:
             raise ConfigError(f"--{key.replace('_', '-')} is not for study {name}")
     console = Console(highlight=False)
     options = studies.StudyOptions(

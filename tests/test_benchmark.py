@@ -28,6 +28,7 @@ from pythae.samplers import VAMPSampler
 from rich.console import Console
 
 import pythae_fif.benchmark.plan as plan_module
+import pythae_fif.benchmark.run as run_module
 import pythae_fif.benchmark.samplers as samplers_module
 from pythae_fif.benchmark import RunSpec, Store, execute, expand, load_experiment, select
 from pythae_fif.benchmark.config import SAMPLERS, configs_dir, load_model_entry, names_in
@@ -736,6 +737,21 @@ class TestExecute:
         prepared(flags)
         assert execute(run_dir)["scores"] == together
 
+    def test_no_score_is_kept_of_a_model_that_is_gone(self, prepared):
+        store, (spec,), (run_dir,) = prepared({"samplers": ["normal"]})
+        first = execute(run_dir)
+        other = json.loads(json.dumps(first))  # as if made on another machine
+        other["scores"]["normal"]["frechet"]["test"] = 1e6
+        other["provenance"] = {"device": "another"}
+        (run_dir / "result.json").write_text(json.dumps(other))
+        shutil.rmtree(run_dir / "model")
+        prepared({"samplers": ["gmm"]})
+        record = execute(run_dir)
+        assert set(record["scores"]) == {"normal", "gmm"}
+        assert record["scores"]["normal"] == first["scores"]["normal"]
+        assert record["provenance"]["device"] == first["provenance"]["device"]
+        assert store.is_done(spec)
+
     def test_a_sampler_that_fails_costs_its_own_score(self, prepared, monkeypatch):
         store, (spec,), (run_dir,) = prepared({"samplers": ["gmm", "normal"]})
 
@@ -752,10 +768,30 @@ class TestExecute:
         execute(run_dir)
         assert store.is_done(spec)
 
+    @pytest.mark.parametrize(
+        ("before_record", "state"), [(True, "interrupted"), (False, "finished")]
+    )
+    def test_interrupt_beside_the_record(self, prepared, monkeypatch, before_record, state):
+        """What is called finished has a record, and what has one is called finished."""
+        store, (spec,), (run_dir,) = prepared()
+        write = run_module.write_json
+
+        def interrupted(path, content):
+            if path.name != "result.json" or not before_record:
+                write(path, content)
+            if path.name == "result.json":
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(run_module, "write_json", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            execute(run_dir)
+        assert read_json(run_dir / "status.json")["state"] == state
+        assert store.is_done(spec) == (not before_record)
+
     def test_failure_keeps_its_traceback(self, prepared, monkeypatch):
         class Broken(AE):
             def forward(self, *_, **__):
-                raise ValueError("broken on purpose\nsecond line")
+                raise ValueError(f"broken in {run_dir}/model\nsecond line")
 
         _, _, (run_dir,) = prepared()
         imported = plan_module.import_class
@@ -768,8 +804,10 @@ class TestExecute:
             execute(run_dir)
         status = read_json(run_dir / "status.json")
         assert status["state"] == "failed"
-        assert status["error"] == "ValueError: broken on purpose"
+        assert status["error"] == "ValueError: broken in model"
         assert "in forward" in status["traceback"]
+        assert 'File "pythae_fif/benchmark/run.py"' in status["traceback"]
+        assert str(run_dir) not in status["traceback"]
         assert not (run_dir / "result.json").exists()
 
     def test_loss_that_is_not_finite(self, prepared):

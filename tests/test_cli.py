@@ -389,6 +389,11 @@ class TestStudies:
             (["--dataset", "sinusiod"], "--dataset 'sinusiod' is unknown: did you mean 'sinusoid'"),
             (["--study", "linear", "--beta", "3"], "--beta is not for study linear"),
             (["--dataset", "circle", "--dry-run"], "--dry-run is not for study toy"),
+            (["--dataset", "circle", "--latent-dim", "2"], "--latent-dim is not for study toy"),
+            (["--study", "linear", "--dataset", "mnist"], "--dataset is not for study linear"),
+            (["--study", "curvature", "--models", "ae"], "--models is not for study curvature"),
+            (["--dataset", "sinusoid", "--data", "x"], "--data is not for study sinusoid"),
+            (["--study", "linear", "--max-failures", "0"], "--max-failures is not for study"),
             (["--study", "linear", "--profile", "slow"], "profile 'slow' is unknown"),
         ],
     )

@@ -113,7 +113,16 @@ class Softmax(LinearEncoder):
         return ModelOutput(embedding=self.linear(x).softmax(-1))
 
 
-@pytest.mark.parametrize("encoder, mode", [(LinearEncoder, "replay"), (Softmax, "backward")])
+class TanhGelu(LinearEncoder):
+    """An operation that has a rule, in a form that the rule refuses."""
+
+    def forward(self, x):
+        return ModelOutput(embedding=nn.functional.gelu(self.linear(x), approximate="tanh"))
+
+
+@pytest.mark.parametrize(
+    "encoder, mode", [(LinearEncoder, "replay"), (Softmax, "backward"), (TanhGelu, "backward")]
+)
 def test_networks_that_cannot_be_replayed_are_differentiated_backward(encoder, mode):
     config = FIFConfig(input_dim=(5,), latent_dim=2)
     fif = FIF(config, encoder(torch.randn(2, 5)), LinearDecoder(torch.randn(5, 2))).train()
@@ -184,6 +193,21 @@ def test_whole_step_in_bfloat16():
     assert low.loss.dtype == torch.float32
     assert fif.surrogate_mode == "replay"
     assert abs((low.loss - full.loss).item()) < 0.02 * abs(full.loss.item())
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+def test_whole_step_in_bfloat16_with_batch_norm(fraction):
+    config = FIFConfig(input_dim=(1, 28, 28), latent_dim=3, noise=0.0, surrogate_fraction=fraction)
+    torch.manual_seed(0)
+    fif = FIF(config, Encoder_Conv_AE_MNIST(config), Decoder_Conv_AE_MNIST(config)).train()
+    x, losses = DatasetOutput(data=torch.rand(4, 1, 28, 28)), []
+    for low in (True, False):
+        torch.manual_seed(1)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=low):
+            losses.append(fif(x).loss)
+    losses[0].backward()
+    assert all(p.grad.isfinite().all() for p in fif.parameters())
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=0.02)
 
 
 def test_compiled_model_has_the_same_gradient():

@@ -1,5 +1,6 @@
 """Conjugate gradients, the rectangular flow's estimators, its model, and the coupling flow."""
 
+import copy
 import re
 
 import pytest
@@ -324,6 +325,13 @@ def test_stacked_flows_refuse_what_cannot_be_stacked():
     models = members("coupling", "data")
     with pytest.raises(ConfigError, match="3 models with 2 seeds"):
         StackedFlows(models, [0, 1])
+    other = members("coupling", "reconstruction")[0]
+    with pytest.raises(ConfigError, match="must agree in jacobian_at"):
+        StackedFlows([models[0], other], [0, 1])
+    moving = copy.deepcopy(models[0])
+    moving.model_config.beta_final, moving.model_config.beta_epochs = 20.0, 5
+    with pytest.raises(ConfigError, match="beta_final=None"):
+        StackedFlows([moving], [0])
     odd = FIF(
         FIFConfig(input_dim=(5,), latent_dim=3),
         as_net(nn.ParameterDict({"w": torch.ones(3)}), "embedding"),

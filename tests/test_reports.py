@@ -15,7 +15,7 @@ from PIL import Image
 from report_store import FAILURES, GOLDEN, NAME, RESULTS, result
 from rich.console import Console
 
-from pythae_fif.benchmark.config import SAMPLERS
+from pythae_fif.benchmark.config import SAMPLERS, load_experiment
 from pythae_fif.benchmark.store import Store
 from pythae_fif.reports import constant_error, figures, load_published, plots, to_terminal
 from pythae_fif.reports.comparison import not_comparable, table3, table8
@@ -25,6 +25,7 @@ from pythae_fif.reports.table import SAMPLER_LABELS, Report, Row, build_report, 
 
 EXPERIMENT = report_store.experiment()
 REPORT = build_report(EXPERIMENT, RESULTS, "c", constant_mse=0.1)
+PAPER = load_experiment("celeba", None, {}).settings
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +109,31 @@ class TestTable:
         assert REPORT.notes[0].startswith("† AE did not learn")
         assert "† " not in " ".join(build_report(EXPERIMENT, RESULTS[:4], "c", 0, 0.1).notes)
 
+    def test_scores_of_two_extractors_are_named(self):
+        results = [
+            result("ae", {}, 0, {"normal": (1, 2)}),
+            result("vae", {}, 0, {"normal": (1, 2)}),
+        ]
+        assert "not on one scale" not in " ".join(build_report(EXPERIMENT, results, "c").notes)
+        results[1][1]["scores"]["normal"]["extractor_hash"] = "f" * 16
+        note = build_report(EXPERIMENT, results, "c").notes[0]
+        assert f"({'e' * 16}, {'f' * 16}): their distances are not on one scale" in note
+
+    def test_model_of_another_latent_dimension_is_named(self):
+        experiment = dataclasses.replace(EXPERIMENT, latent_dim=64)
+        notes = build_report(experiment, [result("svae", {}, 0, {"normal": (1, 2)})], "c").notes
+        assert notes[0] == "Latent dimension 64, but SVAE 16."
+
+    def test_every_machine_is_named(self):
+        results = [
+            result("ae", {}, 0, {"normal": (1, 2)}),
+            result("vae", {}, 0, {"normal": (1, 2)}),
+        ]
+        results[1][1]["provenance"] |= {"device": "cuda (X)", "versions": {"torch": "2.1"}}
+        notes = " ".join(build_report(EXPERIMENT, results, "c").notes)
+        assert "on cpu (x86_64) with 2 cores, cuda (X) with 2 cores; " in notes
+        assert "torch 2.0; or torch 2.1." in notes
+
     def test_one_seed_that_did_not_learn_is_enough(self):
         seeds = [result("vae", {}, s, {"normal": (7, 7)}, mse=m) for s, m in ((0, 0.01), (1, 0.2))]
         assert not build_report(EXPERIMENT, seeds, "c", constant_mse=0.15).rows[0].learned
@@ -182,7 +208,7 @@ class TestTerminal:
 
 def published_results(profile: str = "paper", **record):
     """An experiment on faces and its results, of the published quantity unless told otherwise."""
-    experiment = report_store.experiment(profile, "celeba")
+    experiment = load_experiment("celeba", None, {"arch": "resnet", "profile": profile})
     values = {"extractor": "inception", "num_samples": 10_000, **record}
     results = [
         result("fif", {}, 0, {"normal": (60, 60.25), "gmm": (50, 57.5)}, **values),
@@ -216,6 +242,29 @@ class TestComparison:
         experiment, results = published_results()
         other = dataclasses.replace(experiment, latent_dim=32)
         assert not_comparable(other, results) == ["latent dimension 32"]
+
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            ({"image_size": 32}, "image size 32"),
+            ({"profiles": {"paper": dataclasses.replace(PAPER, epochs=1)}}, "a profile `paper` of"),
+        ],
+        ids=["image size", "profile"],
+    )
+    def test_what_a_user_changed_is_a_reason(self, change, reason):
+        experiment, results = published_results()
+        (found,) = not_comparable(dataclasses.replace(experiment, **change), results)
+        assert found.startswith(reason)
+
+    def test_no_difference_where_the_sampler_is_fitted_in_another_way(self):
+        experiment, _ = published_results()
+        scores = {"normal": (60, 60.25), "maf": (50, 57.5), "two_stage": (50, 57.5)}
+        results = [result("disentangled_beta_vae", {}, 0, scores, extractor="inception")]
+        grid = table8(experiment, build_report(experiment, results, "c"), [])
+        difference = column(grid, "difference")
+        assert difference["Dis β-VAE", "N"].text != DASH
+        assert difference["Dis β-VAE", "MAF"].text == DASH
+        assert difference["Dis β-VAE", "2-stage"].text == DASH
 
     def test_differences_where_the_quantity_is_the_same(self):
         experiment, results = published_results()

@@ -324,6 +324,7 @@ def test_gradients_are_clipped(tmp_path):
     ("options", "message"),
     [
         ({"amp": True}, "precision='bfloat16'"),
+        ({"steps_predict": 2}, "steps_predict=2: not of this trainer"),
         ({"max_grad_norm": 0.0}, "max_grad_norm=0.0: above 0"),
         ({"precision": "float16"}, "bfloat16"),
         ({"gradient_clip": 1.0}, "gradient_clip"),
@@ -353,6 +354,18 @@ def test_callbacks_hear_of_every_epoch(tmp_path):
         def on_train_begin(self, training_config, **kwargs):
             self.heard.append(kwargs["model_config"].name)
 
+        def on_train_step_begin(self, training_config, **kwargs):
+            self.heard.append((kwargs["epoch"], len(kwargs["train_loader"])))
+
+        def on_train_step_end(self, training_config, **kwargs):
+            self.heard.append("step")
+
+        def on_eval_step_begin(self, training_config, **kwargs):
+            self.heard.append((kwargs["epoch"], len(kwargs["eval_loader"])))
+
+        def on_eval_step_end(self, training_config, **kwargs):
+            self.heard.append("batch")
+
         def on_log(self, training_config, logs, **kwargs):
             self.heard.append((kwargs["global_step"], sorted(logs)))
 
@@ -362,7 +375,17 @@ def test_callbacks_hear_of_every_epoch(tmp_path):
     listener = Listener()
     fif_trainer(tmp_path, callbacks=[listener]).train()
     losses = ["eval_epoch_loss", "train_epoch_loss"]
-    assert listener.heard == ["FIFConfig", (1, losses), (2, losses), (3, losses), "end"]
+    epochs = [
+        heard
+        for epoch in (1, 2, 3)
+        for heard in ((epoch, 3), "step", "step", "step", (epoch, 1), "batch", (epoch, losses))
+    ]
+    assert listener.heard == ["FIFConfig", *epochs, "end"]
+
+
+def test_fif_trainer_is_one_process(tmp_path):
+    with pytest.raises(ConfigError, match="one process, not in world_size=2"):
+        fif_trainer(tmp_path, world_size=2)
 
 
 def test_freed_memory_can_be_kept():

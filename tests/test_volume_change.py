@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -27,6 +28,7 @@ from pythae_fif.volume_change import (
 )
 from pythae_fif.volume_change import exact as exact_module
 from pythae_fif.volume_change.batch_norm import batch_norm_jvps
+from pythae_fif.volume_change.replay import record
 
 D, d, B = 6, 3, 5
 
@@ -388,10 +390,46 @@ def test_batch_norm_tangents(shape, affine):
         )
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_batch_norm_tangents_of_bfloat16_activations(layout):
+    """As in a step under autocast: activations in bfloat16, the weight in float32."""
+    x = torch.randn(8, 6, 5, 5).bfloat16().to(memory_format=layout)
+    tangents, cotangents = torch.randn(2, 8, 6, 5, 5).bfloat16(), torch.randn(2, 8, 6, 5, 5)
+    weight = torch.rand(6, dtype=torch.float32) + 0.5
+
+    def gradient(dtype):
+        low = x.to(dtype).requires_grad_(), tangents.to(dtype).requires_grad_()
+        scale = weight.to(torch.float32 if dtype == torch.bfloat16 else dtype).requires_grad_()
+        out = batch_norm_jvps(low[1], low[0], scale, 1e-5)
+        assert out.dtype == dtype
+        return torch.autograd.grad((out.double() * cotangents).sum(), (*low, scale))
+
+    for near, exact in zip(gradient(torch.bfloat16), gradient(torch.float64), strict=True):
+        assert 0 < (near - exact).norm() < 0.02 * exact.norm()
+
+
 def test_replay_passes_once_through_batch_norm():
     encode, decode = mlp(D, d, norm=True), mlp(d, D, norm=True)
     surrogate(encode, decode, torch.randn(B, D), sample_hutchinson(B, d, 2), mode="replay")
     assert encode[1].num_batches_tracked == 1 and decode[1].num_batches_tracked == 1
+
+
+def bilinear(x):
+    """A product of two things that both depend on the input."""
+    h = x @ torch.ones(D, d)
+    return h.unsqueeze(1).matmul(torch.tanh(h).unsqueeze(2)).squeeze(2) * torch.ones(d)
+
+
+def in_place(x):
+    """The positional argument that makes an activation write over its input."""
+    return nn.functional.relu(x @ torch.ones(D, d), True)
+
+
+def written_into(x):
+    """A path that leads through a tensor made outside."""
+    h, out = x @ torch.ones(D, d), torch.zeros(len(x), d)
+    out[:] = h
+    return out + h
 
 
 @pytest.mark.parametrize(
@@ -403,6 +441,10 @@ def test_replay_passes_once_through_batch_norm():
         (lambda: lambda x: torch.ones(d, D) @ x.T, "has no replay rule"),
         (lambda: lambda x: torch.ones(len(x), d), "no recorded operation leads"),
         (lambda: torch.jit.script(nn.Linear(D, d)), "no recorded operation leads"),
+        (lambda: bilinear, "depends on the input by its parameters"),
+        (lambda: in_place, "relu has no replay rule"),
+        (lambda: written_into, "__setitem__ has no replay rule"),
+        (lambda: nn.Sequential(nn.Linear(D, d), nn.GELU("tanh")), "gelu with approximate='tanh'"),
     ],
 )
 def test_replay_refuses_what_it_does_not_know(build, message):
@@ -557,6 +599,39 @@ def test_chunks_bound_every_tensor(score, monkeypatch):
     with Watch():
         score(decode, z)
     assert widest <= 2 * 4096 < decode[0](z).numel() * 16
+
+
+def test_tangents_of_a_layer_end_with_it():
+    """Without gradient no more than two layers' tangents live at a time."""
+    layers = [layer for _ in range(10) for layer in (nn.Linear(8, 8), nn.Tanh())]
+    tape = record(nn.Sequential(*layers), torch.randn(4, 8))
+    made = []
+    alive = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal alive
+            out = func(*args, **(kwargs or {}))
+            if out.numel() == 3 * 4 * 8:
+                made.append(weakref.ref(out))
+            alive = max(alive, len({r().data_ptr() for r in made if r() is not None}))
+            return out
+
+    with torch.no_grad(), Watch():
+        tape.jvps(torch.randn(3, 4, 8))
+    assert len(made) >= len(layers) and alive <= 4
+
+
+def test_an_operation_refused_in_replay_has_a_fallback():
+    decode, z = nn.Sequential(nn.Linear(d, D), nn.GELU("tanh")), torch.randn(B, d)
+    expected = log_volume(decoder_jacobian(decode, z))
+    assert torch.allclose(decoder_log_volume(decode, z), expected)
+
+
+def test_slopes_are_in_the_precision_of_the_network():
+    torch.set_default_dtype(torch.float32)
+    net, x = nn.LeakyReLU(0.1), -torch.ones(1, 1, dtype=torch.float64)
+    assert record(net, x).jvps(x[None]).item() == -0.1
 
 
 def test_chunks_do_not_change_results(monkeypatch):

@@ -2,6 +2,9 @@
 
 __all__ = ["execute", "trainer_of", "training_config"]
 
+import math
+import os
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -15,7 +18,7 @@ from pythae.models import AutoModel, BaseAE
 from pythae.trainers.trainer_utils import set_seed
 
 from pythae_fif.data import ImageDataset, Splits
-from pythae_fif.errors import FIFError
+from pythae_fif.errors import FIFError, NonFiniteError
 from pythae_fif.evaluation import reconstruction_mse, score_samples
 from pythae_fif.trainers import BenchmarkTrainer, build_trainer
 
@@ -32,7 +35,8 @@ def execute(run_dir: str | Path) -> dict[str, Any]:
     """Trains and scores the run that `config.yaml` describes; goes on with what is there already.
 
     A training that was cut off is resumed, a trained model is not trained again, and samplers
-    that were scored before keep their scores. `status.json` follows along, `result.json` holds
+    that were scored before keep their scores; if the model is gone, all of them are scored anew
+    with the one that is trained in its place. `status.json` follows along, `result.json` holds
     the record in the end.
 
     Args:
@@ -50,17 +54,20 @@ def execute(run_dir: str | Path) -> dict[str, Any]:
     try:
         return _execute(run_dir, status)
     except KeyboardInterrupt:
-        if status.state != "finished":
+        if _is_done(run_dir):  # it came when the record was there and the status not yet
+            status.write("finished", "done", 1.0)
+        else:
             status.write("interrupted")
         raise
     except BaseException as error:
-        status.write("failed", error=_line(error), traceback=traceback.format_exc())
+        written = _without_folders(traceback.format_exc(), run_dir)
+        status.write("failed", error=_without_folders(_line(error), run_dir), traceback=written)
         raise
 
 
 def _execute(run_dir: Path, status: "_Status") -> dict[str, Any]:
     started = time.time()
-    spec = RunSpec.from_dict(yaml.safe_load((run_dir / "config.yaml").read_text("utf-8"))["spec"])
+    spec = _spec_of(run_dir)
     environment = read_json(run_dir / "environment.json")
     before = read_json(run_dir / "result.json")
     before = before if is_whole(before, spec) else {}
@@ -72,6 +79,9 @@ def _execute(run_dir: Path, status: "_Status") -> dict[str, Any]:
             f"({splits.content_hash}, not {spec.data_hash}): start the benchmark again"
         )
     model, training = trained_model(spec, splits, run_dir, status)
+    wanted = dict.fromkeys((*spec.samplers, *before.get("scores", {})))
+    if before.get("training") != training:  # those scores are of a model that is gone
+        before = {}
     device = str(next(model.parameters()).device)
 
     status.write("running", "sampling and scoring", 0.9)
@@ -80,7 +90,7 @@ def _execute(run_dir: Path, status: "_Status") -> dict[str, Any]:
     codes = embed(model, splits.train, seed=spec.seed)
     samples, scores, sampling_seconds = {}, before.get("scores", {}), {}
     failures: dict[str, Exception] = {}
-    for sampler in spec.samplers:
+    for sampler in wanted:
         if sampler in scores:
             continue
         start = time.perf_counter()
@@ -114,14 +124,25 @@ def _execute(run_dir: Path, status: "_Status") -> dict[str, Any]:
         "provenance": before.get("provenance") or provenance(device, started),
     }
     if scores:
-        # The record comes last: a run that has one is not done again.
+        # After the pictures: a run that has a record is not done again. Before the status: a run
+        # that is called finished has one.
         write_sheets(run_dir, model, splits, codes, samples)
-        if not failures:
-            status.write("finished", "done", 1.0)
         write_json(run_dir / "result.json", record)
+    if not failures:
+        status.write("finished", "done", 1.0)
     for sampler, cause in failures.items():
         raise FIFError(f"sampler {sampler}: {_line(cause)}") from cause
     return record
+
+
+def _spec_of(run_dir: Path) -> RunSpec:
+    return RunSpec.from_dict(yaml.safe_load((run_dir / "config.yaml").read_text("utf-8"))["spec"])
+
+
+def _is_done(run_dir: Path) -> bool:
+    """Whether the record is there, with the scores of all samplers that are asked for."""
+    spec, record = _spec_of(run_dir), read_json(run_dir / "result.json")
+    return is_whole(record, spec) and set(spec.samplers) <= set(record["scores"])
 
 
 def trained_model(
@@ -189,20 +210,36 @@ def training_config(spec: RunSpec) -> Any:
 
 
 def reconstruction_error(model: BaseAE, images: np.ndarray, seed: int) -> float:
-    """Mean squared error a pixel of the model's reconstructions of images in [0, 1]."""
+    """Mean squared error a pixel of the model's reconstructions of images in [0, 1].
+
+    Raises:
+        NonFiniteError: It is NaN or infinite.
+    """
     set_seed(seed)
     errors = []
     for part in torch.arange(len(images)).split(200):
         batch = images[part.numpy()]
         originals = ImageDataset(batch).batch(torch.arange(len(batch))).data
         errors.append(reconstruction_mse(originals, reconstruct(model, batch)))
-    return torch.cat(errors).mean().item()
+    mean = torch.cat(errors).mean().item()
+    if not math.isfinite(mean):
+        raise NonFiniteError(f"the mean squared error of the reconstructions is {mean}")
+    return mean
 
 
 def _line(error: BaseException) -> str:
     """An error as one line."""
     text = str(error) if isinstance(error, FIFError) else f"{type(error).__name__}: {error}"
     return text.splitlines()[0]
+
+
+def _without_folders(text: str, run_dir: Path) -> str:
+    """A message or traceback without the folders of this machine: `status.json` may be shared."""
+    checkout = Path(__file__).parents[2]
+    places = {str(path).rstrip(os.sep) for path in (run_dir, checkout, *sys.path)}
+    for place in sorted(places - {"", "."}, key=len, reverse=True):
+        text = text.replace(place + os.sep, "")
+    return text
 
 
 class _Status:
@@ -212,13 +249,12 @@ class _Status:
         self.path = path
         self.attempt = 1 + (read_json(path) or {}).get("attempt", 0)
         self.written = 0.0
-        self.state = ""
 
     def write(self, state: str, stage: str = "", progress: float = 0.0, **more: str) -> None:
         """Replaces the file; during training at most twice a second."""
         now = time.monotonic()
         if stage == "training" and now - self.written < 0.5:
             return
-        self.written, self.state = now, state
+        self.written = now
         content = {"state": state, "stage": stage, "progress": round(progress, 4)}
         write_json(self.path, {**content, "attempt": self.attempt, **more})

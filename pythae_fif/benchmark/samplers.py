@@ -6,7 +6,7 @@ the VAMP sampler fills its last batch from the first pseudo-inputs alone; the Pi
 its batch normalisation in training mode.
 """
 
-__all__ = ["embed", "generate", "reconstruct"]
+__all__ = ["FITTED", "FIT_STEPS", "embed", "generate", "reconstruct"]
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -37,10 +37,12 @@ from pythae_fif.data import ImageDataset
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.trainers import quiet_pythae
 
+FITTED = ("maf", "iaf", "two_stage", "pixelcnn")
+"""Samplers with a density model of their own, which is trained here and not as in a paper."""
 FIT_STEPS = 600
 """Steps of Adam, 100 codes each, in which a flow, second VAE or PixelCNN is fitted."""
 IAF_PASSES = 2400
-"""Upper bound of FIT_STEPS times latent dimension for IAF, whose density costs d passes a step."""
+"""Steps times latent dimension for IAF, whose density costs d passes a step; 50 steps at least."""
 
 
 def embed(model: BaseAE, images: np.ndarray, *, seed: int = 0, batch_size: int = 200) -> Tensor:

@@ -27,10 +27,10 @@ def write_sheets(
     - `samples-<sampler>.png`: the first 64 samples.
     - `reconstructions.png`: test images, and below each row of them its reconstructions.
     - `interpolations.png`: straight lines in latent space from one test image to another, a row
-      each; not for codes that are no vectors (VQVAE's), whose straight lines leave the codebook.
+      each; not for maps of codes.
     - `latents.png`: the first two principal components of the training codes, in the colours of
       their labels where there are any, with the standard normal's circle of two standard
-      deviations; not for codes that are no vectors or have fewer than two dimensions.
+      deviations; not for maps of codes, nor for codes of one dimension.
 
     Args:
         run_dir: The run's folder.

@@ -8,7 +8,8 @@ __all__ = ["not_comparable", "table3", "table8"]
 
 from collections.abc import Iterable
 
-from pythae_fif.benchmark.config import Experiment
+from pythae_fif.benchmark.config import Experiment, load_experiment
+from pythae_fif.benchmark.samplers import FITTED
 from pythae_fif.benchmark.selection import Result
 
 from .grid import DASH, Cell, Grid, number, ranks
@@ -25,8 +26,10 @@ def not_comparable(experiment: Experiment, results: Iterable[Result]) -> list[st
     """Why the measured numbers are another quantity than table 8's; empty if they are the same.
 
     The same quantity needs Inception features, 10,000 samples, the published training (profile
-    `paper`), the whole data set and the published latent dimension.
+    `paper` as the data set's YAML file has it), the whole data set, its image size and the
+    published latent dimension.
     """
+    shipped = load_experiment(experiment.dataset, None, {})
     published = load_published(8).find(dataset=experiment.dataset, arch=experiment.arch)
     reasons = []
     for _, record in results:
@@ -37,6 +40,10 @@ def not_comparable(experiment: Experiment, results: Iterable[Result]) -> list[st
             reasons.append("partial data")
     if experiment.profile != "paper":
         reasons.append(f"profile `{experiment.profile}`")
+    elif experiment.settings != shipped.profiles.get("paper"):
+        reasons.append("a profile `paper` of your own")
+    if experiment.image_size not in (None, shipped.image_size):
+        reasons.append(f"image size {experiment.image_size}")
     if published and str(experiment.latent_dim) != published[0].at["latent_dim"]:
         reasons.append(f"latent dimension {experiment.latent_dim}")
     same = [*(f"extractor `{name}`" for name in INCEPTION), f"{PUBLISHED_SAMPLES:,} samples"]
@@ -82,7 +89,10 @@ def _note(reasons: list[str]) -> str:
             + ", ".join(reasons)
             + ". Only the order of the models within a column can be compared."
         )
-    return "Differences are measured minus published."
+    return (
+        "Differences are measured minus published; none for 2-stage and MAF, whose fit to the "
+        "codes is not the published one."
+    )
 
 
 def _pair(
@@ -98,7 +108,7 @@ def _pair(
 
 def _difference(measured: float | None, published: PublishedCell | None) -> Cell:
     """Measured minus published, to the one decimal place that is published."""
-    if measured is None or published is None:
+    if measured is None or published is None or published.at["sampler"] in FITTED:
         return Cell(DASH)
     difference = measured - published.value
     return Cell(f"{difference:+.1f}", difference)

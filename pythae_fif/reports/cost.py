@@ -20,7 +20,11 @@ def cost_grid(results: list[Result]) -> Grid:
     models: dict[str, list[dict[str, Any]]] = {}
     for spec, record in results:
         models.setdefault(spec.model, []).append(record)
-    provenance = results[0][1]["provenance"]
+    machines = dict.fromkeys(
+        f"{p['device']} with {p['cores']} cores; threads of a run: {p.get('threads', DASH)}"
+        for _, record in results
+        for p in [record["provenance"]]
+    )
     return Grid(
         title="Cost",
         headings=["Model", "parameters", "runs", "train s", "images/s", "peak memory MiB", "all h"],
@@ -29,11 +33,9 @@ def cost_grid(results: list[Result]) -> Grid:
         notes=[
             "Means over the finished runs of a model: seconds of training without sampling and "
             "scoring, training images a second, and the largest memory of the process (of the GPU "
-            "where there is one). `all h` is the wall-clock time of all its runs, with sampling "
-            "and scoring.",
-            f"On {provenance['device']} with {provenance['cores']} cores; threads of a run: "
-            f"{provenance.get('threads', DASH)}; what else ran on the machine at the "
-            "time is not known.",
+            "where there is one). `all h` is the wall-clock time of these runs, with sampling and "
+            "scoring, without what attempts took that were cut off.",
+            f"On {', '.join(machines)}; what else ran on the machine at the time is not known.",
         ],
     )
 

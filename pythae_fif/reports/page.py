@@ -52,7 +52,7 @@ class Section:
     Attributes:
         id: Its anchor.
         title: Its heading.
-        texts, bullets: Paragraphs and a list, with `code` marked as in Markdown.
+        bullets: A list, with `code` marked as in Markdown.
         grids: Tables.
         pictures: Over the whole width.
         models: Galleries.
@@ -60,7 +60,6 @@ class Section:
 
     id: str
     title: str
-    texts: list[str] = field(default_factory=list)
     bullets: list[str] = field(default_factory=list)
     grids: list[Grid] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
@@ -98,7 +97,6 @@ def render_page(title: str, lead: str, sections: list[Section]) -> str:
     shown = [
         {
             **vars(section),
-            "texts": [Markup(inline_html(text)) for text in section.texts],
             "bullets": [Markup(inline_html(item)) for item in section.bullets],
             "tables": [Markup(to_html(grid)) for grid in section.grids],
         }

@@ -20,6 +20,7 @@ from rich import box
 from rich.table import Table
 
 from pythae_fif.benchmark.config import Experiment, load_model_entry
+from pythae_fif.benchmark.samplers import FIT_STEPS, FITTED
 from pythae_fif.benchmark.selection import Choice, Result, select
 
 from .grid import DASH, Cell, Grid, number, ranks
@@ -112,37 +113,72 @@ def build_report(
     rows = [_row(choice, constant_mse) for choice in choices]
     _, first = results[0]
     scored = next(iter(first["scores"].values()))
-    notes = _notes(experiment, results, command)
-    failed = sorted({row.model for row in rows if not row.learned})
-    if failed:
-        notes.insert(
-            0,
-            f"† {', '.join(failed)} did not learn: the reconstruction error of the chosen run is "
-            f"no better than that of the training images' mean, {constant_mse:.4f} (within "
-            f"{1 - CONSTANT:.0%}); such rows say nothing about the model.",
-        )
-    if missing:
-        runs = "1 run of the plan has" if missing == 1 else f"{missing} runs of the plan have"
-        notes.insert(0, f"{runs} no result: the table is not complete.")
     return Report(
         title=f"{experiment.dataset}, {experiment.arch}, profile {experiment.profile}",
         rows=rows,
         choices=choices,
         distance=scored["distance_name"],
         score=scored["score_name"],
-        notes=notes,
+        notes=[
+            *_warnings(experiment, results, choices, rows, missing, constant_mse),
+            *_notes(experiment, results, choices, command),
+        ],
         marks=ranks((i, row.sampler, row.frechet_test) for i, row in enumerate(rows)),
     )
 
 
-def _notes(experiment: Experiment, results: list[Result], command: str) -> list[str]:
+def _warnings(
+    experiment: Experiment,
+    results: list[Result],
+    choices: list[Choice],
+    rows: list[Row],
+    missing: int,
+    constant_mse: float | None,
+) -> list[str]:
+    """What stands before all other notes: why numbers are missing or cannot be compared."""
+    warnings = []
+    if missing:
+        runs = "1 run of the plan has" if missing == 1 else f"{missing} runs of the plan have"
+        warnings.append(f"{runs} no result: the table is not complete.")
+    dimensions = {
+        row.model: choice.spec.latent_dim
+        for row, choice in zip(rows, choices, strict=True)
+        if choice.spec.latent_dim != experiment.latent_dim
+    }
+    if dimensions:
+        others = ", ".join(f"{model} {dimension}" for model, dimension in dimensions.items())
+        warnings.append(f"Latent dimension {experiment.latent_dim}, but {others}.")
+    weights = {s["extractor_hash"] for _, record in results for s in record["scores"].values()}
+    if len(weights) > 1:
+        warnings.append(
+            f"The scores are of {len(weights)} different weights of the extractor "
+            f"({', '.join(sorted(weights))}): their distances are not on one scale."
+        )
+    failed = sorted({row.model for row in rows if not row.learned})
+    if failed:
+        warnings.append(
+            f"† {', '.join(failed)} did not learn: the reconstruction error of the chosen run is "
+            f"no better than that of the training images' mean, {constant_mse:.4f} (within "
+            f"{1 - CONSTANT:.0%}); such rows say nothing about the model."
+        )
+    return warnings
+
+
+def _notes(
+    experiment: Experiment, results: list[Result], choices: list[Choice], command: str
+) -> list[str]:
     """What data, scores and training the numbers stand for."""
     _, first = results[0]
     scored = next(iter(first["scores"].values()))
     sizes = first["data"]["sizes"]
     accuracy = first.get("extractor_accuracy")
-    devices = sorted({record["provenance"]["device"] for _, record in results})
-    versions = first["provenance"]["versions"]
+    provenance = [record["provenance"] for _, record in results]
+    machines = dict.fromkeys(f"{p['device']} with {p['cores']} cores" for p in provenance)
+    versions = dict.fromkeys(
+        ", ".join(f"{name} {version}" for name, version in p["versions"].items())
+        for p in provenance
+    )
+    fitted = [SAMPLER_LABELS[s] for s in FITTED if any(choice.sampler == s for choice in choices)]
     rounding = "rounded to 8 bits" if scored["rounded"] else "not rounded"
     return [
         f"Profile `{experiment.profile}`: {experiment.settings.note}.",
@@ -163,11 +199,17 @@ def _notes(experiment: Experiment, results: list[Result], command: str) -> list[
             if len(experiment.seeds) > 1
             else ""
         ),
+        *(
+            [
+                f"The density models of {', '.join(fitted)} are fitted to the training codes in at "
+                f"most {FIT_STEPS} steps of Adam on 100 codes each, whatever the profile."
+            ]
+            if fitted
+            else []
+        ),
         f"Epochs {experiment.settings.epochs}, batch {experiment.settings.batch_size}, "
-        f"seeds {', '.join(map(str, experiment.seeds))}, on {', '.join(devices)} with "
-        f"{first['provenance']['cores']} cores; "
-        + ", ".join(f"{name} {version}" for name, version in versions.items())
-        + ".",
+        f"seeds {', '.join(map(str, experiment.seeds))}, on {', '.join(machines)}; "
+        f"{'; or '.join(versions)}.",
         f"Made by `{command}`.",
     ]
 

@@ -148,7 +148,6 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     size.pop("models", None)
     rows: list[dict[str, Any]] = []
     maps: dict[float, dict[float, Tensor]] = {}
-    backends = set()
     for part, noise in enumerate(NOISES):
 
         def tell(epoch: int, part: int = part, noise: float = noise) -> None:
@@ -156,7 +155,6 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
             on_progress(f"{len(BETAS) * len(seeds)} models at noise {noise:g}", done)
 
         ensemble = train(noise, BETAS, seeds, **size, on_epoch=tell)
-        backends.add(ensemble.backend)
         found = measure(ensemble, noise)
         for row, (_, seed) in zip(found, ((b, s) for b in BETAS for s in seeds), strict=True):
             row["seed"] = seed

@@ -318,6 +318,7 @@ def _train(
         "steps": table.steps,
         "seconds": seconds,
         "cg_iterations": getattr(ensemble, "cg_iterations", None),
+        "backend": getattr(ensemble, "backend", "eager"),
         "parameters": sum(parameter.numel() for parameter in models[0].parameters()),
         "provenance": provenance("cpu", started),
     }

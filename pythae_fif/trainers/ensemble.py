@@ -1,9 +1,7 @@
 """Many small FIFs of one architecture, trained together by batched matrix products."""
 
-__all__ = ["Ensemble", "StackedLinear"]
+__all__ = ["Ensemble"]
 
-import copy
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,39 +13,17 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.models import FIF
+from pythae_fif.trainers.stacking import common_config, stack_linear
 from pythae_fif.volume_change import log_volume, sample_hutchinson, surrogate
 from pythae_fif.volume_change.replay import record
 
 COMPILE_FROM_STEPS = 20_000  # of one model each: torch.compile takes half a minute
 CHUNK_NUMEL = 2**24  # numbers in the largest tensor of an evaluation
 MAY_DIFFER = ("beta", "beta_final", "beta_epochs", "noise")
+FIXED = {"mode": "replay", "surrogate_fraction": 1.0, "surrogate_precision": "float32"}
 
 Step = Callable[[list[Tensor], Tensor, Tensor, Tensor], list[Tensor]]
 """Parameters, data (M, B, D), eps (K, M, B, d) and betas (M,) to the gradients."""
-
-
-class StackedLinear(nn.Module):
-    """M linear layers at once, of an input that all share, (N, in), or one for each, (M, N, in).
-
-    Args:
-        layers: M linear layers of one shape.
-
-    Example:
-        >>> StackedLinear([nn.Linear(3, 4) for _ in range(5)])(torch.ones(7, 3)).shape
-        torch.Size([5, 7, 4])
-    """
-
-    def __init__(self, layers: Sequence[nn.Linear]) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
-        self.bias: nn.Parameter | None = None
-        if layers[0].bias is not None:
-            self.bias = nn.Parameter(torch.stack([layer.bias.detach()[None] for layer in layers]))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(M, N, out); products and sums that `volume_change.replay` knows."""
-        y = x @ self.weight.mT
-        return y if self.bias is None else y + self.bias
 
 
 class Ensemble:
@@ -87,10 +63,10 @@ class Ensemble:
         self.models = list(models)
         self.backend = "eager"
         self._compile = compile
-        self._config = _common_config(self.models)
+        self._config = common_config(self.models, may_differ=MAY_DIFFER, fixed=FIXED)
         self._nets = _Nets(
-            _stack([model.encoder for model in self.models]),
-            _stack([model.decoder for model in self.models]),
+            stack_linear([model.encoder for model in self.models]),
+            stack_linear([model.decoder for model in self.models]),
         )
         like = next(self._nets.parameters())
         self._device, self._dtype = like.device, like.dtype
@@ -368,48 +344,6 @@ class _Nets(nn.Module):
     def forward(self, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
         """What a function makes of the networks, e.g. with the weights of `functional_call`."""
         return function(self, *tensors)
-
-
-def _stack(networks: Sequence[nn.Module]) -> nn.Module:
-    """A copy of the first network with every linear layer replaced by the stack of all."""
-    if len({tuple((n, p.shape) for n, p in net.named_parameters()) for net in networks}) > 1:
-        raise ConfigError("the networks of an ensemble must all have the same layers")
-    stacked = copy.deepcopy(networks[0])
-    linear = [name for name, m in stacked.named_modules() if isinstance(m, nn.Linear)]
-    for name in linear:
-        layers = [network.get_submodule(name) for network in networks]
-        parent, _, child = name.rpartition(".")
-        setattr(stacked.get_submodule(parent), child, StackedLinear(layers))  # type: ignore[arg-type]
-    inside = {f"{name}.{kind}" for name in linear for kind in ("weight", "bias")}
-    others = [name for name, _ in stacked.named_parameters() if name not in inside]
-    if others or not linear:
-        raise ConfigError(
-            f"only nn.Linear layers can be stacked: parameters {', '.join(others) or 'are missing'}"
-        )
-    return stacked.eval()
-
-
-def _common_config(models: list[FIF]) -> Any:
-    """The configuration of all members, which may differ in a few values only."""
-    first = models[0].model_config
-    for model in models[1:]:
-        for field in dataclasses.fields(first):
-            ours, theirs = (getattr(m.model_config, field.name) for m in (models[0], model))
-            if ours != theirs and field.name not in MAY_DIFFER:
-                raise ConfigError(
-                    f"the models of an ensemble must agree in {field.name}, not {ours!r} and "
-                    f"{theirs!r}; they may differ in {', '.join(MAY_DIFFER)}"
-                )
-    for key, value in (
-        ("mode", "replay"),
-        ("surrogate_fraction", 1.0),
-        ("surrogate_precision", "float32"),
-    ):
-        if getattr(first, key) != value:
-            raise ConfigError(
-                f"an ensemble is trained with {key}={value!r}, not {getattr(first, key)!r}"
-            )
-    return first
 
 
 def _rows(data: Tensor, rows: Tensor) -> Tensor:

@@ -52,6 +52,12 @@ class FIFTrainerConfig(BaseTrainerConfig):
         super().__post_init__()
         if self.amp:
             raise ConfigError("FIFTrainerConfig amp=True: write precision='bfloat16' instead")
+        for key in ("steps_saving", "steps_predict"):
+            if getattr(self, key) is not None:
+                raise ConfigError(
+                    f"FIFTrainerConfig {key}={getattr(self, key)}: not of this trainer, which "
+                    "saves by checkpoint_every_seconds and makes no predictions on the way"
+                )
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
             raise ConfigError(f"FIFTrainerConfig max_grad_norm={self.max_grad_norm}: above 0")
 
@@ -101,6 +107,11 @@ class FIFTrainer(BenchmarkTrainer, BaseTrainer):
         checkpoint_every_seconds: float = 30.0,
     ) -> None:
         config = FIFTrainerConfig() if training_config is None else training_config
+        if config.world_size > 1:
+            raise ConfigError(
+                f"FIFTrainer trains in one process, not in world_size={config.world_size}: "
+                "Pythae's BaseTrainer is for several"
+            )
         if run_dir is None:
             self.model_folder = "final_model"
             time = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
@@ -142,7 +153,10 @@ class FIFTrainer(BenchmarkTrainer, BaseTrainer):
 
     def train_step(self, epoch: int) -> float:
         """One epoch of optimizer steps; the mean loss of its batches."""
-        config = self.training_config
+        config, tell = self.training_config, self.callback_handler
+        tell.on_train_step_begin(
+            config, train_loader=self.train_loader, epoch=epoch, rank=self.rank
+        )
         self.model.train()
         if config.precision == "bfloat16":
             context: Any = torch.autocast(self.device, dtype=torch.bfloat16)
@@ -160,11 +174,14 @@ class FIFTrainer(BenchmarkTrainer, BaseTrainer):
             total += loss.detach()
             if step % CHECK_EVERY == 0 or step == len(self.train_loader):
                 _check(total, step, len(self.train_loader))
+            tell.on_train_step_end(config)
         self.model.update()
         return total.item() / len(self.train_loader)
 
     def eval_step(self, epoch: int) -> float:
         """The mean loss of the evaluation batches, always in float32."""
+        config, tell = self.training_config, self.callback_handler
+        tell.on_eval_step_begin(config, eval_loader=self.eval_loader, epoch=epoch, rank=self.rank)
         self.model.eval()
         total = torch.zeros((), device=self.device)
         for inputs in self.eval_loader:
@@ -173,6 +190,7 @@ class FIFTrainer(BenchmarkTrainer, BaseTrainer):
                     total += self._loss(inputs, epoch, self.eval_loader)
             except RuntimeError:  # as Pythae: a model whose loss needs gradients
                 total += self._loss(inputs, epoch, self.eval_loader).detach()
+            tell.on_eval_step_end(config)
         return total.item() / len(self.eval_loader)
 
     def _loss(self, inputs: Any, epoch: int, loader: Any) -> Tensor:

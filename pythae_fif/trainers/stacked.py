@@ -2,22 +2,27 @@
 
 __all__ = ["StackedFlows"]
 
-import copy
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from zuko.nn import Linear
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.models import FIF, RectangularFlow
-from pythae_fif.trainers.ensemble import StackedLinear
+from pythae_fif.trainers.stacking import common_config, stack_linear
 from pythae_fif.volume_change import sample_hutchinson, surrogate
 from pythae_fif.volume_change.conjugate_gradient import rectangular_surrogate
 
-_LINEAR = (nn.Linear, Linear)  # zuko has a linear layer of its own
+FIXED = {
+    "beta_final": None,
+    "gradient_to": "encoder",
+    "trace_space": "latent",
+    "surrogate_fraction": 1.0,
+    "surrogate_precision": "float32",
+}
 
 
 class StackedFlows:
@@ -33,8 +38,8 @@ class StackedFlows:
         seeds: One a member, for data order, noise and Hutchinson vectors, drawn in that order.
 
     Raises:
-        ConfigError: No models, another number of seeds, or nets with other parameters than those
-            of linear layers.
+        ConfigError: No models, another number of seeds, different configurations or a beta that
+            changes, or nets with other parameters than those of linear layers.
 
     Attributes:
         cg_iterations: Mean number of conjugate gradient steps in the last training, if any.
@@ -47,7 +52,8 @@ class StackedFlows:
             )
         self.cg_iterations: float | None = None
         self.models = list(models)
-        self._nets = _stack([nn.ModuleList([m.encoder, m.decoder]) for m in models])
+        self._config = common_config(models, fixed=FIXED)
+        self._nets: Any = stack_linear([nn.ModuleList([m.encoder, m.decoder]) for m in models])
         self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def train(
@@ -104,7 +110,7 @@ class StackedFlows:
 
         To the estimators, the rows of all members are one batch.
         """
-        model, config = self.models[0], self.models[0].model_config
+        model, config = self.models[0], self._config
         size = (len(x), x.shape[1])
         noise, vectors = [], []
         for generator in self._generators:
@@ -148,18 +154,3 @@ class StackedFlows:
         prior = model.latent_distribution(z).log_prob(z)
         losses = volume - prior + config.beta * (x_hat - x).square().sum(-1)
         return losses.sum() / size[1], iterations
-
-
-def _stack(networks: Sequence[nn.ModuleList]) -> nn.ModuleList:
-    """A copy of the first with each linear layer replaced by the stack of all; shared ones stay."""
-    stacked = copy.deepcopy(networks[0])
-    linear = [name for name, module in stacked.named_modules() if isinstance(module, _LINEAR)]
-    inside = {f"{name}.{kind}" for name in linear for kind in ("weight", "bias")}
-    others = [name for name, _ in stacked.named_parameters() if name not in inside]
-    if others or not linear:
-        raise ConfigError(f"only linear layers can be stacked, not {len(others)} other parameters")
-    for name in linear:
-        layers = [network.get_submodule(name) for network in networks]
-        parent, _, child = name.rpartition(".")
-        setattr(stacked.get_submodule(parent), child, StackedLinear(layers))  # type: ignore[arg-type]
-    return stacked

@@ -34,7 +34,7 @@ def batch_norm_jvps(tangents: Tensor, x: Tensor, weight: Tensor | None, eps: flo
     """
     if weight is None:
         weight = x.new_ones(x.shape[1], dtype=at_least_float32(x).dtype)
-    weight = weight + 1e-30 * (weight == 0)  # its gradient divides by it
+    weight = weight + 1e-30 * (weight == 0).to(weight.dtype)  # its gradient divides by it
     products = [_Jvp.apply(tangent.to(x.dtype), x, weight, eps) for tangent in tangents]
     return torch.stack(products).to(tangents.dtype)
 
@@ -49,7 +49,8 @@ class _Jvp(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, t: Tensor, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        _, mean, inverse = torch.native_batch_norm(x, None, None, None, None, True, 0.0, eps)
+        # The weight tells the kernel in which precision to keep the statistics of a bfloat16 x.
+        _, mean, inverse = torch.native_batch_norm(x, weight, None, None, None, True, 0.0, eps)
         u, overlap = _adjoint(t, x, weight, mean, inverse)
         ctx.save_for_backward(u, x, weight, mean, inverse, overlap)
         return u

@@ -170,16 +170,16 @@ def _over_chunks(
 
 def _replayed_jacobian(decode: Callable[[Tensor], Tensor], z: Tensor, directions: int) -> Tensor:
     """:func:`decoder_jacobian` from one pass, if all operations can be replayed."""
-    try:
-        tape = record(decode, z)
-    except UnsupportedOperationError:
-        return decoder_jacobian(decode, z, directions=directions)
     basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
     tangents = basis[:, None].expand(-1, len(z), -1)
-    columns = torch.empty(len(z), tape.value[0].numel(), len(basis), dtype=z.dtype, device=z.device)
-    for first in range(0, len(basis), directions):
-        part = tape.jvps(tangents[first : first + directions])
-        columns[..., first : first + directions] = part.flatten(2).permute(1, 2, 0)
+    try:
+        tape = record(decode, z)
+        columns = z.new_empty(len(z), tape.value[0].numel(), len(basis))
+        for first in range(0, len(basis), directions):
+            part = tape.jvps(tangents[first : first + directions])
+            columns[..., first : first + directions] = part.flatten(2).permute(1, 2, 0)
+    except UnsupportedOperationError:
+        return decoder_jacobian(decode, z, directions=directions)
     return columns
 
 

@@ -58,17 +58,25 @@ class Tape:
                 )
             return cut.setdefault(id(argument), argument[:rows])
 
+        last_use = {id(a): i for i, (_, step) in enumerate(self._steps) for a in _arguments(step)}
         known = {id(first_rows(self._point)): tangents}
 
         def tangent_of(argument: Any) -> Tensor | None:
             return known.get(id(argument))
 
-        for rule, whole in self._steps:
+        for i, (rule, whole) in enumerate(self._steps):
             args = tuple(map(first_rows, whole.args))
             kwargs = {name: first_rows(value) for name, value in whole.kwargs.items()}
             step = Step(args, kwargs, first_rows(whole.out), None if rows == batch else whole)
             known[id(step.out)] = rule(step, tangent_of)
+            for argument in _arguments(whole):  # without gradient, a layer's tangents end here
+                if last_use[id(argument)] == i and argument is not self.value:
+                    known.pop(id(first_rows(argument)), None)
         return known[id(first_rows(self.value))]
+
+
+def _arguments(step: Step) -> list[Any]:
+    return [*step.args, *step.kwargs.values()]
 
 
 def record(function: Callable[[Tensor], Tensor], point: Tensor) -> Tape:
@@ -113,7 +121,8 @@ class _Recorder(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        if not self._depends([*args, *kwargs.values()]) or not self._is_value(out):
+        written = func is Tensor.__setitem__  # returns nothing, but changes a tensor
+        if not self._depends([*args, *kwargs.values()]) or not (written or self._is_value(out)):
             return out
         rule = RULES.get(func)
         if rule is None or kwargs.get("inplace") or isinstance(out, tuple | list):

@@ -51,8 +51,10 @@ def _batched(operation: Callable[..., Tensor], tangent: Tensor, *args: Any) -> T
 
 
 def _of_input(step: Step, tangent_of: TangentOf) -> Tensor:
+    """Tangent of the first argument, the only one that may depend on the input."""
     tangent = tangent_of(step.argument(0, "input"))
-    if tangent is None:
+    others = [*step.args[1:], *(v for name, v in step.kwargs.items() if name != "input")]
+    if tangent is None or any(tangent_of(other) is not None for other in others):
         raise UnsupportedOperationError("an operation depends on the input by its parameters")
     return tangent
 
@@ -134,6 +136,13 @@ def _gelu(step: Step, x: Tensor) -> Tensor:
     return 0.5 * (1 + torch.erf(x / math.sqrt(2))) + x * density
 
 
+def _softplus(step: Step, x: Tensor) -> Tensor:
+    scaled = step.argument(1, "beta", 1) * x
+    # Above the threshold PyTorch takes the function for the identity.
+    linear = scaled > step.argument(2, "threshold", 20)
+    return torch.sigmoid(scaled).masked_fill(linear, 1.0)
+
+
 def _reshaped(step: Step, tangent_of: TangentOf) -> Tensor:
     tangent = _of_input(step, tangent_of)
     return tangent.reshape(len(tangent), *step.out.shape)
@@ -164,11 +173,8 @@ def _product(step: Step, tangent_of: TangentOf) -> Tensor:
 
 
 def _quotient(step: Step, tangent_of: TangentOf) -> Tensor:
-    b = step.args[1]
-    if tangent_of(b) is not None:
-        raise UnsupportedOperationError("division by something that depends on the input")
     tangent = _of_input(step, tangent_of)
-    return tangent / _factor(b, step.out, tangent.dtype)
+    return tangent / _factor(step.args[1], step.out, tangent.dtype)
 
 
 def _factor(value: Any, out: Tensor, dtype: torch.dtype) -> Any:
@@ -218,9 +224,13 @@ _TABLE: list[tuple[Rule, list[Any]]] = [
     (_slope(lambda step, x: 1 - step.out**2), [torch.tanh, Tensor.tanh, F.tanh]),
     (_slope(_silu), [F.silu]),
     (_slope(_gelu), [F.gelu]),
-    (_slope(lambda step, x: torch.sigmoid(step.argument(1, "beta", 1) * x)), [F.softplus]),
+    (_slope(_softplus), [F.softplus]),
     (
-        _slope(lambda step, x: torch.where(x > 0, 1.0, step.argument(1, "negative_slope", 0.01))),
+        _slope(
+            lambda step, x: torch.where(
+                x > 0, torch.ones_like(x), step.argument(1, "negative_slope", 0.01)
+            )
+        ),
         [F.leaky_relu],
     ),
     (

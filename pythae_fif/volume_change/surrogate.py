@@ -86,7 +86,7 @@ def surrogate(
             forward-mode product: :func:`differentiates_forward` tells when that would matter.
 
     Returns:
-        The surrogate, (B,), with z and x_hat of the same pass.
+        The surrogate, (b,), with z and x_hat of the same pass.
 
     Raises:
         ValueError: An unknown option, ``eps`` of the wrong shape, ``forward`` where a

@@ -164,9 +164,7 @@ class FIF(BaseAE):
             self._surrogate_mode = self.model_config.mode
             if self.model_config.mode == "replay":
                 try:  # dry, in evaluation mode: failing in training would move BatchNorm twice
-                    self._in_evaluation_mode(
-                        lambda: record(self._decode, record(self._encode, x[:1]).value).value
-                    )
+                    self._in_evaluation_mode(lambda: self._replay(x[:1]))
                 except UnsupportedOperationError as error:
                     self._surrogate_mode = "backward"
                     if self.model_config.needs_replay:
@@ -174,6 +172,12 @@ class FIF(BaseAE):
                             f"FIFConfig surrogate_fraction or surrogate_precision: {error}"
                         ) from error
         return self._surrogate_mode
+
+    def _replay(self, x: Tensor) -> Tensor:
+        """g' f' x, which an operation refuses that cannot be replayed as it is used."""
+        encoder = record(self._encode, x)
+        decoder = record(self._decode, encoder.value)
+        return decoder.jvps(encoder.jvps(x[None]))
 
     def beta(self, epoch: int | None = None) -> float:
         """The reconstruction weight of an epoch (counted from 1), or the final one."""

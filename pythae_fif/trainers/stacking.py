@@ -1,0 +1,98 @@
+"""What ensembles share: networks whose linear layers are stacks, and one configuration of all."""
+
+__all__ = ["StackedLinear", "common_config", "stack_linear"]
+
+import copy
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from zuko.nn import Linear
+
+from pythae_fif.errors import ConfigError
+from pythae_fif.models import FIF
+
+_LINEAR = (nn.Linear, Linear)  # zuko has a linear layer of its own
+
+
+class StackedLinear(nn.Module):
+    """M linear layers at once, of an input that all share, (N, in), or one for each, (M, N, in).
+
+    Args:
+        layers: M linear layers of one shape.
+
+    Example:
+        >>> StackedLinear([nn.Linear(3, 4) for _ in range(5)])(torch.ones(7, 3)).shape
+        torch.Size([5, 7, 4])
+    """
+
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
+        self.bias: nn.Parameter | None = None
+        if layers[0].bias is not None:
+            self.bias = nn.Parameter(torch.stack([layer.bias.detach()[None] for layer in layers]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(M, N, out); products and sums that `volume_change.replay` knows."""
+        y = x @ self.weight.mT
+        return y if self.bias is None else y + self.bias
+
+
+def stack_linear(networks: Sequence[nn.Module]) -> nn.Module:
+    """A copy of the first network with every linear layer replaced by the stack of all.
+
+    A block that occurs twice in a network stays one block.
+
+    Raises:
+        ConfigError: Different layers, or other parameters than those of linear layers.
+    """
+    if len({tuple((n, p.shape) for n, p in net.named_parameters()) for net in networks}) > 1:
+        raise ConfigError("the networks of an ensemble must all have the same layers")
+    stacked = copy.deepcopy(networks[0])
+    # Of exactly these classes: a subclass may do something else with its weights.
+    linear = [name for name, module in stacked.named_modules() if type(module) in _LINEAR]
+    inside = {f"{name}.{kind}" for name in linear for kind in ("weight", "bias")}
+    others = [name for name, _ in stacked.named_parameters() if name not in inside]
+    if others or not linear:
+        raise ConfigError(
+            f"only linear layers can be stacked: parameters {', '.join(others) or 'are missing'}"
+        )
+    for name in linear:
+        layers = [network.get_submodule(name) for network in networks]
+        parent, _, child = name.rpartition(".")
+        setattr(stacked.get_submodule(parent), child, StackedLinear(layers))  # type: ignore[arg-type]
+    return stacked.train()
+
+
+def common_config(
+    models: Sequence[FIF], *, fixed: Mapping[str, Any], may_differ: Collection[str] = ()
+) -> Any:
+    """The configuration of all members.
+
+    Args:
+        models: The members.
+        fixed: The value that an option must have.
+        may_differ: Options that need not agree.
+
+    Raises:
+        ConfigError: Options that differ, or another value than the fixed one.
+    """
+    first = models[0].model_config
+    for model in models[1:]:
+        for field in dataclasses.fields(first):
+            ours, theirs = (getattr(m.model_config, field.name, None) for m in (models[0], model))
+            if ours != theirs and field.name not in may_differ:
+                but = f"; they may differ in {', '.join(may_differ)}" if may_differ else ""
+                raise ConfigError(
+                    f"the models of an ensemble must agree in {field.name}, not {ours!r} and "
+                    f"{theirs!r}{but}"
+                )
+    for key, value in fixed.items():
+        if getattr(first, key) != value:
+            raise ConfigError(
+                f"an ensemble is trained with {key}={value!r}, not {getattr(first, key)!r}"
+            )
+    return first
