@@ -244,7 +244,7 @@ class TestConfig:
 
     def test_own_profile_is_added_to_those_of_the_data_set(self, tmp_path):
         experiment, _ = tiny(tmp_path)
-        assert set(experiment.profiles) == {"quick", "tiny"}
+        assert set(experiment.profiles) == {"quick", "full", "tiny"}
 
     def test_model_file_with_a_class_that_is_not_there(self, tmp_path, monkeypatch):
         (tmp_path / "models").mkdir()

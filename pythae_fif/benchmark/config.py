@@ -238,7 +238,8 @@ def load_experiment(dataset: str, file: str | Path | None, flags: Mapping[str, A
         values |= extra
     given = {key: value for key, value in flags.items() if value is not None}
     values |= given
-    profile = values["profiles"].get(values["profile"])
+    profiles = values["profiles"]
+    profile = profiles.get(values["profile"]) if isinstance(profiles, Mapping) else None
     if isinstance(profile, Mapping) and "extractor" not in {**extra, **given}:
         values["extractor"] = profile.get("extractor", values["extractor"])
     for key, every in (("models", names_in("models")), ("samplers", list(SAMPLERS))):
