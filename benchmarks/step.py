@@ -15,7 +15,6 @@ import argparse
 import contextlib
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -135,12 +134,18 @@ def peak_memory(net: str, variant: str, device: str) -> float:
         torch.cuda.reset_peak_memory_stats()
         start = torch.cuda.memory_allocated()
     else:
-        start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        start = _peak_kilobytes()
     for _ in range(3):
         step()
     if device == "cuda":
         return (torch.cuda.max_memory_allocated() - start) / 2**20
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) / 1024
+    return (_peak_kilobytes() - start) / 1024
+
+
+def _peak_kilobytes() -> int:
+    """The largest resident size so far; `getrusage` would count the process that started this."""
+    status = Path("/proc/self/status").read_text()
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
 
 def gradient_errors(net: str, device: str) -> dict[str, float]:
