@@ -47,7 +47,8 @@ def other_config(folder: Path) -> None:
 
 def other_schema(folder: Path) -> None:
     text = (folder / "config.yaml").read_text()
-    (folder / "config.yaml").write_text(text.replace(f"schema: {SCHEMA}", "schema: 1"))
+    text = text.replace(f"schema: {SCHEMA}", "schema: 1").replace("latent_dim", "dimension")
+    (folder / "config.yaml").write_text(text)
 
 
 def cut(folder: Path, name: str) -> None:

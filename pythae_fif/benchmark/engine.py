@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from pythae_fif.errors import StoreError
+from pythae_fif.errors import ClaimLostError, StoreError
 from pythae_fif.trainers import keep_freed_memory
 
 from .claim import is_claimed, unclaimed_first
@@ -24,7 +24,12 @@ from .store import read_json, write_json
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 20
-EXIT_STORE = 74  # of a process whose folder could not be written
+EXIT_STORE, EXIT_LOST = 74, 75
+CAUSES = {
+    -signal.SIGKILL: ": killed, perhaps for want of memory",
+    EXIT_STORE: ": its folder could not be written, perhaps for a full disk",
+    EXIT_LOST: ": it stood still for so long that the run was given to another",
+}
 
 
 @dataclass(frozen=True)
@@ -126,10 +131,7 @@ def run_all(
 def _outcome(run_dir: Path, exitcode: int) -> Outcome:
     """What a process left behind; one that was killed could not write its own status."""
     cause = signal.Signals(-exitcode).name if exitcode < 0 else f"exit code {exitcode}"
-    if exitcode == EXIT_STORE:
-        cause += ": its folder could not be written, perhaps for a full disk"
-    if exitcode == -signal.SIGKILL:
-        cause += ": killed, perhaps for want of memory"
+    cause += CAUSES.get(exitcode, "")
     status = _settle(run_dir, "failed", f"the process ended by {cause}")
     return Outcome(run_dir, status["state"], status.get("error", ""))
 
@@ -186,6 +188,8 @@ def _child(run_dir: Path, slot: Slot) -> None:
         execute(run_dir)
     except KeyboardInterrupt:
         sys.exit(130)
+    except ClaimLostError:
+        sys.exit(EXIT_LOST)
     except StoreError:
         sys.exit(EXIT_STORE)  # `status.json` may not have taken the reason
     except BaseException:

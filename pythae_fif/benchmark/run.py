@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from pythae.models import AutoModel, BaseAE
 from pythae.trainers.trainer_utils import set_seed
 
@@ -32,7 +31,7 @@ from .records import is_whole, seal
 from .remote import mirrored, own
 from .samplers import embed, generate, reconstruct
 from .sheets import write_sheets
-from .store import read_json, remove_litter, set_aside, whole_record, write_json
+from .store import read_config, read_json, remove_litter, set_aside, whole_record, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -172,7 +171,7 @@ def _execute(run_dir: Path, status: "_Status") -> dict[str, Any]:
 
 
 def _spec_of(run_dir: Path) -> RunSpec:
-    return RunSpec.from_dict(yaml.safe_load((run_dir / "config.yaml").read_text("utf-8"))["spec"])
+    return RunSpec.from_dict(read_config(run_dir)["spec"])
 
 
 def _is_done(run_dir: Path) -> bool:

@@ -1,6 +1,14 @@
 """Run folders and records: written whole, renamed into place, never deleted."""
 
-__all__ = ["Store", "read_json", "remove_litter", "set_aside", "whole_record", "write_json"]
+__all__ = [
+    "Store",
+    "read_config",
+    "read_json",
+    "remove_litter",
+    "set_aside",
+    "whole_record",
+    "write_json",
+]
 
 import contextlib
 import dataclasses
@@ -26,6 +34,10 @@ logger = logging.getLogger(__name__)
 
 LITTER_SECONDS = 600
 
+# Those of libyaml, where PyYAML has them, are ten times faster.
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
 
 def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file whole.
@@ -33,8 +45,19 @@ def write_json(path: Path, content: Any) -> None:
     Raises:
         StoreError: The folder does not take it.
     """
-    text = json.dumps(content, indent=1, ensure_ascii=False)
-    write_whole(path, lambda file: file.write((text + "\n").encode()))
+    write_whole(path, lambda file: file.write(_json(content).encode()))
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _write_changed(path: Path, text: str) -> None:
+    """Writes a file whole, unless it says so already: a long plan is prepared at every start."""
+    with contextlib.suppress(OSError):
+        if path.read_bytes() == text.encode():
+            return
+    write_whole(path, lambda file: file.write(text.encode()))
 
 
 def read_json(path: Path) -> Any:
@@ -149,22 +172,40 @@ class Store:
             raise StoreError(f"cannot make {run_dir}: {error.strerror}") from error
         claimed = is_claimed(run_dir)
         if claimed:  # what its owner was asked for stays asked for
-            samplers = (*_samplers_in(run_dir / "config.yaml"), *spec.samplers)
+            samplers = (*_samplers_in(run_dir), *spec.samplers)
             spec = dataclasses.replace(spec, samplers=tuple(dict.fromkeys(samplers)))
         content = {"schema": SCHEMA, "spec": json.loads(json.dumps(dataclasses.asdict(spec)))}
-        text = yaml.safe_dump(content, sort_keys=False)
-        write_whole(run_dir / "config.yaml", lambda file: file.write(text.encode()))
+        text = yaml.dump(content, Dumper=_Dumper, sort_keys=False)
+        _write_changed(run_dir / "config.yaml", text)
         if not claimed:
             if self.remote:
                 below = run_dir.relative_to(self.root).as_posix()
                 environment = {**environment, "url": f"{self.remote.url}/{below}"}
-            write_json(run_dir / "environment.json", environment)
+            _write_changed(run_dir / "environment.json", _json(environment))
             # A process that dies before its first word must not leave an earlier attempt's state.
             attempt = (read_json(run_dir / "status.json") or {}).get("attempt", 0)
             write_json(run_dir / "status.json", {"state": "waiting", "attempt": attempt})
             if self.remote:  # a node that has the URL alone can start from there
                 self.remote.push(run_dir)
         return run_dir
+
+
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """What a run's `config.yaml` holds: `schema` and `spec`.
+
+    Raises:
+        StoreError: There is none, or it is damaged.
+    """
+    path = run_dir / "config.yaml"
+    try:
+        content = yaml.load(path.read_text("utf-8"), Loader=_Loader)
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError):
+        content = None
+    if not isinstance(content, dict) or not {"schema", "spec"} <= set(content):
+        raise StoreError(f"{path} is damaged: the command that made it writes it anew")
+    return content
 
 
 def whole_record(path: Path, spec: RunSpec) -> dict[str, Any] | None:
@@ -220,9 +261,9 @@ def _read_record(path: Path) -> Any:
         return {}
 
 
-def _samplers_in(path: Path) -> list[str]:
-    """The samplers that a `config.yaml` asks for; none if it cannot be read."""
+def _samplers_in(run_dir: Path) -> tuple[str, ...]:
+    """The samplers that a run's `config.yaml` asks for; none if it cannot be read."""
     try:
-        return yaml.safe_load(path.read_text("utf-8"))["spec"]["samplers"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError):
-        return []
+        return tuple(read_config(run_dir)["spec"]["samplers"])
+    except (StoreError, KeyError, TypeError):
+        return ()

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -26,7 +25,7 @@ from .claim import is_claimed
 from .plan import SCHEMA, RunSpec
 from .records import is_intact, is_whole
 from .remote import Remote, is_url
-from .store import read_json
+from .store import read_config, read_json
 
 SHOWN = 3
 
@@ -46,8 +45,6 @@ KINDS = {
     "other versions": "made with other versions than those installed here",
 }
 """Kind of finding -> what it means; those of `WRONG` make the exit code 1."""
-
-YamlLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -99,15 +96,12 @@ def _findings(folder: Path, root: Path) -> Iterator[tuple[str, str]]:
 def _of_run(folder: Path, root: Path, record: Any) -> tuple[str, str]:
     """Kind and detail of a run of the benchmark."""
     try:
-        content = yaml.load((folder / "config.yaml").read_text("utf-8"), YamlLoader)
+        content = read_config(folder)
+        if content["schema"] != SCHEMA:
+            return "other schema", f"{content['schema']}, not {SCHEMA}"
         spec = RunSpec.from_dict(content["spec"])
-        schema = content["schema"]
-    except FileNotFoundError:
-        return "missing", "config.yaml"
-    except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
-        return "corrupt", "config.yaml"
-    if schema != SCHEMA:
-        return "other schema", f"{schema}, not {SCHEMA}"
+    except (StoreError, KeyError, TypeError):
+        return ("corrupt" if (folder / "config.yaml").exists() else "missing"), "config.yaml"
     place = root / "runs" / spec.dataset / spec.arch / spec.model / spec.run_id
     if place != folder:
         return "misplaced", f"config.yaml is that of {spec.run_id}"
