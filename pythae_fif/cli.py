@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pythae_fif import studies
+from pythae_fif.benchmark import verify
 from pythae_fif.benchmark.config import (
     SAMPLERS,
     Experiment,
@@ -33,6 +34,7 @@ from pythae_fif.benchmark.estimate import training_seconds
 from pythae_fif.benchmark.inputs import load_extractor, load_splits
 from pythae_fif.benchmark.leaderboard import leaderboard
 from pythae_fif.benchmark.plan import RunSpec, expand, shown
+from pythae_fif.benchmark.remote import is_url
 from pythae_fif.benchmark.selection import Result
 from pythae_fif.benchmark.store import Store
 from pythae_fif.data import DATASETS, Splits, to_float
@@ -75,7 +77,8 @@ def parser() -> argparse.ArgumentParser:
     p = _Parser(
         prog="pythae-fif",
         description="Trains generative autoencoders on a data set, samples, scores and compares.",
-        epilog="exit codes: 0 all done, 1 some runs failed, 2 bad input, 130 interrupted",
+        epilog="pythae-fif verify RESULTS re-reads a store and says what in it can be trusted; "
+        "exit codes: 0 all done, 1 some runs failed, 2 bad input, 130 interrupted",
         allow_abbrev=False,
     )
     p.add_argument("--dataset", help="a data set of --list (default: digits)")
@@ -100,7 +103,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--data", metavar="PATH", help="your images or table, with --dataset folder, npz or csv"
     )
-    p.add_argument("--results", default="results", metavar="DIR", help="default: results")
+    p.add_argument(
+        "--results", default="results", metavar="DIR", help="or an fsspec URL (default: results)"
+    )
     p.add_argument("--offline", action="store_true", help="never download")
     p.add_argument("--skip-undecodable", action="store_true", help="leave out broken images")
     p.add_argument(
@@ -124,6 +129,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if given[:1] == ["verify"]:
+            return verify.main(given[1:], _Parser)
         flags = parser().parse_args(given)
         if flags.list:
             _print_list(Console())
@@ -149,6 +156,8 @@ def _study(name: str, flags: argparse.Namespace, given: list[str]) -> int:
         if value is not None and value is not False and not starts_it:
             raise ConfigError(f"--{key.replace('_', '-')} is not for study {name}")
     console = Console(highlight=False)
+    if is_url(flags.results):
+        raise ConfigError(f"--results {flags.results}: studies write to a folder, not to a URL")
     options = studies.StudyOptions(
         results=Path(flags.results),
         data_root=flags.data_root,
@@ -208,6 +217,7 @@ def _benchmark(flags: argparse.Namespace, given: list[str]) -> int:
         with display.runs(names, done=len(plan) - len(todo)) as on_change:
             outcomes = run_all(run_dirs, slots_of_this_machine(), on_change, flags.max_failures)
 
+    store.refresh()
     results = [(spec, record) for spec in plan if (record := store.record(spec)) is not None]
     failed = [outcome for outcome in outcomes if outcome.state != "finished"]
     if results:
@@ -272,6 +282,7 @@ def _report(
         report = build_report(experiment, everything, command, missing, guess, earlier)
         results = everything
     paths = write_experiment(store, experiment, splits, results, report, failures)
+    store.publish(paths)
     (page,) = [path for path in paths if path.suffix == ".html"]
     console.print(
         f"written: {page}; its tables and figures are tables/{page.stem}* and figures/{page.stem}*",

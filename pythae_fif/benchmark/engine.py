@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,11 +16,20 @@ from typing import Any
 
 import torch
 
+from pythae_fif.errors import ClaimLostError, StoreError
 from pythae_fif.trainers import keep_freed_memory
 
+from .claim import is_claimed, unclaimed_first
 from .store import read_json, write_json
 
 POLL_SECONDS = 0.2
+GRACE_SECONDS = 20
+EXIT_STORE, EXIT_LOST = 74, 75
+CAUSES = {
+    -signal.SIGKILL: ": killed, perhaps for want of memory",
+    EXIT_STORE: ": its folder could not be written, perhaps for a full disk",
+    EXIT_LOST: ": it stood still for so long that the run was given to another",
+}
 
 
 @dataclass(frozen=True)
@@ -85,7 +95,8 @@ def run_all(
     try:
         while waiting or running:
             while waiting and free:
-                run_dir, slot = waiting.pop(0), free.pop(0)
+                run_dir, slot = unclaimed_first(waiting), free.pop(0)
+                waiting.remove(run_dir)
                 process = context.Process(target=_child, args=(run_dir, slot), daemon=False)
                 with _deferred_interrupts():
                     process.start()
@@ -108,7 +119,7 @@ def run_all(
             for process, _ in running.values():
                 process.terminate()
             for run_dir, (process, _) in running.items():
-                process.join(20)
+                process.join(GRACE_SECONDS)
                 if process.exitcode is None:
                     process.kill()
                     process.join()
@@ -120,8 +131,7 @@ def run_all(
 def _outcome(run_dir: Path, exitcode: int) -> Outcome:
     """What a process left behind; one that was killed could not write its own status."""
     cause = signal.Signals(-exitcode).name if exitcode < 0 else f"exit code {exitcode}"
-    if exitcode == -signal.SIGKILL:
-        cause += ": killed, perhaps for want of memory"
+    cause += CAUSES.get(exitcode, "")
     status = _settle(run_dir, "failed", f"the process ended by {cause}")
     return Outcome(run_dir, status["state"], status.get("error", ""))
 
@@ -131,7 +141,9 @@ def _settle(run_dir: Path, state: str, error: str) -> dict[str, Any]:
     status = read_json(run_dir / "status.json") or {}
     if status.get("state") not in ("finished", "failed", "interrupted"):
         status |= {"state": state, "error": error}
-        write_json(run_dir / "status.json", status)
+        if not is_claimed(run_dir):  # or it is the state of another driver's process
+            with contextlib.suppress(StoreError):
+                write_json(run_dir / "status.json", status)
     return status
 
 
@@ -160,6 +172,7 @@ def _child(run_dir: Path, slot: Slot) -> None:
     """The process of one run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _interrupt)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     if slot.device == "cpu":
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
         torch.set_num_threads(slot.threads)
@@ -175,9 +188,23 @@ def _child(run_dir: Path, slot: Slot) -> None:
         execute(run_dir)
     except KeyboardInterrupt:
         sys.exit(130)
+    except ClaimLostError:
+        sys.exit(EXIT_LOST)
+    except StoreError:
+        sys.exit(EXIT_STORE)  # `status.json` may not have taken the reason
     except BaseException:
         sys.exit(1)  # the traceback is in status.json
 
 
 def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
+
+
+def _end_with_parent() -> None:
+    """Interrupts this process when its driver is gone, SIGKILL included; ends it if need be."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE_SECONDS)
+        os.kill(os.getpid(), signal.SIGKILL)

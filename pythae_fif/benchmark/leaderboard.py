@@ -7,14 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
+from pythae_fif.errors import StoreError
 
 from .config import Experiment, load_model_entry, names_in
 from .plan import PLAN_ALONE, RunSpec
 from .selection import Result
-from .store import Store
-
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # a tenth of the time
+from .store import Store, read_config
 
 
 def leaderboard(store: Store, experiment: Experiment, data_hash: str) -> list[Result]:
@@ -49,8 +47,8 @@ def _specs(folder: Path) -> Iterator[RunSpec]:
     """Those of a folder's runs that are as they were planned."""
     for path in folder.glob("*/*/config.yaml"):
         try:
-            spec = RunSpec.from_dict(yaml.load(path.read_text("utf-8"), _Loader)["spec"])
-        except (OSError, yaml.YAMLError, TypeError, KeyError):
+            spec = RunSpec.from_dict(read_config(path.parent)["spec"])
+        except (StoreError, TypeError, KeyError):
             continue  # not ours, or of another schema
         if spec.run_id == path.parent.name:
             yield spec
