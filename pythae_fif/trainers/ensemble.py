@@ -16,6 +16,7 @@ from pythae_fif.errors import ConfigError
 from pythae_fif.models import FIF
 from pythae_fif.trainers.stacking import common_config, stack_linear
 from pythae_fif.volume_change import log_volume, sample_hutchinson, surrogate
+from pythae_fif.volume_change.hutchinson import hutchinson_of_gaussian
 from pythae_fif.volume_change.replay import record
 
 COMPILE_FROM_STEPS = 20_000  # of one model each: torch.compile takes half a minute
@@ -184,27 +185,24 @@ class Ensemble:
 
     def _noisy(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The noisy batch, and Hutchinson vectors (K, M, B, d), of each member's generator."""
-        config, size = self._config, x.shape[1:]
-        dim = config.latent_dim if config.trace_space == "latent" else size[1]
-        noisy, vectors = [], []
-        for member, (model, generator) in enumerate(
-            zip(self.models, self._generators, strict=True)
-        ):
-            options: dict[str, Any] = {
-                "generator": generator, "device": self._device, "dtype": self._dtype,
-            }  # fmt: skip
-            noise = model.model_config.noise
-            noisy.append(x[member] + noise * torch.randn(size, **options) if noise else x[member])
-            vectors.append(
-                sample_hutchinson(
-                    size[0],
-                    dim,
-                    config.hutchinson_samples,
-                    kind=config.hutchinson_kind,
-                    **options,
+        config, (members, rows, dim) = self._config, x.shape
+        dim = config.latent_dim if config.trace_space == "latent" else dim
+        scales = [model.model_config.noise for model in self.models]
+        noise, rademacher = torch.zeros_like(x), config.hutchinson_kind == "rademacher"
+        eps = x.new_empty(members, config.hutchinson_samples, rows, dim)
+        options: dict[str, Any] = {"device": self._device, "dtype": self._dtype}
+        for member, generator in enumerate(self._generators):  # draws alone: the rest is at once
+            if scales[member]:
+                noise[member].normal_(generator=generator)
+            if rademacher:
+                eps[member] = sample_hutchinson(
+                    rows, dim, len(eps[member]), kind="rademacher", generator=generator, **options
                 )
-            )
-        return torch.stack(noisy), torch.stack(vectors, 1)
+            else:
+                eps[member].normal_(generator=generator)
+        x = x + self._per_member(scales)[:, None, None] * noise
+        eps = eps.transpose(0, 1)
+        return x, eps if rademacher else hutchinson_of_gaussian(eps, config.hutchinson_kind)
 
     def _gradients(
         self, parameters: list[Tensor], x: Tensor, eps: Tensor, betas: Tensor
