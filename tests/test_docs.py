@@ -16,7 +16,7 @@ def test_getting_started(tmp_path, monkeypatch, capsys):
     watched = re.findall(
         r"epoch \d+: (.*) nats a point, squared error (.*)", capsys.readouterr().out
     )
-    assert len(watched) == 6
+    assert len(watched) == 8
     nll, error = map(float, watched[-1])
     assert error < 0.02
     assert nll == pytest.approx(-float(names["held_out"].log_density.mean()), abs=0.15)
