@@ -51,9 +51,9 @@ NOT_OF_STUDIES = (
 )  # fmt: skip
 """Flags that no study takes; of these four each takes its own:"""
 OF_STUDIES = {
-    "dataset": ("estimator", "toy", "tabular", "ablation"),
+    "dataset": ("estimator", "spectrum", "toy", "tabular", "ablation"),
     "data": ("tabular", "ablation"),
-    "latent_dim": ("estimator", "tabular", "ablation"),
+    "latent_dim": ("estimator", "spectrum", "tabular", "ablation"),
     "models": ("tabular",),
 }
 

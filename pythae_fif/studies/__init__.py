@@ -14,6 +14,7 @@ STUDIES: dict[str, str] = {
     "sinusoid": "figures 3 and 7: which direction of a noisy sinusoid is learnt, against beta",
     "linear": "appendix C: the directions that a linear model picks, against theorem C.4",
     "estimator": "figure 6 and appendix D.3: the noise of the trace estimator",
+    "spectrum": "figures 8 and 9: what a conditional model's decoder spans, on MNIST",
     "toy": "the density on a toy manifold (--dataset two_moons, circle, spiral, torus, ...)",
     "curvature": "figures 2, 12 and 13: what on-manifold training does to the manifold",
     "tabular": "tables 1 and 5: FIF against rectangular flows on tabular data",

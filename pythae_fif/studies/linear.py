@@ -251,7 +251,7 @@ def _figure(rows: list[dict[str, Any]]) -> Any:
     axes[2].set_xticks(range(len(REGIMES)), REGIMES, rotation=30)
     axes[2].set_xlabel("$\\beta$ against $1/2\\lambda$ of the eigenvalues")
     axes[2].set_ylabel("overlap of the learnt subspace")
-    axes[2].legend(fontsize=7, loc="center right")
+    axes[2].legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     return figure
 
 

@@ -113,21 +113,35 @@ def _figure(ensemble: Ensemble, test: ToySample, rows: list[dict[str, Any]]) -> 
     learnt = ensemble.log_prob(samples)[0].exp().numpy()
     truth = test.log_density.exp().numpy()
     top = float(max(np.quantile(truth, 0.99), np.quantile(learnt, 0.95)))
+    # The same limits for both, which leave only stray samples out.
+    ends = [np.quantile(samples.numpy(), q, axis=0) for q in (0.01, 0.99)]
+    low = np.minimum(test.points.numpy().min(0), ends[0])
+    high = np.maximum(test.points.numpy().max(0), ends[1])
+    margin = 0.06 * (high - low).max()
     for column, (title, points, density) in enumerate(
         (("true density", test.points, truth), ("samples and learnt density", samples, learnt))
     ):
         axis: Any = figure.add_subplot(1, 3, column + 1, **projection)
         dots = axis.scatter(*points.T.numpy(), c=density, s=4, cmap="viridis", vmin=0, vmax=top)
         axis.set_title(title)
+        for name, a, b in zip("xyz", low - margin, high + margin, strict=False):
+            axis.set(**{f"{name}lim": (a, b)})
+        axis.locator_params(nbins=4)
         axis.set_aspect("equal")
     figure.colorbar(dots, ax=figure.axes, label="density on the manifold", shrink=0.8)
     axis = figure.add_subplot(1, 3, 3)
-    for seed in sorted({row["seed"] for row in rows}):
-        mine = [row for row in rows if row["seed"] == seed]
-        axis.plot([row["epoch"] for row in mine], [row["nll"] for row in mine], color="tab:orange")
+    twin = axis.twinx()
+    for side, key, colour in ((axis, "nll", "tab:orange"), (twin, "reconstruction", "tab:blue")):
+        for seed in sorted({row["seed"] for row in rows}):
+            mine = [row for row in rows if row["seed"] == seed]
+            epochs, values = ([row[of] for row in mine] for of in ("epoch", key))
+            side.plot(epochs, values, color=colour, lw=1)
+        side.tick_params(axis="y", colors=colour)
     axis.axhline(-float(test.log_density.mean()), color="k", ls=":", label="entropy of the data")
     axis.set_xlabel("epoch")
-    axis.set_ylabel("negative log-likelihood (nats)")
+    axis.set_ylabel("negative log-likelihood (nats)", color="tab:orange")
+    twin.set_yscale("log")
+    twin.set_ylabel("squared reconstruction error", color="tab:blue")
     axis.legend()
     return figure
 

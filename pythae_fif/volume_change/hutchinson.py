@@ -1,6 +1,6 @@
 """Hutchinson vectors: random directions whose second moment is the identity (appendix D.3)."""
 
-__all__ = ["HUTCHINSON_KINDS", "sample_hutchinson"]
+__all__ = ["HUTCHINSON_KINDS", "hutchinson_of_gaussian", "sample_hutchinson"]
 
 import math
 
@@ -62,11 +62,21 @@ def sample_hutchinson(
         signs = torch.randint(0, 2, shape, generator=generator, device=device)
         return signs.to(dtype or torch.get_default_dtype()).mul_(2).sub_(1)
     eps = torch.randn(shape, generator=generator, device=device, dtype=dtype)
+    return hutchinson_of_gaussian(eps, kind)
+
+
+def hutchinson_of_gaussian(eps: Tensor, kind: str) -> Tensor:
+    """The vectors that :func:`sample_hutchinson` makes of standard normal ones, (K, ..., d).
+
+    Arguments:
+        eps: K vectors for every sample.
+        kind: Any but ``rademacher``.
+    """
+    samples, latent_dim = eps.shape[0], eps.shape[-1]
     if kind == "gaussian":
         return eps
     if kind == "orthogonal" and samples > 1:
         # The sign of each column is left as LAPACK gives it: it cancels in eps^T A eps.
-        eps = torch.linalg.qr(eps.permute(1, 2, 0)).Q.permute(2, 0, 1)
-        return eps * math.sqrt(latent_dim)
+        return torch.linalg.qr(eps.movedim(0, -1)).Q.movedim(-1, 0) * math.sqrt(latent_dim)
     # QR of a single column is that column normalised.
     return eps * (math.sqrt(latent_dim) / torch.linalg.vector_norm(eps, dim=-1, keepdim=True))
