@@ -9,7 +9,7 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.models.nn.benchmarks import celeba, cifar, mnist
 
 from pythae_fif.errors import ConfigError, did_you_mean
-from pythae_fif.nn.fif_convnet import FIF_CONVNET_SHAPES, FIFConvDecoder, FIFConvEncoder
+from pythae_fif.nn.fif_convnet import FIFConvDecoder, FIFConvEncoder
 from pythae_fif.nn.small import (
     SmallConvDecoder,
     SmallConvEncoder,
@@ -20,7 +20,8 @@ from pythae_fif.nn.small import (
 ARCHITECTURES: dict[str, str] = {
     "convnet": "Pythae's ConvNet for MNIST, CIFAR-10 and CelebA; a small one for other images",
     "resnet": "Pythae's ResNet for MNIST, CIFAR-10 and CelebA; a small one for other images",
-    "fif_convnet": "the FIF-ConvNet of the FIF paper's table 11, for MNIST and CelebA alone",
+    "fif_convnet": "the FIF-ConvNet of the FIF paper's table 11, for MNIST and CelebA; a small one "
+    "of the same kind for other images",
 }
 
 PYTHAE_NETS: dict[tuple[int, ...], tuple[Any, str]] = {
@@ -68,12 +69,6 @@ def build_networks(
         raise ConfigError(f"latent_dim must be at least 1, not {latent_dim}")
 
     if arch == "fif_convnet":
-        if input_dim not in FIF_CONVNET_SHAPES:
-            shapes = " and ".join(map(str, FIF_CONVNET_SHAPES))
-            raise ConfigError(
-                f"arch 'fif_convnet' is defined for input_dim {shapes}, not {input_dim}: "
-                "use convnet or resnet"
-            )
         return (
             FIFConvEncoder(input_dim, latent_dim, variational=variational),
             FIFConvDecoder(input_dim, latent_dim),
