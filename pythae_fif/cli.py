@@ -103,7 +103,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--wall-clock",
         metavar="TIME",
-        help="train every model for that long, instead of epochs: 5h, 1h30m, 10min, 90s",
+        help="train every model for that long instead of epochs (5h, 1h30m, 10min, 90s); on a CPU "
+        "one run at a time",
     )
     p.add_argument(
         "--table",
@@ -212,7 +213,7 @@ def _benchmark(flags: argparse.Namespace, given: list[str]) -> int:
     plan = expand(experiment, splits)
     if flags.dry_run:
         _print_plan(console, experiment, splits, plan)
-        _print_estimate(console, display, splits, plan)
+        _print_estimate(console, display, experiment, splits, plan)
         return 0
 
     store = Store(flags.results)
@@ -225,7 +226,8 @@ def _benchmark(flags: argparse.Namespace, given: list[str]) -> int:
         run_dirs = [store.prepare(spec, environment) for spec in todo]
         names = {d: f"{s.model} {s.configuration}" for d, s in zip(run_dirs, todo, strict=True)}
         with display.runs(names, done=len(plan) - len(todo)) as on_change:
-            outcomes = run_all(run_dirs, slots_of_this_machine(), on_change, flags.max_failures)
+            slots = slots_of_this_machine(alone=experiment.settings.wall_clock is not None)
+            outcomes = run_all(run_dirs, slots, on_change, flags.max_failures)
 
     results = [(spec, record) for spec in plan if (record := store.record(spec)) is not None]
     failed = [outcome for outcome in outcomes if outcome.state != "finished"]
@@ -377,10 +379,14 @@ def _print_plan(
 
 
 def _print_estimate(
-    console: Console, display: Display, splits: Splits, plan: list[RunSpec]
+    console: Console,
+    display: Display,
+    experiment: Experiment,
+    splits: Splits,
+    plan: list[RunSpec],
 ) -> None:
     """Times a few steps of every model's first configuration and prints what all would take."""
-    slots = slots_of_this_machine()
+    slots = slots_of_this_machine(alone=experiment.settings.wall_clock is not None)
     threads = torch.get_num_threads()
     torch.set_num_threads(slots[0].threads or threads)
     runs = Counter(spec.model for spec in plan)

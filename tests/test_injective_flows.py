@@ -258,7 +258,7 @@ def test_works_in_pythae_s_pipelines_and_comes_back_from_files(kind, tmp_path):
     mixture = GaussianMixtureSampler(loaded, GaussianMixtureSamplerConfig(n_components=2))
     data = images(64)
     data[0, 0, 0, 0], data[0, 0, 0, 1] = 0.0, 1.0  # Pythae asks for this range
-    mixture.fit(dataset_of(data))
+    mixture.fit(data)
     assert mixture.sample(5).shape == (5, 1, 8, 8)
 
 
@@ -268,23 +268,26 @@ def energy_distance(left, right):
     return 2 * between - torch.cdist(left, left).mean() - torch.cdist(right, right).mean()
 
 
+def moons(count, generator):
+    """Two moons on a curved surface, (N, 4)."""
+    points = TOY_DATA["two_moons"].sample(count, generator).points
+    points = points + 0.05 * torch.randn(points.shape, generator=generator)
+    x, y = points.T
+    return torch.stack([x, y, x * y / 2, torch.sin(2 * x)], 1)
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_learns_the_swiss_roll(kind):
-    roll = TOY_DATA["swiss_roll"]
+def test_learns_two_moons_on_a_surface(kind):
     generator = torch.Generator().manual_seed(0)
-    train, test = (roll.sample(count, generator).points for count in (4096, 1000))
-    scale = train.std(0)
-    train, test = train / scale, test / scale
+    train, test = moons(4096, generator), moons(1000, generator)
     own = {"noise": 0.05, "beta": 100.0} if kind == "dnf" else {"manifold_epochs": 1}
     model = build(
-        kind, (3,), 2, moved=False, steps=8, hidden_channels=32, latent_blocks=4,
+        kind, (4,), 2, moved=False, steps=4, hidden_channels=32, latent_blocks=6,
         latent_hidden_dim=32, **own,
     ).train()  # fmt: skip
-    for epoch in (1, 2):
-        if kind == "dnf" and epoch == 2:
-            break
-        optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-        for _ in range(400):
+    for epoch in (1, 2) if kind == "trumpet" else (1,):
+        optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+        for _ in range(200):
             batch = train[torch.randint(len(train), (256,))]
             optimizer.zero_grad()
             model({"data": batch}, epoch=epoch).loss.backward()
@@ -293,9 +296,10 @@ def test_learns_the_swiss_roll(kind):
     with torch.no_grad():
         error = (model.reconstruct(test) - test).square().sum(1).mean().sqrt()
         samples = model.sample(1000)
-    gauss = train.mean(0) + torch.randn(1000, 3) @ torch.linalg.cholesky(train.T.cov()).T
-    assert error < 0.2
-    assert energy_distance(samples, test) < 0.5 * energy_distance(gauss, test)
+    gauss = train.mean(0) + torch.randn(1000, 4) @ torch.linalg.cholesky(train.T.cov()).T
+    distances = [energy_distance(x, test).item() for x in (samples, gauss)]
+    assert error < 0.15
+    assert distances[0] < 0.5 * distances[1]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -312,16 +316,16 @@ def test_learns_the_swiss_roll(kind):
 )
 def test_wrong_configurations_are_named(kind, config, message):
     model_class, config_class = KINDS[kind]
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ValueError, match=message):
         model_class(config_class(**{"input_dim": (1, 8, 8), "latent_dim": 4, **config}))
 
 
 def test_options_of_one_model_alone():
-    with pytest.raises(ConfigError, match="noise=0"):
+    with pytest.raises(ValueError, match="noise=0"):
         DNFConfig(input_dim=(4,), latent_dim=2, noise=0.0)
-    with pytest.raises(ConfigError, match="beta"):
+    with pytest.raises(ValueError, match="beta"):
         TrumpetConfig(input_dim=(4,), latent_dim=2, beta=3.0)
-    with pytest.raises(ConfigError, match="manifold_share=1"):
+    with pytest.raises(ValueError, match="manifold_share=1"):
         TrumpetConfig(input_dim=(4,), latent_dim=2, manifold_share=1.0)
     model = build("dnf", (4,), 2)
     with pytest.raises(ConfigError, match="cannot be given"):

@@ -94,11 +94,11 @@ class Trumpet(InjectiveFlowModel):
                 training where ``share_done``, which this package's trainers send, is missing.
 
         Returns:
-            ModelOutput: ``loss``, which is ``recon_loss`` (squared error) in the first stage and
-            ``nll_loss`` (of the manifold's codes, in nats) in the second, means over the batch;
-            in evaluation their sum in the first stage of Pythae's own trainer, which compares
-            losses of both stages and shall keep weights of the second; and, but for ``recon_x`` while the density is trained, ``recon_x`` (B, ...) and ``z``
-            (B, d).
+            ModelOutput: ``loss``, means over the batch: ``recon_loss`` (squared error) in the first
+            stage, ``nll_loss`` (of the manifold's codes, in nats) in the second, and in evaluation
+            their sum in the first stage of Pythae's own trainer, which compares losses of both
+            stages and shall keep weights of the second; ``recon_x`` (B, ...) and ``z`` (B, d), but
+            in training only the one that the stage has.
         """
         if self.training:
             self._stage_is_told = "share_done" in kwargs
