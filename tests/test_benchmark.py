@@ -278,7 +278,7 @@ class TestConfig:
     @pytest.mark.parametrize(
         ("text", "parts"),
         [
-            ("latent_dims: 3", ["own.yaml", "'latent_dims'", "did you mean 'latent_dim'"]),
+            ("latent_dimm: 3", ["own.yaml", "'latent_dimm'", "did you mean 'latent_dim'"]),
             ("profiles: {quick: {epoch: 3}}", ["own.yaml", "quick", "'epoch'", "mean 'epochs'"]),
             ("profiles: {quick: {epochs: 3}}", ["own.yaml", "quick", "'note' is missing"]),
             ("profiles: 3", ["own.yaml", "profiles", "mapping", "3"]),
