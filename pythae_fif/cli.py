@@ -23,6 +23,8 @@ from pythae_fif.benchmark.config import (
     Experiment,
     ModelEntry,
     configs_dir,
+    experiment_file,
+    length_of,
     load_experiment,
     load_model_entry,
     names_in,
@@ -41,13 +43,20 @@ from pythae_fif.data import DATASETS, Splits, to_float
 from pythae_fif.errors import ConfigError, FIFError, did_you_mean
 from pythae_fif.evaluation import EXTRACTORS
 from pythae_fif.nn import ARCHITECTURES
-from pythae_fif.reports import build_report, constant_error, to_terminal, write_experiment
+from pythae_fif.reports import (
+    build_report,
+    constant_error,
+    load_published,
+    to_terminal,
+    write_experiment,
+)
 
 EXIT_FAILED_RUNS, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 NOT_OF_STUDIES = (
     "arch", "beta", "hutchinson_samples", "samplers", "image_size", "extractor",
-    "inception_weights", "config", "max_failures", "dry_run", "skip_undecodable",
+    "inception_weights", "config", "max_failures", "dry_run", "skip_undecodable", "wall_clock",
+    "table",
 )  # fmt: skip
 """Flags that no study takes; of these four each takes its own:"""
 OF_STUDIES = {
@@ -94,6 +103,18 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--extractor", help="feature extractor of --list")
     p.add_argument(
         "--inception-weights", metavar="FILE", help="of inception or tf-inception, if elsewhere"
+    )
+    p.add_argument(
+        "--wall-clock",
+        metavar="TIME",
+        help="train every model for that long instead of epochs (5h, 1h30m, 10min, 90s); on a CPU "
+        "one run at a time",
+    )
+    p.add_argument(
+        "--table",
+        type=int,
+        metavar="N",
+        help="the models and settings of the paper's table 2 (default data set: celeba)",
     )
     p.add_argument("--profile", help="paper (published protocol) or quick (sized for a CPU)")
     p.add_argument(
@@ -202,7 +223,7 @@ def _benchmark(flags: argparse.Namespace, given: list[str]) -> int:
     plan = expand(experiment, splits)
     if flags.dry_run:
         _print_plan(console, experiment, splits, plan)
-        _print_estimate(console, display, splits, plan)
+        _print_estimate(console, display, experiment, splits, plan)
         return 0
 
     store = Store(flags.results)
@@ -215,7 +236,8 @@ def _benchmark(flags: argparse.Namespace, given: list[str]) -> int:
         run_dirs = [store.prepare(spec, environment) for spec in todo]
         names = {d: f"{s.model} {s.configuration}" for d, s in zip(run_dirs, todo, strict=True)}
         with display.runs(names, done=len(plan) - len(todo)) as on_change:
-            outcomes = run_all(run_dirs, slots_of_this_machine(), on_change, flags.max_failures)
+            slots = slots_of_this_machine(alone=experiment.settings.wall_clock is not None)
+            outcomes = run_all(run_dirs, slots, on_change, flags.max_failures)
 
     store.refresh()
     results = [(spec, record) for spec in plan if (record := store.record(spec)) is not None]
@@ -240,17 +262,22 @@ def _experiment(flags: argparse.Namespace) -> Experiment:
     """The experiment of the flags, checked for what only makes sense together."""
     keys = (
         "arch", "models", "beta", "hutchinson_samples", "samplers", "seeds", "latent_dim",
-        "image_size", "extractor", "profile", "data",
+        "image_size", "extractor", "profile", "data", "wall_clock",
     )  # fmt: skip
     values = {key: getattr(flags, key) for key in keys}
-    dataset = flags.dataset
+    dataset, file = flags.dataset, flags.config
+    if flags.table is not None:
+        if file is not None:
+            raise ConfigError("--table and --config: give one of the two, each is a file of keys")
+        file = experiment_file(flags.table)
+        dataset = dataset or "celeba"
     if dataset is None:
         in_file = read_yaml(Path(flags.config)).get("dataset") if flags.config else None
         dataset = in_file or "digits"
     known = [*names_in(), *studies.DATASETS]
     if dataset not in known:
         raise ConfigError(f"--dataset {dataset!r} is unknown: {did_you_mean(dataset, known)}")
-    experiment = load_experiment(dataset, flags.config, values)
+    experiment = load_experiment(dataset, file, values)
     if flags.max_failures is not None and flags.max_failures < 1:
         raise ConfigError(f"--max-failures {flags.max_failures}: at least 1 is needed")
     if dataset in ("folder", "npz") and experiment.data is None:
@@ -318,6 +345,10 @@ def _print_list(console: Console) -> None:
             for study in dict.fromkeys(studies.DATASETS.values())
         },
         "studies (--study)": studies.STUDIES,
+        "tables (--table)": {
+            name.removeprefix("table"): load_published(int(name.removeprefix("table"))).title
+            for name in names_in("experiments")
+        },
         "architectures (--arch)": dict(ARCHITECTURES),
         "models (--models)": {
             name: f"{entry.label}; {_grid_line(entry)}; samplers {', '.join(entry.samplers)}; "
@@ -359,17 +390,21 @@ def _print_plan(
     console.print(
         f"{experiment.dataset}, {experiment.arch}, profile {experiment.profile}: "
         f"{len(splits.train):,} training images of shape {splits.input_dim}, "
-        f"{settings.epochs} epochs, samplers {', '.join(experiment.samplers)}, "
+        f"{length_of(settings)}, samplers {', '.join(experiment.samplers)}, "
         f"extractor {experiment.extractor}",
         markup=False,
     )
 
 
 def _print_estimate(
-    console: Console, display: Display, splits: Splits, plan: list[RunSpec]
+    console: Console,
+    display: Display,
+    experiment: Experiment,
+    splits: Splits,
+    plan: list[RunSpec],
 ) -> None:
     """Times a few steps of every model's first configuration and prints what all would take."""
-    slots = slots_of_this_machine()
+    slots = slots_of_this_machine(alone=experiment.settings.wall_clock is not None)
     threads = torch.get_num_threads()
     torch.set_num_threads(slots[0].threads or threads)
     runs = Counter(spec.model for spec in plan)

@@ -34,7 +34,14 @@ import pythae_fif.benchmark.provenance as provenance_module
 import pythae_fif.benchmark.run as run_module
 import pythae_fif.benchmark.samplers as samplers_module
 from pythae_fif.benchmark import RunSpec, Store, execute, expand, load_experiment, select
-from pythae_fif.benchmark.config import SAMPLERS, configs_dir, load_model_entry, names_in
+from pythae_fif.benchmark.config import (
+    SAMPLERS,
+    configs_dir,
+    experiment_file,
+    load_model_entry,
+    names_in,
+    parse_duration,
+)
 from pythae_fif.benchmark.display import Display
 from pythae_fif.benchmark.engine import Outcome, Slot, run_all, slots_of_this_machine
 from pythae_fif.benchmark.inputs import load_splits
@@ -46,6 +53,8 @@ from pythae_fif.benchmark.samplers import embed, generate, reconstruct
 from pythae_fif.benchmark.store import read_json
 from pythae_fif.data import to_float
 from pythae_fif.errors import ConfigError, FIFError, NonFiniteError, StoreError
+from pythae_fif.reports import build_report
+from pythae_fif.reports.comparison import table2
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
 
@@ -117,6 +126,83 @@ class TestConfig:
     def test_every_data_set_loads_with_each_profile(self, name):
         for profile in load_experiment(name, None, {}).profiles:
             assert load_experiment(name, None, {"profile": profile}).settings.epochs >= 1
+            table2 = load_experiment(name, experiment_file(2), {})
+            assert table2.models == ["fif", "dnf", "trumpet"]
+            assert table2.settings.settings_of("fif")["wall_clock"] == 5 * 3600
+
+    @pytest.mark.parametrize(
+        ("text", "seconds"),
+        [
+            ("5h", 18000),
+            ("1h30m", 5400),
+            ("10min", 600),
+            ("90s", 90),
+            ("1.5h", 5400),
+            ("1m 5s", 65),
+        ],
+    )
+    def test_durations(self, text, seconds):
+        assert parse_duration(text) == seconds
+
+    @pytest.mark.parametrize("text", ["", "5", "h", "0s", "-5h", "5d", "5h5", "1.2.3s", "5s5h"])
+    def test_no_durations(self, text):
+        with pytest.raises(ConfigError, match="is no duration"):
+            parse_duration(text)
+
+    def test_wall_clock_takes_the_place_of_epochs(self, tmp_path):
+        experiment, splits = tiny(tmp_path, {"wall_clock": "90s"})
+        (spec,) = expand(experiment, splits)
+        assert spec.settings["wall_clock"] == 90 and "epochs" not in spec.settings
+        ids = [
+            expand(*tiny(tmp_path, {"wall_clock": text}))[0].run_id
+            for text in ("90s", "1m30s", "91s")
+        ]
+        assert ids[0] == spec.run_id == ids[1] != ids[2]
+        with pytest.raises(ConfigError, match="--wall-clock: '90' is no duration"):
+            tiny(tmp_path, {"wall_clock": "90"})
+        with pytest.raises(ConfigError, match="give epochs, or wall_clock"):
+            tiny(tmp_path, wall_clock="90s")
+
+    def test_runs_from_before_the_wall_clock_have_their_ids(self):
+        settings = load_experiment("digits", None, {}).settings.settings_of("fif")
+        assert not {"wall_clock", "weight_decay", "models"} & set(settings)
+
+    def test_settings_and_grid_of_one_model(self, tmp_path):
+        own = {"fif": {"batch_size": 7, "grid": {"beta": [3]}, "fixed": {"noise": 0.02}}}
+        plan = expand(*tiny(tmp_path, {"models": ["ae", "fif"]}, models=own))
+        assert [spec.settings["batch_size"] for spec in plan] == [50, 7]
+        assert plan[1].parameters == {"noise": 0.02, "beta": 3}
+        with pytest.raises(ConfigError, match="'epoch' is unknown"):
+            tiny(tmp_path, models={"fif": {"epoch": 7}})
+        with pytest.raises(ConfigError, match="model 'fiff' is unknown: did you mean 'fif'"):
+            tiny(tmp_path, models={"fiff": {"batch_size": 7}})
+
+    def test_latent_dimension_by_model_unless_one_is_given(self, tmp_path):
+        for flags, expected in (({}, [64, 512, 192]), ({"latent_dim": 32}, [32, 32, 32])):
+            experiment = load_experiment("celeba", experiment_file(2), {**flags, "seeds": [0]})
+            faces = types.SimpleNamespace(input_dim=(3, 32, 32), content_hash="0" * 16)
+            dims = dict.fromkeys((s.model, s.latent_dim) for s in expand(experiment, faces))
+            assert [dim for _, dim in dims] == expected
+
+    def test_table_2_trains_and_scores_all_its_models(self, tmp_path):
+        flags = {"profile": "table2-quick", "wall_clock": "0.2s", "seeds": [0]}
+        flags["extractor"] = "pixels"
+        experiment = load_experiment("digits", experiment_file(2), flags)
+        tiny_settings = dataclasses.replace(
+            experiment.settings, num_samples=20, val_size=20, test_size=20, epochs=None
+        )
+        experiment = dataclasses.replace(experiment, profiles={"table2-quick": tiny_settings})
+        splits = load_splits(experiment, ENVIRONMENT, vars(experiment.settings))
+        plan, store = expand(experiment, splits), Store(tmp_path)
+        results = [(spec, execute(store.prepare(spec, ENVIRONMENT))) for spec in plan]
+        for spec, record in results:
+            assert set(record["scores"]) == {"normal", "gmm"}
+            assert 0.2 <= record["training"]["train_seconds"] < 20
+            assert spec.settings["wall_clock"] == 0.2
+        report = build_report(experiment, results, "c")
+        grid = table2(experiment, results, report)
+        assert [row[0].text.split()[0] for row in grid.rows] == ["DNF", "Trumpet", "FIF"]
+        assert "FID published ↓" not in " ".join(grid.headings)
 
     @pytest.mark.parametrize("name", names_in("models"))
     def test_every_model_builds_and_has_a_training_configuration(self, name):
@@ -196,7 +282,7 @@ class TestConfig:
     @pytest.mark.parametrize(
         ("text", "parts"),
         [
-            ("latent_dims: 3", ["own.yaml", "'latent_dims'", "did you mean 'latent_dim'"]),
+            ("latent_dimm: 3", ["own.yaml", "'latent_dimm'", "did you mean 'latent_dim'"]),
             ("profiles: {quick: {epoch: 3}}", ["own.yaml", "quick", "'epoch'", "mean 'epochs'"]),
             ("profiles: {quick: {epochs: 3}}", ["own.yaml", "quick", "'note' is missing"]),
             ("profiles: 3", ["own.yaml", "profiles", "mapping", "3"]),
@@ -306,11 +392,6 @@ class TestPlan:
         assert "--beta/--hutchinson-samples" in str(error.value)
         assert part in str(error.value)
         assert "\n" not in str(error.value)
-
-    def test_architecture_that_is_not_defined_for_the_images(self, tmp_path):
-        experiment, splits = tiny(tmp_path)
-        with pytest.raises(ConfigError, match=r"fif_convnet.*\(1, 8, 8\)"):
-            expand(dataclasses.replace(experiment, arch="fif_convnet"), splits)
 
     def test_model_that_the_architecture_does_not_serve(self, tmp_path):
         experiment, _ = tiny(tmp_path, {"models": ["vqvae_spatial"]})

@@ -81,7 +81,7 @@ def trainer_config(path, **options):
         ({"beta": math.nan}, "beta=nan"),
         ({"hutchinson_samples": 4}, "at most latent_dim=3"),
         ({"hutchinson_samples": 0}, "at least 1"),
-        ({"beta_final": 40}, "give both or neither"),
+        ({"beta_epochs": 4}, "beta_epochs"),
         ({"latent_distribution": "cauchy"}, "latent_distribution"),
         ({"mode": "sideways"}, "valid: replay, mixed, backward"),
         ({"hutchinson_kind": "rademachr"}, "did you mean 'rademacher'"),
@@ -241,6 +241,10 @@ def test_beta_schedule():
     fif = model(beta=20, beta_final=40, beta_epochs=11)
     assert [fif.beta(epoch) for epoch in (1, 6, 11, 99)] == [20, 30, 40, 40]
     assert fif.beta() == 40 and model(beta=7).beta(3) == 7
+    whole = model(beta=20, beta_final=40)
+    assert [whole.beta(1, share) for share in (0.0, 0.25, 1.0)] == [20, 25, 40]
+    with pytest.raises(ConfigError, match="give beta_epochs, or use FIFTrainer"):
+        whole.train()(DatasetOutput(data=images()), epoch=1)
 
 
 # ---------------------------------------------------------------- losses

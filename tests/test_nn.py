@@ -23,6 +23,9 @@ CASES = [
     ("convnet", (1, 28, 28)),
     ("resnet", (1, 28, 28)),
     ("fif_convnet", (1, 28, 28)),
+    ("fif_convnet", (1, 8, 8)),
+    ("fif_convnet", (3, 17, 20)),
+    ("fif_convnet", (3, 32, 32)),
 ]
 
 
@@ -176,7 +179,7 @@ def test_listing_names_every_architecture():
     ("arch", "shape", "latent_dim", "message"),
     [
         ("convnett", (1, 8, 8), 2, "did you mean 'convnet'"),
-        ("fif_convnet", (1, 8, 8), 2, r"\(1, 28, 28\) and \(3, 64, 64\), not \(1, 8, 8\)"),
+        ("fif_convnet", (1, 3, 8), 2, "at least 4 x 4"),
         ("convnet", (7,), 2, "at least 4 x 4"),
         ("resnet", (1, 3, 8), 2, "at least 4 x 4"),
         ("convnet", (0, 8, 8), 2, "at least 4 x 4"),

@@ -15,10 +15,10 @@ from PIL import Image
 from report_store import FAILURES, GOLDEN, NAME, RESULTS, result
 from rich.console import Console
 
-from pythae_fif.benchmark.config import SAMPLERS, load_experiment
+from pythae_fif.benchmark.config import SAMPLERS, experiment_file, load_experiment
 from pythae_fif.benchmark.store import Store
 from pythae_fif.reports import constant_error, figures, load_published, plots, to_terminal
-from pythae_fif.reports.comparison import not_comparable, table3, table8
+from pythae_fif.reports.comparison import not_comparable, table2, table3, table8
 from pythae_fif.reports.figures import Strip, sample_figure, tiles
 from pythae_fif.reports.grid import DASH, Cell, Grid, to_csv, to_html, to_latex, to_markdown
 from pythae_fif.reports.table import SAMPLER_LABELS, Report, Row, build_report, experiment_grid
@@ -309,6 +309,44 @@ class TestComparison:
         assert "measured" not in headings
         assert "FD-efficientnet-lite0, 1,000 samples ↓" in headings
         assert "extractor `efficientnet-lite0`, 1,000 samples" in " ".join(grid.notes)
+
+    @pytest.mark.parametrize("dataset", ["celeba", "mnist"])
+    def test_table2_has_published_numbers_beside_on_its_data_set_alone(self, dataset):
+        experiment = load_experiment(dataset, experiment_file(2), {"profile": "table2-quick"})
+        results = []
+        for index, (model, latent_dim) in enumerate(
+            {"fif": 64, "dnf": 512, "trumpet": 192}.items()
+        ):
+            for seed in (0, 1):
+                distances = {"normal": (9, 7 - index), "gmm": (5, 3 + index)}
+                spec, record = result(model, {}, seed, distances, num_samples=1000)
+                record["training"] |= {"train_seconds": 300.4, "images": 1000 * (index + 1)}
+                settings = experiment.settings.settings_of(model)
+                spec = dataclasses.replace(
+                    spec, dataset=dataset, latent_dim=latent_dim, settings=settings
+                )
+                results.append((spec, record))
+        report = build_report(experiment, results, "c")
+        grid = table2(experiment, results, report)
+        rows = {row[0].text: row for row in grid.rows}
+        assert list(rows) == ["DNF", "Trumpet", "FIF"]
+        fif = dict(zip(grid.headings, rows["FIF"], strict=True))
+        assert (fif["d"].text, fif["images seen"].text) == ("64", "1,000")
+        assert fif["N: FD-classifier, 1,000 samples ↓"].value == 7
+        assert fif["GMM: FD-classifier, 1,000 samples ↓"].rank == 1
+        published = {h: cell.text for h, cell in fif.items() if "published" in h}
+        if dataset == "celeba":
+            assert published["# parameters published"] == "34.3M"
+            assert published["N: FID published ↓"] == "47.3 ± 1.39"
+            assert published["GMM: IS published ↑"] == "2.0"
+        else:
+            assert not published
+        notes = " ".join(grid.notes)
+        assert "wall clock 5min instead of five hours" in notes
+        assert "cpu (x86_64) instead of an NVIDIA A40" in notes
+        assert "Wall clock 5min of training steps" in " ".join(report.notes)
+        assert "(used 300 to 300 s), batch" in " ".join(report.notes)
+        assert table2(experiment, results, build_report(experiment, results[:2], "c")) is None
 
     def test_ranks_of_published_numbers_leave_vaegan_out(self):
         experiment, results = published_results()

@@ -116,7 +116,10 @@ def build_config(name, *, epochs=6, lr=2e-3, plateau=None, **arguments):
     return cls(**common)
 
 
-def build(name, run_dir, *, train=None, evaluation="default", model=None, on_epoch=None, **config):
+def build(
+    name, run_dir, *, train=None, evaluation="default", model=None, on_epoch=None,
+    wall_clock=None, **config,
+):  # fmt: skip
     return build_trainer(
         model or build_model(name),
         train or Images(),
@@ -125,6 +128,7 @@ def build(name, run_dir, *, train=None, evaluation="default", model=None, on_epo
         run_dir=run_dir,
         on_epoch=on_epoch,
         checkpoint_every_seconds=0,
+        wall_clock=wall_clock,
     )
 
 
@@ -185,6 +189,96 @@ def test_adversarial_trainers_run(name, tmp_path):
     trainer = build(name, tmp_path, epochs=2)
     assert trainer.train().epochs == 2
     assert {f"train_{part}_loss" for part in trainer.parts} < read_log(tmp_path)[0].keys()
+
+
+# A wall clock; the clock of the tests ticks once a step, so that nothing depends on the machine.
+
+
+class Ticks:
+    """Stands for `time`: each look at the clock is a second later."""
+
+    def __init__(self, seconds=1.0):
+        self.now, self.seconds = 0.0, seconds
+
+    def perf_counter(self):
+        self.now += self.seconds
+        return self.now
+
+    monotonic = perf_counter
+
+
+@pytest.fixture
+def ticks(monkeypatch):
+    monkeypatch.setattr("pythae_fif.trainers.benchmark_trainer.time", Ticks())
+
+
+@pytest.mark.parametrize("name", [*FIVE, "Adversarial_AE", "VAEGAN"])
+def test_wall_clock_ends_the_training_and_cuts_epochs(name, tmp_path, ticks):
+    trainer = build(name, tmp_path, epochs=1, wall_clock=60.0, train=Images(400))
+    result = trainer.train()
+    rows = read_log(tmp_path)
+    assert len(rows) == 10 == result.epochs  # 25 batches do not fit in a tenth
+    assert [row["share_done"] for row in rows] == sorted(row["share_done"] for row in rows)
+    assert rows[-1]["share_done"] == 1.0
+    assert 60 <= result.train_seconds < 70 and result.seconds > result.train_seconds
+    assert 0 < result.images < 10 * 400 and result.images % 16 == 0
+    whole = build(name, tmp_path / "whole", epochs=1, train=Images(400))
+    whole.train()
+    (row,) = read_log(tmp_path / "whole")  # the mean of a cut epoch is that of its own batches
+    assert rows[0]["train_loss"] == pytest.approx(row["train_loss"], rel=0.5)
+
+
+def test_killed_training_does_not_get_its_time_back(tmp_path, ticks):
+    arguments = {"wall_clock": 60.0, "train": Images(400)}
+    with pytest.raises(Killed):
+        build("AE", tmp_path, on_epoch=kill_at(4), **arguments).train()
+    before = read_log(tmp_path)
+    result = build("AE", tmp_path, **arguments).train()
+    rows = read_log(tmp_path)
+    assert rows[:4] == before and len(rows) == 10
+    assert 60 <= result.train_seconds < 70
+    assert sum(row["seconds"] for row in rows) == pytest.approx(result.seconds)
+
+
+def test_wall_clock_keeps_the_schedule_and_the_best_weights(tmp_path, ticks):
+    plateau = {"patience": 0, "factor": 0.5}
+    result = build("AE", tmp_path, lr=0.2, plateau=plateau, wall_clock=200.0).train()
+    rows = read_log(tmp_path)
+    losses = [row["eval_loss"] for row in rows]
+    assert result.best_epoch == losses.index(min(losses)) + 1
+    assert rows[-1]["learning_rate"] < 0.2
+
+
+def test_wall_clock_drives_the_schedule_of_beta(tmp_path, ticks, monkeypatch):
+    seen = []
+    model = FIF(
+        FIFConfig(input_dim=SHAPE, latent_dim=LATENT, beta=20.0, beta_final=40.0),
+        *build_networks("convnet", SHAPE, LATENT),
+    )
+    monkeypatch.setattr(model, "beta", lambda *a: seen.append(FIF.beta(model, *a)) or seen[-1])
+    build("AE", tmp_path, model=model, wall_clock=100.0, train=Images(400)).train()
+    training = [beta for beta in seen if beta < 40]
+    assert training == sorted(training)
+    assert training[0] < 21 and training[-1] > 38
+    middle = training[len(training) // 2]
+    assert middle == pytest.approx(30, abs=3)
+
+
+def test_beta_follows_the_epochs_where_there_is_no_wall_clock(tmp_path, monkeypatch):
+    seen = []
+    model = FIF(
+        FIFConfig(input_dim=SHAPE, latent_dim=LATENT, beta=20.0, beta_final=40.0),
+        *build_networks("convnet", SHAPE, LATENT),
+    )
+    monkeypatch.setattr(model, "beta", lambda *a: seen.append(FIF.beta(model, *a)) or seen[-1])
+    build("AE", tmp_path, model=model, epochs=2, train=Images(32), evaluation=None).train()
+    assert seen == [20, 25, 30, 35]
+
+
+@pytest.mark.parametrize("wall_clock", [0.0, -1.0, float("nan"), float("inf")])
+def test_wall_clock_out_of_range(wall_clock, tmp_path):
+    with pytest.raises(ConfigError, match="wall_clock="):
+        build("AE", tmp_path, wall_clock=wall_clock)
 
 
 def test_keeps_the_best_weights_not_the_last(tmp_path):

@@ -5,15 +5,19 @@ __all__ = [
     "ModelEntry",
     "Profile",
     "configs_dir",
+    "experiment_file",
+    "length_of",
     "load_experiment",
     "load_model_entry",
     "names_in",
+    "parse_duration",
 ]
 
 import dataclasses
 import functools
 import importlib
 import itertools
+import re
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -38,6 +42,36 @@ SAMPLERS = {
 }
 
 
+OF_ONE_MODEL = ("batch_size", "learning_rate", "weight_decay")
+"""Settings that a profile can have for one model alone."""
+
+_DURATION = re.compile(r"(?:([\d.]+)h)?(?:([\d.]+)m(?:in)?)?(?:([\d.]+)s)?")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration such as 5h, 1h30m, 10min or 90s.
+
+    Raises:
+        ConfigError: It is none, or not above zero.
+
+    Example:
+        >>> parse_duration("5h"), parse_duration("1h30m"), parse_duration("90s")
+        (18000.0, 5400.0, 90.0)
+    """
+    match = _DURATION.fullmatch(text.replace(" ", ""))
+    try:
+        numbers = [float(part or 0) for part in match.groups()] if match else [0.0]
+    except ValueError:
+        numbers = [0.0]
+    seconds = sum(n * unit for n, unit in zip(numbers, (3600, 60, 1), strict=False))
+    if seconds <= 0:
+        raise ConfigError(
+            f"{text!r} is no duration: a number above 0 with a unit is needed, such as 5h, 1h30m, "
+            f"10min or 90s"
+        )
+    return seconds
+
+
 def configs_dir() -> Path:
     """The folder of YAML files: the checkout's, or the copy inside an installed wheel."""
     package = Path(pythae_fif.__file__).parent
@@ -56,7 +90,11 @@ class Profile:
 
     Attributes:
         note: One sentence that the tables carry: what this is, and is not.
-        epochs, batch_size, learning_rate: Of Adam, for every model.
+        epochs: Of every model; None under a wall clock.
+        wall_clock: The time that every model may train instead, see :func:`parse_duration`.
+        batch_size, learning_rate, weight_decay: Of Adam, for every model.
+        models: Model -> what is its own in this profile: `batch_size`, `learning_rate`,
+            `weight_decay`, and `grid` and `fixed`, which take the place of its entry's.
         num_samples: Generated for each sampler's score.
         plateau_patience, plateau_factor: The learning rate is multiplied by the factor when the
             evaluation loss has not fallen for that many epochs (appendix E.4).
@@ -67,10 +105,13 @@ class Profile:
     """
 
     note: str
-    epochs: int
     batch_size: int
     learning_rate: float
     num_samples: int
+    epochs: int | None = None
+    wall_clock: str | None = None
+    weight_decay: float | None = None
+    models: dict[str, dict] = field(default_factory=dict)
     plateau_patience: int = 10
     plateau_factor: float = 0.5
     train_size: int | None = None
@@ -78,6 +119,21 @@ class Profile:
     test_size: int | None = None
     configurations: int | None = None
     extractor: str | None = None
+
+    def settings_of(self, model: str) -> dict[str, Any]:
+        """The values that define a run of a model.
+
+        What came with the wall clock is absent where it is not used: it is part of a run's id, and
+        runs of before are still the same.
+        """
+        own = self.models.get(model, {})
+        values = {**dataclasses.asdict(self), **{k: own[k] for k in OF_ONE_MODEL if k in own}}
+        del values["models"]
+        if self.wall_clock is not None:
+            values["wall_clock"] = parse_duration(self.wall_clock)
+            del values["epochs"]
+        optional = ("wall_clock", "weight_decay")
+        return {k: v for k, v in values.items() if k not in optional or v is not None}
 
 
 @dataclass(frozen=True)
@@ -94,7 +150,8 @@ class ModelEntry:
         configurations: The configurations one by one, where they are no product; empty otherwise.
         fixed: Hyper-parameters that every configuration has.
         networks: Import path of a function of architecture, image shape and latent dimension, for
-            encoders and decoders of another kind than those of `pythae_fif.nn.build_networks`.
+            encoders and decoders of another kind than those of `pythae_fif.nn.build_networks`;
+            `own` if the model builds its own from its configuration.
         discriminator: Import path of a discriminator, called with the image shape.
         keep_last: Whether the last weights are kept, not those of the lowest evaluation loss: for
             models whose loss does not fall as they learn.
@@ -158,12 +215,14 @@ class Experiment:
         architectures: Those that are defined for it.
         arch: The one in use.
         latent_dim: d.
+        latent_dims: Model -> d where it has another; none of them counts if the user gives one d.
         extractor: Name of the feature extractor.
         models, samplers, seeds: What to run.
         profile: Name of one of `profiles`.
         profiles: Name -> :class:`Profile`.
         image_size: Of data sets that are resized.
         beta, hutchinson_samples: Values that replace those of FIF's grid.
+        wall_clock: Replaces the profile's number of epochs or wall clock.
         data: Path of the user's own images.
     """
 
@@ -178,15 +237,47 @@ class Experiment:
     profile: str
     profiles: dict[str, Profile]
     seeds: list[int] = field(default_factory=lambda: [0])
+    latent_dims: dict[str, int] = field(default_factory=dict)
     image_size: int | None = None
     beta: list[float] | None = None
     hutchinson_samples: list[int] | None = None
+    wall_clock: str | None = None
     data: str | None = None
 
     @property
     def settings(self) -> Profile:
-        """The profile in use."""
-        return self.profiles[self.profile]
+        """The profile in use, with the wall clock if there is one."""
+        profile = self.profiles[self.profile]
+        if self.wall_clock is None:
+            return profile
+        return dataclasses.replace(profile, wall_clock=self.wall_clock, epochs=None)
+
+
+def length_of(profile: Profile) -> str:
+    """How long a profile trains, for people.
+
+    Example:
+        >>> length_of(Profile("", batch_size=1, learning_rate=1, num_samples=1, wall_clock="5h"))
+        'wall clock 5h'
+    """
+    return (
+        f"{profile.epochs} epochs"
+        if profile.wall_clock is None
+        else (f"wall clock {profile.wall_clock}")
+    )
+
+
+def experiment_file(table: int) -> Path:
+    """The keys of an experiment that makes a table of the paper, on any data set.
+
+    Raises:
+        ConfigError: There is none for the table.
+    """
+    path = configs_dir() / "experiments" / f"table{table}.yaml"
+    if not path.is_file():
+        known = [name.removeprefix("table") for name in names_in("experiments")]
+        raise ConfigError(f"--table {table}: is no experiment; valid: {', '.join(known)}")
+    return path
 
 
 def load_model_entry(name: str) -> ModelEntry:
@@ -206,7 +297,7 @@ def _read_model_entry(path: Path, changed: int) -> ModelEntry:
     """A plan of many runs asks for the same few files again and again."""
     entry = _build(ModelEntry, read_yaml(path), str(path.name))
     for key in ("model", "config", "trainer", "networks", "discriminator"):
-        if getattr(entry, key) is not None:
+        if getattr(entry, key) not in (None, "own"):
             import_class(getattr(entry, key), f"{path.name}: {key}")
     if not entry.samplers:
         raise ConfigError(f"{path.name}: samplers: at least one is needed")
@@ -244,6 +335,8 @@ def load_experiment(dataset: str, file: str | Path | None, flags: Mapping[str, A
             extra["profiles"] = {**values["profiles"], **profiles}
         values |= extra
     given = {key: value for key, value in flags.items() if value is not None}
+    if "latent_dim" in {**extra, **given}:
+        values["latent_dims"] = extra.get("latent_dims", {})
     values |= given
     profiles = values["profiles"]
     profile = profiles.get(values["profile"]) if isinstance(profiles, Mapping) else None
@@ -297,6 +390,26 @@ def _check_experiment(experiment: Experiment, origin: Callable[[str], str]) -> N
         value = getattr(settings, key)
         if value is not None and value < low:
             raise ConfigError(f"profile {experiment.profile!r}: {key}={value}: at least {low}")
+    if (settings.epochs is None) == (settings.wall_clock is None):
+        raise ConfigError(
+            f"profile {experiment.profile!r}: give epochs, or wall_clock, and not both"
+        )
+    if settings.wall_clock is not None:
+        try:
+            parse_duration(settings.wall_clock)
+        except ConfigError as error:
+            raise ConfigError(f"{origin('wall_clock')}: {error}") from error
+    for name, own in settings.models.items():
+        for key in own:
+            if key not in (*OF_ONE_MODEL, "grid", "fixed"):
+                valid = did_you_mean(key, (*OF_ONE_MODEL, "grid", "fixed"))
+                raise ConfigError(
+                    f"profile {experiment.profile!r}: models: {name}: {key!r} is unknown: {valid}"
+                )
+    for name in (*settings.models, *experiment.latent_dims):
+        if name not in names_in("models"):
+            hint = did_you_mean(name, names_in("models"))
+            raise ConfigError(f"{origin('models')}: model {name!r} is unknown: {hint}")
     for key, high in (("learning_rate", 10), ("plateau_factor", 1)):
         value = getattr(settings, key)
         if not 0 < value < high:

@@ -49,12 +49,16 @@ class Slot:
     threads: int
 
 
-def slots_of_this_machine() -> list[Slot]:
-    """One slot a GPU; without one, up to four that share the cores."""
+def slots_of_this_machine(*, alone: bool = False) -> list[Slot]:
+    """One slot a GPU; without one, up to four that share the cores.
+
+    Args:
+        alone: Without a GPU one slot with all cores, for runs whose time is measured.
+    """
     if torch.cuda.is_available():
         return [Slot(str(index), 0) for index in range(torch.cuda.device_count())]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    count = max(1, min(4, cores or 1))
+    count = 1 if alone else max(1, min(4, cores or 1))
     return [Slot("cpu", max(1, (cores or 1) // count))] * count
 
 

@@ -91,22 +91,26 @@ def expand(experiment: Experiment, splits: Splits) -> list[RunSpec]:
         overrides["beta"] = experiment.beta
     if experiment.hutchinson_samples is not None:
         overrides["hutchinson_samples"] = experiment.hutchinson_samples
-    settings = dataclasses.asdict(experiment.settings)
     plan = []
     for name in experiment.models:
+        own = experiment.settings.models.get(name, {})
         entry = load_model_entry(name)
+        if "grid" in own:
+            entry = dataclasses.replace(entry, grid=own["grid"], configurations=[])
+        fixed = {**entry.fixed, **own.get("fixed", {})}
         networks: list[torch.nn.Module] = []
         # The flags are those of FIF; another model's parameter of the same name is its own.
         chosen = entry.choices(overrides if name == "fif" else None)
         if not (name == "fif" and overrides):
             chosen = chosen[: experiment.settings.configurations]
-        latent_dim = min(experiment.latent_dim, entry.max_latent_dim or experiment.latent_dim)
+        latent_dim = experiment.latent_dims.get(name, experiment.latent_dim)
+        latent_dim = min(latent_dim, entry.max_latent_dim or latent_dim)
         for varied in chosen:
             spec = RunSpec(
                 dataset=experiment.dataset,
                 arch=experiment.arch,
                 model=name,
-                parameters={**entry.fixed, **varied},
+                parameters={**fixed, **varied},
                 varied=tuple(varied),
                 latent_dim=latent_dim,
                 image_size=experiment.image_size,
@@ -114,7 +118,7 @@ def expand(experiment: Experiment, splits: Splits) -> list[RunSpec]:
                 extractor=experiment.extractor,
                 samplers=tuple(entry.samplers_of(experiment.samplers)),
                 profile=experiment.profile,
-                settings=settings,
+                settings=experiment.settings.settings_of(name),
                 data_hash=splits.content_hash,
             )
             flagged = name == "fif" and overrides
@@ -172,7 +176,12 @@ def _model_config(spec: RunSpec, entry: ModelEntry, input_dim: tuple[int, ...]) 
 def _networks(
     spec: RunSpec, entry: ModelEntry, input_dim: tuple[int, ...]
 ) -> list[torch.nn.Module]:
-    """Encoder, decoder and, for models with one, discriminator: no hyper-parameter is in them."""
+    """Encoder, decoder and, for models with one, discriminator: no hyper-parameter is in them.
+
+    None of a model that builds its own.
+    """
+    if entry.networks == "own":
+        return []
     if entry.networks is None:
         found = build_networks(spec.arch, input_dim, spec.latent_dim, variational=entry.variational)
     else:

@@ -193,7 +193,9 @@ def trained_model(
         spec,
         splits,
         run_dir,
-        on_epoch=lambda epoch, epochs, _: status.write("running", "training", 0.9 * epoch / epochs),
+        on_epoch=lambda epoch, epochs, row: status.write(
+            "running", "training", 0.9 * row.get("share_done", epoch / epochs)
+        ),
     )
     training = {
         **vars(trainer.train()),
@@ -234,6 +236,7 @@ def trainer_of(
         training_config(spec),
         run_dir=run_dir,
         on_epoch=on_epoch,
+        wall_clock=spec.settings.get("wall_clock"),
     )
     trainer.keep_last = load_model_entry(spec.model).keep_last
     return trainer
@@ -248,10 +251,12 @@ def training_config(spec: RunSpec) -> Any:
     optimisation: dict[str, Any] = {}
     for part in [part for part in parts if hasattr(config_class, f"{part}learning_rate")] or [""]:
         optimisation[f"{part}learning_rate"] = settings["learning_rate"]
+        if "weight_decay" in settings:
+            optimisation[f"{part}optimizer_params"] = {"weight_decay": settings["weight_decay"]}
         optimisation[f"{part}scheduler_cls"] = "ReduceLROnPlateau"
         optimisation[f"{part}scheduler_params"] = plateau
     return config_class(
-        num_epochs=settings["epochs"],
+        num_epochs=settings.get("epochs", 1),  # a wall clock knows none
         per_device_train_batch_size=settings["batch_size"],
         per_device_eval_batch_size=settings["batch_size"],
         seed=spec.seed,

@@ -11,7 +11,7 @@ from torch import nn
 
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.nn.conditional import joined_dim
-from pythae_fif.nn.fif_convnet import FIF_CONVNET_SHAPES, FIFConvDecoder, FIFConvEncoder
+from pythae_fif.nn.fif_convnet import FIFConvDecoder, FIFConvEncoder
 from pythae_fif.nn.small import (
     SmallConvDecoder,
     SmallConvEncoder,
@@ -22,7 +22,8 @@ from pythae_fif.nn.small import (
 ARCHITECTURES: dict[str, str] = {
     "convnet": "Pythae's ConvNet for MNIST, CIFAR-10 and CelebA; a small one for other images",
     "resnet": "Pythae's ResNet for MNIST, CIFAR-10 and CelebA; a small one for other images",
-    "fif_convnet": "the FIF-ConvNet of the FIF paper's table 11, for MNIST and CelebA alone",
+    "fif_convnet": "the FIF-ConvNet of the FIF paper's table 11, for MNIST and CelebA; a small one "
+    "of the same kind for other images",
 }
 
 PYTHAE_NETS: dict[tuple[int, ...], tuple[Any, str]] = {
@@ -77,12 +78,6 @@ def build_networks(
         raise ConfigError(f"latent_dim must be at least 1, not {latent_dim}")
 
     if arch == "fif_convnet":
-        if input_dim not in FIF_CONVNET_SHAPES:
-            shapes = " and ".join(map(str, FIF_CONVNET_SHAPES))
-            raise ConfigError(
-                f"arch 'fif_convnet' is defined for input_dim {shapes}, not {input_dim}: "
-                "use convnet or resnet"
-            )
         return (
             FIFConvEncoder(
                 input_dim, latent_dim, variational=variational, condition_dim=condition_dim

@@ -21,7 +21,7 @@ from zuko.transforms import MonotonicAffineTransform
 # classes and imports.
 
 
-def _bounded_affine(shift: Tensor, scale: Tensor) -> MonotonicAffineTransform:
+def bounded_affine(shift: Tensor, scale: Tensor) -> MonotonicAffineTransform:
     """x exp(s) + t with |s| below 2, FrEIA's bound: with zuko's own of 7 in every block, a few
     samples of a young flow lie many orders of magnitude outside the data."""
     return MonotonicAffineTransform(shift, scale, slope=math.exp(-2))
@@ -57,7 +57,7 @@ class InjectiveFlow(nn.Module):
         hidden = [hidden_dim, hidden_dim]
         self.padding = columns - latent_dim
         self.latent_dim = latent_dim
-        options = {"hidden_features": hidden, "univariate": _bounded_affine}
+        options = {"hidden_features": hidden, "univariate": bounded_affine}
         self.w = RealNVP(columns, transforms=data_blocks, **options).transform
         self.h = RealNVP(latent_dim, transforms=latent_blocks, **options).transform
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 # classes, constants and imports.
 
 FIF_CONVNET_SHAPES = ((1, 28, 28), (3, 64, 64))
-"""Image shapes (C, H, W) for which table 11 defines the nets: MNIST and CelebA."""
+"""Image shapes (C, H, W) for which table 11 defines the nets: MNIST and CelebA. Other shapes get
+MNIST's column with as many convolutions as their size allows, at most its four; that is ours."""
 
 
 class _ResBlock(nn.Module):
@@ -38,8 +39,26 @@ def _conv(before: int, after: int) -> nn.Sequential:
     )
 
 
+def _halvings(input_dim: tuple[int, ...], count: int) -> list[tuple[int, int]]:
+    """Heights and widths (pixels), the image's first, each half of the last, rounded up."""
+    sizes = [(input_dim[1], input_dim[2])]
+    for _ in range(count):
+        height, width = sizes[-1]
+        sizes.append(((height + 1) // 2, (width + 1) // 2))
+    return sizes
+
+
+def _rest(size: tuple[int, int]) -> tuple[int, int]:
+    """The output padding with which n / 2 pixels, rounded up, become n."""
+    return 1 - size[0] % 2, 1 - size[1] % 2
+
+
 def _conv_transpose(
-    before: int, after: int, kernel: int, padding: int, output_padding: int = 0
+    before: int,
+    after: int,
+    kernel: int,
+    padding: int,
+    output_padding: int | tuple[int, int] = 0,
 ) -> nn.Sequential:
     return nn.Sequential(
         nn.ConvTranspose2d(before, after, kernel, 2, padding, output_padding),
@@ -56,7 +75,7 @@ class FIFConvEncoder(BaseEncoder):
     """The encoder of table 11: four convolutions, a linear layer, four residual blocks.
 
     Args:
-        input_dim: Shape (C, H, W) of an image, one of `FIF_CONVNET_SHAPES`.
+        input_dim: Shape (C, H, W) of an image, H and W at least 4 pixels.
         latent_dim: Latent dimension d.
         variational: Adds a linear head for `log_covariance` on the convolutions' output, which
             the paper, training FIF alone, does not have.
@@ -82,16 +101,19 @@ class FIFConvEncoder(BaseEncoder):
         super().__init__()
         self.input_dim = tuple(input_dim)
         self.latent_dim = latent_dim
-        mnist = input_dim[0] == 1
-        widths = [32, 64, 128, 256] if mnist else [128, 256, 512, 1024]
-        channels = [input_dim[0] + condition_dim, *(int(channel_multiplier * w) for w in widths)]
-        feature_dim = channels[-1] * (1 if mnist else 4 * 4)
+        faces = self.input_dim == (3, 64, 64)
+        widths = [128, 256, 512, 1024] if faces else [32, 64, 128, 256]
+        height, width = input_dim[1:]
+        convolutions = min(4, min(height, width).bit_length() - 1)  # each halves, rounding down
+        widths = [int(channel_multiplier * width) for width in widths[:convolutions]]
+        channels = [input_dim[0] + condition_dim, *widths]
+        feature_dim = channels[-1] * (height >> convolutions) * (width >> convolutions)
         self.features = nn.Sequential(
             *(_conv(before, after) for before, after in pairwise(channels)),
             nn.Flatten(),
         )
         self.embedding = nn.Sequential(
-            nn.Linear(feature_dim, latent_dim), _blocks(latent_dim, 512 if mnist else 256)
+            nn.Linear(feature_dim, latent_dim), _blocks(latent_dim, 256 if faces else 512)
         )
         self.log_covariance = nn.Linear(feature_dim, latent_dim) if variational else None
 
@@ -115,7 +137,7 @@ class FIFConvDecoder(BaseDecoder):
     """The decoder of table 11: four residual blocks, a linear layer, transposed convolutions.
 
     Args:
-        input_dim: Shape (C, H, W) of an image, one of `FIF_CONVNET_SHAPES`.
+        input_dim: Shape (C, H, W) of an image, H and W at least 4 pixels.
         latent_dim: Latent dimension d.
         condition_dim: Columns of a condition joined to the codes; the residual blocks keep them.
         channel_multiplier: Factor on the channels of all convolutions.
@@ -138,10 +160,11 @@ class FIFConvDecoder(BaseDecoder):
         super().__init__()
         self.input_dim = tuple(input_dim)
         self.latent_dim = latent_dim
+        faces = self.input_dim == (3, 64, 64)
         dim = latent_dim + condition_dim
-        widths = [256, 128, 64] if input_dim[0] == 1 else [1024, 512, 256, 128]
+        widths = [1024, 512, 256, 128] if faces else [256, 128, 64]
         a, b, c, *last = (int(channel_multiplier * width) for width in widths)
-        if input_dim[0] == 1:
+        if not faces:
             # The table lists Linear(latent, 4096), then ConvT(256), ConvT(128), ConvT(64) and
             # Conv(1), all of stride 2. Four doublings of a 4 x 4 map overshoot 28 pixels, and
             # the extra layer makes 3.96M parameters where the table prints 3.3M. Read as in
@@ -149,13 +172,14 @@ class FIFConvDecoder(BaseDecoder):
             # the three layers left give 28 x 28 and 3,370,161 parameters at latent dimension
             # 16: 3.3M if cut, 3.4M if rounded to the digits printed. No reading that keeps the
             # printed 4096 and gives 28 x 28 comes closer at that dimension.
+            full, half, quarter, eighth = _halvings(input_dim, 3)
             self.layers = nn.Sequential(
                 _blocks(dim, 512),
-                nn.Linear(dim, a * 4 * 4),
-                nn.Unflatten(1, (a, 4, 4)),
-                _conv_transpose(a, b, 3, padding=1),
-                _conv_transpose(b, c, 3, padding=1, output_padding=1),
-                nn.ConvTranspose2d(c, 1, 3, stride=2, padding=1, output_padding=1),
+                nn.Linear(dim, a * eighth[0] * eighth[1]),
+                nn.Unflatten(1, (a, *eighth)),
+                _conv_transpose(a, b, 3, padding=1, output_padding=_rest(quarter)),
+                _conv_transpose(b, c, 3, padding=1, output_padding=_rest(half)),
+                nn.ConvTranspose2d(c, input_dim[0], 3, 2, 1, output_padding=_rest(full)),
                 nn.Sigmoid(),
             )
         else:

@@ -16,7 +16,7 @@ from pythae_fif.benchmark.store import Store
 from pythae_fif.data import Splits
 from pythae_fif.trainers.checkpoint import write_whole
 
-from .comparison import not_comparable, table3, table8
+from .comparison import not_comparable, table2, table3, table8
 from .cost import cost_grid
 from .figures import Strip, sample_figure
 from .grid import Cell, Grid, to_csv, to_latex, to_markdown
@@ -72,6 +72,7 @@ def write_experiment(
     name = f"{experiment.dataset}-{experiment.arch}-{experiment.profile}"
     reasons = not_comparable(experiment, results)
     named = {
+        "table2": table2(experiment, results, report),
         "table8": table8(experiment, report, reasons),
         "table3": table3(experiment, report, reasons),
         "cost": cost_grid(results),
@@ -203,6 +204,7 @@ def _page(
 ) -> str:
     sections = [Section("scores", "Scores", grids=[experiment_grid(report)])]
     titles = {
+        "table2": "Beside the paper's table 2",
         "table8": "Beside the paper's table 8",
         "table3": "Beside the paper's table 3",
         "cost": "Cost",

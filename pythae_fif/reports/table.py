@@ -19,7 +19,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from pythae_fif.benchmark.config import Experiment, load_model_entry
+from pythae_fif.benchmark.config import Experiment, length_of, load_model_entry
 from pythae_fif.benchmark.samplers import FIT_STEPS, FITTED
 from pythae_fif.benchmark.selection import Choice, Result, select
 
@@ -219,12 +219,28 @@ def _notes(
             if fitted
             else []
         ),
-        f"Epochs {experiment.settings.epochs}, batch {experiment.settings.batch_size}, "
+        f"{_training_line(experiment, choices)}, "
         f"seeds {', '.join(map(str, seeds))}, on {', '.join(machines)}; "
         f"{'; or '.join(versions)}.",
         f"Made by `{command}`"
         + (f", and {earlier} runs by earlier commands of the same profile." if earlier else "."),
     ]
+
+
+def _training_line(experiment: Experiment, choices: list[Choice]) -> str:
+    """How long and with what batches the models trained, and under a wall clock what it was."""
+    settings = experiment.settings
+    batches = dict.fromkeys(
+        choice.spec.settings.get("batch_size", settings.batch_size) for choice in choices
+    )
+    batch = f"batch {' or '.join(map(str, batches))}"
+    if settings.wall_clock is None:
+        return f"Epochs {settings.epochs}, {batch}"
+    used = [r["training"]["train_seconds"] for choice in choices for _, r in choice.results]
+    return (
+        f"{length_of(settings).capitalize()} of training steps a run, evaluation not counted (used "
+        f"{min(used):.0f} to {max(used):.0f} s), {batch}"
+    )
 
 
 def _row(choice: Choice, constant_mse: float | None) -> Row:

@@ -20,15 +20,18 @@ from pythae.trainers.training_callbacks import CallbackHandler
 
 from pythae_fif.errors import NonFiniteError, StoreError
 from pythae_fif.trainers.checkpoint import random_state, set_random_state, write_whole
-from pythae_fif.trainers.loader import BatchDataset, BatchLoader
+from pythae_fif.trainers.loader import BatchDataset, BatchLoader, CutLoader
 from pythae_fif.trainers.quiet import quiet_pythae
 
 logger = logging.getLogger(__name__)
 
-OnEpoch = Callable[[int, int, dict[str, float]], None]
+OnEpoch = Callable[[int, int, dict[str, Any]], None]
 
 CHECKPOINT_NAME = "checkpoint.pt"
 LOG_NAME = "train_log.jsonl"
+PARTS_OF_BUDGET = 10
+"""An epoch under a wall clock ends with its pass over the data, or with such a part of the budget,
+so that a short budget too has its evaluations, checkpoints and stages."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,10 @@ class TrainingResult:
         best_epoch: The epoch, counted from 1, whose weights were kept.
         best_eval_loss: Its evaluation loss; its training loss where there is no evaluation set or
             `keep_best_on_train` is set.
-        epochs: Number of epochs trained.
+        epochs: Number of epochs trained, those that a wall clock cut short among them.
         seconds: Time in training and evaluation steps, over all resumed parts, in seconds.
+        train_seconds: Time in training steps alone, which is what a wall clock counts.
+        images: Training images seen, over all epochs.
         images_per_second: Training images per second of the training steps alone.
     """
 
@@ -48,7 +53,39 @@ class TrainingResult:
     best_eval_loss: float
     epochs: int
     seconds: float
+    train_seconds: float
+    images: int
     images_per_second: float
+
+
+class _Clock:
+    """Tells when an epoch's time is over.
+
+    Args:
+        wall_clock: The whole training's time in seconds, or None for no limit.
+    """
+
+    def __init__(self, wall_clock: float | None) -> None:
+        self.wall_clock = wall_clock
+        self.begin = self.end = math.inf
+
+    def start(self, before: float) -> float:
+        """Starts an epoch after so many seconds of training; the time that it is now."""
+        now = time.perf_counter()
+        if self.wall_clock is not None:
+            part = math.floor(PARTS_OF_BUDGET * before / self.wall_clock) + 1
+            self.begin = now - before
+            self.end = self.begin + self.wall_clock * part / PARTS_OF_BUDGET
+        return now
+
+    def is_over(self) -> bool:
+        """Whether no other step shall be made in this epoch."""
+        return time.perf_counter() >= self.end
+
+    def share_done(self) -> float:
+        """The part of the wall clock that is over, in [0, 1]."""
+        assert self.wall_clock is not None
+        return min(1.0, max(0.0, (time.perf_counter() - self.begin) / self.wall_clock))
 
 
 @dataclass(frozen=True)
@@ -59,9 +96,11 @@ class _Progress:
     best_epoch: int = 0
     best_loss: float = math.inf
     best_state: dict[str, torch.Tensor] = field(default_factory=dict)
-    history: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     train_seconds: float = 0.0
+    images: int = 0
+    stage: str | None = None
 
 
 class BenchmarkTrainer:
@@ -72,6 +111,16 @@ class BenchmarkTrainer:
     best weights. What changes: batches come by one indexing operation where the data set has
     `batch`, evaluation is in fixed order then, nothing is printed, no dated folders are made, and
     a training that was cut off goes on from its last checkpoint.
+
+    With a wall clock a training lasts that many seconds instead of a number of epochs, and an epoch
+    is cut short at every tenth of them. What is counted is the time in training steps, over all
+    resumed parts: evaluation is the benchmark's, not the model's, and not counted. What was trained
+    since the last checkpoint before a training was killed is lost, and its time is not counted.
+
+    A model with a method `stage_at(epochs, share_done)`, from the passes over the data and the
+    share of the training that are done to the name of a stage, has it set as its `stage` before
+    each epoch. Every stage starts from the best weights of the one before, with a new optimizer
+    and learning rate, and has a best of its own, as losses of two stages cannot be compared.
 
     The training is a single process: `build_trainer` drops what WORLD_SIZE, RANK and LOCAL_RANK
     left in the configuration.
@@ -104,9 +153,12 @@ class BenchmarkTrainer:
         run_dir: Path,
         on_epoch: OnEpoch | None,
         checkpoint_every_seconds: float,
+        wall_clock: float | None = None,
         **pythae_arguments: Any,
     ) -> None:
         self.run_dir = run_dir
+        self.wall_clock = wall_clock
+        self._clock = _Clock(wall_clock)
         self.on_epoch = on_epoch
         self.checkpoint_every_seconds = checkpoint_every_seconds
         super().__init__(**pythae_arguments)
@@ -114,10 +166,12 @@ class BenchmarkTrainer:
     # Hooks of Pythae's BaseTrainer.
 
     def get_train_dataloader(self, train_dataset: Any) -> Any:
-        if not isinstance(train_dataset, BatchDataset):
-            return super().get_train_dataloader(train_dataset)  # type: ignore[misc]
-        batch_size = self.training_config.per_device_train_batch_size
-        return BatchLoader(train_dataset, batch_size, shuffle=True, device=self.device)
+        if isinstance(train_dataset, BatchDataset):
+            batch_size = self.training_config.per_device_train_batch_size
+            loader = BatchLoader(train_dataset, batch_size, shuffle=True, device=self.device)
+        else:
+            loader = super().get_train_dataloader(train_dataset)  # type: ignore[misc]
+        return CutLoader(loader, self._clock.is_over)
 
     def get_eval_dataloader(self, eval_dataset: Any) -> Any:
         if not isinstance(eval_dataset, BatchDataset):
@@ -147,7 +201,8 @@ class BenchmarkTrainer:
     # The training.
 
     def train(self) -> TrainingResult:
-        """Trains to the last epoch, from the checkpoint in `run_dir` if there is one.
+        """Trains to the last epoch or the end of the wall clock, from the checkpoint in `run_dir`
+        if there is one.
 
         On the CPU a training that was cut off and resumed ends with bitwise the same weights and
         losses as one that was not. An exception out of `on_epoch`, or an interrupt between two
@@ -174,7 +229,9 @@ class BenchmarkTrainer:
         tell.on_train_begin(config, model_config=self.model_config)
         num_epochs = config.num_epochs
         last_checkpoint = time.monotonic()
-        for epoch in range(progress.epoch + 1, num_epochs + 1):
+        while not self._is_complete(progress):
+            epoch = progress.epoch + 1
+            progress = self._enter_stage(progress)
             tell.on_epoch_begin(
                 config, epoch=epoch, train_loader=self.train_loader, eval_loader=self.eval_loader
             )
@@ -211,8 +268,35 @@ class BenchmarkTrainer:
             best_eval_loss=progress.best_loss,
             epochs=progress.epoch,
             seconds=progress.seconds,
-            images_per_second=progress.epoch * len(self.train_dataset) / progress.train_seconds,
+            train_seconds=progress.train_seconds,
+            images=progress.images,
+            images_per_second=progress.images / progress.train_seconds,
         )
+
+    def _is_complete(self, progress: _Progress) -> bool:
+        if self.wall_clock is None:
+            return progress.epoch >= self.training_config.num_epochs
+        return progress.train_seconds >= self.wall_clock
+
+    def _share_done(self, progress: _Progress) -> float:
+        """The part of the training that is done, before an epoch."""
+        if self.wall_clock is None:
+            return progress.epoch / self.training_config.num_epochs
+        return min(1.0, progress.train_seconds / self.wall_clock)
+
+    def _enter_stage(self, progress: _Progress) -> _Progress:
+        """Sets the stage of a model that has some; a new one starts from the best of the last."""
+        if not hasattr(self.model, "stage_at"):
+            return progress
+        passes = progress.images / len(self.train_dataset)
+        stage = self.model.stage_at(passes, self._share_done(progress))
+        self.model.stage = stage
+        if progress.stage is not None and stage != progress.stage:
+            self.model.load_state_dict(progress.best_state)
+            self.set_optimizer()  # type: ignore[attr-defined]
+            self.set_scheduler()  # type: ignore[attr-defined]
+            progress = replace(progress, best_loss=math.inf)
+        return replace(progress, stage=stage)
 
     def _run_epoch(self, epoch: int, progress: _Progress) -> _Progress:
         """One training and one evaluation step; the progress after them."""
@@ -220,8 +304,12 @@ class BenchmarkTrainer:
             f"{name}learning_rate": optimizer.param_groups[0]["lr"]
             for name, optimizer in self._of_parts("optimizer").items()
         }
-        start = time.perf_counter()
-        train_losses = self._losses("train", epoch)
+        # Models count passes over the data, of which a wall clock may cut one into several epochs.
+        number = epoch
+        if self.wall_clock is not None:
+            number = 1 + progress.images // len(self.train_dataset)
+        start = self._clock.start(progress.train_seconds)
+        train_losses = self._losses("train", number)
         train_seconds = time.perf_counter() - start
         eval_losses = self._losses("eval", epoch) if self.eval_dataset is not None else {}
         seconds = time.perf_counter() - start
@@ -233,13 +321,18 @@ class BenchmarkTrainer:
             **{f"eval_{name}": loss for name, loss in eval_losses.items()},
             **learning_rates,
             "seconds": seconds,
+            **({} if progress.stage is None else {"stage": progress.stage}),
         }
+        if self.wall_clock is not None:
+            done = progress.train_seconds + train_seconds
+            row |= {"share_done": min(1.0, done / self.wall_clock)}
         progress = replace(
             progress,
             epoch=epoch,
             history=[*progress.history, row],
             seconds=progress.seconds + seconds,
             train_seconds=progress.train_seconds + train_seconds,
+            images=progress.images + self.train_loader.images,
         )
         # Pythae sets keep_best_on_train where there is no evaluation set.
         kept_on = train_losses if self.training_config.keep_best_on_train else eval_losses
@@ -264,6 +357,9 @@ class BenchmarkTrainer:
         values = losses if isinstance(losses, tuple) else (losses,)
         names = ("loss", *(f"{part}_loss" for part in self.parts))
         named = dict(zip(names, map(float, values), strict=True))
+        if stage == "train":  # Pythae's mean is over all batches, those that a cut left out too
+            part = len(self.train_loader) / self.train_loader.batches
+            named = {name: part * value for name, value in named.items()}
         for name, value in named.items():
             if not math.isfinite(value):
                 raise NonFiniteError(
@@ -286,7 +382,7 @@ class BenchmarkTrainer:
 
     # Files.
 
-    def _append_to_log(self, row: dict[str, float]) -> None:
+    def _append_to_log(self, row: dict[str, Any]) -> None:
         path = self.run_dir / LOG_NAME
         try:
             with open(path, "a", encoding="utf-8") as file:

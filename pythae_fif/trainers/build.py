@@ -8,6 +8,7 @@ __all__ = [
 ]
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,7 @@ def build_trainer(
     run_dir: str | Path,
     on_epoch: OnEpoch | None = None,
     checkpoint_every_seconds: float = 30.0,
+    wall_clock: float | None = None,
 ) -> BenchmarkTrainer:
     """The trainer that fits a training configuration, as in Pythae's `TrainingPipeline`.
 
@@ -93,6 +95,8 @@ def build_trainer(
             epoch's row of the log.
         checkpoint_every_seconds: Least time between two checkpoints in seconds; 0 for one after
             every epoch.
+        wall_clock: Seconds of training steps, in place of the configuration's number of epochs;
+            see :class:`BenchmarkTrainer`.
 
     Returns:
         A trainer; call its `train`.
@@ -115,6 +119,8 @@ def build_trainer(
         )
     if training_config.num_epochs < 1:
         raise ConfigError(f"num_epochs must be at least 1, not {training_config.num_epochs}")
+    if wall_clock is not None and not 0 < wall_clock < math.inf:
+        raise ConfigError(f"wall_clock={wall_clock}: a number of seconds above 0 is needed")
     for name, dataset in (("training", train_dataset), ("evaluation", eval_dataset)):
         if dataset is not None and len(dataset) == 0:
             raise DataError(f"the {name} set is empty: training needs at least one item in each")
@@ -145,4 +151,5 @@ def build_trainer(
             run_dir=folder,
             on_epoch=on_epoch,
             checkpoint_every_seconds=checkpoint_every_seconds,
+            wall_clock=wall_clock,
         )

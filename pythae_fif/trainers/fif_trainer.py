@@ -80,6 +80,7 @@ class FIFTrainer(BenchmarkTrainer, BaseTrainer):
             name and the time in the configuration's `output_dir`; give the folder to resume.
         on_epoch: Called after each epoch with its number, the number of epochs and its log row.
         checkpoint_every_seconds: Least time between two checkpoints, in seconds.
+        wall_clock: Seconds of training steps, in place of the configuration's number of epochs.
 
     Attributes:
         training_dir: The folder, whose `final_model` is the result.
@@ -105,6 +106,7 @@ class FIFTrainer(BenchmarkTrainer, BaseTrainer):
         run_dir: str | Path | None = None,
         on_epoch: OnEpoch | None = None,
         checkpoint_every_seconds: float = 30.0,
+        wall_clock: float | None = None,
     ) -> None:
         config = FIFTrainerConfig() if training_config is None else training_config
         if config.world_size > 1:
@@ -131,6 +133,7 @@ class FIFTrainer(BenchmarkTrainer, BaseTrainer):
                 run_dir=run_dir,
                 on_epoch=on_epoch,
                 checkpoint_every_seconds=checkpoint_every_seconds,
+                wall_clock=wall_clock,
             )
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)
@@ -163,20 +166,26 @@ class FIFTrainer(BenchmarkTrainer, BaseTrainer):
         else:
             context = contextlib.nullcontext()
         total = torch.zeros((), device=self.device)
+        steps = len(self.train_loader)
         for step, inputs in enumerate(self.train_loader, start=1):
+            if self.wall_clock is None:
+                share_done = (epoch - 1 + (step - 1) / steps) / config.num_epochs
+            else:
+                share_done = self._clock.share_done()
             with context:
-                loss = self._loss(inputs, epoch, self.train_loader)
+                loss = self._loss(inputs, epoch, self.train_loader, share_done=share_done)
             self.optimizer.zero_grad()
             loss.backward()
             if config.max_grad_norm is not None:
                 torch.nn.utils.clip_grad_norm_(self.model.parameters(), config.max_grad_norm)
             self.optimizer.step()
             total += loss.detach()
-            if step % CHECK_EVERY == 0 or step == len(self.train_loader):
-                _check(total, step, len(self.train_loader))
+            if step % CHECK_EVERY == 0:
+                _check(total, step, steps)
             tell.on_train_step_end(config)
+        _check(total, step, steps)
         self.model.update()
-        return total.item() / len(self.train_loader)
+        return total.item() / steps
 
     def eval_step(self, epoch: int) -> float:
         """The mean loss of the evaluation batches, always in float32."""
@@ -193,12 +202,12 @@ class FIFTrainer(BenchmarkTrainer, BaseTrainer):
             tell.on_eval_step_end(config)
         return total.item() / len(self.eval_loader)
 
-    def _loss(self, inputs: Any, epoch: int, loader: Any) -> Tensor:
+    def _loss(self, inputs: Any, epoch: int, loader: Any, **more: float) -> Tensor:
         inputs = self._set_inputs_to_device(inputs)  # type: ignore[attr-defined]
         if self.training_config.channels_last and inputs["data"].dim() == 4:
             inputs["data"] = inputs["data"].contiguous(memory_format=torch.channels_last)
         size = len(loader.dataset)
-        return self.model(inputs, epoch=epoch, dataset_size=size, uses_ddp=False).loss
+        return self.model(inputs, epoch=epoch, dataset_size=size, uses_ddp=False, **more).loss
 
 
 def keep_freed_memory() -> bool:

@@ -1,9 +1,9 @@
 """Batches out of memory by one indexing operation each."""
 
-__all__ = ["BatchDataset", "BatchLoader"]
+__all__ = ["BatchDataset", "BatchLoader", "CutLoader"]
 
-from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from pythae.data.datasets import DatasetOutput
@@ -64,3 +64,40 @@ class BatchLoader:
         order = order.to(getattr(self.dataset, "device", "cpu"))
         for indices in order.split(self.batch_size):
             yield self.dataset.batch(indices, device=self.device)
+
+
+class CutLoader:
+    """A loader that ends a pass early when it is told to, and counts what it gave.
+
+    Args:
+        loader: A loader of batches with a `dataset`.
+        stop: Asked after every batch but the last, once the step made of it is done.
+
+    Attributes:
+        batches: Batches given in the present or last pass.
+        images: Their images.
+
+    Example:
+        >>> loader = torch.utils.data.DataLoader([{"data": 1}, {"data": 2}, {"data": 3}])
+        >>> cut = CutLoader(loader, stop=lambda: True)
+        >>> len(cut), [batch["data"].item() for batch in cut], cut.images
+        (3, [1], 1)
+    """
+
+    def __init__(self, loader: Any, stop: Callable[[], bool]) -> None:
+        self.loader = loader
+        self.dataset = loader.dataset
+        self.stop = stop
+        self.batches = self.images = 0
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[DatasetOutput]:
+        self.batches = self.images = 0
+        for batch in self.loader:
+            self.batches += 1
+            self.images += len(batch["data"])
+            yield batch
+            if self.stop():
+                return

@@ -33,7 +33,8 @@ class FIFConfig(BaseAEConfig):
         beta (float): Weight of the reconstruction loss (eq. 7). Default: 10.
         beta_final (float): If given, beta moves linearly from ``beta`` in the first epoch to
             ``beta_final`` in epoch ``beta_epochs`` (appendix E.3). Default: None.
-        beta_epochs (int): Length of that schedule in epochs. Default: None.
+        beta_epochs (int): Length of that schedule in epochs; None for the whole training, step by
+            step, whose length this package's trainers tell (Pythae's own do not). Default: None.
         hutchinson_samples (int): K, Hutchinson vectors a data point. Default: 1.
         surrogate_fraction (float): Part of every batch, in (0, 1], whose data points carry the
             surrogate of the volume change: the first ``ceil(surrogate_fraction * B)``, averaged
@@ -107,8 +108,8 @@ class FIFConfig(BaseAEConfig):
             raise ConfigError(
                 f"FIFConfig surrogate_fraction={self.surrogate_fraction}: above 0, at most 1"
             )
-        if (self.beta_final is None) != (self.beta_epochs is None):
-            raise ConfigError("FIFConfig beta_final and beta_epochs: give both or neither")
+        if self.beta_final is None and self.beta_epochs is not None:
+            raise ConfigError("FIFConfig beta_epochs: is the length of a schedule to beta_final")
         if self.trace_space == "latent" and self.hutchinson_samples > self.latent_dim:
             raise ConfigError(
                 f"FIFConfig hutchinson_samples={self.hutchinson_samples}: at most "

@@ -109,6 +109,8 @@ class FIF(BaseAE):
                 ``inputs["labels"]``, class indices (B,) or condition vectors (B, c).
             epoch (int): In the keyword arguments that Pythae's trainers send; drives the schedule
                 of beta.
+            share_done (float): Likewise, of this package's trainers: the part of the training that
+                is done, which drives a schedule without ``beta_epochs``.
             dataset_size (int): Likewise; the size of the evaluation set over which
                 ``eval_nll_samples`` are spread.
 
@@ -127,7 +129,8 @@ class FIF(BaseAE):
         labels = inputs.get("labels") if self.model_config.condition_dim else None
         condition = self._condition(labels, x)
         if self.training:
-            return self._training_output(x, self.beta(kwargs.get("epoch", 1)), condition)
+            beta = self.beta(kwargs.get("epoch", 1), kwargs.get("share_done"))
+            return self._training_output(x, beta, condition)
         z = self._encode(x, condition)
         x_hat = self._decode(z, condition)
         recon_loss = _squared_error(x_hat, x).mean()
@@ -207,14 +210,30 @@ class FIF(BaseAE):
         decoder = record(lambda z: self._decode(z, condition), encoder.value)
         return decoder.jvps(encoder.jvps(x[None]))
 
-    def beta(self, epoch: int | None = None) -> float:
-        """The reconstruction weight of an epoch (counted from 1), or the final one."""
+    def beta(self, epoch: int | None = None, share_done: float | None = None) -> float:
+        """The reconstruction weight of an epoch (counted from 1), or the final one.
+
+        Args:
+            epoch: For a schedule of ``beta_epochs``.
+            share_done: Part of the training that is done, in [0, 1], for one without.
+
+        Raises:
+            ConfigError: A schedule without ``beta_epochs``, and no ``share_done``.
+        """
         config = self.model_config
-        if config.beta_final is None or config.beta_epochs is None:
+        if config.beta_final is None:
             return config.beta
         if epoch is None:
             return config.beta_final
-        done = min(1.0, (epoch - 1) / max(1, config.beta_epochs - 1))
+        if config.beta_epochs is not None:
+            done = min(1.0, (epoch - 1) / max(1, config.beta_epochs - 1))
+        elif share_done is not None:
+            done = share_done
+        else:
+            raise ConfigError(
+                "FIFConfig beta_final without beta_epochs follows the length of the training, "
+                "which this trainer does not tell: give beta_epochs, or use FIFTrainer"
+            )
         return config.beta + done * (config.beta_final - config.beta)
 
     # ------------------------------------------------------------------ the density

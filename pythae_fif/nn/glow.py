@@ -1,0 +1,235 @@
+"""Invertible and injective layers for images, with exact log-determinants.
+
+zuko, the flow library of this project, has no layers for images. Of the two libraries that have,
+FrEIA's last release is of 2022 and normflows' of 2023, which already calls functions that PyTorch
+is about to remove; neither has injective layers, and both compute log-determinants in the direction
+of the decoder too. So the few layers that are needed stand here.
+
+Every layer maps from data to latents, `forward(x) -> (z, log_det)`, and back, `inverse(z) -> x`.
+Rows are images of one pixel.
+"""
+
+__all__ = [
+    "ActNorm",
+    "Chain",
+    "ConvCoupling",
+    "Flatten",
+    "InjectiveConv",
+    "InvertibleConv",
+    "Squeeze",
+    "flow_steps",
+]
+
+import math
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SCALE_BOUND = 2.0
+"""Bound of a coupling's log-scale, as in :mod:`pythae_fif.nn.coupling`."""
+LEAST_STD = 1e-2
+"""A channel of a smaller standard deviation is scaled as if it had this one."""
+
+
+class ActNorm(nn.Module):
+    r"""A scale and a shift by channel (Kingma & Dhariwal 2018, section 3.1).
+
+    The first batch in training mode sets them so that it leaves with zero mean and unit variance.
+
+    Args:
+        channels: C.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(channels, 1, 1))
+        self.log_scale = nn.Parameter(torch.zeros(channels, 1, 1))
+        self.initialized = False
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) to its normalised form and the log-determinant, a scalar."""
+        if self.training and not self.initialized:
+            self._initialize(x)
+        log_det = self.log_scale.sum() * x[0, 0].numel()
+        return (x - self.shift) * self.log_scale.exp(), log_det
+
+    def inverse(self, z: Tensor) -> Tensor:
+        return z * (-self.log_scale).exp() + self.shift
+
+    @torch.no_grad()
+    def _initialize(self, x: Tensor) -> None:
+        std, mean = torch.std_mean(x, dim=(0, 2, 3), correction=0, keepdim=True)
+        self.shift.copy_(mean[0])
+        self.log_scale.copy_(-std[0].clamp_min(LEAST_STD).log())
+        self.initialized = True
+
+    # A flag on the host: one on the device would make every pass wait for it.
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.initialized)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.initialized = bool(state)
+
+
+class InvertibleConv(nn.Module):
+    """An invertible 1 x 1 convolution (Kingma & Dhariwal 2018, section 3.2), orthogonal at first.
+
+    Args:
+        channels: C.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels, channels))
+        nn.init.orthogonal_(self.weight)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) to the same shape and the log-determinant, a scalar."""
+        log_det = torch.linalg.slogdet(self.weight).logabsdet * x[0, 0].numel()
+        return _mix(self.weight, x), log_det
+
+    def inverse(self, z: Tensor) -> Tensor:
+        return _mix(torch.linalg.inv(self.weight), z)
+
+
+class InjectiveConv(nn.Module):
+    r"""An injective 1 x 1 convolution (Kothari et al. 2021, section 2): C >= c channels from c.
+
+    Back, from the C channels of the data to c, goes the pseudo-inverse
+    :math:`(W^\top W)^{-1} W^\top`, a left inverse. W has orthonormal columns at first.
+
+    Args:
+        channels: C, on the side of the data.
+        latent_channels: c.
+    """
+
+    def __init__(self, channels: int, latent_channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels, latent_channels))
+        nn.init.orthogonal_(self.weight)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) to (B, c, H, W), and the log-volume change of this layer on its range.
+
+        A chain's log-determinant is not the sum of those of its layers where one is injective.
+        """
+        # By QR: the Gram matrix would square the condition number.
+        q, r = torch.linalg.qr(self.weight)
+        log_det = -r.diagonal().abs().log().sum() * x[0, 0].numel()
+        return _mix(torch.linalg.solve_triangular(r, q.mT, upper=True), x), log_det
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """(B, c, H, W) to (B, C, H, W)."""
+        return _mix(self.weight, z)
+
+
+def _mix(weight: Tensor, x: Tensor) -> Tensor:
+    return F.conv2d(x, weight[:, :, None, None])
+
+
+class ConvCoupling(nn.Module):
+    """An affine coupling (Dinh et al. 2017): half of the channels scale and shift the others.
+
+    At first it is the identity.
+
+    Args:
+        channels: C, at least 2.
+        hidden_channels: Of the two hidden layers of its net.
+        kernel: 3, or 1 for images of one pixel.
+    """
+
+    def __init__(self, channels: int, hidden_channels: int, kernel: int) -> None:
+        super().__init__()
+        self.sizes = (channels - channels // 2, channels // 2)
+        self.net = nn.Sequential(
+            nn.Conv2d(self.sizes[0], hidden_channels, kernel, padding="same"),
+            nn.ReLU(),
+            nn.Conv2d(hidden_channels, hidden_channels, 1),
+            nn.ReLU(),
+            nn.Conv2d(hidden_channels, 2 * self.sizes[1], kernel, padding="same"),
+        )
+        nn.init.zeros_(self.net[-1].weight)
+        nn.init.zeros_(self.net[-1].bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, C, H, W) to the same shape and the log-determinant, (B,)."""
+        kept, changed = x.split(self.sizes, 1)
+        log_scale, shift = self._affine(kept)
+        return torch.cat([kept, changed * log_scale.exp() + shift], 1), log_scale.flatten(1).sum(1)
+
+    def inverse(self, z: Tensor) -> Tensor:
+        kept, changed = z.split(self.sizes, 1)
+        log_scale, shift = self._affine(kept)
+        return torch.cat([kept, (changed - shift) * (-log_scale).exp()], 1)
+
+    def _affine(self, kept: Tensor) -> tuple[Tensor, Tensor]:
+        log_scale, shift = self.net(kept).split(self.sizes[1], 1)
+        return SCALE_BOUND * torch.tanh(log_scale / SCALE_BOUND), shift
+
+
+class Squeeze(nn.Module):
+    """(B, C, H, W) to (B, 4 C, H / 2, W / 2): pixels to channels."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return F.pixel_unshuffle(x, 2), x.new_zeros(())
+
+    def inverse(self, z: Tensor) -> Tensor:
+        return F.pixel_shuffle(z, 2)
+
+
+class Flatten(nn.Module):
+    """(B, C, H, W) to images of one pixel, (B, C H W, 1, 1)."""
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return x.reshape(len(x), math.prod(self.shape), 1, 1), x.new_zeros(())
+
+    def inverse(self, z: Tensor) -> Tensor:
+        return z.reshape(len(z), *self.shape)
+
+
+class Chain(nn.Module):
+    """Layers one after the other, the first next to the data.
+
+    Example:
+        >>> chain = Chain([Squeeze(), *flow_steps(4, 2, hidden_channels=8)])
+        >>> x = torch.rand(5, 1, 6, 6)
+        >>> z, log_det = chain(x)
+        >>> z.shape, log_det.shape, torch.allclose(chain.inverse(z), x, atol=1e-5)
+        (torch.Size([5, 4, 3, 3]), torch.Size([5]), True)
+    """
+
+    def __init__(self, layers: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Data to latents, and the sum of the layers' log-determinants, (B,)."""
+        total = x.new_zeros(len(x))
+        for layer in self.layers:
+            x, log_det = layer(x)
+            total = total + log_det
+        return x, total
+
+    def inverse(self, z: Tensor) -> Tensor:
+        for layer in reversed(self.layers):
+            z = layer.inverse(z)  # type: ignore[operator]
+        return z
+
+
+def flow_steps(
+    channels: int, steps: int, *, hidden_channels: int, kernel: int = 3
+) -> list[nn.Module]:
+    """Glow's step of flow, `steps` times: ActNorm, 1 x 1 convolution, coupling."""
+    layers: list[nn.Module] = []
+    for _ in range(steps):
+        layers += [ActNorm(channels), InvertibleConv(channels)]
+        if channels > 1:  # one channel has no half that could move the other
+            layers.append(ConvCoupling(channels, hidden_channels, kernel))
+    return layers
