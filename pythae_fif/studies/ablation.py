@@ -10,16 +10,9 @@ from pythae_fif.errors import DataError
 from pythae_fif.reports.grid import DASH, Cell, Grid, number
 from pythae_fif.reports.published import load_published
 from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.tabular import protocol_notes, spread, write_grid
-from pythae_fif.studies.tabular_runs import (
-    CONFIGURATIONS,
-    SEEDS,
-    TIMED_BATCH,
-    Run,
-    load_table,
-    run_configurations,
-    step_seconds,
-)
+from pythae_fif.studies.tabular import learning_rate, protocol_notes, spread, write_grid
+from pythae_fif.studies.tabular_protocol import CONFIGURATIONS, SEEDS, load_table
+from pythae_fif.studies.tabular_runs import TIMED_BATCH, Run, run_configurations, step_seconds
 
 PLACES = {"data": "off manifold", "reconstruction": "on manifold"}
 
@@ -62,19 +55,20 @@ def _one_dataset(dataset: str, options: StudyOptions, on_progress: OnProgress) -
     times = step_seconds(runs, table)
     notes = protocol_notes(table, seeds, runs, options)
     headings = ["Estimator", "net", "Jacobian", "FID-like ↓", "recon. ↓", "log-likelihood ↑"]
-    headings += ["ms a step", "CG steps", "published FID-like"]
+    headings += ["ms a step", "CG steps", "learning rate", "published FID-like"]
     rows = [[*_names(run), spread(run.wasserstein), spread(run.reconstruction)] for run in runs]
     for row, finished in zip(rows, runs, strict=True):
         row += [
             spread(finished.log_likelihood),
             number(1e3 * times[finished.name]),
             number(finished.cg_iterations),
+            learning_rate(finished),
             _published(6, dataset, finished),
         ]
     six = Grid(
         f"{dataset}, profile {options.profile}: ablation (table 6)",
         headings,
-        "lll" + "r" * 6,
+        "lll" + "r" * 7,
         rows,
         [
             *notes,
