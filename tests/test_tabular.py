@@ -486,6 +486,7 @@ def test_a_diverged_seed_is_said_and_not_averaged(options):
         ({"models": ["vae"]}, "model 'vae' has no tabular study"),
         ({"dataset": "powr"}, "did you mean 'power'"),
         ({"latent_dim": None}, "needs --latent-dim"),
+        ({"latent_dim": 0}, "1 to 3 is needed"),
         ({"profile": "fast"}, "valid: paper, quick"),
     ],
 )

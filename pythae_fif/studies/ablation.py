@@ -14,8 +14,6 @@ from pythae_fif.studies.tabular import learning_rate, protocol_notes, spread, wr
 from pythae_fif.studies.tabular_protocol import CONFIGURATIONS, SEEDS, load_table
 from pythae_fif.studies.tabular_runs import TIMED_BATCH, Run, run_configurations, step_seconds
 
-PLACES = {"data": "off manifold", "reconstruction": "on manifold"}
-
 
 def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     """Trains all six configurations on a data set, or on every one whose files are there.
@@ -102,7 +100,7 @@ def _one_dataset(dataset: str, options: StudyOptions, on_progress: OnProgress) -
 
 def _names(run: Run) -> list[Cell]:
     configuration = run.configuration
-    texts = (configuration.label, configuration.net, PLACES[configuration.jacobian_at])
+    texts = (configuration.label, configuration.net, configuration.place)
     return [Cell(text) for text in texts]
 
 
@@ -112,7 +110,7 @@ def _published(table: int, dataset: str, run: Run) -> Cell:
         dataset=dataset,
         model="fif" if configuration.model == "fif" else "rf",
         net=configuration.net if configuration.net == "free-form" else "coupling flow",
-        estimator=PLACES[configuration.jacobian_at],
+        estimator=configuration.place,
     )
     return Cell(cells[0].text, cells[0].value) if cells else Cell(DASH)
 

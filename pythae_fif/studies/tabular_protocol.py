@@ -48,6 +48,11 @@ class Configuration:
     net: str
     jacobian_at: str
 
+    @property
+    def place(self) -> str:
+        """Where the Jacobian is taken, in the words of table 6."""
+        return "off manifold" if self.jacobian_at == "data" else "on manifold"
+
     def build(self, input_dim: tuple[int, ...], latent_dim: int, nets: "Nets") -> FIF:
         """A freshly initialised model; seed torch before calling."""
         shape: dict[str, Any] = {"input_dim": input_dim, "latent_dim": latent_dim}
@@ -179,7 +184,7 @@ def load_table(dataset: str, options: StudyOptions) -> Table:
             f"profile {options.profile!r} of {dataset}: "
             f"{did_you_mean(options.profile, file.profiles)}"
         )
-    latent_dim = options.latent_dim or file.latent_dim
+    latent_dim = file.latent_dim if options.latent_dim is None else options.latent_dim
     if latent_dim is None:
         raise ConfigError(f"--dataset {dataset} needs --latent-dim")
     splits = load_tabular(dataset, options.data_root, data=options.data, latent_dim=latent_dim)

@@ -27,6 +27,7 @@ from pythae_fif.studies.tabular_protocol import (
     Nets,
     Table,
 )
+from pythae_fif.trainers import keep_freed_memory
 from pythae_fif.trainers.checkpoint import write_whole
 from pythae_fif.trainers.ensemble import Ensemble
 from pythae_fif.trainers.stacked import StackedFlows
@@ -47,6 +48,7 @@ class Run:
         reconstruction: Squared error a test row of each seed.
         validation_wasserstein, validation_reconstruction: The same on validation rows.
         log_likelihood: Mean exact log-likelihood of the first test rows of each seed, in nats.
+        code_square: Mean |z|^2 / d of each seed's codes of validation rows; the prior's is 1.
         seconds: Training time of all seeds together.
         cg_iterations: Mean conjugate gradient steps, None for FIF.
         parameters: Of one model.
@@ -59,6 +61,7 @@ class Run:
     reconstruction: list[float]
     validation_wasserstein: list[float]
     validation_reconstruction: list[float]
+    code_square: list[float]
     log_likelihood: list[float]
     seconds: float
     cg_iterations: float | None
@@ -90,6 +93,7 @@ def run_configurations(
         results: Folder below which ``runs/`` holds the records.
         on_progress: Is told what is done, and which share.
     """
+    keep_freed_memory()
     rates = table.profile.learning_rates
     trials = len(rates) if len(rates) > 1 else 0
     total = len(names) * (trials + len(seeds))  # in trainings of one model
@@ -221,6 +225,7 @@ def _scores(model: FIF, table: Table, seed: int) -> dict[str, float]:
         "reconstruction": error(test),
         "validation_wasserstein": distance(val),
         "validation_reconstruction": error(val),
+        "code_square": float(model.embed(val).square().mean()),
         "log_likelihood": finite(lambda: float(model.log_prob(test[:LIKELIHOOD_ROWS]).mean())),
     }
 
