@@ -1,6 +1,7 @@
 """Times five tabular models trained together against one after another and one process a core.
 
     python benchmarks/tabular.py [--datasets power miniboone] [--steps 60] [--device cuda]
+    python benchmarks/tabular.py --output results/benchmarks/tabular.md
 
 Each way trains five FIFs of the paper's nets (appendix E.2) at its batch of 512; the figure is
 models times steps per second. The ways are: the authors' formulation (forward-mode tangents, a
@@ -13,18 +14,20 @@ Rounds are in turns and medians are taken, since machines are noisy; compiling i
 import argparse
 import json
 import os
+import platform
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.models import RectangularFlow, RectangularFlowConfig
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
+from pythae_fif.reports.grid import Cell, Grid, number, to_markdown
+from pythae_fif.trainers import keep_freed_memory
 from pythae_fif.trainers.ensemble import Ensemble
 from pythae_fif.trainers.stacked import StackedFlows
 
@@ -171,27 +174,52 @@ def main() -> None:
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     p.add_argument("--rectangular", action="store_true", help="RectangularFlow instead of FIF")
+    p.add_argument("--output", help="Markdown file to write the table to")
     p.add_argument("--worker", choices=SHAPES, help=argparse.SUPPRESS)
     p.add_argument("--models", type=int, help=argparse.SUPPRESS)
     flags = p.parse_args()
+    keep_freed_memory()  # in every process alike
     if flags.worker:
         print(json.dumps(worker(flags.worker, flags.models, flags.steps)))
         return
     if flags.rectangular and flags.device != "cpu":
         p.error("--rectangular is for the CPU")
-    console = Console(width=140)
-    title = f"{MODELS} models x steps per second ({flags.device}, {torch.get_num_threads()} threads"
-    table = Table("data", "way", "models x steps / s", title=f"{title}, torch {torch.__version__})")
+    name = torch.cuda.get_device_name() if flags.device == "cuda" else platform.machine()
+    where = f"{flags.device} ({name}), {torch.get_num_threads()} threads, torch {torch.__version__}"
+    rows, backends = [], []
     for dataset in flags.datasets:
         rates, backend = time_dataset(
             dataset, flags.steps, flags.rounds, flags.device, flags.rectangular
         )
-        first = next(iter(rates.values()))
-        for name, rate in rates.items():
-            table.add_row(dataset, name, f"{rate:.1f} ({rate / first:.2f} of the first)")
-        if backend:
-            console.print(f"{dataset}: ensemble compiled ran {backend}")
-    console.print(table)
+        first, last = next(iter(rates.values())), rates.get("one process a core")
+        for way, rate in rates.items():
+            rows.append(
+                [
+                    Cell(dataset),
+                    Cell(way),
+                    number(rate),
+                    number(rate / first),
+                    number(rate / last if last else None),
+                ]
+            )
+        backends += [f"The compiled ensemble of {dataset} ran {backend}."] if backend else []
+    grid = Grid(
+        f"{MODELS} tabular models together: {where}",
+        ["Data", "way", "models × steps / s ↑", "of the first", "of one process a core"],
+        "llrrr",
+        rows,
+        [
+            f"The nets of appendix E.2, batch {BATCH}, K = 1; medians of {flags.rounds} rounds of "
+            f"{flags.steps} steps, the ways in turns. Compiling is not counted.",
+            *backends,
+            *(["GPU: not measured; `--device cuda` does."] if flags.device == "cpu" else []),
+            f"Made by `{' '.join(['python', *sys.argv])}`.",
+        ],
+    )
+    text = to_markdown(grid)
+    print(text)
+    if flags.output:
+        Path(flags.output).write_text(text)
 
 
 if __name__ == "__main__":

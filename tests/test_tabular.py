@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import hashlib
 import io
+import json
 import os
 import pickle
 import tarfile
@@ -21,7 +22,7 @@ from pythae_fif.data.tabular import load_tabular
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.evaluation.wasserstein import squared_wasserstein
 from pythae_fif.reports.published import load_published
-from pythae_fif.studies import StudyOptions, ablation, tabular, tabular_runs
+from pythae_fif.studies import StudyOptions, ablation, tabular, tabular_protocol, tabular_runs
 
 ROWS = 400
 LATENT = {"power": 3, "gas": 2, "hepmass": 10, "miniboone": 21}
@@ -380,13 +381,14 @@ def test_squared_wasserstein_is_scipys_on_known_gaussians(dim):
 @pytest.fixture
 def options(tmp_path, monkeypatch):
     """A study of a minute table: two seeds, few steps, small nets."""
-    small = tabular_runs.Nets(hidden_dim=8, data_blocks=2, latent_blocks=1, block_dim=8)
+    small = tabular_protocol.Nets(hidden_dim=8, data_blocks=2, latent_blocks=1, block_dim=8)
     monkeypatch.setattr(tabular_runs, "Nets", lambda: small)
-    load = tabular_runs.load_table
+    load = tabular_protocol.load_table
 
     def load_small(dataset, options):
         loaded = load(dataset, options)
-        profile = loaded.profile.model_copy(update={"nets": small})
+        changes = {"nets": small, "learning_rates": [1e-3, 1e-2]}
+        profile = loaded.profile.model_copy(update=changes)
         return dataclasses.replace(loaded, profile=profile)
 
     for study in (tabular, ablation):
@@ -420,13 +422,30 @@ def test_table_one_has_a_row_a_model_and_their_speedup(options):
     for word in ("±", "48/6/6 rows", "not the published protocol", "run_benchmark.py"):
         assert word in text
     records = {path: path.stat().st_mtime_ns for path in options.results.rglob("result.json")}
-    assert len(records) == 2
-    for path in records:  # Pythae's own form
+    check_choice([json.loads(path.read_text()) for path in records], rows)
+    records_of_both = [
+        path for path in records if len(json.loads(path.read_text())["wasserstein"]) == 2
+    ]
+    for path in records_of_both:  # Pythae's own form
         for seed in (0, 1):
             loaded = AutoModel.load_from_folder(str(path.parent / "model" / f"seed{seed}"))
             assert loaded.sample(3).shape == (3, 3)
     tabular.run(options, lambda label, share: None)  # nothing is trained again
     assert records == {p: p.stat().st_mtime_ns for p in options.results.rglob("result.json")}
+
+
+def check_choice(records, rows):
+    """Each model has the learning rate at which its first seed is best on validation rows."""
+    for row, model in zip(rows, ("fif", "rectangular_flow"), strict=True):
+        own = [r for r in records if r["specification"]["configuration"]["model"] == model]
+        tried = [r for r in own if r["specification"]["seeds"] == [0]]
+        (final,) = (r for r in own if r["specification"]["seeds"] == [0, 1])
+        assert {r["specification"]["learning_rate"] for r in tried} == {1e-3, 1e-2}
+        best = min(tried, key=lambda r: r["validation_wasserstein"])
+        assert best["specification"]["learning_rate"] == final["specification"]["learning_rate"]
+        assert float(row["learning rate"]) == final["specification"]["learning_rate"]
+        # the first seed trains among others as it trains alone
+        assert final["wasserstein"][0] == pytest.approx(best["wasserstein"][0], rel=1e-3)
 
 
 def test_ablation_has_every_row_of_tables_six_and_seven(options):
@@ -454,10 +473,11 @@ def test_published_values_stand_in_columns_of_their_own(options, root):
 def test_a_diverged_seed_is_said_and_not_averaged(options):
     record = {"wasserstein": [1.0, float("nan")]}
     assert tabular.spread(record["wasserstein"]).text == "diverged (1 of 2)"
-    model = tabular_runs.CONFIGURATIONS["fif"].build((3,), 2, tabular_runs.Nets())
+    loaded = tabular_protocol.load_table("csv", options)
+    model = tabular_protocol.CONFIGURATIONS["fif"].build((3,), 2, tabular_protocol.Nets())
     with torch.no_grad():
         next(model.parameters()).fill_(float("nan"))
-    assert np.isnan(list(tabular_runs._scores(model.eval(), torch.ones(20, 3), 0).values())).any()
+    assert np.isnan(list(tabular_runs._scores(model.eval(), loaded, 0).values())).any()
 
 
 @pytest.mark.parametrize(
@@ -466,6 +486,7 @@ def test_a_diverged_seed_is_said_and_not_averaged(options):
         ({"models": ["vae"]}, "model 'vae' has no tabular study"),
         ({"dataset": "powr"}, "did you mean 'power'"),
         ({"latent_dim": None}, "needs --latent-dim"),
+        ({"latent_dim": 0}, "1 to 3 is needed"),
         ({"profile": "fast"}, "valid: paper, quick"),
     ],
 )
@@ -477,8 +498,8 @@ def test_wrong_options_are_one_line(options, change, said):
 @pytest.mark.parametrize("name", LATENT)
 def test_protocols_are_those_of_table_five(root, name):
     options = StudyOptions(results=root, data_root=str(root), profile="paper")
-    loaded = tabular_runs.load_table(name, options)
+    loaded = tabular_protocol.load_table(name, options)
     epochs = {c.at["metric"]: c for c in load_published(5).find(dataset=name) if "metric" in c.at}
     assert loaded.profile.epochs == epochs["epochs"].value
     assert loaded.latent_dim == epochs["latent_dim"].value
-    assert loaded.profile.learning_rate == (3e-4 if name == "hepmass" else 1e-4)
+    assert loaded.profile.learning_rates == [3e-4 if name == "hepmass" else 1e-4]

@@ -10,18 +10,9 @@ from pythae_fif.errors import DataError
 from pythae_fif.reports.grid import DASH, Cell, Grid, number
 from pythae_fif.reports.published import load_published
 from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.tabular import protocol_notes, spread, write_grid
-from pythae_fif.studies.tabular_runs import (
-    CONFIGURATIONS,
-    SEEDS,
-    TIMED_BATCH,
-    Run,
-    load_table,
-    run_configurations,
-    step_seconds,
-)
-
-PLACES = {"data": "off manifold", "reconstruction": "on manifold"}
+from pythae_fif.studies.tabular import learning_rate, protocol_notes, spread, write_grid
+from pythae_fif.studies.tabular_protocol import CONFIGURATIONS, SEEDS, load_table
+from pythae_fif.studies.tabular_runs import TIMED_BATCH, Run, run_configurations, step_seconds
 
 
 def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
@@ -62,19 +53,20 @@ def _one_dataset(dataset: str, options: StudyOptions, on_progress: OnProgress) -
     times = step_seconds(runs, table)
     notes = protocol_notes(table, seeds, runs, options)
     headings = ["Estimator", "net", "Jacobian", "FID-like ↓", "recon. ↓", "log-likelihood ↑"]
-    headings += ["ms a step", "CG steps", "published FID-like"]
+    headings += ["ms a step", "CG steps", "learning rate", "published FID-like"]
     rows = [[*_names(run), spread(run.wasserstein), spread(run.reconstruction)] for run in runs]
     for row, finished in zip(rows, runs, strict=True):
         row += [
             spread(finished.log_likelihood),
             number(1e3 * times[finished.name]),
             number(finished.cg_iterations),
+            learning_rate(finished),
             _published(6, dataset, finished),
         ]
     six = Grid(
         f"{dataset}, profile {options.profile}: ablation (table 6)",
         headings,
-        "lll" + "r" * 6,
+        "lll" + "r" * 7,
         rows,
         [
             *notes,
@@ -108,7 +100,7 @@ def _one_dataset(dataset: str, options: StudyOptions, on_progress: OnProgress) -
 
 def _names(run: Run) -> list[Cell]:
     configuration = run.configuration
-    texts = (configuration.label, configuration.net, PLACES[configuration.jacobian_at])
+    texts = (configuration.label, configuration.net, configuration.place)
     return [Cell(text) for text in texts]
 
 
@@ -118,7 +110,7 @@ def _published(table: int, dataset: str, run: Run) -> Cell:
         dataset=dataset,
         model="fif" if configuration.model == "fif" else "rf",
         net=configuration.net if configuration.net == "free-form" else "coupling flow",
-        estimator=PLACES[configuration.jacobian_at],
+        estimator=configuration.place,
     )
     return Cell(cells[0].text, cells[0].value) if cells else Cell(DASH)
 

@@ -1,6 +1,6 @@
 """Tables 1 and 5: free-form injective flows against rectangular flows on tabular data."""
 
-__all__ = ["protocol_notes", "run", "spread", "write_grid"]
+__all__ = ["learning_rate", "protocol_notes", "run", "spread", "write_grid"]
 
 import os
 import statistics
@@ -10,19 +10,22 @@ from pathlib import Path
 import torch
 
 from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.evaluation.wasserstein import squared_wasserstein
 from pythae_fif.reports.grid import DASH, Cell, Grid, number, to_csv, to_markdown
 from pythae_fif.reports.published import load_published
 from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.tabular_runs import (
+from pythae_fif.studies.tabular_protocol import (
     BETA,
-    LIKELIHOOD_ROWS,
     NOISE,
     SEEDS,
-    TIMED_BATCH,
     WEIGHT_DECAY,
-    Run,
     Table,
     load_table,
+)
+from pythae_fif.studies.tabular_runs import (
+    LIKELIHOOD_ROWS,
+    TIMED_BATCH,
+    Run,
     run_configurations,
     step_seconds,
 )
@@ -60,7 +63,8 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     slow = times.get("rectangular_flow")
     headings = [
         "Model", "FID-like ↓", "recon. ↓", "log-likelihood ↑", "ms a step", "speedup ↑",
-        "CG steps", "training s", "published FID-like", "published speedup", "published min",
+        "CG steps", "training s", "learning rate",
+        "published FID-like", "published speedup", "published min",
     ]  # fmt: skip
     rows = []
     for finished in runs:
@@ -78,6 +82,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
                 Cell(f"{speedup:.1f}×", speedup) if speedup else Cell(DASH),
                 number(finished.cg_iterations),
                 number(finished.seconds),
+                learning_rate(finished),
                 *_published(1, **at, metric="FID-like"),
                 *(_published(1, dataset=dataset, metric="speedup") if is_fif else [Cell(DASH)]),
                 *minutes,
@@ -95,7 +100,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     title = (
         f"{dataset}, profile {options.profile}: {' and '.join(r.configuration.label for r in runs)}"
     )
-    grid = Grid(title, headings, "l" + "r" * 10, rows, notes)
+    grid = Grid(title, headings, "l" + "r" * 11, rows, notes)
     return write_grid(grid, options, f"tabular-{dataset}-{'-'.join(models)}-{options.profile}")
 
 
@@ -104,29 +109,39 @@ def protocol_notes(
 ) -> list[str]:
     """What data, budget, scores and machine the numbers stand for."""
     profile = table.profile
-    rates = f"{profile.learning_rate:g}"
-    if profile.coupling_learning_rate:
-        rates += f" ({profile.coupling_learning_rate:g} for coupling flows)"
     sizes = ", ".join(
         f"{run.configuration.label} {run.configuration.net} {run.parameters:,}"
         for run in {r.configuration.model + r.configuration.net: r for r in runs}.values()
     )
+    rates = ", ".join(f"{rate:g}" for rate in profile.learning_rates)
+    if len(profile.learning_rates) > 1:
+        rates = (
+            f"the one of {rates} at which seed {seeds[0]}, trained for the whole length, has the "
+            f"lowest FID-like score on the {len(table.val):,} validation rows"
+        )
+    floor = squared_wasserstein(table.train[: len(table.test)], table.test)
     return [
         f"Data: {table.splits.source} ({table.splits.content_hash}); trained on "
         f"{len(table.train):,} rows. Latent dimension {table.latent_dim}.",
-        f"Profile `{options.profile}`: {profile.note}. {profile.epochs} epochs, {table.steps} "
-        f"steps, batch {profile.batch_size}, Adam with one cycle to {rates}, "
-        f"weight decay {WEIGHT_DECAY:g}, noise {NOISE:g}, beta {BETA:g}, K = 1; parameters: "
-        f"{sizes}.",
+        f"Profile `{options.profile}`: {profile.note}. {profile.epochs} epochs, {table.steps:,} "
+        f"steps, batch {profile.batch_size}, Adam with one cycle, weight decay {WEIGHT_DECAY:g}, "
+        f"noise {NOISE:g}, beta {BETA:g}, K = 1; parameters: {sizes}.",
+        f"Learning rate (the cycle's highest): {rates}.",
         f"Mean ± standard deviation over seeds {', '.join(map(str, seeds))} on the test rows: "
         f"FID-like is the squared Wasserstein-2 distance of Gaussian fits with as many samples as "
-        f"test rows ({len(table.test):,}); recon. the squared error a row; log-likelihood exact, "
-        f"on the manifold, in nats, of the first {min(LIKELIHOOD_ROWS, len(table.test)):,} rows.",
+        f"test rows ({len(table.test):,}), of which as many training rows have {floor:.3g}; recon. "
+        f"the squared error a row; log-likelihood exact, on the manifold, in nats, of the first "
+        f"{min(LIKELIHOOD_ROWS, len(table.test)):,} rows.",
         f"Machine: {', '.join(sorted({run.device for run in runs}))}, {os.cpu_count()} cores, "
         f"{torch.get_num_threads()} thread(s), torch {torch.__version__}; times of a machine that "
         "does other things too hold as quotients alone.",
         *([f"Made by `{options.command}`."] if options.command else []),
     ]
+
+
+def learning_rate(run: Run) -> Cell:
+    """A run's learning rate as a cell."""
+    return Cell(f"{run.learning_rate:g}", run.learning_rate)
 
 
 def spread(values: Sequence[float]) -> Cell:
