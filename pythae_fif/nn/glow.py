@@ -96,7 +96,7 @@ class InvertibleConv(nn.Module):
 
 
 class InjectiveConv(nn.Module):
-    r"""An injective 1 x 1 convolution (Kothari et al. 2021, section 2): C >= c channels from c.
+    r"""An injective 1 x 1 convolution (Kothari et al. 2021): C >= c channels from c.
 
     Back, from the C channels of the data to c, goes the pseudo-inverse
     :math:`(W^\top W)^{-1} W^\top`, a left inverse. W has orthonormal columns at first.
