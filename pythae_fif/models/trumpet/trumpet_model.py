@@ -29,11 +29,10 @@ class Trumpet(InjectiveFlowModel):
     whose log-determinant is exact. The volume change of the manifold does not depend on h, so that
     this is maximum likelihood on the manifold.
 
-    The paper's text and program were not at hand; this is what they are known for. Where it is known
-    to differ: h has zuko's fully connected affine couplings,
-    not steps of flow; injective layers are the linear ones, not the ReLU ones; pseudo-inverses are
-    not regularised; and images of other shapes than theirs get a dense injective layer where
-    halving does not meet d.
+    Written from what is known of the paper, without its text or program. Where it is known to
+    differ: h has zuko's fully connected affine couplings, not steps of flow; injective layers are
+    the linear ones, not the ReLU ones; pseudo-inverses are not regularised; and images of other
+    shapes than theirs get a dense injective layer where halving does not meet d.
 
     Density on the manifold, samples and Pythae's interface are those of
     :class:`~pythae_fif.models.FIF`.
