@@ -50,7 +50,7 @@ from pythae_fif.benchmark.store import read_json
 from pythae_fif.data import to_float
 from pythae_fif.errors import ConfigError, FIFError, NonFiniteError, StoreError
 from pythae_fif.reports import build_report
-from pythae_fif.reports.comparison import table2
+from pythae_fif.reports.injective import table2
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
 
