@@ -251,6 +251,11 @@ class Experiment:
             return profile
         return dataclasses.replace(profile, wall_clock=self.wall_clock, epochs=None)
 
+    def latent_dim_of(self, model: str) -> int:
+        """d of a model: its own, or the common one, within what it takes."""
+        latent_dim = self.latent_dims.get(model, self.latent_dim)
+        return min(latent_dim, load_model_entry(model).max_latent_dim or latent_dim)
+
 
 def length_of(profile: Profile) -> str:
     """How long a profile trains, for people.

@@ -1,6 +1,6 @@
 """An experiment expanded into runs, each with an id made of what defines its result."""
 
-__all__ = ["SCHEMA", "RunSpec", "build_model", "expand", "shown"]
+__all__ = ["PLAN_ALONE", "SCHEMA", "RunSpec", "build_model", "expand", "shown"]
 
 import dataclasses
 import hashlib
@@ -20,6 +20,9 @@ from .config import Experiment, import_class, load_model_entry
 
 SCHEMA = 2
 """Version of records; it is part of every run id, so that old records are never misread."""
+
+PLAN_ALONE = ("note", "configurations", "extractor")
+"""Settings of a profile that define no result, or that a run has already under another name."""
 
 
 @dataclass(frozen=True)
@@ -57,8 +60,7 @@ class RunSpec:
         """Twelve hexadecimal digits of a hash of the specification and the schema version."""
         content = {"schema": SCHEMA, **dataclasses.asdict(self)}
         del content["samplers"]
-        plan_alone = ("note", "configurations", "extractor")  # or known by the run already
-        content["settings"] = {k: v for k, v in self.settings.items() if k not in plan_alone}
+        content["settings"] = {k: v for k, v in self.settings.items() if k not in PLAN_ALONE}
         text = json.dumps(content, sort_keys=True, ensure_ascii=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -97,8 +99,6 @@ def expand(experiment: Experiment, splits: Splits) -> list[RunSpec]:
         chosen = entry.choices(overrides if name == "fif" else None)
         if not (name == "fif" and overrides):
             chosen = chosen[: experiment.settings.configurations]
-        latent_dim = experiment.latent_dims.get(name, experiment.latent_dim)
-        latent_dim = min(latent_dim, entry.max_latent_dim or latent_dim)
         for varied in chosen:
             spec = RunSpec(
                 dataset=experiment.dataset,
@@ -106,7 +106,7 @@ def expand(experiment: Experiment, splits: Splits) -> list[RunSpec]:
                 model=name,
                 parameters={**fixed, **varied},
                 varied=tuple(varied),
-                latent_dim=latent_dim,
+                latent_dim=experiment.latent_dim_of(name),
                 image_size=experiment.image_size,
                 seed=experiment.seeds[0],
                 extractor=experiment.extractor,

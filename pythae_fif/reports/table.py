@@ -98,6 +98,7 @@ def build_report(
     command: str,
     missing: int = 0,
     constant_mse: float | None = None,
+    earlier: int = 0,
 ) -> Report:
     """Selects the configurations and gathers what must be said about them.
 
@@ -108,6 +109,7 @@ def build_report(
         missing: Number of runs of the plan that have no record.
         constant_mse: Squared error a test pixel of the training images' mean, by which a model
             that did not learn is known; None leaves that out.
+        earlier: Number of the runs that are not of this command's plan.
     """
     choices = select(results)
     rows = [_row(choice, constant_mse) for choice in choices]
@@ -121,7 +123,7 @@ def build_report(
         score=scored["score_name"],
         notes=[
             *_warnings(experiment, results, choices, rows, missing, constant_mse),
-            *_notes(experiment, results, choices, command),
+            *_notes(experiment, results, choices, command, earlier),
         ],
         marks=ranks((i, row.sampler, row.frechet_test) for i, row in enumerate(rows)),
     )
@@ -165,7 +167,11 @@ def _warnings(
 
 
 def _notes(
-    experiment: Experiment, results: list[Result], choices: list[Choice], command: str
+    experiment: Experiment,
+    results: list[Result],
+    choices: list[Choice],
+    command: str,
+    earlier: int,
 ) -> list[str]:
     """What data, scores and training the numbers stand for."""
     _, first = results[0]
@@ -179,6 +185,7 @@ def _notes(
         for p in provenance
     )
     fitted = [SAMPLER_LABELS[s] for s in FITTED if any(choice.sampler == s for choice in choices)]
+    seeds = sorted({spec.seed for choice in choices for spec, _ in choice.results})
     rounding = "rounded to 8 bits" if scored["rounded"] else "not rounded"
     return [
         f"Profile `{experiment.profile}`: {experiment.settings.note}.",
@@ -196,7 +203,7 @@ def _notes(
         "lowest test distance of a sampler, underlined the second."
         + (
             " ± is the standard deviation over the seeds; other numbers are means."
-            if len(experiment.seeds) > 1
+            if len(seeds) > 1
             else ""
         ),
         *(
@@ -208,9 +215,10 @@ def _notes(
             else []
         ),
         f"{_training_line(experiment, choices)}, "
-        f"seeds {', '.join(map(str, experiment.seeds))}, on {', '.join(machines)}; "
+        f"seeds {', '.join(map(str, seeds))}, on {', '.join(machines)}; "
         f"{'; or '.join(versions)}.",
-        f"Made by `{command}`.",
+        f"Made by `{command}`"
+        + (f", and {earlier} runs by earlier commands of the same profile." if earlier else "."),
     ]
 
 
