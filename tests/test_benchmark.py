@@ -925,6 +925,9 @@ class TestEngine:
     def test_slots(self):
         slots = slots_of_this_machine()
         assert slots and all(slot.threads >= 1 or slot.device != "cpu" for slot in slots)
+        if slots[0].device == "cpu":
+            (alone,) = slots_of_this_machine(alone=True)
+            assert alone.threads >= sum(slot.threads for slot in slots)
 
     def test_a_run_that_was_trained_is_not_trained_again(self, prepared, monkeypatch):
         _, _, (run_dir,) = prepared()
