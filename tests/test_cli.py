@@ -108,7 +108,7 @@ class TestShowing:
         words = " ".join(out.split())
         assert code == 0
         assert "15 runs" in words and "manifold_epochs=10" in words
-        assert "wall clock 1h30m" in words and "dnf 3 90 min" in words
+        assert "wall clock 1h30m" in words and "dnf 3 1 h 30 min" in words
 
     def test_wall_clock_trains_one_run_at_a_time_and_is_in_the_record(self, run, tiny, monkeypatch):
         seen = []
