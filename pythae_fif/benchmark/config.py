@@ -400,9 +400,9 @@ def _check_experiment(experiment: Experiment, origin: Callable[[str], str]) -> N
     for name, own in settings.models.items():
         for key in own:
             if key not in (*OF_ONE_MODEL, "grid", "fixed"):
-                valid = did_you_mean(key, (*OF_ONE_MODEL, "grid", "fixed"))
+                hint = did_you_mean(key, (*OF_ONE_MODEL, "grid", "fixed"))
                 raise ConfigError(
-                    f"profile {experiment.profile!r}: models: {name}: {key!r} is unknown: {valid}"
+                    f"profile {experiment.profile!r}: models: {name}: {key!r} is unknown: {hint}"
                 )
     for name in (*settings.models, *experiment.latent_dims):
         if name not in names_in("models"):
