@@ -429,7 +429,8 @@ def _print_estimate(
     console.print(
         f"estimate from a few timed steps of each model's first configuration: training takes "
         f"{duration(total)} one after the other, {duration(total / len(slots))} on this machine's "
-        f"{len(slots)} slots; samplers, scores and start of each run come on top",
+        f"{len(slots)} {'slot' if len(slots) == 1 else 'slots'}; samplers, scores and start of "
+        f"each run come on top",
         soft_wrap=True,
     )
 

@@ -54,7 +54,7 @@ from pythae_fif.benchmark.store import read_json
 from pythae_fif.data import to_float
 from pythae_fif.errors import ConfigError, FIFError, NonFiniteError, StoreError
 from pythae_fif.reports import build_report
-from pythae_fif.reports.comparison import table2
+from pythae_fif.reports.injective import table2
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
 
@@ -1009,6 +1009,9 @@ class TestEngine:
     def test_slots(self):
         slots = slots_of_this_machine()
         assert slots and all(slot.threads >= 1 or slot.device != "cpu" for slot in slots)
+        if slots[0].device == "cpu":
+            (alone,) = slots_of_this_machine(alone=True)
+            assert alone.threads >= sum(slot.threads for slot in slots)
 
     def test_a_run_that_was_trained_is_not_trained_again(self, prepared, monkeypatch):
         _, _, (run_dir,) = prepared()

@@ -101,6 +101,24 @@ class TestShowing:
         assert "FIF; 10 configurations (beta 10, 5, 15, 20, 25; hutchinson_samples 1, 2)" in words
         assert not run.results.exists()
 
+    def test_table_2_is_a_plan_of_its_own_on_any_data_set(self, run):
+        code, out, _ = run(
+            "--table", 2, "--dataset", "digits", "--wall-clock", "1h30m", "--dry-run"
+        )
+        words = " ".join(out.split())
+        assert code == 0
+        assert "15 runs" in words and "manifold_epochs=10" in words
+        assert "wall clock 1h30m" in words and "dnf 3 1 h 30 min" in words
+
+    def test_wall_clock_trains_one_run_at_a_time_and_is_in_the_record(self, run, tiny, monkeypatch):
+        seen = []
+        monkeypatch.setattr(cli, "slots_of_this_machine", lambda *, alone: seen.append(alone) or [])
+        code, out, _ = run("--config", tiny(), "--wall-clock", "0.2s")
+        assert (code, seen) == (0, [True])
+        (path,) = run.results.rglob("result.json")
+        assert read_json(path)["training"]["train_seconds"] >= 0.2
+        assert "Wall clock 0.2s of training steps a run" in " ".join(out.split())
+
     def test_dry_run_shows_the_plan_and_leaves_nothing(self, run, tiny):
         code, out, _ = run("--config", tiny(models=["fif", "ae"]), "--dry-run")
         assert code == 0
@@ -339,6 +357,9 @@ class TestBadInput:
             (["--config", "."], ["cannot read ."]),
             (["--config", "own.yaml"], ["own.yaml", "'epoch'", "did you mean 'epochs'"]),
             (["--results", "own.yaml/results"], ["own.yaml/results", "--results"]),
+            (["--wall-clock", "90"], ["--wall-clock: '90'", "no duration", "5h"]),
+            (["--table", "3"], ["--table 3", "valid: 2"]),
+            (["--table", "2", "--config", "own.yaml"], ["--table and --config"]),
         ],
         ids=" ".join,
     )
@@ -389,6 +410,7 @@ class TestStudies:
             (["--dataset", "sinusiod"], "--dataset 'sinusiod' is unknown: did you mean 'sinusoid'"),
             (["--study", "linear", "--beta", "3"], "--beta is not for study linear"),
             (["--dataset", "circle", "--dry-run"], "--dry-run is not for study toy"),
+            (["--dataset", "circle", "--wall-clock", "5h"], "--wall-clock is not for study toy"),
             (["--dataset", "circle", "--latent-dim", "2"], "--latent-dim is not for study toy"),
             (["--study", "linear", "--dataset", "mnist"], "--dataset is not for study linear"),
             (["--study", "curvature", "--models", "ae"], "--models is not for study curvature"),

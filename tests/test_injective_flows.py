@@ -38,17 +38,16 @@ KINDS = {"dnf": (DNF, DNFConfig), "trumpet": (Trumpet, TrumpetConfig)}
 SMALL = {"steps": 2, "hidden_channels": 8, "latent_blocks": 2, "latent_hidden_dim": 8}
 
 
-def build(kind, input_dim, latent_dim, *, seed=0, moved=True, **config):
+def build(kind, input_dim, latent_dim, *, seed=0, moved=0.05, **config):
     """A model whose weights are not those of the start, where couplings are the identity."""
     torch.manual_seed(seed)
     model_class, config_class = KINDS[kind]
     model = model_class(
         config_class(input_dim=input_dim, latent_dim=latent_dim, **{**SMALL, **config})
     )
-    if moved:
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter += 0.05 * torch.randn_like(parameter)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += moved * torch.randn_like(parameter)
     return model.eval()
 
 
@@ -125,6 +124,15 @@ def test_encoder_is_the_left_inverse_of_the_decoder(kind, shape, share, seed):
     torch.testing.assert_close(model.reconstruct(x), x, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize(("kind", "latent_dim"), [("dnf", 512), ("trumpet", 192)])
+def test_left_inverse_of_the_size_of_table_2(kind, latent_dim):
+    model = build(kind, (3, 64, 64), latent_dim, moved=0.02)
+    z = torch.randn(8, latent_dim)
+    torch.testing.assert_close(
+        model.embed(model.decoder(z)["reconstruction"]), z, atol=1e-4, rtol=0
+    )
+
+
 @pytest.mark.parametrize("shape", [(1, 4, 4), (3, 4, 2), (5,)])
 def test_density_of_inflated_data_has_the_autograd_jacobian(shape):
     model = build("dnf", shape, 3).double()
@@ -184,7 +192,7 @@ def changed(module, before):
 
 
 def test_trumpet_trains_the_manifold_first_and_then_the_density_alone(tmp_path):
-    model = build("trumpet", (1, 8, 8), 4, moved=False, manifold_share=0.5)
+    model = build("trumpet", (1, 8, 8), 4, moved=0, manifold_share=0.5)
     seen = []
 
     def look(epoch, epochs, row):
@@ -236,7 +244,7 @@ def test_stages_by_epochs_share_and_pythae_s_own_trainer():
 @pytest.mark.parametrize("kind", KINDS)
 def test_works_in_pythae_s_pipelines_and_comes_back_from_files(kind, tmp_path):
     stages = {"manifold_epochs": 1} if kind == "trumpet" else {}
-    model = build(kind, (1, 8, 8), 4, moved=False, **stages)
+    model = build(kind, (1, 8, 8), 4, moved=0, **stages)
     config = BaseTrainerConfig(
         output_dir=str(tmp_path), num_epochs=2, per_device_train_batch_size=16, no_cuda=True
     )
@@ -282,7 +290,7 @@ def test_learns_two_moons_on_a_surface(kind):
     train, test = moons(4096, generator), moons(1000, generator)
     own = {"noise": 0.05, "beta": 100.0} if kind == "dnf" else {"manifold_epochs": 1}
     model = build(
-        kind, (4,), 2, moved=False, steps=4, hidden_channels=32, latent_blocks=6,
+        kind, (4,), 2, moved=0, steps=4, hidden_channels=32, latent_blocks=6,
         latent_hidden_dim=32, **own,
     ).train()  # fmt: skip
     for epoch in (1, 2) if kind == "trumpet" else (1,):

@@ -16,7 +16,7 @@ HASH = "d" * 16
 def kept(store: Store, index: int, **changed) -> RunSpec:
     """A finished run of the stored results, with some fields of its specification changed."""
     spec, record = report_store.RESULTS[index]
-    settings = dataclasses.asdict(EXPERIMENT.settings) | changed.pop("settings", {})
+    settings = EXPERIMENT.settings.settings_of(spec.model) | changed.pop("settings", {})
     spec = dataclasses.replace(spec, settings=settings, **changed)
     run_dir = store.prepare(spec, {})
     write_json(run_dir / "result.json", {**record, "run_id": spec.run_id})
@@ -51,6 +51,7 @@ def test_a_run_has_the_samplers_that_it_has_scores_of(tmp_path):
         {"latent_dim": 8},
         {"image_size": 32},
         {"settings": {"epochs": 1}},
+        {"settings": {"wall_clock": 60.0, "epochs": None}},
     ],
     ids=str,
 )

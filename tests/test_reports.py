@@ -18,9 +18,10 @@ from rich.console import Console
 from pythae_fif.benchmark.config import SAMPLERS, experiment_file, load_experiment
 from pythae_fif.benchmark.store import Store
 from pythae_fif.reports import constant_error, figures, load_published, plots, to_terminal
-from pythae_fif.reports.comparison import not_comparable, table2, table3, table8
+from pythae_fif.reports.comparison import not_comparable, table3, table8
 from pythae_fif.reports.figures import Strip, sample_figure, tiles
 from pythae_fif.reports.grid import DASH, Cell, Grid, to_csv, to_html, to_latex, to_markdown
+from pythae_fif.reports.injective import table2
 from pythae_fif.reports.table import SAMPLER_LABELS, Report, Row, build_report, experiment_grid
 
 EXPERIMENT = report_store.experiment()

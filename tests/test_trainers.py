@@ -209,7 +209,9 @@ class Ticks:
 
 @pytest.fixture
 def ticks(monkeypatch):
-    monkeypatch.setattr("pythae_fif.trainers.benchmark_trainer.time", Ticks())
+    clock = Ticks()
+    for module in ("benchmark_trainer", "clock"):
+        monkeypatch.setattr(f"pythae_fif.trainers.{module}.time", clock)
 
 
 @pytest.mark.parametrize("name", [*FIVE, "Adversarial_AE", "VAEGAN"])

@@ -252,6 +252,11 @@ class Experiment:
             return profile
         return dataclasses.replace(profile, wall_clock=self.wall_clock, epochs=None)
 
+    def latent_dim_of(self, model: str) -> int:
+        """d of a model: its own, or the common one, within what it takes."""
+        latent_dim = self.latent_dims.get(model, self.latent_dim)
+        return min(latent_dim, load_model_entry(model).max_latent_dim or latent_dim)
+
 
 def length_of(profile: Profile) -> str:
     """How long a profile trains, for people.
@@ -402,9 +407,9 @@ def _check_experiment(experiment: Experiment, origin: Callable[[str], str]) -> N
     for name, own in settings.models.items():
         for key in own:
             if key not in (*OF_ONE_MODEL, "grid", "fixed"):
-                valid = did_you_mean(key, (*OF_ONE_MODEL, "grid", "fixed"))
+                hint = did_you_mean(key, (*OF_ONE_MODEL, "grid", "fixed"))
                 raise ConfigError(
-                    f"profile {experiment.profile!r}: models: {name}: {key!r} is unknown: {valid}"
+                    f"profile {experiment.profile!r}: models: {name}: {key!r} is unknown: {hint}"
                 )
     for name in (*settings.models, *experiment.latent_dims):
         if name not in names_in("models"):

@@ -55,15 +55,13 @@ def _specs(folder: Path) -> Iterator[RunSpec]:
 
 
 def _belongs(spec: RunSpec, experiment: Experiment, data_hash: str) -> bool:
-    latent_dim = experiment.latent_dims.get(spec.model, experiment.latent_dim)
-    most = load_model_entry(spec.model).max_latent_dim or latent_dim
     wanted = experiment.settings.settings_of(spec.model)
     return (
         spec.data_hash == data_hash
         and spec.profile == experiment.profile
         and spec.extractor == experiment.extractor
         and spec.image_size == experiment.image_size
-        and spec.latent_dim == min(latent_dim, most)
+        and spec.latent_dim == experiment.latent_dim_of(spec.model)
         and all(spec.settings.get(k) == v for k, v in wanted.items() if k not in PLAN_ALONE)
     )
 

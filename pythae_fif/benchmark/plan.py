@@ -103,8 +103,6 @@ def expand(experiment: Experiment, splits: Splits) -> list[RunSpec]:
         chosen = entry.choices(overrides if name == "fif" else None)
         if not (name == "fif" and overrides):
             chosen = chosen[: experiment.settings.configurations]
-        latent_dim = experiment.latent_dims.get(name, experiment.latent_dim)
-        latent_dim = min(latent_dim, entry.max_latent_dim or latent_dim)
         for varied in chosen:
             spec = RunSpec(
                 dataset=experiment.dataset,
@@ -112,7 +110,7 @@ def expand(experiment: Experiment, splits: Splits) -> list[RunSpec]:
                 model=name,
                 parameters={**fixed, **varied},
                 varied=tuple(varied),
-                latent_dim=latent_dim,
+                latent_dim=experiment.latent_dim_of(name),
                 image_size=experiment.image_size,
                 seed=experiment.seeds[0],
                 extractor=experiment.extractor,

@@ -69,8 +69,6 @@ class InjectiveFlowModel(FIF):
     :class:`~pythae_fif.models.FIF`; the loss is not.
     """
 
-    flow: nn.Module
-
     def __init__(
         self,
         name: str,

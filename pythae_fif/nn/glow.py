@@ -96,7 +96,7 @@ class InvertibleConv(nn.Module):
 
 
 class InjectiveConv(nn.Module):
-    r"""An injective 1 x 1 convolution (Kothari et al. 2021, section 2): C >= c channels from c.
+    r"""An injective 1 x 1 convolution (Kothari et al. 2021): C >= c channels from c.
 
     Back, from the C channels of the data to c, goes the pseudo-inverse
     :math:`(W^\top W)^{-1} W^\top`, a left inverse. W has orthonormal columns at first.
@@ -144,15 +144,16 @@ class ConvCoupling(nn.Module):
     def __init__(self, channels: int, hidden_channels: int, kernel: int) -> None:
         super().__init__()
         self.sizes = (channels - channels // 2, channels // 2)
+        last = nn.Conv2d(hidden_channels, 2 * self.sizes[1], kernel, padding="same")
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
         self.net = nn.Sequential(
             nn.Conv2d(self.sizes[0], hidden_channels, kernel, padding="same"),
             nn.ReLU(),
             nn.Conv2d(hidden_channels, hidden_channels, 1),
             nn.ReLU(),
-            nn.Conv2d(hidden_channels, 2 * self.sizes[1], kernel, padding="same"),
+            last,
         )
-        nn.init.zeros_(self.net[-1].weight)
-        nn.init.zeros_(self.net[-1].bias)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) to the same shape and the log-determinant, (B,)."""

@@ -129,7 +129,9 @@ class MultiscaleFlow(nn.Module):
         x = None
         for part, shape, scale in zip(parts, self.shapes[::-1], self.scales[::-1], strict=True):
             part = part.unflatten(1, shape)
-            x = scale.inverse(part if x is None else torch.cat([x, part], 1))
+            x = scale.inverse(  # type: ignore[operator]
+                part if x is None else torch.cat([x, part], 1)
+            )
         return x.reshape(len(z), *self.input_dim)  # type: ignore[union-attr]
 
 

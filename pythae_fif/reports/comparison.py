@@ -1,16 +1,19 @@
-"""Measured numbers beside published ones: the paper's tables 8, 3 and 2 for one experiment.
+"""Measured numbers beside published ones: the paper's tables 8 and 3 for one experiment.
 
 A measured number never stands under a published heading. Where it is another quantity than the
 published one, its column bears its own name and no difference is formed.
 """
 
-__all__ = ["not_comparable", "table2", "table3", "table8"]
+__all__ = [
+    "failed_notes", "headings_of", "measured_rows", "name_cell", "not_comparable", "number_cells",
+    "rank_column", "table3", "table8",
+]  # fmt: skip
 
 from collections.abc import Iterable
 
-from pythae_fif.benchmark.config import Experiment, length_of, load_experiment, parse_duration
+from pythae_fif.benchmark.config import Experiment, load_experiment
 from pythae_fif.benchmark.samplers import FITTED
-from pythae_fif.benchmark.selection import Choice, Result
+from pythae_fif.benchmark.selection import Result
 
 from .grid import DASH, Cell, Grid, number, ranks
 from .published import PublishedCell, load_published
@@ -50,14 +53,14 @@ def not_comparable(experiment: Experiment, results: Iterable[Result]) -> list[st
     return [reason for reason in dict.fromkeys(reasons) if reason not in same]
 
 
-def _measured(report: Report) -> Measured:
+def measured_rows(report: Report) -> Measured:
     return {
         (choice.model, choice.sampler): row
         for choice, row in zip(report.choices, report.rows, strict=True)
     }
 
 
-def _names(report: Report, reasons: list[str]) -> tuple[str, str]:
+def headings_of(report: Report, reasons: list[str]) -> tuple[str, str]:
     """Headings of a measured distance and score."""
     samples = {
         record["scores"][choice.sampler]["num_samples"]
@@ -71,13 +74,13 @@ def _names(report: Report, reasons: list[str]) -> tuple[str, str]:
     return f"{report.distance}, {count}", score
 
 
-def _name(label: str, *rows: Row | None) -> Cell:
+def name_cell(label: str, *rows: Row | None) -> Cell:
     """A model's name, with a dagger if one of its measured rows is of a run that did not learn."""
     failed = any(row is not None and not row.learned for row in rows)
     return Cell(f"{label} †" if failed else label)
 
 
-def _failed(rows: list[list[Cell]]) -> list[str]:
+def failed_notes(rows: list[list[Cell]]) -> list[str]:
     dagger = any(row[0].text.endswith("†") for row in rows)
     return ["† did not learn: see the table of scores."] if dagger else []
 
@@ -114,7 +117,7 @@ def _difference(measured: float | None, published: PublishedCell | None) -> Cell
     return Cell(f"{difference:+.1f}", difference)
 
 
-def _rank(rows: list[list[Cell]], column: int, groups: list[str]) -> None:
+def rank_column(rows: list[list[Cell]], column: int, groups: list[str]) -> None:
     """Marks best and second best of the numbers of a column, group by group; no group, no mark."""
     found = ranks(
         (index, group, row[column].value)  # type: ignore[misc]
@@ -144,22 +147,24 @@ def table8(experiment: Experiment, report: Report, reasons: list[str]) -> Grid |
     if not distances:
         return None
     same = not reasons
-    measured = _measured(report)
+    measured = measured_rows(report)
     rows, groups, published_groups = [], [], []
     for fid, inception in zip(distances, scores, strict=True):
         row = measured.pop((fid.at["model"], fid.at["sampler"]), None)
         sampler = SAMPLER_LABELS[fid.at["sampler"]]
         name = fid.row if fid.compared else f"{fid.row} (not compared)"
-        rows.append([_name(name, row), Cell(sampler), *_numbers(row, fid, inception, same)])
+        rows.append([name_cell(name, row), Cell(sampler), *number_cells(row, fid, inception, same)])
         groups.append(sampler)
         published_groups.append(sampler if fid.compared else "")
     for row in measured.values():
-        rows.append([_name(row.model, row), Cell(row.sampler), *_numbers(row, None, None, same)])
+        rows.append(
+            [name_cell(row.model, row), Cell(row.sampler), *number_cells(row, None, None, same)]
+        )
         groups.append(row.sampler)
         published_groups.append("")
-    _rank(rows, 2, groups)
-    _rank(rows, 3, published_groups)
-    distance, score = _names(report, reasons)
+    rank_column(rows, 2, groups)
+    rank_column(rows, 3, published_groups)
+    distance, score = headings_of(report, reasons)
     difference = ["difference"] if same else []
     return Grid(
         title=f"Table 8: {experiment.dataset}, {experiment.arch}",
@@ -174,13 +179,13 @@ def table8(experiment: Experiment, report: Report, reasons: list[str]) -> Grid |
             _note(reasons),
             "Bold is the lowest distance of a column and sampler, underlined the second; "
             f"{DASH} was not measured, or not published.",
-            *_failed(rows),
+            *failed_notes(rows),
         ],
         groups=frozenset(i for i in range(1, len(rows)) if rows[i][0].text != rows[i - 1][0].text),
     )  # fmt: skip
 
 
-def _numbers(
+def number_cells(
     row: Row | None, fid: PublishedCell | None, inception: PublishedCell | None, same: bool
 ) -> list[Cell]:
     if row is None:
@@ -209,7 +214,7 @@ def table3(experiment: Experiment, report: Report, reasons: list[str]) -> Grid |
     if not load_published(8).find(**where):
         return None
     same = not reasons
-    measured = _measured(report)
+    measured = measured_rows(report)
     rows = []
     for line in load_published(3).rows:
         variants = line[0].at["model"].split()
@@ -220,9 +225,9 @@ def table3(experiment: Experiment, report: Report, reasons: list[str]) -> Grid |
             found = [measured[m, sampler] for m in variants if (m, sampler) in measured]
             best = min(found, key=lambda row: row.frechet_test, default=None)
             shown.append(best)
-            cells += _numbers(best, fid, inception, same)
-        rows.append([_name(line[0].row, *shown), *cells])
-    distance, score = _names(report, reasons)
+            cells += number_cells(best, fid, inception, same)
+        rows.append([name_cell(line[0].row, *shown), *cells])
+    distance, score = headings_of(report, reasons)
     difference = ["difference"] if same else []
     headings = [
         f"{SAMPLER_LABELS[sampler]}: {heading}"
@@ -232,7 +237,7 @@ def table3(experiment: Experiment, report: Report, reasons: list[str]) -> Grid |
     ]  # fmt: skip
     width = (len(headings)) // 2
     for column in (1, 2, 1 + width, 2 + width):
-        _rank(rows, column, ["all"] * len(rows))
+        rank_column(rows, column, ["all"] * len(rows))
     source = load_published(3 if experiment.dataset == "celeba" else 8).source
     return Grid(
         title=f"Table 3: {experiment.dataset}, {experiment.arch}",
@@ -244,7 +249,7 @@ def table3(experiment: Experiment, report: Report, reasons: list[str]) -> Grid |
             "shown, as in the paper, with its score; VAMP, VAEGAN and disentangled β-VAE are in "
             "table 8 alone.",
             _note(reasons),
-            *_failed(rows),
+            *failed_notes(rows),
         ],
     )
 
@@ -265,100 +270,3 @@ def _published_best(
         )
     ]
     return min(found, key=lambda pair: pair[0].value)
-
-
-def table2(experiment: Experiment, results: list[Result], report: Report) -> Grid | None:
-    """Table 2: injective flows under one wall clock, with their sizes.
-
-    Args:
-        experiment: What was asked for.
-        results: Specification and record of its finished runs.
-        report: Its table.
-
-    Returns:
-        A row for every row of table 2; the published columns are there for its data set alone.
-        None where none of the flows that FIF is compared with was measured.
-    """
-    published = load_published(2)
-    chosen = {(c.model, c.sampler): c for c in report.choices}
-    if not any((row[0].at["model"], "normal") in chosen for row in published.rows[:2]):
-        return None
-    beside = experiment.dataset == published.rows[0][0].at["dataset"]
-    measured = _measured(report)
-    reasons = _not_table2(experiment, results)
-    distance, score = _names(report, reasons)
-    samplers = ("normal", "gmm")
-    rows = []
-    for line in published.rows:
-        model = line[0].at["model"]
-        shown = [measured.get((model, sampler)) for sampler in samplers]
-        cells = [_name(line[0].row, *shown), *_size(chosen.get((model, "normal")))]
-        if beside:
-            cells.insert(3, Cell(f"{line[0].text}M", line[0].value))
-        for sampler, row in zip(samplers, shown, strict=True):
-            fid, inception = (
-                published.find(model=model, sampler=sampler, metric=metric)[0]
-                for metric in ("FID", "IS")
-            )
-            pairs = _numbers(row, fid, inception, same=False)
-            cells += pairs if beside else pairs[::2]
-        rows.append(cells)
-    headings = ["Model", "d", "# parameters", "images seen"]
-    if beside:
-        headings.insert(3, "# parameters published")
-    first = len(headings)
-    for sampler in samplers:
-        label = SAMPLER_LABELS[sampler]
-        pairs_of_headings = (f"{distance} ↓", "FID published ↓", f"{score} ↑", "IS published ↑")
-        headings += [f"{label}: {h}" for h in pairs_of_headings[:: 1 if beside else 2]]
-    width = (len(headings) - first) // 2
-    for column in (first, first + width):
-        _rank(rows, column, ["all"] * len(rows))
-        if beside:
-            _rank(rows, column + 1, ["all"] * len(rows))
-    return Grid(
-        title=f"Table 2: {experiment.dataset}, {length_of(experiment.settings)}",
-        headings=headings,
-        align="l" + "r" * (len(headings) - 1),
-        rows=rows,
-        notes=[
-            f"Published: {published.source}, CelebA, {published.note}; latent dimensions 512, 192 "
-            "and 64.",
-            "Not the published quantity: " + ", ".join(reasons) + ". Only the order of the models "
-            "within a column can be compared.",
-            *_failed(rows),
-        ],
-    )
-
-
-def _size(choice: Choice | None) -> list[Cell]:
-    """Latent dimension, millions of parameters and images seen in training, of the first seed."""
-    if choice is None:
-        return [Cell(DASH)] * 3
-    record = choice.results[0][1]
-    images = record["training"].get("images")
-    return [
-        Cell(str(choice.spec.latent_dim), choice.spec.latent_dim),
-        Cell(f"{record['parameters'] / 1e6:.2f}M", record["parameters"]),
-        Cell(DASH) if images is None else Cell(f"{images:,}", images),
-    ]
-
-
-def _not_table2(experiment: Experiment, results: list[Result]) -> list[str]:
-    """Why the measured numbers are another quantity than table 2's: always the programs."""
-    reasons = ["DNF and Trumpet are our programs, not their authors'"]
-    for _, record in results:
-        scores = record["scores"].values()
-        reasons += [f"extractor `{s['extractor']}`" for s in scores]
-        reasons += [f"{s['num_samples']:,} samples" for s in scores]
-        reasons.append(f"{record['provenance']['device']} instead of an NVIDIA A40")
-        if record["data"]["partial"]:
-            reasons.append("partial data")
-    if experiment.dataset != "celeba":
-        reasons.append(f"data set {experiment.dataset}")
-    wall_clock = experiment.settings.wall_clock
-    if wall_clock is None or parse_duration(wall_clock) != parse_duration("5h"):
-        reasons.append(f"{length_of(experiment.settings)} instead of five hours")
-    if experiment.image_size not in (None, 64):
-        reasons.append(f"image size {experiment.image_size}")
-    return list(dict.fromkeys(reasons))

@@ -16,10 +16,11 @@ from pythae_fif.benchmark.store import Store
 from pythae_fif.data import Splits
 from pythae_fif.trainers.checkpoint import write_whole
 
-from .comparison import not_comparable, table2, table3, table8
+from .comparison import not_comparable, table3, table8
 from .cost import cost_grid
 from .figures import Strip, sample_figure
 from .grid import Cell, Grid, to_csv, to_latex, to_markdown
+from .injective import table2
 from .page import Gallery, Picture, Section, picture_of, render_page
 from .plots import beta_figure, cost_figure, learning_figure
 from .table import SAMPLER_LABELS, Report, experiment_grid, rows_to_csv

@@ -22,7 +22,7 @@ class DNF(InjectiveFlowModel):
 
     The data are inflated, :math:`\tilde x = x + \sigma \epsilon` in all D dimensions. An invertible
     flow maps them to u (d) and noise v (D - d) with :math:`v \sim N(0, \sigma^2 I)`; a second flow
-    maps u to z (d) with density p_Z. The loss of a data point is their section 3's
+    maps u to z (d) with density p_Z. The loss of a data point is
 
     .. math::
         -\log \tilde p(\tilde x) + \beta \lVert g(f(\tilde x)) - x \rVert^2, \quad
@@ -31,10 +31,11 @@ class DNF(InjectiveFlowModel):
     with J the Jacobian of :math:`\tilde x \mapsto (z, v)` and g(z) the data of v = 0: what noise
     moved off the manifold is to be moved back.
 
-    Where this differs from the published program: the flow's noise latents are in units of
-    :math:`\sigma`, which is the same family of densities and starts near unit variance; couplings
-    are affine with convolutions, in Glow's multi-scale form, not rational-quadratic splines; data
-    are not dequantised, the inflation's own noise does that; and sigma is that of FIF's data noise.
+    Written from what is known of the paper, without its text or program. Where it is known to
+    differ: the flow's noise latents are in units of :math:`\sigma`, which is the same family of
+    densities and starts near unit variance; couplings are affine with convolutions, in Glow's
+    multi-scale form, not rational-quadratic splines; data are not dequantised, the inflation's own
+    noise does that; and sigma is that of FIF's data noise.
 
     Density on the manifold, samples and Pythae's interface are those of
     :class:`~pythae_fif.models.FIF`.

@@ -23,16 +23,16 @@ class Trumpet(InjectiveFlowModel):
     The decoder is :math:`g = g_\text{manifold} \circ h`, with invertible h in d dimensions and
     injective :math:`g_\text{manifold}` of growing dimension: steps of flow, and injective 1 x 1
     convolutions that double the channels. Each layer's left inverse makes the encoder. Training
-    has two stages (their section 3): first the manifold, by
+    has two stages: first the manifold, by
     :math:`\lVert g_\text{manifold}(g_\text{manifold}^\dagger(x)) - x \rVert^2`; then, with the
     manifold frozen, h, by maximum likelihood of the codes :math:`g_\text{manifold}^\dagger(x)`,
     whose log-determinant is exact. The volume change of the manifold does not depend on h, so that
     this is maximum likelihood on the manifold.
 
-    Where this differs from the published program: h has zuko's fully connected affine couplings,
-    not steps of flow; injective layers are the linear ones, not the ReLU ones; pseudo-inverses are
-    not regularised; and images of other shapes than theirs get a dense injective layer where
-    halving does not meet d.
+    Written from what is known of the paper, without its text or program. Where it is known to
+    differ: h has zuko's fully connected affine couplings, not steps of flow; injective layers are
+    the linear ones, not the ReLU ones; pseudo-inverses are not regularised; and images of other
+    shapes than theirs get a dense injective layer where halving does not meet d.
 
     Density on the manifold, samples and Pythae's interface are those of
     :class:`~pythae_fif.models.FIF`.
