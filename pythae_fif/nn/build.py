@@ -110,8 +110,7 @@ def _widen(encoder: BaseEncoder, channels: int) -> None:
     if not channels:
         return
     name, old = next((n, m) for n, m in encoder.named_modules() if isinstance(m, nn.Conv2d))
-    new = nn.Conv2d(
-        old.in_channels + channels, old.out_channels, old.kernel_size, old.stride, old.padding
-    )
+    sizes: Any = (old.kernel_size, old.stride, old.padding)
+    new = nn.Conv2d(old.in_channels + channels, old.out_channels, *sizes)
     parent, _, child = name.rpartition(".")
     setattr(encoder.get_submodule(parent), child, new)

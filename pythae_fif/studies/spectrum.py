@@ -93,8 +93,7 @@ def train(
         folder: Where the models of a study are kept.
         on_epoch: Is told the number of every epoch, from 1.
     """
-    if splits.labels is None:
-        raise ConfigError(f"study spectrum needs class labels, which {splits.name} has not")
+    assert splits.labels is not None
     classes = int(splits.labels["train"].max()) + 1
     trained = {key: value for key, value in vars(size).items() if key not in ("models", "samples")}
     specification = [splits.content_hash, beta, seed, trained, latent_dim]
@@ -106,7 +105,8 @@ def train(
             model = build(splits.input_dim, classes, beta, latent_dim, size.channel_multiplier)
             FIFTrainer(
                 model,
-                *(ImageDataset(splits[name], splits.labels[name]) for name in ("train", "val")),
+                ImageDataset(splits.train, splits.labels["train"]),
+                ImageDataset(splits.val, splits.labels["val"]),
                 FIFTrainerConfig(
                     num_epochs=size.epochs,
                     per_device_train_batch_size=size.batch_size,
@@ -189,10 +189,14 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     latent_dim = options.latent_dim or LATENT_DIM
     splits = load_images(dataset, options.data_root, download=not options.offline)
     splits = splits.subset(train=size.images, val=min(len(splits.val), TEST_IMAGES))
-    test = ImageDataset(splits.test, splits.labels and splits.labels["test"]).batch(
+    if splits.labels is None:
+        raise ConfigError(f"study spectrum needs class labels, which {dataset} has not")
+    test = ImageDataset(splits.test, splits.labels["test"]).batch(
         torch.arange(min(len(splits.test), TEST_IMAGES))
     )
-    models, spectra, sheets = [], {}, {}
+    models: list[dict[str, Any]] = []
+    spectra: dict[float, np.ndarray] = {}
+    sheets: dict[float, Tensor] = {}
     for part, beta in enumerate(BETAS):
         found = []
         for index, seed in enumerate(seeds):

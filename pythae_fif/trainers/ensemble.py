@@ -73,7 +73,8 @@ class Ensemble:
         self.backend = "eager"
         self._compile = compile
         self._config = common_config(self.models, may_differ=self.may_differ, fixed=self.fixed)
-        self._nets = Nets(*stack_linear([_networks(model) for model in self.models]))
+        both: Any = stack_linear([_networks(model) for model in self.models])
+        self._nets = Nets(*both)
         like = next(self._nets.parameters())
         self._device, self._dtype = like.device, like.dtype
         self._generators = [

@@ -79,7 +79,7 @@ class Tape:
 
 def _arguments(step: Step) -> list[Any]:
     """All arguments, those in lists one by one."""
-    found = []
+    found: list[Any] = []
     for argument in (*step.args, *step.kwargs.values()):
         found += argument if isinstance(argument, tuple | list) else [argument]
     return found

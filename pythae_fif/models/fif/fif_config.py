@@ -55,7 +55,8 @@ class FIFConfig(BaseAEConfig):
         condition_dim (int): Number of classes, or length c of a condition vector, of a conditional
             model; 0 for none. Data sets then give "labels": class indices (B,), which are joined as
             one-hot vectors, or condition vectors (B, c). The encoder takes them as further channels
-            or columns of its input, the decoder behind z. Default: 0.
+            or columns of its input, the decoder behind z. (Pythae labels plain tensors 1 all over:
+            give a data set.) Default: 0.
         eval_nll_samples (int): Number of data points of an evaluation set whose exact
             log-likelihood enters the evaluation loss, always the same ones. Default: 64.
 

@@ -138,10 +138,8 @@ class FIF(BaseAE):
         counted = min(len(x), math.ceil(share * len(x)))
 
         def losses() -> dict[str, Tensor]:
-            part = slice(counted)
-            nll_loss = -self._log_prob(
-                z[part], None if condition is None else condition[part]
-            ).mean()
+            of_counted = None if condition is None else condition[:counted]
+            nll_loss = -self._log_prob(z[:counted], of_counted).mean()
             return {"loss": self.beta() * recon_loss + nll_loss, "nll_loss": nll_loss}
 
         return _EvaluationOutput(losses, recon_loss=recon_loss, recon_x=x_hat, z=z)
