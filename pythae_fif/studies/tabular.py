@@ -92,8 +92,8 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
         *protocol_notes(table, seeds, runs, options),
         f"ms a step: median of one training step of one fresh model of the paper's size, batch "
         f"{TIMED_BATCH}, K = 1, the models in turns; speedup is the quotient. Training CPU s: "
-        "processor time of all seeds together, in this profile's sizes. CG steps: mean a Hutchinson "
-        "vector, of at most d.",
+        "processor time of all seeds together, in this profile's sizes. CG steps: mean a "
+        "Hutchinson vector, of at most d.",
         "Published columns: tables 1 and 5 of Sorrenson et al. 2024, full data and training on a "
         "GPU (RF's FID-like by Caterini et al. 2021, its minutes as rerun by the former).",
     ]
