@@ -141,7 +141,8 @@ def protocol_notes(
 
 def learning_rate(run: Run) -> Cell:
     """A run's learning rate as a cell."""
-    return Cell(f"{run.learning_rate:g}", run.learning_rate)
+    rate = run.learning_rates[0]
+    return Cell(f"{rate:g}", rate)
 
 
 def spread(values: Sequence[float]) -> Cell:

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.models import FIF, RectangularFlow
-from pythae_fif.trainers.stacking import common_config, stack_linear
+from pythae_fif.trainers.stacking import StackedAdam, common_config, stack_linear
 from pythae_fif.volume_change import sample_hutchinson, surrogate
 from pythae_fif.volume_change.conjugate_gradient import rectangular_surrogate
 
@@ -62,7 +62,7 @@ class StackedFlows:
         *,
         epochs: int,
         batch_size: int,
-        learning_rate: float = 1e-3,
+        learning_rate: float | Sequence[float] = 1e-3,
         weight_decay: float = 0.0,
         schedule: Callable[[Optimizer, int], LRScheduler] | None = None,
         on_epoch: Callable[[int], None] | None = None,
@@ -75,9 +75,7 @@ class StackedFlows:
         """
         batch_size = min(batch_size, len(data))
         batches = len(data) // batch_size
-        optimizer = torch.optim.Adam(
-            self._nets.parameters(), lr=learning_rate, weight_decay=weight_decay, fused=True
-        )
+        optimizer = StackedAdam(self._nets.parameters(), learning_rate, weight_decay)
         scheduler = schedule(optimizer, epochs * batches) if schedule else None
         steps: list[float] = []
         for epoch in range(1, epochs + 1):
