@@ -83,6 +83,19 @@ def test_evaluation_in_chunks(monkeypatch):
     assert torch.allclose(ensemble.log_prob(x), whole)
 
 
+@pytest.mark.parametrize("largest", [1, 2, 3, 5])
+def test_members_in_groups_are_the_same(monkeypatch, largest):
+    """Also in groups that overlap, of five members."""
+    data, seeds = torch.randn(40, D, dtype=torch.float64), range(5)
+    ends = []
+    for numel in (2**20, largest * 10 * 8):
+        monkeypatch.setattr(Ensemble, "group_numel", numel)
+        ensemble = Ensemble.build(build, [1.0] * 5, seeds)
+        ensemble.train(data, epochs=2, batch_size=10, learning_rate=0.01)
+        ends.append(ensemble.encode(data))
+    assert torch.allclose(*ends)
+
+
 def test_a_diverged_member_does_not_touch_the_others():
     data = torch.randn(30, D, dtype=torch.float64)
     ensemble = Ensemble.build(build, [1.0, 1.0], [0, 1])

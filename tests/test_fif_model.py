@@ -278,7 +278,7 @@ def test_evaluation_nll_is_spread_over_the_data_set():
     fif = model(eval_nll_samples=10).eval()
     counted = []
     original = fif._log_prob
-    fif._log_prob = lambda z: counted.append(len(z)) or original(z)
+    fif._log_prob = lambda z, c: counted.append(len(z)) or original(z, c)
     for batch in images(100).split(20):
         _ = fif(DatasetOutput(data=batch), dataset_size=100).loss
     assert counted == [2] * 5

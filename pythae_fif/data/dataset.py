@@ -50,11 +50,12 @@ class ImageDataset(Dataset):
 
     Args:
         images: uint8 (N, C, H, W).
-        labels: Labels (N,), or None for ones, as Pythae's own ``DataProcessor`` gives.
+        labels: Class indices (N,) or condition vectors (N, c), or None for ones, as Pythae's own
+            ``DataProcessor`` gives.
 
     Attributes:
         images: uint8 tensor (N, C, H, W); shares memory with an array where torch can.
-        labels: float32 tensor (N,).
+        labels: float32 tensor (N,) or (N, c).
 
     Raises:
         DataError: ``images`` is not uint8 of four dimensions, or labels do not match.
@@ -73,16 +74,17 @@ class ImageDataset(Dataset):
             self.labels = torch.ones(len(self.images))
         else:
             self.labels = torch.as_tensor(labels).to(torch.float32)
-        if self.labels.shape != self.images.shape[:1]:
+        count = len(self.images)
+        if self.labels.dim() not in (1, 2) or len(self.labels) != count:
             raise DataError(
-                f"labels have shape {tuple(self.labels.shape)}, needs ({len(self.images)},)"
+                f"labels have shape {tuple(self.labels.shape)}, needs ({count},) or ({count}, c)"
             )
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> DatasetOutput:
-        """One image, float32 (C, H, W) in [0, 1], and its label, a float32 scalar."""
+        """One image, float32 (C, H, W) in [0, 1], and its label, float32."""
         return DatasetOutput(
             data=self.images[index].to(torch.float32).div_(255), labels=self.labels[index]
         )
@@ -106,7 +108,7 @@ class ImageDataset(Dataset):
             device: Where the batch is wanted; None leaves it where the images are.
 
         Returns:
-            ``data`` float32 (B, C, H, W) in [0, 1], and ``labels`` float32 (B,).
+            ``data`` float32 (B, C, H, W) in [0, 1], and ``labels`` float32.
         """
         images, labels = self.images[indices], self.labels[indices]
         if device is not None:

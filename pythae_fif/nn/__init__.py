@@ -11,12 +11,14 @@ __all__ = [
     "SmallResDecoder",
     "SmallResEncoder",
     "build_networks",
+    "joined_dim",
     "poincare_networks",
     "spatial_networks",
     "spherical_networks",
 ]
 
 from pythae_fif.nn.build import ARCHITECTURES, build_networks
+from pythae_fif.nn.conditional import joined_dim
 from pythae_fif.nn.fif_convnet import FIF_CONVNET_SHAPES, FIFConvDecoder, FIFConvEncoder
 from pythae_fif.nn.small import (
     SmallConvDecoder,

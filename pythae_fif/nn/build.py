@@ -7,8 +7,10 @@ from typing import Any
 from pythae.models import BaseAEConfig
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.models.nn.benchmarks import celeba, cifar, mnist
+from torch import nn
 
 from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.nn.conditional import joined_dim
 from pythae_fif.nn.fif_convnet import FIF_CONVNET_SHAPES, FIFConvDecoder, FIFConvEncoder
 from pythae_fif.nn.small import (
     SmallConvDecoder,
@@ -31,7 +33,12 @@ PYTHAE_NETS: dict[tuple[int, ...], tuple[Any, str]] = {
 
 
 def build_networks(
-    arch: str, input_dim: tuple[int, ...], latent_dim: int, *, variational: bool = False
+    arch: str,
+    input_dim: tuple[int, ...],
+    latent_dim: int,
+    *,
+    variational: bool = False,
+    condition_dim: int = 0,
 ) -> tuple[BaseEncoder, BaseDecoder]:
     """Builds a freshly initialised encoder and decoder; seed torch before calling.
 
@@ -43,6 +50,8 @@ def build_networks(
         input_dim: Shape (C, H, W) of an image, H and W at least 4 pixels.
         latent_dim: Latent dimension d, at least 1.
         variational: Whether the encoder also gives the `log_covariance` that VAEs need.
+        condition_dim: Of a conditional model: the encoder takes that many further channels, the
+            decoder as many further columns of its codes.
 
     Returns:
         An encoder from (B, C, H, W) to `embedding` (B, d), and a decoder from (B, d) to
@@ -75,22 +84,39 @@ def build_networks(
                 "use convnet or resnet"
             )
         return (
-            FIFConvEncoder(input_dim, latent_dim, variational=variational),
-            FIFConvDecoder(input_dim, latent_dim),
+            FIFConvEncoder(
+                input_dim, latent_dim, variational=variational, condition_dim=condition_dim
+            ),
+            FIFConvDecoder(input_dim, latent_dim, condition_dim=condition_dim),
         )
+    code_dim = latent_dim + condition_dim
     if input_dim in PYTHAE_NETS:
         module, dataset = PYTHAE_NETS[input_dim]
         kind = "Conv" if arch == "convnet" else "ResNet"
-        config = BaseAEConfig(input_dim=input_dim, latent_dim=latent_dim)
-        encoder = f"Encoder_{kind}_{'VAE' if variational else 'AE'}_{dataset}"
-        decoder = f"Decoder_{kind}_AE_{dataset}"
-        return getattr(module, encoder)(config), getattr(module, decoder)(config)
+        make_encoder = getattr(module, f"Encoder_{kind}_{'VAE' if variational else 'AE'}_{dataset}")
+        make_decoder = getattr(module, f"Decoder_{kind}_AE_{dataset}")
+        encoder = make_encoder(BaseAEConfig(input_dim, latent_dim))
+        _widen(encoder, condition_dim)
+        return encoder, make_decoder(BaseAEConfig(input_dim, code_dim))
+    joined = joined_dim(input_dim, condition_dim)
     if arch == "convnet":
         return (
-            SmallConvEncoder(input_dim, latent_dim, variational=variational),
-            SmallConvDecoder(input_dim, latent_dim),
+            SmallConvEncoder(joined, latent_dim, variational=variational),
+            SmallConvDecoder(input_dim, code_dim),
         )
     return (
-        SmallResEncoder(input_dim, latent_dim, variational=variational),
-        SmallResDecoder(input_dim, latent_dim),
+        SmallResEncoder(joined, latent_dim, variational=variational),
+        SmallResDecoder(input_dim, code_dim),
     )
+
+
+def _widen(encoder: BaseEncoder, channels: int) -> None:
+    """Gives an encoder's first convolution further input channels: Pythae's fix their number."""
+    if not channels:
+        return
+    name, old = next((n, m) for n, m in encoder.named_modules() if isinstance(m, nn.Conv2d))
+    new = nn.Conv2d(
+        old.in_channels + channels, old.out_channels, old.kernel_size, old.stride, old.padding
+    )
+    parent, _, child = name.rpartition(".")
+    setattr(encoder.get_submodule(parent), child, new)

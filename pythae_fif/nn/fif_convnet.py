@@ -60,6 +60,8 @@ class FIFConvEncoder(BaseEncoder):
         latent_dim: Latent dimension d.
         variational: Adds a linear head for `log_covariance` on the convolutions' output, which
             the paper, training FIF alone, does not have.
+        condition_dim: Channels of a joined condition.
+        channel_multiplier: Factor on the channels of all convolutions; 4 in appendix E.1.2.
 
     Example:
         >>> import torch
@@ -69,14 +71,21 @@ class FIFConvEncoder(BaseEncoder):
     """
 
     def __init__(
-        self, input_dim: tuple[int, ...], latent_dim: int, *, variational: bool = False
+        self,
+        input_dim: tuple[int, ...],
+        latent_dim: int,
+        *,
+        variational: bool = False,
+        condition_dim: int = 0,
+        channel_multiplier: float = 1,
     ) -> None:
         super().__init__()
         self.input_dim = tuple(input_dim)
         self.latent_dim = latent_dim
         mnist = input_dim[0] == 1
-        channels = [1, 32, 64, 128, 256] if mnist else [3, 128, 256, 512, 1024]
-        feature_dim = 256 if mnist else 1024 * 4 * 4
+        widths = [32, 64, 128, 256] if mnist else [128, 256, 512, 1024]
+        channels = [input_dim[0] + condition_dim, *(int(channel_multiplier * w) for w in widths)]
+        feature_dim = channels[-1] * (1 if mnist else 4 * 4)
         self.features = nn.Sequential(
             *(_conv(before, after) for before, after in pairwise(channels)),
             nn.Flatten(),
@@ -108,6 +117,8 @@ class FIFConvDecoder(BaseDecoder):
     Args:
         input_dim: Shape (C, H, W) of an image, one of `FIF_CONVNET_SHAPES`.
         latent_dim: Latent dimension d.
+        condition_dim: Columns of a condition joined to the codes; the residual blocks keep them.
+        channel_multiplier: Factor on the channels of all convolutions.
 
     Example:
         >>> import torch
@@ -116,10 +127,20 @@ class FIFConvDecoder(BaseDecoder):
         torch.Size([2, 1, 28, 28])
     """
 
-    def __init__(self, input_dim: tuple[int, ...], latent_dim: int) -> None:
+    def __init__(
+        self,
+        input_dim: tuple[int, ...],
+        latent_dim: int,
+        *,
+        condition_dim: int = 0,
+        channel_multiplier: float = 1,
+    ) -> None:
         super().__init__()
         self.input_dim = tuple(input_dim)
         self.latent_dim = latent_dim
+        dim = latent_dim + condition_dim
+        widths = [256, 128, 64] if input_dim[0] == 1 else [1024, 512, 256, 128]
+        a, b, c, *last = (int(channel_multiplier * width) for width in widths)
         if input_dim[0] == 1:
             # The table lists Linear(latent, 4096), then ConvT(256), ConvT(128), ConvT(64) and
             # Conv(1), all of stride 2. Four doublings of a 4 x 4 map overshoot 28 pixels, and
@@ -129,24 +150,24 @@ class FIFConvDecoder(BaseDecoder):
             # 16: 3.3M if cut, 3.4M if rounded to the digits printed. No reading that keeps the
             # printed 4096 and gives 28 x 28 comes closer at that dimension.
             self.layers = nn.Sequential(
-                _blocks(latent_dim, 512),
-                nn.Linear(latent_dim, 256 * 4 * 4),
-                nn.Unflatten(1, (256, 4, 4)),
-                _conv_transpose(256, 128, 3, padding=1),
-                _conv_transpose(128, 64, 3, padding=1, output_padding=1),
-                nn.ConvTranspose2d(64, 1, 3, stride=2, padding=1, output_padding=1),
+                _blocks(dim, 512),
+                nn.Linear(dim, a * 4 * 4),
+                nn.Unflatten(1, (a, 4, 4)),
+                _conv_transpose(a, b, 3, padding=1),
+                _conv_transpose(b, c, 3, padding=1, output_padding=1),
+                nn.ConvTranspose2d(c, 1, 3, stride=2, padding=1, output_padding=1),
                 nn.Sigmoid(),
             )
         else:
             # Paddings as in Pythae's Decoder_Conv_AE_CELEBA: 8, 15, 31, 62 and 64 pixels a side.
             self.layers = nn.Sequential(
-                _blocks(latent_dim, 256),
-                nn.Linear(latent_dim, 1024 * 8 * 8),
-                nn.Unflatten(1, (1024, 8, 8)),
-                _conv_transpose(1024, 512, 5, padding=2),
-                _conv_transpose(512, 256, 5, padding=1),
-                _conv_transpose(256, 128, 5, padding=2, output_padding=1),
-                nn.ConvTranspose2d(128, 3, 5, stride=1, padding=1),
+                _blocks(dim, 256),
+                nn.Linear(dim, a * 8 * 8),
+                nn.Unflatten(1, (a, 8, 8)),
+                _conv_transpose(a, b, 5, padding=2),
+                _conv_transpose(b, c, 5, padding=1),
+                _conv_transpose(c, last[0], 5, padding=2, output_padding=1),
+                nn.ConvTranspose2d(last[0], 3, 5, stride=1, padding=1),
                 nn.Sigmoid(),
             )
 

@@ -1,9 +1,10 @@
 """Many small FIFs of one architecture, trained together by batched matrix products."""
 
-__all__ = ["Ensemble"]
+__all__ = ["Ensemble", "Nets", "Step"]
 
+import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +20,6 @@ from pythae_fif.volume_change.replay import record
 
 COMPILE_FROM_STEPS = 20_000  # of one model each: torch.compile takes half a minute
 CHUNK_NUMEL = 2**24  # numbers in the largest tensor of an evaluation
-MAY_DIFFER = ("beta", "beta_final", "beta_epochs", "noise")
-FIXED = {"mode": "replay", "surrogate_fraction": 1.0, "surrogate_precision": "float32"}
-
 Step = Callable[[list[Tensor], Tensor, Tensor, Tensor], list[Tensor]]
 """Parameters, data (M, B, D), eps (K, M, B, d) and betas (M,) to the gradients."""
 
@@ -52,6 +50,16 @@ class Ensemble:
         ConfigError: No models, another number of seeds, or models that cannot be stacked.
     """
 
+    may_differ: tuple[str, ...] = ("beta", "beta_final", "beta_epochs", "noise")
+    fixed: ClassVar[dict[str, Any]] = {
+        "mode": "replay",
+        "surrogate_fraction": 1.0,
+        "surrogate_precision": "float32",
+        "condition_dim": 0,
+    }
+    group_numel = 2**19
+    """Numbers in the largest tensor of a training step, which then stays in the cache."""
+
     def __init__(
         self, models: Sequence[FIF], seeds: Sequence[int], *, compile: bool | None = None
     ) -> None:
@@ -63,11 +71,8 @@ class Ensemble:
         self.models = list(models)
         self.backend = "eager"
         self._compile = compile
-        self._config = common_config(self.models, may_differ=MAY_DIFFER, fixed=FIXED)
-        self._nets = _Nets(
-            stack_linear([model.encoder for model in self.models]),
-            stack_linear([model.decoder for model in self.models]),
-        )
+        self._config = common_config(self.models, may_differ=self.may_differ, fixed=self.fixed)
+        self._nets = Nets(*stack_linear([_networks(model) for model in self.models]))
         like = next(self._nets.parameters())
         self._device, self._dtype = like.device, like.dtype
         self._generators = [
@@ -146,7 +151,11 @@ class Ensemble:
         parameters = list(self._nets.parameters())
         optimizer = StackedAdam(parameters, learning_rate, weight_decay)
         scheduler = schedule(optimizer, steps) if schedule else None
+        gradients = [torch.empty_like(parameter) for parameter in parameters]
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
         step: Step | None = None
+        groups = _groups(len(self.models), self.group_numel // (batch_size * self._width))
         for epoch in range(1, epochs + 1):
             betas = self._per_member([model.beta(epoch) for model in self.models])
             orders = torch.stack(
@@ -158,11 +167,13 @@ class Ensemble:
             for batch in range(batches):
                 x = _rows(data, orders[:, batch * batch_size : (batch + 1) * batch_size])
                 x, eps = self._noisy(x)
-                if step is None:
-                    step = self._make_step(steps, parameters, x, eps, betas)
-                gradients = step([p.detach() for p in parameters], x, eps, betas)
-                for parameter, gradient in zip(parameters, gradients, strict=True):
-                    parameter.grad = gradient
+                for group in groups:
+                    part = [p.detach()[group] for p in parameters], x[group], eps[:, group]
+                    if step is None:
+                        step = self._make_step(steps, *part, betas[group])
+                    found = step(*part, betas[group])
+                    for gradient, of_group in zip(gradients, found, strict=True):
+                        gradient[group] = of_group
                 optimizer.step()
                 if scheduler:
                     scheduler.step()
@@ -202,11 +213,13 @@ class Ensemble:
             leaves = [parameter.detach().requires_grad_() for parameter in parameters]
             named = dict(zip(names, leaves, strict=True))
             loss = torch.func.functional_call(self._nets, named, (self._loss, x, eps, betas))
-            gradients = torch.autograd.grad(loss.sum(), leaves)
-            # Fused Adam reads a gradient as if it had the strides of its parameter.
-            return [gradient.contiguous() for gradient in gradients]
+            found = torch.autograd.grad(loss.sum(), leaves, allow_unused=True)
+            return [
+                torch.zeros_like(leaf) if gradient is None else gradient
+                for leaf, gradient in zip(leaves, found, strict=True)
+            ]
 
-    def _loss(self, nets: "_Nets", x: Tensor, eps: Tensor, betas: Tensor) -> Tensor:
+    def _loss(self, nets: "Nets", x: Tensor, eps: Tensor, betas: Tensor) -> Tensor:
         """Eq. 7 of every member, (M,): to the surrogate, members are what samples are elsewhere."""
         config = self._config
         volume, z, x_hat = surrogate(
@@ -248,13 +261,11 @@ class Ensemble:
 
     def members(self) -> list[FIF]:
         """The models, with the trained weights, in evaluation mode."""
-        for nets in ("encoder", "decoder"):
-            stacked = dict(getattr(self._nets, nets).named_parameters())
-            for member, model in enumerate(self.models):
-                for name, parameter in getattr(model, nets).named_parameters():
-                    value = stacked[name][member]
-                    parameter.data.copy_(value.view_as(parameter))
-                model.eval()
+        stacked = list(self._nets.parameters())
+        for member, model in enumerate(self.models):
+            for values, parameter in zip(stacked, _networks(model).parameters(), strict=True):
+                parameter.data.copy_(values[member].view_as(parameter))
+            model.eval()
         return self.models
 
     @torch.no_grad()
@@ -283,8 +294,7 @@ class Ensemble:
         """
         z = self.encode(x)
         prior = self.models[0].latent_distribution(z).log_prob(z)
-        width = max(weight.shape[1] for weight in self._nets.parameters() if weight.dim() == 3)
-        size = max(1, CHUNK_NUMEL // (z.shape[0] * z.shape[2] * width))
+        size = max(1, CHUNK_NUMEL // (z.shape[0] * z.shape[2] * self._width))
         return prior - torch.cat([self._log_volume(part) for part in z.split(size, 1)], 1)
 
     def _log_volume(self, z: Tensor) -> Tensor:
@@ -299,6 +309,11 @@ class Ensemble:
 
     # ------------------------------------------------------------------ inside
 
+    @property
+    def _width(self) -> int:
+        """Of the widest layer."""
+        return max(weight.shape[1] for weight in self._nets.parameters() if weight.dim() == 3)
+
     def _per_member(self, values: list[float]) -> Tensor:
         return torch.tensor(values, device=self._device, dtype=self._dtype)
 
@@ -307,26 +322,21 @@ class Ensemble:
         config = self._config
         x = torch.randn(3, *config.input_dim, generator=torch.Generator().manual_seed(0))
         x = x.to(self._device, self._dtype)
-        each = x.repeat(len(self.models), 1, 1)
-        for member, model in enumerate(self.models):
-            with torch.no_grad():
-                z = model.eval().embed(x)
-                own = model.decoder(z)["reconstruction"]
-            try:
-                stacked = self.decode(self.encode(each))
-                same = len(stacked) == len(each) and torch.allclose(
-                    stacked[member], own, rtol=1e-3, atol=1e-4
-                )
-            except RuntimeError:
-                same = False
-            if not same:
-                raise ConfigError(
-                    "these networks cannot be stacked: an ensemble takes vectors of shape (B, D) "
-                    "through nn.Linear and operations on each sample by itself, without reshapes"
-                )
+        with torch.no_grad():
+            own = torch.stack([m.eval().decoder(m.embed(x))["reconstruction"] for m in self.models])
+        try:
+            stacked = self.decode(self.encode(x.repeat(len(self.models), 1, 1)))
+            same = stacked.shape == own.shape and torch.allclose(stacked, own, rtol=1e-3, atol=1e-4)
+        except RuntimeError:
+            same = False
+        if not same:
+            raise ConfigError(
+                "these networks cannot be stacked: an ensemble takes vectors of shape (B, D) "
+                "through nn.Linear and operations on each sample by itself, without reshapes"
+            )
 
 
-class _Nets(nn.Module):
+class Nets(nn.Module):
     """The stacked encoder and decoder, on plain tensors."""
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
@@ -342,6 +352,18 @@ class _Nets(nn.Module):
     def forward(self, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
         """What a function makes of the networks, e.g. with the weights of `functional_call`."""
         return function(self, *tensors)
+
+
+def _networks(model: FIF) -> nn.ModuleList:
+    """Encoder and decoder together: a block that both share is one."""
+    return nn.ModuleList([model.encoder, model.decoder])
+
+
+def _groups(members: int, largest: int) -> list[slice]:
+    """Slices of one size that cover all members; the last overlaps where they do not divide."""
+    size = math.ceil(members / math.ceil(members / max(1, largest)))
+    starts = [min(first, members - size) for first in range(0, members, size)]
+    return [slice(start, start + size) for start in starts]
 
 
 def _rows(data: Tensor, rows: Tensor) -> Tensor:

@@ -31,19 +31,24 @@ CHUNK_NUMEL = 2**23
 
 
 def decoder_jacobian(
-    decode: Callable[[Tensor], Tensor], z: Tensor, *, directions: int | None = None
+    decode: Callable[[Tensor], Tensor],
+    z: Tensor,
+    *,
+    latent_dim: int | None = None,
+    directions: int | None = None,
 ) -> Tensor:
     """g'(z), column by column in forward mode.
 
     Arguments:
         decode: g, from (B, d) to (B, ...).
-        z: Codes, (B, d).
+        z: Codes, (B, d), or codes with a condition behind them, (B, d + c).
+        latent_dim: d; the number of columns of z if None.
         directions: Columns computed at a time; all d if None.
 
     Returns:
         (B, D, d), with D the number of outputs of one sample.
     """
-    basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+    basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)[:latent_dim]
 
     def column(direction: Tensor) -> Tensor:
         return torch.func.jvp(decode, (z,), (direction.expand_as(z),))[1].flatten(1)
@@ -117,14 +122,18 @@ def singular_values(jacobian: Tensor) -> Tensor:
     return torch.linalg.svdvals(jacobian)
 
 
-def decoder_log_volume(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """:func:`log_volume` of g'(z), (B,), a few samples at a time."""
-    return _over_chunks(log_volume, decode, z)
+def decoder_log_volume(
+    decode: Callable[[Tensor], Tensor], z: Tensor, *, latent_dim: int | None = None
+) -> Tensor:
+    """:func:`log_volume` of :func:`decoder_jacobian`, (B,), a few samples at a time."""
+    return _over_chunks(log_volume, decode, z, latent_dim)
 
 
-def decoder_singular_values(decode: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
-    """:func:`singular_values` of g'(z), (B, d), a few samples at a time."""
-    return _over_chunks(singular_values, decode, z)
+def decoder_singular_values(
+    decode: Callable[[Tensor], Tensor], z: Tensor, *, latent_dim: int | None = None
+) -> Tensor:
+    """:func:`singular_values` of :func:`decoder_jacobian`, (B, d), a few samples at a time."""
+    return _over_chunks(singular_values, decode, z, latent_dim)
 
 
 def exact_surrogate(
@@ -152,25 +161,30 @@ def exact_surrogate(
 
 
 def _over_chunks(
-    score: Callable[[Tensor], Tensor], decode: Callable[[Tensor], Tensor], z: Tensor
+    score: Callable[[Tensor], Tensor],
+    decode: Callable[[Tensor], Tensor],
+    z: Tensor,
+    latent_dim: int | None,
 ) -> Tensor:
     """score(g'(z)) a few samples and, in each layer, a few directions at a time."""
+    basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)[:latent_dim]
     with torch.no_grad(), _Widest() as widest:
-        numel = decode(z[:1]).numel() * z.shape[1]
+        numel = decode(z[:1]).numel() * len(basis)
     size = max(1, CHUNK_NUMEL // max(1, numel))
     directions = max(1, CHUNK_NUMEL // (min(size, len(z)) * widest.numel))
     scores: list[Tensor] = []
     with torch.no_grad():
         for start in range(0, len(z), size):
-            jacobian = _replayed_jacobian(decode, z[start : start + size], directions)
+            jacobian = _replayed_jacobian(decode, z[start : start + size], basis, directions)
             _check_finite(jacobian, first=start)
             scores.append(score(jacobian))
     return torch.cat(scores)
 
 
-def _replayed_jacobian(decode: Callable[[Tensor], Tensor], z: Tensor, directions: int) -> Tensor:
+def _replayed_jacobian(
+    decode: Callable[[Tensor], Tensor], z: Tensor, basis: Tensor, directions: int
+) -> Tensor:
     """:func:`decoder_jacobian` from one pass, if all operations can be replayed."""
-    basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
     tangents = basis[:, None].expand(-1, len(z), -1)
     try:
         tape = record(decode, z)
@@ -179,7 +193,7 @@ def _replayed_jacobian(decode: Callable[[Tensor], Tensor], z: Tensor, directions
             part = tape.jvps(tangents[first : first + directions])
             columns[..., first : first + directions] = part.flatten(2).permute(1, 2, 0)
     except UnsupportedOperationError:
-        return decoder_jacobian(decode, z, directions=directions)
+        return decoder_jacobian(decode, z, latent_dim=len(basis), directions=directions)
     return columns
 
 

@@ -49,6 +49,8 @@ class Tape:
         cut: dict[int, Tensor] = {}
 
         def first_rows(argument: Any) -> Any:
+            if isinstance(argument, tuple | list):
+                return [first_rows(item) for item in argument]
             if rows == batch or id(argument) not in depends:
                 return argument
             if len(argument) != batch:
@@ -76,7 +78,11 @@ class Tape:
 
 
 def _arguments(step: Step) -> list[Any]:
-    return [*step.args, *step.kwargs.values()]
+    """All arguments, those in lists one by one."""
+    found = []
+    for argument in (*step.args, *step.kwargs.values()):
+        found += argument if isinstance(argument, tuple | list) else [argument]
+    return found
 
 
 def record(function: Callable[[Tensor], Tensor], point: Tensor) -> Tape:

@@ -192,6 +192,22 @@ def _aligned(tangent: Tensor, out: Tensor) -> Tensor:
     return tangent.view(len(tangent), *[1] * missing, *tangent.shape[1:])
 
 
+def _cat(step: Step, tangent_of: TangentOf) -> Tensor:
+    """Tangents side by side; those of constants, such as a joined condition, are zero."""
+    tensors, dim = step.argument(0, "tensors"), step.argument(1, "dim", 0)
+    dim = dim if dim >= 0 else dim + step.out.dim()
+    if dim == 0:
+        raise UnsupportedOperationError("cat of samples, along the first dimension")
+    tangents = [tangent_of(tensor) for tensor in tensors]
+    (known, *_) = [tangent for tangent in tangents if tangent is not None]
+    size = (len(known), len(step.out))
+    parts = [
+        known.new_zeros(()).expand(*size, *tensor.shape[1:]) if tangent is None else tangent
+        for tensor, tangent in zip(tensors, tangents, strict=True)
+    ]
+    return torch.cat(parts, dim + 1)
+
+
 def _plus(step: Step, tangent_of: TangentOf) -> Tensor:
     return _sum(step, tangent_of, 1.0)
 
@@ -242,6 +258,7 @@ _TABLE: list[tuple[Rule, list[Any]]] = [
         ],
     ),
     (_same, [Tensor.contiguous]),
+    (_cat, [torch.cat, torch.concat, torch.concatenate]),
     (_plus, [torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__]),
     (_minus, [torch.sub, Tensor.sub, Tensor.__sub__]),
     (_product, [torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__]),

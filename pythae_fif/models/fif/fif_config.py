@@ -51,6 +51,10 @@ class FIFConfig(BaseAEConfig):
         jacobian_at, gradient_to, trace_space, mode: The choices of appendix D, see
             :func:`~pythae_fif.volume_change.surrogate`. Networks with operations that 'replay' does
             not know are differentiated in mode 'backward' (``FIF.surrogate_mode`` tells).
+        condition_dim (int): Number of classes, or length c of a condition vector, of a conditional
+            model; 0 for none. Data sets then give "labels": class indices (B,), which are joined as
+            one-hot vectors, or condition vectors (B, c). The encoder takes them as further channels
+            or columns of its input, the decoder behind z. Default: 0.
         eval_nll_samples (int): Number of data points of an evaluation set whose exact
             log-likelihood enters the evaluation loss, always the same ones. Default: 64.
 
@@ -72,6 +76,7 @@ class FIFConfig(BaseAEConfig):
     gradient_to: str = "encoder"
     trace_space: str = "latent"
     mode: str = "replay"
+    condition_dim: int = 0
     eval_nll_samples: int = 64
 
     @model_validator(mode="before")
@@ -96,6 +101,8 @@ class FIFConfig(BaseAEConfig):
             value = getattr(self, key)
             if value is not None and value < 1:
                 raise ConfigError(f"FIFConfig {key}={value}: at least 1 is needed")
+        if self.condition_dim < 0:
+            raise ConfigError(f"FIFConfig condition_dim={self.condition_dim}: at least 0 is needed")
         if not 0 < self.surrogate_fraction <= 1:
             raise ConfigError(
                 f"FIFConfig surrogate_fraction={self.surrogate_fraction}: above 0, at most 1"

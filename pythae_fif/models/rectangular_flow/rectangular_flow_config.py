@@ -14,6 +14,7 @@ _FIF_ALONE = (
     "mode",
     "surrogate_fraction",
     "surrogate_precision",
+    "condition_dim",
 )
 
 

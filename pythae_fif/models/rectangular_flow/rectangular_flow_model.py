@@ -77,7 +77,7 @@ class RectangularFlow(FIF):
         self.model_config.uses_default_encoder = default
         self.model_config.uses_default_decoder = default
 
-    def _training_output(self, x: Tensor, beta: float) -> ModelOutput:
+    def _training_output(self, x: Tensor, beta: float, condition: None = None) -> ModelOutput:
         config = self.model_config
         if config.noise > 0:
             x = x + config.noise * torch.randn_like(x)

@@ -1,0 +1,80 @@
+"""What a conditional model is given: labels as vectors, and default networks that take them."""
+
+__all__ = ["Labels", "as_condition", "conditional_networks"]
+
+from collections.abc import Sequence
+
+import torch
+from pythae.models import BaseAEConfig
+from pythae.models.nn import BaseDecoder, BaseEncoder
+from pythae.models.nn.default_architectures import Decoder_AE_MLP, Encoder_AE_MLP
+from torch import Tensor
+
+from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.nn.conditional import joined_dim
+
+from .fif_config import FIFConfig
+
+Labels = int | Sequence | Tensor | None
+"""Class indices (B,), one index for all, or condition vectors (B, c)."""
+
+
+def as_condition(labels: Labels, condition_dim: int, like: Tensor) -> Tensor | None:
+    """Labels as vectors.
+
+    Args:
+        labels: Of as many samples as ``like`` has; None if ``condition_dim`` is 0.
+        condition_dim: c.
+        like: (B, ...), whose device and floating type the vectors have.
+
+    Returns:
+        (B, c), one-hot for class indices; None if ``condition_dim`` is 0. On a GPU, where looking
+        at them would make the host wait, the vector of an unknown class is NaN.
+
+    Raises:
+        ConfigError: Labels of a model that takes none, or none of one that does.
+        DataError: Another shape, or an unknown class.
+
+    Example:
+        >>> as_condition([2, 0], 3, torch.zeros(2, 5))
+        tensor([[0., 0., 1.],
+                [1., 0., 0.]])
+    """
+    if condition_dim == 0:
+        if labels is not None:
+            raise ConfigError("a FIF of condition_dim=0 takes no labels")
+        return None
+    if labels is None:
+        raise ConfigError(
+            f"a FIF of condition_dim={condition_dim} needs labels: class indices 0 to "
+            f"{condition_dim - 1}, or condition vectors of that length"
+        )
+    count = len(like)
+    labels = torch.as_tensor(labels, device=like.device)
+    if labels.shape == (count, condition_dim):
+        return labels.to(like.dtype)
+    if labels.dim() == 0:
+        labels = labels.expand(count)
+    if labels.shape != (count,):
+        raise DataError(
+            f"labels of shape {tuple(labels.shape)} for {count} samples: class indices "
+            f"({count},) or condition vectors ({count}, {condition_dim}) are needed"
+        )
+    one_hot = labels[:, None] == torch.arange(condition_dim, device=labels.device)
+    known = one_hot.any(1, keepdim=True)
+    if labels.device.type == "cpu" and not known.all():
+        wrong = labels[~known[:, 0]][0].item()
+        raise DataError(f"label {wrong:g} is none of the class indices 0 to {condition_dim - 1}")
+    return torch.where(known, one_hot.to(like.dtype), torch.nan)
+
+
+def conditional_networks(
+    config: FIFConfig, encoder: BaseEncoder | None, decoder: BaseDecoder | None
+) -> tuple[BaseEncoder, BaseDecoder]:
+    """Where a network is missing, Pythae's MLP for inputs with the condition joined."""
+    shape, latent_dim = tuple(config.input_dim), config.latent_dim
+    if encoder is None:
+        encoder = Encoder_AE_MLP(BaseAEConfig(joined_dim(shape, config.condition_dim), latent_dim))
+    if decoder is None:
+        decoder = Decoder_AE_MLP(BaseAEConfig(shape, latent_dim + config.condition_dim))
+    return encoder, decoder
