@@ -62,7 +62,9 @@ class StackedAdam(torch.optim.Adam):
     ) -> None:
         rates = [learning_rate] if isinstance(learning_rate, float | int) else list(learning_rate)
         super().__init__(parameters, lr=max(rates), weight_decay=weight_decay, fused=True)
-        self._part = torch.tensor(rates, dtype=torch.float64) / max(rates) if len(set(rates)) > 1 else None
+        self._part = (
+            torch.tensor(rates, dtype=torch.float64) / max(rates) if len(set(rates)) > 1 else None
+        )
 
     @torch.no_grad()
     def step(self, closure: Callable | None = None) -> Any:
