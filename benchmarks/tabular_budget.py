@@ -55,7 +55,7 @@ def main() -> None:
                 ]
             )
     headings = ["Model", "Jacobian", "steps", "FID-like ↓", "recon. ↓"]
-    headings += ["|z|² / d", "learning rate", "training s"]
+    headings += ["|z|² / d", "learning rate", "training CPU s"]
     rates = ", ".join(f"{rate:g}" for rate in table.profile.learning_rates)
     notes = [
         f"Data: {table.splits.source}; {len(table.val):,} validation rows. Batch "

@@ -9,11 +9,13 @@ from pythae.data.datasets import DatasetOutput
 from pythae.models import AutoModel
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.models import FIF, FIFConfig, RectangularFlow, RectangularFlowConfig
 from pythae_fif.nn.coupling import build_coupling
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
+from pythae_fif.trainers.ensemble import Ensemble
 from pythae_fif.trainers.stacked import StackedFlows
 from pythae_fif.volume_change import encoder_jacobian, log_volume, sample_hutchinson
 from pythae_fif.volume_change.conjugate_gradient import conjugate_gradient, rectangular_surrogate
@@ -319,6 +321,30 @@ def test_stacked_flows_end_where_each_ends_alone(kind, jacobian_at):
             torch.testing.assert_close(ours, alone, rtol=1e-6, atol=1e-8)
             assert not torch.equal(ours, first)
     assert (together.cg_iterations is None) == (kind != "rectangular")
+
+
+@pytest.mark.parametrize("kind", ["free-form", "rectangular"])
+@pytest.mark.parametrize("ensemble", [Ensemble, StackedFlows])
+def test_a_learning_rate_of_each_member_is_the_rate_alone(kind, ensemble):
+    if kind == "rectangular" and ensemble is Ensemble:
+        pytest.skip("Ensemble is for FIF")
+    data = torch.randn(30, 5, dtype=torch.float64)
+    options = {"epochs": 2, "batch_size": 10, "weight_decay": 1e-2}
+
+    def schedule(highest):
+        return lambda optimizer, steps: OneCycleLR(optimizer, max_lr=highest, total_steps=steps)
+
+    rates = [1e-2, 3e-4, 1e-3]
+    together = ensemble(members(kind, "data"), [5, 6, 7])
+    together.train(data, learning_rate=rates, schedule=schedule(1e-2), **options)
+    for i, rate in enumerate(rates):
+        alone = ensemble(members(kind, "data")[i : i + 1], [5 + i])
+        alone.train(data, learning_rate=rate, schedule=schedule(rate), **options)
+        pairs = zip(
+            together.members()[i].parameters(), alone.members()[0].parameters(), strict=True
+        )
+        for ours, theirs in pairs:
+            torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-8)
 
 
 def test_stacked_flows_refuse_what_cannot_be_stacked():

@@ -43,20 +43,20 @@ class Run:
 
     Attributes:
         name: A key of ``CONFIGURATIONS``.
-        learning_rate: The cycle's highest.
+        learning_rates: The cycle's highest, of each seed.
         wasserstein: Squared W2 of each seed, with as many samples as test rows; NaN if diverged.
         reconstruction: Squared error a test row of each seed.
         validation_wasserstein, validation_reconstruction: The same on validation rows.
         log_likelihood: Mean exact log-likelihood of the first test rows of each seed, in nats.
         code_square: Mean |z|^2 / d of each seed's codes of validation rows; the prior's is 1.
-        seconds: Training time of all seeds together.
+        seconds: Processor time of the training of all seeds together.
         cg_iterations: Mean conjugate gradient steps, None for FIF.
         parameters: Of one model.
         device: Where it was trained.
     """
 
     name: str
-    learning_rate: float
+    learning_rates: list[float]
     wasserstein: list[float]
     reconstruction: list[float]
     validation_wasserstein: list[float]
@@ -83,8 +83,8 @@ def run_configurations(
 ) -> list[Run]:
     """Chooses each configuration's learning rate on validation rows and trains its seeds together.
 
-    Of several rates, the first seed is trained at every one for the whole length. A training that
-    has a record is not repeated.
+    Of several rates, the first seed is trained at every one for the whole length, all together. A
+    training that has a record is not repeated.
 
     Args:
         names: Keys of ``CONFIGURATIONS``.
@@ -95,37 +95,29 @@ def run_configurations(
     """
     keep_freed_memory()
     rates = table.profile.learning_rates
-    trials = len(rates) if len(rates) > 1 else 0
-    total = len(names) * (trials + len(seeds))  # in trainings of one model
-    done = 0
+    parts = 2 if len(rates) > 1 else 1
     runs = []
-    for name in names:
+    for index, name in enumerate(names):
 
-        def train(rate: float, seeds: Sequence[int], name: str = name) -> Run:
-            nonlocal done
-
+        def train(part: int, rates: list[float], seeds: list[int], name: str, index: int) -> Run:
             def tell(share: float) -> None:
-                label = f"{table.splits.name} {name}, learning rate {rate:g}"
-                on_progress(label, (done + share * len(seeds)) / total)
+                label = f"{table.splits.name} {name}"
+                on_progress(label, (index + (part + share) / parts) / len(names))
 
-            run = _recorded(name, rate, table, seeds, results, tell)
-            done += len(seeds)
-            return run
+            return _recorded(name, rates, table, seeds, results, tell)
 
-        tried = [train(rate, seeds[:1]) for rate in rates[:trials]]
-        best = min(tried, key=_validation_score).learning_rate if tried else rates[0]
-        runs.append(train(best, seeds))
+        best = rates[0]
+        if len(rates) > 1:
+            tried = train(0, rates, [seeds[0]] * len(rates), name, index)
+            scores = [v if math.isfinite(v) else math.inf for v in tried.validation_wasserstein]
+            best = rates[scores.index(min(scores))]
+        runs.append(train(parts - 1, [best] * len(seeds), list(seeds), name, index))
     return runs
-
-
-def _validation_score(run: Run) -> float:
-    score = run.validation_wasserstein[0]
-    return score if math.isfinite(score) else math.inf
 
 
 def _recorded(
     name: str,
-    learning_rate: float,
+    learning_rates: list[float],
     table: Table,
     seeds: Sequence[int],
     results: Path,
@@ -138,21 +130,21 @@ def _recorded(
         "data": table.splits.content_hash,
         "latent_dim": table.latent_dim,
         "profile": table.profile.model_dump(exclude={"note", "learning_rates"}),
-        "learning_rate": learning_rate,
+        "learning_rates": learning_rates,
         "seeds": list(seeds),
     }
     key = hashlib.sha256(json.dumps(specification, sort_keys=True).encode()).hexdigest()[:12]
     folder = results / "runs" / table.splits.name / name / key
     record = folder / "result.json"
     if not record.is_file():
-        trained = _train(name, learning_rate, table, seeds, folder, on_share)
+        trained = _train(name, learning_rates, table, seeds, folder, on_share)
         text = json.dumps({"specification": specification, **trained}, indent=1, allow_nan=True)
         write_whole(record, lambda file: file.write(text.encode()))  # type: ignore[misc]
     on_share(1.0)
     content = json.loads(record.read_text())
     content |= {
         "name": name,
-        "learning_rate": learning_rate,
+        "learning_rates": learning_rates,
         "device": content["provenance"]["device"],
     }
     return Run(**{field.name: content[field.name] for field in fields(Run)})
@@ -160,7 +152,7 @@ def _recorded(
 
 def _train(
     name: str,
-    learning_rate: float,
+    learning_rates: list[float],
     table: Table,
     seeds: Sequence[int],
     folder: Path,
@@ -173,23 +165,23 @@ def _train(
         models.append(configuration.build(table.splits.input_dim, table.latent_dim, profile.nets))
     started = time.time()
     ensemble = (Ensemble if configuration.net == "free-form" else StackedFlows)(models, seeds)
-    start = time.perf_counter()
+    start = time.process_time()  # of all threads; does not count when others have the machine
     ensemble.train(
         table.train,
         epochs=profile.epochs,
         batch_size=profile.batch_size,
-        learning_rate=learning_rate,
+        learning_rate=learning_rates,
         weight_decay=WEIGHT_DECAY,
         schedule=lambda optimizer, steps: OneCycleLR(
-            optimizer, max_lr=learning_rate, total_steps=steps
+            optimizer, max_lr=max(learning_rates), total_steps=steps
         ),
         on_epoch=lambda epoch: on_share(epoch / profile.epochs),
     )
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     members = ensemble.members()
     scores = [_scores(model, table, seed) for model, seed in zip(members, seeds, strict=True)]
-    for model, seed in zip(members, seeds, strict=True):
-        model.save(str(folder / "model" / f"seed{seed}"))
+    for model, seed, rate in zip(members, seeds, learning_rates, strict=True):
+        model.save(str(folder / "model" / f"seed{seed}-{rate:g}"))
     return {
         **{key: [score[key] for score in scores] for key in scores[0]},
         "steps": table.steps,

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.models import FIF
-from pythae_fif.trainers.stacking import common_config, stack_linear
+from pythae_fif.trainers.stacking import StackedAdam, common_config, stack_linear
 from pythae_fif.volume_change import log_volume, sample_hutchinson, surrogate
 from pythae_fif.volume_change.hutchinson import hutchinson_of_gaussian
 from pythae_fif.volume_change.replay import record
@@ -126,7 +126,7 @@ class Ensemble:
         *,
         epochs: int,
         batch_size: int,
-        learning_rate: float = 1e-3,
+        learning_rate: float | Sequence[float] = 1e-3,
         weight_decay: float = 0.0,
         schedule: Callable[[Optimizer, int], LRScheduler] | None = None,
         on_epoch: Callable[[int], None] | None = None,
@@ -140,7 +140,7 @@ class Ensemble:
             data: (N, D), or (M, N, D) for data of each member's own.
             epochs: Passes over the data.
             batch_size: B, of each member.
-            learning_rate: Adam's.
+            learning_rate: Adam's, of all members or one a member; a schedule scales all alike.
             weight_decay: Adam's (L2 in the gradient).
             schedule: Makes a learning rate schedule of the optimizer and the number of steps; it
                 is stepped after every step.
@@ -151,9 +151,7 @@ class Ensemble:
         batches = data.shape[-2] // batch_size
         steps = epochs * batches
         parameters = list(self._nets.parameters())
-        optimizer = torch.optim.Adam(
-            parameters, lr=learning_rate, weight_decay=weight_decay, fused=True
-        )
+        optimizer = StackedAdam(parameters, learning_rate, weight_decay)
         scheduler = schedule(optimizer, steps) if schedule else None
         gradients = [torch.empty_like(parameter) for parameter in parameters]
         for parameter, gradient in zip(parameters, gradients, strict=True):

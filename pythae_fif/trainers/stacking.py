@@ -1,10 +1,10 @@
 """What ensembles share: networks whose linear layers are stacks, and one configuration of all."""
 
-__all__ = ["StackedLinear", "common_config", "stack_linear"]
+__all__ = ["StackedAdam", "StackedLinear", "common_config", "stack_linear"]
 
 import copy
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -39,6 +39,45 @@ class StackedLinear(nn.Module):
         """(M, N, out); products and sums that `volume_change.replay` knows."""
         y = x @ self.weight.mT
         return y if self.bias is None else y + self.bias
+
+
+class StackedAdam(torch.optim.Adam):
+    """Fused Adam on stacks of parameters (M, ...), with a learning rate for each of M members.
+
+    Adam's step is proportional to the learning rate and its state does not depend on it: the step
+    at the highest rate, of which a member takes its part, is the step at the member's own rate. A
+    schedule acts on the highest rate, and so on all alike.
+
+    Args:
+        parameters: The stacks.
+        learning_rate: Of all members, or M rates.
+        weight_decay: L2 in the gradient.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        learning_rate: float | Sequence[float],
+        weight_decay: float,
+    ) -> None:
+        rates = [learning_rate] if isinstance(learning_rate, float | int) else list(learning_rate)
+        super().__init__(parameters, lr=max(rates), weight_decay=weight_decay, fused=True)
+        self._part = (
+            torch.tensor(rates, dtype=torch.float64) / max(rates) if len(set(rates)) > 1 else None
+        )
+
+    @torch.no_grad()
+    def step(self, closure: Callable | None = None) -> Any:
+        """One step; see :class:`torch.optim.Adam`."""
+        if self._part is None:
+            return super().step(closure)
+        stacks = [p for group in self.param_groups for p in group["params"]]
+        before = [p.clone() for p in stacks]
+        loss = super().step(closure)
+        for stack, old in zip(stacks, before, strict=True):
+            part = self._part.to(stack).view(-1, *[1] * (stack.dim() - 1))
+            stack.copy_(torch.lerp(old, stack, part))
+        return loss
 
 
 def stack_linear(networks: Sequence[nn.Module]) -> nn.Module:
