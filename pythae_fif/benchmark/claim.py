@@ -16,6 +16,7 @@ __all__ = ["Claim", "ClaimPlace", "is_claimed", "machine_word", "unclaimed_first
 import contextlib
 import hashlib
 import os
+import platform
 import random
 import secrets
 import threading
@@ -257,9 +258,13 @@ def _lock(file: int) -> bool:
 
 
 def machine_word(place: object) -> str:
-    """A word that all processes of a machine, until it is started again, and no others say."""
+    """A word that all processes of a machine, until it is started again, and no others say.
+
+    It is a hash: no claim tells where it was made.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()
     except OSError:
         return secrets.token_hex(8)  # nobody else says it: the lease alone
-    return hashlib.sha256(f"{boot}{getattr(place, 'scope', '')}".encode()).hexdigest()[:16]
+    said = (boot, platform.node(), getattr(place, "scope", ""))
+    return hashlib.sha256(" ".join(said).encode()).hexdigest()[:16]

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +113,8 @@ def run_all(
             if ended or time.monotonic() - shown > 0.5:
                 on_change({d: read_json(d / "status.json") or {} for d in running}, outcomes)
                 shown = time.monotonic()
-            if not ended:
-                time.sleep(POLL_SECONDS)
+            if not ended:  # until one ends, but no longer than the display can wait
+                wait([process.sentinel for process, _ in running.values()], POLL_SECONDS)
     except BaseException:
         with _signals(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM):
             for process, _ in running.values():
