@@ -84,6 +84,7 @@ class Claim:
         self.name = PREFIX + secrets.token_hex(8)
         self._seen: dict[str, tuple[str, float]] = {}  # what others' claims said, and since when
         self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
         self._lost = False
 
     def acquire(self, wait: bool = True) -> bool:
@@ -96,7 +97,8 @@ class Claim:
             if not self.others():
                 self.place.create(self.name, self._text(0))
                 if not self.others():
-                    threading.Thread(target=self._heart, daemon=True).start()
+                    self._thread = threading.Thread(target=self._heart, daemon=True)
+                    self._thread.start()
                     return True
                 self.place.release(self.name)
             if not wait:
@@ -106,6 +108,8 @@ class Claim:
     def release(self) -> None:
         """Gives the run free."""
         self._ended.set()
+        if self._thread is not None:  # a last beat must not bring the claim back
+            self._thread.join()
         self.place.release(self.name)
 
     def check(self) -> None:
