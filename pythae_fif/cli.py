@@ -32,6 +32,7 @@ from pythae_fif.benchmark.display import Display, duration
 from pythae_fif.benchmark.engine import Outcome, run_all, slots_of_this_machine
 from pythae_fif.benchmark.estimate import training_seconds
 from pythae_fif.benchmark.inputs import load_extractor, load_splits
+from pythae_fif.benchmark.leaderboard import leaderboard
 from pythae_fif.benchmark.plan import RunSpec, expand, shown
 from pythae_fif.benchmark.remote import is_url
 from pythae_fif.benchmark.selection import Result
@@ -269,11 +270,17 @@ def _report(
     missing: int,
     failures: list[tuple[str, str, str]],
 ) -> None:
-    """Prints the table and writes it, with figures and the page, below the results folder."""
-    report = build_report(experiment, results, command, missing, constant_error(splits))
+    """Prints the table of this command's runs, and writes that of all runs that are like them, with
+    figures and the page, below the results folder."""
+    guess = constant_error(splits)
+    report = build_report(experiment, results, command, missing, guess)
     console.print(to_terminal(report))
     for note in report.notes:
         console.print(f"· {note}", markup=False)
+    everything = leaderboard(store, experiment, splits.content_hash, results)
+    if earlier := len({s.run_id for s, _ in everything} - {s.run_id for s, _ in results}):
+        report = build_report(experiment, everything, command, missing, guess, earlier)
+        results = everything
     paths = write_experiment(store, experiment, splits, results, report, failures)
     store.publish(paths)
     (page,) = [path for path in paths if path.suffix == ".html"]

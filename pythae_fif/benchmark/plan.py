@@ -1,6 +1,6 @@
 """An experiment expanded into runs, each with an id made of what defines its result."""
 
-__all__ = ["SCHEMA", "RunSpec", "build_model", "expand", "shown"]
+__all__ = ["PLAN_ALONE", "SCHEMA", "RunSpec", "build_model", "expand", "shown"]
 
 import dataclasses
 import functools
@@ -21,6 +21,9 @@ from .config import Experiment, ModelEntry, import_class, load_model_entry
 
 SCHEMA = 2
 """Version of records; it is part of every run id, so that old records are never misread."""
+
+PLAN_ALONE = ("note", "configurations", "extractor")
+"""Settings of a profile that define no result, or that a run has already under another name."""
 
 _canonical = json.JSONEncoder(sort_keys=True).encode  # one encoder for the ids of a long plan
 
@@ -61,8 +64,7 @@ class RunSpec:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         content = {"schema": SCHEMA, **values}
         del content["samplers"]
-        plan_alone = ("note", "configurations", "extractor")  # or known by the run already
-        content["settings"] = {k: v for k, v in self.settings.items() if k not in plan_alone}
+        content["settings"] = {k: v for k, v in self.settings.items() if k not in PLAN_ALONE}
         return hashlib.sha256(_canonical(content).encode()).hexdigest()[:12]
 
     @property

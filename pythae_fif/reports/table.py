@@ -101,6 +101,7 @@ def build_report(
     command: str,
     missing: int = 0,
     constant_mse: float | None = None,
+    earlier: int = 0,
 ) -> Report:
     """Selects the configurations and gathers what must be said about them.
 
@@ -111,6 +112,7 @@ def build_report(
         missing: Number of runs of the plan that have no record.
         constant_mse: Squared error a test pixel of the training images' mean, by which a model
             that did not learn is known; None leaves that out.
+        earlier: Number of the runs that are not of this command's plan.
     """
     choices = select(results)
     rows = [_row(choice, constant_mse) for choice in choices]
@@ -124,7 +126,7 @@ def build_report(
         score=scored["score_name"],
         notes=[
             *_warnings(experiment, results, choices, rows, missing, constant_mse),
-            *_notes(experiment, results, choices, command),
+            *_notes(experiment, results, choices, command, earlier),
         ],
         marks=ranks((i, row.sampler, row.frechet_test) for i, row in enumerate(rows)),
     )
@@ -168,7 +170,11 @@ def _warnings(
 
 
 def _notes(
-    experiment: Experiment, results: list[Result], choices: list[Choice], command: str
+    experiment: Experiment,
+    results: list[Result],
+    choices: list[Choice],
+    command: str,
+    earlier: int,
 ) -> list[str]:
     """What data, scores and training the numbers stand for."""
     _, first = results[0]
@@ -184,6 +190,7 @@ def _notes(
         for p in provenance
     )
     fitted = [SAMPLER_LABELS[s] for s in FITTED if any(choice.sampler == s for choice in choices)]
+    seeds = sorted({spec.seed for choice in choices for spec, _ in choice.results})
     rounding = "rounded to 8 bits" if scored["rounded"] else "not rounded"
     return [
         f"Profile `{experiment.profile}`: {experiment.settings.note}.",
@@ -201,7 +208,7 @@ def _notes(
         "lowest test distance of a sampler, underlined the second."
         + (
             " ± is the standard deviation over the seeds; other numbers are means."
-            if len(experiment.seeds) > 1
+            if len(seeds) > 1
             else ""
         ),
         *(
@@ -213,9 +220,10 @@ def _notes(
             else []
         ),
         f"Epochs {experiment.settings.epochs}, batch {experiment.settings.batch_size}, "
-        f"seeds {', '.join(map(str, experiment.seeds))}, on {', '.join(machines)}; "
+        f"seeds {', '.join(map(str, seeds))}, on {', '.join(machines)}; "
         f"{'; or '.join(versions)}.",
-        f"Made by `{command}`.",
+        f"Made by `{command}`"
+        + (f", and {earlier} runs by earlier commands of the same profile." if earlier else "."),
     ]
 
 
