@@ -20,7 +20,7 @@ from PIL import Image
 from pythae_fif import cli
 from pythae_fif.benchmark import execute
 from pythae_fif.benchmark.config import configs_dir, names_in
-from pythae_fif.benchmark.engine import Outcome, slots_of_this_machine
+from pythae_fif.benchmark.engines import LocalEngine, Outcome
 from pythae_fif.benchmark.store import read_json
 from pythae_fif.data import DATASETS
 
@@ -64,7 +64,7 @@ def run(tmp_path, capsys, monkeypatch):
     The runs are executed in this process; `run.executed` counts them.
     """
 
-    def run_all(run_dirs, slots, on_change, max_failures):
+    def run_all(engine, run_dirs, on_change, max_failures, splits):
         outcomes = []
         for run_dir in run_dirs:
             if max_failures and sum(o.state == "failed" for o in outcomes) >= max_failures:
@@ -85,7 +85,7 @@ def run(tmp_path, capsys, monkeypatch):
         return (code, *capsys.readouterr())
 
     call.results = tmp_path / "results"
-    monkeypatch.setattr(cli, "run_all", run_all)
+    monkeypatch.setattr(LocalEngine, "run_all", run_all)
     monkeypatch.setenv("COLUMNS", "80")
     return call
 
@@ -440,7 +440,7 @@ class TestProgram:
     def test_interrupt_in_the_middle_of_a_grid_then_the_same_command(self, tiny, tmp_path):
         results = tmp_path / "results"
         # One run more than there is room for: it goes on when the first one is finished.
-        file = tiny({"epochs": 20}, seeds=list(range(len(slots_of_this_machine()) + 1)))
+        file = tiny({"epochs": 20}, seeds=list(range(len(LocalEngine().slots()) + 1)))
         command = [*self.COMMAND, "--config", file, "--results", str(results)]
         program = subprocess.Popen(
             command,
