@@ -433,11 +433,14 @@ def test_pythaes_wandb_callback_logs_every_epoch(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path))
     monkeypatch.setenv("WANDB_SILENT", "true")
-    callback = WandbCallback()
+    callback, summary = WandbCallback(), {}
     callback.setup(FIFTrainerConfig(num_epochs=3))
-    trainer = fif_trainer(tmp_path, callbacks=[callback])
-    trainer.train()
-    summary = dict(callback.run.summary)
+
+    class Before(TrainingCallback):
+        def on_train_end(self, training_config, **kwargs):  # of wandb's, which closes the run
+            summary.update(callback.run.summary)
+
+    fif_trainer(tmp_path, callbacks=[Before(), callback]).train()
     wandb.finish()
     last = read_log(tmp_path)[-1]
     assert summary["train/epoch_loss"] == last["train_loss"]
