@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pythae_fif import studies
+from pythae_fif.benchmark import verify
 from pythae_fif.benchmark.config import (
     SAMPLERS,
     Experiment,
@@ -33,6 +34,7 @@ from pythae_fif.benchmark.engines.options import add_engine_flags, engine_option
 from pythae_fif.benchmark.estimate import training_seconds
 from pythae_fif.benchmark.inputs import load_extractor, load_splits
 from pythae_fif.benchmark.plan import RunSpec, expand, shown
+from pythae_fif.benchmark.remote import is_url
 from pythae_fif.benchmark.selection import Result
 from pythae_fif.benchmark.shard import parse_shard, shard_of
 from pythae_fif.benchmark.store import Store
@@ -79,7 +81,8 @@ def parser() -> argparse.ArgumentParser:
     p = _Parser(
         prog="pythae-fif",
         description="Trains generative autoencoders on a data set, samples, scores and compares.",
-        epilog="exit codes: 0 all done, 1 some runs failed, 2 bad input, 130 interrupted",
+        epilog="pythae-fif verify RESULTS re-reads a store and says what in it can be trusted; "
+        "exit codes: 0 all done, 1 some runs failed, 2 bad input, 130 interrupted",
         allow_abbrev=False,
     )
     p.add_argument("--dataset", help="a data set of --list (default: digits)")
@@ -104,7 +107,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "--data", metavar="PATH", help="your images or table, with --dataset folder, npz or csv"
     )
-    p.add_argument("--results", default="results", metavar="DIR", help="default: results")
+    p.add_argument(
+        "--results", default="results", metavar="DIR", help="or an fsspec URL (default: results)"
+    )
     p.add_argument("--offline", action="store_true", help="never download")
     p.add_argument("--skip-undecodable", action="store_true", help="leave out broken images")
     p.add_argument(
@@ -133,6 +138,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if given[:1] == ["verify"]:
+            return verify.main(given[1:], _Parser)
         flags = parser().parse_args(given)
         if flags.list:
             _print_list(Console())
@@ -156,6 +163,8 @@ def _study(name: str, flags: argparse.Namespace, given: list[str]) -> int:
         if value is not None and value is not False and not starts_it:
             raise ConfigError(f"--{key.replace('_', '-')} is not for study {name}")
     console = Console(highlight=False)
+    if is_url(flags.results):
+        raise ConfigError(f"--results {flags.results}: studies write to a folder, not to a URL")
     options = studies.StudyOptions(
         results=Path(flags.results),
         data_root=flags.data_root,
@@ -186,7 +195,7 @@ def _study(name: str, flags: argparse.Namespace, given: list[str]) -> int:
 def _benchmark(flags: argparse.Namespace, given: list[str]) -> int:
     console = Console(highlight=False)
     experiment = _experiment(flags)
-    engine = build_engine(engine_options(flags), Path(flags.results))
+    engine = build_engine(engine_options(flags), flags.results)
     shard = parse_shard(flags.shard) if flags.shard else (0, 1)
     environment = {
         "data_root": flags.data_root,
@@ -225,6 +234,7 @@ def _benchmark(flags: argparse.Namespace, given: list[str]) -> int:
         with display.runs(names, done=len(ours) - len(todo)) as on_change:
             outcomes = engine.run_all(run_dirs, on_change, flags.max_failures, splits)
 
+    store.refresh()
     results = [(spec, record) for spec in plan if (record := store.record(spec)) is not None]
     failed = [outcome for outcome in outcomes if outcome.state != "finished"]
     if results:
@@ -285,6 +295,7 @@ def _report(
     for note in report.notes:
         console.print(f"· {note}", markup=False)
     paths = write_experiment(store, experiment, splits, results, report, failures)
+    store.publish(paths)
     (page,) = [path for path in paths if path.suffix == ".html"]
     console.print(
         f"written: {page}; its tables and figures are tables/{page.stem}* and figures/{page.stem}*",

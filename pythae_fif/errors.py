@@ -1,6 +1,14 @@
 """Typed exceptions; every message is one line that says what, where and what would be right."""
 
-__all__ = ["ConfigError", "DataError", "FIFError", "NonFiniteError", "StoreError", "did_you_mean"]
+__all__ = [
+    "ClaimLostError",
+    "ConfigError",
+    "DataError",
+    "FIFError",
+    "NonFiniteError",
+    "StoreError",
+    "did_you_mean",
+]
 
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -24,6 +32,10 @@ class NonFiniteError(FIFError, ArithmeticError):
 
 class StoreError(FIFError, OSError):
     """A results folder that cannot be written, or a record in it that cannot be read."""
+
+
+class ClaimLostError(StoreError):
+    """A process that stood still for so long that its run was given to another."""
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:

@@ -4,9 +4,11 @@ import builtins
 import dataclasses
 import json
 import math
+import platform
 import random
 import shutil
 import statistics
+import subprocess
 import types
 from pathlib import Path
 
@@ -23,13 +25,15 @@ from pythae.models.nn import BaseDecoder
 from pythae.samplers import VAMPSampler
 
 import pythae_fif.benchmark.plan as plan_module
+import pythae_fif.benchmark.provenance as provenance_module
 import pythae_fif.benchmark.run as run_module
 import pythae_fif.benchmark.samplers as samplers_module
 from pythae_fif.benchmark import RunSpec, Store, execute, expand, load_experiment, select
 from pythae_fif.benchmark.config import SAMPLERS, configs_dir, load_model_entry, names_in
 from pythae_fif.benchmark.inputs import load_splits
 from pythae_fif.benchmark.plan import SCHEMA, build_model
-from pythae_fif.benchmark.provenance import provenance
+from pythae_fif.benchmark.provenance import git_state, provenance
+from pythae_fif.benchmark.records import is_intact, is_whole, seal
 from pythae_fif.benchmark.run import training_config
 from pythae_fif.benchmark.samplers import embed, generate, reconstruct
 from pythae_fif.benchmark.store import read_json
@@ -399,6 +403,9 @@ DAMAGES = {
     "no error": _with("reconstruction_mse", "test", value=...),
     "no seconds": _with("training", value={}),
     "no provenance": _with("provenance", value=...),
+    "edited by hand": lambda text: json.dumps(
+        {**seal(json.loads(text)), "reconstruction_mse": {"val": 0.1, "test": 0.001}}
+    ),
 }
 
 
@@ -464,6 +471,35 @@ class TestStore:
         status.write_text('{"state": "failed", "attempt": 3, "error": "old"}')
         store.prepare(spec, ENVIRONMENT)
         assert read_json(status) == {"state": "waiting", "attempt": 3}
+
+
+class TestSeal:
+    RECORD = record_of(spec_of())
+
+    @given(st.data())
+    @settings(max_examples=50, deadline=None)
+    def test_one_character_changed_is_not_the_record(self, data):
+        """Whatever JSON an edit leaves: it is no record, or it says the same."""
+        text = json.dumps(seal(self.RECORD), indent=1)
+        place = data.draw(st.integers(0, len(text) - 1))
+        changed = text[:place] + data.draw(st.sampled_from("0123456789aef.-,")) + text[place + 1 :]
+        try:
+            record = json.loads(changed)
+        except ValueError:
+            return
+        if is_whole(record, spec_of()) and "checksum" in record:
+            assert {**record, "checksum": ""} == {**seal(self.RECORD), "checksum": ""}
+
+    def test_survives_json_and_the_order_of_keys(self):
+        record = seal({**self.RECORD, "odd": [0.1, 1e-300, "Poincaré", None, True, 1 / 3]})
+        again = json.loads(json.dumps(dict(reversed(record.items()))))
+        assert is_intact(again)
+        assert is_whole(again, spec_of())
+        assert seal(record) == record
+
+    def test_record_of_an_earlier_version_has_no_seal_and_is_whole(self):
+        assert is_intact(self.RECORD) is None
+        assert is_whole(self.RECORD, spec_of())
 
 
 def grid_results(distances: np.ndarray) -> list:
@@ -693,6 +729,9 @@ class TestExecute:
         } <= {path.name for path in run_dir.iterdir()}  # fmt: skip
         assert Image.open(run_dir / "samples-gmm.png").size == (64, 64)
         assert record["data"]["sizes"] == {"train": 60, "val": 20, "test": 20}
+        assert (record["data"]["hash"], record["seed"]) == (spec.data_hash, spec.seed)
+        assert record["provenance"]["attempts"] == 1
+        assert is_intact(record)
         for scores in record["scores"].values():
             assert scores["num_samples"] == 20
             assert scores["frechet"]["val"] > 0
@@ -717,6 +756,9 @@ class TestExecute:
         for key in ("training", "parameters", "reconstruction_mse", "provenance"):
             assert record[key] == first[key]
         assert record["scores"]["normal"] == first["scores"]["normal"]
+        assert first["later_provenance"] == {}
+        assert set(record["later_provenance"]) == {"gmm"}
+        assert is_intact(record)
         assert store.is_done(more)
 
     def test_scores_do_not_depend_on_when_the_sampler_was_asked_for(self, prepared):
@@ -736,7 +778,7 @@ class TestExecute:
         other = json.loads(json.dumps(first))  # as if made on another machine
         other["scores"]["normal"]["frechet"]["test"] = 1e6
         other["provenance"] = {"device": "another"}
-        (run_dir / "result.json").write_text(json.dumps(other))
+        (run_dir / "result.json").write_text(json.dumps(seal(other)))
         shutil.rmtree(run_dir / "model")
         prepared({"samplers": ["gmm"]})
         record = execute(run_dir)
@@ -827,8 +869,45 @@ class TestExecute:
         for key in ("scores", "training", "reconstruction_mse", "parameters"):
             assert again[key] == first[key]
 
+    def test_provenance_says_with_what_and_nothing_of_the_machine_s_name(self, monkeypatch):
+        monkeypatch.setattr("socket.gethostname", lambda: pytest.fail("the name was asked for"))
+        found = provenance("cpu", 0.0)
+        assert found["versions"]["torch"] == torch.__version__
+        assert {"pythae", "scipy", "torchvision", "zuko", "pillow"} <= set(found["versions"])
+        assert found["threads"] == torch.get_num_threads()
+        assert found["gpu_driver"] is None and found["peak_memory_mb"] > 10
+        assert platform.node() not in json.dumps(found) or not platform.node()
+
+    @pytest.mark.parametrize("change", ["", "changed", "new", "elsewhere"])
+    def test_tree_is_dirty_when_code_or_configurations_changed(self, tmp_path, monkeypatch, change):
+        package = tmp_path / "pythae_fif"
+        (package / "benchmark").mkdir(parents=True)
+        for folder in ("benchmark_configs", "results"):
+            (tmp_path / folder).mkdir()
+        (package / "a.py").write_text("1")
+        (tmp_path / "results" / "table.md").write_text("1")
+        git = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
+        for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
+            subprocess.run([*git, *words], cwd=tmp_path, check=True)
+        monkeypatch.setattr(
+            provenance_module, "__file__", str(package / "benchmark" / "provenance.py")
+        )
+        written = {
+            "changed": package / "a.py",
+            "new": tmp_path / "benchmark_configs" / "b.yaml",
+            "elsewhere": tmp_path / "results" / "table.md",
+        }
+        if change:
+            written[change].write_text("2")
+        state = git_state.__wrapped__()
+        assert len(state["git_revision"]) == 7
+        assert state["git_dirty"] == (change in ("changed", "new"))
+
+    def test_provenance_of_a_package_that_is_no_checkout(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(provenance_module, "__file__", str(tmp_path / "a" / "b" / "c.py"))
+        assert git_state.__wrapped__() == {"git_revision": None, "git_dirty": None}
+
     def test_machine_without_the_resource_module(self, monkeypatch):
-        assert provenance("cpu", 0.0)["peak_memory_mb"] > 10
         real = builtins.__import__
 
         def without(name, *args, **kwargs):
@@ -836,8 +915,13 @@ class TestExecute:
                 raise ImportError(name)
             return real(name, *args, **kwargs)
 
+        def no_file(*_, **__):
+            raise FileNotFoundError
+
+        monkeypatch.setattr(provenance_module.Path, "read_text", no_file)
+        assert provenance_module._peak_memory_mb() > 10
         monkeypatch.setattr(builtins, "__import__", without)
-        assert provenance("cpu", 0.0)["peak_memory_mb"] is None
+        assert provenance_module._peak_memory_mb() is None
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "cifar10", "celeba"])

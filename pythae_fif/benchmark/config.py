@@ -12,6 +12,7 @@ __all__ = [
 ]
 
 import dataclasses
+import functools
 import importlib
 import itertools
 import types
@@ -198,6 +199,12 @@ def load_model_entry(name: str) -> ModelEntry:
     path = configs_dir() / "models" / f"{name}.yaml"
     if not path.is_file():
         raise ConfigError(f"model {name!r} is unknown: {did_you_mean(name, names_in('models'))}")
+    return _read_model_entry(path, path.stat().st_mtime_ns)
+
+
+@functools.cache
+def _read_model_entry(path: Path, changed: int) -> ModelEntry:
+    """A plan of many runs asks for the same few files again and again."""
     entry = build_checked(ModelEntry, read_yaml(path), str(path.name))
     for key in ("model", "config", "trainer", "networks", "discriminator"):
         if getattr(entry, key) is not None:

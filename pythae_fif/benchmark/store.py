@@ -1,12 +1,21 @@
 """Run folders and records: written whole, renamed into place, never deleted."""
 
-__all__ = ["Store", "is_whole", "read_json", "write_json"]
+__all__ = [
+    "Store",
+    "read_config",
+    "read_json",
+    "remove_litter",
+    "set_aside",
+    "whole_record",
+    "write_json",
+]
 
+import contextlib
 import dataclasses
 import json
 import logging
-import math
 import os
+import time
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,9 +25,18 @@ import yaml
 from pythae_fif.errors import StoreError
 from pythae_fif.trainers.checkpoint import write_whole
 
+from .claim import Claim, is_claimed
 from .plan import SCHEMA, RunSpec
+from .records import is_whole
+from .remote import Remote, is_url
 
 logger = logging.getLogger(__name__)
+
+LITTER_SECONDS = 600
+
+# Those of libyaml, where PyYAML has them, are ten times faster.
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -27,8 +45,19 @@ def write_json(path: Path, content: Any) -> None:
     Raises:
         StoreError: The folder does not take it.
     """
-    text = json.dumps(content, indent=1, ensure_ascii=False)
-    write_whole(path, lambda file: file.write((text + "\n").encode()))
+    write_whole(path, lambda file: file.write(_json(content).encode()))
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+
+
+def _write_changed(path: Path, text: str) -> None:
+    """Writes a file whole, unless it says so already: a long plan is prepared at every start."""
+    with contextlib.suppress(OSError):
+        if path.read_bytes() == text.encode():
+            return
+    write_whole(path, lambda file: file.write(text.encode()))
 
 
 def read_json(path: Path) -> Any:
@@ -43,28 +72,48 @@ class Store:
     """The folder of results: `runs/<dataset>/<arch>/<model>/<run id>/`, one record a run.
 
     Args:
-        root: The folder; it is made.
+        root: The folder; it is made. Or an fsspec URL: then a folder of this machine mirrors what
+            lies there, and all that is made goes there; see :mod:`~.remote`.
 
     Raises:
-        StoreError: It cannot be made or written.
+        StoreError: It cannot be made or written, or the URL cannot be reached.
     """
 
     def __init__(self, root: str | Path) -> None:
-        self.root = Path(root).expanduser()
+        self.remote = Remote(str(root)) if is_url(root) else None
+        self.root = self.remote.folder if self.remote else Path(root).expanduser()
         probe = self.root / f".writable-{os.getpid()}"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             probe.write_text("")
-            probe.unlink()
+            probe.unlink(missing_ok=True)
         except OSError as error:
             raise StoreError(
                 f"the results folder {self.root} cannot be written ({error.strerror}): "
                 f"choose another with --results"
             ) from error
+        self._records: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Fetches what others did in a store at a URL, and sends what an earlier start could not.
+
+        Where both have changed a run, what is at the URL stays.
+        """
+        if self.remote:
+            self.remote.pull("runs")
+            for run_dir in self.remote.unpushed():
+                if not is_claimed(run_dir):
+                    self.remote.push(run_dir)
+
+    def publish(self, paths: list[Path]) -> None:
+        """Sends tables, figures and pages to the URL of the store, if it has one."""
+        for path in paths if self.remote else []:
+            self.remote.put(path)  # type: ignore[union-attr]
 
     def run_dir(self, spec: RunSpec) -> Path:
         """The folder of a run; it may not exist yet."""
-        return self.root / "runs" / spec.dataset / spec.arch / spec.model / spec.run_id
+        return Path(self.root, "runs", spec.dataset, spec.arch, spec.model, spec.run_id)
 
     def record(self, spec: RunSpec) -> dict[str, Any] | None:
         """The record of a run, with the scores of some samplers or all, or None.
@@ -73,17 +122,36 @@ class Store:
         `result.json.corrupt` (`.corrupt1` and on where there is one), and the run counts as not
         done.
         """
-        path = self.run_dir(spec) / "result.json"
-        if not path.exists():
+        # A string: a plan of 10,000 runs asks for each twice, and paths would take half the time.
+        path = os.path.join(
+            self.root, "runs", spec.dataset, spec.arch, spec.model, spec.run_id, "result.json"
+        )
+        try:
+            found = os.stat(path)
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        record = read_json(path)
-        if is_whole(record, spec):
+        except OSError as error:
+            raise StoreError(f"cannot read {path}: {error.strerror}") from error
+        stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
+        known = self._records.get(path)
+        if known is None or known[0] != stamp:
+            record = self._read(Path(path), spec)
+            if record is None:
+                return None
+            known = self._records[path] = (stamp, record)
+        return known[1]
+
+    def _read(self, path: Path, spec: RunSpec) -> dict[str, Any] | None:
+        record = _read_record(path)
+        if record is None or is_whole(record, spec):
             return record
-        asides = (path.with_name(f"{path.name}.corrupt{number or ''}") for number in count())
-        aside = next(free for free in asides if not free.exists())
-        os.replace(path, aside)
-        logger.warning("%s is not a whole record: set aside as %s", path, aside.name)
-        return None
+        claim = Claim(path.parent)
+        if not claim.acquire(wait=False):
+            return None  # its owner is about to replace it
+        try:
+            return whole_record(path, spec)  # which may be there since
+        finally:
+            claim.release()
 
     def is_done(self, spec: RunSpec) -> bool:
         """Whether a run has the scores of all samplers that are asked of it."""
@@ -98,32 +166,104 @@ class Store:
             environment: What a run needs but its result does not depend on: paths, device.
         """
         run_dir = self.run_dir(spec)
-        content = {"schema": SCHEMA, "spec": json.loads(json.dumps(dataclasses.asdict(spec)))}
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise StoreError(f"cannot make {run_dir}: {error.strerror}") from error
-        text = yaml.safe_dump(content, sort_keys=False)
-        write_whole(run_dir / "config.yaml", lambda file: file.write(text.encode()))
-        write_json(run_dir / "environment.json", environment)
-        # A process that dies before its first word must not leave the state of an earlier attempt.
-        attempt = (read_json(run_dir / "status.json") or {}).get("attempt", 0)
-        write_json(run_dir / "status.json", {"state": "waiting", "attempt": attempt})
+        claimed = is_claimed(run_dir)
+        if claimed:  # what its owner was asked for stays asked for
+            samplers = (*_samplers_in(run_dir), *spec.samplers)
+            spec = dataclasses.replace(spec, samplers=tuple(dict.fromkeys(samplers)))
+        content = {"schema": SCHEMA, "spec": json.loads(json.dumps(dataclasses.asdict(spec)))}
+        text = yaml.dump(content, Dumper=_Dumper, sort_keys=False)
+        _write_changed(run_dir / "config.yaml", text)
+        if not claimed:
+            if self.remote:
+                below = run_dir.relative_to(self.root).as_posix()
+                environment = {**environment, "url": f"{self.remote.url}/{below}"}
+            _write_changed(run_dir / "environment.json", _json(environment))
+            # A process that dies before its first word must not leave an earlier attempt's state.
+            attempt = (read_json(run_dir / "status.json") or {}).get("attempt", 0)
+            write_json(run_dir / "status.json", {"state": "waiting", "attempt": attempt})
+            if self.remote:  # a node that has the URL alone can start from there
+                self.remote.push(run_dir)
         return run_dir
 
 
-def is_whole(record: Any, spec: RunSpec) -> bool:
-    """Whether this is the record of a run, with every number that choices and tables need."""
+def read_config(run_dir: Path) -> dict[str, Any]:
+    """What a run's `config.yaml` holds: `schema` and `spec`.
+
+    Raises:
+        StoreError: There is none, or it is damaged.
+    """
+    path = run_dir / "config.yaml"
     try:
-        distances = [scores["frechet"] for scores in record["scores"].values()]
-        errors = [*distances, record["reconstruction_mse"]]
-        numbers = [by_split[split] for by_split in errors for split in ("val", "test")]
-        return (
-            record["schema"] == SCHEMA
-            and record["run_id"] == spec.run_id
-            and len(distances) > 0
-            and all(map(math.isfinite, [*numbers, record["training"]["seconds"]]))
-            and {"parameters", "data", "provenance"} <= set(record)
-        )
-    except (AttributeError, KeyError, TypeError):
-        return False
+        content = yaml.load(path.read_text("utf-8"), Loader=_Loader)
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError):
+        content = None
+    if not isinstance(content, dict) or not {"schema", "spec"} <= set(content):
+        raise StoreError(f"{path} is damaged: the command that made it writes it anew")
+    return content
+
+
+def whole_record(path: Path, spec: RunSpec) -> dict[str, Any] | None:
+    """The record in a run's folder, or None; one that is not whole is set aside.
+
+    For the one process that has claimed the run.
+
+    Raises:
+        StoreError: It is not whole and the folder cannot be written.
+    """
+    record = _read_record(path)
+    if record is None or is_whole(record, spec):
+        return record
+    try:
+        aside = set_aside(path)
+    except OSError as error:
+        raise StoreError(f"{path} is not a whole record: {error.strerror}") from error
+    logger.warning("%s is not a whole record: set aside as %s", path, aside.name)
+    return None
+
+
+def set_aside(path: Path) -> Path:
+    """Renames a damaged file or folder to `<name>.corrupt`, or `.corrupt1` and on; the new path."""
+    asides = (path.with_name(f"{path.name}.corrupt{number or ''}") for number in count())
+    aside = next(free for free in asides if not free.exists())
+    os.replace(path, aside)
+    return aside
+
+
+def remove_litter(run_dir: Path) -> None:
+    """Removes what killed processes left half-written, once nobody can be writing it any more."""
+    for left in run_dir.glob("*.tmp"):
+        with contextlib.suppress(OSError):
+            if left.is_file() and time.time() - left.stat().st_mtime > LITTER_SECONDS:
+                left.unlink()
+
+
+def _read_record(path: Path) -> Any:
+    """What `result.json` holds, nothing if that is no JSON, or None where there is no file.
+
+    Raises:
+        StoreError: It cannot be read, which says nothing of what it holds.
+    """
+    try:
+        text = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror}") from error
+    try:
+        return json.loads(text) or {}
+    except ValueError:
+        return {}
+
+
+def _samplers_in(run_dir: Path) -> tuple[str, ...]:
+    """The samplers that a run's `config.yaml` asks for; none if it cannot be read."""
+    try:
+        return tuple(read_config(run_dir)["spec"]["samplers"])
+    except (StoreError, KeyError, TypeError):
+        return ()

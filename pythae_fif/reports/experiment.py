@@ -279,7 +279,7 @@ def _provenance(results: list[Result]) -> Section:
         "Device": [p["device"] for p in provenance],
         "Versions": versions,
         "Python": [p.get("python") for p in provenance],
-        "Revision": [p.get("git_revision") for p in provenance],
+        "Revision": [_revision(p) for p in provenance],
         "Training images": [f"{r['data']['sizes']['train']:,}" for _, r in results],
         "Data": [spec.data_hash for spec, _ in results],
         "Started": sorted(p["started"][:10] for p in provenance if p.get("started")),
@@ -290,3 +290,8 @@ def _provenance(results: list[Result]) -> Section:
         if any(v is not None for v in values)
     ]
     return Section("provenance", "Provenance", bullets=bullets)
+
+
+def _revision(provenance: dict) -> str | None:
+    revision = provenance.get("git_revision")
+    return f"{revision} with changes" if provenance.get("git_dirty") else revision

@@ -41,6 +41,9 @@ SAMPLER_LABELS = {
 CONSTANT = 0.98
 """A model whose squared error is above this part of the mean image's error did not learn."""
 
+MAIN_PACKAGES = ("pythae-fif", "pythae", "torch", "numpy", "scikit-learn")
+"""Those whose versions a table's note names; the records name all."""
+
 _RANKED = {1: "bold", 2: "underline"}
 
 
@@ -175,7 +178,9 @@ def _notes(
     provenance = [record["provenance"] for _, record in results]
     machines = dict.fromkeys(f"{p['device']} with {p['cores']} cores" for p in provenance)
     versions = dict.fromkeys(
-        ", ".join(f"{name} {version}" for name, version in p["versions"].items())
+        ", ".join(
+            f"{name} {p['versions'][name]}" for name in MAIN_PACKAGES if name in p["versions"]
+        )
         for p in provenance
     )
     fitted = [SAMPLER_LABELS[s] for s in FITTED if any(choice.sampler == s for choice in choices)]

@@ -356,5 +356,8 @@ class BenchmarkTrainer:
             if folder.exists():
                 shutil.rmtree(folder)
             os.replace(temporary, folder)
-        except OSError as error:
-            raise StoreError(f"cannot write {folder}: {error}") from error
+        except (OSError, RuntimeError) as error:  # the latter of torch, for example of a full disk
+            line = str(error).splitlines()[0]
+            raise StoreError(f"cannot write {folder}: {line}") from error
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)

@@ -2,8 +2,10 @@
 
 __all__ = ["random_state", "set_random_state", "write_whole"]
 
+import contextlib
 import os
 import random
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,7 +26,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Raises:
         StoreError: If the folder or the disk does not take the file.
     """
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")  # nobody else's
     try:
         with open(temporary, "wb") as file:
             write(file)
@@ -32,7 +34,10 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        raise StoreError(f"cannot write {path}: {error}") from error
+        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:  # on a full disk it would be in the way
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def random_state() -> dict[str, Any]:

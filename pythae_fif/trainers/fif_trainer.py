@@ -123,7 +123,8 @@ class FIFTrainer(BenchmarkTrainer, BaseTrainer):
         self.processes = Processes.join(config) if config.world_size > 1 else None
         if self.processes is not None:
             # To Pythae one process: it would send its models and batches other ways.
-            config = dataclasses.replace(config, world_size=1, rank=self.processes.rank)
+            alone: dict[str, Any] = {"world_size": 1, "rank": self.processes.rank}
+            config = dataclasses.replace(config, **alone)
         if run_dir is None:
             self.model_folder = "final_model"
             time = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")

@@ -2,6 +2,7 @@
 
 __all__ = ["Engine", "OnChange", "Outcome", "cores", "enter_run", "open_statuses", "settle"]
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from pythae_fif.data import Splits
+from pythae_fif.errors import StoreError
 
+from ..claim import is_claimed
 from ..store import read_json, write_json
 
 OnChange = Callable[[dict[Path, dict[str, Any]], list["Outcome"]], None]
@@ -65,7 +68,9 @@ def settle(run_dir: Path, state: str, error: str) -> Outcome:
     status = read_json(run_dir / "status.json") or {}
     if status.get("state") not in ("finished", "failed", "interrupted"):
         status |= {"state": state, "error": error}
-        write_json(run_dir / "status.json", status)
+        if not is_claimed(run_dir):  # or it is the state of another driver's process
+            with contextlib.suppress(StoreError):
+                write_json(run_dir / "status.json", status)
     return Outcome(run_dir, status["state"], status.get("error", ""))
 
 

@@ -7,22 +7,32 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pythae_fif.data import Splits
-from pythae_fif.errors import ConfigError
+from pythae_fif.errors import ClaimLostError, ConfigError, StoreError
 from pythae_fif.trainers import keep_freed_memory
 
+from ..claim import unclaimed_first
 from ..store import read_json
 from .common import OnChange, Outcome, cores, enter_run, settle
 
 POLL_SECONDS = 0.2
+GRACE_SECONDS = 20
+EXIT_STORE, EXIT_LOST = 74, 75
+CAUSES = {
+    -signal.SIGKILL: ": killed, perhaps for want of memory",
+    EXIT_STORE: ": its folder could not be written, perhaps for a full disk",
+    EXIT_LOST: ": it stood still for so long that the run was given to another",
+}
 
 
 @dataclass(frozen=True)
@@ -102,7 +112,8 @@ class LocalEngine:
         try:
             while waiting or running:
                 while waiting and free:
-                    run_dir, slot = waiting.pop(0), free.pop(0)
+                    run_dir, slot = unclaimed_first(waiting), free.pop(0)
+                    waiting.remove(run_dir)
                     process = context.Process(target=_child, args=(run_dir, slot), daemon=False)
                     with _deferred_interrupts():
                         process.start()
@@ -118,14 +129,14 @@ class LocalEngine:
                 if ended or time.monotonic() - shown > 0.5:
                     on_change({d: read_json(d / "status.json") or {} for d in running}, outcomes)
                     shown = time.monotonic()
-                if not ended:
-                    time.sleep(POLL_SECONDS)
+                if not ended:  # until one ends, but no longer than the display can wait
+                    wait([process.sentinel for process, _ in running.values()], POLL_SECONDS)
         except BaseException:
             with _signals(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM):
                 for process, _ in running.values():
                     process.terminate()
                 for run_dir, (process, _) in running.items():
-                    process.join(20)
+                    process.join(GRACE_SECONDS)
                     if process.exitcode is None:
                         process.kill()
                         process.join()
@@ -161,9 +172,7 @@ def _context() -> Any:
 def _cause(exitcode: int) -> str:
     """Why a process ended that could not write its own status."""
     cause = signal.Signals(-exitcode).name if exitcode < 0 else f"exit code {exitcode}"
-    if exitcode == -signal.SIGKILL:
-        cause += ": killed, perhaps for want of memory"
-    return f"the process ended by {cause}"
+    return f"the process ended by {cause}{CAUSES.get(exitcode, '')}"
 
 
 @contextlib.contextmanager
@@ -191,6 +200,7 @@ def _child(run_dir: Path, slot: Slot) -> None:
     """The process of one run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _interrupt)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["CUDA_VISIBLE_DEVICES"] = "" if slot.device == "cpu" else slot.device
     if slot.device == "cpu":
         keep_freed_memory()
@@ -201,9 +211,23 @@ def _child(run_dir: Path, slot: Slot) -> None:
         execute(run_dir)
     except KeyboardInterrupt:
         sys.exit(130)
+    except ClaimLostError:
+        sys.exit(EXIT_LOST)
+    except StoreError:
+        sys.exit(EXIT_STORE)  # `status.json` may not have taken the reason
     except BaseException:
         sys.exit(1)  # the traceback is in status.json
 
 
 def _interrupt(*_: Any) -> None:
     raise KeyboardInterrupt
+
+
+def _end_with_parent() -> None:
+    """Interrupts this process when its driver is gone, SIGKILL included; ends it if need be."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE_SECONDS)
+        os.kill(os.getpid(), signal.SIGKILL)

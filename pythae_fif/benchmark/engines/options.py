@@ -111,12 +111,12 @@ def engine_options(flags: argparse.Namespace) -> EngineOptions:
     return options
 
 
-def build_engine(options: EngineOptions, results: Path) -> Engine:
+def build_engine(options: EngineOptions, results: str | Path) -> Engine:
     """The engine of the options.
 
     Args:
         options: What :func:`engine_options` gave.
-        results: The results folder.
+        results: The results folder or URL.
 
     Raises:
         ConfigError: Something that it needs is not installed or not there.
@@ -124,13 +124,13 @@ def build_engine(options: EngineOptions, results: Path) -> Engine:
     return ENGINES[options.engine](options, results)
 
 
-def _local(options: EngineOptions, results: Path) -> Engine:
+def _local(options: EngineOptions, results: str | Path) -> Engine:
     engine = LocalEngine(options.gpus, options.runs_per_gpu, options.cpus_per_run)
     engine.slots()  # so that a wrong number is told before the data are loaded
     return engine
 
 
-def _ray(options: EngineOptions, results: Path) -> Engine:
+def _ray(options: EngineOptions, results: str | Path) -> Engine:
     try:
         from .ray import RayEngine
     except ModuleNotFoundError as error:
@@ -138,7 +138,7 @@ def _ray(options: EngineOptions, results: Path) -> Engine:
     return RayEngine(options.ray_address, options.runs_per_gpu, options.cpus_per_run)
 
 
-def _slurm(options: EngineOptions, results: Path) -> Engine:
+def _slurm(options: EngineOptions, results: str | Path) -> Engine:
     try:
         from .slurm import SlurmEngine
     except ModuleNotFoundError as error:

@@ -27,6 +27,7 @@ from pythae_fif.errors import ConfigError
 from pythae_fif.trainers import keep_freed_memory
 
 from .. import inputs
+from ..remote import mirrored
 from ..store import read_json
 from .common import OnChange, Outcome, enter_run, open_statuses, settle
 
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 MAX_CRASHES = 3
 POLL_SECONDS, SECONDS_A_STATUS = 0.5, 0.002
+AGAIN, NOT_BEGUN = "again", "not begun"
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class RayEngine:
             lent = ray.put(splits)
 
             def submit(run_dir: Path) -> Any:
-                return task.remote(str(run_dir.resolve()), cpus, os.getcwd(), lent)
+                return task.remote(_place_of(run_dir), cpus, os.getcwd(), lent)
 
             open_runs = {submit(run_dir): run_dir for run_dir in run_dirs}
             crashes: Counter[Path] = Counter()
@@ -87,26 +89,11 @@ class RayEngine:
                 while open_runs:
                     for ref in _ended(open_runs):
                         run_dir = open_runs.pop(ref)
-                        try:
-                            ray.get(ref)
-                        except NodeDiedError:
+                        end = _end_of(ref, run_dir, crashes)
+                        if isinstance(end, Outcome):
+                            outcomes.append(end)
+                        elif end == AGAIN:
                             open_runs[submit(run_dir)] = run_dir
-                            continue
-                        except (WorkerCrashedError, OutOfMemoryError) as error:
-                            crashes[run_dir] += 1
-                            if crashes[run_dir] <= MAX_CRASHES:
-                                open_runs[submit(run_dir)] = run_dir
-                                continue
-                            cause = f"its process was lost {crashes[run_dir]} times: {error}"
-                        except TaskCancelledError:
-                            if _is_waiting(run_dir):
-                                continue
-                            cause = "cancelled"
-                        except RayError as error:
-                            cause = str(error)
-                        else:
-                            cause = "its task ended and left no status"
-                        outcomes.append(settle(run_dir, "failed", _line(cause)))
                     failed = sum(outcome.state != "finished" for outcome in outcomes)
                     if max_failures is not None and failed >= max_failures:
                         for ref, run_dir in open_runs.items():
@@ -155,6 +142,27 @@ def _connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
+def _end_of(ref: Any, run_dir: Path, crashes: Counter[Path]) -> Outcome | str:
+    """How a task ended: an outcome, or whether its run is to be tried again or was never begun."""
+    try:
+        state, error = ray.get(ref)
+        return Outcome(run_dir, state, error)
+    except NodeDiedError:
+        return AGAIN
+    except (WorkerCrashedError, OutOfMemoryError) as error:
+        crashes[run_dir] += 1
+        if crashes[run_dir] <= MAX_CRASHES:
+            return AGAIN
+        cause = f"its process was lost {crashes[run_dir]} times: {_line(str(error))}"
+    except TaskCancelledError:
+        if _is_waiting(run_dir):
+            return NOT_BEGUN
+        cause = "cancelled"
+    except RayError as error:
+        cause = _line(str(error))
+    return settle(run_dir, "failed", cause)
+
+
 def _ended(open_runs: dict[Any, Path]) -> list[Any]:
     """The tasks that have ended, after a while in which one may; many runs are asked less often."""
     seconds = max(POLL_SECONDS, SECONDS_A_STATUS * len(open_runs))
@@ -182,15 +190,26 @@ def _line(text: str) -> str:
     return " ".join(text.split())[:300]
 
 
-def _task(run_dir: str, threads: int, folder: str, splits: Splits | None) -> None:
-    """The task of one run, in a worker process that ends with it."""
+def _place_of(run_dir: Path) -> str:
+    """Where other machines find a run: at its URL, if the store has one."""
+    url = (read_json(run_dir / "environment.json") or {}).get("url")
+    return url or str(run_dir.resolve())
+
+
+def _task(place: str, threads: int, folder: str, splits: Splits | None) -> tuple[str, str]:
+    """The task of one run, in a worker process that ends with it; its last state and error."""
     with contextlib.suppress(OSError):  # paths are relative to it
         os.chdir(folder)
     if not torch.cuda.is_available():
         keep_freed_memory()
-    enter_run(Path(run_dir), threads)
+    run_dir = mirrored(place)
+    enter_run(run_dir, threads)
     from ..run import execute
 
-    # Errors are in status.json.
-    with inputs.lent(splits), contextlib.suppress(Exception):
-        execute(run_dir)
+    try:
+        with inputs.lent(splits):
+            execute(place)
+    except Exception as error:  # as status.json says it, unless that could not be written
+        status = read_json(run_dir / "status.json") or {}
+        return "failed", status.get("error") or _line(f"{type(error).__name__}: {error}")
+    return "finished", ""

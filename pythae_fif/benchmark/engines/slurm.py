@@ -17,6 +17,7 @@ from pythae_fif.data import Splits
 from pythae_fif.errors import ConfigError
 from pythae_fif.trainers import keep_freed_memory
 
+from ..remote import is_url
 from ..run import execute, interrupt_after_epoch, is_done
 from ..store import read_json, write_json
 from .common import OnChange, Outcome, cores, enter_run, open_statuses, settle
@@ -50,11 +51,15 @@ class SlurmEngine:
         ConfigError: No `time`, Slurm's commands are not here, or a parameter that is wrong.
     """
 
-    def __init__(self, options: EngineOptions, results: Path) -> None:
+    def __init__(self, options: EngineOptions, results: str | Path) -> None:
         if options.time is None:
             raise ConfigError(
                 "--engine slurm needs --time, such as 04:00:00: a job that reaches it is requeued "
                 "and resumes"
+            )
+        if is_url(results):
+            raise ConfigError(
+                f"--engine slurm: results are in a folder that all nodes see, not {results}"
             )
         for command in ("sbatch", "squeue", "scancel", "srun"):
             if shutil.which(command) is None:
@@ -62,7 +67,7 @@ class SlurmEngine:
         self.no_wait = options.no_wait
         self.threads = options.cpus_per_run
         self.executor = submitit.SlurmExecutor(
-            (results / ".slurm").resolve(), max_num_timeout=MAX_TIMEOUTS
+            (Path(results).expanduser() / ".slurm").resolve(), max_num_timeout=MAX_TIMEOUTS
         )
         known = submitit.SlurmExecutor._valid_parameters()
         asked = {
@@ -173,7 +178,9 @@ def _watch(jobs: dict[Path, str], on_change: OnChange, max_failures: int | None)
         if time.monotonic() - looked > QUEUE_SECONDS:
             queue, looked = _queue(), time.monotonic()
             for run_dir, job in still_open.items():
-                if queue is not None and job not in queue:
+                if queue is None or job in queue:
+                    gone.pop(run_dir, None)
+                else:
                     gone.setdefault(run_dir, time.monotonic())
         for run_dir, job in list(still_open.items()):
             state = (read_json(run_dir / "status.json") or {}).get("state")

@@ -1,0 +1,248 @@
+"""Times the benchmark's own machinery: a plan of 10,000 runs, and its share of one run's time.
+
+    python benchmarks/harness.py [--runs 10000] [--rounds 3] [--output F]
+
+**The plan.** A store is filled with a record for every run of a plan (the shape and the size of a
+real record, sealed). Then, in a fresh process each time and counted from the end of the imports:
+the data set is loaded, the plan expanded, every run checked against the store, and the table built
+and written as the terminal shows it. Two plans: every model with many seeds, and FIF alone with as
+many configurations, each of which must be found buildable.
+
+**One run.** The digits with FIF in profile `quick`, the shortest realistic run there is, so that
+the share is an upper bound. Counted as the harness: in the run's process the claim, the
+configuration, states, checkpoints, the log and the record with its provenance; and, around it,
+preparing the folder and starting, watching and ending a process, which is timed with runs that
+have nothing left to do. Not counted, since any script must do it: loading data and extractor,
+training, sampling, scoring, drawing and saving pictures and model.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from rich.console import Console
+
+import pythae_fif.benchmark.run as run_module
+import pythae_fif.benchmark.store as store_module
+from pythae_fif.benchmark import Store, execute, expand, load_experiment
+from pythae_fif.benchmark.config import load_model_entry, names_in
+from pythae_fif.benchmark.engines import LocalEngine
+from pythae_fif.benchmark.engines.common import cores
+from pythae_fif.benchmark.inputs import load_splits
+from pythae_fif.benchmark.records import seal
+from pythae_fif.reports import build_report, constant_error, to_terminal
+from pythae_fif.trainers.benchmark_trainer import BenchmarkTrainer
+
+ENVIRONMENT = {"data_root": None, "data": None, "offline": True, "skip_undecodable": False,
+               "inception_weights": None}  # fmt: skip
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def experiment_of(kind: str, runs: int):
+    """An experiment with about so many runs."""
+    if kind == "configurations":
+        flags = {"models": ["fif"], "beta": [1 + i / 8 for i in range(runs // 2)],
+                 "hutchinson_samples": [1, 2]}  # fmt: skip
+        return load_experiment("digits", None, flags)
+    most = load_experiment("digits", None, {}).settings.configurations
+    once = sum(len(load_model_entry(name).choices()[:most]) for name in names_in("models"))
+    seeds = -(-runs // once)
+    return load_experiment("digits", None, {"models": ["all"], "seeds": list(range(seeds))})
+
+
+def fill(store: Store, kind: str, runs: int) -> None:
+    """A sealed record for every run, made of a real one."""
+    real = json.loads(
+        next((ROOT / "results/runs/digits/convnet/fif").rglob("result.json")).read_text()
+    )
+    real.pop("checksum", None)
+    experiment = experiment_of(kind, runs)
+    scores = next(iter(real["scores"].values()))
+    for spec in expand(experiment, load_splits(experiment, ENVIRONMENT, vars(experiment.settings))):
+        record = {**real, "run_id": spec.run_id, "scores": {s: scores for s in spec.samplers}}
+        run_dir = store.run_dir(spec)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        (run_dir / "result.json").write_text(json.dumps(seal(record), indent=1))
+
+
+def plan_times(kind: str, runs: int, results: str) -> dict[str, float]:
+    """Seconds of each part, in this process."""
+    times: dict[str, float] = {}
+
+    def timed(name: str, function: Callable[[], Any]) -> Any:
+        start = time.perf_counter()
+        value = function()
+        times[name] = time.perf_counter() - start
+        return value
+
+    def checked() -> list:
+        store = Store(results)
+        assert not [spec for spec in plan if not store.is_done(spec)]
+        return [(spec, store.record(spec)) for spec in plan]
+
+    def reported() -> None:
+        report = build_report(experiment, found, "c", 0, constant_error(splits))
+        with open("/dev/null", "w") as nowhere:
+            Console(file=nowhere).print(to_terminal(report))
+
+    experiment = timed("experiment", lambda: experiment_of(kind, runs))
+    splits = timed("data", lambda: load_splits(experiment, ENVIRONMENT, vars(experiment.settings)))
+    plan = timed("expand", lambda: expand(experiment, splits))
+    found = timed("check", checked)
+    timed("table", reported)
+    times["runs"] = len(plan)
+    return times
+
+
+class Clock:
+    """Adds up the seconds within some functions, each by itself; what one calls is its own."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self.busy = False
+
+    def timing(self, name: str, function: Callable) -> Callable:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            if self.busy:
+                return function(*args, **kwargs)
+            self.busy, start = True, time.perf_counter()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.busy = False
+                self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+        return timed
+
+
+HARNESS = {
+    "claim": [(run_module, "mirrored"), (store_module.Claim, "acquire"),
+              (store_module.Claim, "release"), (run_module, "remove_litter")],
+    "configuration": [(run_module, "_spec_of"), (run_module, "read_json"),
+                      (run_module, "whole_record")],
+    "states": [(run_module._Status, "write")],
+    "log": [(BenchmarkTrainer, "_append_to_log")],
+    "checkpoints": [(BenchmarkTrainer, "_save_checkpoint"), (BenchmarkTrainer, "_resume")],
+    "provenance": [(run_module, "provenance"), (run_module, "git_state")],
+    "record": [(run_module, "seal"), (run_module, "write_json")],
+}  # fmt: skip
+"""Part of the harness -> functions of a run's process that it is made of."""
+
+
+def run_times(results: Path) -> dict[str, float]:
+    """Seconds of every part of the harness in one run, and of the whole run, in this process."""
+    experiment = load_experiment("digits", None, {"models": ["fif"], "samplers": ["normal", "gmm"]})
+    splits = load_splits(experiment, ENVIRONMENT, vars(experiment.settings))
+    store, clock = Store(results), Clock()
+    spec = expand(experiment, splits)[0]
+    start = time.perf_counter()
+    run_dir = store.prepare(spec, ENVIRONMENT)
+    prepared = time.perf_counter() - start
+    patches = [
+        mock.patch.object(owner, name, clock.timing(part, getattr(owner, name)))
+        for part, functions in HARNESS.items()
+        for owner, name in functions
+    ]
+    for patch in patches:
+        patch.start()
+    start = time.perf_counter()
+    execute(run_dir)
+    whole = time.perf_counter() - start
+    for patch in patches:
+        patch.stop()
+    return {
+        **clock.seconds,
+        "folder": prepared,
+        "whole": whole,
+        "process": _process_seconds(run_dir),
+    }
+
+
+def _process_seconds(run_dir: Path, count: int = 10) -> float:
+    """Seconds that a run costs whose record is there: its process and the driver's part."""
+    engine = LocalEngine(gpus=[], cpus_per_run=cores())  # one at a time
+    engine.run_all([run_dir], lambda *_: None)  # starts the fork server, once a benchmark
+    start = time.perf_counter()
+    engine.run_all([run_dir] * count, lambda *_: None)
+    return (time.perf_counter() - start) / count
+
+
+def in_process(*arguments: str) -> dict[str, float]:
+    """What a fresh process of this script prints."""
+    command = [sys.executable, __file__, *arguments]
+    return json.loads(subprocess.check_output(command).splitlines()[-1])
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("--runs", type=int, default=10_000)
+    p.add_argument("--rounds", type=int, default=3)
+    p.add_argument("--output", help="Markdown file to write the tables to")
+    p.add_argument("--plan", nargs=2, metavar=("KIND", "RESULTS"), help=argparse.SUPPRESS)
+    p.add_argument("--run", metavar="RESULTS", help=argparse.SUPPRESS)
+    flags = p.parse_args()
+    if flags.plan:
+        print(json.dumps(plan_times(flags.plan[0], flags.runs, flags.plan[1])))
+        return
+    if flags.run:
+        print(json.dumps(run_times(Path(flags.run))))
+        return
+
+    plans, sections = [], []
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in ("seeds", "configurations"):
+            results = f"{folder}/{kind}"
+            fill(Store(results), kind, flags.runs)
+            arguments = ("--plan", kind, results, "--runs", str(flags.runs))
+            rounds = [in_process(*arguments) for _ in range(flags.rounds)]
+            middle = {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
+            count = int(middle.pop("runs"))
+            total = statistics.median(sum(r.values()) - r["runs"] for r in rounds)
+            plans.append({"plan": f"{count:,} runs: {kind}", **seconds(middle),
+                          "all": f"{total:.2f}"})  # fmt: skip
+        sections.append(("A plan against a full store, seconds", markdown(plans)))
+        rounds = [in_process("--run", f"{folder}/run{i}") for i in range(flags.rounds)]
+    middle = {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
+    whole = middle.pop("whole") + middle["folder"] + middle["process"]
+    rows = [
+        {"part": part, "ms": f"{1e3 * value:.1f}", "share": f"{value / whole:.2%}"}
+        for part, value in {**middle, "harness": sum(middle.values()), "run": whole}.items()
+    ]
+    sections.append(("The harness in one run: digits, FIF, profile quick", markdown(rows)))
+    text = "\n".join(f"## {title}\n\n{table}" for title, table in sections)
+    print(text)
+    if flags.output:
+        command = " ".join(["python", *sys.argv]).replace(f" --output {flags.output}", "")
+        about = (
+            f"Made by `{command}`, which says what is counted; medians of {flags.rounds} rounds; "
+            f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}."
+        )
+        Path(flags.output).write_text(f"# The harness\n\n{about}\n\n{text}")
+
+
+def seconds(times: dict[str, float]) -> dict[str, str]:
+    return {name: f"{value:.2f}" for name, value in times.items()}
+
+
+def markdown(rows: list[dict[str, str]]) -> str:
+    """A table of rows with the same keys."""
+    lines = [
+        list(rows[0]),
+        ["---"] + ["--:"] * (len(rows[0]) - 1),
+        *(list(r.values()) for r in rows),
+    ]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    main()
