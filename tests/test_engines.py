@@ -245,7 +245,7 @@ class TestDisplay:
         monkeypatch.setattr(time, "monotonic", lambda: clock[0])
         view = _View({Path("a"): "a"}, 0)
         for clock[0], progress in ((0.0, 0.5), (10.0, 0.75)):
-            group = view.draw({Path("a"): {"progress": progress}}, [], 20)
+            group = view.draw({Path("a"): {"progress": progress}}, [], 80, 20)
         console = Console(file=io.StringIO(), width=80)
         console.print(group)
         assert console.file.getvalue().count("10 s  10 s left") == 1

@@ -65,7 +65,9 @@ def test_preempted_and_requeued_runs_resume_and_finish(slurm, tmp_path):
     def disturb(running, outcomes):
         for run_dir in run_dirs:  # Slurm lets a requeued job wait for two minutes
             job = slurm._job_of(run_dir)
-            subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], stderr=-3)
+            subprocess.run(
+                ["scontrol", "update", f"JobId={job}", "StartTime=now"], stderr=subprocess.DEVNULL
+            )
         training = [d for d, s in running.items() if s.get("progress", 0) > 0.05]
         rows = {run_dir: first_row(run_dir) for run_dir in training}
         jobs = {run_dir: slurm._job_of(run_dir) for run_dir in training}

@@ -17,6 +17,9 @@ from rich.text import Text
 
 from .engines.common import OnChange, Outcome
 
+NUMBERS_WIDTH = 58
+"""Columns that a line needs beside the name of its run."""
+
 
 class Display:
     """A live display on a terminal, a line a finished run elsewhere, nothing if quiet."""
@@ -58,7 +61,7 @@ class Display:
             view = _View(names, done)
             with Live(console=self.console, transient=True, auto_refresh=False) as live:
                 yield lambda running, outcomes: live.update(
-                    view.draw(running, outcomes, self.console.height), refresh=True
+                    view.draw(running, outcomes, *self.console.size), refresh=True
                 )
         else:
             printed = 0
@@ -87,7 +90,7 @@ class _View:
         """When a run was first seen, and its progress then: it may be one that is resumed."""
 
     def draw(
-        self, running: dict[Path, dict[str, Any]], outcomes: list[Outcome], height: int
+        self, running: dict[Path, dict[str, Any]], outcomes: list[Outcome], width: int, height: int
     ) -> Group:
         now, total = time.monotonic(), len(self.names)
         progress = {run_dir: float(s.get("progress", 0.0)) for run_dir, s in running.items()}
@@ -109,7 +112,7 @@ class _View:
             f"{total} run{'s'[: total != 1]}: ",
             Text(", ").join(Text(*part) for part in parts if part[0][0] != "0"),
         )
-        bar = Table.grid(padding=(0, 1))
+        bar = Table.grid(padding=(0, 2))
         bar.add_row(
             ProgressBar(total=total, completed=complete, width=40),
             f"{complete / total:4.0%}",
@@ -120,8 +123,9 @@ class _View:
         errors = failed[-3:]
         room = max(1, height - 4 - len(errors))
         rows = Table.grid(padding=(0, 2), pad_edge=True)
-        for justify in ("left", "left", "right", "right", "left"):
-            rows.add_column(justify=justify, no_wrap=True, overflow="ellipsis")  # type: ignore[arg-type]
+        rows.add_column(no_wrap=True, overflow="ellipsis", max_width=max(20, width - NUMBERS_WIDTH))
+        for justify in ("left", "right", "right", "right"):
+            rows.add_column(justify=justify, no_wrap=True)  # type: ignore[arg-type]
         for run_dir in list(running)[: room if len(running) <= room else room - 1]:
             since, share = self.first[run_dir]
             rest = _left(now - since, progress[run_dir] - share, 1 - progress[run_dir])
