@@ -39,7 +39,8 @@ import pythae_fif.benchmark.run as run_module
 import pythae_fif.benchmark.store as store_module
 from pythae_fif.benchmark import Store, execute, expand, load_experiment
 from pythae_fif.benchmark.config import load_model_entry, names_in
-from pythae_fif.benchmark.engine import run_all, slots_of_this_machine
+from pythae_fif.benchmark.engines import LocalEngine
+from pythae_fif.benchmark.engines.common import cores
 from pythae_fif.benchmark.inputs import load_splits
 from pythae_fif.benchmark.leaderboard import leaderboard
 from pythae_fif.benchmark.plan import SCHEMA
@@ -177,10 +178,10 @@ def run_times(results: Path) -> dict[str, float]:
 
 def _process_seconds(run_dir: Path, count: int = 10) -> float:
     """Seconds that a run costs whose record is there: its process and the driver's part."""
-    slots = slots_of_this_machine()[:1]
-    run_all([run_dir], slots, lambda *_: None)  # starts the fork server, once a benchmark
+    engine = LocalEngine(gpus=[], cpus_per_run=cores())  # one at a time
+    engine.run_all([run_dir], lambda *_: None)  # starts the fork server, once a benchmark
     start = time.perf_counter()
-    run_all([run_dir] * count, slots, lambda *_: None)
+    engine.run_all([run_dir] * count, lambda *_: None)
     return (time.perf_counter() - start) / count
 
 

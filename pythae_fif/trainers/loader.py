@@ -30,6 +30,9 @@ class BatchLoader:
         batch_size: Items in a batch, at least 1.
         shuffle: Whether to draw a new order for each pass; else the order is that of the data.
         device: Where the batches shall be.
+        part: Number of this process and how many there are. Each gives its part of every batch;
+            the parts of one batch differ by one item at most, and a last batch that is too small
+            for all is left out.
 
     Example:
         >>> class Squares:
@@ -48,19 +51,33 @@ class BatchLoader:
         *,
         shuffle: bool,
         device: torch.device | str | None = None,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.device = device
+        self.part = part
 
     def __len__(self) -> int:
-        return -(-len(self.dataset) // self.batch_size)
+        whole, rest = divmod(len(self.dataset), self.batch_size)
+        return whole + (rest >= self.part[1])
 
     def __iter__(self) -> Iterator[DatasetOutput]:
+        """Draws the order at once, and gives the batches one by one."""
         count = len(self.dataset)
         order = torch.randperm(count) if self.shuffle else torch.arange(count)
         # The whole order moves to the device at once where the data are there.
         order = order.to(getattr(self.dataset, "device", "cpu"))
-        for indices in order.split(self.batch_size):
-            yield self.dataset.batch(indices, device=self.device)
+        number, parts = self.part
+        return (
+            self.dataset.batch(indices.tensor_split(parts)[number], device=self.device)
+            for indices in order.split(self.batch_size)[: len(self)]
+        )
+
+    def weights(self) -> Iterator[float]:
+        """What the mean over each part counts in the mean of these over all processes."""
+        number, parts = self.part
+        for step in range(len(self)):
+            size = min(self.batch_size, len(self.dataset) - step * self.batch_size)
+            yield (size // parts + (number < size % parts)) * parts / size
