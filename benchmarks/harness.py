@@ -2,11 +2,12 @@
 
     python benchmarks/harness.py [--runs 10000] [--rounds 3] [--output F]
 
-**The plan.** A store is filled with a record for every run of a plan (the shape and the size of a
-real record, sealed). Then, in a fresh process each time and counted from the end of the imports:
-the data set is loaded, the plan expanded, every run checked against the store, and the table built
-and written as the terminal shows it. Two plans: every model with many seeds, and FIF alone with as
-many configurations, each of which must be found buildable.
+**The plan.** A store is filled with the configuration and a record of every run of a plan (the
+shape and the size of a real record, sealed). Then, in a fresh process each time and counted from
+the end of the imports: the data set is loaded, the plan expanded, every run checked against the
+store, and the table built and printed as the terminal shows it, with the look for further runs
+that the table in the files has. Two plans: every model with many seeds, and FIF alone with as many
+configurations, each of which must be found buildable.
 
 **One run.** The digits with FIF in profile `quick`, the shortest realistic run there is, so that
 the share is an upper bound. Counted as the harness: in the run's process the claim, the
@@ -17,6 +18,7 @@ training, sampling, scoring, drawing and saving pictures and model.
 """
 
 import argparse
+import dataclasses
 import json
 import platform
 import statistics
@@ -30,14 +32,18 @@ from typing import Any
 from unittest import mock
 
 import torch
+import yaml
 from rich.console import Console
 
 import pythae_fif.benchmark.run as run_module
 import pythae_fif.benchmark.store as store_module
 from pythae_fif.benchmark import Store, execute, expand, load_experiment
 from pythae_fif.benchmark.config import load_model_entry, names_in
-from pythae_fif.benchmark.engine import run_all, slots_of_this_machine
+from pythae_fif.benchmark.engines import LocalEngine
+from pythae_fif.benchmark.engines.common import cores
 from pythae_fif.benchmark.inputs import load_splits
+from pythae_fif.benchmark.leaderboard import leaderboard
+from pythae_fif.benchmark.plan import SCHEMA
 from pythae_fif.benchmark.records import seal
 from pythae_fif.reports import build_report, constant_error, to_terminal
 from pythae_fif.trainers.benchmark_trainer import BenchmarkTrainer
@@ -60,7 +66,7 @@ def experiment_of(kind: str, runs: int):
 
 
 def fill(store: Store, kind: str, runs: int) -> None:
-    """A sealed record for every run, made of a real one."""
+    """The configuration and a sealed record of every run, made of a real one."""
     real = json.loads(
         next((ROOT / "results/runs/digits/convnet/fif").rglob("result.json")).read_text()
     )
@@ -72,6 +78,8 @@ def fill(store: Store, kind: str, runs: int) -> None:
         run_dir = store.run_dir(spec)
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / "result.json").write_text(json.dumps(seal(record), indent=1))
+        content = {"schema": SCHEMA, "spec": json.loads(json.dumps(dataclasses.asdict(spec)))}
+        (run_dir / "config.yaml").write_text(yaml.dump(content, Dumper=yaml.CSafeDumper))
 
 
 def plan_times(kind: str, runs: int, results: str) -> dict[str, float]:
@@ -85,7 +93,6 @@ def plan_times(kind: str, runs: int, results: str) -> dict[str, float]:
         return value
 
     def checked() -> list:
-        store = Store(results)
         assert not [spec for spec in plan if not store.is_done(spec)]
         return [(spec, store.record(spec)) for spec in plan]
 
@@ -93,10 +100,12 @@ def plan_times(kind: str, runs: int, results: str) -> dict[str, float]:
         report = build_report(experiment, found, "c", 0, constant_error(splits))
         with open("/dev/null", "w") as nowhere:
             Console(file=nowhere).print(to_terminal(report))
+        leaderboard(store, experiment, splits.content_hash, found)
 
     experiment = timed("experiment", lambda: experiment_of(kind, runs))
     splits = timed("data", lambda: load_splits(experiment, ENVIRONMENT, vars(experiment.settings)))
     plan = timed("expand", lambda: expand(experiment, splits))
+    store = Store(results)
     found = timed("check", checked)
     timed("table", reported)
     times["runs"] = len(plan)
@@ -169,10 +178,10 @@ def run_times(results: Path) -> dict[str, float]:
 
 def _process_seconds(run_dir: Path, count: int = 10) -> float:
     """Seconds that a run costs whose record is there: its process and the driver's part."""
-    slots = slots_of_this_machine()[:1]
-    run_all([run_dir], slots, lambda *_: None)  # starts the fork server, once a benchmark
+    engine = LocalEngine(gpus=[], cpus_per_run=cores())  # one at a time
+    engine.run_all([run_dir], lambda *_: None)  # starts the fork server, once a benchmark
     start = time.perf_counter()
-    run_all([run_dir] * count, slots, lambda *_: None)
+    engine.run_all([run_dir] * count, lambda *_: None)
     return (time.perf_counter() - start) / count
 
 

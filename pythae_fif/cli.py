@@ -3,6 +3,7 @@
 __all__ = ["main"]
 
 import argparse
+import dataclasses
 import logging
 import shlex
 import signal
@@ -31,13 +32,16 @@ from pythae_fif.benchmark.config import (
     read_yaml,
 )
 from pythae_fif.benchmark.display import Display, duration
-from pythae_fif.benchmark.engine import Outcome, run_all, slots_of_this_machine
+from pythae_fif.benchmark.engines import Engine, EngineOptions, LocalEngine, Outcome, build_engine
+from pythae_fif.benchmark.engines.common import cores
+from pythae_fif.benchmark.engines.options import add_engine_flags, engine_options
 from pythae_fif.benchmark.estimate import training_seconds
 from pythae_fif.benchmark.inputs import load_extractor, load_splits
 from pythae_fif.benchmark.leaderboard import leaderboard
 from pythae_fif.benchmark.plan import RunSpec, expand, shown
 from pythae_fif.benchmark.remote import is_url
 from pythae_fif.benchmark.selection import Result
+from pythae_fif.benchmark.shard import parse_shard, shard_of
 from pythae_fif.benchmark.store import Store
 from pythae_fif.data import DATASETS, Splits, to_float
 from pythae_fif.errors import ConfigError, FIFError, did_you_mean
@@ -50,13 +54,15 @@ from pythae_fif.reports import (
     to_terminal,
     write_experiment,
 )
+from pythae_fif.trainers.tensorboard import require_tensorboard
 
 EXIT_FAILED_RUNS, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 
 NOT_OF_STUDIES = (
     "arch", "beta", "hutchinson_samples", "samplers", "image_size", "extractor",
     "inception_weights", "config", "max_failures", "dry_run", "skip_undecodable", "wall_clock",
-    "table",
+    "table", "shard", "tensorboard", "engine", "engine_config", "gpus", "runs_per_gpu",
+    "cpus_per_run", "ray_address", "partition", "time", "account", "sbatch", "no_wait",
 )  # fmt: skip
 """Flags that no study takes; of these four each takes its own:"""
 OF_STUDIES = {
@@ -137,6 +143,11 @@ def parser() -> argparse.ArgumentParser:
         "--dry-run", action="store_true", help="show the plan and estimate its time, and stop"
     )
     p.add_argument("--quiet", action="store_true", help="no display while it runs")
+    p.add_argument("--shard", metavar="I/N", help="the I-th of N parts of the plan, I from 0")
+    p.add_argument(
+        "--tensorboard", action="store_true", help="losses as TensorBoard events in every run"
+    )
+    add_engine_flags(p)
     return p
 
 
@@ -161,11 +172,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (FIFError, OSError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return EXIT_BAD_INPUT
-    except KeyboardInterrupt:
-        print(
-            "interrupted: finished runs are kept; the same command goes on from here",
-            file=sys.stderr,
-        )
+    except KeyboardInterrupt as interrupt:
+        kept = str(interrupt) or "finished runs are kept; the same command goes on from here"
+        print(f"interrupted: {kept}", file=sys.stderr)
         return EXIT_INTERRUPTED
 
 
@@ -209,35 +218,44 @@ def _study(name: str, flags: argparse.Namespace, given: list[str]) -> int:
 def _benchmark(flags: argparse.Namespace, given: list[str]) -> int:
     console = Console(highlight=False)
     experiment = _experiment(flags)
+    engine = build_engine(_engine_options(flags, experiment), flags.results)
+    shard = parse_shard(flags.shard) if flags.shard else (0, 1)
     environment = {
         "data_root": flags.data_root,
         "data": experiment.data,
         "offline": flags.offline,
         "skip_undecodable": flags.skip_undecodable,
         "inception_weights": flags.inception_weights,
+        "tensorboard": flags.tensorboard,
     }
+    if flags.tensorboard:
+        require_tensorboard()
     display = Display(console, quiet=flags.quiet)
     with display.stage(f"loading {experiment.dataset}") as progress:
         settings = vars(experiment.settings)
         splits = load_splits(experiment, {**environment, "progress": progress}, settings)
     plan = expand(experiment, splits)
+    ours = shard_of(plan, *shard)
     if flags.dry_run:
-        _print_plan(console, experiment, splits, plan)
-        _print_estimate(console, display, experiment, splits, plan)
+        _print_plan(console, experiment, splits, ours)
+        _print_estimate(console, display, experiment, splits, ours, engine)
         return 0
 
     store = Store(flags.results)
-    todo = [spec for spec in plan if not store.is_done(spec)]
+    todo = [spec for spec in ours if not store.is_done(spec)]
     outcomes: list[Outcome] = []
     if todo:
         with display.stage(f"preparing extractor {experiment.extractor}"):
             extractor = load_extractor(experiment.extractor, splits, environment)
             extractor(to_float(splits.test, limit=2))
         run_dirs = [store.prepare(spec, environment) for spec in todo]
-        names = {d: f"{s.model} {s.configuration}" for d, s in zip(run_dirs, todo, strict=True)}
-        with display.runs(names, done=len(plan) - len(todo)) as on_change:
-            slots = slots_of_this_machine(alone=experiment.settings.wall_clock is not None)
-            outcomes = run_all(run_dirs, slots, on_change, flags.max_failures)
+        names = {
+            run_dir: f"{spec.model} {spec.configuration}"
+            + (f" seed {spec.seed}" if len(experiment.seeds) > 1 else "")
+            for run_dir, spec in zip(run_dirs, todo, strict=True)
+        }
+        with display.runs(names, done=len(ours) - len(todo)) as on_change:
+            outcomes = engine.run_all(run_dirs, on_change, flags.max_failures, splits)
 
     store.refresh()
     results = [(spec, record) for spec in plan if (record := store.record(spec)) is not None]
@@ -253,9 +271,20 @@ def _benchmark(flags: argparse.Namespace, given: list[str]) -> int:
         console.print(
             f"{outcome.state}: {outcome.run_dir}: {outcome.error}", markup=False, soft_wrap=True
         )
-    if left := len(todo) - len(outcomes):
+    if engine.parting:
+        console.print(engine.parting, markup=False)
+    elif left := len(todo) - len(outcomes):
         console.print(f"{left} runs not started after {len(failed)} failures (--max-failures)")
     return EXIT_FAILED_RUNS if failed else 0
+
+
+def _engine_options(flags: argparse.Namespace, experiment: Experiment) -> EngineOptions:
+    """Those of the flags; runs under a wall clock do not share this machine's cores."""
+    options = engine_options(flags)
+    timed = experiment.settings.wall_clock is not None and options.engine == "local"
+    if timed and options.cpus_per_run is None and not torch.cuda.is_available():
+        return dataclasses.replace(options, cpus_per_run=cores())
+    return options
 
 
 def _experiment(flags: argparse.Namespace) -> Experiment:
@@ -304,7 +333,7 @@ def _report(
     console.print(to_terminal(report))
     for note in report.notes:
         console.print(f"· {note}", markup=False)
-    everything = leaderboard(store, experiment, splits.content_hash)
+    everything = leaderboard(store, experiment, splits.content_hash, results)
     if earlier := len({s.run_id for s, _ in everything} - {s.run_id for s, _ in results}):
         report = build_report(experiment, everything, command, missing, guess, earlier)
         results = everything
@@ -402,11 +431,12 @@ def _print_estimate(
     experiment: Experiment,
     splits: Splits,
     plan: list[RunSpec],
+    engine: Engine,
 ) -> None:
     """Times a few steps of every model's first configuration and prints what all would take."""
-    slots = slots_of_this_machine(alone=experiment.settings.wall_clock is not None)
+    slots = (engine if isinstance(engine, LocalEngine) else LocalEngine()).slots()
     threads = torch.get_num_threads()
-    torch.set_num_threads(slots[0].threads or threads)
+    torch.set_num_threads(slots[0].threads)
     runs = Counter(spec.model for spec in plan)
     first = {spec.model: spec for spec in reversed(plan)}
     table = Table(box=None, padding=(0, 2))

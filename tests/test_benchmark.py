@@ -2,15 +2,11 @@
 
 import builtins
 import dataclasses
-import io
 import json
 import math
-import multiprocessing
-import os
 import platform
 import random
 import shutil
-import signal
 import statistics
 import subprocess
 import types
@@ -27,7 +23,6 @@ from pythae.models import AE, BaseAE
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder
 from pythae.samplers import VAMPSampler
-from rich.console import Console
 
 import pythae_fif.benchmark.plan as plan_module
 import pythae_fif.benchmark.provenance as provenance_module
@@ -42,8 +37,6 @@ from pythae_fif.benchmark.config import (
     names_in,
     parse_duration,
 )
-from pythae_fif.benchmark.display import Display
-from pythae_fif.benchmark.engine import Outcome, Slot, run_all, slots_of_this_machine
 from pythae_fif.benchmark.inputs import load_splits
 from pythae_fif.benchmark.plan import SCHEMA, build_model
 from pythae_fif.benchmark.provenance import git_state, provenance
@@ -948,6 +941,15 @@ class TestExecute:
         with pytest.raises(FIFError, match="digits changed since the plan"):
             execute(run_dir)
 
+    def test_a_run_that_was_trained_is_not_trained_again(self, prepared, monkeypatch):
+        _, _, (run_dir,) = prepared()
+        first = execute(run_dir)
+        (run_dir / "result.json").unlink()
+        monkeypatch.setattr("pythae_fif.benchmark.run.build_trainer", None)
+        again = execute(run_dir)
+        for key in ("scores", "training", "reconstruction_mse", "parameters"):
+            assert again[key] == first[key]
+
     def test_provenance_says_with_what_and_nothing_of_the_machine_s_name(self, monkeypatch):
         monkeypatch.setattr("socket.gethostname", lambda: pytest.fail("the name was asked for"))
         found = provenance("cpu", 0.0)
@@ -1001,138 +1003,6 @@ class TestExecute:
         assert provenance_module._peak_memory_mb() > 10
         monkeypatch.setattr(builtins, "__import__", without)
         assert provenance_module._peak_memory_mb() is None
-
-
-class TestEngine:
-    SLOTS = [Slot("cpu", 1)] * 2
-
-    def test_slots(self):
-        slots = slots_of_this_machine()
-        assert slots and all(slot.threads >= 1 or slot.device != "cpu" for slot in slots)
-        if slots[0].device == "cpu":
-            (alone,) = slots_of_this_machine(alone=True)
-            assert alone.threads >= sum(slot.threads for slot in slots)
-
-    def test_a_run_that_was_trained_is_not_trained_again(self, prepared, monkeypatch):
-        _, _, (run_dir,) = prepared()
-        first = execute(run_dir)
-        (run_dir / "result.json").unlink()
-        monkeypatch.setattr("pythae_fif.benchmark.run.build_trainer", None)
-        again = execute(run_dir)
-        for key in ("scores", "training", "reconstruction_mse", "parameters"):
-            assert again[key] == first[key]
-
-    def test_failed_and_killed_runs_cost_only_themselves(self, prepared):
-        store, plan, (not_finite, good) = prepared(
-            {"models": ["fif"], "beta": [1e39, 5.0], "hutchinson_samples": [1]}, batch_size=60
-        )
-        _, (endless,), (killed,) = prepared(epochs=100_000)
-
-        def kill(running, outcomes):
-            if running.get(killed, {}).get("stage") == "training":
-                (process,) = multiprocessing.active_children()
-                os.kill(process.pid, signal.SIGKILL)
-
-        run_dirs = [not_finite, killed, good]
-        outcomes = {o.run_dir: o for o in run_all(run_dirs, self.SLOTS[:1], kill)}
-        assert outcomes[good] == Outcome(good, "finished")
-        assert outcomes[not_finite].state == outcomes[killed].state == "failed"
-        assert "epoch 1" in outcomes[not_finite].error
-        assert "SIGKILL" in outcomes[killed].error
-        assert "NonFiniteError" in read_json(not_finite / "status.json")["traceback"]
-        assert "want of memory" in read_json(killed / "status.json")["error"]
-
-        assert [store.record(spec) is None for spec in (*plan, endless)] == [True, False, True]
-
-    def test_no_run_is_started_after_so_many_failures(self, prepared):
-        flags = {"models": ["fif"], "beta": [1e39], "hutchinson_samples": [1]}
-        _, _, run_dirs = prepared({**flags, "seeds": [0, 1, 2]}, batch_size=60)
-        outcomes = run_all(run_dirs, self.SLOTS[:1], _ignore, max_failures=2)
-        assert [o.run_dir for o in outcomes] == run_dirs[:2]
-        assert [read_json(d / "status.json")["state"] for d in run_dirs] == [
-            "failed",
-            "failed",
-            "waiting",
-        ]
-
-    def test_interrupt_marks_runs_and_leaves_no_process(self, prepared):
-        _, _, run_dirs = prepared({"seeds": [0, 1, 2]}, epochs=100_000)
-
-        def interrupt(running, outcomes):
-            if len([s for s in running.values() if s.get("stage") == "training"]) == 2:
-                raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            run_all(run_dirs, self.SLOTS, interrupt)
-        assert [read_json(d / "status.json")["state"] for d in run_dirs] == [
-            "interrupted",
-            "interrupted",
-            "waiting",
-        ]
-        assert not multiprocessing.active_children()
-
-    def test_interrupt_while_a_process_starts_is_not_lost(self, prepared, monkeypatch):
-        _, _, run_dirs = prepared()
-        method = multiprocessing.get_context("forkserver").Process
-        start = method.start
-
-        def interrupted_start(process):
-            os.kill(os.getpid(), signal.SIGINT)
-            start(process)
-
-        monkeypatch.setattr(method, "start", interrupted_start)
-        with pytest.raises(KeyboardInterrupt):
-            run_all(run_dirs, self.SLOTS, _ignore)
-        assert not multiprocessing.active_children()
-        assert read_json(run_dirs[0] / "status.json")["state"] == "interrupted"
-
-
-RUNS = {Path("a"): "fif beta=1", Path("b"): "ae –"}
-OUTCOMES = [Outcome(Path("a"), "finished"), Outcome(Path("b"), "failed", "[boom] it broke")]
-
-
-class TestDisplay:
-    def _shown(self, *updates, **options) -> str:
-        file = io.StringIO()
-        with Display(Console(file=file, width=80, **options)).runs(RUNS, done=3) as on_change:
-            for running, outcomes in updates:
-                on_change(running, outcomes)
-        return file.getvalue()
-
-    UNDER_WAY = ({Path("b"): {"stage": "training", "progress": 0.5}}, OUTCOMES[:1])
-
-    def test_a_line_a_run_where_there_is_no_terminal(self):
-        shown = self._shown(self.UNDER_WAY, ({}, OUTCOMES))
-        assert shown == "[1/2] finished fif beta=1\n[2/2] failed ae –: [boom] it broke\n"
-
-    def test_terminal_shows_what_is_under_way(self):
-        shown = self._shown(self.UNDER_WAY, force_terminal=True, color_system=None)
-        for part in ("1 of 2 runs done", "3 kept from before", " left", "ae –: training 50%"):
-            assert part in shown
-
-    def test_terminal_shows_errors(self):
-        shown = self._shown(({}, OUTCOMES), force_terminal=True, color_system=None)
-        for part in ("1 of 2 runs done", "1 failed", "failed ae –: [boom] it broke"):
-            assert part in shown
-
-    def test_stage_on_a_terminal_and_elsewhere(self):
-        texts = []
-        for terminal in (True, False):
-            file = io.StringIO()
-            console = Console(file=file, width=80, force_terminal=terminal, color_system=None)
-            with Display(console).stage("loading faces") as progress:
-                progress(3, 10)
-            texts.append(file.getvalue())
-        assert "loading faces" in texts[0] and "3/10" in texts[0]
-        assert texts[1] == ""
-
-    def test_quiet_says_nothing(self):
-        file = io.StringIO()
-        display = Display(Console(file=file, force_terminal=True), quiet=True)
-        with display.runs(RUNS, done=0) as on_change, display.stage("x") as progress:
-            on_change({}, OUTCOMES)
-            progress(1, 2)
-        assert file.getvalue() == ""
 
 
 @pytest.mark.parametrize("dataset", ["mnist", "cifar10", "celeba"])

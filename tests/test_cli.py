@@ -1,6 +1,7 @@
 """The command line: what is printed and left behind, exit codes, and an interrupt from outside."""
 
 import csv
+import importlib.util
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ from PIL import Image
 from pythae_fif import cli
 from pythae_fif.benchmark import execute
 from pythae_fif.benchmark.config import configs_dir, names_in
-from pythae_fif.benchmark.engine import Outcome, slots_of_this_machine
+from pythae_fif.benchmark.engines import LocalEngine, Outcome
 from pythae_fif.benchmark.store import read_json
 from pythae_fif.data import DATASETS
 
@@ -64,7 +65,7 @@ def run(tmp_path, capsys, monkeypatch):
     The runs are executed in this process; `run.executed` counts them.
     """
 
-    def run_all(run_dirs, slots, on_change, max_failures):
+    def run_all(engine, run_dirs, on_change, max_failures, splits):
         outcomes = []
         for run_dir in run_dirs:
             if max_failures and sum(o.state == "failed" for o in outcomes) >= max_failures:
@@ -85,7 +86,7 @@ def run(tmp_path, capsys, monkeypatch):
         return (code, *capsys.readouterr())
 
     call.results = tmp_path / "results"
-    monkeypatch.setattr(cli, "run_all", run_all)
+    monkeypatch.setattr(LocalEngine, "run_all", run_all)
     monkeypatch.setenv("COLUMNS", "80")
     return call
 
@@ -148,6 +149,62 @@ class TestShowing:
             cli.main(["--help"])
         assert stop.value.code == 0
         assert "130 interrupted" in capsys.readouterr().out
+
+
+class TestShards:
+    def test_all_shards_are_the_plan_and_the_last_report_shows_it(self, run, tiny):
+        file = tiny(models=["fif", "ae"], seeds=[0, 1])
+        executed = []
+        for shard in ("0/4", "1/4", "2/4", "3/4"):
+            code, out, _ = run("--config", file, "--shard", shard)
+            assert code == 0
+            executed.append(run.executed)
+        assert executed == [2, 2, 1, 1]
+        assert run("--config", file)[0] == 0 and run.executed == 0
+        code, out, _ = run("--config", file, "--shard", "2/4", "--dry-run")
+        assert code == 0 and "1 runs" in out
+
+    @pytest.mark.parametrize(
+        ("flags", "message"),
+        [
+            (["--shard", "4/4"], "error: --shard 4/4: needs i/n with i from 0 to n - 1"),
+            (["--gpus", "9"], "error: --gpus 9: "),
+            (["--engine", "rya"], "error: --engine 'rya': did you mean 'ray'?"),
+            (["--study", "linear", "--engine", "ray"], "error: --engine is not for study linear"),
+        ],
+    )
+    def test_refused(self, run, flags, message):
+        code, _, err = run(*flags)
+        assert code == 2 and err.startswith(message) and err.count("\n") == 1
+
+
+def test_tensorboard_flag_writes_events_into_the_run(run, tiny):
+    pytest.importorskip("tensorboard")
+    assert run("--config", tiny(), "--tensorboard")[0] == 0
+    (events,) = run.results.rglob("events.out.tfevents.*")
+    assert events.parent.name == "tensorboard"
+    assert (events.parent.parent / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("package", "flags"),
+    [
+        ("tensorboard", ["--tensorboard"]),
+        ("ray", ["--engine", "ray"]),
+        ("submitit", ["--engine", "slurm", "--time", "5"]),
+    ],
+)
+def test_a_package_that_is_missing(run, monkeypatch, package, flags):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == package else found(name)
+    )
+    monkeypatch.setitem(sys.modules, package, None)
+    for name in ("ray", "slurm"):
+        monkeypatch.delitem(sys.modules, f"pythae_fif.benchmark.engines.{name}", raising=False)
+    code, _, err = run(*flags)
+    assert code == 2
+    assert f"needs the package {package}: pip install 'pythae-fif[" in err
 
 
 class TestGrid:
@@ -462,7 +519,7 @@ class TestProgram:
     def test_interrupt_in_the_middle_of_a_grid_then_the_same_command(self, tiny, tmp_path):
         results = tmp_path / "results"
         # One run more than there is room for: it goes on when the first one is finished.
-        file = tiny({"epochs": 20}, seeds=list(range(len(slots_of_this_machine()) + 1)))
+        file = tiny({"epochs": 20}, seeds=list(range(len(LocalEngine().slots()) + 1)))
         command = [*self.COMMAND, "--config", file, "--results", str(results)]
         program = subprocess.Popen(
             command,

@@ -51,12 +51,12 @@ def machine(tmp_path, monkeypatch):
     return be
 
 
-@pytest.fixture(params=["file", "memory"])
+@pytest.fixture
 def url(request, tmp_path):
-    """An empty store at a URL."""
-    if request.param == "file":
-        return (tmp_path / "far" / "results").as_uri()
-    return f"memory://{uuid.uuid4().hex}/results"
+    """An empty store at a URL, of a folder unless a test asks for another kind."""
+    if getattr(request, "param", "file") == "memory":
+        return f"memory://{uuid.uuid4().hex}/results"
+    return (tmp_path / "far" / "results").as_uri()
 
 
 @pytest.fixture
@@ -76,6 +76,7 @@ def spec(file):
     return expand(experiment, load_splits(experiment, ENVIRONMENT, vars(experiment.settings)))[0]
 
 
+@pytest.mark.parametrize("url", ["file", "memory"], indirect=True)
 def test_what_one_machine_made_another_finds_whole(machine, url, spec, capsys):
     here = Store(url)
     run_dir = here.prepare(spec, ENVIRONMENT)
@@ -181,6 +182,7 @@ def test_record_that_could_not_be_sent_is_sent_by_the_next_start(machine, url, s
     assert Store(url).is_done(spec)
 
 
+@pytest.mark.parametrize("url", ["file", "memory"], indirect=True)
 def test_a_half_written_record_at_the_url_is_done_again_and_kept(machine, url, spec):
     store = Store(url)
     run_dir = store.prepare(spec, ENVIRONMENT)

@@ -36,7 +36,7 @@ from pythae_fif.trainers import build_trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
 
-KILLS = int(os.environ.get("PYTHAE_FIF_KILLS", "6"))
+KILLS = int(os.environ.get("PYTHAE_FIF_KILLS", "4"))
 ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {"data_root": None, "data": None, "offline": True, "skip_undecodable": False,
                "inception_weights": None}  # fmt: skip
@@ -95,7 +95,7 @@ def process_of(run_dir: Path):
 
 
 def test_killed_at_random_moments(tmp_path, file):
-    (spec,) = plan_of(file(epochs=6))
+    (spec,) = plan_of(file(epochs=4))
     whole, store = Store(tmp_path / "whole"), Store(tmp_path / "killed")
     whole_dir = whole.prepare(spec, ENVIRONMENT)
     process_of(whole_dir).join()  # starts the fork server

@@ -43,7 +43,11 @@ from pythae.trainers import (
     CoupledOptimizerAdversarialTrainerConfig,
     CoupledOptimizerTrainerConfig,
 )
-from pythae.trainers.training_callbacks import TrainingCallback
+from pythae.trainers.training_callbacks import (
+    MLFlowCallback,
+    TrainingCallback,
+    WandbCallback,
+)
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.data import ImageDataset
@@ -51,6 +55,7 @@ from pythae_fif.errors import ConfigError, DataError, NonFiniteError, StoreError
 from pythae_fif.nn import build_networks
 from pythae_fif.trainers import BatchLoader, build_trainer, quiet_pythae
 from pythae_fif.trainers.checkpoint import random_state, set_random_state, write_whole
+from pythae_fif.trainers.tensorboard import tensorboard_writer
 
 SHAPE, LATENT = (1, 4, 4), 2
 
@@ -479,9 +484,64 @@ def test_callbacks_hear_of_every_epoch(tmp_path):
     assert listener.heard == ["FIFConfig", *epochs, "end"]
 
 
-def test_fif_trainer_is_one_process(tmp_path):
-    with pytest.raises(ConfigError, match="one process, not in world_size=2"):
-        fif_trainer(tmp_path, world_size=2)
+def test_tensorboard_shows_the_log_once_though_resumed(tmp_path):
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    writes = tensorboard_writer(tmp_path)
+
+    def killed(epoch, *rest):
+        writes(epoch, *rest)
+        kill_at(2)(epoch, *rest)
+
+    with pytest.raises(Killed):
+        fif_trainer(tmp_path, on_epoch=killed).train()
+    fif_trainer(tmp_path, on_epoch=tensorboard_writer(tmp_path)).train()
+    events = reader.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    rows = read_log(tmp_path)
+    assert events.Tags()["scalars"] == ["loss/train", "loss/eval", "learning_rate", "seconds"]
+    for tag, key in (("loss/train", "train_loss"), ("loss/eval", "eval_loss")):
+        shown = [(event.step, event.value) for event in events.Scalars(tag)]
+        assert shown == [(row["epoch"], pytest.approx(row[key], rel=1e-6)) for row in rows]
+
+
+def test_pythaes_mlflow_callback_logs_every_epoch(tmp_path, monkeypatch):
+    """The real one, to a folder."""
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    before = mlflow.get_tracking_uri()
+    mlflow.set_tracking_uri((tmp_path / "mlruns").as_uri())
+    try:
+        callback = MLFlowCallback()
+        callback.setup(FIFTrainerConfig(num_epochs=3), run_name="digits")
+        fif_trainer(tmp_path, callbacks=[callback]).train()
+        run = mlflow.last_active_run()
+        client = mlflow.MlflowClient()
+        history = client.get_metric_history(run.info.run_id, "train/epoch_loss")
+    finally:
+        mlflow.end_run()
+        mlflow.set_tracking_uri(before)
+    rows = read_log(tmp_path)
+    assert [(m.step, m.value) for m in history] == [(r["epoch"], r["train_loss"]) for r in rows]
+
+
+def test_pythaes_wandb_callback_logs_every_epoch(tmp_path, monkeypatch):
+    """The real one, offline."""
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    callback, summary = WandbCallback(), {}
+    callback.setup(FIFTrainerConfig(num_epochs=3))
+
+    class Before(TrainingCallback):
+        def on_train_end(self, training_config, **kwargs):  # of wandb's, which closes the run
+            summary.update(callback.run.summary)
+
+    fif_trainer(tmp_path, callbacks=[Before(), callback]).train()
+    wandb.finish()
+    last = read_log(tmp_path)[-1]
+    assert summary["train/epoch_loss"] == last["train_loss"]
+    assert summary["eval/epoch_loss"] == last["eval_loss"]
+    assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
 
 
 def test_freed_memory_can_be_kept():

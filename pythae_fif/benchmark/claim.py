@@ -16,6 +16,7 @@ __all__ = ["Claim", "ClaimPlace", "is_claimed", "machine_word", "unclaimed_first
 import contextlib
 import hashlib
 import os
+import platform
 import random
 import secrets
 import threading
@@ -83,6 +84,7 @@ class Claim:
         self.name = PREFIX + secrets.token_hex(8)
         self._seen: dict[str, tuple[str, float]] = {}  # what others' claims said, and since when
         self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
         self._lost = False
 
     def acquire(self, wait: bool = True) -> bool:
@@ -95,7 +97,8 @@ class Claim:
             if not self.others():
                 self.place.create(self.name, self._text(0))
                 if not self.others():
-                    threading.Thread(target=self._heart, daemon=True).start()
+                    self._thread = threading.Thread(target=self._heart, daemon=True)
+                    self._thread.start()
                     return True
                 self.place.release(self.name)
             if not wait:
@@ -105,6 +108,8 @@ class Claim:
     def release(self) -> None:
         """Gives the run free."""
         self._ended.set()
+        if self._thread is not None:  # a last beat must not bring the claim back
+            self._thread.join()
         self.place.release(self.name)
 
     def check(self) -> None:
@@ -257,9 +262,13 @@ def _lock(file: int) -> bool:
 
 
 def machine_word(place: object) -> str:
-    """A word that all processes of a machine, until it is started again, and no others say."""
+    """A word that all processes of a machine, until it is started again, and no others say.
+
+    It is a hash: no claim tells where it was made.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text()
     except OSError:
         return secrets.token_hex(8)  # nobody else says it: the lease alone
-    return hashlib.sha256(f"{boot}{getattr(place, 'scope', '')}".encode()).hexdigest()[:16]
+    said = (boot, platform.node(), getattr(place, "scope", ""))
+    return hashlib.sha256(" ".join(said).encode()).hexdigest()[:16]

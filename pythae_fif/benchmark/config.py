@@ -4,6 +4,7 @@ __all__ = [
     "Experiment",
     "ModelEntry",
     "Profile",
+    "build_checked",
     "configs_dir",
     "experiment_file",
     "length_of",
@@ -300,7 +301,7 @@ def load_model_entry(name: str) -> ModelEntry:
 @functools.cache
 def _read_model_entry(path: Path, changed: int) -> ModelEntry:
     """A plan of many runs asks for the same few files again and again."""
-    entry = _build(ModelEntry, read_yaml(path), str(path.name))
+    entry = build_checked(ModelEntry, read_yaml(path), str(path.name))
     for key in ("model", "config", "trainer", "networks", "discriminator"):
         if getattr(entry, key) not in (None, "own"):
             import_class(getattr(entry, key), f"{path.name}: {key}")
@@ -350,7 +351,7 @@ def load_experiment(dataset: str, file: str | Path | None, flags: Mapping[str, A
     for key, every in (("models", names_in("models")), ("samplers", list(SAMPLERS))):
         if values[key] == ["all"]:
             values[key] = every
-    experiment = _build(Experiment, values, where)
+    experiment = build_checked(Experiment, values, where)
 
     def origin(key: str) -> str:
         return f"--{key.replace('_', '-')}" if key in given else f"{where}: {key}"
@@ -455,7 +456,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _build(cls: Any, values: Mapping[str, Any], where: str) -> Any:
+def build_checked(cls: Any, values: Mapping[str, Any], where: str) -> Any:
     """An instance of a dataclass from a mapping, with every key and type checked."""
     hints = get_type_hints(cls)
     for key in values:
@@ -478,7 +479,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):
             raise ConfigError(f"{where}: a mapping is needed, not {value!r}")
-        return _build(hint, value, where)
+        return build_checked(hint, value, where)
     if get_origin(hint) is list or hint is list:
         if not isinstance(value, list):
             raise ConfigError(f"{where}: a list is needed, not {value!r}")

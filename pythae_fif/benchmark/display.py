@@ -11,9 +11,14 @@ from typing import Any
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress_bar import ProgressBar
+from rich.table import Table
 from rich.text import Text
 
-from .engine import Outcome
+from .engines.common import OnChange, Outcome
+
+NUMBERS_WIDTH = 58
+"""Columns that a line needs beside the name of its run."""
 
 
 class Display:
@@ -43,61 +48,113 @@ class Display:
             yield update
 
     @contextlib.contextmanager
-    def runs(
-        self, names: dict[Path, str], done: int
-    ) -> Iterator[Callable[[dict[Path, dict[str, Any]], list[Outcome]], None]]:
-        """Shows the runs; yields the callback of :func:`~.engine.run_all`.
+    def runs(self, names: dict[Path, str], done: int) -> Iterator[OnChange]:
+        """Shows the runs; yields what an engine's `run_all` calls.
 
         Args:
             names: Folder -> name of every run that is to be done.
             done: Number of runs that were finished before.
         """
-        total, started = len(names), time.monotonic()
-        printed = 0
-
-        def line(outcome: Outcome, count: int) -> str:
-            end = f": {outcome.error}" if outcome.error else ""
-            return f"[{count}/{total}] {outcome.state} {names[outcome.run_dir]}{end}"
-
         if self.quiet:
             yield lambda running, outcomes: None
-            return
-        if not self.console.is_terminal:
+        elif self.console.is_terminal:
+            view = _View(names, done)
+            with Live(console=self.console, transient=True, auto_refresh=False) as live:
+                yield lambda running, outcomes: live.update(
+                    view.draw(running, outcomes, *self.console.size), refresh=True
+                )
+        else:
+            printed = 0
 
             def on_change(running: dict[Path, dict[str, Any]], outcomes: list[Outcome]) -> None:
                 nonlocal printed
                 for count, outcome in enumerate(outcomes[printed:], start=printed + 1):
-                    self.console.print(line(outcome, count), markup=False, soft_wrap=True)
+                    end = f": {outcome.error}" if outcome.error else ""
+                    line = f"{outcome.state} {names[outcome.run_dir]}{end}"
+                    self.console.print(
+                        f"[{count}/{len(names)}] {line}", markup=False, soft_wrap=True
+                    )
                 printed = len(outcomes)
 
             yield on_change
-            return
 
-        bar = Progress(TextColumn("{task.description}"), BarColumn(40), auto_refresh=False)
-        task = bar.add_task("", total=total)
-        with Live(bar, console=self.console, transient=True, refresh_per_second=4) as live:
 
-            def on_change(running: dict[Path, dict[str, Any]], outcomes: list[Outcome]) -> None:
-                failed = [outcome for outcome in outcomes if outcome.state != "finished"]
-                complete = len(outcomes) + sum(s.get("progress", 0.0) for s in running.values())
-                elapsed = time.monotonic() - started
-                left = elapsed * (total - complete) / complete if complete > 0.02 * total else None
-                counts = [f"{len(outcomes) - len(failed)} of {total} runs done"]
-                counts += [f"{done} kept from before"] if done else []
-                counts += [f"[red]{len(failed)} failed[/]"] if failed else []
-                counts += [f"{duration(left)} left"] if left is not None else []
-                bar.update(task, completed=complete, description=", ".join(counts))
-                bar.refresh()
-                lines = [
-                    Text(f"  {names[d]}: {s.get('stage', '')} {s.get('progress', 0.0):.0%}")
-                    for d, s in running.items()
-                ]
-                errors = [
-                    Text(f"  failed {names[o.run_dir]}: {o.error}", style="red") for o in failed
-                ]
-                live.update(Group(bar, *lines, *errors[-3:]))
+class _View:
+    """What a terminal shows of the runs: counts, a bar, a line a run under way, recent errors."""
 
-            yield on_change
+    def __init__(self, names: dict[Path, str], done: int) -> None:
+        self.names = names
+        self.kept = done
+        self.started = time.monotonic()
+        self.first: dict[Path, tuple[float, float]] = {}
+        """When a run was first seen, and its progress then: it may be one that is resumed."""
+
+    def draw(
+        self, running: dict[Path, dict[str, Any]], outcomes: list[Outcome], width: int, height: int
+    ) -> Group:
+        now, total = time.monotonic(), len(self.names)
+        progress = {run_dir: float(s.get("progress", 0.0)) for run_dir, s in running.items()}
+        for run_dir, share in progress.items():
+            self.first.setdefault(run_dir, (now, share))
+        failed = [outcome for outcome in outcomes if outcome.state != "finished"]
+        before = sum(share for _, share in self.first.values())
+        complete = len(outcomes) + sum(progress.values())
+        left = _left(now - self.started, complete - before, total - complete)
+
+        parts = [
+            (f"{len(outcomes) - len(failed)} done", "green"),
+            (f"{len(failed)} failed", "red"),
+            (f"{len(running)} running", ""),
+            (f"{total - len(outcomes) - len(running)} waiting", ""),
+            (f"{self.kept} kept from before", ""),
+        ]
+        counts = Text.assemble(
+            f"{total} run{'s'[: total != 1]}: ",
+            Text(", ").join(Text(*part) for part in parts if part[0][0] != "0"),
+        )
+        bar = Table.grid(padding=(0, 2))
+        bar.add_row(
+            ProgressBar(total=total, completed=complete, width=40),
+            f"{complete / total:4.0%}",
+            duration(now - self.started),
+            f"{duration(left)} left" if left is not None else "",
+        )
+
+        errors = failed[-3:]
+        room = max(1, height - 4 - len(errors))
+        rows = Table.grid(padding=(0, 2), pad_edge=True)
+        rows.add_column(no_wrap=True, overflow="ellipsis", max_width=max(20, width - NUMBERS_WIDTH))
+        for justify in ("left", "right", "right", "right"):
+            rows.add_column(justify=justify, no_wrap=True)  # type: ignore[arg-type]
+        for run_dir in list(running)[: room if len(running) <= room else room - 1]:
+            since, share = self.first[run_dir]
+            rest = _left(now - since, progress[run_dir] - share, 1 - progress[run_dir])
+            rows.add_row(
+                Text(self.names[run_dir]),
+                Text(running[run_dir].get("stage") or "starting"),
+                f"{progress[run_dir]:.0%}",
+                duration(now - since),
+                f"{duration(rest)} left" if rest is not None else "",
+            )
+        more = len(running) - rows.row_count
+        return Group(
+            counts,
+            bar,
+            rows,
+            Text(f"  and {more} more" if more else "", style="dim", end="\n" if more else ""),
+            *(
+                Text(
+                    f"  {o.state} {self.names[o.run_dir]}: {o.error}",
+                    style="red", no_wrap=True, overflow="ellipsis",
+                )
+                for o in errors
+            ),
+        )  # fmt: skip
+
+
+def _left(seconds: float, made: float, rest: float) -> float | None:
+    """Seconds for the rest at the speed of what was made so far; None before anyone can say."""
+    return seconds * rest / made if made > 0.02 * (made + rest) else None
 
 
 def duration(seconds: float) -> str:

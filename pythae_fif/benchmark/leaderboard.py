@@ -3,7 +3,7 @@
 __all__ = ["leaderboard"]
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from .selection import Result
 from .store import Store, read_config
 
 
-def leaderboard(store: Store, experiment: Experiment, data_hash: str) -> list[Result]:
+def leaderboard(
+    store: Store, experiment: Experiment, data_hash: str, results: Iterable[Result] = ()
+) -> list[Result]:
     """Specification and record of every finished run that differs from the experiment's in model,
     hyper-parameters, seed and samplers alone.
 
@@ -26,26 +28,40 @@ def leaderboard(store: Store, experiment: Experiment, data_hash: str) -> list[Re
         experiment: Gives data set, architecture, profile, extractor, image size and latent
             dimension.
         data_hash: Of its data.
+        results: Those of them that are known already, and need not be read again.
 
     Returns:
         In the order of the models' names, their grids and the seeds; each specification has all
         samplers that its record has scores of.
     """
-    results = []
-    for spec in _specs(store.root / "runs" / experiment.dataset / experiment.arch):
-        if spec.model not in names_in("models") or not _belongs(spec, experiment, data_hash):
-            continue
-        record = store.record(spec)
-        if record is not None:
-            samplers = load_model_entry(spec.model).samplers
-            scored = tuple(name for name in samplers if name in record["scores"])
-            results.append((dataclasses.replace(spec, samplers=scored), record))
-    return sorted(results, key=_place)
+    entries = {name: load_model_entry(name) for name in names_in("models")}
+    found = {str(store.run_dir(spec)): (spec, record) for spec, record in results}
+    for spec in _specs(store.root / "runs" / experiment.dataset / experiment.arch, found):
+        if spec.model in entries and _belongs(spec, experiment, data_hash):
+            record = store.record(spec)
+            if record is not None:
+                found[str(store.run_dir(spec))] = (spec, record)
+
+    def place(result: Result) -> tuple[Any, ...]:
+        """Where a run stands in the order of models, grids and seeds."""
+        spec, _ = result
+        choices = entries[spec.model].choices()
+        varied = {name: spec.parameters[name] for name in spec.varied}
+        index = choices.index(varied) if varied in choices else len(choices)
+        return spec.model, index, spec.configuration, spec.seed
+
+    scored = []
+    for spec, record in found.values():
+        samplers = (name for name in entries[spec.model].samplers if name in record["scores"])
+        scored.append((dataclasses.replace(spec, samplers=tuple(samplers)), record))
+    return sorted(scored, key=place)
 
 
-def _specs(folder: Path) -> Iterator[RunSpec]:
-    """Those of a folder's runs that are as they were planned."""
+def _specs(folder: Path, known: Container[str]) -> Iterator[RunSpec]:
+    """Those of a folder's runs that are as they were planned, without the known ones."""
     for path in folder.glob("*/*/config.yaml"):
+        if str(path.parent) in known:
+            continue
         try:
             spec = RunSpec.from_dict(read_config(path.parent)["spec"])
         except (StoreError, TypeError, KeyError):
@@ -64,12 +80,3 @@ def _belongs(spec: RunSpec, experiment: Experiment, data_hash: str) -> bool:
         and spec.latent_dim == experiment.latent_dim_of(spec.model)
         and all(spec.settings.get(k) == v for k, v in wanted.items() if k not in PLAN_ALONE)
     )
-
-
-def _place(result: Result) -> tuple[Any, ...]:
-    """Where a run stands in the order of models, grids and seeds."""
-    spec, _ = result
-    choices = load_model_entry(spec.model).choices()
-    varied = {name: spec.parameters[name] for name in spec.varied}
-    index = choices.index(varied) if varied in choices else len(choices)
-    return spec.model, index, spec.configuration, spec.seed

@@ -182,7 +182,11 @@ class RemoteClaims:
     def __init__(self, remote: Remote, below: str) -> None:
         self.fs, self.explained = remote.fs, remote.explained
         self.root = f"{remote.root}/{below}"
-        self.scope = str(remote.folder)  # whoever shares the mirror has claimed the run there first
+        # Whoever shares the mirror has claimed the run there first. Its path says nothing: of two
+        # containers on one machine each has its own.
+        remote.folder.mkdir(parents=True, exist_ok=True)
+        found = remote.folder.stat()
+        self.scope = f"{found.st_dev} {found.st_ino}"
 
     def names(self) -> list[str]:
         self.fs.invalidate_cache()

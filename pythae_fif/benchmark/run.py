@@ -1,12 +1,14 @@
 """One run, from its folder to its record: training, samples, scores, pictures."""
 
-__all__ = ["execute", "trainer_of", "training_config"]
+__all__ = ["execute", "interrupt_after_epoch", "is_done", "trainer_of", "training_config"]
 
 import contextlib
 import logging
 import math
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -22,6 +24,8 @@ from pythae_fif.data import ImageDataset, Splits
 from pythae_fif.errors import ClaimLostError, FIFError, NonFiniteError, StoreError
 from pythae_fif.evaluation import reconstruction_mse, score_samples
 from pythae_fif.trainers import BenchmarkTrainer, build_trainer
+from pythae_fif.trainers.benchmark_trainer import OnEpoch
+from pythae_fif.trainers.tensorboard import tensorboard_writer
 
 from .config import import_class, load_model_entry
 from .inputs import load_extractor, load_splits, references_of
@@ -67,7 +71,7 @@ def execute(run_dir: str | Path) -> dict[str, Any]:
 def _claimed(run_dir: Path, status: "_Status") -> dict[str, Any]:
     """`execute` once the run is this process's own."""
     try:
-        if _is_done(run_dir):  # by another, while this process waited
+        if is_done(run_dir):  # by another, while this process waited
             if status.state != "finished":
                 status.write("finished", "done", 1.0)
             return read_json(run_dir / "result.json")
@@ -76,7 +80,7 @@ def _claimed(run_dir: Path, status: "_Status") -> dict[str, Any]:
     except ClaimLostError:
         raise  # whatever is in the folder now is another's
     except KeyboardInterrupt:
-        if _is_done(run_dir):  # it came when the record was there and the status not yet
+        if is_done(run_dir):  # it came when the record was there and the status not yet
             status.write("finished", "done", 1.0)
         else:
             status.write("interrupted")
@@ -105,7 +109,8 @@ def _execute(run_dir: Path, status: "_Status") -> dict[str, Any]:
             f"the data of {spec.dataset} changed since the plan was made "
             f"({splits.content_hash}, not {spec.data_hash}): start the benchmark again"
         )
-    model, training = trained_model(spec, splits, run_dir, status)
+    watch = tensorboard_writer(run_dir) if environment.get("tensorboard") else None
+    model, training = trained_model(spec, splits, run_dir, status, watch)
     wanted = dict.fromkeys((*spec.samplers, *before.get("scores", {})))
     if before.get("training") != training:  # those scores are of a model that is gone
         before = {}
@@ -174,14 +179,18 @@ def _spec_of(run_dir: Path) -> RunSpec:
     return RunSpec.from_dict(read_config(run_dir)["spec"])
 
 
-def _is_done(run_dir: Path) -> bool:
+def is_done(run_dir: Path) -> bool:
     """Whether the record is there, with the scores of all samplers that are asked for."""
     spec, record = _spec_of(run_dir), read_json(run_dir / "result.json")
     return is_whole(record, spec) and set(spec.samplers) <= set(record["scores"])
 
 
 def trained_model(
-    spec: RunSpec, splits: Splits, run_dir: Path, status: "_Status"
+    spec: RunSpec,
+    splits: Splits,
+    run_dir: Path,
+    status: "_Status",
+    watch: OnEpoch | None = None,
 ) -> tuple[BaseAE, dict[str, Any]]:
     """The model of a run and how it was trained, which an earlier attempt may have done already."""
     path = run_dir / "training.json"
@@ -189,21 +198,44 @@ def trained_model(
     model = None if training is None else _saved_model(run_dir)
     if model is not None:
         return model.to("cuda" if torch.cuda.is_available() else "cpu"), training
-    trainer = trainer_of(
-        spec,
-        splits,
-        run_dir,
-        on_epoch=lambda epoch, epochs, row: status.write(
-            "running", "training", 0.9 * row.get("share_done", epoch / epochs)
-        ),
-    )
+
+    def on_epoch(epoch: int, epochs: int, row: dict[str, Any]) -> None:
+        status.write("running", "training", 0.9 * row.get("share_done", epoch / epochs))
+        if watch is not None:
+            watch(epoch, epochs, row)
+        if _interrupt.is_set():
+            signal.setitimer(signal.ITIMER_REAL, 0)  # not into the checkpoint that is written now
+            raise KeyboardInterrupt
+
+    trainer = trainer_of(spec, splits, run_dir, on_epoch)
+    _training.set()
+    try:
+        result = trainer.train()
+    finally:
+        _training.clear()
     training = {
-        **vars(trainer.train()),
+        **vars(result),
         "surrogate_mode": getattr(trainer.model, "surrogate_mode", None),
         **git_state(),
     }
     write_json(path, training)
     return trainer.model, training
+
+
+_training, _interrupt = threading.Event(), threading.Event()
+
+
+def interrupt_after_epoch(patience: float) -> None:
+    """For a signal's handler: raises KeyboardInterrupt where the run loses least.
+
+    That is after the epoch under way, when a checkpoint is written, but at the latest in
+    `patience` seconds, and at once where nothing is being trained.
+    """
+    if not _training.is_set():
+        raise KeyboardInterrupt
+    _interrupt.set()
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, patience)
 
 
 def _saved_model(run_dir: Path) -> BaseAE | None:
@@ -225,7 +257,7 @@ def trainer_of(
     spec: RunSpec,
     splits: Splits,
     run_dir: Path,
-    on_epoch: Callable[[int, int, dict[str, float]], None] | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> BenchmarkTrainer:
     """A fresh model of a run, seeded, in the trainer that trains it."""
     set_seed(spec.seed)

@@ -40,7 +40,7 @@ KINDS = {
     "failed": "the run failed; the same command tries it again",
     "unfinished": "no record yet; the same command goes on",
     "under way": "a process works on it at this moment",
-    "set aside": "a damaged file that was replaced, kept for you to look at",
+    "set aside": "a damaged file that was put away, kept for you to look at",
     "dirty tree": "made with code or configurations that no revision holds",
     "other versions": "made with other versions than those installed here",
 }

@@ -90,8 +90,9 @@ class BenchmarkTrainer:
     each epoch. Every stage starts from the best weights of the one before, with a new optimizer
     and learning rate, and has a best of its own, as losses of two stages cannot be compared.
 
-    The training is a single process: `build_trainer` drops what WORLD_SIZE, RANK and LOCAL_RANK
-    left in the configuration.
+    `build_trainer` drops what WORLD_SIZE, RANK and LOCAL_RANK left in the configuration: its
+    trainings are single processes. Of several (see `FIFTrainer`) the first alone writes, calls
+    `on_epoch` and tells the callbacks.
     """
 
     model_folder = "model"
@@ -112,6 +113,7 @@ class BenchmarkTrainer:
     eval_dataset: Any
     callbacks: Any
     model_config: Any
+    is_main_process: bool
     train_loader: Any
     eval_loader: Any
 
@@ -164,7 +166,8 @@ class BenchmarkTrainer:
 
     def _setup_callbacks(self) -> None:
         """The caller's callbacks, without Pythae's progress bars and console printer."""
-        self.callback_handler = CallbackHandler(list(self.callbacks or []), model=self.model)
+        callbacks = list(self.callbacks or []) if self.is_main_process else []
+        self.callback_handler = CallbackHandler(callbacks, model=self.model)
 
     # The training.
 
@@ -190,8 +193,9 @@ class BenchmarkTrainer:
     def _train(self) -> TrainingResult:
         self.prepare_training()  # type: ignore[attr-defined]
         progress = self._resume()
-        log = "".join(json.dumps(row) + "\n" for row in progress.history)
-        write_whole(self.run_dir / LOG_NAME, lambda file: file.write(log.encode()))
+        if self.is_main_process:
+            log = "".join(json.dumps(row) + "\n" for row in progress.history)
+            write_whole(self.run_dir / LOG_NAME, lambda file: file.write(log.encode()))
 
         config, tell = self.training_config, self.callback_handler
         tell.on_train_begin(config, model_config=self.model_config)
@@ -220,7 +224,7 @@ class BenchmarkTrainer:
                 if time.monotonic() - last_checkpoint >= self.checkpoint_every_seconds:
                     self._save_checkpoint(progress, random)
                     last_checkpoint = time.monotonic()
-                if self.on_epoch is not None:
+                if self.on_epoch is not None and self.is_main_process:
                     self.on_epoch(epoch, num_epochs, dict(row))
             except BaseException:
                 self._save_checkpoint(progress, random)
@@ -228,8 +232,9 @@ class BenchmarkTrainer:
             set_random_state(random)
 
         self.model.load_state_dict(progress.best_state)
-        self._save_best_model()
-        (self.run_dir / CHECKPOINT_NAME).unlink(missing_ok=True)
+        if self.is_main_process:
+            self._save_best_model()
+            (self.run_dir / CHECKPOINT_NAME).unlink(missing_ok=True)
         tell.on_train_end(config)
         return TrainingResult(
             best_epoch=progress.best_epoch,
@@ -351,6 +356,8 @@ class BenchmarkTrainer:
     # Files.
 
     def _append_to_log(self, row: dict[str, Any]) -> None:
+        if not self.is_main_process:
+            return
         path = self.run_dir / LOG_NAME
         try:
             with open(path, "a", encoding="utf-8") as file:
@@ -359,6 +366,8 @@ class BenchmarkTrainer:
             raise StoreError(f"cannot write {path}: {error}") from error
 
     def _save_checkpoint(self, progress: _Progress, random: dict[str, Any]) -> None:
+        if not self.is_main_process:
+            return
         state = {
             "progress": vars(progress),
             "model": self.model.state_dict(),
@@ -380,13 +389,14 @@ class BenchmarkTrainer:
             raise
         except Exception as error:  # torch.load raises anything on a damaged file
             aside = path.with_name("checkpoint.corrupt.pt")
-            os.replace(path, aside)
-            logger.warning(
-                "%s cannot be resumed from (%s): set aside as %s, training starts afresh",
-                path,
-                type(error).__name__,
-                aside.name,
-            )
+            if self.is_main_process:
+                os.replace(path, aside)
+                logger.warning(
+                    "%s cannot be resumed from (%s): set aside as %s, training starts afresh",
+                    path,
+                    type(error).__name__,
+                    aside.name,
+                )
         self.model.load_state_dict(initial)
         self.prepare_training()  # type: ignore[attr-defined]
         return _Progress()

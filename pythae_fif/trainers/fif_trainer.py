@@ -4,7 +4,10 @@ __all__ = ["FIFTrainer", "FIFTrainerConfig", "keep_freed_memory", "use_in_pipeli
 
 import contextlib
 import ctypes
+import dataclasses
 import datetime
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +18,13 @@ from pythae.models import BaseAE
 from pythae.pipelines import training
 from pythae.trainers import BaseTrainer, BaseTrainerConfig
 from pythae.trainers.training_callbacks import TrainingCallback
-from torch import Tensor
+from torch import Tensor, nn
 
 from pythae_fif.data.dataset import ImageDataset
 from pythae_fif.errors import ConfigError, NonFiniteError
-from pythae_fif.trainers.benchmark_trainer import BenchmarkTrainer, OnEpoch
+from pythae_fif.trainers.benchmark_trainer import BenchmarkTrainer, OnEpoch, TrainingResult
+from pythae_fif.trainers.distributed import Processes, as_batches
+from pythae_fif.trainers.loader import BatchLoader, CutLoader
 from pythae_fif.trainers.quiet import quiet_pythae
 
 CHECK_EVERY = 50
@@ -70,6 +75,14 @@ class FIFTrainer(BenchmarkTrainer, BaseTrainer):
     PyTorch's fused one, the host waits for the device every 50 steps alone, and a training that
     was cut off goes on exactly where it was (see :class:`BenchmarkTrainer`).
 
+    Started by torchrun, several processes train one model on a GPU each, or on the CPU: a batch
+    is `per_device_train_batch_size` times their number, each takes its part of it, and gradients
+    are averaged, so that the loss is that of one process on the whole batch. Noise and
+    Hutchinson vectors are drawn by each for its part. BatchNorm normalises each part by its own
+    statistics, and the running ones are the first process's, unless the model was converted by
+    `torch.nn.SyncBatchNorm.convert_sync_batchnorm` (for GPUs). `run_dir` is on a file system that
+    all processes see; the first alone writes.
+
     Args:
         model: The model to train, in place.
         train_dataset: An `ImageDataset`, or any data set that Pythae's trainers take.
@@ -109,14 +122,21 @@ class FIFTrainer(BenchmarkTrainer, BaseTrainer):
         wall_clock: float | None = None,
     ) -> None:
         config = FIFTrainerConfig() if training_config is None else training_config
-        if config.world_size > 1:
+        if wall_clock is not None and config.world_size > 1:
             raise ConfigError(
-                f"FIFTrainer trains in one process, not in world_size={config.world_size}: "
-                "Pythae's BaseTrainer is for several"
+                "FIFTrainer wall_clock: not with several processes, which would stop "
+                "at different steps"
             )
+        self.processes = Processes.join(config) if config.world_size > 1 else None
+        if self.processes is not None:
+            # To Pythae one process: it would send its models and batches other ways.
+            alone: dict[str, Any] = {"world_size": 1, "rank": self.processes.rank}
+            config = dataclasses.replace(config, **alone)
         if run_dir is None:
             self.model_folder = "final_model"
             time = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+            if self.processes is not None:
+                time = self.processes.agree(time)
             run_dir = Path(config.output_dir or "output") / f"{model.model_name}_training_{time}"
         run_dir = Path(run_dir)
         run_dir.mkdir(parents=True, exist_ok=True)
@@ -137,12 +157,46 @@ class FIFTrainer(BenchmarkTrainer, BaseTrainer):
             )
         if config.channels_last:
             self.model.to(memory_format=torch.channels_last)
+        self._in_training: nn.Module = self.model
+        if self.processes is not None:
+            self._in_training = nn.parallel.DistributedDataParallel(self.model)
 
     def get_train_dataloader(self, train_dataset: Any) -> Any:
-        return super().get_train_dataloader(_on(self.device, train_dataset))
+        return self._loader("train", _on(self.device, train_dataset))
 
     def get_eval_dataloader(self, eval_dataset: Any) -> Any:
-        return super().get_eval_dataloader(_on(self.device, eval_dataset))
+        return self._loader("eval", _on(self.device, eval_dataset))
+
+    def _loader(self, stage: str, dataset: Any) -> Any:
+        if self.processes is None:
+            return getattr(super(), f"get_{stage}_dataloader")(dataset)
+        here, count = self.processes.rank, self.processes.count
+        loader = BatchLoader(
+            as_batches(dataset),
+            count * getattr(self.training_config, f"per_device_{stage}_batch_size"),
+            shuffle=stage == "train",
+            device=self.device,
+            part=(here, count),
+        )
+        return CutLoader(loader, self._clock.is_over) if stage == "train" else loader
+
+    def train(self) -> TrainingResult:
+        """See :meth:`BenchmarkTrainer.train`; of several processes all return when all is saved."""
+        result = super().train()
+        if self.processes is not None:
+            torch.distributed.barrier()
+        return result
+
+    def _resume(self) -> Any:
+        progress = super()._resume()
+        if self.processes is not None:
+            epochs = self.processes.all_values(progress.epoch)
+            if len(set(epochs)) > 1:
+                raise ConfigError(
+                    f"the processes resume from epochs {epochs}: {self.run_dir} must be on a file "
+                    "system that all of them see"
+                )
+        return progress
 
     def set_optimizer(self) -> None:
         """Adam and AdamW in their fused form, unless the configuration says otherwise."""
@@ -167,13 +221,14 @@ class FIFTrainer(BenchmarkTrainer, BaseTrainer):
             context = contextlib.nullcontext()
         total = torch.zeros((), device=self.device)
         steps = len(self.train_loader)
-        for step, inputs in enumerate(self.train_loader, start=1):
+        for step, (weight, inputs) in enumerate(self._weighted(self.train_loader, epoch), start=1):
             if self.wall_clock is None:
                 share_done = (epoch - 1 + (step - 1) / steps) / config.num_epochs
             else:
                 share_done = self._clock.share_done()
             with context:
                 loss = self._loss(inputs, epoch, self.train_loader, share_done=share_done)
+                loss = weight * loss
             self.optimizer.zero_grad()
             loss.backward()
             if config.max_grad_norm is not None:
@@ -181,33 +236,56 @@ class FIFTrainer(BenchmarkTrainer, BaseTrainer):
             self.optimizer.step()
             total += loss.detach()
             if step % CHECK_EVERY == 0:
-                _check(total, step, steps)
+                _check(self._mean(total), step, steps)
             tell.on_train_step_end(config)
-        _check(total, step, steps)
+        _check(self._mean(total), step, steps)
         self.model.update()
-        return total.item() / steps
+        return self._mean(total).item() / steps
 
     def eval_step(self, epoch: int) -> float:
         """The mean loss of the evaluation batches, always in float32."""
         config, tell = self.training_config, self.callback_handler
         tell.on_eval_step_begin(config, eval_loader=self.eval_loader, epoch=epoch, rank=self.rank)
         self.model.eval()
+        if self.processes is not None:
+            self.processes.share_buffers(self.model)
         total = torch.zeros((), device=self.device)
-        for inputs in self.eval_loader:
+        for weight, inputs in self._weighted(self.eval_loader):
             try:
                 with torch.no_grad():
-                    total += self._loss(inputs, epoch, self.eval_loader)
+                    total += weight * self._loss(inputs, epoch, self.eval_loader)
             except RuntimeError:  # as Pythae: a model whose loss needs gradients
-                total += self._loss(inputs, epoch, self.eval_loader).detach()
+                total += weight * self._loss(inputs, epoch, self.eval_loader).detach()
             tell.on_eval_step_end(config)
-        return total.item() / len(self.eval_loader)
+        return self._mean(total).item() / len(self.eval_loader)
+
+    def _weighted(self, loader: Any, epoch: int | None = None) -> Iterator[tuple[float, Any]]:
+        """The batches, with what their losses count in the mean over all processes.
+
+        Args:
+            loader: It draws its order from the same random numbers in all processes.
+            epoch: Of a training, in which each process then draws numbers of its own.
+        """
+        if self.processes is None:
+            return zip(itertools.repeat(1.0), loader)
+        seed = self.training_config.seed
+        if epoch is not None:
+            self.processes.seed(seed, epoch, alike=True)
+        batches = iter(loader)
+        if epoch is not None:
+            self.processes.seed(seed, epoch, alike=False)
+        return zip(loader.weights(), batches, strict=True)
+
+    def _mean(self, total: Tensor) -> Tensor:
+        return total if self.processes is None else self.processes.mean(total)
 
     def _loss(self, inputs: Any, epoch: int, loader: Any, **more: float) -> Tensor:
         inputs = self._set_inputs_to_device(inputs)  # type: ignore[attr-defined]
         if self.training_config.channels_last and inputs["data"].dim() == 4:
             inputs["data"] = inputs["data"].contiguous(memory_format=torch.channels_last)
         size = len(loader.dataset)
-        return self.model(inputs, epoch=epoch, dataset_size=size, uses_ddp=False, **more).loss
+        model = self._in_training if self.model.training else self.model
+        return model(inputs, epoch=epoch, dataset_size=size, uses_ddp=False, **more).loss
 
 
 def keep_freed_memory() -> bool:

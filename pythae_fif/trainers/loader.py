@@ -30,6 +30,9 @@ class BatchLoader:
         batch_size: Items in a batch, at least 1.
         shuffle: Whether to draw a new order for each pass; else the order is that of the data.
         device: Where the batches shall be.
+        part: Number of this process and how many there are. Each gives its part of every batch;
+            the parts of one batch differ by one item at most, and a last batch that is too small
+            for all is left out.
 
     Example:
         >>> class Squares:
@@ -48,22 +51,36 @@ class BatchLoader:
         *,
         shuffle: bool,
         device: torch.device | str | None = None,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.device = device
+        self.part = part
 
     def __len__(self) -> int:
-        return -(-len(self.dataset) // self.batch_size)
+        whole, rest = divmod(len(self.dataset), self.batch_size)
+        return whole + (rest >= self.part[1])
 
     def __iter__(self) -> Iterator[DatasetOutput]:
+        """Draws the order at once, and gives the batches one by one."""
         count = len(self.dataset)
         order = torch.randperm(count) if self.shuffle else torch.arange(count)
         # The whole order moves to the device at once where the data are there.
         order = order.to(getattr(self.dataset, "device", "cpu"))
-        for indices in order.split(self.batch_size):
-            yield self.dataset.batch(indices, device=self.device)
+        number, parts = self.part
+        return (
+            self.dataset.batch(indices.tensor_split(parts)[number], device=self.device)
+            for indices in order.split(self.batch_size)[: len(self)]
+        )
+
+    def weights(self) -> Iterator[float]:
+        """What the mean over each part counts in the mean of these over all processes."""
+        number, parts = self.part
+        for step in range(len(self)):
+            size = min(self.batch_size, len(self.dataset) - step * self.batch_size)
+            yield (size // parts + (number < size % parts)) * parts / size
 
 
 class CutLoader:
@@ -75,7 +92,6 @@ class CutLoader:
 
     Attributes:
         batches: Batches given in the present or last pass.
-        images: Their images.
 
     Example:
         >>> loader = torch.utils.data.DataLoader([{"data": 1}, {"data": 2}, {"data": 3}])
@@ -88,16 +104,28 @@ class CutLoader:
         self.loader = loader
         self.dataset = loader.dataset
         self.stop = stop
-        self.batches = self.images = 0
+        self.batches = 0
 
     def __len__(self) -> int:
         return len(self.loader)
 
+    @property
+    def images(self) -> int:
+        """The images of these batches, in all processes."""
+        return min(self.batches * self.loader.batch_size, len(self.dataset))
+
+    def weights(self) -> Iterator[float]:
+        """See :meth:`BatchLoader.weights`."""
+        return self.loader.weights()
+
     def __iter__(self) -> Iterator[DatasetOutput]:
-        self.batches = self.images = 0
-        for batch in self.loader:
+        """Lets the loader draw its order at once, and gives the batches one by one."""
+        self.batches = 0
+        return self._cut(iter(self.loader))
+
+    def _cut(self, batches: Iterator[DatasetOutput]) -> Iterator[DatasetOutput]:
+        for batch in batches:
             self.batches += 1
-            self.images += len(batch["data"])
             yield batch
             if self.stop():
                 return
