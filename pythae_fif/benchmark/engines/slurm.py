@@ -160,6 +160,7 @@ class _Run:
         try:
             execute(run_dir)
         except KeyboardInterrupt:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which the requeueing sends
             if caught == signal.SIGUSR2:
                 requeue(caught, None)
             sys.exit(130)
