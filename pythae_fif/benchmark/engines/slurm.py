@@ -100,9 +100,11 @@ class SlurmEngine:
         """See :class:`Engine`; an interrupt, or `no_wait`, leaves the jobs as they are.
 
         Raises:
-            ConfigError: sbatch refuses the jobs.
+            ConfigError: sbatch refuses the jobs, or Slurm does not answer.
         """
-        queue = _queue() or {}
+        queue = _queue()
+        if queue is None:  # submitting now could be submitting twice
+            raise ConfigError("--engine slurm: squeue does not answer; is its controller up?")
         jobs = {run_dir: job for run_dir in run_dirs if (job := _job_of(run_dir)) in queue}
         jobs |= self._submit([run_dir for run_dir in run_dirs if run_dir not in jobs])
         arrays = ", ".join(dict.fromkeys(job.partition("_")[0] for job in jobs.values()))
@@ -160,6 +162,7 @@ class _Run:
         try:
             execute(run_dir)
         except KeyboardInterrupt:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which the requeueing sends
             if caught == signal.SIGUSR2:
                 requeue(caught, None)
             sys.exit(130)
@@ -185,11 +188,10 @@ def _watch(jobs: dict[Path, str], on_change: OnChange, max_failures: int | None)
         for run_dir, job in list(still_open.items()):
             state = (read_json(run_dir / "status.json") or {}).get("state")
             late = run_dir in gone and time.monotonic() - gone[run_dir] > LATE_SECONDS
-            if (
-                state in ("finished", "failed")
-                or late
-                or (state == "interrupted" and run_dir in gone)
-            ):
+            over = state in ("finished", "failed") or (state == "interrupted" and run_dir in gone)
+            if state == "waiting" and stopped and run_dir in gone:
+                del still_open[run_dir]  # cancelled before it began
+            elif over or late:
                 outcomes.append(_ended(run_dir, job))
                 del still_open[run_dir]
         failed = sum(outcome.state != "finished" for outcome in outcomes)
