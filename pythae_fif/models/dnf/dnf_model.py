@@ -97,7 +97,7 @@ class DNF(InjectiveFlowModel):
         loss = nll_loss + self.beta() * recon_loss
         return ModelOutput(loss=loss, recon_loss=recon_loss, nll_loss=nll_loss, recon_x=x_hat, z=z)
 
-    def _training_output(self, x: Tensor, beta: float, condition: None = None) -> ModelOutput:
+    def _training_output(self, x: Tensor, beta: float, condition: Tensor | None) -> ModelOutput:
         log_prob, z = self._inflated(x + self.model_config.noise * torch.randn_like(x))
         x_hat = self._decode(z)
         nll_loss = -log_prob.mean()

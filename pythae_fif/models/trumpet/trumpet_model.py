@@ -116,7 +116,7 @@ class Trumpet(InjectiveFlowModel):
             loss = recon_loss if self._stage_is_told else recon_loss + nll_loss
         return ModelOutput(loss=loss, recon_loss=recon_loss, nll_loss=nll_loss, recon_x=x_hat, z=z)
 
-    def _training_output(self, x: Tensor, beta: float, condition: None = None) -> ModelOutput:
+    def _training_output(self, x: Tensor, beta: float, condition: Tensor | None) -> ModelOutput:
         if self.model_config.noise > 0:
             x = x + self.model_config.noise * torch.randn_like(x)
         if self.stage == "density":
