@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 from test_benchmark import ENVIRONMENT, tiny
 
-from pythae_fif.benchmark import Store, expand
+from pythae_fif import cli
+from pythae_fif.benchmark import Store, expand, load_experiment
 from pythae_fif.benchmark.display import Display, _View
 from pythae_fif.benchmark.engines import LocalEngine, Outcome, Slot, build_engine
 from pythae_fif.benchmark.engines.common import cores
@@ -269,3 +270,20 @@ class TestDisplay:
             on_change({}, OUTCOMES)
             progress(1, 2)
         assert file.getvalue() == ""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU's runs are alone on it")
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], None),
+        (["--wall-clock", "5s"], cores()),
+        (["--wall-clock", "5s", "--cpus-per-run", "1"], 1),
+        (["--wall-clock", "5s", "--engine", "ray"], None),
+    ],
+    ids=str,
+)
+def test_runs_under_a_wall_clock_do_not_share_the_cores(flags, expected):
+    given = cli.parser().parse_args(flags)
+    experiment = load_experiment("digits", None, {"wall_clock": given.wall_clock})
+    assert cli._engine_options(given, experiment).cpus_per_run == expected
