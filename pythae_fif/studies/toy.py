@@ -128,10 +128,12 @@ def _figure(ensemble: Ensemble, test: ToySample, rows: list[dict[str, Any]]) -> 
     learnt = ensemble.log_prob(samples)[best].exp().numpy()
     truth = test.log_density.exp().numpy()
     top = 1.5 * float(np.quantile(truth, 0.99))
-    # The same limits for both, which leave only stray samples out.
-    ends = [np.quantile(samples.numpy(), q, axis=0) for q in (0.01, 0.99)]
-    low = np.minimum(test.points.numpy().min(0), ends[0])
-    high = np.maximum(test.points.numpy().max(0), ends[1])
+    # The same limits for both, which leave stray samples out.
+    ends = test.points.numpy().min(0), test.points.numpy().max(0)
+    beyond = (ends[1] - ends[0]).max() / 2
+    first, final = (np.quantile(samples.numpy(), q, axis=0) for q in (0.01, 0.99))
+    low = np.clip(first, ends[0] - beyond, ends[0])
+    high = np.clip(final, ends[1], ends[1] + beyond)
     margin = 0.06 * (high - low).max()
     for column, (title, points, density) in enumerate(
         (("true density", test.points, truth), ("samples and learnt density", samples, learnt))
