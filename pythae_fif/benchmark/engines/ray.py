@@ -16,11 +16,11 @@ from typing import Any
 import ray
 import torch
 from ray.exceptions import (
+    LocalRayletDiedError,
     NodeDiedError,
-    OutOfMemoryError,
     RayError,
+    RayTaskError,
     TaskCancelledError,
-    WorkerCrashedError,
 )
 
 from pythae_fif.data import Splits
@@ -151,19 +151,19 @@ def _end_of(ref: Any, run_dir: Path, crashes: Counter[Path]) -> Outcome | str:
     try:
         state, error = ray.get(ref)
         return Outcome(run_dir, state, error)
-    except NodeDiedError:
+    except (NodeDiedError, LocalRayletDiedError):
         return AGAIN
-    except (WorkerCrashedError, OutOfMemoryError) as error:
-        crashes[run_dir] += 1
-        if crashes[run_dir] <= MAX_CRASHES:
-            return AGAIN
-        cause = f"its process was lost {crashes[run_dir]} times: {_line(str(error))}"
     except TaskCancelledError:
         if _is_waiting(run_dir):
             return NOT_BEGUN
         cause = "cancelled"
+    except RayTaskError as error:  # of what comes before the run, such as a package that is missing
+        cause = _line(str(error.cause))
     except RayError as error:
-        cause = _line(str(error))
+        crashes[run_dir] += 1
+        if crashes[run_dir] <= MAX_CRASHES:
+            return AGAIN
+        cause = f"its process was lost {crashes[run_dir]} times: {_line(str(error))}"
     return settle(run_dir, "failed", cause)
 
 
