@@ -161,7 +161,10 @@ def _context() -> Any:
     method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
     context: Any = multiprocessing.get_context(method)
     if method == "forkserver":
-        context.set_forkserver_preload(["pythae_fif.benchmark.run", "matplotlib.figure"])
+        # Each child executes the driver's main module again: what that imports of this package is
+        # there already, too.
+        ours = [name for name in sys.modules if name.startswith("pythae_fif.")]
+        context.set_forkserver_preload(["pythae_fif.benchmark.run", "matplotlib.figure", *ours])
         from multiprocessing import forkserver
 
         with _signals(signal.SIG_IGN, signal.SIGINT):  # Ctrl-C is the parent's to pass on
