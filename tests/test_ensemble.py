@@ -9,7 +9,7 @@ from torch import nn
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.errors import ConfigError
-from pythae_fif.studies.networks import ResidualDecoder, ResidualEncoder
+from pythae_fif.nn import ResidualDecoder, ResidualEncoder
 from pythae_fif.trainers.ensemble import Ensemble
 
 D, LATENT = 4, 2

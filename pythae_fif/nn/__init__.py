@@ -6,6 +6,8 @@ __all__ = [
     "ConvDiscriminator",
     "FIFConvDecoder",
     "FIFConvEncoder",
+    "ResidualDecoder",
+    "ResidualEncoder",
     "SmallConvDecoder",
     "SmallConvEncoder",
     "SmallResDecoder",
@@ -20,6 +22,7 @@ __all__ = [
 from pythae_fif.nn.build import ARCHITECTURES, build_networks
 from pythae_fif.nn.conditional import joined_dim
 from pythae_fif.nn.fif_convnet import FIF_CONVNET_SHAPES, FIFConvDecoder, FIFConvEncoder
+from pythae_fif.nn.residual import ResidualDecoder, ResidualEncoder
 from pythae_fif.nn.small import (
     SmallConvDecoder,
     SmallConvEncoder,

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pythae_fif import FIF, FIFConfig
+from pythae_fif.nn import ResidualDecoder, ResidualEncoder
 from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.networks import ResidualDecoder, ResidualEncoder
 from pythae_fif.studies.output import write_csv, write_figure
 from pythae_fif.trainers.ensemble import Ensemble
 

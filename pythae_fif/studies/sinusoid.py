@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
 
 from pythae_fif import FIF, FIFConfig
+from pythae_fif.nn import ResidualDecoder, ResidualEncoder
 from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.networks import ResidualDecoder, ResidualEncoder
 from pythae_fif.studies.output import write_csv, write_figure
 from pythae_fif.trainers.ensemble import Ensemble
 

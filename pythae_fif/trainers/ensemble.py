@@ -102,7 +102,7 @@ class Ensemble:
 
         Example:
             >>> from pythae_fif import FIFConfig
-            >>> from pythae_fif.studies.networks import ResidualDecoder, ResidualEncoder
+            >>> from pythae_fif.nn import ResidualDecoder, ResidualEncoder
             >>> def build(beta):
             ...     config = FIFConfig(input_dim=(3,), latent_dim=2, beta=beta)
             ...     return FIF(config, ResidualEncoder(3, 2), ResidualDecoder(3, 2))
