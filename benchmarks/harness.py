@@ -220,22 +220,23 @@ def main() -> None:
                           "all": f"{total:.2f}"})  # fmt: skip
         sections.append(("A plan against a full store, seconds", markdown(plans)))
         rounds = [in_process("--run", f"{folder}/run{i}") for i in range(flags.rounds)]
-    middle = {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
-    whole = middle.pop("whole") + middle["folder"] + middle["process"]
-    rows = [
-        {"part": part, "ms": f"{1e3 * value:.1f}", "share": f"{value / whole:.2%}"}
-        for part, value in {**middle, "harness": sum(middle.values()), "run": whole}.items()
-    ]
-    sections.append(("The harness in one run: digits, FIF, profile quick", markdown(rows)))
-    text = "\n".join(f"## {title}\n\n{table}" for title, table in sections)
-    print(text)
-    if flags.output:
-        command = " ".join(["python", *sys.argv]).replace(f" --output {flags.output}", "")
-        about = (
-            f"Made by `{command}`, which says what is counted; medians of {flags.rounds} rounds; "
-            f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}."
-        )
-        Path(flags.output).write_text(f"# The harness\n\n{about}\n\n{text}")
+        middle = {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
+        whole = middle.pop("whole") + middle["folder"] + middle["process"]
+        rows = [
+            {"part": part, "ms": f"{1e3 * value:.1f}", "share": f"{value / whole:.2%}"}
+            for part, value in {**middle, "harness": sum(middle.values()), "run": whole}.items()
+        ]
+        sections.append(("The harness in one run: digits, FIF, profile quick", markdown(rows)))
+        text = "\n".join(f"## {title}\n\n{table}" for title, table in sections)
+        print(text)
+        if flags.output:
+            command = " ".join(["python", *sys.argv]).replace(f" --output {flags.output}", "")
+            about = (
+                f"Made by `{command}`, which says what is counted; medians of {flags.rounds} "
+                f"rounds; {platform.machine()}, {torch.get_num_threads()} threads, "
+                f"torch {torch.__version__}."
+            )
+            Path(flags.output).write_text(f"# The harness\n\n{about}\n\n{text}")
 
 
 def seconds(times: dict[str, float]) -> dict[str, str]:
