@@ -343,9 +343,9 @@ class TestComparison:
         else:
             assert not published
         notes = " ".join(grid.notes)
-        assert "wall clock 5min instead of five hours" in notes
+        assert "wall clock 4min instead of five hours" in notes
         assert "cpu (x86_64) instead of an NVIDIA A40" in notes
-        assert "Wall clock 5min of training steps" in " ".join(report.notes)
+        assert "Wall clock 4min of training steps" in " ".join(report.notes)
         assert "(used 300 to 300 s), batch" in " ".join(report.notes)
         assert table2(experiment, results, build_report(experiment, results[:2], "c")) is None
 
