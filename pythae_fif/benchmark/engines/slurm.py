@@ -232,7 +232,9 @@ def _slurm(*command: str) -> list[str] | None:
 
 
 def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[-1]
+    """What went wrong, without Slurm's advice to read the manual."""
+    lines = [line for line in text.strip().splitlines() if not line.startswith("Try ")]
+    return lines[-1] if lines else ""
 
 
 def minutes(limit: str) -> int:
