@@ -668,10 +668,6 @@ class TestSamplers:
     IMAGES = np.random.default_rng(0).integers(0, 100, (40, 1, 8, 8), dtype=np.uint8)
     """Darker than Pythae's own fits allow, which ask for a maximum of at least 1."""
 
-    @pytest.fixture(autouse=True)
-    def short_fits(self, monkeypatch):
-        monkeypatch.setattr("pythae_fif.benchmark.samplers.FIT_STEPS", 3)
-
     def model(self, name: str, latent_dim: int = 4, **parameters) -> BaseAE:
         torch.manual_seed(0)
         parameters = {**load_model_entry(name).fixed, **parameters}
@@ -694,11 +690,12 @@ class TestSamplers:
         codes = embed(model, self.IMAGES)
         assert len(codes) == 40
         one, same, other = (
-            generate(sampler, model, codes, num_samples=20, seed=seed) for seed in (1, 1, 2)
+            generate(sampler, model, codes, num_samples=20, seed=seed, fit_steps=3)
+            for seed in (1, 1, 2)
         )
         assert one.shape == (20, 1, 8, 8)
         assert one.min() >= 0 and one.max() <= 1
-        many = generate(sampler, model, codes, num_samples=1010, seed=1)
+        many = generate(sampler, model, codes, num_samples=1010, seed=1, fit_steps=3)
         assert len(many) == 1010
         if sampler != "pixelcnn":  # whose codes are few
             assert len(many.flatten(1).unique(dim=0)) == 1010  # no batch is another's copy
@@ -731,27 +728,27 @@ class TestSamplers:
         assert len(generate("vamp", model, torch.zeros(1, 4), num_samples=20, seed=0)) == 20
         assert seen == [(21, 7)]
 
-    def test_flow_learns_the_codes(self, monkeypatch):
-        monkeypatch.setattr("pythae_fif.benchmark.samplers.FIT_STEPS", 300)
+    def test_flow_learns_the_codes(self):
         model = self.model("ae", latent_dim=2)
         model.decoder = Codes()
         generator = torch.Generator().manual_seed(0)
         codes = torch.randn(500, 2, generator=generator) * 0.3 + torch.tensor([3.0, -2])
         for sampler in ("maf", "iaf"):
-            drawn = generate(sampler, model, codes, num_samples=1000, seed=0)[:, 0, 0, :2]
+            samples = generate(sampler, model, codes, num_samples=1000, seed=0, fit_steps=300)
+            drawn = samples[:, 0, 0, :2]
             torch.testing.assert_close(drawn.mean(0), codes.mean(0), atol=0.15, rtol=0)
             torch.testing.assert_close(drawn.std(0), codes.std(0), atol=0.15, rtol=0)
 
     @pytest.mark.parametrize("ema", [True, False])
-    def test_pixelcnn_learns_how_often_each_code_is_used(self, monkeypatch, ema):
-        monkeypatch.setattr("pythae_fif.benchmark.samplers.FIT_STEPS", 200)
+    def test_pixelcnn_learns_how_often_each_code_is_used(self, ema):
         model = self.model("vqvae", num_embeddings=8, use_ema=ema)
         vectors = model.quantizer.embeddings
         vectors = vectors if ema else vectors.weight.detach()
         model.decoder = Codes()
         # Of four coordinates the first is one number or another, the others follow it.
         codes = vectors[torch.tensor([[2, 1, 2, 2]] * 300 + [[5, 5, 5, 6]] * 100)].squeeze(-1)
-        drawn = generate("pixelcnn", model, codes, num_samples=1000, seed=0)[:, 0, 0, :4]
+        samples = generate("pixelcnn", model, codes, num_samples=1000, seed=0, fit_steps=200)
+        drawn = samples[:, 0, 0, :4]
         shares = [(drawn == code).all(1).float().mean().item() for code in (codes[0], codes[-1])]
         assert shares == [pytest.approx(0.75, abs=0.12), pytest.approx(0.25, abs=0.12)]
 

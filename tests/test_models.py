@@ -79,8 +79,7 @@ def splits_of(shape: tuple[int, ...], count: int = 4):
 
 @pytest.mark.parametrize("arch", ["convnet", "resnet"])
 @pytest.mark.parametrize("model", MODELS)
-def test_builds_takes_a_step_saves_reloads_and_samples(model, arch, tmp_path, monkeypatch):
-    monkeypatch.setattr("pythae_fif.benchmark.samplers.FIT_STEPS", 2)
+def test_builds_takes_a_step_saves_reloads_and_samples(model, arch, tmp_path):
     spec, splits = spec_of(model, arch), splits_of(DIGITS)
     torch.manual_seed(0)
     before = build_model(spec, DIGITS).state_dict()
@@ -104,7 +103,9 @@ def test_builds_takes_a_step_saves_reloads_and_samples(model, arch, tmp_path, mo
     codes = embed(trained, splits.train, seed=3)
     assert torch.equal(codes, embed(loaded, splits.train, seed=3))
     own = load_model_entry(model).samplers[0]
-    samples = [generate(own, m, codes, num_samples=5, seed=1) for m in (trained, loaded)]
+    samples = [
+        generate(own, m, codes, num_samples=5, seed=1, fit_steps=2) for m in (trained, loaded)
+    ]
     assert samples[0].shape == (5, *DIGITS)
     assert torch.equal(*samples)
 
@@ -112,8 +113,7 @@ def test_builds_takes_a_step_saves_reloads_and_samples(model, arch, tmp_path, mo
 @pytest.mark.parametrize(
     ("model", "arch", "shape"), LARGE, ids=lambda v: v if isinstance(v, str) else str(v[1])
 )
-def test_large_nets_take_a_step_and_sample(model, arch, shape, tmp_path, monkeypatch):
-    monkeypatch.setattr("pythae_fif.benchmark.samplers.FIT_STEPS", 2)
+def test_large_nets_take_a_step_and_sample(model, arch, shape, tmp_path):
     few = {"number_components": 3} if model == "vamp" else {}  # each is an image of parameters
     spec, splits = spec_of(model, arch), splits_of(shape, 4 if model == "factor_vae" else 2)
     spec = dataclasses.replace(spec, parameters={**spec.parameters, **few})
@@ -123,7 +123,8 @@ def test_large_nets_take_a_step_and_sample(model, arch, shape, tmp_path, monkeyp
     assert np.isfinite(losses).all()
     codes = embed(trainer.model, splits.train)
     own = load_model_entry(model).samplers[0]
-    assert generate(own, trainer.model, codes, num_samples=2, seed=1).shape == (2, *shape)
+    samples = generate(own, trainer.model, codes, num_samples=2, seed=1, fit_steps=2)
+    assert samples.shape == (2, *shape)
 
 
 ONE_OF_EACH_TRAINER = ("vae", "rae_l2", "factor_vae", "vaegan")
@@ -193,12 +194,11 @@ grid: {beta: [0.1, 0.2]}
 """
     )
     monkeypatch.setattr("pythae_fif.benchmark.config.configs_dir", lambda: folder)
-    monkeypatch.setattr("pythae_fif.benchmark.samplers.FIT_STEPS", 2)
     own = tmp_path / "own.yaml"
     own.write_text(
         "profile: tiny\nmodels: [mine]\nsamplers: [all]\nextractor: pixels\nprofiles:\n"
         "  tiny: {note: a test, epochs: 1, batch_size: 20, learning_rate: 0.001, "
-        "num_samples: 20, train_size: 40, val_size: 20, test_size: 20}\n"
+        "num_samples: 20, fit_steps: 2, train_size: 40, val_size: 20, test_size: 20}\n"
     )
     experiment = load_experiment("digits", own, {})
     plan = expand(experiment, load_splits(experiment, ENVIRONMENT, vars(experiment.settings)))

@@ -99,6 +99,8 @@ class Profile:
         num_samples: Generated for each sampler's score.
         plateau_patience, plateau_factor: The learning rate is multiplied by the factor when the
             evaluation loss has not fallen for that many epochs (appendix E.4).
+        fit_steps: Of Adam, 100 codes each, in which a flow, second VAE or PixelCNN of a sampler is
+            fitted; :data:`~pythae_fif.benchmark.samplers.FIT_STEPS` if None.
         train_size, val_size, test_size: First images of a split that are used; all if None.
         configurations: Number of configurations of a model's grid that are used, from its start;
             all if None.
@@ -115,6 +117,7 @@ class Profile:
     models: dict[str, dict] = field(default_factory=dict)
     plateau_patience: int = 10
     plateau_factor: float = 0.5
+    fit_steps: int | None = None
     train_size: int | None = None
     val_size: int | None = None
     test_size: int | None = None
@@ -124,8 +127,8 @@ class Profile:
     def settings_of(self, model: str) -> dict[str, Any]:
         """The values that define a run of a model.
 
-        What came with the wall clock is absent where it is not used: it is part of a run's id, and
-        runs of before are still the same.
+        What came later is absent where it is not used: it is part of a run's id, and runs of
+        before are still the same.
         """
         own = self.models.get(model, {})
         values = {**dataclasses.asdict(self), **{k: own[k] for k in OF_ONE_MODEL if k in own}}
@@ -133,7 +136,7 @@ class Profile:
         if self.wall_clock is not None:
             values["wall_clock"] = parse_duration(self.wall_clock)
             del values["epochs"]
-        optional = ("wall_clock", "weight_decay")
+        optional = ("wall_clock", "weight_decay", "fit_steps")
         return {k: v for k, v in values.items() if k not in optional or v is not None}
 
 
@@ -391,7 +394,8 @@ def _check_experiment(experiment: Experiment, origin: Callable[[str], str]) -> N
     settings = experiment.settings
     for key, low in (
         ("epochs", 1), ("batch_size", 1), ("num_samples", 10), ("plateau_patience", 0),
-        ("train_size", 10), ("val_size", 10), ("test_size", 10), ("configurations", 1),
+        ("fit_steps", 1), ("train_size", 10), ("val_size", 10), ("test_size", 10),
+        ("configurations", 1),
     ):  # fmt: skip
         value = getattr(settings, key)
         if value is not None and value < low:

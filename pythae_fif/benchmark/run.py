@@ -33,7 +33,7 @@ from .plan import SCHEMA, RunSpec, build_model
 from .provenance import git_state, provenance
 from .records import is_whole, seal
 from .remote import mirrored, own
-from .samplers import embed, generate, reconstruct
+from .samplers import FIT_STEPS, embed, generate, reconstruct
 from .sheets import write_sheets
 from .store import read_config, read_json, remove_litter, set_aside, whole_record, write_json
 
@@ -128,7 +128,12 @@ def _execute(run_dir: Path, status: "_Status") -> dict[str, Any]:
         start = time.perf_counter()
         try:
             samples[sampler] = generate(
-                sampler, model, codes, num_samples=spec.settings["num_samples"], seed=spec.seed
+                sampler,
+                model,
+                codes,
+                num_samples=spec.settings["num_samples"],
+                seed=spec.seed,
+                fit_steps=spec.settings.get("fit_steps", FIT_STEPS),
             )
             sampling_seconds[sampler] = round(time.perf_counter() - start, 3)
             scores[sampler] = score_samples(

@@ -37,12 +37,10 @@ from pythae_fif.data import ImageDataset
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.trainers import quiet_pythae
 
-FITTED = ("maf", "iaf", "two_stage", "pixelcnn")
-"""Samplers with a density model of their own, which is trained here and not as in a paper."""
 FIT_STEPS = 600
-"""Steps of Adam, 100 codes each, in which a flow, second VAE or PixelCNN is fitted."""
+"""Steps in which a flow, second VAE or PixelCNN is fitted, where the profile does not say."""
 IAF_PASSES = 2400
-"""Steps times latent dimension for IAF, whose density costs d passes a step; 50 steps at least."""
+"""The same for IAF, times latent dimension, since its density costs d passes; at least 50 steps."""
 
 
 def embed(model: BaseAE, images: np.ndarray, *, seed: int = 0, batch_size: int = 200) -> Tensor:
@@ -95,7 +93,15 @@ def _in_batches(
     return torch.cat(results)
 
 
-def generate(name: str, model: BaseAE, codes: Tensor, *, num_samples: int, seed: int) -> Tensor:
+def generate(
+    name: str,
+    model: BaseAE,
+    codes: Tensor,
+    *,
+    num_samples: int,
+    seed: int,
+    fit_steps: int = FIT_STEPS,
+) -> Tensor:
     """Samples of a model by one of Pythae's samplers, fitted to its codes where it is fitted.
 
     Samples of a mixture and of VAMP come grouped by component, so all are shuffled.
@@ -106,6 +112,8 @@ def generate(name: str, model: BaseAE, codes: Tensor, *, num_samples: int, seed:
         codes: Its training codes as :func:`embed` gives them.
         num_samples: n.
         seed: Of fit and draw.
+        fit_steps: Of Adam, 100 codes each, for the samplers of :data:`FITTED`. IAF's are fewer in
+            many latent dimensions, see :data:`IAF_PASSES`.
 
     Returns:
         (n, C, H, W), on the CPU.
@@ -115,7 +123,10 @@ def generate(name: str, model: BaseAE, codes: Tensor, *, num_samples: int, seed:
     """
     set_seed(seed)
     with quiet_pythae():
-        sampler = _SAMPLERS[name](model, codes, seed)
+        if name in FITTED:
+            sampler = _FITS[name](model, codes, fit_steps)
+        else:
+            sampler = _SAMPLERS[name](model, codes, seed)
         drawn, batch_size = num_samples, min(500, num_samples)
         if name == "vamp":  # whole batches: each has every pseudo-input equally often
             batch_size = model.number_components
@@ -139,29 +150,29 @@ def _gmm(model: BaseAE, codes: Tensor, seed: int) -> BaseSampler:
     return sampler
 
 
-def _maf(model: BaseAE, codes: Tensor, seed: int) -> BaseSampler:
+def _maf(model: BaseAE, codes: Tensor, steps: int) -> BaseSampler:
     sampler = MAFSampler(model)
-    _fit(sampler.flow_contained_model, codes, FIT_STEPS, "MAF")
+    _fit(sampler.flow_contained_model, codes, steps, "MAF")
     sampler.maf_model, sampler.is_fitted = sampler.flow_contained_model.flow, True
     return sampler
 
 
-def _iaf(model: BaseAE, codes: Tensor, seed: int) -> BaseSampler:
+def _iaf(model: BaseAE, codes: Tensor, steps: int) -> BaseSampler:
     sampler = IAFSampler(model)
-    steps = min(FIT_STEPS, max(50, IAF_PASSES // codes.shape[1]))
+    steps = min(steps, max(50, IAF_PASSES * steps // FIT_STEPS // codes.shape[1]))
     _fit(sampler.flow_contained_model, codes, steps, "IAF")
     sampler.iaf_model, sampler.is_fitted = sampler.flow_contained_model.flow, True
     return sampler
 
 
-def _two_stage(model: BaseAE, codes: Tensor, seed: int) -> BaseSampler:
+def _two_stage(model: BaseAE, codes: Tensor, steps: int) -> BaseSampler:
     sampler = TwoStageVAESampler(model, TwoStageVAESamplerConfig(second_layers_dim=256))
-    _fit(sampler.second_vae, codes, FIT_STEPS, "second VAE")
+    _fit(sampler.second_vae, codes, steps, "second VAE")
     sampler.is_fitted = True
     return sampler
 
 
-def _pixelcnn(model: BaseAE, codes: Tensor, seed: int) -> BaseSampler:
+def _pixelcnn(model: BaseAE, codes: Tensor, steps: int) -> BaseSampler:
     sampler = PixelCNNSampler(model, PixelCNNSamplerConfig(n_layers=4))
     vectors = model.quantizer.embeddings
     if isinstance(vectors, nn.Embedding):
@@ -176,7 +187,7 @@ def _pixelcnn(model: BaseAE, codes: Tensor, seed: int) -> BaseSampler:
     parts = places.flatten(0, 2).split(50_000)
     indices = torch.cat([torch.cdist(part, vectors.cpu()).argmin(-1) for part in parts])
     maps = indices.reshape(len(codes), 1, *places.shape[1:3]).float()
-    _fit(sampler.pixelcnn_model, maps, FIT_STEPS, "PixelCNN")
+    _fit(sampler.pixelcnn_model, maps, steps, "PixelCNN")
     sampler.is_fitted = True
     return sampler
 
@@ -184,14 +195,18 @@ def _pixelcnn(model: BaseAE, codes: Tensor, seed: int) -> BaseSampler:
 _SAMPLERS: dict[str, Callable[[BaseAE, Tensor, int], BaseSampler]] = {
     "normal": lambda model, codes, seed: NormalSampler(model),
     "gmm": _gmm,
-    "maf": _maf,
-    "iaf": _iaf,
-    "two_stage": _two_stage,
     "vamp": lambda model, codes, seed: VAMPSampler(model),
     "hypersphere": lambda model, codes, seed: HypersphereUniformSampler(model),
     "poincare": lambda model, codes, seed: PoincareDiskSampler(model),
+}
+_FITS: dict[str, Callable[[BaseAE, Tensor, int], BaseSampler]] = {
+    "maf": _maf,
+    "iaf": _iaf,
+    "two_stage": _two_stage,
     "pixelcnn": _pixelcnn,
 }
+FITTED = tuple(_FITS)
+"""Samplers with a density model of their own, which is trained here and not as in a paper."""
 
 
 def _fit(module: nn.Module, data: Tensor, steps: int, name: str, batch_size: int = 100) -> None:

@@ -214,7 +214,8 @@ def _notes(
         *(
             [
                 f"The density models of {', '.join(fitted)} are fitted to the training codes in at "
-                f"most {FIT_STEPS} steps of Adam on 100 codes each, whatever the profile."
+                f"most {experiment.settings.fit_steps or FIT_STEPS:,} steps of Adam on 100 codes "
+                f"each."
             ]
             if fitted
             else []

@@ -1,9 +1,10 @@
 """Many small FIFs of one architecture, trained together by batched matrix products."""
 
-__all__ = ["Ensemble", "Nets", "Step"]
+__all__ = ["Ensemble"]
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -14,15 +15,20 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.models import FIF
-from pythae_fif.trainers.stacking import StackedAdam, common_config, stack_linear
-from pythae_fif.volume_change import log_volume, sample_hutchinson, surrogate
-from pythae_fif.volume_change.hutchinson import hutchinson_of_gaussian
+from pythae_fif.trainers.group import Group, Step, parts, train_epoch, workers
+from pythae_fif.trainers.stacking import (
+    THIN_PRODUCTS,
+    Nets,
+    StackedAdam,
+    common_config,
+    stack_linear,
+)
+from pythae_fif.volume_change import log_volume, surrogate
 from pythae_fif.volume_change.replay import record
 
 COMPILE_FROM_STEPS = 20_000  # of one model each: torch.compile takes half a minute
 CHUNK_NUMEL = 2**24  # numbers in the largest tensor of an evaluation
-Step = Callable[[list[Tensor], Tensor, Tensor, Tensor], list[Tensor]]
-"""Parameters, data (M, B, D), eps (K, M, B, d) and betas (M,) to the gradients."""
+TURNS = 8  # of each group in an epoch
 
 
 class Ensemble:
@@ -32,6 +38,8 @@ class Ensemble:
     (activations, sums, skip connections). Weights are stacked, so that a layer of all members is
     one batched matrix product, and the loss is FIF's, by replayed tangents. Members may differ
     in their weights and in `beta`, `beta_final`, `beta_epochs` and `noise`.
+
+    On a CPU they are trained in groups that fit the cache, by one thread a core.
 
     A member does not know of the others: it ends, up to rounding, where its model would have ended
     in a loop of its own with the same draws. Those come from one generator a member, seeded with
@@ -147,71 +155,42 @@ class Ensemble:
             on_epoch: Called after every epoch with its number, from 1.
         """
         data = data.to(self._device, self._dtype)
+        if isinstance(learning_rate, float | int):
+            rates = [float(learning_rate)] * len(self.models)
+        else:
+            rates = list(learning_rate)
         batch_size = min(batch_size, data.shape[-2])
         batches = data.shape[-2] // batch_size
-        steps = epochs * batches
-        parameters = list(self._nets.parameters())
-        optimizer = StackedAdam(parameters, learning_rate, weight_decay)
-        scheduler = schedule(optimizer, steps) if schedule else None
-        gradients = [torch.empty_like(parameter) for parameter in parameters]
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
-        step: Step | None = None
-        groups = _groups(len(self.models), self.group_numel // (batch_size * self._width))
-        for epoch in range(1, epochs + 1):
-            betas = self._per_member([model.beta(epoch) for model in self.models])
-            orders = torch.stack(
-                [
-                    torch.randperm(data.shape[-2], generator=generator, device=self._device)
-                    for generator in self._generators
-                ]
-            )
-            for batch in range(batches):
-                x = _rows(data, orders[:, batch * batch_size : (batch + 1) * batch_size])
-                x, eps = self._noisy(x)
-                for group in groups:
-                    part = [p.detach()[group] for p in parameters], x[group], eps[:, group]
-                    if step is None:
-                        step = self._make_step(steps, *part, betas[group])
-                    found = step(*part, betas[group])
-                    for gradient, of_group in zip(gradients, found, strict=True):
-                        gradient[group] = of_group
-                optimizer.step()
-                if scheduler:
-                    scheduler.step()
-            if on_epoch:
-                on_epoch(epoch)
-
-    def _noisy(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The noisy batch, and Hutchinson vectors (K, M, B, d), of each member's generator."""
-        config, (members, rows, dim) = self._config, x.shape
-        dim = config.latent_dim if config.trace_space == "latent" else dim
-        scales = [model.model_config.noise for model in self.models]
-        noise, rademacher = torch.zeros_like(x), config.hutchinson_kind == "rademacher"
-        eps = x.new_empty(members, config.hutchinson_samples, rows, dim)
-        options: dict[str, Any] = {"device": self._device, "dtype": self._dtype}
-        for member, generator in enumerate(self._generators):  # draws alone: the rest is at once
-            if scales[member]:
-                noise[member].normal_(generator=generator)
-            if rademacher:
-                eps[member] = sample_hutchinson(
-                    rows, dim, len(eps[member]), kind="rademacher", generator=generator, **options
-                )
-            else:
-                eps[member].normal_(generator=generator)
-        x = x + self._per_member(scales)[:, None, None] * noise
-        eps = eps.transpose(0, 1)
-        return x, eps if rademacher else hutchinson_of_gaussian(eps, config.hutchinson_kind)
+        threads, largest = 1, len(self.models)
+        if self._device.type == "cpu":  # where every core has a cache of its own
+            threads = torch.get_num_threads()
+            largest = self.group_numel // (batch_size * self._width)
+        groups = []
+        for part in parts(len(self.models), largest, threads):
+            own = data if data.dim() == 2 else data[part]
+            models, generators = self.models[part], self._generators[part]
+            group = Group(self._nets, part, models, generators, own, batch_size)
+            optimizer = StackedAdam(group.parameters, rates[part], weight_decay, max(rates))
+            group.optimizer = optimizer
+            group.schedule = schedule(optimizer, epochs * batches) if schedule else None
+            groups.append(group)
+        threads = min(threads, len(groups))
+        with workers(threads) as pool:
+            pool.submit(self._set_steps, groups, epochs * batches).result()
+            for epoch in range(1, epochs + 1):
+                train_epoch(pool, groups, epoch, math.ceil(batches / TURNS))
+                if on_epoch:
+                    on_epoch(epoch)
 
     def _gradients(
-        self, parameters: list[Tensor], x: Tensor, eps: Tensor, betas: Tensor
+        self, nets: Nets, parameters: list[Tensor], x: Tensor, eps: Tensor, betas: Tensor
     ) -> list[Tensor]:
         """Gradients of every member's loss: their sum's, since no member sees another's weights."""
-        names = [name for name, _ in self._nets.named_parameters()]
+        names = [name for name, _ in nets.named_parameters()]
         with torch.enable_grad():
             leaves = [parameter.detach().requires_grad_() for parameter in parameters]
             named = dict(zip(names, leaves, strict=True))
-            loss = torch.func.functional_call(self._nets, named, (self._loss, x, eps, betas))
+            loss = torch.func.functional_call(nets, named, (self._loss, x, eps, betas))
             found = torch.autograd.grad(loss.sum(), leaves, allow_unused=True)
             return [
                 torch.zeros_like(leaf) if gradient is None else gradient
@@ -233,27 +212,37 @@ class Ensemble:
         prior = self.models[0].latent_distribution(z).log_prob(z).mean(1)
         return volume / x.shape[1] - prior + betas * _squared_error(x_hat, x).mean(1)
 
-    def _make_step(self, steps: int, *example: Any) -> Step:
+    def _set_steps(self, groups: Sequence[Group], steps: int) -> None:
         """The gradients, traced to one graph and compiled where that pays and succeeds."""
         self.backend = "eager"
+        for group in groups:
+            group.step = partial(self._gradients, group.nets)
         pays = steps * len(self.models) >= COMPILE_FROM_STEPS
         if not (pays if self._compile is None else self._compile):
-            return self._gradients
-        parameters, *tensors = example
-        parameters = [parameter.detach() for parameter in parameters]
-
-        def step(parameters: list[Tensor], x: Tensor, eps: Tensor, betas: Tensor) -> list[Tensor]:
-            return self._gradients(parameters, x, eps, betas)  # make_fx takes no bound method
-
-        graph = make_fx(step)(parameters, *tensors)
-        compiled = torch.compile(graph, dynamic=False)
+            return
+        compiled: dict[int, Step] = {}  # groups of one size share theirs
         try:
-            compiled(parameters, *tensors)
+            for group in groups:
+                if len(group.models) not in compiled:
+                    compiled[len(group.models)] = self._compiled(group)
         except Exception as error:  # whatever a compiler may stumble on
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             self.backend = f"eager: torch.compile failed: {reason}"
-            return self._gradients
+            return
+        for group in groups:
+            group.step = compiled[len(group.models)]
         self.backend = "compiled"
+
+    def _compiled(self, group: Group) -> Step:
+        def step(parameters: list[Tensor], x: Tensor, eps: Tensor, betas: Tensor) -> list[Tensor]:
+            return self._gradients(group.nets, parameters, x, eps, betas)
+
+        example = group.example()
+        # The C++ wrapper lets other threads run; the one of Python holds the interpreter's lock.
+        options: dict[str, Any] = {"cpp_wrapper": True}
+        graph = make_fx(step, decomposition_table=THIN_PRODUCTS)(*example)
+        compiled = torch.compile(graph, dynamic=False, options=options)
+        compiled(*example)
         return compiled
 
     # ------------------------------------------------------------------ what was trained
@@ -313,9 +302,6 @@ class Ensemble:
         """Of the widest layer."""
         return max(weight.shape[1] for weight in self._nets.parameters() if weight.dim() == 3)
 
-    def _per_member(self, values: list[float]) -> Tensor:
-        return torch.tensor(values, device=self._device, dtype=self._dtype)
-
     def _check_stack(self) -> None:
         """The stacked networks must do to every member what its own networks do."""
         config = self._config
@@ -335,41 +321,9 @@ class Ensemble:
             )
 
 
-class Nets(nn.Module):
-    """The stacked encoder and decoder, on plain tensors."""
-
-    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
-        super().__init__()
-        self.encoder, self.decoder = encoder, decoder
-
-    def encode(self, x: Tensor) -> Tensor:
-        return self.encoder(x).embedding
-
-    def decode(self, z: Tensor) -> Tensor:
-        return self.decoder(z)["reconstruction"]
-
-    def forward(self, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
-        """What a function makes of the networks, e.g. with the weights of `functional_call`."""
-        return function(self, *tensors)
-
-
 def _networks(model: FIF) -> nn.ModuleList:
     """Encoder and decoder together: a block that both share is one."""
     return nn.ModuleList([model.encoder, model.decoder])
-
-
-def _groups(members: int, largest: int) -> list[slice]:
-    """Slices of one size that cover all members; the last overlaps where they do not divide."""
-    size = math.ceil(members / math.ceil(members / max(1, largest)))
-    starts = [min(first, members - size) for first in range(0, members, size)]
-    return [slice(start, start + size) for start in starts]
-
-
-def _rows(data: Tensor, rows: Tensor) -> Tensor:
-    """Rows (M, B) of data (N, D) or (M, N, D): (M, B, D)."""
-    if data.dim() == 2:
-        return data[rows]
-    return data.gather(1, rows[..., None].expand(-1, -1, data.shape[2]))
 
 
 def _squared_error(x_hat: Tensor, x: Tensor) -> Tensor:

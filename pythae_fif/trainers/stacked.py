@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from pythae_fif.models import FIF, RectangularFlow
-from pythae_fif.trainers.ensemble import Ensemble, Nets, Step
+from pythae_fif.trainers.ensemble import Ensemble, Nets
+from pythae_fif.trainers.group import Group
 from pythae_fif.volume_change import surrogate
 from pythae_fif.volume_change.conjugate_gradient import rectangular_surrogate
 
@@ -54,9 +55,9 @@ class StackedFlows(Ensemble):
         steps = self._iterations
         return sum(steps) / len(steps) if steps else None
 
-    def _make_step(self, steps: int, *example: Any) -> Step:
+    def _set_steps(self, groups: Sequence[Group], steps: int) -> None:
         self._iterations = []
-        return super()._make_step(steps, *example)
+        super()._set_steps(groups, steps)
 
     def _loss(self, nets: Nets, x: Tensor, eps: Tensor, betas: Tensor) -> Tensor:
         """As the ensemble's; to the estimators, the rows of all members are one batch."""

@@ -1,9 +1,10 @@
 """What ensembles share: networks whose linear layers are stacks, and one configuration of all."""
 
-__all__ = ["StackedAdam", "StackedLinear", "common_config", "stack_linear"]
+__all__ = ["THIN_PRODUCTS", "Nets", "StackedAdam", "StackedLinear", "common_config", "stack_linear"]
 
 import copy
 import dataclasses
+import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -41,6 +42,39 @@ class StackedLinear(nn.Module):
         return y if self.bias is None else y + self.bias
 
 
+class Nets(nn.Module):
+    """The stacked encoder and decoder, on plain tensors."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.decoder = encoder, decoder
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.encoder(x).embedding
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self.decoder(z)["reconstruction"]
+
+    def forward(self, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+        """What a function makes of the networks, e.g. with the weights of `functional_call`."""
+        return function(self, *tensors)
+
+
+def _thin_product(a: Tensor, b: Tensor) -> Tensor:
+    """A batched matrix product; of few columns, as a sum that a compiler joins with its neighbours.
+
+    A call of a matrix product would write what the next activation reads again.
+    """
+    if not 1 <= a.shape[-1] <= 3:
+        return NotImplemented
+    terms = [a[:, :, k : k + 1] * b[:, k : k + 1, :] for k in range(a.shape[-1])]
+    return functools.reduce(torch.add, terms)
+
+
+THIN_PRODUCTS = {torch.ops.aten.bmm.default: _thin_product}
+"""For `make_fx`."""
+
+
 class StackedAdam(torch.optim.Adam):
     """Fused Adam on stacks of parameters (M, ...), with a learning rate for each of M members.
 
@@ -50,21 +84,22 @@ class StackedAdam(torch.optim.Adam):
 
     Args:
         parameters: The stacks.
-        learning_rate: Of all members, or M rates.
+        rates: M learning rates.
         weight_decay: L2 in the gradient.
+        highest: The rate that a schedule acts on: the highest of these and of any other members.
     """
 
     def __init__(
         self,
         parameters: Iterable[nn.Parameter],
-        learning_rate: float | Sequence[float],
+        rates: Sequence[float],
         weight_decay: float,
+        highest: float,
     ) -> None:
-        rates = [learning_rate] if isinstance(learning_rate, float | int) else list(learning_rate)
-        super().__init__(parameters, lr=max(rates), weight_decay=weight_decay, fused=True)
-        self._part = (
-            torch.tensor(rates, dtype=torch.float64) / max(rates) if len(set(rates)) > 1 else None
-        )
+        super().__init__(parameters, lr=highest, weight_decay=weight_decay, fused=True)
+        self._part: Tensor | None = None
+        if set(rates) != {highest}:
+            self._part = torch.tensor(rates, dtype=torch.float64) / highest
 
     @torch.no_grad()
     def step(self, closure: Callable | None = None) -> Any:
