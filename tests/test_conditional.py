@@ -17,7 +17,7 @@ from torch import nn
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.data import ImageDataset
 from pythae_fif.errors import ConfigError, DataError
-from pythae_fif.models import RectangularFlowConfig
+from pythae_fif.models import RectangularFlow, RectangularFlowConfig
 from pythae_fif.nn import FIFConvDecoder, FIFConvEncoder, build_networks, joined_dim
 from pythae_fif.trainers.ensemble import Ensemble
 from pythae_fif.volume_change.replay import record
@@ -338,8 +338,10 @@ def test_unconditional_models_take_no_labels():
 def test_what_has_no_conditions_says_so():
     with pytest.raises(ValueError, match="condition_dim=-1"):
         FIFConfig(input_dim=SHAPE, latent_dim=2, condition_dim=-1)
-    with pytest.raises(ValueError, match="condition_dim: is an option of FIF alone"):
+    with pytest.raises(ValueError, match="unknown RectangularFlowConfig key 'condition_dim'"):
         RectangularFlowConfig(input_dim=(4,), latent_dim=2, condition_dim=3)
+    with pytest.raises(ConfigError, match="takes no labels"):
+        RectangularFlow(RectangularFlowConfig(input_dim=(4,), latent_dim=2)).sample(2, labels=1)
     config = FIFConfig(input_dim=(4,), latent_dim=2, condition_dim=3)
     with pytest.raises(ConfigError, match="condition_dim=0, not 3"):
         Ensemble([FIF(config)], [0])

@@ -314,8 +314,9 @@ def test_learns_two_moons_on_a_surface(kind):
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"hutchinson_samples": 2}, "hutchinson_samples"),
-        ({"mode": "backward"}, "mode"),
+        ({"hutchinson_samples": 2}, r"unknown (DNF|Trumpet)Config key 'hutchinson_samples'"),
+        ({"eval_nll_samples": 2}, r"unknown (DNF|Trumpet)Config key 'eval_nll_samples'"),
+        ({"mode": "backward"}, r"unknown (DNF|Trumpet)Config key 'mode'"),
         ({"steps": 0}, "steps=0"),
         ({"latent_dim": 65}, "at most 64"),
         ({"step": 2}, "did you mean 'steps'"),
@@ -331,7 +332,7 @@ def test_wrong_configurations_are_named(kind, config, message):
 def test_options_of_one_model_alone():
     with pytest.raises(ValueError, match="noise=0"):
         DNFConfig(input_dim=(4,), latent_dim=2, noise=0.0)
-    with pytest.raises(ValueError, match="beta"):
+    with pytest.raises(ValueError, match="unknown TrumpetConfig key 'beta'"):
         TrumpetConfig(input_dim=(4,), latent_dim=2, beta=3.0)
     with pytest.raises(ValueError, match="manifold_share=1"):
         TrumpetConfig(input_dim=(4,), latent_dim=2, manifold_share=1.0)

@@ -263,8 +263,9 @@ def test_fif_trains_on_the_free_form_and_on_the_coupling_nets():
         ({"cg_max_iterations": 0}, "cg_max_iterations=0"),
         ({"estimator": "exakt"}, "did you mean 'exact'"),
         ({"jacobian_at": "encoder"}, "jacobian_at='encoder'"),
-        ({"mode": "mixed"}, "mode: is an option of FIF alone"),
-        ({"surrogate_fraction": 0.5}, "surrogate_fraction: is an option of FIF alone"),
+        ({"mode": "mixed"}, "unknown RectangularFlowConfig key 'mode'"),
+        ({"surrogate_fraction": 0.5}, "unknown RectangularFlowConfig key 'surrogate_fraction'"),
+        ({"hutchinson_samples": 4}, "RectangularFlowConfig hutchinson_samples=4: at most"),
     ],
 )
 def test_wrong_configuration_is_named(options, said):

@@ -3,23 +3,19 @@
 __all__ = ["InjectiveFlowConfig", "InjectiveFlowModel"]
 
 import math
+from typing import Any, ClassVar
 
 from pydantic.dataclasses import dataclass
 from pythae.models.nn import BaseDecoder, BaseEncoder
-from torch import nn
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.nn.coupling import CouplingDecoder, CouplingEncoder
 
-from .fif import FIF, FIFConfig
-from .rectangular_flow.rectangular_flow_config import _FIF_ALONE
-
-_NOT_OF_FLOWS = (*_FIF_ALONE, "jacobian_at", "hutchinson_samples", "hutchinson_kind",
-                 "eval_nll_samples")  # fmt: skip
+from .manifold import ManifoldConfig, ManifoldModel
 
 
 @dataclass
-class InjectiveFlowConfig(FIFConfig):
+class InjectiveFlowConfig(ManifoldConfig):
     """The part of their configurations that DNF and Trumpet share.
 
     Parameters:
@@ -36,19 +32,14 @@ class InjectiveFlowConfig(FIFConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        name = type(self).__name__
-        for key in _NOT_OF_FLOWS:
-            if hasattr(FIFConfig, key) and getattr(self, key) != getattr(FIFConfig, key):
-                raise ConfigError(f"{name} {key}: is an option of FIF, not of this model")
-        for key, least in (
-            ("steps", 1), ("hidden_channels", 1), ("latent_blocks", 0), ("latent_hidden_dim", 1)
-        ):  # fmt: skip
-            if getattr(self, key) < least:
-                raise ConfigError(f"{name} {key}={getattr(self, key)}: at least {least} is needed")
-        if self.input_dim is not None and self.latent_dim > math.prod(self.input_dim):
-            raise ConfigError(
-                f"{name} latent_dim={self.latent_dim}: at most {math.prod(self.input_dim)}, the "
-                f"size of input_dim {tuple(self.input_dim)}"
+        self._require_at_least(1, "steps", "hidden_channels", "latent_hidden_dim")
+        self._require_at_least(0, "latent_blocks")
+        if self.input_dim is not None:
+            size = math.prod(self.input_dim)
+            self._require(
+                self.latent_dim <= size,
+                "latent_dim",
+                f"at most {size}, the size of input_dim {tuple(self.input_dim)}",
             )
 
     @property
@@ -62,27 +53,28 @@ class InjectiveFlowConfig(FIFConfig):
         }
 
 
-class InjectiveFlowModel(FIF):
+class InjectiveFlowModel(ManifoldModel):
     """A model whose encoder and decoder are the two directions of one flow.
 
-    Density on the manifold, samples and Pythae's interface are those of
-    :class:`~pythae_fif.models.FIF`; the loss is not.
+    Attributes:
+        flow_class: The flow, of :mod:`pythae_fif.nn.injective`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        model_config: InjectiveFlowConfig,
-        flow: nn.Module,
-        encoder: BaseEncoder | None,
-        decoder: BaseDecoder | None,
-    ) -> None:
+    flow_class: ClassVar[Any]
+
+    @classmethod
+    def _networks(
+        cls, config: InjectiveFlowConfig, encoder: BaseEncoder | None, decoder: BaseDecoder | None
+    ) -> tuple[BaseEncoder, BaseDecoder]:
         if encoder is not None or decoder is not None:
             raise ConfigError(
-                f"{name} builds its flow from its configuration: encoder and decoder are its two "
-                "directions and cannot be given"
+                f"{cls.__name__} builds its flow from its configuration: encoder and decoder are "
+                "its two directions and cannot be given"
             )
-        super().__init__(model_config, CouplingEncoder(flow), CouplingDecoder(flow))  # type: ignore[arg-type]
-        self.model_name = name
-        self.model_config.uses_default_encoder = True
-        self.model_config.uses_default_decoder = True
+        flow = cls.flow_class(config.input_dim, config.latent_dim, **config.sizes)
+        return CouplingEncoder(flow), CouplingDecoder(flow)
+
+    @property
+    def flow(self) -> Any:
+        """The flow whose two directions encoder and decoder are, of class ``flow_class``."""
+        return self.decoder.flow

@@ -19,7 +19,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from pythae_fif.benchmark.provenance import provenance
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.evaluation.wasserstein import squared_wasserstein
-from pythae_fif.models import FIF
+from pythae_fif.models.surrogate import SurrogateModel
 from pythae_fif.studies.tabular_protocol import (
     CONFIGURATIONS,
     WEIGHT_DECAY,
@@ -194,7 +194,7 @@ def _train(
 
 
 @torch.no_grad()
-def _scores(model: FIF, table: Table, seed: int) -> dict[str, float]:
+def _scores(model: SurrogateModel, table: Table, seed: int) -> dict[str, float]:
     """A model's scores; NaN where it gives no finite numbers."""
 
     def finite(compute: Callable[[], float]) -> float:
@@ -243,7 +243,7 @@ def step_seconds(runs: Sequence[Run], table: Table, rounds: int = 15) -> dict[st
         model = run.configuration.build(table.splits.input_dim, table.latent_dim, Nets()).train()
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
 
-        def step(model: FIF = model, optimizer: Any = optimizer) -> None:
+        def step(model: SurrogateModel = model, optimizer: Any = optimizer) -> None:
             optimizer.zero_grad()
             model({"data": x}).loss.backward()
             optimizer.step()

@@ -165,8 +165,7 @@ def common_config(
                     f"{theirs!r}{but}"
                 )
     for key, value in fixed.items():
-        if getattr(first, key) != value:
-            raise ConfigError(
-                f"an ensemble is trained with {key}={value!r}, not {getattr(first, key)!r}"
-            )
+        found = getattr(first, key, value)  # an option that a kind of model lacks is fixed
+        if found != value:
+            raise ConfigError(f"an ensemble is trained with {key}={value!r}, not {found!r}")
     return first

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from pythae.data.datasets import BaseDataset
 from pythae.models.base.base_utils import ModelOutput
-from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor
 from torch.distributions import Independent, Normal
 
 from pythae_fif.models.injective_flow import InjectiveFlowModel
+from pythae_fif.models.manifold import squared_error
 from pythae_fif.nn.injective import PaddedFlow
 
 from .dnf_config import DNFConfig
@@ -38,7 +38,7 @@ class DNF(InjectiveFlowModel):
     noise does that; and sigma is that of FIF's data noise.
 
     Density on the manifold, samples and Pythae's interface are those of
-    :class:`~pythae_fif.models.FIF`.
+    :class:`~pythae_fif.models.manifold.ManifoldModel`.
 
     Args:
         model_config (DNFConfig): The configuration.
@@ -55,20 +55,10 @@ class DNF(InjectiveFlowModel):
         (torch.Size([3, 1, 8, 8]), torch.Size([5]), torch.Size([5]))
     """
 
-    def __init__(
-        self,
-        model_config: DNFConfig,
-        encoder: BaseEncoder | None = None,
-        decoder: BaseDecoder | None = None,
-    ) -> None:
-        flow = PaddedFlow(model_config.input_dim, model_config.latent_dim, **model_config.sizes)
-        super().__init__("DNF", model_config, flow, encoder, decoder)
+    config_class = DNFConfig
+    flow_class = PaddedFlow
 
-    @property
-    def flow(self) -> PaddedFlow:
-        """The flow whose two directions encoder and decoder are."""
-        return self.decoder.flow
-
+    @torch.compiler.disable  # see ManifoldModel
     def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
         """Encodes, decodes and computes the loss.
 
@@ -86,22 +76,18 @@ class DNF(InjectiveFlowModel):
             ModelOutput: ``loss``, ``recon_loss`` (squared error) and ``nll_loss`` (of the inflated
             data), means over the batch in nats, ``recon_x`` (B, ...) and ``z`` (B, d).
         """
+        x, config = inputs["data"], self.model_config
         if self.training:
-            return super().forward(inputs, **kwargs)
-        x = inputs["data"]
-        noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
-        z = self._encode(x)
-        x_hat = self._decode(z)
-        nll_loss = -self._inflated(x + self.model_config.noise * noise)[0].mean()
-        recon_loss = (x_hat - x).square().flatten(1).sum(1).mean()
-        loss = nll_loss + self.beta() * recon_loss
-        return ModelOutput(loss=loss, recon_loss=recon_loss, nll_loss=nll_loss, recon_x=x_hat, z=z)
-
-    def _training_output(self, x: Tensor, beta: float, condition: Tensor | None) -> ModelOutput:
-        log_prob, z = self._inflated(x + self.model_config.noise * torch.randn_like(x))
+            beta = config.beta_at(kwargs.get("epoch", 1), kwargs.get("share_done"))
+            log_prob, z = self._inflated(self._noisy(x))
+        else:
+            beta = config.beta_at()
+            noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
+            log_prob, _ = self._inflated(x + config.noise * noise)
+            z = self._encode(x)
         x_hat = self._decode(z)
         nll_loss = -log_prob.mean()
-        recon_loss = (x_hat - x).square().flatten(1).sum(1).mean()
+        recon_loss = squared_error(x_hat, x).mean()
         loss = nll_loss + beta * recon_loss
         return ModelOutput(loss=loss, recon_loss=recon_loss, nll_loss=nll_loss, recon_x=x_hat, z=z)
 
@@ -122,7 +108,3 @@ class DNF(InjectiveFlowModel):
         z, v, log_det = self.flow.split(x)
         units = Independent(Normal(torch.zeros_like(v), 1.0, validate_args=False), 1)
         return self.latent_distribution(z).log_prob(z) + units.log_prob(v) + log_det, z
-
-    @classmethod
-    def _load_model_config_from_folder(cls, dir_path: str) -> DNFConfig:
-        return DNFConfig.from_json_file(f"{dir_path}/model_config.json")

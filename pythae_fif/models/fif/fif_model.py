@@ -4,35 +4,26 @@ __all__ = ["FIF"]
 
 import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any
 
 import torch
-from pythae.data.datasets import BaseDataset
-from pythae.models import BaseAE
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
-from pythae.models.nn.default_architectures import Encoder_AE_MLP
+from pythae.models.nn.default_architectures import Decoder_AE_MLP, Encoder_AE_MLP
 from torch import Tensor, nn
-from torch.distributions import Distribution, Independent, Normal, StudentT
 
 from pythae_fif.errors import ConfigError
-from pythae_fif.nn.conditional import GivenDecoder, GivenEncoder, join
-from pythae_fif.volume_change import (
-    UnsupportedOperationError,
-    decoder_log_volume,
-    decoder_singular_values,
-    sample_hutchinson,
-    surrogate,
-)
+from pythae_fif.models.condition import conditional_networks
+from pythae_fif.models.manifold import squared_error
+from pythae_fif.models.surrogate import SurrogateModel
+from pythae_fif.nn.conditional import GivenDecoder, GivenEncoder
+from pythae_fif.volume_change import UnsupportedOperationError, surrogate
 from pythae_fif.volume_change.replay import record
 from pythae_fif.volume_change.surrogate import differentiates_forward
 
-from .condition import Labels, as_condition, conditional_networks
 from .fif_config import FIFConfig
 
 
-class FIF(BaseAE):
+class FIF(SurrogateModel):
     r"""Free-form injective flow (Sorrenson et al., 'Lifting Architectural Constraints of Injective
     Flows', ICLR 2024).
 
@@ -58,7 +49,8 @@ class FIF(BaseAE):
 
     Raises:
         ConfigError: The configuration differentiates forward-mode products, which PyTorch does
-            not do rightly for BatchNorm in training mode, and a network has BatchNorm.
+            not do rightly for BatchNorm in training mode, and a network has BatchNorm; or default
+            networks without ``input_dim``.
 
     Example:
         >>> from pythae_fif.models import FIF, FIFConfig
@@ -71,20 +63,16 @@ class FIF(BaseAE):
         (torch.Size([3, 1, 8, 8]), torch.Size([2]))
     """
 
+    config_class = FIFConfig
+
     def __init__(
         self,
         model_config: FIFConfig,
         encoder: BaseEncoder | None = None,
         decoder: BaseDecoder | None = None,
     ) -> None:
-        given = (encoder, decoder)
-        if model_config.condition_dim:
-            encoder, decoder = conditional_networks(model_config, *given)
-        super().__init__(model_config=model_config, decoder=decoder)
-        self.model_name = "FIF"
-        self.set_encoder(Encoder_AE_MLP(model_config) if encoder is None else encoder)
-        model_config.uses_default_encoder = given[0] is None
-        model_config.uses_default_decoder = given[1] is None
+        super().__init__(model_config, encoder, decoder)
+        self.condition_dim = model_config.condition_dim
         options = (model_config.gradient_to, model_config.trace_space, model_config.mode)
         if differentiates_forward(*options) and any(
             isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.modules()
@@ -96,67 +84,24 @@ class FIF(BaseAE):
             )
         self._surrogate_mode: str | None = None
 
-    # ------------------------------------------------------------------ the loss
-
-    # The compiler loses the attributes of Pythae's ModelOutput, and would hide the operations of
-    # the networks from the recorder.
-    @torch.compiler.disable
-    def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
-        """Encodes, decodes and computes the loss of the current mode.
-
-        Args:
-            inputs (BaseDataset): ``inputs["data"]`` of shape (B, ...), and for a conditional model
-                ``inputs["labels"]``, class indices (B,) or condition vectors (B, c).
-            epoch (int): In the keyword arguments that Pythae's trainers send; drives the schedule
-                of beta.
-            share_done (float): Likewise, of this package's trainers: the part of the training that
-                is done, which drives a schedule without ``beta_epochs``.
-            dataset_size (int): Likewise; the size of the evaluation set over which
-                ``eval_nll_samples`` are spread.
-
-        Returns:
-            ModelOutput: ``loss``, ``recon_loss`` (squared error) and ``nll_loss``, means over the
-            batch in nats, ``recon_x`` (B, ...) and ``z`` (B, d). In evaluation mode the two
-            losses that need the exact likelihood are computed when they are first read, so that
-            samplers, which only want ``z``, do not pay for them.
-
-        Raises:
-            ConfigError: A conditional model without labels.
-            DataError: Labels that do not fit.
-        """
-        x = inputs["data"]
-        # Pythae's data sets always have labels, which mean nothing to an unconditional model.
-        labels = inputs.get("labels") if self.model_config.condition_dim else None
-        condition = self._condition(labels, x)
-        if self.training:
-            beta = self.beta(kwargs.get("epoch", 1), kwargs.get("share_done"))
-            return self._training_output(x, beta, condition)
-        z = self._encode(x, condition)
-        x_hat = self._decode(z, condition)
-        recon_loss = _squared_error(x_hat, x).mean()
-        share = self.model_config.eval_nll_samples / kwargs.get("dataset_size", len(x))
-        counted = min(len(x), math.ceil(share * len(x)))
-
-        def losses() -> dict[str, Tensor]:
-            of_counted = None if condition is None else condition[:counted]
-            nll_loss = -self._log_prob(z[:counted], of_counted).mean()
-            return {"loss": self.beta() * recon_loss + nll_loss, "nll_loss": nll_loss}
-
-        return _EvaluationOutput(losses, recon_loss=recon_loss, recon_x=x_hat, z=z)
+    @classmethod
+    def _networks(
+        cls, config: FIFConfig, encoder: BaseEncoder | None, decoder: BaseDecoder | None
+    ) -> tuple[BaseEncoder, BaseDecoder]:
+        if config.input_dim is None and (encoder is None or decoder is None):
+            raise ConfigError(f"{config.name} input_dim: is needed for the default networks")
+        if config.condition_dim:
+            return conditional_networks(config, config.condition_dim, encoder, decoder)
+        if decoder is None:  # before the encoder, as Pythae draws the first weights
+            decoder = Decoder_AE_MLP(config)
+        return Encoder_AE_MLP(config) if encoder is None else encoder, decoder
 
     def _training_output(self, x: Tensor, beta: float, condition: Tensor | None) -> ModelOutput:
         config = self.model_config
-        if config.noise > 0:
-            x = x + config.noise * torch.randn_like(x)
+        x = self._noisy(x)
+        rows = math.ceil(config.surrogate_fraction * len(x))
         dim = config.latent_dim if config.trace_space == "latent" else x[0].numel()
-        eps = sample_hutchinson(
-            math.ceil(config.surrogate_fraction * len(x)),
-            dim,
-            config.hutchinson_samples,
-            kind=config.hutchinson_kind,
-            device=x.device,
-            dtype=x.dtype,
-        )
+        eps = self._hutchinson(rows, dim, x)
         volume, z, x_hat = surrogate(
             lambda x: self._encode(x, condition),
             lambda z: self._decode(z, condition),
@@ -168,15 +113,10 @@ class FIF(BaseAE):
             mode=self._resolve_mode(x, condition),
             dtype=torch.bfloat16 if config.surrogate_precision == "bfloat16" else None,
         )
-        recon_loss = _squared_error(x_hat, x).mean()
+        recon_loss = squared_error(x_hat, x).mean()
         nll_loss = volume.mean() - self.latent_distribution(x).log_prob(z.to(x.dtype)).mean()
-        return ModelOutput(
-            loss=nll_loss + beta * recon_loss,
-            recon_loss=recon_loss,
-            nll_loss=nll_loss,
-            recon_x=x_hat,
-            z=z,
-        )
+        loss = nll_loss + beta * recon_loss
+        return ModelOutput(loss=loss, recon_loss=recon_loss, nll_loss=nll_loss, recon_x=x_hat, z=z)
 
     @property
     def surrogate_mode(self) -> str | None:
@@ -208,97 +148,6 @@ class FIF(BaseAE):
         decoder = record(lambda z: self._decode(z, condition), encoder.value)
         return decoder.jvps(encoder.jvps(x[None]))
 
-    def beta(self, epoch: int | None = None, share_done: float | None = None) -> float:
-        """The reconstruction weight of an epoch (counted from 1), or the final one.
-
-        Args:
-            epoch: For a schedule of ``beta_epochs``.
-            share_done: Part of the training that is done, in [0, 1], for one without.
-
-        Raises:
-            ConfigError: A schedule without ``beta_epochs``, and no ``share_done``.
-        """
-        config = self.model_config
-        if config.beta_final is None:
-            return config.beta
-        if epoch is None:
-            return config.beta_final
-        if config.beta_epochs is not None:
-            done = min(1.0, (epoch - 1) / max(1, config.beta_epochs - 1))
-        elif share_done is not None:
-            done = share_done
-        else:
-            raise ConfigError(
-                "FIFConfig beta_final without beta_epochs follows the length of the training, "
-                "which this trainer does not tell: give beta_epochs, or use FIFTrainer"
-            )
-        return config.beta + done * (config.beta_final - config.beta)
-
-    # ------------------------------------------------------------------ the density
-
-    def latent_distribution(self, like: Tensor) -> Distribution:
-        """p_Z with event shape (d,), on the device and with the type of ``like``."""
-        zeros = torch.zeros(self.latent_dim, device=like.device, dtype=like.dtype)
-        # No validation: it costs a host synchronisation a call, and would turn the NaN of a
-        # diverged training into a message about arguments.
-        if self.model_config.latent_distribution == "student_t":
-            df = self.model_config.student_t_df
-            base: Distribution = StudentT(df, zeros, zeros + 1, validate_args=False)
-        else:
-            base = Normal(zeros, zeros + 1, validate_args=False)
-        return Independent(base, 1, validate_args=False)
-
-    def log_prob(self, x: Tensor, labels: Labels = None) -> Tensor:
-        r"""Exact log-likelihood on the manifold, in nats: eq. 2 at the projection of x.
-
-        :math:`\log p_Z(f(x)) - \frac12 \log\det g'(f(x))^\top g'(f(x))`, a density with respect
-        to the volume of the d-dimensional manifold. Memory is bounded by chunking.
-
-        Args:
-            x (Tensor): Data, (B, ...). Evaluation mode is used whatever the mode of the model.
-            labels: Of a conditional model, for log p(x | c): class indices (B,), one index for
-                all, or condition vectors (B, c).
-
-        Returns:
-            Tensor: (B,).
-
-        Raises:
-            NonFiniteError: The decoder's Jacobian is not finite; the message names the samples.
-            ConfigError: A conditional model without labels, or another with labels.
-            DataError: Labels that do not fit.
-        """
-        condition = self._condition(labels, x)
-        return self._in_evaluation_mode(
-            lambda: self._log_prob(self._encode(x, condition), condition)
-        )
-
-    def log_volume(self, x: Tensor, labels: Labels = None) -> Tensor:
-        """1/2 log det g'(z)^T g'(z) at z = f(x), in nats, (B,); see :meth:`log_prob`."""
-        return self._of_decoder(decoder_log_volume, x, labels)
-
-    def singular_values(self, x: Tensor, labels: Labels = None) -> Tensor:
-        """Singular values of g'(f(x)) in descending order, (B, d); see :meth:`log_prob`."""
-        return self._of_decoder(decoder_singular_values, x, labels)
-
-    def sample(
-        self, num_samples: int, *, labels: Labels = None, temperature: float = 1.0
-    ) -> Tensor:
-        """Decodes codes from the model's own latent distribution.
-
-        Args:
-            num_samples (int): n.
-            labels: Of a conditional model: class indices (n,), one index for all, or condition
-                vectors (n, c).
-            temperature (float): Factor on the codes.
-
-        Returns:
-            Tensor: (n, ...), on the device of the model.
-        """
-        like = next(self.parameters())
-        z = temperature * self.latent_distribution(like).sample((num_samples,))
-        condition = self._condition(labels, z)
-        return self._in_evaluation_mode(lambda: self._decode(z, condition))
-
     def given(self, label: int | Tensor) -> "FIF":
         """A conditional model at one fixed label: an unconditional one that shares its weights.
 
@@ -327,113 +176,3 @@ class FIF(BaseAE):
             GivenDecoder(self.decoder, condition[0]),
         )
         return FIF(config, *networks).train(self.training)
-
-    # ------------------------------------------------------------------ Pythae's interface
-
-    def embed(self, inputs: Tensor, labels: Labels = None) -> Tensor:
-        """Codes f(x), (B, d), by the encoder alone; labels as for :meth:`log_prob`."""
-        return self._encode(inputs, self._condition(labels, inputs))
-
-    def reconstruct(self, inputs: Tensor, labels: Labels = None) -> Tensor:
-        """g(f(x)) without noise, the shape of the input; labels as for :meth:`log_prob`."""
-        return self.predict(inputs, labels).recon_x
-
-    def predict(self, inputs: Tensor, labels: Labels = None) -> ModelOutput:
-        """``embedding`` (B, d) and ``recon_x`` (B, ...), labels as for :meth:`log_prob`."""
-        condition = self._condition(labels, inputs)
-        z = self._encode(inputs, condition)
-        return ModelOutput(recon_x=self._decode(z, condition), embedding=z)
-
-    def interpolate(
-        self,
-        starting_inputs: Tensor,
-        ending_inputs: Tensor,
-        granularity: int = 10,
-        labels: Labels = None,
-    ) -> Tensor:
-        """Decodes straight lines in latent space, (B, granularity, ...).
-
-        The labels, as for :meth:`log_prob`, are those of both ends: a line has one label.
-        """
-        if len(starting_inputs) != len(ending_inputs):
-            raise ValueError(
-                f"{len(starting_inputs)} starting and {len(ending_inputs)} ending inputs: as many "
-                f"of one as of the other are needed"
-            )
-        condition = self._condition(labels, starting_inputs)
-        start, end = (self._encode(x, condition) for x in (starting_inputs, ending_inputs))
-        steps = torch.linspace(0, 1, granularity, device=start.device, dtype=start.dtype)
-        lines = torch.lerp(start[:, None], end[:, None], steps[None, :, None])
-        if condition is not None:
-            condition = condition.repeat_interleave(granularity, 0)
-        return self._decode(lines.flatten(0, 1), condition).unflatten(0, lines.shape[:2])
-
-    @classmethod
-    def _load_model_config_from_folder(cls, dir_path: str) -> FIFConfig:
-        return FIFConfig.from_json_file(f"{dir_path}/model_config.json")
-
-    # ------------------------------------------------------------------ inside
-
-    def _encode(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        return self.encoder(x if condition is None else join(x, condition)).embedding
-
-    def _decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        return self.decoder(z if condition is None else join(z, condition))["reconstruction"]
-
-    def _log_prob(self, z: Tensor, condition: Tensor | None) -> Tensor:
-        z = z.detach()
-        volume = self._of_codes(decoder_log_volume, z, condition)
-        return self.latent_distribution(z).log_prob(z) - volume
-
-    def _of_decoder(self, score: Callable[..., Tensor], x: Tensor, labels: Labels) -> Tensor:
-        """A score of g'(f(x))."""
-        condition = self._condition(labels, x)
-        return self._in_evaluation_mode(
-            lambda: self._of_codes(score, self._encode(x, condition), condition)
-        )
-
-    def _of_codes(
-        self, score: Callable[..., Tensor], z: Tensor, condition: Tensor | None
-    ) -> Tensor:
-        """A score of g'(z), whose chunks of z take their condition along."""
-        joined = z if condition is None else join(z, condition)
-        return score(self._decode, joined, latent_dim=self.latent_dim)
-
-    def _condition(self, labels: Labels, like: Tensor) -> Tensor | None:
-        return as_condition(labels, self.model_config.condition_dim, like)
-
-    @torch.no_grad()
-    def _in_evaluation_mode(self, compute: Callable[[], Tensor]) -> Tensor:
-        was_training = self.training
-        self.eval()
-        try:
-            return compute()
-        finally:
-            self.train(was_training)
-
-
-class _EvaluationOutput(ModelOutput):
-    """A ModelOutput whose likelihood-based losses are computed when they are first read."""
-
-    _LAZY = ("loss", "nll_loss")
-
-    def __init__(self, losses: Callable[[], dict[str, Tensor]], **values: Tensor) -> None:
-        super().__init__(**values)
-        for key, value in values.items():
-            setattr(self, key, value)
-        self.__dict__["_losses"] = losses
-
-    def __getattr__(self, name: str) -> Tensor:
-        if name not in self._LAZY:
-            raise AttributeError(name)
-        for key, value in self.__dict__["_losses"]().items():
-            setattr(self, key, value)
-        return self.__dict__[name]
-
-    def __getitem__(self, key: Any) -> Any:
-        return getattr(self, key) if key in self._LAZY else super().__getitem__(key)
-
-
-def _squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
-    """|x_hat - x|^2 summed over one data point, (B,)."""
-    return (x_hat - x).square().flatten(1).sum(1)

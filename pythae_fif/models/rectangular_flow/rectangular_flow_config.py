@@ -4,28 +4,18 @@ __all__ = ["RectangularFlowConfig"]
 
 from pydantic.dataclasses import dataclass
 
-from pythae_fif.errors import ConfigError, did_you_mean
-from pythae_fif.models.fif import FIFConfig
+from pythae_fif.models.surrogate import SurrogateConfig
 from pythae_fif.volume_change.conjugate_gradient import RECTANGULAR_ESTIMATORS
-
-_FIF_ALONE = (
-    "gradient_to",
-    "trace_space",
-    "mode",
-    "surrogate_fraction",
-    "surrogate_precision",
-    "condition_dim",
-)
 
 
 @dataclass
-class RectangularFlowConfig(FIFConfig):
+class RectangularFlowConfig(SurrogateConfig):
     """Rectangular flow config class.
 
     Parameters:
         input_dim, latent_dim, beta, beta_final, beta_epochs, hutchinson_samples, hutchinson_kind,
         noise, latent_distribution, student_t_df, eval_nll_samples: As of
-            :class:`~pythae_fif.models.FIFConfig`.
+            :class:`~pythae_fif.models.surrogate.SurrogateConfig`.
         jacobian_at (str): 'reconstruction', the decoder's volume change at the projection as
             published, or 'data', the encoder's at the data point (off-manifold).
             Default: 'reconstruction'.
@@ -36,8 +26,7 @@ class RectangularFlowConfig(FIFConfig):
             Default: None.
 
     Raises:
-        ConfigError: An unknown key, named with the nearest valid one, a value out of range, or an
-            option of FIF's surrogate that has no meaning here.
+        ConfigError: An unknown key, named with the nearest valid one, or a value out of range.
     """
 
     jacobian_at: str = "reconstruction"
@@ -47,21 +36,8 @@ class RectangularFlowConfig(FIFConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in _FIF_ALONE:
-            if getattr(self, key) != getattr(FIFConfig, key):
-                raise ConfigError(f"RectangularFlowConfig {key}: is an option of FIF alone")
-        if self.estimator not in RECTANGULAR_ESTIMATORS:
-            raise ConfigError(
-                f"RectangularFlowConfig estimator={self.estimator!r}: "
-                f"{did_you_mean(self.estimator, RECTANGULAR_ESTIMATORS)}"
-            )
-        if not 0 < self.cg_tolerance < 1:
-            raise ConfigError(
-                f"RectangularFlowConfig cg_tolerance={self.cg_tolerance}: a number above 0 and "
-                "below 1 is needed"
-            )
-        if self.cg_max_iterations is not None and self.cg_max_iterations < 1:
-            raise ConfigError(
-                f"RectangularFlowConfig cg_max_iterations={self.cg_max_iterations}: at least 1 is "
-                "needed"
-            )
+        self._require_one_of(estimator=RECTANGULAR_ESTIMATORS)
+        self._require(
+            0 < self.cg_tolerance < 1, "cg_tolerance", "a number above 0 and below 1 is needed"
+        )
+        self._require_at_least(1, "cg_max_iterations")

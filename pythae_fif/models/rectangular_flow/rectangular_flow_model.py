@@ -2,21 +2,20 @@
 
 __all__ = ["RectangularFlow"]
 
-import torch
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor
 
 from pythae_fif.errors import ConfigError
-from pythae_fif.models.fif import FIF
+from pythae_fif.models.manifold import squared_error
+from pythae_fif.models.surrogate import SurrogateModel
 from pythae_fif.nn.coupling import CouplingDecoder, CouplingEncoder, build_coupling
-from pythae_fif.volume_change import sample_hutchinson
 from pythae_fif.volume_change.conjugate_gradient import rectangular_surrogate
 
 from .rectangular_flow_config import RectangularFlowConfig
 
 
-class RectangularFlow(FIF):
+class RectangularFlow(SurrogateModel):
     r"""Rectangular flow (Caterini et al., 'Rectangular Flows for Manifold Learning', NeurIPS 2021).
 
     The loss of a data point is
@@ -27,7 +26,7 @@ class RectangularFlow(FIF):
 
     (eq. 3 of Sorrenson et al. 2024), with the gradient of the log-determinant estimated by
     Hutchinson vectors and conjugate gradients (eq. 6), or exactly. Density, samples, evaluation
-    loss and Pythae's interface are those of :class:`~pythae_fif.models.FIF`.
+    loss and Pythae's interface are those of :class:`~pythae_fif.models.surrogate.SurrogateModel`.
 
     Args:
         model_config (RectangularFlowConfig): The configuration.
@@ -43,6 +42,7 @@ class RectangularFlow(FIF):
             and if exact.
 
     Example:
+        >>> import torch
         >>> from pythae_fif.models import RectangularFlow, RectangularFlowConfig
         >>> model = RectangularFlow(RectangularFlowConfig(input_dim=(6,), latent_dim=3))
         >>> loss = model({"data": torch.randn(8, 6)}).loss
@@ -50,45 +50,32 @@ class RectangularFlow(FIF):
         torch.Size([1, 8])
     """
 
+    config_class = RectangularFlowConfig
     cg_iterations: Tensor | None = None
 
-    def __init__(
-        self,
-        model_config: RectangularFlowConfig,
-        encoder: BaseEncoder | None = None,
-        decoder: BaseDecoder | None = None,
-    ) -> None:
-        if (encoder is None) != (decoder is None):
+    @classmethod
+    def _networks(
+        cls, config: RectangularFlowConfig, encoder: BaseEncoder | None, decoder: BaseDecoder | None
+    ) -> tuple[BaseEncoder, BaseDecoder]:
+        if encoder is None and decoder is None:
+            if len(config.input_dim or ()) != 1:
+                raise ConfigError(
+                    f"RectangularFlow has a default flow for rows, input_dim (D,), not for "
+                    f"{config.input_dim}: give encoder and decoder"
+                )
+            return build_coupling(config.input_dim, config.latent_dim)
+        if encoder is None or decoder is None:
             raise ConfigError(
                 "RectangularFlow needs encoder and decoder, or neither: they are one flow"
             )
-        default = encoder is None
-        if default:
-            if len(model_config.input_dim or ()) != 1:
-                raise ConfigError(
-                    f"RectangularFlow has a default flow for rows, input_dim (D,), not for "
-                    f"{model_config.input_dim}: give encoder and decoder"
-                )
-            encoder, decoder = build_coupling(model_config.input_dim, model_config.latent_dim)
-        elif isinstance(encoder, CouplingEncoder) and isinstance(decoder, CouplingDecoder):
+        if isinstance(encoder, CouplingEncoder) and isinstance(decoder, CouplingDecoder):
             encoder.flow = decoder.flow  # Pythae saves the two apart: loaded, they are two copies
-        super().__init__(model_config, encoder, decoder)
-        self.model_name = "RectangularFlow"
-        self.model_config.uses_default_encoder = default
-        self.model_config.uses_default_decoder = default
+        return encoder, decoder
 
     def _training_output(self, x: Tensor, beta: float, condition: Tensor | None) -> ModelOutput:
         config = self.model_config
-        if config.noise > 0:
-            x = x + config.noise * torch.randn_like(x)
-        eps = sample_hutchinson(
-            len(x),
-            config.latent_dim,
-            config.hutchinson_samples,
-            kind=config.hutchinson_kind,
-            device=x.device,
-            dtype=x.dtype,
-        )
+        x = self._noisy(x)
+        eps = self._hutchinson(len(x), config.latent_dim, x)
         volume, z, x_hat, self.cg_iterations = rectangular_surrogate(
             self._encode,
             self._decode,
@@ -99,7 +86,7 @@ class RectangularFlow(FIF):
             tolerance=config.cg_tolerance,
             max_iterations=config.cg_max_iterations,
         )
-        recon_loss = (x_hat - x).square().flatten(1).sum(1)
+        recon_loss = squared_error(x_hat, x)
         nll_loss = -self.latent_distribution(z).log_prob(z) + volume
         return ModelOutput(
             loss=(nll_loss + beta * recon_loss).mean(),
@@ -108,7 +95,3 @@ class RectangularFlow(FIF):
             recon_x=x_hat,
             z=z,
         )
-
-    @classmethod
-    def _load_model_config_from_folder(cls, dir_path: str) -> RectangularFlowConfig:
-        return RectangularFlowConfig.from_json_file(f"{dir_path}/model_config.json")

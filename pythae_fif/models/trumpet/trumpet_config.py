@@ -4,13 +4,14 @@ __all__ = ["TrumpetConfig"]
 
 from pydantic.dataclasses import dataclass
 
-from pythae_fif.errors import ConfigError
 from pythae_fif.models.injective_flow import InjectiveFlowConfig
 
 
 @dataclass
 class TrumpetConfig(InjectiveFlowConfig):
     """Trumpet config class.
+
+    Reconstruction and density are trained one after the other: there is no weight between them.
 
     Parameters:
         input_dim (tuple): Shape (C, H, W) of even H and W, or (D,).
@@ -20,15 +21,15 @@ class TrumpetConfig(InjectiveFlowConfig):
         manifold_share (float): The manifold is trained for this share of the training at most, in
             (0, 1), where the trainer says how long that is (those of this package do).
             Default: 0.5.
-        latent_distribution, student_t_df: As of :class:`~pythae_fif.models.FIFConfig`.
+        latent_distribution, student_t_df: As of
+            :class:`~pythae_fif.models.manifold.ManifoldConfig`.
         noise (float): Standard deviation of the Gaussian noise added to the data in training.
             Default: 0, as published.
         steps, hidden_channels, latent_blocks, latent_hidden_dim: Sizes of the flow, see
             :class:`~pythae_fif.models.injective_flow.InjectiveFlowConfig`.
 
     Raises:
-        ConfigError: An unknown key, named with the nearest valid one, a value out of range, or an
-            option of FIF's loss that has no meaning here.
+        ConfigError: An unknown key, named with the nearest valid one, or a value out of range.
     """
 
     noise: float = 0.0
@@ -37,17 +38,5 @@ class TrumpetConfig(InjectiveFlowConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for key in ("beta", "beta_final", "beta_epochs"):
-            if getattr(self, key) != getattr(InjectiveFlowConfig, key):
-                raise ConfigError(
-                    f"TrumpetConfig {key}: reconstruction and density are trained one after the "
-                    "other, there is no weight between them"
-                )
-        if self.manifold_epochs < 1:
-            raise ConfigError(
-                f"TrumpetConfig manifold_epochs={self.manifold_epochs}: at least 1 is needed"
-            )
-        if not 0 < self.manifold_share < 1:
-            raise ConfigError(
-                f"TrumpetConfig manifold_share={self.manifold_share}: above 0 and below 1"
-            )
+        self._require_at_least(1, "manifold_epochs")
+        self._require(0 < self.manifold_share < 1, "manifold_share", "above 0 and below 1")

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from pythae.data.datasets import BaseDataset
 from pythae.models.base.base_utils import ModelOutput
-from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor
 
 from pythae_fif.models.injective_flow import InjectiveFlowModel
+from pythae_fif.models.manifold import squared_error
 from pythae_fif.nn.injective import TrumpetFlow
 
 from .trumpet_config import TrumpetConfig
@@ -35,7 +35,7 @@ class Trumpet(InjectiveFlowModel):
     shapes than theirs get a dense injective layer where halving does not meet d.
 
     Density on the manifold, samples and Pythae's interface are those of
-    :class:`~pythae_fif.models.FIF`.
+    :class:`~pythae_fif.models.manifold.ManifoldModel`.
 
     Args:
         model_config (TrumpetConfig): The configuration.
@@ -55,21 +55,10 @@ class Trumpet(InjectiveFlowModel):
         (torch.Size([3, 1, 8, 8]), torch.Size([5]))
     """
 
-    def __init__(
-        self,
-        model_config: TrumpetConfig,
-        encoder: BaseEncoder | None = None,
-        decoder: BaseDecoder | None = None,
-    ) -> None:
-        flow = TrumpetFlow(model_config.input_dim, model_config.latent_dim, **model_config.sizes)
-        super().__init__("Trumpet", model_config, flow, encoder, decoder)
-        self.stage = "manifold"
-        self._stage_is_told = True
-
-    @property
-    def flow(self) -> TrumpetFlow:
-        """The flow whose two directions encoder and decoder are."""
-        return self.decoder.flow
+    config_class = TrumpetConfig
+    flow_class = TrumpetFlow
+    stage: str = "manifold"
+    _stage_is_told: bool = True
 
     def stage_at(self, epochs: float, share_done: float) -> str:
         """The stage after some training.
@@ -85,6 +74,7 @@ class Trumpet(InjectiveFlowModel):
         early = epochs < config.manifold_epochs and share_done < config.manifold_share
         return "manifold" if early else "density"
 
+    @torch.compiler.disable  # see ManifoldModel
     def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
         """Encodes and computes the loss of the stage: reconstruction, or likelihood of the codes.
 
@@ -100,25 +90,23 @@ class Trumpet(InjectiveFlowModel):
             stages and shall keep weights of the second; ``recon_x`` (B, ...) and ``z`` (B, d), but
             in training only the one that the stage has.
         """
+        x = inputs["data"]
         if self.training:
             self._stage_is_told = "share_done" in kwargs
             if not self._stage_is_told:
                 self.stage = self.stage_at(kwargs.get("epoch", 1) - 1, 0.0)
-            return super().forward(inputs, **kwargs)
-        x = inputs["data"]
+            return self._training_output(self._noisy(x))
         u = self.flow.project(x)
         nll_loss, z = self._code_nll(u)
         x_hat = self.flow.expand(u)
-        recon_loss = (x_hat - x).square().flatten(1).sum(1).mean()
+        recon_loss = squared_error(x_hat, x).mean()
         if self.stage == "density":
             loss = nll_loss
         else:
             loss = recon_loss if self._stage_is_told else recon_loss + nll_loss
         return ModelOutput(loss=loss, recon_loss=recon_loss, nll_loss=nll_loss, recon_x=x_hat, z=z)
 
-    def _training_output(self, x: Tensor, beta: float, condition: Tensor | None) -> ModelOutput:
-        if self.model_config.noise > 0:
-            x = x + self.model_config.noise * torch.randn_like(x)
+    def _training_output(self, x: Tensor) -> ModelOutput:
         if self.stage == "density":
             with torch.no_grad():
                 u = self.flow.project(x)
@@ -126,14 +114,10 @@ class Trumpet(InjectiveFlowModel):
             return ModelOutput(loss=nll_loss, nll_loss=nll_loss, z=z)
         u = self.flow.project(x)
         x_hat = self.flow.expand(u)
-        recon_loss = (x_hat - x).square().flatten(1).sum(1).mean()
+        recon_loss = squared_error(x_hat, x).mean()
         return ModelOutput(loss=recon_loss, recon_loss=recon_loss, recon_x=x_hat)
 
     def _code_nll(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Mean negative log-likelihood of the manifold's codes, and z (B, d)."""
         z, log_det = self.flow.latent_flow(u)
         return -(self.latent_distribution(z).log_prob(z) + log_det).mean(), z
-
-    @classmethod
-    def _load_model_config_from_folder(cls, dir_path: str) -> TrumpetConfig:
-        return TrumpetConfig.from_json_file(f"{dir_path}/model_config.json")

@@ -13,8 +13,6 @@ from torch import Tensor
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.nn.conditional import joined_dim
 
-from .fif_config import FIFConfig
-
 Labels = int | Sequence | Tensor | None
 """Class indices (B,), one index for all, or condition vectors (B, c)."""
 
@@ -42,11 +40,11 @@ def as_condition(labels: Labels, condition_dim: int, like: Tensor) -> Tensor | N
     """
     if condition_dim == 0:
         if labels is not None:
-            raise ConfigError("a FIF of condition_dim=0 takes no labels")
+            raise ConfigError("a model of condition_dim=0 takes no labels")
         return None
     if labels is None:
         raise ConfigError(
-            f"a FIF of condition_dim={condition_dim} needs labels: class indices 0 to "
+            f"a model of condition_dim={condition_dim} needs labels: class indices 0 to "
             f"{condition_dim - 1}, or condition vectors of that length"
         )
     count = len(like)
@@ -69,12 +67,15 @@ def as_condition(labels: Labels, condition_dim: int, like: Tensor) -> Tensor | N
 
 
 def conditional_networks(
-    config: FIFConfig, encoder: BaseEncoder | None, decoder: BaseDecoder | None
+    config: BaseAEConfig,
+    condition_dim: int,
+    encoder: BaseEncoder | None,
+    decoder: BaseDecoder | None,
 ) -> tuple[BaseEncoder, BaseDecoder]:
     """Where a network is missing, Pythae's MLP for inputs with the condition joined."""
     shape, latent_dim = tuple(config.input_dim), config.latent_dim
     if encoder is None:
-        encoder = Encoder_AE_MLP(BaseAEConfig(joined_dim(shape, config.condition_dim), latent_dim))
+        encoder = Encoder_AE_MLP(BaseAEConfig(joined_dim(shape, condition_dim), latent_dim))
     if decoder is None:
-        decoder = Decoder_AE_MLP(BaseAEConfig(shape, latent_dim + config.condition_dim))
+        decoder = Decoder_AE_MLP(BaseAEConfig(shape, latent_dim + condition_dim))
     return encoder, decoder

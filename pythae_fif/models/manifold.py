@@ -1,0 +1,334 @@
+"""What all models of this package are: autoencoders whose decoder carries a density in latent space
+to the manifold of its images, an injective flow."""
+
+__all__ = ["BetaConfig", "ManifoldConfig", "ManifoldModel", "squared_error"]
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import model_validator
+from pydantic.dataclasses import dataclass
+from pydantic_core import ArgsKwargs
+from pythae.models import BaseAE
+from pythae.models.base.base_config import BaseAEConfig
+from pythae.models.base.base_utils import ModelOutput
+from pythae.models.nn import BaseDecoder, BaseEncoder
+from torch import Tensor
+from torch.distributions import Distribution, Independent, Normal, StudentT
+
+from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.nn.conditional import join
+from pythae_fif.volume_change import decoder_log_volume, decoder_singular_values
+
+from .condition import Labels, as_condition
+
+
+@dataclass
+class ManifoldConfig(BaseAEConfig):
+    """The part of the configuration that all models of this package have.
+
+    Parameters:
+        input_dim (tuple): Shape of one data point (C, H, W) or (D,).
+        latent_dim (int): Latent dimension d. Default: 10.
+        noise (float): Standard deviation of the Gaussian noise added to the data in training.
+            Default: 0.01.
+        latent_distribution (str): 'normal' or 'student_t' (independent coordinates).
+            Default: 'normal'.
+        student_t_df (float): Degrees of freedom of 'student_t'. Default: 5.
+
+    Raises:
+        ConfigError: An unknown key, named with the nearest valid one, or a value out of range.
+    """
+
+    noise: float = 0.01
+    latent_distribution: Literal["normal", "student_t"] = "normal"
+    student_t_df: float = 5.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _reject_unknown_keys(cls, values: Any) -> Any:
+        keys = (values.kwargs or {}) if isinstance(values, ArgsKwargs) else values
+        valid = [field.name for field in dataclasses.fields(cls) if field.init]
+        for key in keys:
+            if key not in valid:
+                hint = did_you_mean(key, valid)
+                raise ConfigError(f"unknown {cls.__name__} key {key!r}: {hint}")
+        return values
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_at_least(1, "latent_dim")
+        self._require_at_least(0, "noise")
+        self._require(self.student_t_df > 0, "student_t_df", "must be above 0")
+
+    def _require(self, holds: bool, key: str, needed: str) -> None:
+        if not holds:
+            raise ConfigError(f"{self.name} {key}={getattr(self, key)!r}: {needed}")
+
+    def _require_at_least(self, least: int, *keys: str) -> None:
+        """Finite numbers of at least so much; None is an option that is not used."""
+        for key in keys:
+            value = getattr(self, key)
+            if value is not None:
+                self._require(value >= least, key, f"at least {least} is needed")
+                self._require(value < float("inf"), key, "a finite number is needed")
+
+    def _require_one_of(self, **choices: Any) -> None:
+        """Of each key one of the values."""
+        for key, valid in choices.items():
+            value = getattr(self, key)
+            self._require(value in valid, key, did_you_mean(value, valid))
+
+
+@dataclass
+class BetaConfig(ManifoldConfig):
+    """Of a model whose loss is a likelihood plus the weighted squared reconstruction error.
+
+    Parameters:
+        beta (float): Weight of the squared reconstruction error. Default: 10.
+        beta_final (float): If given, beta moves linearly from ``beta`` in the first epoch to
+            ``beta_final`` in epoch ``beta_epochs`` (Sorrenson et al. 2024, appendix E.3).
+            Default: None.
+        beta_epochs (int): Length of that schedule in epochs; None for the whole training, step by
+            step, whose length this package's trainers tell (Pythae's own do not). Default: None.
+    """
+
+    beta: float = 10.0
+    beta_final: float | None = None
+    beta_epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_at_least(0, "beta", "beta_final")
+        self._require_at_least(1, "beta_epochs")
+        of_schedule = self.beta_final is not None or self.beta_epochs is None
+        self._require(of_schedule, "beta_epochs", "is the length of a schedule to beta_final")
+
+    def beta_at(self, epoch: int | None = None, share_done: float | None = None) -> float:
+        """The reconstruction weight of an epoch (counted from 1), or the final one.
+
+        Args:
+            epoch: For a schedule of ``beta_epochs``.
+            share_done: Part of the training that is done, in [0, 1], for one without.
+
+        Raises:
+            ConfigError: A schedule without ``beta_epochs``, and no ``share_done``.
+        """
+        if self.beta_final is None:
+            return self.beta
+        if epoch is None:
+            return self.beta_final
+        if self.beta_epochs is not None:
+            done = min(1.0, (epoch - 1) / max(1, self.beta_epochs - 1))
+        elif share_done is not None:
+            done = share_done
+        else:
+            raise ConfigError(
+                f"{self.name} beta_final without beta_epochs follows the length of the training, "
+                "which this trainer does not tell: give beta_epochs, or use FIFTrainer"
+            )
+        return self.beta + done * (self.beta_final - self.beta)
+
+
+class ManifoldModel(BaseAE):
+    """An injective flow: encoder f, decoder g, and a density on the manifold of the points g(z).
+
+    What a model is once it is trained: its density, samples and Pythae's interface. A subclass
+    names its configuration, has its networks made where they are not given, and its loss in
+    ``forward``, which the compiler must leave alone: it loses the attributes of Pythae's
+    ModelOutput, and would hide the operations of the networks from a recorder.
+
+    Args:
+        model_config (ManifoldConfig): The configuration.
+        encoder (BaseEncoder): f, by default that of the model.
+        decoder (BaseDecoder): g, likewise.
+
+    Attributes:
+        condition_dim: Length c of the condition of a conditional model, 0 of any other. A
+            conditional model is one of f(x, c) and g(z, c), whose methods take ``labels``;
+            Jacobians are those by x and by z.
+    """
+
+    config_class: ClassVar[type[ManifoldConfig]]
+    condition_dim: int = 0
+
+    def __init__(
+        self,
+        model_config: ManifoldConfig,
+        encoder: BaseEncoder | None = None,
+        decoder: BaseDecoder | None = None,
+    ) -> None:
+        default = (encoder is None, decoder is None)
+        encoder, decoder = self._networks(model_config, encoder, decoder)
+        super().__init__(model_config=model_config, decoder=decoder)
+        self.set_encoder(encoder)
+        self.model_name = type(self).__name__
+        model_config.uses_default_encoder, model_config.uses_default_decoder = default
+
+    @classmethod
+    def _networks(
+        cls, config: Any, encoder: BaseEncoder | None, decoder: BaseDecoder | None
+    ) -> tuple[BaseEncoder, BaseDecoder]:
+        """What is given, and the model's own networks where there is none."""
+        raise NotImplementedError
+
+    @classmethod
+    def _load_model_config_from_folder(cls, dir_path: str) -> ManifoldConfig:
+        return cls.config_class.from_json_file(f"{dir_path}/model_config.json")
+
+    # ------------------------------------------------------------------ the density
+
+    def latent_distribution(self, like: Tensor) -> Distribution:
+        """p_Z with event shape (d,), on the device and with the type of ``like``."""
+        zeros = torch.zeros(self.latent_dim, device=like.device, dtype=like.dtype)
+        # No validation: it costs a host synchronisation a call, and would turn the NaN of a
+        # diverged training into a message about arguments.
+        if self.model_config.latent_distribution == "student_t":
+            df = self.model_config.student_t_df
+            base: Distribution = StudentT(df, zeros, zeros + 1, validate_args=False)
+        else:
+            base = Normal(zeros, zeros + 1, validate_args=False)
+        return Independent(base, 1, validate_args=False)
+
+    def log_prob(self, x: Tensor, labels: Labels = None) -> Tensor:
+        r"""Exact log-likelihood on the manifold, in nats, at the projection of x.
+
+        Eq. 2 of Sorrenson et al. 2024,
+        :math:`\log p_Z(f(x)) - \frac12 \log\det g'(f(x))^\top g'(f(x))`, a density with respect
+        to the volume of the d-dimensional manifold. Memory is bounded by chunking.
+
+        Args:
+            x (Tensor): Data, (B, ...). Evaluation mode is used whatever the mode of the model.
+            labels: Of a conditional model, for log p(x | c): class indices (B,), one index for
+                all, or condition vectors (B, c).
+
+        Returns:
+            Tensor: (B,).
+
+        Raises:
+            NonFiniteError: The decoder's Jacobian is not finite; the message names the samples.
+            ConfigError: A conditional model without labels, or another with labels.
+            DataError: Labels that do not fit.
+        """
+        condition = self._condition(labels, x)
+        return self._in_evaluation_mode(
+            lambda: self._log_prob(self._encode(x, condition), condition)
+        )
+
+    def log_volume(self, x: Tensor, labels: Labels = None) -> Tensor:
+        """1/2 log det g'(z)^T g'(z) at z = f(x), in nats, (B,); see :meth:`log_prob`."""
+        return self._of_decoder(decoder_log_volume, x, labels)
+
+    def singular_values(self, x: Tensor, labels: Labels = None) -> Tensor:
+        """Singular values of g'(f(x)) in descending order, (B, d); see :meth:`log_prob`."""
+        return self._of_decoder(decoder_singular_values, x, labels)
+
+    def sample(
+        self, num_samples: int, *, labels: Labels = None, temperature: float = 1.0
+    ) -> Tensor:
+        """Decodes codes from the model's own latent distribution.
+
+        Args:
+            num_samples (int): n.
+            labels: Of a conditional model: class indices (n,), one index for all, or condition
+                vectors (n, c).
+            temperature (float): Factor on the codes.
+
+        Returns:
+            Tensor: (n, ...), on the device of the model.
+        """
+        like = next(self.parameters())
+        z = temperature * self.latent_distribution(like).sample((num_samples,))
+        condition = self._condition(labels, z)
+        return self._in_evaluation_mode(lambda: self._decode(z, condition))
+
+    # ------------------------------------------------------------------ Pythae's interface
+
+    def embed(self, inputs: Tensor, labels: Labels = None) -> Tensor:
+        """Codes f(x), (B, d), by the encoder alone; labels as for :meth:`log_prob`."""
+        return self._encode(inputs, self._condition(labels, inputs))
+
+    def reconstruct(self, inputs: Tensor, labels: Labels = None) -> Tensor:
+        """g(f(x)) without noise, the shape of the input; labels as for :meth:`log_prob`."""
+        return self.predict(inputs, labels).recon_x
+
+    def predict(self, inputs: Tensor, labels: Labels = None) -> ModelOutput:
+        """``embedding`` (B, d) and ``recon_x`` (B, ...), labels as for :meth:`log_prob`."""
+        condition = self._condition(labels, inputs)
+        z = self._encode(inputs, condition)
+        return ModelOutput(recon_x=self._decode(z, condition), embedding=z)
+
+    def interpolate(
+        self,
+        starting_inputs: Tensor,
+        ending_inputs: Tensor,
+        granularity: int = 10,
+        labels: Labels = None,
+    ) -> Tensor:
+        """Decodes straight lines in latent space, (B, granularity, ...).
+
+        The labels, as for :meth:`log_prob`, are those of both ends: a line has one label.
+        """
+        if len(starting_inputs) != len(ending_inputs):
+            raise ValueError(
+                f"{len(starting_inputs)} starting and {len(ending_inputs)} ending inputs: as many "
+                f"of one as of the other are needed"
+            )
+        condition = self._condition(labels, starting_inputs)
+        start, end = (self._encode(x, condition) for x in (starting_inputs, ending_inputs))
+        steps = torch.linspace(0, 1, granularity, device=start.device, dtype=start.dtype)
+        lines = torch.lerp(start[:, None], end[:, None], steps[None, :, None])
+        if condition is not None:
+            condition = condition.repeat_interleave(granularity, 0)
+        return self._decode(lines.flatten(0, 1), condition).unflatten(0, lines.shape[:2])
+
+    # ------------------------------------------------------------------ inside
+
+    def _noisy(self, x: Tensor) -> Tensor:
+        """Data with the noise of training."""
+        noise = self.model_config.noise
+        return x + noise * torch.randn_like(x) if noise > 0 else x
+
+    def _encode(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        return self.encoder(x if condition is None else join(x, condition)).embedding
+
+    def _decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
+        return self.decoder(z if condition is None else join(z, condition))["reconstruction"]
+
+    def _log_prob(self, z: Tensor, condition: Tensor | None) -> Tensor:
+        z = z.detach()
+        volume = self._of_codes(decoder_log_volume, z, condition)
+        return self.latent_distribution(z).log_prob(z) - volume
+
+    def _of_decoder(self, score: Callable[..., Tensor], x: Tensor, labels: Labels) -> Tensor:
+        """A score of g'(f(x))."""
+        condition = self._condition(labels, x)
+        return self._in_evaluation_mode(
+            lambda: self._of_codes(score, self._encode(x, condition), condition)
+        )
+
+    def _of_codes(
+        self, score: Callable[..., Tensor], z: Tensor, condition: Tensor | None
+    ) -> Tensor:
+        """A score of g'(z), whose chunks of z take their condition along."""
+        joined = z if condition is None else join(z, condition)
+        return score(self._decode, joined, latent_dim=self.latent_dim)
+
+    def _condition(self, labels: Labels, like: Tensor) -> Tensor | None:
+        return as_condition(labels, self.condition_dim, like)
+
+    @torch.no_grad()
+    def _in_evaluation_mode(self, compute: Callable[[], Tensor]) -> Tensor:
+        was_training = self.training
+        self.eval()
+        try:
+            return compute()
+        finally:
+            self.train(was_training)
+
+
+def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
+    """|x_hat - x|^2 summed over one data point, (B,)."""
+    return (x_hat - x).square().flatten(1).sum(1)

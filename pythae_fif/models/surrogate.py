@@ -1,0 +1,149 @@
+"""What FIF and RectangularFlow share: training by a surrogate of the volume change, and evaluation
+by the exact one."""
+
+__all__ = ["SurrogateConfig", "SurrogateModel"]
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pydantic.dataclasses import dataclass
+from pythae.data.datasets import BaseDataset
+from pythae.models.base.base_utils import ModelOutput
+from torch import Tensor
+
+from pythae_fif.volume_change import HUTCHINSON_KINDS, sample_hutchinson
+from pythae_fif.volume_change.surrogate import JACOBIAN_AT
+
+from .manifold import BetaConfig, ManifoldModel, squared_error
+
+
+@dataclass
+class SurrogateConfig(BetaConfig):
+    """The part of their configurations that FIF and RectangularFlow share.
+
+    Parameters:
+        noise (float): Standard deviation of the Gaussian noise added to the data in training; the
+            noisy data are the target of the reconstruction. Default: 0.01.
+        hutchinson_samples (int): K, Hutchinson vectors a data point. Default: 1.
+        hutchinson_kind (str): Their distribution, see
+            :func:`~pythae_fif.volume_change.sample_hutchinson`. Default: 'orthogonal'.
+        jacobian_at (str): 'data', the encoder's volume change at the data point (off-manifold), or
+            'reconstruction', that at its projection (on-manifold). Default: 'data'.
+        eval_nll_samples (int): Number of data points of an evaluation set whose exact
+            log-likelihood enters the evaluation loss, always the same ones. Default: 64.
+        Others: As of :class:`~pythae_fif.models.manifold.BetaConfig` and
+            :class:`~pythae_fif.models.manifold.ManifoldConfig`.
+    """
+
+    hutchinson_samples: int = 1
+    hutchinson_kind: str = "orthogonal"
+    jacobian_at: str = "data"
+    eval_nll_samples: int = 64
+    trace_space = "latent"  # without an annotation no option; FIF makes it one
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_at_least(1, "hutchinson_samples", "eval_nll_samples")
+        self._require_one_of(hutchinson_kind=HUTCHINSON_KINDS, jacobian_at=JACOBIAN_AT)
+        if self.trace_space == "latent":
+            self._require(
+                self.hutchinson_samples <= self.latent_dim,
+                "hutchinson_samples",
+                f"at most latent_dim={self.latent_dim}, where the trace is exact",
+            )
+
+
+class SurrogateModel(ManifoldModel):
+    r"""A model whose training loss has a surrogate of the log-volume, of the right gradient.
+
+    Its *value* says nothing about the fit. In evaluation mode the loss is
+    :math:`\beta \lVert g(f(x)) - x \rVert^2` plus the exact negative log-likelihood of
+    :meth:`log_prob`, so that Pythae's trainers keep the right model and its schedulers see
+    progress. The training loss is the subclass's.
+    """
+
+    @torch.compiler.disable
+    def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
+        """Encodes, decodes and computes the loss of the current mode.
+
+        Args:
+            inputs (BaseDataset): ``inputs["data"]`` of shape (B, ...), and for a conditional model
+                ``inputs["labels"]``, class indices (B,) or condition vectors (B, c).
+            epoch (int): In the keyword arguments that Pythae's trainers send; drives the schedule
+                of beta.
+            share_done (float): Likewise, of this package's trainers: the part of the training that
+                is done, which drives a schedule without ``beta_epochs``.
+            dataset_size (int): Likewise; the size of the evaluation set over which
+                ``eval_nll_samples`` are spread.
+
+        Returns:
+            ModelOutput: ``loss``, ``recon_loss`` (squared error) and ``nll_loss``, means over the
+            batch in nats, ``recon_x`` (B, ...) and ``z`` (B, d). In evaluation mode the two
+            losses that need the exact likelihood are computed when they are first read, so that
+            samplers, which only want ``z``, do not pay for them.
+
+        Raises:
+            ConfigError: A conditional model without labels.
+            DataError: Labels that do not fit.
+        """
+        x = inputs["data"]
+        # Pythae's data sets always have labels, which mean nothing to an unconditional model.
+        labels = inputs.get("labels") if self.condition_dim else None
+        condition = self._condition(labels, x)
+        if self.training:
+            beta = self.beta(kwargs.get("epoch", 1), kwargs.get("share_done"))
+            return self._training_output(x, beta, condition)
+        z = self._encode(x, condition)
+        x_hat = self._decode(z, condition)
+        recon_loss = squared_error(x_hat, x).mean()
+        share = self.model_config.eval_nll_samples / kwargs.get("dataset_size", len(x))
+        counted = min(len(x), math.ceil(share * len(x)))
+
+        def losses() -> dict[str, Tensor]:
+            of_counted = None if condition is None else condition[:counted]
+            nll_loss = -self._log_prob(z[:counted], of_counted).mean()
+            return {"loss": self.beta() * recon_loss + nll_loss, "nll_loss": nll_loss}
+
+        return _EvaluationOutput(losses, recon_loss=recon_loss, recon_x=x_hat, z=z)
+
+    def _training_output(self, x: Tensor, beta: float, condition: Tensor | None) -> ModelOutput:
+        raise NotImplementedError
+
+    def beta(self, epoch: int | None = None, share_done: float | None = None) -> float:
+        """See :meth:`~pythae_fif.models.manifold.BetaConfig.beta_at` of the configuration."""
+        return self.model_config.beta_at(epoch, share_done)
+
+    def _hutchinson(self, rows: int, dim: int, like: Tensor) -> Tensor:
+        """Hutchinson vectors of as many data points, (K, rows, dim)."""
+        return sample_hutchinson(
+            rows,
+            dim,
+            self.model_config.hutchinson_samples,
+            kind=self.model_config.hutchinson_kind,
+            device=like.device,
+            dtype=like.dtype,
+        )
+
+
+class _EvaluationOutput(ModelOutput):
+    """A ModelOutput whose likelihood-based losses are computed when they are first read."""
+
+    _LAZY = ("loss", "nll_loss")
+
+    def __init__(self, losses: Callable[[], dict[str, Tensor]], **values: Tensor) -> None:
+        super().__init__(**values)
+        for key, value in values.items():
+            setattr(self, key, value)
+        self.__dict__["_losses"] = losses
+
+    def __getattr__(self, name: str) -> Tensor:
+        if name not in self._LAZY:
+            raise AttributeError(name)
+        for key, value in self.__dict__["_losses"]().items():
+            setattr(self, key, value)
+        return self.__dict__[name]
+
+    def __getitem__(self, key: Any) -> Any:
+        return getattr(self, key) if key in self._LAZY else super().__getitem__(key)
