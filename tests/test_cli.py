@@ -20,10 +20,11 @@ from PIL import Image
 
 from pythae_fif import cli
 from pythae_fif.benchmark import execute
-from pythae_fif.benchmark.config import configs_dir, names_in
+from pythae_fif.benchmark.config import SAMPLERS, configs_dir, names_in
 from pythae_fif.benchmark.engines import LocalEngine, Outcome
 from pythae_fif.benchmark.store import read_json
 from pythae_fif.data import DATASETS
+from pythae_fif.evaluation import EXTRACTORS
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
 
@@ -95,7 +96,7 @@ class TestShowing:
     def test_list(self, run):
         code, out, err = run("--list")
         assert (code, err) == (0, "")
-        for name in (*names_in("models"), *DATASETS, *cli.SAMPLERS, *cli.EXTRACTORS):
+        for name in (*names_in("models"), *DATASETS, *SAMPLERS, *EXTRACTORS):
             assert f"  {name} " in out
         words = " ".join(out.split())
         assert "AE; 1 configuration;" in words
