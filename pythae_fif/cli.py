@@ -17,13 +17,7 @@ from rich.console import Console
 
 from pythae_fif import studies
 from pythae_fif.benchmark import verify
-from pythae_fif.benchmark.config import (
-    Experiment,
-    experiment_file,
-    load_experiment,
-    names_in,
-    read_yaml,
-)
+from pythae_fif.benchmark.config import Experiment, experiment_file, load_experiment
 from pythae_fif.benchmark.display import Display
 from pythae_fif.benchmark.engines import EngineOptions, Outcome, build_engine
 from pythae_fif.benchmark.engines.common import cores
@@ -34,6 +28,7 @@ from pythae_fif.benchmark.plan import expand
 from pythae_fif.benchmark.selection import Result
 from pythae_fif.benchmark.shard import parse_shard, shard_of
 from pythae_fif.benchmark.store import Store
+from pythae_fif.benchmark.yaml_files import names_in, read_yaml
 from pythae_fif.data import Splits, to_float
 from pythae_fif.errors import ConfigError, FIFError, did_you_mean
 from pythae_fif.listing import print_estimate, print_list, print_plan

@@ -9,20 +9,13 @@ from rich.console import Console
 from rich.table import Table
 
 from pythae_fif import studies
-from pythae_fif.benchmark.config import (
-    SAMPLERS,
-    Experiment,
-    ModelEntry,
-    configs_dir,
-    length_of,
-    load_model_entry,
-    names_in,
-    read_yaml,
-)
+from pythae_fif.benchmark.config import Experiment, length_of
 from pythae_fif.benchmark.display import Display, duration
 from pythae_fif.benchmark.engines import Engine, LocalEngine
 from pythae_fif.benchmark.estimate import training_seconds
+from pythae_fif.benchmark.model_entry import SAMPLERS, ModelEntry, load_model_entry
 from pythae_fif.benchmark.plan import RunSpec, shown
+from pythae_fif.benchmark.yaml_files import config_file, names_in, read_yaml
 from pythae_fif.data import DATASETS, Splits
 from pythae_fif.errors import FIFError
 from pythae_fif.evaluation import EXTRACTORS
@@ -34,7 +27,7 @@ def print_list(console: Console) -> None:
     """Prints what there is to choose from."""
     groups: dict[str, dict[str, str]] = {
         "data sets (--dataset)": {
-            name: read_yaml(configs_dir() / f"{name}.yaml")["description"]
+            name: read_yaml(config_file(name))["description"]
             for name in names_in()
             if name in DATASETS
         },

@@ -20,9 +20,10 @@ from PIL import Image
 
 from pythae_fif import cli
 from pythae_fif.benchmark import execute
-from pythae_fif.benchmark.config import SAMPLERS, configs_dir, names_in
 from pythae_fif.benchmark.engines import LocalEngine, Outcome
+from pythae_fif.benchmark.model_entry import SAMPLERS
 from pythae_fif.benchmark.store import read_json
+from pythae_fif.benchmark.yaml_files import configs_dir, names_in
 from pythae_fif.data import DATASETS
 from pythae_fif.evaluation import EXTRACTORS
 
