@@ -177,26 +177,32 @@ def _benchmark(flags: argparse.Namespace, command: str) -> int:
         return 0
 
     store = Store(flags.results)
+    specs = {store.run_dir(spec): spec for spec in plan}
     todo = [spec for spec in ours if not store.is_done(spec)]
     outcomes: list[Outcome] = []
     if todo:
         with display.stage(f"preparing extractor {experiment.extractor}"):
             extractor = load_extractor(experiment.extractor, splits, environment)
             extractor(to_float(splits.test, limit=2))
-        run_dirs = [store.prepare(spec, environment) for spec in todo]
         names = {
-            run_dir: f"{spec.model} {spec.configuration}"
+            store.run_dir(spec): f"{spec.model} {spec.configuration}"
             + (f" seed {spec.seed}" if len(experiment.seeds) > 1 else "")
-            for run_dir, spec in zip(run_dirs, todo, strict=True)
+            for spec in todo
         }
         with display.runs(names, done=len(ours) - len(todo)) as on_change:
-            outcomes = engine.run_all(run_dirs, on_change, flags.max_failures, splits)
+            outcomes = engine.run_all(
+                [store.run_dir(spec) for spec in todo],
+                on_change,
+                flags.max_failures,
+                splits,
+                lambda run_dir: store.prepare(specs[run_dir], environment),
+            )
 
     store.refresh()
     results = [(spec, record) for spec in plan if (record := store.record(spec)) is not None]
     failed = [outcome for outcome in outcomes if outcome.state != "finished"]
     if results:
-        missing, specs = len(plan) - len(results), {store.run_dir(s): s for s in plan}
+        missing = len(plan) - len(results)
         failures = [
             (specs[f.run_dir].model, specs[f.run_dir].configuration, str(f.error)) for f in failed
         ]

@@ -67,12 +67,13 @@ def run(tmp_path, capsys, monkeypatch):
     The runs are executed in this process; `run.executed` counts them.
     """
 
-    def run_all(engine, run_dirs, on_change, max_failures, splits):
+    def run_all(engine, run_dirs, on_change, max_failures, splits, prepare):
         outcomes = []
         for run_dir in run_dirs:
             if max_failures and sum(o.state == "failed" for o in outcomes) >= max_failures:
                 break
             call.executed += 1
+            prepare(run_dir)
             try:
                 execute(run_dir)
                 outcomes.append(Outcome(run_dir, "finished"))
