@@ -8,69 +8,40 @@ import logging
 import shlex
 import signal
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 from rich.console import Console
-from rich.table import Table
 
 from pythae_fif import studies
 from pythae_fif.benchmark import verify
-from pythae_fif.benchmark.config import (
-    SAMPLERS,
-    Experiment,
-    ModelEntry,
-    configs_dir,
-    experiment_file,
-    length_of,
-    load_experiment,
-    load_model_entry,
-    names_in,
-    read_yaml,
-)
-from pythae_fif.benchmark.display import Display, duration
-from pythae_fif.benchmark.engines import Engine, EngineOptions, LocalEngine, Outcome, build_engine
+from pythae_fif.benchmark.config import Experiment, experiment_file, load_experiment
+from pythae_fif.benchmark.display import Display
+from pythae_fif.benchmark.engines import EngineOptions, Outcome, build_engine
 from pythae_fif.benchmark.engines.common import cores
 from pythae_fif.benchmark.engines.options import add_engine_flags, engine_options
-from pythae_fif.benchmark.estimate import training_seconds
 from pythae_fif.benchmark.inputs import load_extractor, load_splits
 from pythae_fif.benchmark.leaderboard import leaderboard
-from pythae_fif.benchmark.plan import RunSpec, expand, shown
-from pythae_fif.benchmark.remote import is_url
+from pythae_fif.benchmark.plan import expand
 from pythae_fif.benchmark.selection import Result
 from pythae_fif.benchmark.shard import parse_shard, shard_of
 from pythae_fif.benchmark.store import Store
-from pythae_fif.data import DATASETS, Splits, to_float
+from pythae_fif.benchmark.yaml_files import names_in, read_yaml
+from pythae_fif.data import Splits, to_float
 from pythae_fif.errors import ConfigError, FIFError, did_you_mean
-from pythae_fif.evaluation import EXTRACTORS
-from pythae_fif.nn import ARCHITECTURES
+from pythae_fif.listing import print_estimate, print_list, print_plan
 from pythae_fif.reports import (
     build_report,
     constant_error,
-    load_published,
     to_terminal,
     write_experiment,
 )
+from pythae_fif.studies.command import run_command
 from pythae_fif.trainers.tensorboard import require_tensorboard
 
 EXIT_FAILED_RUNS, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
-
-NOT_OF_STUDIES = (
-    "arch", "beta", "hutchinson_samples", "samplers", "image_size", "extractor",
-    "inception_weights", "config", "max_failures", "dry_run", "skip_undecodable", "wall_clock",
-    "table", "shard", "tensorboard", "engine", "engine_config", "gpus", "runs_per_gpu",
-    "cpus_per_run", "ray_address", "partition", "time", "account", "sbatch", "no_wait",
-)  # fmt: skip
-"""Flags that no study takes; of these four each takes its own:"""
-OF_STUDIES = {
-    "dataset": ("estimator", "spectrum", "toy", "tabular", "ablation"),
-    "data": ("tabular", "ablation"),
-    "latent_dim": ("estimator", "spectrum", "tabular", "ablation"),
-    "models": ("tabular",),
-}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -165,10 +136,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return verify.main(given[1:], _Parser)
         flags = parser().parse_args(given)
         if flags.list:
-            _print_list(Console())
+            print_list(Console())
             return 0
         study = flags.study or studies.DATASETS.get(flags.dataset)
-        return _study(study, flags, given) if study else _benchmark(flags, given)
+        command = _command(given)
+        return run_command(study, flags, command) if study else _benchmark(flags, command)
     except (FIFError, OSError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -178,44 +150,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
 
 
-def _study(name: str, flags: argparse.Namespace, given: list[str]) -> int:
-    refused = [*NOT_OF_STUDIES, *(key for key, takers in OF_STUDIES.items() if name not in takers)]
-    for key in refused:
-        starts_it = key == "dataset" and studies.DATASETS.get(flags.dataset) == name
-        value = getattr(flags, key)
-        if value is not None and value is not False and not starts_it:
-            raise ConfigError(f"--{key.replace('_', '-')} is not for study {name}")
-    console = Console(highlight=False)
-    if is_url(flags.results):
-        raise ConfigError(f"--results {flags.results}: studies write to a folder, not to a URL")
-    options = studies.StudyOptions(
-        results=Path(flags.results),
-        data_root=flags.data_root,
-        offline=flags.offline,
-        dataset=flags.dataset,
-        data=flags.data,
-        models=flags.models,
-        seeds=flags.seeds,
-        profile=flags.profile or "quick",
-        latent_dim=flags.latent_dim,
-        command=shlex.join(["python", "run_benchmark.py", *_without_paths(given)]),
-    )
-    tenths = 0
-    with Display(console, quiet=flags.quiet).stage(name) as progress:
-
-        def watch(what: str, share: float) -> None:
-            nonlocal tenths
-            progress(round(100 * share), 100)
-            if int(10 * share) > tenths and not flags.quiet:
-                tenths = int(10 * share)
-                console.print(f"{share:4.0%} {what}", markup=False)
-
-        paths = studies.run_study(name, options, watch)
-    console.print(f"written: {', '.join(map(str, paths))}", markup=False)
-    return 0
-
-
-def _benchmark(flags: argparse.Namespace, given: list[str]) -> int:
+def _benchmark(flags: argparse.Namespace, command: str) -> int:
     console = Console(highlight=False)
     experiment = _experiment(flags)
     engine = build_engine(_engine_options(flags, experiment), flags.results)
@@ -237,32 +172,37 @@ def _benchmark(flags: argparse.Namespace, given: list[str]) -> int:
     plan = expand(experiment, splits)
     ours = shard_of(plan, *shard)
     if flags.dry_run:
-        _print_plan(console, experiment, splits, ours)
-        _print_estimate(console, display, experiment, splits, ours, engine)
+        print_plan(console, experiment, splits, ours)
+        print_estimate(console, display, experiment, splits, ours, engine)
         return 0
 
     store = Store(flags.results)
+    specs = {store.run_dir(spec): spec for spec in plan}
     todo = [spec for spec in ours if not store.is_done(spec)]
     outcomes: list[Outcome] = []
     if todo:
         with display.stage(f"preparing extractor {experiment.extractor}"):
             extractor = load_extractor(experiment.extractor, splits, environment)
             extractor(to_float(splits.test, limit=2))
-        run_dirs = [store.prepare(spec, environment) for spec in todo]
         names = {
-            run_dir: f"{spec.model} {spec.configuration}"
+            store.run_dir(spec): f"{spec.model} {spec.configuration}"
             + (f" seed {spec.seed}" if len(experiment.seeds) > 1 else "")
-            for run_dir, spec in zip(run_dirs, todo, strict=True)
+            for spec in todo
         }
         with display.runs(names, done=len(ours) - len(todo)) as on_change:
-            outcomes = engine.run_all(run_dirs, on_change, flags.max_failures, splits)
+            outcomes = engine.run_all(
+                [store.run_dir(spec) for spec in todo],
+                on_change,
+                flags.max_failures,
+                splits,
+                lambda run_dir: store.prepare(specs[run_dir], environment),
+            )
 
     store.refresh()
     results = [(spec, record) for spec in plan if (record := store.record(spec)) is not None]
     failed = [outcome for outcome in outcomes if outcome.state != "finished"]
     if results:
-        command = shlex.join(["python", "run_benchmark.py", *_without_paths(given)])
-        missing, specs = len(plan) - len(results), {store.run_dir(s): s for s in plan}
+        missing = len(plan) - len(results)
         failures = [
             (specs[f.run_dir].model, specs[f.run_dir].configuration, str(f.error)) for f in failed
         ]
@@ -347,8 +287,8 @@ def _report(
     )
 
 
-def _without_paths(given: list[str]) -> list[str]:
-    """The arguments without the places of this machine: of an absolute path the name is kept."""
+def _command(given: list[str]) -> str:
+    """The command without the places of this machine: of an absolute path the name is kept."""
     kept, skip = [], False
     for word in given:
         if skip:
@@ -359,110 +299,7 @@ def _without_paths(given: list[str]) -> list[str]:
             path = word.rpartition("=")[2]
             short = Path(path).name if Path(path).is_absolute() else path
             kept.append(word.removesuffix(path) + short)
-    return kept
-
-
-def _print_list(console: Console) -> None:
-    groups: dict[str, dict[str, str]] = {
-        "data sets (--dataset)": {
-            name: read_yaml(configs_dir() / f"{name}.yaml")["description"]
-            for name in names_in()
-            if name in DATASETS
-        },
-        "data sets of studies (--dataset)": {
-            study: ", ".join(name for name, of in studies.DATASETS.items() if of == study)
-            for study in dict.fromkeys(studies.DATASETS.values())
-        },
-        "studies (--study)": studies.STUDIES,
-        "tables (--table)": {
-            name.removeprefix("table"): load_published(int(name.removeprefix("table"))).title
-            for name in names_in("experiments")
-        },
-        "architectures (--arch)": dict(ARCHITECTURES),
-        "models (--models)": {
-            name: f"{entry.label}; {_grid_line(entry)}; samplers {', '.join(entry.samplers)}; "
-            f"{entry.source}"
-            for name in names_in("models")
-            for entry in [load_model_entry(name)]
-        },
-        "samplers (--samplers)": SAMPLERS,
-        "extractors (--extractor)": dict(EXTRACTORS),
-    }
-    for heading, entries in groups.items():
-        console.print(f"[bold]{heading}[/]")
-        table = Table.grid(padding=(0, 2))
-        for name, line in entries.items():
-            table.add_row(f"  {name}", line)
-        console.print(table)
-
-
-def _grid_line(entry: ModelEntry) -> str:
-    """The number of configurations of a model, and the values that they are made of."""
-    choices = entry.choices()
-    if len(choices) == 1:
-        return "1 configuration"
-    grid = entry.grid or {key: [choice[key] for choice in choices] for key in choices[0]}
-    values = "; ".join(f"{key} {', '.join(map(shown, v))}" for key, v in grid.items())
-    return f"{len(choices)} configurations ({values})"
-
-
-def _print_plan(
-    console: Console, experiment: Experiment, splits: Splits, plan: list[RunSpec]
-) -> None:
-    table = Table(title=f"{len(plan)} runs", box=None, padding=(0, 2))
-    for heading in ("run id", "model", "configuration", "seed"):
-        table.add_column(heading, justify="left")
-    for spec in plan:
-        table.add_row(spec.run_id, spec.model, spec.configuration, str(spec.seed))
-    console.print(table)
-    settings = experiment.settings
-    console.print(
-        f"{experiment.dataset}, {experiment.arch}, profile {experiment.profile}: "
-        f"{len(splits.train):,} training images of shape {splits.input_dim}, "
-        f"{length_of(settings)}, samplers {', '.join(experiment.samplers)}, "
-        f"extractor {experiment.extractor}",
-        markup=False,
-    )
-
-
-def _print_estimate(
-    console: Console,
-    display: Display,
-    experiment: Experiment,
-    splits: Splits,
-    plan: list[RunSpec],
-    engine: Engine,
-) -> None:
-    """Times a few steps of every model's first configuration and prints what all would take."""
-    slots = (engine if isinstance(engine, LocalEngine) else LocalEngine()).slots()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(slots[0].threads)
-    runs = Counter(spec.model for spec in plan)
-    first = {spec.model: spec for spec in reversed(plan)}
-    table = Table(box=None, padding=(0, 2))
-    for heading in ("model", "runs", "training a run", "all its runs"):
-        table.add_column(heading, justify="left" if heading == "model" else "right")
-    total = 0.0
-    with display.stage("timing a few steps of each model") as progress:
-        for done, (model, count) in enumerate(runs.items()):
-            progress(done, len(runs))
-            try:
-                seconds = training_seconds(first[model], splits)
-            except (FIFError, ArithmeticError, RuntimeError) as error:
-                line = str(error).splitlines()[0]
-                table.add_row(model, str(count), f"fails at once: {line}", "")
-                continue
-            total += seconds * count
-            table.add_row(model, str(count), duration(seconds), duration(seconds * count))
-    torch.set_num_threads(threads)
-    console.print(table)
-    console.print(
-        f"estimate from a few timed steps of each model's first configuration: training takes "
-        f"{duration(total)} one after the other, {duration(total / len(slots))} on this machine's "
-        f"{len(slots)} {'slot' if len(slots) == 1 else 'slots'}; samplers, scores and start of "
-        f"each run come on top",
-        soft_wrap=True,
-    )
+    return shlex.join(["python", "run_benchmark.py", *kept])
 
 
 if __name__ == "__main__":

@@ -29,21 +29,16 @@ import pythae_fif.benchmark.provenance as provenance_module
 import pythae_fif.benchmark.run as run_module
 import pythae_fif.benchmark.samplers as samplers_module
 from pythae_fif.benchmark import RunSpec, Store, execute, expand, load_experiment, select
-from pythae_fif.benchmark.config import (
-    SAMPLERS,
-    configs_dir,
-    experiment_file,
-    load_model_entry,
-    names_in,
-    parse_duration,
-)
+from pythae_fif.benchmark.config import experiment_file, parse_duration
 from pythae_fif.benchmark.inputs import load_splits
+from pythae_fif.benchmark.model_entry import SAMPLERS, load_model_entry
 from pythae_fif.benchmark.plan import SCHEMA, build_model
 from pythae_fif.benchmark.provenance import git_state, provenance
 from pythae_fif.benchmark.records import is_intact, is_whole, seal
 from pythae_fif.benchmark.run import training_config
 from pythae_fif.benchmark.samplers import embed, generate, reconstruct
 from pythae_fif.benchmark.store import read_json
+from pythae_fif.benchmark.yaml_files import configs_dir, names_in
 from pythae_fif.data import to_float
 from pythae_fif.errors import ConfigError, FIFError, NonFiniteError, StoreError
 from pythae_fif.reports import build_report
@@ -267,7 +262,7 @@ class TestConfig:
         (tmp_path / "models").mkdir()
         good = yaml.safe_load((configs_dir() / "models" / "ae.yaml").read_text())
         (tmp_path / "models" / "ae.yaml").write_text(yaml.safe_dump({**good, **change}))
-        monkeypatch.setattr("pythae_fif.benchmark.config.configs_dir", lambda: tmp_path)
+        monkeypatch.setattr("pythae_fif.benchmark.yaml_files.configs_dir", lambda: tmp_path)
         with pytest.raises(ConfigError, match=r"^ae\.yaml: ") as error:
             load_model_entry("ae")
         assert part in str(error.value)
@@ -334,7 +329,7 @@ class TestConfig:
         good = yaml.safe_load((configs_dir() / "models" / "ae.yaml").read_text())
         bad = {**good, "model": "pythae.models.AEE"}
         (tmp_path / "models" / "ae.yaml").write_text(yaml.safe_dump(bad))
-        monkeypatch.setattr("pythae_fif.benchmark.config.configs_dir", lambda: tmp_path)
+        monkeypatch.setattr("pythae_fif.benchmark.yaml_files.configs_dir", lambda: tmp_path)
         with pytest.raises(ConfigError, match=r"ae\.yaml: model: cannot import 'pythae.models.AEE"):
             load_model_entry("ae")
 

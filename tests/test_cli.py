@@ -20,10 +20,12 @@ from PIL import Image
 
 from pythae_fif import cli
 from pythae_fif.benchmark import execute
-from pythae_fif.benchmark.config import configs_dir, names_in
 from pythae_fif.benchmark.engines import LocalEngine, Outcome
+from pythae_fif.benchmark.model_entry import SAMPLERS
 from pythae_fif.benchmark.store import read_json
+from pythae_fif.benchmark.yaml_files import configs_dir, names_in
 from pythae_fif.data import DATASETS
+from pythae_fif.evaluation import EXTRACTORS
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
 
@@ -65,12 +67,13 @@ def run(tmp_path, capsys, monkeypatch):
     The runs are executed in this process; `run.executed` counts them.
     """
 
-    def run_all(engine, run_dirs, on_change, max_failures, splits):
+    def run_all(engine, run_dirs, on_change, max_failures, splits, prepare):
         outcomes = []
         for run_dir in run_dirs:
             if max_failures and sum(o.state == "failed" for o in outcomes) >= max_failures:
                 break
             call.executed += 1
+            prepare(run_dir)
             try:
                 execute(run_dir)
                 outcomes.append(Outcome(run_dir, "finished"))
@@ -95,7 +98,7 @@ class TestShowing:
     def test_list(self, run):
         code, out, err = run("--list")
         assert (code, err) == (0, "")
-        for name in (*names_in("models"), *DATASETS, *cli.SAMPLERS, *cli.EXTRACTORS):
+        for name in (*names_in("models"), *DATASETS, *SAMPLERS, *EXTRACTORS):
             assert f"  {name} " in out
         words = " ".join(out.split())
         assert "AE; 1 configuration;" in words

@@ -25,7 +25,7 @@ from pythae_fif.benchmark.engines.common import cores
 from pythae_fif.benchmark.engines.options import add_engine_flags, engine_options
 from pythae_fif.benchmark.shard import parse_shard, shard_of
 from pythae_fif.benchmark.store import read_json
-from pythae_fif.errors import ConfigError
+from pythae_fif.errors import ConfigError, StoreError
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
 
@@ -158,13 +158,24 @@ class TestLocal:
 
         assert [store.record(spec) is None for spec in (*plan, endless)] == [True, False, True]
 
-    def test_no_run_is_started_after_so_many_failures(self, prepared):
+    def test_no_run_is_prepared_or_started_after_so_many_failures(self, prepared):
         flags = {"models": ["fif"], "beta": [1e39], "hutchinson_samples": [1]}
-        _, _, run_dirs = prepared({**flags, "seeds": [0, 1, 2]}, batch_size=60)
-        outcomes = ONE.run_all(run_dirs, _ignore, max_failures=2)
-        assert [o.run_dir for o in outcomes] == run_dirs[:2]
+        _, _, run_dirs = prepared({**flags, "seeds": [0, 1, 2, 3]}, batch_size=60)
+        asked = []
+
+        def prepare(run_dir):
+            states = [read_json(d / "status.json")["state"] for d in asked]
+            assert states == ["failed", "waiting"][: len(asked)]  # those before have ended
+            asked.append(run_dir)
+            if run_dir == run_dirs[1]:
+                raise StoreError("no room")
+
+        outcomes = ONE.run_all(run_dirs, _ignore, max_failures=3, prepare=prepare)
+        assert [o.run_dir for o in outcomes] == run_dirs[:3] == asked
+        assert outcomes[1] == Outcome(run_dirs[1], "failed", "no room")
         assert [read_json(d / "status.json")["state"] for d in run_dirs] == [
             "failed",
+            "waiting",
             "failed",
             "waiting",
         ]

@@ -11,13 +11,14 @@ from pythae.models import AutoModel
 from torch.nn import ConvTranspose2d
 
 from pythae_fif.benchmark import RunSpec, execute, expand, load_experiment
-from pythae_fif.benchmark.config import configs_dir, load_model_entry, names_in
 from pythae_fif.benchmark.estimate import training_seconds
 from pythae_fif.benchmark.inputs import load_splits
+from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.plan import build_model
 from pythae_fif.benchmark.run import trainer_of
 from pythae_fif.benchmark.samplers import embed, generate
 from pythae_fif.benchmark.store import Store
+from pythae_fif.benchmark.yaml_files import configs_dir, names_in
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.nn import ConvDiscriminator
 
@@ -193,7 +194,7 @@ fixed: {reconstruction_loss: bce}
 grid: {beta: [0.1, 0.2]}
 """
     )
-    monkeypatch.setattr("pythae_fif.benchmark.config.configs_dir", lambda: folder)
+    monkeypatch.setattr("pythae_fif.benchmark.yaml_files.configs_dir", lambda: folder)
     own = tmp_path / "own.yaml"
     own.write_text(
         "profile: tiny\nmodels: [mine]\nsamplers: [all]\nextractor: pixels\nprofiles:\n"

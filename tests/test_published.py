@@ -5,7 +5,6 @@ import re
 import pytest
 
 from pythae_fif.errors import ConfigError
-from pythae_fif.reports import published
 from pythae_fif.reports.published import TABLES, load_published, published_value
 
 # Sums of each column and each row, formed from a second reading of the paper.
@@ -175,7 +174,7 @@ class TestErrors:
             "number: 1\ntitle: t\nsource: s\nnote: n\ncolumns: [{name: c}]\n"
         )  # fmt: skip
         (tmp_path / "published" / "table1.yaml").write_text(head + content)
-        monkeypatch.setattr(published, "configs_dir", lambda: tmp_path)
+        monkeypatch.setattr("pythae_fif.benchmark.yaml_files.configs_dir", lambda: tmp_path)
         load_published.cache_clear()
         with pytest.raises(ConfigError, match=message):
             load_published(1)

@@ -15,7 +15,8 @@ from PIL import Image
 from report_store import FAILURES, GOLDEN, NAME, RESULTS, result
 from rich.console import Console
 
-from pythae_fif.benchmark.config import SAMPLERS, experiment_file, load_experiment
+from pythae_fif.benchmark.config import experiment_file, load_experiment
+from pythae_fif.benchmark.model_entry import SAMPLERS
 from pythae_fif.benchmark.store import Store
 from pythae_fif.reports import constant_error, figures, load_published, plots, to_terminal
 from pythae_fif.reports.comparison import not_comparable, table3, table8

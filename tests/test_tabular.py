@@ -15,6 +15,7 @@ import scipy.linalg
 import torch
 from pythae.models import AutoModel
 
+from pythae_fif.benchmark.verify import verify
 from pythae_fif.data import archive
 from pythae_fif.data.archive import download_tabular
 from pythae_fif.data.frame_pickle import read_frame_pickle
@@ -428,6 +429,14 @@ def test_table_one_has_a_row_a_model_and_their_speedup(options):
             assert AutoModel.load_from_folder(str(folder)).sample(3).shape == (3, 3)
     tabular.run(options, lambda label, share: None)  # nothing is trained again
     assert records == {p: p.stat().st_mtime_ns for p in options.results.rglob("result.json")}
+    assert {f.kind for f in verify(options.results)} <= {"fine", "dirty tree"}  # sealed
+    edited = min(records)
+    text = edited.read_text()
+    edited.write_text(text.replace('"steps": ', '"steps": 1'))
+    tabular.run(options, lambda label, share: None)  # that one alone is
+    assert (edited.parent / "result.json.corrupt").exists()
+    again, before = json.loads(edited.read_text()), json.loads(text)
+    assert all(again[key] == before[key] for key in ("steps", "wasserstein", "specification"))
 
 
 def check_choice(records, rows):

@@ -155,6 +155,14 @@ def test_record_of_a_study(tmp_path):
     assert [f.kind for f in verify(tmp_path)] == ["unsealed"]
     (folder / "result.json").write_text(json.dumps(record | {"specification": {"seeds": [1]}}))
     assert [f.kind for f in verify(tmp_path)] == ["misplaced"]
+    (folder / "result.json").write_text(json.dumps(seal(record)))
+    assert [f.kind for f in verify(tmp_path)] == ["fine"]
+    (folder / "result.json").write_text(json.dumps(seal(record) | {"seconds": 2.0}))
+    (found,) = verify(tmp_path)
+    assert (found.kind, found.detail) == ("corrupt", "result.json was changed")
+    cut(folder, "result.json")
+    (found,) = verify(tmp_path)
+    assert (found.kind, found.detail) == ("corrupt", "result.json is cut off")
 
 
 def test_committed_results_are_in_order(capsys):

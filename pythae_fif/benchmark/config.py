@@ -1,47 +1,25 @@
-"""What an experiment is: YAML files and flags, read into validated configurations."""
+"""What an experiment is: YAML files and flags, read into a validated configuration."""
 
 __all__ = [
     "Experiment",
-    "ModelEntry",
     "Profile",
-    "build_checked",
-    "configs_dir",
     "experiment_file",
     "length_of",
     "load_experiment",
-    "load_model_entry",
-    "names_in",
     "parse_duration",
 ]
 
 import dataclasses
-import functools
-import importlib
-import itertools
 import re
-import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
-import yaml
-
-import pythae_fif
 from pythae_fif.errors import ConfigError, did_you_mean
 
-SAMPLERS = {
-    "normal": "standard normal codes",
-    "gmm": "Gaussian mixture of ten components fitted to the training codes",
-    "maf": "masked autoregressive flow fitted to the training codes",
-    "iaf": "inverse autoregressive flow fitted to the training codes",
-    "two_stage": "a second VAE fitted to the training codes, for models that are VAEs",
-    "vamp": "VAMP's own prior: the posteriors of its pseudo-inputs",
-    "hypersphere": "uniform codes on the sphere, for SVAE",
-    "poincare": "wrapped normal codes in the Poincaré ball, for PoincareVAE",
-    "pixelcnn": "PixelCNN fitted to the training codes' indices, for VQVAE",
-}
-
+from .model_entry import SAMPLERS, load_model_entry
+from .yaml_files import build_checked, config_file, names_in, read_yaml
 
 OF_ONE_MODEL = ("batch_size", "learning_rate", "weight_decay")
 """Settings that a profile can have for one model alone."""
@@ -71,18 +49,6 @@ def parse_duration(text: str) -> float:
             f"10min or 90s"
         )
     return seconds
-
-
-def configs_dir() -> Path:
-    """The folder of YAML files: the checkout's, or the copy inside an installed wheel."""
-    package = Path(pythae_fif.__file__).parent
-    checkout = package.parent / "benchmark_configs"
-    return checkout if checkout.is_dir() else package / "configs"
-
-
-def names_in(folder: str = "") -> list[str]:
-    """Names of the YAML files below `benchmark_configs/<folder>`."""
-    return sorted(path.stem for path in (configs_dir() / folder).glob("*.yaml"))
 
 
 @dataclass(frozen=True)
@@ -138,75 +104,6 @@ class Profile:
             del values["epochs"]
         optional = ("wall_clock", "weight_decay", "fit_steps")
         return {k: v for k, v in values.items() if k not in optional or v is not None}
-
-
-@dataclass(frozen=True)
-class ModelEntry:
-    """One model of the benchmark, from `models/<name>.yaml`.
-
-    Attributes:
-        label: Its name in tables.
-        model, config, trainer: Import paths of the three classes.
-        variational: Whether its encoder also gives a log-variance.
-        source: Where model and grid come from, and whether the grid is a paper's or ours.
-        samplers: Those that make sense for it; the first draws from the model's own prior.
-        grid: Hyper-parameter -> values; the configurations are their product.
-        configurations: The configurations one by one, where they are no product; empty otherwise.
-        fixed: Hyper-parameters that every configuration has.
-        networks: Import path of a function of architecture, image shape and latent dimension, for
-            encoders and decoders of another kind than those of `pythae_fif.nn.build_networks`;
-            `own` if the model builds its own from its configuration.
-        discriminator: Import path of a discriminator, called with the image shape.
-        keep_last: Whether the last weights are kept, not those of the lowest evaluation loss: for
-            models whose loss does not fall as they learn.
-        max_latent_dim: Largest latent dimension that the model takes; None if any.
-        notes: What is known to differ from the model's paper in the Pythae that runs it.
-    """
-
-    label: str
-    model: str
-    config: str
-    trainer: str
-    variational: bool
-    source: str
-    samplers: list[str]
-    grid: dict[str, list] = field(default_factory=dict)
-    configurations: list[dict[str, Any]] = field(default_factory=list)
-    fixed: dict[str, Any] = field(default_factory=dict)
-    networks: str | None = None
-    discriminator: str | None = None
-    keep_last: bool = False
-    max_latent_dim: int | None = None
-    notes: list[str] = field(default_factory=list)
-
-    def choices(self, overrides: Mapping[str, list] | None = None) -> list[dict[str, Any]]:
-        """The configurations, or the grid's product with some keys' values replaced.
-
-        The first key of the grid varies slowest.
-        """
-        if self.configurations:
-            return self.configurations
-        grid = {**self.grid, **{k: v for k, v in (overrides or {}).items() if k in self.grid}}
-        return [
-            dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())
-        ]
-
-    def samplers_of(self, asked: list[str]) -> list[str]:
-        """Those of the asked samplers that the model has.
-
-        Where `normal` is asked of a model with another prior, and where it has none of those
-        asked, its own prior's sampler stands in.
-
-        Example:
-            >>> load_model_entry("vamp").samplers_of(["normal", "gmm"])
-            ['vamp', 'gmm']
-            >>> load_model_entry("svae").samplers_of(["gmm"])
-            ['hypersphere']
-        """
-        own = self.samplers[0]
-        wanted = [own if name == "normal" else name for name in asked]
-        found = [name for name in dict.fromkeys(wanted) if name in self.samplers]
-        return found or [own]
 
 
 @dataclass(frozen=True)
@@ -282,48 +179,18 @@ def experiment_file(table: int) -> Path:
     Raises:
         ConfigError: There is none for the table.
     """
-    path = configs_dir() / "experiments" / f"table{table}.yaml"
+    path = config_file(f"experiments/table{table}")
     if not path.is_file():
         known = [name.removeprefix("table") for name in names_in("experiments")]
         raise ConfigError(f"--table {table}: is no experiment; valid: {', '.join(known)}")
     return path
 
 
-def load_model_entry(name: str) -> ModelEntry:
-    """Reads `models/<name>.yaml`.
-
-    Raises:
-        ConfigError: Unknown model, or a key or value of the file that is not right.
-    """
-    path = configs_dir() / "models" / f"{name}.yaml"
-    if not path.is_file():
-        raise ConfigError(f"model {name!r} is unknown: {did_you_mean(name, names_in('models'))}")
-    return _read_model_entry(path, path.stat().st_mtime_ns)
-
-
-@functools.cache
-def _read_model_entry(path: Path, changed: int) -> ModelEntry:
-    """A plan of many runs asks for the same few files again and again."""
-    entry = build_checked(ModelEntry, read_yaml(path), str(path.name))
-    for key in ("model", "config", "trainer", "networks", "discriminator"):
-        if getattr(entry, key) not in (None, "own"):
-            import_class(getattr(entry, key), f"{path.name}: {key}")
-    if not entry.samplers:
-        raise ConfigError(f"{path.name}: samplers: at least one is needed")
-    for sampler in entry.samplers:
-        if sampler not in SAMPLERS:
-            hint = did_you_mean(sampler, SAMPLERS)
-            raise ConfigError(f"{path.name}: samplers: {sampler!r} is unknown: {hint}")
-    if entry.grid and entry.configurations:
-        raise ConfigError(f"{path.name}: give grid or configurations, not both")
-    return entry
-
-
 def load_experiment(dataset: str, file: str | Path | None, flags: Mapping[str, Any]) -> Experiment:
     """The data set's YAML file, overlaid by the user's YAML file, overlaid by the flags.
 
     Args:
-        dataset: Name of a YAML file in :func:`configs_dir`.
+        dataset: Name of a YAML file in `benchmark_configs/`.
         file: A YAML file of the user's with keys of :class:`Experiment`, or None.
         flags: The same keys; None means not given.
 
@@ -333,7 +200,7 @@ def load_experiment(dataset: str, file: str | Path | None, flags: Mapping[str, A
     if dataset not in names_in():
         raise ConfigError(f"--dataset {dataset!r} is unknown: {did_you_mean(dataset, names_in())}")
     where, extra = f"{dataset}.yaml", {}
-    values = {"dataset": dataset, **read_yaml(configs_dir() / where)}
+    values = {"dataset": dataset, **read_yaml(config_file(dataset))}
     if file is not None:
         where = str(file)
         extra = read_yaml(Path(file))
@@ -427,80 +294,3 @@ def _check_experiment(experiment: Experiment, origin: Callable[[str], str]) -> N
                 f"profile {experiment.profile!r}: {key}={value}: "
                 f"a number above 0 and below {high} is needed"
             )
-
-
-def import_class(path: str, where: str) -> Any:
-    """The object at a dotted path.
-
-    Raises:
-        ConfigError: There is none; ``where`` begins the message.
-    """
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigError(f"{where}: cannot import {path!r} ({error})") from error
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file whose top level is a mapping.
-
-    Raises:
-        ConfigError: It is missing, not YAML, or no mapping.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        line = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not YAML: {line}") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path}: a mapping of keys to values is needed")
-    return content
-
-
-def build_checked(cls: Any, values: Mapping[str, Any], where: str) -> Any:
-    """An instance of a dataclass from a mapping, with every key and type checked."""
-    hints = get_type_hints(cls)
-    for key in values:
-        if key not in hints:
-            raise ConfigError(f"{where}: unknown key {key!r}: {did_you_mean(str(key), hints)}")
-    for entry in dataclasses.fields(cls):
-        required = (
-            entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
-        )
-        if required and entry.name not in values:
-            raise ConfigError(f"{where}: key {entry.name!r} is missing")
-    return cls(**{key: _convert(hints[key], v, f"{where}: {key}") for key, v in values.items()})
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    """A YAML value as the annotated type."""
-    if get_origin(hint) in (Union, types.UnionType):
-        options = [option for option in get_args(hint) if option is not type(None)]
-        return None if value is None else _convert(options[0], value, where)
-    if dataclasses.is_dataclass(hint):
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{where}: a mapping is needed, not {value!r}")
-        return build_checked(hint, value, where)
-    if get_origin(hint) is list or hint is list:
-        if not isinstance(value, list):
-            raise ConfigError(f"{where}: a list is needed, not {value!r}")
-        item = (get_args(hint) or (Any,))[0]
-        return [_convert(item, v, where) for v in value]
-    if get_origin(hint) is dict or hint is dict:
-        if not isinstance(value, Mapping):
-            raise ConfigError(f"{where}: a mapping is needed, not {value!r}")
-        item = (get_args(hint) or (Any, Any))[1]
-        return {str(k): _convert(item, v, f"{where}: {k}") for k, v in value.items()}
-    if hint is Any:
-        return value
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is float and number:
-        return float(value)
-    if hint is int and number and float(value).is_integer():
-        return int(value)
-    if hint in (str, bool) and isinstance(value, hint):
-        return value
-    raise ConfigError(f"{where}: {hint.__name__} is needed, not {value!r}")

@@ -9,10 +9,12 @@ from typing import Any
 
 from pythae_fif.errors import StoreError
 
-from .config import Experiment, load_model_entry, names_in
+from .config import Experiment
+from .model_entry import load_model_entry
 from .plan import PLAN_ALONE, RunSpec
 from .selection import Result
 from .store import Store, read_config
+from .yaml_files import names_in
 
 
 def leaderboard(

@@ -17,7 +17,9 @@ from pythae_fif.data import Splits
 from pythae_fif.errors import ConfigError
 from pythae_fif.nn import build_networks
 
-from .config import Experiment, ModelEntry, import_class, load_model_entry
+from .config import Experiment
+from .model_entry import ModelEntry, load_model_entry
+from .yaml_files import import_class
 
 SCHEMA = 2
 """Version of records; it is part of every run id, so that old records are never misread."""

@@ -27,8 +27,8 @@ from pythae_fif.trainers import BenchmarkTrainer, build_trainer
 from pythae_fif.trainers.benchmark_trainer import OnEpoch
 from pythae_fif.trainers.tensorboard import tensorboard_writer
 
-from .config import import_class, load_model_entry
 from .inputs import load_extractor, load_splits, references_of
+from .model_entry import load_model_entry
 from .plan import SCHEMA, RunSpec, build_model
 from .provenance import git_state, provenance
 from .records import is_whole, seal
@@ -36,6 +36,7 @@ from .remote import mirrored, own
 from .samplers import FIT_STEPS, embed, generate, reconstruct
 from .sheets import write_sheets
 from .store import read_config, read_json, remove_litter, set_aside, whole_record, write_json
+from .yaml_files import import_class
 
 logger = logging.getLogger(__name__)
 

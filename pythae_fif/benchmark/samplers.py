@@ -107,7 +107,7 @@ def generate(
     Samples of a mixture and of VAMP come grouped by component, so all are shuffled.
 
     Args:
-        name: A key of :data:`~pythae_fif.benchmark.config.SAMPLERS` that the model has.
+        name: A key of :data:`~pythae_fif.benchmark.model_entry.SAMPLERS` that the model has.
         model: A trained model.
         codes: Its training codes as :func:`embed` gives them.
         num_samples: n.

@@ -4,6 +4,7 @@ __all__ = [
     "Store",
     "read_config",
     "read_json",
+    "read_record",
     "remove_litter",
     "set_aside",
     "whole_record",
@@ -142,7 +143,7 @@ class Store:
         return known[1]
 
     def _read(self, path: Path, spec: RunSpec) -> dict[str, Any] | None:
-        record = _read_record(path)
+        record = read_record(path)
         if record is None or is_whole(record, spec):
             return record
         claim = Claim(path.parent)
@@ -216,7 +217,7 @@ def whole_record(path: Path, spec: RunSpec) -> dict[str, Any] | None:
     Raises:
         StoreError: It is not whole and the folder cannot be written.
     """
-    record = _read_record(path)
+    record = read_record(path)
     if record is None or is_whole(record, spec):
         return record
     try:
@@ -243,8 +244,8 @@ def remove_litter(run_dir: Path) -> None:
                 left.unlink()
 
 
-def _read_record(path: Path) -> Any:
-    """What `result.json` holds, nothing if that is no JSON, or None where there is no file.
+def read_record(path: Path) -> Any:
+    """What a `result.json` holds, nothing if that is no JSON, or None where there is no file.
 
     Raises:
         StoreError: It cannot be read, which says nothing of what it holds.

@@ -101,7 +101,11 @@ def _of_run(folder: Path, root: Path, record: Any) -> tuple[str, str]:
             return "other schema", f"{content['schema']}, not {SCHEMA}"
         spec = RunSpec.from_dict(content["spec"])
     except (StoreError, KeyError, TypeError):
-        return ("corrupt" if (folder / "config.yaml").exists() else "missing"), "config.yaml"
+        if (folder / "config.yaml").exists():
+            return "corrupt", "config.yaml"
+        if record is None:  # perhaps a study's, which has no config.yaml
+            return "corrupt", "result.json is cut off"
+        return "missing", "config.yaml"
     place = root / "runs" / spec.dataset / spec.arch / spec.model / spec.run_id
     if place != folder:
         return "misplaced", f"config.yaml is that of {spec.run_id}"

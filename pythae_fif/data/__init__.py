@@ -7,13 +7,8 @@ from pathlib import Path
 from pythae_fif.data.dataset import ImageDataset, to_float
 from pythae_fif.data.images import Progress
 from pythae_fif.data.locations import data_home
-from pythae_fif.data.sources import (
-    load_celeba,
-    load_digits,
-    load_folder,
-    load_npz,
-    load_torchvision,
-)
+from pythae_fif.data.own import load_folder, load_npz
+from pythae_fif.data.published import load_celeba, load_digits, load_torchvision
 from pythae_fif.data.splits import Splits
 from pythae_fif.errors import ConfigError, did_you_mean
 

@@ -1,6 +1,6 @@
-"""Arrays of images from files: checked, and brought to uint8 of shape (N, C, H, W)."""
+"""Arrays from files, checked: images become uint8 of shape (N, C, H, W), labels int64."""
 
-__all__ = ["read_npz", "to_uint8"]
+__all__ = ["read_npz", "to_labels", "to_uint8"]
 
 import zipfile
 import zlib
@@ -76,6 +76,24 @@ def to_uint8(arrays: Mapping[str, np.ndarray], where: str | Path) -> dict[str, n
         )
     scale = 255.0 if high <= 1 else 1.0
     return {key: _rounded(array, scale) for key, array in checked.items()}
+
+
+def to_labels(labels: np.ndarray, count: int, where: str) -> np.ndarray:
+    """Class indices of N images as int64 (N,).
+
+    Args:
+        labels: Integers (N,).
+        count: N.
+        where: The file and key, for error lines.
+
+    Raises:
+        DataError: They are no integers, or not N.
+    """
+    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+        raise DataError(
+            f"{where}: {labels.dtype} of shape {labels.shape}, needs integers of shape ({count},)"
+        )
+    return labels.astype(np.int64)
 
 
 def _channels_first(array: np.ndarray, where: str) -> np.ndarray:

@@ -1,6 +1,13 @@
 """Image files: found, decoded in parallel, cropped, resized, and cached as one array."""
 
-__all__ = ["SUFFIXES", "Decoded", "Progress", "decode_files", "find_images"]
+__all__ = [
+    "SUFFIXES",
+    "Decoded",
+    "Progress",
+    "decode_files",
+    "find_images",
+    "undecodable_note",
+]
 
 import hashlib
 import logging
@@ -107,6 +114,32 @@ def decode_files(
         decoded = _decode_all(folder, names, image_size, crop, progress)
         _write_cache(path, decoded)
     return decoded
+
+
+def undecodable_note(
+    name: str, folder: Path, names: Sequence[str], decoded: Decoded, skip: bool
+) -> list[str]:
+    """What a data set's source says of files that could not be decoded; nothing if all could.
+
+    Args:
+        name: The data set's name.
+        folder: The folder of the files.
+        names: What was decoded.
+        decoded: What became of it.
+        skip: Whether such files are left out.
+
+    Raises:
+        DataError: There are some, and they are not to be left out.
+    """
+    count = len(decoded.failed)
+    if not count:
+        return []
+    if not skip:
+        raise DataError(
+            f"{name}: {count} of {len(names)} images cannot be decoded, the first is "
+            f"{folder / names[decoded.failed[0]]}; mend or remove them, or skip undecodable images"
+        )
+    return [f"{count} undecodable images left out"]
 
 
 def _key(folder: Path, names: Sequence[str], image_size: int, crop: float) -> str:

@@ -58,7 +58,8 @@ from pythae_fif.evaluation.inception import (
     find_inception_weights,
     load_inception,
 )
-from pythae_fif.evaluation.pipeline import EvaluationOutput, EvaluationPipeline
+from pythae_fif.evaluation.output import EvaluationOutput
+from pythae_fif.evaluation.pipeline import EvaluationPipeline
 from pythae_fif.evaluation.scores import inception_score, reconstruction_mse
 from pythae_fif.evaluation.tf_inception import TFInceptionExtractor
 from pythae_fif.evaluation.uncertainty import (

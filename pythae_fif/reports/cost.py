@@ -5,7 +5,7 @@ __all__ = ["cost_grid"]
 import statistics
 from typing import Any
 
-from pythae_fif.benchmark.config import load_model_entry
+from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.selection import Result
 
 from .grid import DASH, Cell, Grid

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pythae_fif.benchmark.config import Experiment, load_model_entry
+from pythae_fif.benchmark.config import Experiment
+from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.selection import Choice, Result
 from pythae_fif.benchmark.sheets import reference_sheet
 from pythae_fif.benchmark.store import Store

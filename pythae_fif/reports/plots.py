@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pythae_fif.benchmark.config import load_model_entry
+from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.selection import Choice, Result
 from pythae_fif.trainers.checkpoint import write_whole
 

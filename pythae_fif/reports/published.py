@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pythae_fif.benchmark.config import configs_dir
+from pythae_fif.benchmark.yaml_files import config_file
 from pythae_fif.errors import ConfigError
 
 TABLES = (1, 2, 3, 5, 6, 7, 8)
@@ -114,7 +114,7 @@ def load_published(number: int) -> PublishedTable:
     Raises:
         ConfigError: There is no such file, or a key, value or cell of it is missing or wrong.
     """
-    path = configs_dir() / "published" / f"table{number}.yaml"
+    path = config_file(f"published/table{number}")
     if number not in TABLES:
         raise ConfigError(f"table {number} is not transcribed: {', '.join(map(str, TABLES))} are")
     try:

@@ -19,7 +19,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from pythae_fif.benchmark.config import Experiment, length_of, load_model_entry
+from pythae_fif.benchmark.config import Experiment, length_of
+from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.samplers import FIT_STEPS, FITTED
 from pythae_fif.benchmark.selection import Choice, Result, select
 

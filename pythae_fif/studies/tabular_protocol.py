@@ -20,7 +20,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
-from pythae_fif.benchmark.config import configs_dir, read_yaml
+from pythae_fif.benchmark.yaml_files import config_file, names_in, read_yaml
 from pythae_fif.data.tabular import TabularSplits, load_tabular
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.models import FIF, FIFConfig, RectangularFlow, RectangularFlowConfig
@@ -175,10 +175,10 @@ def load_table(dataset: str, options: StudyOptions) -> Table:
         ConfigError: An unknown data set or profile, or no latent dimension for ``csv``.
         DataError: See :func:`~pythae_fif.data.tabular.load_tabular`.
     """
-    path = configs_dir() / "tabular" / f"{dataset}.yaml"
+    path = config_file(f"tabular/{dataset}")
     if not path.is_file():
-        valid = sorted(file.stem for file in path.parent.glob("*.yaml"))
-        raise ConfigError(f"table {dataset!r} is unknown: {did_you_mean(dataset, valid)}")
+        hint = did_you_mean(dataset, names_in("tabular"))
+        raise ConfigError(f"table {dataset!r} is unknown: {hint}")
     file = _File(**read_yaml(path))
     if options.profile not in file.profiles:
         raise ConfigError(

@@ -4,6 +4,7 @@ __all__ = ["Run", "run_configurations", "step_seconds"]
 
 import hashlib
 import json
+import logging
 import math
 import statistics
 import time
@@ -17,6 +18,8 @@ from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
 
 from pythae_fif.benchmark.provenance import provenance
+from pythae_fif.benchmark.records import is_intact, seal
+from pythae_fif.benchmark.store import read_record, set_aside, write_json
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.evaluation.wasserstein import squared_wasserstein
 from pythae_fif.models.surrogate import SurrogateModel
@@ -28,9 +31,10 @@ from pythae_fif.studies.tabular_protocol import (
     Table,
 )
 from pythae_fif.trainers import keep_freed_memory
-from pythae_fif.trainers.checkpoint import write_whole
 from pythae_fif.trainers.ensemble import Ensemble
 from pythae_fif.trainers.stacked import StackedFlows
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = 2
 TIMED_BATCH = 512
@@ -123,7 +127,7 @@ def _recorded(
     results: Path,
     on_share: Callable[[float], None],
 ) -> Run:
-    """The run of a record, which is made where there is none."""
+    """The run of a record, which is made where there is none, or none that is whole."""
     specification = {
         "schema": SCHEMA,
         "configuration": asdict(CONFIGURATIONS[name]),
@@ -135,17 +139,21 @@ def _recorded(
     }
     key = hashlib.sha256(json.dumps(specification, sort_keys=True).encode()).hexdigest()[:12]
     folder = results / "runs" / table.splits.name / name / key
-    record = folder / "result.json"
-    if not record.is_file():
+    path = folder / "result.json"
+    record = read_record(path)
+    if not record or is_intact(record) is False:
+        if record is not None:
+            aside = set_aside(path)
+            logger.warning("%s is not a whole record: set aside as %s", path, aside.name)
         trained = _train(name, learning_rates, table, seeds, folder, on_share)
-        text = json.dumps({"specification": specification, **trained}, indent=1, allow_nan=True)
-        write_whole(record, lambda file: file.write(text.encode()))  # type: ignore[misc]
+        record = seal({"specification": specification, **trained})
+        write_json(path, record)
     on_share(1.0)
-    content = json.loads(record.read_text())
-    content |= {
+    content = {
+        **record,
         "name": name,
         "learning_rates": learning_rates,
-        "device": content["provenance"]["device"],
+        "device": record["provenance"]["device"],
     }
     return Run(**{field.name: content[field.name] for field in fields(Run)})
 

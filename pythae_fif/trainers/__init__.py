@@ -15,7 +15,7 @@ __all__ = [
     "quiet_pythae",
 ]
 
-from pythae_fif.trainers.benchmark_trainer import BenchmarkTrainer, TrainingResult
+from pythae_fif.trainers.benchmark_trainer import BenchmarkTrainer
 from pythae_fif.trainers.build import (
     BenchmarkAdversarialTrainer,
     BenchmarkCoupledOptimizerAdversarialTrainer,
@@ -24,4 +24,5 @@ from pythae_fif.trainers.build import (
 )
 from pythae_fif.trainers.fif_trainer import FIFTrainer, FIFTrainerConfig, keep_freed_memory
 from pythae_fif.trainers.loader import BatchDataset, BatchLoader
+from pythae_fif.trainers.progress import TrainingResult
 from pythae_fif.trainers.quiet import quiet_pythae

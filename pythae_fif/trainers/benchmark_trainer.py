@@ -1,6 +1,6 @@
 """Pythae's trainers with fast batches, a log, checkpoints that resume exactly, and silence."""
 
-__all__ = ["BenchmarkTrainer", "OnEpoch", "TrainingResult"]
+__all__ = ["BenchmarkTrainer", "OnEpoch"]
 
 import copy
 import json
@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from pythae_fif.errors import NonFiniteError, StoreError
 from pythae_fif.trainers.checkpoint import random_state, set_random_state, write_whole
 from pythae_fif.trainers.clock import Clock
 from pythae_fif.trainers.loader import BatchDataset, BatchLoader, CutLoader
+from pythae_fif.trainers.progress import Progress, TrainingResult
 from pythae_fif.trainers.quiet import quiet_pythae
 
 logger = logging.getLogger(__name__)
@@ -30,45 +31,6 @@ OnEpoch = Callable[[int, int, dict[str, Any]], None]
 
 CHECKPOINT_NAME = "checkpoint.pt"
 LOG_NAME = "train_log.jsonl"
-
-
-@dataclass(frozen=True)
-class TrainingResult:
-    """What a finished training was.
-
-    Attributes:
-        best_epoch: The epoch, counted from 1, whose weights were kept.
-        best_eval_loss: Its evaluation loss; its training loss where there is no evaluation set or
-            `keep_best_on_train` is set.
-        epochs: Number of epochs trained, those that a wall clock cut short among them.
-        seconds: Time in training and evaluation steps, over all resumed parts, in seconds.
-        train_seconds: Time in training steps alone, which is what a wall clock counts.
-        images: Training images seen, over all epochs.
-        images_per_second: Training images per second of the training steps alone.
-    """
-
-    best_epoch: int
-    best_eval_loss: float
-    epochs: int
-    seconds: float
-    train_seconds: float
-    images: int
-    images_per_second: float
-
-
-@dataclass(frozen=True)
-class _Progress:
-    """How far a training is; frozen, so that an interrupt finds the old or the new one whole."""
-
-    epoch: int = 0
-    best_epoch: int = 0
-    best_loss: float = math.inf
-    best_state: dict[str, torch.Tensor] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
-    seconds: float = 0.0
-    train_seconds: float = 0.0
-    images: int = 0
-    stage: str | None = None
 
 
 class BenchmarkTrainer:
@@ -236,28 +198,20 @@ class BenchmarkTrainer:
             self._save_best_model()
             (self.run_dir / CHECKPOINT_NAME).unlink(missing_ok=True)
         tell.on_train_end(config)
-        return TrainingResult(
-            best_epoch=progress.best_epoch,
-            best_eval_loss=progress.best_loss,
-            epochs=progress.epoch,
-            seconds=progress.seconds,
-            train_seconds=progress.train_seconds,
-            images=progress.images,
-            images_per_second=progress.images / progress.train_seconds,
-        )
+        return progress.result()
 
-    def _is_complete(self, progress: _Progress) -> bool:
+    def _is_complete(self, progress: Progress) -> bool:
         if self.wall_clock is None:
             return progress.epoch >= self.training_config.num_epochs
         return progress.train_seconds >= self.wall_clock
 
-    def _share_done(self, progress: _Progress) -> float:
+    def _share_done(self, progress: Progress) -> float:
         """The part of the training that is done, before an epoch."""
         if self.wall_clock is None:
             return progress.epoch / self.training_config.num_epochs
         return min(1.0, progress.train_seconds / self.wall_clock)
 
-    def _enter_stage(self, progress: _Progress) -> _Progress:
+    def _enter_stage(self, progress: Progress) -> Progress:
         """Sets the stage of a model that has some; a new one starts from the best of the last."""
         if not hasattr(self.model, "stage_at"):
             return progress
@@ -271,7 +225,7 @@ class BenchmarkTrainer:
             progress = replace(progress, best_loss=math.inf)
         return replace(progress, stage=stage)
 
-    def _run_epoch(self, epoch: int, progress: _Progress) -> _Progress:
+    def _run_epoch(self, epoch: int, progress: Progress) -> Progress:
         """One training and one evaluation step; the progress after them."""
         learning_rates = {
             f"{name}learning_rate": optimizer.param_groups[0]["lr"]
@@ -365,7 +319,7 @@ class BenchmarkTrainer:
         except OSError as error:
             raise StoreError(f"cannot write {path}: {error}") from error
 
-    def _save_checkpoint(self, progress: _Progress, random: dict[str, Any]) -> None:
+    def _save_checkpoint(self, progress: Progress, random: dict[str, Any]) -> None:
         if not self.is_main_process:
             return
         state = {
@@ -377,11 +331,11 @@ class BenchmarkTrainer:
         }
         write_whole(self.run_dir / CHECKPOINT_NAME, lambda file: torch.save(state, file))
 
-    def _resume(self) -> _Progress:
+    def _resume(self) -> Progress:
         """Restores the checkpoint's state; sets one that does not fit aside and starts afresh."""
         path = self.run_dir / CHECKPOINT_NAME
         if not path.exists():
-            return _Progress()
+            return Progress()
         initial = copy.deepcopy(self.model.state_dict())
         try:
             return self._restore(path)
@@ -399,11 +353,11 @@ class BenchmarkTrainer:
                 )
         self.model.load_state_dict(initial)
         self.prepare_training()  # type: ignore[attr-defined]
-        return _Progress()
+        return Progress()
 
-    def _restore(self, path: Path) -> _Progress:
+    def _restore(self, path: Path) -> Progress:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        progress = _Progress(**state["progress"])
+        progress = Progress(**state["progress"])
         self.model.load_state_dict(state["model"])
         for kind in ("optimizer", "scheduler"):
             for name, target in self._of_parts(kind).items():

@@ -22,9 +22,10 @@ from torch import Tensor, nn
 
 from pythae_fif.data.dataset import ImageDataset
 from pythae_fif.errors import ConfigError, NonFiniteError
-from pythae_fif.trainers.benchmark_trainer import BenchmarkTrainer, OnEpoch, TrainingResult
+from pythae_fif.trainers.benchmark_trainer import BenchmarkTrainer, OnEpoch
 from pythae_fif.trainers.distributed import Processes, as_batches
 from pythae_fif.trainers.loader import BatchLoader, CutLoader
+from pythae_fif.trainers.progress import TrainingResult
 from pythae_fif.trainers.quiet import quiet_pythae
 
 CHECK_EVERY = 50

@@ -1,6 +1,16 @@
 """What all engines share: how runs end, who is told, and what a process of a run begins with."""
 
-__all__ = ["Engine", "OnChange", "Outcome", "cores", "enter_run", "open_statuses", "settle"]
+__all__ = [
+    "Engine",
+    "OnChange",
+    "Outcome",
+    "Prepare",
+    "cores",
+    "enter_run",
+    "no_preparation",
+    "open_statuses",
+    "settle",
+]
 
 import contextlib
 import os
@@ -20,6 +30,13 @@ from ..store import read_json, write_json
 
 OnChange = Callable[[dict[Path, dict[str, Any]], list["Outcome"]], None]
 """Called with the status of the runs under way and the outcomes so far."""
+
+Prepare = Callable[[Path], object]
+"""Called with the folder of a run before that is started; makes it with :meth:`Store.prepare`."""
+
+
+def no_preparation(run_dir: Path) -> None:
+    """For folders that are prepared already."""
 
 
 @dataclass(frozen=True)
@@ -46,16 +63,19 @@ class Engine(Protocol):
         on_change: OnChange,
         max_failures: int | None = None,
         splits: Splits | None = None,
+        prepare: Prepare = no_preparation,
     ) -> list[Outcome]:
         """Calls `execute` for every folder, each in a process of its own.
 
         A process that fails or is killed costs its own run only.
 
         Args:
-            run_dirs: Folders made by :meth:`Store.prepare`.
+            run_dirs: Where the runs are, or will be once they are prepared.
             on_change: Told about it, twice a second or as often as is cheap.
             max_failures: Once so many runs have failed, no other is started.
             splits: The images of all these runs, for an engine that hands them to its machines.
+            prepare: Prepares a run, at the latest just before it is started: thousands would keep
+                the first waiting.
 
         Returns:
             The outcomes of the runs that were started and have ended.

@@ -23,7 +23,7 @@ from pythae_fif.trainers import keep_freed_memory
 
 from ..claim import unclaimed_first
 from ..store import read_json
-from .common import OnChange, Outcome, cores, enter_run, settle
+from .common import OnChange, Outcome, Prepare, cores, enter_run, no_preparation, settle
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 20
@@ -98,6 +98,7 @@ class LocalEngine:
         on_change: OnChange,
         max_failures: int | None = None,
         splits: Splits | None = None,
+        prepare: Prepare = no_preparation,
     ) -> list[Outcome]:
         """See :class:`Engine`.
 
@@ -112,8 +113,14 @@ class LocalEngine:
         try:
             while waiting or running:
                 while waiting and free:
-                    run_dir, slot = unclaimed_first(waiting), free.pop(0)
+                    run_dir = unclaimed_first(waiting)
                     waiting.remove(run_dir)
+                    try:
+                        prepare(run_dir)
+                    except StoreError as error:
+                        outcomes.append(Outcome(run_dir, "failed", str(error)))
+                        break  # perhaps one failure too many
+                    slot = free.pop(0)
                     process = context.Process(target=_child, args=(run_dir, slot), daemon=False)
                     with _deferred_interrupts():
                         process.start()

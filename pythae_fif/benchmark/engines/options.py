@@ -10,7 +10,7 @@ from typing import Any
 
 from pythae_fif.errors import ConfigError, did_you_mean
 
-from ..config import build_checked, read_yaml
+from ..yaml_files import build_checked, read_yaml
 from .common import Engine
 from .local import LocalEngine
 

@@ -30,7 +30,15 @@ from pythae_fif.trainers import keep_freed_memory
 from .. import inputs
 from ..remote import mirrored
 from ..store import read_json
-from .common import OnChange, Outcome, enter_run, open_statuses, settle
+from .common import (
+    OnChange,
+    Outcome,
+    Prepare,
+    enter_run,
+    no_preparation,
+    open_statuses,
+    settle,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +74,7 @@ class RayEngine:
         on_change: OnChange,
         max_failures: int | None = None,
         splits: Splits | None = None,
+        prepare: Prepare = no_preparation,
     ) -> list[Outcome]:
         """See :class:`Engine`.
 
@@ -79,6 +88,9 @@ class RayEngine:
             cpus, gpus = self._resources()
             task = ray.remote(max_calls=1, max_retries=0, num_cpus=cpus, num_gpus=gpus)(_task)
             lent = ray.put(splits)
+
+            for run_dir in run_dirs:  # Ray gets all of them at once
+                prepare(run_dir)
 
             def submit(run_dir: Path) -> Any:
                 return task.remote(_place_of(run_dir), cpus, os.getcwd(), lent)

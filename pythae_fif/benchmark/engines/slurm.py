@@ -20,7 +20,16 @@ from pythae_fif.trainers import keep_freed_memory
 from ..remote import is_url
 from ..run import execute, interrupt_after_epoch, is_done
 from ..store import read_json, write_json
-from .common import OnChange, Outcome, cores, enter_run, open_statuses, settle
+from .common import (
+    OnChange,
+    Outcome,
+    Prepare,
+    cores,
+    enter_run,
+    no_preparation,
+    open_statuses,
+    settle,
+)
 from .options import EngineOptions
 
 logger = logging.getLogger(__name__)
@@ -96,6 +105,7 @@ class SlurmEngine:
         on_change: OnChange,
         max_failures: int | None = None,
         splits: Splits | None = None,
+        prepare: Prepare = no_preparation,
     ) -> list[Outcome]:
         """See :class:`Engine`; an interrupt, or `no_wait`, leaves the jobs as they are.
 
@@ -105,6 +115,8 @@ class SlurmEngine:
         queue = _queue()
         if queue is None:  # submitting now could be submitting twice
             raise ConfigError("--engine slurm: squeue does not answer; is its controller up?")
+        for run_dir in run_dirs:  # Slurm gets all of them at once
+            prepare(run_dir)
         jobs = {run_dir: job for run_dir in run_dirs if (job := _job_of(run_dir)) in queue}
         jobs |= self._submit([run_dir for run_dir in run_dirs if run_dir not in jobs])
         arrays = ", ".join(dict.fromkeys(job.partition("_")[0] for job in jobs.values()))

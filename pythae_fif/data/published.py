@@ -1,16 +1,24 @@
-"""One loader a data set: from files below the data root, or from a path, to splits."""
+"""One loader a published data set: from files below the data root, or a download, to splits."""
 
-__all__ = ["load_celeba", "load_digits", "load_folder", "load_npz", "load_torchvision"]
+__all__ = ["load_celeba", "load_digits", "load_torchvision"]
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from pythae_fif.data.arrays import read_npz, to_uint8
-from pythae_fif.data.images import Decoded, Progress, decode_files, find_images
+from pythae_fif.data.arrays import read_npz, to_labels, to_uint8
+from pythae_fif.data.images import Decoded, Progress, decode_files, find_images, undecodable_note
 from pythae_fif.data.locations import DATA_VARIABLE
-from pythae_fif.data.splits import SPLIT_NAMES, Splits, hold_out, shuffled_split
+from pythae_fif.data.splits import (
+    SPLIT_NAMES,
+    Splits,
+    by_sides,
+    counts,
+    hold_out,
+    source_line,
+    take,
+)
 from pythae_fif.errors import DataError
 
 _TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "celeba": "CelebA"}
@@ -141,7 +149,7 @@ def load_celeba(
     decoded = decode_files(
         folder, names, image_size=image_size, crop=_CELEBA_CROP, progress=progress
     )
-    notes = _undecodable_note("celeba", folder, names, decoded, skip_undecodable)
+    notes = undecodable_note("celeba", folder, names, decoded, skip_undecodable)
     if len(names) < len(present):
         notes.append(f"{len(present) - len(names)} files that the partition lacks left out")
     if len(names) < len(assigned):
@@ -152,104 +160,10 @@ def load_celeba(
     kept = np.setdiff1d(np.arange(len(names)), decoded.failed)
     codes = np.array([assigned[names[row]] for row in kept], np.int64)
     arrays = {
-        split: _take(decoded.images, kept[codes == code]) for code, split in enumerate(SPLIT_NAMES)
+        split: take(decoded.images, kept[codes == code]) for code, split in enumerate(SPLIT_NAMES)
     }
     title = f"CelebA {image_size}x{image_size}, image folder"
     return _published("celeba", title, arrays, None, notes, lesser=bool(smaller))
-
-
-def load_folder(
-    path: Path,
-    *,
-    image_size: int,
-    skip_undecodable: bool,
-    progress: Progress | None,
-    seed: int,
-) -> Splits:
-    """Every image below a folder, RGB, cropped to the centred square and resized.
-
-    Args:
-        path: The folder; its subfolders ``train``, ``val`` and ``test``, where it has all three,
-            are the splits. Otherwise the sorted names are shuffled and cut 80/10/10.
-        image_size: Side of the images in pixels.
-        skip_undecodable: Leave undecodable files out instead of failing.
-        progress: See ``decode_files``.
-        seed: Seed of the shuffle.
-
-    Returns:
-        Splits without labels.
-
-    Raises:
-        DataError: No such folder, no images, one or two of the three subfolders, undecodable files.
-    """
-    if not path.is_dir():
-        raise DataError(f"folder: {path} is not a folder; needs a folder of images (--data)")
-    present = [split for split in SPLIT_NAMES if (path / split).is_dir()]
-    if 0 < len(present) < len(SPLIT_NAMES):
-        raise DataError(
-            f"folder: {path} has a subfolder {' and '.join(present)} only; "
-            "needs train, val and test, or none of them"
-        )
-    everything = find_images(path)
-    # Listed one by one, for a split may be a link to a folder, which os.walk does not follow.
-    groups = {split: find_images(path / split) for split in present}
-    names = sorted(f"{split}/{name}" for split in present for name in groups[split])
-    if not present:
-        names = everything
-    if not names:
-        raise DataError(f"folder: no jpg, jpeg, png, webp or bmp images below {path}")
-    decoded = decode_files(path, names, image_size=image_size, progress=progress)
-    notes = _undecodable_note("folder", path, names, decoded, skip_undecodable)
-    kept = np.setdiff1d(np.arange(len(names)), decoded.failed)
-    if present:
-        split_of = np.array([names[row].split("/", 1)[0] for row in kept])
-        index = {split: kept[split_of == split] for split in SPLIT_NAMES}
-        how = "split by subfolder"
-        outside = len(set(everything) - set(names))
-        if outside:
-            notes.append(f"{outside} images outside train, val and test left out")
-    else:
-        index = {split: kept[rows] for split, rows in shuffled_split(len(kept), seed).items()}
-        how = f"shuffled 80/10/10 with seed {seed}"
-    arrays = {split: _take(decoded.images, rows) for split, rows in index.items()}
-    title = f"folder {path.name}, {image_size}x{image_size}, {how}"
-    source = _line(title, arrays, notes)
-    return Splits("folder", **arrays, labels=None, source=source, partial=False)
-
-
-def load_npz(path: Path, *, seed: int) -> Splits:
-    """Images from an .npz file of one's own.
-
-    Args:
-        path: The file, with keys ``train``, ``val`` and ``test``, or ``data`` (shuffled and cut
-            80/10/10) and optionally ``labels`` beside it. See ``to_uint8`` for what images may be.
-        seed: Seed of the shuffle.
-
-    Returns:
-        Splits, with labels if there are ``labels`` beside ``data``.
-
-    Raises:
-        DataError: The file is missing or damaged, or its keys, shapes or values are wrong.
-    """
-    content = read_npz(path)
-    labels = None
-    if set(SPLIT_NAMES) <= set(content):
-        arrays = to_uint8({split: content[split] for split in SPLIT_NAMES}, path)
-        how = "split by key"
-    elif "data" in content:
-        images = to_uint8({"data": content["data"]}, path)["data"]
-        index = shuffled_split(len(images), seed)
-        arrays = {split: images[rows] for split, rows in index.items()}
-        if "labels" in content:
-            whole = _labels(content["labels"], len(images), f"{path}, key 'labels'")
-            labels = {split: whole[rows] for split, rows in index.items()}
-        how = f"shuffled 80/10/10 with seed {seed}"
-    else:
-        raise DataError(
-            f"{path}: has keys {', '.join(content) or 'none'}; needs train, val and test, or data"
-        )
-    source = _line(f"npz {path.name}, {how}", arrays, [])
-    return Splits("npz", **arrays, labels=labels, source=source, partial=False)
 
 
 def _pythae_npz(name: str, root: Path, shape: tuple[int, int, int]) -> Splits | None:
@@ -270,12 +184,13 @@ def _pythae_npz(name: str, root: Path, shape: tuple[int, int, int]) -> Splits | 
     for part, path in paths.items():
         if whole[part].shape[1:] != shape:
             raise DataError(
-                f"{path}: images are {_by(whole[part].shape[1:])}, {name} needs {_by(shape)}"
+                f"{path}: images are {by_sides(whole[part].shape[1:])}, "
+                f"{name} needs {by_sides(shape)}"
             )
     labels = None
     if all("labels" in content[part] for part in paths):
         labels = {
-            split: _labels(
+            split: to_labels(
                 content[part]["labels"], len(whole[part]), f"{paths[part]}, key 'labels'"
             )
             for split, part in (("train", "train"), ("test", "eval"))
@@ -300,7 +215,7 @@ def _two_parts(
 
     splits = three(arrays)
     notes = []
-    if _counts(splits) != _PUBLISHED[name]:
+    if counts(splits) != _PUBLISHED[name]:
         notes.append(f"val is the last {held} of {total} training images")
     cut_labels = labels and {split: part.astype(np.int64) for split, part in three(labels).items()}
     return _published(name, f"{_TITLES[name]}, {layout}", splits, cut_labels, notes)
@@ -315,11 +230,11 @@ def _published(
     lesser: bool = False,
 ) -> Splits:
     """Splits of a published data set, marked as partial where they are not the whole of it."""
-    partial = lesser or _counts(arrays) != _PUBLISHED[name]
-    if _counts(arrays) != _PUBLISHED[name]:
+    partial = lesser or counts(arrays) != _PUBLISHED[name]
+    if counts(arrays) != _PUBLISHED[name]:
         published = "/".join(map(str, _PUBLISHED[name]))
         notes = [f"partial (published: {published})", *notes]
-    source = _line(title, arrays, notes)
+    source = source_line(title, arrays, notes)
     return Splits(name, **arrays, labels=labels, source=source, partial=partial)
 
 
@@ -348,28 +263,14 @@ def _check_celeba_sizes(folder: Path, names: Sequence[str], decoded: Decoded) ->
     if len(wrong):
         first = decoded.sizes[wrong[0]]
         raise DataError(
-            f"celeba: {folder / names[wrong[0]]} is {_by(first)} pixels, needs the aligned "
+            f"celeba: {folder / names[wrong[0]]} is {by_sides(first)} pixels, needs the aligned "
             "178x218 or the same proportions; data set 'folder' (--data) takes other images"
         )
     others = np.flatnonzero(width != _CELEBA_SIZE[0])
     if not len(others):
         return ""
     first = decoded.sizes[good[others[0]]]
-    return f"{len(others)} files at another resolution than 178x218 (first {_by(first)})"
-
-
-def _undecodable_note(
-    name: str, folder: Path, names: Sequence[str], decoded: Decoded, skip: bool
-) -> list[str]:
-    count = len(decoded.failed)
-    if not count:
-        return []
-    if not skip:
-        raise DataError(
-            f"{name}: {count} of {len(names)} images cannot be decoded, the first is "
-            f"{folder / names[decoded.failed[0]]}; mend or remove them, or skip undecodable images"
-        )
-    return [f"{count} undecodable images left out"]
+    return f"{len(others)} files at another resolution than 178x218 (first {by_sides(first)})"
 
 
 def _not_found(
@@ -387,30 +288,3 @@ def _not_found(
         f"could be read below {root}{f' ({reason})' if reason else ''}: {remedy}, "
         f"or name a folder that has one with --data-root or {DATA_VARIABLE}"
     )
-
-
-def _labels(labels: np.ndarray, count: int, where: str) -> np.ndarray:
-    if labels.shape != (count,) or labels.dtype.kind not in "iu":
-        raise DataError(
-            f"{where}: {labels.dtype} of shape {labels.shape}, needs integers of shape ({count},)"
-        )
-    return labels.astype(np.int64)
-
-
-def _take(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """``images[rows]``, without a copy (2 GB of CelebA) where the rows are one run."""
-    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
-        return images[rows[0] : rows[-1] + 1]
-    return images[rows]
-
-
-def _counts(arrays: dict[str, np.ndarray]) -> tuple[int, ...]:
-    return tuple(len(arrays[split]) for split in SPLIT_NAMES)
-
-
-def _line(title: str, arrays: dict[str, np.ndarray], notes: Sequence[str]) -> str:
-    return "; ".join([f"{title}, {'/'.join(map(str, _counts(arrays)))}", *notes])
-
-
-def _by(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
