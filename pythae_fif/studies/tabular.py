@@ -123,8 +123,8 @@ def protocol_notes(
     return [
         f"Data: {table.splits.source} ({table.splits.content_hash}); trained on "
         f"{len(table.train):,} rows. Latent dimension {table.latent_dim}.",
-        f"Profile `{options.profile}`: {profile.note}. {profile.epochs} epochs, {table.steps:,} "
-        f"steps, batch {profile.batch_size}, Adam with one cycle, weight decay {WEIGHT_DECAY:g}, "
+        f"Profile `{options.profile}`: {profile.note}. {_length(table, runs)}, "
+        f"batch {profile.batch_size}, Adam with one cycle, weight decay {WEIGHT_DECAY:g}, "
         f"noise {NOISE:g}, beta {BETA:g}, K = 1; parameters: {sizes}.",
         f"Learning rate (the cycle's highest): {rates}.",
         f"Mean ± standard deviation over seeds {', '.join(map(str, seeds))} on the test rows: "
@@ -137,6 +137,19 @@ def protocol_notes(
         "does other things too hold as quotients alone.",
         *([f"Made by `{options.command}`."] if options.command else []),
     ]
+
+
+def _length(table: Table, runs: Sequence[Run]) -> str:
+    """Epochs and steps, of each configuration where they are not the same."""
+    lengths = {run.name: table.of(run.name) for run in runs}
+    texts = {n: f"{t.profile.epochs} epochs, {t.steps:,} steps" for n, t in lengths.items()}
+    if len(set(texts.values())) == 1:
+        return texts[runs[0].name]
+    return "; ".join(
+        f"{run.configuration.label} {run.configuration.net} {run.configuration.place} "
+        f"{texts[run.name]}"
+        for run in runs
+    )
 
 
 def learning_rate(run: Run) -> Cell:

@@ -13,6 +13,7 @@ __all__ = [
     "load_table",
 ]
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -108,6 +109,7 @@ class Profile(BaseModel):
     Attributes:
         note: What this is, and is not.
         epochs, batch_size: Of every configuration.
+        epochs_of: Configuration -> its own number of epochs.
         learning_rates: The cycle's highest learning rate, ascending. Of several, each configuration
             takes the one at which its first seed has the lowest FID-like score on validation rows.
         train_size: First training rows that are used; all if None.
@@ -122,6 +124,12 @@ class Profile(BaseModel):
     learning_rates: list[float] = Field(min_length=1)
     train_size: int | None = None
     nets: Nets = Nets()
+    epochs_of: dict[str, int] = {}
+
+    def of(self, configuration: str) -> "Profile":
+        """The profile of one configuration alone."""
+        epochs = self.epochs_of.get(configuration, self.epochs)
+        return self.model_copy(update={"epochs": epochs, "epochs_of": {}})
 
 
 class _File(BaseModel):
@@ -161,6 +169,10 @@ class Table:
         """The rows that are scored on."""
         return torch.from_numpy(self.splits.test)
 
+    def of(self, configuration: str) -> "Table":
+        """The table with the profile of one configuration alone."""
+        return dataclasses.replace(self, profile=self.profile.of(configuration))
+
     @property
     def steps(self) -> int:
         """Training steps of a run."""
@@ -185,6 +197,11 @@ def load_table(dataset: str, options: StudyOptions) -> Table:
             f"profile {options.profile!r} of {dataset}: "
             f"{did_you_mean(options.profile, file.profiles)}"
         )
+    for name in file.profiles[options.profile].epochs_of:
+        if name not in CONFIGURATIONS:
+            raise ConfigError(
+                f"{path.name}: epochs_of: {name!r} is unknown: {did_you_mean(name, CONFIGURATIONS)}"
+            )
     latent_dim = file.latent_dim if options.latent_dim is None else options.latent_dim
     if latent_dim is None:
         raise ConfigError(f"--dataset {dataset} needs --latent-dim")

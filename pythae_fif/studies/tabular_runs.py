@@ -108,7 +108,7 @@ def run_configurations(
                 label = f"{table.splits.name} {name}"
                 on_progress(label, (index + (part + share) / parts) / len(names))
 
-            return _recorded(name, rates, table, seeds, results, tell)
+            return _recorded(name, rates, table.of(name), seeds, results, tell)
 
         best = rates[0]
         if len(rates) > 1:
@@ -133,7 +133,7 @@ def _recorded(
         "configuration": asdict(CONFIGURATIONS[name]),
         "data": table.splits.content_hash,
         "latent_dim": table.latent_dim,
-        "profile": table.profile.model_dump(exclude={"note", "learning_rates"}),
+        "profile": table.profile.model_dump(exclude={"note", "learning_rates", "epochs_of"}),
         "learning_rates": learning_rates,
         "seeds": list(seeds),
     }
