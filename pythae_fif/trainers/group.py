@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from pythae_fif.models import FIF
+from pythae_fif.models.surrogate import SurrogateModel
 from pythae_fif.trainers.stacking import Nets, StackedAdam
 from pythae_fif.volume_change import sample_hutchinson
 from pythae_fif.volume_change.hutchinson import hutchinson_of_gaussian
@@ -47,7 +47,7 @@ class Group:
         self,
         nets: Nets,
         members: slice,
-        models: Sequence[FIF],
+        models: Sequence[SurrogateModel],
         generators: Sequence[torch.Generator],
         data: Tensor,
         batch_size: int,
