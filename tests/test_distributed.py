@@ -104,7 +104,10 @@ def _train(rank: int, count: int, folder: str) -> None:
 
 def test_training_is_that_of_one_process_on_the_whole_batch(tmp_path, monkeypatch):
     """22 images in batches of 8: the last batch is shared three and three."""
-    torch.multiprocessing.spawn(_train, (2, str(tmp_path)), nprocs=2)
+    torch.multiprocessing.set_forkserver_preload(["pythae_fif.benchmark.run"])
+    torch.multiprocessing.start_processes(
+        _train, (2, str(tmp_path)), nprocs=2, start_method="forkserver"
+    )
     monkeypatch.setattr(torch, "randperm", lambda size, **_: torch.arange(size))
     for mode in MODES:
         alone = trainer_of(tmp_path / "alone" / mode, mode=mode)

@@ -21,7 +21,7 @@ from pythae_fif import cli
 from pythae_fif.benchmark import Store, expand, load_experiment
 from pythae_fif.benchmark.display import Display, _View
 from pythae_fif.benchmark.engines import LocalEngine, Outcome, Slot, build_engine
-from pythae_fif.benchmark.engines.common import cores
+from pythae_fif.benchmark.engines.common import cores, settle
 from pythae_fif.benchmark.engines.options import add_engine_flags, engine_options
 from pythae_fif.benchmark.shard import parse_shard, shard_of
 from pythae_fif.benchmark.store import read_json
@@ -179,6 +179,17 @@ class TestLocal:
             "failed",
             "waiting",
         ]
+
+    def test_run_that_another_driver_prepares_as_it_ends(self, prepared, monkeypatch):
+        store, (spec,), (run_dir,) = prepared()
+
+        def late(*arguments):
+            store.prepare(spec, ENVIRONMENT)
+            return settle(*arguments)
+
+        monkeypatch.setattr("pythae_fif.benchmark.engines.local.settle", late)
+        assert ONE.run_all([run_dir], _ignore) == [Outcome(run_dir, "finished")]
+        assert read_json(run_dir / "status.json")["state"] == "finished"
 
     def test_interrupt_marks_runs_and_leaves_no_process(self, prepared):
         _, _, run_dirs = prepared({"seeds": [0, 1, 2]}, epochs=100_000)

@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -37,7 +36,6 @@ from pythae_fif.trainers import build_trainer
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
 
 KILLS = int(os.environ.get("PYTHAE_FIF_KILLS", "4"))
-ROOT = Path(__file__).parents[1]
 ENVIRONMENT = {"data_root": None, "data": None, "offline": True, "skip_undecodable": False,
                "inception_weights": None}  # fmt: skip
 
@@ -86,10 +84,10 @@ def _run(run_dir: Path) -> None:
     execute(run_dir)
 
 
-def process_of(run_dir: Path):
+def process_of(target, *arguments):
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pythae_fif.benchmark.run", "matplotlib.figure"])
-    process = context.Process(target=_run, args=(run_dir,))
+    context.set_forkserver_preload(["pythae_fif.cli", "matplotlib.figure"])
+    process = context.Process(target=target, args=arguments)
     process.start()
     return process
 
@@ -98,17 +96,17 @@ def test_killed_at_random_moments(tmp_path, file):
     (spec,) = plan_of(file(epochs=4))
     whole, store = Store(tmp_path / "whole"), Store(tmp_path / "killed")
     whole_dir = whole.prepare(spec, ENVIRONMENT)
-    process_of(whole_dir).join()  # starts the fork server
+    process_of(_run, whole_dir).join()  # starts the fork server
     expected = numbers(whole.record(spec))
     shutil.rmtree(whole_dir)
     start = time.monotonic()
-    process_of(whole.prepare(spec, ENVIRONMENT)).join()
+    process_of(_run, whole.prepare(spec, ENVIRONMENT)).join()
     duration = time.monotonic() - start
 
     draws, killed, finished = random.Random(0), 0, 0
     while killed < KILLS or not finished:
         run_dir = store.prepare(spec, ENVIRONMENT)
-        process = process_of(run_dir)
+        process = process_of(_run, run_dir)
         process.join(draws.uniform(0.05, 1) * duration if killed < KILLS else None)
         alive = process.exitcode is None
         process.kill()
@@ -223,19 +221,27 @@ def test_config_of_another_run(tmp_path, file):
         execute(run_dir)
 
 
-def driver(file: Path, results: Path, *flags: str) -> subprocess.Popen:
-    command = [sys.executable, "run_benchmark.py", "--config", str(file), "--offline"]
-    return subprocess.Popen(
-        [*command, "--results", str(results), *flags],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+def _drive(output: Path, arguments: list[str]) -> None:
+    """A process of a driver."""
+    file = open(output, "w", buffering=1)  # noqa: SIM115 - for the whole process
+    os.dup2(file.fileno(), 1)
+    os.dup2(file.fileno(), 2)
+    sys.exit(main(arguments))
+
+
+def driver(output: Path, file: Path, results: Path, *flags: str):
+    arguments = ["--config", str(file), "--offline", "--results", str(results), *flags]
+    return process_of(_drive, output, arguments)
 
 
 def test_two_drivers_on_one_store(tmp_path, file):
     seeds = ["--seeds", *map(str, range(5))]
-    drivers = [driver(file(epochs=10), tmp_path / "results", *seeds) for _ in range(2)]
-    texts = [process.communicate(timeout=240)[0] for process in drivers]
-    assert [process.returncode for process in drivers] == [0, 0], texts
+    outputs = [tmp_path / "one.txt", tmp_path / "other.txt"]
+    drivers = [driver(path, file(epochs=10), tmp_path / "results", *seeds) for path in outputs]
+    for process in drivers:
+        process.join(240)
+    texts = [path.read_text() for path in outputs]
+    assert [process.exitcode for process in drivers] == [0, 0], texts
     store, plan = Store(tmp_path / "results"), plan_of(file(epochs=10), seeds=list(range(5)))
     records = [store.record(spec) for spec in plan]
     assert [record["provenance"]["attempts"] for record in records] == [1] * 5
@@ -251,7 +257,7 @@ def test_driver_killed(tmp_path, file):
     (spec,) = plan_of(file(epochs=100_000))
     store = Store(tmp_path / "results")
     run_dir = store.run_dir(spec)
-    process = driver(file(epochs=100_000), store.root)
+    process = driver(tmp_path / "output.txt", file(epochs=100_000), store.root)
 
     def until(condition):
         end = time.monotonic() + 60
@@ -261,8 +267,8 @@ def test_driver_killed(tmp_path, file):
 
     until(lambda: (read_json(run_dir / "status.json") or {}).get("stage") == "training")
     assert is_claimed(run_dir)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.kill()
+    process.join()
     until(lambda: not is_claimed(run_dir))
     assert read_json(run_dir / "status.json")["state"] == "interrupted"
     assert not (run_dir / "result.json").exists()

@@ -83,11 +83,11 @@ def test_likelihood_does_not_move_a_linear_model_with_a_free_decoder():
 
 @pytest.fixture(scope="module")
 def curved():
-    """Curvature of three models, {variant: (before, after)}, from the same start."""
+    """Curvature of two models, {variant: (before, after)}, from the same start."""
     data = curvature.line_data(1000, torch.Generator().manual_seed(0))
     found = {}
     for at, name in curvature.VARIANTS.items():
-        rows, _ = curvature.train(at, data, [0, 1, 2], epochs=50, every=50)
+        rows, _ = curvature.train(at, data, [0, 1], epochs=50, every=50)
         found[name] = tuple(
             np.median([row["curvature"] for row in rows if row["step"] == step])
             for step in (0, 100)
@@ -210,7 +210,7 @@ def test_gradient_distances():
     images = to_float(load_images("digits").train)
     model = estimator._trained(images, 6, 150, 0, lambda *_: None)
     rows = estimator.gradient_distances(
-        model, images[:16], (1, 16), 6, torch.Generator().manual_seed(0), largest=1024
+        model, images[:16], (1, 16), 6, torch.Generator().manual_seed(0), largest=64
     )
     distance = {(r["space"], r["kind"], r["batch_size"], r["samples"]): r["distance"] for r in rows}
     assert distance["latent", "orthogonal", 1, 6] < 1e-4

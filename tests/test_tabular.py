@@ -388,7 +388,7 @@ def options(tmp_path, monkeypatch):
 
     def load_small(dataset, options):
         loaded = load(dataset, options)
-        changes = {"nets": small, "learning_rates": [1e-3, 1e-2]}
+        changes = {"nets": small, "learning_rates": [1e-3, 1e-2], "epochs": 5}
         profile = loaded.profile.model_copy(update=changes)
         return dataclasses.replace(loaded, profile=profile)
 

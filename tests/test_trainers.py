@@ -4,10 +4,9 @@ import copy
 import dataclasses
 import json
 import logging
+import os
 import platform
 import random
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -53,7 +52,7 @@ from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.data import ImageDataset
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError, StoreError
 from pythae_fif.nn import build_networks
-from pythae_fif.trainers import BatchLoader, build_trainer, quiet_pythae
+from pythae_fif.trainers import BatchLoader, build_trainer, keep_freed_memory, quiet_pythae
 from pythae_fif.trainers.checkpoint import random_state, set_random_state, write_whole
 from pythae_fif.trainers.tensorboard import tensorboard_writer
 
@@ -544,12 +543,18 @@ def test_pythaes_wandb_callback_logs_every_epoch(tmp_path, monkeypatch):
     assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_freed_memory_can_be_kept():
     """In a process of its own: the setting cannot be taken back."""
-    code = "from pythae_fif.trainers import keep_freed_memory; print(keep_freed_memory())"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    child = os.fork()
+    if child == 0:
+        code = 2
+        try:
+            code = int(keep_freed_memory())
+        finally:
+            os._exit(code)
     glibc = platform.libc_ver()[0] == "glibc"
-    assert done.stdout.strip() == str(glibc)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == glibc
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

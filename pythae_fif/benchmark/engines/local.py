@@ -128,7 +128,7 @@ class LocalEngine:
                 ended = [d for d, (process, _) in running.items() if process.exitcode is not None]
                 for run_dir in ended:
                     process, slot = running.pop(run_dir)
-                    outcomes.append(settle(run_dir, "failed", _cause(process.exitcode)))
+                    outcomes.append(settle(run_dir, *_end_of(process.exitcode)))
                     free.append(slot)
                 failed = sum(outcome.state != "finished" for outcome in outcomes)
                 if max_failures is not None and failed >= max_failures:
@@ -179,10 +179,16 @@ def _context() -> Any:
     return context
 
 
-def _cause(exitcode: int) -> str:
-    """Why a process ended that could not write its own status."""
+def _end_of(exitcode: int) -> tuple[str, str]:
+    """State and error of a run whose process is gone, where the status does not say it.
+
+    That of a finished run does not once another driver, which begins to wait for the run as it
+    ends, has prepared it.
+    """
+    if exitcode == 0:
+        return "finished", ""
     cause = signal.Signals(-exitcode).name if exitcode < 0 else f"exit code {exitcode}"
-    return f"the process ended by {cause}{CAUSES.get(exitcode, '')}"
+    return "failed", f"the process ended by {cause}{CAUSES.get(exitcode, '')}"
 
 
 @contextlib.contextmanager
