@@ -39,7 +39,7 @@ class Ensemble:
     one batched matrix product, and the loss is FIF's, by replayed tangents. Members may differ
     in their weights and in `beta`, `beta_final`, `beta_epochs` and `noise`.
 
-    On a CPU they are trained in groups that fit the cache, by one thread a core.
+    On a CPU they are trained in groups that fit the cache, compiled ones by one thread a core.
 
     A member does not know of the others: it ends, up to rounding, where its model would have ended
     in a loop of its own with the same draws. Those come from one generator a member, seeded with
@@ -161,9 +161,11 @@ class Ensemble:
             rates = list(learning_rate)
         batch_size = min(batch_size, data.shape[-2])
         batches = data.shape[-2] // batch_size
+        compiles = self._compiles(epochs * batches)
         threads, largest = 1, len(self.models)
         if self._device.type == "cpu":  # where every core has a cache of its own
-            threads = torch.get_num_threads()
+            # Steps that are not compiled would wait for each other at the interpreter's lock.
+            threads = torch.get_num_threads() if compiles else 1
             largest = self.group_numel // (batch_size * self._width)
         groups = []
         for part in parts(len(self.models), largest, threads):
@@ -176,7 +178,7 @@ class Ensemble:
             groups.append(group)
         threads = min(threads, len(groups))
         with workers(threads) as pool:
-            pool.submit(self._set_steps, groups, epochs * batches).result()
+            pool.submit(self._set_steps, groups, compiles).result()
             for epoch in range(1, epochs + 1):
                 train_epoch(pool, groups, epoch, math.ceil(batches / TURNS))
                 if on_epoch:
@@ -212,13 +214,17 @@ class Ensemble:
         prior = self.models[0].latent_distribution(z).log_prob(z).mean(1)
         return volume / x.shape[1] - prior + betas * _squared_error(x_hat, x).mean(1)
 
-    def _set_steps(self, groups: Sequence[Group], steps: int) -> None:
-        """The gradients, traced to one graph and compiled where that pays and succeeds."""
+    def _compiles(self, steps: int) -> bool:
+        """Whether the step is to be compiled, by the user's word or where it pays."""
+        pays = steps * len(self.models) >= COMPILE_FROM_STEPS
+        return pays if self._compile is None else self._compile
+
+    def _set_steps(self, groups: Sequence[Group], compiles: bool) -> None:
+        """The gradients, traced to one graph and compiled where that is wanted and succeeds."""
         self.backend = "eager"
         for group in groups:
             group.step = partial(self._gradients, group.nets)
-        pays = steps * len(self.models) >= COMPILE_FROM_STEPS
-        if not (pays if self._compile is None else self._compile):
+        if not compiles:
             return
         compiled: dict[int, Step] = {}  # groups of one size share theirs
         try:

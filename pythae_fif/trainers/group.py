@@ -6,7 +6,7 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any
 
@@ -127,7 +127,13 @@ def parts(members: int, largest: int, threads: int) -> list[slice]:
 
 @contextmanager
 def workers(threads: int) -> Iterator[Executor]:
-    """Threads that share the cores out: small matrices keep one core busy, not all of them."""
+    """Threads that share the cores out: small matrices keep one core busy, not all of them.
+
+    One has all cores, and is the calling thread: another would have a pool of memory of its own.
+    """
+    if threads == 1:
+        yield _SameThread()
+        return
     cores = torch.get_num_threads()
 
     def own_cores() -> None:
@@ -138,6 +144,13 @@ def workers(threads: int) -> Iterator[Executor]:
             yield pool
         finally:
             torch.set_num_threads(cores)
+
+
+class _SameThread(Executor):
+    def submit(self, call: Callable, /, *args: Any, **kwargs: Any) -> Future:
+        future: Future = Future()
+        future.set_result(call(*args, **kwargs))
+        return future
 
 
 def train_epoch(pool: Executor, groups: Sequence[Group], epoch: int, steps: int) -> None:

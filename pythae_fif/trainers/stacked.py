@@ -55,9 +55,9 @@ class StackedFlows(Ensemble):
         steps = self._iterations
         return sum(steps) / len(steps) if steps else None
 
-    def _set_steps(self, groups: Sequence[Group], steps: int) -> None:
+    def _set_steps(self, groups: Sequence[Group], compiles: bool) -> None:
         self._iterations = []
-        super()._set_steps(groups, steps)
+        super()._set_steps(groups, compiles)
 
     def _loss(self, nets: Nets, x: Tensor, eps: Tensor, betas: Tensor) -> Tensor:
         """As the ensemble's; to the estimators, the rows of all members are one batch."""
