@@ -74,7 +74,9 @@ class Group:
             weights = [parameter.detach() for parameter in self.parameters]
             found = self.step(weights, *batch, self._betas)
             for parameter, gradient in zip(self.parameters, found, strict=True):
-                parameter.grad = gradient.contiguous()  # fused Adam reads others wrongly
+                if gradient.stride() != parameter.stride():  # fused Adam reads others wrongly
+                    gradient = torch.empty_like(parameter).copy_(gradient)
+                parameter.grad = gradient
             self.optimizer.step()
             if self.schedule:
                 self.schedule.step()

@@ -15,6 +15,7 @@ from zuko.nn import Linear
 from pythae_fif.errors import ConfigError
 from pythae_fif.models.surrogate import SurrogateModel
 
+THIN = 3  # columns
 _LINEAR = (nn.Linear, Linear)  # zuko has a linear layer of its own
 
 
@@ -31,7 +32,11 @@ class StackedLinear(nn.Module):
 
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
+        weight = torch.stack([layer.weight.detach() for layer in layers])
+        if layers[0].in_features < layers[0].out_features:
+            # The longer side lies together in memory: compiled loops over it then load vectors.
+            weight = weight.mT.contiguous().mT
+        self.weight = nn.Parameter(weight)
         self.bias: nn.Parameter | None = None
         if layers[0].bias is not None:
             self.bias = nn.Parameter(torch.stack([layer.bias.detach()[None] for layer in layers]))
@@ -61,14 +66,18 @@ class Nets(nn.Module):
 
 
 def _thin_product(a: Tensor, b: Tensor) -> Tensor:
-    """A batched matrix product; of few columns, as a sum that a compiler joins with its neighbours.
+    """A batched matrix product of few columns, as sums that a compiler joins with its neighbours.
 
-    A call of a matrix product would write what the next activation reads again.
+    A call of a matrix product would write what the next activation reads again, and is slow at
+    matrices of two columns.
     """
-    if not 1 <= a.shape[-1] <= 3:
-        return NotImplemented
-    terms = [a[:, :, k : k + 1] * b[:, k : k + 1, :] for k in range(a.shape[-1])]
-    return functools.reduce(torch.add, terms)
+    if 1 <= a.shape[-1] <= THIN:
+        terms = [a[:, :, k : k + 1] * b[:, k : k + 1, :] for k in range(a.shape[-1])]
+        return functools.reduce(torch.add, terms)
+    if b.shape[-1] <= THIN:
+        columns = b.mT.split(1, 1)
+        return torch.cat([(a * column).sum(-1, keepdim=True) for column in columns], -1)
+    return NotImplemented
 
 
 THIN_PRODUCTS = {torch.ops.aten.bmm.default: _thin_product}
