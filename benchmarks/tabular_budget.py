@@ -63,7 +63,8 @@ def main() -> None:
         f"of {rates} at that length.",
         "|z|² / d is the mean over validation codes, 1 for the prior. A scaling of the code that "
         "the decoder undoes leaves the reconstruction alone, so where training with eq. 15 rests, "
-        "|z|² is on average tr f'(x) g'(z): less than d until encoder and decoder are inverse.",
+        "|z|² is on average tr f'(x) g'(z). With ReLU it is less, since the surrogate's gradient "
+        "misses what moving kinks do to f' (`benchmarks/code_scale.py`).",
     ]
     grid = Grid(f"{flags.dataset}: longer training", headings, "llrrrrrr", rows, notes)
     for path in write_grid(grid, options, f"tabular-{flags.dataset}-budget"):

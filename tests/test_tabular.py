@@ -460,12 +460,22 @@ def test_ablation_has_every_row_of_tables_six_and_seven(options):
     assert [tuple(row.values())[:3] for row in six] == [
         ("FIF", "free-form", "off manifold"),
         ("FIF", "free-form", "on manifold"),
+        ("FIF", "free-form, SiLU", "off manifold"),
+        ("FIF", "free-form, SiLU", "on manifold"),
         ("FIF", "coupling", "off manifold"),
         ("RF", "coupling", "off manifold"),
         ("FIF", "coupling", "on manifold"),
         ("RF", "coupling", "on manifold"),
     ]
     assert len(seven) == 3 and seven[2]["reconstruction loss ↓"] == six[0]["recon. ↓"]
+    part = dataclasses.replace(options, models=["fif_on"])  # trained already
+    markdown, values = ablation.run(part, lambda label, share: None)
+    assert markdown.name == "ablation-csv-fif_on-quick.md"
+    (row,) = csv.DictReader(io.StringIO(values.read_text()))
+    assert row["FID-like ↓"] == six[1]["FID-like ↓"]
+    unknown = dataclasses.replace(options, models=["fif_of"])
+    with pytest.raises(ConfigError, match="'fif_of' of the ablation is unknown.*fif_on"):
+        ablation.run(unknown, lambda label, share: None)
 
 
 def test_published_values_stand_in_columns_of_their_own(options, root):

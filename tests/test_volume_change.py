@@ -643,3 +643,37 @@ def test_chunks_do_not_change_results(monkeypatch):
     z[5] = math.nan
     with pytest.raises(NonFiniteError, match="samples 5"):
         decoder_log_volume(decode, z)
+
+
+@pytest.mark.parametrize("activation, seen", [(nn.SiLU, True), (nn.Tanh, True), (nn.ReLU, False)])
+def test_the_gradient_misses_what_kinks_do(activation, seen):
+    """With ReLU, f' at a point does not change with a bias until the kink passes the point.
+
+    Automatic differentiation sees none of it; the mean over data does change, as differences tell.
+    """
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Linear(3, 8), activation(), nn.Linear(8, 2)).double()
+    decoder = nn.Linear(2, 3).double()
+    x, eps = torch.randn(100_000, 3, dtype=torch.float64), sample_hutchinson(100_000, 2).double()
+    bias = encoder[0].bias
+
+    def mean() -> torch.Tensor:
+        return surrogate(encoder, decoder, x, eps).surrogate.mean()
+
+    (found,) = torch.autograd.grad(mean(), bias, allow_unused=True)
+    found = torch.zeros(8, dtype=torch.float64) if found is None else found
+    differences, step = [], 0.05
+    for unit in range(8):
+        ends = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                bias[unit] += sign * step
+                ends.append(mean())
+                bias[unit] -= sign * step
+        differences.append((ends[0] - ends[1]) / (2 * step))
+    expected = torch.stack(differences)
+    assert expected.norm() > 0.01
+    if seen:
+        assert (found - expected).norm() < 0.02 * expected.norm()
+    else:
+        assert found.norm() == 0

@@ -12,6 +12,8 @@ __all__ = [
     "SmallConvEncoder",
     "SmallResDecoder",
     "SmallResEncoder",
+    "WideDecoder",
+    "WideEncoder",
     "build_networks",
     "joined_dim",
     "poincare_networks",
@@ -22,7 +24,7 @@ __all__ = [
 from pythae_fif.nn.build import ARCHITECTURES, build_networks
 from pythae_fif.nn.conditional import joined_dim
 from pythae_fif.nn.fif_convnet import FIF_CONVNET_SHAPES, FIFConvDecoder, FIFConvEncoder
-from pythae_fif.nn.residual import ResidualDecoder, ResidualEncoder
+from pythae_fif.nn.residual import ResidualDecoder, ResidualEncoder, WideDecoder, WideEncoder
 from pythae_fif.nn.small import (
     SmallConvDecoder,
     SmallConvEncoder,

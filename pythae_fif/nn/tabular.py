@@ -10,13 +10,15 @@ from torch import Tensor, nn
 # classes and imports.
 
 
-def _feed_forward(before: int, after: int, hidden_dim: int) -> nn.Sequential:
-    """Two hidden layers with ReLU, without normalisation."""
+def _feed_forward(
+    before: int, after: int, hidden_dim: int, activation: type[nn.Module]
+) -> nn.Sequential:
+    """Two hidden layers, without normalisation."""
     return nn.Sequential(
         nn.Linear(before, hidden_dim),
-        nn.ReLU(),
+        activation(),
         nn.Linear(hidden_dim, hidden_dim),
-        nn.ReLU(),
+        activation(),
         nn.Linear(hidden_dim, after),
     )
 
@@ -24,9 +26,9 @@ def _feed_forward(before: int, after: int, hidden_dim: int) -> nn.Sequential:
 class _ResBlock(nn.Module):
     """x plus a feed-forward net of it."""
 
-    def __init__(self, dim: int, hidden_dim: int) -> None:
+    def __init__(self, dim: int, hidden_dim: int, activation: type[nn.Module]) -> None:
         super().__init__()
-        self.layers = _feed_forward(dim, dim, hidden_dim)
+        self.layers = _feed_forward(dim, dim, hidden_dim, activation)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.layers(x)
@@ -39,6 +41,8 @@ class TabularEncoder(BaseEncoder):
         input_dim: Shape (D,) of a row.
         latent_dim: Latent dimension d.
         hidden_dim: Width of every hidden layer.
+        activation: Of every hidden layer; the paper's is ReLU, with which the surrogate's gradient
+            is biased (see :func:`~pythae_fif.volume_change.surrogate`).
 
     Example:
         >>> import torch
@@ -46,14 +50,20 @@ class TabularEncoder(BaseEncoder):
         torch.Size([5, 21])
     """
 
-    def __init__(self, input_dim: tuple[int, ...], latent_dim: int, hidden_dim: int = 256) -> None:
+    def __init__(
+        self,
+        input_dim: tuple[int, ...],
+        latent_dim: int,
+        hidden_dim: int = 256,
+        activation: type[nn.Module] = nn.ReLU,
+    ) -> None:
         super().__init__()
         (columns,) = input_dim
         self.latent_dim = latent_dim
         self.layers = nn.Sequential(
-            _feed_forward(columns, latent_dim, hidden_dim),
-            _ResBlock(latent_dim, hidden_dim),
-            _ResBlock(latent_dim, hidden_dim),
+            _feed_forward(columns, latent_dim, hidden_dim, activation),
+            _ResBlock(latent_dim, hidden_dim, activation),
+            _ResBlock(latent_dim, hidden_dim, activation),
         )
 
     def forward(self, x: Tensor) -> ModelOutput:
@@ -68,16 +78,24 @@ class TabularDecoder(BaseDecoder):
         input_dim: Shape (D,) of a row.
         latent_dim: Latent dimension d.
         hidden_dim: Width of every hidden layer.
+        activation: Of every hidden layer; the paper's is ReLU, with which the surrogate's gradient
+            is biased (see :func:`~pythae_fif.volume_change.surrogate`).
     """
 
-    def __init__(self, input_dim: tuple[int, ...], latent_dim: int, hidden_dim: int = 256) -> None:
+    def __init__(
+        self,
+        input_dim: tuple[int, ...],
+        latent_dim: int,
+        hidden_dim: int = 256,
+        activation: type[nn.Module] = nn.ReLU,
+    ) -> None:
         super().__init__()
         (columns,) = input_dim
         self.latent_dim = latent_dim
         self.layers = nn.Sequential(
-            _ResBlock(latent_dim, hidden_dim),
-            _ResBlock(latent_dim, hidden_dim),
-            _feed_forward(latent_dim, columns, hidden_dim),
+            _ResBlock(latent_dim, hidden_dim, activation),
+            _ResBlock(latent_dim, hidden_dim, activation),
+            _feed_forward(latent_dim, columns, hidden_dim, activation),
         )
 
     def forward(self, z: Tensor) -> ModelOutput:

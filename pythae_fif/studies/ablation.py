@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pythae_fif.data.archive import ARCHIVE_FILES
 from pythae_fif.data.locations import data_home
-from pythae_fif.errors import DataError
+from pythae_fif.errors import ConfigError, DataError, did_you_mean
 from pythae_fif.reports.grid import DASH, Cell, Grid, number
 from pythae_fif.reports.published import load_published
 from pythae_fif.studies import OnProgress, StudyOptions
@@ -16,19 +16,24 @@ from pythae_fif.studies.tabular_runs import TIMED_BATCH, Run, run_configurations
 
 
 def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
-    """Trains all six configurations on a data set, or on every one whose files are there.
+    """Trains the six configurations, and two of ours, on a data set, or on every one whose files are there.
 
     Args:
-        options: ``dataset`` is one table's name, or None for all that are found.
+        options: ``dataset`` is one table's name, or None for all that are found; ``models`` are
+            the keys of ``CONFIGURATIONS`` to train, or None for all.
         on_progress: Is told how far it is.
 
     Returns:
-        For each data set, tables 6 and 7 as Markdown and CSV.
+        For each data set, tables 6 and, with both free-form trainings, 7, as Markdown and CSV.
 
     Raises:
-        ConfigError: An unknown data set or profile.
+        ConfigError: An unknown data set, profile or configuration.
         DataError: No data set is found.
     """
+    for name in options.models or ():
+        if name not in CONFIGURATIONS:
+            hint = did_you_mean(name, CONFIGURATIONS)
+            raise ConfigError(f"configuration {name!r} of the ablation is unknown: {hint}")
     root = data_home(options.data_root)
     found = [
         name for name, files in ARCHIVE_FILES.items() if all((root / f).is_file() for f in files)
@@ -49,7 +54,8 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
 def _one_dataset(dataset: str, options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     table = load_table(dataset, options)
     seeds = options.seeds or SEEDS
-    runs = run_configurations(list(CONFIGURATIONS), table, seeds, options.results, on_progress)
+    chosen = [name for name in CONFIGURATIONS if name in (options.models or CONFIGURATIONS)]
+    runs = run_configurations(chosen, table, seeds, options.results, on_progress)
     times = step_seconds(runs, table)
     notes = protocol_notes(table, seeds, runs, options)
     headings = ["Estimator", "net", "Jacobian", "FID-like ↓", "recon. ↓", "log-likelihood ↑"]
@@ -77,7 +83,12 @@ def _one_dataset(dataset: str, options: StudyOptions, on_progress: OnProgress) -
             "Published: table 6 of Sorrenson et al. 2024, on full data with the full training.",
         ],
     )
-    off, on = (next(r for r in runs if r.name == name) for name in ("fif", "fif_on"))
+    name = "-".join([f"ablation-{dataset}", *(options.models or []), options.profile])
+    paths = write_grid(six, options, name)
+    trained = {run.name: run for run in runs}
+    if not trained.keys() >= {"fif", "fif_on"}:
+        return paths
+    off, on = trained["fif"], trained["fif_on"]
     kept = sorted(on.reconstruction)[:-1]
     published = {row[0].row: row for row in load_published(7).rows}
     seven = Grid(
@@ -94,8 +105,7 @@ def _one_dataset(dataset: str, options: StudyOptions, on_progress: OnProgress) -
         ],
         [*notes, "Outliers removed: without the largest of the seeds."],
     )
-    name = f"ablation-{dataset}-{options.profile}"
-    return [*write_grid(six, options, name), *write_grid(seven, options, f"{name}-reconstruction")]
+    return [*paths, *write_grid(seven, options, f"{name}-reconstruction")]
 
 
 def _names(run: Run) -> list[Cell]:
@@ -109,7 +119,7 @@ def _published(table: int, dataset: str, run: Run) -> Cell:
     cells = load_published(table).find(
         dataset=dataset,
         model="fif" if configuration.model == "fif" else "rf",
-        net=configuration.net if configuration.net == "free-form" else "coupling flow",
+        net="coupling flow" if configuration.net == "coupling" else configuration.net,
         estimator=configuration.place,
     )
     return Cell(cells[0].text, cells[0].value) if cells else Cell(DASH)

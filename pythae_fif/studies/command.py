@@ -23,7 +23,7 @@ OF_STUDIES = {
     "dataset": ("estimator", "spectrum", "toy", "tabular", "ablation"),
     "data": ("tabular", "ablation"),
     "latent_dim": ("estimator", "spectrum", "tabular", "ablation"),
-    "models": ("tabular",),
+    "models": ("tabular", "ablation"),
 }
 
 

@@ -31,15 +31,15 @@ from pythae_fif.studies.tabular_runs import (
 )
 from pythae_fif.trainers.checkpoint import write_whole
 
-MODELS = ("fif", "rectangular_flow")
+MODELS = ("fif", "fif_silu", "rectangular_flow")
 
 
 def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     """Trains the models on one data set and writes their table.
 
     Args:
-        options: ``dataset`` is the table's name; ``models`` are of ``fif`` (the default) and
-            ``rectangular_flow``.
+        options: ``dataset`` is the table's name; ``models`` are of ``fif`` (the default),
+            ``fif_silu`` and ``rectangular_flow``.
         on_progress: Is told how far it is.
 
     Returns:
@@ -68,13 +68,13 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     ]  # fmt: skip
     rows = []
     for finished in runs:
-        is_fif = finished.name == "fif"
-        speedup = slow / times["fif"] if slow and is_fif else None
-        at = {"dataset": dataset, "model": "fif" if is_fif else "rf"}
+        is_flow = finished.name == "rectangular_flow"
+        speedup = slow / times[finished.name] if slow and not is_flow else None
+        at = {"dataset": dataset, "model": "rf" if is_flow else finished.name}
         minutes = _published(5, **at, metric="training time")[-1:]
         rows.append(
             [
-                Cell(finished.configuration.label),
+                Cell(finished.configuration.title),
                 spread(finished.wasserstein),
                 spread(finished.reconstruction),
                 spread(finished.log_likelihood),
@@ -84,7 +84,11 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
                 number(finished.seconds),
                 learning_rate(finished),
                 *_published(1, **at, metric="FID-like"),
-                *(_published(1, dataset=dataset, metric="speedup") if is_fif else [Cell(DASH)]),
+                *(
+                    _published(1, dataset=dataset, metric="speedup")
+                    if finished.name == "fif"
+                    else [Cell(DASH)]
+                ),
                 *minutes,
             ]
         )
@@ -98,7 +102,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
         "GPU (RF's FID-like by Caterini et al. 2021, its minutes as rerun by the former).",
     ]
     title = (
-        f"{dataset}, profile {options.profile}: {' and '.join(r.configuration.label for r in runs)}"
+        f"{dataset}, profile {options.profile}: {' and '.join(r.configuration.title for r in runs)}"
     )
     grid = Grid(title, headings, "l" + "r" * 11, rows, notes)
     return write_grid(grid, options, f"tabular-{dataset}-{'-'.join(models)}-{options.profile}")

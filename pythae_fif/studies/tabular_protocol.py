@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from pythae_fif.benchmark.yaml_files import config_file, names_in, read_yaml
 from pythae_fif.data.tabular import TabularSplits, load_tabular
@@ -36,12 +36,12 @@ BETA, NOISE, WEIGHT_DECAY = 10.0, 0.01, 1e-4  # appendix E.2
 
 @dataclass(frozen=True)
 class Configuration:
-    """A row of tables 1 and 6.
+    """A row of tables 1 and 6, or one of ours beside them.
 
     Attributes:
         label: Its name in tables.
         model: ``fif`` or ``rectangular_flow``, whose estimator it uses.
-        net: ``free-form`` or ``coupling``.
+        net: ``free-form``, ``free-form, SiLU`` (for the paper's ReLU) or ``coupling``.
         jacobian_at: ``data`` (off-manifold) or ``reconstruction`` (on-manifold).
     """
 
@@ -49,6 +49,11 @@ class Configuration:
     model: str
     net: str
     jacobian_at: str
+
+    @property
+    def title(self) -> str:
+        """Its name where no column tells its net."""
+        return f"{self.label}, SiLU" if self.net.endswith("SiLU") else self.label
 
     @property
     def place(self) -> str:
@@ -59,11 +64,10 @@ class Configuration:
         """A freshly initialised model; seed torch before calling."""
         shape: dict[str, Any] = {"input_dim": input_dim, "latent_dim": latent_dim}
         choices: dict[str, Any] = {"beta": BETA, "noise": NOISE, "jacobian_at": self.jacobian_at}
-        if self.net == "free-form":
-            networks = (
-                TabularEncoder(**shape, hidden_dim=nets.hidden_dim),
-                TabularDecoder(**shape, hidden_dim=nets.hidden_dim),
-            )
+        if self.net.startswith("free-form"):
+            activation = nn.SiLU if self.net.endswith("SiLU") else nn.ReLU
+            sizes: dict[str, Any] = {"hidden_dim": nets.hidden_dim, "activation": activation}
+            networks = TabularEncoder(**shape, **sizes), TabularDecoder(**shape, **sizes)
             return FIF(FIFConfig(**shape, **choices), *networks)
         flow = build_coupling(
             **shape,
@@ -79,12 +83,14 @@ class Configuration:
 CONFIGURATIONS = {
     "fif": Configuration("FIF", "fif", "free-form", "data"),
     "fif_on": Configuration("FIF", "fif", "free-form", "reconstruction"),
+    "fif_silu": Configuration("FIF", "fif", "free-form, SiLU", "data"),
+    "fif_silu_on": Configuration("FIF", "fif", "free-form, SiLU", "reconstruction"),
     "fif_coupling": Configuration("FIF", "fif", "coupling", "data"),
     "rectangular_flow_off": Configuration("RF", "rectangular_flow", "coupling", "data"),
     "fif_coupling_on": Configuration("FIF", "fif", "coupling", "reconstruction"),
     "rectangular_flow": Configuration("RF", "rectangular_flow", "coupling", "reconstruction"),
 }
-"""In the order of table 6; ``fif`` and ``rectangular_flow`` are table 1's."""
+"""In the order of table 6; ``fif`` and ``rectangular_flow`` are table 1's, those with SiLU ours."""
 
 
 class Nets(BaseModel):

@@ -172,7 +172,7 @@ def _train(
         torch.manual_seed(seed)
         models.append(configuration.build(table.splits.input_dim, table.latent_dim, profile.nets))
     started = time.time()
-    ensemble = (Ensemble if configuration.net == "free-form" else StackedFlows)(models, seeds)
+    ensemble = (StackedFlows if configuration.net == "coupling" else Ensemble)(models, seeds)
     start = time.process_time()  # of all threads; does not count when others have the machine
     ensemble.train(
         table.train,

@@ -1,0 +1,153 @@
+"""Why the code of FIF with ReLU is narrower than its prior: |z|^2 beside tr f'(x) g'(z), under changes.
+
+    python benchmarks/code_scale.py [--dataset power] [--steps 6000] [--seeds 0 1 2]
+
+A scaling of the code that the decoder undoes changes no reconstruction, so that a training with
+eq. 15 that rests has |z|^2 = tr f'(x) g'(z) on average. The free-form nets of profile `quick` are
+trained on the rows, on few of them, with more noise, on Gaussian rows of the same mean and
+covariance, and with SiLU for the paper's ReLU: that alone brings the two together, since automatic
+differentiation does not see what moving kinks do to f'. The models of the first training go on with
+their code scaled to |z|^2 = d, too: it shrinks again.
+"""
+
+import argparse
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+from torch import Tensor, nn
+from torch.func import jacfwd, jacrev, vmap
+from torch.optim.lr_scheduler import OneCycleLR
+
+from pythae_fif import FIF
+from pythae_fif.data.tabular import TABULAR_DATASETS
+from pythae_fif.reports.grid import Cell, Grid
+from pythae_fif.studies import StudyOptions
+from pythae_fif.studies.tabular import write_grid
+from pythae_fif.studies.tabular_protocol import CONFIGURATIONS, NOISE, WEIGHT_DECAY, load_table
+from pythae_fif.trainers import keep_freed_memory
+from pythae_fif.trainers.ensemble import Ensemble
+
+LEARNING_RATE, BATCH, FEW, MORE_NOISE, MEASURED = 1e-3, 128, 1250, 0.3, 2000
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("--dataset", choices=[n for n in TABULAR_DATASETS if n != "csv"], default="power")
+    p.add_argument("--steps", type=int, default=6000)
+    p.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    p.add_argument("--data-root")
+    p.add_argument("--results", type=Path, default=Path("results"))
+    flags = p.parse_args()
+    keep_freed_memory()
+    options = StudyOptions(results=flags.results, data_root=flags.data_root, dataset=flags.dataset)
+    table = load_table(flags.dataset, options)
+
+    def models(noise: float = NOISE) -> list[FIF]:
+        made = []
+        for seed in flags.seeds:
+            torch.manual_seed(seed)
+            shape = table.splits.input_dim, table.latent_dim
+            made.append(CONFIGURATIONS["fif"].build(*shape, table.profile.nets))
+            made[-1].model_config.noise = noise
+        return made
+
+    def train(models: list[FIF], x: Tensor, rate: float, cycle: bool) -> list[FIF]:
+        ensemble = Ensemble(models, flags.seeds)
+        ensemble.train(
+            x,
+            epochs=max(1, flags.steps // (len(x) // BATCH)),
+            batch_size=BATCH,
+            learning_rate=rate,
+            weight_decay=WEIGHT_DECAY,
+            schedule=(lambda o, steps: OneCycleLR(o, rate, total_steps=steps)) if cycle else None,
+        )
+        return ensemble.members()
+
+    x, rows = table.train, []
+    generator = torch.Generator().manual_seed(0)
+    normal = torch.randn(x.shape, generator=generator) @ torch.linalg.cholesky(x.T.cov()).T
+    cases = {
+        "the rows": (x, NOISE),
+        f"the first {FEW:,} rows": (x[:FEW], NOISE),
+        f"noise {MORE_NOISE:g}": (x, MORE_NOISE),
+        "Gaussian rows": (normal + x.mean(0), NOISE),
+        "the rows, with SiLU": (x, NOISE),
+        "Gaussian rows, with SiLU": (normal + x.mean(0), NOISE),
+    }
+    for name, (data, noise) in cases.items():
+        fresh = models(noise)
+        if name.endswith("SiLU"):
+            for model in fresh:
+                smooth(model)
+        trained = train(fresh, data, LEARNING_RATE, cycle=True)
+        rows.append(row(name, trained, data, noise))
+        if name == "the rows":
+            first = [{k: v.clone() for k, v in model.state_dict().items()} for model in trained]
+    for rate in (LEARNING_RATE / 10, LEARNING_RATE):
+        scaled = models()
+        for model, state in zip(scaled, first, strict=True):
+            model.load_state_dict(state)
+            rescale(model, float(model.embed(x[:MEASURED]).square().mean()) ** -0.5)
+        if rate < LEARNING_RATE:
+            rows.append(row("the rows, code scaled", scaled, x, NOISE))
+        name = f"... and trained on at {rate:g}"
+        rows.append(row(name, train(scaled, x, rate, cycle=False), x, NOISE))
+    notes = [
+        f"Data: {table.splits.source}. {flags.steps:,} steps of batch {BATCH}, the nets of profile "
+        f"`quick`, one cycle of a learning rate up to {LEARNING_RATE:g} (constant where trained "
+        f"on), noise {NOISE:g} if not said otherwise, mean ± standard deviation over seeds "
+        f"{', '.join(map(str, flags.seeds))}, on {MEASURED:,} of the training rows with their noise.",
+        f"Made by `python benchmarks/code_scale.py --dataset {flags.dataset}`.",
+    ]
+    headings = ["Trained on", "|z|² / d", "tr f'(x) g'(z) / d", "recon. ↓"]
+    grid = Grid(f"{flags.dataset}: the scale of the code", headings, "lrrr", rows, notes)
+    for path in write_grid(grid, options, f"code-scale-{flags.dataset}"):
+        print(path)
+
+
+def row(name: str, models: list[FIF], data: Tensor, noise: float) -> list[Cell]:
+    """A case's numbers."""
+    values = [measure(model, data, noise) for model in models]
+    print(name, values, flush=True)
+    cells = [Cell(name)]
+    for of_seeds in zip(*values, strict=True):
+        spread = stdev(of_seeds) if len(of_seeds) > 1 else 0.0
+        cells.append(Cell(f"{mean(of_seeds):.3f} ± {spread:.3f}", mean(of_seeds)))
+    return cells
+
+
+@torch.no_grad()
+def measure(model: FIF, data: Tensor, noise: float) -> tuple[float, float, float]:
+    """|z|^2 / d, tr f'(x) g'(z) / d and squared error a row, of noisy rows."""
+    x = data[:MEASURED]
+    x = x + noise * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    model.eval()
+    z, error = model.embed(x), (model.reconstruct(x) - x).square().sum(1).mean()
+    encoder = vmap(jacrev(lambda row: model.encoder(row[None]).embedding[0]))(x)
+    decoder = vmap(jacfwd(lambda code: model.decoder(code[None])["reconstruction"][0]))(z)
+    trace = (encoder.mT * decoder).sum((1, 2)).mean() / z.shape[1]
+    return float(z.square().mean()), float(trace), float(error)
+
+
+def smooth(model: FIF) -> None:
+    """Puts SiLU where the networks have ReLU."""
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.ReLU):
+                setattr(module, name, nn.SiLU())
+
+
+@torch.no_grad()
+def rescale(model: FIF, scale: float) -> None:
+    """Multiplies the code by a number and undoes it in the decoder, in their weights."""
+    (before, *encoder_blocks), (*decoder_blocks, after) = model.encoder.layers, model.decoder.layers
+    for layer in (before[-1], *(block.layers[-1] for block in (*encoder_blocks, *decoder_blocks))):
+        layer.weight *= scale
+        layer.bias *= scale
+    for layer in (after[0], *(block.layers[0] for block in (*encoder_blocks, *decoder_blocks))):
+        layer.weight /= scale
+
+
+if __name__ == "__main__":
+    main()
