@@ -474,7 +474,7 @@ def test_ablation_has_every_row_of_tables_six_and_seven(options):
     (row,) = csv.DictReader(io.StringIO(values.read_text()))
     assert row["FID-like ↓"] == six[1]["FID-like ↓"]
     unknown = dataclasses.replace(options, models=["fif_of"])
-    with pytest.raises(ConfigError, match="'fif_of' of the ablation is unknown.*fif_on"):
+    with pytest.raises(ConfigError, match=r"'fif_of' of the ablation is unknown.*fif_on"):
         ablation.run(unknown, lambda label, share: None)
 
 

@@ -74,7 +74,7 @@ def _wide(before: int, after: int, blocks: int, width: int) -> nn.Sequential:
 
 
 class WideEncoder(BaseEncoder):
-    """Residual blocks in a space of many dimensions, which can fold what the few of the data cannot.
+    """Residual blocks of many dimensions, which can fold what the few of the data cannot.
 
     Args:
         dim: D, the dimension of the data.

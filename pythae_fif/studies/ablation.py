@@ -16,7 +16,7 @@ from pythae_fif.studies.tabular_runs import TIMED_BATCH, Run, run_configurations
 
 
 def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
-    """Trains the six configurations, and two of ours, on a data set, or on every one whose files are there.
+    """Trains table 6's configurations and two of ours on a data set, or on all that are found.
 
     Args:
         options: ``dataset`` is one table's name, or None for all that are found; ``models`` are

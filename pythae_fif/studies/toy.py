@@ -168,7 +168,7 @@ def _caption(
     )
     return f"""
     The paper trains on the sinusoid alone; this data set is ours. FIF with {models} models
-    ({BLOCKS} residual blocks of width {size["width"]} in each of encoder and decoder, beta {BETA:g},
+    ({BLOCKS} residual blocks of width {size["width"]} in encoder and decoder each, beta {BETA:g},
     {size["points"]:,} points, {size["epochs"]} epochs, batches of {BATCH}, noise {NOISE:g} in
     training) learns the density on the {name.replace("_", " ")}. On {TEST_POINTS:,} held-out
     points without noise the exact negative log-likelihood on the learnt manifold is
