@@ -50,7 +50,7 @@ class StudyOptions:
         models: Models to compare; None for the study's own choice.
         seeds: Seeds; None for the profile's own.
         profile: ``paper`` for the full protocol, ``quick`` for minutes on two cores;
-            tables of numbers also have ``long``, and MINIBOONE ``equal_time``.
+            tables of numbers also have ``equal_time``.
         latent_dim: Latent dimension; None for the study's own.
         command: The command that is written below tables.
     """

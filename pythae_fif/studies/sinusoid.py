@@ -22,7 +22,7 @@ NOISES = (0.1, 0.2, 0.3)
 BETAS = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0, 10.0, 100.0)
 LEARNING_RATE, BATCH = 1e-3, 128
 SIZES = {
-    "quick": {"points": 10_000, "epochs": 20, "models": 5, "blocks": 4, "width": 64},
+    "quick": {"points": 10_000, "epochs": 20, "models": 20, "blocks": 4, "width": 128},
     "paper": {"points": 100_000, "epochs": 50, "models": 20, "blocks": 4, "width": 256},
 }
 TEST_POINTS = 1000
