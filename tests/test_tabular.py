@@ -467,7 +467,9 @@ def test_ablation_has_every_row_of_tables_six_and_seven(options):
         ("FIF", "coupling", "on manifold"),
         ("RF", "coupling", "on manifold"),
     ]
-    assert len(seven) == 3 and seven[2]["reconstruction loss ↓"] == six[0]["recon. ↓"]
+    assert len(seven) == 6 and seven[2]["reconstruction loss ↓"] == six[0]["recon. ↓"]
+    assert seven[5]["Training"] == "Off manifold, SiLU"
+    assert seven[5]["reconstruction loss ↓"] == six[2]["recon. ↓"]
     part = dataclasses.replace(options, models=["fif_on"])  # trained already
     markdown, values = ablation.run(part, lambda label, share: None)
     assert markdown.name == "ablation-csv-fif_on-quick.md"
