@@ -28,6 +28,7 @@ from pythae_fif.volume_change import (
 )
 from pythae_fif.volume_change import exact as exact_module
 from pythae_fif.volume_change.batch_norm import batch_norm_jvps
+from pythae_fif.volume_change.hutchinson import hutchinson_of_gaussian
 from pythae_fif.volume_change.replay import record
 
 D, d, B = 6, 3, 5
@@ -677,3 +678,9 @@ def test_the_gradient_misses_what_kinks_do(activation, seen):
         assert (found - expected).norm() < 0.02 * expected.norm()
     else:
         assert found.norm() == 0
+
+
+@pytest.mark.parametrize("kind", ["orthogonal", "scaled_gaussian"])
+def test_a_draw_of_exactly_zero_is_finite(kind):
+    eps = torch.tensor([0.0, 0.5, -2.0]).view(1, 3, 1)
+    assert hutchinson_of_gaussian(eps, kind).flatten().tolist() == [0.0, 1.0, -1.0]
