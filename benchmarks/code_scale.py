@@ -12,7 +12,6 @@ their code scaled to |z|^2 = d, too: it shrinks again.
 
 import argparse
 from pathlib import Path
-from statistics import mean, stdev
 
 import torch
 from torch import Tensor
@@ -23,7 +22,7 @@ from pythae_fif import FIF
 from pythae_fif.data.tabular import TABULAR_DATASETS
 from pythae_fif.reports.grid import Cell, Grid
 from pythae_fif.studies import StudyOptions
-from pythae_fif.studies.tabular import write_grid
+from pythae_fif.studies.tabular import spread, write_grid
 from pythae_fif.studies.tabular_protocol import CONFIGURATIONS, NOISE, WEIGHT_DECAY, load_table
 from pythae_fif.trainers import keep_freed_memory
 from pythae_fif.trainers.ensemble import Ensemble
@@ -108,11 +107,7 @@ def row(name: str, models: list[FIF], data: Tensor, noise: float) -> list[Cell]:
     """A case's numbers."""
     values = [measure(model, data, noise) for model in models]
     print(name, values, flush=True)
-    cells = [Cell(name)]
-    for of_seeds in zip(*values, strict=True):
-        spread = stdev(of_seeds) if len(of_seeds) > 1 else 0.0
-        cells.append(Cell(f"{mean(of_seeds):.3f} ± {spread:.3f}", mean(of_seeds)))
-    return cells
+    return [Cell(name), *(spread(of_seeds) for of_seeds in zip(*values, strict=True))]
 
 
 @torch.no_grad()

@@ -295,8 +295,8 @@ def test_learns_two_moons_on_a_surface(kind):
     ).train()  # fmt: skip
     for epoch in (1, 2) if kind == "trumpet" else (1,):
         optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
-        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, 200)
-        for _ in range(200):
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, 400)
+        for _ in range(400):
             batch = train[torch.randint(len(train), (256,))]
             optimizer.zero_grad()
             model({"data": batch}, epoch=epoch).loss.backward()
@@ -309,7 +309,7 @@ def test_learns_two_moons_on_a_surface(kind):
     gauss = train.mean(0) + torch.randn(1000, 4) @ torch.linalg.cholesky(train.T.cov()).T
     distances = [energy_distance(x, test).item() for x in (samples, gauss)]
     assert error < 0.15
-    assert distances[0] < 0.7 * distances[1]  # of six seeds 0.11 to 0.47
+    assert distances[0] < 0.5 * distances[1]
 
 
 @pytest.mark.parametrize("kind", KINDS)
