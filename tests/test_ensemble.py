@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from pythae.data.datasets import DatasetOutput
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseEncoder
@@ -11,6 +13,7 @@ from pythae_fif import FIF, FIFConfig
 from pythae_fif.errors import ConfigError
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
 from pythae_fif.trainers.ensemble import Ensemble
+from pythae_fif.trainers.group import parts
 
 D, LATENT = 4, 2
 
@@ -191,6 +194,21 @@ def with_encoder(encoder):
 def test_what_cannot_be_stacked(models, seeds, message):
     with pytest.raises(ConfigError, match=message):
         Ensemble(models(), seeds)
+
+
+@given(st.integers(1, 200), st.integers(1, 20), st.integers(1, 16))
+def test_groups_keep_every_thread_busy(members, largest, threads):
+    slices = parts(members, largest, threads)
+    assert [i for part in slices for i in range(members)[part]] == list(range(members))
+    sizes = {len(range(members)[part]) for part in slices}
+    assert max(sizes) <= largest and max(sizes) - min(sizes) <= 1
+    assert len(slices) >= min(members, threads)
+    # Of groups that differ there are enough for turns to even them out.
+    assert len(sizes) == 1 or len(slices) != threads or threads == 1
+
+
+def test_five_on_two_cores_are_not_two_against_three():
+    assert [s.stop - s.start for s in parts(5, largest=4, threads=2)] == [1, 2, 2]
 
 
 def test_a_failing_compiler_is_recorded(monkeypatch):

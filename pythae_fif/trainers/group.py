@@ -55,6 +55,7 @@ class Group:
         views: dict[int, Any] = {id(p): nn.Parameter(p.data[members]) for p in nets.parameters()}
         self.nets = copy.deepcopy(nets, views)
         self.parameters = list(self.nets.parameters())
+        self._weights = [parameter.detach() for parameter in self.parameters]
         self.models, self.data, self.batch_size = models, data, batch_size
         self._generators = generators
 
@@ -71,8 +72,7 @@ class Group:
         """Makes a number of training steps; whether the epoch has more."""
         for _ in range(min(steps, len(self._batches))):
             batch = self.noisy(_rows(self.data, self._batches.pop()))
-            weights = [parameter.detach() for parameter in self.parameters]
-            found = self.step(weights, *batch, self._betas)
+            found = self.step(self._weights, *batch, self._betas)
             for parameter, gradient in zip(self.parameters, found, strict=True):
                 if gradient.stride() != parameter.stride():  # fused Adam reads others wrongly
                     gradient = torch.empty_like(parameter).copy_(gradient)
@@ -90,19 +90,19 @@ class Group:
         batch = self.noisy(_rows(self.data, rows))
         for generator, state in zip(self._generators, states, strict=True):
             generator.set_state(state)
-        weights = [parameter.detach() for parameter in self.parameters]
-        return weights, *batch, self.per_member([1.0] * len(self.models))
+        return self._weights, *batch, self.per_member([1.0] * len(self.models))
 
     def noisy(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The noisy batch, and Hutchinson vectors (K, M, B, d), of each member's generator."""
         config, (members, rows, dim) = self.models[0].model_config, x.shape
         dim = config.latent_dim if config.trace_space == "latent" else dim
         scales = [model.model_config.noise for model in self.models]
-        noise, rademacher = torch.zeros_like(x), config.hutchinson_kind == "rademacher"
+        noise = torch.zeros_like(x) if any(scales) else None
+        rademacher = config.hutchinson_kind == "rademacher"
         eps = x.new_empty(members, config.hutchinson_samples, rows, dim)
         options: dict[str, Any] = {"device": x.device, "dtype": x.dtype}
         for member, generator in enumerate(self._generators):  # draws alone: the rest is at once
-            if scales[member]:
+            if noise is not None and scales[member]:
                 noise[member].normal_(generator=generator)
             if rademacher:
                 eps[member] = sample_hutchinson(
@@ -110,7 +110,8 @@ class Group:
                 )
             else:
                 eps[member].normal_(generator=generator)
-        x = x + self.per_member(scales)[:, None, None] * noise
+        if noise is not None:
+            x = x + self.per_member(scales)[:, None, None] * noise
         eps = eps.transpose(0, 1)
         return x, eps if rademacher else hutchinson_of_gaussian(eps, config.hutchinson_kind)
 
@@ -120,9 +121,15 @@ class Group:
 
 
 def parts(members: int, largest: int, threads: int) -> list[slice]:
-    """Slices that cover all members, as many for every thread and none above the largest size."""
+    """Slices that cover all members, none above the largest size, with equal work for all threads.
+
+    As many slices for every thread, where they are of one size; else one more, so that turns even
+    the difference out: with five members in two slices a thread would wait for the other's third.
+    """
     count = max(1, math.ceil(members / max(1, largest)))
     count = min(members, math.ceil(count / threads) * threads)
+    if threads > 1 and members % count:
+        count += 1
     ends = [members * i // count for i in range(count + 1)]
     return [slice(a, b) for a, b in itertools.pairwise(ends)]
 

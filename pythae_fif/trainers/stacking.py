@@ -33,7 +33,7 @@ class StackedLinear(nn.Module):
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         super().__init__()
         weight = torch.stack([layer.weight.detach() for layer in layers])
-        if layers[0].in_features < layers[0].out_features:
+        if layers[0].in_features <= layers[0].out_features:
             # The longer side lies together in memory: compiled loops over it then load vectors.
             weight = weight.mT.contiguous().mT
         self.weight = nn.Parameter(weight)
