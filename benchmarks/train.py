@@ -4,11 +4,11 @@
 
 Pythae's pipeline trains FIF in mode `backward` (vector-Jacobian products alone and double
 backward) with Pythae's own data loader and default Adam; `FIFTrainer` trains it by
-replayed tangents, in float32 and in bfloat16, with the surrogate of all images (the default) and
-of a quarter of each batch. The same network, data, batch size and number of epochs; every program
-in a process of its own, in turns; a round is a seed. The validation loss is exact: beta times the
-squared error minus the log-likelihood, of the last weights. Outside the model is the share of the
-training time that is neither loss, backward pass nor optimizer step.
+replayed tangents in channels-last layout, in float32 and in bfloat16, with the surrogate of all
+images (the default) and of a quarter of each batch. The same network, data, batch size and number
+of epochs; every program in a process of its own, in turns; a round is a seed. The validation loss
+is exact: beta times the squared error minus the log-likelihood, of the last weights. Outside the
+model is the share of the training time that is neither loss, backward pass nor optimizer step.
 """
 
 import argparse
@@ -65,7 +65,8 @@ def measure(program: str, flags: argparse.Namespace) -> dict[str, float]:
             pipeline(train_data=data[0], eval_data=data[1])
             seconds, inside = time.perf_counter() - start, float("nan")
         else:
-            config = FIFTrainerConfig(precision=precision, reuse_memory=True, **options)
+            layout = {"channels_last": True, "reuse_memory": True}
+            config = FIFTrainerConfig(precision=precision, **layout, **options)
             start = time.perf_counter()
             trainer = FIFTrainer(
                 model, ImageDataset(train), ImageDataset(val), config, run_dir=folder

@@ -43,7 +43,9 @@ class FIFTrainerConfig(BaseTrainerConfig):
             (autocast; weights, losses, optimizer and evaluation stay float32). Default: 'float32'.
         max_grad_norm (float): Gradients of a larger norm are scaled down to it; None for never.
             Default: None.
-        channels_last (bool): Memory layout of images and convolutions. Default: False.
+        channels_last (bool): Memory layout of images and convolutions. On a CPU a FIF step of
+            Pythae's ResNets is up to 1.07 times as fast with it in float32, 1.26 times in
+            bfloat16; the ConvNets gain nothing. Default: False.
         reuse_memory (bool): Never return freed memory to the operating system, for the whole
             process, see :func:`keep_freed_memory`: large activations then do not cost a page
             fault a step on the CPU. Default: False.
