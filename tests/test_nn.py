@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pythae.models import AE, VAE, AEConfig, AutoModel, VAEConfig
 
 from pythae_fif.errors import ConfigError
-from pythae_fif.nn import ARCHITECTURES, build_networks
+from pythae_fif.nn import ARCHITECTURES, build_networks, smooth_networks
 
 # Each architecture on a shape with nets of our own, or of the paper's.
 CASES = [
@@ -47,6 +47,39 @@ def test_shapes_range_and_keys(arch, shape, variational):
     assert image.shape == (3, *shape)
     assert image.min() >= 0 and image.max() <= 1
     assert image.std() > 0
+
+
+@pytest.mark.parametrize(("arch", "shape"), CASES)
+def test_smooth_networks_are_the_same_nets_without_kinks(arch, shape):
+    """Along a line in parameters the Jacobian of a net with kinks jumps."""
+    found = []
+    for build in (build_networks, smooth_networks):
+        torch.manual_seed(0)
+        nets = [net.double().eval() for net in build(arch, shape, 5)]
+        found.append([copy.deepcopy(net.state_dict()) for net in nets])
+        found.append(_jump(nets[0], torch.rand(1, *shape, dtype=torch.float64)))
+    weights, rough, same_weights, fine = found
+    for ours, theirs in zip(weights, same_weights, strict=True):
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    # The small nets have no kinks to begin with.
+    small = shape != (1, 28, 28) and arch != "fif_convnet"
+    assert fine < 1e-3 and (rough == fine if small else rough > 0.1)
+
+
+def _jump(encoder, x, step=1e-3):
+    """The largest second difference of f'(x) v along a line of biases, relative to its mean."""
+    v = torch.randn(x.shape, generator=torch.Generator().manual_seed(1), dtype=x.dtype)
+    tangents = []
+    with torch.no_grad():
+        for _ in range(20):
+            run = torch.func.jvp(lambda x: encoder(x).embedding, (x,), (v,))
+            tangents.append(run[1].flatten())
+            for name, parameter in encoder.named_parameters():
+                if name.endswith("bias"):
+                    parameter += step
+    differences = torch.stack(tangents).diff(dim=0).diff(dim=0).abs().amax(0)
+    return float((differences / tangents[0].abs().mean()).max())
 
 
 @settings(max_examples=25, deadline=None)

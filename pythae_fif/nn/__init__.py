@@ -17,6 +17,7 @@ __all__ = [
     "build_networks",
     "joined_dim",
     "poincare_networks",
+    "smooth_networks",
     "spatial_networks",
     "spherical_networks",
 ]
@@ -34,6 +35,7 @@ from pythae_fif.nn.small import (
 from pythae_fif.nn.special import (
     ConvDiscriminator,
     poincare_networks,
+    smooth_networks,
     spatial_networks,
     spherical_networks,
 )

@@ -1,6 +1,12 @@
 """Networks of the models that an encoder and a decoder of the common kind do not serve."""
 
-__all__ = ["ConvDiscriminator", "poincare_networks", "spatial_networks", "spherical_networks"]
+__all__ = [
+    "ConvDiscriminator",
+    "poincare_networks",
+    "smooth_networks",
+    "spatial_networks",
+    "spherical_networks",
+]
 
 from itertools import pairwise
 
@@ -40,6 +46,28 @@ def spherical_networks(
         config = BaseAEConfig(input_dim=input_dim, latent_dim=latent_dim)
         return getattr(module, f"Encoder_{kind}_SVAE_{dataset}")(config), decoder
     return _SphericalEncoder(encoder), decoder
+
+
+def smooth_networks(
+    arch: str, input_dim: tuple[int, ...], latent_dim: int
+) -> tuple[BaseEncoder, BaseDecoder]:
+    """The nets of :func:`~pythae_fif.nn.build_networks` with SiLU in place of every ReLU, for FIF.
+
+    Where a net has kinks, FIF's gradient is biased, see
+    :func:`~pythae_fif.volume_change.surrogate`.
+
+    Example:
+        >>> encoder, _ = smooth_networks("convnet", (1, 28, 28), 16)
+        >>> {type(layer).__name__ for layer in encoder.modules()} & {"ReLU", "SiLU"}
+        {'SiLU'}
+    """
+    networks = build_networks(arch, input_dim, latent_dim)
+    for network in networks:
+        for name, layer in list(network.named_modules()):
+            if isinstance(layer, nn.ReLU):
+                parent, _, child = name.rpartition(".")
+                setattr(network.get_submodule(parent), child, nn.SiLU())
+    return networks
 
 
 def poincare_networks(
