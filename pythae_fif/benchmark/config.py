@@ -18,7 +18,7 @@ from typing import Any
 
 from pythae_fif.errors import ConfigError, did_you_mean
 
-from .model_entry import FIF_MODELS, SAMPLERS, load_model_entry
+from .model_entry import SAMPLERS, load_model_entry
 from .yaml_files import build_checked, config_file, names_in, read_yaml
 
 OF_ONE_MODEL = ("batch_size", "learning_rate", "weight_decay")
@@ -249,8 +249,7 @@ def _check_experiment(experiment: Experiment, origin: Callable[[str], str]) -> N
         values = getattr(experiment, key)
         if values is not None and (not values or len(set(values)) < len(values)):
             raise ConfigError(f"{origin(key)} {values}: give at least one value, and none twice")
-        of_fif = key in ("beta", "hutchinson_samples")
-        if of_fif and values and not set(FIF_MODELS) & set(experiment.models):
+        if key in ("beta", "hutchinson_samples") and values and "fif" not in experiment.models:
             raise ConfigError(f"{origin(key)} {values}: is for model fif, which is not in models")
     for seed in experiment.seeds:
         if not 0 <= seed < 2**32:

@@ -1,6 +1,6 @@
 """What a model of the benchmark is: a YAML file, read into a validated entry."""
 
-__all__ = ["FIF_MODELS", "SAMPLERS", "ModelEntry", "load_model_entry"]
+__all__ = ["SAMPLERS", "ModelEntry", "load_model_entry"]
 
 import functools
 import itertools
@@ -12,9 +12,6 @@ from typing import Any
 from pythae_fif.errors import ConfigError, did_you_mean
 
 from .yaml_files import build_checked, config_file, import_class, names_in, read_yaml
-
-FIF_MODELS = ("fif", "fif_silu")
-"""Those that `--beta` and `--hutchinson-samples` are for."""
 
 SAMPLERS = {
     "normal": "standard normal codes",

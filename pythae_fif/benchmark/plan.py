@@ -18,7 +18,7 @@ from pythae_fif.errors import ConfigError
 from pythae_fif.nn import build_networks
 
 from .config import Experiment
-from .model_entry import FIF_MODELS, ModelEntry, load_model_entry
+from .model_entry import ModelEntry, load_model_entry
 from .yaml_files import import_class
 
 SCHEMA = 2
@@ -102,9 +102,8 @@ def expand(experiment: Experiment, splits: Splits) -> list[RunSpec]:
         fixed = {**entry.fixed, **own.get("fixed", {})}
         networks: list[torch.nn.Module] = []
         # The flags are those of FIF; another model's parameter of the same name is its own.
-        flagged = bool(overrides) and name in FIF_MODELS
-        chosen = entry.choices(overrides if flagged else None)
-        if not flagged:
+        chosen = entry.choices(overrides if name == "fif" else None)
+        if not (name == "fif" and overrides):
             chosen = chosen[: experiment.settings.configurations]
         for varied in chosen:
             spec = RunSpec(
@@ -122,6 +121,7 @@ def expand(experiment: Experiment, splits: Splits) -> list[RunSpec]:
                 settings=experiment.settings.settings_of(name),
                 data_hash=splits.content_hash,
             )
+            flagged = name == "fif" and overrides
             origin = "--beta/--hutchinson-samples" if flagged else f"models/{name}.yaml"
             _check_buildable(spec, entry, splits.input_dim, origin, networks)
             plan += [dataclasses.replace(spec, seed=seed) for seed in experiment.seeds]
