@@ -785,6 +785,14 @@ def test_the_scale_is_the_same_for_all_splits():
     assert (result["val"] == 1).all() and (result["train"] == 200).all()
 
 
+@pytest.mark.parametrize("rounding", [1e-7, 9e-4])
+def test_floats_may_leave_their_range_by_rounding(rounding):
+    """As a resize leaves them: still 0..1, and not images that are all but black."""
+    images = np.array([0.0, 0.5, 1.0, 1.0 + rounding, -rounding]).reshape(1, 1, 1, 5)
+    found = to_uint8({"data": images}, "a.npz")["data"]
+    assert found.flatten().tolist() == [0, 128, 255, 255, 0]
+
+
 def with_value(value: float, at: int = 0, dtype: type = np.float64) -> np.ndarray:
     images = np.full((3000, 1, 4, 4), 0.5 if dtype is np.float64 else 2, dtype)
     images[at, 0, 1, 1] = value
@@ -799,6 +807,8 @@ def with_value(value: float, at: int = 0, dtype: type = np.float64) -> np.ndarra
         (with_value(np.inf, 1500), ["NaN or infinite", "index 1500"]),
         (with_value(-0.5), ["values from -0.5 to 0.5", "0..1 or 0..255"]),
         (with_value(256.0), ["to 256", "0..255"]),
+        (with_value(1.01), ["values from 0.5 to 1.01", "0..1 or 0..255"]),
+        (with_value(1.99), ["values from 0.5 to 1.99"]),
         (with_value(-1, dtype=np.int16), ["values from -1 to 2"]),
         (with_value(300, dtype=np.int16), ["values from 2 to 300"]),
         (np.ones((20, 1, 4, 4), np.uint8), ["integer values from 1 to 1"]),

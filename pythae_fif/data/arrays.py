@@ -11,6 +11,8 @@ import numpy as np
 
 from pythae_fif.errors import DataError
 
+ROUNDING = 1e-3
+"""Floats may leave their range by so much, as a resize lets them."""
 _CHUNK = 1024
 
 
@@ -45,8 +47,8 @@ def to_uint8(arrays: Mapping[str, np.ndarray], where: str | Path) -> dict[str, n
     """Brings image arrays of one data set to uint8, (N, C, H, W).
 
     Integers are taken as 0..255. Floats are taken as 0..1 if no value in any of the arrays
-    exceeds 1, else as 0..255, and are rounded. A four-dimensional array with 1 or 3 at its second
-    place is N x C x H x W, otherwise N x H x W x C.
+    exceeds 1 (by more than rounding), else as 0..255, and are rounded. A four-dimensional array
+    with 1 or 3 at its second place is N x C x H x W, otherwise N x H x W x C.
 
     Args:
         arrays: Key -> images (N, C, H, W), (N, H, W, C) or (N, H, W).
@@ -66,15 +68,17 @@ def to_uint8(arrays: Mapping[str, np.ndarray], where: str | Path) -> dict[str, n
         key: _channels_first(array, f"{where}, key {key!r}") for key, array in arrays.items()
     }
     low, high = _value_range(checked, where)
-    # Integers 0..1 are masks or already binarised images: neither reading of them is safe.
-    ambiguous = high <= 1 and any(array.dtype.kind in "iu" for array in checked.values())
-    if low < 0 or high > 255 or ambiguous:
-        kind = "integer " if ambiguous else ""
+    integers = any(array.dtype.kind in "iu" for array in checked.values())
+    # Integers 0..1 are masks or already binarised images, floats a little above 1 may be of either
+    # scale: neither reading of them is safe.
+    ambiguous = high <= 1 if integers else 1 + ROUNDING < high < 2
+    if low < -ROUNDING or high > 255 or ambiguous:
+        kind = "integer " if integers and ambiguous else ""
         raise DataError(
             f"{where}: {kind}values from {low:g} to {high:g}, needs integers in 0..255, "
             "or floats in 0..1 or 0..255"
         )
-    scale = 255.0 if high <= 1 else 1.0
+    scale = 255.0 if high <= 1 + ROUNDING else 1.0
     return {key: _rounded(array, scale) for key, array in checked.items()}
 
 
@@ -142,5 +146,7 @@ def _rounded(array: np.ndarray, scale: float) -> np.ndarray:
     images = np.empty(array.shape, np.uint8)
     # By chunks, for float copies of a whole data set are several times its size.
     for part, values in _chunks(array):
-        images[part] = np.rint(values * scale) if array.dtype.kind == "f" else values
+        if array.dtype.kind == "f":
+            values = np.rint(values * scale).clip(0, 255)
+        images[part] = values
     return images

@@ -32,6 +32,8 @@ from pythae_fif.studies import StudyOptions
 
 SEEDS = [0, 1, 2, 3, 4]
 BETA, NOISE, WEIGHT_DECAY = 10.0, 0.01, 1e-4  # appendix E.2
+FREE_FORM: dict[str, type[nn.Module]] = {"free-form": nn.ReLU, "free-form, SiLU": nn.SiLU}
+"""The paper's free-form nets, and ours that differ in their activation."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ class Configuration:
     Attributes:
         label: Its name in tables.
         model: ``fif`` or ``rectangular_flow``, whose estimator it uses.
-        net: ``free-form``, ``free-form, SiLU`` (for the paper's ReLU) or ``coupling``.
+        net: Of `FREE_FORM`, or ``coupling``.
         jacobian_at: ``data`` (off-manifold) or ``reconstruction`` (on-manifold).
     """
 
@@ -53,7 +55,7 @@ class Configuration:
     @property
     def title(self) -> str:
         """Its name where no column tells its net."""
-        return f"{self.label}, SiLU" if self.net.endswith("SiLU") else self.label
+        return f"{self.label}, SiLU" if FREE_FORM.get(self.net) is nn.SiLU else self.label
 
     @property
     def place(self) -> str:
@@ -64,8 +66,8 @@ class Configuration:
         """A freshly initialised model; seed torch before calling."""
         shape: dict[str, Any] = {"input_dim": input_dim, "latent_dim": latent_dim}
         choices: dict[str, Any] = {"beta": BETA, "noise": NOISE, "jacobian_at": self.jacobian_at}
-        if self.net.startswith("free-form"):
-            activation = nn.SiLU if self.net.endswith("SiLU") else nn.ReLU
+        if self.net in FREE_FORM:
+            activation = FREE_FORM[self.net]
             sizes: dict[str, Any] = {"hidden_dim": nets.hidden_dim, "activation": activation}
             networks = TabularEncoder(**shape, **sizes), TabularDecoder(**shape, **sizes)
             return FIF(FIFConfig(**shape, **choices), *networks)
