@@ -29,7 +29,13 @@ from pythae_fif import FIF, FIFConfig
 from pythae_fif.errors import ConfigError, FIFError
 from pythae_fif.models.register import register_model
 from pythae_fif.nn import build_networks
-from pythae_fif.volume_change import sample_hutchinson, surrogate
+from pythae_fif.volume_change import (
+    decoder_jacobian,
+    encoder_jacobian,
+    log_volume,
+    sample_hutchinson,
+    surrogate,
+)
 
 SHAPE = (1, 4, 4)
 
@@ -237,6 +243,35 @@ def test_compiled_networks_have_the_same_gradient():
     torch.testing.assert_close(*grads)
 
 
+class SkipDecoder(LinearDecoder):
+    """A linear map of z + block(z)."""
+
+    def __init__(self, block):
+        super().__init__(torch.randn(16, 3))
+        self.block = block
+
+    def forward(self, z):
+        image = super().forward(z + self.block(z)).reconstruction
+        return ModelOutput(reconstruction=image.reshape(-1, *SHAPE))
+
+
+def test_a_scripted_block_beside_a_skip_connection_is_not_left_out():
+    """Its operations are hidden, while those of the skip connection are not."""
+    x, grads, likelihoods = images(6).double(), [], []
+    for script in (lambda block: block, torch.jit.script):
+        torch.manual_seed(0)
+        decoder = SkipDecoder(script(nn.Sequential(nn.Linear(3, 3), nn.Tanh())))
+        fif = FIF(FIFConfig(input_dim=SHAPE, latent_dim=3, noise=0.0), decoder=decoder)
+        fif = fif.double().train()
+        torch.manual_seed(5)
+        fif(DatasetOutput(data=x)).loss.backward()
+        grads.append(torch.cat([p.grad.flatten() for p in fif.parameters()]))
+        likelihoods.append(fif.log_prob(x))
+    assert fif.surrogate_mode == "backward"
+    torch.testing.assert_close(*grads)
+    torch.testing.assert_close(*likelihoods)
+
+
 def test_beta_schedule():
     fif = model(beta=20, beta_final=40, beta_epochs=11)
     assert [fif.beta(epoch) for epoch in (1, 6, 11, 99)] == [20, 30, 40, 40]
@@ -262,14 +297,50 @@ def test_evaluation_loss_is_meaningful_lazy_and_deterministic(grad):
     with torch.set_grad_enabled(grad):
         out = fif(DatasetOutput(data=images()))
         assert "loss" not in out  # nothing computed for a sampler that reads z
-        recon = (fif.reconstruct(images()) - images()).square().flatten(1).sum(1).mean()
-        expected = 7.0 * recon - fif.log_prob(images()).mean()
-        assert out.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+        assert out.loss.item() == pytest.approx(exact_loss(fif, images()).item(), rel=1e-5)
         assert out["loss"] is out.loss and out["nll_loss"] is out.nll_loss
         again = fif(DatasetOutput(data=images()), epoch=3, dataset_size=40)
         assert again.loss.item() == out.loss.item()
+        late = fif(DatasetOutput(data=images()))
+        assert late.recon_loss.requires_grad == grad and not out.loss.requires_grad
+    fif.train()
+    assert late.loss.item() == out.loss.item() and all(m.training for m in fif.modules())
     with pytest.raises(AttributeError):
         _ = out.nothing
+
+
+def exact_loss(fif, x):
+    """The loss whose gradient the surrogate estimates, from dense Jacobians."""
+    with torch.enable_grad():
+        z = fif.embed(x)
+        if fif.model_config.jacobian_at == "data" and fif.model_config.gradient_to == "encoder":
+            volume = -log_volume(encoder_jacobian(fif._encode, x))  # eq. 46
+        else:
+            volume = log_volume(decoder_jacobian(fif._decode, z))  # eq. 11
+    recon = (fif.reconstruct(x) - x).square().flatten(1).sum(1)
+    return (fif.beta() * recon - fif.latent_distribution(z).log_prob(z) + volume).mean().detach()
+
+
+@pytest.mark.parametrize("gradient_to", ["encoder", "decoder"])
+@pytest.mark.parametrize("jacobian_at", ["data", "reconstruction"])
+def test_evaluation_loss_is_the_exact_one_of_the_training(jacobian_at, gradient_to):
+    fif = model(jacobian_at=jacobian_at, gradient_to=gradient_to, mode="backward").eval()
+    out = fif(DatasetOutput(data=images()))
+    assert out.loss.item() == pytest.approx(exact_loss(fif, images()).item(), rel=1e-5)
+    off = jacobian_at == "data" and gradient_to == "encoder"
+    likelihood = -fif.log_prob(images()).mean().item()
+    assert (out.nll_loss.item() == pytest.approx(likelihood, rel=1e-5)) != off
+
+
+def test_a_frozen_layer_stays_frozen():
+    config = FIFConfig(input_dim=(1, 8, 8), latent_dim=2)
+    fif = FIF(config, *build_networks("fif_convnet", (1, 8, 8), 2)).train()
+    next(m for m in fif.modules() if isinstance(m, nn.BatchNorm2d)).eval()
+    before = {m: m.training for m in fif.modules()}
+    assert len(set(before.values())) == 2
+    fif.log_prob(torch.rand(3, 1, 8, 8))
+    fif(DatasetOutput(data=torch.rand(3, 1, 8, 8)))
+    assert {m: m.training for m in fif.modules()} == before
 
 
 def test_a_diverged_model_has_a_loss_that_is_not_a_number():
@@ -281,8 +352,8 @@ def test_a_diverged_model_has_a_loss_that_is_not_a_number():
 def test_evaluation_nll_is_spread_over_the_data_set():
     fif = model(eval_nll_samples=10).eval()
     counted = []
-    original = fif._log_prob
-    fif._log_prob = lambda z, c: counted.append(len(z)) or original(z, c)
+    original = fif._nll
+    fif._nll = lambda x, z, c: counted.append(len(z)) or original(x, z, c)
     for batch in images(100).split(20):
         _ = fif(DatasetOutput(data=batch), dataset_size=100).loss
     assert counted == [2] * 5

@@ -214,6 +214,10 @@ def test_trumpet_trains_the_manifold_first_and_then_the_density_alone(tmp_path):
     assert not changed(model.flow.data_flow, best)
     assert not same(seen[2][2], before)
     assert result.best_epoch in (3, 4)
+    loaded = AutoModel.load_from_folder(str(tmp_path / "run" / "model")).eval()
+    assert loaded.stage == "density"
+    found = loaded({"data": images(32)}).loss
+    assert found.item() == pytest.approx(result.best_eval_loss, rel=1e-4)
 
 
 def same(left, right):
@@ -329,6 +333,13 @@ def test_wrong_configurations_are_named(kind, config, message):
     model_class, config_class = KINDS[kind]
     with pytest.raises(ValueError, match=message):
         model_class(config_class(**{"input_dim": (1, 8, 8), "latent_dim": 4, **config}))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_that_the_first_batch_sets_are_refused_in_several_processes(kind):
+    config = FIFTrainerConfig(world_size=2, rank=0)
+    with pytest.raises(ConfigError, match=f"{KINDS[kind][0].__name__} has ActNorm layers"):
+        FIFTrainer(build(kind, (4,), 2), dataset_of(torch.rand(8, 4)), None, config)
 
 
 def test_options_of_one_model_alone():

@@ -742,6 +742,9 @@ def test_rejects_what_cannot_be_trained(tmp_path):
         build("AE", tmp_path, epochs=0)
     with pytest.raises(DataError, match="the evaluation set is empty"):
         build("AE", tmp_path, evaluation=Images(0))
+    with pytest.raises(DataError, match="the training set is empty"):
+        FIFTrainer(build_model("AE"), Images(0), run_dir=tmp_path / "none")
+    assert not (tmp_path / "none").exists()
     with pytest.raises(ConfigError, match="RHVAE"):
         rhvae = RHVAE(RHVAEConfig(input_dim=SHAPE, latent_dim=2))
         build_trainer(rhvae, Images(), None, build_config("VAE"), run_dir=tmp_path)

@@ -20,6 +20,7 @@ from pythae_fif.volume_change import (
     decoder_log_volume,
     decoder_singular_values,
     encoder_jacobian,
+    encoder_log_volume,
     exact_surrogate,
     log_volume,
     sample_hutchinson,
@@ -29,7 +30,7 @@ from pythae_fif.volume_change import (
 from pythae_fif.volume_change import exact as exact_module
 from pythae_fif.volume_change.batch_norm import batch_norm_jvps
 from pythae_fif.volume_change.hutchinson import hutchinson_of_gaussian
-from pythae_fif.volume_change.replay import record
+from pythae_fif.volume_change.replay import check_replay, record
 
 D, d, B = 6, 3, 5
 
@@ -454,6 +455,63 @@ def test_replay_refuses_what_it_does_not_know(build, message):
         surrogate(net, mlp(d, D), torch.randn(B, D), sample_hutchinson(B, d), mode="replay")
 
 
+class Skip(nn.Module):
+    """A layer beside a skip connection, which is all that is recorded if the layer is hidden."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return x + self.layer(x)
+
+
+class StraightThrough(torch.autograd.Function):
+    """tanh, whose derivative it says is 1."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.tanh()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+
+HIDING = {
+    "scripted": lambda: torch.jit.script(nn.Sequential(nn.Linear(D, D), nn.Tanh())),
+    "own derivative": lambda: StraightThrough.apply,
+}
+
+
+@pytest.mark.parametrize("layer", HIDING)
+def test_a_function_that_hides_a_part_is_found(layer):
+    x = torch.randn(2, D)
+    with pytest.raises(UnsupportedOperationError, match="hides some of its operations"):
+        check_replay(Skip(HIDING[layer]()), x)
+
+
+def test_log_volume_of_a_network_that_hides_a_part():
+    decode = nn.Sequential(nn.Linear(d, D), Skip(HIDING["scripted"]()))
+    z = torch.randn(B, d)
+    expected = torch.stack([torch.autograd.functional.jacobian(decode, row) for row in z])
+    found = decoder_log_volume(decode, z)
+    assert torch.allclose(found, log_volume(expected))
+    with torch.inference_mode():
+        assert torch.allclose(decoder_log_volume(decode, z), found)
+
+
+@given(st.integers(0, 2**31), st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
+def test_a_function_that_hides_nothing_passes(seed, dtype):
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Linear(D, 30), nn.SiLU(), Skip(nn.Linear(30, 30)), nn.ReLU())
+    net = net.append(nn.Linear(30, d)).to(dtype)
+    x, before = torch.randn(3, D, dtype=dtype), torch.get_rng_state()
+    with torch.autocast("cpu", torch.bfloat16, dtype == torch.float32):
+        check_replay(net, x)
+    assert torch.equal(torch.get_rng_state(), before), "the training's numbers stay as they were"
+
+
 @pytest.mark.parametrize(
     "options, message",
     [
@@ -633,6 +691,22 @@ def test_slopes_are_in_the_precision_of_the_network():
     torch.set_default_dtype(torch.float32)
     net, x = nn.LeakyReLU(0.1), -torch.ones(1, 1, dtype=torch.float64)
     assert record(net, x).jvps(x[None]).item() == -0.1
+
+
+@pytest.mark.parametrize("chunk", [1, 2 * D * d, 2**20])
+def test_encoder_log_volume_is_that_of_the_jacobian(chunk, monkeypatch):
+    monkeypatch.setattr(exact_module, "CHUNK_NUMEL", chunk)
+    encode, x = mlp(D, d), torch.randn(7, D)
+    expected = log_volume(encoder_jacobian(encode, x))
+    assert torch.allclose(encoder_log_volume(encode, x), expected)
+    with torch.inference_mode():
+        assert torch.allclose(encoder_log_volume(encode, x), expected)
+    first = log_volume(encoder_jacobian(encode, x)[..., :4])
+    assert torch.allclose(encoder_log_volume(encode, x, data_dim=4), first)
+    assert not encoder_log_volume(encode, x).requires_grad
+    x[5] = math.nan
+    with pytest.raises(NonFiniteError, match="samples 5"):
+        encoder_log_volume(encode, x)
 
 
 def test_chunks_do_not_change_results(monkeypatch):

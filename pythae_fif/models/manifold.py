@@ -20,7 +20,11 @@ from torch.distributions import Distribution, Independent, Normal, StudentT
 
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.nn.conditional import join
-from pythae_fif.volume_change import decoder_log_volume, decoder_singular_values
+from pythae_fif.volume_change import (
+    decoder_log_volume,
+    decoder_singular_values,
+    encoder_log_volume,
+)
 
 from .condition import Labels, as_condition
 
@@ -302,6 +306,11 @@ class ManifoldModel(BaseAE):
         volume = self._of_codes(decoder_log_volume, z, condition)
         return self.latent_distribution(z).log_prob(z) - volume
 
+    def _encoder_log_volume(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        """1/2 log det f'(x) f'(x)^T, (B,)."""
+        joined = x if condition is None else join(x, condition)
+        return encoder_log_volume(self._encode, joined, data_dim=x[0].numel())
+
     def _of_decoder(self, score: Callable[..., Tensor], x: Tensor, labels: Labels) -> Tensor:
         """A score of g'(f(x))."""
         condition = self._condition(labels, x)
@@ -321,12 +330,13 @@ class ManifoldModel(BaseAE):
 
     @torch.no_grad()
     def _in_evaluation_mode(self, compute: Callable[[], Tensor]) -> Tensor:
-        was_training = self.training
+        modes = {module: module.training for module in self.modules()}
         self.eval()
         try:
             return compute()
-        finally:
-            self.train(was_training)
+        finally:  # one by one: a user may have frozen some
+            for module, training in modes.items():
+                module.training = training
 
 
 def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:

@@ -31,8 +31,8 @@ class SurrogateConfig(BetaConfig):
             :func:`~pythae_fif.volume_change.sample_hutchinson`. Default: 'orthogonal'.
         jacobian_at (str): 'data', the encoder's volume change at the data point (off-manifold), or
             'reconstruction', that at its projection (on-manifold). Default: 'data'.
-        eval_nll_samples (int): Number of data points of an evaluation set whose exact
-            log-likelihood enters the evaluation loss, always the same ones. Default: 64.
+        eval_nll_samples (int): Number of data points of an evaluation set whose exact volume
+            change enters the evaluation loss, always the same ones. Default: 64.
         Others: As of :class:`~pythae_fif.models.manifold.BetaConfig` and
             :class:`~pythae_fif.models.manifold.ManifoldConfig`.
     """
@@ -41,7 +41,9 @@ class SurrogateConfig(BetaConfig):
     hutchinson_kind: str = "orthogonal"
     jacobian_at: str = "data"
     eval_nll_samples: int = 64
-    trace_space = "latent"  # without an annotation no option; FIF makes it one
+    # Without an annotation these are no options; FIF makes them some.
+    gradient_to = "encoder"
+    trace_space = "latent"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -54,14 +56,26 @@ class SurrogateConfig(BetaConfig):
                 f"at most latent_dim={self.latent_dim}, where the trace is exact",
             )
 
+    @property
+    def off_manifold(self) -> bool:
+        """Whether the loss has the encoder's volume change at the data (eq. 46), as the published
+        FIF, or that on the manifold (eq. 11)."""
+        return self.jacobian_at == "data" and self.gradient_to == "encoder"
+
 
 class SurrogateModel(ManifoldModel):
     r"""A model whose training loss has a surrogate of the log-volume, of the right gradient.
 
-    Its *value* says nothing about the fit. In evaluation mode the loss is
-    :math:`\beta \lVert g(f(x)) - x \rVert^2` plus the exact negative log-likelihood of
-    :meth:`log_prob`, so that Pythae's trainers keep the right model and its schedulers see
-    progress. The training loss is the subclass's.
+    Its *value* says nothing about the fit. In evaluation mode the loss is what training minimises,
+    exactly: off the manifold
+
+    .. math:: -\log p_Z(f(x)) - \frac12 \log\det f'(x) f'(x)^\top
+        + \beta \lVert g(f(x)) - x \rVert^2
+
+    (eq. 46), on it the negative of :meth:`log_prob` plus the same squared error (eq. 11). So
+    Pythae's trainers keep the right model and its schedulers see progress. (The likelihood on the
+    manifold favours manifolds that curve or shrink, which is why the published FIF is not trained
+    by it.) The training loss is the subclass's.
     """
 
     @torch.compiler.disable
@@ -81,8 +95,8 @@ class SurrogateModel(ManifoldModel):
         Returns:
             ModelOutput: ``loss``, ``recon_loss`` (squared error) and ``nll_loss``, means over the
             batch in nats, ``recon_x`` (B, ...) and ``z`` (B, d). In evaluation mode the two
-            losses that need the exact likelihood are computed when they are first read, so that
-            samplers, which only want ``z``, do not pay for them.
+            losses that need the exact volume are computed when they are first read, so that
+            samplers, which only want ``z``, do not pay for them; they have no gradient.
 
         Raises:
             ConfigError: A conditional model without labels.
@@ -103,13 +117,23 @@ class SurrogateModel(ManifoldModel):
 
         def losses() -> dict[str, Tensor]:
             of_counted = None if condition is None else condition[:counted]
-            nll_loss = -self._log_prob(z[:counted], of_counted).mean()
-            return {"loss": self.beta() * recon_loss + nll_loss, "nll_loss": nll_loss}
+            nll_loss = self._in_evaluation_mode(
+                lambda: self._nll(x[:counted], z[:counted], of_counted).mean()
+            )
+            loss = self.beta() * recon_loss.detach() + nll_loss
+            return {"loss": loss, "nll_loss": nll_loss}
 
         return _EvaluationOutput(losses, recon_loss=recon_loss, recon_x=x_hat, z=z)
 
     def _training_output(self, x: Tensor, beta: float, condition: Tensor | None) -> ModelOutput:
         raise NotImplementedError
+
+    def _nll(self, x: Tensor, z: Tensor, condition: Tensor | None) -> Tensor:
+        """The likelihood's part of the loss, exactly, (B,), of data x and their codes z."""
+        if not self.model_config.off_manifold:
+            return -self._log_prob(z, condition)
+        volume = self._encoder_log_volume(x, condition)
+        return -self.latent_distribution(z).log_prob(z.detach()) - volume
 
     def beta(self, epoch: int | None = None, share_done: float | None = None) -> float:
         """See :meth:`~pythae_fif.models.manifold.BetaConfig.beta_at` of the configuration."""

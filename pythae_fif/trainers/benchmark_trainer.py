@@ -18,7 +18,7 @@ import torch
 from pythae.models import BaseAE
 from pythae.trainers.training_callbacks import CallbackHandler
 
-from pythae_fif.errors import NonFiniteError, StoreError
+from pythae_fif.errors import ConfigError, DataError, NonFiniteError, StoreError
 from pythae_fif.trainers.checkpoint import random_state, set_random_state, write_whole
 from pythae_fif.trainers.clock import Clock
 from pythae_fif.trainers.loader import BatchDataset, BatchLoader, CutLoader
@@ -31,6 +31,17 @@ OnEpoch = Callable[[int, int, dict[str, Any]], None]
 
 CHECKPOINT_NAME = "checkpoint.pt"
 LOG_NAME = "train_log.jsonl"
+
+
+def check_training(train_data: Any, eval_data: Any, config: Any, wall_clock: float | None) -> None:
+    """Raises ConfigError or DataError where there is nothing to train on, or no time for it."""
+    if config.num_epochs < 1:
+        raise ConfigError(f"num_epochs must be at least 1, not {config.num_epochs}")
+    if wall_clock is not None and not 0 < wall_clock < math.inf:
+        raise ConfigError(f"wall_clock={wall_clock}: a number of seconds above 0 is needed")
+    for name, dataset in (("training", train_data), ("evaluation", eval_data)):
+        if dataset is not None and len(dataset) == 0:
+            raise DataError(f"the {name} set is empty: training needs at least one item in each")
 
 
 class BenchmarkTrainer:
@@ -217,12 +228,12 @@ class BenchmarkTrainer:
             return progress
         passes = progress.images / len(self.train_dataset)
         stage = self.model.stage_at(passes, self._share_done(progress))
-        self.model.stage = stage
         if progress.stage is not None and stage != progress.stage:
             self.model.load_state_dict(progress.best_state)
             self.set_optimizer()  # type: ignore[attr-defined]
             self.set_scheduler()  # type: ignore[attr-defined]
             progress = replace(progress, best_loss=math.inf)
+        self.model.stage = stage  # the weights may have brought their own
         return replace(progress, stage=stage)
 
     def _run_epoch(self, epoch: int, progress: Progress) -> Progress:

@@ -8,7 +8,6 @@ __all__ = [
 ]
 
 import copy
-import math
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,8 @@ from pythae.trainers import (
     CoupledOptimizerTrainerConfig,
 )
 
-from pythae_fif.errors import ConfigError, DataError, StoreError
-from pythae_fif.trainers.benchmark_trainer import BenchmarkTrainer, OnEpoch
+from pythae_fif.errors import ConfigError, StoreError
+from pythae_fif.trainers.benchmark_trainer import BenchmarkTrainer, OnEpoch, check_training
 from pythae_fif.trainers.fif_trainer import FIFTrainer, FIFTrainerConfig
 from pythae_fif.trainers.quiet import quiet_pythae
 
@@ -117,13 +116,7 @@ def build_trainer(
             f"model {model.model_name} needs a {wanted.__name__}, "
             f"not a {type(training_config).__name__}"
         )
-    if training_config.num_epochs < 1:
-        raise ConfigError(f"num_epochs must be at least 1, not {training_config.num_epochs}")
-    if wall_clock is not None and not 0 < wall_clock < math.inf:
-        raise ConfigError(f"wall_clock={wall_clock}: a number of seconds above 0 is needed")
-    for name, dataset in (("training", train_dataset), ("evaluation", eval_dataset)):
-        if dataset is not None and len(dataset) == 0:
-            raise DataError(f"the {name} set is empty: training needs at least one item in each")
+    check_training(train_dataset, eval_dataset, training_config, wall_clock)
 
     folder = Path(run_dir)
     try:

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from pythae_fif.data.dataset import ImageDataset
 from pythae_fif.errors import ConfigError, NonFiniteError
-from pythae_fif.trainers.benchmark_trainer import BenchmarkTrainer, OnEpoch
+from pythae_fif.nn.glow import ActNorm
+from pythae_fif.trainers.benchmark_trainer import BenchmarkTrainer, OnEpoch, check_training
 from pythae_fif.trainers.distributed import Processes, as_batches
 from pythae_fif.trainers.loader import BatchLoader, CutLoader
 from pythae_fif.trainers.progress import TrainingResult
@@ -125,10 +126,16 @@ class FIFTrainer(BenchmarkTrainer, BaseTrainer):
         wall_clock: float | None = None,
     ) -> None:
         config = FIFTrainerConfig() if training_config is None else training_config
+        check_training(train_dataset, eval_dataset, config, wall_clock)
         if wall_clock is not None and config.world_size > 1:
             raise ConfigError(
                 "FIFTrainer wall_clock: not with several processes, which would stop "
                 "at different steps"
+            )
+        if config.world_size > 1 and any(isinstance(m, ActNorm) for m in model.modules()):
+            raise ConfigError(
+                f"{type(model).__name__} has ActNorm layers, which its first batch sets: several "
+                "processes would set them apart; train it in one"
             )
         self.processes = Processes.join(config) if config.world_size > 1 else None
         if self.processes is not None:

@@ -9,6 +9,7 @@ __all__ = [
     "decoder_log_volume",
     "decoder_singular_values",
     "encoder_jacobian",
+    "encoder_log_volume",
     "exact_surrogate",
     "log_volume",
     "singular_values",
@@ -23,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 
 from pythae_fif.errors import NonFiniteError
 
-from .replay import record
+from .replay import check_replay, record
 from .rules import UnsupportedOperationError
 
 CHUNK_NUMEL = 2**23
@@ -136,6 +137,39 @@ def decoder_singular_values(
     return _over_chunks(singular_values, decode, z, latent_dim)
 
 
+def encoder_log_volume(
+    encode: Callable[[Tensor], Tensor], x: Tensor, *, data_dim: int | None = None
+) -> Tensor:
+    r"""Log-volume :math:`\frac12 \log\det f'(x) f'(x)^\top` in nats, a few samples at a time.
+
+    Arguments:
+        encode: f, from (B, ...) to (B, d).
+        x: Data, (B, ...), or data with a condition behind them.
+        data_dim: D, the first numbers of a sample, by which the derivatives are; all if None.
+
+    Returns:
+        (B,).
+
+    Raises:
+        NonFiniteError: A Jacobian has NaN or infinite entries; the message names the samples.
+    """
+    with torch.no_grad(), _Widest() as widest:
+        numel = encode(x[:1]).numel() * (x[0].numel() if data_dim is None else data_dim)
+    volumes: list[Tensor] = []
+    size = max(1, CHUNK_NUMEL // max(numel, widest.numel))
+    for start in range(0, len(x), size):
+        rows = []
+        with torch.inference_mode(False), torch.enable_grad():
+            part = x[start : start + size].clone().requires_grad_()
+            for code in encode(part).sum(0):  # row by row: memory is that of one backward pass
+                (row,) = torch.autograd.grad(code, part, retain_graph=True)
+                rows.append(row.flatten(1)[:, :data_dim])
+        jacobian = torch.stack(rows, 1)
+        _check_finite(jacobian, first=start)
+        volumes.append(log_volume(jacobian))
+    return torch.cat(volumes)
+
+
 def exact_surrogate(
     encode: Callable[[Tensor], Tensor], decode: Callable[[Tensor], Tensor], x: Tensor
 ) -> Tensor:
@@ -172,10 +206,15 @@ def _over_chunks(
         numel = decode(z[:1]).numel() * len(basis)
     size = max(1, CHUNK_NUMEL // max(1, numel))
     directions = max(1, CHUNK_NUMEL // (min(size, len(z)) * widest.numel))
+    jacobian_of = _replayed_jacobian
+    try:
+        check_replay(decode, z[:1])
+    except UnsupportedOperationError:
+        jacobian_of = _forward_jacobian
     scores: list[Tensor] = []
     with torch.no_grad():
         for start in range(0, len(z), size):
-            jacobian = _replayed_jacobian(decode, z[start : start + size], basis, directions)
+            jacobian = jacobian_of(decode, z[start : start + size], basis, directions)
             _check_finite(jacobian, first=start)
             scores.append(score(jacobian))
     return torch.cat(scores)
@@ -184,17 +223,20 @@ def _over_chunks(
 def _replayed_jacobian(
     decode: Callable[[Tensor], Tensor], z: Tensor, basis: Tensor, directions: int
 ) -> Tensor:
-    """:func:`decoder_jacobian` from one pass, if all operations can be replayed."""
+    """:func:`decoder_jacobian` from one pass."""
     tangents = basis[:, None].expand(-1, len(z), -1)
-    try:
-        tape = record(decode, z)
-        columns = z.new_empty(len(z), tape.value[0].numel(), len(basis))
-        for first in range(0, len(basis), directions):
-            part = tape.jvps(tangents[first : first + directions])
-            columns[..., first : first + directions] = part.flatten(2).permute(1, 2, 0)
-    except UnsupportedOperationError:
-        return decoder_jacobian(decode, z, latent_dim=len(basis), directions=directions)
+    tape = record(decode, z)
+    columns = z.new_empty(len(z), tape.value[0].numel(), len(basis))
+    for first in range(0, len(basis), directions):
+        part = tape.jvps(tangents[first : first + directions])
+        columns[..., first : first + directions] = part.flatten(2).permute(1, 2, 0)
     return columns
+
+
+def _forward_jacobian(
+    decode: Callable[[Tensor], Tensor], z: Tensor, basis: Tensor, directions: int
+) -> Tensor:
+    return decoder_jacobian(decode, z, latent_dim=len(basis), directions=directions)
 
 
 class _Widest(TorchFunctionMode):

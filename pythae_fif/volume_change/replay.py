@@ -10,11 +10,12 @@ gradient flows through weights and slopes with a single backward pass.
 What each operation does to tangents is in :mod:`~pythae_fif.volume_change.rules`.
 """
 
-__all__ = ["Tape", "record"]
+__all__ = ["Tape", "check_replay", "record"]
 
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
@@ -112,6 +113,40 @@ def record(function: Callable[[Tensor], Tensor], point: Tensor) -> Tape:
             "module hides its operations)"
         )
     return Tape(point, value, recorder.steps)
+
+
+def check_replay(function: Callable[[Tensor], Tensor], point: Tensor) -> None:
+    """Refuses a function that :func:`record` does not know whole, at the cost of one backward pass.
+
+    A scripted or compiled module hides its operations and an `autograd.Function` its derivative:
+    in a skip connection the rest would be replayed without them. So <J J^T u, u> of the replay is
+    compared with |J^T u|^2 of the backward pass.
+
+    Arguments:
+        function: To be recorded.
+        point: One sample or more of its input, (B, ...).
+
+    Raises:
+        UnsupportedOperationError: It cannot be recorded, or what is recorded is not its derivative.
+    """
+    device = point.device.type
+    if torch.is_autocast_enabled(device) and point.dtype != torch.float64:
+        point = point.float()  # as the weights are
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device, enabled=False):
+        point = point.detach().clone().requires_grad_()
+        tape = record(function, point)
+        # Numbers of both signs that need no generator, whose state is the training's.
+        u = torch.arange(1, tape.value.numel() + 1, device=point.device).sin().to(tape.value)
+        u = u.view_as(tape.value)
+        (pulled,) = torch.autograd.grad(tape.value, point, u)
+        with torch.no_grad():
+            there, back = (tape.jvps(pulled[None])[0] * u).sum(), pulled.square().sum()
+    tolerance = max(1e-3, torch.finfo(point.dtype).eps ** 0.5)
+    if (there - back).abs() > tolerance * back:
+        raise UnsupportedOperationError(
+            "a module hides some of its operations (a compiled or scripted module) or their "
+            "derivative (an autograd.Function)"
+        )
 
 
 class _Recorder(TorchFunctionMode):

@@ -17,7 +17,7 @@ from pythae_fif.models.manifold import squared_error
 from pythae_fif.models.surrogate import SurrogateModel
 from pythae_fif.nn.conditional import GivenDecoder, GivenEncoder
 from pythae_fif.volume_change import UnsupportedOperationError, surrogate
-from pythae_fif.volume_change.replay import record
+from pythae_fif.volume_change.replay import check_replay
 from pythae_fif.volume_change.surrogate import differentiates_forward
 
 from .fif_config import FIFConfig
@@ -33,9 +33,8 @@ class FIF(SurrogateModel):
         -\log p_Z(f(x)) - \frac{1}{K} \sum_k \epsilon_k^\top f'(x) \,
         \text{stop\_gradient}(g'(z) \epsilon_k) + \beta \lVert g(f(x)) - x \rVert^2
 
-    (eq. 7), whose *value* says nothing about the fit. In evaluation mode it is
-    :math:`\beta \lVert g(f(x)) - x \rVert^2` plus the exact negative log-likelihood of eq. 11, so
-    that Pythae's trainers keep the right model and its schedulers see progress.
+    (eq. 7), whose *value* says nothing about the fit. In evaluation mode it is the exact loss that
+    this one's gradient belongs to, see :class:`~pythae_fif.models.surrogate.SurrogateModel`.
 
     With ``condition_dim`` it is a conditional model, of f(x, c) and g(z, c): every method takes
     ``labels``, class indices or condition vectors, and Jacobians are those by x and by z.
@@ -133,7 +132,7 @@ class FIF(SurrogateModel):
             if self.model_config.mode == "replay":
                 try:  # dry, in evaluation mode: failing in training would move BatchNorm twice
                     one = None if condition is None else condition[:1]
-                    self._in_evaluation_mode(lambda: self._replay(x[:1], one))
+                    self._in_evaluation_mode(lambda: self._check_replay(x[:1], one))
                 except UnsupportedOperationError as error:
                     self._surrogate_mode = "backward"
                     if self.model_config.needs_replay:
@@ -142,11 +141,12 @@ class FIF(SurrogateModel):
                         ) from error
         return self._surrogate_mode
 
-    def _replay(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        """g' f' x, which an operation refuses that cannot be replayed as it is used."""
-        encoder = record(lambda x: self._encode(x, condition), x)
-        decoder = record(lambda z: self._decode(z, condition), encoder.value)
-        return decoder.jvps(encoder.jvps(x[None]))
+    def _check_replay(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        """Raises UnsupportedOperationError where f and g cannot be replayed; returns f(x)."""
+        check_replay(lambda x: self._encode(x, condition), x)
+        z = self._encode(x, condition)
+        check_replay(lambda z: self._decode(z, condition), z)
+        return z
 
     def given(self, label: int | Tensor) -> "FIF":
         """A conditional model at one fixed label: an unconditional one that shares its weights.

@@ -74,6 +74,13 @@ class Trumpet(InjectiveFlowModel):
         early = epochs < config.manifold_epochs and share_done < config.manifold_share
         return "manifold" if early else "density"
 
+    def get_extra_state(self) -> torch.Tensor:
+        """The stage: what its loss is, and so what a trainer kept its weights by."""
+        return torch.tensor(self.stage == "density")
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        self.stage = "density" if state else "manifold"
+
     @torch.compiler.disable  # see ManifoldModel
     def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
         """Encodes and computes the loss of the stage: reconstruction, or likelihood of the codes.
