@@ -14,6 +14,7 @@ from pythae.models import AutoModel
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.models.nn.benchmarks.mnist import Decoder_Conv_AE_MNIST, Encoder_Conv_AE_MNIST
+from pythae.models.nn.default_architectures import Encoder_AE_MLP
 from pythae.pipelines import GenerationPipeline, TrainingPipeline
 from pythae.samplers import (
     GaussianMixtureSamplerConfig,
@@ -270,6 +271,35 @@ def test_a_scripted_block_beside_a_skip_connection_is_not_left_out():
     assert fif.surrogate_mode == "backward"
     torch.testing.assert_close(*grads)
     torch.testing.assert_close(*likelihoods)
+
+
+class DroppingEncoder(Encoder_AE_MLP):
+    def forward(self, x):
+        out = super().forward(x)
+        if self.training:
+            out.embedding = nn.functional.dropout(out.embedding)
+        return out
+
+
+def test_an_operation_of_training_mode_alone_is_differentiated_backward():
+    config = FIFConfig(input_dim=SHAPE, latent_dim=3)
+    fif = FIF(config, encoder=DroppingEncoder(config)).train()
+    fif(DatasetOutput(data=images())).loss.backward()
+    assert fif.surrogate_mode == "backward"
+    assert all(p.grad.isfinite().all() for p in fif.parameters())
+    config.surrogate_fraction = 0.5
+    with pytest.raises(ConfigError, match=r"surrogate_fraction .*dropout has no replay rule"):
+        FIF(config, encoder=DroppingEncoder(config)).train()(DatasetOutput(data=images()))
+
+
+@pytest.mark.parametrize("mode", ["mixed", "forward"])
+def test_forward_mode_is_refused_under_autocast(mode):
+    fif = model(mode=mode).train()
+    with (
+        torch.autocast("cpu", dtype=torch.bfloat16),
+        pytest.raises(ValueError, match=f"mode '{mode}'.*valid: 'replay' or 'backward'"),
+    ):
+        fif(DatasetOutput(data=images()))
 
 
 def test_beta_schedule():

@@ -95,8 +95,8 @@ def surrogate(
 
     Raises:
         ValueError: An unknown option, ``eps`` of the wrong shape, ``forward`` where a
-            vector-Jacobian product is needed, or a part of the batch or another precision where
-            the products are not those of ``replay`` alone.
+            vector-Jacobian product is needed, ``forward`` or ``mixed`` under autocast, or a part of
+            the batch or another precision where the products are not those of ``replay`` alone.
         UnsupportedOperationError: ``replay`` of an operation that it does not know.
 
     Example:
@@ -117,6 +117,11 @@ def surrogate(
             f"trace_space {trace_space!r}; valid: 'mixed' or 'backward'"
         )
 
+    if mode in ("mixed", "forward") and torch.is_autocast_enabled(x.device.type):
+        raise ValueError(
+            f"mode {mode!r}: PyTorch has no forward-mode products under autocast; valid: 'replay' "
+            "or 'backward'"
+        )
     replayed = mode == "replay" and eps_first
     if not replayed and (eps.shape[1] != len(x) or dtype is not None):
         raise ValueError(

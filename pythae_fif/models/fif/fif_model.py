@@ -16,7 +16,7 @@ from pythae_fif.models.condition import conditional_networks
 from pythae_fif.models.manifold import squared_error
 from pythae_fif.models.surrogate import SurrogateModel
 from pythae_fif.nn.conditional import GivenDecoder, GivenEncoder
-from pythae_fif.volume_change import UnsupportedOperationError, surrogate
+from pythae_fif.volume_change import SurrogateOutput, UnsupportedOperationError, surrogate
 from pythae_fif.volume_change.replay import check_replay
 from pythae_fif.volume_change.surrogate import differentiates_forward
 
@@ -101,21 +101,29 @@ class FIF(SurrogateModel):
         rows = math.ceil(config.surrogate_fraction * len(x))
         dim = config.latent_dim if config.trace_space == "latent" else x[0].numel()
         eps = self._hutchinson(rows, dim, x)
-        volume, z, x_hat = surrogate(
-            lambda x: self._encode(x, condition),
-            lambda z: self._decode(z, condition),
-            x,
-            eps,
-            jacobian_at=config.jacobian_at,
-            gradient_to=config.gradient_to,
-            trace_space=config.trace_space,
-            mode=self._resolve_mode(x, condition),
-            dtype=torch.bfloat16 if config.surrogate_precision == "bfloat16" else None,
-        )
+        volume, z, x_hat = self._surrogate(x, eps, condition)
         recon_loss = squared_error(x_hat, x).mean()
         nll_loss = volume.mean() - self.latent_distribution(x).log_prob(z.to(x.dtype)).mean()
         loss = nll_loss + beta * recon_loss
         return ModelOutput(loss=loss, recon_loss=recon_loss, nll_loss=nll_loss, recon_x=x_hat, z=z)
+
+    def _surrogate(self, x: Tensor, eps: Tensor, condition: Tensor | None) -> SurrogateOutput:
+        config, mode = self.model_config, self._resolve_mode(x, condition)
+        try:
+            return surrogate(
+                lambda x: self._encode(x, condition),
+                lambda z: self._decode(z, condition),
+                x,
+                eps,
+                jacobian_at=config.jacobian_at,
+                gradient_to=config.gradient_to,
+                trace_space=config.trace_space,
+                mode=mode,
+                dtype=torch.bfloat16 if config.surrogate_precision == "bfloat16" else None,
+            )
+        except UnsupportedOperationError as error:  # an operation of training mode alone
+            self._differentiate_backward(error)
+            return self._surrogate(x, eps, condition)
 
     @property
     def surrogate_mode(self) -> str | None:
@@ -130,16 +138,19 @@ class FIF(SurrogateModel):
         if self._surrogate_mode is None:
             self._surrogate_mode = self.model_config.mode
             if self.model_config.mode == "replay":
-                try:  # dry, in evaluation mode: failing in training would move BatchNorm twice
+                try:  # dry, in evaluation mode: failing in training moves BatchNorm twice
                     one = None if condition is None else condition[:1]
                     self._in_evaluation_mode(lambda: self._check_replay(x[:1], one))
                 except UnsupportedOperationError as error:
-                    self._surrogate_mode = "backward"
-                    if self.model_config.needs_replay:
-                        raise ConfigError(
-                            f"FIFConfig surrogate_fraction or surrogate_precision: {error}"
-                        ) from error
+                    self._differentiate_backward(error)
         return self._surrogate_mode
+
+    def _differentiate_backward(self, error: UnsupportedOperationError) -> None:
+        if self.model_config.needs_replay:
+            raise ConfigError(
+                f"FIFConfig surrogate_fraction or surrogate_precision: {error}"
+            ) from error
+        self._surrogate_mode = "backward"
 
     def _check_replay(self, x: Tensor, condition: Tensor | None) -> Tensor:
         """Raises UnsupportedOperationError where f and g cannot be replayed; returns f(x)."""
