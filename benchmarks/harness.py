@@ -233,7 +233,7 @@ def main() -> None:
             command = " ".join(["python", *sys.argv]).replace(f" --output {flags.output}", "")
             about = (
                 f"Made by `{command}`, which says what is counted; medians of {flags.rounds} "
-                f"rounds; {platform.machine()}, {torch.get_num_threads()} threads, "
+                f"round(s); {platform.machine()}, {torch.get_num_threads()} threads, "
                 f"torch {torch.__version__}."
             )
             Path(flags.output).write_text(f"# The harness\n\n{about}\n\n{text}")

@@ -65,6 +65,8 @@ def main() -> None:
         "the decoder undoes leaves the reconstruction alone, so where training with eq. 15 rests, "
         "|z|² is on average tr f'(x) g'(z). With ReLU it is less, since the surrogate's gradient "
         "misses what moving kinks do to f' (`benchmarks/code_scale.py`).",
+        f"Made by `python benchmarks/tabular_budget.py --dataset {flags.dataset} --models "
+        f"{' '.join(flags.models)} --epochs {' '.join(map(str, flags.epochs))}`.",
     ]
     grid = Grid(f"{flags.dataset}: longer training", headings, "llrrrrrr", rows, notes)
     for path in write_grid(grid, options, f"tabular-{flags.dataset}-budget"):

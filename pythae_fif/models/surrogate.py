@@ -59,23 +59,24 @@ class SurrogateConfig(BetaConfig):
     @property
     def off_manifold(self) -> bool:
         """Whether the loss has the encoder's volume change at the data (eq. 46), as the published
-        FIF, or that on the manifold (eq. 11)."""
+        FIF, or that on the manifold (eq. 3)."""
         return self.jacobian_at == "data" and self.gradient_to == "encoder"
 
 
 class SurrogateModel(ManifoldModel):
-    r"""A model whose training loss has a surrogate of the log-volume, of the right gradient.
+    r"""A model whose training loss has a surrogate of the log-volume, for its gradient alone.
 
-    Its *value* says nothing about the fit. In evaluation mode the loss is what training minimises,
-    exactly: off the manifold
+    Its *value* says nothing about the fit. In evaluation mode the loss is the exact value of what
+    the gradient descends (for FIF approximately, where g' is near the pseudo-inverse of f'): off
+    the manifold
 
     .. math:: -\log p_Z(f(x)) - \frac12 \log\det f'(x) f'(x)^\top
         + \beta \lVert g(f(x)) - x \rVert^2
 
-    (eq. 46), on it the negative of :meth:`log_prob` plus the same squared error (eq. 11). So
-    Pythae's trainers keep the right model and its schedulers see progress. (The likelihood on the
-    manifold favours manifolds that curve or shrink, which is why the published FIF is not trained
-    by it.) The training loss is the subclass's.
+    (eq. 46 and the reconstruction), on it the negative of :meth:`log_prob` plus the same squared
+    error (eq. 3). So Pythae's trainers can tell which model to keep, and its schedulers see
+    progress. (The likelihood on the manifold favours manifolds that curve, which is why the
+    published FIF is not trained by it.) The training loss is the subclass's.
     """
 
     @torch.compiler.disable

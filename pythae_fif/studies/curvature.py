@@ -289,10 +289,17 @@ def _at(rows: list[dict[str, Any]], at: str, step: int, key: str) -> float:
     )
 
 
+def _ends(rows: list[dict[str, Any]], at: str, step: int) -> str:
+    """The curvature of every seed, in ascending order."""
+    here = [r["curvature"] for r in rows if (r["variant"], r["step"]) == (VARIANTS[at], step)]
+    return ", ".join(f"{value:.2g}" for value in sorted(here))
+
+
 def _training_caption(rows: list[dict[str, Any]], seeds: int) -> str:
     last = max(row["step"] for row in rows)
     start = _at(rows, "data", 0, "curvature")
     on, off = (_at(rows, at, last, "curvature") for at in ("reconstruction", "data"))
+    on_ends, off_ends = (_ends(rows, at, last) for at in ("reconstruction", "data"))
     on_error, off_error = (
         _at(rows, at, last, "reconstruction") for at in ("reconstruction", "data")
     )
@@ -303,12 +310,12 @@ def _training_caption(rows: list[dict[str, Any]], seeds: int) -> str:
     and decoder, fitted to an arc of radius {RADIUS:g}) and train on {POINTS:,} points of
     a standard normal distribution on a line with noise {NOISE:g} across it, beta {BETA:g}, Adam,
     {seeds} seeds. The median curvature was {start:.3g} at the start; after {last} steps it is
-    {on:.3g} on-manifold and {off:.3g} off-manifold (medians over seeds; the band on the right is
-    their range), with reconstruction errors of {on_error:.3g} and {off_error:.3g}; the noise
-    alone costs {NOISE**2:g}. Light lines join points of equal code at the last step shown. The
-    paper gives neither its network nor its step sizes, so that steps do not correspond; and free
-    networks do not stay on a family of arcs, so that the curvature is measured on the middle 90 %
-    of the codes.
+    {on:.3g} on-manifold (seeds {on_ends}) and {off:.3g} off-manifold ({off_ends}; medians over
+    seeds, the band on the right is their range), with reconstruction errors of {on_error:.3g} and
+    {off_error:.3g}; the noise alone costs {NOISE**2:g}. Light lines join
+    points of equal code at the last step shown. The paper gives neither its network nor its
+    step sizes, so that steps do not correspond; and free networks do not stay on a family of
+    arcs, so that the curvature is measured on the middle 90 % of the codes.
     """
 
 

@@ -303,9 +303,9 @@ def _caption(
     space for batch {small}, and {first["latent", large]:.2f} and {first["data", large]:.2f} for
     batch {large}; with K = {d // 2} and batch {small} it is {half["orthogonal"]:.2f} with
     orthogonal vectors and {half["scaled_gaussian"]:.2f} with independent ones; at K = d it is
-    {full:.1g}, rounding. The paper's model is a conditional FIF-ConvNet trained to convergence;
-    this one is unconditional and has no BatchNorm, so that a batch of one is well defined. Data
-    space is drawn only as far as K times the batch size allows. Right: variances of the trace of
-    a random matrix from {size["draws"]:,} draws against equations 100, 101, 105, 121 and 122;
-    the largest relative difference is {100 * worst:.1f} %.
+    {full:.1g}, rounding. The paper's model is of conditional MNIST (d = 16) and trained to
+    convergence; this one is unconditional and has no BatchNorm, so that a batch of one is well
+    defined. Data space is drawn only as far as K times the batch size allows. Right: variances
+    of the trace of a random matrix from {size["draws"]:,} draws against equations 100, 101,
+    105, 121 and 122; the largest relative difference is {100 * worst:.1f} %.
     """

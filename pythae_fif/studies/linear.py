@@ -268,11 +268,12 @@ def _caption(rows: list[dict[str, Any]], size: dict[str, int]) -> str:
     The paper proves (theorem C.4, figure 5) that a linear model whose decoder is the encoder's
     pseudo-inverse is optimal on the d eigenvectors of the data covariance with the smallest
     log(lambda) - 2 beta lambda: the smallest eigenvalues for small beta, the largest (PCA) for
-    beta of at least 1/2 sigma^2, both ends of the spectrum between. Here linear models with
-    D = {DIM} and d = {LATENT} are trained by FIF's stochastic loss (fresh Gaussian data, one
-    Hutchinson vector) on {SPECTRA} random spectra in {len(REGIMES)} regimes, best of
-    {size["restarts"]} restarts of {size["steps"]} steps: with the tied decoder {agree} of
-    {len(tied)} end on the theorem's subspace (overlap above 0.95; smallest overlap {worst:.3f}).
+    beta of at least 1/(2 sigma^2), sigma^2 the smallest eigenvalue, both ends of the spectrum
+    between. Here linear models with D = {DIM} and d = {LATENT} are trained by FIF's stochastic
+    loss (fresh Gaussian data, one Hutchinson vector) on {SPECTRA} random spectra in
+    {len(REGIMES)} regimes, best of {size["restarts"]} restarts of {size["steps"]} steps: with the
+    tied decoder {agree} of {len(tied)} end on the theorem's subspace (overlap above 0.95; smallest
+    overlap {worst:.3f}).
     The two left panels show the theorem's criterion with the learnt share of each direction.
     The theorem says nothing of a free decoder, which is what FIF trains: where the theorem takes
     the smallest eigenvalues, a free decoder's subspace agrees in {free_theorem} of {len(small)}

@@ -174,7 +174,7 @@ def _caption(
     points without noise the exact negative log-likelihood on the learnt manifold is
     {min(nll):.3f} to {max(nll):.3f} nats at the end (right), where the entropy of the true
     distribution is {entropy:.3f}; the mean squared reconstruction error is {min(error):.2g} to
-    {max(error):.2g}. The model of the lower loss is drawn. The two numbers need not agree: the
+    {max(error):.2g}. The model of the lowest loss is drawn. The two numbers need not agree: the
     learnt manifold is smooth, of the topology of the plane or the line, and only near the true
     one, so that it must cut closed manifolds open and join separate pieces. {missed}
     """

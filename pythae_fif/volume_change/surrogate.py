@@ -1,4 +1,4 @@
-"""The FIF surrogate of the log-volume: its gradient is the likelihood's, its value is not."""
+"""The FIF surrogate of the log-volume: its gradient is meant, its value means nothing."""
 
 __all__ = [
     "GRADIENT_TO",
@@ -53,18 +53,19 @@ def surrogate(
     mode: str = "replay",
     dtype: torch.dtype | None = None,
 ) -> SurrogateOutput:
-    r"""Estimates the log-volume term of the loss (eq. 7) up to a constant in the parameters.
+    r"""The volume term of the loss (eq. 7), whose gradient estimates that of the log-volume.
 
     With the default options, for every sample,
 
     .. math:: -\frac{1}{K} \sum_k \epsilon_k^\top f'(x) \, \text{stop\_gradient}(g'(z) \epsilon_k)
 
-    which is eq. 15. The options are the choices of appendix D.
+    which is eq. 15. The options are the choices of appendix D. Its value means nothing.
 
-    Its gradient is the likelihood's where f' changes continuously with the parameters. A network
-    with kinks (ReLU) has a Jacobian that jumps where a kink passes, which no automatic
-    differentiation sees: the gradient is biased, and codes come out narrower than the prior. With
-    smooth activations (SiLU, tanh, GELU) they do not.
+    The estimate takes g' for the pseudo-inverse of f' (eqs. 47 and 48), which the reconstruction
+    brings about, and f' for continuous in the parameters. A network with kinks (ReLU) has a
+    Jacobian that jumps where a kink passes, which no automatic differentiation sees: the gradient
+    is biased then, and on tables of numbers the codes come out narrower than the prior, while with
+    SiLU they do not.
 
     Arguments:
         encode: f, from (B, ...) to (B, d).
@@ -78,7 +79,7 @@ def surrogate(
         gradient_to: Whose Jacobian carries the gradient: ``encoder`` (eqs. 10, 15) or ``decoder``
             (eq. 9, with the opposite sign).
         trace_space: ``latent`` for the trace of f' g' (d x d) or ``data`` for g' f' (D x D), of
-            much higher variance (table 4).
+            much higher variance (appendix D.1).
         dtype: Precision of the Jacobian products, that of eps if None; ``torch.bfloat16`` halves
             their memory traffic. Only with mode ``replay``.
         mode: How the two Jacobian products are computed. ``replay`` records the linear map of the

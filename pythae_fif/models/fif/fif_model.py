@@ -33,8 +33,8 @@ class FIF(SurrogateModel):
         -\log p_Z(f(x)) - \frac{1}{K} \sum_k \epsilon_k^\top f'(x) \,
         \text{stop\_gradient}(g'(z) \epsilon_k) + \beta \lVert g(f(x)) - x \rVert^2
 
-    (eq. 7), whose *value* says nothing about the fit. In evaluation mode it is the exact loss that
-    this one's gradient belongs to, see :class:`~pythae_fif.models.surrogate.SurrogateModel`.
+    (eq. 7), whose *value* says nothing about the fit. In evaluation mode the loss is the exact one
+    (eq. 46), see :class:`~pythae_fif.models.surrogate.SurrogateModel`.
 
     With ``condition_dim`` it is a conditional model, of f(x, c) and g(z, c): every method takes
     ``labels``, class indices or condition vectors, and Jacobians are those by x and by z.

@@ -1,0 +1,143 @@
+"""What the code of FIF on images looks like as training goes on: ReLU nets and the same with SiLU.
+
+    python benchmarks/code_scale_images.py [--dataset mnist] [--steps 480 1920 5760] [--seeds 0 1]
+
+Where training with eq. 15 rests, the second moments of the code are those of f'(x) g'(z) (a linear
+map of the code that the decoder undoes changes no reconstruction), up to the bias that kinks bring
+(`benchmarks/code_scale.py`). How far the code is from its prior then decides how good samples of
+the prior are, beside those of a Gaussian mixture fitted to the codes. After each number of steps:
+|z|^2 and tr f'(x) g'(z) a latent dimension, the variances of the code along its principal axes, the
+divergence of a Gaussian of its mean and covariance from the prior, the squared error an image, and
+the Frechet distance of samples from the prior and from the mixture to test images.
+"""
+
+import argparse
+from pathlib import Path
+
+import torch
+from sklearn.mixture import GaussianMixture
+from torch import Tensor
+from torch.func import jacfwd, jacrev, vmap
+
+from pythae_fif import FIF, FIFConfig
+from pythae_fif.benchmark.inputs import load_extractor, references_of
+from pythae_fif.data import ImageDataset, load_images, to_float
+from pythae_fif.evaluation import score_samples
+from pythae_fif.nn import build_networks, smooth_networks
+from pythae_fif.reports.grid import Cell, Grid
+from pythae_fif.studies import StudyOptions
+from pythae_fif.studies.tabular import spread, write_grid
+from pythae_fif.trainers import BatchLoader, keep_freed_memory
+
+NETWORKS = {"ReLU": build_networks, "SiLU": smooth_networks}
+LATENT_DIM, BATCH, LEARNING_RATE = 16, 50, 3e-4
+CODES, JACOBIANS, SAMPLES, TEST = 8000, 200, 2000, 2000
+HEADINGS = [
+    "nets", "steps", "|z|² / d", "tr f'(x) g'(z) / d", "variance, least", "greatest", "KL, nats",
+    "squared error ↓", "N ↓", "GMM ↓",
+]  # fmt: skip
+
+
+def main() -> None:
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    p.add_argument("--dataset", choices=["mnist"], default="mnist")
+    p.add_argument("--steps", nargs="+", type=int, default=[480, 1920, 5760])
+    p.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
+    p.add_argument("--data-root")
+    p.add_argument("--results", type=Path, default=Path("results"))
+    flags = p.parse_args()
+    keep_freed_memory()
+    splits = load_images(flags.dataset, flags.data_root, download=False)
+    scored = splits.subset(train=8000, val=2000, test=TEST)  # as in profile `quick`
+    extractor = load_extractor("classifier", scored, {"inception_weights": None, "offline": True})
+    _, references = references_of(scored, extractor)
+
+    def distance(model: FIF, codes: Tensor, seed: int) -> float:
+        images = torch.cat([model.decoder(part)["reconstruction"] for part in codes.split(500)])
+        scores = score_samples(images, extractor, {"test": references["test"]}, seed=seed)
+        return scores["frechet"]["test"]
+
+    found: dict[tuple[str, int], list[tuple[float, ...]]] = {}
+    for seed in flags.seeds:
+        for nets in NETWORKS:
+            torch.manual_seed(seed)
+            model = FIF(
+                FIFConfig(input_dim=splits.input_dim, latent_dim=LATENT_DIM),
+                *NETWORKS[nets]("resnet", splits.input_dim, LATENT_DIM),
+            )
+            for steps in train(model, torch.from_numpy(splits.train), flags.steps):
+                with torch.random.fork_rng(), torch.no_grad():
+                    torch.manual_seed(seed)
+                    z, *numbers = measure(model.eval(), to_float(splits.train, limit=CODES))
+                    mixture = GaussianMixture(10, random_state=seed).fit(z.double().numpy())
+                    fitted = torch.from_numpy(mixture.sample(SAMPLES)[0]).float()
+                    normal = torch.randn(SAMPLES, LATENT_DIM)
+                    numbers += [distance(model, codes, seed) for codes in (normal, fitted)]
+                found.setdefault((nets, steps), []).append(tuple(numbers))
+                print(nets, steps, *(f"{value:.3f}" for value in numbers), flush=True)
+    rows = [
+        [Cell(nets), Cell(f"{steps:,}"), *map(spread, zip(*found[nets, steps], strict=True))]
+        for nets in NETWORKS
+        for steps in flags.steps
+    ]
+    notes = [
+        f"Data: {splits.source}. Pythae's ResNet, d = {LATENT_DIM}, beta 10, Adam at a learning "
+        f"rate of {LEARNING_RATE:g}, batch {BATCH}; mean ± standard deviation over seeds "
+        f"{', '.join(map(str, flags.seeds))}. The code is that of {CODES:,} training images "
+        f"({JACOBIANS} for the trace), the KL divergence that of the Gaussian of its mean and "
+        "covariance from the prior.",
+        f"N and GMM: {extractor.distance_name} of {SAMPLES:,} samples, from the prior and from a "
+        f"mixture of ten Gaussians fitted to the code, to {TEST:,} test images; the classifier is "
+        "that of profile `quick`.",
+        f"Made by `python benchmarks/code_scale_images.py --dataset {flags.dataset} --steps "
+        f"{' '.join(map(str, flags.steps))} --seeds {' '.join(map(str, flags.seeds))}`.",
+    ]
+    title = f"{flags.dataset}: the code as training goes on"
+    grid = Grid(title, HEADINGS, "l" + 9 * "r", rows, notes)
+    options = StudyOptions(results=flags.results, dataset=flags.dataset)
+    for path in write_grid(grid, options, f"code-scale-{flags.dataset}"):
+        print(path)
+
+
+def train(model: FIF, images: Tensor, stops: list[int]):
+    """Trains, and yields at each number of steps."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
+    loader, step = BatchLoader(ImageDataset(images), BATCH, shuffle=True), 0
+    while True:
+        for batch in loader:
+            if step in stops:
+                yield step
+                if step == max(stops):
+                    return
+            optimizer.zero_grad()
+            model.train()({"data": batch.data}).loss.backward()
+            optimizer.step()
+            step += 1
+
+
+def measure(model: FIF, x: Tensor) -> tuple:
+    """Codes (N, d) and the numbers of the table that need no samples."""
+    z = torch.cat([model.embed(part) for part in x.split(500)])
+    centre, variances = z.mean(0), torch.linalg.eigvalsh(torch.cov(z.T))
+    divergence = (variances - 1 - variances.log() + centre.square()).sum() / 2
+    error = [(model.reconstruct(part) - part).square().sum((1, 2, 3)) for part in x.split(500)]
+    traces = [
+        trace(model, *pair)
+        for pair in zip(x[:JACOBIANS].split(50), z[:JACOBIANS].split(50), strict=True)
+    ]
+    return (
+        z, float(z.square().mean()), float(torch.cat(traces).mean()) / z.shape[1],
+        float(variances[0]), float(variances[-1]), float(divergence),
+        float(torch.cat(error).mean()),
+    )  # fmt: skip
+
+
+def trace(model: FIF, x: Tensor, z: Tensor) -> Tensor:
+    """tr f'(x) g'(z), (B,), of images (B, C, H, W) and their codes (B, d)."""
+    encoder = vmap(jacrev(lambda image: model.encoder(image[None]).embedding[0]))(x)
+    decoder = vmap(jacfwd(lambda code: model.decoder(code[None])["reconstruction"][0]))(z)
+    return torch.einsum("bdchw,bchwd->b", encoder, decoder)
+
+
+if __name__ == "__main__":
+    main()
