@@ -274,10 +274,9 @@ def _report(
     for note in report.notes:
         console.print(f"· {note}", markup=False)
     everything = leaderboard(store, experiment, splits.content_hash, results)
-    if earlier := len({s.run_id for s, _ in everything} - {s.run_id for s, _ in results}):
-        report = build_report(experiment, everything, command, missing, guess, earlier)
-        results = everything
-    paths = write_experiment(store, experiment, splits, results, report, failures)
+    earlier = len({s.run_id for s, _ in everything} - {s.run_id for s, _ in results})
+    report = build_report(experiment, everything, command, missing, guess, earlier)
+    paths = write_experiment(store, experiment, splits, everything, report, failures)
     store.publish(paths)
     (page,) = [path for path in paths if path.suffix == ".html"]
     console.print(

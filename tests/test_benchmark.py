@@ -160,10 +160,54 @@ class TestConfig:
         plan = expand(*tiny(tmp_path, {"models": ["ae", "fif"]}, models=own))
         assert [spec.settings["batch_size"] for spec in plan] == [50, 7]
         assert plan[1].parameters == {"noise": 0.02, "beta": 3}
-        with pytest.raises(ConfigError, match="'epoch' is unknown"):
+        with pytest.raises(ConfigError, match="unknown key 'epoch'"):
             tiny(tmp_path, models={"fif": {"epoch": 7}})
         with pytest.raises(ConfigError, match="model 'fiff' is unknown: did you mean 'fif'"):
             tiny(tmp_path, models={"fiff": {"batch_size": 7}})
+
+    @pytest.mark.parametrize(
+        ("profile", "message"),
+        [
+            ({"models": {"ae": {"batch_size": "abc"}}}, "ae: batch_size: int is needed, not 'abc'"),
+            ({"models": {"ae": {"batch_size": 0}}}, "models: ae: batch_size=0: at least 1"),
+            ({"models": {"ae": {"learning_rate": -1}}}, "ae: learning_rate=-1.0: a number above 0"),
+            ({"models": {"ae": {"weight_decay": "x"}}}, "weight_decay: float is needed, not 'x'"),
+            ({"models": {"fif": {"fixed": [1]}}}, "fif: fixed: a mapping is needed"),
+            ({"models": {"fif": {"grid": [1]}}}, "fif: grid: a mapping is needed"),
+            ({"models": {"fif": {"grid": {"beta": 5}}}}, "grid: beta: a list is needed, not 5"),
+            ({"models": {"fif": {"grid": {"beta": []}}}}, r"grid: beta \[\]: give at least one"),
+            ({"models": {"fif": {"grid": {"beta": [5, 5.0]}}}}, "none twice"),
+            ({"weight_decay": -1.0}, "weight_decay=-1.0: at least 0"),
+            ({"learning_rate": math.nan}, "learning_rate=nan"),
+        ],
+        ids=str,
+    )
+    def test_wrong_values_of_a_profile(self, tmp_path, profile, message):
+        with pytest.raises(ConfigError, match=message):
+            tiny(tmp_path, **profile)
+
+    def test_profile_that_is_no_name(self, tmp_path):
+        with pytest.raises(ConfigError, match="profile: str is needed"):
+            load_experiment("digits", None, {"profile": ["quick"]})
+
+    def test_numbers_without_a_point_are_numbers(self, tmp_path):
+        file = tmp_path / "own.yaml"
+        file.write_text(
+            "profile: p\nprofiles: {p: {note: n, epochs: 1, batch_size: 50, learning_rate: 1e-3, "
+            "num_samples: 20, models: {fif: {grid: {beta: [2e-1, 1E+1]}}}}}"
+        )
+        settings = load_experiment("digits", file, {}).settings
+        assert settings.learning_rate == 1e-3
+        assert settings.own_of("fif").grid == {"beta": [0.2, 10.0]}
+
+    def test_what_is_not_usual_is_in_the_name(self, tmp_path):
+        usual = load_experiment("mnist", None, {"profile": "quick"})
+        assert usual.name == "mnist-resnet-quick"
+        flags = {"profile": "quick", "latent_dim": 3, "extractor": "pixels", "wall_clock": "5 h"}
+        assert load_experiment("mnist", None, flags).name == "mnist-resnet-quick-5h-d3-pixels"
+        own = {"data": "/some/My faces.npz", "profile": "quick", "image_size": 32}
+        assert load_experiment("npz", None, own).name.startswith("npz-My_faces-")
+        assert load_experiment("npz", None, own).name.endswith("-32px")
 
     def test_latent_dimension_by_model_unless_one_is_given(self, tmp_path):
         for flags, expected in (({}, [64, 512, 192]), ({"latent_dim": 32}, [32, 32, 32])):
@@ -348,6 +392,19 @@ CHANGED = {
 
 
 class TestPlan:
+    def test_a_run_has_one_id_however_it_is_asked_for(self):
+        images = types.SimpleNamespace(input_dim=(1, 8, 8), content_hash="0" * 16)
+        flags = {"models": ["fif"], "profile": "paper"}
+        grid = expand(load_experiment("mnist", None, flags), images)
+        flags |= {"beta": [10.0, 5.0], "hutchinson_samples": [2]}
+        chosen = expand(load_experiment("mnist", None, flags), images)
+        assert len(chosen) == 2 and {s.run_id for s in chosen} < {s.run_id for s in grid}
+        flags["beta"] = [12.0, 0.5]
+        assert [
+            repr(spec.parameters["beta"])
+            for spec in expand(load_experiment("mnist", None, flags), images)
+        ] == ["12", "0.5"]
+
     def test_order_overrides_and_seeds(self, tmp_path):
         flags = {"models": ["ae", "fif"], "beta": [3.0, 1.0, 2.0], "seeds": [4, 5]}
         plan = expand(*tiny(tmp_path, flags, configurations=1))
@@ -592,6 +649,15 @@ def grid_results(distances: np.ndarray) -> list:
 
 
 class TestSelection:
+    def test_every_sampler_that_a_configuration_has_is_chosen_from(self):
+        """Whichever configuration was run with fewer of them, also the first."""
+        results = []
+        for beta, samplers in ((1.0, ("normal",)), (2.0, ("normal", "gmm"))):
+            spec = spec_of(parameters={"beta": beta}, samplers=samplers)
+            results.append((spec, record_of(spec)))
+        for ordered in (results, results[::-1]):
+            assert [c.sampler for c in select(ordered)] == ["normal", "gmm"]
+
     shapes = st.tuples(st.integers(1, 5), st.integers(1, 3))
 
     @given(shapes, st.integers(0, 2**32 - 1))

@@ -216,7 +216,7 @@ class TestGrid:
         assert (code, run.executed) == (0, 6)
         assert err == ""
         assert "[6/6] finished ae –" in out
-        table = run.results / "tables" / "digits-convnet-tiny.md"
+        table = run.results / "tables" / "digits-convnet-tiny-pixels.md"
         assert "| FIF † | GMM |" in table.read_text()
         assert "Made by `python run_benchmark.py --config tiny.yaml --arch convnet`" in (
             table.read_text()
@@ -224,10 +224,10 @@ class TestGrid:
         with open(table.with_suffix(".csv")) as lines:
             rows = list(csv.DictReader(lines))
         assert [(row["model"], row["sampler"]) for row in rows] == [
-            ("FIF", "N"), ("FIF", "GMM"), ("AE", "N"), ("AE", "GMM"),
+            ("AE", "N"), ("AE", "GMM"), ("FIF", "N"), ("FIF", "GMM"),
         ]  # fmt: skip
         assert all(float(row["frechet_test_std"]) > 0 for row in rows)
-        picture = Image.open(run.results / "figures" / "digits-convnet-tiny-samples.png")
+        picture = Image.open(run.results / "figures" / "digits-convnet-tiny-pixels-samples.png")
         assert np.asarray(picture.convert("L")).std() > 20
 
         before = {path: path.stat().st_mtime_ns for path in run.results.rglob("result.json")}
@@ -247,7 +247,7 @@ class TestGrid:
         assert code == 2
         assert "AE" in out and "FD test" in out
         assert err == "error: no picture\n"
-        assert (run.results / "tables" / "digits-convnet-tiny.md").exists()
+        assert (run.results / "tables" / "digits-convnet-tiny-pixels.md").exists()
 
     def test_quiet_prints_the_table_alone(self, run, tiny):
         code, out, _ = run("--config", tiny(), "--quiet")
@@ -291,6 +291,15 @@ class TestGrid:
         assert sorted(map(sorted, scored)) == [["gmm", "normal"]] + [["gmm", "vamp"]] * 2
         run("--config", tiny(models=["vae", "vamp"]))
         assert run.executed == 0
+
+    def test_fewer_samplers_leave_the_table_whole(self, run, tiny):
+        run("--config", tiny(models=["vae"], samplers=["normal", "gmm"]))
+        table = run.results / "tables" / "digits-convnet-tiny-pixels.md"
+        assert "| GMM |" in table.read_text()
+        before = table.read_text().splitlines()[:6]
+        _, out, _ = run("--config", tiny(models=["vae"]))
+        assert run.executed == 0 and "GMM" not in out
+        assert table.read_text().splitlines()[:6] == before
 
     def test_nothing_but_failures(self, run, tiny):
         code, out, _ = run("--config", tiny(models=["fif"], beta=[1e39], hutchinson_samples=[1]))
@@ -338,7 +347,7 @@ class TestOwnImages:
         assert (code, err) == (0, "")
         assert "AE" in out
         assert "folder images, 8x8" in " ".join(out.split())
-        text = (run.results / "tables" / "folder-resnet-tiny.md").read_text()
+        text = (run.results / "tables" / "folder-images-resnet-tiny-8px-pixels.md").read_text()
         assert "--data images" in text
         assert str(folder) not in text
 

@@ -52,6 +52,7 @@ def test_a_run_has_the_samplers_that_it_has_scores_of(tmp_path):
         {"image_size": 32},
         {"settings": {"epochs": 1}},
         {"settings": {"wall_clock": 60.0, "epochs": None}},
+        {"settings": {"weight_decay": 1.0}},
     ],
     ids=str,
 )

@@ -265,9 +265,9 @@ def test_whole_program_with_results_at_a_url(machine, tmp_path, file, capsys):
     url = (tmp_path / "far").as_uri()
     arguments = ["--config", str(file), "--offline", "--quiet", "--results", url]
     assert main(arguments) == 0
-    for name in ("tables/digits-convnet-tiny.md", "pages/digits-convnet-tiny.html"):
+    for name in ("tables/digits-convnet-tiny-pixels.md", "pages/digits-convnet-tiny-pixels.html"):
         assert (tmp_path / "far" / name).is_file()
-    assert "far" not in (tmp_path / "far" / "tables/digits-convnet-tiny.md").read_text()
+    assert "far" not in (tmp_path / "far" / "tables/digits-convnet-tiny-pixels.md").read_text()
     machine("b")
     shutil.rmtree(tmp_path / "a")
     assert main(arguments) == 0

@@ -1,6 +1,7 @@
 """`pythae-fif verify`: every kind of finding, its place in the table, and the exit code."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -73,6 +74,15 @@ CASES = {
     ),
     "record without scores": (
         lambda f: changed(f, lambda r: r.update(scores={})), "corrupt", "not whole"),
+    "provenance that is none": (
+        lambda f: changed(f, lambda r: r.update(provenance=5), sealed=False),
+        "corrupt", "not whole"),
+    "data that are none": (
+        lambda f: changed(f, lambda r: r.update(data=[])), "corrupt", "not whole"),
+    "config with a number for a name": (
+        lambda f: (f / "config.yaml").write_text(
+            re.sub("dataset: .*", "dataset: 3", (f / "config.yaml").read_text())),
+        "corrupt", "config.yaml"),
     "other data": (
         lambda f: changed(f, lambda r: r["data"].update(hash="0" * 16)), "corrupt", "other data"),
     "cut picture": (lambda f: cut(f, "samples-normal.png"), "corrupt", "samples-normal.png"),

@@ -18,11 +18,8 @@ from typing import Any
 
 from pythae_fif.errors import ConfigError, did_you_mean
 
-from .model_entry import SAMPLERS, load_model_entry
+from .model_entry import SAMPLERS, check_grid, load_model_entry
 from .yaml_files import build_checked, config_file, names_in, read_yaml
-
-OF_ONE_MODEL = ("batch_size", "learning_rate", "weight_decay")
-"""Settings that a profile can have for one model alone."""
 
 _DURATION = re.compile(r"(?:([\d.]+)h)?(?:([\d.]+)m(?:in)?)?(?:([\d.]+)s)?")
 
@@ -52,6 +49,30 @@ def parse_duration(text: str) -> float:
 
 
 @dataclass(frozen=True)
+class OwnSettings:
+    """What one model has for itself in a profile; None is the profile's own value.
+
+    Attributes:
+        batch_size, learning_rate, weight_decay: As of :class:`Profile`.
+        grid: In place of that of the model's entry, and of its configurations.
+        fixed: Beside those of the model's entry.
+    """
+
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+    grid: dict[str, list] | None = None
+    fixed: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def training(self) -> dict[str, Any]:
+        """Those of the settings of training that are its own."""
+        values = dataclasses.asdict(self)
+        del values["grid"], values["fixed"]
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
 class Profile:
     """How long and on how much data every model trains.
 
@@ -60,8 +81,7 @@ class Profile:
         epochs: Of every model; None under a wall clock.
         wall_clock: The time that every model may train instead, see :func:`parse_duration`.
         batch_size, learning_rate, weight_decay: Of Adam, for every model.
-        models: Model -> what is its own in this profile: `batch_size`, `learning_rate`,
-            `weight_decay`, and `grid` and `fixed`, which take the place of its entry's.
+        models: Model -> what is its own in this profile.
         num_samples: Generated for each sampler's score.
         plateau_patience, plateau_factor: The learning rate is multiplied by the factor when the
             evaluation loss has not fallen for that many epochs (appendix E.4).
@@ -80,7 +100,7 @@ class Profile:
     epochs: int | None = None
     wall_clock: str | None = None
     weight_decay: float | None = None
-    models: dict[str, dict] = field(default_factory=dict)
+    models: dict[str, OwnSettings] = field(default_factory=dict)
     plateau_patience: int = 10
     plateau_factor: float = 0.5
     fit_steps: int | None = None
@@ -90,14 +110,17 @@ class Profile:
     configurations: int | None = None
     extractor: str | None = None
 
+    def own_of(self, model: str) -> OwnSettings:
+        """What is a model's own."""
+        return self.models.get(model, OwnSettings())
+
     def settings_of(self, model: str) -> dict[str, Any]:
         """The values that define a run of a model.
 
         What came later is absent where it is not used: it is part of a run's id, and runs of
         before are still the same.
         """
-        own = self.models.get(model, {})
-        values = {**dataclasses.asdict(self), **{k: own[k] for k in OF_ONE_MODEL if k in own}}
+        values = {**dataclasses.asdict(self), **self.own_of(model).training}
         del values["models"]
         if self.wall_clock is not None:
             values["wall_clock"] = parse_duration(self.wall_clock)
@@ -152,6 +175,28 @@ class Experiment:
         if self.wall_clock is None:
             return profile
         return dataclasses.replace(profile, wall_clock=self.wall_clock, epochs=None)
+
+    @property
+    def name(self) -> str:
+        """Of its tables, figures and page, with what is not the data set's usual.
+
+        Example:
+            >>> load_experiment("digits", None, {"latent_dim": 4}).name
+            'digits-convnet-quick-d4'
+        """
+        usual = read_yaml(config_file(self.dataset))
+        parts = [self.dataset, self.arch, self.profile]
+        if self.data is not None:
+            parts.insert(1, re.sub(r"[^\w.]+", "_", Path(self.data).stem))
+        if self.wall_clock is not None:  # in place of what the profile says
+            parts.append(self.wall_clock.replace(" ", ""))
+        if self.latent_dim != usual["latent_dim"]:
+            parts.append(f"d{self.latent_dim}")
+        if self.image_size != usual.get("image_size"):
+            parts.append(f"{self.image_size}px")
+        if self.extractor != (self.settings.extractor or usual["extractor"]):
+            parts.append(self.extractor)
+        return "-".join(parts)
 
     def latent_dim_of(self, model: str) -> int:
         """d of a model: its own, or the common one, within what it takes."""
@@ -215,7 +260,7 @@ def load_experiment(dataset: str, file: str | Path | None, flags: Mapping[str, A
         values["latent_dims"] = extra.get("latent_dims", {})
     values |= given
     profiles = values["profiles"]
-    profile = profiles.get(values["profile"]) if isinstance(profiles, Mapping) else None
+    profile = profiles.get(str(values["profile"])) if isinstance(profiles, Mapping) else None
     if isinstance(profile, Mapping) and "extractor" not in {**extra, **given}:
         values["extractor"] = profile.get("extractor", values["extractor"])
     for key, every in (("models", names_in("models")), ("samplers", list(SAMPLERS))):
@@ -258,39 +303,40 @@ def _check_experiment(experiment: Experiment, origin: Callable[[str], str]) -> N
         value = getattr(experiment, key)
         if value is not None and value < 1:
             raise ConfigError(f"{origin(key)} {value}: at least 1 is needed")
+    _check_profile(experiment, origin)
+
+
+def _check_profile(experiment: Experiment, origin: Callable[[str], str]) -> None:
+    """The numbers of the profile in use, and of its models."""
     settings = experiment.settings
-    for key, low in (
-        ("epochs", 1), ("batch_size", 1), ("num_samples", 10), ("plateau_patience", 0),
-        ("fit_steps", 1), ("train_size", 10), ("val_size", 10), ("test_size", 10),
-        ("configurations", 1),
-    ):  # fmt: skip
-        value = getattr(settings, key)
-        if value is not None and value < low:
-            raise ConfigError(f"profile {experiment.profile!r}: {key}={value}: at least {low}")
+    where = f"profile {experiment.profile!r}: "
+    _check_numbers(dataclasses.asdict(settings), where)
     if (settings.epochs is None) == (settings.wall_clock is None):
-        raise ConfigError(
-            f"profile {experiment.profile!r}: give epochs, or wall_clock, and not both"
-        )
+        raise ConfigError(f"{where}give epochs, or wall_clock, and not both")
     if settings.wall_clock is not None:
         try:
             parse_duration(settings.wall_clock)
         except ConfigError as error:
             raise ConfigError(f"{origin('wall_clock')}: {error}") from error
-    for name, own in settings.models.items():
-        for key in own:
-            if key not in (*OF_ONE_MODEL, "grid", "fixed"):
-                hint = did_you_mean(key, (*OF_ONE_MODEL, "grid", "fixed"))
-                raise ConfigError(
-                    f"profile {experiment.profile!r}: models: {name}: {key!r} is unknown: {hint}"
-                )
     for name in (*settings.models, *experiment.latent_dims):
         if name not in names_in("models"):
             hint = did_you_mean(name, names_in("models"))
             raise ConfigError(f"{origin('models')}: model {name!r} is unknown: {hint}")
+    for name, own in settings.models.items():
+        _check_numbers(own.training, f"{where}models: {name}: ")
+        check_grid(own.grid or {}, f"{where}models: {name}: grid")
+
+
+def _check_numbers(values: Mapping[str, Any], where: str) -> None:
+    for key, low in (
+        ("epochs", 1), ("batch_size", 1), ("num_samples", 10), ("plateau_patience", 0),
+        ("fit_steps", 1), ("train_size", 10), ("val_size", 10), ("test_size", 10),
+        ("configurations", 1), ("weight_decay", 0),
+    ):  # fmt: skip
+        value = values.get(key)
+        if value is not None and not value >= low:
+            raise ConfigError(f"{where}{key}={value}: at least {low}")
     for key, high in (("learning_rate", 10), ("plateau_factor", 1)):
-        value = getattr(settings, key)
-        if not 0 < value < high:
-            raise ConfigError(
-                f"profile {experiment.profile!r}: {key}={value}: "
-                f"a number above 0 and below {high} is needed"
-            )
+        value = values.get(key)
+        if value is not None and not 0 < value < high:
+            raise ConfigError(f"{where}{key}={value}: a number above 0 and below {high} is needed")

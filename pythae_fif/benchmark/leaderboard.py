@@ -80,5 +80,9 @@ def _belongs(spec: RunSpec, experiment: Experiment, data_hash: str) -> bool:
         and spec.extractor == experiment.extractor
         and spec.image_size == experiment.image_size
         and spec.latent_dim == experiment.latent_dim_of(spec.model)
-        and all(spec.settings.get(k) == v for k, v in wanted.items() if k not in PLAN_ALONE)
+        and _defining(spec.settings) == _defining(wanted)
     )
+
+
+def _defining(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if key not in PLAN_ALONE}

@@ -1,6 +1,6 @@
 """What a model of the benchmark is: a YAML file, read into a validated entry."""
 
-__all__ = ["SAMPLERS", "ModelEntry", "load_model_entry"]
+__all__ = ["SAMPLERS", "ModelEntry", "check_grid", "load_model_entry"]
 
 import functools
 import itertools
@@ -72,7 +72,10 @@ class ModelEntry:
         """
         if self.configurations:
             return self.configurations
-        grid = {**self.grid, **{k: v for k, v in (overrides or {}).items() if k in self.grid}}
+        grid = dict(self.grid)
+        for key, values in (overrides or {}).items():
+            if key in grid:
+                grid[key] = [_as_in(self.grid[key], value) for value in values]
         return [
             dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())
         ]
@@ -93,6 +96,19 @@ class ModelEntry:
         wanted = [own if name == "normal" else name for name in asked]
         found = [name for name in dict.fromkeys(wanted) if name in self.samplers]
         return found or [own]
+
+
+def _as_in(values: list, value: float) -> float:
+    """A flag's number as the grid has it, or YAML would: a run has one id, 10 or 10.0."""
+    whole = int(value) if float(value).is_integer() else value
+    return next((own for own in values if own == value), whole)
+
+
+def check_grid(grid: Mapping[str, list], where: str) -> None:
+    """Raises ConfigError where a hyper-parameter has no value, or one twice."""
+    for name, values in grid.items():
+        if not values or any(value in values[:i] for i, value in enumerate(values)):
+            raise ConfigError(f"{where}: {name} {values}: give at least one value, and none twice")
 
 
 def load_model_entry(name: str) -> ModelEntry:
@@ -120,6 +136,7 @@ def _read_model_entry(path: Path, changed: int) -> ModelEntry:
         if sampler not in SAMPLERS:
             hint = did_you_mean(sampler, SAMPLERS)
             raise ConfigError(f"{path.name}: samplers: {sampler!r} is unknown: {hint}")
+    check_grid(entry.grid, f"{path.name}: grid")
     if entry.grid and entry.configurations:
         raise ConfigError(f"{path.name}: give grid or configurations, not both")
     return entry

@@ -95,11 +95,11 @@ def expand(experiment: Experiment, splits: Splits) -> list[RunSpec]:
         overrides["hutchinson_samples"] = experiment.hutchinson_samples
     plan = []
     for name in experiment.models:
-        own = experiment.settings.models.get(name, {})
+        own = experiment.settings.own_of(name)
         entry = load_model_entry(name)
-        if "grid" in own:
-            entry = dataclasses.replace(entry, grid=own["grid"], configurations=[])
-        fixed = {**entry.fixed, **own.get("fixed", {})}
+        if own.grid is not None:
+            entry = dataclasses.replace(entry, grid=own.grid, configurations=[])
+        fixed = {**entry.fixed, **own.fixed}
         networks: list[torch.nn.Module] = []
         # The flags are those of FIF; another model's parameter of the same name is its own.
         chosen = entry.choices(overrides if name == "fif" else None)

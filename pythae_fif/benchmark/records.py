@@ -46,7 +46,8 @@ def is_whole(record: Any, spec: RunSpec) -> bool:
             and record["run_id"] == spec.run_id
             and len(distances) > 0
             and all(map(math.isfinite, [*numbers, record["training"]["seconds"]]))
-            and {"parameters", "data", "provenance"} <= set(record)
+            and "parameters" in record
+            and all(isinstance(record[key], dict) for key in ("data", "provenance"))
             and is_intact(record) is not False
         )
     except (AttributeError, KeyError, TypeError):

@@ -2,6 +2,7 @@
 
 __all__ = ["Choice", "select"]
 
+import itertools
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable
@@ -72,8 +73,8 @@ def select(results: Iterable[Result]) -> list[Choice]:
         grouped[spec.model][repr(sorted(spec.parameters.items()))].append((spec, record))
     choices = []
     for model, configurations in grouped.items():
-        samplers = next(iter(configurations.values()))[0][0].samplers
-        for sampler in samplers:
+        runs = itertools.chain.from_iterable(configurations.values())
+        for sampler in dict.fromkeys(name for spec, _ in runs for name in spec.samplers):
             scored = [
                 [(spec, record) for spec, record in group if sampler in record["scores"]]
                 for group in configurations.values()

@@ -6,6 +6,7 @@ __all__ = [
     "read_json",
     "read_record",
     "remove_litter",
+    "require_writable",
     "set_aside",
     "whole_record",
     "write_json",
@@ -69,6 +70,24 @@ def read_json(path: Path) -> Any:
         return None
 
 
+def require_writable(root: Path) -> None:
+    """Makes the folder of results, and writes to it, before anything is trained for it.
+
+    Raises:
+        StoreError: It cannot be made or written.
+    """
+    probe = root / f".writable-{os.getpid()}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"the results folder {root} cannot be written ({error.strerror}): "
+            f"choose another with --results"
+        ) from error
+
+
 class Store:
     """The folder of results: `runs/<dataset>/<arch>/<model>/<run id>/`, one record a run.
 
@@ -83,16 +102,7 @@ class Store:
     def __init__(self, root: str | Path) -> None:
         self.remote = Remote(str(root)) if is_url(root) else None
         self.root = self.remote.folder if self.remote else Path(root).expanduser()
-        probe = self.root / f".writable-{os.getpid()}"
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            probe.write_text("")
-            probe.unlink(missing_ok=True)
-        except OSError as error:
-            raise StoreError(
-                f"the results folder {self.root} cannot be written ({error.strerror}): "
-                f"choose another with --results"
-            ) from error
+        require_writable(self.root)
         self._records: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {}
         self.refresh()
 

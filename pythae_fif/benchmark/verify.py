@@ -89,7 +89,7 @@ def _findings(folder: Path, root: Path) -> Iterator[tuple[str, str]]:
         made = record["provenance"]
         if made.get("git_dirty") or str(made.get("git_revision")).endswith("+"):
             yield "dirty tree", str(made["git_revision"]).rstrip("+")
-        if others := _other_versions(made.get("versions", {})):
+        if others := _other_versions(made.get("versions") or {}):
             yield "other versions", ", ".join(others)
 
 
@@ -100,13 +100,13 @@ def _of_run(folder: Path, root: Path, record: Any) -> tuple[str, str]:
         if content["schema"] != SCHEMA:
             return "other schema", f"{content['schema']}, not {SCHEMA}"
         spec = RunSpec.from_dict(content["spec"])
-    except (StoreError, KeyError, TypeError):
+        place = root / "runs" / spec.dataset / spec.arch / spec.model / spec.run_id
+    except (StoreError, KeyError, TypeError, AttributeError):
         if (folder / "config.yaml").exists():
             return "corrupt", "config.yaml"
         if record is None:  # perhaps a study's, which has no config.yaml
             return "corrupt", "result.json is cut off"
         return "missing", "config.yaml"
-    place = root / "runs" / spec.dataset / spec.arch / spec.model / spec.run_id
     if place != folder:
         return "misplaced", f"config.yaml is that of {spec.run_id}"
     if not (folder / "result.json").exists():

@@ -4,6 +4,7 @@ __all__ = ["build_checked", "config_file", "configs_dir", "import_class", "names
 
 import dataclasses
 import importlib
+import re
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,15 @@ import yaml
 
 import pythae_fif
 from pythae_fif.errors import ConfigError, did_you_mean
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1, but 1e-3 is a number, as in YAML 1.2, and no text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+)
 
 
 def configs_dir() -> Path:
@@ -39,7 +49,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: It is missing, not YAML, or no mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:

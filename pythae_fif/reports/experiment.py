@@ -71,9 +71,7 @@ def write_experiment(
         StoreError: The results folder does not take a file.
         OSError: A folder in it cannot be made.
     """
-    name = f"{experiment.dataset}-{experiment.arch}-{experiment.profile}"
-    if experiment.wall_clock is not None:  # in place of what the profile says
-        name += f"-{experiment.wall_clock.replace(' ', '')}"
+    name = experiment.name
     reasons = not_comparable(experiment, results)
     named = {
         "table2": table2(experiment, results, report),
