@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from pythae_fif import FIF, FIFConfig
+from pythae_fif import FIF, FIFConfig, studies
+from pythae_fif.cli import main
 from pythae_fif.data import load_images, to_float
 from pythae_fif.data.toy import TOY_DATA
 from pythae_fif.errors import ConfigError
@@ -37,6 +38,61 @@ def test_every_dataset_belongs_to_a_study():
 def test_unknown_names_are_told(tmp_path, name, profile, message):
     with pytest.raises(ConfigError, match=message):
         run_study(name, StudyOptions(tmp_path, profile=profile), lambda *_: None)
+
+
+# ---------------------------------------------------------------- the command line
+
+
+@pytest.fixture
+def none_starts(monkeypatch):
+    def start(*_):
+        raise AssertionError("a study was started")
+
+    monkeypatch.setattr(studies, "run_study", start)
+
+
+@pytest.mark.parametrize(
+    "flags, said",
+    [
+        ("--dataset circle --seeds 0 0", "--seeds [0, 0]: give at least one value, and none twice"),
+        ("--study linear --seeds 0 1", "--seeds [0, 1]: study linear takes one seed"),
+        ("--study linear --seeds -5", "--seeds -5: a seed is at least 0 and below 2^32"),
+        ("--dataset power --seeds 4294967296", "--seeds 4294967296: a seed is at least 0"),
+        ("--study estimator --seeds 99999999999999999999999", "a seed is at least 0 and below"),
+        ("--dataset power --models fif fif", "--models ['fif', 'fif']: give at least one value"),
+        ("--study estimator --latent-dim 0", "--latent-dim 0: at least 1 is needed"),
+        ("--study spectrum --latent-dim -1", "--latent-dim -1: at least 1 is needed"),
+    ],
+)
+def test_values_out_of_range_are_one_line(none_starts, tmp_path, capsys, flags, said):
+    assert main([*flags.split(), "--results", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and said in error and error.count("\n") == 1
+
+
+def test_a_results_folder_that_cannot_be_written_is_found_before_training(
+    tmp_path, monkeypatch, capsys
+):
+    def start(*_):
+        raise AssertionError("the study was started")
+
+    monkeypatch.setattr(linear, "run", start)
+    (tmp_path / "file").write_text("")
+    assert main(["--study", "linear", "--quiet", "--results", str(tmp_path / "file")]) == 2
+    said = f"error: the results folder {tmp_path / 'file'} cannot be written (File exists): choose"
+    assert capsys.readouterr().err.startswith(said)
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_an_interrupt_says_what_is_kept(tmp_path, monkeypatch, capsys, name):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(studies, "run_study", interrupt)
+    assert main(["--study", name, "--quiet", "--results", str(tmp_path)]) == 130
+    goes_on = name in ("tabular", "ablation", "spectrum")
+    said = "finished runs are kept" if goes_on else "this study keeps nothing of an unfinished run"
+    assert capsys.readouterr().err.startswith(f"interrupted: {said}; the same command ")
 
 
 # ---------------------------------------------------------------- linear
@@ -165,8 +221,6 @@ def test_transition(shares, expected):
 
 
 def test_a_study_from_the_command_line(tmp_path, monkeypatch, capsys):
-    from pythae_fif.cli import main
-
     size = {"quick": {"restarts": 2, "steps": 20, "batch_size": 8}}
     monkeypatch.setattr(linear, "SIZES", size)
     assert main(["--study", "linear", "--results", str(tmp_path)]) == 0
@@ -226,6 +280,18 @@ def test_gradient_distances():
     assert (
         distance["latent", "orthogonal", 1, 5] < 0.7 * distance["latent", "scaled_gaussian", 1, 5]
     )
+
+
+@pytest.mark.parametrize("flags, name", [(["--latent-dim", "1"], "digits-d1"), ([], "digits")])
+def test_the_estimator_study_from_the_command_line(tmp_path, monkeypatch, flags, name):
+    size = {"steps": 2, "repeats": 1, "batches": (1, 2), "draws": 100}
+    monkeypatch.setattr(estimator, "SIZES", {"quick": size})
+    command = ["--study", "estimator", "--dataset", "digits", "--quiet", *flags]
+    assert main([*command, "--results", str(tmp_path)]) == 0
+    written = {path.name for path in tmp_path.rglob("*.*")}
+    assert written == {
+        f"estimator-{name}-quick{end}" for end in (".png", ".md", ".csv", "-variance.csv")
+    }
 
 
 # ---------------------------------------------------------------- toy
@@ -299,15 +365,13 @@ def test_a_trained_model_of_the_spectrum_is_kept(tmp_path, monkeypatch):
 
 
 def test_the_spectrum_study_from_the_command_line(tmp_path, monkeypatch):
-    from pythae_fif.cli import main
-
     size = spectrum.Size(epochs=1, models=2, samples=12, images=100)
     monkeypatch.setattr(spectrum, "SIZES", {"quick": size})
     monkeypatch.setattr(spectrum, "BETAS", (1.0, 10.0))
     command = ["--study", "spectrum", "--dataset", "digits", "--latent-dim", "4", "--quiet"]
     assert main([*command, "--results", str(tmp_path)]) == 0
-    for name in ("spectrum-digits-quick", "spectrum-digits-quick-samples"):
+    for name in ("spectrum-digits-d4-quick", "spectrum-digits-d4-quick-samples"):
         assert (tmp_path / f"figures/{name}.png").stat().st_size > 10_000
         assert "paper" in (tmp_path / f"figures/{name}.md").read_text()
-    with open(tmp_path / "tables/spectrum-digits-quick.csv") as file:
+    with open(tmp_path / "tables/spectrum-digits-d4-quick.csv") as file:
         assert len(list(csv.DictReader(file))) == 4

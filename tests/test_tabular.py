@@ -2,12 +2,14 @@
 
 import csv
 import dataclasses
+import datetime
 import hashlib
 import io
 import json
 import os
 import pickle
 import tarfile
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -19,6 +21,8 @@ from pythae_fif.benchmark.verify import verify
 from pythae_fif.data import archive
 from pythae_fif.data.archive import download_tabular
 from pythae_fif.data.frame_pickle import read_frame_pickle
+from pythae_fif.data.splits import shuffled_split
+from pythae_fif.data.tables import read_table
 from pythae_fif.data.tabular import load_tabular
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.evaluation.wasserstein import squared_wasserstein
@@ -182,7 +186,9 @@ def test_real_parts(shared, name):
 def test_a_frame_of_the_pandas_at_hand_is_read(tmp_path):
     pandas = pytest.importorskip("pandas")
     columns = gas_columns()
-    pandas.DataFrame(columns).to_pickle(tmp_path / "new.pickle")
+    frame = pandas.DataFrame(columns)
+    frame.columns = frame.columns.astype(object)  # with pyarrow it has text of its own kind
+    frame.to_pickle(tmp_path / "new.pickle")
     ours = read_frame_pickle(tmp_path / "new.pickle")
     assert list(ours) == list(columns)
     for name, values in columns.items():
@@ -246,6 +252,78 @@ def test_parquet_gives_the_same_splits(tmp_path):
     assert one.content_hash == two.content_hash
 
 
+def test_parquet_of_pandas_is_without_its_index(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    frame = pandas.DataFrame(table(61), columns=list("abc"))[1:].sample(frac=1, random_state=0)
+    frame.to_parquet(tmp_path / "t.parquet")
+    assert "__index_level_0__" in parquet.read_schema(tmp_path / "t.parquet").names
+    np.testing.assert_array_equal(read_table(tmp_path / "t.parquet"), frame.to_numpy())
+
+
+def test_kinds_of_parquet_columns(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    day = datetime.datetime(2024, 1, 1)
+    good = {
+        "int": pyarrow.array([1, 2**60], pyarrow.int64()),
+        "half": pyarrow.array(np.array([1, 2.5], np.float16)),
+        "decimal": pyarrow.array([Decimal("1.5"), Decimal("2.25")]),
+    }
+    parquet.write_table(pyarrow.table(good), tmp_path / "t.parquet")
+    rows = read_table(tmp_path / "t.parquet")
+    assert rows.tolist() == [[1, 1, 1.5], [2.0**60, 2.5, 2.25]]
+    for values in ([True, False], ["1", "2"], [day, day], [day - day] * 2, [None, None]):
+        parquet.write_table(pyarrow.table({**good, "odd": values}), tmp_path / "t.parquet")
+        with pytest.raises(DataError, match=r"t\.parquet: column 'odd' is .*, needs integers"):
+            read_table(tmp_path / "t.parquet")
+    parquet.write_table(pyarrow.table({"a": [Decimal("1.5"), None]}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"NaN .*row 2, column 1"):
+        read_table(tmp_path / "t.parquet")
+    for content in (b"", b"PAR1", (tmp_path / "t.parquet").read_bytes()[:-9]):
+        (tmp_path / "u.parquet").write_bytes(content)
+        with pytest.raises(DataError, match=r"u\.parquet: not a readable table of numbers"):
+            read_table(tmp_path / "u.parquet")
+
+
+@pytest.mark.parametrize(
+    "values, said",
+    [
+        ([1e200, -1e200], r"t\.npy: column 2 has mean .* and standard deviation inf, needs finite"),
+        ([1e-200, -1e-200], r"t\.npy: column 2 has mean .* and standard deviation 0, needs finite"),
+        ([1e308, -1e308], r"t\.npy: column 2 has mean"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_columns_that_cannot_be_standardised_are_named(tmp_path, values, said):
+    rows = table()
+    rows[:, 1] = np.tile(values, 30)
+    np.save(tmp_path / "t.npy", rows)
+    with pytest.raises(DataError, match=said):
+        load_tabular("csv", data=tmp_path / "t.npy", latent_dim=2)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_value_too_large_outside_the_training_rows_is_found(tmp_path):
+    rows = table()
+    rows[shuffled_split(60, 0)["test"][1], 2] = 1e200
+    np.save(tmp_path / "t.npy", rows)
+    with pytest.raises(DataError, match=r"standardised test rows: 1 NaN or .*row 2, column 3"):
+        load_tabular("csv", data=tmp_path / "t.npy", latent_dim=2)
+
+
+def test_a_column_of_the_archive_that_cannot_be_standardised_is_named(tmp_path):
+    (tmp_path / "miniboone").mkdir()
+    rows = table(50, 43)
+    rows[::2, 6] = 1e200
+    np.save(tmp_path / "miniboone" / "data.npy", rows)
+    with pytest.raises(DataError, match="column 7 has mean"):
+        load_tabular("miniboone", tmp_path, latent_dim=2)
+
+
 GOOD = "\n".join(f"{i},{i * i},{-i}" for i in range(60))
 
 
@@ -259,6 +337,8 @@ GOOD = "\n".join(f"{i},{i * i},{-i}" for i in range(60))
         ("a;b;c\n1;2;3\n", r"1 columns when separated by ','; it looks separated by ';'"),
         ("a\tb\tc\n1\t2\t3\n", r"it looks separated by '\\t'"),
         (GOOD, r"the first line is numbers"),
+        (",a,b\n" + GOOD, r"column 1 has no name: an index that pandas wrote\? .* index=False"),
+        ("a,b, \n" + GOOD, r"t\.csv: column 3 has no name$"),
         ("", r"0 columns when separated by ','"),
         ("a,b,c\n" + "\n".join(GOOD.split("\n")[:19]), r"19 rows, too few to split"),
         ("a,b,c\n" + "\n".join(GOOD.split("\n")[:20]), r"too few for latent dimension 2"),
@@ -439,6 +519,67 @@ def test_table_one_has_a_row_a_model_and_their_speedup(options):
     assert all(again[key] == before[key] for key in ("steps", "wasserstein", "specification"))
 
 
+RECORD = {
+    **{key: [1.0, 2.0] for key in tabular_runs.SCORES},
+    "seconds": 1.0,
+    "cg_iterations": None,
+    "parameters": 3,
+    "provenance": {"device": "cpu"},
+}
+BROKEN = {
+    "a list": lambda record: [1],
+    "empty": lambda record: {"specification": {}},
+    "another's": lambda record: record | {"specification": record["specification"] | {"data": ""}},
+    "a score missing": lambda record: {k: v for k, v in record.items() if k != "code_square"},
+    "a score of no number": lambda record: record | {"wasserstein": ["1", 2.0]},
+    "too few scores": lambda record: record | {"wasserstein": [1.0]},
+    "no device": lambda record: record | {"provenance": {}},
+}
+
+
+@pytest.mark.parametrize("change", BROKEN.values(), ids=BROKEN)
+def test_what_is_no_record_of_the_training_is_set_aside(options, monkeypatch, change):
+    trained = []
+
+    def train(name, rates, table, seeds, folder, on_share):
+        folder.mkdir(parents=True, exist_ok=True)
+        trained.append(name)
+        return RECORD
+
+    monkeypatch.setattr(tabular_runs, "_train", train)
+    loaded = tabular_protocol.load_table("csv", options)
+    arguments = ("fif", [1e-3] * 2, loaded, [0, 1], options.results, lambda share: None)
+    tabular_runs._recorded(*arguments)
+    (path,) = options.results.rglob("result.json")
+    record = json.loads(path.read_text())
+    del record["checksum"]  # as of before there were seals, which is still a record
+    path.write_text(json.dumps(record))
+    assert tabular_runs._recorded(*arguments).wasserstein == RECORD["wasserstein"]
+    assert len(trained) == 1
+    path.write_text(json.dumps(change(record)))
+    assert tabular_runs._recorded(*arguments).wasserstein == RECORD["wasserstein"]
+    assert len(trained) == 2 and json.loads(path.read_text())["checksum"]
+    assert json.loads((path.parent / "result.json.corrupt").read_text()) == change(record)
+
+
+def test_names_of_files_tell_the_table_and_the_latent_dimension(options, root, tmp_path):
+    def name(dataset, **changes):
+        changed = dataclasses.replace(options, data_root=str(root), **changes)
+        return tabular_protocol.load_table(dataset, changed).name
+
+    (tmp_path / "my own, v2.0.csv").write_text((tmp_path / "t.csv").read_text())
+    assert name("csv") == "csv-t-d2"
+    mine = str(tmp_path / "my own, v2.0.csv")
+    assert name("csv", data=mine, latent_dim=1) == "csv-my_own_v2.0-d1"
+    named = [name("power", data=None, latent_dim=d) for d in (None, 3, 5)]
+    assert named == ["power", "power", "power-d5"]
+    for study in (tabular, ablation):
+        one = dataclasses.replace(options, models=["fif"])
+        assert {path.stem.split("-fif-")[0] for path in study.run(one, lambda *_: None)} == {
+            f"{study.__name__.rpartition('.')[2]}-csv-t-d2"
+        }
+
+
 def check_choice(records, rows):
     """Each model has the learning rate at which its first seed is best on validation rows."""
     for row, model in zip(rows, ("fif", "rectangular_flow"), strict=True):
@@ -472,7 +613,7 @@ def test_ablation_has_every_row_of_tables_six_and_seven(options):
     assert seven[5]["reconstruction loss ↓"] == six[2]["recon. ↓"]
     part = dataclasses.replace(options, models=["fif_on"])  # trained already
     markdown, values = ablation.run(part, lambda label, share: None)
-    assert markdown.name == "ablation-csv-fif_on-quick.md"
+    assert markdown.name == "ablation-csv-t-d2-fif_on-quick.md"
     (row,) = csv.DictReader(io.StringIO(values.read_text()))
     assert row["FID-like ↓"] == six[1]["FID-like ↓"]
     unknown = dataclasses.replace(options, models=["fif_of"])

@@ -15,7 +15,7 @@ def read_table(path: Path) -> np.ndarray:
 
     Args:
         path: A .csv of comma-separated numbers below one line of names, a .npy of numbers
-            (N, D), or a .parquet of number columns.
+            (N, D), or a .parquet of number columns, from which the index of pandas is left out.
 
     Returns:
         float64 rows (N, D), all finite.
@@ -66,6 +66,10 @@ def _check_header(header: list[str], path: Path) -> None:
         other = next((d for d in (";", "\t", "|", " ") if d in "".join(header)), None)
         found = f"; it looks separated by {other!r}" if other else ""
         raise DataError(f"{path}: {len(header)} columns when separated by ','{found}")
+    for number, name in enumerate(header, 1):
+        if not name.strip():
+            index = ": an index that pandas wrote? write the file with index=False"
+            raise DataError(f"{path}: column {number} has no name{index if number == 1 else ''}")
     try:
         [float(name) for name in header]
     except ValueError:
@@ -91,17 +95,28 @@ def _numbers(row: list[str], header: list[str], where: str) -> list[float]:
 
 def _read_parquet(path: Path) -> np.ndarray:
     try:
-        from pyarrow import ArrowException, parquet
+        from pyarrow import ArrowException, parquet, types
     except ModuleNotFoundError as error:
         raise ConfigError(f"{path}: .parquet needs pyarrow (pip install pyarrow)") from error
+    numbers = types.is_integer, types.is_floating, types.is_decimal
     try:
         table = parquet.read_table(path)
-        return np.stack(
-            [column.to_numpy().astype(np.float64) for column in table.itercolumns()], axis=1
-        )
-    except (ArrowException, ValueError, TypeError) as error:
+        index = (table.schema.pandas_metadata or {}).get("index_columns", [])
+    except (ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: not a readable table of numbers ({reason})") from error
+    columns = []
+    for field, column in zip(table.schema, table.itercolumns(), strict=True):
+        if field.name in index:  # row labels of pandas, which are no data
+            continue
+        if not any(is_kind(field.type) for is_kind in numbers):
+            raise DataError(
+                f"{path}: column {field.name!r} is {field.type}, needs integers, floats or decimals"
+            )
+        columns.append(column.cast("float64", safe=False).to_numpy())  # its nulls are NaN
+    if not columns:
+        raise DataError(f"{path}: has no columns of numbers")
+    return np.stack(columns, axis=1)
 
 
 def check_finite(rows: np.ndarray, where: str | Path) -> None:

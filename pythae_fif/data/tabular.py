@@ -120,8 +120,9 @@ def load_tabular(
                 f"{_COLUMNS[name]} of {name}"
             )
         partial = tuple(map(len, parts)) != _PUBLISHED[name]
-    _check_parts(parts, where, latent_dim)
-    train, val, test = (rows.astype(np.float32) for rows in parts)
+    with np.errstate(over="ignore"):  # is found below
+        train, val, test = (rows.astype(np.float32) for rows in parts)
+    _check_parts((train, val, test), where, latent_dim)
     sizes = "/".join(f"{len(rows):,}" for rows in parts)
     title = Path(where).name if name == "csv" else name.upper()
     source = f"{title}, {train.shape[1]} columns, {sizes} rows in training/validation/test"
@@ -132,8 +133,8 @@ def load_tabular(
 
 
 def _check_parts(parts: _Parts, where: str, latent_dim: int) -> None:
-    for rows in parts:
-        check_finite(rows, where)
+    for split, rows in zip(SPLIT_NAMES, parts, strict=True):
+        check_finite(rows, f"{where}, standardised {split} rows")
     columns, fewest = parts[0].shape[1], min(map(len, parts))
     if not 1 <= latent_dim <= columns:
         raise ConfigError(
@@ -163,7 +164,7 @@ def _load_power(path: Path) -> _Parts:
     power = 0.001 * draws.rand(len(rows), 1)
     metering = draws.rand(len(rows), 3)
     rows = rows + np.hstack([power, voltage, metering, np.zeros((len(rows), 1))])
-    return _standardised(*_tenths(rows, path))
+    return _standardised(*_tenths(rows, path), path)
 
 
 def _load_gas(path: Path) -> _Parts:
@@ -183,13 +184,14 @@ def _load_gas(path: Path) -> _Parts:
         if not related.any():
             break
         rows = np.delete(rows, int(related.argmax()), axis=1)
-    return _tenths((rows - rows.mean(axis=0)) / rows.std(axis=0, ddof=1), path)
+    mean, std = _moments(rows, path, ddof=1)
+    return _tenths((rows - mean) / std, path)
 
 
 def _load_hepmass(train_path: Path, test_path: Path) -> _Parts:
     """Keeps the signal class; drops columns whose smallest value occurs more than five times."""
     train, test = (_read_hepmass(path) for path in (train_path, test_path))
-    mean, std = train.mean(axis=0), train.std(axis=0, ddof=1)
+    mean, std = _moments(train, train_path, ddof=1)
     train, test = (train - mean) / std, (test - mean) / std
     # The original takes the first count in order of value for the largest one: kept as it is.
     kept = (train == train.min(axis=0)).sum(axis=0) <= 5
@@ -200,7 +202,7 @@ def _load_hepmass(train_path: Path, test_path: Path) -> _Parts:
 
 def _load_miniboone(path: Path) -> _Parts:
     """The archive's file is clean already."""
-    return _standardised(*_tenths(read_npy(path), path))
+    return _standardised(*_tenths(read_npy(path), path), path)
 
 
 _LOADERS: dict[str, Callable[..., _Parts]] = {
@@ -216,10 +218,10 @@ def _load_own(path: Path, seed: int) -> _Parts:
     rows = read_table(path)
     _tenth(len(rows), path)
     train, val, test = (rows[index] for index in shuffled_split(len(rows), seed).values())
-    constant = np.flatnonzero(np.ptp(train, axis=0) == 0)
+    constant = np.flatnonzero(train.min(axis=0) == train.max(axis=0))
     if len(constant):
         raise DataError(f"{path}: column {constant[0] + 1} is constant in the training rows")
-    mean, std = train.mean(axis=0), train.std(axis=0)
+    mean, std = _moments(train, path)
     return (train - mean) / std, (val - mean) / std, (test - mean) / std
 
 
@@ -248,10 +250,23 @@ def _tenths(rows: np.ndarray, where: Path) -> _Parts:
     return train, val, test
 
 
-def _standardised(train: np.ndarray, val: np.ndarray, test: np.ndarray) -> _Parts:
+def _moments(rows: np.ndarray, where: Path, ddof: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of every column, by which it can be standardised."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, std = rows.mean(axis=0), rows.std(axis=0, ddof=ddof)
+    bad = np.flatnonzero(~(np.isfinite(mean) & np.isfinite(std) & (std > 0)))
+    if len(bad):
+        raise DataError(
+            f"{where}: column {bad[0] + 1} has mean {mean[bad[0]]:g} and standard deviation "
+            f"{std[bad[0]]:g}, needs finite ones, the latter above 0: scale the column"
+        )
+    return mean, std
+
+
+def _standardised(train: np.ndarray, val: np.ndarray, test: np.ndarray, where: Path) -> _Parts:
     """By the mean and standard deviation of training and validation rows together."""
     both = np.vstack([train, val])
-    mean, std = both.mean(axis=0), both.std(axis=0)
+    mean, std = _moments(both, where)
     return (train - mean) / std, (val - mean) / std, (test - mean) / std
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+from pythae_fif.benchmark.store import require_writable
 from pythae_fif.data.toy import TOY_DATA
 from pythae_fif.errors import ConfigError, did_you_mean
 
@@ -80,6 +81,7 @@ def run_study(name: str, options: StudyOptions, on_progress: OnProgress) -> list
 
     Raises:
         ConfigError: An unknown study or profile.
+        StoreError: The folder of results cannot be written.
     """
     if name not in STUDIES:
         raise ConfigError(f"study {name!r} is unknown: {did_you_mean(name, STUDIES)}")
@@ -87,4 +89,5 @@ def run_study(name: str, options: StudyOptions, on_progress: OnProgress) -> list
         raise ConfigError(
             f"profile {options.profile!r} is unknown: {did_you_mean(options.profile, PROFILES)}"
         )
+    require_writable(options.results)
     return import_module(f"{__name__}.{name}").run(options, on_progress)

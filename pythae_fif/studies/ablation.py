@@ -84,7 +84,7 @@ def _one_dataset(dataset: str, options: StudyOptions, on_progress: OnProgress) -
             "Published: table 6 of Sorrenson et al. 2024, on full data with the full training.",
         ],
     )
-    name = "-".join([f"ablation-{dataset}", *(options.models or []), options.profile])
+    name = "-".join(["ablation", table.name, *(options.models or []), options.profile])
     paths = write_grid(six, options, name)
     reconstructions = _reconstructions({run.name: run.reconstruction for run in runs}, dataset)
     if not reconstructions:

@@ -25,6 +25,9 @@ OF_STUDIES = {
     "latent_dim": ("estimator", "spectrum", "tabular", "ablation"),
     "models": ("tabular", "ablation"),
 }
+ONE_SEED = ("estimator", "linear")
+WITH_RECORDS = ("tabular", "ablation", "spectrum")
+"""Studies that keep what they have trained, and go on from there."""
 
 
 def run_command(name: str, flags: argparse.Namespace, command: str) -> int:
@@ -40,6 +43,8 @@ def run_command(name: str, flags: argparse.Namespace, command: str) -> int:
 
     Raises:
         ConfigError: An unknown study, or a flag or value that it does not take.
+        StoreError: The folder of results cannot be written.
+        KeyboardInterrupt: With what to say of it, if the study keeps nothing.
     """
     refused = [*NOT_OF_STUDIES, *(key for key, takers in OF_STUDIES.items() if name not in takers)]
     for key in refused:
@@ -47,11 +52,12 @@ def run_command(name: str, flags: argparse.Namespace, command: str) -> int:
         value = getattr(flags, key)
         if value is not None and value is not False and not starts_it:
             raise ConfigError(f"--{key.replace('_', '-')} is not for study {name}")
+    _check_values(name, flags)
     console = Console(highlight=False)
     if is_url(flags.results):
         raise ConfigError(f"--results {flags.results}: studies write to a folder, not to a URL")
     options = studies.StudyOptions(
-        results=Path(flags.results),
+        results=Path(flags.results).expanduser(),
         data_root=flags.data_root,
         offline=flags.offline,
         dataset=flags.dataset,
@@ -72,6 +78,28 @@ def run_command(name: str, flags: argparse.Namespace, command: str) -> int:
                 tenths = int(10 * share)
                 console.print(f"{share:4.0%} {what}", markup=False)
 
-        paths = studies.run_study(name, options, watch)
+        try:
+            paths = studies.run_study(name, options, watch)
+        except KeyboardInterrupt:
+            if name in WITH_RECORDS:
+                raise
+            raise KeyboardInterrupt(
+                "this study keeps nothing of an unfinished run; the same command starts anew"
+            ) from None
     console.print(f"written: {', '.join(map(str, paths))}", markup=False)
     return 0
+
+
+def _check_values(name: str, flags: argparse.Namespace) -> None:
+    """Every number must be in range and no value given twice, as in the benchmark."""
+    for key in ("models", "seeds"):
+        values = getattr(flags, key) or []
+        if len(set(values)) < len(values):
+            raise ConfigError(f"--{key} {values}: give at least one value, and none twice")
+    for seed in flags.seeds or []:
+        if not 0 <= seed < 2**32:
+            raise ConfigError(f"--seeds {seed}: a seed is at least 0 and below 2^32")
+    if name in ONE_SEED and len(flags.seeds or []) > 1:
+        raise ConfigError(f"--seeds {flags.seeds}: study {name} takes one seed")
+    if flags.latent_dim is not None and flags.latent_dim < 1:
+        raise ConfigError(f"--latent-dim {flags.latent_dim}: at least 1 is needed")

@@ -15,7 +15,7 @@ from pythae_fif import FIF, FIFConfig
 from pythae_fif.data import load_images, to_float
 from pythae_fif.nn import build_networks
 from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.output import write_csv, write_figure
+from pythae_fif.studies.output import data_name, write_csv, write_figure
 from pythae_fif.volume_change import sample_hutchinson, surrogate
 
 SIZES = {
@@ -24,6 +24,7 @@ SIZES = {
 }
 BATCH, BETA = 100, 10.0
 TANGENTS = 512  # Hutchinson vectors times data points in one pass
+LATENT_DIM = 16  # of the conditional MNIST model of figure 6
 MATRIX_DIM = 16
 ORTHOGONAL_K = (1, 2, 4, 8, 12, 15)
 
@@ -198,7 +199,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     size: dict[str, Any] = SIZES[options.profile]
     dataset, seed = options.dataset or "mnist", (options.seeds or [0])[0]
     splits = load_images(dataset, options.data_root, download=not options.offline)
-    latent_dim = options.latent_dim or 16
+    latent_dim = LATENT_DIM if options.latent_dim is None else options.latent_dim
     model = _trained(
         to_float(splits.train),
         latent_dim,
@@ -215,7 +216,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
         on_progress=lambda what, share: on_progress(what, 0.5 + share / 2),
     )
     variances = _variances(size["draws"], seed)
-    name = f"estimator-{dataset}-{options.profile}"
+    name = f"estimator-{data_name(dataset, latent_dim, LATENT_DIM)}-{options.profile}"
     tables = options.results / "tables"
     return [
         *write_figure(
@@ -282,13 +283,14 @@ def _caption(
 
     small, large = min(size["batches"]), max(size["batches"])
     d = model.latent_dim
+    middle = max(1, d // 2)
     first = {
         (space, batch): distance(space=space, kind="orthogonal", batch_size=batch, samples=1)
         for space in ("latent", "data")
         for batch in (small, large)
     }
     half = {
-        kind: distance(space="latent", kind=kind, batch_size=small, samples=d // 2)
+        kind: distance(space="latent", kind=kind, batch_size=small, samples=middle)
         for kind in ("orthogonal", "scaled_gaussian")
     }
     full = distance(space="latent", kind="orthogonal", batch_size=small, samples=d)
@@ -301,7 +303,7 @@ def _caption(
     {BATCH}, {size["repeats"]} draws a point, bars one standard deviation): with K = 1 the
     distance is {first["latent", small]:.2f} in latent and {first["data", small]:.2f} in data
     space for batch {small}, and {first["latent", large]:.2f} and {first["data", large]:.2f} for
-    batch {large}; with K = {d // 2} and batch {small} it is {half["orthogonal"]:.2f} with
+    batch {large}; with K = {middle} and batch {small} it is {half["orthogonal"]:.2f} with
     orthogonal vectors and {half["scaled_gaussian"]:.2f} with independent ones; at K = d it is
     {full:.1g}, rounding. The paper's model is of conditional MNIST (d = 16) and trained to
     convergence; this one is unconditional and has no BatchNorm, so that a batch of one is well

@@ -1,6 +1,6 @@
 """What a study leaves behind: figures with captions, and CSV files of their numbers."""
 
-__all__ = ["write_csv", "write_figure"]
+__all__ = ["data_name", "write_csv", "write_figure"]
 
 import csv
 import io
@@ -9,6 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from pythae_fif.trainers.checkpoint import write_whole
+
+
+def data_name(dataset: str, latent_dim: int, own: int | None) -> str:
+    """A data set in the names of files, with the latent dimension where that is not its own.
+
+    Example:
+        >>> data_name("mnist", 16, 16), data_name("mnist", 5, 16), data_name("csv-mine", 2, None)
+        ('mnist', 'mnist-d5', 'csv-mine-d2')
+    """
+    return dataset if latent_dim == own else f"{dataset}-d{latent_dim}"
 
 
 def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:

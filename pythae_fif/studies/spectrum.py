@@ -19,7 +19,7 @@ from pythae_fif.data import ImageDataset, Splits, load_images, to_float
 from pythae_fif.errors import ConfigError
 from pythae_fif.nn import FIF_CONVNET_SHAPES, FIFConvDecoder, FIFConvEncoder, build_networks
 from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.output import write_csv, write_figure
+from pythae_fif.studies.output import data_name, write_csv, write_figure
 from pythae_fif.volume_change import decoder_singular_values
 
 BETAS = (0.1, 1.0, 10.0, 100.0)
@@ -186,7 +186,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     """Trains and measures, and writes both figures, their captions and two CSV files."""
     size, dataset = SIZES[options.profile], options.dataset or "mnist"
     seeds = options.seeds or list(range(size.models))
-    latent_dim = options.latent_dim or LATENT_DIM
+    latent_dim = LATENT_DIM if options.latent_dim is None else options.latent_dim
     splits = load_images(dataset, options.data_root, download=not options.offline)
     splits = splits.subset(train=size.images, val=min(len(splits.val), TEST_IMAGES))
     if splits.labels is None:
@@ -223,7 +223,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
             )
         spectra[beta] = np.stack(found)
     summary = {beta: summarise(values) for beta, values in spectra.items()}
-    name = f"spectrum-{dataset}-{options.profile}"
+    name = f"spectrum-{data_name(dataset, latent_dim, LATENT_DIM)}-{options.profile}"
     figures, tables = options.results / "figures", options.results / "tables"
     budget = (
         f"{len(splits.train):,} images, {size.epochs} epochs, {len(seeds)} models a weight, d = "

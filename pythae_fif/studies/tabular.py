@@ -105,7 +105,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
         f"{dataset}, profile {options.profile}: {' and '.join(r.configuration.title for r in runs)}"
     )
     grid = Grid(title, headings, "l" + "r" * 11, rows, notes)
-    return write_grid(grid, options, f"tabular-{dataset}-{'-'.join(models)}-{options.profile}")
+    return write_grid(grid, options, "-".join(["tabular", table.name, *models, options.profile]))
 
 
 def protocol_notes(

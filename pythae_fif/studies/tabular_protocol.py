@@ -14,7 +14,9 @@ __all__ = [
 ]
 
 import dataclasses
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +31,7 @@ from pythae_fif.models.surrogate import SurrogateModel
 from pythae_fif.nn.coupling import build_coupling
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.studies import StudyOptions
+from pythae_fif.studies.output import data_name
 
 SEEDS = [0, 1, 2, 3, 4]
 BETA, NOISE, WEIGHT_DECAY = 10.0, 0.01, 1e-4  # appendix E.2
@@ -156,11 +159,14 @@ class Table:
         splits: Its rows.
         latent_dim: d.
         profile: The protocol.
+        name: Of the data in the names of files: with the file if it is your own, and with d if
+            that is not the data set's own.
     """
 
     splits: TabularSplits
     latent_dim: int
     profile: Profile
+    name: str
 
     @property
     def train(self) -> Tensor:
@@ -214,4 +220,7 @@ def load_table(dataset: str, options: StudyOptions) -> Table:
     if latent_dim is None:
         raise ConfigError(f"--dataset {dataset} needs --latent-dim")
     splits = load_tabular(dataset, options.data_root, data=options.data, latent_dim=latent_dim)
-    return Table(splits, latent_dim, file.profiles[options.profile])
+    if options.data is not None:
+        dataset += "-" + re.sub(r"[^\w.]+", "_", Path(options.data).stem)
+    name = data_name(dataset, latent_dim, file.latent_dim)
+    return Table(splits, latent_dim, file.profiles[options.profile], name)

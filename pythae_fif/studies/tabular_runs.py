@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,10 @@ logger = logging.getLogger(__name__)
 SCHEMA = 2
 TIMED_BATCH = 512
 LIKELIHOOD_ROWS = 1000
+SCORES = (
+    "wasserstein", "reconstruction", "validation_wasserstein", "validation_reconstruction",
+    "code_square", "log_likelihood",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -141,7 +146,7 @@ def _recorded(
     folder = results / "runs" / table.splits.name / name / key
     path = folder / "result.json"
     record = read_record(path)
-    if not record or is_intact(record) is False:
+    if not _is_whole(record, specification):
         if record is not None:
             aside = set_aside(path)
             logger.warning("%s is not a whole record: set aside as %s", path, aside.name)
@@ -156,6 +161,26 @@ def _recorded(
         "device": record["provenance"]["device"],
     }
     return Run(**{field.name: content[field.name] for field in fields(Run)})
+
+
+def _is_whole(record: Any, specification: dict[str, Any]) -> bool:
+    """Whether this is the record of that training, with every number that tables need.
+
+    One that was changed since it was sealed is not; one of before there were seals may be.
+    """
+    try:
+        scores = [record[key] for key in SCORES]
+        numbers = [record["seconds"], record["parameters"], *chain.from_iterable(scores)]
+        return (
+            record["specification"] == specification
+            and all(len(values) == len(specification["seeds"]) for values in scores)
+            and all(isinstance(number, (int, float)) for number in numbers)
+            and isinstance(record["cg_iterations"], (int, float, type(None)))
+            and isinstance(record["provenance"]["device"], str)
+            and is_intact(record) is not False
+        )
+    except (KeyError, TypeError):
+        return False
 
 
 def _train(
