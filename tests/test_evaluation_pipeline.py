@@ -10,6 +10,7 @@ from pythae import models, samplers
 from pythae.data.datasets import BaseDataset
 from pythae.trainers import BaseTrainerConfig
 
+from pythae_fif import FIF, FIFConfig
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError
 from pythae_fif.evaluation import (
     EvaluationPipeline,
@@ -293,6 +294,14 @@ class TestErrors:
     def test_classifier_by_name(self):
         with pytest.raises(ConfigError, match="trained on labels"):
             EvaluationPipeline(build("VAE"), extractor="classifier")
+        conditional = FIF(FIFConfig(input_dim=SHAPE, latent_dim=2, condition_dim=3))
+        with pytest.raises(ConfigError, match=r"FIF is conditional.*given\(label\)"):
+            pipeline(conditional)
+        with pytest.raises(ConfigError, match=r"input_dim=\(8, 8\): scores of images need"):
+            pipeline(FIF(FIFConfig(input_dim=(8, 8), latent_dim=2)))
+        dark = pipeline(build("VAE"), samplers.GaussianMixtureSamplerConfig())
+        with pytest.raises(DataError, match=r"largest value is 0.8, and Pythae fits"):
+            dark(torch.full((8, *SHAPE), 0.8), torch.rand(8, *SHAPE))
 
     def test_sampler_of_another_model(self):
         sampler = samplers.NormalSampler(build("VAE"))

@@ -87,6 +87,7 @@ def trainer_config(path, **options):
         ({"beta": -1}, "beta=-1"),
         ({"beta": math.nan}, "beta=nan"),
         ({"hutchinson_samples": 4}, "at most latent_dim=3"),
+        ({"latent_dim": 17}, "latent_dim=17: at most 16, that of the data"),
         ({"hutchinson_samples": 0}, "at least 1"),
         ({"beta_epochs": 4}, "beta_epochs"),
         ({"latent_distribution": "cauchy"}, "latent_distribution"),
@@ -99,7 +100,7 @@ def trainer_config(path, **options):
 )
 def test_bad_configurations_are_rejected_by_name(options, message):
     with pytest.raises(ValueError, match=message):
-        FIFConfig(input_dim=SHAPE, latent_dim=3, **options)
+        FIFConfig(**{"input_dim": SHAPE, "latent_dim": 3, **options})
 
 
 def test_unknown_keys_in_json_are_rejected(tmp_path):
@@ -371,6 +372,13 @@ def test_a_frozen_layer_stays_frozen():
     fif.log_prob(torch.rand(3, 1, 8, 8))
     fif(DatasetOutput(data=torch.rand(3, 1, 8, 8)))
     assert {m: m.training for m in fif.modules()} == before
+
+
+def test_no_data_have_no_scores():
+    fif, none = model().eval(), images()[:0]
+    for score in (fif.log_prob, fif.log_volume):
+        assert score(none).shape == (0,)
+    assert fif.singular_values(none).shape == (0, 3)
 
 
 def test_a_diverged_model_has_a_loss_that_is_not_a_number():

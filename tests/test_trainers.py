@@ -744,6 +744,16 @@ def test_rejects_what_cannot_be_trained(tmp_path):
         build("AE", tmp_path, evaluation=Images(0))
     with pytest.raises(DataError, match="the training set is empty"):
         FIFTrainer(build_model("AE"), Images(0), run_dir=tmp_path / "none")
+    with pytest.raises(DataError, match="the training set is a Tensor"):
+        FIFTrainer(build_model("AE"), torch.rand(8, *SHAPE), run_dir=tmp_path / "none")
+    with pytest.raises(ConfigError, match="VAEGAN needs a CoupledOptimizerAdv"):
+        FIFTrainer(build_model("VAEGAN"), Images(), run_dir=tmp_path / "none")
+    with pytest.raises(ConfigError, match="not a CoupledOptimizerTrainerConfig"):
+        config = CoupledOptimizerTrainerConfig()
+        FIFTrainer(build_model("AE"), Images(), None, config, run_dir=tmp_path / "none")
+    with pytest.raises(ConfigError, match="RHVAE"):
+        rhvae = RHVAE(RHVAEConfig(input_dim=SHAPE, latent_dim=2))
+        FIFTrainer(rhvae, Images(), run_dir=tmp_path / "none")
     assert not (tmp_path / "none").exists()
     with pytest.raises(ConfigError, match="RHVAE"):
         rhvae = RHVAE(RHVAEConfig(input_dim=SHAPE, latent_dim=2))
@@ -751,6 +761,14 @@ def test_rejects_what_cannot_be_trained(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="run folder"):
         build("AE", tmp_path / "file" / "run")
+
+
+def test_a_plain_configuration_of_pythae_will_do(tmp_path):
+    config = BaseTrainerConfig(num_epochs=1, per_device_train_batch_size=7, learning_rate=1e-3)
+    trainer = FIFTrainer(build_model("AE"), Images(), None, config, run_dir=tmp_path)
+    assert isinstance(trainer.training_config, FIFTrainerConfig)
+    assert trainer.training_config.per_device_train_batch_size == 7
+    assert trainer.train().best_epoch == 1
 
 
 def test_leaked_distributed_settings_are_ignored(tmp_path, monkeypatch):

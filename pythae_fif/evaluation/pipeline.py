@@ -88,6 +88,11 @@ class EvaluationPipeline:
             raise ConfigError(
                 f"num_samples and batch_size must be at least 1, not {num_samples}, {batch_size}"
             )
+        if getattr(model.model_config, "condition_dim", 0):
+            raise ConfigError(
+                f"{type(model).__name__} is conditional, and samplers know no labels: evaluate "
+                "model.given(label)"
+            )
         if not isinstance(sampler, BaseSampler):
             sampler = GenerationPipeline(model, sampler).sampler
         elif sampler.model is not model:
@@ -101,6 +106,10 @@ class EvaluationPipeline:
                     "load_or_train_classifier(...) itself, not its name"
                 )
             shape = tuple(model.model_config.input_dim)
+            if len(shape) != 3:
+                raise ConfigError(
+                    f"{type(model).__name__} has input_dim={shape}: scores of images need (C, H, W)"
+                )
             self.extractor = build_extractor(
                 extractor,
                 torch.empty(0, *shape),
@@ -221,9 +230,13 @@ class EvaluationPipeline:
         if train_data is None:
             name = type(self.sampler).__name__
             raise ConfigError(f"{name} must be fitted: pass train_data, or fit it before")
-        arguments: dict[str, Any] = {
-            "train_data": unit_images(_as_images(train_data, "train_data"))
-        }
+        images = unit_images(_as_images(train_data, "train_data"))
+        if images.max() < 1:  # Pythae asserts it
+            raise DataError(
+                f"train_data: the largest value is {float(images.max()):g}, and Pythae fits a "
+                "sampler only to images that reach 1: scale them, or fit the sampler before"
+            )
+        arguments: dict[str, Any] = {"train_data": images}
         if training_config is not None:
             arguments["training_config"] = training_config
         with quiet_pythae():

@@ -4,6 +4,7 @@ to the manifold of its images, an injective flow."""
 __all__ = ["BetaConfig", "ManifoldConfig", "ManifoldModel", "squared_error"]
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar, Literal
 
@@ -64,6 +65,11 @@ class ManifoldConfig(BaseAEConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require_at_least(1, "latent_dim")
+        if self.input_dim is not None:
+            most = math.prod(self.input_dim)
+            self._require(
+                self.latent_dim <= most, "latent_dim", f"at most {most}, that of the data"
+            )
         self._require_at_least(0, "noise")
         self._require(self.student_t_df > 0, "student_t_df", "must be above 0")
 
@@ -304,6 +310,8 @@ class ManifoldModel(BaseAE):
     def _log_prob(self, z: Tensor, condition: Tensor | None) -> Tensor:
         z = z.detach()
         volume = self._of_codes(decoder_log_volume, z, condition)
+        if not len(z):  # torch's distributions take no empty batch
+            return volume
         return self.latent_distribution(z).log_prob(z) - volume
 
     def _encoder_log_volume(self, x: Tensor, condition: Tensor | None) -> Tensor:

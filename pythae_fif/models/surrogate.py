@@ -73,10 +73,12 @@ class SurrogateModel(ManifoldModel):
     .. math:: -\log p_Z(f(x)) - \frac12 \log\det f'(x) f'(x)^\top
         + \beta \lVert g(f(x)) - x \rVert^2
 
-    (eq. 46 and the reconstruction), on it the negative of :meth:`log_prob` plus the same squared
-    error (eq. 3). So Pythae's trainers can tell which model to keep, and its schedulers see
-    progress. (The likelihood on the manifold favours manifolds that curve, which is why the
-    published FIF is not trained by it.) The training loss is the subclass's.
+    (eq. 46 and the reconstruction; it also counts directions of f' that no data constrain, so that
+    it may lie below the entropy and ranks epochs of one training only), on it the negative of
+    :meth:`log_prob` plus the same squared error (eq. 3). So Pythae's trainers can tell which model
+    to keep, and its schedulers see progress. (The likelihood on the manifold favours manifolds that
+    curve, which is why the published FIF is not trained by it.) The training loss is the
+    subclass's.
     """
 
     @torch.compiler.disable
@@ -113,7 +115,7 @@ class SurrogateModel(ManifoldModel):
         z = self._encode(x, condition)
         x_hat = self._decode(z, condition)
         recon_loss = squared_error(x_hat, x).mean()
-        share = self.model_config.eval_nll_samples / kwargs.get("dataset_size", len(x))
+        share = self.model_config.eval_nll_samples / max(1, kwargs.get("dataset_size", len(x)))
         counted = min(len(x), math.ceil(share * len(x)))
 
         def losses() -> dict[str, Tensor]:

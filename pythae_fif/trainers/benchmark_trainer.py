@@ -18,7 +18,7 @@ import torch
 from pythae.models import BaseAE
 from pythae.trainers.training_callbacks import CallbackHandler
 
-from pythae_fif.errors import ConfigError, DataError, NonFiniteError, StoreError
+from pythae_fif.errors import NonFiniteError, StoreError
 from pythae_fif.trainers.checkpoint import random_state, set_random_state, write_whole
 from pythae_fif.trainers.clock import Clock
 from pythae_fif.trainers.loader import BatchDataset, BatchLoader, CutLoader
@@ -31,17 +31,6 @@ OnEpoch = Callable[[int, int, dict[str, Any]], None]
 
 CHECKPOINT_NAME = "checkpoint.pt"
 LOG_NAME = "train_log.jsonl"
-
-
-def check_training(train_data: Any, eval_data: Any, config: Any, wall_clock: float | None) -> None:
-    """Raises ConfigError or DataError where there is nothing to train on, or no time for it."""
-    if config.num_epochs < 1:
-        raise ConfigError(f"num_epochs must be at least 1, not {config.num_epochs}")
-    if wall_clock is not None and not 0 < wall_clock < math.inf:
-        raise ConfigError(f"wall_clock={wall_clock}: a number of seconds above 0 is needed")
-    for name, dataset in (("training", train_data), ("evaluation", eval_data)):
-        if dataset is not None and len(dataset) == 0:
-            raise DataError(f"the {name} set is empty: training needs at least one item in each")
 
 
 class BenchmarkTrainer:

@@ -11,7 +11,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from pythae.models import RHVAE, BaseAE
+from pythae.models import BaseAE
 from pythae.trainers import (
     AdversarialTrainer,
     AdversarialTrainerConfig,
@@ -22,9 +22,10 @@ from pythae.trainers import (
     CoupledOptimizerTrainerConfig,
 )
 
-from pythae_fif.errors import ConfigError, StoreError
-from pythae_fif.trainers.benchmark_trainer import BenchmarkTrainer, OnEpoch, check_training
-from pythae_fif.trainers.fif_trainer import FIFTrainer, FIFTrainerConfig
+from pythae_fif.errors import StoreError
+from pythae_fif.trainers.benchmark_trainer import BenchmarkTrainer, OnEpoch
+from pythae_fif.trainers.checks import check_training
+from pythae_fif.trainers.fif_trainer import FIFTrainer, as_fif_config
 from pythae_fif.trainers.quiet import quiet_pythae
 
 
@@ -48,20 +49,12 @@ class BenchmarkCoupledOptimizerAdversarialTrainer(
     parts = ("encoder", "decoder", "discriminator")
 
 
-# As in Pythae's TrainingPipeline, by the type of the training configuration ...
+# As in Pythae's TrainingPipeline, by the type of the training configuration.
 _TRAINERS: dict[type[BaseTrainerConfig], type[BenchmarkTrainer]] = {
     CoupledOptimizerTrainerConfig: BenchmarkCoupledOptimizerTrainer,
     AdversarialTrainerConfig: BenchmarkAdversarialTrainer,
     CoupledOptimizerAdversarialTrainerConfig: BenchmarkCoupledOptimizerAdversarialTrainer,
     BaseTrainerConfig: FIFTrainer,
-}
-# ... which these models do not choose freely.
-_CONFIGS: dict[str, type[BaseTrainerConfig]] = {
-    "RAE_L2": CoupledOptimizerTrainerConfig,
-    "PIWAE": CoupledOptimizerTrainerConfig,
-    "Adversarial_AE": AdversarialTrainerConfig,
-    "FactorVAE": AdversarialTrainerConfig,
-    "VAEGAN": CoupledOptimizerAdversarialTrainerConfig,
 }
 
 
@@ -105,18 +98,7 @@ def build_trainer(
         DataError: If a data set is empty.
         StoreError: If `run_dir` cannot be made.
     """
-    if isinstance(model, RHVAE):
-        raise ConfigError(
-            "model RHVAE cannot be trained here: its metric is not in its state_dict, so that "
-            "a checkpoint would lose it; use Pythae's TrainingPipeline"
-        )
-    wanted = _CONFIGS.get(model.model_name, BaseTrainerConfig)
-    if not isinstance(training_config, wanted):
-        raise ConfigError(
-            f"model {model.model_name} needs a {wanted.__name__}, "
-            f"not a {type(training_config).__name__}"
-        )
-    check_training(train_dataset, eval_dataset, training_config, wall_clock)
+    check_training(model, train_dataset, eval_dataset, training_config, wall_clock)
 
     folder = Path(run_dir)
     try:
@@ -124,11 +106,8 @@ def build_trainer(
     except OSError as error:
         raise StoreError(f"cannot make the run folder {folder}: {error}") from error
 
-    config = copy.deepcopy(training_config)
+    config = as_fif_config(copy.deepcopy(training_config))
     config.output_dir = str(folder)
-    if type(config) is BaseTrainerConfig:  # the same training, in the faster trainer
-        values = {k: v for k, v in config.to_dict().items() if k != "name"}
-        config = FIFTrainerConfig(**values)
     config.world_size = config.rank = config.local_rank = -1
     if model.model_name == "RAE_L2":
         decay = {"weight_decay": model.model_config.reg_weight}

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from pythae_fif.data.dataset import ImageDataset
 from pythae_fif.errors import ConfigError, NonFiniteError
 from pythae_fif.nn.glow import ActNorm
-from pythae_fif.trainers.benchmark_trainer import BenchmarkTrainer, OnEpoch, check_training
+from pythae_fif.trainers.benchmark_trainer import BenchmarkTrainer, OnEpoch
+from pythae_fif.trainers.checks import check_training
 from pythae_fif.trainers.distributed import Processes, as_batches
 from pythae_fif.trainers.loader import BatchLoader, CutLoader
 from pythae_fif.trainers.progress import TrainingResult
@@ -69,6 +70,13 @@ class FIFTrainerConfig(BaseTrainerConfig):
                 )
         if self.max_grad_norm is not None and not self.max_grad_norm > 0:
             raise ConfigError(f"FIFTrainerConfig max_grad_norm={self.max_grad_norm}: above 0")
+
+
+def as_fif_config(config: BaseTrainerConfig) -> BaseTrainerConfig:
+    """A plain configuration of Pythae as one of the same training in the faster trainer."""
+    if type(config) is not BaseTrainerConfig:
+        return config
+    return FIFTrainerConfig(**{k: v for k, v in config.to_dict().items() if k != "name"})
 
 
 class FIFTrainer(BenchmarkTrainer, BaseTrainer):
@@ -117,7 +125,7 @@ class FIFTrainer(BenchmarkTrainer, BaseTrainer):
         model: BaseAE,
         train_dataset: Any,
         eval_dataset: Any = None,
-        training_config: FIFTrainerConfig | None = None,
+        training_config: BaseTrainerConfig | None = None,
         callbacks: list[TrainingCallback] | None = None,
         *,
         run_dir: str | Path | None = None,
@@ -125,8 +133,14 @@ class FIFTrainer(BenchmarkTrainer, BaseTrainer):
         checkpoint_every_seconds: float = 30.0,
         wall_clock: float | None = None,
     ) -> None:
-        config = FIFTrainerConfig() if training_config is None else training_config
-        check_training(train_dataset, eval_dataset, config, wall_clock)
+        config: Any = FIFTrainerConfig() if training_config is None else training_config
+        check_training(model, train_dataset, eval_dataset, config, wall_clock)
+        config = as_fif_config(config)
+        if not isinstance(config, FIFTrainerConfig):
+            raise ConfigError(
+                f"FIFTrainer needs a FIFTrainerConfig, not a {type(config).__name__}: that is for "
+                "build_trainer"
+            )
         if wall_clock is not None and config.world_size > 1:
             raise ConfigError(
                 "FIFTrainer wall_clock: not with several processes, which would stop "

@@ -153,6 +153,8 @@ def encoder_log_volume(
     Raises:
         NonFiniteError: A Jacobian has NaN or infinite entries; the message names the samples.
     """
+    if not len(x):
+        return x.new_empty(0)
     with torch.no_grad(), _Widest() as widest:
         numel = encode(x[:1]).numel() * (x[0].numel() if data_dim is None else data_dim)
     volumes: list[Tensor] = []
@@ -202,6 +204,8 @@ def _over_chunks(
 ) -> Tensor:
     """score(g'(z)) a few samples and, in each layer, a few directions at a time."""
     basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)[:latent_dim]
+    if not len(z):
+        return score(z.new_empty(0, decode(z).shape[1:].numel(), len(basis)))
     with torch.no_grad(), _Widest() as widest:
         numel = decode(z[:1]).numel() * len(basis)
     size = max(1, CHUNK_NUMEL // max(1, numel))
