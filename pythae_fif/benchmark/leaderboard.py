@@ -11,7 +11,7 @@ from pythae_fif.errors import StoreError
 
 from .config import Experiment
 from .model_entry import load_model_entry
-from .plan import PLAN_ALONE, RunSpec
+from .plan import RunSpec, defining
 from .selection import Result
 from .store import Store, read_config
 from .yaml_files import names_in
@@ -80,9 +80,5 @@ def _belongs(spec: RunSpec, experiment: Experiment, data_hash: str) -> bool:
         and spec.extractor == experiment.extractor
         and spec.image_size == experiment.image_size
         and spec.latent_dim == experiment.latent_dim_of(spec.model)
-        and _defining(spec.settings) == _defining(wanted)
+        and defining(spec.settings) == defining(wanted)
     )
-
-
-def _defining(settings: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in settings.items() if key not in PLAN_ALONE}

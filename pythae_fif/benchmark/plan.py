@@ -1,6 +1,6 @@
 """An experiment expanded into runs, each with an id made of what defines its result."""
 
-__all__ = ["PLAN_ALONE", "SCHEMA", "RunSpec", "build_model", "expand", "shown"]
+__all__ = ["SCHEMA", "RunSpec", "build_model", "defining", "expand", "shown"]
 
 import dataclasses
 import functools
@@ -26,6 +26,12 @@ SCHEMA = 2
 
 PLAN_ALONE = ("note", "configurations", "extractor")
 """Settings of a profile that define no result, or that a run has already under another name."""
+
+
+def defining(settings: dict[str, Any]) -> dict[str, Any]:
+    """Those of a run's settings that define its result."""
+    return {key: value for key, value in settings.items() if key not in PLAN_ALONE}
+
 
 _canonical = json.JSONEncoder(sort_keys=True).encode  # one encoder for the ids of a long plan
 
@@ -66,7 +72,7 @@ class RunSpec:
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         content = {"schema": SCHEMA, **values}
         del content["samplers"]
-        content["settings"] = {k: v for k, v in self.settings.items() if k not in PLAN_ALONE}
+        content["settings"] = defining(self.settings)
         return hashlib.sha256(_canonical(content).encode()).hexdigest()[:12]
 
     @property
