@@ -2,7 +2,7 @@
 
 import sys
 
-from pythae_fif.cli import main
+from pythae_fif.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -20,12 +20,12 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from pythae_fif import FIF
 from pythae_fif.data.tabular import TABULAR_DATASETS
+from pythae_fif.ensemble.ensemble import Ensemble
 from pythae_fif.reports.grid import Cell, Grid
 from pythae_fif.studies import StudyOptions
 from pythae_fif.studies.tabular import spread, write_grid
 from pythae_fif.studies.tabular_protocol import CONFIGURATIONS, NOISE, WEIGHT_DECAY, load_table
-from pythae_fif.trainers import keep_freed_memory
-from pythae_fif.trainers.ensemble import Ensemble
+from pythae_fif.training import keep_freed_memory
 
 LEARNING_RATE, BATCH, FEW, MORE_NOISE, MEASURED = 1e-3, 128, 1250, 0.3, 2000
 

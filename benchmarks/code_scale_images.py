@@ -27,7 +27,7 @@ from pythae_fif.nn import build_networks, smooth_networks
 from pythae_fif.reports.grid import Cell, Grid
 from pythae_fif.studies import StudyOptions
 from pythae_fif.studies.tabular import spread, write_grid
-from pythae_fif.trainers import BatchLoader, keep_freed_memory
+from pythae_fif.training import BatchLoader, keep_freed_memory
 
 NETWORKS = {"ReLU": build_networks, "SiLU": smooth_networks}
 LATENT_DIM, BATCH, LEARNING_RATE = 16, 50, 3e-4

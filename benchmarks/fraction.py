@@ -26,9 +26,9 @@ from pythae_fif import FIF, FIFConfig
 from pythae_fif.data import ImageDataset, load_images, to_float
 from pythae_fif.data.locations import cache_home
 from pythae_fif.evaluation import build_extractor, reference_statistics, score_samples
+from pythae_fif.files import write_whole
 from pythae_fif.nn import build_networks
-from pythae_fif.trainers import BatchLoader, keep_freed_memory
-from pythae_fif.trainers.checkpoint import write_whole
+from pythae_fif.training import BatchLoader, keep_freed_memory
 
 LATENT_DIM = {"digits": 8, "mnist": 16, "celeba": 64, "cifar10": 256}
 BETA = 10.0

@@ -36,17 +36,17 @@ import yaml
 from rich.console import Console
 
 import pythae_fif.benchmark.run as run_module
-import pythae_fif.benchmark.store as store_module
+import pythae_fif.runs.store as store_module
 from pythae_fif.benchmark import Store, execute, expand, load_experiment
 from pythae_fif.benchmark.config import load_model_entry, names_in
-from pythae_fif.benchmark.engines import LocalEngine
-from pythae_fif.benchmark.engines.common import cores
 from pythae_fif.benchmark.inputs import load_splits
 from pythae_fif.benchmark.leaderboard import leaderboard
 from pythae_fif.benchmark.plan import SCHEMA
-from pythae_fif.benchmark.records import seal
 from pythae_fif.reports import build_report, constant_error, to_terminal
-from pythae_fif.trainers.benchmark_trainer import BenchmarkTrainer
+from pythae_fif.runs.engines import LocalEngine
+from pythae_fif.runs.engines.common import cores
+from pythae_fif.runs.records import seal
+from pythae_fif.training.benchmark_trainer import BenchmarkTrainer
 
 ENVIRONMENT = {"data_root": None, "data": None, "offline": True, "skip_undecodable": False,
                "inception_weights": None}  # fmt: skip

@@ -28,7 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.nn import build_networks
-from pythae_fif.trainers import keep_freed_memory
+from pythae_fif.training import keep_freed_memory
 
 NETS = {
     "mnist-resnet": ("resnet", (1, 28, 28), 16, 100),

@@ -24,12 +24,12 @@ from pathlib import Path
 import torch
 
 from pythae_fif import FIF, FIFConfig
+from pythae_fif.ensemble.ensemble import Ensemble
+from pythae_fif.ensemble.stacked import StackedFlows
 from pythae_fif.models import RectangularFlow, RectangularFlowConfig
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.reports.grid import Cell, Grid, number, to_markdown
-from pythae_fif.trainers import keep_freed_memory
-from pythae_fif.trainers.ensemble import Ensemble
-from pythae_fif.trainers.stacked import StackedFlows
+from pythae_fif.training import keep_freed_memory
 
 SHAPES = {"power": (6, 3), "gas": (8, 2), "hepmass": (21, 10), "miniboone": (43, 21)}
 MODELS, BATCH = 5, 512

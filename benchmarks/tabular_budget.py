@@ -20,7 +20,7 @@ from pythae_fif.studies import StudyOptions
 from pythae_fif.studies.tabular import learning_rate, spread, write_grid
 from pythae_fif.studies.tabular_protocol import CONFIGURATIONS, load_table
 from pythae_fif.studies.tabular_runs import run_configurations
-from pythae_fif.trainers import keep_freed_memory
+from pythae_fif.training import keep_freed_memory
 
 
 def main() -> None:

@@ -22,9 +22,9 @@ from pathlib import Path
 import torch
 from pythae.data.datasets import DatasetOutput
 
+from pythae_fif.ensemble.ensemble import Ensemble
 from pythae_fif.studies.sinusoid import BATCH, BETAS, build, clean_points
-from pythae_fif.trainers import keep_freed_memory
-from pythae_fif.trainers.ensemble import Ensemble
+from pythae_fif.training import keep_freed_memory
 
 NOISE = 0.1
 CONTESTANTS = ("authors", "process a core")  # what the others are compared with

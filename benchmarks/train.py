@@ -29,7 +29,7 @@ from pythae.trainers import BaseTrainerConfig
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.data import ImageDataset, load_images, to_float
 from pythae_fif.nn import build_networks
-from pythae_fif.trainers import quiet_pythae
+from pythae_fif.training import quiet_pythae
 
 PYTHAE = "Pythae, vjp"
 PROGRAMS = {  # of FIFTrainer: precision, and the part of the batch whose surrogate is taken

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 
 from pythae_fif import FIF, FIFConfig, FIFTrainerConfig
 from pythae_fif.data import ImageDataset
-from pythae_fif.trainers import FIFTrainer
+from pythae_fif.training import FIFTrainer
 
 parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
 parser.add_argument("--output", default="fif_digits", help="folder of log, checkpoint and model")

@@ -8,8 +8,9 @@ __all__ = ["FIF", "FIFConfig", "FIFTrainer", "FIFTrainerConfig", "__version__"]
 
 __version__ = "0.1.0"
 
-from .models import FIF, FIFConfig
-from .trainers import FIFTrainer, FIFTrainerConfig
-from .trainers.fif_trainer import use_in_pipelines
+import pythae_fif.baselines  # noqa: F401 - so that AutoModel knows them
+from pythae_fif.models import FIF, FIFConfig
+from pythae_fif.training import FIFTrainer, FIFTrainerConfig
+from pythae_fif.training.fif_trainer import use_in_pipelines
 
 use_in_pipelines()

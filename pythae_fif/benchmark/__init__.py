@@ -2,8 +2,8 @@
 
 __all__ = ["Experiment", "RunSpec", "Store", "execute", "expand", "load_experiment", "select"]
 
-from .config import Experiment, load_experiment
-from .plan import RunSpec, expand
-from .run import execute
-from .selection import select
-from .store import Store
+from pythae_fif.benchmark.config import Experiment, load_experiment
+from pythae_fif.benchmark.plan import RunSpec, expand
+from pythae_fif.benchmark.run import execute
+from pythae_fif.benchmark.selection import select
+from pythae_fif.runs.store import Store

@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pythae_fif.benchmark.model_entry import SAMPLERS, check_grid, load_model_entry
+from pythae_fif.benchmark.yaml_files import build_checked, config_file, names_in, read_yaml
 from pythae_fif.errors import ConfigError, did_you_mean
-
-from .model_entry import SAMPLERS, check_grid, load_model_entry
-from .yaml_files import build_checked, config_file, names_in, read_yaml
 
 _DURATION = re.compile(r"(?:([\d.]+)h)?(?:([\d.]+)m(?:in)?)?(?:([\d.]+)s)?")
 
@@ -86,7 +85,7 @@ class Profile:
         plateau_patience, plateau_factor: The learning rate is multiplied by the factor when the
             evaluation loss has not fallen for that many epochs (appendix E.4).
         fit_steps: Of Adam, 100 codes each, in which a flow, second VAE or PixelCNN of a sampler is
-            fitted; :data:`~pythae_fif.benchmark.samplers.FIT_STEPS` if None.
+            fitted; :data:`~pythae_fif.sampling.samplers.FIT_STEPS` if None.
         train_size, val_size, test_size: First images of a split that are used; all if None.
         configurations: Number of configurations of a model's grid that are used, from its start;
             all if None.

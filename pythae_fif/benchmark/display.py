@@ -15,7 +15,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from .engines.common import OnChange, Outcome
+from pythae_fif.runs.engines.common import OnChange, Outcome
 
 NUMBERS_WIDTH = 58
 """Columns that a line needs beside the name of its run."""

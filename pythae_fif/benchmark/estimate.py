@@ -11,11 +11,10 @@ from typing import Any
 
 import torch
 
+from pythae_fif.benchmark.plan import RunSpec
+from pythae_fif.benchmark.run import trainer_of
 from pythae_fif.data import ImageDataset, Splits
-from pythae_fif.trainers import BatchLoader, quiet_pythae
-
-from .plan import RunSpec
-from .run import trainer_of
+from pythae_fif.training import BatchLoader, quiet_pythae
 
 TIMED_BATCHES = 3
 

@@ -7,14 +7,13 @@ from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pythae_fif.benchmark.config import Experiment
+from pythae_fif.benchmark.model_entry import load_model_entry
+from pythae_fif.benchmark.plan import RunSpec, defining
+from pythae_fif.benchmark.selection import Result
+from pythae_fif.benchmark.yaml_files import names_in
 from pythae_fif.errors import StoreError
-
-from .config import Experiment
-from .model_entry import load_model_entry
-from .plan import RunSpec, defining
-from .selection import Result
-from .store import Store, read_config
-from .yaml_files import names_in
+from pythae_fif.runs.store import Store, read_config
 
 
 def leaderboard(

@@ -9,9 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pythae_fif.benchmark.yaml_files import (
+    build_checked,
+    config_file,
+    import_class,
+    names_in,
+    read_yaml,
+)
 from pythae_fif.errors import ConfigError, did_you_mean
-
-from .yaml_files import build_checked, config_file, import_class, names_in, read_yaml
 
 SAMPLERS = {
     "normal": "standard normal codes",

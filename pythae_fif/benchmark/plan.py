@@ -13,13 +13,12 @@ import torch
 from pydantic import ValidationError
 from pythae.models import BaseAE
 
+from pythae_fif.benchmark.config import Experiment
+from pythae_fif.benchmark.model_entry import ModelEntry, load_model_entry
+from pythae_fif.benchmark.yaml_files import import_class
 from pythae_fif.data import Splits
 from pythae_fif.errors import ConfigError
 from pythae_fif.nn import build_networks
-
-from .config import Experiment
-from .model_entry import ModelEntry, load_model_entry
-from .yaml_files import import_class
 
 SCHEMA = 2
 """Version of records; it is part of every run id, so that old records are never misread."""

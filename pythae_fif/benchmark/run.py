@@ -20,23 +20,23 @@ import torch
 from pythae.models import AutoModel, BaseAE
 from pythae.trainers.trainer_utils import set_seed
 
+from pythae_fif.benchmark.inputs import load_extractor, load_splits, references_of
+from pythae_fif.benchmark.model_entry import load_model_entry
+from pythae_fif.benchmark.plan import SCHEMA, RunSpec, build_model
+from pythae_fif.benchmark.sheets import write_sheets
+from pythae_fif.benchmark.yaml_files import import_class
 from pythae_fif.data import ImageDataset, Splits
 from pythae_fif.errors import ClaimLostError, FIFError, NonFiniteError, StoreError
 from pythae_fif.evaluation import reconstruction_mse, score_samples
-from pythae_fif.trainers import BenchmarkTrainer, build_trainer
-from pythae_fif.trainers.benchmark_trainer import OnEpoch
-from pythae_fif.trainers.tensorboard import tensorboard_writer
-
-from .inputs import load_extractor, load_splits, references_of
-from .model_entry import load_model_entry
-from .plan import SCHEMA, RunSpec, build_model
-from .provenance import git_state, provenance
-from .records import is_whole, seal
-from .remote import mirrored, own
-from .samplers import FIT_STEPS, embed, generate, reconstruct
-from .sheets import write_sheets
-from .store import read_config, read_json, remove_litter, set_aside, whole_record, write_json
-from .yaml_files import import_class
+from pythae_fif.files import read_json, remove_temporaries, set_aside, write_json
+from pythae_fif.runs.provenance import git_state, provenance
+from pythae_fif.runs.records import is_whole, seal
+from pythae_fif.runs.remote import mirrored, own
+from pythae_fif.runs.store import read_config, whole_record
+from pythae_fif.sampling.samplers import FIT_STEPS, embed, generate, reconstruct
+from pythae_fif.training import BenchmarkTrainer, build_trainer
+from pythae_fif.training.benchmark_trainer import OnEpoch
+from pythae_fif.training.tensorboard import tensorboard_writer
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def _claimed(run_dir: Path, status: "_Status") -> dict[str, Any]:
             if status.state != "finished":
                 status.write("finished", "done", 1.0)
             return read_json(run_dir / "result.json")
-        remove_litter(run_dir)
+        remove_temporaries(run_dir)
         return _execute(run_dir, status)
     except ClaimLostError:
         raise  # whatever is in the folder now is another's

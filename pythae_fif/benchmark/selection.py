@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from .plan import RunSpec
+from pythae_fif.benchmark.plan import RunSpec
 
 Result = tuple[RunSpec, dict[str, Any]]
 

@@ -13,7 +13,7 @@ from pythae.models import BaseAE
 from torch import Tensor
 
 from pythae_fif.data import Splits, to_float
-from pythae_fif.trainers.checkpoint import write_whole
+from pythae_fif.files import write_whole
 
 SIDE = 8  # rows and columns of images of a sheet
 SHOWN_CODES = 5000  # a cloud of more points shows no more

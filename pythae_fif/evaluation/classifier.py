@@ -8,14 +8,15 @@ __all__ = [
 ]
 
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pythae_fif.errors import DataError, NonFiniteError
-from pythae_fif.evaluation.cache import cached, digest
 from pythae_fif.evaluation.images import unit_images
+from pythae_fif.files import cached, digest
 
 ARCHITECTURE = "gap-cnn/1"
 """Name and version of network, preprocessing and training; a change of any raises the version."""
@@ -237,14 +238,14 @@ def load_or_train_classifier(
             device=device,
         )
 
-    def write(extractor: ClassifierExtractor, path: Path) -> None:
+    def write(extractor: ClassifierExtractor, file: BinaryIO) -> None:
         held = {
             "state": extractor.state,
             "image_shape": extractor.image_shape,
             "num_classes": extractor.num_classes,
             "accuracy": extractor.accuracy,
         }
-        torch.save(held, path)
+        torch.save(held, file)
 
     extractor = cached(
         Path(cache_dir) / f"classifier-{key}.pt",

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pythae_fif.errors import ConfigError, did_you_mean
-from pythae_fif.evaluation.cache import digest
 from pythae_fif.evaluation.images import PRECISIONS, grey_or_rgb_images
+from pythae_fif.files import digest
 
 PREPROCESSING = "efficientnet-lite0/1: bilinear 224 without antialias, (255 x - 127) / 128"
 SIDE = 224

@@ -13,14 +13,13 @@ import hashlib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pythae_fif.errors import NonFiniteError
-from pythae_fif.evaluation.cache import cached, digest
 from pythae_fif.evaluation.distances import kernel_distance, neighbour_scores
 from pythae_fif.evaluation.extractors import Extractor
 from pythae_fif.evaluation.frechet import FeatureStatistics, frechet_distance
@@ -32,6 +31,7 @@ from pythae_fif.evaluation.uncertainty import (
     bootstrap_kernel,
     frechet_at_infinity,
 )
+from pythae_fif.files import cached, digest
 
 FEWEST_SAMPLES = 2048
 """Fewer samples than this, the number of Inception features, and the scores come with a warning."""
@@ -179,8 +179,8 @@ def _read_features(path: Path) -> Tensor:
     return torch.from_numpy(np.load(path, allow_pickle=False))
 
 
-def _write_features(features: Tensor, path: Path) -> None:
-    np.save(path, features.numpy())
+def _write_features(features: Tensor, file: BinaryIO) -> None:
+    np.save(file, features.numpy())
 
 
 def _read(path: Path) -> FeatureStatistics:
@@ -189,9 +189,9 @@ def _read(path: Path) -> FeatureStatistics:
         return FeatureStatistics(int(held["count"]), mean, scatter)
 
 
-def _write(statistics: FeatureStatistics, path: Path) -> None:
+def _write(statistics: FeatureStatistics, file: BinaryIO) -> None:
     np.savez(
-        path,
+        file,
         count=np.int64(statistics.count),
         mean=statistics.mean.numpy(),
         scatter=statistics.scatter.numpy(),

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pythae_fif.errors import ConfigError, DataError, did_you_mean
-from pythae_fif.evaluation.cache import digest
 from pythae_fif.evaluation.classifier import load_or_train_classifier, train_classifier
 from pythae_fif.evaluation.efficientnet import EfficientNetExtractor
 from pythae_fif.evaluation.images import unit_images
 from pythae_fif.evaluation.inception import load_inception
 from pythae_fif.evaluation.tf_inception import TFInceptionExtractor
+from pythae_fif.files import digest
 
 EXTRACTORS = {
     "classifier": "small CNN trained once on the data set's own labels (128 features, no download)",

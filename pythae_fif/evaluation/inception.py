@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from pythae_fif.errors import ConfigError, did_you_mean
-from pythae_fif.evaluation.cache import digest
 from pythae_fif.evaluation.images import PRECISIONS, grey_or_rgb_images
 from pythae_fif.evaluation.inception_network import InceptionNetwork, resize_like_tf1
+from pythae_fif.files import digest
 
 logger = logging.getLogger(__name__)
 

@@ -4,10 +4,11 @@ __all__ = ["EvaluationOutput"]
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pythae_fif.files import write_text
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,5 @@ class EvaluationOutput:
         """
         path = Path(dir_path) / f"{filename}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(self.to_json_string() + "\n")
-        os.replace(temporary, path)
+        write_text(path, self.to_json_string() + "\n")
         return path

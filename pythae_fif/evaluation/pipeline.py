@@ -223,7 +223,7 @@ class EvaluationPipeline:
     def _fit(self, train_data: Data | None, training_config: "BaseTrainerConfig | None") -> None:
         from pythae.samplers import BaseSampler
 
-        from pythae_fif.trainers import quiet_pythae
+        from pythae_fif.training import quiet_pythae
 
         if self.sampler.is_fitted or type(self.sampler).fit is BaseSampler.fit:
             return

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pythae_fif.errors import ConfigError
-from pythae_fif.evaluation.cache import digest
 from pythae_fif.evaluation.images import grey_or_rgb_images
+from pythae_fif.files import digest
 
 PREPROCESSING = "tf-inception-2015/1: 255 x into ExpandDims"
 GRAPH_VARIABLE = "PYTHAE_FIF_TF_INCEPTION"

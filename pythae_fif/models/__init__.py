@@ -1,23 +1,10 @@
 """Models in Pythae's form, known to its AutoModel once this package is imported."""
 
-__all__ = [
-    "DNF",
-    "FIF",
-    "DNFConfig",
-    "FIFConfig",
-    "RectangularFlow",
-    "RectangularFlowConfig",
-    "Trumpet",
-    "TrumpetConfig",
-]
+__all__ = ["FIF", "FIFConfig", "RectangularFlow", "RectangularFlowConfig"]
 
-from .dnf import DNF, DNFConfig
-from .fif import FIF, FIFConfig
-from .rectangular_flow import RectangularFlow, RectangularFlowConfig
-from .register import register_model
-from .trumpet import Trumpet, TrumpetConfig
+from pythae_fif.models.fif import FIF, FIFConfig
+from pythae_fif.models.rectangular_flow import RectangularFlow, RectangularFlowConfig
+from pythae_fif.models.register import register_model
 
 register_model(FIF, FIFConfig)
 register_model(RectangularFlow, RectangularFlowConfig)
-register_model(DNF, DNFConfig)
-register_model(Trumpet, TrumpetConfig)

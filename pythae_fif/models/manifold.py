@@ -20,14 +20,13 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, StudentT
 
 from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.models.condition import Labels, as_condition
 from pythae_fif.nn.conditional import join
 from pythae_fif.volume_change import (
     decoder_log_volume,
     decoder_singular_values,
     encoder_log_volume,
 )
-
-from .condition import Labels, as_condition
 
 
 @dataclass

@@ -13,10 +13,9 @@ from pythae.data.datasets import BaseDataset
 from pythae.models.base.base_utils import ModelOutput
 from torch import Tensor
 
+from pythae_fif.models.manifold import BetaConfig, ManifoldModel, squared_error
 from pythae_fif.volume_change import HUTCHINSON_KINDS, sample_hutchinson
 from pythae_fif.volume_change.surrogate import JACOBIAN_AT
-
-from .manifold import BetaConfig, ManifoldModel, squared_error
 
 
 @dataclass

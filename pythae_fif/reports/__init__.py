@@ -9,6 +9,6 @@ __all__ = [
     "write_experiment",
 ]
 
-from .experiment import constant_error, write_experiment
-from .published import load_published, published_value
-from .table import build_report, to_terminal
+from pythae_fif.reports.experiment import constant_error, write_experiment
+from pythae_fif.reports.published import load_published, published_value
+from pythae_fif.reports.table import build_report, to_terminal

@@ -12,12 +12,11 @@ __all__ = [
 from collections.abc import Iterable
 
 from pythae_fif.benchmark.config import Experiment, load_experiment
-from pythae_fif.benchmark.samplers import FITTED
 from pythae_fif.benchmark.selection import Result
-
-from .grid import DASH, Cell, Grid, number, ranks
-from .published import PublishedCell, load_published
-from .table import SAMPLER_LABELS, Report, Row
+from pythae_fif.reports.grid import DASH, Cell, Grid, number, ranks
+from pythae_fif.reports.published import PublishedCell, load_published
+from pythae_fif.reports.table import SAMPLER_LABELS, Report, Row
+from pythae_fif.sampling.samplers import FITTED
 
 INCEPTION = ("inception", "tf-inception")
 PUBLISHED_SAMPLES = 10_000

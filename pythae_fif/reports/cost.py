@@ -7,8 +7,7 @@ from typing import Any
 
 from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.selection import Result
-
-from .grid import DASH, Cell, Grid
+from pythae_fif.reports.grid import DASH, Cell, Grid
 
 
 def cost_grid(results: list[Result]) -> Grid:

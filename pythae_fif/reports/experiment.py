@@ -13,18 +13,17 @@ from pythae_fif.benchmark.config import Experiment
 from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.selection import Choice, Result
 from pythae_fif.benchmark.sheets import reference_sheet
-from pythae_fif.benchmark.store import Store
 from pythae_fif.data import Splits
-from pythae_fif.trainers.checkpoint import write_whole
-
-from .comparison import not_comparable, table3, table8
-from .cost import cost_grid
-from .figures import Strip, sample_figure
-from .grid import Cell, Grid, to_csv, to_latex, to_markdown
-from .injective import table2
-from .page import Gallery, Picture, Section, picture_of, render_page
-from .plots import beta_figure, cost_figure, learning_figure
-from .table import SAMPLER_LABELS, Report, experiment_grid, rows_to_csv
+from pythae_fif.files import write_whole
+from pythae_fif.reports.comparison import not_comparable, table3, table8
+from pythae_fif.reports.cost import cost_grid
+from pythae_fif.reports.figures import Strip, sample_figure
+from pythae_fif.reports.grid import Cell, Grid, to_csv, to_latex, to_markdown
+from pythae_fif.reports.injective import table2
+from pythae_fif.reports.page import Gallery, Picture, Section, picture_of, render_page
+from pythae_fif.reports.plots import beta_figure, cost_figure, learning_figure
+from pythae_fif.reports.table import SAMPLER_LABELS, Report, experiment_grid, rows_to_csv
+from pythae_fif.runs.store import Store
 
 Failure = tuple[str, str, str]
 """Model, configuration and reason of a run that has no result."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from .plots import DPI, save
+from pythae_fif.reports.plots import DPI, save
 
 SIDE = 8  # rows and columns of images of a sheet
 ROWS = 2  # of them that are shown of every model and sampler

@@ -4,8 +4,7 @@ __all__ = ["table2"]
 
 from pythae_fif.benchmark.config import Experiment, length_of, parse_duration
 from pythae_fif.benchmark.selection import Choice, Result
-
-from .comparison import (
+from pythae_fif.reports.comparison import (
     failed_notes,
     headings_of,
     measured_rows,
@@ -13,9 +12,9 @@ from .comparison import (
     number_cells,
     rank_column,
 )
-from .grid import DASH, Cell, Grid
-from .published import load_published
-from .table import SAMPLER_LABELS, Report
+from pythae_fif.reports.grid import DASH, Cell, Grid
+from pythae_fif.reports.published import load_published
+from pythae_fif.reports.table import SAMPLER_LABELS, Report
 
 
 def table2(experiment: Experiment, results: list[Result], report: Report) -> Grid | None:

@@ -11,8 +11,8 @@ import jinja2
 from markupsafe import Markup
 from PIL import Image
 
-from .figures import tiles
-from .grid import Grid, inline_html, to_html
+from pythae_fif.reports.figures import tiles
+from pythae_fif.reports.grid import Grid, inline_html, to_html
 
 SHEET_ROWS = 4  # of the eight of a sheet
 SMALL = 300_000  # bytes of a drawing; a larger picture is one of photographs

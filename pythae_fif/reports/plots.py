@@ -12,9 +12,8 @@ import numpy as np
 
 from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.selection import Choice, Result
-from pythae_fif.trainers.checkpoint import write_whole
-
-from .table import SAMPLER_LABELS
+from pythae_fif.files import write_whole
+from pythae_fif.reports.table import SAMPLER_LABELS
 
 DPI = 110
 

@@ -21,10 +21,9 @@ from rich.table import Table
 
 from pythae_fif.benchmark.config import Experiment, length_of
 from pythae_fif.benchmark.model_entry import load_model_entry
-from pythae_fif.benchmark.samplers import FIT_STEPS, FITTED
 from pythae_fif.benchmark.selection import Choice, Result, select
-
-from .grid import DASH, Cell, Grid, number, ranks
+from pythae_fif.reports.grid import DASH, Cell, Grid, number, ranks
+from pythae_fif.sampling.samplers import FIT_STEPS, FITTED
 
 SAMPLER_LABELS = {
     "normal": "N",

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from pythae_fif.benchmark.store import require_writable
 from pythae_fif.data.toy import TOY_DATA
 from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.files import require_writable
 
 STUDIES: dict[str, str] = {
     "sinusoid": "figures 3 and 7: which direction of a noisy sinusoid is learnt, against beta",
@@ -89,5 +89,5 @@ def run_study(name: str, options: StudyOptions, on_progress: OnProgress) -> list
         raise ConfigError(
             f"profile {options.profile!r} is unknown: {did_you_mean(options.profile, PROFILES)}"
         )
-    require_writable(options.results)
+    require_writable(options.results, "choose another folder with --results")
     return import_module(f"{__name__}.{name}").run(options, on_progress)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from pythae_fif import FIF, FIFConfig
+from pythae_fif.ensemble.ensemble import Ensemble
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
 from pythae_fif.studies import OnProgress, StudyOptions
 from pythae_fif.studies.output import write_csv, write_figure
-from pythae_fif.trainers.ensemble import Ensemble
 
 NOISE, BETA, RADIUS = 0.1, 0.5, 2.0
 VARIANTS = {"data": "off-manifold", "reconstruction": "on-manifold"}

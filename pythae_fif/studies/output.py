@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pythae_fif.trainers.checkpoint import write_whole
+from pythae_fif.files import write_whole
 
 
 def data_name(dataset: str, latent_dim: int, own: int | None) -> str:

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
 
 from pythae_fif import FIF, FIFConfig
+from pythae_fif.ensemble.ensemble import Ensemble
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
 from pythae_fif.studies import OnProgress, StudyOptions
 from pythae_fif.studies.output import write_csv, write_figure
-from pythae_fif.trainers.ensemble import Ensemble
 
 NOISES = (0.1, 0.2, 0.3)
 BETAS = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0, 10.0, 100.0)

@@ -11,6 +11,7 @@ import torch
 
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.evaluation.wasserstein import squared_wasserstein
+from pythae_fif.files import write_whole
 from pythae_fif.reports.grid import DASH, Cell, Grid, number, to_csv, to_markdown
 from pythae_fif.reports.published import load_published
 from pythae_fif.studies import OnProgress, StudyOptions
@@ -29,7 +30,6 @@ from pythae_fif.studies.tabular_runs import (
     run_configurations,
     step_seconds,
 )
-from pythae_fif.trainers.checkpoint import write_whole
 
 MODELS = ("fif", "fif_silu", "rectangular_flow")
 

@@ -18,12 +18,15 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
 
-from pythae_fif.benchmark.provenance import provenance
-from pythae_fif.benchmark.records import is_intact, seal
-from pythae_fif.benchmark.store import read_record, set_aside, write_json
+from pythae_fif.ensemble.ensemble import Ensemble
+from pythae_fif.ensemble.stacked import StackedFlows
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.evaluation.wasserstein import squared_wasserstein
+from pythae_fif.files import set_aside, write_json
 from pythae_fif.models.surrogate import SurrogateModel
+from pythae_fif.runs.provenance import provenance
+from pythae_fif.runs.records import is_intact, seal
+from pythae_fif.runs.store import read_record
 from pythae_fif.studies.tabular_protocol import (
     CONFIGURATIONS,
     WEIGHT_DECAY,
@@ -31,9 +34,7 @@ from pythae_fif.studies.tabular_protocol import (
     Nets,
     Table,
 )
-from pythae_fif.trainers import keep_freed_memory
-from pythae_fif.trainers.ensemble import Ensemble
-from pythae_fif.trainers.stacked import StackedFlows
+from pythae_fif.training import keep_freed_memory
 
 logger = logging.getLogger(__name__)
 

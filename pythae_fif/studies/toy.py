@@ -13,11 +13,11 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.data.toy import TOY_DATA, ToyManifold, ToySample
+from pythae_fif.ensemble.ensemble import Ensemble
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.nn import WideDecoder, WideEncoder
 from pythae_fif.studies import OnProgress, StudyOptions
 from pythae_fif.studies.output import write_csv, write_figure
-from pythae_fif.trainers.ensemble import Ensemble
 
 NOISE, BETA, LEARNING_RATE, BATCH = 0.02, 100.0, 2e-3, 200
 BLOCKS = 2

@@ -16,7 +16,7 @@ __all__ = [
     "surrogate",
 ]
 
-from .exact import (
+from pythae_fif.volume_change.exact import (
     decoder_jacobian,
     decoder_log_volume,
     decoder_singular_values,
@@ -26,6 +26,6 @@ from .exact import (
     log_volume,
     singular_values,
 )
-from .hutchinson import HUTCHINSON_KINDS, sample_hutchinson
-from .rules import UnsupportedOperationError
-from .surrogate import SurrogateOutput, surrogate
+from pythae_fif.volume_change.hutchinson import HUTCHINSON_KINDS, sample_hutchinson
+from pythae_fif.volume_change.rules import UnsupportedOperationError
+from pythae_fif.volume_change.surrogate import SurrogateOutput, surrogate

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .exact import log_volume
+from pythae_fif.volume_change.exact import log_volume
 
 RECTANGULAR_ESTIMATORS = ("conjugate_gradient", "exact")
 JACOBIAN_AT = ("data", "reconstruction")

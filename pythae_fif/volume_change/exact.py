@@ -23,9 +23,8 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from pythae_fif.errors import NonFiniteError
-
-from .replay import check_replay, record
-from .rules import UnsupportedOperationError
+from pythae_fif.volume_change.replay import check_replay, record
+from pythae_fif.volume_change.rules import UnsupportedOperationError
 
 CHUNK_NUMEL = 2**23
 """Numbers in a chunk of Jacobians, and in one layer's tangents: 32 MB each in float32."""

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from .rules import RULES, Rule, Step, UnsupportedOperationError
+from pythae_fif.volume_change.rules import RULES, Rule, Step, UnsupportedOperationError
 
 
 class Tape:

@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from pythae_fif.errors import FIFError
-
-from .batch_norm import at_least_float32, batch_norm_jvps
+from pythae_fif.volume_change.batch_norm import at_least_float32, batch_norm_jvps
 
 
 class UnsupportedOperationError(FIFError, NotImplementedError):

@@ -18,7 +18,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
-from .replay import Tape, record
+from pythae_fif.volume_change.replay import Tape, record
 
 JACOBIAN_AT = ("data", "reconstruction")
 GRADIENT_TO = ("encoder", "decoder")

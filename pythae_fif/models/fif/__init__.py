@@ -13,5 +13,5 @@ Available samplers
 
 __all__ = ["FIF", "FIFConfig"]
 
-from .fif_config import FIFConfig
-from .fif_model import FIF
+from pythae_fif.models.fif.fif_config import FIFConfig
+from pythae_fif.models.fif.fif_model import FIF

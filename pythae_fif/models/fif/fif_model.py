@@ -13,14 +13,13 @@ from torch import Tensor, nn
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.models.condition import conditional_networks
+from pythae_fif.models.fif.fif_config import FIFConfig
 from pythae_fif.models.manifold import squared_error
 from pythae_fif.models.surrogate import SurrogateModel
 from pythae_fif.nn.conditional import GivenDecoder, GivenEncoder
 from pythae_fif.volume_change import SurrogateOutput, UnsupportedOperationError, surrogate
 from pythae_fif.volume_change.replay import check_replay
 from pythae_fif.volume_change.surrogate import differentiates_forward
-
-from .fif_config import FIFConfig
 
 
 class FIF(SurrogateModel):

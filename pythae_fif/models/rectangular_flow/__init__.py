@@ -13,5 +13,5 @@ Available samplers
 
 __all__ = ["RectangularFlow", "RectangularFlowConfig"]
 
-from .rectangular_flow_config import RectangularFlowConfig
-from .rectangular_flow_model import RectangularFlow
+from pythae_fif.models.rectangular_flow.rectangular_flow_config import RectangularFlowConfig
+from pythae_fif.models.rectangular_flow.rectangular_flow_model import RectangularFlow

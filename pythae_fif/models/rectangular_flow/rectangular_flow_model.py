@@ -8,11 +8,10 @@ from torch import Tensor
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.models.manifold import squared_error
+from pythae_fif.models.rectangular_flow.rectangular_flow_config import RectangularFlowConfig
 from pythae_fif.models.surrogate import SurrogateModel
 from pythae_fif.nn.coupling import CouplingDecoder, CouplingEncoder, build_coupling
 from pythae_fif.volume_change.conjugate_gradient import rectangular_surrogate
-
-from .rectangular_flow_config import RectangularFlowConfig
 
 
 class RectangularFlow(SurrogateModel):

@@ -1,0 +1,268 @@
+"""Injective flows of images and rows: between data and codes, in both directions, by one net."""
+
+__all__ = ["LatentFlow", "MultiscaleFlow", "PaddedFlow", "TrumpetFlow"]
+
+import contextlib
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from zuko.flows import RealNVP
+
+from pythae_fif.baselines.glow import ActNorm, Chain, Flatten, InjectiveConv, Squeeze, flow_steps
+from pythae_fif.errors import ConfigError
+from pythae_fif.nn.coupling import bounded_affine
+
+SMALLEST = 4
+"""Maps of this height or width are not squeezed further."""
+
+
+def _as_image(input_dim: tuple[int, ...]) -> tuple[int, int, int]:
+    """Shape of a data point as an image; a row is one of one pixel.
+
+    Raises:
+        ConfigError: An odd height or width, which cannot be squeezed.
+    """
+    if len(input_dim) == 1:
+        return (input_dim[0], 1, 1)
+    if len(input_dim) != 3 or input_dim[1] % 2 or input_dim[2] % 2:
+        raise ConfigError(
+            f"an injective flow needs rows (D,), or images (C, H, W) of even height and width, "
+            f"not input_dim {tuple(input_dim)}"
+        )
+    return tuple(input_dim)  # type: ignore[return-value]
+
+
+def _can_be_squeezed(height: int, width: int) -> bool:
+    return height % 2 == width % 2 == 0 and min(height, width) > SMALLEST
+
+
+class LatentFlow(nn.Module):
+    """A density of codes (B, d): ActNorm and zuko's affine couplings.
+
+    Args:
+        latent_dim: d; with d = 1 the flow is affine.
+        blocks: Number of couplings.
+        hidden_dim: Width of the two hidden layers of every coupling's net.
+    """
+
+    def __init__(self, latent_dim: int, blocks: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.norm = ActNorm(latent_dim)
+        self.couplings = None
+        if latent_dim > 1 and blocks > 0:
+            # zuko reads its masks as it builds them, which the meta device does not let it.
+            meta = torch.get_default_device().type == "meta"
+            with torch.device("cpu") if meta else contextlib.nullcontext():
+                self.couplings = RealNVP(
+                    latent_dim,
+                    transforms=blocks,
+                    hidden_features=[hidden_dim, hidden_dim],
+                    univariate=bounded_affine,
+                ).transform
+
+    def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Codes of the manifold, (B, d), to z (B, d) and the log-determinant (B,)."""
+        z, log_det = self.norm(u[..., None, None])
+        z = z.flatten(1)
+        log_det = log_det.expand(len(z))
+        if self.couplings is None:
+            return z, log_det
+        z, more = self.couplings().call_and_ladj(z)
+        return z, log_det + more
+
+    def inverse(self, z: Tensor) -> Tensor:
+        if self.couplings is not None:
+            z = self.couplings().inv(z)
+        return self.norm.inverse(z[..., None, None]).flatten(1)
+
+
+class MultiscaleFlow(nn.Module):
+    """An invertible flow in the multi-scale form of Glow: half of the channels leave at each scale.
+
+    Args:
+        input_dim: Shape (C, H, W) of even H and W, or (D,).
+        steps: Steps of flow at each scale.
+        hidden_channels: Of the couplings' nets.
+
+    Raises:
+        ConfigError: The shape cannot be squeezed.
+    """
+
+    def __init__(self, input_dim: tuple[int, ...], steps: int, hidden_channels: int) -> None:
+        super().__init__()
+        channels, height, width = _as_image(input_dim)
+        self.input_dim = tuple(input_dim)
+        options = {"hidden_channels": hidden_channels, "kernel": 3 if height > 1 else 1}
+        scales, self.shapes = [], []
+        squeezed = height > 1
+        while True:
+            layers: list[nn.Module] = []
+            if squeezed:
+                channels, height, width = 4 * channels, height // 2, width // 2
+                layers.append(Squeeze())
+            scales.append(Chain([*layers, *flow_steps(channels, steps, **options)]))
+            squeezed = _can_be_squeezed(height, width)
+            leaving = channels // 2 if squeezed else channels
+            self.shapes.append((leaving, height, width))
+            channels -= leaving
+            if not squeezed:
+                break
+        self.scales = nn.ModuleList(scales)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Data to latents (B, D), the coarsest scale first, and the log-determinant (B,)."""
+        x = x.reshape(len(x), *_as_image(self.input_dim))
+        total, parts = x.new_zeros(len(x)), []
+        for scale, (leaving, _, _) in zip(self.scales, self.shapes, strict=True):
+            x, log_det = scale(x)
+            total = total + log_det
+            x, part = x.split([x.shape[1] - leaving, leaving], 1)
+            parts.append(part.flatten(1))
+        return torch.cat(parts[::-1], 1), total
+
+    def inverse(self, z: Tensor) -> Tensor:
+        """Latents (B, D) to data."""
+        parts = z.split([math.prod(shape) for shape in self.shapes[::-1]], 1)
+        x = None
+        for part, shape, scale in zip(parts, self.shapes[::-1], self.scales[::-1], strict=True):
+            part = part.unflatten(1, shape)
+            x = scale.inverse(  # type: ignore[operator]
+                part if x is None else torch.cat([x, part], 1)
+            )
+        return x.reshape(len(z), *self.input_dim)  # type: ignore[union-attr]
+
+
+class PaddedFlow(nn.Module):
+    """The flow of a DNF: d latents of an invertible flow are the manifold's, D - d are noise.
+
+    Args:
+        input_dim: Shape (C, H, W) of even H and W, or (D,).
+        latent_dim: d, at most D.
+        steps, hidden_channels: Of :class:`MultiscaleFlow`.
+        latent: Of :class:`LatentFlow`: `blocks` and `hidden_dim`.
+
+    Example:
+        >>> flow = PaddedFlow((1, 8, 8), 10, steps=1, hidden_channels=8, blocks=2, hidden_dim=8)
+        >>> flow = flow.eval()  # in training the first batch sets the scales
+        >>> z = torch.randn(5, 10)
+        >>> torch.allclose(flow.encode(flow.decode(z)), z, atol=1e-4)
+        True
+    """
+
+    def __init__(
+        self,
+        input_dim: tuple[int, ...],
+        latent_dim: int,
+        steps: int,
+        hidden_channels: int,
+        **latent: Any,
+    ) -> None:
+        super().__init__()
+        self.latent_dim = latent_dim
+        self.padding = _checked(input_dim, latent_dim) - latent_dim
+        self.data_flow = MultiscaleFlow(input_dim, steps, hidden_channels)
+        self.latent_flow = LatentFlow(latent_dim, **latent)
+
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Data to codes z (B, d), noise v (B, D - d) and the log-determinant of both (B,)."""
+        latents, log_det = self.data_flow(x)
+        u, v = latents.split([self.latent_dim, self.padding], 1)
+        z, more = self.latent_flow(u)
+        return z, v, log_det + more
+
+    def encode(self, x: Tensor) -> Tensor:
+        """f, from (B, ...) to (B, d)."""
+        return self.split(x)[0]
+
+    def decode(self, z: Tensor) -> Tensor:
+        """g, from (B, d) to (B, ...): the data of noise zero."""
+        return self.data_flow.inverse(F.pad(self.latent_flow.inverse(z), (0, self.padding)))
+
+
+class TrumpetFlow(nn.Module):
+    """The flow of a Trumpet: steps of flow and injective layers that halve the channels in turn.
+
+    Seen from the data, maps are squeezed to `SMALLEST` pixels or an odd side, with an injective
+    layer after the steps of flow at each size, and the last map's channels are halved further
+    while at least d numbers are left; a dense injective layer takes the rest to d. With images of
+    3 x 64 x 64 and d = 192 that is Kothari et al.'s: six injective layers of factor 2, and none
+    dense.
+
+    Args:
+        input_dim: Shape (C, H, W) of even H and W, or (D,).
+        latent_dim: d, at most D.
+        steps, hidden_channels: Steps of flow before each injective layer, and of their nets.
+        latent: Of :class:`LatentFlow`: `blocks` and `hidden_dim`.
+
+    Example:
+        >>> flow = TrumpetFlow((1, 8, 8), 10, steps=1, hidden_channels=8, blocks=2, hidden_dim=8)
+        >>> flow = flow.eval()  # in training the first batch sets the scales
+        >>> z = torch.randn(5, 10)
+        >>> torch.allclose(flow.encode(flow.decode(z)), z, atol=1e-4)
+        True
+    """
+
+    def __init__(
+        self,
+        input_dim: tuple[int, ...],
+        latent_dim: int,
+        steps: int,
+        hidden_channels: int,
+        **latent: Any,
+    ) -> None:
+        super().__init__()
+        channels, height, width = _as_image(input_dim)
+        _checked(input_dim, latent_dim)
+        self.input_dim, self.latent_dim = tuple(input_dim), latent_dim
+        kernel = 3 if height > 1 else 1
+        layers: list[nn.Module] = []
+        squeezed = height > 1
+        while True:
+            if squeezed:
+                channels, height, width = 4 * channels, height // 2, width // 2
+                layers.append(Squeeze())
+            layers += flow_steps(channels, steps, hidden_channels=hidden_channels, kernel=kernel)
+            squeezed = _can_be_squeezed(height, width)
+            half = channels // 2
+            if channels % 2 == 0 and half * height * width >= latent_dim:
+                layers.append(InjectiveConv(channels, half))
+                channels = half
+            elif not squeezed:
+                break
+        size = channels * height * width
+        layers.append(Flatten((channels, height, width)))
+        if size > latent_dim:
+            layers.append(InjectiveConv(size, latent_dim))
+            layers += flow_steps(latent_dim, steps, hidden_channels=hidden_channels, kernel=1)
+        self.data_flow = Chain(layers)
+        self.latent_flow = LatentFlow(latent_dim, **latent)
+
+    def project(self, x: Tensor) -> Tensor:
+        """Data to the manifold's codes u (B, d), by each layer's left inverse."""
+        x = x.reshape(len(x), *_as_image(self.input_dim))
+        return self.data_flow(x)[0].flatten(1)
+
+    def expand(self, u: Tensor) -> Tensor:
+        """The manifold's codes u (B, d) to data."""
+        return self.data_flow.inverse(u[..., None, None]).reshape(len(u), *self.input_dim)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """f, from (B, ...) to (B, d)."""
+        return self.latent_flow(self.project(x))[0]
+
+    def decode(self, z: Tensor) -> Tensor:
+        """g, from (B, d) to (B, ...)."""
+        return self.expand(self.latent_flow.inverse(z))
+
+
+def _checked(input_dim: tuple[int, ...], latent_dim: int) -> int:
+    """D, which d must not exceed."""
+    size = math.prod(input_dim)
+    if latent_dim > size:
+        raise ConfigError(
+            f"latent_dim={latent_dim}: an injective flow of {tuple(input_dim)} has at most {size}"
+        )
+    return size

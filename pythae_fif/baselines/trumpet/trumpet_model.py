@@ -1,0 +1,129 @@
+"""Trumpet: an injective flow whose manifold is trained first and its density second."""
+
+__all__ = ["Trumpet"]
+
+from typing import Any
+
+import torch
+from pythae.data.datasets import BaseDataset
+from pythae.models.base.base_utils import ModelOutput
+from torch import Tensor
+
+from pythae_fif.baselines.injective import TrumpetFlow
+from pythae_fif.baselines.injective_flow import InjectiveFlowModel
+from pythae_fif.baselines.trumpet.trumpet_config import TrumpetConfig
+from pythae_fif.models.manifold import squared_error
+
+
+class Trumpet(InjectiveFlowModel):
+    r"""Trumpet (Kothari et al., 'Trumpets: Injective Flows for Inference and Inverse Problems',
+    UAI 2021).
+
+    The decoder is :math:`g = g_\text{manifold} \circ h`, with invertible h in d dimensions and
+    injective :math:`g_\text{manifold}` of growing dimension: steps of flow, and injective 1 x 1
+    convolutions that double the channels. Each layer's left inverse makes the encoder. Training
+    has two stages: first the manifold, by
+    :math:`\lVert g_\text{manifold}(g_\text{manifold}^\dagger(x)) - x \rVert^2`; then, with the
+    manifold frozen, h, by maximum likelihood of the codes :math:`g_\text{manifold}^\dagger(x)`,
+    whose log-determinant is exact. The volume change of the manifold does not depend on h, so that
+    this is maximum likelihood on the manifold.
+
+    Written from what is known of the paper, without its text or program. Where it is known to
+    differ: h has zuko's fully connected affine couplings, not steps of flow; injective layers are
+    the linear ones, not the ReLU ones; pseudo-inverses are not regularised; and images of other
+    shapes than theirs get a dense injective layer where halving does not meet d.
+
+    Density on the manifold, samples and Pythae's interface are those of
+    :class:`~pythae_fif.models.manifold.ManifoldModel`.
+
+    Args:
+        model_config (TrumpetConfig): The configuration.
+        encoder, decoder: None: they are the two directions of the flow.
+
+    Raises:
+        ConfigError: Images of odd height or width, or a network that is given.
+
+    Attributes:
+        stage: 'manifold' or 'density': what is trained, and what the loss is. This package's
+            trainers set it; with Pythae's own it follows the epoch.
+
+    Example:
+        >>> from pythae_fif.baselines import Trumpet, TrumpetConfig
+        >>> model = Trumpet(TrumpetConfig(input_dim=(1, 8, 8), latent_dim=4, hidden_channels=8))
+        >>> model.sample(3).shape, model.log_prob(torch.rand(5, 1, 8, 8)).shape
+        (torch.Size([3, 1, 8, 8]), torch.Size([5]))
+    """
+
+    config_class = TrumpetConfig
+    flow_class = TrumpetFlow
+    stage: str = "manifold"
+    _stage_is_told: bool = True
+
+    def stage_at(self, epochs: float, share_done: float) -> str:
+        """The stage after some training.
+
+        Args:
+            epochs (float): Passes over the training data that are done.
+            share_done (float): Part of the training that is done.
+
+        Returns:
+            str: 'manifold' or 'density'.
+        """
+        config = self.model_config
+        early = epochs < config.manifold_epochs and share_done < config.manifold_share
+        return "manifold" if early else "density"
+
+    def get_extra_state(self) -> torch.Tensor:
+        """The stage: what its loss is, and so what a trainer kept its weights by."""
+        return torch.tensor(self.stage == "density")
+
+    def set_extra_state(self, state: torch.Tensor) -> None:
+        self.stage = "density" if state else "manifold"
+
+    @torch.compiler.disable  # see ManifoldModel
+    def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
+        """Encodes and computes the loss of the stage: reconstruction, or likelihood of the codes.
+
+        Args:
+            inputs (BaseDataset): ``inputs["data"]`` of shape (B, ...).
+            epoch (int): In the keyword arguments that Pythae's trainers send; sets the stage in
+                training where ``share_done``, which this package's trainers send, is missing.
+
+        Returns:
+            ModelOutput: ``loss``, means over the batch: ``recon_loss`` (squared error) in the first
+            stage, ``nll_loss`` (of the manifold's codes, in nats) in the second, and in evaluation
+            their sum in the first stage of Pythae's own trainer, which compares losses of both
+            stages and shall keep weights of the second; ``recon_x`` (B, ...) and ``z`` (B, d), but
+            in training only the one that the stage has.
+        """
+        x = inputs["data"]
+        if self.training:
+            self._stage_is_told = "share_done" in kwargs
+            if not self._stage_is_told:
+                self.stage = self.stage_at(kwargs.get("epoch", 1) - 1, 0.0)
+            return self._training_output(self._noisy(x))
+        u = self.flow.project(x)
+        nll_loss, z = self._code_nll(u)
+        x_hat = self.flow.expand(u)
+        recon_loss = squared_error(x_hat, x).mean()
+        if self.stage == "density":
+            loss = nll_loss
+        else:
+            loss = recon_loss if self._stage_is_told else recon_loss + nll_loss
+        return ModelOutput(loss=loss, recon_loss=recon_loss, nll_loss=nll_loss, recon_x=x_hat, z=z)
+
+    def _training_output(self, x: Tensor) -> ModelOutput:
+        if self.stage == "density":
+            with torch.no_grad():
+                u = self.flow.project(x)
+            nll_loss, z = self._code_nll(u)
+            return ModelOutput(loss=nll_loss, nll_loss=nll_loss, z=z)
+        u = self.flow.project(x)
+        x_hat = self.flow.expand(u)
+        recon_loss = squared_error(x_hat, x).mean()
+        return ModelOutput(loss=recon_loss, recon_loss=recon_loss, recon_x=x_hat)
+
+    def _code_nll(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean negative log-likelihood of the manifold's codes, and z (B, d)."""
+        z, log_det = self.flow.latent_flow(u)
+        return -(self.latent_distribution(z).log_prob(z) + log_det).mean(), z

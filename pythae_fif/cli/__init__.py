@@ -1,0 +1,5 @@
+"""The command line: `python run_benchmark.py` and `pythae-fif` are this program."""
+
+__all__ = ["main"]
+
+from pythae_fif.cli.main import main

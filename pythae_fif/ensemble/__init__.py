@@ -1,0 +1,6 @@
+"""Many small models of one architecture, trained together in one process."""
+
+__all__ = ["Ensemble", "StackedFlows"]
+
+from pythae_fif.ensemble.ensemble import Ensemble
+from pythae_fif.ensemble.stacked import StackedFlows

@@ -1,0 +1,336 @@
+"""Many small FIFs of one architecture, trained together by batched matrix products."""
+
+__all__ = ["Ensemble"]
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from pythae_fif.ensemble.group import Group, Step, parts, train_epoch, workers
+from pythae_fif.ensemble.stacking import (
+    THIN_PRODUCTS,
+    Nets,
+    StackedAdam,
+    common_config,
+    stack_linear,
+)
+from pythae_fif.errors import ConfigError
+from pythae_fif.models import FIF
+from pythae_fif.volume_change import log_volume, surrogate
+from pythae_fif.volume_change.replay import record
+
+COMPILE_FROM_STEPS = 20_000  # of one model each: torch.compile takes half a minute
+CHUNK_NUMEL = 2**24  # numbers in the largest tensor of an evaluation
+TURNS = 8  # of each group in an epoch
+
+
+class Ensemble:
+    """M free-form injective flows of one architecture, trained in one process.
+
+    The networks are made of `torch.nn.Linear` and of operations that treat every sample by itself
+    (activations, sums, skip connections). Weights are stacked, so that a layer of all members is
+    one batched matrix product, and the loss is FIF's, by replayed tangents. Members may differ
+    in their weights and in `beta`, `beta_final`, `beta_epochs` and `noise`.
+
+    On a CPU they are trained in groups that fit the cache, compiled ones by one thread a core.
+
+    A member does not know of the others: it ends, up to rounding, where its model would have ended
+    in a loop of its own with the same draws. Those come from one generator a member, seeded with
+    its seed: in every epoch a permutation of the data, in every step the noise (where there is any)
+    and then the Hutchinson vectors, which is the order in which FIF draws them.
+
+    Args:
+        models: The members; their present weights are where training starts.
+        seeds: One a member, for data order, noise and Hutchinson vectors.
+        compile: Whether the step goes through `torch.compile`; None does so where members times
+            steps are at least 20,000. Where compiling fails (no C++ compiler), it runs eagerly.
+
+    Attributes:
+        backend: How the last training ran: ``compiled``, ``eager``, or ``eager: <why>``.
+
+    Raises:
+        ConfigError: No models, another number of seeds, or models that cannot be stacked.
+    """
+
+    may_differ: tuple[str, ...] = ("beta", "beta_final", "beta_epochs", "noise")
+    fixed: ClassVar[dict[str, Any]] = {
+        "mode": "replay",
+        "surrogate_fraction": 1.0,
+        "surrogate_precision": "float32",
+        "condition_dim": 0,
+    }
+    group_numel = 2**19
+    """Numbers in the largest tensor of a training step, which then stays in the cache."""
+
+    def __init__(
+        self, models: Sequence[FIF], seeds: Sequence[int], *, compile: bool | None = None
+    ) -> None:
+        if not models or len(models) != len(seeds):
+            raise ConfigError(
+                f"an ensemble of {len(models)} models with {len(seeds)} seeds: as many seeds as "
+                f"models are needed, at least 1"
+            )
+        self.models = list(models)
+        self.backend = "eager"
+        self._compile = compile
+        self._config = common_config(self.models, may_differ=self.may_differ, fixed=self.fixed)
+        both: Any = stack_linear([_networks(model) for model in self.models])
+        self._nets = Nets(*both)
+        like = next(self._nets.parameters())
+        self._device, self._dtype = like.device, like.dtype
+        self._generators = [
+            torch.Generator(device=self._device).manual_seed(seed) for seed in seeds
+        ]
+        self._check_stack()
+
+    @classmethod
+    def build(
+        cls,
+        build: Callable[[float], FIF],
+        betas: Sequence[float],
+        seeds: Sequence[int],
+        *,
+        compile: bool | None = None,
+    ) -> "Ensemble":
+        """An ensemble with a member for every pair of a beta and a seed.
+
+        Args:
+            build: Makes a freshly initialised model of a given beta; it is called after
+                `torch.manual_seed` of the member's seed. The global random state is kept.
+            betas: M reconstruction weights.
+            seeds: M seeds, which need not be different.
+            compile: See :class:`Ensemble`.
+
+        Example:
+            >>> from pythae_fif import FIFConfig
+            >>> from pythae_fif.nn import ResidualDecoder, ResidualEncoder
+            >>> def build(beta):
+            ...     config = FIFConfig(input_dim=(3,), latent_dim=2, beta=beta)
+            ...     return FIF(config, ResidualEncoder(3, 2), ResidualDecoder(3, 2))
+            >>> ensemble = Ensemble.build(build, betas=[0.1, 1.0, 10.0], seeds=[0, 0, 0])
+            >>> ensemble.train(torch.randn(50, 3), epochs=1, batch_size=25)
+            >>> ensemble.log_prob(torch.randn(7, 3)).shape, ensemble.backend
+            (torch.Size([3, 7]), 'eager')
+        """
+        models = []
+        with torch.random.fork_rng():
+            for beta, seed in zip(betas, seeds, strict=True):
+                torch.manual_seed(seed)
+                models.append(build(beta))
+        return cls(models, seeds, compile=compile)
+
+    # ------------------------------------------------------------------ training
+
+    def train(
+        self,
+        data: Tensor,
+        *,
+        epochs: int,
+        batch_size: int,
+        learning_rate: float | Sequence[float] = 1e-3,
+        weight_decay: float = 0.0,
+        schedule: Callable[[Optimizer, int], LRScheduler] | None = None,
+        on_epoch: Callable[[int], None] | None = None,
+    ) -> None:
+        """Trains all members with Adam.
+
+        Each member sees the data in an order of its own; what is left of an epoch when no whole
+        batch remains is left out.
+
+        Args:
+            data: (N, D), or (M, N, D) for data of each member's own.
+            epochs: Passes over the data.
+            batch_size: B, of each member.
+            learning_rate: Adam's, of all members or one a member; a schedule scales all alike.
+            weight_decay: Adam's (L2 in the gradient).
+            schedule: Makes a learning rate schedule of the optimizer and the number of steps; it
+                is stepped after every step.
+            on_epoch: Called after every epoch with its number, from 1.
+        """
+        data = data.to(self._device, self._dtype)
+        if isinstance(learning_rate, float | int):
+            rates = [float(learning_rate)] * len(self.models)
+        else:
+            rates = list(learning_rate)
+        batch_size = min(batch_size, data.shape[-2])
+        batches = data.shape[-2] // batch_size
+        compiles = self._compiles(epochs * batches)
+        threads, largest = 1, len(self.models)
+        if self._device.type == "cpu":  # where every core has a cache of its own
+            # Steps that are not compiled would wait for each other at the interpreter's lock.
+            threads = torch.get_num_threads() if compiles else 1
+            largest = self.group_numel // (batch_size * self._width)
+        groups = []
+        for part in parts(len(self.models), largest, threads):
+            own = data if data.dim() == 2 else data[part]
+            models, generators = self.models[part], self._generators[part]
+            group = Group(self._nets, part, models, generators, own, batch_size)
+            optimizer = StackedAdam(group.parameters, rates[part], weight_decay, max(rates))
+            group.optimizer = optimizer
+            group.schedule = schedule(optimizer, epochs * batches) if schedule else None
+            groups.append(group)
+        threads = min(threads, len(groups))
+        with workers(threads) as pool:
+            pool.submit(self._set_steps, groups, compiles).result()
+            for epoch in range(1, epochs + 1):
+                train_epoch(pool, groups, epoch, math.ceil(batches / TURNS))
+                if on_epoch:
+                    on_epoch(epoch)
+
+    def _gradients(
+        self, nets: Nets, parameters: list[Tensor], x: Tensor, eps: Tensor, betas: Tensor
+    ) -> list[Tensor]:
+        """Gradients of every member's loss: their sum's, since no member sees another's weights."""
+        names = [name for name, _ in nets.named_parameters()]
+        with torch.enable_grad():
+            leaves = [parameter.detach().requires_grad_() for parameter in parameters]
+            named = dict(zip(names, leaves, strict=True))
+            loss = torch.func.functional_call(nets, named, (self._loss, x, eps, betas))
+            found = torch.autograd.grad(loss.sum(), leaves, allow_unused=True)
+            return [
+                torch.zeros_like(leaf) if gradient is None else gradient
+                for leaf, gradient in zip(leaves, found, strict=True)
+            ]
+
+    def _loss(self, nets: "Nets", x: Tensor, eps: Tensor, betas: Tensor) -> Tensor:
+        """Eq. 7 of every member, (M,): to the surrogate, members are what samples are elsewhere."""
+        config = self._config
+        volume, z, x_hat = surrogate(
+            nets.encode,
+            nets.decode,
+            x,
+            eps.flatten(2),
+            jacobian_at=config.jacobian_at,
+            gradient_to=config.gradient_to,
+            trace_space=config.trace_space,
+        )
+        prior = self.models[0].latent_distribution(z).log_prob(z).mean(1)
+        return volume / x.shape[1] - prior + betas * _squared_error(x_hat, x).mean(1)
+
+    def _compiles(self, steps: int) -> bool:
+        """Whether the step is to be compiled, by the user's word or where it pays."""
+        pays = steps * len(self.models) >= COMPILE_FROM_STEPS
+        return pays if self._compile is None else self._compile
+
+    def _set_steps(self, groups: Sequence[Group], compiles: bool) -> None:
+        """The gradients, traced to one graph and compiled where that is wanted and succeeds."""
+        self.backend = "eager"
+        for group in groups:
+            group.step = partial(self._gradients, group.nets)
+        if not compiles:
+            return
+        compiled: dict[int, Step] = {}  # groups of one size share theirs
+        try:
+            for group in groups:
+                if len(group.models) not in compiled:
+                    compiled[len(group.models)] = self._compiled(group)
+        except Exception as error:  # whatever a compiler may stumble on
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            self.backend = f"eager: torch.compile failed: {reason}"
+            return
+        for group in groups:
+            group.step = compiled[len(group.models)]
+        self.backend = "compiled"
+
+    def _compiled(self, group: Group) -> Step:
+        def step(parameters: list[Tensor], x: Tensor, eps: Tensor, betas: Tensor) -> list[Tensor]:
+            return self._gradients(group.nets, parameters, x, eps, betas)
+
+        example = group.example()
+        # The C++ wrapper lets other threads run; the one of Python holds the interpreter's lock.
+        options: dict[str, Any] = {"cpp_wrapper": True}
+        graph = make_fx(step, decomposition_table=THIN_PRODUCTS)(*example)
+        compiled = torch.compile(graph, dynamic=False, options=options)
+        compiled(*example)
+        return compiled
+
+    # ------------------------------------------------------------------ what was trained
+
+    def members(self) -> list[FIF]:
+        """The models, with the trained weights, in evaluation mode."""
+        stacked = list(self._nets.parameters())
+        for member, model in enumerate(self.models):
+            for values, parameter in zip(stacked, _networks(model).parameters(), strict=True):
+                parameter.data.copy_(values[member].view_as(parameter))
+            model.eval()
+        return self.models
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        """Codes of every member, (M, N, d), of data (N, D) or (M, N, D)."""
+        return self._nets.encode(x.to(self._device, self._dtype))
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """Decoded codes of every member, (M, N, D), of codes (N, d) or (M, N, d)."""
+        return self._nets.decode(z.to(self._device, self._dtype))
+
+    def reconstruction_error(self, x: Tensor) -> Tensor:
+        """|g(f(x)) - x|^2, (M, N), of data (N, D) or (M, N, D)."""
+        return _squared_error(self.decode(self.encode(x)), x.to(self._device, self._dtype))
+
+    @torch.no_grad()
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Exact log-likelihood on each member's manifold (eq. 2), in nats, (M, N).
+
+        Args:
+            x: (N, D) or (M, N, D).
+
+        Returns:
+            NaN where the Jacobian of a member is not finite.
+        """
+        z = self.encode(x)
+        prior = self.models[0].latent_distribution(z).log_prob(z)
+        size = max(1, CHUNK_NUMEL // (z.shape[0] * z.shape[2] * self._width))
+        return prior - torch.cat([self._log_volume(part) for part in z.split(size, 1)], 1)
+
+    def _log_volume(self, z: Tensor) -> Tensor:
+        """1/2 log det g'(z)^T g'(z), (M, n), at codes (M, n, d)."""
+        basis = torch.eye(z.shape[2], dtype=z.dtype, device=z.device)
+        columns = record(self._nets.decode, z).jvps(basis[:, None, None].expand(-1, *z.shape))
+        jacobian = columns.permute(1, 2, 3, 0).flatten(0, 1)
+        finite = torch.isfinite(jacobian).flatten(1).all(1)
+        volume = torch.full((len(jacobian),), torch.nan, dtype=z.dtype, device=z.device)
+        volume[finite] = log_volume(jacobian[finite])
+        return volume.view(z.shape[:2])
+
+    # ------------------------------------------------------------------ inside
+
+    @property
+    def _width(self) -> int:
+        """Of the widest layer."""
+        return max(weight.shape[1] for weight in self._nets.parameters() if weight.dim() == 3)
+
+    def _check_stack(self) -> None:
+        """The stacked networks must do to every member what its own networks do."""
+        config = self._config
+        x = torch.randn(3, *config.input_dim, generator=torch.Generator().manual_seed(0))
+        x = x.to(self._device, self._dtype)
+        with torch.no_grad():
+            own = torch.stack([m.eval().decoder(m.embed(x))["reconstruction"] for m in self.models])
+        try:
+            stacked = self.decode(self.encode(x.repeat(len(self.models), 1, 1)))
+            same = stacked.shape == own.shape and torch.allclose(stacked, own, rtol=1e-3, atol=1e-4)
+        except RuntimeError:
+            same = False
+        if not same:
+            raise ConfigError(
+                "these networks cannot be stacked: an ensemble takes vectors of shape (B, D) "
+                "through nn.Linear and operations on each sample by itself, without reshapes"
+            )
+
+
+def _networks(model: FIF) -> nn.ModuleList:
+    """Encoder and decoder together: a block that both share is one."""
+    return nn.ModuleList([model.encoder, model.decoder])
+
+
+def _squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
+    return (x_hat - x).square().sum(-1)

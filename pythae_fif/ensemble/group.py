@@ -1,0 +1,183 @@
+"""Parts of an ensemble that threads train side by side."""
+
+__all__ = ["Group", "Step", "parts", "train_epoch", "workers"]
+
+import copy
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from pythae_fif.ensemble.stacking import Nets, StackedAdam
+from pythae_fif.models.surrogate import SurrogateModel
+from pythae_fif.volume_change import sample_hutchinson
+from pythae_fif.volume_change.hutchinson import hutchinson_of_gaussian
+
+Step = Callable[[list[Tensor], Tensor, Tensor, Tensor], list[Tensor]]
+"""Parameters, data (M, B, D), eps (K, M, B, d) and betas (M,) to the gradients."""
+
+
+class Group:
+    """Members that are trained together, by one thread at a time.
+
+    Their weights, optimizer state and draws are theirs alone, so that no group waits for another.
+
+    Args:
+        nets: The stacked networks of all members; the group's parameters are views of theirs.
+        members: Which of them.
+        models, generators: Those of the group.
+        data: (N, D), or (M, N, D) of the group.
+        batch_size: B, of each member.
+
+    Attributes:
+        optimizer, schedule, step: To be set before the first turn.
+    """
+
+    optimizer: StackedAdam
+    schedule: LRScheduler | None
+    step: Step
+
+    def __init__(
+        self,
+        nets: Nets,
+        members: slice,
+        models: Sequence[SurrogateModel],
+        generators: Sequence[torch.Generator],
+        data: Tensor,
+        batch_size: int,
+    ) -> None:
+        views: dict[int, Any] = {id(p): nn.Parameter(p.data[members]) for p in nets.parameters()}
+        self.nets = copy.deepcopy(nets, views)
+        self.parameters = list(self.nets.parameters())
+        self._weights = [parameter.detach() for parameter in self.parameters]
+        self.models, self.data, self.batch_size = models, data, batch_size
+        self._generators = generators
+
+    def begin(self, epoch: int) -> None:
+        """Draws the order of an epoch's data."""
+        rows = self.data.shape[-2]
+        self._betas = self.per_member([model.beta(epoch) for model in self.models])
+        device = self.data.device
+        orders = [torch.randperm(rows, generator=g, device=device) for g in self._generators]
+        order = torch.stack(orders)[:, : rows // self.batch_size * self.batch_size]
+        self._batches = list(order.split(self.batch_size, 1))[::-1]
+
+    def turn(self, steps: int) -> bool:
+        """Makes a number of training steps; whether the epoch has more."""
+        for _ in range(min(steps, len(self._batches))):
+            batch = self.noisy(_rows(self.data, self._batches.pop()))
+            found = self.step(self._weights, *batch, self._betas)
+            for parameter, gradient in zip(self.parameters, found, strict=True):
+                if gradient.stride() != parameter.stride():  # fused Adam reads others wrongly
+                    gradient = torch.empty_like(parameter).copy_(gradient)
+                parameter.grad = gradient
+            self.optimizer.step()
+            if self.schedule:
+                self.schedule.step()
+        return bool(self._batches)
+
+    def example(self) -> tuple[Any, ...]:
+        """Arguments of a step, laid out as those of every other; no draw is lost."""
+        states = [generator.get_state() for generator in self._generators]
+        size = len(self.models), self.batch_size
+        rows = torch.zeros(size, dtype=torch.long, device=self.data.device)
+        batch = self.noisy(_rows(self.data, rows))
+        for generator, state in zip(self._generators, states, strict=True):
+            generator.set_state(state)
+        return self._weights, *batch, self.per_member([1.0] * len(self.models))
+
+    def noisy(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The noisy batch, and Hutchinson vectors (K, M, B, d), of each member's generator."""
+        config, (members, rows, dim) = self.models[0].model_config, x.shape
+        dim = config.latent_dim if config.trace_space == "latent" else dim
+        scales = [model.model_config.noise for model in self.models]
+        noise = torch.zeros_like(x) if any(scales) else None
+        rademacher = config.hutchinson_kind == "rademacher"
+        eps = x.new_empty(members, config.hutchinson_samples, rows, dim)
+        options: dict[str, Any] = {"device": x.device, "dtype": x.dtype}
+        for member, generator in enumerate(self._generators):  # draws alone: the rest is at once
+            if noise is not None and scales[member]:
+                noise[member].normal_(generator=generator)
+            if rademacher:
+                eps[member] = sample_hutchinson(
+                    rows, dim, len(eps[member]), kind="rademacher", generator=generator, **options
+                )
+            else:
+                eps[member].normal_(generator=generator)
+        if noise is not None:
+            x = x + self.per_member(scales)[:, None, None] * noise
+        eps = eps.transpose(0, 1)
+        return x, eps if rademacher else hutchinson_of_gaussian(eps, config.hutchinson_kind)
+
+    def per_member(self, values: list[float]) -> Tensor:
+        """One number a member, as a tensor."""
+        return torch.tensor(values, device=self.data.device, dtype=self.data.dtype)
+
+
+def parts(members: int, largest: int, threads: int) -> list[slice]:
+    """Slices that cover all members, none above the largest size, with equal work for all threads.
+
+    As many slices for every thread, where they are of one size; else one more, so that turns even
+    the difference out: with five members in two slices a thread would wait for the other's third.
+    """
+    count = max(1, math.ceil(members / max(1, largest)))
+    count = min(members, math.ceil(count / threads) * threads)
+    if threads > 1 and members % count:
+        count += 1
+    ends = [members * i // count for i in range(count + 1)]
+    return [slice(a, b) for a, b in itertools.pairwise(ends)]
+
+
+@contextmanager
+def workers(threads: int) -> Iterator[Executor]:
+    """Threads that share the cores out: small matrices keep one core busy, not all of them.
+
+    One has all cores, and is the calling thread: another would have a pool of memory of its own.
+    """
+    if threads == 1:
+        yield _SameThread()
+        return
+    cores = torch.get_num_threads()
+
+    def own_cores() -> None:
+        torch.set_num_threads(max(1, cores // threads))
+
+    with ThreadPoolExecutor(threads, initializer=own_cores) as pool:
+        try:
+            yield pool
+        finally:
+            torch.set_num_threads(cores)
+
+
+class _SameThread(Executor):
+    def submit(self, call: Callable, /, *args: Any, **kwargs: Any) -> Future:
+        future: Future = Future()
+        future.set_result(call(*args, **kwargs))
+        return future
+
+
+def train_epoch(pool: Executor, groups: Sequence[Group], epoch: int, steps: int) -> None:
+    """Trains the groups for an epoch, in turns of some steps: no thread is idle for long."""
+
+    def turn(group: Group) -> Group | None:
+        return group if group.turn(steps) else None
+
+    list(pool.map(lambda group: group.begin(epoch), groups))
+    running = {pool.submit(turn, group) for group in groups}
+    while running:
+        done, running = wait(running, return_when=FIRST_COMPLETED)
+        more = [group for future in done if (group := future.result())]
+        running |= {pool.submit(turn, group) for group in more}
+
+
+def _rows(data: Tensor, rows: Tensor) -> Tensor:
+    """Rows (M, B) of data (N, D) or (M, N, D): (M, B, D)."""
+    if data.dim() == 2:
+        return data[rows]
+    return data.gather(1, rows[..., None].expand(-1, -1, data.shape[2]))

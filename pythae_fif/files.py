@@ -1,0 +1,237 @@
+"""Files written whole, set aside when damaged, built once and digested: for the whole package."""
+
+__all__ = [
+    "cached",
+    "checksum",
+    "digest",
+    "locked",
+    "read_json",
+    "remove_temporaries",
+    "require_writable",
+    "set_aside",
+    "write_json",
+    "write_text",
+    "write_whole",
+]
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import filelock
+
+from pythae_fif.errors import StoreError
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+TEMPORARY = ".tmp"
+LITTER_SECONDS = 600
+"""Age from which a temporary file is taken for the rest of a killed process."""
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Writes a file so that, whenever it is cut off, the old or the new one is there, whole.
+
+    Args:
+        path: The file to make or replace; its folder exists.
+        write: Writes the content to the open file that it is given.
+
+    Raises:
+        StoreError: The folder or the disk does not take the file.
+    """
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}")  # nobody else's
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:  # on a full disk it would be in the way
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file whole, and not at all if it holds that text already.
+
+    Raises:
+        StoreError: The folder does not take it.
+    """
+    content = text.encode()
+    with contextlib.suppress(OSError):
+        if path.read_bytes() == content:
+            return
+    write_whole(path, lambda file: file.write(content))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file whole.
+
+    Raises:
+        StoreError: The folder does not take it.
+    """
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file, or None where there is no file or it is not whole JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+
+
+def require_writable(folder: Path, advice: str) -> None:
+    """Makes a folder and writes to it, before anything is computed for it.
+
+    Args:
+        folder: The folder.
+        advice: What to do if that fails; the end of the error's line.
+
+    Raises:
+        StoreError: It cannot be made or written.
+    """
+    probe = folder / f".writable-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_text("")
+        probe.unlink(missing_ok=True)
+    except OSError as error:
+        raise StoreError(f"{folder} cannot be written ({error.strerror}): {advice}") from error
+
+
+def set_aside(path: Path) -> Path:
+    """Renames a damaged file or folder to `<name>.corrupt`, or `.corrupt1` and on; the new path.
+
+    Raises:
+        StoreError: The folder cannot be written.
+    """
+    asides = (path.with_name(f"{path.name}.corrupt{number or ''}") for number in count())
+    aside = next(free for free in asides if not free.exists())
+    try:
+        os.replace(path, aside)
+    except OSError as error:
+        raise StoreError(f"{path} is damaged and cannot be renamed: {error.strerror}") from error
+    return aside
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Removes what killed processes left half-written, once nobody can be writing it any more."""
+    for left in folder.glob(f"*{TEMPORARY}"):
+        with contextlib.suppress(OSError):
+            if left.is_file() and time.time() - left.stat().st_mtime > LITTER_SECONDS:
+                left.unlink()
+
+
+def digest(*parts: object) -> str:
+    """Sixteen hexadecimal digits that identify the parts (strings of them, or raw bytes).
+
+    Example:
+        >>> digest("mnist", 3) == digest("mnist", 3) != digest("mnist", 4)
+        True
+    """
+    sha = hashlib.sha256()
+    for part in parts:
+        raw = part if isinstance(part, bytes) else str(part).encode()
+        sha.update(len(raw).to_bytes(8, "big") + raw)
+    return sha.hexdigest()[:16]
+
+
+def checksum(path: Path) -> str:
+    """The SHA-256 of a file, 64 hexadecimal digits.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    sha = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            sha.update(block)
+    return sha.hexdigest()
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds the lock of a file, which may not exist; the system frees that of a dead process.
+
+    On a file system without locks the block runs without one.
+
+    Raises:
+        StoreError: The folder cannot be written.
+    """
+    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire()
+    except NotImplementedError:
+        pass
+    except OSError as error:
+        raise StoreError(f"cannot lock {path}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def cached(
+    path: Path,
+    *,
+    read: Callable[[Path], T],
+    build: Callable[[], T],
+    write: Callable[[T, BinaryIO], object],
+) -> T:
+    """The value in a file, or, where there is none that can be read, a new one stored there.
+
+    Processes may do this at once: each sees a whole file or none, and one builds it while the
+    others wait. A damaged file is set aside and built anew.
+
+    Args:
+        path: The file; its folder is made.
+        read: Reads a value; any exception but an OSError means that the file is damaged.
+        build: Computes the value.
+        write: Writes a value to an open file.
+
+    Raises:
+        StoreError: The folder or the file cannot be opened, written or renamed.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot make {path.parent}: {error.strerror}") from error
+    found = _read_cached(path, read)
+    if found is not None:
+        return found
+    with locked(path):
+        found = _read_cached(path, read)  # another process may have built it
+        if found is not None:
+            return found
+        value = build()
+        write_whole(path, lambda file: write(value, file))
+        return value
+
+
+def _read_cached(path: Path, read: Callable[[Path], T]) -> T | None:
+    try:
+        return read(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StoreError(f"cache file {path}: {error}; choose another cache folder") from error
+    except Exception as error:
+        line = str(error).partition("\n")[0]
+        if not path.exists():  # another process has set it aside
+            return None
+        aside = set_aside(path)
+        logger.warning("%s cannot be read (%s): set aside as %s", path, line, aside.name)
+        return None

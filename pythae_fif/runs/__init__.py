@@ -1,0 +1,1 @@
+"""Runs: from a specification to a run folder to a sealed record, on any engine."""

@@ -1,0 +1,256 @@
+"""The local engine: a fresh process a run, as many at once as the machine has room for."""
+
+__all__ = ["LocalEngine", "Slot"]
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pythae_fif.data import Splits
+from pythae_fif.errors import ClaimLostError, ConfigError, StoreError
+from pythae_fif.files import read_json
+from pythae_fif.runs.claim import unclaimed_first
+from pythae_fif.runs.engines.common import (
+    OnChange,
+    Outcome,
+    Prepare,
+    cores,
+    enter_run,
+    no_preparation,
+    settle,
+)
+from pythae_fif.training import keep_freed_memory
+
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 20
+EXIT_STORE, EXIT_LOST = 74, 75
+CAUSES = {
+    -signal.SIGKILL: ": killed, perhaps for want of memory",
+    EXIT_STORE: ": its folder could not be written, perhaps for a full disk",
+    EXIT_LOST: ": it stood still for so long that the run was given to another",
+}
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Room for one run.
+
+    Attributes:
+        device: ``cpu``, or what CUDA_VISIBLE_DEVICES names a GPU.
+        threads: The run's share of the cores.
+    """
+
+    device: str
+    threads: int
+
+
+@dataclass(frozen=True)
+class LocalEngine:
+    """This machine's GPUs, or its cores where there is none.
+
+    Args:
+        gpus: Those in use, counted among the visible ones; all if None.
+        runs_per_gpu: Runs at once on each.
+        cpus_per_run: Threads of a run. By default the cores are divided by the number of runs at
+            once, on a machine without GPUs at most four.
+    """
+
+    gpus: list[int] | None = None
+    runs_per_gpu: int = 1
+    cpus_per_run: int | None = None
+
+    parting = ""
+
+    def slots(self) -> list[Slot]:
+        """Room for the runs; a list of n runs n at once.
+
+        Raises:
+            ConfigError: A GPU that is not visible, or more threads than there are cores.
+        """
+        available = cores()
+        if self.cpus_per_run is not None and self.cpus_per_run > available:
+            raise ConfigError(
+                f"--cpus-per-run {self.cpus_per_run}: this machine has {available} cores"
+            )
+        visible = _visible_gpus()
+        for gpu in self.gpus or []:
+            if not 0 <= gpu < len(visible):
+                have = f"0 to {len(visible) - 1} are" if visible else "none is"
+                raise ConfigError(f"--gpus {gpu}: {have} visible on this machine")
+        chosen = visible if self.gpus is None else [visible[gpu] for gpu in self.gpus]
+        if chosen:
+            # One after the other, so that the first runs spread over all GPUs.
+            devices = chosen * self.runs_per_gpu
+        elif self.cpus_per_run is not None:
+            devices = ["cpu"] * (available // self.cpus_per_run)
+        else:
+            devices = ["cpu"] * min(4, available)
+        threads = self.cpus_per_run or max(1, available // len(devices))
+        return [Slot(device, threads) for device in devices]
+
+    def run_all(
+        self,
+        run_dirs: list[Path],
+        on_change: OnChange,
+        max_failures: int | None = None,
+        splits: Splits | None = None,
+        prepare: Prepare = no_preparation,
+    ) -> list[Outcome]:
+        """See :class:`Engine`.
+
+        On KeyboardInterrupt the processes are asked to stop, their runs are marked as interrupted,
+        and the exception goes on.
+        """
+        context = _context()
+        waiting, free = list(run_dirs), self.slots()
+        running: dict[Path, tuple[Any, Slot]] = {}
+        outcomes: list[Outcome] = []
+        shown = 0.0
+        try:
+            while waiting or running:
+                while waiting and free:
+                    run_dir = unclaimed_first(waiting)
+                    waiting.remove(run_dir)
+                    try:
+                        prepare(run_dir)
+                    except StoreError as error:
+                        outcomes.append(Outcome(run_dir, "failed", str(error)))
+                        break  # perhaps one failure too many
+                    slot = free.pop(0)
+                    process = context.Process(target=_child, args=(run_dir, slot), daemon=False)
+                    with _deferred_interrupts():
+                        process.start()
+                        running[run_dir] = (process, slot)
+                ended = [d for d, (process, _) in running.items() if process.exitcode is not None]
+                for run_dir in ended:
+                    process, slot = running.pop(run_dir)
+                    outcomes.append(settle(run_dir, *_end_of(process.exitcode)))
+                    free.append(slot)
+                failed = sum(outcome.state != "finished" for outcome in outcomes)
+                if max_failures is not None and failed >= max_failures:
+                    waiting.clear()
+                if ended or time.monotonic() - shown > 0.5:
+                    on_change({d: read_json(d / "status.json") or {} for d in running}, outcomes)
+                    shown = time.monotonic()
+                if not ended:  # until one ends, but no longer than the display can wait
+                    wait([process.sentinel for process, _ in running.values()], POLL_SECONDS)
+        except BaseException:
+            with _signals(signal.SIG_IGN, signal.SIGINT, signal.SIGTERM):
+                for process, _ in running.values():
+                    process.terminate()
+                for run_dir, (process, _) in running.items():
+                    process.join(GRACE_SECONDS)
+                    if process.exitcode is None:
+                        process.kill()
+                        process.join()
+                    settle(run_dir, "interrupted", "")
+            raise
+        return outcomes
+
+
+def _visible_gpus() -> list[str]:
+    """The names that CUDA_VISIBLE_DEVICES gives, or would give, to the GPUs that torch sees."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    asked = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = map(str, range(count)) if asked is None else map(str.strip, asked.split(","))
+    return list(names)[:count]
+
+
+def _context() -> Any:
+    """A fork server that imports torch, Pythae and the drawing of pictures once.
+
+    Its children are fresh in all else.
+    """
+    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context: Any = multiprocessing.get_context(method)
+    if method == "forkserver":
+        # Each child executes the driver's main module again: what that imports of this package is
+        # there already, too.
+        ours = [name for name in sys.modules if name.startswith("pythae_fif.")]
+        context.set_forkserver_preload(["pythae_fif.benchmark.run", "matplotlib.figure", *ours])
+        from multiprocessing import forkserver
+
+        with _signals(signal.SIG_IGN, signal.SIGINT):  # Ctrl-C is the parent's to pass on
+            forkserver.ensure_running()
+    return context
+
+
+def _end_of(exitcode: int) -> tuple[str, str]:
+    """State and error of a run whose process is gone, where the status does not say it.
+
+    That of a finished run does not once another driver, which begins to wait for the run as it
+    ends, has prepared it.
+    """
+    if exitcode == 0:
+        return "finished", ""
+    cause = signal.Signals(-exitcode).name if exitcode < 0 else f"exit code {exitcode}"
+    return "failed", f"the process ended by {cause}{CAUSES.get(exitcode, '')}"
+
+
+@contextlib.contextmanager
+def _signals(handler: Any, *numbers: int) -> Iterator[None]:
+    """Within the block these signals go to another handler."""
+    before = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+
+
+@contextlib.contextmanager
+def _deferred_interrupts() -> Iterator[None]:
+    """An interrupt within the block is raised at its end: no process is started unnoticed."""
+    seen: list[int] = []
+    with _signals(lambda number, _: seen.append(number), signal.SIGINT, signal.SIGTERM):
+        yield
+    if seen:
+        raise KeyboardInterrupt
+
+
+def _child(run_dir: Path, slot: Slot) -> None:
+    """The process of one run."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _interrupt)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    os.environ["CUDA_VISIBLE_DEVICES"] = "" if slot.device == "cpu" else slot.device
+    if slot.device == "cpu":
+        keep_freed_memory()
+    enter_run(run_dir, slot.threads)
+    from pythae_fif.benchmark.run import execute
+
+    try:
+        execute(run_dir)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except ClaimLostError:
+        sys.exit(EXIT_LOST)
+    except StoreError:
+        sys.exit(EXIT_STORE)  # `status.json` may not have taken the reason
+    except BaseException:
+        sys.exit(1)  # the traceback is in status.json
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def _end_with_parent() -> None:
+    """Interrupts this process when its driver is gone, SIGKILL included; ends it if need be."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(GRACE_SECONDS)
+        os.kill(os.getpid(), signal.SIGKILL)

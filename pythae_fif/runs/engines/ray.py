@@ -1,0 +1,230 @@
+"""The Ray engine: runs as Ray tasks, on one machine or a cluster."""
+
+__all__ = ["RayEngine"]
+
+import contextlib
+import logging
+import os
+import signal
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import (
+    LocalRayletDiedError,
+    NodeDiedError,
+    RayError,
+    RayTaskError,
+    TaskCancelledError,
+)
+
+from pythae_fif.benchmark import inputs
+from pythae_fif.data import Splits
+from pythae_fif.errors import ConfigError
+from pythae_fif.files import read_json
+from pythae_fif.runs.engines.common import (
+    OnChange,
+    Outcome,
+    Prepare,
+    enter_run,
+    no_preparation,
+    open_statuses,
+    settle,
+)
+from pythae_fif.runs.remote import mirrored
+from pythae_fif.training import keep_freed_memory
+
+logger = logging.getLogger(__name__)
+
+MAX_CRASHES = 3
+POLL_SECONDS, SECONDS_A_STATUS = 0.5, 0.002
+AGAIN, NOT_BEGUN = "again", "not begun"
+
+
+@dataclass(frozen=True)
+class RayEngine:
+    """A Ray cluster whose nodes see the results folder under the path that it has here.
+
+    The images go to every node once, in shared memory, and the run resumes from the checkpoint in
+    its folder wherever it is tried again. One whose worker dies is tried again, `MAX_CRASHES`
+    times at most, or the run itself would be the cause; one whose node dies as often as it takes.
+
+    Args:
+        address: As `ray.init` takes it.
+        runs_per_gpu: Runs at once on a GPU, where the cluster has any.
+        cpus_per_run: Cores and threads of a run. By default the cores of a node are divided by
+            its runs at once, without GPUs four; on unequal nodes the smallest share counts.
+    """
+
+    address: str | None = None
+    runs_per_gpu: int = 1
+    cpus_per_run: int | None = None
+
+    parting = ""
+
+    def run_all(
+        self,
+        run_dirs: list[Path],
+        on_change: OnChange,
+        max_failures: int | None = None,
+        splits: Splits | None = None,
+        prepare: Prepare = no_preparation,
+    ) -> list[Outcome]:
+        """See :class:`Engine`.
+
+        On KeyboardInterrupt the tasks are cancelled, their runs are marked as interrupted, and
+        the exception goes on.
+
+        Raises:
+            ConfigError: There is no cluster at the address.
+        """
+        with _connected(self.address):
+            cpus, gpus = self._resources()
+            task = ray.remote(max_calls=1, max_retries=0, num_cpus=cpus, num_gpus=gpus)(_task)
+            lent = ray.put(splits)
+
+            for run_dir in run_dirs:  # Ray gets all of them at once
+                prepare(run_dir)
+
+            def submit(run_dir: Path) -> Any:
+                return task.remote(_place_of(run_dir), cpus, os.getcwd(), lent)
+
+            open_runs = {submit(run_dir): run_dir for run_dir in run_dirs}
+            crashes: Counter[Path] = Counter()
+            outcomes: list[Outcome] = []
+            try:
+                while open_runs:
+                    for ref in _ended(open_runs):
+                        run_dir = open_runs.pop(ref)
+                        end = _end_of(ref, run_dir, crashes)
+                        if isinstance(end, Outcome):
+                            outcomes.append(end)
+                        elif end == AGAIN:
+                            open_runs[submit(run_dir)] = run_dir
+                    failed = sum(outcome.state != "finished" for outcome in outcomes)
+                    if max_failures is not None and failed >= max_failures:
+                        for ref, run_dir in open_runs.items():
+                            if _is_waiting(run_dir):
+                                ray.cancel(ref)
+                    on_change(open_statuses(open_runs.values()), outcomes)
+            except BaseException:
+                _cancel(open_runs)
+                raise
+            return outcomes
+
+    def _resources(self) -> tuple[int, float]:
+        """Cores and GPUs of a run."""
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        with_gpu = [node for node in nodes if node.get("GPU")]
+        at_once = [node.get("GPU", 0) * self.runs_per_gpu or 4 for node in with_gpu or nodes]
+        shares = [
+            int(node.get("CPU", 0) // count)
+            for node, count in zip(with_gpu or nodes, at_once, strict=True)
+            if node.get("CPU")
+        ]
+        cpus = self.cpus_per_run or max(1, min(shares, default=1))
+        if all(node.get("CPU", 0) < cpus for node in nodes):
+            logger.warning("no node of the Ray cluster has %s cores: the runs wait for one", cpus)
+        return cpus, 1 / self.runs_per_gpu if with_gpu else 0
+
+
+@contextlib.contextmanager
+def _connected(address: str | None) -> Iterator[None]:
+    """Within the block this process is connected to the cluster."""
+    if ray.is_initialized():
+        yield
+        return
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        host, colon, port = (address or "").rpartition("://")[2].rpartition(":")
+        if colon:  # Ray itself would try for minutes
+            socket.create_connection((host, int(port)), timeout=10).close()
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"--ray-address {address}: no Ray cluster answers ({_line(str(error))}); "
+            "'ray start --head' starts one, local needs none"
+        ) from error
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init has put its own there
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _end_of(ref: Any, run_dir: Path, crashes: Counter[Path]) -> Outcome | str:
+    """How a task ended: an outcome, or whether its run is to be tried again or was never begun."""
+    try:
+        state, error = ray.get(ref)
+        return Outcome(run_dir, state, error)
+    except (NodeDiedError, LocalRayletDiedError):
+        return AGAIN
+    except TaskCancelledError:
+        if _is_waiting(run_dir):
+            return NOT_BEGUN
+        cause = "cancelled"
+    except RayTaskError as error:  # of what comes before the run, such as a package that is missing
+        cause = _line(str(error.cause))
+    except RayError as error:
+        crashes[run_dir] += 1
+        if crashes[run_dir] <= MAX_CRASHES:
+            return AGAIN
+        cause = f"its process was lost {crashes[run_dir]} times: {_line(str(error))}"
+    return settle(run_dir, "failed", cause)
+
+
+def _ended(open_runs: dict[Any, Path]) -> list[Any]:
+    """The tasks that have ended, after a while in which one may; many runs are asked less often."""
+    seconds = max(POLL_SECONDS, SECONDS_A_STATUS * len(open_runs))
+    ray.wait(list(open_runs), timeout=seconds)
+    return ray.wait(list(open_runs), num_returns=len(open_runs), timeout=0)[0]
+
+
+def _cancel(open_runs: dict[Any, Path]) -> None:
+    for ref in open_runs:
+        ray.cancel(ref)
+    _, stubborn = ray.wait(list(open_runs), num_returns=len(open_runs), timeout=20)
+    for ref in stubborn:
+        ray.cancel(ref, force=True)
+    for run_dir in open_runs.values():
+        if not _is_waiting(run_dir):
+            settle(run_dir, "interrupted", "")
+
+
+def _is_waiting(run_dir: Path) -> bool:
+    """Whether no process has begun the run."""
+    return (read_json(run_dir / "status.json") or {}).get("state") == "waiting"
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())[:300]
+
+
+def _place_of(run_dir: Path) -> str:
+    """Where other machines find a run: at its URL, if the store has one."""
+    url = (read_json(run_dir / "environment.json") or {}).get("url")
+    return url or str(run_dir.resolve())
+
+
+def _task(place: str, threads: int, folder: str, splits: Splits | None) -> tuple[str, str]:
+    """The task of one run, in a worker process that ends with it; its last state and error."""
+    with contextlib.suppress(OSError):  # paths are relative to it
+        os.chdir(folder)
+    if not torch.cuda.is_available():
+        keep_freed_memory()
+    run_dir = mirrored(place)
+    enter_run(run_dir, threads)
+    from pythae_fif.benchmark.run import execute
+
+    try:
+        with inputs.lent(splits):
+            execute(place)
+    except Exception as error:  # as status.json says it, unless that could not be written
+        status = read_json(run_dir / "status.json") or {}
+        return "failed", status.get("error") or _line(f"{type(error).__name__}: {error}")
+    return "finished", ""

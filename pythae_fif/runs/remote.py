@@ -1,0 +1,317 @@
+"""A store at any fsspec URL, such as s3://bucket/prefix, with a folder of this machine before it.
+
+All work is done in the folder, which mirrors the URL:
+
+- what lies at the URL comes into the folder before a plan is compared with it, and all of a run
+  before that run goes on;
+- a run's files go to the URL while it trains, every `PUSH_SECONDS`, so that another machine can
+  resume from its last checkpoint, and when it ends, `result.json` last: whoever sees a record there
+  finds the run's other files, too;
+- runs are claimed at the URL as well as in the folder (`claim`), so that machines that share
+  nothing but the URL never do the same run at the same time;
+- a record that a machine made and could not push any more is pushed by its next start.
+
+What is asked of the URL: that a file which was written is seen by the next listing, as S3, Google's
+and Azure's stores, and every shared file system, promise. A file that is read while it is being
+written may be cut off where uploads are not atomic; a record's checksum tells.
+"""
+
+__all__ = ["Remote", "is_url", "mirrored", "own"]
+
+import contextlib
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pythae_fif.data.locations import cache_home
+from pythae_fif.errors import ClaimLostError, StoreError
+from pythae_fif.files import write_whole
+from pythae_fif.runs.claim import PREFIX, Claim, machine_word
+
+PUSH_SECONDS = 30.0
+SYNCED = ".synced.json"
+LARGE = ("model", "checkpoint.pt")
+"""What a plan and a report do without."""
+
+_STAMPS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified",
+           "updated", "modified", "created", "size")  # fmt: skip
+
+
+def is_url(place: str | Path) -> bool:
+    """Whether results go to an fsspec URL.
+
+    Example:
+        >>> is_url("s3://bucket/results"), is_url("results")
+        (True, False)
+    """
+    return "://" in str(place)
+
+
+class Remote:
+    """The files at a URL and the folder that mirrors them.
+
+    Args:
+        url: Of a store, or of a folder in it.
+        folder: The mirror; by default one of the user's cache that belongs to the URL.
+
+    Raises:
+        StoreError: fsspec or what it needs for this URL is not installed, or nothing answers there.
+    """
+
+    def __init__(self, url: str, folder: Path | None = None) -> None:
+        self.url = url.rstrip("/")
+        name = hashlib.sha256(self.url.encode()).hexdigest()[:16]
+        self.folder = folder or cache_home() / "stores" / name
+        self._pushing = threading.Lock()
+        try:
+            from fsspec.core import url_to_fs
+        except ImportError as error:
+            raise StoreError(
+                f"results at {url} need fsspec: pip install 'pythae-fif[remote]'"
+            ) from error
+        with self.explained("reached"):
+            self.fs, self.root = url_to_fs(self.url)
+            self.root = self.root.rstrip("/")
+            self.fs.exists(self.root)
+
+    def files(self, below: str = "") -> dict[str, dict[str, Any]]:
+        """Names relative to the URL -> what fsspec knows of each file."""
+        with self.explained("listed"):
+            self.fs.invalidate_cache()
+            found = self.fs.find(f"{self.root}/{below}".rstrip("/"), detail=True)
+        return {path[len(self.root) :].lstrip("/"): info for path, info in found.items()}
+
+    def pull(
+        self, below: str = "", large: bool = False, keep: str | None = "environment.json"
+    ) -> None:
+        """Brings what changed at the URL since this machine last saw it.
+
+        Args:
+            below: A folder, relative to the URL.
+            large: Trained models and checkpoints, too.
+            keep: Name of files that are not replaced where there is one: paths of this machine.
+        """
+        by_folder: dict[Path, dict[str, dict[str, Any]]] = {}
+        for name, info in self.files(below).items():
+            if _travels(name) and (large or not _is_large(name)):
+                by_folder.setdefault(self._run_of(self.folder / name), {})[name] = info
+        for folder, infos in by_folder.items():
+            synced = _read_synced(folder)
+            for name, info in infos.items():
+                seen, here = synced.get(name), (self.folder / name).exists()
+                if here and name.endswith(f"/{keep}"):
+                    continue
+                if seen is None or seen[0] != _stamp(info) or not here:
+                    self._get(name)
+                    synced[name] = [_stamp(info), _local_stamp(self.folder / name)]
+            _write_synced(folder, synced)
+
+    def push(self, folder: Path) -> None:
+        """Sends what changed in a run's folder, the record last, and clears its old checkpoint."""
+        with self._pushing:
+            synced = _read_synced(folder)
+            paths = [p for p in folder.rglob("*") if p.is_file()]
+            paths.sort(key=lambda path: (path.name == "result.json", str(path)))
+            for path in paths:
+                name = path.relative_to(self.folder).as_posix()
+                try:
+                    stamp = _local_stamp(path)
+                    if _travels(name) and (name not in synced or synced[name][1] != stamp):
+                        synced[name] = [self.put(path), stamp]
+                except OSError:
+                    if path.exists():  # or the run has replaced it just now
+                        raise
+            checkpoint = folder / "checkpoint.pt"
+            name = checkpoint.relative_to(self.folder).as_posix()
+            if name in synced and not checkpoint.exists():
+                with self.explained("written"), contextlib.suppress(FileNotFoundError):
+                    self.fs.rm_file(f"{self.root}/{name}")
+                del synced[name]
+            _write_synced(folder, synced)
+
+    def put(self, path: Path) -> str:
+        """Sends one file of the mirror; its stamp at the URL."""
+        name = path.relative_to(self.folder).as_posix()
+        with self.explained("written"):
+            self.fs.makedirs(f"{self.root}/{name}".rpartition("/")[0], exist_ok=True)
+            self.fs.put_file(str(path), f"{self.root}/{name}")
+            return _stamp(self.fs.info(f"{self.root}/{name}"))
+
+    def unpushed(self) -> list[Path]:
+        """Folders of runs with a record that the URL has not got."""
+        return [
+            path.parent
+            for path in self.folder.glob("runs/*/*/*/*/result.json")
+            for seen in [_read_synced(path.parent).get(path.relative_to(self.folder).as_posix())]
+            if seen is None or seen[1] != _local_stamp(path)
+        ]
+
+    def _get(self, name: str) -> None:
+        target = self.folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f"{target.name}.{os.getpid()}.tmp")
+        with self.explained("read"):
+            self.fs.get_file(f"{self.root}/{name}", str(temporary))
+        os.replace(temporary, target)
+
+    def _run_of(self, path: Path) -> Path:
+        """The folder of the run that a file is of; the file's own folder if it is of none."""
+        parts = path.relative_to(self.folder).parts
+        if parts[0] == "runs" and len(parts) > 5:
+            return self.folder.joinpath(*parts[:5])
+        return path.parent
+
+    @contextlib.contextmanager
+    def explained(self, what: str) -> Iterator[None]:
+        """Whatever a file system of fsspec raises, in one line."""
+        try:
+            yield
+        except Exception as error:
+            line = (str(error) or type(error).__name__).splitlines()[0]
+            raise StoreError(f"results at {self.url} cannot be {what}: {line}") from error
+
+
+class RemoteClaims:
+    """Claims at a URL (`claim.ClaimPlace`)."""
+
+    def __init__(self, remote: Remote, below: str) -> None:
+        self.fs, self.explained = remote.fs, remote.explained
+        self.root = f"{remote.root}/{below}"
+        # Whoever shares the mirror has claimed the run there first. Its path says nothing: of two
+        # containers on one machine each has its own.
+        remote.folder.mkdir(parents=True, exist_ok=True)
+        found = remote.folder.stat()
+        self.scope = f"{found.st_dev} {found.st_ino}"
+
+    def names(self) -> list[str]:
+        self.fs.invalidate_cache()
+        try:
+            paths = self.fs.ls(self.root, detail=False)
+        except FileNotFoundError:
+            return []
+        names = [path.rstrip("/").rpartition("/")[2] for path in paths]
+        return [name for name in names if name.startswith(PREFIX)]
+
+    def read(self, name: str) -> str | None:
+        try:
+            return self.fs.cat_file(f"{self.root}/{name}").decode()
+        except OSError:
+            return None
+
+    def create(self, name: str, text: str) -> None:
+        with self.explained("written"):
+            self.fs.makedirs(self.root, exist_ok=True)
+            self.fs.pipe_file(f"{self.root}/{name}", text.encode())
+
+    def beat(self, name: str, text: str) -> bool:
+        if name not in self.names():
+            return False
+        self.fs.pipe_file(f"{self.root}/{name}", text.encode())
+        return True
+
+    def release(self, name: str) -> None:
+        self.remove(name)
+
+    def remove(self, name: str) -> None:
+        with contextlib.suppress(OSError):
+            self.fs.rm_file(f"{self.root}/{name}")
+
+    def is_dead(self, name: str, machine: str) -> bool:
+        return machine == machine_word(self)
+
+
+@contextlib.contextmanager
+def own(run_dir: Path, url: str | None) -> Iterator[Callable[[], None]]:
+    """Claims a run, in its folder and at its URL, and keeps both the same until it ends.
+
+    Args:
+        run_dir: The run's folder, the last five parts of whose path are those of the URL.
+        url: Of the run, if its store has one.
+
+    Yields:
+        A function that raises ClaimLostError once the run is not this process's own any more.
+    """
+    with Claim(run_dir) as here:
+        if url is None:
+            yield here.check
+            return
+        below = "/".join(run_dir.parts[-5:])
+        remote = Remote(url.removesuffix(below), run_dir.parents[4])
+        with Claim(RemoteClaims(remote, below)) as there:
+            remote.pull(below, large=True)
+            ended = threading.Event()
+
+            def keep_pushing() -> None:
+                while not ended.wait(PUSH_SECONDS):
+                    with contextlib.suppress(StoreError):  # the last push tells
+                        remote.push(run_dir)
+
+            def check() -> None:
+                here.check()
+                there.check()
+
+            thread = threading.Thread(target=keep_pushing, daemon=True)
+            thread.start()
+            try:
+                yield check
+            finally:
+                ended.set()
+                thread.join()
+                with contextlib.suppress(ClaimLostError):
+                    check()
+                    remote.push(run_dir)
+
+
+def mirrored(run: str | Path) -> Path:
+    """The folder of a run that is given by its folder or by its URL, whose small files are fetched.
+
+    Raises:
+        StoreError: There is no run at the URL.
+    """
+    if not is_url(run):
+        return Path(run)
+    store, mark, rest = str(run).rstrip("/").rpartition("/runs/")
+    if not mark or rest.count("/") != 3:
+        raise StoreError(f"{run} is no run: .../runs/<dataset>/<arch>/<model>/<run id> is needed")
+    remote = Remote(store)
+    remote.pull(f"runs/{rest}", keep=None)
+    return remote.folder / "runs" / rest
+
+
+def _travels(name: str) -> bool:
+    """Whether a file is of the store, not of this machine or this moment."""
+    parts = name.split("/")
+    return not (
+        any(part.endswith(".tmp") for part in parts)
+        or parts[-1].startswith(PREFIX)
+        or parts[-1] in (SYNCED, "output.log")
+    )
+
+
+def _is_large(name: str) -> bool:
+    return any(part in LARGE for part in name.split("/"))
+
+
+def _stamp(info: dict[str, Any]) -> str:
+    return " ".join(f"{key}={info[key]}" for key in _STAMPS if info.get(key) is not None)
+
+
+def _local_stamp(path: Path) -> list[int]:
+    found = path.stat()
+    return [found.st_mtime_ns, found.st_size]
+
+
+def _read_synced(folder: Path) -> dict[str, list[Any]]:
+    try:
+        return json.loads((folder / SYNCED).read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _write_synced(folder: Path, synced: dict[str, list[Any]]) -> None:
+    if synced != _read_synced(folder):
+        write_whole(folder / SYNCED, lambda file: file.write(json.dumps(synced).encode()))

@@ -1,0 +1,1 @@
+"""Pythae's samplers, seeded, and what is odd in them."""

@@ -1,0 +1,40 @@
+"""The states of all random number generators, as a checkpoint keeps them."""
+
+__all__ = ["random_state", "set_random_state"]
+
+import random
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def random_state() -> dict[str, Any]:
+    """The states of Python's, numpy's and torch's (CPU and CUDA) global random numbers.
+
+    Holds tensors and plain values alone, so that `torch.load(weights_only=True)` reads it back.
+
+    Example:
+        >>> state = random_state()
+        >>> first = torch.rand(())
+        >>> set_random_state(state)
+        >>> bool(torch.rand(()) == first)
+        True
+    """
+    name, keys, *rest = np.random.get_state(legacy=True)
+    return {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Puts back what `random_state` gave."""
+    name, keys, *rest = state["numpy"]
+    random.setstate(state["python"])
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
+        torch.cuda.set_rng_state_all(state["cuda"])

@@ -1,0 +1,51 @@
+"""The training log as TensorBoard events."""
+
+__all__ = ["require_tensorboard", "tensorboard_writer"]
+
+import importlib.util
+from pathlib import Path
+
+from pythae_fif.errors import ConfigError
+from pythae_fif.training.benchmark_trainer import OnEpoch
+
+FOLDER = "tensorboard"
+
+
+def require_tensorboard() -> None:
+    """Raises a ConfigError where TensorBoard is not installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        raise ConfigError(
+            "--tensorboard needs the package tensorboard: pip install 'pythae-fif[tensorboard]'"
+        )
+
+
+def tensorboard_writer(run_dir: str | Path) -> OnEpoch:
+    """An `on_epoch` that writes the rows of `train_log.jsonl` as scalars below `tensorboard`.
+
+    `train_loss` is `loss/train` there and `eval_loss` is `loss/eval`, one chart for both. Where
+    a resumed training writes an epoch again, TensorBoard shows the later one.
+
+    Args:
+        run_dir: The run's folder.
+
+    Raises:
+        ConfigError: TensorBoard is not installed.
+    """
+    require_tensorboard()
+    from torch.utils.tensorboard import SummaryWriter
+
+    writer: SummaryWriter | None = None
+
+    def on_epoch(epoch: int, num_epochs: int, row: dict[str, float]) -> None:
+        nonlocal writer
+        if writer is None:
+            writer = SummaryWriter(str(Path(run_dir) / FOLDER), purge_step=epoch)
+        for name, value in row.items():
+            stage, _, rest = name.partition("_")
+            if stage in ("train", "eval"):
+                name = f"{rest}/{stage}"
+            if name != "epoch":
+                writer.add_scalar(name, value, epoch)
+        writer.flush()
+
+    return on_epoch

@@ -1,0 +1,354 @@
+"""DNF and Trumpet: exact inverses and log-determinants, two stages, densities that are learnt."""
+
+import math
+import types
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pythae.data.datasets import BaseDataset
+from pythae.models import AutoModel
+from pythae.pipelines import GenerationPipeline, TrainingPipeline
+from pythae.samplers import (
+    GaussianMixtureSampler,
+    GaussianMixtureSamplerConfig,
+    NormalSampler,
+)
+from pythae.trainers import BaseTrainerConfig
+
+from pythae_fif import FIFTrainer, FIFTrainerConfig
+from pythae_fif.baselines import DNF, DNFConfig, Trumpet, TrumpetConfig
+from pythae_fif.baselines.glow import (
+    ActNorm,
+    Chain,
+    ConvCoupling,
+    InjectiveConv,
+    InvertibleConv,
+    Squeeze,
+)
+from pythae_fif.benchmark import expand, load_experiment
+from pythae_fif.benchmark.config import experiment_file
+from pythae_fif.benchmark.plan import build_model
+from pythae_fif.data.toy import TOY_DATA
+from pythae_fif.errors import ConfigError
+from pythae_fif.reports.published import load_published
+
+KINDS = {"dnf": (DNF, DNFConfig), "trumpet": (Trumpet, TrumpetConfig)}
+SMALL = {"steps": 2, "hidden_channels": 8, "latent_blocks": 2, "latent_hidden_dim": 8}
+
+
+def build(kind, input_dim, latent_dim, *, seed=0, moved=0.05, **config):
+    """A model whose weights are not those of the start, where couplings are the identity."""
+    torch.manual_seed(seed)
+    model_class, config_class = KINDS[kind]
+    model = model_class(
+        config_class(input_dim=input_dim, latent_dim=latent_dim, **{**SMALL, **config})
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += moved * torch.randn_like(parameter)
+    return model.eval()
+
+
+def jacobian(function, x):
+    """(B, outputs, inputs) of a per-sample map, by autograd."""
+    one = torch.func.jacrev(lambda row: function(row[None])[0].flatten())
+    return torch.stack([one(row).flatten(1) for row in x])
+
+
+LAYERS = {
+    "ActNorm": lambda: ActNorm(4),
+    "InvertibleConv": lambda: InvertibleConv(4),
+    "ConvCoupling": lambda: ConvCoupling(4, 8, 3),
+    "ConvCoupling of odd channels": lambda: Chain([ActNorm(4), ConvCoupling(4, 8, 3)]),
+    "Squeeze": lambda: Squeeze(),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_invert_and_give_their_log_determinant(name):
+    torch.manual_seed(0)
+    layer = LAYERS[name]().double()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    x = torch.randn(3, 4, 2, 4, dtype=torch.float64)
+    z, log_det = layer(x)
+    torch.testing.assert_close(layer.inverse(z), x)
+    expected = torch.linalg.slogdet(jacobian(lambda x: layer(x)[0], x)).logabsdet
+    torch.testing.assert_close(log_det.expand(3), expected)
+
+
+def test_injective_layer_has_a_left_inverse_and_gives_its_volume():
+    torch.manual_seed(0)
+    layer = InjectiveConv(6, 2).double()
+    with torch.no_grad():
+        layer.weight += 0.3 * torch.randn_like(layer.weight)
+    z = torch.randn(3, 2, 2, 3, dtype=torch.float64)
+    x = layer.inverse(z)
+    back, log_det = layer(x)
+    torch.testing.assert_close(back, z)
+    columns = jacobian(layer.inverse, z)
+    volume = torch.linalg.slogdet(columns.mT @ columns).logabsdet / 2
+    torch.testing.assert_close(-log_det.expand(3), volume)
+
+
+def test_act_norm_takes_the_statistics_of_the_first_training_batch_alone():
+    layer, x = ActNorm(2), 3 + 5 * torch.randn(64, 2, 4, 4)
+    layer.eval()
+    assert torch.equal(layer(x)[0], x)
+    layer.train()
+    z = layer(x)[0]
+    torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(2), atol=1e-4, rtol=0)
+    torch.testing.assert_close(z.std((0, 2, 3), correction=0), torch.ones(2))
+    loaded = ActNorm(2).train()
+    loaded.load_state_dict(layer.state_dict())
+    assert torch.equal(loaded(2 * x)[0], layer(2 * x)[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(
+    shape=st.sampled_from([(1, 8, 8), (3, 4, 6), (2, 16, 8), (7,), (2,), (1, 6, 10)]),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=12, deadline=None)
+def test_encoder_is_the_left_inverse_of_the_decoder(kind, shape, share, seed):
+    latent_dim = max(1, round(share * math.prod(shape)))
+    model = build(kind, shape, latent_dim, seed=seed)
+    z = torch.randn(4, latent_dim)
+    x = model.decoder(z)["reconstruction"]
+    assert x.shape == (4, *shape)
+    torch.testing.assert_close(model.embed(x), z, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(model.reconstruct(x), x, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("kind", "latent_dim"), [("dnf", 512), ("trumpet", 192)])
+def test_left_inverse_of_the_size_of_table_2(kind, latent_dim):
+    model = build(kind, (3, 64, 64), latent_dim, moved=0.02)
+    z = torch.randn(8, latent_dim)
+    torch.testing.assert_close(
+        model.embed(model.decoder(z)["reconstruction"]), z, atol=1e-4, rtol=0
+    )
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 4), (3, 4, 2), (5,)])
+def test_density_of_inflated_data_has_the_autograd_jacobian(shape):
+    model = build("dnf", shape, 3).double()
+    x = torch.rand(3, *shape, dtype=torch.float64)
+
+    def latents(x):
+        z, v, _ = model.flow.split(x)
+        return torch.cat([z, v], 1)
+
+    log_det = torch.linalg.slogdet(jacobian(latents, x)).logabsdet
+    normal = torch.distributions.Normal(0, 1)
+    expected = normal.log_prob(latents(x)).sum(1) + log_det
+    torch.testing.assert_close(model.inflated_log_prob(x), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(1, 4, 4), (5,)])
+def test_density_on_the_manifold_has_the_autograd_jacobian(kind, shape):
+    model = build(kind, shape, 3).double()
+    x = torch.rand(3, *shape, dtype=torch.float64)
+    z = model.embed(x)
+    columns = jacobian(lambda z: model.decoder(z)["reconstruction"], z)
+    volume = torch.linalg.slogdet(columns.mT @ columns).logabsdet / 2
+    expected = torch.distributions.Normal(0, 1).log_prob(z).sum(1) - volume
+    torch.testing.assert_close(model.log_prob(x), expected)
+    u = torch.randn(3, 3, dtype=torch.float64)
+    z, log_det = model.flow.latent_flow(u)
+    inner = jacobian(lambda u: model.flow.latent_flow(u)[0], u)
+    torch.testing.assert_close(log_det, torch.linalg.slogdet(inner).logabsdet)
+    torch.testing.assert_close(model.flow.latent_flow.inverse(z), u)
+
+
+def test_sizes_of_table_2():
+    experiment = load_experiment("celeba", experiment_file(2), {})
+    splits = types.SimpleNamespace(input_dim=(3, 64, 64), content_hash="0" * 16)
+    specs = {spec.model: spec for spec in expand(experiment, splits)}
+    assert [spec.latent_dim for spec in specs.values()] == [64, 512, 192]
+    with torch.device("meta"):
+        models = {name: build_model(spec, (3, 64, 64)) for name, spec in specs.items()}
+    for row in load_published(2).rows:
+        count = sum(p.numel() for p in models[row[0].at["model"]].parameters())
+        assert count == pytest.approx(1e6 * row[0].value, rel=0.03)
+    layers = [m for m in models["trumpet"].modules() if isinstance(m, InjectiveConv)]
+    assert [m.weight.shape[0] // m.weight.shape[1] for m in layers] == [2] * 6
+
+
+def images(count):
+    return torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(count))
+
+
+def weights(module):
+    return {name: value.clone() for name, value in module.state_dict().items()}
+
+
+def changed(module, before):
+    return {n for n, value in module.state_dict().items() if not torch.equal(value, before[n])}
+
+
+def test_trumpet_trains_the_manifold_first_and_then_the_density_alone(tmp_path):
+    model = build("trumpet", (1, 8, 8), 4, moved=0, manifold_share=0.5)
+    seen = []
+
+    def look(epoch, epochs, row):
+        seen.append((row["stage"], weights(model.flow.data_flow), weights(model.flow.latent_flow)))
+
+    before = weights(model.flow.latent_flow)
+    config = FIFTrainerConfig(
+        output_dir=str(tmp_path), num_epochs=4, per_device_train_batch_size=16, no_cuda=True
+    )
+    data = dataset_of(images(48))
+    result = FIFTrainer(
+        model, data, dataset_of(images(32)), config, run_dir=tmp_path / "run", on_epoch=look
+    ).train()
+    assert [stage for stage, _, _ in seen] == ["manifold"] * 2 + ["density"] * 2
+    for _, _, latent in seen[:2]:
+        assert all(torch.equal(latent[name], before[name]) for name in latent)
+    best = min((seen[i][1] for i in (0, 1)), key=lambda w: not same(w, seen[2][1]))
+    assert same(best, seen[2][1]) and same(best, seen[3][1])
+    assert not changed(model.flow.data_flow, best)
+    assert not same(seen[2][2], before)
+    assert result.best_epoch in (3, 4)
+    loaded = AutoModel.load_from_folder(str(tmp_path / "run" / "model")).eval()
+    assert loaded.stage == "density"
+    found = loaded({"data": images(32)}).loss
+    assert found.item() == pytest.approx(result.best_eval_loss, rel=1e-4)
+
+
+def same(left, right):
+    return all(torch.equal(left[name], right[name]) for name in left)
+
+
+def dataset_of(data):
+    return BaseDataset(data, torch.zeros(len(data)))
+
+
+def test_stages_by_epochs_share_and_pythae_s_own_trainer():
+    model = build("trumpet", (1, 8, 8), 4, manifold_epochs=2, manifold_share=0.25)
+    assert model.stage_at(1.9, 0.2) == "manifold"
+    assert model.stage_at(2.0, 0.2) == "density" == model.stage_at(0.1, 0.25)
+    model.train()
+    model({"data": images(8)}, epoch=2)
+    assert model.stage == "manifold"
+    output = model({"data": images(8)}, epoch=3)
+    assert model.stage == "density" and torch.equal(output.loss, output.nll_loss)
+    model({"data": images(8)}, epoch=1)
+    output = model.eval()({"data": images(8)})
+    torch.testing.assert_close(output.loss, output.recon_loss + output.nll_loss)
+    model.train()({"data": images(8)}, epoch=1, share_done=0.0)
+    output = model.eval()({"data": images(8)})
+    assert torch.equal(output.loss, output.recon_loss)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_works_in_pythae_s_pipelines_and_comes_back_from_files(kind, tmp_path):
+    stages = {"manifold_epochs": 1} if kind == "trumpet" else {}
+    model = build(kind, (1, 8, 8), 4, moved=0, **stages)
+    config = BaseTrainerConfig(
+        output_dir=str(tmp_path), num_epochs=2, per_device_train_batch_size=16, no_cuda=True
+    )
+    pipeline = TrainingPipeline(model=model, training_config=config)
+    pipeline(train_data=images(32), eval_data=images(16))
+    loaded = AutoModel.load_from_folder(f"{pipeline.trainer.training_dir}/final_model").eval()
+    assert type(loaded) is KINDS[kind][0]
+    x = images(6)
+    model = pipeline.model  # holds the last weights, not the best ones
+    model.load_state_dict(loaded.state_dict())
+    model.eval()
+    assert loaded.decoder.flow is loaded.encoder.flow
+    for method in ("embed", "reconstruct", "log_prob"):
+        ours, theirs = (getattr(m, method)(x) for m in (loaded, model))
+        torch.testing.assert_close(ours, theirs)
+    assert loaded.interpolate(x[:2], x[2:4], 3).shape == (2, 3, 1, 8, 8)
+    assert NormalSampler(loaded).sample(5).shape == (5, 1, 8, 8)
+    assert GenerationPipeline(model=loaded)(num_samples=4, return_gen=True).shape == (4, 1, 8, 8)
+    mixture = GaussianMixtureSampler(loaded, GaussianMixtureSamplerConfig(n_components=2))
+    data = images(64)
+    data[0, 0, 0, 0], data[0, 0, 0, 1] = 0.0, 1.0  # Pythae asks for this range
+    mixture.fit(data)
+    assert mixture.sample(5).shape == (5, 1, 8, 8)
+
+
+def energy_distance(left, right):
+    """2 E|x - y| - E|x - x'| - E|y - y'|: zero for equal distributions."""
+    between = torch.cdist(left, right).mean()
+    return 2 * between - torch.cdist(left, left).mean() - torch.cdist(right, right).mean()
+
+
+def moons(count, generator):
+    """Two moons on a curved surface, (N, 4)."""
+    points = TOY_DATA["two_moons"].sample(count, generator).points
+    points = points + 0.05 * torch.randn(points.shape, generator=generator)
+    x, y = points.T
+    return torch.stack([x, y, x * y / 2, torch.sin(2 * x)], 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_learns_two_moons_on_a_surface(kind):
+    generator = torch.Generator().manual_seed(0)
+    train, test = moons(4096, generator), moons(1000, generator)
+    own = {"noise": 0.05, "beta": 100.0} if kind == "dnf" else {"manifold_epochs": 1}
+    model = build(
+        kind, (4,), 2, moved=0, steps=4, hidden_channels=32, latent_blocks=6,
+        latent_hidden_dim=32, **own,
+    ).train()  # fmt: skip
+    for epoch in (1, 2) if kind == "trumpet" else (1,):
+        optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+        schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.02, 400)
+        for _ in range(400):
+            batch = train[torch.randint(len(train), (256,))]
+            optimizer.zero_grad()
+            model({"data": batch}, epoch=epoch).loss.backward()
+            optimizer.step()
+            schedule.step()
+    model.eval()
+    with torch.no_grad():
+        error = (model.reconstruct(test) - test).square().sum(1).mean().sqrt()
+        samples = model.sample(1000)
+    gauss = train.mean(0) + torch.randn(1000, 4) @ torch.linalg.cholesky(train.T.cov()).T
+    distances = [energy_distance(x, test).item() for x in (samples, gauss)]
+    assert error < 0.15
+    assert distances[0] < 0.5 * distances[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"hutchinson_samples": 2}, r"unknown (DNF|Trumpet)Config key 'hutchinson_samples'"),
+        ({"eval_nll_samples": 2}, r"unknown (DNF|Trumpet)Config key 'eval_nll_samples'"),
+        ({"mode": "backward"}, r"unknown (DNF|Trumpet)Config key 'mode'"),
+        ({"steps": 0}, "steps=0"),
+        ({"latent_dim": 65}, "at most 64"),
+        ({"step": 2}, "did you mean 'steps'"),
+        ({"input_dim": (1, 7, 8)}, "even height and width"),
+    ],
+)
+def test_wrong_configurations_are_named(kind, config, message):
+    model_class, config_class = KINDS[kind]
+    with pytest.raises(ValueError, match=message):
+        model_class(config_class(**{"input_dim": (1, 8, 8), "latent_dim": 4, **config}))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_that_the_first_batch_sets_are_refused_in_several_processes(kind):
+    config = FIFTrainerConfig(world_size=2, rank=0)
+    with pytest.raises(ConfigError, match=f"{KINDS[kind][0].__name__} has ActNorm layers"):
+        FIFTrainer(build(kind, (4,), 2), dataset_of(torch.rand(8, 4)), None, config)
+
+
+def test_options_of_one_model_alone():
+    with pytest.raises(ValueError, match="noise=0"):
+        DNFConfig(input_dim=(4,), latent_dim=2, noise=0.0)
+    with pytest.raises(ValueError, match="unknown TrumpetConfig key 'beta'"):
+        TrumpetConfig(input_dim=(4,), latent_dim=2, beta=3.0)
+    with pytest.raises(ValueError, match="manifold_share=1"):
+        TrumpetConfig(input_dim=(4,), latent_dim=2, manifold_share=1.0)
+    model = build("dnf", (4,), 2)
+    with pytest.raises(ConfigError, match="cannot be given"):
+        DNF(model.model_config, encoder=model.encoder)

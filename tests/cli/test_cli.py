@@ -1,0 +1,600 @@
+"""The command line: what is printed and left behind, exit codes, and an interrupt from outside."""
+
+import csv
+import importlib.util
+import os
+import re
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from pythae_fif import cli
+from pythae_fif.benchmark import execute
+from pythae_fif.benchmark.model_entry import SAMPLERS
+from pythae_fif.benchmark.yaml_files import configs_dir, names_in
+from pythae_fif.data import DATASETS
+from pythae_fif.evaluation import EXTRACTORS
+from pythae_fif.files import read_json
+from pythae_fif.runs.engines import LocalEngine, Outcome
+
+pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
+
+ROOT = Path(__file__).resolve().parents[2]
+PROFILE = {
+    "note": "a test", "epochs": 1, "batch_size": 60, "learning_rate": 1e-3, "num_samples": 20,
+    "train_size": 60, "val_size": 20, "test_size": 20, "configurations": 2,
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def as_before():
+    """One thread, and afterwards the handlers and threads of before."""
+    handler, threads = signal.getsignal(signal.SIGTERM), torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Writes a configuration that takes no time: tiny(key=value, ...) -> its path."""
+
+    def write(profile: dict | None = None, **values) -> str:
+        content = {"profile": "tiny", "profiles": {"tiny": {**PROFILE, **(profile or {})}},
+                   "extractor": "pixels", "models": ["ae"], "samplers": ["normal"]}  # fmt: skip
+        path = tmp_path / "tiny.yaml"
+        path.write_text(yaml.safe_dump({**content, **values}))
+        return str(path)
+
+    return write
+
+
+@pytest.fixture
+def run(tmp_path, capsys, monkeypatch):
+    """Runs the program: run(*arguments) -> exit code, standard output, standard error.
+
+    The runs are executed in this process; `run.executed` counts them.
+    """
+
+    def run_all(engine, run_dirs, on_change, max_failures, splits, prepare):
+        outcomes = []
+        for run_dir in run_dirs:
+            if max_failures and sum(o.state == "failed" for o in outcomes) >= max_failures:
+                break
+            call.executed += 1
+            prepare(run_dir)
+            try:
+                execute(run_dir)
+                outcomes.append(Outcome(run_dir, "finished"))
+            except Exception:
+                error = read_json(run_dir / "status.json")["error"]
+                outcomes.append(Outcome(run_dir, "failed", error))
+            on_change({}, outcomes)
+        return outcomes
+
+    def call(*arguments: str):
+        call.executed = 0
+        code = cli.main([*map(str, arguments), "--results", str(call.results)])
+        return (code, *capsys.readouterr())
+
+    call.results = tmp_path / "results"
+    monkeypatch.setattr(LocalEngine, "run_all", run_all)
+    monkeypatch.setenv("COLUMNS", "80")
+    return call
+
+
+class TestShowing:
+    def test_list(self, run):
+        code, out, err = run("--list")
+        assert (code, err) == (0, "")
+        for name in (*names_in("models"), *DATASETS, *SAMPLERS, *EXTRACTORS):
+            assert f"  {name} " in out
+        words = " ".join(out.split())
+        assert "AE; 1 configuration;" in words
+        assert "FIF; 10 configurations (beta 10, 5, 15, 20, 25; hutchinson_samples 1, 2)" in words
+        assert not run.results.exists()
+
+    def test_table_2_is_a_plan_of_its_own_on_any_data_set(self, run):
+        code, out, _ = run(
+            "--table", 2, "--dataset", "digits", "--wall-clock", "1h30m", "--dry-run"
+        )
+        words = " ".join(out.split())
+        assert code == 0
+        assert "15 runs" in words and "manifold_epochs=10" in words
+        assert "wall clock 1h30m" in words and "dnf 3 1 h 30 min" in words
+
+    def test_wall_clock_is_in_the_record_and_the_table(self, run, tiny):
+        code, out, _ = run("--config", tiny(), "--wall-clock", "0.2s")
+        assert code == 0
+        (path,) = run.results.rglob("result.json")
+        assert read_json(path)["training"]["train_seconds"] >= 0.2
+        assert "Wall clock 0.2s of training steps a run" in " ".join(out.split())
+
+    def test_dry_run_shows_the_plan_and_leaves_nothing(self, run, tiny):
+        code, out, _ = run("--config", tiny(models=["fif", "ae"]), "--dry-run")
+        assert code == 0
+        assert "3 runs" in out
+        assert "beta=10, hutchinson_samples=2" in out
+        assert "60 training images of shape (1, 8, 8), 1 epochs" in " ".join(out.split())
+        assert not run.results.exists()
+
+    def test_default_is_the_digits(self, run):
+        code, out, _ = run("--dry-run")
+        assert code == 0
+        assert "digits, convnet, profile quick: 1,197 training images" in out
+
+    def test_dry_run_estimates_the_time(self, run, tiny):
+        _, out, _ = run("--config", tiny(models=["fif", "ae"]), "--dry-run")
+        words = " ".join(out.split())
+        row = r"model runs training a run all its runs fif 2 \d+ s \d+ s ae 1 \d+ s \d+ s"
+        assert re.search(row, words)
+        assert "estimate from a few timed steps" in words
+        file = tiny(models=["fif"], beta=[1e39], hutchinson_samples=[1])
+        code, out, _ = run("--config", file, "--dry-run")
+        assert code == 0
+        assert "fif 1 fails at once:" in " ".join(out.split())
+
+    def test_help(self, capsys):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["--help"])
+        assert stop.value.code == 0
+        assert "130 interrupted" in capsys.readouterr().out
+
+
+class TestShards:
+    def test_all_shards_are_the_plan_and_the_last_report_shows_it(self, run, tiny):
+        file = tiny(models=["fif", "ae"], seeds=[0, 1])
+        executed = []
+        for shard in ("0/4", "1/4", "2/4", "3/4"):
+            code, out, _ = run("--config", file, "--shard", shard)
+            assert code == 0
+            executed.append(run.executed)
+        assert executed == [2, 2, 1, 1]
+        assert run("--config", file)[0] == 0 and run.executed == 0
+        code, out, _ = run("--config", file, "--shard", "2/4", "--dry-run")
+        assert code == 0 and "1 runs" in out
+
+    @pytest.mark.parametrize(
+        ("flags", "message"),
+        [
+            (["--shard", "4/4"], "error: --shard 4/4: needs i/n with i from 0 to n - 1"),
+            (["--gpus", "9"], "error: --gpus 9: "),
+            (["--engine", "rya"], "error: --engine 'rya': did you mean 'ray'?"),
+            (["--study", "linear", "--engine", "ray"], "error: --engine is not for study linear"),
+        ],
+    )
+    def test_refused(self, run, flags, message):
+        code, _, err = run(*flags)
+        assert code == 2 and err.startswith(message) and err.count("\n") == 1
+
+
+def test_tensorboard_flag_writes_events_into_the_run(run, tiny):
+    pytest.importorskip("tensorboard")
+    assert run("--config", tiny(), "--tensorboard")[0] == 0
+    (events,) = run.results.rglob("events.out.tfevents.*")
+    assert events.parent.name == "tensorboard"
+    assert (events.parent.parent / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("package", "flags"),
+    [
+        ("tensorboard", ["--tensorboard"]),
+        ("ray", ["--engine", "ray"]),
+        ("submitit", ["--engine", "slurm", "--time", "5"]),
+    ],
+)
+def test_a_package_that_is_missing(run, monkeypatch, package, flags):
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == package else found(name)
+    )
+    monkeypatch.setitem(sys.modules, package, None)
+    for name in ("ray", "slurm"):
+        monkeypatch.delitem(sys.modules, f"pythae_fif.runs.engines.{name}", raising=False)
+    code, _, err = run(*flags)
+    assert code == 2
+    assert f"needs the package {package}: pip install 'pythae-fif[" in err
+
+
+class TestGrid:
+    def test_grid_then_the_same_again(self, run, tiny):
+        file = tiny(models=["fif", "ae"], samplers=["normal", "gmm"], seeds=[0, 1])
+        code, out, err = run("--config", file, "--arch", "convnet")
+        assert (code, run.executed) == (0, 6)
+        assert err == ""
+        assert "[6/6] finished ae –" in out
+        table = run.results / "tables" / "digits-convnet-tiny-pixels.md"
+        assert "| FIF † | GMM |" in table.read_text()
+        assert "Made by `python run_benchmark.py --config tiny.yaml --arch convnet`" in (
+            table.read_text()
+        )
+        with open(table.with_suffix(".csv")) as lines:
+            rows = list(csv.DictReader(lines))
+        assert [(row["model"], row["sampler"]) for row in rows] == [
+            ("AE", "N"), ("AE", "GMM"), ("FIF", "N"), ("FIF", "GMM"),
+        ]  # fmt: skip
+        assert all(float(row["frechet_test_std"]) > 0 for row in rows)
+        picture = Image.open(run.results / "figures" / "digits-convnet-tiny-pixels-samples.png")
+        assert np.asarray(picture.convert("L")).std() > 20
+
+        before = {path: path.stat().st_mtime_ns for path in run.results.rglob("result.json")}
+        again, out_again, _ = run("--config", file, "--arch", "convnet")
+        assert (again, run.executed, len(before)) == (0, 0, 6)
+        assert out_again == out[out.index("   ") :]
+        assert before == {
+            path: path.stat().st_mtime_ns for path in run.results.rglob("result.json")
+        }
+
+    def test_table_comes_before_the_picture(self, run, tiny, monkeypatch, capsys):
+        def no_picture(*_):
+            raise OSError("no picture")
+
+        monkeypatch.setattr("pythae_fif.reports.experiment.sample_figure", no_picture)
+        code, out, err = run("--config", tiny())
+        assert code == 2
+        assert "AE" in out and "FD test" in out
+        assert err == "error: no picture\n"
+        assert (run.results / "tables" / "digits-convnet-tiny-pixels.md").exists()
+
+    def test_quiet_prints_the_table_alone(self, run, tiny):
+        code, out, _ = run("--config", tiny(), "--quiet")
+        assert code == 0
+        assert "[1/1]" not in out
+        assert "FD test" in out
+
+    def test_more_models_add_only_their_runs(self, run, tiny):
+        run("--config", tiny())
+        assert run.executed == 1
+        run("--config", tiny(models=["vae", "ae"]))
+        assert run.executed == 1
+
+    def test_failed_run_costs_itself_and_is_tried_again(self, run, tiny):
+        file = tiny(models=["fif", "ae"], beta=[1e39], hutchinson_samples=[1])
+        for attempt in (1, 2):
+            code, out, _ = run("--config", file)
+            assert (code, run.executed) == (1, 2 if attempt == 1 else 1)
+            assert "1 run of the plan has no result" in out
+            (failed,) = (run.results / "runs/digits/convnet/fif").iterdir()
+            line = next(line for line in out.splitlines() if line.startswith("failed: "))
+            assert str(failed) in line
+            assert "epoch 1" in line
+            status = read_json(failed / "status.json")
+            assert status["attempt"] == attempt
+            assert "Traceback" in status["traceback"]
+
+    def test_no_run_after_so_many_failures(self, run, tiny):
+        file = tiny(models=["fif", "ae"], beta=[1e39, 1e38], hutchinson_samples=[1])
+        code, out, _ = run("--config", file, "--max-failures", "1")
+        assert (code, run.executed) == (1, 1)
+        assert "2 runs not started after 1 failures (--max-failures)" in out
+
+    def test_a_further_sampler_is_scored_alone(self, run, tiny):
+        run("--config", tiny(models=["vae", "vamp"]))
+        before = {p: p.stat().st_mtime_ns for p in run.results.rglob("training.json")}
+        code, _, _ = run("--config", tiny(models=["vae", "vamp"], samplers=["normal", "gmm"]))
+        assert (code, run.executed, len(before)) == (0, 3, 3)
+        assert before == {p: p.stat().st_mtime_ns for p in run.results.rglob("training.json")}
+        scored = [set(read_json(p)["scores"]) for p in run.results.rglob("result.json")]
+        assert sorted(map(sorted, scored)) == [["gmm", "normal"]] + [["gmm", "vamp"]] * 2
+        run("--config", tiny(models=["vae", "vamp"]))
+        assert run.executed == 0
+
+    def test_fewer_samplers_leave_the_table_whole(self, run, tiny):
+        run("--config", tiny(models=["vae"], samplers=["normal", "gmm"]))
+        table = run.results / "tables" / "digits-convnet-tiny-pixels.md"
+        assert "| GMM |" in table.read_text()
+        before = table.read_text().splitlines()[:6]
+        _, out, _ = run("--config", tiny(models=["vae"]))
+        assert run.executed == 0 and "GMM" not in out
+        assert table.read_text().splitlines()[:6] == before
+
+    def test_nothing_but_failures(self, run, tiny):
+        code, out, _ = run("--config", tiny(models=["fif"], beta=[1e39], hutchinson_samples=[1]))
+        assert code == 1
+        assert "failed: " in out
+        assert not (run.results / "tables").exists()
+
+    def test_corrupt_record_is_set_aside_and_done_again(self, run, tiny, caplog):
+        file = tiny()
+        run("--config", file)
+        (record,) = run.results.rglob("result.json")
+        whole = read_json(record)["scores"]
+        record.write_text(record.read_text()[:100])
+        code, _, _ = run("--config", file)
+        assert (code, run.executed) == (0, 1)
+        assert "set aside as result.json.corrupt" in caplog.text
+        assert len(record.with_name("result.json.corrupt").read_text()) == 100
+        assert read_json(record)["scores"] == whole
+
+    def test_results_and_note_do_not_change_what_is_done(self, run, tiny, tmp_path):
+        run("--config", tiny())
+        (first,) = run.results.rglob("result.json")
+        run("--config", tiny({"note": "another"}), "--data-root", tmp_path, "--offline")
+        assert run.executed == 0
+        run.results = tmp_path / "elsewhere"
+        run("--config", tiny())
+        (second,) = run.results.rglob("result.json")
+        assert first.parent.name == second.parent.name
+
+
+class TestOwnImages:
+    @pytest.fixture
+    def folder(self, tmp_path) -> Path:
+        generator = np.random.default_rng(0)
+        folder = tmp_path / "images"
+        folder.mkdir()
+        for index in range(110):
+            pixels = generator.integers(0, 256, (12, 20, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{index:03}.png")
+        return folder
+
+    def test_folder(self, run, tiny, folder):
+        code, out, err = run("--dataset", "folder", "--data", folder, "--config", tiny(),
+                             "--image-size", "8")  # fmt: skip
+        assert (code, err) == (0, "")
+        assert "AE" in out
+        assert "folder images, 8x8" in " ".join(out.split())
+        text = (run.results / "tables" / "folder-images-resnet-tiny-8px-pixels.md").read_text()
+        assert "--data images" in text
+        assert str(folder) not in text
+
+    def test_undecodable_image_is_named_and_can_be_skipped(self, run, tiny, folder):
+        (folder / "050.png").write_bytes(b"no image")
+        flags = ("--dataset", "folder", "--data", folder, "--config", tiny(), "--image-size", "8")
+        code, _, err = run(*flags)
+        assert code == 2
+        assert "1 of 110 images cannot be decoded" in err
+        assert "050.png" in err
+        code, out, _ = run(*flags, "--skip-undecodable")
+        assert code == 0
+        assert "1 undecodable images left out" in " ".join(out.split())
+
+    def test_npz_of_images_that_are_not_square(self, run, tiny, tmp_path):
+        file = tmp_path / "own.npz"
+        np.savez(file, data=np.random.default_rng(0).random((100, 3, 6, 11)))
+        config = tiny(dataset="npz", data=str(file), samplers=["normal", "gmm"])
+        code, out, _ = run("--config", config)
+        assert code == 0
+        (sheet,) = run.results.rglob("samples-gmm.png")
+        assert Image.open(sheet).size == (8 * 11, 8 * 6)
+        assert "npz own.npz, shuffled 80/10/10" in " ".join(out.split())
+
+    def test_npz_with_a_nan(self, run, tiny, tmp_path):
+        images = np.random.default_rng(0).random((100, 8, 8))
+        images[7, 0, 0] = np.nan
+        np.savez(tmp_path / "own.npz", data=images)
+        code, _, err = run("--dataset", "npz", "--data", tmp_path / "own.npz", "--config", tiny())
+        assert code == 2
+        assert "own.npz, key 'data': NaN or infinite values in 1 of 100" in err
+
+    def test_classifier_without_labels(self, run, tiny, tmp_path):
+        np.savez(tmp_path / "own.npz", data=np.arange(6400, dtype=np.uint8).reshape(100, 8, 8))
+        code, _, err = run("--dataset", "npz", "--data", tmp_path / "own.npz", "--config", tiny(),
+                           "--extractor", "classifier")  # fmt: skip
+        assert code == 2
+        assert "'classifier' needs class labels" in err
+        assert "pixels" in err
+        assert err.count("\n") == 1
+        assert run.executed == 0
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("arguments", "parts"),
+        [
+            (["--latent-dims", "3"], ["'--latent-dims'", "did you mean '--latent-dim'"]),
+            (["--latent-dims=3"], ["'--latent-dims'", "did you mean '--latent-dim'"]),
+            (["digits"], ["'digits'", "--dataset"]),
+            (["--latent-dim", "x"], ["--latent-dim", "int", "'x'"]),
+            (["--latent-dim", "0"], ["--latent-dim 0", "at least 1"]),
+            (["--models"], ["--models", "at least one"]),
+            (["--models", "fiff"], ["--models 'fiff'", "did you mean 'fif'", "vae"]),
+            (["--samplers", "gm"], ["--samplers 'gm'", "did you mean 'gmm'"]),
+            (["--dataset", "digit"], ["--dataset 'digit'", "did you mean 'digits'"]),
+            (["--arch", "resnt"], ["--arch 'resnt'", "did you mean 'resnet'"]),
+            (["--arch", "fif_convnet"], ["--arch 'fif_convnet'", "convnet, resnet"]),
+            (["--profile", "paper"], ["--profile 'paper'", "quick"]),
+            (["--extractor", "pixel"], ["--extractor 'pixel'", "did you mean 'pixels'"]),
+            (["--beta", "-1"], ["--beta", "beta=-1", "at least 0"]),
+            (["--beta", "3", "3"], ["--beta", "none twice"]),
+            (["--beta", "3", "--models", "ae"], ["--beta [3.0]", "fif"]),
+            (["--hutchinson-samples", "99"], ["--hutchinson-samples", "=99", "latent_dim=8"]),
+            (["--hutchinson-samples", "0"], ["--hutchinson-samples", "=0", "at least 1"]),
+            (["--image-size", "16"], ["image_size=16", "8x8"]),
+            (["--seeds", "-3"], ["--seeds -3", "at least 0"]),
+            (["--data", "here"], ["--data", "folder or npz"]),
+            (["--dataset", "folder"], ["--dataset folder", "--data PATH"]),
+            (["--dataset", "folder", "--data", "nowhere"], ["nowhere", "--data"]),
+            (["--dataset", "npz", "--data", "nowhere.npz"], ["nowhere.npz"]),
+            (["--dataset", "mnist", "--data-root", "nowhere"], ["nowhere", "--data-root"]),
+            (["--dataset", "mnist", "--data-root", ".", "--offline"], ["mnist", "--offline"]),
+            (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
+            (["--config", "."], ["cannot read ."]),
+            (["--config", "own.yaml"], ["own.yaml", "'epoch'", "did you mean 'epochs'"]),
+            (["--results", "own.yaml/results"], ["own.yaml/results", "--results"]),
+            (["--wall-clock", "90"], ["--wall-clock: '90'", "no duration", "5h"]),
+            (["--table", "3"], ["--table 3", "valid: 2"]),
+            (["--table", "2", "--config", "own.yaml"], ["--table and --config"]),
+        ],
+        ids=" ".join,
+    )
+    def test_one_line_and_exit_code_2(self, tmp_path, monkeypatch, capsys, arguments, parts):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delenv("PYTHAE_FIF_DATA", raising=False)
+        Path("own.yaml").write_text("profiles: {quick: {epoch: 1}}")
+        assert cli.main(arguments) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("error: ")
+        assert err.count("\n") == 1
+        for part in parts:
+            assert part in err
+
+    def test_images_too_small_for_any_network(self, run, tiny, tmp_path):
+        np.savez(tmp_path / "own.npz", data=np.arange(900, dtype=np.uint8).reshape(100, 3, 3))
+        code, _, err = run("--dataset", "npz", "--data", tmp_path / "own.npz", "--config", tiny())
+        assert code == 2
+        assert "at least 4 x 4 pixels" in err
+
+    def test_tables_folder_that_is_a_file(self, run, tiny):
+        run.results.mkdir()
+        (run.results / "tables").write_text("")
+        code, out, err = run("--config", tiny())
+        assert code == 2
+        assert "FD test" in out
+        assert str(run.results / "tables") in err
+        assert err.count("\n") == 1
+
+
+def _descendants(pid: int) -> set[int]:
+    """The processes below one, by Linux' /proc."""
+    found, todo = set(), [pid]
+    while todo:
+        tasks = Path(f"/proc/{todo.pop()}/task").glob("*/children")
+        children = {int(child) for file in tasks for child in file.read_text().split()}
+        todo += children - found
+        found |= children
+    return found
+
+
+class TestStudies:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--study", "lineer"], "study 'lineer' is unknown: did you mean 'linear'?"),
+            (["--dataset", "sinusiod"], "--dataset 'sinusiod' is unknown: did you mean 'sinusoid'"),
+            (["--study", "linear", "--beta", "3"], "--beta is not for study linear"),
+            (["--dataset", "circle", "--dry-run"], "--dry-run is not for study toy"),
+            (["--dataset", "circle", "--wall-clock", "5h"], "--wall-clock is not for study toy"),
+            (["--dataset", "circle", "--latent-dim", "2"], "--latent-dim is not for study toy"),
+            (["--study", "linear", "--dataset", "mnist"], "--dataset is not for study linear"),
+            (["--study", "curvature", "--models", "ae"], "--models is not for study curvature"),
+            (["--dataset", "sinusoid", "--data", "x"], "--data is not for study sinusoid"),
+            (["--study", "linear", "--max-failures", "0"], "--max-failures is not for study"),
+            (["--study", "linear", "--profile", "slow"], "profile 'slow' is unknown"),
+        ],
+    )
+    def test_bad_input_is_one_line(self, capsys, arguments, message):
+        assert cli.main(arguments) == 2
+        err = capsys.readouterr().err
+        assert err.startswith(f"error: {message}")
+        assert err.count("\n") == 1
+
+
+class TestInceptionWeights:
+    def test_without_weights_nothing_is_trained(self, run, tiny, monkeypatch, tmp_path):
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        monkeypatch.delenv("PYTHAE_FIF_INCEPTION", raising=False)
+        code, _, err = run("--config", tiny(extractor="inception"), "--offline")
+        assert (code, run.executed) == (2, 0)
+        assert err.startswith("error: extractor 'inception' has no weights (downloads are off): ")
+        assert "efficientnet-lite0 works offline" in err
+        assert err.count("\n") == 1
+
+    def test_another_file_is_refused(self, run, tiny, tmp_path):
+        file = tmp_path / "weights.pth"
+        file.write_bytes(b"0")
+        flags = ("--inception-weights", str(file))
+        code, _, err = run("--config", tiny(extractor="inception"), *flags)
+        assert (code, run.executed) == (2, 0)
+        assert err.startswith("error: --inception-weights: ")
+        assert "sha256" in err
+
+
+class TestProgram:
+    """The program from its own file."""
+
+    PROGRAM = str(ROOT / "run_benchmark.py")
+
+    def test_bad_flag(self, monkeypatch, capsys):
+        monkeypatch.setattr(sys, "argv", [self.PROGRAM, "--betas"])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(self.PROGRAM, run_name="__main__")
+        assert ended.value.code == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("error: unknown flag '--betas': did you mean '--beta'?")
+        assert err.count("\n") == 1
+
+    @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux' /proc")
+    def test_interrupt_in_the_middle_of_a_grid_then_the_same_command(self, tiny, tmp_path, capsys):
+        results = tmp_path / "results"
+        # One run more than there is room for: it starts when the first one is finished.
+        runs = len(LocalEngine().slots()) + 1
+        file = tiny({"epochs": 20}, seeds=list(range(runs)))
+        arguments = ["--config", file, "--results", str(results)]
+        program = subprocess.Popen(
+            [sys.executable, self.PROGRAM, *arguments],
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            # A job in the background of a shell without job control ignores SIGINT, and with it
+            # whatever it starts; this program is to stand for one in the foreground.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
+        try:
+            states: list[str] = []
+            while len(states) < runs or set(states) != {"finished", "running"}:
+                assert program.poll() is None
+                time.sleep(0.02)
+                states = self._states(results)
+            descendants = _descendants(program.pid)
+            os.killpg(program.pid, signal.SIGINT)
+            _, err = program.communicate(timeout=60)
+        finally:
+            program.kill()
+        assert program.returncode == 130
+        assert err == b"interrupted: finished runs are kept; the same command goes on from here\n"
+        assert descendants
+        deadline = time.monotonic() + 10
+        while any(Path(f"/proc/{pid}").exists() for pid in descendants):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        states = self._states(results)
+        assert len(states) == runs and set(states) == {"finished", "interrupted"}
+
+        finished = {p: p.stat().st_mtime_ns for p in results.rglob("result.json")}
+        assert finished
+        assert cli.main(arguments) == 0
+        assert capsys.readouterr().err == ""
+        assert self._states(results) == ["finished"] * runs
+        after = {p: p.stat().st_mtime_ns for p in results.rglob("result.json")}
+        assert len(after) == runs
+        assert finished.items() <= after.items()
+
+    @staticmethod
+    def _states(results: Path) -> list[str]:
+        return [(read_json(path) or {}).get("state", "") for path in results.rglob("status.json")]
+
+
+def test_wheel_contains_the_configurations(tmp_path):
+    pytest.importorskip("setuptools", minversion="77")
+    source = tmp_path / "source"  # a copy, for setuptools leaves its own files behind
+    for name in ("pythae_fif", "benchmark_configs"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, source / name, ignore=ignored)
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet",
+         "--wheel-dir", str(tmp_path), str(source)],
+        check=True,
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    files = {path.relative_to(configs_dir()).as_posix() for path in configs_dir().rglob("*.yaml")}
+    assert "models/fif.yaml" in files
+    assert {f"pythae_fif/configs/{file}" for file in files} <= names

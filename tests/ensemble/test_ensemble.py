@@ -1,0 +1,229 @@
+"""Ensembles: a member is the FIF that would have been trained alone."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pythae.data.datasets import DatasetOutput
+from pythae.models.base.base_utils import ModelOutput
+from pythae.models.nn import BaseEncoder
+from torch import nn
+
+from pythae_fif import FIF, FIFConfig
+from pythae_fif.ensemble.ensemble import Ensemble
+from pythae_fif.ensemble.group import parts
+from pythae_fif.errors import ConfigError
+from pythae_fif.nn import ResidualDecoder, ResidualEncoder
+
+D, LATENT = 4, 2
+
+
+def build(beta=1.0, dtype=torch.float64, blocks=(2, 1), **options):
+    config = FIFConfig(input_dim=(D,), latent_dim=LATENT, beta=beta, **options)
+    encoder = ResidualEncoder(D, LATENT, blocks=blocks[0], width=8)
+    return FIF(config, encoder, ResidualDecoder(D, LATENT, blocks=blocks[1], width=8)).to(dtype)
+
+
+def train_alone(model, seed, data, epochs, batch_size, lr):
+    """The same training as a plain loop over the model's own loss."""
+    torch.manual_seed(seed)
+    optimizer = torch.optim.Adam(model.train().parameters(), lr=lr)
+    for epoch in range(1, epochs + 1):
+        order = torch.randperm(len(data))
+        for batch in order[: len(data) // batch_size * batch_size].split(batch_size):
+            optimizer.zero_grad()
+            model(DatasetOutput(data=data[batch]), epoch=epoch).loss.backward()
+            optimizer.step()
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    "options, compile",
+    [
+        ({}, False),
+        ({"hutchinson_samples": 2, "noise": 0.0}, False),
+        ({"beta_final": 5.0, "beta_epochs": 2, "latent_distribution": "student_t"}, False),
+        ({"jacobian_at": "reconstruction"}, False),
+        ({"gradient_to": "decoder", "trace_space": "data", "hutchinson_samples": 3}, False),
+        ({"hutchinson_kind": "rademacher", "blocks": (1, 0)}, True),
+    ],
+)
+def test_a_member_is_the_model_trained_alone(options, compile):
+    data = torch.randn(50, D, dtype=torch.float64)
+    pairs = [(0.5, 3), (20.0, 3), (0.5, 4)]
+    betas, seeds = zip(*pairs, strict=True)
+    ensemble = Ensemble.build(lambda b: build(b, **options), betas, seeds, compile=compile)
+    ensemble.train(data, epochs=2, batch_size=16, learning_rate=0.01)
+    assert ensemble.backend == ("compiled" if compile else "eager")
+    weights = []
+    for member, beta, seed in zip(ensemble.members(), betas, seeds, strict=True):
+        torch.manual_seed(seed)
+        alone = train_alone(build(beta, **options), seed, data, 2, 16, 0.01)
+        for ours, theirs in zip(member.parameters(), alone.parameters(), strict=True):
+            assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-11)
+        weights.append(next(member.parameters()))
+    assert not torch.allclose(weights[0], weights[1])
+    assert not torch.allclose(weights[0], weights[2])
+
+
+def test_members_agree_with_the_ensemble():
+    x = torch.randn(9, D, dtype=torch.float64)
+    ensemble = Ensemble.build(build, [1.0, 2.0], [0, 1])
+    own = torch.stack([member.log_prob(x) for member in ensemble.members()])
+    assert torch.allclose(ensemble.log_prob(x), own)
+    assert torch.allclose(
+        ensemble.reconstruction_error(x)[1],
+        (ensemble.members()[1].reconstruct(x) - x).square().sum(1),
+    )
+    assert torch.allclose(ensemble.log_prob(torch.stack([x, x])), own)
+
+
+def test_evaluation_in_chunks(monkeypatch):
+    x = torch.randn(9, D, dtype=torch.float64)
+    ensemble = Ensemble.build(build, [1.0, 2.0], [0, 1])
+    whole = ensemble.log_prob(x)
+    monkeypatch.setattr("pythae_fif.ensemble.ensemble.CHUNK_NUMEL", 2 * LATENT * 8 * 2)
+    assert torch.allclose(ensemble.log_prob(x), whole)
+
+
+@pytest.mark.parametrize("largest", [1, 2, 3, 5])
+def test_members_in_groups_are_the_same(monkeypatch, largest):
+    """Also in groups that overlap, of five members."""
+    data, seeds = torch.randn(40, D, dtype=torch.float64), range(5)
+    ends = []
+    for numel in (2**20, largest * 10 * 8):
+        monkeypatch.setattr(Ensemble, "group_numel", numel)
+        ensemble = Ensemble.build(build, [1.0] * 5, seeds)
+        ensemble.train(data, epochs=2, batch_size=10, learning_rate=0.01)
+        ends.append(ensemble.encode(data))
+    assert torch.allclose(*ends)
+
+
+def test_a_diverged_member_does_not_touch_the_others():
+    data = torch.randn(30, D, dtype=torch.float64)
+    ensemble = Ensemble.build(build, [1.0, 1.0], [0, 1])
+    alone = Ensemble.build(build, [1.0], [1])
+    next(ensemble._nets.parameters()).data[0, 0, 0] = torch.nan
+    for trained in (ensemble, alone):
+        trained.train(data, epochs=1, batch_size=10)
+    log_prob = ensemble.log_prob(data)
+    assert log_prob[0].isnan().all()
+    assert torch.allclose(log_prob[1], alone.log_prob(data)[0])
+
+
+def test_data_of_each_members_own_and_schedule():
+    data = torch.randn(2, 32, D, dtype=torch.float64)
+    seen = []
+
+    def schedule(optimizer, steps):
+        seen.append(steps)
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.01, total_steps=steps)
+
+    ensemble = Ensemble.build(build, [1.0, 1.0], [0, 0])
+    epochs = []
+    ensemble.train(data, epochs=3, batch_size=10, schedule=schedule, on_epoch=epochs.append)
+    assert (set(seen), epochs) == ({9}, [1, 2, 3])
+    single = Ensemble.build(build, [1.0], [0])
+    single.train(data[1], epochs=3, batch_size=10, schedule=schedule)
+    x = data[0]
+    assert torch.allclose(ensemble.encode(x)[1], single.encode(x)[0])
+    assert not torch.allclose(ensemble.encode(x)[0], single.encode(x)[0])
+
+
+def test_an_ensemble_learns():
+    """Both members of a 2-D plane in 4-D end near its exact likelihood, known in closed form."""
+    data = torch.randn(2000, 2) @ torch.linalg.qr(torch.randn(4, 2)).Q.T
+    ensemble = Ensemble.build(
+        lambda beta: build(beta, torch.float32, noise=0.0), [50.0, 50.0], [0, 1]
+    )
+    ensemble.train(data[:1000], epochs=40, batch_size=100, learning_rate=5e-3)
+    assert (ensemble.reconstruction_error(data[1000:]).mean(1) < 0.02).all()
+    plane = -data[1000:].square().sum(1).mean() / 2 - torch.tensor(2 * torch.pi).log()
+    assert (ensemble.log_prob(data[1000:]).mean(1) - plane).abs().max() < 0.15
+
+
+def test_the_global_random_state_is_kept():
+    state = torch.get_rng_state()
+    Ensemble.build(build, [1.0], [0])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+class Conv(BaseEncoder):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv1d(1, LATENT, D)
+
+    def forward(self, x):
+        return ModelOutput(embedding=self.layer(x[:, None])[..., 0])
+
+
+class Flattening(BaseEncoder):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(D, LATENT)
+
+    def forward(self, x):
+        return ModelOutput(embedding=self.layer(x.reshape(-1, D)))
+
+
+def with_encoder(encoder):
+    config = FIFConfig(input_dim=(D,), latent_dim=LATENT)
+    return FIF(config, encoder, ResidualDecoder(D, LATENT))
+
+
+@pytest.mark.parametrize(
+    "models, seeds, message",
+    [
+        (lambda: [], [], "at least 1"),
+        (lambda: [build()], [0, 1], "as many seeds"),
+        (lambda: [build(), build(hutchinson_samples=2)], [0, 1], "agree in hutchinson_samples"),
+        (lambda: [build(mode="mixed")], [0], "mode='replay'"),
+        (lambda: [build(surrogate_fraction=0.5)], [0], "surrogate_fraction=1.0"),
+        (lambda: [with_encoder(Conv())], [0], "only linear"),
+        (lambda: [with_encoder(Flattening()), with_encoder(Flattening())], [0, 1], "stacked"),
+        (
+            lambda: [
+                with_encoder(ResidualEncoder(D, LATENT)),
+                with_encoder(ResidualEncoder(D, LATENT, width=3)),
+            ],
+            [0, 1],
+            "same layers",
+        ),
+    ],
+)
+def test_what_cannot_be_stacked(models, seeds, message):
+    with pytest.raises(ConfigError, match=message):
+        Ensemble(models(), seeds)
+
+
+@given(st.integers(1, 200), st.integers(1, 20), st.integers(1, 16))
+def test_groups_keep_every_thread_busy(members, largest, threads):
+    slices = parts(members, largest, threads)
+    assert [i for part in slices for i in range(members)[part]] == list(range(members))
+    sizes = {len(range(members)[part]) for part in slices}
+    assert max(sizes) <= largest and max(sizes) - min(sizes) <= 1
+    assert len(slices) >= min(members, threads)
+    # Of groups that differ there are enough for turns to even them out.
+    assert len(sizes) == 1 or len(slices) != threads or threads == 1
+
+
+def test_five_on_two_cores_are_not_two_against_three():
+    assert [s.stop - s.start for s in parts(5, largest=4, threads=2)] == [1, 2, 2]
+
+
+def test_a_failing_compiler_is_recorded(monkeypatch):
+    def fails(graph, **_):
+        def step(*_):
+            raise RuntimeError("no C++ compiler\nmore lines")
+
+        return step
+
+    monkeypatch.setattr(torch, "compile", fails)
+    data = torch.randn(20, D, dtype=torch.float64)
+    ensemble = Ensemble.build(build, [1.0], [0], compile=True)
+    ensemble.train(data, epochs=1, batch_size=10)
+    assert ensemble.backend == "eager: torch.compile failed: no C++ compiler"
+    eager = Ensemble.build(build, [1.0], [0], compile=False)
+    eager.train(data, epochs=1, batch_size=10)
+    assert eager.backend == "eager"
+    assert torch.equal(ensemble.encode(data), eager.encode(data))

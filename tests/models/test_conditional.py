@@ -1,0 +1,347 @@
+"""Conditional FIF: the model of a label is the unconditional model of that label's data."""
+
+import copy
+import json
+
+import pytest
+import torch
+from pythae.data.datasets import BaseDataset, DatasetOutput
+from pythae.models import AutoModel
+from pythae.models.base.base_utils import ModelOutput
+from pythae.models.nn import BaseDecoder, BaseEncoder
+from pythae.pipelines import TrainingPipeline
+from pythae.samplers import GaussianMixtureSampler, GaussianMixtureSamplerConfig, NormalSampler
+from pythae.trainers import BaseTrainerConfig
+from torch import nn
+
+from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
+from pythae_fif.data import ImageDataset
+from pythae_fif.ensemble.ensemble import Ensemble
+from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.models import RectangularFlow, RectangularFlowConfig
+from pythae_fif.nn import FIFConvDecoder, FIFConvEncoder, build_networks, joined_dim
+from pythae_fif.volume_change.replay import record
+
+CLASSES, SHAPE = 3, (1, 8, 8)
+
+
+def model(arch="convnet", shape=SHAPE, latent_dim=4, condition_dim=CLASSES, **options):
+    torch.manual_seed(0)
+    config = FIFConfig(
+        input_dim=shape, latent_dim=latent_dim, condition_dim=condition_dim, noise=0.0, **options
+    )
+    return FIF(config, *build_networks(arch, shape, latent_dim, condition_dim=condition_dim))
+
+
+def batch(count=12, shape=SHAPE, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(1)
+    data = torch.rand(count, *shape, generator=generator, dtype=dtype)
+    return data, torch.arange(count) % CLASSES
+
+
+def gradient(fif, data, labels):
+    """Of one training step's loss, all parameters in one vector; BatchNorm stays as it was."""
+    fif = copy.deepcopy(fif).train()
+    torch.manual_seed(5)
+    fif(DatasetOutput(data=data, labels=labels)).loss.backward()
+    return torch.cat([p.grad.flatten() for p in fif.parameters()]), fif.surrogate_mode
+
+
+# ---------------------------------------------------------------- gradients
+
+
+@pytest.mark.parametrize(
+    "arch, shape",
+    [
+        *[(arch, SHAPE) for arch in ("convnet", "resnet")],
+        *[(arch, (1, 28, 28)) for arch in ("resnet", "fif_convnet")],
+    ],
+)
+@pytest.mark.parametrize("jacobian_at", ["data", "reconstruction"])
+def test_replay_has_the_gradient_of_mode_backward(arch, shape, jacobian_at):
+    fif = model(arch, shape, jacobian_at=jacobian_at).double()
+    data, labels = batch(4, shape)
+    ours, mode = gradient(fif, data, labels)
+    assert mode == "replay"
+    fif.model_config.mode = "backward"
+    theirs, _ = gradient(fif, data, labels)
+    assert (ours - theirs).norm() < 1e-11 * theirs.norm()
+
+
+def test_gradient_is_that_of_the_unconditional_models_of_the_classes():
+    """K = d, so that the draw of Hutchinson vectors does not matter."""
+    fif = model(hutchinson_samples=4).double()
+    data, labels = batch()
+    whole, _ = gradient(fif, data, labels)
+    parts = []
+    for label in range(CLASSES):
+        given = fif.given(label)
+        assert [p.data_ptr() for p in given.parameters()] == [
+            p.data_ptr() for p in fif.parameters()
+        ]
+        parts.append(gradient(given, data[labels == label], None)[0])
+    assert torch.allclose(whole, torch.stack(parts).mean(0))
+
+
+def test_gradient_of_a_fraction_is_unbiased_over_the_order_of_the_batch():
+    data, labels = batch(8)
+    total = []
+    for fraction in (0.25, 1.0):
+        fif = model(surrogate_fraction=fraction, hutchinson_samples=4).double()
+        orders = [gradient(fif, data.roll(i, 0), labels.roll(i, 0))[0] for i in range(8)]
+        total.append(torch.stack(orders).mean(0))
+    assert torch.allclose(*total)
+
+
+@pytest.mark.parametrize("joined_first", [False, True])
+@pytest.mark.parametrize("shape", [(4,), (2, 3, 3)])
+def test_tangents_of_joined_constants(shape, joined_first):
+    x, constant = torch.randn(5, *shape), torch.randn(5, 3, *shape[1:])
+    other = torch.randn(6 if len(shape) == 1 else 1, shape[0] + 3, *shape[1:])
+
+    def function(x):
+        parts = [constant[: len(x)], x.square() if False else x * x]
+        joined = torch.cat(parts if joined_first else parts[::-1], dim=1)
+        return joined.tanh() * other[:1]
+
+    tangents = torch.randn(2, 5, *shape)
+    tape = record(function, x)
+    for found, tangent in zip(tape.jvps(tangents), tangents, strict=True):
+        assert torch.allclose(found, torch.func.jvp(function, (x,), (tangent,))[1], atol=1e-6)
+    assert torch.allclose(tape.jvps(tangents[:, :2]), tape.jvps(tangents)[:, :2])
+
+
+# ---------------------------------------------------------------- densities
+
+
+class Shifted(nn.Module):
+    """z -> W z + V c and its pseudo-inverse: a Gaussian of mean V c for every condition."""
+
+    def __init__(self, dim, latent_dim, condition_dim):
+        super().__init__()
+        self.w = nn.Parameter(torch.randn(dim, latent_dim).double())
+        self.v = nn.Parameter(torch.randn(dim, condition_dim).double())
+
+
+class ShiftedDecoder(BaseDecoder):
+    def __init__(self, shifted):
+        super().__init__()
+        self.shifted = shifted
+
+    def forward(self, joined):
+        s = self.shifted
+        return ModelOutput(reconstruction=joined @ torch.cat([s.w, s.v], 1).T)
+
+
+class ShiftedEncoder(BaseEncoder):
+    def __init__(self, shifted):
+        super().__init__()
+        self.shifted = shifted
+
+    def forward(self, joined):
+        s = self.shifted
+        inverse = torch.linalg.pinv(s.w)
+        return ModelOutput(embedding=joined @ torch.cat([inverse, -inverse @ s.v], 1).T)
+
+
+@pytest.mark.parametrize("vectors", [False, True])
+def test_density_given_a_condition_is_the_closed_form(vectors):
+    torch.manual_seed(0)
+    shifted = Shifted(5, 2, CLASSES)
+    config = FIFConfig(input_dim=(5,), latent_dim=2, condition_dim=CLASSES)
+    fif = FIF(config, ShiftedEncoder(shifted), ShiftedDecoder(shifted))
+    labels = torch.tensor([0, 2, 2, 1])
+    condition = nn.functional.one_hot(labels, CLASSES).double()
+    if vectors:
+        labels = condition = torch.randn(4, CLASSES).double()
+    z = torch.randn(4, 2).double()
+    x = (z @ shifted.w.T + condition @ shifted.v.T).detach()
+    volume = 0.5 * torch.logdet(shifted.w.T @ shifted.w)
+    prior = torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(1)
+    assert torch.allclose(fif.embed(x, labels), z)
+    assert torch.allclose(fif.log_prob(x, labels), prior - volume)
+    assert torch.allclose(fif.log_volume(x, labels), volume.expand(4))
+    assert torch.allclose(fif.singular_values(x, labels)[1], torch.linalg.svdvals(shifted.w))
+    assert torch.allclose(fif.reconstruct(x, labels), x)
+    loss = fif.eval()(DatasetOutput(data=x, labels=labels)).loss
+    assert torch.allclose(loss, (volume - prior).mean())
+
+
+def test_what_a_label_gives_is_what_the_model_of_that_label_gives():
+    fif, (data, labels) = model(arch="resnet").double().eval(), batch()
+    given = fif.given(2)
+    assert given.model_config.condition_dim == 0 and not given.training
+    mine = data[labels == 2]
+    for name in ("embed", "reconstruct", "log_prob", "log_volume", "singular_values"):
+        of_all = getattr(fif, name)(data, labels)
+        assert torch.allclose(of_all[labels == 2], getattr(given, name)(mine)), name
+        assert not torch.allclose(of_all, getattr(fif, name)(data, (labels + 1) % CLASSES)), name
+    lines = fif.interpolate(data[:2], data[3:5], granularity=4, labels=labels[:2])
+    assert torch.allclose(lines[1], fif.given(1).interpolate(data[1:2], data[4:5], 4)[0])
+    torch.manual_seed(3)
+    samples = fif.sample(6, labels=[0, 1, 2, 0, 1, 2])
+    torch.manual_seed(3)
+    assert torch.allclose(samples[2::3], given.sample(6)[2::3])
+    assert torch.equal(fif.predict(data, labels).embedding, fif.embed(data, labels))
+
+
+def test_densities_in_chunks_take_their_labels_along(monkeypatch):
+    fif, (data, labels) = model().double(), batch()
+    whole = fif.log_prob(data, labels)
+    monkeypatch.setattr("pythae_fif.volume_change.exact.CHUNK_NUMEL", 64 * 4 * 5)
+    assert torch.allclose(fif.log_prob(data, labels), whole)
+
+
+# ---------------------------------------------------------------- Pythae
+
+
+@pytest.mark.parametrize("custom", [False, True])
+def test_save_and_load(tmp_path, custom):
+    config = FIFConfig(input_dim=SHAPE, latent_dim=4, condition_dim=CLASSES)
+    fif, (data, labels) = model() if custom else FIF(config), batch(dtype=torch.float32)
+    fif.eval().save(str(tmp_path))
+    for loaded in (FIF, AutoModel):
+        twin = loaded.load_from_folder(str(tmp_path)).eval()
+        assert twin.model_config == fif.model_config
+        assert torch.equal(twin.reconstruct(data, labels), fif.reconstruct(data, labels))
+    given = tmp_path / "given"
+    fif.given(1).save(str(given))
+    one = AutoModel.load_from_folder(str(given)).eval()
+    assert torch.equal(one.embed(data), fif.embed(data, labels=1))
+
+
+def test_models_saved_before_conditions_were_known_load(tmp_path):
+    FIF(FIFConfig(input_dim=SHAPE, latent_dim=2)).save(str(tmp_path))
+    path = tmp_path / "model_config.json"
+    values = json.loads(path.read_text())
+    del values["condition_dim"]
+    path.write_text(json.dumps(values))
+    assert AutoModel.load_from_folder(str(tmp_path)).model_config.condition_dim == 0
+
+
+def halves(count):
+    """Images whose left half (class 0) or right half (class 1) is bright, more or less, uint8."""
+    generator = torch.Generator().manual_seed(0)
+    light = torch.randint(100, 256, (count, 1, 1, 1), generator=generator)
+    labels = torch.arange(count) % 2
+    left = (torch.arange(8) < 4).expand(count, 1, 8, 8)
+    bright = torch.where(labels.view(-1, 1, 1, 1) == 0, left, ~left)
+    return (light * bright).to(torch.uint8), labels
+
+
+@pytest.mark.parametrize("trainer", ["pythae", "ours", "ours, any data set"])
+def test_training_learns_what_the_label_says(tmp_path, trainer):
+    images, labels = halves(200)
+    fif = model(condition_dim=2, latent_dim=1, beta=20.0)
+    dataset = ImageDataset(images, labels)
+    if trainer != "ours":
+        dataset = BaseDataset(images / 255, labels)
+    options = {"output_dir": str(tmp_path), "num_epochs": 15, "learning_rate": 3e-3}
+    kind = BaseTrainerConfig if trainer == "pythae" else FIFTrainerConfig
+    config = kind(**options, per_device_train_batch_size=20, no_cuda=True)
+    if trainer == "pythae":
+        pipeline = TrainingPipeline(model=fif, training_config=config)
+        pipeline(train_data=dataset, eval_data=dataset)
+        folder = pipeline.trainer.training_dir
+    else:
+        ours = FIFTrainer(fif, dataset, dataset, config)
+        ours.train()
+        folder = ours.training_dir
+    fif = AutoModel.load_from_folder(f"{folder}/final_model").eval()
+    for label in (0, 1):
+        left, right = fif.sample(100, labels=label).detach().chunk(2, -1)
+        assert ((left.mean() - right.mean()) * (1 - 2 * label)) > 0.3
+    error = (fif.reconstruct(images / 255, labels) - images / 255).square().mean().detach()
+    wrong = (fif.reconstruct(images / 255, 1 - labels) - images / 255).square().mean().detach()
+    assert error < 0.2 * wrong
+
+
+def test_pythaes_samplers_take_the_model_of_a_label(tmp_path):
+    fif, (data, labels) = model(), batch(dtype=torch.float32)
+    data[0, 0, 0, 0] = 1.0
+    sampler = GaussianMixtureSampler(fif.given(0), GaussianMixtureSamplerConfig(n_components=1))
+    sampler.fit(data[labels == 0])
+    for samples in (sampler.sample(5), NormalSampler(fif.given(0)).sample(5)):
+        assert samples.shape == (5, *SHAPE) and samples.isfinite().all()
+
+
+# ---------------------------------------------------------------- networks and errors
+
+
+@pytest.mark.parametrize(
+    "arch, shape",
+    [
+        (arch, shape)
+        for arch in ("convnet", "resnet", "fif_convnet")
+        for shape in ((1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64))
+        if arch != "fif_convnet" or shape in ((1, 28, 28), (3, 64, 64))
+    ],
+)
+def test_networks_take_the_condition(arch, shape):
+    encoder, decoder = build_networks(arch, shape, 4, condition_dim=10)
+    z = encoder(torch.rand(2, *joined_dim(shape, 10))).embedding
+    assert z.shape == (2, 4)
+    assert decoder(torch.randn(2, 14)).reconstruction.shape == (2, *shape)
+
+
+def test_four_times_the_channels():
+    """Appendix E.1.2: a convolution between two layers has 16 times the weights."""
+    nets = {
+        m: (
+            FIFConvEncoder((1, 28, 28), 16, channel_multiplier=m),
+            FIFConvDecoder((1, 28, 28), 16, channel_multiplier=m),
+        )
+        for m in (1, 4)
+    }
+    assert nets[4][1](torch.randn(2, 16)).reconstruction.shape == (2, 1, 28, 28)
+    for one, four in zip(*nets.values(), strict=True):
+        sizes = [
+            [
+                m.weight.numel()
+                for m in net.modules()
+                if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)
+            ]
+            for net in (one, four)
+        ]
+        ratios = [b / a for a, b in zip(*sizes, strict=True)]
+        assert sorted(ratios)[0] == 4 and sorted(ratios)[1:] == [16] * (len(ratios) - 1)
+
+
+@pytest.mark.parametrize(
+    "labels, error, message",
+    [
+        (None, ConfigError, "needs labels: class indices 0 to 2"),
+        ([0, 1, 3, 0], DataError, "label 3 is none of the class indices 0 to 2"),
+        ([0.5, 1, 2, 0], DataError, "label 0.5"),
+        ([0, 1], DataError, r"shape \(2,\) for 4 samples"),
+        (torch.zeros(4, 2), DataError, r"condition vectors \(4, 3\)"),
+    ],
+)
+def test_labels_that_do_not_fit_are_told(labels, error, message):
+    fif, (data, _) = model(), batch(4, dtype=torch.float32)
+    with pytest.raises(error, match=message):
+        fif.log_prob(data, labels)
+    with pytest.raises(error, match=message):
+        fif.sample(4, labels=labels)
+
+
+def test_unconditional_models_take_no_labels():
+    fif = FIF(FIFConfig(input_dim=SHAPE, latent_dim=2))
+    data, labels = batch(4, dtype=torch.float32)
+    assert fif(DatasetOutput(data=data, labels=labels)).loss.isfinite()  # Pythae's are ones
+    with pytest.raises(ConfigError, match="takes no labels"):
+        fif.sample(4, labels=labels)
+    with pytest.raises(ConfigError, match="takes no labels"):
+        fif.given(1)
+
+
+def test_what_has_no_conditions_says_so():
+    with pytest.raises(ValueError, match="condition_dim=-1"):
+        FIFConfig(input_dim=SHAPE, latent_dim=2, condition_dim=-1)
+    with pytest.raises(ValueError, match="unknown RectangularFlowConfig key 'condition_dim'"):
+        RectangularFlowConfig(input_dim=(4,), latent_dim=2, condition_dim=3)
+    with pytest.raises(ConfigError, match="takes no labels"):
+        RectangularFlow(RectangularFlowConfig(input_dim=(4,), latent_dim=2)).sample(2, labels=1)
+    config = FIFConfig(input_dim=(4,), latent_dim=2, condition_dim=3)
+    with pytest.raises(ConfigError, match="condition_dim=0, not 3"):
+        Ensemble([FIF(config)], [0])

@@ -1,0 +1,239 @@
+"""Every model of the benchmark, for every data set's shape and architecture, on tiny data."""
+
+import dataclasses
+import shutil
+import types
+
+import numpy as np
+import pytest
+import torch
+from pythae.models import AutoModel
+from torch.nn import ConvTranspose2d
+
+from pythae_fif.benchmark import RunSpec, execute, expand, load_experiment
+from pythae_fif.benchmark.estimate import training_seconds
+from pythae_fif.benchmark.inputs import load_splits
+from pythae_fif.benchmark.model_entry import load_model_entry
+from pythae_fif.benchmark.plan import build_model
+from pythae_fif.benchmark.run import trainer_of
+from pythae_fif.benchmark.yaml_files import configs_dir, names_in
+from pythae_fif.errors import NonFiniteError
+from pythae_fif.nn import ConvDiscriminator
+from pythae_fif.runs.store import Store
+from pythae_fif.sampling.samplers import embed, generate
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:To copy construct from a tensor"),  # Pythae's SVAE
+    pytest.mark.filterwarnings("ignore:scores of 20 samples"),
+]
+
+MODELS = names_in("models")
+DIGITS, MNIST, CIFAR, CELEBA = (1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64)
+ENVIRONMENT = {
+    "data_root": None, "data": None, "offline": True, "skip_undecodable": False,
+    "inception_weights": None,
+}  # fmt: skip
+
+# Of the large nets each model sees each architecture once, with the shapes in turn, the costly ones
+# more seldom: all of them took minutes.
+LARGE = [
+    (model, arch, shapes[(index + offset) % len(shapes)])
+    for index, model in enumerate(MODELS)
+    for offset, (arch, shapes) in enumerate(
+        {
+            "convnet": (MNIST, MNIST, CIFAR, MNIST, MNIST, CELEBA),
+            "resnet": (MNIST, CIFAR, CELEBA),
+            "fif_convnet": (MNIST, MNIST, MNIST, MNIST, MNIST, MNIST, CELEBA),
+        }.items()
+    )
+    if (model, arch) != ("vqvae_spatial", "fif_convnet")
+]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def spec_of(model: str, arch: str = "convnet", *, epochs: int = 1, **changes) -> RunSpec:
+    entry = load_model_entry(model)
+    varied = entry.choices()[0]
+    settings = {
+        "epochs": epochs, "batch_size": 4, "learning_rate": 1e-3, "num_samples": 20,
+        "plateau_patience": 10, "plateau_factor": 0.5,
+    }  # fmt: skip
+    values = dict(
+        dataset="any", arch=arch, model=model, parameters={**entry.fixed, **varied},
+        varied=tuple(varied), latent_dim=4, image_size=None, seed=0, extractor="pixels",
+        samplers=("normal",), profile="tiny", settings=settings, data_hash="0" * 16,
+    )  # fmt: skip
+    return RunSpec(**{**values, **changes})
+
+
+def splits_of(shape: tuple[int, ...], count: int = 4):
+    images = np.random.default_rng(0).integers(0, 256, (2 * count, *shape), dtype=np.uint8)
+    return types.SimpleNamespace(train=images[:count], val=images[count:], input_dim=shape)
+
+
+@pytest.mark.parametrize("arch", ["convnet", "resnet"])
+@pytest.mark.parametrize("model", MODELS)
+def test_builds_takes_a_step_saves_reloads_and_samples(model, arch, tmp_path):
+    spec, splits = spec_of(model, arch), splits_of(DIGITS)
+    torch.manual_seed(0)
+    before = build_model(spec, DIGITS).state_dict()
+    trainer = trainer_of(spec, splits, tmp_path)
+    result = trainer.train()
+    assert np.isfinite(result.best_eval_loss) and result.images_per_second > 0
+    trained = trainer.model
+    weights = trained.state_dict()
+    for net in ("encoder", "decoder"):
+        changed = [
+            not torch.equal(value, before[name])
+            for name, value in weights.items()
+            if name.startswith(net)
+        ]
+        assert any(changed) or model == "vaegan"  # which may leave out a decoder's step
+
+    loaded = AutoModel.load_from_folder(str(tmp_path / "model"))
+    assert type(loaded) is type(trained)
+    for name, value in loaded.state_dict().items():
+        assert torch.equal(value, weights[name]), name
+    codes = embed(trained, splits.train, seed=3)
+    assert torch.equal(codes, embed(loaded, splits.train, seed=3))
+    own = load_model_entry(model).samplers[0]
+    samples = [
+        generate(own, m, codes, num_samples=5, seed=1, fit_steps=2) for m in (trained, loaded)
+    ]
+    assert samples[0].shape == (5, *DIGITS)
+    assert torch.equal(*samples)
+
+
+@pytest.mark.parametrize(
+    ("model", "arch", "shape"), LARGE, ids=lambda v: v if isinstance(v, str) else str(v[1])
+)
+def test_large_nets_take_a_step_and_sample(model, arch, shape, tmp_path):
+    few = {"number_components": 3} if model == "vamp" else {}  # each is an image of parameters
+    spec, splits = spec_of(model, arch), splits_of(shape, 4 if model == "factor_vae" else 2)
+    spec = dataclasses.replace(spec, parameters={**spec.parameters, **few})
+    trainer = trainer_of(spec, splits, tmp_path)
+    trainer.prepare_training()
+    losses = trainer.train_step(1)
+    assert np.isfinite(losses).all()
+    codes = embed(trainer.model, splits.train)
+    own = load_model_entry(model).samplers[0]
+    samples = generate(own, trainer.model, codes, num_samples=2, seed=1, fit_steps=2)
+    assert samples.shape == (2, *shape)
+
+
+ONE_OF_EACH_TRAINER = ("vae", "rae_l2", "factor_vae", "vaegan")
+
+
+def test_every_kind_of_trainer_is_tested():
+    kinds = {load_model_entry(model).trainer for model in MODELS}
+    assert {load_model_entry(model).trainer for model in ONE_OF_EACH_TRAINER} == kinds
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("model", [*ONE_OF_EACH_TRAINER, "fif", "vqvae", "hvae", "dnf", "trumpet"])
+def test_killed_run_resumes_to_the_same_weights(model, tmp_path):
+    spec, splits = spec_of(model, epochs=4), splits_of(DIGITS, 12)
+    whole = trainer_of(spec, splits, tmp_path / "whole")
+    expected = whole.train()
+
+    def kill(epoch, *_):
+        if epoch == 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        trainer_of(spec, splits, tmp_path / "cut", on_epoch=kill).train()
+    torch.manual_seed(99)  # a new process has another random state
+    resumed = trainer_of(spec, splits, tmp_path / "cut")
+    result = resumed.train()
+    assert (result.epochs, result.best_epoch, result.best_eval_loss) == (
+        4, expected.best_epoch, expected.best_eval_loss,
+    )  # fmt: skip
+    for name, value in resumed.model.state_dict().items():
+        assert torch.equal(value, whole.model.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("model", ONE_OF_EACH_TRAINER)
+def test_loss_that_is_not_finite_stops_the_training(model, tmp_path):
+    trainer = trainer_of(spec_of(model, epochs=3), splits_of(DIGITS, 12), tmp_path)
+    bias = next(m for m in trainer.model.decoder.modules() if isinstance(m, ConvTranspose2d)).bias
+    with torch.no_grad():
+        bias[:] = torch.nan
+    if model == "vaegan":  # its cross-entropy refuses NaN by itself
+        with pytest.raises(RuntimeError, match="between 0 and 1"):
+            trainer.train()
+    else:
+        with pytest.raises(NonFiniteError, match="epoch 1, train loss: "):
+            trainer.train()
+    if model != "vae":  # whose trainer looks once in 50 steps
+        assert all(p.isfinite().all() for p in trainer.model.parameters() if p is not bias)
+
+
+def test_a_new_model_is_one_yaml_file(tmp_path, monkeypatch):
+    folder = tmp_path / "configs"
+    shutil.copytree(configs_dir(), folder)
+    (folder / "models" / "mine.yaml").write_text(
+        """
+label: Mine
+model: pythae.models.BetaVAE
+config: pythae.models.BetaVAEConfig
+trainer: pythae.trainers.BaseTrainerConfig
+variational: true
+source: a test
+samplers: [normal, two_stage]
+fixed: {reconstruction_loss: bce}
+grid: {beta: [0.1, 0.2]}
+"""
+    )
+    monkeypatch.setattr("pythae_fif.benchmark.yaml_files.configs_dir", lambda: folder)
+    own = tmp_path / "own.yaml"
+    own.write_text(
+        "profile: tiny\nmodels: [mine]\nsamplers: [all]\nextractor: pixels\nprofiles:\n"
+        "  tiny: {note: a test, epochs: 1, batch_size: 20, learning_rate: 0.001, "
+        "num_samples: 20, fit_steps: 2, train_size: 40, val_size: 20, test_size: 20}\n"
+    )
+    experiment = load_experiment("digits", own, {})
+    plan = expand(experiment, load_splits(experiment, ENVIRONMENT, vars(experiment.settings)))
+    assert [spec.configuration for spec in plan] == ["beta=0.1", "beta=0.2"]
+    record = execute(Store(tmp_path / "results").prepare(plan[0], ENVIRONMENT))
+    assert set(record["scores"]) == {"normal", "two_stage"}
+    assert record["training"]["images_per_second"] > 0
+
+
+def test_estimate_grows_with_epochs_and_data():
+    small = training_seconds(spec_of("vae"), splits_of(DIGITS, 40))
+    large = training_seconds(spec_of("vae", epochs=100), splits_of(DIGITS, 40))
+    assert 0 < small < large < 1e4 * small
+
+
+def test_estimate_of_a_model_whose_loss_is_not_finite():
+    spec = spec_of("fif", parameters={"beta": 1e39, "hutchinson_samples": 1})
+    with pytest.raises(NonFiniteError):
+        training_seconds(spec, splits_of(DIGITS))
+
+
+@pytest.mark.parametrize("shape", [DIGITS, MNIST, (3, 9, 14)])
+def test_discriminator_gives_probabilities_and_the_layers_asked_for(shape):
+    net = ConvDiscriminator(shape)
+    output = net(torch.rand(2, *shape), output_layer_levels=[1, net.depth])
+    assert output.embedding.shape == (2, 1)
+    assert output.embedding.min() > 0 and output.embedding.max() < 1
+    assert torch.equal(output[f"embedding_layer_{net.depth}"], output.embedding)
+    assert output.embedding_layer_1.shape[:2] == (2, 32)
+    assert "embedding_layer_2" not in output
+
+
+def test_saved_model_is_pythae_s_own(tmp_path):
+    trainer_of(spec_of("vaegan"), splits_of(DIGITS), tmp_path).train()
+    files = {path.name for path in (tmp_path / "model").iterdir()}
+    nets = {f"{net}.pkl" for net in ("encoder", "decoder", "discriminator")}
+    assert {"model.pt", "model_config.json", *nets} <= files

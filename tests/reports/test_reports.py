@@ -1,0 +1,624 @@
+"""Tables, figures and the page of a fixed store, against stored files and their contract."""
+
+import base64
+import dataclasses
+import io
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from rich.console import Console
+from support import report_store
+from support.report_store import FAILURES, GOLDEN, NAME, RESULTS, result
+
+from pythae_fif.benchmark.config import experiment_file, load_experiment
+from pythae_fif.benchmark.model_entry import SAMPLERS
+from pythae_fif.reports import constant_error, figures, load_published, plots, to_terminal
+from pythae_fif.reports.comparison import not_comparable, table3, table8
+from pythae_fif.reports.figures import Strip, sample_figure, tiles
+from pythae_fif.reports.grid import DASH, Cell, Grid, to_csv, to_html, to_latex, to_markdown
+from pythae_fif.reports.injective import table2
+from pythae_fif.reports.table import SAMPLER_LABELS, Report, Row, build_report, experiment_grid
+from pythae_fif.runs.store import Store
+
+EXPERIMENT = report_store.experiment()
+REPORT = build_report(EXPERIMENT, RESULTS, "c", constant_mse=0.1)
+PAPER = load_experiment("celeba", None, {}).settings
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """The results folder of the fixed store, and its tables."""
+    root = tmp_path_factory.mktemp("results")
+    return root, report_store.write(root)
+
+
+class TestStored:
+    @pytest.mark.parametrize("name", sorted(path.name for path in GOLDEN.iterdir()))
+    def test_table_is_the_stored_one(self, written, name):
+        """See `report_store` for how to renew them."""
+        assert written[1][name] == (GOLDEN / name).read_text("utf-8")
+
+    def test_no_table_is_without_a_stored_one(self, written):
+        assert set(written[1]) == {path.name for path in GOLDEN.iterdir()}
+
+    def test_files(self, written):
+        root, _ = written
+        assert {p.name for p in (root / "figures").iterdir()} == {
+            f"{NAME}-{kind}.png" for kind in ("samples", "beta", "cost", "learning")
+        }
+        assert [p.name for p in (root / "pages").iterdir()] == [f"{NAME}.html"]
+        assert not list(root.rglob("*.tmp"))
+
+    def test_pictures_of_the_markdown_are_there(self, written):
+        root, tables = written
+        found = re.findall(r"!\[[^]]+\]\(([^)]+)\)", tables[f"{NAME}.md"])
+        assert len(found) == 4
+        assert all((root / "tables" / path).is_file() for path in found)
+
+    def test_without_pictures_and_logs(self, tmp_path):
+        """Records are enough: what a run has no file of is left out."""
+        paths = report_store.report(Store(tmp_path), RESULTS[4:6])
+        names = {p.name for p in paths if p.suffix == ".png"}
+        assert names == {f"{NAME}-samples.png", f"{NAME}-cost.png"}
+        assert "failed" not in (tmp_path / "tables" / f"{NAME}.md").read_text("utf-8")
+
+    def test_folder_that_cannot_be_made(self, tmp_path):
+        (tmp_path / "tables").write_text("")
+        with pytest.raises(OSError, match="tables"):
+            report_store.report(Store(tmp_path), RESULTS)
+
+    def test_tables_come_before_the_pictures(self, tmp_path, monkeypatch):
+        def no_picture(*_):
+            raise OSError("no picture")
+
+        monkeypatch.setattr("pythae_fif.reports.experiment.sample_figure", no_picture)
+        with pytest.raises(OSError, match="no picture"):
+            report_store.report(Store(tmp_path), RESULTS)
+        assert {p.suffix for p in (tmp_path / "tables").iterdir()} == {".md", ".csv", ".tex"}
+
+
+class TestTable:
+    def test_every_sampler_has_a_name(self):
+        assert set(SAMPLER_LABELS) == set(SAMPLERS)
+
+    def test_marks_are_by_test_distance_within_a_sampler(self):
+        assert REPORT.marks == {0: 1, 1: 1, 3: 2, 5: 2}
+
+    def test_a_model_without_rivals_has_no_mark(self):
+        report = build_report(EXPERIMENT, RESULTS[:1], "c")
+        assert report.marks == {}
+
+    def test_extractor_without_score(self):
+        report = build_report(EXPERIMENT, [result("ae", {}, 0, {"normal": (1, 2)}, None)], "c")
+        text = to_markdown(experiment_grid(report))
+        assert "None" not in text
+        assert "| AE | N | 2.00 | 1.00 | – | 2.00 | 0.50 / 0.75 |" in text
+
+    @pytest.mark.parametrize(("missing", "start"), [(3, "3 runs of the plan have"), (1, "1 run ")])
+    def test_missing_runs_come_first(self, missing, start):
+        report = build_report(EXPERIMENT, RESULTS, "c", missing=missing, constant_mse=0.1)
+        assert report.notes[0].startswith(start)
+        assert len(report.notes) == len(REPORT.notes) + 1
+
+    def test_models_that_did_not_learn_are_marked(self):
+        learned = {row.model: row.learned for row in REPORT.rows}
+        assert learned == {"FIF": True, "AE": False, "VAE": True}
+        assert REPORT.notes[0].startswith("† AE did not learn")
+        assert "† " not in " ".join(build_report(EXPERIMENT, RESULTS[:4], "c", 0, 0.1).notes)
+
+    def test_scores_of_two_extractors_are_named(self):
+        results = [
+            result("ae", {}, 0, {"normal": (1, 2)}),
+            result("vae", {}, 0, {"normal": (1, 2)}),
+        ]
+        assert "not on one scale" not in " ".join(build_report(EXPERIMENT, results, "c").notes)
+        results[1][1]["scores"]["normal"]["extractor_hash"] = "f" * 16
+        note = build_report(EXPERIMENT, results, "c").notes[0]
+        assert f"({'e' * 16}, {'f' * 16}): their distances are not on one scale" in note
+
+    def test_model_of_another_latent_dimension_is_named(self):
+        experiment = dataclasses.replace(EXPERIMENT, latent_dim=64)
+        notes = build_report(experiment, [result("svae", {}, 0, {"normal": (1, 2)})], "c").notes
+        assert notes[0] == "Latent dimension 64, but SVAE 16."
+
+    def test_every_machine_is_named(self):
+        results = [
+            result("ae", {}, 0, {"normal": (1, 2)}),
+            result("vae", {}, 0, {"normal": (1, 2)}),
+        ]
+        results[1][1]["provenance"] |= {"device": "cuda (X)", "versions": {"torch": "2.1"}}
+        notes = " ".join(build_report(EXPERIMENT, results, "c").notes)
+        assert "on cpu (x86_64) with 2 cores, cuda (X) with 2 cores; " in notes
+        assert "torch 2.0; or torch 2.1." in notes
+
+    def test_one_seed_that_did_not_learn_is_enough(self):
+        seeds = [result("vae", {}, s, {"normal": (7, 7)}, mse=m) for s, m in ((0, 0.01), (1, 0.2))]
+        assert not build_report(EXPERIMENT, seeds, "c", constant_mse=0.15).rows[0].learned
+
+    def test_constant_error(self):
+        splits = report_store.splits()
+        many = dataclasses.replace(
+            splits, test=np.tile(splits.test, (40, 1, 1, 1)), labels=None
+        )  # fmt: skip
+        expected = ((splits.test / 255 - splits.train.mean(axis=0) / 255) ** 2).mean()
+        assert constant_error(splits) == pytest.approx(expected)
+        assert constant_error(many) == pytest.approx(expected)
+
+
+class TestTerminal:
+    @staticmethod
+    def shown(report: Report) -> str:
+        console = Console(width=80, file=io.StringIO())
+        with console.capture() as captured:
+            console.print(to_terminal(report))
+        return captured.get()
+
+    distance = st.floats(1e-3, 99_999)
+    spread = st.none() | st.floats(1e-3, 999)
+
+    @given(
+        st.lists(
+            st.builds(
+                Row,
+                model=st.sampled_from(["FIF", "WAE-IMQ", "Disentangled β-VAE"]),
+                sampler=st.sampled_from(["N", "GMM", "2-stage", "PixelCNN"]),
+                configuration=st.sampled_from(["–", "embedding_weight=1e-05, reg_weight=1e-06"]),
+                candidates=st.integers(1, 10),
+                frechet_val=distance,
+                frechet_test=distance,
+                frechet_test_std=spread,
+                score=st.none() | st.floats(1, 1000),
+                score_std=spread,
+                kernel=st.none() | st.floats(0, 9),
+                precision=st.none() | st.floats(0, 1),
+                recall=st.floats(0, 1),
+                density=st.none() | st.floats(0, 9),
+                coverage=st.floats(0, 1),
+                reconstruction_mse=st.floats(0, 1),
+                training_seconds=st.floats(0, 1e5),
+                parameters=st.just(1),
+                learned=st.booleans(),
+                run_ids=st.just(("a",)),
+            ),
+            min_size=1,
+            max_size=4,
+        )
+    )
+    @settings(deadline=None)
+    def test_no_number_is_cut_at_80_columns(self, rows):
+        report = dataclasses.replace(REPORT, rows=rows, marks={0: 1})
+        text = self.shown(report)
+        assert "…" not in text
+        assert max(map(len, text.splitlines())) <= 80
+        for row in experiment_grid(report).rows:
+            for cell in [*row[1:5], *row[8:10]]:
+                assert cell.text in text
+
+    def test_best_is_bold_and_second_underlined(self):
+        console = Console(width=80, force_terminal=True, color_system="standard")
+        with console.capture() as captured:
+            console.print(to_terminal(REPORT))
+        text = captured.get()
+        assert "\x1b[1m6.50 ± 0.71\x1b[0m" in text
+        assert "\x1b[4m7.50 ± 0.00\x1b[0m" in text
+
+
+def published_results(profile: str = "paper", **record):
+    """An experiment on faces and its results, of the published quantity unless told otherwise."""
+    experiment = load_experiment("celeba", None, {"arch": "resnet", "profile": profile})
+    values = {"extractor": "inception", "num_samples": 10_000, **record}
+    results = [
+        result("fif", {}, 0, {"normal": (60, 60.25), "gmm": (50, 57.5)}, **values),
+        result("wae_rbf", {}, 0, {"normal": (70, 71.5), "gmm": (58, 56.25)}, **values),
+        result("wae_imq", {}, 0, {"normal": (65, 66.5), "maf": (58, 58.75)}, **values),
+    ]
+    return experiment, results
+
+
+def column(grid: Grid, heading: str, occurrence: int = 0) -> dict[tuple[str, str], Cell]:
+    index = [i for i, h in enumerate(grid.headings) if heading in h][occurrence]
+    return {(row[0].text, row[1].text): row[index] for row in grid.rows}
+
+
+class TestComparison:
+    @pytest.mark.parametrize(
+        ("profile", "record", "expected"),
+        [
+            ("paper", {}, []),
+            ("paper", {"extractor": "tf-inception"}, []),
+            ("quick", {}, ["profile `quick`"]),
+            ("paper", {"extractor": "pixels"}, ["extractor `pixels`"]),
+            ("paper", {"num_samples": 9_999}, ["9,999 samples"]),
+            ("paper", {"partial": True}, ["partial data"]),
+        ],
+    )
+    def test_reasons(self, profile, record, expected):
+        assert not_comparable(*published_results(profile, **record)) == expected
+
+    def test_another_latent_dimension_is_a_reason(self):
+        experiment, results = published_results()
+        other = dataclasses.replace(experiment, latent_dim=32)
+        assert not_comparable(other, results) == ["latent dimension 32"]
+
+    @pytest.mark.parametrize(
+        ("change", "reason"),
+        [
+            ({"image_size": 32}, "image size 32"),
+            ({"profiles": {"paper": dataclasses.replace(PAPER, epochs=1)}}, "a profile `paper` of"),
+        ],
+        ids=["image size", "profile"],
+    )
+    def test_what_a_user_changed_is_a_reason(self, change, reason):
+        experiment, results = published_results()
+        (found,) = not_comparable(dataclasses.replace(experiment, **change), results)
+        assert found.startswith(reason)
+
+    def test_no_difference_where_the_sampler_is_fitted_in_another_way(self):
+        experiment, _ = published_results()
+        scores = {"normal": (60, 60.25), "maf": (50, 57.5), "two_stage": (50, 57.5)}
+        results = [result("disentangled_beta_vae", {}, 0, scores, extractor="inception")]
+        grid = table8(experiment, build_report(experiment, results, "c"), [])
+        difference = column(grid, "difference")
+        assert difference["Dis β-VAE", "N"].text != DASH
+        assert difference["Dis β-VAE", "MAF"].text == DASH
+        assert difference["Dis β-VAE", "2-stage"].text == DASH
+
+    def test_differences_where_the_quantity_is_the_same(self):
+        experiment, results = published_results()
+        report = build_report(experiment, results, "c")
+        grid = table8(experiment, report, [])
+        assert grid.headings[2:5] == ["FID measured ↓", "FID published ↓", "difference"]
+        assert column(grid, "difference")["FIF", "N"].text == "-2.0"
+        assert column(grid, "difference")["FIF", "GMM"].text == "+2.5"
+        assert column(grid, "difference")["VAE", "N"].text == DASH
+        # MAF of WAE is measured, though the paper has no such row.
+        assert column(grid, "FID measured")["WAE-IMQ", "MAF"].text == "58.75"
+        assert column(grid, "FID published")["WAE-IMQ", "MAF"].text == DASH
+
+    @pytest.mark.parametrize("make", [table8, table3])
+    @pytest.mark.parametrize("profile", ["paper", "quick"])
+    def test_no_measured_number_under_a_published_heading(self, make, profile):
+        experiment, results = published_results(profile)
+        report = build_report(experiment, results, "c")
+        grid = make(experiment, report, not_comparable(experiment, results))
+        source = load_published(3 if make is table3 else 8)
+        printed = {cell.text for cell in source.find(dataset="celeba", arch="resnet")}
+        measured = {cell.text for row in experiment_grid(report).rows for cell in (row[2], row[4])}
+        assert not measured & printed
+        seen = 0
+        for index, heading in enumerate(grid.headings):
+            texts = {row[index].text for row in grid.rows} - {DASH}
+            if "published" in heading:
+                assert texts
+                assert texts <= printed
+            elif "measured" in heading or "samples" in heading:
+                assert texts <= measured
+                seen += len(texts)
+        assert seen > 4
+
+    @pytest.mark.parametrize("make", [table8, table3])
+    def test_another_quantity_has_its_own_name_and_no_difference(self, make):
+        experiment, results = published_results(extractor="efficientnet-lite0", num_samples=1000)
+        reasons = not_comparable(experiment, results)
+        grid = make(experiment, build_report(experiment, results, "c"), reasons)
+        headings = " ".join(grid.headings)
+        assert "difference" not in headings
+        assert "measured" not in headings
+        assert "FD-efficientnet-lite0, 1,000 samples ↓" in headings
+        assert "extractor `efficientnet-lite0`, 1,000 samples" in " ".join(grid.notes)
+
+    @pytest.mark.parametrize("dataset", ["celeba", "mnist"])
+    def test_table2_has_published_numbers_beside_on_its_data_set_alone(self, dataset):
+        experiment = load_experiment(dataset, experiment_file(2), {"profile": "table2-quick"})
+        results = []
+        for index, (model, latent_dim) in enumerate(
+            {"fif": 64, "dnf": 512, "trumpet": 192}.items()
+        ):
+            for seed in (0, 1):
+                distances = {"normal": (9, 7 - index), "gmm": (5, 3 + index)}
+                spec, record = result(model, {}, seed, distances, num_samples=1000)
+                record["training"] |= {"train_seconds": 300.4, "images": 1000 * (index + 1)}
+                settings = experiment.settings.settings_of(model)
+                spec = dataclasses.replace(
+                    spec, dataset=dataset, latent_dim=latent_dim, settings=settings
+                )
+                results.append((spec, record))
+        report = build_report(experiment, results, "c")
+        grid = table2(experiment, results, report)
+        rows = {row[0].text: row for row in grid.rows}
+        assert list(rows) == ["DNF", "Trumpet", "FIF"]
+        fif = dict(zip(grid.headings, rows["FIF"], strict=True))
+        assert (fif["d"].text, fif["images seen"].text) == ("64", "1,000")
+        assert fif["N: FD-classifier, 1,000 samples ↓"].value == 7
+        assert fif["GMM: FD-classifier, 1,000 samples ↓"].rank == 1
+        published = {h: cell.text for h, cell in fif.items() if "published" in h}
+        if dataset == "celeba":
+            assert published["# parameters published"] == "34.3M"
+            assert published["N: FID published ↓"] == "47.3 ± 1.39"
+            assert published["GMM: IS published ↑"] == "2.0"
+        else:
+            assert not published
+        notes = " ".join(grid.notes)
+        assert "wall clock 4min instead of five hours" in notes
+        assert "cpu (x86_64) instead of an NVIDIA A40" in notes
+        assert "Wall clock 4min of training steps" in " ".join(report.notes)
+        assert "(used 300 to 300 s), batch" in " ".join(report.notes)
+        assert table2(experiment, results, build_report(experiment, results[:2], "c")) is None
+
+    def test_ranks_of_published_numbers_leave_vaegan_out(self):
+        experiment, results = published_results()
+        fid = column(table8(experiment, build_report(experiment, results, "c"), []), "published")
+        marks = {key: cell.rank for key, cell in fid.items() if cell.rank}
+        assert marks == {("FIF", "N"): 1, ("AAE", "N"): 2, ("FIF", "GMM"): 1, ("AE", "GMM"): 2}
+
+    def test_table3_merges_variants_to_their_best(self):
+        experiment, results = published_results()
+        grid = table3(experiment, build_report(experiment, results, "c"), [])
+        rows = {row[0].text: [cell.text for cell in row[1:]] for row in grid.rows}
+        assert len(rows) == 14
+        assert rows["WAE (RBF/IMQ)"][:3] == ["66.50", "67.1", "-0.6"]
+        assert rows["WAE (RBF/IMQ)"][6:9] == ["56.25", "57.7", "-1.5"]
+        assert rows["VAE"] == [DASH, "66.6", DASH, DASH, "1.6", DASH,
+                               DASH, "63.0", DASH, DASH, "1.7", DASH]  # fmt: skip
+        best = {row[0].text for row in grid.rows if row[2].rank == 1}
+        assert best == {"FIF"}
+
+    def test_table3_of_another_data_set_is_merged_from_table_8(self):
+        grid = table3(EXPERIMENT, REPORT, ["x"])
+        published = {row[0].text: row[2].text for row in grid.rows}
+        assert published["RAE (L2/GP)"] == "61.5"
+        assert published["WAE (RBF/IMQ)"] == "20.3"
+
+    @pytest.mark.parametrize("make", [table8, table3])
+    def test_models_that_did_not_learn_are_marked(self, make):
+        grid = make(EXPERIMENT, REPORT, ["x"])
+        assert {row[0].text for row in grid.rows if "†" in row[0].text} <= {"AE †", "Vanilla AE †"}
+        assert grid.notes[-1].startswith("† did not learn")
+
+    @pytest.mark.parametrize("make", [table8, table3])
+    @pytest.mark.parametrize("where", [{"dataset": "digits"}, {"arch": "fif_convnet"}])
+    def test_none_where_the_paper_has_none(self, make, where):
+        assert make(dataclasses.replace(EXPERIMENT, **where), REPORT, []) is None
+
+
+class TestGrid:
+    GRID = Grid(
+        "a_b", ["A & B", "x ↓"], "lr",
+        [[Cell("50% `c_d` <β>"), Cell("1.00 ± 0.50", 1.0, 1)], [Cell("|"), Cell(DASH)]],
+        ["{note} #1 ~ ^ \\"], frozenset({1}),
+    )  # fmt: skip
+
+    def test_latex_is_escaped(self):
+        text = to_latex(self.GRID)
+        assert r"A \& B & x $\downarrow$ \\" in text
+        assert r"50\% \texttt{c\_d} \textless{}$\beta$\textgreater{}" in text
+        assert r"\textbf{1.00 $\pm$ 0.50} \\" in text
+        assert r"\{note\} \#1 \textasciitilde{} \textasciicircum{} \textbackslash{}" in text
+
+    @pytest.mark.parametrize("name", sorted(p.name for p in GOLDEN.glob("*.tex")))
+    def test_latex_rows_have_a_cell_a_column(self, name):
+        text = (GOLDEN / name).read_text("utf-8")
+        columns = len(re.search(r"\\begin\{tabular\}\{(\w+)\}", text)[1])
+        rows = [line for line in text.splitlines() if line.endswith(r" \\")]
+        assert len(rows) > 1
+        assert {len(re.findall(r"(?<!\\)&", row)) + 1 for row in rows} == {columns}
+        assert len(re.findall(r"(?<!\\)\{", text)) == len(re.findall(r"(?<!\\)\}", text))
+
+    def test_csv_has_unrounded_numbers_and_nothing_for_a_dash(self):
+        grid = dataclasses.replace(self.GRID, rows=[[Cell("a"), Cell("1.00", 1.0042)],
+                                                    [Cell("b"), Cell(DASH)]])  # fmt: skip
+        assert to_csv(grid) == "A & B,x ↓\na,1.0042\nb,\n"
+
+    def test_markdown_escapes_bars(self):
+        assert "| \\| | – |" in to_markdown(self.GRID)
+
+    def test_html(self):
+        text = to_html(self.GRID)
+        assert "50% <code>c_d</code> &lt;β&gt;" in text
+        assert '<td class="r" data-value="1.0"><b>1.00 ± 0.50</b></td>' in text
+
+
+class Reader(HTMLParser):
+    """Collects a page's elements, and holds that they are closed in the right order."""
+
+    VOID = frozenset(["meta", "img", "br", "link", "input", "hr"])
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict]] = []
+        self.open: list[str] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def all(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def text(written):
+    return (written[0] / "pages" / f"{NAME}.html").read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(text):
+    return Reader(text)
+
+
+class TestPage:
+    def test_well_formed(self, text, page):
+        assert text.startswith("<!doctype html>")
+        assert page.open == []
+        ids = [a["id"] for _, a in page.elements if "id" in a]
+        assert len(ids) == len(set(ids))
+        assert {a["href"] for a in page.all("a")} == {f"#{name}" for name in ids}
+
+    def test_nothing_is_loaded(self, text, page):
+        for _, attributes in page.elements:
+            for key in ("src", "href", "srcset", "data", "action"):
+                assert attributes.get(key, "#").startswith(("#", "data:"))
+        assert not page.all("link")
+        assert "@import" not in text
+        assert "url(" not in text
+        assert "http" not in re.sub(r"data:[^\"]+", "", text)
+
+    def test_pictures_are_whole_and_described(self, page):
+        pictures = page.all("img")
+        # Four figures; of three models reconstructions, interpolations and codes; seven sheets.
+        assert len(pictures) == 4 + 3 * 3 + 7
+        for picture in pictures:
+            assert len(picture["alt"]) > 9
+            data = base64.b64decode(picture["src"].partition("base64,")[2])
+            image = Image.open(io.BytesIO(data))
+            assert image.size == (int(picture["width"]), int(picture["height"]))
+
+    def test_holds_tables_notes_and_failures(self, text, page):
+        assert len(page.all("table")) == 5
+        assert "DivergedError: the loss is &lt;NaN&gt; &amp; no number in epoch 3" in text
+        assert "AE did not learn" in text
+        assert "1 run of the plan has no result" in text
+        assert all(spec.run_id in text for spec, _ in (RESULTS[0], RESULTS[4], RESULTS[6]))
+
+    def test_what_a_model_says_cannot_break_the_page(self, tmp_path):
+        failure = (*FAILURES[0][:2], "<script>alert('`x`')</script> {{ 1 }} {% endfor %}")
+        report_store.report(Store(tmp_path), RESULTS[:2], "<b>", 1, [failure])
+        page = Reader((tmp_path / "pages" / f"{NAME}.html").read_text("utf-8"))
+        assert len(page.all("script")) == 1
+        assert page.open == []
+
+
+class TestFigures:
+    @pytest.mark.parametrize("size", [(8, 8), (5, 9), (12, 4)])
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_every_strip_shows_the_first_rows_of_its_sheet(
+        self, tmp_path, monkeypatch, size, channels
+    ):
+        drawn = []
+        monkeypatch.setattr(
+            figures,
+            "_show",
+            lambda axis, image, sampler, model: drawn.append((model, sampler, np.unique(image))),
+        )
+        sheets = [
+            report_store.sheet(tmp_path / f"{start}.png", size, channels, start)
+            for start in (0, 100)
+        ]
+        panels = {
+            "data": [Strip("", sheets[0])],
+            "FIF": [Strip("N", sheets[0]), Strip("GMM", sheets[1])],
+            "AE": [Strip("GMM", sheets[1])],
+        }
+        sample_figure(panels, "title", tmp_path / "p.png")
+        assert [(model, sampler, set(grey) - {255}) for model, sampler, grey in drawn] == [
+            ("data", "", {10, 20}),
+            ("FIF", "N", {10, 20}),
+            ("", "GMM", {110, 120}),
+            ("AE", "GMM", {110, 120}),
+        ]
+
+    def test_strips_of_25_models_do_not_overlap(self, tmp_path, monkeypatch):
+        boxes = []
+        monkeypatch.setattr(
+            figures, "_show", lambda axis, *rest: boxes.append(axis.get_position().extents)
+        )
+        sheet = report_store.sheet(tmp_path / "s.png", (8, 8))
+        panels = {f"model {i}": [Strip("N", sheet)] * (2 + i % 3) for i in range(25)}
+        path = sample_figure(panels, "title", tmp_path / "p.png")
+        assert len(boxes) == sum(map(len, panels.values()))
+        for i, (x0, y0, x1, y1) in enumerate(boxes):
+            assert 0 <= x0 < x1 <= 1
+            assert 0 <= y0 < y1 <= 1
+            for a0, b0, a1, b1 in boxes[:i]:
+                assert a1 <= x0 or x1 <= a0 or b1 <= y0 or y1 <= b0
+        width, height = Image.open(path).size
+        assert 0.4 < width / height < 2.5
+
+    def test_tiles(self, tmp_path):
+        image = tiles(report_store.sheet(tmp_path / "s.png", (8, 8)), rows=4)
+        assert image.shape == (4 * 9 - 1, 8 * 9 - 1)
+        assert list(image[:, 0]) == [*[10] * 8, 255, *[20] * 8, 255, *[30] * 8, 255, *[40] * 8]
+
+    def test_picture_is_not_blank(self, tmp_path):
+        sheet = report_store.sheet(tmp_path / "s.png", (8, 8))
+        picture = Image.open(sample_figure({"AE": [Strip("N", sheet)]}, "t", tmp_path / "p.png"))
+        pixels = np.asarray(picture.convert("L"))
+        assert min(pixels.shape) > 150
+        # The rows of images are of the greys 10 and 20.
+        assert (pixels < 25).mean() > 0.3
+
+
+class TestPlots:
+    @pytest.fixture
+    def drawn(self, monkeypatch):
+        """The matplotlib figures that are saved."""
+        kept = []
+        monkeypatch.setattr(plots, "save", lambda figure, path: kept.append(figure) or path)
+        return kept
+
+    def test_figure_10(self, drawn, tmp_path):
+        parameters = [{"beta": b, "hutchinson_samples": k} for b in (5, 10) for k in (1, 2)]
+        runs = [
+            result("fif", p, seed, {"normal": (p["beta"] + seed, 1), "gmm": (1 + seed, 1)})
+            for p in parameters
+            for seed in (0, 1)
+        ]
+        plots.beta_figure([*runs, *RESULTS[4:]], "t", tmp_path / "b.png")
+        lines = {
+            line.get_label(): (line.get_linestyle(), [*line.get_xdata()], [*line.get_ydata()])
+            for line in drawn[0].axes[0].get_lines()
+        }
+        assert lines == {
+            "N, K = 1": ("-", [5, 10], [5.5, 10.5]),
+            "N, K = 2": ("--", [5, 10], [5.5, 10.5]),
+            "GMM, K = 1": ("-", [5, 10], [1.5, 1.5]),
+            "GMM, K = 2": ("--", [5, 10], [1.5, 1.5]),
+        }
+
+    @pytest.mark.parametrize("results", [RESULTS[:2], RESULTS[4:]])
+    def test_figure_10_needs_two_betas(self, drawn, tmp_path, results):
+        assert plots.beta_figure(results, "t", tmp_path / "b.png") is None
+        assert not drawn
+
+    def test_cost_has_a_point_a_model(self, drawn, tmp_path):
+        plots.cost_figure(REPORT.choices, "t", tmp_path / "c.png")
+        panels = {axis.get_title(): axis for axis in drawn[0].axes}
+        # One model alone has MAF: that is no comparison.
+        assert set(panels) == {"N sampler", "GMM sampler"}
+        points = np.concatenate(
+            [c.get_offsets() for c in panels["N sampler"].collections[:1]]
+        )  # fmt: skip
+        assert sorted(map(tuple, points)) == [(20.5, 6.5), (20.5, 7.5), (20.5, 150.75)]
+        assert {text.get_text() for text in panels["N sampler"].texts} == {"FIF", "AE", "VAE"}
+
+    @given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
+    def test_names_of_points_keep_their_distance_and_order(self, heights):
+        placed = plots._spread(np.array(heights), 1 / 22)
+        gap = min(1 / 22, 1 / max(1, len(heights) - 1))
+        order = np.argsort(heights, kind="stable")
+        assert (np.diff(placed[order]) > gap - 1e-9).all()
+        assert placed.min() > -1e-9
+        assert placed.max() < 1 + 1e-9
+
+    def test_learning_curves_leave_out_broken_lines(self, drawn, tmp_path):
+        log = tmp_path / "log.jsonl"
+        line = '{"train_loss": 2.0, "eval_loss": NaN, "seconds": 2.0}\n'
+        log.write_text(f'{line}{line}{{"train_loss": 1')
+        logs = {"FIF": log, "AE": tmp_path / "none.jsonl"}
+        plots.learning_figure(logs, "t", tmp_path / "l.png")
+        lines = drawn[0].axes[0].get_lines()
+        assert [[*map(float, curve.get_xdata())] for curve in lines] == [[2.0, 4.0]]
+
+    def test_no_learning_curve_without_logs(self, drawn, tmp_path):
+        assert plots.learning_figure({"a": tmp_path / "none"}, "t", tmp_path / "l.png") is None

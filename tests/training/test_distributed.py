@@ -1,0 +1,140 @@
+"""FIFTrainer in several processes: the loss of one process on the whole batch, and who writes."""
+
+import functools
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pythae_fif import FIF, FIFConfig, FIFTrainerConfig
+from pythae_fif.data import ImageDataset
+from pythae_fif.training import BatchLoader, FIFTrainer
+from pythae_fif.training.benchmark_trainer import CHECKPOINT_NAME
+
+ROOT = Path(__file__).resolve().parents[2]
+SHAPE, LATENT = (1, 4, 4), 3
+
+
+class Squares:
+    def __len__(self):
+        return 21
+
+    def batch(self, indices, device=None):
+        return indices**2
+
+
+def test_parts_of_a_batch_are_the_batch():
+    whole = [batch.tolist() for batch in BatchLoader(Squares(), 8, shuffle=False)]
+    loaders = [BatchLoader(Squares(), 8, shuffle=False, part=(rank, 3)) for rank in range(3)]
+    parts = [[batch.tolist() for batch in loader] for loader in loaders]
+    assert [[*itertools.chain(*batch)] for batch in zip(*parts, strict=True)] == whole
+    for step, batch in enumerate(whole):  # weighted, the mean of the parts is that of the batch
+        mean = sum(
+            list(loader.weights())[step] * sum(part[step]) / len(part[step])
+            for loader, part in zip(loaders, parts, strict=True)
+        )
+        assert mean / 3 == pytest.approx(sum(batch) / len(batch))
+    small = BatchLoader(Squares(), 10, shuffle=False, part=(1, 3))
+    assert len(small) == len(list(small)) == 2, "the last batch of one is for nobody"
+
+
+def trainer_of(folder: Path, *, processes: int = 1, **options) -> FIFTrainer:
+    """float64, K = d and no noise: the draws do not matter, the order of the data is fixed."""
+    torch.manual_seed(0)
+    images = torch.randint(256, (22, *SHAPE), dtype=torch.uint8)
+    config = FIFConfig(
+        input_dim=SHAPE, latent_dim=LATENT, hutchinson_samples=LATENT, noise=0.0,
+        mode=options.pop("mode", "replay"),
+    )  # fmt: skip
+    model = FIF(config).double()
+    training = FIFTrainerConfig(
+        num_epochs=3, per_device_train_batch_size=8 // processes,
+        per_device_eval_batch_size=8 // processes, learning_rate=1e-2, no_cuda=True,
+        max_grad_norm=10.0, scheduler_cls="ReduceLROnPlateau",
+    )  # fmt: skip
+    data = Doubles(images)
+    return FIFTrainer(
+        model, data, data, training, run_dir=folder, checkpoint_every_seconds=0, **options
+    )
+
+
+class Doubles(ImageDataset):
+    def batch(self, indices, device=None):
+        batch = super().batch(indices, device)
+        batch["data"] = batch["data"].double()
+        return batch
+
+
+def _until_epoch_2(train_step, epoch: int) -> float:
+    if epoch == 2:
+        raise InterruptedError
+    return train_step(epoch)
+
+
+MODES = ("replay", "backward")
+
+
+def _train(rank: int, count: int, folder: str) -> None:
+    """A process as torchrun starts it; each training is interrupted once, in its second epoch."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
+    torch.set_num_threads(1)
+    torch.randperm = lambda size, **_: torch.arange(size)
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=count
+    )
+    for mode in MODES:
+        run_dir = Path(folder) / mode
+        interrupted = trainer_of(run_dir, processes=count, mode=mode)
+        interrupted.train_step = functools.partial(_until_epoch_2, interrupted.train_step)
+        with pytest.raises(InterruptedError):
+            interrupted.train()
+        heard: list[int] = []
+        tell = lambda epoch, *_, heard=heard: heard.append(epoch)  # noqa: E731
+        trainer = trainer_of(run_dir, processes=count, mode=mode, on_epoch=tell)
+        result = trainer.train()
+        torch.save((trainer.model.state_dict(), vars(result), heard), f"{folder}/{mode}-{rank}.pt")
+    torch.distributed.barrier()
+    os._exit(0)  # the destructors of a gloo group can wait for one another for ever
+
+
+def test_training_is_that_of_one_process_on_the_whole_batch(tmp_path, monkeypatch):
+    """22 images in batches of 8: the last batch is shared three and three."""
+    torch.multiprocessing.set_forkserver_preload(["pythae_fif.benchmark.run"])
+    torch.multiprocessing.start_processes(
+        _train, (2, str(tmp_path)), nprocs=2, start_method="forkserver"
+    )
+    monkeypatch.setattr(torch, "randperm", lambda size, **_: torch.arange(size))
+    for mode in MODES:
+        alone = trainer_of(tmp_path / "alone" / mode, mode=mode)
+        result = alone.train()
+        ends = [torch.load(tmp_path / f"{mode}-{rank}.pt") for rank in (0, 1)]
+        for state, theirs, _ in ends:
+            torch.testing.assert_close(state, alone.model.state_dict(), rtol=1e-9, atol=1e-11)
+            assert theirs["best_epoch"] == result.best_epoch
+            # summed in float32
+            assert theirs["best_eval_loss"] == pytest.approx(result.best_eval_loss, rel=1e-6)
+        assert [heard for *_, heard in ends] == [[2, 3], []], "the first process alone tells"
+        logs = [(tmp_path / run / "train_log.jsonl").read_text() for run in (mode, f"alone/{mode}")]
+        rows = [[json.loads(line) for line in log.splitlines()] for log in logs]
+        for ours, theirs in zip(*rows, strict=True):
+            for key in ("epoch", "train_loss", "eval_loss", "learning_rate"):
+                assert ours[key] == pytest.approx(theirs[key], rel=1e-6)
+        assert not (tmp_path / mode / CHECKPOINT_NAME).exists()
+
+
+def test_example_trains_with_torchrun(tmp_path):
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    words = [*torchrun, "-m", "examples.distributed", "--epochs", "1", "--output", tmp_path / "fif"]
+    done = subprocess.run(
+        [sys.executable, *map(str, words)],
+        cwd=ROOT, capture_output=True, text=True, timeout=240, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("best epoch 1, evaluation loss") == 1
+    assert {path.name for path in (tmp_path / "fif").iterdir()} == {"model", "train_log.jsonl"}
