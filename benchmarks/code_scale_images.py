@@ -55,7 +55,7 @@ def main() -> None:
     def distance(model: FIF, codes: Tensor, seed: int) -> float:
         images = torch.cat([model.decoder(part)["reconstruction"] for part in codes.split(500)])
         scores = score_samples(images, extractor, {"test": references["test"]}, seed=seed)
-        return scores["frechet"]["test"]
+        return scores.frechet["test"]
 
     found: dict[tuple[str, int], list[tuple[float, ...]]] = {}
     for seed in flags.seeds:

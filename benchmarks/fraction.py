@@ -75,7 +75,7 @@ def train(flags, splits, fraction: float, seed: int, extractor, reference) -> di
             log.append({"step": step, **validation(model, images, flags.nll_images)})
     torch.manual_seed(seed)
     samples = torch.cat([model.sample(100) for _ in range(flags.samples // 100)])
-    frechet = score_samples(samples, extractor, {"test": reference}, seed=seed)["frechet"]["test"]
+    frechet = score_samples(samples, extractor, {"test": reference}, seed=seed).frechet["test"]
     return {
         "fraction": fraction, "seed": seed, "log": log, "frechet": frechet,
         "ms_per_step": 1e3 * seconds / flags.steps,

@@ -12,6 +12,7 @@ import os
 import platform
 import time
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -124,8 +125,8 @@ def main() -> None:
                 "images": name,
                 "samples": len(copies),
                 "frechet": frechet_distance(own, statistics),
-                "kernel": kernel_distance(features, held)[0],
-                **neighbour_scores(features, held),
+                "kernel": kernel_distance(features, held).mean,
+                **asdict(neighbour_scores(features, held)),
             }
             if name in ("training images", "noise of 0.2"):
                 own = FeatureStatistics()

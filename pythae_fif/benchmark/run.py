@@ -139,7 +139,7 @@ def _execute(run_dir: Path, status: "_Status") -> dict[str, Any]:
             sampling_seconds[sampler] = round(time.perf_counter() - start, 3)
             scores[sampler] = score_samples(
                 samples[sampler], extractor, references, features=features, seed=spec.seed
-            )
+            ).to_dict()
         except Exception as error:  # of this sampler alone; it is raised below
             failures[sampler] = error
     made = {**provenance(device, started), "attempts": status.attempt}

@@ -9,8 +9,13 @@ __all__ = [
     "Extractor",
     "FeatureStatistics",
     "InceptionExtractor",
+    "Interval",
+    "Intervals",
+    "MeanStd",
+    "Neighbours",
     "PixelExtractor",
     "SampleCountWarning",
+    "Scores",
     "TFInceptionExtractor",
     "bootstrap_frechet",
     "bootstrap_inception",
@@ -58,9 +63,10 @@ from pythae_fif.evaluation.inception import (
     find_inception_weights,
     load_inception,
 )
+from pythae_fif.evaluation.inception_score import inception_score, reconstruction_mse
 from pythae_fif.evaluation.output import EvaluationOutput
 from pythae_fif.evaluation.pipeline import EvaluationPipeline
-from pythae_fif.evaluation.scores import inception_score, reconstruction_mse
+from pythae_fif.evaluation.scores import Interval, Intervals, MeanStd, Neighbours, Scores
 from pythae_fif.evaluation.tf_inception import TFInceptionExtractor
 from pythae_fif.evaluation.uncertainty import (
     bootstrap_frechet,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pythae_fif.errors import DataError, NonFiniteError
+from pythae_fif.evaluation.scores import MeanStd, Neighbours
 
 BLOCK = 1024
 
@@ -42,7 +43,7 @@ def kernel_distance(
     subsets: int = 100,
     subset_size: int = 1000,
     seed: int = 0,
-) -> tuple[float, float]:
+) -> MeanStd:
     r"""Kernel inception distance: unbiased squared MMD with the kernel $(x \cdot y / F + 1)^3$.
 
     The mean over random subsets of both sets (Binkowski et al. 2018, sec. 4), drawn as
@@ -80,7 +81,7 @@ def kernel_distance(
     within += _kernel_sums(reference, reference, theirs, theirs) - _diagonal_sums(reference, theirs)
     across = _kernel_sums(samples, reference, ours, theirs)
     values = within / (size * (size - 1)) - 2 * across / size**2
-    return float(values.mean()), float(values.std(correction=0))
+    return MeanStd(float(values.mean()), float(values.std(correction=0)))
 
 
 def _kernel_sums(x: Tensor, y: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -112,7 +113,7 @@ def kernel(x: Tensor, y: Tensor) -> Tensor:
 
 def neighbour_scores(
     samples: Tensor, reference: Tensor, *, neighbours: int = 3, density_neighbours: int = 5
-) -> dict[str, float]:
+) -> Neighbours:
     """Improved precision and recall, density and coverage.
 
     Precision: the fraction of samples that lie within the distance of a reference to its k-th
@@ -126,9 +127,6 @@ def neighbour_scores(
         reference: Features (M, F).
         neighbours: k of precision and recall.
         density_neighbours: k of density and coverage.
-
-    Returns:
-        `precision`, `recall`, `coverage` in [0, 1] and `density` >= 0.
 
     Raises:
         DataError: shapes that do not fit, or not more than k features in a set.
@@ -159,12 +157,12 @@ def neighbour_scores(
         dense = distance < around_dense[block, None]
         inside += int(dense.sum())
         covered.append(dense.any(dim=1))
-    return {
-        "precision": float(precise.double().mean()),
-        "recall": float(torch.cat(recalled).double().mean()),
-        "density": inside / (density_neighbours * len(samples)),
-        "coverage": float(torch.cat(covered).double().mean()),
-    }
+    return Neighbours(
+        precision=float(precise.double().mean()),
+        recall=float(torch.cat(recalled).double().mean()),
+        density=inside / (density_neighbours * len(samples)),
+        coverage=float(torch.cat(covered).double().mean()),
+    )
 
 
 def _radii(features: Tensor, *neighbours: int) -> Tensor:

@@ -13,7 +13,7 @@ import hashlib
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -24,7 +24,8 @@ from pythae_fif.evaluation.distances import kernel_distance, neighbour_scores
 from pythae_fif.evaluation.extractors import Extractor
 from pythae_fif.evaluation.frechet import FeatureStatistics, frechet_distance
 from pythae_fif.evaluation.images import rounded_images, unit_images
-from pythae_fif.evaluation.scores import inception_score
+from pythae_fif.evaluation.inception_score import inception_score
+from pythae_fif.evaluation.scores import Intervals, Scores
 from pythae_fif.evaluation.uncertainty import (
     bootstrap_frechet,
     bootstrap_inception,
@@ -209,7 +210,7 @@ def score_samples(
     batch_size: int = 256,
     bootstrap: int = 0,
     infinity: bool = False,
-) -> dict[str, Any]:
+) -> Scores:
     """Every score of samples against each reference, from one pass over the samples.
 
     Floating-point samples are clamped to [0, 1], then rounded to multiples of 1/255, as an image
@@ -227,15 +228,6 @@ def score_samples(
         batch_size: Most samples at once; does not change the result.
         bootstrap: Number of bootstrap replicates behind 95% intervals; 0 gives none.
         infinity: Whether to extrapolate the Frechet distance to infinitely many samples.
-
-    Returns:
-        A dictionary of plain values: `num_samples`, `extractor`, `extractor_hash`,
-        `distance_name`, `score_name`, `rounded`, `seed`, `frechet` (split -> distance), `score`
-        (`mean` and `std` over ten splits, or None where the extractor has no logits),
-        `score_with_bias` (the same of logits with their bias, where the extractor leaves it out,
-        else None), `kernel` (split -> `mean` and `std`), `neighbours` (split -> `precision`,
-        `recall`, `density`, `coverage`); on request `frechet_infinity` (split -> distance) and
-        `intervals` (`replicates`, `frechet`, `score`, `kernel` -> low and high).
 
     Raises:
         DataError: fewer than ten samples (two without logits), or samples or references that do
@@ -278,56 +270,52 @@ def score_samples(
             SampleCountWarning,
             stacklevel=2,
         )
-    result: dict[str, Any] = {
-        "num_samples": total,
-        "extractor": extractor.name,
-        "extractor_hash": extractor.hash,
-        "distance_name": extractor.distance_name,
-        "score_name": extractor.score_name,
-        "rounded": round_to_uint8,
-        "seed": seed,
-        "score": None,
-        "score_with_bias": None,
-    }
     logits = torch.cat(kept_logits) if kept_logits else None
-    if logits is not None:
-        result["score"] = _mean_std(inception_score(logits, seed=seed))
-        bias = getattr(extractor, "logit_bias", None)
-        if bias is not None:
-            result["score_with_bias"] = _mean_std(inception_score(logits + bias, seed=seed))
-    result["frechet"] = {
-        split: frechet_distance(statistics, reference) for split, reference in references.items()
-    }
-    own = torch.cat(kept) if kept else torch.empty(0, extractor.feature_dim)
-    result["kernel"] = {
-        split: _mean_std(kernel_distance(own, held, seed=seed)) for split, held in features.items()
-    }
-    result["neighbours"] = {split: neighbour_scores(own, held) for split, held in features.items()}
-    if infinity:
-        result["frechet_infinity"] = {
-            split: frechet_at_infinity(own, reference, seed=seed)
-            for split, reference in references.items()
-        }
+    bias = getattr(extractor, "logit_bias", None)
+    score = None if logits is None else inception_score(logits, seed=seed)
+    with_bias = logits is not None and bias is not None
+    frechet = {name: frechet_distance(statistics, held) for name, held in references.items()}
+    sampled = torch.cat(kept) if kept else torch.empty(0, extractor.feature_dim)
+    kernel = {name: kernel_distance(sampled, held, seed=seed) for name, held in features.items()}
+    intervals = None
     if bootstrap:
         how = {"replicates": bootstrap, "seed": seed}
-        result["intervals"] = {
-            "replicates": bootstrap,
-            "frechet": {
-                split: bootstrap_frechet(own, reference, result["frechet"][split], **how)
-                for split, reference in references.items()
+        intervals = Intervals(
+            replicates=bootstrap,
+            frechet={
+                name: bootstrap_frechet(sampled, held, frechet[name], **how)
+                for name, held in references.items()
             },
-            "score": (
+            score=(
                 None
-                if logits is None
-                else bootstrap_inception(logits, result["score"]["mean"], **how)
+                if logits is None or score is None
+                else bootstrap_inception(logits, score.mean, **how)
             ),
-            "kernel": {
-                split: bootstrap_kernel(own, held, result["kernel"][split]["mean"], **how)
-                for split, held in features.items()
+            kernel={
+                name: bootstrap_kernel(sampled, held, kernel[name].mean, **how)
+                for name, held in features.items()
             },
-        }
-    return result
-
-
-def _mean_std(pair: tuple[float, float]) -> dict[str, float]:
-    return {"mean": pair[0], "std": pair[1]}
+        )
+    return Scores(
+        num_samples=total,
+        extractor=extractor.name,
+        extractor_hash=extractor.hash,
+        distance_name=extractor.distance_name,
+        score_name=extractor.score_name,
+        rounded=round_to_uint8,
+        seed=seed,
+        score=score,
+        score_with_bias=inception_score(logits + bias, seed=seed) if with_bias else None,
+        frechet=frechet,
+        kernel=kernel,
+        neighbours={name: neighbour_scores(sampled, held) for name, held in features.items()},
+        frechet_infinity=(
+            {
+                name: frechet_at_infinity(sampled, held, seed=seed)
+                for name, held in references.items()
+            }
+            if infinity
+            else None
+        ),
+        intervals=intervals,
+    )

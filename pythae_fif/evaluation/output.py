@@ -1,6 +1,6 @@
 """What an evaluation found: all its numbers, and JSON of them."""
 
-__all__ = ["EvaluationOutput"]
+__all__ = ["REFERENCE", "EvaluationOutput"]
 
 import dataclasses
 import json
@@ -8,7 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pythae_fif.evaluation.scores import MeanStd, Neighbours, Scores
 from pythae_fif.files import write_text
+
+REFERENCE = "eval"
+"""Name of the one reference of an evaluation, in `EvaluationOutput.scores`."""
 
 
 @dataclass(frozen=True)
@@ -18,51 +22,55 @@ class EvaluationOutput:
     Attributes:
         model: Class of the model.
         sampler: Class of the sampler.
-        extractor: Name of the extractor.
-        extractor_hash: Identifies its weights, preprocessing and precision.
-        distance_name: What `frechet` is called with this extractor: FID of `inception` alone.
-        score_name: What `score` is called: IS of `inception` alone; None without logits.
-        num_samples: Number of samples.
+        scores: All scores of the samples; their one reference is called `REFERENCE`.
         num_references: Number of evaluation images.
         reference_hash: Identifies the evaluation images.
-        rounded: Whether samples and evaluation images were rounded to uint8.
-        seed: Seed of sampling, shuffle, subsets and bootstrap.
-        frechet: Frechet distance of samples to evaluation images.
-        score: `mean` and `std` over ten splits; None without logits.
-        score_with_bias: The same of logits with their bias, where the extractor leaves it out.
-        kernel: `mean` and `std` of the kernel distance (KID) over subsets.
-        neighbours: `precision`, `recall`, `density`, `coverage`.
         reconstruction_mse: Mean squared error per pixel of the evaluation images.
-        frechet_infinity: Frechet distance at infinitely many samples, if asked for.
-        intervals: 95% bootstrap intervals (`replicates`, `frechet`, `score`, `kernel`), if asked
-            for.
         seconds: What `fit`, `reference`, `sampling`, `scoring`, `reconstruction` took.
     """
 
     model: str
     sampler: str
-    extractor: str
-    extractor_hash: str
-    distance_name: str
-    score_name: str | None
-    num_samples: int
+    scores: Scores
     num_references: int
     reference_hash: str
-    rounded: bool
-    seed: int
-    frechet: float
-    score: dict[str, float] | None
-    score_with_bias: dict[str, float] | None
-    kernel: dict[str, float]
-    neighbours: dict[str, float]
     reconstruction_mse: float
-    frechet_infinity: float | None
-    intervals: dict[str, Any] | None
     seconds: dict[str, float]
 
+    @property
+    def distance_name(self) -> str:
+        """What `frechet` is called with this extractor: FID of `inception` alone."""
+        return self.scores.distance_name
+
+    @property
+    def frechet(self) -> float:
+        """Frechet distance of samples to evaluation images."""
+        return self.scores.frechet[REFERENCE]
+
+    @property
+    def score(self) -> MeanStd | None:
+        """Inception score over ten splits; None without logits."""
+        return self.scores.score
+
+    @property
+    def kernel(self) -> MeanStd:
+        """Kernel distance (KID) over subsets."""
+        return self.scores.kernel[REFERENCE]
+
+    @property
+    def neighbours(self) -> Neighbours:
+        """Precision, recall, density and coverage."""
+        return self.scores.neighbours[REFERENCE]
+
     def to_dict(self) -> dict[str, Any]:
-        """All attributes as plain values."""
-        return dataclasses.asdict(self)
+        """All numbers as plain values, the scores not nested by reference."""
+        values = dataclasses.asdict(self)
+        scores = values.pop("scores")
+        for holder in (scores, scores["intervals"] or {}):
+            for name in ("frechet", "kernel", "neighbours", "frechet_infinity"):
+                if holder.get(name) is not None:
+                    holder[name] = holder[name][REFERENCE]
+        return values | scores
 
     def to_json_string(self) -> str:
         """The dictionary as JSON."""

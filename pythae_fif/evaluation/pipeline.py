@@ -22,8 +22,8 @@ from pythae_fif.evaluation.evaluate import (
 )
 from pythae_fif.evaluation.extractors import Extractor, build_extractor
 from pythae_fif.evaluation.images import rounded_images, unit_images
-from pythae_fif.evaluation.output import EvaluationOutput
-from pythae_fif.evaluation.scores import reconstruction_mse
+from pythae_fif.evaluation.inception_score import reconstruction_mse
+from pythae_fif.evaluation.output import REFERENCE, EvaluationOutput
 
 if TYPE_CHECKING:
     from pythae.models import BaseAE
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from pythae.trainers import BaseTrainerConfig
 
 Data = np.ndarray | Tensor | Dataset
-
-SPLIT = "eval"
 
 
 class EvaluationPipeline:
@@ -160,7 +158,7 @@ class EvaluationPipeline:
         reference_hash = content_hash(reference)
         key: dict[str, Any] = {
             "data_hash": reference_hash,
-            "split": SPLIT,
+            "split": REFERENCE,
             "cache_dir": cache_home() if self.cache_dir is None else self.cache_dir,
             "round_to_uint8": self.round_to_uint8,
         }
@@ -175,8 +173,8 @@ class EvaluationPipeline:
                 scores = score_samples(
                     self._samples(clock),
                     self.extractor,
-                    {SPLIT: statistics},
-                    features={SPLIT: features},
+                    {REFERENCE: statistics},
+                    features={REFERENCE: features},
                     round_to_uint8=self.round_to_uint8,
                     seed=self.seed,
                     bootstrap=self.bootstrap,
@@ -185,39 +183,14 @@ class EvaluationPipeline:
             with clock("reconstruction"):
                 mse = self._reconstruction(reference)
         clock.seconds["scoring"] -= clock.seconds["sampling"]
-        intervals = scores.get("intervals")
-        if intervals is not None:
-            intervals = {
-                **intervals,
-                "frechet": intervals["frechet"][SPLIT],
-                "kernel": intervals["kernel"][SPLIT],
-            }
         return EvaluationOutput(
             model=type(self.model).__name__,
             sampler=type(self.sampler).__name__,
+            scores=scores,
             num_references=len(reference),
             reference_hash=reference_hash,
-            frechet=scores["frechet"][SPLIT],
-            kernel=scores["kernel"][SPLIT],
-            neighbours=scores["neighbours"][SPLIT],
             reconstruction_mse=mse,
-            frechet_infinity=scores["frechet_infinity"][SPLIT] if self.infinity else None,
-            intervals=intervals,
             seconds={name: round(value, 3) for name, value in clock.seconds.items()},
-            **{
-                name: scores[name]
-                for name in (
-                    "extractor",
-                    "extractor_hash",
-                    "distance_name",
-                    "score_name",
-                    "num_samples",
-                    "rounded",
-                    "seed",
-                    "score",
-                    "score_with_bias",
-                )
-            },
         )
 
     def _fit(self, train_data: Data | None, training_config: "BaseTrainerConfig | None") -> None:

@@ -1,101 +1,99 @@
-"""Inception score (classifier score) of logits, and reconstruction error."""
+"""The scores of samples as types: what `score_samples` returns and what records hold."""
 
-__all__ = ["inception_score", "reconstruction_mse"]
+__all__ = ["Interval", "Intervals", "MeanStd", "Neighbours", "Scores"]
 
-import itertools
-import math
-
-import torch
-from torch import Tensor
-
-from pythae_fif.errors import DataError, NonFiniteError
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 
-def inception_score(
-    logits: Tensor, splits: int = 10, *, seed: int | None = 0
-) -> tuple[float, float]:
-    r"""Inception score: how sure and how varied a classifier is about samples.
+@dataclass(frozen=True)
+class MeanStd:
+    """Mean and (population) standard deviation of a score over splits or subsets."""
 
-    $$ \exp \mathbb{E}_x \, KL(p(y|x) \| p(y)) $$
+    mean: float
+    std: float
 
-    over each of `splits` parts of the samples (Salimans et al. 2016, sec. 4). With any network but
-    Inception v3 it is called classifier score and compares with nothing but itself. The samples
-    are shuffled first: some samplers return them grouped by mixture component, and a split of one
-    component would score too low. With N not a multiple of `splits`, part i holds the samples
-    i N // splits up to (i + 1) N // splits, as in the authors' code. The logits decide which score
-    it is: those of `inception` leave the bias out, as the authors' code did.
 
-    Args:
-        logits: Class logits (N, classes) with N >= splits.
-        splits: Number of parts.
-        seed: Seed of the shuffle; None leaves the order.
+@dataclass(frozen=True)
+class Neighbours:
+    """Scores from nearest neighbours; see `neighbour_scores`.
 
-    Returns:
-        Mean and (population) standard deviation over the parts, each in [1, classes].
-
-    Raises:
-        DataError: not two axes, or fewer samples than splits.
-        NonFiniteError: NaN or infinite logits.
-
-    Example:
-        >>> mean, std = inception_score(100 * torch.eye(4).repeat(10, 1), splits=1)
-        >>> round(mean, 6), std
-        (4.0, 0.0)
+    Attributes:
+        precision: Fraction of samples near a reference, in [0, 1].
+        recall: Fraction of references near a sample, in [0, 1].
+        density: Mean number of references' neighbourhoods that a sample lies in, over k; >= 0.
+        coverage: Fraction of references with a sample in their neighbourhood, in [0, 1].
     """
-    if logits.ndim != 2:
-        raise DataError(f"logits must have shape (N, classes), not {tuple(logits.shape)}")
-    if splits < 1 or len(logits) < splits:
-        raise DataError(
-            f"the score needs 1 <= splits <= N, not {splits} splits of N = {len(logits)} samples"
-        )
-    logits = _finite(logits, "rows of logits")
-    if seed is not None:
-        generator = torch.Generator().manual_seed(seed)
-        logits = logits[torch.randperm(len(logits), generator=generator)]
-    log_p = logits.log_softmax(dim=1)
-    edges = [i * len(logits) // splits for i in range(splits + 1)]
-    scores = torch.stack(
-        [_split_score(log_p[start:stop]) for start, stop in itertools.pairwise(edges)]
-    )
-    return float(scores.mean()), float(scores.std(correction=0))
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
 
 
-def _split_score(log_p: Tensor) -> Tensor:
-    marginal = log_p.logsumexp(dim=0) - math.log(len(log_p))
-    return (log_p.exp() * (log_p - marginal)).sum(dim=1).mean().exp()
+class Interval(NamedTuple):
+    """Both ends of a 95% interval."""
+
+    low: float
+    high: float
 
 
-def _finite(rows: Tensor, what: str) -> Tensor:
-    rows = rows.detach().to(device="cpu", dtype=torch.float64)
-    finite = rows.isfinite().all(dim=1)
-    if not finite.all():
-        raise NonFiniteError(f"{int((~finite).sum())} of {len(rows)} {what} are NaN or infinite")
-    return rows
+@dataclass(frozen=True)
+class Intervals:
+    """95% bootstrap intervals.
 
-
-def reconstruction_mse(x: Tensor, x_hat: Tensor) -> Tensor:
-    r"""Mean squared error per pixel, $|\hat x - x|^2 / D$, of each sample.
-
-    The reconstruction loss of the paper is the squared error $|\hat x - x|^2$, the sum over the D
-    pixels and channels: multiply by D for it.
-
-    Args:
-        x: Inputs (B, ...) with D numbers each.
-        x_hat: Their reconstructions, of the same shape.
-
-    Returns:
-        Errors (B).
-
-    Raises:
-        DataError: the shapes differ.
-
-    Example:
-        >>> reconstruction_mse(torch.zeros(2, 1, 2, 2), torch.full((2, 1, 2, 2), 0.5))
-        tensor([0.2500, 0.2500])
+    Attributes:
+        replicates: Number of bootstrap replicates.
+        frechet: Split -> interval of the Frechet distance.
+        score: Interval of the mean score; None without logits.
+        kernel: Split -> interval of the mean kernel distance.
     """
-    if x.shape != x_hat.shape or x.ndim < 2:
-        raise DataError(
-            "inputs and reconstructions must have one shape (B, ...), "
-            f"not {tuple(x.shape)} and {tuple(x_hat.shape)}"
-        )
-    return (x_hat - x).square().flatten(1).mean(dim=1)
+
+    replicates: int
+    frechet: dict[str, Interval]
+    score: Interval | None
+    kernel: dict[str, Interval]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All scores of one set of samples against references, by split.
+
+    Attributes:
+        num_samples: Number of samples.
+        extractor: Name of the extractor.
+        extractor_hash: Identifies its weights, preprocessing and precision.
+        distance_name: What the Frechet distance is called with this extractor.
+        score_name: What the inception score is called with it; None without logits.
+        rounded: Whether samples were rounded to multiples of 1/255.
+        seed: Seed of the shuffle before the score is split, of subsets and bootstrap.
+        score: Inception score over ten splits; None without logits.
+        score_with_bias: The same of logits with their bias, where the extractor leaves it out.
+        frechet: Split -> Frechet distance.
+        kernel: Split -> kernel distance (KID) over subsets.
+        neighbours: Split -> precision, recall, density, coverage.
+        frechet_infinity: Split -> Frechet distance at infinitely many samples, if asked for.
+        intervals: 95% bootstrap intervals, if asked for.
+    """
+
+    num_samples: int
+    extractor: str
+    extractor_hash: str
+    distance_name: str
+    score_name: str | None
+    rounded: bool
+    seed: int
+    score: MeanStd | None
+    score_with_bias: MeanStd | None
+    frechet: dict[str, float]
+    kernel: dict[str, MeanStd]
+    neighbours: dict[str, Neighbours]
+    frechet_infinity: dict[str, float] | None = None
+    intervals: Intervals | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The scores as plain values for JSON, without what was not asked for."""
+        values = dataclasses.asdict(self)
+        optional = ("frechet_infinity", "intervals")
+        return {key: value for key, value in values.items() if key not in optional or value}

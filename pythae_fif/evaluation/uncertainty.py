@@ -11,12 +11,13 @@ from torch import Tensor
 from pythae_fif.errors import DataError
 from pythae_fif.evaluation.distances import BLOCK, check_features, kernel
 from pythae_fif.evaluation.frechet import FeatureStatistics, factor, frechet_distance, one_thread
-from pythae_fif.evaluation.scores import inception_score
+from pythae_fif.evaluation.inception_score import inception_score
+from pythae_fif.evaluation.scores import Interval
 
 LEVEL = 0.95
 
 
-def _interval(estimate: float, replicates: list[float]) -> tuple[float, float]:
+def _interval(estimate: float, replicates: list[float]) -> Interval:
     """The replicates' spread about their own mean, put around the estimate.
 
     Sets drawn with replacement score worse than the set they come from, by about as much as that
@@ -24,7 +25,7 @@ def _interval(estimate: float, replicates: list[float]) -> tuple[float, float]:
     """
     centred = np.asarray(replicates) - np.mean(replicates)
     low, high = np.quantile(centred, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return estimate + float(low), estimate + float(high)
+    return Interval(estimate + float(low), estimate + float(high))
 
 
 def _weights(count: int, replicates: int, seed: int) -> np.ndarray:
@@ -42,7 +43,7 @@ def bootstrap_frechet(
     *,
     replicates: int = 100,
     seed: int = 0,
-) -> tuple[float, float]:
+) -> Interval:
     """95% interval of a Frechet distance from drawing its samples anew; the reference is fixed.
 
     It says how far the score would move with other samples of the same number. It does not hold
@@ -97,7 +98,7 @@ def _distances_to(reference: FeatureStatistics) -> Callable[[Tensor, Tensor], fl
 
 def bootstrap_inception(
     logits: Tensor, estimate: float, *, replicates: int = 100, splits: int = 10, seed: int = 0
-) -> tuple[float, float]:
+) -> Interval:
     """95% interval of an inception score from drawing its samples anew.
 
     Args:
@@ -112,7 +113,7 @@ def bootstrap_inception(
     """
     counts = _weights(len(logits), replicates, seed)
     scores = [
-        inception_score(logits[np.repeat(np.arange(len(logits)), weights)], splits, seed=seed)[0]
+        inception_score(logits[np.repeat(np.arange(len(logits)), weights)], splits, seed=seed).mean
         for weights in counts
     ]
     return _interval(estimate, scores)
@@ -125,7 +126,7 @@ def bootstrap_kernel(
     *,
     replicates: int = 100,
     seed: int = 0,
-) -> tuple[float, float]:
+) -> Interval:
     """95% interval of a KID from drawing its samples anew; the reference is fixed.
 
     The replicates are unbiased MMDs of all samples, in which a sample drawn twice is no pair.

@@ -6,6 +6,7 @@ import math
 import multiprocessing
 import sys
 import time
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -210,7 +211,7 @@ class TestScores:
     @pytest.mark.parametrize("splits", [1, 10])
     def test_uniform_over_sure_classes_is_their_number(self, classes, splits):
         logits = 200 * torch.eye(classes).repeat(1000, 1)
-        mean, std = inception_score(logits, splits)
+        mean, std = astuple(inception_score(logits, splits))
         assert mean == pytest.approx(classes, rel=0.02 if splits > 1 else 1e-9)
         assert mean <= classes + 1e-9
         assert 0 <= std < 0.05 * classes
@@ -219,17 +220,17 @@ class TestScores:
         """p(y|x) = (0.9, 0.1) or (0.1, 0.9), half each: exp(log 2 - H(0.9))."""
         p = torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.float64)
         entropy = -(0.9 * math.log(0.9) + 0.1 * math.log(0.1))
-        mean, _ = inception_score(p.log().repeat(20, 1), splits=1)
+        mean = inception_score(p.log().repeat(20, 1), splits=1).mean
         assert mean == pytest.approx(math.exp(math.log(2) - entropy), rel=1e-12)
 
     def test_constant_is_one(self):
-        mean, std = inception_score(torch.tensor([[3.0, -1.0, 0.5]]).repeat(50, 1))
+        mean, std = astuple(inception_score(torch.tensor([[3.0, -1.0, 0.5]]).repeat(50, 1)))
         assert mean == pytest.approx(1, abs=1e-12)
         assert std == pytest.approx(0, abs=1e-12)
 
     def test_grouped_samples_are_shuffled(self):
         grouped = 200 * torch.eye(10).repeat_interleave(100, dim=0)
-        assert inception_score(grouped)[0] > 9
+        assert inception_score(grouped).mean > 9
         assert inception_score(grouped, seed=1) == inception_score(grouped, seed=1)
         assert inception_score(grouped, seed=1) != inception_score(grouped, seed=2)
 
@@ -252,7 +253,7 @@ class TestScores:
             part = p[i * 23 // 10 : (i + 1) * 23 // 10]
             kl = part * (np.log(part) - np.log(part.mean(axis=0, keepdims=True)))
             expected.append(np.exp(kl.sum(axis=1).mean()))
-        mean, std = inception_score(logits, 10, seed=None)
+        mean, std = astuple(inception_score(logits, 10, seed=None))
         assert (mean, std) == pytest.approx((np.mean(expected), np.std(expected)), rel=1e-12)
 
     def test_bad_logits(self):
@@ -451,8 +452,8 @@ class TestClassifier:
         reference = {"test": reference_statistics(test, trained, data_hash="d", split="test")}
         real = score_samples(val, trained, reference)
         noise = score_samples(noise_images(300, 1, 8, 8), trained, reference)
-        assert real["frechet"]["test"] < 0.1 * noise["frechet"]["test"]
-        assert real["score"]["mean"] > noise["score"]["mean"]
+        assert real.frechet["test"] < 0.1 * noise.frechet["test"]
+        assert real.score.mean > noise.score.mean
 
     def test_deterministic_and_seeded(self, blobs, blob_classifier):
         torch.manual_seed(123)
@@ -697,10 +698,11 @@ def references(images, blob_classifier) -> dict[str, FeatureStatistics]:
 class TestScoreSamples:
     def test_the_reference_itself(self, images, references, blob_classifier):
         scores = score_samples(images, blob_classifier, references)
-        assert scores["frechet"]["test"] == pytest.approx(0, abs=1e-8)
-        assert scores["frechet"]["val"] > 1e-6
-        assert scores["score"]["mean"] >= 1
-        assert {key: scores[key] for key in scores if key not in ("frechet", "score")} == {
+        assert scores.frechet["test"] == pytest.approx(0, abs=1e-8)
+        assert scores.frechet["val"] > 1e-6
+        assert scores.score.mean >= 1
+        plain = scores.to_dict()
+        assert {key: plain[key] for key in plain if key not in ("frechet", "score")} == {
             "num_samples": 40,
             "extractor": "classifier",
             "extractor_hash": blob_classifier.hash,
@@ -718,8 +720,8 @@ class TestScoreSamples:
         nearby = images / 255 + 0.001 * torch.where(images < 128, -1, 1)
         assert score_samples(nearby, blob_classifier, references) == expected
         unrounded = score_samples(nearby, blob_classifier, references, round_to_uint8=False)
-        assert unrounded["rounded"] is False
-        assert unrounded["frechet"] != expected["frechet"]
+        assert unrounded.rounded is False
+        assert unrounded.frechet != expected.frechet
 
     def test_far_outside_counts_as_the_border(self, references, blob_classifier):
         wild = 3 * torch.randn(30, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -734,19 +736,20 @@ class TestScoreSamples:
         scores = score_samples(
             iter(images.split(chunk)), blob_classifier, references, batch_size=batch_size
         )
-        assert scores["num_samples"] == 40
+        assert scores.num_samples == 40
         for split in references:
-            assert scores["frechet"][split] == pytest.approx(
-                expected["frechet"][split], rel=1e-4, abs=1e-8
+            assert scores.frechet[split] == pytest.approx(
+                expected.frechet[split], rel=1e-4, abs=1e-8
             )
-        assert scores["score"] == pytest.approx(expected["score"], rel=1e-5, abs=1e-6)
+        assert scores.score.mean == pytest.approx(expected.score.mean, rel=1e-5)
+        assert scores.score.std == pytest.approx(expected.score.std, rel=1e-5, abs=1e-6)
 
     def test_no_score_without_logits(self, images):
         extractor = PixelExtractor((1, 8, 8))
         reference = reference_statistics(images, extractor, data_hash="x", split="val")
         scores = score_samples(images, extractor, {"val": reference})
-        assert scores["score"] is None
-        assert scores["score_name"] is None
+        assert scores.score is None
+        assert scores.score_name is None
 
     @pytest.mark.parametrize("in_chunks", [False, True])
     def test_non_finite_samples_are_counted(self, images, references, blob_classifier, in_chunks):

@@ -95,7 +95,7 @@ MODELS = {
 def test_every_model(name, train, held_out):
     output = pipeline(build(name, **MODELS[name]))(train, held_out)
     assert output.model == name
-    assert output.num_samples == 30
+    assert output.scores.num_samples == 30
     assert output.num_references == 40
     assert output.frechet > 0
     assert 0 < output.reconstruction_mse < 1
@@ -124,7 +124,7 @@ def test_every_sampler(name, train, held_out, tmp_path, capsys):
     training = BaseTrainerConfig(output_dir=str(tmp_path), num_epochs=1)
     output = pipeline(model, config)(train, held_out, training_config=training)
     assert output.sampler == name
-    assert output.num_samples == 30
+    assert output.scores.num_samples == 30
     assert capsys.readouterr().out == ""
 
 
@@ -141,7 +141,7 @@ def test_scores_are_those_of_the_samples(train, held_out):
         for images in (drawn, held_out)
     ]
     assert output.frechet == pytest.approx(frechet_distance(*sets), rel=1e-9)
-    assert output.rounded and output.seed == 3
+    assert output.scores.rounded and output.scores.seed == 3
 
 
 def test_reconstruction_error(held_out):
@@ -252,11 +252,13 @@ def test_a_second_evaluation_reads_the_reference(held_out, tmp_path):
 
 def test_on_request(held_out):
     output = pipeline(build("VAE"), num_samples=300, bootstrap=20, infinity=True)(None, held_out)
-    low, high = output.intervals["frechet"]
+    held = output.to_dict()
+    low, high = held["intervals"]["frechet"]
     assert low < output.frechet < high
-    assert output.intervals["kernel"][0] < output.kernel["mean"] < output.intervals["kernel"][1]
-    assert output.intervals["score"] is None
-    assert output.frechet_infinity < output.frechet
+    low, high = held["intervals"]["kernel"]
+    assert low < output.kernel.mean < high
+    assert held["intervals"]["score"] is None
+    assert held["frechet_infinity"] < output.frechet
 
 
 def test_json(held_out, tmp_path):

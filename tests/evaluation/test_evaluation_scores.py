@@ -1,6 +1,7 @@
 """Scores against torch-fidelity, pytorch-fid and prdc, and against known truths."""
 
 import math
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -71,8 +72,10 @@ class TestAgainstTorchFidelity:
         expected = tuple(theirs[f"kernel_inception_distance_{name}"] for name in ("mean", "std"))
         arguments = {"subsets": 7, "subset_size": 100, "seed": 5}
         double = kernel_distance(*(features.double() for features in sets), **arguments)
-        assert double == pytest.approx(expected, rel=1e-9)
-        assert kernel_distance(*sets, **arguments) == pytest.approx(expected, rel=1e-4, abs=1e-7)
+        assert astuple(double) == pytest.approx(expected, rel=1e-9)
+        assert astuple(kernel_distance(*sets, **arguments)) == pytest.approx(
+            expected, rel=1e-4, abs=1e-7
+        )
 
     @pytest.mark.parametrize("splits", [1, 7, 10])
     def test_inception_score(self, splits):
@@ -81,7 +84,8 @@ class TestAgainstTorchFidelity:
         logits = 3 * normal(503, 20, seed=0)
         theirs = isc_features_to_metric(logits, splits=splits, shuffle=False)
         expected = (theirs["inception_score_mean"], theirs["inception_score_std"])
-        assert inception_score(logits, splits, seed=None) == pytest.approx(expected, rel=1e-9)
+        score = inception_score(logits, splits, seed=None)
+        assert astuple(score) == pytest.approx(expected, rel=1e-9)
 
     def test_precision_and_recall(self, sets):
         from torch_fidelity.metric_prc import prc_features_to_metric
@@ -91,9 +95,9 @@ class TestAgainstTorchFidelity:
         )
         ours = neighbour_scores(*sets)
         # float32 distances: one sample on a border may fall to either side
-        assert ours["precision"] == pytest.approx(theirs["precision"], abs=1.5 / 700)
-        assert ours["recall"] == pytest.approx(theirs["recall"], abs=1.5 / 600)
-        assert 0 < ours["precision"] < 1
+        assert ours.precision == pytest.approx(theirs["precision"], abs=1.5 / 700)
+        assert ours.recall == pytest.approx(theirs["recall"], abs=1.5 / 600)
+        assert 0 < ours.precision < 1
 
 
 def test_fid_against_pytorch_fid(sets, monkeypatch):
@@ -116,7 +120,7 @@ def test_neighbours_against_prdc(sets):
     theirs = published.compute_prdc(reference.numpy(), samples.numpy(), nearest_k=5)
     ours = neighbour_scores(samples, reference, neighbours=5)
     for name in ("precision", "recall", "density", "coverage"):
-        assert ours[name] == pytest.approx(theirs[name], abs=1e-9)
+        assert getattr(ours, name) == pytest.approx(theirs[name], abs=1e-9)
 
 
 class TestKnownTruths:
@@ -140,7 +144,7 @@ class TestKnownTruths:
             - 2 * expected_kernel(0, 1, 1, 0.5)
         )
         a, b = normal(4000, 1, seed=0), 0.5 * normal(4000, 1, seed=1) + 1
-        mean, std = kernel_distance(a, b, subsets=20)
+        mean, std = astuple(kernel_distance(a, b, subsets=20))
         assert mean == pytest.approx(truth, abs=0.1 * truth)
         assert std < truth
 
@@ -148,7 +152,7 @@ class TestKnownTruths:
         values = [
             kernel_distance(
                 normal(50, 3, seed=2 * i), normal(50, 3, seed=2 * i + 1), subsets=1, subset_size=50
-            )[0]
+            ).mean
             for i in range(200)
         ]
         assert abs(np.mean(values)) < 3 * np.std(values) / math.sqrt(200)
@@ -156,28 +160,28 @@ class TestKnownTruths:
 
     def test_identical_sets(self, sets):
         scores = neighbour_scores(sets[0], sets[0])
-        assert scores["precision"] == scores["recall"] == scores["coverage"] == 1
-        assert scores["density"] == pytest.approx(1, abs=0.05)
+        assert scores.precision == scores.recall == scores.coverage == 1
+        assert scores.density == pytest.approx(1, abs=0.05)
 
     def test_sets_apart(self):
         scores = neighbour_scores(normal(50, 3, seed=0), normal(50, 3, seed=1, shift=100.0))
-        assert set(scores.values()) == {0.0}
+        assert set(astuple(scores)) == {0.0}
 
     def test_one_mode_of_two(self):
         """Samples of one of two modes are precise, and miss half."""
         reference = torch.cat([normal(200, 2, seed=0), normal(200, 2, seed=1, shift=50.0)])
         scores = neighbour_scores(normal(400, 2, seed=2), reference)
-        assert scores["precision"] > 0.9
-        assert 0.4 < scores["recall"] < 0.55
-        assert 0.4 < scores["coverage"] < 0.55
-        assert scores["density"] > 0.8
+        assert scores.precision > 0.9
+        assert 0.4 < scores.recall < 0.55
+        assert 0.4 < scores.coverage < 0.55
+        assert scores.density > 0.8
 
     @settings(max_examples=20, deadline=None)
     @given(scale=st.floats(0.1, 10), shift=st.floats(-1e3, 1e3), rows=st.integers(10, 40))
     def test_neighbours_do_not_see_scale_and_shift(self, scale, shift, rows):
         a, b = normal(rows, 3, seed=rows).double(), normal(30, 3, seed=0, shift=0.5).double()
         moved = neighbour_scores(scale * a + shift, scale * b + shift)
-        assert moved == pytest.approx(neighbour_scores(a, b), abs=1e-12)
+        assert astuple(moved) == pytest.approx(astuple(neighbour_scores(a, b)), abs=1e-12)
 
     def test_blocks_do_not_matter(self, sets, monkeypatch):
         from pythae_fif.evaluation import distances
@@ -185,7 +189,8 @@ class TestKnownTruths:
         samples, reference = (features.double() for features in sets)
         expected = neighbour_scores(samples, reference)
         monkeypatch.setattr(distances, "BLOCK", 77)
-        assert neighbour_scores(samples, reference) == pytest.approx(expected, abs=1e-12)
+        again = neighbour_scores(samples, reference)
+        assert astuple(again) == pytest.approx(astuple(expected), abs=1e-12)
 
 
 class TestFrechetPaths:
@@ -276,10 +281,10 @@ class TestUncertainty:
         def logits(seed):
             return 3 * normal(500, 5, seed=seed)
 
-        estimate = inception_score(logits(0))[0]
+        estimate = inception_score(logits(0)).mean
         low, high = bootstrap_inception(logits(0), estimate, replicates=100)
         assert low < estimate < high
-        spread = self.spread(lambda seed: inception_score(logits(seed))[0])
+        spread = self.spread(lambda seed: inception_score(logits(seed)).mean)
         assert (high - low) / 3.92 == pytest.approx(spread, rel=0.4)
 
     def test_kernel_interval(self):
@@ -287,7 +292,7 @@ class TestUncertainty:
 
         def score(seed):
             samples = normal(200, 3, seed=seed, shift=0.4)
-            return kernel_distance(samples, reference, subsets=10)[0]
+            return kernel_distance(samples, reference, subsets=10).mean
 
         samples = normal(200, 3, seed=3, shift=0.4)
         low, high = bootstrap_kernel(samples, reference, score(3), replicates=200)
@@ -344,14 +349,13 @@ class TestScoreSamples:
                 seed=3,
                 batch_size=16,
             )
-        assert scores["seed"] == 3
-        mean, std = kernel_distance(features, held_features, seed=3)
-        assert scores["kernel"] == {"test": {"mean": mean, "std": std}}
-        assert scores["neighbours"] == {"test": neighbour_scores(features, held_features)}
-        assert scores["score"]["mean"] == inception_score(logits, seed=3)[0]
-        biased = inception_score(logits + extractor.logit_bias, seed=3)[0]
-        assert scores["score_with_bias"]["mean"] == biased != scores["score"]["mean"]
-        assert "intervals" not in scores and "frechet_infinity" not in scores
+        assert scores.seed == 3
+        assert scores.kernel == {"test": kernel_distance(features, held_features, seed=3)}
+        assert scores.neighbours == {"test": neighbour_scores(features, held_features)}
+        assert scores.score.mean == inception_score(logits, seed=3).mean
+        biased = inception_score(logits + extractor.logit_bias, seed=3).mean
+        assert scores.score_with_bias.mean == biased != scores.score.mean
+        assert scores.intervals is None and scores.frechet_infinity is None
 
     @pytest.mark.filterwarnings("ignore::pythae_fif.evaluation.SampleCountWarning")
     def test_intervals_on_request(self):
@@ -367,9 +371,9 @@ class TestScoreSamples:
             bootstrap=30,
             infinity=True,
         )
-        intervals = scores["intervals"]
-        assert intervals["replicates"] == 30
-        assert intervals["frechet"]["test"][0] < scores["frechet"]["test"]
-        assert intervals["score"][0] < scores["score"]["mean"] < intervals["score"][1]
-        assert intervals["kernel"]["test"][0] < scores["kernel"]["test"]["mean"]
-        assert scores["frechet_infinity"]["test"] < scores["frechet"]["test"]
+        intervals = scores.intervals
+        assert intervals.replicates == 30
+        assert intervals.frechet["test"][0] < scores.frechet["test"]
+        assert intervals.score[0] < scores.score.mean < intervals.score[1]
+        assert intervals.kernel["test"][0] < scores.kernel["test"].mean
+        assert scores.frechet_infinity["test"] < scores.frechet["test"]
