@@ -35,7 +35,7 @@ def print_list(console: Console) -> None:
             study: ", ".join(name for name, of in studies.DATASETS.items() if of == study)
             for study in dict.fromkeys(studies.DATASETS.values())
         },
-        "studies (--study)": studies.STUDIES,
+        "studies (--study)": {name: of.description for name, of in studies.STUDIES.items()},
         "tables (--table)": {
             name.removeprefix("table"): load_published(int(name.removeprefix("table"))).title
             for name in names_in("experiments")

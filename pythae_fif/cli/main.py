@@ -139,8 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print_list(Console())
             return 0
         study = flags.study or studies.DATASETS.get(flags.dataset)
-        command = _command(given)
-        return run_command(study, flags, command) if study else _benchmark(flags, command)
+        return run_command(study, flags) if study else _benchmark(flags, _command(given))
     except (FIFError, OSError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return EXIT_BAD_INPUT

@@ -4,12 +4,13 @@ __all__ = ["run_command"]
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
 from rich.console import Console
 
 from pythae_fif import studies
 from pythae_fif.benchmark.display import Display
-from pythae_fif.errors import ConfigError
+from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.runs.remote import is_url
 
 NOT_OF_STUDIES = (
@@ -18,25 +19,15 @@ NOT_OF_STUDIES = (
     "table", "shard", "tensorboard", "engine", "engine_config", "gpus", "runs_per_gpu",
     "cpus_per_run", "ray_address", "partition", "time", "account", "sbatch", "no_wait",
 )  # fmt: skip
-"""Flags that no study takes; of these four each takes its own:"""
-OF_STUDIES = {
-    "dataset": ("estimator", "spectrum", "toy", "tabular", "ablation"),
-    "data": ("tabular", "ablation"),
-    "latent_dim": ("estimator", "spectrum", "tabular", "ablation"),
-    "models": ("tabular", "ablation"),
-}
-ONE_SEED = ("estimator", "linear")
-WITH_RECORDS = ("tabular", "ablation", "spectrum")
-"""Studies that keep what they have trained, and go on from there."""
+"""Flags that no study takes."""
 
 
-def run_command(name: str, flags: argparse.Namespace, command: str) -> int:
+def run_command(name: str, flags: argparse.Namespace) -> int:
     """Runs a study as the flags say, and prints how far it is and what was written.
 
     Args:
         name: A key of :data:`~pythae_fif.studies.STUDIES`.
         flags: Those of the command line.
-        command: The command as tables show it.
 
     Returns:
         The exit code.
@@ -46,13 +37,14 @@ def run_command(name: str, flags: argparse.Namespace, command: str) -> int:
         StoreError: The folder of results cannot be written.
         KeyboardInterrupt: With what to say of it, if the study keeps nothing.
     """
-    refused = [*NOT_OF_STUDIES, *(key for key, takers in OF_STUDIES.items() if name not in takers)]
-    for key in refused:
-        starts_it = key == "dataset" and studies.DATASETS.get(flags.dataset) == name
+    if name not in studies.STUDIES:
+        raise ConfigError(f"study {name!r} is unknown: {did_you_mean(name, studies.STUDIES)}")
+    study = studies.STUDIES[name]
+    for key in (*NOT_OF_STUDIES, *set(get_args(studies.StudyOption)) - study.takes):
         value = getattr(flags, key)
-        if value is not None and value is not False and not starts_it:
+        if value is not None and value is not False:
             raise ConfigError(f"--{key.replace('_', '-')} is not for study {name}")
-    _check_values(name, flags)
+    _check_values(study, flags)
     console = Console(highlight=False)
     if is_url(flags.results):
         raise ConfigError(f"--results {flags.results}: studies write to a folder, not to a URL")
@@ -66,7 +58,6 @@ def run_command(name: str, flags: argparse.Namespace, command: str) -> int:
         seeds=flags.seeds,
         profile=flags.profile or "quick",
         latent_dim=flags.latent_dim,
-        command=command,
     )
     tenths = 0
     with Display(console, quiet=flags.quiet).stage(name) as progress:
@@ -81,7 +72,7 @@ def run_command(name: str, flags: argparse.Namespace, command: str) -> int:
         try:
             paths = studies.run_study(name, options, watch)
         except KeyboardInterrupt:
-            if name in WITH_RECORDS:
+            if study.keeps_runs:
                 raise
             raise KeyboardInterrupt(
                 "this study keeps nothing of an unfinished run; the same command starts anew"
@@ -90,7 +81,7 @@ def run_command(name: str, flags: argparse.Namespace, command: str) -> int:
     return 0
 
 
-def _check_values(name: str, flags: argparse.Namespace) -> None:
+def _check_values(study: studies.Study, flags: argparse.Namespace) -> None:
     """Every number must be in range and no value given twice, as in the benchmark."""
     for key in ("models", "seeds"):
         values = getattr(flags, key) or []
@@ -99,7 +90,7 @@ def _check_values(name: str, flags: argparse.Namespace) -> None:
     for seed in flags.seeds or []:
         if not 0 <= seed < 2**32:
             raise ConfigError(f"--seeds {seed}: a seed is at least 0 and below 2^32")
-    if name in ONE_SEED and len(flags.seeds or []) > 1:
-        raise ConfigError(f"--seeds {flags.seeds}: study {name} takes one seed")
+    if study.one_seed and len(flags.seeds or []) > 1:
+        raise ConfigError(f"--seeds {flags.seeds}: study {study.name} takes one seed")
     if flags.latent_dim is not None and flags.latent_dim < 1:
         raise ConfigError(f"--latent-dim {flags.latent_dim}: at least 1 is needed")

@@ -1,59 +1,158 @@
-"""Studies: experiments that are one command each, and end in figures, CSV tables and captions."""
+"""Studies: experiments that are one command each, and end in figures, CSV tables and captions.
 
-__all__ = ["DATASETS", "STUDIES", "OnProgress", "StudyOptions", "run_study"]
+This module declares them and imports none of them, so that a command line can list them at once.
+"""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+__all__ = [
+    "DATASETS",
+    "STUDIES",
+    "OnProgress",
+    "Study",
+    "StudyOption",
+    "StudyOptions",
+    "command_of",
+    "run_study",
+]
+
+import dataclasses
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from typing import Literal
 
-from pythae_fif.data.toy import TOY_DATA
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.files import require_writable
-
-STUDIES: dict[str, str] = {
-    "sinusoid": "figures 3 and 7: which direction of a noisy sinusoid is learnt, against beta",
-    "linear": "appendix C: the directions that a linear model picks, against theorem C.4",
-    "estimator": "figure 6 and appendix D.3: the noise of the trace estimator",
-    "spectrum": "figures 8 and 9: what a conditional model's decoder spans, on MNIST",
-    "toy": "the density on a toy manifold (--dataset two_moons, circle, spiral, torus, ...)",
-    "curvature": "figures 2, 12 and 13: what on-manifold training does to the manifold",
-    "tabular": "tables 1 and 5: FIF against rectangular flows on tabular data",
-    "ablation": "tables 6 and 7: estimator, network, and on- or off-manifold training",
-}
-"""Name of a study -> one line on it; the module of that name in this package runs it."""
-
-DATASETS: dict[str, str] = {
-    **{name: "toy" for name in TOY_DATA},
-    "sinusoid": "sinusoid",
-    **dict.fromkeys(("power", "gas", "hepmass", "miniboone", "csv"), "tabular"),
-}
-"""Name of a data set that is not an image benchmark -> the study that ``--dataset`` starts."""
-
-PROFILES = ("quick", "paper")
-PROFILES_IN_YAML = ("tabular", "ablation")
-"""Studies whose profiles are in the YAML files of their data sets, which may have others."""
 
 OnProgress = Callable[[str, float], None]
 """Is told what is being done, and the share of the study that is done, in [0, 1]."""
 
+StudyOption = Literal["dataset", "data", "latent_dim", "models", "seeds"]
+"""A field of :class:`StudyOptions` that only some studies take; its flag has the same name."""
+
+TOY_DATASETS = (
+    "sinusoid", "two_moons", "circle", "von_mises_circle", "spiral", "swiss_roll", "torus",
+    "sphere",
+)  # fmt: skip
+TABULAR_DATASETS = ("power", "gas", "hepmass", "miniboone", "csv")
+# Both are also in `data`, whose import takes seconds; a test holds them to be the same.
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a study is, and what it can be asked.
+
+    Attributes:
+        name: Of the study, and of the module of this package whose ``run`` runs it.
+        description: One line.
+        profiles: Name of a profile -> its number of seeds, which then are 0, 1, ...; empty where
+            the profiles are those of the data set's YAML file.
+        takes: The options that it takes beside those that all studies take.
+        datasets: The data sets that it can be asked for; empty for the images of the benchmark.
+        dataset: The one that it uses if none is asked for; None if it then uses all it finds.
+        one_seed: Whether it takes a single seed.
+        keeps_runs: Whether an interrupted study goes on from the runs that it has finished.
+    """
+
+    name: str
+    description: str
+    profiles: Mapping[str, int] = field(default_factory=dict)
+    takes: frozenset[StudyOption] = frozenset({"seeds"})
+    datasets: tuple[str, ...] = ()
+    dataset: str | None = None
+    one_seed: bool = False
+    keeps_runs: bool = False
+
+
+STUDIES: dict[str, Study] = {
+    study.name: study
+    for study in (
+        Study(
+            "sinusoid",
+            "figures 3 and 7: which direction of a noisy sinusoid is learnt, against beta",
+            profiles={"quick": 20, "paper": 20},
+            takes=frozenset({"dataset", "seeds"}),
+            datasets=("sinusoid",),
+            dataset="sinusoid",
+        ),
+        Study(
+            "linear",
+            "appendix C: the directions that a linear model picks, against theorem C.4",
+            profiles={"quick": 1, "paper": 1},
+            one_seed=True,
+        ),
+        Study(
+            "estimator",
+            "figure 6 and appendix D.3: the noise of the trace estimator",
+            profiles={"quick": 1, "paper": 1},
+            takes=frozenset({"dataset", "latent_dim", "seeds"}),
+            dataset="mnist",
+            one_seed=True,
+        ),
+        Study(
+            "spectrum",
+            "figures 8 and 9: what a conditional model's decoder spans, on MNIST",
+            profiles={"quick": 2, "paper": 5},
+            takes=frozenset({"dataset", "latent_dim", "seeds"}),
+            dataset="mnist",
+            keeps_runs=True,
+        ),
+        Study(
+            "toy",
+            "the density on a toy manifold (--dataset two_moons, circle, spiral, torus, ...)",
+            profiles={"quick": 3, "paper": 20},
+            takes=frozenset({"dataset", "seeds"}),
+            datasets=TOY_DATASETS,
+            dataset="sinusoid",
+        ),
+        Study(
+            "curvature",
+            "figures 2, 12 and 13: what on-manifold training does to the manifold",
+            profiles={"quick": 5, "paper": 20},
+        ),
+        Study(
+            "tabular",
+            "tables 1 and 5: FIF against rectangular flows on tabular data",
+            takes=frozenset({"dataset", "data", "latent_dim", "models", "seeds"}),
+            datasets=TABULAR_DATASETS,
+            dataset="miniboone",
+            keeps_runs=True,
+        ),
+        Study(
+            "ablation",
+            "tables 6 and 7: estimator, network, and on- or off-manifold training",
+            takes=frozenset({"dataset", "data", "latent_dim", "models", "seeds"}),
+            datasets=TABULAR_DATASETS,
+            keeps_runs=True,
+        ),
+    )
+}
+"""Name of a study -> its declaration."""
+
+DATASETS: dict[str, str] = {
+    name: study.name for study in reversed(STUDIES.values()) for name in study.datasets
+}
+"""Name of a data set that is not of the image benchmark -> the study that ``--dataset`` starts:
+the first that has it."""
+
 
 @dataclass(frozen=True)
 class StudyOptions:
-    """What the command line tells a study.
+    """What a study is asked for.
 
     Attributes:
         results: Folder whose ``figures/`` and ``tables/`` are written to.
         data_root: Where data sets are; None for the default.
         offline: Never download.
-        dataset: The data set, for studies that have several.
+        dataset: The data set; None for the study's own choice.
         data: Your own file, for ``--dataset csv``.
         models: Models to compare; None for the study's own choice.
-        seeds: Seeds; None for the profile's own.
+        seeds: None for the profile's own.
         profile: ``paper`` for the full protocol, ``quick`` for minutes on two cores;
             tables of numbers also have ``equal_time``.
         latent_dim: Latent dimension; None for the study's own.
-        command: The command that is written below tables.
+        command: Stands below figures and tables; :func:`run_study` sets it.
     """
 
     results: Path
@@ -68,6 +167,29 @@ class StudyOptions:
     command: str = ""
 
 
+def command_of(study: Study, options: StudyOptions) -> str:
+    """The shortest command that runs a study with these options, without this machine's folders.
+
+    Example:
+        >>> command_of(STUDIES["toy"], StudyOptions(Path("results"), seeds=[3], dataset="torus"))
+        'python run_benchmark.py --study toy --dataset torus --seeds 3'
+    """
+    words = ["--study", study.name]
+    if options.dataset not in (None, study.dataset):
+        words += ["--dataset", str(options.dataset)]
+    if options.data is not None:
+        words += ["--data", Path(options.data).name]
+    if options.profile != StudyOptions.profile:
+        words += ["--profile", options.profile]
+    if options.models is not None:
+        words += ["--models", *options.models]
+    if options.seeds not in (None, _usual_seeds(study, options)):
+        words += ["--seeds", *map(str, options.seeds or ())]
+    if options.latent_dim is not None:
+        words += ["--latent-dim", str(options.latent_dim)]
+    return shlex.join(["python", "run_benchmark.py", *words])
+
+
 def run_study(name: str, options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     """Runs a study.
 
@@ -80,14 +202,29 @@ def run_study(name: str, options: StudyOptions, on_progress: OnProgress) -> list
         The files written: PNG figures with a Markdown caption beside each, CSV and tables.
 
     Raises:
-        ConfigError: An unknown study or profile.
+        ConfigError: An unknown study, data set or profile.
         StoreError: The folder of results cannot be written.
     """
     if name not in STUDIES:
         raise ConfigError(f"study {name!r} is unknown: {did_you_mean(name, STUDIES)}")
-    if name not in PROFILES_IN_YAML and options.profile not in PROFILES:
+    study, profile, dataset = STUDIES[name], options.profile, options.dataset
+    if study.profiles and profile not in study.profiles:
         raise ConfigError(
-            f"profile {options.profile!r} is unknown: {did_you_mean(options.profile, PROFILES)}"
+            f"profile {profile!r} is unknown: {did_you_mean(profile, study.profiles)}"
         )
+    if dataset is not None and study.datasets and dataset not in study.datasets:
+        hint = did_you_mean(dataset, study.datasets)
+        raise ConfigError(f"study {name} has no data set {dataset!r}: {hint}")
     require_writable(options.results, "choose another folder with --results")
-    return import_module(f"{__name__}.{name}").run(options, on_progress)
+    resolved = dataclasses.replace(
+        options,
+        dataset=dataset or study.dataset,
+        seeds=options.seeds or _usual_seeds(study, options),
+        command=command_of(study, options),
+    )
+    return import_module(f"{__name__}.{name}").run(resolved, on_progress)  # type: ignore[no-any-return] # the module is known at run time alone
+
+
+def _usual_seeds(study: Study, options: StudyOptions) -> list[int] | None:
+    count = study.profiles.get(options.profile)
+    return None if count is None else list(range(count))

@@ -1,7 +1,11 @@
 """The claims of the studies, with margins."""
 
+import ast
 import csv
 import math
+from importlib import import_module
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,13 +14,16 @@ import torch
 from pythae_fif import FIF, FIFConfig, studies
 from pythae_fif.cli.main import main
 from pythae_fif.data import load_images, to_float
+from pythae_fif.data.tabular import TABULAR_DATASETS
 from pythae_fif.data.toy import TOY_DATA
 from pythae_fif.errors import ConfigError
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.studies import (
     DATASETS,
     STUDIES,
+    StudyOption,
     StudyOptions,
+    command_of,
     curvature,
     estimator,
     linear,
@@ -28,16 +35,62 @@ from pythae_fif.studies import (
 from pythae_fif.volume_change import sample_hutchinson, surrogate
 
 
-def test_every_dataset_belongs_to_a_study():
-    assert set(DATASETS.values()) <= set(STUDIES)
+def test_every_dataset_starts_the_study_that_is_about_it():
+    assert set(STUDIES["toy"].datasets) == set(TOY_DATA)
+    assert set(STUDIES["tabular"].datasets) == set(TABULAR_DATASETS)
+    of_toy = dict.fromkeys(TOY_DATA, "toy")
+    assert of_toy | {"sinusoid": "sinusoid"} | dict.fromkeys(
+        TABULAR_DATASETS, "tabular"
+    ) == DATASETS
+
+
+@pytest.mark.parametrize("study", STUDIES.values(), ids=lambda study: study.name)
+def test_every_declaration_is_consistent(study):
+    assert STUDIES[study.name] is study
+    assert hasattr(import_module(f"pythae_fif.studies.{study.name}"), "run")
+    assert study.takes <= set(get_args(StudyOption)) <= set(StudyOptions.__dataclass_fields__)
+    assert bool(study.datasets or study.dataset) == ("dataset" in study.takes)
+    assert not study.one_seed or set(study.profiles.values()) == {1}
+
+
+def test_studies_are_declared_without_torch():
+    """`--list` must be fast: nothing but Python, pydantic and what this package says of errors."""
+    tree = ast.parse(Path(studies.__file__).read_text("utf-8"))
+    imported = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    ours = {name for name in imported if name and name.startswith("pythae_fif")}
+    assert ours == {"pythae_fif.errors", "pythae_fif.files"}
 
 
 @pytest.mark.parametrize(
-    "name, profile, message", [("sinusiod", "quick", "sinusoid"), ("linear", "fast", "quick")]
+    "name, options, words",
+    [
+        ("linear", {}, "--study linear"),
+        ("linear", {"seeds": [0]}, "--study linear"),
+        ("linear", {"seeds": [4], "profile": "paper"}, "--study linear --profile paper --seeds 4"),
+        ("toy", {"dataset": "sinusoid", "seeds": [0, 1, 2]}, "--study toy"),
+        ("sinusoid", {"dataset": "sinusoid"}, "--study sinusoid"),
+        ("estimator", {"dataset": "digits", "latent_dim": 3},
+         "--study estimator --dataset digits --latent-dim 3"),
+        ("ablation", {"dataset": "csv", "data": "/a/b c.csv", "models": ["fif"], "seeds": [0]},
+         "--study ablation --dataset csv --data 'b c.csv' --models fif --seeds 0"),
+    ],
+)  # fmt: skip
+def test_the_command_below_a_figure_follows_from_the_options(name, options, words):
+    found = command_of(STUDIES[name], StudyOptions(Path("anywhere"), offline=True, **options))
+    assert found == f"python run_benchmark.py {words}"
+
+
+@pytest.mark.parametrize(
+    "name, options, message",
+    [
+        ("sinusiod", {}, "study 'sinusiod' is unknown: did you mean 'sinusoid'"),
+        ("linear", {"profile": "fast"}, "profile 'fast' is unknown: "),
+        ("toy", {"dataset": "spirl"}, "study toy has no data set 'spirl': did you mean 'spiral'"),
+    ],
 )
-def test_unknown_names_are_told(tmp_path, name, profile, message):
+def test_unknown_names_are_told(tmp_path, name, options, message):
     with pytest.raises(ConfigError, match=message):
-        run_study(name, StudyOptions(tmp_path, profile=profile), lambda *_: None)
+        run_study(name, StudyOptions(tmp_path, **options), lambda *_: None)
 
 
 # ---------------------------------------------------------------- the command line
@@ -79,7 +132,7 @@ def test_a_results_folder_that_cannot_be_written_is_found_before_training(
     monkeypatch.setattr(linear, "run", start)
     (tmp_path / "file").write_text("")
     assert main(["--study", "linear", "--quiet", "--results", str(tmp_path / "file")]) == 2
-    said = f"error: the results folder {tmp_path / 'file'} cannot be written (File exists): choose"
+    said = f"error: {tmp_path / 'file'} cannot be written (File exists): choose"
     assert capsys.readouterr().err.startswith(said)
 
 
