@@ -1,9 +1,8 @@
 """Configuration, plan, engine, run, store and selection of the benchmark."""
 
-__all__ = ["Experiment", "RunSpec", "Store", "execute", "expand", "load_experiment", "select"]
+__all__ = ["Experiment", "RunSpec", "execute", "expand", "load_experiment", "select"]
 
 from pythae_fif.benchmark.config import Experiment, load_experiment
 from pythae_fif.benchmark.plan import RunSpec, expand
 from pythae_fif.benchmark.run import execute
 from pythae_fif.benchmark.selection import select
-from pythae_fif.runs.store import Store

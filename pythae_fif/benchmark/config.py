@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from pythae_fif.benchmark.model_entry import SAMPLERS, check_grid, load_model_entry
+from pythae_fif.benchmark.settings import RunSettings
 from pythae_fif.benchmark.yaml_files import build_checked, config_file, names_in, read_yaml
 from pythae_fif.errors import ConfigError, did_you_mean
 
@@ -113,19 +114,13 @@ class Profile:
         """What is a model's own."""
         return self.models.get(model, OwnSettings())
 
-    def settings_of(self, model: str) -> dict[str, Any]:
-        """The values that define a run of a model.
-
-        What came later is absent where it is not used: it is part of a run's id, and runs of
-        before are still the same.
-        """
+    def settings_of(self, model: str) -> RunSettings:
+        """The values of a run of a model."""
         values = {**dataclasses.asdict(self), **self.own_of(model).training}
         del values["models"]
         if self.wall_clock is not None:
-            values["wall_clock"] = parse_duration(self.wall_clock)
-            del values["epochs"]
-        optional = ("wall_clock", "weight_decay", "fit_steps")
-        return {k: v for k, v in values.items() if k not in optional or v is not None}
+            values |= {"wall_clock": parse_duration(self.wall_clock), "epochs": None}
+        return RunSettings(**values)
 
 
 @dataclass(frozen=True)

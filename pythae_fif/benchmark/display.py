@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pythae_fif.runs.engines.common import OnChange, Outcome
+from pythae_fif.runs.folder import Status
 
 NUMBERS_WIDTH = 58
 """Columns that a line needs beside the name of its run."""
@@ -66,7 +66,7 @@ class Display:
         else:
             printed = 0
 
-            def on_change(running: dict[Path, dict[str, Any]], outcomes: list[Outcome]) -> None:
+            def on_change(running: dict[Path, Status], outcomes: list[Outcome]) -> None:
                 nonlocal printed
                 for count, outcome in enumerate(outcomes[printed:], start=printed + 1):
                     end = f": {outcome.error}" if outcome.error else ""
@@ -90,10 +90,10 @@ class _View:
         """When a run was first seen, and its progress then: it may be one that is resumed."""
 
     def draw(
-        self, running: dict[Path, dict[str, Any]], outcomes: list[Outcome], width: int, height: int
+        self, running: dict[Path, Status], outcomes: list[Outcome], width: int, height: int
     ) -> Group:
         now, total = time.monotonic(), len(self.names)
-        progress = {run_dir: float(s.get("progress", 0.0)) for run_dir, s in running.items()}
+        progress = {run_dir: status.progress for run_dir, status in running.items()}
         for run_dir, share in progress.items():
             self.first.setdefault(run_dir, (now, share))
         failed = [outcome for outcome in outcomes if outcome.state != "finished"]
@@ -131,7 +131,7 @@ class _View:
             rest = _left(now - since, progress[run_dir] - share, 1 - progress[run_dir])
             rows.add_row(
                 Text(self.names[run_dir]),
-                Text(running[run_dir].get("stage") or "starting"),
+                Text(running[run_dir].stage or "starting"),
                 f"{progress[run_dir]:.0%}",
                 duration(now - since),
                 f"{duration(rest)} left" if rest is not None else "",

@@ -31,9 +31,9 @@ def training_seconds(spec: RunSpec, splits: Splits) -> float:
         NonFiniteError: The loss of one of these steps is NaN or infinite.
     """
     settings = spec.settings
-    if "wall_clock" in settings:
-        return settings["wall_clock"]
-    size = settings["batch_size"]
+    if settings.wall_clock is not None:
+        return settings.wall_clock
+    size = settings.batch_size
     with tempfile.TemporaryDirectory() as folder, quiet_pythae(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a run's own go to its output.log
         trainer: Any = trainer_of(spec, splits, Path(folder))
@@ -57,4 +57,4 @@ def training_seconds(spec: RunSpec, splits: Splits) -> float:
     steps, evaluations = (math.ceil(len(part) / size) for part in (splits.train, splits.val))
     more = max(0.0, five - one) / max(1, min(evaluations, 5) - 1)
     evaluation = one + (evaluations - 1) * more
-    return settings["epochs"] * (steps * step + evaluation)
+    return (settings.epochs or 1) * (steps * step + evaluation)

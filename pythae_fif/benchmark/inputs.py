@@ -1,15 +1,14 @@
 """What a run starts from: images, the feature extractor, and the references of the scores."""
 
-__all__ = ["lent", "load_extractor", "load_splits", "references_of"]
+__all__ = ["Sizes", "load_extractor", "load_splits", "references_of"]
 
-import contextlib
-from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from pythae_fif.data import Splits, load_images
+from pythae_fif.data.images import Progress
 from pythae_fif.data.locations import cache_home
 from pythae_fif.evaluation import (
     Extractor,
@@ -18,41 +17,42 @@ from pythae_fif.evaluation import (
     reference_features,
     reference_statistics,
 )
-
-_LENT: dict[str, Splits] = {}
-
-
-@contextlib.contextmanager
-def lent(splits: Splits | None) -> Iterator[None]:
-    """Within the block, a run of these images takes them as they are and loads nothing."""
-    if splits is not None:
-        _LENT[splits.content_hash] = splits
-    try:
-        yield
-    finally:
-        _LENT.clear()
+from pythae_fif.runs.kind import Environment
 
 
-def load_splits(spec_or_experiment: Any, environment: dict[str, Any], settings: Any) -> Splits:
+class Sizes(Protocol):
+    """First images of a split that are used; all if None."""
+
+    @property
+    def train_size(self) -> int | None: ...
+    @property
+    def val_size(self) -> int | None: ...
+    @property
+    def test_size(self) -> int | None: ...
+
+
+def load_splits(
+    dataset: str,
+    image_size: int | None,
+    sizes: Sizes,
+    environment: Environment,
+    progress: Progress | None = None,
+) -> Splits:
     """The images of a run or an experiment, cut to the sizes of its profile."""
-    if (known := getattr(spec_or_experiment, "data_hash", None)) in _LENT:
-        return _LENT[known]
     splits = load_images(
-        spec_or_experiment.dataset,
-        environment["data_root"],
-        data=environment["data"],
-        image_size=spec_or_experiment.image_size,
-        download=not environment["offline"],
-        skip_undecodable=environment["skip_undecodable"],
-        progress=environment.get("progress"),
+        dataset,
+        environment.data_root,
+        data=environment.data,
+        image_size=image_size,
+        download=not environment.offline,
+        skip_undecodable=environment.skip_undecodable,
+        progress=progress,
     )
-    return splits.subset(
-        train=settings["train_size"], val=settings["val_size"], test=settings["test_size"]
-    )
+    return splits.subset(train=sizes.train_size, val=sizes.val_size, test=sizes.test_size)
 
 
 def load_extractor(
-    name: str, splits: Splits, environment: dict[str, Any], device: str = "cpu"
+    name: str, splits: Splits, environment: Environment, device: str = "cpu"
 ) -> Extractor:
     """The extractor of an experiment; a classifier is trained once and cached."""
     labels = splits.labels
@@ -68,8 +68,8 @@ def load_extractor(
         ),
         cache_dir=cache_home(),
         device=device,
-        inception_weights=environment["inception_weights"],
-        download=not environment["offline"],
+        inception_weights=environment.inception_weights,
+        download=not environment.offline,
     )
 
 

@@ -3,24 +3,25 @@
 __all__ = ["leaderboard"]
 
 import dataclasses
-from collections.abc import Container, Iterable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable
 
 from pythae_fif.benchmark.config import Experiment
 from pythae_fif.benchmark.model_entry import load_model_entry
-from pythae_fif.benchmark.plan import RunSpec, defining
+from pythae_fif.benchmark.plan import RunSpec
+from pythae_fif.benchmark.record import ImageRecord
 from pythae_fif.benchmark.selection import Result
 from pythae_fif.benchmark.yaml_files import names_in
-from pythae_fif.errors import StoreError
-from pythae_fif.runs.store import Store, read_config
+from pythae_fif.runs.store import Store
 
 
 def leaderboard(
-    store: Store, experiment: Experiment, data_hash: str, results: Iterable[Result] = ()
+    store: Store[RunSpec, ImageRecord],
+    experiment: Experiment,
+    data_hash: str,
+    results: Iterable[Result] = (),
 ) -> list[Result]:
-    """Specification and record of every finished run that differs from the experiment's in model,
-    hyper-parameters, seed and samplers alone.
+    """Every finished run that differs from the experiment's in model, hyper-parameters, seed and
+    samplers alone.
 
     So the files of an experiment do not depend on how its models were spread over commands.
 
@@ -36,39 +37,28 @@ def leaderboard(
         samplers that its record has scores of.
     """
     entries = {name: load_model_entry(name) for name in names_in("models")}
-    found = {str(store.run_dir(spec)): (spec, record) for spec, record in results}
-    for spec in _specs(store.root / "runs" / experiment.dataset / experiment.arch, found):
-        if spec.model in entries and _belongs(spec, experiment, data_hash):
+    found = {result.spec.run_id: result for result in results}
+    for spec in store.specs(f"{experiment.dataset}/{experiment.arch}"):
+        new = spec.run_id not in found and spec.model in entries
+        if new and _belongs(spec, experiment, data_hash):
             record = store.record(spec)
             if record is not None:
-                found[str(store.run_dir(spec))] = (spec, record)
+                found[spec.run_id] = Result(spec, record)
 
-    def place(result: Result) -> tuple[Any, ...]:
+    def place(result: Result) -> tuple[str, int, str, int]:
         """Where a run stands in the order of models, grids and seeds."""
-        spec, _ = result
+        spec = result.spec
         choices = entries[spec.model].choices()
         varied = {name: spec.parameters[name] for name in spec.varied}
         index = choices.index(varied) if varied in choices else len(choices)
         return spec.model, index, spec.configuration, spec.seed
 
     scored = []
-    for spec, record in found.values():
-        samplers = (name for name in entries[spec.model].samplers if name in record["scores"])
-        scored.append((dataclasses.replace(spec, samplers=tuple(samplers)), record))
+    for result in found.values():
+        known = entries[result.spec.model].samplers
+        samplers = tuple(name for name in known if name in result.record.scores)
+        scored.append(Result(dataclasses.replace(result.spec, samplers=samplers), result.record))
     return sorted(scored, key=place)
-
-
-def _specs(folder: Path, known: Container[str]) -> Iterator[RunSpec]:
-    """Those of a folder's runs that are as they were planned, without the known ones."""
-    for path in folder.glob("*/*/config.yaml"):
-        if str(path.parent) in known:
-            continue
-        try:
-            spec = RunSpec.from_dict(read_config(path.parent)["spec"])
-        except (StoreError, TypeError, KeyError):
-            continue  # not ours, or of another schema
-        if spec.run_id == path.parent.name:
-            yield spec
 
 
 def _belongs(spec: RunSpec, experiment: Experiment, data_hash: str) -> bool:
@@ -79,5 +69,5 @@ def _belongs(spec: RunSpec, experiment: Experiment, data_hash: str) -> bool:
         and spec.extractor == experiment.extractor
         and spec.image_size == experiment.image_size
         and spec.latent_dim == experiment.latent_dim_of(spec.model)
-        and defining(spec.settings) == defining(wanted)
+        and spec.settings.defining() == wanted.defining()
     )

@@ -1,11 +1,9 @@
 """An experiment expanded into runs, each with an id made of what defines its result."""
 
-__all__ = ["SCHEMA", "RunSpec", "build_model", "defining", "expand", "shown"]
+__all__ = ["SCHEMA", "RunSpec", "build_model", "expand", "shown"]
 
 import dataclasses
 import functools
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,24 +13,15 @@ from pythae.models import BaseAE
 
 from pythae_fif.benchmark.config import Experiment
 from pythae_fif.benchmark.model_entry import ModelEntry, load_model_entry
+from pythae_fif.benchmark.settings import RunSettings
 from pythae_fif.benchmark.yaml_files import import_class
 from pythae_fif.data import Splits
 from pythae_fif.errors import ConfigError
 from pythae_fif.nn import build_networks
+from pythae_fif.runs.kind import run_id_of
 
 SCHEMA = 2
 """Version of records; it is part of every run id, so that old records are never misread."""
-
-PLAN_ALONE = ("note", "configurations", "extractor")
-"""Settings of a profile that define no result, or that a run has already under another name."""
-
-
-def defining(settings: dict[str, Any]) -> dict[str, Any]:
-    """Those of a run's settings that define its result."""
-    return {key: value for key, value in settings.items() if key not in PLAN_ALONE}
-
-
-_canonical = json.JSONEncoder(sort_keys=True).encode  # one encoder for the ids of a long plan
 
 
 @dataclass(frozen=True)
@@ -47,7 +36,7 @@ class RunSpec:
         samplers: Those whose scores are wanted; not in the id, since the trained model and the
             score of each are the same whatever the others are.
         profile: Name of the profile.
-        settings: Its values.
+        settings: Its values for this model.
         data_hash: Of the images in use, after the profile's cut.
     """
 
@@ -62,28 +51,36 @@ class RunSpec:
     extractor: str
     samplers: tuple[str, ...]
     profile: str
-    settings: dict[str, Any]
+    settings: RunSettings
     data_hash: str
 
     @functools.cached_property
     def run_id(self) -> str:
         """Twelve hexadecimal digits of a hash of the specification and the schema version."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        content = {"schema": SCHEMA, **values}
-        del content["samplers"]
-        content["settings"] = defining(self.settings)
-        return hashlib.sha256(_canonical(content).encode()).hexdigest()[:12]
+        del values["samplers"]
+        return run_id_of({"schema": SCHEMA, **values, "settings": self.settings.defining()})
+
+    @property
+    def folder(self) -> str:
+        """`<dataset>/<arch>/<model>`."""
+        return f"{self.dataset}/{self.arch}/{self.model}"
 
     @property
     def configuration(self) -> str:
         """The varied hyper-parameters as `name=value`, or a dash."""
         return ", ".join(f"{n}={shown(self.parameters[n])}" for n in self.varied) or "–"
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON or YAML."""
+        values = {**dataclasses.asdict(self), "settings": self.settings.to_dict()}
+        return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "RunSpec":
-        """The inverse of :func:`dataclasses.asdict`, after a way through JSON or YAML."""
+        """The inverse of :meth:`to_dict`."""
         tuples = {key: tuple(values[key]) for key in ("varied", "samplers")}
-        return cls(**{**values, **tuples})
+        return cls(**{**values, **tuples, "settings": RunSettings(**values["settings"])})
 
 
 def expand(experiment: Experiment, splits: Splits) -> list[RunSpec]:

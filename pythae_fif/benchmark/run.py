@@ -1,17 +1,11 @@
-"""One run, from its folder to its record: training, samples, scores, pictures."""
+"""One run of the benchmark: training, samples, scores, pictures."""
 
-__all__ = ["execute", "interrupt_after_epoch", "is_done", "trainer_of", "training_config"]
+__all__ = ["IMAGES", "execute", "reconstruction_error", "trainer_of", "training_config"]
 
-import contextlib
+import dataclasses
 import logging
 import math
-import os
-import signal
-import sys
-import threading
 import time
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +14,20 @@ import torch
 from pythae.models import AutoModel, BaseAE
 from pythae.trainers.trainer_utils import set_seed
 
+import pythae_fif.runs.execute as runs
 from pythae_fif.benchmark.inputs import load_extractor, load_splits, references_of
 from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.plan import SCHEMA, RunSpec, build_model
+from pythae_fif.benchmark.record import DataUsed, ImageRecord, Training, TrainingRecord
 from pythae_fif.benchmark.sheets import write_sheets
 from pythae_fif.benchmark.yaml_files import import_class
 from pythae_fif.data import ImageDataset, Splits
-from pythae_fif.errors import ClaimLostError, FIFError, NonFiniteError, StoreError
+from pythae_fif.errors import FIFError, NonFiniteError
 from pythae_fif.evaluation import reconstruction_mse, score_samples
-from pythae_fif.files import read_json, remove_temporaries, set_aside, write_json
+from pythae_fif.evaluation.scores import Scores
+from pythae_fif.files import checksum, read_json, set_aside
+from pythae_fif.runs.kind import Job, Kind
 from pythae_fif.runs.provenance import git_state, provenance
-from pythae_fif.runs.records import is_whole, seal
-from pythae_fif.runs.remote import mirrored, own
-from pythae_fif.runs.store import read_config, whole_record
 from pythae_fif.sampling.samplers import FIT_STEPS, embed, generate, reconstruct
 from pythae_fif.training import BenchmarkTrainer, build_trainer
 from pythae_fif.training.benchmark_trainer import OnEpoch
@@ -40,88 +35,40 @@ from pythae_fif.training.tensorboard import tensorboard_writer
 
 logger = logging.getLogger(__name__)
 
+ImageJob = Job[RunSpec, ImageRecord]
 
-def execute(run_dir: str | Path) -> dict[str, Any]:
-    """Trains and scores the run that `config.yaml` describes; goes on with what is there already.
 
-    The run is claimed before anything is read or written: while another process works on it, on
-    this machine or another, this one waits, and then has no more to do than what is missing.
+def execute(run_dir: str | Path) -> ImageRecord:
+    """Does a run of the benchmark; see :func:`pythae_fif.runs.execute.execute`."""
+    return runs.execute(run_dir, IMAGES)
+
+
+def work(job: ImageJob) -> None:
+    """Trains and scores a run, and writes its pictures and its record.
 
     A training that was cut off is resumed, a trained model is not trained again, and samplers
     that were scored before keep their scores; if the model is gone, all of them are scored anew
-    with the one that is trained in its place. `status.json` follows along, `result.json` holds
-    the record in the end.
-
-    Args:
-        run_dir: A folder made by :meth:`Store.prepare`, or the URL of one in a store at a URL.
-
-    Returns:
-        The record.
+    with the one that is trained in its place.
 
     Raises:
-        FIFError: What went wrong, after `status.json` got its state `failed` and the traceback.
-            If it was a sampler, the record holds the scores of the others.
-        ClaimLostError: The process stood still until another was given the run.
+        FIFError: Of a sampler that failed; the record holds the scores of the others.
     """
-    run_dir = mirrored(run_dir)
-    url = (read_json(run_dir / "environment.json") or {}).get("url")
-    with own(run_dir, url) as check:
-        return _claimed(run_dir, _Status(run_dir / "status.json", check))
+    spec, folder = job.spec, job.folder
+    folder.tell("running", "loading data")
+    splits = _splits_of(job)
+    model, training = trained_model(job, splits)
+    before = job.before
+    wanted = dict.fromkeys((*spec.samplers, *(before.scores if before else ())))
+    if before is not None and before.training != training:  # scores of a model that is gone
+        before = None
 
-
-def _claimed(run_dir: Path, status: "_Status") -> dict[str, Any]:
-    """`execute` once the run is this process's own."""
-    try:
-        if is_done(run_dir):  # by another, while this process waited
-            if status.state != "finished":
-                status.write("finished", "done", 1.0)
-            return read_json(run_dir / "result.json")
-        remove_temporaries(run_dir)
-        return _execute(run_dir, status)
-    except ClaimLostError:
-        raise  # whatever is in the folder now is another's
-    except KeyboardInterrupt:
-        if is_done(run_dir):  # it came when the record was there and the status not yet
-            status.write("finished", "done", 1.0)
-        else:
-            status.write("interrupted")
-        raise
-    except BaseException as error:
-        written = _without_folders(traceback.format_exc(), run_dir)
-        with contextlib.suppress(StoreError):  # the cause is worth more: perhaps the disk is full
-            status.write("failed", error=_without_folders(_line(error), run_dir), traceback=written)
-        raise
-
-
-def _execute(run_dir: Path, status: "_Status") -> dict[str, Any]:
-    started = time.time()
-    git_state()  # of the code that runs, before an editor changes it
-    spec = _spec_of(run_dir)
-    if spec.run_id != run_dir.name:
-        raise FIFError(
-            f"config.yaml describes run {spec.run_id}, not {run_dir.name}: was it edited?"
-        )
-    environment = read_json(run_dir / "environment.json")
-    before = whole_record(run_dir / "result.json", spec) or {}
-    status.write("running", "loading data", 0.0)
-    splits = load_splits(spec, environment, spec.settings)
-    if splits.content_hash != spec.data_hash:
-        raise FIFError(
-            f"the data of {spec.dataset} changed since the plan was made "
-            f"({splits.content_hash}, not {spec.data_hash}): start the benchmark again"
-        )
-    watch = tensorboard_writer(run_dir) if environment.get("tensorboard") else None
-    model, training = trained_model(spec, splits, run_dir, status, watch)
-    wanted = dict.fromkeys((*spec.samplers, *before.get("scores", {})))
-    if before.get("training") != training:  # those scores are of a model that is gone
-        before = {}
+    folder.tell("running", "sampling and scoring", 0.9)
     device = str(next(model.parameters()).device)
-
-    status.write("running", "sampling and scoring", 0.9)
-    extractor = load_extractor(spec.extractor, splits, environment, device)
+    extractor = load_extractor(spec.extractor, splits, job.environment, device)
     features, references = references_of(splits, extractor)
     codes = embed(model, splits.train, seed=spec.seed)
-    samples, scores, sampling_seconds = {}, before.get("scores", {}), {}
+    scores: dict[str, Scores] = dict(before.scores) if before else {}
+    samples, seconds = {}, {}
     failures: dict[str, Exception] = {}
     for sampler in wanted:
         if sampler in scores:
@@ -132,131 +79,120 @@ def _execute(run_dir: Path, status: "_Status") -> dict[str, Any]:
                 sampler,
                 model,
                 codes,
-                num_samples=spec.settings["num_samples"],
+                num_samples=spec.settings.num_samples,
                 seed=spec.seed,
-                fit_steps=spec.settings.get("fit_steps", FIT_STEPS),
+                fit_steps=spec.settings.fit_steps or FIT_STEPS,
             )
-            sampling_seconds[sampler] = round(time.perf_counter() - start, 3)
+            seconds[sampler] = round(time.perf_counter() - start, 3)
             scores[sampler] = score_samples(
                 samples[sampler], extractor, references, features=features, seed=spec.seed
-            ).to_dict()
+            )
         except Exception as error:  # of this sampler alone; it is raised below
             failures[sampler] = error
-    made = {**provenance(device, started), "attempts": status.attempt}
-    # Of samplers that were asked for when the record was there already.
-    later = dict.fromkeys(sampling_seconds, made) if before else {}
-    record = {
-        "schema": SCHEMA,
-        "run_id": spec.run_id,
-        "scores": scores,
-        "reconstruction_mse": {
+    if scores:
+        made = provenance(device, job.started, folder.attempt)
+        later = dict.fromkeys(seconds, made) if before else {}
+        errors = {
             split: reconstruction_error(model, splits[split], spec.seed)
             for split in ("val", "test")
-        },
-        "training": training,
-        "parameters": sum(p.numel() for p in model.parameters()),
-        "sampling_seconds": before.get("sampling_seconds", {}) | sampling_seconds,
-        "data": {
-            "source": splits.source,
-            "partial": splits.partial,
-            "sizes": {split: len(splits[split]) for split in ("train", "val", "test")},
-            "hash": splits.content_hash,
-        },
-        "extractor_accuracy": getattr(extractor, "accuracy", None),
-        "seed": spec.seed,
-        "provenance": before.get("provenance") or made,
-        "later_provenance": before.get("later_provenance", {}) | later,
-    }
-    record = seal(record)
-    if scores:
-        # After the pictures: a run that has a record is not done again. Before the status: a run
-        # that is called finished has one.
-        status.check()
-        write_sheets(run_dir, model, splits, codes, samples)
-        write_json(run_dir / "result.json", record)
-    if not failures:
-        status.write("finished", "done", 1.0)
+        }
+        folder.check()
+        write_sheets(folder.path, model, splits, codes, samples)
+        job.write_record(
+            ImageRecord(
+                run_id=spec.run_id,
+                scores=scores,
+                reconstruction_mse=errors,
+                training=training,
+                parameters=sum(p.numel() for p in model.parameters()),
+                sampling_seconds={**(before.sampling_seconds if before else {}), **seconds},
+                data=DataUsed(
+                    source=splits.source,
+                    partial=splits.partial,
+                    sizes={split: len(splits[split]) for split in ("train", "val", "test")},
+                    hash=splits.content_hash,
+                ),
+                extractor_accuracy=getattr(extractor, "accuracy", None),
+                seed=spec.seed,
+                provenance=before.provenance if before else made,
+                later_provenance={**(before.later_provenance if before else {}), **later},
+            )
+        )
     for sampler, cause in failures.items():
-        raise FIFError(f"sampler {sampler}: {_line(cause)}") from cause
-    return record
+        raise FIFError(f"sampler {sampler}: {runs.line_of(cause)}") from cause
 
 
-def _spec_of(run_dir: Path) -> RunSpec:
-    return RunSpec.from_dict(read_config(run_dir)["spec"])
+def _splits_of(job: ImageJob) -> Splits:
+    """The images of a run: those that an engine has lent, or loaded."""
+    spec, lent = job.spec, job.lent
+    if isinstance(lent, Splits) and lent.content_hash == spec.data_hash:
+        return lent
+    splits = load_splits(spec.dataset, spec.image_size, spec.settings, job.environment)
+    if splits.content_hash != spec.data_hash:
+        raise FIFError(
+            f"the data of {spec.dataset} changed since the plan was made "
+            f"({splits.content_hash}, not {spec.data_hash}): start the benchmark again"
+        )
+    return splits
 
 
-def is_done(run_dir: Path) -> bool:
-    """Whether the record is there, with the scores of all samplers that are asked for."""
-    spec, record = _spec_of(run_dir), read_json(run_dir / "result.json")
-    return is_whole(record, spec) and set(spec.samplers) <= set(record["scores"])
-
-
-def trained_model(
-    spec: RunSpec,
-    splits: Splits,
-    run_dir: Path,
-    status: "_Status",
-    watch: OnEpoch | None = None,
-) -> tuple[BaseAE, dict[str, Any]]:
+def trained_model(job: ImageJob, splits: Splits) -> tuple[BaseAE, Training]:
     """The model of a run and how it was trained, which an earlier attempt may have done already."""
-    path = run_dir / "training.json"
-    training = read_json(path)
-    model = None if training is None else _saved_model(run_dir)
-    if model is not None:
-        return model.to("cuda" if torch.cuda.is_available() else "cpu"), training
+    saved = _saved_model(job)
+    if saved is not None:
+        return saved
+    folder = job.folder
+    watch = tensorboard_writer(folder.path) if job.environment.tensorboard else None
 
-    def on_epoch(epoch: int, epochs: int, row: dict[str, Any]) -> None:
-        status.write("running", "training", 0.9 * row.get("share_done", epoch / epochs))
-        if watch is not None:
-            watch(epoch, epochs, row)
-        if _interrupt.is_set():
-            signal.setitimer(signal.ITIMER_REAL, 0)  # not into the checkpoint that is written now
-            raise KeyboardInterrupt
+    with runs.interrupted_here() as interrupt:
 
-    trainer = trainer_of(spec, splits, run_dir, on_epoch)
-    _training.set()
-    try:
+        def on_epoch(epoch: int, epochs: int, row: dict[str, Any]) -> None:
+            folder.tell("running", "training", 0.9 * row.get("share_done", epoch / epochs))
+            if watch is not None:
+                watch(epoch, epochs, row)
+            if interrupt.is_set():
+                runs.raise_interrupt()
+
+        trainer = trainer_of(job.spec, splits, folder.path, on_epoch)
         result = trainer.train()
-    finally:
-        _training.clear()
-    training = {
+    git = git_state()
+    training = Training(
         **vars(result),
-        "surrogate_mode": getattr(trainer.model, "surrogate_mode", None),
-        **git_state(),
-    }
-    write_json(path, training)
+        surrogate_mode=getattr(trainer.model, "surrogate_mode", None),
+        git_revision=git.revision,
+        git_dirty=git.dirty,
+    )
+    device = str(next(trainer.model.parameters()).device)
+    record = TrainingRecord(
+        run_id=folder.run_id,
+        training=training,
+        provenance=provenance(device, job.started, folder.attempt),
+        files={k: v for k, v in folder.checksums().items() if k.startswith("model/")},
+    )
+    folder.write_json("training.json", record.to_dict())
     return trainer.model, training
 
 
-_training, _interrupt = threading.Event(), threading.Event()
-
-
-def interrupt_after_epoch(patience: float) -> None:
-    """For a signal's handler: raises KeyboardInterrupt where the run loses least.
-
-    That is after the epoch under way, when a checkpoint is written, but at the latest in
-    `patience` seconds, and at once where nothing is being trained.
-    """
-    if not _training.is_set():
-        raise KeyboardInterrupt
-    _interrupt.set()
-    signal.signal(signal.SIGALRM, signal.default_int_handler)
-    signal.setitimer(signal.ITIMER_REAL, patience)
-
-
-def _saved_model(run_dir: Path) -> BaseAE | None:
-    """The trained model, or None if there is none; one that cannot be read is set aside."""
-    folder = run_dir / "model"
-    if not folder.is_dir():
+def _saved_model(job: ImageJob) -> tuple[BaseAE, Training] | None:
+    """The model that this run trained, or None; one that is another's or damaged is set aside."""
+    model, path = job.folder.path / "model", job.folder.path / "training.json"
+    if not model.is_dir():
         return None
+    record = TrainingRecord.parse(read_json(path))
     try:
-        return AutoModel.load_from_folder(str(folder))
+        if record is None or record.run_id != job.folder.run_id or not record.files:
+            raise FIFError("training.json is not of this run")
+        for name, sealed in record.files.items():
+            if checksum(job.folder.path / name) != sealed:
+                raise FIFError(f"{name} was changed")
+        loaded = AutoModel.load_from_folder(str(model))
     except MemoryError:
         raise
     except Exception as error:  # a damaged file raises anything
-        aside = set_aside(folder)
-        logger.warning("%s cannot be read (%s): set aside as %s", folder, _line(error), aside.name)
+        aside = set_aside(model)
+        logger.warning("%s is not used (%s): set aside as %s", model, error, aside.name)
         return None
+    return loaded.to("cuda" if torch.cuda.is_available() else "cpu"), record.training
 
 
 def trainer_of(
@@ -274,7 +210,7 @@ def trainer_of(
         training_config(spec),
         run_dir=run_dir,
         on_epoch=on_epoch,
-        wall_clock=spec.settings.get("wall_clock"),
+        wall_clock=spec.settings.wall_clock,
     )
     trainer.keep_last = load_model_entry(spec.model).keep_last
     return trainer
@@ -284,19 +220,19 @@ def training_config(spec: RunSpec) -> Any:
     """Pythae's training configuration of a run: Adam, halved on a plateau (appendix E.4)."""
     settings = spec.settings
     config_class = import_class(load_model_entry(spec.model).trainer, spec.model)
-    plateau = {"factor": settings["plateau_factor"], "patience": settings["plateau_patience"]}
+    plateau = {"factor": settings.plateau_factor, "patience": settings.plateau_patience}
     parts = ("encoder_", "decoder_", "autoencoder_", "discriminator_")
     optimisation: dict[str, Any] = {}
     for part in [part for part in parts if hasattr(config_class, f"{part}learning_rate")] or [""]:
-        optimisation[f"{part}learning_rate"] = settings["learning_rate"]
-        if "weight_decay" in settings:
-            optimisation[f"{part}optimizer_params"] = {"weight_decay": settings["weight_decay"]}
+        optimisation[f"{part}learning_rate"] = settings.learning_rate
+        if settings.weight_decay is not None:
+            optimisation[f"{part}optimizer_params"] = {"weight_decay": settings.weight_decay}
         optimisation[f"{part}scheduler_cls"] = "ReduceLROnPlateau"
         optimisation[f"{part}scheduler_params"] = plateau
     return config_class(
-        num_epochs=settings.get("epochs", 1),  # a wall clock knows none
-        per_device_train_batch_size=settings["batch_size"],
-        per_device_eval_batch_size=settings["batch_size"],
+        num_epochs=settings.epochs or 1,  # a wall clock knows none
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
         seed=spec.seed,
         **optimisation,
     )
@@ -310,8 +246,8 @@ def reconstruction_error(model: BaseAE, images: np.ndarray, seed: int) -> float:
     """
     set_seed(seed)
     errors = []
-    for part in torch.arange(len(images)).split(200):
-        batch = images[part.numpy()]
+    for start in range(0, len(images), 200):
+        batch = images[start : start + 200]
         originals = ImageDataset(batch).batch(torch.arange(len(batch))).data
         errors.append(reconstruction_mse(originals, reconstruct(model, batch)))
     mean = torch.cat(errors).mean().item()
@@ -320,38 +256,14 @@ def reconstruction_error(model: BaseAE, images: np.ndarray, seed: int) -> float:
     return mean
 
 
-def _line(error: BaseException) -> str:
-    """An error as one line."""
-    text = str(error) if isinstance(error, FIFError) else f"{type(error).__name__}: {error}"
-    return text.splitlines()[0]
+def _answers(spec: RunSpec, record: ImageRecord) -> bool:
+    return set(spec.samplers) <= set(record.scores)
 
 
-def _without_folders(text: str, run_dir: Path) -> str:
-    """A message or traceback without the folders of this machine: `status.json` may be shared."""
-    checkout = Path(__file__).parents[2]
-    places = {str(path).rstrip(os.sep) for path in (run_dir, checkout, *sys.path)}
-    for place in sorted(places - {"", "."}, key=len, reverse=True):
-        text = text.replace(place + os.sep, "")
-    return text
+def _joined(before: RunSpec, asked: RunSpec) -> RunSpec:
+    samplers = dict.fromkeys((*before.samplers, *asked.samplers))
+    return dataclasses.replace(asked, samplers=tuple(samplers))
 
 
-class _Status:
-    """`status.json`: what the run does at the moment, for the display and for the next start."""
-
-    def __init__(self, path: Path, check: Callable[[], None]) -> None:
-        self.path = path
-        self.check = check  # raises once the run is another's
-        before = read_json(path) or {}
-        self.state = before.get("state")
-        self.attempt = 1 + before.get("attempt", 0)
-        self.written = 0.0
-
-    def write(self, state: str, stage: str = "", progress: float = 0.0, **more: str) -> None:
-        """Replaces the file, while the run is this process's own; in training twice a second."""
-        self.check()
-        now = time.monotonic()
-        if stage == "training" and now - self.written < 0.5:
-            return
-        self.written = now
-        content = {"state": state, "stage": stage, "progress": round(progress, 4)}
-        write_json(self.path, {**content, "attempt": self.attempt, **more})
+IMAGES = Kind("images", SCHEMA, RunSpec.from_dict, ImageRecord, work, _answers, _joined)
+"""Runs of the image benchmark."""

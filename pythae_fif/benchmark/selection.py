@@ -1,17 +1,24 @@
 """The best configuration of every model and sampler, by its validation score."""
 
-__all__ = ["Choice", "select"]
+__all__ = ["Choice", "Result", "select"]
 
 import itertools
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from pythae_fif.benchmark.plan import RunSpec
+from pythae_fif.benchmark.record import ImageRecord
+from pythae_fif.evaluation.scores import Scores
 
-Result = tuple[RunSpec, dict[str, Any]]
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: what was asked and what came of it."""
+
+    spec: RunSpec
+    record: ImageRecord
 
 
 @dataclass(frozen=True)
@@ -20,7 +27,7 @@ class Choice:
 
     Attributes:
         model, sampler: Names.
-        results: Specification and record of the chosen configuration, one a seed.
+        results: Of the chosen configuration, one a seed.
         candidates: Number of configurations that it was chosen from.
     """
 
@@ -32,27 +39,21 @@ class Choice:
     @property
     def spec(self) -> RunSpec:
         """The specification of the first seed."""
-        return self.results[0][0]
+        return self.results[0].spec
 
-    def mean(self, *path: str) -> float | None:
+    def mean(self, of: Callable[[Scores], float | None]) -> float | None:
         """Mean over the seeds of a number in this sampler's scores, or None if there is none."""
-        values = self._values(path)
+        values = self._values(of)
         return statistics.fmean(values) if values else None
 
-    def std(self, *path: str) -> float | None:
+    def std(self, of: Callable[[Scores], float | None]) -> float | None:
         """Standard deviation over the seeds, or None for a single one."""
-        values = self._values(path)
+        values = self._values(of)
         return statistics.stdev(values) if len(values) > 1 else None
 
-    def _values(self, path: tuple[str, ...]) -> list[float]:
-        found = []
-        for _, record in self.results:
-            value: Any = record["scores"][self.sampler]
-            for key in path:
-                value = None if value is None else value.get(key)
-            if value is not None:
-                found.append(value)
-        return found
+    def _values(self, of: Callable[[Scores], float | None]) -> list[float]:
+        found = (of(result.record.scores[self.sampler]) for result in self.results)
+        return [value for value in found if value is not None]
 
 
 def select(results: Iterable[Result]) -> list[Choice]:
@@ -62,21 +63,22 @@ def select(results: Iterable[Result]) -> list[Choice]:
     must not win by the others. The test score has no part in it.
 
     Args:
-        results: Specification and record of finished runs of one experiment; a sampler that a
-            record has no scores of failed in that run.
+        results: Finished runs of one experiment; a sampler that a record has no scores of failed
+            in that run.
 
     Returns:
         A choice for every model and sampler that has a result, in the order of first appearance.
     """
     grouped: dict[str, dict[str, list[Result]]] = defaultdict(lambda: defaultdict(list))
-    for spec, record in results:
-        grouped[spec.model][repr(sorted(spec.parameters.items()))].append((spec, record))
+    for result in results:
+        configuration = repr(sorted(result.spec.parameters.items()))
+        grouped[result.spec.model][configuration].append(result)
     choices = []
     for model, configurations in grouped.items():
         runs = itertools.chain.from_iterable(configurations.values())
-        for sampler in dict.fromkeys(name for spec, _ in runs for name in spec.samplers):
+        for sampler in dict.fromkeys(name for run in runs for name in run.spec.samplers):
             scored = [
-                [(spec, record) for spec, record in group if sampler in record["scores"]]
+                [run for run in group if sampler in run.record.scores]
                 for group in configurations.values()
             ]
             seeds = max(map(len, scored))
@@ -85,7 +87,7 @@ def select(results: Iterable[Result]) -> list[Choice]:
             complete = [group for group in scored if len(group) == seeds]
 
             def validation(group: list[Result], sampler: str = sampler) -> float:
-                return statistics.fmean(r["scores"][sampler]["frechet"]["val"] for _, r in group)
+                return statistics.fmean(run.record.scores[sampler].frechet["val"] for run in group)
 
             best = min(complete, key=validation)
             choices.append(Choice(model, sampler, best, len(complete)))

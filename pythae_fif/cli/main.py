@@ -21,6 +21,7 @@ from pythae_fif.benchmark.display import Display
 from pythae_fif.benchmark.inputs import load_extractor, load_splits
 from pythae_fif.benchmark.leaderboard import leaderboard
 from pythae_fif.benchmark.plan import expand
+from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.benchmark.selection import Result
 from pythae_fif.benchmark.shard import parse_shard, shard_of
 from pythae_fif.benchmark.yaml_files import names_in, read_yaml
@@ -38,6 +39,7 @@ from pythae_fif.runs import verify
 from pythae_fif.runs.engines import EngineOptions, Outcome, build_engine
 from pythae_fif.runs.engines.common import cores
 from pythae_fif.runs.engines.options import add_engine_flags, engine_options
+from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.store import Store
 from pythae_fif.training.tensorboard import require_tensorboard
 
@@ -154,20 +156,21 @@ def _benchmark(flags: argparse.Namespace, command: str) -> int:
     experiment = _experiment(flags)
     engine = build_engine(_engine_options(flags, experiment), flags.results)
     shard = parse_shard(flags.shard) if flags.shard else (0, 1)
-    environment = {
-        "data_root": flags.data_root,
-        "data": experiment.data,
-        "offline": flags.offline,
-        "skip_undecodable": flags.skip_undecodable,
-        "inception_weights": flags.inception_weights,
-        "tensorboard": flags.tensorboard,
-    }
+    environment = Environment(
+        data_root=flags.data_root,
+        data=experiment.data,
+        offline=flags.offline,
+        skip_undecodable=flags.skip_undecodable,
+        inception_weights=flags.inception_weights,
+        tensorboard=flags.tensorboard,
+    )
     if flags.tensorboard:
         require_tensorboard()
     display = Display(console, quiet=flags.quiet)
     with display.stage(f"loading {experiment.dataset}") as progress:
-        settings = vars(experiment.settings)
-        splits = load_splits(experiment, {**environment, "progress": progress}, settings)
+        splits = load_splits(
+            experiment.dataset, experiment.image_size, experiment.settings, environment, progress
+        )
     plan = expand(experiment, splits)
     ours = shard_of(plan, *shard)
     if flags.dry_run:
@@ -175,7 +178,7 @@ def _benchmark(flags: argparse.Namespace, command: str) -> int:
         print_estimate(console, display, experiment, splits, ours, engine)
         return 0
 
-    store = Store(flags.results)
+    store = Store(flags.results, IMAGES)
     specs = {store.run_dir(spec): spec for spec in plan}
     todo = [spec for spec in ours if not store.is_done(spec)]
     outcomes: list[Outcome] = []
@@ -190,15 +193,16 @@ def _benchmark(flags: argparse.Namespace, command: str) -> int:
         }
         with display.runs(names, done=len(ours) - len(todo)) as on_change:
             outcomes = engine.run_all(
+                IMAGES,
                 [store.run_dir(spec) for spec in todo],
                 on_change,
-                flags.max_failures,
-                splits,
-                lambda run_dir: store.prepare(specs[run_dir], environment),
+                max_failures=flags.max_failures,
+                lent=splits,
+                prepare=lambda run_dir: store.prepare(specs[run_dir], environment),
             )
 
     store.refresh()
-    results = [(spec, record) for spec in plan if (record := store.record(spec)) is not None]
+    results = [Result(spec, record) for spec in plan if (record := store.record(spec)) is not None]
     failed = [outcome for outcome in outcomes if outcome.state != "finished"]
     if results:
         missing = len(plan) - len(results)
@@ -273,7 +277,7 @@ def _report(
     for note in report.notes:
         console.print(f"· {note}", markup=False)
     everything = leaderboard(store, experiment, splits.content_hash, results)
-    earlier = len({s.run_id for s, _ in everything} - {s.run_id for s, _ in results})
+    earlier = len({r.spec.run_id for r in everything} - {r.spec.run_id for r in results})
     report = build_report(experiment, everything, command, missing, guess, earlier)
     paths = write_experiment(store, experiment, splits, everything, report, failures)
     store.publish(paths)

@@ -62,6 +62,9 @@ class ClaimPlace(Protocol):
     def is_dead(self, name: str, machine: str) -> bool:
         """Whether it is known at once that the owner is dead; `machine` is what its claim says."""
 
+    def holds(self, name: str) -> bool:
+        """Whether this process's own claim is still there, at this moment."""
+
 
 class Claim:
     """The right to work on a run; a context manager that waits until it has it.
@@ -113,12 +116,13 @@ class Claim:
         self.place.release(self.name)
 
     def check(self) -> None:
-        """Does nothing while the claim holds.
+        """Does nothing while the claim holds: looks for it, whatever time has passed.
 
         Raises:
             ClaimLostError: It was taken for dead and removed.
         """
-        if self._lost:
+        if self._lost or not self.place.holds(self.name):
+            self._lost = True
             raise ClaimLostError(
                 f"this process stood still for more than {LEASE_SECONDS:.0f} s and lost its claim "
                 f"to the run: another may have it now"
@@ -237,6 +241,11 @@ class _LocalClaims:
     def remove(self, name: str) -> None:
         with contextlib.suppress(OSError):
             os.unlink(self.folder / name)
+
+    def holds(self, name: str) -> bool:
+        if self._locked is None:
+            return (self.folder / name).exists()
+        return os.fstat(self._locked.fileno()).st_nlink > 0
 
     def is_dead(self, name: str, machine: str) -> bool:
         if machine != machine_word(self):

@@ -1,6 +1,6 @@
 """Where, when and with what a record was made."""
 
-__all__ = ["PACKAGES", "git_state", "provenance"]
+__all__ = ["PACKAGES", "GitState", "git_state", "provenance"]
 
 import functools
 import importlib.metadata
@@ -10,9 +10,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import torch
+
+from pythae_fif.runs.record import Provenance
 
 PACKAGES = (
     "pythae-fif", "pythae", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "zuko",
@@ -25,39 +27,40 @@ CODE = ("pythae_fif", "benchmark_configs")
 """What of the checkout defines results: a new table or note in it makes no record another."""
 
 
-def provenance(device: str, started: float) -> dict[str, Any]:
-    """Where, when and with what a record was made: nothing of it is in the run id.
+def provenance(device: str, started: float, attempts: int) -> Provenance:
+    """Where, when and with what a record was made: no name of a machine, no path.
 
     Args:
         device: Of the model, as torch names it.
         started: Seconds since the epoch.
-
-    Returns:
-        Names and plain values, for JSON: no name of a machine, no path.
+        attempts: Starts of the run.
     """
     on_gpu = device.startswith("cuda")
     name = torch.cuda.get_device_name() if on_gpu else platform.machine()
     gpu_memory = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None
-    return {
-        "versions": _versions(),
-        "python": platform.python_version(),
-        "platform": platform.system(),
-        **git_state(),
-        "device": f"{device} ({name})",
-        "gpu_driver": _gpu_driver() if on_gpu else None,
-        "cuda": torch.version.cuda if on_gpu else None,
-        "cudnn": torch.backends.cudnn.version() if on_gpu else None,
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        "seconds": round(time.time() - started, 2),
-        "peak_memory_mb": _peak_memory_mb(),
-        "peak_gpu_memory_mb": None if gpu_memory is None else round(gpu_memory),
-    }
+    git = git_state()
+    return Provenance(
+        versions=_versions(),
+        python=platform.python_version(),
+        platform=platform.system(),
+        git_revision=git.revision,
+        git_dirty=git.dirty,
+        device=f"{device} ({name})",
+        gpu_driver=_gpu_driver() if on_gpu else None,
+        cuda=torch.version.cuda if on_gpu else None,
+        cudnn=torch.backends.cudnn.version() if on_gpu else None,  # type: ignore[no-untyped-call]
+        threads=torch.get_num_threads(),
+        cores=os.cpu_count(),
+        started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        seconds=round(time.time() - started, 2),
+        peak_memory_mb=_peak_memory_mb(),
+        peak_gpu_memory_mb=None if gpu_memory is None else round(gpu_memory),
+        attempts=attempts,
+    )
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
@@ -91,14 +94,21 @@ def _peak_memory_mb() -> int | None:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
 
 
-@functools.cache
-def git_state() -> dict[str, Any]:
-    """The checkout that this package runs from, as it was when the process first asked.
+class GitState(NamedTuple):
+    """The checkout that this package runs from.
 
-    Returns:
-        `git_revision`, and `git_dirty`, whether code or configurations (`CODE`) differ from that
-        revision, new files included; both None where this is no checkout.
+    Attributes:
+        revision: None where this is no checkout.
+        dirty: Whether code or configurations (`CODE`) differ from it, new files included.
     """
+
+    revision: str | None
+    dirty: bool | None
+
+
+@functools.cache
+def git_state() -> GitState:
+    """The checkout as it was when the process first asked."""
     folder = Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str:
@@ -111,7 +121,7 @@ def git_state() -> dict[str, Any]:
     try:
         if (folder / ".git").exists():
             dirty = bool(git("status", "--porcelain", "--untracked-files=all", "--", *CODE))
-            return {"git_revision": git("rev-parse", "--short=7", "HEAD"), "git_dirty": dirty}
+            return GitState(git("rev-parse", "--short=7", "HEAD"), dirty)
     except (OSError, subprocess.SubprocessError):
         pass
-    return {"git_revision": None, "git_dirty": None}
+    return GitState(None, None)

@@ -16,12 +16,12 @@ and Azure's stores, and every shared file system, promise. A file that is read w
 written may be cut off where uploads are not atomic; a record's checksum tells.
 """
 
-__all__ = ["Remote", "is_url", "mirrored", "own"]
+__all__ = ["Remote", "claimed", "is_url", "mirrored"]
 
 import contextlib
 import hashlib
-import json
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,10 +29,11 @@ from typing import Any
 
 from pythae_fif.data.locations import cache_home
 from pythae_fif.errors import ClaimLostError, StoreError
-from pythae_fif.files import write_whole
+from pythae_fif.files import read_json, write_json
 from pythae_fif.runs.claim import PREFIX, Claim, machine_word
 
 PUSH_SECONDS = 30.0
+_RUN_ID = re.compile(r"[0-9a-f]{12}")
 SYNCED = ".synced.json"
 LARGE = ("model", "checkpoint.pt")
 """What a plan and a report do without."""
@@ -145,7 +146,7 @@ class Remote:
         """Folders of runs with a record that the URL has not got."""
         return [
             path.parent
-            for path in self.folder.glob("runs/*/*/*/*/result.json")
+            for path in sorted(self.folder.joinpath("runs").rglob("result.json"))
             for seen in [_read_synced(path.parent).get(path.relative_to(self.folder).as_posix())]
             if seen is None or seen[1] != _local_stamp(path)
         ]
@@ -160,10 +161,8 @@ class Remote:
 
     def _run_of(self, path: Path) -> Path:
         """The folder of the run that a file is of; the file's own folder if it is of none."""
-        parts = path.relative_to(self.folder).parts
-        if parts[0] == "runs" and len(parts) > 5:
-            return self.folder.joinpath(*parts[:5])
-        return path.parent
+        ids = [parent for parent in path.parents if _RUN_ID.fullmatch(parent.name)]
+        return ids[-1] if ids else path.parent
 
     @contextlib.contextmanager
     def explained(self, what: str) -> Iterator[None]:
@@ -198,7 +197,7 @@ class RemoteClaims:
 
     def read(self, name: str) -> str | None:
         try:
-            return self.fs.cat_file(f"{self.root}/{name}").decode()
+            return bytes(self.fs.cat_file(f"{self.root}/{name}")).decode()
         except OSError:
             return None
 
@@ -220,16 +219,19 @@ class RemoteClaims:
         with contextlib.suppress(OSError):
             self.fs.rm_file(f"{self.root}/{name}")
 
+    def holds(self, name: str) -> bool:
+        return name in self.names()
+
     def is_dead(self, name: str, machine: str) -> bool:
         return machine == machine_word(self)
 
 
 @contextlib.contextmanager
-def own(run_dir: Path, url: str | None) -> Iterator[Callable[[], None]]:
+def claimed(run_dir: Path, url: str | None) -> Iterator[Callable[[], None]]:
     """Claims a run, in its folder and at its URL, and keeps both the same until it ends.
 
     Args:
-        run_dir: The run's folder, the last five parts of whose path are those of the URL.
+        run_dir: The run's folder.
         url: Of the run, if its store has one.
 
     Yields:
@@ -239,31 +241,47 @@ def own(run_dir: Path, url: str | None) -> Iterator[Callable[[], None]]:
         if url is None:
             yield here.check
             return
-        below = "/".join(run_dir.parts[-5:])
-        remote = Remote(url.removesuffix(below), run_dir.parents[4])
+        store, below = _split(url)
+        remote = Remote(store, run_dir.parents[below.count("/")])
         with Claim(RemoteClaims(remote, below)) as there:
             remote.pull(below, large=True)
             ended = threading.Event()
 
+            def push() -> None:
+                here.check()
+                there.check()
+                remote.push(run_dir)
+
             def keep_pushing() -> None:
                 while not ended.wait(PUSH_SECONDS):
                     with contextlib.suppress(StoreError):  # the last push tells
-                        remote.push(run_dir)
-
-            def check() -> None:
-                here.check()
-                there.check()
+                        push()
 
             thread = threading.Thread(target=keep_pushing, daemon=True)
             thread.start()
             try:
-                yield check
+                yield here.check
             finally:
                 ended.set()
                 thread.join()
                 with contextlib.suppress(ClaimLostError):
-                    check()
-                    remote.push(run_dir)
+                    push()
+
+
+def _split(run: str) -> tuple[str, str]:
+    """The URL of a run as that of its store and the run's folder in it.
+
+    Raises:
+        StoreError: It is not of a run.
+
+    Example:
+        >>> _split("s3://bucket/results/runs/digits/convnet/ae/0123456789ab")
+        ('s3://bucket/results', 'runs/digits/convnet/ae/0123456789ab')
+    """
+    store, mark, rest = run.rstrip("/").rpartition("/runs/")
+    if not mark or not rest.strip("/") or ".." in rest.split("/"):
+        raise StoreError(f"{run} is no run: .../runs/<dataset>/<arch>/<model>/<run id> is needed")
+    return store, f"runs/{rest}"
 
 
 def mirrored(run: str | Path) -> Path:
@@ -274,19 +292,17 @@ def mirrored(run: str | Path) -> Path:
     """
     if not is_url(run):
         return Path(run)
-    store, mark, rest = str(run).rstrip("/").rpartition("/runs/")
-    if not mark or rest.count("/") != 3:
-        raise StoreError(f"{run} is no run: .../runs/<dataset>/<arch>/<model>/<run id> is needed")
+    store, below = _split(str(run))
     remote = Remote(store)
-    remote.pull(f"runs/{rest}", keep=None)
-    return remote.folder / "runs" / rest
+    remote.pull(below, keep=None)
+    return remote.folder / below
 
 
 def _travels(name: str) -> bool:
-    """Whether a file is of the store, not of this machine or this moment."""
+    """Whether a file is of the store, not of this machine or this moment, nor outside of it."""
     parts = name.split("/")
     return not (
-        any(part.endswith(".tmp") for part in parts)
+        any(part.endswith(".tmp") or part in ("", ".", "..") for part in parts)
         or parts[-1].startswith(PREFIX)
         or parts[-1] in (SYNCED, "output.log")
     )
@@ -306,12 +322,10 @@ def _local_stamp(path: Path) -> list[int]:
 
 
 def _read_synced(folder: Path) -> dict[str, list[Any]]:
-    try:
-        return json.loads((folder / SYNCED).read_text())
-    except (OSError, ValueError):
-        return {}
+    content = read_json(folder / SYNCED)
+    return content if isinstance(content, dict) else {}
 
 
 def _write_synced(folder: Path, synced: dict[str, list[Any]]) -> None:
     if synced != _read_synced(folder):
-        write_whole(folder / SYNCED, lambda file: file.write(json.dumps(synced).encode()))
+        write_json(folder / SYNCED, synced)

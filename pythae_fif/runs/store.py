@@ -1,32 +1,25 @@
-"""Run folders and records: written whole, renamed into place, never deleted."""
+"""The folder of results: a folder a run, written whole; what is damaged is set aside, not lost."""
 
-__all__ = [
-    "Store",
-    "read_config",
-    "read_record",
-    "whole_record",
-]
+__all__ = ["RunConfig", "Store", "read_config"]
 
+import contextlib
 import dataclasses
 import json
 import logging
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 import yaml
 
-from pythae_fif.benchmark.plan import SCHEMA, RunSpec
 from pythae_fif.errors import StoreError
-from pythae_fif.files import (
-    read_json,
-    require_writable,
-    set_aside,
-    write_json,
-    write_text,
-)
+from pythae_fif.files import require_writable, set_aside, write_text
 from pythae_fif.runs.claim import Claim, is_claimed
-from pythae_fif.runs.records import is_whole
+from pythae_fif.runs.folder import Status
+from pythae_fif.runs.kind import Environment, Kind, SpecT
+from pythae_fif.runs.record import RecordT
 from pythae_fif.runs.remote import Remote, is_url
 
 logger = logging.getLogger(__name__)
@@ -36,22 +29,52 @@ _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
-class Store:
-    """The folder of results: `runs/<dataset>/<arch>/<model>/<run id>/`, one record a run.
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run's `config.yaml` holds.
+
+    Attributes:
+        kind: Name of the kind of run.
+        schema: Version of its records.
+        spec: Plain values of its specification.
+    """
+
+    kind: str
+    schema: int
+    spec: dict[str, Any]
+
+    def spec_of(self, kind: Kind[SpecT, Any], run_dir: Path) -> SpecT:
+        """The specification.
+
+        Raises:
+            StoreError: It is of another kind or version, or its values are not right.
+        """
+        try:
+            if self.kind != kind.name or self.schema != kind.schema:
+                raise ValueError
+            return kind.spec_from(self.spec)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise StoreError(f"{run_dir}/config.yaml is no specification of {kind.name}") from error
+
+
+class Store(Generic[SpecT, RecordT]):
+    """Runs of one kind below `runs/`, and what is made of them beside that.
 
     Args:
         root: The folder; it is made. Or an fsspec URL: then a folder of this machine mirrors what
-            lies there, and all that is made goes there; see :mod:`~.remote`.
+            lies there, and all that is made goes there; see :mod:`~pythae_fif.runs.remote`.
+        kind: The kind of run.
 
     Raises:
         StoreError: It cannot be made or written, or the URL cannot be reached.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, kind: Kind[SpecT, RecordT]) -> None:
+        self.kind = kind
         self.remote = Remote(str(root)) if is_url(root) else None
         self.root = self.remote.folder if self.remote else Path(root).expanduser()
         require_writable(self.root, "choose another folder with --results")
-        self._records: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {}
+        self._records: dict[str, tuple[tuple[int, ...], RecordT]] = {}
         self.refresh()
 
     def refresh(self) -> None:
@@ -67,24 +90,26 @@ class Store:
 
     def publish(self, paths: list[Path]) -> None:
         """Sends tables, figures and pages to the URL of the store, if it has one."""
-        for path in paths if self.remote else []:
-            self.remote.put(path)  # type: ignore[union-attr]
+        if self.remote:
+            for path in paths:
+                self.remote.put(path)
 
-    def run_dir(self, spec: RunSpec) -> Path:
+    def run_dir(self, spec: SpecT) -> Path:
         """The folder of a run; it may not exist yet."""
-        return Path(self.root, "runs", spec.dataset, spec.arch, spec.model, spec.run_id)
+        return Path(self.root, "runs", spec.folder, spec.run_id)
 
-    def record(self, spec: RunSpec) -> dict[str, Any] | None:
-        """The record of a run, with the scores of some samplers or all, or None.
+    def record(self, spec: SpecT) -> RecordT | None:
+        """The record of a run, or None.
 
         A record that cannot be read, or is not of this run, is set aside as
         `result.json.corrupt` (`.corrupt1` and on where there is one), and the run counts as not
         done.
+
+        Raises:
+            StoreError: The file cannot be read, which says nothing of what it holds.
         """
         # A string: a plan of 10,000 runs asks for each twice, and paths would take half the time.
-        path = os.path.join(
-            self.root, "runs", spec.dataset, spec.arch, spec.model, spec.run_id, "result.json"
-        )
+        path = os.path.join(self.root, "runs", spec.folder, spec.run_id, "result.json")
         try:
             found = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -100,29 +125,43 @@ class Store:
             known = self._records[path] = (stamp, record)
         return known[1]
 
-    def _read(self, path: Path, spec: RunSpec) -> dict[str, Any] | None:
-        record = read_record(path)
-        if record is None or is_whole(record, spec):
+    def _read(self, path: Path, spec: SpecT) -> RecordT | None:
+        record = self.kind.record_in(_content(path), spec)
+        if record is not None:
             return record
         claim = Claim(path.parent)
         if not claim.acquire(wait=False):
             return None  # its owner is about to replace it
         try:
-            return whole_record(path, spec)  # which may be there since
+            return whole_record(self.kind, spec, path)  # which may be there since
         finally:
             claim.release()
 
-    def is_done(self, spec: RunSpec) -> bool:
-        """Whether a run has the scores of all samplers that are asked of it."""
+    def is_done(self, spec: SpecT) -> bool:
+        """Whether a run has a whole record that holds all that is asked of it."""
         record = self.record(spec)
-        return record is not None and set(spec.samplers) <= set(record["scores"])
+        return record is not None and self.kind.answers(spec, record)
 
-    def prepare(self, spec: RunSpec, environment: dict[str, Any]) -> Path:
+    def specs(self, below: str = "") -> Iterator[SpecT]:
+        """The specifications of all runs of this kind in a folder below `runs/`.
+
+        A folder whose `config.yaml` cannot be read, or is that of another run, is passed over.
+        """
+        for path in sorted(Path(self.root, "runs", below).rglob("config.yaml")):
+            try:
+                spec = read_config(path.parent).spec_of(self.kind, path.parent)
+            except StoreError:
+                continue
+            if spec.run_id == path.parent.name:
+                yield spec
+
+    def prepare(self, spec: SpecT, environment: Environment) -> Path:
         """Makes the folder of a run with its `config.yaml`; its state is `waiting`.
 
-        Args:
-            spec: The run.
-            environment: What a run needs but its result does not depend on: paths, device.
+        A run that another process works on keeps what it was asked for beside what is asked now.
+
+        Raises:
+            StoreError: The folder cannot be made or written.
         """
         run_dir = self.run_dir(spec)
         try:
@@ -130,27 +169,26 @@ class Store:
         except OSError as error:
             raise StoreError(f"cannot make {run_dir}: {error.strerror}") from error
         claimed = is_claimed(run_dir)
-        if claimed:  # what its owner was asked for stays asked for
-            samplers = (*_samplers_in(run_dir), *spec.samplers)
-            spec = dataclasses.replace(spec, samplers=tuple(dict.fromkeys(samplers)))
-        content = {"schema": SCHEMA, "spec": json.loads(json.dumps(dataclasses.asdict(spec)))}
-        text = yaml.dump(content, Dumper=_Dumper, sort_keys=False)
-        write_text(run_dir / "config.yaml", text)
-        if not claimed:
-            if self.remote:
-                below = run_dir.relative_to(self.root).as_posix()
-                environment = {**environment, "url": f"{self.remote.url}/{below}"}
-            write_json(run_dir / "environment.json", environment)
-            # A process that dies before its first word must not leave an earlier attempt's state.
-            attempt = (read_json(run_dir / "status.json") or {}).get("attempt", 0)
-            write_json(run_dir / "status.json", {"state": "waiting", "attempt": attempt})
-            if self.remote:  # a node that has the URL alone can start from there
-                self.remote.push(run_dir)
+        if claimed:
+            with contextlib.suppress(StoreError):
+                spec = self.kind.joined(read_config(run_dir).spec_of(self.kind, run_dir), spec)
+        content = {"kind": self.kind.name, "schema": self.kind.schema, "spec": spec.to_dict()}
+        write_text(run_dir / "config.yaml", yaml.dump(content, Dumper=_Dumper, sort_keys=False))
+        if claimed:
+            return run_dir
+        if self.remote:
+            below = run_dir.relative_to(self.root).as_posix()
+            environment = dataclasses.replace(environment, url=f"{self.remote.url}/{below}")
+        environment.write(run_dir)
+        # A process that dies before its first word must not leave an earlier attempt's state.
+        Status("waiting", attempt=Status.read(run_dir).attempt).write(run_dir)
+        if self.remote:  # a node that has the URL alone can start from there
+            self.remote.push(run_dir)
         return run_dir
 
 
-def read_config(run_dir: Path) -> dict[str, Any]:
-    """What a run's `config.yaml` holds: `schema` and `spec`.
+def read_config(run_dir: Path) -> RunConfig:
+    """What a run's `config.yaml` holds.
 
     Raises:
         StoreError: There is none, or it is damaged.
@@ -158,55 +196,50 @@ def read_config(run_dir: Path) -> dict[str, Any]:
     path = run_dir / "config.yaml"
     try:
         content = yaml.load(path.read_text("utf-8"), Loader=_Loader)
+        kind, schema, spec = content.get("kind", "images"), content["schema"], content["spec"]
+        if isinstance(kind, str) and isinstance(schema, int) and isinstance(spec, dict):
+            return RunConfig(kind, schema, spec)
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError):
-        content = None
-    if not isinstance(content, dict) or not {"schema", "spec"} <= set(content):
-        raise StoreError(f"{path} is damaged: the command that made it writes it anew")
-    return content
+    except (
+        yaml.YAMLError,
+        UnicodeDecodeError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        RecursionError,
+    ):
+        pass
+    raise StoreError(f"{path} is damaged: the command that made it writes it anew")
 
 
-def whole_record(path: Path, spec: RunSpec) -> dict[str, Any] | None:
-    """The record in a run's folder, or None; one that is not whole is set aside.
+def whole_record(kind: Kind[SpecT, RecordT], spec: SpecT, path: Path) -> RecordT | None:
+    """The record in a file, or None; one that is not whole is set aside.
 
     For the one process that has claimed the run.
 
     Raises:
-        StoreError: It is not whole and the folder cannot be written.
+        StoreError: The file cannot be read, or is not whole and the folder cannot be written.
     """
-    record = read_record(path)
-    if record is None or is_whole(record, spec):
-        return record
-    try:
+    content = _content(path)
+    record = kind.record_in(content, spec)
+    if record is None and content is not None:
         aside = set_aside(path)
-    except OSError as error:
-        raise StoreError(f"{path} is not a whole record: {error.strerror}") from error
-    logger.warning("%s is not a whole record: set aside as %s", path, aside.name)
-    return None
+        logger.warning("%s is not a whole record: set aside as %s", path, aside.name)
+    return record
 
 
-def read_record(path: Path) -> Any:
-    """What a `result.json` holds, nothing if that is no JSON, or None where there is no file.
+def _content(path: Path) -> Any:
+    """What a `result.json` holds, an empty text if that is no JSON, or None if there is no file.
 
     Raises:
-        StoreError: It cannot be read, which says nothing of what it holds.
+        StoreError: It cannot be read.
     """
     try:
-        text = path.read_bytes()
+        return json.loads(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise StoreError(f"cannot read {path}: {error.strerror}") from error
-    try:
-        return json.loads(text) or {}
-    except ValueError:
-        return {}
-
-
-def _samplers_in(run_dir: Path) -> tuple[str, ...]:
-    """The samplers that a run's `config.yaml` asks for; none if it cannot be read."""
-    try:
-        return tuple(read_config(run_dir)["spec"]["samplers"])
-    except (StoreError, KeyError, TypeError):
-        return ()
+    except (ValueError, RecursionError):
+        return ""

@@ -13,8 +13,9 @@ __all__ = [
 ]
 
 import contextlib
+import dataclasses
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,16 +23,20 @@ from typing import Any, Protocol
 import torch
 from threadpoolctl import threadpool_limits
 
-from pythae_fif.data import Splits
 from pythae_fif.errors import StoreError
-from pythae_fif.files import read_json, write_json
 from pythae_fif.runs.claim import is_claimed
+from pythae_fif.runs.execute import is_done
+from pythae_fif.runs.folder import Status
+from pythae_fif.runs.kind import Kind
 
-OnChange = Callable[[dict[Path, dict[str, Any]], list["Outcome"]], None]
+OnChange = Callable[[dict[Path, Status], list["Outcome"]], None]
 """Called with the status of the runs under way and the outcomes so far."""
 
 Prepare = Callable[[Path], object]
 """Called with the folder of a run before that is started; makes it with :meth:`Store.prepare`."""
+
+
+NO_RECORD = "the process ended without a record"
 
 
 def no_preparation(run_dir: Path) -> None:
@@ -58,21 +63,24 @@ class Engine(Protocol):
 
     def run_all(
         self,
-        run_dirs: list[Path],
+        kind: Kind[Any, Any],
+        run_dirs: Sequence[Path],
         on_change: OnChange,
+        *,
         max_failures: int | None = None,
-        splits: Splits | None = None,
+        lent: object = None,
         prepare: Prepare = no_preparation,
     ) -> list[Outcome]:
-        """Calls `execute` for every folder, each in a process of its own.
+        """Calls :func:`~pythae_fif.runs.execute.execute` for every folder, in a process a run.
 
         A process that fails or is killed costs its own run only.
 
         Args:
+            kind: Of all these runs.
             run_dirs: Where the runs are, or will be once they are prepared.
             on_change: Told about it, twice a second or as often as is cheap.
             max_failures: Once so many runs have failed, no other is started.
-            splits: The images of all these runs, for an engine that hands them to its machines.
+            lent: The data of all these runs, for an engine that hands them to its machines.
             prepare: Prepares a run, at the latest just before it is started: thousands would keep
                 the first waiting.
 
@@ -82,21 +90,40 @@ class Engine(Protocol):
         ...
 
 
-def settle(run_dir: Path, state: str, error: str) -> Outcome:
-    """How a run ended whose process is gone; the status is mended where that left it open."""
-    status = read_json(run_dir / "status.json") or {}
-    if status.get("state") not in ("finished", "failed", "interrupted"):
-        status |= {"state": state, "error": error}
-        if not is_claimed(run_dir):  # or it is the state of another driver's process
-            with contextlib.suppress(StoreError):
-                write_json(run_dir / "status.json", status)
-    return Outcome(run_dir, status["state"], status.get("error", ""))
+def settle(kind: Kind[Any, Any], run_dir: Path, state: str, error: str) -> Outcome:
+    """How a run ended whose process is gone: finished if its record is there, whatever was said.
+
+    The status is mended where the process left it open.
+
+    Args:
+        kind: Of the run.
+        run_dir: Its folder.
+        state: How the process ended, for a run without a record whose status does not say it.
+        error: Why.
+    """
+    try:
+        done = is_done(run_dir, kind)
+    except StoreError as problem:
+        return Outcome(run_dir, "failed", str(problem))
+    status = Status.read(run_dir)
+    if done:
+        mended = dataclasses.replace(status, state="finished", error="", traceback="")
+    elif status.state in ("failed", "interrupted"):
+        mended = status
+    elif state == "finished":
+        mended = dataclasses.replace(status, state="failed", error=NO_RECORD)
+    else:
+        mended = dataclasses.replace(status, state=state, error=error)
+    if mended != status and not is_claimed(run_dir):  # or it is another driver's process
+        with contextlib.suppress(StoreError):
+            mended.write(run_dir)
+    return Outcome(run_dir, mended.state, mended.error)
 
 
-def open_statuses(run_dirs: Iterable[Path]) -> dict[Path, dict[str, Any]]:
+def open_statuses(run_dirs: Iterable[Path]) -> dict[Path, Status]:
     """The status of those runs that are under way."""
-    statuses = {run_dir: read_json(run_dir / "status.json") or {} for run_dir in run_dirs}
-    return {d: status for d, status in statuses.items() if status.get("state") == "running"}
+    statuses = {run_dir: Status.read(run_dir) for run_dir in run_dirs}
+    return {d: status for d, status in statuses.items() if status.state == "running"}
 
 
 def enter_run(run_dir: Path, threads: int) -> None:

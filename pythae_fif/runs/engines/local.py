@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -17,9 +17,7 @@ from typing import Any
 
 import torch
 
-from pythae_fif.data import Splits
 from pythae_fif.errors import ClaimLostError, ConfigError, StoreError
-from pythae_fif.files import read_json
 from pythae_fif.runs.claim import unclaimed_first
 from pythae_fif.runs.engines.common import (
     OnChange,
@@ -30,6 +28,9 @@ from pythae_fif.runs.engines.common import (
     no_preparation,
     settle,
 )
+from pythae_fif.runs.execute import execute
+from pythae_fif.runs.folder import Status
+from pythae_fif.runs.kind import Kind
 from pythae_fif.training import keep_freed_memory
 
 POLL_SECONDS = 0.2
@@ -101,10 +102,12 @@ class LocalEngine:
 
     def run_all(
         self,
-        run_dirs: list[Path],
+        kind: Kind[Any, Any],
+        run_dirs: Sequence[Path],
         on_change: OnChange,
+        *,
         max_failures: int | None = None,
-        splits: Splits | None = None,
+        lent: object = None,
         prepare: Prepare = no_preparation,
     ) -> list[Outcome]:
         """See :class:`Engine`.
@@ -112,7 +115,7 @@ class LocalEngine:
         On KeyboardInterrupt the processes are asked to stop, their runs are marked as interrupted,
         and the exception goes on.
         """
-        context = _context()
+        context = _context(kind)
         waiting, free = list(run_dirs), self.slots()
         running: dict[Path, tuple[Any, Slot]] = {}
         outcomes: list[Outcome] = []
@@ -128,20 +131,22 @@ class LocalEngine:
                         outcomes.append(Outcome(run_dir, "failed", str(error)))
                         break  # perhaps one failure too many
                     slot = free.pop(0)
-                    process = context.Process(target=_child, args=(run_dir, slot), daemon=False)
+                    process = context.Process(
+                        target=_child, args=(kind, run_dir, slot), daemon=False
+                    )
                     with _deferred_interrupts():
                         process.start()
                         running[run_dir] = (process, slot)
                 ended = [d for d, (process, _) in running.items() if process.exitcode is not None]
                 for run_dir in ended:
                     process, slot = running.pop(run_dir)
-                    outcomes.append(settle(run_dir, *_end_of(process.exitcode)))
+                    outcomes.append(settle(kind, run_dir, *_end_of(process.exitcode)))
                     free.append(slot)
                 failed = sum(outcome.state != "finished" for outcome in outcomes)
                 if max_failures is not None and failed >= max_failures:
                     waiting.clear()
                 if ended or time.monotonic() - shown > 0.5:
-                    on_change({d: read_json(d / "status.json") or {} for d in running}, outcomes)
+                    on_change({d: Status.read(d) for d in running}, outcomes)
                     shown = time.monotonic()
                 if not ended:  # until one ends, but no longer than the display can wait
                     wait([process.sentinel for process, _ in running.values()], POLL_SECONDS)
@@ -154,7 +159,7 @@ class LocalEngine:
                     if process.exitcode is None:
                         process.kill()
                         process.join()
-                    settle(run_dir, "interrupted", "")
+                    settle(kind, run_dir, "interrupted", "")
             raise
         return outcomes
 
@@ -167,7 +172,7 @@ def _visible_gpus() -> list[str]:
     return list(names)[:count]
 
 
-def _context() -> Any:
+def _context(kind: Kind[Any, Any]) -> Any:
     """A fork server that imports torch, Pythae and the drawing of pictures once.
 
     Its children are fresh in all else.
@@ -178,7 +183,7 @@ def _context() -> Any:
         # Each child executes the driver's main module again: what that imports of this package is
         # there already, too.
         ours = [name for name in sys.modules if name.startswith("pythae_fif.")]
-        context.set_forkserver_preload(["pythae_fif.benchmark.run", "matplotlib.figure", *ours])
+        context.set_forkserver_preload([kind.work.__module__, "matplotlib.figure", *ours])
         from multiprocessing import forkserver
 
         with _signals(signal.SIG_IGN, signal.SIGINT):  # Ctrl-C is the parent's to pass on
@@ -187,11 +192,7 @@ def _context() -> Any:
 
 
 def _end_of(exitcode: int) -> tuple[str, str]:
-    """State and error of a run whose process is gone, where the status does not say it.
-
-    That of a finished run does not once another driver, which begins to wait for the run as it
-    ends, has prepared it.
-    """
+    """State and error of a run whose process is gone, where neither record nor status says it."""
     if exitcode == 0:
         return "finished", ""
     cause = signal.Signals(-exitcode).name if exitcode < 0 else f"exit code {exitcode}"
@@ -219,7 +220,7 @@ def _deferred_interrupts() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _child(run_dir: Path, slot: Slot) -> None:
+def _child(kind: Kind[Any, Any], run_dir: Path, slot: Slot) -> None:
     """The process of one run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -228,10 +229,8 @@ def _child(run_dir: Path, slot: Slot) -> None:
     if slot.device == "cpu":
         keep_freed_memory()
     enter_run(run_dir, slot.threads)
-    from pythae_fif.benchmark.run import execute
-
     try:
-        execute(run_dir)
+        execute(run_dir, kind)
     except KeyboardInterrupt:
         sys.exit(130)
     except ClaimLostError:

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,10 +23,7 @@ from ray.exceptions import (
     TaskCancelledError,
 )
 
-from pythae_fif.benchmark import inputs
-from pythae_fif.data import Splits
 from pythae_fif.errors import ConfigError
-from pythae_fif.files import read_json
 from pythae_fif.runs.engines.common import (
     OnChange,
     Outcome,
@@ -36,6 +33,9 @@ from pythae_fif.runs.engines.common import (
     open_statuses,
     settle,
 )
+from pythae_fif.runs.execute import execute
+from pythae_fif.runs.folder import Status
+from pythae_fif.runs.kind import Environment, Kind
 from pythae_fif.runs.remote import mirrored
 from pythae_fif.training import keep_freed_memory
 
@@ -69,10 +69,12 @@ class RayEngine:
 
     def run_all(
         self,
-        run_dirs: list[Path],
+        kind: Kind[Any, Any],
+        run_dirs: Sequence[Path],
         on_change: OnChange,
+        *,
         max_failures: int | None = None,
-        splits: Splits | None = None,
+        lent: object = None,
         prepare: Prepare = no_preparation,
     ) -> list[Outcome]:
         """See :class:`Engine`.
@@ -86,13 +88,13 @@ class RayEngine:
         with _connected(self.address):
             cpus, gpus = self._resources()
             task = ray.remote(max_calls=1, max_retries=0, num_cpus=cpus, num_gpus=gpus)(_task)
-            lent = ray.put(splits)
+            handed = ray.put(lent)
 
             for run_dir in run_dirs:  # Ray gets all of them at once
                 prepare(run_dir)
 
             def submit(run_dir: Path) -> Any:
-                return task.remote(_place_of(run_dir), cpus, os.getcwd(), lent)
+                return task.remote(kind, _place_of(run_dir), cpus, os.getcwd(), handed)
 
             open_runs = {submit(run_dir): run_dir for run_dir in run_dirs}
             crashes: Counter[Path] = Counter()
@@ -101,7 +103,7 @@ class RayEngine:
                 while open_runs:
                     for ref in _ended(open_runs):
                         run_dir = open_runs.pop(ref)
-                        end = _end_of(ref, run_dir, crashes)
+                        end = _end_of(kind, ref, run_dir, crashes)
                         if isinstance(end, Outcome):
                             outcomes.append(end)
                         elif end == AGAIN:
@@ -113,7 +115,7 @@ class RayEngine:
                                 ray.cancel(ref)
                     on_change(open_statuses(open_runs.values()), outcomes)
             except BaseException:
-                _cancel(open_runs)
+                _cancel(kind, open_runs)
                 raise
             return outcomes
 
@@ -157,11 +159,11 @@ def _connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _end_of(ref: Any, run_dir: Path, crashes: Counter[Path]) -> Outcome | str:
+def _end_of(kind: Kind[Any, Any], ref: Any, run_dir: Path, crashes: Counter[Path]) -> Outcome | str:
     """How a task ended: an outcome, or whether its run is to be tried again or was never begun."""
     try:
         state, error = ray.get(ref)
-        return Outcome(run_dir, state, error)
+        return settle(kind, run_dir, state, error)
     except (NodeDiedError, LocalRayletDiedError):
         return AGAIN
     except TaskCancelledError:
@@ -175,17 +177,17 @@ def _end_of(ref: Any, run_dir: Path, crashes: Counter[Path]) -> Outcome | str:
         if crashes[run_dir] <= MAX_CRASHES:
             return AGAIN
         cause = f"its process was lost {crashes[run_dir]} times: {_line(str(error))}"
-    return settle(run_dir, "failed", cause)
+    return settle(kind, run_dir, "failed", cause)
 
 
 def _ended(open_runs: dict[Any, Path]) -> list[Any]:
     """The tasks that have ended, after a while in which one may; many runs are asked less often."""
     seconds = max(POLL_SECONDS, SECONDS_A_STATUS * len(open_runs))
     ray.wait(list(open_runs), timeout=seconds)
-    return ray.wait(list(open_runs), num_returns=len(open_runs), timeout=0)[0]
+    return list(ray.wait(list(open_runs), num_returns=len(open_runs), timeout=0)[0])
 
 
-def _cancel(open_runs: dict[Any, Path]) -> None:
+def _cancel(kind: Kind[Any, Any], open_runs: dict[Any, Path]) -> None:
     for ref in open_runs:
         ray.cancel(ref)
     _, stubborn = ray.wait(list(open_runs), num_returns=len(open_runs), timeout=20)
@@ -193,12 +195,12 @@ def _cancel(open_runs: dict[Any, Path]) -> None:
         ray.cancel(ref, force=True)
     for run_dir in open_runs.values():
         if not _is_waiting(run_dir):
-            settle(run_dir, "interrupted", "")
+            settle(kind, run_dir, "interrupted", "")
 
 
 def _is_waiting(run_dir: Path) -> bool:
     """Whether no process has begun the run."""
-    return (read_json(run_dir / "status.json") or {}).get("state") == "waiting"
+    return Status.read(run_dir).state == "waiting"
 
 
 def _line(text: str) -> str:
@@ -207,11 +209,12 @@ def _line(text: str) -> str:
 
 def _place_of(run_dir: Path) -> str:
     """Where other machines find a run: at its URL, if the store has one."""
-    url = (read_json(run_dir / "environment.json") or {}).get("url")
-    return url or str(run_dir.resolve())
+    return Environment.read(run_dir).url or str(run_dir.resolve())
 
 
-def _task(place: str, threads: int, folder: str, splits: Splits | None) -> tuple[str, str]:
+def _task(
+    kind: Kind[Any, Any], place: str, threads: int, folder: str, lent: object
+) -> tuple[str, str]:
     """The task of one run, in a worker process that ends with it; its last state and error."""
     with contextlib.suppress(OSError):  # paths are relative to it
         os.chdir(folder)
@@ -219,12 +222,9 @@ def _task(place: str, threads: int, folder: str, splits: Splits | None) -> tuple
         keep_freed_memory()
     run_dir = mirrored(place)
     enter_run(run_dir, threads)
-    from pythae_fif.benchmark.run import execute
-
     try:
-        with inputs.lent(splits):
-            execute(place)
+        execute(place, kind, lent)
     except Exception as error:  # as status.json says it, unless that could not be written
-        status = read_json(run_dir / "status.json") or {}
-        return "failed", status.get("error") or _line(f"{type(error).__name__}: {error}")
+        told = Status.read(run_dir).error
+        return "failed", told or _line(f"{type(error).__name__}: {error}")
     return "finished", ""

@@ -8,13 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import submitit
 
-from pythae_fif.benchmark.run import execute, interrupt_after_epoch, is_done
-from pythae_fif.data import Splits
 from pythae_fif.errors import ConfigError
 from pythae_fif.files import read_json, write_json
 from pythae_fif.runs.engines.common import (
@@ -28,6 +27,9 @@ from pythae_fif.runs.engines.common import (
     settle,
 )
 from pythae_fif.runs.engines.options import EngineOptions
+from pythae_fif.runs.execute import execute, interrupt_after_epoch
+from pythae_fif.runs.folder import Status
+from pythae_fif.runs.kind import Kind
 from pythae_fif.runs.remote import is_url
 from pythae_fif.training import keep_freed_memory
 
@@ -100,10 +102,12 @@ class SlurmEngine:
 
     def run_all(
         self,
-        run_dirs: list[Path],
+        kind: Kind[Any, Any],
+        run_dirs: Sequence[Path],
         on_change: OnChange,
+        *,
         max_failures: int | None = None,
-        splits: Splits | None = None,
+        lent: object = None,
         prepare: Prepare = no_preparation,
     ) -> list[Outcome]:
         """See :class:`Engine`; an interrupt, or `no_wait`, leaves the jobs as they are.
@@ -117,25 +121,25 @@ class SlurmEngine:
         for run_dir in run_dirs:  # Slurm gets all of them at once
             prepare(run_dir)
         jobs = {run_dir: job for run_dir in run_dirs if (job := _job_of(run_dir)) in queue}
-        jobs |= self._submit([run_dir for run_dir in run_dirs if run_dir not in jobs])
+        jobs |= self._submit(kind, [run_dir for run_dir in run_dirs if run_dir not in jobs])
         arrays = ", ".join(dict.fromkeys(job.partition("_")[0] for job in jobs.values()))
         parting = f"Slurm's jobs {arrays} go on; the same command collects their runs"
         if self.no_wait:
             self.parting = parting
             return []
         try:
-            return _watch(jobs, on_change, max_failures)
+            return _watch(kind, jobs, on_change, max_failures)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(parting) from None
 
-    def _submit(self, run_dirs: list[Path]) -> dict[Path, str]:
+    def _submit(self, kind: Kind[Any, Any], run_dirs: list[Path]) -> dict[Path, str]:
         """Submits runs as arrays; the job of each, which stands in its folder too."""
         jobs = {}
         for start in range(0, len(run_dirs), ARRAY_SIZE):
             part = run_dirs[start : start + ARRAY_SIZE]
             paths = [str(run_dir.resolve()) for run_dir in part]
             try:
-                submitted = self.executor.map_array(_Run(self.threads, self.patience), paths)
+                submitted = self.executor.map_array(_Run(kind, self.threads, self.patience), paths)
             except submitit.core.utils.FailedJobError as error:
                 raise ConfigError(f"sbatch: {_last_line(str(error))}") from error
             for run_dir, job in zip(part, submitted, strict=True):
@@ -152,7 +156,8 @@ class _Run:
     Slurm itself decides whether it starts again.
     """
 
-    def __init__(self, threads: int | None, patience: float) -> None:
+    def __init__(self, kind: Kind[Any, Any], threads: int | None, patience: float) -> None:
+        self.kind = kind
         self.threads = threads
         self.patience = patience
 
@@ -171,7 +176,7 @@ class _Run:
         keep_freed_memory()
         enter_run(Path(run_dir), self.threads or cores())
         try:
-            execute(run_dir)
+            execute(run_dir, self.kind)
         except KeyboardInterrupt:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which the requeueing sends
             if caught == signal.SIGUSR2:
@@ -183,7 +188,12 @@ class _Run:
         return submitit.helpers.DelayedSubmission(self, run_dir)
 
 
-def _watch(jobs: dict[Path, str], on_change: OnChange, max_failures: int | None) -> list[Outcome]:
+def _watch(
+    kind: Kind[Any, Any],
+    jobs: dict[Path, str],
+    on_change: OnChange,
+    max_failures: int | None,
+) -> list[Outcome]:
     """Waits until no run is open; a run whose job is gone without a word has failed."""
     still_open, outcomes = dict(jobs), list[Outcome]()
     gone: dict[Path, float] = {}
@@ -197,13 +207,13 @@ def _watch(jobs: dict[Path, str], on_change: OnChange, max_failures: int | None)
                 else:
                     gone.setdefault(run_dir, time.monotonic())
         for run_dir, job in list(still_open.items()):
-            state = (read_json(run_dir / "status.json") or {}).get("state")
+            state = Status.read(run_dir).state
             late = run_dir in gone and time.monotonic() - gone[run_dir] > LATE_SECONDS
             over = state in ("finished", "failed") or (state == "interrupted" and run_dir in gone)
             if state == "waiting" and stopped and run_dir in gone:
                 del still_open[run_dir]  # cancelled before it began
             elif over or late:
-                outcomes.append(_ended(run_dir, job))
+                outcomes.append(_ended(kind, run_dir, job))
                 del still_open[run_dir]
         failed = sum(outcome.state != "finished" for outcome in outcomes)
         if max_failures is not None and failed >= max_failures and not stopped:
@@ -214,16 +224,14 @@ def _watch(jobs: dict[Path, str], on_change: OnChange, max_failures: int | None)
     return outcomes
 
 
-def _ended(run_dir: Path, job: str) -> Outcome:
-    # A driver that began to wait as the run ended has overwritten its last status.
-    if is_done(run_dir):
-        return settle(run_dir, "finished", "")
-    return settle(run_dir, "failed", f"Slurm's job {job} ended before its run; see {run_dir}")
+def _ended(kind: Kind[Any, Any], run_dir: Path, job: str) -> Outcome:
+    return settle(kind, run_dir, "failed", f"Slurm's job {job} ended before its run; see {run_dir}")
 
 
 def _job_of(run_dir: Path) -> str:
     """The job that a run was submitted as last; empty if it never was."""
-    return (read_json(run_dir / JOB_FILE) or {}).get("job", "")
+    content = read_json(run_dir / JOB_FILE)
+    return str(content.get("job", "")) if isinstance(content, dict) else ""
 
 
 def _queue() -> dict[str, str] | None:

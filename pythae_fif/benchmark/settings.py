@@ -1,0 +1,49 @@
+"""How one run of the benchmark trains and is scored: the values of its profile."""
+
+__all__ = ["RunSettings"]
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+PLAN_ALONE = ("note", "configurations", "extractor")
+"""Those that define no result, or that a run has already under another name."""
+OPTIONAL = ("epochs", "wall_clock", "weight_decay", "fit_steps")
+"""Absent where they are not used: they came later, and runs of before are still the same."""
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """A profile's values for one model, with the same names.
+
+    Attributes:
+        note, batch_size, learning_rate, num_samples, epochs, weight_decay, plateau_patience,
+            plateau_factor, fit_steps, train_size, val_size, test_size, configurations, extractor:
+            As of :class:`~pythae_fif.benchmark.config.Profile`.
+        wall_clock: In seconds; None for a number of epochs.
+    """
+
+    note: str
+    batch_size: int
+    learning_rate: float
+    num_samples: int
+    epochs: int | None = None
+    wall_clock: float | None = None
+    weight_decay: float | None = None
+    plateau_patience: int = 10
+    plateau_factor: float = 0.5
+    fit_steps: int | None = None
+    train_size: int | None = None
+    val_size: int | None = None
+    test_size: int | None = None
+    configurations: int | None = None
+    extractor: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, without the optional ones that are not used."""
+        values = dataclasses.asdict(self)
+        return {k: v for k, v in values.items() if k not in OPTIONAL or v is not None}
+
+    def defining(self) -> dict[str, Any]:
+        """Those that define the result of a run, and so its id."""
+        return {key: value for key, value in self.to_dict().items() if key not in PLAN_ALONE}

@@ -1,0 +1,143 @@
+"""A run's folder: its files, its status, and writes that check first whose the run is."""
+
+__all__ = ["RunFolder", "Status"]
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pythae_fif.errors import StoreError
+from pythae_fif.files import TEMPORARY, checksum, read_json, write_json, write_whole
+
+STATUS = "status.json"
+NOT_SEALED = (STATUS, "environment.json", "config.yaml", "result.json", "output.log", "slurm.json")
+"""Files that change without the result, or that hold the seal; hidden ones are not sealed too."""
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a run does at the moment, for the display and for the next start.
+
+    Attributes:
+        state: waiting, running, finished, failed or interrupted; empty if it was never begun.
+        stage: What a running run does.
+        progress: The share of it that is done, in [0, 1].
+        attempt: How often it was started.
+        error: One line, if it failed.
+        traceback: The same for those who look into it.
+    """
+
+    state: str = ""
+    stage: str = ""
+    progress: float = 0.0
+    attempt: int = 0
+    error: str = ""
+    traceback: str = ""
+
+    @classmethod
+    def read(cls, run_dir: Path) -> "Status":
+        """That of a run's folder; what is missing or damaged in the file is as if never written."""
+        content = read_json(run_dir / STATUS)
+        found = content if isinstance(content, dict) else {}
+        fields = dataclasses.fields(cls)
+        kinds: dict[str, Any] = {field.name: type(field.default) for field in fields}
+        kinds["progress"] = (int, float)
+        return cls(**{k: v for k, v in found.items() if k in kinds and isinstance(v, kinds[k])})
+
+    def write(self, run_dir: Path) -> None:
+        """Writes it into a run's folder, without what is empty.
+
+        Raises:
+            StoreError: The folder does not take it.
+        """
+        content = {k: v for k, v in dataclasses.asdict(self).items() if v or k == "attempt"}
+        write_json(run_dir / STATUS, content)
+
+
+class RunFolder:
+    """The folder of a run that this process has claimed.
+
+    Every write checks first that the run is still this process's own, so that one that stood still
+    until another took over leaves no trace.
+
+    Args:
+        path: The folder.
+        check: Raises ClaimLostError once the run is another's.
+
+    Attributes:
+        run_id: The folder's name.
+    """
+
+    def __init__(self, path: Path, check: Callable[[], None]) -> None:
+        self.path = path
+        self.check = check
+        self.run_id = path.name
+        before = Status.read(path)
+        self.state = before.state
+        self.attempt = before.attempt + 1
+        self._told = 0.0
+
+    def write(self, name: str, write: Callable[[BinaryIO], object]) -> None:
+        """Writes a file of the run, whole; see :func:`~pythae_fif.files.write_whole`.
+
+        Raises:
+            ClaimLostError: The run is another's; the file stays as it was.
+            StoreError: The folder does not take it.
+        """
+
+        def owned(file: BinaryIO) -> None:
+            write(file)
+            self.check()
+
+        write_whole(self.path / name, owned)
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Writes a JSON file of the run, whole; raises as :meth:`write`."""
+        self.check()
+        write_json(self.path / name, content)
+
+    def tell(self, state: str, stage: str = "", progress: float = 0.0, **more: str) -> None:
+        """Writes the status; while a stage goes on at most twice a second.
+
+        Raises:
+            ClaimLostError: The run is another's.
+            StoreError: The folder does not take it.
+        """
+        now = time.monotonic()
+        if (state, stage) == (self.state, "training") and now - self._told < 0.5:
+            return
+        self.check()
+        self.state, self._told = state, now
+        Status(state, stage, round(progress, 4), self.attempt, **more).write(self.path)
+
+    def checksums(self) -> dict[str, str]:
+        """Name -> SHA-256 of all files that belong to the run's record.
+
+        Raises:
+            StoreError: One cannot be read.
+        """
+        return checksums_in(self.path)
+
+
+def checksums_in(run_dir: Path) -> dict[str, str]:
+    """See :meth:`RunFolder.checksums`; for readers too."""
+    found = {}
+    for parent, folders, files in os.walk(run_dir):
+        folders[:] = sorted(name for name in folders if _is_sealed(name))
+        for name in sorted(filter(_is_sealed, files)):
+            path = Path(parent, name)
+            try:
+                found[path.relative_to(run_dir).as_posix()] = checksum(path)
+            except OSError as error:
+                raise StoreError(f"cannot read {path}: {error.strerror}") from error
+    return found
+
+
+def _is_sealed(name: str) -> bool:
+    """Whether a file or folder of that name belongs to the record."""
+    passing = name.startswith((".", "claim-", "tensorboard")) or name.endswith(TEMPORARY)
+    return not (passing or ".corrupt" in name or name in NOT_SEALED or name == "checkpoint.pt")

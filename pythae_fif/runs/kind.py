@@ -1,0 +1,156 @@
+"""What runs of one kind are: their specification, their record, and the work between the two."""
+
+__all__ = ["Environment", "Job", "Kind", "Spec", "SpecT", "run_id_of"]
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+from pythae_fif.files import read_json, write_json
+from pythae_fif.runs.folder import RunFolder
+from pythae_fif.runs.record import RecordT
+
+_canonical = json.JSONEncoder(sort_keys=True).encode  # one encoder for the ids of a long plan
+
+
+class Spec(Protocol):
+    """Everything that defines the result of one run."""
+
+    @property
+    def run_id(self) -> str:
+        """Twelve hexadecimal digits of a hash of all that defines the result."""
+
+    @property
+    def folder(self) -> str:
+        """Where runs like this one are, below `runs/`, such as `digits/convnet/fif`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, of which the kind makes the specification again."""
+
+
+SpecT = TypeVar("SpecT", bound=Spec)
+
+
+def run_id_of(content: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits of a hash of plain values, whatever the order of their keys.
+
+    Example:
+        >>> run_id_of({"a": 1, "b": 2}) == run_id_of({"b": 2, "a": 1})
+        True
+    """
+    return hashlib.sha256(_canonical(content).encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a run needs but its result does not depend on; it stays on its machine.
+
+    Attributes:
+        data_root: Where data sets are; None for the default.
+        data: The user's own images or table.
+        offline: Never download.
+        skip_undecodable: Leave out broken images.
+        inception_weights: File of the Inception network's weights.
+        tensorboard: Whether losses are written as TensorBoard events.
+        url: Of the run, if its store is at one.
+    """
+
+    data_root: str | None = None
+    data: str | None = None
+    offline: bool = False
+    skip_undecodable: bool = False
+    inception_weights: str | None = None
+    tensorboard: bool = False
+    url: str | None = None
+
+    @classmethod
+    def read(cls, run_dir: Path) -> "Environment":
+        """That of a run's folder; the default where there is none that can be read."""
+        content = read_json(run_dir / "environment.json")
+        names = {field.name for field in dataclasses.fields(cls)}
+        known = content if isinstance(content, dict) else {}
+        return cls(**{name: value for name, value in known.items() if name in names})
+
+    def write(self, run_dir: Path) -> None:
+        """Writes it into a run's folder.
+
+        Raises:
+            StoreError: The folder does not take it.
+        """
+        write_json(run_dir / "environment.json", dataclasses.asdict(self))
+
+
+@dataclass(frozen=True)
+class Job(Generic[SpecT, RecordT]):
+    """One run in the hands of the process that works on it.
+
+    Attributes:
+        folder: The run's folder, which this process has claimed.
+        spec: What to do.
+        environment: Where and how.
+        before: The record of an earlier attempt that answers a part of what is asked.
+        started: When the work began, in seconds since the epoch.
+        lent: Data that an engine has handed over, so that they need not be loaded.
+    """
+
+    folder: RunFolder
+    spec: SpecT
+    environment: Environment
+    before: RecordT | None
+    started: float
+    lent: object = None
+
+    def write_record(self, record: RecordT) -> None:
+        """Seals the record with the run's files and writes it.
+
+        Raises:
+            ClaimLostError: The run is another process's now.
+            StoreError: The folder does not take it.
+        """
+        sealed = record.model_copy(update={"files": self.folder.checksums()})
+        self.folder.write_json("result.json", sealed.to_dict())
+
+
+def _always(spec: Any, record: Any) -> bool:
+    return True
+
+
+def _latest(before: Any, asked: Any) -> Any:
+    return asked
+
+
+@dataclass(frozen=True)
+class Kind(Generic[SpecT, RecordT]):
+    """A kind of run: what the store, the engines and `verify` must know of it.
+
+    Attributes:
+        name: What `config.yaml` calls it.
+        schema: Version of its records, part of every run id: older ones are never misread.
+        spec_from: Makes a specification of what its `to_dict` gave.
+        record: The class of its records.
+        work: Does a run; it writes the record by :meth:`Job.write_record`.
+        answers: Whether a record of this run holds all that the specification asks for.
+        joined: Of two specifications of one run, what both ask for.
+    """
+
+    name: str
+    schema: int
+    spec_from: Callable[[dict[str, Any]], SpecT]
+    record: type[RecordT]
+    work: Callable[[Job[SpecT, RecordT]], None]
+    answers: Callable[[SpecT, RecordT], bool] = _always
+    joined: Callable[[SpecT, SpecT], SpecT] = _latest
+
+    def record_in(self, content: Any, spec: SpecT) -> RecordT | None:
+        """The record of a run in the content of its file; None if it is not whole or another's."""
+        record = self.record.parse(content)
+        return record if record is not None and record.run_id == spec.run_id else None
+
+    def is_done(self, content: Any, spec: SpecT) -> bool:
+        """Whether the content of a `result.json` is a record that answers the specification."""
+        record = self.record_in(content, spec)
+        return record is not None and self.answers(spec, record)

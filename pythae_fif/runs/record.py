@@ -1,0 +1,136 @@
+"""What a run leaves behind: a typed record, sealed by a checksum of its own content."""
+
+__all__ = ["Provenance", "Record", "RecordT", "damage_of", "intact"]
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pythae_fif.files import write_json
+
+SEAL = "checksum"
+"""The key of the checksum; records of the first versions have none."""
+
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+
+class Provenance(BaseModel):
+    """Where, when and with what a record was made; nothing of it is in the run id.
+
+    Attributes:
+        versions: Package -> version.
+        python, platform: Of the interpreter.
+        git_revision: Of the checkout; None where there is none.
+        git_dirty: Whether code or configurations differ from that revision.
+        device: As torch names it, and what it is.
+        gpu_driver, cuda, cudnn: Versions; None on a CPU.
+        threads, cores: Of the run, and of the machine.
+        started: In UTC.
+        seconds: That the run took, from its start to its record.
+        peak_memory_mb, peak_gpu_memory_mb: In MiB.
+        attempts: Starts of the run.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    versions: dict[str, str] = Field(default_factory=dict)
+    python: str | None = None
+    platform: str | None = None
+    git_revision: str | None = None
+    git_dirty: bool | None = None
+    device: str | None = None
+    gpu_driver: str | None = None
+    cuda: str | None = None
+    cudnn: int | None = None
+    threads: int | None = None
+    cores: int | None = None
+    started: str | None = None
+    seconds: float | None = None
+    peak_memory_mb: int | None = None
+    peak_gpu_memory_mb: int | None = None
+    attempts: int | None = None
+
+
+class Record(BaseModel):
+    """Base of all records: whose it is, the files that belong to it, and its seal.
+
+    Attributes:
+        schema_version: Of the kind of run, `schema` in the file.
+        run_id: Of the run.
+        provenance: How it was made.
+        files: Name below the run's folder -> SHA-256, of all files that belong to the record; None
+            in records of the first versions.
+        checksum: Of all else in the file.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    run_id: str
+    provenance: Provenance
+    files: dict[str, str] | None = None
+    checksum: str | None = None
+
+    @classmethod
+    def parse(cls: "type[RecordT]", content: Any) -> "RecordT | None":
+        """The record that a file holds; None if it is not whole or was changed since its seal."""
+        if intact(content) is False:
+            return None
+        try:
+            return cls.model_validate(content)
+        except ValidationError:
+            return None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as the file has them, with the seal."""
+        content = self.model_dump(mode="python", by_alias=True, exclude={SEAL})
+        return {**content, SEAL: _checksum(content)}
+
+    def write(self, path: Path) -> None:
+        """Writes the sealed record, whole.
+
+        Raises:
+            StoreError: The folder does not take it.
+        """
+        write_json(path, self.to_dict())
+
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+def intact(content: Any) -> bool | None:
+    """Whether a record's content is what was sealed; None for one without a seal.
+
+    Example:
+        >>> from pythae_fif.runs.record import Provenance, Record
+        >>> content = Record(run_id="a", provenance=Provenance()).to_dict()
+        >>> intact(content), intact(content | {"run_id": "b"}), intact({"run_id": "a"})
+        (True, False, None)
+    """
+    if not isinstance(content, dict):
+        return False
+    if content.get(SEAL) is None:
+        return None
+    return bool(content[SEAL] == _checksum(content))
+
+
+def damage_of(content: Any, record: type[Record]) -> str:
+    """What is wrong with the content of a `result.json` that is no whole record; empty if nothing.
+
+    Args:
+        content: What the file holds; None if it is no JSON.
+        record: The class of whole ones.
+    """
+    if not isinstance(content, dict):
+        return "result.json is cut off"
+    if intact(content) is False:
+        return "result.json was changed"
+    return "" if record.parse(content) else "result.json is not whole"
+
+
+def _checksum(content: dict[str, Any]) -> str:
+    """SHA-256 of the canonical JSON of all but the checksum itself."""
+    sealed = {key: value for key, value in content.items() if key != SEAL}
+    return hashlib.sha256(_canonical(sealed).encode()).hexdigest()
