@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.evaluation.images import PRECISIONS, grey_or_rgb_images
-from pythae_fif.evaluation.inception_network import InceptionNetwork, resize_like_tf1
+from pythae_fif.evaluation.inception_network import inception_network, resize_like_tf1
 from pythae_fif.files import digest
 
 logger = logging.getLogger(__name__)
@@ -101,9 +101,7 @@ class InceptionExtractor:
     299 x 299 by TensorFlow 1's bilinear rule, then (x - 128) / 128; grey images are repeated to
     three channels. The Frechet distance of its features is the FID.
 
-    For speed batch normalisations are folded into the convolutions, convolutions of 1 x 1 that
-    read the same input become one, and an average pool changes places with the convolution of
-    1 x 1 after it; all of it exact but for rounding.
+    For speed batch normalisations are folded into the convolutions, exactly but for rounding.
 
     Args:
         state: Weights under the names of pytorch-fid's file, as `load_inception` reads them.
@@ -135,7 +133,7 @@ class InceptionExtractor:
         self.device = torch.device(device)
         self.dtype = PRECISIONS[precision]
         try:
-            network = InceptionNetwork(state)
+            network = inception_network(state)
             weight, bias = state["fc.weight"].float(), state["fc.bias"].float()
         except KeyError as error:
             raise ConfigError(
