@@ -46,7 +46,8 @@ from pythae_fif.reports import build_report, constant_error, to_terminal
 from pythae_fif.runs.engines import LocalEngine
 from pythae_fif.runs.engines.common import cores
 from pythae_fif.runs.records import seal
-from pythae_fif.training.benchmark_trainer import BenchmarkTrainer
+from pythae_fif.training import FIFTrainer
+from pythae_fif.training.run_files import TrainingFiles
 
 ENVIRONMENT = {"data_root": None, "data": None, "offline": True, "skip_undecodable": False,
                "inception_weights": None}  # fmt: skip
@@ -139,8 +140,8 @@ HARNESS = {
     "configuration": [(run_module, "_spec_of"), (run_module, "read_json"),
                       (run_module, "whole_record")],
     "states": [(run_module._Status, "write")],
-    "log": [(BenchmarkTrainer, "_append_to_log")],
-    "checkpoints": [(BenchmarkTrainer, "_save_checkpoint"), (BenchmarkTrainer, "_resume")],
+    "log": [(TrainingFiles, "append_to_log")],
+    "checkpoints": [(TrainingFiles, "save_checkpoint"), (FIFTrainer, "_resume")],
     "provenance": [(run_module, "provenance"), (run_module, "git_state")],
     "record": [(run_module, "seal"), (run_module, "write_json")],
 }  # fmt: skip

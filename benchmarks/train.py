@@ -97,7 +97,7 @@ def _time_inside(trainer: FIFTrainer) -> list[float]:
 
         return call
 
-    trainer._loss = timed(trainer._loss)
+    trainer._forward = timed(trainer._forward)
     torch.Tensor.backward = timed(torch.Tensor.backward)
     torch.optim.Adam.step = timed(torch.optim.Adam.step)
     return spent

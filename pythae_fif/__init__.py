@@ -11,6 +11,3 @@ __version__ = "0.1.0"
 import pythae_fif.baselines  # noqa: F401 - so that AutoModel knows them
 from pythae_fif.models import FIF, FIFConfig
 from pythae_fif.training import FIFTrainer, FIFTrainerConfig
-from pythae_fif.training.fif_trainer import use_in_pipelines
-
-use_in_pipelines()

@@ -29,8 +29,7 @@ from pythae_fif.files import checksum, read_json, set_aside
 from pythae_fif.runs.kind import Job, Kind
 from pythae_fif.runs.provenance import git_state, provenance
 from pythae_fif.sampling.samplers import FIT_STEPS, embed, generate, reconstruct
-from pythae_fif.training import BenchmarkTrainer, build_trainer
-from pythae_fif.training.benchmark_trainer import OnEpoch
+from pythae_fif.training import EpochRow, FIFTrainer, OnEpoch
 from pythae_fif.training.tensorboard import tensorboard_writer
 
 logger = logging.getLogger(__name__)
@@ -146,8 +145,9 @@ def trained_model(job: ImageJob, splits: Splits) -> tuple[BaseAE, Training]:
 
     with runs.interrupted_here() as interrupt:
 
-        def on_epoch(epoch: int, epochs: int, row: dict[str, Any]) -> None:
-            folder.tell("running", "training", 0.9 * row.get("share_done", epoch / epochs))
+        def on_epoch(epoch: int, epochs: int, row: EpochRow) -> None:
+            share_done = epoch / epochs if row.share_done is None else row.share_done
+            folder.tell("running", "training", 0.9 * share_done)
             if watch is not None:
                 watch(epoch, epochs, row)
             if interrupt.is_set():
@@ -200,10 +200,10 @@ def trainer_of(
     splits: Splits,
     run_dir: Path,
     on_epoch: OnEpoch | None = None,
-) -> BenchmarkTrainer:
+) -> FIFTrainer:
     """A fresh model of a run, seeded, in the trainer that trains it."""
     set_seed(spec.seed)
-    trainer = build_trainer(
+    return FIFTrainer(
         build_model(spec, splits.input_dim),
         ImageDataset(splits.train),
         ImageDataset(splits.val),
@@ -211,9 +211,9 @@ def trainer_of(
         run_dir=run_dir,
         on_epoch=on_epoch,
         wall_clock=spec.settings.wall_clock,
+        keep_last=load_model_entry(spec.model).keep_last,
+        distributed=False,
     )
-    trainer.keep_last = load_model_entry(spec.model).keep_last
-    return trainer
 
 
 def training_config(spec: RunSpec) -> Any:

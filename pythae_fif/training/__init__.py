@@ -1,28 +1,22 @@
-"""Pythae's trainers with fast batches, a log, checkpoints that resume exactly, and silence."""
+"""One training loop, with a log, checkpoints that resume exactly, budgets, and silence."""
 
 __all__ = [
     "BatchDataset",
     "BatchLoader",
-    "BenchmarkAdversarialTrainer",
-    "BenchmarkCoupledOptimizerAdversarialTrainer",
-    "BenchmarkCoupledOptimizerTrainer",
-    "BenchmarkTrainer",
+    "EpochRow",
     "FIFTrainer",
     "FIFTrainerConfig",
+    "OnEpoch",
+    "RunFiles",
     "TrainingResult",
-    "build_trainer",
     "keep_freed_memory",
     "quiet_pythae",
 ]
 
-from pythae_fif.training.benchmark_trainer import BenchmarkTrainer
-from pythae_fif.training.build import (
-    BenchmarkAdversarialTrainer,
-    BenchmarkCoupledOptimizerAdversarialTrainer,
-    BenchmarkCoupledOptimizerTrainer,
-    build_trainer,
-)
-from pythae_fif.training.fif_trainer import FIFTrainer, FIFTrainerConfig, keep_freed_memory
+from pythae_fif.training.config import FIFTrainerConfig
 from pythae_fif.training.loader import BatchDataset, BatchLoader
-from pythae_fif.training.progress import TrainingResult
+from pythae_fif.training.memory import keep_freed_memory
+from pythae_fif.training.progress import EpochRow, OnEpoch, TrainingResult
 from pythae_fif.training.quiet import quiet_pythae
+from pythae_fif.training.run_files import RunFiles
+from pythae_fif.training.trainer import FIFTrainer

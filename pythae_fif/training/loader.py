@@ -1,13 +1,18 @@
 """Batches out of memory by one indexing operation each."""
 
-__all__ = ["BatchDataset", "BatchLoader", "CutLoader"]
+__all__ = ["BatchDataset", "BatchLoader", "Loader", "make_loader", "weighted_batches"]
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from pythae.data.datasets import DatasetOutput
+from pythae.data.datasets import DatasetOutput, collate_dataset_output
 from torch import Tensor
+from torch.utils.data import DataLoader
+
+from pythae_fif.data.dataset import ImageDataset
+from pythae_fif.training.distributed import ALONE, Processes
 
 
 @runtime_checkable
@@ -20,19 +25,18 @@ class BatchDataset(Protocol):
 
 
 class BatchLoader:
-    """Stands in for the `DataLoader` that Pythae's training and evaluation steps expect.
+    """Stands in for PyTorch's `DataLoader`.
 
     The last batch may be smaller. A new order is drawn each epoch from torch's global random
     numbers, so that restoring their state restores the order.
 
     Args:
         dataset: N items that come in batches.
-        batch_size: Items in a batch, at least 1.
+        batch_size: Items in a batch, at least 1, in all processes together.
         shuffle: Whether to draw a new order for each pass; else the order is that of the data.
         device: Where the batches shall be.
-        part: Number of this process and how many there are. Each gives its part of every batch;
-            the parts of one batch differ by one item at most, and a last batch that is too small
-            for all is left out.
+        processes: Each takes a slice of every batch; the slices of one batch differ by one item at
+            most, and a last batch that is too small for all is left out.
 
     Example:
         >>> class Squares:
@@ -51,81 +55,104 @@ class BatchLoader:
         *,
         shuffle: bool,
         device: torch.device | str | None = None,
-        part: tuple[int, int] = (0, 1),
+        processes: Processes = ALONE,
     ) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.device = device
-        self.part = part
+        self.processes = processes
 
     def __len__(self) -> int:
         whole, rest = divmod(len(self.dataset), self.batch_size)
-        return whole + (rest >= self.part[1])
+        return whole + (rest >= self.processes.count)
 
     def __iter__(self) -> Iterator[DatasetOutput]:
         """Draws the order at once, and gives the batches one by one."""
-        count = len(self.dataset)
-        order = torch.randperm(count) if self.shuffle else torch.arange(count)
+        size = len(self.dataset)
+        order = torch.randperm(size) if self.shuffle else torch.arange(size)
         # The whole order moves to the device at once where the data are there.
         order = order.to(getattr(self.dataset, "device", "cpu"))
-        number, parts = self.part
+        rank, count = self.processes.rank, self.processes.count
         return (
-            self.dataset.batch(indices.tensor_split(parts)[number], device=self.device)
+            self.dataset.batch(indices.tensor_split(count)[rank], device=self.device)
             for indices in order.split(self.batch_size)[: len(self)]
         )
 
     def weights(self) -> Iterator[float]:
-        """What the mean over each part counts in the mean of these over all processes."""
-        number, parts = self.part
+        """What the mean over each slice counts in the mean of these over all processes."""
         for step in range(len(self)):
             size = min(self.batch_size, len(self.dataset) - step * self.batch_size)
-            yield (size // parts + (number < size % parts)) * parts / size
+            smaller, larger = divmod(size, self.processes.count)
+            yield (smaller + (self.processes.rank < larger)) * self.processes.count / size
 
 
-class CutLoader:
-    """A loader that ends a pass early when it is told to, and counts what it gave.
+class _ItemByItem:
+    """A data set of Pythae's as a `BatchDataset`."""
 
-    Args:
-        loader: A loader of batches with a `dataset`.
-        stop: Asked after every batch but the last, once the step made of it is done.
-
-    Attributes:
-        batches: Batches given in the present or last pass.
-
-    Example:
-        >>> loader = torch.utils.data.DataLoader([{"data": 1}, {"data": 2}, {"data": 3}])
-        >>> cut = CutLoader(loader, stop=lambda: True)
-        >>> len(cut), [batch["data"].item() for batch in cut], cut.images
-        (3, [1], 1)
-    """
-
-    def __init__(self, loader: Any, stop: Callable[[], bool]) -> None:
-        self.loader = loader
-        self.dataset = loader.dataset
-        self.stop = stop
-        self.batches = 0
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
 
     def __len__(self) -> int:
-        return len(self.loader)
+        return len(self.dataset)
 
-    @property
-    def images(self) -> int:
-        """The images of these batches, in all processes."""
-        return min(self.batches * self.loader.batch_size, len(self.dataset))
+    def batch(self, indices: Tensor, device: torch.device | str | None = None) -> DatasetOutput:
+        """The items of these indices, (B,), in one batch."""
+        batch = collate_dataset_output([self.dataset[index] for index in indices.tolist()])
+        return DatasetOutput(
+            **{k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+        )
 
-    def weights(self) -> Iterator[float]:
-        """See :meth:`BatchLoader.weights`."""
-        return self.loader.weights()
 
-    def __iter__(self) -> Iterator[DatasetOutput]:
-        """Lets the loader draw its order at once, and gives the batches one by one."""
-        self.batches = 0
-        return self._cut(iter(self.loader))
+Loader = BatchLoader | DataLoader[Any]
 
-    def _cut(self, batches: Iterator[DatasetOutput]) -> Iterator[DatasetOutput]:
-        for batch in batches:
-            self.batches += 1
-            yield batch
-            if self.stop():
-                return
+
+def make_loader(
+    dataset: Any,
+    batch_size: int,
+    *,
+    shuffle: bool,
+    device: str,
+    workers: int,
+    processes: Processes,
+) -> Loader:
+    """The loader of a data set, which is the same as Pythae's for Pythae's data sets.
+
+    Args:
+        dataset: A `BatchDataset`; an `ImageDataset` moves to the device as it is, in uint8. Any
+            other data set of Pythae's is read item by item.
+        batch_size: Items of a batch in each process.
+        shuffle: Whether a pass has an order of its own. Pythae shuffles its own data sets always.
+        device: Of the training.
+        workers: Processes that read a data set item by item.
+        processes: Those that train.
+    """
+    if isinstance(dataset, ImageDataset) and device != "cpu":
+        dataset = dataset.to(device)
+    elif not isinstance(dataset, BatchDataset):
+        if processes.count == 1:
+            collate = collate_dataset_output
+            return DataLoader(
+                dataset, batch_size, shuffle=True, num_workers=workers, collate_fn=collate
+            )
+        dataset = _ItemByItem(dataset)
+    batch_size *= processes.count
+    return BatchLoader(dataset, batch_size, shuffle=shuffle, device=device, processes=processes)
+
+
+def weighted_batches(loader: Loader, seed: int, epoch: int | None) -> Iterator[tuple[float, Any]]:
+    """The batches of this process, with what their losses count in the mean over all processes.
+
+    Args:
+        loader: It draws its order from the same random numbers in all processes.
+        seed: Of the training.
+        epoch: Of a training, in which each process then draws numbers of its own; else None.
+    """
+    if not isinstance(loader, BatchLoader):
+        return zip(itertools.repeat(1.0), loader)
+    if epoch is not None:
+        loader.processes.seed(seed, epoch, alike=True)
+    batches = iter(loader)
+    if epoch is not None:
+        loader.processes.seed(seed, epoch, alike=False)
+    return zip(loader.weights(), batches, strict=True)

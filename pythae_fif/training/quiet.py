@@ -7,9 +7,6 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# Pythae's modules set their loggers' levels when they are imported. The pipelines import all
-# others that log, before `quiet_pythae` looks: a lazy import inside the block would log again.
-import pythae.pipelines  # noqa: F401
 from pythae.trainers import training_callbacks
 
 
@@ -17,8 +14,9 @@ from pythae.trainers import training_callbacks
 def quiet_pythae() -> Iterator[None]:
     """Within the block Pythae logs nothing below an error and shows no progress bars.
 
-    Each of Pythae's modules has a console handler and the level INFO of its own, so every logger
-    is set by itself. tqdm reads its TQDM_DISABLE once, at import, so the name that Pythae's
+    Each of Pythae's modules has a console handler and the level INFO of its own, set when it is
+    imported. So every logger is set by itself, and a module that is imported within the block
+    for the first time still logs. tqdm reads its TQDM_DISABLE once, at import, so the name that Pythae's
     progress callback calls is replaced instead. Blocks can be nested; all is restored at the end,
     after an exception too.
 

@@ -6,7 +6,7 @@ import importlib.util
 from pathlib import Path
 
 from pythae_fif.errors import ConfigError
-from pythae_fif.training.benchmark_trainer import OnEpoch
+from pythae_fif.training.progress import EpochRow, OnEpoch
 
 FOLDER = "tensorboard"
 
@@ -36,15 +36,15 @@ def tensorboard_writer(run_dir: str | Path) -> OnEpoch:
 
     writer: SummaryWriter | None = None
 
-    def on_epoch(epoch: int, num_epochs: int, row: dict[str, float]) -> None:
+    def on_epoch(epoch: int, num_epochs: int, row: EpochRow) -> None:
         nonlocal writer
         if writer is None:
             writer = SummaryWriter(str(Path(run_dir) / FOLDER), purge_step=epoch)
-        for name, value in row.items():
-            stage, _, rest = name.partition("_")
-            if stage in ("train", "eval"):
-                name = f"{rest}/{stage}"
-            if name != "epoch":
+        for name, value in row.to_json().items():
+            split, _, rest = name.partition("_")
+            if split in ("train", "eval"):
+                name = f"{rest}/{split}"
+            if name not in ("epoch", "stage"):  # the latter is no number
                 writer.add_scalar(name, value, epoch)
         writer.flush()
 

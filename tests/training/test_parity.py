@@ -41,7 +41,7 @@ from pythae.trainers import (
 from pythae.trainers.training_callbacks import TrainingCallback
 
 from pythae_fif import FIF, FIFConfig
-from pythae_fif.training import build_trainer, quiet_pythae
+from pythae_fif.training import FIFTrainer, quiet_pythae
 
 SHAPE, LATENT, EPOCHS = (1, 4, 4), 4, 4
 DECAY = 1e-2
@@ -129,11 +129,16 @@ def test_weights_of_pythaes_own_trainer(name, keep_last, tmp_path, monkeypatch):
     # Ours takes PyTorch's fused Adam where one optimizer trains all, Pythae's the plain one.
     fused = True if MODELS[name][3] is ONE else None
     last, best, losses = trained_by_pythae(name, tmp_path / "theirs", monkeypatch, fused)
-    ours = build_trainer(
-        model_of(name), data(0), data(1), config_of(name, tmp_path), run_dir=tmp_path / "ours"
-    )
     rows = []
-    ours.keep_last, ours.on_epoch = keep_last, lambda *arguments: rows.append(arguments[-1])
+    ours = FIFTrainer(
+        model_of(name),
+        data(0),
+        data(1),
+        config_of(name, tmp_path),
+        run_dir=tmp_path / "ours",
+        on_epoch=lambda epoch, epochs, row: rows.append(row.to_json()),
+        keep_last=keep_last,
+    )
     ours.train()
     theirs = (last if keep_last else best).state_dict()
     weights = ours.model.state_dict()
@@ -151,8 +156,9 @@ def test_weights_of_pythaes_own_trainer(name, keep_last, tmp_path, monkeypatch):
 def test_plain_adam_where_it_is_asked_for(tmp_path, monkeypatch):
     last, _, _ = trained_by_pythae("VAE", tmp_path / "theirs", monkeypatch)
     config = config_of("VAE", tmp_path, fused=False)
-    ours = build_trainer(model_of("VAE"), data(0), data(1), config, run_dir=tmp_path / "ours")
-    ours.keep_last = True
+    ours = FIFTrainer(
+        model_of("VAE"), data(0), data(1), config, run_dir=tmp_path / "ours", keep_last=True
+    )
     ours.train()
     for key, value in last.state_dict().items():
         assert torch.equal(ours.model.state_dict()[key], value), key

@@ -1,0 +1,440 @@
+"""`FIFTrainer`: the training loop, for models with one optimizer and with several."""
+
+__all__ = ["FIFTrainer"]
+
+import contextlib
+import copy
+import datetime
+import logging
+import math
+import time
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pythae.models import BaseAE
+from pythae.models.base.base_utils import ModelOutput
+from pythae.trainers import BaseTrainer, BaseTrainerConfig
+from pythae.trainers.trainer_utils import set_seed
+from pythae.trainers.training_callbacks import CallbackHandler, TrainingCallback
+from torch import Tensor, nn
+
+from pythae_fif.errors import ConfigError, NonFiniteError
+from pythae_fif.training.budget import Budget
+from pythae_fif.training.checkpoint import random_state, set_random_state
+from pythae_fif.training.config import FIFTrainerConfig, check_training, training_copy
+from pythae_fif.training.distributed import ALONE, Processes
+from pythae_fif.training.loader import Loader, make_loader, weighted_batches
+from pythae_fif.training.memory import keep_freed_memory
+from pythae_fif.training.progress import EpochRow, OnEpoch, Pass, Progress, TrainingResult
+from pythae_fif.training.quiet import quiet_pythae
+from pythae_fif.training.run_files import PlainFolder, RunFiles, TrainingFiles
+from pythae_fif.training.updates import Optimizers, rule_of
+
+logger = logging.getLogger(__name__)
+
+
+class FIFTrainer:
+    """Trains FIF, and any of Pythae's models but RHVAE, as Pythae's own trainers do.
+
+    The same optimizer steps, evaluations and choice of the best weights. But batches come by one
+    indexing operation from images that are kept as uint8, on the GPU where there is one, and
+    nothing is printed. Where one optimizer trains the whole model, Adam is PyTorch's fused one
+    and the host waits for the device every 50 steps alone.
+
+    **Resume.** A training that was cut off goes on from the checkpoint in its folder. On the CPU
+    it ends with bitwise the same weights and losses as one that was not.
+
+    **Wall clock.** With one a training lasts that many seconds instead of a number of epochs, and
+    an epoch is cut short at every tenth of them. What counts is the time in training steps of all
+    attempts: evaluation is the benchmark's, not the model's. What a killed training did after its
+    last checkpoint is lost, and its time does not count.
+
+    **Stages.** A model with a method `stage_at(passes, share_done)`, from the passes over the data
+    and the share of the training that are done to the name of a stage, has it set as its `stage`
+    before each epoch. Every stage starts from the best weights of the one before, with a new
+    optimizer, and has a best of its own, as losses of two stages cannot be compared.
+
+    **Several processes.** Started by torchrun, several processes train one model on a GPU each, or
+    on the CPU: a batch is `per_device_train_batch_size` times their number, each takes its slice
+    of it, and gradients are averaged, so that the loss is that of one process on the whole batch.
+    Noise and Hutchinson vectors are drawn by each for its slice. BatchNorm normalises each slice by
+    its own statistics, and the running ones are the first process's, unless the model was converted
+    by `torch.nn.SyncBatchNorm.convert_sync_batchnorm` (for GPUs). `run_dir` is on a file system
+    that all processes see; the first alone writes, calls `on_epoch` and tells the callbacks.
+
+    Args:
+        model: The model to train, in place; it moves to the GPU if there is one and `no_cuda` is
+            not set.
+        train_dataset: An `ImageDataset`, another `BatchDataset`, or any data set that Pythae's
+            trainers take.
+        eval_dataset: The same, or None to keep the weights of lowest training loss.
+        training_config: A `FIFTrainerConfig`, or for a model with several optimizers Pythae's
+            configuration for it. It is copied.
+        callbacks: Pythae's callbacks, for wandb, mlflow, comet.
+        run_dir: Folder of log, checkpoint and final model, or a `RunFiles` that is asked before
+            every write. By default a new folder of the model's name and the time in the
+            configuration's `output_dir`; give the folder to resume.
+        on_epoch: Called after each epoch with its number, the number of epochs and its log row.
+        checkpoint_every_seconds: Least time between two checkpoints, in seconds.
+        wall_clock: Seconds of training steps, in place of the configuration's number of epochs.
+        keep_last: Whether the last weights are kept, whatever their loss.
+        distributed: Whether to train with the other processes of a torchrun. WORLD_SIZE, RANK and
+            LOCAL_RANK, which Pythae's configurations read wherever they are set, are ignored
+            otherwise.
+
+    Attributes:
+        model: The model; after `train` it holds the best weights.
+        training_dir: The folder of the run, with the result in `model`, or in `final_model` where
+            it was made by default.
+
+    Raises:
+        ConfigError: The configuration does not fit the model.
+        DataError: A data set is empty or none.
+        StoreError: `run_dir` cannot be made.
+
+    Example:
+        >>> import tempfile
+        >>> from pythae_fif import FIF, FIFConfig
+        >>> from pythae_fif.data import ImageDataset
+        >>> images = torch.randint(256, (64, 1, 8, 8), dtype=torch.uint8)
+        >>> model = FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=2))
+        >>> config = FIFTrainerConfig(output_dir=tempfile.mkdtemp(), num_epochs=2)
+        >>> FIFTrainer(model, ImageDataset(images), training_config=config).train().epochs
+        2
+    """
+
+    def __init__(
+        self,
+        model: BaseAE,
+        train_dataset: Any,
+        eval_dataset: Any = None,
+        training_config: BaseTrainerConfig | None = None,
+        callbacks: list[TrainingCallback] | None = None,
+        *,
+        run_dir: str | Path | RunFiles | None = None,
+        on_epoch: OnEpoch | None = None,
+        checkpoint_every_seconds: float = 30.0,
+        wall_clock: float | None = None,
+        keep_last: bool = False,
+        distributed: bool = True,
+    ) -> None:
+        config = FIFTrainerConfig() if training_config is None else training_config
+        check_training(
+            model, train_dataset, eval_dataset, config, wall_clock, distributed=distributed
+        )
+        config = training_copy(config, model)
+        self.processes = Processes.join(config) if distributed else ALONE
+        config.world_size = config.rank = config.local_rank = -1  # `processes` knows better
+        config.keep_best_on_train |= eval_dataset is None
+        self.training_config = config
+        self._options = config if isinstance(config, FIFTrainerConfig) else FIFTrainerConfig()
+        self._rule = rule_of(config)
+
+        model_name = "model"
+        if run_dir is None:
+            model_name = "final_model"
+            run_dir = _new_folder(config.output_dir or "output", model, self.processes)
+        run_files = run_dir if isinstance(run_dir, RunFiles) else PlainFolder(Path(run_dir))
+        self.training_dir = str(run_files.path(""))
+        config.output_dir = config.output_dir or self.training_dir
+        self._files = TrainingFiles(run_files, model_name, writes=self.is_main_process)
+
+        self.on_epoch = on_epoch
+        self.checkpoint_every_seconds = checkpoint_every_seconds
+        self.keep_last = keep_last
+        self._budget = Budget(config.num_epochs, wall_clock)
+        self._callbacks = list(callbacks or []) if self.is_main_process else []
+
+        if self._options.reuse_memory:
+            keep_freed_memory()
+        self.device = "cuda" if torch.cuda.is_available() and not config.no_cuda else "cpu"
+        self.model = model.to(self.device)
+        self.model.device = self.device
+        if self._options.channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        self._in_training = self.processes.average_gradients(self.model)
+
+        self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
+        self.train_loader = self._loader("train", train_dataset)
+        self.eval_loader: Loader | None = None
+        if eval_dataset is not None:
+            self.eval_loader = self._loader("eval", eval_dataset)
+
+    def _loader(self, stage: str, dataset: Any) -> Loader:
+        return make_loader(
+            dataset,
+            getattr(self.training_config, f"per_device_{stage}_batch_size"),
+            shuffle=stage == "train",
+            device=self.device,
+            workers=getattr(self.training_config, f"{stage}_dataloader_num_workers"),
+            processes=self.processes,
+        )
+
+    @property
+    def is_main_process(self) -> bool:
+        return self.processes.rank == 0
+
+    def train(self) -> TrainingResult:
+        """Trains to the end of the budget, from the checkpoint if there is one.
+
+        An exception out of `on_epoch`, or an interrupt between two epochs, leaves a checkpoint of
+        the epoch just finished; in the middle of an epoch the last one stays. At the end `model`
+        holds the best weights, which are saved. Of several processes all return when all is saved.
+
+        Returns:
+            Which epoch was kept, its loss, and times.
+
+        Raises:
+            NonFiniteError: A loss is NaN or infinite; the message names the epoch.
+            StoreError: The run's folder cannot be written.
+        """
+        with quiet_pythae():
+            self.prepare_training()
+            progress = self._resume()
+            self._files.write_log(progress.history)
+            config, tell = self.training_config, self.callback_handler
+            tell.on_train_begin(config, model_config=self.model.model_config)
+            last_checkpoint = time.monotonic()
+            while not self._budget.is_spent(progress):
+                progress = self._enter_stage(progress)
+                progress = self._run_epoch(progress)
+                row = progress.history[-1]
+                # Whatever a callback draws must not change the training, or one that resumes
+                # after this epoch, without the callback, would differ.
+                random = random_state()
+                try:
+                    self._files.append_to_log(row)
+                    self._tell_losses(row)
+                    if time.monotonic() - last_checkpoint >= self.checkpoint_every_seconds:
+                        self._save_checkpoint(progress, random)
+                        last_checkpoint = time.monotonic()
+                    if self.on_epoch is not None and self.is_main_process:
+                        self.on_epoch(row.epoch, config.num_epochs, row)
+                except BaseException:
+                    self._save_checkpoint(progress, random)
+                    raise
+                set_random_state(random)
+
+            self.model.load_state_dict(progress.best_state)
+            self._files.finish(self._save_model)
+            tell.on_train_end(config)
+            self.processes.all_values(None)  # returns once all are here
+            return progress.result()
+
+    def prepare_training(self) -> None:
+        """Seeds, and makes new optimizers: the state before the first epoch."""
+        set_seed(self.training_config.seed)
+        self._optimizers = self._new_optimizers()
+        self.callback_handler = CallbackHandler(self._callbacks, model=self.model)
+
+    def _run_epoch(self, progress: Progress) -> Progress:
+        """One training and one evaluation step; the progress after them."""
+        epoch, config, tell = progress.epoch + 1, self.training_config, self.callback_handler
+        loaders = {"train_loader": self.train_loader, "eval_loader": self.eval_loader}
+        tell.on_epoch_begin(config, epoch=epoch, **loaders)
+        learning_rates = self._optimizers.learning_rates()
+        start = self._budget.start_epoch(progress)
+        trained = self.train_step(self._budget.pass_of(progress, len(self.train_dataset)))
+        train_seconds = time.perf_counter() - start
+        evaluated = {} if self.eval_loader is None else self.eval_step(epoch).losses
+        seconds = time.perf_counter() - start
+        self._optimizers.step_schedulers(evaluated or trained.losses)
+
+        images = min(trained.batches * self.train_loader.batch_size, len(self.train_dataset))
+        progress = replace(
+            progress,
+            epoch=epoch,
+            seconds=progress.seconds + seconds,
+            train_seconds=progress.train_seconds + train_seconds,
+            images=progress.images + images,
+        )
+        row = EpochRow(
+            epoch=epoch,
+            train=trained.losses,
+            eval=evaluated,
+            learning_rates=learning_rates,
+            seconds=seconds,
+            stage=progress.stage,
+            share_done=self._budget.share_of_clock(progress),
+        )
+        loss = (trained.losses if config.keep_best_on_train else evaluated)["loss"]
+        if self.keep_last or loss < progress.best_loss:
+            weights = {k: value.detach().clone() for k, value in self.model.state_dict().items()}
+            progress = replace(progress, best_epoch=epoch, best_loss=loss, best_state=weights)
+        tell.on_epoch_end(config)
+        return replace(progress, history=[*progress.history, row])
+
+    def train_step(self, epoch: int) -> Pass:
+        """One pass over the training data, with an optimizer step a batch.
+
+        Args:
+            epoch: Its number, from 1.
+
+        Raises:
+            NonFiniteError: A loss is NaN or infinite.
+        """
+        config, tell, loader = self.training_config, self.callback_handler, self.train_loader
+        tell.on_train_step_begin(config, train_loader=loader, epoch=epoch, rank=self.processes.rank)
+        self.model.train()
+        total = self._rule.zeros(self.device)
+        batches = weighted_batches(loader, config.seed, epoch)
+        for step, (weight, inputs) in enumerate(batches, start=1):
+            share_done = self._budget.share_before_step(epoch, step, len(loader))
+            with self._autocast():
+                output = self._forward(
+                    self._in_training, inputs, loader, epoch=epoch, share_done=share_done
+                )
+                losses = self._rule.losses(output, weight)
+            total += torch.stack([loss.detach() for loss in losses.values()])
+            if step % self._rule.check_every == 0:
+                self._means(total, step, f"epoch {epoch}, train loss")
+            self._optimizers.step(losses, output)
+            tell.on_train_step_end(config)
+            if self._budget.is_epoch_over():
+                break
+        self.model.update()
+        return self._means(total, step, f"epoch {epoch}, train loss")
+
+    def eval_step(self, epoch: int) -> Pass:
+        """One pass over the evaluation data, always in float32.
+
+        Args:
+            epoch: The number of the training epoch before, from 1.
+
+        Raises:
+            NonFiniteError: A loss is NaN or infinite.
+        """
+        config, tell, loader = self.training_config, self.callback_handler, self.eval_loader
+        assert loader is not None
+        tell.on_eval_step_begin(config, eval_loader=loader, epoch=epoch, rank=self.processes.rank)
+        self.model.eval()
+        self.processes.share_buffers(self.model)
+        total = self._rule.zeros(self.device)
+        for weight, inputs in weighted_batches(loader, config.seed, None):
+            try:
+                with torch.no_grad():
+                    output = self._forward(self.model, inputs, loader, epoch=epoch)
+            except RuntimeError:  # as Pythae: a model whose loss needs gradients
+                output = self._forward(self.model, inputs, loader, epoch=epoch)
+            losses = self._rule.losses(output, weight)
+            total += torch.stack([loss.detach() for loss in losses.values()])
+            tell.on_eval_step_end(config)
+        return self._means(total, len(loader), f"epoch {epoch}, eval loss")
+
+    def _means(self, total: Tensor, batches: int, place: str) -> Pass:
+        """The means of the losses of some batches, whose sum is given; waits for the device."""
+        sums = self.processes.mean(total).tolist()
+        if not math.isfinite(sums[0]):
+            raise NonFiniteError(
+                f"{place}: {sums[0]} in one of {batches} batches; a smaller learning rate may help"
+            )
+        return Pass(dict(zip(self._rule.names, (s / batches for s in sums), strict=True)), batches)
+
+    def _forward(self, model: nn.Module, inputs: Any, loader: Loader, **told: float) -> ModelOutput:
+        """The model's output, with its losses, of a batch."""
+        if self.device == "cuda":
+            inputs = {k: v.cuda() if isinstance(v, Tensor) else v for k, v in inputs.items()}
+        if self._options.channels_last and inputs["data"].dim() == 4:
+            inputs["data"] = inputs["data"].contiguous(memory_format=torch.channels_last)
+        return model(inputs, dataset_size=len(loader.dataset), uses_ddp=False, **told)
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self._options.precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device, dtype=torch.bfloat16)
+
+    def _new_optimizers(self) -> Optimizers:
+        return Optimizers(self._rule, self.model, self.training_config, self._options.max_grad_norm)
+
+    def _enter_stage(self, progress: Progress) -> Progress:
+        """Sets the stage of a model that has some; a new one starts from the best of the last."""
+        if not hasattr(self.model, "stage_at"):
+            return progress
+        passes = progress.images / len(self.train_dataset)
+        stage = self.model.stage_at(passes, self._budget.share_done(progress))
+        if progress.stage is not None and stage != progress.stage:
+            self.model.load_state_dict(progress.best_state)
+            self._optimizers = self._new_optimizers()
+            progress = replace(progress, best_loss=math.inf)
+        self.model.stage = stage  # the weights may have brought their own
+        return replace(progress, stage=stage)
+
+    def _tell_losses(self, row: EpochRow) -> None:
+        """Tells the callbacks the losses, by Pythae's names."""
+        losses = {"train_epoch_loss": row.train["loss"]}
+        if row.eval:
+            losses["eval_epoch_loss"] = row.eval["loss"]
+        self.callback_handler.on_log(
+            self.training_config, losses, logger=logger, global_step=row.epoch, rank=-1
+        )
+
+    def _save_model(self, folder: str) -> None:
+        self.model.save(folder)
+        self.training_config.save_json(folder, "training_config")
+        self.callback_handler.on_save(self.training_config)
+
+    def _save_checkpoint(self, progress: Progress, random: dict[str, Any]) -> None:
+        self._files.save_checkpoint(
+            {
+                "progress": progress.state(),
+                "model": self.model.state_dict(),
+                **self._optimizers.state(),
+                "random": random,
+            }
+        )
+
+    def _resume(self) -> Progress:
+        """The checkpoint's progress and state; one that does not fit is set aside."""
+        path, progress = self._files.checkpoint, Progress()
+        if path.exists():
+            initial = copy.deepcopy(self.model.state_dict())
+            try:
+                progress = self._restore(path)
+            except (MemoryError, torch.cuda.OutOfMemoryError):
+                raise
+            except Exception as error:  # torch.load raises anything on a damaged file
+                self._files.set_checkpoint_aside(type(error).__name__)
+                self.model.load_state_dict(initial)
+                self.prepare_training()
+        epochs = self.processes.all_values(progress.epoch)
+        if len(set(epochs)) > 1:
+            raise ConfigError(
+                f"the processes resume from epochs {epochs}: {self.training_dir} must be on a "
+                "file system that all of them see"
+            )
+        return progress
+
+    def _restore(self, path: Path) -> Progress:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        progress = Progress.from_state(state["progress"])
+        self.model.load_state_dict(state["model"])
+        self._optimizers.restore(state)
+        set_random_state(state["random"])
+        return progress
+
+
+def _new_folder(parent: str, model: BaseAE, processes: Processes) -> str:
+    """A folder of the model's name and the time, the same in all processes."""
+    now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    return str(Path(parent) / f"{model.model_name}_training_{processes.all_values(now)[0]}")
+
+
+def _train_in_pipelines() -> None:
+    """Lets Pythae's `TrainingPipeline` train with :class:`FIFTrainer` if given its configuration.
+
+    The pipeline makes a `BaseTrainer`; with that configuration, the class gives ours.
+    """
+
+    def new(cls: type, *arguments: Any, **options: Any) -> Any:
+        ours = isinstance(options.get("training_config"), FIFTrainerConfig)
+        if cls is BaseTrainer and ours:
+            return FIFTrainer(*arguments, **options)
+        return object.__new__(cls)
+
+    BaseTrainer.__new__ = new
+
+
+_train_in_pipelines()

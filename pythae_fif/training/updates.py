@@ -1,0 +1,223 @@
+"""Which optimizers train a model, on which losses and in which order."""
+
+__all__ = ["Optimizers", "Update", "UpdateRule", "config_type", "rule_of", "wanted_config"]
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pythae.models import BaseAE
+from pythae.models.base.base_utils import ModelOutput
+from pythae.trainers import (
+    AdversarialTrainerConfig,
+    BaseTrainerConfig,
+    CoupledOptimizerAdversarialTrainerConfig,
+    CoupledOptimizerTrainerConfig,
+)
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one optimizer does in a step.
+
+    Attributes:
+        name: Begin of its keys in Pythae's configurations and outputs (`encoder_learning_rate`,
+            `encoder_loss`); empty where one optimizer trains the whole model.
+        networks: The model's networks whose parameters it trains; empty for all parameters.
+        on_demand: Whether the model says in each step, by `update_<name>` of its output, if the
+            optimizer takes part.
+    """
+
+    name: str
+    networks: tuple[str, ...]
+    on_demand: bool = False
+
+    @property
+    def prefix(self) -> str:
+        return f"{self.name}_" if self.name else ""
+
+
+@dataclass(frozen=True)
+class UpdateRule:
+    """All optimizers of a kind of training, in the order of their backward passes and steps.
+
+    In a step the gradients of each update are set to zero and its loss is differentiated, one
+    after another; then all optimizers step. So a loss also leaves gradients in the networks of
+    the updates that come before it, as in Pythae, whose trainings are the reference here.
+
+    Attributes:
+        updates: In this order.
+        fused: Whether Adam and AdamW are PyTorch's fused ones by default.
+        check_every: Steps between two looks at the loss; each makes the host wait for the device.
+        summed_in: Precision of the sum of a pass's losses.
+    """
+
+    updates: tuple[Update, ...]
+    fused: bool = False
+    check_every: int = 1
+    summed_in: torch.dtype = torch.float64
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Those of the losses in the log: of all, and of each update where there are several."""
+        return tuple(dict.fromkeys(("loss", *(f"{u.prefix}loss" for u in self.updates))))
+
+    def losses(self, output: ModelOutput, weight: float) -> dict[str, Tensor]:
+        """The losses of a batch by their names in the log: `loss`, and each update's if several.
+
+        Args:
+            output: Of the model.
+            weight: A factor of all losses.
+        """
+        losses = {f"{u.prefix}loss": weight * output[f"{u.prefix}loss"] for u in self.updates}
+        first, *others = (loss.detach() for loss in losses.values())
+        return {"loss": sum(others, first)} | losses
+
+    def zeros(self, device: str) -> Tensor:
+        """The sum of no losses, (number of names,)."""
+        return torch.zeros(len(self.names), dtype=self.summed_in, device=device)
+
+
+RULES: dict[type[BaseTrainerConfig], UpdateRule] = {
+    CoupledOptimizerTrainerConfig: UpdateRule(
+        (
+            Update("encoder", ("encoder",), on_demand=True),
+            Update("decoder", ("decoder",), on_demand=True),
+        )
+    ),
+    AdversarialTrainerConfig: UpdateRule(
+        (
+            Update("autoencoder", ("encoder", "decoder")),
+            Update("discriminator", ("discriminator",)),
+        )
+    ),
+    CoupledOptimizerAdversarialTrainerConfig: UpdateRule(
+        (
+            Update("encoder", ("encoder",), on_demand=True),
+            Update("decoder", ("decoder",), on_demand=True),
+            Update("discriminator", ("discriminator",), on_demand=True),
+        )
+    ),
+    BaseTrainerConfig: UpdateRule(  # the last, as it is the base class of the others
+        (Update("", networks=()),), fused=True, check_every=50, summed_in=torch.float32
+    ),
+}
+
+MODELS: dict[str, type[BaseTrainerConfig]] = {
+    "RAE_L2": CoupledOptimizerTrainerConfig,
+    "PIWAE": CoupledOptimizerTrainerConfig,
+    "Adversarial_AE": AdversarialTrainerConfig,
+    "FactorVAE": AdversarialTrainerConfig,
+    "VAEGAN": CoupledOptimizerAdversarialTrainerConfig,
+}
+"""Pythae's models with several optimizers."""
+
+
+def config_type(config: BaseTrainerConfig) -> type[BaseTrainerConfig]:
+    """Which of Pythae's four types a training configuration is of."""
+    return next(kind for kind in RULES if isinstance(config, kind))
+
+
+def rule_of(config: BaseTrainerConfig) -> UpdateRule:
+    """The rule that the type of a training configuration stands for."""
+    return RULES[config_type(config)]
+
+
+def wanted_config(model: BaseAE) -> type[BaseTrainerConfig] | None:
+    """The type of the training configuration that a model needs; None where it may be any."""
+    ours_or_pythaes = type(model).__module__.split(".")[0] in ("pythae", "pythae_fif")
+    return MODELS.get(model.model_name, BaseTrainerConfig if ours_or_pythaes else None)
+
+
+class Optimizers:
+    """The optimizers and schedulers of one training.
+
+    Args:
+        rule: Which there are.
+        model: What they train.
+        config: Pythae's training configuration: classes, parameters and learning rates of them.
+        max_grad_norm: The gradients of all parameters are scaled down to this norm before a step;
+            None for never.
+    """
+
+    def __init__(
+        self,
+        rule: UpdateRule,
+        model: BaseAE,
+        config: BaseTrainerConfig,
+        max_grad_norm: float | None = None,
+    ) -> None:
+        self._rule = rule
+        self._model = model
+        self._max_grad_norm = max_grad_norm
+        self._optimizers = {
+            u.prefix: _optimizer(u, model, config, rule.fused) for u in rule.updates
+        }
+        self._schedulers: dict[str, LRScheduler] = {}
+        for prefix, optimizer in self._optimizers.items():
+            name = getattr(config, f"{prefix}scheduler_cls")
+            if name is not None:
+                parameters = getattr(config, f"{prefix}scheduler_params") or {}
+                scheduler = getattr(torch.optim.lr_scheduler, name)(optimizer, **parameters)
+                self._schedulers[prefix] = scheduler
+
+    def step(self, losses: Mapping[str, Tensor], output: ModelOutput) -> None:
+        """One step of all optimizers that take part in it.
+
+        Args:
+            losses: Of `UpdateRule.losses`.
+            output: Of the model, which may say who takes part.
+        """
+        updates = [u for u in self._rule.updates if not u.on_demand or output[f"update_{u.name}"]]
+        for update in updates:
+            self._optimizers[update.prefix].zero_grad()
+            losses[f"{update.prefix}loss"].backward(retain_graph=update is not updates[-1])
+        if self._max_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._max_grad_norm)
+        for update in updates:
+            self._optimizers[update.prefix].step()
+
+    def step_schedulers(self, losses: Mapping[str, float]) -> None:
+        """The end of an epoch, with the losses that a plateau is seen in."""
+        for prefix, scheduler in self._schedulers.items():
+            if isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step(losses[f"{prefix}loss"])
+            else:
+                scheduler.step()
+
+    def learning_rates(self) -> dict[str, float]:
+        """The present ones, by the names of their configuration keys."""
+        return {f"{p}learning_rate": o.param_groups[0]["lr"] for p, o in self._optimizers.items()}
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds of them."""
+        return {
+            "optimizers": {p: optimizer.state_dict() for p, optimizer in self._optimizers.items()},
+            "schedulers": {p: scheduler.state_dict() for p, scheduler in self._schedulers.items()},
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Puts back what `state` gave.
+
+        Raises:
+            Exception: Of any type, if the state is of other optimizers.
+        """
+        for prefix, optimizer in self._optimizers.items():
+            optimizer.load_state_dict(state["optimizers"][prefix])
+        for prefix, scheduler in self._schedulers.items():
+            scheduler.load_state_dict(state["schedulers"][prefix])
+
+
+def _optimizer(update: Update, model: BaseAE, config: BaseTrainerConfig, fused: bool) -> Optimizer:
+    name = getattr(config, f"{update.prefix}optimizer_cls")
+    options = {"fused": True} if fused and name in ("Adam", "AdamW") else {}
+    options |= getattr(config, f"{update.prefix}optimizer_params") or {}
+    networks = [getattr(model, network) for network in update.networks] or [model]
+    parameters = [parameter for network in networks for parameter in network.parameters()]
+    rate = getattr(config, f"{update.prefix}learning_rate")
+    optimizer: Optimizer = getattr(torch.optim, name)(parameters, lr=rate, **options)
+    return optimizer
