@@ -98,7 +98,7 @@ def _time_inside(trainer: FIFTrainer) -> list[float]:
         return call
 
     trainer._forward = timed(trainer._forward)
-    torch.Tensor.backward = timed(torch.Tensor.backward)
+    torch.autograd.backward = timed(torch.autograd.backward)
     torch.optim.Adam.step = timed(torch.optim.Adam.step)
     return spent
 

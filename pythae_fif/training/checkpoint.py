@@ -22,11 +22,12 @@ def random_state() -> dict[str, Any]:
         True
     """
     name, keys, *rest = np.random.get_state(legacy=True)
+    on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # PyTorch's gap
     return {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "cuda": torch.cuda.get_rng_state_all() if on_gpu else [],
     }
 
 

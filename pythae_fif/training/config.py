@@ -1,6 +1,6 @@
 """`FIFTrainerConfig`, and what a training is checked for before it starts."""
 
-__all__ = ["FIFTrainerConfig", "check_training", "training_copy"]
+__all__ = ["FIFTrainerConfig", "check_processes", "check_training", "training_copy"]
 
 import copy
 import math
@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 from pythae.models import RHVAE, BaseAE
-from pythae.trainers import BaseTrainerConfig
+from pythae.trainers import BaseTrainerConfig, CoupledOptimizerTrainerConfig
 from torch import Tensor
 
 from pythae_fif.baselines.glow import ActNorm
@@ -19,7 +19,7 @@ from pythae_fif.validation import config_dataclass
 
 
 @config_dataclass
-class FIFTrainerConfig(BaseTrainerConfig):
+class FIFTrainerConfig(BaseTrainerConfig):  # type: ignore[misc]  # Pythae has no types
     """Configuration of :class:`FIFTrainer`: Pythae's `BaseTrainerConfig` and
 
     Parameters:
@@ -58,16 +58,18 @@ class FIFTrainerConfig(BaseTrainerConfig):
                 )
 
 
-def training_copy(config: BaseTrainerConfig, model: BaseAE) -> BaseTrainerConfig:
-    """A configuration of the caller's, as a training may change it.
+def training_copy(config: BaseTrainerConfig | None, model: BaseAE) -> BaseTrainerConfig:
+    """A configuration of the caller's, or the default one, as a training may change it.
 
     A plain one of Pythae becomes a `FIFTrainerConfig`. RAE_L2's decoder gets `reg_weight` as its
     weight decay, as in Pythae's `TrainingPipeline`.
     """
+    if config is None:
+        return FIFTrainerConfig()
     if type(config) is BaseTrainerConfig:
         return FIFTrainerConfig(**{k: v for k, v in config.to_dict().items() if k != "name"})
     config = copy.deepcopy(config)
-    if model.model_name == "RAE_L2":
+    if model.model_name == "RAE_L2" and isinstance(config, CoupledOptimizerTrainerConfig):
         decay = {"weight_decay": model.model_config.reg_weight}
         config.decoder_optimizer_params = {**(config.decoder_optimizer_params or {}), **decay}
     return config
@@ -79,18 +81,8 @@ def check_training(
     eval_data: Any,
     config: BaseTrainerConfig,
     wall_clock: float | None,
-    *,
-    distributed: bool,
 ) -> None:
-    """Raises ConfigError or DataError where a trainer could not train the model as it should.
-
-    Args:
-        model: The model.
-        train_data, eval_data: The data sets; the latter may be None.
-        config: The caller's configuration.
-        wall_clock: Seconds, or None.
-        distributed: Whether several processes will train, if the configuration says so.
-    """
+    """Raises ConfigError or DataError where a trainer could not train the model as it should."""
     if isinstance(model, RHVAE):
         raise ConfigError(
             "model RHVAE cannot be trained here: its metric is not in its state_dict, so that "
@@ -112,13 +104,11 @@ def check_training(
             )
         if dataset is not None and len(dataset) == 0:
             raise DataError(f"the {name} set is empty: training needs at least one item in each")
-    if distributed and config.world_size > 1:
-        _check_processes(model, config, wall_clock)
 
 
-def _check_processes(model: BaseAE, config: BaseTrainerConfig, wall_clock: float | None) -> None:
+def check_processes(model: BaseAE, config: BaseTrainerConfig, wall_clock: float | None) -> None:
     """Raises ConfigError for what several processes cannot train together."""
-    if len(rule_of(config).updates) > 1:
+    if len(rule_of(config).networks) > 1:
         raise ConfigError(
             f"{model.model_name} has several optimizers, which train in one process alone: unset "
             f"WORLD_SIZE={config.world_size}, or give distributed=False"

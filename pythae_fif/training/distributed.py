@@ -28,7 +28,7 @@ class Processes:
 
     @classmethod
     def join(cls, config: BaseTrainerConfig) -> "Processes":
-        """Meets the other processes, unless this one is alone or in a group already.
+        """Meets the other processes, unless this one is in a group already.
 
         Each takes the GPU of its local rank and NCCL (`config.dist_backend`) where there are GPUs
         and `no_cuda` is not set, and Gloo on the CPU.
@@ -36,8 +36,6 @@ class Processes:
         Args:
             config: Pythae's training configuration, which knows what torchrun has set.
         """
-        if config.world_size <= 1:
-            return ALONE
         on_gpu = torch.cuda.is_available() and not config.no_cuda
         if on_gpu:
             torch.cuda.set_device(max(0, config.local_rank))

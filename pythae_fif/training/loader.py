@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 from pythae.data.datasets import DatasetOutput, collate_dataset_output
+from pythae.trainers import BaseTrainerConfig
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -76,7 +77,7 @@ class BatchLoader:
         rank, count = self.processes.rank, self.processes.count
         return (
             self.dataset.batch(indices.tensor_split(count)[rank], device=self.device)
-            for indices in order.split(self.batch_size)[: len(self)]
+            for indices in torch.split(order, self.batch_size)[: len(self)]
         )
 
     def weights(self) -> Iterator[float]:
@@ -108,36 +109,36 @@ Loader = BatchLoader | DataLoader[Any]
 
 
 def make_loader(
-    dataset: Any,
-    batch_size: int,
-    *,
-    shuffle: bool,
-    device: str,
-    workers: int,
-    processes: Processes,
+    dataset: Any, split: str, config: BaseTrainerConfig, device: str, processes: Processes
 ) -> Loader:
     """The loader of a data set, which is the same as Pythae's for Pythae's data sets.
 
     Args:
         dataset: A `BatchDataset`; an `ImageDataset` moves to the device as it is, in uint8. Any
-            other data set of Pythae's is read item by item.
-        batch_size: Items of a batch in each process.
-        shuffle: Whether a pass has an order of its own. Pythae shuffles its own data sets always.
+            other data set of Pythae's is read item by item, in an order of its own each pass.
+        split: 'train', for an order of its own each pass, or 'eval', for that of the data.
+        config: Of the training: batch sizes of each process, and workers that read item by item.
         device: Of the training.
-        workers: Processes that read a data set item by item.
         processes: Those that train.
     """
+    batch_size = getattr(config, f"per_device_{split}_batch_size")
     if isinstance(dataset, ImageDataset) and device != "cpu":
         dataset = dataset.to(device)
     elif not isinstance(dataset, BatchDataset):
         if processes.count == 1:
+            workers = getattr(config, f"{split}_dataloader_num_workers")
             collate = collate_dataset_output
             return DataLoader(
                 dataset, batch_size, shuffle=True, num_workers=workers, collate_fn=collate
             )
         dataset = _ItemByItem(dataset)
-    batch_size *= processes.count
-    return BatchLoader(dataset, batch_size, shuffle=shuffle, device=device, processes=processes)
+    return BatchLoader(
+        dataset,
+        batch_size * processes.count,
+        shuffle=split == "train",
+        device=device,
+        processes=processes,
+    )
 
 
 def weighted_batches(loader: Loader, seed: int, epoch: int | None) -> Iterator[tuple[float, Any]]:

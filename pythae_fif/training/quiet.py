@@ -14,9 +14,9 @@ from pythae.trainers import training_callbacks
 def quiet_pythae() -> Iterator[None]:
     """Within the block Pythae logs nothing below an error and shows no progress bars.
 
-    Each of Pythae's modules has a console handler and the level INFO of its own, set when it is
-    imported. So every logger is set by itself, and a module that is imported within the block
-    for the first time still logs. tqdm reads its TQDM_DISABLE once, at import, so the name that Pythae's
+    Each of Pythae's modules has a console handler and the level INFO of its own, which it sets
+    when it is imported. So every logger is set by itself; a module that the block is the first to
+    import still logs. tqdm reads its TQDM_DISABLE once, at import, so the name that Pythae's
     progress callback calls is replaced instead. Blocks can be nested; all is restored at the end,
     after an exception too.
 

@@ -2,6 +2,7 @@
 
 __all__ = ["PlainFolder", "RunFiles", "TrainingFiles"]
 
+import copy
 import json
 import logging
 import os
@@ -12,10 +13,13 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from pythae.models import BaseAE
 
 from pythae_fif.errors import StoreError
 from pythae_fif.files import set_aside, write_whole
-from pythae_fif.training.progress import EpochRow
+from pythae_fif.training.checkpoint import set_random_state
+from pythae_fif.training.progress import EpochRow, Progress
+from pythae_fif.training.updates import Optimizers
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +75,7 @@ class TrainingFiles:
         self._writes = writes
         self._model = run.path(model_name)
         self._log = run.path(LOG_NAME)
-        self.checkpoint = run.path(CHECKPOINT_NAME)
+        self._checkpoint = run.path(CHECKPOINT_NAME)
 
     def _may_write(self) -> bool:
         if self._writes:
@@ -98,21 +102,52 @@ class TrainingFiles:
         except OSError as error:
             raise StoreError(f"cannot write {self._log}: {error}") from error
 
-    def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Replaces the checkpoint by one of tensors and plain values, as `weights_only` needs."""
-        if self._may_write():
-            write_whole(self.checkpoint, lambda file: torch.save(state, file))
+    def save_checkpoint(
+        self, progress: Progress, model: BaseAE, optimizers: Optimizers, random: dict[str, Any]
+    ) -> None:
+        """Replaces the checkpoint, of tensors and plain values alone.
 
-    def set_checkpoint_aside(self, error: str) -> None:
-        """Renames a checkpoint that cannot be resumed from, and warns with the error's name."""
+        Args:
+            progress: Up to the end of an epoch.
+            model, optimizers: Their state then.
+            random: Of :func:`random_state`, then.
+        """
         if self._may_write():
-            aside = set_aside(self.checkpoint)
-            logger.warning(
-                "%s cannot be resumed from (%s): set aside as %s, training starts afresh",
-                self.checkpoint,
-                error,
-                aside.name,
-            )
+            state = {
+                "progress": progress.state(),
+                "model": model.state_dict(),
+                **optimizers.state(),
+                "random": random,
+            }
+            write_whole(self._checkpoint, lambda file: torch.save(state, file))
+
+    def restore(self, model: BaseAE, optimizers: Optimizers) -> Progress | None:
+        """Puts back the checkpoint's state; the progress then, or None where there is none.
+
+        A checkpoint that does not fit is set aside, and the model is as it was before.
+        """
+        if not self._checkpoint.exists():
+            return None
+        initial = copy.deepcopy(model.state_dict())
+        try:
+            state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+            progress = Progress.from_state(state["progress"])
+            model.load_state_dict(state["model"])
+            optimizers.restore(state)
+            set_random_state(state["random"])
+        except (MemoryError, torch.cuda.OutOfMemoryError):
+            raise
+        except Exception as error:  # torch.load raises anything on a damaged file
+            model.load_state_dict(initial)
+            if self._may_write():
+                logger.warning(
+                    "%s cannot be resumed from (%s): set aside as %s, training starts afresh",
+                    self._checkpoint,
+                    type(error).__name__,
+                    set_aside(self._checkpoint).name,
+                )
+            return None
+        return progress
 
     def finish(self, save_model: Callable[[str], None]) -> None:
         """Saves the model and removes the checkpoint, which is of no more use.
@@ -141,4 +176,4 @@ class TrainingFiles:
             raise StoreError(f"cannot write {self._model}: {line}") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        self.checkpoint.unlink(missing_ok=True)
+        self._checkpoint.unlink(missing_ok=True)

@@ -2,14 +2,12 @@
 
 __all__ = ["FIFTrainer"]
 
-import contextlib
-import copy
 import datetime
 import logging
 import math
 import time
-from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,12 @@ from torch import Tensor, nn
 from pythae_fif.errors import ConfigError, NonFiniteError
 from pythae_fif.training.budget import Budget
 from pythae_fif.training.checkpoint import random_state, set_random_state
-from pythae_fif.training.config import FIFTrainerConfig, check_training, training_copy
+from pythae_fif.training.config import (
+    FIFTrainerConfig,
+    check_processes,
+    check_training,
+    training_copy,
+)
 from pythae_fif.training.distributed import ALONE, Processes
 from pythae_fif.training.loader import Loader, make_loader, weighted_batches
 from pythae_fif.training.memory import keep_freed_memory
@@ -121,12 +124,13 @@ class FIFTrainer:
         keep_last: bool = False,
         distributed: bool = True,
     ) -> None:
-        config = FIFTrainerConfig() if training_config is None else training_config
-        check_training(
-            model, train_dataset, eval_dataset, config, wall_clock, distributed=distributed
-        )
-        config = training_copy(config, model)
-        self.processes = Processes.join(config) if distributed else ALONE
+        config = training_copy(training_config, model)
+        check_training(model, train_dataset, eval_dataset, config, wall_clock)
+        self.processes = ALONE
+        if distributed and config.world_size > 1:
+            check_processes(model, config, wall_clock)
+            self.processes = Processes.join(config)
+        self.is_main_process = self.processes.rank == 0
         config.world_size = config.rank = config.local_rank = -1  # `processes` knows better
         config.keep_best_on_train |= eval_dataset is None
         self.training_config = config
@@ -136,7 +140,9 @@ class FIFTrainer:
         model_name = "model"
         if run_dir is None:
             model_name = "final_model"
-            run_dir = _new_folder(config.output_dir or "output", model, self.processes)
+            now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+            name = f"{model.model_name}_training_{self.processes.all_values(now)[0]}"
+            run_dir = Path(config.output_dir or "output") / name
         run_files = run_dir if isinstance(run_dir, RunFiles) else PlainFolder(Path(run_dir))
         self.training_dir = str(run_files.path(""))
         config.output_dir = config.output_dir or self.training_dir
@@ -155,27 +161,16 @@ class FIFTrainer:
         self.model.device = self.device
         if self._options.channels_last:
             self.model.to(memory_format=torch.channels_last)
+        half = self._options.precision == "bfloat16"
+        self._autocast = torch.autocast(self.device, dtype=torch.bfloat16, enabled=half)
         self._in_training = self.processes.average_gradients(self.model)
 
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
-        self.train_loader = self._loader("train", train_dataset)
+        place = (config, self.device, self.processes)
+        self.train_loader = make_loader(train_dataset, "train", *place)
         self.eval_loader: Loader | None = None
         if eval_dataset is not None:
-            self.eval_loader = self._loader("eval", eval_dataset)
-
-    def _loader(self, stage: str, dataset: Any) -> Loader:
-        return make_loader(
-            dataset,
-            getattr(self.training_config, f"per_device_{stage}_batch_size"),
-            shuffle=stage == "train",
-            device=self.device,
-            workers=getattr(self.training_config, f"{stage}_dataloader_num_workers"),
-            processes=self.processes,
-        )
-
-    @property
-    def is_main_process(self) -> bool:
-        return self.processes.rank == 0
+            self.eval_loader = make_loader(eval_dataset, "eval", *place)
 
     def train(self) -> TrainingResult:
         """Trains to the end of the budget, from the checkpoint if there is one.
@@ -205,16 +200,25 @@ class FIFTrainer:
                 # Whatever a callback draws must not change the training, or one that resumes
                 # after this epoch, without the callback, would differ.
                 random = random_state()
+                save_checkpoint = partial(
+                    self._files.save_checkpoint, progress, self.model, self._optimizers, random
+                )
                 try:
                     self._files.append_to_log(row)
-                    self._tell_losses(row)
+                    tell.on_log(
+                        config,
+                        _by_pythaes_names(row),
+                        logger=logger,
+                        global_step=row.epoch,
+                        rank=-1,
+                    )
                     if time.monotonic() - last_checkpoint >= self.checkpoint_every_seconds:
-                        self._save_checkpoint(progress, random)
+                        save_checkpoint()
                         last_checkpoint = time.monotonic()
                     if self.on_epoch is not None and self.is_main_process:
                         self.on_epoch(row.epoch, config.num_epochs, row)
                 except BaseException:
-                    self._save_checkpoint(progress, random)
+                    save_checkpoint()
                     raise
                 set_random_state(random)
 
@@ -243,7 +247,8 @@ class FIFTrainer:
         seconds = time.perf_counter() - start
         self._optimizers.step_schedulers(evaluated or trained.losses)
 
-        images = min(trained.batches * self.train_loader.batch_size, len(self.train_dataset))
+        batch_size = config.per_device_train_batch_size * self.processes.count
+        images = min(trained.batches * batch_size, len(self.train_dataset))
         progress = replace(
             progress,
             epoch=epoch,
@@ -279,13 +284,13 @@ class FIFTrainer:
         config, tell, loader = self.training_config, self.callback_handler, self.train_loader
         tell.on_train_step_begin(config, train_loader=loader, epoch=epoch, rank=self.processes.rank)
         self.model.train()
-        total = self._rule.zeros(self.device)
+        total, size = self._rule.zeros(self.device), len(self.train_dataset)
         batches = weighted_batches(loader, config.seed, epoch)
         for step, (weight, inputs) in enumerate(batches, start=1):
             share_done = self._budget.share_before_step(epoch, step, len(loader))
-            with self._autocast():
+            with self._autocast:
                 output = self._forward(
-                    self._in_training, inputs, loader, epoch=epoch, share_done=share_done
+                    self._in_training, inputs, size, epoch=epoch, share_done=share_done
                 )
                 losses = self._rule.losses(output, weight)
             total += torch.stack([loss.detach() for loss in losses.values()])
@@ -312,13 +317,13 @@ class FIFTrainer:
         tell.on_eval_step_begin(config, eval_loader=loader, epoch=epoch, rank=self.processes.rank)
         self.model.eval()
         self.processes.share_buffers(self.model)
-        total = self._rule.zeros(self.device)
+        total, size = self._rule.zeros(self.device), len(self.eval_dataset)
         for weight, inputs in weighted_batches(loader, config.seed, None):
             try:
                 with torch.no_grad():
-                    output = self._forward(self.model, inputs, loader, epoch=epoch)
+                    output = self._forward(self.model, inputs, size, epoch=epoch)
             except RuntimeError:  # as Pythae: a model whose loss needs gradients
-                output = self._forward(self.model, inputs, loader, epoch=epoch)
+                output = self._forward(self.model, inputs, size, epoch=epoch)
             losses = self._rule.losses(output, weight)
             total += torch.stack([loss.detach() for loss in losses.values()])
             tell.on_eval_step_end(config)
@@ -333,18 +338,13 @@ class FIFTrainer:
             )
         return Pass(dict(zip(self._rule.names, (s / batches for s in sums), strict=True)), batches)
 
-    def _forward(self, model: nn.Module, inputs: Any, loader: Loader, **told: float) -> ModelOutput:
-        """The model's output, with its losses, of a batch."""
+    def _forward(self, model: nn.Module, inputs: Any, size: int, **told: float) -> ModelOutput:
+        """The model's output, with its losses, of a batch of a data set of some size."""
         if self.device == "cuda":
             inputs = {k: v.cuda() if isinstance(v, Tensor) else v for k, v in inputs.items()}
         if self._options.channels_last and inputs["data"].dim() == 4:
             inputs["data"] = inputs["data"].contiguous(memory_format=torch.channels_last)
-        return model(inputs, dataset_size=len(loader.dataset), uses_ddp=False, **told)
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        if self._options.precision == "float32":
-            return contextlib.nullcontext()
-        return torch.autocast(self.device, dtype=torch.bfloat16)
+        return model(inputs, dataset_size=size, uses_ddp=False, **told)
 
     def _new_optimizers(self) -> Optimizers:
         return Optimizers(self._rule, self.model, self.training_config, self._options.max_grad_norm)
@@ -362,43 +362,17 @@ class FIFTrainer:
         self.model.stage = stage  # the weights may have brought their own
         return replace(progress, stage=stage)
 
-    def _tell_losses(self, row: EpochRow) -> None:
-        """Tells the callbacks the losses, by Pythae's names."""
-        losses = {"train_epoch_loss": row.train["loss"]}
-        if row.eval:
-            losses["eval_epoch_loss"] = row.eval["loss"]
-        self.callback_handler.on_log(
-            self.training_config, losses, logger=logger, global_step=row.epoch, rank=-1
-        )
-
     def _save_model(self, folder: str) -> None:
         self.model.save(folder)
         self.training_config.save_json(folder, "training_config")
         self.callback_handler.on_save(self.training_config)
 
-    def _save_checkpoint(self, progress: Progress, random: dict[str, Any]) -> None:
-        self._files.save_checkpoint(
-            {
-                "progress": progress.state(),
-                "model": self.model.state_dict(),
-                **self._optimizers.state(),
-                "random": random,
-            }
-        )
-
     def _resume(self) -> Progress:
-        """The checkpoint's progress and state; one that does not fit is set aside."""
-        path, progress = self._files.checkpoint, Progress()
-        if path.exists():
-            initial = copy.deepcopy(self.model.state_dict())
-            try:
-                progress = self._restore(path)
-            except (MemoryError, torch.cuda.OutOfMemoryError):
-                raise
-            except Exception as error:  # torch.load raises anything on a damaged file
-                self._files.set_checkpoint_aside(type(error).__name__)
-                self.model.load_state_dict(initial)
-                self.prepare_training()
+        """The progress of the checkpoint, whose state the training then has, or none."""
+        progress = self._files.restore(self.model, self._optimizers)
+        if progress is None:
+            self.prepare_training()  # a checkpoint that does not fit may have changed half of it
+            progress = Progress()
         epochs = self.processes.all_values(progress.epoch)
         if len(set(epochs)) > 1:
             raise ConfigError(
@@ -407,34 +381,21 @@ class FIFTrainer:
             )
         return progress
 
-    def _restore(self, path: Path) -> Progress:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        progress = Progress.from_state(state["progress"])
-        self.model.load_state_dict(state["model"])
-        self._optimizers.restore(state)
-        set_random_state(state["random"])
-        return progress
+
+def _by_pythaes_names(row: EpochRow) -> dict[str, float]:
+    """The losses as Pythae's callbacks know them."""
+    means = {"train": row.train, "eval": row.eval}
+    return {f"{split}_epoch_loss": mean["loss"] for split, mean in means.items() if mean}
 
 
-def _new_folder(parent: str, model: BaseAE, processes: Processes) -> str:
-    """A folder of the model's name and the time, the same in all processes."""
-    now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    return str(Path(parent) / f"{model.model_name}_training_{processes.all_values(now)[0]}")
+def _make_trainer(cls: type, *arguments: Any, **options: Any) -> Any:
+    """Lets Pythae's `TrainingPipeline`, which makes a `BaseTrainer`, train with ours.
 
-
-def _train_in_pipelines() -> None:
-    """Lets Pythae's `TrainingPipeline` train with :class:`FIFTrainer` if given its configuration.
-
-    The pipeline makes a `BaseTrainer`; with that configuration, the class gives ours.
+    Given our configuration, Pythae's class makes a `FIFTrainer`.
     """
-
-    def new(cls: type, *arguments: Any, **options: Any) -> Any:
-        ours = isinstance(options.get("training_config"), FIFTrainerConfig)
-        if cls is BaseTrainer and ours:
-            return FIFTrainer(*arguments, **options)
-        return object.__new__(cls)
-
-    BaseTrainer.__new__ = new
+    if cls is BaseTrainer and isinstance(options.get("training_config"), FIFTrainerConfig):
+        return FIFTrainer(*arguments, **options)
+    return object.__new__(cls)
 
 
-_train_in_pipelines()
+BaseTrainer.__new__ = _make_trainer

@@ -1,6 +1,6 @@
 """Which optimizers train a model, on which losses and in which order."""
 
-__all__ = ["Optimizers", "Update", "UpdateRule", "config_type", "rule_of", "wanted_config"]
+__all__ = ["Optimizers", "UpdateRule", "config_type", "rule_of", "wanted_config"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,59 +21,41 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 
 @dataclass(frozen=True)
-class Update:
-    """What one optimizer does in a step.
-
-    Attributes:
-        name: Begin of its keys in Pythae's configurations and outputs (`encoder_learning_rate`,
-            `encoder_loss`); empty where one optimizer trains the whole model.
-        networks: The model's networks whose parameters it trains; empty for all parameters.
-        on_demand: Whether the model says in each step, by `update_<name>` of its output, if the
-            optimizer takes part.
-    """
-
-    name: str
-    networks: tuple[str, ...]
-    on_demand: bool = False
-
-    @property
-    def prefix(self) -> str:
-        return f"{self.name}_" if self.name else ""
-
-
-@dataclass(frozen=True)
 class UpdateRule:
     """All optimizers of a kind of training, in the order of their backward passes and steps.
 
-    In a step the gradients of each update are set to zero and its loss is differentiated, one
-    after another; then all optimizers step. So a loss also leaves gradients in the networks of
-    the updates that come before it, as in Pythae, whose trainings are the reference here.
+    In a step the gradients of each are set to zero and its loss is differentiated, one after
+    another; then all step. So a loss also leaves gradients in the networks of the optimizers
+    before it, as in Pythae, whose trainings are the reference here. An optimizer sits out a step
+    for which the model's output says so, as VAEGAN's `update_decoder` does.
 
     Attributes:
-        updates: In this order.
+        networks: Prefix of an optimizer's keys in Pythae's configurations and outputs
+            (`encoder_learning_rate`, `encoder_loss`) -> the model's networks that it trains. Where
+            one optimizer trains all of the model, the prefix is empty and no network is named.
         fused: Whether Adam and AdamW are PyTorch's fused ones by default.
         check_every: Steps between two looks at the loss; each makes the host wait for the device.
         summed_in: Precision of the sum of a pass's losses.
     """
 
-    updates: tuple[Update, ...]
+    networks: dict[str, tuple[str, ...]]
     fused: bool = False
     check_every: int = 1
     summed_in: torch.dtype = torch.float64
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Those of the losses in the log: of all, and of each update where there are several."""
-        return tuple(dict.fromkeys(("loss", *(f"{u.prefix}loss" for u in self.updates))))
+        """Those of the losses in the log: of all, and of each optimizer if there are several."""
+        return tuple(dict.fromkeys(("loss", *(f"{prefix}loss" for prefix in self.networks))))
 
     def losses(self, output: ModelOutput, weight: float) -> dict[str, Tensor]:
-        """The losses of a batch by their names in the log: `loss`, and each update's if several.
+        """The losses of a batch, by these names.
 
         Args:
             output: Of the model.
             weight: A factor of all losses.
         """
-        losses = {f"{u.prefix}loss": weight * output[f"{u.prefix}loss"] for u in self.updates}
+        losses = {f"{prefix}loss": weight * output[f"{prefix}loss"] for prefix in self.networks}
         first, *others = (loss.detach() for loss in losses.values())
         return {"loss": sum(others, first)} | losses
 
@@ -83,27 +65,15 @@ class UpdateRule:
 
 
 RULES: dict[type[BaseTrainerConfig], UpdateRule] = {
-    CoupledOptimizerTrainerConfig: UpdateRule(
-        (
-            Update("encoder", ("encoder",), on_demand=True),
-            Update("decoder", ("decoder",), on_demand=True),
-        )
-    ),
+    CoupledOptimizerTrainerConfig: UpdateRule({"encoder_": ("encoder",), "decoder_": ("decoder",)}),
     AdversarialTrainerConfig: UpdateRule(
-        (
-            Update("autoencoder", ("encoder", "decoder")),
-            Update("discriminator", ("discriminator",)),
-        )
+        {"autoencoder_": ("encoder", "decoder"), "discriminator_": ("discriminator",)}
     ),
     CoupledOptimizerAdversarialTrainerConfig: UpdateRule(
-        (
-            Update("encoder", ("encoder",), on_demand=True),
-            Update("decoder", ("decoder",), on_demand=True),
-            Update("discriminator", ("discriminator",), on_demand=True),
-        )
+        {"encoder_": ("encoder",), "decoder_": ("decoder",), "discriminator_": ("discriminator",)}
     ),
     BaseTrainerConfig: UpdateRule(  # the last, as it is the base class of the others
-        (Update("", networks=()),), fused=True, check_every=50, summed_in=torch.float32
+        {"": ()}, fused=True, check_every=50, summed_in=torch.float32
     ),
 }
 
@@ -151,18 +121,25 @@ class Optimizers:
         config: BaseTrainerConfig,
         max_grad_norm: float | None = None,
     ) -> None:
-        self._rule = rule
         self._model = model
         self._max_grad_norm = max_grad_norm
-        self._optimizers = {
-            u.prefix: _optimizer(u, model, config, rule.fused) for u in rule.updates
-        }
+        self._optimizers: dict[str, Optimizer] = {}
         self._schedulers: dict[str, LRScheduler] = {}
-        for prefix, optimizer in self._optimizers.items():
+        for prefix, networks in rule.networks.items():
+            name = getattr(config, f"{prefix}optimizer_cls")
+            options = {"fused": True} if rule.fused and name in ("Adam", "AdamW") else {}
+            options |= getattr(config, f"{prefix}optimizer_params") or {}
+            trained = [getattr(model, network) for network in networks] or [model]
+            optimizer = getattr(torch.optim, name)(
+                [parameter for network in trained for parameter in network.parameters()],
+                lr=getattr(config, f"{prefix}learning_rate"),
+                **options,
+            )
+            self._optimizers[prefix] = optimizer
             name = getattr(config, f"{prefix}scheduler_cls")
             if name is not None:
-                parameters = getattr(config, f"{prefix}scheduler_params") or {}
-                scheduler = getattr(torch.optim.lr_scheduler, name)(optimizer, **parameters)
+                options = getattr(config, f"{prefix}scheduler_params") or {}
+                scheduler = getattr(torch.optim.lr_scheduler, name)(optimizer, **options)
                 self._schedulers[prefix] = scheduler
 
     def step(self, losses: Mapping[str, Tensor], output: ModelOutput) -> None:
@@ -172,14 +149,16 @@ class Optimizers:
             losses: Of `UpdateRule.losses`.
             output: Of the model, which may say who takes part.
         """
-        updates = [u for u in self._rule.updates if not u.on_demand or output[f"update_{u.name}"]]
-        for update in updates:
-            self._optimizers[update.prefix].zero_grad()
-            losses[f"{update.prefix}loss"].backward(retain_graph=update is not updates[-1])
+        active = [
+            prefix for prefix in self._optimizers if output.get(f"update_{prefix[:-1]}", True)
+        ]
+        for prefix in active:
+            self._optimizers[prefix].zero_grad()
+            torch.autograd.backward(losses[f"{prefix}loss"], retain_graph=prefix != active[-1])
         if self._max_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._max_grad_norm)
-        for update in updates:
-            self._optimizers[update.prefix].step()
+        for prefix in active:
+            self._optimizers[prefix].step()
 
     def step_schedulers(self, losses: Mapping[str, float]) -> None:
         """The end of an epoch, with the losses that a plateau is seen in."""
@@ -210,14 +189,3 @@ class Optimizers:
             optimizer.load_state_dict(state["optimizers"][prefix])
         for prefix, scheduler in self._schedulers.items():
             scheduler.load_state_dict(state["schedulers"][prefix])
-
-
-def _optimizer(update: Update, model: BaseAE, config: BaseTrainerConfig, fused: bool) -> Optimizer:
-    name = getattr(config, f"{update.prefix}optimizer_cls")
-    options = {"fused": True} if fused and name in ("Adam", "AdamW") else {}
-    options |= getattr(config, f"{update.prefix}optimizer_params") or {}
-    networks = [getattr(model, network) for network in update.networks] or [model]
-    parameters = [parameter for network in networks for parameter in network.parameters()]
-    rate = getattr(config, f"{update.prefix}learning_rate")
-    optimizer: Optimizer = getattr(torch.optim, name)(parameters, lr=rate, **options)
-    return optimizer

@@ -864,7 +864,7 @@ class TestExecute:
     def test_a_further_sampler_of_a_finished_run_trains_nothing(self, prepared, monkeypatch):
         store, _, (run_dir,) = prepared({"models": ["vae"], "samplers": ["normal"]})
         first = execute(run_dir)
-        monkeypatch.setattr("pythae_fif.benchmark.run.build_trainer", None)
+        monkeypatch.setattr("pythae_fif.benchmark.run.FIFTrainer", None)
         more = prepared({"models": ["vae"], "samplers": ["normal", "gmm"]})[1][0]
         assert store.run_dir(more) == run_dir
         assert not store.is_done(more)
@@ -981,7 +981,7 @@ class TestExecute:
         _, _, (run_dir,) = prepared()
         first = execute(run_dir)
         (run_dir / "result.json").unlink()
-        monkeypatch.setattr("pythae_fif.benchmark.run.build_trainer", None)
+        monkeypatch.setattr("pythae_fif.benchmark.run.FIFTrainer", None)
         again = execute(run_dir)
         for key in ("scores", "training", "reconstruction_mse", "parameters"):
             assert again[key] == first[key]

@@ -24,7 +24,7 @@ from pythae_fif.errors import ClaimLostError, StoreError
 from pythae_fif.files import read_json
 from pythae_fif.runs.claim import Claim
 from pythae_fif.runs.remote import Remote, RemoteClaims
-from pythae_fif.training import build_trainer
+from pythae_fif.training import FIFTrainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
 
@@ -96,7 +96,7 @@ def test_what_one_machine_made_another_finds_whole(machine, url, spec, capsys):
 def test_a_further_sampler_elsewhere_trains_nothing(machine, url, file, spec, monkeypatch):
     first = execute(Store(url).prepare(spec, ENVIRONMENT))
     machine("b")
-    monkeypatch.setattr(run_module, "build_trainer", None)
+    monkeypatch.setattr(run_module, "FIFTrainer", None)
     experiment = load_experiment("digits", file, {"samplers": ["normal", "gmm"]})
     splits = load_splits(experiment, ENVIRONMENT, vars(experiment.settings))
     (more,) = expand(experiment, splits)
@@ -129,7 +129,7 @@ def test_resumed_elsewhere_from_the_last_checkpoint(machine, url, spec, monkeypa
     assert name in store.remote.files()
     address = f"{url}/{store.run_dir(spec).relative_to(store.root).as_posix()}"
     epochs = []
-    build = functools.partial(build_trainer)
+    build = functools.partial(FIFTrainer)
 
     def watched(*arguments, on_epoch, **more):
         def tell(epoch, *rest):
@@ -138,7 +138,7 @@ def test_resumed_elsewhere_from_the_last_checkpoint(machine, url, spec, monkeypa
 
         return build(*arguments, on_epoch=tell, **more)
 
-    monkeypatch.setattr(run_module, "build_trainer", watched)
+    monkeypatch.setattr(run_module, "FIFTrainer", watched)
     record = execute(address)  # as a node would that has nothing but the URL
     assert epochs == [3]
     for key in ("scores", "reconstruction_mse"):
@@ -149,7 +149,7 @@ def test_resumed_elsewhere_from_the_last_checkpoint(machine, url, spec, monkeypa
 def test_a_checkpoint_travels_while_the_run_goes_on(machine, url, spec, monkeypatch):
     monkeypatch.setattr(remote_module, "PUSH_SECONDS", 0.05)
     monkeypatch.setattr(
-        run_module, "build_trainer", functools.partial(build_trainer, checkpoint_every_seconds=0)
+        run_module, "FIFTrainer", functools.partial(FIFTrainer, checkpoint_every_seconds=0)
     )
     store, seen = Store(url), []
     write = run_module._Status.write

@@ -31,7 +31,7 @@ from pythae_fif.files import read_json
 from pythae_fif.runs.claim import is_claimed
 from pythae_fif.runs.records import is_whole
 from pythae_fif.runs.verify import WRONG, verify
-from pythae_fif.training import build_trainer
+from pythae_fif.training import FIFTrainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
 
@@ -80,7 +80,7 @@ def numbers(record: dict) -> dict:
 def _run(run_dir: Path) -> None:
     """A process of one run, with a checkpoint every epoch."""
     torch.set_num_threads(1)
-    run_module.build_trainer = functools.partial(build_trainer, checkpoint_every_seconds=0)
+    run_module.FIFTrainer = functools.partial(FIFTrainer, checkpoint_every_seconds=0)
     execute(run_dir)
 
 

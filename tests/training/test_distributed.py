@@ -14,7 +14,7 @@ import torch
 from pythae_fif import FIF, FIFConfig, FIFTrainerConfig
 from pythae_fif.data import ImageDataset
 from pythae_fif.training import BatchLoader, FIFTrainer
-from pythae_fif.training.benchmark_trainer import CHECKPOINT_NAME
+from pythae_fif.training.distributed import Processes
 
 ROOT = Path(__file__).resolve().parents[2]
 SHAPE, LATENT = (1, 4, 4), 3
@@ -28,18 +28,21 @@ class Squares:
         return indices**2
 
 
-def test_parts_of_a_batch_are_the_batch():
+def test_slices_of_a_batch_are_the_batch():
+    def loader_of(rank, batch_size=8):
+        return BatchLoader(Squares(), batch_size, shuffle=False, processes=Processes(rank, 3))
+
     whole = [batch.tolist() for batch in BatchLoader(Squares(), 8, shuffle=False)]
-    loaders = [BatchLoader(Squares(), 8, shuffle=False, part=(rank, 3)) for rank in range(3)]
-    parts = [[batch.tolist() for batch in loader] for loader in loaders]
-    assert [[*itertools.chain(*batch)] for batch in zip(*parts, strict=True)] == whole
-    for step, batch in enumerate(whole):  # weighted, the mean of the parts is that of the batch
+    loaders = [loader_of(rank) for rank in range(3)]
+    slices = [[batch.tolist() for batch in loader] for loader in loaders]
+    assert [[*itertools.chain(*batch)] for batch in zip(*slices, strict=True)] == whole
+    for step, batch in enumerate(whole):  # weighted, the mean of the slices is that of the batch
         mean = sum(
-            list(loader.weights())[step] * sum(part[step]) / len(part[step])
-            for loader, part in zip(loaders, parts, strict=True)
+            list(loader.weights())[step] * sum(own[step]) / len(own[step])
+            for loader, own in zip(loaders, slices, strict=True)
         )
         assert mean / 3 == pytest.approx(sum(batch) / len(batch))
-    small = BatchLoader(Squares(), 10, shuffle=False, part=(1, 3))
+    small = loader_of(1, batch_size=10)
     assert len(small) == len(list(small)) == 2, "the last batch of one is for nobody"
 
 
@@ -124,7 +127,7 @@ def test_training_is_that_of_one_process_on_the_whole_batch(tmp_path, monkeypatc
         for ours, theirs in zip(*rows, strict=True):
             for key in ("epoch", "train_loss", "eval_loss", "learning_rate"):
                 assert ours[key] == pytest.approx(theirs[key], rel=1e-6)
-        assert not (tmp_path / mode / CHECKPOINT_NAME).exists()
+        assert not (tmp_path / mode / "checkpoint.pt").exists()
 
 
 def test_example_trains_with_torchrun(tmp_path):

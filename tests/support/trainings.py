@@ -1,0 +1,173 @@
+"""Small trainings: every kind of model, the trainer that Pythae has for it, and tiny data."""
+
+import json
+from typing import NamedTuple
+
+import torch
+from pythae.data.datasets import DatasetOutput
+from pythae.models import (
+    AE,
+    PIWAE,
+    RAE_GP,
+    RAE_L2,
+    VAE,
+    VAEGAN,
+    VQVAE,
+    WAE_MMD,
+    Adversarial_AE,
+    Adversarial_AE_Config,
+    AEConfig,
+    BetaVAE,
+    BetaVAEConfig,
+    FactorVAE,
+    FactorVAEConfig,
+    PIWAEConfig,
+    RAE_GP_Config,
+    RAE_L2_Config,
+    VAEConfig,
+    VAEGANConfig,
+    VQVAEConfig,
+    WAE_MMD_Config,
+)
+from pythae.trainers import (
+    AdversarialTrainer,
+    AdversarialTrainerConfig,
+    BaseTrainer,
+    BaseTrainerConfig,
+    CoupledOptimizerAdversarialTrainer,
+    CoupledOptimizerAdversarialTrainerConfig,
+    CoupledOptimizerTrainer,
+    CoupledOptimizerTrainerConfig,
+)
+
+from pythae_fif import FIF, FIFConfig
+from pythae_fif.nn import build_networks
+from pythae_fif.training import FIFTrainer
+
+SHAPE, LATENT = (1, 4, 4), 2
+
+
+class Kind(NamedTuple):
+    trainer: type
+    config: type
+    prefixes: tuple[str, ...]
+
+
+ONE = Kind(BaseTrainer, BaseTrainerConfig, ("",))
+COUPLED = Kind(
+    CoupledOptimizerTrainer, CoupledOptimizerTrainerConfig, ("encoder_", "decoder_")
+)  # fmt: skip
+ADVERSARIAL = Kind(
+    AdversarialTrainer, AdversarialTrainerConfig, ("autoencoder_", "discriminator_")
+)  # fmt: skip
+COUPLED_ADVERSARIAL = Kind(
+    CoupledOptimizerAdversarialTrainer, CoupledOptimizerAdversarialTrainerConfig,
+    ("encoder_", "decoder_", "discriminator_"),
+)  # fmt: skip
+
+
+class Model(NamedTuple):
+    model: type
+    config: type
+    arguments: dict
+    kind: Kind
+    variational: bool | None = None  # of its ConvNets; None for the model's own MLPs
+
+
+DECAY = 1e-2
+MODELS = {
+    "AE": Model(AE, AEConfig, {}, ONE, False),
+    "VAE": Model(VAE, VAEConfig, {}, ONE, True),
+    "BetaVAE": Model(BetaVAE, BetaVAEConfig, {"beta": 0.1}, ONE, True),
+    "WAE_MMD": Model(WAE_MMD, WAE_MMD_Config, {"reg_weight": 1e-2}, ONE, False),
+    "RAE_GP": Model(RAE_GP, RAE_GP_Config, {}, ONE, False),
+    "VQVAE": Model(VQVAE, VQVAEConfig, {"num_embeddings": 8}, ONE),
+    "FIF": Model(FIF, FIFConfig, {"noise": 0.05}, ONE, False),
+    "RAE_L2": Model(RAE_L2, RAE_L2_Config, {"reg_weight": DECAY}, COUPLED, False),
+    "PIWAE": Model(PIWAE, PIWAEConfig, {"number_gradient_estimates": 2}, COUPLED, True),
+    "Adversarial_AE": Model(Adversarial_AE, Adversarial_AE_Config, {}, ADVERSARIAL, True),
+    "FactorVAE": Model(FactorVAE, FactorVAEConfig, {}, ADVERSARIAL, True),
+    # Margins at which it leaves out steps of its decoder and of its discriminator.
+    "VAEGAN": Model(
+        VAEGAN, VAEGANConfig, {"margin": 0.02, "equilibrium": 0.66}, COUPLED_ADVERSARIAL
+    ),
+}
+
+
+class Images:
+    """The least that a data set needs for fast batches."""
+
+    def __init__(self, count=40, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        self.images = torch.randint(0, 256, (count, 1, 1, 1), generator=generator)
+        self.images = self.images.expand(count, *SHAPE).to(torch.uint8)
+
+    def __len__(self):
+        return len(self.images)
+
+    def batch(self, indices, device=None):
+        data = self.images[indices].to(device).float() / 255
+        return DatasetOutput(data=data, labels=torch.ones(len(data), device=device))
+
+
+def model_of(name, *, networks="convnet", latent_dim=LATENT):
+    """A new model, alike each time: of ConvNets with batch statistics, or of Pythae's own MLPs."""
+    torch.manual_seed(1)
+    entry = MODELS[name]
+    config = entry.config(input_dim=SHAPE, latent_dim=latent_dim, **entry.arguments)
+    if entry.variational is None or networks == "mlp":
+        return entry.model(config)
+    nets = build_networks(networks, SHAPE, latent_dim, variational=entry.variational)
+    return entry.model(config, *nets)
+
+
+def config_of(name, *, epochs=6, lr=2e-3, plateau=None, **arguments):
+    """Pythae's configuration, with the same learning rate and schedule for each optimizer."""
+    kind = MODELS[name].kind
+    for prefix in kind.prefixes:
+        arguments[f"{prefix}learning_rate"] = lr
+        if plateau is not None:
+            arguments[f"{prefix}scheduler_cls"] = "ReduceLROnPlateau"
+            arguments[f"{prefix}scheduler_params"] = plateau
+    sizes = {"per_device_train_batch_size": 16, "per_device_eval_batch_size": 16}
+    return kind.config(**{"num_epochs": epochs, "no_cuda": True, **sizes, **arguments})
+
+
+OF_TRAINER = (
+    "on_epoch", "wall_clock", "keep_last", "callbacks", "distributed", "checkpoint_every_seconds",
+)  # fmt: skip
+
+
+def trainer_of(name, run_dir, *, train=None, evaluation="default", model=None, **options):
+    """A trainer of a model, whose other options are of the trainer or of the configuration."""
+    own = {key: options.pop(key) for key in OF_TRAINER if key in options}
+    return FIFTrainer(
+        model or model_of(name),
+        train or Images(),
+        Images(seed=1) if evaluation == "default" else evaluation,
+        config_of(name, **options),
+        run_dir=run_dir,
+        **{"checkpoint_every_seconds": 0, **own},
+    )
+
+
+def read_log(run_dir):
+    return [json.loads(line) for line in (run_dir / "train_log.jsonl").read_text().splitlines()]
+
+
+def assert_same_weights(left, right):
+    left, right = left.state_dict(), right.state_dict()
+    assert left.keys() == right.keys()
+    assert [k for k in left if not torch.equal(left[k], right[k])] == []
+
+
+class Killed(Exception):
+    pass
+
+
+def kill_at(epoch):
+    def on_epoch(now, num_epochs, row):
+        if now == epoch:
+            raise Killed
+
+    return on_epoch
