@@ -196,7 +196,7 @@ def test_trumpet_trains_the_manifold_first_and_then_the_density_alone(tmp_path):
     seen = []
 
     def look(epoch, epochs, row):
-        seen.append((row["stage"], weights(model.flow.data_flow), weights(model.flow.latent_flow)))
+        seen.append((row.stage, weights(model.flow.data_flow), weights(model.flow.latent_flow)))
 
     before = weights(model.flow.latent_flow)
     config = FIFTrainerConfig(
