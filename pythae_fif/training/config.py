@@ -1,6 +1,6 @@
 """`FIFTrainerConfig`, and what a training is checked for before it starts."""
 
-__all__ = ["FIFTrainerConfig", "check_processes", "check_training", "training_copy"]
+__all__ = ["FIFTrainerConfig", "check_processes", "check_training", "config_for"]
 
 import copy
 import math
@@ -58,8 +58,8 @@ class FIFTrainerConfig(BaseTrainerConfig):  # type: ignore[misc]  # Pythae has n
                 )
 
 
-def training_copy(config: BaseTrainerConfig | None, model: BaseAE) -> BaseTrainerConfig:
-    """A configuration of the caller's, or the default one, as a training may change it.
+def config_for(model: BaseAE, config: BaseTrainerConfig | None) -> BaseTrainerConfig:
+    """A copy of the caller's configuration, or the default one, for the training of a model.
 
     A plain one of Pythae becomes a `FIFTrainerConfig`. RAE_L2's decoder gets `reg_weight` as its
     weight decay, as in Pythae's `TrainingPipeline`.

@@ -22,12 +22,7 @@ from torch import Tensor, nn
 from pythae_fif.errors import ConfigError, NonFiniteError
 from pythae_fif.training.budget import Budget
 from pythae_fif.training.checkpoint import random_state, set_random_state
-from pythae_fif.training.config import (
-    FIFTrainerConfig,
-    check_processes,
-    check_training,
-    training_copy,
-)
+from pythae_fif.training.config import FIFTrainerConfig, check_processes, check_training, config_for
 from pythae_fif.training.distributed import ALONE, Processes
 from pythae_fif.training.loader import Loader, make_loader, weighted_batches
 from pythae_fif.training.memory import keep_freed_memory
@@ -124,7 +119,7 @@ class FIFTrainer:
         keep_last: bool = False,
         distributed: bool = True,
     ) -> None:
-        config = training_copy(training_config, model)
+        config = config_for(model, training_config)
         check_training(model, train_dataset, eval_dataset, config, wall_clock)
         self.processes = ALONE
         if distributed and config.world_size > 1:
@@ -137,16 +132,16 @@ class FIFTrainer:
         self._options = config if isinstance(config, FIFTrainerConfig) else FIFTrainerConfig()
         self._rule = rule_of(config)
 
-        model_name = "model"
+        folder_name = "model"
         if run_dir is None:
-            model_name = "final_model"
+            folder_name = "final_model"
             now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
             name = f"{model.model_name}_training_{self.processes.all_values(now)[0]}"
             run_dir = Path(config.output_dir or "output") / name
         run_files = run_dir if isinstance(run_dir, RunFiles) else PlainFolder(Path(run_dir))
         self.training_dir = str(run_files.path(""))
         config.output_dir = config.output_dir or self.training_dir
-        self._files = TrainingFiles(run_files, model_name, writes=self.is_main_process)
+        self._files = TrainingFiles(run_files, folder_name, writes=self.is_main_process)
 
         self.on_epoch = on_epoch
         self.checkpoint_every_seconds = checkpoint_every_seconds
