@@ -56,6 +56,8 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except StoreError:
+        raise  # of `write`, which may see that the run is lost
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
     finally:  # on a full disk it would be in the way

@@ -29,7 +29,7 @@ from pythae_fif.files import checksum, read_json, set_aside
 from pythae_fif.runs.kind import Job, Kind
 from pythae_fif.runs.provenance import git_state, provenance
 from pythae_fif.sampling.samplers import FIT_STEPS, embed, generate, reconstruct
-from pythae_fif.training import EpochRow, FIFTrainer, OnEpoch
+from pythae_fif.training import EpochRow, FIFTrainer, OnEpoch, RunFiles
 from pythae_fif.training.tensorboard import tensorboard_writer
 
 logger = logging.getLogger(__name__)
@@ -153,7 +153,7 @@ def trained_model(job: ImageJob, splits: Splits) -> tuple[BaseAE, Training]:
             if interrupt.is_set():
                 runs.raise_interrupt()
 
-        trainer = trainer_of(job.spec, splits, folder.path, on_epoch)
+        trainer = trainer_of(job.spec, splits, folder, on_epoch)
         result = trainer.train()
     git = git_state()
     training = Training(
@@ -198,7 +198,7 @@ def _saved_model(job: ImageJob) -> tuple[BaseAE, Training] | None:
 def trainer_of(
     spec: RunSpec,
     splits: Splits,
-    run_dir: Path,
+    run_dir: Path | RunFiles,
     on_epoch: OnEpoch | None = None,
 ) -> FIFTrainer:
     """A fresh model of a run, seeded, in the trainer that trains it."""

@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Protocol, runtime_checkable
 
 import torch
 from pythae.models import BaseAE
@@ -29,13 +29,14 @@ LOG_NAME = "train_log.jsonl"
 
 @runtime_checkable
 class RunFiles(Protocol):
-    """The folder of a run. Who can lose the run passes an implementation of its own."""
+    """The folder of a run. Who can lose the run gives an object that knows whether it has."""
 
-    def path(self, name: str) -> Path:
-        """The path of a file or folder of that name; of the run's folder for ''."""
+    @property
+    def path(self) -> Path:
+        """The folder."""
 
     def check(self) -> None:
-        """Called before every write; raises where this process may not write any more."""
+        """Called at every write; raises where this process may not write any more."""
 
 
 @dataclass(frozen=True)
@@ -46,23 +47,20 @@ class PlainFolder:
         StoreError: It cannot be made.
     """
 
-    folder: Path
+    path: Path
 
     def __post_init__(self) -> None:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(f"cannot make the run folder {self.folder}: {error}") from error
-
-    def path(self, name: str) -> Path:
-        return self.folder / name
+            raise StoreError(f"cannot make the run folder {self.path}: {error}") from error
 
     def check(self) -> None:
         """Does nothing."""
 
 
 class TrainingFiles:
-    """Reads and writes the files of a training; asks `RunFiles.check` before every write.
+    """Reads and writes the files of a training; asks `RunFiles.check` at every write.
 
     Args:
         run: Where they are.
@@ -73,20 +71,24 @@ class TrainingFiles:
     def __init__(self, run: RunFiles, model_name: str, *, writes: bool) -> None:
         self._run = run
         self._writes = writes
-        self._model = run.path(model_name)
-        self._log = run.path(LOG_NAME)
-        self._checkpoint = run.path(CHECKPOINT_NAME)
+        self._model = run.path / model_name
+        self._log = run.path / LOG_NAME
+        self._checkpoint = run.path / CHECKPOINT_NAME
 
-    def _may_write(self) -> bool:
-        if self._writes:
+    def _write(self, path: Path, write: Callable[[BinaryIO], object]) -> None:
+        """Writes a file whole, unless the run is lost until then."""
+
+        def write_and_check(file: BinaryIO) -> None:
+            write(file)
             self._run.check()
-        return self._writes
+
+        if self._writes:
+            write_whole(path, write_and_check)
 
     def write_log(self, rows: Iterable[EpochRow]) -> None:
         """Replaces the log: what came after the checkpoint that a training resumes from is cut."""
-        if self._may_write():
-            log = "".join(json.dumps(row.to_json()) + "\n" for row in rows)
-            write_whole(self._log, lambda file: file.write(log.encode()))
+        log = "".join(json.dumps(row.to_json()) + "\n" for row in rows)
+        self._write(self._log, lambda file: file.write(log.encode()))
 
     def append_to_log(self, row: EpochRow) -> None:
         """Adds a line to the log.
@@ -94,8 +96,9 @@ class TrainingFiles:
         Raises:
             StoreError: It cannot be written.
         """
-        if not self._may_write():
+        if not self._writes:
             return
+        self._run.check()
         try:
             with open(self._log, "a", encoding="utf-8") as file:
                 file.write(json.dumps(row.to_json()) + "\n")
@@ -112,14 +115,13 @@ class TrainingFiles:
             model, optimizers: Their state then.
             random: Of :func:`random_state`, then.
         """
-        if self._may_write():
-            state = {
-                "progress": progress.state(),
-                "model": model.state_dict(),
-                **optimizers.state(),
-                "random": random,
-            }
-            write_whole(self._checkpoint, lambda file: torch.save(state, file))
+        state = {
+            "progress": progress.state(),
+            "model": model.state_dict(),
+            **optimizers.state(),
+            "random": random,
+        }
+        self._write(self._checkpoint, lambda file: torch.save(state, file))
 
     def restore(self, model: BaseAE, optimizers: Optimizers) -> Progress | None:
         """Puts back the checkpoint's state; the progress then, or None where there is none.
@@ -139,7 +141,8 @@ class TrainingFiles:
             raise
         except Exception as error:  # torch.load raises anything on a damaged file
             model.load_state_dict(initial)
-            if self._may_write():
+            if self._writes:
+                self._run.check()
                 logger.warning(
                     "%s cannot be resumed from (%s): set aside as %s, training starts afresh",
                     self._checkpoint,
@@ -158,8 +161,9 @@ class TrainingFiles:
         Raises:
             StoreError: The model cannot be written.
         """
-        if not self._may_write():
+        if not self._writes:
             return
+        self._run.check()
         temporary = self._model.with_name(self._model.name + ".tmp")
         try:
             shutil.rmtree(temporary, ignore_errors=True)

@@ -72,7 +72,7 @@ class FIFTrainer:
         training_config: A `FIFTrainerConfig`, or for a model with several optimizers Pythae's
             configuration for it. It is copied.
         callbacks: Pythae's callbacks, for wandb, mlflow, comet.
-        run_dir: Folder of log, checkpoint and final model, or a `RunFiles` that is asked before
+        run_dir: Folder of log, checkpoint and final model, or a `RunFiles` that is asked at
             every write. By default a new folder of the model's name and the time in the
             configuration's `output_dir`; give the folder to resume.
         on_epoch: Called after each epoch with its number, the number of epochs and its log row.
@@ -139,7 +139,7 @@ class FIFTrainer:
             name = f"{model.model_name}_training_{self.processes.all_values(now)[0]}"
             run_dir = Path(config.output_dir or "output") / name
         run_files = run_dir if isinstance(run_dir, RunFiles) else PlainFolder(Path(run_dir))
-        self.training_dir = str(run_files.path(""))
+        self.training_dir = str(run_files.path)
         config.output_dir = config.output_dir or self.training_dir
         self._files = TrainingFiles(run_files, folder_name, writes=self.is_main_process)
 
