@@ -22,14 +22,14 @@ def new_figure(
     width: float,
     height: float,
     dpi: int = 110,
-    layout: Literal["constrained", "none"] = "constrained",
+    layout: Literal["constrained"] | None = "constrained",
 ) -> "Figure":
     """An empty Matplotlib figure.
 
     Args:
         width, height: In inches.
         dpi: Dots an inch of its file.
-        layout: Whether it lays out its axes itself, or leaves them where they are put.
+        layout: Whether it lays out its axes itself, or, with None, leaves them where they are put.
     """
     from matplotlib.figure import Figure  # a command that draws nothing need not wait for it
 

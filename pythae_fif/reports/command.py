@@ -2,6 +2,7 @@
 
 __all__ = ["command_of"]
 
+import contextlib
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -60,17 +61,16 @@ def _shipped(experiment: Experiment) -> tuple[list[str], Experiment]:
     """The flag of the file that has the experiment's profile, and the experiment of that file."""
     flags = {"arch": experiment.arch}
     wanted = experiment.profiles[experiment.profile]
-    tables = [int(name.removeprefix("table")) for name in names_in("experiments")]
-    for table in (None, *tables):
-        try:
-            file = None if table is None else experiment_file(table)
-            profile = {"profile": experiment.profile}
-            found = load_experiment(experiment.dataset, file, flags | profile)
-        except ConfigError:  # it has no such profile
-            continue
-        if found.profiles[experiment.profile] == wanted:
-            return ([] if table is None else ["--table", str(table)]), found
-    return ["--config", "FILE"], load_experiment(experiment.dataset, None, flags)
+    alike = []
+    for table in (None, *(int(name.removeprefix("table")) for name in names_in("experiments"))):
+        file = None if table is None else experiment_file(table)
+        with contextlib.suppress(ConfigError):  # it has no such profile
+            named = flags | {"profile": experiment.profile}
+            alike.append(load_experiment(experiment.dataset, file, named))
+            if alike[-1].profiles[experiment.profile] == wanted:
+                return ([] if table is None else ["--table", str(table)]), alike[-1]
+    own = ["--config", "FILE"]
+    return own, alike[0] if alike else load_experiment(experiment.dataset, None, flags)
 
 
 def _asked_samplers(specs: Iterable[RunSpec]) -> list[str]:

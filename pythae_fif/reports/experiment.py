@@ -9,20 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pythae_fif.benchmark.model_entry import load_model_entry
-from pythae_fif.benchmark.plan import RunSpec
-from pythae_fif.benchmark.record import ImageRecord
 from pythae_fif.benchmark.sheets import reference_sheet, samples_name
 from pythae_fif.data import Splits
 from pythae_fif.files import write_text
 from pythae_fif.pictures import write_figure, write_pixels
 from pythae_fif.reports.cost_table import cost_grid
 from pythae_fif.reports.figures import beta_figure, cost_figure, learning_figure
-from pythae_fif.reports.grid import Cell, Grid, to_markdown, write_grid
-from pythae_fif.reports.page import FigureFile, experiment_page
+from pythae_fif.reports.grid import Cell, Grid, to_markdown, write_grid, write_rows
+from pythae_fif.reports.page import FigureFile, ImageStore, experiment_page
 from pythae_fif.reports.published_tables import table2, table3, table8
 from pythae_fif.reports.sample_figure import Strip, sample_figure
-from pythae_fif.reports.score_table import SAMPLER_LABELS, Report, field_grid, score_grid
-from pythae_fif.runs.store import Store
+from pythae_fif.reports.score_table import SAMPLER_LABELS, Report, score_grid
 
 
 class Failure(NamedTuple):
@@ -34,7 +31,7 @@ class Failure(NamedTuple):
 
 
 def write_experiment(
-    store: Store[RunSpec, ImageRecord],
+    store: ImageStore,
     splits: Splits,
     report: Report,
     failures: Sequence[Failure] = (),
@@ -66,7 +63,7 @@ def write_experiment(
         "cost": cost_grid(report.results),
     }
     grids = {key: grid for key, grid in named.items() if grid is not None}
-    paths = write_grid(field_grid(report), tables / name, ".csv")
+    paths = [write_rows(tables / f"{name}.csv", [vars(row) for row in report.rows])]
     paths += write_grid(scores, tables / name, ".tex")
     for key, grid in grids.items():
         paths += write_grid(grid, tables / f"{name}-{key}", ".csv", ".tex")
@@ -108,9 +105,7 @@ def _markdown(scores: Grid, grids: Mapping[str, Grid], figures: Sequence[FigureF
     return "\n".join(sections)
 
 
-def _figures(
-    store: Store[RunSpec, ImageRecord], splits: Splits, report: Report
-) -> Iterator[FigureFile]:
+def _figures(store: ImageStore, splits: Splits, report: Report) -> Iterator[FigureFile]:
     """Draws and writes those figures that there is something to draw of."""
 
     def write(kind: str, title: str, shows: str, figure: Any) -> Iterator[FigureFile]:
@@ -152,9 +147,7 @@ def _figures(
     )
 
 
-def _panels(
-    store: Store[RunSpec, ImageRecord], splits: Splits, report: Report
-) -> dict[str, list[Strip]]:
+def _panels(store: ImageStore, splits: Splits, report: Report) -> dict[str, list[Strip]]:
     """The sheets of real images, which are made if needed, and of every model's samplers."""
     real = store.root / "runs" / splits.name / f"data-{splits.content_hash[:8]}.png"
     if not real.exists():

@@ -14,13 +14,14 @@ __all__ = [
     "to_markdown",
     "to_terminal",
     "write_grid",
+    "write_rows",
 ]
 
 import csv
 import html
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -114,9 +115,9 @@ def rank_column(rows: Sequence[list[Cell]], column: int, groups: Sequence[str]) 
             values.setdefault(group, []).append(value)
     best = {group: sorted(set(of))[:2] for group, of in values.items() if len(of) > 1}
     for row, group in zip(rows, groups, strict=True):
-        cell = row[column]
-        if cell.value in best.get(group, ()):
-            row[column] = replace(cell, rank=best[group].index(cell.value) + 1)
+        for rank, value in enumerate(best.get(group, ()), start=1):
+            if row[column].value == value:
+                row[column] = replace(row[column], rank=rank)
 
 
 def to_markdown(grid: Grid, level: int = 1) -> str:
@@ -167,14 +168,41 @@ def _latex(text: str) -> str:
 
 def to_csv(grid: Grid) -> str:
     """The headings and the cells, numbers unrounded, nothing where there is a dash."""
+    rows = (
+        [("" if c.text == DASH else c.text) if c.value is None else c.value for c in row]
+        for row in grid.rows
+    )
+    return _csv([grid.headings, *rows])
+
+
+def _csv(lines: Iterable[Iterable[object]]) -> str:
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(grid.headings)
-    for row in grid.rows:
-        writer.writerow(
-            [("" if c.text == DASH else c.text) if c.value is None else c.value for c in row]
-        )
+    csv.writer(file, lineterminator="\n").writerows(lines)
     return file.getvalue()
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, object]], form: str = "") -> Path:
+    """Writes measured values as CSV, below a header of their names.
+
+    Args:
+        path: The file; its folder is made.
+        rows: All with the keys of the first; a tuple is written with spaces between its values.
+        form: Format of the floats; with none they are unrounded.
+
+    Returns:
+        The path.
+
+    Raises:
+        StoreError: The folder does not take the file.
+    """
+
+    def plain(value: object) -> object:
+        if isinstance(value, tuple):
+            return " ".join(map(str, value))
+        return format(value, form) if isinstance(value, float) else value
+
+    write_text(path, _csv([rows[0], *(map(plain, row.values()) for row in rows)]))
+    return path
 
 
 def to_html(grid: Grid) -> str:

@@ -1,6 +1,6 @@
 """One HTML page of an experiment, which opens without a network: pictures and all are inside."""
 
-__all__ = ["FigureFile", "experiment_page"]
+__all__ = ["FigureFile", "ImageStore", "experiment_page"]
 
 import base64
 import io
@@ -21,11 +21,14 @@ from pythae_fif.benchmark.sheets import CODES, SHEETS, samples_name
 from pythae_fif.reports.grid import Grid, inline_html, to_html
 from pythae_fif.reports.sample_figure import tiles
 from pythae_fif.reports.score_table import SAMPLER_LABELS, Report
-from pythae_fif.runs.provenance import Provenance
+from pythae_fif.runs.record import Provenance
 from pythae_fif.runs.store import Store
 
 SHEET_ROWS = 4  # of the eight of a sheet
 SMALL = 300_000  # bytes of a drawing; a larger picture is one of photographs
+
+ImageStore = Store[RunSpec, ImageRecord]
+"""Where the runs of the benchmark are, and the reports go."""
 
 TABLE_TITLES = {
     "table2": "Beside the paper's table 2",
@@ -93,7 +96,7 @@ class _Section:
 
 
 def experiment_page(
-    store: Store[RunSpec, ImageRecord],
+    store: ImageStore,
     report: Report,
     scores: Grid,
     grids: Mapping[str, Grid],
@@ -164,7 +167,7 @@ def _picture(path: Path, alt: str, *, sheet: bool = False) -> _Picture:
     return _Picture(uri, image.width, image.height, alt, pixels=sheet and image.width < 400)
 
 
-def _galleries(store: Store[RunSpec, ImageRecord], choices: Sequence[Choice]) -> list[_Gallery]:
+def _galleries(store: ImageStore, choices: Sequence[Choice]) -> list[_Gallery]:
     """The pictures of the chosen runs; what a run has no file of is left out."""
     grouped: dict[str, list[Choice]] = {}
     for choice in choices:

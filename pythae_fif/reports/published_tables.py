@@ -102,11 +102,10 @@ class _Beside:
         self, row: Row | None, fid: PublishedCell | None, inception: PublishedCell | None
     ) -> list[Cell]:
         """The cells below these headings."""
+        distance = (row.frechet_test, row.frechet_test_std) if row else (None, None)
+        score = (row.score, row.score_std) if row else (None, None)
         cells = []
-        for value, std, published in (
-            (row and row.frechet_test, row and row.frechet_test_std, fid),
-            (row and row.score, row and row.score_std, inception),
-        ):
+        for (value, std), published in ((distance, fid), (score, inception)):
             cells += [number(value, std), _printed(published)]
             if self.same:
                 cells.append(_difference(value, published))

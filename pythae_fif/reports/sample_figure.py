@@ -52,7 +52,7 @@ def sample_figure(panels: Mapping[str, list[Strip]], title: str) -> Any:
     ]
     left, top = 0.75, 0.5
     size = (len(columns) * (across + left) + 0.15, max(heights) + top + 0.1)
-    figure = new_figure(*size, layout="none")
+    figure = new_figure(*size, layout=None)
     figure.suptitle(title, fontsize=12, y=1 - 0.2 / size[1])
 
     def place(x: float, y: float) -> Any:

@@ -5,7 +5,6 @@ __all__ = [
     "Report",
     "Row",
     "build_report",
-    "field_grid",
     "score_grid",
     "score_terminal",
 ]
@@ -237,11 +236,10 @@ def _row(choice: Choice, constant_mse: float | None) -> Row:
     errors = [record.reconstruction_mse["test"] for record in records]
 
     def score(scores: Scores) -> float | None:
-        return scores.score and scores.score.mean
+        return None if scores.score is None else scores.score.mean
 
     def kernel(scores: Scores) -> float | None:
-        found = scores.kernel.get("test")
-        return found and found.mean
+        return scores.kernel["test"].mean if "test" in scores.kernel else None
 
     def neighbours(of: Callable[[Neighbours], float]) -> float | None:
         found = (result.record.scores[choice.sampler].neighbours for result in choice.results)
@@ -328,18 +326,3 @@ def score_terminal(report: Report) -> Table:
     short = ["model", "", "FD test", "FD val", "CS", None, None, None, "MSE", "sec", "chosen"]
     pairs = zip(grid.headings, short, strict=True)
     return to_terminal(grid, {heading: name for heading, name in pairs if name is not None})
-
-
-def field_grid(report: Report) -> Grid:
-    """Every field of the rows, for the CSV file."""
-    names = list(Row.__dataclass_fields__)
-    rows = [[_field(getattr(row, name)) for name in names] for row in report.rows]
-    return Grid(report.title, names, "l" * len(names), rows)
-
-
-def _field(value: str | float | tuple[str, ...] | None) -> Cell:
-    if value is None:
-        return Cell("")
-    if isinstance(value, bool | str | tuple):
-        return Cell(" ".join(value) if isinstance(value, tuple) else str(value))
-    return Cell(str(value), value)
