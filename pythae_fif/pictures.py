@@ -19,35 +19,33 @@ if TYPE_CHECKING:
 
 
 def new_figure(
-    width: float,
-    height: float,
-    dpi: int = 110,
-    layout: Literal["constrained"] | None = "constrained",
+    width: float, height: float, layout: Literal["constrained"] | None = "constrained"
 ) -> "Figure":
     """An empty Matplotlib figure.
 
     Args:
         width, height: In inches.
-        dpi: Dots an inch of its file.
         layout: Whether it lays out its axes itself, or, with None, leaves them where they are put.
     """
     from matplotlib.figure import Figure  # a command that draws nothing need not wait for it
 
-    return Figure(figsize=(width, height), dpi=dpi, layout=layout)
+    return Figure(figsize=(width, height), layout=layout)
 
 
-def write_figure(path: Path, figure: "Figure") -> None:
+def write_figure(path: Path, figure: "Figure", dpi: int = 110) -> None:
     """Writes a figure as PNG.
 
     Args:
         path: The file; its folder is made.
-        figure: With the resolution that its file is to have.
+        figure: The Matplotlib figure.
+        dpi: Dots an inch.
 
     Raises:
         StoreError: The folder cannot be made, or does not take the file.
     """
     png = io.BytesIO()
-    figure.savefig(png, format="png", metadata={"Software": None})  # else Matplotlib's version
+    # Without Matplotlib's version, for a file is the same with the next one, too.
+    figure.savefig(png, format="png", dpi=dpi, metadata={"Software": None})
     write_bytes(path, png.getvalue())
 
 

@@ -16,7 +16,7 @@ __all__ = [
 
 import dataclasses
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -148,7 +148,7 @@ class StudyOptions:
         dataset: The data set; None for the study's own choice.
         data: Your own file, for ``--dataset csv``.
         models: Models to compare; None for the study's own choice.
-        seeds: None for the profile's own.
+        seeds: Empty for the profile's own.
         profile: ``paper`` for the full protocol, ``quick`` for minutes on two cores;
             tables of numbers also have ``equal_time``.
         latent_dim: Latent dimension; None for the study's own.
@@ -161,7 +161,7 @@ class StudyOptions:
     dataset: str | None = None
     data: str | None = None
     models: list[str] | None = None
-    seeds: list[int] | None = None
+    seeds: Sequence[int] = ()
     profile: str = "quick"
     latent_dim: int | None = None
     command: str = ""
@@ -183,8 +183,8 @@ def command_of(study: Study, options: StudyOptions) -> str:
         words += ["--profile", options.profile]
     if options.models is not None:
         words += ["--models", *options.models]
-    if options.seeds not in (None, _usual_seeds(study, options)):
-        words += ["--seeds", *map(str, options.seeds or ())]
+    if options.seeds and list(options.seeds) != _usual_seeds(study, options):
+        words += ["--seeds", *map(str, options.seeds)]
     if options.latent_dim is not None:
         words += ["--latent-dim", str(options.latent_dim)]
     return shlex.join(["python", "run_benchmark.py", *words])
@@ -225,6 +225,5 @@ def run_study(name: str, options: StudyOptions, on_progress: OnProgress) -> list
     return import_module(f"{__name__}.{name}").run(resolved, on_progress)  # type: ignore[no-any-return] # the module is known at run time alone
 
 
-def _usual_seeds(study: Study, options: StudyOptions) -> list[int] | None:
-    count = study.profiles.get(options.profile)
-    return None if count is None else list(range(count))
+def _usual_seeds(study: Study, options: StudyOptions) -> list[int]:
+    return list(range(study.profiles.get(options.profile, 0)))
