@@ -188,7 +188,7 @@ def gradient_distances(
 
 def _gradient(model: FIF, x: Tensor, eps: Tensor, space: str) -> Tensor:
     """Gradient of the mean surrogate by all encoder parameters, a few vectors at a time."""
-    total: Tensor | None = None
+    gradients = []
     parameters = list(model.encoder.parameters())
     for some in torch.split(eps, max(1, TANGENTS // len(x))):
         out = surrogate(
@@ -199,19 +199,9 @@ def _gradient(model: FIF, x: Tensor, eps: Tensor, space: str) -> Tensor:
             trace_space=space,
         )
         loss = out.surrogate.mean() * (len(some) / len(eps))
-        flat = torch.cat(
-            [
-                torch.zeros_like(p).flatten() if g is None else g.flatten()
-                for p, g in zip(
-                    parameters,
-                    torch.autograd.grad(loss, parameters, allow_unused=True),
-                    strict=True,
-                )
-            ]
-        )
-        total = flat if total is None else total + flat
-    assert total is not None
-    return total
+        found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+        gradients.append(torch.cat([gradient.flatten() for gradient in found]))
+    return sum(gradients[1:], gradients[0])
 
 
 def _trained(
