@@ -42,7 +42,7 @@ from pythae_fif.benchmark.config import load_model_entry, names_in
 from pythae_fif.benchmark.inputs import load_splits
 from pythae_fif.benchmark.leaderboard import leaderboard
 from pythae_fif.benchmark.plan import SCHEMA
-from pythae_fif.reports import build_report, constant_error, to_terminal
+from pythae_fif.reports import build_report, constant_error, score_terminal
 from pythae_fif.runs.engines import LocalEngine
 from pythae_fif.runs.engines.common import cores
 from pythae_fif.runs.records import seal
@@ -98,9 +98,9 @@ def plan_times(kind: str, runs: int, results: str) -> dict[str, float]:
         return [(spec, store.record(spec)) for spec in plan]
 
     def reported() -> None:
-        report = build_report(experiment, found, "c", 0, constant_error(splits))
+        report = build_report(experiment, found, 0, constant_error(splits))
         with open("/dev/null", "w") as nowhere:
-            Console(file=nowhere).print(to_terminal(report))
+            Console(file=nowhere).print(score_terminal(report))
         leaderboard(store, experiment, splits.content_hash, found)
 
     experiment = timed("experiment", lambda: experiment_of(kind, runs))

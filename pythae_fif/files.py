@@ -9,6 +9,7 @@ __all__ = [
     "remove_temporaries",
     "require_writable",
     "set_aside",
+    "write_bytes",
     "write_json",
     "write_text",
     "write_whole",
@@ -65,17 +66,28 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file whole, and not at all if it holds that text already.
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file whole, after its folder, and not at all if it holds that content already.
 
     Raises:
-        StoreError: The folder does not take it.
+        StoreError: The folder cannot be made, or does not take it.
     """
-    content = text.encode()
-    with contextlib.suppress(OSError):
-        if path.read_bytes() == content:
+    try:
+        if path.is_file() and path.read_bytes() == content:
             return
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
     write_whole(path, lambda file: file.write(content))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file as :func:`write_bytes` does.
+
+    Raises:
+        StoreError: The folder cannot be made, or does not take it.
+    """
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -1,22 +1,34 @@
 """Pictures of one trained model: samples, reconstructions, interpolations, latent codes."""
 
-__all__ = ["SIDE", "reference_sheet", "write_sheets"]
+__all__ = ["CODES", "SHEETS", "SIDE", "reference_sheet", "samples_name", "write_sheets"]
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from pythae.models import BaseAE
 from torch import Tensor
 
 from pythae_fif.data import Splits, to_float
-from pythae_fif.files import write_whole
+from pythae_fif.pictures import new_figure, write_figure, write_pixels
 
 SIDE = 8  # rows and columns of images of a sheet
 SHOWN_CODES = 5000  # a cloud of more points shows no more
+
+SHEETS = {
+    "reconstructions.png": "test images, and below each row of them its reconstructions",
+    "interpolations.png": "straight lines in latent space between test images",
+}
+"""Name of a sheet beside those of samples -> what it shows."""
+CODES = "latents.png"
+"""Name of the picture of the training codes."""
+
+
+def samples_name(sampler: str) -> str:
+    """The name of the sheet of a sampler's samples."""
+    return f"samples-{sampler}.png"
 
 
 def write_sheets(
@@ -42,43 +54,39 @@ def write_sheets(
     Raises:
         StoreError: The folder does not take them.
     """
+    reconstructions, interpolations = (run_dir / name for name in SHEETS)
     for sampler, images in samples.items():
-        _write(run_dir / f"samples-{sampler}.png", images[: SIDE * SIDE])
+        write_pixels(run_dir / samples_name(sampler), _sheet(images[: SIDE * SIDE]))
     model.eval()
     device = next(model.parameters()).device
     originals = to_float(splits.test, limit=SIDE * SIDE // 2).to(device)
     rows = [originals, _detached(model.reconstruct, originals)]
-    pairs = [row.split(SIDE) for row in rows]
+    pairs = [torch.split(row, SIDE) for row in rows]
     stacked = [half for pair in zip(*pairs, strict=True) for half in pair]
-    _write(run_dir / "reconstructions.png", torch.cat(stacked))
+    write_pixels(reconstructions, _sheet(torch.cat(stacked)))
     if codes.ndim != 2:
         return
     ends = to_float(splits.test, limit=2 * SIDE).to(device).tensor_split(2)
     count = min(map(len, ends))
     lines = _detached(model.interpolate, ends[0][:count], ends[1][:count], SIDE)
-    _write(run_dir / "interpolations.png", lines.flatten(0, 1))
+    write_pixels(interpolations, _sheet(lines.flatten(0, 1)))
     if codes.shape[1] >= 2:
         labels = None if splits.labels is None else splits.labels["train"]
-        _write_latents(run_dir / "latents.png", codes, labels)
+        write_figure(run_dir / CODES, _codes_figure(codes, labels))
 
 
 def reference_sheet(splits: Splits) -> np.ndarray:
     """The first 64 test images as a sheet, (8 H, 8 W, C) uint8."""
-    return _grid(to_float(splits.test, limit=SIDE * SIDE))
+    return _sheet(to_float(splits.test, limit=SIDE * SIDE))
 
 
-def _detached(function, *inputs) -> Tensor:  # type: ignore[no-untyped-def]
+def _detached(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
     # The forward pass of some models, such as Hamiltonian VAEs, takes derivatives itself.
     with torch.enable_grad():
         return function(*inputs).detach()
 
 
-def _write(path: Path, images: Tensor) -> None:
-    image = Image.fromarray(_grid(images).squeeze())
-    write_whole(path, lambda file: image.save(file, "PNG"))
-
-
-def _grid(images: Tensor) -> np.ndarray:
+def _sheet(images: Tensor) -> np.ndarray:
     """At most 64 images in [0, 1] in rows of eight, black where there are none: (8 H, 8 W, C)."""
     whole = (images.detach().cpu().float().nan_to_num().clamp(0, 1) * 255).round().byte().numpy()
     missing = SIDE * SIDE - len(whole)
@@ -88,12 +96,10 @@ def _grid(images: Tensor) -> np.ndarray:
     return grid.reshape(SIDE * height, SIDE * width, channels)
 
 
-def _write_latents(path: Path, codes: Tensor, labels: np.ndarray | None) -> None:
-    from matplotlib.figure import Figure  # here, for a run that fails before need not wait for it
-
+def _codes_figure(codes: Tensor, labels: np.ndarray | None) -> Any:
     points, origin, shares = _principal_plane(codes.detach().cpu().double())
-    figure = Figure(figsize=(5, 4.4), dpi=110, layout="constrained")
-    axis = figure.subplots()
+    figure = new_figure(5, 4.4)
+    axis: Any = figure.subplots()
     style: dict[str, Any] = {"s": 4, "linewidths": 0, "alpha": 0.7, "rasterized": True}
     shown = points[:SHOWN_CODES]
     if labels is None:
@@ -112,7 +118,7 @@ def _write_latents(path: Path, codes: Tensor, labels: np.ndarray | None) -> None
     axis.set_xlabel(f"first principal component ({shares[0]:.0%} of the variance)", fontsize=9)
     axis.set_ylabel(f"second ({shares[1]:.0%})", fontsize=9)
     axis.tick_params(labelsize=8)
-    write_whole(path, lambda file: figure.savefig(file, format="png"))
+    return figure
 
 
 def _principal_plane(codes: Tensor) -> tuple[np.ndarray, np.ndarray, list[float]]:

@@ -5,7 +5,6 @@ __all__ = ["main"]
 import argparse
 import dataclasses
 import logging
-import shlex
 import signal
 import sys
 from collections.abc import Sequence
@@ -30,9 +29,10 @@ from pythae_fif.cli.study import run_command
 from pythae_fif.data import Splits, to_float
 from pythae_fif.errors import ConfigError, FIFError, did_you_mean
 from pythae_fif.reports import (
+    Failure,
     build_report,
     constant_error,
-    to_terminal,
+    score_terminal,
     write_experiment,
 )
 from pythae_fif.runs import verify
@@ -141,7 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print_list(Console())
             return 0
         study = flags.study or studies.DATASETS.get(flags.dataset)
-        return run_command(study, flags) if study else _benchmark(flags, _command(given))
+        return run_command(study, flags) if study else _benchmark(flags)
     except (FIFError, OSError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
         return EXIT_BAD_INPUT
@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_INTERRUPTED
 
 
-def _benchmark(flags: argparse.Namespace, command: str) -> int:
+def _benchmark(flags: argparse.Namespace) -> int:
     console = Console(highlight=False)
     experiment = _experiment(flags)
     engine = build_engine(_engine_options(flags, experiment), flags.results)
@@ -207,9 +207,10 @@ def _benchmark(flags: argparse.Namespace, command: str) -> int:
     if results:
         missing = len(plan) - len(results)
         failures = [
-            (specs[f.run_dir].model, specs[f.run_dir].configuration, str(f.error)) for f in failed
+            Failure(specs[f.run_dir].model, specs[f.run_dir].configuration, str(f.error))
+            for f in failed
         ]
-        _report(console, store, experiment, splits, results, command, missing, failures)
+        _report(console, store, experiment, splits, results, missing, failures)
     for outcome in failed:
         console.print(
             f"{outcome.state}: {outcome.run_dir}: {outcome.error}", markup=False, soft_wrap=True
@@ -265,21 +266,19 @@ def _report(
     experiment: Experiment,
     splits: Splits,
     results: list[Result],
-    command: str,
     missing: int,
-    failures: list[tuple[str, str, str]],
+    failures: list[Failure],
 ) -> None:
     """Prints the table of this command's runs, and writes that of all runs that are like them, with
     figures and the page, below the results folder."""
     guess = constant_error(splits)
-    report = build_report(experiment, results, command, missing, guess)
-    console.print(to_terminal(report))
+    report = build_report(experiment, results, missing, guess)
+    console.print(score_terminal(report))
     for note in report.notes:
         console.print(f"· {note}", markup=False)
     everything = leaderboard(store, experiment, splits.content_hash, results)
-    earlier = len({r.spec.run_id for r in everything} - {r.spec.run_id for r in results})
-    report = build_report(experiment, everything, command, missing, guess, earlier)
-    paths = write_experiment(store, experiment, splits, everything, report, failures)
+    report = build_report(experiment, everything, missing, guess)
+    paths = write_experiment(store, splits, report, failures)
     store.publish(paths)
     (page,) = [path for path in paths if path.suffix == ".html"]
     console.print(
@@ -287,21 +286,6 @@ def _report(
         markup=False,
         soft_wrap=True,
     )
-
-
-def _command(given: list[str]) -> str:
-    """The command without the places of this machine: of an absolute path the name is kept."""
-    kept, skip = [], False
-    for word in given:
-        if skip:
-            skip = False
-        elif word in ("--data-root", "--results", "--inception-weights"):
-            skip = True
-        elif not word.startswith(("--data-root=", "--results=", "--inception-weights=", "--quiet")):
-            path = word.rpartition("=")[2]
-            short = Path(path).name if Path(path).is_absolute() else path
-            kept.append(word.removesuffix(path) + short)
-    return shlex.join(["python", "run_benchmark.py", *kept])
 
 
 if __name__ == "__main__":

@@ -55,7 +55,7 @@ def run_command(name: str, flags: argparse.Namespace) -> int:
         dataset=flags.dataset,
         data=flags.data,
         models=flags.models,
-        seeds=flags.seeds,
+        seeds=flags.seeds or (),
         profile=flags.profile or "quick",
         latent_dim=flags.latent_dim,
     )

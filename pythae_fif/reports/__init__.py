@@ -1,14 +1,15 @@
 """Tables, figures and the page of an experiment, drawn from records alone."""
 
 __all__ = [
+    "Failure",
     "build_report",
     "constant_error",
     "load_published",
     "published_value",
-    "to_terminal",
+    "score_terminal",
     "write_experiment",
 ]
 
-from pythae_fif.reports.experiment import constant_error, write_experiment
+from pythae_fif.reports.experiment import Failure, constant_error, write_experiment
 from pythae_fif.reports.published import load_published, published_value
-from pythae_fif.reports.table import build_report, to_terminal
+from pythae_fif.reports.score_table import build_report, score_terminal

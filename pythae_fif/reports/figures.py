@@ -1,106 +1,229 @@
-"""Figure 11 of the paper: samples of every model with each of its samplers, side by side."""
+"""Curves and points of an experiment: figure 10 of the paper, cost, learning curves."""
 
-__all__ = ["Strip", "sample_figure"]
+__all__ = ["beta_figure", "cost_figure", "learning_figure"]
 
+import json
 import math
-from dataclasses import dataclass
+import statistics
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from pythae_fif.reports.plots import DPI, save
-
-SIDE = 8  # rows and columns of images of a sheet
-ROWS = 2  # of them that are shown of every model and sampler
-WIDTH, NARROW = 4.2, 3.2  # inches of a strip, and of one where there are more than two columns
-STRIPS = 16  # in a column, at most
+from pythae_fif.pictures import new_figure
+from pythae_fif.reports.score_table import SAMPLER_LABELS, Report
 
 
-@dataclass(frozen=True)
-class Strip:
-    """Two rows of images of a sheet.
-
-    Attributes:
-        label: Name of the sampler.
-        sheet: A picture of 8 x 8 images of any height and width.
-    """
-
-    label: str
-    sheet: Path
+def _bare(axis: Any) -> None:
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.tick_params(labelsize=8)
 
 
-def sample_figure(panels: dict[str, list[Strip]], title: str, path: Path) -> Path:
-    """Samples of every model: a block a model, a strip a sampler, in as many columns as needed.
+def beta_figure(report: Report) -> Any:
+    """Figure 10: FIF's validation distance against beta, a line a sampler and number K of vectors.
 
-    Args:
-        panels: Label of every model -> a strip for each of its samplers.
-        title: Above it all.
-        path: The PNG to write.
+    Means over the seeds; K = 1 solid, K = 2 dashed, as in the paper.
 
     Returns:
-        The path.
+        The Matplotlib figure, or None if there are not two values of beta.
     """
-    from matplotlib.figure import Figure  # here, for the rest of a command should not wait for it
-
-    columns = _columns(panels)
-    first = next(iter(panels.values()))[0]
-    height, width = tiles(first.sheet).shape[:2]
-    across = WIDTH if len(columns) <= 2 else NARROW
-    strip, gap, head = across * height / width, 0.06, 0.28
-    heights = [
-        sum(head + len(strips) * (strip + gap) for _, strips in column) for column in columns
-    ]
-    left, top = 0.75, 0.5
-    size = (len(columns) * (across + left) + 0.15, max(heights) + top + 0.1)
-    figure = Figure(figsize=size, dpi=DPI)
-    figure.suptitle(title, fontsize=12, y=1 - 0.2 / size[1])
-
-    def place(x: float, y: float) -> Any:
-        """Axes of a strip whose upper left corner is at (x, y), in inches from the upper left."""
-        box = (x / size[0], 1 - (y + strip) / size[1], across / size[0], strip / size[1])
-        return figure.add_axes(box)
-
-    for index, column in enumerate(columns):
-        x, y = index * (across + left) + left, top
-        for label, strips in column:
-            y += head
-            for number, one in enumerate(strips):
-                _show(place(x, y), tiles(one.sheet), one.label, "" if number else label)
-                y += strip + gap
-    return save(figure, path)
-
-
-def _columns(panels: dict[str, list[Strip]]) -> list[list[tuple[str, list[Strip]]]]:
-    """The models in columns of about equal numbers of strips, in their order."""
-    total = sum(map(len, panels.values()))
-    count = min(len(panels), max(2, math.ceil(total / STRIPS)))
-    columns: list[list[tuple[str, list[Strip]]]] = [[] for _ in range(count)]
-    done = 0
-    for label, strips in panels.items():
-        middle = done + len(strips) / 2
-        columns[min(count - 1, int(middle * count / total))].append((label, strips))
-        done += len(strips)
-    return [column for column in columns if column]
-
-
-def tiles(sheet: Path, rows: int = ROWS) -> np.ndarray:
-    """The first rows of images of a sheet, with white gaps between the images."""
-    pixels = np.asarray(Image.open(sheet))
-    height, width = pixels.shape[0] // SIDE, pixels.shape[1] // SIDE
-    grid = pixels.reshape(SIDE, height, SIDE, width, -1)[:rows]
-    gap = max(1, min(height, width) // 14)
-    grid = np.pad(grid, ((0, 0), (0, gap), (0, 0), (0, gap), (0, 0)), constant_values=255)
-    whole = grid.reshape(rows * (height + gap), SIDE * (width + gap), -1)
-    return whole[:-gap, :-gap].squeeze()
+    values: dict[tuple[str, int], dict[float, list[float]]] = {}
+    for spec, record in ((result.spec, result.record) for result in report.results):
+        if spec.model != "fif" or "beta" not in spec.parameters:
+            continue
+        vectors = spec.parameters.get("hutchinson_samples", 1)
+        for sampler in spec.samplers:
+            if sampler in record.scores:  # else it failed in this run
+                line = values.setdefault((sampler, vectors), {})
+                found = record.scores[sampler].frechet["val"]
+                line.setdefault(spec.parameters["beta"], []).append(found)
+    if len({beta for line in values.values() for beta in line}) < 2:
+        return None
+    figure = new_figure(6, 4)
+    axis: Any = figure.subplots()
+    samplers = list(dict.fromkeys(sampler for sampler, _ in values))
+    styles = {1: "-", 2: "--"}
+    order = sorted(values, key=lambda key: (samplers.index(key[0]), key[1]))
+    for sampler, vectors in order:
+        line = values[sampler, vectors]
+        betas = sorted(line)
+        axis.plot(
+            betas,
+            [statistics.fmean(line[beta]) for beta in betas],
+            linestyle=styles.get(vectors, ":"),
+            marker="o",
+            markersize=4,
+            color=f"C{samplers.index(sampler)}",
+            label=f"{SAMPLER_LABELS[sampler]}, K = {vectors}",
+        )
+    means = [statistics.fmean(v) for line in values.values() for v in line.values()]
+    if max(means) > 10 * min(means) > 0:  # one bad value must not flatten all others
+        axis.set_yscale("log")
+        _plain_ticks(axis.yaxis)
+    else:
+        axis.set_ylim(bottom=0)
+    axis.set_xticks(sorted({beta for line in values.values() for beta in line}))
+    axis.set_xlabel("reconstruction weight β", fontsize=9)
+    axis.set_ylabel(f"{report.distance}, validation", fontsize=9)
+    axis.set_title(f"FIF: {report.title}", fontsize=10)
+    axis.legend(fontsize=8, frameon=False)
+    _bare(axis)
+    return figure
 
 
-def _show(axis: Any, image: np.ndarray, sampler: str, model: str) -> None:
-    axis.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="auto")
-    axis.set_xticks([])
-    axis.set_yticks([])
-    for spine in axis.spines.values():
-        spine.set_visible(False)
-    axis.set_ylabel(sampler, fontsize=8, rotation=0, ha="right", va="center")
-    axis.set_title(model, fontsize=10, loc="left", pad=3, fontweight="bold")
+class _Point(NamedTuple):
+    """A model in the plane of cost and distance."""
+
+    label: str
+    seconds: float
+    distance: float
+
+
+def cost_figure(report: Report) -> Any:
+    """Test distance against seconds of training: one panel a sampler, one point a model.
+
+    Only samplers that at least two models have get a panel, unless there is no such sampler.
+
+    Returns:
+        The Matplotlib figure.
+    """
+    panels: dict[str, list[_Point]] = {}
+    for row in report.rows:
+        point = _Point(row.model, row.training_seconds, row.frechet_test)
+        panels.setdefault(row.sampler, []).append(point)
+    shared = {name: points for name, points in panels.items() if len(points) > 1} or panels
+    tallest = max(map(len, shared.values()))
+    figure = new_figure(4.6 * len(shared) + 0.6, max(3.6, 0.19 * tallest + 1.2))
+    figure.suptitle(report.title, fontsize=10)
+    axes: Any = figure.subplots(1, len(shared), squeeze=False)[0]
+    for axis, (sampler, points) in zip(axes, shared.items(), strict=True):
+        _points(axis, points)
+        axis.set_title(f"{sampler} sampler", fontsize=9)
+        axis.set_xlabel("seconds of training", fontsize=9)
+        axis.set_ylabel(f"{report.distance}, test", fontsize=9)
+    return figure
+
+
+def _points(axis: Any, points: list[_Point]) -> None:
+    """Points with their names in a column on the right, in the points' order, joined by lines."""
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    seconds = np.array([max(point.seconds, 1e-3) for point in points])
+    distances = np.array([max(point.distance, 1e-6) for point in points])
+    axis.set_xlim(seconds.min() / 1.3, seconds.max() * 1.3)
+    axis.set_ylim(distances.min() / 1.3, distances.max() * 1.3)
+    low, high = np.log(axis.get_ylim())
+    places = _spread((np.log(distances) - low) / (high - low), 1 / 22)
+    axis.scatter(seconds, distances, s=18, color="tab:blue", zorder=3)
+    for (name, x, y), place in zip(points, places, strict=True):
+        emphasis = {"weight": "bold", "color": "tab:red"} if name == "FIF" else {}
+        axis.annotate(
+            name,
+            xy=(x, y),
+            xytext=(1.04, place),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=7,
+            annotation_clip=False,
+            arrowprops={"arrowstyle": "-", "color": "0.8", "linewidth": 0.6, "shrinkB": 3},
+            **emphasis,
+        )
+        if emphasis:
+            axis.scatter([x], [y], s=26, color="tab:red", zorder=4)
+    _plain_ticks(axis.xaxis)
+    _plain_ticks(axis.yaxis)
+    _bare(axis)
+
+
+def _spread(heights: np.ndarray, gap: float) -> np.ndarray:
+    """Heights in [0, 1] moved as little as needed for neighbours to be a gap apart."""
+    gap = min(gap, 1 / max(1, len(heights) - 1))
+    order = np.argsort(heights, kind="stable")
+    placed = heights[order].copy()
+    for i in range(1, len(placed)):
+        placed[i] = max(placed[i], placed[i - 1] + gap)
+    # What the upward pass pushed above the top is pushed down again.
+    placed[-1] = min(placed[-1], 1.0)
+    for i in range(len(placed) - 2, -1, -1):
+        placed[i] = min(placed[i], placed[i + 1] - gap)
+    moved = np.empty_like(placed)
+    moved[order] = placed
+    return moved
+
+
+def _plain_ticks(axis: Any) -> None:
+    """Ticks of a logarithmic axis at 1, 2 and 5 times powers of ten, written out."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def learning_figure(logs: Mapping[str, Path], title: str) -> Any:
+    """Training and evaluation loss against seconds, a panel a model.
+
+    The losses of two models are not the same quantity, so that each panel has its own axis.
+
+    Args:
+        logs: Label -> `train_log.jsonl` of a run.
+        title: Above it.
+
+    Returns:
+        The Matplotlib figure, or None if no log has two epochs.
+    """
+    curves = {label: read_log(log) for label, log in logs.items()}
+    curves = {label: lines for label, lines in curves.items() if len(lines) > 1}
+    if not curves:
+        return None
+    columns = min(len(curves), 3 if len(curves) <= 6 else 5)
+    rows = math.ceil(len(curves) / columns)
+    figure = new_figure(max(5, 2.3 * columns), 1.75 * rows + 0.7)
+    figure.suptitle(title, fontsize=10)
+    axes: Any = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat[len(curves) :]:
+        axis.set_axis_off()
+    for index, (label, lines) in enumerate(curves.items()):
+        axis = axes.flat[index]
+        seconds = np.cumsum([line.seconds for line in lines])
+        curves_of_model = {
+            "train": ([line.train_loss for line in lines], "-"),
+            "eval": ([line.eval_loss for line in lines], "--"),
+        }
+        for name, (losses, style) in curves_of_model.items():
+            known = [(s, x) for s, x in zip(seconds, losses, strict=True) if math.isfinite(x)]
+            if known:
+                axis.plot(*zip(*known, strict=True), style, linewidth=1.2, label=name)
+        axis.set_title(label, fontsize=8)
+        _bare(axis)
+        axis.tick_params(labelsize=6)
+        if index == 0:
+            axis.legend(fontsize=6, frameon=False)
+        if index >= len(curves) - columns:
+            axis.set_xlabel("seconds", fontsize=7)
+    return figure
+
+
+class LogLine(NamedTuple):
+    """An epoch of a training log; NaN for a loss that there is not."""
+
+    seconds: float
+    train_loss: float
+    eval_loss: float
+
+
+def read_log(path: Path) -> list[LogLine]:
+    """The whole lines of a training log; none if there is no such file."""
+    if not path.is_file():
+        return []
+    lines = []
+    for text in path.read_text("utf-8").splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:  # the line that a killed run left half written
+            continue
+        if "seconds" in line:
+            losses = (line.get(key) for key in ("train_loss", "eval_loss"))
+            lines.append(LogLine(line["seconds"], *(math.nan if x is None else x for x in losses)))
+    return lines

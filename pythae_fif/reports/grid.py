@@ -1,24 +1,34 @@
-"""A table as such, and its forms: Markdown, LaTeX, CSV and HTML."""
+"""A table as such, and its forms: Markdown, LaTeX, CSV, HTML and for a terminal."""
 
 __all__ = [
     "DASH",
     "Cell",
     "Grid",
     "inline_html",
+    "measured",
     "number",
-    "ranks",
+    "rank_column",
     "to_csv",
     "to_html",
     "to_latex",
     "to_markdown",
+    "to_terminal",
+    "write_grid",
+    "write_rows",
 ]
 
 import csv
 import html
 import io
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+
+from pythae_fif.files import write_text
 
 DASH = "–"
 
@@ -73,27 +83,41 @@ def number(value: float | None, std: float | None = None) -> Cell:
     return Cell(f"{value:.{digits}f}{spread}", value)
 
 
-def ranks(values: Iterable[tuple[int, str, float]]) -> dict[int, int]:
-    """The best and second best of every group, lowest first; equals share a rank.
-
-    Args:
-        values: Number of a row, name of its group, and value. A group of one row has no best.
-
-    Returns:
-        Number of a row -> 1 or 2.
+def measured(value: float | None, form: str) -> Cell:
+    """A measured number in a format of its own, `–` where there is none.
 
     Example:
-        >>> ranks([(0, "N", 3.0), (1, "N", 1.0), (2, "N", 1.0), (3, "GMM", 9.0)])
-        {0: 2, 1: 1, 2: 1}
+        >>> measured(0.01234, ".4f").text, measured(None, ".4f").text
+        ('0.0123', '–')
     """
-    groups: dict[str, dict[int, float]] = {}
-    for row, group, value in values:
-        groups.setdefault(group, {})[row] = value
-    found: dict[int, int] = {}
-    for rivals in groups.values():
-        best = sorted(set(rivals.values()))[:2] if len(rivals) > 1 else []
-        found |= {row: best.index(value) + 1 for row, value in rivals.items() if value in best}
-    return found
+    return Cell(DASH) if value is None else Cell(format(value, form), value)
+
+
+def rank_column(rows: Sequence[list[Cell]], column: int, groups: Sequence[str]) -> None:
+    """Marks the lowest and second lowest number of every group in a column; equals share a rank.
+
+    Args:
+        rows: Of a table; their cells are replaced.
+        column: Its number.
+        groups: Name of each row's group; none of the marks for a row of group ``""``, and none in
+            a group of one number.
+
+    Example:
+        >>> rows = [[number(value)] for value in (3.0, 1.0, 1.0, 9.0)]
+        >>> rank_column(rows, 0, ["N", "N", "N", "GMM"])
+        >>> [cell.rank for (cell,) in rows]
+        [2, 1, 1, 0]
+    """
+    values: dict[str, list[float]] = {}
+    for row, group in zip(rows, groups, strict=True):
+        value = row[column].value
+        if group and value is not None:
+            values.setdefault(group, []).append(value)
+    best = {group: sorted(set(of))[:2] for group, of in values.items() if len(of) > 1}
+    for row, group in zip(rows, groups, strict=True):
+        for rank, value in enumerate(best.get(group, ()), start=1):
+            if row[column].value == value:
+                row[column] = replace(row[column], rank=rank)
 
 
 def to_markdown(grid: Grid, level: int = 1) -> str:
@@ -144,14 +168,41 @@ def _latex(text: str) -> str:
 
 def to_csv(grid: Grid) -> str:
     """The headings and the cells, numbers unrounded, nothing where there is a dash."""
+    rows = (
+        [("" if c.text == DASH else c.text) if c.value is None else c.value for c in row]
+        for row in grid.rows
+    )
+    return _csv([grid.headings, *rows])
+
+
+def _csv(lines: Iterable[Iterable[object]]) -> str:
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(grid.headings)
-    for row in grid.rows:
-        writer.writerow(
-            [("" if c.text == DASH else c.text) if c.value is None else c.value for c in row]
-        )
+    csv.writer(file, lineterminator="\n").writerows(lines)
     return file.getvalue()
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, object]], form: str = "") -> Path:
+    """Writes measured values as CSV, below a header of their names.
+
+    Args:
+        path: The file; its folder is made.
+        rows: All with the keys of the first; a tuple is written with spaces between its values.
+        form: Format of the floats; with none they are unrounded.
+
+    Returns:
+        The path.
+
+    Raises:
+        StoreError: The folder does not take the file.
+    """
+
+    def plain(value: object) -> object:
+        if isinstance(value, tuple):
+            return " ".join(map(str, value))
+        return format(value, form) if isinstance(value, float) else value
+
+    write_text(path, _csv([rows[0], *(map(plain, row.values()) for row in rows)]))
+    return path
 
 
 def to_html(grid: Grid) -> str:
@@ -178,6 +229,55 @@ def to_html(grid: Grid) -> str:
         f"</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>\n"
         + (f'<ul class="notes">{notes}</ul>\n' if notes else "")
     )
+
+
+def to_terminal(grid: Grid, headings: Mapping[str, str]) -> Table:
+    """Columns of the table for a terminal, without its notes; best bold, second underlined.
+
+    Args:
+        grid: The table.
+        headings: Heading of a column in the grid -> a shorter one; other columns are left out.
+    """
+    styles = {0: "{}", 1: "[bold]{}[/]", 2: "[underline]{}[/]"}
+    table = Table(title=grid.title, title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    columns = [index for index, heading in enumerate(grid.headings) if heading in headings]
+    for index in columns:
+        numeric = grid.align[index] == "r"
+        table.add_column(
+            headings[grid.headings[index]],
+            justify="right" if numeric else "left",
+            no_wrap=numeric or columns[0] < index < columns[-1],
+            overflow="fold",
+        )
+    for number, row in enumerate(grid.rows):
+        texts = (styles[row[index].rank].format(row[index].text) for index in columns)
+        table.add_row(*texts, end_section=number + 1 in grid.groups)
+    return table
+
+
+FORMS: dict[str, Callable[[Grid], str]] = {
+    ".md": to_markdown, ".csv": to_csv, ".tex": to_latex,
+}  # fmt: skip
+
+
+def write_grid(grid: Grid, stem: Path, *suffixes: str) -> list[Path]:
+    """Writes a table in some of its forms.
+
+    Args:
+        grid: The table.
+        stem: The files' path without a suffix.
+        *suffixes: Of ``.md``, ``.csv`` and ``.tex``.
+
+    Returns:
+        The files.
+
+    Raises:
+        StoreError: The folder does not take them.
+    """
+    paths = [stem.with_name(stem.name + suffix) for suffix in suffixes]
+    for path, suffix in zip(paths, suffixes, strict=True):
+        write_text(path, FORMS[suffix](grid))
+    return paths
 
 
 def inline_html(text: str) -> str:

@@ -1,25 +1,55 @@
 """One HTML page of an experiment, which opens without a network: pictures and all are inside."""
 
-__all__ = ["Gallery", "Picture", "Section", "picture_of", "render_page"]
+__all__ = ["FigureFile", "ImageStore", "experiment_page"]
 
 import base64
 import io
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 import jinja2
 from markupsafe import Markup
 from PIL import Image
 
-from pythae_fif.reports.figures import tiles
+from pythae_fif.benchmark.model_entry import load_model_entry
+from pythae_fif.benchmark.plan import RunSpec
+from pythae_fif.benchmark.record import ImageRecord
+from pythae_fif.benchmark.selection import Choice, Result
+from pythae_fif.benchmark.sheets import CODES, SHEETS, samples_name
 from pythae_fif.reports.grid import Grid, inline_html, to_html
+from pythae_fif.reports.sample_figure import tiles
+from pythae_fif.reports.score_table import SAMPLER_LABELS, Report
+from pythae_fif.runs.record import Provenance
+from pythae_fif.runs.store import Store
 
 SHEET_ROWS = 4  # of the eight of a sheet
 SMALL = 300_000  # bytes of a drawing; a larger picture is one of photographs
 
+ImageStore = Store[RunSpec, ImageRecord]
+"""Where the runs of the benchmark are, and the reports go."""
+
+TABLE_TITLES = {
+    "table2": "Beside the paper's table 2",
+    "table8": "Beside the paper's table 8",
+    "table3": "Beside the paper's table 3",
+    "cost": "Cost",
+    "failures": "Runs that failed",
+}
+
+
+class FigureFile(NamedTuple):
+    """A figure of the experiment: its kind and title, what it shows, and its PNG."""
+
+    kind: str
+    title: str
+    shows: str
+    path: Path
+
 
 @dataclass(frozen=True)
-class Picture:
+class _Picture:
     """A picture inside the page.
 
     Attributes:
@@ -36,37 +66,94 @@ class Picture:
     pixels: bool = False
 
 
-@dataclass(frozen=True)
-class Gallery:
+class _Gallery(NamedTuple):
     """The pictures of one model; `detail` stands beside its name."""
 
     label: str
     detail: str
-    pictures: list[Picture]
+    pictures: list[_Picture]
 
 
 @dataclass(frozen=True)
-class Section:
-    """A part of the page; whatever of it is empty is left out.
+class _Section:
+    """A section of the page; whatever of it is empty is left out.
 
     Attributes:
         id: Its anchor.
         title: Its heading.
-        bullets: A list, with `code` marked as in Markdown.
-        grids: Tables.
+        bullets: A list.
+        tables: As HTML.
         pictures: Over the whole width.
         models: Galleries.
     """
 
     id: str
     title: str
-    bullets: list[str] = field(default_factory=list)
-    grids: list[Grid] = field(default_factory=list)
-    pictures: list[Picture] = field(default_factory=list)
-    models: list[Gallery] = field(default_factory=list)
+    bullets: list[Markup] = field(default_factory=list)
+    tables: list[Markup] = field(default_factory=list)
+    pictures: list[_Picture] = field(default_factory=list)
+    models: list[_Gallery] = field(default_factory=list)
 
 
-def picture_of(path: Path, alt: str, *, sheet: bool = False) -> Picture:
+def experiment_page(
+    store: ImageStore,
+    report: Report,
+    scores: Grid,
+    grids: Mapping[str, Grid],
+    figures: Sequence[FigureFile],
+) -> str:
+    """The page as HTML.
+
+    Args:
+        store: Where the runs and their pictures are.
+        report: The scores of the experiment.
+        scores: Their table.
+        grids: Key of `TABLE_TITLES` -> table; what the experiment has no table of is left out.
+        figures: The figures that were drawn.
+    """
+    models = dict.fromkeys(choice.model for choice in report.choices)
+    entries = [load_model_entry(model) for model in models]
+    sources = [
+        " ".join([f"{entry.label}: {entry.source}.", *map(_sentence, entry.notes)])
+        for entry in entries
+    ]
+    sections = [
+        _Section("scores", "Scores", tables=[Markup(to_html(scores))]),
+        *(
+            _Section(key, TABLE_TITLES[key], tables=[Markup(to_html(grid))])
+            for key, grid in grids.items()
+        ),
+        *(
+            _Section(f"figure-{f.kind}", f.title, pictures=[_picture(f.path, f.shows)])
+            for f in figures
+        ),
+        _Section("models", "Every model", models=_galleries(store, report.choices)),
+        _Section("sources", "Models and their sources", bullets=_bullets(sources)),
+        _Section("provenance", "Provenance", bullets=_bullets(_provenance(report.results))),
+    ]
+    lead = (
+        f"{len(report.results)} finished runs of {len(models)} models, scored by "
+        f"{report.distance}. Data: {report.results[0].record.data.source}."
+    )
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    template = environment.get_template("page.html")
+    return template.render(title=report.title, lead=lead, sections=sections)
+
+
+def _bullets(texts: Iterable[str]) -> list[Markup]:
+    return [Markup(inline_html(text)) for text in texts]
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith(".") else f"{text}."
+
+
+def _picture(path: Path, alt: str, *, sheet: bool = False) -> _Picture:
     """A picture file as data; of a sheet the first rows.
 
     WebP: drawings and sheets of grey images without loss, photographs with quality 85.
@@ -77,29 +164,55 @@ def picture_of(path: Path, alt: str, *, sheet: bool = False) -> Picture:
     image.save(file, "WEBP", lossless=not photographs, quality=85, method=4)
     data = base64.b64encode(file.getvalue()).decode()
     uri = f"data:image/webp;base64,{data}"
-    return Picture(uri, image.width, image.height, alt, pixels=sheet and image.width < 400)
+    return _Picture(uri, image.width, image.height, alt, pixels=sheet and image.width < 400)
 
 
-def render_page(title: str, lead: str, sections: list[Section]) -> str:
-    """The page as HTML.
+def _galleries(store: ImageStore, choices: Sequence[Choice]) -> list[_Gallery]:
+    """The pictures of the chosen runs; what a run has no file of is left out."""
+    grouped: dict[str, list[Choice]] = {}
+    for choice in choices:
+        grouped.setdefault(choice.model, []).append(choice)
+    galleries = []
+    for model, chosen in grouped.items():
+        shown: dict[Path, str] = {}
+        for choice in chosen:
+            alt = f"{SAMPLER_LABELS[choice.sampler]} samples"
+            if choice.spec.varied:
+                alt += f" ({choice.spec.configuration})"
+            shown[store.run_dir(choice.spec) / samples_name(choice.sampler)] = alt
+        spec = chosen[0].spec
+        shown |= {store.run_dir(spec) / name: alt for name, alt in SHEETS.items()}
+        pictures = [
+            _picture(path, alt, sheet=True) for path, alt in shown.items() if path.is_file()
+        ]
+        codes = store.run_dir(spec) / CODES
+        if codes.is_file():
+            alt = (
+                "training codes in two principal components, with the standard normal's circle of "
+                "two standard deviations"
+            )
+            pictures.append(_picture(codes, alt))
+        label = load_model_entry(model).label
+        galleries.append(_Gallery(label, f"run {spec.run_id}", pictures))
+    return galleries
 
-    Args:
-        title: Its heading.
-        lead: The sentence below it.
-        sections: In order.
-    """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-    )
-    shown = [
-        {
-            **vars(section),
-            "bullets": [Markup(inline_html(item)) for item in section.bullets],
-            "tables": [Markup(to_html(grid)) for grid in section.grids],
-        }
-        for section in sections
-    ]
-    return environment.get_template("page.html").render(title=title, lead=lead, sections=shown)
+
+def _provenance(results: Sequence[Result]) -> list[str]:
+    """Where and with what the runs were made: each distinct value once."""
+    provenance = [result.record.provenance for result in results]
+    lines: dict[str, list[str | None]] = {
+        "Device": [p.device for p in provenance],
+        "Versions": [", ".join(f"{k} {v}" for k, v in p.versions.items()) for p in provenance],
+        "Python": [p.python for p in provenance],
+        "Revision": [_revision(p) for p in provenance],
+        "Training images": [f"{result.record.data.sizes['train']:,}" for result in results],
+        "Data": [result.spec.data_hash for result in results],
+        "Started": [*sorted(p.started[:10] for p in provenance if p.started)],
+    }
+    found = {key: dict.fromkeys(v for v in values if v) for key, values in lines.items()}
+    return [f"{key}: {'; '.join(values)}." for key, values in found.items() if values]
+
+
+def _revision(provenance: Provenance) -> str | None:
+    revision = provenance.git_revision
+    return f"{revision} with changes" if provenance.git_dirty else revision

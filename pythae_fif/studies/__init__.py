@@ -16,7 +16,7 @@ __all__ = [
 
 import dataclasses
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -65,69 +65,67 @@ class Study:
     keeps_runs: bool = False
 
 
-STUDIES: dict[str, Study] = {
-    study.name: study
-    for study in (
-        Study(
-            "sinusoid",
-            "figures 3 and 7: which direction of a noisy sinusoid is learnt, against beta",
-            profiles={"quick": 20, "paper": 20},
-            takes=frozenset({"dataset", "seeds"}),
-            datasets=("sinusoid",),
-            dataset="sinusoid",
-        ),
-        Study(
-            "linear",
-            "appendix C: the directions that a linear model picks, against theorem C.4",
-            profiles={"quick": 1, "paper": 1},
-            one_seed=True,
-        ),
-        Study(
-            "estimator",
-            "figure 6 and appendix D.3: the noise of the trace estimator",
-            profiles={"quick": 1, "paper": 1},
-            takes=frozenset({"dataset", "latent_dim", "seeds"}),
-            dataset="mnist",
-            one_seed=True,
-        ),
-        Study(
-            "spectrum",
-            "figures 8 and 9: what a conditional model's decoder spans, on MNIST",
-            profiles={"quick": 2, "paper": 5},
-            takes=frozenset({"dataset", "latent_dim", "seeds"}),
-            dataset="mnist",
-            keeps_runs=True,
-        ),
-        Study(
-            "toy",
-            "the density on a toy manifold (--dataset two_moons, circle, spiral, torus, ...)",
-            profiles={"quick": 3, "paper": 20},
-            takes=frozenset({"dataset", "seeds"}),
-            datasets=TOY_DATASETS,
-            dataset="sinusoid",
-        ),
-        Study(
-            "curvature",
-            "figures 2, 12 and 13: what on-manifold training does to the manifold",
-            profiles={"quick": 5, "paper": 20},
-        ),
-        Study(
-            "tabular",
-            "tables 1 and 5: FIF against rectangular flows on tabular data",
-            takes=frozenset({"dataset", "data", "latent_dim", "models", "seeds"}),
-            datasets=TABULAR_DATASETS,
-            dataset="miniboone",
-            keeps_runs=True,
-        ),
-        Study(
-            "ablation",
-            "tables 6 and 7: estimator, network, and on- or off-manifold training",
-            takes=frozenset({"dataset", "data", "latent_dim", "models", "seeds"}),
-            datasets=TABULAR_DATASETS,
-            keeps_runs=True,
-        ),
-    )
-}
+_OF_TABLES = Study(
+    "tabular",
+    "tables 1 and 5: FIF against rectangular flows on tabular data",
+    takes=frozenset({"dataset", "data", "latent_dim", "models", "seeds"}),
+    datasets=TABULAR_DATASETS,
+    dataset="miniboone",
+    keeps_runs=True,
+)
+_ALL = (
+    Study(
+        "sinusoid",
+        "figures 3 and 7: which direction of a noisy sinusoid is learnt, against beta",
+        {"quick": 20, "paper": 20},
+        frozenset({"dataset", "seeds"}),
+        datasets=("sinusoid",),
+        dataset="sinusoid",
+    ),
+    Study(
+        "linear",
+        "appendix C: the directions that a linear model picks, against theorem C.4",
+        {"quick": 1, "paper": 1},
+        one_seed=True,
+    ),
+    Study(
+        "estimator",
+        "figure 6 and appendix D.3: the noise of the trace estimator",
+        {"quick": 1, "paper": 1},
+        frozenset({"dataset", "latent_dim", "seeds"}),
+        dataset="mnist",
+        one_seed=True,
+    ),
+    Study(
+        "spectrum",
+        "figures 8 and 9: what a conditional model's decoder spans, on MNIST",
+        {"quick": 2, "paper": 5},
+        frozenset({"dataset", "latent_dim", "seeds"}),
+        dataset="mnist",
+        keeps_runs=True,
+    ),
+    Study(
+        "toy",
+        "the density on a toy manifold (--dataset two_moons, circle, spiral, torus, ...)",
+        {"quick": 3, "paper": 20},
+        frozenset({"dataset", "seeds"}),
+        datasets=TOY_DATASETS,
+        dataset="sinusoid",
+    ),
+    Study(
+        "curvature",
+        "figures 2, 12 and 13: what on-manifold training does to the manifold",
+        {"quick": 5, "paper": 20},
+    ),
+    _OF_TABLES,
+    dataclasses.replace(
+        _OF_TABLES,
+        name="ablation",
+        description="tables 6 and 7: estimator, network, and on- or off-manifold training",
+        dataset=None,
+    ),
+)
+STUDIES: dict[str, Study] = {study.name: study for study in _ALL}
 """Name of a study -> its declaration."""
 
 DATASETS: dict[str, str] = {
@@ -148,7 +146,7 @@ class StudyOptions:
         dataset: The data set; None for the study's own choice.
         data: Your own file, for ``--dataset csv``.
         models: Models to compare; None for the study's own choice.
-        seeds: None for the profile's own.
+        seeds: Empty for the profile's own.
         profile: ``paper`` for the full protocol, ``quick`` for minutes on two cores;
             tables of numbers also have ``equal_time``.
         latent_dim: Latent dimension; None for the study's own.
@@ -161,7 +159,7 @@ class StudyOptions:
     dataset: str | None = None
     data: str | None = None
     models: list[str] | None = None
-    seeds: list[int] | None = None
+    seeds: Sequence[int] = ()
     profile: str = "quick"
     latent_dim: int | None = None
     command: str = ""
@@ -174,20 +172,17 @@ def command_of(study: Study, options: StudyOptions) -> str:
         >>> command_of(STUDIES["toy"], StudyOptions(Path("results"), seeds=[3], dataset="torus"))
         'python run_benchmark.py --study toy --dataset torus --seeds 3'
     """
-    words = ["--study", study.name]
-    if options.dataset not in (None, study.dataset):
-        words += ["--dataset", str(options.dataset)]
-    if options.data is not None:
-        words += ["--data", Path(options.data).name]
-    if options.profile != StudyOptions.profile:
-        words += ["--profile", options.profile]
-    if options.models is not None:
-        words += ["--models", *options.models]
-    if options.seeds not in (None, _usual_seeds(study, options)):
-        words += ["--seeds", *map(str, options.seeds or ())]
-    if options.latent_dim is not None:
-        words += ["--latent-dim", str(options.latent_dim)]
-    return shlex.join(["python", "run_benchmark.py", *words])
+    usual_seeds = list(options.seeds) == _usual_seeds(study, options)
+    flags: dict[str, Sequence[object]] = {
+        "--dataset": [] if options.dataset in (None, study.dataset) else [options.dataset],
+        "--data": [] if options.data is None else [Path(options.data).name],
+        "--profile": [] if options.profile == StudyOptions.profile else [options.profile],
+        "--models": options.models or [],
+        "--seeds": [] if usual_seeds else options.seeds,
+        "--latent-dim": [] if options.latent_dim is None else [options.latent_dim],
+    }
+    words = [word for flag, values in flags.items() if values for word in (flag, *map(str, values))]
+    return shlex.join(["python", "run_benchmark.py", "--study", study.name, *words])
 
 
 def run_study(name: str, options: StudyOptions, on_progress: OnProgress) -> list[Path]:
@@ -225,6 +220,5 @@ def run_study(name: str, options: StudyOptions, on_progress: OnProgress) -> list
     return import_module(f"{__name__}.{name}").run(resolved, on_progress)  # type: ignore[no-any-return] # the module is known at run time alone
 
 
-def _usual_seeds(study: Study, options: StudyOptions) -> list[int] | None:
-    count = study.profiles.get(options.profile)
-    return None if count is None else list(range(count))
+def _usual_seeds(study: Study, options: StudyOptions) -> list[int]:
+    return list(range(study.profiles.get(options.profile, 0)))

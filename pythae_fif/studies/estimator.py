@@ -3,6 +3,8 @@
 __all__ = ["gradient_distances", "run", "simulated_variance", "variance_formula"]
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,32 @@ from torch import Tensor
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.data import load_images, to_float
 from pythae_fif.nn import build_networks
+from pythae_fif.pictures import new_figure
 from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.output import data_name, write_csv, write_figure
+from pythae_fif.studies.output import Drawing, columns, data_name, write_study
 from pythae_fif.volume_change import sample_hutchinson, surrogate
 
+
+@dataclass(frozen=True)
+class Size:
+    """How much is trained and drawn.
+
+    Attributes:
+        steps: Of training.
+        repeats: Draws of Hutchinson vectors for every distance.
+        batches: Batch sizes.
+        draws: For the variance of a trace.
+    """
+
+    steps: int
+    repeats: int
+    batches: tuple[int, ...]
+    draws: int
+
+
 SIZES = {
-    "quick": {"steps": 400, "repeats": 5, "batches": (1, 4, 16), "draws": 100_000},
-    "paper": {"steps": 50_000, "repeats": 20, "batches": (1, 16, 128), "draws": 1_000_000},
+    "quick": Size(400, 5, (1, 4, 16), 100_000),
+    "paper": Size(50_000, 20, (1, 16, 128), 1_000_000),
 }
 BATCH, BETA = 100, 10.0
 TANGENTS = 512  # Hutchinson vectors times data points in one pass
@@ -32,10 +53,20 @@ ORTHOGONAL_K = (1, 2, 4, 8, 12, 15)
 # ---------------------------------------------------------------- appendix D.3
 
 
+@dataclass(frozen=True)
+class Variance:
+    """The variance of the estimate of a trace from `samples` vectors of a kind."""
+
+    kind: str
+    samples: int
+    formula: float
+    simulated: float
+
+
 def variance_formula(matrix: Tensor, kind: str, samples: int = 1) -> float:
     """Variance of the estimate of a trace from K Hutchinson vectors: eqs. 100, 101, 105, 121, 122.
 
-    Arguments:
+    Args:
         matrix: A, (d, d); its symmetric part counts.
         kind: A kind of :func:`~pythae_fif.volume_change.sample_hutchinson`.
         samples: K.
@@ -64,18 +95,18 @@ def simulated_variance(
     return float(((eps @ matrix) * eps).sum(-1).mean(0).var())
 
 
-def _variances(draws: int, seed: int) -> list[dict[str, Any]]:
+def _variances(draws: int, seed: int) -> list[Variance]:
     generator = torch.Generator().manual_seed(seed)
     matrix = torch.randn(MATRIX_DIM, MATRIX_DIM, generator=generator, dtype=torch.float64)
     cells = [("rademacher", 1), ("gaussian", 1), ("scaled_gaussian", 1)]
     cells += [(kind, k) for k in ORTHOGONAL_K for kind in ("orthogonal", "scaled_gaussian")]
     return [
-        {
-            "kind": kind,
-            "samples": k,
-            "formula": variance_formula(matrix, kind, k),
-            "simulated": simulated_variance(matrix, kind, k, draws, generator),
-        }
+        Variance(
+            kind,
+            k,
+            formula=variance_formula(matrix, kind, k),
+            simulated=simulated_variance(matrix, kind, k, draws, generator),
+        )
         for kind, k in dict.fromkeys(cells)
     ]
 
@@ -83,19 +114,38 @@ def _variances(draws: int, seed: int) -> list[dict[str, Any]]:
 # ---------------------------------------------------------------- figure 6
 
 
+@dataclass(frozen=True)
+class Distance:
+    """Relative distance of gradients to the exact one (eq. 96), mean and spread over draws.
+
+    Attributes:
+        space: Where the trace is taken, ``latent`` or ``data``.
+        kind, samples: Of the Hutchinson vectors.
+        batch_size: Number of images.
+        distance, std: Mean and standard deviation.
+    """
+
+    space: str
+    kind: str
+    batch_size: int
+    samples: int
+    distance: float
+    std: float
+
+
 def gradient_distances(
     model: FIF,
     images: Tensor,
-    batches: tuple[int, ...],
+    batches: Sequence[int],
     repeats: int,
     generator: torch.Generator,
     *,
     largest: int = TANGENTS * 8,
     on_progress: OnProgress = lambda *_: None,
-) -> list[dict[str, Any]]:
+) -> list[Distance]:
     """Relative distance of surrogate gradients to the exact one (eq. 96), encoder parameters.
 
-    Arguments:
+    Args:
         model: In evaluation mode.
         images: At least as many as the largest batch, (N, C, H, W).
         batches: Batch sizes.
@@ -131,45 +181,27 @@ def gradient_distances(
             eps = sample_hutchinson(batch, size, k, kind=kind, generator=generator)
             found = _gradient(model, images[:batch], eps, space)
             distances.append(float((found - exact[batch]).norm() / exact[batch].norm()))
-        rows.append(
-            {
-                "space": space,
-                "kind": kind,
-                "batch_size": batch,
-                "samples": k,
-                "distance": float(np.mean(distances)),
-                "std": float(np.std(distances)),
-            }
-        )
+        mean, std = float(np.mean(distances)), float(np.std(distances))
+        rows.append(Distance(space, kind, batch, k, mean, std))
     return rows
 
 
 def _gradient(model: FIF, x: Tensor, eps: Tensor, space: str) -> Tensor:
     """Gradient of the mean surrogate by all encoder parameters, a few vectors at a time."""
-    total: Tensor | None = None
+    gradients = []
     parameters = list(model.encoder.parameters())
-    for part in eps.split(max(1, TANGENTS // len(x))):
+    for some in torch.split(eps, max(1, TANGENTS // len(x))):
         out = surrogate(
             model.embed,
             lambda z: model.decoder(z)["reconstruction"],
             x,
-            part,
+            some,
             trace_space=space,
         )
-        loss = out.surrogate.mean() * (len(part) / len(eps))
-        flat = torch.cat(
-            [
-                torch.zeros_like(p).flatten() if g is None else g.flatten()
-                for p, g in zip(
-                    parameters,
-                    torch.autograd.grad(loss, parameters, allow_unused=True),
-                    strict=True,
-                )
-            ]
-        )
-        total = flat if total is None else total + flat
-    assert total is not None
-    return total
+        loss = out.surrogate.mean() * (len(some) / len(eps))
+        found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+        gradients.append(torch.cat([gradient.flatten() for gradient in found]))
+    return sum(gradients[1:], gradients[0])
 
 
 def _trained(
@@ -180,7 +212,8 @@ def _trained(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         config = FIFConfig(input_dim=shape, latent_dim=latent_dim, beta=BETA)
-        model = FIF(config, *build_networks("resnet", shape, latent_dim)).train()
+        model = FIF(config, *build_networks("resnet", shape, latent_dim))
+        model.train()
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
         for step in range(steps):
             batch = images[torch.randint(len(images), (BATCH,))]
@@ -188,7 +221,8 @@ def _trained(
             model(DatasetOutput(data=batch)).loss.backward()
             optimizer.step()
             on_progress("training", step / steps)
-    return model.eval()
+    model.eval()
+    return model
 
 
 # ---------------------------------------------------------------- the study
@@ -196,54 +230,51 @@ def _trained(
 
 def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     """Trains a model, measures and simulates, and writes the figure, its caption and two CSVs."""
-    size: dict[str, Any] = SIZES[options.profile]
-    dataset, seed = options.dataset or "mnist", (options.seeds or [0])[0]
+    assert options.dataset is not None  # `run_study` has chosen
+    (seed,), dataset, size = options.seeds, options.dataset, SIZES[options.profile]
     splits = load_images(dataset, options.data_root, download=not options.offline)
     latent_dim = LATENT_DIM if options.latent_dim is None else options.latent_dim
     model = _trained(
         to_float(splits.train),
         latent_dim,
-        size["steps"],
+        size.steps,
         seed,
         lambda what, share: on_progress(what, share / 2),
     )
     distances = gradient_distances(
         model,
-        to_float(splits.test, limit=max(size["batches"])),
-        size["batches"],
-        size["repeats"],
+        to_float(splits.test, limit=max(size.batches)),
+        size.batches,
+        size.repeats,
         torch.Generator().manual_seed(seed),
         on_progress=lambda what, share: on_progress(what, 0.5 + share / 2),
     )
-    variances = _variances(size["draws"], seed)
+    variances = _variances(size.draws, seed)
     name = f"estimator-{data_name(dataset, latent_dim, LATENT_DIM)}-{options.profile}"
-    tables = options.results / "tables"
-    return [
-        *write_figure(
-            options.results / "figures" / f"{name}.png",
-            _figure(distances, variances),
-            "Figure 6 and appendix D.3: the noise of the trace estimator",
-            _caption(distances, variances, size, dataset, model),
-            options.command,
-        ),
-        write_csv(tables / f"{name}.csv", distances),
-        write_csv(tables / f"{name}-variance.csv", variances),
-    ]
+    drawing = Drawing(
+        name,
+        _figure(distances, variances),
+        "Figure 6 and appendix D.3: the noise of the trace estimator",
+        _caption(distances, variances, size, dataset, model),
+    )
+    tables = {
+        name: [columns(row) for row in distances],
+        f"{name}-variance": [columns(row) for row in variances],
+    }
+    return write_study(options, [drawing], tables)
 
 
-def _figure(distances: list[dict[str, Any]], variances: list[dict[str, Any]]) -> Any:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(14, 4.2), layout="constrained")
-    axes = figure.subplots(1, 3)
+def _figure(distances: Sequence[Distance], variances: Sequence[Variance]) -> Any:
+    figure = new_figure(14, 4.2)
+    axes: Any = figure.subplots(1, 3)
     for axis, space in zip(axes, ("data", "latent"), strict=False):
-        mine = [row for row in distances if row["space"] == space]
-        for kind, batch in sorted({(row["kind"], row["batch_size"]) for row in mine}):
-            line = [r for r in mine if (r["kind"], r["batch_size"]) == (kind, batch)]
+        mine = [row for row in distances if row.space == space]
+        for kind, batch in sorted({(row.kind, row.batch_size) for row in mine}):
+            line = [r for r in mine if (r.kind, r.batch_size) == (kind, batch)]
             axis.errorbar(
-                [r["samples"] for r in line],
-                [r["distance"] for r in line],
-                [r["std"] for r in line],
+                [r.samples for r in line],
+                [r.distance for r in line],
+                [r.std for r in line],
                 ls="-" if kind == "orthogonal" else "--",
                 capsize=2,
                 label=f"batch {batch}" + ("" if kind == "orthogonal" else ", not orthogonal"),
@@ -258,10 +289,10 @@ def _figure(distances: list[dict[str, Any]], variances: list[dict[str, Any]]) ->
     for axis in axes[:2]:
         axis.set_ylim(bottom=0)
     for kind, colour in (("orthogonal", "tab:blue"), ("scaled_gaussian", "tab:orange")):
-        line = [row for row in variances if row["kind"] == kind]
-        k = [row["samples"] for row in line]
-        axes[2].plot(k, [row["formula"] for row in line], color=colour, label=f"{kind}, formula")
-        axes[2].plot(k, [row["simulated"] for row in line], "x", color=colour, label="simulated")
+        of_kind = [row for row in variances if row.kind == kind]
+        k = [row.samples for row in of_kind]
+        axes[2].plot(k, [row.formula for row in of_kind], color=colour, label=f"{kind}, formula")
+        axes[2].plot(k, [row.simulated for row in of_kind], "x", color=colour, label="simulated")
     axes[2].set_yscale("log")
     axes[2].set_xlabel("Hutchinson samples K")
     axes[2].set_title(f"variance of the trace, d = {MATRIX_DIM}")
@@ -270,44 +301,34 @@ def _figure(distances: list[dict[str, Any]], variances: list[dict[str, Any]]) ->
 
 
 def _caption(
-    distances: list[dict[str, Any]],
-    variances: list[dict[str, Any]],
-    size: dict[str, Any],
+    distances: Sequence[Distance],
+    variances: Sequence[Variance],
+    size: Size,
     dataset: str,
     model: FIF,
 ) -> str:
-    def distance(**where: Any) -> float:
-        return next(
-            row["distance"] for row in distances if all(row[k] == v for k, v in where.items())
-        )
-
-    small, large = min(size["batches"]), max(size["batches"])
-    d = model.latent_dim
+    found = {(r.space, r.kind, r.batch_size, r.samples): r.distance for r in distances}
+    small, large, d = min(size.batches), max(size.batches), model.latent_dim
     middle = max(1, d // 2)
-    first = {
-        (space, batch): distance(space=space, kind="orthogonal", batch_size=batch, samples=1)
-        for space in ("latent", "data")
-        for batch in (small, large)
-    }
-    half = {
-        kind: distance(space="latent", kind=kind, batch_size=small, samples=middle)
-        for kind in ("orthogonal", "scaled_gaussian")
-    }
-    full = distance(space="latent", kind="orthogonal", batch_size=small, samples=d)
-    worst = max(abs(row["simulated"] / row["formula"] - 1) for row in variances)
+    latent = {batch: found["latent", "orthogonal", batch, 1] for batch in (small, large)}
+    data = {batch: found["data", "orthogonal", batch, 1] for batch in (small, large)}
+    orthogonal, independent = (
+        found["latent", kind, small, middle] for kind in ("orthogonal", "scaled_gaussian")
+    )
+    worst = max(abs(row.simulated / row.formula - 1) for row in variances)
     return f"""
     The paper's figure 6 shows the distance of the surrogate's gradient from the exact one (eq.
     96) against the number of Hutchinson samples: far lower and faster to vanish with the trace in
     latent space than in data space, lower for larger batches, and lower with orthogonal vectors.
-    Here, on a model of {dataset} (d = {d}, ResNet, {size["steps"]:,} training steps of batch
-    {BATCH}, {size["repeats"]} draws a point, bars one standard deviation): with K = 1 the
-    distance is {first["latent", small]:.2f} in latent and {first["data", small]:.2f} in data
-    space for batch {small}, and {first["latent", large]:.2f} and {first["data", large]:.2f} for
-    batch {large}; with K = {middle} and batch {small} it is {half["orthogonal"]:.2f} with
-    orthogonal vectors and {half["scaled_gaussian"]:.2f} with independent ones; at K = d it is
-    {full:.1g}, rounding. The paper's model is of conditional MNIST (d = 16) and trained to
-    convergence; this one is unconditional and has no BatchNorm, so that a batch of one is well
-    defined. Data space is drawn only as far as K times the batch size allows. Right: variances
-    of the trace of a random matrix from {size["draws"]:,} draws against equations 100, 101,
+    Here, on a model of {dataset} (d = {d}, ResNet, {size.steps:,} training steps of batch
+    {BATCH}, {size.repeats} draws a point, bars one standard deviation): with K = 1 the
+    distance is {latent[small]:.2f} in latent and {data[small]:.2f} in data space for batch
+    {small}, and {latent[large]:.2f} and {data[large]:.2f} for batch {large}; with K = {middle} and
+    batch {small} it is {orthogonal:.2f} with orthogonal vectors and {independent:.2f} with
+    independent ones; at K = d, where only rounding is left, it is
+    {found["latent", "orthogonal", small, d]:.1g}. The paper's model is of conditional MNIST (d =
+    16) and trained to convergence; this one is unconditional and has no BatchNorm, so that a batch
+    of one is well defined. Data space is drawn only as far as K times the batch size allows. Right:
+    variances of the trace of a random matrix from {size.draws:,} draws against equations 100, 101,
     105, 121 and 122; the largest relative difference is {100 * worst:.1f} %.
     """

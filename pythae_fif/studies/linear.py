@@ -3,6 +3,8 @@
 __all__ = ["overlap", "run", "theorem_choice", "train_linear"]
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pythae_fif.pictures import new_figure
 from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.output import write_csv, write_figure
+from pythae_fif.studies.output import Drawing, columns, write_study
 from pythae_fif.volume_change import sample_hutchinson, surrogate
 
 DIM, LATENT = 5, 2
@@ -20,10 +23,47 @@ SPECTRA = 10
 REGIMES = ("below", "between 1", "between 2", "between 3", "above")
 """Where 1/(2 beta) lies: above, between or below the eigenvalues of the covariance."""
 DECODERS = ("pseudo-inverse", "free")
-SIZES: dict[str, dict[str, Any]] = {
-    "quick": {"restarts": 16, "steps": 600, "batch_size": 64},
-    "paper": {"restarts": 30, "steps": 3000, "batch_size": 256},
-}
+AGREEMENT = 0.95  # of an overlap, from which two subspaces are counted as the same
+
+
+@dataclass(frozen=True)
+class Size:
+    """Restarts of every model, and their steps and batches."""
+
+    restarts: int
+    steps: int
+    batch_size: int
+
+
+SIZES = {"quick": Size(16, 600, 64), "paper": Size(30, 3000, 256)}
+
+
+@dataclass(frozen=True)
+class Row:
+    """The best restart of one model.
+
+    Attributes:
+        decoder: One of `DECODERS`.
+        spectrum: Number of the covariance.
+        regime: One of `REGIMES`.
+        beta: Reconstruction weight.
+        eigenvalue: Those of the covariance, in descending order.
+        theorem: Numbers of those that theorem C.4 takes, with spaces between.
+        weight: Share of each eigenvector in the learnt subspace.
+        overlap_theorem, overlap_pca: Of the learnt subspace with the theorem's and with PCA's.
+        loss_above_theorem: Eq. 53, above that of the theorem's optimum.
+    """
+
+    decoder: str
+    spectrum: int
+    regime: str
+    beta: float
+    eigenvalue: tuple[float, ...]
+    theorem: str
+    weight: tuple[float, ...]
+    overlap_theorem: float
+    overlap_pca: float
+    loss_above_theorem: float
 
 
 def random_spectra(count: int, generator: torch.Generator) -> Tensor:
@@ -44,18 +84,20 @@ def beta_of(spectrum: Tensor, regime: str) -> float:
 
 def theorem_choice(spectrum: Tensor, beta: float, latent_dim: int = LATENT) -> list[int]:
     """Indices of the eigenvalues with the smallest log(lambda) - 2 beta lambda (eq. 83)."""
-    return (spectrum.log() - 2 * beta * spectrum).argsort()[:latent_dim].sort().values.tolist()
+    chosen = (spectrum.log() - 2 * beta * spectrum).argsort()[:latent_dim]
+    return [int(index) for index in chosen.sort().values]
 
 
 def overlap(encoders: Tensor, directions: Tensor) -> Tensor:
     """Share of an encoder's row space in a span: tr(A^+ A P) / d, (M,), 1 where they agree.
 
-    Arguments:
+    Args:
         encoders: (M, d, D).
         directions: Orthonormal columns, (M, D, d).
     """
     rows = torch.linalg.qr(encoders.mT).Q
-    return (rows.mT @ directions).square().sum((1, 2)) / encoders.shape[1]
+    shared: Tensor = (rows.mT @ directions).square().sum((1, 2))
+    return shared / encoders.shape[1]
 
 
 def linear_loss(encoders: Tensor, covariance: Tensor, betas: Tensor) -> Tensor:
@@ -64,7 +106,8 @@ def linear_loss(encoders: Tensor, covariance: Tensor, betas: Tensor) -> Tensor:
     projection = encoders.mT @ torch.linalg.solve(gram, encoders)
     energy = torch.einsum("mij,mjk,mik->m", encoders, covariance, encoders)
     lost = covariance.diagonal(dim1=1, dim2=2).sum(1) - (covariance * projection).sum((1, 2))
-    return energy / 2 - torch.logdet(gram) / 2 + betas * lost
+    loss: Tensor = energy / 2 - torch.logdet(gram) / 2 + betas * lost
+    return loss
 
 
 def train_linear(
@@ -80,7 +123,7 @@ def train_linear(
 ) -> Tensor:
     """Trains M linear models by FIF's loss on fresh Gaussian data, one Hutchinson vector each.
 
-    Arguments:
+    Args:
         spectra: Eigenvalues of the covariances, (M, D).
         bases: Their eigenvectors as columns, (M, D, D).
         betas: (M,).
@@ -115,7 +158,7 @@ def train_linear(
         error = (out.x_hat - x).square().sum((1, 2))
         loss = out.z.square().sum((1, 2)) / 2 + out.surrogate + betas * error
         optimizer.zero_grad()
-        (loss.sum() / batch_size).backward()
+        torch.autograd.backward(loss.sum() / batch_size)
         optimizer.step()
         schedule.step()
     return a.detach()
@@ -123,13 +166,11 @@ def train_linear(
 
 def measure(
     seed: int,
+    size: Size,
     *,
-    restarts: int,
-    steps: int,
-    batch_size: int,
-    decoders: tuple[str, ...] = DECODERS,
+    decoders: Sequence[str] = DECODERS,
     on_progress: OnProgress = lambda *_: None,
-) -> list[dict[str, Any]]:
+) -> list[Row]:
     """The best of several restarts, by eq. 53, for ten spectra in every regime.
 
     Gradient descent has local optima between the two extremes, since log(lambda) - 2 beta lambda
@@ -139,34 +180,34 @@ def measure(
     generator = torch.Generator().manual_seed(seed)
     spectra = random_spectra(SPECTRA, generator)
     cells = list(product(range(SPECTRA), REGIMES))
-    each = torch.tensor([index for index, _ in cells for _ in range(restarts)])
+    each = torch.tensor([index for index, _ in cells for _ in range(size.restarts)])
     betas = torch.tensor(
-        [beta_of(spectra[i], r) for i, r in cells for _ in range(restarts)],
+        [beta_of(spectra[i], r) for i, r in cells for _ in range(size.restarts)],
         dtype=torch.float64,
     )
     bases = torch.linalg.qr(
         torch.randn(SPECTRA, DIM, DIM, generator=generator, dtype=torch.float64)
     ).Q
     covariance = bases[each] * spectra[each][:, None] @ bases[each].mT
-    powers = torch.linspace(-1, 1, restarts, dtype=torch.float64).repeat(len(cells))
+    powers = torch.linspace(-1, 1, size.restarts, dtype=torch.float64).repeat(len(cells))
     start = torch.randn(len(each), LATENT, DIM, generator=generator, dtype=torch.float64)
     start = start @ (bases[each] * spectra[each].pow(powers[:, None])[:, None]).mT
     start = start / torch.linalg.vector_norm(start, dim=(1, 2), keepdim=True)
     rows = []
-    for part, decoder in enumerate(decoders):
-        on_progress(f"linear models with a {decoder} decoder", part / len(decoders))
+    for done, decoder in enumerate(decoders):
+        on_progress(f"linear models with a {decoder} decoder", done / len(decoders))
         encoders = train_linear(
             spectra[each],
             bases[each],
             betas,
             start=start,
             tied=decoder == "pseudo-inverse",
-            steps=steps,
-            batch_size=batch_size,
+            steps=size.steps,
+            batch_size=size.batch_size,
             generator=generator,
         )
         losses = linear_loss(encoders, covariance, betas).view(len(cells), -1)
-        best = losses.argmin(1) + torch.arange(len(cells)) * restarts
+        best = losses.argmin(1) + torch.arange(len(cells)) * size.restarts
         for (index, regime), member in zip(cells, best.tolist(), strict=True):
             spectrum, beta = spectra[index], float(betas[member])
             chosen = theorem_choice(spectrum, beta)
@@ -174,21 +215,21 @@ def measure(
             weights = torch.linalg.qr(mine[0].mT).Q.mT @ bases[index]
             optimum = _optimal(spectrum, bases[index], chosen)
             rows.append(
-                {
-                    "decoder": decoder,
-                    "spectrum": index,
-                    "regime": regime,
-                    "beta": beta,
-                    **{f"eigenvalue_{i}": float(v) for i, v in enumerate(spectrum)},
-                    "theorem": " ".join(map(str, chosen)),
-                    **{f"weight_{i}": float(v) for i, v in enumerate(weights.square().sum(0))},
-                    "overlap_theorem": float(overlap(mine, bases[index][None, :, chosen])),
-                    "overlap_pca": float(overlap(mine, bases[index][None, :, :LATENT])),
-                    "loss_above_theorem": float(
+                Row(
+                    decoder=decoder,
+                    spectrum=index,
+                    regime=regime,
+                    beta=beta,
+                    eigenvalue=tuple(map(float, spectrum)),
+                    theorem=" ".join(map(str, chosen)),
+                    weight=tuple(map(float, weights.square().sum(0))),
+                    overlap_theorem=float(overlap(mine, bases[index][None, :, chosen])),
+                    overlap_pca=float(overlap(mine, bases[index][None, :, :LATENT])),
+                    loss_above_theorem=float(
                         losses.flatten()[member]
                         - linear_loss(optimum, covariance[member][None], betas[member][None])
                     ),
-                }
+                )
             )
     return rows
 
@@ -199,46 +240,41 @@ def _optimal(spectrum: Tensor, basis: Tensor, chosen: list[int]) -> Tensor:
 
 
 def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
-    """Trains, and writes figures/linear.png, its caption and tables/linear.csv."""
-    seed = options.seeds[0] if options.seeds else 0
-    rows = measure(seed, **SIZES[options.profile], on_progress=on_progress)
+    """Trains, and writes the figure, its caption and the CSV file."""
+    (seed,), size = options.seeds, SIZES[options.profile]
+    rows = measure(seed, size, on_progress=on_progress)
     on_progress("drawing", 1.0)
     name = f"linear-{options.profile}"
-    table = write_csv(options.results / "tables" / f"{name}.csv", rows)
-    picture = options.results / "figures" / f"{name}.png"
     title = "Appendix C: which directions a linear model picks"
-    caption = _caption(rows, SIZES[options.profile])
-    return [*write_figure(picture, _figure(rows), title, caption, options.command), table]
+    drawing = Drawing(name, _figure(rows), title, _caption(rows, size))
+    return write_study(options, [drawing], {name: [columns(row) for row in rows]})
 
 
-def _figure(rows: list[dict[str, Any]]) -> Any:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
-    axes = figure.subplots(1, 3, width_ratios=[1, 1, 1.1])
+def _figure(rows: Sequence[Row]) -> Any:
+    figure = new_figure(11, 4.2)
+    axes: Any = figure.subplots(1, 3, width_ratios=[1, 1, 1.1])
     for axis, regime in zip(axes[:2], ("below", "between 2"), strict=True):
-        row = next(r for r in rows if r["regime"] == regime and r["decoder"] == "pseudo-inverse")
-        spectrum = np.array([row[f"eigenvalue_{i}"] for i in range(DIM)])
+        row = next(r for r in rows if r.regime == regime and r.decoder == "pseudo-inverse")
+        spectrum = np.array(row.eigenvalue)
         lines = np.geomspace(spectrum.min() / 2, spectrum.max() * 1.5, 200)
-        scale = 2 * row["beta"]
+        scale = 2 * row.beta
         axis.plot(lines, np.log(lines) - scale * lines, color="0.6", zorder=0)
-        weights = [row[f"weight_{i}"] for i in range(DIM)]
         height = np.log(spectrum) - scale * spectrum
         dots = axis.scatter(
-            spectrum, height, c=weights, cmap="viridis", vmin=0, vmax=1, s=90, edgecolor="k"
+            spectrum, height, c=row.weight, cmap="viridis", vmin=0, vmax=1, s=90, edgecolor="k"
         )
-        picked = [int(i) for i in row["theorem"].split()]
+        picked = [int(i) for i in row.theorem.split()]
         axis.scatter(spectrum[picked], height[picked], s=260, facecolor="none", edgecolor="tab:red")
         axis.set_xscale("log")
-        axis.set_title(f"beta = {row['beta']:.3g}")
+        axis.set_title(f"beta = {row.beta:.3g}")
         axis.set_xlabel("eigenvalue $\\lambda$ of the data")
     axes[0].set_ylabel("$\\log\\lambda - 2\\beta\\lambda$ (smallest are optimal; red: theorem)")
     figure.colorbar(dots, ax=axes[1], label="share of the direction in the learnt subspace")
     for decoder, marker, shift in (("pseudo-inverse", "o", -0.12), ("free", "x", 0.12)):
         for position, regime in enumerate(REGIMES):
-            mine = [r for r in rows if (r["decoder"], r["regime"]) == (decoder, regime)]
+            mine = [r for r in rows if (r.decoder, r.regime) == (decoder, regime)]
             for key, colour in (("overlap_theorem", "tab:red"), ("overlap_pca", "tab:blue")):
-                values = [r[key] for r in mine]
+                values = [getattr(r, key) for r in mine]
                 label = f"{'theorem' if 'theorem' in key else 'PCA'}, {decoder} decoder"
                 axes[2].plot(
                     [position + shift] * len(values),
@@ -255,15 +291,14 @@ def _figure(rows: list[dict[str, Any]]) -> Any:
     return figure
 
 
-def _caption(rows: list[dict[str, Any]], size: dict[str, int]) -> str:
-    tied = [row for row in rows if row["decoder"] == "pseudo-inverse"]
-    free = [row for row in rows if row["decoder"] == "free"]
-    agree = sum(row["overlap_theorem"] > 0.95 for row in tied)
-    small = [row for row in free if row["theorem"] == f"{DIM - 2} {DIM - 1}"]
-    free_theorem = sum(row["overlap_theorem"] > 0.95 for row in small)
+def _caption(rows: Sequence[Row], size: Size) -> str:
+    tied, free = ([row for row in rows if row.decoder == decoder] for decoder in DECODERS)
+    agree = sum(row.overlap_theorem > AGREEMENT for row in tied)
+    worst = min(row.overlap_theorem for row in tied)
+    small = [row for row in free if row.theorem == f"{DIM - 2} {DIM - 1}"]
+    free_theorem = sum(row.overlap_theorem > AGREEMENT for row in small)
     rest = [row for row in free if row not in small]
-    free_pca = sum(row["overlap_pca"] > 0.95 for row in rest)
-    worst = min(row["overlap_theorem"] for row in tied)
+    free_pca = sum(row.overlap_pca > AGREEMENT for row in rest)
     return f"""
     The paper proves (theorem C.4, figure 5) that a linear model whose decoder is the encoder's
     pseudo-inverse is optimal on the d eigenvectors of the data covariance with the smallest
@@ -271,16 +306,15 @@ def _caption(rows: list[dict[str, Any]], size: dict[str, int]) -> str:
     beta of at least 1/(2 sigma^2), sigma^2 the smallest eigenvalue, both ends of the spectrum
     between. Here linear models with D = {DIM} and d = {LATENT} are trained by FIF's stochastic
     loss (fresh Gaussian data, one Hutchinson vector) on {SPECTRA} random spectra in
-    {len(REGIMES)} regimes, best of {size["restarts"]} restarts of {size["steps"]} steps: with the
-    tied decoder {agree} of {len(tied)} end on the theorem's subspace (overlap above 0.95; smallest
-    overlap {worst:.3f}).
-    The two left panels show the theorem's criterion with the learnt share of each direction.
-    The theorem says nothing of a free decoder, which is what FIF trains: where the theorem takes
-    the smallest eigenvalues, a free decoder's subspace agrees in {free_theorem} of {len(small)}
-    cases; elsewhere it is PCA's in {free_pca} of {len(rest)}. (Restarts are compared by the loss
-    of the tied model, eq. 53, for both decoders.) The reason is the surrogate: for a decoder W
-    that is optimal for the reconstruction and an encoder with A Sigma A^T = I, W = Sigma A^T, so
-    that the gradients of -log p(z), A Sigma, and of the surrogate, -W^T, cancel exactly whatever
-    the subspace, and only the reconstruction moves it, towards PCA and the more slowly the
-    smaller beta is.
+    {len(REGIMES)} regimes, best of {size.restarts} restarts of {size.steps} steps: with the
+    tied decoder {agree} of {len(tied)} end on the theorem's subspace (overlap above {AGREEMENT:g};
+    smallest overlap {worst:.3f}). The two left panels show the theorem's criterion with the learnt
+    share of each direction. The theorem says nothing of a free decoder, which is what FIF trains:
+    where the theorem takes the smallest eigenvalues, a free decoder's subspace agrees in
+    {free_theorem} of {len(small)} cases; elsewhere it is PCA's in {free_pca} of {len(rest)}.
+    (Restarts are compared by the loss of the tied model, eq. 53, for both decoders.) What the
+    surrogate does there can be computed: for a decoder W that is optimal for the reconstruction
+    and an encoder with A Sigma A^T = I, W = Sigma A^T, so that the gradients of -log p(z), A Sigma,
+    and of the surrogate, -W^T, cancel exactly whatever the subspace, and only the reconstruction
+    moves it, towards PCA and the more slowly the smaller beta is.
     """

@@ -1,72 +1,93 @@
 """What a study leaves behind: figures with captions, and CSV files of their numbers."""
 
-__all__ = ["data_name", "write_csv", "write_figure"]
+__all__ = ["Drawing", "columns", "data_name", "write_study"]
 
-import csv
-import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from pythae_fif.files import write_whole
+from pythae_fif.files import write_text
+from pythae_fif.pictures import write_figure
+from pythae_fif.reports.grid import write_rows
+from pythae_fif.studies import StudyOptions
+
+DPI = 130
 
 
-def data_name(dataset: str, latent_dim: int, own: int | None) -> str:
-    """A data set in the names of files, with the latent dimension where that is not its own.
+class Drawing(NamedTuple):
+    """A figure with its caption.
+
+    Attributes:
+        name: Of its files.
+        figure: A Matplotlib figure.
+        title: The heading of the caption.
+        caption: One paragraph: what the paper shows, what this shows, where they differ and why.
+    """
+
+    name: str
+    figure: Any
+    title: str
+    caption: str
+
+
+def data_name(dataset: str, latent_dim: int, usual: int | None) -> str:
+    """A data set in the names of files, with the latent dimension where that is not its usual one.
 
     Example:
         >>> data_name("mnist", 16, 16), data_name("mnist", 5, 16), data_name("csv-mine", 2, None)
         ('mnist', 'mnist-d5', 'csv-mine-d2')
     """
-    return dataset if latent_dim == own else f"{dataset}-d{latent_dim}"
+    return dataset if latent_dim == usual else f"{dataset}-d{latent_dim}"
 
 
-def write_csv(path: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
-    """Writes rows below a header of their keys; floats with six significant digits.
+def columns(row: object) -> dict[str, object]:
+    """The fields of a dataclass as the columns of a table.
+
+    A field with several values has a column for each, named by its place or key.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> columns(SimpleNamespace(seed=0, eigenvalue=(2.5, 0.5), loss={0.1: -3.0}))
+        {'seed': 0, 'eigenvalue_0': 2.5, 'eigenvalue_1': 0.5, 'loss_0.1': -3.0}
+    """
+    found: dict[str, object] = {}
+    for name, value in vars(row).items():
+        several = dict(enumerate(value)) if isinstance(value, tuple) else value
+        if isinstance(several, dict):
+            found |= {f"{name}_{key:g}": single for key, single in several.items()}
+        else:
+            found[name] = value
+    return found
+
+
+def write_study(
+    options: StudyOptions,
+    drawings: Iterable[Drawing],
+    tables: Mapping[str, Sequence[Mapping[str, object]]],
+) -> list[Path]:
+    """Writes each figure as PNG with its caption in Markdown beside it, and each table as CSV.
 
     Args:
-        path: The file; its folder is made.
-        rows: All with the keys of the first.
+        options: Of the study, with its folder and its command.
+        drawings: The figures.
+        tables: Name of a file -> its rows, all with the keys of the first; floats are written with
+            six significant digits.
 
     Returns:
-        The path.
+        The files.
+
+    Raises:
+        StoreError: The folder of results does not take them.
     """
-    rows = list(rows)
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow(
-            {
-                key: f"{value:.6g}" if isinstance(value, float) else value
-                for key, value in row.items()
-            }
-        )
-    return _write(path, text.getvalue().encode())
-
-
-def write_figure(path: Path, figure: Any, title: str, caption: str, command: str) -> list[Path]:
-    """Writes a Matplotlib figure as PNG, and its caption in Markdown beside it.
-
-    Args:
-        path: The PNG; its folder is made.
-        figure: A `matplotlib.figure.Figure`.
-        title: The heading of the caption.
-        caption: One paragraph: what the paper shows, what this shows, where they differ and why.
-        command: What makes the figure anew.
-
-    Returns:
-        The two paths.
-    """
-    image = io.BytesIO()
-    figure.savefig(image, format="png", dpi=130, metadata={"Software": None})
-    text = f"# {title}\n\n![{title}]({path.name})\n\n{' '.join(caption.split())}\n"
-    if command:
-        text += f"\nMade by `{command}`.\n"
-    return [_write(path, image.getvalue()), _write(path.with_suffix(".md"), text.encode())]
-
-
-def _write(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, lambda file: file.write(content))
-    return path
+    paths = []
+    for drawing in drawings:
+        picture = options.results / "figures" / f"{drawing.name}.png"
+        write_figure(picture, drawing.figure, DPI)
+        lines = [f"# {drawing.title}", f"![{drawing.title}]({picture.name})"]
+        lines.append(" ".join(drawing.caption.split()))
+        lines += [f"Made by `{options.command}`."] if options.command else []
+        write_text(picture.with_suffix(".md"), "\n\n".join(lines) + "\n")
+        paths += [picture, picture.with_suffix(".md")]
+    for name, rows in tables.items():
+        paths.append(write_rows(options.results / "tables" / f"{name}.csv", rows, ".6g"))
+    return paths

@@ -3,6 +3,9 @@
 __all__ = ["build", "clean_points", "measure", "run", "transition"]
 
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +18,55 @@ from torch.optim.lr_scheduler import OneCycleLR
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.ensemble.ensemble import Ensemble
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
+from pythae_fif.pictures import new_figure
 from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.output import write_csv, write_figure
+from pythae_fif.studies.output import Drawing, columns, write_study
 
 NOISES = (0.1, 0.2, 0.3)
 BETAS = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0, 10.0, 100.0)
 LEARNING_RATE, BATCH = 1e-3, 128
-SIZES = {
-    "quick": {"points": 10_000, "epochs": 20, "models": 20, "blocks": 4, "width": 128},
-    "paper": {"points": 100_000, "epochs": 50, "models": 20, "blocks": 4, "width": 256},
-}
 TEST_POINTS = 1000
 SINUSOID = 0.9  # rank correlation of the code with x from which a model spans the sinusoid
+
+
+@dataclass(frozen=True)
+class Size:
+    """Training points and epochs; residual blocks and their width in encoder and decoder each."""
+
+    points: int
+    epochs: int
+    blocks: int
+    width: int
+
+
+SIZES = {"quick": Size(10_000, 20, 4, 128), "paper": Size(100_000, 50, 4, 256)}
+
+
+@dataclass(frozen=True)
+class Row:
+    """The numbers of one model on held-out points.
+
+    Attributes:
+        noise, beta, seed: Of the model.
+        reconstruction: Mean squared error.
+        nll: Exact negative log-likelihood on the manifold, in nats.
+        along: Absolute rank correlation of the code with the position x.
+        across: Share of the encoder's squared gradient that is across the curve, averaged over
+            points; 1/2 if it had no preference.
+    """
+
+    noise: float
+    beta: float
+    reconstruction: float
+    nll: float
+    along: float
+    across: float
+    seed: int
+
+    @property
+    def spans(self) -> bool:
+        """Whether the model spans the sinusoid."""
+        return self.along >= SINUSOID
 
 
 def clean_points(count: int, generator: torch.Generator) -> Tensor:
@@ -44,23 +84,19 @@ def build(beta: float, noise: float, blocks: int, width: int) -> FIF:
 
 def train(
     noise: float,
-    betas: tuple[float, ...],
-    seeds: list[int],
-    *,
-    points: int,
-    epochs: int,
-    blocks: int,
-    width: int,
-    on_epoch: Any = None,
+    betas: Sequence[float],
+    seeds: Sequence[int],
+    size: Size,
+    on_epoch: Callable[[int], None] | None = None,
 ) -> Ensemble:
     """All models of a noise level in one ensemble, a member for every beta and seed."""
-    pairs = [(beta, seed) for beta in betas for seed in seeds]
+    of_betas = [beta for beta in betas for _ in seeds]
     ensemble = Ensemble.build(
-        lambda beta: build(beta, noise, blocks, width), *zip(*pairs, strict=True)
+        lambda beta: build(beta, noise, size.blocks, size.width), of_betas, [*seeds] * len(betas)
     )
     ensemble.train(
-        clean_points(points, torch.Generator().manual_seed(0)),
-        epochs=epochs,
+        clean_points(size.points, torch.Generator().manual_seed(0)),
+        epochs=size.epochs,
         batch_size=BATCH,
         learning_rate=LEARNING_RATE,
         schedule=lambda optimizer, steps: OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps),
@@ -80,15 +116,8 @@ def held_out(noise: float) -> tuple[Tensor, Tensor, Tensor]:
     return points, clean[:, 0], tangent
 
 
-def measure(ensemble: Ensemble, noise: float) -> list[dict[str, Any]]:
-    """Numbers of every model on the same test points.
-
-    Returns:
-        Rows with reconstruction error, exact negative log-likelihood (nats), `along`: the
-        absolute rank correlation of the code with the position x, and `across`: the share of the
-        encoder's squared gradient that is across the curve, averaged over points (1/2 if it had
-        no preference).
-    """
+def measure(ensemble: Ensemble, noise: float, seeds: Sequence[int]) -> list[Row]:
+    """Numbers of every model of :func:`train` on the same test points."""
     x, position, tangent = held_out(noise)
     normal = torch.stack([-tangent[:, 1], tangent[:, 0]], 1)
     codes = ensemble.encode(x)[..., 0]
@@ -97,14 +126,15 @@ def measure(ensemble: Ensemble, noise: float) -> list[dict[str, Any]]:
     slopes = [_slope(ensemble, x, direction).square() for direction in (tangent, normal)]
     across = (slopes[1] / (slopes[0] + slopes[1])).mean(1)
     return [
-        {
-            "noise": noise,
-            "beta": model.model_config.beta,
-            "reconstruction": float(errors[member]),
-            "nll": float(nll[member]),
-            "along": _correlation(codes[member], position),
-            "across": float(across[member]),
-        }
+        Row(
+            noise=noise,
+            beta=model.model_config.beta,
+            reconstruction=float(errors[member]),
+            nll=float(nll[member]),
+            along=_correlation(codes[member], position),
+            across=float(across[member]),
+            seed=seeds[member % len(seeds)],
+        )
         for member, model in enumerate(ensemble.models)
     ]
 
@@ -119,7 +149,7 @@ def _correlation(a: Tensor, b: Tensor) -> float:
     return abs(float(spearmanr(a.numpy(), b.numpy()).statistic))
 
 
-def transition(rows: list[dict[str, Any]]) -> float:
+def transition(rows: Sequence[Row]) -> float:
     """The beta at which half of the models span the sinusoid, from the data.
 
     The share of models whose code has a rank correlation of at least `SINUSOID` with the
@@ -128,106 +158,90 @@ def transition(rows: list[dict[str, Any]]) -> float:
     Returns:
         NaN where it does not cross.
     """
-    betas = sorted({row["beta"] for row in rows})
-    share = [
-        float(np.mean([row["along"] >= SINUSOID for row in rows if row["beta"] == beta]))
-        for beta in betas
-    ]
+    betas = sorted({row.beta for row in rows})
+    share = [float(np.mean([row.spans for row in rows if row.beta == beta])) for beta in betas]
     for i in range(len(betas) - 1, 0, -1):
         low, high = share[i - 1], share[i]
         if low < 0.5 <= high:
-            part = (0.5 - low) / (high - low)
-            return float(np.exp(np.interp(part, [0, 1], np.log(betas[i - 1 : i + 1]))))
+            ratio = (0.5 - low) / (high - low)
+            return float(np.exp(np.interp(ratio, [0, 1], np.log(betas[i - 1 : i + 1]))))
     return math.nan
 
 
 def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     """Trains all models, and writes both figures, their captions and the CSV file."""
-    size = dict(SIZES[options.profile])
-    seeds = options.seeds or list(range(size.pop("models")))
-    size.pop("models", None)
-    rows: list[dict[str, Any]] = []
-    maps: dict[float, dict[float, Tensor]] = {}
-    for part, noise in enumerate(NOISES):
+    size, seeds = SIZES[options.profile], options.seeds
+    rows: list[Row] = []
+    for done, noise in enumerate(NOISES):
 
-        def tell(epoch: int, part: int = part, noise: float = noise) -> None:
-            done = (part + epoch / size["epochs"]) / len(NOISES)
-            on_progress(f"{len(BETAS) * len(seeds)} models at noise {noise:g}", done)
+        def tell(epoch: int, done: int = done, noise: float = noise) -> None:
+            share = (done + epoch / size.epochs) / len(NOISES)
+            on_progress(f"{len(BETAS) * len(seeds)} models at noise {noise:g}", share)
 
-        ensemble = train(noise, BETAS, seeds, **size, on_epoch=tell)
-        found = measure(ensemble, noise)
-        for row, (_, seed) in zip(found, ((b, s) for b in BETAS for s in seeds), strict=True):
-            row["seed"] = seed
-        rows += found
-        codes = ensemble.encode(held_out(noise)[0])[..., 0].view(len(BETAS), len(seeds), -1)
-        maps[noise] = {beta: codes[i, 0] for i, beta in enumerate(BETAS)}
+        ensemble = train(noise, BETAS, seeds, size, tell)
+        rows += measure(ensemble, noise, seeds)
+        if noise == NOISES[0]:
+            codes = ensemble.encode(held_out(noise)[0])[:: len(seeds), :, 0]  # of the first seed
     name = f"sinusoid-{options.profile}"
-    figures = options.results / "figures"
     budget = (
-        f"{size['points']:,} points, {size['epochs']} epochs, {len(seeds)} models a condition, "
-        f"four residual blocks of width {size['width']} in each of encoder and decoder"
+        f"{size.points:,} points, {size.epochs} epochs, {len(seeds)} models a condition, "
+        f"{size.blocks} residual blocks of width {size.width} in each of encoder and decoder"
     )
-    return [
-        *write_figure(
-            figures / f"{name}.png",
-            _map_figure(rows, maps),
-            "Figure 3: the noise or the sinusoid, by reconstruction weight",
-            _map_caption(rows, budget),
-            options.command,
-        ),
-        *write_figure(
-            figures / f"{name}-transition.png",
-            _transition_figure(rows),
-            "Figure 7: the transition point at three noise levels",
-            _transition_caption(rows, budget),
-            options.command,
-        ),
-        write_csv(options.results / "tables" / f"{name}.csv", rows),
-    ]
+    maps = Drawing(
+        name,
+        _map_figure(rows, codes),
+        "Figure 3: the noise or the sinusoid, by reconstruction weight",
+        _map_caption(rows, budget),
+    )
+    transitions = Drawing(
+        f"{name}-transition",
+        _transition_figure(rows),
+        "Figure 7: the transition point at three noise levels",
+        _transition_caption(rows, budget),
+    )
+    return write_study(options, [maps, transitions], {name: [columns(row) for row in rows]})
 
 
-def _map_figure(rows: list[dict[str, Any]], maps: dict[float, dict[float, Tensor]]) -> Any:
-    from matplotlib.figure import Figure
+def _at_noise(rows: Sequence[Row], noise: float) -> list[Row]:
+    return [row for row in rows if row.noise == noise]
 
+
+def _map_figure(rows: Sequence[Row], codes: Tensor) -> Any:
+    """The codes (B, N) of a model a beta over the plane, and the numbers of all models."""
     noise = NOISES[0]
-    figure = Figure(figsize=(15, 4.2), layout="constrained")
-    parts: Any = figure.subfigures(1, 3, width_ratios=[1, 1.5, 1])
-    left, middle, right = parts
+    figure = new_figure(15, 4.2)
+    panels: Any = figure.subfigures(1, 3, width_ratios=[1, 1.5, 1])
+    left, middle, right = panels
     points = held_out(noise)[0]
-    for part, betas in ((left, BETAS[:2]), (right, BETAS[-2:])):
-        axes = part.subplots(2, 1, sharex=True)
-        for axis, beta in zip(axes, betas, strict=True):
-            codes = maps[noise][beta]
-            dots = axis.scatter(
-                *points.T, c=codes, s=5, cmap="viridis", vmin=codes.quantile(0.02),
-                vmax=codes.quantile(0.98),
-            )  # fmt: skip
-            axis.set_title(f"beta = {beta:g}", fontsize=10)
-        part.colorbar(dots, ax=axes, label="code z")
-    _boxes(middle.subplots(), [row for row in rows if row["noise"] == noise])
+    for panel, shown in ((left, (0, 1)), (right, (-2, -1))):
+        axes = panel.subplots(2, 1, sharex=True)
+        for axis, index in zip(axes, shown, strict=True):
+            z = codes[index]
+            limits = {"vmin": z.quantile(0.02), "vmax": z.quantile(0.98)}
+            dots = axis.scatter(*points.T, c=z, s=5, cmap="viridis", **limits)
+            axis.set_title(f"beta = {BETAS[index]:g}", fontsize=10)
+        panel.colorbar(dots, ax=axes, label="code z")
+    _boxes(middle.subplots(), _at_noise(rows, noise))
     return figure
 
 
-def _transition_figure(rows: list[dict[str, Any]]) -> Any:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(15, 4.2), layout="constrained")
-    for axis, noise in zip(figure.subplots(1, len(NOISES)), NOISES, strict=True):
-        mine = [row for row in rows if row["noise"] == noise]
+def _transition_figure(rows: Sequence[Row]) -> Any:
+    figure = new_figure(15, 4.2)
+    axes: Any = figure.subplots(1, len(NOISES))
+    for axis, noise in zip(axes, NOISES, strict=True):
+        mine = _at_noise(rows, noise)
         _boxes(axis, mine)
-        axis.set_title(f"noise {noise:g}, transition at beta = {transition(mine):.2g}")
+        axis.set_title(f"noise {noise:g}, transition at {_beta(transition(mine))}")
     return figure
 
 
-def _boxes(axis: Any, rows: list[dict[str, Any]]) -> None:
+def _boxes(axis: Any, rows: Sequence[Row]) -> None:
     """Reconstruction error (left axis) and negative log-likelihood (right) against beta."""
     twin = axis.twinx()
     positions = range(len(BETAS))
     for side, key, colour in ((axis, "reconstruction", "tab:blue"), (twin, "nll", "tab:orange")):
-        values = [
-            [row[key] for row in rows if row["beta"] == beta and math.isfinite(row[key])]
-            for beta in BETAS
-        ]
+        finite = [(row.beta, v) for row in rows if math.isfinite(v := getattr(row, key))]
+        values = [[value for of, value in finite if of == beta] for beta in BETAS]
         boxes = side.boxplot(
             values, positions=positions, widths=0.5, showfliers=False, patch_artist=True
         )
@@ -245,57 +259,51 @@ def _boxes(axis: Any, rows: list[dict[str, Any]]) -> None:
     axis.set_xlabel("beta")
 
 
-def _median(rows: list[dict[str, Any]], key: str, **where: float) -> float:
-    return float(np.median([r[key] for r in rows if all(r[k] == v for k, v in where.items())]))
-
-
-def _map_caption(rows: list[dict[str, Any]], budget: str) -> str:
-    noise, low, high = NOISES[0], BETAS[0], BETAS[-1]
-    mine = [row for row in rows if row["noise"] == noise]
-    ends = {
-        beta: {
-            key: _median(mine, key, beta=beta)
-            for key in ("reconstruction", "nll", "along", "across")
-        }
-        for beta in (low, high)
-    }
-    spans = sum(row["along"] >= SINUSOID for row in mine if row["beta"] == high)
-    total = sum(row["beta"] == high for row in mine)
+def _map_caption(rows: Sequence[Row], budget: str) -> str:
+    noise = NOISES[0]
+    mine = _at_noise(rows, noise)
+    low, high = ([row for row in mine if row.beta == beta] for beta in (BETAS[0], BETAS[-1]))
+    across, along, error, nll = (
+        [float(np.median([getattr(row, key) for row in of_beta])) for of_beta in (low, high)]
+        for key in ("across", "along", "reconstruction", "nll")
+    )
+    varies = [float(np.std([row.across for row in of_beta])) for of_beta in (low, high)]
     return f"""
     The paper's figure 3 shows that with little weight on the reconstruction a one-dimensional
     code keeps the noise across a sinusoid and throws the position along it away, and with enough
-    weight the reverse. Here, with noise {noise:g} ({budget}): at beta {low:g} the median share
-    of the encoder's squared gradient across the curve is {ends[low]["across"]:.2f} (1/2 would be
-    no preference) and the median rank correlation of the code with the position is
-    {ends[low]["along"]:.2f}; at beta {high:g} they are {ends[high]["across"]:.2f} and
-    {ends[high]["along"]:.2f}, and {spans} of {total} models span the sinusoid (correlation of at
-    least {SINUSOID:g}). From the one beta to the other the median reconstruction error goes from
-    {ends[low]["reconstruction"]:.3g} to {ends[high]["reconstruction"]:.3g} and the exact negative
-    log-likelihood on the manifold from {ends[low]["nll"]:.2f} to {ends[high]["nll"]:.2f} nats.
-    The dotted line is the beta at
-    which half of the models span the sinusoid, {transition(mine):.2g}. The paper trains 20
-    models a condition for 50 epochs; noise is added anew in every step, as the authors'
-    published configuration does, which also brings the one-cycle learning rate and batches of
-    {BATCH}. At low beta the code follows the noise only piece by piece: which side of the curve
-    is positive changes along it, and the models differ much more from seed to seed.
+    weight the reverse. Here, with noise {noise:g} ({budget}): at beta {BETAS[0]:g} the median share
+    of the encoder's squared gradient across the curve is {across[0]:.2f} (1/2 would be no
+    preference) and the median rank correlation of the code with the position is {along[0]:.2f}; at
+    beta {BETAS[-1]:g} they are {across[1]:.2f} and {along[1]:.2f}, and
+    {sum(row.spans for row in high)} of {len(high)} models span the sinusoid (correlation of at
+    least {SINUSOID:g}). From seed to seed the share has a standard deviation of {varies[0]:.2f} and
+    {varies[1]:.2f}. From the one beta to the other the median reconstruction error goes from
+    {error[0]:.3g} to {error[1]:.3g} and the exact negative log-likelihood on the manifold from
+    {nll[0]:.2f} to {nll[1]:.2f} nats. Half of the models span the sinusoid from
+    {_beta(transition(mine))} on (dotted line). The paper trains 20 models a condition for 50
+    epochs; noise is added anew in every step, as the authors' published configuration does, which
+    also brings the one-cycle learning rate and batches of {BATCH}.
     """
 
 
-def _transition_caption(rows: list[dict[str, Any]], budget: str) -> str:
-    points = {n: transition([row for row in rows if row["noise"] == n]) for n in NOISES}
-    listed = ", ".join(f"{point:.2g} at noise {noise:g}" for noise, point in points.items())
-    values = list(points.values())
-    order = (
-        "falls as the noise grows, as in the paper"
-        if values == sorted(values, reverse=True) and len(set(values)) == len(values)
-        else "does not fall with the noise, unlike in the paper; with this number of models it is "
-        "uncertain by about a step of the grid of betas, so that no order can be claimed"
-    )
+def _beta(point: float) -> str:
+    return "no beta" if math.isnan(point) else f"beta = {point:.2g}"
+
+
+def _transition_caption(rows: Sequence[Row], budget: str) -> str:
+    points = {noise: transition(_at_noise(rows, noise)) for noise in NOISES}
+    listed = ", ".join(f"{_beta(point)} at noise {noise:g}" for noise, point in points.items())
+    if any(map(math.isnan, points.values())):
+        order = "no order can be told"
+    elif all(a > b for a, b in pairwise(points.values())):
+        order = "it falls as the noise grows, as in the paper"
+    else:
+        order = "it does not fall with the noise, unlike in the paper"
     return f"""
     The paper's figure 7 shows the trade-off of reconstruction error and negative log-likelihood
     for three noise levels, and that the beta at which models turn from the noise to the
     sinusoid falls as the noise grows. Here ({budget}) half of the models span the sinusoid from
-    a beta of {listed}: it {order}. The transition is found from the codes (rank correlation
-    with the position of at least {SINUSOID:g}), not read off the curves, and is no finer than the
-    grid of {len(BETAS)} betas. Boxes are quartiles over the models of a condition.
+    {listed}: {order}. The transition is found from the codes (rank
+    correlation with the position of at least {SINUSOID:g}), not read off the curves, and is no
+    finer than the grid of {len(BETAS)} betas. Boxes are quartiles over the models of a condition.
     """

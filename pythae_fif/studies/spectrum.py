@@ -19,7 +19,7 @@ from pythae_fif.data import ImageDataset, Splits, load_images, to_float
 from pythae_fif.errors import ConfigError
 from pythae_fif.nn import FIF_CONVNET_SHAPES, FIFConvDecoder, FIFConvEncoder, build_networks
 from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.output import data_name, write_csv, write_figure
+from pythae_fif.studies.output import Drawing, data_name, write_study
 from pythae_fif.volume_change import decoder_singular_values
 
 BETAS = (0.1, 1.0, 10.0, 100.0)
@@ -224,38 +224,32 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
         spectra[beta] = np.stack(found)
     summary = {beta: summarise(values) for beta, values in spectra.items()}
     name = f"spectrum-{data_name(dataset, latent_dim, LATENT_DIM)}-{options.profile}"
-    figures, tables = options.results / "figures", options.results / "tables"
     budget = (
         f"{len(splits.train):,} images, {size.epochs} epochs, {len(seeds)} models a weight, d = "
         f"{latent_dim}, {size.samples} samples a class"
     )
     data_variance = _data_variance(splits)
-    return [
-        *write_figure(
-            figures / f"{name}.png",
+    drawings = [
+        Drawing(
+            name,
             _spectrum_figure(summary),
             "Figure 8: singular values of the decoder, by reconstruction weight",
             _spectrum_caption(summary, models, size, dataset, budget),
-            options.command,
         ),
-        *write_figure(
-            figures / f"{name}-samples.png",
+        Drawing(
+            f"{name}-samples",
             _sample_figure(sheets),
             "Figure 9: samples of every class, by reconstruction weight",
             _sample_caption(models, data_variance, dataset, budget),
-            options.command,
-        ),
-        write_csv(tables / f"{name}.csv", models),
-        write_csv(
-            tables / f"{name}-values.csv",
-            [
-                {"beta": beta, "seed": seed, "index": i + 1, "singular_value": float(value)}
-                for beta, values in spectra.items()
-                for seed, row in zip(seeds, values, strict=True)
-                for i, value in enumerate(row)
-            ],
         ),
     ]
+    singular_values = [
+        {"beta": beta, "seed": seed, "index": i + 1, "singular_value": float(value)}
+        for beta, values in spectra.items()
+        for seed, row in zip(seeds, values, strict=True)
+        for i, value in enumerate(row)
+    ]
+    return write_study(options, drawings, {name: models, f"{name}-values": singular_values})
 
 
 def _data_variance(splits: Splits) -> float:

@@ -2,40 +2,61 @@
 
 __all__ = ["measure", "run", "train"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.data.toy import TOY_DATA, ToyManifold, ToySample
 from pythae_fif.ensemble.ensemble import Ensemble
-from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.nn import WideDecoder, WideEncoder
+from pythae_fif.pictures import new_figure
 from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.output import write_csv, write_figure
+from pythae_fif.studies.output import Drawing, columns, write_study
 
 NOISE, BETA, LEARNING_RATE, BATCH = 0.02, 100.0, 2e-3, 200
 BLOCKS = 2
-SIZES = {
-    "quick": {"points": 4000, "epochs": 300, "models": 3, "width": 64},
-    "paper": {"points": 100_000, "epochs": 50, "models": 20, "width": 256},
-}
 TEST_POINTS = 2000
+
+
+@dataclass(frozen=True)
+class Size:
+    """Training points and epochs, and the width of the networks."""
+
+    points: int
+    epochs: int
+    width: int
+
+
+SIZES = {"quick": Size(4000, 300, 64), "paper": Size(100_000, 50, 256)}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A model after an epoch: means over the held-out points, `nll` in nats."""
+
+    seed: int
+    epoch: int
+    nll: float
+    reconstruction: float
+
+    @property
+    def loss(self) -> float:
+        """Eq. 7 with the exact likelihood."""
+        return BETA * self.reconstruction + self.nll
 
 
 def train(
     manifold: ToyManifold,
-    seeds: list[int],
-    *,
-    points: int,
-    epochs: int,
-    width: int,
-    on_epoch: Callable[[Ensemble, int], None],
+    seeds: Sequence[int],
+    size: Size,
+    on_epoch: Callable[[Ensemble, int], None] = lambda *_: None,
 ) -> Ensemble:
     """Trains a model for every seed; the noise is added in training, as FIF does."""
     dim, latent_dim = manifold.dim, manifold.latent_dim
@@ -43,15 +64,15 @@ def train(
     def build(beta: float) -> FIF:
         config = FIFConfig(input_dim=(dim,), latent_dim=latent_dim, beta=beta, noise=NOISE)
         networks = (
-            WideEncoder(dim, latent_dim, BLOCKS, width),
-            WideDecoder(dim, latent_dim, BLOCKS, width),
+            WideEncoder(dim, latent_dim, BLOCKS, size.width),
+            WideDecoder(dim, latent_dim, BLOCKS, size.width),
         )
         return FIF(config, *networks)
 
     ensemble = Ensemble.build(build, [BETA] * len(seeds), seeds)
     ensemble.train(
-        manifold.sample(points, torch.Generator().manual_seed(0)).points,
-        epochs=epochs,
+        manifold.sample(size.points, torch.Generator().manual_seed(0)).points,
+        epochs=size.epochs,
         batch_size=BATCH,
         learning_rate=LEARNING_RATE,
         schedule=lambda optimizer, steps: OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps),
@@ -60,58 +81,44 @@ def train(
     return ensemble
 
 
-def measure(ensemble: Ensemble, test: ToySample) -> dict[str, Tensor]:
-    """Means over held-out points of every member: `nll` (nats) and `reconstruction`, (M,)."""
-    return {
-        "nll": -ensemble.log_prob(test.points).mean(1),
-        "reconstruction": ensemble.reconstruction_error(test.points).mean(1),
-    }
+def measure(ensemble: Ensemble, test: ToySample, seeds: Sequence[int], epoch: int) -> list[Row]:
+    """The numbers of every member, whose seeds these are."""
+    nll = -ensemble.log_prob(test.points).mean(1)
+    errors = ensemble.reconstruction_error(test.points).mean(1)
+    return [Row(seed, epoch, *map(float, of)) for seed, *of in zip(seeds, nll, errors, strict=True)]
 
 
 def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     """Trains on one toy data set, and writes its figure, caption and CSV file."""
-    name = options.dataset or "sinusoid"
-    if name not in TOY_DATA:
-        raise ConfigError(f"data set {name!r} is unknown: {did_you_mean(name, TOY_DATA)}")
-    manifold, size = TOY_DATA[name], dict(SIZES[options.profile])
-    seeds = options.seeds or list(range(size["models"]))
-    size.pop("models")
+    assert options.dataset is not None  # `run_study` has chosen
+    name, seeds, size = options.dataset, options.seeds, SIZES[options.profile]
+    manifold = TOY_DATA[name]
     test = manifold.sample(TEST_POINTS, torch.Generator().manual_seed(1))
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
 
     def watch(ensemble: Ensemble, epoch: int) -> None:
-        values = measure(ensemble, test)
-        for member, seed in enumerate(seeds):
-            measured = {key: float(value[member]) for key, value in values.items()}
-            rows.append({"seed": seed, "epoch": epoch, **measured})
-        nll = float(values["nll"].median())
-        on_progress(f"{name}: {nll:.2f} nats a point", epoch / size["epochs"])
+        rows.extend(found := measure(ensemble, test, seeds, epoch))
+        nll = median(row.nll for row in found)
+        on_progress(f"{name}: {nll:.2f} nats a point", epoch / size.epochs)
 
-    ensemble = train(manifold, seeds, **size, on_epoch=watch)
+    ensemble = train(manifold, seeds, size, watch)
+    last = rows[-len(seeds) :]
     stem = f"toy-{name}-{options.profile}"
-    return [
-        *write_figure(
-            options.results / "figures" / f"{stem}.png",
-            _figure(ensemble, test, rows),
-            f"The density on {name.replace('_', ' ')}: {manifold.description}",
-            _caption(name, rows, test, size, len(seeds)),
-            options.command,
-        ),
-        write_csv(options.results / "tables" / f"{stem}.csv", rows),
-    ]
+    title = f"The density on {name.replace('_', ' ')}: {manifold.description}"
+    drawing = Drawing(
+        stem, _figure(ensemble, test, rows, last), title, _caption(name, last, test, size)
+    )
+    return write_study(options, [drawing], {stem: [columns(row) for row in rows]})
 
 
-def _figure(ensemble: Ensemble, test: ToySample, rows: list[dict[str, Any]]) -> Any:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
+def _figure(ensemble: Ensemble, test: ToySample, rows: list[Row], last: list[Row]) -> Any:
+    figure: Any = new_figure(13, 4.2)
     space = test.points.shape[1]
     projection = {"projection": "3d"} if space == 3 else {}
     latent = torch.randn(
         TEST_POINTS, ensemble.models[0].latent_dim, generator=torch.Generator().manual_seed(2)
     )
-    last = rows[-len(ensemble.models) :]
-    best = int(np.argmin([BETA * row["reconstruction"] + row["nll"] for row in last]))
+    best = int(np.argmin([row.loss for row in last]))
     samples = ensemble.decode(latent)[best]
     learnt = ensemble.log_prob(samples)[best].exp().numpy()
     truth = test.log_density.exp().numpy()
@@ -126,7 +133,7 @@ def _figure(ensemble: Ensemble, test: ToySample, rows: list[dict[str, Any]]) -> 
     for column, (title, points, density) in enumerate(
         (("true density", test.points, truth), ("samples and learnt density", samples, learnt))
     ):
-        axis: Any = figure.add_subplot(1, 3, column + 1, **projection)
+        axis = figure.add_subplot(1, 3, column + 1, **projection)
         dots = axis.scatter(*points.T.numpy(), c=density, s=4, cmap="viridis", vmin=0, vmax=top)
         axis.set_title(title)
         for name, a, b in zip("xyz", low - margin, high + margin, strict=False):
@@ -137,14 +144,14 @@ def _figure(ensemble: Ensemble, test: ToySample, rows: list[dict[str, Any]]) -> 
     axis = figure.add_subplot(1, 3, 3)
     twin = axis.twinx()
     for side, key, colour in ((axis, "nll", "tab:orange"), (twin, "reconstruction", "tab:blue")):
-        for seed in sorted({row["seed"] for row in rows}):
-            mine = [row for row in rows if row["seed"] == seed]
-            epochs, values = ([row[of] for row in mine] for of in ("epoch", key))
-            side.plot(epochs, values, color=colour, lw=1)
+        for seed in sorted({row.seed for row in rows}):
+            mine = [row for row in rows if row.seed == seed]
+            values = [getattr(row, key) for row in mine]
+            side.plot([row.epoch for row in mine], values, color=colour, lw=1)
         side.tick_params(axis="y", colors=colour)
     entropy = -float(test.log_density.mean())
     axis.axhline(entropy, color="k", ls=":", label="entropy of the data")
-    axis.set_ylim(min(row["nll"] for row in rows) - 0.1, entropy + 2)  # spikes are cut
+    axis.set_ylim(min(row.nll for row in rows) - 0.1, entropy + 2)  # spikes are cut
     axis.set_xlabel("epoch")
     axis.set_ylabel("negative log-likelihood (nats)", color="tab:orange")
     twin.set_yscale("log")
@@ -153,13 +160,10 @@ def _figure(ensemble: Ensemble, test: ToySample, rows: list[dict[str, Any]]) -> 
     return figure
 
 
-def _caption(
-    name: str, rows: list[dict[str, Any]], test: ToySample, size: dict[str, int], models: int
-) -> str:
-    last = [row for row in rows if row["epoch"] == size["epochs"]]
-    nll = [row["nll"] for row in last]
-    error = [row["reconstruction"] for row in last]
+def _caption(name: str, last: list[Row], test: ToySample, size: Size) -> str:
+    nll, error = [row.nll for row in last], [row.reconstruction for row in last]
     entropy = -float(test.log_density.mean())
+    ours = "" if name == "sinusoid" else "The paper trains on the sinusoid alone; this is ours."
     missed = (
         f"An error far above the noise's {test.points.shape[1] * NOISE**2:.2g} says that the "
         "manifold has not been found in this budget."
@@ -167,14 +171,13 @@ def _caption(
         else ""
     )
     return f"""
-    The paper trains on the sinusoid alone; this data set is ours. FIF with {models} models
-    ({BLOCKS} residual blocks of width {size["width"]} in encoder and decoder each, beta {BETA:g},
-    {size["points"]:,} points, {size["epochs"]} epochs, batches of {BATCH}, noise {NOISE:g} in
-    training) learns the density on the {name.replace("_", " ")}. On {TEST_POINTS:,} held-out
-    points without noise the exact negative log-likelihood on the learnt manifold is
-    {min(nll):.3f} to {max(nll):.3f} nats at the end (right), where the entropy of the true
-    distribution is {entropy:.3f}; the mean squared reconstruction error is {min(error):.2g} to
-    {max(error):.2g}. The model of the lowest loss is drawn. The two numbers need not agree: the
+    {ours} FIF with {len(last)} models ({BLOCKS} residual blocks of width {size.width} in encoder
+    and decoder each, beta {BETA:g}, {size.points:,} points, {size.epochs} epochs, batches of
+    {BATCH}, noise {NOISE:g} in training) is trained on the {name.replace("_", " ")}. On
+    {TEST_POINTS:,} held-out points without noise the exact negative log-likelihood on the learnt
+    manifold is {min(nll):.3f} to {max(nll):.3f} nats at the end (right), where the entropy of the
+    true distribution is {entropy:.3f}; the mean squared reconstruction error is {min(error):.2g}
+    to {max(error):.2g}. The model of the lowest loss is drawn. The two numbers need not agree: the
     learnt manifold is smooth, of the topology of the plane or the line, and only near the true
     one, so that it must cut closed manifolds open and join separate pieces. {missed}
     """

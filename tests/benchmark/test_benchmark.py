@@ -39,7 +39,7 @@ from pythae_fif.data import to_float
 from pythae_fif.errors import ConfigError, FIFError, NonFiniteError, StoreError
 from pythae_fif.files import read_json
 from pythae_fif.reports import build_report
-from pythae_fif.reports.injective import table2
+from pythae_fif.reports.published_tables import table2
 from pythae_fif.runs.provenance import git_state, provenance
 from pythae_fif.runs.records import is_intact, is_whole, seal
 from pythae_fif.sampling.samplers import embed, generate, reconstruct
@@ -209,8 +209,7 @@ class TestConfig:
             assert set(record["scores"]) == {"normal", "gmm"}
             assert 0.2 <= record["training"]["train_seconds"] < 20
             assert spec.settings["wall_clock"] == 0.2
-        report = build_report(experiment, results, "c")
-        grid = table2(experiment, results, report)
+        grid = table2(build_report(experiment, results))
         assert [row[0].text.split()[0] for row in grid.rows] == ["DNF", "Trumpet", "FIF"]
         assert "FID published ↓" not in " ".join(grid.headings)
 

@@ -7,7 +7,7 @@ from support import report_store
 
 from pythae_fif.benchmark.leaderboard import leaderboard
 from pythae_fif.benchmark.plan import RunSpec
-from pythae_fif.files import write_json
+from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.store import Store
 
 EXPERIMENT = report_store.experiment()
@@ -16,31 +16,30 @@ HASH = "d" * 16
 
 def kept(store: Store, index: int, **changed) -> RunSpec:
     """A finished run of the stored results, with some fields of its specification changed."""
-    spec, record = report_store.RESULTS[index]
-    settings = EXPERIMENT.settings.settings_of(spec.model) | changed.pop("settings", {})
-    spec = dataclasses.replace(spec, settings=settings, **changed)
-    run_dir = store.prepare(spec, {})
-    write_json(run_dir / "result.json", {**record, "run_id": spec.run_id})
+    result = report_store.RESULTS[index]
+    settings = dataclasses.replace(result.spec.settings, **changed.pop("settings", {}))
+    spec = dataclasses.replace(result.spec, settings=settings, **changed)
+    record = result.record.model_copy(update={"run_id": spec.run_id})
+    record.write(store.prepare(spec, Environment()) / "result.json")
     return spec
 
 
 def found(store: Store) -> list[str]:
-    return [spec.run_id for spec, _ in leaderboard(store, EXPERIMENT, HASH)]
+    return [result.spec.run_id for result in leaderboard(store, EXPERIMENT, HASH)]
 
 
 def test_all_models_in_the_order_of_names_grids_and_seeds(tmp_path):
-    store = Store(tmp_path)
+    store = report_store.store(tmp_path)
     specs = [kept(store, index) for index in (6, 1, 0, 2, 4)]
     vae, second, first, small_beta, ae = [spec.run_id for spec in specs]
     assert found(store) == [ae, first, second, small_beta, vae]
 
 
 def test_a_run_has_the_samplers_that_it_has_scores_of(tmp_path):
-    store = Store(tmp_path)
+    store = report_store.store(tmp_path)
     kept(store, 4, samplers=("gmm",))  # the last command asked for one alone
-    ((spec, record),) = leaderboard(store, EXPERIMENT, HASH)
-    assert spec.samplers == ("normal", "gmm", "maf")
-    assert set(spec.samplers) == set(record["scores"])
+    (found,) = leaderboard(store, EXPERIMENT, HASH)
+    assert found.spec.samplers == tuple(found.record.scores) == ("normal", "gmm", "maf")
 
 
 @pytest.mark.parametrize(
@@ -58,19 +57,19 @@ def test_a_run_has_the_samplers_that_it_has_scores_of(tmp_path):
     ids=str,
 )
 def test_a_run_of_another_experiment_is_left_out(tmp_path, changed):
-    store = Store(tmp_path)
+    store = report_store.store(tmp_path)
     kept(store, 4, **changed)
     assert found(store) == []
 
 
 @pytest.mark.parametrize("setting", [{"note": "other words"}, {"configurations": 1}], ids=str)
 def test_what_defines_no_result_does_not_part_runs(tmp_path, setting):
-    store = Store(tmp_path)
+    store = report_store.store(tmp_path)
     assert found(store) == [] != [kept(store, 4, settings=setting).run_id] == found(store)
 
 
 def test_unfinished_and_foreign_folders_are_left_out(tmp_path):
-    store = Store(tmp_path)
+    store = report_store.store(tmp_path)
     run_dir = store.run_dir(kept(store, 4))
     (run_dir / "result.json").unlink()
     other = run_dir.with_name("not-a-run")

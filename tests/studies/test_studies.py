@@ -39,9 +39,9 @@ def test_every_dataset_starts_the_study_that_is_about_it():
     assert set(STUDIES["toy"].datasets) == set(TOY_DATA)
     assert set(STUDIES["tabular"].datasets) == set(TABULAR_DATASETS)
     of_toy = dict.fromkeys(TOY_DATA, "toy")
-    assert of_toy | {"sinusoid": "sinusoid"} | dict.fromkeys(
-        TABULAR_DATASETS, "tabular"
-    ) == DATASETS
+    assert (
+        of_toy | {"sinusoid": "sinusoid"} | dict.fromkeys(TABULAR_DATASETS, "tabular") == DATASETS
+    )
 
 
 @pytest.mark.parametrize("study", STUDIES.values(), ids=lambda study: study.name)
@@ -153,18 +153,17 @@ def test_an_interrupt_says_what_is_kept(tmp_path, monkeypatch, capsys, name):
 
 @pytest.fixture(scope="module")
 def linear_rows():
-    size = {"restarts": 16, "steps": 400, "batch_size": 16}
-    return linear.measure(1, **size, decoders=("pseudo-inverse",))
+    return linear.measure(1, linear.Size(16, 400, 16), decoders=("pseudo-inverse",))
 
 
 @pytest.mark.parametrize("regime", linear.REGIMES)
 def test_theorem_c4_for_ten_random_spectra(linear_rows, regime):
-    tied = [row for row in linear_rows if row["regime"] == regime]
+    tied = [row for row in linear_rows if row.regime == regime]
     assert len(tied) == 10
-    assert all(row["overlap_theorem"] > 0.95 for row in tied)
-    assert all(abs(row["loss_above_theorem"]) < 0.05 for row in tied)
-    pca = sum(row["theorem"] == "0 1" for row in tied)
-    last = sum(row["theorem"] == "3 4" for row in tied)
+    assert all(row.overlap_theorem > 0.95 for row in tied)
+    assert all(abs(row.loss_above_theorem) < 0.05 for row in tied)
+    pca = sum(row.theorem == "0 1" for row in tied)
+    last = sum(row.theorem == "3 4" for row in tied)
     assert (pca, last) in {"below": [(0, 10)], "above": [(10, 0)]}.get(regime, [(pca, last)])
 
 
@@ -196,10 +195,9 @@ def curved():
     data = curvature.line_data(1000, torch.Generator().manual_seed(0))
     found = {}
     for at, name in curvature.VARIANTS.items():
-        rows, _ = curvature.train(at, data, [0, 1], epochs=50, every=50)
+        rows = curvature.train(at, data, [0, 1], epochs=50, every=50).rows
         found[name] = tuple(
-            np.median([row["curvature"] for row in rows if row["step"] == step])
-            for step in (0, 100)
+            np.median([row.curvature for row in rows if row.step == step]) for step in (0, 100)
         )
     return found
 
@@ -217,11 +215,12 @@ def test_curvature_of_a_circle():
     assert torch.allclose(curvature.curve_curvature(circle), torch.tensor(0.25).double(), rtol=1e-3)
 
 
-@pytest.mark.parametrize("beta", curvature.BETAS)
-def test_small_circles_have_the_lowest_loss(beta):
-    losses = [curvature.best_loss(radius, beta) for radius in curvature.RADII]
-    assert losses[0] < min(losses[len(losses) // 2 :]) - 1
-    assert losses[0] < losses[-1] - 5
+def test_small_circles_have_the_lowest_loss():
+    circles = [curvature.Circle.of(radius) for radius in curvature.RADII]
+    for beta in curvature.BETAS:
+        losses = [circle.loss_beta[beta] for circle in circles]
+        assert losses[0] < min(losses[len(losses) // 2 :]) - 1
+        assert losses[0] < losses[-1] - 5
 
 
 @pytest.mark.parametrize("radius", [0.3, 2.0])
@@ -240,20 +239,21 @@ def test_entropy_of_projected_data_against_samples(radius):
 @pytest.fixture(scope="module")
 def sinusoid_rows():
     """Four small models at either end of beta."""
-    size = {"points": 4000, "epochs": 20, "blocks": 2, "width": 32}
-    ensemble = sinusoid.train(0.1, (0.01, 10.0), [0, 1, 2, 3], **size)
-    return sinusoid.measure(ensemble, 0.1)
+    size, seeds = sinusoid.Size(points=4000, epochs=20, blocks=2, width=32), range(4)
+    ensemble = sinusoid.train(0.1, (0.01, 10.0), seeds, size)
+    return sinusoid.measure(ensemble, 0.1, seeds)
 
 
 def test_low_beta_encodes_the_noise_and_high_beta_the_sinusoid(sinusoid_rows):
-    low, high = ([r for r in sinusoid_rows if r["beta"] == beta] for beta in (0.01, 10.0))
-    assert min(row["along"] for row in high) > 0.95
-    assert max(row["across"] for row in high) < 0.4
-    assert np.median([row["along"] for row in low]) < 0.6
-    assert np.median([row["across"] for row in low]) > 0.6
-    errors = [np.median([row["reconstruction"] for row in rows]) for rows in (low, high)]
+    low, high = ([r for r in sinusoid_rows if r.beta == beta] for beta in (0.01, 10.0))
+    assert [row.seed for row in low] == [row.seed for row in high] == [0, 1, 2, 3]
+    assert min(row.along for row in high) > 0.95
+    assert max(row.across for row in high) < 0.4
+    assert np.median([row.along for row in low]) < 0.6
+    assert np.median([row.across for row in low]) > 0.6
+    errors = [np.median([row.reconstruction for row in rows]) for rows in (low, high)]
     assert errors[0] > 3 * errors[1]
-    assert np.median([row["nll"] for row in low]) < min(row["nll"] for row in high) - 0.3
+    assert np.median([row.nll for row in low]) < min(row.nll for row in high) - 0.3
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_low_beta_encodes_the_noise_and_high_beta_the_sinusoid(sinusoid_rows):
 )  # fmt: skip
 def test_transition(shares, expected):
     rows = [
-        {"beta": beta, "along": 1.0 if i < share * 4 else 0.0}
+        sinusoid.Row(0.1, beta, 0.0, 0.0, along=float(i < share * 4), across=0.5, seed=i)
         for beta, share in zip((0.1, 1.0, 10.0, 100.0), shares, strict=True)
         for i in range(4)
     ]
@@ -273,16 +273,72 @@ def test_transition(shares, expected):
 # ---------------------------------------------------------------- what is written
 
 
-def test_a_study_from_the_command_line(tmp_path, monkeypatch, capsys):
-    size = {"quick": {"restarts": 2, "steps": 20, "batch_size": 8}}
-    monkeypatch.setattr(linear, "SIZES", size)
-    assert main(["--study", "linear", "--results", str(tmp_path)]) == 0
-    caption = (tmp_path / "figures/linear-quick.md").read_text()
-    assert "python run_benchmark.py --study linear`" in caption
-    assert (tmp_path / "figures/linear-quick.png").stat().st_size > 10_000
-    with open(tmp_path / "tables/linear-quick.csv") as file:
-        assert len(list(csv.DictReader(file))) == 2 * 10 * len(linear.REGIMES)
-    assert "linear-quick.csv" in capsys.readouterr().out.replace("\n", "")
+SMALL = {
+    "sinusoid": (sinusoid, "SIZES", sinusoid.Size(256, 1, 1, 8), []),
+    "linear": (linear, "SIZES", linear.Size(2, 20, 8), []),
+    "estimator": (estimator, "SIZES", estimator.Size(2, 1, (1, 2), 100), ["--dataset", "digits"]),
+    "toy": (toy, "SIZES", toy.Size(400, 2, 8), ["--dataset", "sphere"]),
+    "curvature": (curvature, "EPOCHS", 12, []),
+}
+"""Study -> its module, and a size and flags with which it takes no time."""
+WRITTEN = {
+    "sinusoid": ("sinusoid-quick", "sinusoid-quick-transition", "sinusoid-quick.csv"),
+    "linear": ("linear-quick", "linear-quick.csv"),
+    "estimator": (
+        "estimator-digits-quick", "estimator-digits-quick.csv",
+        "estimator-digits-quick-variance.csv",
+    ),
+    "toy": ("toy-sphere-quick", "toy-sphere-quick.csv"),
+    "curvature": (
+        "curvature-quick", "curvature-radius", "curvature-quick.csv", "curvature-radius.csv"
+    ),
+}  # fmt: skip
+
+
+def seeds_of(name):
+    return ["0"] if STUDIES[name].one_seed else ["0", "7"]
+
+
+@pytest.fixture(scope="module", params=SMALL)
+def small(request, tmp_path_factory):
+    """A study's name, and the folder that it has written to from the command line."""
+    name, root = request.param, tmp_path_factory.mktemp(request.param)
+    module, attribute, size, flags = SMALL[name]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, attribute, {"quick": size})
+        command = ["--study", name, *flags, "--seeds", *seeds_of(name), "--quiet"]
+        assert main([*command, "--results", str(root)]) == 0
+    return name, root
+
+
+def test_every_figure_has_a_caption_and_every_table_rows(small):
+    name, root = small
+    figures = {f"{stem}{end}" for stem in WRITTEN[name] if ".csv" not in stem
+               for end in (".png", ".md")}  # fmt: skip
+    assert {path.name for path in (root / "figures").iterdir()} == figures
+    tables = {table for table in WRITTEN[name] if ".csv" in table}
+    assert {path.name for path in (root / "tables").iterdir()} == tables
+    for path in root.rglob("*.png"):
+        assert path.stat().st_size > 10_000
+    for path in root.rglob("*.csv"):
+        with open(path) as file:
+            rows = list(csv.DictReader(file))
+        assert rows and all(None not in row and None not in row.values() for row in rows)
+
+
+def test_captions_are_one_paragraph_with_the_command_below(small):
+    name, root = small
+    start = f"Made by `python run_benchmark.py --study {name}"
+    for path in root.rglob("*.md"):
+        title, picture, caption, command = path.read_text().removesuffix("\n").split("\n\n")
+        assert title.startswith("# ") and picture == f"![{title[2:]}]({path.stem}.png)"
+        assert "\n" not in caption and "  " not in caption and len(caption) > 200
+        assert "nan" not in caption.split() and "{" not in caption
+        seeds = "" if STUDIES[name].one_seed else f" --seeds {' '.join(seeds_of(name))}"
+        assert command.startswith(start) and command.endswith(f"{seeds}`.")
+
+
+def test_an_unknown_study_is_refused():
     assert main(["--study", "nonesuch"]) == 2
 
 
@@ -319,7 +375,7 @@ def test_gradient_distances():
     rows = estimator.gradient_distances(
         model, images[:16], (1, 16), 6, torch.Generator().manual_seed(0), largest=64
     )
-    distance = {(r["space"], r["kind"], r["batch_size"], r["samples"]): r["distance"] for r in rows}
+    distance = {(r.space, r.kind, r.batch_size, r.samples): r.distance for r in rows}
     assert distance["latent", "orthogonal", 1, 6] < 1e-4
     assert distance["data", "orthogonal", 1, 64] < 1e-3
     for batch in (1, 16):
@@ -335,16 +391,13 @@ def test_gradient_distances():
     )
 
 
-@pytest.mark.parametrize("flags, name", [(["--latent-dim", "1"], "digits-d1"), ([], "digits")])
-def test_the_estimator_study_from_the_command_line(tmp_path, monkeypatch, flags, name):
-    size = {"steps": 2, "repeats": 1, "batches": (1, 2), "draws": 100}
-    monkeypatch.setattr(estimator, "SIZES", {"quick": size})
-    command = ["--study", "estimator", "--dataset", "digits", "--quiet", *flags]
-    assert main([*command, "--results", str(tmp_path)]) == 0
+def test_another_latent_dimension_is_in_the_names_of_the_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(estimator, "SIZES", {"quick": SMALL["estimator"][2]})
+    command = "--study estimator --dataset digits --latent-dim 1 --quiet --results"
+    assert main([*command.split(), str(tmp_path)]) == 0
     written = {path.name for path in tmp_path.rglob("*.*")}
-    assert written == {
-        f"estimator-{name}-quick{end}" for end in (".png", ".md", ".csv", "-variance.csv")
-    }
+    ends = (".png", ".md", ".csv", "-variance.csv")
+    assert written == {f"estimator-digits-d1-quick{end}" for end in ends}
 
 
 # ---------------------------------------------------------------- toy
@@ -352,11 +405,11 @@ def test_the_estimator_study_from_the_command_line(tmp_path, monkeypatch, flags,
 
 def test_the_density_on_a_toy_manifold_is_learnt():
     manifold = TOY_DATA["sinusoid"]
-    ensemble = toy.train(manifold, [0], points=2000, epochs=60, width=32, on_epoch=lambda *_: None)
+    ensemble = toy.train(manifold, [0], toy.Size(points=2000, epochs=60, width=32))
     test = manifold.sample(1000, torch.Generator().manual_seed(1))
-    values = toy.measure(ensemble, test)
-    assert float(values["reconstruction"]) < 0.02
-    assert float(values["nll"]) == pytest.approx(-float(test.log_density.mean()), abs=0.15)
+    (row,) = toy.measure(ensemble, test, [0], epoch=60)
+    assert row.reconstruction < 0.02
+    assert row.nll == pytest.approx(-float(test.log_density.mean()), abs=0.15)
 
 
 # ---------------------------------------------------------------- spectrum

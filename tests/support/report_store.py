@@ -2,7 +2,7 @@
 
 Renew the stored files after a wanted change, and read the difference before it is committed:
 
-    python tests/report_store.py
+    PYTHONPATH=tests python -m support.report_store
 """
 
 import dataclasses
@@ -14,8 +14,14 @@ from PIL import Image
 
 from pythae_fif.benchmark import RunSpec, load_experiment
 from pythae_fif.benchmark.config import Experiment
+from pythae_fif.benchmark.record import DataUsed, ImageRecord, Training
+from pythae_fif.benchmark.run import IMAGES
+from pythae_fif.benchmark.selection import Result
 from pythae_fif.data import Splits
-from pythae_fif.reports import build_report, constant_error, write_experiment
+from pythae_fif.evaluation.scores import MeanStd, Neighbours, Scores
+from pythae_fif.reports import Failure, build_report, constant_error, write_experiment
+from pythae_fif.reports.score_table import Report
+from pythae_fif.runs.record import Provenance
 from pythae_fif.runs.store import Store
 
 GOLDEN = Path(__file__).parents[1] / "reports" / "golden"
@@ -34,12 +40,12 @@ def experiment(profile: str = "quick", dataset: str = "mnist", **values) -> Expe
 
 def splits() -> Splits:
     draws = np.random.RandomState(0)
-    parts = {
+    images = {
         name: draws.randint(0, 256, (count, 1, 8, 8)).astype(np.uint8)
         for name, count in (("train", 40), ("val", 10), ("test", 64))
     }
-    labels = {name: np.arange(len(images)) % 3 for name, images in parts.items()}
-    return Splits("mnist", **parts, labels=labels, source="noise of the tests")
+    labels = {name: np.arange(len(split)) % 3 for name, split in images.items()}
+    return Splits("mnist", **images, labels=labels, source="noise of the tests")
 
 
 def result(
@@ -51,47 +57,57 @@ def result(
     *,
     mse: float = 0.0123,
     extractor: str = "classifier",
+    extractor_hash: str = "e" * 16,
     num_samples: int = 2000,
     partial: bool = False,
-):
-    """A specification with its record; distances of each sampler are (validation, test)."""
+    training: Training | None = None,
+    provenance: dict | None = None,
+    **of_spec,
+) -> Result:
+    """A finished run; distances of each sampler are (validation, test)."""
     spec = RunSpec(
         dataset="mnist", arch="resnet", model=model, parameters=parameters,
         varied=tuple(parameters), latent_dim=16, image_size=None, seed=seed, extractor=extractor,
-        samplers=tuple(distances), profile="quick", settings={}, data_hash="d" * 16,
+        samplers=tuple(distances), profile="quick", data_hash="d" * 16,
+        settings=experiment().settings.settings_of(model),
     )  # fmt: skip
+    spec = dataclasses.replace(spec, **of_spec)
     scores = {
-        sampler: {
-            "num_samples": num_samples,
-            "extractor": extractor,
-            "extractor_hash": "e" * 16,
-            "distance_name": f"FD-{extractor}",
-            "score_name": f"{extractor} score" if score else None,
-            "rounded": True,
-            "frechet": {"val": val, "test": test},
-            "score": None if score is None else {"mean": score + seed / 10, "std": 0.2},
-            "kernel": {"test": {"mean": test / 1e3, "std": 0.001}},
-            "neighbours": {
-                "test": {"precision": 0.5, "recall": 0.75, "density": 1.25, "coverage": 0.875}
+        sampler: Scores(
+            num_samples=num_samples,
+            extractor=extractor,
+            extractor_hash=extractor_hash,
+            distance_name=f"FD-{extractor}",
+            score_name=f"{extractor} score" if score else None,
+            rounded=True,
+            seed=0,
+            score=None if score is None else MeanStd(score + seed / 10, 0.2),
+            score_with_bias=None,
+            frechet={"val": val, "test": test},
+            kernel={"test": MeanStd(test / 1e3, 0.001)},
+            neighbours={
+                "test": Neighbours(precision=0.5, recall=0.75, density=1.25, coverage=0.875)
             },
-        }
+        )
         for sampler, (val, test) in distances.items()
     }
-    record = {
-        "schema": 2,
-        "run_id": spec.run_id,
-        "scores": scores,
-        "reconstruction_mse": {"val": 0.01, "test": mse + seed / 1000},
-        "training": {"seconds": 20.0 + seed, "images_per_second": 1500.0},
-        "parameters": 105673,
-        "data": {"source": "noise of the tests", "partial": partial,
-                 "sizes": {"train": 1197, "val": 300, "test": 300}},
-        "extractor_accuracy": 0.9967 if score else None,
-        "provenance": {"versions": {"pythae-fif": "0.1.0", "torch": "2.0"}, "cores": 2,
-                       "device": "cpu (x86_64)", "threads": 1, "seconds": 36.0,
-                       "peak_memory_mb": 404, "peak_gpu_memory_mb": None},
-    }  # fmt: skip
-    return spec, record
+    made = {"versions": {"pythae-fif": "0.1.0", "torch": "2.0"}, "device": "cpu (x86_64)",
+            "cores": 2, "threads": 1, "seconds": 36.0, "peak_memory_mb": 404}  # fmt: skip
+    record = ImageRecord(
+        run_id=spec.run_id,
+        scores=scores,
+        reconstruction_mse={"val": 0.01, "test": mse + seed / 1000},
+        training=training or Training(seconds=20.0 + seed, images_per_second=1500.0),
+        parameters=105673,
+        data=DataUsed(
+            source="noise of the tests",
+            partial=partial,
+            sizes={"train": 1197, "val": 300, "test": 300},
+        ),
+        extractor_accuracy=0.9967 if score else None,
+        provenance=Provenance(**made | (provenance or {})),
+    )
+    return Result(spec, record)
 
 
 RESULTS = [
@@ -104,16 +120,21 @@ RESULTS = [
     result("vae", {}, 0, {"normal": (7, 7.5), "gmm": (7, 7.5)}, 1.5),
     result("vae", {}, 1, {"normal": (7, 7.5), "gmm": (7, 7.5)}, 1.5),
 ]
-FAILURES = [("wae_imq", "reg_weight=10", "DivergedError: the loss is <NaN> & no number in epoch 3")]
-COMMAND = "python run_benchmark.py --dataset mnist --seeds 0 1"
+FAILURES = [
+    Failure("wae_imq", "reg_weight=10", "DivergedError: the loss is <NaN> & no number in epoch 3")
+]
+
+
+def store(root: Path) -> Store:
+    return Store(root, IMAGES)
 
 
 def fill(store: Store, results=RESULTS, size: tuple[int, int] = (8, 8), channels: int = 1) -> None:
     """The pictures and logs of the runs: sheets whose grey tells row, and sampler."""
-    for spec, record in results:
-        run_dir = store.run_dir(spec)
+    for result in results:
+        run_dir = store.run_dir(result.spec)
         run_dir.mkdir(parents=True, exist_ok=True)
-        for index, sampler in enumerate(record["scores"]):
+        for index, sampler in enumerate(result.record.scores):
             sheet(run_dir / f"samples-{sampler}.png", size, channels, 100 * index)
         for name in ("reconstructions", "interpolations", "latents"):
             sheet(run_dir / f"{name}.png", size, channels)
@@ -131,20 +152,18 @@ def sheet(path: Path, size: tuple[int, int], channels: int = 1, start: int = 0) 
     return path
 
 
-def report(store: Store, results, command="c", missing=0, failures=()) -> list[Path]:
-    """Writes the report of results; the files."""
-    built = build_report(experiment(), results, command, missing, constant_error(splits()))
-    return write_experiment(store, experiment(), splits(), results, built, failures)
+def report(results=RESULTS, missing: int = 0) -> Report:
+    return build_report(experiment(), results, missing, constant_error(splits()))
 
 
 def write(root: Path) -> dict[str, str]:
     """The tables of the store, by file name, with run ids that no schema changes."""
-    store = Store(root)
-    fill(store)
-    paths = report(store, RESULTS, COMMAND, missing=1, failures=FAILURES)
+    fill(store(root))
+    paths = write_experiment(store(root), splits(), report(missing=1), FAILURES)
     texts = {p.name: p.read_text("utf-8") for p in paths if p.parent.name == "tables"}
-    for number, (spec, _) in enumerate(RESULTS):
-        texts = {name: text.replace(spec.run_id, f"run{number}") for name, text in texts.items()}
+    for number, result in enumerate(RESULTS):
+        run_id = result.spec.run_id
+        texts = {name: text.replace(run_id, f"run{number}") for name, text in texts.items()}
     return texts
 
 

@@ -1,28 +1,26 @@
-"""The table of an experiment: one row a model and sampler, chosen on the validation split."""
+"""The scores of an experiment: one row a model and sampler, chosen on the validation split."""
 
 __all__ = [
     "SAMPLER_LABELS",
     "Report",
     "Row",
     "build_report",
-    "experiment_grid",
-    "rows_to_csv",
-    "to_terminal",
+    "score_grid",
+    "score_terminal",
 ]
 
-import csv
-import io
 import statistics
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from rich import box
 from rich.table import Table
 
 from pythae_fif.benchmark.config import Experiment, length_of
 from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.selection import Choice, Result, select
-from pythae_fif.reports.grid import DASH, Cell, Grid, number, ranks
+from pythae_fif.evaluation.scores import Neighbours, Scores
+from pythae_fif.reports.command import command_of
+from pythae_fif.reports.grid import DASH, Cell, Grid, measured, number, rank_column, to_terminal
 from pythae_fif.sampling.samplers import FIT_STEPS, FITTED
 
 SAMPLER_LABELS = {
@@ -43,8 +41,6 @@ CONSTANT = 0.98
 
 MAIN_PACKAGES = ("pythae-fif", "pythae", "torch", "numpy", "scikit-learn")
 """Those whose versions a table's note names; the records name all."""
-
-_RANKED = {1: "bold", 2: "underline"}
 
 
 @dataclass(frozen=True)
@@ -74,62 +70,63 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """An experiment's table with all that must stand beside its numbers.
+    """An experiment's chosen configurations with all that must stand beside their numbers.
 
     Attributes:
-        title: Data set, architecture and profile.
-        rows: The chosen configurations.
-        choices: The runs that they come from, in the same order.
-        distance, score: What the Frechet distance and the classifier score are called; the score
-            is None where the extractor gives none.
+        experiment: What was asked for.
+        results: Its finished runs; at least one.
+        choices: The runs that the rows come from.
+        rows: One a choice, in the same order.
         notes: Sentences under the table.
-        marks: Row index -> rank 1 or 2 by test distance among the rows of its sampler.
     """
 
-    title: str
-    rows: list[Row]
+    experiment: Experiment
+    results: list[Result]
     choices: list[Choice]
-    distance: str
-    score: str | None
+    rows: list[Row]
     notes: list[str]
-    marks: dict[int, int]
+
+    @property
+    def title(self) -> str:
+        """Data set, architecture and profile."""
+        experiment = self.experiment
+        return f"{experiment.dataset}, {experiment.arch}, profile {experiment.profile}"
+
+    @property
+    def distance(self) -> str:
+        """What the Frechet distance of the extractor is called."""
+        return _scores(self.results).distance_name
+
+    @property
+    def score(self) -> str | None:
+        """What the extractor's score is called; None if it gives none."""
+        return _scores(self.results).score_name
 
 
 def build_report(
     experiment: Experiment,
     results: list[Result],
-    command: str,
     missing: int = 0,
     constant_mse: float | None = None,
-    earlier: int = 0,
 ) -> Report:
     """Selects the configurations and gathers what must be said about them.
 
     Args:
         experiment: What was asked for.
-        results: Specification and record of its finished runs; at least one.
-        command: The command that makes this table.
+        results: Its finished runs; at least one.
         missing: Number of runs of the plan that have no record.
         constant_mse: Squared error a test pixel of the training images' mean, by which a model
             that did not learn is known; None leaves that out.
-        earlier: Number of the runs that are not of this command's plan.
     """
     choices = select(results)
     rows = [_row(choice, constant_mse) for choice in choices]
-    _, first = results[0]
-    scored = next(iter(first["scores"].values()))
-    return Report(
-        title=f"{experiment.dataset}, {experiment.arch}, profile {experiment.profile}",
-        rows=rows,
-        choices=choices,
-        distance=scored["distance_name"],
-        score=scored["score_name"],
-        notes=[
-            *_warnings(experiment, results, choices, rows, missing, constant_mse),
-            *_notes(experiment, results, choices, command, earlier),
-        ],
-        marks=ranks((i, row.sampler, row.frechet_test) for i, row in enumerate(rows)),
-    )
+    notes = _warnings(experiment, results, choices, rows, missing, constant_mse)
+    return Report(experiment, results, choices, rows, notes + _notes(experiment, results, choices))
+
+
+def _scores(results: Sequence[Result]) -> Scores:
+    """Those of the first run; how samples are scored is the same for all runs of a table."""
+    return next(iter(results[0].record.scores.values()))
 
 
 def _warnings(
@@ -153,7 +150,7 @@ def _warnings(
     if dimensions:
         others = ", ".join(f"{model} {dimension}" for model, dimension in dimensions.items())
         warnings.append(f"Latent dimension {experiment.latent_dim}, but {others}.")
-    weights = {s["extractor_hash"] for _, record in results for s in record["scores"].values()}
+    weights = {s.extractor_hash for result in results for s in result.record.scores.values()}
     if len(weights) > 1:
         warnings.append(
             f"The scores are of {len(weights)} different weights of the extractor "
@@ -169,38 +166,28 @@ def _warnings(
     return warnings
 
 
-def _notes(
-    experiment: Experiment,
-    results: list[Result],
-    choices: list[Choice],
-    command: str,
-    earlier: int,
-) -> list[str]:
+def _notes(experiment: Experiment, results: list[Result], choices: list[Choice]) -> list[str]:
     """What data, scores and training the numbers stand for."""
-    _, first = results[0]
-    scored = next(iter(first["scores"].values()))
-    sizes = first["data"]["sizes"]
-    accuracy = first.get("extractor_accuracy")
-    provenance = [record["provenance"] for _, record in results]
-    machines = dict.fromkeys(f"{p['device']} with {p['cores']} cores" for p in provenance)
+    data, accuracy = results[0].record.data, results[0].record.extractor_accuracy
+    scored = _scores(results)
+    provenance = [result.record.provenance for result in results]
+    machines = dict.fromkeys(f"{p.device} with {p.cores} cores" for p in provenance)
     versions = dict.fromkeys(
-        ", ".join(
-            f"{name} {p['versions'][name]}" for name in MAIN_PACKAGES if name in p["versions"]
-        )
+        ", ".join(f"{name} {p.versions[name]}" for name in MAIN_PACKAGES if name in p.versions)
         for p in provenance
     )
     fitted = [SAMPLER_LABELS[s] for s in FITTED if any(choice.sampler == s for choice in choices)]
-    seeds = sorted({spec.seed for choice in choices for spec, _ in choice.results})
-    rounding = "rounded to 8 bits" if scored["rounded"] else "not rounded"
-    return [
+    seeds = sorted({result.spec.seed for choice in choices for result in choice.results})
+    notes = [
         f"Profile `{experiment.profile}`: {experiment.settings.note}.",
-        f"Data: {first['data']['source']}; used {sizes['train']:,} training, {sizes['val']:,} "
-        f"validation and {sizes['test']:,} test images.",
-        f"Scores: {scored['num_samples']:,} samples, {rounding}; extractor "
-        f"`{scored['extractor']}` ({scored['extractor_hash']}"
+        f"Data: {data.source}; used {data.sizes['train']:,} training, {data.sizes['val']:,} "
+        f"validation and {data.sizes['test']:,} test images.",
+        f"Scores: {scored.num_samples:,} samples, "
+        f"{'rounded to 8 bits' if scored.rounded else 'not rounded'}; extractor "
+        f"`{scored.extractor}` ({scored.extractor_hash}"
         + (f", test accuracy {accuracy:.1%}" if accuracy is not None else "")
-        + f"). FD is its {scored['distance_name']}, "
-        + (f"CS its {scored['score_name']}, " if scored["score_name"] else "")
+        + f"). FD is its {scored.distance_name}, "
+        + (f"CS its {scored.score_name}, " if scored.score_name else "")
         + "KD the kernel distance (KID's formula), then improved precision and recall, density and "
         "coverage, all of the test images; MSE the squared reconstruction error a pixel; distances "
         "of another extractor or sample count are on another scale.",
@@ -211,33 +198,30 @@ def _notes(
             if len(seeds) > 1
             else ""
         ),
-        *(
-            [
-                f"The density models of {', '.join(fitted)} are fitted to the training codes in at "
-                f"most {experiment.settings.fit_steps or FIT_STEPS:,} steps of Adam on 100 codes "
-                f"each."
-            ]
-            if fitted
-            else []
-        ),
+    ]
+    if fitted:
+        notes.append(
+            f"The density models of {', '.join(fitted)} are fitted to the training codes in at "
+            f"most {experiment.settings.fit_steps or FIT_STEPS:,} steps of Adam on 100 codes each."
+        )
+    return [
+        *notes,
         f"{_training_line(experiment, choices)}, "
         f"seeds {', '.join(map(str, seeds))}, on {', '.join(machines)}; "
         f"{'; or '.join(versions)}.",
-        f"Made by `{command}`"
-        + (f", and {earlier} runs by earlier commands of the same profile." if earlier else "."),
+        f"Made by `{command_of(experiment, [result.spec for result in results])}`.",
     ]
 
 
 def _training_line(experiment: Experiment, choices: list[Choice]) -> str:
     """How long and with what batches the models trained, and under a wall clock what it was."""
     settings = experiment.settings
-    batches = dict.fromkeys(
-        choice.spec.settings.get("batch_size", settings.batch_size) for choice in choices
-    )
+    batches = dict.fromkeys(choice.spec.settings.batch_size for choice in choices)
     batch = f"batch {' or '.join(map(str, batches))}"
     if settings.wall_clock is None:
         return f"Epochs {settings.epochs}, {batch}"
-    used = [r["training"]["train_seconds"] for choice in choices for _, r in choice.results]
+    training = [result.record.training for choice in choices for result in choice.results]
+    used = [t.train_seconds for t in training if t.train_seconds is not None]
     return (
         f"{length_of(settings).capitalize()} of training steps a run, evaluation not counted (used "
         f"{min(used):.0f} to {max(used):.0f} s), {batch}"
@@ -245,10 +229,23 @@ def _training_line(experiment: Experiment, choices: list[Choice]) -> str:
 
 
 def _row(choice: Choice, constant_mse: float | None) -> Row:
-    frechet_val, frechet_test = choice.mean("frechet", "val"), choice.mean("frechet", "test")
-    assert frechet_val is not None and frechet_test is not None
-    records = [record for _, record in choice.results]
-    errors = [record["reconstruction_mse"]["test"] for record in records]
+    frechet_val = choice.mean(lambda scores: scores.frechet["val"])
+    frechet_test = choice.mean(lambda scores: scores.frechet["test"])
+    assert frechet_val is not None and frechet_test is not None  # a record has both
+    records = [result.record for result in choice.results]
+    errors = [record.reconstruction_mse["test"] for record in records]
+
+    def score(scores: Scores) -> float | None:
+        return None if scores.score is None else scores.score.mean
+
+    def kernel(scores: Scores) -> float | None:
+        return scores.kernel["test"].mean if "test" in scores.kernel else None
+
+    def neighbours(of: Callable[[Neighbours], float]) -> float | None:
+        found = (result.record.scores[choice.sampler].neighbours for result in choice.results)
+        values = [of(by_split["test"]) for by_split in found if "test" in by_split]
+        return statistics.fmean(values) if values else None
+
     return Row(
         model=load_model_entry(choice.model).label,
         sampler=SAMPLER_LABELS[choice.sampler],
@@ -256,20 +253,20 @@ def _row(choice: Choice, constant_mse: float | None) -> Row:
         candidates=choice.candidates,
         frechet_val=frechet_val,
         frechet_test=frechet_test,
-        frechet_test_std=choice.std("frechet", "test"),
-        score=choice.mean("score", "mean"),
-        score_std=choice.std("score", "mean"),
-        kernel=choice.mean("kernel", "test", "mean"),
-        precision=choice.mean("neighbours", "test", "precision"),
-        recall=choice.mean("neighbours", "test", "recall"),
-        density=choice.mean("neighbours", "test", "density"),
-        coverage=choice.mean("neighbours", "test", "coverage"),
+        frechet_test_std=choice.std(lambda scores: scores.frechet["test"]),
+        score=choice.mean(score),
+        score_std=choice.std(score),
+        kernel=choice.mean(kernel),
+        precision=neighbours(lambda found: found.precision),
+        recall=neighbours(lambda found: found.recall),
+        density=neighbours(lambda found: found.density),
+        coverage=neighbours(lambda found: found.coverage),
         reconstruction_mse=statistics.fmean(errors),
-        training_seconds=statistics.fmean(r["training"]["seconds"] for r in records),
-        parameters=records[0]["parameters"],
+        training_seconds=statistics.fmean(record.training.seconds for record in records),
+        parameters=records[0].parameters,
         # One seed that did not learn is enough to spoil the mean.
         learned=constant_mse is None or max(errors) < CONSTANT * constant_mse,
-        run_ids=tuple(spec.run_id for spec, _ in choice.results),
+        run_ids=tuple(result.spec.run_id for result in choice.results),
     )
 
 
@@ -277,29 +274,28 @@ def _pair(first: float | None, second: float | None) -> Cell:
     return Cell(DASH if first is None or second is None else f"{first:.2f} / {second:.2f}")
 
 
-def _cells(report: Report, index: int) -> list[Cell]:
-    row = report.rows[index]
+def _cells(row: Row) -> list[Cell]:
     chosen = row.configuration + (f" (of {row.candidates})" if row.candidates > 1 else "")
-    test = number(row.frechet_test, row.frechet_test_std)
-    kernel = None if row.kernel is None else 1000 * row.kernel
     return [
         Cell(row.model if row.learned else f"{row.model} †"),
         Cell(row.sampler),
-        Cell(test.text, test.value, report.marks.get(index, 0)),
+        number(row.frechet_test, row.frechet_test_std),
         number(row.frechet_val),
         number(row.score, row.score_std),
-        Cell(DASH) if kernel is None else Cell(f"{kernel:.2f}", kernel),
+        measured(None if row.kernel is None else 1000 * row.kernel, ".2f"),
         _pair(row.precision, row.recall),
         _pair(row.density, row.coverage),
-        Cell(f"{row.reconstruction_mse:.4f}", row.reconstruction_mse),
-        Cell(f"{row.training_seconds:.0f}", row.training_seconds),
+        measured(row.reconstruction_mse, ".4f"),
+        measured(row.training_seconds, ".0f"),
         Cell(chosen),
     ]
 
 
-def experiment_grid(report: Report) -> Grid:
+def score_grid(report: Report) -> Grid:
     """The table in full, for files and the page."""
     rows = report.rows
+    cells = [_cells(row) for row in rows]
+    rank_column(cells, 2, [row.sampler for row in rows])
     starts = (i for i, row in enumerate(rows) if i and row.model != rows[i - 1].model)
     return Grid(
         title=report.title,
@@ -317,44 +313,16 @@ def experiment_grid(report: Report) -> Grid:
             "chosen configuration",
         ],
         align="llrrrrrrrrl",
-        rows=[_cells(report, index) for index in range(len(rows))],
+        rows=cells,
         notes=report.notes,
         groups=frozenset(starts),
     )
 
 
-def to_terminal(report: Report) -> Table:
+def score_terminal(report: Report) -> Table:
     """The table for a terminal of 80 columns, which leaves three columns to the files."""
-    table = Table(title=report.title, title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    grid = score_grid(report)
     # Short headings: the notes say in full what FD and CS are.
-    headings = ["model", "", "FD test", "FD val", "CS", "MSE", "sec", "chosen"]
-    for index, heading in enumerate(headings):
-        numeric = 2 <= index <= 6
-        table.add_column(
-            heading,
-            justify="right" if numeric else "left",
-            no_wrap=numeric or index == 1,
-            overflow="fold",
-        )
-    for index, row in enumerate(report.rows):
-        cells = _cells(report, index)
-        del cells[5:8]
-        texts = [cell.text for cell in cells]
-        style = _RANKED.get(cells[2].rank)
-        if style:
-            texts[2] = f"[{style}]{texts[2]}[/]"
-        last_of_model = index + 1 == len(report.rows) or report.rows[index + 1].model != row.model
-        table.add_row(*texts, end_section=last_of_model)
-    return table
-
-
-def rows_to_csv(report: Report) -> str:
-    """One line a row, every field of it, with unrounded numbers."""
-    file = io.StringIO()
-    names = list(Row.__dataclass_fields__)
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(names)
-    for row in report.rows:
-        values: list[Any] = [getattr(row, name) for name in names]
-        writer.writerow([" ".join(v) if isinstance(v, tuple) else v for v in values])
-    return file.getvalue()
+    short = ["model", "", "FD test", "FD val", "CS", None, None, None, "MSE", "sec", "chosen"]
+    pairs = zip(grid.headings, short, strict=True)
+    return to_terminal(grid, {heading: name for heading, name in pairs if name is not None})

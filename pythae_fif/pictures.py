@@ -1,0 +1,64 @@
+"""Pictures as PNG files: Matplotlib figures and arrays of pixels.
+
+A picture that stays the same leaves its file as it is.
+"""
+
+__all__ = ["new_figure", "write_figure", "write_pixels"]
+
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from PIL import Image
+
+from pythae_fif.files import write_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def new_figure(
+    width: float, height: float, layout: Literal["constrained"] | None = "constrained"
+) -> "Figure":
+    """An empty Matplotlib figure.
+
+    Args:
+        width, height: In inches.
+        layout: Whether it lays out its axes itself, or, with None, leaves them where they are put.
+    """
+    from matplotlib.figure import Figure  # a command that draws nothing need not wait for it
+
+    return Figure(figsize=(width, height), layout=layout)
+
+
+def write_figure(path: Path, figure: "Figure", dpi: int = 110) -> None:
+    """Writes a figure as PNG.
+
+    Args:
+        path: The file; its folder is made.
+        figure: The Matplotlib figure.
+        dpi: Dots an inch.
+
+    Raises:
+        StoreError: The folder cannot be made, or does not take the file.
+    """
+    png = io.BytesIO()
+    # Without Matplotlib's version, for a file is the same with the next one, too.
+    figure.savefig(png, format="png", dpi=dpi, metadata={"Software": None})
+    write_bytes(path, png.getvalue())
+
+
+def write_pixels(path: Path, pixels: np.ndarray) -> None:
+    """Writes uint8 pixels (H, W) or (H, W, C) as PNG.
+
+    Args:
+        path: The file; its folder is made.
+        pixels: A single channel is grey.
+
+    Raises:
+        StoreError: The folder cannot be made, or does not take the file.
+    """
+    png = io.BytesIO()
+    Image.fromarray(pixels.squeeze()).save(png, "PNG")
+    write_bytes(path, png.getvalue())

@@ -1,0 +1,82 @@
+"""The command that makes the runs of a table again, from the runs themselves."""
+
+__all__ = ["command_of"]
+
+import contextlib
+import shlex
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from pythae_fif.benchmark.config import Experiment, experiment_file, load_experiment
+from pythae_fif.benchmark.model_entry import SAMPLERS, load_model_entry
+from pythae_fif.benchmark.plan import RunSpec
+from pythae_fif.benchmark.yaml_files import names_in
+from pythae_fif.errors import ConfigError
+
+
+def command_of(experiment: Experiment, specs: Sequence[RunSpec]) -> str:
+    """The command that makes these runs, without what changes no result and without folders.
+
+    It depends on the runs of a table alone, and not on the commands that they were made by.
+
+    Args:
+        experiment: What is the same for all runs.
+        specs: The runs of its table, from one command or from several.
+
+    Returns:
+        With `--config FILE` where the profile is the user's own.
+    """
+    words = ["--dataset", experiment.dataset, "--arch", experiment.arch]
+    source, usual = _shipped(experiment)
+    words += [*source, "--profile", experiment.profile]
+    if experiment.data is not None:
+        words += ["--data", Path(experiment.data).name]
+    models = [name for name in names_in("models") if any(s.model == name for s in specs)]
+    everything = models == names_in("models")
+    words += _flag("models", ["all"] if everything else models, usual.models)
+    words += _flag("samplers", _asked_samplers(specs), usual.samplers)
+    words += _flag("seeds", sorted({spec.seed for spec in specs}), usual.seeds)
+    configurations = load_model_entry("fif").choices()[: usual.settings.configurations]
+    for key in ("beta", "hutchinson_samples"):
+        values = {s.parameters[key] for s in specs if s.model == "fif" and key in s.varied}
+        if not values <= {choice[key] for choice in configurations}:
+            words += _flag(key, sorted(values), ())
+    if experiment.latent_dims != usual.latent_dims or experiment.latent_dim != usual.latent_dim:
+        words += ["--latent-dim", str(experiment.latent_dim)]
+    for key in ("image_size", "extractor", "wall_clock"):
+        value = getattr(experiment, key)
+        if value != getattr(usual, key):
+            words += _flag(key, [value], ())
+    return shlex.join(["python", "run_benchmark.py", *words])
+
+
+def _flag(key: str, values: Sequence[object], usual: Sequence[object]) -> list[str]:
+    """The words of a flag, none if the values are the usual ones."""
+    if set(values) == set(usual):
+        return []
+    return [f"--{key.replace('_', '-')}", *map(str, values)]
+
+
+def _shipped(experiment: Experiment) -> tuple[list[str], Experiment]:
+    """The flag of the file that has the experiment's profile, and the experiment of that file."""
+    flags = {"arch": experiment.arch}
+    wanted = experiment.profiles[experiment.profile]
+    alike = []
+    for table in (None, *(int(name.removeprefix("table")) for name in names_in("experiments"))):
+        file = None if table is None else experiment_file(table)
+        with contextlib.suppress(ConfigError):  # it has no such profile
+            named = flags | {"profile": experiment.profile}
+            alike.append(load_experiment(experiment.dataset, file, named))
+            if alike[-1].profiles[experiment.profile] == wanted:
+                return ([] if table is None else ["--table", str(table)]), alike[-1]
+    own = ["--config", "FILE"]
+    return own, alike[0] if alike else load_experiment(experiment.dataset, None, flags)
+
+
+def _asked_samplers(specs: Iterable[RunSpec]) -> list[str]:
+    """The samplers of runs; that of a model's own prior counts as `normal`, which asks for it."""
+    found = set()
+    for spec in specs:
+        prior = load_model_entry(spec.model).samplers[0]
+        found |= {"normal" if name == prior else name for name in spec.samplers}
+    return [name for name in SAMPLERS if name in found]

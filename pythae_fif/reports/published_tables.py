@@ -1,0 +1,348 @@
+"""Measured numbers beside published ones: the paper's tables 2, 3 and 8 for one experiment.
+
+A measured number never stands under a published heading. Where it is another quantity than the
+published one, its column bears its own name and no difference is formed.
+"""
+
+__all__ = ["not_comparable", "table2", "table3", "table8"]
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pythae_fif.benchmark.config import length_of, load_experiment, parse_duration
+from pythae_fif.benchmark.selection import Choice
+from pythae_fif.reports.grid import DASH, Cell, Grid, measured, number, rank_column
+from pythae_fif.reports.published import PublishedCell, load_published
+from pythae_fif.reports.score_table import SAMPLER_LABELS, Report, Row
+from pythae_fif.sampling.samplers import FITTED
+
+INCEPTION = ("inception", "tf-inception")
+PUBLISHED_SAMPLES = 10_000
+SAMPLERS = ("normal", "gmm")
+"""Those of tables 2 and 3."""
+
+ORDER_ALONE = "Only the order of the models within a column can be compared."
+
+
+def not_comparable(report: Report) -> list[str]:
+    """Why the measured numbers are another quantity than table 8's; empty if they are the same.
+
+    The same quantity needs Inception features, 10,000 samples, the published training (profile
+    `paper` as the data set's YAML file has it), the whole data set, its image size and the
+    published latent dimension.
+    """
+    experiment = report.experiment
+    shipped = load_experiment(experiment.dataset, None, {})
+    published = load_published(8).find(dataset=experiment.dataset, arch=experiment.arch)
+    reasons = _reasons_of_scores(report)
+    if experiment.profile != "paper":
+        reasons.append(f"profile `{experiment.profile}`")
+    elif experiment.settings != shipped.profiles.get("paper"):
+        reasons.append("a profile `paper` of your own")
+    if experiment.image_size not in (None, shipped.image_size):
+        reasons.append(f"image size {experiment.image_size}")
+    if published and str(experiment.latent_dim) != published[0].at["latent_dim"]:
+        reasons.append(f"latent dimension {experiment.latent_dim}")
+    return reasons
+
+
+def _reasons_of_scores(report: Report) -> list[str]:
+    """Extractors, numbers of samples and partial data that are not the paper's."""
+    reasons = []
+    for result in report.results:
+        for scores in result.record.scores.values():
+            if scores.extractor not in INCEPTION:
+                reasons.append(f"extractor `{scores.extractor}`")
+            if scores.num_samples != PUBLISHED_SAMPLES:
+                reasons.append(f"{scores.num_samples:,} samples")
+        if result.record.data.partial:
+            reasons.append("partial data")
+    return list(dict.fromkeys(reasons))
+
+
+@dataclass(frozen=True)
+class _Beside:
+    """How the measured numbers of a report stand beside published ones.
+
+    Attributes:
+        rows: Model and sampler -> measured row.
+        distance, score: What the measured numbers are called.
+        same: Whether they are the published quantity.
+    """
+
+    rows: dict[tuple[str, str], Row]
+    distance: str
+    score: str
+    same: bool
+
+    @classmethod
+    def of(cls, report: Report, reasons: Sequence[str]) -> "_Beside":
+        """For a report, with the reasons why it is another quantity."""
+        keys = ((choice.model, choice.sampler) for choice in report.choices)
+        rows = dict(zip(keys, report.rows, strict=True))
+        if not reasons:
+            return cls(rows, "FID measured", "IS measured", True)
+        samples = {
+            result.record.scores[choice.sampler].num_samples
+            for choice in report.choices
+            for result in choice.results
+        }
+        count = ", ".join(f"{n:,} samples" for n in sorted(samples))
+        score = f"{report.score}, {count}" if report.score else "score"
+        return cls(rows, f"{report.distance}, {count}", score, False)
+
+    def headings(self, prefix: str = "") -> list[str]:
+        """Of a group of columns: distance and score, measured and published."""
+        difference = ["difference"] if self.same else []
+        pairs = [f"{self.distance} ↓", "FID published ↓", *difference]
+        pairs += [f"{self.score} ↑", "IS published ↑", *difference]
+        return [prefix + heading for heading in pairs]
+
+    def cells(
+        self, row: Row | None, fid: PublishedCell | None, inception: PublishedCell | None
+    ) -> list[Cell]:
+        """The cells below these headings."""
+        distance = (row.frechet_test, row.frechet_test_std) if row else (None, None)
+        score = (row.score, row.score_std) if row else (None, None)
+        cells = []
+        for (value, std), published in ((distance, fid), (score, inception)):
+            cells += [number(value, std), _printed(published)]
+            if self.same:
+                cells.append(_difference(value, published))
+        return cells
+
+
+def _printed(published: PublishedCell | None) -> Cell:
+    return Cell(DASH) if published is None else Cell(published.text, published.value)
+
+
+def _difference(value: float | None, published: PublishedCell | None) -> Cell:
+    """Measured minus published, to the one decimal place that is published."""
+    if value is None or published is None or published.at["sampler"] in FITTED:
+        return Cell(DASH)
+    return measured(value - published.value, "+.1f")
+
+
+def _name(label: str, rows: Iterable[Row | None]) -> Cell:
+    """A model's name, with a dagger if one of its measured rows is of a run that did not learn."""
+    failed = any(row is not None and not row.learned for row in rows)
+    return Cell(f"{label} †" if failed else label)
+
+
+def _failed_notes(rows: list[list[Cell]]) -> list[str]:
+    dagger = any(row[0].text.endswith("†") for row in rows)
+    return ["† did not learn: see the table of scores."] if dagger else []
+
+
+def _note(reasons: Sequence[str]) -> str:
+    if reasons:
+        return (
+            "No difference is formed, for the measured numbers are not the published quantity: "
+            f"{', '.join(reasons)}. {ORDER_ALONE}"
+        )
+    return (
+        "Differences are measured minus published; none for 2-stage and MAF, whose fit to the "
+        "codes is not the published one."
+    )
+
+
+def table8(report: Report) -> Grid | None:
+    """The columns of table 8 that are this data set's and architecture's, measured ones beside.
+
+    Args:
+        report: The scores of the experiment.
+
+    Returns:
+        A row for every row of table 8, then one for every other model and sampler measured; None
+        where the paper has no column for the data set and architecture.
+    """
+    experiment, published = report.experiment, load_published(8)
+    where = {"dataset": experiment.dataset, "arch": experiment.arch}
+    distances = published.find(**where, metric="FID")
+    if not distances:
+        return None
+    reasons = not_comparable(report)
+    beside = _Beside.of(report, reasons)
+    left = dict(beside.rows)
+    rows, groups, compared = [], [], []
+    for fid, inception in zip(distances, published.find(**where, metric="IS"), strict=True):
+        row = left.pop((fid.at["model"], fid.at["sampler"]), None)
+        sampler = SAMPLER_LABELS[fid.at["sampler"]]
+        name = fid.row if fid.compared else f"{fid.row} (not compared)"
+        rows.append([_name(name, [row]), Cell(sampler), *beside.cells(row, fid, inception)])
+        groups.append(sampler)
+        compared.append(sampler if fid.compared else "")
+    for row in left.values():
+        rows.append([_name(row.model, [row]), Cell(row.sampler), *beside.cells(row, None, None)])
+        groups.append(row.sampler)
+        compared.append("")
+    rank_column(rows, 2, groups)
+    rank_column(rows, 3, compared)
+    headings = ["Model", "Sampler", *beside.headings()]
+    return Grid(
+        title=f"Table 8: {experiment.dataset}, {experiment.arch}",
+        headings=headings,
+        align="ll" + "r" * (len(headings) - 2),
+        rows=rows,
+        notes=[
+            f"Published: {published.source}; all rows but FIF's are Chadebec et al. "
+            f"2022's; {PUBLISHED_SAMPLES:,} samples, Inception features, test split. VAEGAN is "
+            "outside the published comparison.",
+            _note(reasons),
+            "Bold is the lowest distance of a column and sampler, underlined the second; "
+            f"{DASH} was not measured, or not published.",
+            *_failed_notes(rows),
+        ],
+        groups=frozenset(i for i in range(1, len(rows)) if rows[i][0].text != rows[i - 1][0].text),
+    )
+
+
+def table3(report: Report) -> Grid | None:
+    """Table 3's summary: models of several variants merged to their best, two samplers.
+
+    The paper prints it for CelebA; for the other data sets its published columns are table 8's,
+    merged in the same way.
+
+    Args:
+        report: The scores of the experiment.
+
+    Returns:
+        A row for every row of table 3; None where table 8 has no column for the experiment.
+    """
+    experiment = report.experiment
+    where = {"dataset": experiment.dataset, "arch": experiment.arch}
+    if not load_published(8).find(**where):
+        return None
+    reasons = not_comparable(report)
+    beside = _Beside.of(report, reasons)
+    rows = []
+    for line in load_published(3).rows:
+        variants = line[0].at["model"].split()
+        shown: list[Row | None] = []
+        cells: list[Cell] = []
+        for sampler in SAMPLERS:
+            found = [beside.rows[m, sampler] for m in variants if (m, sampler) in beside.rows]
+            shown.append(min(found, key=lambda row: row.frechet_test, default=None))
+            cells += beside.cells(shown[-1], *_published_best(variants, sampler, where))
+        rows.append([_name(line[0].row, shown), *cells])
+    headings = ["Model"]
+    for sampler in SAMPLERS:
+        headings += beside.headings(f"{SAMPLER_LABELS[sampler]}: ")
+    _rank_distances(rows, headings)
+    source = load_published(3 if experiment.dataset == "celeba" else 8).source
+    return Grid(
+        title=f"Table 3: {experiment.dataset}, {experiment.arch}",
+        headings=headings,
+        align="l" + "r" * (len(headings) - 1),
+        rows=rows,
+        notes=[
+            f"Published: {source}. Of the variants in brackets the one of lowest test distance is "
+            "shown, as in the paper, with its score; VAMP, VAEGAN and disentangled β-VAE are in "
+            "table 8 alone.",
+            _note(reasons),
+            *_failed_notes(rows),
+        ],
+    )
+
+
+def _rank_distances(rows: list[list[Cell]], headings: Sequence[str]) -> None:
+    for column, heading in enumerate(headings):
+        if heading.endswith("↓"):
+            rank_column(rows, column, ["all"] * len(rows))
+
+
+def _published_best(
+    variants: Sequence[str], sampler: str, where: Mapping[str, str]
+) -> tuple[PublishedCell, PublishedCell]:
+    """Published FID and IS of the variant of lowest FID: table 3's own, else from table 8."""
+    table = load_published(3 if where["dataset"] == "celeba" else 8)
+    key = {**where, "sampler": sampler}
+    found = [
+        pair
+        for model in variants
+        for pair in zip(
+            table.find(**key, model=model, metric="FID"),
+            table.find(**key, model=model, metric="IS"),
+            strict=True,
+        )
+    ]
+    return min(found, key=lambda pair: pair[0].value)
+
+
+def table2(report: Report) -> Grid | None:
+    """Table 2: injective flows under one wall clock, with their sizes.
+
+    Args:
+        report: The scores of the experiment.
+
+    Returns:
+        A row for every row of table 2; the published columns are there for its data set alone.
+        None where none of the flows that FIF is compared with was measured.
+    """
+    experiment, published = report.experiment, load_published(2)
+    chosen = {(choice.model, choice.sampler): choice for choice in report.choices}
+    if not any((row[0].at["model"], "normal") in chosen for row in published.rows[:2]):
+        return None
+    reasons = _not_table2(report)
+    beside = _Beside.of(report, reasons)
+    rows = []
+    for line in published.rows:
+        model = line[0].at["model"]
+        shown = [beside.rows.get((model, sampler)) for sampler in SAMPLERS]
+        cells = [_name(line[0].row, shown), *_size(chosen.get((model, "normal")))]
+        cells.insert(3, Cell(f"{line[0].text}M", line[0].value))
+        for sampler, row in zip(SAMPLERS, shown, strict=True):
+            fid, inception = (
+                published.find(model=model, sampler=sampler, metric=metric)[0]
+                for metric in ("FID", "IS")
+            )
+            cells += beside.cells(row, fid, inception)
+        rows.append(cells)
+    headings = ["Model", "d", "# parameters", "# parameters published", "images seen"]
+    for sampler in SAMPLERS:
+        headings += beside.headings(f"{SAMPLER_LABELS[sampler]}: ")
+    _rank_distances(rows, headings)
+    if experiment.dataset != published.rows[0][0].at["dataset"]:
+        kept = [index for index, heading in enumerate(headings) if "published" not in heading]
+        headings = [headings[index] for index in kept]
+        rows = [[row[index] for index in kept] for row in rows]
+    return Grid(
+        title=f"Table 2: {experiment.dataset}, {length_of(experiment.settings)}",
+        headings=headings,
+        align="l" + "r" * (len(headings) - 1),
+        rows=rows,
+        notes=[
+            f"Published: {published.source}, CelebA, {published.note}; latent dimensions 512, 192 "
+            "and 64.",
+            f"Not the published quantity: {', '.join(reasons)}. {ORDER_ALONE}",
+            *_failed_notes(rows),
+        ],
+    )
+
+
+def _size(choice: Choice | None) -> list[Cell]:
+    """Latent dimension, millions of parameters and images seen in training, of the first seed."""
+    if choice is None:
+        return [Cell(DASH)] * 3
+    record = choice.results[0].record
+    return [
+        measured(choice.spec.latent_dim, "d"),
+        Cell(f"{record.parameters / 1e6:.2f}M", record.parameters),
+        measured(record.training.images, ",d"),
+    ]
+
+
+def _not_table2(report: Report) -> list[str]:
+    """Why the measured numbers are another quantity than table 2's: always the programs."""
+    experiment = report.experiment
+    reasons = ["DNF and Trumpet are our programs, not their authors'", *_reasons_of_scores(report)]
+    devices = dict.fromkeys(result.record.provenance.device for result in report.results)
+    reasons += [f"{device} instead of an NVIDIA A40" for device in devices]
+    if experiment.dataset != "celeba":
+        reasons.append(f"data set {experiment.dataset}")
+    wall_clock = experiment.settings.wall_clock
+    if wall_clock is None or parse_duration(wall_clock) != parse_duration("5h"):
+        reasons.append(f"{length_of(experiment.settings)} instead of five hours")
+    if experiment.image_size not in (None, 64):
+        reasons.append(f"image size {experiment.image_size}")
+    return reasons
