@@ -16,7 +16,7 @@ from pythae_fif.benchmark.selection import Result
 from pythae_fif.reports.grid import DASH, Cell, Grid, number, ranks
 from pythae_fif.reports.published import PublishedCell, load_published
 from pythae_fif.reports.table import SAMPLER_LABELS, Report, Row
-from pythae_fif.sampling.samplers import FITTED
+from pythae_fif.sampling import FITTED
 
 INCEPTION = ("inception", "tf-inception")
 PUBLISHED_SAMPLES = 10_000

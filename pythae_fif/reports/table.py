@@ -23,7 +23,7 @@ from pythae_fif.benchmark.config import Experiment, length_of
 from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.selection import Choice, Result, select
 from pythae_fif.reports.grid import DASH, Cell, Grid, number, ranks
-from pythae_fif.sampling.samplers import FIT_STEPS, FITTED
+from pythae_fif.sampling import FIT_STEPS, FITTED
 
 SAMPLER_LABELS = {
     "normal": "N",

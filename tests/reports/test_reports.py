@@ -16,7 +16,6 @@ from support import report_store
 from support.report_store import FAILURES, GOLDEN, NAME, RESULTS, result
 
 from pythae_fif.benchmark.config import experiment_file, load_experiment
-from pythae_fif.benchmark.model_entry import SAMPLERS
 from pythae_fif.reports import constant_error, figures, load_published, plots, to_terminal
 from pythae_fif.reports.comparison import not_comparable, table3, table8
 from pythae_fif.reports.figures import Strip, sample_figure, tiles
@@ -24,6 +23,7 @@ from pythae_fif.reports.grid import DASH, Cell, Grid, to_csv, to_html, to_latex,
 from pythae_fif.reports.injective import table2
 from pythae_fif.reports.table import SAMPLER_LABELS, Report, Row, build_report, experiment_grid
 from pythae_fif.runs.store import Store
+from pythae_fif.sampling import SAMPLERS
 
 EXPERIMENT = report_store.experiment()
 REPORT = build_report(EXPERIMENT, RESULTS, "c", constant_mse=0.1)

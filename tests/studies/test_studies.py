@@ -39,9 +39,9 @@ def test_every_dataset_starts_the_study_that_is_about_it():
     assert set(STUDIES["toy"].datasets) == set(TOY_DATA)
     assert set(STUDIES["tabular"].datasets) == set(TABULAR_DATASETS)
     of_toy = dict.fromkeys(TOY_DATA, "toy")
-    assert of_toy | {"sinusoid": "sinusoid"} | dict.fromkeys(
-        TABULAR_DATASETS, "tabular"
-    ) == DATASETS
+    assert (
+        of_toy | {"sinusoid": "sinusoid"} | dict.fromkeys(TABULAR_DATASETS, "tabular") == DATASETS
+    )
 
 
 @pytest.mark.parametrize("study", STUDIES.values(), ids=lambda study: study.name)
