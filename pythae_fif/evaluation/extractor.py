@@ -87,7 +87,8 @@ class Extractor(ABC):
 
     def chunks(self, images: Tensor) -> tuple[Tensor, ...]:
         """The images in as many parts as are fast on the device."""
-        return images.split(CPU_CHUNK if self.device.type == "cpu" else len(images))
+        chunk = CPU_CHUNK if self.device.type == "cpu" else len(images)
+        return torch.split(images, chunk)
 
 
 def precision_dtype(precision: str) -> torch.dtype:

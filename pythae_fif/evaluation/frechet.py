@@ -182,7 +182,8 @@ def factor(covariance: Tensor) -> Tensor:
         values, vectors = torch.linalg.eigh(covariance)
     cutoff = values[-1].clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
     kept = values > cutoff
-    return vectors[:, kept] * values[kept].sqrt()
+    factors: Tensor = vectors[:, kept] * values[kept].sqrt()
+    return factors
 
 
 @contextlib.contextmanager

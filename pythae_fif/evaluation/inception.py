@@ -148,7 +148,8 @@ class InceptionExtractor(Extractor):
         images = resize_like_tf1(255 * images, SIDE)
         images = ((images - 128) / 128).expand(-1, 3, -1, -1)
         images = images.to(dtype=self.dtype, memory_format=torch.channels_last)
-        return self.network(images).float()
+        features: Tensor = self.network(images)
+        return features.float()
 
 
 def load_inception(

@@ -43,11 +43,14 @@ def reconstruct(model: BaseAE, images: Images) -> Tensor:
 
 
 def _codes(model: BaseAE, x: Tensor) -> Tensor:
+    z: Tensor
     if isinstance(model, FactorVAE):
         output = model.encoder(x)
         noise = torch.randn_like(output.embedding)
-        return output.embedding + (0.5 * output.log_covariance).exp() * noise
-    return model(DatasetOutput(data=x, labels=torch.ones(len(x), device=x.device))).z
+        z = output.embedding + (0.5 * output.log_covariance).exp() * noise
+    else:
+        z = model(DatasetOutput(data=x, labels=torch.ones(len(x), device=x.device))).z
+    return z
 
 
 def in_batches(
