@@ -17,20 +17,20 @@ def inception_score(logits: Tensor, splits: int = 10, *, seed: int | None = 0) -
 
     $$ \exp \mathbb{E}_x \, KL(p(y|x) \| p(y)) $$
 
-    over each of `splits` parts of the samples (Salimans et al. 2016, sec. 4). With any network but
-    Inception v3 it is called classifier score and compares with nothing but itself. The samples
-    are shuffled first: some samplers return them grouped by mixture component, and a split of one
-    component would score too low. With N not a multiple of `splits`, part i holds the samples
+    over each of `splits` subsets of the samples (Salimans et al. 2016, sec. 4). With any network
+    but Inception v3 it is called classifier score and compares with nothing but itself. Samples are
+    shuffled first: some samplers return them grouped by mixture component, and a split of one
+    component would score too low. With N not a multiple of `splits`, split i holds the samples
     i N // splits up to (i + 1) N // splits, as in the authors' code. The logits decide which score
     it is: those of `inception` leave the bias out, as the authors' code did.
 
     Args:
         logits: Class logits (N, classes) with N >= splits.
-        splits: Number of parts.
+        splits: Number of splits.
         seed: Seed of the shuffle; None leaves the order.
 
     Returns:
-        Mean and (population) standard deviation over the parts, each in [1, classes].
+        Mean and (population) standard deviation over the splits, each in [1, classes].
 
     Raises:
         DataError: not two axes, or fewer samples than splits.

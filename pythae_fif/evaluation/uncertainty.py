@@ -105,7 +105,7 @@ def bootstrap_inception(
         logits: Logits (N, classes) of the samples.
         estimate: Their score.
         replicates: Number of draws.
-        splits: Number of parts of the score.
+        splits: Number of splits of the score.
         seed: Seed of the draws.
 
     Raises:
