@@ -19,7 +19,7 @@ from torch.func import jacfwd, jacrev, vmap
 from torch.optim.lr_scheduler import OneCycleLR
 
 from pythae_fif import FIF
-from pythae_fif.data.tabular import TABULAR_DATASETS
+from pythae_fif.data.names import TABULAR_DATASETS
 from pythae_fif.ensemble.ensemble import Ensemble
 from pythae_fif.reports.grid import Cell, Grid
 from pythae_fif.studies import StudyOptions

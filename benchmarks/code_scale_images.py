@@ -50,11 +50,13 @@ def main() -> None:
     splits = load_images(flags.dataset, flags.data_root, download=False)
     scored = splits.subset(train=8000, val=2000, test=TEST)  # as in profile `quick`
     extractor = load_extractor("classifier", scored, {"inception_weights": None, "offline": True})
-    _, references = references_of(scored, extractor)
+    references = references_of(scored, extractor)
 
     def distance(model: FIF, codes: Tensor, seed: int) -> float:
         images = torch.cat([model.decoder(part)["reconstruction"] for part in codes.split(500)])
-        scores = score_samples(images, extractor, {"test": references["test"]}, seed=seed)
+        scores = score_samples(
+            images, extractor, {"test": references["test"]}, frechet_only=True, seed=seed
+        )
         return scores.frechet["test"]
 
     found: dict[tuple[str, int], list[tuple[float, ...]]] = {}

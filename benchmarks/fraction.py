@@ -25,7 +25,12 @@ from pythae.data.datasets import DatasetOutput
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.data import ImageDataset, load_images, to_float
 from pythae_fif.data.locations import cache_home
-from pythae_fif.evaluation import build_extractor, reference_statistics, score_samples
+from pythae_fif.evaluation import (
+    ExtractorOptions,
+    Reference,
+    build_extractor,
+    score_samples,
+)
 from pythae_fif.files import write_whole
 from pythae_fif.nn import build_networks
 from pythae_fif.training import BatchLoader, keep_freed_memory
@@ -75,9 +80,9 @@ def train(flags, splits, fraction: float, seed: int, extractor, reference) -> di
             log.append({"step": step, **validation(model, images, flags.nll_images)})
     torch.manual_seed(seed)
     samples = torch.cat([model.sample(100) for _ in range(flags.samples // 100)])
-    frechet = score_samples(samples, extractor, {"test": reference}, seed=seed).frechet["test"]
+    scores = score_samples(samples, extractor, {"test": reference}, frechet_only=True, seed=seed)
     return {
-        "fraction": fraction, "seed": seed, "log": log, "frechet": frechet,
+        "fraction": fraction, "seed": seed, "log": log, "frechet": scores.frechet["test"],
         "ms_per_step": 1e3 * seconds / flags.steps,
     }  # fmt: skip
 
@@ -122,11 +127,8 @@ def main() -> None:
     flags = p.parse_args()
     keep_freed_memory()
     splits = load_images(flags.dataset, flags.data_root, download=False).subset(test=2000)
-    test = torch.from_numpy(splits.test)
-    extractor = build_extractor(flags.extractor, test, data_hash=splits.content_hash)
-    reference = reference_statistics(
-        test, extractor, data_hash=splits.content_hash, split="test", cache_dir=cache_home()
-    )
+    extractor = build_extractor(ExtractorOptions(flags.extractor), splits.input_dim)
+    reference = Reference.of(torch.from_numpy(splits.test), extractor, cache_dir=cache_home())
     Path(flags.out).mkdir(parents=True, exist_ok=True)
     path = Path(flags.out) / f"{flags.dataset}.json"
     settings = {
@@ -143,7 +145,7 @@ def main() -> None:
             result["runs"].append(train(flags, splits, fraction, seed, extractor, reference))
             result |= {
                 "distance": f"{extractor.distance_name} of {flags.samples} samples to "
-                f"{len(test)} test images",
+                f"{len(splits.test)} test images",
                 "log_steps": [row["step"] for row in result["runs"][-1]["log"]],
                 "data": splits.source,
                 "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "

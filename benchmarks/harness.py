@@ -33,6 +33,7 @@ from unittest import mock
 
 import torch
 import yaml
+from pythae_fif.runs.records import seal
 from rich.console import Console
 
 import pythae_fif.benchmark.run as run_module
@@ -45,7 +46,6 @@ from pythae_fif.benchmark.plan import SCHEMA
 from pythae_fif.reports import build_report, constant_error, score_terminal
 from pythae_fif.runs.engines import LocalEngine
 from pythae_fif.runs.engines.common import cores
-from pythae_fif.runs.records import seal
 from pythae_fif.training import FIFTrainer
 from pythae_fif.training.run_files import TrainingFiles
 

@@ -24,11 +24,9 @@ from torchvision.transforms.functional import gaussian_blur
 
 from pythae_fif.evaluation import (
     EfficientNetExtractor,
-    FeatureStatistics,
+    Reference,
     SampleCountWarning,
-    frechet_distance,
-    kernel_distance,
-    neighbour_scores,
+    score_samples,
 )
 
 
@@ -111,27 +109,21 @@ def main() -> None:
     for title, load in {"MNIST": mnist, "faces": faces}.items():
         started = time.perf_counter()
         reference, images = load(arguments.data_root, arguments.count)
-        held = extractor(reference)[0]
-        statistics = FeatureStatistics()
-        statistics.update(held)
-        held_halved = FeatureStatistics()
-        held_halved.update(halved(reference)[0])
+        references = {"held out": Reference.of(reference, extractor)}
+        halved_references = {"held out": Reference.of(reference, halved)}
         rows = []
         for name, copies in variants(images).items():
-            features = extractor(copies)[0]
-            own = FeatureStatistics()
-            own.update(features)
+            scores = score_samples(copies, extractor, references)
             row = {
                 "images": name,
                 "samples": len(copies),
-                "frechet": frechet_distance(own, statistics),
-                "kernel": kernel_distance(features, held).mean,
-                **asdict(neighbour_scores(features, held)),
+                "frechet": scores.frechet["held out"],
+                "kernel": scores.kernel["held out"].mean,
+                **asdict(scores.neighbours["held out"]),
             }
             if name in ("training images", "noise of 0.2"):
-                own = FeatureStatistics()
-                own.update(halved(copies)[0])
-                row["frechet_bfloat16"] = frechet_distance(own, held_halved)
+                scores = score_samples(copies, halved, halved_references, frechet_only=True)
+                row["frechet_bfloat16"] = scores.frechet["held out"]
             rows.append(row)
         record[title] = {"reference": len(reference), "rows": rows}
         print(f"\n{title}: {len(reference):,} held-out images as reference, uint8")

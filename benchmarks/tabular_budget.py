@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from pythae_fif.data.tabular import TABULAR_DATASETS
+from pythae_fif.data.names import TABULAR_DATASETS
 from pythae_fif.reports.grid import Cell, Grid, number
 from pythae_fif.studies import StudyOptions
 from pythae_fif.studies.tabular import learning_rate, spread, write_grid

@@ -163,17 +163,17 @@ def digest(*parts: object) -> str:
     return sha.hexdigest()[:16]
 
 
-def checksum(path: Path) -> str:
-    """The SHA-256 of a file, 64 hexadecimal digits.
+def checksum(path: Path, algorithm: str = "sha256") -> str:
+    """A checksum of a file in hexadecimal digits, SHA-256 if not told otherwise.
 
     Raises:
         OSError: It cannot be read.
     """
-    sha = hashlib.sha256()
+    state = hashlib.new(algorithm, usedforsecurity=False)
     with open(path, "rb") as file:
         while block := file.read(2**20):
-            sha.update(block)
-    return sha.hexdigest()
+            state.update(block)
+    return state.hexdigest()
 
 
 @contextlib.contextmanager

@@ -16,10 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pythae_fif.benchmark.model_entry import SAMPLERS, check_grid, load_model_entry
+from pythae_fif.benchmark.model_entry import check_grid, load_model_entry
 from pythae_fif.benchmark.settings import RunSettings
 from pythae_fif.benchmark.yaml_files import build_checked, config_file, names_in, read_yaml
 from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.sampling import SAMPLERS
 
 _DURATION = re.compile(r"(?:([\d.]+)h)?(?:([\d.]+)m(?:in)?)?(?:([\d.]+)s)?")
 

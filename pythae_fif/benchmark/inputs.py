@@ -2,20 +2,19 @@
 
 __all__ = ["Sizes", "load_extractor", "load_splits", "references_of"]
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from pythae_fif.data import Splits, load_images
 from pythae_fif.data.images import Progress
 from pythae_fif.data.locations import cache_home
 from pythae_fif.evaluation import (
     Extractor,
-    FeatureStatistics,
+    ExtractorOptions,
+    LabelledImages,
+    Reference,
     build_extractor,
-    reference_features,
-    reference_statistics,
 )
 from pythae_fif.runs.kind import Environment
 
@@ -55,35 +54,26 @@ def load_extractor(
     name: str, splits: Splits, environment: Environment, device: str = "cpu"
 ) -> Extractor:
     """The extractor of an experiment; a classifier is trained once and cached."""
-    labels = splits.labels
-    return build_extractor(
+    training = None
+    if splits.labels is not None:
+        test, train = (
+            (torch.from_numpy(splits[split]), torch.from_numpy(splits.labels[split]))
+            for split in ("test", "train")
+        )
+        training = LabelledImages(*train, splits.content_hash, holdout=LabelledImages(*test))
+    options = ExtractorOptions(
         name,
-        torch.from_numpy(splits.train),
-        None if labels is None else torch.from_numpy(labels["train"]),
-        data_hash=splits.content_hash,
-        holdout=(
-            None
-            if labels is None
-            else (torch.from_numpy(splits.test), torch.from_numpy(labels["test"]))
-        ),
-        cache_dir=cache_home(),
         device=device,
         inception_weights=environment.inception_weights,
         download=not environment.offline,
+        cache_dir=cache_home(),
     )
+    return build_extractor(options, splits.input_dim, training)
 
 
-def references_of(
-    splits: Splits, extractor: Extractor
-) -> tuple[dict[str, Tensor], dict[str, FeatureStatistics]]:
-    """Features of the validation and test images and their statistics, computed once a machine."""
-    features, statistics = {}, {}
-    for split in ("val", "test"):
-        images = torch.from_numpy(splits[split])
-        key: dict[str, Any] = {
-            "data_hash": splits.content_hash, "split": split, "cache_dir": cache_home()
-        }  # fmt: skip
-        # In this order: the statistics are made of the features that are there.
-        features[split] = reference_features(images, extractor, **key)
-        statistics[split] = reference_statistics(images, extractor, **key)
-    return features, statistics
+def references_of(splits: Splits, extractor: Extractor) -> dict[str, Reference]:
+    """What the validation and test images are to the extractor, computed once a machine."""
+    return {
+        split: Reference.of(torch.from_numpy(splits[split]), extractor, cache_dir=cache_home())
+        for split in ("val", "test")
+    }

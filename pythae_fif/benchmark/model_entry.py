@@ -1,6 +1,6 @@
 """What a model of the benchmark is: a YAML file, read into a validated entry."""
 
-__all__ = ["SAMPLERS", "ModelEntry", "check_grid", "load_model_entry"]
+__all__ = ["ModelEntry", "check_grid", "load_model_entry"]
 
 import functools
 import itertools
@@ -17,18 +17,7 @@ from pythae_fif.benchmark.yaml_files import (
     read_yaml,
 )
 from pythae_fif.errors import ConfigError, did_you_mean
-
-SAMPLERS = {
-    "normal": "standard normal codes",
-    "gmm": "Gaussian mixture of ten components fitted to the training codes",
-    "maf": "masked autoregressive flow fitted to the training codes",
-    "iaf": "inverse autoregressive flow fitted to the training codes",
-    "two_stage": "a second VAE fitted to the training codes, for models that are VAEs",
-    "vamp": "VAMP's own prior: the posteriors of its pseudo-inputs",
-    "hypersphere": "uniform codes on the sphere, for SVAE",
-    "poincare": "wrapped normal codes in the Poincaré ball, for PoincareVAE",
-    "pixelcnn": "PixelCNN fitted to the training codes' indices, for VQVAE",
-}
+from pythae_fif.sampling import SAMPLERS
 
 
 @dataclass(frozen=True)

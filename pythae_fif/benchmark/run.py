@@ -28,7 +28,9 @@ from pythae_fif.evaluation.scores import Scores
 from pythae_fif.files import checksum, read_json, set_aside
 from pythae_fif.runs.kind import Job, Kind
 from pythae_fif.runs.provenance import git_state, provenance
-from pythae_fif.sampling.samplers import FIT_STEPS, embed, generate, reconstruct
+from pythae_fif.sampling import FIT_STEPS
+from pythae_fif.sampling.models import embed, reconstruct
+from pythae_fif.sampling.samplers import generate
 from pythae_fif.training import EpochRow, FIFTrainer, OnEpoch, RunFiles
 from pythae_fif.training.tensorboard import tensorboard_writer
 
@@ -64,7 +66,7 @@ def work(job: ImageJob) -> None:
     folder.tell("running", "sampling and scoring", 0.9)
     device = str(next(model.parameters()).device)
     extractor = load_extractor(spec.extractor, splits, job.environment, device)
-    features, references = references_of(splits, extractor)
+    references = references_of(splits, extractor)
     codes = embed(model, splits.train, seed=spec.seed)
     scores: dict[str, Scores] = dict(before.scores) if before else {}
     samples, seconds = {}, {}
@@ -83,9 +85,7 @@ def work(job: ImageJob) -> None:
                 fit_steps=spec.settings.fit_steps or FIT_STEPS,
             )
             seconds[sampler] = round(time.perf_counter() - start, 3)
-            scores[sampler] = score_samples(
-                samples[sampler], extractor, references, features=features, seed=spec.seed
-            )
+            scores[sampler] = score_samples(samples[sampler], extractor, references, seed=spec.seed)
         except Exception as error:  # of this sampler alone; it is raised below
             failures[sampler] = error
     if scores:
@@ -111,7 +111,7 @@ def work(job: ImageJob) -> None:
                     sizes={split: len(splits[split]) for split in ("train", "val", "test")},
                     hash=splits.content_hash,
                 ),
-                extractor_accuracy=getattr(extractor, "accuracy", None),
+                extractor_accuracy=extractor.accuracy,
                 seed=spec.seed,
                 provenance=before.provenance if before else made,
                 later_provenance={**(before.later_provenance if before else {}), **later},

@@ -12,7 +12,7 @@ from pythae_fif import studies
 from pythae_fif.benchmark.config import Experiment, length_of
 from pythae_fif.benchmark.display import Display, duration
 from pythae_fif.benchmark.estimate import training_seconds
-from pythae_fif.benchmark.model_entry import SAMPLERS, ModelEntry, load_model_entry
+from pythae_fif.benchmark.model_entry import ModelEntry, load_model_entry
 from pythae_fif.benchmark.plan import RunSpec, shown
 from pythae_fif.benchmark.yaml_files import config_file, names_in, read_yaml
 from pythae_fif.data import DATASETS, Splits
@@ -21,6 +21,7 @@ from pythae_fif.evaluation import EXTRACTORS
 from pythae_fif.nn import ARCHITECTURES
 from pythae_fif.reports import load_published
 from pythae_fif.runs.engines import Engine, LocalEngine
+from pythae_fif.sampling import SAMPLERS
 
 
 def print_list(console: Console) -> None:

@@ -1,111 +1,29 @@
-"""A data set's name becomes training, validation and test images: ``load_images``."""
+"""A data set's name becomes training, validation and test images: ``load_images``.
+
+A name is imported when it is first asked for: `DATASETS` needs no torch.
+"""
 
 __all__ = ["DATASETS", "ImageDataset", "Splits", "load_images", "to_float"]
 
-from pathlib import Path
+import importlib
+from typing import TYPE_CHECKING, Any
 
-from pythae_fif.data.dataset import ImageDataset, to_float
-from pythae_fif.data.images import Progress
-from pythae_fif.data.locations import data_home
-from pythae_fif.data.own import load_folder, load_npz
-from pythae_fif.data.published import load_celeba, load_digits, load_torchvision
-from pythae_fif.data.splits import Splits
-from pythae_fif.errors import ConfigError, did_you_mean
+if TYPE_CHECKING:
+    from pythae_fif.data.dataset import ImageDataset, to_float
+    from pythae_fif.data.load import load_images
+    from pythae_fif.data.names import DATASETS
+    from pythae_fif.data.splits import Splits
 
-DATASETS: dict[str, str] = {
-    "digits": "1,797 digits of 1x8x8 that come with scikit-learn; nothing to download",
-    "mnist": "70,000 digits of 1x28x28; the last 10,000 training images are validation",
-    "cifar10": "60,000 photographs of 3x32x32; the last 10,000 training images are validation",
-    "celeba": "202,599 faces, cropped to 148/178 of the width, 3x64x64; the official partition",
-    "folder": "your images: a folder (--data), in train/ val/ test/ or split 80/10/10",
-    "npz": "your images: an .npz file (--data) with train, val and test, or data",
+_HOMES = {
+    "DATASETS": "names",
+    "ImageDataset": "dataset",
+    "Splits": "splits",
+    "load_images": "load",
+    "to_float": "dataset",
 }
 
-_DEFAULT_SIZE = 64
-_RESIZED = ("celeba", "folder")
-_OWN = ("folder", "npz")
 
-
-def load_images(
-    name: str,
-    data_root: str | Path | None = None,
-    *,
-    data: str | Path | None = None,
-    image_size: int | None = None,
-    download: bool = True,
-    skip_undecodable: bool = False,
-    progress: Progress | None = None,
-    seed: int = 0,
-) -> Splits:
-    """Loads a data set as uint8 images in three splits.
-
-    MNIST, CIFAR-10 and CelebA are looked for below the data root, first in Pythae's layout
-    (``<root>/<name>/train_data.npz`` and ``eval_data.npz``), then in torchvision's own, and are
-    downloaded by torchvision if neither is there.
-
-    Args:
-        name: A key of ``DATASETS``.
-        data_root: The folder to look in; None for the environment variable ``PYTHAE_FIF_DATA``,
-            else ``~/.cache/pythae-fif/data``.
-        data: Your folder or file, for ``folder`` and ``npz``, and for those only.
-        image_size: Side in pixels that ``celeba`` and ``folder`` images are resized to (default
-            64); the others keep the size they have.
-        download: False to never reach for the network.
-        skip_undecodable: Leave out the images of a folder that cannot be decoded, and count them
-            in ``source``, instead of failing.
-        progress: Called as ``progress(done, total)`` while a folder of images is decoded.
-        seed: Seed of the 80/10/10 shuffle of ``folder`` and ``npz``; no other data set uses it.
-
-    Returns:
-        The splits.
-
-    Raises:
-        ConfigError: An unknown name, or an argument that the data set does not take.
-        DataError: The data are missing, unreadable, or not what the name promises.
-
-    Example:
-        >>> splits = load_images("digits")
-        >>> splits.input_dim, splits.source
-        ((1, 8, 8), 'digits of scikit-learn, 8x8, 1197/300/300')
-    """
-    if name not in DATASETS:
-        raise ConfigError(f"unknown data set {name!r}: {did_you_mean(name, DATASETS)}")
-    if name in _OWN and data is None:
-        raise ConfigError(f"data set {name!r} needs the path to your images (--data)")
-    if name not in _OWN and data is not None:
-        raise ConfigError(
-            f"data={str(data)!r} (--data) is for the data sets folder and npz, not for {name!r}"
-        )
-    if image_size is not None and image_size < 1:
-        raise ConfigError(f"image_size={image_size}: needs a positive number of pixels")
-    size = _DEFAULT_SIZE if image_size is None else image_size
-    own = Path(data).expanduser() if data is not None else Path()
-    if name == "digits":
-        splits = load_digits()
-    elif name == "folder":
-        splits = load_folder(
-            own,
-            image_size=size,
-            skip_undecodable=skip_undecodable,
-            progress=progress,
-            seed=seed,
-        )
-    elif name == "npz":
-        splits = load_npz(own, seed=seed)
-    elif name == "celeba":
-        splits = load_celeba(
-            data_home(data_root),
-            image_size=size,
-            download=download,
-            skip_undecodable=skip_undecodable,
-            progress=progress,
-        )
-    else:
-        splits = load_torchvision(name, data_home(data_root), download=download)
-    if image_size is not None and splits.input_dim[1:] != (image_size, image_size):
-        height, width = splits.input_dim[1:]
-        raise ConfigError(
-            f"image_size={image_size}: {name} images are {height}x{width} and stay so; "
-            f"only {' and '.join(_RESIZED)} are resized"
-        )
-    return splits
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -8,7 +8,6 @@ __all__ = [
     "download_tabular",
 ]
 
-import hashlib
 import shutil
 import tarfile
 import tempfile
@@ -16,6 +15,7 @@ import urllib.request
 from pathlib import Path
 
 from pythae_fif.errors import DataError
+from pythae_fif.files import checksum
 
 ARCHIVE_URL = "https://zenodo.org/record/1161203/files/data.tar.gz"
 ARCHIVE_LICENCE = "CC BY 4.0, doi 10.5281/zenodo.1161203"
@@ -59,11 +59,7 @@ def download_tabular(
                 shutil.copyfileobj(response, file)
         except OSError as error:
             raise DataError(f"cannot download {url}: {error}") from error
-        digest = hashlib.md5(usedforsecurity=False)
-        with open(archive, "rb") as packed:
-            while block := packed.read(2**20):
-                digest.update(block)
-        found = digest.hexdigest()
+        found = checksum(archive, "md5")
         if found != md5:
             raise DataError(f"{url}: MD5 checksum {found}, not {md5}: nothing was unpacked")
         with tarfile.open(archive) as tar:

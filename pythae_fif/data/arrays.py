@@ -117,18 +117,18 @@ def _channels_first(array: np.ndarray, where: str) -> np.ndarray:
 
 def _chunks(array: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     for start in range(0, len(array), _CHUNK):
-        part = slice(start, start + _CHUNK)
-        yield part, array[part]
+        rows = slice(start, start + _CHUNK)
+        yield rows, array[rows]
 
 
 def _value_range(arrays: Mapping[str, np.ndarray], where: str | Path) -> tuple[float, float]:
     low, high = np.inf, -np.inf
     for key, array in arrays.items():
         bad: list[int] = []
-        for part, images in _chunks(array):
+        for rows, images in _chunks(array):
             if array.dtype.kind == "f":
                 finite = np.isfinite(images).all(axis=(1, 2, 3))
-                bad.extend((part.start + np.flatnonzero(~finite)).tolist())
+                bad.extend((rows.start + np.flatnonzero(~finite)).tolist())
                 if bad:
                     continue
             low, high = min(low, float(images.min())), max(high, float(images.max()))
@@ -145,8 +145,8 @@ def _rounded(array: np.ndarray, scale: float) -> np.ndarray:
         return np.ascontiguousarray(array)
     images = np.empty(array.shape, np.uint8)
     # By chunks, for float copies of a whole data set are several times its size.
-    for part, values in _chunks(array):
+    for rows, values in _chunks(array):
         if array.dtype.kind == "f":
             values = np.rint(values * scale).clip(0, 255)
-        images[part] = values
+        images[rows] = values
     return images

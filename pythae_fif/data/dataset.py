@@ -45,7 +45,7 @@ def to_float(images: np.ndarray | Tensor, limit: int | None = None) -> Tensor:
     return _as_tensor(images[:limit]).to(torch.float32).div_(255)
 
 
-class ImageDataset(Dataset):
+class ImageDataset(Dataset[DatasetOutput]):
     """Images for Pythae's trainers, kept as uint8 until a batch is made of them.
 
     Args:

@@ -18,7 +18,7 @@ from pythae_fif.errors import DataError
 class _Record:
     """Stands in for an object of pandas: keeps what it was made of and does nothing."""
 
-    args: tuple
+    args: tuple[Any, ...]
     state: Any
 
     def __new__(cls, *args: Any) -> "_Record":  # protocol 2 calls no __init__
@@ -76,7 +76,7 @@ def read_frame_pickle(path: Path) -> dict[str, np.ndarray]:
 
     Raises:
         DataError: No such file, no pickle, a pickle of something else, or one that names anything
-            but a data frame's own parts; nothing that it carries is run.
+            but what a data frame is made of; nothing that it carries is run.
     """
     try:
         with open(path, "rb") as file:
@@ -119,5 +119,5 @@ def _labels(index: _Record) -> np.ndarray:
     """The names of an Index, ``_new_Index(cls, {"data": ...})``; of text in pandas 3."""
     data = index.args[1]["data"]
     if isinstance(data, _Record):
-        data = next(part for part in data.state if isinstance(part, np.ndarray))
-    return data.ravel()
+        data = next(item for item in data.state if isinstance(item, np.ndarray))
+    return np.asarray(data).ravel()

@@ -9,27 +9,23 @@ __all__ = [
     "undecodable_note",
 ]
 
-import hashlib
 import logging
 import math
 import os
-import tempfile
-import zipfile
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from pythae_fif.data.locations import cache_home
-from pythae_fif.errors import DataError
+from pythae_fif.errors import DataError, StoreError
+from pythae_fif.files import cached, digest
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-Progress = Callable[[int, int], None]
 
 # Part of the cache key: raise it whenever decoding, cropping or resizing changes.
 _VERSION = 1
@@ -37,6 +33,12 @@ _TASK = 64
 _MAX_THREADS = 16
 
 _log = logging.getLogger(__name__)
+
+
+class Progress(Protocol):
+    """Called while files are decoded, with the number that is done and that of all."""
+
+    def __call__(self, done: int, total: int, /) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -108,12 +110,19 @@ def decode_files(
         DataError: A file is missing or cannot be opened (a file that opens but cannot be decoded
             is counted as failed instead).
     """
+    shape = (len(names), 3, image_size, image_size)
     path = cache_home() / "images" / f"{_key(folder, names, image_size, crop)}.npz"
-    decoded = _read_cache(path, (len(names), 3, image_size, image_size))
-    if decoded is None:
-        decoded = _decode_all(folder, names, image_size, crop, progress)
-        _write_cache(path, decoded)
-    return decoded
+    made: list[Decoded] = []
+
+    def build() -> Decoded:
+        made.append(_decode_all(folder, names, image_size, crop, progress))
+        return made[0]
+
+    try:
+        return cached(path, read=lambda path: _read(path, shape), build=build, write=_write)
+    except StoreError as error:
+        _log.warning("decoded images are not cached: %s", error)
+        return made[0] if made else build()
 
 
 def undecodable_note(
@@ -143,14 +152,14 @@ def undecodable_note(
 
 
 def _key(folder: Path, names: Sequence[str], image_size: int, crop: float) -> str:
-    digest = hashlib.sha256(f"{_VERSION} {image_size} {crop!r} {len(names)}\n".encode())
+    files = []
     for name in names:
         try:
             stat = (folder / name).stat()
         except OSError as error:
             raise _unreadable(folder / name, error) from error
-        digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode("utf-8", "replace"))
-    return digest.hexdigest()[:32]
+        files.append(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}".encode("utf-8", "replace"))
+    return digest(_VERSION, image_size, crop, *files)
 
 
 def _unreadable(path: Path, error: OSError) -> DataError:
@@ -208,38 +217,14 @@ def _decode_all(
     return Decoded(images, sizes, np.array(failed, np.int64))
 
 
-def _read_cache(path: Path, shape: tuple[int, ...]) -> Decoded | None:
-    if not path.is_file():
-        return None
-    try:
-        # Not memory-mapped: reading an .npz through checks the CRC of every byte.
-        with np.load(path, allow_pickle=False) as archive:
-            decoded = Decoded(archive["images"], archive["sizes"], archive["failed"])
-        if decoded.images.shape != shape or decoded.images.dtype != np.uint8:
-            raise ValueError(f"shape {decoded.images.shape}, expected {shape}")
-        return decoded
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        aside = path.with_name(path.name + ".corrupt")
-        _log.warning("cache file %s is damaged (%s): set aside as %s", path, error, aside.name)
-        with suppress(OSError):
-            os.replace(path, aside)
-        return None
+def _read(path: Path, shape: tuple[int, ...]) -> Decoded:
+    # Not memory-mapped: reading an .npz through checks the CRC of every byte.
+    with np.load(path, allow_pickle=False) as archive:
+        decoded = Decoded(archive["images"], archive["sizes"], archive["failed"])
+    if decoded.images.shape != shape or decoded.images.dtype != np.uint8:
+        raise ValueError(f"shape {decoded.images.shape}, expected {shape}")
+    return decoded
 
 
-def _write_cache(path: Path, decoded: Decoded) -> None:
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=path.stem, suffix=".tmp", delete=False
-        ) as file:
-            temporary = file.name
-            np.savez(file, images=decoded.images, sizes=decoded.sizes, failed=decoded.failed)
-        os.replace(temporary, path)
-    except OSError as error:
-        _log.warning("decoded images are not cached in %s (%s)", path.parent, error)
-    finally:
-        if temporary is not None:
-            # After the rename nothing of that name is left; before it, an unfinished file is.
-            with suppress(OSError):
-                os.unlink(temporary)
+def _write(decoded: Decoded, file: BinaryIO) -> None:
+    np.savez(file, images=decoded.images, sizes=decoded.sizes, failed=decoded.failed)

@@ -78,11 +78,11 @@ def load_torchvision(name: str, root: Path, *, download: bool) -> Splits:
     dataset = getattr(torchvision.datasets, class_name)
 
     def read(fetch: bool) -> list[tuple[np.ndarray, np.ndarray]]:
-        parts = [dataset(str(root), train=train, download=fetch) for train in (True, False)]
-        return [(np.asarray(part.data), np.asarray(part.targets)) for part in parts]
+        loaded = [dataset(str(root), train=train, download=fetch) for train in (True, False)]
+        return [(np.asarray(of.data), np.asarray(of.targets)) for of in loaded]
 
     try:
-        parts = read(False)
+        train, test = read(False)
     except Exception as error:  # torchvision raises many unrelated types on damaged files
         damaged = (
             f"{folder} is there, but incomplete or damaged" if (root / folder).is_dir() else ""
@@ -90,12 +90,12 @@ def load_torchvision(name: str, root: Path, *, download: bool) -> Splits:
         if not download:
             raise _not_found(name, root, f"{folder}/", damaged) from error
         try:
-            parts = read(True)
+            train, test = read(True)
         except Exception as failure:
             raise _not_found(name, root, f"{folder}/", damaged, failure) from failure
-    arrays = to_uint8({"train": parts[0][0], "test": parts[1][0]}, root / folder)
-    labels = {"train": parts[0][1], "test": parts[1][1]}
-    return _two_parts(name, "torchvision layout", arrays, labels)
+    arrays = to_uint8({"train": train[0], "test": test[0]}, root / folder)
+    labels = {"train": train[1], "test": test[1]}
+    return _with_validation(name, "torchvision layout", arrays, labels)
 
 
 def load_celeba(
@@ -168,38 +168,38 @@ def load_celeba(
 
 def _pythae_npz(name: str, root: Path, shape: tuple[int, int, int]) -> Splits | None:
     """``<root>/<name>/{train,eval}_data.npz``; None where neither file is there."""
-    paths = {part: root / name / f"{part}_data.npz" for part in ("train", "eval")}
+    paths = {file: root / name / f"{file}_data.npz" for file in ("train", "eval")}
     present = [path for path in paths.values() if path.is_file()]
     if not present:
         return None
     if len(present) == 1:
         (lacking,) = set(paths.values()) - set(present)
         raise DataError(f"{name}: {present[0]} is there, but {lacking} is not; both are needed")
-    content = {part: read_npz(path) for part, path in paths.items()}
-    for part, path in paths.items():
-        if "data" not in content[part]:
-            raise DataError(f"{path}: has keys {', '.join(content[part]) or 'none'}; needs 'data'")
+    content = {file: read_npz(path) for file, path in paths.items()}
+    for file, path in paths.items():
+        if "data" not in content[file]:
+            raise DataError(f"{path}: has keys {', '.join(content[file]) or 'none'}; needs 'data'")
     where = f"{root / name}/{{train,eval}}_data.npz"
-    whole = to_uint8({part: content[part]["data"] for part in paths}, where)
-    for part, path in paths.items():
-        if whole[part].shape[1:] != shape:
+    whole = to_uint8({file: content[file]["data"] for file in paths}, where)
+    for file, path in paths.items():
+        if whole[file].shape[1:] != shape:
             raise DataError(
-                f"{path}: images are {by_sides(whole[part].shape[1:])}, "
+                f"{path}: images are {by_sides(whole[file].shape[1:])}, "
                 f"{name} needs {by_sides(shape)}"
             )
     labels = None
-    if all("labels" in content[part] for part in paths):
+    if all("labels" in content[file] for file in paths):
         labels = {
             split: to_labels(
-                content[part]["labels"], len(whole[part]), f"{paths[part]}, key 'labels'"
+                content[file]["labels"], len(whole[file]), f"{paths[file]}, key 'labels'"
             )
-            for split, part in (("train", "train"), ("test", "eval"))
+            for split, file in (("train", "train"), ("test", "eval"))
         }
     arrays = {"train": whole["train"], "test": whole["eval"]}
-    return _two_parts(name, "Pythae npz layout", arrays, labels)
+    return _with_validation(name, "Pythae npz layout", arrays, labels)
 
 
-def _two_parts(
+def _with_validation(
     name: str,
     layout: str,
     arrays: dict[str, np.ndarray],
@@ -210,14 +210,14 @@ def _two_parts(
     held = hold_out(total)
     cut = total - held
 
-    def three(parts: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return {"train": parts["train"][:cut], "val": parts["train"][cut:], "test": parts["test"]}
+    def three(two: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return {"train": two["train"][:cut], "val": two["train"][cut:], "test": two["test"]}
 
     splits = three(arrays)
     notes = []
     if counts(splits) != _PUBLISHED[name]:
         notes.append(f"val is the last {held} of {total} training images")
-    cut_labels = labels and {split: part.astype(np.int64) for split, part in three(labels).items()}
+    cut_labels = labels and {split: of.astype(np.int64) for split, of in three(labels).items()}
     return _published(name, f"{_TITLES[name]}, {layout}", splits, cut_labels, notes)
 
 

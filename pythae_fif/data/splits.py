@@ -56,15 +56,24 @@ def shuffled_split(count: int, seed: int) -> dict[str, np.ndarray]:
     order = np.random.RandomState(seed).permutation(count)
     tenth = count // 10
     train = count - 2 * tenth
-    parts = np.split(order, [train, train + tenth])
-    return dict(zip(SPLIT_NAMES, parts, strict=True))
+    return dict(zip(SPLIT_NAMES, np.split(order, [train, train + tenth]), strict=True))
+
+
+def content_hash(arrays: Mapping[str, np.ndarray]) -> str:
+    """The first 16 hex digits of the SHA-256 of all splits' names, shapes and bytes."""
+    sha = hashlib.sha256()
+    for split in SPLIT_NAMES:
+        array = np.ascontiguousarray(arrays[split])
+        sha.update(f"{split}{array.shape}".encode())
+        sha.update(array.data)
+    return sha.hexdigest()[:16]
 
 
 def take(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """``images[rows]``, without a copy (2 GB of CelebA) where the rows are one run."""
-    if len(rows) and rows[-1] - rows[0] == len(rows) - 1 and (np.diff(rows) == 1).all():
-        return images[rows[0] : rows[-1] + 1]
-    return images[rows]
+    one_run = len(rows) > 0 and bool((np.diff(rows) == 1).all())
+    taken: np.ndarray = images[rows[0] : rows[-1] + 1] if one_run else images[rows]
+    return taken
 
 
 def counts(arrays: Mapping[str, np.ndarray]) -> tuple[int, ...]:
@@ -141,9 +150,7 @@ class Splits:
 
     def __getitem__(self, split: str) -> np.ndarray:
         """The images of the split of that name."""
-        if split not in SPLIT_NAMES:
-            raise KeyError(split)
-        return getattr(self, split)
+        return {"train": self.train, "val": self.val, "test": self.test}[split]
 
     @property
     def input_dim(self) -> tuple[int, int, int]:
@@ -153,13 +160,8 @@ class Splits:
 
     @cached_property
     def content_hash(self) -> str:
-        """The first 16 hex digits of the SHA-256 of all splits' shapes and bytes (not labels)."""
-        digest = hashlib.sha256()
-        for split in SPLIT_NAMES:
-            images = np.ascontiguousarray(self[split])
-            digest.update(f"{split}{images.shape}".encode())
-            digest.update(images.data)
-        return digest.hexdigest()[:16]
+        """Identifies the images of all splits, but not their labels."""
+        return content_hash({split: self[split] for split in SPLIT_NAMES})
 
     def subset(
         self, train: int | None = None, val: int | None = None, test: int | None = None
@@ -188,6 +190,6 @@ class Splits:
         if all(len(cut[split]) == len(self[split]) for split in SPLIT_NAMES):
             return self
         labels = self.labels and {split: self.labels[split][: len(cut[split])] for split in cut}
-        sizes = "/".join(str(len(cut[split])) for split in SPLIT_NAMES)
+        sizes = "/".join(map(str, counts(cut)))
         source = f"{self.source}; cut to the first {sizes}"
         return Splits(self.name, **cut, labels=labels, source=source, partial=True)

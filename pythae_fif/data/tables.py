@@ -1,4 +1,4 @@
-"""A user's own table of numbers from a file, checked; wrong files give one line."""
+"""A user's table of numbers from a file, checked; wrong files give one line."""
 
 __all__ = ["check_finite", "read_npy", "read_table"]
 
@@ -11,7 +11,7 @@ from pythae_fif.errors import ConfigError, DataError
 
 
 def read_table(path: Path) -> np.ndarray:
-    """A user's own table, by the suffix of its file.
+    """A user's table, by the suffix of its file.
 
     Args:
         path: A .csv of comma-separated numbers below one line of names, a .npy of numbers

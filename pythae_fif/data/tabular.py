@@ -1,29 +1,22 @@
-"""Tables of numbers: the four data sets of Papamakarios et al. 2017, and your own files."""
+"""Tables of numbers: the four data sets of Papamakarios et al. 2017, and a user's files."""
 
-__all__ = ["TABULAR_DATASETS", "TabularSplits", "load_tabular"]
+__all__ = ["TabularSplits", "load_tabular"]
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from pythae_fif.data.archive import ARCHIVE_FILES, ARCHIVE_LICENCE, ARCHIVE_URL
 from pythae_fif.data.frame_pickle import read_frame_pickle
 from pythae_fif.data.locations import DATA_VARIABLE, data_home
-from pythae_fif.data.splits import SPLIT_NAMES, shuffled_split
+from pythae_fif.data.names import TABULAR_DATASETS
+from pythae_fif.data.splits import content_hash, shuffled_split
 from pythae_fif.data.tables import check_finite, read_npy, read_table
 from pythae_fif.errors import ConfigError, DataError, did_you_mean
-
-TABULAR_DATASETS: dict[str, str] = {
-    "power": "household electricity, 6 columns, 2,049,280 rows; latent dimension 3",
-    "gas": "gas sensors, 8 columns, 1,052,065 rows; latent dimension 2",
-    "hepmass": "particle collisions, 21 columns, 525,123 rows; latent dimension 10",
-    "miniboone": "neutrino events, 43 columns, 36,488 rows; latent dimension 21",
-    "csv": "your table of numbers: a .csv, .npy or .parquet file (--data), with --latent-dim",
-}
 
 _COLUMNS = {"power": 6, "gas": 8, "hepmass": 21, "miniboone": 43}
 _PUBLISHED = {
@@ -32,7 +25,14 @@ _PUBLISHED = {
     "hepmass": (315_123, 35_013, 174_987),
     "miniboone": (29_556, 3_284, 3_648),
 }
-_Parts = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+class _Rows(NamedTuple):
+    """Rows of each split."""
+
+    train: np.ndarray
+    val: np.ndarray
+    test: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,13 +60,8 @@ class TabularSplits:
 
     @cached_property
     def content_hash(self) -> str:
-        """The first 16 hex digits of the SHA-256 of all splits' shapes and bytes."""
-        digest = hashlib.sha256()
-        for split in SPLIT_NAMES:
-            rows = np.ascontiguousarray(getattr(self, split))
-            digest.update(f"{split}{rows.shape}".encode())
-            digest.update(rows.data)
-        return digest.hexdigest()[:16]
+        """Identifies the rows of all splits."""
+        return content_hash({"train": self.train, "val": self.val, "test": self.test})
 
 
 def load_tabular(
@@ -81,7 +76,7 @@ def load_tabular(
 
     The four public data sets come from the files of their archive (``ARCHIVE_URL``) below the data
     root, cleaned and split exactly as by Papamakarios et al. 2017: the last tenth is the test
-    split and the last tenth of the rest is for validation; HEPMASS has a test file. Your own table
+    split and the last tenth of the rest is for validation; HEPMASS has a test file. A user's table
     is shuffled, cut 80/10/10 and standardised by its training rows.
 
     Args:
@@ -109,33 +104,33 @@ def load_tabular(
         assert data is not None
         path = Path(data).expanduser()
         where, partial = str(path), False
-        parts = _load_own(path, seed)
+        rows = _load_user_table(path, seed)
     else:
         where = f"{name} data"
         paths = _find(name, data_home(data_root))
-        parts = _LOADERS[name](*paths)
-        if parts[0].shape[1] != _COLUMNS[name]:
+        rows = _LOADERS[name](*paths)
+        if rows.train.shape[1] != _COLUMNS[name]:
             raise DataError(
-                f"{paths[0]}: {parts[0].shape[1]} columns are left after cleaning, not the "
+                f"{paths[0]}: {rows.train.shape[1]} columns are left after cleaning, not the "
                 f"{_COLUMNS[name]} of {name}"
             )
-        partial = tuple(map(len, parts)) != _PUBLISHED[name]
+        partial = tuple(map(len, rows)) != _PUBLISHED[name]
     with np.errstate(over="ignore"):  # is found below
-        train, val, test = (rows.astype(np.float32) for rows in parts)
-    _check_parts((train, val, test), where, latent_dim)
-    sizes = "/".join(f"{len(rows):,}" for rows in parts)
+        rows = _Rows(*(of_split.astype(np.float32) for of_split in rows))
+    _check_rows(rows, where, latent_dim)
+    sizes = "/".join(f"{len(of_split):,}" for of_split in rows)
     title = Path(where).name if name == "csv" else name.upper()
-    source = f"{title}, {train.shape[1]} columns, {sizes} rows in training/validation/test"
+    source = f"{title}, {rows.train.shape[1]} columns, {sizes} rows in training/validation/test"
     if partial:
         published = "/".join(f"{count:,}" for count in _PUBLISHED[name])
         source += f": a part of the published {published}"
-    return TabularSplits(name, train, val, test, source, partial)
+    return TabularSplits(name, *rows, source=source, partial=partial)
 
 
-def _check_parts(parts: _Parts, where: str, latent_dim: int) -> None:
-    for split, rows in zip(SPLIT_NAMES, parts, strict=True):
-        check_finite(rows, f"{where}, standardised {split} rows")
-    columns, fewest = parts[0].shape[1], min(map(len, parts))
+def _check_rows(rows: _Rows, where: str, latent_dim: int) -> None:
+    for split, of_split in rows._asdict().items():
+        check_finite(of_split, f"{where}, standardised {split} rows")
+    columns, fewest = rows.train.shape[1], min(map(len, rows))
     if not 1 <= latent_dim <= columns:
         raise ConfigError(
             f"latent_dim={latent_dim} (--latent-dim): {where} has {columns} columns, so 1 to "
@@ -152,7 +147,7 @@ def _check_parts(parts: _Parts, where: str, latent_dim: int) -> None:
 # ---------------------------------------------------------------- the four data sets
 
 
-def _load_power(path: Path) -> _Parts:
+def _load_power(path: Path) -> _Rows:
     """Drops reactive power and intensity; adds uniform noise of each column's resolution."""
     rows = read_npy(path)
     if rows.shape[1] != 8:
@@ -164,10 +159,10 @@ def _load_power(path: Path) -> _Parts:
     power = 0.001 * draws.rand(len(rows), 1)
     metering = draws.rand(len(rows), 3)
     rows = rows + np.hstack([power, voltage, metering, np.zeros((len(rows), 1))])
-    return _standardised(*_tenths(rows, path), path)
+    return _standardised(_tenths(rows, path), path)
 
 
-def _load_gas(path: Path) -> _Parts:
+def _load_gas(path: Path) -> _Rows:
     """Drops concentrations and time, then columns of correlation above 0.98 with another.
 
     As in the original, all rows give the mean and (unbiased) standard deviation.
@@ -188,7 +183,7 @@ def _load_gas(path: Path) -> _Parts:
     return _tenths((rows - mean) / std, path)
 
 
-def _load_hepmass(train_path: Path, test_path: Path) -> _Parts:
+def _load_hepmass(train_path: Path, test_path: Path) -> _Rows:
     """Keeps the signal class; drops columns whose smallest value occurs more than five times."""
     train, test = (_read_hepmass(path) for path in (train_path, test_path))
     mean, std = _moments(train, train_path, ddof=1)
@@ -197,15 +192,15 @@ def _load_hepmass(train_path: Path, test_path: Path) -> _Parts:
     kept = (train == train.min(axis=0)).sum(axis=0) <= 5
     train, test = train[:, kept], test[:, kept]
     held_out = _tenth(len(train), train_path)
-    return train[:-held_out], train[-held_out:], test
+    return _Rows(train[:-held_out], train[-held_out:], test)
 
 
-def _load_miniboone(path: Path) -> _Parts:
+def _load_miniboone(path: Path) -> _Rows:
     """The archive's file is clean already."""
-    return _standardised(*_tenths(read_npy(path), path), path)
+    return _standardised(_tenths(read_npy(path), path), path)
 
 
-_LOADERS: dict[str, Callable[..., _Parts]] = {
+_LOADERS: dict[str, Callable[..., _Rows]] = {
     "power": _load_power,
     "gas": _load_gas,
     "hepmass": _load_hepmass,
@@ -213,16 +208,15 @@ _LOADERS: dict[str, Callable[..., _Parts]] = {
 }
 
 
-def _load_own(path: Path, seed: int) -> _Parts:
+def _load_user_table(path: Path, seed: int) -> _Rows:
     """A user's table: shuffled, cut 80/10/10, standardised by its training rows."""
     rows = read_table(path)
     _tenth(len(rows), path)
-    train, val, test = (rows[index] for index in shuffled_split(len(rows), seed).values())
-    constant = np.flatnonzero(train.min(axis=0) == train.max(axis=0))
+    split = _Rows(**{name: rows[i] for name, i in shuffled_split(len(rows), seed).items()})
+    constant = np.flatnonzero(split.train.min(axis=0) == split.train.max(axis=0))
     if len(constant):
         raise DataError(f"{path}: column {constant[0] + 1} is constant in the training rows")
-    mean, std = _moments(train, path)
-    return (train - mean) / std, (val - mean) / std, (test - mean) / std
+    return _scaled(split, *_moments(split.train, path))
 
 
 def _find(name: str, root: Path) -> list[Path]:
@@ -243,11 +237,11 @@ def _tenth(count: int, where: Path) -> int:
     return int(0.1 * count)
 
 
-def _tenths(rows: np.ndarray, where: Path) -> _Parts:
+def _tenths(rows: np.ndarray, where: Path) -> _Rows:
     """Training, validation and test rows: the last tenth, and the last tenth of the rest."""
     rest, test = np.split(rows, [len(rows) - _tenth(len(rows), where)])
     train, val = np.split(rest, [len(rest) - int(0.1 * len(rest))])
-    return train, val, test
+    return _Rows(train, val, test)
 
 
 def _moments(rows: np.ndarray, where: Path, ddof: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -263,11 +257,13 @@ def _moments(rows: np.ndarray, where: Path, ddof: int = 0) -> tuple[np.ndarray, 
     return mean, std
 
 
-def _standardised(train: np.ndarray, val: np.ndarray, test: np.ndarray, where: Path) -> _Parts:
+def _scaled(rows: _Rows, mean: np.ndarray, std: np.ndarray) -> _Rows:
+    return _Rows(*((of_split - mean) / std for of_split in rows))
+
+
+def _standardised(rows: _Rows, where: Path) -> _Rows:
     """By the mean and standard deviation of training and validation rows together."""
-    both = np.vstack([train, val])
-    mean, std = _moments(both, where)
-    return (train - mean) / std, (val - mean) / std, (test - mean) / std
+    return _scaled(rows, *_moments(np.vstack([rows.train, rows.val]), where))
 
 
 def _read_hepmass(path: Path) -> np.ndarray:

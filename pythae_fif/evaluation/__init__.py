@@ -1,4 +1,8 @@
-"""Scores of images: feature extractors, distances, inception score, reconstruction, pipeline."""
+"""Scores of images: feature extractors, distances, inception score, reconstruction, pipeline.
+
+A name is imported when it is first asked for: `EXTRACTORS` needs no torch, and no extractor needs
+the packages of another.
+"""
 
 __all__ = [
     "EXTRACTORS",
@@ -6,14 +10,18 @@ __all__ = [
     "EfficientNetExtractor",
     "EvaluationOutput",
     "EvaluationPipeline",
+    "Extracted",
     "Extractor",
+    "ExtractorOptions",
     "FeatureStatistics",
     "InceptionExtractor",
     "Interval",
     "Intervals",
+    "LabelledImages",
     "MeanStd",
     "Neighbours",
     "PixelExtractor",
+    "Reference",
     "SampleCountWarning",
     "Scores",
     "TFInceptionExtractor",
@@ -28,49 +36,73 @@ __all__ = [
     "inception_score",
     "kernel_distance",
     "load_inception",
-    "load_or_train_classifier",
     "neighbour_scores",
     "reconstruction_mse",
-    "reference_features",
-    "reference_statistics",
     "score_samples",
     "train_classifier",
 ]
 
-from pythae_fif.evaluation.classifier import (
-    ClassifierExtractor,
-    load_or_train_classifier,
-    train_classifier,
-)
-from pythae_fif.evaluation.distances import kernel_distance, neighbour_scores
-from pythae_fif.evaluation.efficientnet import EfficientNetExtractor
-from pythae_fif.evaluation.evaluate import (
-    SampleCountWarning,
-    content_hash,
-    reference_features,
-    reference_statistics,
-    score_samples,
-)
-from pythae_fif.evaluation.extractors import (
-    EXTRACTORS,
-    Extractor,
-    PixelExtractor,
-    build_extractor,
-)
-from pythae_fif.evaluation.frechet import FeatureStatistics, frechet_distance
-from pythae_fif.evaluation.inception import (
-    InceptionExtractor,
-    find_inception_weights,
-    load_inception,
-)
-from pythae_fif.evaluation.inception_score import inception_score, reconstruction_mse
-from pythae_fif.evaluation.output import EvaluationOutput
-from pythae_fif.evaluation.pipeline import EvaluationPipeline
-from pythae_fif.evaluation.scores import Interval, Intervals, MeanStd, Neighbours, Scores
-from pythae_fif.evaluation.tf_inception import TFInceptionExtractor
-from pythae_fif.evaluation.uncertainty import (
-    bootstrap_frechet,
-    bootstrap_inception,
-    bootstrap_kernel,
-    frechet_at_infinity,
-)
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pythae_fif.evaluation.classifier import (
+        ClassifierExtractor,
+        LabelledImages,
+        train_classifier,
+    )
+    from pythae_fif.evaluation.distances import kernel_distance, neighbour_scores
+    from pythae_fif.evaluation.efficientnet import EfficientNetExtractor
+    from pythae_fif.evaluation.extractor import Extracted, Extractor, PixelExtractor
+    from pythae_fif.evaluation.extractors import ExtractorOptions, build_extractor
+    from pythae_fif.evaluation.frechet import FeatureStatistics, frechet_distance
+    from pythae_fif.evaluation.images import reconstruction_mse
+    from pythae_fif.evaluation.inception import (
+        InceptionExtractor,
+        find_inception_weights,
+        load_inception,
+    )
+    from pythae_fif.evaluation.logits import inception_score
+    from pythae_fif.evaluation.names import EXTRACTORS
+    from pythae_fif.evaluation.output import EvaluationOutput
+    from pythae_fif.evaluation.pipeline import EvaluationPipeline
+    from pythae_fif.evaluation.reference import Reference, content_hash
+    from pythae_fif.evaluation.scores import Interval, Intervals, MeanStd, Neighbours, Scores
+    from pythae_fif.evaluation.scoring import SampleCountWarning, score_samples
+    from pythae_fif.evaluation.tf_inception import TFInceptionExtractor
+    from pythae_fif.evaluation.uncertainty import (
+        bootstrap_frechet,
+        bootstrap_inception,
+        bootstrap_kernel,
+        frechet_at_infinity,
+    )
+
+_HOMES = {
+    name: module
+    for module, names in {
+        "classifier": "ClassifierExtractor LabelledImages train_classifier",
+        "distances": "kernel_distance neighbour_scores",
+        "efficientnet": "EfficientNetExtractor",
+        "extractor": "Extracted Extractor PixelExtractor",
+        "extractors": "ExtractorOptions build_extractor",
+        "frechet": "FeatureStatistics frechet_distance",
+        "images": "reconstruction_mse",
+        "inception": "InceptionExtractor find_inception_weights load_inception",
+        "logits": "inception_score",
+        "names": "EXTRACTORS",
+        "output": "EvaluationOutput",
+        "pipeline": "EvaluationPipeline",
+        "reference": "Reference content_hash",
+        "scores": "Interval Intervals MeanStd Neighbours Scores",
+        "scoring": "SampleCountWarning score_samples",
+        "tf_inception": "TFInceptionExtractor",
+        "uncertainty": "bootstrap_frechet bootstrap_inception bootstrap_kernel frechet_at_infinity",
+    }.items()
+    for name in names.split()
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

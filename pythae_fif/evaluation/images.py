@@ -1,12 +1,6 @@
-"""What every extractor does with its input: check it, and bring it to float32 in [0, 1]."""
+"""Images as scores take them: checked, in [0, 1], rounded; and the error between two sets."""
 
-__all__ = [
-    "PRECISIONS",
-    "RANGE_TOLERANCE",
-    "grey_or_rgb_images",
-    "rounded_images",
-    "unit_images",
-]
+__all__ = ["RANGE_TOLERANCE", "reconstruction_mse", "rounded_images", "unit_images"]
 
 import torch
 from torch import Tensor
@@ -15,9 +9,6 @@ from pythae_fif.errors import DataError, NonFiniteError
 
 RANGE_TOLERANCE = 1e-3
 """How far outside [0, 1] a float pixel may lie before it counts as a mistake of scale."""
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-"""Types that a network may run in; its input and output are float32 in any case."""
 
 
 def rounded_images(images: Tensor) -> Tensor:
@@ -69,16 +60,29 @@ def unit_images(images: Tensor) -> Tensor:
     return images.clamp(0, 1)
 
 
-def grey_or_rgb_images(images: Tensor, network: str) -> Tensor:
-    """`unit_images` of images (B, 1 or 3, H, W); `network` begins the message of the error.
+def reconstruction_mse(x: Tensor, x_hat: Tensor) -> Tensor:
+    r"""Mean squared error per pixel, $|\hat x - x|^2 / D$, of each sample.
+
+    The reconstruction loss of the paper is the squared error $|\hat x - x|^2$, the sum over the D
+    pixels and channels: multiply by D for it.
+
+    Args:
+        x: Inputs (B, ...) with D numbers each.
+        x_hat: Their reconstructions, of the same shape.
+
+    Returns:
+        Errors (B).
 
     Raises:
-        DataError: as `unit_images`, or another number of channels.
-        NonFiniteError: NaN or infinite pixels.
+        DataError: the shapes differ.
+
+    Example:
+        >>> reconstruction_mse(torch.zeros(2, 1, 2, 2), torch.full((2, 1, 2, 2), 0.5))
+        tensor([0.2500, 0.2500])
     """
-    images = unit_images(images)
-    if images.shape[1] not in (1, 3):
+    if x.shape != x_hat.shape or x.ndim < 2:
         raise DataError(
-            f"{network} takes grey or RGB images (B, 1 or 3, H, W), not {tuple(images.shape)}"
+            "inputs and reconstructions must have one shape (B, ...), "
+            f"not {tuple(x.shape)} and {tuple(x_hat.shape)}"
         )
-    return images
+    return (x_hat - x).square().flatten(1).mean(dim=1)

@@ -2,7 +2,6 @@
 
 __all__ = ["InceptionExtractor", "find_inception_weights", "load_inception"]
 
-import hashlib
 import logging
 import os
 from collections.abc import Mapping
@@ -11,17 +10,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pythae_fif.errors import ConfigError, did_you_mean
-from pythae_fif.evaluation.images import PRECISIONS, grey_or_rgb_images
+from pythae_fif.errors import ConfigError
+from pythae_fif.evaluation.extractor import Extracted, Extractor, precision_dtype
 from pythae_fif.evaluation.inception_network import inception_network, resize_like_tf1
-from pythae_fif.files import digest
+from pythae_fif.files import checksum, digest
 
 logger = logging.getLogger(__name__)
 
 PREPROCESSING = "inception-2015/1: TF1 bilinear 299, (255 x - 128) / 128"
 SIDE = 299
-FEATURE_DIM = 2048
-CPU_CHUNK = 8
 
 WEIGHTS_VARIABLE = "PYTHAE_FIF_INCEPTION"
 WEIGHTS_FILE = "pt_inception-2015-12-05-6726825d.pth"
@@ -84,7 +81,7 @@ _HELP = (
 
 
 def _checked(file: Path, origin: str) -> Path:
-    found = hashlib.sha256(file.read_bytes()).hexdigest()
+    found = checksum(file)
     if found != WEIGHTS_SHA256:
         raise ConfigError(
             f"{origin}: {file} has sha256 {found[:16]}..., not {WEIGHTS_SHA256[:16]}... of "
@@ -93,7 +90,7 @@ def _checked(file: Path, origin: str) -> Path:
     return file
 
 
-class InceptionExtractor:
+class InceptionExtractor(Extractor):
     """Pooled features of the Inception network of 2015, and its logits without bias.
 
     The network as pytorch-fid defines it (average pools that leave out the padding, a max pool in
@@ -117,7 +114,7 @@ class InceptionExtractor:
     name = "inception"
     distance_name = "FID"
     score_name = "IS"
-    feature_dim = FEATURE_DIM
+    feature_dim = 2048
 
     def __init__(
         self,
@@ -126,12 +123,8 @@ class InceptionExtractor:
         device: str | torch.device = "cpu",
         precision: str = "float32",
     ) -> None:
-        if precision not in PRECISIONS:
-            raise ConfigError(
-                f"inception: unknown precision {precision!r}: {did_you_mean(precision, PRECISIONS)}"
-            )
         self.device = torch.device(device)
-        self.dtype = PRECISIONS[precision]
+        self.dtype = precision_dtype(precision)
         try:
             network = inception_network(state)
             weight, bias = state["fc.weight"].float(), state["fc.bias"].float()
@@ -146,26 +139,17 @@ class InceptionExtractor:
         weights = (state[key].cpu().numpy().tobytes() for key in sorted(state))
         self.hash = digest(PREPROCESSING, precision, *weights)
 
-    @torch.no_grad()
-    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, 2048) and logits without bias (B, 1008), float32, of images (B, 1|3, H, W).
-
-        Raises:
-            DataError: images of another shape, or outside [0, 1].
-            NonFiniteError: NaN or infinite pixels.
-        """
-        images = grey_or_rgb_images(images, "Inception")
-        # on the CPU small chunks stay in the cache of the processor
-        chunk = CPU_CHUNK if self.device.type == "cpu" else len(images)
-        parts = [self._features(part) for part in images.to(self.device).split(chunk)]
-        features = torch.cat(parts)
-        return features.cpu(), (features @ self.class_weight.T).cpu()
+    def extract(self, images: Tensor) -> Extracted:
+        """Features (B, 2048) and logits without bias (B, 1008)."""
+        features = torch.cat([self._features(chunk) for chunk in self.chunks(images)])
+        return Extracted(features, features @ self.class_weight.T)
 
     def _features(self, images: Tensor) -> Tensor:
         images = resize_like_tf1(255 * images, SIDE)
         images = ((images - 128) / 128).expand(-1, 3, -1, -1)
         images = images.to(dtype=self.dtype, memory_format=torch.channels_last)
-        return self.network(images).float()
+        features: Tensor = self.network(images)
+        return features.float()
 
 
 def load_inception(

@@ -65,7 +65,7 @@ class EvaluationOutput:
     def to_dict(self) -> dict[str, Any]:
         """All numbers as plain values, the scores not nested by reference."""
         values = dataclasses.asdict(self)
-        scores = values.pop("scores")
+        scores: dict[str, Any] = values.pop("scores")
         for holder in (scores, scores["intervals"] or {}):
             for name in ("frechet", "kernel", "neighbours", "frechet_infinity"):
                 if holder.get(name) is not None:

@@ -6,31 +6,29 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from pythae.models import BaseAE
+from pythae.pipelines import GenerationPipeline
+from pythae.samplers import BaseSampler, BaseSamplerConfig
+from pythae.trainers import BaseTrainerConfig
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from pythae_fif.data.locations import cache_home
 from pythae_fif.errors import ConfigError, DataError
-from pythae_fif.evaluation.evaluate import (
-    content_hash,
-    reference_features,
-    reference_statistics,
-    score_samples,
-)
-from pythae_fif.evaluation.extractors import Extractor, build_extractor
-from pythae_fif.evaluation.images import rounded_images, unit_images
-from pythae_fif.evaluation.inception_score import reconstruction_mse
+from pythae_fif.evaluation.extractor import Extractor
+from pythae_fif.evaluation.extractors import ExtractorOptions, build_extractor
+from pythae_fif.evaluation.images import reconstruction_mse, rounded_images, unit_images
 from pythae_fif.evaluation.output import REFERENCE, EvaluationOutput
+from pythae_fif.evaluation.reference import Reference, content_hash
+from pythae_fif.evaluation.scoring import score_samples
+from pythae_fif.sampling.models import reconstruct
+from pythae_fif.sampling.samplers import draw, fit
 
-if TYPE_CHECKING:
-    from pythae.models import BaseAE
-    from pythae.samplers import BaseSampler, BaseSamplerConfig
-    from pythae.trainers import BaseTrainerConfig
-
-Data = np.ndarray | Tensor | Dataset
+Data = np.ndarray | Tensor | Dataset[Any]
 
 
 class EvaluationPipeline:
@@ -50,9 +48,9 @@ class EvaluationPipeline:
         seed: Seed of sampling, shuffle, subsets and bootstrap.
         bootstrap: Number of replicates behind 95% intervals; 0 gives none.
         infinity: Whether to extrapolate the Frechet distance to infinitely many samples.
-        inception_weights: See `build_extractor`.
-        precision: See `build_extractor`.
-        cache_dir: Folder of the reference features; None takes the package's cache.
+        inception_weights: See `ExtractorOptions`.
+        precision: See `ExtractorOptions`.
+        cache_dir: Folder of the references; None takes the package's cache.
 
     Raises:
         ConfigError: unknown extractor, missing packages or weights, or a sampler of another model.
@@ -65,8 +63,8 @@ class EvaluationPipeline:
 
     def __init__(
         self,
-        model: "BaseAE",
-        sampler: "BaseSampler | BaseSamplerConfig | None" = None,
+        model: BaseAE,
+        sampler: BaseSampler | BaseSamplerConfig | None = None,
         *,
         extractor: str | Extractor = "inception",
         num_samples: int = 10_000,
@@ -79,9 +77,6 @@ class EvaluationPipeline:
         precision: str = "float32",
         cache_dir: str | Path | None = None,
     ) -> None:
-        from pythae.pipelines import GenerationPipeline
-        from pythae.samplers import BaseSampler
-
         if num_samples < 1 or batch_size < 1:
             raise ConfigError(
                 f"num_samples and batch_size must be at least 1, not {num_samples}, {batch_size}"
@@ -101,21 +96,20 @@ class EvaluationPipeline:
             if extractor == "classifier":
                 raise ConfigError(
                     "extractor 'classifier' is trained on labels: pass "
-                    "load_or_train_classifier(...) itself, not its name"
+                    "train_classifier(...) itself, not its name"
                 )
             shape = tuple(model.model_config.input_dim)
             if len(shape) != 3:
                 raise ConfigError(
                     f"{type(model).__name__} has input_dim={shape}: scores of images need (C, H, W)"
                 )
-            self.extractor = build_extractor(
+            options = ExtractorOptions(
                 extractor,
-                torch.empty(0, *shape),
-                data_hash="",
                 device=sampler.device,
                 inception_weights=inception_weights,
                 precision=precision,
             )
+            self.extractor = build_extractor(options, shape)
         else:
             self.extractor = extractor
         self.num_samples = num_samples
@@ -131,7 +125,7 @@ class EvaluationPipeline:
         train_data: Data | None,
         eval_data: Data,
         *,
-        training_config: "BaseTrainerConfig | None" = None,
+        training_config: BaseTrainerConfig | None = None,
     ) -> EvaluationOutput:
         """Fits the sampler where it needs that, samples, and scores.
 
@@ -151,110 +145,62 @@ class EvaluationPipeline:
         Warns:
             SampleCountWarning: fewer than 2,048 samples.
         """
-        from pythae_fif.data.locations import cache_home
-
         clock = _Clock()
-        reference = _as_images(eval_data, "eval_data")
-        reference_hash = content_hash(reference)
-        key: dict[str, Any] = {
-            "data_hash": reference_hash,
-            "split": REFERENCE,
-            "cache_dir": cache_home() if self.cache_dir is None else self.cache_dir,
-            "round_to_uint8": self.round_to_uint8,
-        }
+        images = _as_images(eval_data, "eval_data")
         with clock("reference"):
-            # the features first: the statistics are then made of them
-            features = reference_features(reference, self.extractor, **key)
-            statistics = reference_statistics(reference, self.extractor, **key)
+            reference = Reference.of(
+                images,
+                self.extractor,
+                cache_dir=cache_home() if self.cache_dir is None else self.cache_dir,
+                round_to_uint8=self.round_to_uint8,
+            )
         with _seeded(self.seed):
             with clock("fit"):
-                self._fit(train_data, training_config)
+                known = None if train_data is None else _as_images(train_data, "train_data")
+                fit(self.sampler, None if known is None else unit_images(known), training_config)
             with clock("scoring"):
                 scores = score_samples(
                     self._samples(clock),
                     self.extractor,
-                    {REFERENCE: statistics},
-                    features={REFERENCE: features},
+                    {REFERENCE: reference},
                     round_to_uint8=self.round_to_uint8,
                     seed=self.seed,
                     bootstrap=self.bootstrap,
                     infinity=self.infinity,
                 )
             with clock("reconstruction"):
-                mse = self._reconstruction(reference)
+                mse = self._reconstruction(images)
         clock.seconds["scoring"] -= clock.seconds["sampling"]
         return EvaluationOutput(
             model=type(self.model).__name__,
             sampler=type(self.sampler).__name__,
             scores=scores,
-            num_references=len(reference),
-            reference_hash=reference_hash,
+            num_references=len(images),
+            reference_hash=content_hash(images),
             reconstruction_mse=mse,
             seconds={name: round(value, 3) for name, value in clock.seconds.items()},
         )
 
-    def _fit(self, train_data: Data | None, training_config: "BaseTrainerConfig | None") -> None:
-        from pythae.samplers import BaseSampler
-
-        from pythae_fif.training import quiet_pythae
-
-        if self.sampler.is_fitted or type(self.sampler).fit is BaseSampler.fit:
-            return
-        if train_data is None:
-            name = type(self.sampler).__name__
-            raise ConfigError(f"{name} must be fitted: pass train_data, or fit it before")
-        images = unit_images(_as_images(train_data, "train_data"))
-        if images.max() < 1:  # Pythae asserts it
-            raise DataError(
-                f"train_data: the largest value is {float(images.max()):g}, and Pythae fits a "
-                "sampler only to images that reach 1: scale them, or fit the sampler before"
-            )
-        arguments: dict[str, Any] = {"train_data": images}
-        if training_config is not None:
-            arguments["training_config"] = training_config
-        with quiet_pythae():
-            self.sampler.fit(**arguments)
-
     def _samples(self, clock: "_Clock") -> Iterator[Tensor]:
         """The samples (B, C, H, W) batch by batch, uint8 where they are rounded."""
-        shape = tuple(self.model.model_config.input_dim)
-        size = self.batch_size
-        # VAMPSampler decodes the first `batch_size` of its pseudo-inputs in every batch
-        if hasattr(self.model, "idle_input"):
-            components = len(self.model.idle_input)
-            size = -(-size // components) * components
-        with _fresh_draws(self.sampler), torch.no_grad():
-            for start in range(0, self.num_samples, size):
-                count = min(size, self.num_samples - start)
-                with clock("sampling"):
-                    batch = self.sampler.sample(num_samples=count, batch_size=count)
-                    batch = batch.detach().reshape(-1, *shape)
-                    if self.round_to_uint8 and bool(batch.isfinite().all()):
-                        batch = rounded_images(batch)
-                yield batch
+        left = self.num_samples
+        batches = draw(self.sampler, self.num_samples, self.batch_size)
+        while left > 0:
+            with clock("sampling"):
+                batch = next(batches)
+                if len(batch) > left:  # any of the whole batch that the sampler needs
+                    batch = batch[torch.randperm(len(batch), device=batch.device)[:left]]
+                if self.round_to_uint8 and bool(batch.isfinite().all()):
+                    batch = rounded_images(batch)
+            left -= len(batch)
+            yield batch
 
     def _reconstruction(self, images: Tensor) -> float:
-        from pythae.data.datasets import DatasetOutput
-
-        self.model.eval()
-        device = next(self.model.parameters()).device
-        total, count = 0.0, 0
-        # parts of equal size: some models refuse a batch of one
-        for batch in images.tensor_split(-(-len(images) // self.batch_size)):
-            x = unit_images(batch).to(device)
-            inputs = DatasetOutput(data=x, labels=torch.zeros(len(x), device=device))
-            try:
-                with torch.no_grad():
-                    output = self.model(inputs)
-            except RuntimeError:
-                # models with derivatives in their forward pass, such as HVAE
-                with torch.enable_grad():
-                    output = self.model(inputs)
-            # FactorVAE reconstructs half of the batch, and says which
-            x = x[output.recon_x_indices] if "recon_x_indices" in output else x
-            total += float(reconstruction_mse(x, output.recon_x.detach().reshape(x.shape)).sum())
-            count += len(x)
-        return total / count
+        total = 0.0
+        for batch in images.split(self.batch_size):
+            x = unit_images(batch)
+            total += float(reconstruction_mse(x, reconstruct(self.model, x)).sum())
+        return total / len(images)
 
 
 class _Clock:
@@ -284,24 +230,6 @@ def _seeded(seed: int) -> Iterator[None]:
             yield
         finally:
             np.random.set_state(numpy_state)
-
-
-@contextlib.contextmanager
-def _fresh_draws(sampler: "BaseSampler") -> Iterator[None]:
-    """Lets a mixture with a seed of its own draw on.
-
-    scikit-learn restarts at `random_state` in every call, so that all batches would be the same.
-    """
-    mixture: Any = getattr(sampler, "gmm", None)
-    fixed = getattr(mixture, "random_state", None)
-    if not isinstance(fixed, int | np.integer):
-        yield
-        return
-    mixture.random_state = np.random.RandomState(fixed)
-    try:
-        yield
-    finally:
-        mixture.random_state = fixed
 
 
 def _as_images(data: Data, name: str) -> Tensor:

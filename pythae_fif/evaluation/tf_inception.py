@@ -2,7 +2,6 @@
 
 __all__ = ["TFInceptionExtractor"]
 
-import hashlib
 import os
 from pathlib import Path
 
@@ -11,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pythae_fif.errors import ConfigError
-from pythae_fif.evaluation.images import grey_or_rgb_images
-from pythae_fif.files import digest
+from pythae_fif.evaluation.extractor import Extracted, Extractor
+from pythae_fif.files import checksum, digest
 
 PREPROCESSING = "tf-inception-2015/1: 255 x into ExpandDims"
 GRAPH_VARIABLE = "PYTHAE_FIF_TF_INCEPTION"
@@ -20,7 +19,7 @@ GRAPH_FILE = "classify_image_graph_def.pb"
 GRAPH_URL = "http://download.tensorflow.org/models/image/imagenet/inception-2015-12-05.tgz"
 
 
-class TFInceptionExtractor:
+class TFInceptionExtractor(Extractor):
     """Pooled features and logits without bias of the frozen graph, as the paper's authors ran it.
 
     Images of 0..255 go in where the graph decoded its JPEG file (`ExpandDims`), features come out
@@ -62,10 +61,9 @@ class TFInceptionExtractor:
                 "extractor 'tf-inception' needs TensorFlow: pip install \"pythae-fif[tensorflow]\""
             ) from error
         tf = tensorflow.compat.v1
-        raw = file.read_bytes()
         definition = tf.GraphDef()
         try:
-            definition.ParseFromString(raw)
+            definition.ParseFromString(file.read_bytes())
             with tf.Graph().as_default() as imported:
                 # the graph was frozen for one image: with another input its shapes are found anew
                 self._images = tf.placeholder(tf.float32, [None, None, None, None])
@@ -82,22 +80,15 @@ class TFInceptionExtractor:
         config.gpu_options.allow_growth = True
         self._session = tf.Session(graph=imported, config=config)
         self._weight = torch.from_numpy(np.array(self._session.run(product.inputs[1])))
-        self.logit_bias = None
         for reader in product.outputs[0].consumers():
             if reader.type in ("BiasAdd", "Add", "AddV2"):
                 self.logit_bias = torch.from_numpy(np.array(self._session.run(reader.inputs[1])))
         self.feature_dim = len(self._weight)
-        self.hash = digest(PREPROCESSING, hashlib.sha256(raw).hexdigest())
+        self.hash = digest(PREPROCESSING, checksum(file))
 
-    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, F) and logits without bias (B, classes), float32, of images (B, 1|3, H, W).
-
-        Raises:
-            DataError: images of another shape, or outside [0, 1].
-            NonFiniteError: NaN or infinite pixels.
-        """
-        images = grey_or_rgb_images(images, "Inception")
-        pixels = (255 * images).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
+    def extract(self, images: Tensor) -> Extracted:
+        """Features (B, F) and logits without bias (B, classes)."""
+        pixels = (255 * images).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
         pooled = self._session.run(self._pool, {self._images: pixels})
         features = torch.from_numpy(np.array(pooled)).reshape(len(images), -1)
-        return features, features @ self._weight
+        return Extracted(features, features @ self._weight)

@@ -11,7 +11,7 @@ from torch import Tensor
 from pythae_fif.errors import DataError
 from pythae_fif.evaluation.distances import BLOCK, check_features, kernel
 from pythae_fif.evaluation.frechet import FeatureStatistics, factor, frechet_distance, one_thread
-from pythae_fif.evaluation.inception_score import inception_score
+from pythae_fif.evaluation.logits import inception_score
 from pythae_fif.evaluation.scores import Interval
 
 LEVEL = 0.95
@@ -105,7 +105,7 @@ def bootstrap_inception(
         logits: Logits (N, classes) of the samples.
         estimate: Their score.
         replicates: Number of draws.
-        splits: Number of parts of the score.
+        splits: Number of splits of the score.
         seed: Seed of the draws.
 
     Raises:

@@ -14,7 +14,7 @@ from pythae_fif.benchmark.selection import Choice
 from pythae_fif.reports.grid import DASH, Cell, Grid, measured, number, rank_column
 from pythae_fif.reports.published import PublishedCell, load_published
 from pythae_fif.reports.score_table import SAMPLER_LABELS, Report, Row
-from pythae_fif.sampling.samplers import FITTED
+from pythae_fif.sampling import FITTED
 
 INCEPTION = ("inception", "tf-inception")
 PUBLISHED_SAMPLES = 10_000

@@ -21,7 +21,7 @@ from pythae_fif.benchmark.selection import Choice, Result, select
 from pythae_fif.evaluation.scores import Neighbours, Scores
 from pythae_fif.reports.command import command_of
 from pythae_fif.reports.grid import DASH, Cell, Grid, measured, number, rank_column, to_terminal
-from pythae_fif.sampling.samplers import FIT_STEPS, FITTED
+from pythae_fif.sampling import FIT_STEPS, FITTED
 
 SAMPLER_LABELS = {
     "normal": "N",

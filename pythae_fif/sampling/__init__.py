@@ -1,1 +1,46 @@
-"""Pythae's samplers, seeded, and what is odd in them."""
+"""Samples of Pythae's models by Pythae's samplers: seeded, whatever is odd in either.
+
+All that is known to be odd in the samplers and models of Pythae 0.1.2 is known here and nowhere
+else:
+
+* No fit takes a seed: :func:`~pythae_fif.sampling.samplers.generate` seeds before it.
+* Fits want data whose largest value is at least 1, embed the data once a sampler, and train for a
+  number of epochs whatever the size of the data. `generate` fits to codes that are computed once a
+  model, for a number of steps; :func:`~pythae_fif.sampling.samplers.fit`, which calls Pythae's own
+  fit, checks the data first.
+* A scikit-learn mixture with an integer `random_state` draws the same samples in every call, and
+  the sampler calls it once a batch: :func:`~pythae_fif.sampling.samplers.draw` lets it draw on.
+* `VAMPSampler` decodes the first of its pseudo-inputs in every batch: `draw` asks for whole
+  multiples of their number.
+* Samples of a mixture and of VAMP come grouped by component: `generate` shuffles all, and
+  inception scores shuffle by themselves.
+* Density models that a fit has loaded from a file stay in training mode, the PixelCNN with its
+  batch normalisation: `draw` sets all of a sampler's networks to evaluation mode.
+* `PixelCNNSampler` calls the code vectors, which are a buffer where they are moving averages.
+* Forward passes of HVAE, RHVAE and RAE_GP differentiate, and fail under `torch.no_grad`:
+  :func:`~pythae_fif.sampling.models.in_batches` tries again with gradients.
+* FactorVAE's forward pass gives codes and reconstructions of one half of a batch:
+  :func:`~pythae_fif.sampling.models.embed` encodes by itself, and FactorVAE's `reconstruct` is its
+  own.
+"""
+
+__all__ = ["FITTED", "FIT_STEPS", "SAMPLERS"]
+
+SAMPLERS = {
+    "normal": "standard normal codes",
+    "gmm": "Gaussian mixture of ten components fitted to the training codes",
+    "maf": "masked autoregressive flow fitted to the training codes",
+    "iaf": "inverse autoregressive flow fitted to the training codes",
+    "two_stage": "a second VAE fitted to the training codes, for models that are VAEs",
+    "vamp": "VAMP's own prior: the posteriors of its pseudo-inputs",
+    "hypersphere": "uniform codes on the sphere, for SVAE",
+    "poincare": "wrapped normal codes in the Poincaré ball, for PoincareVAE",
+    "pixelcnn": "PixelCNN fitted to the training codes' indices, for VQVAE",
+}
+"""Name of a sampler -> one line about it."""
+
+FITTED = ("maf", "iaf", "two_stage", "pixelcnn")
+"""Samplers with a density model of their own, which is trained here and not as in a paper."""
+
+FIT_STEPS = 600
+"""Steps in which a density model is fitted, where the profile does not say."""

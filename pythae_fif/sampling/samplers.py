@@ -1,20 +1,14 @@
-"""Pythae's samplers, seeded and fitted to codes that are computed once a model.
+"""Samples of a model by Pythae's samplers; what is odd in them stands in `pythae_fif.sampling`."""
 
-Got round from outside: the fits of Pythae 0.1.2 ask for data whose maximum is at least 1, embed the
-data once a sampler, take no seed and train for a number of epochs whatever the size of the data;
-the VAMP sampler fills its last batch from the first pseudo-inputs alone; the PixelCNN samples with
-its batch normalisation in training mode.
-"""
+__all__ = ["draw", "fit", "generate"]
 
-__all__ = ["FITTED", "FIT_STEPS", "embed", "generate", "reconstruct"]
-
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import torch
-from pythae.models import BaseAE, FactorVAE
+from pythae.models import BaseAE
 from pythae.samplers import (
     BaseSampler,
     GaussianMixtureSampler,
@@ -29,68 +23,102 @@ from pythae.samplers import (
     TwoStageVAESamplerConfig,
     VAMPSampler,
 )
+from pythae.trainers import BaseTrainerConfig
 from pythae.trainers.trainer_utils import set_seed
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
-from pythae_fif.data import ImageDataset
-from pythae_fif.errors import NonFiniteError
+from pythae_fif.errors import ConfigError, DataError, NonFiniteError
+from pythae_fif.sampling import FIT_STEPS
 from pythae_fif.training import quiet_pythae
 
-FIT_STEPS = 600
-"""Steps in which a flow, second VAE or PixelCNN is fitted, where the profile does not say."""
 IAF_PASSES = 2400
-"""The same for IAF, times latent dimension, since its density costs d passes; at least 50 steps."""
+"""Steps of a fit of IAF, times latent dimension, since its density costs d passes; at least 50."""
+BATCH_SIZE = 500
 
 
-def embed(model: BaseAE, images: np.ndarray, *, seed: int = 0, batch_size: int = 200) -> Tensor:
-    """Codes of images as Pythae's samplers take them: `z` of the model in evaluation mode.
+def fit(
+    sampler: BaseSampler, images: Tensor | None, training_config: BaseTrainerConfig | None = None
+) -> None:
+    """Fits a sampler as Pythae does, silently, where it needs that and is not fitted yet.
 
-    Where the model draws its codes they are draws, by the seed.
-
-    Returns:
-        (N, d), or maps of codes (N, d, h, w), on the CPU.
+    Args:
+        sampler: Any sampler of Pythae.
+        images: Training images (N, C, H, W), float32 in [0, 1]; None where there are none.
+        training_config: How Pythae trains samplers that are networks.
 
     Raises:
-        NonFiniteError: A code is NaN or infinite.
+        ConfigError: The sampler must be fitted and there are no images.
+        DataError: The images do not reach 1.
     """
-    set_seed(seed)
-    codes = _in_batches(model, images, batch_size, _codes)
-    if not torch.isfinite(codes).all():
-        bad = (~torch.isfinite(codes.flatten(1)).all(dim=1)).sum().item()
-        raise NonFiniteError(f"the codes of {bad} of {len(codes)} training images are not finite")
-    return codes
+    if sampler.is_fitted or type(sampler).fit is BaseSampler.fit:
+        return
+    if images is None:
+        name = type(sampler).__name__
+        raise ConfigError(f"{name} must be fitted: pass train_data, or fit it before")
+    if images.max() < 1:
+        raise DataError(
+            f"train_data: the largest value is {float(images.max()):g}, and Pythae fits a "
+            "sampler only to images that reach 1: scale them, or fit the sampler before"
+        )
+    more = {} if training_config is None else {"training_config": training_config}
+    with quiet_pythae():
+        sampler.fit(train_data=images, **more)
 
 
-def reconstruct(model: BaseAE, images: np.ndarray) -> Tensor:
-    """Reconstructions of images, (N, C, H, W), on the CPU, by the model in evaluation mode."""
-    return _in_batches(model, images, 200, lambda model, batch: model.reconstruct(batch.data))
+def draw(sampler: BaseSampler, num_samples: int, batch_size: int = BATCH_SIZE) -> Iterator[Tensor]:
+    """Samples batch by batch, without gradients, where the model is.
+
+    Args:
+        sampler: Any sampler of Pythae, fitted.
+        num_samples: n; at least as many are drawn, more where the sampler needs whole batches.
+        batch_size: Most samples at once, rounded up to what the sampler needs.
+
+    Yields:
+        (B, C, H, W).
+    """
+    shape = tuple(sampler.model.model_config.input_dim)
+    multiple = len(sampler.model.idle_input) if isinstance(sampler, VAMPSampler) else 1
+    for held in vars(sampler).values():
+        if isinstance(held, nn.Module):
+            held.eval()
+    with _drawing_on(sampler), _callable_codes(sampler), torch.no_grad():
+        left = num_samples
+        while left > 0:
+            count = -(-min(batch_size, left) // multiple) * multiple
+            yield sampler.sample(num_samples=count, batch_size=count).detach().reshape(-1, *shape)
+            left -= count
 
 
-def _codes(model: BaseAE, batch: Any) -> Tensor:
-    if isinstance(model, FactorVAE):  # its forward pass gives codes of one half of the batch
-        output = model.encoder(batch.data)
-        noise = torch.randn_like(output.embedding)
-        return output.embedding + (0.5 * output.log_covariance).exp() * noise
-    return model(batch).z
+@contextlib.contextmanager
+def _drawing_on(sampler: BaseSampler) -> Iterator[None]:
+    """Lets a mixture with a seed of its own go on from batch to batch, within the block."""
+    mixture = getattr(sampler, "gmm", None)
+    seed = getattr(mixture, "random_state", None)
+    if mixture is None or not isinstance(seed, int | np.integer):
+        yield
+        return
+    mixture.random_state = np.random.RandomState(seed)
+    try:
+        yield
+    finally:
+        mixture.random_state = seed
 
 
-def _in_batches(
-    model: BaseAE, images: np.ndarray, batch_size: int, of: Callable[[BaseAE, Any], Tensor]
-) -> Tensor:
-    model.eval()
-    device = next(model.parameters()).device
-    dataset = ImageDataset(images)
-    results = []
-    for part in torch.arange(len(images)).split(batch_size):
-        try:
-            with torch.no_grad():
-                result = of(model, dataset.batch(part, device=device))
-        except RuntimeError:  # as in Pythae's trainer: HVAE and RAE-GP differentiate
-            with torch.enable_grad():
-                result = of(model, dataset.batch(part, device=device))
-        results.append(result.detach().cpu())
-    return torch.cat(results)
+@contextlib.contextmanager
+def _callable_codes(sampler: BaseSampler) -> Iterator[None]:
+    """Lets a PixelCNN's sampler call code vectors that are a buffer, within the block."""
+    model = sampler.model
+    if not isinstance(sampler, PixelCNNSampler) or callable(model.quantizer.embeddings):
+        yield
+        return
+    lookup = nn.Embedding.from_pretrained(model.quantizer.embeddings)
+    quantizer = SimpleNamespace(embeddings=lookup)
+    sampler.model = SimpleNamespace(quantizer=quantizer, decoder=model.decoder)
+    try:
+        yield
+    finally:
+        sampler.model = model
 
 
 def generate(
@@ -104,16 +132,14 @@ def generate(
 ) -> Tensor:
     """Samples of a model by one of Pythae's samplers, fitted to its codes where it is fitted.
 
-    Samples of a mixture and of VAMP come grouped by component, so all are shuffled.
-
     Args:
-        name: A key of :data:`~pythae_fif.benchmark.model_entry.SAMPLERS` that the model has.
+        name: A key of :data:`~pythae_fif.sampling.SAMPLERS` that the model has.
         model: A trained model.
-        codes: Its training codes as :func:`embed` gives them.
+        codes: Its training codes as :func:`~pythae_fif.sampling.models.embed` gives them.
         num_samples: n.
         seed: Of fit and draw.
-        fit_steps: Of Adam, 100 codes each, for the samplers of :data:`FITTED`. IAF's are fewer in
-            many latent dimensions, see :data:`IAF_PASSES`.
+        fit_steps: Of Adam, 100 codes each, for the samplers of `FITTED`. IAF's are fewer in
+            many latent dimensions, see `IAF_PASSES`.
 
     Returns:
         (n, C, H, W), on the CPU.
@@ -123,16 +149,11 @@ def generate(
     """
     set_seed(seed)
     with quiet_pythae():
-        if name in FITTED:
+        if name in _FITS:
             sampler = _FITS[name](model, codes, fit_steps)
         else:
             sampler = _SAMPLERS[name](model, codes, seed)
-        drawn, batch_size = num_samples, min(500, num_samples)
-        if name == "vamp":  # whole batches: each has every pseudo-input equally often
-            batch_size = model.number_components
-            drawn = -(-num_samples // batch_size) * batch_size
-        with torch.no_grad():
-            samples = sampler.sample(drawn, batch_size=batch_size).cpu()
+        samples = torch.cat([batch.cpu() for batch in draw(sampler, num_samples)])
     if not torch.isfinite(samples).all():
         raise NonFiniteError(f"the {name} sampler gave samples that are not finite")
     return samples[torch.randperm(len(samples))][:num_samples]
@@ -143,9 +164,6 @@ def _gmm(model: BaseAE, codes: Tensor, seed: int) -> BaseSampler:
     components = min(sampler.n_components, len(codes))
     mixture = GaussianMixture(components, max_iter=2000, random_state=seed)
     sampler.gmm = mixture.fit(codes.double().numpy())
-    # A mixture with an integer for its state draws the same samples in every call, and Pythae
-    # calls it once a batch.
-    mixture.random_state = np.random.RandomState(seed)
     sampler.is_fitted = True
     return sampler
 
@@ -177,11 +195,6 @@ def _pixelcnn(model: BaseAE, codes: Tensor, steps: int) -> BaseSampler:
     vectors = model.quantizer.embeddings
     if isinstance(vectors, nn.Embedding):
         vectors = vectors.weight.detach()
-    # The sampler calls the code vectors, which are a buffer where they are moving averages.
-    lookup = nn.Embedding.from_pretrained(vectors)
-    sampler.model = SimpleNamespace(
-        quantizer=SimpleNamespace(embeddings=lookup), decoder=model.decoder
-    )
     # Pythae quantises the coordinates of flat codes one by one: a row of places for the PixelCNN.
     places = codes[:, None, :, None] if codes.ndim == 2 else codes.movedim(1, -1)
     parts = places.flatten(0, 2).split(50_000)
@@ -205,8 +218,6 @@ _FITS: dict[str, Callable[[BaseAE, Tensor, int], BaseSampler]] = {
     "two_stage": _two_stage,
     "pixelcnn": _pixelcnn,
 }
-FITTED = tuple(_FITS)
-"""Samplers with a density model of their own, which is trained here and not as in a paper."""
 
 
 def _fit(module: nn.Module, data: Tensor, steps: int, name: str, batch_size: int = 100) -> None:

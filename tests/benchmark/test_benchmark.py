@@ -18,10 +18,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from pythae.models import AE, BaseAE
-from pythae.models.base.base_utils import ModelOutput
-from pythae.models.nn import BaseDecoder
-from pythae.samplers import VAMPSampler
+from pythae.models import AE
+from pythae_fif.runs.records import is_intact, is_whole, seal
 from support.experiments import ENVIRONMENT, PROFILE, tiny
 
 import pythae_fif.benchmark.plan as plan_module
@@ -31,18 +29,16 @@ import pythae_fif.sampling.samplers as samplers_module
 from pythae_fif.benchmark import RunSpec, Store, execute, expand, load_experiment, select
 from pythae_fif.benchmark.config import experiment_file, parse_duration
 from pythae_fif.benchmark.inputs import load_splits
-from pythae_fif.benchmark.model_entry import SAMPLERS, load_model_entry
+from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.plan import SCHEMA, build_model
 from pythae_fif.benchmark.run import training_config
 from pythae_fif.benchmark.yaml_files import configs_dir, names_in
-from pythae_fif.data import to_float
 from pythae_fif.errors import ConfigError, FIFError, NonFiniteError, StoreError
 from pythae_fif.files import read_json
 from pythae_fif.reports import build_report
 from pythae_fif.reports.published_tables import table2
 from pythae_fif.runs.provenance import git_state, provenance
-from pythae_fif.runs.records import is_intact, is_whole, seal
-from pythae_fif.sampling.samplers import embed, generate, reconstruct
+from pythae_fif.sampling import SAMPLERS
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
 
@@ -700,121 +696,6 @@ class TestSelection:
     def test_no_score_is_none(self):
         (choice, _) = select(grid_results(np.ones((1, 1, 2, 2))))
         assert choice.mean("score", "mean") is None
-
-
-class TestSamplers:
-    IMAGES = np.random.default_rng(0).integers(0, 100, (40, 1, 8, 8), dtype=np.uint8)
-    """Darker than Pythae's own fits allow, which ask for a maximum of at least 1."""
-
-    def model(self, name: str, latent_dim: int = 4, **parameters) -> BaseAE:
-        torch.manual_seed(0)
-        parameters = {**load_model_entry(name).fixed, **parameters}
-        spec = spec_of(model=name, parameters=parameters, latent_dim=latent_dim)
-        return build_model(spec, (1, 8, 8))
-
-    CASES = (
-        ("ae", "normal"), ("ae", "gmm"), ("ae", "maf"), ("ae", "iaf"), ("vae", "two_stage"),
-        ("vamp", "vamp"), ("svae", "hypersphere"), ("poincare_vae", "poincare"),
-        ("vqvae_spatial", "pixelcnn"), ("vqvae", "pixelcnn"),
-    )  # fmt: skip
-
-    def test_every_sampler_is_tested(self):
-        assert {sampler for _, sampler in self.CASES} == set(SAMPLERS)
-
-    @pytest.mark.parametrize(("name", "sampler"), CASES)
-    def test_seeded_samples_of_the_data_s_shape(self, name, sampler):
-        assert sampler in load_model_entry(name).samplers
-        model = self.model(name)
-        codes = embed(model, self.IMAGES)
-        assert len(codes) == 40
-        one, same, other = (
-            generate(sampler, model, codes, num_samples=20, seed=seed, fit_steps=3)
-            for seed in (1, 1, 2)
-        )
-        assert one.shape == (20, 1, 8, 8)
-        assert one.min() >= 0 and one.max() <= 1
-        many = generate(sampler, model, codes, num_samples=1010, seed=1, fit_steps=3)
-        assert len(many) == 1010
-        if sampler != "pixelcnn":  # whose codes are few
-            assert len(many.flatten(1).unique(dim=0)) == 1010  # no batch is another's copy
-        assert torch.equal(one, same)
-        assert not torch.equal(one, other)
-
-    @pytest.mark.parametrize("name", names_in("models"))
-    def test_codes_are_seeded_and_in_the_order_of_the_images(self, name):
-        model = self.model(name)
-        codes = embed(model, self.IMAGES, seed=1, batch_size=15)
-        assert codes.shape[:2] == (40, 4)
-        assert torch.equal(codes, embed(model, self.IMAGES, seed=1, batch_size=15))
-        assert not codes.requires_grad
-        images = to_float(self.IMAGES)
-        means = model.encoder(images).embedding.detach()
-        if name in ("ae", "fif", "rae_gp", "rae_l2", "wae_imq", "wae_rbf", "aae"):
-            torch.testing.assert_close(codes, means)
-        assert reconstruct(model, self.IMAGES).shape == images.shape
-
-    def test_vamp_draws_from_every_pseudo_input_as_often(self, monkeypatch):
-        model = self.model("vamp", number_components=7)
-        seen = []
-        draw = VAMPSampler.sample
-
-        def watched(sampler, count, batch_size):
-            seen.append((count, batch_size))
-            return draw(sampler, count, batch_size=batch_size)
-
-        monkeypatch.setattr(VAMPSampler, "sample", watched)
-        assert len(generate("vamp", model, torch.zeros(1, 4), num_samples=20, seed=0)) == 20
-        assert seen == [(21, 7)]
-
-    def test_flow_learns_the_codes(self):
-        model = self.model("ae", latent_dim=2)
-        model.decoder = Codes()
-        generator = torch.Generator().manual_seed(0)
-        codes = torch.randn(500, 2, generator=generator) * 0.3 + torch.tensor([3.0, -2])
-        for sampler in ("maf", "iaf"):
-            samples = generate(sampler, model, codes, num_samples=1000, seed=0, fit_steps=300)
-            drawn = samples[:, 0, 0, :2]
-            torch.testing.assert_close(drawn.mean(0), codes.mean(0), atol=0.15, rtol=0)
-            torch.testing.assert_close(drawn.std(0), codes.std(0), atol=0.15, rtol=0)
-
-    @pytest.mark.parametrize("ema", [True, False])
-    def test_pixelcnn_learns_how_often_each_code_is_used(self, ema):
-        model = self.model("vqvae", num_embeddings=8, use_ema=ema)
-        vectors = model.quantizer.embeddings
-        vectors = vectors if ema else vectors.weight.detach()
-        model.decoder = Codes()
-        # Of four coordinates the first is one number or another, the others follow it.
-        codes = vectors[torch.tensor([[2, 1, 2, 2]] * 300 + [[5, 5, 5, 6]] * 100)].squeeze(-1)
-        samples = generate("pixelcnn", model, codes, num_samples=1000, seed=0, fit_steps=200)
-        drawn = samples[:, 0, 0, :4]
-        shares = [(drawn == code).all(1).float().mean().item() for code in (codes[0], codes[-1])]
-        assert shares == [pytest.approx(0.75, abs=0.12), pytest.approx(0.25, abs=0.12)]
-
-    def test_codes_that_are_not_finite(self):
-        model = self.model("ae")
-        torch.nn.init.constant_(model.encoder.embedding.bias, math.nan)
-        with pytest.raises(NonFiniteError, match="codes of 40 of 40 training images"):
-            embed(model, self.IMAGES)
-
-    def test_fit_that_diverges(self):
-        model = self.model("ae")
-        with pytest.raises(NonFiniteError, match=r"fit of the MAF diverged at step \d"):
-            generate("maf", model, torch.full((40, 4), 1e30), num_samples=20, seed=0)
-
-    def test_mixture_samples_are_not_grouped_by_component(self):
-        codes = torch.cat([torch.full((40, 4), -50.0), torch.full((40, 4), 50.0)])
-        codes = codes + torch.randn(codes.shape, generator=torch.Generator().manual_seed(0))
-        samples = generate("gmm", self.model("ae"), codes, num_samples=100, seed=0).flatten(1)
-        far = (samples - samples[0]).norm(dim=1) > (samples - samples[0]).norm(dim=1).max() / 2
-        assert (far[1:] != far[:-1]).sum() > 20
-
-
-class Codes(BaseDecoder):
-    """Writes codes as they are into the first pixels."""
-
-    def forward(self, z):
-        images = torch.nn.functional.pad(z, (0, 64 - z.shape[1]))
-        return ModelOutput(reconstruction=images.reshape(-1, 1, 8, 8))
 
 
 @pytest.fixture

@@ -21,12 +21,12 @@ from PIL import Image
 
 from pythae_fif import cli
 from pythae_fif.benchmark import execute
-from pythae_fif.benchmark.model_entry import SAMPLERS
 from pythae_fif.benchmark.yaml_files import configs_dir, names_in
 from pythae_fif.data import DATASETS
 from pythae_fif.evaluation import EXTRACTORS
 from pythae_fif.files import read_json
 from pythae_fif.runs.engines import LocalEngine, Outcome
+from pythae_fif.sampling import SAMPLERS
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
 

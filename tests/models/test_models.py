@@ -20,7 +20,8 @@ from pythae_fif.benchmark.yaml_files import configs_dir, names_in
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.nn import ConvDiscriminator
 from pythae_fif.runs.store import Store
-from pythae_fif.sampling.samplers import embed, generate
+from pythae_fif.sampling.models import embed
+from pythae_fif.sampling.samplers import generate
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:To copy construct from a tensor"),  # Pythae's SVAE

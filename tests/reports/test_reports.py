@@ -18,7 +18,6 @@ from support import report_store
 from support.report_store import FAILURES, GOLDEN, NAME, RESULTS, report, result, splits, store
 
 from pythae_fif.benchmark.config import experiment_file, load_experiment
-from pythae_fif.benchmark.model_entry import SAMPLERS
 from pythae_fif.benchmark.record import Training
 from pythae_fif.benchmark.yaml_files import names_in
 from pythae_fif.errors import StoreError
@@ -46,6 +45,7 @@ from pythae_fif.reports.grid import (
 from pythae_fif.reports.published_tables import not_comparable, table2, table3, table8
 from pythae_fif.reports.sample_figure import Strip, tiles
 from pythae_fif.reports.score_table import SAMPLER_LABELS, Report, Row, build_report, score_grid
+from pythae_fif.sampling import SAMPLERS
 
 EXPERIMENT = report_store.experiment()
 REPORT = build_report(EXPERIMENT, RESULTS, constant_mse=0.1)

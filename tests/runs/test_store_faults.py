@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from pythae_fif.runs.records import is_whole
 
 import pythae_fif.benchmark.run as run_module
 from pythae_fif.benchmark import Store, execute, expand, load_experiment
@@ -29,7 +30,6 @@ from pythae_fif.cli.main import main
 from pythae_fif.errors import StoreError
 from pythae_fif.files import read_json
 from pythae_fif.runs.claim import is_claimed
-from pythae_fif.runs.records import is_whole
 from pythae_fif.runs.verify import WRONG, verify
 from pythae_fif.training import FIFTrainer
 

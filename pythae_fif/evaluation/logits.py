@@ -1,6 +1,6 @@
-"""Inception score (classifier score) of logits, and reconstruction error."""
+"""Inception score (classifier score) of logits."""
 
-__all__ = ["inception_score", "reconstruction_mse"]
+__all__ = ["inception_score"]
 
 import itertools
 import math
@@ -17,20 +17,20 @@ def inception_score(logits: Tensor, splits: int = 10, *, seed: int | None = 0) -
 
     $$ \exp \mathbb{E}_x \, KL(p(y|x) \| p(y)) $$
 
-    over each of `splits` parts of the samples (Salimans et al. 2016, sec. 4). With any network but
-    Inception v3 it is called classifier score and compares with nothing but itself. The samples
-    are shuffled first: some samplers return them grouped by mixture component, and a split of one
-    component would score too low. With N not a multiple of `splits`, part i holds the samples
+    over each of `splits` subsets of the samples (Salimans et al. 2016, sec. 4). With any network
+    but Inception v3 it is called classifier score and compares with nothing but itself. Samples are
+    shuffled first: some samplers return them grouped by mixture component, and a split of one
+    component would score too low. With N not a multiple of `splits`, split i holds the samples
     i N // splits up to (i + 1) N // splits, as in the authors' code. The logits decide which score
     it is: those of `inception` leave the bias out, as the authors' code did.
 
     Args:
         logits: Class logits (N, classes) with N >= splits.
-        splits: Number of parts.
+        splits: Number of splits.
         seed: Seed of the shuffle; None leaves the order.
 
     Returns:
-        Mean and (population) standard deviation over the parts, each in [1, classes].
+        Mean and (population) standard deviation over the splits, each in [1, classes].
 
     Raises:
         DataError: not two axes, or fewer samples than splits.
@@ -47,7 +47,10 @@ def inception_score(logits: Tensor, splits: int = 10, *, seed: int | None = 0) -
         raise DataError(
             f"the score needs 1 <= splits <= N, not {splits} splits of N = {len(logits)} samples"
         )
-    logits = _finite(logits, "rows of logits")
+    logits = logits.detach().to(device="cpu", dtype=torch.float64)
+    bad = int((~logits.isfinite().all(dim=1)).sum())
+    if bad:
+        raise NonFiniteError(f"{bad} of {len(logits)} rows of logits are NaN or infinite")
     if seed is not None:
         generator = torch.Generator().manual_seed(seed)
         logits = logits[torch.randperm(len(logits), generator=generator)]
@@ -62,39 +65,3 @@ def inception_score(logits: Tensor, splits: int = 10, *, seed: int | None = 0) -
 def _split_score(log_p: Tensor) -> Tensor:
     marginal = log_p.logsumexp(dim=0) - math.log(len(log_p))
     return (log_p.exp() * (log_p - marginal)).sum(dim=1).mean().exp()
-
-
-def _finite(rows: Tensor, what: str) -> Tensor:
-    rows = rows.detach().to(device="cpu", dtype=torch.float64)
-    finite = rows.isfinite().all(dim=1)
-    if not finite.all():
-        raise NonFiniteError(f"{int((~finite).sum())} of {len(rows)} {what} are NaN or infinite")
-    return rows
-
-
-def reconstruction_mse(x: Tensor, x_hat: Tensor) -> Tensor:
-    r"""Mean squared error per pixel, $|\hat x - x|^2 / D$, of each sample.
-
-    The reconstruction loss of the paper is the squared error $|\hat x - x|^2$, the sum over the D
-    pixels and channels: multiply by D for it.
-
-    Args:
-        x: Inputs (B, ...) with D numbers each.
-        x_hat: Their reconstructions, of the same shape.
-
-    Returns:
-        Errors (B).
-
-    Raises:
-        DataError: the shapes differ.
-
-    Example:
-        >>> reconstruction_mse(torch.zeros(2, 1, 2, 2), torch.full((2, 1, 2, 2), 0.5))
-        tensor([0.2500, 0.2500])
-    """
-    if x.shape != x_hat.shape or x.ndim < 2:
-        raise DataError(
-            "inputs and reconstructions must have one shape (B, ...), "
-            f"not {tuple(x.shape)} and {tuple(x_hat.shape)}"
-        )
-    return (x_hat - x).square().flatten(1).mean(dim=1)

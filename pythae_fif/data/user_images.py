@@ -1,4 +1,4 @@
-"""Images of one's own, a folder or an .npz file, as splits."""
+"""A user's images, a folder or an .npz file, as splits."""
 
 __all__ = ["load_folder", "load_npz"]
 
@@ -72,7 +72,7 @@ def load_folder(
 
 
 def load_npz(path: Path, *, seed: int) -> Splits:
-    """Images from an .npz file of one's own.
+    """Images from a user's .npz file.
 
     Args:
         path: The file, with keys ``train``, ``val`` and ``test``, or ``data`` (shuffled and cut

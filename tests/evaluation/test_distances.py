@@ -8,12 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.features import normal, statistics_of
 
 from pythae_fif.errors import DataError, NonFiniteError
 from pythae_fif.evaluation import (
-    FeatureStatistics,
-    PixelExtractor,
-    SampleCountWarning,
     bootstrap_frechet,
     bootstrap_inception,
     bootstrap_kernel,
@@ -22,20 +20,8 @@ from pythae_fif.evaluation import (
     inception_score,
     kernel_distance,
     neighbour_scores,
-    reference_statistics,
-    score_samples,
+    reconstruction_mse,
 )
-
-
-def statistics_of(features: torch.Tensor) -> FeatureStatistics:
-    statistics = FeatureStatistics()
-    statistics.update(features)
-    return statistics
-
-
-def normal(rows: int, dim: int, *, seed: int, shift: float = 0.0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(rows, dim, generator=generator) + shift
 
 
 @pytest.fixture(scope="module")
@@ -123,6 +109,71 @@ def test_neighbours_against_prdc(sets):
         assert getattr(ours, name) == pytest.approx(theirs[name], abs=1e-9)
 
 
+class TestInceptionScore:
+    @pytest.mark.parametrize("classes", [2, 10])
+    @pytest.mark.parametrize("splits", [1, 10])
+    def test_uniform_over_sure_classes_is_their_number(self, classes, splits):
+        logits = 200 * torch.eye(classes).repeat(1000, 1)
+        mean, std = astuple(inception_score(logits, splits))
+        assert mean == pytest.approx(classes, rel=0.02 if splits > 1 else 1e-9)
+        assert mean <= classes + 1e-9
+        assert 0 <= std < 0.05 * classes
+
+    def test_known_mixture(self):
+        """p(y|x) = (0.9, 0.1) or (0.1, 0.9), half each: exp(log 2 - H(0.9))."""
+        p = torch.tensor([[0.9, 0.1], [0.1, 0.9]], dtype=torch.float64)
+        entropy = -(0.9 * math.log(0.9) + 0.1 * math.log(0.1))
+        mean = inception_score(p.log().repeat(20, 1), splits=1).mean
+        assert mean == pytest.approx(math.exp(math.log(2) - entropy), rel=1e-12)
+
+    def test_constant_is_one(self):
+        mean, std = astuple(inception_score(torch.tensor([[3.0, -1.0, 0.5]]).repeat(50, 1)))
+        assert mean == pytest.approx(1, abs=1e-12)
+        assert std == pytest.approx(0, abs=1e-12)
+
+    def test_grouped_samples_are_shuffled(self):
+        grouped = 200 * torch.eye(10).repeat_interleave(100, dim=0)
+        assert inception_score(grouped).mean > 9
+        assert inception_score(grouped, seed=1) == inception_score(grouped, seed=1)
+        assert inception_score(grouped, seed=1) != inception_score(grouped, seed=2)
+
+    def test_leaves_the_global_random_state(self):
+        before = torch.get_rng_state()
+        inception_score(torch.zeros(20, 2))
+        assert torch.equal(torch.get_rng_state(), before)
+
+    @pytest.mark.parametrize(("rows", "splits"), [(9, 10), (0, 1), (5, 0)])
+    def test_too_few_samples(self, rows, splits):
+        with pytest.raises(DataError, match=f"not {splits} splits of N = {rows}"):
+            inception_score(torch.zeros(rows, 3), splits)
+
+    def test_uneven_parts_are_those_of_the_authors(self):
+        """Part i of N = 23 in 10 is [i N // 10, (i + 1) N // 10)."""
+        logits = torch.randn(23, 4, generator=torch.Generator().manual_seed(0)).double()
+        p = logits.softmax(dim=1).numpy()
+        expected = []
+        for i in range(10):
+            part = p[i * 23 // 10 : (i + 1) * 23 // 10]
+            kl = part * (np.log(part) - np.log(part.mean(axis=0, keepdims=True)))
+            expected.append(np.exp(kl.sum(axis=1).mean()))
+        mean, std = astuple(inception_score(logits, 10, seed=None))
+        assert (mean, std) == pytest.approx((np.mean(expected), np.std(expected)), rel=1e-12)
+
+    def test_bad_logits(self):
+        with pytest.raises(DataError, match=r"\(N, classes\)"):
+            inception_score(torch.zeros(20))
+        with pytest.raises(NonFiniteError, match="1 of 20 rows"):
+            inception_score(torch.zeros(20, 2).index_fill(0, torch.tensor([3]), math.nan))
+
+    def test_reconstruction_is_a_mean_per_pixel(self):
+        generator = torch.Generator().manual_seed(0)
+        x, x_hat = torch.rand(2, 4, 3, 5, 5, generator=generator)
+        squared_error = (x_hat - x).flatten(1).norm(dim=1) ** 2
+        torch.testing.assert_close(reconstruction_mse(x, x_hat) * 75, squared_error)
+        with pytest.raises(DataError, match="one shape"):
+            reconstruction_mse(x, x_hat[:, :1])
+
+
 class TestKnownTruths:
     def test_distance_of_two_gaussians(self):
         """N(0, 1) and N(m, s^2) in each of F directions: F (m^2 + (1 - s)^2)."""
@@ -191,34 +242,6 @@ class TestKnownTruths:
         monkeypatch.setattr(distances, "BLOCK", 77)
         again = neighbour_scores(samples, reference)
         assert astuple(again) == pytest.approx(astuple(expected), abs=1e-12)
-
-
-class TestFrechetPaths:
-    """The Cholesky way and the singular values agree wherever the first is taken."""
-
-    @pytest.mark.parametrize("decay", [0, 2, 4, 6])
-    def test_ill_conditioned(self, decay):
-        scales = torch.logspace(0, -decay, 40, dtype=torch.float64)
-        a = statistics_of(normal(500, 40, seed=0).double() * scales)
-        b = statistics_of(normal(400, 40, seed=1).double() * scales * 1.1)
-        expected = self.by_singular_values(a, b)
-        assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-7)
-
-    def test_a_constant_feature(self):
-        x, y = normal(90, 5, seed=0).double(), normal(80, 5, seed=1).double()
-        x[:, 2] = 1.0
-        a, b = statistics_of(x), statistics_of(y)
-        assert frechet_distance(a, b) == pytest.approx(self.by_singular_values(a, b), rel=1e-9)
-
-    def by_singular_values(self, a, b):
-        def root(covariance):
-            values, vectors = torch.linalg.eigh(covariance)
-            return vectors * values.clamp(min=0).sqrt()
-
-        s_a, s_b = a.covariance, b.covariance
-        fidelity = torch.linalg.svdvals(root(s_a).T @ root(s_b)).sum()
-        shift = (a.mean - b.mean).square().sum()
-        return float(shift + s_a.trace() + s_b.trace() - 2 * fidelity)
 
 
 class TestErrors:
@@ -318,62 +341,3 @@ class TestUncertainty:
         assert frechet_at_infinity(features, reference, seed=1) == frechet_at_infinity(
             features, reference, seed=1
         )
-
-
-class Classified(PixelExtractor):
-    """Pixels, and logits that leave a bias out."""
-
-    logit_bias = torch.tensor([2.0, 0.0, 0.0])
-    score_name = "score"
-
-    def __call__(self, images):
-        features, _ = super().__call__(images)
-        return features, 20 * features[:, :3]
-
-
-class TestScoreSamples:
-    def test_all_scores_of_one_pass(self):
-        draw = torch.Generator().manual_seed(0)
-        images = torch.randint(0, 256, (90, 1, 4, 4), generator=draw, dtype=torch.uint8)
-        samples, held = images[:50], images[50:]
-        extractor = Classified((1, 4, 4))
-        reference = reference_statistics(held, extractor, data_hash="x", split="test")
-        features, logits = extractor(samples)
-        held_features = extractor(held)[0]
-        with pytest.warns(SampleCountWarning, match="scores of 50 samples, fewer than 2,048"):
-            scores = score_samples(
-                samples,
-                extractor,
-                {"test": reference},
-                features={"test": held_features},
-                seed=3,
-                batch_size=16,
-            )
-        assert scores.seed == 3
-        assert scores.kernel == {"test": kernel_distance(features, held_features, seed=3)}
-        assert scores.neighbours == {"test": neighbour_scores(features, held_features)}
-        assert scores.score.mean == inception_score(logits, seed=3).mean
-        biased = inception_score(logits + extractor.logit_bias, seed=3).mean
-        assert scores.score_with_bias.mean == biased != scores.score.mean
-        assert scores.intervals is None and scores.frechet_infinity is None
-
-    @pytest.mark.filterwarnings("ignore::pythae_fif.evaluation.SampleCountWarning")
-    def test_intervals_on_request(self):
-        draw = torch.Generator().manual_seed(0)
-        images = torch.randint(0, 256, (200, 1, 4, 4), generator=draw, dtype=torch.uint8)
-        extractor = Classified((1, 4, 4))
-        reference = reference_statistics(images[:90], extractor, data_hash="x", split="test")
-        scores = score_samples(
-            images[90:],
-            extractor,
-            {"test": reference},
-            features={"test": extractor(images[:90])[0]},
-            bootstrap=30,
-            infinity=True,
-        )
-        intervals = scores.intervals
-        assert intervals.replicates == 30
-        assert intervals.frechet["test"][0] < scores.frechet["test"]
-        assert intervals.score[0] < scores.score.mean < intervals.score[1]
-        assert intervals.kernel["test"][0] < scores.kernel["test"].mean
-        assert scores.frechet_infinity["test"] < scores.frechet["test"]

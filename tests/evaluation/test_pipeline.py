@@ -9,15 +9,16 @@ import torch
 from pythae import models, samplers
 from pythae.data.datasets import BaseDataset
 from pythae.trainers import BaseTrainerConfig
+from support.features import noise_images
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError
 from pythae_fif.evaluation import (
     EvaluationPipeline,
     PixelExtractor,
+    Reference,
     SampleCountWarning,
     frechet_distance,
-    reference_statistics,
 )
 
 pytestmark = pytest.mark.filterwarnings(
@@ -27,10 +28,9 @@ pytestmark = pytest.mark.filterwarnings(
 SHAPE = (1, 8, 8)
 
 
-def noise_images(rows: int, *shape: int, seed: int = 0) -> torch.Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 256, (rows, *shape), generator=generator, dtype=torch.uint8)
-    # samplers of pythae 0.1.2 want data that reach 0 and 1
+def full_range(rows: int, seed: int) -> torch.Tensor:
+    """Images that reach 0 and 1, as samplers of Pythae 0.1.2 want them."""
+    images = noise_images(rows, *SHAPE, seed=seed)
     images[0], images[1] = 0, 255
     return images
 
@@ -44,12 +44,12 @@ def build(name: str, **options):
 
 @pytest.fixture(scope="module")
 def train() -> torch.Tensor:
-    return noise_images(64, *SHAPE, seed=1)
+    return full_range(64, seed=1)
 
 
 @pytest.fixture(scope="module")
 def held_out() -> torch.Tensor:
-    return noise_images(40, *SHAPE, seed=2)
+    return full_range(40, seed=2)
 
 
 def pipeline(model, sampler=None, *, num_samples=30, batch_size=12, **options):
@@ -135,11 +135,7 @@ def test_scores_are_those_of_the_samples(train, held_out):
     torch.manual_seed(3)
     with torch.no_grad():
         drawn = samplers.NormalSampler(model).sample(30, batch_size=30)
-    extractor = PixelExtractor(SHAPE)
-    sets = [
-        reference_statistics(images, extractor, data_hash="x", split="x")
-        for images in (drawn, held_out)
-    ]
+    sets = [Reference.of(images, PixelExtractor(SHAPE)).statistics for images in (drawn, held_out)]
     assert output.frechet == pytest.approx(frechet_distance(*sets), rel=1e-9)
     assert output.scores.rounded and output.scores.seed == 3
 
@@ -185,22 +181,6 @@ def test_same_seed_same_scores_whatever_the_state(train, held_out):
     assert pipeline(model, seed=2)(train, held_out).frechet != first.frechet
 
 
-def test_a_mixture_with_a_seed_draws_on(train, held_out, monkeypatch):
-    """scikit-learn draws the same samples in every call of a mixture with a `random_state`."""
-    model = build("VAE")
-    sampler = samplers.GaussianMixtureSampler(model)
-    sampler.fit(train / 255)
-    sampler.gmm.random_state = 0
-    drawn = []
-    sample = sampler.sample
-    monkeypatch.setattr(
-        sampler, "sample", lambda **options: drawn.append(sample(**options)) or drawn[-1]
-    )
-    pipeline(model, sampler)(None, held_out)
-    assert not torch.equal(drawn[0], drawn[1])
-    assert sampler.gmm.random_state == 0
-
-
 def test_vamp_uses_all_pseudo_inputs(held_out, monkeypatch):
     model = build("VAMP", number_components=20)
     sampler = samplers.VAMPSampler(model)
@@ -209,8 +189,9 @@ def test_vamp_uses_all_pseudo_inputs(held_out, monkeypatch):
     monkeypatch.setattr(
         sampler, "sample", lambda **options: asked.append(options) or sample(**options)
     )
-    pipeline(model, sampler, num_samples=45)(None, held_out)
-    assert [options["num_samples"] for options in asked] == [20, 20, 5]
+    output = pipeline(model, sampler, num_samples=45)(None, held_out)
+    assert output.scores.num_samples == 45
+    assert [options["num_samples"] for options in asked] == [20, 20, 20]
 
 
 @pytest.mark.parametrize(

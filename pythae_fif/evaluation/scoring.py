@@ -1,0 +1,171 @@
+"""From samples to every score."""
+
+__all__ = ["FEWEST_SAMPLES", "SampleCountWarning", "score_samples"]
+
+import warnings
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from pythae_fif.errors import NonFiniteError
+from pythae_fif.evaluation.distances import kernel_distance, neighbour_scores
+from pythae_fif.evaluation.extractor import Extractor
+from pythae_fif.evaluation.frechet import FeatureStatistics, frechet_distance
+from pythae_fif.evaluation.images import rounded_images
+from pythae_fif.evaluation.logits import inception_score
+from pythae_fif.evaluation.reference import Reference
+from pythae_fif.evaluation.scores import Intervals, MeanStd, Scores
+from pythae_fif.evaluation.uncertainty import (
+    bootstrap_frechet,
+    bootstrap_inception,
+    bootstrap_kernel,
+    frechet_at_infinity,
+)
+
+FEWEST_SAMPLES = 2048
+"""Fewer samples than this, the number of Inception features, and the scores come with a warning."""
+
+
+class SampleCountWarning(UserWarning):
+    """A score of so few samples that its bias is larger than what models differ by."""
+
+
+def score_samples(
+    samples: Tensor | Iterable[Tensor],
+    extractor: Extractor,
+    references: Mapping[str, Reference],
+    *,
+    frechet_only: bool = False,
+    round_to_uint8: bool = True,
+    seed: int = 0,
+    batch_size: int = 256,
+    bootstrap: int = 0,
+    infinity: bool = False,
+) -> Scores:
+    """Every score of samples against each reference, from one pass over the samples.
+
+    Floating-point samples are clamped to [0, 1], then rounded to multiples of 1/255, as an image
+    file would.
+
+    Args:
+        samples: Samples (N, C, H, W), uint8 or floating point, or batches of them.
+        extractor: Where features and logits come from; the one of the references.
+        references: Name of a split -> the reference that its images are.
+        frechet_only: Whether to leave out KID, precision, recall, density and coverage, which need
+            the features of all samples at once.
+        round_to_uint8: Whether to round; the result records it.
+        seed: Seed of the shuffle before the score is split, of the subsets of KID and of the
+            bootstrap; the result records it.
+        batch_size: Most samples at once; does not change the result.
+        bootstrap: Number of bootstrap replicates behind 95% intervals; 0 gives none.
+        infinity: Whether to extrapolate the Frechet distance to infinitely many samples.
+
+    Raises:
+        DataError: Fewer than ten samples (two without logits), or samples or references that do
+            not fit the extractor.
+        NonFiniteError: NaN or infinite pixels; says in how many samples.
+
+    Warns:
+        SampleCountWarning: Fewer than 2,048 samples.
+    """
+    batches = _finite_batches(samples, batch_size, round_to_uint8)
+    keep = not frechet_only or bootstrap > 0 or infinity
+    statistics = FeatureStatistics()
+    feature_batches: list[Tensor] = []
+    logit_batches: list[Tensor] = []
+    total = 0
+    for batch in batches:
+        extracted = extractor(batch)
+        total += len(batch)
+        statistics.update(extracted.features)
+        if keep:
+            feature_batches.append(extracted.features)
+        if extracted.logits is not None:
+            logit_batches.append(extracted.logits)
+    if 0 < total < FEWEST_SAMPLES:
+        warnings.warn(
+            f"scores of {total:,} samples, fewer than {FEWEST_SAMPLES:,}: the bias of "
+            f"{extractor.distance_name} is large; compare at one number of samples alone",
+            SampleCountWarning,
+            stacklevel=2,
+        )
+    score: MeanStd | None = None
+    with_bias: MeanStd | None = None
+    logits = torch.cat(logit_batches) if logit_batches else None
+    if logits is not None:
+        score = inception_score(logits, seed=seed)
+        if extractor.logit_bias is not None:
+            with_bias = inception_score(logits + extractor.logit_bias, seed=seed)
+    frechet = {
+        split: frechet_distance(statistics, reference.statistics)
+        for split, reference in references.items()
+    }
+    features = torch.cat(feature_batches) if feature_batches else torch.empty(0)
+    compared = {} if frechet_only else {split: held.features for split, held in references.items()}
+    kernel = {split: kernel_distance(features, held, seed=seed) for split, held in compared.items()}
+    intervals = at_infinity = None
+    if bootstrap:
+        intervals = Intervals(
+            replicates=bootstrap,
+            frechet={
+                split: bootstrap_frechet(
+                    features, held.statistics, frechet[split], replicates=bootstrap, seed=seed
+                )
+                for split, held in references.items()
+            },
+            score=(
+                None
+                if logits is None or score is None
+                else bootstrap_inception(logits, score.mean, replicates=bootstrap, seed=seed)
+            ),
+            kernel={
+                split: bootstrap_kernel(
+                    features, held, kernel[split].mean, replicates=bootstrap, seed=seed
+                )
+                for split, held in compared.items()
+            },
+        )
+    if infinity:
+        at_infinity = {
+            split: frechet_at_infinity(features, held.statistics, seed=seed)
+            for split, held in references.items()
+        }
+    return Scores(
+        num_samples=total,
+        extractor=extractor.name,
+        extractor_hash=extractor.hash,
+        distance_name=extractor.distance_name,
+        score_name=extractor.score_name,
+        rounded=round_to_uint8,
+        seed=seed,
+        score=score,
+        score_with_bias=with_bias,
+        frechet=frechet,
+        kernel=kernel,
+        neighbours={split: neighbour_scores(features, held) for split, held in compared.items()},
+        frechet_infinity=at_infinity,
+        intervals=intervals,
+    )
+
+
+def _finite_batches(
+    samples: Tensor | Iterable[Tensor], batch_size: int, round_to_uint8: bool
+) -> Iterable[Tensor]:
+    """The samples batch by batch, clamped and rounded.
+
+    Once a sample is not finite there is no score: the rest are only counted, for the error.
+    """
+    total = bad = 0
+    for chunk in [samples] if isinstance(samples, Tensor) else samples:
+        for batch in chunk.split(batch_size):
+            total += len(batch)
+            if batch.is_floating_point():
+                bad += int((~batch.isfinite()).flatten(1).any(dim=1).sum())
+                batch = rounded_images(batch) if round_to_uint8 else batch.clamp(0, 1)
+            if not bad:
+                yield batch
+    if bad:
+        raise NonFiniteError(
+            f"{bad} of {total} samples have NaN or infinite pixels; none were scored"
+        )

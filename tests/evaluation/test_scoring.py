@@ -1,0 +1,249 @@
+"""References and `score_samples`: what is computed once, what does not matter, what is refused."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.features import names_in, noise_images
+
+from pythae_fif.errors import DataError, NonFiniteError, StoreError
+from pythae_fif.evaluation import (
+    Extracted,
+    PixelExtractor,
+    Reference,
+    SampleCountWarning,
+    content_hash,
+    inception_score,
+    kernel_distance,
+    neighbour_scores,
+    score_samples,
+)
+from pythae_fif.evaluation import reference as reference_module
+
+pytestmark = pytest.mark.filterwarnings("ignore::pythae_fif.evaluation.SampleCountWarning")
+
+
+class CountingPixels(PixelExtractor):
+    """Pixels, counting the images it was asked about."""
+
+    seen = 0
+
+    def __call__(self, images):
+        self.seen += len(images)
+        return super().__call__(images)
+
+
+class TestReference:
+    def test_computed_once(self, tmp_path):
+        images, extractor = noise_images(30, 1, 8, 8), CountingPixels((1, 8, 8))
+        first, again = (Reference.of(images, extractor, cache_dir=tmp_path) for _ in range(2))
+        assert extractor.seen == 30
+        assert again.statistics.count == 30
+        assert torch.equal(again.features, first.features)
+        assert torch.equal(again.statistics.mean, first.statistics.mean)
+        assert torch.equal(again.statistics.covariance, first.statistics.covariance)
+
+    @pytest.mark.parametrize("batch_size", [1, 7, 1000])
+    def test_batch_size_does_not_matter(self, batch_size, monkeypatch):
+        monkeypatch.setattr(reference_module, "BATCH_SIZE", batch_size)
+        images = noise_images(30, 1, 8, 8)
+        held = Reference.of(images, PixelExtractor((1, 8, 8)))
+        features = (images.flatten(1).double() / 255).numpy()
+        expected = np.cov(features, rowvar=False)
+        np.testing.assert_allclose(held.features.numpy(), features, rtol=1e-6)
+        np.testing.assert_allclose(held.statistics.covariance, expected, rtol=1e-5, atol=1e-7)
+
+    def test_key(self, tmp_path):
+        images, extractor = noise_images(30, 1, 16, 16), PixelExtractor((1, 16, 16))
+        changed = images.clone()
+        changed[3, 0, 7, 7] += 1
+        for held in (images, images.clone(), changed, images[:20]):
+            Reference.of(held, extractor, cache_dir=tmp_path)
+        Reference.of(images[:, :, :8, :8], PixelExtractor((1, 8, 8)), cache_dir=tmp_path)
+        assert len(names_in(tmp_path)) == 4
+
+    @pytest.mark.parametrize("damage", [lambda raw: b"", lambda raw: b"no", lambda raw: raw[:99]])
+    def test_a_corrupt_file_is_set_aside(self, tmp_path, damage):
+        images, extractor = noise_images(30, 1, 8, 8), CountingPixels((1, 8, 8))
+        first = Reference.of(images, extractor, cache_dir=tmp_path)
+        (name,) = names_in(tmp_path)
+        path = tmp_path / name
+        path.write_bytes(damage(path.read_bytes()))
+        again = Reference.of(images, extractor, cache_dir=tmp_path)
+        assert extractor.seen == 60
+        assert torch.equal(again.features, first.features)
+        assert names_in(tmp_path) == [name, f"{name}.corrupt"]
+
+    @pytest.mark.parametrize("rounded", [True, False])
+    def test_floating_point_images(self, tmp_path, rounded):
+        images, extractor = noise_images(30, 1, 8, 8), PixelExtractor((1, 8, 8))
+        expected = Reference.of(images, extractor, cache_dir=tmp_path)
+        nearby = (images / 255 + 0.001).clamp(0, 1)
+        for round_to_uint8 in (True, False):  # floats have a key of their own for each
+            held = Reference.of(
+                nearby, extractor, cache_dir=tmp_path, round_to_uint8=round_to_uint8
+            )
+            assert torch.equal(held.features, expected.features) == round_to_uint8
+        Reference.of(images, extractor, cache_dir=tmp_path, round_to_uint8=rounded)
+        assert len(names_in(tmp_path)) == 3
+
+    def test_out_of_range(self):
+        with pytest.raises(DataError, match="divide by 255"):
+            Reference.of(torch.full((3, 1, 8, 8), 7.0), PixelExtractor((1, 8, 8)))
+
+    def test_a_folder_that_cannot_be_used(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        with pytest.raises(StoreError, match=r"cannot make .*file"):
+            Reference.of(
+                noise_images(3, 1, 8, 8), PixelExtractor((1, 8, 8)), cache_dir=tmp_path / "file"
+            )
+
+    def test_content_hash(self):
+        images = noise_images(4, 1, 8, 8)
+        changed = images.clone()
+        changed[3, 0, 7, 7] += 1
+        kinds = [images, changed, images[:3], images.reshape(4, 1, 4, 16), images.float()]
+        assert len({content_hash(kind) for kind in kinds}) == len(kinds)
+        assert content_hash(images.clone()) == content_hash(images)
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return noise_images(40, 1, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def references(images, blob_classifier) -> dict[str, Reference]:
+    return {
+        split: Reference.of(part, blob_classifier)
+        for split, part in {"val": images[:20], "test": images}.items()
+    }
+
+
+class TestScoreSamples:
+    def test_the_reference_itself(self, images, references, blob_classifier):
+        scores = score_samples(images, blob_classifier, references, frechet_only=True)
+        assert scores.frechet["test"] == pytest.approx(0, abs=1e-8)
+        assert scores.frechet["val"] > 1e-6
+        assert scores.score.mean >= 1
+        plain = scores.to_dict()
+        assert {key: plain[key] for key in plain if key not in ("frechet", "score")} == {
+            "num_samples": 40,
+            "extractor": "classifier",
+            "extractor_hash": blob_classifier.hash,
+            "distance_name": "FD-classifier",
+            "score_name": "classifier score",
+            "rounded": True,
+            "seed": 0,
+            "score_with_bias": None,
+            "kernel": {},
+            "neighbours": {},
+        }
+
+    def test_floats_are_clamped_and_rounded(self, images, references, blob_classifier):
+        expected = score_samples(images, blob_classifier, references)
+        nearby = images / 255 + 0.001 * torch.where(images < 128, -1, 1)
+        assert score_samples(nearby, blob_classifier, references) == expected
+        unrounded = score_samples(nearby, blob_classifier, references, round_to_uint8=False)
+        assert unrounded.rounded is False
+        assert unrounded.frechet != expected.frechet
+
+    def test_far_outside_counts_as_the_border(self, references, blob_classifier):
+        wild = 3 * torch.randn(30, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+        assert score_samples(wild, blob_classifier, references) == score_samples(
+            wild.clamp(0, 1), blob_classifier, references
+        )
+
+    @settings(max_examples=15, deadline=None)
+    @given(batch_size=st.integers(1, 50), chunk=st.integers(1, 50))
+    def test_batches_do_not_matter(self, images, references, blob_classifier, batch_size, chunk):
+        expected = score_samples(images, blob_classifier, references)
+        scores = score_samples(
+            iter(images.split(chunk)), blob_classifier, references, batch_size=batch_size
+        )
+        assert scores.num_samples == 40
+        for split in references:
+            assert scores.frechet[split] == pytest.approx(
+                expected.frechet[split], rel=1e-4, abs=1e-8
+            )
+        assert scores.score.mean == pytest.approx(expected.score.mean, rel=1e-5)
+        assert scores.score.std == pytest.approx(expected.score.std, rel=1e-5, abs=1e-6)
+
+    def test_no_score_without_logits(self, images):
+        extractor = PixelExtractor((1, 8, 8))
+        scores = score_samples(images, extractor, {"val": Reference.of(images, extractor)})
+        assert scores.score is None
+        assert scores.score_name is None
+
+    @pytest.mark.parametrize("in_chunks", [False, True])
+    def test_non_finite_samples_are_counted(self, images, references, blob_classifier, in_chunks):
+        samples = images / 255
+        samples[3, 0, 0, 0] = math.nan
+        samples[4, 0, 0, :2] = math.inf
+        samples[37, 0, 7, 7] = -math.inf
+        with pytest.raises(NonFiniteError, match="3 of 40 samples") as caught:
+            score_samples(
+                samples.split(9) if in_chunks else samples,
+                blob_classifier,
+                references,
+                batch_size=4,
+            )
+        assert "\n" not in str(caught.value)
+
+    def test_too_few_samples(self, images, references, blob_classifier):
+        with pytest.raises(DataError, match="N = 9"):
+            score_samples(images[:9], blob_classifier, references)
+        with pytest.raises(DataError, match="at least 1 feature vector, not 0"):
+            score_samples([], blob_classifier, references)
+
+    def test_references_of_another_extractor(self, images, references):
+        with pytest.raises(DataError, match="use one extractor"):
+            score_samples(images, PixelExtractor((1, 8, 8)), references)
+
+
+class Classified(PixelExtractor):
+    """Pixels, and logits that leave a bias out."""
+
+    logit_bias = torch.tensor([2.0, 0.0, 0.0])
+    score_name = "score"
+
+    def extract(self, images):
+        features, _ = super().extract(images)
+        return Extracted(features, 20 * features[:, :3])
+
+
+class TestAllScores:
+    def test_all_scores_of_one_pass(self):
+        draw = torch.Generator().manual_seed(0)
+        images = torch.randint(0, 256, (90, 1, 4, 4), generator=draw, dtype=torch.uint8)
+        samples, held = images[:50], images[50:]
+        extractor = Classified((1, 4, 4))
+        references = {"test": Reference.of(held, extractor)}
+        features, logits = extractor(samples)
+        held_features = extractor(held)[0]
+        with pytest.warns(SampleCountWarning, match="scores of 50 samples, fewer than 2,048"):
+            scores = score_samples(samples, extractor, references, seed=3, batch_size=16)
+        assert scores.seed == 3
+        assert scores.kernel == {"test": kernel_distance(features, held_features, seed=3)}
+        assert scores.neighbours == {"test": neighbour_scores(features, held_features)}
+        assert scores.score.mean == inception_score(logits, seed=3).mean
+        biased = inception_score(logits + extractor.logit_bias, seed=3).mean
+        assert scores.score_with_bias.mean == biased != scores.score.mean
+        assert scores.intervals is None and scores.frechet_infinity is None
+
+    @pytest.mark.filterwarnings("ignore::pythae_fif.evaluation.SampleCountWarning")
+    def test_intervals_on_request(self):
+        draw = torch.Generator().manual_seed(0)
+        images = torch.randint(0, 256, (200, 1, 4, 4), generator=draw, dtype=torch.uint8)
+        extractor = Classified((1, 4, 4))
+        references = {"test": Reference.of(images[:90], extractor)}
+        scores = score_samples(images[90:], extractor, references, bootstrap=30, infinity=True)
+        intervals = scores.intervals
+        assert intervals.replicates == 30
+        assert intervals.frechet["test"][0] < scores.frechet["test"]
+        assert intervals.score[0] < scores.score.mean < intervals.score[1]
+        assert intervals.kernel["test"][0] < scores.kernel["test"].mean
+        assert scores.frechet_infinity["test"] < scores.frechet["test"]

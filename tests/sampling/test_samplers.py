@@ -1,0 +1,219 @@
+"""Pythae's samplers: seeded, of every code, as Pythae draws and with what is odd in it mended."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from pythae.models import BaseAE
+from pythae.models.base.base_utils import ModelOutput
+from pythae.models.nn import BaseDecoder
+from pythae.samplers import (
+    GaussianMixtureSampler,
+    MAFSampler,
+    NormalSampler,
+    PixelCNNSampler,
+    VAMPSampler,
+)
+
+from pythae_fif.benchmark import RunSpec
+from pythae_fif.benchmark.model_entry import load_model_entry
+from pythae_fif.benchmark.plan import build_model
+from pythae_fif.benchmark.yaml_files import names_in
+from pythae_fif.data import to_float
+from pythae_fif.errors import ConfigError, DataError, NonFiniteError
+from pythae_fif.sampling import FITTED, SAMPLERS
+from pythae_fif.sampling import samplers as samplers_module
+from pythae_fif.sampling.models import embed, reconstruct
+from pythae_fif.sampling.samplers import draw, fit, generate
+
+IMAGES = np.random.default_rng(0).integers(0, 100, (40, 1, 8, 8), dtype=np.uint8)
+"""Darker than Pythae's own fits allow, which ask for a maximum of at least 1."""
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def model_of(name: str, latent_dim: int = 4, **parameters) -> BaseAE:
+    torch.manual_seed(0)
+    spec = RunSpec(
+        dataset="digits", arch="convnet", model=name,
+        parameters={**load_model_entry(name).fixed, **parameters}, varied=(),
+        latent_dim=latent_dim, image_size=None, seed=0, extractor="pixels", samplers=("normal",),
+        profile="tiny", settings={}, data_hash="0",
+    )  # fmt: skip
+    return build_model(spec, (1, 8, 8))
+
+
+class Codes(BaseDecoder):
+    """Writes codes as they are into the first pixels."""
+
+    def forward(self, z):
+        images = torch.nn.functional.pad(z, (0, 64 - z.shape[1]))
+        return ModelOutput(reconstruction=images.reshape(-1, 1, 8, 8))
+
+
+CASES = (
+    ("ae", "normal"), ("ae", "gmm"), ("ae", "maf"), ("ae", "iaf"), ("vae", "two_stage"),
+    ("vamp", "vamp"), ("svae", "hypersphere"), ("poincare_vae", "poincare"),
+    ("vqvae_spatial", "pixelcnn"), ("vqvae", "pixelcnn"),
+)  # fmt: skip
+
+
+def test_every_sampler_is_tested():
+    assert {sampler for _, sampler in CASES} == set(SAMPLERS)
+
+
+@pytest.mark.parametrize(("name", "sampler"), CASES)
+def test_seeded_samples_of_the_data_s_shape(name, sampler):
+    assert sampler in load_model_entry(name).samplers
+    model = model_of(name)
+    codes = embed(model, IMAGES)
+    assert len(codes) == 40
+    one, same, other = (
+        generate(sampler, model, codes, num_samples=20, seed=seed, fit_steps=3)
+        for seed in (1, 1, 2)
+    )
+    assert one.shape == (20, 1, 8, 8)
+    assert one.min() >= 0 and one.max() <= 1
+    many = generate(sampler, model, codes, num_samples=1010, seed=1, fit_steps=3)
+    assert len(many) == 1010
+    if sampler != "pixelcnn":  # whose codes are few
+        assert len(many.flatten(1).unique(dim=0)) == 1010  # no batch is another's copy
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", names_in("models"))
+def test_codes_are_seeded_and_in_the_order_of_the_images(name):
+    model = model_of(name)
+    codes = embed(model, IMAGES, seed=1, batch_size=15)
+    assert codes.shape[:2] == (40, 4)
+    assert torch.equal(codes, embed(model, IMAGES, seed=1, batch_size=15))
+    assert not codes.requires_grad
+    images = to_float(IMAGES)
+    means = model.encoder(images).embedding.detach()
+    if name in ("ae", "fif", "rae_gp", "rae_l2", "wae_imq", "wae_rbf", "aae"):
+        torch.testing.assert_close(codes, means)
+    assert reconstruct(model, IMAGES).shape == images.shape
+
+
+def test_vamp_draws_from_every_pseudo_input_as_often(monkeypatch):
+    model = model_of("vamp", number_components=7)
+    seen = []
+    sample = VAMPSampler.sample
+
+    def watched(sampler, num_samples, batch_size):
+        seen.append((num_samples, batch_size))
+        return sample(sampler, num_samples, batch_size=batch_size)
+
+    monkeypatch.setattr(VAMPSampler, "sample", watched)
+    assert len(generate("vamp", model, torch.zeros(1, 4), num_samples=20, seed=0)) == 20
+    assert seen == [(21, 21)]
+
+
+def test_flow_learns_the_codes():
+    model = model_of("ae", latent_dim=2)
+    model.decoder = Codes()
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randn(500, 2, generator=generator) * 0.3 + torch.tensor([3.0, -2])
+    for sampler in ("maf", "iaf"):
+        samples = generate(sampler, model, codes, num_samples=1000, seed=0, fit_steps=300)
+        drawn = samples[:, 0, 0, :2]
+        torch.testing.assert_close(drawn.mean(0), codes.mean(0), atol=0.15, rtol=0)
+        torch.testing.assert_close(drawn.std(0), codes.std(0), atol=0.15, rtol=0)
+
+
+@pytest.mark.parametrize("ema", [True, False])
+def test_pixelcnn_learns_how_often_each_code_is_used(ema):
+    model = model_of("vqvae", num_embeddings=8, use_ema=ema)
+    vectors = model.quantizer.embeddings
+    vectors = vectors if ema else vectors.weight.detach()
+    model.decoder = Codes()
+    # Of four coordinates the first is one number or another, the others follow it.
+    codes = vectors[torch.tensor([[2, 1, 2, 2]] * 300 + [[5, 5, 5, 6]] * 100)].squeeze(-1)
+    samples = generate("pixelcnn", model, codes, num_samples=1000, seed=0, fit_steps=200)
+    drawn = samples[:, 0, 0, :4]
+    shares = [(drawn == code).all(1).float().mean().item() for code in (codes[0], codes[-1])]
+    assert shares == [pytest.approx(0.75, abs=0.12), pytest.approx(0.25, abs=0.12)]
+
+
+def test_codes_that_are_not_finite():
+    model = model_of("ae")
+    torch.nn.init.constant_(model.encoder.embedding.bias, math.nan)
+    with pytest.raises(NonFiniteError, match="codes of 40 of 40 training images"):
+        embed(model, IMAGES)
+
+
+def test_fit_that_diverges():
+    model = model_of("ae")
+    with pytest.raises(NonFiniteError, match=r"fit of the MAF diverged at step \d"):
+        generate("maf", model, torch.full((40, 4), 1e30), num_samples=20, seed=0)
+
+
+def test_mixture_samples_are_not_grouped_by_component():
+    codes = torch.cat([torch.full((40, 4), -50.0), torch.full((40, 4), 50.0)])
+    codes = codes + torch.randn(codes.shape, generator=torch.Generator().manual_seed(0))
+    samples = generate("gmm", model_of("ae"), codes, num_samples=100, seed=0).flatten(1)
+    far = (samples - samples[0]).norm(dim=1) > (samples - samples[0]).norm(dim=1).max() / 2
+    assert (far[1:] != far[:-1]).sum() > 20
+
+
+class TestDraw:
+    def test_batches(self):
+        batches = [len(batch) for batch in draw(NormalSampler(model_of("ae")), 30, 12)]
+        assert batches == [12, 12, 6]
+
+    def test_vamp_in_whole_batches(self):
+        sampler = VAMPSampler(model_of("vamp", number_components=20))
+        assert [len(batch) for batch in draw(sampler, 45, 12)] == [20, 20, 20]
+
+    def test_a_mixture_with_a_seed_draws_on(self):
+        sampler = GaussianMixtureSampler(model_of("ae"))
+        sampler.fit(to_float(IMAGES) / to_float(IMAGES).max())
+        sampler.gmm.random_state = 0
+        first, second = draw(sampler, 24, 12)
+        assert not torch.equal(first, second)
+        assert sampler.gmm.random_state == 0
+
+    def test_networks_of_the_sampler_are_in_evaluation_mode(self):
+        sampler = PixelCNNSampler(model_of("vqvae", num_embeddings=8))
+        sampler.is_fitted = True
+        sampler.pixelcnn_model.train()
+        next(draw(sampler, 2))
+        assert not sampler.pixelcnn_model.training
+
+    @pytest.mark.parametrize("ema", [True, False])
+    def test_code_vectors_that_are_a_buffer(self, ema):
+        model = model_of("vqvae", num_embeddings=8, use_ema=ema)
+        sampler = PixelCNNSampler(model)
+        sampler.is_fitted = True
+        assert next(draw(sampler, 3)).shape == (3, 1, 8, 8)
+        assert sampler.model is model
+
+
+class TestFit:
+    def test_only_where_it_is_needed(self):
+        fit(NormalSampler(model_of("ae")), None)
+        fitted = MAFSampler(model_of("ae"))
+        fitted.is_fitted = True
+        fit(fitted, None)
+
+    def test_says_what_pythae_asserts(self):
+        sampler = GaussianMixtureSampler(model_of("ae"))
+        with pytest.raises(ConfigError, match="GaussianMixtureSampler must be fitted"):
+            fit(sampler, None)
+        with pytest.raises(DataError, match=r"largest value is 0.8, and Pythae fits"):
+            fit(sampler, torch.full((8, 1, 8, 8), 0.8))
+        fit(sampler, torch.rand(40, 1, 8, 8).round())
+        assert sampler.is_fitted
+
+
+def test_names():
+    assert {*samplers_module._SAMPLERS, *samplers_module._FITS} == set(SAMPLERS)
+    assert tuple(samplers_module._FITS) == FITTED

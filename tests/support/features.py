@@ -1,0 +1,28 @@
+"""Images and features drawn by a seed, and their statistics."""
+
+from pathlib import Path
+
+import torch
+
+from pythae_fif.evaluation import FeatureStatistics
+
+
+def noise_images(rows: int, *shape: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (rows, *shape), generator=generator, dtype=torch.uint8)
+
+
+def normal(rows: int, dim: int, *, seed: int, shift: float = 0.0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, dim, generator=generator) + shift
+
+
+def statistics_of(features: torch.Tensor) -> FeatureStatistics:
+    statistics = FeatureStatistics()
+    statistics.update(features)
+    return statistics
+
+
+def names_in(folder: Path) -> list[str]:
+    """Sorted names of a folder's files, without locks."""
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))

@@ -1,0 +1,164 @@
+"""Files: written whole, locked, cached once by many processes, set aside when damaged."""
+
+import json
+import multiprocessing
+import time
+from pathlib import Path
+
+import filelock
+import pytest
+from support.features import names_in
+
+from pythae_fif import files
+from pythae_fif.errors import StoreError
+from pythae_fif.files import (
+    cached,
+    checksum,
+    read_json,
+    remove_temporaries,
+    require_writable,
+    set_aside,
+    write_json,
+    write_text,
+    write_whole,
+)
+
+
+def write_slowly(path: Path, value: int, barrier, results) -> None:
+    """Body of a process: waits for the others, then asks for the same cached file."""
+
+    def write(number: int, file) -> None:
+        for _ in range(20):
+            file.write(f"{number}\n".encode())
+            file.flush()
+            time.sleep(0.005)
+
+    def read(target: Path) -> int:
+        lines = target.read_text().split()
+        if len(lines) != 20:
+            raise ValueError(f"half a file: {len(lines)} lines")
+        return int(lines[0])
+
+    built = []
+    barrier.wait()
+    found = cached(path, read=read, build=lambda: built.append(value) or value, write=write)
+    results.put((found, len(built)))
+
+
+class TestCached:
+    def test_many_processes_build_one_whole_file(self, tmp_path):
+        context = multiprocessing.get_context("fork")
+        barrier, results = context.Barrier(4), context.Queue()
+        path = tmp_path / "value.txt"
+        processes = [
+            context.Process(target=write_slowly, args=(path, value, barrier, results))
+            for value in range(4)
+        ]
+        for process in processes:
+            process.start()
+        values = [results.get(timeout=20) for _ in processes]
+        for process in processes:
+            process.join(timeout=20)
+        found, built = zip(*values, strict=True)
+        assert len(set(found)) == 1
+        assert sum(built) == 1
+        assert names_in(tmp_path) == ["value.txt"]
+        assert path.read_text().split() == [str(found[0])] * 20
+
+    def test_a_file_system_without_locks(self, tmp_path, monkeypatch):
+        def unknown(lock, *arguments, **options):
+            raise NotImplementedError
+
+        monkeypatch.setattr(filelock.FileLock, "acquire", unknown)
+        arguments = {"read": Path.read_bytes, "write": lambda value, file: file.write(value)}
+        path = tmp_path / "value"
+        assert cached(path, build=lambda: b"first", **arguments) == b"first"
+        assert cached(path, build=lambda: b"second", **arguments) == b"first"
+
+    def test_a_failed_build_leaves_nothing(self, tmp_path):
+        def fail() -> int:
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            cached(tmp_path / "x", read=lambda path: len(path.read_text()), build=fail, write=print)
+        assert names_in(tmp_path) == []
+
+    def test_a_damaged_file_is_set_aside(self, tmp_path, caplog):
+        path = tmp_path / "x.json"
+        path.write_text("{")
+        held = cached(
+            path,
+            read=lambda path: json.loads(path.read_text()),
+            build=lambda: 3,
+            write=lambda value, file: file.write(b"3"),
+        )
+        assert held == 3 and path.read_text() == "3"
+        assert names_in(tmp_path) == ["x.json", "x.json.corrupt"]
+        assert "set aside as x.json.corrupt" in caplog.text
+
+    def test_a_folder_or_file_that_cannot_be_used(self, tmp_path):
+        (tmp_path / "file").write_text("")
+        (tmp_path / "folder").mkdir()
+        arguments = {"read": Path.read_text, "build": int, "write": print}
+        with pytest.raises(StoreError, match=r"cannot make .*file"):
+            cached(tmp_path / "file" / "x", **arguments)
+        with pytest.raises(StoreError, match="choose another cache folder"):
+            cached(tmp_path / "folder", **arguments)
+
+
+class TestWrites:
+    def test_whole_or_not_at_all(self, tmp_path):
+        path = tmp_path / "x"
+        write_text(path, "old")
+
+        def fail(file) -> None:
+            file.write(b"half")
+            raise OSError(28, "No space left on device")
+
+        with pytest.raises(StoreError, match=r"cannot write .*x: No space left"):
+            write_whole(path, fail)
+        assert path.read_text() == "old"
+        assert names_in(tmp_path) == ["x"]
+
+    def test_the_same_text_is_not_written_again(self, tmp_path, monkeypatch):
+        write_text(tmp_path / "x", "text")
+        monkeypatch.setattr(files, "write_whole", None)
+        write_text(tmp_path / "x", "text")
+
+    def test_json(self, tmp_path):
+        path = tmp_path / "x.json"
+        assert read_json(path) is None
+        write_json(path, {"name": "Poincaré", "value": [1.5, None]})
+        assert read_json(path) == {"name": "Poincaré", "value": [1.5, None]}
+        path.write_text(path.read_text()[:-4])
+        assert read_json(path) is None
+
+    def test_checksum(self, tmp_path):
+        path = tmp_path / "x"
+        write_text(path, "abc")
+        assert checksum(path).startswith("ba7816bf8f01cfea")
+
+
+def test_nothing_set_aside_is_lost(tmp_path):
+    for _ in range(3):
+        (tmp_path / "x").write_text("")
+        set_aside(tmp_path / "x")
+    assert names_in(tmp_path) == ["x.corrupt", "x.corrupt1", "x.corrupt2"]
+
+
+def test_old_temporaries_are_removed(tmp_path, monkeypatch):
+    (tmp_path / "x.0123.tmp").write_text("")
+    (tmp_path / "y").write_text("")
+    remove_temporaries(tmp_path)
+    assert names_in(tmp_path) == ["x.0123.tmp", "y"]
+    monkeypatch.setattr(files, "LITTER_SECONDS", -1)
+    remove_temporaries(tmp_path)
+    assert names_in(tmp_path) == ["y"]
+
+
+def test_writable(tmp_path):
+    require_writable(tmp_path / "a" / "b", "choose another")
+    assert (tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match=r"cannot be written .*: choose another"):
+        require_writable(tmp_path / "file" / "x", "choose another")
