@@ -25,6 +25,7 @@ from pythae_fif.data import ImageDataset, load_images, to_float
 from pythae_fif.evaluation import score_samples
 from pythae_fif.nn import build_networks, smooth_networks
 from pythae_fif.reports.grid import Cell, Grid
+from pythae_fif.runs.kind import Environment
 from pythae_fif.studies import StudyOptions
 from pythae_fif.studies.tabular import spread, write_grid
 from pythae_fif.training import BatchLoader, keep_freed_memory
@@ -49,7 +50,7 @@ def main() -> None:
     keep_freed_memory()
     splits = load_images(flags.dataset, flags.data_root, download=False)
     scored = splits.subset(train=8000, val=2000, test=TEST)  # as in profile `quick`
-    extractor = load_extractor("classifier", scored, {"inception_weights": None, "offline": True})
+    extractor = load_extractor("classifier", scored, Environment(offline=True))
     references = references_of(scored, extractor)
 
     def distance(model: FIF, codes: Tensor, seed: int) -> float:

@@ -26,7 +26,7 @@ from pythae_fif.evaluation.output import REFERENCE, EvaluationOutput
 from pythae_fif.evaluation.reference import Reference, content_hash
 from pythae_fif.evaluation.scoring import score_samples
 from pythae_fif.sampling.models import reconstruct
-from pythae_fif.sampling.samplers import draw, fit
+from pythae_fif.sampling.samplers import draw, fit, needs_fit
 
 Data = np.ndarray | Tensor | Dataset[Any]
 
@@ -156,8 +156,7 @@ class EvaluationPipeline:
             )
         with _seeded(self.seed):
             with clock("fit"):
-                known = None if train_data is None else _as_images(train_data, "train_data")
-                fit(self.sampler, None if known is None else unit_images(known), training_config)
+                self._fit(train_data, training_config)
             with clock("scoring"):
                 scores = score_samples(
                     self._samples(clock),
@@ -180,6 +179,14 @@ class EvaluationPipeline:
             reconstruction_mse=mse,
             seconds={name: round(value, 3) for name, value in clock.seconds.items()},
         )
+
+    def _fit(self, train_data: Data | None, training_config: BaseTrainerConfig | None) -> None:
+        if not needs_fit(self.sampler):
+            return
+        if train_data is None:
+            name = type(self.sampler).__name__
+            raise ConfigError(f"{name} must be fitted: pass train_data, or fit it before")
+        fit(self.sampler, unit_images(_as_images(train_data, "train_data")), training_config)
 
     def _samples(self, clock: "_Clock") -> Iterator[Tensor]:
         """The samples (B, C, H, W) batch by batch, uint8 where they are rounded."""

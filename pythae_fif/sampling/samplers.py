@@ -1,6 +1,6 @@
 """Samples of a model by Pythae's samplers; what is odd in them stands in `pythae_fif.sampling`."""
 
-__all__ = ["draw", "fit", "generate"]
+__all__ = ["draw", "fit", "generate", "needs_fit"]
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ from pythae.trainers.trainer_utils import set_seed
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
-from pythae_fif.errors import ConfigError, DataError, NonFiniteError
+from pythae_fif.errors import DataError, NonFiniteError
 from pythae_fif.sampling import FIT_STEPS
 from pythae_fif.training import quiet_pythae
 
@@ -37,25 +37,24 @@ IAF_PASSES = 2400
 BATCH_SIZE = 500
 
 
+def needs_fit(sampler: BaseSampler) -> bool:
+    """Whether a sampler is one that must be fitted, and is not yet."""
+    return not sampler.is_fitted and type(sampler).fit is not BaseSampler.fit
+
+
 def fit(
-    sampler: BaseSampler, images: Tensor | None, training_config: BaseTrainerConfig | None = None
+    sampler: BaseSampler, images: Tensor, training_config: BaseTrainerConfig | None = None
 ) -> None:
-    """Fits a sampler as Pythae does, silently, where it needs that and is not fitted yet.
+    """Fits a sampler as Pythae does, silently.
 
     Args:
-        sampler: Any sampler of Pythae.
-        images: Training images (N, C, H, W), float32 in [0, 1]; None where there are none.
+        sampler: Any sampler of Pythae that is fitted.
+        images: Training images (N, C, H, W), float32 in [0, 1].
         training_config: How Pythae trains samplers that are networks.
 
     Raises:
-        ConfigError: The sampler must be fitted and there are no images.
         DataError: The images do not reach 1.
     """
-    if sampler.is_fitted or type(sampler).fit is BaseSampler.fit:
-        return
-    if images is None:
-        name = type(sampler).__name__
-        raise ConfigError(f"{name} must be fitted: pass train_data, or fit it before")
     if images.max() < 1:
         raise DataError(
             f"train_data: the largest value is {float(images.max()):g}, and Pythae fits a "

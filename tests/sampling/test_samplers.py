@@ -21,11 +21,11 @@ from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.plan import build_model
 from pythae_fif.benchmark.yaml_files import names_in
 from pythae_fif.data import to_float
-from pythae_fif.errors import ConfigError, DataError, NonFiniteError
+from pythae_fif.errors import DataError, NonFiniteError
 from pythae_fif.sampling import FITTED, SAMPLERS
 from pythae_fif.sampling import samplers as samplers_module
 from pythae_fif.sampling.models import embed, reconstruct
-from pythae_fif.sampling.samplers import draw, fit, generate
+from pythae_fif.sampling.samplers import draw, fit, generate, needs_fit
 
 IMAGES = np.random.default_rng(0).integers(0, 100, (40, 1, 8, 8), dtype=np.uint8)
 """Darker than Pythae's own fits allow, which ask for a maximum of at least 1."""
@@ -198,16 +198,14 @@ class TestDraw:
 
 
 class TestFit:
-    def test_only_where_it_is_needed(self):
-        fit(NormalSampler(model_of("ae")), None)
-        fitted = MAFSampler(model_of("ae"))
-        fitted.is_fitted = True
-        fit(fitted, None)
+    def test_where_it_is_needed(self):
+        sampler = MAFSampler(model_of("ae"))
+        assert needs_fit(sampler)
+        sampler.is_fitted = True
+        assert not needs_fit(sampler) and not needs_fit(NormalSampler(model_of("ae")))
 
     def test_says_what_pythae_asserts(self):
         sampler = GaussianMixtureSampler(model_of("ae"))
-        with pytest.raises(ConfigError, match="GaussianMixtureSampler must be fitted"):
-            fit(sampler, None)
         with pytest.raises(DataError, match=r"largest value is 0.8, and Pythae fits"):
             fit(sampler, torch.full((8, 1, 8, 8), 0.8))
         fit(sampler, torch.rand(40, 1, 8, 8).round())
