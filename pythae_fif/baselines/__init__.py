@@ -4,7 +4,3 @@ __all__ = ["DNF", "DNFConfig", "Trumpet", "TrumpetConfig"]
 
 from pythae_fif.baselines.dnf import DNF, DNFConfig
 from pythae_fif.baselines.trumpet import Trumpet, TrumpetConfig
-from pythae_fif.models.register import register_model
-
-register_model(DNF, DNFConfig)
-register_model(Trumpet, TrumpetConfig)

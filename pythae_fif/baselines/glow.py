@@ -52,7 +52,7 @@ class ActNorm(nn.Module):
         """(B, C, H, W) to its normalised form and the log-determinant, a scalar."""
         if self.training and not self.initialized:
             self._initialize(x)
-        log_det = self.log_scale.sum() * x[0, 0].numel()
+        log_det = self.log_scale.sum() * math.prod(x.shape[2:])
         return (x - self.shift) * self.log_scale.exp(), log_det
 
     def inverse(self, z: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ class InvertibleConv(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) to the same shape and the log-determinant, a scalar."""
-        log_det = torch.linalg.slogdet(self.weight).logabsdet * x[0, 0].numel()
+        log_det = torch.linalg.slogdet(self.weight).logabsdet * math.prod(x.shape[2:])
         return _mix(self.weight, x), log_det
 
     def inverse(self, z: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class InjectiveConv(nn.Module):
         """
         # By QR: the Gram matrix would square the condition number.
         q, r = torch.linalg.qr(self.weight)
-        log_det = -r.diagonal().abs().log().sum() * x[0, 0].numel()
+        log_det = -r.diagonal().abs().log().sum() * math.prod(x.shape[2:])
         return _mix(torch.linalg.solve_triangular(r, q.mT, upper=True), x), log_det
 
     def inverse(self, z: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ from pythae_fif.ensemble.stacking import (
 )
 from pythae_fif.errors import ConfigError
 from pythae_fif.models import FIF
-from pythae_fif.volume_change import log_volume, surrogate
+from pythae_fif.volume_change import fif_loss, log_volume, squared_error, surrogate
 from pythae_fif.volume_change.replay import record
 
 COMPILE_FROM_STEPS = 20_000  # of one model each: torch.compile takes half a minute
@@ -199,20 +199,25 @@ class Ensemble:
                 for leaf, gradient in zip(leaves, found, strict=True)
             ]
 
-    def _loss(self, nets: "Nets", x: Tensor, eps: Tensor, betas: Tensor) -> Tensor:
-        """Eq. 7 of every member, (M,): to the surrogate, members are what samples are elsewhere."""
+    def _loss(self, nets: Nets, x: Tensor, eps: Tensor, betas: Tensor) -> Tensor:
+        """Eq. 7 of every member, (M,)."""
         config = self._config
-        volume, z, x_hat = surrogate(
+        loss = fif_loss(
             nets.encode,
             nets.decode,
+            self.models[0].latent_distribution(x).log_prob,
             x,
-            eps.flatten(2),
-            jacobian_at=config.jacobian_at,
-            gradient_to=config.gradient_to,
-            trace_space=config.trace_space,
+            eps,
+            betas,
+            surrogate=partial(
+                surrogate,
+                jacobian_at=config.jacobian_at,
+                gradient_to=config.gradient_to,
+                trace_space=config.trace_space,
+            ),
+            reduce=lambda of_samples: of_samples.mean(1),
         )
-        prior = self.models[0].latent_distribution(z).log_prob(z).mean(1)
-        return volume / x.shape[1] - prior + betas * _squared_error(x_hat, x).mean(1)
+        return loss.loss
 
     def _compiles(self, steps: int) -> bool:
         """Whether the step is to be compiled, by the user's word or where it pays."""
@@ -274,7 +279,7 @@ class Ensemble:
 
     def reconstruction_error(self, x: Tensor) -> Tensor:
         """|g(f(x)) - x|^2, (M, N), of data (N, D) or (M, N, D)."""
-        return _squared_error(self.decode(self.encode(x)), x.to(self._device, self._dtype))
+        return squared_error(self.decode(self.encode(x)), x.to(self._device, self._dtype), 2)
 
     @torch.no_grad()
     def log_prob(self, x: Tensor) -> Tensor:
@@ -330,7 +335,3 @@ class Ensemble:
 def _networks(model: FIF) -> nn.ModuleList:
     """Encoder and decoder together: a block that both share is one."""
     return nn.ModuleList([model.encoder, model.decoder])
-
-
-def _squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
-    return (x_hat - x).square().sum(-1)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from pythae_fif.ensemble.stacking import Nets, StackedAdam
-from pythae_fif.models.surrogate import SurrogateModel
+from pythae_fif.models.hutchinson import HutchinsonModel
 from pythae_fif.volume_change import sample_hutchinson
 from pythae_fif.volume_change.hutchinson import hutchinson_of_gaussian
 
@@ -47,7 +47,7 @@ class Group:
         self,
         nets: Nets,
         members: slice,
-        models: Sequence[SurrogateModel],
+        models: Sequence[HutchinsonModel],
         generators: Sequence[torch.Generator],
         data: Tensor,
         batch_size: int,
@@ -95,7 +95,7 @@ class Group:
     def noisy(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The noisy batch, and Hutchinson vectors (K, M, B, d), of each member's generator."""
         config, (members, rows, dim) = self.models[0].model_config, x.shape
-        dim = config.latent_dim if config.trace_space == "latent" else dim
+        dim = config.trace_dim(dim)
         scales = [model.model_config.noise for model in self.models]
         noise = torch.zeros_like(x) if any(scales) else None
         rademacher = config.hutchinson_kind == "rademacher"

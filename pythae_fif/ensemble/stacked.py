@@ -3,6 +3,7 @@
 __all__ = ["StackedFlows"]
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -10,8 +11,8 @@ from torch import Tensor
 from pythae_fif.ensemble.ensemble import Ensemble, Nets
 from pythae_fif.ensemble.group import Group
 from pythae_fif.models import FIF, RectangularFlow
-from pythae_fif.volume_change import surrogate
-from pythae_fif.volume_change.conjugate_gradient import rectangular_surrogate
+from pythae_fif.volume_change import fif_loss, surrogate
+from pythae_fif.volume_change.loss import Surrogate
 
 
 class StackedFlows(Ensemble):
@@ -61,7 +62,7 @@ class StackedFlows(Ensemble):
 
     def _loss(self, nets: Nets, x: Tensor, eps: Tensor, betas: Tensor) -> Tensor:
         """As the ensemble's; to the estimators, the rows of all members are one batch."""
-        model, config, size = self.models[0], self._config, x.shape[:2]
+        model, size = self.models[0], x.shape[:2]
         x, eps = x.flatten(0, 1), eps.flatten(1, 2)
 
         def encode(x: Tensor) -> Tensor:
@@ -71,22 +72,19 @@ class StackedFlows(Ensemble):
             return nets.decode(z.unflatten(0, (-1, *size[1:]))).flatten(0, -2)
 
         if isinstance(model, RectangularFlow):
-            volume, z, x_hat, iterations = rectangular_surrogate(
-                encode,
-                decode,
-                x,
-                eps,
-                estimator=config.estimator,
-                jacobian_at=config.jacobian_at,
-                tolerance=config.cg_tolerance,
-                max_iterations=config.cg_max_iterations,
-            )
-            if iterations is not None:
-                self._iterations.append(iterations.double().mean().item())
+            estimate: Surrogate = model.log_volume_estimate
         else:
-            volume, z, x_hat = surrogate(
-                encode, decode, x, eps, jacobian_at=config.jacobian_at, mode="backward"
-            )
-        prior = model.latent_distribution(z).log_prob(z)
-        losses = (volume - prior).view(size).mean(1)
-        return losses + betas * (x_hat - x).square().sum(-1).view(size).mean(1)
+            estimate = partial(surrogate, jacobian_at=self._config.jacobian_at, mode="backward")
+        loss = fif_loss(
+            encode,
+            decode,
+            model.latent_distribution(x).log_prob,
+            x,
+            eps,
+            betas,
+            surrogate=estimate,
+            reduce=lambda of_samples: of_samples.view(size).mean(1),
+        )
+        if isinstance(model, RectangularFlow) and model.cg_iterations is not None:
+            self._iterations.append(model.cg_iterations.double().mean().item())
+        return loss.loss

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zuko.nn import Linear
 
 from pythae_fif.errors import ConfigError
-from pythae_fif.models.surrogate import SurrogateModel
+from pythae_fif.models.hutchinson import HutchinsonModel
 
 THIN = 3  # columns
 _LINEAR = (nn.Linear, Linear)  # zuko has a linear layer of its own
@@ -151,7 +151,7 @@ def stack_linear(networks: Sequence[nn.Module]) -> nn.Module:
 
 
 def common_config(
-    models: Sequence[SurrogateModel], *, fixed: Mapping[str, Any], may_differ: Collection[str] = ()
+    models: Sequence[HutchinsonModel], *, fixed: Mapping[str, Any], may_differ: Collection[str] = ()
 ) -> Any:
     """The configuration of all members.
 

@@ -1,17 +1,24 @@
 """What all models of this package are: autoencoders whose decoder carries a density in latent space
 to the manifold of its images, an injective flow."""
 
-__all__ = ["BetaConfig", "ManifoldConfig", "ManifoldModel", "squared_error"]
+__all__ = [
+    "BetaConfig",
+    "Count",
+    "ManifoldConfig",
+    "ManifoldModel",
+    "NonNegative",
+    "Positive",
+    "uncompiled",
+]
 
-import dataclasses
+import functools
 import math
+import sys
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
 
 import torch
-from pydantic import model_validator
-from pydantic.dataclasses import dataclass
-from pydantic_core import ArgsKwargs
+from pydantic import Field
 from pythae.models import BaseAE
 from pythae.models.base.base_config import BaseAEConfig
 from pythae.models.base.base_utils import ModelOutput
@@ -19,17 +26,24 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, StudentT
 
-from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.errors import ConfigError
 from pythae_fif.models.condition import Labels, as_condition
 from pythae_fif.nn.conditional import join
+from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change import (
     decoder_log_volume,
     decoder_singular_values,
     encoder_log_volume,
 )
 
+M = TypeVar("M", bound=Callable[..., Any])
 
-@dataclass
+Count = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+@config_dataclass
 class ManifoldConfig(BaseAEConfig):
     """The part of the configuration that all models of this package have.
 
@@ -46,52 +60,21 @@ class ManifoldConfig(BaseAEConfig):
         ConfigError: An unknown key, named with the nearest valid one, or a value out of range.
     """
 
-    noise: float = 0.01
+    latent_dim: Count = 10
+    noise: NonNegative = 0.01
     latent_distribution: Literal["normal", "student_t"] = "normal"
-    student_t_df: float = 5.0
-
-    @model_validator(mode="before")
-    @classmethod
-    def _reject_unknown_keys(cls, values: Any) -> Any:
-        keys = (values.kwargs or {}) if isinstance(values, ArgsKwargs) else values
-        valid = [field.name for field in dataclasses.fields(cls) if field.init]
-        for key in keys:
-            if key not in valid:
-                hint = did_you_mean(key, valid)
-                raise ConfigError(f"unknown {cls.__name__} key {key!r}: {hint}")
-        return values
+    student_t_df: Positive = 5.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require_at_least(1, "latent_dim")
-        if self.input_dim is not None:
-            most = math.prod(self.input_dim)
-            self._require(
-                self.latent_dim <= most, "latent_dim", f"at most {most}, that of the data"
+        most = math.prod(self.input_dim or (self.latent_dim,))
+        if self.latent_dim > most:
+            raise ConfigError(
+                f"{self.name}: latent_dim={self.latent_dim}: at most {most}, that of the data"
             )
-        self._require_at_least(0, "noise")
-        self._require(self.student_t_df > 0, "student_t_df", "must be above 0")
-
-    def _require(self, holds: bool, key: str, needed: str) -> None:
-        if not holds:
-            raise ConfigError(f"{self.name} {key}={getattr(self, key)!r}: {needed}")
-
-    def _require_at_least(self, least: int, *keys: str) -> None:
-        """Finite numbers of at least so much; None is an option that is not used."""
-        for key in keys:
-            value = getattr(self, key)
-            if value is not None:
-                self._require(value >= least, key, f"at least {least} is needed")
-                self._require(value < float("inf"), key, "a finite number is needed")
-
-    def _require_one_of(self, **choices: Any) -> None:
-        """Of each key one of the values."""
-        for key, valid in choices.items():
-            value = getattr(self, key)
-            self._require(value in valid, key, did_you_mean(value, valid))
 
 
-@dataclass
+@config_dataclass
 class BetaConfig(ManifoldConfig):
     """Of a model whose loss is a likelihood plus the weighted squared reconstruction error.
 
@@ -104,16 +87,17 @@ class BetaConfig(ManifoldConfig):
             step, whose length this package's trainers tell (Pythae's own do not). Default: None.
     """
 
-    beta: float = 10.0
-    beta_final: float | None = None
-    beta_epochs: int | None = None
+    beta: NonNegative = 10.0
+    beta_final: NonNegative | None = None
+    beta_epochs: Count | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require_at_least(0, "beta", "beta_final")
-        self._require_at_least(1, "beta_epochs")
-        of_schedule = self.beta_final is not None or self.beta_epochs is None
-        self._require(of_schedule, "beta_epochs", "is the length of a schedule to beta_final")
+        if self.beta_epochs is not None and self.beta_final is None:
+            raise ConfigError(
+                f"{self.name}: beta_epochs={self.beta_epochs}: is the length of a schedule to "
+                "beta_final"
+            )
 
     def beta_at(self, epoch: int | None = None, share_done: float | None = None) -> float:
         """The reconstruction weight of an epoch (counted from 1), or the final one.
@@ -135,7 +119,7 @@ class BetaConfig(ManifoldConfig):
             done = share_done
         else:
             raise ConfigError(
-                f"{self.name} beta_final without beta_epochs follows the length of the training, "
+                f"{self.name}: beta_final without beta_epochs follows the length of the training, "
                 "which this trainer does not tell: give beta_epochs, or use FIFTrainer"
             )
         return self.beta + done * (self.beta_final - self.beta)
@@ -346,6 +330,21 @@ class ManifoldModel(BaseAE):
                 module.training = training
 
 
-def squared_error(x_hat: Tensor, x: Tensor) -> Tensor:
-    """|x_hat - x|^2 summed over one data point, (B,)."""
-    return (x_hat - x).square().flatten(1).sum(1)
+def uncompiled(method: M) -> M:
+    """A method that `torch.compile` of the whole model leaves alone.
+
+    As the decorator `torch.compiler.disable`, which imports the compiler, in two seconds. This one
+    waits for somebody else to do so.
+    """
+    disabled: Callable[..., Any] | None = None
+
+    @functools.wraps(method)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        nonlocal disabled
+        if "torch._dynamo" not in sys.modules:
+            return method(*args, **kwargs)
+        if disabled is None:
+            disabled = torch.compiler.disable(method)
+        return disabled(*args, **kwargs)
+
+    return cast(M, run)

@@ -6,9 +6,10 @@ itself, without the log-determinant that an injective flow has no use for and th
 normflows compute on every pass. Its operations can be differentiated again in either mode.
 """
 
-__all__ = ["CouplingDecoder", "CouplingEncoder", "InjectiveFlow", "build_coupling"]
+__all__ = ["FlowDecoder", "FlowEncoder", "InjectiveFlow", "bounded_affine", "build_coupling"]
 
 import math
+from typing import Any
 
 import torch.nn.functional as F
 from pythae.models.base.base_utils import ModelOutput
@@ -70,33 +71,37 @@ class InjectiveFlow(nn.Module):
         return self.w()(F.pad(self.h()(z), (0, self.padding)))
 
 
-class CouplingEncoder(BaseEncoder):
-    """The encoder of an injective flow that a :class:`CouplingDecoder` shares."""
+class FlowEncoder(BaseEncoder):
+    """The way from data to codes of a flow that a :class:`FlowDecoder` shares.
 
-    def __init__(self, flow: InjectiveFlow) -> None:
+    Args:
+        flow: A module with `encode` and `decode`, such as :class:`InjectiveFlow`.
+    """
+
+    def __init__(self, flow: nn.Module) -> None:
         super().__init__()
-        self.flow = flow
+        self.flow: Any = flow
 
     def forward(self, x: Tensor) -> ModelOutput:
-        """Rows (..., D) to `embedding` (..., d)."""
+        """Data to `embedding` (..., d)."""
         return ModelOutput(embedding=self.flow.encode(x))
 
 
-class CouplingDecoder(BaseDecoder):
-    """The decoder of an injective flow that a :class:`CouplingEncoder` shares."""
+class FlowDecoder(BaseDecoder):
+    """The way from codes to data of a flow that a :class:`FlowEncoder` shares."""
 
-    def __init__(self, flow: InjectiveFlow) -> None:
+    def __init__(self, flow: nn.Module) -> None:
         super().__init__()
-        self.flow = flow
+        self.flow: Any = flow
 
     def forward(self, z: Tensor) -> ModelOutput:
-        """Codes (..., d) to `reconstruction` (..., D)."""
+        """Codes (..., d) to `reconstruction`."""
         return ModelOutput(reconstruction=self.flow.decode(z))
 
 
 def build_coupling(
     input_dim: tuple[int, ...], latent_dim: int, **sizes: int
-) -> tuple[CouplingEncoder, CouplingDecoder]:
+) -> tuple[FlowEncoder, FlowDecoder]:
     """Encoder and decoder that share one :class:`InjectiveFlow`.
 
     With the default sizes it has ten blocks in data space and five in latent space, as rectangular
@@ -109,4 +114,4 @@ def build_coupling(
     """
     (columns,) = input_dim
     flow = InjectiveFlow(columns, latent_dim, **sizes)
-    return CouplingEncoder(flow), CouplingDecoder(flow)
+    return FlowEncoder(flow), FlowDecoder(flow)

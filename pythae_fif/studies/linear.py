@@ -16,7 +16,7 @@ from torch import Tensor
 from pythae_fif.pictures import new_figure
 from pythae_fif.studies import OnProgress, StudyOptions
 from pythae_fif.studies.output import Drawing, columns, write_study
-from pythae_fif.volume_change import sample_hutchinson, surrogate
+from pythae_fif.volume_change import fif_loss, sample_hutchinson
 
 DIM, LATENT = 5, 2
 SPECTRA = 10
@@ -149,16 +149,17 @@ def train_linear(
             members * batch_size, latent_dim, generator=generator, dtype=x.dtype
         )
         decoder = a.mT @ torch.linalg.inv(a @ a.mT) if tied else w
-        out = surrogate(
+        loss = fif_loss(
             lambda x: x @ a.mT,
             lambda z: z @ decoder.mT,  # noqa: B023
+            lambda z: -z.square().sum(-1) / 2,
             x,
-            eps.view(1, members, -1),
+            eps.view(1, members, batch_size, latent_dim),
+            betas,
+            reduce=lambda of_samples: of_samples.sum(1),
         )
-        error = (out.x_hat - x).square().sum((1, 2))
-        loss = out.z.square().sum((1, 2)) / 2 + out.surrogate + betas * error
         optimizer.zero_grad()
-        torch.autograd.backward(loss.sum() / batch_size)
+        torch.autograd.backward(loss.loss.sum() / batch_size)
         optimizer.step()
         schedule.step()
     return a.detach()

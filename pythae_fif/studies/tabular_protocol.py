@@ -27,7 +27,7 @@ from pythae_fif.benchmark.yaml_files import config_file, names_in, read_yaml
 from pythae_fif.data.tabular import TabularSplits, load_tabular
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.models import FIF, FIFConfig, RectangularFlow, RectangularFlowConfig
-from pythae_fif.models.surrogate import SurrogateModel
+from pythae_fif.models.hutchinson import HutchinsonModel
 from pythae_fif.nn.coupling import build_coupling
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.studies import StudyOptions
@@ -65,7 +65,7 @@ class Configuration:
         """Where the Jacobian is taken, in the words of table 6."""
         return "off manifold" if self.jacobian_at == "data" else "on manifold"
 
-    def build(self, input_dim: tuple[int, ...], latent_dim: int, nets: "Nets") -> SurrogateModel:
+    def build(self, input_dim: tuple[int, ...], latent_dim: int, nets: "Nets") -> HutchinsonModel:
         """A freshly initialised model; seed torch before calling."""
         shape: dict[str, Any] = {"input_dim": input_dim, "latent_dim": latent_dim}
         choices: dict[str, Any] = {"beta": BETA, "noise": NOISE, "jacobian_at": self.jacobian_at}

@@ -23,7 +23,7 @@ from pythae_fif.ensemble.stacked import StackedFlows
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.evaluation.wasserstein import squared_wasserstein
 from pythae_fif.files import set_aside, write_json
-from pythae_fif.models.surrogate import SurrogateModel
+from pythae_fif.models.hutchinson import HutchinsonModel
 from pythae_fif.runs.provenance import provenance
 from pythae_fif.runs.records import is_intact, seal
 from pythae_fif.runs.store import read_record
@@ -228,7 +228,7 @@ def _train(
 
 
 @torch.no_grad()
-def _scores(model: SurrogateModel, table: Table, seed: int) -> dict[str, float]:
+def _scores(model: HutchinsonModel, table: Table, seed: int) -> dict[str, float]:
     """A model's scores; NaN where it gives no finite numbers."""
 
     def finite(compute: Callable[[], float]) -> float:
@@ -277,7 +277,7 @@ def step_seconds(runs: Sequence[Run], table: Table, rounds: int = 15) -> dict[st
         model = run.configuration.build(table.splits.input_dim, table.latent_dim, Nets()).train()
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
 
-        def step(model: SurrogateModel = model, optimizer: Any = optimizer) -> None:
+        def step(model: HutchinsonModel = model, optimizer: Any = optimizer) -> None:
             optimizer.zero_grad()
             model({"data": x}).loss.backward()
             optimizer.step()

@@ -2,6 +2,7 @@
 
 __all__ = [
     "HUTCHINSON_KINDS",
+    "FIFLoss",
     "SurrogateOutput",
     "UnsupportedOperationError",
     "decoder_jacobian",
@@ -10,10 +11,13 @@ __all__ = [
     "encoder_jacobian",
     "encoder_log_volume",
     "exact_surrogate",
+    "fif_loss",
     "log_volume",
     "sample_hutchinson",
     "singular_values",
+    "squared_error",
     "surrogate",
+    "volume_surrogate",
 ]
 
 from pythae_fif.volume_change.exact import (
@@ -27,5 +31,12 @@ from pythae_fif.volume_change.exact import (
     singular_values,
 )
 from pythae_fif.volume_change.hutchinson import HUTCHINSON_KINDS, sample_hutchinson
+from pythae_fif.volume_change.loss import (
+    FIFLoss,
+    SurrogateOutput,
+    fif_loss,
+    squared_error,
+    volume_surrogate,
+)
 from pythae_fif.volume_change.rules import UnsupportedOperationError
-from pythae_fif.volume_change.surrogate import SurrogateOutput, surrogate
+from pythae_fif.volume_change.variants import surrogate

@@ -3,21 +3,22 @@
 __all__ = [
     "RECTANGULAR_ESTIMATORS",
     "ConjugateGradientOutput",
+    "RectangularEstimator",
     "RectangularOutput",
     "conjugate_gradient",
     "rectangular_surrogate",
 ]
 
-from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
 from pythae_fif.volume_change.exact import log_volume
+from pythae_fif.volume_change.loss import JACOBIAN_AT, JacobianAt, Map, check_option
 
-RECTANGULAR_ESTIMATORS = ("conjugate_gradient", "exact")
-JACOBIAN_AT = ("data", "reconstruction")
+RectangularEstimator = Literal["conjugate_gradient", "exact"]
+RECTANGULAR_ESTIMATORS: tuple[str, ...] = get_args(RectangularEstimator)
 
 
 class ConjugateGradientOutput(NamedTuple):
@@ -50,7 +51,7 @@ class RectangularOutput(NamedTuple):
 
 @torch.no_grad()
 def conjugate_gradient(
-    matvec: Callable[[Tensor], Tensor],
+    matvec: Map,
     b: Tensor,
     *,
     tolerance: float = 1e-3,
@@ -96,13 +97,13 @@ def conjugate_gradient(
 
 
 def rectangular_surrogate(
-    encode: Callable[[Tensor], Tensor],
-    decode: Callable[[Tensor], Tensor],
+    encode: Map,
+    decode: Map,
     x: Tensor,
     eps: Tensor,
     *,
-    estimator: str = "conjugate_gradient",
-    jacobian_at: str = "reconstruction",
+    estimator: RectangularEstimator = "conjugate_gradient",
+    jacobian_at: JacobianAt = "reconstruction",
     tolerance: float = 1e-3,
     max_iterations: int | None = None,
 ) -> RectangularOutput:
@@ -140,12 +141,8 @@ def rectangular_surrogate(
         >>> out.log_volume.shape, out.iterations.shape, out.iterations.max() <= 2
         (torch.Size([7]), torch.Size([1, 7]), tensor(True))
     """
-    for name, value, valid in (
-        ("estimator", estimator, RECTANGULAR_ESTIMATORS),
-        ("jacobian_at", jacobian_at, JACOBIAN_AT),
-    ):
-        if value not in valid:
-            raise ValueError(f"unknown {name} {value!r}; valid: {', '.join(valid)}")
+    check_option("estimator", estimator, RECTANGULAR_ESTIMATORS)
+    check_option("jacobian_at", jacobian_at, JACOBIAN_AT)
     of_encoder = jacobian_at == "data"
     copies = 1 if estimator == "exact" else len(eps)
     with torch.enable_grad():

@@ -1,13 +1,15 @@
 """Hutchinson vectors: random directions whose second moment is the identity (appendix D.3)."""
 
-__all__ = ["HUTCHINSON_KINDS", "hutchinson_of_gaussian", "sample_hutchinson"]
+__all__ = ["HUTCHINSON_KINDS", "HutchinsonKind", "hutchinson_of_gaussian", "sample_hutchinson"]
 
 import math
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-HUTCHINSON_KINDS = ("orthogonal", "scaled_gaussian", "gaussian", "rademacher")
+HutchinsonKind = Literal["orthogonal", "scaled_gaussian", "gaussian", "rademacher"]
+HUTCHINSON_KINDS: tuple[str, ...] = get_args(HutchinsonKind)
 
 
 def sample_hutchinson(
@@ -15,7 +17,7 @@ def sample_hutchinson(
     latent_dim: int,
     samples: int = 1,
     *,
-    kind: str = "orthogonal",
+    kind: HutchinsonKind = "orthogonal",
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
@@ -65,7 +67,7 @@ def sample_hutchinson(
     return hutchinson_of_gaussian(eps, kind)
 
 
-def hutchinson_of_gaussian(eps: Tensor, kind: str) -> Tensor:
+def hutchinson_of_gaussian(eps: Tensor, kind: HutchinsonKind) -> Tensor:
     """The vectors that :func:`sample_hutchinson` makes of standard normal ones, (K, ..., d).
 
     Arguments:

@@ -28,7 +28,7 @@ class Step(NamedTuple):
     to them, and ``whole`` is the operation on the whole batch.
     """
 
-    args: tuple
+    args: tuple[Any, ...]
     kwargs: dict[str, Any]
     out: Tensor
     whole: "Step | None" = None

@@ -317,38 +317,13 @@ def test_learns_two_moons_on_a_surface(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    ("config", "message"),
-    [
-        ({"hutchinson_samples": 2}, r"unknown (DNF|Trumpet)Config key 'hutchinson_samples'"),
-        ({"eval_nll_samples": 2}, r"unknown (DNF|Trumpet)Config key 'eval_nll_samples'"),
-        ({"mode": "backward"}, r"unknown (DNF|Trumpet)Config key 'mode'"),
-        ({"steps": 0}, "steps=0"),
-        ({"latent_dim": 65}, "at most 64"),
-        ({"step": 2}, "did you mean 'steps'"),
-        ({"input_dim": (1, 7, 8)}, "even height and width"),
-    ],
-)
-def test_wrong_configurations_are_named(kind, config, message):
-    model_class, config_class = KINDS[kind]
-    with pytest.raises(ValueError, match=message):
-        model_class(config_class(**{"input_dim": (1, 8, 8), "latent_dim": 4, **config}))
-
-
-@pytest.mark.parametrize("kind", KINDS)
 def test_layers_that_the_first_batch_sets_are_refused_in_several_processes(kind):
     config = FIFTrainerConfig(world_size=2, rank=0)
     with pytest.raises(ConfigError, match=f"{KINDS[kind][0].__name__} has ActNorm layers"):
         FIFTrainer(build(kind, (4,), 2), dataset_of(torch.rand(8, 4)), None, config)
 
 
-def test_options_of_one_model_alone():
-    with pytest.raises(ValueError, match="noise=0"):
-        DNFConfig(input_dim=(4,), latent_dim=2, noise=0.0)
-    with pytest.raises(ValueError, match="unknown TrumpetConfig key 'beta'"):
-        TrumpetConfig(input_dim=(4,), latent_dim=2, beta=3.0)
-    with pytest.raises(ValueError, match="manifold_share=1"):
-        TrumpetConfig(input_dim=(4,), latent_dim=2, manifold_share=1.0)
+def test_networks_cannot_be_given():
     model = build("dnf", (4,), 2)
     with pytest.raises(ConfigError, match="cannot be given"):
         DNF(model.model_config, encoder=model.encoder)

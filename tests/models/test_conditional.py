@@ -1,7 +1,6 @@
 """Conditional FIF: the model of a label is the unconditional model of that label's data."""
 
 import copy
-import json
 
 import pytest
 import torch
@@ -210,15 +209,6 @@ def test_save_and_load(tmp_path, custom):
     assert torch.equal(one.embed(data), fif.embed(data, labels=1))
 
 
-def test_models_saved_before_conditions_were_known_load(tmp_path):
-    FIF(FIFConfig(input_dim=SHAPE, latent_dim=2)).save(str(tmp_path))
-    path = tmp_path / "model_config.json"
-    values = json.loads(path.read_text())
-    del values["condition_dim"]
-    path.write_text(json.dumps(values))
-    assert AutoModel.load_from_folder(str(tmp_path)).model_config.condition_dim == 0
-
-
 def halves(count):
     """Images whose left half (class 0) or right half (class 1) is bright, more or less, uint8."""
     generator = torch.Generator().manual_seed(0)
@@ -336,10 +326,6 @@ def test_unconditional_models_take_no_labels():
 
 
 def test_what_has_no_conditions_says_so():
-    with pytest.raises(ValueError, match="condition_dim=-1"):
-        FIFConfig(input_dim=SHAPE, latent_dim=2, condition_dim=-1)
-    with pytest.raises(ValueError, match="unknown RectangularFlowConfig key 'condition_dim'"):
-        RectangularFlowConfig(input_dim=(4,), latent_dim=2, condition_dim=3)
     with pytest.raises(ConfigError, match="takes no labels"):
         RectangularFlow(RectangularFlowConfig(input_dim=(4,), latent_dim=2)).sample(2, labels=1)
     config = FIFConfig(input_dim=(4,), latent_dim=2, condition_dim=3)

@@ -2,14 +2,13 @@
 
 __all__ = ["DNFConfig"]
 
-from pydantic.dataclasses import dataclass
+from pythae_fif.baselines.flow_model import FlowConfig
+from pythae_fif.models.manifold import BetaConfig, NonNegative, Positive
+from pythae_fif.validation import config_dataclass
 
-from pythae_fif.baselines.injective_flow import InjectiveFlowConfig
-from pythae_fif.models.manifold import BetaConfig
 
-
-@dataclass
-class DNFConfig(InjectiveFlowConfig, BetaConfig):
+@config_dataclass
+class DNFConfig(FlowConfig, BetaConfig):
     """Denoising normalizing flow (DNF) config class.
 
     Parameters:
@@ -22,14 +21,11 @@ class DNFConfig(InjectiveFlowConfig, BetaConfig):
         noise (float): Standard deviation of the noise that inflates the data, and of the D - d
             noise latents. Default: 0.01.
         steps, hidden_channels, latent_blocks, latent_hidden_dim: Sizes of the flow, see
-            :class:`~pythae_fif.baselines.injective_flow.InjectiveFlowConfig`.
+            :class:`~pythae_fif.baselines.flow_model.FlowConfig`.
 
     Raises:
         ConfigError: An unknown key, named with the nearest valid one, or a value out of range.
     """
 
-    beta: float = 100.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._require(self.noise > 0, "noise", "the data must be inflated, above 0 is needed")
+    beta: NonNegative = 100.0
+    noise: Positive = 0.01

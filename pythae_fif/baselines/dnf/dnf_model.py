@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.distributions import Independent, Normal
 
 from pythae_fif.baselines.dnf.dnf_config import DNFConfig
-from pythae_fif.baselines.injective import PaddedFlow
-from pythae_fif.baselines.injective_flow import InjectiveFlowModel
-from pythae_fif.models.manifold import squared_error
+from pythae_fif.baselines.flow_model import FlowModel
+from pythae_fif.baselines.flows import PaddedFlow
+from pythae_fif.models.manifold import uncompiled
+from pythae_fif.volume_change import squared_error
 
 
-class DNF(InjectiveFlowModel):
+class DNF(FlowModel):
     r"""Denoising normalizing flow (Horvat & Pfister, 'Denoising Normalizing Flow', NeurIPS 2021).
 
     The data are inflated, :math:`\tilde x = x + \sigma \epsilon` in all D dimensions. An invertible
@@ -57,7 +58,7 @@ class DNF(InjectiveFlowModel):
     config_class = DNFConfig
     flow_class = PaddedFlow
 
-    @torch.compiler.disable  # see ManifoldModel
+    @uncompiled
     def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
         """Encodes, decodes and computes the loss.
 

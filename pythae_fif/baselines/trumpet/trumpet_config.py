@@ -2,13 +2,17 @@
 
 __all__ = ["TrumpetConfig"]
 
-from pydantic.dataclasses import dataclass
+from typing import Annotated
 
-from pythae_fif.baselines.injective_flow import InjectiveFlowConfig
+from pydantic import Field
+
+from pythae_fif.baselines.flow_model import FlowConfig
+from pythae_fif.models.manifold import Count, NonNegative
+from pythae_fif.validation import config_dataclass
 
 
-@dataclass
-class TrumpetConfig(InjectiveFlowConfig):
+@config_dataclass
+class TrumpetConfig(FlowConfig):
     """Trumpet config class.
 
     Reconstruction and density are trained one after the other: there is no weight between them.
@@ -26,17 +30,12 @@ class TrumpetConfig(InjectiveFlowConfig):
         noise (float): Standard deviation of the Gaussian noise added to the data in training.
             Default: 0, as published.
         steps, hidden_channels, latent_blocks, latent_hidden_dim: Sizes of the flow, see
-            :class:`~pythae_fif.baselines.injective_flow.InjectiveFlowConfig`.
+            :class:`~pythae_fif.baselines.flow_model.FlowConfig`.
 
     Raises:
         ConfigError: An unknown key, named with the nearest valid one, or a value out of range.
     """
 
-    noise: float = 0.0
-    manifold_epochs: int = 10
-    manifold_share: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._require_at_least(1, "manifold_epochs")
-        self._require(0 < self.manifold_share < 1, "manifold_share", "above 0 and below 1")
+    noise: NonNegative = 0.0
+    manifold_epochs: Count = 10
+    manifold_share: Annotated[float, Field(gt=0, lt=1)] = 0.5

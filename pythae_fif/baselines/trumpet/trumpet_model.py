@@ -9,13 +9,14 @@ from pythae.data.datasets import BaseDataset
 from pythae.models.base.base_utils import ModelOutput
 from torch import Tensor
 
-from pythae_fif.baselines.injective import TrumpetFlow
-from pythae_fif.baselines.injective_flow import InjectiveFlowModel
+from pythae_fif.baselines.flow_model import FlowModel
+from pythae_fif.baselines.flows import TrumpetFlow
 from pythae_fif.baselines.trumpet.trumpet_config import TrumpetConfig
-from pythae_fif.models.manifold import squared_error
+from pythae_fif.models.manifold import uncompiled
+from pythae_fif.volume_change import squared_error
 
 
-class Trumpet(InjectiveFlowModel):
+class Trumpet(FlowModel):
     r"""Trumpet (Kothari et al., 'Trumpets: Injective Flows for Inference and Inverse Problems',
     UAI 2021).
 
@@ -80,7 +81,7 @@ class Trumpet(InjectiveFlowModel):
     def set_extra_state(self, state: torch.Tensor) -> None:
         self.stage = "density" if state else "manifold"
 
-    @torch.compiler.disable  # see ManifoldModel
+    @uncompiled
     def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
         """Encodes and computes the loss of the stage: reconstruction, or likelihood of the codes.
 

@@ -3,9 +3,11 @@
 __all__ = ["FIF"]
 
 import dataclasses
-import math
+from functools import partial
+from typing import Any
 
 import torch
+from pythae.data.datasets import BaseDataset
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.models.nn.default_architectures import Decoder_AE_MLP, Encoder_AE_MLP
@@ -14,15 +16,21 @@ from torch import Tensor, nn
 from pythae_fif.errors import ConfigError
 from pythae_fif.models.condition import conditional_networks
 from pythae_fif.models.fif.fif_config import FIFConfig
-from pythae_fif.models.manifold import squared_error
-from pythae_fif.models.surrogate import SurrogateModel
+from pythae_fif.models.hutchinson import HutchinsonModel
+from pythae_fif.models.manifold import uncompiled
 from pythae_fif.nn.conditional import GivenDecoder, GivenEncoder
-from pythae_fif.volume_change import SurrogateOutput, UnsupportedOperationError, surrogate
+from pythae_fif.volume_change import (
+    SurrogateOutput,
+    UnsupportedOperationError,
+    fif_loss,
+    surrogate,
+)
+from pythae_fif.volume_change.loss import Map
 from pythae_fif.volume_change.replay import check_replay
-from pythae_fif.volume_change.surrogate import differentiates_forward
+from pythae_fif.volume_change.variants import Mode, differentiates_forward
 
 
-class FIF(SurrogateModel):
+class FIF(HutchinsonModel):
     r"""Free-form injective flow (Sorrenson et al., 'Lifting Architectural Constraints of Injective
     Flows', ICLR 2024).
 
@@ -33,7 +41,7 @@ class FIF(SurrogateModel):
         \text{stop\_gradient}(g'(z) \epsilon_k) + \beta \lVert g(f(x)) - x \rVert^2
 
     (eq. 7), whose *value* says nothing about the fit. In evaluation mode the loss is the exact one
-    (eq. 46), see :class:`~pythae_fif.models.surrogate.SurrogateModel`.
+    (eq. 46), see :class:`~pythae_fif.models.hutchinson.HutchinsonModel`.
 
     With ``condition_dim`` it is a conditional model, of f(x, c) and g(z, c): every method takes
     ``labels``, class indices or condition vectors, and Jacobians are those by x and by z.
@@ -80,7 +88,7 @@ class FIF(SurrogateModel):
                 f"gradients for gradient_to={options[0]!r}, trace_space={options[1]!r}; use "
                 f"mode='backward'"
             )
-        self._surrogate_mode: str | None = None
+        self._surrogate_mode: Mode | None = None
 
     @classmethod
     def _networks(
@@ -94,69 +102,51 @@ class FIF(SurrogateModel):
             decoder = Decoder_AE_MLP(config)
         return Encoder_AE_MLP(config) if encoder is None else encoder, decoder
 
-    def _training_output(self, x: Tensor, beta: float, condition: Tensor | None) -> ModelOutput:
-        config = self.model_config
-        x = self._noisy(x)
-        rows = math.ceil(config.surrogate_fraction * len(x))
-        dim = config.latent_dim if config.trace_space == "latent" else x[0].numel()
-        eps = self._hutchinson(rows, dim, x)
-        volume, z, x_hat = self._surrogate(x, eps, condition)
-        recon_loss = squared_error(x_hat, x).mean()
-        nll_loss = volume.mean() - self.latent_distribution(x).log_prob(z.to(x.dtype)).mean()
-        loss = nll_loss + beta * recon_loss
-        return ModelOutput(loss=loss, recon_loss=recon_loss, nll_loss=nll_loss, recon_x=x_hat, z=z)
+    @uncompiled
+    def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
+        """Encodes, decodes and computes the loss of the current mode.
 
-    def _surrogate(self, x: Tensor, eps: Tensor, condition: Tensor | None) -> SurrogateOutput:
-        config, mode = self.model_config, self._resolve_mode(x, condition)
-        try:
-            return surrogate(
-                lambda x: self._encode(x, condition),
-                lambda z: self._decode(z, condition),
-                x,
-                eps,
-                jacobian_at=config.jacobian_at,
-                gradient_to=config.gradient_to,
-                trace_space=config.trace_space,
-                mode=mode,
-                dtype=torch.bfloat16 if config.surrogate_precision == "bfloat16" else None,
-            )
-        except UnsupportedOperationError as error:  # an operation of training mode alone
-            self._differentiate_backward(error)
-            return self._surrogate(x, eps, condition)
+        Args:
+            inputs (BaseDataset): ``inputs["data"]`` of shape (B, ...), and for a conditional model
+                ``inputs["labels"]``, class indices (B,) or condition vectors (B, c).
+            epoch (int): In the keyword arguments that Pythae's trainers send; drives the schedule
+                of beta.
+            share_done (float): Likewise, of this package's trainers: the part of the training that
+                is done, which drives a schedule without ``beta_epochs``.
+            dataset_size (int): Likewise; the size of the evaluation set over which
+                ``eval_nll_samples`` are spread.
 
-    @property
-    def surrogate_mode(self) -> str | None:
-        """The mode that the surrogate is differentiated in; None before the first training step.
+        Returns:
+            ModelOutput: ``loss``, ``recon_loss`` (squared error) and ``nll_loss``, means over the
+            batch in nats, ``recon_x`` (B, ...) and ``z`` (B, d). In evaluation mode the two
+            losses that need the exact volume are computed when they are first read, so that
+            samplers, which only want ``z``, do not pay for them; they have no gradient.
 
-        It is the configuration's, or 'backward' where that is 'replay' and a network has an
-        operation that cannot be replayed.
+        Raises:
+            ConfigError: A conditional model without labels.
+            DataError: Labels that do not fit.
         """
-        return self._surrogate_mode
-
-    def _resolve_mode(self, x: Tensor, condition: Tensor | None) -> str:
-        if self._surrogate_mode is None:
-            self._surrogate_mode = self.model_config.mode
-            if self.model_config.mode == "replay":
-                try:  # dry, in evaluation mode: failing in training moves BatchNorm twice
-                    one = None if condition is None else condition[:1]
-                    self._in_evaluation_mode(lambda: self._check_replay(x[:1], one))
-                except UnsupportedOperationError as error:
-                    self._differentiate_backward(error)
-        return self._surrogate_mode
-
-    def _differentiate_backward(self, error: UnsupportedOperationError) -> None:
-        if self.model_config.needs_replay:
-            raise ConfigError(
-                f"FIFConfig surrogate_fraction or surrogate_precision: {error}"
-            ) from error
-        self._surrogate_mode = "backward"
-
-    def _check_replay(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        """Raises UnsupportedOperationError where f and g cannot be replayed; returns f(x)."""
-        check_replay(lambda x: self._encode(x, condition), x)
-        z = self._encode(x, condition)
-        check_replay(lambda z: self._decode(z, condition), z)
-        return z
+        x, condition = self._inputs(inputs)
+        if not self.training:
+            return self._evaluated(x, condition, kwargs.get("dataset_size", len(x)))
+        x = self._noisy(x)
+        loss = fif_loss(
+            lambda x: self._encode(x, condition),
+            lambda z: self._decode(z, condition),
+            self.latent_distribution(x).log_prob,
+            x,
+            self._hutchinson(x, self.model_config.surrogate_fraction),
+            self.beta(kwargs.get("epoch", 1), kwargs.get("share_done")),
+            surrogate=partial(self._surrogate, condition),  # by default fif_loss's own
+            reduce=torch.mean,
+        )
+        return ModelOutput(
+            loss=loss.loss,
+            recon_loss=loss.reconstruction,
+            nll_loss=loss.nll,
+            recon_x=loss.x_hat,
+            z=loss.z,
+        )
 
     def given(self, label: int | Tensor) -> "FIF":
         """A conditional model at one fixed label: an unconditional one that shares its weights.
@@ -186,3 +176,58 @@ class FIF(SurrogateModel):
             GivenDecoder(self.decoder, condition[0]),
         )
         return FIF(config, *networks).train(self.training)
+
+    # ------------------------------------------------------------------ other surrogates
+
+    @property
+    def surrogate_mode(self) -> str | None:
+        """The mode that the surrogate is differentiated in; None before the first training step.
+
+        It is the configuration's, or 'backward' where that is 'replay' and a network has an
+        operation that cannot be replayed.
+        """
+        return self._surrogate_mode
+
+    def _surrogate(
+        self, condition: Tensor | None, encode: Map, decode: Map, x: Tensor, eps: Tensor
+    ) -> SurrogateOutput:
+        """The volume term in the way that the configuration asks for."""
+        config = self.model_config
+        if self._surrogate_mode is None:
+            self._surrogate_mode = config.mode
+            if config.mode == "replay":
+                try:  # dry, in evaluation mode: failing in training moves BatchNorm twice
+                    one = None if condition is None else condition[:1]
+                    self._in_evaluation_mode(lambda: self._check_replay(x[:1], one))
+                except UnsupportedOperationError as error:
+                    self._differentiate_backward(error)
+        estimate = partial(
+            surrogate,
+            encode,
+            decode,
+            x,
+            eps,
+            jacobian_at=config.jacobian_at,
+            gradient_to=config.gradient_to,
+            trace_space=config.trace_space,
+            dtype=torch.bfloat16 if config.surrogate_precision == "bfloat16" else None,
+        )
+        try:
+            return estimate(mode=self._surrogate_mode)
+        except UnsupportedOperationError as error:  # an operation of training mode alone
+            self._differentiate_backward(error)
+            return estimate(mode="backward")
+
+    def _differentiate_backward(self, error: UnsupportedOperationError) -> None:
+        if self.model_config.needs_replay:
+            raise ConfigError(
+                f"FIFConfig surrogate_fraction or surrogate_precision: {error}"
+            ) from error
+        self._surrogate_mode = "backward"
+
+    def _check_replay(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        """Raises UnsupportedOperationError where f and g cannot be replayed; returns f(x)."""
+        check_replay(lambda x: self._encode(x, condition), x)
+        z = self._encode(x, condition)
+        check_replay(lambda z: self._decode(z, condition), z)
+        return z

@@ -2,19 +2,24 @@
 
 __all__ = ["RectangularFlow"]
 
+from typing import Any
+
+from pythae.data.datasets import BaseDataset
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor
 
 from pythae_fif.errors import ConfigError
-from pythae_fif.models.manifold import squared_error
+from pythae_fif.models.hutchinson import HutchinsonModel
+from pythae_fif.models.manifold import uncompiled
 from pythae_fif.models.rectangular_flow.rectangular_flow_config import RectangularFlowConfig
-from pythae_fif.models.surrogate import SurrogateModel
-from pythae_fif.nn.coupling import CouplingDecoder, CouplingEncoder, build_coupling
+from pythae_fif.nn.coupling import build_coupling
+from pythae_fif.volume_change import SurrogateOutput, fif_loss
 from pythae_fif.volume_change.conjugate_gradient import rectangular_surrogate
+from pythae_fif.volume_change.loss import Map
 
 
-class RectangularFlow(SurrogateModel):
+class RectangularFlow(HutchinsonModel):
     r"""Rectangular flow (Caterini et al., 'Rectangular Flows for Manifold Learning', NeurIPS 2021).
 
     The loss of a data point is
@@ -25,7 +30,7 @@ class RectangularFlow(SurrogateModel):
 
     (eq. 3 of Sorrenson et al. 2024), with the gradient of the log-determinant estimated by
     Hutchinson vectors and conjugate gradients (eq. 6), or exactly. Density, samples, evaluation
-    loss and Pythae's interface are those of :class:`~pythae_fif.models.surrogate.SurrogateModel`.
+    loss and Pythae's interface are those of :class:`~pythae_fif.models.hutchinson.HutchinsonModel`.
 
     Args:
         model_config (RectangularFlowConfig): The configuration.
@@ -67,17 +72,56 @@ class RectangularFlow(SurrogateModel):
             raise ConfigError(
                 "RectangularFlow needs encoder and decoder, or neither: they are one flow"
             )
-        if isinstance(encoder, CouplingEncoder) and isinstance(decoder, CouplingDecoder):
+        if hasattr(encoder, "flow") and hasattr(decoder, "flow"):
             encoder.flow = decoder.flow  # Pythae saves the two apart: loaded, they are two copies
         return encoder, decoder
 
-    def _training_output(self, x: Tensor, beta: float, condition: Tensor | None) -> ModelOutput:
-        config = self.model_config
+    @uncompiled
+    def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
+        """Encodes, decodes and computes the loss of the current mode, as FIF does.
+
+        Args:
+            inputs (BaseDataset): ``inputs["data"]`` of shape (B, D).
+            epoch, share_done, dataset_size: In the keyword arguments of trainers, see
+                :meth:`FIF.forward <pythae_fif.models.fif.fif_model.FIF.forward>`.
+
+        Returns:
+            ModelOutput: ``loss``, ``recon_loss``, ``nll_loss``, ``recon_x`` and ``z``, as of FIF.
+        """
+        x, condition = self._inputs(inputs)
+        if not self.training:
+            return self._evaluated(x, condition, kwargs.get("dataset_size", len(x)))
         x = self._noisy(x)
-        eps = self._hutchinson(len(x), config.latent_dim, x)
-        volume, z, x_hat, self.cg_iterations = rectangular_surrogate(
+        loss = fif_loss(
             self._encode,
             self._decode,
+            self.latent_distribution(x).log_prob,
+            x,
+            self._hutchinson(x),
+            self.beta(kwargs.get("epoch", 1), kwargs.get("share_done")),
+            surrogate=self.log_volume_estimate,
+        )
+        return ModelOutput(
+            loss=loss.loss.mean(),
+            recon_loss=loss.reconstruction.mean(),
+            nll_loss=loss.nll.mean(),
+            recon_x=loss.x_hat,
+            z=loss.z,
+        )
+
+    def log_volume_estimate(
+        self, encode: Map, decode: Map, x: Tensor, eps: Tensor
+    ) -> SurrogateOutput:
+        """The volume term of the loss by the estimator of the configuration.
+
+        Args:
+            encode, decode, x, eps: As of
+                :func:`~pythae_fif.volume_change.conjugate_gradient.rectangular_surrogate`.
+        """
+        config = self.model_config
+        out = rectangular_surrogate(
+            encode,
+            decode,
             x,
             eps,
             estimator=config.estimator,
@@ -85,12 +129,5 @@ class RectangularFlow(SurrogateModel):
             tolerance=config.cg_tolerance,
             max_iterations=config.cg_max_iterations,
         )
-        recon_loss = squared_error(x_hat, x)
-        nll_loss = -self.latent_distribution(z).log_prob(z) + volume
-        return ModelOutput(
-            loss=(nll_loss + beta * recon_loss).mean(),
-            recon_loss=recon_loss.mean(),
-            nll_loss=nll_loss.mean(),
-            recon_x=x_hat,
-            z=z,
-        )
+        self.cg_iterations = out.iterations
+        return SurrogateOutput(out.log_volume, out.z, out.x_hat)

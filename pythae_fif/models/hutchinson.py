@@ -1,25 +1,26 @@
-"""What FIF and RectangularFlow share: training by a surrogate of the volume change, and evaluation
-by the exact one."""
+"""What FIF and RectangularFlow share: training by Hutchinson's estimate of how the volume changes,
+and evaluation by the exact volume."""
 
-__all__ = ["SurrogateConfig", "SurrogateModel"]
+__all__ = ["HutchinsonConfig", "HutchinsonModel"]
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
-import torch
-from pydantic.dataclasses import dataclass
 from pythae.data.datasets import BaseDataset
 from pythae.models.base.base_utils import ModelOutput
 from torch import Tensor
 
-from pythae_fif.models.manifold import BetaConfig, ManifoldModel, squared_error
-from pythae_fif.volume_change import HUTCHINSON_KINDS, sample_hutchinson
-from pythae_fif.volume_change.surrogate import JACOBIAN_AT
+from pythae_fif.errors import ConfigError
+from pythae_fif.models.manifold import BetaConfig, Count, ManifoldModel
+from pythae_fif.validation import config_dataclass
+from pythae_fif.volume_change import sample_hutchinson, squared_error
+from pythae_fif.volume_change.hutchinson import HutchinsonKind
+from pythae_fif.volume_change.loss import JacobianAt
 
 
-@dataclass
-class SurrogateConfig(BetaConfig):
+@config_dataclass
+class HutchinsonConfig(BetaConfig):
     """The part of their configurations that FIF and RectangularFlow share.
 
     Parameters:
@@ -36,33 +37,44 @@ class SurrogateConfig(BetaConfig):
             :class:`~pythae_fif.models.manifold.ManifoldConfig`.
     """
 
-    hutchinson_samples: int = 1
-    hutchinson_kind: str = "orthogonal"
-    jacobian_at: str = "data"
-    eval_nll_samples: int = 64
-    # Without an annotation these are no options; FIF makes them some.
-    gradient_to = "encoder"
-    trace_space = "latent"
+    hutchinson_samples: Count = 1
+    hutchinson_kind: HutchinsonKind = "orthogonal"
+    jacobian_at: JacobianAt = "data"
+    eval_nll_samples: Count = 64
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._require_at_least(1, "hutchinson_samples", "eval_nll_samples")
-        self._require_one_of(hutchinson_kind=HUTCHINSON_KINDS, jacobian_at=JACOBIAN_AT)
-        if self.trace_space == "latent":
-            self._require(
-                self.hutchinson_samples <= self.latent_dim,
-                "hutchinson_samples",
-                f"at most latent_dim={self.latent_dim}, where the trace is exact",
+        most = self.trace_dim(math.prod(self.input_dim or (self.hutchinson_samples,)))
+        if self.hutchinson_samples > most:
+            raise ConfigError(
+                f"{self.name}: hutchinson_samples={self.hutchinson_samples}: at most {most}, "
+                "where the trace is exact"
             )
+
+    def trace_dim(self, data_dim: int) -> int:
+        """Dimension of the space in which the trace is taken, for data of D dimensions."""
+        return self.latent_dim
 
     @property
     def off_manifold(self) -> bool:
         """Whether the loss has the encoder's volume change at the data (eq. 46), as the published
         FIF, or that on the manifold (eq. 3)."""
-        return self.jacobian_at == "data" and self.gradient_to == "encoder"
+        return self.jacobian_at == "data"
 
 
-class SurrogateModel(ManifoldModel):
+class Inputs(NamedTuple):
+    """What a model is given.
+
+    Attributes:
+        x: Data, (B, ...).
+        condition: (B, c), None of an unconditional model.
+    """
+
+    x: Tensor
+    condition: Tensor | None
+
+
+class HutchinsonModel(ManifoldModel):
     r"""A model whose training loss has a surrogate of the log-volume, for its gradient alone.
 
     Its *value* says nothing about the fit. In evaluation mode the loss is the exact value of what
@@ -80,41 +92,32 @@ class SurrogateModel(ManifoldModel):
     subclass's.
     """
 
-    @torch.compiler.disable
-    def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
-        """Encodes, decodes and computes the loss of the current mode.
+    def beta(self, epoch: int | None = None, share_done: float | None = None) -> float:
+        """See :meth:`~pythae_fif.models.manifold.BetaConfig.beta_at` of the configuration."""
+        return float(self.model_config.beta_at(epoch, share_done))
 
-        Args:
-            inputs (BaseDataset): ``inputs["data"]`` of shape (B, ...), and for a conditional model
-                ``inputs["labels"]``, class indices (B,) or condition vectors (B, c).
-            epoch (int): In the keyword arguments that Pythae's trainers send; drives the schedule
-                of beta.
-            share_done (float): Likewise, of this package's trainers: the part of the training that
-                is done, which drives a schedule without ``beta_epochs``.
-            dataset_size (int): Likewise; the size of the evaluation set over which
-                ``eval_nll_samples`` are spread.
-
-        Returns:
-            ModelOutput: ``loss``, ``recon_loss`` (squared error) and ``nll_loss``, means over the
-            batch in nats, ``recon_x`` (B, ...) and ``z`` (B, d). In evaluation mode the two
-            losses that need the exact volume are computed when they are first read, so that
-            samplers, which only want ``z``, do not pay for them; they have no gradient.
-
-        Raises:
-            ConfigError: A conditional model without labels.
-            DataError: Labels that do not fit.
-        """
-        x = inputs["data"]
+    def _inputs(self, inputs: BaseDataset) -> Inputs:
         # Pythae's data sets always have labels, which mean nothing to an unconditional model.
         labels = inputs.get("labels") if self.condition_dim else None
-        condition = self._condition(labels, x)
-        if self.training:
-            beta = self.beta(kwargs.get("epoch", 1), kwargs.get("share_done"))
-            return self._training_output(x, beta, condition)
+        return Inputs(inputs["data"], self._condition(labels, inputs["data"]))
+
+    def _hutchinson(self, x: Tensor, share: float = 1.0) -> Tensor:
+        """Hutchinson vectors, (K, b, d), of a share of the batch."""
+        return sample_hutchinson(
+            math.ceil(share * len(x)),
+            self.model_config.trace_dim(x[0].numel()),
+            self.model_config.hutchinson_samples,
+            kind=self.model_config.hutchinson_kind,
+            device=x.device,
+            dtype=x.dtype,
+        )
+
+    def _evaluated(self, x: Tensor, condition: Tensor | None, dataset_size: int) -> ModelOutput:
+        """The output of evaluation mode; the exact volume is computed when it is first read."""
         z = self._encode(x, condition)
         x_hat = self._decode(z, condition)
         recon_loss = squared_error(x_hat, x).mean()
-        share = self.model_config.eval_nll_samples / max(1, kwargs.get("dataset_size", len(x)))
+        share = self.model_config.eval_nll_samples / max(1, dataset_size)
         counted = min(len(x), math.ceil(share * len(x)))
 
         def losses() -> dict[str, Tensor]:
@@ -127,30 +130,12 @@ class SurrogateModel(ManifoldModel):
 
         return _EvaluationOutput(losses, recon_loss=recon_loss, recon_x=x_hat, z=z)
 
-    def _training_output(self, x: Tensor, beta: float, condition: Tensor | None) -> ModelOutput:
-        raise NotImplementedError
-
     def _nll(self, x: Tensor, z: Tensor, condition: Tensor | None) -> Tensor:
         """The likelihood's part of the loss, exactly, (B,), of data x and their codes z."""
         if not self.model_config.off_manifold:
             return -self._log_prob(z, condition)
         volume = self._encoder_log_volume(x, condition)
         return -self.latent_distribution(z).log_prob(z.detach()) - volume
-
-    def beta(self, epoch: int | None = None, share_done: float | None = None) -> float:
-        """See :meth:`~pythae_fif.models.manifold.BetaConfig.beta_at` of the configuration."""
-        return self.model_config.beta_at(epoch, share_done)
-
-    def _hutchinson(self, rows: int, dim: int, like: Tensor) -> Tensor:
-        """Hutchinson vectors of as many data points, (K, rows, dim)."""
-        return sample_hutchinson(
-            rows,
-            dim,
-            self.model_config.hutchinson_samples,
-            kind=self.model_config.hutchinson_kind,
-            device=like.device,
-            dtype=like.dtype,
-        )
 
 
 class _EvaluationOutput(ModelOutput):

@@ -1,10 +1,10 @@
-"""Injective flows of images and rows: between data and codes, in both directions, by one net."""
+"""The flows of DNF and Trumpet: from images or rows to codes, and back by the same net."""
 
-__all__ = ["LatentFlow", "MultiscaleFlow", "PaddedFlow", "TrumpetFlow"]
+__all__ = ["CodeFlow", "LatentFlow", "MultiscaleFlow", "PaddedFlow", "TrumpetFlow"]
 
 import contextlib
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,21 @@ from zuko.flows import RealNVP
 from pythae_fif.baselines.glow import ActNorm, Chain, Flatten, InjectiveConv, Squeeze, flow_steps
 from pythae_fif.errors import ConfigError
 from pythae_fif.nn.coupling import bounded_affine
+
+
+class NoisyCodes(NamedTuple):
+    """What a flow makes of data that noise has moved off the manifold.
+
+    Attributes:
+        z: Codes, (B, d).
+        v: Noise, (B, D - d).
+        log_det: Log-determinant of both, (B,).
+    """
+
+    z: Tensor
+    v: Tensor
+    log_det: Tensor
+
 
 SMALLEST = 4
 """Maps of this height or width are not squeezed further."""
@@ -115,74 +130,109 @@ class MultiscaleFlow(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Data to latents (B, D), the coarsest scale first, and the log-determinant (B,)."""
         x = x.reshape(len(x), *_as_image(self.input_dim))
-        total, parts = x.new_zeros(len(x)), []
+        total, latents = x.new_zeros(len(x)), []
         for scale, (leaving, _, _) in zip(self.scales, self.shapes, strict=True):
             x, log_det = scale(x)
             total = total + log_det
-            x, part = x.split([x.shape[1] - leaving, leaving], 1)
-            parts.append(part.flatten(1))
-        return torch.cat(parts[::-1], 1), total
+            x, left = x.split([x.shape[1] - leaving, leaving], 1)
+            latents.append(left.flatten(1))
+        return torch.cat(latents[::-1], 1), total
 
     def inverse(self, z: Tensor) -> Tensor:
         """Latents (B, D) to data."""
-        parts = z.split([math.prod(shape) for shape in self.shapes[::-1]], 1)
-        x = None
-        for part, shape, scale in zip(parts, self.shapes[::-1], self.scales[::-1], strict=True):
-            part = part.unflatten(1, shape)
-            x = scale.inverse(  # type: ignore[operator]
-                part if x is None else torch.cat([x, part], 1)
-            )
-        return x.reshape(len(z), *self.input_dim)  # type: ignore[union-attr]
+        latents = z.split([math.prod(shape) for shape in self.shapes[::-1]], 1)
+        x = z.new_empty(len(z), 0, *self.shapes[-1][1:])
+        for entering, shape, scale in zip(
+            latents, self.shapes[::-1], reversed(self.scales), strict=True
+        ):
+            x = scale.inverse(torch.cat([x, entering.unflatten(1, shape)], 1))
+        return x.reshape(len(z), *self.input_dim)
 
 
-class PaddedFlow(nn.Module):
-    """The flow of a DNF: d latents of an invertible flow are the manifold's, D - d are noise.
+class CodeFlow(nn.Module):
+    """A flow from data to codes: a map to codes u of the manifold, then a flow of their density.
 
     Args:
         input_dim: Shape (C, H, W) of even H and W, or (D,).
         latent_dim: d, at most D.
-        steps, hidden_channels: Of :class:`MultiscaleFlow`.
-        latent: Of :class:`LatentFlow`: `blocks` and `hidden_dim`.
-
-    Example:
-        >>> flow = PaddedFlow((1, 8, 8), 10, steps=1, hidden_channels=8, blocks=2, hidden_dim=8)
-        >>> flow = flow.eval()  # in training the first batch sets the scales
-        >>> z = torch.randn(5, 10)
-        >>> torch.allclose(flow.encode(flow.decode(z)), z, atol=1e-4)
-        True
+        steps, hidden_channels: Steps of flow at each size of the maps, and width of their nets.
+        latent_blocks, latent_hidden_dim: Couplings of the codes' :class:`LatentFlow`, and width of
+            their nets.
     """
 
     def __init__(
         self,
         input_dim: tuple[int, ...],
         latent_dim: int,
+        *,
         steps: int,
         hidden_channels: int,
-        **latent: Any,
+        latent_blocks: int,
+        latent_hidden_dim: int,
     ) -> None:
         super().__init__()
-        self.latent_dim = latent_dim
-        self.padding = _checked(input_dim, latent_dim) - latent_dim
-        self.data_flow = MultiscaleFlow(input_dim, steps, hidden_channels)
-        self.latent_flow = LatentFlow(latent_dim, **latent)
+        self.input_dim, self.latent_dim = tuple(input_dim), latent_dim
+        self.data_flow = self.make_data_flow(steps, hidden_channels)
+        self.latent_flow = LatentFlow(latent_dim, latent_blocks, latent_hidden_dim)
 
-    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Data to codes z (B, d), noise v (B, D - d) and the log-determinant of both (B,)."""
-        latents, log_det = self.data_flow(x)
-        u, v = latents.split([self.latent_dim, self.padding], 1)
-        z, more = self.latent_flow(u)
-        return z, v, log_det + more
+    def make_data_flow(self, steps: int, hidden_channels: int) -> Any:
+        """The invertible or injective layers next to the data."""
+        raise NotImplementedError
+
+    def project(self, x: Tensor) -> Tensor:
+        """Data to the manifold's codes u (B, d)."""
+        raise NotImplementedError
+
+    def expand(self, u: Tensor) -> Tensor:
+        """The manifold's codes u (B, d) to data; :meth:`project` is its left inverse."""
+        raise NotImplementedError
 
     def encode(self, x: Tensor) -> Tensor:
         """f, from (B, ...) to (B, d)."""
-        return self.split(x)[0]
+        z: Tensor = self.latent_flow(self.project(x))[0]
+        return z
 
     def decode(self, z: Tensor) -> Tensor:
-        """g, from (B, d) to (B, ...): the data of noise zero."""
-        return self.data_flow.inverse(F.pad(self.latent_flow.inverse(z), (0, self.padding)))
+        """g, from (B, d) to (B, ...)."""
+        return self.expand(self.latent_flow.inverse(z))
 
 
-class TrumpetFlow(nn.Module):
+class PaddedFlow(CodeFlow):
+    """The flow of a DNF: d latents of an invertible flow are the manifold's, D - d are noise.
+
+    Args: As of :class:`CodeFlow`.
+
+    Example:
+        >>> sizes = {"steps": 1, "hidden_channels": 8, "latent_blocks": 2, "latent_hidden_dim": 8}
+        >>> flow = PaddedFlow((1, 8, 8), 10, **sizes)
+        >>> flow = flow.eval()  # in training the first batch sets the scales
+        >>> z = torch.randn(5, 10)
+        >>> torch.allclose(flow.encode(flow.decode(z)), z, atol=1e-4)
+        True
+    """
+
+    def make_data_flow(self, steps: int, hidden_channels: int) -> MultiscaleFlow:
+        self.padding = math.prod(self.input_dim) - self.latent_dim
+        return MultiscaleFlow(self.input_dim, steps, hidden_channels)
+
+    def split(self, x: Tensor) -> NoisyCodes:
+        """Data to codes and noise."""
+        latents, log_det = self.data_flow(x)
+        u, v = latents.split([self.latent_dim, self.padding], 1)
+        z, more = self.latent_flow(u)
+        return NoisyCodes(z, v, log_det + more)
+
+    def project(self, x: Tensor) -> Tensor:
+        u: Tensor = self.data_flow(x)[0][:, : self.latent_dim]
+        return u
+
+    def expand(self, u: Tensor) -> Tensor:
+        """The manifold's codes u (B, d) to the data of noise zero."""
+        x: Tensor = self.data_flow.inverse(F.pad(u, (0, self.padding)))
+        return x
+
+
+class TrumpetFlow(CodeFlow):
     """The flow of a Trumpet: steps of flow and injective layers that halve the channels in turn.
 
     Seen from the data, maps are squeezed to `SMALLEST` pixels or an odd side, with an injective
@@ -191,32 +241,19 @@ class TrumpetFlow(nn.Module):
     3 x 64 x 64 and d = 192 that is Kothari et al.'s: six injective layers of factor 2, and none
     dense.
 
-    Args:
-        input_dim: Shape (C, H, W) of even H and W, or (D,).
-        latent_dim: d, at most D.
-        steps, hidden_channels: Steps of flow before each injective layer, and of their nets.
-        latent: Of :class:`LatentFlow`: `blocks` and `hidden_dim`.
+    Args: As of :class:`CodeFlow`.
 
     Example:
-        >>> flow = TrumpetFlow((1, 8, 8), 10, steps=1, hidden_channels=8, blocks=2, hidden_dim=8)
+        >>> sizes = {"steps": 1, "hidden_channels": 8, "latent_blocks": 2, "latent_hidden_dim": 8}
+        >>> flow = TrumpetFlow((1, 8, 8), 10, **sizes)
         >>> flow = flow.eval()  # in training the first batch sets the scales
         >>> z = torch.randn(5, 10)
         >>> torch.allclose(flow.encode(flow.decode(z)), z, atol=1e-4)
         True
     """
 
-    def __init__(
-        self,
-        input_dim: tuple[int, ...],
-        latent_dim: int,
-        steps: int,
-        hidden_channels: int,
-        **latent: Any,
-    ) -> None:
-        super().__init__()
-        channels, height, width = _as_image(input_dim)
-        _checked(input_dim, latent_dim)
-        self.input_dim, self.latent_dim = tuple(input_dim), latent_dim
+    def make_data_flow(self, steps: int, hidden_channels: int) -> Chain:
+        channels, height, width = _as_image(self.input_dim)
         kernel = 3 if height > 1 else 1
         layers: list[nn.Module] = []
         squeezed = height > 1
@@ -227,42 +264,23 @@ class TrumpetFlow(nn.Module):
             layers += flow_steps(channels, steps, hidden_channels=hidden_channels, kernel=kernel)
             squeezed = _can_be_squeezed(height, width)
             half = channels // 2
-            if channels % 2 == 0 and half * height * width >= latent_dim:
+            if channels % 2 == 0 and half * height * width >= self.latent_dim:
                 layers.append(InjectiveConv(channels, half))
                 channels = half
             elif not squeezed:
                 break
         size = channels * height * width
         layers.append(Flatten((channels, height, width)))
-        if size > latent_dim:
-            layers.append(InjectiveConv(size, latent_dim))
-            layers += flow_steps(latent_dim, steps, hidden_channels=hidden_channels, kernel=1)
-        self.data_flow = Chain(layers)
-        self.latent_flow = LatentFlow(latent_dim, **latent)
+        if size > self.latent_dim:
+            layers.append(InjectiveConv(size, self.latent_dim))
+            layers += flow_steps(self.latent_dim, steps, hidden_channels=hidden_channels, kernel=1)
+        return Chain(layers)
 
     def project(self, x: Tensor) -> Tensor:
         """Data to the manifold's codes u (B, d), by each layer's left inverse."""
-        x = x.reshape(len(x), *_as_image(self.input_dim))
-        return self.data_flow(x)[0].flatten(1)
+        u: Tensor = self.data_flow(x.reshape(len(x), *_as_image(self.input_dim)))[0]
+        return u.flatten(1)
 
     def expand(self, u: Tensor) -> Tensor:
-        """The manifold's codes u (B, d) to data."""
-        return self.data_flow.inverse(u[..., None, None]).reshape(len(u), *self.input_dim)
-
-    def encode(self, x: Tensor) -> Tensor:
-        """f, from (B, ...) to (B, d)."""
-        return self.latent_flow(self.project(x))[0]
-
-    def decode(self, z: Tensor) -> Tensor:
-        """g, from (B, d) to (B, ...)."""
-        return self.expand(self.latent_flow.inverse(z))
-
-
-def _checked(input_dim: tuple[int, ...], latent_dim: int) -> int:
-    """D, which d must not exceed."""
-    size = math.prod(input_dim)
-    if latent_dim > size:
-        raise ConfigError(
-            f"latent_dim={latent_dim}: an injective flow of {tuple(input_dim)} has at most {size}"
-        )
-    return size
+        x: Tensor = self.data_flow.inverse(u[..., None, None])
+        return x.reshape(len(u), *self.input_dim)

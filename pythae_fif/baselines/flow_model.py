@@ -1,0 +1,65 @@
+"""What DNF and Trumpet share: the size of their flows, and a flow as encoder and decoder."""
+
+__all__ = ["FlowConfig", "FlowModel"]
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
+from pythae.models.nn import BaseDecoder, BaseEncoder
+
+from pythae_fif.baselines.flows import CodeFlow
+from pythae_fif.errors import ConfigError
+from pythae_fif.models.manifold import Count, ManifoldConfig, ManifoldModel
+from pythae_fif.nn.coupling import FlowDecoder, FlowEncoder
+from pythae_fif.validation import config_dataclass
+
+
+@config_dataclass
+class FlowConfig(ManifoldConfig):
+    """The part of their configurations that DNF and Trumpet share.
+
+    Parameters:
+        steps (int): Glow's steps of flow at each size of the maps. Default: 4.
+        hidden_channels (int): Of the two hidden layers of every coupling's net. Default: 128.
+        latent_blocks (int): Affine couplings of the density of the codes. Default: 8.
+        latent_hidden_dim (int): Width of the two hidden layers of their nets. Default: 256.
+    """
+
+    steps: Count = 4
+    hidden_channels: Count = 128
+    latent_blocks: Annotated[int, Field(ge=0)] = 8
+    latent_hidden_dim: Count = 256
+
+
+class FlowModel(ManifoldModel):
+    """A model whose encoder and decoder are the two directions of one flow.
+
+    Attributes:
+        flow_class: The flow, of :mod:`pythae_fif.baselines.flows`.
+    """
+
+    flow_class: ClassVar[type[CodeFlow]]
+
+    @classmethod
+    def _networks(
+        cls, config: FlowConfig, encoder: BaseEncoder | None, decoder: BaseDecoder | None
+    ) -> tuple[BaseEncoder, BaseDecoder]:
+        if encoder is not None or decoder is not None:
+            raise ConfigError(
+                f"{cls.__name__} builds its flow from its configuration: encoder and decoder are "
+                "its two directions and cannot be given"
+            )
+        flow = cls.flow_class(
+            config.input_dim,
+            config.latent_dim,
+            steps=config.steps,
+            hidden_channels=config.hidden_channels,
+            latent_blocks=config.latent_blocks,
+            latent_hidden_dim=config.latent_hidden_dim,
+        )
+        return FlowEncoder(flow), FlowDecoder(flow)
+
+    @property
+    def flow(self) -> Any:
+        """The flow whose two directions encoder and decoder are, of class ``flow_class``."""
+        return self.decoder.flow

@@ -1,0 +1,121 @@
+"""Configurations of all models: what is wrong is one line, from Python, dictionaries and files."""
+
+import json
+import math
+
+import pytest
+
+from pythae_fif.baselines import DNFConfig, TrumpetConfig
+from pythae_fif.errors import ConfigError
+from pythae_fif.models import FIFConfig, RectangularFlowConfig
+
+CONFIGS = [FIFConfig, RectangularFlowConfig, DNFConfig, TrumpetConfig]
+HUTCHINSON = [FIFConfig, RectangularFlowConfig]
+WITH_BETA = [FIFConfig, RectangularFlowConfig, DNFConfig]
+FLOWS = [DNFConfig, TrumpetConfig]
+
+WRONG = [
+    (CONFIGS, {"latent_dims": 3}, "unknown key 'latent_dims': did you mean 'latent_dim'"),
+    (CONFIGS, {"latent_dim": 17}, "latent_dim=17: at most 16, that of the data"),
+    (CONFIGS, {"latent_dim": 0}, "latent_dim=0: input should be greater than or equal to 1"),
+    (CONFIGS, {"latent_distribution": "cauchy"}, "latent_distribution='cauchy': valid: normal, st"),
+    (CONFIGS, {"noise": "much"}, "noise='much'"),
+    (CONFIGS, {"noise": -0.1}, "noise=-0.1"),
+    (CONFIGS, {"student_t_df": 0}, "student_t_df=0: input should be greater than 0"),
+    (WITH_BETA, {"betta": 3}, "unknown key 'betta': did you mean 'beta'"),
+    (WITH_BETA, {"beta": -1}, "beta=-1: input should be greater than or equal to 0"),
+    (WITH_BETA, {"beta": math.nan}, "beta=nan: input should be a finite number"),
+    (WITH_BETA, {"beta": math.inf}, "beta=inf"),
+    (WITH_BETA, {"beta_epochs": 4}, "beta_epochs=4: is the length of a schedule to beta_final"),
+    (WITH_BETA, {"beta_epochs": 0, "beta_final": 2}, "beta_epochs=0"),
+    ([TrumpetConfig], {"beta": 3.0}, "unknown key 'beta'"),
+    (HUTCHINSON, {"hutchinson_samples": 4}, "hutchinson_samples=4: at most 3"),
+    (HUTCHINSON, {"hutchinson_samples": 0}, "hutchinson_samples=0"),
+    (HUTCHINSON, {"hutchinson_kind": "rademachr"}, "did you mean 'rademacher'"),
+    (HUTCHINSON, {"jacobian_at": "encoder"}, "jacobian_at='encoder'"),
+    (HUTCHINSON, {"eval_nll_samples": 0}, "eval_nll_samples=0"),
+    (FLOWS, {"hutchinson_samples": 2}, "unknown key 'hutchinson_samples'"),
+    (FLOWS, {"eval_nll_samples": 2}, "unknown key 'eval_nll_samples'"),
+    (FLOWS, {"step": 2}, "did you mean 'steps'"),
+    (FLOWS, {"steps": 0}, "steps=0"),
+    (FLOWS, {"latent_blocks": -1}, "latent_blocks=-1"),
+    ([RectangularFlowConfig, *FLOWS], {"mode": "backward"}, "unknown key 'mode'"),
+    ([RectangularFlowConfig], {"surrogate_fraction": 0.5}, "unknown key 'surrogate_fraction'"),
+    ([RectangularFlowConfig], {"condition_dim": 3}, "unknown key 'condition_dim'"),
+    ([RectangularFlowConfig], {"cg_tolerence": 0.1}, "did you mean 'cg_tolerance'"),
+    ([RectangularFlowConfig], {"cg_tolerance": 0.0}, "cg_tolerance=0.0"),
+    ([RectangularFlowConfig], {"cg_max_iterations": 0}, "cg_max_iterations=0"),
+    ([RectangularFlowConfig], {"estimator": "exakt"}, "did you mean 'exact'"),
+    ([FIFConfig], {"mode": "sideways"}, "valid: replay, mixed, backward"),
+    ([FIFConfig], {"gradient_to": "both"}, "valid: encoder, decoder"),
+    ([FIFConfig], {"trace_space": "data", "hutchinson_samples": 17}, "at most 16"),
+    ([FIFConfig], {"surrogate_fraction": 0}, "surrogate_fraction=0"),
+    ([FIFConfig], {"surrogate_fraction": 0.5, "mode": "mixed"}, "need mode='replay'"),
+    ([FIFConfig], {"surrogate_precision": "float16"}, "valid: float32, bfloat16"),
+    ([FIFConfig], {"condition_dim": -1}, "condition_dim=-1"),
+    ([DNFConfig], {"noise": 0.0}, "noise=0.0: input should be greater than 0"),
+    ([TrumpetConfig], {"manifold_share": 1.0}, "manifold_share=1.0"),
+    ([TrumpetConfig], {"manifold_epochs": 0}, "manifold_epochs=0"),
+]
+
+
+def make(config, values):
+    return config(**values)
+
+
+def from_dict(config, values):
+    return config.from_dict(values)
+
+
+@pytest.fixture
+def from_file(tmp_path):
+    def read(config, values):
+        path = tmp_path / "model_config.json"
+        path.write_text(json.dumps({"name": config.__name__, **values}))
+        return config.from_json_file(str(path))
+
+    return read
+
+
+@pytest.mark.parametrize(
+    "config, options, said",
+    [
+        pytest.param(config, options, said, id=f"{config.__name__}-{options}")
+        for configs, options, said in WRONG
+        for config in configs
+    ],
+)
+def test_what_is_wrong_is_one_line(config, options, said, from_file):
+    values = {"input_dim": [4, 2, 2], "latent_dim": 3, **options}
+    for read in (make, from_dict, from_file):
+        with pytest.raises(ConfigError) as caught:
+            read(config, values)
+        line = str(caught.value)
+        assert line.startswith(f"{config.__name__}: ") and said in line and "\n" not in line
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_right_values_come_back_from_a_file(config, from_file, tmp_path):
+    made = config(input_dim=(4, 2, 2), latent_dim=3, noise=0.5, latent_distribution="student_t")
+    made.save_json(str(tmp_path), "model_config")
+    assert config.from_json_file(str(tmp_path / "model_config.json")) == made
+    assert made.input_dim == (4, 2, 2) and made.name == config.__name__
+
+
+def test_files_of_older_versions_load(from_file):
+    """Keys that came later have their defaults."""
+    older = {"input_dim": [1, 4, 4], "latent_dim": 3, "uses_default_encoder": True, "beta": 4.0,
+             "hutchinson_samples": 1, "mode": "replay"}  # fmt: skip
+    config = from_file(FIFConfig, older)
+    assert (config.beta, config.condition_dim, config.surrogate_fraction) == (4.0, 0, 1.0)
+
+
+def test_beta_schedule():
+    config = FIFConfig(input_dim=(8,), latent_dim=3, beta=20, beta_final=40, beta_epochs=11)
+    assert [config.beta_at(epoch) for epoch in (1, 6, 11, 99)] == [20, 30, 40, 40]
+    assert config.beta_at() == 40
+    assert FIFConfig(input_dim=(8,), latent_dim=3, beta=7).beta_at(3) == 7
+    whole = FIFConfig(input_dim=(8,), latent_dim=3, beta=20, beta_final=40)
+    assert [whole.beta_at(1, share) for share in (0.0, 0.25, 1.0)] == [20, 25, 40]
+    with pytest.raises(ConfigError, match="give beta_epochs, or use FIFTrainer"):
+        whole.beta_at(1)

@@ -1,0 +1,180 @@
+"""What all models of this package do: density, samples, files, AutoModel, the fresh process."""
+
+import copy
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from pythae.data.datasets import DatasetOutput
+from pythae.models import AutoModel
+from pythae.models.nn.benchmarks.mnist import Decoder_Conv_AE_MNIST, Encoder_Conv_AE_MNIST
+
+import pythae_fif
+from pythae_fif.baselines import DNF, DNFConfig, Trumpet, TrumpetConfig
+from pythae_fif.errors import ConfigError, FIFError
+from pythae_fif.models import FIF, FIFConfig, RectangularFlow, RectangularFlowConfig
+from pythae_fif.nn.coupling import build_coupling
+from pythae_fif.register import register_model
+
+FLOW = {"steps": 1, "hidden_channels": 8, "latent_blocks": 2, "latent_hidden_dim": 8}
+
+
+def fif(**options):
+    return FIF(FIFConfig(input_dim=(1, 4, 4), latent_dim=3, beta=4.0, **options))
+
+
+def fif_of_other_nets():
+    config = FIFConfig(input_dim=(1, 28, 28), latent_dim=3, latent_distribution="student_t")
+    return FIF(config, Encoder_Conv_AE_MNIST(config), Decoder_Conv_AE_MNIST(config))
+
+
+def rectangular(*nets):
+    config = RectangularFlowConfig(input_dim=(5,), latent_dim=3, cg_tolerance=0.1)
+    return RectangularFlow(config, *nets)
+
+
+MODELS = {
+    "fif": fif,
+    "fif-decoder": lambda: fif(gradient_to="decoder", jacobian_at="reconstruction"),
+    "fif-other-nets": fif_of_other_nets,
+    "rectangular": rectangular,
+    "rectangular-other-nets": lambda: rectangular(
+        *build_coupling((5,), 3, data_blocks=2, latent_blocks=1, hidden_dim=8)
+    ),
+    "dnf": lambda: DNF(DNFConfig(input_dim=(1, 8, 8), latent_dim=3, **FLOW)),
+    "trumpet": lambda: Trumpet(TrumpetConfig(input_dim=(1, 8, 8), latent_dim=3, **FLOW)),
+}
+
+
+@pytest.fixture(params=MODELS)
+def model(request):
+    torch.manual_seed(0)
+    return MODELS[request.param]().eval()
+
+
+@pytest.fixture
+def x(model):
+    return torch.rand(6, *model.model_config.input_dim)
+
+
+def test_density_samples_and_pythae_s_methods(model, x):
+    shape = x.shape[1:]
+    assert model.sample(5).shape == (5, *shape)
+    assert model.embed(x).shape == (6, 3)
+    assert torch.equal(model.predict(x).embedding, model.embed(x))
+    assert torch.equal(model.predict(x).recon_x, model.reconstruct(x))
+    values = model.singular_values(x)
+    torch.testing.assert_close(values.log().sum(1), model.log_volume(x), rtol=1e-3, atol=1e-3)
+    z = model.embed(x)
+    prior = model.latent_distribution(z).log_prob(z)
+    torch.testing.assert_close(model.log_prob(x), prior - model.log_volume(x))
+    lines = model.interpolate(x[:2], x[2:4], granularity=5)
+    assert lines.shape == (2, 5, *shape)
+    for point, ends in ((0, x[:2]), (-1, x[2:4])):
+        torch.testing.assert_close(lines[:, point], model.reconstruct(ends), atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="2 starting and 3 ending"):
+        model.interpolate(x[:2], x[:3])
+    assert torch.equal(copy.deepcopy(model).embed(x), model.embed(x))
+
+
+def test_losses_of_both_modes(model, x):
+    evaluated = [model(DatasetOutput(data=x), dataset_size=6) for _ in range(2)]
+    assert evaluated[0].loss.item() == evaluated[1].loss.item()
+    torch.testing.assert_close(evaluated[0].recon_x, model.reconstruct(x))
+    assert torch.equal(evaluated[0].z, model.embed(x))
+    model.train()(DatasetOutput(data=x), epoch=1, share_done=0.0).loss.backward()
+    grads = [p.grad for p in model.parameters() if p.grad is not None]
+    assert grads and all(grad.isfinite().all() for grad in grads)
+
+
+def test_training_mode_is_kept_by_what_evaluates(model, x):
+    model.train()
+    next(model.decoder.children()).eval()
+    before = [module.training for module in model.modules()]
+    model.log_prob(x), model.log_volume(x), model.sample(2)
+    assert [module.training for module in model.modules()] == before
+
+
+def test_saved_and_loaded(model, x, tmp_path):
+    model.save(str(tmp_path))
+    for loader in (type(model), AutoModel):
+        loaded = loader.load_from_folder(str(tmp_path)).eval()
+        assert type(loaded) is type(model) and loaded.model_config == model.model_config
+        assert torch.equal(loaded.embed(x), model.embed(x))
+        assert torch.equal(loaded.reconstruct(x), model.reconstruct(x))
+        assert hasattr(loaded.encoder, "flow") == hasattr(loaded.decoder, "flow")
+        if hasattr(loaded.encoder, "flow"):
+            assert loaded.encoder.flow is loaded.decoder.flow
+
+
+def test_unknown_keys_in_a_saved_model_are_refused(model, tmp_path):
+    model.save(str(tmp_path))
+    path = tmp_path / "model_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "latent_dimm": 1}))
+    with pytest.raises(ConfigError, match="unknown key 'latent_dimm': did you mean 'latent_dim'"):
+        AutoModel.load_from_folder(str(tmp_path))
+
+
+def test_configurations_can_be_copied_with_changes(model):
+    changed = dataclasses.replace(model.model_config, noise=0.25)
+    assert type(changed) is type(model.model_config) and changed.noise == 0.25
+
+
+def run(code, *arguments):
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+    return done.stdout.split()
+
+
+LOAD = "print(type(AutoModel.load_from_folder(sys.argv[1])).__name__)"
+
+
+@pytest.mark.parametrize("pythae_first", [True, False])
+def test_a_fresh_process_loads_by_automodel(pythae_first, tmp_path):
+    torch.manual_seed(0)
+    saved = rectangular(*build_coupling((5,), 3, data_blocks=2, latent_blocks=1, hidden_dim=8))
+    saved.save(str(tmp_path))
+    imports = ["import pythae_fif", "from pythae.models import AutoModel"]
+    if pythae_first:
+        imports.reverse()
+    flow = "m = AutoModel.load_from_folder(sys.argv[1]); print(m.encoder.flow is m.decoder.flow)"
+    code = "\n".join(["import sys", *imports, LOAD, flow])
+    assert run(code, tmp_path) == ["RectangularFlow", "True"]
+
+
+def test_importing_the_package_imports_neither_pythae_nor_torch():
+    heavy = "[m for m in ('torch', 'pythae') if m in sys.modules]"
+    assert run(f"import sys, pythae_fif; print({heavy})") == ["[]"]
+    code = "import sys; from pythae_fif import FIF; print('torch._dynamo' in sys.modules)"
+    assert run(code) == ["False"]
+
+
+@pytest.mark.parametrize("pythae_first", [True, False])
+def test_the_pipeline_knows_the_trainer_in_whatever_order(pythae_first):
+    imports = ["import pythae_fif", "from pythae.pipelines import training"]
+    if pythae_first:
+        imports.reverse()
+    assert run("\n".join([*imports, "print(training.BaseTrainer.__name__)"])) == ["choose"]
+
+
+def test_automodel_still_knows_pythae_s_own_and_refuses_others(tmp_path):
+    from pythae.models import AE, AEConfig
+
+    register_model("FIFConfig", "pythae_fif.models.FIF")
+    AE(AEConfig(input_dim=(1, 4, 4), latent_dim=2)).save(str(tmp_path))
+    assert isinstance(AutoModel.load_from_folder(str(tmp_path)), AE)
+    (tmp_path / "model_config.json").write_text('{"name": "NoSuchConfig"}')
+    with pytest.raises(NameError):
+        AutoModel.load_from_folder(str(tmp_path))
+
+
+def test_names_of_the_package():
+    assert pythae_fif.__version__.count(".") == 2
+    assert pythae_fif.FIF is FIF and pythae_fif.FIFConfig is FIFConfig
+    with pytest.raises(AttributeError, match="FIFF"):
+        _ = pythae_fif.FIFF
+    assert issubclass(ConfigError, FIFError) and issubclass(ConfigError, ValueError)

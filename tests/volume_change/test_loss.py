@@ -1,0 +1,139 @@
+"""Eq. 7: the value of the reference, the terms, members of an ensemble, and the same steps."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from pythae.data.datasets import DatasetOutput
+from torch import nn
+
+from pythae_fif import FIF, FIFConfig
+from pythae_fif.nn import ResidualDecoder, ResidualEncoder
+from pythae_fif.volume_change import fif_loss, sample_hutchinson, squared_error, surrogate
+from pythae_fif.volume_change.loss import volume_surrogate
+
+D, LATENT, B = 5, 2, 9
+
+
+def nets():
+    encode = nn.Sequential(nn.Linear(D, 8), nn.Tanh(), nn.Linear(8, LATENT))
+    decode = nn.Sequential(nn.Linear(LATENT, 8), nn.Tanh(), nn.Linear(8, D))
+    return encode.double(), decode.double()
+
+
+def log_prior(z):
+    return -z.square().sum(-1) / 2 - z.shape[-1] / 2 * math.log(2 * math.pi)
+
+
+def arguments(*size):
+    x = torch.randn(*size, D, dtype=torch.float64)
+    eps = sample_hutchinson(math.prod(size), LATENT, 2, dtype=torch.float64)
+    return x, eps.unflatten(1, size)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["mlp_silu_k1", "mlp_tanh_k2"])
+def test_loss_of_the_authors(shared, name):
+    file = np.load(shared / "reference" / f"{name}.npz")
+    act = getattr(nn, str(file["act"]))
+    maps = []
+    for net in ("encoder", "decoder"):
+        sizes = [file[f"{net}.{i}.weight"].shape for i in (0, 2, 4)]
+        first, second, third = (nn.Linear(n, m).double() for m, n in sizes)
+        maps.append(nn.Sequential(first, act(), second, act(), third))
+        weights = {key: torch.from_numpy(file[f"{net}.{key}"]) for key in maps[-1].state_dict()}
+        maps[-1].load_state_dict(weights)
+    x, eps = torch.from_numpy(file["x"]), torch.from_numpy(file["eps"])
+    loss = fif_loss(*maps, log_prior, x, eps, float(file["beta"])).loss
+    assert np.abs(loss.detach().numpy() - file["loss"]).max() < 1e-9
+
+
+def test_terms_and_reductions():
+    maps, (x, eps) = nets(), arguments(B)
+    each = fif_loss(*maps, log_prior, x, eps, 3.0)
+    assert each.loss.shape == each.nll.shape == each.reconstruction.shape == (B,)
+    torch.testing.assert_close(each.loss, each.nll + 3.0 * each.reconstruction)
+    torch.testing.assert_close(each.reconstruction, squared_error(maps[1](maps[0](x)), x))
+    mean = fif_loss(*maps, log_prior, x, eps, 3.0, reduce=torch.mean)
+    for whole, samples in zip(mean[:3], each[:3], strict=True):
+        torch.testing.assert_close(whole, samples.mean())
+    part = fif_loss(*maps, log_prior, x, eps[:, :4], 3.0, reduce=torch.mean)
+    volume = each.nll + log_prior(each.z)
+    torch.testing.assert_close(part.loss, mean.loss - volume.mean() + volume[:4].mean())
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"jacobian_at": "reconstruction"}, {"gradient_to": "decoder"}]
+)
+def test_members_of_an_ensemble_are_as_each_alone(options):
+    """Here the members share their weights, so that their gradients add up."""
+    maps, (x, eps) = nets(), arguments(3, B)
+    betas = torch.tensor([0.5, 2.0, 8.0], dtype=torch.float64)
+    if options.get("gradient_to") == "decoder":
+        eps = torch.randn(2, 3, B, D, dtype=torch.float64)
+        options = {**options, "trace_space": "data"}
+
+    def estimate(*tensors):
+        return surrogate(*tensors, **options)
+
+    together = fif_loss(
+        *maps, log_prior, x, eps, betas, surrogate=estimate, reduce=lambda v: v.mean(1)
+    )
+    alone = [
+        fif_loss(*maps, log_prior, x[i], eps[:, i], betas[i], surrogate=estimate, reduce=torch.mean)
+        for i in range(3)
+    ]
+    assert together.loss.shape == (3,)
+    for term in ("loss", "nll", "reconstruction"):
+        expected = torch.stack([getattr(one, term) for one in alone])
+        torch.testing.assert_close(getattr(together, term), expected)
+    parameters = [p for net in maps for p in net.parameters()]
+    ours = torch.autograd.grad(together.loss.sum(), parameters)
+    theirs = torch.autograd.grad(sum(one.loss for one in alone), parameters)
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("options", [{}, {"jacobian_at": "reconstruction"}])
+def test_the_default_surrogate_is_that_of_appendix_d_s_defaults(options):
+    maps, (x, eps) = nets(), arguments(B)
+    ours = volume_surrogate(*maps, x, eps, **options)
+    theirs = surrogate(*maps, x, eps, mode="backward", **options)
+    torch.testing.assert_close(ours.surrogate, theirs.surrogate)
+
+
+@pytest.mark.parametrize("shape", [(2, B, LATENT + 1), (2, B + 1, LATENT), (2, 0, LATENT)])
+def test_wrong_vectors_are_told(shape):
+    maps, (x, _) = nets(), arguments(B)
+    with pytest.raises(ValueError, match=r"\(K, 9 or fewer, 2\) is needed for the trace in latent"):
+        volume_surrogate(*maps, x, torch.zeros(shape, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.3])
+def test_training_steps_of_fif_are_to_the_bit_those_of_the_written_out_loss(fraction):
+    """The terms' means are added in this order, which committed results depend on."""
+    data, ends = torch.randn(40, D), []
+    for written_out in (False, True):
+        torch.manual_seed(0)
+        config = FIFConfig(input_dim=(D,), latent_dim=LATENT, surrogate_fraction=fraction)
+        model = FIF(config, ResidualEncoder(D, LATENT, 2, 16), ResidualDecoder(D, LATENT, 2, 16))
+        optimizer = torch.optim.Adam(model.train().parameters(), lr=1e-2)
+        for _ in range(4):
+            optimizer.zero_grad()
+            x = data[torch.randperm(40)[:13]]
+            loss = plain_loss(model, x) if written_out else model(DatasetOutput(data=x)).loss
+            loss.backward()
+            optimizer.step()
+        ends.append([loss, *model.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+
+
+def plain_loss(model, x):
+    config = model.model_config
+    x = x + config.noise * torch.randn_like(x)
+    eps = sample_hutchinson(math.ceil(config.surrogate_fraction * len(x)), LATENT)
+    out = surrogate(model.embed, lambda z: model.decoder(z)["reconstruction"], x, eps)
+    reconstruction = (out.x_hat - x).square().sum(1).mean()
+    nll = out.surrogate.mean() - model.latent_distribution(x).log_prob(out.z).mean()
+    return nll + config.beta * reconstruction
