@@ -47,7 +47,8 @@ def _as_image(input_dim: tuple[int, ...]) -> tuple[int, int, int]:
             f"an injective flow needs rows (D,), or images (C, H, W) of even height and width, "
             f"not input_dim {tuple(input_dim)}"
         )
-    return tuple(input_dim)  # type: ignore[return-value]
+    channels, height, width = input_dim
+    return channels, height, width
 
 
 def _can_be_squeezed(height: int, width: int) -> bool:
@@ -142,9 +143,8 @@ class MultiscaleFlow(nn.Module):
         """Latents (B, D) to data."""
         latents = z.split([math.prod(shape) for shape in self.shapes[::-1]], 1)
         x = z.new_empty(len(z), 0, *self.shapes[-1][1:])
-        for entering, shape, scale in zip(
-            latents, self.shapes[::-1], reversed(self.scales), strict=True
-        ):
+        scales: Any = reversed(self.scales)  # nn.Module has no `inverse`
+        for entering, shape, scale in zip(latents, self.shapes[::-1], scales, strict=True):
             x = scale.inverse(torch.cat([x, entering.unflatten(1, shape)], 1))
         return x.reshape(len(z), *self.input_dim)
 

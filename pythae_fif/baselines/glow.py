@@ -22,6 +22,7 @@ __all__ = [
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -145,8 +146,8 @@ class ConvCoupling(nn.Module):
         super().__init__()
         self.sizes = (channels - channels // 2, channels // 2)
         last = nn.Conv2d(hidden_channels, 2 * self.sizes[1], kernel, padding="same")
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        for parameter in last.parameters():
+            nn.init.zeros_(parameter)
         self.net = nn.Sequential(
             nn.Conv2d(self.sizes[0], hidden_channels, kernel, padding="same"),
             nn.ReLU(),
@@ -219,8 +220,9 @@ class Chain(nn.Module):
         return x, total
 
     def inverse(self, z: Tensor) -> Tensor:
-        for layer in reversed(self.layers):
-            z = layer.inverse(z)  # type: ignore[operator]
+        layers: Any = reversed(self.layers)  # nn.Module has no `inverse`
+        for layer in layers:
+            z = layer.inverse(z)
         return z
 
 

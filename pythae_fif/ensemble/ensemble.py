@@ -13,7 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from pythae_fif.ensemble.group import Group, Step, parts, train_epoch, workers
+from pythae_fif.ensemble.group import Group, Step, split_members, train_epoch, workers
 from pythae_fif.ensemble.stacking import (
     THIN_PRODUCTS,
     Nets,
@@ -168,11 +168,16 @@ class Ensemble:
             threads = torch.get_num_threads() if compiles else 1
             largest = self.group_numel // (batch_size * self._width)
         groups = []
-        for part in parts(len(self.models), largest, threads):
-            own = data if data.dim() == 2 else data[part]
-            models, generators = self.models[part], self._generators[part]
-            group = Group(self._nets, part, models, generators, own, batch_size)
-            optimizer = StackedAdam(group.parameters, rates[part], weight_decay, max(rates))
+        for members in split_members(len(self.models), largest, threads):
+            group = Group(
+                self._nets,
+                members,
+                self.models[members],
+                self._generators[members],
+                data if data.dim() == 2 else data[members],
+                batch_size,
+            )
+            optimizer = StackedAdam(group.parameters, rates[members], weight_decay, max(rates))
             group.optimizer = optimizer
             group.schedule = schedule(optimizer, epochs * batches) if schedule else None
             groups.append(group)
@@ -294,7 +299,7 @@ class Ensemble:
         z = self.encode(x)
         prior = self.models[0].latent_distribution(z).log_prob(z)
         size = max(1, CHUNK_NUMEL // (z.shape[0] * z.shape[2] * self._width))
-        return prior - torch.cat([self._log_volume(part) for part in z.split(size, 1)], 1)
+        return prior - torch.cat([self._log_volume(chunk) for chunk in z.split(size, 1)], 1)
 
     def _log_volume(self, z: Tensor) -> Tensor:
         """1/2 log det g'(z)^T g'(z), (M, n), at codes (M, n, d)."""
@@ -319,10 +324,12 @@ class Ensemble:
         x = torch.randn(3, *config.input_dim, generator=torch.Generator().manual_seed(0))
         x = x.to(self._device, self._dtype)
         with torch.no_grad():
-            own = torch.stack([m.eval().decoder(m.embed(x))["reconstruction"] for m in self.models])
+            alone = torch.stack([m.eval().reconstruct(x) for m in self.models])
         try:
             stacked = self.decode(self.encode(x.repeat(len(self.models), 1, 1)))
-            same = stacked.shape == own.shape and torch.allclose(stacked, own, rtol=1e-3, atol=1e-4)
+            same = stacked.shape == alone.shape and torch.allclose(
+                stacked, alone, rtol=1e-3, atol=1e-4
+            )
         except RuntimeError:
             same = False
         if not same:

@@ -1,6 +1,6 @@
-"""Parts of an ensemble that threads train side by side."""
+"""Groups of an ensemble's members, which threads train side by side."""
 
-__all__ = ["Group", "Step", "parts", "train_epoch", "workers"]
+__all__ = ["Group", "Step", "split_members", "train_epoch", "workers"]
 
 import copy
 import itertools
@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from pythae_fif.ensemble.stacking import Nets, StackedAdam
 from pythae_fif.models.hutchinson import HutchinsonModel
 from pythae_fif.volume_change import sample_hutchinson
 from pythae_fif.volume_change.hutchinson import hutchinson_of_gaussian
+
+T = TypeVar("T")
 
 Step = Callable[[list[Tensor], Tensor, Tensor, Tensor], list[Tensor]]
 """Parameters, data (M, B, D), eps (K, M, B, d) and betas (M,) to the gradients."""
@@ -120,7 +122,7 @@ class Group:
         return torch.tensor(values, device=self.data.device, dtype=self.data.dtype)
 
 
-def parts(members: int, largest: int, threads: int) -> list[slice]:
+def split_members(members: int, largest: int, threads: int) -> list[slice]:
     """Slices that cover all members, none above the largest size, with equal work for all threads.
 
     As many slices for every thread, where they are of one size; else one more, so that turns even
@@ -145,10 +147,10 @@ def workers(threads: int) -> Iterator[Executor]:
         return
     cores = torch.get_num_threads()
 
-    def own_cores() -> None:
+    def share_cores() -> None:
         torch.set_num_threads(max(1, cores // threads))
 
-    with ThreadPoolExecutor(threads, initializer=own_cores) as pool:
+    with ThreadPoolExecutor(threads, initializer=share_cores) as pool:
         try:
             yield pool
         finally:
@@ -156,8 +158,8 @@ def workers(threads: int) -> Iterator[Executor]:
 
 
 class _SameThread(Executor):
-    def submit(self, call: Callable, /, *args: Any, **kwargs: Any) -> Future:
-        future: Future = Future()
+    def submit(self, call: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
+        future: Future[T] = Future()
         future.set_result(call(*args, **kwargs))
         return future
 

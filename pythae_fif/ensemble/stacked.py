@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from pythae_fif.ensemble.ensemble import Ensemble, Nets
+from pythae_fif.ensemble.ensemble import Ensemble
 from pythae_fif.ensemble.group import Group
+from pythae_fif.ensemble.stacking import Nets
 from pythae_fif.models import FIF, RectangularFlow
 from pythae_fif.volume_change import fif_loss, surrogate
 from pythae_fif.volume_change.loss import Surrogate

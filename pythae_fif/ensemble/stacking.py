@@ -55,17 +55,19 @@ class Nets(nn.Module):
         self.encoder, self.decoder = encoder, decoder
 
     def encode(self, x: Tensor) -> Tensor:
-        return self.encoder(x).embedding
+        z: Tensor = self.encoder(x).embedding
+        return z
 
     def decode(self, z: Tensor) -> Tensor:
-        return self.decoder(z)["reconstruction"]
+        x: Tensor = self.decoder(z)["reconstruction"]
+        return x
 
     def forward(self, function: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
         """What a function makes of the networks, e.g. with the weights of `functional_call`."""
         return function(self, *tensors)
 
 
-def _thin_product(a: Tensor, b: Tensor) -> Tensor:
+def _thin_product(a: Tensor, b: Tensor) -> Any:
     """A batched matrix product of few columns, as sums that a compiler joins with its neighbours.
 
     A call of a matrix product would write what the next activation reads again, and is slow at
@@ -106,21 +108,21 @@ class StackedAdam(torch.optim.Adam):
         highest: float,
     ) -> None:
         super().__init__(parameters, lr=highest, weight_decay=weight_decay, fused=True)
-        self._part: Tensor | None = None
+        self._relative: Tensor | None = None
         if set(rates) != {highest}:
-            self._part = torch.tensor(rates, dtype=torch.float64) / highest
+            self._relative = torch.tensor(rates, dtype=torch.float64) / highest
 
     @torch.no_grad()
-    def step(self, closure: Callable | None = None) -> Any:
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
         """One step; see :class:`torch.optim.Adam`."""
-        if self._part is None:
+        if self._relative is None:
             return super().step(closure)
         stacks = [p for group in self.param_groups for p in group["params"]]
         before = [p.clone() for p in stacks]
         loss = super().step(closure)
         for stack, old in zip(stacks, before, strict=True):
-            part = self._part.to(stack).view(-1, *[1] * (stack.dim() - 1))
-            stack.copy_(torch.lerp(old, stack, part))
+            relative = self._relative.to(stack).view(-1, *[1] * (stack.dim() - 1))
+            stack.copy_(torch.lerp(old, stack, relative))
         return loss
 
 
@@ -144,9 +146,9 @@ def stack_linear(networks: Sequence[nn.Module]) -> nn.Module:
             f"only linear layers can be stacked: parameters {', '.join(others) or 'are missing'}"
         )
     for name in linear:
-        layers = [network.get_submodule(name) for network in networks]
+        layers: list[Any] = [network.get_submodule(name) for network in networks]
         parent, _, child = name.rpartition(".")
-        setattr(stacked.get_submodule(parent), child, StackedLinear(layers))  # type: ignore[arg-type]
+        setattr(stacked.get_submodule(parent), child, StackedLinear(layers))
     return stacked.train()
 
 

@@ -3,6 +3,7 @@
 __all__ = ["Labels", "as_condition", "conditional_networks"]
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from pythae.models import BaseAEConfig
@@ -13,7 +14,7 @@ from torch import Tensor
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.nn.conditional import joined_dim
 
-Labels = int | Sequence | Tensor | None
+Labels = int | Sequence[Any] | Tensor | None
 """Class indices (B,), one index for all, or condition vectors (B, c)."""
 
 

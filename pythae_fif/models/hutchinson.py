@@ -154,7 +154,8 @@ class _EvaluationOutput(ModelOutput):
             raise AttributeError(name)
         for key, value in self.__dict__["_losses"]().items():
             setattr(self, key, value)
-        return self.__dict__[name]
+        loss: Tensor = self.__dict__[name]
+        return loss
 
     def __getitem__(self, key: Any) -> Any:
         return getattr(self, key) if key in self._LAZY else super().__getitem__(key)

@@ -169,7 +169,8 @@ class ManifoldModel(BaseAE):
 
     @classmethod
     def _load_model_config_from_folder(cls, dir_path: str) -> ManifoldConfig:
-        return cls.config_class.from_json_file(f"{dir_path}/model_config.json")
+        config: ManifoldConfig = cls.config_class.from_json_file(f"{dir_path}/model_config.json")
+        return config
 
     # ------------------------------------------------------------------ the density
 
@@ -245,7 +246,8 @@ class ManifoldModel(BaseAE):
 
     def reconstruct(self, inputs: Tensor, labels: Labels = None) -> Tensor:
         """g(f(x)) without noise, the shape of the input; labels as for :meth:`log_prob`."""
-        return self.predict(inputs, labels).recon_x
+        x_hat: Tensor = self.predict(inputs, labels).recon_x
+        return x_hat
 
     def predict(self, inputs: Tensor, labels: Labels = None) -> ModelOutput:
         """``embedding`` (B, d) and ``recon_x`` (B, ...), labels as for :meth:`log_prob`."""
@@ -275,7 +277,8 @@ class ManifoldModel(BaseAE):
         lines = torch.lerp(start[:, None], end[:, None], steps[None, :, None])
         if condition is not None:
             condition = condition.repeat_interleave(granularity, 0)
-        return self._decode(lines.flatten(0, 1), condition).unflatten(0, lines.shape[:2])
+        decoded = self._decode(lines.flatten(0, 1), condition)
+        return decoded.view(*lines.shape[:2], *decoded.shape[1:])
 
     # ------------------------------------------------------------------ inside
 
@@ -285,10 +288,12 @@ class ManifoldModel(BaseAE):
         return x + noise * torch.randn_like(x) if noise > 0 else x
 
     def _encode(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        return self.encoder(x if condition is None else join(x, condition)).embedding
+        z: Tensor = self.encoder(x if condition is None else join(x, condition)).embedding
+        return z
 
     def _decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        return self.decoder(z if condition is None else join(z, condition))["reconstruction"]
+        x: Tensor = self.decoder(z if condition is None else join(z, condition))["reconstruction"]
+        return x
 
     def _log_prob(self, z: Tensor, condition: Tensor | None) -> Tensor:
         z = z.detach()

@@ -22,20 +22,19 @@ __all__ = [
     "spherical_networks",
 ]
 
-from pythae_fif.nn.build import ARCHITECTURES, build_networks
+from pythae_fif.nn.build import ARCHITECTURES, build_networks, smooth_networks
 from pythae_fif.nn.conditional import joined_dim
+from pythae_fif.nn.discriminator import ConvDiscriminator
 from pythae_fif.nn.fif_convnet import FIF_CONVNET_SHAPES, FIFConvDecoder, FIFConvEncoder
+from pythae_fif.nn.latent_spaces import (
+    poincare_networks,
+    spatial_networks,
+    spherical_networks,
+)
 from pythae_fif.nn.residual import ResidualDecoder, ResidualEncoder, WideDecoder, WideEncoder
 from pythae_fif.nn.small import (
     SmallConvDecoder,
     SmallConvEncoder,
     SmallResDecoder,
     SmallResEncoder,
-)
-from pythae_fif.nn.special import (
-    ConvDiscriminator,
-    poincare_networks,
-    smooth_networks,
-    spatial_networks,
-    spherical_networks,
 )

@@ -1,6 +1,12 @@
 """From the name of an architecture and an image shape to an encoder and a decoder."""
 
-__all__ = ["ARCHITECTURES", "build_networks"]
+__all__ = [
+    "ARCHITECTURES",
+    "build_networks",
+    "has_pythae_nets",
+    "pythae_net",
+    "smooth_networks",
+]
 
 from typing import Any
 
@@ -85,14 +91,11 @@ def build_networks(
             FIFConvDecoder(input_dim, latent_dim, condition_dim=condition_dim),
         )
     code_dim = latent_dim + condition_dim
-    if input_dim in PYTHAE_NETS:
-        module, dataset = PYTHAE_NETS[input_dim]
-        kind = "Conv" if arch == "convnet" else "ResNet"
-        make_encoder = getattr(module, f"Encoder_{kind}_{'VAE' if variational else 'AE'}_{dataset}")
-        make_decoder = getattr(module, f"Decoder_{kind}_AE_{dataset}")
-        encoder = make_encoder(BaseAEConfig(input_dim, latent_dim))
+    if has_pythae_nets(arch, input_dim):
+        kind = "VAE" if variational else "AE"
+        encoder = pythae_net("Encoder", arch, kind, input_dim, latent_dim)
         _widen(encoder, condition_dim)
-        return encoder, make_decoder(BaseAEConfig(input_dim, code_dim))
+        return encoder, pythae_net("Decoder", arch, "AE", input_dim, code_dim)
     joined = joined_dim(input_dim, condition_dim)
     if arch == "convnet":
         return (
@@ -103,6 +106,48 @@ def build_networks(
         SmallResEncoder(joined, latent_dim, variational=variational),
         SmallResDecoder(input_dim, code_dim),
     )
+
+
+def smooth_networks(
+    arch: str, input_dim: tuple[int, ...], latent_dim: int
+) -> tuple[BaseEncoder, BaseDecoder]:
+    """The nets of :func:`build_networks` with SiLU in place of every ReLU, for FIF.
+
+    Where a net has kinks, FIF's gradient is biased, see
+    :func:`~pythae_fif.volume_change.loss.volume_surrogate`.
+
+    Example:
+        >>> encoder, _ = smooth_networks("convnet", (1, 28, 28), 16)
+        >>> {type(layer).__name__ for layer in encoder.modules()} & {"ReLU", "SiLU"}
+        {'SiLU'}
+    """
+    networks = build_networks(arch, input_dim, latent_dim)
+    for network in networks:
+        for name, layer in list(network.named_modules()):
+            if isinstance(layer, nn.ReLU):
+                parent, _, child = name.rpartition(".")
+                setattr(network.get_submodule(parent), child, nn.SiLU())
+    return networks
+
+
+def has_pythae_nets(arch: str, input_dim: tuple[int, ...]) -> bool:
+    """Whether Pythae has nets of its own of an architecture, for images of a shape."""
+    return arch in ("convnet", "resnet") and tuple(input_dim) in PYTHAE_NETS
+
+
+def pythae_net(side: str, arch: str, kind: str, input_dim: tuple[int, ...], latent_dim: int) -> Any:
+    """One of Pythae's nets.
+
+    Args:
+        side: 'Encoder' or 'Decoder'.
+        arch, input_dim: Of which :func:`has_pythae_nets`.
+        kind: Of model, as in the net's name: 'AE', 'VAE', 'SVAE' or 'VQVAE'.
+        latent_dim: d.
+    """
+    module, dataset = PYTHAE_NETS[tuple(input_dim)]
+    layers = "Conv" if arch == "convnet" else "ResNet"
+    net = getattr(module, f"{side}_{layers}_{kind}_{dataset}")
+    return net(BaseAEConfig(input_dim=tuple(input_dim), latent_dim=latent_dim))
 
 
 def _widen(encoder: BaseEncoder, channels: int) -> None:

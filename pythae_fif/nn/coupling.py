@@ -64,11 +64,13 @@ class InjectiveFlow(nn.Module):
 
     def encode(self, x: Tensor) -> Tensor:
         """f, from (..., D) to (..., d)."""
-        return self.h().inv(self.w().inv(x)[..., : self.latent_dim])
+        z: Tensor = self.h().inv(self.w().inv(x)[..., : self.latent_dim])
+        return z
 
     def decode(self, z: Tensor) -> Tensor:
         """g, from (..., d) to (..., D)."""
-        return self.w()(F.pad(self.h()(z), (0, self.padding)))
+        x: Tensor = self.w()(F.pad(self.h()(z), (0, self.padding)))
+        return x
 
 
 class FlowEncoder(BaseEncoder):

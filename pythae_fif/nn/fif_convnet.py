@@ -30,7 +30,8 @@ class _ResBlock(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)
+        y: Tensor = x + self.layers(x)
+        return y
 
 
 def _conv(before: int, after: int) -> nn.Sequential:

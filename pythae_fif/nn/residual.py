@@ -18,7 +18,8 @@ class ResidualBlock(nn.Module):
         self.layers = nn.Sequential(nn.Linear(dim, width), nn.SiLU(), nn.Linear(width, dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)
+        y: Tensor = x + self.layers(x)
+        return y
 
 
 class ResidualEncoder(BaseEncoder):

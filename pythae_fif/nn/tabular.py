@@ -31,10 +31,41 @@ class _ResBlock(nn.Module):
         self.layers = _feed_forward(dim, dim, hidden_dim, activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.layers(x)
+        y: Tensor = x + self.layers(x)
+        return y
 
 
-class TabularEncoder(BaseEncoder):
+class _TabularNet(nn.Module):
+    """A feed-forward net between rows and codes, and two residual blocks on the side of the codes.
+
+    The arguments are those of :class:`TabularEncoder`.
+    """
+
+    encodes: bool
+
+    def __init__(
+        self,
+        input_dim: tuple[int, ...],
+        latent_dim: int,
+        hidden_dim: int = 256,
+        activation: type[nn.Module] = nn.ReLU,
+    ) -> None:
+        super().__init__()
+        (columns,) = input_dim
+        self.latent_dim = latent_dim
+        ends = (columns, latent_dim) if self.encodes else (latent_dim, columns)
+
+        def feed_forward() -> nn.Module:
+            return _feed_forward(*ends, hidden_dim, activation)
+
+        def block() -> nn.Module:
+            return _ResBlock(latent_dim, hidden_dim, activation)
+
+        order = [feed_forward, block, block] if self.encodes else [block, block, feed_forward]
+        self.layers = nn.Sequential(*(make() for make in order))
+
+
+class TabularEncoder(_TabularNet, BaseEncoder):
     """A feed-forward net to latent space, then two residual blocks there.
 
     Args:
@@ -42,7 +73,7 @@ class TabularEncoder(BaseEncoder):
         latent_dim: Latent dimension d.
         hidden_dim: Width of every hidden layer.
         activation: Of every hidden layer; the paper's is ReLU, with which the surrogate's gradient
-            is biased (see :func:`~pythae_fif.volume_change.surrogate`).
+            is biased (see :func:`~pythae_fif.volume_change.loss.volume_surrogate`).
 
     Example:
         >>> import torch
@@ -50,53 +81,20 @@ class TabularEncoder(BaseEncoder):
         torch.Size([5, 21])
     """
 
-    def __init__(
-        self,
-        input_dim: tuple[int, ...],
-        latent_dim: int,
-        hidden_dim: int = 256,
-        activation: type[nn.Module] = nn.ReLU,
-    ) -> None:
-        super().__init__()
-        (columns,) = input_dim
-        self.latent_dim = latent_dim
-        self.layers = nn.Sequential(
-            _feed_forward(columns, latent_dim, hidden_dim, activation),
-            _ResBlock(latent_dim, hidden_dim, activation),
-            _ResBlock(latent_dim, hidden_dim, activation),
-        )
+    encodes = True
 
     def forward(self, x: Tensor) -> ModelOutput:
         """Rows (..., D) to `embedding` (..., d)."""
         return ModelOutput(embedding=self.layers(x))
 
 
-class TabularDecoder(BaseDecoder):
+class TabularDecoder(_TabularNet, BaseDecoder):
     """The mirror image of :class:`TabularEncoder`, with parameters of its own.
 
-    Args:
-        input_dim: Shape (D,) of a row.
-        latent_dim: Latent dimension d.
-        hidden_dim: Width of every hidden layer.
-        activation: Of every hidden layer; the paper's is ReLU, with which the surrogate's gradient
-            is biased (see :func:`~pythae_fif.volume_change.surrogate`).
+    Args: As of :class:`TabularEncoder`.
     """
 
-    def __init__(
-        self,
-        input_dim: tuple[int, ...],
-        latent_dim: int,
-        hidden_dim: int = 256,
-        activation: type[nn.Module] = nn.ReLU,
-    ) -> None:
-        super().__init__()
-        (columns,) = input_dim
-        self.latent_dim = latent_dim
-        self.layers = nn.Sequential(
-            _ResBlock(latent_dim, hidden_dim, activation),
-            _ResBlock(latent_dim, hidden_dim, activation),
-            _feed_forward(latent_dim, columns, hidden_dim, activation),
-        )
+    encodes = False
 
     def forward(self, z: Tensor) -> ModelOutput:
         """Codes (..., d) to `reconstruction` (..., D)."""

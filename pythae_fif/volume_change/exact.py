@@ -51,7 +51,8 @@ def decoder_jacobian(
     basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)[:latent_dim]
 
     def column(direction: Tensor) -> Tensor:
-        return torch.func.jvp(decode, (z,), (direction.expand_as(z),))[1].flatten(1)
+        product: Tensor = torch.func.jvp(decode, (z,), (direction.expand_as(z),))[1].flatten(1)
+        return product
 
     return torch.func.vmap(column, out_dims=-1, chunk_size=directions)(basis)
 
@@ -73,7 +74,8 @@ def encoder_jacobian(
     basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
 
     def row(direction: Tensor) -> Tensor:
-        return pull(direction.expand_as(z))[0].flatten(1)
+        product: Tensor = pull(direction.expand_as(z))[0].flatten(1)
+        return product
 
     return torch.func.vmap(row, out_dims=1, chunk_size=directions)(basis)
 
@@ -102,7 +104,7 @@ def log_volume(jacobian: Tensor) -> Tensor:
     if jacobian.shape[1] < jacobian.shape[2]:
         jacobian = jacobian.mT
     mode = "reduced" if jacobian.requires_grad else "r"  # torch differentiates only 'reduced'
-    diagonal = torch.linalg.qr(jacobian, mode=mode).R.diagonal(dim1=-2, dim2=-1)
+    diagonal: Tensor = torch.linalg.qr(jacobian, mode=mode).R.diagonal(dim1=-2, dim2=-1)
     return diagonal.abs().log().sum(-1)
 
 
@@ -119,7 +121,8 @@ def singular_values(jacobian: Tensor) -> Tensor:
         NonFiniteError: A Jacobian has NaN or infinite entries; the message names the samples.
     """
     _check_finite(jacobian)
-    return torch.linalg.svdvals(jacobian)
+    values: Tensor = torch.linalg.svdvals(jacobian)
+    return values
 
 
 def decoder_log_volume(
@@ -161,9 +164,9 @@ def encoder_log_volume(
     for start in range(0, len(x), size):
         rows = []
         with torch.inference_mode(False), torch.enable_grad():
-            part = x[start : start + size].clone().requires_grad_()
-            for code in encode(part).sum(0):  # row by row: memory is that of one backward pass
-                (row,) = torch.autograd.grad(code, part, retain_graph=True)
+            chunk = x[start : start + size].clone().requires_grad_()
+            for code in encode(chunk).sum(0):  # row by row: memory is that of one backward pass
+                (row,) = torch.autograd.grad(code, chunk, retain_graph=True)
                 rows.append(row.flatten(1)[:, :data_dim])
         jacobian = torch.stack(rows, 1)
         _check_finite(jacobian, first=start)
@@ -231,8 +234,8 @@ def _replayed_jacobian(
     tape = record(decode, z)
     columns = z.new_empty(len(z), tape.value[0].numel(), len(basis))
     for first in range(0, len(basis), directions):
-        part = tape.jvps(tangents[first : first + directions])
-        columns[..., first : first + directions] = part.flatten(2).permute(1, 2, 0)
+        pushed = tape.jvps(tangents[first : first + directions])
+        columns[..., first : first + directions] = pushed.flatten(2).permute(1, 2, 0)
     return columns
 
 

@@ -79,8 +79,9 @@ def hutchinson_of_gaussian(eps: Tensor, kind: HutchinsonKind) -> Tensor:
         return eps
     if kind == "orthogonal" and samples > 1:
         # The sign of each column is left as LAPACK gives it: it cancels in eps^T A eps.
-        return torch.linalg.qr(eps.movedim(0, -1)).Q.movedim(-1, 0) * math.sqrt(latent_dim)
+        basis: Tensor = torch.linalg.qr(eps.movedim(0, -1)).Q.movedim(-1, 0)
+        return basis * math.sqrt(latent_dim)
     # QR of a single column is that column normalised. In one dimension a draw is zero now and then:
     # once in ten million in float32, which a long training meets.
-    norm = torch.linalg.vector_norm(eps, dim=-1, keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(eps, dim=-1, keepdim=True)
     return eps * (math.sqrt(latent_dim) / norm.clamp_min(torch.finfo(eps.dtype).tiny))

@@ -46,7 +46,8 @@ Rule = Callable[[Step, TangentOf], Tensor]
 
 def _batched(operation: Callable[..., Tensor], tangent: Tensor, *args: Any) -> Tensor:
     """An operation on (N, ...) applied to all K x B tangents at once."""
-    return operation(tangent.flatten(0, 1), *args).unflatten(0, tangent.shape[:2])
+    out: Tensor = operation(tangent.flatten(0, 1), *args).unflatten(0, tangent.shape[:2])
+    return out
 
 
 def _of_input(step: Step, tangent_of: TangentOf) -> Tensor:
@@ -65,7 +66,8 @@ def _linear(step: Step, tangent_of: TangentOf) -> Tensor:
 
 def _matmul(step: Step, tangent_of: TangentOf) -> Tensor:
     tangent = _of_input(step, tangent_of)
-    return tangent @ step.args[1].to(tangent.dtype)
+    out: Tensor = tangent @ step.args[1].to(tangent.dtype)
+    return out
 
 
 def _convolution(operation: Any, *defaults: Any) -> Rule:
@@ -101,7 +103,8 @@ def _batch_norm(step: Step, tangent_of: TangentOf) -> Tensor:
         running_var = torch.var(at_least_float32(whole), [0, *range(2, x.dim())], correction=0)
     scale = (running_var + eps).rsqrt()
     scale = scale if weight is None else scale * weight
-    return tangent * scale.to(tangent.dtype).view(1, -1, *[1] * (x.dim() - 2))
+    out: Tensor = tangent * scale.to(tangent.dtype).view(1, -1, *[1] * (x.dim() - 2))
+    return out
 
 
 def _slope(slope: Callable[[Step, Tensor], Tensor]) -> Rule:
@@ -120,7 +123,9 @@ def _relu(step: Step, tangent_of: TangentOf) -> Tensor:
     tangent = _of_input(step, tangent_of)
     if tangent.dtype != step.out.dtype:
         return tangent * (step.out > 0)
-    return torch.ops.aten.threshold_backward(tangent, step.out.detach().expand_as(tangent), 0)
+    on = step.out.detach().expand_as(tangent)
+    out: Tensor = torch.ops.aten.threshold_backward(tangent, on, 0)
+    return out
 
 
 def _silu(step: Step, x: Tensor) -> Tensor:
@@ -168,12 +173,14 @@ def _product(step: Step, tangent_of: TangentOf) -> Tensor:
         for tangent, other in ((tangent_of(a), b), (tangent_of(b), a))
         if tangent is not None
     ]
-    return terms[0] if len(terms) == 1 else terms[0] + terms[1]
+    out: Tensor = terms[0] if len(terms) == 1 else terms[0] + terms[1]
+    return out
 
 
 def _quotient(step: Step, tangent_of: TangentOf) -> Tensor:
     tangent = _of_input(step, tangent_of)
-    return tangent / _factor(step.args[1], step.out, tangent.dtype)
+    out: Tensor = tangent / _factor(step.args[1], step.out, tangent.dtype)
+    return out
 
 
 def _factor(value: Any, out: Tensor, dtype: torch.dtype) -> Any:

@@ -11,7 +11,7 @@ from torch import nn
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.ensemble.ensemble import Ensemble
-from pythae_fif.ensemble.group import parts
+from pythae_fif.ensemble.group import split_members
 from pythae_fif.errors import ConfigError
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
 
@@ -69,13 +69,13 @@ def test_a_member_is_the_model_trained_alone(options, compile):
 def test_members_agree_with_the_ensemble():
     x = torch.randn(9, D, dtype=torch.float64)
     ensemble = Ensemble.build(build, [1.0, 2.0], [0, 1])
-    own = torch.stack([member.log_prob(x) for member in ensemble.members()])
-    assert torch.allclose(ensemble.log_prob(x), own)
+    alone = torch.stack([member.log_prob(x) for member in ensemble.members()])
+    assert torch.allclose(ensemble.log_prob(x), alone)
     assert torch.allclose(
         ensemble.reconstruction_error(x)[1],
         (ensemble.members()[1].reconstruct(x) - x).square().sum(1),
     )
-    assert torch.allclose(ensemble.log_prob(torch.stack([x, x])), own)
+    assert torch.allclose(ensemble.log_prob(torch.stack([x, x])), alone)
 
 
 def test_evaluation_in_chunks(monkeypatch):
@@ -198,7 +198,7 @@ def test_what_cannot_be_stacked(models, seeds, message):
 
 @given(st.integers(1, 200), st.integers(1, 20), st.integers(1, 16))
 def test_groups_keep_every_thread_busy(members, largest, threads):
-    slices = parts(members, largest, threads)
+    slices = split_members(members, largest, threads)
     assert [i for part in slices for i in range(members)[part]] == list(range(members))
     sizes = {len(range(members)[part]) for part in slices}
     assert max(sizes) <= largest and max(sizes) - min(sizes) <= 1
@@ -208,7 +208,7 @@ def test_groups_keep_every_thread_busy(members, largest, threads):
 
 
 def test_five_on_two_cores_are_not_two_against_three():
-    assert [s.stop - s.start for s in parts(5, largest=4, threads=2)] == [1, 2, 2]
+    assert [s.stop - s.start for s in split_members(5, largest=4, threads=2)] == [1, 2, 2]
 
 
 def test_a_failing_compiler_is_recorded(monkeypatch):

@@ -137,7 +137,7 @@ class FIF(HutchinsonModel):
             x,
             self._hutchinson(x, self.model_config.surrogate_fraction),
             self.beta(kwargs.get("epoch", 1), kwargs.get("share_done")),
-            surrogate=partial(self._surrogate, condition),  # by default fif_loss's own
+            surrogate=partial(self._surrogate, condition),  # volume_surrogate, by default
             reduce=torch.mean,
         )
         return ModelOutput(
@@ -175,7 +175,8 @@ class FIF(HutchinsonModel):
             GivenEncoder(self.encoder, condition[0]),
             GivenDecoder(self.decoder, condition[0]),
         )
-        return FIF(config, *networks).train(self.training)
+        model: FIF = FIF(config, *networks).train(self.training)
+        return model
 
     # ------------------------------------------------------------------ other surrogates
 

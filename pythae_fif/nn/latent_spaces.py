@@ -1,22 +1,13 @@
-"""Networks of the models that an encoder and a decoder of the common kind do not serve."""
+"""Networks whose codes are no vectors of R^d: on a sphere, in a ball, or maps."""
 
-__all__ = [
-    "ConvDiscriminator",
-    "poincare_networks",
-    "smooth_networks",
-    "spatial_networks",
-    "spherical_networks",
-]
+__all__ = ["poincare_networks", "spatial_networks", "spherical_networks"]
 
-from itertools import pairwise
-
-from pythae.models import BaseAEConfig
 from pythae.models.base.base_utils import ModelOutput
-from pythae.models.nn import BaseDecoder, BaseDiscriminator, BaseEncoder
+from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor, nn
 
 from pythae_fif.errors import ConfigError
-from pythae_fif.nn.build import PYTHAE_NETS, build_networks
+from pythae_fif.nn.build import build_networks, has_pythae_nets, pythae_net
 from pythae_fif.nn.small import downsampling, map_sizes, upsampling
 
 # Pythae pickles this module by value when it saves a model: keep its globals to functions,
@@ -40,34 +31,9 @@ def spherical_networks(
     if latent_dim < 2:
         raise ConfigError(f"model svae needs latent_dim of at least 2, not {latent_dim}")
     encoder, decoder = build_networks(arch, input_dim, latent_dim, variational=True)
-    if tuple(input_dim) in PYTHAE_NETS and arch != "fif_convnet":
-        module, dataset = PYTHAE_NETS[tuple(input_dim)]
-        kind = "Conv" if arch == "convnet" else "ResNet"
-        config = BaseAEConfig(input_dim=input_dim, latent_dim=latent_dim)
-        return getattr(module, f"Encoder_{kind}_SVAE_{dataset}")(config), decoder
+    if has_pythae_nets(arch, input_dim):
+        return pythae_net("Encoder", arch, "SVAE", input_dim, latent_dim), decoder
     return _SphericalEncoder(encoder), decoder
-
-
-def smooth_networks(
-    arch: str, input_dim: tuple[int, ...], latent_dim: int
-) -> tuple[BaseEncoder, BaseDecoder]:
-    """The nets of :func:`~pythae_fif.nn.build_networks` with SiLU in place of every ReLU, for FIF.
-
-    Where a net has kinks, FIF's gradient is biased, see
-    :func:`~pythae_fif.volume_change.surrogate`.
-
-    Example:
-        >>> encoder, _ = smooth_networks("convnet", (1, 28, 28), 16)
-        >>> {type(layer).__name__ for layer in encoder.modules()} & {"ReLU", "SiLU"}
-        {'SiLU'}
-    """
-    networks = build_networks(arch, input_dim, latent_dim)
-    for network in networks:
-        for name, layer in list(network.named_modules()):
-            if isinstance(layer, nn.ReLU):
-                parent, _, child = name.rpartition(".")
-                setattr(network.get_submodule(parent), child, nn.SiLU())
-    return networks
 
 
 def poincare_networks(
@@ -98,13 +64,9 @@ def spatial_networks(
             "arch 'fif_convnet' has fully connected codes, model vqvae_spatial needs maps: "
             "use convnet or resnet"
         )
-    if arch == "resnet" and tuple(input_dim) in PYTHAE_NETS:
-        module, dataset = PYTHAE_NETS[tuple(input_dim)]
-        config = BaseAEConfig(input_dim=input_dim, latent_dim=latent_dim)
-        return (
-            getattr(module, f"Encoder_ResNet_VQVAE_{dataset}")(config),
-            getattr(module, f"Decoder_ResNet_VQVAE_{dataset}")(config),
-        )
+    if arch == "resnet" and has_pythae_nets(arch, input_dim):
+        encoder = pythae_net("Encoder", arch, "VQVAE", input_dim, latent_dim)
+        return encoder, pythae_net("Decoder", arch, "VQVAE", input_dim, latent_dim)
     return _SpatialEncoder(input_dim, latent_dim), _SpatialDecoder(input_dim, latent_dim)
 
 
@@ -166,47 +128,3 @@ class _SpatialDecoder(BaseDecoder):
 
     def forward(self, z: Tensor) -> ModelOutput:
         return ModelOutput(reconstruction=self.layers(z))
-
-
-class ConvDiscriminator(BaseDiscriminator):
-    """Stride-2 convolutions and one linear layer to a probability, for VAEGAN.
-
-    Args:
-        input_dim: Shape (C, H, W) of an image.
-
-    Example:
-        >>> import torch
-        >>> ConvDiscriminator((1, 8, 8))(torch.rand(2, 1, 8, 8)).embedding.shape
-        torch.Size([2, 1])
-    """
-
-    def __init__(self, input_dim: tuple[int, ...]) -> None:
-        super().__init__()
-        *_, (height, width) = sizes = map_sizes(input_dim)
-        channels = [input_dim[0], 32, 64, 128][: len(sizes)]
-        head = nn.Sequential(
-            nn.Flatten(), nn.Linear(channels[-1] * height * width, 1), nn.Sigmoid()
-        )
-        self.layers = nn.ModuleList(
-            [*(downsampling(list(pair)) for pair in pairwise(channels)), head]
-        )
-        self.depth = len(self.layers)
-
-    def forward(self, x: Tensor, output_layer_levels: list[int] | None = None) -> ModelOutput:
-        """Scores images.
-
-        Args:
-            x: Images (B, C, H, W).
-            output_layer_levels: Layers, counted from 1, whose outputs are wanted too.
-
-        Returns:
-            `embedding` (B, 1), the probability that an image is real, and `embedding_layer_i` of
-            each wanted layer.
-        """
-        output = ModelOutput()
-        for level, layer in enumerate(self.layers, start=1):
-            x = layer(x)
-            if level in (output_layer_levels or ()):
-                output[f"embedding_layer_{level}"] = x
-        output["embedding"] = x
-        return output

@@ -1,0 +1,130 @@
+"""Conjugate gradients, and the estimators of rectangular flows."""
+
+import pytest
+import torch
+from torch import nn
+
+from pythae_fif.nn.coupling import build_coupling
+from pythae_fif.volume_change import encoder_jacobian, log_volume, sample_hutchinson
+from pythae_fif.volume_change.conjugate_gradient import conjugate_gradient, rectangular_surrogate
+
+
+def curved(columns=5, latent_dim=3):
+    """A small curved encoder and decoder in float64 that are not inverse to each other."""
+    encoder = nn.Sequential(nn.Linear(columns, 8), nn.Tanh(), nn.Linear(8, latent_dim)).double()
+    decoder = nn.Sequential(nn.Linear(latent_dim, 8), nn.Tanh(), nn.Linear(8, columns)).double()
+    return encoder, decoder
+
+
+def coupling(columns=5, latent_dim=3):
+    encoder, decoder = build_coupling(
+        (columns,), latent_dim, data_blocks=3, latent_blocks=2, hidden_dim=8
+    )
+    return encoder.double(), decoder.double()
+
+
+# ---------------------------------------------------------------- conjugate gradients
+
+
+@pytest.mark.parametrize("dim", [1, 4, 12])
+def test_conjugate_gradient_agrees_with_a_dense_solve(dim):
+    root = torch.randn(3, 7, dim + 3, dim, dtype=torch.float64)
+    a, b = root.mT @ root, torch.randn(3, 7, dim, dtype=torch.float64)
+    out = conjugate_gradient(
+        lambda v: torch.einsum("kbij,kbj->kbi", a, v), b, tolerance=1e-12, max_iterations=10 * dim
+    )
+    torch.testing.assert_close(out.solution, torch.linalg.solve(a, b), rtol=1e-7, atol=1e-9)
+    assert out.iterations.shape == (3, 7)
+
+
+def test_conjugate_gradient_stops_each_system_at_the_tolerance():
+    scale = torch.tensor([[1.0, 1.0, 1.0, 1.0], [1.0, 3.0, 9.0, 27.0]], dtype=torch.float64)
+    b = torch.ones(2, 4, dtype=torch.float64)
+    out = conjugate_gradient(lambda v: scale * v, b, tolerance=1e-9)
+    assert out.iterations.tolist() == [1, 4]  # as many steps as distinct eigenvalues
+    loose = conjugate_gradient(lambda v: scale * v, b, tolerance=0.5)
+    residual = (b - scale * loose.solution).norm(dim=-1) / b.norm(dim=-1)
+    assert (loose.iterations < 4).all() and (residual <= 0.5).all()
+
+
+def test_conjugate_gradient_takes_at_most_the_steps_it_may():
+    scale = torch.logspace(0, 6, 9, dtype=torch.float64)
+    out = conjugate_gradient(lambda v: scale * v, torch.ones(2, 9, dtype=torch.float64))
+    assert out.iterations.max() <= 9
+    limited = conjugate_gradient(
+        lambda v: scale * v, torch.ones(2, 9, dtype=torch.float64), max_iterations=2
+    )
+    assert limited.iterations.tolist() == [2, 2]
+
+
+def test_conjugate_gradient_of_zero_is_zero():
+    out = conjugate_gradient(lambda v: 2 * v, torch.zeros(4, 3))
+    assert out.solution.eq(0).all() and out.iterations.eq(0).all()
+
+
+# ---------------------------------------------------------------- the estimators
+
+
+@pytest.mark.parametrize("nets", [curved, coupling])
+@pytest.mark.parametrize("jacobian_at", ["reconstruction", "data"])
+def test_gradient_with_all_directions_is_that_of_the_log_determinant(nets, jacobian_at):
+    encoder, decoder = nets()
+    encode = encoder if nets is curved else lambda x: encoder(x).embedding
+    decode = decoder if nets is curved else lambda z: decoder(z).reconstruction
+    x = torch.randn(4, 5, dtype=torch.float64)
+    eps = sample_hutchinson(4, 3, samples=3, dtype=torch.float64)  # exact at K = d
+    parameters = list({id(p): p for p in [*encoder.parameters(), *decoder.parameters()]}.values())
+
+    def gradients(**options):
+        out = rectangular_surrogate(encode, decode, x, eps, jacobian_at=jacobian_at, **options)
+        return out, torch.autograd.grad(
+            out.log_volume.sum(), parameters, allow_unused=True, materialize_grads=True
+        )
+
+    estimated, ours = gradients(tolerance=1e-13, max_iterations=30)
+    exact, theirs = gradients(estimator="exact")
+    assert estimated.iterations.shape == (3, 4) and exact.iterations is None
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
+    assert sum(g.abs().sum() for g in theirs) > 0
+
+
+@pytest.mark.parametrize("jacobian_at", ["reconstruction", "data"])
+def test_exact_value_is_the_log_volume_of_the_full_jacobian(jacobian_at):
+    encoder, decoder = curved()
+    x = torch.randn(4, 5, dtype=torch.float64)
+    out = rectangular_surrogate(
+        encoder, decoder, x, torch.empty(0), estimator="exact", jacobian_at=jacobian_at
+    )
+    z = encoder(x)
+    reference = torch.func.vmap(torch.func.jacrev(decoder))(z)
+    expected = log_volume(reference)
+    if jacobian_at == "data":
+        expected = -log_volume(encoder_jacobian(encoder, x))
+    torch.testing.assert_close(out.log_volume, expected)
+    torch.testing.assert_close(out.z, z)
+    torch.testing.assert_close(out.x_hat, decoder(z))
+
+
+def test_one_direction_is_right_on_the_average_over_directions():
+    encoder, decoder = curved(4, 2)
+    angles = torch.arange(8, dtype=torch.float64) * (torch.pi / 4)
+    eps = 2**0.5 * torch.stack([angles.cos(), angles.sin()], -1)[None]  # their mean square is I
+    x = torch.randn(1, 4, dtype=torch.float64)
+
+    def gradient(x, **options):
+        out = rectangular_surrogate(encoder, decoder, x, eps, **options)
+        return torch.autograd.grad(out.log_volume.mean(), decoder[0].weight)[0]
+
+    estimate = gradient(x.expand(8, 4), tolerance=1e-13, max_iterations=10)
+    torch.testing.assert_close(estimate, gradient(x, estimator="exact"))
+
+
+@pytest.mark.parametrize(
+    "options", [{"estimator": "cg"}, {"jacobian_at": "decoder"}, {"eps": torch.ones(1, 2, 3)}]
+)
+def test_wrong_arguments_are_named(options):
+    encoder, decoder = curved()
+    arguments = {"eps": torch.ones(1, 4, 3, dtype=torch.float64), **options}
+    with pytest.raises(ValueError, match=r"valid:|is needed"):
+        rectangular_surrogate(encoder, decoder, torch.ones(4, 5, dtype=torch.float64), **arguments)
