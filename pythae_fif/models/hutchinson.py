@@ -5,7 +5,7 @@ __all__ = ["HutchinsonConfig", "HutchinsonModel"]
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from pythae.data.datasets import BaseDataset
 from pythae.models.base.base_utils import ModelOutput
@@ -62,18 +62,6 @@ class HutchinsonConfig(BetaConfig):
         return self.jacobian_at == "data"
 
 
-class Inputs(NamedTuple):
-    """What a model is given.
-
-    Attributes:
-        x: Data, (B, ...).
-        condition: (B, c), None of an unconditional model.
-    """
-
-    x: Tensor
-    condition: Tensor | None
-
-
 class HutchinsonModel(ManifoldModel):
     r"""A model whose training loss has a surrogate of the log-volume, for its gradient alone.
 
@@ -96,10 +84,10 @@ class HutchinsonModel(ManifoldModel):
         """See :meth:`~pythae_fif.models.manifold.BetaConfig.beta_at` of the configuration."""
         return float(self.model_config.beta_at(epoch, share_done))
 
-    def _inputs(self, inputs: BaseDataset) -> Inputs:
-        # Pythae's data sets always have labels, which mean nothing to an unconditional model.
+    def _condition_in(self, inputs: BaseDataset) -> Tensor | None:
+        """The condition, (B, c), None of an unconditional model, to which labels mean nothing."""
         labels = inputs.get("labels") if self.condition_dim else None
-        return Inputs(inputs["data"], self._condition(labels, inputs["data"]))
+        return self._condition(labels, inputs["data"])
 
     def _hutchinson(self, x: Tensor, share: float = 1.0) -> Tensor:
         """Hutchinson vectors, (K, b, d), of a share of the batch."""

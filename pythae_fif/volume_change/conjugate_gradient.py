@@ -1,7 +1,6 @@
 """Log-volume terms of rectangular flows: Hutchinson with conjugate gradients, or exactly."""
 
 __all__ = [
-    "RECTANGULAR_ESTIMATORS",
     "ConjugateGradientOutput",
     "RectangularEstimator",
     "RectangularOutput",
@@ -9,16 +8,15 @@ __all__ = [
     "rectangular_surrogate",
 ]
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from pythae_fif.volume_change.exact import log_volume
-from pythae_fif.volume_change.loss import JACOBIAN_AT, JacobianAt, Map, check_option
+from pythae_fif.volume_change.loss import JacobianAt, Map, check_option
 
 RectangularEstimator = Literal["conjugate_gradient", "exact"]
-RECTANGULAR_ESTIMATORS: tuple[str, ...] = get_args(RectangularEstimator)
 
 
 class ConjugateGradientOutput(NamedTuple):
@@ -122,7 +120,7 @@ def rectangular_surrogate(
         decode: g, from (B, d) to the shape of x.
         x: Data, (B, ...).
         eps: Hutchinson vectors, (K, B, d); of ``exact`` they are not used.
-        estimator: One of ``RECTANGULAR_ESTIMATORS``.
+        estimator: ``conjugate_gradient`` or ``exact``.
         jacobian_at: ``reconstruction`` is the published loss: the volume change of the decoder, at
             the projection of x. ``data`` is the off-manifold variant: that of the encoder at x
             itself, :math:`-\frac12 \log\det f'(x) f'(x)^\top`, estimated the same way.
@@ -141,8 +139,8 @@ def rectangular_surrogate(
         >>> out.log_volume.shape, out.iterations.shape, out.iterations.max() <= 2
         (torch.Size([7]), torch.Size([1, 7]), tensor(True))
     """
-    check_option("estimator", estimator, RECTANGULAR_ESTIMATORS)
-    check_option("jacobian_at", jacobian_at, JACOBIAN_AT)
+    check_option("estimator", estimator, RectangularEstimator)
+    check_option("jacobian_at", jacobian_at, JacobianAt)
     of_encoder = jacobian_at == "data"
     copies = 1 if estimator == "exact" else len(eps)
     with torch.enable_grad():

@@ -1,7 +1,6 @@
 """The loss of free-form injective flows (Sorrenson et al. 2024, eq. 7), on plain callables."""
 
 __all__ = [
-    "JACOBIAN_AT",
     "FIFLoss",
     "JacobianAt",
     "Map",
@@ -15,7 +14,7 @@ __all__ = [
 ]
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -23,7 +22,6 @@ from torch import Tensor
 from pythae_fif.volume_change.replay import record
 
 JacobianAt = Literal["data", "reconstruction"]
-JACOBIAN_AT: tuple[str, ...] = get_args(JacobianAt)
 
 Map = Callable[[Tensor], Tensor]
 
@@ -120,7 +118,7 @@ def volume_surrogate(
         >>> out.surrogate.shape, out.z.shape, out.x_hat.shape
         (torch.Size([7]), torch.Size([7, 2]), torch.Size([7, 5]))
     """
-    check_option("jacobian_at", jacobian_at, JACOBIAN_AT)
+    check_option("jacobian_at", jacobian_at, JacobianAt)
     with torch.enable_grad():
         f = record(encode, x.detach())
         check_eps(eps, f.value.shape, "latent")
@@ -196,11 +194,7 @@ def squared_error(x_hat: Tensor, x: Tensor, batch_dims: int = 1) -> Tensor:
 
 
 def check_eps(eps: Tensor, space: torch.Size, name: str) -> None:
-    """Hutchinson vectors must be (K, b, ...) of at most as many samples as the space has, b >= 1.
-
-    Raises:
-        ValueError: They are not.
-    """
+    """Raises ValueError unless eps is (K, b, ...) of at least one sample and at most the space's."""
     if eps.shape[2:] != space[1:] or not 1 <= eps.shape[1] <= space[0]:
         raise ValueError(
             f"eps of shape {tuple(eps.shape)}: (K, {space[0]} or fewer, "
@@ -208,11 +202,7 @@ def check_eps(eps: Tensor, space: torch.Size, name: str) -> None:
         )
 
 
-def check_option(name: str, value: str, valid: tuple[str, ...]) -> None:
-    """An option must have one of the valid values.
-
-    Raises:
-        ValueError: It has not.
-    """
-    if value not in valid:
-        raise ValueError(f"unknown {name} {value!r}; valid: {', '.join(valid)}")
+def check_option(name: str, value: str, literal: Any) -> None:
+    """Raises ValueError unless the value is one of a Literal's."""
+    if value not in get_args(literal):
+        raise ValueError(f"unknown {name} {value!r}; valid: {', '.join(get_args(literal))}")

@@ -5,9 +5,6 @@ this module.
 """
 
 __all__ = [
-    "GRADIENT_TO",
-    "MODES",
-    "TRACE_SPACES",
     "GradientTo",
     "Mode",
     "TraceSpace",
@@ -16,14 +13,13 @@ __all__ = [
     "surrogate",
 ]
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor
 
 from pythae_fif.volume_change.loss import (
-    JACOBIAN_AT,
     JacobianAt,
     Map,
     SurrogateOutput,
@@ -36,9 +32,6 @@ from pythae_fif.volume_change.replay import Tape, record
 GradientTo = Literal["encoder", "decoder"]
 TraceSpace = Literal["latent", "data"]
 Mode = Literal["replay", "mixed", "backward", "forward"]
-GRADIENT_TO: tuple[str, ...] = get_args(GradientTo)
-TRACE_SPACES: tuple[str, ...] = get_args(TraceSpace)
-MODES: tuple[str, ...] = get_args(Mode)
 
 
 def surrogate(
@@ -83,12 +76,12 @@ def surrogate(
             the batch or another precision where the products are not those of ``replay`` alone.
         UnsupportedOperationError: ``replay`` of an operation that it does not know.
     """
-    check_option("gradient_to", gradient_to, GRADIENT_TO)
-    check_option("trace_space", trace_space, TRACE_SPACES)
-    check_option("mode", mode, MODES)
+    check_option("gradient_to", gradient_to, GradientTo)
+    check_option("trace_space", trace_space, TraceSpace)
+    check_option("mode", mode, Mode)
     if (gradient_to, trace_space, mode) == ("encoder", "latent", "replay"):
         return volume_surrogate(encode, decode, x, eps, jacobian_at=jacobian_at, dtype=dtype)
-    check_option("jacobian_at", jacobian_at, JACOBIAN_AT)
+    check_option("jacobian_at", jacobian_at, JacobianAt)
     eps_first = eps_meets_inner(gradient_to, trace_space)
     if mode == "forward" and not eps_first:
         raise ValueError(

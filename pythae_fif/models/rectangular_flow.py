@@ -1,22 +1,50 @@
 """Rectangular flow: an injective flow trained with conjugate gradients."""
 
-__all__ = ["RectangularFlow"]
+__all__ = ["RectangularFlow", "RectangularFlowConfig"]
 
-from typing import Any
+from typing import Annotated, Any
 
+from pydantic import Field
 from pythae.data.datasets import BaseDataset
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor
 
 from pythae_fif.errors import ConfigError
-from pythae_fif.models.hutchinson import HutchinsonModel
-from pythae_fif.models.manifold import uncompiled
-from pythae_fif.models.rectangular_flow.rectangular_flow_config import RectangularFlowConfig
+from pythae_fif.models.hutchinson import HutchinsonConfig, HutchinsonModel
+from pythae_fif.models.manifold import Count, uncompiled
 from pythae_fif.nn.coupling import build_coupling
+from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change import SurrogateOutput, fif_loss
-from pythae_fif.volume_change.conjugate_gradient import rectangular_surrogate
-from pythae_fif.volume_change.loss import Map
+from pythae_fif.volume_change.conjugate_gradient import RectangularEstimator, rectangular_surrogate
+from pythae_fif.volume_change.loss import JacobianAt, Map
+
+
+@config_dataclass
+class RectangularFlowConfig(HutchinsonConfig):
+    """Rectangular flow config class.
+
+    Parameters:
+        input_dim, latent_dim, beta, beta_final, beta_epochs, hutchinson_samples, hutchinson_kind,
+        noise, latent_distribution, student_t_df, eval_nll_samples: As of
+            :class:`~pythae_fif.models.hutchinson.HutchinsonConfig`.
+        jacobian_at (str): 'reconstruction', the decoder's volume change at the projection as
+            published, or 'data', the encoder's at the data point (off-manifold).
+            Default: 'reconstruction'.
+        estimator (str): 'conjugate_gradient' (eq. 6) or 'exact', all d columns of the Jacobian.
+            Default: 'conjugate_gradient'.
+        cg_tolerance (float): Relative residual at which conjugate gradients stop. Default: 1e-3.
+        cg_max_iterations (int): Limit on their steps; None for the latent dimension.
+            Default: None.
+
+    Raises:
+        ConfigError: An unknown key, named with the nearest valid one, or a value out of range.
+    """
+
+    jacobian_at: JacobianAt = "reconstruction"
+    estimator: RectangularEstimator = "conjugate_gradient"
+    cg_tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-3
+    cg_max_iterations: Count | None = None
 
 
 class RectangularFlow(HutchinsonModel):
@@ -83,12 +111,12 @@ class RectangularFlow(HutchinsonModel):
         Args:
             inputs (BaseDataset): ``inputs["data"]`` of shape (B, D).
             epoch, share_done, dataset_size: In the keyword arguments of trainers, see
-                :meth:`FIF.forward <pythae_fif.models.fif.fif_model.FIF.forward>`.
+                :meth:`FIF.forward <pythae_fif.models.fif.FIF.forward>`.
 
         Returns:
             ModelOutput: ``loss``, ``recon_loss``, ``nll_loss``, ``recon_x`` and ``z``, as of FIF.
         """
-        x, condition = self._inputs(inputs)
+        x, condition = inputs["data"], self._condition_in(inputs)
         if not self.training:
             return self._evaluated(x, condition, kwargs.get("dataset_size", len(x)))
         x = self._noisy(x)
