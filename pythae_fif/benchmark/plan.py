@@ -146,8 +146,11 @@ def _check_buildable(
         networks: Those of the model's other configurations; filled by the first.
     """
     try:
+        config = _model_config(spec, entry, input_dim)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{origin}: {_first_line(error)}") from error
+    try:
         with torch.device("meta"):
-            config = _model_config(spec, entry, input_dim)
             networks += () if networks else _networks(spec, entry, input_dim)
             _assemble(entry, config, networks)
     except ConfigError as error:

@@ -194,7 +194,7 @@ def squared_error(x_hat: Tensor, x: Tensor, batch_dims: int = 1) -> Tensor:
 
 
 def check_eps(eps: Tensor, space: torch.Size, name: str) -> None:
-    """Raises ValueError unless eps is (K, b, ...) of at least one sample and at most the space's."""
+    """Raises ValueError unless eps is (K, b, ...), of at most as many samples as the space has."""
     if eps.shape[2:] != space[1:] or not 1 <= eps.shape[1] <= space[0]:
         raise ValueError(
             f"eps of shape {tuple(eps.shape)}: (K, {space[0]} or fewer, "

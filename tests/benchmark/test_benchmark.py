@@ -400,8 +400,8 @@ class TestPlan:
         [
             ({"beta": [-1.0]}, "beta=-1.0"),
             ({"beta": [math.nan]}, "beta=nan"),
-            ({"hutchinson_samples": [99]}, "hutchinson_samples=99: at most latent_dim=8"),
-            ({"hutchinson_samples": [0]}, "hutchinson_samples=0: at least 1"),
+            ({"hutchinson_samples": [99]}, "hutchinson_samples=99: at most 8"),
+            ({"hutchinson_samples": [0]}, "hutchinson_samples=0: input should be greater"),
         ],
     )
     def test_grid_values_out_of_range(self, tmp_path, flags, part):
