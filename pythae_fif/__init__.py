@@ -1,7 +1,7 @@
 """Free-form injective flows (FIF) for Pythae, and a benchmark of generative autoencoders.
 
-Importing the package makes its models known to Pythae's ``AutoModel`` and its trainer to the
-``TrainingPipeline``. Neither Pythae nor torch is imported before it is needed.
+Importing the package makes its models known to Pythae's ``AutoModel``, importing its trainer makes
+that known to the ``TrainingPipeline``. Neither Pythae nor torch is imported before it is needed.
 """
 
 __all__ = ["FIF", "FIFConfig", "FIFTrainer", "FIFTrainerConfig", "__version__"]
@@ -9,7 +9,7 @@ __all__ = ["FIF", "FIFConfig", "FIFTrainer", "FIFTrainerConfig", "__version__"]
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from pythae_fif.register import register_model, register_trainer
+from pythae_fif.register import register_model
 
 if TYPE_CHECKING:
     from pythae_fif.models import FIF, FIFConfig
@@ -28,7 +28,6 @@ register_model("FIFConfig", "pythae_fif.models.FIF")
 register_model("RectangularFlowConfig", "pythae_fif.models.RectangularFlow")
 register_model("DNFConfig", "pythae_fif.baselines.DNF")
 register_model("TrumpetConfig", "pythae_fif.baselines.Trumpet")
-register_trainer("pythae_fif.training", trainer="FIFTrainer", config="FIFTrainerConfig")
 
 
 def __getattr__(name: str) -> Any:

@@ -1,11 +1,10 @@
-"""Makes Pythae know the models and the trainer of this package, without importing them or Pythae.
+"""Makes Pythae's AutoModel know the models of this package, without importing them or Pythae.
 
 Pythae's AutoConfig and AutoModel choose among their own models by an if/elif chain over the name
-in ``model_config.json``. Their class methods are wrapped here, to look into a table first. Its
-TrainingPipeline calls the trainer by the name that its module has for it, which is replaced.
+in ``model_config.json``. Their class methods are wrapped here, to look into a table first.
 """
 
-__all__ = ["register_model", "register_trainer", "when_imported"]
+__all__ = ["register_model", "when_imported"]
 
 import importlib.util
 import json
@@ -35,27 +34,6 @@ def register_model(config: str, model: str) -> None:
     if not _MODELS:
         when_imported("pythae.models.auto_model", _teach)
     _MODELS[config] = model
-
-
-def register_trainer(module: str, trainer: str, config: str) -> None:
-    """Lets Pythae's ``TrainingPipeline`` use a trainer if it is given its configuration.
-
-    Args:
-        module: Where both are.
-        trainer, config: Names of the two classes.
-    """
-
-    def teach(training: ModuleType) -> None:
-        original = training.BaseTrainer
-
-        def choose(**arguments: Any) -> Any:
-            theirs = sys.modules.get(module)  # None: nobody has made such a configuration
-            ours = theirs and isinstance(arguments["training_config"], getattr(theirs, config))
-            return (getattr(theirs, trainer) if ours else original)(**arguments)
-
-        training.BaseTrainer = choose  # type: ignore[attr-defined]  # a name of that module
-
-    when_imported("pythae.pipelines.training", teach)
 
 
 def when_imported(module: str, call: Callable[[ModuleType], None]) -> None:

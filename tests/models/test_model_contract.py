@@ -153,14 +153,6 @@ def test_importing_the_package_imports_neither_pythae_nor_torch():
     assert run(code) == ["False"]
 
 
-@pytest.mark.parametrize("pythae_first", [True, False])
-def test_the_pipeline_knows_the_trainer_in_whatever_order(pythae_first):
-    imports = ["import pythae_fif", "from pythae.pipelines import training"]
-    if pythae_first:
-        imports.reverse()
-    assert run("\n".join([*imports, "print(training.BaseTrainer.__name__)"])) == ["choose"]
-
-
 def test_automodel_still_knows_pythae_s_own_and_refuses_others(tmp_path):
     from pythae.models import AE, AEConfig
 
