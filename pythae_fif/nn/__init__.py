@@ -8,10 +8,8 @@ __all__ = [
     "FIFConvEncoder",
     "ResidualDecoder",
     "ResidualEncoder",
-    "SmallConvDecoder",
-    "SmallConvEncoder",
-    "SmallResDecoder",
-    "SmallResEncoder",
+    "SmallDecoder",
+    "SmallEncoder",
     "WideDecoder",
     "WideEncoder",
     "build_networks",
@@ -32,9 +30,4 @@ from pythae_fif.nn.latent_spaces import (
     spherical_networks,
 )
 from pythae_fif.nn.residual import ResidualDecoder, ResidualEncoder, WideDecoder, WideEncoder
-from pythae_fif.nn.small import (
-    SmallConvDecoder,
-    SmallConvEncoder,
-    SmallResDecoder,
-    SmallResEncoder,
-)
+from pythae_fif.nn.small import SmallDecoder, SmallEncoder

@@ -18,12 +18,7 @@ from torch import nn
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.nn.conditional import joined_dim
 from pythae_fif.nn.fif_convnet import FIFConvDecoder, FIFConvEncoder
-from pythae_fif.nn.small import (
-    SmallConvDecoder,
-    SmallConvEncoder,
-    SmallResDecoder,
-    SmallResEncoder,
-)
+from pythae_fif.nn.small import SmallDecoder, SmallEncoder
 
 ARCHITECTURES: dict[str, str] = {
     "convnet": "Pythae's ConvNet for MNIST, CIFAR-10 and CelebA; a small one for other images",
@@ -96,15 +91,11 @@ def build_networks(
         encoder = pythae_net("Encoder", arch, kind, input_dim, latent_dim)
         _widen(encoder, condition_dim)
         return encoder, pythae_net("Decoder", arch, "AE", input_dim, code_dim)
+    residual = arch == "resnet"
     joined = joined_dim(input_dim, condition_dim)
-    if arch == "convnet":
-        return (
-            SmallConvEncoder(joined, latent_dim, variational=variational),
-            SmallConvDecoder(input_dim, code_dim),
-        )
     return (
-        SmallResEncoder(joined, latent_dim, variational=variational),
-        SmallResDecoder(input_dim, code_dim),
+        SmallEncoder(joined, latent_dim, residual=residual, variational=variational),
+        SmallDecoder(input_dim, code_dim, residual=residual),
     )
 
 

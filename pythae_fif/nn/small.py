@@ -1,6 +1,6 @@
 """Small convolutional and residual autoencoder nets for images of any size from 4 x 4 upwards."""
 
-__all__ = ["SmallConvDecoder", "SmallConvEncoder", "SmallResDecoder", "SmallResEncoder"]
+__all__ = ["SmallDecoder", "SmallEncoder", "downsampling", "map_sizes", "upsampling"]
 
 from itertools import pairwise
 
@@ -63,23 +63,45 @@ class _ResBlock(nn.Module):
         return y
 
 
-class _SmallEncoder(BaseEncoder):
-    """What both small encoders share: features of an image, then linear heads."""
+class SmallEncoder(BaseEncoder):
+    """Two stride-2 convolutions (three from 16 pixels on), then layers with SiLU, no BatchNorm.
+
+    Args:
+        input_dim: Shape (C, H, W) of an image, H and W at least 4 pixels.
+        latent_dim: Latent dimension d.
+        residual: Two residual blocks follow, else one hidden layer.
+        variational: Adds a head for `log_covariance`.
+
+    Example:
+        >>> import torch
+        >>> encoder = SmallEncoder((1, 8, 8), latent_dim=4, residual=True, variational=True)
+        >>> encoder(torch.rand(2, 1, 8, 8)).log_covariance.shape
+        torch.Size([2, 4])
+    """
 
     def __init__(
         self,
         input_dim: tuple[int, ...],
         latent_dim: int,
-        features: nn.Sequential,
-        feature_dim: int,
-        variational: bool,
+        *,
+        residual: bool,
+        variational: bool = False,
     ) -> None:
         super().__init__()
         self.input_dim = tuple(input_dim)
         self.latent_dim = latent_dim
-        self.features = features
-        self.embedding = nn.Linear(feature_dim, latent_dim)
-        self.log_covariance = nn.Linear(feature_dim, latent_dim) if variational else None
+        *_, (height, width) = sizes = map_sizes(input_dim)
+        channels = [input_dim[0], 32, 64, 64 if residual else 128][: len(sizes)]
+        size = channels[-1] * height * width
+        layers: list[nn.Module] = [downsampling(channels)]
+        if residual:
+            layers += [_ResBlock(64), _ResBlock(64), nn.Flatten()]
+        else:
+            layers += [nn.Flatten(), nn.Linear(size, 128), nn.SiLU()]
+            size = 128
+        self.features = nn.Sequential(*layers)
+        self.embedding = nn.Linear(size, latent_dim)
+        self.log_covariance = nn.Linear(size, latent_dim) if variational else None
 
     def forward(self, x: Tensor) -> ModelOutput:
         """Encodes images.
@@ -97,14 +119,36 @@ class _SmallEncoder(BaseEncoder):
         return output
 
 
-class _SmallDecoder(BaseDecoder):
-    """What both small decoders share: latent codes to images in (0, 1)."""
+class SmallDecoder(BaseDecoder):
+    """The mirror image of `SmallEncoder`, ending in a sigmoid.
 
-    def __init__(self, input_dim: tuple[int, ...], latent_dim: int, layers: nn.Sequential) -> None:
+    Args:
+        input_dim: Shape (C, H, W) of an image, H and W at least 4 pixels.
+        latent_dim: Latent dimension d.
+        residual: As of the encoder.
+
+    Example:
+        >>> import torch
+        >>> decoder = SmallDecoder((3, 9, 14), latent_dim=4, residual=False)
+        >>> decoder(torch.randn(2, 4)).reconstruction.shape
+        torch.Size([2, 3, 9, 14])
+    """
+
+    def __init__(self, input_dim: tuple[int, ...], latent_dim: int, *, residual: bool) -> None:
         super().__init__()
         self.input_dim = tuple(input_dim)
         self.latent_dim = latent_dim
-        self.layers = layers
+        *_, (height, width) = sizes = map_sizes(input_dim)
+        channels = [input_dim[0], 32, 64, 64 if residual else 128][: len(sizes)][::-1]
+        map_shape = (channels[0], height, width)
+        size = channels[0] * height * width
+        if residual:
+            layers: list[nn.Module] = [nn.Linear(latent_dim, size), nn.Unflatten(1, map_shape)]
+            layers += [_ResBlock(64), _ResBlock(64), nn.SiLU()]
+        else:
+            layers = [nn.Linear(latent_dim, 128), nn.SiLU(), nn.Linear(128, size), nn.SiLU()]
+            layers.append(nn.Unflatten(1, map_shape))
+        self.layers = nn.Sequential(*layers, upsampling(channels, sizes[-2::-1]))
 
     def forward(self, z: Tensor) -> ModelOutput:
         """Decodes latent codes.
@@ -116,112 +160,3 @@ class _SmallDecoder(BaseDecoder):
             `reconstruction` of shape (B, C, H, W) with values in (0, 1).
         """
         return ModelOutput(reconstruction=self.layers(z))
-
-
-class SmallConvEncoder(_SmallEncoder):
-    """Two stride-2 convolutions (three from 16 pixels on) and one hidden layer, SiLU, no BatchNorm.
-
-    Args:
-        input_dim: Shape (C, H, W) of an image, H and W at least 4 pixels.
-        latent_dim: Latent dimension d.
-        variational: Adds a head for `log_covariance`.
-
-    Example:
-        >>> import torch
-        >>> encoder = SmallConvEncoder((1, 8, 8), latent_dim=4)
-        >>> encoder(torch.rand(2, 1, 8, 8)).embedding.shape
-        torch.Size([2, 4])
-    """
-
-    def __init__(
-        self, input_dim: tuple[int, ...], latent_dim: int, *, variational: bool = False
-    ) -> None:
-        *_, (height, width) = sizes = map_sizes(input_dim)
-        channels = [input_dim[0], 32, 64, 128][: len(sizes)]
-        features = nn.Sequential(
-            downsampling(channels),
-            nn.Flatten(),
-            nn.Linear(channels[-1] * height * width, 128),
-            nn.SiLU(),
-        )
-        super().__init__(input_dim, latent_dim, features, 128, variational)
-
-
-class SmallConvDecoder(_SmallDecoder):
-    """The mirror image of `SmallConvEncoder`, ending in a sigmoid.
-
-    Args:
-        input_dim: Shape (C, H, W) of an image, H and W at least 4 pixels.
-        latent_dim: Latent dimension d.
-
-    Example:
-        >>> import torch
-        >>> decoder = SmallConvDecoder((3, 9, 14), latent_dim=4)
-        >>> decoder(torch.randn(2, 4)).reconstruction.shape
-        torch.Size([2, 3, 9, 14])
-    """
-
-    def __init__(self, input_dim: tuple[int, ...], latent_dim: int) -> None:
-        *_, (height, width) = sizes = map_sizes(input_dim)
-        channels = [input_dim[0], 32, 64, 128][: len(sizes)][::-1]
-        layers = nn.Sequential(
-            nn.Linear(latent_dim, 128),
-            nn.SiLU(),
-            nn.Linear(128, channels[0] * height * width),
-            nn.SiLU(),
-            nn.Unflatten(1, (channels[0], height, width)),
-            upsampling(channels, sizes[-2::-1]),
-        )
-        super().__init__(input_dim, latent_dim, layers)
-
-
-class SmallResEncoder(_SmallEncoder):
-    """Two stride-2 convolutions (three from 16 pixels on) and two residual blocks, SiLU.
-
-    Args:
-        input_dim: Shape (C, H, W) of an image, H and W at least 4 pixels.
-        latent_dim: Latent dimension d.
-        variational: Adds a head for `log_covariance`.
-
-    Example:
-        >>> import torch
-        >>> encoder = SmallResEncoder((1, 8, 8), latent_dim=4, variational=True)
-        >>> encoder(torch.rand(2, 1, 8, 8)).log_covariance.shape
-        torch.Size([2, 4])
-    """
-
-    def __init__(
-        self, input_dim: tuple[int, ...], latent_dim: int, *, variational: bool = False
-    ) -> None:
-        *_, (height, width) = sizes = map_sizes(input_dim)
-        channels = [input_dim[0], 32, 64, 64][: len(sizes)]
-        features = nn.Sequential(downsampling(channels), _ResBlock(64), _ResBlock(64), nn.Flatten())
-        super().__init__(input_dim, latent_dim, features, 64 * height * width, variational)
-
-
-class SmallResDecoder(_SmallDecoder):
-    """The mirror image of `SmallResEncoder`, ending in a sigmoid.
-
-    Args:
-        input_dim: Shape (C, H, W) of an image, H and W at least 4 pixels.
-        latent_dim: Latent dimension d.
-
-    Example:
-        >>> import torch
-        >>> decoder = SmallResDecoder((1, 8, 8), latent_dim=4)
-        >>> decoder(torch.randn(2, 4)).reconstruction.shape
-        torch.Size([2, 1, 8, 8])
-    """
-
-    def __init__(self, input_dim: tuple[int, ...], latent_dim: int) -> None:
-        *_, (height, width) = sizes = map_sizes(input_dim)
-        channels = [input_dim[0], 32, 64, 64][: len(sizes)][::-1]
-        layers = nn.Sequential(
-            nn.Linear(latent_dim, 64 * height * width),
-            nn.Unflatten(1, (64, height, width)),
-            _ResBlock(64),
-            _ResBlock(64),
-            nn.SiLU(),
-            upsampling(channels, sizes[-2::-1]),
-        )
-        super().__init__(input_dim, latent_dim, layers)
