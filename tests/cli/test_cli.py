@@ -20,12 +20,12 @@ import yaml
 from PIL import Image
 
 from pythae_fif import cli
-from pythae_fif.benchmark import execute
 from pythae_fif.benchmark.yaml_files import configs_dir, names_in
 from pythae_fif.data import DATASETS
 from pythae_fif.evaluation import EXTRACTORS
 from pythae_fif.files import read_json
 from pythae_fif.runs.engines import LocalEngine, Outcome
+from pythae_fif.runs.execute import execute
 from pythae_fif.sampling import SAMPLERS
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
@@ -68,7 +68,7 @@ def run(tmp_path, capsys, monkeypatch):
     The runs are executed in this process; `run.executed` counts them.
     """
 
-    def run_all(engine, run_dirs, on_change, max_failures, splits, prepare):
+    def run_all(engine, kind, run_dirs, on_change, max_failures, lent, prepare):
         outcomes = []
         for run_dir in run_dirs:
             if max_failures and sum(o.state == "failed" for o in outcomes) >= max_failures:
@@ -76,7 +76,7 @@ def run(tmp_path, capsys, monkeypatch):
             call.executed += 1
             prepare(run_dir)
             try:
-                execute(run_dir)
+                execute(run_dir, kind)
                 outcomes.append(Outcome(run_dir, "finished"))
             except Exception:
                 error = read_json(run_dir / "status.json")["error"]
@@ -218,9 +218,10 @@ class TestGrid:
         assert "[6/6] finished ae –" in out
         table = run.results / "tables" / "digits-convnet-tiny-pixels.md"
         assert "| FIF † | GMM |" in table.read_text()
-        assert "Made by `python run_benchmark.py --config tiny.yaml --arch convnet`" in (
-            table.read_text()
+        made = (
+            "python run_benchmark.py --dataset digits --arch convnet --config FILE --profile tiny"
         )
+        assert f"Made by `{made} " in table.read_text()
         with open(table.with_suffix(".csv")) as lines:
             rows = list(csv.DictReader(lines))
         assert [(row["model"], row["sampler"]) for row in rows] == [
