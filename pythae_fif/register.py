@@ -1,0 +1,136 @@
+"""Makes Pythae know the models and the trainer of this package, without importing them or Pythae.
+
+Pythae's AutoConfig and AutoModel choose among their own models by an if/elif chain over the name
+in ``model_config.json``. Their class methods are wrapped here, to look into a table first. Its
+TrainingPipeline calls the trainer by the name that its module has for it, which is replaced.
+"""
+
+__all__ = ["register_model", "register_trainer", "when_imported"]
+
+import importlib.util
+import json
+import sys
+from collections.abc import Callable
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+_MODELS: dict[str, str] = {}
+"""Name of a configuration class -> import path of its model."""
+
+
+def register_model(config: str, model: str) -> None:
+    """Registers a model under the name of its configuration class; doing so twice is harmless.
+
+    Args:
+        config: The class's name, as ``model_config.json`` has it.
+        model: Import path of the model, whose ``config_class`` is that class. It is imported when
+            such a file is first read.
+
+    Example:
+        >>> register_model("FIFConfig", "pythae_fif.models.FIF")
+    """
+    if not _MODELS:
+        when_imported("pythae.models.auto_model", _teach)
+    _MODELS[config] = model
+
+
+def register_trainer(module: str, trainer: str, config: str) -> None:
+    """Lets Pythae's ``TrainingPipeline`` use a trainer if it is given its configuration.
+
+    Args:
+        module: Where both are.
+        trainer, config: Names of the two classes.
+    """
+
+    def teach(training: ModuleType) -> None:
+        original = training.BaseTrainer
+
+        def choose(**arguments: Any) -> Any:
+            theirs = sys.modules.get(module)  # None: nobody has made such a configuration
+            ours = theirs and isinstance(arguments["training_config"], getattr(theirs, config))
+            return (getattr(theirs, trainer) if ours else original)(**arguments)
+
+        training.BaseTrainer = choose  # type: ignore[attr-defined]  # a name of that module
+
+    when_imported("pythae.pipelines.training", teach)
+
+
+def when_imported(module: str, call: Callable[[ModuleType], None]) -> None:
+    """Calls a function with a module: now if it is imported, else right after somebody does so.
+
+    Args:
+        module: Its full name.
+        call: Called once.
+    """
+    if module in sys.modules:
+        call(sys.modules[module])
+    else:
+        sys.meta_path.insert(0, _AfterImport(module, call))
+
+
+class _AfterImport(MetaPathFinder):
+    """Finds one module as all other finders do, and adds a call to its execution."""
+
+    def __init__(self, module: str, call: Callable[[ModuleType], None]) -> None:
+        self.module, self.call = module, call
+
+    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
+        if fullname != self.module:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(fullname)
+        if spec is not None and spec.loader is not None:
+            execute = spec.loader.exec_module
+
+            def execute_and_call(module: ModuleType) -> None:
+                execute(module)
+                self.call(module)
+
+            spec.loader.exec_module = execute_and_call  # type: ignore[method-assign]  # of this one
+        return spec
+
+
+def _teach(auto_model: ModuleType) -> None:
+    _wrap(auto_model.AutoConfig, "from_json_file", _config_from_json_file)
+    _wrap(auto_model.AutoModel, "load_from_folder", _model_from_folder)
+    _wrap(auto_model.AutoModel, "load_from_hf_hub", _model_from_hub)
+
+
+def _wrap(owner: type, method: str, ours: Callable[..., Any]) -> None:
+    original = getattr(owner, method)
+
+    def wrapped(cls: type, *args: Any, **kwargs: Any) -> Any:
+        result = ours(*args, **kwargs)
+        return original(*args, **kwargs) if result is None else result
+
+    wrapped.__doc__ = original.__doc__
+    setattr(owner, method, classmethod(wrapped))
+
+
+def _registered(config_file: Path) -> Any:
+    """The model of a configuration file, None where it is none of ours."""
+    name = json.loads(config_file.read_text()).get("name") if config_file.is_file() else None
+    module, _, model = _MODELS.get(name or "", "").rpartition(".")
+    return getattr(importlib.import_module(module), model) if module else None
+
+
+def _config_from_json_file(json_path: str) -> Any:
+    model = _registered(Path(json_path))
+    return None if model is None else model.config_class.from_json_file(json_path)
+
+
+def _model_from_folder(dir_path: str) -> Any:
+    model = _registered(Path(dir_path) / "model_config.json")
+    return None if model is None else model.load_from_folder(dir_path)
+
+
+def _model_from_hub(hf_hub_path: str, allow_pickle: bool = False) -> Any:
+    try:
+        from huggingface_hub import hf_hub_download
+    except ModuleNotFoundError:  # Pythae's own method says what to install
+        return None
+    model = _registered(Path(hf_hub_download(repo_id=hf_hub_path, filename="model_config.json")))
+    return None if model is None else model.load_from_hf_hub(hf_hub_path, allow_pickle)
