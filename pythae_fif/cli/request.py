@@ -109,7 +109,7 @@ def _engine(flags: RunFlags, options: dict[str, Any]) -> EngineOptions:
     name = in_file.pop("engine", flags.engine)
     if "engine" in flags.model_fields_set:
         name = flags.engine
-    if name not in ENGINES:
+    if not isinstance(name, str) or name not in ENGINES:
         raise ConfigError(f"{file}: engine={name!r}: {did_you_mean(name, ENGINES)}")
     if "sbatch" in options:
         options["sbatch"] = dict(options["sbatch"])

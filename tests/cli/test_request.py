@@ -56,6 +56,7 @@ class TestOptions:
                 "engine: slurm\npartitoin: a",
                 "key 'partitoin': did you mean 'partition'",
             ),
+            ([], "engine: [ray]", "cluster.yaml: engine=['ray']: "),
             ([], "engine: slrum", "cluster.yaml: engine='slrum': did you mean 'slurm'?"),
             ([], "engine: slurm\ntime: 4:00:00", "time=14400: put it in quotes"),
             ([], "runs_per_gpu: '2'", "runs_per_gpu='2': a whole number is needed"),
