@@ -39,10 +39,11 @@ from rich.console import Console
 import pythae_fif.benchmark.run as run_module
 import pythae_fif.runs.store as store_module
 from pythae_fif.benchmark import Store, execute, expand, load_experiment
-from pythae_fif.benchmark.config import load_model_entry, names_in
 from pythae_fif.benchmark.inputs import load_splits
 from pythae_fif.benchmark.leaderboard import leaderboard
+from pythae_fif.benchmark.model_entry import read_model_entry
 from pythae_fif.benchmark.plan import SCHEMA
+from pythae_fif.benchmark.yaml_files import names_in
 from pythae_fif.reports import build_report, constant_error, score_terminal
 from pythae_fif.runs.engines import LocalEngine
 from pythae_fif.runs.engines.common import cores
@@ -61,7 +62,7 @@ def experiment_of(kind: str, runs: int):
                  "hutchinson_samples": [1, 2]}  # fmt: skip
         return load_experiment("digits", None, flags)
     most = load_experiment("digits", None, {}).settings.configurations
-    once = sum(len(load_model_entry(name).choices()[:most]) for name in names_in("models"))
+    once = sum(len(read_model_entry(name).choices()[:most]) for name in names_in("models"))
     seeds = -(-runs // once)
     return load_experiment("digits", None, {"models": ["all"], "seeds": list(range(seeds))})
 

@@ -1,47 +1,145 @@
 """Checked configurations: pydantic checks, and its errors become one line with the nearest key."""
 
-__all__ = ["Checked", "as_config_error", "config_dataclass", "read_checked"]
+__all__ = [
+    "AtLeastOne",
+    "Checked",
+    "Each",
+    "Flag",
+    "Whole",
+    "as_config_error",
+    "config_dataclass",
+    "flag_of",
+    "name_of",
+    "read_checked",
+]
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic.dataclasses import dataclass
+import pydantic.dataclasses
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 from typing_extensions import dataclass_transform
 
 from pythae_fif.errors import ConfigError, did_you_mean
 
+if TYPE_CHECKING:  # the type checker wants its name, which pydantic keeps to itself
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
+
 M = TypeVar("M", bound=BaseModel)
 C = TypeVar("C", bound=type)
+T = TypeVar("T")
 
-UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument", "invalid_key")
 MISSING = ("missing", "missing_argument")
+NEEDED = {
+    "greater_than_equal": "at least {ge} is needed",
+    "greater_than": "above {gt} is needed",
+    "less_than_equal": "at most {le} is needed",
+    "less_than": "below {lt} is needed",
+    "finite_number": "a finite number is needed",
+    "int_type": "a whole number is needed",
+    "float_type": "a number is needed",
+    "string_type": "a text is needed",
+    "bool_type": "true or false is needed",
+    "list_type": "a list is needed",
+    "dict_type": "a mapping is needed",
+    "model_type": "a mapping is needed",
+}
+"""Type of pydantic's error -> what would be right; pydantic's own words for the others."""
 
 
-class Checked(BaseModel):
-    """Base of what is read from YAML files and flags: immutable, and no key is unknown."""
+@dataclass_transform(kw_only_default=True, field_specifiers=(Field,))
+class _RaisesConfigError(ModelMetaclass):
+    def __call__(cls, *args: Any, **values: Any) -> Any:
+        try:
+            return super().__call__(*args, **values)
+        except ValidationError as error:
+            raise as_config_error(error, cls.__name__, cls) from error
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+class Checked(BaseModel, metaclass=_RaisesConfigError):
+    """Base of what is read from YAML files and flags: immutable, and no key is unknown.
+
+    A text is no number and a boolean no integer. The constructor raises :class:`ConfigError`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, protected_namespaces=())
 
 
-def read_checked(cls: type[M], values: Mapping[str, Any], where: str) -> M:
+@dataclass(frozen=True)
+class Flag:
+    """Beside a field's type: the command line has a flag for it, named as the field.
+
+    Attributes:
+        help: A line on it.
+        metavar: What stands for its value in the help.
+        parse: Makes a value of a word; the field's type if None.
+    """
+
+    help: str
+    metavar: str | None = None
+    parse: Callable[[str], Any] | None = None
+
+
+def flag_of(field: str) -> str:
+    """The flag of a field, such as `--latent-dim`."""
+    return "--" + field.replace("_", "-")
+
+
+def _whole(value: Any) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _each_once(values: list[T]) -> list[T]:
+    if not values or any(value in values[:i] for i, value in enumerate(values)):
+        raise ValueError("give at least one value, and none twice")
+    return values
+
+
+Whole = Annotated[int, BeforeValidator(_whole)]
+"""An integer, which YAML may write as 10.0 or 1e1."""
+
+AtLeastOne = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
+
+Each = Annotated[list[T], AfterValidator(_each_once)]
+"""A list of at least one value and none twice."""
+
+
+def name_of(valid: Callable[[], Collection[str]]) -> AfterValidator:
+    """Refuses a name that is none of the valid ones, which are asked for when one is checked."""
+
+    def check(name: str) -> str:
+        if name not in valid():
+            raise ValueError(did_you_mean(name, valid()))
+        return name
+
+    return AfterValidator(check)
+
+
+def read_checked(
+    cls: type[M], values: Mapping[str, Any], where: str, flags: Collection[str] = ()
+) -> M:
     """A configuration from a mapping.
 
     Args:
         cls: Its class.
         values: Keys and values.
         where: Where they are from; the begin of the error's line.
+        flags: Keys that flags gave: a line on one of these names the flag.
 
     Raises:
         ConfigError: An unknown or missing key, or a value of the wrong type or out of range.
     """
     try:
-        return cls.model_validate(values)
+        return cls.model_validate(dict(values))
     except ValidationError as error:
-        raise as_config_error(error, where, cls) from error
+        raise as_config_error(error, where, cls, flags) from error
 
 
 @dataclass_transform(kw_only_default=False)
@@ -50,7 +148,7 @@ def config_dataclass(cls: C) -> C:
 
     For configurations in Pythae's style, which derive from its pydantic dataclasses.
     """
-    made: Any = dataclass(config=ConfigDict(extra="forbid"))(cls)
+    made: Any = pydantic.dataclasses.dataclass(config=ConfigDict(extra="forbid"))(cls)
     checked = made.__init__
 
     @functools.wraps(checked)
@@ -64,27 +162,43 @@ def config_dataclass(cls: C) -> C:
     return made  # type: ignore[no-any-return]
 
 
-def as_config_error(error: ValidationError, where: str, cls: Any) -> ConfigError:
-    """The first thing that pydantic found, as one line.
+def as_config_error(
+    error: ValidationError, where: str, cls: Any, flags: Collection[str] = ()
+) -> ConfigError:
+    """The first thing that pydantic found, as one line; unknown keys come before all else.
 
     Args:
         error: Of pydantic.
         where: Where the values are from.
         cls: The class that was to be made, whose keys are the valid ones.
+        flags: As of :func:`read_checked`.
     """
-    details = error.errors()[0]
+    found = error.errors()
+    details = next((one for one in found if one["type"] in UNKNOWN), found[0])
     cause = details.get("ctx", {}).get("error")
     if isinstance(cause, ConfigError) and not details["loc"]:
         return cause  # a check of several keys says all itself
-    *parents, key = details["loc"] or ("",)
-    place = ": ".join([where, *map(str, parents)])
-    if details["type"] in UNKNOWN:
+    path, given = list(details["loc"]), details["input"]
+    if details["type"] in UNKNOWN + MISSING:
+        *parents, key = path
+        place = ": ".join([where, *map(str, parents)])
+        if details["type"] in MISSING:
+            return ConfigError(f"{place}: key {key!r} is missing")
+        if key in flags:
+            hint = did_you_mean(flag_of(str(key)), map(flag_of, _keys_at(cls, parents)))
+            return ConfigError(f"{place}: unknown flag {flag_of(str(key))!r}: {hint}")
         hint = did_you_mean(str(key), _keys_at(cls, parents))
         return ConfigError(f"{place}: unknown key {key!r}: {hint}")
-    if details["type"] in MISSING:
-        return ConfigError(f"{place}: key {key!r} is missing")
-    given = details["input"]
-    return ConfigError(f"{place}: {key}={given!r}: {_needed(details, cause)}")
+    if path[-1:] == ["[key]"]:  # a wrong key of a mapping is a wrong value of the mapping
+        del path[-2:]
+    while path and isinstance(path[-1], int):
+        path.pop()
+    needed = _needed(details, cause)
+    if len(path) == 1 and path[0] in flags:
+        return ConfigError(f"{flag_of(str(path[0]))} {given!r}: {needed}")
+    place = ": ".join([where, *map(str, path)])
+    several = cause is not None and isinstance(given, Mapping | BaseModel)
+    return ConfigError(f"{place}: {needed}" if several else f"{place}={given!r}: {needed}")
 
 
 def _needed(details: ErrorDetails, cause: Exception | None) -> str:
@@ -94,6 +208,9 @@ def _needed(details: ErrorDetails, cause: Exception | None) -> str:
     if details["type"] in ("literal_error", "enum"):
         names = details["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
         return did_you_mean(str(details["input"]), names)
+    if details["type"] in NEEDED:
+        limits = {name: _whole(limit) for name, limit in details.get("ctx", {}).items()}
+        return NEEDED[details["type"]].format(**limits)
     message = details["msg"]
     return message[0].lower() + message[1:]
 

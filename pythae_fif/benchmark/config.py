@@ -2,6 +2,7 @@
 
 __all__ = [
     "Experiment",
+    "ModelSettings",
     "Profile",
     "experiment_file",
     "length_of",
@@ -9,18 +10,20 @@ __all__ = [
     "parse_duration",
 ]
 
-import dataclasses
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pythae_fif.benchmark.model_entry import check_grid, load_model_entry
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+
+from pythae_fif.benchmark.model_entry import Grid, ModelName, SamplerName, read_model_entry
 from pythae_fif.benchmark.settings import RunSettings
-from pythae_fif.benchmark.yaml_files import build_checked, config_file, names_in, read_yaml
+from pythae_fif.benchmark.yaml_files import config_file, names_in, read_yaml
 from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.evaluation.names import EXTRACTORS
 from pythae_fif.sampling import SAMPLERS
+from pythae_fif.validation import AtLeastOne, Checked, Each, Flag, Whole, name_of, read_checked
 
 _DURATION = re.compile(r"(?:([\d.]+)h)?(?:([\d.]+)m(?:in)?)?(?:([\d.]+)s)?")
 
@@ -37,7 +40,7 @@ def parse_duration(text: str) -> float:
     """
     match = _DURATION.fullmatch(text.replace(" ", ""))
     try:
-        numbers = [float(part or 0) for part in match.groups()] if match else [0.0]
+        numbers = [float(number or 0) for number in match.groups()] if match else [0.0]
     except ValueError:
         numbers = [0.0]
     seconds = sum(n * unit for n, unit in zip(numbers, (3600, 60, 1), strict=False))
@@ -49,9 +52,22 @@ def parse_duration(text: str) -> float:
     return seconds
 
 
-@dataclass(frozen=True)
-class OwnSettings:
-    """What one model has for itself in a profile; None is the profile's own value.
+def _duration(text: str) -> str:
+    parse_duration(text)
+    return text
+
+
+Duration = Annotated[str, AfterValidator(_duration)]
+ExtractorName = Annotated[str, name_of(lambda: EXTRACTORS)]
+Seeds = Each[Annotated[Whole, Field(ge=0, lt=2**32)]]
+LearningRate = Annotated[float, Field(gt=0, lt=10)]
+WeightDecay = Annotated[float, Field(ge=0)]
+AtLeastTen = Annotated[Whole, Field(ge=10)]
+"""So many images at least: scores of fewer say nothing."""
+
+
+class ModelSettings(Checked):
+    """What a profile says of one model alone; None is the value that the profile has for all.
 
     Attributes:
         batch_size, learning_rate, weight_decay: As of :class:`Profile`.
@@ -59,31 +75,23 @@ class OwnSettings:
         fixed: Beside those of the model's entry.
     """
 
-    batch_size: int | None = None
-    learning_rate: float | None = None
-    weight_decay: float | None = None
-    grid: dict[str, list] | None = None
-    fixed: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def training(self) -> dict[str, Any]:
-        """Those of the settings of training that are its own."""
-        values = dataclasses.asdict(self)
-        del values["grid"], values["fixed"]
-        return {name: value for name, value in values.items() if value is not None}
+    batch_size: AtLeastOne | None = None
+    learning_rate: LearningRate | None = None
+    weight_decay: WeightDecay | None = None
+    grid: Grid | None = None
+    fixed: dict[str, Any] = Field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Profile:
+class Profile(Checked):
     """How long and on how much data every model trains.
 
     Attributes:
         note: One sentence that the tables carry: what this is, and is not.
+        batch_size, learning_rate, weight_decay: Of Adam, for every model.
+        num_samples: Generated for each sampler's score.
         epochs: Of every model; None under a wall clock.
         wall_clock: The time that every model may train instead, see :func:`parse_duration`.
-        batch_size, learning_rate, weight_decay: Of Adam, for every model.
-        models: Model -> what is its own in this profile.
-        num_samples: Generated for each sampler's score.
+        models: Model -> what is different for it.
         plateau_patience, plateau_factor: The learning rate is multiplied by the factor when the
             evaluation loss has not fallen for that many epochs (appendix E.4).
         fit_steps: Of Adam, 100 codes each, in which a flow, second VAE or PixelCNN of a sampler is
@@ -95,37 +103,42 @@ class Profile:
     """
 
     note: str
-    batch_size: int
-    learning_rate: float
-    num_samples: int
-    epochs: int | None = None
-    wall_clock: str | None = None
-    weight_decay: float | None = None
-    models: dict[str, OwnSettings] = field(default_factory=dict)
-    plateau_patience: int = 10
-    plateau_factor: float = 0.5
-    fit_steps: int | None = None
-    train_size: int | None = None
-    val_size: int | None = None
-    test_size: int | None = None
-    configurations: int | None = None
-    extractor: str | None = None
+    batch_size: AtLeastOne
+    learning_rate: LearningRate
+    num_samples: AtLeastTen
+    epochs: AtLeastOne | None = None
+    wall_clock: Duration | None = None
+    weight_decay: WeightDecay | None = None
+    models: dict[ModelName, ModelSettings] = Field(default_factory=dict)
+    plateau_patience: Annotated[Whole, Field(ge=0)] = 10
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    fit_steps: AtLeastOne | None = None
+    train_size: AtLeastTen | None = None
+    val_size: AtLeastTen | None = None
+    test_size: AtLeastTen | None = None
+    configurations: AtLeastOne | None = None
+    extractor: ExtractorName | None = None
 
-    def own_of(self, model: str) -> OwnSettings:
-        """What is a model's own."""
-        return self.models.get(model, OwnSettings())
+    @model_validator(mode="after")
+    def _one_budget(self) -> "Profile":
+        if (self.epochs is None) == (self.wall_clock is None):
+            raise ValueError("give epochs, or wall_clock, and not both")
+        return self
+
+    def of(self, model: str) -> ModelSettings:
+        """What is different for a model."""
+        return self.models.get(model, ModelSettings())
 
     def settings_of(self, model: str) -> RunSettings:
         """The values of a run of a model."""
-        values = {**dataclasses.asdict(self), **self.own_of(model).training}
-        del values["models"]
+        of_model = self.of(model).model_dump(exclude={"grid", "fixed"}, exclude_none=True)
+        values = {**self.model_dump(exclude={"models"}), **of_model}
         if self.wall_clock is not None:
-            values |= {"wall_clock": parse_duration(self.wall_clock), "epochs": None}
+            values["wall_clock"] = parse_duration(self.wall_clock)
         return RunSettings(**values)
 
 
-@dataclass(frozen=True)
-class Experiment:
+class Experiment(Checked):
     """One call of the benchmark: a data set's YAML file with the flags on top.
 
     Attributes:
@@ -133,14 +146,14 @@ class Experiment:
         description: One line about it.
         architectures: Those that are defined for it.
         arch: The one in use.
+        models, samplers, seeds: What to run.
+        beta, hutchinson_samples: Values that replace those of FIF's grid.
         latent_dim: d.
         latent_dims: Model -> d where it has another; none of them counts if the user gives one d.
-        extractor: Name of the feature extractor.
-        models, samplers, seeds: What to run.
-        profile: Name of one of `profiles`.
-        profiles: Name -> :class:`Profile`.
         image_size: Of data sets that are resized.
-        beta, hutchinson_samples: Values that replace those of FIF's grid.
+        extractor: Name of the feature extractor.
+        profiles: Name -> :class:`Profile`.
+        profile: Name of the one in use.
         wall_clock: Replaces the profile's number of epochs or wall clock.
         data: Path of the user's own images.
     """
@@ -148,20 +161,37 @@ class Experiment:
     dataset: str
     description: str
     architectures: list[str]
-    arch: str
-    latent_dim: int
-    extractor: str
-    models: list[str]
-    samplers: list[str]
-    profile: str
+    arch: Annotated[str, Flag("convnet, resnet or fif_convnet")]
+    models: Annotated[Each[ModelName], Flag("models of `list`, or 'all'", "MODEL")]
+    samplers: Annotated[Each[SamplerName], Flag("samplers of `list`, or 'all'", "SAMPLER")]
+    seeds: Annotated[Seeds, Flag("one run a seed", "SEED")] = Field(default_factory=lambda: [0])
+    beta: Annotated[Each[float] | None, Flag("FIF's reconstruction weights")] = None
+    hutchinson_samples: Annotated[Each[Whole] | None, Flag("FIF's K", "K")] = None
+    latent_dim: Annotated[AtLeastOne, Flag("latent dimension", "D")]
+    latent_dims: dict[ModelName, AtLeastOne] = Field(default_factory=dict)
+    image_size: Annotated[AtLeastOne | None, Flag("of resized images", "PIXELS")] = None
+    extractor: Annotated[ExtractorName, Flag("feature extractor of `list`")]
     profiles: dict[str, Profile]
-    seeds: list[int] = field(default_factory=lambda: [0])
-    latent_dims: dict[str, int] = field(default_factory=dict)
-    image_size: int | None = None
-    beta: list[float] | None = None
-    hutchinson_samples: list[int] | None = None
-    wall_clock: str | None = None
-    data: str | None = None
+    profile: Annotated[str, Flag("paper (published protocol) or quick (sized for a CPU)")]
+    wall_clock: Annotated[
+        Duration | None, Flag("train for 5h, 10min, 90s, not epochs; one run at a time", "TIME")
+    ] = None
+    data: Annotated[str | None, Flag("your images, with --dataset folder or npz", "PATH")] = None
+
+    @field_validator("arch", "profile")
+    @classmethod
+    def _is_defined(cls, name: str, info: ValidationInfo) -> str:
+        valid = info.data.get("architectures" if info.field_name == "arch" else "profiles")
+        if valid is not None and name not in valid:
+            raise ValueError(did_you_mean(name, valid))
+        return name
+
+    @field_validator("beta", "hutchinson_samples")
+    @classmethod
+    def _is_of_fif(cls, values: list[Any] | None, info: ValidationInfo) -> list[Any] | None:
+        if values is not None and "fif" not in info.data.get("models", ("fif",)):
+            raise ValueError("is for model fif, which is not in models")
+        return values
 
     @property
     def settings(self) -> Profile:
@@ -169,7 +199,7 @@ class Experiment:
         profile = self.profiles[self.profile]
         if self.wall_clock is None:
             return profile
-        return dataclasses.replace(profile, wall_clock=self.wall_clock, epochs=None)
+        return profile.model_copy(update={"wall_clock": self.wall_clock, "epochs": None})
 
     @property
     def name(self) -> str:
@@ -180,37 +210,35 @@ class Experiment:
             'digits-convnet-quick-d4'
         """
         usual = read_yaml(config_file(self.dataset))
-        parts = [self.dataset, self.arch, self.profile]
+        words = [self.dataset, self.arch, self.profile]
         if self.data is not None:
-            parts.insert(1, re.sub(r"[^\w.]+", "_", Path(self.data).stem))
+            words.insert(1, re.sub(r"[^\w.]+", "_", Path(self.data).stem))
         if self.wall_clock is not None:  # in place of what the profile says
-            parts.append(self.wall_clock.replace(" ", ""))
+            words.append(self.wall_clock.replace(" ", ""))
         if self.latent_dim != usual["latent_dim"]:
-            parts.append(f"d{self.latent_dim}")
+            words.append(f"d{self.latent_dim}")
         if self.image_size != usual.get("image_size"):
-            parts.append(f"{self.image_size}px")
+            words.append(f"{self.image_size}px")
         if self.extractor != (self.settings.extractor or usual["extractor"]):
-            parts.append(self.extractor)
-        return "-".join(parts)
+            words.append(self.extractor)
+        return "-".join(words)
 
     def latent_dim_of(self, model: str) -> int:
-        """d of a model: its own, or the common one, within what it takes."""
+        """d of a model: that of `latent_dims`, or the common one, within what it takes."""
         latent_dim = self.latent_dims.get(model, self.latent_dim)
-        return min(latent_dim, load_model_entry(model).max_latent_dim or latent_dim)
+        return min(latent_dim, read_model_entry(model).max_latent_dim or latent_dim)
 
 
 def length_of(profile: Profile) -> str:
     """How long a profile trains, for people.
 
     Example:
-        >>> length_of(Profile("", batch_size=1, learning_rate=1, num_samples=1, wall_clock="5h"))
+        >>> length_of(load_experiment("digits", None, {"wall_clock": "5h"}).settings)
         'wall clock 5h'
     """
-    return (
-        f"{profile.epochs} epochs"
-        if profile.wall_clock is None
-        else (f"wall clock {profile.wall_clock}")
-    )
+    if profile.wall_clock is not None:
+        return f"wall clock {profile.wall_clock}"
+    return f"{profile.epochs} epochs"
 
 
 def experiment_file(table: int) -> Path:
@@ -261,77 +289,4 @@ def load_experiment(dataset: str, file: str | Path | None, flags: Mapping[str, A
     for key, every in (("models", names_in("models")), ("samplers", list(SAMPLERS))):
         if values[key] == ["all"]:
             values[key] = every
-    experiment = build_checked(Experiment, values, where)
-
-    def origin(key: str) -> str:
-        return f"--{key.replace('_', '-')}" if key in given else f"{where}: {key}"
-
-    _check_experiment(experiment, origin)
-    return experiment
-
-
-def _check_experiment(experiment: Experiment, origin: Callable[[str], str]) -> None:
-    """Every name must be known, every number in range; `origin` says where a key was given."""
-    from pythae_fif.evaluation import EXTRACTORS
-
-    names = {
-        "arch": ([experiment.arch], experiment.architectures),
-        "profile": ([experiment.profile], list(experiment.profiles)),
-        "extractor": ([experiment.extractor], list(EXTRACTORS)),
-        "models": (experiment.models, names_in("models")),
-        "samplers": (experiment.samplers, list(SAMPLERS)),
-    }
-    for key, (chosen, valid) in names.items():
-        for name in chosen:
-            if name not in valid:
-                raise ConfigError(f"{origin(key)} {name!r} is unknown: {did_you_mean(name, valid)}")
-    for key in ("models", "samplers", "seeds", "beta", "hutchinson_samples"):
-        values = getattr(experiment, key)
-        if values is not None and (not values or len(set(values)) < len(values)):
-            raise ConfigError(f"{origin(key)} {values}: give at least one value, and none twice")
-        if key in ("beta", "hutchinson_samples") and values and "fif" not in experiment.models:
-            raise ConfigError(f"{origin(key)} {values}: is for model fif, which is not in models")
-    for seed in experiment.seeds:
-        if not 0 <= seed < 2**32:
-            raise ConfigError(f"{origin('seeds')} {seed}: a seed is at least 0 and below 2^32")
-    for key in ("latent_dim", "image_size"):
-        value = getattr(experiment, key)
-        if value is not None and value < 1:
-            raise ConfigError(f"{origin(key)} {value}: at least 1 is needed")
-    _check_profile(experiment, origin)
-
-
-def _check_profile(experiment: Experiment, origin: Callable[[str], str]) -> None:
-    """The numbers of the profile in use, and of its models."""
-    settings = experiment.settings
-    where = f"profile {experiment.profile!r}: "
-    _check_numbers(dataclasses.asdict(settings), where)
-    if (settings.epochs is None) == (settings.wall_clock is None):
-        raise ConfigError(f"{where}give epochs, or wall_clock, and not both")
-    if settings.wall_clock is not None:
-        try:
-            parse_duration(settings.wall_clock)
-        except ConfigError as error:
-            raise ConfigError(f"{origin('wall_clock')}: {error}") from error
-    for name in (*settings.models, *experiment.latent_dims):
-        if name not in names_in("models"):
-            hint = did_you_mean(name, names_in("models"))
-            raise ConfigError(f"{origin('models')}: model {name!r} is unknown: {hint}")
-    for name, own in settings.models.items():
-        _check_numbers(own.training, f"{where}models: {name}: ")
-        check_grid(own.grid or {}, f"{where}models: {name}: grid")
-
-
-def _check_numbers(values: Mapping[str, Any], where: str) -> None:
-    for key, low in (
-        ("epochs", 1), ("batch_size", 1), ("num_samples", 10), ("plateau_patience", 0),
-        ("fit_steps", 1), ("train_size", 10), ("val_size", 10), ("test_size", 10),
-        ("configurations", 1), ("weight_decay", 0),
-    ):  # fmt: skip
-        value = values.get(key)
-        if value is not None and not value >= low:
-            raise ConfigError(f"{where}{key}={value}: at least {low}")
-    for key, high in (("learning_rate", 10), ("plateau_factor", 1)):
-        value = values.get(key)
-        if value is not None and not 0 < value < high:
-            raise ConfigError(f"{where}{key}={value}: a number above 0 and below {high} is needed")
+    return read_checked(Experiment, values, where, flags=given)

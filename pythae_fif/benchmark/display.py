@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -14,8 +15,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from pythae_fif.runs.engines.common import OnChange, Outcome
-from pythae_fif.runs.folder import Status
+if TYPE_CHECKING:
+    from pythae_fif.runs.engines.common import OnChange, Outcome
+    from pythae_fif.runs.folder import Status
 
 NUMBERS_WIDTH = 58
 """Columns that a line needs beside the name of its run."""
@@ -48,7 +50,7 @@ class Display:
             yield update
 
     @contextlib.contextmanager
-    def runs(self, names: dict[Path, str], done: int) -> Iterator[OnChange]:
+    def runs(self, names: dict[Path, str], done: int) -> "Iterator[OnChange]":
         """Shows the runs; yields what an engine's `run_all` calls.
 
         Args:
@@ -66,7 +68,7 @@ class Display:
         else:
             printed = 0
 
-            def on_change(running: dict[Path, Status], outcomes: list[Outcome]) -> None:
+            def on_change(running: "dict[Path, Status]", outcomes: "list[Outcome]") -> None:
                 nonlocal printed
                 for count, outcome in enumerate(outcomes[printed:], start=printed + 1):
                     end = f": {outcome.error}" if outcome.error else ""
@@ -90,7 +92,11 @@ class _View:
         """When a run was first seen, and its progress then: it may be one that is resumed."""
 
     def draw(
-        self, running: dict[Path, Status], outcomes: list[Outcome], width: int, height: int
+        self,
+        running: "dict[Path, Status]",
+        outcomes: "list[Outcome]",
+        width: int,
+        height: int,
     ) -> Group:
         now, total = time.monotonic(), len(self.names)
         progress = {run_dir: status.progress for run_dir, status in running.items()}
@@ -125,7 +131,7 @@ class _View:
         rows = Table.grid(padding=(0, 2), pad_edge=True)
         rows.add_column(no_wrap=True, overflow="ellipsis", max_width=max(20, width - NUMBERS_WIDTH))
         for justify in ("left", "right", "right", "right"):
-            rows.add_column(justify=justify, no_wrap=True)  # type: ignore[arg-type]
+            rows.add_column(justify=justify, no_wrap=True)
         for run_dir in list(running)[: room if len(running) <= room else room - 1]:
             since, share = self.first[run_dir]
             rest = _left(now - since, progress[run_dir] - share, 1 - progress[run_dir])

@@ -1,27 +1,35 @@
 """What a model of the benchmark is: a YAML file, read into a validated entry."""
 
-__all__ = ["ModelEntry", "check_grid", "load_model_entry"]
+__all__ = [
+    "Grid",
+    "ModelEntry",
+    "ModelName",
+    "SamplerName",
+    "load_model_entry",
+    "read_model_entry",
+    "shown",
+]
 
 import functools
 import itertools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pythae_fif.benchmark.yaml_files import (
-    build_checked,
-    config_file,
-    import_class,
-    names_in,
-    read_yaml,
-)
+from pydantic import Field, model_validator
+
+from pythae_fif.benchmark.yaml_files import config_file, import_class, names_in, read_yaml
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.sampling import SAMPLERS
+from pythae_fif.validation import AtLeastOne, Checked, Each, name_of, read_checked
+
+ModelName = Annotated[str, name_of(lambda: names_in("models"))]
+SamplerName = Annotated[str, name_of(lambda: SAMPLERS)]
+Grid = dict[str, Each[Any]]
+"""Hyper-parameter -> its values."""
 
 
-@dataclass(frozen=True)
-class ModelEntry:
+class ModelEntry(Checked):
     """One model of the benchmark, from `models/<name>.yaml`.
 
     Attributes:
@@ -49,17 +57,23 @@ class ModelEntry:
     trainer: str
     variational: bool
     source: str
-    samplers: list[str]
-    grid: dict[str, list] = field(default_factory=dict)
-    configurations: list[dict[str, Any]] = field(default_factory=list)
-    fixed: dict[str, Any] = field(default_factory=dict)
+    samplers: Each[SamplerName]
+    grid: Grid = Field(default_factory=dict)
+    configurations: list[dict[str, Any]] = Field(default_factory=list)
+    fixed: dict[str, Any] = Field(default_factory=dict)
     networks: str | None = None
     discriminator: str | None = None
     keep_last: bool = False
-    max_latent_dim: int | None = None
-    notes: list[str] = field(default_factory=list)
+    max_latent_dim: AtLeastOne | None = None
+    notes: list[str] = Field(default_factory=list)
 
-    def choices(self, overrides: Mapping[str, list] | None = None) -> list[dict[str, Any]]:
+    @model_validator(mode="after")
+    def _one_kind_of_grid(self) -> "ModelEntry":
+        if self.grid and self.configurations:
+            raise ValueError("give grid or configurations, not both")
+        return self
+
+    def choices(self, overrides: Mapping[str, list[Any]] | None = None) -> list[dict[str, Any]]:
         """The configurations, or the grid's product with some keys' values replaced.
 
         The first key of the grid varies slowest.
@@ -78,35 +92,28 @@ class ModelEntry:
         """Those of the asked samplers that the model has.
 
         Where `normal` is asked of a model with another prior, and where it has none of those
-        asked, its own prior's sampler stands in.
+        asked, the sampler of its prior stands in.
 
         Example:
-            >>> load_model_entry("vamp").samplers_of(["normal", "gmm"])
+            >>> read_model_entry("vamp").samplers_of(["normal", "gmm"])
             ['vamp', 'gmm']
-            >>> load_model_entry("svae").samplers_of(["gmm"])
+            >>> read_model_entry("svae").samplers_of(["gmm"])
             ['hypersphere']
         """
-        own = self.samplers[0]
-        wanted = [own if name == "normal" else name for name in asked]
+        of_prior = self.samplers[0]
+        wanted = [of_prior if name == "normal" else name for name in asked]
         found = [name for name in dict.fromkeys(wanted) if name in self.samplers]
-        return found or [own]
+        return found or [of_prior]
 
 
-def _as_in(values: list, value: float) -> float:
+def _as_in(values: list[Any], value: float) -> Any:
     """A flag's number as the grid has it, or YAML would: a run has one id, 10 or 10.0."""
     whole = int(value) if float(value).is_integer() else value
-    return next((own for own in values if own == value), whole)
+    return next((known for known in values if known == value), whole)
 
 
-def check_grid(grid: Mapping[str, list], where: str) -> None:
-    """Raises ConfigError where a hyper-parameter has no value, or one twice."""
-    for name, values in grid.items():
-        if not values or any(value in values[:i] for i, value in enumerate(values)):
-            raise ConfigError(f"{where}: {name} {values}: give at least one value, and none twice")
-
-
-def load_model_entry(name: str) -> ModelEntry:
-    """Reads `models/<name>.yaml`.
+def read_model_entry(name: str) -> ModelEntry:
+    """Reads `models/<name>.yaml`; imports none of its classes, which takes seconds.
 
     Raises:
         ConfigError: Unknown model, or a key or value of the file that is not right.
@@ -114,23 +121,36 @@ def load_model_entry(name: str) -> ModelEntry:
     path = config_file(f"models/{name}")
     if not path.is_file():
         raise ConfigError(f"model {name!r} is unknown: {did_you_mean(name, names_in('models'))}")
-    return _read_model_entry(path, path.stat().st_mtime_ns)
+    return _read(path, path.stat().st_mtime_ns)
+
+
+def load_model_entry(name: str) -> ModelEntry:
+    """Reads `models/<name>.yaml`, and sees that all that it names can be imported.
+
+    Raises:
+        ConfigError: As of :func:`read_model_entry`, or a class that is not there.
+    """
+    entry = read_model_entry(name)
+    for key in ("model", "config", "trainer", "networks", "discriminator"):
+        if getattr(entry, key) not in (None, "own"):
+            import_class(getattr(entry, key), f"{name}.yaml: {key}")
+    return entry
 
 
 @functools.cache
-def _read_model_entry(path: Path, changed: int) -> ModelEntry:
+def _read(path: Path, changed: int) -> ModelEntry:
     """A plan of many runs asks for the same few files again and again."""
-    entry = build_checked(ModelEntry, read_yaml(path), str(path.name))
-    for key in ("model", "config", "trainer", "networks", "discriminator"):
-        if getattr(entry, key) not in (None, "own"):
-            import_class(getattr(entry, key), f"{path.name}: {key}")
-    if not entry.samplers:
-        raise ConfigError(f"{path.name}: samplers: at least one is needed")
-    for sampler in entry.samplers:
-        if sampler not in SAMPLERS:
-            hint = did_you_mean(sampler, SAMPLERS)
-            raise ConfigError(f"{path.name}: samplers: {sampler!r} is unknown: {hint}")
-    check_grid(entry.grid, f"{path.name}: grid")
-    if entry.grid and entry.configurations:
-        raise ConfigError(f"{path.name}: give grid or configurations, not both")
-    return entry
+    return read_checked(ModelEntry, read_yaml(path), path.name)
+
+
+def shown(value: Any) -> str:
+    """A hyper-parameter as tables show it.
+
+    Example:
+        >>> shown(0.50), shown(["Planar", "Radial"]), shown(True)
+        ('0.5', 'Planar+Radial', 'True')
+    """
+    if isinstance(value, list):
+        return "+".join(map(shown, value))
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:g}" if number else str(value)

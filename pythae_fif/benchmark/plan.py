@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pythae.models import BaseAE
 
 from pythae_fif.benchmark.config import Experiment
-from pythae_fif.benchmark.model_entry import ModelEntry, load_model_entry
+from pythae_fif.benchmark.model_entry import ModelEntry, load_model_entry, shown
 from pythae_fif.benchmark.settings import RunSettings
 from pythae_fif.benchmark.yaml_files import import_class
 from pythae_fif.data import Splits
@@ -97,11 +97,11 @@ def expand(experiment: Experiment, splits: Splits) -> list[RunSpec]:
         overrides["hutchinson_samples"] = experiment.hutchinson_samples
     plan = []
     for name in experiment.models:
-        own = experiment.settings.own_of(name)
+        changed = experiment.settings.of(name)
         entry = load_model_entry(name)
-        if own.grid is not None:
-            entry = dataclasses.replace(entry, grid=own.grid, configurations=[])
-        fixed = {**entry.fixed, **own.fixed}
+        if changed.grid is not None:
+            entry = entry.model_copy(update={"grid": changed.grid, "configurations": []})
+        fixed = {**entry.fixed, **changed.fixed}
         networks: list[torch.nn.Module] = []
         # The flags are those of FIF; another model's parameter of the same name is its own.
         chosen = entry.choices(overrides if name == "fif" else None)
@@ -201,19 +201,6 @@ def _assemble(entry: ModelEntry, config: Any, networks: list[torch.nn.Module]) -
     names = ("encoder", "decoder", "discriminator")
     model_class = import_class(entry.model, entry.label)
     return model_class(config, **dict(zip(names, networks, strict=False)))
-
-
-def shown(value: Any) -> str:
-    """A hyper-parameter as tables show it.
-
-    Example:
-        >>> shown(0.50), shown(["Planar", "Radial"]), shown(True)
-        ('0.5', 'Planar+Radial', 'True')
-    """
-    if isinstance(value, list):
-        return "+".join(map(shown, value))
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return f"{value:g}" if number else str(value)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,33 +1,37 @@
-"""A study from the command line: the flags that it takes, its options and its progress."""
+"""`study`: an experiment of the paper, with the flags that it declares."""
 
-__all__ = ["run_command"]
+__all__ = ["study_command"]
 
-import argparse
 from pathlib import Path
-from typing import get_args
+from typing import Annotated
 
 from rich.console import Console
 
 from pythae_fif import studies
+from pythae_fif.benchmark.config import Seeds
 from pythae_fif.benchmark.display import Display
+from pythae_fif.cli.parsing import CommonFlags, Parser, add_flags
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.runs.remote import is_url
-
-NOT_OF_STUDIES = (
-    "arch", "beta", "hutchinson_samples", "samplers", "image_size", "extractor",
-    "inception_weights", "config", "max_failures", "dry_run", "skip_undecodable", "wall_clock",
-    "table", "shard", "tensorboard", "engine", "engine_config", "gpus", "runs_per_gpu",
-    "cpus_per_run", "ray_address", "partition", "time", "account", "sbatch", "no_wait",
-)  # fmt: skip
-"""Flags that no study takes."""
+from pythae_fif.validation import AtLeastOne, Each, Flag, read_checked
 
 
-def run_command(name: str, flags: argparse.Namespace) -> int:
-    """Runs a study as the flags say, and prints how far it is and what was written.
+class StudyFlags(CommonFlags):
+    """The flags that studies take; each declares which."""
+
+    profile: Annotated[str, Flag("paper (published protocol) or quick, the default")] = "quick"
+    dataset: Annotated[str | None, Flag("a data set of this study")] = None
+    data: Annotated[str | None, Flag("your table, with --dataset csv", "PATH")] = None
+    models: Annotated[Each[str] | None, Flag("what to compare", "MODEL")] = None
+    latent_dim: Annotated[AtLeastOne | None, Flag("latent dimension", "D")] = None
+    seeds: Annotated[Seeds | None, Flag("of the study's models", "SEED")] = None
+
+
+def study_command(words: list[str]) -> int:
+    """Runs a study as the words say, and prints how far it is and what was written.
 
     Args:
-        name: A key of :data:`~pythae_fif.studies.STUDIES`.
-        flags: Those of the command line.
+        words: Its name, a key of :data:`~pythae_fif.studies.STUDIES`, and its flags.
 
     Returns:
         The exit code.
@@ -37,17 +41,17 @@ def run_command(name: str, flags: argparse.Namespace) -> int:
         StoreError: The folder of results cannot be written.
         KeyboardInterrupt: With what to say of it, if the study keeps nothing.
     """
-    if name not in studies.STUDIES:
-        raise ConfigError(f"study {name!r} is unknown: {did_you_mean(name, studies.STUDIES)}")
-    study = studies.STUDIES[name]
-    for key in (*NOT_OF_STUDIES, *set(get_args(studies.StudyOption)) - study.takes):
-        value = getattr(flags, key)
-        if value is not None and value is not False:
-            raise ConfigError(f"--{key.replace('_', '-')} is not for study {name}")
-    _check_values(study, flags)
-    console = Console(highlight=False)
-    if is_url(flags.results):
-        raise ConfigError(f"--results {flags.results}: studies write to a folder, not to a URL")
+    if not words or words[0] in ("-h", "--help"):
+        names = ", ".join(studies.STUDIES)
+        parser = Parser("study", "An experiment of the paper.", f"studies: {names}")
+        parser.add_argument("study", metavar="NAME", help="of the study; NAME --help has its flags")
+        parser.given(words)
+    study = studies.STUDIES.get(words[0])
+    if study is None:
+        raise ConfigError(
+            f"study {words[0]!r} is unknown: {did_you_mean(words[0], studies.STUDIES)}"
+        )
+    flags = _flags(study, words[1:])
     options = studies.StudyOptions(
         results=Path(flags.results).expanduser(),
         data_root=flags.data_root,
@@ -56,11 +60,12 @@ def run_command(name: str, flags: argparse.Namespace) -> int:
         data=flags.data,
         models=flags.models,
         seeds=flags.seeds or (),
-        profile=flags.profile or "quick",
+        profile=flags.profile,
         latent_dim=flags.latent_dim,
     )
+    console = Console(highlight=False)
     tenths = 0
-    with Display(console, quiet=flags.quiet).stage(name) as progress:
+    with Display(console, quiet=flags.quiet).stage(study.name) as progress:
 
         def watch(what: str, share: float) -> None:
             nonlocal tenths
@@ -70,7 +75,7 @@ def run_command(name: str, flags: argparse.Namespace) -> int:
                 console.print(f"{share:4.0%} {what}", markup=False)
 
         try:
-            paths = studies.run_study(name, options, watch)
+            paths = studies.run_study(study.name, options, watch)
         except KeyboardInterrupt:
             if study.keeps_runs:
                 raise
@@ -81,16 +86,14 @@ def run_command(name: str, flags: argparse.Namespace) -> int:
     return 0
 
 
-def _check_values(study: studies.Study, flags: argparse.Namespace) -> None:
-    """Every number must be in range and no value given twice, as in the benchmark."""
-    for key in ("models", "seeds"):
-        values = getattr(flags, key) or []
-        if len(set(values)) < len(values):
-            raise ConfigError(f"--{key} {values}: give at least one value, and none twice")
-    for seed in flags.seeds or []:
-        if not 0 <= seed < 2**32:
-            raise ConfigError(f"--seeds {seed}: a seed is at least 0 and below 2^32")
+def _flags(study: studies.Study, words: list[str]) -> StudyFlags:
+    command = f"study {study.name}"
+    parser = Parser(command, study.description)
+    add_flags(parser, StudyFlags, {"profile", *study.takes, *CommonFlags.model_fields})
+    given = parser.given(words)
+    flags = read_checked(StudyFlags, given, command, flags=given)
     if study.one_seed and len(flags.seeds or []) > 1:
-        raise ConfigError(f"--seeds {flags.seeds}: study {study.name} takes one seed")
-    if flags.latent_dim is not None and flags.latent_dim < 1:
-        raise ConfigError(f"--latent-dim {flags.latent_dim}: at least 1 is needed")
+        raise ConfigError(f"--seeds {flags.seeds}: {command} takes one seed")
+    if is_url(flags.results):
+        raise ConfigError(f"--results {flags.results}: studies write to a folder, not to a URL")
+    return flags

@@ -42,8 +42,9 @@ __all__ = [
     "train_classifier",
 ]
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from pythae_fif.lazy import lazily
 
 if TYPE_CHECKING:
     from pythae_fif.evaluation.classifier import (
@@ -76,33 +77,5 @@ if TYPE_CHECKING:
         bootstrap_kernel,
         frechet_at_infinity,
     )
-
-_HOMES = {
-    name: module
-    for module, names in {
-        "classifier": "ClassifierExtractor LabelledImages train_classifier",
-        "distances": "kernel_distance neighbour_scores",
-        "efficientnet": "EfficientNetExtractor",
-        "extractor": "Extracted Extractor PixelExtractor",
-        "extractors": "ExtractorOptions build_extractor",
-        "frechet": "FeatureStatistics frechet_distance",
-        "images": "reconstruction_mse",
-        "inception": "InceptionExtractor find_inception_weights load_inception",
-        "logits": "inception_score",
-        "names": "EXTRACTORS",
-        "output": "EvaluationOutput",
-        "pipeline": "EvaluationPipeline",
-        "reference": "Reference content_hash",
-        "scores": "Interval Intervals MeanStd Neighbours Scores",
-        "scoring": "SampleCountWarning score_samples",
-        "tf_inception": "TFInceptionExtractor",
-        "uncertainty": "bootstrap_frechet bootstrap_inception bootstrap_kernel frechet_at_infinity",
-    }.items()
-    for name in names.split()
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+else:
+    __getattr__ = lazily(__name__)

@@ -20,14 +20,22 @@ __all__ = [
     "spherical_networks",
 ]
 
-from pythae_fif.nn.build import ARCHITECTURES, build_networks, smooth_networks
-from pythae_fif.nn.conditional import joined_dim
-from pythae_fif.nn.discriminator import ConvDiscriminator
-from pythae_fif.nn.fif_convnet import FIF_CONVNET_SHAPES, FIFConvDecoder, FIFConvEncoder
-from pythae_fif.nn.latent_spaces import (
-    poincare_networks,
-    spatial_networks,
-    spherical_networks,
-)
-from pythae_fif.nn.residual import ResidualDecoder, ResidualEncoder, WideDecoder, WideEncoder
-from pythae_fif.nn.small import SmallDecoder, SmallEncoder
+from typing import TYPE_CHECKING
+
+from pythae_fif.lazy import lazily
+from pythae_fif.nn.names import ARCHITECTURES
+
+if TYPE_CHECKING:
+    from pythae_fif.nn.build import build_networks, smooth_networks
+    from pythae_fif.nn.conditional import joined_dim
+    from pythae_fif.nn.discriminator import ConvDiscriminator
+    from pythae_fif.nn.fif_convnet import FIF_CONVNET_SHAPES, FIFConvDecoder, FIFConvEncoder
+    from pythae_fif.nn.latent_spaces import (
+        poincare_networks,
+        spatial_networks,
+        spherical_networks,
+    )
+    from pythae_fif.nn.residual import ResidualDecoder, ResidualEncoder, WideDecoder, WideEncoder
+    from pythae_fif.nn.small import SmallDecoder, SmallEncoder
+else:
+    __getattr__ = lazily(__name__)

@@ -1,7 +1,6 @@
 """From the name of an architecture and an image shape to an encoder and a decoder."""
 
 __all__ = [
-    "ARCHITECTURES",
     "build_networks",
     "has_pythae_nets",
     "pythae_net",
@@ -18,14 +17,8 @@ from torch import nn
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.nn.conditional import joined_dim
 from pythae_fif.nn.fif_convnet import FIFConvDecoder, FIFConvEncoder
+from pythae_fif.nn.names import ARCHITECTURES
 from pythae_fif.nn.small import SmallDecoder, SmallEncoder
-
-ARCHITECTURES: dict[str, str] = {
-    "convnet": "Pythae's ConvNet for MNIST, CIFAR-10 and CelebA; a small one for other images",
-    "resnet": "Pythae's ResNet for MNIST, CIFAR-10 and CelebA; a small one for other images",
-    "fif_convnet": "the FIF-ConvNet of the FIF paper's table 11, for MNIST and CelebA; a small one "
-    "of the same kind for other images",
-}
 
 PYTHAE_NETS: dict[tuple[int, ...], tuple[Any, str]] = {
     (1, 28, 28): (mnist, "MNIST"),

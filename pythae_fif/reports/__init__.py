@@ -10,6 +10,13 @@ __all__ = [
     "write_experiment",
 ]
 
-from pythae_fif.reports.experiment import Failure, constant_error, write_experiment
-from pythae_fif.reports.published import load_published, published_value
-from pythae_fif.reports.score_table import build_report, score_terminal
+from typing import TYPE_CHECKING
+
+from pythae_fif.lazy import lazily
+
+if TYPE_CHECKING:
+    from pythae_fif.reports.experiment import Failure, constant_error, write_experiment
+    from pythae_fif.reports.published import load_published, published_value
+    from pythae_fif.reports.score_table import build_report, score_terminal
+else:
+    __getattr__ = lazily(__name__)

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pythae_fif.benchmark.config import Experiment, experiment_file, load_experiment
-from pythae_fif.benchmark.model_entry import SAMPLERS, load_model_entry
+from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.plan import RunSpec
 from pythae_fif.benchmark.yaml_files import names_in
 from pythae_fif.errors import ConfigError
+from pythae_fif.sampling import SAMPLERS
 
 
 def command_of(experiment: Experiment, specs: Sequence[RunSpec]) -> str:

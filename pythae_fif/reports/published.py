@@ -7,10 +7,11 @@ import re
 from dataclasses import dataclass
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ConfigDict, Field
 
 from pythae_fif.benchmark.yaml_files import config_file
 from pythae_fif.errors import ConfigError
+from pythae_fif.validation import Checked, read_checked
 
 TABLES = (1, 2, 3, 5, 6, 7, 8)
 """Numbers of the paper's tables of results (table 4 holds formulae, 9 to 11 architectures)."""
@@ -18,28 +19,28 @@ TABLES = (1, 2, 3, 5, 6, 7, 8)
 _PRINTED = re.compile(r"(\d+(?:\.\d+)?)(?: ± (\d+(?:\.\d+)?))?")
 
 
-class _Line(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class _Line(Checked):
+    model_config = ConfigDict(strict=False)  # all values are texts
 
     name: str
-    at: dict[str, str] = {}
+    at: dict[str, str] = Field(default_factory=dict)
 
 
 class _Row(_Line):
     values: list[str]
     source: str | None = None
-    second: list[str] = []
+    second: list[str] = Field(default_factory=list)
     compared: bool = True
 
 
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class _File(Checked):
+    model_config = ConfigDict(strict=False)
 
     number: int
     title: str
     source: str
     note: str
-    at: dict[str, str] = {}
+    at: dict[str, str] = Field(default_factory=dict)
     columns: list[_Line]
     rows: list[_Row]
 
@@ -117,13 +118,9 @@ def load_published(number: int) -> PublishedTable:
     path = config_file(f"published/table{number}")
     if number not in TABLES:
         raise ConfigError(f"table {number} is not transcribed: {', '.join(map(str, TABLES))} are")
-    try:
-        # The base loader leaves numbers as they are printed: 2.0 is not 2.
-        content = _File(**yaml.load(path.read_text("utf-8"), Loader=yaml.BaseLoader))
-    except ValidationError as error:
-        detail = error.errors()[0]
-        where = ".".join(map(str, detail["loc"]))
-        raise ConfigError(f"{path.name}: {where}: {detail['msg']}") from error
+    # The base loader leaves numbers as they are printed: 2.0 is not 2.
+    values = yaml.load(path.read_text("utf-8"), Loader=yaml.BaseLoader)
+    content = read_checked(_File, values, path.name)
     columns = [column.name for column in content.columns]
     return PublishedTable(
         number=content.number,

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from pythae_fif.benchmark.yaml_files import config_file, names_in, read_yaml
@@ -32,6 +32,7 @@ from pythae_fif.nn.coupling import build_coupling
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.studies import StudyOptions
 from pythae_fif.studies.output import data_name
+from pythae_fif.validation import AtLeastOne, Checked, Each, read_checked
 
 SEEDS = [0, 1, 2, 3, 4]
 BETA, NOISE, WEIGHT_DECAY = 10.0, 0.01, 1e-4  # appendix E.2
@@ -98,7 +99,7 @@ CONFIGURATIONS = {
 """In the order of table 6; ``fif`` and ``rectangular_flow`` are table 1's, those with SiLU ours."""
 
 
-class Nets(BaseModel):
+class Nets(Checked):
     """Sizes of the free-form and the coupling nets; the defaults are the paper's.
 
     Attributes:
@@ -106,15 +107,13 @@ class Nets(BaseModel):
         data_blocks, latent_blocks, block_dim: Of the coupling flow, about as many parameters.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    hidden_dim: int = 256
-    data_blocks: int = 10
-    latent_blocks: int = 5
-    block_dim: int = 160
+    hidden_dim: AtLeastOne = 256
+    data_blocks: AtLeastOne = 10
+    latent_blocks: AtLeastOne = 5
+    block_dim: AtLeastOne = 160
 
 
-class Profile(BaseModel):
+class Profile(Checked):
     """How long every configuration trains: Adam with one cycle of the learning rate.
 
     Attributes:
@@ -127,15 +126,13 @@ class Profile(BaseModel):
         nets: Sizes.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     note: str
-    epochs: int
-    batch_size: int
-    learning_rates: list[float] = Field(min_length=1)
-    train_size: int | None = None
+    epochs: AtLeastOne
+    batch_size: AtLeastOne
+    learning_rates: Each[float]
+    train_size: AtLeastOne | None = None
     nets: Nets = Nets()
-    epochs_of: dict[str, int] = {}
+    epochs_of: dict[str, AtLeastOne] = Field(default_factory=dict)
 
     def of(self, configuration: str) -> "Profile":
         """The profile of one configuration alone."""
@@ -143,11 +140,9 @@ class Profile(BaseModel):
         return self.model_copy(update={"epochs": epochs, "epochs_of": {}})
 
 
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
+class _File(Checked):
     description: str
-    latent_dim: int | None
+    latent_dim: AtLeastOne | None
     profiles: dict[str, Profile]
 
 
@@ -205,7 +200,7 @@ def load_table(dataset: str, options: StudyOptions) -> Table:
     if not path.is_file():
         hint = did_you_mean(dataset, names_in("tabular"))
         raise ConfigError(f"table {dataset!r} is unknown: {hint}")
-    file = _File(**read_yaml(path))
+    file = read_checked(_File, read_yaml(path), path.name)
     if options.profile not in file.profiles:
         raise ConfigError(
             f"profile {options.profile!r} of {dataset}: "

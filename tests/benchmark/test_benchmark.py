@@ -27,18 +27,14 @@ import pythae_fif.benchmark.run as run_module
 import pythae_fif.runs.provenance as provenance_module
 import pythae_fif.sampling.samplers as samplers_module
 from pythae_fif.benchmark import RunSpec, Store, execute, expand, load_experiment, select
-from pythae_fif.benchmark.config import experiment_file, parse_duration
+from pythae_fif.benchmark.config import experiment_file
 from pythae_fif.benchmark.inputs import load_splits
-from pythae_fif.benchmark.model_entry import load_model_entry
-from pythae_fif.benchmark.plan import SCHEMA, build_model
-from pythae_fif.benchmark.run import training_config
-from pythae_fif.benchmark.yaml_files import configs_dir, names_in
+from pythae_fif.benchmark.plan import SCHEMA
 from pythae_fif.errors import ConfigError, FIFError, NonFiniteError, StoreError
 from pythae_fif.files import read_json
 from pythae_fif.reports import build_report
 from pythae_fif.reports.published_tables import table2
 from pythae_fif.runs.provenance import git_state, provenance
-from pythae_fif.sampling import SAMPLERS
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
 
@@ -83,276 +79,24 @@ def record_of(spec: RunSpec, distances: dict[str, tuple[float, float]] | None = 
     }
 
 
-class TestConfig:
-    @pytest.mark.parametrize("name", names_in())
-    def test_every_data_set_loads_with_each_profile(self, name):
-        for profile in load_experiment(name, None, {}).profiles:
-            assert load_experiment(name, None, {"profile": profile}).settings.epochs >= 1
-            table2 = load_experiment(name, experiment_file(2), {})
-            assert table2.models == ["fif", "dnf", "trumpet"]
-            assert table2.settings.settings_of("fif")["wall_clock"] == 5 * 3600
-
-    @pytest.mark.parametrize(
-        ("text", "seconds"),
-        [
-            ("5h", 18000),
-            ("1h30m", 5400),
-            ("10min", 600),
-            ("90s", 90),
-            ("1.5h", 5400),
-            ("1m 5s", 65),
-        ],
-    )
-    def test_durations(self, text, seconds):
-        assert parse_duration(text) == seconds
-
-    @pytest.mark.parametrize("text", ["", "5", "h", "0s", "-5h", "5d", "5h5", "1.2.3s", "5s5h"])
-    def test_no_durations(self, text):
-        with pytest.raises(ConfigError, match="is no duration"):
-            parse_duration(text)
-
-    def test_wall_clock_takes_the_place_of_epochs(self, tmp_path):
-        experiment, splits = tiny(tmp_path, {"wall_clock": "90s"})
-        (spec,) = expand(experiment, splits)
-        assert spec.settings["wall_clock"] == 90 and "epochs" not in spec.settings
-        ids = [
-            expand(*tiny(tmp_path, {"wall_clock": text}))[0].run_id
-            for text in ("90s", "1m30s", "91s")
-        ]
-        assert ids[0] == spec.run_id == ids[1] != ids[2]
-        with pytest.raises(ConfigError, match="--wall-clock: '90' is no duration"):
-            tiny(tmp_path, {"wall_clock": "90"})
-        with pytest.raises(ConfigError, match="give epochs, or wall_clock"):
-            tiny(tmp_path, wall_clock="90s")
-
-    def test_runs_from_before_the_wall_clock_have_their_ids(self):
-        settings = load_experiment("digits", None, {}).settings.settings_of("fif")
-        assert not {"wall_clock", "weight_decay", "models"} & set(settings)
-
-    def test_settings_and_grid_of_one_model(self, tmp_path):
-        own = {"fif": {"batch_size": 7, "grid": {"beta": [3]}, "fixed": {"noise": 0.02}}}
-        plan = expand(*tiny(tmp_path, {"models": ["ae", "fif"]}, models=own))
-        assert [spec.settings["batch_size"] for spec in plan] == [50, 7]
-        assert plan[1].parameters == {"noise": 0.02, "beta": 3}
-        with pytest.raises(ConfigError, match="unknown key 'epoch'"):
-            tiny(tmp_path, models={"fif": {"epoch": 7}})
-        with pytest.raises(ConfigError, match="model 'fiff' is unknown: did you mean 'fif'"):
-            tiny(tmp_path, models={"fiff": {"batch_size": 7}})
-
-    @pytest.mark.parametrize(
-        ("profile", "message"),
-        [
-            ({"models": {"ae": {"batch_size": "abc"}}}, "ae: batch_size: int is needed, not 'abc'"),
-            ({"models": {"ae": {"batch_size": 0}}}, "models: ae: batch_size=0: at least 1"),
-            ({"models": {"ae": {"learning_rate": -1}}}, "ae: learning_rate=-1.0: a number above 0"),
-            ({"models": {"ae": {"weight_decay": "x"}}}, "weight_decay: float is needed, not 'x'"),
-            ({"models": {"fif": {"fixed": [1]}}}, "fif: fixed: a mapping is needed"),
-            ({"models": {"fif": {"grid": [1]}}}, "fif: grid: a mapping is needed"),
-            ({"models": {"fif": {"grid": {"beta": 5}}}}, "grid: beta: a list is needed, not 5"),
-            ({"models": {"fif": {"grid": {"beta": []}}}}, r"grid: beta \[\]: give at least one"),
-            ({"models": {"fif": {"grid": {"beta": [5, 5.0]}}}}, "none twice"),
-            ({"weight_decay": -1.0}, "weight_decay=-1.0: at least 0"),
-            ({"learning_rate": math.nan}, "learning_rate=nan"),
-        ],
-        ids=str,
-    )
-    def test_wrong_values_of_a_profile(self, tmp_path, profile, message):
-        with pytest.raises(ConfigError, match=message):
-            tiny(tmp_path, **profile)
-
-    def test_profile_that_is_no_name(self, tmp_path):
-        with pytest.raises(ConfigError, match="profile: str is needed"):
-            load_experiment("digits", None, {"profile": ["quick"]})
-
-    def test_numbers_without_a_point_are_numbers(self, tmp_path):
-        file = tmp_path / "own.yaml"
-        file.write_text(
-            "profile: p\nprofiles: {p: {note: n, epochs: 1, batch_size: 50, learning_rate: 1e-3, "
-            "num_samples: 20, models: {fif: {grid: {beta: [2e-1, 1E+1]}}}}}"
-        )
-        settings = load_experiment("digits", file, {}).settings
-        assert settings.learning_rate == 1e-3
-        assert settings.own_of("fif").grid == {"beta": [0.2, 10.0]}
-
-    def test_what_is_not_usual_is_in_the_name(self, tmp_path):
-        usual = load_experiment("mnist", None, {"profile": "quick"})
-        assert usual.name == "mnist-resnet-quick"
-        flags = {"profile": "quick", "latent_dim": 3, "extractor": "pixels", "wall_clock": "5 h"}
-        assert load_experiment("mnist", None, flags).name == "mnist-resnet-quick-5h-d3-pixels"
-        own = {"data": "/some/My faces.npz", "profile": "quick", "image_size": 32}
-        assert load_experiment("npz", None, own).name.startswith("npz-My_faces-")
-        assert load_experiment("npz", None, own).name.endswith("-32px")
-
-    def test_latent_dimension_by_model_unless_one_is_given(self, tmp_path):
-        for flags, expected in (({}, [64, 512, 192]), ({"latent_dim": 32}, [32, 32, 32])):
-            experiment = load_experiment("celeba", experiment_file(2), {**flags, "seeds": [0]})
-            faces = types.SimpleNamespace(input_dim=(3, 32, 32), content_hash="0" * 16)
-            dims = dict.fromkeys((s.model, s.latent_dim) for s in expand(experiment, faces))
-            assert [dim for _, dim in dims] == expected
-
-    def test_table_2_trains_and_scores_all_its_models(self, tmp_path):
-        flags = {"profile": "table2-quick", "wall_clock": "0.2s", "seeds": [0]}
-        flags["extractor"] = "pixels"
-        experiment = load_experiment("digits", experiment_file(2), flags)
-        tiny_settings = dataclasses.replace(
-            experiment.settings, num_samples=20, val_size=20, test_size=20, epochs=None
-        )
-        experiment = dataclasses.replace(experiment, profiles={"table2-quick": tiny_settings})
-        splits = load_splits(experiment, ENVIRONMENT, vars(experiment.settings))
-        plan, store = expand(experiment, splits), Store(tmp_path)
-        results = [(spec, execute(store.prepare(spec, ENVIRONMENT))) for spec in plan]
-        for spec, record in results:
-            assert set(record["scores"]) == {"normal", "gmm"}
-            assert 0.2 <= record["training"]["train_seconds"] < 20
-            assert spec.settings["wall_clock"] == 0.2
-        grid = table2(build_report(experiment, results))
-        assert [row[0].text.split()[0] for row in grid.rows] == ["DNF", "Trumpet", "FIF"]
-        assert "FID published ↓" not in " ".join(grid.headings)
-
-    @pytest.mark.parametrize("name", names_in("models"))
-    def test_every_model_builds_and_has_a_training_configuration(self, name):
-        entry = load_model_entry(name)
-        assert len(entry.choices()) in (1, 10)
-        assert len({repr(choice) for choice in entry.choices()}) == len(entry.choices())
-        for parameters in entry.choices():
-            spec = spec_of(model=name, parameters={**entry.fixed, **parameters})
-            spec.settings.update(plateau_factor=0.5, plateau_patience=10)
-            model = build_model(spec, (1, 8, 8))
-            assert model.latent_dim == 8
-            for key, value in parameters.items():
-                assert getattr(model.model_config, key) == value
-            assert training_config(spec).num_epochs == 1
-
-    def test_fif_grid_is_the_paper_s(self):
-        grid = load_model_entry("fif").choices()
-        assert {(g["beta"], g["hutchinson_samples"]) for g in grid} == {
-            (beta, k) for beta in (5, 10, 15, 20, 25) for k in (1, 2)
-        }
-
-    def test_file_equals_flags(self, tmp_path):
-        values = {"arch": "resnet", "latent_dim": 5, "models": ["fif", "vae"], "seeds": [1, 2],
-                  "beta": [3.0, 0.5], "hutchinson_samples": [2], "samplers": ["maf"],
-                  "extractor": "pixels"}  # fmt: skip
-        file = tmp_path / "own.yaml"
-        file.write_text(yaml.safe_dump(values))
-        assert load_experiment("digits", file, {}) == load_experiment("digits", None, values)
-
-    def test_flags_go_over_the_file_and_none_is_not_given(self, tmp_path):
-        file = tmp_path / "own.yaml"
-        file.write_text("latent_dim: 5\nseeds: [3]\n")
-        experiment = load_experiment("digits", file, {"latent_dim": 6, "seeds": None})
-        assert (experiment.latent_dim, experiment.seeds) == (6, [3])
-
-    def test_all_models_and_all_samplers(self):
-        experiment = load_experiment("digits", None, {"models": ["all"], "samplers": ["all"]})
-        assert experiment.models == names_in("models")
-        assert experiment.samplers == list(SAMPLERS)
-
-    @pytest.mark.parametrize(
-        ("model", "asked", "expected"),
-        [
-            ("ae", ["normal", "gmm"], ["normal", "gmm"]),
-            ("ae", ["gmm", "two_stage"], ["gmm"]),
-            ("vae", ["two_stage", "maf"], ["two_stage", "maf"]),
-            ("vamp", ["normal", "gmm"], ["vamp", "gmm"]),
-            ("vamp", ["normal", "vamp"], ["vamp"]),
-            ("svae", ["gmm", "maf"], ["hypersphere"]),
-            ("poincare_vae", ["normal"], ["poincare"]),
-            ("vqvae", list(SAMPLERS), ["normal", "gmm", "pixelcnn"]),
-            ("vqvae_spatial", ["normal", "gmm"], ["pixelcnn"]),
-        ],
-    )
-    def test_a_model_gets_the_samplers_that_make_sense_for_it(self, model, asked, expected):
-        assert load_model_entry(model).samplers_of(asked) == expected
-
-    @pytest.mark.parametrize(
-        ("change", "part"),
-        [
-            ({"samplers": ["normale"]}, "did you mean 'normal'"),
-            ({"samplers": []}, "at least one"),
-            ({"configurations": [{"a": 1}], "grid": {"a": [1]}}, "not both"),
-            ({"networks": "pythae_fif.nn.nowhere"}, "networks: cannot import"),
-            ({"notes": "one"}, "notes: a list is needed"),
-        ],
-    )
-    def test_bad_model_file(self, tmp_path, monkeypatch, change, part):
-        (tmp_path / "models").mkdir()
-        good = yaml.safe_load((configs_dir() / "models" / "ae.yaml").read_text())
-        (tmp_path / "models" / "ae.yaml").write_text(yaml.safe_dump({**good, **change}))
-        monkeypatch.setattr("pythae_fif.benchmark.yaml_files.configs_dir", lambda: tmp_path)
-        with pytest.raises(ConfigError, match=r"^ae\.yaml: ") as error:
-            load_model_entry("ae")
-        assert part in str(error.value)
-
-    @pytest.mark.parametrize(
-        ("text", "parts"),
-        [
-            ("latent_dimm: 3", ["own.yaml", "'latent_dimm'", "did you mean 'latent_dim'"]),
-            ("profiles: {quick: {epoch: 3}}", ["own.yaml", "quick", "'epoch'", "mean 'epochs'"]),
-            ("profiles: {quick: {epochs: 3}}", ["own.yaml", "quick", "'note' is missing"]),
-            ("profiles: 3", ["own.yaml", "profiles", "mapping", "3"]),
-            ("profiles: {quick: 3}", ["own.yaml", "quick", "mapping"]),
-            ("1: 2", ["own.yaml", "unknown key 1"]),
-            ("latent_dim: 2.5", ["own.yaml", "latent_dim", "int", "2.5"]),
-            ("latent_dim: .nan", ["own.yaml", "latent_dim", "int", "nan"]),
-            ("latent_dim: .inf", ["own.yaml", "latent_dim", "int", "inf"]),
-            ("latent_dim: true", ["own.yaml", "latent_dim", "int", "True"]),
-            ("latent_dim: 0", ["own.yaml", "latent_dim 0", "at least 1"]),
-            ("image_size: 0", ["own.yaml", "image_size 0", "at least 1"]),
-            ("models: fif", ["own.yaml", "models", "list", "'fif'"]),
-            ("models: [fi]", ["own.yaml", "models 'fi'", "did you mean 'fif'"]),
-            ("models: []", ["own.yaml", "models", "at least one"]),
-            ("seeds: [1, 1]", ["own.yaml", "seeds", "none twice"]),
-            ("seeds: [-1]", ["own.yaml", "seeds -1", "at least 0"]),
-            ("arch: convnt", ["own.yaml", "arch 'convnt'", "did you mean 'convnet'"]),
-            ("extractor: pixel", ["own.yaml", "extractor 'pixel'", "did you mean 'pixels'"]),
-            ("samplers: [normale]", ["own.yaml", "'normale'", "did you mean 'normal'"]),
-            ("profile: quic", ["own.yaml", "profile 'quic'", "did you mean 'quick'"]),
-            ("dataset: mnist", ["own.yaml", "'mnist'", "'digits'"]),
-            ("beta: [3]\nmodels: [ae]", ["own.yaml", "beta [3.0]", "model fif"]),
-            ("- a", ["own.yaml", "mapping"]),
-            ("", ["own.yaml", "mapping"]),
-            ("a: [", ["own.yaml", "not YAML"]),
-        ],
-    )
-    def test_bad_file_is_one_line_that_says_where_and_what(self, tmp_path, text, parts):
-        file = tmp_path / "own.yaml"
-        file.write_text(text)
-        with pytest.raises(ConfigError) as error:
-            load_experiment("digits", file, {})
-        message = str(error.value)
-        assert "\n" not in message
-        for part in parts:
-            assert part in message
-
-    @pytest.mark.parametrize(
-        ("key", "value"),
-        [
-            ("epochs", 0), ("batch_size", 0), ("num_samples", 9), ("train_size", 9),
-            ("val_size", 0), ("test_size", -1), ("configurations", 0), ("learning_rate", 0.0),
-            ("learning_rate", math.nan), ("plateau_factor", 1.0), ("plateau_patience", -1),
-        ],
-    )  # fmt: skip
-    def test_profile_values_out_of_range(self, tmp_path, key, value):
-        with pytest.raises(ConfigError, match=f"profile 'tiny': {key}={value}"):
-            tiny(tmp_path, **{key: value})
-
-    def test_own_profile_is_added_to_those_of_the_data_set(self, tmp_path):
-        experiment, _ = tiny(tmp_path)
-        assert set(experiment.profiles) == {"quick", "full", "tiny"}
-
-    def test_model_file_with_a_class_that_is_not_there(self, tmp_path, monkeypatch):
-        (tmp_path / "models").mkdir()
-        good = yaml.safe_load((configs_dir() / "models" / "ae.yaml").read_text())
-        bad = {**good, "model": "pythae.models.AEE"}
-        (tmp_path / "models" / "ae.yaml").write_text(yaml.safe_dump(bad))
-        monkeypatch.setattr("pythae_fif.benchmark.yaml_files.configs_dir", lambda: tmp_path)
-        with pytest.raises(ConfigError, match=r"ae\.yaml: model: cannot import 'pythae.models.AEE"):
-            load_model_entry("ae")
-
-    def test_configs_of_a_wheel_lie_inside_the_package(self, tmp_path, monkeypatch):
-        monkeypatch.setattr("pythae_fif.__file__", str(tmp_path / "pythae_fif" / "__init__.py"))
-        assert configs_dir() == tmp_path / "pythae_fif" / "configs"
+def test_table_2_trains_and_scores_all_its_models(tmp_path):
+    flags = {"profile": "table2-quick", "wall_clock": "0.2s", "seeds": [0]}
+    flags["extractor"] = "pixels"
+    experiment = load_experiment("digits", experiment_file(2), flags)
+    sizes = {"num_samples": 20, "val_size": 20, "test_size": 20, "epochs": None}
+    tiny_settings = experiment.settings.model_copy(update=sizes)
+    experiment = experiment.model_copy(update={"profiles": {"table2-quick": tiny_settings}})
+    splits = load_splits(experiment, ENVIRONMENT, vars(experiment.settings))
+    plan, store = expand(experiment, splits), Store(tmp_path)
+    results = [(spec, execute(store.prepare(spec, ENVIRONMENT))) for spec in plan]
+    for spec, record in results:
+        assert set(record["scores"]) == {"normal", "gmm"}
+        assert 0.2 <= record["training"]["train_seconds"] < 20
+        assert spec.settings["wall_clock"] == 0.2
+    report = build_report(experiment, results, "c")
+    grid = table2(experiment, results, report)
+    assert [row[0].text.split()[0] for row in grid.rows] == ["DNF", "Trumpet", "FIF"]
+    assert "FID published ↓" not in " ".join(grid.headings)
 
 
 CHANGED = {
@@ -415,7 +159,7 @@ class TestPlan:
         experiment, _ = tiny(tmp_path, {"models": ["vqvae_spatial"]})
         faces = types.SimpleNamespace(input_dim=(3, 64, 64), content_hash="0" * 16)
         with pytest.raises(ConfigError, match=r"model vqvae_spatial: arch 'fif_convnet'"):
-            expand(dataclasses.replace(experiment, arch="fif_convnet"), faces)
+            expand(experiment.model_copy(update={"arch": "fif_convnet"}), faces)
 
     def test_latent_dimension_of_a_model_with_a_limit(self, tmp_path):
         plan = expand(*tiny(tmp_path, {"models": ["ae", "svae"], "latent_dim": 64}))
@@ -919,16 +663,3 @@ class TestExecute:
         assert provenance_module._peak_memory_mb() > 10
         monkeypatch.setattr(builtins, "__import__", without)
         assert provenance_module._peak_memory_mb() is None
-
-
-@pytest.mark.parametrize("dataset", ["mnist", "cifar10", "celeba"])
-def test_published_protocol_is_scored_by_inception_unless_another_is_named(dataset, tmp_path):
-    def extractor(**flags):
-        return load_experiment(dataset, None, flags).extractor
-
-    assert extractor() == "inception"
-    assert extractor(extractor="pixels") == "pixels"
-    assert extractor(profile="quick") in ("classifier", "efficientnet-lite0")
-    file = tmp_path / "mine.yaml"
-    file.write_text("extractor: pixels\n")
-    assert load_experiment(dataset, file, {}).extractor == "pixels"

@@ -84,11 +84,14 @@ def run(tmp_path, capsys, monkeypatch):
             on_change({}, outcomes)
         return outcomes
 
-    def call(*arguments: str):
+    def words(*arguments):
         call.executed = 0
-        code = cli.main([*map(str, arguments), "--results", str(call.results)])
-        return (code, *capsys.readouterr())
+        return (cli.main([*map(str, arguments)]), *capsys.readouterr())
 
+    def call(*arguments):
+        return words(*arguments, "--results", call.results)
+
+    call.words = words
     call.results = tmp_path / "results"
     monkeypatch.setattr(LocalEngine, "run_all", run_all)
     monkeypatch.setenv("COLUMNS", "80")
@@ -97,8 +100,9 @@ def run(tmp_path, capsys, monkeypatch):
 
 class TestShowing:
     def test_list(self, run):
-        code, out, err = run("--list")
+        code, out, err = run.words("--list")
         assert (code, err) == (0, "")
+        assert run.words("list") == (code, out, err)
         for name in (*names_in("models"), *DATASETS, *SAMPLERS, *EXTRACTORS):
             assert f"  {name} " in out
         words = " ".join(out.split())
@@ -146,11 +150,45 @@ class TestShowing:
         assert code == 0
         assert "fif 1 fails at once:" in " ".join(out.split())
 
-    def test_help(self, capsys):
+    @pytest.mark.parametrize("words", [[], ["run"], ["study"], ["study", "tabular"], ["verify"]])
+    def test_help_shows_the_flags_of_the_command_alone(self, capsys, words):
         with pytest.raises(SystemExit) as stop:
-            cli.main(["--help"])
+            cli.main([*words, "--help"])
         assert stop.value.code == 0
-        assert "130 interrupted" in capsys.readouterr().out
+        text = capsys.readouterr().out
+        expected = {
+            "": [
+                "--arch",
+                "--engine",
+                "--gpus",
+                "local: visible GPUs",
+                "130 interrupted",
+                "verify",
+            ],
+            "run": ["--arch", "--engine", "--results"],
+            "study": ["sinusoid"],
+            "study tabular": ["--data", "--results", "--latent-dim"],
+            "verify": ["RESULTS"],
+        }[" ".join(words)]
+        assert all(part in text for part in expected)
+        flags = set(re.findall(r"--[a-z-]+", text))
+        assert ("--arch" in flags) is ("--engine" in flags) is (words in ([], ["run"]))
+        assert ("--quiet" in flags) is (words not in (["study"], ["verify"]))
+
+    @pytest.mark.parametrize("words", [["--help"], ["list"], ["--list"], ["--betas"],
+                                       ["study", "toy", "--help"], ["--dataset", "circle", "-h"],
+                                       ["--latent-dim", "0"]], ids=" ".join)  # fmt: skip
+    def test_waits_for_no_torch(self, words):
+        code = (
+            "import sys\n"
+            "from pythae_fif.cli import main\n"
+            "try:\n    main(sys.argv[1:])\n"
+            "except SystemExit:\n    pass\n"
+            "slow = {'torch', 'pythae', 'matplotlib', 'numpy', 'scipy', 'sklearn', 'zuko'}\n"
+            "sys.exit(str(slow & set(sys.modules)) if slow & set(sys.modules) else 0)"
+        )
+        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
 
 
 class TestShards:
@@ -172,7 +210,7 @@ class TestShards:
             (["--shard", "4/4"], "error: --shard 4/4: needs i/n with i from 0 to n - 1"),
             (["--gpus", "9"], "error: --gpus 9: "),
             (["--engine", "rya"], "error: --engine 'rya': did you mean 'ray'?"),
-            (["--study", "linear", "--engine", "ray"], "error: --engine is not for study linear"),
+            (["--study", "linear", "--engine", "ray"], "error: unknown flag '--engine' of study"),
         ],
     )
     def test_refused(self, run, flags, message):
@@ -218,10 +256,8 @@ class TestGrid:
         assert "[6/6] finished ae –" in out
         table = run.results / "tables" / "digits-convnet-tiny-pixels.md"
         assert "| FIF † | GMM |" in table.read_text()
-        made = (
-            "python run_benchmark.py --dataset digits --arch convnet --config FILE --profile tiny"
-        )
-        assert f"Made by `{made} " in table.read_text()
+        made = "Made by `python run_benchmark.py --dataset digits --arch convnet --config FILE"
+        assert made in table.read_text()
         with open(table.with_suffix(".csv")) as lines:
             rows = list(csv.DictReader(lines))
         assert [(row["model"], row["sampler"]) for row in rows] == [
@@ -400,7 +436,7 @@ class TestBadInput:
             (["--latent-dims=3"], ["'--latent-dims'", "did you mean '--latent-dim'"]),
             (["digits"], ["'digits'", "--dataset"]),
             (["--latent-dim", "x"], ["--latent-dim", "int", "'x'"]),
-            (["--latent-dim", "0"], ["--latent-dim 0", "at least 1"]),
+            (["--latent-dim", "0"], ["--latent-dim 0: at least 1"]),
             (["--models"], ["--models", "at least one"]),
             (["--models", "fiff"], ["--models 'fiff'", "did you mean 'fif'", "vae"]),
             (["--samplers", "gm"], ["--samplers 'gm'", "did you mean 'gmm'"]),
@@ -416,8 +452,8 @@ class TestBadInput:
             (["--hutchinson-samples", "0"], ["--hutchinson-samples", "=0", "at least 1"]),
             (["--image-size", "16"], ["image_size=16", "8x8"]),
             (["--seeds", "-3"], ["--seeds -3", "at least 0"]),
-            (["--data", "here"], ["--data", "folder or npz"]),
-            (["--dataset", "folder"], ["--dataset folder", "--data PATH"]),
+            (["--data", "here"], ["--data", "folder and npz"]),
+            (["--dataset", "folder"], ["'folder'", "--data"]),
             (["--dataset", "folder", "--data", "nowhere"], ["nowhere", "--data"]),
             (["--dataset", "npz", "--data", "nowhere.npz"], ["nowhere.npz"]),
             (["--dataset", "mnist", "--data-root", "nowhere"], ["nowhere", "--data-root"]),
@@ -426,9 +462,15 @@ class TestBadInput:
             (["--config", "."], ["cannot read ."]),
             (["--config", "own.yaml"], ["own.yaml", "'epoch'", "did you mean 'epochs'"]),
             (["--results", "own.yaml/results"], ["own.yaml/results", "--results"]),
-            (["--wall-clock", "90"], ["--wall-clock: '90'", "no duration", "5h"]),
+            (["--wall-clock", "90"], ["--wall-clock '90'", "no duration", "5h"]),
             (["--table", "3"], ["--table 3", "valid: 2"]),
             (["--table", "2", "--config", "own.yaml"], ["--table and --config"]),
+            (["--max-failures", "0"], ["--max-failures 0: at least 1"]),
+            (["list", "--dataset", "mnist"], ["unknown flag '--dataset' of list"]),
+            (["verify"], ["RESULTS"]),
+            (["verify", ".", "--offline"], ["unknown flag '--offline' of verify"]),
+            (["study"], ["NAME"]),
+            (["study", "--seeds"], ["'--seeds'"]),
         ],
         ids=" ".join,
     )
@@ -476,16 +518,22 @@ class TestStudies:
         ("arguments", "message"),
         [
             (["--study", "lineer"], "study 'lineer' is unknown: did you mean 'linear'?"),
+            (["--study"], "study '' is unknown: valid: sinusoid"),
+            (["study", "lineer"], "study 'lineer' is unknown: did you mean 'linear'?"),
             (["--dataset", "sinusiod"], "--dataset 'sinusiod' is unknown: did you mean 'sinusoid'"),
-            (["--study", "linear", "--beta", "3"], "--beta is not for study linear"),
-            (["--dataset", "circle", "--dry-run"], "--dry-run is not for study toy"),
-            (["--dataset", "circle", "--wall-clock", "5h"], "--wall-clock is not for study toy"),
-            (["--dataset", "circle", "--latent-dim", "2"], "--latent-dim is not for study toy"),
-            (["--study", "linear", "--dataset", "mnist"], "--dataset is not for study linear"),
-            (["--study", "curvature", "--models", "ae"], "--models is not for study curvature"),
-            (["--dataset", "sinusoid", "--data", "x"], "--data is not for study sinusoid"),
-            (["--study", "linear", "--max-failures", "0"], "--max-failures is not for study"),
-            (["--study", "linear", "--profile", "slow"], "profile 'slow' is unknown"),
+            (["--study", "linear", "--beta", "3"], "unknown flag '--beta' of study linear"),
+            (["study", "linear", "--beta", "3"], "unknown flag '--beta' of study linear"),
+            (["--dataset", "circle", "--dry-run"], "unknown flag '--dry-run' of study toy"),
+            (["--dataset=circle", "--latent-dim", "2"], "unknown flag '--latent-dim' of study toy"),
+            (["run", "--dataset", "circle", "--wall-clock", "5h"], "unknown flag '--wall-clock'"),
+            (["--study=linear", "--dataset", "mnist"], "unknown flag '--dataset' of study linear"),
+            (["--study", "curvature", "--models", "ae"], "unknown flag '--models' of study"),
+            (["--dataset", "sinusoid", "--data", "x"], "unknown flag '--data' of study sinusoid"),
+            (["study", "linear", "--profile", "slow"], "profile 'slow' is unknown"),
+            (["study", "linear", "--seeds", "1", "2"], "--seeds [1, 2]: study linear takes one"),
+            (["study", "curvature", "--seeds", "1", "1"], "--seeds [1, 1]: give at least one"),
+            (["study", "tabular", "--latent-dim", "0"], "--latent-dim 0: at least 1"),
+            (["study", "linear", "--results", "s3://a/b"], "--results s3://a/b: studies write to"),
         ],
     )
     def test_bad_input_is_one_line(self, capsys, arguments, message):
@@ -527,7 +575,7 @@ class TestProgram:
         assert ended.value.code == 2
         out, err = capsys.readouterr()
         assert out == ""
-        assert err.startswith("error: unknown flag '--betas': did you mean '--beta'?")
+        assert err.startswith("error: unknown flag '--betas' of run: did you mean '--beta'?")
         assert err.count("\n") == 1
 
     @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux' /proc")

@@ -232,8 +232,9 @@ class TestCommand:
     @pytest.mark.parametrize("name", ["quick", "mine"])
     def test_a_profile_of_your_own(self, name):
         experiment = load_experiment("digits", None, {})
-        changed = dataclasses.replace(experiment.settings, epochs=1)
-        experiment = dataclasses.replace(experiment, profile=name, profiles={name: changed})
+        changed = experiment.settings.model_copy(update={"epochs": 1})
+        update = {"profile": name, "profiles": {name: changed}}
+        experiment = experiment.model_copy(update=update)
         found = command_of(experiment, [self.ONE[0].spec])
         assert f"--arch convnet --config FILE --profile {name} --models fif" in found
 
@@ -320,7 +321,7 @@ def published_report(
     """Results on faces, of the published quantity unless told otherwise."""
     experiment = load_experiment("celeba", None, {"arch": "resnet", "profile": profile})
     changes = {"latent_dim": latent_dim, "image_size": image_size, "profiles": profiles}
-    experiment = dataclasses.replace(experiment, **{k: v for k, v in changes.items() if v})
+    experiment = experiment.model_copy(update={k: v for k, v in changes.items() if v})
     values = PUBLISHED | record
     results = [result(model, {}, 0, of, **values) for model, of in distances.items()]
     return build_report(experiment, results)

@@ -1,8 +1,6 @@
-"""The engines' options, the local engine, shards, and what a person sees of them."""
+"""The local engine, and what a person sees of it."""
 
-import argparse
 import io
-import itertools
 import multiprocessing
 import os
 import re
@@ -12,20 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 from support.experiments import ENVIRONMENT, tiny
 
-from pythae_fif import cli
-from pythae_fif.benchmark import Store, expand, load_experiment
+from pythae_fif.benchmark import Store, expand
 from pythae_fif.benchmark.display import Display, _View
-from pythae_fif.benchmark.shard import parse_shard, shard_of
 from pythae_fif.errors import ConfigError, StoreError
 from pythae_fif.files import read_json
-from pythae_fif.runs.engines import LocalEngine, Outcome, Slot, build_engine
+from pythae_fif.runs.engines import LocalEngine, Outcome, Slot
 from pythae_fif.runs.engines.common import cores, settle
-from pythae_fif.runs.engines.options import add_engine_flags, engine_options
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
 
@@ -47,65 +40,6 @@ def prepared(tmp_path):
 
 def _ignore(running, outcomes) -> None:
     """Watches nothing."""
-
-
-def options(*flags: str):
-    parser = argparse.ArgumentParser()
-    add_engine_flags(parser)
-    return engine_options(parser.parse_args(flags))
-
-
-class TestOptions:
-    def test_flags_win_over_the_file(self, tmp_path):
-        file = tmp_path / "cluster.yaml"
-        file.write_text("engine: slurm\npartition: cpu\ntime: '01:00:00'\nsbatch: {mem: 8G}\n")
-        got = options("--engine-config", str(file), "--partition", "gpu", "--cpus-per-run", "3")
-        assert (got.engine, got.partition, got.time, got.sbatch) == (
-            "slurm", "gpu", "01:00:00", {"mem": "8G"}
-        )  # fmt: skip
-        assert got.cpus_per_run == 3
-        assert options("--gpus", "0,2").gpus == [0, 2]
-        sbatch = options("--engine", "slurm", "--sbatch", "mem=4G", "qos=low").sbatch
-        assert sbatch == {"mem": "4G", "qos": "low"}
-
-    @pytest.mark.parametrize(
-        ("flags", "file", "message"),
-        [
-            (["--engine", "slrum"], "", "--engine 'slrum': did you mean 'slurm'? valid: local"),
-            (["--partition", "gpu"], "", "--partition is for engine slurm, not local"),
-            (["--engine", "ray", "--gpus", "0"], "", "--gpus is for engine local, not ray"),
-            ([], "ray_address: auto", "ray_address is for engine ray, not local"),
-            (["--runs-per-gpu", "0"], "", "--runs-per-gpu 0: at least 1"),
-            (["--gpus", "1,1"], "", "none twice"),
-            ([], "partitoin: a", "unknown key 'partitoin': did you mean 'partition'"),
-            ([], "engine: slurm\ntime: 4:00:00", "time: put it in quotes"),
-        ],
-    )
-    def test_refused(self, flags, file, message, tmp_path):
-        if file:
-            (tmp_path / "cluster.yaml").write_text(file)
-            flags = [*flags, "--engine-config", str(tmp_path / "cluster.yaml")]
-        with pytest.raises(ConfigError) as error:
-            options(*flags)
-        assert message in str(error.value)
-
-    @pytest.mark.parametrize("flags", [["--gpus", "7"], ["--cpus-per-run", "100000"]])
-    def test_what_this_machine_has_not(self, flags):
-        with pytest.raises(ConfigError, match=f"{flags[0]} {flags[1]}: .*this machine"):
-            build_engine(options(*flags), Path())
-
-
-class TestShards:
-    @given(st.integers(0, 40), st.integers(1, 9))
-    def test_union_is_the_plan(self, size, count):
-        shards = [shard_of(range(size), index, count) for index in range(count)]
-        assert sorted(itertools.chain(*shards)) == list(range(size))
-        assert max(map(len, shards)) - min(map(len, shards)) <= 1
-
-    @pytest.mark.parametrize("text", ["2/2", "1", "a/b", "-1/2", "0/0", "1/", "/3", "0.5/2"])
-    def test_refused(self, text):
-        with pytest.raises(ConfigError, match=r"--shard .*: needs i/n with i from 0"):
-            parse_shard(text)
 
 
 class TestSlots:
@@ -292,20 +226,3 @@ class TestDisplay:
             on_change({}, OUTCOMES)
             progress(1, 2)
         assert file.getvalue() == ""
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU's runs are alone on it")
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [
-        ([], None),
-        (["--wall-clock", "5s"], cores()),
-        (["--wall-clock", "5s", "--cpus-per-run", "1"], 1),
-        (["--wall-clock", "5s", "--engine", "ray"], None),
-    ],
-    ids=str,
-)
-def test_runs_under_a_wall_clock_do_not_share_the_cores(flags, expected):
-    given = cli.parser().parse_args(flags)
-    experiment = load_experiment("digits", None, {"wall_clock": given.wall_clock})
-    assert cli._engine_options(given, experiment).cpus_per_run == expected

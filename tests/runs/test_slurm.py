@@ -16,7 +16,7 @@ from pythae_fif import cli
 from pythae_fif.benchmark import Store, expand
 from pythae_fif.errors import ConfigError
 from pythae_fif.files import read_json
-from pythae_fif.runs.engines import EngineOptions, build_engine
+from pythae_fif.runs.engines import SlurmOptions, build_engine
 
 pytest.importorskip("submitit", reason="needs submitit")
 pytestmark = [
@@ -59,7 +59,7 @@ def test_preempted_and_requeued_runs_resume_and_finish(slurm, tmp_path):
     store = Store(tmp_path / "results")
     plan = expand(*tiny(tmp_path, {"seeds": [0, 1, 2]}, epochs=3000))
     run_dirs = [store.prepare(spec, ENVIRONMENT) for spec in plan]
-    options = EngineOptions("slurm", cpus_per_run=1, time="60", sbatch={"comment": "a test"})
+    options = SlurmOptions(cpus_per_run=1, time="60", sbatch={"comment": "a test"})
     engine = build_engine(options, store.root)
     seen: dict[str, dict[Path, str]] = {}
 
@@ -128,7 +128,7 @@ def test_interrupt_leaves_the_jobs(slurm, tmp_path):
     store = Store(tmp_path / "results")
     (spec,) = expand(*tiny(tmp_path, epochs=100_000))
     run_dirs = [store.prepare(spec, ENVIRONMENT)]
-    engine = build_engine(EngineOptions("slurm", cpus_per_run=1, time="10"), store.root)
+    engine = build_engine(SlurmOptions(cpus_per_run=1, time="10"), store.root)
 
     def interrupt(running, outcomes):
         if running:
@@ -156,7 +156,7 @@ def test_refused(slurm, tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
         store = Store(tmp_path / "results")
         engine = build_engine(
-            EngineOptions(**{"engine": "slurm", "time": "5", **options}), store.root
+            SlurmOptions(**{"time": "5", **options}), store.root
         )
         (spec,) = expand(*tiny(tmp_path))
         engine.run_all([store.prepare(spec, ENVIRONMENT)], lambda *_: None)

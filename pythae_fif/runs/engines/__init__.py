@@ -1,7 +1,30 @@
 """Where runs are executed: this machine, a Ray cluster, Slurm; each calls `execute(run_dir)`."""
 
-__all__ = ["Engine", "EngineOptions", "LocalEngine", "Outcome", "Slot", "build_engine"]
+__all__ = [
+    "Engine",
+    "EngineOptions",
+    "LocalEngine",
+    "LocalOptions",
+    "Outcome",
+    "RayOptions",
+    "Slot",
+    "SlurmOptions",
+    "build_engine",
+]
 
-from pythae_fif.runs.engines.common import Engine, Outcome
-from pythae_fif.runs.engines.local import LocalEngine, Slot
-from pythae_fif.runs.engines.options import EngineOptions, build_engine
+from typing import TYPE_CHECKING
+
+from pythae_fif.lazy import lazily
+
+if TYPE_CHECKING:
+    from pythae_fif.runs.engines.common import Engine, Outcome
+    from pythae_fif.runs.engines.local import LocalEngine, Slot
+    from pythae_fif.runs.engines.options import (
+        EngineOptions,
+        LocalOptions,
+        RayOptions,
+        SlurmOptions,
+        build_engine,
+    )
+else:
+    __getattr__ = lazily(__name__)

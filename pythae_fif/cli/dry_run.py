@@ -1,6 +1,6 @@
-"""What the command line prints of what there is: `--list`, a plan, an estimate of its time."""
+"""`run --dry-run`: the plan of a benchmark, and an estimate of its time."""
 
-__all__ = ["print_estimate", "print_list", "print_plan"]
+__all__ = ["print_estimate", "print_plan"]
 
 from collections import Counter
 
@@ -8,65 +8,13 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from pythae_fif import studies
 from pythae_fif.benchmark.config import Experiment, length_of
 from pythae_fif.benchmark.display import Display, duration
 from pythae_fif.benchmark.estimate import training_seconds
-from pythae_fif.benchmark.model_entry import ModelEntry, load_model_entry
-from pythae_fif.benchmark.plan import RunSpec, shown
-from pythae_fif.benchmark.yaml_files import config_file, names_in, read_yaml
-from pythae_fif.data import DATASETS, Splits
+from pythae_fif.benchmark.plan import RunSpec
+from pythae_fif.data import Splits
 from pythae_fif.errors import FIFError
-from pythae_fif.evaluation import EXTRACTORS
-from pythae_fif.nn import ARCHITECTURES
-from pythae_fif.reports import load_published
 from pythae_fif.runs.engines import Engine, LocalEngine
-from pythae_fif.sampling import SAMPLERS
-
-
-def print_list(console: Console) -> None:
-    """Prints what there is to choose from."""
-    groups: dict[str, dict[str, str]] = {
-        "data sets (--dataset)": {
-            name: read_yaml(config_file(name))["description"]
-            for name in names_in()
-            if name in DATASETS
-        },
-        "data sets of studies (--dataset)": {
-            study: ", ".join(name for name, of in studies.DATASETS.items() if of == study)
-            for study in dict.fromkeys(studies.DATASETS.values())
-        },
-        "studies (--study)": {name: of.description for name, of in studies.STUDIES.items()},
-        "tables (--table)": {
-            name.removeprefix("table"): load_published(int(name.removeprefix("table"))).title
-            for name in names_in("experiments")
-        },
-        "architectures (--arch)": dict(ARCHITECTURES),
-        "models (--models)": {
-            name: f"{entry.label}; {_grid_line(entry)}; samplers {', '.join(entry.samplers)}; "
-            f"{entry.source}"
-            for name in names_in("models")
-            for entry in [load_model_entry(name)]
-        },
-        "samplers (--samplers)": SAMPLERS,
-        "extractors (--extractor)": dict(EXTRACTORS),
-    }
-    for heading, entries in groups.items():
-        console.print(f"[bold]{heading}[/]")
-        table = Table.grid(padding=(0, 2))
-        for name, line in entries.items():
-            table.add_row(f"  {name}", line)
-        console.print(table)
-
-
-def _grid_line(entry: ModelEntry) -> str:
-    """The number of configurations of a model, and the values that they are made of."""
-    choices = entry.choices()
-    if len(choices) == 1:
-        return "1 configuration"
-    grid = entry.grid or {key: [choice[key] for choice in choices] for key in choices[0]}
-    values = "; ".join(f"{key} {', '.join(map(shown, v))}" for key, v in grid.items())
-    return f"{len(choices)} configurations ({values})"
 
 
 def print_plan(

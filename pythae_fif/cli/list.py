@@ -1,0 +1,64 @@
+"""`list`: what there is to choose from."""
+
+__all__ = ["list_command"]
+
+from rich.console import Console
+from rich.table import Table
+
+from pythae_fif import studies
+from pythae_fif.benchmark.model_entry import ModelEntry, read_model_entry, shown
+from pythae_fif.benchmark.yaml_files import config_file, names_in, read_yaml
+from pythae_fif.cli.parsing import Parser
+from pythae_fif.data import DATASETS
+from pythae_fif.evaluation import EXTRACTORS
+from pythae_fif.nn import ARCHITECTURES
+from pythae_fif.reports import load_published
+from pythae_fif.sampling import SAMPLERS
+
+
+def list_command(words: list[str]) -> int:
+    """Prints what there is to choose from; 0."""
+    Parser("list", "Shows what there is to choose from.").given(words)
+    console = Console()
+    groups: dict[str, dict[str, str]] = {
+        "data sets (--dataset)": {
+            name: read_yaml(config_file(name))["description"]
+            for name in names_in()
+            if name in DATASETS
+        },
+        "data sets of studies (--dataset)": {
+            study: ", ".join(name for name, of in studies.DATASETS.items() if of == study)
+            for study in dict.fromkeys(studies.DATASETS.values())
+        },
+        "studies (study NAME)": {name: of.description for name, of in studies.STUDIES.items()},
+        "tables (--table)": {
+            name.removeprefix("table"): load_published(int(name.removeprefix("table"))).title
+            for name in names_in("experiments")
+        },
+        "architectures (--arch)": dict(ARCHITECTURES),
+        "models (--models)": {
+            name: f"{entry.label}; {_grid_line(entry)}; samplers {', '.join(entry.samplers)}; "
+            f"{entry.source}"
+            for name in names_in("models")
+            for entry in [read_model_entry(name)]
+        },
+        "samplers (--samplers)": SAMPLERS,
+        "extractors (--extractor)": dict(EXTRACTORS),
+    }
+    for heading, entries in groups.items():
+        console.print(f"[bold]{heading}[/]")
+        table = Table.grid(padding=(0, 2))
+        for name, line in entries.items():
+            table.add_row(f"  {name}", line)
+        console.print(table)
+    return 0
+
+
+def _grid_line(entry: ModelEntry) -> str:
+    """The number of configurations of a model, and the values that they are made of."""
+    choices = entry.choices()
+    if len(choices) == 1:
+        return "1 configuration"
+    grid = entry.grid or {key: [choice[key] for choice in choices] for key in choices[0]}
+    values = "; ".join(f"{key} {', '.join(map(shown, v))}" for key, v in grid.items())
+    return f"{len(choices)} configurations ({values})"

@@ -1,0 +1,107 @@
+"""What the parsers of all subcommands share: flags made of typed fields, and one-line errors."""
+
+__all__ = ["CommonFlags", "Parser", "add_flags", "flags_in"]
+
+import argparse
+from collections.abc import Container
+from typing import Annotated, Any, NoReturn, get_args, get_origin
+
+from pydantic import BaseModel
+
+from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.validation import Checked, Flag, flag_of
+
+
+class CommonFlags(Checked):
+    """The flags of all commands that make results."""
+
+    data_root: Annotated[str | None, Flag("where data sets are (PYTHAE_FIF_DATA)", "DIR")] = None
+    results: Annotated[str, Flag("or an fsspec URL (default: results)", "DIR")] = "results"
+    offline: Annotated[bool, Flag("never download")] = False
+    quiet: Annotated[bool, Flag("no display while it runs")] = False
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of one subcommand: of flags that are not given its namespace has nothing.
+
+    Args:
+        command: Its name, such as `study linear`.
+        description: One line.
+        epilog: What comes after the flags.
+    """
+
+    def __init__(self, command: str, description: str, epilog: str = "") -> None:
+        super().__init__(
+            prog=f"pythae-fif {command}",
+            description=description,
+            epilog=epilog,
+            argument_default=argparse.SUPPRESS,
+            allow_abbrev=False,
+        )
+        self.command = command
+
+    def given(self, words: list[str]) -> dict[str, Any]:
+        """What the words give: field -> value.
+
+        Raises:
+            ConfigError: An unknown flag, or one without a value that it can take.
+        """
+        known, unknown = self.parse_known_args(words)
+        if unknown:
+            flag = unknown[0].partition("=")[0]
+            hint = did_you_mean(flag, self._option_string_actions)
+            raise ConfigError(f"unknown flag {flag!r} of {self.command}: {hint}")
+        return vars(known)
+
+    def error(self, message: str) -> NoReturn:
+        """Raises ConfigError in place of printing the usage."""
+        raise ConfigError(message)
+
+
+def flags_in(cls: type[BaseModel]) -> dict[str, Flag]:
+    """The fields of a class that have a flag."""
+    return {
+        name: flag
+        for name, field in cls.model_fields.items()
+        for flag in field.metadata
+        if isinstance(flag, Flag)
+    }
+
+
+def add_flags(
+    parser: argparse._ActionsContainer,
+    cls: type[BaseModel],
+    names: Container[str] | None = None,
+    prefix: str = "",
+) -> None:
+    """Adds the flags of a class's fields.
+
+    Args:
+        parser: A parser, or a group of one.
+        cls: The class that their values are read into.
+        names: Those to add; all if None.
+        prefix: Comes before the line of help.
+    """
+    for name, flag in flags_in(cls).items():
+        if names is None or name in names:
+            form = _form(cls.model_fields[name].annotation, flag)
+            parser.add_argument(flag_of(name), help=prefix + flag.help, **form)
+
+
+def _form(annotation: Any, flag: Flag) -> dict[str, Any]:
+    """How many words a flag takes, and what becomes of each."""
+    kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+    if type(None) in get_args(annotation) or get_origin(annotation) is Annotated:
+        return _form(kinds[0], flag)
+    if annotation is bool:
+        return {"action": "store_true"}
+    several = get_origin(annotation) in (list, dict)
+    form: dict[str, Any] = {"metavar": flag.metavar} if flag.metavar else {}
+    if flag.parse is not None:
+        form["type"] = flag.parse
+        several = get_origin(annotation) is dict
+    elif several:
+        form["type"] = _form(kinds[0], Flag("")).get("type", str)
+    else:
+        form["type"] = annotation
+    return {**form, "nargs": "+"} if several else form

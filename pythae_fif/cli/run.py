@@ -1,0 +1,161 @@
+"""The course of a benchmark: load, plan, execute, report."""
+
+__all__ = ["run_benchmark"]
+
+from dataclasses import dataclass
+
+import torch
+from rich.console import Console
+
+from pythae_fif.benchmark.display import Display
+from pythae_fif.benchmark.inputs import load_extractor, load_splits
+from pythae_fif.benchmark.leaderboard import leaderboard
+from pythae_fif.benchmark.plan import RunSpec, expand
+from pythae_fif.benchmark.record import ImageRecord
+from pythae_fif.benchmark.run import IMAGES
+from pythae_fif.benchmark.selection import Result
+from pythae_fif.cli.dry_run import print_estimate, print_plan
+from pythae_fif.cli.request import Request
+from pythae_fif.data import Splits, to_float
+from pythae_fif.reports import (
+    Failure,
+    build_report,
+    constant_error,
+    score_terminal,
+    write_experiment,
+)
+from pythae_fif.runs.engines import Engine, EngineOptions, LocalOptions, Outcome, build_engine
+from pythae_fif.runs.engines.common import cores
+from pythae_fif.runs.kind import Environment
+from pythae_fif.runs.store import Store
+from pythae_fif.training.tensorboard import require_tensorboard
+
+EXIT_FAILED_RUNS = 1
+
+
+def run_benchmark(request: Request) -> int:
+    """Trains, scores and compares what is asked for and not in the store, and prints the table.
+
+    Args:
+        request: What to do.
+
+    Returns:
+        The exit code: 0 all done, 1 some runs failed.
+    """
+    flags, experiment = request.flags, request.experiment
+    console = Console(highlight=False)
+    display = Display(console, quiet=flags.quiet)
+    engine = build_engine(engine_options(request), flags.results)
+    if flags.tensorboard:
+        require_tensorboard()
+    environment = Environment(
+        data_root=flags.data_root,
+        data=experiment.data,
+        offline=flags.offline,
+        skip_undecodable=flags.skip_undecodable,
+        inception_weights=flags.inception_weights,
+        tensorboard=flags.tensorboard,
+    )
+    with display.stage(f"loading {experiment.dataset}") as progress:
+        splits = load_splits(
+            experiment.dataset, experiment.image_size, experiment.settings, environment, progress
+        )
+    plan = expand(experiment, splits)
+    ours = request.shard.of(plan)
+    if flags.dry_run:
+        print_plan(console, experiment, splits, ours)
+        print_estimate(console, display, experiment, splits, ours, engine)
+        return 0
+    store = Store(flags.results, IMAGES)
+    course = _Course(request, console, display, environment, splits, plan, store)
+    todo = [spec for spec in ours if not store.is_done(spec)]
+    outcomes = course.execute(todo, engine, done=len(ours) - len(todo)) if todo else []
+    store.refresh()
+    failed = [outcome for outcome in outcomes if outcome.state != "finished"]
+    course.report(failed)
+    for outcome in failed:
+        console.print(
+            f"{outcome.state}: {outcome.run_dir}: {outcome.error}", markup=False, soft_wrap=True
+        )
+    if engine.parting:
+        console.print(engine.parting, markup=False)
+    elif left := len(todo) - len(outcomes):
+        console.print(f"{left} runs not started after {len(failed)} failures (--max-failures)")
+    return EXIT_FAILED_RUNS if failed else 0
+
+
+def engine_options(request: Request) -> EngineOptions:
+    """The engine's options; runs under a wall clock do not share this machine's cores."""
+    options = request.engine
+    timed = request.experiment.settings.wall_clock is not None
+    alone = timed and isinstance(options, LocalOptions) and not torch.cuda.is_available()
+    if alone and options.cpus_per_run is None:
+        return options.model_copy(update={"cpus_per_run": cores()})
+    return options
+
+
+@dataclass(frozen=True)
+class _Course:
+    """A benchmark that is under way: what all its steps need."""
+
+    request: Request
+    console: Console
+    display: Display
+    environment: Environment
+    splits: Splits
+    plan: list[RunSpec]
+    store: Store[RunSpec, ImageRecord]
+
+    def execute(self, todo: list[RunSpec], engine: Engine, done: int) -> list[Outcome]:
+        """Executes the runs that are not done; the outcomes of those that were started."""
+        experiment, store = self.request.experiment, self.store
+        with self.display.stage(f"preparing extractor {experiment.extractor}"):
+            extractor = load_extractor(experiment.extractor, self.splits, self.environment)
+            extractor(to_float(self.splits.test, limit=2))
+        specs = {store.run_dir(spec): spec for spec in todo}
+        names = {
+            run_dir: f"{spec.model} {spec.configuration}"
+            + (f" seed {spec.seed}" if len(experiment.seeds) > 1 else "")
+            for run_dir, spec in specs.items()
+        }
+        with self.display.runs(names, done) as on_change:
+            return engine.run_all(
+                IMAGES,
+                list(specs),
+                on_change,
+                max_failures=self.request.flags.max_failures,
+                lent=self.splits,
+                prepare=lambda run_dir: store.prepare(specs[run_dir], self.environment),
+            )
+
+    def report(self, failed: list[Outcome]) -> None:
+        """Prints the table of this command's runs, and writes that of all runs that are like them,
+        with figures and the page, below the results folder; nothing if no run has a record."""
+        experiment, store, console = self.request.experiment, self.store, self.console
+        results = [
+            Result(spec, record) for spec in self.plan if (record := store.record(spec)) is not None
+        ]
+        if not results:
+            return
+        missing = len(self.plan) - len(results)
+        guess = constant_error(self.splits)
+        report = build_report(experiment, results, missing, guess)
+        console.print(score_terminal(report))
+        for note in report.notes:
+            console.print(f"· {note}", markup=False)
+        everything = leaderboard(store, experiment, self.splits.content_hash, results)
+        report = build_report(experiment, everything, missing, guess)
+        specs = {store.run_dir(spec): spec for spec in self.plan}
+        failures = [
+            Failure(specs[f.run_dir].model, specs[f.run_dir].configuration, f.error)
+            for f in failed
+        ]
+        paths = write_experiment(store, self.splits, report, failures)
+        store.publish(paths)
+        (page,) = [path for path in paths if path.suffix == ".html"]
+        console.print(
+            f"written: {page}; its tables and figures are tables/{page.stem}* and "
+            f"figures/{page.stem}*",
+            markup=False,
+            soft_wrap=True,
+        )

@@ -1,0 +1,66 @@
+"""`verify`: re-reads a store of results and says what in it can be trusted."""
+
+__all__ = ["verify_command"]
+
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from pythae_fif.cli.parsing import Parser
+from pythae_fif.runs.remote import Remote, is_url
+from pythae_fif.runs.verify import KINDS_OF_FINDINGS, WRONG, Finding, verify
+
+SHOWN = 3
+
+
+def verify_command(words: list[str]) -> int:
+    """Reads a store and prints what was found; 0 if nothing is wrong, 1 otherwise."""
+    parser = Parser(
+        "verify",
+        "Re-reads a store of results and changes nothing.",
+        "exit codes: 0 nothing is wrong, 1 something is corrupt, missing or misplaced, 2 bad input",
+    )
+    parser.add_argument(
+        "results", metavar="RESULTS", help="a folder that --results named, or a URL"
+    )
+    results = parser.given(words)["results"]
+    from pythae_fif.benchmark.run import IMAGES  # which imports torch
+
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) if is_url(results) else Path(results).expanduser()
+        if is_url(results):
+            Remote(results, root).pull("runs")
+        findings = verify(root, [IMAGES])
+    console = Console(highlight=False)
+    console.print(_table(findings))
+    runs, wrong = len({f.run for f in findings}), sum(f.kind in WRONG for f in findings)
+    verdict = f"[red]{wrong} of them wrong[/]" if wrong else "[green]nothing is wrong[/]"
+    console.print(f"{runs:,} runs read, {verdict}")
+    return 1 if wrong else 0
+
+
+def _table(findings: list[Finding]) -> Table:
+    """The findings, a row a kind that there is: how many, what it means, the first few."""
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    shown.add_column("")
+    shown.add_column("runs", justify="right")
+    shown.add_column("what it is, and where")
+    for kind, meaning in KINDS_OF_FINDINGS.items():
+        found = [finding for finding in findings if finding.kind == kind]
+        if not found:
+            continue
+        lines = [meaning]
+        if kind in ("dirty tree", "other versions"):  # the same for many runs
+            for detail, count in Counter(finding.detail for finding in found).most_common(SHOWN):
+                lines.append(f"  {detail}: {count}")
+        elif kind != "fine" and kind != "unsealed":
+            lines += [f"  {f.run}" + (f": {f.detail}" if f.detail else "") for f in found[:SHOWN]]
+            lines += [f"  and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+        colour = "red" if kind in WRONG else "green" if kind == "fine" else "default"
+        shown.add_row(f"[{colour}]{kind}[/]", f"{len(found):,}", escape("\n".join(lines)))
+    return shown

@@ -1,0 +1,52 @@
+"""Names of a package that are imported when they are first used (PEP 562).
+
+The command line's `--help` must not wait for torch, which most modules import.
+"""
+
+__all__ = ["lazily"]
+
+import ast
+import sys
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+
+def lazily(package: str) -> Callable[[str], Any]:
+    """The `__getattr__` of a package whose imports stand below `if TYPE_CHECKING:`.
+
+    The type checker reads the same lines, so that names and their modules are written once::
+
+        if TYPE_CHECKING:
+            from pythae_fif.data.splits import Splits
+        else:
+            __getattr__ = lazily(__name__)
+
+    Args:
+        package: The package's `__name__`.
+
+    Raises:
+        ImportError: A module has the name of what is imported from it, and would hide it.
+    """
+    module = sys.modules[package]
+    homes = {
+        alias.name: str(line.module)
+        for block in ast.parse(Path(str(module.__file__)).read_text("utf-8")).body
+        if isinstance(block, ast.If)
+        for line in block.body
+        if isinstance(line, ast.ImportFrom)
+        for alias in line.names
+    }
+    for name, home in homes.items():
+        if home == f"{package}.{name}":
+            raise ImportError(f"module {home} hides the {name} that it defines")
+
+    def get(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(import_module(homes[name]), name)
+        setattr(module, name, value)
+        return value
+
+    return get

@@ -1,0 +1,104 @@
+"""What a benchmark is asked for: the engine and its options, and shards of the plan."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pythae_fif.benchmark.shard import Shard
+from pythae_fif.cli.request import read_request, run_parser
+from pythae_fif.cli.run import engine_options
+from pythae_fif.errors import ConfigError
+from pythae_fif.runs.engines import RayOptions, SlurmOptions, build_engine
+from pythae_fif.runs.engines.common import cores
+
+
+def request(*flags: str):
+    return read_request(run_parser("").given(list(flags)))
+
+
+def options(*flags: str):
+    return request(*flags).engine
+
+
+class TestOptions:
+    def test_flags_win_over_the_file(self, tmp_path):
+        file = tmp_path / "cluster.yaml"
+        file.write_text("engine: slurm\npartition: cpu\ntime: '01:00:00'\nsbatch: {mem: 8G}\n")
+        file.with_name("ray.yaml").write_text("engine: slurm\nruns_per_gpu: 2.0\n")
+        got = options("--engine-config", str(file), "--partition", "gpu", "--cpus-per-run", "3")
+        assert got == SlurmOptions(
+            partition="gpu", time="01:00:00", sbatch={"mem": "8G"}, cpus_per_run=3
+        )
+        assert options("--engine", "ray", "--engine-config", str(file.with_name("ray.yaml"))) == (
+            RayOptions(runs_per_gpu=2)
+        )
+        assert options("--gpus", "0,2").gpus == [0, 2]
+        sbatch = options("--engine", "slurm", "--sbatch", "mem=4G", "qos=low").sbatch
+        assert sbatch == {"mem": "4G", "qos": "low"}
+
+    @pytest.mark.parametrize(
+        ("flags", "file", "message"),
+        [
+            (["--engine", "slrum"], "", "--engine 'slrum': did you mean 'slurm'? valid: local"),
+            (["--partition", "gpu"], "", "engine local: unknown flag '--partition': valid: --cpus"),
+            (["--engine", "ray", "--gpus", "0"], "", "engine ray: unknown flag '--gpus'"),
+            ([], "ray_address: auto", "engine local: unknown key 'ray_address': "),
+            (["--runs-per-gpu", "0"], "", "--runs-per-gpu 0: at least 1"),
+            (["--gpus", "1,1"], "", "--gpus [1, 1]: give at least one value, and none twice"),
+            (["--gpus", "a"], "", "argument --gpus: 'a' is not I,J"),
+            (["--engine", "slurm", "--sbatch", "mem"], "", "--sbatch: 'mem' is not KEY=VALUE"),
+            (
+                [],
+                "engine: slurm\npartitoin: a",
+                "key 'partitoin': did you mean 'partition'",
+            ),
+            ([], "engine: [ray]", "cluster.yaml: engine=['ray']: "),
+            ([], "engine: slrum", "cluster.yaml: engine='slrum': did you mean 'slurm'?"),
+            ([], "engine: slurm\ntime: 4:00:00", "time=14400: put it in quotes"),
+            ([], "runs_per_gpu: '2'", "runs_per_gpu='2': a whole number is needed"),
+        ],
+    )
+    def test_refused(self, flags, file, message, tmp_path):
+        if file:
+            (tmp_path / "cluster.yaml").write_text(file)
+            flags = [*flags, "--engine-config", str(tmp_path / "cluster.yaml")]
+        with pytest.raises(ConfigError) as error:
+            options(*flags)
+        assert message in str(error.value)
+
+    @pytest.mark.parametrize("flags", [["--gpus", "7"], ["--cpus-per-run", "100000"]])
+    def test_what_this_machine_has_not(self, flags):
+        with pytest.raises(ConfigError, match=f"{flags[0]} {flags[1]}: .*this machine"):
+            build_engine(options(*flags), Path())
+
+
+class TestShards:
+    @given(st.integers(0, 40), st.integers(1, 9))
+    def test_union_is_the_plan(self, size, count):
+        shards = [Shard(index, count).of(range(size)) for index in range(count)]
+        assert sorted(itertools.chain(*shards)) == list(range(size))
+        assert max(map(len, shards)) - min(map(len, shards)) <= 1
+
+    @pytest.mark.parametrize("text", ["2/2", "1", "a/b", "-1/2", "0/0", "1/", "/3", "0.5/2"])
+    def test_refused(self, text):
+        with pytest.raises(ConfigError, match=r"--shard .*: needs i/n with i from 0"):
+            Shard.parse(text)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU's runs are alone on it")
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ([], None),
+        (["--wall-clock", "5s"], cores()),
+        (["--wall-clock", "5s", "--cpus-per-run", "1"], 1),
+        (["--wall-clock", "5s", "--engine", "ray"], None),
+    ],
+    ids=str,
+)
+def test_runs_under_a_wall_clock_do_not_share_the_cores(flags, expected):
+    assert engine_options(request(*flags)).cpus_per_run == expected

@@ -1,0 +1,133 @@
+"""Checked configurations: what is taken, and the one line on what is not."""
+
+import math
+from typing import Annotated, Any, Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import Field, model_validator
+
+from pythae_fif.errors import ConfigError
+from pythae_fif.lazy import lazily
+from pythae_fif.validation import (
+    AtLeastOne,
+    Checked,
+    Each,
+    Flag,
+    Whole,
+    config_dataclass,
+    name_of,
+    read_checked,
+)
+
+
+class Inner(Checked):
+    size: AtLeastOne
+    rate: Annotated[float, Field(gt=0, lt=10)] = 1.0
+
+
+class Outer(Checked):
+    name: Annotated[str, name_of(lambda: ["beta", "noise"])] = "beta"
+    kind: Literal["near", "far"] = "near"
+    fast: bool = False
+    latent_dim: Annotated[Whole | None, Flag("d")] = None
+    seeds: Each[Annotated[Whole, Field(ge=0)]] = Field(default_factory=lambda: [0])
+    grid: dict[str, Each[Any]] = Field(default_factory=dict)
+    inner: dict[str, Inner] = Field(default_factory=dict)
+    sizes: dict[Annotated[str, name_of(lambda: ["train"])], int] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _both(self) -> "Outer":
+        if self.fast and self.kind == "far":
+            raise ValueError("fast is for near")
+        return self
+
+
+@config_dataclass
+class Old:
+    beta: Annotated[float, Field(ge=0)] = 1.0
+
+
+def line(values, flags=()) -> str:
+    with pytest.raises(ConfigError) as error:
+        read_checked(Outer, values, "a.yaml", flags)
+    message = str(error.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"nam": 1}, "a.yaml: unknown key 'nam': did you mean 'name'? valid: name, kind"),
+        ({1: 2}, "a.yaml: unknown key 1: valid: name"),
+        ({"nam": 1, "fast": 3}, "a.yaml: unknown key 'nam'"),
+        ({"inner": {"x": {}}}, "a.yaml: inner: x: key 'size' is missing"),
+        ({"inner": {"x": {"siz": 1}}}, "a.yaml: inner: x: unknown key 'siz': did you mean 'size'?"),
+        ({"inner": {"x": {"size": 0}}}, "a.yaml: inner: x: size=0: at least 1 is needed"),
+        ({"inner": {"x": {"size": 1, "rate": 0}}}, "x: rate=0: above 0 is needed"),
+        ({"inner": {"x": {"size": 1, "rate": 10}}}, "x: rate=10: below 10 is needed"),
+        ({"inner": {"x": {"size": 1, "rate": math.nan}}}, "x: rate=nan: below 10 is needed"),
+        ({"inner": {"x": 3}}, "a.yaml: inner: x=3: a mapping is needed"),
+        ({"inner": 3}, "a.yaml: inner=3: a mapping is needed"),
+        ({"name": "bata"}, "a.yaml: name='bata': did you mean 'beta'? valid: beta, noise"),
+        ({"name": 3}, "a.yaml: name=3: a text is needed"),
+        ({"kind": "nearer"}, "a.yaml: kind='nearer': did you mean 'near'? valid: near, far"),
+        ({"fast": 1}, "a.yaml: fast=1: true or false is needed"),
+        ({"fast": True, "kind": "far"}, "a.yaml: fast is for near"),
+        ({"latent_dim": "3"}, "a.yaml: latent_dim='3': a whole number is needed"),
+        ({"latent_dim": True}, "a.yaml: latent_dim=True: a whole number is needed"),
+        ({"latent_dim": 2.5}, "a.yaml: latent_dim=2.5: a whole number is needed"),
+        ({"seeds": 3}, "a.yaml: seeds=3: a list is needed"),
+        ({"seeds": [0, -3]}, "a.yaml: seeds=-3: at least 0 is needed"),
+        ({"seeds": []}, "a.yaml: seeds=[]: give at least one value, and none twice"),
+        ({"grid": {"b": [1, 1.0]}}, "a.yaml: grid: b=[1, 1.0]: give at least one value"),
+        ({"sizes": {"tran": 1}}, "a.yaml: sizes='tran': did you mean 'train'?"),
+    ],
+    ids=str,
+)
+def test_one_line_says_where_and_what(values, message):
+    assert message in line(values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"latent_dim": "x"}, "--latent-dim 'x': a whole number is needed"),
+        ({"latent_dims": 3}, "a.yaml: unknown flag '--latent-dims': did you mean '--latent-dim'?"),
+        ({"seeds": [0, -3]}, "--seeds -3: at least 0 is needed"),
+        ({"inner": {"x": {"size": 0}}}, "a.yaml: inner: x: size=0"),
+    ],
+    ids=str,
+)
+def test_a_line_on_a_flag_names_the_flag(values, message):
+    assert line(values, flags=values).startswith(message)
+
+
+@given(st.integers() | st.floats(allow_nan=False, allow_infinity=False))
+def test_whole_numbers_are_taken_as_what_they_are(value):
+    if float(value).is_integer():
+        found = read_checked(Outer, {"latent_dim": value}, "a.yaml").latent_dim
+        assert type(found) is int and found == value
+    else:
+        assert f"latent_dim={value!r}" in line({"latent_dim": value})
+
+
+def test_values_of_any_type_stay_as_they_are():
+    values = [1, 1.5, "x", True and [1], None, {"a": 1.0}]
+    kept = read_checked(Outer, {"grid": {"b": values}}, "a.yaml").grid["b"]
+    assert [type(value) for value in kept] == [type(value) for value in values] and kept == values
+    assert type(read_checked(Inner, {"size": 1, "rate": 1}, "a.yaml").rate) is float
+
+
+@pytest.mark.parametrize("make", [lambda: Inner(size=0), lambda: Old(beta=-1.0)])
+def test_constructors_raise_the_same_line(make):
+    with pytest.raises(ConfigError, match=r"^(Inner: size=0|Old: beta=-1.0): at least [01] is"):
+        make()
+
+
+def test_names_are_imported_when_they_are_used():
+    with pytest.raises(AttributeError, match=r"'pythae_fif\.data' has no attribute 'nothing'"):
+        lazily("pythae_fif.data")("nothing")
+    assert lazily("pythae_fif.data")("Splits").__module__ == "pythae_fif.data.splits"
