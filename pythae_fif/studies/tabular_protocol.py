@@ -6,6 +6,7 @@ __all__ = [
     "NOISE",
     "SEEDS",
     "WEIGHT_DECAY",
+    "Budget",
     "Configuration",
     "Nets",
     "Profile",
@@ -13,14 +14,13 @@ __all__ = [
     "load_table",
 ]
 
-import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from pythae_fif.benchmark.yaml_files import config_file, names_in, read_yaml
@@ -32,6 +32,7 @@ from pythae_fif.nn.coupling import build_coupling
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.studies import StudyOptions
 from pythae_fif.studies.output import data_name
+from pythae_fif.validation import Checked, read_checked
 
 SEEDS = [0, 1, 2, 3, 4]
 BETA, NOISE, WEIGHT_DECAY = 10.0, 0.01, 1e-4  # appendix E.2
@@ -98,7 +99,7 @@ CONFIGURATIONS = {
 """In the order of table 6; ``fif`` and ``rectangular_flow`` are table 1's, those with SiLU ours."""
 
 
-class Nets(BaseModel):
+class Nets(Checked):
     """Sizes of the free-form and the coupling nets; the defaults are the paper's.
 
     Attributes:
@@ -106,46 +107,52 @@ class Nets(BaseModel):
         data_blocks, latent_blocks, block_dim: Of the coupling flow, about as many parameters.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     hidden_dim: int = 256
     data_blocks: int = 10
     latent_blocks: int = 5
     block_dim: int = 160
 
 
-class Profile(BaseModel):
-    """How long every configuration trains: Adam with one cycle of the learning rate.
+class Budget(Checked):
+    """What one training may spend.
 
     Attributes:
-        note: What this is, and is not.
-        epochs, batch_size: Of every configuration.
-        epochs_of: Configuration -> its own number of epochs.
-        learning_rates: The cycle's highest learning rate, ascending. Of several, each configuration
-            takes the one at which its first seed has the lowest FID-like score on validation rows.
+        epochs, batch_size: Of Adam with one cycle of the learning rate.
         train_size: First training rows that are used; all if None.
         nets: Sizes.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    note: str
     epochs: int
     batch_size: int
-    learning_rates: list[float] = Field(min_length=1)
     train_size: int | None = None
     nets: Nets = Nets()
-    epochs_of: dict[str, int] = {}
-
-    def of(self, configuration: str) -> "Profile":
-        """The profile of one configuration alone."""
-        epochs = self.epochs_of.get(configuration, self.epochs)
-        return self.model_copy(update={"epochs": epochs, "epochs_of": {}})
 
 
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class Profile(Budget):
+    """How long every configuration trains, and at which learning rates.
 
+    Attributes:
+        note: What this is, and is not.
+        epochs_of: Configuration -> its own number of epochs.
+        learning_rates: The cycle's highest learning rate, ascending. Of several, each configuration
+            takes the one at which its first seed has the lowest FID-like score on validation rows.
+    """
+
+    note: str
+    learning_rates: list[float] = Field(min_length=1)
+    epochs_of: dict[str, int] = Field(default_factory=dict)
+
+    def budget_of(self, configuration: str) -> Budget:
+        """What one configuration may spend."""
+        return Budget(
+            epochs=self.epochs_of.get(configuration, self.epochs),
+            batch_size=self.batch_size,
+            train_size=self.train_size,
+            nets=self.nets,
+        )
+
+
+class _File(Checked):
     description: str
     latent_dim: int | None
     profiles: dict[str, Profile]
@@ -183,16 +190,6 @@ class Table:
         """The rows that are scored on."""
         return torch.from_numpy(self.splits.test)
 
-    def of(self, configuration: str) -> "Table":
-        """The table with the profile of one configuration alone."""
-        return dataclasses.replace(self, profile=self.profile.of(configuration))
-
-    @property
-    def steps(self) -> int:
-        """Training steps of a run."""
-        rows = len(self.train)
-        return self.profile.epochs * (rows // min(rows, self.profile.batch_size))
-
 
 def load_table(dataset: str, options: StudyOptions) -> Table:
     """A data set by its YAML file in ``benchmark_configs/tabular`` and the command's options.
@@ -205,7 +202,7 @@ def load_table(dataset: str, options: StudyOptions) -> Table:
     if not path.is_file():
         hint = did_you_mean(dataset, names_in("tabular"))
         raise ConfigError(f"table {dataset!r} is unknown: {hint}")
-    file = _File(**read_yaml(path))
+    file = read_checked(_File, read_yaml(path), path.name)
     if options.profile not in file.profiles:
         raise ConfigError(
             f"profile {options.profile!r} of {dataset}: "
