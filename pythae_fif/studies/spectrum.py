@@ -248,8 +248,9 @@ def _spectrum_caption(
     which goes through the encoder, {_listed(_means(models, "entropy_by_log_prob"), ".1f")}. The
     paper trains five models a weight for 400 epochs on all 60,000 images, with four times the
     channels of table 11, and takes 1,024 samples a class (profile `paper`); this run has
-    {size.channel_multiplier:g} times the channels of table 11. Batches of {size.batch_size} and
-    Adam at {size.learning_rate:g} are ours: the paper does not tell.
+    {size.channel_multiplier:g} times the channels of table 11. Batches of {size.batch_size},
+    Adam at {size.learning_rate:g} and the choice of the weights of lowest training loss are ours:
+    the paper does not tell.
     """
 
 

@@ -200,7 +200,7 @@ def load_labelled(dataset: str, size: Size, environment: Environment) -> Splits:
     splits = load_images(dataset, environment.data_root, download=not environment.offline)
     if splits.labels is None:
         raise ConfigError(f"study spectrum needs class labels, which {dataset} has not")
-    return splits.subset(train=size.images, val=min(len(splits.val), TEST_IMAGES))
+    return splits.subset(train=size.images)
 
 
 def work(job: Job[SpectrumSpec, SpectrumRecord]) -> None:
@@ -232,11 +232,10 @@ def work(job: Job[SpectrumSpec, SpectrumRecord]) -> None:
                 splits.input_dim, classes, spec.beta, spec.latent_dim, spec.size.channel_multiplier
             ),
             ImageDataset(splits.train, splits.labels["train"]),
-            ImageDataset(splits.val, splits.labels["val"]),
-            FIFTrainerConfig(
+            # No validation images: at low weights their exact loss is infinite after some epochs.
+            training_config=FIFTrainerConfig(
                 num_epochs=spec.size.epochs,
                 per_device_train_batch_size=spec.size.batch_size,
-                per_device_eval_batch_size=500,
                 learning_rate=spec.size.learning_rate,
             ),
             run_dir=folder.path,
