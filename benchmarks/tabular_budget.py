@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 
 from pythae_fif.data.names import TABULAR_DATASETS
-from pythae_fif.reports.grid import Cell, Grid, number
+from pythae_fif.reports.grid import Cell, Grid, number, write_grid
 from pythae_fif.studies import StudyOptions
-from pythae_fif.studies.tabular import learning_rate, spread, write_grid
+from pythae_fif.studies.tabular import learning_rate, spread
 from pythae_fif.studies.tabular_plan import train_configurations
 from pythae_fif.studies.tabular_protocol import CONFIGURATIONS, load_table
 
@@ -67,7 +67,8 @@ def main() -> None:
         f"{' '.join(flags.models)} --epochs {' '.join(map(str, flags.epochs))}`.",
     ]
     grid = Grid(f"{flags.dataset}: longer training", headings, "llrrrrrr", rows, notes)
-    for path in write_grid(grid, options, f"tabular-{flags.dataset}-budget"):
+    stem = flags.results / "tables" / f"tabular-{flags.dataset}-budget"
+    for path in write_grid(grid, stem, ".md", ".csv"):
         print(path)
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from pythae_fif.data.archive import ARCHIVE_FILES
 from pythae_fif.data.locations import data_home
 from pythae_fif.errors import ConfigError, DataError, did_you_mean
-from pythae_fif.reports.grid import DASH, Cell, Grid, number
+from pythae_fif.reports.grid import DASH, Cell, Grid, number, write_grid
 from pythae_fif.reports.published import PublishedCell, load_published
 from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.tabular import learning_rate, protocol_notes, spread, write_grid
+from pythae_fif.studies.tabular import learning_rate, protocol_notes, spread
 from pythae_fif.studies.tabular_plan import (
     TIMED_BATCH,
     Trained,
@@ -96,7 +96,8 @@ def _one_dataset(dataset: str, options: StudyOptions, on_progress: OnProgress) -
         ],
     )
     name = "-".join(["ablation", table.name, *(options.models or []), options.profile])
-    paths = write_grid(six, options, name)
+    stem = options.results / "tables" / name
+    paths = write_grid(six, stem, ".md", ".csv")
     errors = {run.spec.configuration: run.record.reconstruction for run in runs}
     reconstructions = _reconstructions(errors, dataset)
     if not reconstructions:
@@ -108,7 +109,8 @@ def _one_dataset(dataset: str, options: StudyOptions, on_progress: OnProgress) -
         reconstructions,
         [*notes, "Outliers removed: without the largest of the seeds."],
     )
-    return [*paths, *write_grid(seven, options, f"{name}-reconstruction")]
+    reconstruction = stem.with_name(f"{name}-reconstruction")
+    return [*paths, *write_grid(seven, reconstruction, ".md", ".csv")]
 
 
 def _reconstructions(errors: Mapping[str, list[float]], dataset: str) -> list[list[Cell]]:

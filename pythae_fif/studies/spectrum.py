@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pythae_fif.pictures import new_figure
 from pythae_fif.runs.engines import LocalEngine
 from pythae_fif.runs.engines.common import cores
 from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.store import Store
 from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.output import data_name, write_csv, write_figure
+from pythae_fif.studies.output import Drawing, data_name, write_study
 from pythae_fif.studies.plan import finish
 from pythae_fif.studies.spectrum_run import (
     LATENT_DIM,
@@ -86,7 +87,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
         ConfigError: A data set without class labels.
         RunsLeftError: Runs failed, or go on elsewhere.
     """
-    size, dataset, seeds = SIZES[options.profile], options.dataset or "mnist", options.seeds or [0]
+    size, dataset, seeds = SIZES[options.profile], options.dataset or "mnist", options.seeds
     latent_dim = LATENT_DIM if options.latent_dim is None else options.latent_dim
     environment = Environment(data_root=options.data_root, offline=options.offline)
     splits = load_labelled(dataset, size, environment)
@@ -117,32 +118,27 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     first = [model for model in models if model.spec.seed == seeds[0]]
     store = Store(options.results, SPECTRUM)
     sheets = {m.spec.beta: _pixels(store.run_dir(m.spec) / SAMPLES) for m in first}
-    figures, tables = options.results / "figures", options.results / "tables"
-    return [
-        *write_figure(
-            figures / f"{name}.png",
+    drawings = [
+        Drawing(
+            name,
             _spectrum_figure(summary),
             "Figure 8: singular values of the decoder, by reconstruction weight",
             _spectrum_caption(summary, models, size, dataset, budget),
-            options.command,
         ),
-        *write_figure(
-            figures / f"{name}-samples.png",
+        Drawing(
+            f"{name}-samples",
             _sample_figure(sheets, classes=models[0].record.classes),
             "Figure 9: samples of every class, by reconstruction weight",
             _sample_caption(models, dataset, budget),
-            options.command,
-        ),
-        write_csv(tables / f"{name}.csv", map(_row, models)),
-        write_csv(
-            tables / f"{name}-values.csv",
-            [
-                {"beta": m.spec.beta, "seed": m.spec.seed, "index": i, "singular_value": value}
-                for m in models
-                for i, value in enumerate(m.record.singular_values, start=1)
-            ],
         ),
     ]
+    singular_values = [
+        {"beta": m.spec.beta, "seed": m.spec.seed, "index": i, "singular_value": value}
+        for m in models
+        for i, value in enumerate(m.record.singular_values, start=1)
+    ]
+    tables = {name: [_row(model) for model in models], f"{name}-values": singular_values}
+    return write_study(options, drawings, tables)
 
 
 def _pixels(path: Path) -> np.ndarray:
@@ -168,9 +164,7 @@ def _row(model: _Model) -> dict[str, float]:
 
 
 def _spectrum_figure(summary: Mapping[float, Summary]) -> Any:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = new_figure(11, 4.2)
     left, right = figure.subplots(1, 2, width_ratios=[1.3, 1])
     for colour, (beta, found) in enumerate(summary.items()):
         index = np.arange(1, len(found.mean) + 1)
@@ -197,9 +191,7 @@ def _spectrum_figure(summary: Mapping[float, Summary]) -> Any:
 
 
 def _sample_figure(sheets: Mapping[float, np.ndarray], classes: int) -> Any:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(3.6 * len(sheets), 3.5 * classes / SHOWN), layout="constrained")
+    figure = new_figure(3.6 * len(sheets), 3.5 * classes / SHOWN)
     for axis, (beta, sheet) in zip(figure.subplots(1, len(sheets)), sheets.items(), strict=True):
         axis.imshow(sheet, cmap="gray", vmin=0, vmax=255)  # colours know no map
         axis.set_title(f"beta = {beta:g}")

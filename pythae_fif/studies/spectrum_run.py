@@ -10,11 +10,10 @@ __all__ = [
 
 import math
 from dataclasses import dataclass
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
@@ -22,10 +21,12 @@ from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.data import ImageDataset, Splits, load_images, to_float
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.nn import FIF_CONVNET_SHAPES, FIFConvDecoder, FIFConvEncoder, build_networks
+from pythae_fif.pictures import write_pixels
 from pythae_fif.runs.execute import interrupted_here, raise_interrupt
 from pythae_fif.runs.kind import Environment, Job, Kind, run_id_of
 from pythae_fif.runs.provenance import provenance
 from pythae_fif.runs.record import Record
+from pythae_fif.training import EpochRow
 from pythae_fif.validation import Checked
 from pythae_fif.volume_change import decoder_singular_values
 
@@ -221,7 +222,7 @@ def work(job: Job[SpectrumSpec, SpectrumRecord]) -> None:
     classes = int(splits.labels["train"].max()) + 1
     with interrupted_here() as interrupt:
 
-        def on_epoch(epoch: int, epochs: int, row: dict[str, Any]) -> None:
+        def on_epoch(epoch: int, epochs: int, row: EpochRow) -> None:
             folder.tell("running", "training", epoch / epochs)
             if interrupt.is_set():
                 raise_interrupt()
@@ -238,8 +239,9 @@ def work(job: Job[SpectrumSpec, SpectrumRecord]) -> None:
                 per_device_train_batch_size=spec.size.batch_size,
                 learning_rate=spec.size.learning_rate,
             ),
-            run_dir=folder.path,
+            run_dir=folder,
             on_epoch=on_epoch,
+            distributed=False,
         )
         trainer.train()
     folder.tell("running", "measuring", 1.0)
@@ -251,7 +253,8 @@ def work(job: Job[SpectrumSpec, SpectrumRecord]) -> None:
     )
     with torch.no_grad():
         error = (model.reconstruct(test.data, test.labels) - test.data).square()
-    folder.write(SAMPLES, lambda file: _write_sheet(found.shown, file))
+    folder.check()
+    write_pixels(folder.path / SAMPLES, _sheet(found.shown))
     job.write_record(
         SpectrumRecord(
             run_id=spec.run_id,
@@ -278,12 +281,11 @@ def _data_diversity(splits: Splits) -> float:
     return float(torch.stack(variances).mean())
 
 
-def _write_sheet(shown: Tensor, file: BinaryIO) -> None:
-    """Samples (classes, columns, C, H, W) as a PNG, a row a class."""
+def _sheet(shown: Tensor) -> np.ndarray:
+    """Samples (classes, columns, C, H, W) as pixels, a row a class."""
     rows, columns, channels, height, width = shown.shape
     sheet = shown.permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)
-    pixels = (sheet.clamp(0, 1) * 255).round().to(torch.uint8).squeeze(-1)
-    Image.fromarray(pixels.numpy()).save(file, "PNG")
+    return (sheet.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 
 
 SPECTRUM = Kind("spectrum", SCHEMA, SpectrumSpec.model_validate, SpectrumRecord, work)

@@ -1,6 +1,6 @@
 """Tables 1 and 5: free-form injective flows against rectangular flows on tabular data."""
 
-__all__ = ["learning_rate", "protocol_notes", "run", "spread", "write_grid"]
+__all__ = ["learning_rate", "protocol_notes", "run", "spread"]
 
 import os
 import statistics
@@ -11,8 +11,7 @@ import torch
 
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.evaluation.wasserstein import squared_wasserstein
-from pythae_fif.files import write_text
-from pythae_fif.reports.grid import DASH, Cell, Grid, number, to_csv, to_markdown
+from pythae_fif.reports.grid import DASH, Cell, Grid, number, write_grid
 from pythae_fif.reports.published import load_published
 from pythae_fif.studies import OnProgress, StudyOptions
 from pythae_fif.studies.tabular_plan import (
@@ -107,7 +106,8 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
         f"{dataset}, profile {options.profile}: {' and '.join(r.configuration.title for r in runs)}"
     )
     grid = Grid(title, headings, "l" + "r" * 11, rows, notes)
-    return write_grid(grid, options, "-".join(["tabular", table.name, *models, options.profile]))
+    name = "-".join(["tabular", table.name, *models, options.profile])
+    return write_grid(grid, options.results / "tables" / name, ".md", ".csv")
 
 
 def protocol_notes(
@@ -178,17 +178,6 @@ def spread(values: Sequence[float]) -> Cell:
     if abs(mean) >= 1e4:
         return Cell(f"{mean:.3g}" + ("" if std is None else f" ± {std:.3g}"), mean)
     return number(mean, std)
-
-
-def write_grid(grid: Grid, options: StudyOptions, name: str) -> list[Path]:
-    """Writes a table as Markdown and CSV below ``results/tables``."""
-    folder = options.results / "tables"
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for suffix, text in ((".md", to_markdown(grid)), (".csv", to_csv(grid))):
-        paths.append(folder / f"{name}{suffix}")
-        write_text(paths[-1], text)
-    return paths
 
 
 def _published(number: int, **at: str) -> list[Cell]:
