@@ -21,9 +21,9 @@ from torch.optim.lr_scheduler import OneCycleLR
 from pythae_fif import FIF
 from pythae_fif.data.names import TABULAR_DATASETS
 from pythae_fif.ensemble.ensemble import Ensemble
-from pythae_fif.reports.grid import Cell, Grid
+from pythae_fif.reports.grid import Cell, Grid, write_grid
 from pythae_fif.studies import StudyOptions
-from pythae_fif.studies.tabular import spread, write_grid
+from pythae_fif.studies.tabular import spread
 from pythae_fif.studies.tabular_protocol import CONFIGURATIONS, NOISE, WEIGHT_DECAY, load_table
 from pythae_fif.training import keep_freed_memory
 
@@ -99,7 +99,8 @@ def main() -> None:
     ]
     headings = ["Trained on", "|z|² / d", "tr f'(x) g'(z) / d", "recon. ↓"]
     grid = Grid(f"{flags.dataset}: the scale of the code", headings, "lrrr", rows, notes)
-    for path in write_grid(grid, options, f"code-scale-{flags.dataset}"):
+    stem = flags.results / "tables" / f"code-scale-{flags.dataset}"
+    for path in write_grid(grid, stem, ".md", ".csv"):
         print(path)
 
 

@@ -24,10 +24,9 @@ from pythae_fif.benchmark.inputs import load_extractor, references_of
 from pythae_fif.data import ImageDataset, load_images, to_float
 from pythae_fif.evaluation import score_samples
 from pythae_fif.nn import build_networks, smooth_networks
-from pythae_fif.reports.grid import Cell, Grid
+from pythae_fif.reports.grid import Cell, Grid, write_grid
 from pythae_fif.runs.kind import Environment
-from pythae_fif.studies import StudyOptions
-from pythae_fif.studies.tabular import spread, write_grid
+from pythae_fif.studies.tabular import spread
 from pythae_fif.training import BatchLoader, keep_freed_memory
 
 NETWORKS = {"ReLU": build_networks, "SiLU": smooth_networks}
@@ -97,8 +96,8 @@ def main() -> None:
     ]
     title = f"{flags.dataset}: the code as training goes on"
     grid = Grid(title, HEADINGS, "l" + 9 * "r", rows, notes)
-    options = StudyOptions(results=flags.results, dataset=flags.dataset)
-    for path in write_grid(grid, options, f"code-scale-{flags.dataset}"):
+    stem = flags.results / "tables" / f"code-scale-{flags.dataset}"
+    for path in write_grid(grid, stem, ".md", ".csv"):
         print(path)
 
 

@@ -15,12 +15,11 @@ from pathlib import Path
 import torch
 
 from pythae_fif.data.names import TABULAR_DATASETS
-from pythae_fif.reports.grid import Cell, Grid, number
+from pythae_fif.reports.grid import Cell, Grid, number, write_grid
 from pythae_fif.studies import StudyOptions
-from pythae_fif.studies.tabular import learning_rate, spread, write_grid
+from pythae_fif.studies.tabular import learning_rate, spread
+from pythae_fif.studies.tabular_plan import train_configurations
 from pythae_fif.studies.tabular_protocol import CONFIGURATIONS, load_table
-from pythae_fif.studies.tabular_runs import run_configurations
-from pythae_fif.training import keep_freed_memory
 
 
 def main() -> None:
@@ -32,7 +31,6 @@ def main() -> None:
     p.add_argument("--data-root")
     p.add_argument("--results", type=Path, default=Path("results"))
     flags = p.parse_args()
-    keep_freed_memory()
     options = StudyOptions(results=flags.results, data_root=flags.data_root, dataset=flags.dataset)
     table = load_table(flags.dataset, options)
     rows = []
@@ -40,18 +38,18 @@ def main() -> None:
         for epochs in flags.epochs:
             profile = table.profile.model_copy(update={"epochs": epochs})
             longer = dataclasses.replace(table, profile=profile)
-            (run,) = run_configurations([model], longer, flags.seeds, flags.results, report)
-            configuration = run.configuration
+            (run,) = train_configurations([model], longer, flags.seeds, options, report)
+            configuration, record = run.configuration, run.record
             rows.append(
                 [
                     Cell(f"{configuration.label} {configuration.net}"),
                     Cell(configuration.place),
-                    Cell(f"{longer.steps:,}", longer.steps),
-                    spread(run.validation_wasserstein),
-                    spread(run.validation_reconstruction),
-                    spread(run.code_square),
+                    Cell(f"{record.steps:,}", record.steps),
+                    spread(record.validation_wasserstein),
+                    spread(record.validation_reconstruction),
+                    spread(record.code_square),
                     learning_rate(run),
-                    number(run.seconds),
+                    number(record.seconds),
                 ]
             )
     headings = ["Model", "Jacobian", "steps", "FID-like ↓", "recon. ↓"]
@@ -69,7 +67,8 @@ def main() -> None:
         f"{' '.join(flags.models)} --epochs {' '.join(map(str, flags.epochs))}`.",
     ]
     grid = Grid(f"{flags.dataset}: longer training", headings, "llrrrrrr", rows, notes)
-    for path in write_grid(grid, options, f"tabular-{flags.dataset}-budget"):
+    stem = flags.results / "tables" / f"tabular-{flags.dataset}-budget"
+    for path in write_grid(grid, stem, ".md", ".csv"):
         print(path)
 
 

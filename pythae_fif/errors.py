@@ -6,6 +6,7 @@ __all__ = [
     "DataError",
     "FIFError",
     "NonFiniteError",
+    "RunsLeftError",
     "StoreError",
     "did_you_mean",
 ]
@@ -36,6 +37,10 @@ class StoreError(FIFError, OSError):
 
 class ClaimLostError(StoreError):
     """A process that stood still for so long that its run was given to another."""
+
+
+class RunsLeftError(FIFError):
+    """Runs that a study is drawn from have no record: they failed, or go on elsewhere."""
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:

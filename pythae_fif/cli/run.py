@@ -147,8 +147,7 @@ class _Course:
         report = build_report(experiment, everything, missing, guess)
         specs = {store.run_dir(spec): spec for spec in self.plan}
         failures = [
-            Failure(specs[f.run_dir].model, specs[f.run_dir].configuration, f.error)
-            for f in failed
+            Failure(specs[f.run_dir].model, specs[f.run_dir].configuration, f.error) for f in failed
         ]
         paths = write_experiment(store, self.splits, report, failures)
         store.publish(paths)

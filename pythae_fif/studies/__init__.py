@@ -20,10 +20,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.files import require_writable
+
+if TYPE_CHECKING:
+    from pythae_fif.runs.engines import Engine  # which imports torch
 
 OnProgress = Callable[[str, float], None]
 """Is told what is being done, and the share of the study that is done, in [0, 1]."""
@@ -150,6 +153,7 @@ class StudyOptions:
         profile: ``paper`` for the full protocol, ``quick`` for minutes on two cores;
             tables of numbers also have ``equal_time``.
         latent_dim: Latent dimension; None for the study's own.
+        engine: Does the runs of a study that keeps runs; None for this machine, one at a time.
         command: Stands below figures and tables; :func:`run_study` sets it.
     """
 
@@ -162,6 +166,7 @@ class StudyOptions:
     seeds: Sequence[int] = ()
     profile: str = "quick"
     latent_dim: int | None = None
+    engine: "Engine | None" = None
     command: str = ""
 
 

@@ -3,17 +3,23 @@
 __all__ = ["run"]
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pythae_fif.data.archive import ARCHIVE_FILES
 from pythae_fif.data.locations import data_home
 from pythae_fif.errors import ConfigError, DataError, did_you_mean
-from pythae_fif.reports.grid import DASH, Cell, Grid, number
-from pythae_fif.reports.published import load_published
+from pythae_fif.reports.grid import DASH, Cell, Grid, number, write_grid
+from pythae_fif.reports.published import PublishedCell, load_published
 from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.tabular import learning_rate, protocol_notes, spread, write_grid
+from pythae_fif.studies.tabular import learning_rate, protocol_notes, spread
+from pythae_fif.studies.tabular_plan import (
+    TIMED_BATCH,
+    Trained,
+    step_seconds,
+    train_configurations,
+)
 from pythae_fif.studies.tabular_protocol import CONFIGURATIONS, SEEDS, load_table
-from pythae_fif.studies.tabular_runs import TIMED_BATCH, Run, run_configurations, step_seconds
 
 
 def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
@@ -30,6 +36,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     Raises:
         ConfigError: An unknown data set, profile or configuration.
         DataError: No data set is found.
+        RunsLeftError: Runs failed, or go on elsewhere.
     """
     for name in options.models or ():
         if name not in CONFIGURATIONS:
@@ -56,20 +63,24 @@ def _one_dataset(dataset: str, options: StudyOptions, on_progress: OnProgress) -
     table = load_table(dataset, options)
     seeds = options.seeds or SEEDS
     chosen = [name for name in CONFIGURATIONS if name in (options.models or CONFIGURATIONS)]
-    runs = run_configurations(chosen, table, seeds, options.results, on_progress)
-    times = step_seconds(runs, table)
+    runs = train_configurations(chosen, table, seeds, options, on_progress)
+    times = step_seconds(chosen, table)
     notes = protocol_notes(table, seeds, runs, options)
     headings = ["Estimator", "net", "Jacobian", "FID-like ↓", "recon. ↓", "log-likelihood ↑"]
     headings += ["ms a step", "CG steps", "learning rate", "published FID-like"]
-    rows = [[*_names(run), spread(run.wasserstein), spread(run.reconstruction)] for run in runs]
-    for row, finished in zip(rows, runs, strict=True):
-        row += [
-            spread(finished.log_likelihood),
-            number(1e3 * times[finished.name]),
-            number(finished.cg_iterations),
-            learning_rate(finished),
-            _published(6, dataset, finished),
+    rows = [
+        [
+            *_names(run),
+            spread(run.record.wasserstein),
+            spread(run.record.reconstruction),
+            spread(run.record.log_likelihood),
+            number(1e3 * times[run.spec.configuration]),
+            number(run.record.cg_iterations),
+            learning_rate(run),
+            _published(6, dataset, run),
         ]
+        for run in runs
+    ]
     six = Grid(
         f"{dataset}, profile {options.profile}: ablation (table 6)",
         headings,
@@ -85,8 +96,10 @@ def _one_dataset(dataset: str, options: StudyOptions, on_progress: OnProgress) -
         ],
     )
     name = "-".join(["ablation", table.name, *(options.models or []), options.profile])
-    paths = write_grid(six, options, name)
-    reconstructions = _reconstructions({run.name: run.reconstruction for run in runs}, dataset)
+    stem = options.results / "tables" / name
+    paths = write_grid(six, stem, ".md", ".csv")
+    errors = {run.spec.configuration: run.record.reconstruction for run in runs}
+    reconstructions = _reconstructions(errors, dataset)
     if not reconstructions:
         return paths
     seven = Grid(
@@ -96,10 +109,11 @@ def _one_dataset(dataset: str, options: StudyOptions, on_progress: OnProgress) -
         reconstructions,
         [*notes, "Outliers removed: without the largest of the seeds."],
     )
-    return [*paths, *write_grid(seven, options, f"{name}-reconstruction")]
+    reconstruction = stem.with_name(f"{name}-reconstruction")
+    return [*paths, *write_grid(seven, reconstruction, ".md", ".csv")]
 
 
-def _reconstructions(errors: dict[str, list[float]], dataset: str) -> list[list[Cell]]:
+def _reconstructions(errors: Mapping[str, list[float]], dataset: str) -> list[list[Cell]]:
     """Rows of table 7, for the nets that were trained both on and off manifold."""
     published = {row[0].row: row for row in load_published(7).rows}
     rows = []
@@ -117,13 +131,13 @@ def _reconstructions(errors: dict[str, list[float]], dataset: str) -> list[list[
     return rows
 
 
-def _names(run: Run) -> list[Cell]:
+def _names(run: Trained) -> list[Cell]:
     configuration = run.configuration
     texts = (configuration.label, configuration.net, configuration.place)
     return [Cell(text) for text in texts]
 
 
-def _published(table: int, dataset: str, run: Run) -> Cell:
+def _published(table: int, dataset: str, run: Trained) -> Cell:
     configuration = run.configuration
     cells = load_published(table).find(
         dataset=dataset,
@@ -134,7 +148,7 @@ def _published(table: int, dataset: str, run: Run) -> Cell:
     return Cell(cells[0].text, cells[0].value) if cells else Cell(DASH)
 
 
-def _cell(row: list, dataset: str, nets: str) -> Cell:
+def _cell(row: Sequence[PublishedCell], dataset: str, nets: str) -> Cell:
     """The printed cell, of the paper's nets alone."""
     found = [cell for cell in row if cell.at.get("dataset") == dataset and not nets]
     return Cell(found[0].text, found[0].value) if found else Cell(DASH)

@@ -1,6 +1,6 @@
 """Tables 1 and 5: free-form injective flows against rectangular flows on tabular data."""
 
-__all__ = ["learning_rate", "protocol_notes", "run", "spread", "write_grid"]
+__all__ = ["learning_rate", "protocol_notes", "run", "spread"]
 
 import os
 import statistics
@@ -11,10 +11,15 @@ import torch
 
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.evaluation.wasserstein import squared_wasserstein
-from pythae_fif.files import write_whole
-from pythae_fif.reports.grid import DASH, Cell, Grid, number, to_csv, to_markdown
+from pythae_fif.reports.grid import DASH, Cell, Grid, number, write_grid
 from pythae_fif.reports.published import load_published
 from pythae_fif.studies import OnProgress, StudyOptions
+from pythae_fif.studies.tabular_plan import (
+    TIMED_BATCH,
+    Trained,
+    step_seconds,
+    train_configurations,
+)
 from pythae_fif.studies.tabular_protocol import (
     BETA,
     NOISE,
@@ -23,13 +28,7 @@ from pythae_fif.studies.tabular_protocol import (
     Table,
     load_table,
 )
-from pythae_fif.studies.tabular_runs import (
-    LIKELIHOOD_ROWS,
-    TIMED_BATCH,
-    Run,
-    run_configurations,
-    step_seconds,
-)
+from pythae_fif.studies.tabular_run import LIKELIHOOD_ROWS
 
 MODELS = ("fif", "fif_silu", "rectangular_flow")
 
@@ -48,6 +47,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     Raises:
         ConfigError: An unknown data set, model or profile.
         DataError: The data are missing or not what they should be.
+        RunsLeftError: Runs failed, or go on elsewhere.
     """
     models = options.models or ["fif"]
     for model in models:
@@ -58,8 +58,8 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     dataset = options.dataset or "miniboone"
     table = load_table(dataset, options)
     seeds = options.seeds or SEEDS
-    runs = run_configurations(models, table, seeds, options.results, on_progress)
-    times = step_seconds(runs, table)
+    runs = train_configurations(models, table, seeds, options, on_progress)
+    times = step_seconds(models, table)
     slow = times.get("rectangular_flow")
     headings = [
         "Model", "FID-like ↓", "recon. ↓", "log-likelihood ↑", "ms a step", "speedup ↑",
@@ -67,26 +67,27 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
         "published FID-like", "published speedup", "published min",
     ]  # fmt: skip
     rows = []
-    for finished in runs:
-        is_flow = finished.name == "rectangular_flow"
-        speedup = slow / times[finished.name] if slow and not is_flow else None
-        at = {"dataset": dataset, "model": "rf" if is_flow else finished.name}
+    for trained in runs:
+        model, record = trained.spec.configuration, trained.record
+        is_flow = model == "rectangular_flow"
+        speedup = slow / times[model] if slow and not is_flow else None
+        at = {"dataset": dataset, "model": "rf" if is_flow else model}
         minutes = _published(5, **at, metric="training time")[-1:]
         rows.append(
             [
-                Cell(finished.configuration.title),
-                spread(finished.wasserstein),
-                spread(finished.reconstruction),
-                spread(finished.log_likelihood),
-                number(1e3 * times[finished.name]),
+                Cell(trained.configuration.title),
+                spread(record.wasserstein),
+                spread(record.reconstruction),
+                spread(record.log_likelihood),
+                number(1e3 * times[model]),
                 Cell(f"{speedup:.1f}×", speedup) if speedup else Cell(DASH),
-                number(finished.cg_iterations),
-                number(finished.seconds),
-                learning_rate(finished),
+                number(record.cg_iterations),
+                number(record.seconds),
+                learning_rate(trained),
                 *_published(1, **at, metric="FID-like"),
                 *(
                     _published(1, dataset=dataset, metric="speedup")
-                    if finished.name == "fif"
+                    if model == "fif"
                     else [Cell(DASH)]
                 ),
                 *minutes,
@@ -105,16 +106,17 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
         f"{dataset}, profile {options.profile}: {' and '.join(r.configuration.title for r in runs)}"
     )
     grid = Grid(title, headings, "l" + "r" * 11, rows, notes)
-    return write_grid(grid, options, "-".join(["tabular", table.name, *models, options.profile]))
+    name = "-".join(["tabular", table.name, *models, options.profile])
+    return write_grid(grid, options.results / "tables" / name, ".md", ".csv")
 
 
 def protocol_notes(
-    table: Table, seeds: Sequence[int], runs: Sequence[Run], options: StudyOptions
+    table: Table, seeds: Sequence[int], runs: Sequence[Trained], options: StudyOptions
 ) -> list[str]:
     """What data, budget, scores and machine the numbers stand for."""
     profile = table.profile
     sizes = ", ".join(
-        f"{run.configuration.label} {run.configuration.net} {run.parameters:,}"
+        f"{run.configuration.label} {run.configuration.net} {run.record.parameters:,}"
         for run in {r.configuration.model + r.configuration.net: r for r in runs}.values()
     )
     rates = ", ".join(f"{rate:g}" for rate in profile.learning_rates)
@@ -123,11 +125,12 @@ def protocol_notes(
             f"the one of {rates} at which seed {seeds[0]}, trained for the whole length, has the "
             f"lowest FID-like score on the {len(table.val):,} validation rows"
         )
+    devices = ", ".join(sorted({str(run.record.provenance.device) for run in runs}))
     floor = squared_wasserstein(table.train[: len(table.test)], table.test)
     return [
         f"Data: {table.splits.source} ({table.splits.content_hash}); trained on "
         f"{len(table.train):,} rows. Latent dimension {table.latent_dim}.",
-        f"Profile `{options.profile}`: {profile.note}. {_length(table, runs)}, "
+        f"Profile `{options.profile}`: {profile.note}. {_length(runs)}, "
         f"batch {profile.batch_size}, Adam with one cycle, weight decay {WEIGHT_DECAY:g}, "
         f"noise {NOISE:g}, beta {BETA:g}, K = 1; parameters: {sizes}.",
         f"Learning rate (the cycle's highest): {rates}.",
@@ -136,29 +139,27 @@ def protocol_notes(
         f"test rows ({len(table.test):,}), of which as many training rows have {floor:.3g}; recon. "
         f"the squared error a row; log-likelihood exact, on the manifold, in nats, of the first "
         f"{min(LIKELIHOOD_ROWS, len(table.test)):,} rows.",
-        f"Machine: {', '.join(sorted({run.device for run in runs}))}, {os.cpu_count()} cores, "
+        f"Machine: {devices}, {os.cpu_count()} cores, "
         f"{torch.get_num_threads()} thread(s), torch {torch.__version__}; times of a machine that "
         "does other things too hold as quotients alone.",
         *([f"Made by `{options.command}`."] if options.command else []),
     ]
 
 
-def _length(table: Table, runs: Sequence[Run]) -> str:
+def _length(runs: Sequence[Trained]) -> str:
     """Epochs and steps, of each configuration where they are not the same."""
-    lengths = {run.name: table.of(run.name) for run in runs}
-    texts = {n: f"{t.profile.epochs} epochs, {t.steps:,} steps" for n, t in lengths.items()}
-    if len(set(texts.values())) == 1:
-        return texts[runs[0].name]
+    texts = [f"{run.spec.budget.epochs} epochs, {run.record.steps:,} steps" for run in runs]
+    if len(set(texts)) == 1:
+        return texts[0]
     return "; ".join(
-        f"{run.configuration.label} {run.configuration.net} {run.configuration.place} "
-        f"{texts[run.name]}"
-        for run in runs
+        f"{run.configuration.label} {run.configuration.net} {run.configuration.place} {text}"
+        for run, text in zip(runs, texts, strict=True)
     )
 
 
-def learning_rate(run: Run) -> Cell:
+def learning_rate(run: Trained) -> Cell:
     """A run's learning rate as a cell."""
-    rate = run.learning_rates[0]
+    rate = run.spec.learning_rates[0]
     return Cell(f"{rate:g}", rate)
 
 
@@ -177,17 +178,6 @@ def spread(values: Sequence[float]) -> Cell:
     if abs(mean) >= 1e4:
         return Cell(f"{mean:.3g}" + ("" if std is None else f" ± {std:.3g}"), mean)
     return number(mean, std)
-
-
-def write_grid(grid: Grid, options: StudyOptions, name: str) -> list[Path]:
-    """Writes a table as Markdown and CSV below ``results/tables``."""
-    folder = options.results / "tables"
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for suffix, text in ((".md", to_markdown(grid)), (".csv", to_csv(grid))):
-        paths.append(folder / f"{name}{suffix}")
-        write_whole(paths[-1], lambda file, text=text: file.write(text.encode()))  # type: ignore[misc]
-    return paths
 
 
 def _published(number: int, **at: str) -> list[Cell]:

@@ -6,6 +6,7 @@ __all__ = [
     "NOISE",
     "SEEDS",
     "WEIGHT_DECAY",
+    "Budget",
     "Configuration",
     "Nets",
     "Profile",
@@ -13,7 +14,6 @@ __all__ = [
     "load_table",
 ]
 
-import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,31 +113,43 @@ class Nets(Checked):
     block_dim: AtLeastOne = 160
 
 
-class Profile(Checked):
-    """How long every configuration trains: Adam with one cycle of the learning rate.
+class Budget(Checked):
+    """What one training may spend.
 
     Attributes:
-        note: What this is, and is not.
-        epochs, batch_size: Of every configuration.
-        epochs_of: Configuration -> its own number of epochs.
-        learning_rates: The cycle's highest learning rate, ascending. Of several, each configuration
-            takes the one at which its first seed has the lowest FID-like score on validation rows.
+        epochs, batch_size: Of Adam with one cycle of the learning rate.
         train_size: First training rows that are used; all if None.
         nets: Sizes.
     """
 
-    note: str
     epochs: AtLeastOne
     batch_size: AtLeastOne
-    learning_rates: Each[float]
     train_size: AtLeastOne | None = None
     nets: Nets = Nets()
+
+
+class Profile(Budget):
+    """How long every configuration trains, and at which learning rates.
+
+    Attributes:
+        note: What this is, and is not.
+        epochs_of: Configuration -> its own number of epochs.
+        learning_rates: The cycle's highest learning rate, ascending. Of several, each configuration
+            takes the one at which its first seed has the lowest FID-like score on validation rows.
+    """
+
+    note: str
+    learning_rates: Each[float]
     epochs_of: dict[str, AtLeastOne] = Field(default_factory=dict)
 
-    def of(self, configuration: str) -> "Profile":
-        """The profile of one configuration alone."""
-        epochs = self.epochs_of.get(configuration, self.epochs)
-        return self.model_copy(update={"epochs": epochs, "epochs_of": {}})
+    def budget_of(self, configuration: str) -> Budget:
+        """What one configuration may spend."""
+        return Budget(
+            epochs=self.epochs_of.get(configuration, self.epochs),
+            batch_size=self.batch_size,
+            train_size=self.train_size,
+            nets=self.nets,
+        )
 
 
 class _File(Checked):
@@ -177,16 +189,6 @@ class Table:
     def test(self) -> Tensor:
         """The rows that are scored on."""
         return torch.from_numpy(self.splits.test)
-
-    def of(self, configuration: str) -> "Table":
-        """The table with the profile of one configuration alone."""
-        return dataclasses.replace(self, profile=self.profile.of(configuration))
-
-    @property
-    def steps(self) -> int:
-        """Training steps of a run."""
-        rows = len(self.train)
-        return self.profile.epochs * (rows // min(rows, self.profile.batch_size))
 
 
 def load_table(dataset: str, options: StudyOptions) -> Table:

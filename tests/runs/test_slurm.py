@@ -155,9 +155,7 @@ def test_interrupt_leaves_the_jobs(slurm, tmp_path):
 def test_refused(slurm, tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
         store = Store(tmp_path / "results")
-        engine = build_engine(
-            SlurmOptions(**{"time": "5", **options}), store.root
-        )
+        engine = build_engine(SlurmOptions(**{"time": "5", **options}), store.root)
         (spec,) = expand(*tiny(tmp_path))
         engine.run_all([store.prepare(spec, ENVIRONMENT)], lambda *_: None)
 

@@ -1,0 +1,223 @@
+"""A run of the tabular studies: the seeds of one configuration, trained together and scored."""
+
+__all__ = ["LIKELIHOOD_ROWS", "TABULAR", "TabularRecord", "TabularSpec"]
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, field_validator, model_validator
+from torch import Tensor
+from torch.optim.lr_scheduler import OneCycleLR
+
+from pythae_fif.data.tabular import TabularSplits, load_tabular
+from pythae_fif.ensemble.ensemble import Ensemble
+from pythae_fif.ensemble.stacked import StackedFlows
+from pythae_fif.errors import DataError, NonFiniteError, did_you_mean
+from pythae_fif.evaluation.wasserstein import squared_wasserstein
+from pythae_fif.models.surrogate import SurrogateModel
+from pythae_fif.runs.kind import Job, Kind, run_id_of
+from pythae_fif.runs.provenance import provenance
+from pythae_fif.runs.record import Record
+from pythae_fif.studies.tabular_protocol import CONFIGURATIONS, WEIGHT_DECAY, Budget
+from pythae_fif.validation import Checked
+
+SCHEMA = 2
+LIKELIHOOD_ROWS = 1000
+
+
+class TabularSpec(Checked):
+    """Everything that defines the result of the models of one configuration.
+
+    Attributes:
+        dataset: Name of the table.
+        configuration: A key of ``CONFIGURATIONS``.
+        data_hash: Of the table's rows.
+        latent_dim: d.
+        budget: Of the training.
+        learning_rates: The cycle's highest, of each model.
+        seeds: Of each model's initial weights, data order, noise and Hutchinson vectors.
+    """
+
+    dataset: str
+    configuration: str
+    data_hash: str
+    latent_dim: int
+    budget: Budget
+    learning_rates: tuple[float, ...]
+    seeds: tuple[int, ...]
+
+    @field_validator("configuration")
+    @classmethod
+    def _is_known(cls, name: str) -> str:
+        if name not in CONFIGURATIONS:
+            raise ValueError(did_you_mean(name, CONFIGURATIONS))
+        return name
+
+    @property
+    def run_id(self) -> str:
+        """Twelve hexadecimal digits of a hash of the specification and the schema version."""
+        return run_id_of(
+            {
+                "schema": SCHEMA,
+                "configuration": asdict(CONFIGURATIONS[self.configuration]),
+                "data": self.data_hash,
+                "latent_dim": self.latent_dim,
+                "profile": self.budget.model_dump(),
+                "learning_rates": self.learning_rates,
+                "seeds": self.seeds,
+            }
+        )
+
+    @property
+    def folder(self) -> str:
+        """`<dataset>/<configuration>`."""
+        return f"{self.dataset}/{self.configuration}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON or YAML."""
+        return self.model_dump(mode="json")
+
+
+class TabularRecord(Record):
+    """What the models of one configuration reached, in the order of their seeds.
+
+    Attributes:
+        wasserstein: Squared W2, with as many samples as test rows; NaN if diverged.
+        reconstruction: Squared error a test row.
+        validation_wasserstein, validation_reconstruction: The same on validation rows.
+        code_square: Mean |z|^2 / d of the codes of validation rows; the prior's is 1.
+        log_likelihood: Mean exact log-likelihood of the first test rows, in nats.
+        steps: Of the training.
+        seconds: Processor time of the training of all models together.
+        cg_iterations: Mean conjugate gradient steps, None for FIF.
+        backend: See :class:`~pythae_fif.ensemble.ensemble.Ensemble`.
+        parameters: Of one model.
+    """
+
+    schema_version: Literal[2] = Field(2, alias="schema")
+    wasserstein: list[float] = Field(min_length=1)
+    reconstruction: list[float]
+    validation_wasserstein: list[float]
+    validation_reconstruction: list[float]
+    code_square: list[float]
+    log_likelihood: list[float]
+    steps: int
+    seconds: float
+    cg_iterations: float | None
+    backend: str
+    parameters: int
+
+    @model_validator(mode="after")
+    def _has_every_score(self) -> "TabularRecord":
+        scores = [value for value in vars(self).values() if isinstance(value, list)]
+        if len({len(of_models) for of_models in scores}) != 1:
+            raise ValueError("a score of some model is missing")
+        return self
+
+
+def work(job: Job[TabularSpec, TabularRecord]) -> None:
+    """Trains and scores the models of a run, and writes them and their record.
+
+    Raises:
+        DataError: The table is not the one that the run was planned for.
+    """
+    spec, folder = job.spec, job.folder
+    folder.tell("running", "loading data")
+    splits = _splits_of(job)
+    train = torch.from_numpy(splits.train[: spec.budget.train_size])
+    configuration, budget = CONFIGURATIONS[spec.configuration], spec.budget
+    models = []
+    for seed in spec.seeds:
+        torch.manual_seed(seed)
+        models.append(configuration.build(splits.input_dim, spec.latent_dim, budget.nets))
+    coupling = configuration.net == "coupling"
+    ensemble = (StackedFlows if coupling else Ensemble)(models, spec.seeds)
+    start = time.process_time()  # of all threads; does not count when others have the machine
+    ensemble.train(
+        train,
+        epochs=budget.epochs,
+        batch_size=budget.batch_size,
+        learning_rate=spec.learning_rates,
+        weight_decay=WEIGHT_DECAY,
+        schedule=lambda optimizer, steps: OneCycleLR(
+            optimizer, max_lr=max(spec.learning_rates), total_steps=steps
+        ),
+        on_epoch=lambda epoch: folder.tell("running", "training", epoch / budget.epochs),
+    )
+    seconds = time.process_time() - start
+    folder.tell("running", "scoring", 1.0)
+    members = ensemble.members()
+    scores = [_scores(model, splits, seed) for model, seed in zip(members, spec.seeds, strict=True)]
+    folder.check()
+    for model, seed, rate in zip(members, spec.seeds, spec.learning_rates, strict=True):
+        model.save(str(folder.path / "model" / f"seed{seed}-{rate:g}"))
+    job.write_record(
+        TabularRecord(
+            run_id=spec.run_id,
+            **{name: [of_model[name] for of_model in scores] for name in scores[0]},
+            steps=budget.epochs * (len(train) // min(len(train), budget.batch_size)),
+            seconds=seconds,
+            cg_iterations=getattr(ensemble, "cg_iterations", None),
+            backend=ensemble.backend,
+            parameters=sum(parameter.numel() for parameter in models[0].parameters()),
+            provenance=provenance("cpu", job.started, folder.attempt),
+        )
+    )
+
+
+def _splits_of(job: Job[TabularSpec, TabularRecord]) -> TabularSplits:
+    """The rows of a run: those that an engine has lent, or loaded."""
+    spec, where = job.spec, job.environment
+    if isinstance(job.lent, TabularSplits):
+        splits = job.lent
+    else:
+        splits = load_tabular(
+            spec.dataset, where.data_root, data=where.data, latent_dim=spec.latent_dim
+        )
+    if splits.content_hash != spec.data_hash:
+        raise DataError(
+            f"the table {spec.dataset} changed since the run was planned "
+            f"({splits.content_hash}, not {spec.data_hash}): start the study again"
+        )
+    return splits
+
+
+@torch.no_grad()
+def _scores(model: SurrogateModel, splits: TabularSplits, seed: int) -> dict[str, float]:
+    """A model's scores; NaN where it gives no finite numbers."""
+
+    def finite(compute: Callable[[], float]) -> float:
+        try:
+            return compute()
+        except NonFiniteError:
+            return math.nan
+
+    def distance(rows: Tensor) -> float:
+        samples = model.sample(len(rows))
+        return finite(lambda: squared_wasserstein(samples, rows))
+
+    def error(rows: Tensor) -> float:
+        return float((model.reconstruct(rows) - rows).square().sum(1).mean())
+
+    torch.manual_seed(seed)
+    test, val = torch.from_numpy(splits.test), torch.from_numpy(splits.val)
+    return {
+        "wasserstein": distance(test),
+        "reconstruction": error(test),
+        "validation_wasserstein": distance(val),
+        "validation_reconstruction": error(val),
+        "code_square": float(model.embed(val).square().mean()),
+        "log_likelihood": finite(lambda: float(model.log_prob(test[:LIKELIHOOD_ROWS]).mean())),
+    }
+
+
+def _answers(spec: TabularSpec, record: TabularRecord) -> bool:
+    return len(record.wasserstein) == len(spec.seeds)
+
+
+TABULAR = Kind("tabular", SCHEMA, TabularSpec.model_validate, TabularRecord, work, _answers)
+"""Runs of tables 1, 5, 6 and 7."""

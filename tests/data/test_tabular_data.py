@@ -1,0 +1,340 @@
+"""Tabular data sets on files of the archive's form, own tables, and their errors."""
+
+import datetime
+import hashlib
+import io
+import os
+import pickle
+import tarfile
+from decimal import Decimal
+
+import numpy as np
+import pytest
+from support.tabular_files import (
+    LATENT,
+    ROWS,
+    Made,
+    gas_columns,
+    old_frame,
+    table,
+    write_archive,
+    write_csv,
+)
+
+from pythae_fif.data import archive
+from pythae_fif.data.archive import download_tabular
+from pythae_fif.data.frame_pickle import read_frame_pickle
+from pythae_fif.data.splits import shuffled_split
+from pythae_fif.data.tables import read_table
+from pythae_fif.data.tabular import load_tabular
+from pythae_fif.errors import ConfigError, DataError
+
+COLUMNS = {"power": 6, "gas": 8, "hepmass": 21, "miniboone": 43}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("archive")
+    write_archive(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", LATENT)
+def test_shapes_are_the_published_ones(root, name):
+    splits = load_tabular(name, root, latent_dim=LATENT[name])
+    assert splits.input_dim == (COLUMNS[name],)
+    sizes = {
+        "hepmass": (180, 20, 100),  # the signal half; a test file of its own
+    }.get(name, (324, 36, 40))
+    assert (len(splits.train), len(splits.val), len(splits.test)) == sizes
+    assert splits.train.dtype == np.float32
+    assert splits.partial and "a part of the published" in splits.source
+    both = np.concatenate([splits.train, splits.val])
+    np.testing.assert_allclose(both.mean(0), 0, atol=0.2 if name == "gas" else 1e-5)
+    assert splits.content_hash == load_tabular(name, root, latent_dim=2).content_hash
+
+
+def test_power_is_shuffled_with_noise_of_each_columns_resolution(root):
+    raw = np.load(root / "power" / "data.npy")
+    draws = np.random.RandomState(42)
+    order = np.arange(ROWS)
+    draws.shuffle(order)
+    draws.rand(ROWS, 1), draws.rand(ROWS, 1), draws.rand(ROWS, 3)
+    splits = load_tabular("power", root, latent_dim=3)
+    rows = np.concatenate([splits.train, splits.val, splits.test])
+    time = raw[order][:, 7]  # without noise: the last column
+    expected = (time - time[:360].mean()) / time[:360].std()
+    np.testing.assert_allclose(rows[:, 5], expected, atol=1e-5)
+    # the metering columns have noise of a whole unit, the power column next to none
+    correlation = [np.corrcoef(rows[:, i], raw[order][:, j])[0, 1] for i, j in ((0, 0), (2, 4))]
+    assert correlation[0] > 0.9999 and 0.9 < correlation[1] < 0.99
+
+
+def test_gas_keeps_one_of_each_pair_and_divides_by_the_unbiased_deviation(root):
+    splits = load_tabular("gas", root, latent_dim=2)
+    rows = np.concatenate([splits.train, splits.val, splits.test])
+    kept = np.stack([gas_columns()[f"s{i}b"] for i in range(8)], 1)  # the first of a pair goes
+    np.testing.assert_allclose(rows, (kept - kept.mean(0)) / kept.std(0, ddof=1), atol=1e-5)
+
+
+def test_hepmass_drops_repeated_columns_of_the_signal_class(root):
+    splits = load_tabular("hepmass", root, latent_dim=10)
+    raw = np.loadtxt(root / "hepmass" / "1000_train.csv", delimiter=",", skiprows=1)
+    signal = raw[raw[:, 0] == 1, 1:]
+    kept = [i for i in range(27) if i not in (3, 8, 12, 16, 20, 24)]
+    expected = (signal - signal.mean(0)) / signal.std(0, ddof=1)
+    np.testing.assert_allclose(splits.train, expected[:-20, kept], atol=1e-5)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["power", "miniboone"])
+def test_real_parts(shared, name):
+    splits = load_tabular(name, shared / "data", latent_dim=LATENT[name])
+    assert splits.input_dim == (COLUMNS[name],) and splits.partial
+    np.testing.assert_allclose(splits.test.mean(0), 0, atol=0.3)
+
+
+# ---------------------------------------------------------------- the pickle
+
+
+def test_a_frame_of_the_pandas_at_hand_is_read(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    columns = gas_columns()
+    frame = pandas.DataFrame(columns)
+    frame.columns = frame.columns.astype(object)  # with pyarrow it has text of its own kind
+    frame.to_pickle(tmp_path / "new.pickle")
+    ours = read_frame_pickle(tmp_path / "new.pickle")
+    assert list(ours) == list(columns)
+    for name, values in columns.items():
+        np.testing.assert_array_equal(ours[name], values)
+
+
+@pytest.mark.parametrize("function", [os.system, eval, np.load, __import__])
+def test_a_hostile_pickle_is_refused_and_not_run(tmp_path, function):
+    mark = tmp_path / "mark"
+    words = {os.system: f"touch {mark}", eval: f"open({str(mark)!r}, 'w')"}
+    path = tmp_path / "frame.pickle"
+    path.write_bytes(pickle.dumps(Made(function, (words.get(function, "antigravity"),)), 2))
+    with pytest.raises(DataError, match=r"which no table of numbers needs: not read") as caught:
+        read_frame_pickle(path)
+    assert not mark.exists() and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"no pickle", pickle.dumps([1, 2]), pickle.dumps({})])
+def test_another_pickle_is_one_line(tmp_path, content):
+    (tmp_path / "frame.pickle").write_bytes(content)
+    with pytest.raises(DataError, match=r"frame\.pickle: ") as caught:
+        read_frame_pickle(tmp_path / "frame.pickle")
+    assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------- own tables
+
+
+def test_csv_and_npy_give_the_same_splits(tmp_path):
+    write_csv(tmp_path / "t.csv", table())
+    np.save(tmp_path / "t.npy", table())
+    one, two = (
+        load_tabular("csv", data=tmp_path / f"t.{suffix}", latent_dim=2)
+        for suffix in ("csv", "npy")
+    )
+    assert one.content_hash == two.content_hash and not one.partial
+    assert (len(one.train), len(one.val), len(one.test)) == (48, 6, 6)
+    np.testing.assert_allclose(one.train.mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose(one.train.std(0), 1, atol=1e-6)
+
+
+def test_parquet_gives_the_same_splits(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = dict(zip("abc", table().T, strict=True))
+    parquet.write_table(pyarrow.table(columns), tmp_path / "t.parquet")
+    np.save(tmp_path / "t.npy", table())
+    one, two = (
+        load_tabular("csv", data=tmp_path / f"t.{suffix}", latent_dim=2)
+        for suffix in ("parquet", "npy")
+    )
+    assert one.content_hash == two.content_hash
+
+
+def test_parquet_of_pandas_is_without_its_index(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    frame = pandas.DataFrame(table(61), columns=list("abc"))[1:].sample(frac=1, random_state=0)
+    frame.to_parquet(tmp_path / "t.parquet")
+    assert "__index_level_0__" in parquet.read_schema(tmp_path / "t.parquet").names
+    np.testing.assert_array_equal(read_table(tmp_path / "t.parquet"), frame.to_numpy())
+
+
+def test_kinds_of_parquet_columns(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    day = datetime.datetime(2024, 1, 1)
+    good = {
+        "int": pyarrow.array([1, 2**60], pyarrow.int64()),
+        "half": pyarrow.array(np.array([1, 2.5], np.float16)),
+        "decimal": pyarrow.array([Decimal("1.5"), Decimal("2.25")]),
+    }
+    parquet.write_table(pyarrow.table(good), tmp_path / "t.parquet")
+    rows = read_table(tmp_path / "t.parquet")
+    assert rows.tolist() == [[1, 1, 1.5], [2.0**60, 2.5, 2.25]]
+    for values in ([True, False], ["1", "2"], [day, day], [day - day] * 2, [None, None]):
+        parquet.write_table(pyarrow.table({**good, "odd": values}), tmp_path / "t.parquet")
+        with pytest.raises(DataError, match=r"t\.parquet: column 'odd' is .*, needs integers"):
+            read_table(tmp_path / "t.parquet")
+    parquet.write_table(pyarrow.table({"a": [Decimal("1.5"), None]}), tmp_path / "t.parquet")
+    with pytest.raises(DataError, match=r"NaN .*row 2, column 1"):
+        read_table(tmp_path / "t.parquet")
+    for content in (b"", b"PAR1", (tmp_path / "t.parquet").read_bytes()[:-9]):
+        (tmp_path / "u.parquet").write_bytes(content)
+        with pytest.raises(DataError, match=r"u\.parquet: not a readable table of numbers"):
+            read_table(tmp_path / "u.parquet")
+
+
+@pytest.mark.parametrize(
+    "values, said",
+    [
+        ([1e200, -1e200], r"t\.npy: column 2 has mean .* and standard deviation inf, needs finite"),
+        ([1e-200, -1e-200], r"t\.npy: column 2 has mean .* and standard deviation 0, needs finite"),
+        ([1e308, -1e308], r"t\.npy: column 2 has mean"),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_columns_that_cannot_be_standardised_are_named(tmp_path, values, said):
+    rows = table()
+    rows[:, 1] = np.tile(values, 30)
+    np.save(tmp_path / "t.npy", rows)
+    with pytest.raises(DataError, match=said):
+        load_tabular("csv", data=tmp_path / "t.npy", latent_dim=2)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_value_too_large_outside_the_training_rows_is_found(tmp_path):
+    rows = table()
+    rows[shuffled_split(60, 0)["test"][1], 2] = 1e200
+    np.save(tmp_path / "t.npy", rows)
+    with pytest.raises(DataError, match=r"standardised test rows: 1 NaN or .*row 2, column 3"):
+        load_tabular("csv", data=tmp_path / "t.npy", latent_dim=2)
+
+
+def test_a_column_of_the_archive_that_cannot_be_standardised_is_named(tmp_path):
+    (tmp_path / "miniboone").mkdir()
+    rows = table(50, 43)
+    rows[::2, 6] = 1e200
+    np.save(tmp_path / "miniboone" / "data.npy", rows)
+    with pytest.raises(DataError, match="column 7 has mean"):
+        load_tabular("miniboone", tmp_path, latent_dim=2)
+
+
+GOOD = "\n".join(f"{i},{i * i},{-i}" for i in range(60))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a,b,c\n1,2\n" + GOOD, r"line 2: 2 values for 3 columns, column 'c' is missing"),
+        ("a,b,c\n1,2,3,4\n" + GOOD, r"line 2: 4 values for 3 columns"),
+        ("a,b,c\n1,nan,3\n" + GOOD, r"line 2, column 'b': 'nan' is not a finite number"),
+        ("a,b,c\n1,,3\n" + GOOD, r"line 2, column 'b': '' is not a number"),
+        ("a;b;c\n1;2;3\n", r"1 columns when separated by ','; it looks separated by ';'"),
+        ("a\tb\tc\n1\t2\t3\n", r"it looks separated by '\\t'"),
+        (GOOD, r"the first line is numbers"),
+        (",a,b\n" + GOOD, r"column 1 has no name: an index that pandas wrote\? .* index=False"),
+        ("a,b, \n" + GOOD, r"t\.csv: column 3 has no name$"),
+        ("", r"0 columns when separated by ','"),
+        ("a,b,c\n" + "\n".join(GOOD.split("\n")[:19]), r"19 rows, too few to split"),
+        ("a,b,c\n" + "\n".join(GOOD.split("\n")[:20]), r"too few for latent dimension 2"),
+        ("a,b\n" + "\n".join(f"{i},1" for i in range(40)), r"column 2 is constant"),
+    ],
+)  # fmt: skip
+def test_a_wrong_csv_is_one_line(tmp_path, text, said):
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(DataError, match=said) as caught:
+        load_tabular("csv", data=tmp_path / "t.csv", latent_dim=2)
+    assert "\n" not in str(caught.value) and "t.csv" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("array", "said"),
+    [
+        (np.where(np.arange(180).reshape(60, 3) == 4, np.nan, 1.0), "row 2, column 2"),
+        (np.zeros(5), "rows x columns"),
+        (np.array([["a", "b"]] * 30), "numbers"),
+    ],
+)
+def test_a_wrong_npy_is_one_line(tmp_path, array, said):
+    np.save(tmp_path / "t.npy", array)
+    with pytest.raises(DataError, match=said):
+        load_tabular("csv", data=tmp_path / "t.npy", latent_dim=2)
+
+
+def test_arguments_that_do_not_fit_are_named(tmp_path, root):
+    write_csv(tmp_path / "t.csv", table())
+    for arguments, said in (
+        ({"name": "powr"}, "did you mean 'power'"),
+        ({"name": "csv"}, "--data"),
+        ({"name": "power", "data": "x.csv"}, "is for the data set csv"),
+        ({"name": "csv", "data": tmp_path / "t.csv", "latent_dim": 4}, "1 to 3 is needed"),
+        ({"name": "csv", "data": tmp_path / "t.csv", "latent_dim": 0}, "1 to 3 is needed"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            load_tabular(**{"latent_dim": 2, "data_root": root, **arguments})
+    for path, said in ((tmp_path / "t.txt", "needs a table as"), (tmp_path / "u.csv", "no such")):
+        with pytest.raises(DataError, match=said):
+            load_tabular("csv", data=path, latent_dim=2)
+
+
+def test_wrong_archive_files_are_one_line(tmp_path):
+    for name in LATENT:
+        (tmp_path / name).mkdir()
+        with pytest.raises(DataError, match="is missing; set --data-root"):
+            load_tabular(name, tmp_path, latent_dim=2)
+    np.save(tmp_path / "power" / "data.npy", np.ones((50, 7)))
+    np.save(tmp_path / "miniboone" / "data.npy", table(50, 42))
+    columns = gas_columns()
+    del columns["Eth"]
+    (tmp_path / "gas" / "ethylene_CO.pickle").write_bytes(old_frame(columns))
+    for part in ("train", "test"):
+        (tmp_path / "hepmass" / f"1000_{part}.csv").write_text("label;f0\n1;2\n")
+    for name, said in (
+        ("power", "7 columns, needs the 8"),
+        ("miniboone", "42 columns are left after cleaning, not the 43"),
+        ("gas", "column 'Eth' is missing"),
+        ("hepmass", "needs a label and 27 numbers a line"),
+    ):
+        with pytest.raises(DataError, match=said) as caught:
+            load_tabular(name, tmp_path, latent_dim=2)
+        assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------- the download
+
+
+def test_the_archive_is_checked_and_unpacked(tmp_path, root):
+    packed = tmp_path / "data.tar.gz"
+    with tarfile.open(packed, "w:gz") as tar:
+        tar.add(root, arcname="data")
+        evil = tarfile.TarInfo("../evil")
+        tar.addfile(evil, io.BytesIO())
+    url, md5 = packed.as_uri(), hashlib.md5(packed.read_bytes()).hexdigest()
+    with pytest.raises(DataError, match="checksum"):
+        download_tabular(tmp_path / "to", url=url)
+    assert not any((tmp_path / "to").iterdir())
+    written = download_tabular(tmp_path / "to", url=url, md5=md5)
+    assert len(written) == 5 and not (tmp_path / "evil").exists()
+    assert load_tabular("gas", tmp_path / "to", latent_dim=2).input_dim == (8,)
+    with pytest.raises(DataError, match="cannot download"):
+        download_tabular(tmp_path / "to", url=(tmp_path / "none").as_uri())
+
+
+def test_nothing_is_downloaded_unasked(tmp_path, monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("the network was reached for")
+
+    monkeypatch.setattr(archive.urllib.request, "urlopen", refuse)
+    with pytest.raises(DataError, match=r"zenodo\.org/record/1161203.*CC BY 4\.0"):
+        load_tabular("power", tmp_path, latent_dim=3)
