@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from pythae_fif.models.surrogate import SurrogateModel
+from pythae_fif.models.hutchinson import HutchinsonModel
 from pythae_fif.runs.engines import LocalEngine
 from pythae_fif.runs.engines.common import cores
 from pythae_fif.studies import OnProgress, StudyOptions
@@ -119,7 +119,7 @@ def step_seconds(names: Sequence[str], table: Table, rounds: int = 15) -> Mappin
         model = CONFIGURATIONS[name].build(*shape, Nets()).train()
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
 
-        def step(model: SurrogateModel = model, optimizer: Any = optimizer) -> None:
+        def step(model: HutchinsonModel = model, optimizer: Any = optimizer) -> None:
             optimizer.zero_grad()
             model({"data": x}).loss.backward()
             optimizer.step()

@@ -18,7 +18,7 @@ from pythae_fif.ensemble.ensemble import Ensemble
 from pythae_fif.ensemble.stacked import StackedFlows
 from pythae_fif.errors import DataError, NonFiniteError, did_you_mean
 from pythae_fif.evaluation.wasserstein import squared_wasserstein
-from pythae_fif.models.surrogate import SurrogateModel
+from pythae_fif.models.hutchinson import HutchinsonModel
 from pythae_fif.runs.kind import Job, Kind, run_id_of
 from pythae_fif.runs.provenance import provenance
 from pythae_fif.runs.record import Record
@@ -187,7 +187,7 @@ def _splits_of(job: Job[TabularSpec, TabularRecord]) -> TabularSplits:
 
 
 @torch.no_grad()
-def _scores(model: SurrogateModel, splits: TabularSplits, seed: int) -> dict[str, float]:
+def _scores(model: HutchinsonModel, splits: TabularSplits, seed: int) -> dict[str, float]:
     """A model's scores; NaN where it gives no finite numbers."""
 
     def finite(compute: Callable[[], float]) -> float:
