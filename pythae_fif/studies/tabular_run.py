@@ -47,8 +47,8 @@ class TabularSpec(Checked):
     data_hash: str
     latent_dim: int
     budget: Budget
-    learning_rates: tuple[float, ...]
-    seeds: tuple[int, ...]
+    learning_rates: tuple[float, ...] = Field(strict=False)  # a list in YAML
+    seeds: tuple[int, ...] = Field(strict=False)
 
     @field_validator("configuration")
     @classmethod

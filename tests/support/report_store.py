@@ -32,10 +32,9 @@ def experiment(profile: str = "quick", dataset: str = "mnist", **values) -> Expe
     """An experiment whose settings no YAML file can change."""
     flags = {"arch": "resnet", "profile": profile, "seeds": [0, 1]}
     found = load_experiment(dataset, None, flags)
-    settings = dataclasses.replace(
-        found.settings, note="a profile of the tests", epochs=60, batch_size=50
-    )
-    return dataclasses.replace(found, profiles={profile: settings}, **values)
+    changes = {"note": "a profile of the tests", "epochs": 60, "batch_size": 50}
+    settings = found.settings.model_copy(update=changes)
+    return found.model_copy(update={"profiles": {profile: settings}, **values})
 
 
 def splits() -> Splits:
