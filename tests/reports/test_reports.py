@@ -150,7 +150,7 @@ class TestTable:
         assert f"({'e' * 16}, {'f' * 16}): their distances are not on one scale" in note
 
     def test_model_of_another_latent_dimension_is_named(self):
-        experiment = dataclasses.replace(EXPERIMENT, latent_dim=64)
+        experiment = EXPERIMENT.model_copy(update={"latent_dim": 64})
         notes = build_report(experiment, [result("svae", {}, 0, {"normal": (1, 2)})]).notes
         assert notes[0] == "Latent dimension 64, but SVAE 16."
 
@@ -354,7 +354,10 @@ class TestComparison:
         ("change", "reason"),
         [
             ({"image_size": 32}, "image size 32"),
-            ({"profiles": {"paper": dataclasses.replace(PAPER, epochs=1)}}, "a profile `paper` of"),
+            (
+                {"profiles": {"paper": PAPER.model_copy(update={"epochs": 1})}},
+                "a profile `paper` of",
+            ),
         ],
         ids=["image size", "profile"],
     )
@@ -486,7 +489,7 @@ class TestComparison:
     @pytest.mark.parametrize("make", [table8, table3])
     @pytest.mark.parametrize("where", [{"dataset": "digits"}, {"arch": "fif_convnet"}])
     def test_none_where_the_paper_has_none(self, make, where):
-        other = dataclasses.replace(EXPERIMENT, **where)
+        other = EXPERIMENT.model_copy(update=where)
         assert make(dataclasses.replace(REPORT, experiment=other)) is None
 
 
