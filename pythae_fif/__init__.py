@@ -6,31 +6,20 @@ that known to the ``TrainingPipeline``. Neither Pythae nor torch is imported bef
 
 __all__ = ["FIF", "FIFConfig", "FIFTrainer", "FIFTrainerConfig", "__version__"]
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pythae_fif.lazy import lazily
 from pythae_fif.register import register_model
 
 if TYPE_CHECKING:
     from pythae_fif.models import FIF, FIFConfig
     from pythae_fif.training import FIFTrainer, FIFTrainerConfig
+else:
+    __getattr__ = lazily(__name__)
 
 __version__ = "0.1.0"
-
-_HOMES = {
-    "FIF": "pythae_fif.models",
-    "FIFConfig": "pythae_fif.models",
-    "FIFTrainer": "pythae_fif.training",
-    "FIFTrainerConfig": "pythae_fif.training",
-}
 
 register_model("FIFConfig", "pythae_fif.models.FIF")
 register_model("RectangularFlowConfig", "pythae_fif.models.RectangularFlow")
 register_model("DNFConfig", "pythae_fif.baselines.DNF")
 register_model("TrumpetConfig", "pythae_fif.baselines.Trumpet")
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)

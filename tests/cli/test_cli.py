@@ -448,7 +448,7 @@ class TestBadInput:
             (["--beta", "-1"], ["--beta", "beta=-1", "at least 0"]),
             (["--beta", "3", "3"], ["--beta", "none twice"]),
             (["--beta", "3", "--models", "ae"], ["--beta [3.0]", "fif"]),
-            (["--hutchinson-samples", "99"], ["--hutchinson-samples", "=99", "latent_dim=8"]),
+            (["--hutchinson-samples", "99"], ["--hutchinson-samples", "=99: at most 8"]),
             (["--hutchinson-samples", "0"], ["--hutchinson-samples", "=0", "at least 1"]),
             (["--image-size", "16"], ["image_size=16", "8x8"]),
             (["--seeds", "-3"], ["--seeds -3", "at least 0"]),
