@@ -90,7 +90,7 @@ def expand(experiment: Experiment, splits: Splits) -> list[RunSpec]:
         ConfigError: An architecture that is not defined for the images, or a hyper-parameter that
             the model's configuration class does not take; the message names the YAML file or flag.
     """
-    overrides: dict[str, list] = {}
+    overrides: dict[str, list[Any]] = {}
     if experiment.beta is not None:
         overrides["beta"] = experiment.beta
     if experiment.hutchinson_samples is not None:

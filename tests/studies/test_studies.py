@@ -107,9 +107,9 @@ def none_starts(monkeypatch):
     [
         ("--dataset circle --seeds 0 0", "--seeds [0, 0]: give at least one value, and none twice"),
         ("--study linear --seeds 0 1", "--seeds [0, 1]: study linear takes one seed"),
-        ("--study linear --seeds -5", "--seeds -5: a seed is at least 0 and below 2^32"),
-        ("--dataset power --seeds 4294967296", "--seeds 4294967296: a seed is at least 0"),
-        ("--study estimator --seeds 99999999999999999999999", "a seed is at least 0 and below"),
+        ("--study linear --seeds -5", "--seeds -5: at least 0 is needed"),
+        ("--dataset power --seeds 4294967296", "--seeds 4294967296: below 4294967296 is needed"),
+        ("--study estimator --seeds 99999999999999999999999", "below 4294967296 is needed"),
         ("--dataset power --models fif fif", "--models ['fif', 'fif']: give at least one value"),
         ("--study estimator --latent-dim 0", "--latent-dim 0: at least 1 is needed"),
         ("--study spectrum --latent-dim -1", "--latent-dim -1: at least 1 is needed"),

@@ -26,7 +26,7 @@ from pythae_fif.runs.engines.common import (
     open_statuses,
     settle,
 )
-from pythae_fif.runs.engines.options import EngineOptions
+from pythae_fif.runs.engines.options import SlurmOptions
 from pythae_fif.runs.execute import execute, interrupt_after_epoch
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.kind import Kind
@@ -61,7 +61,7 @@ class SlurmEngine:
         ConfigError: No `time`, Slurm's commands are not here, or a parameter that is wrong.
     """
 
-    def __init__(self, options: EngineOptions, results: str | Path) -> None:
+    def __init__(self, options: SlurmOptions, results: str | Path) -> None:
         if options.time is None:
             raise ConfigError(
                 "--engine slurm needs --time, such as 04:00:00: a job that reaches it is requeued "
