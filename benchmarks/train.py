@@ -97,7 +97,7 @@ def _time_inside(trainer: FIFTrainer) -> list[float]:
 
         return call
 
-    trainer._forward = timed(trainer._forward)
+    trainer._losses = timed(trainer._losses)
     torch.autograd.backward = timed(torch.autograd.backward)
     torch.optim.Adam.step = timed(torch.optim.Adam.step)
     return spent

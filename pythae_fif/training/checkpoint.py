@@ -22,7 +22,7 @@ def random_state() -> dict[str, Any]:
         True
     """
     name, keys, *rest = np.random.get_state(legacy=True)
-    on_gpu = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]  # PyTorch's gap
+    on_gpu = torch.cuda.is_initialized()
     return {
         "python": random.getstate(),
         "numpy": (name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from pythae.models import BaseAE
-from pythae.models.base.base_utils import ModelOutput
 from pythae.trainers import BaseTrainer, BaseTrainerConfig
 from pythae.trainers.trainer_utils import set_seed
 from pythae.trainers.training_callbacks import CallbackHandler, TrainingCallback
@@ -29,7 +28,7 @@ from pythae_fif.training.memory import keep_freed_memory
 from pythae_fif.training.progress import EpochRow, OnEpoch, Pass, Progress, TrainingResult
 from pythae_fif.training.quiet import quiet_pythae
 from pythae_fif.training.run_files import PlainFolder, RunFiles, TrainingFiles
-from pythae_fif.training.updates import Optimizers, rule_of
+from pythae_fif.training.updates import BatchLosses, Optimizers, rule_of
 
 logger = logging.getLogger(__name__)
 
@@ -284,14 +283,13 @@ class FIFTrainer:
         for step, (weight, inputs) in enumerate(batches, start=1):
             share_done = self._budget.share_before_step(epoch, step, len(loader))
             with self._autocast:
-                output = self._forward(
-                    self._in_training, inputs, size, epoch=epoch, share_done=share_done
+                losses = self._losses(
+                    self._in_training, inputs, weight, size, epoch=epoch, share_done=share_done
                 )
-                losses = self._rule.losses(output, weight)
-            total += torch.stack([loss.detach() for loss in losses.values()])
+            total += losses.detached()
             if step % self._rule.check_every == 0:
                 self._means(total, step, f"epoch {epoch}, train loss")
-            self._optimizers.step(losses, output)
+            self._optimizers.step(losses)
             tell.on_train_step_end(config)
             if self._budget.is_epoch_over():
                 break
@@ -316,11 +314,10 @@ class FIFTrainer:
         for weight, inputs in weighted_batches(loader, config.seed, None):
             try:
                 with torch.no_grad():
-                    output = self._forward(self.model, inputs, size, epoch=epoch)
+                    losses = self._losses(self.model, inputs, weight, size, epoch=epoch)
             except RuntimeError:  # as Pythae: a model whose loss needs gradients
-                output = self._forward(self.model, inputs, size, epoch=epoch)
-            losses = self._rule.losses(output, weight)
-            total += torch.stack([loss.detach() for loss in losses.values()])
+                losses = self._losses(self.model, inputs, weight, size, epoch=epoch)
+            total += losses.detached()
             tell.on_eval_step_end(config)
         return self._means(total, len(loader), f"epoch {epoch}, eval loss")
 
@@ -333,13 +330,16 @@ class FIFTrainer:
             )
         return Pass(dict(zip(self._rule.names, (s / batches for s in sums), strict=True)), batches)
 
-    def _forward(self, model: nn.Module, inputs: Any, size: int, **told: float) -> ModelOutput:
-        """The model's output, with its losses, of a batch of a data set of some size."""
+    def _losses(
+        self, model: nn.Module, inputs: Any, weight: float, size: int, **told: float
+    ) -> BatchLosses:
+        """The losses of a batch of a data set of some size, times a weight."""
         if self.device == "cuda":
             inputs = {k: v.cuda() if isinstance(v, Tensor) else v for k, v in inputs.items()}
         if self._options.channels_last and inputs["data"].dim() == 4:
             inputs["data"] = inputs["data"].contiguous(memory_format=torch.channels_last)
-        return model(inputs, dataset_size=size, uses_ddp=False, **told)
+        output = model(inputs, dataset_size=size, uses_ddp=False, **told)
+        return self._rule.losses(output, weight)
 
     def _new_optimizers(self) -> Optimizers:
         return Optimizers(self._rule, self.model, self.training_config, self._options.max_grad_norm)

@@ -1,6 +1,6 @@
 """Which optimizers train a model, on which losses and in which order."""
 
-__all__ = ["Optimizers", "UpdateRule", "config_type", "rule_of", "wanted_config"]
+__all__ = ["BatchLosses", "Optimizers", "UpdateRule", "config_type", "rule_of", "wanted_config"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +18,24 @@ from pythae.trainers import (
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+
+@dataclass(frozen=True)
+class BatchLosses:
+    """The losses of a batch.
+
+    Attributes:
+        values: Scalars by their names in the log: `loss`, which is the sum where there are several
+            optimizers, and the loss of each.
+        active: Prefixes of the optimizers that take part in a step on them.
+    """
+
+    values: dict[str, Tensor]
+    active: list[str]
+
+    def detached(self) -> Tensor:
+        """The values, (number of names,)."""
+        return torch.stack([value.detach() for value in self.values.values()])
 
 
 @dataclass(frozen=True)
@@ -45,11 +63,11 @@ class UpdateRule:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Those of the losses in the log: of all, and of each optimizer if there are several."""
+        """Those of :class:`BatchLosses`."""
         return tuple(dict.fromkeys(("loss", *(f"{prefix}loss" for prefix in self.networks))))
 
-    def losses(self, output: ModelOutput, weight: float) -> dict[str, Tensor]:
-        """The losses of a batch, by these names.
+    def losses(self, output: ModelOutput, weight: float) -> BatchLosses:
+        """The losses of a batch.
 
         Args:
             output: Of the model.
@@ -57,7 +75,8 @@ class UpdateRule:
         """
         losses = {f"{prefix}loss": weight * output[f"{prefix}loss"] for prefix in self.networks}
         first, *others = (loss.detach() for loss in losses.values())
-        return {"loss": sum(others, first)} | losses
+        active = [name for name in self.networks if output.get(f"update_{name[:-1]}", True)]
+        return BatchLosses({"loss": sum(others, first)} | losses, active)
 
     def zeros(self, device: str) -> Tensor:
         """The sum of no losses, (number of names,)."""
@@ -142,19 +161,13 @@ class Optimizers:
                 scheduler = getattr(torch.optim.lr_scheduler, name)(optimizer, **options)
                 self._schedulers[prefix] = scheduler
 
-    def step(self, losses: Mapping[str, Tensor], output: ModelOutput) -> None:
-        """One step of all optimizers that take part in it.
-
-        Args:
-            losses: Of `UpdateRule.losses`.
-            output: Of the model, which may say who takes part.
-        """
-        active = [
-            prefix for prefix in self._optimizers if output.get(f"update_{prefix[:-1]}", True)
-        ]
+    def step(self, losses: BatchLosses) -> None:
+        """One step of all optimizers that take part in it."""
+        active = losses.active
         for prefix in active:
             self._optimizers[prefix].zero_grad()
-            torch.autograd.backward(losses[f"{prefix}loss"], retain_graph=prefix != active[-1])
+            loss = losses.values[f"{prefix}loss"]
+            torch.autograd.backward(loss, retain_graph=prefix != active[-1])
         if self._max_grad_norm is not None:
             torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._max_grad_norm)
         for prefix in active:

@@ -262,8 +262,8 @@ def test_gradients_are_clipped(tmp_path):
     [
         ({"amp": True}, "precision='bfloat16'"),
         ({"steps_predict": 2}, "steps_predict=2: not of this trainer"),
-        ({"max_grad_norm": 0.0}, "max_grad_norm=0.0: input should be greater than 0"),
-        ({"num_epochs": 0}, "num_epochs=0: input should be greater than or equal to 1"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm=0.0: above 0 is needed"),
+        ({"num_epochs": 0}, "num_epochs=0: at least 1 is needed"),
         ({"precision": "float16"}, "precision='float16': did you mean 'bfloat16'"),
         ({"channels_lst": True}, "'channels_lst': did you mean 'channels_last'"),
     ],
