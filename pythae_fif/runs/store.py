@@ -7,7 +7,7 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
@@ -142,12 +142,18 @@ class Store(Generic[SpecT, RecordT]):
         record = self.record(spec)
         return record is not None and self.kind.answers(spec, record)
 
-    def specs(self, below: str = "") -> Iterator[SpecT]:
+    def specs(self, below: str = "", known: Container[str] = ()) -> Iterator[SpecT]:
         """The specifications of all runs of this kind in a folder below `runs/`.
 
         A folder whose `config.yaml` cannot be read, or is that of another run, is passed over.
+
+        Args:
+            below: The folder.
+            known: Ids of runs that need not be read.
         """
         for path in sorted(Path(self.root, "runs", below).rglob("config.yaml")):
+            if path.parent.name in known:
+                continue
             try:
                 spec = read_config(path.parent).spec_of(self.kind, path.parent)
             except StoreError:
@@ -210,7 +216,7 @@ def read_config(run_dir: Path) -> RunConfig:
         RecursionError,
     ):
         pass
-    raise StoreError(f"{path} is damaged: the command that made it writes it anew")
+    raise StoreError(f"{path} is damaged: delete it, and the command that made it writes it anew")
 
 
 def whole_record(kind: Kind[SpecT, RecordT], spec: SpecT, path: Path) -> RecordT | None:
