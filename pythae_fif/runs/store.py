@@ -24,6 +24,7 @@ from pythae_fif.runs.remote import Remote, is_url
 
 logger = logging.getLogger(__name__)
 
+
 # Those of libyaml, where PyYAML has them, are ten times faster.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -138,9 +139,16 @@ class Store(Generic[SpecT, RecordT]):
             claim.release()
 
     def is_done(self, spec: SpecT) -> bool:
-        """Whether a run has a whole record that holds all that is asked of it."""
+        """Whether a run has a whole record that holds all that is asked of it, and a `config.yaml`.
+
+        So the same command writes a `config.yaml` anew that was lost, or deleted for its damage.
+        """
         record = self.record(spec)
-        return record is not None and self.kind.answers(spec, record)
+        if record is None or not self.kind.answers(spec, record):
+            return False
+        return os.path.exists(
+            os.path.join(self.root, "runs", spec.folder, spec.run_id, "config.yaml")
+        )
 
     def specs(self, below: str = "", known: Container[str] = ()) -> Iterator[SpecT]:
         """The specifications of all runs of this kind in a folder below `runs/`.

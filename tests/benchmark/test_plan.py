@@ -65,10 +65,10 @@ def test_profile_cuts_the_grid(tmp_path):
 @pytest.mark.parametrize(
     ("flags", "part"),
     [
-        ({"beta": [-1.0]}, "beta=-1.0"),
+        ({"beta": [-1.0]}, "beta=-1: at least 0"),
         ({"beta": [math.nan]}, "beta=nan"),
         ({"hutchinson_samples": [99]}, "hutchinson_samples=99: at most 8"),
-        ({"hutchinson_samples": [0]}, "hutchinson_samples=0: input should be greater"),
+        ({"hutchinson_samples": [0]}, "hutchinson_samples=0: at least 1"),
     ],
 )
 def test_grid_values_out_of_range(tmp_path, flags, part):

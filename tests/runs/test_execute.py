@@ -133,6 +133,17 @@ def test_swapped_folders_are_made_again(store):
         assert execute(run_dir, TASKS).answers == {"a": spec.seed}
 
 
+def test_a_config_that_was_lost_is_written_anew_and_nothing_else(store, run_dir, deed):
+    first = execute(run_dir, TASKS)
+    config = (run_dir / "config.yaml").read_bytes()
+    (run_dir / "config.yaml").unlink()
+    assert not store.is_done(SPEC)  # so that a command prepares the run
+    prepared(store, SPEC)
+    deed(None)
+    assert execute(run_dir, TASKS) == first
+    assert store.is_done(SPEC) and (run_dir / "config.yaml").read_bytes() == config
+
+
 @pytest.mark.parametrize("text", ['{"attempt": "x"}', "[1]", "\x00", '{"state": 5}'])
 def test_a_damaged_status_costs_nothing(run_dir, text):
     (run_dir / "status.json").write_text(text)

@@ -25,9 +25,8 @@ import pythae_fif.benchmark.run as run_module
 from pythae_fif.benchmark import execute, expand
 from pythae_fif.benchmark.record import ImageRecord
 from pythae_fif.benchmark.run import IMAGES
-from pythae_fif.errors import StoreError
-from pythae_fif.files import read_json
-from pythae_fif.runs.folder import Status
+from pythae_fif.errors import ClaimLostError, StoreError
+from pythae_fif.runs.folder import RunFolder, Status
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import WRONG, verify
 from pythae_fif.training import FIFTrainer
@@ -251,23 +250,39 @@ def test_damaged_and_foreign_files_are_set_aside_and_made_again(
     assert store.is_done(asked) and not kinds_in(store) & set(WRONG)
 
 
-def test_a_lost_claim_between_pictures_leaves_no_record(tmp_path, two_runs, monkeypatch):
-    root, (spec, _) = two_runs
-    shutil.copytree(root, tmp_path / "results")
+def contents(run_dir: Path) -> dict[str, bytes]:
+    files = (path for path in run_dir.rglob("*") if path.is_file() and path.suffix != ".tmp")
+    return {path.relative_to(run_dir).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("moment", ["in the training", "after the training", "after the pictures"])
+def test_a_process_that_lost_its_run_writes_nothing_more(tmp_path, monkeypatch, moment):
+    """Neither log, checkpoint and model, nor pictures, nor records, nor a state."""
+    (spec,) = plan_of(tmp_path)
     store = Store(tmp_path / "results", IMAGES)
-    run_dir = store.run_dir(spec)
-    (run_dir / "result.json").unlink()
-    status = read_json(run_dir / "status.json")
-    write = run_module.write_sheets
+    run_dir = store.prepare(spec, ENVIRONMENT)
+    left: dict[str, bytes] = {}
 
-    def late(*arguments, **more):
-        write(*arguments, **more)
-        for claim in run_dir.glob("claim-*"):
-            claim.unlink()
-        (run_dir / "status.json").write_text(json.dumps(status))
+    def lose(function, on_stage=None):
+        def wrapped(*arguments, **more):
+            result = function(*arguments, **more)
+            if not left and on_stage in (None, arguments[2:3] and arguments[2]):
+                for claim in run_dir.glob("claim-*"):
+                    claim.unlink()
+                left.update(contents(run_dir))
+            return result
 
-    monkeypatch.setattr(run_module, "write_sheets", late)
-    with pytest.raises(StoreError, match="lost its claim"):
+        return wrapped
+
+    slow = functools.partial(FIFTrainer, checkpoint_every_seconds=0)
+    monkeypatch.setattr(run_module, "FIFTrainer", slow)
+    if moment == "in the training":
+        monkeypatch.setattr(RunFolder, "tell", lose(RunFolder.tell, "training"))
+    elif moment == "after the training":
+        monkeypatch.setattr(run_module, "embed", lose(run_module.embed))
+    else:
+        monkeypatch.setattr(run_module, "write_sheets", lose(run_module.write_sheets))
+    with pytest.raises(ClaimLostError, match="lost its claim"):
         execute(run_dir)
-    assert not (run_dir / "result.json").exists()
-    assert read_json(run_dir / "status.json") == status
+    assert contents(run_dir) == left
+    assert "result.json" not in left and ("training.json" in left) == (moment[:2] != "in")
