@@ -18,7 +18,6 @@ training, sampling, scoring, drawing and saving pictures and model.
 """
 
 import argparse
-import dataclasses
 import json
 import platform
 import statistics
@@ -33,29 +32,40 @@ from unittest import mock
 
 import torch
 import yaml
-from pythae_fif.runs.records import seal
 from rich.console import Console
 
 import pythae_fif.benchmark.run as run_module
-import pythae_fif.runs.store as store_module
-from pythae_fif.benchmark import Store, execute, expand, load_experiment
+import pythae_fif.runs.execute as execute_module
+from pythae_fif.benchmark import execute, expand, load_experiment
+from pythae_fif.benchmark.config import Experiment
 from pythae_fif.benchmark.inputs import load_splits
 from pythae_fif.benchmark.leaderboard import leaderboard
 from pythae_fif.benchmark.model_entry import read_model_entry
-from pythae_fif.benchmark.plan import SCHEMA
+from pythae_fif.benchmark.record import ImageRecord
+from pythae_fif.benchmark.run import IMAGES
+from pythae_fif.benchmark.selection import Result
 from pythae_fif.benchmark.yaml_files import names_in
+from pythae_fif.data import Splits
 from pythae_fif.reports import build_report, constant_error, score_terminal
+from pythae_fif.runs.claim import Claim
 from pythae_fif.runs.engines import LocalEngine
 from pythae_fif.runs.engines.common import cores
+from pythae_fif.runs.folder import RunFolder
+from pythae_fif.runs.kind import Environment, Job
+from pythae_fif.runs.store import Store
 from pythae_fif.training import FIFTrainer
 from pythae_fif.training.run_files import TrainingFiles
 
-ENVIRONMENT = {"data_root": None, "data": None, "offline": True, "skip_undecodable": False,
-               "inception_weights": None}  # fmt: skip
+ENVIRONMENT = Environment(offline=True)
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def experiment_of(kind: str, runs: int):
+def images_of(experiment: Experiment) -> Splits:
+    """The images of an experiment."""
+    return load_splits(experiment.dataset, experiment.image_size, experiment.settings, ENVIRONMENT)
+
+
+def experiment_of(kind: str, runs: int) -> Experiment:
     """An experiment with about so many runs."""
     if kind == "configurations":
         flags = {"models": ["fif"], "beta": [1 + i / 8 for i in range(runs // 2)],
@@ -69,18 +79,18 @@ def experiment_of(kind: str, runs: int):
 
 def fill(store: Store, kind: str, runs: int) -> None:
     """The configuration and a sealed record of every run, made of a real one."""
-    real = json.loads(
-        next((ROOT / "results/runs/digits/convnet/fif").rglob("result.json")).read_text()
-    )
-    real.pop("checksum", None)
+    file = next((ROOT / "results/runs/digits/convnet/fif").rglob("result.json"))
+    real = ImageRecord.parse(json.loads(file.read_text()))
     experiment = experiment_of(kind, runs)
-    scores = next(iter(real["scores"].values()))
-    for spec in expand(experiment, load_splits(experiment, ENVIRONMENT, vars(experiment.settings))):
-        record = {**real, "run_id": spec.run_id, "scores": {s: scores for s in spec.samplers}}
+    scores = next(iter(real.scores.values()))
+    for spec in expand(experiment, images_of(experiment)):
+        changes = {"run_id": spec.run_id, "scores": dict.fromkeys(spec.samplers, scores)}
         run_dir = store.run_dir(spec)
         run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / "result.json").write_text(json.dumps(seal(record), indent=1))
-        content = {"schema": SCHEMA, "spec": json.loads(json.dumps(dataclasses.asdict(spec)))}
+        (run_dir / "result.json").write_text(
+            json.dumps(real.model_copy(update=changes).to_dict(), indent=1)
+        )
+        content = {"kind": IMAGES.name, "schema": IMAGES.schema, "spec": spec.to_dict()}
         (run_dir / "config.yaml").write_text(yaml.dump(content, Dumper=yaml.CSafeDumper))
 
 
@@ -94,9 +104,9 @@ def plan_times(kind: str, runs: int, results: str) -> dict[str, float]:
         times[name] = time.perf_counter() - start
         return value
 
-    def checked() -> list:
+    def checked() -> list[Result]:
         assert not [spec for spec in plan if not store.is_done(spec)]
-        return [(spec, store.record(spec)) for spec in plan]
+        return [Result(spec, store.record(spec)) for spec in plan]
 
     def reported() -> None:
         report = build_report(experiment, found, 0, constant_error(splits))
@@ -105,9 +115,9 @@ def plan_times(kind: str, runs: int, results: str) -> dict[str, float]:
         leaderboard(store, experiment, splits.content_hash, found)
 
     experiment = timed("experiment", lambda: experiment_of(kind, runs))
-    splits = timed("data", lambda: load_splits(experiment, ENVIRONMENT, vars(experiment.settings)))
+    splits = timed("data", lambda: images_of(experiment))
     plan = timed("expand", lambda: expand(experiment, splits))
-    store = Store(results)
+    store = Store(results, IMAGES)
     found = timed("check", checked)
     timed("table", reported)
     times["runs"] = len(plan)
@@ -136,15 +146,17 @@ class Clock:
 
 
 HARNESS = {
-    "claim": [(run_module, "mirrored"), (store_module.Claim, "acquire"),
-              (store_module.Claim, "release"), (run_module, "remove_litter")],
-    "configuration": [(run_module, "_spec_of"), (run_module, "read_json"),
-                      (run_module, "whole_record")],
-    "states": [(run_module._Status, "write")],
+    "claim": [(execute_module, "mirrored"), (Claim, "acquire"), (Claim, "release"),
+              (execute_module, "remove_temporaries")],
+    "configuration": [(execute_module, "is_done"), (execute_module, "read_config"),
+                      (execute_module, "whole_record")],
+    "states": [(RunFolder, "tell")],
     "log": [(TrainingFiles, "append_to_log")],
     "checkpoints": [(TrainingFiles, "save_checkpoint"), (FIFTrainer, "_resume")],
-    "provenance": [(run_module, "provenance"), (run_module, "git_state")],
-    "record": [(run_module, "seal"), (run_module, "write_json")],
+    "provenance": [(run_module, "provenance"), (execute_module, "git_state"),
+                   (run_module, "git_state")],
+    "record": [(Job, "write_record"), (execute_module, "_record_of"), (RunFolder, "checksums"),
+               (RunFolder, "write_json")],
 }  # fmt: skip
 """Part of the harness -> functions of a run's process that it is made of."""
 
@@ -152,8 +164,8 @@ HARNESS = {
 def run_times(results: Path) -> dict[str, float]:
     """Seconds of every part of the harness in one run, and of the whole run, in this process."""
     experiment = load_experiment("digits", None, {"models": ["fif"], "samplers": ["normal", "gmm"]})
-    splits = load_splits(experiment, ENVIRONMENT, vars(experiment.settings))
-    store, clock = Store(results), Clock()
+    splits = images_of(experiment)
+    store, clock = Store(results, IMAGES), Clock()
     spec = expand(experiment, splits)[0]
     start = time.perf_counter()
     run_dir = store.prepare(spec, ENVIRONMENT)
@@ -181,9 +193,9 @@ def run_times(results: Path) -> dict[str, float]:
 def _process_seconds(run_dir: Path, count: int = 10) -> float:
     """Seconds that a run costs whose record is there: its process and the driver's part."""
     engine = LocalEngine(gpus=[], cpus_per_run=cores())  # one at a time
-    engine.run_all([run_dir], lambda *_: None)  # starts the fork server, once a benchmark
+    engine.run_all(IMAGES, [run_dir], lambda *_: None)  # starts the fork server, once a benchmark
     start = time.perf_counter()
-    engine.run_all([run_dir] * count, lambda *_: None)
+    engine.run_all(IMAGES, [run_dir] * count, lambda *_: None)
     return (time.perf_counter() - start) / count
 
 
@@ -212,7 +224,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("seeds", "configurations"):
             results = f"{folder}/{kind}"
-            fill(Store(results), kind, flags.runs)
+            fill(Store(results, IMAGES), kind, flags.runs)
             arguments = ("--plan", kind, results, "--runs", str(flags.runs))
             rounds = [in_process(*arguments) for _ in range(flags.rounds)]
             middle = {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}

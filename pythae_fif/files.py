@@ -21,6 +21,7 @@ import json
 import logging
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from itertools import count
@@ -142,10 +143,17 @@ def set_aside(path: Path) -> Path:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Removes what killed processes left half-written, once nobody can be writing it any more."""
-    for left in folder.glob(f"*{TEMPORARY}"):
+    """Removes what killed processes left half-written, once nobody can be writing it any more.
+
+    That is temporary files and folders, and those of Python's `multiprocessing`.
+    """
+    for left in (*folder.glob(f"*{TEMPORARY}"), *folder.glob("pymp-*")):
         with contextlib.suppress(OSError):
-            if left.is_file() and time.time() - left.stat().st_mtime > LITTER_SECONDS:
+            if time.time() - left.stat().st_mtime <= LITTER_SECONDS:
+                continue
+            if left.is_dir():
+                shutil.rmtree(left)
+            else:
                 left.unlink()
 
 

@@ -38,9 +38,8 @@ def leaderboard(
     """
     entries = {name: load_model_entry(name) for name in names_in("models")}
     found = {result.spec.run_id: result for result in results}
-    for spec in store.specs(f"{experiment.dataset}/{experiment.arch}"):
-        new = spec.run_id not in found and spec.model in entries
-        if new and _belongs(spec, experiment, data_hash):
+    for spec in store.specs(f"{experiment.dataset}/{experiment.arch}", known=set(found)):
+        if spec.model in entries and _belongs(spec, experiment, data_hash):
             record = store.record(spec)
             if record is not None:
                 found[spec.run_id] = Result(spec, record)

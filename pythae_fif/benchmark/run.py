@@ -189,8 +189,11 @@ def _saved_model(job: ImageJob) -> tuple[BaseAE, Training] | None:
     except MemoryError:
         raise
     except Exception as error:  # a damaged file raises anything
-        aside = set_aside(model)
-        logger.warning("%s is not used (%s): set aside as %s", model, error, aside.name)
+        asides = [set_aside(found).name for found in (model, path) if found.exists()]
+        logger.warning(
+            "%s is not used (%s): set aside as %s",
+            model, runs.line_of(error), " and ".join(asides),
+        )  # fmt: skip
         return None
     return loaded.to("cuda" if torch.cuda.is_available() else "cpu"), record.training
 
@@ -265,5 +268,10 @@ def _joined(before: RunSpec, asked: RunSpec) -> RunSpec:
     return dataclasses.replace(asked, samplers=tuple(samplers))
 
 
-IMAGES = Kind("images", SCHEMA, RunSpec.from_dict, ImageRecord, work, _answers, _joined)
+def _leaves(record: ImageRecord) -> dict[str, int | None]:
+    pictures = ("reconstructions.png", *(f"samples-{sampler}.png" for sampler in record.scores))
+    return {**dict.fromkeys(pictures), "train_log.jsonl": record.training.epochs}
+
+
+IMAGES = Kind("images", SCHEMA, RunSpec.from_dict, ImageRecord, work, _answers, _joined, _leaves)
 """Runs of the image benchmark."""

@@ -58,6 +58,7 @@ def execute(run_dir: str | Path, kind: Kind[SpecT, RecordT], lent: object = None
             if not is_done(path, kind):  # by another, while this process waited
                 remove_temporaries(path)
                 _work(folder, environment, kind, lent)
+            record = _record_of(path, kind)
             if folder.state != "finished":
                 folder.tell("finished", "done", 1.0)
         except ClaimLostError:
@@ -75,7 +76,7 @@ def execute(run_dir: str | Path, kind: Kind[SpecT, RecordT], lent: object = None
                     "failed", error=_without_folders(line_of(error), path), traceback=written
                 )
             raise
-        return _record_of(path, kind)
+        return record
 
 
 def _work(
@@ -95,8 +96,8 @@ def _work(
 def _record_of(run_dir: Path, kind: Kind[SpecT, RecordT]) -> RecordT:
     spec = read_config(run_dir).spec_of(kind, run_dir)
     record = kind.record_in(read_json(run_dir / "result.json"), spec)
-    if record is None:
-        raise FIFError("the run ended without a record")
+    if record is None or not kind.answers(spec, record):
+        raise FIFError("the run ended without a record of all that was asked")
     return record
 
 

@@ -107,10 +107,10 @@ class RunFolder:
             ClaimLostError: The run is another's.
             StoreError: The folder does not take it.
         """
+        self.check()
         now = time.monotonic()
         if (state, stage) == (self.state, "training") and now - self._told < 0.5:
             return
-        self.check()
         self.state, self._told = state, now
         Status(state, stage, round(progress, 4), self.attempt, **more).write(self.path)
 
@@ -139,5 +139,5 @@ def checksums_in(run_dir: Path) -> dict[str, str]:
 
 def _is_sealed(name: str) -> bool:
     """Whether a file or folder of that name belongs to the record."""
-    passing = name.startswith((".", "claim-", "tensorboard")) or name.endswith(TEMPORARY)
+    passing = name.startswith((".", "claim-", "pymp-", "tensorboard")) or name.endswith(TEMPORARY)
     return not (passing or ".corrupt" in name or name in NOT_SEALED or name == "checkpoint.pt")

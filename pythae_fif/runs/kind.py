@@ -119,6 +119,10 @@ def _always(spec: Any, record: Any) -> bool:
     return True
 
 
+def _no_files(record: Any) -> dict[str, int | None]:
+    return {}
+
+
 def _latest(before: Any, asked: Any) -> Any:
     return asked
 
@@ -135,6 +139,8 @@ class Kind(Generic[SpecT, RecordT]):
         work: Does a run; it writes the record by :meth:`Job.write_record`.
         answers: Whether a record of this run holds all that the specification asks for.
         joined: Of two specifications of one run, what both ask for.
+        leaves: The files beside a record of before records listed them: name -> number of lines,
+            or None if that says nothing.
     """
 
     name: str
@@ -144,6 +150,7 @@ class Kind(Generic[SpecT, RecordT]):
     work: Callable[[Job[SpecT, RecordT]], None]
     answers: Callable[[SpecT, RecordT], bool] = _always
     joined: Callable[[SpecT, SpecT], SpecT] = _latest
+    leaves: Callable[[RecordT], Mapping[str, int | None]] = _no_files
 
     def record_in(self, content: Any, spec: SpecT) -> RecordT | None:
         """The record of a run in the content of its file; None if it is not whole or another's."""

@@ -101,7 +101,9 @@ RecordT = TypeVar("RecordT", bound=Record)
 
 
 def intact(content: Any) -> bool | None:
-    """Whether a record's content is what was sealed; None for one without a seal.
+    """Whether a record's content is what was sealed; None for one of before there were seals.
+
+    A record that lists its files had one: where it is gone, somebody deleted it.
 
     Example:
         >>> from pythae_fif.runs.record import Provenance, Record
@@ -112,7 +114,7 @@ def intact(content: Any) -> bool | None:
     if not isinstance(content, dict):
         return False
     if content.get(SEAL) is None:
-        return None
+        return None if content.get("files") is None else False
     return bool(content[SEAL] == _checksum(content))
 
 

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from pythae_fif.data.locations import cache_home
-from pythae_fif.errors import ClaimLostError, StoreError
+from pythae_fif.errors import StoreError
 from pythae_fif.files import read_json, write_json
 from pythae_fif.runs.claim import PREFIX, Claim, machine_word
 
@@ -236,6 +236,10 @@ def claimed(run_dir: Path, url: str | None) -> Iterator[Callable[[], None]]:
 
     Yields:
         A function that raises ClaimLostError once the run is not this process's own any more.
+
+    Raises:
+        ClaimLostError: It was not in the end, and nothing went to the URL.
+        StoreError: The folder or the URL does not take the claim, or the URL not the files.
     """
     with Claim(run_dir) as here:
         if url is None:
@@ -264,8 +268,7 @@ def claimed(run_dir: Path, url: str | None) -> Iterator[Callable[[], None]]:
             finally:
                 ended.set()
                 thread.join()
-                with contextlib.suppress(ClaimLostError):
-                    push()
+                push()
 
 
 def _split(run: str) -> tuple[str, str]:
@@ -295,7 +298,10 @@ def mirrored(run: str | Path) -> Path:
     store, below = _split(str(run))
     remote = Remote(store)
     remote.pull(below, keep=None)
-    return remote.folder / below
+    folder = remote.folder / below
+    if not folder.is_dir():
+        raise StoreError(f"there is no run at {run}")
+    return folder
 
 
 def _travels(name: str) -> bool:

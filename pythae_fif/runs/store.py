@@ -7,7 +7,7 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic
@@ -23,6 +23,7 @@ from pythae_fif.runs.record import RecordT
 from pythae_fif.runs.remote import Remote, is_url
 
 logger = logging.getLogger(__name__)
+
 
 # Those of libyaml, where PyYAML has them, are ten times faster.
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -138,16 +139,29 @@ class Store(Generic[SpecT, RecordT]):
             claim.release()
 
     def is_done(self, spec: SpecT) -> bool:
-        """Whether a run has a whole record that holds all that is asked of it."""
-        record = self.record(spec)
-        return record is not None and self.kind.answers(spec, record)
+        """Whether a run has a whole record that holds all that is asked of it, and a `config.yaml`.
 
-    def specs(self, below: str = "") -> Iterator[SpecT]:
+        So the same command writes a `config.yaml` anew that was lost, or deleted for its damage.
+        """
+        record = self.record(spec)
+        if record is None or not self.kind.answers(spec, record):
+            return False
+        return os.path.exists(
+            os.path.join(self.root, "runs", spec.folder, spec.run_id, "config.yaml")
+        )
+
+    def specs(self, below: str = "", known: Container[str] = ()) -> Iterator[SpecT]:
         """The specifications of all runs of this kind in a folder below `runs/`.
 
         A folder whose `config.yaml` cannot be read, or is that of another run, is passed over.
+
+        Args:
+            below: The folder.
+            known: Ids of runs that need not be read.
         """
         for path in sorted(Path(self.root, "runs", below).rglob("config.yaml")):
+            if path.parent.name in known:
+                continue
             try:
                 spec = read_config(path.parent).spec_of(self.kind, path.parent)
             except StoreError:
@@ -210,7 +224,7 @@ def read_config(run_dir: Path) -> RunConfig:
         RecursionError,
     ):
         pass
-    raise StoreError(f"{path} is damaged: the command that made it writes it anew")
+    raise StoreError(f"{path} is damaged: delete it, and the command that made it writes it anew")
 
 
 def whole_record(kind: Kind[SpecT, RecordT], spec: SpecT, path: Path) -> RecordT | None:

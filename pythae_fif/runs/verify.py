@@ -2,6 +2,7 @@
 
 __all__ = ["KINDS_OF_FINDINGS", "WRONG", "Finding", "verify"]
 
+import contextlib
 import functools
 import importlib.metadata
 import json
@@ -11,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from pythae_fif.errors import StoreError
 from pythae_fif.files import checksum, read_json
 from pythae_fif.runs.claim import is_claimed
-from pythae_fif.runs.folder import Status
+from pythae_fif.runs.folder import STATUS, Status
 from pythae_fif.runs.kind import Kind
 from pythae_fif.runs.record import Record, damage_of
 from pythae_fif.runs.store import read_config
@@ -75,8 +76,9 @@ def verify(root: Path, kinds: Iterable[Kind[Any, Any]]) -> list[Finding]:
             found += [
                 Finding(kind, run, detail) for kind, detail in _findings(folder, run, by_name)
             ]
-        except (OSError, StoreError) as error:
-            found.append(Finding("unreadable", run, str(error)))
+        except OSError as error:
+            where = os.path.relpath(error.filename or folder, folder)
+            found.append(Finding("unreadable", run, f"{where}: {error.strerror or error}"))
     if not found:
         raise StoreError(f"{root} holds no runs: the folder that --results names is needed")
     return found
@@ -86,12 +88,13 @@ def _folders(runs: Path, found: list[Finding]) -> Iterator[Path]:
     """The folders of runs; those that may not be read become findings."""
 
     def unreadable(error: OSError) -> None:
-        where = Path(str(error.filename))
-        found.append(Finding("unreadable", where.relative_to(runs).as_posix(), str(error.strerror)))
+        if not isinstance(error, FileNotFoundError):
+            run = Path(str(error.filename)).relative_to(runs).as_posix()
+            found.append(Finding("unreadable", run, str(error.strerror)))
 
     for parent, folders, files in os.walk(runs, onerror=unreadable):
         folders.sort()
-        if {"config.yaml", "result.json"} & set(files):
+        if {"config.yaml", "result.json", STATUS} & set(files):
             yield Path(parent)
 
 
@@ -117,6 +120,9 @@ def _state_of(
     folder: Path, run: str, kinds: Mapping[str, Kind[Any, Any]]
 ) -> tuple[str, str, Record | None]:
     """Kind and detail of a run, and its record if that is whole."""
+    for name in ("config.yaml", "result.json"):  # one that may not be read is no damaged one
+        with contextlib.suppress(FileNotFoundError):
+            (folder / name).read_bytes()
     try:
         config = read_config(folder)
         kind = kinds[config.kind]
@@ -130,12 +136,11 @@ def _state_of(
         return "misplaced", f"config.yaml is that of {spec.run_id}", None
     if not (folder / "result.json").exists():
         return *_without_record(folder), None
-    (folder / "result.json").read_bytes()  # a file that may not be read is no damaged one
     content = read_json(folder / "result.json")
     record = kind.record_in(content, spec)
     if record is None:
         return "corrupt", damage_of(content, kind.record) or "result.json is of another run", None
-    if problem := _file_problem(folder, record):
+    if problem := _file_problem(folder, record, kind.leaves(record)):
         return *problem, record
     if not kind.answers(spec, record):
         why = Status.read(folder).error or "never finished"
@@ -143,32 +148,43 @@ def _state_of(
     return ("unsealed" if record.files is None else "fine"), "", record
 
 
-def _file_problem(folder: Path, record: Record) -> tuple[str, str] | None:
+def _file_problem(
+    folder: Path, record: Record, leaves: Mapping[str, int | None]
+) -> tuple[str, str] | None:
     """What is wrong with the files that were sealed with a record, or lie beside it."""
     if record.files is None:
-        return _unsealed_problem(folder)
+        return _unsealed_problem(folder, leaves)
     for name, sealed in record.files.items():
         path = folder / name
-        if not path.exists():
-            if not name.startswith(KEPT_HERE):
+        try:
+            if checksum(path) != sealed:
+                return "corrupt", name
+        except FileNotFoundError:
+            if not name.startswith(KEPT_HERE) or path.parent.exists():
                 return "missing", name
-        elif checksum(path) != sealed:
-            return "corrupt", name
     return None
 
 
-def _unsealed_problem(folder: Path) -> tuple[str, str] | None:
-    """What is wrong with the log and the pictures beside a record that does not seal them."""
-    for path in sorted(folder.glob("*.jsonl")) + sorted(folder.glob("*.png")):
+def _unsealed_problem(folder: Path, leaves: Mapping[str, int | None]) -> tuple[str, str] | None:
+    """What is wrong with the files beside a record that does not seal them."""
+    for name, lines in leaves.items():
+        path = folder / name
         try:
             if path.suffix == ".png":
                 with Image.open(path) as image:
                     image.verify()
             else:
-                for line in path.read_text("utf-8").splitlines():
-                    json.loads(line)
-        except (SyntaxError, ValueError, RecursionError, UnidentifiedImageError):
-            return "corrupt", path.name
+                rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+                if lines is not None and len(rows) != lines:
+                    return "corrupt", f"{name} has {len(rows)} of {lines} lines"
+        except FileNotFoundError:
+            return "missing", name
+        except (SyntaxError, ValueError, RecursionError, Image.DecompressionBombError):
+            return "corrupt", name
+        except OSError as error:
+            if error.errno is not None:  # else Pillow's, of what it read
+                raise
+            return "corrupt", name
     return None
 
 

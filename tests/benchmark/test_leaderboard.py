@@ -7,6 +7,7 @@ from support import report_store
 
 from pythae_fif.benchmark.leaderboard import leaderboard
 from pythae_fif.benchmark.plan import RunSpec
+from pythae_fif.benchmark.selection import Result
 from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.store import Store
 
@@ -77,3 +78,14 @@ def test_unfinished_and_foreign_folders_are_left_out(tmp_path):
     (other / "config.yaml").write_text("spec: [")
     kept(store, 6, model="gone_from_this_version")
     assert found(store) == []
+
+
+def test_what_is_known_is_not_read_again(tmp_path):
+    """A command has read the thousands of runs of its plan."""
+    store = report_store.store(tmp_path)
+    known, further = kept(store, 4), kept(store, 6)
+    result = Result(known, store.record(known))
+    (store.run_dir(known) / "config.yaml").write_text("a: [")
+    assert found(store) == [further.run_id]
+    all_of_them = leaderboard(store, EXPERIMENT, HASH, [result])
+    assert [r.spec.run_id for r in all_of_them] == [known.run_id, further.run_id]

@@ -1,12 +1,12 @@
 """Claims: one owner at a time, the dead found out, the sleeping told."""
 
-import multiprocessing
 import os
 import signal
 import threading
 import time
 
 import pytest
+from support.processes import CONTEXT, process_of
 
 import pythae_fif.runs.claim as claim_module
 from pythae_fif.errors import ClaimLostError, StoreError
@@ -39,11 +39,8 @@ def _hold(folder, claimed):
 @pytest.fixture
 def process(tmp_path):
     """Another process that has claimed the folder."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pythae_fif.benchmark.run", "matplotlib.figure"])
-    claimed = context.Event()
-    child = context.Process(target=_hold, args=(tmp_path, claimed))
-    child.start()
+    claimed = CONTEXT.Event()
+    child = process_of(_hold, tmp_path, claimed)
     assert claimed.wait(60)
     yield child
     child.kill()

@@ -11,10 +11,12 @@ import pytest
 import yaml
 from support.experiments import ENVIRONMENT, PROFILE, tiny
 
-from pythae_fif.benchmark import Store, expand
+from pythae_fif.benchmark import expand
+from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.errors import ConfigError
-from pythae_fif.files import read_json
 from pythae_fif.runs.engines import LocalEngine, Outcome
+from pythae_fif.runs.folder import Status
+from pythae_fif.runs.store import Store
 
 ray = pytest.importorskip("ray", reason="needs ray")
 pytestmark = [
@@ -67,12 +69,12 @@ def workers() -> list[int]:
 def test_a_killed_worker_and_a_lost_node_cost_nothing(cluster, engine, tmp_path):
     experiment, splits = tiny(tmp_path, {"seeds": [0, 1, 2]}, epochs=400)
     plan = expand(experiment, splits)
-    store, local = Store(tmp_path / "ray"), Store(tmp_path / "local")
+    store, local = Store(tmp_path / "ray", IMAGES), Store(tmp_path / "local", IMAGES)
     run_dirs = [store.prepare(spec, ENVIRONMENT) for spec in plan]
     done: list[str] = []
 
     def disturb(running, outcomes):
-        training = [s for s in running.values() if s.get("stage") == "training"]
+        training = [s for s in running.values() if s.stage == "training"]
         if training and not done:
             done.append("worker")
             os.kill(workers()[0], signal.SIGKILL)
@@ -81,19 +83,19 @@ def test_a_killed_worker_and_a_lost_node_cost_nothing(cluster, engine, tmp_path)
             cluster.remove_node(cluster.nodes.pop(), allow_graceful=False)
             cluster.nodes.append(cluster.add_node(**NODE))
 
-    outcomes = engine.run_all(run_dirs, disturb, splits=splits)
+    outcomes = engine.run_all(IMAGES, run_dirs, disturb, lent=splits)
     assert done == ["worker", "node"]
     assert sorted(outcomes, key=str) == sorted((Outcome(d, "finished") for d in run_dirs), key=str)
-    assert sum(read_json(d / "status.json")["attempt"] for d in run_dirs) >= 4
+    assert sum(Status.read(d).attempt for d in run_dirs) >= 4
     assert len(list(store.root.rglob("result.json"))) == len(plan)
 
     alone = LocalEngine(gpus=[], cpus_per_run=1)
-    alone.run_all([local.prepare(spec, ENVIRONMENT) for spec in plan], lambda *_: None)
+    alone.run_all(IMAGES, [local.prepare(spec, ENVIRONMENT) for spec in plan], lambda *_: None)
     for spec in plan:
         ours, theirs = store.record(spec), local.record(spec)
         for key in ("scores", "reconstruction_mse", "parameters", "data"):
-            assert ours[key] == theirs[key]
-        assert ours["training"]["best_eval_loss"] == theirs["training"]["best_eval_loss"]
+            assert getattr(ours, key) == getattr(theirs, key)
+        assert ours.training.best_eval_loss == theirs.training.best_eval_loss
 
 
 def test_driver_dies_and_is_started_again(cluster, tmp_path):
@@ -128,7 +130,7 @@ def test_a_run_that_kills_its_worker_each_time_has_failed(engine, tmp_path, monk
     from pythae_fif.runs.engines import ray as module
 
     monkeypatch.setattr(module, "MAX_CRASHES", 0)
-    store = Store(tmp_path / "results")
+    store = Store(tmp_path / "results", IMAGES)
     (spec,) = expand(*tiny(tmp_path, epochs=100_000))
     run_dir = store.prepare(spec, ENVIRONMENT)
 
@@ -136,23 +138,23 @@ def test_a_run_that_kills_its_worker_each_time_has_failed(engine, tmp_path, monk
         if running:
             os.kill(workers()[0], signal.SIGKILL)
 
-    (outcome,) = engine.run_all([run_dir], kill)
-    assert outcome.state == "failed" == read_json(run_dir / "status.json")["state"]
+    (outcome,) = engine.run_all(IMAGES, [run_dir], kill)
+    assert outcome.state == "failed" == Status.read(run_dir).state
     assert outcome.error.startswith("its process was lost 1 times")
 
 
 def test_interrupt_marks_the_runs_and_ends_their_processes(engine, tmp_path):
-    store = Store(tmp_path / "results")
+    store = Store(tmp_path / "results", IMAGES)
     plan = expand(*tiny(tmp_path, {"seeds": [0, 1, 2]}, epochs=100_000))
     run_dirs = [store.prepare(spec, ENVIRONMENT) for spec in plan]
 
     def interrupt(running, outcomes):
-        if len([s for s in running.values() if s.get("stage") == "training"]) == 2:
+        if len([s for s in running.values() if s.stage == "training"]) == 2:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        engine.run_all(run_dirs, interrupt)
-    states = [read_json(run_dir / "status.json")["state"] for run_dir in run_dirs]
+        engine.run_all(IMAGES, run_dirs, interrupt)
+    states = [Status.read(run_dir).state for run_dir in run_dirs]
     assert sorted(states) == ["interrupted", "interrupted", "waiting"]
     _wait_for(lambda: not workers(), seconds=30)
 
@@ -161,4 +163,4 @@ def test_no_cluster_at_the_address(tmp_path):
     from pythae_fif.runs.engines.ray import RayEngine
 
     with pytest.raises(ConfigError, match=r"--ray-address 127\.0\.0\.1:1: no Ray cluster answers"):
-        RayEngine("127.0.0.1:1").run_all([tmp_path], lambda *_: None)
+        RayEngine("127.0.0.1:1").run_all(IMAGES, [tmp_path], lambda *_: None)

@@ -1,8 +1,6 @@
 """A store at a URL: what one machine made, another finds; what one began, another ends."""
 
-import functools
-import json
-import multiprocessing
+import os
 import shutil
 import sys
 import threading
@@ -11,33 +9,25 @@ import uuid
 from pathlib import Path
 
 import pytest
-import torch
-import yaml
+from support.experiments import ENVIRONMENT, tiny
+from support.processes import process_of
+from support.tasks import DEEDS, TASKS, TaskSpec, prepared, task_store
 
-import pythae_fif.benchmark.run as run_module
 import pythae_fif.runs.claim as claim_module
 import pythae_fif.runs.remote as remote_module
-from pythae_fif.benchmark import Store, execute, expand, load_experiment
-from pythae_fif.benchmark.inputs import load_splits
+from pythae_fif.benchmark import execute as execute_images
+from pythae_fif.benchmark import expand
+from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.cli.main import main
 from pythae_fif.errors import ClaimLostError, StoreError
-from pythae_fif.files import read_json
 from pythae_fif.runs.claim import Claim
+from pythae_fif.runs.execute import execute
+from pythae_fif.runs.folder import RunFolder, Status
 from pythae_fif.runs.remote import Remote, RemoteClaims
-from pythae_fif.training import FIFTrainer
+from pythae_fif.runs.store import Store
+from pythae_fif.runs.verify import WRONG, verify
 
-pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
-
-ENVIRONMENT = {"data_root": None, "data": None, "offline": True, "skip_undecodable": False,
-               "inception_weights": None}  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+SPEC = TaskSpec(asked=("a",))
 
 
 @pytest.fixture
@@ -59,115 +49,94 @@ def url(request, tmp_path):
     return (tmp_path / "far" / "results").as_uri()
 
 
-@pytest.fixture
-def file(tmp_path):
-    tiny = {"note": "a test", "epochs": 3, "batch_size": 20, "learning_rate": 1e-3,
-            "num_samples": 20, "train_size": 60, "val_size": 20, "test_size": 20}  # fmt: skip
-    content = {"profile": "tiny", "profiles": {"tiny": tiny},
-               "extractor": "pixels", "models": ["ae"], "samplers": ["normal"]}  # fmt: skip
-    path = tmp_path / "tiny.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
-
-
-@pytest.fixture
-def spec(file):
-    experiment = load_experiment("digits", file, {})
-    return expand(experiment, load_splits(experiment, ENVIRONMENT, vars(experiment.settings)))[0]
+def prepare(url: str, spec: TaskSpec = SPEC) -> Path:
+    (run_dir,) = prepared(task_store(url), spec)
+    return run_dir
 
 
 @pytest.mark.parametrize("url", ["file", "memory"], indirect=True)
-def test_what_one_machine_made_another_finds_whole(machine, url, spec, capsys):
-    here = Store(url)
-    run_dir = here.prepare(spec, ENVIRONMENT)
-    record = execute(run_dir)
+def test_what_one_machine_made_another_finds_whole(machine, url):
+    here = task_store(url)
+    record = execute(prepare(url), TASKS)
     machine("b")
-    there = Store(url)
+    there = task_store(url)
     assert there.root != here.root
-    assert there.is_done(spec) and there.record(spec) == json.loads(json.dumps(record))
-    found = {path.name for path in there.run_dir(spec).iterdir()}
-    assert {"config.yaml", "samples-normal.png", "train_log.jsonl", "status.json"} <= found
+    assert there.is_done(SPEC) and there.record(SPEC).to_dict() == record.to_dict()
+    found = {path.name for path in there.run_dir(SPEC).iterdir()}
+    assert {"config.yaml", "picture.png", "log.jsonl", "status.json"} <= found
     assert "model" not in found and "output.log" not in found
     assert not [name for name in there.remote.files() if "claim-" in name or ".tmp" in name]
-    assert main(["verify", url]) == 0
-    assert "fine" in capsys.readouterr().out
+    kinds = {finding.kind for finding in verify(there.root, [TASKS])}
+    assert not kinds & set(WRONG) and "fine" in kinds
 
 
-def test_a_further_sampler_elsewhere_trains_nothing(machine, url, file, spec, monkeypatch):
-    first = execute(Store(url).prepare(spec, ENVIRONMENT))
+def test_more_that_is_asked_elsewhere_is_added(machine, url):
+    execute(prepare(url), TASKS)
     machine("b")
-    monkeypatch.setattr(run_module, "FIFTrainer", None)
-    experiment = load_experiment("digits", file, {"samplers": ["normal", "gmm"]})
-    splits = load_splits(experiment, ENVIRONMENT, vars(experiment.settings))
-    (more,) = expand(experiment, splits)
-    store = Store(url)
+    more = TaskSpec(asked=("a", "b"))
+    store = task_store(url)
     assert not store.is_done(more)
-    record = execute(store.prepare(more, ENVIRONMENT))
-    assert record["training"] == first["training"]
+    assert set(execute(prepare(url, more), TASKS).answers) == {"a", "b"}
     machine("a")
-    assert Store(url).is_done(more)
+    assert task_store(url).is_done(more)
 
 
-def test_resumed_elsewhere_from_the_last_checkpoint(machine, url, spec, monkeypatch):
-    whole = execute(Store(url + "-whole").prepare(spec, ENVIRONMENT))
-    run_dir = Store(url).prepare(spec, ENVIRONMENT)
+@pytest.mark.filterwarnings("ignore:scores of 20 samples")
+def test_resumed_elsewhere_from_the_last_checkpoint(
+    machine, one_thread, url, tmp_path, monkeypatch
+):
+    (spec,) = expand(*tiny(tmp_path, epochs=3, batch_size=20))
+    whole = execute_images(Store(url + "-whole", IMAGES).prepare(spec, ENVIRONMENT))
+    run_dir = Store(url, IMAGES).prepare(spec, ENVIRONMENT)
+    tell = RunFolder.tell
 
-    def interrupted(status, state, stage="", progress=0.0, **more):
+    def interrupted(folder, state, stage="", progress=0.0, **more):
         if stage == "training" and progress > 0.5:
             raise KeyboardInterrupt
-        return write(status, state, stage, progress, **more)
+        tell(folder, state, stage, progress, **more)
 
-    write = run_module._Status.write
     with monkeypatch.context() as patch:
-        patch.setattr(run_module._Status, "write", interrupted)
+        patch.setattr(RunFolder, "tell", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            execute(run_dir)
+            execute_images(run_dir)
     machine("b")
-    store = Store(url)
-    assert read_json(store.run_dir(spec) / "status.json")["state"] == "interrupted"
-    name = f"{store.run_dir(spec).relative_to(store.root).as_posix()}/checkpoint.pt"
-    assert name in store.remote.files()
-    address = f"{url}/{store.run_dir(spec).relative_to(store.root).as_posix()}"
+    store = Store(url, IMAGES)
+    below = store.run_dir(spec).relative_to(store.root).as_posix()
+    assert Status.read(store.run_dir(spec)).state == "interrupted"
+    assert f"{below}/checkpoint.pt" in store.remote.files()
     epochs = []
-    build = functools.partial(FIFTrainer)
 
-    def watched(*arguments, on_epoch, **more):
-        def tell(epoch, *rest):
-            epochs.append(epoch)
-            on_epoch(epoch, *rest)
-
-        return build(*arguments, on_epoch=tell, **more)
-
-    monkeypatch.setattr(run_module, "FIFTrainer", watched)
-    record = execute(address)  # as a node would that has nothing but the URL
-    assert epochs == [3]
-    for key in ("scores", "reconstruction_mse"):
-        assert record[key] == whole[key]
-    assert name not in store.remote.files()
-
-
-def test_a_checkpoint_travels_while_the_run_goes_on(machine, url, spec, monkeypatch):
-    monkeypatch.setattr(remote_module, "PUSH_SECONDS", 0.05)
-    monkeypatch.setattr(
-        run_module, "FIFTrainer", functools.partial(FIFTrainer, checkpoint_every_seconds=0)
-    )
-    store, seen = Store(url), []
-    write = run_module._Status.write
-
-    def slow(status, state, stage="", progress=0.0, **more):
+    def watched(folder, state, stage="", progress=0.0, **more):
         if stage == "training":
-            time.sleep(0.3)
+            epochs.append(round(progress / 0.9 * 3))
+        tell(folder, state, stage, progress, **more)
+
+    monkeypatch.setattr(RunFolder, "tell", watched)
+    record = execute_images(f"{url}/{below}")  # as a node would that has nothing but the URL
+    assert epochs == [3]
+    assert (record.scores, record.reconstruction_mse) == (whole.scores, whole.reconstruction_mse)
+    assert f"{below}/checkpoint.pt" not in store.remote.files()
+
+
+def test_a_checkpoint_travels_while_the_run_goes_on(machine, url, monkeypatch):
+    monkeypatch.setattr(remote_module, "PUSH_SECONDS", 0.05)
+    store, seen = task_store(url), []
+
+    def long(job):
+        job.folder.write("checkpoint.pt", lambda file: file.write(b"state"))
+        until = time.monotonic() + 5
+        while not seen and time.monotonic() < until:
             seen.extend(name for name in store.remote.files() if name.endswith("checkpoint.pt"))
-        return write(status, state, stage, progress, **more)
+        (job.folder.path / "checkpoint.pt").unlink()
 
-    monkeypatch.setattr(run_module._Status, "write", slow)
-    execute(store.prepare(spec, ENVIRONMENT))
-    assert seen
+    monkeypatch.setitem(DEEDS, "nothing", long)
+    record = execute(prepare(url), TASKS)
+    assert seen and "checkpoint.pt" not in record.files
+    assert not [name for name in store.remote.files() if name.endswith("checkpoint.pt")]
 
 
-def test_record_that_could_not_be_sent_is_sent_by_the_next_start(machine, url, spec, monkeypatch):
-    store = Store(url)
-    run_dir = store.prepare(spec, ENVIRONMENT)
+def test_record_that_could_not_be_sent_is_sent_by_the_next_start(machine, url, monkeypatch):
+    store, run_dir = task_store(url), prepare(url)
 
     def unreachable(*_):
         raise StoreError("results cannot be written: no network")
@@ -175,29 +144,42 @@ def test_record_that_could_not_be_sent_is_sent_by_the_next_start(machine, url, s
     with monkeypatch.context() as patch:
         patch.setattr(Remote, "put", unreachable)
         with pytest.raises(StoreError, match="no network"):
-            execute(run_dir)
+            execute(run_dir, TASKS)
     assert not [name for name in store.remote.files() if name.endswith("result.json")]
-    Store(url)
+    task_store(url)
     machine("b")
-    assert Store(url).is_done(spec)
+    assert task_store(url).is_done(SPEC)
 
 
 @pytest.mark.parametrize("url", ["file", "memory"], indirect=True)
-def test_a_half_written_record_at_the_url_is_done_again_and_kept(machine, url, spec):
-    store = Store(url)
-    run_dir = store.prepare(spec, ENVIRONMENT)
-    first = execute(run_dir)
+def test_a_half_written_record_at_the_url_is_done_again_and_kept(machine, url):
+    store, run_dir = task_store(url), prepare(url)
+    first = execute(run_dir, TASKS)
     name = f"{store.remote.root}/{run_dir.relative_to(store.root).as_posix()}/result.json"
     text = store.remote.fs.cat_file(name)
     store.remote.fs.pipe_file(name, text[:300])
     machine("b")
-    there = Store(url)
-    assert not there.is_done(spec)
-    assert execute(there.prepare(spec, ENVIRONMENT))["scores"] == first["scores"]
+    assert not task_store(url).is_done(SPEC)
+    assert execute(prepare(url), TASKS).answers == first.answers
     machine("c")
-    last = Store(url)
-    assert last.is_done(spec)
-    assert (last.run_dir(spec) / "result.json.corrupt").read_bytes() == text[:300]
+    last = task_store(url)
+    assert last.is_done(SPEC)
+    assert (last.run_dir(SPEC) / "result.json.corrupt").read_bytes() == text[:300]
+
+
+def test_whoever_lost_the_run_at_the_url_sends_nothing_and_says_so(machine, url, monkeypatch):
+    """The claim of this machine's folder holds: no other process of it wants the run."""
+    store, run_dir = task_store(url), prepare(url)
+
+    def lose(job):
+        for name in store.remote.files():
+            if "/claim-" in name:
+                store.remote.fs.rm_file(f"{store.remote.root}/{name}")
+
+    monkeypatch.setitem(DEEDS, "nothing", lose)
+    with pytest.raises(ClaimLostError):
+        execute(run_dir, TASKS)
+    assert not [name for name in store.remote.files() if name.endswith("result.json")]
 
 
 @pytest.mark.parametrize("kind", ["same machine", "other machine"])
@@ -233,41 +215,36 @@ def test_claims_at_a_url(tmp_path, monkeypatch, kind):
 
 
 def _execute(run_dir: Path, cache: str) -> None:
-    import os
-
     os.environ["PYTHAE_FIF_CACHE"] = cache
-    torch.set_num_threads(1)
-    execute(run_dir)
+    execute(run_dir, TASKS)
 
 
-def test_two_machines_want_the_same_run(machine, tmp_path, spec):
-    url = (tmp_path / "far").as_uri()
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pythae_fif.benchmark.run", "matplotlib.figure"])
+def test_two_machines_want_the_same_run(machine, tmp_path, url):
+    spec = TaskSpec(deed="nap")
     processes = []
     for name in "ab":
         machine(name)
-        run_dir = Store(url).prepare(spec, ENVIRONMENT)
-        processes.append(context.Process(target=_execute, args=(run_dir, str(tmp_path / name))))
-    for process in processes:
-        process.start()
+        processes.append(process_of(_execute, prepare(url, spec), str(tmp_path / name)))
     for process in processes:
         process.join(60)
     assert [process.exitcode for process in processes] == [0, 0]
     records = []
     for name in "ab":
         machine(name)
-        records.append(Store(url).record(spec))
-    assert records[0] == records[1] and records[0]["provenance"]["attempts"] == 1
+        records.append(task_store(url).record(spec))
+    assert records[0] == records[1] and records[0].provenance.attempts == 1
 
 
-def test_whole_program_with_results_at_a_url(machine, tmp_path, file, capsys):
-    url = (tmp_path / "far").as_uri()
-    arguments = ["--config", str(file), "--offline", "--quiet", "--results", url]
+@pytest.mark.filterwarnings("ignore:scores of 20 samples")
+def test_whole_program_with_results_at_a_url(machine, tmp_path, capsys):
+    tiny(tmp_path)
+    far = tmp_path / "far"
+    arguments = ["--config", str(tmp_path / "tiny.yaml"), "--offline", "--quiet"]
+    arguments += ["--results", far.as_uri()]
     assert main(arguments) == 0
     for name in ("tables/digits-convnet-tiny-pixels.md", "pages/digits-convnet-tiny-pixels.html"):
-        assert (tmp_path / "far" / name).is_file()
-    assert "far" not in (tmp_path / "far" / "tables/digits-convnet-tiny-pixels.md").read_text()
+        assert (far / name).is_file()
+    assert "far" not in (far / "tables/digits-convnet-tiny-pixels.md").read_text()
     machine("b")
     shutil.rmtree(tmp_path / "a")
     assert main(arguments) == 0
@@ -282,14 +259,14 @@ def test_url_that_nothing_serves(machine, monkeypatch, url, part):
     if part == "pip install":
         monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(StoreError, match=part) as error:
-        Store(url)
+        task_store(url)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("url", ["memory://x/runs/a", "memory://x", "memory://x/runs/a/b/c/d/e"])
 def test_url_that_is_no_run(machine, url):
-    with pytest.raises(StoreError, match="is no run"):
-        execute(url)
+    with pytest.raises(StoreError, match=r"is no run|there is no run at"):
+        execute(url, TASKS)
 
 
 def test_studies_take_no_url(capsys):

@@ -13,10 +13,12 @@ from support import slurm_cluster
 from support.experiments import ENVIRONMENT, PROFILE, tiny
 
 from pythae_fif import cli
-from pythae_fif.benchmark import Store, expand
+from pythae_fif.benchmark import expand
+from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.errors import ConfigError
-from pythae_fif.files import read_json
 from pythae_fif.runs.engines import SlurmOptions, build_engine
+from pythae_fif.runs.folder import Status
+from pythae_fif.runs.store import Store
 
 pytest.importorskip("submitit", reason="needs submitit")
 pytestmark = [
@@ -56,7 +58,7 @@ def first_row(run_dir: Path) -> str:
 
 def test_preempted_and_requeued_runs_resume_and_finish(slurm, tmp_path):
     """One by scontrol, all by a partition of higher priority, one by the notice of its limit."""
-    store = Store(tmp_path / "results")
+    store = Store(tmp_path / "results", IMAGES)
     plan = expand(*tiny(tmp_path, {"seeds": [0, 1, 2]}, epochs=3000))
     run_dirs = [store.prepare(spec, ENVIRONMENT) for spec in plan]
     options = SlurmOptions(cpus_per_run=1, time="60", sbatch={"comment": "a test"})
@@ -69,7 +71,7 @@ def test_preempted_and_requeued_runs_resume_and_finish(slurm, tmp_path):
             subprocess.run(
                 ["scontrol", "update", f"JobId={job}", "StartTime=now"], stderr=subprocess.DEVNULL
             )
-        training = [d for d, s in running.items() if s.get("progress", 0) > 0.05]
+        training = [d for d, s in running.items() if s.progress > 0.05]
         rows = {run_dir: first_row(run_dir) for run_dir in training}
         jobs = {run_dir: slurm._job_of(run_dir) for run_dir in training}
         if training and "requeued" not in seen:
@@ -80,18 +82,18 @@ def test_preempted_and_requeued_runs_resume_and_finish(slurm, tmp_path):
             urgent = ("--partition=urgent", "--cpus-per-task=2", "--wrap=sleep 2")
             command("sbatch", "--output=/dev/null", *urgent)
         elif "preempted" in seen and "notified" not in seen and training:
-            attempts = [read_json(d / "status.json")["attempt"] for d in training]
+            attempts = [Status.read(d).attempt for d in training]
             if min(attempts) > 1:
                 seen["notified"] = {training[0]: rows[training[0]]}
                 command("scancel", "--signal=USR2", jobs[training[0]])
 
-    outcomes = engine.run_all(run_dirs, disturb)
+    outcomes = engine.run_all(IMAGES, run_dirs, disturb)
     assert [outcome.state for outcome in outcomes] == ["finished"] * 3, outcomes
     assert seen.keys() == {"requeued", "preempted", "notified"}
     assert all(store.is_done(spec) for spec in plan)
     for rows in seen.values():
         for run_dir, row in rows.items():
-            assert read_json(run_dir / "status.json")["attempt"] > 1
+            assert Status.read(run_dir).attempt > 1
             assert first_row(run_dir) == row, "it began again, and did not resume"
     lines = (run_dirs[0] / "train_log.jsonl").read_text().splitlines()
     assert [yaml.safe_load(line)["epoch"] for line in lines] == list(range(1, 3001))
@@ -125,7 +127,7 @@ def test_submit_and_collect_later(slurm, tmp_path, capsys, monkeypatch):
 
 
 def test_interrupt_leaves_the_jobs(slurm, tmp_path):
-    store = Store(tmp_path / "results")
+    store = Store(tmp_path / "results", IMAGES)
     (spec,) = expand(*tiny(tmp_path, epochs=100_000))
     run_dirs = [store.prepare(spec, ENVIRONMENT)]
     engine = build_engine(SlurmOptions(cpus_per_run=1, time="10"), store.root)
@@ -135,11 +137,11 @@ def test_interrupt_leaves_the_jobs(slurm, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt, match=r"jobs \d+ go on; the same command collects"):
-        engine.run_all(run_dirs, interrupt)
+        engine.run_all(IMAGES, run_dirs, interrupt)
     job = slurm._job_of(run_dirs[0])
     assert job in slurm._queue()
     command("scancel", job)
-    (outcome,) = slurm._watch({run_dirs[0]: job}, lambda *_: None, None)
+    (outcome,) = slurm._watch(IMAGES, {run_dirs[0]: job}, lambda *_: None, None)
     assert outcome.state == "interrupted"
 
 
@@ -154,10 +156,10 @@ def test_interrupt_leaves_the_jobs(slurm, tmp_path):
 )
 def test_refused(slurm, tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
-        store = Store(tmp_path / "results")
+        store = Store(tmp_path / "results", IMAGES)
         engine = build_engine(SlurmOptions(**{"time": "5", **options}), store.root)
         (spec,) = expand(*tiny(tmp_path))
-        engine.run_all([store.prepare(spec, ENVIRONMENT)], lambda *_: None)
+        engine.run_all(IMAGES, [store.prepare(spec, ENVIRONMENT)], lambda *_: None)
 
 
 def test_no_slurm_here(tmp_path):

@@ -1,80 +1,62 @@
-"""What clusters do to a store: killed processes, full and read-only disks, two drivers at once.
+"""What clusters do to a store: killed processes, full disks, damaged and foreign files.
 
 Whatever happens, nothing that was finished is lost, nothing is read that is half there, and no run
 is counted twice. The kills are a few here; as many as you like:
 
-    PYTHAE_FIF_KILLS=50 python -m pytest tests/test_store_faults.py -k killed
+    PYTHAE_FIF_KILLS=50 python -m pytest tests/runs/test_store_faults.py -k killed
 """
 
 import contextlib
 import functools
 import json
-import multiprocessing
 import os
 import random
 import shutil
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from pythae_fif.runs.records import is_whole
+from support.experiments import ENVIRONMENT, tiny
+from support.processes import process_of
 
 import pythae_fif.benchmark.run as run_module
-from pythae_fif.benchmark import Store, execute, expand, load_experiment
-from pythae_fif.benchmark.inputs import load_splits
-from pythae_fif.cli.main import main
-from pythae_fif.errors import StoreError
-from pythae_fif.files import read_json
-from pythae_fif.runs.claim import is_claimed
+from pythae_fif.benchmark import execute, expand
+from pythae_fif.benchmark.record import ImageRecord
+from pythae_fif.benchmark.run import IMAGES
+from pythae_fif.errors import ClaimLostError, StoreError
+from pythae_fif.runs.folder import RunFolder, Status
+from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import WRONG, verify
 from pythae_fif.training import FIFTrainer
 
-pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:scores of 20 samples"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 KILLS = int(os.environ.get("PYTHAE_FIF_KILLS", "4"))
-ENVIRONMENT = {"data_root": None, "data": None, "offline": True, "skip_undecodable": False,
-               "inception_weights": None}  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def plan_of(tmp_path: Path, seeds=(0,), epochs: int = 3):
+    """Runs that take no time, of several epochs."""
+    return expand(*tiny(tmp_path, {"seeds": list(seeds)}, epochs=epochs, batch_size=20))
 
 
-@pytest.fixture
-def file(tmp_path):
-    """Writes the YAML file of an experiment that takes no time: file(epochs=3) -> its path."""
-
-    def write(**profile) -> Path:
-        tiny = {"note": "a test", "epochs": 3, "batch_size": 20, "learning_rate": 1e-3,
-                "num_samples": 20, "train_size": 60, "val_size": 20, "test_size": 20}  # fmt: skip
-        content = {"profile": "tiny", "profiles": {"tiny": {**tiny, **profile}},
-                   "extractor": "pixels", "models": ["ae"], "samplers": ["normal"]}  # fmt: skip
-        path = tmp_path / "tiny.yaml"
-        path.write_text(yaml.safe_dump(content))
-        return path
-
-    return write
+def kinds_in(store: Store) -> set[str]:
+    return {finding.kind for finding in verify(store.root, [IMAGES])}
 
 
-def plan_of(file: Path, **flags):
-    experiment = load_experiment("digits", file, flags)
-    return expand(experiment, load_splits(experiment, ENVIRONMENT, vars(experiment.settings)))
-
-
-def numbers(record: dict) -> dict:
+def numbers(record: ImageRecord) -> tuple:
     """What of a record does not depend on when and where it was made."""
-    return {
-        **{key: record[key] for key in ("scores", "reconstruction_mse", "parameters")},
-        **{key: record["training"][key] for key in ("best_epoch", "best_eval_loss", "epochs")},
-    }
+    training = record.training
+    return (
+        record.scores,
+        record.reconstruction_mse,
+        record.parameters,
+        (training.best_epoch, training.best_eval_loss, training.epochs),
+    )
 
 
 def _run(run_dir: Path) -> None:
@@ -84,17 +66,9 @@ def _run(run_dir: Path) -> None:
     execute(run_dir)
 
 
-def process_of(target, *arguments):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pythae_fif.cli.main", "matplotlib.figure"])
-    process = context.Process(target=target, args=arguments)
-    process.start()
-    return process
-
-
-def test_killed_at_random_moments(tmp_path, file):
-    (spec,) = plan_of(file(epochs=4))
-    whole, store = Store(tmp_path / "whole"), Store(tmp_path / "killed")
+def test_killed_at_random_moments(tmp_path):
+    (spec,) = plan_of(tmp_path, epochs=4)
+    whole, store = Store(tmp_path / "whole", IMAGES), Store(tmp_path / "killed", IMAGES)
     whole_dir = whole.prepare(spec, ENVIRONMENT)
     process_of(_run, whole_dir).join()  # starts the fork server
     expected = numbers(whole.record(spec))
@@ -114,8 +88,8 @@ def test_killed_at_random_moments(tmp_path, file):
         killed += alive
         assert alive or process.exitcode == 0
         path = run_dir / "result.json"
-        assert not path.exists() or is_whole(json.loads(path.read_text()), spec)
-        assert not {f.kind for f in verify(store.root)} & {*WRONG, "set aside", "under way"}
+        assert not path.exists() or ImageRecord.parse(json.loads(path.read_text()))
+        assert not kinds_in(store) & {*WRONG, "set aside", "under way"}
         if store.is_done(spec):
             assert numbers(store.record(spec)) == expected
             finished += 1
@@ -138,10 +112,10 @@ def small_disk(folder: Path, size: str):
         subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_full_disk(tmp_path, file):
-    one, other = plan_of(file(), seeds=[0, 1])
+def test_full_disk(tmp_path):
+    one, other = plan_of(tmp_path, seeds=(0, 1))
     with small_disk(tmp_path / "disk", "4m") as disk:
-        store = Store(disk / "results")
+        store = Store(disk / "results", IMAGES)
         done, run_dir = (store.prepare(spec, ENVIRONMENT) for spec in (one, other))
         record = execute(done)
         failed = 0
@@ -158,118 +132,157 @@ def test_full_disk(tmp_path, file):
                 assert not (run_dir / "result.json").exists()
             assert not [*disk.rglob("*.tmp"), *disk.rglob("claim-*")]
             assert store.record(one) == record
-            assert not {f.kind for f in verify(store.root)} & {*WRONG, "set aside"}
+            assert not kinds_in(store) & {*WRONG, "set aside"}
             ballast.unlink(missing_ok=True)
             if store.is_done(other):
                 break
         assert failed >= 3
         assert numbers(store.record(other)) != numbers(record)
-        assert read_json(run_dir / "status.json")["state"] == "finished"
+        assert Status.read(run_dir).state == "finished"
 
 
-def test_read_only_results(tmp_path, file, capsys):
-    (spec,) = plan_of(file())
+def test_read_only_results(tmp_path):
+    (spec,) = plan_of(tmp_path)
     with small_disk(tmp_path / "disk", "4m") as disk:
-        root = disk / "results"
-        run_dir = Store(root).prepare(spec, ENVIRONMENT)
+        store = Store(disk / "results", IMAGES)
+        run_dir = store.prepare(spec, ENVIRONMENT)
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
         with pytest.raises(StoreError, match=r"results cannot be written.*Read-only.*--results"):
-            Store(root)
+            Store(store.root, IMAGES)
         with pytest.raises(StoreError, match=r"cannot claim the run.*Read-only"):
             execute(run_dir)
-        assert main(["--config", str(file()), "--results", str(root), "--quiet"]) == 2
-        (line,) = capsys.readouterr().err.splitlines()
-        assert line.startswith("error: the results folder")
-        assert main(["verify", str(root)]) == 0
-        assert "unfinished" in capsys.readouterr().out
+        assert kinds_in(store) == {"unfinished"}
 
 
-def test_record_edited_by_hand(tmp_path, file, capsys):
-    (spec,) = plan_of(file())
-    store = Store(tmp_path / "results")
+@pytest.fixture(scope="module")
+def two_runs(tmp_path_factory):
+    """A store with two finished runs that differ in their seeds."""
+    folder = tmp_path_factory.mktemp("two-runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHAE_FIF_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        plan = plan_of(folder, seeds=(0, 1))
+        store = Store(folder / "results", IMAGES)
+        for spec in plan:
+            execute(store.prepare(spec, ENVIRONMENT))
+    return store.root, plan
+
+
+def edit_record(run_dir: Path, other: Path) -> None:
+    text = (run_dir / "result.json").read_text()
+    (run_dir / "result.json").write_text(text.replace('"seed": 0', '"seed": 1', 1))
+
+
+def flip_a_bit_of_the_weights(run_dir: Path, other: Path) -> None:
+    path = run_dir / "model" / "model.pt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def cut_the_weights(run_dir: Path, other: Path) -> None:
+    path = run_dir / "model" / "model.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def model_of_another(run_dir: Path, other: Path) -> None:
+    shutil.rmtree(run_dir / "model")
+    shutil.copytree(other / "model", run_dir / "model")
+
+
+def model_and_training_of_another(run_dir: Path, other: Path) -> None:
+    model_of_another(run_dir, other)
+    shutil.copy(other / "training.json", run_dir)
+
+
+def training_of_another(run_dir: Path, other: Path) -> None:
+    shutil.copy(other / "training.json", run_dir)
+
+
+def empty_training(run_dir: Path, other: Path) -> None:
+    (run_dir / "training.json").write_text("{}")
+
+
+def no_training(run_dir: Path, other: Path) -> None:
+    (run_dir / "training.json").unlink()
+
+
+def all_of_another(run_dir: Path, other: Path) -> None:
+    shutil.rmtree(run_dir)
+    shutil.copytree(other, run_dir)
+
+
+@pytest.mark.parametrize(
+    ("damage", "asides"),
+    [
+        (edit_record, {"result.json.corrupt"}),
+        (flip_a_bit_of_the_weights, {"model.corrupt", "training.json.corrupt"}),
+        (cut_the_weights, {"model.corrupt", "training.json.corrupt"}),
+        (model_of_another, {"model.corrupt", "training.json.corrupt"}),
+        (model_and_training_of_another, {"model.corrupt", "training.json.corrupt"}),
+        (training_of_another, {"model.corrupt", "training.json.corrupt"}),
+        (empty_training, {"model.corrupt", "training.json.corrupt"}),
+        (no_training, {"model.corrupt"}),
+        (all_of_another, {"model.corrupt", "training.json.corrupt", "result.json.corrupt"}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+@pytest.mark.parametrize("whole", [True, False], ids=["asked for more", "record lost"])
+def test_damaged_and_foreign_files_are_set_aside_and_made_again(
+    tmp_path, two_runs, damage, asides, whole
+):
+    """Neither a further sampler nor a new record is ever made with them."""
+    root, (spec, other) = two_runs
+    shutil.copytree(root, tmp_path / "results")
+    store = Store(tmp_path / "results", IMAGES)
+    run_dir, expected = store.run_dir(spec), numbers(store.record(spec))
+    damage(run_dir, store.run_dir(other))
+    assert kinds_in(store) & set(WRONG)
+    if not whole:
+        (run_dir / "result.json").unlink()
+        asides = asides - {"result.json.corrupt"}
+    flags = {"seeds": [0], "samplers": ["normal", "gmm"] if whole else ["normal"]}
+    (asked,) = expand(*tiny(tmp_path, flags, epochs=3, batch_size=20))
+    assert asked.run_id == spec.run_id
+    record = execute(store.prepare(asked, ENVIRONMENT))
+    scores = {"normal": record.scores["normal"]}
+    assert numbers(record.model_copy(update={"scores": scores})) == expected
+    assert {path.name for path in run_dir.glob("*.corrupt*")} == asides
+    assert store.is_done(asked) and not kinds_in(store) & set(WRONG)
+
+
+def contents(run_dir: Path) -> dict[str, bytes]:
+    files = (path for path in run_dir.rglob("*") if path.is_file() and path.suffix != ".tmp")
+    return {path.relative_to(run_dir).as_posix(): path.read_bytes() for path in files}
+
+
+@pytest.mark.parametrize("moment", ["in the training", "after the training", "after the pictures"])
+def test_a_process_that_lost_its_run_writes_nothing_more(tmp_path, monkeypatch, moment):
+    """Neither log, checkpoint and model, nor pictures, nor records, nor a state."""
+    (spec,) = plan_of(tmp_path)
+    store = Store(tmp_path / "results", IMAGES)
     run_dir = store.prepare(spec, ENVIRONMENT)
-    first = execute(run_dir)
-    edited = (run_dir / "result.json").read_text().replace('"seed": 0', '"seed": 1', 1)
-    (run_dir / "result.json").write_text(edited)
-    assert main(["verify", str(store.root)]) == 1
-    assert "result.json was changed" in " ".join(capsys.readouterr().out.split())
-    again = execute(run_dir)
-    assert numbers(again) == numbers(first)
-    assert (run_dir / "result.json.corrupt").read_text() == edited
-    assert main(["verify", str(store.root)]) == 0
-    assert "set aside" in capsys.readouterr().out
+    left: dict[str, bytes] = {}
 
+    def lose(function, on_stage=None):
+        def wrapped(*arguments, **more):
+            result = function(*arguments, **more)
+            if not left and on_stage in (None, arguments[2:3] and arguments[2]):
+                for claim in run_dir.glob("claim-*"):
+                    claim.unlink()
+                left.update(contents(run_dir))
+            return result
 
-def test_damaged_model_is_trained_again(tmp_path, file):
-    (spec,) = plan_of(file())
-    store = Store(tmp_path / "results")
-    run_dir = store.prepare(spec, ENVIRONMENT)
-    first = execute(run_dir)
-    (run_dir / "result.json").unlink()
-    weights = run_dir / "model" / "model.pt"
-    weights.write_bytes(weights.read_bytes()[:1000])
-    assert numbers(execute(run_dir)) == numbers(first)
-    assert (run_dir / "model.corrupt" / "model.pt").stat().st_size == 1000
+        return wrapped
 
-
-def test_config_of_another_run(tmp_path, file):
-    one, other = plan_of(file(), seeds=[0, 1])
-    store = Store(tmp_path / "results")
-    run_dir = store.prepare(one, ENVIRONMENT)
-    shutil.copy(store.prepare(other, ENVIRONMENT) / "config.yaml", run_dir)
-    with pytest.raises(Exception, match=f"describes run {other.run_id}, not {one.run_id}"):
+    slow = functools.partial(FIFTrainer, checkpoint_every_seconds=0)
+    monkeypatch.setattr(run_module, "FIFTrainer", slow)
+    if moment == "in the training":
+        monkeypatch.setattr(RunFolder, "tell", lose(RunFolder.tell, "training"))
+    elif moment == "after the training":
+        monkeypatch.setattr(run_module, "embed", lose(run_module.embed))
+    else:
+        monkeypatch.setattr(run_module, "write_sheets", lose(run_module.write_sheets))
+    with pytest.raises(ClaimLostError, match="lost its claim"):
         execute(run_dir)
-
-
-def _drive(output: Path, arguments: list[str]) -> None:
-    """A process of a driver."""
-    file = open(output, "w", buffering=1)  # noqa: SIM115 - for the whole process
-    os.dup2(file.fileno(), 1)
-    os.dup2(file.fileno(), 2)
-    sys.exit(main(arguments))
-
-
-def driver(output: Path, file: Path, results: Path, *flags: str):
-    arguments = ["--config", str(file), "--offline", "--results", str(results), *flags]
-    return process_of(_drive, output, arguments)
-
-
-def test_two_drivers_on_one_store(tmp_path, file):
-    seeds = ["--seeds", *map(str, range(5))]
-    outputs = [tmp_path / "one.txt", tmp_path / "other.txt"]
-    drivers = [driver(path, file(epochs=10), tmp_path / "results", *seeds) for path in outputs]
-    for process in drivers:
-        process.join(240)
-    texts = [path.read_text() for path in outputs]
-    assert [process.exitcode for process in drivers] == [0, 0], texts
-    store, plan = Store(tmp_path / "results"), plan_of(file(epochs=10), seeds=list(range(5)))
-    records = [store.record(spec) for spec in plan]
-    assert [record["provenance"]["attempts"] for record in records] == [1] * 5
-    assert len([*store.root.rglob("result.json")]) == 5
-    assert not [*store.root.rglob("claim-*"), *store.root.rglob("*.tmp")]
-    assert not [*store.root.rglob("*.corrupt*")]
-    for text in texts:
-        assert "failed" not in text and "interrupted" not in text
-
-
-def test_driver_killed(tmp_path, file):
-    """Its runs end, too, where they are, and the next driver goes on."""
-    (spec,) = plan_of(file(epochs=100_000))
-    store = Store(tmp_path / "results")
-    run_dir = store.run_dir(spec)
-    process = driver(tmp_path / "output.txt", file(epochs=100_000), store.root)
-
-    def until(condition):
-        end = time.monotonic() + 60
-        while not condition() and time.monotonic() < end:
-            time.sleep(0.1)
-        assert condition()
-
-    until(lambda: (read_json(run_dir / "status.json") or {}).get("stage") == "training")
-    assert is_claimed(run_dir)
-    process.kill()
-    process.join()
-    until(lambda: not is_claimed(run_dir))
-    assert read_json(run_dir / "status.json")["state"] == "interrupted"
-    assert not (run_dir / "result.json").exists()
-    assert {f.kind for f in verify(store.root)} == {"unfinished"}
+    assert contents(run_dir) == left
+    assert "result.json" not in left and ("training.json" in left) == (moment[:2] != "in")

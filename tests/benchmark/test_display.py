@@ -1,0 +1,82 @@
+"""What a person sees of the runs, on a terminal and elsewhere."""
+
+import io
+import re
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from pythae_fif.benchmark.display import Display, _View
+from pythae_fif.runs.engines import Outcome
+from pythae_fif.runs.folder import Status
+
+RUNS = {Path("a"): "fif beta=1", Path("b"): "ae –"}
+OUTCOMES = [Outcome(Path("a"), "finished"), Outcome(Path("b"), "failed", "[boom] it broke")]
+
+
+class TestDisplay:
+    def _shown(self, *updates, **options) -> str:
+        file = io.StringIO()
+        with Display(Console(file=file, width=80, **options)).runs(RUNS, done=3) as on_change:
+            for running, outcomes in updates:
+                on_change(running, outcomes)
+        return file.getvalue()
+
+    UNDER_WAY = ({Path("b"): Status("running", "training", 0.5)}, OUTCOMES[:1])
+
+    def test_a_line_a_run_where_there_is_no_terminal(self):
+        shown = self._shown(self.UNDER_WAY, ({}, OUTCOMES))
+        assert shown == "[1/2] finished fif beta=1\n[2/2] failed ae –: [boom] it broke\n"
+
+    def test_terminal_shows_what_is_under_way(self):
+        shown = self._shown(self.UNDER_WAY, force_terminal=True, color_system=None)
+        for part in ("2 runs: 1 done, 1 running, 3 kept from before", "75%", " left"):
+            assert part in shown
+        assert re.search(r"ae – +training +50% +\d+ s", shown)
+
+    def test_terminal_shows_errors(self):
+        shown = self._shown(({}, OUTCOMES), force_terminal=True, color_system=None)
+        for part in ("2 runs: 1 done, 1 failed,", "failed ae –: [boom] it broke"):
+            assert part in shown
+
+    def test_more_runs_than_lines(self):
+        names = {Path(str(number)): f"run {number}" for number in range(50)}
+        file = io.StringIO()
+        console = Console(file=file, width=80, height=12, force_terminal=True, color_system=None)
+        with Display(console).runs(names, done=0) as on_change:
+            on_change({name: Status("running", "training") for name in list(names)[:30]}, [])
+        shown = file.getvalue()
+        assert "50 runs: 30 running, 20 waiting" in shown
+        assert "run 6 " in shown and "run 7 " not in shown and "and 23 more" in shown
+
+    def test_time_left_of_a_run_that_is_resumed(self, monkeypatch):
+        """Half of it was there: the next quarter in 10 s means 10 s for the last one."""
+        clock = [0.0]
+        monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+        view = _View({Path("a"): "a"}, 0)
+        for clock[0], progress in ((0.0, 0.5), (10.0, 0.75)):
+            group = view.draw({Path("a"): Status("running", progress=progress)}, [], 80, 20)
+        console = Console(file=io.StringIO(), width=80)
+        console.print(group)
+        for line in console.file.getvalue().splitlines()[1:]:  # of all runs, and of the one
+            assert "10 s  10 s left" in line
+
+    def test_stage_on_a_terminal_and_elsewhere(self):
+        texts = []
+        for terminal in (True, False):
+            file = io.StringIO()
+            console = Console(file=file, width=80, force_terminal=terminal, color_system=None)
+            with Display(console).stage("loading faces") as progress:
+                progress(3, 10)
+            texts.append(file.getvalue())
+        assert "loading faces" in texts[0] and "3/10" in texts[0]
+        assert texts[1] == ""
+
+    def test_quiet_says_nothing(self):
+        file = io.StringIO()
+        display = Display(Console(file=file, force_terminal=True), quiet=True)
+        with display.runs(RUNS, done=0) as on_change, display.stage("x") as progress:
+            on_change({}, OUTCOMES)
+            progress(1, 2)
+        assert file.getvalue() == ""

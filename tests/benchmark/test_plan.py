@@ -1,0 +1,161 @@
+"""A plan: which runs an experiment has, in which order, and what their ids are made of."""
+
+import dataclasses
+import math
+import types
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.experiments import tiny
+from support.records import SETTINGS, spec_of
+
+from pythae_fif.benchmark import RunSpec, expand, load_experiment
+from pythae_fif.benchmark.run import IMAGES
+from pythae_fif.benchmark.settings import OPTIONAL, PLAN_ALONE, RunSettings
+from pythae_fif.errors import ConfigError
+from pythae_fif.runs.kind import Environment
+from pythae_fif.runs.store import Store, read_config
+
+RUNS = Path(__file__).parents[2] / "results" / "runs"
+
+CHANGED = {
+    "dataset": "mnist", "arch": "resnet", "model": "vae",
+    "parameters": {"beta": 10.5, "hutchinson_samples": 1}, "varied": ("beta",),
+    "latent_dim": 9, "image_size": 64, "seed": 1, "extractor": "classifier",
+    "profile": "other", "data_hash": "0123456789abcdee",
+    "settings": dataclasses.replace(SETTINGS, epochs=2),
+}  # fmt: skip
+
+
+def test_a_run_has_one_id_however_it_is_asked_for():
+    images = types.SimpleNamespace(input_dim=(1, 8, 8), content_hash="0" * 16)
+    flags = {"models": ["fif"], "profile": "paper"}
+    grid = expand(load_experiment("mnist", None, flags), images)
+    flags |= {"beta": [10.0, 5.0], "hutchinson_samples": [2]}
+    chosen = expand(load_experiment("mnist", None, flags), images)
+    assert len(chosen) == 2 and {s.run_id for s in chosen} < {s.run_id for s in grid}
+    flags["beta"] = [12.0, 0.5]
+    assert [
+        repr(spec.parameters["beta"])
+        for spec in expand(load_experiment("mnist", None, flags), images)
+    ] == ["12", "0.5"]
+
+
+def test_order_overrides_and_seeds(tmp_path):
+    flags = {"models": ["ae", "fif"], "beta": [3.0, 1.0, 2.0], "seeds": [4, 5]}
+    plan = expand(*tiny(tmp_path, flags, configurations=1))
+    assert [s.model for s in plan] == ["ae"] * 2 + ["fif"] * 12
+    assert [s.seed for s in plan[:4]] == [4, 5, 4, 5]
+    # A grid that was asked for is not cut by the profile.
+    assert [s.parameters["beta"] for s in plan[2::4]] == [3.0, 1.0, 2.0]
+    assert len({s.run_id for s in plan}) == len(plan)
+
+
+def test_profile_cuts_the_grid(tmp_path):
+    plan = expand(*tiny(tmp_path, {"models": ["fif"]}, configurations=3))
+    assert [s.configuration for s in plan] == [
+        "beta=10, hutchinson_samples=1",
+        "beta=10, hutchinson_samples=2",
+        "beta=5, hutchinson_samples=1",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("flags", "part"),
+    [
+        ({"beta": [-1.0]}, "beta=-1: at least 0"),
+        ({"beta": [math.nan]}, "beta=nan"),
+        ({"hutchinson_samples": [99]}, "hutchinson_samples=99: at most 8"),
+        ({"hutchinson_samples": [0]}, "hutchinson_samples=0: at least 1"),
+    ],
+)
+def test_grid_values_out_of_range(tmp_path, flags, part):
+    with pytest.raises(ConfigError) as error:
+        expand(*tiny(tmp_path, {"models": ["fif"], **flags}))
+    assert "--beta/--hutchinson-samples" in str(error.value)
+    assert part in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_model_that_the_architecture_does_not_serve(tmp_path):
+    experiment, _ = tiny(tmp_path, {"models": ["vqvae_spatial"]})
+    faces = types.SimpleNamespace(input_dim=(3, 64, 64), content_hash="0" * 16)
+    with pytest.raises(ConfigError, match=r"model vqvae_spatial: arch 'fif_convnet'"):
+        expand(experiment.model_copy(update={"arch": "fif_convnet"}), faces)
+
+
+def test_latent_dimension_of_a_model_with_a_limit(tmp_path):
+    plan = expand(*tiny(tmp_path, {"models": ["ae", "svae"], "latent_dim": 64}))
+    assert [spec.latent_dim for spec in plan] == [64, 32]
+
+
+@pytest.mark.parametrize(
+    "field", [f.name for f in dataclasses.fields(RunSpec) if f.name != "samplers"]
+)
+def test_run_id_changes_with_every_field_but_the_samplers(field):
+    assert spec_of(**{field: CHANGED[field]}).run_id != spec_of().run_id
+    assert spec_of(samplers=("gmm",)).run_id == spec_of().run_id
+
+
+@given(
+    key=st.sampled_from([f.name for f in dataclasses.fields(RunSettings)]),
+    change=st.integers(1, 1000),
+)
+@settings(deadline=None)
+def test_run_id_changes_with_every_setting_that_defines_a_result(key, change):
+    changed = dataclasses.replace(SETTINGS, **{key: change + 10_000})
+    assert (spec_of(settings=changed).run_id != spec_of().run_id) == (key not in PLAN_ALONE)
+
+
+def test_settings_that_came_later_are_absent_where_they_are_not_used():
+    """Runs of before have their ids."""
+    assert not {"wall_clock", "weight_decay", "fit_steps"} & set(SETTINGS.to_dict())
+    used = dataclasses.replace(SETTINGS, epochs=None, wall_clock=3.0)
+    assert set(OPTIONAL) & set(used.to_dict()) == {"wall_clock"}
+    assert RunSettings(**used.to_dict()) == used
+
+
+@given(st.floats(0, 1e6), st.floats(0, 1e6))
+@settings(deadline=None)
+def test_run_id_tells_values_apart(one, other):
+    ids = [spec_of(parameters={"beta": b}, varied=("beta",)).run_id for b in (one, other)]
+    assert (ids[0] == ids[1]) == (one == other)
+
+
+@given(
+    parameters=st.dictionaries(
+        st.text("abc_", min_size=1),
+        st.one_of(st.integers(-9, 9), st.floats(allow_nan=False), st.text(), st.booleans()),
+    ),
+    note=st.text(st.characters(exclude_categories=["Cs", "Cc"])),
+)
+@settings(max_examples=12, deadline=None)
+def test_round_trip_through_the_run_folder(tmp_path_factory, parameters, note):
+    spec = spec_of(
+        parameters=parameters,
+        varied=tuple(parameters),
+        settings=dataclasses.replace(SETTINGS, note=note),
+    )
+    ids = set()
+    for folder in ("one", "other"):
+        environment = Environment(data_root=folder, offline=True)
+        root = tmp_path_factory.getbasetemp() / "round-trip" / folder
+        run_dir = Store(root, IMAGES).prepare(spec, environment)
+        read = read_config(run_dir).spec_of(IMAGES, run_dir)
+        assert read == spec
+        assert Environment.read(run_dir) == environment
+        ids.add(read.run_id)
+    assert ids == {spec.run_id} == {run_dir.name}
+
+
+def test_committed_runs_have_the_ids_of_their_specifications():
+    folders = [path.parent for path in sorted(RUNS.glob("*/*/*/*/config.yaml"))]
+    assert len(folders) > 100
+    for folder in folders:
+        spec = read_config(folder).spec_of(IMAGES, folder)
+        assert (spec.run_id, spec.folder) == (
+            folder.name,
+            folder.parent.relative_to(RUNS).as_posix(),
+        )

@@ -1,0 +1,202 @@
+"""One run of the benchmark: trained, scored, drawn, and none of it done twice."""
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from support.experiments import ENVIRONMENT, tiny
+
+import pythae_fif.benchmark.run as run_module
+from pythae_fif.benchmark import execute, expand, load_experiment
+from pythae_fif.benchmark.config import experiment_file
+from pythae_fif.benchmark.inputs import load_splits
+from pythae_fif.benchmark.record import ImageRecord
+from pythae_fif.benchmark.run import IMAGES
+from pythae_fif.benchmark.selection import Result
+from pythae_fif.errors import FIFError, NonFiniteError
+from pythae_fif.files import read_json
+from pythae_fif.reports import build_report
+from pythae_fif.reports.published_tables import table2
+from pythae_fif.runs import execute as runs
+from pythae_fif.runs.folder import Status
+from pythae_fif.runs.record import intact
+from pythae_fif.runs.store import Store
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:scores of 20 samples"),
+    pytest.mark.usefixtures("one_thread"),
+]
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """Makes run folders of a tiny plan: prepared(flags, **profile) -> store, plan, folders."""
+
+    def prepare(flags: dict | None = None, **profile):
+        store = Store(tmp_path / "results", IMAGES)
+        plan = expand(*tiny(tmp_path, flags, **profile))
+        return store, plan, [store.prepare(spec, ENVIRONMENT) for spec in plan]
+
+    return prepare
+
+
+def kept(record: ImageRecord) -> tuple:
+    """What no later sampler may change."""
+    return record.training, record.parameters, record.reconstruction_mse
+
+
+def test_leaves_a_whole_record_and_all_files(prepared):
+    store, (spec,), (run_dir,) = prepared({"samplers": ["normal", "gmm"]})
+    record = execute(run_dir)
+    assert store.record(spec).to_dict() == record.to_dict()
+    assert Status.read(run_dir).state == "finished"
+    sealed = {
+        "samples-normal.png", "samples-gmm.png", "reconstructions.png", "interpolations.png",
+        "latents.png", "train_log.jsonl", "training.json",
+    }  # fmt: skip
+    assert sealed < record.files.keys()
+    assert {name.split("/")[0] for name in record.files} == sealed | {"model"}
+    assert Image.open(run_dir / "samples-gmm.png").size == (64, 64)
+    assert record.data.sizes == {"train": 60, "val": 20, "test": 20}
+    assert (record.data.hash, record.seed) == (spec.data_hash, spec.seed)
+    assert record.provenance.attempts == 1
+    assert intact(read_json(run_dir / "result.json"))
+    for scores in record.scores.values():
+        assert scores.num_samples == 20
+        assert scores.frechet["val"] > 0
+
+
+def test_same_specification_same_numbers(prepared):
+    flags = {"models": ["fif"], "beta": [5.0], "hutchinson_samples": [1]}
+    _, _, (run_dir,) = prepared(flags)
+    first = execute(run_dir)
+    shutil.rmtree(run_dir)
+    prepared(flags)
+    assert execute(run_dir).scores == first.scores
+
+
+def test_a_further_sampler_of_a_finished_run_trains_nothing(prepared, monkeypatch):
+    store, _, (run_dir,) = prepared({"models": ["vae"], "samplers": ["normal"]})
+    first = execute(run_dir)
+    monkeypatch.setattr(run_module, "trainer_of", None)
+    more = prepared({"models": ["vae"], "samplers": ["normal", "gmm"]})[1][0]
+    assert store.run_dir(more) == run_dir
+    assert not store.is_done(more)
+    record = execute(run_dir)
+    assert record.scores.keys() == record.sampling_seconds.keys() == {"normal", "gmm"}
+    assert kept(record) == kept(first)
+    assert record.provenance == first.provenance
+    assert record.scores["normal"] == first.scores["normal"]
+    assert first.later_provenance == {}
+    assert set(record.later_provenance) == {"gmm"}
+    assert {"samples-normal.png", "samples-gmm.png"} < record.files.keys()
+    assert store.is_done(more)
+
+
+def test_scores_do_not_depend_on_when_the_sampler_was_asked_for(prepared):
+    flags = {"models": ["vae"], "samplers": ["normal", "gmm"]}
+    _, _, (run_dir,) = prepared(flags)
+    together = execute(run_dir).scores
+    shutil.rmtree(run_dir)
+    prepared({"models": ["vae"], "samplers": ["normal"]})
+    execute(run_dir)
+    shutil.rmtree(run_dir / "model")  # not in git: trained again, to the same weights
+    prepared(flags)
+    assert execute(run_dir).scores == together
+
+
+def test_no_score_is_kept_of_a_model_that_is_gone(prepared):
+    store, (spec,), (run_dir,) = prepared({"samplers": ["normal"]})
+    first = execute(run_dir)
+    scores = dataclasses.replace(first.scores["normal"], frechet={"val": 1.0, "test": 1e6})
+    elsewhere = first.provenance.model_copy(update={"device": "another"})
+    changes = {"scores": {"normal": scores}, "provenance": elsewhere}  # as if made elsewhere
+    first.model_copy(update=changes).write(run_dir / "result.json")
+    shutil.rmtree(run_dir / "model")
+    prepared({"samplers": ["gmm"]})
+    record = execute(run_dir)
+    assert set(record.scores) == {"normal", "gmm"}
+    assert record.scores["normal"] == first.scores["normal"]
+    assert record.provenance.device == first.provenance.device
+    assert store.is_done(spec)
+
+
+def test_a_sampler_that_fails_costs_its_own_score(prepared, monkeypatch):
+    store, (spec,), (run_dir,) = prepared({"samplers": ["gmm", "normal"]})
+    generate = run_module.generate
+
+    def broken(sampler, *rest, **more):
+        if sampler == "gmm":
+            raise ValueError("broken on purpose")
+        return generate(sampler, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "generate", broken)
+        with pytest.raises(FIFError, match="sampler gmm: ValueError: broken on purpose"):
+            execute(run_dir)
+    assert Status.read(run_dir).state == "failed"
+    assert set(store.record(spec).scores) == {"normal"}
+    assert not store.is_done(spec)
+    execute(run_dir)
+    assert store.is_done(spec)
+
+
+def test_loss_that_is_not_finite(prepared):
+    flags = {"models": ["fif"], "beta": [1e39], "hutchinson_samples": [1]}
+    _, _, (run_dir,) = prepared(flags, batch_size=60)
+    with pytest.raises(NonFiniteError):
+        execute(run_dir)
+    error = Status.read(run_dir).error
+    assert "epoch 1" in error and "inf in one of 1 batches" in error
+
+
+@pytest.mark.parametrize("lends", ["none", "those of the plan", "others"])
+def test_data_are_those_of_the_plan_whoever_lends_them(tmp_path, monkeypatch, lends):
+    experiment, splits = tiny(tmp_path)
+    (spec,) = expand(experiment, splits)
+    run_dir = Store(tmp_path, IMAGES).prepare(spec, ENVIRONMENT)
+    other = dataclasses.replace(splits, train=np.zeros_like(splits.train))
+    lent = {"none": None, "those of the plan": splits, "others": other}[lends]
+    if lends == "those of the plan":
+        monkeypatch.setattr(run_module, "load_splits", None)
+    assert runs.execute(run_dir, IMAGES, lent).data.hash == spec.data_hash
+
+
+def test_data_that_changed_since_the_plan(tmp_path):
+    (spec,) = expand(*tiny(tmp_path))
+    spec = dataclasses.replace(spec, data_hash="0" * 16)
+    run_dir = Store(tmp_path, IMAGES).prepare(spec, ENVIRONMENT)
+    with pytest.raises(FIFError, match="digits changed since the plan"):
+        execute(run_dir)
+
+
+def test_a_run_that_was_trained_is_not_trained_again(prepared, monkeypatch):
+    _, _, (run_dir,) = prepared()
+    first = execute(run_dir)
+    (run_dir / "result.json").unlink()
+    monkeypatch.setattr(run_module, "trainer_of", None)
+    again = execute(run_dir)
+    assert (again.scores, *kept(again)) == (first.scores, *kept(first))
+
+
+def test_the_models_of_table_2_train_by_the_wall_clock(tmp_path):
+    flags = {"profile": "table2-quick", "wall_clock": "0.2s", "seeds": [0], "extractor": "pixels"}
+    experiment = load_experiment("digits", experiment_file(2), flags)
+    sizes = {"num_samples": 20, "val_size": 20, "test_size": 20, "epochs": None}
+    profile = experiment.settings.model_copy(update=sizes)
+    experiment = experiment.model_copy(update={"profiles": {"table2-quick": profile}})
+    splits = load_splits("digits", None, experiment.settings, ENVIRONMENT)
+    store = Store(tmp_path, IMAGES)
+    results = [
+        Result(spec, execute(store.prepare(spec, ENVIRONMENT)))
+        for spec in expand(experiment, splits)
+    ]
+    for result in results:
+        assert set(result.record.scores) == {"normal", "gmm"}
+        assert 0.2 <= result.record.training.train_seconds < 20
+        assert result.spec.settings.wall_clock == 0.2
+    grid = table2(build_report(experiment, results))
+    assert [row[0].text.split()[0] for row in grid.rows] == ["DNF", "Trumpet", "FIF"]
+    assert "FID published ↓" not in " ".join(grid.headings)

@@ -1,0 +1,211 @@
+"""The local engine: a failed, killed or silent process costs its own run, and nothing is lost."""
+
+import multiprocessing
+import os
+import signal
+
+import pytest
+import torch
+from support.processes import process_of, until
+from support.tasks import ONCE, TASKS, TaskSpec, prepared, task_store
+
+from pythae_fif.errors import ConfigError, StoreError
+from pythae_fif.runs.claim import is_claimed
+from pythae_fif.runs.engines import LocalEngine, Outcome, Slot
+from pythae_fif.runs.engines.common import NO_RECORD, cores, settle
+from pythae_fif.runs.folder import Status
+from pythae_fif.runs.verify import verify
+
+ONE, TWO = (LocalEngine(gpus=[], cpus_per_run=max(1, cores() // n)) for n in (1, 2))
+"""On the processor, so many runs at once."""
+
+
+def ignore(running, outcomes) -> None:
+    """Watches nothing."""
+
+
+class TestSlots:
+    def test_cores_are_divided(self):
+        slots = LocalEngine(gpus=[]).slots()
+        assert 1 <= len(slots) <= 4 and sum(slot.threads for slot in slots) <= cores()
+        assert LocalEngine(gpus=[], cpus_per_run=1).slots() == [Slot("cpu", 1)] * cores()
+
+    @pytest.mark.parametrize(
+        ("visible", "gpus", "devices"),
+        [
+            (None, None, ["0", "1", "0", "1"]),
+            ("5,3", None, ["5", "3", "5", "3"]),
+            ("GPU-a,GPU-b", [1], ["GPU-b", "GPU-b"]),
+        ],
+    )
+    def test_gpus_are_those_that_are_visible(self, monkeypatch, visible, gpus, devices):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if visible is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        slots = LocalEngine(gpus, runs_per_gpu=2).slots()
+        assert [slot.device for slot in slots] == devices
+        assert all(slot.threads == max(1, cores() // len(devices)) for slot in slots)
+        with pytest.raises(ConfigError, match="--gpus 2: 0 to 1 are visible on this machine"):
+            LocalEngine([2]).slots()
+
+
+@pytest.fixture
+def store(tmp_path):
+    return task_store(tmp_path)
+
+
+ENDS = {
+    "fail": "ValueError: broken in model",
+    "sleep": "the process ended by SIGKILL: killed, perhaps for want of memory",
+    "exit": NO_RECORD,
+    "exit by 3": "the process ended by exit code 3",
+    "partly": "half of it is missing",
+    "nothing": "",
+}
+"""Deed -> the error of its run; the one that sleeps is killed."""
+
+
+def test_failed_killed_and_silent_runs_cost_only_themselves(store):
+    specs = [TaskSpec(deed=deed, asked=("a", "b")) for deed in ENDS]
+    run_dirs = prepared(store, *specs)
+
+    def kill(running, outcomes):
+        if running.keys() == {run_dirs[1]} and running[run_dirs[1]].stage == "training":
+            (process,) = multiprocessing.active_children()
+            os.kill(process.pid, signal.SIGKILL)
+
+    outcomes = ONE.run_all(TASKS, run_dirs, kill)
+    states = ["finished" if deed == "nothing" else "failed" for deed in ENDS]
+    expected = zip(run_dirs, states, ENDS.values(), strict=True)
+    assert outcomes == [Outcome(*end) for end in expected]
+    for outcome in outcomes:
+        status = Status.read(outcome.run_dir)
+        assert (status.state, status.error) == (outcome.state, outcome.error)
+    assert "in _fail" in Status.read(run_dirs[0]).traceback
+    assert [store.is_done(spec) for spec in specs] == [not error for error in ENDS.values()]
+    assert set(store.record(specs[4]).answers) == {"a"}
+
+
+@pytest.mark.parametrize("end", ["exit", "partly"])
+def test_a_run_that_failed_is_done_by_the_next_start(store, end):
+    spec = TaskSpec(asked=("a", "b"))
+    (run_dir,) = prepared(store, spec)
+    (run_dir / ONCE).write_text(end)
+    (outcome,) = ONE.run_all(TASKS, [run_dir], ignore)
+    assert outcome.state == "failed" and not store.is_done(spec)
+    assert ONE.run_all(TASKS, [run_dir], ignore) == [Outcome(run_dir, "finished")]
+    assert store.is_done(spec) and Status.read(run_dir).error == ""
+
+
+@pytest.mark.parametrize("told", ["finished", "running", "waiting"])
+def test_finished_is_told_by_the_record_not_by_the_process(store, told):
+    (run_dir,) = prepared(store, TaskSpec())
+    Status(told).write(run_dir)
+    assert settle(TASKS, run_dir, "finished", "") == Outcome(run_dir, "failed", NO_RECORD)
+    ONE.run_all(TASKS, [run_dir], ignore)
+    Status(told).write(run_dir)
+    assert settle(TASKS, run_dir, "failed", "killed") == Outcome(run_dir, "finished")
+    assert Status.read(run_dir).state == "finished"
+
+
+def test_no_run_is_prepared_or_started_after_so_many_failures(store):
+    run_dirs = prepared(store, *(TaskSpec(seed, "fail") for seed in range(4)))
+    asked = []
+
+    def prepare(run_dir):
+        states = [Status.read(d).state for d in asked]
+        assert states == ["failed", "waiting"][: len(asked)]  # those before have ended
+        asked.append(run_dir)
+        if run_dir == run_dirs[1]:
+            raise StoreError("no room")
+
+    outcomes = ONE.run_all(TASKS, run_dirs, ignore, max_failures=3, prepare=prepare)
+    assert [o.run_dir for o in outcomes] == run_dirs[:3] == asked
+    assert outcomes[1] == Outcome(run_dirs[1], "failed", "no room")
+    states = [Status.read(d).state for d in run_dirs]
+    assert states == ["failed", "waiting", "failed", "waiting"]
+
+
+def test_run_that_another_driver_prepares_as_it_ends(store, monkeypatch):
+    (run_dir,) = prepared(store, TaskSpec())
+
+    def late(*arguments):
+        prepared(store, TaskSpec())
+        return settle(*arguments)
+
+    monkeypatch.setattr("pythae_fif.runs.engines.local.settle", late)
+    assert ONE.run_all(TASKS, [run_dir], ignore) == [Outcome(run_dir, "finished")]
+    assert Status.read(run_dir).state == "finished"
+
+
+def test_interrupt_marks_runs_and_leaves_no_process(store):
+    run_dirs = prepared(store, *(TaskSpec(seed, "sleep") for seed in range(3)))
+
+    def interrupt(running, outcomes):
+        if len([s for s in running.values() if s.stage == "training"]) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        TWO.run_all(TASKS, run_dirs, interrupt)
+    states = [Status.read(d).state for d in run_dirs]
+    assert states == ["interrupted", "interrupted", "waiting"]
+    assert not multiprocessing.active_children()
+
+
+def test_interrupt_while_a_process_starts_is_not_lost(store, monkeypatch):
+    run_dirs = prepared(store, TaskSpec())
+    method = multiprocessing.get_context("forkserver").Process
+    start = method.start
+
+    def interrupted_start(process):
+        os.kill(os.getpid(), signal.SIGINT)
+        start(process)
+
+    monkeypatch.setattr(method, "start", interrupted_start)
+    with pytest.raises(KeyboardInterrupt):
+        TWO.run_all(TASKS, run_dirs, ignore)
+    assert not multiprocessing.active_children()
+    assert Status.read(run_dirs[0]).state == "interrupted"
+
+
+def drive(run_dirs) -> None:
+    """A process of a driver, which forks by itself: a fork server of its own would cost seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        if multiprocessing.parent_process() is not None:
+            forks = multiprocessing.get_context("fork")
+            patch.setattr("pythae_fif.runs.engines.local._context", lambda kind: forks)
+        _drive(run_dirs)
+
+
+def _drive(run_dirs) -> None:
+    outcomes = TWO.run_all(TASKS, run_dirs, ignore)
+    assert [outcome.state for outcome in outcomes] == ["finished"] * len(run_dirs)
+
+
+def test_two_drivers_on_one_store(store):
+    specs = [TaskSpec(seed, "nap") for seed in range(8)]
+    run_dirs = prepared(store, *specs)
+    other = process_of(drive, run_dirs)
+    until(lambda: any(map(is_claimed, run_dirs)))
+    drive(run_dirs)
+    other.join(60)
+    assert other.exitcode == 0
+    records = [store.record(spec) for spec in specs]
+    assert [record.provenance.attempts for record in records] == [1] * 8
+    assert not [*store.root.rglob("claim-*"), *store.root.rglob("*.tmp")]
+    assert not [*store.root.rglob("*.corrupt*")]
+
+
+def test_driver_killed(store):
+    """Its runs end, too, where they are, and the next driver goes on."""
+    (run_dir,) = prepared(store, TaskSpec(deed="sleep"))
+    driver = process_of(drive, [run_dir])
+    until(lambda: Status.read(run_dir).stage == "training")
+    assert is_claimed(run_dir)
+    driver.kill()
+    driver.join()
+    until(lambda: not is_claimed(run_dir))
+    assert Status.read(run_dir).state == "interrupted"
+    assert {finding.kind for finding in verify(store.root, [TASKS])} == {"unfinished"}
