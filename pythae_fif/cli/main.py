@@ -12,9 +12,9 @@ from pythae_fif.cli.list import list_command
 from pythae_fif.cli.request import read_request, run_parser
 from pythae_fif.cli.study import study_command
 from pythae_fif.cli.verify import verify_command
-from pythae_fif.errors import FIFError
+from pythae_fif.errors import FIFError, RunsLeftError
 
-EXIT_BAD_INPUT, EXIT_INTERRUPTED = 2, 130
+EXIT_RUNS_LEFT, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 COMMANDS = ("run", "study", "list", "verify")
 DESCRIPTION = (
     "Trains generative autoencoders on a data set, samples, scores and compares. Other commands "
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _dispatch(words)
     except (FIFError, OSError) as error:
         print("error:", " ".join(str(error).split()), file=sys.stderr)
-        return EXIT_BAD_INPUT
+        return EXIT_RUNS_LEFT if isinstance(error, RunsLeftError) else EXIT_BAD_INPUT
     except KeyboardInterrupt as interrupt:
         kept = str(interrupt) or "finished runs are kept; the same command goes on from here"
         print(f"interrupted: {kept}", file=sys.stderr)

@@ -29,14 +29,14 @@ def verify_command(words: list[str]) -> int:
         "results", metavar="RESULTS", help="a folder that --results named, or a URL"
     )
     results = parser.given(words)["results"]
-    from pythae_fif.benchmark.run import IMAGES  # which imports torch
+    from pythae_fif.benchmark.run import IMAGES  # which imports torch, as the others do
     from pythae_fif.studies.kinds import STUDY_KINDS
 
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) if is_url(results) else Path(results).expanduser()
         if is_url(results):
             Remote(results, root).pull("runs")
-        findings = verify(root, [IMAGES, *STUDY_KINDS])
+        findings = verify(root, (IMAGES, *STUDY_KINDS))
     console = Console(highlight=False)
     console.print(_table(findings))
     runs, wrong = len({f.run for f in findings}), sum(f.kind in WRONG for f in findings)

@@ -48,7 +48,7 @@ def provenance(device: str, started: float, attempts: int) -> Provenance:
         device=f"{device} ({name})",
         gpu_driver=_gpu_driver() if on_gpu else None,
         cuda=torch.version.cuda if on_gpu else None,
-        cudnn=torch.backends.cudnn.version() if on_gpu else None,  # type: ignore[no-untyped-call]
+        cudnn=torch.backends.cudnn.version() if on_gpu else None,
         threads=torch.get_num_threads(),
         cores=os.cpu_count(),
         started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),

@@ -19,6 +19,7 @@ from pythae_fif.nn import ResidualDecoder, ResidualEncoder
 from pythae_fif.pictures import new_figure
 from pythae_fif.studies import OnProgress, StudyOptions
 from pythae_fif.studies.output import Drawing, columns, write_study
+from pythae_fif.volume_change.loss import JacobianAt
 
 NOISE, BETA, RADIUS = 0.1, 0.5, 2.0
 VARIANTS = {"data": "off-manifold", "reconstruction": "on-manifold"}
@@ -47,7 +48,7 @@ def arc(u: Tensor) -> Tensor:
     return RADIUS * torch.cat([angle.sin(), 1 - angle.cos()], 1)
 
 
-def build(jacobian_at: str, seed: int) -> FIF:
+def build(jacobian_at: JacobianAt, seed: int) -> FIF:
     """A FIF whose encoder and decoder have been fitted to the arc, by least squares.
 
     The encoder is the projection on the arc, so that both are consistent where training starts.
@@ -122,7 +123,7 @@ class Trained(NamedTuple):
 
 
 def train(
-    jacobian_at: str, data: Tensor, seeds: Sequence[int], epochs: int, every: int = 10
+    jacobian_at: JacobianAt, data: Tensor, seeds: Sequence[int], epochs: int, every: int = 10
 ) -> Trained:
     """Trains one variant, and measures it every so many epochs and after those of `SHOWN`."""
     ensemble = Ensemble([build(jacobian_at, seed) for seed in seeds], seeds)

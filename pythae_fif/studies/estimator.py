@@ -20,6 +20,8 @@ from pythae_fif.pictures import new_figure
 from pythae_fif.studies import OnProgress, StudyOptions
 from pythae_fif.studies.output import Drawing, columns, data_name, write_study
 from pythae_fif.volume_change import sample_hutchinson, surrogate
+from pythae_fif.volume_change.hutchinson import HutchinsonKind
+from pythae_fif.volume_change.variants import TraceSpace
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,13 @@ ORTHOGONAL_K = (1, 2, 4, 8, 12, 15)
 class Variance:
     """The variance of the estimate of a trace from `samples` vectors of a kind."""
 
-    kind: str
+    kind: HutchinsonKind
     samples: int
     formula: float
     simulated: float
 
 
-def variance_formula(matrix: Tensor, kind: str, samples: int = 1) -> float:
+def variance_formula(matrix: Tensor, kind: HutchinsonKind, samples: int = 1) -> float:
     """Variance of the estimate of a trace from K Hutchinson vectors: eqs. 100, 101, 105, 121, 122.
 
     Args:
@@ -86,7 +88,7 @@ def variance_formula(matrix: Tensor, kind: str, samples: int = 1) -> float:
 
 
 def simulated_variance(
-    matrix: Tensor, kind: str, samples: int, draws: int, generator: torch.Generator
+    matrix: Tensor, kind: HutchinsonKind, samples: int, draws: int, generator: torch.Generator
 ) -> float:
     """The same variance from that many independent estimates."""
     eps = sample_hutchinson(
@@ -98,8 +100,9 @@ def simulated_variance(
 def _variances(draws: int, seed: int) -> list[Variance]:
     generator = torch.Generator().manual_seed(seed)
     matrix = torch.randn(MATRIX_DIM, MATRIX_DIM, generator=generator, dtype=torch.float64)
-    cells = [("rademacher", 1), ("gaussian", 1), ("scaled_gaussian", 1)]
-    cells += [(kind, k) for k in ORTHOGONAL_K for kind in ("orthogonal", "scaled_gaussian")]
+    several: tuple[HutchinsonKind, ...] = ("orthogonal", "scaled_gaussian")
+    cells: list[tuple[HutchinsonKind, int]] = [("rademacher", 1), ("gaussian", 1)]
+    cells += [("scaled_gaussian", 1), *((kind, k) for k in ORTHOGONAL_K for kind in several)]
     return [
         Variance(
             kind,
@@ -125,8 +128,8 @@ class Distance:
         distance, std: Mean and standard deviation.
     """
 
-    space: str
-    kind: str
+    space: TraceSpace
+    kind: HutchinsonKind
     batch_size: int
     samples: int
     distance: float
@@ -155,14 +158,17 @@ def gradient_distances(
         on_progress: Is told how far it is.
     """
     latent_dim, dim = model.latent_dim, images[0].numel()
+    every = range(1, latent_dim + 1)
+    powers = [*(4**i for i in range(int(math.log(dim, 4)) + 1)), dim]
+    series: list[tuple[TraceSpace, HutchinsonKind, Sequence[int]]] = [
+        ("latent", "orthogonal", every),
+        ("latent", "scaled_gaussian", every),
+        ("data", "orthogonal", powers),
+    ]
     cells = [
         (space, kind, batch, k)
         for batch in batches
-        for space, kind, numbers in (
-            ("latent", "orthogonal", range(1, latent_dim + 1)),
-            ("latent", "scaled_gaussian", range(1, latent_dim + 1)),
-            ("data", "orthogonal", [*(4**i for i in range(int(math.log(dim, 4)) + 1)), dim]),
-        )
+        for space, kind, numbers in series
         for k in numbers
         if batch * k <= largest and (kind == "orthogonal" or batch == min(batches))
     ]
@@ -186,7 +192,7 @@ def gradient_distances(
     return rows
 
 
-def _gradient(model: FIF, x: Tensor, eps: Tensor, space: str) -> Tensor:
+def _gradient(model: FIF, x: Tensor, eps: Tensor, space: TraceSpace) -> Tensor:
     """Gradient of the mean surrogate by all encoder parameters, a few vectors at a time."""
     gradients = []
     parameters = list(model.encoder.parameters())

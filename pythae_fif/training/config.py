@@ -19,7 +19,7 @@ from pythae_fif.validation import config_dataclass
 
 
 @config_dataclass
-class FIFTrainerConfig(BaseTrainerConfig):  # type: ignore[misc]  # Pythae has no types
+class FIFTrainerConfig(BaseTrainerConfig):
     """Configuration of :class:`FIFTrainer`: Pythae's `BaseTrainerConfig` and
 
     Parameters:

@@ -35,7 +35,8 @@ def batch_norm_jvps(tangents: Tensor, x: Tensor, weight: Tensor | None, eps: flo
     if weight is None:
         weight = x.new_ones(x.shape[1], dtype=at_least_float32(x).dtype)
     weight = weight + 1e-30 * (weight == 0).to(weight.dtype)  # its gradient divides by it
-    products = [_Jvp.apply(tangent.to(x.dtype), x, weight, eps) for tangent in tangents]
+    jvp: Any = _Jvp.apply
+    products = [jvp(tangent.to(x.dtype), x, weight, eps) for tangent in tangents]
     return torch.stack(products).to(tangents.dtype)
 
 

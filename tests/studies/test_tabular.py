@@ -17,8 +17,10 @@ from pythae.models import AutoModel
 from support.engines import InProcess, Refuses
 from support.tabular_files import LATENT, table, write_archive, write_csv
 
+from pythae_fif.cli.main import main
 from pythae_fif.errors import ConfigError, DataError, RunsLeftError
 from pythae_fif.reports.published import load_published
+from pythae_fif.runs.engines import Outcome
 from pythae_fif.runs.execute import execute
 from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.record import Provenance
@@ -159,6 +161,22 @@ def test_what_is_no_record_of_the_run_is_set_aside(tmp_path, change):
     unsealed = {k: v for k, v in RECORD.to_dict().items() if k != "checksum"}
     path.write_text(json.dumps(change(unsealed)))
     assert store.record(SPEC) is None and path.with_name("result.json.corrupt").exists()
+
+
+def test_the_exit_code_counts_records(tmp_path, monkeypatch, capsys):
+    """A failed run is exit code 1, as in the benchmark, and its line names it."""
+
+    class Fails(InProcess):
+        def run_all(self, kind, run_dirs, on_change, **_):
+            return [Outcome(run_dirs[0], "failed", "no luck")]
+
+    monkeypatch.setattr(tabular_plan, "LocalEngine", lambda **_: Fails())
+    write_csv(tmp_path / "t.csv", table())
+    words = ["study", "tabular", "--dataset", "csv", "--data", str(tmp_path / "t.csv")]
+    words += ["--latent-dim", "2", "--seeds", "0", "--quiet", "--results", str(tmp_path / "r")]
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: 1 of 1 runs failed: fif: ") and said.endswith(": no luck\n")
 
 
 def test_a_table_that_changed_since_the_plan_is_refused(options):
