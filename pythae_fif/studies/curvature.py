@@ -22,7 +22,7 @@ from pythae_fif.studies.output import Drawing, columns, write_study
 from pythae_fif.volume_change.loss import JacobianAt
 
 NOISE, BETA, RADIUS = 0.1, 0.5, 2.0
-VARIANTS = {"data": "off-manifold", "reconstruction": "on-manifold"}
+VARIANTS: dict[JacobianAt, str] = {"data": "off-manifold", "reconstruction": "on-manifold"}
 """Where the Jacobian is taken -> name of that training."""
 COLOURS = {"reconstruction": "tab:orange", "data": "tab:green"}
 EPOCHS = {"quick": 150, "paper": 1500}
