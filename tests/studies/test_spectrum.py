@@ -2,6 +2,8 @@
 
 import dataclasses
 import math
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,8 @@ from pythae_fif.runs.verify import verify
 from pythae_fif.studies import StudyOptions, run_study, spectrum, spectrum_run
 from pythae_fif.studies.kinds import STUDY_KINDS
 from pythae_fif.studies.spectrum_run import SPECTRUM
+
+RESULTS = Path(__file__).parents[2] / "results"
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +127,28 @@ def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(options, monkeypatch
     again = execute(run_dir, SPECTRUM)
     assert again.singular_values == whole.singular_values and again.nll == whole.nll
     assert again.provenance.attempts == 3
+
+
+COMMITTED = {
+    (0.1, 0): "225dad135fc8",
+    (0.1, 1): "b986614d242a",
+    (1, 0): "aeeb8cfa3247",
+    (1, 1): "86b0cf37a5dd",
+    (10, 0): "6e6ad20c0c6f",
+    (10, 1): "4ea7f2bef993",
+    (100, 0): "675a207fb2ea",
+    (100, 1): "22bbdb568f76",
+}
+"""Weight and seed -> id of the run in the committed figures."""
+
+
+@pytest.mark.shared
+def test_committed_runs_are_not_done_again(tmp_path, shared_data):
+    shutil.copytree(RESULTS / "runs" / "spectrum", tmp_path / "runs" / "spectrum")
+    options = StudyOptions(tmp_path, str(shared_data), offline=True, engine=Refuses())
+    run_study("spectrum", options, lambda *_: None)
+    specs = Store(tmp_path, SPECTRUM).specs()
+    assert {(spec.beta, spec.seed): spec.run_id for spec in specs} == COMMITTED
+    for name in ("spectrum-mnist-quick.csv", "spectrum-mnist-quick-values.csv"):
+        drawn, committed = (root / "tables" / name for root in (tmp_path, RESULTS))
+        assert drawn.read_text() == committed.read_text()
