@@ -15,10 +15,12 @@ from pythae_fif.benchmark.estimate import training_seconds
 from pythae_fif.benchmark.inputs import load_splits
 from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.plan import build_model
-from pythae_fif.benchmark.run import trainer_of
+from pythae_fif.benchmark.run import IMAGES, trainer_of
+from pythae_fif.benchmark.settings import RunSettings
 from pythae_fif.benchmark.yaml_files import configs_dir, names_in
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.nn import ConvDiscriminator
+from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.store import Store
 from pythae_fif.sampling.models import embed
 from pythae_fif.sampling.samplers import generate
@@ -30,10 +32,7 @@ pytestmark = [
 
 MODELS = names_in("models")
 DIGITS, MNIST, CIFAR, CELEBA = (1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64)
-ENVIRONMENT = {
-    "data_root": None, "data": None, "offline": True, "skip_undecodable": False,
-    "inception_weights": None,
-}  # fmt: skip
+ENVIRONMENT = Environment(offline=True)
 
 # Of the large nets each model sees each architecture once, with the shapes in turn, the costly ones
 # more seldom: all of them took minutes.
@@ -62,10 +61,9 @@ def one_thread():
 def spec_of(model: str, arch: str = "convnet", *, epochs: int = 1, **changes) -> RunSpec:
     entry = load_model_entry(model)
     varied = entry.choices()[0]
-    settings = {
-        "epochs": epochs, "batch_size": 4, "learning_rate": 1e-3, "num_samples": 20,
-        "plateau_patience": 10, "plateau_factor": 0.5,
-    }  # fmt: skip
+    settings = RunSettings(
+        note="a test", epochs=epochs, batch_size=4, learning_rate=1e-3, num_samples=20
+    )
     values = dict(
         dataset="any", arch=arch, model=model, parameters={**entry.fixed, **varied},
         varied=tuple(varied), latent_dim=4, image_size=None, seed=0, extractor="pixels",
@@ -203,11 +201,11 @@ grid: {beta: [0.1, 0.2]}
         "num_samples: 20, fit_steps: 2, train_size: 40, val_size: 20, test_size: 20}\n"
     )
     experiment = load_experiment("digits", own, {})
-    plan = expand(experiment, load_splits(experiment, ENVIRONMENT, vars(experiment.settings)))
+    plan = expand(experiment, load_splits("digits", None, experiment.settings, ENVIRONMENT))
     assert [spec.configuration for spec in plan] == ["beta=0.1", "beta=0.2"]
-    record = execute(Store(tmp_path / "results").prepare(plan[0], ENVIRONMENT))
-    assert set(record["scores"]) == {"normal", "two_stage"}
-    assert record["training"]["images_per_second"] > 0
+    record = execute(Store(tmp_path / "results", IMAGES).prepare(plan[0], ENVIRONMENT))
+    assert set(record.scores) == {"normal", "two_stage"}
+    assert record.training.images_per_second > 0
 
 
 def test_estimate_grows_with_epochs_and_data():
