@@ -11,12 +11,11 @@ from pythae_fif import studies
 from pythae_fif.benchmark.config import Experiment, experiment_file, load_experiment
 from pythae_fif.benchmark.shard import Shard
 from pythae_fif.benchmark.yaml_files import names_in, read_yaml
+from pythae_fif.cli.engine import add_engine_flags, read_engine
 from pythae_fif.cli.parsing import CommonFlags, Parser, add_flags, flags_in
 from pythae_fif.errors import ConfigError, did_you_mean
-from pythae_fif.runs.engines.options import ENGINES, EngineOptions
-from pythae_fif.validation import AtLeastOne, Flag, name_of, read_checked
-
-EngineName = Annotated[str, name_of(lambda: ENGINES)]
+from pythae_fif.runs.engines.options import EngineOptions
+from pythae_fif.validation import AtLeastOne, Flag, read_checked
 
 
 class RunFlags(CommonFlags):
@@ -31,8 +30,6 @@ class RunFlags(CommonFlags):
     dry_run: Annotated[bool, Flag("show the plan and estimate its time, and stop")] = False
     shard: Annotated[str, Flag("the I-th of N parts of the plan, I from 0", "I/N")] = "0/1"
     tensorboard: Annotated[bool, Flag("losses as TensorBoard events in every run")] = False
-    engine: Annotated[EngineName, Flag("local (default), ray or slurm")] = "local"
-    engine_config: Annotated[str | None, Flag("YAML file with these as keys", "FILE")] = None
 
 
 @dataclass(frozen=True)
@@ -56,13 +53,8 @@ def run_parser(description: str, epilog: str = "") -> Parser:
     """The parser of `run`; a flag that is not given leaves the value of the YAML file."""
     parser = Parser("run", description, epilog)
     add_flags(parser.add_argument_group("experiment"), Experiment)
-    add_flags(parser, RunFlags, [name for name in flags_in(RunFlags) if "engine" not in name])
-    group = parser.add_argument_group("engine", "where the runs are executed")
-    add_flags(group, RunFlags, ("engine", "engine_config"))
-    for option in dict.fromkeys(name for cls in ENGINES.values() for name in flags_in(cls)):
-        takers = [engine for engine, cls in ENGINES.items() if option in cls.model_fields]
-        prefix = "" if len(takers) == len(ENGINES) else f"{', '.join(takers)}: "
-        add_flags(group, ENGINES[takers[0]], (option,), prefix)
+    add_flags(parser, RunFlags)
+    add_engine_flags(parser)
     return parser
 
 
@@ -78,10 +70,8 @@ def read_request(given: Mapping[str, Any]) -> Request:
     values = {name: value for name, value in given.items() if name in RunFlags.model_fields}
     flags = read_checked(RunFlags, values, "run", flags=given)
     keys = {name: value for name, value in given.items() if name in flags_in(Experiment)}
-    options = {name: value for name, value in given.items() if name not in {**values, **keys}}
-    return Request(
-        flags, _experiment(flags, keys), Shard.parse(flags.shard), _engine(flags, options)
-    )
+    experiment = _experiment(flags, keys)
+    return Request(flags, experiment, Shard.parse(flags.shard), read_engine(given))
 
 
 def _experiment(flags: RunFlags, keys: Mapping[str, Any]) -> Experiment:
@@ -100,18 +90,3 @@ def _experiment(flags: RunFlags, keys: Mapping[str, Any]) -> Experiment:
     if dataset not in known:
         raise ConfigError(f"--dataset {dataset!r} is unknown: {did_you_mean(dataset, known)}")
     return load_experiment(dataset, file, keys)
-
-
-def _engine(flags: RunFlags, options: dict[str, Any]) -> EngineOptions:
-    """The options of the YAML file, overlaid by the flags that are given."""
-    file = flags.engine_config
-    in_file = {} if file is None else read_yaml(Path(file))
-    name = in_file.pop("engine", flags.engine)
-    if "engine" in flags.model_fields_set:
-        name = flags.engine
-    if not isinstance(name, str) or name not in ENGINES:
-        raise ConfigError(f"{file}: engine={name!r}: {did_you_mean(name, ENGINES)}")
-    if "sbatch" in options:
-        options["sbatch"] = dict(options["sbatch"])
-    where = f"engine {name}" if file is None else f"{file}: engine {name}"
-    return read_checked(ENGINES[name], {**in_file, **options}, where, flags=options)

@@ -10,8 +10,10 @@ from rich.console import Console
 from pythae_fif import studies
 from pythae_fif.benchmark.config import Seeds
 from pythae_fif.benchmark.display import Display
+from pythae_fif.cli.engine import ENGINE_FLAGS, add_engine_flags, read_engine
 from pythae_fif.cli.parsing import CommonFlags, Parser, add_flags
 from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.runs.engines.options import EngineOptions, build_engine
 from pythae_fif.runs.remote import is_url
 from pythae_fif.validation import AtLeastOne, Each, Flag, read_checked
 
@@ -51,7 +53,7 @@ def study_command(words: list[str]) -> int:
         raise ConfigError(
             f"study {words[0]!r} is unknown: {did_you_mean(words[0], studies.STUDIES)}"
         )
-    flags = _flags(study, words[1:])
+    flags, engine = _flags(study, words[1:])
     options = studies.StudyOptions(
         results=Path(flags.results).expanduser(),
         data_root=flags.data_root,
@@ -62,6 +64,7 @@ def study_command(words: list[str]) -> int:
         seeds=flags.seeds or (),
         profile=flags.profile,
         latent_dim=flags.latent_dim,
+        engine=None if engine is None else build_engine(engine, flags.results),
     )
     console = Console(highlight=False)
     tenths = 0
@@ -86,14 +89,19 @@ def study_command(words: list[str]) -> int:
     return 0
 
 
-def _flags(study: studies.Study, words: list[str]) -> StudyFlags:
+def _flags(study: studies.Study, words: list[str]) -> tuple[StudyFlags, EngineOptions | None]:
+    """The study's flags, and the engine's where any are given."""
     command = f"study {study.name}"
     parser = Parser(command, study.description)
     add_flags(parser, StudyFlags, {"profile", *study.takes, *CommonFlags.model_fields})
-    given = parser.given(words)
+    if study.keeps_runs:
+        add_engine_flags(parser)
+    words_given = parser.given(words)
+    given = {k: v for k, v in words_given.items() if k not in ENGINE_FLAGS}
+    of_engine = {k: v for k, v in words_given.items() if k in ENGINE_FLAGS}
     flags = read_checked(StudyFlags, given, command, flags=given)
     if study.one_seed and len(flags.seeds or []) > 1:
         raise ConfigError(f"--seeds {flags.seeds}: {command} takes one seed")
     if is_url(flags.results):
         raise ConfigError(f"--results {flags.results}: studies write to a folder, not to a URL")
-    return flags
+    return flags, read_engine(of_engine) if of_engine else None
