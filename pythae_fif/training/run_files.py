@@ -35,6 +35,10 @@ class RunFiles(Protocol):
     def path(self) -> Path:
         """The folder."""
 
+    @property
+    def run_id(self) -> str | None:
+        """What its checkpoints carry; another's is not resumed from. None for any."""
+
     def check(self) -> None:
         """Called at every write; raises where this process may not write any more."""
 
@@ -48,6 +52,7 @@ class PlainFolder:
     """
 
     path: Path
+    run_id: str | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -116,6 +121,7 @@ class TrainingFiles:
             random: Of :func:`random_state`, then.
         """
         state = {
+            "run_id": self._run.run_id,
             "progress": progress.state(),
             "model": model.state_dict(),
             **optimizers.state(),
@@ -133,6 +139,8 @@ class TrainingFiles:
         initial = copy.deepcopy(model.state_dict())
         try:
             state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+            if state.get("run_id", self._run.run_id) != self._run.run_id:
+                raise ValueError("of another run")
             progress = Progress.from_state(state["progress"])
             model.load_state_dict(state["model"])
             optimizers.restore(state)

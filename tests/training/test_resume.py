@@ -143,6 +143,23 @@ def test_corrupt_checkpoint_is_set_aside(damage, tmp_path, caplog):
     assert_same_weights(trainer.model, fresh.model)
 
 
+def test_another_run_s_checkpoint_is_set_aside(tmp_path, caplog):
+    for seed, run_id in enumerate(("ours", "theirs")):
+        with pytest.raises(Killed):
+            folder = PlainFolder(tmp_path / run_id, run_id)
+            trainer_of("AE", folder, seed=seed, epochs=2, on_epoch=kill_at(1)).train()
+    theirs = (tmp_path / "theirs" / "checkpoint.pt").read_bytes()
+    (tmp_path / "ours" / "checkpoint.pt").write_bytes(theirs)
+    fresh = trainer_of("AE", tmp_path / "fresh", epochs=2)
+    fresh.train()
+    resumed = trainer_of("AE", PlainFolder(tmp_path / "ours", "ours"), epochs=2)
+    with caplog.at_level(logging.WARNING):
+        resumed.train()
+    assert "set aside as checkpoint.pt.corrupt" in caplog.text
+    assert (tmp_path / "ours" / "checkpoint.pt.corrupt").read_bytes() == theirs
+    assert_same_weights(resumed.model, fresh.model)
+
+
 class Claimed(PlainFolder):
     """A folder that is taken away from the training at one of its checks."""
 
