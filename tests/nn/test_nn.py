@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pythae.models import AE, VAE, AEConfig, AutoModel, VAEConfig
 
 from pythae_fif.errors import ConfigError
-from pythae_fif.nn import ARCHITECTURES, build_networks, smooth_networks
+from pythae_fif.nn import ARCHITECTURES, ConvDiscriminator, build_networks, smooth_networks
 
 # Each architecture on a shape with nets of our own, or of the paper's.
 CASES = [
@@ -223,3 +223,14 @@ def test_errors_are_one_line(arch, shape, latent_dim, message):
     with pytest.raises(ConfigError, match=message) as caught:
         build_networks(arch, shape, latent_dim)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 9, 14)])
+def test_discriminator_gives_probabilities_and_the_layers_asked_for(shape):
+    net = ConvDiscriminator(shape)
+    output = net(torch.rand(2, *shape), output_layer_levels=[1, net.depth])
+    assert output.embedding.shape == (2, 1)
+    assert output.embedding.min() > 0 and output.embedding.max() < 1
+    assert torch.equal(output[f"embedding_layer_{net.depth}"], output.embedding)
+    assert output.embedding_layer_1.shape[:2] == (2, 32)
+    assert "embedding_layer_2" not in output

@@ -19,7 +19,6 @@ from pythae_fif.benchmark.run import IMAGES, trainer_of
 from pythae_fif.benchmark.settings import RunSettings
 from pythae_fif.benchmark.yaml_files import configs_dir, names_in
 from pythae_fif.errors import NonFiniteError
-from pythae_fif.nn import ConvDiscriminator
 from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.store import Store
 from pythae_fif.sampling.models import embed
@@ -218,17 +217,6 @@ def test_estimate_of_a_model_whose_loss_is_not_finite():
     spec = spec_of("fif", parameters={"beta": 1e39, "hutchinson_samples": 1})
     with pytest.raises(NonFiniteError):
         training_seconds(spec, splits_of(DIGITS))
-
-
-@pytest.mark.parametrize("shape", [DIGITS, MNIST, (3, 9, 14)])
-def test_discriminator_gives_probabilities_and_the_layers_asked_for(shape):
-    net = ConvDiscriminator(shape)
-    output = net(torch.rand(2, *shape), output_layer_levels=[1, net.depth])
-    assert output.embedding.shape == (2, 1)
-    assert output.embedding.min() > 0 and output.embedding.max() < 1
-    assert torch.equal(output[f"embedding_layer_{net.depth}"], output.embedding)
-    assert output.embedding_layer_1.shape[:2] == (2, 32)
-    assert "embedding_layer_2" not in output
 
 
 def test_saved_model_is_pythae_s_own(tmp_path):
