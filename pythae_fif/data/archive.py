@@ -55,8 +55,7 @@ def download_tabular(
     with tempfile.TemporaryDirectory(dir=root) as folder:
         archive = Path(folder) / "data.tar.gz"
         try:
-            with urllib.request.urlopen(url) as response, open(archive, "wb") as file:
-                shutil.copyfileobj(response, file)
+            urllib.request.urlretrieve(url, archive)
         except OSError as error:
             raise DataError(f"cannot download {url}: {error}") from error
         found = checksum(archive, "md5")

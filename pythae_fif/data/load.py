@@ -147,7 +147,7 @@ def _load_folder(request: _Request) -> Splits:
     arrays = {split: decoded.take(rows) for split, rows in index.items()}
     title = f"folder {path.name}, {request.image_size}x{request.image_size}, {how}"
     source = "; ".join([f"{title}, {sizes(arrays)}", *notes])
-    return Splits("folder", **arrays, labels=None, source=source)
+    return Splits("folder", **arrays, labels=None, source=source, partial=False)
 
 
 def _load_npz(request: _Request) -> Splits:
@@ -169,7 +169,8 @@ def _load_npz(request: _Request) -> Splits:
         raise DataError(
             f"{path}: has keys {', '.join(content) or 'none'}; needs train, val and test, or data"
         )
-    return Splits("npz", **arrays, labels=labels, source=f"npz {path.name}, {how}, {sizes(arrays)}")
+    source = f"npz {path.name}, {how}, {sizes(arrays)}"
+    return Splits("npz", **arrays, labels=labels, source=source, partial=False)
 
 
 def _decode(

@@ -107,7 +107,14 @@ def load_tabular(
         rows = _load_user_table(path, seed)
     else:
         where = f"{name} data"
-        paths = _find(name, data_home(data_root))
+        paths = [data_home(data_root) / file for file in ARCHIVE_FILES[name]]
+        for path in paths:
+            if not path.is_file():
+                raise DataError(
+                    f"no {name} data: {path} is missing; set --data-root or {DATA_VARIABLE} to the "
+                    f"folder that holds it, or let pythae_fif.data.archive.download_tabular fetch "
+                    f"{ARCHIVE_URL} ({ARCHIVE_LICENCE})"
+                )
         rows = _LOADERS[name](*paths)
         if rows.train.shape[1] != _COLUMNS[name]:
             raise DataError(
@@ -217,18 +224,6 @@ def _load_user_table(path: Path, seed: int) -> _Rows:
     if len(constant):
         raise DataError(f"{path}: column {constant[0] + 1} is constant in the training rows")
     return _scaled(split, *_moments(split.train, path))
-
-
-def _find(name: str, root: Path) -> list[Path]:
-    paths = [root / file for file in ARCHIVE_FILES[name]]
-    for path in paths:
-        if not path.is_file():
-            raise DataError(
-                f"no {name} data: {path} is missing; set --data-root or {DATA_VARIABLE} to the "
-                f"folder that holds it, or let pythae_fif.data.archive.download_tabular fetch "
-                f"{ARCHIVE_URL} ({ARCHIVE_LICENCE})"
-            )
-    return paths
 
 
 def _tenth(count: int, where: Path) -> int:

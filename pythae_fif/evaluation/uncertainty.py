@@ -2,16 +2,19 @@
 
 __all__ = ["bootstrap_frechet", "bootstrap_inception", "bootstrap_kernel", "frechet_at_infinity"]
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from pythae_fif.errors import DataError
-from pythae_fif.evaluation.distances import BLOCK, check_features, kernel
-from pythae_fif.evaluation.frechet import FeatureStatistics, factor, frechet_distance, one_thread
-from pythae_fif.evaluation.logits import inception_score
+from pythae_fif.evaluation.distances import BLOCK, check_features, inception_score, kernel
+from pythae_fif.evaluation.frechet import (
+    FeatureStatistics,
+    factor,
+    frechet_distance,
+    one_thread,
+    require_one_length,
+)
 from pythae_fif.evaluation.scores import Interval
 
 LEVEL = 0.95
@@ -59,27 +62,12 @@ def bootstrap_frechet(
     Raises:
         DataError: fewer than two replicates or features, or different F.
     """
-    distance = _distances_to(reference)
-    return _interval(
-        estimate,
-        [
-            distance(features.double(), torch.from_numpy(weights).double())
-            for weights in _weights(len(features), replicates, seed)
-        ],
-    )
-
-
-def _distances_to(reference: FeatureStatistics) -> Callable[[Tensor, Tensor], float]:
-    """Frechet distance of weighted features (N, F), (N) to a reference that is factored once."""
     mean, covariance = reference.mean, reference.covariance
-    root = factor(covariance)
-
-    def distance(features: Tensor, weights: Tensor) -> float:
-        if features.shape[1] != len(mean):
-            raise DataError(
-                f"features of the two sets must have one length, not {features.shape[1]} and "
-                f"{len(mean)}; use one extractor for both"
-            )
+    require_one_length(features.shape[1], len(mean))
+    features, root = features.double(), factor(covariance)
+    values = []
+    for drawn in _weights(len(features), replicates, seed):
+        weights = torch.from_numpy(drawn).double()
         total = weights.sum()
         centre = weights @ features / total
         centred = (features - centre) * weights.sqrt()[:, None]
@@ -91,9 +79,8 @@ def _distances_to(reference: FeatureStatistics) -> Callable[[Tensor, Tensor], fl
         with one_thread():
             roots = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
         shift = (centre - mean).square().sum()
-        return float(shift + trace + covariance.trace()) - 2 * float(roots.sum())
-
-    return distance
+        values.append(float(shift + trace + covariance.trace()) - 2 * float(roots.sum()))
+    return _interval(estimate, values)
 
 
 def bootstrap_inception(
