@@ -84,7 +84,7 @@ def bootstrap_frechet(
 
 
 def bootstrap_inception(
-    logits: Tensor, estimate: float, *, replicates: int = 100, splits: int = 10, seed: int = 0
+    logits: Tensor, estimate: float, *, replicates: int = 100, seed: int = 0
 ) -> Interval:
     """95% interval of an inception score from drawing its samples anew.
 
@@ -92,15 +92,14 @@ def bootstrap_inception(
         logits: Logits (N, classes) of the samples.
         estimate: Their score.
         replicates: Number of draws.
-        splits: Number of splits of the score.
         seed: Seed of the draws.
 
     Raises:
-        DataError: fewer than two replicates, or fewer samples than splits.
+        DataError: fewer than two replicates, or fewer than ten samples.
     """
     counts = _weights(len(logits), replicates, seed)
     scores = [
-        inception_score(logits[np.repeat(np.arange(len(logits)), weights)], splits, seed=seed).mean
+        inception_score(logits[np.repeat(np.arange(len(logits)), weights)], seed=seed).mean
         for weights in counts
     ]
     return _interval(estimate, scores)
@@ -144,9 +143,7 @@ def bootstrap_kernel(
     return _interval(estimate, (within / pairs - 2 * across / total).tolist())
 
 
-def frechet_at_infinity(
-    features: Tensor, reference: FeatureStatistics, *, points: int = 15, seed: int = 0
-) -> float:
+def frechet_at_infinity(features: Tensor, reference: FeatureStatistics, *, seed: int = 0) -> float:
     """Frechet distance extrapolated to infinitely many samples ("FID-infinity").
 
     The bias of the distance at N samples falls as 1/N: a line in 1/N through the distances of
@@ -157,7 +154,6 @@ def frechet_at_infinity(
     Args:
         features: Features (N, F) of the samples, N >= 4 F: with fewer, the bias is no line.
         reference: Statistics of the reference.
-        points: Number of subset sizes.
         seed: Seed of the subsets.
 
     Raises:
@@ -170,7 +166,7 @@ def frechet_at_infinity(
             f"F = {dim} features, not {count}"
         )
     draws = np.random.default_rng(seed)
-    sizes = np.linspace(count // 4, count, points).round().astype(int)
+    sizes = np.linspace(count // 4, count, 15).round().astype(int)
     values = []
     for size in sizes:
         statistics = FeatureStatistics()
