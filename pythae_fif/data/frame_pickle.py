@@ -30,11 +30,20 @@ class _Record:
         self.state = state
 
 
+def _encode(text: str, encoding: str) -> bytes:
+    return text.encode("latin1" if encoding in ("latin1", "latin-1") else "utf-8")
+
+
 _NUMPY = {
     ("multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
     ("numeric", "_frombuffer"): np.zeros(0).__reduce_ex__(5)[0],
     ("numpy", "ndarray"): np.ndarray,
     ("numpy", "dtype"): np.dtype,
+}
+_PYTHON = {
+    ("builtins", "slice"): slice,
+    ("__builtin__", "slice"): slice,
+    ("_codecs", "encode"): _encode,  # how protocol 2 writes bytes
 }
 _PANDAS = (
     "BlockManager", "DataFrame", "Index", "Int64Index", "RangeIndex", "_new_Index",
@@ -48,21 +57,14 @@ class _RestrictedUnpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         package, _, rest = module.partition(".")
-        if package == "numpy":
-            last = rest.rpartition(".")[2] or package
-            if (last, name) in _NUMPY:
-                return _NUMPY[last, name]
+        last = rest.rpartition(".")[2] or package
+        if package == "numpy" and (last, name) in _NUMPY:
+            return _NUMPY[last, name]
         if package == "pandas" and name in _PANDAS:
             return type(name, (_Record,), {})
-        if (module, name) in (("builtins", "slice"), ("__builtin__", "slice")):
-            return slice
-        if (module, name) == ("_codecs", "encode"):  # how protocol 2 writes bytes
-            return _encode
+        if (module, name) in _PYTHON:
+            return _PYTHON[module, name]
         raise DataError(f"names {module}.{name}, which no table of numbers needs: not read")
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    return text.encode("latin1" if encoding in ("latin1", "latin-1") else "utf-8")
 
 
 def read_frame_pickle(path: Path) -> dict[str, np.ndarray]:

@@ -1,16 +1,6 @@
 """A data set as training, validation and test images in memory, with a hash of their content."""
 
-__all__ = [
-    "MIN_IMAGES",
-    "SPLIT_NAMES",
-    "Splits",
-    "by_sides",
-    "counts",
-    "hold_out",
-    "shuffled_split",
-    "source_line",
-    "take",
-]
+__all__ = ["SPLIT_NAMES", "Splits", "by_sides", "hold_out", "shuffled_split", "sizes"]
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -69,21 +59,9 @@ def content_hash(arrays: Mapping[str, np.ndarray]) -> str:
     return sha.hexdigest()[:16]
 
 
-def take(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """``images[rows]``, without a copy (2 GB of CelebA) where the rows are one run."""
-    one_run = len(rows) > 0 and bool((np.diff(rows) == 1).all())
-    taken: np.ndarray = images[rows[0] : rows[-1] + 1] if one_run else images[rows]
-    return taken
-
-
-def counts(arrays: Mapping[str, np.ndarray]) -> tuple[int, ...]:
-    """The number of images of each split."""
-    return tuple(len(arrays[split]) for split in SPLIT_NAMES)
-
-
-def source_line(title: str, arrays: Mapping[str, np.ndarray], notes: Sequence[str]) -> str:
-    """What the data are, with their numbers and what is to be said of them."""
-    return "; ".join([f"{title}, {'/'.join(map(str, counts(arrays)))}", *notes])
+def sizes(arrays: Mapping[str, np.ndarray]) -> str:
+    """The number of images of each split, as `source` of `Splits` writes them."""
+    return "/".join(str(len(arrays[split])) for split in SPLIT_NAMES)
 
 
 def by_sides(shape: Sequence[int]) -> str:
@@ -190,6 +168,5 @@ class Splits:
         if all(len(cut[split]) == len(self[split]) for split in SPLIT_NAMES):
             return self
         labels = self.labels and {split: self.labels[split][: len(cut[split])] for split in cut}
-        sizes = "/".join(map(str, counts(cut)))
-        source = f"{self.source}; cut to the first {sizes}"
+        source = f"{self.source}; cut to the first {sizes(cut)}"
         return Splits(self.name, **cut, labels=labels, source=source, partial=True)

@@ -1,7 +1,11 @@
 """Tables of numbers: the four data sets of Papamakarios et al. 2017, and a user's files."""
 
-__all__ = ["TabularSplits", "load_tabular"]
+__all__ = ["ARCHIVE_FILES", "TabularSplits", "download_tabular", "load_tabular"]
 
+import shutil
+import tarfile
+import tempfile
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,13 +14,24 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pythae_fif.data.archive import ARCHIVE_FILES, ARCHIVE_LICENCE, ARCHIVE_URL
 from pythae_fif.data.frame_pickle import read_frame_pickle
 from pythae_fif.data.locations import DATA_VARIABLE, data_home
 from pythae_fif.data.names import TABULAR_DATASETS
 from pythae_fif.data.splits import content_hash, shuffled_split
 from pythae_fif.data.tables import check_finite, read_npy, read_table
 from pythae_fif.errors import ConfigError, DataError, did_you_mean
+from pythae_fif.files import checksum
+
+ARCHIVE_URL = "https://zenodo.org/record/1161203/files/data.tar.gz"
+ARCHIVE_LICENCE = "CC BY 4.0, doi 10.5281/zenodo.1161203"
+ARCHIVE_MD5 = "9b9c9b0375315ad270eba4ce80c093ab"
+
+ARCHIVE_FILES = {
+    "power": ("power/data.npy",),
+    "gas": ("gas/ethylene_CO.pickle",),
+    "hepmass": ("hepmass/1000_train.csv", "hepmass/1000_test.csv"),
+    "miniboone": ("miniboone/data.npy",),
+}
 
 _COLUMNS = {"power": 6, "gas": 8, "hepmass": 21, "miniboone": 43}
 _PUBLISHED = {
@@ -83,7 +98,7 @@ def load_tabular(
         name: A key of ``TABULAR_DATASETS``.
         data_root: The folder to look in; None for ``PYTHAE_FIF_DATA``, else
             ``~/.cache/pythae-fif/data``. Nothing is downloaded: see
-            :func:`~pythae_fif.data.archive.download_tabular`.
+            `download_tabular`.
         data: Your file, for ``csv`` and that only.
         latent_dim: d of the model: at most D, and every split must have more rows than d.
         seed: Seed of the shuffle of ``csv``; no other data set uses it.
@@ -107,7 +122,14 @@ def load_tabular(
         rows = _load_user_table(path, seed)
     else:
         where = f"{name} data"
-        paths = _find(name, data_home(data_root))
+        paths = [data_home(data_root) / file for file in ARCHIVE_FILES[name]]
+        for path in paths:
+            if not path.is_file():
+                raise DataError(
+                    f"no {name} data: {path} is missing; set --data-root or {DATA_VARIABLE} to the "
+                    f"folder that holds it, or let pythae_fif.data.tabular.download_tabular fetch "
+                    f"{ARCHIVE_URL} ({ARCHIVE_LICENCE})"
+                )
         rows = _LOADERS[name](*paths)
         if rows.train.shape[1] != _COLUMNS[name]:
             raise DataError(
@@ -142,6 +164,54 @@ def _check_rows(rows: _Rows, where: str, latent_dim: int) -> None:
             f"{latent_dim}; at least {latent_dim + 1} are needed, about {10 * (latent_dim + 1)} "
             "in all"
         )
+
+
+def download_tabular(
+    root: str | Path, *, url: str = ARCHIVE_URL, md5: str = ARCHIVE_MD5
+) -> list[Path]:
+    """Downloads the public archive and unpacks the four data sets' files; nothing else calls this.
+
+    The archive, of about 820 MB, is at ``ARCHIVE_URL`` under ``ARCHIVE_LICENCE``. It holds, among
+    others, the files that `load_tabular` reads.
+
+    Args:
+        root: Folder to unpack to, made if needed.
+        url: Where from.
+        md5: The archive's checksum; the published one by default.
+
+    Returns:
+        The files written.
+
+    Raises:
+        DataError: The download failed, the checksum differs, or a file is not in the archive.
+    """
+    root = Path(root).expanduser()
+    root.mkdir(parents=True, exist_ok=True)
+    wanted = [file for files in ARCHIVE_FILES.values() for file in files]
+    written: list[Path] = []
+    with tempfile.TemporaryDirectory(dir=root) as folder:
+        archive = Path(folder) / "data.tar.gz"
+        try:
+            urllib.request.urlretrieve(url, archive)
+        except OSError as error:
+            raise DataError(f"cannot download {url}: {error}") from error
+        found = checksum(archive, "md5")
+        if found != md5:
+            raise DataError(f"{url}: MD5 checksum {found}, not {md5}: nothing was unpacked")
+        with tarfile.open(archive) as tar:
+            # Plain files, read one by one to places of our own choosing.
+            members = {member.name.removeprefix("./"): member for member in tar if member.isfile()}
+            for name in wanted:
+                member = members.get(f"data/{name}") or members.get(name)
+                content = tar.extractfile(member) if member else None
+                if content is None:
+                    raise DataError(f"{url}: {name} is not in the archive")
+                path = root / name
+                path.parent.mkdir(exist_ok=True)
+                with open(path, "wb") as file:
+                    shutil.copyfileobj(content, file)
+                written.append(path)
+    return written
 
 
 # ---------------------------------------------------------------- the four data sets
@@ -217,18 +287,6 @@ def _load_user_table(path: Path, seed: int) -> _Rows:
     if len(constant):
         raise DataError(f"{path}: column {constant[0] + 1} is constant in the training rows")
     return _scaled(split, *_moments(split.train, path))
-
-
-def _find(name: str, root: Path) -> list[Path]:
-    paths = [root / file for file in ARCHIVE_FILES[name]]
-    for path in paths:
-        if not path.is_file():
-            raise DataError(
-                f"no {name} data: {path} is missing; set --data-root or {DATA_VARIABLE} to the "
-                f"folder that holds it, or let pythae_fif.data.archive.download_tabular fetch "
-                f"{ARCHIVE_URL} ({ARCHIVE_LICENCE})"
-            )
-    return paths
 
 
 def _tenth(count: int, where: Path) -> int:

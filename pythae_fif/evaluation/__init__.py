@@ -52,7 +52,11 @@ if TYPE_CHECKING:
         LabelledImages,
         train_classifier,
     )
-    from pythae_fif.evaluation.distances import kernel_distance, neighbour_scores
+    from pythae_fif.evaluation.distances import (
+        inception_score,
+        kernel_distance,
+        neighbour_scores,
+    )
     from pythae_fif.evaluation.efficientnet import EfficientNetExtractor
     from pythae_fif.evaluation.extractor import Extracted, Extractor, PixelExtractor
     from pythae_fif.evaluation.extractors import ExtractorOptions, build_extractor
@@ -63,10 +67,8 @@ if TYPE_CHECKING:
         find_inception_weights,
         load_inception,
     )
-    from pythae_fif.evaluation.logits import inception_score
     from pythae_fif.evaluation.names import EXTRACTORS
-    from pythae_fif.evaluation.output import EvaluationOutput
-    from pythae_fif.evaluation.pipeline import EvaluationPipeline
+    from pythae_fif.evaluation.pipeline import EvaluationOutput, EvaluationPipeline
     from pythae_fif.evaluation.reference import Reference, content_hash
     from pythae_fif.evaluation.scores import Interval, Intervals, MeanStd, Neighbours, Scores
     from pythae_fif.evaluation.scoring import SampleCountWarning, score_samples

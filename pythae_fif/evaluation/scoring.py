@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from pythae_fif.errors import NonFiniteError
-from pythae_fif.evaluation.distances import kernel_distance, neighbour_scores
+from pythae_fif.evaluation.distances import inception_score, kernel_distance, neighbour_scores
 from pythae_fif.evaluation.extractor import Extractor
 from pythae_fif.evaluation.frechet import FeatureStatistics, frechet_distance
 from pythae_fif.evaluation.images import rounded_images
-from pythae_fif.evaluation.logits import inception_score
 from pythae_fif.evaluation.reference import Reference
 from pythae_fif.evaluation.scores import Intervals, MeanStd, Scores
 from pythae_fif.evaluation.uncertainty import (

@@ -49,11 +49,10 @@ class TFInceptionExtractor(Extractor):
             f"it should be {GRAPH_FILE} of {GRAPH_URL}, named by --inception-weights or "
             f"{GRAPH_VARIABLE}; without network, efficientnet-lite0 works offline"
         )
-        if not named:
-            raise ConfigError(f"extractor 'tf-inception' has no graph: {wanted}")
-        file = Path(named).expanduser()
+        file = Path(named or "").expanduser()
         if not file.is_file():
-            raise ConfigError(f"extractor 'tf-inception': no file {file}; {wanted}")
+            missing = f"no file {file}" if named else "it has no graph"
+            raise ConfigError(f"extractor 'tf-inception': {missing}; {wanted}")
         try:
             import tensorflow
         except ImportError as error:

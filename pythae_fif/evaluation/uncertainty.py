@@ -2,16 +2,19 @@
 
 __all__ = ["bootstrap_frechet", "bootstrap_inception", "bootstrap_kernel", "frechet_at_infinity"]
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from pythae_fif.errors import DataError
-from pythae_fif.evaluation.distances import BLOCK, check_features, kernel
-from pythae_fif.evaluation.frechet import FeatureStatistics, factor, frechet_distance, one_thread
-from pythae_fif.evaluation.logits import inception_score
+from pythae_fif.evaluation.distances import BLOCK, check_features, inception_score, kernel
+from pythae_fif.evaluation.frechet import (
+    FeatureStatistics,
+    factor,
+    frechet_distance,
+    one_thread,
+    require_one_length,
+)
 from pythae_fif.evaluation.scores import Interval
 
 LEVEL = 0.95
@@ -59,27 +62,12 @@ def bootstrap_frechet(
     Raises:
         DataError: fewer than two replicates or features, or different F.
     """
-    distance = _distances_to(reference)
-    return _interval(
-        estimate,
-        [
-            distance(features.double(), torch.from_numpy(weights).double())
-            for weights in _weights(len(features), replicates, seed)
-        ],
-    )
-
-
-def _distances_to(reference: FeatureStatistics) -> Callable[[Tensor, Tensor], float]:
-    """Frechet distance of weighted features (N, F), (N) to a reference that is factored once."""
     mean, covariance = reference.mean, reference.covariance
-    root = factor(covariance)
-
-    def distance(features: Tensor, weights: Tensor) -> float:
-        if features.shape[1] != len(mean):
-            raise DataError(
-                f"features of the two sets must have one length, not {features.shape[1]} and "
-                f"{len(mean)}; use one extractor for both"
-            )
+    require_one_length(features.shape[1], len(mean))
+    features, root = features.double(), factor(covariance)
+    values = []
+    for drawn in _weights(len(features), replicates, seed):
+        weights = torch.from_numpy(drawn).double()
         total = weights.sum()
         centre = weights @ features / total
         centred = (features - centre) * weights.sqrt()[:, None]
@@ -91,13 +79,12 @@ def _distances_to(reference: FeatureStatistics) -> Callable[[Tensor, Tensor], fl
         with one_thread():
             roots = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
         shift = (centre - mean).square().sum()
-        return float(shift + trace + covariance.trace()) - 2 * float(roots.sum())
-
-    return distance
+        values.append(float(shift + trace + covariance.trace()) - 2 * float(roots.sum()))
+    return _interval(estimate, values)
 
 
 def bootstrap_inception(
-    logits: Tensor, estimate: float, *, replicates: int = 100, splits: int = 10, seed: int = 0
+    logits: Tensor, estimate: float, *, replicates: int = 100, seed: int = 0
 ) -> Interval:
     """95% interval of an inception score from drawing its samples anew.
 
@@ -105,15 +92,14 @@ def bootstrap_inception(
         logits: Logits (N, classes) of the samples.
         estimate: Their score.
         replicates: Number of draws.
-        splits: Number of splits of the score.
         seed: Seed of the draws.
 
     Raises:
-        DataError: fewer than two replicates, or fewer samples than splits.
+        DataError: fewer than two replicates, or fewer than ten samples.
     """
     counts = _weights(len(logits), replicates, seed)
     scores = [
-        inception_score(logits[np.repeat(np.arange(len(logits)), weights)], splits, seed=seed).mean
+        inception_score(logits[np.repeat(np.arange(len(logits)), weights)], seed=seed).mean
         for weights in counts
     ]
     return _interval(estimate, scores)
@@ -157,9 +143,7 @@ def bootstrap_kernel(
     return _interval(estimate, (within / pairs - 2 * across / total).tolist())
 
 
-def frechet_at_infinity(
-    features: Tensor, reference: FeatureStatistics, *, points: int = 15, seed: int = 0
-) -> float:
+def frechet_at_infinity(features: Tensor, reference: FeatureStatistics, *, seed: int = 0) -> float:
     """Frechet distance extrapolated to infinitely many samples ("FID-infinity").
 
     The bias of the distance at N samples falls as 1/N: a line in 1/N through the distances of
@@ -170,7 +154,6 @@ def frechet_at_infinity(
     Args:
         features: Features (N, F) of the samples, N >= 4 F: with fewer, the bias is no line.
         reference: Statistics of the reference.
-        points: Number of subset sizes.
         seed: Seed of the subsets.
 
     Raises:
@@ -183,7 +166,7 @@ def frechet_at_infinity(
             f"F = {dim} features, not {count}"
         )
     draws = np.random.default_rng(seed)
-    sizes = np.linspace(count // 4, count, points).round().astype(int)
+    sizes = np.linspace(count // 4, count, 15).round().astype(int)
     values = []
     for size in sizes:
         statistics = FeatureStatistics()

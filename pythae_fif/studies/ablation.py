@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pythae_fif.data.archive import ARCHIVE_FILES
 from pythae_fif.data.locations import data_home
+from pythae_fif.data.tabular import ARCHIVE_FILES
 from pythae_fif.errors import ConfigError, DataError, did_you_mean
 from pythae_fif.reports.grid import DASH, Cell, Grid, number, write_grid
 from pythae_fif.reports.published import PublishedCell, load_published

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from pythae_fif.errors import ConfigError, did_you_mean
-from pythae_fif.evaluation.wasserstein import squared_wasserstein
+from pythae_fif.evaluation.frechet import squared_wasserstein
 from pythae_fif.reports.grid import DASH, Cell, Grid, number, write_grid
 from pythae_fif.reports.published import load_published
 from pythae_fif.studies import OnProgress, StudyOptions

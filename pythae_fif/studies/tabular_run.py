@@ -17,7 +17,7 @@ from pythae_fif.data.tabular import TabularSplits, load_tabular
 from pythae_fif.ensemble.ensemble import Ensemble
 from pythae_fif.ensemble.stacked import StackedFlows
 from pythae_fif.errors import DataError, NonFiniteError, did_you_mean
-from pythae_fif.evaluation.wasserstein import squared_wasserstein
+from pythae_fif.evaluation.frechet import squared_wasserstein
 from pythae_fif.models.hutchinson import HutchinsonModel
 from pythae_fif.runs.kind import Job, Kind, run_id_of
 from pythae_fif.runs.provenance import provenance

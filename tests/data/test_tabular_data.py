@@ -21,12 +21,10 @@ from support.tabular_files import (
     write_csv,
 )
 
-from pythae_fif.data import archive
-from pythae_fif.data.archive import download_tabular
 from pythae_fif.data.frame_pickle import read_frame_pickle
 from pythae_fif.data.splits import shuffled_split
 from pythae_fif.data.tables import read_table
-from pythae_fif.data.tabular import load_tabular
+from pythae_fif.data.tabular import download_tabular, load_tabular
 from pythae_fif.errors import ConfigError, DataError
 
 COLUMNS = {"power": 6, "gas": 8, "hepmass": 21, "miniboone": 43}
@@ -335,6 +333,6 @@ def test_nothing_is_downloaded_unasked(tmp_path, monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("the network was reached for")
 
-    monkeypatch.setattr(archive.urllib.request, "urlopen", refuse)
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
     with pytest.raises(DataError, match=r"zenodo\.org/record/1161203.*CC BY 4\.0"):
         load_tabular("power", tmp_path, latent_dim=3)

@@ -71,8 +71,8 @@ class TestStatistics:
             statistics_of(features)
 
     def test_too_few(self):
-        with pytest.raises(DataError, match="at least 1 feature vector, not 0"):
-            _ = FeatureStatistics().mean
+        with pytest.raises(DataError, match="at least 2 feature vectors, not 0"):
+            _ = FeatureStatistics().covariance
         with pytest.raises(DataError, match="at least 2 feature vectors, not 1"):
             _ = statistics_of(torch.zeros(1, 2)).covariance
 

@@ -19,8 +19,7 @@ from pythae_fif.evaluation import (
     load_inception,
 )
 from pythae_fif.evaluation import inception as inception_module
-from pythae_fif.evaluation.inception import WEIGHTS_FILE
-from pythae_fif.evaluation.inception_network import resize_like_tf1
+from pythae_fif.evaluation.inception import WEIGHTS_FILE, resize_like_tf1
 
 
 def weights_like(path, content=b"weights"):

@@ -5,7 +5,7 @@ import pytest
 import scipy.linalg
 import torch
 
-from pythae_fif.evaluation.wasserstein import squared_wasserstein
+from pythae_fif.evaluation.frechet import squared_wasserstein
 
 
 @pytest.mark.parametrize("dim", [1, 4, 20])
