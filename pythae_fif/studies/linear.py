@@ -301,21 +301,13 @@ def _caption(rows: Sequence[Row], size: Size) -> str:
     rest = [row for row in free if row not in small]
     free_pca = sum(row.overlap_pca > AGREEMENT for row in rest)
     return f"""
-    The paper proves (theorem C.4, figure 5) that a linear model whose decoder is the encoder's
-    pseudo-inverse is optimal on the d eigenvectors of the data covariance with the smallest
-    log(lambda) - 2 beta lambda: the smallest eigenvalues for small beta, the largest (PCA) for
-    beta of at least 1/(2 sigma^2), sigma^2 the smallest eigenvalue, both ends of the spectrum
-    between. Here linear models with D = {DIM} and d = {LATENT} are trained by FIF's stochastic
-    loss (fresh Gaussian data, one Hutchinson vector) on {SPECTRA} random spectra in
-    {len(REGIMES)} regimes, best of {size.restarts} restarts of {size.steps} steps: with the
-    tied decoder {agree} of {len(tied)} end on the theorem's subspace (overlap above {AGREEMENT:g};
-    smallest overlap {worst:.3f}). The two left panels show the theorem's criterion with the learnt
-    share of each direction. The theorem says nothing of a free decoder, which is what FIF trains:
-    where the theorem takes the smallest eigenvalues, a free decoder's subspace agrees in
-    {free_theorem} of {len(small)} cases; elsewhere it is PCA's in {free_pca} of {len(rest)}.
-    (Restarts are compared by the loss of the tied model, eq. 53, for both decoders.) What the
-    surrogate does there can be computed: for a decoder W that is optimal for the reconstruction
-    and an encoder with A Sigma A^T = I, W = Sigma A^T, so that the gradients of -log p(z), A Sigma,
-    and of the surrogate, -W^T, cancel exactly whatever the subspace, and only the reconstruction
-    moves it, towards PCA and the more slowly the smaller beta is.
+    Linear models with D = {DIM} and d = {LATENT}, trained by FIF's stochastic loss on {SPECTRA}
+    random spectra in {len(REGIMES)} regimes of beta, the best (eq. 53) of {size.restarts} restarts
+    of {size.steps} steps. Left: the criterion of theorem C.4 and the learnt share of each
+    direction. Right: with the pseudo-inverse as decoder, which the theorem is about, {agree} of
+    {len(tied)} end on its subspace (overlap above {AGREEMENT:g}; smallest {worst:.3f}). A free
+    decoder, which FIF trains, does so in {free_theorem} of the {len(small)} cases in which that is
+    the smallest eigenvalues; in {free_pca} of the {len(rest)} others its subspace is PCA's. There
+    the gradients of -log p(z) and of the surrogate cancel whatever the subspace, and only the
+    reconstruction moves it.
     """
