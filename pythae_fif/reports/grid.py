@@ -225,8 +225,8 @@ def to_html(grid: Grid) -> str:
     notes = "".join(f"<li>{inline_html(note)}</li>" for note in grid.notes)
     rows = "\n".join(body)
     return (
-        f'<div class="scroll"><table class="sortable">\n<caption>{html.escape(grid.title)}'
-        f"</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>\n"
+        f'<div class="scroll"><table class="sortable">\n'
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>\n"
         + (f'<ul class="notes">{notes}</ul>\n' if notes else "")
     )
 

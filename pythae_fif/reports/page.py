@@ -4,8 +4,7 @@ __all__ = ["FigureFile", "ImageStore", "experiment_page"]
 
 import base64
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,14 +29,6 @@ SMALL = 300_000  # bytes of a drawing; a larger picture is one of photographs
 ImageStore = Store[RunSpec, ImageRecord]
 """Where the runs of the benchmark are, and the reports go."""
 
-TABLE_TITLES = {
-    "table2": "Beside the paper's table 2",
-    "table8": "Beside the paper's table 8",
-    "table3": "Beside the paper's table 3",
-    "cost": "Cost",
-    "failures": "Runs that failed",
-}
-
 
 class FigureFile(NamedTuple):
     """A figure of the experiment: its kind and title, what it shows, and its PNG."""
@@ -48,16 +39,8 @@ class FigureFile(NamedTuple):
     path: Path
 
 
-@dataclass(frozen=True)
-class _Picture:
-    """A picture inside the page.
-
-    Attributes:
-        uri: Its data.
-        width, height: In pixels.
-        alt: What it shows.
-        pixels: Whether it is so small that it is enlarged without smoothing.
-    """
+class _Picture(NamedTuple):
+    """A picture inside the page; `pixels` tells that it is small, and enlarged unsmoothed."""
 
     uri: str
     width: int
@@ -74,27 +57,6 @@ class _Gallery(NamedTuple):
     pictures: list[_Picture]
 
 
-@dataclass(frozen=True)
-class _Section:
-    """A section of the page; whatever of it is empty is left out.
-
-    Attributes:
-        id: Its anchor.
-        title: Its heading.
-        bullets: A list.
-        tables: As HTML.
-        pictures: Over the whole width.
-        models: Galleries.
-    """
-
-    id: str
-    title: str
-    bullets: list[Markup] = field(default_factory=list)
-    tables: list[Markup] = field(default_factory=list)
-    pictures: list[_Picture] = field(default_factory=list)
-    models: list[_Gallery] = field(default_factory=list)
-
-
 def experiment_page(
     store: ImageStore,
     report: Report,
@@ -108,7 +70,7 @@ def experiment_page(
         store: Where the runs and their pictures are.
         report: The scores of the experiment.
         scores: Their table.
-        grids: Key of `TABLE_TITLES` -> table; what the experiment has no table of is left out.
+        grids: Name of every other table -> table.
         figures: The figures that were drawn.
     """
     models = dict.fromkeys(choice.model for choice in report.choices)
@@ -116,20 +78,6 @@ def experiment_page(
     sources = [
         " ".join([f"{entry.label}: {entry.source}.", *map(_sentence, entry.notes)])
         for entry in entries
-    ]
-    sections = [
-        _Section("scores", "Scores", tables=[Markup(to_html(scores))]),
-        *(
-            _Section(key, TABLE_TITLES[key], tables=[Markup(to_html(grid))])
-            for key, grid in grids.items()
-        ),
-        *(
-            _Section(f"figure-{f.kind}", f.title, pictures=[_picture(f.path, f.shows)])
-            for f in figures
-        ),
-        _Section("models", "Every model", models=_galleries(store, report.choices)),
-        _Section("sources", "Models and their sources", bullets=_bullets(sources)),
-        _Section("provenance", "Provenance", bullets=_bullets(_provenance(report.results))),
     ]
     lead = (
         f"{len(report.results)} finished runs of {len(models)} models, scored by "
@@ -141,12 +89,19 @@ def experiment_page(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    template = environment.get_template("page.html")
-    return template.render(title=report.title, lead=lead, sections=sections)
-
-
-def _bullets(texts: Iterable[str]) -> list[Markup]:
-    return [Markup(inline_html(text)) for text in texts]
+    environment.filters["inline"] = lambda text: Markup(inline_html(text))
+    tables = {"scores": ("Scores", scores), **{k: (grid.title, grid) for k, grid in grids.items()}}
+    return environment.get_template("page.html").render(
+        title=report.title,
+        lead=lead,
+        tables={key: (title, Markup(to_html(grid))) for key, (title, grid) in tables.items()},
+        figures={f"figure-{f.kind}": (f.title, _picture(f.path, f.shows)) for f in figures},
+        models=_galleries(store, report.choices),
+        lists={
+            "sources": ("Models and their sources", sources),
+            "provenance": ("Provenance", _provenance(report.results)),
+        },
+    )
 
 
 def _sentence(text: str) -> str:

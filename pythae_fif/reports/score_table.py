@@ -10,7 +10,7 @@ __all__ = [
 ]
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.table import Table
@@ -18,7 +18,7 @@ from rich.table import Table
 from pythae_fif.benchmark.config import Experiment, length_of
 from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.selection import Choice, Result, select
-from pythae_fif.evaluation.scores import Neighbours, Scores
+from pythae_fif.evaluation.scores import Scores
 from pythae_fif.reports.command import command_of
 from pythae_fif.reports.grid import DASH, Cell, Grid, measured, number, rank_column, to_terminal
 from pythae_fif.sampling import FIT_STEPS, FITTED
@@ -241,10 +241,12 @@ def _row(choice: Choice, constant_mse: float | None) -> Row:
     def kernel(scores: Scores) -> float | None:
         return scores.kernel["test"].mean if "test" in scores.kernel else None
 
-    def neighbours(of: Callable[[Neighbours], float]) -> float | None:
-        found = (result.record.scores[choice.sampler].neighbours for result in choice.results)
-        values = [of(by_split["test"]) for by_split in found if "test" in by_split]
-        return statistics.fmean(values) if values else None
+    def neighbours(name: str) -> float | None:
+        return choice.mean(
+            lambda scores: (
+                getattr(scores.neighbours["test"], name) if "test" in scores.neighbours else None
+            )
+        )
 
     return Row(
         model=load_model_entry(choice.model).label,
@@ -257,10 +259,10 @@ def _row(choice: Choice, constant_mse: float | None) -> Row:
         score=choice.mean(score),
         score_std=choice.std(score),
         kernel=choice.mean(kernel),
-        precision=neighbours(lambda found: found.precision),
-        recall=neighbours(lambda found: found.recall),
-        density=neighbours(lambda found: found.density),
-        coverage=neighbours(lambda found: found.coverage),
+        precision=neighbours("precision"),
+        recall=neighbours("recall"),
+        density=neighbours("density"),
+        coverage=neighbours("coverage"),
         reconstruction_mse=statistics.fmean(errors),
         training_seconds=statistics.fmean(record.training.seconds for record in records),
         parameters=records[0].parameters,

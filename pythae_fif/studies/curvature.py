@@ -18,7 +18,7 @@ from pythae_fif.ensemble.ensemble import Ensemble
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
 from pythae_fif.pictures import new_figure
 from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.output import Drawing, columns, write_study
+from pythae_fif.studies.output import Drawing, write_study
 from pythae_fif.volume_change.loss import JacobianAt
 
 NOISE, BETA, RADIUS = 0.1, 0.5, 2.0
@@ -222,8 +222,8 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
         _radius_caption(circles),
     )
     tables = {
-        name: [columns(row) for row in rows],
-        "curvature-radius": [columns(circle) for circle in circles],
+        name: rows,
+        "curvature-radius": circles,
     }
     return write_study(options, [training, radius], tables)
 

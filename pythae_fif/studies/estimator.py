@@ -18,7 +18,7 @@ from pythae_fif.data import load_images, to_float
 from pythae_fif.nn import build_networks
 from pythae_fif.pictures import new_figure
 from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.output import Drawing, columns, data_name, write_study
+from pythae_fif.studies.output import Drawing, data_name, write_study
 from pythae_fif.volume_change import sample_hutchinson, surrogate
 from pythae_fif.volume_change.hutchinson import HutchinsonKind
 from pythae_fif.volume_change.variants import TraceSpace
@@ -255,8 +255,8 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
         _caption(distances, variances, size, dataset, latent_dim),
     )
     tables = {
-        name: [columns(row) for row in distances],
-        f"{name}-variance": [columns(row) for row in variances],
+        name: distances,
+        f"{name}-variance": variances,
     }
     return write_study(options, [drawing], tables)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pythae_fif.pictures import new_figure
 from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.output import Drawing, columns, write_study
+from pythae_fif.studies.output import Drawing, write_study
 from pythae_fif.volume_change import fif_loss, sample_hutchinson
 
 DIM, LATENT = 5, 2
@@ -248,7 +248,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     name = f"linear-{options.profile}"
     title = "Appendix C: which directions a linear model picks"
     drawing = Drawing(name, _figure(rows), title, _caption(rows, size))
-    return write_study(options, [drawing], {name: [columns(row) for row in rows]})
+    return write_study(options, [drawing], {name: rows})
 
 
 def _figure(rows: Sequence[Row]) -> Any:

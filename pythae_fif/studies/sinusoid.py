@@ -20,7 +20,7 @@ from pythae_fif.ensemble.ensemble import Ensemble
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
 from pythae_fif.pictures import new_figure
 from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.output import Drawing, columns, write_study
+from pythae_fif.studies.output import Drawing, write_study
 
 NOISES = (0.1, 0.2, 0.3)
 BETAS = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0, 10.0, 100.0)
@@ -199,7 +199,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
         "Figure 7: the transition point at three noise levels",
         _transition_caption(rows, budget),
     )
-    return write_study(options, [maps, transitions], {name: [columns(row) for row in rows]})
+    return write_study(options, [maps, transitions], {name: rows})
 
 
 def _at_noise(rows: Sequence[Row], noise: float) -> list[Row]:

@@ -18,7 +18,7 @@ from pythae_fif.ensemble.ensemble import Ensemble
 from pythae_fif.nn import WideDecoder, WideEncoder
 from pythae_fif.pictures import new_figure
 from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.output import Drawing, columns, write_study
+from pythae_fif.studies.output import Drawing, write_study
 
 NOISE, BETA, LEARNING_RATE, BATCH = 0.02, 100.0, 2e-3, 200
 BLOCKS = 2
@@ -108,7 +108,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     drawing = Drawing(
         stem, _figure(ensemble, test, rows, last), title, _caption(name, last, test, size)
     )
-    return write_study(options, [drawing], {stem: [columns(row) for row in rows]})
+    return write_study(options, [drawing], {stem: rows})
 
 
 def _figure(ensemble: Ensemble, test: ToySample, rows: list[Row], last: list[Row]) -> Any:
