@@ -19,7 +19,7 @@ from pythae_fif.reports.grid import Cell, Grid, to_markdown, write_grid, write_r
 from pythae_fif.reports.page import FigureFile, ImageStore, experiment_page
 from pythae_fif.reports.published_tables import table2, table3, table8
 from pythae_fif.reports.sample_figure import Strip, sample_figure
-from pythae_fif.reports.score_table import SAMPLER_LABELS, Report, score_grid
+from pythae_fif.reports.score_table import Report, score_grid
 
 
 class Failure(NamedTuple):
@@ -116,7 +116,7 @@ def _figures(store: ImageStore, splits: Splits, report: Report) -> Iterator[Figu
             "Samples",
             "Uncurated samples of every model with each of its samplers, from the runs of the "
             "table; first of all, test images.",
-            lambda: sample_figure(_panels(store, splits, report), report.title),
+            lambda: sample_figure(_strips(store, splits, report), report.title),
         ),
         (
             "beta",
@@ -148,14 +148,14 @@ def _figures(store: ImageStore, splits: Splits, report: Report) -> Iterator[Figu
             yield FigureFile(kind, title, shows, path)
 
 
-def _panels(store: ImageStore, splits: Splits, report: Report) -> dict[str, list[Strip]]:
+def _strips(store: ImageStore, splits: Splits, report: Report) -> list[Strip]:
     """The sheets of real images, which are made if needed, and of every model's samplers."""
     real = store.root / "runs" / splits.name / f"data-{splits.content_hash[:8]}.png"
     if not real.exists():
         write_pixels(real, reference_sheet(splits))
-    panels = {"test images": [Strip("", real)]}
+    strips = [Strip("test images", real)]
     for row, choice in zip(report.rows, report.choices, strict=True):
         sheet = store.run_dir(choice.spec) / samples_name(choice.sampler)
         if sheet.is_file():
-            panels.setdefault(row.model, []).append(Strip(SAMPLER_LABELS[choice.sampler], sheet))
-    return panels
+            strips.append(Strip(f"{row.model}, {row.sampler}", sheet))
+    return strips

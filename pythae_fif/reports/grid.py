@@ -1,15 +1,13 @@
-"""A table as such, and its forms: Markdown, LaTeX, CSV, HTML and for a terminal."""
+"""A table as such, and its forms: Markdown, LaTeX, CSV and for a terminal."""
 
 __all__ = [
     "DASH",
     "Cell",
     "Grid",
-    "inline_html",
     "measured",
     "number",
     "rank_column",
     "to_csv",
-    "to_html",
     "to_latex",
     "to_markdown",
     "to_terminal",
@@ -18,9 +16,7 @@ __all__ = [
 ]
 
 import csv
-import html
 import io
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -205,32 +201,6 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, object]], form: str = "")
     return path
 
 
-def to_html(grid: Grid) -> str:
-    """The table with its notes as an HTML fragment, without its title."""
-    marks = {0: "{}", 1: "<b>{}</b>", 2: "<u>{}</u>"}
-    kinds = {"l": "", "r": ' class="r"'}
-    head = "".join(
-        f'<th scope="col"{kinds[letter]}><button type="button">{inline_html(heading)}</button></th>'
-        for heading, letter in zip(grid.headings, grid.align, strict=True)
-    )
-    body = []
-    for index, row in enumerate(grid.rows):
-        fields = []
-        for cell, letter in zip(row, grid.align, strict=True):
-            key = "" if cell.value is None else f' data-value="{cell.value!r}"'
-            shown = marks[cell.rank].format(inline_html(cell.text))
-            fields.append(f"<td{kinds[letter]}{key}>{shown}</td>")
-        start = ' class="first"' if index in grid.groups else ""
-        body.append(f"<tr{start}>{''.join(fields)}</tr>")
-    notes = "".join(f"<li>{inline_html(note)}</li>" for note in grid.notes)
-    rows = "\n".join(body)
-    return (
-        f'<div class="scroll"><table class="sortable">\n'
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>\n"
-        + (f'<ul class="notes">{notes}</ul>\n' if notes else "")
-    )
-
-
 def to_terminal(grid: Grid, headings: Mapping[str, str]) -> Table:
     """Columns of the table for a terminal, without its notes; best bold, second underlined.
 
@@ -278,8 +248,3 @@ def write_grid(grid: Grid, stem: Path, *suffixes: str) -> list[Path]:
     for path, suffix in zip(paths, suffixes, strict=True):
         write_text(path, FORMS[suffix](grid))
     return paths
-
-
-def inline_html(text: str) -> str:
-    """Escaped, with what stands between backticks as code."""
-    return re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(text))

@@ -3,7 +3,9 @@
 __all__ = ["FigureFile", "ImageStore", "experiment_page"]
 
 import base64
+import html
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +19,7 @@ from pythae_fif.benchmark.plan import RunSpec
 from pythae_fif.benchmark.record import ImageRecord
 from pythae_fif.benchmark.selection import Choice, Result
 from pythae_fif.benchmark.sheets import CODES, SHEETS, samples_name
-from pythae_fif.reports.grid import Grid, inline_html, to_html
+from pythae_fif.reports.grid import Grid
 from pythae_fif.reports.sample_figure import tiles
 from pythae_fif.reports.score_table import SAMPLER_LABELS, Report
 from pythae_fif.runs.record import Provenance
@@ -89,12 +91,12 @@ def experiment_page(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    environment.filters["inline"] = lambda text: Markup(inline_html(text))
-    tables = {"scores": ("Scores", scores), **{k: (grid.title, grid) for k, grid in grids.items()}}
+    environment.filters["inline"] = _inline
     return environment.get_template("page.html").render(
         title=report.title,
         lead=lead,
-        tables={key: (title, Markup(to_html(grid))) for key, (title, grid) in tables.items()},
+        tables={"scores": ("Scores", scores)}
+        | {k: (grid.title, grid) for k, grid in grids.items()},
         figures={f"figure-{f.kind}": (f.title, _picture(f.path, f.shows)) for f in figures},
         models=_galleries(store, report.choices),
         lists={
@@ -102,6 +104,11 @@ def experiment_page(
             "provenance": ("Provenance", _provenance(report.results)),
         },
     )
+
+
+def _inline(text: str) -> Markup:
+    """Escaped, with what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(text)))
 
 
 def _sentence(text: str) -> str:

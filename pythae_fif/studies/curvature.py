@@ -221,11 +221,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
         "Figures 12 and 13: the lowest on-manifold loss against the radius of the manifold",
         _radius_caption(circles),
     )
-    tables = {
-        name: rows,
-        "curvature-radius": circles,
-    }
-    return write_study(options, [training, radius], tables)
+    return write_study(options, [training, radius], {name: rows, "curvature-radius": circles})
 
 
 def _training_figure(

@@ -254,11 +254,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
         "Figure 6 and appendix D.3: the noise of the trace estimator",
         _caption(distances, variances, size, dataset, latent_dim),
     )
-    tables = {
-        name: distances,
-        f"{name}-variance": variances,
-    }
-    return write_study(options, [drawing], tables)
+    return write_study(options, [drawing], {name: distances, f"{name}-variance": variances})
 
 
 def _figure(distances: Sequence[Distance], variances: Sequence[Variance]) -> Any:

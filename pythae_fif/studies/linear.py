@@ -117,8 +117,7 @@ def train_linear(
     *,
     start: Tensor,
     tied: bool,
-    steps: int,
-    batch_size: int,
+    size: Size,
     generator: torch.Generator,
 ) -> Tensor:
     """Trains M linear models by FIF's loss on fresh Gaussian data, one Hutchinson vector each.
@@ -129,8 +128,7 @@ def train_linear(
         betas: (M,).
         start: The encoders' matrices at the start, (M, d, D).
         tied: Decoder A^+ of the encoder's matrix A, as in appendix C; else a matrix of its own.
-        steps: Of Adam, with a learning rate that falls to zero.
-        batch_size: Data points a step.
+        size: Steps of Adam, with a learning rate that falls to zero, and data points a step.
         generator: For data and Hutchinson vectors.
 
     Returns:
@@ -142,24 +140,23 @@ def train_linear(
     w = torch.linalg.pinv(a.detach()).clone().requires_grad_()
     scale = (bases * spectra.sqrt()[:, None]).mT
     optimizer = torch.optim.Adam([a, w], lr=0.03)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
-        x = torch.randn(members, batch_size, dim, **options) @ scale
-        eps = sample_hutchinson(
-            members * batch_size, latent_dim, generator=generator, dtype=x.dtype
-        )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, size.steps)
+    points = size.batch_size
+    for _ in range(size.steps):
+        x = torch.randn(members, points, dim, **options) @ scale
+        eps = sample_hutchinson(members * points, latent_dim, **options)
         decoder = a.mT @ torch.linalg.inv(a @ a.mT) if tied else w
         loss = fif_loss(
             lambda x: x @ a.mT,
             lambda z: z @ decoder.mT,  # noqa: B023
             lambda z: -z.square().sum(-1) / 2,
             x,
-            eps.view(1, members, batch_size, latent_dim),
+            eps.view(1, members, points, latent_dim),
             betas,
             reduce=lambda of_samples: of_samples.sum(1),
         )
         optimizer.zero_grad()
-        torch.autograd.backward(loss.loss.sum() / batch_size)
+        torch.autograd.backward(loss.loss.sum() / points)
         optimizer.step()
         schedule.step()
     return a.detach()
@@ -203,8 +200,7 @@ def measure(
             betas,
             start=start,
             tied=decoder == "pseudo-inverse",
-            steps=size.steps,
-            batch_size=size.batch_size,
+            size=size,
             generator=generator,
         )
         losses = linear_loss(encoders, covariance, betas).view(len(cells), -1)
@@ -214,7 +210,7 @@ def measure(
             chosen = theorem_choice(spectrum, beta)
             mine = encoders[member : member + 1]
             weights = torch.linalg.qr(mine[0].mT).Q.mT @ bases[index]
-            optimum = _optimal(spectrum, bases[index], chosen)
+            optimum = (bases[index][:, chosen] / spectrum[chosen].sqrt()).mT[None]  # lemma C.3
             rows.append(
                 Row(
                     decoder=decoder,
@@ -233,11 +229,6 @@ def measure(
                 )
             )
     return rows
-
-
-def _optimal(spectrum: Tensor, basis: Tensor, chosen: list[int]) -> Tensor:
-    """An encoder (1, d, D) that is optimal among those of given directions (lemma C.3)."""
-    return (basis[:, chosen] / spectrum[chosen].sqrt()).mT[None]
 
 
 def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:

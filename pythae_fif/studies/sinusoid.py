@@ -131,7 +131,7 @@ def measure(ensemble: Ensemble, noise: float, seeds: Sequence[int]) -> list[Row]
             beta=model.model_config.beta,
             reconstruction=float(errors[member]),
             nll=float(nll[member]),
-            along=_correlation(codes[member], position),
+            along=abs(float(spearmanr(codes[member].numpy(), position.numpy()).statistic)),
             across=float(across[member]),
             seed=seeds[member % len(seeds)],
         )
@@ -143,10 +143,6 @@ def _slope(ensemble: Ensemble, x: Tensor, direction: Tensor, step: float = 1e-2)
     """Central differences of the codes in a direction, (M, N)."""
     ends = (ensemble.encode(x + sign * step * direction)[..., 0] for sign in (1, -1))
     return (next(ends) - next(ends)) / (2 * step)
-
-
-def _correlation(a: Tensor, b: Tensor) -> float:
-    return abs(float(spearmanr(a.numpy(), b.numpy()).statistic))
 
 
 def transition(rows: Sequence[Row]) -> float:
