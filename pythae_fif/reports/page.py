@@ -22,7 +22,6 @@ from pythae_fif.benchmark.sheets import CODES, SHEETS, samples_name
 from pythae_fif.reports.grid import Grid
 from pythae_fif.reports.sample_figure import tiles
 from pythae_fif.reports.score_table import SAMPLER_LABELS, Report
-from pythae_fif.runs.record import Provenance
 from pythae_fif.runs.store import Store
 
 SHEET_ROWS = 4  # of the eight of a sheet
@@ -78,7 +77,7 @@ def experiment_page(
     models = dict.fromkeys(choice.model for choice in report.choices)
     entries = [load_model_entry(model) for model in models]
     sources = [
-        " ".join([f"{entry.label}: {entry.source}.", *map(_sentence, entry.notes)])
+        " ".join([f"{entry.label}: {entry.source}.", *(f"{n.rstrip('.')}." for n in entry.notes)])
         for entry in entries
     ]
     lead = (
@@ -109,10 +108,6 @@ def experiment_page(
 def _inline(text: str) -> Markup:
     """Escaped, with what stands between backticks as code."""
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(text)))
-
-
-def _sentence(text: str) -> str:
-    return text if text.endswith(".") else f"{text}."
 
 
 def _picture(path: Path, alt: str, *, sheet: bool = False) -> _Picture:
@@ -166,15 +161,12 @@ def _provenance(results: Sequence[Result]) -> list[str]:
         "Device": [p.device for p in provenance],
         "Versions": [", ".join(f"{k} {v}" for k, v in p.versions.items()) for p in provenance],
         "Python": [p.python for p in provenance],
-        "Revision": [_revision(p) for p in provenance],
+        "Revision": [
+            f"{p.git_revision} with changes" if p.git_dirty else p.git_revision for p in provenance
+        ],
         "Training images": [f"{result.record.data.sizes['train']:,}" for result in results],
         "Data": [result.spec.data_hash for result in results],
         "Started": [*sorted(p.started[:10] for p in provenance if p.started)],
     }
     found = {key: dict.fromkeys(v for v in values if v) for key, values in lines.items()}
     return [f"{key}: {'; '.join(values)}." for key, values in found.items() if values]
-
-
-def _revision(provenance: Provenance) -> str | None:
-    revision = provenance.git_revision
-    return f"{revision} with changes" if provenance.git_dirty else revision

@@ -26,6 +26,7 @@ NOISES = (0.1, 0.2, 0.3)
 BETAS = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0, 10.0, 100.0)
 LEARNING_RATE, BATCH = 1e-3, 128
 TEST_POINTS = 1000
+STEP = 1e-2  # of the central differences of codes
 SINUSOID = 0.9  # rank correlation of the code with x from which a model spans the sinusoid
 
 
@@ -123,7 +124,11 @@ def measure(ensemble: Ensemble, noise: float, seeds: Sequence[int]) -> list[Row]
     codes = ensemble.encode(x)[..., 0]
     errors = ensemble.reconstruction_error(x).mean(1)
     nll = -ensemble.log_prob(x).mean(1)
-    slopes = [_slope(ensemble, x, direction).square() for direction in (tangent, normal)]
+    ends = [
+        [ensemble.encode(x + step * direction)[..., 0] for step in (STEP, -STEP)]
+        for direction in (tangent, normal)
+    ]
+    slopes = [(ahead - behind).div(2 * STEP).square() for ahead, behind in ends]
     across = (slopes[1] / (slopes[0] + slopes[1])).mean(1)
     return [
         Row(
@@ -137,12 +142,6 @@ def measure(ensemble: Ensemble, noise: float, seeds: Sequence[int]) -> list[Row]
         )
         for member, model in enumerate(ensemble.models)
     ]
-
-
-def _slope(ensemble: Ensemble, x: Tensor, direction: Tensor, step: float = 1e-2) -> Tensor:
-    """Central differences of the codes in a direction, (M, N)."""
-    ends = (ensemble.encode(x + sign * step * direction)[..., 0] for sign in (1, -1))
-    return (next(ends) - next(ends)) / (2 * step)
 
 
 def transition(rows: Sequence[Row]) -> float:
