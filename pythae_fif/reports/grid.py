@@ -1,4 +1,4 @@
-"""A table as such, and its forms: Markdown, LaTeX, CSV and for a terminal."""
+"""A table as such, and its forms: Markdown, LaTeX and CSV."""
 
 __all__ = [
     "DASH",
@@ -10,7 +10,6 @@ __all__ = [
     "to_csv",
     "to_latex",
     "to_markdown",
-    "to_terminal",
     "write_grid",
     "write_rows",
 ]
@@ -20,9 +19,6 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-from rich import box
-from rich.table import Table
 
 from pythae_fif.files import write_text
 
@@ -199,30 +195,6 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, object]], form: str = "")
 
     write_text(path, _csv([rows[0], *(map(plain, row.values()) for row in rows)]))
     return path
-
-
-def to_terminal(grid: Grid, headings: Mapping[str, str]) -> Table:
-    """Columns of the table for a terminal, without its notes; best bold, second underlined.
-
-    Args:
-        grid: The table.
-        headings: Heading of a column in the grid -> a shorter one; other columns are left out.
-    """
-    styles = {0: "{}", 1: "[bold]{}[/]", 2: "[underline]{}[/]"}
-    table = Table(title=grid.title, title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    columns = [index for index, heading in enumerate(grid.headings) if heading in headings]
-    for index in columns:
-        numeric = grid.align[index] == "r"
-        table.add_column(
-            headings[grid.headings[index]],
-            justify="right" if numeric else "left",
-            no_wrap=numeric or columns[0] < index < columns[-1],
-            overflow="fold",
-        )
-    for number, row in enumerate(grid.rows):
-        texts = (styles[row[index].rank].format(row[index].text) for index in columns)
-        table.add_row(*texts, end_section=number + 1 in grid.groups)
-    return table
 
 
 FORMS: dict[str, Callable[[Grid], str]] = {
