@@ -7,7 +7,7 @@ __all__ = ["new_figure", "write_figure", "write_pixels"]
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
@@ -18,18 +18,15 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def new_figure(
-    width: float, height: float, layout: Literal["constrained"] | None = "constrained"
-) -> "Figure":
-    """An empty Matplotlib figure.
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty Matplotlib figure, which lays out its axes itself.
 
     Args:
         width, height: In inches.
-        layout: Whether it lays out its axes itself, or, with None, leaves them where they are put.
     """
     from matplotlib.figure import Figure  # a command that draws nothing need not wait for it
 
-    return Figure(figsize=(width, height), layout=layout)
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def write_figure(path: Path, figure: "Figure", dpi: int = 110) -> None:

@@ -5,7 +5,6 @@ __all__ = [
     "build_report",
     "constant_error",
     "load_published",
-    "published_value",
     "score_terminal",
     "write_experiment",
 ]
@@ -16,7 +15,7 @@ from pythae_fif.lazy import lazily
 
 if TYPE_CHECKING:
     from pythae_fif.reports.experiment import Failure, constant_error, write_experiment
-    from pythae_fif.reports.published import load_published, published_value
+    from pythae_fif.reports.published import load_published
     from pythae_fif.reports.score_table import build_report, score_terminal
 else:
     __getattr__ = lazily(__name__)

@@ -2,7 +2,7 @@
 
 __all__ = ["Failure", "constant_error", "write_experiment"]
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from pythae_fif.reports.grid import Cell, Grid, to_markdown, write_grid, write_r
 from pythae_fif.reports.page import FigureFile, ImageStore, experiment_page
 from pythae_fif.reports.published_tables import table2, table3, table8
 from pythae_fif.reports.sample_figure import Strip, sample_figure
-from pythae_fif.reports.score_table import SAMPLER_LABELS, Report, score_grid
+from pythae_fif.reports.score_table import Report, score_grid
 
 
 class Failure(NamedTuple):
@@ -107,54 +107,55 @@ def _markdown(scores: Grid, grids: Mapping[str, Grid], figures: Sequence[FigureF
 
 def _figures(store: ImageStore, splits: Splits, report: Report) -> Iterator[FigureFile]:
     """Draws and writes those figures that there is something to draw of."""
-
-    def write(kind: str, title: str, shows: str, figure: Any) -> Iterator[FigureFile]:
+    logs: dict[str, Path] = {}
+    for row, choice in zip(report.rows, report.choices, strict=True):
+        logs.setdefault(row.model, store.run_dir(choice.spec) / "train_log.jsonl")
+    figures: list[tuple[str, str, str, Callable[[], Any]]] = [
+        (
+            "samples",
+            "Samples",
+            "Uncurated samples of every model with each of its samplers, from the runs of the "
+            "table; first of all, test images.",
+            lambda: sample_figure(_strips(store, splits, report), report.title),
+        ),
+        (
+            "beta",
+            "FIF: reconstruction weight",
+            "Validation distance of FIF against the reconstruction weight β for K = 1 and K = 2 "
+            "Hutchinson vectors and every sampler (the paper's figure 10).",
+            lambda: beta_figure(report),
+        ),
+        (
+            "cost",
+            "Score against training time",
+            "Test distance against seconds of training of the chosen configuration, a point a "
+            "model; both axes are logarithmic and lower left is better.",
+            lambda: cost_figure(report),
+        ),
+        (
+            "learning",
+            "Learning curves",
+            "Training (solid) and evaluation loss (dashed) of every model's chosen run against "
+            "seconds of training; each loss is its model's own.",
+            lambda: learning_figure(logs, report.title),
+        ),
+    ]
+    for kind, title, shows, draw in figures:
+        figure = draw()
         if figure is not None:
             path = store.root / "figures" / f"{report.experiment.name}-{kind}.png"
             write_figure(path, figure)
             yield FigureFile(kind, title, shows, path)
 
-    logs: dict[str, Path] = {}
-    for row, choice in zip(report.rows, report.choices, strict=True):
-        logs.setdefault(row.model, store.run_dir(choice.spec) / "train_log.jsonl")
-    yield from write(
-        "samples",
-        "Samples",
-        "Uncurated samples of every model with each of its samplers, from the runs of the table; "
-        "first of all, test images.",
-        sample_figure(_panels(store, splits, report), report.title),
-    )
-    yield from write(
-        "beta",
-        "FIF: reconstruction weight",
-        "Validation distance of FIF against the reconstruction weight β for K = 1 and K = 2 "
-        "Hutchinson vectors and every sampler (the paper's figure 10).",
-        beta_figure(report),
-    )
-    yield from write(
-        "cost",
-        "Score against training time",
-        "Test distance against seconds of training of the chosen configuration, a point a model; "
-        "both axes are logarithmic and lower left is better.",
-        cost_figure(report),
-    )
-    yield from write(
-        "learning",
-        "Learning curves",
-        "Training (solid) and evaluation loss (dashed) of every model's chosen run against seconds "
-        "of training; each loss is its model's own.",
-        learning_figure(logs, report.title),
-    )
 
-
-def _panels(store: ImageStore, splits: Splits, report: Report) -> dict[str, list[Strip]]:
+def _strips(store: ImageStore, splits: Splits, report: Report) -> list[Strip]:
     """The sheets of real images, which are made if needed, and of every model's samplers."""
     real = store.root / "runs" / splits.name / f"data-{splits.content_hash[:8]}.png"
     if not real.exists():
         write_pixels(real, reference_sheet(splits))
-    panels = {"test images": [Strip("", real)]}
+    strips = [Strip("test images", real)]
     for row, choice in zip(report.rows, report.choices, strict=True):
         sheet = store.run_dir(choice.spec) / samples_name(choice.sampler)
         if sheet.is_file():
-            panels.setdefault(row.model, []).append(Strip(SAMPLER_LABELS[choice.sampler], sheet))
-    return panels
+            strips.append(Strip(f"{row.model}, {row.sampler}", sheet))
+    return strips

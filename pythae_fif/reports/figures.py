@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pythae_fif.pictures import new_figure
-from pythae_fif.reports.score_table import SAMPLER_LABELS, Report
+from pythae_fif.reports.score_table import SAMPLER_LABELS, Report, Row
 
 
 def _bare(axis: Any) -> None:
@@ -72,84 +72,44 @@ def beta_figure(report: Report) -> Any:
     return figure
 
 
-class _Point(NamedTuple):
-    """A model in the plane of cost and distance."""
-
-    label: str
-    seconds: float
-    distance: float
-
-
 def cost_figure(report: Report) -> Any:
-    """Test distance against seconds of training: one panel a sampler, one point a model.
+    """Test distance against seconds of training: one panel a sampler, one number a model.
 
     Only samplers that at least two models have get a panel, unless there is no such sampler.
 
     Returns:
         The Matplotlib figure.
     """
-    panels: dict[str, list[_Point]] = {}
+    panels: dict[str, list[Row]] = {}
     for row in report.rows:
-        point = _Point(row.model, row.training_seconds, row.frechet_test)
-        panels.setdefault(row.sampler, []).append(point)
-    shared = {name: points for name, points in panels.items() if len(points) > 1} or panels
+        panels.setdefault(row.sampler, []).append(row)
+    shared = {name: rows for name, rows in panels.items() if len(rows) > 1} or panels
     tallest = max(map(len, shared.values()))
     figure = new_figure(4.6 * len(shared) + 0.6, max(3.6, 0.19 * tallest + 1.2))
     figure.suptitle(report.title, fontsize=10)
     axes: Any = figure.subplots(1, len(shared), squeeze=False)[0]
-    for axis, (sampler, points) in zip(axes, shared.items(), strict=True):
-        _points(axis, points)
+    for axis, (sampler, rows) in zip(axes, shared.items(), strict=True):
+        axis.set_xscale("log")
+        axis.set_yscale("log")
+        for number, row in enumerate(rows, start=1):
+            axis.plot(
+                [max(row.training_seconds, 1e-3)],
+                [max(row.frechet_test, 1e-6)],
+                linestyle="",
+                marker=f"${number}$",
+                markersize=5 if number < 10 else 8,
+                color="tab:red" if row.model == "FIF" else "tab:blue",
+                label=row.model,
+            )
+        axis.margins(0.12)
+        axis.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
         axis.set_title(f"{sampler} sampler", fontsize=9)
         axis.set_xlabel("seconds of training", fontsize=9)
         axis.set_ylabel(f"{report.distance}, test", fontsize=9)
+        _plain_ticks(axis.xaxis)
+        _plain_ticks(axis.yaxis)
+        _bare(axis)
     return figure
-
-
-def _points(axis: Any, points: list[_Point]) -> None:
-    """Points with their names in a column on the right, in the points' order, joined by lines."""
-    axis.set_xscale("log")
-    axis.set_yscale("log")
-    seconds = np.array([max(point.seconds, 1e-3) for point in points])
-    distances = np.array([max(point.distance, 1e-6) for point in points])
-    axis.set_xlim(seconds.min() / 1.3, seconds.max() * 1.3)
-    axis.set_ylim(distances.min() / 1.3, distances.max() * 1.3)
-    low, high = np.log(axis.get_ylim())
-    places = _spread((np.log(distances) - low) / (high - low), 1 / 22)
-    axis.scatter(seconds, distances, s=18, color="tab:blue", zorder=3)
-    for (name, x, y), place in zip(points, places, strict=True):
-        emphasis = {"weight": "bold", "color": "tab:red"} if name == "FIF" else {}
-        axis.annotate(
-            name,
-            xy=(x, y),
-            xytext=(1.04, place),
-            textcoords="axes fraction",
-            va="center",
-            fontsize=7,
-            annotation_clip=False,
-            arrowprops={"arrowstyle": "-", "color": "0.8", "linewidth": 0.6, "shrinkB": 3},
-            **emphasis,
-        )
-        if emphasis:
-            axis.scatter([x], [y], s=26, color="tab:red", zorder=4)
-    _plain_ticks(axis.xaxis)
-    _plain_ticks(axis.yaxis)
-    _bare(axis)
-
-
-def _spread(heights: np.ndarray, gap: float) -> np.ndarray:
-    """Heights in [0, 1] moved as little as needed for neighbours to be a gap apart."""
-    gap = min(gap, 1 / max(1, len(heights) - 1))
-    order = np.argsort(heights, kind="stable")
-    placed = heights[order].copy()
-    for i in range(1, len(placed)):
-        placed[i] = max(placed[i], placed[i - 1] + gap)
-    # What the upward pass pushed above the top is pushed down again.
-    placed[-1] = min(placed[-1], 1.0)
-    for i in range(len(placed) - 2, -1, -1):
-        placed[i] = min(placed[i], placed[i + 1] - gap)
-    moved = np.empty_like(placed)
-    moved[order] = placed
-    return moved
 
 
 def _plain_ticks(axis: Any) -> None:
@@ -187,14 +147,11 @@ def learning_figure(logs: Mapping[str, Path], title: str) -> Any:
     for index, (label, lines) in enumerate(curves.items()):
         axis = axes.flat[index]
         seconds = np.cumsum([line.seconds for line in lines])
-        curves_of_model = {
-            "train": ([line.train_loss for line in lines], "-"),
-            "eval": ([line.eval_loss for line in lines], "--"),
-        }
-        for name, (losses, style) in curves_of_model.items():
-            known = [(s, x) for s, x in zip(seconds, losses, strict=True) if math.isfinite(x)]
-            if known:
-                axis.plot(*zip(*known, strict=True), style, linewidth=1.2, label=name)
+        for name, style in (("train", "-"), ("eval", "--")):
+            losses = np.array([getattr(line, f"{name}_loss") for line in lines])
+            known = np.isfinite(losses)
+            if known.any():
+                axis.plot(seconds[known], losses[known], style, linewidth=1.2, label=name)
         axis.set_title(label, fontsize=8)
         _bare(axis)
         axis.tick_params(labelsize=6)

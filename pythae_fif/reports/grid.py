@@ -1,32 +1,24 @@
-"""A table as such, and its forms: Markdown, LaTeX, CSV, HTML and for a terminal."""
+"""A table as such, and its forms: Markdown, LaTeX and CSV."""
 
 __all__ = [
     "DASH",
     "Cell",
     "Grid",
-    "inline_html",
     "measured",
     "number",
     "rank_column",
     "to_csv",
-    "to_html",
     "to_latex",
     "to_markdown",
-    "to_terminal",
     "write_grid",
     "write_rows",
 ]
 
 import csv
-import html
 import io
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-from rich import box
-from rich.table import Table
 
 from pythae_fif.files import write_text
 
@@ -205,56 +197,6 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, object]], form: str = "")
     return path
 
 
-def to_html(grid: Grid) -> str:
-    """The table with its notes as an HTML fragment, without its title."""
-    marks = {0: "{}", 1: "<b>{}</b>", 2: "<u>{}</u>"}
-    kinds = {"l": "", "r": ' class="r"'}
-    head = "".join(
-        f'<th scope="col"{kinds[letter]}><button type="button">{inline_html(heading)}</button></th>'
-        for heading, letter in zip(grid.headings, grid.align, strict=True)
-    )
-    body = []
-    for index, row in enumerate(grid.rows):
-        fields = []
-        for cell, letter in zip(row, grid.align, strict=True):
-            key = "" if cell.value is None else f' data-value="{cell.value!r}"'
-            shown = marks[cell.rank].format(inline_html(cell.text))
-            fields.append(f"<td{kinds[letter]}{key}>{shown}</td>")
-        start = ' class="first"' if index in grid.groups else ""
-        body.append(f"<tr{start}>{''.join(fields)}</tr>")
-    notes = "".join(f"<li>{inline_html(note)}</li>" for note in grid.notes)
-    rows = "\n".join(body)
-    return (
-        f'<div class="scroll"><table class="sortable">\n<caption>{html.escape(grid.title)}'
-        f"</caption>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody></table></div>\n"
-        + (f'<ul class="notes">{notes}</ul>\n' if notes else "")
-    )
-
-
-def to_terminal(grid: Grid, headings: Mapping[str, str]) -> Table:
-    """Columns of the table for a terminal, without its notes; best bold, second underlined.
-
-    Args:
-        grid: The table.
-        headings: Heading of a column in the grid -> a shorter one; other columns are left out.
-    """
-    styles = {0: "{}", 1: "[bold]{}[/]", 2: "[underline]{}[/]"}
-    table = Table(title=grid.title, title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    columns = [index for index, heading in enumerate(grid.headings) if heading in headings]
-    for index in columns:
-        numeric = grid.align[index] == "r"
-        table.add_column(
-            headings[grid.headings[index]],
-            justify="right" if numeric else "left",
-            no_wrap=numeric or columns[0] < index < columns[-1],
-            overflow="fold",
-        )
-    for number, row in enumerate(grid.rows):
-        texts = (styles[row[index].rank].format(row[index].text) for index in columns)
-        table.add_row(*texts, end_section=number + 1 in grid.groups)
-    return table
-
-
 FORMS: dict[str, Callable[[Grid], str]] = {
     ".md": to_markdown, ".csv": to_csv, ".tex": to_latex,
 }  # fmt: skip
@@ -278,8 +220,3 @@ def write_grid(grid: Grid, stem: Path, *suffixes: str) -> list[Path]:
     for path, suffix in zip(paths, suffixes, strict=True):
         write_text(path, FORMS[suffix](grid))
     return paths
-
-
-def inline_html(text: str) -> str:
-    """Escaped, with what stands between backticks as code."""
-    return re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(text))

@@ -3,9 +3,10 @@
 __all__ = ["FigureFile", "ImageStore", "experiment_page"]
 
 import base64
+import html
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,10 +19,9 @@ from pythae_fif.benchmark.plan import RunSpec
 from pythae_fif.benchmark.record import ImageRecord
 from pythae_fif.benchmark.selection import Choice, Result
 from pythae_fif.benchmark.sheets import CODES, SHEETS, samples_name
-from pythae_fif.reports.grid import Grid, inline_html, to_html
+from pythae_fif.reports.grid import Grid
 from pythae_fif.reports.sample_figure import tiles
 from pythae_fif.reports.score_table import SAMPLER_LABELS, Report
-from pythae_fif.runs.record import Provenance
 from pythae_fif.runs.store import Store
 
 SHEET_ROWS = 4  # of the eight of a sheet
@@ -29,14 +29,6 @@ SMALL = 300_000  # bytes of a drawing; a larger picture is one of photographs
 
 ImageStore = Store[RunSpec, ImageRecord]
 """Where the runs of the benchmark are, and the reports go."""
-
-TABLE_TITLES = {
-    "table2": "Beside the paper's table 2",
-    "table8": "Beside the paper's table 8",
-    "table3": "Beside the paper's table 3",
-    "cost": "Cost",
-    "failures": "Runs that failed",
-}
 
 
 class FigureFile(NamedTuple):
@@ -48,16 +40,8 @@ class FigureFile(NamedTuple):
     path: Path
 
 
-@dataclass(frozen=True)
-class _Picture:
-    """A picture inside the page.
-
-    Attributes:
-        uri: Its data.
-        width, height: In pixels.
-        alt: What it shows.
-        pixels: Whether it is so small that it is enlarged without smoothing.
-    """
+class _Picture(NamedTuple):
+    """A picture inside the page; `pixels` tells that it is small, and enlarged unsmoothed."""
 
     uri: str
     width: int
@@ -74,27 +58,6 @@ class _Gallery(NamedTuple):
     pictures: list[_Picture]
 
 
-@dataclass(frozen=True)
-class _Section:
-    """A section of the page; whatever of it is empty is left out.
-
-    Attributes:
-        id: Its anchor.
-        title: Its heading.
-        bullets: A list.
-        tables: As HTML.
-        pictures: Over the whole width.
-        models: Galleries.
-    """
-
-    id: str
-    title: str
-    bullets: list[Markup] = field(default_factory=list)
-    tables: list[Markup] = field(default_factory=list)
-    pictures: list[_Picture] = field(default_factory=list)
-    models: list[_Gallery] = field(default_factory=list)
-
-
 def experiment_page(
     store: ImageStore,
     report: Report,
@@ -108,28 +71,14 @@ def experiment_page(
         store: Where the runs and their pictures are.
         report: The scores of the experiment.
         scores: Their table.
-        grids: Key of `TABLE_TITLES` -> table; what the experiment has no table of is left out.
+        grids: Name of every other table -> table.
         figures: The figures that were drawn.
     """
     models = dict.fromkeys(choice.model for choice in report.choices)
     entries = [load_model_entry(model) for model in models]
     sources = [
-        " ".join([f"{entry.label}: {entry.source}.", *map(_sentence, entry.notes)])
+        " ".join([f"{entry.label}: {entry.source}.", *(f"{n.rstrip('.')}." for n in entry.notes)])
         for entry in entries
-    ]
-    sections = [
-        _Section("scores", "Scores", tables=[Markup(to_html(scores))]),
-        *(
-            _Section(key, TABLE_TITLES[key], tables=[Markup(to_html(grid))])
-            for key, grid in grids.items()
-        ),
-        *(
-            _Section(f"figure-{f.kind}", f.title, pictures=[_picture(f.path, f.shows)])
-            for f in figures
-        ),
-        _Section("models", "Every model", models=_galleries(store, report.choices)),
-        _Section("sources", "Models and their sources", bullets=_bullets(sources)),
-        _Section("provenance", "Provenance", bullets=_bullets(_provenance(report.results))),
     ]
     lead = (
         f"{len(report.results)} finished runs of {len(models)} models, scored by "
@@ -141,16 +90,24 @@ def experiment_page(
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
     )
-    template = environment.get_template("page.html")
-    return template.render(title=report.title, lead=lead, sections=sections)
+    environment.filters["inline"] = _inline
+    return environment.get_template("page.html").render(
+        title=report.title,
+        lead=lead,
+        tables={"scores": ("Scores", scores)}
+        | {k: (grid.title, grid) for k, grid in grids.items()},
+        figures={f"figure-{f.kind}": (f.title, _picture(f.path, f.shows)) for f in figures},
+        models=_galleries(store, report.choices),
+        lists={
+            "sources": ("Models and their sources", sources),
+            "provenance": ("Provenance", _provenance(report.results)),
+        },
+    )
 
 
-def _bullets(texts: Iterable[str]) -> list[Markup]:
-    return [Markup(inline_html(text)) for text in texts]
-
-
-def _sentence(text: str) -> str:
-    return text if text.endswith(".") else f"{text}."
+def _inline(text: str) -> Markup:
+    """Escaped, with what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(text)))
 
 
 def _picture(path: Path, alt: str, *, sheet: bool = False) -> _Picture:
@@ -204,15 +161,12 @@ def _provenance(results: Sequence[Result]) -> list[str]:
         "Device": [p.device for p in provenance],
         "Versions": [", ".join(f"{k} {v}" for k, v in p.versions.items()) for p in provenance],
         "Python": [p.python for p in provenance],
-        "Revision": [_revision(p) for p in provenance],
+        "Revision": [
+            f"{p.git_revision} with changes" if p.git_dirty else p.git_revision for p in provenance
+        ],
         "Training images": [f"{result.record.data.sizes['train']:,}" for result in results],
         "Data": [result.spec.data_hash for result in results],
         "Started": [*sorted(p.started[:10] for p in provenance if p.started)],
     }
     found = {key: dict.fromkeys(v for v in values if v) for key, values in lines.items()}
     return [f"{key}: {'; '.join(values)}." for key, values in found.items() if values]
-
-
-def _revision(provenance: Provenance) -> str | None:
-    revision = provenance.git_revision
-    return f"{revision} with changes" if provenance.git_dirty else revision

@@ -1,6 +1,6 @@
 """The numbers printed in the paper, as data: `benchmark_configs/published/table<number>.yaml`."""
 
-__all__ = ["TABLES", "PublishedCell", "PublishedTable", "load_published", "published_value"]
+__all__ = ["TABLES", "PublishedCell", "PublishedTable", "load_published", "printed"]
 
 import functools
 import re
@@ -11,12 +11,13 @@ from pydantic import ConfigDict, Field
 
 from pythae_fif.benchmark.yaml_files import config_file
 from pythae_fif.errors import ConfigError
+from pythae_fif.reports.grid import DASH, Cell
 from pythae_fif.validation import Checked, read_checked
 
 TABLES = (1, 2, 3, 5, 6, 7, 8)
 """Numbers of the paper's tables of results (table 4 holds formulae, 9 to 11 architectures)."""
 
-_PRINTED = re.compile(r"(\d+(?:\.\d+)?)(?: ± (\d+(?:\.\d+)?))?")
+_PRINTED = re.compile(r"\d+(\.\d+)?( ± \d+(\.\d+)?)?")
 
 
 class _Line(Checked):
@@ -76,14 +77,12 @@ class PublishedTable:
     """A table of the paper; `rows` are complete, one cell a column.
 
     Attributes:
-        number: In the paper.
         title, note: In our words.
         source: The paper and the table.
         columns: Headings.
         rows: Its cells.
     """
 
-    number: int
     title: str
     source: str
     note: str
@@ -122,64 +121,37 @@ def load_published(number: int) -> PublishedTable:
     values = yaml.load(path.read_text("utf-8"), Loader=yaml.BaseLoader)
     content = read_checked(_File, values, path.name)
     columns = [column.name for column in content.columns]
-    return PublishedTable(
-        number=content.number,
-        title=content.title,
-        source=content.source,
-        note=content.note,
-        columns=columns,
-        rows=[_cells(content, row, path.name) for row in content.rows],
+    for row in content.rows:
+        where = f"{path.name}: row {row.name!r}"
+        if len(row.values) != len(columns):
+            raise ConfigError(f"{where} has {len(row.values)} values for {len(columns)} columns")
+        if unknown := set(row.second) - set(columns):
+            raise ConfigError(f"{where}: no column {unknown.pop()!r} to mark")
+        for text in row.values:
+            if _PRINTED.fullmatch(text) is None:
+                raise ConfigError(f"{where}: {text!r} is not a number, or number ± number")
+    cells = [
+        [_cell(content, row, *of) for of in zip(content.columns, row.values, strict=True)]
+        for row in content.rows
+    ]
+    return PublishedTable(content.title, content.source, content.note, columns, cells)
+
+
+def _cell(table: _File, row: _Row, column: _Line, text: str) -> PublishedCell:
+    value, *std = map(float, text.split(" ± "))
+    return PublishedCell(
+        text=text,
+        value=value,
+        std=std[0] if std else None,
+        row=row.name,
+        column=column.name,
+        at={**table.at, **column.at, **row.at},
+        source=row.source or table.source,
+        second=column.name in row.second,
+        compared=row.compared,
     )
 
 
-def _cells(content: _File, row: _Row, where: str) -> list[PublishedCell]:
-    if len(row.values) != len(content.columns):
-        raise ConfigError(
-            f"{where}: row {row.name!r} has {len(row.values)} values for "
-            f"{len(content.columns)} columns"
-        )
-    unknown = set(row.second) - {column.name for column in content.columns}
-    if unknown:
-        raise ConfigError(f"{where}: row {row.name!r}: no column {unknown.pop()!r} to mark")
-    cells = []
-    for column, text in zip(content.columns, row.values, strict=True):
-        printed = _PRINTED.fullmatch(text)
-        if printed is None:
-            raise ConfigError(
-                f"{where}: row {row.name!r}, {column.name}: {text!r} is not a number, or number ± "
-                f"number"
-            )
-        value, std = printed.groups()
-        cells.append(
-            PublishedCell(
-                text=text,
-                value=float(value),
-                std=None if std is None else float(std),
-                row=row.name,
-                column=column.name,
-                at={**content.at, **column.at, **row.at},
-                source=row.source or content.source,
-                second=column.name in row.second,
-                compared=row.compared,
-            )
-        )
-    return cells
-
-
-def published_value(
-    dataset: str, arch: str, model: str, sampler: str, metric: str = "FID"
-) -> PublishedCell | None:
-    """The cell of table 8 of a model with a sampler, or None where the paper has none.
-
-    Args:
-        dataset, arch, model, sampler: Names as in the benchmark.
-        metric: `FID` or `IS`.
-
-    Example:
-        >>> published_value("celeba", "resnet", "fif", "normal").text
-        '62.3'
-    """
-    found = load_published(8).find(
-        dataset=dataset, arch=arch, model=model, sampler=sampler, metric=metric
-    )
-    return found[0] if found else None
+def printed(cell: PublishedCell | None) -> Cell:
+    """A printed number as a cell of a table, `–` where the paper has none."""
+    return Cell(DASH) if cell is None else Cell(cell.text, cell.value)

@@ -6,13 +6,13 @@ published one, its column bears its own name and no difference is formed.
 
 __all__ = ["not_comparable", "table2", "table3", "table8"]
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pythae_fif.benchmark.config import length_of, load_experiment, parse_duration
 from pythae_fif.benchmark.selection import Choice
 from pythae_fif.reports.grid import DASH, Cell, Grid, measured, number, rank_column
-from pythae_fif.reports.published import PublishedCell, load_published
+from pythae_fif.reports.published import PublishedCell, PublishedTable, load_published, printed
 from pythae_fif.reports.score_table import SAMPLER_LABELS, Report, Row
 from pythae_fif.sampling import FITTED
 
@@ -20,6 +20,7 @@ INCEPTION = ("inception", "tf-inception")
 PUBLISHED_SAMPLES = 10_000
 SAMPLERS = ("normal", "gmm")
 """Those of tables 2 and 3."""
+METRICS = ("FID", "IS")
 
 ORDER_ALONE = "Only the order of the models within a column can be compared."
 
@@ -106,14 +107,35 @@ class _Beside:
         score = (row.score, row.score_std) if row else (None, None)
         cells = []
         for (value, std), published in ((distance, fid), (score, inception)):
-            cells += [number(value, std), _printed(published)]
+            cells += [number(value, std), printed(published)]
             if self.same:
                 cells.append(_difference(value, published))
         return cells
 
+    def both_samplers(
+        self, line: Sequence[PublishedCell], published: PublishedTable, **where: str
+    ) -> list[Cell]:
+        """A row of table 2 or 3: name, and with each sampler the variant of lowest distance.
 
-def _printed(published: PublishedCell | None) -> Cell:
-    return Cell(DASH) if published is None else Cell(published.text, published.value)
+        Args:
+            line: The row of the paper; its coordinate `model` names the variants.
+            published: The table that the printed numbers are from.
+            **where: Coordinates of its cells.
+        """
+        variants = line[0].at["model"].split()
+        shown: list[Row | None] = []
+        cells: list[Cell] = []
+        for sampler in SAMPLERS:
+            measured_rows = [self.rows.get((model, sampler)) for model in variants]
+            known = [row for row in measured_rows if row is not None]
+            shown.append(min(known, key=lambda row: row.frechet_test, default=None))
+            pairs = [
+                [published.find(**where, model=m, sampler=sampler, metric=x)[0] for x in METRICS]
+                for m in variants
+            ]
+            fid, inception = min(pairs, key=lambda pair: pair[0].value)
+            cells += self.cells(shown[-1], fid, inception)
+        return [_name(line[0].row, shown), *cells]
 
 
 def _difference(value: float | None, published: PublishedCell | None) -> Cell:
@@ -215,58 +237,31 @@ def table3(report: Report) -> Grid | None:
         return None
     reasons = not_comparable(report)
     beside = _Beside.of(report, reasons)
-    rows = []
-    for line in load_published(3).rows:
-        variants = line[0].at["model"].split()
-        shown: list[Row | None] = []
-        cells: list[Cell] = []
-        for sampler in SAMPLERS:
-            found = [beside.rows[m, sampler] for m in variants if (m, sampler) in beside.rows]
-            shown.append(min(found, key=lambda row: row.frechet_test, default=None))
-            cells += beside.cells(shown[-1], *_published_best(variants, sampler, where))
-        rows.append([_name(line[0].row, shown), *cells])
-    headings = ["Model"]
-    for sampler in SAMPLERS:
-        headings += beside.headings(f"{SAMPLER_LABELS[sampler]}: ")
-    _rank_distances(rows, headings)
-    source = load_published(3 if experiment.dataset == "celeba" else 8).source
-    return Grid(
-        title=f"Table 3: {experiment.dataset}, {experiment.arch}",
-        headings=headings,
-        align="l" + "r" * (len(headings) - 1),
-        rows=rows,
-        notes=[
-            f"Published: {source}. Of the variants in brackets the one of lowest test distance is "
-            "shown, as in the paper, with its score; VAMP, VAEGAN and disentangled β-VAE are in "
-            "table 8 alone.",
+    published = load_published(3 if experiment.dataset == "celeba" else 8)
+    return _ranked(
+        f"Table 3: {experiment.dataset}, {experiment.arch}",
+        ["Model", *_both_headings(beside)],
+        [beside.both_samplers(line, published, **where) for line in load_published(3).rows],
+        [
+            f"Published: {published.source}. Of the variants in brackets the one of lowest test "
+            "distance is shown, as in the paper, with its score; VAMP, VAEGAN and disentangled "
+            "β-VAE are in table 8 alone.",
             _note(reasons),
-            *_failed_notes(rows),
         ],
     )
 
 
-def _rank_distances(rows: list[list[Cell]], headings: Sequence[str]) -> None:
+def _both_headings(beside: _Beside) -> list[str]:
+    return [h for sampler in SAMPLERS for h in beside.headings(f"{SAMPLER_LABELS[sampler]}: ")]
+
+
+def _ranked(title: str, headings: list[str], rows: list[list[Cell]], notes: list[str]) -> Grid:
+    """Table 2 or 3, with ranks in the columns of distances."""
     for column, heading in enumerate(headings):
         if heading.endswith("↓"):
             rank_column(rows, column, ["all"] * len(rows))
-
-
-def _published_best(
-    variants: Sequence[str], sampler: str, where: Mapping[str, str]
-) -> tuple[PublishedCell, PublishedCell]:
-    """Published FID and IS of the variant of lowest FID: table 3's own, else from table 8."""
-    table = load_published(3 if where["dataset"] == "celeba" else 8)
-    key = {**where, "sampler": sampler}
-    found = [
-        pair
-        for model in variants
-        for pair in zip(
-            table.find(**key, model=model, metric="FID"),
-            table.find(**key, model=model, metric="IS"),
-            strict=True,
-        )
-    ]
-    return min(found, key=lambda pair: pair[0].value)
+    align = "l" + "r" * (len(headings) - 1)
+    return Grid(title, headings, align, rows, [*notes, *_failed_notes(rows)])
 
 
 def table2(report: Report) -> Grid | None:
@@ -280,42 +275,31 @@ def table2(report: Report) -> Grid | None:
         None where none of the flows that FIF is compared with was measured.
     """
     experiment, published = report.experiment, load_published(2)
-    chosen = {(choice.model, choice.sampler): choice for choice in report.choices}
-    if not any((row[0].at["model"], "normal") in chosen for row in published.rows[:2]):
+    chosen = {choice.model: choice for choice in report.choices if choice.sampler == "normal"}
+    if not any(row[0].at["model"] in chosen for row in published.rows[:2]):
         return None
     reasons = _not_table2(report)
     beside = _Beside.of(report, reasons)
+    headings = ["Model", "d", "# parameters", "# parameters published", "images seen"]
+    headings += _both_headings(beside)
     rows = []
     for line in published.rows:
-        model = line[0].at["model"]
-        shown = [beside.rows.get((model, sampler)) for sampler in SAMPLERS]
-        cells = [_name(line[0].row, shown), *_size(chosen.get((model, "normal")))]
-        cells.insert(3, Cell(f"{line[0].text}M", line[0].value))
-        for sampler, row in zip(SAMPLERS, shown, strict=True):
-            fid, inception = (
-                published.find(model=model, sampler=sampler, metric=metric)[0]
-                for metric in ("FID", "IS")
-            )
-            cells += beside.cells(row, fid, inception)
-        rows.append(cells)
-    headings = ["Model", "d", "# parameters", "# parameters published", "images seen"]
-    for sampler in SAMPLERS:
-        headings += beside.headings(f"{SAMPLER_LABELS[sampler]}: ")
-    _rank_distances(rows, headings)
+        name, *scores = beside.both_samplers(line, published)
+        latent_dim, parameters, images = _size(chosen.get(line[0].at["model"]))
+        size = [latent_dim, parameters, Cell(f"{line[0].text}M", line[0].value), images]
+        rows.append([name, *size, *scores])
     if experiment.dataset != published.rows[0][0].at["dataset"]:
         kept = [index for index, heading in enumerate(headings) if "published" not in heading]
         headings = [headings[index] for index in kept]
         rows = [[row[index] for index in kept] for row in rows]
-    return Grid(
-        title=f"Table 2: {experiment.dataset}, {length_of(experiment.settings)}",
-        headings=headings,
-        align="l" + "r" * (len(headings) - 1),
-        rows=rows,
-        notes=[
+    return _ranked(
+        f"Table 2: {experiment.dataset}, {length_of(experiment.settings)}",
+        headings,
+        rows,
+        [
             f"Published: {published.source}, CelebA, {published.note}; latent dimensions 512, 192 "
             "and 64.",
             f"Not the published quantity: {', '.join(reasons)}. {ORDER_ALONE}",
-            *_failed_notes(rows),
         ],
     )
 

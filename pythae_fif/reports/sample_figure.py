@@ -3,10 +3,9 @@
 __all__ = ["Strip", "sample_figure", "tiles"]
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -19,68 +18,42 @@ WIDTH, NARROW = 4.2, 3.2  # inches of a strip, and of one where there are more t
 STRIPS = 16  # in a column, at most
 
 
-@dataclass(frozen=True)
-class Strip:
+class Strip(NamedTuple):
     """Two rows of images of a sheet.
 
     Attributes:
-        label: Name of the sampler.
+        title: Of model and sampler.
         sheet: A picture of 8 x 8 images of any height and width.
     """
 
-    label: str
+    title: str
     sheet: Path
 
 
-def sample_figure(panels: Mapping[str, list[Strip]], title: str) -> Any:
-    """Samples of every model: a block a model, a strip a sampler, in as many columns as needed.
+def sample_figure(strips: Sequence[Strip], title: str) -> Any:
+    """Samples of every model: a strip a sampler, one below the other, in columns.
 
     Args:
-        panels: Label of every model -> a strip for each of its samplers.
+        strips: Those of every model; at least one.
         title: Above it all.
 
     Returns:
         The Matplotlib figure.
     """
-    columns = _columns(panels)
-    first = next(iter(panels.values()))[0]
-    height, width = tiles(first.sheet).shape[:2]
-    across = WIDTH if len(columns) <= 2 else NARROW
-    strip, gap, head = across * height / width, 0.06, 0.28
-    heights = [
-        sum(head + len(strips) * (strip + gap) for _, strips in column) for column in columns
-    ]
-    left, top = 0.75, 0.5
-    size = (len(columns) * (across + left) + 0.15, max(heights) + top + 0.1)
-    figure = new_figure(*size, layout=None)
-    figure.suptitle(title, fontsize=12, y=1 - 0.2 / size[1])
-
-    def place(x: float, y: float) -> Any:
-        """Axes of a strip whose upper left corner is at (x, y), in inches from the upper left."""
-        box = (x / size[0], 1 - (y + strip) / size[1], across / size[0], strip / size[1])
-        return figure.add_axes(box)
-
-    for index, column in enumerate(columns):
-        x, y = index * (across + left) + left, top
-        for label, strips in column:
-            y += head
-            for number, one in enumerate(strips):
-                _show(place(x, y), tiles(one.sheet), one.label, "" if number else label)
-                y += strip + gap
+    columns = min(len(strips), max(2, math.ceil(len(strips) / STRIPS)))
+    rows = math.ceil(len(strips) / columns)
+    images = [tiles(strip.sheet) for strip in strips]
+    height, width = images[0].shape[:2]
+    across = WIDTH if columns <= 2 else NARROW
+    figure = new_figure(columns * (across + 0.15), rows * (across * height / width + 0.3) + 0.4)
+    figure.suptitle(title, fontsize=12)
+    axes: Any = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, strip, image in zip(axes.T.flat, strips, images, strict=False):
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="auto")
+        axis.set_title(strip.title, fontsize=9, loc="left", pad=2)
     return figure
-
-
-def _columns(panels: Mapping[str, list[Strip]]) -> list[list[tuple[str, list[Strip]]]]:
-    """The models in columns of about equal numbers of strips, in their order."""
-    total = sum(map(len, panels.values()))
-    count = min(len(panels), max(2, math.ceil(total / STRIPS)))
-    columns: list[list[tuple[str, list[Strip]]]] = [[] for _ in range(count)]
-    done = 0
-    for label, strips in panels.items():
-        middle = done + len(strips) / 2
-        columns[min(count - 1, int(middle * count / total))].append((label, strips))
-        done += len(strips)
-    return [column for column in columns if column]
 
 
 def tiles(sheet: Path, rows: int = ROWS) -> np.ndarray:
@@ -92,13 +65,3 @@ def tiles(sheet: Path, rows: int = ROWS) -> np.ndarray:
     grid = np.pad(grid, ((0, 0), (0, gap), (0, 0), (0, gap), (0, 0)), constant_values=255)
     whole = grid.reshape(rows * (height + gap), SIDE * (width + gap), -1)
     return whole[:-gap, :-gap].squeeze()
-
-
-def _show(axis: Any, image: np.ndarray, sampler: str, model: str) -> None:
-    axis.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="auto")
-    axis.set_xticks([])
-    axis.set_yticks([])
-    for spine in axis.spines.values():
-        spine.set_visible(False)
-    axis.set_ylabel(sampler, fontsize=8, rotation=0, ha="right", va="center")
-    axis.set_title(model, fontsize=10, loc="left", pad=3, fontweight="bold")

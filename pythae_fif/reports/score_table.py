@@ -10,17 +10,18 @@ __all__ = [
 ]
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich import box
 from rich.table import Table
 
 from pythae_fif.benchmark.config import Experiment, length_of
 from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.selection import Choice, Result, select
-from pythae_fif.evaluation.scores import Neighbours, Scores
+from pythae_fif.evaluation.scores import Scores
 from pythae_fif.reports.command import command_of
-from pythae_fif.reports.grid import DASH, Cell, Grid, measured, number, rank_column, to_terminal
+from pythae_fif.reports.grid import DASH, Cell, Grid, measured, number, rank_column
 from pythae_fif.sampling import FIT_STEPS, FITTED
 
 SAMPLER_LABELS = {
@@ -241,10 +242,12 @@ def _row(choice: Choice, constant_mse: float | None) -> Row:
     def kernel(scores: Scores) -> float | None:
         return scores.kernel["test"].mean if "test" in scores.kernel else None
 
-    def neighbours(of: Callable[[Neighbours], float]) -> float | None:
-        found = (result.record.scores[choice.sampler].neighbours for result in choice.results)
-        values = [of(by_split["test"]) for by_split in found if "test" in by_split]
-        return statistics.fmean(values) if values else None
+    def neighbours(name: str) -> float | None:
+        return choice.mean(
+            lambda scores: (
+                getattr(scores.neighbours["test"], name) if "test" in scores.neighbours else None
+            )
+        )
 
     return Row(
         model=load_model_entry(choice.model).label,
@@ -257,10 +260,10 @@ def _row(choice: Choice, constant_mse: float | None) -> Row:
         score=choice.mean(score),
         score_std=choice.std(score),
         kernel=choice.mean(kernel),
-        precision=neighbours(lambda found: found.precision),
-        recall=neighbours(lambda found: found.recall),
-        density=neighbours(lambda found: found.density),
-        coverage=neighbours(lambda found: found.coverage),
+        precision=neighbours("precision"),
+        recall=neighbours("recall"),
+        density=neighbours("density"),
+        coverage=neighbours("coverage"),
         reconstruction_mse=statistics.fmean(errors),
         training_seconds=statistics.fmean(record.training.seconds for record in records),
         parameters=records[0].parameters,
@@ -323,6 +326,26 @@ def score_terminal(report: Report) -> Table:
     """The table for a terminal of 80 columns, which leaves three columns to the files."""
     grid = score_grid(report)
     # Short headings: the notes say in full what FD and CS are.
-    short = ["model", "", "FD test", "FD val", "CS", None, None, None, "MSE", "sec", "chosen"]
-    pairs = zip(grid.headings, short, strict=True)
-    return to_terminal(grid, {heading: name for heading, name in pairs if name is not None})
+    short = {
+        0: "model",
+        1: "",
+        2: "FD test",
+        3: "FD val",
+        4: "CS",
+        8: "MSE",
+        9: "sec",
+        10: "chosen",
+    }
+    styles = {0: "{}", 1: "[bold]{}[/]", 2: "[underline]{}[/]"}
+    table = Table(title=grid.title, title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for index, heading in short.items():
+        table.add_column(
+            heading,
+            justify="right" if grid.align[index] == "r" else "left",
+            no_wrap=heading not in ("model", "chosen"),
+            overflow="fold",
+        )
+    for position, row in enumerate(grid.rows, start=1):
+        texts = (styles[row[index].rank].format(row[index].text) for index in short)
+        table.add_row(*texts, end_section=position in grid.groups)
+    return table

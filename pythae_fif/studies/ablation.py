@@ -3,14 +3,14 @@
 __all__ = ["run"]
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from pythae_fif.data.locations import data_home
 from pythae_fif.data.tabular import ARCHIVE_FILES
 from pythae_fif.errors import ConfigError, DataError, did_you_mean
-from pythae_fif.reports.grid import DASH, Cell, Grid, number, write_grid
-from pythae_fif.reports.published import PublishedCell, load_published
+from pythae_fif.reports.grid import Cell, Grid, number, write_grid
+from pythae_fif.reports.published import PublishedCell, load_published, printed
 from pythae_fif.studies import OnProgress, StudyOptions
 from pythae_fif.studies.tabular import learning_rate, protocol_notes, spread
 from pythae_fif.studies.tabular_plan import (
@@ -70,14 +70,16 @@ def _one_dataset(dataset: str, options: StudyOptions, on_progress: OnProgress) -
     headings += ["ms a step", "CG steps", "learning rate", "published FID-like"]
     rows = [
         [
-            *_names(run),
+            Cell(run.configuration.label),
+            Cell(run.configuration.net),
+            Cell(run.configuration.place),
             spread(run.record.wasserstein),
             spread(run.record.reconstruction),
             spread(run.record.log_likelihood),
             number(1e3 * times[run.spec.configuration]),
             number(run.record.cg_iterations),
             learning_rate(run),
-            _published(6, dataset, run),
+            printed(_published(dataset, run)),
         ]
         for run in runs
     ]
@@ -115,40 +117,27 @@ def _one_dataset(dataset: str, options: StudyOptions, on_progress: OnProgress) -
 
 def _reconstructions(errors: Mapping[str, list[float]], dataset: str) -> list[list[Cell]]:
     """Rows of table 7, for the nets that were trained both on and off manifold."""
-    published = {row[0].row: row for row in load_published(7).rows}
+    published = {cell.row: cell for cell in load_published(7).find(dataset=dataset)}
     rows = []
     for on, off, nets in (("fif_on", "fif", ""), ("fif_silu_on", "fif_silu", ", SiLU")):
         if errors.keys() >= {on, off}:
             ascending = sorted(errors[on], key=lambda e: e if math.isfinite(e) else math.inf)
-            rows += [
-                [Cell(label + nets), spread(values), _cell(published[label], dataset, nets)]
-                for label, values in (
-                    ("On manifold", errors[on]),
-                    ("On manifold (outliers removed)", ascending[:-1]),
-                    ("Off manifold", errors[off]),
-                )
-            ]
+            for label, values in (
+                ("On manifold", errors[on]),
+                ("On manifold (outliers removed)", ascending[:-1]),
+                ("Off manifold", errors[off]),
+            ):
+                cell = None if nets else published.get(label)  # the paper's nets are the first
+                rows.append([Cell(label + nets), spread(values), printed(cell)])
     return rows
 
 
-def _names(run: Trained) -> list[Cell]:
+def _published(dataset: str, run: Trained) -> PublishedCell | None:
     configuration = run.configuration
-    texts = (configuration.label, configuration.net, configuration.place)
-    return [Cell(text) for text in texts]
-
-
-def _published(table: int, dataset: str, run: Trained) -> Cell:
-    configuration = run.configuration
-    cells = load_published(table).find(
+    found = load_published(6).find(
         dataset=dataset,
         model="fif" if configuration.model == "fif" else "rf",
         net="coupling flow" if configuration.net == "coupling" else configuration.net,
         estimator=configuration.place,
     )
-    return Cell(cells[0].text, cells[0].value) if cells else Cell(DASH)
-
-
-def _cell(row: Sequence[PublishedCell], dataset: str, nets: str) -> Cell:
-    """The printed cell, of the paper's nets alone."""
-    found = [cell for cell in row if cell.at.get("dataset") == dataset and not nets]
-    return Cell(found[0].text, found[0].value) if found else Cell(DASH)
+    return found[0] if found else None

@@ -18,7 +18,7 @@ from pythae_fif.ensemble.ensemble import Ensemble
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
 from pythae_fif.pictures import new_figure
 from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.output import Drawing, columns, write_study
+from pythae_fif.studies.output import Drawing, write_study
 from pythae_fif.volume_change.loss import JacobianAt
 
 NOISE, BETA, RADIUS = 0.1, 0.5, 2.0
@@ -31,9 +31,6 @@ SHOWN = (0, 5, 12)  # epochs whose manifolds are drawn
 GRID = torch.linspace(-3, 3, 101)
 RADII = np.geomspace(1e-4, 20, 300)
 BETAS = (0.1, 1.0, 3.0, 10.0)
-
-
-# ---------------------------------------------------------------- figure 2: trained models
 
 
 def line_data(points: int, generator: torch.Generator) -> Tensor:
@@ -149,9 +146,6 @@ def train(
     return Trained(rows, manifolds)
 
 
-# ---------------------------------------------------------------- figures 12 and 13: computed
-
-
 def projected_entropy(radius: float) -> float:
     r"""Entropy in nats of N(0, 1) on a line, projected on a circle that touches it at 0.
 
@@ -202,9 +196,6 @@ def _normal_quadrature() -> tuple[np.ndarray, np.ndarray]:
     return x, weight / weight.sum()
 
 
-# ---------------------------------------------------------------- the study
-
-
 def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     """Trains and computes, and writes two figures, their captions and two CSV files."""
     data = line_data(POINTS, torch.Generator().manual_seed(0))
@@ -230,11 +221,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
         "Figures 12 and 13: the lowest on-manifold loss against the radius of the manifold",
         _radius_caption(circles),
     )
-    tables = {
-        name: [columns(row) for row in rows],
-        "curvature-radius": [columns(circle) for circle in circles],
-    }
-    return write_study(options, [training, radius], tables)
+    return write_study(options, [training, radius], {name: rows, "curvature-radius": circles})
 
 
 def _training_figure(
@@ -308,49 +295,33 @@ def _radius_figure(circles: Sequence[Circle]) -> Any:
 
 def _training_caption(rows: Sequence[Row], seeds: int) -> str:
     last = max(row.step for row in rows)
-
-    def at(variant: str, step: int) -> list[Row]:
-        return [row for row in rows if (row.variant, row.step) == (variant, step)]
-
-    def middle(of: Sequence[Row], key: str) -> float:
-        return float(np.median([getattr(row, key) for row in of]))
-
-    def every(of: Sequence[Row]) -> str:
-        return ", ".join(f"{value:.2g}" for value in sorted(row.curvature for row in of))
-
-    start, on, off = at("off-manifold", 0), at("on-manifold", last), at("off-manifold", last)
+    ends = []
+    for variant in VARIANTS.values():
+        mine = [row for row in rows if (row.variant, row.step) == (variant, last)]
+        values = ", ".join(f"{value:.2g}" for value in sorted(row.curvature for row in mine))
+        error = float(np.median([row.reconstruction for row in mine]))
+        ends.append(f"{variant} {values} (median squared error {error:.3g})")
+    start = float(np.median([row.curvature for row in rows if row.step == 0]))
     return f"""
-    The paper's figure 2 sketches how gradient steps on the on-manifold loss (eq. 10) bend a
-    manifold ever more, and how the off-manifold loss (eq. 15) straightens it and moves it onto
-    the data. Here both start from the same networks (two residual blocks of width 64 in encoder
-    and decoder, fitted to an arc of radius {RADIUS:g}) and train on {POINTS:,} points of
-    a standard normal distribution on a line with noise {NOISE:g} across it, beta {BETA:g}, Adam,
-    {seeds} seeds. The median curvature was {middle(start, "curvature"):.3g} at the start; after
-    {last} steps it is {middle(on, "curvature"):.3g} on-manifold (seeds {every(on)}) and
-    {middle(off, "curvature"):.3g} off-manifold ({every(off)}; medians over seeds, the band on the
-    right is their range), with reconstruction errors of {middle(on, "reconstruction"):.3g} and
-    {middle(off, "reconstruction"):.3g}; the noise alone costs {NOISE**2:g}. Light lines join
-    points of equal code at the last step shown. The paper gives neither its network nor its
-    step sizes, so that steps do not correspond. Free networks need not stay on a family of
-    arcs: the curvature is measured on the middle 90 % of the codes.
+    Manifolds of networks that were fitted to an arc of radius {RADIUS:g}, and then trained on
+    {POINTS:,} points of a standard normal distribution on a line with noise {NOISE:g} across it, at
+    beta {BETA:g}. Light lines join points of equal code at the last step shown. Right: curvature on
+    the middle 90 % of the codes, median and range over {seeds} seeds; {start:.3g} at the start, and
+    after {last} steps {"; ".join(ends)}. The noise alone costs {NOISE**2:g}. The paper has a
+    sketch, so that steps do not correspond.
     """
 
 
 def _radius_caption(circles: Sequence[Circle]) -> str:
-    small, large = circles[0], circles[-1]
     losses = {beta: [circle.loss_beta[beta] for circle in circles] for beta in BETAS}
-    ends = "; ".join(f"beta {b:g}: {of[0]:.2f} against {of[-1]:.2f}" for b, of in losses.items())
-    highest = "; ".join(f"beta {b:g}: {max(of):.2f}" for b, of in losses.items())
-    curved = [f"{beta:g}" for beta, of_beta in losses.items() if of_beta[0] == min(of_beta)]
-    found = f"beta {', '.join(curved)}" if curved else "none of these beta"
+    found = "; ".join(
+        f"beta {beta:g}: {of[0]:.2f} and {of[-1]:.2f}, highest {max(of):.2f}"
+        for beta, of in losses.items()
+    )
     return f"""
-    The paper's figures 12 and 13 show data on a line projected on circles of radius R, and that
-    the lowest loss at every reconstruction weight belongs to highly curved manifolds. Here that
-    is computed, not trained: for a standard normal distribution on a line and a circle that
-    touches it, the entropy of the projected data (left to right: projections, entropy, entropy
-    plus beta times the error, the bound of eq. 14). At R = {small.radius:.2g} against
-    R = {large.radius:.2g} the loss in nats is: {ends}. The smallest circle has the lowest loss for
-    {found}; the error is bounded by 1 as R falls and the entropy is not. The highest loss on the
-    way, a barrier where it is above that of the largest circle, is: {highest}. The paper does not
-    say where its circles lie; that they touch the data line at its mean is our choice.
+    Computed, not trained: data of a standard normal distribution on a line are projected on a
+    circle of radius R that touches the line at their mean (the paper does not say where its circles
+    lie). Left to right: projections, their entropy, and the lowest on-manifold loss, which is the
+    entropy plus beta times the squared error (eq. 14). Loss in nats at R = {circles[0].radius:.2g}
+    and R = {circles[-1].radius:.2g}, and the highest on the way: {found}.
     """

@@ -18,7 +18,7 @@ from pythae_fif.data import load_images, to_float
 from pythae_fif.nn import build_networks
 from pythae_fif.pictures import new_figure
 from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.output import Drawing, columns, data_name, write_study
+from pythae_fif.studies.output import Drawing, data_name, write_study
 from pythae_fif.volume_change import sample_hutchinson, surrogate
 from pythae_fif.volume_change.hutchinson import HutchinsonKind
 from pythae_fif.volume_change.variants import TraceSpace
@@ -50,9 +50,6 @@ TANGENTS = 512  # Hutchinson vectors times data points in one pass
 LATENT_DIM = 16  # of the conditional MNIST model of figure 6
 MATRIX_DIM = 16
 ORTHOGONAL_K = (1, 2, 4, 8, 12, 15)
-
-
-# ---------------------------------------------------------------- appendix D.3
 
 
 @dataclass(frozen=True)
@@ -112,9 +109,6 @@ def _variances(draws: int, seed: int) -> list[Variance]:
         )
         for kind, k in dict.fromkeys(cells)
     ]
-
-
-# ---------------------------------------------------------------- figure 6
 
 
 @dataclass(frozen=True)
@@ -231,9 +225,6 @@ def _trained(
     return model
 
 
-# ---------------------------------------------------------------- the study
-
-
 def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     """Trains a model, measures and simulates, and writes the figure, its caption and two CSVs."""
     assert options.dataset is not None  # `run_study` has chosen
@@ -261,13 +252,9 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
         name,
         _figure(distances, variances),
         "Figure 6 and appendix D.3: the noise of the trace estimator",
-        _caption(distances, variances, size, dataset, model),
+        _caption(distances, variances, size, dataset, latent_dim),
     )
-    tables = {
-        name: [columns(row) for row in distances],
-        f"{name}-variance": [columns(row) for row in variances],
-    }
-    return write_study(options, [drawing], tables)
+    return write_study(options, [drawing], {name: distances, f"{name}-variance": variances})
 
 
 def _figure(distances: Sequence[Distance], variances: Sequence[Variance]) -> Any:
@@ -311,30 +298,28 @@ def _caption(
     variances: Sequence[Variance],
     size: Size,
     dataset: str,
-    model: FIF,
+    latent_dim: int,
 ) -> str:
     found = {(r.space, r.kind, r.batch_size, r.samples): r.distance for r in distances}
-    small, large, d = min(size.batches), max(size.batches), model.latent_dim
-    middle = max(1, d // 2)
-    latent = {batch: found["latent", "orthogonal", batch, 1] for batch in (small, large)}
-    data = {batch: found["data", "orthogonal", batch, 1] for batch in (small, large)}
+    ones = "; ".join(
+        f"batch {batch}: {found['latent', 'orthogonal', batch, 1]:.2f} in latent and "
+        f"{found['data', 'orthogonal', batch, 1]:.2f} in data space"
+        for batch in (min(size.batches), max(size.batches))
+    )
+    small, middle = min(size.batches), max(1, latent_dim // 2)
     orthogonal, independent = (
         found["latent", kind, small, middle] for kind in ("orthogonal", "scaled_gaussian")
     )
     worst = max(abs(row.simulated / row.formula - 1) for row in variances)
     return f"""
-    The paper's figure 6 shows the distance of the surrogate's gradient from the exact one (eq.
-    96) against the number of Hutchinson samples: far lower and faster to vanish with the trace in
-    latent space than in data space, lower for larger batches, and lower with orthogonal vectors.
-    Here, on a model of {dataset} (d = {d}, ResNet, {size.steps:,} training steps of batch
-    {BATCH}, {size.repeats} draws a point, bars one standard deviation): with K = 1 the
-    distance is {latent[small]:.2f} in latent and {data[small]:.2f} in data space for batch
-    {small}, and {latent[large]:.2f} and {data[large]:.2f} for batch {large}; with K = {middle} and
-    batch {small} it is {orthogonal:.2f} with orthogonal vectors and {independent:.2f} with
-    independent ones; at K = d, where only rounding is left, it is
-    {found["latent", "orthogonal", small, d]:.1g}. The paper's model is of conditional MNIST (d =
-    16) and trained to convergence; this one is unconditional and has no BatchNorm, so that a batch
-    of one is well defined. Data space is drawn only as far as K times the batch size allows. Right:
-    variances of the trace of a random matrix from {size.draws:,} draws against equations 100, 101,
-    105, 121 and 122; the largest relative difference is {100 * worst:.1f} %.
+    Distance of the surrogate's gradient from the exact one (eq. 96) against the number K of
+    Hutchinson samples, on a model of {dataset} (d = {latent_dim}, ResNet, {size.steps:,} steps of
+    batch {BATCH}; {size.repeats} draws a point, bars one standard deviation). With K = 1, {ones}.
+    With K = {middle} and batch {small} it is {orthogonal:.2f} with orthogonal vectors and
+    {independent:.2f} with independent ones; with K = d, where only rounding is left,
+    {found["latent", "orthogonal", small, latent_dim]:.1g}. The paper's model is of conditional
+    MNIST and trained to convergence; this one is unconditional. Data space is drawn as far as K
+    times the batch size allows. Right: variance of the trace of a random matrix from
+    {size.draws:,} draws against equations 100, 101, 105, 121 and 122; the largest relative
+    difference is {100 * worst:.1f} %.
     """

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pythae_fif.pictures import new_figure
 from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.output import Drawing, columns, write_study
+from pythae_fif.studies.output import Drawing, write_study
 from pythae_fif.volume_change import fif_loss, sample_hutchinson
 
 DIM, LATENT = 5, 2
@@ -117,8 +117,7 @@ def train_linear(
     *,
     start: Tensor,
     tied: bool,
-    steps: int,
-    batch_size: int,
+    size: Size,
     generator: torch.Generator,
 ) -> Tensor:
     """Trains M linear models by FIF's loss on fresh Gaussian data, one Hutchinson vector each.
@@ -129,8 +128,7 @@ def train_linear(
         betas: (M,).
         start: The encoders' matrices at the start, (M, d, D).
         tied: Decoder A^+ of the encoder's matrix A, as in appendix C; else a matrix of its own.
-        steps: Of Adam, with a learning rate that falls to zero.
-        batch_size: Data points a step.
+        size: Steps of Adam, with a learning rate that falls to zero, and data points a step.
         generator: For data and Hutchinson vectors.
 
     Returns:
@@ -142,24 +140,23 @@ def train_linear(
     w = torch.linalg.pinv(a.detach()).clone().requires_grad_()
     scale = (bases * spectra.sqrt()[:, None]).mT
     optimizer = torch.optim.Adam([a, w], lr=0.03)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
-        x = torch.randn(members, batch_size, dim, **options) @ scale
-        eps = sample_hutchinson(
-            members * batch_size, latent_dim, generator=generator, dtype=x.dtype
-        )
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, size.steps)
+    points = size.batch_size
+    for _ in range(size.steps):
+        x = torch.randn(members, points, dim, **options) @ scale
+        eps = sample_hutchinson(members * points, latent_dim, **options)
         decoder = a.mT @ torch.linalg.inv(a @ a.mT) if tied else w
         loss = fif_loss(
             lambda x: x @ a.mT,
             lambda z: z @ decoder.mT,  # noqa: B023
             lambda z: -z.square().sum(-1) / 2,
             x,
-            eps.view(1, members, batch_size, latent_dim),
+            eps.view(1, members, points, latent_dim),
             betas,
             reduce=lambda of_samples: of_samples.sum(1),
         )
         optimizer.zero_grad()
-        torch.autograd.backward(loss.loss.sum() / batch_size)
+        torch.autograd.backward(loss.loss.sum() / points)
         optimizer.step()
         schedule.step()
     return a.detach()
@@ -203,8 +200,7 @@ def measure(
             betas,
             start=start,
             tied=decoder == "pseudo-inverse",
-            steps=size.steps,
-            batch_size=size.batch_size,
+            size=size,
             generator=generator,
         )
         losses = linear_loss(encoders, covariance, betas).view(len(cells), -1)
@@ -214,7 +210,7 @@ def measure(
             chosen = theorem_choice(spectrum, beta)
             mine = encoders[member : member + 1]
             weights = torch.linalg.qr(mine[0].mT).Q.mT @ bases[index]
-            optimum = _optimal(spectrum, bases[index], chosen)
+            optimum = (bases[index][:, chosen] / spectrum[chosen].sqrt()).mT[None]  # lemma C.3
             rows.append(
                 Row(
                     decoder=decoder,
@@ -235,11 +231,6 @@ def measure(
     return rows
 
 
-def _optimal(spectrum: Tensor, basis: Tensor, chosen: list[int]) -> Tensor:
-    """An encoder (1, d, D) that is optimal among those of given directions (lemma C.3)."""
-    return (basis[:, chosen] / spectrum[chosen].sqrt()).mT[None]
-
-
 def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     """Trains, and writes the figure, its caption and the CSV file."""
     (seed,), size = options.seeds, SIZES[options.profile]
@@ -248,7 +239,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     name = f"linear-{options.profile}"
     title = "Appendix C: which directions a linear model picks"
     drawing = Drawing(name, _figure(rows), title, _caption(rows, size))
-    return write_study(options, [drawing], {name: [columns(row) for row in rows]})
+    return write_study(options, [drawing], {name: rows})
 
 
 def _figure(rows: Sequence[Row]) -> Any:
@@ -301,21 +292,13 @@ def _caption(rows: Sequence[Row], size: Size) -> str:
     rest = [row for row in free if row not in small]
     free_pca = sum(row.overlap_pca > AGREEMENT for row in rest)
     return f"""
-    The paper proves (theorem C.4, figure 5) that a linear model whose decoder is the encoder's
-    pseudo-inverse is optimal on the d eigenvectors of the data covariance with the smallest
-    log(lambda) - 2 beta lambda: the smallest eigenvalues for small beta, the largest (PCA) for
-    beta of at least 1/(2 sigma^2), sigma^2 the smallest eigenvalue, both ends of the spectrum
-    between. Here linear models with D = {DIM} and d = {LATENT} are trained by FIF's stochastic
-    loss (fresh Gaussian data, one Hutchinson vector) on {SPECTRA} random spectra in
-    {len(REGIMES)} regimes, best of {size.restarts} restarts of {size.steps} steps: with the
-    tied decoder {agree} of {len(tied)} end on the theorem's subspace (overlap above {AGREEMENT:g};
-    smallest overlap {worst:.3f}). The two left panels show the theorem's criterion with the learnt
-    share of each direction. The theorem says nothing of a free decoder, which is what FIF trains:
-    where the theorem takes the smallest eigenvalues, a free decoder's subspace agrees in
-    {free_theorem} of {len(small)} cases; elsewhere it is PCA's in {free_pca} of {len(rest)}.
-    (Restarts are compared by the loss of the tied model, eq. 53, for both decoders.) What the
-    surrogate does there can be computed: for a decoder W that is optimal for the reconstruction
-    and an encoder with A Sigma A^T = I, W = Sigma A^T, so that the gradients of -log p(z), A Sigma,
-    and of the surrogate, -W^T, cancel exactly whatever the subspace, and only the reconstruction
-    moves it, towards PCA and the more slowly the smaller beta is.
+    Linear models with D = {DIM} and d = {LATENT}, trained by FIF's stochastic loss on {SPECTRA}
+    random spectra in {len(REGIMES)} regimes of beta, the best (eq. 53) of {size.restarts} restarts
+    of {size.steps} steps. Left: the criterion of theorem C.4 and the learnt share of each
+    direction. Right: with the pseudo-inverse as decoder, which the theorem is about, {agree} of
+    {len(tied)} end on its subspace (overlap above {AGREEMENT:g}; smallest {worst:.3f}). A free
+    decoder, which FIF trains, does so in {free_theorem} of the {len(small)} cases in which that is
+    the smallest eigenvalues; in {free_pca} of the {len(rest)} others its subspace is PCA's. There
+    the gradients of -log p(z) and of the surrogate cancel whatever the subspace, and only the
+    reconstruction moves it.
     """

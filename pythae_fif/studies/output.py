@@ -21,7 +21,7 @@ class Drawing(NamedTuple):
         name: Of its files.
         figure: A Matplotlib figure.
         title: The heading of the caption.
-        caption: One paragraph: what the paper shows, what this shows, where they differ and why.
+        caption: One paragraph: what it shows, the numbers, where it differs from the paper.
     """
 
     name: str
@@ -63,15 +63,15 @@ def columns(row: object) -> dict[str, object]:
 def write_study(
     options: StudyOptions,
     drawings: Iterable[Drawing],
-    tables: Mapping[str, Sequence[Mapping[str, object]]],
+    tables: Mapping[str, Sequence[object]],
 ) -> list[Path]:
     """Writes each figure as PNG with its caption in Markdown beside it, and each table as CSV.
 
     Args:
         options: Of the study, with its folder and its command.
         drawings: The figures.
-        tables: Name of a file -> its rows, all with the keys of the first; floats are written with
-            six significant digits.
+        tables: Name of a file -> its rows: dataclasses, or dictionaries that have the keys of the
+            first; floats are written with six significant digits.
 
     Returns:
         The files.
@@ -89,5 +89,6 @@ def write_study(
         write_text(picture.with_suffix(".md"), "\n\n".join(lines) + "\n")
         paths += [picture, picture.with_suffix(".md")]
     for name, rows in tables.items():
-        paths.append(write_rows(options.results / "tables" / f"{name}.csv", rows, ".6g"))
+        values = [row if isinstance(row, dict) else columns(row) for row in rows]
+        paths.append(write_rows(options.results / "tables" / f"{name}.csv", values, ".6g"))
     return paths
