@@ -326,16 +326,8 @@ def score_terminal(report: Report) -> Table:
     """The table for a terminal of 80 columns, which leaves three columns to the files."""
     grid = score_grid(report)
     # Short headings: the notes say in full what FD and CS are.
-    short = {
-        0: "model",
-        1: "",
-        2: "FD test",
-        3: "FD val",
-        4: "CS",
-        8: "MSE",
-        9: "sec",
-        10: "chosen",
-    }
+    short = {0: "model", 1: "", 2: "FD test", 3: "FD val", 4: "CS"}
+    short |= {8: "MSE", 9: "sec", 10: "chosen"}
     styles = {0: "{}", 1: "[bold]{}[/]", 2: "[underline]{}[/]"}
     table = Table(title=grid.title, title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, heading in short.items():
