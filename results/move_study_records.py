@@ -77,7 +77,7 @@ def move_one(store: Store[TabularSpec, TabularRecord], path: Path, content: dict
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
+    if len(sys.argv) != 2 or not Path(sys.argv[1]).is_dir():
         sys.exit("usage: python results/move_study_records.py RESULTS")
     count, problems = move(Path(sys.argv[1]))
     print(f"{count} records moved")

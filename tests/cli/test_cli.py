@@ -172,7 +172,8 @@ class TestShowing:
         }[" ".join(words)]
         assert all(part in text for part in expected)
         flags = set(re.findall(r"--[a-z-]+", text))
-        assert ("--arch" in flags) is ("--engine" in flags) is (words in ([], ["run"]))
+        assert ("--arch" in flags) is (words in ([], ["run"]))
+        assert ("--engine" in flags) is (words in ([], ["run"], ["study", "tabular"]))
         assert ("--quiet" in flags) is (words not in (["study"], ["verify"]))
 
     @pytest.mark.parametrize("words", [["--help"], ["list"], ["--list"], ["--betas"],
