@@ -4,6 +4,7 @@ __all__ = [
     "cached",
     "checksum",
     "digest",
+    "json_text",
     "locked",
     "read_json",
     "remove_temporaries",
@@ -97,7 +98,12 @@ def write_json(path: Path, content: Any) -> None:
     Raises:
         StoreError: The folder does not take it.
     """
-    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    write_text(path, json_text(content))
+
+
+def json_text(content: Any) -> str:
+    """JSON as all files of this package have it."""
+    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
 
 def read_json(path: Path) -> Any:

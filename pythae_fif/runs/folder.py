@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pythae_fif.errors import StoreError
-from pythae_fif.files import TEMPORARY, checksum, read_json, write_json, write_whole
+from pythae_fif.files import TEMPORARY, checksum, json_text, read_json, write_json, write_whole
 
 STATUS = "status.json"
 NOT_SEALED = (STATUS, "environment.json", "config.yaml", "result.json", "output.log", "slurm.json")
@@ -97,8 +97,8 @@ class RunFolder:
 
     def write_json(self, name: str, content: Any) -> None:
         """Writes a JSON file of the run, whole; raises as :meth:`write`."""
-        self.check()
-        write_json(self.path / name, content)
+        text = json_text(content).encode()
+        self.write(name, lambda file: file.write(text))
 
     def tell(self, state: str, stage: str = "", progress: float = 0.0, **more: str) -> None:
         """Writes the status; while a stage goes on at most twice a second.
@@ -120,21 +120,16 @@ class RunFolder:
         Raises:
             StoreError: One cannot be read.
         """
-        return checksums_in(self.path)
-
-
-def checksums_in(run_dir: Path) -> dict[str, str]:
-    """See :meth:`RunFolder.checksums`; for readers too."""
-    found = {}
-    for parent, folders, files in os.walk(run_dir):
-        folders[:] = sorted(name for name in folders if _is_sealed(name))
-        for name in sorted(filter(_is_sealed, files)):
-            path = Path(parent, name)
-            try:
-                found[path.relative_to(run_dir).as_posix()] = checksum(path)
-            except OSError as error:
-                raise StoreError(f"cannot read {path}: {error.strerror}") from error
-    return found
+        found = {}
+        for parent, folders, files in os.walk(self.path):
+            folders[:] = sorted(name for name in folders if _is_sealed(name))
+            for name in sorted(filter(_is_sealed, files)):
+                path = Path(parent, name)
+                try:
+                    found[path.relative_to(self.path).as_posix()] = checksum(path)
+                except OSError as error:
+                    raise StoreError(f"cannot read {path}: {error.strerror}") from error
+        return found
 
 
 def _is_sealed(name: str) -> bool:

@@ -81,10 +81,5 @@ class Processes:
         """The model for training steps, whose gradients are averaged over all processes."""
         return model if self.count == 1 else nn.parallel.DistributedDataParallel(model)
 
-    def wait_for_all(self) -> None:
-        """Returns once all processes are here."""
-        if self.count > 1:
-            dist.barrier()
-
 
 ALONE = Processes()
