@@ -6,6 +6,7 @@ import dataclasses
 import logging
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from pythae_fif.runs.provenance import git_state, provenance
 from pythae_fif.sampling import FIT_STEPS
 from pythae_fif.sampling.models import embed, reconstruct
 from pythae_fif.sampling.samplers import generate
-from pythae_fif.training import EpochRow, FIFTrainer, OnEpoch, RunFiles
+from pythae_fif.training import EpochRow, FIFTrainer, OnEpoch, RunFiles, TrainingResult
 from pythae_fif.training.tensorboard import tensorboard_writer
 
 logger = logging.getLogger(__name__)
@@ -153,24 +154,30 @@ def trained_model(job: ImageJob, splits: Splits) -> tuple[BaseAE, Training]:
             if interrupt.is_set():
                 runs.raise_interrupt()
 
-        trainer = trainer_of(job.spec, splits, folder, on_epoch)
+        def seal(result: TrainingResult, saved: Path) -> None:
+            """Before the model has its name: no model is ever there without its record."""
+            device = str(next(trainer.model.parameters()).device)
+            record = TrainingRecord(
+                run_id=folder.run_id,
+                training=_training_of(result, trainer.model),
+                provenance=provenance(device, job.started, folder.attempt),
+                files={f"model/{file.name}": checksum(file) for file in sorted(saved.iterdir())},
+            )
+            folder.write_json("training.json", record.to_dict())
+
+        trainer = trainer_of(job.spec, splits, folder, on_epoch, seal)
         result = trainer.train()
+    return trainer.model, _training_of(result, trainer.model)
+
+
+def _training_of(result: TrainingResult, model: BaseAE) -> Training:
     git = git_state()
-    training = Training(
+    return Training(
         **vars(result),
-        surrogate_mode=getattr(trainer.model, "surrogate_mode", None),
+        surrogate_mode=getattr(model, "surrogate_mode", None),
         git_revision=git.revision,
         git_dirty=git.dirty,
     )
-    device = str(next(trainer.model.parameters()).device)
-    record = TrainingRecord(
-        run_id=folder.run_id,
-        training=training,
-        provenance=provenance(device, job.started, folder.attempt),
-        files={k: v for k, v in folder.checksums().items() if k.startswith("model/")},
-    )
-    folder.write_json("training.json", record.to_dict())
-    return trainer.model, training
 
 
 def _saved_model(job: ImageJob) -> tuple[BaseAE, Training] | None:
@@ -203,6 +210,7 @@ def trainer_of(
     splits: Splits,
     run_dir: Path | RunFiles,
     on_epoch: OnEpoch | None = None,
+    on_saved: Callable[[TrainingResult, Path], None] | None = None,
 ) -> FIFTrainer:
     """A fresh model of a run, seeded, in the trainer that trains it."""
     set_seed(spec.seed)
@@ -213,6 +221,7 @@ def trainer_of(
         training_config(spec),
         run_dir=run_dir,
         on_epoch=on_epoch,
+        on_saved=on_saved,
         wall_clock=spec.settings.wall_clock,
         keep_last=load_model_entry(spec.model).keep_last,
         distributed=False,

@@ -13,6 +13,7 @@ __all__ = [
     "quiet_pythae",
 ]
 
+import pythae_fif.training.pipeline  # noqa: F401  (its effect on Pythae)
 from pythae_fif.training.config import FIFTrainerConfig
 from pythae_fif.training.loader import BatchDataset, BatchLoader
 from pythae_fif.training.memory import keep_freed_memory

@@ -164,7 +164,8 @@ class TrainingFiles:
         """Saves the model and removes the checkpoint, which is of no more use.
 
         Args:
-            save_model: Writes the model to the folder that it is given.
+            save_model: Writes the model, and what else must be there before it, to the folder that
+                it is given, which then takes its final name.
 
         Raises:
             StoreError: The model cannot be written.

@@ -6,6 +6,7 @@ import datetime
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 from pythae.models import BaseAE
-from pythae.trainers import BaseTrainer, BaseTrainerConfig
+from pythae.trainers import BaseTrainerConfig
 from pythae.trainers.trainer_utils import set_seed
 from pythae.trainers.training_callbacks import CallbackHandler, TrainingCallback
 from torch import Tensor, nn
@@ -75,6 +76,8 @@ class FIFTrainer:
             every write. By default a new folder of the model's name and the time in the
             configuration's `output_dir`; give the folder to resume.
         on_epoch: Called after each epoch with its number, the number of epochs and its log row.
+        on_saved: Called once the model is saved, with the result and the folder that holds it,
+            before that takes its final name: what is written of the model is there before it.
         checkpoint_every_seconds: Least time between two checkpoints, in seconds.
         wall_clock: Seconds of training steps, in place of the configuration's number of epochs.
         keep_last: Whether the last weights are kept, whatever their loss.
@@ -113,6 +116,7 @@ class FIFTrainer:
         *,
         run_dir: str | Path | RunFiles | None = None,
         on_epoch: OnEpoch | None = None,
+        on_saved: Callable[[TrainingResult, Path], None] | None = None,
         checkpoint_every_seconds: float = 30.0,
         wall_clock: float | None = None,
         keep_last: bool = False,
@@ -142,7 +146,7 @@ class FIFTrainer:
         config.output_dir = config.output_dir or self.training_dir
         self._files = TrainingFiles(run_files, folder_name, writes=self.is_main_process)
 
-        self.on_epoch = on_epoch
+        self.on_epoch, self._on_saved = on_epoch, on_saved
         self.checkpoint_every_seconds = checkpoint_every_seconds
         self.keep_last = keep_last
         self._budget = Budget(config.num_epochs, wall_clock)
@@ -217,7 +221,7 @@ class FIFTrainer:
                 set_random_state(random)
 
             self.model.load_state_dict(progress.best_state)
-            self._files.finish(self._save_model)
+            self._files.finish(partial(self._save_model, progress.result()))
             tell.on_train_end(config)
             self.processes.all_values(None)  # returns once all are here
             return progress.result()
@@ -357,10 +361,12 @@ class FIFTrainer:
         self.model.stage = stage  # the weights may have brought their own
         return replace(progress, stage=stage)
 
-    def _save_model(self, folder: str) -> None:
+    def _save_model(self, result: TrainingResult, folder: str) -> None:
         self.model.save(folder)
         self.training_config.save_json(folder, "training_config")
         self.callback_handler.on_save(self.training_config)
+        if self._on_saved is not None:
+            self._on_saved(result, Path(folder))
 
     def _resume(self) -> Progress:
         """The progress of the checkpoint, whose state the training then has, or none."""
@@ -381,16 +387,3 @@ def _by_pythaes_names(row: EpochRow) -> dict[str, float]:
     """The losses as Pythae's callbacks know them."""
     means = {"train": row.train, "eval": row.eval}
     return {f"{split}_epoch_loss": mean["loss"] for split, mean in means.items() if mean}
-
-
-def _make_trainer(cls: type, *arguments: Any, **options: Any) -> Any:
-    """Lets Pythae's `TrainingPipeline`, which makes a `BaseTrainer`, train with ours.
-
-    Given our configuration, Pythae's class makes a `FIFTrainer`.
-    """
-    if cls is BaseTrainer and isinstance(options.get("training_config"), FIFTrainerConfig):
-        return FIFTrainer(*arguments, **options)
-    return object.__new__(cls)
-
-
-BaseTrainer.__new__ = _make_trainer

@@ -97,6 +97,34 @@ def test_killed_at_random_moments(tmp_path):
     assert not [*store.root.rglob("*.corrupt*")]
 
 
+@pytest.mark.parametrize("renamed", [False, True], ids=["before", "after"])
+def test_killed_around_the_moment_that_the_model_takes_its_name(tmp_path, monkeypatch, renamed):
+    """A model is there with its sealed record, or not at all; so the next start trusts it."""
+    (spec,) = plan_of(tmp_path)
+    store = Store(tmp_path / "results", IMAGES)
+    run_dir = store.prepare(spec, ENVIRONMENT)
+    replace = os.replace
+
+    class Killed(BaseException):
+        pass
+
+    def killed(source, target):
+        if Path(target).name != "model":
+            return replace(source, target)
+        if renamed:
+            replace(source, target)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pythae_fif.training.run_files.os.replace", killed)
+        with pytest.raises(Killed):
+            execute(run_dir)
+    assert (run_dir / "model").is_dir() == renamed and (run_dir / "training.json").exists()
+    execute(run_dir)
+    assert store.is_done(spec) and not [*run_dir.glob("*.corrupt*")]
+    assert not kinds_in(store) & {*WRONG, "set aside"}
+
+
 @contextlib.contextmanager
 def small_disk(folder: Path, size: str):
     """A file system of its own size; the test is skipped where none can be mounted."""
