@@ -172,7 +172,7 @@ class Experiment(Checked):
     image_size: Annotated[AtLeastOne | None, Flag("of resized images", "PIXELS")] = None
     extractor: Annotated[ExtractorName, Flag("feature extractor of `list`")]
     profiles: dict[str, Profile]
-    profile: Annotated[str, Flag("paper (published protocol) or quick (sized for a CPU)")]
+    profile: Annotated[str, Flag("paper (published protocol), medium (a night) or quick (a CPU)")]
     wall_clock: Annotated[
         Duration | None, Flag("train for 5h, 10min, 90s, not epochs; one run at a time", "TIME")
     ] = None

@@ -26,6 +26,7 @@ from pythae_fif.sampling import FIT_STEPS, FITTED
 
 SAMPLER_LABELS = {
     "normal": "N",
+    "gaussian": "Gaussian",
     "gmm": "GMM",
     "maf": "MAF",
     "iaf": "IAF",

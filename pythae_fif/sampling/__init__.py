@@ -28,6 +28,7 @@ __all__ = ["FITTED", "FIT_STEPS", "SAMPLERS"]
 
 SAMPLERS = {
     "normal": "standard normal codes",
+    "gaussian": "one Gaussian of full covariance fitted to the training codes",
     "gmm": "Gaussian mixture of ten components fitted to the training codes",
     "maf": "masked autoregressive flow fitted to the training codes",
     "iaf": "inverse autoregressive flow fitted to the training codes",

@@ -4,6 +4,7 @@ __all__ = ["draw", "fit", "generate", "needs_fit"]
 
 import contextlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -158,9 +159,9 @@ def generate(
     return samples[torch.randperm(len(samples))][:num_samples]
 
 
-def _gmm(model: BaseAE, codes: Tensor, seed: int) -> BaseSampler:
+def _mixture(model: BaseAE, codes: Tensor, seed: int, components: int) -> BaseSampler:
     sampler = GaussianMixtureSampler(model)
-    components = min(sampler.n_components, len(codes))
+    components = min(components, len(codes))
     mixture = GaussianMixture(components, max_iter=2000, random_state=seed)
     sampler.gmm = mixture.fit(codes.double().numpy())
     sampler.is_fitted = True
@@ -206,7 +207,8 @@ def _pixelcnn(model: BaseAE, codes: Tensor, steps: int) -> BaseSampler:
 
 _SAMPLERS: dict[str, Callable[[BaseAE, Tensor, int], BaseSampler]] = {
     "normal": lambda model, codes, seed: NormalSampler(model),
-    "gmm": _gmm,
+    "gaussian": partial(_mixture, components=1),
+    "gmm": partial(_mixture, components=10),
     "vamp": lambda model, codes, seed: VAMPSampler(model),
     "hypersphere": lambda model, codes, seed: HypersphereUniformSampler(model),
     "poincare": lambda model, codes, seed: PoincareDiskSampler(model),

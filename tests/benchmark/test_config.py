@@ -173,7 +173,7 @@ class TestConfig:
             ("vamp", ["normal", "vamp"], ["vamp"]),
             ("svae", ["gmm", "maf"], ["hypersphere"]),
             ("poincare_vae", ["normal"], ["poincare"]),
-            ("vqvae", list(SAMPLERS), ["normal", "gmm", "pixelcnn"]),
+            ("vqvae", list(SAMPLERS), ["normal", "gaussian", "gmm", "pixelcnn"]),
             ("vqvae_spatial", ["normal", "gmm"], ["pixelcnn"]),
         ],
     )

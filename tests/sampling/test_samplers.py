@@ -59,7 +59,7 @@ class Codes(BaseDecoder):
 
 
 CASES = (
-    ("ae", "normal"), ("ae", "gmm"), ("ae", "maf"), ("ae", "iaf"), ("vae", "two_stage"),
+    ("ae", "normal"), ("ae", "gaussian"), ("ae", "gmm"), ("ae", "maf"), ("ae", "iaf"), ("vae", "two_stage"),
     ("vamp", "vamp"), ("svae", "hypersphere"), ("poincare_vae", "poincare"),
     ("vqvae_spatial", "pixelcnn"), ("vqvae", "pixelcnn"),
 )  # fmt: skip
@@ -115,6 +115,17 @@ def test_vamp_draws_from_every_pseudo_input_as_often(monkeypatch):
     monkeypatch.setattr(VAMPSampler, "sample", watched)
     assert len(generate("vamp", model, torch.zeros(1, 4), num_samples=20, seed=0)) == 20
     assert seen == [(21, 21)]
+
+
+def test_gaussian_has_the_mean_and_the_covariance_of_the_codes():
+    model = model_of("ae", latent_dim=2)
+    model.decoder = Codes()
+    generator = torch.Generator().manual_seed(0)
+    mix = torch.tensor([[2.0, 0.0], [1.5, 0.5]])
+    codes = torch.randn(500, 2, generator=generator) @ mix.T + torch.tensor([3.0, -2])
+    drawn = generate("gaussian", model, codes, num_samples=100_000, seed=0)[:, 0, 0, :2]
+    torch.testing.assert_close(drawn.mean(0), codes.mean(0), atol=0.03, rtol=0)
+    torch.testing.assert_close(drawn.T.cov(), codes.T.cov(correction=0), atol=0.06, rtol=0)
 
 
 def test_flow_learns_the_codes():
