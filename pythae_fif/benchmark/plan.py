@@ -1,10 +1,11 @@
 """An experiment expanded into runs, each with an id made of what defines its result."""
 
-__all__ = ["SCHEMA", "RunSpec", "build_model", "expand", "shown"]
+__all__ = ["SCHEMA", "RunSpec", "build_model", "expand", "rebuild_model", "shown"]
 
 import dataclasses
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -169,6 +170,21 @@ def build_model(spec: RunSpec, input_dim: tuple[int, ...]) -> BaseAE:
     # First the parameters: of a wrong one and a wrong architecture it is the nearer mistake.
     config = _model_config(spec, entry, input_dim)
     return _assemble(entry, config, _networks(spec, entry, input_dim))
+
+
+def rebuild_model(spec: RunSpec, input_dim: tuple[int, ...], folder: Path) -> BaseAE:
+    """The trained model of a run, from its specification and its weights.
+
+    No pickle of `folder` is opened, since one can run code.
+
+    Args:
+        spec, input_dim: As of :func:`build_model`.
+        folder: Where the model was saved.
+    """
+    model = build_model(spec, input_dim)
+    saved = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
+    model.load_state_dict(saved["model_state_dict"])
+    return model
 
 
 def _model_config(spec: RunSpec, entry: ModelEntry, input_dim: tuple[int, ...]) -> Any:

@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from pythae.models import AutoModel, BaseAE
+from pythae.models import BaseAE
 from pythae.trainers.trainer_utils import set_seed
 
 import pythae_fif.runs.execute as runs
 from pythae_fif.benchmark.inputs import load_extractor, load_splits, references_of
 from pythae_fif.benchmark.model_entry import load_model_entry
-from pythae_fif.benchmark.plan import SCHEMA, RunSpec, build_model
+from pythae_fif.benchmark.plan import SCHEMA, RunSpec, build_model, rebuild_model
 from pythae_fif.benchmark.record import DataUsed, ImageRecord, Training, TrainingRecord
 from pythae_fif.benchmark.sheets import write_sheets
 from pythae_fif.benchmark.yaml_files import import_class
@@ -138,7 +138,7 @@ def _splits_of(job: ImageJob) -> Splits:
 
 def trained_model(job: ImageJob, splits: Splits) -> tuple[BaseAE, Training]:
     """The model of a run and how it was trained, which an earlier attempt may have done already."""
-    saved = _saved_model(job)
+    saved = _saved_model(job, splits.input_dim)
     if saved is not None:
         return saved
     folder = job.folder
@@ -180,7 +180,7 @@ def _training_of(result: TrainingResult, model: BaseAE) -> Training:
     )
 
 
-def _saved_model(job: ImageJob) -> tuple[BaseAE, Training] | None:
+def _saved_model(job: ImageJob, input_dim: tuple[int, ...]) -> tuple[BaseAE, Training] | None:
     """The model that this run trained, or None; one that is another's or damaged is set aside."""
     model, path = job.folder.path / "model", job.folder.path / "training.json"
     if not model.is_dir():
@@ -192,7 +192,7 @@ def _saved_model(job: ImageJob) -> tuple[BaseAE, Training] | None:
         for name, sealed in record.files.items():
             if checksum(job.folder.path / name) != sealed:
                 raise FIFError(f"{name} was changed")
-        loaded = AutoModel.load_from_folder(str(model))
+        loaded = rebuild_model(job.spec, input_dim, model)
     except MemoryError:
         raise
     except Exception as error:  # a damaged file raises anything

@@ -59,8 +59,8 @@ class Codes(BaseDecoder):
 
 
 CASES = (
-    ("ae", "normal"), ("ae", "gaussian"), ("ae", "gmm"), ("ae", "maf"), ("ae", "iaf"), ("vae", "two_stage"),
-    ("vamp", "vamp"), ("svae", "hypersphere"), ("poincare_vae", "poincare"),
+    ("ae", "normal"), ("ae", "gaussian"), ("ae", "gmm"), ("ae", "maf"), ("ae", "iaf"),
+    ("vae", "two_stage"), ("vamp", "vamp"), ("svae", "hypersphere"), ("poincare_vae", "poincare"),
     ("vqvae_spatial", "pixelcnn"), ("vqvae", "pixelcnn"),
 )  # fmt: skip
 
