@@ -48,7 +48,7 @@ from pythae_fif.benchmark.yaml_files import names_in
 from pythae_fif.data import Splits
 from pythae_fif.reports import build_report, constant_error, score_terminal
 from pythae_fif.runs.claim import Claim
-from pythae_fif.runs.engines import LocalEngine
+from pythae_fif.runs.engines import Batch, LocalEngine
 from pythae_fif.runs.engines.common import cores
 from pythae_fif.runs.folder import RunFolder
 from pythae_fif.runs.kind import Environment, Job
@@ -193,9 +193,11 @@ def run_times(results: Path) -> dict[str, float]:
 def _process_seconds(run_dir: Path, count: int = 10) -> float:
     """Seconds that a run costs whose record is there: its process and the driver's part."""
     engine = LocalEngine(gpus=[], cpus_per_run=cores())  # one at a time
-    engine.run_all(IMAGES, [run_dir], lambda *_: None)  # starts the fork server, once a benchmark
+    engine.run_all(
+        Batch(IMAGES, [run_dir]), lambda *_: None
+    )  # starts the fork server, once a benchmark
     start = time.perf_counter()
-    engine.run_all(IMAGES, [run_dir] * count, lambda *_: None)
+    engine.run_all(Batch(IMAGES, [run_dir] * count), lambda *_: None)
     return (time.perf_counter() - start) / count
 
 

@@ -51,6 +51,7 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
         "did you mean 'beta'? valid: beta, noise"
     """
     choices = [str(choice) for choice in valid]
-    nearest = get_close_matches(str(name), choices, n=1, cutoff=0.5)
-    hint = f"did you mean {nearest[0]!r}? " if nearest else ""
+    bare = {choice.lstrip("-"): choice for choice in choices}  # dashes make all flags alike
+    nearest = get_close_matches(str(name).lstrip("-"), bare, n=1)
+    hint = f"did you mean {bare[nearest[0]]!r}? " if nearest else ""
     return f"{hint}valid: {', '.join(choices)}"

@@ -3,6 +3,7 @@
 __all__ = [
     "AtLeastOne",
     "Checked",
+    "Duration",
     "Each",
     "Flag",
     "Whole",
@@ -10,11 +11,13 @@ __all__ = [
     "config_dataclass",
     "flag_of",
     "name_of",
+    "parse_duration",
     "read_checked",
 ]
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -238,3 +241,39 @@ def _annotation(cls: Any, part: int | str) -> Any:
             return found
         waiting += getattr(found, "__args__", ())
     return None
+
+
+_DURATION = re.compile(r"(?:([\d.]+)h)?(?:([\d.]+)m(?:in)?)?(?:([\d.]+)s)?")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a duration such as 5h, 1h30m, 10min or 90s.
+
+    Raises:
+        ConfigError: It is none, or not above zero.
+
+    Example:
+        >>> parse_duration("5h"), parse_duration("1h30m"), parse_duration("90s")
+        (18000.0, 5400.0, 90.0)
+    """
+    match = _DURATION.fullmatch(text.replace(" ", ""))
+    try:
+        numbers = [float(number or 0) for number in match.groups()] if match else [0.0]
+    except ValueError:
+        numbers = [0.0]
+    seconds = sum(n * unit for n, unit in zip(numbers, (3600, 60, 1), strict=False))
+    if seconds <= 0:
+        raise ConfigError(
+            f"{text!r} is no duration: a number above 0 with a unit is needed, such as 5h, 1h30m, "
+            f"10min or 90s"
+        )
+    return seconds
+
+
+def _duration(text: str) -> str:
+    parse_duration(text)
+    return text
+
+
+Duration = Annotated[str, AfterValidator(_duration)]
+"""A text that :func:`parse_duration` takes."""

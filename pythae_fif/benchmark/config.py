@@ -7,7 +7,6 @@ __all__ = [
     "experiment_file",
     "length_of",
     "load_experiment",
-    "parse_duration",
 ]
 
 import re
@@ -15,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pythae_fif.benchmark.model_entry import Grid, ModelName, SamplerName, read_model_entry
 from pythae_fif.benchmark.settings import RunSettings
@@ -23,41 +22,18 @@ from pythae_fif.benchmark.yaml_files import config_file, names_in, read_yaml
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.evaluation.names import EXTRACTORS
 from pythae_fif.sampling import SAMPLERS
-from pythae_fif.validation import AtLeastOne, Checked, Each, Flag, Whole, name_of, read_checked
+from pythae_fif.validation import (
+    AtLeastOne,
+    Checked,
+    Duration,
+    Each,
+    Flag,
+    Whole,
+    name_of,
+    parse_duration,
+    read_checked,
+)
 
-_DURATION = re.compile(r"(?:([\d.]+)h)?(?:([\d.]+)m(?:in)?)?(?:([\d.]+)s)?")
-
-
-def parse_duration(text: str) -> float:
-    """Seconds of a duration such as 5h, 1h30m, 10min or 90s.
-
-    Raises:
-        ConfigError: It is none, or not above zero.
-
-    Example:
-        >>> parse_duration("5h"), parse_duration("1h30m"), parse_duration("90s")
-        (18000.0, 5400.0, 90.0)
-    """
-    match = _DURATION.fullmatch(text.replace(" ", ""))
-    try:
-        numbers = [float(number or 0) for number in match.groups()] if match else [0.0]
-    except ValueError:
-        numbers = [0.0]
-    seconds = sum(n * unit for n, unit in zip(numbers, (3600, 60, 1), strict=False))
-    if seconds <= 0:
-        raise ConfigError(
-            f"{text!r} is no duration: a number above 0 with a unit is needed, such as 5h, 1h30m, "
-            f"10min or 90s"
-        )
-    return seconds
-
-
-def _duration(text: str) -> str:
-    parse_duration(text)
-    return text
-
-
-Duration = Annotated[str, AfterValidator(_duration)]
 ExtractorName = Annotated[str, name_of(lambda: EXTRACTORS)]
 Seeds = Each[Annotated[Whole, Field(ge=0, lt=2**32)]]
 LearningRate = Annotated[float, Field(gt=0, lt=10)]

@@ -24,7 +24,14 @@ from pythae_fif.reports import (
     score_terminal,
     write_experiment,
 )
-from pythae_fif.runs.engines import Engine, EngineOptions, LocalOptions, Outcome, build_engine
+from pythae_fif.runs.engines import (
+    Batch,
+    Engine,
+    EngineOptions,
+    LocalOptions,
+    Outcome,
+    build_engine,
+)
 from pythae_fif.runs.engines.common import cores
 from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.store import Store
@@ -119,14 +126,15 @@ class _Course:
             for run_dir, spec in specs.items()
         }
         with self.display.runs(names, done) as on_change:
-            return engine.run_all(
+            batch = Batch(
                 IMAGES,
                 list(specs),
-                on_change,
-                max_failures=self.request.flags.max_failures,
-                lent=self.splits,
                 prepare=lambda run_dir: store.prepare(specs[run_dir], self.environment),
+                lent=self.splits,
+                max_failures=self.request.flags.max_failures,
+                run_timeout=self.request.engine.timeout_seconds,
             )
+            return engine.run_all(batch, on_change)
 
     def report(self, failed: list[Outcome]) -> None:
         """Prints the table of this command's runs, and writes that of all runs that are like them,

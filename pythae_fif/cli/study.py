@@ -65,6 +65,7 @@ def study_command(words: list[str]) -> int:
         profile=flags.profile,
         latent_dim=flags.latent_dim,
         engine=None if engine is None else build_engine(engine, flags.results),
+        run_timeout=None if engine is None else engine.timeout_seconds,
     )
     console = Console(highlight=False)
     tenths = 0

@@ -9,12 +9,13 @@ __all__ = ["not_comparable", "table2", "table3", "table8"]
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pythae_fif.benchmark.config import length_of, load_experiment, parse_duration
+from pythae_fif.benchmark.config import length_of, load_experiment
 from pythae_fif.benchmark.selection import Choice
 from pythae_fif.reports.grid import DASH, Cell, Grid, measured, number, rank_column
 from pythae_fif.reports.published import PublishedCell, PublishedTable, load_published, printed
 from pythae_fif.reports.score_table import SAMPLER_LABELS, Report, Row
 from pythae_fif.sampling import FITTED
+from pythae_fif.validation import parse_duration
 
 INCEPTION = ("inception", "tf-inception")
 PUBLISHED_SAMPLES = 10_000

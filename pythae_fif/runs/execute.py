@@ -10,6 +10,7 @@ __all__ = [
 ]
 
 import contextlib
+import faulthandler
 import os
 import signal
 import sys
@@ -30,7 +31,12 @@ from pythae_fif.runs.remote import claimed, mirrored
 from pythae_fif.runs.store import read_config, whole_record
 
 
-def execute(run_dir: str | Path, kind: Kind[SpecT, RecordT], lent: object = None) -> RecordT:
+def execute(
+    run_dir: str | Path,
+    kind: Kind[SpecT, RecordT],
+    lent: object = None,
+    timeout: float | None = None,
+) -> RecordT:
     """Does the run that `config.yaml` describes; goes on with what is there already.
 
     The run is claimed before anything is read or written: while another process works on it, on
@@ -41,6 +47,7 @@ def execute(run_dir: str | Path, kind: Kind[SpecT, RecordT], lent: object = None
         run_dir: A folder made by :meth:`Store.prepare`, or the URL of one in a store at a URL.
         kind: The kind of run.
         lent: Data that the run may use in place of loading them.
+        timeout: As of :class:`RunFolder`.
 
     Returns:
         The record.
@@ -53,7 +60,7 @@ def execute(run_dir: str | Path, kind: Kind[SpecT, RecordT], lent: object = None
     path = mirrored(run_dir)
     environment = Environment.read(path)
     with claimed(path, environment.url) as check:
-        folder = RunFolder(path, check)
+        folder = RunFolder(path, check, timeout)
         try:
             if not is_done(path, kind):  # by another, while this process waited
                 remove_temporaries(path)
@@ -76,6 +83,8 @@ def execute(run_dir: str | Path, kind: Kind[SpecT, RecordT], lent: object = None
                     "failed", error=_without_folders(line_of(error), path), traceback=written
                 )
             raise
+        finally:
+            faulthandler.cancel_dump_traceback_later()
         return record
 
 

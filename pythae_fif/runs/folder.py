@@ -1,8 +1,9 @@
 """A run's folder: its files, its status, and writes that check first whose the run is."""
 
-__all__ = ["RunFolder", "Status"]
+__all__ = ["STATUS", "RunFolder", "Status"]
 
 import dataclasses
+import faulthandler
 import os
 import time
 from collections.abc import Callable
@@ -67,12 +68,14 @@ class RunFolder:
     Args:
         path: The folder.
         check: Raises ClaimLostError once the run is another's.
+        timeout: The process ends once it has told nothing for so many seconds, and writes to
+            stderr where it stood; None for never.
 
     Attributes:
         run_id: The folder's name.
     """
 
-    def __init__(self, path: Path, check: Callable[[], None]) -> None:
+    def __init__(self, path: Path, check: Callable[[], None], timeout: float | None = None) -> None:
         self.path = path
         self.check = check
         self.run_id = path.name
@@ -80,6 +83,7 @@ class RunFolder:
         self.state = before.state
         self.attempt = before.attempt + 1
         self._told = 0.0
+        self._timeout = timeout
 
     def write(self, name: str, write: Callable[[BinaryIO], object]) -> None:
         """Writes a file of the run, whole; see :func:`~pythae_fif.files.write_whole`.
@@ -108,6 +112,8 @@ class RunFolder:
             StoreError: The folder does not take it.
         """
         self.check()
+        if self._timeout is not None:  # needs no lock of Python's: a hanging library ends too
+            faulthandler.dump_traceback_later(self._timeout, exit=True, file=2)
         now = time.monotonic()
         if (state, stage) == (self.state, "training") and now - self._told < 0.5:
             return

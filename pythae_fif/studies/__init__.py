@@ -154,6 +154,7 @@ class StudyOptions:
             tables of numbers also have ``equal_time``.
         latent_dim: Latent dimension; None for the study's own.
         engine: Does the runs of a study that keeps runs; None for this machine, one at a time.
+        run_timeout: As of :class:`~pythae_fif.runs.engines.Batch`.
         command: Stands below figures and tables; :func:`run_study` sets it.
     """
 
@@ -167,6 +168,7 @@ class StudyOptions:
     profile: str = "quick"
     latent_dim: int | None = None
     engine: "Engine | None" = None
+    run_timeout: float | None = None
     command: str = ""
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pythae_fif.errors import RunsLeftError
-from pythae_fif.runs.engines import Engine, Outcome
+from pythae_fif.runs.engines import Batch, Engine, Outcome
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.kind import Environment, Kind, SpecT
 from pythae_fif.runs.record import RecordT
@@ -49,12 +49,13 @@ def finish(
 
     outcomes = []
     if todo:
-        outcomes = engine.run_all(
+        batch = Batch(
             kind,
             todo,
-            on_change,
             prepare=lambda run_dir: store.prepare(specs[names[run_dir]], environment),
+            run_timeout=options.run_timeout,
         )
+        outcomes = engine.run_all(batch, on_change)
         store.refresh()
     errors = {names[o.run_dir]: f"{o.run_dir}: {o.error or o.state}" for o in outcomes}
     records, left = {}, []

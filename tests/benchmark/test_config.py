@@ -8,13 +8,14 @@ import yaml
 from support.experiments import tiny
 
 from pythae_fif.benchmark import expand, load_experiment
-from pythae_fif.benchmark.config import experiment_file, parse_duration
+from pythae_fif.benchmark.config import experiment_file
 from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.plan import build_model
 from pythae_fif.benchmark.run import training_config
 from pythae_fif.benchmark.yaml_files import configs_dir, names_in
 from pythae_fif.errors import ConfigError
 from pythae_fif.sampling import SAMPLERS
+from pythae_fif.validation import parse_duration
 
 
 class TestConfig:

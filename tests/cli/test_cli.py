@@ -68,15 +68,15 @@ def run(tmp_path, capsys, monkeypatch):
     The runs are executed in this process; `run.executed` counts them.
     """
 
-    def run_all(engine, kind, run_dirs, on_change, max_failures, lent, prepare):
+    def run_all(engine, batch, on_change):
         outcomes = []
-        for run_dir in run_dirs:
-            if max_failures and sum(o.state == "failed" for o in outcomes) >= max_failures:
+        for run_dir in batch.run_dirs:
+            if batch.is_lost(outcomes):
                 break
             call.executed += 1
-            prepare(run_dir)
+            batch.prepare(run_dir)
             try:
-                execute(run_dir, kind)
+                execute(run_dir, batch.kind)
                 outcomes.append(Outcome(run_dir, "finished"))
             except Exception:
                 error = read_json(run_dir / "status.json")["error"]

@@ -11,7 +11,7 @@ from support.tasks import ONCE, TASKS, TaskSpec, prepared, task_store
 
 from pythae_fif.errors import ConfigError, StoreError
 from pythae_fif.runs.claim import is_claimed
-from pythae_fif.runs.engines import LocalEngine, Outcome, Slot
+from pythae_fif.runs.engines import Batch, LocalEngine, Outcome, Slot
 from pythae_fif.runs.engines.common import NO_RECORD, cores, settle
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.verify import verify
@@ -76,7 +76,7 @@ def test_failed_killed_and_silent_runs_cost_only_themselves(store):
             (process,) = multiprocessing.active_children()
             os.kill(process.pid, signal.SIGKILL)
 
-    outcomes = ONE.run_all(TASKS, run_dirs, kill)
+    outcomes = ONE.run_all(Batch(TASKS, run_dirs), kill)
     states = ["finished" if deed == "nothing" else "failed" for deed in ENDS]
     expected = zip(run_dirs, states, ENDS.values(), strict=True)
     assert outcomes == [Outcome(*end) for end in expected]
@@ -88,14 +88,24 @@ def test_failed_killed_and_silent_runs_cost_only_themselves(store):
     assert set(store.record(specs[4]).answers) == {"a"}
 
 
+def test_a_run_that_hangs_is_ended_and_named(store):
+    run_dirs = prepared(store, TaskSpec(0, "hang"), TaskSpec(1))
+    outcomes = ONE.run_all(Batch(TASKS, run_dirs, run_timeout=1.5), ignore)
+    assert [outcome.state for outcome in outcomes] == ["failed", "finished"]
+    said = "nothing new for 1.5 s at 'training' (--run-timeout); "
+    assert outcomes[0].error == said + "the end of output.log shows where it stood"
+    assert Status.read(run_dirs[0]).error == outcomes[0].error
+    assert "in _hang" in (run_dirs[0] / "output.log").read_text()
+
+
 @pytest.mark.parametrize("end", ["exit", "partly"])
 def test_a_run_that_failed_is_done_by_the_next_start(store, end):
     spec = TaskSpec(asked=("a", "b"))
     (run_dir,) = prepared(store, spec)
     (run_dir / ONCE).write_text(end)
-    (outcome,) = ONE.run_all(TASKS, [run_dir], ignore)
+    (outcome,) = ONE.run_all(Batch(TASKS, [run_dir]), ignore)
     assert outcome.state == "failed" and not store.is_done(spec)
-    assert ONE.run_all(TASKS, [run_dir], ignore) == [Outcome(run_dir, "finished")]
+    assert ONE.run_all(Batch(TASKS, [run_dir]), ignore) == [Outcome(run_dir, "finished")]
     assert store.is_done(spec) and Status.read(run_dir).error == ""
 
 
@@ -103,10 +113,11 @@ def test_a_run_that_failed_is_done_by_the_next_start(store, end):
 def test_finished_is_told_by_the_record_not_by_the_process(store, told):
     (run_dir,) = prepared(store, TaskSpec())
     Status(told).write(run_dir)
-    assert settle(TASKS, run_dir, "finished", "") == Outcome(run_dir, "failed", NO_RECORD)
-    ONE.run_all(TASKS, [run_dir], ignore)
+    batch = Batch(TASKS, [run_dir])
+    assert settle(batch, run_dir, "finished", "") == Outcome(run_dir, "failed", NO_RECORD)
+    ONE.run_all(batch, ignore)
     Status(told).write(run_dir)
-    assert settle(TASKS, run_dir, "failed", "killed") == Outcome(run_dir, "finished")
+    assert settle(batch, run_dir, "failed", "killed") == Outcome(run_dir, "finished")
     assert Status.read(run_dir).state == "finished"
 
 
@@ -121,7 +132,7 @@ def test_no_run_is_prepared_or_started_after_so_many_failures(store):
         if run_dir == run_dirs[1]:
             raise StoreError("no room")
 
-    outcomes = ONE.run_all(TASKS, run_dirs, ignore, max_failures=3, prepare=prepare)
+    outcomes = ONE.run_all(Batch(TASKS, run_dirs, prepare, max_failures=3), ignore)
     assert [o.run_dir for o in outcomes] == run_dirs[:3] == asked
     assert outcomes[1] == Outcome(run_dirs[1], "failed", "no room")
     states = [Status.read(d).state for d in run_dirs]
@@ -136,7 +147,7 @@ def test_run_that_another_driver_prepares_as_it_ends(store, monkeypatch):
         return settle(*arguments)
 
     monkeypatch.setattr("pythae_fif.runs.engines.local.settle", late)
-    assert ONE.run_all(TASKS, [run_dir], ignore) == [Outcome(run_dir, "finished")]
+    assert ONE.run_all(Batch(TASKS, [run_dir]), ignore) == [Outcome(run_dir, "finished")]
     assert Status.read(run_dir).state == "finished"
 
 
@@ -148,7 +159,7 @@ def test_interrupt_marks_runs_and_leaves_no_process(store):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        TWO.run_all(TASKS, run_dirs, interrupt)
+        TWO.run_all(Batch(TASKS, run_dirs), interrupt)
     states = [Status.read(d).state for d in run_dirs]
     assert states == ["interrupted", "interrupted", "waiting"]
     assert not multiprocessing.active_children()
@@ -165,7 +176,7 @@ def test_interrupt_while_a_process_starts_is_not_lost(store, monkeypatch):
 
     monkeypatch.setattr(method, "start", interrupted_start)
     with pytest.raises(KeyboardInterrupt):
-        TWO.run_all(TASKS, run_dirs, ignore)
+        TWO.run_all(Batch(TASKS, run_dirs), ignore)
     assert not multiprocessing.active_children()
     assert Status.read(run_dirs[0]).state == "interrupted"
 
@@ -180,7 +191,7 @@ def drive(run_dirs) -> None:
 
 
 def _drive(run_dirs) -> None:
-    outcomes = TWO.run_all(TASKS, run_dirs, ignore)
+    outcomes = TWO.run_all(Batch(TASKS, run_dirs), ignore)
     assert [outcome.state for outcome in outcomes] == ["finished"] * len(run_dirs)
 
 

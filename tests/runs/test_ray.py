@@ -14,7 +14,7 @@ from support.experiments import ENVIRONMENT, PROFILE, tiny
 from pythae_fif.benchmark import expand
 from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.errors import ConfigError
-from pythae_fif.runs.engines import LocalEngine, Outcome
+from pythae_fif.runs.engines import Batch, LocalEngine, Outcome
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.store import Store
 
@@ -83,14 +83,15 @@ def test_a_killed_worker_and_a_lost_node_cost_nothing(cluster, engine, tmp_path)
             cluster.remove_node(cluster.nodes.pop(), allow_graceful=False)
             cluster.nodes.append(cluster.add_node(**NODE))
 
-    outcomes = engine.run_all(IMAGES, run_dirs, disturb, lent=splits)
+    outcomes = engine.run_all(Batch(IMAGES, run_dirs, lent=splits), disturb)
     assert done == ["worker", "node"]
     assert sorted(outcomes, key=str) == sorted((Outcome(d, "finished") for d in run_dirs), key=str)
     assert sum(Status.read(d).attempt for d in run_dirs) >= 4
     assert len(list(store.root.rglob("result.json"))) == len(plan)
 
     alone = LocalEngine(gpus=[], cpus_per_run=1)
-    alone.run_all(IMAGES, [local.prepare(spec, ENVIRONMENT) for spec in plan], lambda *_: None)
+    alone_dirs = [local.prepare(spec, ENVIRONMENT) for spec in plan]
+    alone.run_all(Batch(IMAGES, alone_dirs), lambda *_: None)
     for spec in plan:
         ours, theirs = store.record(spec), local.record(spec)
         for key in ("scores", "reconstruction_mse", "parameters", "data"):
@@ -138,7 +139,7 @@ def test_a_run_that_kills_its_worker_each_time_has_failed(engine, tmp_path, monk
         if running:
             os.kill(workers()[0], signal.SIGKILL)
 
-    (outcome,) = engine.run_all(IMAGES, [run_dir], kill)
+    (outcome,) = engine.run_all(Batch(IMAGES, [run_dir]), kill)
     assert outcome.state == "failed" == Status.read(run_dir).state
     assert outcome.error.startswith("its process was lost 1 times")
 
@@ -153,7 +154,7 @@ def test_interrupt_marks_the_runs_and_ends_their_processes(engine, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        engine.run_all(IMAGES, run_dirs, interrupt)
+        engine.run_all(Batch(IMAGES, run_dirs), interrupt)
     states = [Status.read(run_dir).state for run_dir in run_dirs]
     assert sorted(states) == ["interrupted", "interrupted", "waiting"]
     _wait_for(lambda: not workers(), seconds=30)
@@ -163,4 +164,4 @@ def test_no_cluster_at_the_address(tmp_path):
     from pythae_fif.runs.engines.ray import RayEngine
 
     with pytest.raises(ConfigError, match=r"--ray-address 127\.0\.0\.1:1: no Ray cluster answers"):
-        RayEngine("127.0.0.1:1").run_all(IMAGES, [tmp_path], lambda *_: None)
+        RayEngine("127.0.0.1:1").run_all(Batch(IMAGES, [tmp_path]), lambda *_: None)

@@ -16,7 +16,7 @@ from pythae_fif import cli
 from pythae_fif.benchmark import expand
 from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.errors import ConfigError
-from pythae_fif.runs.engines import SlurmOptions, build_engine
+from pythae_fif.runs.engines import Batch, SlurmOptions, build_engine
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.store import Store
 
@@ -87,7 +87,7 @@ def test_preempted_and_requeued_runs_resume_and_finish(slurm, tmp_path):
                 seen["notified"] = {training[0]: rows[training[0]]}
                 command("scancel", "--signal=USR2", jobs[training[0]])
 
-    outcomes = engine.run_all(IMAGES, run_dirs, disturb)
+    outcomes = engine.run_all(Batch(IMAGES, run_dirs), disturb)
     assert [outcome.state for outcome in outcomes] == ["finished"] * 3, outcomes
     assert seen.keys() == {"requeued", "preempted", "notified"}
     assert all(store.is_done(spec) for spec in plan)
@@ -137,7 +137,7 @@ def test_interrupt_leaves_the_jobs(slurm, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt, match=r"jobs \d+ go on; the same command collects"):
-        engine.run_all(IMAGES, run_dirs, interrupt)
+        engine.run_all(Batch(IMAGES, run_dirs), interrupt)
     job = slurm._job_of(run_dirs[0])
     assert job in slurm._queue()
     command("scancel", job)
@@ -159,7 +159,8 @@ def test_refused(slurm, tmp_path, options, message):
         store = Store(tmp_path / "results", IMAGES)
         engine = build_engine(SlurmOptions(**{"time": "5", **options}), store.root)
         (spec,) = expand(*tiny(tmp_path))
-        engine.run_all(IMAGES, [store.prepare(spec, ENVIRONMENT)], lambda *_: None)
+        batch = Batch(IMAGES, [store.prepare(spec, ENVIRONMENT)])
+        engine.run_all(batch, lambda *_: None)
 
 
 def test_no_slurm_here(tmp_path):

@@ -167,8 +167,8 @@ def test_the_exit_code_counts_records(tmp_path, monkeypatch, capsys):
     """A failed run is exit code 1, as in the benchmark, and its line names it."""
 
     class Fails(InProcess):
-        def run_all(self, kind, run_dirs, on_change, **_):
-            return [Outcome(run_dirs[0], "failed", "no luck")]
+        def run_all(self, batch, on_change):
+            return [Outcome(batch.run_dirs[0], "failed", "no luck")]
 
     monkeypatch.setattr(tabular_plan, "LocalEngine", lambda **_: Fails())
     write_csv(tmp_path / "t.csv", table())

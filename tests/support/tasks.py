@@ -65,6 +65,12 @@ def _sleep(job: "TaskJob") -> None:
         time.sleep(0.01)
 
 
+def _hang(job: "TaskJob") -> None:
+    """Says no more, as a training that waits for ever."""
+    while True:
+        time.sleep(60)
+
+
 def _nap(job: "TaskJob") -> None:
     time.sleep(0.2)
 
@@ -90,6 +96,7 @@ DEEDS = {
     "nothing": lambda job: None,
     "nap": _nap,
     "sleep": _sleep,
+    "hang": _hang,
     "fail": _fail,
     "partly": _partly,
     "exit": _exit,

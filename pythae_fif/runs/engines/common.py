@@ -1,13 +1,13 @@
 """What all engines share: how runs end, who is told, and what a process of a run begins with."""
 
 __all__ = [
+    "Batch",
     "Engine",
     "OnChange",
     "Outcome",
-    "Prepare",
     "cores",
     "enter_run",
-    "no_preparation",
+    "has_hung",
     "open_statuses",
     "settle",
 ]
@@ -15,6 +15,7 @@ __all__ = [
 import contextlib
 import dataclasses
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,21 +27,44 @@ from threadpoolctl import threadpool_limits
 from pythae_fif.errors import StoreError
 from pythae_fif.runs.claim import is_claimed
 from pythae_fif.runs.execute import is_done
-from pythae_fif.runs.folder import Status
+from pythae_fif.runs.folder import STATUS, Status
 from pythae_fif.runs.kind import Kind
 
 OnChange = Callable[[dict[Path, Status], list["Outcome"]], None]
 """Called with the status of the runs under way and the outcomes so far."""
 
-Prepare = Callable[[Path], object]
-"""Called with the folder of a run before that is started; makes it with :meth:`Store.prepare`."""
-
-
 NO_RECORD = "the process ended without a record"
 
 
-def no_preparation(run_dir: Path) -> None:
+def _is_prepared(run_dir: Path) -> None:
     """For folders that are prepared already."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Runs that an engine is to execute.
+
+    Attributes:
+        kind: Of all of them.
+        run_dirs: Where they are, or will be once they are prepared.
+        prepare: Prepares a run, at the latest just before it is started: thousands would keep the
+            first waiting. By default they are prepared.
+        lent: The data of all of them, for an engine that hands them to its machines.
+        max_failures: Once so many runs have failed, no other is started.
+        run_timeout: A run that has told nothing new for so many seconds is ended.
+    """
+
+    kind: Kind[Any, Any]
+    run_dirs: Sequence[Path]
+    prepare: Callable[[Path], object] = _is_prepared
+    lent: object = None
+    max_failures: int | None = None
+    run_timeout: float | None = None
+
+    def is_lost(self, outcomes: Iterable["Outcome"]) -> bool:
+        """Whether so many runs have failed that no other is to be started."""
+        failed = sum(outcome.state != "finished" for outcome in outcomes)
+        return self.max_failures is not None and failed >= self.max_failures
 
 
 @dataclass(frozen=True)
@@ -61,28 +85,14 @@ class Engine(Protocol):
 
     parting: str
 
-    def run_all(
-        self,
-        kind: Kind[Any, Any],
-        run_dirs: Sequence[Path],
-        on_change: OnChange,
-        *,
-        max_failures: int | None = None,
-        lent: object = None,
-        prepare: Prepare = no_preparation,
-    ) -> list[Outcome]:
+    def run_all(self, batch: Batch, on_change: OnChange) -> list[Outcome]:
         """Calls :func:`~pythae_fif.runs.execute.execute` for every folder, in a process a run.
 
         A process that fails or is killed costs its own run only.
 
         Args:
-            kind: Of all these runs.
-            run_dirs: Where the runs are, or will be once they are prepared.
+            batch: The runs.
             on_change: Told about it, twice a second or as often as is cheap.
-            max_failures: Once so many runs have failed, no other is started.
-            lent: The data of all these runs, for an engine that hands them to its machines.
-            prepare: Prepares a run, at the latest just before it is started: thousands would keep
-                the first waiting.
 
         Returns:
             The outcomes of the runs that were started and have ended.
@@ -90,19 +100,19 @@ class Engine(Protocol):
         ...
 
 
-def settle(kind: Kind[Any, Any], run_dir: Path, state: str, error: str) -> Outcome:
+def settle(batch: Batch, run_dir: Path, state: str, error: str) -> Outcome:
     """How a run ended whose process is gone: finished if its record is there, whatever was said.
 
     The status is mended where the process left it open.
 
     Args:
-        kind: Of the run.
+        batch: What the run belongs to.
         run_dir: Its folder.
         state: How the process ended, for a run without a record whose status does not say it.
         error: Why.
     """
     try:
-        done = is_done(run_dir, kind)
+        done = is_done(run_dir, batch.kind)
     except StoreError as problem:
         return Outcome(run_dir, "failed", str(problem))
     status = Status.read(run_dir)
@@ -110,6 +120,10 @@ def settle(kind: Kind[Any, Any], run_dir: Path, state: str, error: str) -> Outco
         mended = dataclasses.replace(status, state="finished", error="", traceback="")
     elif status.state in ("failed", "interrupted"):
         mended = status
+    elif has_hung(batch, run_dir):
+        error = f"nothing new for {batch.run_timeout:g} s at {status.stage!r} (--run-timeout); "
+        error += "the end of output.log shows where it stood"
+        mended = dataclasses.replace(status, state="failed", error=error)
     elif state == "finished":
         mended = dataclasses.replace(status, state="failed", error=NO_RECORD)
     else:
@@ -118,6 +132,13 @@ def settle(kind: Kind[Any, Any], run_dir: Path, state: str, error: str) -> Outco
         with contextlib.suppress(StoreError):
             mended.write(run_dir)
     return Outcome(run_dir, mended.state, mended.error)
+
+
+def has_hung(batch: Batch, run_dir: Path) -> bool:
+    """Whether a run whose process is gone was ended because it told nothing new for too long."""
+    if batch.run_timeout is None or Status.read(run_dir).state != "running":
+        return False
+    return time.time() - (run_dir / STATUS).stat().st_mtime >= batch.run_timeout
 
 
 def open_statuses(run_dirs: Iterable[Path]) -> dict[Path, Status]:

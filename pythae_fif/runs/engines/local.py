@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -20,12 +20,11 @@ import torch
 from pythae_fif.errors import ClaimLostError, ConfigError, StoreError
 from pythae_fif.runs.claim import unclaimed_first
 from pythae_fif.runs.engines.common import (
+    Batch,
     OnChange,
     Outcome,
-    Prepare,
     cores,
     enter_run,
-    no_preparation,
     settle,
 )
 from pythae_fif.runs.execute import execute
@@ -100,23 +99,14 @@ class LocalEngine:
         threads = self.cpus_per_run or max(1, available // len(devices))
         return [Slot(device, threads) for device in devices]
 
-    def run_all(
-        self,
-        kind: Kind[Any, Any],
-        run_dirs: Sequence[Path],
-        on_change: OnChange,
-        *,
-        max_failures: int | None = None,
-        lent: object = None,
-        prepare: Prepare = no_preparation,
-    ) -> list[Outcome]:
+    def run_all(self, batch: Batch, on_change: OnChange) -> list[Outcome]:
         """See :class:`Engine`.
 
         On KeyboardInterrupt the processes are asked to stop, their runs are marked as interrupted,
         and the exception goes on.
         """
-        context = _context(kind)
-        waiting, free = list(run_dirs), self.slots()
+        context = _context(batch.kind)
+        waiting, free = list(batch.run_dirs), self.slots()
         running: dict[Path, tuple[Any, Slot]] = {}
         outcomes: list[Outcome] = []
         shown = 0.0
@@ -126,24 +116,22 @@ class LocalEngine:
                     run_dir = unclaimed_first(waiting)
                     waiting.remove(run_dir)
                     try:
-                        prepare(run_dir)
+                        batch.prepare(run_dir)
                     except StoreError as error:
                         outcomes.append(Outcome(run_dir, "failed", str(error)))
                         break  # perhaps one failure too many
                     slot = free.pop(0)
-                    process = context.Process(
-                        target=_child, args=(kind, run_dir, slot), daemon=False
-                    )
+                    of_run = (batch.kind, run_dir, slot, batch.run_timeout)
+                    process = context.Process(target=_child, args=of_run, daemon=False)
                     with _deferred_interrupts():
                         process.start()
                         running[run_dir] = (process, slot)
                 ended = [d for d, (process, _) in running.items() if process.exitcode is not None]
                 for run_dir in ended:
                     process, slot = running.pop(run_dir)
-                    outcomes.append(settle(kind, run_dir, *_end_of(process.exitcode)))
+                    outcomes.append(settle(batch, run_dir, *_end_of(process.exitcode)))
                     free.append(slot)
-                failed = sum(outcome.state != "finished" for outcome in outcomes)
-                if max_failures is not None and failed >= max_failures:
+                if batch.is_lost(outcomes):
                     waiting.clear()
                 if ended or time.monotonic() - shown > 0.5:
                     on_change({d: Status.read(d) for d in running}, outcomes)
@@ -159,7 +147,7 @@ class LocalEngine:
                     if process.exitcode is None:
                         process.kill()
                         process.join()
-                    settle(kind, run_dir, "interrupted", "")
+                    settle(batch, run_dir, "interrupted", "")
             raise
         return outcomes
 
@@ -220,7 +208,7 @@ def _deferred_interrupts() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
-def _child(kind: Kind[Any, Any], run_dir: Path, slot: Slot) -> None:
+def _child(kind: Kind[Any, Any], run_dir: Path, slot: Slot, timeout: float | None) -> None:
     """The process of one run."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -230,7 +218,7 @@ def _child(kind: Kind[Any, Any], run_dir: Path, slot: Slot) -> None:
         keep_freed_memory()
     enter_run(run_dir, slot.threads)
     try:
-        execute(run_dir, kind)
+        execute(run_dir, kind, timeout=timeout)
     except KeyboardInterrupt:
         sys.exit(130)
     except ClaimLostError:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field, field_validator
 
 from pythae_fif.errors import ConfigError
-from pythae_fif.validation import AtLeastOne, Checked, Each, Flag, Whole
+from pythae_fif.validation import AtLeastOne, Checked, Duration, Each, Flag, Whole, parse_duration
 
 if TYPE_CHECKING:
     from pythae_fif.runs.engines.common import Engine
@@ -43,9 +43,17 @@ class EngineOptions(Checked):
 
     Attributes:
         cpus_per_run: Cores and threads of a run; None for a fair share.
+        run_timeout: A run that tells nothing new for so long, neither an epoch nor a stage, is
+            ended and counts as failed; None for never.
     """
 
     cpus_per_run: Annotated[AtLeastOne | None, Flag("cores and threads of a run", "N")] = None
+    run_timeout: Annotated[Duration | None, Flag("end a run silent for 1h, 90min", "TIME")] = None
+
+    @property
+    def timeout_seconds(self) -> float | None:
+        """`run_timeout` in seconds."""
+        return None if self.run_timeout is None else parse_duration(self.run_timeout)
 
 
 class LocalOptions(EngineOptions):

@@ -7,8 +7,9 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,13 @@ from ray.exceptions import (
 )
 
 from pythae_fif.errors import ConfigError
+from pythae_fif.runs.claim import is_claimed
 from pythae_fif.runs.engines.common import (
+    Batch,
     OnChange,
     Outcome,
-    Prepare,
     enter_run,
-    no_preparation,
+    has_hung,
     open_statuses,
     settle,
 )
@@ -67,16 +69,7 @@ class RayEngine:
 
     parting = ""
 
-    def run_all(
-        self,
-        kind: Kind[Any, Any],
-        run_dirs: Sequence[Path],
-        on_change: OnChange,
-        *,
-        max_failures: int | None = None,
-        lent: object = None,
-        prepare: Prepare = no_preparation,
-    ) -> list[Outcome]:
+    def run_all(self, batch: Batch, on_change: OnChange) -> list[Outcome]:
         """See :class:`Engine`.
 
         On KeyboardInterrupt the tasks are cancelled, their runs are marked as interrupted, and
@@ -88,34 +81,34 @@ class RayEngine:
         with _connected(self.address):
             cpus, gpus = self._resources()
             task = ray.remote(max_calls=1, max_retries=0, num_cpus=cpus, num_gpus=gpus)(_task)
-            handed = ray.put(lent)
+            handed = ray.put(batch.lent)
 
-            for run_dir in run_dirs:  # Ray gets all of them at once
-                prepare(run_dir)
+            for run_dir in batch.run_dirs:  # Ray gets all of them at once
+                batch.prepare(run_dir)
 
             def submit(run_dir: Path) -> Any:
-                return task.remote(kind, _place_of(run_dir), cpus, os.getcwd(), handed)
+                place, timeout = _place_of(run_dir), batch.run_timeout
+                return task.remote(batch.kind, place, cpus, os.getcwd(), handed, timeout)
 
-            open_runs = {submit(run_dir): run_dir for run_dir in run_dirs}
+            open_runs = {submit(run_dir): run_dir for run_dir in batch.run_dirs}
             crashes: Counter[Path] = Counter()
             outcomes: list[Outcome] = []
             try:
                 while open_runs:
                     for ref in _ended(open_runs):
                         run_dir = open_runs.pop(ref)
-                        end = _end_of(kind, ref, run_dir, crashes)
+                        end = _end_of(batch, ref, run_dir, crashes)
                         if isinstance(end, Outcome):
                             outcomes.append(end)
                         elif end == AGAIN:
                             open_runs[submit(run_dir)] = run_dir
-                    failed = sum(outcome.state != "finished" for outcome in outcomes)
-                    if max_failures is not None and failed >= max_failures:
+                    if batch.is_lost(outcomes):
                         for ref, run_dir in open_runs.items():
                             if _is_waiting(run_dir):
                                 ray.cancel(ref)
                     on_change(open_statuses(open_runs.values()), outcomes)
             except BaseException:
-                _cancel(kind, open_runs)
+                _cancel(batch, open_runs)
                 raise
             return outcomes
 
@@ -159,11 +152,11 @@ def _connected(address: str | None) -> Iterator[None]:
         ray.shutdown()
 
 
-def _end_of(kind: Kind[Any, Any], ref: Any, run_dir: Path, crashes: Counter[Path]) -> Outcome | str:
+def _end_of(batch: Batch, ref: Any, run_dir: Path, crashes: Counter[Path]) -> Outcome | str:
     """How a task ended: an outcome, or whether its run is to be tried again or was never begun."""
     try:
         state, error = ray.get(ref)
-        return settle(kind, run_dir, state, error)
+        return settle(batch, run_dir, state, error)
     except (NodeDiedError, LocalRayletDiedError):
         return AGAIN
     except TaskCancelledError:
@@ -174,10 +167,10 @@ def _end_of(kind: Kind[Any, Any], ref: Any, run_dir: Path, crashes: Counter[Path
         cause = _line(str(error.cause))
     except RayError as error:
         crashes[run_dir] += 1
-        if crashes[run_dir] <= MAX_CRASHES:
+        if crashes[run_dir] <= MAX_CRASHES and not has_hung(batch, run_dir):
             return AGAIN
         cause = f"its process was lost {crashes[run_dir]} times: {_line(str(error))}"
-    return settle(kind, run_dir, "failed", cause)
+    return settle(batch, run_dir, "failed", cause)
 
 
 def _ended(open_runs: dict[Any, Path]) -> list[Any]:
@@ -187,15 +180,18 @@ def _ended(open_runs: dict[Any, Path]) -> list[Any]:
     return list(ray.wait(list(open_runs), num_returns=len(open_runs), timeout=0)[0])
 
 
-def _cancel(kind: Kind[Any, Any], open_runs: dict[Any, Path]) -> None:
+def _cancel(batch: Batch, open_runs: dict[Any, Path]) -> None:
     for ref in open_runs:
         ray.cancel(ref)
     _, stubborn = ray.wait(list(open_runs), num_returns=len(open_runs), timeout=20)
     for ref in stubborn:
         ray.cancel(ref, force=True)
-    for run_dir in open_runs.values():
-        if not _is_waiting(run_dir):
-            settle(kind, run_dir, "interrupted", "")
+    begun = [run_dir for run_dir in open_runs.values() if not _is_waiting(run_dir)]
+    patience = time.monotonic() + 20  # a process goes later than its task, on a busy machine much
+    while any(map(is_claimed, begun)) and time.monotonic() < patience:
+        time.sleep(0.1)
+    for run_dir in begun:
+        settle(batch, run_dir, "interrupted", "")
 
 
 def _is_waiting(run_dir: Path) -> bool:
@@ -213,7 +209,12 @@ def _place_of(run_dir: Path) -> str:
 
 
 def _task(
-    kind: Kind[Any, Any], place: str, threads: int, folder: str, lent: object
+    kind: Kind[Any, Any],
+    place: str,
+    threads: int,
+    folder: str,
+    lent: object,
+    timeout: float | None,
 ) -> tuple[str, str]:
     """The task of one run, in a worker process that ends with it; its last state and error."""
     with contextlib.suppress(OSError):  # paths are relative to it
@@ -223,7 +224,7 @@ def _task(
     run_dir = mirrored(place)
     enter_run(run_dir, threads)
     try:
-        execute(place, kind, lent)
+        execute(place, kind, lent, timeout)
     except Exception as error:  # as status.json says it, unless that could not be written
         told = Status.read(run_dir).error
         return "failed", told or _line(f"{type(error).__name__}: {error}")

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,11 @@ import submitit
 from pythae_fif.errors import ConfigError
 from pythae_fif.files import read_json, write_json
 from pythae_fif.runs.engines.common import (
+    Batch,
     OnChange,
     Outcome,
-    Prepare,
     cores,
     enter_run,
-    no_preparation,
     open_statuses,
     settle,
 )
@@ -100,16 +98,7 @@ class SlurmEngine:
         self.patience = 0.6 * float(asked.get("signal_delay_s", 90))
         self.parting = ""
 
-    def run_all(
-        self,
-        kind: Kind[Any, Any],
-        run_dirs: Sequence[Path],
-        on_change: OnChange,
-        *,
-        max_failures: int | None = None,
-        lent: object = None,
-        prepare: Prepare = no_preparation,
-    ) -> list[Outcome]:
+    def run_all(self, batch: Batch, on_change: OnChange) -> list[Outcome]:
         """See :class:`Engine`; an interrupt, or `no_wait`, leaves the jobs as they are.
 
         Raises:
@@ -118,28 +107,29 @@ class SlurmEngine:
         queue = _queue()
         if queue is None:  # submitting now could be submitting twice
             raise ConfigError("--engine slurm: squeue does not answer; is its controller up?")
-        for run_dir in run_dirs:  # Slurm gets all of them at once
-            prepare(run_dir)
-        jobs = {run_dir: job for run_dir in run_dirs if (job := _job_of(run_dir)) in queue}
-        jobs |= self._submit(kind, [run_dir for run_dir in run_dirs if run_dir not in jobs])
+        for run_dir in batch.run_dirs:  # Slurm gets all of them at once
+            batch.prepare(run_dir)
+        jobs = {run_dir: job for run_dir in batch.run_dirs if (job := _job_of(run_dir)) in queue}
+        jobs |= self._submit(batch, [run_dir for run_dir in batch.run_dirs if run_dir not in jobs])
         arrays = ", ".join(dict.fromkeys(job.partition("_")[0] for job in jobs.values()))
         parting = f"Slurm's jobs {arrays} go on; the same command collects their runs"
         if self.no_wait:
             self.parting = parting
             return []
         try:
-            return _watch(kind, jobs, on_change, max_failures)
+            return _watch(batch, jobs, on_change)
         except KeyboardInterrupt:
             raise KeyboardInterrupt(parting) from None
 
-    def _submit(self, kind: Kind[Any, Any], run_dirs: list[Path]) -> dict[Path, str]:
+    def _submit(self, batch: Batch, run_dirs: list[Path]) -> dict[Path, str]:
         """Submits runs as arrays; the job of each, which stands in its folder too."""
         jobs = {}
         for start in range(0, len(run_dirs), ARRAY_SIZE):
             part = run_dirs[start : start + ARRAY_SIZE]
             paths = [str(run_dir.resolve()) for run_dir in part]
             try:
-                submitted = self.executor.map_array(_Run(kind, self.threads, self.patience), paths)
+                job = _Run(batch.kind, self.threads, self.patience, batch.run_timeout)
+                submitted = self.executor.map_array(job, paths)
             except submitit.core.utils.FailedJobError as error:
                 raise ConfigError(f"sbatch: {_last_line(str(error))}") from error
             for run_dir, job in zip(part, submitted, strict=True):
@@ -156,10 +146,17 @@ class _Run:
     Slurm itself decides whether it starts again.
     """
 
-    def __init__(self, kind: Kind[Any, Any], threads: int | None, patience: float) -> None:
+    def __init__(
+        self,
+        kind: Kind[Any, Any],
+        threads: int | None,
+        patience: float,
+        timeout: float | None,
+    ) -> None:
         self.kind = kind
         self.threads = threads
         self.patience = patience
+        self.timeout = timeout
 
     def __call__(self, run_dir: str) -> None:
         requeue: Any = signal.getsignal(signal.SIGUSR2)  # submitit's handler
@@ -176,7 +173,7 @@ class _Run:
         keep_freed_memory()
         enter_run(Path(run_dir), self.threads or cores())
         try:
-            execute(run_dir, self.kind)
+            execute(run_dir, self.kind, timeout=self.timeout)
         except KeyboardInterrupt:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)  # which the requeueing sends
             if caught == signal.SIGUSR2:
@@ -188,12 +185,7 @@ class _Run:
         return submitit.helpers.DelayedSubmission(self, run_dir)
 
 
-def _watch(
-    kind: Kind[Any, Any],
-    jobs: dict[Path, str],
-    on_change: OnChange,
-    max_failures: int | None,
-) -> list[Outcome]:
+def _watch(batch: Batch, jobs: dict[Path, str], on_change: OnChange) -> list[Outcome]:
     """Waits until no run is open; a run whose job is gone without a word has failed."""
     still_open, outcomes = dict(jobs), list[Outcome]()
     gone: dict[Path, float] = {}
@@ -213,19 +205,21 @@ def _watch(
             if state == "waiting" and stopped and run_dir in gone:
                 del still_open[run_dir]  # cancelled before it began
             elif over or late:
-                outcomes.append(_ended(kind, run_dir, job))
+                outcomes.append(
+                    settle(
+                        batch,
+                        run_dir,
+                        "failed",
+                        f"Slurm's job {job} ended before its run; see {run_dir}",
+                    )
+                )
                 del still_open[run_dir]
-        failed = sum(outcome.state != "finished" for outcome in outcomes)
-        if max_failures is not None and failed >= max_failures and not stopped:
+        if batch.is_lost(outcomes) and not stopped:
             stopped = True
             _slurm("scancel", "--state=PENDING", *dict.fromkeys(still_open.values()))
         on_change(open_statuses(still_open), outcomes)
         time.sleep(max(POLL_SECONDS, 0.002 * len(still_open)) if still_open else 0)
     return outcomes
-
-
-def _ended(kind: Kind[Any, Any], run_dir: Path, job: str) -> Outcome:
-    return settle(kind, run_dir, "failed", f"Slurm's job {job} ended before its run; see {run_dir}")
 
 
 def _job_of(run_dir: Path) -> str:
