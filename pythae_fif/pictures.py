@@ -3,19 +3,22 @@
 A picture that stays the same leaves its file as it is.
 """
 
-__all__ = ["new_figure", "write_figure", "write_pixels"]
+__all__ = ["new_figure", "read_pixels", "write_figure", "write_pixels"]
 
 import io
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from pythae_fif.files import write_bytes
+from pythae_fif.files import set_aside, write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+logger = logging.getLogger(__name__)
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -59,3 +62,18 @@ def write_pixels(path: Path, pixels: np.ndarray) -> None:
     png = io.BytesIO()
     Image.fromarray(pixels.squeeze()).save(png, "PNG")
     write_bytes(path, png.getvalue())
+
+
+def read_pixels(path: Path) -> np.ndarray | None:
+    """The pixels of a picture, (H, W) or (H, W, C) uint8; None where there is none.
+
+    A damaged one is set aside, and the command that made it draws it anew.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image)
+    except FileNotFoundError:
+        return None
+    except (OSError, SyntaxError, ValueError) as error:  # as Pillow raises them
+        logger.warning("%s is damaged (%s): set aside as %s", path, error, set_aside(path).name)
+        return None

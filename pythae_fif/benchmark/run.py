@@ -5,6 +5,7 @@ __all__ = ["IMAGES", "execute", "reconstruction_error", "trainer_of", "training_
 import dataclasses
 import logging
 import math
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +21,7 @@ from pythae_fif.benchmark.inputs import load_extractor, load_splits, references_
 from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.plan import SCHEMA, RunSpec, build_model, rebuild_model
 from pythae_fif.benchmark.record import DataUsed, ImageRecord, Training, TrainingRecord
-from pythae_fif.benchmark.sheets import write_sheets
+from pythae_fif.benchmark.sheets import samples_name, write_sheets
 from pythae_fif.benchmark.yaml_files import import_class
 from pythae_fif.data import ImageDataset, Splits
 from pythae_fif.errors import FIFError, NonFiniteError
@@ -73,7 +74,7 @@ def work(job: ImageJob) -> None:
     samples, seconds = {}, {}
     failures: dict[str, Exception] = {}
     for sampler in wanted:
-        if sampler in scores:
+        if sampler in scores and (folder.path / samples_name(sampler)).exists():
             continue
         start = time.perf_counter()
         try:
@@ -85,6 +86,8 @@ def work(job: ImageJob) -> None:
                 seed=spec.seed,
                 fit_steps=spec.settings.fit_steps or FIT_STEPS,
             )
+            if sampler in scores:
+                continue  # its picture alone is gone
             seconds[sampler] = round(time.perf_counter() - start, 3)
             scores[sampler] = score_samples(samples[sampler], extractor, references, seed=spec.seed)
         except Exception as error:  # of this sampler alone; it is raised below
@@ -282,5 +285,14 @@ def _leaves(record: ImageRecord) -> dict[str, int | None]:
     return {**dict.fromkeys(pictures), "train_log.jsonl": record.training.epochs}
 
 
-IMAGES = Kind("images", SCHEMA, RunSpec.from_dict, ImageRecord, work, _answers, _joined, _leaves)
+def _lacks(run_dir: Path, record: ImageRecord) -> bool:
+    """Whether a picture is gone that the model, which is there, can draw again."""
+    pictures = [name for name in record.files or () if name.endswith(".png")]
+    gone = not all(os.path.exists(os.path.join(run_dir, name)) for name in pictures)
+    return gone and (run_dir / "model").is_dir()
+
+
+IMAGES = Kind(
+    "images", SCHEMA, RunSpec.from_dict, ImageRecord, work, _answers, _joined, _lacks, _leaves
+)
 """Runs of the image benchmark."""

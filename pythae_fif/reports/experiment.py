@@ -12,7 +12,7 @@ from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.sheets import reference_sheet, samples_name
 from pythae_fif.data import Splits
 from pythae_fif.files import write_text
-from pythae_fif.pictures import write_figure, write_pixels
+from pythae_fif.pictures import read_pixels, write_figure, write_pixels
 from pythae_fif.reports.cost_table import cost_grid
 from pythae_fif.reports.figures import beta_figure, cost_figure, learning_figure
 from pythae_fif.reports.grid import Cell, Grid, to_markdown, write_grid, write_rows
@@ -151,11 +151,12 @@ def _figures(store: ImageStore, splits: Splits, report: Report) -> Iterator[Figu
 def _strips(store: ImageStore, splits: Splits, report: Report) -> list[Strip]:
     """The sheets of real images, which are made if needed, and of every model's samplers."""
     real = store.root / "runs" / splits.name / f"data-{splits.content_hash[:8]}.png"
-    if not real.exists():
-        write_pixels(real, reference_sheet(splits))
-    strips = [Strip("test images", real)]
+    if (pixels := read_pixels(real)) is None:
+        pixels = reference_sheet(splits)
+        write_pixels(real, pixels)
+    strips = [Strip("test images", pixels)]
     for row, choice in zip(report.rows, report.choices, strict=True):
         sheet = store.run_dir(choice.spec) / samples_name(choice.sampler)
-        if sheet.is_file():
-            strips.append(Strip(f"{row.model}, {row.sampler}", sheet))
+        if (pixels := read_pixels(sheet)) is not None:
+            strips.append(Strip(f"{row.model}, {row.sampler}", pixels))
     return strips

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jinja2
+import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
@@ -19,6 +20,7 @@ from pythae_fif.benchmark.plan import RunSpec
 from pythae_fif.benchmark.record import ImageRecord
 from pythae_fif.benchmark.selection import Choice, Result
 from pythae_fif.benchmark.sheets import CODES, SHEETS, samples_name
+from pythae_fif.pictures import read_pixels
 from pythae_fif.reports.grid import Grid
 from pythae_fif.reports.sample_figure import tiles
 from pythae_fif.reports.score_table import SAMPLER_LABELS, Report
@@ -96,7 +98,7 @@ def experiment_page(
         lead=lead,
         tables={"scores": ("Scores", scores)}
         | {k: (grid.title, grid) for k, grid in grids.items()},
-        figures={f"figure-{f.kind}": (f.title, _picture(f.path, f.shows)) for f in figures},
+        figures={f"figure-{f.kind}": (f.title, *_pictures({f.path: f.shows})) for f in figures},
         models=_galleries(store, report.choices),
         lists={
             "sources": ("Models and their sources", sources),
@@ -110,12 +112,18 @@ def _inline(text: str) -> Markup:
     return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(text)))
 
 
-def _picture(path: Path, alt: str, *, sheet: bool = False) -> _Picture:
-    """A picture file as data; of a sheet the first rows.
+def _pictures(paths: Mapping[Path, str], *, sheets: bool = False) -> list[_Picture]:
+    """The picture files that are there as data, of sheets the first rows; path -> what it shows.
 
     WebP: drawings and sheets of grey images without loss, photographs with quality 85.
     """
-    image = Image.fromarray(tiles(path, SHEET_ROWS)) if sheet else Image.open(path).convert("RGB")
+    found = {path: pixels for path in paths if (pixels := read_pixels(path)) is not None}
+    return [_picture(path, pixels, paths[path], sheets) for path, pixels in found.items()]
+
+
+def _picture(path: Path, pixels: np.ndarray, alt: str, sheet: bool) -> _Picture:
+    image = Image.fromarray(tiles(pixels, SHEET_ROWS) if sheet else pixels)
+    image = image if sheet else image.convert("RGB")
     photographs = image.mode == "RGB" if sheet else path.stat().st_size > SMALL
     file = io.BytesIO()
     image.save(file, "WEBP", lossless=not photographs, quality=85, method=4)
@@ -139,16 +147,12 @@ def _galleries(store: ImageStore, choices: Sequence[Choice]) -> list[_Gallery]:
             shown[store.run_dir(choice.spec) / samples_name(choice.sampler)] = alt
         spec = chosen[0].spec
         shown |= {store.run_dir(spec) / name: alt for name, alt in SHEETS.items()}
-        pictures = [
-            _picture(path, alt, sheet=True) for path, alt in shown.items() if path.is_file()
-        ]
-        codes = store.run_dir(spec) / CODES
-        if codes.is_file():
-            alt = (
-                "training codes in two principal components, with the standard normal's circle of "
-                "two standard deviations"
-            )
-            pictures.append(_picture(codes, alt))
+        pictures = _pictures(shown, sheets=True)
+        alt = (
+            "training codes in two principal components, with the standard normal's circle of two "
+            "standard deviations"
+        )
+        pictures += _pictures({store.run_dir(spec) / CODES: alt})
         label = load_model_entry(model).label
         galleries.append(_Gallery(label, f"run {spec.run_id}", pictures))
     return galleries

@@ -4,11 +4,9 @@ __all__ = ["Strip", "sample_figure", "tiles"]
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from pythae_fif.benchmark.sheets import SIDE
 from pythae_fif.pictures import new_figure
@@ -23,11 +21,11 @@ class Strip(NamedTuple):
 
     Attributes:
         title: Of model and sampler.
-        sheet: A picture of 8 x 8 images of any height and width.
+        sheet: Pixels of 8 x 8 images of any height and width.
     """
 
     title: str
-    sheet: Path
+    sheet: np.ndarray
 
 
 def sample_figure(strips: Sequence[Strip], title: str) -> Any:
@@ -56,9 +54,8 @@ def sample_figure(strips: Sequence[Strip], title: str) -> Any:
     return figure
 
 
-def tiles(sheet: Path, rows: int = ROWS) -> np.ndarray:
+def tiles(pixels: np.ndarray, rows: int = ROWS) -> np.ndarray:
     """The first rows of images of a sheet, with white gaps between the images."""
-    pixels = np.asarray(Image.open(sheet))
     height, width = pixels.shape[0] // SIDE, pixels.shape[1] // SIDE
     grid = pixels.reshape(SIDE, height, SIDE, width, -1)[:rows]
     gap = max(1, min(height, width) // 14)

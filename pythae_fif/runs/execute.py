@@ -117,7 +117,8 @@ def is_done(run_dir: Path, kind: Kind[Any, Any]) -> bool:
         StoreError: There is no `config.yaml` that can be read.
     """
     spec = read_config(run_dir).spec_of(kind, run_dir)
-    return kind.is_done(read_json(run_dir / "result.json"), spec)
+    record = kind.record_in(read_json(run_dir / "result.json"), spec)
+    return record is not None and kind.is_done(spec, record, run_dir)
 
 
 _training, _interrupt = threading.Event(), threading.Event()

@@ -119,6 +119,10 @@ def _always(spec: Any, record: Any) -> bool:
     return True
 
 
+def _nothing(run_dir: Path, record: Any) -> bool:
+    return False
+
+
 def _no_files(record: Any) -> dict[str, int | None]:
     return {}
 
@@ -139,6 +143,7 @@ class Kind(Generic[SpecT, RecordT]):
         work: Does a run; it writes the record by :meth:`Job.write_record`.
         answers: Whether a record of this run holds all that the specification asks for.
         joined: Of two specifications of one run, what both ask for.
+        lacks: Whether a finished run's folder lacks a file that `work` makes anew without training.
         leaves: The files beside a record of before records listed them: name -> number of lines,
             or None if that says nothing.
     """
@@ -150,6 +155,7 @@ class Kind(Generic[SpecT, RecordT]):
     work: Callable[[Job[SpecT, RecordT]], None]
     answers: Callable[[SpecT, RecordT], bool] = _always
     joined: Callable[[SpecT, SpecT], SpecT] = _latest
+    lacks: Callable[[Path, RecordT], bool] = _nothing
     leaves: Callable[[RecordT], Mapping[str, int | None]] = _no_files
 
     def record_in(self, content: Any, spec: SpecT) -> RecordT | None:
@@ -157,7 +163,6 @@ class Kind(Generic[SpecT, RecordT]):
         record = self.record.parse(content)
         return record if record is not None and record.run_id == spec.run_id else None
 
-    def is_done(self, content: Any, spec: SpecT) -> bool:
-        """Whether the content of a `result.json` is a record that answers the specification."""
-        record = self.record_in(content, spec)
-        return record is not None and self.answers(spec, record)
+    def is_done(self, spec: SpecT, record: RecordT, run_dir: Path) -> bool:
+        """Whether a record holds all that is asked for, and the folder what belongs to it."""
+        return self.answers(spec, record) and not self.lacks(run_dir, record)

@@ -144,11 +144,10 @@ class Store(Generic[SpecT, RecordT]):
         So the same command writes a `config.yaml` anew that was lost, or deleted for its damage.
         """
         record = self.record(spec)
-        if record is None or not self.kind.answers(spec, record):
+        run_dir = self.run_dir(spec)
+        if record is None or not self.kind.is_done(spec, record, run_dir):
             return False
-        return os.path.exists(
-            os.path.join(self.root, "runs", spec.folder, spec.run_id, "config.yaml")
-        )
+        return os.path.exists(os.path.join(run_dir, "config.yaml"))
 
     def specs(self, below: str = "", known: Container[str] = ()) -> Iterator[SpecT]:
         """The specifications of all runs of this kind in a folder below `runs/`.

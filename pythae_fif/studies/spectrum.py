@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from pythae_fif.pictures import new_figure
+from pythae_fif.pictures import new_figure, read_pixels
 from pythae_fif.runs.engines import LocalEngine
 from pythae_fif.runs.engines.common import cores
 from pythae_fif.runs.kind import Environment
@@ -117,7 +116,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     }
     first = [model for model in models if model.spec.seed == seeds[0]]
     store = Store(options.results, SPECTRUM)
-    sheets = {m.spec.beta: _pixels(store.run_dir(m.spec) / SAMPLES) for m in first}
+    sheets = {m.spec.beta: read_pixels(store.run_dir(m.spec) / SAMPLES) for m in first}
     drawings = [
         Drawing(
             name,
@@ -139,12 +138,6 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     ]
     tables = {name: [_row(model) for model in models], f"{name}-values": singular_values}
     return write_study(options, drawings, tables)
-
-
-def _pixels(path: Path) -> np.ndarray:
-    """A picture as (H, W) or (H, W, C) uint8."""
-    with Image.open(path) as image:
-        return np.asarray(image)
 
 
 def _row(model: _Model) -> dict[str, float]:
@@ -190,11 +183,14 @@ def _spectrum_figure(summary: Mapping[float, Summary]) -> Any:
     return figure
 
 
-def _sample_figure(sheets: Mapping[float, np.ndarray], classes: int) -> Any:
+def _sample_figure(sheets: Mapping[float, np.ndarray | None], classes: int) -> Any:
     figure = new_figure(3.6 * len(sheets), 3.5 * classes / SHOWN)
     for axis, (beta, sheet) in zip(figure.subplots(1, len(sheets)), sheets.items(), strict=True):
-        axis.imshow(sheet, cmap="gray", vmin=0, vmax=255)  # colours know no map
         axis.set_title(f"beta = {beta:g}")
+        if sheet is None:
+            axis.set_axis_off()
+            continue
+        axis.imshow(sheet, cmap="gray", vmin=0, vmax=255)  # colours know no map
         axis.set_xticks([])
         axis.set_yticks(len(sheet) / classes * (np.arange(classes) + 0.5), range(classes))
         axis.tick_params(length=0)

@@ -17,6 +17,7 @@ from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.benchmark.selection import Result
 from pythae_fif.errors import FIFError, NonFiniteError
 from pythae_fif.files import read_json
+from pythae_fif.pictures import read_pixels
 from pythae_fif.reports import build_report
 from pythae_fif.reports.published_tables import table2
 from pythae_fif.runs import execute as runs
@@ -93,6 +94,26 @@ def test_a_further_sampler_of_a_finished_run_trains_nothing(prepared, monkeypatc
     assert set(record.later_provenance) == {"gmm"}
     assert {"samples-normal.png", "samples-gmm.png"} < record.files.keys()
     assert store.is_done(more)
+
+
+def test_pictures_that_are_gone_or_damaged_are_drawn_again(prepared, monkeypatch, caplog):
+    store, (spec,), (run_dir,) = prepared({"samplers": ["normal", "gmm"]})
+    record = execute(run_dir)
+    before = {path.name: path.read_bytes() for path in run_dir.glob("*.png")}
+    damaged, gone = run_dir / "samples-gmm.png", run_dir / "latents.png"
+    damaged.write_bytes(before[damaged.name][:100])
+    assert read_pixels(damaged) is None and not damaged.exists()
+    assert f"{damaged} is damaged" in caplog.text
+    gone.unlink()
+    assert not store.is_done(spec)
+    monkeypatch.setattr(run_module, "trainer_of", None)
+    monkeypatch.setattr(run_module, "score_samples", None)
+    again = execute(store.prepare(spec, ENVIRONMENT))
+    assert again.to_dict() == record.to_dict()
+    assert {path.name: path.read_bytes() for path in run_dir.glob("*.png")} == before
+    shutil.rmtree(run_dir / "model")
+    gone.unlink()
+    assert store.is_done(spec)  # nothing can draw it, and the record is whole
 
 
 def test_scores_do_not_depend_on_when_the_sampler_was_asked_for(prepared):

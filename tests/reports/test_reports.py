@@ -21,7 +21,7 @@ from pythae_fif.benchmark.config import experiment_file, load_experiment
 from pythae_fif.benchmark.record import Training
 from pythae_fif.benchmark.yaml_files import names_in
 from pythae_fif.errors import StoreError
-from pythae_fif.pictures import write_figure
+from pythae_fif.pictures import read_pixels, write_figure
 from pythae_fif.reports import (
     Failure,
     constant_error,
@@ -616,7 +616,7 @@ class TestFigures:
     @pytest.mark.parametrize("channels", [1, 3])
     def test_every_strip_shows_the_first_rows_of_its_sheet(self, tmp_path, size, channels):
         sheets = [
-            report_store.sheet(tmp_path / f"{start}.png", size, channels, start)
+            read_pixels(report_store.sheet(tmp_path / f"{start}.png", size, channels, start))
             for start in (0, 100)
         ]
         names = {"data": 0, "FIF, N": 0, "FIF, GMM": 1, "AE, GMM": 1}
@@ -629,7 +629,7 @@ class TestFigures:
         assert drawn == {name: ({10, 20}, {110, 120})[index] for name, index in names.items()}
 
     def test_strips_of_25_models_do_not_overlap(self, tmp_path):
-        sheet = report_store.sheet(tmp_path / "s.png", (8, 8))
+        sheet = read_pixels(report_store.sheet(tmp_path / "s.png", (8, 8)))
         strips = [Strip(f"model {i}", sheet) for i in range(25) for _ in range(2 + i % 3)]
         figure = sample_figure.sample_figure(strips, "title")
         figure.draw_without_rendering()
@@ -645,12 +645,12 @@ class TestFigures:
         assert 0.4 < width / height < 2.5
 
     def test_tiles(self, tmp_path):
-        image = tiles(report_store.sheet(tmp_path / "s.png", (8, 8)), rows=4)
+        image = tiles(read_pixels(report_store.sheet(tmp_path / "s.png", (8, 8))), rows=4)
         assert image.shape == (4 * 9 - 1, 8 * 9 - 1)
         assert list(image[:, 0]) == [*[10] * 8, 255, *[20] * 8, 255, *[30] * 8, 255, *[40] * 8]
 
     def test_picture_is_not_blank(self, tmp_path):
-        sheet = report_store.sheet(tmp_path / "s.png", (8, 8))
+        sheet = read_pixels(report_store.sheet(tmp_path / "s.png", (8, 8)))
         figure = sample_figure.sample_figure([Strip("AE, N", sheet)], "t")
         write_figure(tmp_path / "p.png", figure)
         pixels = np.asarray(Image.open(tmp_path / "p.png").convert("L"))
