@@ -10,6 +10,7 @@ __all__ = [
     "remove_temporaries",
     "require_writable",
     "set_aside",
+    "whole_folder",
     "write_bytes",
     "write_json",
     "write_text",
@@ -66,6 +67,28 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     finally:  # on a full disk it would be in the way
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """A folder to fill, which is renamed to `path` at the end: that is there whole or not at all.
+
+    Raises:
+        StoreError: The folder or the disk does not take it.
+    """
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_temporaries(path.parent)
+        temporary.mkdir()
+        yield temporary
+        os.replace(temporary, path)
+    except StoreError:
+        raise
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -7,6 +7,8 @@ from typing import Protocol
 import torch
 
 from pythae_fif.data import Splits, load_images
+from pythae_fif.data.cache import remember
+from pythae_fif.data.dataset import as_tensor
 from pythae_fif.data.images import Progress
 from pythae_fif.data.locations import cache_home
 from pythae_fif.evaluation import (
@@ -37,8 +39,8 @@ def load_splits(
     environment: Environment,
     progress: Progress | None = None,
 ) -> Splits:
-    """The images of a run or an experiment, cut to the sizes of its profile."""
-    splits = load_images(
+    """The images of an experiment, cut to the sizes of its profile; its runs find them by hash."""
+    whole = load_images(
         dataset,
         environment.data_root,
         data=environment.data,
@@ -47,7 +49,9 @@ def load_splits(
         skip_undecodable=environment.skip_undecodable,
         progress=progress,
     )
-    return splits.subset(train=sizes.train_size, val=sizes.val_size, test=sizes.test_size)
+    splits = whole.subset(train=sizes.train_size, val=sizes.val_size, test=sizes.test_size)
+    remember(splits, whole)
+    return splits
 
 
 def load_extractor(
@@ -57,7 +61,7 @@ def load_extractor(
     training = None
     if splits.labels is not None:
         test, train = (
-            (torch.from_numpy(splits[split]), torch.from_numpy(splits.labels[split]))
+            (as_tensor(splits[split]), torch.from_numpy(splits.labels[split]))
             for split in ("test", "train")
         )
         training = LabelledImages(*train, splits.content_hash, holdout=LabelledImages(*test))
@@ -74,6 +78,6 @@ def load_extractor(
 def references_of(splits: Splits, extractor: Extractor) -> dict[str, Reference]:
     """What the validation and test images are to the extractor, computed once a machine."""
     return {
-        split: Reference.of(torch.from_numpy(splits[split]), extractor, cache_dir=cache_home())
+        split: Reference.of(as_tensor(splits[split]), extractor, cache_dir=cache_home())
         for split in ("val", "test")
     }

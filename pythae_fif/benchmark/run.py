@@ -24,6 +24,7 @@ from pythae_fif.benchmark.record import DataUsed, ImageRecord, Training, Trainin
 from pythae_fif.benchmark.sheets import samples_name, write_sheets
 from pythae_fif.benchmark.yaml_files import import_class
 from pythae_fif.data import ImageDataset, Splits
+from pythae_fif.data.cache import open_splits
 from pythae_fif.errors import FIFError, NonFiniteError
 from pythae_fif.evaluation import reconstruction_mse, score_samples
 from pythae_fif.evaluation.scores import Scores
@@ -126,10 +127,13 @@ def work(job: ImageJob) -> None:
 
 
 def _splits_of(job: ImageJob) -> Splits:
-    """The images of a run: those that an engine has lent, or loaded."""
+    """The images of a run: lent by an engine, mapped from the cache as planned, or loaded."""
     spec, lent = job.spec, job.lent
     if isinstance(lent, Splits) and lent.content_hash == spec.data_hash:
         return lent
+    planned = open_splits(spec.data_hash)
+    if planned is not None and planned.name == spec.dataset:
+        return planned
     splits = load_splits(spec.dataset, spec.image_size, spec.settings, job.environment)
     if splits.content_hash != spec.data_hash:
         raise FIFError(

@@ -1,8 +1,9 @@
 """Torch views of uint8 images: a data set for Pythae's trainers, and floats in [0, 1]."""
 
-__all__ = ["ImageDataset", "to_float"]
+__all__ = ["ImageDataset", "as_tensor", "to_float"]
 
 import copy
+import warnings
 
 import numpy as np
 import torch
@@ -13,10 +14,17 @@ from torch.utils.data import Dataset
 from pythae_fif.errors import DataError
 
 
-def _as_tensor(images: np.ndarray | Tensor) -> Tensor:
+def as_tensor(images: np.ndarray | Tensor) -> Tensor:
+    """uint8 images (N, C, H, W) as a tensor that shares their memory, for reading alone.
+
+    Raises:
+        DataError: They are not uint8 of four dimensions.
+    """
     if isinstance(images, np.ndarray):
-        # Torch cannot take read-only or negatively strided arrays as they are.
-        images = torch.from_numpy(np.require(images, requirements=["C", "W"]))
+        with warnings.catch_warnings():
+            # Torch has no read-only tensors and warns of arrays that are, such as mapped ones.
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            images = torch.from_numpy(np.ascontiguousarray(images))
     if images.dtype != torch.uint8 or images.ndim != 4:
         raise DataError(
             f"images are {images.dtype} of shape {tuple(images.shape)}, "
@@ -42,7 +50,7 @@ def to_float(images: np.ndarray | Tensor, limit: int | None = None) -> Tensor:
         >>> to_float(np.full((3, 1, 2, 2), 255, np.uint8), limit=2).shape
         torch.Size([2, 1, 2, 2])
     """
-    return _as_tensor(images[:limit]).to(torch.float32).div_(255)
+    return as_tensor(images[:limit]).to(torch.float32).div_(255)
 
 
 class ImageDataset(Dataset[DatasetOutput]):
@@ -54,7 +62,8 @@ class ImageDataset(Dataset[DatasetOutput]):
             ``DataProcessor`` gives.
 
     Attributes:
-        images: uint8 tensor (N, C, H, W); shares memory with an array where torch can.
+        images: uint8 tensor (N, C, H, W), for reading: it shares the memory of a contiguous array,
+            which may be a file that is mapped.
         labels: float32 tensor (N,) or (N, c).
 
     Raises:
@@ -69,7 +78,7 @@ class ImageDataset(Dataset[DatasetOutput]):
     def __init__(
         self, images: np.ndarray | Tensor, labels: np.ndarray | Tensor | None = None
     ) -> None:
-        self.images = _as_tensor(images)
+        self.images = as_tensor(images)
         if labels is None:
             self.labels = torch.ones(len(self.images))
         else:

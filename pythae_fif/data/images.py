@@ -1,31 +1,24 @@
-"""Image files: found, decoded in parallel, cropped, resized, and cached as one array."""
+"""Image files: found, decoded in parallel, cropped and resized."""
 
 __all__ = ["SUFFIXES", "Decoded", "Progress", "decode_files", "find_images"]
 
-import logging
 import math
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from pythae_fif.data.locations import cache_home
-from pythae_fif.errors import DataError, StoreError
-from pythae_fif.files import cached, digest
+from pythae_fif.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
-# Part of the cache key: raise it whenever decoding, cropping or resizing changes.
-_VERSION = 1
 _TASK = 64
 _MAX_THREADS = 16
-
-_log = logging.getLogger(__name__)
 
 
 class Progress(Protocol):
@@ -73,9 +66,11 @@ def find_images(folder: Path) -> list[str]:
     found = []
     for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
+        below = Path(parent).relative_to(folder).as_posix()
+        prefix = "" if below == "." else f"{below}/"
         for name in files:
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                found.append(Path(parent, name).relative_to(folder).as_posix())
+                found.append(prefix + name)
     return sorted(found)
 
 
@@ -87,24 +82,19 @@ def decode_files(
     crop: float = 1.0,
     progress: Progress | None = None,
 ) -> Decoded:
-    """Decodes image files to RGB squares, once: the result is cached by content.
+    """Decodes image files to RGB squares.
 
     From an image of w x h pixels, the centred square with sides of ``crop * min(w, h)`` is cut
     and resized with Pillow's bilinear filter, which averages over the source pixels when it
     shrinks (antialiasing). The square may begin between pixels, so that it is the same region of
     the picture at whatever resolution the file is kept.
 
-    The cache is one file below the cache folder. Its name is a hash of every file's name, size
-    and modification time, of the crop and of the image size. A damaged one is set aside, with
-    ``.corrupt`` appended to its name, and built anew. Where no cache can be written, a warning is
-    logged and the work goes on without one.
-
     Args:
         folder: The folder of the files.
         names: Sorted paths below ``folder``.
         image_size: Side S of the result in pixels.
         crop: Side of the square as a fraction of the shorter side, in (0, 1].
-        progress: Called as ``progress(done, total)`` while decoding; not at all if cached.
+        progress: Called as ``progress(done, total)`` all along.
 
     Returns:
         Images, original sizes and the indices of undecodable files.
@@ -113,61 +103,6 @@ def decode_files(
         DataError: A file is missing or cannot be opened (a file that opens but cannot be decoded
             is counted as failed instead).
     """
-    shape = (len(names), 3, image_size, image_size)
-    path = cache_home() / "images" / f"{_key(folder, names, image_size, crop)}.npz"
-    made: list[Decoded] = []
-
-    def build() -> Decoded:
-        made.append(_decode_all(folder, names, image_size, crop, progress))
-        return made[0]
-
-    try:
-        return cached(path, read=lambda path: _read(path, shape), build=build, write=_write)
-    except StoreError as error:
-        _log.warning("decoded images are not cached: %s", error)
-        return made[0] if made else build()
-
-
-def _key(folder: Path, names: Sequence[str], image_size: int, crop: float) -> str:
-    files = []
-    for name in names:
-        try:
-            stat = (folder / name).stat()
-        except OSError as error:
-            raise _unreadable(folder / name, error) from error
-        files.append(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}".encode("utf-8", "replace"))
-    return digest(_VERSION, image_size, crop, *files)
-
-
-def _unreadable(path: Path, error: OSError) -> DataError:
-    return DataError(f"{path}: cannot be read ({error.strerror})")
-
-
-def _decode(path: Path, image_size: int, crop: float) -> tuple[np.ndarray, tuple[int, int]] | None:
-    try:
-        with Image.open(path) as file:
-            image = ImageOps.exif_transpose(file).convert("RGB")
-        width, height = image.size
-        # Rounded, so that 148 / 178 of 178 is 148 and not a hair more, which would round up below.
-        side = round(crop * min(width, height), 6)
-        left, top = (width - side) / 2, (height - side) / 2
-        # Cut to whole pixels first: resize alone would let the filter reach outside of the square.
-        x, y = math.floor(left), math.floor(top)
-        image = image.crop((x, y, math.ceil(left + side), math.ceil(top + side))).resize(
-            (image_size, image_size),
-            Image.Resampling.BILINEAR,
-            box=(left - x, top - y, left - x + side, top - y + side),
-        )
-    except Exception as error:  # Pillow's plugins raise a dozen unrelated types on damaged files
-        if isinstance(error, OSError) and error.errno is not None:
-            raise _unreadable(path, error) from error
-        return None
-    return np.asarray(image).transpose(2, 0, 1), (width, height)
-
-
-def _decode_all(
-    folder: Path, names: Sequence[str], image_size: int, crop: float, progress: Progress | None
-) -> Decoded:
     images = np.zeros((len(names), 3, image_size, image_size), np.uint8)
     sizes = np.zeros((len(names), 2), np.int32)
 
@@ -194,14 +129,27 @@ def _decode_all(
     return Decoded(images, sizes, np.array(failed, np.int64))
 
 
-def _read(path: Path, shape: tuple[int, ...]) -> Decoded:
-    # Not memory-mapped: reading an .npz through checks the CRC of every byte.
-    with np.load(path, allow_pickle=False) as archive:
-        decoded = Decoded(archive["images"], archive["sizes"], archive["failed"])
-    if decoded.images.shape != shape or decoded.images.dtype != np.uint8:
-        raise ValueError(f"shape {decoded.images.shape}, expected {shape}")
-    return decoded
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(f"{path}: cannot be read ({error.strerror})")
 
 
-def _write(decoded: Decoded, file: BinaryIO) -> None:
-    np.savez(file, images=decoded.images, sizes=decoded.sizes, failed=decoded.failed)
+def _decode(path: Path, image_size: int, crop: float) -> tuple[np.ndarray, tuple[int, int]] | None:
+    try:
+        with Image.open(path) as file:
+            image = ImageOps.exif_transpose(file).convert("RGB")
+        width, height = image.size
+        # Rounded, so that 148 / 178 of 178 is 148 and not a hair more, which would round up below.
+        side = round(crop * min(width, height), 6)
+        left, top = (width - side) / 2, (height - side) / 2
+        # Cut to whole pixels first: resize alone would let the filter reach outside of the square.
+        x, y = math.floor(left), math.floor(top)
+        image = image.crop((x, y, math.ceil(left + side), math.ceil(top + side))).resize(
+            (image_size, image_size),
+            Image.Resampling.BILINEAR,
+            box=(left - x, top - y, left - x + side, top - y + side),
+        )
+    except Exception as error:  # Pillow's plugins raise a dozen unrelated types on damaged files
+        if isinstance(error, OSError) and error.errno is not None:
+            raise _unreadable(path, error) from error
+        return None
+    return np.asarray(image).transpose(2, 0, 1), (width, height)

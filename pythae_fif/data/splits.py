@@ -141,6 +141,11 @@ class Splits:
         """Identifies the images of all splits, but not their labels."""
         return content_hash({split: self[split] for split in SPLIT_NAMES})
 
+    def known_as(self, content_hash: str) -> "Splits":
+        """These splits, whose `content_hash` is known and need not be computed."""
+        vars(self)["content_hash"] = content_hash
+        return self
+
     def subset(
         self, train: int | None = None, val: int | None = None, test: int | None = None
     ) -> "Splits":

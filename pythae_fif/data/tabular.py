@@ -2,10 +2,10 @@
 
 __all__ = ["ARCHIVE_FILES", "TabularSplits", "download_tabular", "load_tabular"]
 
+import functools
 import shutil
 import tarfile
 import tempfile
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,17 +14,21 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pythae_fif.data.download import Download, fetch
 from pythae_fif.data.frame_pickle import read_frame_pickle
 from pythae_fif.data.locations import DATA_VARIABLE, data_home
 from pythae_fif.data.names import TABULAR_DATASETS
 from pythae_fif.data.splits import content_hash, shuffled_split
 from pythae_fif.data.tables import check_finite, read_npy, read_table
 from pythae_fif.errors import ConfigError, DataError, did_you_mean
-from pythae_fif.files import checksum
+from pythae_fif.files import write_whole
 
-ARCHIVE_URL = "https://zenodo.org/record/1161203/files/data.tar.gz"
+ARCHIVE = Download(
+    "https://zenodo.org/record/1161203/files/data.tar.gz",
+    "9b9c9b0375315ad270eba4ce80c093ab",
+    820_000_000,
+)
 ARCHIVE_LICENCE = "CC BY 4.0, doi 10.5281/zenodo.1161203"
-ARCHIVE_MD5 = "9b9c9b0375315ad270eba4ce80c093ab"
 
 ARCHIVE_FILES = {
     "power": ("power/data.npy",),
@@ -89,7 +93,7 @@ def load_tabular(
 ) -> TabularSplits:
     """Loads a table, cleans, splits and standardises it.
 
-    The four public data sets come from the files of their archive (``ARCHIVE_URL``) below the data
+    The four public data sets come from the files of their archive (``ARCHIVE``) below the data
     root, cleaned and split exactly as by Papamakarios et al. 2017: the last tenth is the test
     split and the last tenth of the rest is for validation; HEPMASS has a test file. A user's table
     is shuffled, cut 80/10/10 and standardised by its training rows.
@@ -127,8 +131,9 @@ def load_tabular(
             if not path.is_file():
                 raise DataError(
                     f"no {name} data: {path} is missing; set --data-root or {DATA_VARIABLE} to the "
-                    f"folder that holds it, or let pythae_fif.data.tabular.download_tabular fetch "
-                    f"{ARCHIVE_URL} ({ARCHIVE_LICENCE})"
+                    f"folder that holds it, or fetch {ARCHIVE.url} ({ARCHIVE_LICENCE}) by "
+                    'python -c "from pythae_fif.data.tabular import download_tabular as get; '
+                    f"get('{data_home(data_root)}')\""
                 )
         rows = _LOADERS[name](*paths)
         if rows.train.shape[1] != _COLUMNS[name]:
@@ -166,38 +171,30 @@ def _check_rows(rows: _Rows, where: str, latent_dim: int) -> None:
         )
 
 
-def download_tabular(
-    root: str | Path, *, url: str = ARCHIVE_URL, md5: str = ARCHIVE_MD5
-) -> list[Path]:
+def download_tabular(root: str | Path) -> list[Path]:
     """Downloads the public archive and unpacks the four data sets' files; nothing else calls this.
 
-    The archive, of about 820 MB, is at ``ARCHIVE_URL`` under ``ARCHIVE_LICENCE``. It holds, among
-    others, the files that `load_tabular` reads.
+    The archive, of about 820 MB, is `ARCHIVE`, under ``ARCHIVE_LICENCE``. It holds, among others,
+    the files that `load_tabular` reads.
 
     Args:
         root: Folder to unpack to, made if needed.
-        url: Where from.
-        md5: The archive's checksum; the published one by default.
 
     Returns:
         The files written.
 
     Raises:
         DataError: The download failed, the checksum differs, or a file is not in the archive.
+        StoreError: The disk does not take a file.
     """
     root = Path(root).expanduser()
     root.mkdir(parents=True, exist_ok=True)
     wanted = [file for files in ARCHIVE_FILES.values() for file in files]
+    by_hand = f"fetch it by hand and unpack {', '.join(wanted)} into {root}"
     written: list[Path] = []
     with tempfile.TemporaryDirectory(dir=root) as folder:
         archive = Path(folder) / "data.tar.gz"
-        try:
-            urllib.request.urlretrieve(url, archive)
-        except OSError as error:
-            raise DataError(f"cannot download {url}: {error}") from error
-        found = checksum(archive, "md5")
-        if found != md5:
-            raise DataError(f"{url}: MD5 checksum {found}, not {md5}: nothing was unpacked")
+        fetch(ARCHIVE, archive, by_hand)
         with tarfile.open(archive) as tar:
             # Plain files, read one by one to places of our own choosing.
             members = {member.name.removeprefix("./"): member for member in tar if member.isfile()}
@@ -205,11 +202,10 @@ def download_tabular(
                 member = members.get(f"data/{name}") or members.get(name)
                 content = tar.extractfile(member) if member else None
                 if content is None:
-                    raise DataError(f"{url}: {name} is not in the archive")
+                    raise DataError(f"{ARCHIVE.url}: {name} is not in the archive")
                 path = root / name
                 path.parent.mkdir(exist_ok=True)
-                with open(path, "wb") as file:
-                    shutil.copyfileobj(content, file)
+                write_whole(path, functools.partial(shutil.copyfileobj, content))
                 written.append(path)
     return written
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.data import ImageDataset, Splits, load_images, to_float
+from pythae_fif.data.cache import open_splits, remember
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.nn import FIF_CONVNET_SHAPES, FIFConvDecoder, FIFConvEncoder, build_networks
 from pythae_fif.pictures import write_pixels
@@ -198,10 +199,12 @@ def load_labelled(dataset: str, size: Size, environment: Environment) -> Splits:
         ConfigError: An unknown data set, or one without class labels.
         DataError: The data are missing or damaged.
     """
-    splits = load_images(dataset, environment.data_root, download=not environment.offline)
-    if splits.labels is None:
+    whole = load_images(dataset, environment.data_root, download=not environment.offline)
+    if whole.labels is None:
         raise ConfigError(f"study spectrum needs class labels, which {dataset} has not")
-    return splits.subset(train=size.images)
+    splits = whole.subset(train=size.images)
+    remember(splits, whole)
+    return splits
 
 
 def work(job: Job[SpectrumSpec, SpectrumRecord]) -> None:
@@ -212,13 +215,13 @@ def work(job: Job[SpectrumSpec, SpectrumRecord]) -> None:
     """
     spec, folder = job.spec, job.folder
     folder.tell("running", "loading data")
-    splits = load_labelled(spec.dataset, spec.size, job.environment)
+    splits = open_splits(spec.data_hash) or load_labelled(spec.dataset, spec.size, job.environment)
     if splits.content_hash != spec.data_hash:
         raise DataError(
             f"the images of {spec.dataset} changed since the run was planned "
             f"({splits.content_hash}, not {spec.data_hash}): start the study again"
         )
-    assert splits.labels is not None  # load_labelled has looked
+    assert splits.labels is not None  # the plan has looked
     classes = int(splits.labels["train"].max()) + 1
     with interrupted_here() as interrupt:
 

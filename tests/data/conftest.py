@@ -1,10 +1,13 @@
 """No test of data reads a user's folders or the network."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.error import URLError
 
+import gdown
 import pytest
 import torchvision
+from support.web import Web, serving
 
 
 @pytest.fixture(autouse=True)
@@ -22,11 +25,19 @@ def root(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+    """A server in place of the network."""
+    with serving(monkeypatch) as served:
+        yield served
+
+
+@pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every download of torchvision fails as it does without a network."""
+    """Every download fails as it does without a network."""
 
     def fail(*args: object, **kwargs: object) -> None:
         raise URLError("no route\nto host")
 
-    for name in ("MNIST", "CIFAR10", "CelebA"):
+    for name in ("MNIST", "CIFAR10"):
         monkeypatch.setattr(getattr(torchvision.datasets, name), "download", fail)
+    monkeypatch.setattr(gdown, "download", fail)

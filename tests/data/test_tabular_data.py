@@ -1,5 +1,6 @@
 """Tabular data sets on files of the archive's form, own tables, and their errors."""
 
+import dataclasses
 import datetime
 import hashlib
 import io
@@ -20,7 +21,9 @@ from support.tabular_files import (
     write_archive,
     write_csv,
 )
+from support.web import Page
 
+from pythae_fif.data import tabular
 from pythae_fif.data.frame_pickle import read_frame_pickle
 from pythae_fif.data.splits import shuffled_split
 from pythae_fif.data.tables import read_table
@@ -312,27 +315,32 @@ def test_wrong_archive_files_are_one_line(tmp_path):
 # ---------------------------------------------------------------- the download
 
 
-def test_the_archive_is_checked_and_unpacked(tmp_path, root):
-    packed = tmp_path / "data.tar.gz"
-    with tarfile.open(packed, "w:gz") as tar:
+def test_the_archive_is_checked_and_unpacked(tmp_path, root, web, monkeypatch):
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
         tar.add(root, arcname="data")
         evil = tarfile.TarInfo("../evil")
         tar.addfile(evil, io.BytesIO())
-    url, md5 = packed.as_uri(), hashlib.md5(packed.read_bytes()).hexdigest()
-    with pytest.raises(DataError, match="checksum"):
-        download_tabular(tmp_path / "to", url=url)
-    assert not any((tmp_path / "to").iterdir())
-    written = download_tabular(tmp_path / "to", url=url, md5=md5)
+    content = packed.getvalue()
+    web.pages["zenodo.org/record/1161203/files/data.tar.gz"] = Page(content)
+    to = tmp_path / "to"
+    with pytest.raises(DataError, match=r"MD5 checksum .* not used: fetch it by hand and unpack"):
+        download_tabular(to)
+    assert not any(to.iterdir())
+    archive = dataclasses.replace(tabular.ARCHIVE, md5=hashlib.md5(content).hexdigest())
+    monkeypatch.setattr(tabular, "ARCHIVE", archive)
+    written = download_tabular(to)
     assert len(written) == 5 and not (tmp_path / "evil").exists()
-    assert load_tabular("gas", tmp_path / "to", latent_dim=2).input_dim == (8,)
-    with pytest.raises(DataError, match="cannot download"):
-        download_tabular(tmp_path / "to", url=(tmp_path / "none").as_uri())
+    assert load_tabular("gas", to, latent_dim=2).input_dim == (8,)
+    web.pages.clear()
+    with pytest.raises(DataError, match=r"cannot download data\.tar\.gz .*404"):
+        download_tabular(to)
 
 
 def test_nothing_is_downloaded_unasked(tmp_path, monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("the network was reached for")
 
-    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setattr("requests.Session.send", refuse)
     with pytest.raises(DataError, match=r"zenodo\.org/record/1161203.*CC BY 4\.0"):
         load_tabular("power", tmp_path, latent_dim=3)
