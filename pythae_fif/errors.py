@@ -6,6 +6,7 @@ __all__ = [
     "DataError",
     "FIFError",
     "NonFiniteError",
+    "ProblemsError",
     "RunsLeftError",
     "StoreError",
     "did_you_mean",
@@ -21,6 +22,18 @@ class FIFError(Exception):
 
 class ConfigError(FIFError, ValueError):
     """A flag, YAML key or configuration value that is unknown or out of range."""
+
+
+class ProblemsError(ConfigError):
+    """Several things that are missing or wrong, found before any work; a line each.
+
+    Attributes:
+        problems: The lines.
+    """
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
 
 
 class DataError(FIFError, ValueError):

@@ -1,6 +1,14 @@
 """An experiment expanded into runs, each with an id made of what defines its result."""
 
-__all__ = ["SCHEMA", "RunSpec", "build_model", "expand", "rebuild_model", "shown"]
+__all__ = [
+    "SCHEMA",
+    "Announced",
+    "RunSpec",
+    "build_model",
+    "expand",
+    "rebuild_model",
+    "shown",
+]
 
 import dataclasses
 import functools
@@ -84,7 +92,20 @@ class RunSpec:
         return cls(**{**values, **tuples, "settings": RunSettings(**values["settings"])})
 
 
-def expand(experiment: Experiment, splits: Splits) -> list[RunSpec]:
+@dataclass(frozen=True)
+class Announced:
+    """Images that are not loaded yet: enough for a plan whose ids do not count.
+
+    Attributes:
+        input_dim: Shape of one.
+        content_hash: No hash of images.
+    """
+
+    input_dim: tuple[int, ...]
+    content_hash: str = ""
+
+
+def expand(experiment: Experiment, splits: Splits | Announced) -> list[RunSpec]:
     """All runs of an experiment, in the order of its models, their grids and the seeds.
 
     Raises:

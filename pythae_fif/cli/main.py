@@ -12,7 +12,7 @@ from pythae_fif.cli.list import list_command
 from pythae_fif.cli.request import read_request, run_parser
 from pythae_fif.cli.study import study_command
 from pythae_fif.cli.verify import verify_command
-from pythae_fif.errors import FIFError, RunsLeftError
+from pythae_fif.errors import FIFError, ProblemsError, RunsLeftError
 
 EXIT_RUNS_LEFT, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 COMMANDS = ("run", "study", "list", "verify")
@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _dispatch(words)
     except (FIFError, OSError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr)
+        for line in error.problems if isinstance(error, ProblemsError) else [str(error)]:
+            print("error:", " ".join(line.split()), file=sys.stderr)
         return EXIT_RUNS_LEFT if isinstance(error, RunsLeftError) else EXIT_BAD_INPUT
     except KeyboardInterrupt as interrupt:
         kept = str(interrupt) or "finished runs are kept; the same command goes on from here"

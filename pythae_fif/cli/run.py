@@ -2,7 +2,10 @@
 
 __all__ = ["run_benchmark"]
 
+import dataclasses
+import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from rich.console import Console
@@ -10,13 +13,25 @@ from rich.console import Console
 from pythae_fif.benchmark.display import Display
 from pythae_fif.benchmark.inputs import load_extractor, load_splits
 from pythae_fif.benchmark.leaderboard import leaderboard
-from pythae_fif.benchmark.plan import RunSpec, expand
+from pythae_fif.benchmark.plan import Announced, RunSpec, expand
 from pythae_fif.benchmark.record import ImageRecord
 from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.benchmark.selection import Result
 from pythae_fif.cli.dry_run import print_estimate, print_plan
+from pythae_fif.cli.preflight import (
+    Space,
+    cuda_warning,
+    data_problems,
+    disk_problems,
+    machine_line,
+    may_be_made,
+    noted,
+    run_problems,
+)
 from pythae_fif.cli.request import Request
 from pythae_fif.data import Splits, to_float
+from pythae_fif.data.load import input_dim_of, request_of
+from pythae_fif.errors import ProblemsError
 from pythae_fif.reports import (
     Failure,
     build_report,
@@ -34,10 +49,13 @@ from pythae_fif.runs.engines import (
 )
 from pythae_fif.runs.engines.common import cores
 from pythae_fif.runs.kind import Environment
+from pythae_fif.runs.remote import is_url
 from pythae_fif.runs.store import Store
 from pythae_fif.training.tensorboard import require_tensorboard
 
 EXIT_FAILED_RUNS = 1
+
+logger = logging.getLogger(__name__)
 
 
 def run_benchmark(request: Request) -> int:
@@ -52,9 +70,6 @@ def run_benchmark(request: Request) -> int:
     flags, experiment = request.flags, request.experiment
     console = Console(highlight=False)
     display = Display(console, quiet=flags.quiet)
-    engine = build_engine(engine_options(request), flags.results)
-    if flags.tensorboard:
-        require_tensorboard()
     environment = Environment(
         data_root=flags.data_root,
         data=experiment.data,
@@ -63,19 +78,31 @@ def run_benchmark(request: Request) -> int:
         inception_weights=flags.inception_weights,
         tensorboard=flags.tensorboard,
     )
+    engine, plan, later = _check(request, environment)
+    if not flags.quiet:
+        console.print(machine_line(engine), markup=False, soft_wrap=True)
+    if warning := cuda_warning():
+        logger.warning(warning)
     with display.stage(f"loading {experiment.dataset}") as progress:
         splits = load_splits(
             experiment.dataset, experiment.image_size, experiment.settings, environment, progress
         )
-    plan = expand(experiment, splits)
+    if plan:
+        plan = [dataclasses.replace(spec, data_hash=splits.content_hash) for spec in plan]
+    else:
+        plan = expand(experiment, splits)
     ours = request.shard.of(plan)
     if flags.dry_run:
+        for line in later:
+            logger.warning("missing for what is not done yet: %s", line)
         print_plan(console, experiment, splits, ours)
         print_estimate(console, display, experiment, splits, ours, engine)
         return 0
     store = Store(flags.results, IMAGES)
     course = _Course(request, console, display, environment, splits, plan, store)
     todo = [spec for spec in ours if not store.is_done(spec)]
+    if todo and later:
+        raise ProblemsError(later)
     outcomes = course.execute(todo, engine, done=len(ours) - len(todo)) if todo else []
     store.refresh()
     failed = [outcome for outcome in outcomes if outcome.state != "finished"]
@@ -89,6 +116,56 @@ def run_benchmark(request: Request) -> int:
     elif left := len(todo) - len(outcomes):
         console.print(f"{left} runs not started after {len(failed)} failures (--max-failures)")
     return EXIT_FAILED_RUNS if failed else 0
+
+
+def _check(request: Request, environment: Environment) -> tuple[Engine, list[RunSpec], list[str]]:
+    """Looks for all that may be missing before the first long step.
+
+    Returns:
+        The engine; the plan with no hash of the data yet, empty where it cannot be made without
+        them; and what is missing for runs. That matters only if one is to be done: where the store
+        has some already, it is told once the data are loaded.
+
+    Raises:
+        ProblemsError: Something is missing.
+    """
+    flags, experiment = request.flags, request.experiment
+    problems: list[str] = []
+    plan: list[RunSpec] = []
+    room: list[Space] = []
+    engine: Engine | None = None
+    input_dim = None
+    with noted(problems):
+        engine = build_engine(engine_options(request), flags.results)
+    with noted(problems):
+        if flags.tensorboard:
+            require_tensorboard()
+    if not (flags.dry_run or is_url(flags.results)) and not may_be_made(flags.results):
+        problems.append(f"{flags.results} cannot be written: choose another folder with --results")
+    with noted(problems):
+        asked = request_of(
+            experiment.dataset,
+            flags.data_root,
+            data=experiment.data,
+            image_size=experiment.image_size,
+            download=not flags.offline,
+            skip_undecodable=flags.skip_undecodable,
+        )
+        found, room = data_problems(asked)
+        problems += found
+        input_dim = input_dim_of(asked)
+        if input_dim is not None:
+            plan = expand(experiment, Announced(input_dim))
+    full = disk_problems(room)
+    problems += full
+    where = engine, flags.results, [] if full else room
+    ours = request.shard.of(plan)
+    later = run_problems(ours, input_dim, experiment.extractor, environment, *where)
+    below = Path(flags.results, "runs", experiment.dataset, experiment.arch)
+    begun = is_url(flags.results) or next(below.glob("*/*/result.json"), None) is not None
+    if problems or engine is None or (later and not begun):
+        raise ProblemsError(problems + later)
+    return engine, plan, later
 
 
 def engine_options(request: Request) -> EngineOptions:

@@ -1,6 +1,6 @@
 """A data set's name becomes training, validation and test images."""
 
-__all__ = ["SOURCES", "load_images", "request_of"]
+__all__ = ["SOURCES", "input_dim_of", "load_images", "request_of"]
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ from pythae_fif.data.cache import cached_splits
 from pythae_fif.data.images import Progress, find_images
 from pythae_fif.data.locations import data_home
 from pythae_fif.data.names import DATASETS
-from pythae_fif.data.published import celeba, torchvision_set
+from pythae_fif.data.published import SHAPES, celeba, torchvision_set
 from pythae_fif.data.source import Request, Source, decode
 from pythae_fif.data.splits import SPLIT_NAMES, Splits, by_sides, shuffled_split, sizes
 from pythae_fif.errors import ConfigError, DataError, did_you_mean
@@ -115,6 +115,13 @@ def request_of(
         path = Path() if name == "digits" else data_home(data_root)
     size = 64 if image_size is None else image_size
     return Request(name, path, size, download, skip_undecodable, progress, seed)
+
+
+def input_dim_of(request: Request) -> tuple[int, int, int] | None:
+    """Channels, height and width of the images, where they are known without a look at them."""
+    side = request.image_size
+    resized = {name: (3, side, side) for name in ("celeba", "folder")}
+    return {**SHAPES, "digits": (1, 8, 8), **resized}.get(request.name)
 
 
 def _folder(request: Request) -> Source:

@@ -1,11 +1,12 @@
 """MNIST, CIFAR-10 and CelebA in each of their layouts, downloaded where they are missing."""
 
-__all__ = ["Missing", "celeba", "missing", "torchvision_set"]
+__all__ = ["SHAPES", "Missing", "celeba", "missing", "torchvision_set"]
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,13 @@ from pythae_fif.data.splits import SPLIT_NAMES, Splits, by_sides, hold_out, size
 from pythae_fif.errors import DataError
 from pythae_fif.files import checksum, locked
 
-ELSEWHERE = f"or name a folder that has it with --data-root or {DATA_VARIABLE}"
-
 _TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "celeba": "CelebA"}
 _PUBLISHED = {
     "mnist": "50000/10000/10000",
     "cifar10": "40000/10000/10000",
     "celeba": "162770/19867/19962",
 }
-_SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 _TORCHVISION = {"mnist": ("MNIST", "MNIST/raw"), "cifar10": ("CIFAR10", "cifar-10-batches-py")}
 
 _TORCHVISION_DOWNLOADS = {
@@ -54,19 +53,21 @@ class Missing:
         url: From where it would be downloaded.
         disk_bytes: What that and what is unpacked of it take on the disk, about.
         image_bytes: Size in memory of all images.
-        error: What to say where it cannot be downloaded.
+        error: Makes what to say where it cannot be downloaded, of reasons.
     """
 
     url: str
     disk_bytes: int
     image_bytes: int
-    error: DataError
+    error: Callable[..., DataError]
 
 
 def missing(request: Request) -> Missing | None:
     """What must be downloaded of a published data set; None if there is something to read."""
     name, root = request.name, request.path
-    if any((root / name / f"{part}_data.npz").exists() for part in ("train", "eval")):
+    if name not in _PUBLISHED or any(
+        (root / name / f"{part}_data.npz").exists() for part in ("train", "eval")
+    ):
         return None
     if name == "celeba":
         lacking = _lacking_of_celeba(root)
@@ -77,21 +78,21 @@ def missing(request: Request) -> Missing | None:
             CELEBA[lacking[0].name].url,
             sum(CELEBA[path.name].size for path in lacking) + unpacked,
             202_599 * 3 * request.image_size**2,
-            _absent(request, f"{_CELEBA_FOLDER}/*.jpg with {_CELEBA_LIST}", _celeba_by_hand(root)),
+            partial(_absent, request),
         )
     folder = _TORCHVISION[name][1]
     if (root / folder).is_dir():
         return None
     url, disk_bytes = _TORCHVISION_DOWNLOADS[name]
     count = sum(map(int, _PUBLISHED[name].split("/")))
-    size = count * math.prod(_SHAPES[name])
-    return Missing(url, disk_bytes, size, _absent(request, f"{folder}/", _by_hand(request)))
+    size = count * math.prod(SHAPES[name])
+    return Missing(url, disk_bytes, size, partial(_absent, request))
 
 
 def torchvision_set(request: Request) -> Source:
     """MNIST or CIFAR-10, from Pythae's .npz layout, torchvision's own, or a download."""
     name, root = request.name, request.path
-    npz = _pythae_npz(request, _SHAPES[name])
+    npz = _pythae_npz(request, SHAPES[name])
     if npz is not None:
         return npz
     class_name, below = _TORCHVISION[name]
@@ -103,21 +104,20 @@ def torchvision_set(request: Request) -> Source:
         dataset = getattr(torchvision.datasets, class_name)
         return [dataset(str(root), train=train, download=download) for train in (True, False)]
 
-    def fetch_it(reasons: Sequence[str] = ()) -> list[Any]:
+    def fetch_it(*reasons: str) -> list[Any]:
         if not request.download:
-            raise _absent(request, f"{below}/", _by_hand(request), reasons)
+            raise _absent(request, *reasons)
         try:
             return load(download=True)
         except Exception as error:  # torchvision raises many unrelated types
             text = " ".join(str(error).split())[:160]
-            why = [*reasons, f"the download failed: {text}"]
-            raise _absent(request, f"{below}/", _by_hand(request), why) from error
+            raise _absent(request, *reasons, f"the download failed: {text}") from error
 
     def read() -> Splits:
         try:
             train, test = load(download=False)
         except Exception:  # of a damaged file, too
-            train, test = fetch_it([f"{folder} is there, but incomplete or damaged: remove it"])
+            train, test = fetch_it(f"{folder} is there, but incomplete or damaged: remove it")
         arrays = {"train": np.asarray(train.data), "test": np.asarray(test.data)}
         labels = [np.asarray(train.targets), np.asarray(test.targets)]
         images = to_uint8(arrays, folder)
@@ -168,13 +168,11 @@ def celeba(request: Request) -> Source:
 
 def _fetch_celeba(request: Request) -> None:
     """Downloads and unpacks what is missing of CelebA."""
-    root, by_hand = request.path, _celeba_by_hand(request.path)
+    root, by_hand = request.path, _by_hand(request)
     folder, archive = root / _CELEBA_FOLDER, root / _CELEBA_ZIP
     lacking = _lacking_of_celeba(root)
     if lacking and not request.download:
-        looked_for = f"{_CELEBA_FOLDER}/*.jpg with {_CELEBA_LIST}"
-        half = [f"{path} is missing" for path in lacking if len(lacking) == 1]
-        raise _absent(request, looked_for, by_hand, half)
+        raise _absent(request, *(f"{path} is missing" for path in lacking if len(lacking) == 1))
     if not lacking and folder.is_dir():
         return
     (root / "celeba").mkdir(parents=True, exist_ok=True)
@@ -196,30 +194,34 @@ def _lacking_of_celeba(root: Path) -> list[Path]:
     return [path for path in (root / _CELEBA_LIST, *archive) if not path.is_file()]
 
 
-def _celeba_by_hand(root: Path) -> str:
+def _by_hand(request: Request) -> str:
+    """What to fetch where the program cannot, and where to put it."""
+    name, root = request.name, request.path
+    if name == "celeba":
+        what, url, place = " and ".join(CELEBA), CELEBA_PAGE, root / "celeba"
+    elif name == "mnist":
+        what, url, place = "the four files", _TORCHVISION_DOWNLOADS[name][0], root / "MNIST/raw"
+    else:
+        url, place = _TORCHVISION_DOWNLOADS[name][0], root
+        what = url.rpartition("/")[2]
     return (
-        f"fetch {' and '.join(CELEBA)} by hand from {CELEBA_PAGE} and put them into "
-        f"{root / 'celeba'}, {ELSEWHERE}"
+        f"fetch {what} by hand from {url} and put that into {place}, or name a folder that has the "
+        f"data with --data-root or {DATA_VARIABLE}"
     )
 
 
-def _by_hand(request: Request) -> str:
-    url, _ = _TORCHVISION_DOWNLOADS[request.name]
-    place = request.path / "MNIST/raw" if request.name == "mnist" else request.path
-    what = f"the four files of {url}" if request.name == "mnist" else url
-    return f"fetch {what} by hand and put it into {place}, {ELSEWHERE}"
-
-
-def _absent(
-    request: Request, looked_for: str, by_hand: str, reasons: Sequence[str] = ()
-) -> DataError:
+def _absent(request: Request, *reasons: str) -> DataError:
     """One line that says what to do where there are no data, and why they are not downloaded."""
     name = request.name
+    if name == "celeba":
+        looked_for = f"{_CELEBA_FOLDER}/*.jpg with {_CELEBA_LIST}"
+    else:
+        looked_for = f"{_TORCHVISION[name][1]}/"
     why = f" ({'; '.join(reasons)})" if reasons else ""
     remedy = "" if request.download else "allow the download (no --offline), or "
     return DataError(
         f"{name}: neither {name}/train_data.npz and eval_data.npz nor {looked_for} could be read "
-        f"below {request.path}{why}: {remedy}{by_hand}"
+        f"below {request.path}{why}: {remedy}{_by_hand(request)}"
     )
 
 

