@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pythae_fif.errors import DataError
+from pythae_fif.data.locations import LIMIT_VARIABLE, unpacked_limit
+from pythae_fif.errors import DataError, FIFError
 
 ROUNDING = 1e-3
 """Floats may leave their range by so much, as a resize lets them."""
@@ -26,7 +27,8 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         Key -> array.
 
     Raises:
-        DataError: The file is missing, no .npz, damaged, or holds pickled objects.
+        DataError: The file is missing, no .npz, damaged, holds pickled objects, or unpacks to more
+            than `unpacked_limit` allows.
     """
     if not path.is_file():
         raise DataError(f"{path}: no such file, needs an .npz file")
@@ -35,10 +37,18 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise DataError(f"{path}: holds one bare array, needs an .npz file with named arrays")
         with archive:
+            packed = archive.zip.infolist()
+            more = sum(member.file_size - member.compress_size for member in packed)
+            if more > unpacked_limit():
+                raise DataError(
+                    f"{path}: unpacks to {more / 1e9:.1f} GB more than it has, above the limit of "
+                    f"{unpacked_limit() / 1e9:g} GB; if it is yours, raise {LIMIT_VARIABLE}"
+                )
             return {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, DataError):
-            raise
+    except FIFError:
+        raise
+    # Of a header that claims more than there is, a MemoryError.
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: not a readable .npz file ({reason})") from error
 

@@ -1,12 +1,16 @@
-"""Reads the numbers out of a pickled pandas data frame, without pandas and without running it.
+"""Reads the numbers out of a pickled pandas data frame, without pandas and without unpickling it.
 
-A pickle can name any function and have it called. Here NumPy's three constructors are the only
-ones that are real; pandas' classes become inert records, and every other name is refused.
+A pickle is a program: it names functions and has them called, and even NumPy's own constructors
+follow pointers that the file chose. Here its operations are carried out on inert records alone:
+nothing is imported or called, and an array is made of bytes whose type and size were checked.
 """
 
 __all__ = ["read_frame_pickle"]
 
-import pickle
+import io
+import math
+import pickletools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,57 +18,32 @@ import numpy as np
 
 from pythae_fif.errors import DataError
 
+MAX_OPERATIONS = 200_000
+"""A table needs some hundreds: its numbers are one string of bytes."""
 
-class _Record:
-    """Stands in for an object of pandas: keeps what it was made of and does nothing."""
-
-    args: tuple[Any, ...]
-    state: Any
-
-    def __new__(cls, *args: Any) -> "_Record":  # protocol 2 calls no __init__
-        self = super().__new__(cls)
-        self.args, self.state = args, None
-        return self
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-
-def _encode(text: str, encoding: str) -> bytes:
-    return text.encode("latin1" if encoding in ("latin1", "latin-1") else "utf-8")
-
-
-_NUMPY = {
-    ("multiarray", "_reconstruct"): np.zeros(0).__reduce__()[0],
-    ("numeric", "_frombuffer"): np.zeros(0).__reduce_ex__(5)[0],
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
-}
-_PYTHON = {
-    ("builtins", "slice"): slice,
-    ("__builtin__", "slice"): slice,
-    ("_codecs", "encode"): _encode,  # how protocol 2 writes bytes
-}
-_PANDAS = (
+_NUMPY = {"_reconstruct", "_frombuffer", "ndarray", "dtype"}
+_PYTHON = {"builtins.slice", "__builtin__.slice", "_codecs.encode"}
+_PANDAS = {
     "BlockManager", "DataFrame", "Index", "Int64Index", "RangeIndex", "_new_Index",
     "_unpickle_block", "new_block", "StringArray", "StringDtype",
     "__pyx_unpickle_NDArrayBacked",
-)  # fmt: skip
+}  # fmt: skip
+_VALUES = {
+    "NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4",
+    "FLOAT", "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE",
+    "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
+}  # fmt: skip
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 
-class _RestrictedUnpickler(pickle.Unpickler):
-    """Finds NumPy's constructors and records; refuses every other name."""
+@dataclass(eq=False)
+class _Record:
+    """Stands in for whatever the file would make: a name, or a call of it with its state."""
 
-    def find_class(self, module: str, name: str) -> Any:
-        package, _, rest = module.partition(".")
-        last = rest.rpartition(".")[2] or package
-        if package == "numpy" and (last, name) in _NUMPY:
-            return _NUMPY[last, name]
-        if package == "pandas" and name in _PANDAS:
-            return type(name, (_Record,), {})
-        if (module, name) in _PYTHON:
-            return _PYTHON[module, name]
-        raise DataError(f"names {module}.{name}, which no table of numbers needs: not read")
+    name: str
+    args: tuple[Any, ...] | None = None
+    state: Any = None
 
 
 def read_frame_pickle(path: Path) -> dict[str, np.ndarray]:
@@ -81,26 +60,140 @@ def read_frame_pickle(path: Path) -> dict[str, np.ndarray]:
             but what a data frame is made of; nothing that it carries is run.
     """
     try:
-        with open(path, "rb") as file:
-            frame = _RestrictedUnpickler(file, encoding="latin1").load()
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such file") from error
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    try:
+        frame = _Machine().run(content)
     except DataError as error:
         raise DataError(f"{path}: the pickle {error}") from error
-    except Exception as error:  # a damaged pickle raises anything
-        reason = " ".join(str(error).split()) or type(error).__name__
+    # Of a damaged pickle: its texts and numbers may be none, its stack empty.
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        OverflowError,
+        MemoryError,
+    ) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"{path}: not a readable pickle ({reason})") from error
     try:
-        return _columns(frame)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        return _columns(frame, len(content))
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        OverflowError,
+        MemoryError,
+    ) as error:
         raise DataError(
             f"{path}: a pickle of something else than a data frame of numbers"
         ) from error
 
 
-def _columns(frame: _Record) -> dict[str, np.ndarray]:
-    """Columns from the blocks of equal type that pandas keeps a frame in."""
-    manager = next(frame.state[key] for key in ("_mgr", "_data") if key in frame.state)
+class _Machine:
+    """Carries out the operations of a pickle: values and records on a stack, and a memo."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.below: list[list[Any]] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self, content: bytes) -> Any:
+        """What the pickle makes."""
+        for count, (operation, argument, _) in enumerate(pickletools.genops(io.BytesIO(content))):
+            if count >= MAX_OPERATIONS:
+                raise DataError(
+                    f"has more than {MAX_OPERATIONS:,} operations, too many for a table"
+                )
+            if operation.name == "STOP":
+                return self.stack.pop()
+            self._step(operation.name, argument)
+        raise ValueError("it has no end")
+
+    def _step(self, name: str, argument: Any) -> None:
+        stack = self.stack
+        if name in _VALUES:
+            stack.append(_CONSTANTS.get(name, argument))
+        elif name in _TUPLES:
+            count = _TUPLES[name]
+            stack[len(stack) - count :] = [tuple(stack[len(stack) - count :] if count else ())]
+        elif name == "MARK":
+            self.below.append(stack)
+            self.stack = []
+        elif name == "TUPLE":
+            items = self._marked()
+            self.stack.append(tuple(items))
+        elif name in ("EMPTY_LIST", "LIST"):
+            items = self._marked() if name == "LIST" else []
+            self.stack.append(items)
+        elif name in ("APPEND", "APPENDS"):
+            items = self._marked() if name == "APPENDS" else [stack.pop()]
+            _typed(self.stack[-1], list).extend(items)
+        elif name in ("EMPTY_DICT", "DICT"):
+            items = self._marked() if name == "DICT" else []
+            self.stack.append({})
+            self._set(items)
+        elif name in ("SETITEM", "SETITEMS"):
+            if name == "SETITEMS":
+                items = self._marked()
+            else:
+                items = [stack[-2], stack[-1]]
+                del stack[-2:]
+            self._set(items)
+        elif name == "GLOBAL":
+            stack.append(_named(*argument.split(" ", 1)))
+        elif name == "STACK_GLOBAL":
+            last, module = stack.pop(), stack.pop()
+            stack.append(_named(_typed(module, str), _typed(last, str)))
+        elif name in ("REDUCE", "NEWOBJ"):
+            args, of = stack.pop(), _typed(stack.pop(), _Record)
+            if of.args is not None:
+                raise DataError(f"calls what {of.name} made, which no table of numbers needs")
+            stack.append(_Record(of.name, _typed(args, tuple)))
+        elif name == "BUILD":
+            state = stack.pop()
+            _typed(stack[-1], _Record).state = state
+        elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
+            self.memo[argument] = stack[-1]
+        elif name == "MEMOIZE":
+            self.memo[len(self.memo)] = stack[-1]
+        elif name in ("GET", "BINGET", "LONG_BINGET"):
+            stack.append(self.memo[argument])
+        elif name not in ("PROTO", "FRAME"):
+            raise DataError(f"has operation {name}, which no table of numbers needs")
+
+    def _marked(self) -> list[Any]:
+        """What is above the last mark, which goes."""
+        items, self.stack = self.stack, self.below.pop()
+        return items
+
+    def _set(self, items: list[Any]) -> None:
+        into = _typed(self.stack[-1], dict)
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            into[_typed(key, str)] = value  # a tuple's hash may take hours
+
+
+def _typed(value: Any, wanted: Any) -> Any:
+    if not isinstance(value, wanted):
+        raise TypeError(f"a {type(value).__name__} stands where another type belongs")
+    return value
+
+
+def _named(module: str, name: str) -> _Record:
+    package = module.partition(".")[0]
+    if (package == "numpy" and name in _NUMPY) or (package == "pandas" and name in _PANDAS):
+        return _Record(name)
+    if f"{module}.{name}" in _PYTHON:
+        return _Record(name)
+    raise DataError(f"names {module}.{name}, which no table of numbers needs: not read")
+
+
+def _columns(frame: Any, most: int) -> dict[str, np.ndarray]:
+    """Columns from the blocks of equal type that pandas keeps a frame in, of `most` values."""
+    manager = frame.state["_mgr" if "_mgr" in frame.state else "_data"]
     if manager.state is not None:  # pandas 0.14 to 1.2: axes, values, items, and all that again
         whole = manager.state[3]["0.14.1"]
         axes = whole["axes"]
@@ -108,18 +201,59 @@ def _columns(frame: _Record) -> dict[str, np.ndarray]:
     else:
         records, axes = manager.args
         blocks = [record.args[:2] for record in records]
-    names = [str(name) for name in _labels(axes[0])]
+    names = _labels(axes[0])
     columns: dict[int, np.ndarray] = {}
-    for values, places in blocks:
-        where = np.arange(len(names))[places]
-        rows = np.asarray(values, dtype=np.float64).reshape(len(where), -1)
+    for record, places in blocks:
+        values = _array(record)
+        most -= values.size
+        if most < 0:
+            raise ValueError("one block stands for many")
+        at = slice(*places.args) if places.name == "slice" else _array(places)
+        where = np.arange(len(names))[at]
+        rows = values.astype(np.float64, copy=False).reshape(len(where), -1)
         columns |= dict(zip(where.tolist(), rows, strict=True))
     return {name: columns[i] for i, name in enumerate(names)}
 
 
-def _labels(index: _Record) -> np.ndarray:
+def _array(record: Any) -> np.ndarray:
+    """The numbers of an array, from bytes of as many as its type and shape need."""
+    if record.name == "_frombuffer":
+        content, kind, shape, order = record.args
+    else:
+        _, shape, kind, fortran, content = _state_of(record)
+        order = "F" if fortran else "C"
+    if isinstance(content, _Record):  # how protocol 2 of Python 3 writes bytes
+        content = content.args[0]  # type: ignore[index]
+    if isinstance(content, str):
+        content = content.encode("latin1")
+    dtype = _dtype(kind)
+    sides = [int(side) for side in _typed(shape, tuple)]
+    if min(sides, default=0) < 0 or dtype.itemsize * math.prod(sides) != len(content):
+        raise ValueError("an array of another size")
+    return np.frombuffer(content, dtype).reshape(sides, order="F" if order == "F" else "C")
+
+
+def _state_of(record: Any) -> tuple[Any, ...]:
+    if record.name != "_reconstruct":
+        raise TypeError(f"{record.name} is no array")
+    return _typed(record.state, tuple)  # type: ignore[no-any-return]
+
+
+def _dtype(record: Any) -> np.dtype[Any]:
+    """Of integers and floats alone; the order of bytes stands in the state."""
+    if record.name != "dtype" or record.args[0][0] not in "iuf":
+        raise TypeError("no type of numbers")
+    order = record.state[1] if record.state else "="
+    return np.dtype(_typed(record.args[0], str)).newbyteorder(order)
+
+
+def _labels(index: Any) -> list[str]:
     """The names of an Index, ``_new_Index(cls, {"data": ...})``; of text in pandas 3."""
     data = index.args[1]["data"]
-    if isinstance(data, _Record):
-        data = next(item for item in data.state if isinstance(item, np.ndarray))
-    return np.asarray(data).ravel()
+    if data.name == "__pyx_unpickle_NDArrayBacked":
+        items = (*(data.args or ()), *(data.state or ()))
+        (data,) = (i for i in items if isinstance(i, _Record) and i.name == "_reconstruct")
+    names = _state_of(data)[4]
+    if isinstance(names, list):
+        return [_typed(name, str) for name in names]
+    return [str(name) for name in _array(data).ravel()]

@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image, ImageOps
 
+from pythae_fif.data.locations import LIMIT_VARIABLE, unpacked_limit
 from pythae_fif.errors import DataError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
@@ -100,8 +101,8 @@ def decode_files(
         Images, original sizes and the indices of undecodable files.
 
     Raises:
-        DataError: A file is missing or cannot be opened (a file that opens but cannot be decoded
-            is counted as failed instead).
+        DataError: A file is missing, cannot be opened (a file that opens but cannot be decoded is
+            counted as failed instead), or has more pixels than `unpacked_limit` allows.
     """
     images = np.zeros((len(names), 3, image_size, image_size), np.uint8)
     sizes = np.zeros((len(names), 2), np.int32)
@@ -109,7 +110,7 @@ def decode_files(
     def work(start: int) -> list[int]:
         failed = []
         for index in range(start, min(start + _TASK, len(names))):
-            result = _decode(folder / names[index], image_size, crop)
+            result = _decode(folder / names[index], image_size, crop, limit)
             if result is None:
                 failed.append(index)
             else:
@@ -117,6 +118,9 @@ def decode_files(
         return failed
 
     failed: list[int] = []
+    # Of three bytes a pixel, as many at once as there are threads.
+    limit = unpacked_limit() // (3 * _MAX_THREADS)
+    pillows, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     # Threads and not processes: Pillow lets go of the interpreter lock while it decodes.
     pool = ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS))
     try:
@@ -126,6 +130,7 @@ def decode_files(
                 progress(min(task * _TASK, len(names)), len(names))
     finally:
         pool.shutdown(cancel_futures=True)
+        Image.MAX_IMAGE_PIXELS = pillows
     return Decoded(images, sizes, np.array(failed, np.int64))
 
 
@@ -133,9 +138,16 @@ def _unreadable(path: Path, error: OSError) -> DataError:
     return DataError(f"{path}: cannot be read ({error.strerror})")
 
 
-def _decode(path: Path, image_size: int, crop: float) -> tuple[np.ndarray, tuple[int, int]] | None:
+def _decode(
+    path: Path, image_size: int, crop: float, limit: int
+) -> tuple[np.ndarray, tuple[int, int]] | None:
     try:
         with Image.open(path) as file:
+            if math.prod(file.size) > limit:
+                raise DataError(
+                    f"{path}: {file.size[0]} x {file.size[1]} pixels, above the limit of "
+                    f"{limit:,}; if it is yours, raise {LIMIT_VARIABLE}"
+                )
             image = ImageOps.exif_transpose(file).convert("RGB")
         width, height = image.size
         # Rounded, so that 148 / 178 of 178 is 148 and not a hair more, which would round up below.
@@ -148,6 +160,8 @@ def _decode(path: Path, image_size: int, crop: float) -> tuple[np.ndarray, tuple
             Image.Resampling.BILINEAR,
             box=(left - x, top - y, left - x + side, top - y + side),
         )
+    except DataError:
+        raise
     except Exception as error:  # Pillow's plugins raise a dozen unrelated types on damaged files
         if isinstance(error, OSError) and error.errno is not None:
             raise _unreadable(path, error) from error

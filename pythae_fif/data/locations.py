@@ -1,14 +1,22 @@
-"""Where data sets are looked for and where decoded images are cached."""
+"""Where data are looked for and cached, and how much memory a file may ask for."""
 
-__all__ = ["CACHE_VARIABLE", "DATA_VARIABLE", "cache_home", "data_home"]
+__all__ = [
+    "CACHE_VARIABLE",
+    "DATA_VARIABLE",
+    "LIMIT_VARIABLE",
+    "cache_home",
+    "data_home",
+    "unpacked_limit",
+]
 
 import os
 from pathlib import Path
 
-from pythae_fif.errors import DataError
+from pythae_fif.errors import ConfigError, DataError
 
 DATA_VARIABLE = "PYTHAE_FIF_DATA"
 CACHE_VARIABLE = "PYTHAE_FIF_CACHE"
+LIMIT_VARIABLE = "PYTHAE_FIF_MAX_GB"
 
 
 def cache_home() -> Path:
@@ -39,3 +47,19 @@ def data_home(data_root: str | Path | None = None) -> Path:
             f"the data folder {root} ({asked_by}) does not exist: create it, or correct the path"
         )
     return root
+
+
+def unpacked_limit() -> int:
+    """Bytes that compressed files may take more than they have: ``PYTHAE_FIF_MAX_GB``, else 4 GB.
+
+    Raises:
+        ConfigError: The variable is no positive number.
+    """
+    text = os.environ.get(LIMIT_VARIABLE) or "4"
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = 0.0
+    if not 0 < limit < 1e9:
+        raise ConfigError(f"{LIMIT_VARIABLE}={text!r}: needs a number of gigabytes")
+    return int(1e9 * limit)

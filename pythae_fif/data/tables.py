@@ -39,7 +39,7 @@ def read_npy(path: Path) -> np.ndarray:
     """float64 rows (N, D) of a .npy file, all finite; see :func:`read_table`."""
     try:
         rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise DataError(f"{path}: not a readable .npy file of numbers") from error
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype.kind not in "iuf":
         raise DataError(f"{path}: needs an array of numbers, rows x columns")

@@ -1,18 +1,23 @@
 """Arrays of images in any form, and their torch views."""
 
+import io
+import zipfile
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from PIL import Image
 from pythae.data.datasets import collate_dataset_output
-from support.image_files import fail_line, noise
+from support.image_files import fail_line, fill_folder, noise
 from torch.utils.data import DataLoader
 
 from pythae_fif.data import ImageDataset, load_images, to_float
 from pythae_fif.data.arrays import to_uint8
-from pythae_fif.errors import DataError
+from pythae_fif.data.tables import read_table
+from pythae_fif.errors import ConfigError, DataError
 
 images_uint8 = hnp.arrays(
     np.uint8,
@@ -175,3 +180,45 @@ def test_to_float(images, limit):
         # What Pythae's GMM and MAF samplers insist on.
         assert result.max() == 1 and result.min() >= 0
         assert np.array_equal(np.rint(result.numpy() * 255), images[:limit])
+
+
+def npz_of(path, header: bytes, content: bytes) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("data.npy", header + content)
+
+
+def test_a_header_that_claims_more_than_there_is_and_a_bomb(tmp_path, monkeypatch):
+    header = io.BytesIO()
+    claim = {"descr": "<f8", "fortran_order": False, "shape": (10**10, 1, 32, 32)}
+    np.lib.format.write_array_header_1_0(header, claim)
+    npz_of(tmp_path / "claims.npz", header.getvalue(), bytes(1000))
+    (tmp_path / "claims.npy").write_bytes(header.getvalue() + bytes(1000))
+    where = tmp_path / "claims.npz"
+    fail_line(DataError, where, "not a readable .npz file", name="npz", data=where)
+    with pytest.raises(DataError, match=r"claims\.npy: not a readable \.npy"):
+        read_table(tmp_path / "claims.npy")
+
+    monkeypatch.setenv("PYTHAE_FIF_MAX_GB", "0.001")
+    images = noise(200, 1, 8, 8)
+    np.savez_compressed(tmp_path / "bomb.npz", data=images, more=np.zeros(2_000_000, np.uint8))
+    parts = (tmp_path / "bomb.npz", "unpacks to 0.0 GB more", "PYTHAE_FIF_MAX_GB")
+    fail_line(DataError, *parts, name="npz", data=tmp_path / "bomb.npz")
+    np.savez(tmp_path / "large.npz", data=images, more=np.zeros(2_000_000, np.uint8))
+    assert len(load_images("npz", data=tmp_path / "large.npz").train) == 160, "as large as it is"
+    monkeypatch.setenv("PYTHAE_FIF_MAX_GB", "much")
+    fail_line(ConfigError, "PYTHAE_FIF_MAX_GB='much'", name="npz", data=tmp_path / "bomb.npz")
+    monkeypatch.setenv("PYTHAE_FIF_MAX_GB", "1")
+    assert len(load_images("npz", data=tmp_path / "bomb.npz").train) == 160
+
+
+def test_an_image_of_too_many_pixels_is_named_and_not_decoded(tmp_path, monkeypatch):
+    fill_folder(tmp_path / "mine", 100)
+    Image.new("1", (9000, 9500)).save(tmp_path / "mine/0007.png")
+    call = {"name": "folder", "data": tmp_path / "mine", "image_size": 8}
+    with monkeypatch.context() as patched:
+        patched.setattr(Image.Image, "convert", None)  # which decodes
+        parts = (tmp_path / "mine/0007.png", "9000 x 9500 pixels", "limit of 83,333,333")
+        fail_line(DataError, *parts, "PYTHAE_FIF_MAX_GB", **call, skip_undecodable=True)
+    monkeypatch.setenv("PYTHAE_FIF_MAX_GB", "5")
+    limit = Image.MAX_IMAGE_PIXELS
+    assert len(load_images(**call).train) == 80 and limit == Image.MAX_IMAGE_PIXELS

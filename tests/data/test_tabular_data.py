@@ -6,11 +6,15 @@ import hashlib
 import io
 import os
 import pickle
+import pickletools
 import tarfile
+import time
 from decimal import Decimal
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.tabular_files import (
     LATENT,
     ROWS,
@@ -102,12 +106,15 @@ def test_a_frame_of_the_pandas_at_hand_is_read(tmp_path):
     pandas = pytest.importorskip("pandas")
     columns = gas_columns()
     frame = pandas.DataFrame(columns)
+    frame["whole"] = np.arange(ROWS, dtype=np.int8)
+    columns["whole"] = frame["whole"].to_numpy()
     frame.columns = frame.columns.astype(object)  # with pyarrow it has text of its own kind
-    frame.to_pickle(tmp_path / "new.pickle")
-    ours = read_frame_pickle(tmp_path / "new.pickle")
-    assert list(ours) == list(columns)
-    for name, values in columns.items():
-        np.testing.assert_array_equal(ours[name], values)
+    for protocol in (2, 4, 5):
+        frame.to_pickle(tmp_path / "new.pickle", protocol=protocol)
+        ours = read_frame_pickle(tmp_path / "new.pickle")
+        assert list(ours) == list(columns)
+        for name, values in columns.items():
+            np.testing.assert_array_equal(ours[name], values)
 
 
 @pytest.mark.parametrize("function", [os.system, eval, np.load, __import__])
@@ -119,6 +126,80 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path, function):
     with pytest.raises(DataError, match=r"which no table of numbers needs: not read") as caught:
         read_frame_pickle(path)
     assert not mark.exists() and "\n" not in str(caught.value)
+
+
+DOUBLED = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60
+"""A tuple of two of a tuple of two, 60 times."""
+BOMBS = {
+    "doubled": b"\x80\x02" + DOUBLED + b".",
+    "doubled key": b"\x80\x02}" + DOUBLED + b"K\x01s.",
+    "marks": b"(" * 10**6 + b".",
+    "exabytes": b"\x8e" + (2**62).to_bytes(8, "little") + b".",
+    "digits": b"L" + b"9" * 10**6 + b"L\n.",
+    "extension": b"\x82\x01.",
+    "buffer": b"\x80\x05\x97.",
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_pickle_that_would_never_end_is_refused_at_once(tmp_path, bomb):
+    (tmp_path / "frame.pickle").write_bytes(BOMBS[bomb])
+    start = time.perf_counter()
+    with pytest.raises(DataError, match=r"frame\.pickle: "):
+        read_frame_pickle(tmp_path / "frame.pickle")
+    assert time.perf_counter() - start < 2
+
+
+def test_pointers_are_not_followed_and_nothing_is_changed(tmp_path):
+    """Arrays of objects, whose bytes NumPy takes for addresses, and BUILD on its functions."""
+    numbers = old_frame({"a": np.arange(20.0)})
+    assert b"f8" in numbers
+    path = tmp_path / "frame.pickle"
+    path.write_bytes(numbers.replace(b"f8", b"O8"))
+    with pytest.raises(DataError, match="something else than a data frame of numbers"):
+        read_frame_pickle(path)
+    reconstruct = np.zeros(0).__reduce__()[0]
+    built = b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n}U\x06markedK\x01sb."
+    path.write_bytes(built)
+    with pytest.raises(DataError):
+        read_frame_pickle(path)
+    assert not hasattr(reconstruct, "marked")
+
+
+REAL = old_frame({name: np.arange(30.0) for name in ("a", "b", "c")})
+FLIPS = st.lists(st.tuples(st.integers(0, len(REAL) - 1), st.integers(0, 255)), max_size=6)
+OPERATIONS = st.lists(
+    st.sampled_from([op.code.encode("latin1") for op in pickletools.opcodes])
+    | st.sampled_from([b"cnumpy\ndtype\n", b"cnumpy\nndarray\n", b"U\x02f8", b"K\x00", b"q\x00"])
+    | st.binary(max_size=3),
+    max_size=40,
+)
+
+
+@given(flips=FLIPS)
+@settings(max_examples=300, deadline=2000)
+def test_flipped_bytes_are_the_right_table_or_an_error(flips, tmp_path_factory):
+    content = bytearray(REAL)
+    for place, value in flips:
+        content[place] = value
+    _is_a_table_or_an_error(bytes(content), tmp_path_factory)
+
+
+@given(operations=OPERATIONS)
+@settings(max_examples=300, deadline=2000)
+def test_any_operations_are_a_table_or_an_error(operations, tmp_path_factory):
+    _is_a_table_or_an_error(b"\x80\x02" + b"".join(operations) + b".", tmp_path_factory)
+
+
+def _is_a_table_or_an_error(content: bytes, folders) -> None:
+    path = folders.getbasetemp() / "fuzzed.pickle"
+    path.write_bytes(content)
+    try:
+        table = read_frame_pickle(path)
+    except DataError as error:
+        assert "\n" not in str(error)
+    else:
+        assert all(values.dtype == np.float64 and values.ndim == 1 for values in table.values())
 
 
 @pytest.mark.parametrize("content", [b"", b"no pickle", pickle.dumps([1, 2]), pickle.dumps({})])
