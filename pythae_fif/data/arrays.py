@@ -37,7 +37,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise DataError(f"{path}: holds one bare array, needs an .npz file with named arrays")
         with archive:
-            packed = archive.zip.infolist()
+            packed = archive.zip.infolist() if archive.zip is not None else []
             more = sum(member.file_size - member.compress_size for member in packed)
             if more > unpacked_limit():
                 raise DataError(

@@ -47,20 +47,21 @@ def cached_splits(key: str, build: Callable[[], Splits]) -> Splits:
         build: Reads them.
     """
     folder = _home() / key
-    made: list[Splits] = []
+    found: Splits | None = None
     try:
-        require_writable(folder.parent, f"choose another cache with {CACHE_VARIABLE}")
-        with locked(folder):
-            found = _verified(folder)
-            if found is None:
-                made.append(build())
-                _write(folder, made[0])
-                found = _mapped(folder)
-            write_json(_home() / f"{found.content_hash}.json", {"folder": key})
-        return found
+        found = _verified(folder)  # before the lock: the cache may be one that is only read
+        if found is None:
+            require_writable(folder.parent, f"choose another cache with {CACHE_VARIABLE}")
+            with locked(folder):
+                found = _verified(folder)
+                if found is None:
+                    found = build()
+                    _write(folder, found)
+                    found = _mapped(folder)
+        write_json(_home() / f"{found.content_hash}.json", {"folder": key})
     except StoreError as error:
         _log.warning("decoded images are not cached: %s", error)
-        return made[0] if made else build()
+    return build() if found is None else found
 
 
 def is_cached(key: str) -> bool:

@@ -90,7 +90,6 @@ def fetch(download: Download, path: Path, by_hand: str, progress: Progress | Non
             os.replace(file, path)
     except FileURLRetrievalError as error:
         reason = _line(error).removeprefix("Failed to retrieve file url: ")
-        reason = reason.partition(" You may still be able")[0]
         raise DataError(f"Google Drive does not give {what} now ({reason}): {by_hand}") from error
     except (DownloadError, OSError) as error:  # those of requests are OSErrors
         raise DataError(f"cannot download {what} ({_line(error)}): {by_hand}") from error
@@ -116,4 +115,8 @@ def unpack_images(archive: Path, folder: Path, progress: Progress | None = None)
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    """What went wrong, without gdown's advice to people who call it."""
+    text = " ".join(str(error).split())
+    for advice in (" You may ", " Check FAQ", " The received bytes are kept"):
+        text = text.partition(advice)[0]
+    return text[:200]

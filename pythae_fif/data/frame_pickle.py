@@ -244,7 +244,8 @@ def _dtype(record: Any) -> np.dtype[Any]:
     if record.name != "dtype" or record.args[0][0] not in "iuf":
         raise TypeError("no type of numbers")
     order = record.state[1] if record.state else "="
-    return np.dtype(_typed(record.args[0], str)).newbyteorder(order)
+    kind: np.dtype[Any] = np.dtype(_typed(record.args[0], str))
+    return kind.newbyteorder(order)
 
 
 def _labels(index: Any) -> list[str]:

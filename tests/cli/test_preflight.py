@@ -56,6 +56,15 @@ def test_the_users_own_command_on_a_fresh_machine(errors, tmp_path, more):
     assert [path.name for path in tmp_path.iterdir()] == []
 
 
+def test_a_dry_run_shows_the_plan_and_what_runs_lack(monkeypatch, capsys, caplog):
+    monkeypatch.setattr("pythae_fif.cli.run.run_problems", lambda *of: ["no extractor"])
+    monkeypatch.setattr("pythae_fif.cli.run.print_estimate", lambda *of: None)
+    assert cli.main(["--models", "ae", "--dry-run"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("device: ") and "1 runs" in out
+    assert "missing for runs: no extractor" in caplog.text
+
+
 def test_everything_that_is_missing_is_a_line(errors, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 10**9))
     monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda name: None)
@@ -82,7 +91,6 @@ def test_a_store_that_has_all_needs_nothing_for_runs(monkeypatch, capsys):
     """The committed runs on digits are drawn where nothing is installed that made them."""
     results = Path(__file__).resolve().parents[2] / "results"
     shutil.copytree(results / "runs/digits/convnet/ae", "results/runs/digits/convnet/ae")
-    monkeypatch.setattr(preflight, "run_problems", None)
     monkeypatch.setattr("pythae_fif.cli.run.run_problems", lambda *of: ["no extractor"])
     assert cli.main(["--models", "ae"]) == 0
     assert capsys.readouterr().out.startswith("device: ")

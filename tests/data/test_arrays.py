@@ -213,12 +213,13 @@ def test_a_header_that_claims_more_than_there_is_and_a_bomb(tmp_path, monkeypatc
 
 def test_an_image_of_too_many_pixels_is_named_and_not_decoded(tmp_path, monkeypatch):
     fill_folder(tmp_path / "mine", 100)
-    Image.new("1", (9000, 9500)).save(tmp_path / "mine/0007.png")
+    Image.new("1", (150, 140)).save(tmp_path / "mine/0007.png")
+    monkeypatch.setenv("PYTHAE_FIF_MAX_GB", "0.001")
     call = {"name": "folder", "data": tmp_path / "mine", "image_size": 8}
     with monkeypatch.context() as patched:
         patched.setattr(Image.Image, "convert", None)  # which decodes
-        parts = (tmp_path / "mine/0007.png", "9000 x 9500 pixels", "limit of 83,333,333")
+        parts = (tmp_path / "mine/0007.png", "150 x 140 pixels", "limit of 20,833")
         fail_line(DataError, *parts, "PYTHAE_FIF_MAX_GB", **call, skip_undecodable=True)
-    monkeypatch.setenv("PYTHAE_FIF_MAX_GB", "5")
+    monkeypatch.delenv("PYTHAE_FIF_MAX_GB")
     limit = Image.MAX_IMAGE_PIXELS
     assert len(load_images(**call).train) == 80 and limit == Image.MAX_IMAGE_PIXELS

@@ -1,5 +1,6 @@
 """The cache of images: mapped, checked once a command, found by the hash that a plan names."""
 
+import dataclasses
 import json
 import logging
 import subprocess
@@ -15,6 +16,7 @@ from support.image_files import fill_folder, noise
 from pythae_fif.data import ImageDataset, Splits, load_images, to_float
 from pythae_fif.data.cache import open_splits, remember
 from pythae_fif.data.splits import SPLIT_NAMES, content_hash
+from pythae_fif.errors import StoreError
 
 
 @pytest.fixture
@@ -114,6 +116,17 @@ def test_a_damaged_entry_is_set_aside_and_rebuilt(kind, call, fresh_cache, caplo
     assert not caplog.text
 
 
+def test_a_cache_that_may_only_be_read_is_used(call, fresh_cache, monkeypatch):
+    load_images(**call)
+
+    def refuse(*of: object) -> None:
+        raise StoreError("read-only")
+
+    for name in ("require_writable", "locked", "write_json"):
+        monkeypatch.setattr(f"pythae_fif.data.cache.{name}", refuse)
+    assert is_mapped(load_images(**call).train)
+
+
 def test_an_edited_hash_is_noticed(call, fresh_cache, caplog):
     expected = load_images(**call).content_hash
     about = entry(fresh_cache) / "about.json"
@@ -149,8 +162,6 @@ def test_processes_at_once_build_one_entry(tmp_path, fresh_cache):
 
 
 def test_splits_that_are_changed_are_hashed_anew(call):
-    import dataclasses
-
     splits = load_images(**call)
     other = dataclasses.replace(splits, train=np.zeros_like(splits.train))
     assert other.content_hash != splits.content_hash
