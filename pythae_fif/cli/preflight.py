@@ -166,7 +166,7 @@ def run_problems(
     extractor: str,
     environment: Environment,
     engine: Engine | None,
-    results: str | Path,
+    results: Path,
     room: Sequence[Space] = (),
 ) -> list[str]:
     """What keeps runs from being executed.
@@ -186,7 +186,7 @@ def run_problems(
         problems.append(line)
     room = list(room)
     if plan and input_dim is not None:
-        weights = {spec.model: 0 for spec in plan}
+        weights: dict[str, int] = {}
         for spec in {spec.model: spec for spec in plan}.values():
             with torch.device("meta"):
                 model = build_model(spec, input_dim)
@@ -195,7 +195,7 @@ def run_problems(
         size = sum(weights[spec.model] for spec in plan)
         # A checkpoint is replaced by one that is written beside it.
         size += 2 * COPIES_IN_A_CHECKPOINT * min(slots, len(plan)) * max(weights.values())
-        room.append(Space(Path(results).expanduser(), size, "checkpoints and models (--results)"))
+        room.append(Space(results, size, "checkpoints and models (--results)"))
     return [*problems, *disk_problems(room)]
 
 
@@ -250,9 +250,9 @@ def disk_problems(room: Sequence[Space]) -> list[str]:
     return lines
 
 
-def may_be_made(folder: str | Path) -> bool:
+def may_be_made(folder: Path) -> bool:
     """Whether a folder can be written, or made and written."""
-    there = _nearest(Path(folder).expanduser())
+    there = _nearest(folder)
     return there.is_dir() and os.access(there, os.W_OK)
 
 

@@ -31,6 +31,7 @@ from pythae_fif.cli.preflight import (
 from pythae_fif.cli.request import Request
 from pythae_fif.data import Splits, to_float
 from pythae_fif.data.load import input_dim_of, request_of
+from pythae_fif.data.locations import cache_home
 from pythae_fif.errors import ProblemsError
 from pythae_fif.reports import (
     Failure,
@@ -49,7 +50,7 @@ from pythae_fif.runs.engines import (
 )
 from pythae_fif.runs.engines.common import cores
 from pythae_fif.runs.kind import Environment
-from pythae_fif.runs.remote import is_url
+from pythae_fif.runs.remote import Remote, is_url
 from pythae_fif.runs.store import Store
 from pythae_fif.training.tensorboard import require_tensorboard
 
@@ -140,8 +141,13 @@ def _check(request: Request, environment: Environment) -> tuple[Engine, list[Run
     with noted(problems):
         if flags.tensorboard:
             require_tensorboard()
-    if not (flags.dry_run or is_url(flags.results)) and not may_be_made(flags.results):
-        problems.append(f"{flags.results} cannot be written: choose another folder with --results")
+    remote = is_url(flags.results)
+    results = cache_home() if remote else Path(flags.results).expanduser()
+    with noted(problems):
+        if remote and not flags.dry_run:
+            Remote(flags.results)  # which reaches for it
+    if not (remote or flags.dry_run or may_be_made(results)):
+        problems.append(f"{results} cannot be written: choose another folder with --results")
     with noted(problems):
         asked = request_of(
             experiment.dataset,
@@ -158,11 +164,11 @@ def _check(request: Request, environment: Environment) -> tuple[Engine, list[Run
             plan = expand(experiment, Announced(input_dim))
     full = disk_problems(room)
     problems += full
-    where = engine, flags.results, [] if full else room
+    where = engine, results, [] if full else room
     ours = request.shard.of(plan)
     later = run_problems(ours, input_dim, experiment.extractor, environment, *where)
-    below = Path(flags.results, "runs", experiment.dataset, experiment.arch)
-    begun = is_url(flags.results) or next(below.glob("*/*/result.json"), None) is not None
+    below = results / "runs" / experiment.dataset / experiment.arch
+    begun = remote or next(below.glob("*/*/result.json"), None) is not None
     if problems or engine is None or (later and not begun and not flags.dry_run):
         raise ProblemsError(problems + later)
     return engine, plan, later

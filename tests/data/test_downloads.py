@@ -1,12 +1,14 @@
 """Downloads from a server of this machine: whole and checked, or one line that says what to do."""
 
 import dataclasses
+import gzip
 import hashlib
 import io
 import zipfile
 
 import pytest
-from support.image_files import counts, fail_line, fill_celeba
+import torchvision
+from support.image_files import counts, fail_line, fill_celeba, write_mnist
 from support.web import QUOTA, QUOTA_PAGE, Page
 
 from pythae_fif.data import load_images
@@ -38,6 +40,24 @@ def serve(web, name: str, page: Page) -> None:
 
 def names_in(folder) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if not path.name.endswith(".lock"))
+
+
+def test_mnist_of_torchvision_is_whole_or_one_line(tmp_path, root, web, monkeypatch):
+    write_mnist(tmp_path / "made", (120, 30))
+    resources = []
+    for path in sorted((tmp_path / "made/MNIST/raw").iterdir()):
+        content = gzip.compress(path.read_bytes())
+        web.pages[f"mnist/{path.name}.gz"] = Page(content)
+        resources.append((f"{path.name}.gz", hashlib.md5(content).hexdigest()))
+    monkeypatch.setattr(torchvision.datasets.MNIST, "resources", resources)
+    monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [f"{web.address}mnist/"])
+    name, page = next(iter(web.pages.items()))
+    web.pages[name] = dataclasses.replace(page, cut=100)
+    for _ in range(2):
+        parts = ("mnist: ", "the download failed", "by hand", root / "MNIST/raw")
+        fail_line(DataError, *parts, name="mnist", data_root=root)
+    web.pages[name] = page
+    assert counts(load_images("mnist", root)) == [100, 20, 30]
 
 
 def test_celeba_is_two_files(root, web, files):

@@ -40,8 +40,9 @@ class Page:
 
 @dataclass
 class Web:
-    """Host and path, with the query if it matters -> page; all that was asked for."""
+    """Address of the server; host and path, with query -> page; all that was asked for."""
 
+    address: str = ""
     pages: dict[str, Page] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
 
@@ -78,7 +79,7 @@ def serving(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        local = f"http://127.0.0.1:{server.server_port}/"
+        local = web.address = f"http://127.0.0.1:{server.server_port}/"
 
         class ToServer(HTTPAdapter):
             def send(self, request: requests.PreparedRequest, **options: object):
