@@ -145,8 +145,8 @@ def data_problems(request: Request) -> tuple[list[str], list[Space]]:
     room: list[Space] = []
     lacking = missing(request)
     if lacking is not None:
-        silent = unreachable(lacking.url) if request.download else None
-        if silent or not request.download:
+        silent = unreachable(lacking.url) if lacking.url and request.download else None
+        if silent or (lacking.url and not request.download):
             problems.append(str(lacking.error(silent) if silent else lacking.error()))
         room.append(Space(request.path, lacking.disk_bytes, f"{request.name}'s files"))
         images = lacking.image_bytes

@@ -243,7 +243,7 @@ def _dtype(record: Any) -> np.dtype[Any]:
     """Of integers and floats alone; the order of bytes stands in the state."""
     if record.name != "dtype" or record.args[0][0] not in "iuf":
         raise TypeError("no type of numbers")
-    order = record.state[1] if record.state else "="
+    order: Any = record.state[1] if record.state else "="
     kind: np.dtype[Any] = np.dtype(_typed(record.args[0], str))
     return kind.newbyteorder(order)
 

@@ -73,11 +73,7 @@ def load_images(
     )
     source = SOURCES[name](request)
     splits = cached_splits(source.key(request), source.read) if source.files else source.read()
-    if image_size is not None and splits.input_dim[1:] != (image_size, image_size):
-        raise ConfigError(
-            f"image_size={image_size}: {name} images are {by_sides(splits.input_dim[1:])}, "
-            "and stay so; only celeba and folder are resized"
-        )
+    _check_size(name, image_size, splits.input_dim)
     return splits
 
 
@@ -114,7 +110,19 @@ def request_of(
     else:
         path = Path() if name == "digits" else data_home(data_root)
     size = 64 if image_size is None else image_size
-    return Request(name, path, size, download, skip_undecodable, progress, seed)
+    request = Request(name, path, size, download, skip_undecodable, progress, seed)
+    known = input_dim_of(request)
+    if known is not None:
+        _check_size(name, image_size, known)
+    return request
+
+
+def _check_size(name: str, image_size: int | None, input_dim: tuple[int, int, int]) -> None:
+    if image_size is not None and input_dim[1:] != (image_size, image_size):
+        raise ConfigError(
+            f"image_size={image_size}: {name} images are {by_sides(input_dim[1:])}, "
+            "and stay so; only celeba and folder are resized"
+        )
 
 
 def input_dim_of(request: Request) -> tuple[int, int, int] | None:

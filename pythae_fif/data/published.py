@@ -50,32 +50,32 @@ class Missing:
     """What a published data set needs that is not there.
 
     Attributes:
-        url: From where it would be downloaded.
+        url: From where it would be downloaded; None if it is only to be unpacked.
         disk_bytes: What that and what is unpacked of it take on the disk, about.
         image_bytes: Size in memory of all images.
         error: Makes what to say where it cannot be downloaded, of reasons.
     """
 
-    url: str
+    url: str | None
     disk_bytes: int
     image_bytes: int
     error: Callable[..., DataError]
 
 
 def missing(request: Request) -> Missing | None:
-    """What must be downloaded of a published data set; None if there is something to read."""
+    """What must be downloaded or unpacked of a published data set; None if it can be read."""
     name, root = request.name, request.path
     if name not in _PUBLISHED or any(
         (root / name / f"{part}_data.npz").exists() for part in ("train", "eval")
     ):
         return None
     if name == "celeba":
-        lacking = _lacking_of_celeba(root)
-        if not lacking:
+        lacking, there = _lacking_of_celeba(root), (root / _CELEBA_FOLDER).is_dir()
+        if there and not lacking:
             return None
-        unpacked = 0 if (root / _CELEBA_FOLDER).is_dir() else CELEBA[Path(_CELEBA_ZIP).name].size
+        unpacked = 0 if there else CELEBA[Path(_CELEBA_ZIP).name].size
         return Missing(
-            CELEBA[lacking[0].name].url,
+            CELEBA[lacking[0].name].url if lacking else None,
             sum(CELEBA[path.name].size for path in lacking) + unpacked,
             202_599 * 3 * request.image_size**2,
             partial(_absent, request),

@@ -12,6 +12,7 @@ import torch
 from pythae_fif import cli
 from pythae_fif.cli import preflight
 from pythae_fif.cli.preflight import Space, cuda_warning, disk_problems, machine_line
+from pythae_fif.data.load import request_of
 from pythae_fif.runs.engines import LocalEngine
 
 Usage = namedtuple("Usage", "total used free")
@@ -114,6 +115,15 @@ def test_celebas_room_is_told_before_its_download(errors, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 4 * 10**9))
     (line,) = errors("--dataset", "celeba", "--arch", "resnet", "--extractor", "pixels")
     assert "has 4 GB free, needs 5.4 GB: 2.9 GB for celeba's files, 2.5 GB for decoded" in line
+
+
+def test_what_was_fetched_by_hand_is_neither_missing_nor_unpacked_yet(tmp_path):
+    (tmp_path / "celeba").mkdir()
+    for name in ("img_align_celeba.zip", "list_eval_partition.txt"):
+        (tmp_path / "celeba" / name).write_bytes(b"")
+    problems, room = preflight.data_problems(request_of("celeba", tmp_path, download=False))
+    assert problems == [] and room[0].size > 10**9
+    assert not (tmp_path / "celeba/img_align_celeba").exists()
 
 
 # ---------------------------------------------------------------- the machine
