@@ -144,10 +144,10 @@ BOMBS = {
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_a_pickle_that_would_never_end_is_refused_at_once(tmp_path, bomb):
     (tmp_path / "frame.pickle").write_bytes(BOMBS[bomb])
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(DataError, match=r"frame\.pickle: "):
         read_frame_pickle(tmp_path / "frame.pickle")
-    assert time.perf_counter() - start < 2
+    assert time.process_time() - start < 2
 
 
 def test_pointers_are_not_followed_and_nothing_is_changed(tmp_path):
@@ -177,7 +177,7 @@ OPERATIONS = st.lists(
 
 
 @given(flips=FLIPS)
-@settings(max_examples=150, deadline=2000)
+@settings(max_examples=150, deadline=None)
 def test_flipped_bytes_are_the_right_table_or_an_error(flips, tmp_path_factory):
     content = bytearray(REAL)
     for place, value in flips:
@@ -186,7 +186,7 @@ def test_flipped_bytes_are_the_right_table_or_an_error(flips, tmp_path_factory):
 
 
 @given(operations=OPERATIONS)
-@settings(max_examples=150, deadline=2000)
+@settings(max_examples=150, deadline=None)
 def test_any_operations_are_a_table_or_an_error(operations, tmp_path_factory):
     _is_a_table_or_an_error(b"\x80\x02" + b"".join(operations) + b".", tmp_path_factory)
 
@@ -194,12 +194,14 @@ def test_any_operations_are_a_table_or_an_error(operations, tmp_path_factory):
 def _is_a_table_or_an_error(content: bytes, folders) -> None:
     path = folders.getbasetemp() / "fuzzed.pickle"
     path.write_bytes(content)
+    start = time.process_time()
     try:
         table = read_frame_pickle(path)
     except DataError as error:
         assert "\n" not in str(error)
     else:
         assert all(values.dtype == np.float64 and values.ndim == 1 for values in table.values())
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize("content", [b"", b"no pickle", pickle.dumps([1, 2]), pickle.dumps({})])
