@@ -201,15 +201,19 @@ def run_problems(
 
 def _extractor_problem(name: str, environment: Environment) -> str | None:
     if name == "inception":
-        from pythae_fif.evaluation.inception import WEIGHTS_URL, find_inception_weights
+        from pythae_fif.evaluation.inception import (
+            DOWNLOADS_OFF,
+            WEIGHTS_URL,
+            find_inception_weights,
+        )
 
         try:
             find_inception_weights(environment.inception_weights, download=False)
         except ConfigError as error:
-            named = environment.inception_weights or environment.offline
-            silent = None if named else unreachable(WEIGHTS_URL)
-            if named or silent:
-                return str(error).replace("downloads are off", silent or "downloads are off")
+            if DOWNLOADS_OFF not in str(error) or environment.offline:
+                return str(error)
+            silent = unreachable(WEIGHTS_URL)
+            return str(error).replace(DOWNLOADS_OFF, silent) if silent else None
     extra, *packages = PACKAGES.get(name, ("",))
     lacking = [package for package in packages if importlib.util.find_spec(package) is None]
     if lacking:

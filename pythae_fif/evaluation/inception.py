@@ -28,6 +28,7 @@ WEIGHTS_URL = (
     f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{WEIGHTS_FILE}"
 )
 WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+DOWNLOADS_OFF = "downloads are off"
 SAME_FILE_OF_TORCH_FIDELITY = "weights-inception-2015-12-05-6726825d.pth"
 
 
@@ -58,7 +59,7 @@ def find_inception_weights(path: str | Path | None = None, *, download: bool = T
         if file.is_file():
             return _checked(file, "the cache of torch.hub")
     target = folder / WEIGHTS_FILE
-    reason = "downloads are off"
+    reason = DOWNLOADS_OFF
     if download:
         logger.info("downloading %s to %s", WEIGHTS_URL, target)
         try:

@@ -14,6 +14,7 @@ from pythae_fif.cli import preflight
 from pythae_fif.cli.preflight import Space, cuda_warning, disk_problems, machine_line
 from pythae_fif.data.load import request_of
 from pythae_fif.runs.engines import LocalEngine
+from pythae_fif.runs.kind import Environment
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -115,6 +116,16 @@ def test_celebas_room_is_told_before_its_download(errors, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 4 * 10**9))
     (line,) = errors("--dataset", "celeba", "--arch", "resnet", "--extractor", "pixels")
     assert "has 4 GB free, needs 5.4 GB: 2.9 GB for celeba's files, 2.5 GB for decoded" in line
+
+
+def test_weights_that_are_named_and_are_not_there(monkeypatch):
+    monkeypatch.setattr(preflight, "unreachable", lambda url: None)
+    for given in (Environment(inception_weights="nowhere"), Environment()):
+        (line,) = preflight.run_problems([], None, "inception", given, None, Path())
+        assert "nowhere" in line
+        monkeypatch.setenv("PYTHAE_FIF_INCEPTION", "nowhere")
+    monkeypatch.delenv("PYTHAE_FIF_INCEPTION")
+    assert preflight.run_problems([], None, "inception", Environment(), None, Path()) == []
 
 
 def test_what_was_fetched_by_hand_is_neither_missing_nor_unpacked_yet(tmp_path):
