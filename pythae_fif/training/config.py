@@ -30,6 +30,11 @@ class FIFTrainerConfig(BaseTrainerConfig):
         channels_last (bool): Memory layout of images and convolutions. On a CPU a FIF step of
             Pythae's ResNets is up to 1.07 times as fast with it in float32, 1.26 times in
             bfloat16; the ConvNets gain nothing. Default: False.
+        compile (bool): Compile FIF's training loss, see
+            :func:`~pythae_fif.training.compiled.compiled_loss`; other models train as ever. Losses
+            and gradients are equal to rounding. Default: False.
+        cudnn_benchmark (bool): Let cuDNN time its convolutions and take the fastest, in the whole
+            process. Default: False.
         reuse_memory (bool): Never return freed memory to the operating system, for the whole
             process, see :func:`keep_freed_memory`: large activations then do not cost a page
             fault a step on the CPU. Default: False.
@@ -44,6 +49,8 @@ class FIFTrainerConfig(BaseTrainerConfig):
     precision: Literal["float32", "bfloat16"] = "float32"
     max_grad_norm: float | None = Field(None, gt=0)
     channels_last: bool = False
+    compile: bool = False
+    cudnn_benchmark: bool = False
     reuse_memory: bool = False
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from pythae_fif.errors import ConfigError, NonFiniteError
 from pythae_fif.training.budget import Budget
 from pythae_fif.training.checkpoint import random_state, set_random_state
+from pythae_fif.training.compiled import compiled_loss
 from pythae_fif.training.config import FIFTrainerConfig, check_processes, check_training, config_for
 from pythae_fif.training.distributed import ALONE, Processes
 from pythae_fif.training.loader import Loader, make_loader, weighted_batches
@@ -154,6 +156,8 @@ class FIFTrainer:
 
         if self._options.reuse_memory:
             keep_freed_memory()
+        if self._options.cudnn_benchmark:
+            torch.backends.cudnn.benchmark = True
         self.device = "cuda" if torch.cuda.is_available() and not config.no_cuda else "cpu"
         self.model = model.to(self.device)
         self.model.device = self.device
@@ -184,7 +188,7 @@ class FIFTrainer:
             NonFiniteError: A loss is NaN or infinite; the message names the epoch.
             StoreError: The run's folder cannot be written.
         """
-        with quiet_pythae():
+        with quiet_pythae(), self.compiled():
             self.prepare_training()
             progress = self._resume()
             self._files.write_log(progress.history)
@@ -225,6 +229,11 @@ class FIFTrainer:
             tell.on_train_end(config)
             self.processes.all_values(None)  # returns once all are here
             return progress.result()
+
+    def compiled(self) -> AbstractContextManager[None]:
+        """Where training steps are compiled, if the configuration says so."""
+        compile = self._options.compile
+        return compiled_loss(self.model, self.device) if compile else nullcontext()
 
     def prepare_training(self) -> None:
         """Seeds, and makes new optimizers: the state before the first epoch."""
