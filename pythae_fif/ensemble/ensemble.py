@@ -13,6 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from pythae_fif.device import fork_rng
 from pythae_fif.ensemble.group import Group, Step, split_members, train_epoch, workers
 from pythae_fif.ensemble.stacking import (
     THIN_PRODUCTS,
@@ -120,7 +121,7 @@ class Ensemble:
             (torch.Size([3, 7]), 'eager')
         """
         models = []
-        with torch.random.fork_rng():
+        with fork_rng():
             for beta, seed in zip(betas, seeds, strict=True):
                 torch.manual_seed(seed)
                 models.append(build(beta))

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.data import load_images, to_float
+from pythae_fif.device import fork_rng
 from pythae_fif.nn import build_networks
 from pythae_fif.pictures import new_figure
 from pythae_fif.studies import OnProgress, StudyOptions
@@ -209,7 +210,7 @@ def _trained(
 ) -> FIF:
     """Pythae's ResNet (a small one for other shapes), which has no BatchNorm."""
     shape = tuple(images.shape[1:])
-    with torch.random.fork_rng():
+    with fork_rng():
         torch.manual_seed(seed)
         config = FIFConfig(input_dim=shape, latent_dim=latent_dim, beta=BETA)
         model = FIF(config, *build_networks("resnet", shape, latent_dim))

@@ -3,7 +3,9 @@
 __all__ = ["FIFTrainerConfig", "check_processes", "check_training", "config_for"]
 
 import copy
+import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -65,17 +67,22 @@ class FIFTrainerConfig(BaseTrainerConfig):
                 )
 
 
-def config_for(model: BaseAE, config: BaseTrainerConfig | None) -> BaseTrainerConfig:
+def config_for(
+    model: BaseAE, config: BaseTrainerConfig | None, options: Mapping[str, Any]
+) -> BaseTrainerConfig:
     """A copy of the caller's configuration, or the default one, for the training of a model.
 
-    A plain one of Pythae becomes a `FIFTrainerConfig`. RAE_L2's decoder gets `reg_weight` as its
-    weight decay, as in Pythae's `TrainingPipeline`.
+    A plain one of Pythae becomes a `FIFTrainerConfig`, which gets the options. RAE_L2's decoder
+    gets `reg_weight` as its weight decay, as in Pythae's `TrainingPipeline`.
     """
     if config is None:
-        return FIFTrainerConfig()
+        return FIFTrainerConfig(**options)
     if type(config) is BaseTrainerConfig:
-        return FIFTrainerConfig(**{k: v for k, v in config.to_dict().items() if k != "name"})
+        given = {key: value for key, value in config.to_dict().items() if key != "name"}
+        return FIFTrainerConfig(**given, **options)
     config = copy.deepcopy(config)
+    if options and isinstance(config, FIFTrainerConfig):
+        return dataclasses.replace(config, **options)
     if model.model_name == "RAE_L2" and isinstance(config, CoupledOptimizerTrainerConfig):
         decay = {"weight_decay": model.model_config.reg_weight}
         config.decoder_optimizer_params = {**(config.decoder_optimizer_params or {}), **decay}
