@@ -17,6 +17,6 @@ def fork_rng() -> AbstractContextManager[None]:
 
     A process uses one GPU; PyTorch's own, without a word, saves all of them and warns.
     """
-    gpus = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     fork: AbstractContextManager[None] = torch.random.fork_rng(devices=gpus)
     return fork

@@ -15,6 +15,8 @@ from pythae_fif.volume_change import FIFLoss
 
 logger = logging.getLogger(__name__)
 
+BACKEND: Any = "inductor"
+
 
 @contextlib.contextmanager
 def compiled_loss(model: BaseAE, device: str) -> Iterator[None]:
@@ -43,7 +45,7 @@ def compiled_loss(model: BaseAE, device: str) -> Iterator[None]:
     # The compiler keeps a few graphs for each code object: another training starts with none.
     traced.__code__ = traced.__code__.replace()
     mode = "reduce-overhead" if device == "cuda" else None
-    compiled: Any = torch.compile(traced, fullgraph=True, dynamic=False, mode=mode)
+    compiled: Any = torch.compile(traced, fullgraph=True, dynamic=False, backend=BACKEND, mode=mode)
 
     def training_loss(
         x: Tensor, condition: Tensor | None, eps: Tensor, beta: float | Tensor
