@@ -32,9 +32,7 @@ def compiled_loss(model: BaseAE, device: str) -> Iterator[None]:
     """
     eager = getattr(model, "training_loss", None)
     if eager is None:
-        logger.warning(
-            "compile: %s trains uncompiled (FIF alone is compiled)", type(model).__name__
-        )
+        logger.warning("compile: %s trains uncompiled (only FIF can be)", type(model).__name__)
         yield
         return
 
@@ -61,7 +59,7 @@ def compiled_loss(model: BaseAE, device: str) -> Iterator[None]:
                 if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                     raise
                 compiled = None
-                reason = str(error).strip().splitlines()[0]
+                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
                 logger.warning("compile: %s trains uncompiled (%s)", type(model).__name__, reason)
         loss: FIFLoss = eager(x, condition, eps, beta)
         return loss
