@@ -20,7 +20,6 @@ calls of kernels in the generated code, and what is not compiled: noise, Hutchin
 import argparse
 import contextlib
 import json
-import platform
 import re
 import statistics
 import subprocess
@@ -34,6 +33,7 @@ from pythae.models import AE, AEConfig
 from torch._inductor import utils
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
+from train import processor
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.nn import build_networks
@@ -229,7 +229,7 @@ def main() -> None:
         print(json.dumps(peak_memory(*flags.peak, flags.device)))
         return
     keep_freed_memory()
-    name = torch.cuda.get_device_name() if flags.device == "cuda" else platform.machine()
+    name = torch.cuda.get_device_name() if flags.device == "cuda" else processor()
     where = f"{flags.device} ({name}), {torch.get_num_threads()} threads, torch {torch.__version__}"
     tables: dict[str, list[dict[str, str]]] = {}
     others = [name for name in VARIANTS if name != "AE"]
@@ -270,7 +270,7 @@ class _Operations(TorchDispatchMode):
 
 
 LAUNCH = re.compile(
-    r"^\s+(?:\w+ = )?"
+    r"^ +(?:\w+ = )?"
     r"(?:cpp_fused\w*\(|\w+\.run\(|extern_kernels\.|torch\.ops\.(?!inductor)|aten\.)",
     re.MULTILINE,
 )
@@ -300,7 +300,7 @@ def eager_and_compiled(net: str, rounds: int, device: str) -> dict[str, str]:
     noisy, eps = model[0]._noisy(model[1]), model[0]._hutchinson(model[1])
     with of_loss:
         eager_model[0].training_loss(noisy, None, eps, 10.0).loss.backward()
-    with compiled_loss(model[0], device):
+    with utils.fresh_cache(), compiled_loss(model[0], device):
         start = time.perf_counter()
         _, code = utils.run_and_get_code(step)
         first = time.perf_counter() - start
