@@ -303,7 +303,8 @@ class Ensemble:
         prior = self.models[0].latent_distribution(z).log_prob(z)
         size = max(1, CHUNK_NUMEL // (z.shape[0] * z.shape[2] * self._width))
         volume = torch.cat([self._log_volume(chunk) for chunk in z.split(size, 1)], 1)
-        return (prior - volume).to(x.device)
+        density: Tensor = (prior - volume).to(x.device)
+        return density
 
     def _log_volume(self, z: Tensor) -> Tensor:
         """1/2 log det g'(z)^T g'(z), (M, n), at codes (M, n, d)."""

@@ -305,7 +305,7 @@ class FIF(HutchinsonModel):
             dtype=torch.bfloat16 if config.surrogate_precision == "bfloat16" else None,
         )
         try:
-            return estimate(mode=self._surrogate_mode)
+            return estimate(mode=self._surrogate_mode or config.mode)
         except UnsupportedOperationError as error:  # an operation of training mode alone
             self._surrogate_mode = self._instead_of_replay(error)
             return estimate(mode=self._surrogate_mode)

@@ -45,9 +45,7 @@ def compiled_loss(model: BaseAE, device: str) -> Iterator[None]:
     mode = "reduce-overhead" if device == "cuda" else None
     compiled: Any = torch.compile(traced, fullgraph=True, dynamic=False, backend=BACKEND, mode=mode)
 
-    def training_loss(
-        x: Tensor, condition: Tensor | None, eps: Tensor, beta: float | Tensor
-    ) -> FIFLoss:
+    def training_loss(x: Tensor, condition: Tensor | None, eps: Tensor, beta: float) -> FIFLoss:
         nonlocal compiled
         if compiled is not None:
             # As a number, each beta of a schedule would be compiled anew.
