@@ -9,12 +9,18 @@ mode `backward` (vector-Jacobian products alone, double backward), `default` rep
 `1/4` the surrogate of a quarter of the batch, `bf16` its products in bfloat16, `+` the whole step
 in bfloat16. Rounds are interleaved and medians are taken, since machines are noisy; peak memory is
 that of a process of its own for every variant.
+
+    python benchmarks/step.py --compile --nets mnist-resnet mnist-convnet [--output F]
+
+times FIF's default step eager and compiled in turns instead, and counts its operations, which on a
+GPU would be launches. Those of eager steps are all but views and allocations; of compiled ones the
+calls of kernels in the generated code, and what is not compiled: noise, Hutchinson vectors, Adam.
 """
 
 import argparse
 import contextlib
 import json
-import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -24,11 +30,15 @@ from pathlib import Path
 import torch
 from pythae.data.datasets import DatasetOutput
 from pythae.models import AE, AEConfig
+from torch._inductor import utils
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
+from train import processor
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.nn import build_networks
 from pythae_fif.training import keep_freed_memory
+from pythae_fif.training.compiled import compiled_loss
 
 NETS = {
     "mnist-resnet": ("resnet", (1, 28, 28), 16, 100),
@@ -212,17 +222,21 @@ def main() -> None:
     p.add_argument("--rounds", type=int, default=15)
     p.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     p.add_argument("--output", help="Markdown file to write the tables to")
+    p.add_argument("--compile", action="store_true", help="eager and compiled steps in turns alone")
     p.add_argument("--peak", nargs=2, metavar=("NET", "VARIANT"), help=argparse.SUPPRESS)
     flags = p.parse_args()
     if flags.peak:
         print(json.dumps(peak_memory(*flags.peak, flags.device)))
         return
     keep_freed_memory()
-    name = torch.cuda.get_device_name() if flags.device == "cuda" else platform.machine()
+    name = torch.cuda.get_device_name() if flags.device == "cuda" else processor()
     where = f"{flags.device} ({name}), {torch.get_num_threads()} threads, torch {torch.__version__}"
     tables: dict[str, list[dict[str, str]]] = {}
     others = [name for name in VARIANTS if name != "AE"]
-    for net in flags.nets:
+    if flags.compile:
+        rows = [eager_and_compiled(net, flags.rounds, flags.device) for net in flags.nets]
+        tables[f"A step of FIF, eager and compiled: {where}"] = rows
+    for net in () if flags.compile else flags.nets:
         time_of = time_net(net, flags.rounds, flags.device)
         row = {"net": net, "AE ms": f"{time_of['AE ms']:.0f}"}
         row |= {k: f"{time_of[k]:.2f}" for k in ("bound", *others)}
@@ -241,6 +255,66 @@ def main() -> None:
     if flags.output:
         command = " ".join(["python", *sys.argv]).replace(f" --output {flags.output}", "")
         Path(flags.output).write_text(f"# The training step\n\nMade by `{command}`.\n\n{text}")
+
+
+class _Operations(TorchDispatchMode):
+    """Counts operations but for views and allocations."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += not (func.is_view or "empty" in func._schema.name)
+        return func(*args, **(kwargs or {}))
+
+
+LAUNCH = re.compile(
+    r"^ +(?:\w+ = )?"
+    r"(?:cpp_fused\w*\(|\w+\.run\(|extern_kernels\.|torch\.ops\.(?!inductor)|aten\.)",
+    re.MULTILINE,
+)
+"""A call of a kernel in the code that inductor generates: its own, or one of a library."""
+
+
+def eager_and_compiled(net: str, rounds: int, device: str) -> dict[str, str]:
+    """Times of FIF's default step eager and compiled, in turns, and what each launches."""
+
+    def stepper(model, x):
+        optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+
+        def step():
+            loss = model(DatasetOutput(data=x)).loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+        return step
+
+    eager_model, model = build(net, {}, device), build(net, {}, device)
+    eager, step = stepper(*eager_model), stepper(*model)
+    eager()
+    operations, of_loss = _Operations(), _Operations()
+    with operations:
+        eager()
+    noisy, eps = model[0]._noisy(model[1]), model[0]._hutchinson(model[1])
+    with of_loss:
+        eager_model[0].training_loss(noisy, None, eps, 10.0).loss.backward()
+    with utils.fresh_cache(), compiled_loss(model[0], device):
+        start = time.perf_counter()
+        _, code = utils.run_and_get_code(step)
+        first = time.perf_counter() - start
+        times = [(seconds(eager, device), seconds(step, device)) for _ in range(rounds)]
+    launches = sum(len(LAUNCH.findall(text)) for text in code)
+    return {
+        "net": net,
+        "eager ms": f"{1e3 * statistics.median(before for before, _ in times):.0f}",
+        "compiled ms": f"{1e3 * statistics.median(after for _, after in times):.0f}",
+        "eager / compiled": f"{statistics.median(b / a for b, a in times):.2f}",
+        "compiling s": f"{first:.0f}",
+        "operations eager": str(operations.count),
+        "operations compiled": str(operations.count - of_loss.count + 1 + launches),
+    }
 
 
 def markdown(rows: list[dict[str, str]]) -> str:

@@ -7,7 +7,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "pythae_fif"
 LAYERS = (
-    ("errors", "lazy"),
+    ("errors", "lazy", "device"),
     ("files", "validation", "register"),
     ("pictures",),
     ("volume_change",),

@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from zuko.flows import RealNVP
 
 from pythae_fif.baselines.glow import ActNorm, Chain, Flatten, InjectiveConv, Squeeze, flow_steps
 from pythae_fif.errors import ConfigError
-from pythae_fif.nn.coupling import bounded_affine
+from pythae_fif.nn.coupling import affine_couplings
 
 
 class NoisyCodes(NamedTuple):
@@ -72,12 +71,7 @@ class LatentFlow(nn.Module):
             # zuko reads its masks as it builds them, which the meta device does not let it.
             meta = torch.get_default_device().type == "meta"
             with torch.device("cpu") if meta else contextlib.nullcontext():
-                self.couplings = RealNVP(
-                    latent_dim,
-                    transforms=blocks,
-                    hidden_features=[hidden_dim, hidden_dim],
-                    univariate=bounded_affine,
-                ).transform
+                self.couplings = affine_couplings(latent_dim, blocks, hidden_dim)
 
     def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Codes of the manifold, (B, d), to z (B, d) and the log-determinant (B,)."""

@@ -12,7 +12,7 @@ __all__ = [
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -76,6 +76,10 @@ class Profile(Checked):
         configurations: Number of configurations of a model's grid that are used, from its start;
             all if None.
         extractor: In place of the data set's, unless the user names one.
+        precision, channels_last, cudnn_benchmark: As of
+            :class:`~pythae_fif.training.FIFTrainerConfig`, for every model.
+        compile: Likewise; of FIF alone.
+        runs_per_gpu: Runs at once on a GPU, unless the user says how many.
     """
 
     note: str
@@ -94,6 +98,11 @@ class Profile(Checked):
     test_size: AtLeastTen | None = None
     configurations: AtLeastOne | None = None
     extractor: ExtractorName | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    channels_last: bool = False
+    compile: bool = False
+    cudnn_benchmark: bool = False
+    runs_per_gpu: AtLeastOne | None = None
 
     @model_validator(mode="after")
     def _one_budget(self) -> "Profile":
@@ -109,6 +118,7 @@ class Profile(Checked):
         """The values of a run of a model."""
         of_model = self.of(model).model_dump(exclude={"grid", "fixed"}, exclude_none=True)
         values = {**self.model_dump(exclude={"models"}), **of_model}
+        values["compile"] &= model == "fif"  # runs of others are the same without
         if self.wall_clock is not None:
             values["wall_clock"] = parse_duration(self.wall_clock)
         return RunSettings(**values)

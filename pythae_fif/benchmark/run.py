@@ -25,6 +25,7 @@ from pythae_fif.benchmark.sheets import samples_name, write_sheets
 from pythae_fif.benchmark.yaml_files import import_class
 from pythae_fif.data import ImageDataset, Splits
 from pythae_fif.data.cache import open_splits
+from pythae_fif.device import default_device
 from pythae_fif.errors import FIFError, NonFiniteError
 from pythae_fif.evaluation import reconstruction_mse, score_samples
 from pythae_fif.evaluation.scores import Scores
@@ -209,7 +210,7 @@ def _saved_model(job: ImageJob, input_dim: tuple[int, ...]) -> tuple[BaseAE, Tra
             model, runs.line_of(error), " and ".join(asides),
         )  # fmt: skip
         return None
-    return loaded.to("cuda" if torch.cuda.is_available() else "cpu"), record.training
+    return loaded.to(default_device()), record.training
 
 
 def trainer_of(
@@ -232,6 +233,7 @@ def trainer_of(
         wall_clock=spec.settings.wall_clock,
         keep_last=load_model_entry(spec.model).keep_last,
         distributed=False,
+        options=spec.settings.of_trainer(),
     )
 
 

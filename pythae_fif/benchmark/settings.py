@@ -5,10 +5,17 @@ __all__ = ["RunSettings"]
 from dataclasses import dataclass
 from typing import Any
 
-PLAN_ALONE = ("note", "configurations", "extractor")
+PLAN_ALONE = ("note", "configurations", "extractor", "runs_per_gpu")
 """Those that define no result, or that a run has already under another name."""
-OPTIONAL = ("epochs", "wall_clock", "weight_decay", "fit_steps")
-"""Absent where they are not used: they came later, and runs of before are still the same."""
+TRAINER: dict[str, Any] = {
+    "precision": "float32", "channels_last": False, "compile": False, "cudnn_benchmark": False,
+}  # fmt: skip
+"""Those of :class:`~pythae_fif.training.FIFTrainerConfig`, with its defaults."""
+OPTIONAL: dict[str, Any] = {
+    "epochs": None, "wall_clock": None, "weight_decay": None, "fit_steps": None,
+    "runs_per_gpu": None, **TRAINER,
+}  # fmt: skip
+"""Absent at these values: they came later, and runs of before are still the same."""
 
 
 @dataclass(frozen=True)
@@ -16,10 +23,8 @@ class RunSettings:
     """A profile's values for one model, with the same names.
 
     Attributes:
-        note, batch_size, learning_rate, num_samples, epochs, weight_decay, plateau_patience,
-            plateau_factor, fit_steps, train_size, val_size, test_size, configurations, extractor:
-            As of :class:`~pythae_fif.benchmark.config.Profile`.
         wall_clock: In seconds; None for a number of epochs.
+        Others: As of :class:`~pythae_fif.benchmark.config.Profile`.
     """
 
     note: str
@@ -37,11 +42,20 @@ class RunSettings:
     test_size: int | None = None
     configurations: int | None = None
     extractor: str | None = None
+    precision: str = "float32"
+    channels_last: bool = False
+    compile: bool = False
+    cudnn_benchmark: bool = False
+    runs_per_gpu: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without the optional ones that are not used."""
         # Not by `asdict`, whose copies would cost a plan of 10,000 runs a second.
-        return {k: v for k, v in vars(self).items() if k not in OPTIONAL or v is not None}
+        return {k: v for k, v in vars(self).items() if k not in OPTIONAL or v != OPTIONAL[k]}
+
+    def of_trainer(self) -> dict[str, Any]:
+        """Those of :class:`~pythae_fif.training.FIFTrainerConfig` that are not its defaults."""
+        return {key: value for key, value in self.to_dict().items() if key in TRAINER}
 
     def defining(self) -> dict[str, Any]:
         """Those that define the result of a run, and so its id."""

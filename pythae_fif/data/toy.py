@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pythae_fif.device import fork_rng
+
 KAPPA = 2.0  # concentration of the von Mises circle
 MAJOR, MINOR = 1.0, 0.4  # radii of the torus
 
@@ -82,7 +84,7 @@ def _circle(count: int, generator: torch.Generator) -> ToySample:
 
 
 def _von_mises_circle(count: int, generator: torch.Generator) -> ToySample:
-    with torch.random.fork_rng():  # torch's distributions take no generator
+    with fork_rng():  # torch's distributions take no generator
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
         distribution = torch.distributions.VonMises(torch.zeros(()), torch.tensor(KAPPA))
         angle = distribution.sample((count,))

@@ -13,6 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from pythae_fif.device import default_device, fork_rng
 from pythae_fif.ensemble.group import Group, Step, split_members, train_epoch, workers
 from pythae_fif.ensemble.stacking import (
     THIN_PRODUCTS,
@@ -39,7 +40,8 @@ class Ensemble:
     one batched matrix product, and the loss is FIF's, by replayed tangents. Members may differ
     in their weights and in `beta`, `beta_final`, `beta_epochs` and `noise`.
 
-    On a CPU they are trained in groups that fit the cache, compiled ones by one thread a core.
+    They move to the GPU where there is one; what they compute comes back to where the data are. On
+    a CPU they are trained in groups that fit the cache, compiled ones by one thread a core.
 
     A member does not know of the others: it ends, up to rounding, where its model would have ended
     in a loop of its own with the same draws. Those come from one generator a member, seeded with
@@ -77,7 +79,7 @@ class Ensemble:
                 f"an ensemble of {len(models)} models with {len(seeds)} seeds: as many seeds as "
                 f"models are needed, at least 1"
             )
-        self.models = list(models)
+        self.models = [model.to(default_device()) for model in models]
         self.backend = "eager"
         self._compile = compile
         self._config = common_config(self.models, may_differ=self.may_differ, fixed=self.fixed)
@@ -120,7 +122,7 @@ class Ensemble:
             (torch.Size([3, 7]), 'eager')
         """
         models = []
-        with torch.random.fork_rng():
+        with fork_rng():
             for beta, seed in zip(betas, seeds, strict=True):
                 torch.manual_seed(seed)
                 models.append(build(beta))
@@ -154,7 +156,7 @@ class Ensemble:
                 is stepped after every step.
             on_epoch: Called after every epoch with its number, from 1.
         """
-        data = data.to(self._device, self._dtype)
+        data = self._here(data)
         if isinstance(learning_rate, float | int):
             rates = [float(learning_rate)] * len(self.models)
         else:
@@ -275,16 +277,17 @@ class Ensemble:
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """Codes of every member, (M, N, d), of data (N, D) or (M, N, D)."""
-        return self._nets.encode(x.to(self._device, self._dtype))
+        return self._nets.encode(self._here(x)).to(x.device)
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """Decoded codes of every member, (M, N, D), of codes (N, d) or (M, N, d)."""
-        return self._nets.decode(z.to(self._device, self._dtype))
+        return self._nets.decode(self._here(z)).to(z.device)
 
     def reconstruction_error(self, x: Tensor) -> Tensor:
         """|g(f(x)) - x|^2, (M, N), of data (N, D) or (M, N, D)."""
-        return squared_error(self.decode(self.encode(x)), x.to(self._device, self._dtype), 2)
+        x_hat = self.decode(self.encode(self._here(x)))
+        return squared_error(x_hat, self._here(x), 2).to(x.device)
 
     @torch.no_grad()
     def log_prob(self, x: Tensor) -> Tensor:
@@ -296,10 +299,12 @@ class Ensemble:
         Returns:
             NaN where the Jacobian of a member is not finite.
         """
-        z = self.encode(x)
+        z = self.encode(self._here(x))
         prior = self.models[0].latent_distribution(z).log_prob(z)
         size = max(1, CHUNK_NUMEL // (z.shape[0] * z.shape[2] * self._width))
-        return prior - torch.cat([self._log_volume(chunk) for chunk in z.split(size, 1)], 1)
+        volume = torch.cat([self._log_volume(chunk) for chunk in z.split(size, 1)], 1)
+        density: Tensor = (prior - volume).to(x.device)
+        return density
 
     def _log_volume(self, z: Tensor) -> Tensor:
         """1/2 log det g'(z)^T g'(z), (M, n), at codes (M, n, d)."""
@@ -313,6 +318,9 @@ class Ensemble:
 
     # ------------------------------------------------------------------ inside
 
+    def _here(self, x: Tensor) -> Tensor:
+        return x.to(self._device, self._dtype)
+
     @property
     def _width(self) -> int:
         """Of the widest layer."""
@@ -322,7 +330,7 @@ class Ensemble:
         """The stacked networks must do to every member what its own networks do."""
         config = self._config
         x = torch.randn(3, *config.input_dim, generator=torch.Generator().manual_seed(0))
-        x = x.to(self._device, self._dtype)
+        x = self._here(x)
         with torch.no_grad():
             alone = torch.stack([m.eval().reconstruct(x) for m in self.models])
         try:

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pythae_fif.data.locations import cache_home
+from pythae_fif.device import fork_rng
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.evaluation.extractor import Extractor
 from pythae_fif.evaluation.extractors import ExtractorOptions, build_extractor
@@ -304,7 +305,7 @@ class _Clock:
 def _seeded(seed: int) -> Iterator[None]:
     """Seeds torch and NumPy within the block; their states are as before in the end."""
     numpy_state = np.random.get_state()
-    with torch.random.fork_rng():
+    with fork_rng():
         torch.manual_seed(seed)
         np.random.seed(seed)
         try:

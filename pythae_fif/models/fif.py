@@ -21,6 +21,7 @@ from pythae_fif.models.manifold import uncompiled
 from pythae_fif.nn.conditional import GivenDecoder, GivenEncoder
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change import (
+    FIFLoss,
     SurrogateOutput,
     UnsupportedOperationError,
     fif_loss,
@@ -202,22 +203,39 @@ class FIF(HutchinsonModel):
         if not self.training:
             return self._evaluated(x, condition, kwargs.get("dataset_size", len(x)))
         x = self._noisy(x)
-        loss = fif_loss(
-            lambda x: self._encode(x, condition),
-            lambda z: self._decode(z, condition),
-            self.latent_distribution(x).log_prob,
-            x,
-            self._hutchinson(x, self.model_config.surrogate_fraction),
-            self.beta(kwargs.get("epoch", 1), kwargs.get("share_done")),
-            surrogate=partial(self._surrogate, condition),  # volume_surrogate, by default
-            reduce=torch.mean,
-        )
+        eps = self._hutchinson(x, self.model_config.surrogate_fraction)
+        beta = self.beta(kwargs.get("epoch", 1), kwargs.get("share_done"))
+        if self._surrogate_mode is None:
+            self._surrogate_mode = self._mode_for(x, condition)
+        loss = self.training_loss(x, condition, eps, beta)
         return ModelOutput(
             loss=loss.loss,
             recon_loss=loss.reconstruction,
             nll_loss=loss.nll,
             recon_x=loss.x_hat,
             z=loss.z,
+        )
+
+    def training_loss(
+        self, x: Tensor, condition: Tensor | None, eps: Tensor, beta: float | Tensor
+    ) -> FIFLoss:
+        """The loss of noisy data: all of a step that draws no random numbers.
+
+        Args:
+            x: Data, (B, ...).
+            condition: (B, c), or None.
+            eps: Hutchinson vectors, (K, b, d).
+            beta: Weight of the reconstruction.
+        """
+        return fif_loss(
+            lambda x: self._encode(x, condition),
+            lambda z: self._decode(z, condition),
+            self.latent_distribution(x).log_prob,
+            x,
+            eps,
+            beta,
+            surrogate=self._surrogate,  # volume_surrogate, by default
+            reduce=torch.mean,
         )
 
     def given(self, label: int | Tensor) -> "FIF":
@@ -261,19 +279,20 @@ class FIF(HutchinsonModel):
         """
         return self._surrogate_mode
 
-    def _surrogate(
-        self, condition: Tensor | None, encode: Map, decode: Map, x: Tensor, eps: Tensor
-    ) -> SurrogateOutput:
+    def _mode_for(self, x: Tensor, condition: Tensor | None) -> Mode:
+        """The configuration's mode, unless that is 'replay' and the networks cannot be."""
+        mode: Mode = self.model_config.mode
+        if mode == "replay":
+            try:  # dry, in evaluation mode: failing in training moves BatchNorm twice
+                one = None if condition is None else condition[:1]
+                self._in_evaluation_mode(lambda: self._check_replay(x[:1], one))
+            except UnsupportedOperationError as error:
+                return self._instead_of_replay(error)
+        return mode
+
+    def _surrogate(self, encode: Map, decode: Map, x: Tensor, eps: Tensor) -> SurrogateOutput:
         """The volume term in the way that the configuration asks for."""
         config = self.model_config
-        if self._surrogate_mode is None:
-            self._surrogate_mode = config.mode
-            if config.mode == "replay":
-                try:  # dry, in evaluation mode: failing in training moves BatchNorm twice
-                    one = None if condition is None else condition[:1]
-                    self._in_evaluation_mode(lambda: self._check_replay(x[:1], one))
-                except UnsupportedOperationError as error:
-                    self._differentiate_backward(error)
         estimate = partial(
             surrogate,
             encode,
@@ -286,17 +305,17 @@ class FIF(HutchinsonModel):
             dtype=torch.bfloat16 if config.surrogate_precision == "bfloat16" else None,
         )
         try:
-            return estimate(mode=self._surrogate_mode)
+            return estimate(mode=self._surrogate_mode or config.mode)
         except UnsupportedOperationError as error:  # an operation of training mode alone
-            self._differentiate_backward(error)
-            return estimate(mode="backward")
+            self._surrogate_mode = self._instead_of_replay(error)
+            return estimate(mode=self._surrogate_mode)
 
-    def _differentiate_backward(self, error: UnsupportedOperationError) -> None:
+    def _instead_of_replay(self, error: UnsupportedOperationError) -> Mode:
         if self.model_config.needs_replay:
             raise ConfigError(
                 f"FIFConfig surrogate_fraction or surrogate_precision: {error}"
             ) from error
-        self._surrogate_mode = "backward"
+        return "backward"
 
     def _check_replay(self, x: Tensor, condition: Tensor | None) -> Tensor:
         """Raises UnsupportedOperationError where f and g cannot be replayed; returns f(x)."""

@@ -288,7 +288,7 @@ class ManifoldModel(BaseAE):
         return x + noise * torch.randn_like(x) if noise > 0 else x
 
     def _encode(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        z: Tensor = self.encoder(x if condition is None else join(x, condition)).embedding
+        z: Tensor = self.encoder(x if condition is None else join(x, condition))["embedding"]
         return z
 
     def _decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:

@@ -6,17 +6,20 @@ itself, without the log-determinant that an injective flow has no use for and th
 normflows compute on every pass. Its operations can be differentiated again in either mode.
 """
 
-__all__ = ["FlowDecoder", "FlowEncoder", "InjectiveFlow", "bounded_affine", "build_coupling"]
+__all__ = ["FlowDecoder", "FlowEncoder", "InjectiveFlow", "affine_couplings", "build_coupling"]
 
 import math
+from functools import partial
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor, nn
-from zuko.flows import RealNVP
-from zuko.transforms import MonotonicAffineTransform
+from zuko.flows.coupling import GeneralCouplingTransform
+from zuko.lazy import LazyComposedTransform
+from zuko.transforms import CouplingTransform, MonotonicAffineTransform, Transform
 
 # Pythae pickles this module by value when it saves a model: keep its globals to functions,
 # classes and imports.
@@ -26,6 +29,39 @@ def bounded_affine(shift: Tensor, scale: Tensor) -> MonotonicAffineTransform:
     """x exp(s) + t with |s| below 2, FrEIA's bound: with zuko's own of 7 in every block, a few
     samples of a young flow lie many orders of magnitude outside the data."""
     return MonotonicAffineTransform(shift, scale, slope=math.exp(-2))
+
+
+class _IndexedCoupling(CouplingTransform):
+    """zuko's, which finds the indices in its mask; on a GPU the host waits for these."""
+
+    def __init__(self, meta: Any, idx_a: Tensor, idx_b: Tensor) -> None:
+        Transform.__init__(self)
+        self.meta, self.idx_a, self.idx_b = meta, idx_a, idx_b
+
+
+class _Coupling(GeneralCouplingTransform):
+    """zuko's, which reads its mask once instead of in every pass."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.register_buffer("idx_a", self.mask.nonzero().squeeze(-1), persistent=False)
+        self.register_buffer("idx_b", (~self.mask).nonzero().squeeze(-1), persistent=False)
+
+    def forward(self, c: Tensor | None = None) -> Transform:
+        return _IndexedCoupling(partial(self.meta, c), self.idx_a, self.idx_b)
+
+
+def affine_couplings(features: int, blocks: int, hidden_dim: int) -> LazyComposedTransform:
+    """The transformation of zuko's RealNVP, bounded by :func:`bounded_affine`.
+
+    Args:
+        features: d; with d = 1 each block is affine.
+        blocks: Number of couplings.
+        hidden_dim: Width of the two hidden layers of every block's net.
+    """
+    options = {"hidden_features": [hidden_dim, hidden_dim], "univariate": bounded_affine}
+    masks = (torch.arange(features) % 2 == i % 2 for i in range(blocks))
+    return LazyComposedTransform(*(_Coupling(features, mask=mask, **options) for mask in masks))
 
 
 class InjectiveFlow(nn.Module):
@@ -55,12 +91,10 @@ class InjectiveFlow(nn.Module):
         hidden_dim: int = 160,
     ) -> None:
         super().__init__()
-        hidden = [hidden_dim, hidden_dim]
         self.padding = columns - latent_dim
         self.latent_dim = latent_dim
-        options = {"hidden_features": hidden, "univariate": bounded_affine}
-        self.w = RealNVP(columns, transforms=data_blocks, **options).transform
-        self.h = RealNVP(latent_dim, transforms=latent_blocks, **options).transform
+        self.w = affine_couplings(columns, data_blocks, hidden_dim)
+        self.h = affine_couplings(latent_dim, latent_blocks, hidden_dim)
 
     def encode(self, x: Tensor) -> Tensor:
         """f, from (..., D) to (..., d)."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pythae_fif import FIF, FIFConfig
+from pythae_fif.device import fork_rng
 from pythae_fif.ensemble.ensemble import Ensemble
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
 from pythae_fif.pictures import new_figure
@@ -51,7 +52,7 @@ def build(jacobian_at: JacobianAt, seed: int) -> FIF:
     The encoder is the projection on the arc, so that both are consistent where training starts.
     """
     config = FIFConfig(input_dim=(2,), latent_dim=1, beta=BETA, noise=0.0, jacobian_at=jacobian_at)
-    with torch.random.fork_rng():
+    with fork_rng():
         torch.manual_seed(seed)
         networks = ResidualEncoder(2, 1, 2, 64), ResidualDecoder(2, 1, 2, 64)
         model = FIF(config, *networks)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.data import load_images, to_float
+from pythae_fif.device import default_device, fork_rng
 from pythae_fif.nn import build_networks
 from pythae_fif.pictures import new_figure
 from pythae_fif.studies import OnProgress, StudyOptions
@@ -190,6 +191,7 @@ def _gradient(model: FIF, x: Tensor, eps: Tensor, space: TraceSpace) -> Tensor:
     """Gradient of the mean surrogate by all encoder parameters, a few vectors at a time."""
     gradients = []
     parameters = list(model.encoder.parameters())
+    x, eps = x.to(parameters[0].device), eps.to(parameters[0].device)
     for some in torch.split(eps, max(1, TANGENTS // len(x))):
         out = surrogate(
             model.embed,
@@ -209,11 +211,12 @@ def _trained(
 ) -> FIF:
     """Pythae's ResNet (a small one for other shapes), which has no BatchNorm."""
     shape = tuple(images.shape[1:])
-    with torch.random.fork_rng():
+    with fork_rng():
         torch.manual_seed(seed)
         config = FIFConfig(input_dim=shape, latent_dim=latent_dim, beta=BETA)
         model = FIF(config, *build_networks("resnet", shape, latent_dim))
-        model.train()
+        model.to(default_device()).train()
+        images = images.to(default_device())
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
         for step in range(steps):
             batch = images[torch.randint(len(images), (BATCH,))]

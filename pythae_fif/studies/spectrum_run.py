@@ -165,10 +165,11 @@ def measure(model: FIF, samples: int, seed: int) -> Measured:
         seed: Of the codes.
     """
     d, generator = model.latent_dim, torch.Generator().manual_seed(seed)
+    device = next(model.parameters()).device
     values, entropies, variances, shown = [], [], [], []
     for label in range(model.model_config.condition_dim):
         given = model.given(label)
-        z = torch.randn(samples, d, generator=generator)
+        z = torch.randn(samples, d, generator=generator).to(device)
 
         def decode(z: Tensor, given: FIF = given) -> Tensor:
             decoded: Tensor = given.decoder(z).reconstruction
@@ -179,8 +180,8 @@ def measure(model: FIF, samples: int, seed: int) -> Measured:
         values.append(decoder_singular_values(decode, z))
         entropies.append(-given.log_prob(images))
         variances.append(images.flatten(1).var(0).sum())
-        shown.append(images[:SHOWN])
-    spectra = torch.cat(values)
+        shown.append(images[:SHOWN].cpu())
+    spectra = torch.cat(values).cpu()
     log_volume = float(spectra.log().sum(1).mean())
     return Measured(
         singular_values=spectra.mean(0),
@@ -248,11 +249,11 @@ def work(job: Job[SpectrumSpec, SpectrumRecord]) -> None:
         )
         trainer.train()
     folder.tell("running", "measuring", 1.0)
-    device = str(next(trainer.model.parameters()).device)
-    model: FIF = trainer.model.cpu().eval()
+    model: FIF = trainer.model.eval()
+    device = next(model.parameters()).device
     found = measure(model, spec.size.samples, spec.seed)
     test = ImageDataset(splits.test, splits.labels["test"]).batch(
-        torch.arange(min(len(splits.test), TEST_IMAGES))
+        torch.arange(min(len(splits.test), TEST_IMAGES)), device
     )
     with torch.no_grad():
         error = (model.reconstruct(test.data, test.labels) - test.data).square()
@@ -271,7 +272,7 @@ def work(job: Job[SpectrumSpec, SpectrumRecord]) -> None:
             reconstruction=float(error.flatten(1).sum(1).mean()),
             nll=-float(model.log_prob(test.data, test.labels).mean()),
             parameters=sum(parameter.numel() for parameter in model.parameters()),
-            provenance=provenance(device, job.started, folder.attempt),
+            provenance=provenance(str(device), job.started, folder.attempt),
         )
     )
 

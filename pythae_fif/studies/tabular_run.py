@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
 
 from pythae_fif.data.tabular import TabularSplits, load_tabular
+from pythae_fif.device import default_device
 from pythae_fif.ensemble.ensemble import Ensemble
 from pythae_fif.ensemble.stacked import StackedFlows
 from pythae_fif.errors import DataError, NonFiniteError, did_you_mean
@@ -150,7 +151,7 @@ def work(job: Job[TabularSpec, TabularRecord]) -> None:
     )
     seconds = time.process_time() - start
     folder.tell("running", "scoring", 1.0)
-    members = ensemble.members()
+    members = [model.cpu() for model in ensemble.members()]
     scores = [_scores(model, splits, seed) for model, seed in zip(members, spec.seeds, strict=True)]
     folder.check()
     for model, seed, rate in zip(members, spec.seeds, spec.learning_rates, strict=True):
@@ -164,7 +165,7 @@ def work(job: Job[TabularSpec, TabularRecord]) -> None:
             cg_iterations=getattr(ensemble, "cg_iterations", None),
             backend=ensemble.backend,
             parameters=sum(parameter.numel() for parameter in models[0].parameters()),
-            provenance=provenance("cpu", job.started, folder.attempt),
+            provenance=provenance(default_device(), job.started, folder.attempt),
         )
     )
 

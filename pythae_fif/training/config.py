@@ -3,7 +3,9 @@
 __all__ = ["FIFTrainerConfig", "check_processes", "check_training", "config_for"]
 
 import copy
+import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
@@ -30,6 +32,13 @@ class FIFTrainerConfig(BaseTrainerConfig):
         channels_last (bool): Memory layout of images and convolutions. On a CPU a FIF step of
             Pythae's ResNets is up to 1.07 times as fast with it in float32, 1.26 times in
             bfloat16; the ConvNets gain nothing. Default: False.
+        compile (bool): Compile FIF's training loss, see
+            :func:`~pythae_fif.training.compiled.compiled_loss`; other models train as ever. Losses
+            and gradients are equal to rounding. On MNIST a step of Pythae's ResNet has 95 of 182
+            operations, of its ConvNet 53 of 273, which on a CPU saves no time; compiling takes
+            minutes (results/benchmarks/step-compiled.md). Default: False.
+        cudnn_benchmark (bool): Let cuDNN time its convolutions and take the fastest, in the whole
+            process. Default: False.
         reuse_memory (bool): Never return freed memory to the operating system, for the whole
             process, see :func:`keep_freed_memory`: large activations then do not cost a page
             fault a step on the CPU. Default: False.
@@ -44,6 +53,8 @@ class FIFTrainerConfig(BaseTrainerConfig):
     precision: Literal["float32", "bfloat16"] = "float32"
     max_grad_norm: float | None = Field(None, gt=0)
     channels_last: bool = False
+    compile: bool = False
+    cudnn_benchmark: bool = False
     reuse_memory: bool = False
 
     def __post_init__(self) -> None:
@@ -58,17 +69,22 @@ class FIFTrainerConfig(BaseTrainerConfig):
                 )
 
 
-def config_for(model: BaseAE, config: BaseTrainerConfig | None) -> BaseTrainerConfig:
+def config_for(
+    model: BaseAE, config: BaseTrainerConfig | None, options: Mapping[str, Any]
+) -> BaseTrainerConfig:
     """A copy of the caller's configuration, or the default one, for the training of a model.
 
-    A plain one of Pythae becomes a `FIFTrainerConfig`. RAE_L2's decoder gets `reg_weight` as its
-    weight decay, as in Pythae's `TrainingPipeline`.
+    A plain one of Pythae becomes a `FIFTrainerConfig`, which gets the options. RAE_L2's decoder
+    gets `reg_weight` as its weight decay, as in Pythae's `TrainingPipeline`.
     """
     if config is None:
-        return FIFTrainerConfig()
+        return FIFTrainerConfig(**options)
     if type(config) is BaseTrainerConfig:
-        return FIFTrainerConfig(**{k: v for k, v in config.to_dict().items() if k != "name"})
+        given = {key: value for key, value in config.to_dict().items() if key != "name"}
+        return FIFTrainerConfig(**given, **options)
     config = copy.deepcopy(config)
+    if options and isinstance(config, FIFTrainerConfig):
+        return dataclasses.replace(config, **options)
     if model.model_name == "RAE_L2" and isinstance(config, CoupledOptimizerTrainerConfig):
         decay = {"weight_decay": model.model_config.reg_weight}
         config.decoder_optimizer_params = {**(config.decoder_optimizer_params or {}), **decay}

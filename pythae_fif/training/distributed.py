@@ -41,7 +41,11 @@ class Processes:
             torch.cuda.set_device(max(0, config.local_rank))
         if not dist.is_initialized():
             backend = config.dist_backend if on_gpu else "gloo"
-            dist.init_process_group(backend, rank=config.rank, world_size=config.world_size)
+            # Told its GPU, NCCL neither guesses it at a barrier nor waits to connect.
+            place = torch.device("cuda", torch.cuda.current_device()) if on_gpu else None
+            dist.init_process_group(
+                backend, rank=config.rank, world_size=config.world_size, device_id=place
+            )
         return cls(dist.get_rank(), dist.get_world_size())
 
     def seed(self, seed: int, epoch: int, *, alike: bool) -> None:

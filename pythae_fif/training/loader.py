@@ -3,17 +3,20 @@
 __all__ = ["BatchDataset", "BatchLoader", "Loader", "make_loader", "weighted_batches"]
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from pythae.data.datasets import DatasetOutput, collate_dataset_output
+from pythae.data.datasets import BaseDataset, DatasetOutput, collate_dataset_output
 from pythae.trainers import BaseTrainerConfig
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pythae_fif.data.dataset import ImageDataset
 from pythae_fif.training.distributed import ALONE, Processes
+
+LARGEST_ON_GPU = 2**31
+"""Bytes of images that move to the GPU as a whole where they are in float32."""
 
 
 @runtime_checkable
@@ -105,6 +108,17 @@ class _ItemByItem:
         )
 
 
+def _batches_on(device: str, dataset: BaseDataset) -> Callable[[list[int]], DatasetOutput]:
+    """Indices to a batch of Pythae's plain data set, whose tensors all move to the device."""
+    data, labels = dataset.data.to(device), dataset.labels.to(device)
+
+    def batch(indices: list[int]) -> DatasetOutput:
+        rows = torch.tensor(indices, device=device)
+        return DatasetOutput(data=data[rows], labels=labels[rows])
+
+    return batch
+
+
 Loader = BatchLoader | DataLoader[Any]
 
 
@@ -115,7 +129,8 @@ def make_loader(
 
     Args:
         dataset: A `BatchDataset`; an `ImageDataset` moves to the device as it is, in uint8. Any
-            other data set of Pythae's is read item by item, in an order of its own each pass.
+            other data set of Pythae's has an order of its own each pass; it is read item by item,
+            but for a `BaseDataset` that fits the GPU.
         split: 'train', for an order of its own each pass, or 'eval', for that of the data.
         config: Of the training: batch sizes of each process, and workers that read item by item.
         device: Of the training.
@@ -127,9 +142,12 @@ def make_loader(
     elif not isinstance(dataset, BatchDataset):
         if processes.count == 1:
             workers = getattr(config, f"{split}_dataloader_num_workers")
-            collate = collate_dataset_output
+            items, collate = dataset, collate_dataset_output
+            plain = type(dataset) is BaseDataset and dataset.data.nbytes <= LARGEST_ON_GPU
+            if plain and device != "cpu" and not workers:
+                items, collate = range(len(dataset)), _batches_on(device, dataset)
             return DataLoader(
-                dataset, batch_size, shuffle=True, num_workers=workers, collate_fn=collate
+                items, batch_size, shuffle=True, num_workers=workers, collate_fn=collate
             )
         dataset = _ItemByItem(dataset)
     return BatchLoader(

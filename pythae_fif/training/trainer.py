@@ -6,10 +6,12 @@ import datetime
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -19,9 +21,11 @@ from pythae.trainers.trainer_utils import set_seed
 from pythae.trainers.training_callbacks import CallbackHandler, TrainingCallback
 from torch import Tensor, nn
 
+from pythae_fif.device import default_device
 from pythae_fif.errors import ConfigError, NonFiniteError
 from pythae_fif.training.budget import Budget
 from pythae_fif.training.checkpoint import random_state, set_random_state
+from pythae_fif.training.compiled import compiled_loss
 from pythae_fif.training.config import FIFTrainerConfig, check_processes, check_training, config_for
 from pythae_fif.training.distributed import ALONE, Processes
 from pythae_fif.training.loader import Loader, make_loader, weighted_batches
@@ -32,6 +36,9 @@ from pythae_fif.training.run_files import PlainFolder, RunFiles, TrainingFiles
 from pythae_fif.training.updates import BatchLosses, Optimizers, rule_of
 
 logger = logging.getLogger(__name__)
+
+CHECKPOINT_PAUSE = 50
+"""Of training, in units of the time that writing a checkpoint takes: 2 % at most."""
 
 
 class FIFTrainer:
@@ -78,12 +85,15 @@ class FIFTrainer:
         on_epoch: Called after each epoch with its number, the number of epochs and its log row.
         on_saved: Called once the model is saved, with the result and the folder that holds it,
             before that takes its final name: what is written of the model is there before it.
-        checkpoint_every_seconds: Least time between two checkpoints, in seconds.
+        checkpoint_every_seconds: Least time between two checkpoints, in seconds; one that takes
+            long to write is followed by a pause of fifty times that. 0 for one every epoch.
         wall_clock: Seconds of training steps, in place of the configuration's number of epochs.
         keep_last: Whether the last weights are kept, whatever their loss.
         distributed: Whether to train with the other processes of a torchrun. WORLD_SIZE, RANK and
             LOCAL_RANK, which Pythae's configurations read wherever they are set, are ignored
             otherwise.
+        options: Keys of `FIFTrainerConfig` that Pythae's configurations have not, such as
+            `{"precision": "bfloat16"}`, for any kind of configuration.
 
     Attributes:
         model: The model; after `train` it holds the best weights.
@@ -121,8 +131,9 @@ class FIFTrainer:
         wall_clock: float | None = None,
         keep_last: bool = False,
         distributed: bool = True,
+        options: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        config = config_for(model, training_config)
+        config = config_for(model, training_config, options)
         check_training(model, train_dataset, eval_dataset, config, wall_clock)
         self.processes = ALONE
         if distributed and config.world_size > 1:
@@ -132,7 +143,8 @@ class FIFTrainer:
         config.world_size = config.rank = config.local_rank = -1  # `processes` knows better
         config.keep_best_on_train |= eval_dataset is None
         self.training_config = config
-        self._options = config if isinstance(config, FIFTrainerConfig) else FIFTrainerConfig()
+        ours = isinstance(config, FIFTrainerConfig)
+        self._options = config if ours else FIFTrainerConfig(**options)
         self._rule = rule_of(config)
 
         folder_name = "model"
@@ -154,7 +166,9 @@ class FIFTrainer:
 
         if self._options.reuse_memory:
             keep_freed_memory()
-        self.device = "cuda" if torch.cuda.is_available() and not config.no_cuda else "cpu"
+        if self._options.cudnn_benchmark:
+            torch.backends.cudnn.benchmark = True
+        self.device = "cpu" if config.no_cuda else default_device()
         self.model = model.to(self.device)
         self.model.device = self.device
         if self._options.channels_last:
@@ -184,13 +198,14 @@ class FIFTrainer:
             NonFiniteError: A loss is NaN or infinite; the message names the epoch.
             StoreError: The run's folder cannot be written.
         """
-        with quiet_pythae():
+        steps = compiled_loss(self.model, self.device) if self._options.compile else nullcontext()
+        with quiet_pythae(), steps:
             self.prepare_training()
             progress = self._resume()
             self._files.write_log(progress.history)
             config, tell = self.training_config, self.callback_handler
             tell.on_train_begin(config, model_config=self.model.model_config)
-            last_checkpoint = time.monotonic()
+            next_checkpoint = time.monotonic() + self.checkpoint_every_seconds
             while not self._budget.is_spent(progress):
                 progress = self._enter_stage(progress)
                 progress = self._run_epoch(progress)
@@ -203,16 +218,12 @@ class FIFTrainer:
                 )
                 try:
                     self._files.append_to_log(row)
-                    tell.on_log(
-                        config,
-                        _by_pythaes_names(row),
-                        logger=logger,
-                        global_step=row.epoch,
-                        rank=-1,
-                    )
-                    if time.monotonic() - last_checkpoint >= self.checkpoint_every_seconds:
+                    losses = _by_pythaes_names(row)
+                    tell.on_log(config, losses, logger=logger, global_step=row.epoch, rank=-1)
+                    if (now := time.monotonic()) >= next_checkpoint:
                         save_checkpoint()
-                        last_checkpoint = time.monotonic()
+                        took, least = time.monotonic() - now, self.checkpoint_every_seconds
+                        next_checkpoint = now + max(least, CHECKPOINT_PAUSE * took * (least > 0))
                     if self.on_epoch is not None and self.is_main_process:
                         self.on_epoch(row.epoch, config.num_epochs, row)
                 except BaseException:

@@ -65,7 +65,9 @@ class _Jvp(torch.autograd.Function):
         with N the number of samples and places, -(m(h t) v + m(h G) u) / s - <G, u> h / (N s).
         """
         u, x, weight, mean, inverse, overlap = ctx.saved_tensors
-        grad = grad.contiguous()
+        nhwc = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+        layout = torch.channels_last if nhwc and not x.is_contiguous() else torch.contiguous_format
+        grad = grad.contiguous(memory_format=layout)
         grad_t, grad_overlap = _adjoint(grad, x, weight, mean, inverse)
         channel = (1, -1, *[1] * (x.dim() - 2))
         count = x.numel() // x.shape[1]

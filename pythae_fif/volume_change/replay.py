@@ -165,6 +165,8 @@ class _Recorder(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
+        if func is Tensor.unflatten:  # of Python code that the compiler does not follow
+            func = torch.unflatten
         out = func(*args, **kwargs)
         written = func is Tensor.__setitem__  # returns nothing, but changes a tensor
         if not self._depends([*args, *kwargs.values()]) or not (written or self._is_value(out)):

@@ -12,7 +12,7 @@ from support.experiments import tiny
 from support.records import SETTINGS, spec_of
 
 from pythae_fif.benchmark import RunSpec, expand, load_experiment
-from pythae_fif.benchmark.run import IMAGES
+from pythae_fif.benchmark.run import IMAGES, trainer_of
 from pythae_fif.benchmark.settings import OPTIONAL, PLAN_ALONE, RunSettings
 from pythae_fif.errors import ConfigError
 from pythae_fif.runs.kind import Environment
@@ -111,10 +111,28 @@ def test_run_id_changes_with_every_setting_that_defines_a_result(key, change):
 
 def test_settings_that_came_later_are_absent_where_they_are_not_used():
     """Runs of before have their ids."""
-    assert not {"wall_clock", "weight_decay", "fit_steps"} & set(SETTINGS.to_dict())
+    assert set(OPTIONAL) & set(SETTINGS.to_dict()) == {"epochs"}
     used = dataclasses.replace(SETTINGS, epochs=None, wall_clock=3.0)
     assert set(OPTIONAL) & set(used.to_dict()) == {"wall_clock"}
     assert RunSettings(**used.to_dict()) == used
+
+
+@pytest.mark.parametrize("model", ["fif", "ae", "rae_l2"])
+def test_a_profile_says_how_its_trainer_works(model, tmp_path):
+    asked = {"precision": "bfloat16", "channels_last": True, "compile": True}
+    experiment, splits = tiny(tmp_path, {"models": [model]}, configurations=1, **asked)
+    (spec,) = expand(experiment, splits)
+    trainer = trainer_of(spec, splits, tmp_path / "run")
+    options = trainer._options
+    assert (options.precision, options.channels_last) == ("bfloat16", True)
+    assert not options.cudnn_benchmark and trainer.training_config.seed == spec.seed
+    assert options.compile == (model == "fif")  # runs of other models are the same without
+    (plain,) = expand(*tiny(tmp_path, {"models": [model]}, configurations=1))
+    assert spec.run_id != plain.run_id
+    (explicit,) = expand(
+        *tiny(tmp_path, {"models": [model]}, configurations=1, precision="float32", compile=False)
+    )
+    assert explicit.run_id == plain.run_id
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6))

@@ -2,6 +2,7 @@
 
 import logging
 import random
+import time
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from support.trainings import (
 from pythae_fif.errors import ClaimLostError, StoreError
 from pythae_fif.files import write_whole
 from pythae_fif.training.checkpoint import random_state, set_random_state
-from pythae_fif.training.run_files import PlainFolder
+from pythae_fif.training.run_files import PlainFolder, TrainingFiles
 
 
 def without_times(rows):
@@ -102,6 +103,20 @@ def test_checkpoints_keep_their_distance_in_time(tmp_path):
     tell = lambda *_: found.append((tmp_path / "checkpoint.pt").exists())  # noqa: E731
     trainer_of("AE", tmp_path, epochs=2, on_epoch=tell, checkpoint_every_seconds=1e6).train()
     assert found == [False, False]
+
+
+def test_a_checkpoint_that_takes_long_is_followed_by_a_long_pause(tmp_path, monkeypatch):
+    written = []
+
+    def slow(self, progress, *_):
+        written.append(progress.epoch)
+        time.sleep(0.1)
+
+    monkeypatch.setattr(TrainingFiles, "save_checkpoint", slow)
+    trainer_of("AE", tmp_path / "often", epochs=4, checkpoint_every_seconds=0).train()
+    assert written == [1, 2, 3, 4]
+    trainer_of("AE", tmp_path / "seldom", epochs=4, checkpoint_every_seconds=1e-9).train()
+    assert written == [1, 2, 3, 4, 1]  # the next would come 5 s later
 
 
 def test_the_log_is_cut_back_to_the_checkpoint(tmp_path):
