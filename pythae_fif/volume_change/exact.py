@@ -23,11 +23,13 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from pythae_fif.errors import NonFiniteError
+from pythae_fif.volume_change.precision import full_float32
 from pythae_fif.volume_change.replay import check_replay, record
 from pythae_fif.volume_change.rules import UnsupportedOperationError
 
 CHUNK_NUMEL = 2**23
-"""Numbers in a chunk of Jacobians, and in one layer's tangents: 32 MB each in float32."""
+"""Numbers in a chunk of Jacobians, and in one layer's tangents or cotangents: 32 MB each in
+float32."""
 
 
 def decoder_jacobian(
@@ -159,18 +161,19 @@ def encoder_log_volume(
         return x.new_empty(0)
     with torch.no_grad(), _Widest() as widest:
         numel = encode(x[:1]).numel() * (x[0].numel() if data_dim is None else data_dim)
+    size = max(1, CHUNK_NUMEL // max(1, numel))
+    directions = max(1, CHUNK_NUMEL // (min(size, len(x)) * widest.numel))
     volumes: list[Tensor] = []
-    size = max(1, CHUNK_NUMEL // max(numel, widest.numel))
-    for start in range(0, len(x), size):
-        rows = []
-        with torch.inference_mode(False), torch.enable_grad():
-            chunk = x[start : start + size].clone().requires_grad_()
-            for code in encode(chunk).sum(0):  # row by row: memory is that of one backward pass
-                (row,) = torch.autograd.grad(code, chunk, retain_graph=True)
-                rows.append(row.flatten(1)[:, :data_dim])
-        jacobian = torch.stack(rows, 1)
-        _check_finite(jacobian, first=start)
-        volumes.append(log_volume(jacobian))
+    with torch.inference_mode(False), torch.no_grad(), full_float32():
+        for start in range(0, len(x), size):
+            chunk = x[start : start + size].clone()
+            try:
+                jacobian = encoder_jacobian(encode, chunk, directions=directions)
+            except RuntimeError:  # a module that torch.func cannot map
+                jacobian = _row_by_row(encode, chunk)
+            jacobian = jacobian[..., :data_dim]
+            _check_finite(jacobian, first=start)
+            volumes.append(log_volume(jacobian))
     return torch.cat(volumes)
 
 
@@ -188,14 +191,19 @@ def exact_surrogate(
         (B,), with the gradient to the encoder.
     """
     with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        z = encode(x)
-        columns = decoder_jacobian(decode, z.detach()).detach()
-        trace = torch.zeros(len(x), dtype=z.dtype, device=z.device)
-        for i in range(z.shape[1]):
-            (row,) = torch.autograd.grad(z[:, i].sum(), x, create_graph=True)
-            trace = trace + (row.flatten(1) * columns[..., i]).sum(-1)
-    return -trace
+        x = x.detach()
+        with torch.no_grad():
+            columns = decoder_jacobian(decode, encode(x))
+        return -(encoder_jacobian(encode, x) * columns.mT).sum((1, 2))
+
+
+def _row_by_row(encode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """:func:`encoder_jacobian` by autograd alone, d backward passes."""
+    with torch.enable_grad():
+        x = x.requires_grad_()
+        codes = encode(x).sum(0)
+    rows = [torch.autograd.grad(code, x, retain_graph=True)[0].flatten(1) for code in codes]
+    return torch.stack(rows, 1)
 
 
 def _over_chunks(
@@ -218,7 +226,7 @@ def _over_chunks(
     except UnsupportedOperationError:
         jacobian_of = _forward_jacobian
     scores: list[Tensor] = []
-    with torch.no_grad():
+    with torch.no_grad(), full_float32():
         for start in range(0, len(z), size):
             jacobian = jacobian_of(decode, z[start : start + size], basis, directions)
             _check_finite(jacobian, first=start)

@@ -8,6 +8,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from pythae_fif.volume_change.precision import full_float32
+
 HutchinsonKind = Literal["orthogonal", "scaled_gaussian", "gaussian", "rademacher"]
 HUTCHINSON_KINDS: tuple[str, ...] = get_args(HutchinsonKind)
 
@@ -24,8 +26,8 @@ def sample_hutchinson(
 ) -> Tensor:
     r"""Draws vectors :math:`\epsilon_k` with :math:`E[\epsilon \epsilon^\top] = I`.
 
-    * ``orthogonal``: the K columns of a random orthonormal basis, by QR of a Gaussian matrix,
-      scaled to length :math:`\sqrt d` (appendix D.3.5). Lowest variance; exact at K = d.
+    * ``orthogonal``: K columns of a random orthonormal basis (Haar's distribution), scaled to
+      length :math:`\sqrt d` (appendix D.3.5). Lowest variance; exact at K = d.
     * ``scaled_gaussian``: independent Gaussian vectors scaled to length :math:`\sqrt d` (D.3.3).
     * ``gaussian``: independent standard normal vectors (D.3.2).
     * ``rademacher``: independent entries of plus or minus one (D.3.1).
@@ -78,10 +80,42 @@ def hutchinson_of_gaussian(eps: Tensor, kind: HutchinsonKind) -> Tensor:
     if kind == "gaussian":
         return eps
     if kind == "orthogonal" and samples > 1:
-        # The sign of each column is left as LAPACK gives it: it cancels in eps^T A eps.
-        basis: Tensor = torch.linalg.qr(eps.movedim(0, -1)).Q.movedim(-1, 0)
-        return basis * math.sqrt(latent_dim)
-    # QR of a single column is that column normalised. In one dimension a draw is zero now and then:
+        return _orthonormal(eps.movedim(0, -1)).movedim(-1, 0) * math.sqrt(latent_dim)
+    # A single column, normalised. In one dimension a draw is zero now and then:
     # once in ten million in float32, which a long training meets.
     norm: Tensor = torch.linalg.vector_norm(eps, dim=-1, keepdim=True)
     return eps * (math.sqrt(latent_dim) / norm.clamp_min(torch.finfo(eps.dtype).tiny))
+
+
+def _orthonormal(normal: Tensor) -> Tensor:
+    r"""K orthonormal vectors, uniform among all such, from independent normal ones.
+
+    With normal numbers :math:`x_k`, the k-th column from its k-th entry on, the reflectors
+    :math:`H_k = I - 2 v_k v_k^\top` that take :math:`x_k` to a multiple of the k-th unit vector
+    have a product of Haar's distribution, up to the sign of each column (Stewart 1980, 'The
+    efficient generation of random orthogonal matrices'). All at once they are
+
+    .. math:: H_1 \cdots H_K = I - V T V^\top, \quad
+        T^{-1} = \tfrac12 I + \text{the part of } V^\top V \text{ above its diagonal}
+
+    Reflectors are orthogonal to rounding, however the columns lie to one another, and this takes
+    as many operations for any K. (QR loops over the batch on a GPU.)
+
+    Arguments:
+        normal: (..., d, K), K <= d.
+
+    Returns:
+        (..., d, K).
+    """
+    samples = normal.shape[-1]
+    with torch.autocast(normal.device.type, enabled=False), full_float32():
+        v = normal.tril()
+        corner = v.diagonal(dim1=-2, dim2=-1)
+        sign = torch.where(corner < 0, -1.0, 1.0).to(v.dtype)
+        norm = torch.linalg.vector_norm(v, dim=-2)
+        v.diagonal(dim1=-2, dim2=-1).add_(sign * torch.where(norm > 0, norm, 1.0))
+        v = v / torch.linalg.vector_norm(v, dim=-2, keepdim=True)
+        unit = torch.eye(*normal.shape[-2:], dtype=v.dtype, device=v.device)
+        inverse = (v.mT @ v).triu(1) + 0.5 * unit[:samples]
+        turned = torch.linalg.solve_triangular(inverse, v[..., :samples, :].mT, upper=True)
+        return (v @ turned - unit) * sign[..., None, :]

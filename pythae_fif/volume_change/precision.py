@@ -1,0 +1,82 @@
+"""The precision of float32 matrix products and convolutions on a GPU."""
+
+__all__ = ["allows_tf32", "full_float32"]
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+import torch
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Turns TF32 off, for numbers that are called exact; restores the user's setting at the end.
+
+    TF32 keeps 10 bits of a float32 factor. cuDNN's convolutions use it unless told otherwise.
+
+    Example:
+        >>> torch.backends.cudnn.allow_tf32 = True
+        >>> with full_float32():
+        ...     torch.backends.cudnn.allow_tf32
+        False
+        >>> torch.backends.cudnn.allow_tf32
+        True
+    """
+    restore = _restorers()
+    try:
+        for module, attribute, off in (*_switches("matmul"), *_switches("cudnn")):
+            setattr(module, attribute, off)
+        yield
+    finally:
+        for put_back in restore:
+            put_back()
+
+
+def allows_tf32() -> dict[str, bool]:
+    """Whether the user's setting allows less than float32, in 'matmul' and in 'cudnn'."""
+    return {
+        name: any(getattr(module, attribute) != off for module, attribute, off in _switches(name))
+        for name in ("matmul", "cudnn")
+    }
+
+
+# PyTorch has an old and, from 2.9 on, a new attribute. Where the user has written the new one, it
+# raises RuntimeError if the old one is read; both can always be written.
+
+
+def _modules(name: str) -> tuple[Any, list[Any]]:
+    """Whose is the old attribute, and whose are the new ones."""
+    if name == "matmul":
+        return torch.backends.cuda.matmul, [torch.backends.cuda.matmul]
+    cudnn: Any = torch.backends.cudnn
+    return cudnn, [part for part in (getattr(cudnn, n, None) for n in ("conv", "rnn")) if part]
+
+
+def _switches(name: str) -> list[tuple[Any, str, Any]]:
+    """Module, attribute and value of what turns TF32 off in the way that the user has chosen."""
+    old, new = _modules(name)
+    try:
+        _ = old.allow_tf32
+    except RuntimeError:
+        return [(module, "fp32_precision", "ieee") for module in new]
+    return [(old, "allow_tf32", False)]
+
+
+def _restorers() -> list[Callable[[], None]]:
+    """What writes back all that can be read now, the old attributes first."""
+    first: list[Callable[[], None]] = []
+    then: list[Callable[[], None]] = []
+    for name in ("matmul", "cudnn"):
+        old, new = _modules(name)
+        with suppress(RuntimeError):
+            first.append(partial(setattr, old, "allow_tf32", old.allow_tf32))
+            if name == "matmul":
+                precision = torch.get_float32_matmul_precision()
+                first.append(partial(torch.set_float32_matmul_precision, precision))
+        for module in new:
+            with suppress(AttributeError):
+                value = module.fp32_precision
+                then.append(partial(setattr, module, "fp32_precision", value))
+    return first + then
