@@ -10,6 +10,7 @@ from typing import Any
 from pythae.data.datasets import BaseDataset
 from pythae.models.base.base_utils import ModelOutput
 from torch import Tensor
+from typing_extensions import Self
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.models.manifold import BetaConfig, Count, ManifoldModel
@@ -32,7 +33,9 @@ class HutchinsonConfig(BetaConfig):
         jacobian_at (str): 'data', the encoder's volume change at the data point (off-manifold), or
             'reconstruction', that at its projection (on-manifold). Default: 'data'.
         eval_nll_samples (int): Number of data points of an evaluation set whose exact volume
-            change enters the evaluation loss, always the same ones. Default: 64.
+            change enters the evaluation loss, spread over the set, the same ones in each pass.
+            A batch without any has an ``nll_loss`` of 0: the mean over the batches is that over
+            the counted points. Default: 64.
         Others: As of :class:`~pythae_fif.models.manifold.BetaConfig` and
             :class:`~pythae_fif.models.manifold.ManifoldConfig`.
     """
@@ -80,6 +83,14 @@ class HutchinsonModel(ManifoldModel):
     subclass's.
     """
 
+    _evaluated_before = 0
+
+    def train(self, mode: bool = True) -> Self:
+        """As of any module; a pass over an evaluation set that begins after training is a new one."""
+        if mode:
+            self._evaluated_before = 0
+        return super().train(mode)
+
     def beta(self, epoch: int | None = None, share_done: float | None = None) -> float:
         """See :meth:`~pythae_fif.models.manifold.BetaConfig.beta_at` of the configuration."""
         return float(self.model_config.beta_at(epoch, share_done))
@@ -105,16 +116,22 @@ class HutchinsonModel(ManifoldModel):
         z = self._encode(x, condition)
         x_hat = self._decode(z, condition)
         recon_loss = squared_error(x_hat, x).mean()
-        share = self.model_config.eval_nll_samples / max(1, dataset_size)
-        counted = min(len(x), math.ceil(share * len(x)))
+        size = max(1, dataset_size)
+        wanted = min(size, self.model_config.eval_nll_samples)
+        first = self._evaluated_before % size  # of this pass over the set
+        self._evaluated_before = first + len(x)
+        # Of the first i points of the set, wanted * i / size count, rounded up.
+        counted = -(-wanted * (first + len(x)) // size) + -wanted * first // size
 
         def losses() -> dict[str, Tensor]:
-            of_counted = None if condition is None else condition[:counted]
-            nll_loss = self._in_evaluation_mode(
-                lambda: self._nll(x[:counted], z[:counted], of_counted).mean()
-            )
-            loss = self.beta() * recon_loss.detach() + nll_loss
-            return {"loss": loss, "nll_loss": nll_loss}
+            nll_loss = z.new_zeros(())
+            if counted:
+                of_counted = None if condition is None else condition[:counted]
+                nll = self._in_evaluation_mode(
+                    lambda: self._nll(x[:counted], z[:counted], of_counted)
+                )
+                nll_loss = nll.sum() * (size / (wanted * len(x)))
+            return {"loss": self.beta() * recon_loss.detach() + nll_loss, "nll_loss": nll_loss}
 
         return _EvaluationOutput(losses, recon_loss=recon_loss, recon_x=x_hat, z=z)
 

@@ -28,8 +28,10 @@ from pythae_fif.volume_change.replay import check_replay, record
 from pythae_fif.volume_change.rules import UnsupportedOperationError
 
 CHUNK_NUMEL = 2**23
-"""Numbers in a chunk of Jacobians, and in one layer's tangents or cotangents: 32 MB each in
-float32."""
+"""Numbers in a chunk of Jacobians, and in one layer's tangents: 32 MB each in float32."""
+
+COTANGENTS_NUMEL = 2**20
+"""Numbers in one layer's cotangents: few, for convolutions copy them on their way back."""
 
 
 def decoder_jacobian(
@@ -162,7 +164,7 @@ def encoder_log_volume(
     with torch.no_grad(), _Widest() as widest:
         numel = encode(x[:1]).numel() * (x[0].numel() if data_dim is None else data_dim)
     size = max(1, CHUNK_NUMEL // max(1, numel))
-    directions = max(1, CHUNK_NUMEL // (min(size, len(x)) * widest.numel))
+    directions = max(1, COTANGENTS_NUMEL // (min(size, len(x)) * widest.numel))
     volumes: list[Tensor] = []
     with torch.inference_mode(False), torch.no_grad(), full_float32():
         for start in range(0, len(x), size):

@@ -342,14 +342,24 @@ def test_a_diverged_model_has_a_loss_that_is_not_a_number():
     assert math.isnan(fif(DatasetOutput(data=images())).loss.item())
 
 
-def test_evaluation_nll_is_spread_over_the_data_set():
-    fif = model(eval_nll_samples=10).eval()
+@pytest.mark.parametrize("count, batch", [(10, 20), (3, 20), (7, 1), (64, 25), (200, 20)])
+def test_evaluation_nll_is_that_of_a_number_of_points_of_the_set(count, batch):
+    """The same in every pass, though one was left half-way; a batch with none costs nothing."""
+    fif = model(eval_nll_samples=count).eval()
     counted = []
     original = fif._nll
-    fif._nll = lambda x, z, c: counted.append(len(z)) or original(x, z, c)
-    for batch in images(100).split(20):
-        _ = fif(DatasetOutput(data=batch), dataset_size=100).loss
-    assert counted == [2] * 5
+    fif._nll = lambda x, z, c: counted.append(original(x, z, c)) or counted[-1]
+    _ = fif(DatasetOutput(data=images(100)[:batch]), dataset_size=100).loss
+    passes = []
+    for _ in range(2):
+        fif.train().eval()
+        counted.clear()
+        batches = images(100).split(batch)
+        outs = [fif(DatasetOutput(data=x), dataset_size=100) for x in batches]
+        mean = torch.stack([out.nll_loss for out in outs]).mean()
+        assert torch.allclose(mean, torch.cat(counted).mean(), rtol=1e-5)
+        passes.append(torch.cat(counted))
+    assert len(passes[0]) == min(count, 100) and torch.equal(*passes)
 
 
 # ---------------------------------------------------------------- densities
