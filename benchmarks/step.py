@@ -5,7 +5,8 @@
 A plain autoencoder's step is 1. The time bound is what no exact FIF step can beat: the
 autoencoder's step, plus a forward and backward pass of the encoder (the tangents and their
 gradient) and a forward pass of the decoder (the other tangents), each timed here. `vjp` is FIF's
-mode `backward` (vector-Jacobian products alone, double backward), `default` replayed tangents,
+mode `backward` (vector-Jacobian products alone, double backward), `differences` its mode
+`central_difference` (not with BatchNorm), `default` replayed tangents,
 `1/4` the surrogate of a quarter of the batch, `bf16` its products in bfloat16, `+` the whole step
 in bfloat16. Rounds are interleaved and medians are taken, since machines are noisy; peak memory is
 that of a process of its own for every variant.
@@ -53,6 +54,7 @@ NETS = {
 VARIANTS: dict[str, dict | None] = {
     "AE": None,
     "vjp": {"mode": "backward"},
+    "differences": {"mode": "central_difference"},
     "default": {},
     "K=2": {"hutchinson_samples": 2},
     "K=4": {"hutchinson_samples": 4},

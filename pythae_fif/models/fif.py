@@ -128,8 +128,9 @@ class FIF(HutchinsonModel):
 
     Raises:
         ConfigError: The configuration differentiates forward-mode products, which PyTorch does
-            not do rightly for BatchNorm in training mode, and a network has BatchNorm; or default
-            networks without ``input_dim``.
+            not do rightly for BatchNorm in training mode, or takes differences, whose passes would
+            move its running statistics, and a network has BatchNorm; or default networks without
+            ``input_dim``.
 
     Example:
         >>> from pythae_fif.models import FIF, FIFConfig
@@ -153,12 +154,14 @@ class FIF(HutchinsonModel):
         super().__init__(model_config, encoder, decoder)
         self.condition_dim = model_config.condition_dim
         options = (model_config.gradient_to, model_config.trace_space, model_config.mode)
-        if differentiates_forward(*options) and any(
+        differences = model_config.mode == "central_difference"
+        if (differences or differentiates_forward(*options)) and any(
             isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.modules()
         ):
+            what = "wrong running statistics" if differences else "wrong gradients"
             raise ConfigError(
-                f"FIFConfig mode={model_config.mode!r} with BatchNorm networks gives wrong "
-                f"gradients for gradient_to={options[0]!r}, trace_space={options[1]!r}; use "
+                f"FIFConfig mode={model_config.mode!r} with BatchNorm networks gives {what} "
+                f"for gradient_to={options[0]!r}, trace_space={options[1]!r}; use "
                 f"mode='backward'"
             )
         self._surrogate_mode: Mode | None = None

@@ -754,6 +754,100 @@ def test_the_gradient_misses_what_kinks_do(activation, seen):
         assert found.norm() == 0
 
 
+@pytest.mark.parametrize("jacobian_at", ["data", "reconstruction"])
+@pytest.mark.parametrize("gradient_to", ["encoder", "decoder"])
+@pytest.mark.parametrize("trace_space", ["latent", "data"])
+def test_central_differences_of_smooth_networks(jacobian_at, gradient_to, trace_space):
+    """Values and gradients are those of replayed tangents."""
+    encode, decode = mlp(D, d), mlp(d, D)
+    x, space = torch.randn(B, D), d if trace_space == "latent" else D
+    eps, weight = sample_hutchinson(B, space, 2), torch.randn(B)
+    parameters = [*encode.parameters(), *decode.parameters()]
+    found = []
+    for mode in ("replay", "central_difference"):
+        value = surrogate(
+            encode, decode, x, eps, mode=mode, jacobian_at=jacobian_at, gradient_to=gradient_to,
+            trace_space=trace_space,
+        ).surrogate  # fmt: skip
+        gradients = torch.autograd.grad((value * weight).sum(), parameters, allow_unused=True)
+        found.append((value, [torch.zeros(1) if g is None else g for g in gradients]))
+    (expected, exact), (value, gradients) = found
+    assert torch.allclose(value, expected, rtol=1e-8, atol=1e-8)
+    for a, b in zip(gradients, exact, strict=True):
+        assert (a - b).norm() <= 1e-7 * (1 + b.norm())
+
+
+def test_central_differences_see_kinks():
+    """The gradient that the test above finds by differences of the mean, which others miss."""
+    torch.manual_seed(0)
+    encoder = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)).float()
+    decoder, bias = nn.Linear(2, 3).float(), encoder[0].bias
+    x = torch.randn(500_000, 3, dtype=torch.float32)
+    eps = sample_hutchinson(len(x), 2, dtype=torch.float32)
+
+    def mean(mode) -> torch.Tensor:
+        return surrogate(encoder, decoder, x, eps, mode=mode).surrogate.double().mean()
+
+    (found,) = torch.autograd.grad(mean("central_difference"), bias)
+    differences = []
+    with torch.no_grad():
+        for step in 0.05 * torch.eye(8, dtype=torch.float32):
+            bias += step
+            above = mean("replay")
+            bias -= 2 * step
+            differences.append((above - mean("replay")) / 0.1)
+            bias += step
+    expected = torch.stack(differences)
+    assert expected.norm() > 0.01
+    assert (found - expected).norm() < 0.15 * expected.norm()
+
+
+def test_central_differences_of_batch_norm_are_those_of_the_whole_batch():
+    encode, decode = nn.Sequential(nn.Linear(D, 6), nn.BatchNorm1d(6), nn.Linear(6, d)), mlp(d, D)
+    x, eps = torch.randn(B, D), sample_hutchinson(B, d)
+    a, b = (
+        surrogate(encode, decode, x, eps, mode=mode).surrogate
+        for mode in ("replay", "central_difference")
+    )
+    assert torch.allclose(a, b, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.float64, 1e-13)])
+@given(data=st.data(), dim=st.integers(1, 40), batch=st.integers(1, 3))
+@settings(max_examples=20, deadline=None)
+def test_orthogonal_vectors_of_any_draw(dtype, tolerance, data, dim, batch):
+    """Columns alike, zero or of very different lengths too."""
+    samples = dim if data.draw(st.booleans()) else data.draw(st.integers(1, dim))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
+    draw = torch.randn(samples, batch, dim, generator=generator, dtype=dtype)
+    for k in data.draw(st.lists(st.integers(1, max(1, samples - 1)), max_size=3)):
+        factor = data.draw(st.sampled_from([0.0, 1e-12, 1.0, 1e6]))
+        draw[k % samples] = factor * draw[0] if factor else 0.0
+    if samples == 1:
+        draw += (draw == 0) * 1.0
+    eps = hutchinson_of_gaussian(draw, "orthogonal")
+    gram = torch.einsum("kbi,lbi->bkl", eps, eps) / dim
+    assert eps.dtype == dtype
+    assert (gram - torch.eye(samples, dtype=dtype)).abs().max() < tolerance
+
+
+@pytest.mark.parametrize("samples", [2, 3])
+def test_orthogonal_vectors_have_haars_distribution(samples):
+    """Moments up to the fourth, of single entries and of pairs of columns (d = 3)."""
+    n = 200_000
+    q = sample_hutchinson(n, 3, samples).movedim(0, -1) / math.sqrt(3)  # (n, d, K)
+    noise = 5 / math.sqrt(n)
+    assert q.mean(0).abs().max() < noise
+    assert (q.square().mean(0) - 1 / 3).abs().max() < noise
+    assert (q.pow(4).mean(0) - 1 / 5).abs().max() < noise
+    first, second = q[..., 0], q[..., 1]
+    # E q_i1^2 q_i2^2 = 1/15, E q_i1^2 q_j2^2 = 2/15, E q_i1 q_i2 q_j1 q_j2 = -1/30 (i != j)
+    both = torch.einsum("ni,nj->ij", first**2, second**2) / n
+    assert (both - (2 / 15 - torch.eye(3) / 15)).abs().max() < noise
+    cross = (first * second)[:, 0] * (first * second)[:, 1]
+    assert abs(cross.mean() + 1 / 30) < noise
+
+
 @pytest.mark.parametrize("kind", ["orthogonal", "scaled_gaussian"])
 def test_a_draw_of_exactly_zero_is_finite(kind):
     eps = torch.tensor([0.0, 0.5, -2.0]).view(1, 3, 1)
