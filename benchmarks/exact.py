@@ -29,8 +29,10 @@ NETS = {
     "tabular": ("mlp", (43,), 21, 2048),
 }
 TASKS = ("evaluation", "log_prob")
-VIEWS = ("view", "expand", "select", "detach", "unsqueeze", "squeeze", "t", "transpose", "permute",
-         "slice", "alias", "split", "unbind", "diagonal", "as_strided", "new_empty", "empty")  # fmt: skip
+VIEWS = (
+    "view", "expand", "select", "detach", "unsqueeze", "squeeze", "t", "transpose", "permute",
+    "slice", "alias", "split", "unbind", "diagonal", "as_strided", "new_empty", "empty",
+)  # fmt: skip
 
 
 def measure(net: str, task: str, images: int) -> dict[str, float]:

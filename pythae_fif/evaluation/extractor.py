@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from pythae_fif.errors import ConfigError, DataError, did_you_mean
 from pythae_fif.evaluation.images import unit_images
 from pythae_fif.files import digest
+from pythae_fif.volume_change.precision import full_float32
 
 CPU_CHUNK = 8
 """Images of a network at once on the CPU, so that they stay in the cache of the processor."""
@@ -77,7 +78,7 @@ class Extractor(ABC):
             raise DataError(
                 f"{self.name}: images must have shape (B, *{self.image_shape}), not {shape}"
             )
-        with torch.no_grad():
+        with torch.no_grad(), full_float32():
             features, logits = self.extract(images.to(self.device))
         return Extracted(features.cpu(), None if logits is None else logits.cpu())
 

@@ -18,6 +18,7 @@ from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change import sample_hutchinson, squared_error
 from pythae_fif.volume_change.hutchinson import HutchinsonKind
 from pythae_fif.volume_change.loss import JacobianAt
+from pythae_fif.volume_change.precision import full_float32
 
 
 @config_dataclass
@@ -86,10 +87,11 @@ class HutchinsonModel(ManifoldModel):
     _evaluated_before = 0
 
     def train(self, mode: bool = True) -> Self:
-        """As of any module; a pass over an evaluation set that begins after training is a new one."""
+        """As of any module; after training, a new pass over the evaluation set begins."""
         if mode:
             self._evaluated_before = 0
-        return super().train(mode)
+        super().train(mode)
+        return self
 
     def beta(self, epoch: int | None = None, share_done: float | None = None) -> float:
         """See :meth:`~pythae_fif.models.manifold.BetaConfig.beta_at` of the configuration."""
@@ -135,6 +137,7 @@ class HutchinsonModel(ManifoldModel):
 
         return _EvaluationOutput(losses, recon_loss=recon_loss, recon_x=x_hat, z=z)
 
+    @full_float32()
     def _nll(self, x: Tensor, z: Tensor, condition: Tensor | None) -> Tensor:
         """The likelihood's part of the loss, exactly, (B,), of data x and their codes z."""
         if not self.model_config.off_manifold:

@@ -35,6 +35,7 @@ from pythae_fif.volume_change import (
     decoder_singular_values,
     encoder_log_volume,
 )
+from pythae_fif.volume_change.precision import full_float32
 
 M = TypeVar("M", bound=Callable[..., Any])
 
@@ -186,6 +187,7 @@ class ManifoldModel(BaseAE):
             base = Normal(zeros, zeros + 1, validate_args=False)
         return Independent(base, 1, validate_args=False)
 
+    @full_float32()
     def log_prob(self, x: Tensor, labels: Labels = None) -> Tensor:
         r"""Exact log-likelihood on the manifold, in nats, at the projection of x.
 
@@ -307,6 +309,7 @@ class ManifoldModel(BaseAE):
         joined = x if condition is None else join(x, condition)
         return encoder_log_volume(self._encode, joined, data_dim=x[0].numel())
 
+    @full_float32()
     def _of_decoder(self, score: Callable[..., Tensor], x: Tensor, labels: Labels) -> Tensor:
         """A score of g'(f(x))."""
         condition = self._condition(labels, x)

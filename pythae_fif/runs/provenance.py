@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 
 from pythae_fif.runs.record import Provenance
+from pythae_fif.volume_change.precision import allows_tf32
 
 PACKAGES = (
     "pythae-fif", "pythae", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "zuko",
@@ -49,6 +50,7 @@ def provenance(device: str, started: float, attempts: int) -> Provenance:
         gpu_driver=_gpu_driver() if on_gpu else None,
         cuda=torch.version.cuda if on_gpu else None,
         cudnn=torch.backends.cudnn.version() if on_gpu else None,
+        allow_tf32=allows_tf32() if on_gpu else None,
         threads=torch.get_num_threads(),
         cores=os.cpu_count(),
         started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),

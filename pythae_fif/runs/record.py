@@ -27,6 +27,7 @@ class Provenance(BaseModel):
         git_dirty: Whether code or configurations differ from that revision.
         device: As torch names it, and what it is.
         gpu_driver, cuda, cudnn: Versions; None on a CPU.
+        allow_tf32: Whether 'matmul' and 'cudnn' could use TF32 in training; None on a CPU.
         threads, cores: Of the run, and of the machine.
         started: In UTC.
         seconds: That the run took, from its start to its record.
@@ -45,6 +46,7 @@ class Provenance(BaseModel):
     gpu_driver: str | None = None
     cuda: str | None = None
     cudnn: int | None = None
+    allow_tf32: dict[str, bool] | None = None
     threads: int | None = None
     cores: int | None = None
     started: str | None = None

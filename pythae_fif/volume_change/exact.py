@@ -143,6 +143,7 @@ def decoder_singular_values(
     return _over_chunks(singular_values, decode, z, latent_dim)
 
 
+@full_float32()
 def encoder_log_volume(
     encode: Callable[[Tensor], Tensor], x: Tensor, *, data_dim: int | None = None
 ) -> Tensor:
@@ -166,7 +167,7 @@ def encoder_log_volume(
     size = max(1, CHUNK_NUMEL // max(1, numel))
     directions = max(1, COTANGENTS_NUMEL // (min(size, len(x)) * widest.numel))
     volumes: list[Tensor] = []
-    with torch.inference_mode(False), torch.no_grad(), full_float32():
+    with torch.inference_mode(False), torch.no_grad():
         for start in range(0, len(x), size):
             chunk = x[start : start + size].clone()
             try:
@@ -208,6 +209,7 @@ def _row_by_row(encode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return torch.stack(rows, 1)
 
 
+@full_float32()
 def _over_chunks(
     score: Callable[[Tensor], Tensor],
     decode: Callable[[Tensor], Tensor],
@@ -228,7 +230,7 @@ def _over_chunks(
     except UnsupportedOperationError:
         jacobian_of = _forward_jacobian
     scores: list[Tensor] = []
-    with torch.no_grad(), full_float32():
+    with torch.no_grad():
         for start in range(0, len(z), size):
             jacobian = jacobian_of(decode, z[start : start + size], basis, directions)
             _check_finite(jacobian, first=start)

@@ -99,7 +99,8 @@ def _orthonormal(normal: Tensor) -> Tensor:
         T^{-1} = \tfrac12 I + \text{the part of } V^\top V \text{ above its diagonal}
 
     Reflectors are orthogonal to rounding, however the columns lie to one another, and this takes
-    as many operations for any K. (QR loops over the batch on a GPU.)
+    as many operations for any K. QR, which loops over the batch on a GPU, made other draws of the
+    same distribution for K > 1: records made before this function do not repeat number by number.
 
     Arguments:
         normal: (..., d, K), K <= d.
@@ -118,4 +119,5 @@ def _orthonormal(normal: Tensor) -> Tensor:
         unit = torch.eye(*normal.shape[-2:], dtype=v.dtype, device=v.device)
         inverse = (v.mT @ v).triu(1) + 0.5 * unit[:samples]
         turned = torch.linalg.solve_triangular(inverse, v[..., :samples, :].mT, upper=True)
-        return (v @ turned - unit) * sign[..., None, :]
+        basis: Tensor = (v @ turned - unit) * sign[..., None, :]
+    return basis

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
+from pythae_fif.volume_change.precision import full_float32
 from pythae_fif.volume_change.rules import RULES, Rule, Step, UnsupportedOperationError
 
 
@@ -132,7 +133,8 @@ def check_replay(function: Callable[[Tensor], Tensor], point: Tensor) -> None:
     device = point.device.type
     if torch.is_autocast_enabled(device) and point.dtype != torch.float64:
         point = point.float()  # as the weights are
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device, enabled=False):
+    full = (torch.autocast(device, enabled=False), full_float32())
+    with torch.inference_mode(False), torch.enable_grad(), full[0], full[1]:
         point = point.detach().clone().requires_grad_()
         tape = record(function, point)
         # Numbers of both signs that need no generator, whose state is the training's.

@@ -76,8 +76,9 @@ def surrogate(
 
     Raises:
         ValueError: An unknown option, ``eps`` of the wrong shape, ``forward`` where a
-            vector-Jacobian product is needed, another mode than ``replay`` or ``backward`` under autocast, or a part of
-            the batch or another precision where the products are not those of ``replay`` alone.
+            vector-Jacobian product is needed, another mode than ``replay`` or ``backward`` under
+            autocast, or a part of the batch or another precision where the products are not those
+            of ``replay`` alone.
         UnsupportedOperationError: ``replay`` of an operation that it does not know.
     """
     check_option("gradient_to", gradient_to, GradientTo)

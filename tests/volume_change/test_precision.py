@@ -1,12 +1,17 @@
 """The user's setting of TF32 comes back, whichever of PyTorch's ways it was written in.
 
-In a subprocess a setting: PyTorch forbids to mix them, and nothing may stay for other tests.
+In a subprocess: what was set stays readable in one way alone.
 """
 
 import subprocess
 import sys
 
 import pytest
+import torch
+
+from pythae_fif import FIF, FIFConfig
+from pythae_fif.volume_change import encoder_log_volume
+from pythae_fif.volume_change.replay import check_replay
 
 SCRIPT = """
 import torch
@@ -50,20 +55,37 @@ OLD = {
     "matmul.allow_tf32 = cudnn.allow_tf32 = False": (False, False),
 }
 NEW = {
-    "matmul.fp32_precision = 'tf32'": (True, True),
+    "cudnn.allow_tf32 = True; matmul.fp32_precision = 'tf32'": (True, True),
     "cudnn.conv.fp32_precision = 'ieee'": (True, True),
     "cudnn.rnn.fp32_precision = 'ieee'": (True, False),
     "matmul.fp32_precision = 'ieee'; cudnn.conv.fp32_precision = 'tf32'": (False, True),
 }
 
 
-@pytest.mark.parametrize("settings", [OLD, NEW])
-def test_the_users_setting_comes_back(settings):
-    import torch
-
-    if settings is NEW and not hasattr(torch.backends.cuda.matmul, "fp32_precision"):
-        pytest.skip("PyTorch before 2.9")
+def test_the_users_setting_comes_back():
+    new = NEW if hasattr(torch.backends.cuda.matmul, "fp32_precision") else {}
+    settings = {**OLD, **new}
     script = f"SETTINGS = {list(settings)!r}\n{SCRIPT}"
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert out.returncode == 0, out.stderr
     assert out.stdout.split("\n")[:-1] == [f"{a} {b}" for a, b in settings.values()]
+
+
+@pytest.mark.parametrize("network", ["encoder", "decoder"])
+def test_exact_numbers_are_computed_without_tf32(network):
+    """All but the training step, for the setting is the user's there."""
+    model = FIF(FIFConfig(input_dim=(1, 4, 4), latent_dim=2))
+    seen = []
+    getattr(model, network).register_forward_hook(
+        lambda *_: seen.append(torch.backends.cudnn.allow_tf32)
+    )
+    x = torch.rand(3, 1, 4, 4)
+    assert torch.backends.cudnn.allow_tf32
+    for exact in (model.log_prob, model.log_volume, model.singular_values):
+        exact(x)
+    check_replay(model._encode, x)
+    encoder_log_volume(model._encode, x)
+    assert seen and not any(seen)
+    model._surrogate_mode = "replay"
+    model.train()({"data": x})
+    assert seen[-1] and torch.backends.cudnn.allow_tf32

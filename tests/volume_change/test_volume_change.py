@@ -782,7 +782,7 @@ def test_central_differences_see_kinks():
     torch.manual_seed(0)
     encoder = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)).float()
     decoder, bias = nn.Linear(2, 3).float(), encoder[0].bias
-    x = torch.randn(500_000, 3, dtype=torch.float32)
+    x = torch.randn(200_000, 3, dtype=torch.float32)
     eps = sample_hutchinson(len(x), 2, dtype=torch.float32)
 
     def mean(mode) -> torch.Tensor:
@@ -799,7 +799,7 @@ def test_central_differences_see_kinks():
             bias += step
     expected = torch.stack(differences)
     assert expected.norm() > 0.01
-    assert (found - expected).norm() < 0.15 * expected.norm()
+    assert (found - expected).norm() < 0.2 * expected.norm()
 
 
 def test_central_differences_of_batch_norm_are_those_of_the_whole_batch():
