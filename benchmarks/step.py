@@ -67,6 +67,12 @@ VARIANTS: dict[str, dict | None] = {
 }
 
 
+def variants_of(net: str) -> list[str]:
+    """Those that a network can have: Pythae's ConvNets have BatchNorm."""
+    normalised = net.endswith("convnet") and not net.startswith("digits")
+    return [name for name in VARIANTS if not (normalised and name == "differences")]
+
+
 def build(net: str, options: dict | None, device: str):
     """A model and a batch of data for it."""
     arch, shape, latent_dim, batch = NETS[net]
@@ -121,7 +127,7 @@ def seconds(function, device: str) -> float:
 
 def time_net(net: str, rounds: int, device: str) -> dict[str, float]:
     """Median time of every variant and of the bound, in units of the autoencoder's step."""
-    functions = {name: stepper(net, name, device) for name in VARIANTS}
+    functions = {name: stepper(net, name, device) for name in variants_of(net)}
     functions["encoder"], functions["decoder"] = parts(*build(net, None, device))
     for function in functions.values():
         function()
@@ -205,7 +211,7 @@ def flops(net: str, device: str) -> dict[str, float]:
             function()
         return counter.get_total_flops()
 
-    names = [name for name in VARIANTS if not name.endswith(("+", "bf16"))]
+    names = [name for name in variants_of(net) if not name.endswith(("+", "bf16"))]
     counts = {name: count(stepper(net, name, device)) for name in names}
     encoder, decoder = parts(*build(net, None, device))
     counts["bound"] = counts["AE"] + count(encoder) + count(decoder)
@@ -241,16 +247,18 @@ def main() -> None:
     for net in () if flags.compile else flags.nets:
         time_of = time_net(net, flags.rounds, flags.device)
         row = {"net": net, "AE ms": f"{time_of['AE ms']:.0f}"}
-        row |= {k: f"{time_of[k]:.2f}" for k in ("bound", *others)}
+        row |= {k: f"{time_of[k]:.2f}" if k in time_of else "" for k in ("bound", *others)}
         tables.setdefault(f"Time of a step, autoencoder = 1: {where}", []).append(row)
         flops_of = flops(net, flags.device)
-        row = {"net": net, **{k: f"{flops_of[k]:.2f}" for k in ("bound", *others) if k in flops_of}}
+        counted = [k for k in ("bound", *others) if not k.endswith(("+", "bf16"))]
+        row = {k: f"{flops_of[k]:.2f}" if k in flops_of else "" for k in counted}
+        row = {"net": net, **row}
         tables.setdefault("Floating-point operations of a step, autoencoder = 1", []).append(row)
         errors = gradient_errors(net, flags.device)
         row = {"net": net, **{name: f"{error:.1e}" for name, error in errors.items()}}
         tables.setdefault("Relative change of a step's gradient, fresh weights", []).append(row)
-        peak = {v: measured_in_a_process(net, v, flags.device) for v in VARIANTS}
-        row = {"net": net, **{variant: f"{peak[variant]:.0f}" for variant in VARIANTS}}
+        peak = {v: measured_in_a_process(net, v, flags.device) for v in variants_of(net)}
+        row = {"net": net, **{v: f"{peak[v]:.0f}" if v in peak else "" for v in VARIANTS}}
         tables.setdefault("Peak memory of a step above model and batch, MB", []).append(row)
     text = "\n".join(f"## {title}\n\n{markdown(rows)}" for title, rows in tables.items())
     print(text)
