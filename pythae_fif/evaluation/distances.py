@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from pythae_fif.errors import DataError, NonFiniteError
+from pythae_fif.evaluation.pairs import Inside, Kernel, Nearest, require_neighbours, watch
 from pythae_fif.evaluation.scores import MeanStd, Neighbours
 
-BLOCK = 1024
+SUBSETS, SUBSET_SIZE = 100, 1000
 
 
 def check_features(samples: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
-    """Both sets as they are, on the CPU and of one floating type.
+    """Both sets as they are, on the device of the samples and of one floating type.
 
     Raises:
         DataError: not two axes, or of different length.
@@ -29,7 +30,7 @@ def check_features(samples: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
         )
     double = torch.float64 in (samples.dtype, reference.dtype)
     dtype = torch.float64 if double else torch.float32
-    pair = [features.detach().to(device="cpu", dtype=dtype) for features in (samples, reference)]
+    pair = [held.detach().to(samples.device, dtype) for held in (samples, reference)]
     for name, features in zip(("samples", "reference"), pair, strict=True):
         bad = int((~features.isfinite().all(dim=1)).sum())
         if bad:
@@ -39,12 +40,49 @@ def check_features(samples: Tensor, reference: Tensor) -> tuple[Tensor, Tensor]:
     return pair[0], pair[1]
 
 
+def subset_weights(
+    num_samples: int,
+    num_references: int,
+    *,
+    subsets: int = SUBSETS,
+    subset_size: int = SUBSET_SIZE,
+    seed: int = 0,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Random subsets of samples and references, drawn as torch-fidelity draws them.
+
+    Returns:
+        (S, N) and (S, M), float64: 1 where a subset holds a feature.
+
+    Raises:
+        DataError: Fewer than two features in a set.
+    """
+    size = min(subset_size, num_samples, num_references)
+    if size < 2:
+        raise DataError(
+            f"KID needs at least 2 samples and references, not {num_samples} and {num_references}"
+        )
+    draws = np.random.RandomState(seed)
+    sizes = (num_samples, num_references)
+    weights = [torch.zeros(subsets, count, dtype=torch.float64) for count in sizes]
+    for pair in zip(*weights, strict=True):
+        for held in pair:
+            held[torch.from_numpy(draws.choice(len(held), size, replace=False))] = 1
+    return weights[0].to(device), weights[1].to(device)
+
+
+def kernel_mean_std(ours: Tensor, theirs: Tensor, across: Tensor) -> MeanStd:
+    """KID from the kernel's means (S) within each set's subsets and across the two."""
+    values = ours + theirs - 2 * across
+    return MeanStd(float(values.mean()), float(values.std(correction=0)))
+
+
 def kernel_distance(
     samples: Tensor,
     reference: Tensor,
     *,
-    subsets: int = 100,
-    subset_size: int = 1000,
+    subsets: int = SUBSETS,
+    subset_size: int = SUBSET_SIZE,
     seed: int = 0,
 ) -> MeanStd:
     r"""Kernel inception distance: unbiased squared MMD with the kernel $(x \cdot y / F + 1)^3$.
@@ -69,54 +107,27 @@ def kernel_distance(
         NonFiniteError: NaN or infinite features.
     """
     samples, reference = check_features(samples, reference)
-    size = min(subset_size, len(samples), len(reference))
-    if size < 2:
-        raise DataError(
-            f"KID needs at least 2 samples and references, not {len(samples)} and {len(reference)}"
-        )
-    draws = np.random.RandomState(seed)
-    chosen = [
-        [torch.from_numpy(draws.choice(len(s), size, replace=False)) for s in (samples, reference)]
-        for _ in range(subsets)
-    ]
-    ours, theirs = (torch.stack(rows) for rows in zip(*chosen, strict=True))
-    within = _kernel_sums(samples, samples, ours, ours) - _diagonal_sums(samples, ours)
-    within += _kernel_sums(reference, reference, theirs, theirs) - _diagonal_sums(reference, theirs)
-    across = _kernel_sums(samples, reference, ours, theirs)
-    values = within / (size * (size - 1)) - 2 * across / size**2
-    return MeanStd(float(values.mean()), float(values.std(correction=0)))
+    u, v = subset_weights(
+        len(samples),
+        len(reference),
+        subsets=subsets,
+        subset_size=subset_size,
+        seed=seed,
+        device=samples.device,
+    )
+    means = []
+    for x, y, a, b in (
+        (samples, samples, u, u),
+        (reference, reference, v, v),
+        (samples, reference, u, v),
+    ):
+        kernel = Kernel(a, b, samples.shape[1])
+        watch(x, y, kernel.see)
+        means.append(kernel.means)
+    return kernel_mean_std(*means)
 
 
-def _kernel_sums(x: Tensor, y: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Sums of the kernel of (N, F) and (M, F) over S subsets (S, n), (S, m) of them: (S), float64.
-
-    Kernel values of pairs that several subsets share are computed once, unless the subsets are so
-    few or so small that most pairs are in none.
-    """
-    if len(x) * len(y) > rows.numel() * columns.shape[1]:
-        return torch.stack([kernel(x[i], y[j]).sum() for i, j in zip(rows, columns, strict=True)])
-    # 1 where a subset holds a row: the sums of subset s are u_s^T K v_s
-    held = torch.zeros(len(rows), len(x), dtype=torch.float64).scatter_(1, rows, 1)
-    taken = torch.zeros(len(rows), len(y), dtype=torch.float64).scatter_(1, columns, 1)
-    sums = torch.zeros(len(rows), dtype=torch.float64)
-    for block, indicator in zip(x.split(BLOCK), held.split(BLOCK, dim=1), strict=True):
-        sums += ((indicator @ kernel(block, y)) * taken).sum(dim=1)
-    return sums
-
-
-def _diagonal_sums(x: Tensor, rows: Tensor) -> Tensor:
-    """Sums of the kernel of each of (N, F) with itself over subsets (S, n): (S), float64."""
-    return ((((x * x).sum(dim=1).double() / x.shape[1] + 1) ** 3)[rows]).sum(dim=1)
-
-
-def kernel(x: Tensor, y: Tensor) -> Tensor:
-    """The polynomial kernel of two sets (N, F), (M, F): (N, M), float64."""
-    return ((x @ y.T).double() / x.shape[1] + 1) ** 3
-
-
-def neighbour_scores(
-    samples: Tensor, reference: Tensor, *, neighbours: int = 3, density_neighbours: int = 5
-) -> Neighbours:
+def neighbour_scores(samples: Tensor, reference: Tensor) -> Neighbours:
     """Improved precision and recall, density and coverage.
 
     Precision: the fraction of samples that lie within the distance of a reference to its k-th
@@ -128,54 +139,21 @@ def neighbour_scores(
     Args:
         samples: Features (N, F).
         reference: Features (M, F).
-        neighbours: k of precision and recall.
-        density_neighbours: k of density and coverage.
 
     Raises:
-        DataError: shapes that do not fit, or not more than k features in a set.
+        DataError: shapes that do not fit, or five features or fewer in a set.
         NonFiniteError: NaN or infinite features.
     """
     samples, reference = check_features(samples, reference)
-    most = max(neighbours, density_neighbours)
-    if min(len(samples), len(reference)) <= most:
-        raise DataError(
-            f"precision, recall, density and coverage need more than {most} samples and "
-            f"references, not {len(samples)} and {len(reference)}"
-        )
-    # a distance does not see a common shift, but its rounding does
-    centre = reference.mean(dim=0)
-    samples, reference = samples - centre, reference - centre
-    around_samples = _radii(samples, neighbours)
-    radii = _radii(reference, neighbours, density_neighbours)
-    around_reference, around_dense = radii[:, 0], radii[:, 1]
-    precise = torch.zeros(len(samples), dtype=torch.bool)
-    recalled, covered = [], []
-    inside = 0
-    for start in range(0, len(reference), BLOCK):
-        block = slice(start, start + BLOCK)
-        distance = torch.cdist(reference[block], samples)
-        precise |= (distance <= around_reference[block, None]).any(dim=0)
-        recalled.append((distance <= around_samples[:, 0]).any(dim=1))
-        # Naeem et al. compare with <, Kynkaanniemi et al. with <=
-        dense = distance < around_dense[block, None]
-        inside += int(dense.sum())
-        covered.append(dense.any(dim=1))
-    return Neighbours(
-        precision=float(precise.double().mean()),
-        recall=float(torch.cat(recalled).double().mean()),
-        density=inside / (density_neighbours * len(samples)),
-        coverage=float(torch.cat(covered).double().mean()),
-    )
-
-
-def _radii(features: Tensor, *neighbours: int) -> Tensor:
-    """Distance of each of (N, F) to its k-th nearest other, for each k: (N, number of k)."""
-    columns = torch.tensor(neighbours)
-    parts = []
-    for block in features.split(BLOCK):
-        nearest = torch.cdist(block, features).topk(max(neighbours) + 1, largest=False).values
-        parts.append(nearest[:, columns])
-    return torch.cat(parts)
+    require_neighbours(min(len(samples), len(reference)))
+    radii = []
+    for features in (samples, reference):
+        nearest = Nearest(len(features))
+        watch(features, features, nearest.see)
+        radii.append(nearest.radii)
+    inside = Inside(*radii)
+    watch(samples, reference, inside.see)
+    return inside.scores
 
 
 def inception_score(logits: Tensor, splits: int = 10, *, seed: int | None = 0) -> MeanStd:
@@ -213,13 +191,13 @@ def inception_score(logits: Tensor, splits: int = 10, *, seed: int | None = 0) -
         raise DataError(
             f"the score needs 1 <= splits <= N, not {splits} splits of N = {len(logits)} samples"
         )
-    logits = logits.detach().to(device="cpu", dtype=torch.float64)
+    logits = logits.detach().double()
     bad = int((~logits.isfinite().all(dim=1)).sum())
     if bad:
         raise NonFiniteError(f"{bad} of {len(logits)} rows of logits are NaN or infinite")
     if seed is not None:
         generator = torch.Generator().manual_seed(seed)
-        logits = logits[torch.randperm(len(logits), generator=generator)]
+        logits = logits[torch.randperm(len(logits), generator=generator).to(logits.device)]
     log_p = logits.log_softmax(dim=1)
     edges = [i * len(logits) // splits for i in range(splits + 1)]
     scores = torch.stack(

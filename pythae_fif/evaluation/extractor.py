@@ -22,7 +22,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class Extracted(NamedTuple):
-    """What an extractor makes of B images, float32 on the CPU.
+    """What an extractor makes of B images, float32 where it runs.
 
     Attributes:
         features: (B, F).
@@ -79,8 +79,7 @@ class Extractor(ABC):
                 f"{self.name}: images must have shape (B, *{self.image_shape}), not {shape}"
             )
         with torch.no_grad(), full_float32():
-            features, logits = self.extract(images.to(self.device))
-        return Extracted(features.cpu(), None if logits is None else logits.cpu())
+            return self.extract(images.to(self.device))
 
     @abstractmethod
     def extract(self, images: Tensor) -> Extracted:

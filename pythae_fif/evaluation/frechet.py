@@ -3,7 +3,8 @@
 __all__ = ["FeatureStatistics", "frechet_distance", "squared_wasserstein"]
 
 import contextlib
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -13,6 +14,9 @@ from pythae_fif.errors import DataError, NonFiniteError
 
 RELATIVE_ERROR = 1e-8
 """Rounding error of the distance, relative to it, up to which the fast way is taken."""
+
+COLUMNS = 512
+"""Columns of a scatter that are computed together, below the diagonal alone."""
 
 
 class FeatureStatistics:
@@ -25,7 +29,6 @@ class FeatureStatistics:
     Attributes:
         count: Number n of features seen.
         mean: Their mean (F), float64; empty where nothing was seen.
-        scatter: Sum of the outer products of the centred features (F, F), float64; empty likewise.
 
     Example:
         >>> statistics = FeatureStatistics()
@@ -40,7 +43,8 @@ class FeatureStatistics:
     ) -> None:
         self.count = count
         self.mean = torch.empty(0) if mean is None else mean
-        self.scatter = torch.empty(0, 0) if scatter is None else scatter
+        # of the symmetric scatter the blocks above the diagonal are not kept up to date
+        self._scatter = torch.empty(0, 0) if scatter is None else scatter
 
     def update(self, features: Tensor) -> None:
         """Adds a batch of features (B, F) of any floating type.
@@ -54,7 +58,7 @@ class FeatureStatistics:
             raise DataError(f"features must have shape (B, {width}), not {tuple(features.shape)}")
         if len(features) == 0:
             return
-        features = features.detach().to(device="cpu", dtype=torch.float64)
+        features = features.detach().double()
         finite = features.isfinite().all(dim=1)
         if not finite.all():
             raise NonFiniteError(
@@ -63,15 +67,25 @@ class FeatureStatistics:
         added = len(features)
         mean = features.mean(dim=0)
         centred = features - mean
-        scatter = centred.T @ centred
         if self.count:
             total = self.count + added
             delta = mean - self.mean
             mean = self.mean + delta * (added / total)
-            scatter = self.scatter + scatter
-            scatter += torch.outer(delta, delta) * (self.count * added / total)
+            between = delta * math.sqrt(self.count * added / total)
+            centred = torch.cat([centred, between[None]])
+        else:
+            self._scatter = centred.new_zeros(len(mean), len(mean))
+        for start in range(0, len(mean), COLUMNS):
+            stop = start + COLUMNS
+            below = self._scatter[start:, start:stop]
+            below.addmm_(centred[:, start:].T, centred[:, start:stop])
         self.count += added
-        self.mean, self.scatter = mean, scatter
+        self.mean = mean
+
+    @property
+    def scatter(self) -> Tensor:
+        """Sum of the outer products of the centred features (F, F), float64."""
+        return self._scatter.tril() + self._scatter.tril(-1).T
 
     @property
     def covariance(self) -> Tensor:
@@ -85,7 +99,9 @@ class FeatureStatistics:
         return self.scatter / (self.count - 1)
 
 
-def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
+def frechet_distance(
+    a: FeatureStatistics, b: FeatureStatistics, *, root_b: Callable[[], Tensor] | None = None
+) -> float:
     r"""Squared 2-Wasserstein distance between the Gaussians of two sets of features.
 
     $$ |\mu_a - \mu_b|^2 + \operatorname{tr}(S_a + S_b - 2 (S_a^{1/2} S_b S_a^{1/2})^{1/2}) $$
@@ -101,6 +117,7 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     Args:
         a: Statistics of one set, of at least two features.
         b: Statistics of the other, with the same number of features F.
+        root_b: What gives the `factor` of b's covariance, where that is kept.
 
     Returns:
         The distance, >= 0, in squared units of the features.
@@ -121,17 +138,19 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     if min(a.count, b.count) > len(a.mean):
         lower, info = torch.linalg.cholesky_ex(s_a)
         if info == 0:
-            # L^T S_b L at a quarter of the cost of two products; the arrays are transposed views,
-            # since LAPACK counts columns first
-            from scipy.linalg import lapack  # not before it is needed: a fifth of a second
+            if lower.is_cuda:
+                product = lower.T @ s_b @ lower
+            else:  # at a quarter of the cost; transposed views, since LAPACK counts columns first
+                from scipy.linalg import lapack  # not before it is needed: a fifth of a second
 
-            with one_thread():
-                product, _ = lapack.dsygst(s_b.numpy().T, lower.numpy().T, itype=2)
-            fidelity, error = _fidelity(torch.from_numpy(product.T))
+                with one_thread():
+                    product, _ = lapack.dsygst(s_b.numpy().T, lower.numpy().T, itype=2)
+                product = torch.from_numpy(product.T)
+            fidelity, error = _fidelity(product)
             distance = apart - 2 * fidelity
             if 2 * error < RELATIVE_ERROR * distance:
                 return distance
-    factors = factor(s_a).T @ factor(s_b)
+    factors = factor(s_a).T @ (factor(s_b) if root_b is None else root_b())
     with one_thread():
         fidelity = float(torch.linalg.svdvals(factors).sum())
     return max(apart - 2 * fidelity, 0.0)

@@ -3,7 +3,8 @@
 __all__ = ["Reference", "content_hash"]
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor
 
 from pythae_fif.evaluation.extractor import Extractor
-from pythae_fif.evaluation.frechet import FeatureStatistics
+from pythae_fif.evaluation.frechet import FeatureStatistics, factor
 from pythae_fif.evaluation.images import rounded_images, unit_images
+from pythae_fif.evaluation.pairs import DENSE, NEAREST, OwnPairs, own_pairs
 from pythae_fif.files import cached, digest
 
 BATCH_SIZE = 256
@@ -34,11 +36,12 @@ def content_hash(images: Tensor) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Features of reference images, and their mean and covariance.
+    """Features of reference images, and what scores need of these alone, each computed once.
 
     Attributes:
-        features: (N, F), float32.
+        features: (N, F), float32, where the extractor runs.
         statistics: Mean and covariance of the features.
+        path: Its file, beside which the rest is kept; None keeps it in memory.
 
     Example:
         >>> from pythae_fif.evaluation import PixelExtractor
@@ -49,6 +52,8 @@ class Reference:
 
     features: Tensor
     statistics: FeatureStatistics
+    path: Path | None = None
+    _held: dict[str, tuple[Tensor, ...]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(
@@ -84,28 +89,57 @@ class Reference:
                     batch = rounded_images(unit_images(batch))
                 features.append(extractor(batch).features)
                 statistics.update(features[-1])
-            return cls(torch.cat(features), statistics)
+            return cls(torch.cat(features), statistics, path)
 
+        def read(path: Path) -> Reference:
+            with np.load(path, allow_pickle=False) as held:
+                features, mean, scatter = (
+                    torch.from_numpy(held[name]).to(extractor.device)
+                    for name in ("features", "mean", "scatter")
+                )
+                return cls(features, FeatureStatistics(int(held["count"]), mean, scatter), path)
+
+        path = None
         if cache_dir is None:
             return build()
         rounded = round_to_uint8 or images.dtype == torch.uint8
         key = digest(content_hash(images), rounded, extractor.hash)
         path = Path(cache_dir) / f"reference-{extractor.name}-{key}.npz"
-        return cached(path, read=_read, build=build, write=_write)
+        return cached(path, read=read, build=build, write=_write)
 
+    def own_pairs(self, subsets: Tensor, num_samples: int, seed: int) -> OwnPairs:
+        """Radii, and the kernel within the subsets (S, N) that are drawn beside so many samples."""
+        key = digest(num_samples, seed, *subsets.shape, int(subsets[0].sum()), NEAREST, DENSE)
+        return OwnPairs(*self._once(f"pairs-{key}", lambda: own_pairs(self.features, subsets)))
 
-def _read(path: Path) -> Reference:
-    with np.load(path, allow_pickle=False) as held:
-        mean, scatter = torch.from_numpy(held["mean"]), torch.from_numpy(held["scatter"])
-        statistics = FeatureStatistics(int(held["count"]), mean, scatter)
-        return Reference(torch.from_numpy(held["features"]), statistics)
+    def root(self) -> Tensor:
+        """A factor of the covariance; see `factor`."""
+        return self._once("root", lambda: (factor(self.statistics.covariance),))[0]
+
+    def _once(self, name: str, build: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        if name not in self._held:
+            self._held[name] = (
+                build()
+                if self.path is None
+                else cached(
+                    self.path.with_name(f"{self.path.stem}-{name}.npz"),
+                    read=self._read_tensors,
+                    build=build,
+                    write=lambda held, file: np.savez(file, *(part.cpu().numpy() for part in held)),
+                )
+            )
+        return self._held[name]
+
+    def _read_tensors(self, path: Path) -> tuple[Tensor, ...]:
+        with np.load(path, allow_pickle=False) as held:
+            return tuple(torch.from_numpy(part).to(self.features.device) for part in held.values())
 
 
 def _write(reference: Reference, file: BinaryIO) -> None:
     np.savez(
         file,
-        features=reference.features.numpy(),
+        features=reference.features.cpu().numpy(),
         count=np.int64(reference.statistics.count),
-        mean=reference.statistics.mean.numpy(),
-        scatter=reference.statistics.scatter.numpy(),
+        mean=reference.statistics.mean.cpu().numpy(),
+        scatter=reference.statistics.scatter.cpu().numpy(),
     )

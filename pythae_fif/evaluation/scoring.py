@@ -9,12 +9,18 @@ import torch
 from torch import Tensor
 
 from pythae_fif.errors import NonFiniteError
-from pythae_fif.evaluation.distances import inception_score, kernel_distance, neighbour_scores
+from pythae_fif.evaluation.distances import (
+    check_features,
+    inception_score,
+    kernel_mean_std,
+    subset_weights,
+)
 from pythae_fif.evaluation.extractor import Extractor
 from pythae_fif.evaluation.frechet import FeatureStatistics, frechet_distance
 from pythae_fif.evaluation.images import rounded_images
+from pythae_fif.evaluation.pairs import Inside, Kernel, own_pairs, watch
 from pythae_fif.evaluation.reference import Reference
-from pythae_fif.evaluation.scores import Intervals, MeanStd, Scores
+from pythae_fif.evaluation.scores import Intervals, MeanStd, Neighbours, Scores
 from pythae_fif.evaluation.uncertainty import (
     bootstrap_frechet,
     bootstrap_inception,
@@ -97,12 +103,12 @@ def score_samples(
         if extractor.logit_bias is not None:
             with_bias = inception_score(logits + extractor.logit_bias, seed=seed)
     frechet = {
-        split: frechet_distance(statistics, reference.statistics)
+        split: frechet_distance(statistics, reference.statistics, root_b=reference.root)
         for split, reference in references.items()
     }
     features = torch.cat(feature_batches) if feature_batches else torch.empty(0)
-    compared = {} if frechet_only else {split: held.features for split, held in references.items()}
-    kernel = {split: kernel_distance(features, held, seed=seed) for split, held in compared.items()}
+    compared = {} if frechet_only else references
+    kernel, neighbours = _pair_scores(features, compared, seed)
     intervals = at_infinity = None
     if bootstrap:
         intervals = Intervals(
@@ -120,7 +126,7 @@ def score_samples(
             ),
             kernel={
                 split: bootstrap_kernel(
-                    features, held, kernel[split].mean, replicates=bootstrap, seed=seed
+                    features, held.features, kernel[split].mean, replicates=bootstrap, seed=seed
                 )
                 for split, held in compared.items()
             },
@@ -142,10 +148,35 @@ def score_samples(
         score_with_bias=with_bias,
         frechet=frechet,
         kernel=kernel,
-        neighbours={split: neighbour_scores(features, held) for split, held in compared.items()},
+        neighbours=neighbours,
         frechet_infinity=at_infinity,
         intervals=intervals,
     )
+
+
+def _pair_scores(
+    features: Tensor, references: Mapping[str, Reference], seed: int
+) -> tuple[dict[str, MeanStd], dict[str, Neighbours]]:
+    """KID and neighbours against each reference; the samples' own pairs are looked at once."""
+    if not references:
+        return {}, {}
+    kernel, neighbours = {}, {}
+    subsets: dict[int, tuple[Tensor, Tensor]] = {}
+    for reference in references.values():
+        check_features(features, reference.features)
+        count = len(reference.features)
+        subsets[count] = subset_weights(len(features), count, seed=seed, device=features.device)
+    ours = own_pairs(features, torch.cat([u for u, _ in subsets.values()]))
+    for split, reference in references.items():
+        place = list(subsets).index(len(reference.features))
+        u, v = subsets[len(reference.features)]
+        theirs = reference.own_pairs(v, len(features), seed)
+        means, inside = Kernel(u, v, features.shape[1]), Inside(ours.radii, theirs.radii)
+        watch(features, reference.features, means.see, inside.see)
+        own_kernel = ours.kernel.split(len(u))[place]
+        kernel[split] = kernel_mean_std(own_kernel, theirs.kernel, means.means)
+        neighbours[split] = inside.scores
+    return kernel, neighbours
 
 
 def _finite_batches(

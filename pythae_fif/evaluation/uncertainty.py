@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pythae_fif.errors import DataError
-from pythae_fif.evaluation.distances import BLOCK, check_features, inception_score, kernel
+from pythae_fif.evaluation.distances import check_features, inception_score
 from pythae_fif.evaluation.frechet import (
     FeatureStatistics,
     factor,
@@ -15,6 +15,7 @@ from pythae_fif.evaluation.frechet import (
     one_thread,
     require_one_length,
 )
+from pythae_fif.evaluation.pairs import Kernel, watch
 from pythae_fif.evaluation.scores import Interval
 
 LEVEL = 0.95
@@ -67,7 +68,7 @@ def bootstrap_frechet(
     features, root = features.double(), factor(covariance)
     values = []
     for drawn in _weights(len(features), replicates, seed):
-        weights = torch.from_numpy(drawn).double()
+        weights = torch.from_numpy(drawn).to(features)
         total = weights.sum()
         centre = weights @ features / total
         centred = (features - centre) * weights.sqrt()[:, None]
@@ -129,18 +130,13 @@ def bootstrap_kernel(
         NonFiniteError: NaN or infinite features.
     """
     samples, reference = check_features(samples, reference)
-    weights = torch.from_numpy(_weights(len(samples), replicates, seed)).double().T
-    within = torch.zeros(replicates, dtype=torch.float64)
-    across = torch.zeros(replicates, dtype=torch.float64)
-    for start in range(0, len(samples), BLOCK):
-        rows = slice(start, start + BLOCK)
-        gram = kernel(samples[rows], samples)
-        gram[torch.arange(len(gram)), start + torch.arange(len(gram))] = 0
-        within += (weights[rows] * (gram @ weights)).sum(dim=0)
-        across += kernel(samples[rows], reference).mean(dim=1) @ weights[rows]
-    total = weights.sum(dim=0)
-    pairs = total.square() - weights.square().sum(dim=0)
-    return _interval(estimate, (within / pairs - 2 * across / total).tolist())
+    drawn = torch.from_numpy(_weights(len(samples), replicates, seed)).to(samples)
+    weights, alike = drawn.double(), drawn.new_ones(1, len(reference), dtype=torch.float64)
+    within = Kernel(weights, weights, samples.shape[1])
+    across = Kernel(weights, alike, samples.shape[1])
+    watch(samples, samples, within.see)
+    watch(samples, reference, across.see)
+    return _interval(estimate, (within.means - 2 * across.means).tolist())
 
 
 def frechet_at_infinity(features: Tensor, reference: FeatureStatistics, *, seed: int = 0) -> float:

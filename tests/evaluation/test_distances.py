@@ -103,10 +103,11 @@ def test_fid_against_pytorch_fid(sets, monkeypatch):
 def test_neighbours_against_prdc(sets):
     published = pytest.importorskip("prdc", reason="needs prdc")
     samples, reference = (features.double() for features in sets)
-    theirs = published.compute_prdc(reference.numpy(), samples.numpy(), nearest_k=5)
-    ours = neighbour_scores(samples, reference, neighbours=5)
-    for name in ("precision", "recall", "density", "coverage"):
-        assert getattr(ours, name) == pytest.approx(theirs[name], abs=1e-9)
+    ours = neighbour_scores(samples, reference)
+    for k, names in {3: ("precision", "recall"), 5: ("density", "coverage")}.items():
+        theirs = published.compute_prdc(reference.numpy(), samples.numpy(), nearest_k=k)
+        for name in names:
+            assert getattr(ours, name) == pytest.approx(theirs[name], abs=1e-9)
 
 
 class TestInceptionScore:
@@ -235,11 +236,11 @@ class TestKnownTruths:
         assert astuple(moved) == pytest.approx(astuple(neighbour_scores(a, b)), abs=1e-12)
 
     def test_blocks_do_not_matter(self, sets, monkeypatch):
-        from pythae_fif.evaluation import distances
+        from pythae_fif.evaluation import pairs
 
         samples, reference = (features.double() for features in sets)
         expected = neighbour_scores(samples, reference)
-        monkeypatch.setattr(distances, "BLOCK", 77)
+        monkeypatch.setattr(pairs, "TILE", 77)
         again = neighbour_scores(samples, reference)
         assert astuple(again) == pytest.approx(astuple(expected), abs=1e-12)
 
