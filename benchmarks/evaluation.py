@@ -16,6 +16,7 @@ import json
 import os
 import platform
 import queue
+import re
 import statistics
 import subprocess
 import sys
@@ -375,9 +376,10 @@ def main() -> None:
         return
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
+    cpus = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     machine = (
-        f"{os.cpu_count()} CPU cores, {torch.get_num_threads()} threads of torch, load average "
-        f"{os.getloadavg()[0]:.1f} at the start, torch {torch.__version__}, "
+        f"{(cpus or [platform.machine()])[0]}, {os.cpu_count()} CPU cores, "
+        f"{torch.get_num_threads()} threads of torch, load average {os.getloadavg()[0]:.1f} at the start, torch {torch.__version__}, "
         f"SciPy {scipy.__version__}, {platform.system()} {platform.machine()}; "
         f"medians of {arguments.rounds} rounds"
     )
@@ -407,6 +409,10 @@ def main() -> None:
             path.write_text(json.dumps(record, indent=1) + "\n")
     if arguments.markdown:
         command = " ".join(["python", *sys.argv]).replace(f" --markdown {arguments.markdown}", "")
+        if arguments.against:
+            words = ["git", "-C", arguments.against, "rev-parse", "--short", "HEAD"]
+            old = subprocess.check_output(words, text=True).strip()
+            command = command.replace(str(arguments.against), f"CHECKOUT_OF_{old}")
         head = f"# Evaluation\n\nMade by `{command}`; {machine}.\n\n"
         arguments.markdown.write_text(head + "\n".join(tables))
 

@@ -10,8 +10,10 @@ __all__ = [
     "RunsLeftError",
     "StoreError",
     "did_you_mean",
+    "printable",
 ]
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -68,3 +70,21 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     nearest = get_close_matches(str(name).lstrip("-"), bare, n=1)
     hint = f"did you mean {bare[nearest[0]]!r}? " if nearest else ""
     return f"{hint}valid: {', '.join(choices)}"
+
+
+_UNSEEN = re.compile(
+    "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
+)
+
+
+def printable(text: object) -> str:
+    r"""Text without what a terminal would obey, for all that others may have written.
+
+    Taken out are control characters but tabs and line ends, changes of the direction of writing,
+    and halves of characters.
+
+    Example:
+        >>> printable("ended\x1b[2J\x1b]0;title\x07")
+        'ended[2J]0;title'
+    """
+    return _UNSEEN.sub("", str(text))

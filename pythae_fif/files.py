@@ -9,6 +9,7 @@ __all__ = [
     "read_json",
     "remove_temporaries",
     "require_writable",
+    "safe_name",
     "set_aside",
     "whole_folder",
     "write_bytes",
@@ -22,6 +23,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import secrets
 import shutil
 import time
@@ -184,6 +186,16 @@ def remove_temporaries(folder: Path) -> None:
                 shutil.rmtree(left)
             else:
                 left.unlink()
+
+
+def safe_name(name: str) -> str:
+    """A name as one part of a path: what may lead elsewhere, or means something to a shell, is _.
+
+    Example:
+        >>> safe_name("mnist-a/../../x"), safe_name(".."), safe_name("FIF β=1.5")
+        ('mnist-a_.._.._x', '_', 'FIF_β=1.5')
+    """
+    return re.sub(r"^\.+$|[^\w.=+-]+", "_", name)
 
 
 def digest(*parts: object) -> str:

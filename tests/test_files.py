@@ -7,6 +7,8 @@ from pathlib import Path
 
 import filelock
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.features import names_in
 
 from pythae_fif import files
@@ -17,6 +19,7 @@ from pythae_fif.files import (
     read_json,
     remove_temporaries,
     require_writable,
+    safe_name,
     set_aside,
     write_json,
     write_text,
@@ -162,3 +165,10 @@ def test_writable(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"cannot be written .*: choose another"):
         require_writable(tmp_path / "file" / "x", "choose another")
+
+
+@given(st.text())
+def test_a_safe_name_is_one_part_of_a_path(name):
+    safe = safe_name(name)
+    assert safe == name == "" or Path("folder", safe).parent == Path("folder")
+    assert safe == safe_name(safe)

@@ -21,6 +21,7 @@ from pythae_fif.benchmark.settings import RunSettings
 from pythae_fif.benchmark.yaml_files import config_file, names_in, read_yaml
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.evaluation.names import EXTRACTORS
+from pythae_fif.files import safe_name
 from pythae_fif.sampling import SAMPLERS
 from pythae_fif.validation import (
     AtLeastOne,
@@ -198,7 +199,7 @@ class Experiment(Checked):
         usual = read_yaml(config_file(self.dataset))
         words = [self.dataset, self.arch, self.profile]
         if self.data is not None:
-            words.insert(1, re.sub(r"[^\w.]+", "_", Path(self.data).stem))
+            words.insert(1, Path(self.data).stem)
         if self.wall_clock is not None:  # in place of what the profile says
             words.append(self.wall_clock.replace(" ", ""))
         if self.latent_dim != usual["latent_dim"]:
@@ -207,7 +208,7 @@ class Experiment(Checked):
             words.append(f"{self.image_size}px")
         if self.extractor != (self.settings.extractor or usual["extractor"]):
             words.append(self.extractor)
-        return "-".join(words)
+        return safe_name("-".join(words))
 
     def latent_dim_of(self, model: str) -> int:
         """d of a model: that of `latent_dims`, or the common one, within what it takes."""

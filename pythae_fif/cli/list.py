@@ -2,13 +2,13 @@
 
 __all__ = ["list_command"]
 
-from rich.console import Console
 from rich.table import Table
 
 from pythae_fif import studies
 from pythae_fif.benchmark.model_entry import ModelEntry, read_model_entry, shown
 from pythae_fif.benchmark.yaml_files import config_file, names_in, read_yaml
 from pythae_fif.cli.parsing import Parser
+from pythae_fif.cli.terminal import Terminal
 from pythae_fif.data import DATASETS
 from pythae_fif.evaluation import EXTRACTORS
 from pythae_fif.nn import ARCHITECTURES
@@ -19,7 +19,7 @@ from pythae_fif.sampling import SAMPLERS
 def list_command(words: list[str]) -> int:
     """Prints what there is to choose from; 0."""
     Parser("list", "Shows what there is to choose from.").given(words)
-    console = Console()
+    console = Terminal()
     groups: dict[str, dict[str, str]] = {
         "data sets (--dataset)": {
             name: read_yaml(config_file(name))["description"]

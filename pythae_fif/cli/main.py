@@ -11,8 +11,9 @@ from pythae_fif import studies
 from pythae_fif.cli.list import list_command
 from pythae_fif.cli.request import read_request, run_parser
 from pythae_fif.cli.study import study_command
+from pythae_fif.cli.terminal import PlainFormatter
 from pythae_fif.cli.verify import verify_command
-from pythae_fif.errors import FIFError, ProblemsError, RunsLeftError
+from pythae_fif.errors import FIFError, ProblemsError, RunsLeftError, printable
 
 EXIT_RUNS_LEFT, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 COMMANDS = ("run", "study", "list", "verify")
@@ -31,14 +32,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 all done, 1 some runs failed, 2 bad input, 130 interrupted.
     """
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    to_terminal = logging.StreamHandler()
+    to_terminal.setFormatter(PlainFormatter())
+    logging.basicConfig(level=logging.WARNING, handlers=[to_terminal])
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _dispatch(words)
     except (FIFError, OSError) as error:
         for line in error.problems if isinstance(error, ProblemsError) else [str(error)]:
-            print("error:", " ".join(line.split()), file=sys.stderr)
+            print("error:", " ".join(printable(line).split()), file=sys.stderr)
         return EXIT_RUNS_LEFT if isinstance(error, RunsLeftError) else EXIT_BAD_INPUT
     except KeyboardInterrupt as interrupt:
         kept = str(interrupt) or "finished runs are kept; the same command goes on from here"

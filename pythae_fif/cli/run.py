@@ -29,6 +29,7 @@ from pythae_fif.cli.preflight import (
     run_problems,
 )
 from pythae_fif.cli.request import Request
+from pythae_fif.cli.terminal import Terminal
 from pythae_fif.data import Splits, to_float
 from pythae_fif.data.load import input_dim_of, request_of
 from pythae_fif.data.locations import cache_home
@@ -69,7 +70,7 @@ def run_benchmark(request: Request) -> int:
         The exit code: 0 all done, 1 some runs failed.
     """
     flags, experiment = request.flags, request.experiment
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     display = Display(console, quiet=flags.quiet)
     environment = Environment(
         data_root=flags.data_root,

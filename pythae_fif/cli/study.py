@@ -5,13 +5,12 @@ __all__ = ["study_command"]
 from pathlib import Path
 from typing import Annotated
 
-from rich.console import Console
-
 from pythae_fif import studies
 from pythae_fif.benchmark.config import Seeds
 from pythae_fif.benchmark.display import Display
 from pythae_fif.cli.engine import ENGINE_FLAGS, add_engine_flags, read_engine
 from pythae_fif.cli.parsing import CommonFlags, Parser, add_flags
+from pythae_fif.cli.terminal import Terminal
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.runs.engines.options import EngineOptions, build_engine
 from pythae_fif.runs.remote import is_url
@@ -67,7 +66,7 @@ def study_command(words: list[str]) -> int:
         engine=None if engine is None else build_engine(engine, flags.results),
         run_timeout=None if engine is None else engine.timeout_seconds,
     )
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     tenths = 0
     with Display(console, quiet=flags.quiet).stage(study.name) as progress:
 

@@ -7,11 +7,11 @@ from collections import Counter
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from pythae_fif.cli.parsing import Parser
+from pythae_fif.cli.terminal import Terminal
 from pythae_fif.runs.remote import Remote, is_url
 from pythae_fif.runs.verify import KINDS_OF_FINDINGS, WRONG, Finding, verify
 
@@ -37,7 +37,7 @@ def verify_command(words: list[str]) -> int:
         if is_url(results):
             Remote(results, root).pull("runs")
         findings = verify(root, (IMAGES, *STUDY_KINDS))
-    console = Console(highlight=False)
+    console = Terminal(highlight=False)
     console.print(_table(findings))
     runs, wrong = len({f.run for f in findings}), sum(f.kind in WRONG for f in findings)
     verdict = f"[red]{wrong} of them wrong[/]" if wrong else "[green]nothing is wrong[/]"

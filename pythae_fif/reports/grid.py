@@ -16,10 +16,12 @@ __all__ = [
 
 import csv
 import io
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from pythae_fif.errors import printable
 from pythae_fif.files import write_text
 
 DASH = "–"
@@ -116,14 +118,22 @@ def to_markdown(grid: Grid, level: int = 1) -> str:
     """The table with its notes; best bold, second underlined."""
     marks = {0: "{}", 1: "**{}**", 2: "<u>{}</u>"}
     rule = {"l": "---", "r": "--:"}
-    lines = [f"{'#' * level} {grid.title}", "", "| " + " | ".join(grid.headings) + " |"]
+    headings = map(_markdown, grid.headings)
+    lines = [f"{'#' * level} {_markdown(grid.title)}", "", f"| {' | '.join(headings)} |"]
     lines.append("|" + "|".join(rule[letter] for letter in grid.align) + "|")
     for row in grid.rows:
-        cells = (marks[cell.rank].format(cell.text.replace("|", "\\|")) for cell in row)
+        cells = (marks[cell.rank].format(_markdown(cell.text)) for cell in row)
         lines.append("| " + " | ".join(cells) + " |")
     if grid.notes:
-        lines += ["", *(f"* {note}" for note in grid.notes)]
+        lines += ["", *(f"* {_markdown(note, cell=False)}" for note in grid.notes)]
     return "\n".join(lines) + "\n"
+
+
+def _markdown(text: str, cell: bool = True) -> str:
+    """A line in which no HTML, link or picture of another's text is one; `code` stays."""
+    line = re.sub(r"&(?=[#\w]+;)", "&amp;", " ".join(printable(text).split()))
+    line = line.replace("<", "&lt;").replace("](", "]\\(")
+    return line.replace("|", "\\|") if cell else line
 
 
 _LATEX = {
@@ -152,7 +162,7 @@ def to_latex(grid: Grid) -> str:
 
 
 def _latex(text: str) -> str:
-    parts = text.split("`")
+    parts = printable(text).split("`")
     escaped = ["".join(_LATEX.get(letter, letter) for letter in part) for part in parts]
     code = [rf"\texttt{{{p}}}" if i % 2 else p for i, p in enumerate(escaped)]
     return "".join(code)
@@ -170,7 +180,7 @@ def to_csv(grid: Grid) -> str:
 def _csv(lines: Iterable[Iterable[object]]) -> str:
     file = io.StringIO()
     csv.writer(file, lineterminator="\n").writerows(lines)
-    return file.getvalue()
+    return printable(file.getvalue())
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, object]], form: str = "") -> Path:

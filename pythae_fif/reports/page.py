@@ -20,6 +20,7 @@ from pythae_fif.benchmark.plan import RunSpec
 from pythae_fif.benchmark.record import ImageRecord
 from pythae_fif.benchmark.selection import Choice, Result
 from pythae_fif.benchmark.sheets import CODES, SHEETS, samples_name
+from pythae_fif.errors import printable
 from pythae_fif.pictures import read_pixels
 from pythae_fif.reports.grid import Grid
 from pythae_fif.reports.sample_figure import tiles
@@ -109,7 +110,7 @@ def experiment_page(
 
 def _inline(text: str) -> Markup:
     """Escaped, with what stands between backticks as code."""
-    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(text)))
+    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(printable(text))))
 
 
 def _pictures(paths: Mapping[Path, str], *, sheets: bool = False) -> list[_Picture]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from rich import box
 from rich.table import Table
+from rich.text import Text
 
 from pythae_fif.benchmark.config import Experiment, length_of
 from pythae_fif.benchmark.model_entry import load_model_entry
@@ -329,8 +330,9 @@ def score_terminal(report: Report) -> Table:
     # Short headings: the notes say in full what FD and CS are.
     short = {0: "model", 1: "", 2: "FD test", 3: "FD val", 4: "CS"}
     short |= {8: "MSE", 9: "sec", 10: "chosen"}
-    styles = {0: "{}", 1: "[bold]{}[/]", 2: "[underline]{}[/]"}
-    table = Table(title=grid.title, title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    styles = {0: "", 1: "bold", 2: "underline"}
+    title = Text(grid.title, "bold")
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, heading in short.items():
         table.add_column(
             heading,
@@ -339,6 +341,6 @@ def score_terminal(report: Report) -> Table:
             overflow="fold",
         )
     for position, row in enumerate(grid.rows, start=1):
-        texts = (styles[row[index].rank].format(row[index].text) for index in short)
-        table.add_row(*texts, end_section=position in grid.groups)
+        cells = ((row[index].text, styles[row[index].rank]) for index in short)
+        table.add_row(*map(Text.assemble, cells), end_section=position in grid.groups)
     return table

@@ -3,6 +3,8 @@
 __all__ = ["draw", "fit", "generate", "needs_fit"]
 
 import contextlib
+import logging
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from types import SimpleNamespace
@@ -26,6 +28,7 @@ from pythae.samplers import (
 )
 from pythae.trainers import BaseTrainerConfig
 from pythae.trainers.trainer_utils import set_seed
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
@@ -36,6 +39,10 @@ from pythae_fif.training import quiet_pythae
 IAF_PASSES = 2400
 """Steps of a fit of IAF, times latent dimension, since its density costs d passes; at least 50."""
 BATCH_SIZE = 500
+MIXTURE_STEPS = 500
+"""Most steps of a mixture's fit; Pythae takes up to 2,000."""
+
+logger = logging.getLogger(__name__)
 
 
 def needs_fit(sampler: BaseSampler) -> bool:
@@ -162,8 +169,15 @@ def generate(
 def _mixture(model: BaseAE, codes: Tensor, seed: int, components: int) -> BaseSampler:
     sampler = GaussianMixtureSampler(model)
     components = min(components, len(codes))
-    mixture = GaussianMixture(components, max_iter=2000, random_state=seed)
-    sampler.gmm = mixture.fit(codes.double().numpy())
+    mixture = GaussianMixture(components, max_iter=MIXTURE_STEPS, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # in its place a line of ours
+        sampler.gmm = mixture.fit(codes.double().numpy())
+    if not mixture.converged_:
+        logger.warning(
+            "the fit of a mixture of %d components did not converge in %d steps: samples are of "
+            "its last one", components, MIXTURE_STEPS,
+        )  # fmt: skip
     sampler.is_fitted = True
     return sampler
 

@@ -282,3 +282,10 @@ def test_published_protocol_is_scored_by_inception_unless_another_is_named(datas
     file = tmp_path / "mine.yaml"
     file.write_text("extractor: pixels\n")
     assert load_experiment(dataset, file, {}).extractor == "pixels"
+
+
+def test_no_name_of_a_profile_leads_out_of_the_folder(tmp_path):
+    quick = load_experiment("digits", None, {}).profiles["quick"].model_dump(exclude_none=True)
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump({"profiles": {"a/../../x": quick}}))
+    experiment = load_experiment("digits", tmp_path / "own.yaml", {"profile": "a/../../x"})
+    assert experiment.name == "digits-convnet-a_.._.._x"

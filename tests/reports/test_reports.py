@@ -20,7 +20,7 @@ from support.report_store import FAILURES, GOLDEN, NAME, RESULTS, report, result
 from pythae_fif.benchmark.config import experiment_file, load_experiment
 from pythae_fif.benchmark.record import Training
 from pythae_fif.benchmark.yaml_files import names_in
-from pythae_fif.errors import StoreError
+from pythae_fif.errors import StoreError, printable
 from pythae_fif.pictures import read_pixels, write_figure
 from pythae_fif.reports import (
     Failure,
@@ -704,3 +704,11 @@ class TestPlots:
 
     def test_no_learning_curve_without_logs(self, tmp_path):
         assert figures.learning_figure({"a": tmp_path / "none"}, "t") is None
+
+
+def test_text_of_a_store_is_text_in_every_form():
+    hostile = "a|<script>alert(1)</script> ![x](http://far) &lt;b&gt; `<i>` \x1b[2J\n# x"
+    grid = Grid(hostile, [hostile], "l", [[Cell(hostile)]], [hostile])
+    assert not re.search(r"<(?!/?u>)|\]\(|\x1b|^# x", to_markdown(grid), re.MULTILINE)
+    assert "&amp;lt;b&amp;gt;" in to_markdown(grid)
+    assert all(printable(form) == form for form in (to_latex(grid), to_csv(grid)))
