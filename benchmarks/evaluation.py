@@ -379,7 +379,8 @@ def main() -> None:
     cpus = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     machine = (
         f"{(cpus or [platform.machine()])[0]}, {os.cpu_count()} CPU cores, "
-        f"{torch.get_num_threads()} threads of torch, load average {os.getloadavg()[0]:.1f} at the start, torch {torch.__version__}, "
+        f"{torch.get_num_threads()} threads of torch, load average "
+        f"{os.getloadavg()[0]:.1f} at the start, torch {torch.__version__}, "
         f"SciPy {scipy.__version__}, {platform.system()} {platform.machine()}; "
         f"medians of {arguments.rounds} rounds"
     )

@@ -46,6 +46,36 @@ class TestReference:
         assert torch.equal(again.statistics.mean, first.statistics.mean)
         assert torch.equal(again.statistics.covariance, first.statistics.covariance)
 
+    @pytest.mark.parametrize("rank", [64, 20])
+    def test_what_is_of_the_reference_alone_is_computed_once(self, tmp_path, monkeypatch, rank):
+        """Also by another process, and for any number of sets of samples of one size and seed."""
+        built = []
+
+        def counting(name):
+            function = getattr(reference_module, name)
+            monkeypatch.setattr(
+                reference_module, name, lambda *given: built.append(name) or function(*given)
+            )
+
+        counting("own_pairs")
+        counting("factor")
+        images, extractor = noise_images(90, 1, 8, 8), PixelExtractor((1, 8, 8))
+        samples = noise_images(80, 1, 8, 8, seed=1)
+        samples.view(80, 64)[:, rank:] = 0
+        plain = score_samples(samples, extractor, {"a": Reference.of(images, extractor)})
+        # a covariance of full rank takes the way that needs no factor
+        expected = ["factor", "own_pairs"][rank == 64 :]
+        assert built == expected
+        for _ in range(2):
+            held = Reference.of(images, extractor, cache_dir=tmp_path)
+            for _ in range(2):
+                assert score_samples(samples, extractor, {"a": held}) == plain
+        assert built == 2 * expected
+        score_samples(samples, extractor, {"a": held}, seed=1)
+        score_samples(samples[:70], extractor, {"a": held})
+        assert built.count("own_pairs") == 4
+        assert len(names_in(tmp_path)) == 1 + 3 + (rank < 64)
+
     @pytest.mark.parametrize("batch_size", [1, 7, 1000])
     def test_batch_size_does_not_matter(self, batch_size, monkeypatch):
         monkeypatch.setattr(reference_module, "BATCH_SIZE", batch_size)

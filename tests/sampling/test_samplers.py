@@ -226,3 +226,14 @@ class TestFit:
 def test_names():
     assert {*samplers_module._SAMPLERS, *samplers_module._FITS} == set(SAMPLERS)
     assert tuple(samplers_module._FITS) == FITTED
+
+
+def test_a_mixture_that_does_not_converge_is_named(monkeypatch, caplog):
+    model = model_of("ae")
+    codes = embed(model, IMAGES)
+    generate("gmm", model, codes, num_samples=5, seed=0)
+    assert not caplog.records
+    monkeypatch.setattr(samplers_module, "MIXTURE_STEPS", 1)
+    assert len(generate("gmm", model, codes, num_samples=5, seed=0)) == 5
+    (record,) = caplog.records
+    assert "did not converge in 1 steps" in record.getMessage()
