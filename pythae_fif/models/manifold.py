@@ -14,6 +14,7 @@ __all__ = [
 import functools
 import math
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
 
@@ -26,7 +27,7 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, StudentT
 
-from pythae_fif.errors import ConfigError
+from pythae_fif.errors import ConfigError, DataError, NonFiniteError
 from pythae_fif.models.condition import Labels, as_condition
 from pythae_fif.nn.conditional import join
 from pythae_fif.validation import config_dataclass
@@ -201,13 +202,17 @@ class ManifoldModel(BaseAE):
                 all, or condition vectors (B, c).
 
         Returns:
-            Tensor: (B,).
+            Tensor: (B,), float32 of a model of half precision; +inf where g' has not full rank.
 
         Raises:
             NonFiniteError: The decoder's Jacobian is not finite; the message names the samples.
             ConfigError: A conditional model without labels, or another with labels.
-            DataError: Labels that do not fit.
+            DataError: Labels that do not fit, or data that are no floating-point numbers.
+
+        Warns:
+            RuntimeWarning: g' has not full rank; the message names the samples.
         """
+        x = self._typed(x)
         condition = self._condition(labels, x)
         return self._in_evaluation_mode(
             lambda: self._log_prob(self._encode(x, condition), condition)
@@ -244,6 +249,7 @@ class ManifoldModel(BaseAE):
 
     def embed(self, inputs: Tensor, labels: Labels = None) -> Tensor:
         """Codes f(x), (B, d), by the encoder alone; labels as for :meth:`log_prob`."""
+        inputs = self._typed(inputs)
         return self._encode(inputs, self._condition(labels, inputs))
 
     def reconstruct(self, inputs: Tensor, labels: Labels = None) -> Tensor:
@@ -253,6 +259,7 @@ class ManifoldModel(BaseAE):
 
     def predict(self, inputs: Tensor, labels: Labels = None) -> ModelOutput:
         """``embedding`` (B, d) and ``recon_x`` (B, ...), labels as for :meth:`log_prob`."""
+        inputs = self._typed(inputs)
         condition = self._condition(labels, inputs)
         z = self._encode(inputs, condition)
         return ModelOutput(recon_x=self._decode(z, condition), embedding=z)
@@ -273,8 +280,9 @@ class ManifoldModel(BaseAE):
                 f"{len(starting_inputs)} starting and {len(ending_inputs)} ending inputs: as many "
                 f"of one as of the other are needed"
             )
-        condition = self._condition(labels, starting_inputs)
-        start, end = (self._encode(x, condition) for x in (starting_inputs, ending_inputs))
+        ends = [self._typed(x) for x in (starting_inputs, ending_inputs)]
+        condition = self._condition(labels, ends[0])
+        start, end = (self._encode(x, condition) for x in ends)
         steps = torch.linspace(0, 1, granularity, device=start.device, dtype=start.dtype)
         lines = torch.lerp(start[:, None], end[:, None], steps[None, :, None])
         if condition is not None:
@@ -283,6 +291,16 @@ class ManifoldModel(BaseAE):
         return decoded.view(*lines.shape[:2], *decoded.shape[1:])
 
     # ------------------------------------------------------------------ inside
+
+    def _typed(self, x: Tensor) -> Tensor:
+        """Data in the type of the weights."""
+        if not x.is_floating_point():
+            raise DataError(
+                f"{self.model_name}: data must be floating-point numbers as in training, not "
+                f"{x.dtype}"
+            )
+        weight = next(self.parameters(), x)
+        return x.to(weight.dtype)
 
     def _noisy(self, x: Tensor) -> Tensor:
         """Data with the noise of training."""
@@ -302,6 +320,14 @@ class ManifoldModel(BaseAE):
         volume = self._of_codes(decoder_log_volume, z, condition)
         if not len(z):  # torch's distributions take no empty batch
             return volume
+        if (singular := volume.isneginf()).any():
+            warnings.warn(
+                f"log_prob is infinite for {_which(singular)}: the decoder's Jacobian has not full "
+                "rank there",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        z = z.to(volume.dtype)
         return self.latent_distribution(z).log_prob(z) - volume
 
     def _encoder_log_volume(self, x: Tensor, condition: Tensor | None) -> Tensor:
@@ -312,6 +338,7 @@ class ManifoldModel(BaseAE):
     @full_float32()
     def _of_decoder(self, score: Callable[..., Tensor], x: Tensor, labels: Labels) -> Tensor:
         """A score of g'(f(x))."""
+        x = self._typed(x)
         condition = self._condition(labels, x)
         return self._in_evaluation_mode(
             lambda: self._of_codes(score, self._encode(x, condition), condition)
@@ -322,7 +349,17 @@ class ManifoldModel(BaseAE):
     ) -> Tensor:
         """A score of g'(z), whose chunks of z take their condition along."""
         joined = z if condition is None else join(z, condition)
-        return score(self._decode, joined, latent_dim=self.latent_dim)
+        half, wide = joined.dtype, torch.promote_types(joined.dtype, torch.float32)
+
+        def decode(z: Tensor) -> Tensor:  # for decompositions, which know no half precision
+            return self._decode(z.to(half)).to(wide)
+
+        wider = self._decode if half == wide else decode
+        found = score(wider, joined.to(wide), latent_dim=self.latent_dim)
+        bad = found.isnan().reshape(len(found), -1).any(1) if len(found) else found.isnan()
+        if bad.any():
+            raise NonFiniteError(f"the decoder's Jacobian is too large for {_which(bad)}")
+        return found
 
     def _condition(self, labels: Labels, like: Tensor) -> Tensor | None:
         return as_condition(labels, self.condition_dim, like)
@@ -336,6 +373,13 @@ class ManifoldModel(BaseAE):
         finally:  # one by one: a user may have frozen some
             for module, training in modes.items():
                 module.training = training
+
+
+def _which(mask: Tensor) -> str:
+    """How many samples (B,) are meant, and the first of them."""
+    found = mask.nonzero().flatten().tolist()
+    names = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
+    return f"{len(found)} of {len(mask)} samples (samples {names})"
 
 
 def uncompiled(method: M) -> M:
