@@ -9,7 +9,6 @@ __all__ = [
     "load_experiment",
 ]
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.evaluation.distances import (
+    SUBSETS,
     check_features,
     inception_score,
     kernel_mean_std,
@@ -101,7 +102,7 @@ def score_samples(
     if logits is not None:
         score = inception_score(logits, seed=seed)
         if extractor.logit_bias is not None:
-            with_bias = inception_score(logits + extractor.logit_bias, seed=seed)
+            with_bias = inception_score(logits + extractor.logit_bias.to(logits.device), seed=seed)
     frechet = {
         split: frechet_distance(statistics, reference.statistics, root_b=reference.root)
         for split, reference in references.items()
@@ -160,21 +161,21 @@ def _pair_scores(
     """KID and neighbours against each reference; the samples' own pairs are looked at once."""
     if not references:
         return {}, {}
-    kernel, neighbours = {}, {}
-    subsets: dict[int, tuple[Tensor, Tensor]] = {}
-    for reference in references.values():
-        check_features(features, reference.features)
-        count = len(reference.features)
-        subsets[count] = subset_weights(len(features), count, seed=seed, device=features.device)
-    ours = own_pairs(features, torch.cat([u for u, _ in subsets.values()]))
-    for split, reference in references.items():
-        place = list(subsets).index(len(reference.features))
-        u, v = subsets[len(reference.features)]
+    kernel: dict[str, MeanStd] = {}
+    neighbours: dict[str, Neighbours] = {}
+    subsets: list[tuple[Tensor, Tensor]] = []
+    for held in (reference.features for reference in references.values()):
+        check_features(features, held)
+        subsets.append(subset_weights(len(features), len(held), seed=seed, device=features.device))
+    ours = own_pairs(features, torch.cat([u for u, _ in subsets]))
+    own_kernels = ours.kernel.split(SUBSETS)
+    for (split, reference), (u, v), own in zip(
+        references.items(), subsets, own_kernels, strict=True
+    ):
         theirs = reference.own_pairs(v, len(features), seed)
         means, inside = Kernel(u, v, features.shape[1]), Inside(ours.radii, theirs.radii)
         watch(features, reference.features, means.see, inside.see)
-        own_kernel = ours.kernel.split(len(u))[place]
-        kernel[split] = kernel_mean_std(own_kernel, theirs.kernel, means.means)
+        kernel[split] = kernel_mean_std(own, theirs.kernel, means.means)
         neighbours[split] = inside.scores
     return kernel, neighbours
 
