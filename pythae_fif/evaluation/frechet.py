@@ -138,7 +138,7 @@ def frechet_distance(
     if min(a.count, b.count) > len(a.mean):
         lower, info = torch.linalg.cholesky_ex(s_a)
         if info == 0:
-            if lower.is_cuda:
+            if lower.device.type != "cpu":
                 product = lower.T @ s_b @ lower
             else:  # at a quarter of the cost; transposed views, since LAPACK counts columns first
                 from scipy.linalg import lapack  # not before it is needed: a fifth of a second
