@@ -145,7 +145,8 @@ class Nearest:
         """Squared distance to the `NEAREST`-th and the `DENSE`-th nearest other, (N, 2)."""
         closest = torch.cat([torch.cat(kept, 1).topk(DENSE + 1, 1).values for kept in self.closest])
         # of all, each is nearest to itself
-        return 2 * (torch.cat(self.half)[:, None] - closest[:, [NEAREST, DENSE]])
+        kth = torch.stack([closest[:, NEAREST], closest[:, DENSE]], dim=1)
+        return 2 * (torch.cat(self.half)[:, None] - kth)
 
 
 class Inside:
