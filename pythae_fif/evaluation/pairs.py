@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pythae_fif.errors import DataError
 from pythae_fif.evaluation.scores import Neighbours
+from pythae_fif.volume_change.precision import full_float32
 
 TILE = 1024
 """Features of each set whose pairs are looked at together."""
@@ -55,6 +56,7 @@ class Tile(NamedTuple):
     alone: bool
 
 
+@full_float32()
 def watch(x: Tensor, y: Tensor, *watchers: Callable[[Tile], None]) -> None:
     """Shows all pairs of two sets (N, F), (M, F) to each watcher, tile by tile.
 
