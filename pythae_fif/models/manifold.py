@@ -16,7 +16,7 @@ import math
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
+from typing import Annotated, Any, ClassVar, TypeVar, cast
 
 import torch
 from pydantic import Field
@@ -25,10 +25,11 @@ from pythae.models.base.base_config import BaseAEConfig
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal, StudentT
+from torch.distributions import Distribution
 
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError
 from pythae_fif.models.condition import Labels, as_condition
+from pythae_fif.models.latent_distributions import LatentDistribution, latent_distribution
 from pythae_fif.nn.conditional import join
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change import (
@@ -54,9 +55,10 @@ class ManifoldConfig(BaseAEConfig):
         latent_dim (int): Latent dimension d. Default: 10.
         noise (float): Standard deviation of the Gaussian noise added to the data in training.
             Default: 0.01.
-        latent_distribution (str): 'normal' or 'student_t' (independent coordinates).
+        latent_distribution (str): 'normal', 'student_t' (independent coordinates) or
+            'multivariate_student_t' (one density of |z|, as the authors' released code has it).
             Default: 'normal'.
-        student_t_df (float): Degrees of freedom of 'student_t'. Default: 5.
+        student_t_df (float): Degrees of freedom of the latter two. Default: 5.
 
     Raises:
         ConfigError: An unknown key, named with the nearest valid one, or a value out of range.
@@ -64,7 +66,7 @@ class ManifoldConfig(BaseAEConfig):
 
     latent_dim: Count = 10
     noise: NonNegative = 0.01
-    latent_distribution: Literal["normal", "student_t"] = "normal"
+    latent_distribution: LatentDistribution = "normal"
     student_t_df: Positive = 5.0
 
     def __post_init__(self) -> None:
@@ -178,15 +180,9 @@ class ManifoldModel(BaseAE):
 
     def latent_distribution(self, like: Tensor) -> Distribution:
         """p_Z with event shape (d,), on the device and with the type of ``like``."""
+        config = self.model_config
         zeros = torch.zeros(self.latent_dim, device=like.device, dtype=like.dtype)
-        # No validation: it costs a host synchronisation a call, and would turn the NaN of a
-        # diverged training into a message about arguments.
-        if self.model_config.latent_distribution == "student_t":
-            df = self.model_config.student_t_df
-            base: Distribution = StudentT(df, zeros, zeros + 1, validate_args=False)
-        else:
-            base = Normal(zeros, zeros + 1, validate_args=False)
-        return Independent(base, 1, validate_args=False)
+        return latent_distribution(config.latent_distribution, config.student_t_df, zeros)
 
     @full_float32()
     def log_prob(self, x: Tensor, labels: Labels = None) -> Tensor:

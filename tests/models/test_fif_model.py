@@ -5,7 +5,9 @@ import math
 import os
 import sys
 
+import numpy as np
 import pytest
+import scipy.stats
 import torch
 from pythae.data.datasets import DatasetOutput
 from pythae.models import AutoModel
@@ -35,6 +37,7 @@ from pythae_fif.volume_change import (
 )
 
 SHAPE = (1, 4, 4)
+LATENTS = ("normal", "student_t", "multivariate_student_t")
 
 
 class LinearEncoder(BaseEncoder):
@@ -365,18 +368,19 @@ def test_evaluation_nll_is_that_of_a_number_of_points_of_the_set(count, batch):
 # ---------------------------------------------------------------- densities
 
 
-@pytest.mark.parametrize("latent", ["normal", "student_t"])
+@pytest.mark.parametrize("latent", LATENTS)
 def test_log_prob_of_a_linear_model_is_the_closed_form(latent):
     torch.manual_seed(0)
     weight = torch.randn(5, 2, dtype=torch.float64)
     config = FIFConfig(input_dim=(5,), latent_dim=2, latent_distribution=latent, student_t_df=3)
     fif = FIF(config, LinearEncoder(torch.linalg.pinv(weight)), LinearDecoder(weight))
     z = torch.randn(7, 2, dtype=torch.float64)
-    if latent == "normal":
-        prior = torch.distributions.Normal(0.0, 1.0)
-    else:
-        prior = torch.distributions.StudentT(3.0)
-    expected = prior.log_prob(z).sum(1) - 0.5 * torch.logdet(weight.T @ weight)
+    prior = {
+        "normal": scipy.stats.multivariate_normal(np.zeros(2)).logpdf,
+        "student_t": lambda z: scipy.stats.t(3).logpdf(z).sum(1),
+        "multivariate_student_t": scipy.stats.multivariate_t(np.zeros(2), df=3).logpdf,
+    }[latent]
+    expected = torch.from_numpy(prior(z.numpy())) - 0.5 * torch.logdet(weight.T @ weight)
     x = z @ weight.T
     assert torch.allclose(fif.log_prob(x), expected)
     assert torch.allclose(fif.singular_values(x)[0], torch.linalg.svdvals(weight))
@@ -389,7 +393,7 @@ def test_log_prob_of_a_linear_model_is_the_closed_form(latent):
         assert torch.allclose(fif.log_prob(x), plane.log_prob(x @ basis))
 
 
-@pytest.mark.parametrize("latent", ["normal", "student_t"])
+@pytest.mark.parametrize("latent", LATENTS)
 def test_samples_come_from_the_latent_distribution(latent):
     identity = torch.eye(2)
     config = FIFConfig(input_dim=(2,), latent_dim=2, latent_distribution=latent, student_t_df=5)
@@ -398,6 +402,9 @@ def test_samples_come_from_the_latent_distribution(latent):
     samples = fif.sample(100_000)
     variance = 1.0 if latent == "normal" else 5 / 3
     assert torch.allclose(samples.var(0), torch.full((2,), variance), rtol=0.05)
+    lengths = samples.square().sum(1).numpy()
+    if latent == "multivariate_student_t":  # |z|^2 / d is F-distributed
+        assert scipy.stats.kstest(lengths / 2, scipy.stats.f(2, 5).cdf).pvalue > 0.01
     assert torch.allclose(fif.sample(10, temperature=0.0), torch.zeros(10, 2))
     assert fif.training
 
