@@ -37,6 +37,7 @@ from pythae.trainers import BaseTrainerConfig
 from pythae.trainers.training_callbacks import TrainingCallback
 from step import NETS, build, markdown, seconds
 from torch import Tensor
+from train import processor
 
 from pythae_fif import FIFTrainer, FIFTrainerConfig
 from pythae_fif.benchmark import RunSpec, expand, load_experiment
@@ -385,7 +386,7 @@ def hours_of(net: str, plan: Plan) -> Hours:
             if plan.is_over():
                 raise TimeoutError
             found = [batch_seconds(spec, splits) for spec in chosen]
-        except (TimeoutError, FIFError, torch.OutOfMemoryError):
+        except (TimeoutError, FIFError, RuntimeError):
             unmeasured.append(model)
             continue
         mean = BatchSeconds(*(statistics.mean(values) for values in zip(*found, strict=True)))
@@ -410,19 +411,20 @@ def hours_tables(
     total = {"FIF": 0.0, "others": 0.0, "scores": 0.0, "all": 0.0}
     for net in plan.nets:
         hours = hours_of(net, plan)
+        timed = "fif" not in hours.unmeasured
         fif = hours.steps + hours.evaluations
         of_scores = hours.runs * 2 * a_score / 3600
         factor = ratio(steps[net], COMPILED, EAGER)
         slower = ratio(steps[net], AUTHORS, EAGER)
-        compiled = None if factor is None else hours.steps * factor + hours.evaluations
-        authors = None if slower is None else hours.steps * slower + hours.evaluations
+        compiled = hours.steps * factor + hours.evaluations if timed and factor else None
+        authors = hours.steps * slower + hours.evaluations if timed and slower else None
         for key, value in (("FIF", fif), ("others", hours.others), ("scores", of_scores)):
             total[key] += value
         rows.append(
             {
                 "net": net,
                 "runs": str(hours.runs),
-                "FIF": shown(fif),
+                "FIF": shown(fif if timed else None),
                 "FIF compiled": shown(compiled),
                 "authors'": shown(authors),
                 "other models": shown(hours.others),
@@ -460,7 +462,7 @@ def machine(device: str) -> dict[str, str]:
                 f"{torch.backends.cudnn.allow_tf32}, {torch.backends.cuda.matmul.allow_tf32}"
             ),
         }
-    facts["processor"] = f"{platform.machine()}, {os.cpu_count()} cores"
+    facts["processor"] = f"{processor()}, {os.cpu_count()} cores"
     facts["date"] = datetime.date.today().isoformat()
     return facts
 
@@ -476,30 +478,32 @@ class Warnings(logging.Handler):
         self.lines.append(record.getMessage())
 
 
-def page(plan: Plan, command: str, tiny: bool) -> str:
-    """All measurements, in Markdown."""
-    warned = Warnings()
-    logging.getLogger("pythae_fif").addHandler(warned)
+def page(plan: Plan, command: str, tiny: bool, warned: Warnings) -> str:
+    """All measurements, in Markdown; each table is printed when it is there."""
     start = time.monotonic()
+    sections: list[str] = []
+
+    def add(title: str, rows: list[dict[str, str]]) -> None:
+        sections.append(f"## {title}\n\n{markdown(rows)}")
+        print(sections[-1], flush=True)
+
     found = {net: steps_of(net, plan) for net in plan.nets}
-    tables = step_tables(found)
-    tables[f"Exact `log_prob` of {plan.batch} images"] = evaluation_rows(plan)
+    for title, rows in step_tables(found).items():
+        add(title, rows)
+    add(f"Exact `log_prob` of {plan.batch} images", evaluation_rows(plan))
     of_scores, a_score = scores(plan)
     an_image = inception_seconds(plan)
     if an_image is not None:
         of_scores.append(
             {"scores": "Inception features, 1,000 images", "seconds": shown(1e3 * an_image)}
         )
-    title = f"Scores of {plan.scored:,} samples, {plan.features:,} features"
-    tables[title] = of_scores
-    title = f"An epoch of {plan.epoch:,} images and its evaluation: {plan.nets[0]}"
-    tables[title] = epoch_rows(plan)
+    add(f"Scores of {plan.scored:,} samples, {plan.features:,} features", of_scores)
+    add(f"An epoch of {plan.epoch:,} images and its evaluation: {plan.nets[0]}", epoch_rows(plan))
     a_sampler = a_score * TESTED / plan.scored + TESTED * (an_image or 0.0)
     hours, unmeasured = hours_tables(plan, found, a_sampler)
-    tables["Hours of the published benchmark on this device"] = hours
+    add("Hours of the published benchmark on this device", hours)
 
     facts = "".join(f"* {name}: {value}\n" for name, value in machine(plan.device).items())
-    sections = "\n".join(f"## {name}\n\n{markdown(rows)}" for name, rows in tables.items())
     about = [
         f"Made by `{command}` in {(time.monotonic() - start) / 60:.0f} minutes. {NOT_MEASURED}: "
         "not measured, for want of time or memory.",
@@ -510,7 +514,7 @@ def page(plan: Plan, command: str, tiny: bool) -> str:
             "# This package on one device\n",
             *(f"{line}\n" for line in about if line),
             facts,
-            sections,
+            *sections,
             NOTES.format(batch=plan.batch, steps=plan.steps, rounds=plan.rounds),
             *(f"* {note}" for note in (*unmeasured, *dict.fromkeys(warned.lines))),
             "",
@@ -555,8 +559,11 @@ def main(arguments: list[str]) -> None:
                 nets=("digits-convnet",), batch=4, steps=1, rounds=2, scored=20, features=16,
                 epoch=12, profile="quick", models=("fif", "ae"),
             )  # fmt: skip
-        text = page(plan, " ".join(["python benchmarks/gpu.py", *arguments]), flags.tiny)
-    print(text)
+        warned = Warnings()
+        logger = logging.getLogger("pythae_fif")
+        logger.addHandler(warned)
+        stack.callback(logger.removeHandler, warned)
+        text = page(plan, " ".join(["python benchmarks/gpu.py", *arguments]), flags.tiny, warned)
     output = flags.output
     if output is None and not flags.tiny:
         name = torch.cuda.get_device_name() if flags.device == "cuda" else platform.machine()

@@ -94,8 +94,8 @@ def _evaluation_batch(shape, arch, latent_dim):
     [
         (MNIST, "convnet", 16, 134),
         (MNIST, "resnet", 16, 118),
-        ((3, 32, 32), "resnet", 256, 115),
-        ((3, 64, 64), "resnet", 64, 122),
+        ((3, 32, 32), "resnet", 256, 222),
+        ((3, 64, 64), "resnet", 64, 236),
     ],
     ids=["mnist-convnet", "mnist-resnet", "cifar-resnet", "celeba-resnet"],
 )
