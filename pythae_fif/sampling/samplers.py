@@ -41,6 +41,8 @@ IAF_PASSES = 2400
 BATCH_SIZE = 500
 MIXTURE_STEPS = 500
 """Most steps of a mixture's fit; Pythae takes up to 2,000."""
+CHECK_EVERY = 50
+"""Steps of a fit between two looks at its loss: each makes the host wait for the device."""
 
 logger = logging.getLogger(__name__)
 
@@ -244,13 +246,15 @@ def _fit(module: nn.Module, data: Tensor, steps: int, name: str, batch_size: int
     data = data.to(next(module.parameters()).device)
     optimizer = torch.optim.Adam(module.parameters(), lr=1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    total = torch.zeros((), device=data.device)
     module.train()
     for step in range(1, steps + 1):
         batch = data[torch.randint(len(data), (min(batch_size, len(data)),), device=data.device)]
         optimizer.zero_grad()
         loss = module({"data": batch}).loss / len(batch)
-        if not torch.isfinite(loss):
-            raise NonFiniteError(f"the fit of the {name} diverged at step {step} of {steps}")
+        total += loss.detach()
+        if (step % CHECK_EVERY == 0 or step == steps) and not torch.isfinite(total):
+            raise NonFiniteError(f"the fit of the {name} diverged by step {step} of {steps}")
         loss.backward()
         optimizer.step()
         schedule.step()

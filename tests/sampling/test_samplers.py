@@ -163,7 +163,7 @@ def test_codes_that_are_not_finite():
 
 def test_fit_that_diverges():
     model = model_of("ae")
-    with pytest.raises(NonFiniteError, match=r"fit of the MAF diverged at step \d"):
+    with pytest.raises(NonFiniteError, match=r"fit of the MAF diverged by step \d"):
         generate("maf", model, torch.full((40, 4), 1e30), num_samples=20, seed=0)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from support.devices import PLACES_OF_TWO
 
 from pythae_fif import FIF, FIFConfig, FIFTrainerConfig
 from pythae_fif.data import ImageDataset
@@ -57,7 +58,8 @@ def trainer_of(folder: Path, *, processes: int = 1, **options) -> FIFTrainer:
     model = FIF(config).double()
     training = FIFTrainerConfig(
         num_epochs=3, per_device_train_batch_size=8 // processes,
-        per_device_eval_batch_size=8 // processes, learning_rate=1e-2, no_cuda=True,
+        per_device_eval_batch_size=8 // processes, learning_rate=1e-2,
+        no_cuda=options.pop("device", "cpu") == "cpu",
         max_grad_norm=10.0, scheduler_cls="ReduceLROnPlateau",
     )  # fmt: skip
     data = Doubles(images)
@@ -82,40 +84,46 @@ def _until_epoch_2(train_step, epoch: int) -> float:
 MODES = ("replay", "backward")
 
 
-def _train(rank: int, count: int, folder: str) -> None:
+def _train(rank: int, count: int, folder: str, device: str) -> None:
     """A process as torchrun starts it; each training is interrupted once, in its second epoch."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)}
     torch.set_num_threads(1)
     torch.randperm = lambda size, **_: torch.arange(size)
+    if device == "cuda":
+        torch.cuda.set_device(rank)
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=count
+        {"cpu": "gloo", "cuda": "nccl"}[device],
+        init_method=f"file://{folder}/rendezvous",
+        rank=rank,
+        world_size=count,
     )
     for mode in MODES:
         run_dir = Path(folder) / mode
-        interrupted = trainer_of(run_dir, processes=count, mode=mode)
+        interrupted = trainer_of(run_dir, processes=count, mode=mode, device=device)
         interrupted.train_step = functools.partial(_until_epoch_2, interrupted.train_step)
         with pytest.raises(InterruptedError):
             interrupted.train()
         heard: list[int] = []
         tell = lambda epoch, *_, heard=heard: heard.append(epoch)  # noqa: E731
-        trainer = trainer_of(run_dir, processes=count, mode=mode, on_epoch=tell)
+        trainer = trainer_of(run_dir, processes=count, mode=mode, device=device, on_epoch=tell)
         result = trainer.train()
         torch.save((trainer.model.state_dict(), vars(result), heard), f"{folder}/{mode}-{rank}.pt")
     torch.distributed.barrier()
     os._exit(0)  # the destructors of a gloo group can wait for one another for ever
 
 
-def test_training_is_that_of_one_process_on_the_whole_batch(tmp_path, monkeypatch):
+@pytest.mark.parametrize("device", PLACES_OF_TWO)
+def test_training_is_that_of_one_process_on_the_whole_batch(device, tmp_path, monkeypatch):
     """22 images in batches of 8: the last batch is shared three and three."""
     torch.multiprocessing.set_forkserver_preload(["pythae_fif.benchmark.run"])
     torch.multiprocessing.start_processes(
-        _train, (2, str(tmp_path)), nprocs=2, start_method="forkserver"
+        _train, (2, str(tmp_path), device), nprocs=2, start_method="forkserver"
     )
     monkeypatch.setattr(torch, "randperm", lambda size, **_: torch.arange(size))
     for mode in MODES:
         alone = trainer_of(tmp_path / "alone" / mode, mode=mode)
         result = alone.train()
-        ends = [torch.load(tmp_path / f"{mode}-{rank}.pt") for rank in (0, 1)]
+        ends = [torch.load(tmp_path / f"{mode}-{i}.pt", map_location="cpu") for i in (0, 1)]
         for state, theirs, _ in ends:
             torch.testing.assert_close(state, alone.model.state_dict(), rtol=1e-9, atol=1e-11)
             assert theirs["best_epoch"] == result.best_epoch
@@ -130,13 +138,15 @@ def test_training_is_that_of_one_process_on_the_whole_batch(tmp_path, monkeypatc
         assert not (tmp_path / mode / "checkpoint.pt").exists()
 
 
-def test_example_trains_with_torchrun(tmp_path):
+@pytest.mark.parametrize("device", PLACES_OF_TWO)
+def test_example_trains_with_torchrun(device, tmp_path):
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     words = [*torchrun, "-m", "examples.distributed", "--epochs", "1", "--output", tmp_path / "fif"]
     done = subprocess.run(
         [sys.executable, *map(str, words)],
         cwd=ROOT, capture_output=True, text=True, timeout=240, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        env={**os.environ, **hidden, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("best epoch 1, evaluation loss") == 1

@@ -1,0 +1,165 @@
+"""The pretended GPU refuses and counts as CUDA would."""
+
+import numpy as np
+import pytest
+import torch
+from support.pretended_gpu import counting
+
+ON, OFF = {"device": "cuda"}, {"device": "cpu"}
+
+
+def _of_cpu_times():
+    return torch.ones(2, **ON) * torch.ones(2)
+
+
+def _added_in_place():
+    return torch.ones(2, **ON).add_(torch.ones(2))
+
+
+def _matrix_product():
+    return torch.ones(2, 2) @ torch.ones(2, 2, **ON)
+
+
+def _joined():
+    return torch.cat([torch.ones(2), torch.ones(2, **ON)])
+
+
+def _network():
+    return torch.nn.Linear(2, 2)(torch.ones(1, 2, **ON))
+
+
+def _indexed_of_cpu():
+    return torch.ones(2)[torch.zeros(1, dtype=torch.long, **ON)]
+
+
+def _numpy():
+    return torch.ones(2, **ON).numpy()
+
+
+def _as_array():
+    return np.asarray(torch.ones(2, **ON))
+
+
+def _generator_of_cpu():
+    return torch.randn(2, generator=torch.Generator(), **ON)
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        (_of_cpu_times, "same device"),
+        (_added_in_place, "same device"),
+        (_matrix_product, "same device"),
+        (_joined, "same device"),
+        (_network, "same device"),
+        (_indexed_of_cpu, "same device"),
+        (_numpy, "to numpy"),
+        (_as_array, "to numpy"),
+        (_generator_of_cpu, "device type for generator"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_mistake_is_refused(gpu, mistake, message):
+    with pytest.raises(AssertionError, match=message):
+        gpu(mistake)
+
+
+def _item():
+    torch.ones(1, **ON).item()
+
+
+def _compared():
+    bool(torch.ones((), **ON) > 0)
+
+
+def _mask():
+    x = torch.ones(3, **ON)
+    x[x > 0]
+
+
+def _nonzero():
+    torch.ones(3, **ON).nonzero()
+
+
+def _to_cpu():
+    torch.ones(3, **ON).cpu()
+
+
+def _to_gpu():
+    torch.ones(3).to("cuda")
+
+
+def _made_of_a_list():
+    torch.tensor([1.0, 2.0], **ON)
+
+
+def _copied_in():
+    torch.ones(3, **ON).copy_(torch.ones(3))
+
+
+def _copied_out():
+    torch.ones(3).copy_(torch.ones(3, **ON))
+
+
+def _indices_of_cpu():
+    torch.ones(3, **ON)[torch.zeros(1, dtype=torch.long)]
+
+
+def _inverse():
+    torch.linalg.inv(torch.eye(2, **ON))
+
+
+WAITING = [
+    _item, _compared, _mask, _nonzero, _to_cpu, _to_gpu, _made_of_a_list, _copied_in, _copied_out,
+    _indices_of_cpu, _inverse,
+]  # fmt: skip
+
+
+def _waits_of(function):
+    with counting() as counts:
+        function()
+    return dict(counts.waits)
+
+
+@pytest.mark.parametrize("function", WAITING, ids=lambda function: function.__name__)
+def test_wait_is_counted_with_its_place(gpu, function):
+    ((place, count),) = gpu(_waits_of, function).items()
+    assert count == 1
+    assert f"gpu/{__file__.rpartition('/')[2]}:" in place
+
+
+def _step_of_a_network():
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
+    net, x = net.cuda(), torch.linspace(0, 1, 6).view(2, 3).cuda()
+    optimizer = torch.optim.Adam(net.parameters(), fused=True)
+    with counting() as counts:
+        loss = net(x + 0.1).square().mean()
+        loss.backward()
+        optimizer.step()
+    gradients = [p.grad.cpu() for p in net.parameters()]
+    devices = {p.device.type for p in net.parameters()} | {loss.device.type}
+    return loss.cpu().detach(), gradients, counts, devices
+
+
+def test_step_has_the_numbers_of_the_cpu_and_its_operations(gpu):
+    loss, gradients, counts, devices = gpu(_step_of_a_network)
+    assert devices == {"pretended"}
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 1))
+    expected = net(torch.linspace(0, 1, 6).view(2, 3) + 0.1).square().mean()
+    expected.backward()
+    torch.testing.assert_close(loss, expected.detach())
+    torch.testing.assert_close(gradients, [p.grad for p in net.parameters()])
+    assert not counts.waits
+    assert counts.operations["addmm"] == 2 and counts.operations["_fused_adam_"] == 1
+    assert "t" not in counts.operations and "view" not in counts.operations
+
+
+def _drawn_by_its_own_generator():
+    return torch.randn(2, generator=torch.Generator(device="cuda").manual_seed(3), **ON).cpu()
+
+
+def test_generator_of_the_device_draws(gpu):
+    expected = torch.randn(2, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(gpu(_drawn_by_its_own_generator), expected)

@@ -1,0 +1,263 @@
+"""FIF trains, resumes and is evaluated on a pretended GPU, without waiting for it in a step."""
+
+import numpy as np
+import pytest
+import torch
+from pythae.models import AutoModel
+from pythae.pipelines import TrainingPipeline
+from pythae.samplers import GaussianMixtureSampler
+from pythae.trainers import BaseTrainerConfig
+from pythae.trainers.training_callbacks import TrainingCallback
+from support.pretended_gpu import Counts, counting
+from support.trainings import Killed, kill_at
+
+from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
+from pythae_fif.data import ImageDataset, to_float
+from pythae_fif.ensemble import Ensemble
+from pythae_fif.evaluation import EvaluationPipeline
+from pythae_fif.models import RectangularFlow, RectangularFlowConfig
+from pythae_fif.nn import ResidualDecoder, ResidualEncoder, build_networks
+from pythae_fif.sampling.samplers import generate
+
+DIGITS, MNIST = (1, 8, 8), (1, 28, 28)
+
+
+def _images(shape, count=4):
+    images = np.random.default_rng(0).integers(0, 256, (count, *shape), dtype=np.uint8)
+    images[0].flat[0] = 255
+    return images
+
+
+def _fif(shape=DIGITS, arch="convnet", latent_dim=4, **options):
+    torch.manual_seed(0)
+    nets = build_networks(arch, shape, latent_dim, condition_dim=options.get("condition_dim", 0))
+    return FIF(FIFConfig(input_dim=shape, latent_dim=latent_dim, **options), *nets)
+
+
+def _trainer(model, folder, *, labels=None, on_epoch=None, callbacks=None, count=4, **options):
+    images = _images(model.model_config.input_dim, count)
+    sizes = {"per_device_train_batch_size": 2, "per_device_eval_batch_size": 2}
+    config = FIFTrainerConfig(**{"num_epochs": 2, "learning_rate": 1e-3, **sizes, **options})
+    data = ImageDataset(images, labels), ImageDataset(images, labels)
+    return FIFTrainer(model, *data, config, callbacks, run_dir=folder, on_epoch=on_epoch)
+
+
+class _AtEachStep(TrainingCallback):
+    """Notes how much was counted when a step ended."""
+
+    def __init__(self, counts: Counts):
+        self.counts = counts
+        self.steps: list[tuple[int, int]] = []
+
+    def on_train_step_end(self, *_, **__):
+        self.steps.append((sum(self.counts.operations.values()), sum(self.counts.waits.values())))
+
+
+def _second_step(folder, shape, arch, latent_dim, options, trained):
+    with counting() as counts:
+        steps = _AtEachStep(counts)
+        model = _fif(shape, arch, latent_dim, **options)
+        trainer = _trainer(model, folder, callbacks=[steps], **trained)
+        trainer.prepare_training()
+        trainer.train_step(1)
+    (first, waits_of_first), (second, waits) = steps.steps[:2]
+    return second - first, waits - waits_of_first, dict(counts.waits)
+
+
+@pytest.mark.parametrize(
+    ("arch", "options", "trained", "operations"),
+    [
+        ("convnet", {}, {}, 275),
+        ("resnet", {}, {}, 184),
+        ("resnet", {"hutchinson_samples": 2}, {}, 203),
+        ("resnet", {"surrogate_precision": "bfloat16"}, {}, 221),
+        ("resnet", {}, {"channels_last": True, "max_grad_norm": 1.0}, 257),
+    ],
+    ids=["convnet", "resnet", "K=2", "bfloat16", "clipped"],
+)
+def test_step_waits_for_nothing(gpu, tmp_path, arch, options, trained, operations):
+    found, waits, where = gpu(_second_step, tmp_path, MNIST, arch, 16, options, trained)
+    assert waits == 0, where
+    assert found <= 1.05 * operations
+
+
+def _evaluation_batch(shape, arch, latent_dim):
+    model = _fif(shape, arch, latent_dim).cuda().eval()
+    x = to_float(_images(shape, 2)).cuda()
+    with counting() as counts:
+        loss = model({"data": x}).loss.item()
+    return loss, counts
+
+
+@pytest.mark.parametrize(
+    ("shape", "arch", "latent_dim", "operations"),
+    [
+        (MNIST, "convnet", 16, 134),
+        (MNIST, "resnet", 16, 118),
+        ((3, 32, 32), "resnet", 256, 222),
+        ((3, 64, 64), "resnet", 64, 236),
+    ],
+    ids=["mnist-convnet", "mnist-resnet", "cifar-resnet", "celeba-resnet"],
+)
+def test_operations_of_an_evaluation_batch(gpu, shape, arch, latent_dim, operations):
+    """Two images, each with its exact volume."""
+    loss, counts = gpu(_evaluation_batch, shape, arch, latent_dim)
+    assert np.isfinite(loss)
+    assert sum(counts.operations.values()) <= 1.05 * operations
+
+
+def _weights(model):
+    return {name: value.cpu() for name, value in model.state_dict().items()}
+
+
+def _trained(folder, options, trained, labels):
+    trainer = _trainer(_fif(**options), folder, labels=labels, **trained)
+    trainer.train()
+    return _weights(trainer.model), next(trainer.model.parameters()).device.type
+
+
+@pytest.mark.parametrize(
+    ("options", "labels"),
+    [
+        pytest.param({"hutchinson_samples": 2}, None, id="K=2"),
+        pytest.param({"condition_dim": 10}, np.arange(4), id="conditional"),
+        *(
+            pytest.param(options, None, id=name, marks=pytest.mark.slow)
+            for name, options in {
+                "default": {},
+                "rademacher": {"hutchinson_kind": "rademacher", "latent_distribution": "student_t"},
+                "reconstruction": {"jacobian_at": "reconstruction", "beta_final": 5.0},
+                "decoder": {"gradient_to": "decoder", "mode": "backward"},
+                "half": {"surrogate_fraction": 0.5},
+            }.items()
+        ),
+    ],
+)
+def test_training_ends_where_that_on_the_cpu_does(gpu, tmp_path, options, labels):
+    weights, device = gpu(_trained, tmp_path / "gpu", options, {}, labels)
+    assert device == "pretended"
+    torch.manual_seed(0)
+    expected, _ = _trained(tmp_path / "cpu", options, {}, labels)
+    torch.testing.assert_close(weights, expected, rtol=1e-3, atol=1e-4)
+
+
+def _cut_and_resumed(folder):
+    try:
+        _trainer(_fif(), folder / "cut", on_epoch=kill_at(1)).train()
+    except Killed:
+        torch.manual_seed(99)
+    resumed = _trainer(_fif(), folder / "cut")
+    assert resumed.train().epochs == 2
+    whole = _trainer(_fif(), folder / "whole")
+    whole.train()
+    return _weights(resumed.model), _weights(whole.model)
+
+
+def test_resumes_to_the_same_weights(gpu, tmp_path):
+    resumed, whole = gpu(_cut_and_resumed, tmp_path)
+    torch.testing.assert_close(resumed, whole, rtol=0, atol=0)
+
+
+def _through_a_pipeline(folder, config_class):
+    config = config_class(output_dir=str(folder), num_epochs=1, per_device_train_batch_size=4)
+    pipeline = TrainingPipeline(model=_fif(), training_config=config)
+    pipeline(train_data=to_float(_images(DIGITS)), eval_data=to_float(_images(DIGITS)))
+    model = AutoModel.load_from_folder(f"{pipeline.trainer.training_dir}/final_model")
+    return next(pipeline.model.parameters()).device.type, model.latent_dim
+
+
+@pytest.mark.parametrize("config_class", [BaseTrainerConfig, FIFTrainerConfig])
+def test_pythae_pipeline(gpu, tmp_path, config_class):
+    assert gpu(_through_a_pipeline, tmp_path, config_class) == ("pretended", 4)
+
+
+def _methods(options, labels):
+    model = _fif(**options).cuda().eval()
+    x = to_float(_images(DIGITS)).cuda()
+    label = {} if labels is None else {"labels": labels}
+    results = [
+        model.log_prob(x, **label),
+        model.log_volume(x, **label),
+        model.singular_values(x, **label),
+        model.embed(x, **label),
+        model.reconstruct(x, **label),
+        model.interpolate(x, x.flip(0), **label),
+    ]
+    if labels is None:
+        results.append(model.sample(3))
+    else:
+        one = model.given(3)
+        results += [model.sample(4, labels=labels), one.sample(2), one.log_prob(x)]
+        results.append(model.sample(2, labels=7))
+    return {result.device.type for result in results}, [r.detach().cpu() for r in results[:6]]
+
+
+@pytest.mark.parametrize(("options", "labels"), [({}, None), ({"condition_dim": 10}, [0, 1, 2, 3])])
+def test_methods_of_a_model(gpu, options, labels):
+    devices, results = gpu(_methods, options, labels)
+    assert devices == {"pretended"}
+    model, x = _fif(**options).eval(), to_float(_images(DIGITS))
+    label = {} if labels is None else {"labels": labels}
+    torch.testing.assert_close(results[0], model.log_prob(x, **label), rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(results[4], model.reconstruct(x, **label).detach())
+
+
+def _rectangular(folder, estimator):
+    config = RectangularFlowConfig(input_dim=DIGITS, latent_dim=4, estimator=estimator)
+    model = RectangularFlow(config, *build_networks("convnet", DIGITS, 4))
+    return _trainer(model, folder, num_epochs=1).train().best_eval_loss
+
+
+@pytest.mark.parametrize("estimator", ["exact", "conjugate_gradient"])
+def test_rectangular_flow(gpu, tmp_path, estimator):
+    assert np.isfinite(gpu(_rectangular, tmp_path, estimator))
+
+
+def _evaluated(folder, sampler, options):
+    model = _fif().cuda().eval()
+    pipeline = EvaluationPipeline(
+        model,
+        sampler(model) if sampler else None,
+        extractor="pixels",
+        num_samples=20,
+        batch_size=10,
+        cache_dir=folder,
+        **options,
+    )
+    return pipeline(_images(DIGITS, 20), _images(DIGITS, 20)).frechet
+
+
+@pytest.mark.parametrize(
+    ("sampler", "options"),
+    [(None, {}), (GaussianMixtureSampler, {}), (None, {"bootstrap": 3})],
+    ids=["own", "mixture", "intervals"],
+)
+def test_evaluation_pipeline(gpu, tmp_path, sampler, options):
+    assert np.isfinite(gpu(_evaluated, tmp_path, sampler, options))
+
+
+def _waits_of_a_fit(steps):
+    model, codes = _fif().cuda().eval(), torch.randn(20, 4)
+    with counting() as counts:
+        generate("maf", model, codes, num_samples=2, seed=0, fit_steps=steps)
+    return sum(count for place, count in counts.waits.items() if "sampling/" in place)
+
+
+def test_fit_of_a_sampler_does_not_wait_in_each_step(gpu):
+    assert gpu(_waits_of_a_fit, 9) == gpu(_waits_of_a_fit, 3)
+
+
+def _ensemble():
+    config = FIFConfig(input_dim=(3,), latent_dim=2, noise=0.1)
+    nets = [(ResidualEncoder(3, 2, 1, 8), ResidualDecoder(3, 2, 1, 8)) for _ in range(2)]
+    ensemble = Ensemble([FIF(config, *pair) for pair in nets], [0, 1])
+    ensemble.train(torch.randn(20, 3), epochs=1, batch_size=10)
+    x = torch.randn(4, 3)
+    there = ensemble.log_prob(x.cuda())
+    return there.device.type, there.cpu(), ensemble.log_prob(x)
+
+
+def test_ensemble(gpu):
+    device, there, here = gpu(_ensemble)
+    assert device == "pretended" and there.isfinite().all()
+    torch.testing.assert_close(here, there)
