@@ -149,7 +149,7 @@ def fif_loss(
         \mathcal{L}(x) = -\log p_Z(f(x)) - \frac{1}{K} \sum_k \epsilon_k^\top f'(x) \,
         \text{stop\_gradient}(g'(f(x)) \epsilon_k) + \beta \lVert g(f(x)) - x \rVert^2
 
-    **Where training rests**, with a standard normal prior,
+    **Where training rests**, with a standard normal prior and without weight decay,
 
     .. math:: E[z z^\top] = E[f'(x) \, g'(z)], \quad \text{and so} \quad
         E \lVert z \rVert^2 = E[\operatorname{tr} f'(x) \, g'(z)].
