@@ -147,7 +147,7 @@ def is_whole(file: Path, settings: dict[str, Any]) -> bool:
     if not file.exists():
         return False
     head, *points = map(json.loads, file.read_text().splitlines())
-    if head != json.loads(json.dumps(settings)):
+    if asdict(Case("")) | head != json.loads(json.dumps(settings)):  # a later field has its default
         raise SystemExit(f"{file} has measurements of other settings: give another --store")
     return bool(points) and points[-1]["last"]
 
@@ -442,8 +442,9 @@ def caption(curves: list[Curve]) -> str:
     wider = [c for c in kinked if abs(statistics.fmean(gap(c.last))) > abs(c.gaps[-1])]
     if kinked:
         text.append(
-            f"With kinks the difference is at least halved in {len(halved)} of {len(kinked)} cases as "
-            f"training goes on, and wider after the steps at a tenth of the rate in {len(wider)}."
+            f"With kinks the difference is at least halved in {len(halved)} of {len(kinked)} cases "
+            f"as training goes on; in {len(wider)} it is wider after the steps at a tenth of the "
+            "rate."
         )
     if kinked and smooth:
         text.append(
