@@ -293,23 +293,23 @@ class Curve:
         width = f", width {self.case.width}" if self.case.width != WIDTH else ""
         return ACTIVATIONS[self.case.activation][0] + k + width
 
-    def mean(self, of: Callable[[Point], list[float]]) -> list[float]:
-        """The mean over seeds at each of the points."""
-        return [statistics.fmean(of(point)) for point in self.points]
+    def median(self, of: Callable[[Point], list[float]]) -> list[float]:
+        """The median over seeds at each of the points: at high rates some diverge."""
+        return [statistics.median(of(point)) for point in self.points]
 
     @property
     def gaps(self) -> list[float]:
-        """|z|^2/d - tr f'g'/d, the mean over seeds at each of the points."""
-        return self.mean(gap)
+        """|z|^2/d - tr f'g'/d, the median over seeds at each of the points."""
+        return self.median(gap)
 
     def gap_after(self, steps: int) -> float:
         """That at the point nearest to a number of steps."""
         nearest = min(self.points, key=lambda point: abs(math.log(point.steps / steps)))
-        return statistics.fmean(gap(nearest))
+        return statistics.median(gap(nearest))
 
     @property
     def closed(self) -> int | None:
-        """The steps from which on the mean gap is below `CLOSED` at all points; None if never."""
+        """The steps from which on the median gap is below `CLOSED` at all points; None if never."""
         wide = [i for i, value in enumerate(self.gaps) if not abs(value) < CLOSED]
         first = wide[-1] + 1 if wide else 0
         return self.points[first].steps if first < len(self.points) else None
@@ -360,8 +360,8 @@ def draw(curves: list[Curve], table: Table, options: StudyOptions) -> list[Path]
         f"weight decay; {steps:,} steps at a constant rate, {last - steps:,} at a tenth of it. "
         f"Mean ± standard deviation over seeds {', '.join(map(str, curves[0].seeds))}, on "
         f"{MEASURED:,} training rows with noise, in float64 with the exact trace.",
-        f"Closed from: the first measured number of steps from which on the mean difference stays "
-        f"within {CLOSED:g}, at the constant rate; the next columns are those of the end of it. "
+        f"Closed from: the first measured number of steps from which on the median difference "
+        f"stays within {CLOSED:g}, at the constant rate; the next columns are of the end of it. "
         "Difference: |z|²/d - tr f'(x) g'(z)/d. Gradient: norm of that of the mean loss, and the "
         "size of its component along the scale of the code; weights: norm of all parameters. "
         "The last columns: after the steps at a tenth of the rate.",
@@ -393,11 +393,11 @@ def figure(curves: list[Curve]) -> Any:
                 "linewidth": 1.2,
             }
             steps = [point.steps for point in c.points]
-            top.plot(steps, c.mean(lambda point: point.code), label=c.name, **style)
-            top.plot(steps, c.mean(lambda point: point.trace), ":", **style)
+            top.plot(steps, c.median(lambda point: point.code), label=c.name, **style)
+            top.plot(steps, c.median(lambda point: point.trace), ":", **style)
             middle.plot(steps, c.gaps, **style)
-            bottom.plot(steps, c.mean(lambda point: point.gradient), **style)
-            bottom.plot(steps, c.mean(lambda p: [abs(a) for a in p.along]), ":", **style)
+            bottom.plot(steps, c.median(lambda point: point.gradient), **style)
+            bottom.plot(steps, c.median(lambda p: [abs(a) for a in p.along]), ":", **style)
         middle.axhspan(-CLOSED, CLOSED, color="0.9")
         bottom.set_xlabel("steps")
         bottom.set_yscale("log")
@@ -427,7 +427,7 @@ def caption(curves: list[Curve]) -> str:
     )
     text = [
         "|z|²/d (solid) and tr f'(x) g'(z)/d (dotted), their difference, and the norm of the mean "
-        "loss's gradient with its component along the scale of the code, means over seeds; grey: "
+        "loss's gradient with its component along the scale of the code, medians over seeds; grey: "
         f"a difference within {CLOSED:g}. In all measurements the gradient along the scale is d "
         f"times the difference, to {exact:.0e}, with kinks and without."
     ]
@@ -439,7 +439,7 @@ def caption(curves: list[Curve]) -> str:
     kinked = [c for c in base if c.case.activation in KINKED]
     smooth = [c for c in base if c not in kinked]
     halved = [c for c in kinked if abs(c.gaps[-1]) < abs(c.gap_after(1000)) / 2]
-    wider = [c for c in kinked if abs(statistics.fmean(gap(c.last))) > abs(c.gaps[-1])]
+    wider = [c for c in kinked if abs(statistics.median(gap(c.last))) > abs(c.gaps[-1])]
     if kinked:
         text.append(
             f"With kinks the difference is at least halved in {len(halved)} of {len(kinked)} cases "
@@ -465,6 +465,12 @@ def caption(curves: list[Curve]) -> str:
             f"gradient: at {RATES[0]:g} its difference is {sharp:.2f} in size after 1,000 steps, "
             f"where ReLU's is {relu:.2f}. {verdict}; it is no proof."
         )
+    wild = [c for c in base if any(abs(value) > 1 for p in (*c.points, c.last) for value in gap(p))]
+    if wild:
+        text.append(
+            "Some seed has a difference above 1 in size at some point, as it comes apart: "
+            f"{', '.join(f'{c.name} at {c.rate:g}' for c in wild)}."
+        )
     for c in curves:
         if c not in base:
             twin = [b for b in base if (b.case.activation, b.rate) == (c.case.activation, c.rate)]
@@ -475,14 +481,14 @@ def caption(curves: list[Curve]) -> str:
 
 def ends(curves: list[Curve]) -> str:
     """The range of |z|^2/d after the last steps."""
-    values = [statistics.fmean(c.last.code) for c in curves]
+    values = [statistics.median(c.last.code) for c in curves]
     return f"{min(values):.2f} to {max(values):.2f}"
 
 
 def course(c: Curve) -> str:
     """How one curve goes, in words."""
     when = "not closed" if c.closed is None else f"closed from {c.closed:,} steps"
-    code = statistics.fmean(c.points[-1].code)
+    code = statistics.median(c.points[-1].code)
     start, end = c.gap_after(1000), c.gaps[-1]
     return (
         f"{c.name} {start:+.2f} after 1,000 steps, {end:+.2f} at the end, {when}, |z|²/d {code:.2f}"
