@@ -233,7 +233,8 @@ class Differences(Ensemble):
     """An ensemble whose f' g' eps is a central difference of f along g' eps, with K = 1.
 
     Its gradient is through f at both ends, so that a kink between them is seen: it is that of the
-    volume term with f averaged over the step. Its noise grows as the step falls.
+    volume term with f averaged over the step. Its noise grows as the step falls: that of the
+    package's mode ``central_difference`` is smaller, for accuracy where there are no kinks.
     """
 
     step: float

@@ -86,8 +86,8 @@ def volume_surrogate(
 
     The estimate takes g' for the pseudo-inverse of f' (eqs. 47 and 48), which the reconstruction
     brings about, and f' for continuous in the parameters. A network with kinks (ReLU) has a
-    Jacobian that jumps where a kink passes, which no automatic differentiation sees. What that does
-    to a training is not known.
+    Jacobian that jumps where a kink passes, which no automatic differentiation sees, but mode
+    ``central_difference`` of :mod:`~pythae_fif.volume_change.variants`.
 
     Each network runs once and is recorded. Its Jacobian products are the recorded derivative
     applied to tangents (:mod:`~pythae_fif.volume_change.replay`). The other ways to take the
