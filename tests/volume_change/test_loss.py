@@ -171,7 +171,8 @@ def plain_loss(model, x):
     config = model.model_config
     x = x + config.noise * torch.randn_like(x)
     eps = sample_hutchinson(math.ceil(config.surrogate_fraction * len(x)), LATENT)
-    out = surrogate(model.embed, lambda z: model.decoder(z)["reconstruction"], x, eps)
+    maps = lambda x: model.encoder(x).embedding, lambda z: model.decoder(z)["reconstruction"]
+    out = surrogate(*maps, x, eps)
     reconstruction = (out.x_hat - x).square().sum(1).mean()
     nll = out.surrogate.mean() - model.latent_distribution(x).log_prob(out.z).mean()
     return nll + config.beta * reconstruction
