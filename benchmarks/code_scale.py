@@ -1,138 +1,567 @@
-"""Why the code of FIF with ReLU is narrower than its prior: |z|^2 beside tr f'(x) g'(z).
+"""Where the codes of FIF come to rest, and how long that takes, by activation, rate, width and K.
 
-    python benchmarks/code_scale.py [--dataset power] [--steps 6000] [--seeds 0 1 2]
+    OMP_NUM_THREADS=1 python benchmarks/code_scale.py --store DIR [--cases relu silu] [--draw]
 
-A scaling of the code that the decoder undoes changes no reconstruction, so that a training with
-eq. 15 that rests has |z|^2 = tr f'(x) g'(z) on average. The free-form nets of profile `quick` are
-trained on the rows, on few of them, with more noise, on Gaussian rows of the same mean and
-covariance, and with SiLU for the paper's ReLU: that alone brings the two together, since automatic
-differentiation does not see what moving kinks do to f'. The models of the first training go on with
-their code scaled to |z|^2 = d, too: it shrinks again.
+Scaling the code (f to s f, g to g(. / s)) leaves the reconstructions alone and moves no kink, so
+that the gradient of the loss along it is E|z|^2 - E tr f'(x) g'(z), whatever the activation. Where
+training rests, the two are equal; while they differ, it does not rest. The free-form nets of
+appendix E.2, of less width, are trained on POWER at constant rates, without weight decay, and then
+for a tenth of the steps at a tenth of the rate. At numbers of steps that grow by a constant factor
+the gradient of the mean loss, with the exact trace, is taken in float64 on the same noisy rows.
+
+A case is one ensemble: the seeds of all its rates. Its measurements are a file in the store, row by
+row; a case whose file is whole is not trained again. Figure and table show what the store has.
 """
 
 import argparse
+import copy
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
-from torch.func import jacfwd, jacrev, vmap
-from torch.optim.lr_scheduler import OneCycleLR
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
-from pythae_fif import FIF
-from pythae_fif.data.names import TABULAR_DATASETS
-from pythae_fif.ensemble.ensemble import Ensemble
+from pythae_fif import FIF, FIFConfig
+from pythae_fif.ensemble import Ensemble
+from pythae_fif.ensemble.stacking import Nets
+from pythae_fif.files import write_text
+from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
+from pythae_fif.pictures import new_figure
 from pythae_fif.reports.grid import Cell, Grid, write_grid
 from pythae_fif.studies import StudyOptions
+from pythae_fif.studies.output import Drawing, write_study
 from pythae_fif.studies.tabular import spread
-from pythae_fif.studies.tabular_protocol import CONFIGURATIONS, NOISE, WEIGHT_DECAY, load_table
+from pythae_fif.studies.tabular_protocol import BETA, NOISE, Table, load_table
 from pythae_fif.training import keep_freed_memory
+from pythae_fif.volume_change import SurrogateOutput, fif_loss
+from pythae_fif.volume_change.loss import Map
+from pythae_fif.volume_change.replay import record
 
-LEARNING_RATE, BATCH, FEW, MORE_NOISE, MEASURED = 1e-3, 128, 1250, 0.3, 2000
+BATCH, WIDTH, WIDE = 128, 40, 80  # the latter is that of the tables' profile `quick`
+MEASURED, CHUNK = 4096, 1024  # rows
+RATES, LAST = (1e-3, 1e-2), 0.1  # what comes at a tenth of the rate, in units of `--steps`
+POINTS = 20  # measurements at the constant rate
+CLOSED = 0.05  # a difference that counts as none
+TITLE = "POWER: where the codes come to rest"
+KINKED, SHARP = ("relu", "leaky_relu"), "softplus100"
+
+ACTIVATIONS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
+    "relu": ("ReLU", nn.ReLU),
+    "leaky_relu": ("LeakyReLU, slope 0.01", nn.LeakyReLU),
+    "softplus100": ("softplus, sharpness 100", partial(nn.Softplus, beta=100)),
+    "softplus10": ("softplus, sharpness 10", partial(nn.Softplus, beta=10)),
+    "softplus1": ("softplus, sharpness 1", nn.Softplus),
+    "gelu": ("GELU", nn.GELU),
+    "silu": ("SiLU", nn.SiLU),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """An ensemble.
+
+    Attributes:
+        activation: Of all hidden layers.
+        exact: Whether the trace is exact, K = d, instead of K = 1.
+        width: Of all hidden layers.
+        rates: Of its members, each with all seeds.
+        step: That of central differences, which see kinks, in place of f'; None for f'.
+    """
+
+    activation: str
+    exact: bool = False
+    width: int = WIDTH
+    rates: tuple[float, ...] = RATES
+    step: float | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is of the cases that differ in the activation alone."""
+        return not self.exact and self.width == WIDTH and self.step is None
+
+
+CASES = {
+    "relu": Case("relu"),
+    "silu": Case("silu"),
+    "relu_differences": Case("relu", step=0.03),
+    "softplus100": Case("softplus100"),
+    "softplus10": Case("softplus10"),
+    "leaky_relu": Case("leaky_relu"),
+    "relu_exact": Case("relu", exact=True, rates=RATES[:1]),
+    "gelu": Case("gelu"),
+    "softplus1": Case("softplus1"),
+    "relu_wide": Case("relu", width=WIDE, rates=RATES[:1]),
+    "silu_wide": Case("silu", width=WIDE, rates=RATES[:1]),
+    "silu_exact": Case("silu", exact=True, rates=RATES[:1]),
+}  # in the order of their training
+
+
+@dataclass(frozen=True)
+class Point:
+    """The state of a case's members after a number of steps, in the order rate, seed.
+
+    Attributes:
+        steps, seconds: Of training, all members together.
+        code: |z|^2 / d of each.
+        trace: tr f'(x) g'(z) / d.
+        weights: Norm of all parameters.
+        gradient: Norm of the mean loss's gradient.
+        along: Its component along the scaling of the code, a direction of norm 1.
+        derivative: Its product with that direction itself, over d: `code` - `trace`, in theory.
+        reconstruction: Squared error a row.
+    """
+
+    steps: int
+    seconds: float
+    code: list[float]
+    trace: list[float]
+    weights: list[float]
+    gradient: list[float]
+    along: list[float]
+    derivative: list[float]
+    reconstruction: list[float]
 
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    datasets = [name for name in TABULAR_DATASETS if name != "csv"]
-    p.add_argument("--dataset", choices=datasets, default="power")
-    p.add_argument("--steps", type=int, default=6000)
+    p.add_argument("--store", type=Path, required=True, help="folder of the measurements")
+    p.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    p.add_argument("--steps", type=int, default=100_000)
     p.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    p.add_argument("--draw", action="store_true", help="trains nothing")
     p.add_argument("--data-root")
     p.add_argument("--results", type=Path, default=Path("results"))
     flags = p.parse_args()
-    keep_freed_memory()
-    options = StudyOptions(results=flags.results, data_root=flags.data_root, dataset=flags.dataset)
-    table = load_table(flags.dataset, options)
-
-    def models(configuration: str = "fif", noise: float = NOISE) -> list[FIF]:
-        made = []
-        for seed in flags.seeds:
-            torch.manual_seed(seed)
-            shape = table.splits.input_dim, table.latent_dim
-            made.append(CONFIGURATIONS[configuration].build(*shape, table.profile.nets))
-            made[-1].model_config.noise = noise
-        return made
-
-    def train(models: list[FIF], x: Tensor, rate: float, cycle: bool) -> list[FIF]:
-        ensemble = Ensemble(models, flags.seeds)
-        ensemble.train(
-            x,
-            epochs=max(1, flags.steps // (len(x) // BATCH)),
-            batch_size=BATCH,
-            learning_rate=rate,
-            weight_decay=WEIGHT_DECAY,
-            schedule=(lambda o, steps: OneCycleLR(o, rate, total_steps=steps)) if cycle else None,
-        )
-        return ensemble.members()
-
-    x, rows = table.train, []
-    generator = torch.Generator().manual_seed(0)
-    normal = torch.randn(x.shape, generator=generator) @ torch.linalg.cholesky(x.T.cov()).T
-    gaussian = normal + x.mean(0)
-    cases: dict[str, tuple[str, Tensor, float]] = {
-        "the rows": ("fif", x, NOISE),
-        f"the first {FEW:,} rows": ("fif", x[:FEW], NOISE),
-        f"noise {MORE_NOISE:g}": ("fif", x, MORE_NOISE),
-        "Gaussian rows": ("fif", gaussian, NOISE),
-        "the rows, with SiLU": ("fif_silu", x, NOISE),
-        "Gaussian rows, with SiLU": ("fif_silu", gaussian, NOISE),
-    }
-    for name, (configuration, data, noise) in cases.items():
-        trained = train(models(configuration, noise), data, LEARNING_RATE, cycle=True)
-        rows.append(row(name, trained, data, noise))
-        if name == "the rows":
-            first = [{k: v.clone() for k, v in model.state_dict().items()} for model in trained]
-    for rate in (LEARNING_RATE / 10, LEARNING_RATE):
-        scaled = models()
-        for model, state in zip(scaled, first, strict=True):
-            model.load_state_dict(state)
-            rescale(model, float(model.embed(x[:MEASURED]).square().mean()) ** -0.5)
-        if rate < LEARNING_RATE:
-            rows.append(row("the rows, code scaled", scaled, x, NOISE))
-        name = f"... and trained on at {rate:g}"
-        rows.append(row(name, train(scaled, x, rate, cycle=False), x, NOISE))
-    notes = [
-        f"Data: {table.splits.source}. {flags.steps:,} steps of batch {BATCH}, the nets of profile "
-        f"`quick`, one cycle of a learning rate up to {LEARNING_RATE:g} (constant where trained "
-        f"on), noise {NOISE:g} if not said otherwise, mean ± standard deviation over seeds "
-        f"{', '.join(map(str, flags.seeds))}, on {MEASURED:,} training rows with noise.",
-        f"Made by `python benchmarks/code_scale.py --dataset {flags.dataset}`.",
-    ]
-    headings = ["Trained on", "|z|² / d", "tr f'(x) g'(z) / d", "recon. ↓"]
-    grid = Grid(f"{flags.dataset}: the scale of the code", headings, "lrrr", rows, notes)
-    stem = flags.results / "tables" / f"code-scale-{flags.dataset}"
-    for path in write_grid(grid, stem, ".md", ".csv"):
+    options = StudyOptions(
+        results=flags.results,
+        data_root=flags.data_root,
+        dataset="power",
+        command="python benchmarks/code_scale.py --store DIR",
+    )
+    table = load_table("power", options)
+    if not flags.draw:
+        keep_freed_memory()
+        for name in flags.cases:
+            file = flags.store / f"{name}.jsonl"
+            settings = asdict(CASES[name]) | {"steps": flags.steps, "seeds": flags.seeds}
+            if not is_whole(file, settings):
+                print(name, flush=True)
+                train(CASES[name], settings, table, file)
+    for path in draw(list(read(flags.store)), table, options):
         print(path)
 
 
-def row(name: str, models: list[FIF], data: Tensor, noise: float) -> list[Cell]:
-    """A case's numbers."""
-    values = [measure(model, data, noise) for model in models]
-    print(name, values, flush=True)
-    return [Cell(name), *(spread(of_seeds) for of_seeds in zip(*values, strict=True))]
+def is_whole(file: Path, settings: dict[str, Any]) -> bool:
+    """Whether a case's measurements are complete; an error where they have other settings."""
+    if not file.exists():
+        return False
+    head, *points = map(json.loads, file.read_text().splitlines())
+    if asdict(Case("")) | head != json.loads(json.dumps(settings)):  # a later field has its default
+        raise SystemExit(f"{file} has measurements of other settings: give another --store")
+    return bool(points) and points[-1]["last"]
 
 
-@torch.no_grad()
-def measure(model: FIF, data: Tensor, noise: float) -> tuple[float, float, float]:
-    """|z|^2 / d, tr f'(x) g'(z) / d and squared error a row, of noisy rows."""
-    x = data[:MEASURED]
-    x = x + noise * torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
-    model.eval()
-    z, error = model.embed(x), (model.reconstruct(x) - x).square().sum(1).mean()
-    encoder = vmap(jacrev(lambda row: model.encoder(row[None]).embedding[0]))(x)
-    decoder = vmap(jacfwd(lambda code: model.decoder(code[None])["reconstruction"][0]))(z)
-    trace = (encoder.mT * decoder).sum((1, 2)).mean() / z.shape[1]
-    return float(z.square().mean()), float(trace), float(error)
+def build(case: Case, seed: int, table: Table) -> FIF:
+    """A freshly initialised member."""
+    torch.manual_seed(seed)
+    shape: dict[str, Any] = {"input_dim": table.splits.input_dim, "latent_dim": table.latent_dim}
+    config = FIFConfig(**shape, beta=BETA, noise=NOISE)
+    sizes: Any = {"hidden_dim": case.width, "activation": ACTIVATIONS[case.activation][1]}
+    return FIF(config, TabularEncoder(**shape, **sizes), TabularDecoder(**shape, **sizes))
 
 
-@torch.no_grad()
-def rescale(model: FIF, scale: float) -> None:
-    """Multiplies the code by a number and undoes it in the decoder, in their weights."""
+def train(case: Case, settings: dict[str, Any], table: Table, file: Path) -> None:
+    """Trains a case and writes its measurements."""
+    pairs = [(rate, seed) for rate in case.rates for seed in settings["seeds"]]
+    kind = Differences if case.step else ExactEnsemble if case.exact else Ensemble
+    ensemble = kind([build(case, seed, table) for _, seed in pairs], [seed for _, seed in pairs])
+    ensemble.step = case.step
+    epoch_steps = len(table.train) // BATCH
+    constant = math.ceil(settings["steps"] / epoch_steps)
+    epochs = math.ceil((1 + LAST) * constant)
+    growth = constant ** (1 / (POINTS - 1))
+    measured = {round(growth**point) for point in range(POINTS)} | {epochs}
+    x = table.train[torch.randperm(len(table.train), generator=torch.Generator().manual_seed(1))]
+    x = x[:MEASURED].double()
+    x += NOISE * torch.randn(x.shape, generator=torch.Generator().manual_seed(2), dtype=x.dtype)
+    write_text(file, json.dumps(settings) + "\n")
+    spent, since = 0.0, time.process_time()
+
+    def on_epoch(epoch: int) -> None:
+        nonlocal spent, since
+        if epoch not in measured:
+            return
+        spent += time.process_time() - since
+        found = [measure(model, x) for model in ensemble.members()]
+        columns = {name: [of[name] for of in found] for name in found[0]}
+        point = asdict(Point(epoch * epoch_steps, spent, **columns)) | {"last": epoch == epochs}
+        with open(file, "a", encoding="utf-8") as lines:
+            lines.write(json.dumps(point) + "\n")
+        shown = [round(a - b, 3) for a, b in zip(point["code"], point["trace"], strict=True)]
+        print(f"  {point['steps']:,} steps, {spent:.0f} s", shown, flush=True)
+        since = time.process_time()
+
+    ensemble.train(
+        table.train,
+        epochs=epochs,
+        batch_size=BATCH,
+        learning_rate=[rate for rate, _ in pairs],
+        schedule=lambda optimizer, steps: LambdaLR(
+            optimizer, lambda step: 1.0 if step < constant * epoch_steps else 0.1
+        ),
+        on_epoch=on_epoch,
+    )
+
+
+class ExactEnsemble(Ensemble):
+    """An ensemble with the exact trace, of K = d vectors along the axes, in place of the drawn."""
+
+    def _loss(self, nets: Nets, x: Tensor, eps: Tensor, betas: Tensor) -> Tensor:
+        vectors = axes(eps.shape[-1], eps)[:, None].expand(-1, *eps.shape[1:])
+        return super()._loss(nets, x, vectors, betas)
+
+
+class Differences(Ensemble):
+    """An ensemble whose f' g' eps is a central difference of f along g' eps, with K = 1.
+
+    Its gradient is through f at both ends, so that a kink between them is seen: it is that of the
+    volume term with f averaged over the step. Its noise grows as the step falls: that of the
+    package's mode ``central_difference`` is smaller, for accuracy where there are no kinks.
+    """
+
+    step: float
+
+    def _loss(self, nets: Nets, x: Tensor, eps: Tensor, betas: Tensor) -> Tensor:
+        def surrogate(encode: Map, decode: Map, x: Tensor, eps: Tensor) -> SurrogateOutput:
+            z = encode(x)
+            tape = record(decode, z)
+            with torch.no_grad():
+                move = self.step * tape.jvps(eps)[0]
+            difference = (encode(x + move) - encode(x - move)) / (2 * self.step)
+            return SurrogateOutput(-(eps[0] * difference).sum(-1), z, tape.value)
+
+        prior = self.models[0].latent_distribution(x).log_prob
+        return fif_loss(
+            nets.encode,
+            nets.decode,
+            prior,
+            x,
+            eps,
+            betas,
+            surrogate=surrogate,
+            reduce=lambda of_samples: of_samples.mean(1),
+        ).loss
+
+
+def axes(d: int, like: Tensor) -> Tensor:
+    """Hutchinson vectors along the axes, (d, 1, d), of which the estimate is the trace itself."""
+    return math.sqrt(d) * torch.eye(d, dtype=like.dtype, device=like.device)[:, None]
+
+
+def measure(model: FIF, x: Tensor) -> dict[str, float]:
+    """The numbers of a :class:`Point` for one member, at rows in float64."""
+    model, d = copy.deepcopy(model).double(), model.latent_dim
+    normal = model.latent_distribution(x)
+    code, trace, error = 0.0, 0.0, 0.0
+    for rows in x.split(CHUNK):
+        share = len(rows) / len(x)
+        loss = fif_loss(
+            lambda rows: model.encoder(rows).embedding,
+            lambda z: model.decoder(z)["reconstruction"],
+            normal.log_prob,
+            rows,
+            axes(d, x).expand(-1, len(rows), -1),
+            BETA,
+            reduce=lambda values, share=share: share * values.mean(),
+        )
+        loss.loss.backward()
+        code += share * float(loss.z.detach().square().mean())
+        log_prob = share * float(normal.log_prob(loss.z.detach()).mean())
+        trace -= (float(loss.nll.detach()) + log_prob) / d
+        error += float(loss.reconstruction.detach())
+    product, direction_square = 0.0, 0.0
+    for parameter, sign in scaled_parameters(model):
+        assert parameter.grad is not None
+        product += sign * float((parameter.grad * parameter.detach()).sum())
+        direction_square += float(parameter.detach().square().sum())
+    return {
+        "code": code,
+        "trace": trace,
+        "weights": norm(model.parameters()),
+        "gradient": norm(parameter.grad for parameter in model.parameters()),
+        "along": product / math.sqrt(direction_square),
+        "derivative": product / d,
+        "reconstruction": error,
+    }
+
+
+def norm(tensors: Iterable[Tensor | None]) -> float:
+    """Of all tensors together."""
+    return math.sqrt(
+        sum(float(tensor.detach().square().sum()) for tensor in tensors if tensor is not None)
+    )
+
+
+def scaled_parameters(model: FIF) -> Iterator[tuple[nn.Parameter, int]]:
+    """The parameters that a scaling of the code by s multiplies by s (1) or divides by it (-1)."""
     (before, *encoder_blocks), (*decoder_blocks, after) = model.encoder.layers, model.decoder.layers
-    for layer in (before[-1], *(block.layers[-1] for block in (*encoder_blocks, *decoder_blocks))):
-        layer.weight *= scale
-        layer.bias *= scale
-    for layer in (after[0], *(block.layers[0] for block in (*encoder_blocks, *decoder_blocks))):
-        layer.weight /= scale
+    blocks = [block.layers for block in (*encoder_blocks, *decoder_blocks)]
+    for layers in (before, *blocks):
+        yield layers[-1].weight, 1
+        yield layers[-1].bias, 1
+    for layers in (after, *blocks):
+        yield layers[0].weight, -1
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What was measured of one case at one rate, of which the seeds are columns.
+
+    Attributes:
+        case, rate, seeds: Which it is.
+        points: At the constant rate, one a number of steps.
+        last: After the steps at a tenth of the rate.
+    """
+
+    case: Case
+    rate: float
+    seeds: list[int]
+    points: list[Point]
+    last: Point
+
+    @property
+    def name(self) -> str:
+        k = ", exact trace" if self.case.exact else ""
+        width = f", width {self.case.width}" if self.case.width != WIDTH else ""
+        differences = f", central differences, step {self.case.step:g}" if self.case.step else ""
+        return ACTIVATIONS[self.case.activation][0] + k + width + differences
+
+    def median(self, of: Callable[[Point], list[float]]) -> list[float]:
+        """The median over seeds at each of the points: at high rates some diverge."""
+        return [statistics.median(of(point)) for point in self.points]
+
+    @property
+    def gaps(self) -> list[float]:
+        """|z|^2/d - tr f'g'/d, the median over seeds at each of the points."""
+        return self.median(gap)
+
+    @property
+    def code(self) -> float:
+        """|z|^2/d at the end of the constant rate, the median over seeds."""
+        return statistics.median(self.points[-1].code)
+
+    def gap_after(self, steps: int) -> float:
+        """That at the point nearest to a number of steps."""
+        nearest = min(self.points, key=lambda point: abs(math.log(point.steps / steps)))
+        return statistics.median(gap(nearest))
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether half of the seeds or more end with hardly any trace: with a constant code."""
+        return statistics.median(self.points[-1].trace) < 0.1
+
+    @property
+    def closed(self) -> int | None:
+        """The steps from which on the median gap is below `CLOSED` at all points; None if never."""
+        if self.is_lost:
+            return None
+        wide = [i for i, value in enumerate(self.gaps) if not abs(value) < CLOSED]
+        first = wide[-1] + 1 if wide else 0
+        return self.points[first].steps if first < len(self.points) else None
+
+
+def gap(point: Point) -> list[float]:
+    """|z|^2/d - tr f'g'/d of each member."""
+    return [code - trace for code, trace in zip(point.code, point.trace, strict=True)]
+
+
+def read(store: Path) -> Iterator[Curve]:
+    """The curves of all cases that the store has whole, in their order."""
+    for name, case in CASES.items():
+        file = store / f"{name}.jsonl"
+        head, *rows = map(json.loads, file.read_text().splitlines()) if file.exists() else [{}]
+        if not rows or not rows[-1].pop("last"):
+            continue
+        points = [Point(**{k: v for k, v in row.items() if k != "last"}) for row in rows]
+        count = len(head["seeds"])
+        for i, rate in enumerate(head["rates"]):
+            of_rate = [of_members(point, slice(i * count, (i + 1) * count)) for point in points]
+            yield Curve(case, rate, head["seeds"], of_rate[:-1], of_rate[-1])
+
+
+def of_members(point: Point, members: slice) -> Point:
+    """The point of some members alone."""
+    values = {k: v[members] for k, v in asdict(point).items() if isinstance(v, list)}
+    return replace(point, **values)
+
+
+def draw(curves: list[Curve], table: Table, options: StudyOptions) -> list[Path]:
+    """The figure with its caption, and the table."""
+    if not curves:
+        return []
+    missing = [name for name, case in CASES.items() if all(c.case != case for c in curves)]
+    rows = []
+    for c in curves:
+        end = c.points[-1]
+        means = [spread(of) for of in (end.code, end.trace, gap(end))]
+        closed = Cell("–") if c.closed is None else Cell(f"{c.closed:,}", c.closed)
+        size = [spread(of) for of in (end.gradient, [abs(a) for a in end.along], end.weights)]
+        rest = [spread(c.last.code), spread(gap(c.last)), spread(c.last.reconstruction)]
+        rows.append([Cell(c.name), Cell(f"{c.rate:g}", c.rate), closed, *means, *size, *rest])
+    steps, last = curves[0].points[-1].steps, curves[0].last.steps
+    notes = [
+        f"Data: {table.splits.source}. Nets of appendix E.2 with width {WIDTH}, d = "
+        f"{table.latent_dim}, beta {BETA:g}, noise {NOISE:g}, K = 1, batch {BATCH}, Adam without "
+        f"weight decay; {steps:,} steps at a constant rate, {last - steps:,} at a tenth of it. "
+        f"Mean ± standard deviation over seeds {', '.join(map(str, curves[0].seeds))}, on "
+        f"{MEASURED:,} training rows with noise, in float64 with the exact trace.",
+        f"Closed from: the first measured number of steps from which on the median difference "
+        f"stays within {CLOSED:g} at the constant rate (– where most trainings collapsed, with a "
+        "trace of zero); the next columns are of the end of it. "
+        "Difference: |z|²/d - tr f'(x) g'(z)/d. Gradient: norm of that of the mean loss, and the "
+        "size of its component along the scale of the code; weights: norm of all parameters. "
+        "The last columns: after the steps at a tenth of the rate.",
+        *([f"Not yet in the store: {', '.join(missing)}."] if missing else []),
+        f"Made by `{options.command}`.",
+    ]
+    headings = [
+        "Nets", "rate", "closed from", "|z|²/d", "tr/d", "difference", "gradient", "along",
+        "weights",
+        "|z|²/d after", "difference after", "recon. after ↓",
+    ]  # fmt: skip
+    grid = Grid("power: where the codes come to rest", headings, "l" + 11 * "r", rows, notes)
+    drawing = Drawing("code-scale-power", figure(curves), TITLE, caption(curves))
+    stem = options.results / "tables" / drawing.name
+    return [*write_grid(grid, stem, ".md", ".csv"), *write_study(options, [drawing], {})]
+
+
+def figure(curves: list[Curve]) -> Any:
+    """Code and trace, their difference, and the gradient, against steps; a column a rate."""
+    shown = [c for c in curves if c.case.is_plain or c.case.step]
+    picture = new_figure(9, 8)
+    axes: Any = picture.subplots(3, len(RATES), sharex=True, sharey="row", squeeze=False)
+    for column, rate in enumerate(RATES):
+        top, middle, bottom = axes[:, column]
+        top.set_title(f"rate {rate:g}", fontsize=10)
+        for c in (c for c in shown if c.rate == rate):
+            style: Any = {
+                "color": f"C{list(ACTIVATIONS).index(c.case.activation)}",
+                "linewidth": 1.2,
+            }
+            style["color"] = "k" if c.case.step else style["color"]
+            steps = [point.steps for point in c.points]
+            top.plot(steps, c.median(lambda point: point.code), label=c.name, **style)
+            top.plot(steps, c.median(lambda point: point.trace), ":", **style)
+            middle.plot(steps, c.gaps, **style)
+            bottom.plot(steps, c.median(lambda point: point.gradient), **style)
+            bottom.plot(steps, c.median(lambda p: [abs(a) for a in p.along]), ":", **style)
+        middle.axhspan(-CLOSED, CLOSED, color="0.9")
+        bottom.set_xlabel("steps")
+        bottom.set_yscale("log")
+        top.set_xscale("log")
+        for axis in (top, middle, bottom):
+            axis.spines[["top", "right"]].set_visible(False)
+    labels = (
+        "|z|²/d, and tr f′g′/d (dotted)",
+        "their difference",
+        "gradient, along scale (dotted)",
+    )
+    for axis, label in zip(axes[:, 0], labels, strict=True):
+        axis.set_ylabel(label)
+    axes[0, 0].legend(fontsize=7, frameon=False)
+    return picture
+
+
+def caption(curves: list[Curve]) -> str:
+    """What the numbers say, and what they leave open."""
+    lost = [c for c in curves if c.is_lost]
+    curves = [c for c in curves if not c.is_lost]
+    base = [c for c in curves if c.case.is_plain]
+    steps = max(c.points[-1].steps for c in curves)
+    exact = max(
+        abs(difference - derivative)
+        for c in curves
+        for point in (*c.points, c.last)
+        for difference, derivative in zip(gap(point), point.derivative, strict=True)
+    )
+    text = [
+        "|z|²/d (solid) and tr f'(x) g'(z)/d (dotted), their difference, and the norm of the mean "
+        "loss's gradient with its component along the scale of the code, medians over seeds; grey: "
+        f"a difference within {CLOSED:g}. In all measurements the gradient along the scale is d "
+        f"times the difference, to {exact:.0e}, with kinks and without."
+    ]
+    kinked = [c for c in base if c.case.activation in KINKED]
+    smooth = [c for c in base if c not in kinked]
+    for name, group in (("kinks", kinked), ("smooth activations", smooth)):
+        for rate in RATES:
+            if found := [c for c in group if c.rate == rate]:
+                closed = [c.closed for c in found if c.closed is not None]
+                when = f", at {span(closed, ',.0f')} steps" if closed else ""
+                text.append(
+                    f"With {name} at a rate of {rate:g} the difference is "
+                    f"{span([c.gap_after(1000) for c in found], '+.2f')} after 1,000 steps and "
+                    f"{span([c.gaps[-1] for c in found], '+.2f')} at the end; it closes in "
+                    f"{len(closed)} of {len(found)} cases{when}."
+                )
+    if kinked and smooth:
+        text.append(
+            f"The codes end with |z|²/d of {ends(kinked)} with kinks and {ends(smooth)} without "
+            "(the prior's is 1): that the difference closes does not say where."
+        )
+    seeing = [c for c in curves if c.case.step or (c.case.is_plain and c.case.activation == SHARP)]
+    relu = {c.rate: c for c in base if c.case.activation == "relu"}
+    seeing = [c for c in seeing if c.rate in relu]
+    if seeing:
+        quick = [
+            c for c in seeing if abs(c.gap_after(1000)) < abs(relu[c.rate].gap_after(1000)) / 2
+        ]
+        wider = [c for c in seeing if c.code > relu[c.rate].code]
+        names = " and ".join(dict.fromkeys(c.name for c in seeing))
+        text.append(
+            f"Nearly ReLU's map, but with a gradient that sees its bends, have {names}: beside "
+            f"ReLU, in {len(quick)} of {len(seeing)} cases less than half the difference after "
+            f"1,000 steps, and in {len(wider)} wider codes at the end ({ends(seeing)} against "
+            f"{ends(list(relu.values()))})."
+        )
+        text.append(
+            "So what automatic differentiation misses does narrow ReLU's codes here: by the way "
+            "that training goes, not by another identity at rest."
+            if len(quick) == len(wider) == len(seeing)
+            else "Whether what automatic differentiation misses narrows ReLU's codes stays open."
+        )
+    for c in curves:
+        if c.case.exact or c.case.width != WIDTH:
+            twin = [b for b in base if (b.case.activation, b.rate) == (c.case.activation, c.rate)]
+            text += [
+                f"{c.name}: {c.gap_after(1000):+.2f} after 1,000 steps and {c.gaps[-1]:+.2f} at "
+                f"the end, against {b.gap_after(1000):+.2f} and {b.gaps[-1]:+.2f}."
+                for b in twin
+            ]
+    if lost:
+        text.append(
+            f"Left out, since most of its trainings collapsed, with tr f'g' near zero at the end: "
+            f"{', '.join(f'{c.name} at {c.rate:g}' for c in lost)}."
+        )
+    text.append(f"All after at most {steps:,} steps: what happens later is not shown.")
+    return " ".join(text)
+
+
+def span(values: Sequence[float], form: str) -> str:
+    """The range of some numbers."""
+    return " to ".join(dict.fromkeys(format(end, form) for end in (min(values), max(values))))
+
+
+def ends(curves: list[Curve]) -> str:
+    """The range of |z|^2/d at the end of the constant rate."""
+    return span([c.code for c in curves], ".2f")
 
 
 if __name__ == "__main__":

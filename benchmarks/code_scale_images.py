@@ -3,12 +3,12 @@
     python benchmarks/code_scale_images.py [--dataset mnist] [--steps 480 1920 5760] [--seeds 0 1]
 
 Where training with eq. 15 rests, the second moments of the code are those of f'(x) g'(z) (a linear
-map of the code that the decoder undoes changes no reconstruction), up to the bias that kinks bring
-(`benchmarks/code_scale.py`). How far the code is from its prior then decides how good samples of
-the prior are, beside those of a Gaussian mixture fitted to the codes. After each number of steps:
-|z|^2 and tr f'(x) g'(z) a latent dimension, the variances of the code along its principal axes, the
-divergence of a Gaussian of its mean and covariance from the prior, the squared error an image, and
-the Frechet distance of samples from the prior and from the mixture to test images.
+map of the code that the decoder undoes changes no reconstruction and moves no kink). How far the
+code is from its prior then decides how good samples of the prior are, beside those of a Gaussian
+mixture fitted to the codes. After each number of steps: |z|^2 and tr f'(x) g'(z) a latent
+dimension, the variances of the code along its principal axes, the divergence of a Gaussian of its
+mean and covariance from the prior, the squared error an image, and the Frechet distance of samples
+from the prior and from the mixture to test images.
 """
 
 import argparse

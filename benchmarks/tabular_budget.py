@@ -61,8 +61,7 @@ def main() -> None:
         f"of {rates} at that length.",
         "|z|² / d is the mean over validation codes, 1 for the prior. A scaling of the code that "
         "the decoder undoes leaves the reconstruction alone, so where training with eq. 15 rests, "
-        "|z|² is on average tr f'(x) g'(z). With ReLU it is less, since the surrogate's gradient "
-        "misses what moving kinks do to f' (`benchmarks/code_scale.py`).",
+        "|z|² is on average tr f'(x) g'(z), with ReLU too (derived at `fif_loss`).",
         f"Made by `python benchmarks/tabular_budget.py --dataset {flags.dataset} --models "
         f"{' '.join(flags.models)} --epochs {' '.join(map(str, flags.epochs))}`.",
     ]

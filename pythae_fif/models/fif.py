@@ -194,9 +194,12 @@ class FIF(HutchinsonModel):
 
         Returns:
             ModelOutput: ``loss``, ``recon_loss`` (squared error) and ``nll_loss``, means over the
-            batch in nats, ``recon_x`` (B, ...) and ``z`` (B, d). In evaluation mode the two
-            losses that need the exact volume are computed when they are first read, so that
-            samplers, which only want ``z``, do not pay for them; they have no gradient.
+            batch in nats, ``recon_x`` (B, ...) and ``z`` (B, d). In training mode also
+            ``code_square``, the mean of |z|^2 / d, and ``code_trace``, the estimate of
+            tr f'(x) g'(z) / d: with a normal prior the two are equal on average where training
+            rests, see :func:`~pythae_fif.volume_change.fif_loss`. In evaluation mode the two losses
+            that need the exact volume are computed when they are first read, so that samplers,
+            which only want ``z``, do not pay for them; they have no gradient.
 
         Raises:
             ConfigError: A conditional model without labels.
@@ -211,10 +214,14 @@ class FIF(HutchinsonModel):
         if self._surrogate_mode is None:
             self._surrogate_mode = self._mode_for(x, condition)
         loss = self.training_loss(x, condition, eps, beta)
+        z = loss.z.detach().to(x.dtype)
+        to_encoder = self.model_config.gradient_to == "encoder"
         return ModelOutput(
             loss=loss.loss,
             recon_loss=loss.reconstruction,
             nll_loss=loss.nll,
+            code_square=z.square().mean(),
+            code_trace=loss.volume.detach() * (-1 if to_encoder else 1) / z.shape[1],
             recon_x=loss.x_hat,
             z=loss.z,
         )

@@ -97,7 +97,7 @@ def smooth_networks(
 ) -> tuple[BaseEncoder, BaseDecoder]:
     """The nets of :func:`build_networks` with SiLU in place of every ReLU, for FIF.
 
-    Where a net has kinks, FIF's gradient is biased, see
+    Automatic differentiation does not see what moving kinks do to the volume term, see
     :func:`~pythae_fif.volume_change.loss.volume_surrogate`.
 
     Example:

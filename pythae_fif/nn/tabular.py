@@ -72,8 +72,7 @@ class TabularEncoder(_TabularNet, BaseEncoder):
         input_dim: Shape (D,) of a row.
         latent_dim: Latent dimension d.
         hidden_dim: Width of every hidden layer.
-        activation: Of every hidden layer; the paper's is ReLU, with which the surrogate's gradient
-            is biased (see :func:`~pythae_fif.volume_change.loss.volume_surrogate`).
+        activation: Of every hidden layer: ReLU in the paper's text, SiLU in its authors' code.
 
     Example:
         >>> import torch

@@ -124,7 +124,8 @@ def _plain_ticks(axis: Any) -> None:
 def learning_figure(logs: Mapping[str, Path], title: str) -> Any:
     """Training and evaluation loss against seconds, a panel a model.
 
-    The losses of two models are not the same quantity, so that each panel has its own axis.
+    The losses of two models are not the same quantity, so that each panel has its own axis. FIF's
+    has a second one, on the right, for |z|^2 / d and tr f'(x) g'(z) / d, where the log has them.
 
     Args:
         logs: Label -> `train_log.jsonl` of a run.
@@ -157,17 +158,30 @@ def learning_figure(logs: Mapping[str, Path], title: str) -> Any:
         axis.tick_params(labelsize=6)
         if index == 0:
             axis.legend(fontsize=6, frameon=False)
+        if math.isfinite(lines[0].code_square):
+            right = axis.twinx()
+            for color, name, label in (
+                ("C2", "code_square", "|z|²/d"),
+                ("C3", "code_trace", "tr f′g′/d"),
+            ):
+                values = [getattr(line, name) for line in lines]
+                right.plot(seconds, values, ":", linewidth=1.2, color=color, label=label)
+            right.legend(fontsize=6, frameon=False, title="equal at rest", title_fontsize=6)
+            right.spines["top"].set_visible(False)
+            right.tick_params(labelsize=6)
         if index >= len(curves) - columns:
             axis.set_xlabel("seconds", fontsize=7)
     return figure
 
 
 class LogLine(NamedTuple):
-    """An epoch of a training log; NaN for a loss that there is not."""
+    """An epoch of a training log; NaN for what there is not."""
 
     seconds: float
     train_loss: float
     eval_loss: float
+    code_square: float
+    code_trace: float
 
 
 def read_log(path: Path) -> list[LogLine]:
@@ -181,6 +195,7 @@ def read_log(path: Path) -> list[LogLine]:
         except ValueError:  # the line that a killed run left half written
             continue
         if "seconds" in line:
-            losses = (line.get(key) for key in ("train_loss", "eval_loss"))
-            lines.append(LogLine(line["seconds"], *(math.nan if x is None else x for x in losses)))
+            keys = ("train_loss", "eval_loss", "train_code_square", "train_code_trace")
+            found = (line.get(key) for key in keys)
+            lines.append(LogLine(line["seconds"], *(math.nan if x is None else x for x in found)))
     return lines

@@ -22,6 +22,7 @@ from pythae_fif.studies.tabular_plan import (
 )
 from pythae_fif.studies.tabular_protocol import (
     BETA,
+    NETS_NOTE,
     NOISE,
     SEEDS,
     WEIGHT_DECAY,
@@ -100,7 +101,8 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
         "processor time of all seeds together, in this profile's sizes. CG steps: mean a "
         "Hutchinson vector, of at most d.",
         "Published columns: tables 1 and 5 of Sorrenson et al. 2024, full data and training on a "
-        "GPU (RF's FID-like by Caterini et al. 2021, its minutes as rerun by the former).",
+        "GPU (RF's FID-like by Caterini et al. 2021, its minutes as rerun by the former). "
+        + NETS_NOTE,
     ]
     title = (
         f"{dataset}, profile {options.profile}: {' and '.join(r.configuration.title for r in runs)}"

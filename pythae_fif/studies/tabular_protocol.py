@@ -3,6 +3,7 @@
 __all__ = [
     "BETA",
     "CONFIGURATIONS",
+    "NETS_NOTE",
     "NOISE",
     "SEEDS",
     "WEIGHT_DECAY",
@@ -37,12 +38,16 @@ from pythae_fif.validation import AtLeastOne, Checked, Each, read_checked
 SEEDS = [0, 1, 2, 3, 4]
 BETA, NOISE, WEIGHT_DECAY = 10.0, 0.01, 1e-4  # appendix E.2
 FREE_FORM: dict[str, type[nn.Module]] = {"free-form": nn.ReLU, "free-form, SiLU": nn.SiLU}
-"""The paper's free-form nets, and ours that differ in their activation."""
+"""The free-form nets by the paper's text, and by its authors' released code."""
+NETS_NOTE = (
+    "The text gives FIF's free-form nets ReLU, the authors' released code SiLU; which of them the "
+    "published numbers are of is not told."
+)
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """A row of tables 1 and 6, or one of ours beside them.
+    """A row of tables 1 and 6, with the free-form nets of the text or of the code.
 
     Attributes:
         label: Its name in tables.
@@ -96,7 +101,7 @@ CONFIGURATIONS = {
     "fif_coupling_on": Configuration("FIF", "fif", "coupling", "reconstruction"),
     "rectangular_flow": Configuration("RF", "rectangular_flow", "coupling", "reconstruction"),
 }
-"""In the order of table 6; ``fif`` and ``rectangular_flow`` are table 1's, those with SiLU ours."""
+"""In the order of table 6; ``fif``, ``fif_silu`` and ``rectangular_flow`` are table 1's."""
 
 
 class Nets(Checked):

@@ -15,8 +15,8 @@ class Pass:
     """A pass over a data set, or the begin of one that a wall clock left time for.
 
     Attributes:
-        losses: Means over its batches, by their names in the log: `loss`, and `<network>_loss` of
-            each optimizer where there are several.
+        losses: Means over its batches, by their names in the log, those of
+            :class:`~pythae_fif.training.updates.BatchLosses`.
         batches: How many there were.
     """
 

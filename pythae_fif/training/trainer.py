@@ -293,7 +293,7 @@ class FIFTrainer:
         config, tell, loader = self.training_config, self.callback_handler, self.train_loader
         tell.on_train_step_begin(config, train_loader=loader, epoch=epoch, rank=self.processes.rank)
         self.model.train()
-        total, size = self._rule.zeros(self.device), len(self.train_dataset)
+        total, size = self._rule.zero(self.device), len(self.train_dataset)
         batches = weighted_batches(loader, config.seed, epoch)
         for step, (weight, inputs) in enumerate(batches, start=1):
             share_done = self._budget.share_before_step(epoch, step, len(loader))
@@ -301,15 +301,15 @@ class FIFTrainer:
                 losses = self._losses(
                     self._in_training, inputs, weight, size, epoch=epoch, share_done=share_done
                 )
-            total += losses.detached()
+            total = total + losses.detached()
             if step % self._rule.check_every == 0:
-                self._means(total, step, f"epoch {epoch}, train loss")
+                self._means(total, losses, step, f"epoch {epoch}, train loss")
             self._optimizers.step(losses)
             tell.on_train_step_end(config)
             if self._budget.is_epoch_over():
                 break
         self.model.update()
-        return self._means(total, step, f"epoch {epoch}, train loss")
+        return self._means(total, losses, step, f"epoch {epoch}, train loss")
 
     def eval_step(self, epoch: int) -> Pass:
         """One pass over the evaluation data, always in float32.
@@ -325,25 +325,25 @@ class FIFTrainer:
         tell.on_eval_step_begin(config, eval_loader=loader, epoch=epoch, rank=self.processes.rank)
         self.model.eval()
         self.processes.share_buffers(self.model)
-        total, size = self._rule.zeros(self.device), len(self.eval_dataset)
+        total, size = self._rule.zero(self.device), len(self.eval_dataset)
         for weight, inputs in weighted_batches(loader, config.seed, None):
             try:
                 with torch.no_grad():
                     losses = self._losses(self.model, inputs, weight, size, epoch=epoch)
             except RuntimeError:  # as Pythae: a model whose loss needs gradients
                 losses = self._losses(self.model, inputs, weight, size, epoch=epoch)
-            total += losses.detached()
+            total = total + losses.detached()
             tell.on_eval_step_end(config)
-        return self._means(total, len(loader), f"epoch {epoch}, eval loss")
+        return self._means(total, losses, len(loader), f"epoch {epoch}, eval loss")
 
-    def _means(self, total: Tensor, batches: int, place: str) -> Pass:
+    def _means(self, total: Tensor, last: BatchLosses, batches: int, place: str) -> Pass:
         """The means of the losses of some batches, whose sum is given; waits for the device."""
         sums = self.processes.mean(total).tolist()
         if not math.isfinite(sums[0]):
             raise NonFiniteError(
                 f"{place}: {sums[0]} in one of {batches} batches; a smaller learning rate may help"
             )
-        return Pass(dict(zip(self._rule.names, (s / batches for s in sums), strict=True)), batches)
+        return Pass(dict(zip(last.values, (s / batches for s in sums), strict=True)), batches)
 
     def _losses(
         self, model: nn.Module, inputs: Any, weight: float, size: int, **told: float

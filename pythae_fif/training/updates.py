@@ -19,6 +19,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+WATCHED = ("code_square", "code_trace")
+"""What is logged beside the losses, of models whose output in training has it."""
+
 
 @dataclass(frozen=True)
 class BatchLosses:
@@ -26,7 +29,7 @@ class BatchLosses:
 
     Attributes:
         values: Scalars by their names in the log: `loss`, which is the sum where there are several
-            optimizers, and the loss of each.
+            optimizers, the loss of each, and those of `WATCHED` that the model gives.
         active: Prefixes of the optimizers that take part in a step on them.
     """
 
@@ -61,11 +64,6 @@ class UpdateRule:
     check_every: int = 1
     summed_in: torch.dtype = torch.float64
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Those of :class:`BatchLosses`."""
-        return tuple(dict.fromkeys(("loss", *(f"{prefix}loss" for prefix in self.networks))))
-
     def losses(self, output: ModelOutput, weight: float) -> BatchLosses:
         """The losses of a batch.
 
@@ -76,11 +74,12 @@ class UpdateRule:
         losses = {f"{prefix}loss": weight * output[f"{prefix}loss"] for prefix in self.networks}
         first, *others = (loss.detach() for loss in losses.values())
         active = [name for name in self.networks if output.get(f"update_{name[:-1]}", True)]
-        return BatchLosses({"loss": sum(others, first)} | losses, active)
+        watched = {name: weight * output[name] for name in WATCHED if name in output}
+        return BatchLosses({"loss": sum(others, first)} | losses | watched, active)
 
-    def zeros(self, device: str) -> Tensor:
-        """The sum of no losses, (number of names,)."""
-        return torch.zeros(len(self.names), dtype=self.summed_in, device=device)
+    def zero(self, device: str) -> Tensor:
+        """The sum of no losses, (1,)."""
+        return torch.zeros(1, dtype=self.summed_in, device=device)
 
 
 RULES: dict[type[BaseTrainerConfig], UpdateRule] = {

@@ -51,8 +51,9 @@ class FIFLoss(NamedTuple):
     Attributes:
         loss: ``nll + beta * reconstruction``; its gradient is meant.
         nll: Negative log-likelihood with the surrogate in place of the log-volume; its value
-            means nothing.
+            says nothing about the fit.
         reconstruction: Squared error.
+        volume: The surrogate.
         z: Codes f(x), (B, ..., d).
         x_hat: Reconstructions g(f(x)), the shape of x.
     """
@@ -60,6 +61,7 @@ class FIFLoss(NamedTuple):
     loss: Tensor
     nll: Tensor
     reconstruction: Tensor
+    volume: Tensor
     z: Tensor
     x_hat: Tensor
 
@@ -79,11 +81,13 @@ def volume_surrogate(
 
     .. math:: -\frac{1}{K} \sum_k \epsilon_k^\top f'(x) \, \text{stop\_gradient}(g'(z) \epsilon_k)
 
-    which is eq. 15. Its value means nothing.
+    which is eq. 15. Its value, -tr f'(x) g'(z) in expectation, says nothing about the fit; what it
+    says about the training is told at :func:`fif_loss`.
 
     The estimate takes g' for the pseudo-inverse of f' (eqs. 47 and 48), which the reconstruction
     brings about, and f' for continuous in the parameters. A network with kinks (ReLU) has a
-    Jacobian that jumps where a kink passes, which no automatic differentiation sees.
+    Jacobian that jumps where a kink passes, which no automatic differentiation sees, but mode
+    ``central_difference`` of :mod:`~pythae_fif.volume_change.variants`.
 
     Each network runs once and is recorded. Its Jacobian products are the recorded derivative
     applied to tangents (:mod:`~pythae_fif.volume_change.replay`). The other ways to take the
@@ -145,6 +149,19 @@ def fif_loss(
         \mathcal{L}(x) = -\log p_Z(f(x)) - \frac{1}{K} \sum_k \epsilon_k^\top f'(x) \,
         \text{stop\_gradient}(g'(f(x)) \epsilon_k) + \beta \lVert g(f(x)) - x \rVert^2
 
+    **Where training rests**, with a standard normal prior and without weight decay,
+
+    .. math:: E[z z^\top] = E[f'(x) \, g'(z)], \quad \text{and so} \quad
+        E \lVert z \rVert^2 = E[\operatorname{tr} f'(x) \, g'(z)].
+
+    For let f become (I + tA) f and g become :math:`g \circ (I + tA)^{-1}` with any matrix A, as the
+    weights next to the code can make them. The reconstruction stays, and the derivative of the loss
+    at t = 0 is :math:`E[z^\top A z] - E[\operatorname{tr} A f'(x) g'(z)]`, since g' is not
+    differentiated; at rest it is zero for every A. No pre-activation moves, and so no kink does:
+    automatic differentiation is exact along t with ReLU, too. Where the two sides of the second
+    equation differ, training does not rest; where the first is the smaller, a step along A = I
+    widens the code. With ``jacobian_at="reconstruction"`` f' is that at g(z).
+
     Arguments:
         encode: f, from (B, ...) to (B, d).
         decode: g, from (B, d) to the shape of x.
@@ -175,7 +192,7 @@ def fif_loss(
     if reduce is not None:
         volume, log_prior, reconstruction = map(reduce, (volume, log_prior, reconstruction))
     nll = volume - log_prior
-    return FIFLoss(nll + beta * reconstruction, nll, reconstruction, out.z, out.x_hat)
+    return FIFLoss(nll + beta * reconstruction, nll, reconstruction, volume, out.z, out.x_hat)
 
 
 def squared_error(x_hat: Tensor, x: Tensor, batch_dims: int = 1) -> Tensor:

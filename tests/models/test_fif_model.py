@@ -129,6 +129,24 @@ def test_a_part_of_the_surrogate_needs_networks_that_can_be_replayed(options):
         fif(DatasetOutput(data=images()))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"gradient_to": "decoder"}, {"trace_space": "data"}, {"jacobian_at": "reconstruction"}],
+)
+def test_the_output_in_training_says_how_far_it_is_from_rest(options):
+    vectors = 16 if options.get("trace_space") == "data" else 3  # K of an exact trace
+    fif = model(noise=0.0, hutchinson_samples=vectors, **options).train()
+    out = fif(DatasetOutput(data=images()))
+    assert not out.code_square.requires_grad and not out.code_trace.requires_grad
+    torch.testing.assert_close(out.code_square, out.z.detach().square().sum(1).mean() / 3)
+    at = out.recon_x if options.get("jacobian_at") == "reconstruction" else images()
+    with torch.no_grad():
+        f = encoder_jacobian(lambda x: fif.encoder(x).embedding, at)
+        g = decoder_jacobian(lambda z: fif.decoder(z).reconstruction, out.z)
+    trace = (f.flatten(2) @ g.flatten(1, -2)).diagonal(0, 1, 2).sum(1).mean()
+    torch.testing.assert_close(out.code_trace, trace / 3, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("fraction", [0.25, 0.3, 1.0])
 def test_gradient_of_a_fraction_is_unbiased_over_the_order_of_the_batch(fraction):
     """Mean over all cyclic orders of the batch, with the Hutchinson vectors of every one."""

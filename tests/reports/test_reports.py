@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import io
 import itertools
+import json
 import math
 import re
 from html.parser import HTMLParser
@@ -701,6 +702,16 @@ class TestPlots:
         logs = {"FIF": log, "AE": tmp_path / "none.jsonl"}
         lines = figures.learning_figure(logs, "t").axes[0].get_lines()
         assert [[*map(float, curve.get_xdata())] for curve in lines] == [[2.0, 4.0]]
+
+    def test_learning_curves_of_fif_show_where_training_rests(self, tmp_path):
+        log = tmp_path / "log.jsonl"
+        line = {"train_loss": 2.0, "train_code_square": 0.5, "train_code_trace": 0.9, "seconds": 2}
+        log.write_text(2 * f"{json.dumps(line)}\n")
+        _, right = figures.learning_figure({"FIF": log}, "t").axes
+        assert [[*map(float, curve.get_ydata())] for curve in right.get_lines()] == [
+            [0.5, 0.5],
+            [0.9, 0.9],
+        ]
 
     def test_no_learning_curve_without_logs(self, tmp_path):
         assert figures.learning_figure({"a": tmp_path / "none"}, "t") is None

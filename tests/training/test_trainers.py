@@ -60,6 +60,9 @@ def test_trains_logs_and_saves(name, tmp_path):
         assert rows[-1]["train_loss"] < 0.95 * rows[0]["train_loss"]
         assert min(row["eval_loss"] for row in rows) < rows[0]["eval_loss"]
 
+    watched = {key for row in rows for key in row if "_code_" in key}
+    assert watched == ({"train_code_square", "train_code_trace"} if name == "FIF" else set())
+
     best = min(rows, key=lambda row: row["eval_loss"])
     assert (result.best_epoch, result.best_eval_loss) == (best["epoch"], best["eval_loss"])
     assert (result.epochs, result.images) == (8, 8 * 40)
@@ -386,7 +389,9 @@ def test_tensorboard_shows_the_log_once_though_resumed(tmp_path):
     fif_trainer(tmp_path, on_epoch=tensorboard_writer(tmp_path)).train()
     events = reader.EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     rows = read_log(tmp_path)
-    assert events.Tags()["scalars"] == ["loss/train", "loss/eval", "learning_rate", "seconds"]
+    watched = ["code_square/train", "code_trace/train"]
+    others = ["loss/eval", "learning_rate", "seconds"]
+    assert events.Tags()["scalars"] == ["loss/train", *watched, *others]
     for tag, key in (("loss/train", "train_loss"), ("loss/eval", "eval_loss")):
         shown = [(event.step, event.value) for event in events.Scalars(tag)]
         assert shown == [(row["epoch"], pytest.approx(row[key], rel=1e-6)) for row in rows]

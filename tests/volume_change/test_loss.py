@@ -1,12 +1,14 @@
 """Eq. 7: the value of the reference, the terms, members of an ensemble, and the same steps."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from pythae.data.datasets import DatasetOutput
 from torch import nn
+from torch.func import jacrev, vmap
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
@@ -16,9 +18,9 @@ from pythae_fif.volume_change.loss import volume_surrogate
 D, LATENT, B = 5, 2, 9
 
 
-def nets():
-    encode = nn.Sequential(nn.Linear(D, 8), nn.Tanh(), nn.Linear(8, LATENT))
-    decode = nn.Sequential(nn.Linear(LATENT, 8), nn.Tanh(), nn.Linear(8, D))
+def nets(activation=nn.Tanh):
+    encode = nn.Sequential(nn.Linear(D, 8), activation(), nn.Linear(8, LATENT))
+    decode = nn.Sequential(nn.Linear(LATENT, 8), activation(), nn.Linear(8, D))
     return encode.double(), decode.double()
 
 
@@ -61,6 +63,42 @@ def test_terms_and_reductions():
     part = fif_loss(*maps, log_prior, x, eps[:, :4], 3.0, reduce=torch.mean)
     volume = each.nll + log_prior(each.z)
     torch.testing.assert_close(part.loss, mean.loss - volume.mean() + volume[:4].mean())
+
+
+def test_the_value_of_the_surrogate():
+    maps, (x, eps) = nets(), arguments(B)
+    out = fif_loss(*maps, log_prior, x, eps, 3.0)
+    torch.testing.assert_close(out.volume, volume_surrogate(*maps, x, eps).surrogate)
+
+
+@pytest.mark.parametrize("jacobian_at", ["data", "reconstruction"])
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.LeakyReLU, nn.SiLU])
+@pytest.mark.parametrize("change", ["scale", "matrix"])
+def test_where_training_rests(change, activation, jacobian_at):
+    """The derivative along f to (I + tA) f, g to g((I + tA)^-1 z) is E z^T A z - E tr A f' g'.
+
+    It is what automatic differentiation gives, with kinks or not; with A = I, E|z|^2 - E tr f' g'.
+    """
+    (encode, decode), (x, _) = nets(activation), arguments(200)
+    basis = math.sqrt(LATENT) * torch.eye(LATENT, dtype=torch.float64)
+    eps = basis[:, None].expand(-1, len(x), -1)  # the estimate is the trace itself
+    fif_loss(
+        encode, decode, log_prior, x, eps, 10.0, reduce=torch.mean,
+        surrogate=partial(volume_surrogate, jacobian_at=jacobian_at),
+    ).loss.backward()  # fmt: skip
+    a = torch.eye(LATENT).double() if change == "scale" else torch.randn(LATENT, LATENT).double()
+    last, first = encode[-1], decode[0]
+    moves = [(last.weight, a @ last.weight), (last.bias, a @ last.bias)]
+    moves += [(first.weight, -first.weight @ a)]
+    found = sum((parameter.grad * move).sum() for parameter, move in moves)
+
+    with torch.no_grad():
+        z = encode(x)
+        at = x if jacobian_at == "data" else decode(z)
+        jacobians = vmap(jacrev(encode))(at) @ vmap(jacrev(decode))(z)
+        expected = ((z @ a.T) * z).sum(1).mean() - (jacobians @ a).diagonal(0, 1, 2).sum(1).mean()
+    assert abs(expected) > 0.01
+    assert abs(found - expected) < 1e-8
 
 
 @pytest.mark.parametrize(
@@ -133,7 +171,8 @@ def plain_loss(model, x):
     config = model.model_config
     x = x + config.noise * torch.randn_like(x)
     eps = sample_hutchinson(math.ceil(config.surrogate_fraction * len(x)), LATENT)
-    out = surrogate(model.embed, lambda z: model.decoder(z)["reconstruction"], x, eps)
+    maps = lambda x: model.encoder(x).embedding, lambda z: model.decoder(z)["reconstruction"]
+    out = surrogate(*maps, x, eps)
     reconstruction = (out.x_hat - x).square().sum(1).mean()
     nll = out.surrogate.mean() - model.latent_distribution(x).log_prob(out.z).mean()
     return nll + config.beta * reconstruction
