@@ -58,7 +58,8 @@ def decoder_jacobian(
         product: Tensor = torch.func.jvp(decode, (z,), (direction.expand_as(z),))[1].flatten(1)
         return product
 
-    return torch.func.vmap(column, out_dims=-1, chunk_size=directions)(basis)
+    # PyTorch forgets the other dimensions where all columns are the same, unless they come first.
+    return torch.func.vmap(column, chunk_size=directions)(basis).movedim(0, -1)
 
 
 def encoder_jacobian(
@@ -81,7 +82,7 @@ def encoder_jacobian(
         product: Tensor = pull(direction.expand_as(z))[0].flatten(1)
         return product
 
-    return torch.func.vmap(row, out_dims=1, chunk_size=directions)(basis)
+    return torch.func.vmap(row, chunk_size=directions)(basis).movedim(0, 1)
 
 
 def log_volume(jacobian: Tensor) -> Tensor:
@@ -89,6 +90,7 @@ def log_volume(jacobian: Tensor) -> Tensor:
 
     QR never forms the Gram matrix, so the condition number is not squared: a Jacobian that is
     singular to rounding gives a very negative number, an exactly singular one minus infinity.
+    Huge entries are scaled down before, as lengths of their columns would overflow.
 
     Arguments:
         jacobian: (B, D, d) or (B, d, D): the longer side is taken for data space, as
@@ -107,9 +109,13 @@ def log_volume(jacobian: Tensor) -> Tensor:
     _check_finite(jacobian)
     if jacobian.shape[1] < jacobian.shape[2]:
         jacobian = jacobian.mT
+    huge = torch.finfo(jacobian.dtype).max ** 0.75
+    largest = jacobian.detach().abs().amax((1, 2), keepdim=True)
+    scale = torch.ones_like(largest).masked_fill(largest > huge, huge)
     mode = "reduced" if jacobian.requires_grad else "r"  # torch differentiates only 'reduced'
-    diagonal: Tensor = torch.linalg.qr(jacobian, mode=mode).R.diagonal(dim1=-2, dim2=-1)
-    return diagonal.abs().log().sum(-1)
+    triangle = torch.linalg.qr(jacobian / scale, mode=mode).R
+    diagonal: Tensor = triangle.diagonal(dim1=-2, dim2=-1)
+    return (diagonal.abs().log() + scale[:, 0].log()).sum(-1)
 
 
 def singular_values(jacobian: Tensor) -> Tensor:
