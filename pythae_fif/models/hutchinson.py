@@ -120,13 +120,13 @@ class HutchinsonModel(ManifoldModel):
             self._networks_checked = True
         return self._noisy(x), condition
 
-    def _check_networks(self, x: Tensor, condition: Tensor | None) -> None:
+    def _check_networks(self, x: Tensor, condition: Tensor | None) -> Tensor:
         networks = {"encoder": self._encode, "decoder": self._decode}
         with torch.inference_mode(False), torch.enable_grad():
             for name, network in networks.items():
                 point = x.detach().clone().requires_grad_()
                 x = network(point, condition)
-                grads = [None]
+                grads: tuple[Tensor | None, ...] = (None,)
                 if x.requires_grad:
                     grads = torch.autograd.grad(x.sum(), point, allow_unused=True)
                 if grads[0] is None:
@@ -134,6 +134,7 @@ class HutchinsonModel(ManifoldModel):
                         f"{self.model_name}: the output of the {name} does not depend on its "
                         "input: its volume change is zero and cannot be trained"
                     )
+        return x
 
     def _hutchinson(self, x: Tensor, share: float = 1.0) -> Tensor:
         """Hutchinson vectors, (K, b, d), of a share of the batch."""

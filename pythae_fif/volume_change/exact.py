@@ -112,8 +112,9 @@ def log_volume(jacobian: Tensor, first: int = 0) -> Tensor:
         jacobian = jacobian.mT
     mode = "reduced" if jacobian.requires_grad else "r"  # torch differentiates only 'reduced'
     triangle = torch.linalg.qr(jacobian / scale[:, None, None], mode=mode).R
-    diagonal: Tensor = triangle.diagonal(dim1=-2, dim2=-1)
-    return (diagonal.abs().log() + scale[:, None].log()).sum(-1)
+    diagonal = triangle.diagonal(dim1=-2, dim2=-1)
+    volume: Tensor = (diagonal.abs().log() + scale[:, None].log()).sum(-1)
+    return volume
 
 
 def singular_values(jacobian: Tensor, first: int = 0) -> Tensor:
