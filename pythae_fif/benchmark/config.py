@@ -69,10 +69,12 @@ class Profile(Checked):
         wall_clock: The time that every model may train instead, see :func:`parse_duration`.
         models: Model -> what is different for it.
         plateau_patience, plateau_factor: The learning rate is multiplied by the factor when the
-            evaluation loss has not fallen for that many epochs (appendix E.4).
+            evaluation loss has not fallen for that many epochs (appendix E.4); the factor None for
+            a constant learning rate.
         fit_steps: Of Adam, 100 codes each, in which a flow, second VAE or PixelCNN of a sampler is
             fitted; :data:`~pythae_fif.sampling.samplers.FIT_STEPS` if None.
         train_size, val_size, test_size: First images of a split that are used; all if None.
+        crop: Of CelebA, see :func:`~pythae_fif.data.load_images`; other data sets have none.
         configurations: Number of configurations of a model's grid that are used, from its start;
             all if None.
         extractor: In place of the data set's, unless the user names one.
@@ -91,11 +93,12 @@ class Profile(Checked):
     weight_decay: WeightDecay | None = None
     models: dict[ModelName, ModelSettings] = Field(default_factory=dict)
     plateau_patience: Annotated[Whole, Field(ge=0)] = 10
-    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] | None = 0.5
     fit_steps: AtLeastOne | None = None
     train_size: AtLeastTen | None = None
     val_size: AtLeastTen | None = None
     test_size: AtLeastTen | None = None
+    crop: Annotated[Whole, Field(ge=1, le=178)] | None = None
     configurations: AtLeastOne | None = None
     extractor: ExtractorName | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
@@ -181,11 +184,12 @@ class Experiment(Checked):
 
     @property
     def settings(self) -> Profile:
-        """The profile in use, with the wall clock if there is one."""
+        """The profile in use, with the wall clock if there is one; its crop is of CelebA alone."""
         profile = self.profiles[self.profile]
-        if self.wall_clock is None:
-            return profile
-        return profile.model_copy(update={"wall_clock": self.wall_clock, "epochs": None})
+        changed: dict[str, Any] = {} if self.dataset == "celeba" else {"crop": None}
+        if self.wall_clock is not None:
+            changed |= {"wall_clock": self.wall_clock, "epochs": None}
+        return profile.model_copy(update=changed)
 
     @property
     def name(self) -> str:

@@ -22,7 +22,7 @@ from pythae_fif.runs.kind import Environment
 
 
 class Sizes(Protocol):
-    """First images of a split that are used; all if None."""
+    """First images of a split that are used, and CelebA's crop; all, and the usual, if None."""
 
     @property
     def train_size(self) -> int | None: ...
@@ -30,6 +30,8 @@ class Sizes(Protocol):
     def val_size(self) -> int | None: ...
     @property
     def test_size(self) -> int | None: ...
+    @property
+    def crop(self) -> int | None: ...
 
 
 def load_splits(
@@ -45,6 +47,7 @@ def load_splits(
         environment.data_root,
         data=environment.data,
         image_size=image_size,
+        crop=sizes.crop,
         download=not environment.offline,
         skip_undecodable=environment.skip_undecodable,
         progress=progress,

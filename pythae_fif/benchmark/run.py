@@ -238,7 +238,7 @@ def trainer_of(
 
 
 def training_config(spec: RunSpec) -> Any:
-    """Pythae's training configuration of a run: Adam, halved on a plateau (appendix E.4)."""
+    """Pythae's training configuration of a run: Adam, with the profile's plateau schedule."""
     settings = spec.settings
     config_class = import_class(load_model_entry(spec.model).trainer, spec.model)
     plateau = {"factor": settings.plateau_factor, "patience": settings.plateau_patience}
@@ -248,8 +248,9 @@ def training_config(spec: RunSpec) -> Any:
         optimisation[f"{part}learning_rate"] = settings.learning_rate
         if settings.weight_decay is not None:
             optimisation[f"{part}optimizer_params"] = {"weight_decay": settings.weight_decay}
-        optimisation[f"{part}scheduler_cls"] = "ReduceLROnPlateau"
-        optimisation[f"{part}scheduler_params"] = plateau
+        if settings.plateau_factor is not None:
+            optimisation[f"{part}scheduler_cls"] = "ReduceLROnPlateau"
+            optimisation[f"{part}scheduler_params"] = plateau
     return config_class(
         num_epochs=settings.epochs or 1,  # a wall clock knows none
         per_device_train_batch_size=settings.batch_size,

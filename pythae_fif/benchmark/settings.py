@@ -13,7 +13,7 @@ TRAINER: dict[str, Any] = {
 """Those of :class:`~pythae_fif.training.FIFTrainerConfig`, with its defaults."""
 OPTIONAL: dict[str, Any] = {
     "epochs": None, "wall_clock": None, "weight_decay": None, "fit_steps": None,
-    "runs_per_gpu": None, **TRAINER,
+    "runs_per_gpu": None, "crop": None, **TRAINER,
 }  # fmt: skip
 """Absent at these values: they came later, and runs of before are still the same."""
 
@@ -35,11 +35,12 @@ class RunSettings:
     wall_clock: float | None = None
     weight_decay: float | None = None
     plateau_patience: int = 10
-    plateau_factor: float = 0.5
+    plateau_factor: float | None = 0.5
     fit_steps: int | None = None
     train_size: int | None = None
     val_size: int | None = None
     test_size: int | None = None
+    crop: int | None = None
     configurations: int | None = None
     extractor: str | None = None
     precision: str = "float32"

@@ -155,6 +155,7 @@ def _check(request: Request, environment: Environment) -> tuple[Engine, list[Run
             flags.data_root,
             data=experiment.data,
             image_size=experiment.image_size,
+            crop=experiment.settings.crop,
             download=not flags.offline,
             skip_undecodable=flags.skip_undecodable,
         )

@@ -12,7 +12,7 @@ from pythae_fif.data.cache import cached_splits
 from pythae_fif.data.images import Progress, find_images
 from pythae_fif.data.locations import data_home
 from pythae_fif.data.names import DATASETS
-from pythae_fif.data.published import SHAPES, celeba, torchvision_set
+from pythae_fif.data.published import CELEBA_CROP, CELEBA_SIZE, SHAPES, celeba, torchvision_set
 from pythae_fif.data.source import Request, Source, decode
 from pythae_fif.data.splits import SPLIT_NAMES, Splits, by_sides, shuffled_split, sizes
 from pythae_fif.errors import ConfigError, DataError, did_you_mean
@@ -24,6 +24,7 @@ def load_images(
     *,
     data: str | Path | None = None,
     image_size: int | None = None,
+    crop: int | None = None,
     download: bool = True,
     skip_undecodable: bool = False,
     progress: Progress | None = None,
@@ -43,6 +44,8 @@ def load_images(
         data: Your folder or file, for ``folder`` and ``npz``, and for those only.
         image_size: Side in pixels that ``celeba`` and ``folder`` images are resized to (default
             64); the others keep the size they have.
+        crop: Side of the centred square of CelebA's 178 x 218 pixels, 148 if None; 140 in the
+            code of Sorrenson et al. Images in Pythae's layout are cropped already.
         download: False to never reach for the network.
         skip_undecodable: Leave out the images of a folder that cannot be decoded, and count them
             in ``source``, instead of failing.
@@ -66,6 +69,7 @@ def load_images(
         data_root,
         data=data,
         image_size=image_size,
+        crop=crop,
         download=download,
         skip_undecodable=skip_undecodable,
         progress=progress,
@@ -83,6 +87,7 @@ def request_of(
     *,
     data: str | Path | None = None,
     image_size: int | None = None,
+    crop: int | None = None,
     download: bool = True,
     skip_undecodable: bool = False,
     progress: Progress | None = None,
@@ -105,12 +110,15 @@ def request_of(
         )
     if image_size is not None and image_size < 1:
         raise ConfigError(f"image_size={image_size}: needs a positive number of pixels")
+    if crop is not None and (name != "celeba" or not 1 <= crop <= CELEBA_SIZE[0]):
+        raise ConfigError(f"crop={crop} of {name}: needs celeba and 1 to {CELEBA_SIZE[0]} pixels")
     if data is not None:
         path = Path(data).expanduser()
     else:
         path = Path() if name == "digits" else data_home(data_root)
     size = 64 if image_size is None else image_size
-    request = Request(name, path, size, download, skip_undecodable, progress, seed)
+    crop = CELEBA_CROP if crop is None else crop
+    request = Request(name, path, size, crop, download, skip_undecodable, progress, seed)
     known = input_dim_of(request)
     if known is not None:
         _check_size(name, image_size, known)

@@ -6,7 +6,7 @@ DATASETS = {
     "digits": "1,797 digits of 1x8x8 that come with scikit-learn; nothing to download",
     "mnist": "70,000 digits of 1x28x28; the last 10,000 training images are validation",
     "cifar10": "60,000 photographs of 3x32x32; the last 10,000 training images are validation",
-    "celeba": "202,599 faces, cropped to 148/178 of the width, 3x64x64; the official partition",
+    "celeba": "202,599 faces of 3x64x64, cropped as the profile says; the official partition",
     "folder": "your images: a folder (--data), in train/ val/ test/ or split 80/10/10",
     "npz": "your images: an .npz file (--data) with train, val and test, or data",
 }

@@ -1,6 +1,8 @@
 """MNIST, CIFAR-10 and CelebA in each of their layouts, downloaded where they are missing."""
 
-__all__ = ["SHAPES", "Missing", "celeba", "missing", "torchvision_set"]
+__all__ = [
+    "CELEBA_CROP", "CELEBA_SIZE", "SHAPES", "Missing", "celeba", "missing", "torchvision_set",
+]  # fmt: skip
 
 import math
 import re
@@ -39,10 +41,8 @@ _TORCHVISION_DOWNLOADS = {
 _CELEBA_FOLDER = "celeba/img_align_celeba"
 _CELEBA_LIST = "celeba/list_eval_partition.txt"
 _CELEBA_ZIP = "celeba/img_align_celeba.zip"
-_CELEBA_SIZE = (178, 218)
-# The usual CenterCrop(148) of the 178 x 218 files, as a fraction of the width, so that copies of
-# the files at other resolutions give the same region of the face.
-_CELEBA_CROP = 148 / 178
+CELEBA_SIZE = (178, 218)
+CELEBA_CROP = 148  # the usual one
 
 
 @dataclass(frozen=True)
@@ -135,8 +135,8 @@ def celeba(request: Request) -> Source:
 
     The folder needs celeba/img_align_celeba/ and celeba/list_eval_partition.txt (0 training,
     1 validation, 2 test), and none of the attribute files; in place of the first,
-    celeba/img_align_celeba.zip is unpacked. The centred square of 148/178 of the width is cut from
-    each face, at whatever resolution the files are, and resized.
+    celeba/img_align_celeba.zip is unpacked. From each face the centred square is cut that is the
+    crop of the original's 178 pixels, at whatever resolution the files are, and resized.
 
     Raises:
         DataError: There is nothing to read, or the folder lacks images that the partition lists.
@@ -229,13 +229,13 @@ def _read_celeba(
     request: Request, names: Sequence[str], assigned: dict[str, int], notes: Sequence[str]
 ) -> Splits:
     folder, size = request.path / _CELEBA_FOLDER, request.image_size
-    decoded, undecodable = decode(request, folder, names, _CELEBA_CROP)
+    decoded, undecodable = decode(request, folder, names, request.crop / CELEBA_SIZE[0])
     smaller = _check_celeba_sizes(folder, names, decoded)
     codes = np.array([assigned[names[row]] for row in decoded.kept], np.int64)
     arrays = {
         split: decoded.take(decoded.kept[codes == code]) for code, split in enumerate(SPLIT_NAMES)
     }
-    title = f"CelebA {size}x{size}, image folder"
+    title = f"CelebA {size}x{size} of the central {request.crop}x{request.crop}, image folder"
     notes = [*undecodable, *notes, *smaller]
     return _published("celeba", title, arrays, None, notes, lesser=bool(smaller))
 
@@ -328,7 +328,7 @@ def _check_celeba_sizes(folder: Path, names: Sequence[str], decoded: Decoded) ->
     """A note if the files are not of the original size; an error if they are cropped already."""
     width, height = decoded.sizes[decoded.kept].T
     # A copy at another resolution rounds each side by half a pixel at most.
-    expected = width * (_CELEBA_SIZE[1] / _CELEBA_SIZE[0])
+    expected = width * (CELEBA_SIZE[1] / CELEBA_SIZE[0])
     wrong = decoded.kept[np.abs(height - expected) > 2]
     if len(wrong):
         raise DataError(
@@ -336,6 +336,6 @@ def _check_celeba_sizes(folder: Path, names: Sequence[str], decoded: Decoded) ->
             "needs the aligned 178x218 or the same proportions; data set 'folder' (--data) takes "
             "other images"
         )
-    others = decoded.sizes[decoded.kept[width != _CELEBA_SIZE[0]]]
+    others = decoded.sizes[decoded.kept[width != CELEBA_SIZE[0]]]
     first = f"(first {by_sides(others[0])})" if len(others) else ""
     return [f"{len(others)} files at another resolution than 178x218 {first}"] if first else []

@@ -18,11 +18,15 @@ _VERSION = 2
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked of `load_images`; `path` is the data root, or the user's folder or file."""
+    """What was asked of `load_images`; `path` is the data root, or the user's folder or file.
+
+    `crop` is of CelebA alone.
+    """
 
     name: str
     path: Path
     image_size: int
+    crop: int
     download: bool
     skip_undecodable: bool
     progress: Progress | None
@@ -60,7 +64,7 @@ class Source:
                 raise DataError(f"{path}: cannot be read ({error.strerror})") from error
             stamp = f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}"
             stamps.append(stamp.encode("utf-8", "replace"))
-        how = request.image_size, request.skip_undecodable, request.seed
+        how = request.image_size, request.crop, request.skip_undecodable, request.seed
         return digest(_VERSION, request.name, request.path.name, *how, *stamps)
 
 

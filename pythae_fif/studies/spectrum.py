@@ -235,10 +235,10 @@ def _spectrum_caption(
     {_listed(_means(models, "entropy"), ".1f")} nats; by the exact log-likelihood of the samples,
     which goes through the encoder, {_listed(_means(models, "entropy_by_log_prob"), ".1f")}. The
     paper trains five models a weight for 400 epochs on all 60,000 images, with four times the
-    channels of table 11, and takes 1,024 samples a class (profile `paper`); this run has
-    {size.channel_multiplier:g} times the channels of table 11. Batches of {size.batch_size},
-    Adam at {size.learning_rate:g} and the choice of the weights of lowest training loss are ours:
-    the paper does not tell.
+    channels of table 11, and takes 1,024 samples a class (profile `paper`, in batches of 512 as
+    the authors' released code); this run has {size.channel_multiplier:g} times the channels of
+    table 11 and batches of {size.batch_size}. Adam at {size.learning_rate:g} and the choice of the
+    weights of lowest training loss are ours: the paper does not tell.
     """
 
 

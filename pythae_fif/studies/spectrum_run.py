@@ -46,14 +46,15 @@ class Size(Checked):
         samples: Of every class, for the singular values.
         images: First training images that are used; all if None.
         channel_multiplier: Factor on the channels of table 11.
-        batch_size, learning_rate: Adam's; ours, since the paper does not tell.
+        batch_size, learning_rate: Adam's, which the paper does not tell: the batch is that of its
+            authors' released code, the rate ours.
     """
 
     epochs: int
     samples: int
     images: int | None = None
     channel_multiplier: float = 4
-    batch_size: int = 128
+    batch_size: int = 512
     learning_rate: float = 1e-3
 
 

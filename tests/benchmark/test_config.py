@@ -284,6 +284,32 @@ def test_published_protocol_is_scored_by_inception_unless_another_is_named(datas
     assert load_experiment(dataset, file, {}).extractor == "pixels"
 
 
+def test_what_the_authors_code_and_appendix_e3_have_and_the_committed_runs_have_not():
+    def settings(dataset, profile):
+        flags = {"profile": profile}
+        file = experiment_file(2) if profile.startswith("table2") else None
+        return load_experiment(dataset, file, flags).settings.settings_of("fif").defining()
+
+    for profile in ("paper", "table2"):
+        assert settings("celeba", profile)["crop"] == 140
+        assert "crop" not in settings("mnist", profile)
+    for profile in ("quick", "medium", "table2-quick"):
+        assert "crop" not in settings("celeba", profile)
+    assert settings("celeba", "table2")["plateau_factor"] is None
+    assert settings("celeba", "paper")["plateau_factor"] == 0.5
+    fif = load_experiment("celeba", experiment_file(2), {}).settings.of("fif")
+    assert fif.fixed["latent_distribution"] == "multivariate_student_t"
+
+
+@pytest.mark.parametrize("model", ["fif", "vaegan"])
+@pytest.mark.parametrize("factor", [None, 0.5])
+def test_the_plateau_schedule_is_that_of_the_profile(tmp_path, model, factor):
+    spec = expand(*tiny(tmp_path, {"models": [model]}, plateau_factor=factor))[0]
+    of_parts = vars(training_config(spec)).items()
+    schedules = {value for key, value in of_parts if key.endswith("scheduler_cls")}
+    assert ("ReduceLROnPlateau" in schedules) == (factor is not None)
+
+
 def test_no_name_of_a_profile_leads_out_of_the_folder(tmp_path):
     quick = load_experiment("digits", None, {}).profiles["quick"].model_dump(exclude_none=True)
     (tmp_path / "own.yaml").write_text(yaml.safe_dump({"profiles": {"a/../../x": quick}}))

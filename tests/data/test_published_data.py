@@ -13,13 +13,14 @@ from support.image_files import (
     fill_celeba,
     fill_npz_layout,
     noise,
+    picture,
     together,
     write_mnist,
 )
 
 from pythae_fif.data import load_images
 from pythae_fif.data.splits import SPLIT_NAMES
-from pythae_fif.errors import DataError
+from pythae_fif.errors import ConfigError, DataError
 
 
 @pytest.mark.parametrize("name", ["mnist", "cifar10", "celeba"])
@@ -267,6 +268,27 @@ def test_celeba_at_another_resolution_is_partial_and_says_so(root):
     fill_celeba(root, size=(89, 109))
     source = load_images("celeba", root).source
     assert "43 files at another resolution than 178x218 (first 89x109)" in source
+
+
+def test_the_crop_of_celeba_is_in_its_pixels_name_and_cache(root):
+    fill_celeba(root)
+    file = root / "celeba/img_align_celeba/0000.jpg"
+    picture(*FACE).save(file, quality=95)
+    usual, small = (load_images("celeba", root, crop=crop) for crop in (None, 140))
+    assert load_images("celeba", root, crop=148).content_hash == usual.content_hash
+    assert small.content_hash != usual.content_hash  # not what the cache has of the same files
+    for splits, crop in ((usual, 148), (small, 140)):
+        assert splits.source.startswith(f"CelebA 64x64 of the central {crop}x{crop}, image folder")
+        with Image.open(file) as image:
+            cut = torchvision.transforms.CenterCrop(crop)(image)
+        expected = np.asarray(cut.resize((64, 64), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+        assert np.abs(splits.train[0].astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize(("name", "crop"), [("mnist", 20), ("celeba", 0), ("celeba", 179)])
+def test_a_crop_that_cannot_be(name, crop, root):
+    parts = (f"crop={crop} of {name}", "1 to 178")
+    fail_line(ConfigError, *parts, name=name, data_root=root, crop=crop)
 
 
 @pytest.mark.shared
