@@ -16,10 +16,13 @@ from torch import Tensor
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.data import load_images, to_float
 from pythae_fif.device import default_device, fork_rng
+from pythae_fif.models.condition import as_condition
 from pythae_fif.nn import build_networks
+from pythae_fif.nn.conditional import join
 from pythae_fif.pictures import new_figure
 from pythae_fif.studies import OnProgress, StudyOptions
 from pythae_fif.studies.output import Drawing, data_name, write_study
+from pythae_fif.studies.spectrum_run import build
 from pythae_fif.volume_change import sample_hutchinson, surrogate
 from pythae_fif.volume_change.hutchinson import HutchinsonKind
 from pythae_fif.volume_change.variants import TraceSpace
@@ -34,16 +37,18 @@ class Size:
         repeats: Draws of Hutchinson vectors for every distance.
         batches: Batch sizes.
         draws: For the variance of a trace.
+        channel_multiplier: Factor on the channels of table 11, of the conditional model.
     """
 
     steps: int
     repeats: int
     batches: tuple[int, ...]
     draws: int
+    channel_multiplier: float = 4
 
 
 SIZES = {
-    "quick": Size(400, 5, (1, 4, 16), 100_000),
+    "quick": Size(400, 5, (1, 4, 16), 100_000, channel_multiplier=0.25),
     "paper": Size(50_000, 20, (1, 16, 128), 1_000_000),
 }
 BATCH, BETA = 100, 10.0
@@ -117,12 +122,14 @@ class Distance:
     """Relative distance of gradients to the exact one (eq. 96), mean and spread over draws.
 
     Attributes:
+        conditional: Whether the model is.
         space: Where the trace is taken, ``latent`` or ``data``.
         kind, samples: Of the Hutchinson vectors.
         batch_size: Number of images.
         distance, std: Mean and standard deviation.
     """
 
+    conditional: bool
     space: TraceSpace
     kind: HutchinsonKind
     batch_size: int
@@ -138,6 +145,7 @@ def gradient_distances(
     repeats: int,
     generator: torch.Generator,
     *,
+    labels: Tensor | None = None,
     largest: int = TANGENTS * 8,
     on_progress: OnProgress = lambda *_: None,
 ) -> list[Distance]:
@@ -149,6 +157,7 @@ def gradient_distances(
         batches: Batch sizes.
         repeats: Draws of Hutchinson vectors a cell.
         generator: For them.
+        labels: Of the images, for a conditional model, (N,).
         largest: Cells with more Hutchinson vectors times data points than this are left out.
         on_progress: Is told how far it is.
     """
@@ -167,10 +176,13 @@ def gradient_distances(
         for k in numbers
         if batch * k <= largest and (kind == "orthogonal" or batch == min(batches))
     ]
+
+    def gradient(batch: int, eps: Tensor, space: TraceSpace) -> Tensor:
+        some = None if labels is None else labels[:batch]
+        return _gradient(model, images[:batch], some, eps, space)
+
     exact = {
-        batch: _gradient(
-            model, images[:batch], sample_hutchinson(batch, latent_dim, latent_dim), "latent"
-        )
+        batch: gradient(batch, sample_hutchinson(batch, latent_dim, latent_dim), "latent")
         for batch in batches
     }
     rows = []
@@ -180,26 +192,35 @@ def gradient_distances(
         distances = []
         for _ in range(repeats):
             eps = sample_hutchinson(batch, size, k, kind=kind, generator=generator)
-            found = _gradient(model, images[:batch], eps, space)
+            found = gradient(batch, eps, space)
             distances.append(float((found - exact[batch]).norm() / exact[batch].norm()))
         mean, std = float(np.mean(distances)), float(np.std(distances))
-        rows.append(Distance(space, kind, batch, k, mean, std))
+        rows.append(Distance(labels is not None, space, kind, batch, k, mean, std))
     return rows
 
 
-def _gradient(model: FIF, x: Tensor, eps: Tensor, space: TraceSpace) -> Tensor:
+def _gradient(
+    model: FIF, x: Tensor, labels: Tensor | None, eps: Tensor, space: TraceSpace
+) -> Tensor:
     """Gradient of the mean surrogate by all encoder parameters, a few vectors at a time."""
     gradients = []
     parameters = list(model.encoder.parameters())
     x, eps = x.to(parameters[0].device), eps.to(parameters[0].device)
+    condition = as_condition(labels, model.condition_dim, x)
+
+    def joined(x: Tensor) -> Tensor:
+        return x if condition is None else join(x, condition)
+
+    def encode(x: Tensor) -> Tensor:
+        embedded: Tensor = model.encoder(joined(x))["embedding"]
+        return embedded
+
+    def decode(z: Tensor) -> Tensor:
+        decoded: Tensor = model.decoder(joined(z))["reconstruction"]
+        return decoded
+
     for some in torch.split(eps, max(1, TANGENTS // len(x))):
-        out = surrogate(
-            model.embed,
-            lambda z: model.decoder(z)["reconstruction"],
-            x,
-            some,
-            trace_space=space,
-        )
+        out = surrogate(encode, decode, x, some, trace_space=space)
         loss = out.surrogate.mean() * (len(some) / len(eps))
         found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
         gradients.append(torch.cat([gradient.flatten() for gradient in found]))
@@ -207,48 +228,67 @@ def _gradient(model: FIF, x: Tensor, eps: Tensor, space: TraceSpace) -> Tensor:
 
 
 def _trained(
-    images: Tensor, latent_dim: int, steps: int, seed: int, on_progress: OnProgress
+    images: Tensor,
+    labels: Tensor | None,
+    latent_dim: int,
+    size: Size,
+    seed: int,
+    on_progress: OnProgress = lambda *_: None,
 ) -> FIF:
-    """Pythae's ResNet (a small one for other shapes), which has no BatchNorm."""
+    """Pythae's ResNet, or with labels the conditional nets of table 11; small ones elsewhere."""
     shape = tuple(images.shape[1:])
     with fork_rng():
         torch.manual_seed(seed)
-        config = FIFConfig(input_dim=shape, latent_dim=latent_dim, beta=BETA)
-        model = FIF(config, *build_networks("resnet", shape, latent_dim))
+        if labels is None:
+            config = FIFConfig(input_dim=shape, latent_dim=latent_dim, beta=BETA)
+            model = FIF(config, *build_networks("resnet", shape, latent_dim))
+        else:
+            classes = int(labels.max()) + 1
+            model = build(shape, classes, BETA, latent_dim, size.channel_multiplier)
+            labels = labels.to(default_device())
         model.to(default_device()).train()
         images = images.to(default_device())
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-        for step in range(steps):
-            batch = images[torch.randint(len(images), (BATCH,))]
+        for step in range(size.steps):
+            rows = torch.randint(len(images), (BATCH,))
+            batch = {"data": images[rows], **({} if labels is None else {"labels": labels[rows]})}
             optimizer.zero_grad()
-            model(DatasetOutput(data=batch)).loss.backward()
+            model(DatasetOutput(**batch)).loss.backward()
             optimizer.step()
-            on_progress("training", step / steps)
+            on_progress("training", step / size.steps)
     model.eval()
     return model
 
 
 def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
-    """Trains a model, measures and simulates, and writes the figure, its caption and two CSVs."""
+    """Trains a model, and with labels a conditional one; writes figure, caption and two CSVs."""
     assert options.dataset is not None  # `run_study` has chosen
     (seed,), dataset, size = options.seeds, options.dataset, SIZES[options.profile]
     splits = load_images(dataset, options.data_root, download=not options.offline)
     latent_dim = LATENT_DIM if options.latent_dim is None else options.latent_dim
-    model = _trained(
-        to_float(splits.train),
-        latent_dim,
-        size.steps,
-        seed,
-        lambda what, share: on_progress(what, share / 2),
-    )
-    distances = gradient_distances(
-        model,
-        to_float(splits.test, limit=max(size.batches)),
-        size.batches,
-        size.repeats,
-        torch.Generator().manual_seed(seed),
-        on_progress=lambda what, share: on_progress(what, 0.5 + share / 2),
-    )
+    images, test = to_float(splits.train), to_float(splits.test, limit=max(size.batches))
+    of_models: list[dict[str, Tensor | None]] = [{"train": None, "test": None}]
+    if splits.labels is not None:
+        of_models.append({split: torch.from_numpy(of) for split, of in splits.labels.items()})
+    distances: list[Distance] = []
+    parts = 2 * len(of_models)
+    for done, labels in enumerate(of_models):
+
+        def on_part(what: str, share: float, part: int = 2 * done) -> None:
+            on_progress(what, (part + share) / parts)
+
+        def on_next(what: str, share: float, part: int = 2 * done + 1) -> None:
+            on_progress(what, (part + share) / parts)
+
+        distances += gradient_distances(
+            _trained(images, labels["train"], latent_dim, size, seed, on_part),
+            test,
+            size.batches,
+            size.repeats,
+            torch.Generator().manual_seed(seed),
+            labels=labels["test"],
+            on_progress=on_next,
+        )
     variances = _variances(size.draws, seed)
     name = f"estimator-{data_name(dataset, latent_dim, LATENT_DIM)}-{options.profile}"
     drawing = Drawing(
@@ -261,8 +301,29 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
 
 
 def _figure(distances: Sequence[Distance], variances: Sequence[Variance]) -> Any:
-    figure = new_figure(14, 4.2)
-    axes: Any = figure.subplots(1, 3)
+    models = sorted({row.conditional for row in distances})
+    figure = new_figure(14, 4.2 * len(models))
+    grid: Any = figure.subplots(len(models), 3, squeeze=False)
+    for axes, conditional in zip(grid, models, strict=True):
+        _draw_distances(axes, [row for row in distances if row.conditional == conditional])
+        axes[0].set_ylabel("relative gradient distance" + ", conditional" * conditional)
+    last = grid[0, 2]
+    for axis in grid[1:, 2]:
+        axis.set_axis_off()
+    for kind, colour in (("orthogonal", "tab:blue"), ("scaled_gaussian", "tab:orange")):
+        of_kind = [row for row in variances if row.kind == kind]
+        k = [row.samples for row in of_kind]
+        last.plot(k, [row.formula for row in of_kind], color=colour, label=f"{kind}, formula")
+        last.plot(k, [row.simulated for row in of_kind], "x", color=colour, label="simulated")
+    last.set_yscale("log")
+    last.set_xlabel("Hutchinson samples K")
+    last.set_title(f"variance of the trace, d = {MATRIX_DIM}")
+    last.legend(fontsize=8)
+    return figure
+
+
+def _draw_distances(axes: Any, distances: Sequence[Distance]) -> None:
+    """Those of one model: data space, then latent space."""
     for axis, space in zip(axes, ("data", "latent"), strict=False):
         mine = [row for row in distances if row.space == space]
         for kind, batch in sorted({(row.kind, row.batch_size) for row in mine}):
@@ -278,22 +339,11 @@ def _figure(distances: Sequence[Distance], variances: Sequence[Variance]) -> Any
         axis.set_title(f"trace in {space} space")
         axis.set_xlabel("Hutchinson samples K")
         axis.legend(fontsize=8)
-    axes[0].set_ylabel("relative gradient distance")
     axes[0].set_xscale("log")
     axes[0].set_yscale("symlog", linthresh=0.1)
     axes[1].set_yscale("symlog", linthresh=0.01)
     for axis in axes[:2]:
         axis.set_ylim(bottom=0)
-    for kind, colour in (("orthogonal", "tab:blue"), ("scaled_gaussian", "tab:orange")):
-        of_kind = [row for row in variances if row.kind == kind]
-        k = [row.samples for row in of_kind]
-        axes[2].plot(k, [row.formula for row in of_kind], color=colour, label=f"{kind}, formula")
-        axes[2].plot(k, [row.simulated for row in of_kind], "x", color=colour, label="simulated")
-    axes[2].set_yscale("log")
-    axes[2].set_xlabel("Hutchinson samples K")
-    axes[2].set_title(f"variance of the trace, d = {MATRIX_DIM}")
-    axes[2].legend(fontsize=8)
-    return figure
 
 
 def _caption(
@@ -303,26 +353,37 @@ def _caption(
     dataset: str,
     latent_dim: int,
 ) -> str:
-    found = {(r.space, r.kind, r.batch_size, r.samples): r.distance for r in distances}
-    ones = "; ".join(
-        f"batch {batch}: {found['latent', 'orthogonal', batch, 1]:.2f} in latent and "
-        f"{found['data', 'orthogonal', batch, 1]:.2f} in data space"
-        for batch in (min(size.batches), max(size.batches))
-    )
     small, middle = min(size.batches), max(1, latent_dim // 2)
-    orthogonal, independent = (
-        found["latent", kind, small, middle] for kind in ("orthogonal", "scaled_gaussian")
-    )
+    told = []
+    for conditional in sorted({row.conditional for row in distances}):
+        found = {
+            (r.space, r.kind, r.batch_size, r.samples): r.distance
+            for r in distances
+            if r.conditional == conditional
+        }
+        ones = "; ".join(
+            f"batch {batch}: {found['latent', 'orthogonal', batch, 1]:.2f} in latent and "
+            f"{found['data', 'orthogonal', batch, 1]:.2f} in data space"
+            for batch in (small, max(size.batches))
+        )
+        orthogonal, independent = (
+            found["latent", kind, small, middle] for kind in ("orthogonal", "scaled_gaussian")
+        )
+        told.append(
+            f"{'Conditional on the class' if conditional else 'Unconditional'}: with K = 1, "
+            f"{ones}; with K = {middle} and batch {small} {orthogonal:.2f} with orthogonal vectors "
+            f"and {independent:.2f} with independent ones; with K = d, where only rounding is "
+            f"left, {found['latent', 'orthogonal', small, latent_dim]:.1g}."
+        )
     worst = max(abs(row.simulated / row.formula - 1) for row in variances)
     return f"""
     Distance of the surrogate's gradient from the exact one (eq. 96) against the number K of
-    Hutchinson samples, on a model of {dataset} (d = {latent_dim}, ResNet, {size.steps:,} steps of
-    batch {BATCH}; {size.repeats} draws a point, bars one standard deviation). With K = 1, {ones}.
-    With K = {middle} and batch {small} it is {orthogonal:.2f} with orthogonal vectors and
-    {independent:.2f} with independent ones; with K = d, where only rounding is left,
-    {found["latent", "orthogonal", small, latent_dim]:.1g}. The paper's model is of conditional
-    MNIST and trained to convergence; this one is unconditional. Data space is drawn as far as K
-    times the batch size allows. Right: variance of the trace of a random matrix from
-    {size.draws:,} draws against equations 100, 101, 105, 121 and 122; the largest relative
-    difference is {100 * worst:.1f} %.
+    Hutchinson samples, on models of {dataset} (d = {latent_dim}, {size.steps:,} steps of batch
+    {BATCH}; {size.repeats} draws a point, bars one standard deviation): top, an unconditional
+    ResNet; below, where there are labels, a model conditional on the class as the paper's, of the
+    nets of table 11 with {size.channel_multiplier:g} times the channels. {" ".join(told)} The
+    paper's model is trained to convergence, which these steps may not reach. Data space
+    is drawn as far as K times the batch size allows. Right: variance of the trace of a random
+    matrix from {size.draws:,} draws against equations 100, 101, 105, 121 and 122; the largest
+    relative difference is {100 * worst:.1f} %.
     """

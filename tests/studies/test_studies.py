@@ -367,11 +367,18 @@ def test_orthogonal_vectors_are_exact_at_full_number():
     assert estimator.simulated_variance(matrix, "orthogonal", 6, 100, generator) < 1e-20
 
 
-def test_gradient_distances():
-    images = to_float(load_images("digits").train)
-    model = estimator._trained(images, 6, 150, 0, lambda *_: None)
+@pytest.mark.parametrize("conditional", [False, True])
+def test_gradient_distances(conditional):
+    splits = load_images("digits")
+    images, labels = to_float(splits.train), None
+    if conditional:
+        labels = torch.from_numpy(splits.labels["train"])
+    model = estimator._trained(images, labels, 6, estimator.Size(150, 1, (1,), 1), 0)
+    assert model.condition_dim == 10 * conditional
+    few = None if labels is None else labels[:16]
+    generator = torch.Generator().manual_seed(0)
     rows = estimator.gradient_distances(
-        model, images[:16], (1, 16), 6, torch.Generator().manual_seed(0), largest=64
+        model, images[:16], (1, 16), 6, generator, labels=few, largest=64
     )
     distance = {(r.space, r.kind, r.batch_size, r.samples): r.distance for r in rows}
     assert distance["latent", "orthogonal", 1, 6] < 1e-4
