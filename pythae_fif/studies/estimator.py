@@ -122,14 +122,12 @@ class Distance:
     """Relative distance of gradients to the exact one (eq. 96), mean and spread over draws.
 
     Attributes:
-        conditional: Whether the model is.
         space: Where the trace is taken, ``latent`` or ``data``.
         kind, samples: Of the Hutchinson vectors.
         batch_size: Number of images.
         distance, std: Mean and standard deviation.
     """
 
-    conditional: bool
     space: TraceSpace
     kind: HutchinsonKind
     batch_size: int
@@ -195,7 +193,7 @@ def gradient_distances(
             found = gradient(batch, eps, space)
             distances.append(float((found - exact[batch]).norm() / exact[batch].norm()))
         mean, std = float(np.mean(distances)), float(np.std(distances))
-        rows.append(Distance(labels is not None, space, kind, batch, k, mean, std))
+        rows.append(Distance(space, kind, batch, k, mean, std))
     return rows
 
 
@@ -235,7 +233,7 @@ def _trained(
     seed: int,
     on_progress: OnProgress = lambda *_: None,
 ) -> FIF:
-    """Pythae's ResNet, or with labels the conditional nets of table 11; small ones elsewhere."""
+    """With labels a conditional model, as the paper's, of table 11; else Pythae's ResNet."""
     shape = tuple(images.shape[1:])
     with fork_rng():
         torch.manual_seed(seed)
@@ -261,69 +259,45 @@ def _trained(
 
 
 def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
-    """Trains a model, and with labels a conditional one; writes figure, caption and two CSVs."""
+    """Trains a model, measures and simulates, and writes the figure, its caption and two CSVs."""
     assert options.dataset is not None  # `run_study` has chosen
     (seed,), dataset, size = options.seeds, options.dataset, SIZES[options.profile]
     splits = load_images(dataset, options.data_root, download=not options.offline)
     latent_dim = LATENT_DIM if options.latent_dim is None else options.latent_dim
-    images, test = to_float(splits.train), to_float(splits.test, limit=max(size.batches))
-    of_models: list[dict[str, Tensor | None]] = [{"train": None, "test": None}]
+    labels: dict[str, Tensor | None] = {"train": None, "test": None}
     if splits.labels is not None:
-        of_models.append({split: torch.from_numpy(of) for split, of in splits.labels.items()})
-    distances: list[Distance] = []
-    parts = 2 * len(of_models)
-    for done, labels in enumerate(of_models):
-
-        def on_part(what: str, share: float, part: int = 2 * done) -> None:
-            on_progress(what, (part + share) / parts)
-
-        def on_next(what: str, share: float, part: int = 2 * done + 1) -> None:
-            on_progress(what, (part + share) / parts)
-
-        distances += gradient_distances(
-            _trained(images, labels["train"], latent_dim, size, seed, on_part),
-            test,
-            size.batches,
-            size.repeats,
-            torch.Generator().manual_seed(seed),
-            labels=labels["test"],
-            on_progress=on_next,
-        )
+        labels = {split: torch.from_numpy(of) for split, of in splits.labels.items()}
+    model = _trained(
+        to_float(splits.train),
+        labels["train"],
+        latent_dim,
+        size,
+        seed,
+        lambda what, share: on_progress(what, share / 2),
+    )
+    distances = gradient_distances(
+        model,
+        to_float(splits.test, limit=max(size.batches)),
+        size.batches,
+        size.repeats,
+        torch.Generator().manual_seed(seed),
+        labels=labels["test"],
+        on_progress=lambda what, share: on_progress(what, 0.5 + share / 2),
+    )
     variances = _variances(size.draws, seed)
     name = f"estimator-{data_name(dataset, latent_dim, LATENT_DIM)}-{options.profile}"
     drawing = Drawing(
         name,
         _figure(distances, variances),
         "Figure 6 and appendix D.3: the noise of the trace estimator",
-        _caption(distances, variances, size, dataset, latent_dim),
+        _caption(distances, variances, size, dataset, model),
     )
     return write_study(options, [drawing], {name: distances, f"{name}-variance": variances})
 
 
 def _figure(distances: Sequence[Distance], variances: Sequence[Variance]) -> Any:
-    models = sorted({row.conditional for row in distances})
-    figure = new_figure(14, 4.2 * len(models))
-    grid: Any = figure.subplots(len(models), 3, squeeze=False)
-    for axes, conditional in zip(grid, models, strict=True):
-        _draw_distances(axes, [row for row in distances if row.conditional == conditional])
-        axes[0].set_ylabel("relative gradient distance" + ", conditional" * conditional)
-    last = grid[0, 2]
-    for axis in grid[1:, 2]:
-        axis.set_axis_off()
-    for kind, colour in (("orthogonal", "tab:blue"), ("scaled_gaussian", "tab:orange")):
-        of_kind = [row for row in variances if row.kind == kind]
-        k = [row.samples for row in of_kind]
-        last.plot(k, [row.formula for row in of_kind], color=colour, label=f"{kind}, formula")
-        last.plot(k, [row.simulated for row in of_kind], "x", color=colour, label="simulated")
-    last.set_yscale("log")
-    last.set_xlabel("Hutchinson samples K")
-    last.set_title(f"variance of the trace, d = {MATRIX_DIM}")
-    last.legend(fontsize=8)
-    return figure
-
-
-def _draw_distances(axes: Any, distances: Sequence[Distance]) -> None:
-    """Those of one model: data space, then latent space."""
+    figure = new_figure(14, 4.2)
+    axes: Any = figure.subplots(1, 3)
     for axis, space in zip(axes, ("data", "latent"), strict=False):
         mine = [row for row in distances if row.space == space]
         for kind, batch in sorted({(row.kind, row.batch_size) for row in mine}):
@@ -339,11 +313,22 @@ def _draw_distances(axes: Any, distances: Sequence[Distance]) -> None:
         axis.set_title(f"trace in {space} space")
         axis.set_xlabel("Hutchinson samples K")
         axis.legend(fontsize=8)
+    axes[0].set_ylabel("relative gradient distance")
     axes[0].set_xscale("log")
     axes[0].set_yscale("symlog", linthresh=0.1)
     axes[1].set_yscale("symlog", linthresh=0.01)
     for axis in axes[:2]:
         axis.set_ylim(bottom=0)
+    for kind, colour in (("orthogonal", "tab:blue"), ("scaled_gaussian", "tab:orange")):
+        of_kind = [row for row in variances if row.kind == kind]
+        k = [row.samples for row in of_kind]
+        axes[2].plot(k, [row.formula for row in of_kind], color=colour, label=f"{kind}, formula")
+        axes[2].plot(k, [row.simulated for row in of_kind], "x", color=colour, label="simulated")
+    axes[2].set_yscale("log")
+    axes[2].set_xlabel("Hutchinson samples K")
+    axes[2].set_title(f"variance of the trace, d = {MATRIX_DIM}")
+    axes[2].legend(fontsize=8)
+    return figure
 
 
 def _caption(
@@ -351,39 +336,32 @@ def _caption(
     variances: Sequence[Variance],
     size: Size,
     dataset: str,
-    latent_dim: int,
+    model: FIF,
 ) -> str:
+    latent_dim = model.latent_dim
+    classes, parameters = model.condition_dim, sum(p.numel() for p in model.parameters())
+    kind = f"conditional on its {classes} classes" if classes else "unconditional"
+    found = {(r.space, r.kind, r.batch_size, r.samples): r.distance for r in distances}
+    ones = "; ".join(
+        f"batch {batch}: {found['latent', 'orthogonal', batch, 1]:.2f} in latent and "
+        f"{found['data', 'orthogonal', batch, 1]:.2f} in data space"
+        for batch in (min(size.batches), max(size.batches))
+    )
     small, middle = min(size.batches), max(1, latent_dim // 2)
-    told = []
-    for conditional in sorted({row.conditional for row in distances}):
-        found = {
-            (r.space, r.kind, r.batch_size, r.samples): r.distance
-            for r in distances
-            if r.conditional == conditional
-        }
-        ones = "; ".join(
-            f"batch {batch}: {found['latent', 'orthogonal', batch, 1]:.2f} in latent and "
-            f"{found['data', 'orthogonal', batch, 1]:.2f} in data space"
-            for batch in (small, max(size.batches))
-        )
-        orthogonal, independent = (
-            found["latent", kind, small, middle] for kind in ("orthogonal", "scaled_gaussian")
-        )
-        told.append(
-            f"{'Conditional on the class' if conditional else 'Unconditional'}: with K = 1, "
-            f"{ones}; with K = {middle} and batch {small} {orthogonal:.2f} with orthogonal vectors "
-            f"and {independent:.2f} with independent ones; with K = d, where only rounding is "
-            f"left, {found['latent', 'orthogonal', small, latent_dim]:.1g}."
-        )
+    orthogonal, independent = (
+        found["latent", kind, small, middle] for kind in ("orthogonal", "scaled_gaussian")
+    )
     worst = max(abs(row.simulated / row.formula - 1) for row in variances)
     return f"""
     Distance of the surrogate's gradient from the exact one (eq. 96) against the number K of
-    Hutchinson samples, on models of {dataset} (d = {latent_dim}, {size.steps:,} steps of batch
-    {BATCH}; {size.repeats} draws a point, bars one standard deviation): top, an unconditional
-    ResNet; below, where there are labels, a model conditional on the class as the paper's, of the
-    nets of table 11 with {size.channel_multiplier:g} times the channels. {" ".join(told)} The
-    paper's model is trained to convergence, which these steps may not reach. Data space
-    is drawn as far as K times the batch size allows. Right: variance of the trace of a random
-    matrix from {size.draws:,} draws against equations 100, 101, 105, 121 and 122; the largest
-    relative difference is {100 * worst:.1f} %.
+    Hutchinson samples, on a model of {dataset} (d = {latent_dim}, {kind}, {parameters:,}
+    parameters, {size.steps:,} steps of batch {BATCH}; {size.repeats} draws a point, bars one
+    standard deviation). With K = 1, {ones}.
+    With K = {middle} and batch {small} it is {orthogonal:.2f} with orthogonal vectors and
+    {independent:.2f} with independent ones; with K = d, where only rounding is left,
+    {found["latent", "orthogonal", small, latent_dim]:.1g}. The paper's model is of conditional
+    MNIST and trained to convergence, which these steps may not reach. Data space is drawn as far
+    as K times the batch size allows. Right: variance of the trace of a random matrix from
+    {size.draws:,} draws against equations 100, 101, 105, 121 and 122; the largest relative
+    difference is {100 * worst:.1f} %.
     """
