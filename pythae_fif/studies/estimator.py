@@ -206,15 +206,12 @@ def _gradient(
     x, eps = x.to(parameters[0].device), eps.to(parameters[0].device)
     condition = as_condition(labels, model.condition_dim, x)
 
-    def joined(x: Tensor) -> Tensor:
-        return x if condition is None else join(x, condition)
-
     def encode(x: Tensor) -> Tensor:
-        embedded: Tensor = model.encoder(joined(x))["embedding"]
-        return embedded
+        return model.embed(x, condition)
 
     def decode(z: Tensor) -> Tensor:
-        decoded: Tensor = model.decoder(joined(z))["reconstruction"]
+        joined = z if condition is None else join(z, condition)
+        decoded: Tensor = model.decoder(joined)["reconstruction"]
         return decoded
 
     for some in torch.split(eps, max(1, TANGENTS // len(x))):
