@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from pythae_fif.studies.output import Drawing, write_study
 from pythae_fif.volume_change.loss import JacobianAt
 
 NOISE, BETA, RADIUS = 0.1, 0.5, 2.0
-VARIANTS = {"data": "off-manifold", "reconstruction": "on-manifold"}
+VARIANTS: dict[JacobianAt, str] = {"data": "off-manifold", "reconstruction": "on-manifold"}
 """Where the Jacobian is taken -> name of that training."""
 COLOURS = {"reconstruction": "tab:orange", "data": "tab:green"}
 EPOCHS = {"quick": 150, "paper": 1500}
@@ -202,7 +202,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     data = line_data(POINTS, torch.Generator().manual_seed(0))
     rows: list[Row] = []
     manifolds = {}
-    for done, at in enumerate(get_args(JacobianAt)):
+    for done, at in enumerate(VARIANTS):
         on_progress(f"{VARIANTS[at]} training", done / 2)
         trained = train(at, data, options.seeds, EPOCHS[options.profile])
         rows += trained.rows

@@ -59,18 +59,23 @@ def train_configurations(
     Raises:
         RunsLeftError: Runs failed, or go on after the engine returned.
     """
-    rates = table.profile.learning_rates
+    rates = {name: table.profile.rates_of(name) for name in names}
     engine = options.engine or LocalEngine(gpus=[], cpus_per_run=cores())
 
     def tell(begin: float, length: float) -> OnProgress:
         name = table.splits.name
         return lambda label, share: on_progress(f"{name} {label}", begin + length * share)
 
-    chosen, rest = dict.fromkeys(names, rates[0]), tell(0, 1)
-    if len(rates) > 1:
-        trials = {name: _spec(name, table, rates, [seeds[0]] * len(rates)) for name in names}
+    chosen, rest = {name: of[0] for name, of in rates.items()}, tell(0, 1)
+    trials = {
+        name: _spec(name, table, of, [seeds[0]] * len(of))
+        for name, of in rates.items()
+        if len(of) > 1
+    }
+    if trials:
         tried = finish(TABULAR, trials, options, engine, tell(0, 0.5))
-        chosen, rest = {name: _best(rates, tried[name]) for name in names}, tell(0.5, 0.5)
+        chosen |= {name: _best(rates[name], record) for name, record in tried.items()}
+        rest = tell(0.5, 0.5)
     specs = {name: _spec(name, table, [chosen[name]] * len(seeds), seeds) for name in names}
     records = finish(TABULAR, specs, options, engine, rest)
     return [Trained(specs[name], records[name]) for name in names]

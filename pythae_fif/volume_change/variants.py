@@ -23,6 +23,7 @@ from pythae_fif.volume_change.loss import (
     JacobianAt,
     Map,
     SurrogateOutput,
+    at_reconstruction,
     check_eps,
     check_option,
     volume_surrogate,
@@ -122,8 +123,9 @@ def surrogate(
         else:
             decoder = _Pass.run(decode, z, mode)
         x_hat = decoder.value
-        if jacobian_at == "reconstruction":
-            encoder = _Pass.run(encode, x_hat, mode)
+        if jacobian_at != "data":
+            point = at_reconstruction(x_hat, jacobian_at)
+            encoder = _Pass.run(encode, point if replayed else point.requires_grad_(), mode)
         outer, inner = (encoder, decoder) if gradient_to == "encoder" else (decoder, encoder)
 
         if eps_first:  # eps^T [outer' stop_gradient(inner' eps)]

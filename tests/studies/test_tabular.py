@@ -243,7 +243,7 @@ def write_old(root, checksum=True, **changes):
     configuration = tabular_protocol.CONFIGURATIONS["fif"]
     content = {
         "specification": {
-            "schema": 2, "configuration": dataclasses.asdict(configuration), "data": "0123",
+            "schema": 2, "configuration": configuration.identity(), "data": "0123",
             "latent_dim": 2, "profile": SPEC.budget.model_dump(),
             "learning_rates": [1e-3, 1e-5], "seeds": [0, 1],
         },
@@ -336,16 +336,28 @@ def test_ablation_has_every_row_of_tables_six_and_seven(options):
     assert [tuple(row.values())[:3] for row in six] == [
         ("FIF", "free-form", "off manifold"),
         ("FIF", "free-form", "on manifold"),
+        ("FIF", "free-form", "on manifold, detached"),
         ("FIF", "free-form, SiLU", "off manifold"),
         ("FIF", "free-form, SiLU", "on manifold"),
+        ("FIF", "free-form, SiLU", "on manifold, detached"),
         ("FIF", "coupling", "off manifold"),
         ("RF", "coupling", "off manifold"),
         ("FIF", "coupling", "on manifold"),
         ("RF", "coupling", "on manifold"),
+        ("RF", "coupling, tanh", "on manifold"),
     ]
-    assert len(seven) == 6 and seven[2]["reconstruction loss ↓"] == six[0]["recon. ↓"]
-    assert seven[5]["Training"] == "Off manifold, SiLU"
-    assert seven[5]["reconstruction loss ↓"] == six[2]["recon. ↓"]
+    assert [row["settings of"] for row in six] == (
+        ["FIF's text", "FIF's text", "ours", "FIF's code", "FIF's code", "ours"]
+        + ["FIF's text"] * 4
+        + ["RF's code"]
+    )
+    assert [row["Training"] for row in seven[:5]] == [
+        "On manifold", "On manifold (outliers removed)", "On manifold, detached",
+        "On manifold, detached (outliers removed)", "Off manifold",
+    ]  # fmt: skip
+    for row, in_six in ((0, 1), (2, 2), (4, 0), (5, 4), (7, 5), (9, 3)):
+        assert seven[row]["reconstruction loss ↓"] == six[in_six]["recon. ↓"]
+    assert seven[9]["Training"] == "Off manifold, SiLU" and len(seven) == 10
     part = dataclasses.replace(options, models=["fif_on"])  # trained already
     markdown, values = ablation.run(part, lambda label, share: None)
     assert markdown.name == "ablation-csv-t-d2-fif_on-quick.md"
