@@ -19,14 +19,7 @@ from pythae_fif.studies.tabular_plan import (
     step_seconds,
     train_configurations,
 )
-from pythae_fif.studies.tabular_protocol import (
-    CONFIGURATIONS,
-    COUPLING,
-    RF_CODE,
-    SEEDS,
-    SOURCES_NOTE,
-    load_table,
-)
+from pythae_fif.studies.tabular_protocol import CONFIGURATIONS, SEEDS, SOURCES_NOTE, load_table
 
 
 def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
@@ -145,12 +138,10 @@ def _reconstructions(errors: Mapping[str, list[float]], dataset: str) -> list[li
 
 def _published(dataset: str, run: Trained) -> PublishedCell | None:
     configuration = run.configuration
-    if configuration.settings is RF_CODE:
-        return None  # table 6's RF is a reimplementation by FIF's authors
     found = load_published(6).find(
         dataset=dataset,
         model="fif" if configuration.model == "fif" else "rf",
-        net="coupling flow" if configuration.net in COUPLING else configuration.net,
+        net="coupling flow" if configuration.net == "coupling" else configuration.net,
         estimator=configuration.place,
     )
     return found[0] if found else None

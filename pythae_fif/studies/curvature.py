@@ -23,7 +23,7 @@ from pythae_fif.studies.output import Drawing, write_study
 from pythae_fif.volume_change.loss import JacobianAt
 
 NOISE, BETA, RADIUS = 0.1, 0.5, 2.0
-VARIANTS: dict[JacobianAt, str] = {"data": "off-manifold", "reconstruction": "on-manifold"}
+VARIANTS = {"data": "off-manifold", "reconstruction": "on-manifold"}
 """Where the Jacobian is taken -> name of that training."""
 COLOURS = {"reconstruction": "tab:orange", "data": "tab:green"}
 EPOCHS = {"quick": 150, "paper": 1500}
@@ -201,8 +201,9 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     """Trains and computes, and writes two figures, their captions and two CSV files."""
     data = line_data(POINTS, torch.Generator().manual_seed(0))
     rows: list[Row] = []
-    manifolds = {}
-    for done, at in enumerate(VARIANTS):
+    manifolds: dict[str, dict[int, Manifold]] = {}
+    variants: tuple[JacobianAt, ...] = ("data", "reconstruction")
+    for done, at in enumerate(variants):
         on_progress(f"{VARIANTS[at]} training", done / 2)
         trained = train(at, data, options.seeds, EPOCHS[options.profile])
         rows += trained.rows

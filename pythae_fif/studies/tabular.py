@@ -86,11 +86,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
                 number(record.seconds),
                 learning_rate(trained),
                 *_published(1, **at, metric="FID-like"),
-                *(
-                    _published(1, dataset=dataset, metric="speedup")
-                    if model == "fif"
-                    else [Cell(DASH)]
-                ),
+                *_published(1, dataset=dataset if model == "fif" else "", metric="speedup"),
                 *minutes,
             ]
         )

@@ -7,11 +7,9 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from pythae_fif.models.hutchinson import HutchinsonModel
 from pythae_fif.runs.engines import LocalEngine
 from pythae_fif.runs.engines.common import cores
 from pythae_fif.studies import OnProgress, StudyOptions
@@ -59,7 +57,7 @@ def train_configurations(
     Raises:
         RunsLeftError: Runs failed, or go on after the engine returned.
     """
-    rates = {name: table.profile.rates_of(name) for name in names}
+    rates = {name: table.profile.own(name).learning_rates for name in names}
     engine = options.engine or LocalEngine(gpus=[], cpus_per_run=cores())
 
     def tell(begin: float, length: float) -> OnProgress:
@@ -89,7 +87,7 @@ def _spec(
         configuration=name,
         data_hash=table.splits.content_hash,
         latent_dim=table.latent_dim,
-        budget=table.profile.budget_of(name),
+        budget=table.profile.own(name).budget(),
         learning_rates=tuple(learning_rates),
         seeds=tuple(seeds),
     )
@@ -117,23 +115,18 @@ def step_seconds(names: Sequence[str], table: Table, rounds: int = 15) -> Mappin
     """
     keep_freed_memory()
     x = table.train[torch.arange(TIMED_BATCH) % len(table.train)]
-    steps = {}
+    models, optimizers = {}, {}
     for name in names:
         torch.manual_seed(0)
         shape = table.splits.input_dim, table.latent_dim
-        model = CONFIGURATIONS[name].build(*shape, Nets()).train()
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
-
-        def step(model: HutchinsonModel = model, optimizer: Any = optimizer) -> None:
-            optimizer.zero_grad()
-            model({"data": x}).loss.backward()
-            optimizer.step()
-
-        steps[name] = step
-    times: dict[str, list[float]] = {name: [] for name in steps}
+        models[name] = CONFIGURATIONS[name].build(*shape, Nets()).train()
+        optimizers[name] = torch.optim.Adam(models[name].parameters(), lr=1e-4, fused=True)
+    times: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):
-        for name, step in steps.items():
+        for name, model in models.items():
             start = time.perf_counter()
-            step()
+            optimizers[name].zero_grad()
+            model({"data": x}).loss.backward()
+            optimizers[name].step()
             times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values[1:]) for name, values in times.items()}

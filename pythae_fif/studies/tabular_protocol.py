@@ -42,18 +42,13 @@ SEEDS = [0, 1, 2, 3, 4]
 FREE_FORM: dict[str, type[nn.Module]] = {"free-form": nn.ReLU, "free-form, SiLU": nn.SiLU}
 """The free-form nets by the paper's text, and by its authors' released code."""
 COUPLING: dict[str, type[nn.Module]] = {"coupling": nn.ReLU, "coupling, tanh": nn.Tanh}
-PLACES = {
-    "data": "off manifold",
-    "reconstruction": "on manifold",
-    "detached_reconstruction": "on manifold, detached",
-}
-"""Where the Jacobian is taken, in the words of table 6."""
 SOURCES_NOTE = (
     "Settings of: FIF's text is appendix E.2 of the paper, with ReLU; FIF's code is what its "
     "authors released, with SiLU; which of the two the published numbers are of is not told. RF's "
-    "code is what its own authors released; the other RF rows train as FIF does. Ours is neither: "
-    "the text lets gradient through the projection (eq. 10), the released code has no on-manifold "
-    "training, and detached is the other reading."
+    "code is what its own authors released; the other RF rows train as FIF does. Epochs and rates "
+    "are the profile's. On manifold, eq. 10 as it is written has gradient through the projection; "
+    "with the projection detached it is ours, a second reading: the code released has no "
+    "on-manifold training, so that nothing tells which of them the published numbers are of."
 )
 
 
@@ -93,7 +88,7 @@ class Configuration:
         label: Its name in tables.
         model: ``fif`` or ``rectangular_flow``, whose estimator it uses.
         net: Of `FREE_FORM` or `COUPLING`.
-        jacobian_at: Of `PLACES`.
+        jacobian_at: As of :class:`~pythae_fif.models.FIFConfig`.
         settings: Of its training.
     """
 
@@ -111,7 +106,8 @@ class Configuration:
     @property
     def place(self) -> str:
         """Where the Jacobian is taken, in the words of table 6."""
-        return PLACES[self.jacobian_at]
+        at = {"data": "off manifold", "reconstruction": "on manifold"}
+        return at.get(self.jacobian_at, "on manifold, detached")
 
     @property
     def source(self) -> str:
@@ -124,21 +120,15 @@ class Configuration:
 
     def identity(self) -> dict[str, Any]:
         """What a run's id is made of; the settings count where they are not the appendix's."""
-        content = asdict(self)
-        if self.settings == APPENDIX:
-            del content["settings"]
-        return content
+        usual = {"settings": asdict(APPENDIX)}.items()
+        return {key: value for key, value in asdict(self).items() if (key, value) not in usual}
 
     def build(self, input_dim: tuple[int, ...], latent_dim: int, nets: "Nets") -> HutchinsonModel:
         """A freshly initialised model; seed torch before calling."""
         shape: dict[str, Any] = {"input_dim": input_dim, "latent_dim": latent_dim}
         settings = self.settings
-        choices: dict[str, Any] = {
-            "beta": settings.beta,
-            "noise": settings.noise,
-            "hutchinson_kind": settings.hutchinson_kind,
-            "jacobian_at": self.jacobian_at,
-        }
+        choices: dict[str, Any] = {"jacobian_at": self.jacobian_at, "beta": settings.beta}
+        choices |= {"noise": settings.noise, "hutchinson_kind": settings.hutchinson_kind}
         if self.net in FREE_FORM:
             activation = FREE_FORM[self.net]
             sizes: dict[str, Any] = {"hidden_dim": nets.hidden_dim, "activation": activation}
@@ -212,26 +202,15 @@ class Budget(Checked):
     batch_size: AtLeastOne
     train_size: AtLeastOne | None = None
     nets: Nets = Nets()
-    warmup: tuple[AtLeastOne, AtLeastOne] | None = Field(None, strict=False)  # a list in YAML
+    warmup: Annotated[tuple[AtLeastOne, AtLeastOne] | None, Field(strict=False)] = None
 
     def likelihood_weight(self, epoch: int) -> float:
         """The likelihood's factor in the loss of an epoch, from 1."""
-        if self.warmup is None:
-            return 1.0
-        return float(np.interp(epoch, self.warmup, (0, 1)))
+        return 1.0 if self.warmup is None else float(np.interp(epoch, self.warmup, (0, 1)))
 
     def identity(self) -> dict[str, Any]:
         """What a run's id is made of; a warm-up counts where there is one."""
         return self.model_dump(exclude={"warmup"} if self.warmup is None else None)
-
-
-class Own(Checked):
-    """What one configuration has instead of its profile's; see `Budget` and `Profile`."""
-
-    epochs: AtLeastOne | None = None
-    batch_size: AtLeastOne | None = None
-    warmup: tuple[AtLeastOne, AtLeastOne] | None = Field(None, strict=False)
-    learning_rates: Each[float] | None = None
 
 
 class Profile(Budget):
@@ -241,27 +220,20 @@ class Profile(Budget):
         note: What this is, and is not.
         learning_rates: The cycle's highest learning rate, ascending. Of several, each configuration
             takes the one at which its first seed has the lowest FID-like score on validation rows.
-        of: Configuration -> what it has instead.
+        of: Configuration -> keys of this class that are others for it.
     """
 
     note: str
     learning_rates: Each[float]
-    of: dict[Annotated[str, name_of(lambda: CONFIGURATIONS)], Own] = Field(default_factory=dict)
+    of: dict[Annotated[str, name_of(lambda: CONFIGURATIONS)], dict[str, Any]] = Field(default={})
 
-    def budget_of(self, configuration: str) -> Budget:
-        """What one configuration may spend."""
-        own = self.of.get(configuration, Own())
-        return Budget(
-            epochs=own.epochs or self.epochs,
-            batch_size=own.batch_size or self.batch_size,
-            train_size=self.train_size,
-            nets=self.nets,
-            warmup=own.warmup or self.warmup,
-        )
+    def own(self, configuration: str) -> "Profile":
+        """That of one configuration."""
+        return Profile(**{**dict(self), **self.of.get(configuration, {})})
 
-    def rates_of(self, configuration: str) -> list[float]:
-        """The learning rates of one configuration."""
-        return self.of.get(configuration, Own()).learning_rates or self.learning_rates
+    def budget(self) -> Budget:
+        """What it lets a training spend."""
+        return Budget(**{name: getattr(self, name) for name in Budget.model_fields})
 
 
 class _File(Checked):

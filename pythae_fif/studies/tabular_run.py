@@ -5,12 +5,12 @@ __all__ = ["LIKELIHOOD_ROWS", "TABULAR", "TabularRecord", "TabularSpec"]
 import math
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any, Literal
 
 import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
 from pythae_fif.data.tabular import TabularSplits, load_tabular
@@ -136,7 +136,10 @@ def work(job: Job[TabularSpec, TabularRecord]) -> None:
         torch.manual_seed(seed)
         models.append(configuration.build(splits.input_dim, spec.latent_dim, budget.nets))
     ensemble = (StackedFlows if configuration.net in COUPLING else Ensemble)(models, spec.seeds)
-    cycle = partial(OneCycleLR, max_lr=max(spec.learning_rates))
+
+    def cycle(optimizer: Optimizer, steps: int) -> OneCycleLR:
+        return OneCycleLR(optimizer, max_lr=max(spec.learning_rates), total_steps=steps)
+
     start = time.process_time()  # of all threads; does not count when others have the machine
     ensemble.train(
         train,
@@ -144,9 +147,7 @@ def work(job: Job[TabularSpec, TabularRecord]) -> None:
         batch_size=budget.batch_size,
         learning_rate=spec.learning_rates,
         weight_decay=configuration.settings.weight_decay,
-        schedule=(lambda optimizer, steps: cycle(optimizer, total_steps=steps))
-        if configuration.settings.one_cycle
-        else None,
+        schedule=cycle if configuration.settings.one_cycle else None,
         likelihood_weight=budget.likelihood_weight,
         on_epoch=lambda epoch: folder.tell("running", "training", epoch / budget.epochs),
     )

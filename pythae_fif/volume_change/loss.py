@@ -6,7 +6,6 @@ __all__ = [
     "Map",
     "Surrogate",
     "SurrogateOutput",
-    "at_reconstruction",
     "check_eps",
     "check_option",
     "fif_loss",
@@ -128,9 +127,8 @@ def volume_surrogate(
         f = record(encode, x.detach())
         check_eps(eps, f.value.shape, "latent")
         g = record(decode, f.value)
-        outer = f
-        if jacobian_at != "data":
-            outer = record(encode, at_reconstruction(g.value, jacobian_at))
+        point = g.value.detach() if jacobian_at == "detached_reconstruction" else g.value
+        outer = f if jacobian_at == "data" else record(encode, point)
         with torch.no_grad():
             pushed = g.jvps(eps if dtype is None else eps.to(dtype))
         surrogate = -(eps * outer.jvps(pushed)).sum(-1).mean(0)
@@ -223,11 +221,6 @@ def check_eps(eps: Tensor, space: torch.Size, name: str) -> None:
             f"eps of shape {tuple(eps.shape)}: (K, {space[0]} or fewer, "
             f"{', '.join(map(str, space[1:]))}) is needed for the trace in {name} space"
         )
-
-
-def at_reconstruction(x_hat: Tensor, jacobian_at: JacobianAt) -> Tensor:
-    """The point of an on-manifold Jacobian: x_hat, or a constant of its value."""
-    return x_hat.detach() if jacobian_at == "detached_reconstruction" else x_hat
 
 
 def check_option(name: str, value: str, literal: Any) -> None:

@@ -23,7 +23,6 @@ from pythae_fif.volume_change.loss import (
     JacobianAt,
     Map,
     SurrogateOutput,
-    at_reconstruction,
     check_eps,
     check_option,
     volume_surrogate,
@@ -124,7 +123,7 @@ def surrogate(
             decoder = _Pass.run(decode, z, mode)
         x_hat = decoder.value
         if jacobian_at != "data":
-            point = at_reconstruction(x_hat, jacobian_at)
+            point = x_hat if jacobian_at == "reconstruction" else x_hat.detach()
             encoder = _Pass.run(encode, point if replayed else point.requires_grad_(), mode)
         outer, inner = (encoder, decoder) if gradient_to == "encoder" else (decoder, encoder)
 
