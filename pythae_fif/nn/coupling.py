@@ -53,10 +53,7 @@ class _Coupling(GeneralCouplingTransform):
 
 
 def affine_couplings(
-    features: int,
-    blocks: int,
-    hidden: Sequence[int],
-    activation: Callable[[], nn.Module] = nn.ReLU,
+    features: int, blocks: int, hidden: Sequence[int], activation: Callable[[], nn.Module] = nn.ReLU
 ) -> LazyComposedTransform:
     """The transformation of zuko's RealNVP, bounded by :func:`bounded_affine`.
 

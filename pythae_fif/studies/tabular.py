@@ -101,9 +101,8 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
         "RF's code).",
         SOURCES_NOTE,
     ]
-    title = (
-        f"{dataset}, profile {options.profile}: {' and '.join(r.configuration.title for r in runs)}"
-    )
+    names = " and ".join(run.configuration.title for run in runs)
+    title = f"{dataset}, profile {options.profile}: {names}"
     grid = Grid(title, headings, "ll" + "r" * 11, rows, notes)
     name = "-".join(["tabular", table.name, *models, options.profile])
     return write_grid(grid, options.results / "tables" / name, ".md", ".csv")
@@ -148,16 +147,16 @@ def protocol_notes(
 
 def _rf_code(runs: Sequence[Trained]) -> list[str]:
     """What the rows with the settings of rectangular flows' own authors have instead."""
-    own = [run.spec.budget for run in runs if run.configuration.settings is RF_CODE]
     return [
-        f"RF's code: batch {budget.batch_size}, Adam at a constant rate, weight decay "
+        f"RF's code: batch {run.spec.budget.batch_size}, Adam at a constant rate, weight decay "
         f"{RF_CODE.weight_decay:g}, noise {RF_CODE.noise:g}, beta {RF_CODE.beta:g}, the weight of "
-        f"the likelihood rising from 0 to 1 over epochs {budget.warmup}, "
+        f"the likelihood rising from 0 to 1 over epochs {run.spec.budget.warmup}, "
         f"{RF_CODE.hutchinson_kind} Hutchinson vectors, nets of {RF_CODE.data_hidden} and "
         f"{RF_CODE.latent_hidden} hidden units at the paper's size; theirs also stops early, after "
         "20 epochs without a better FID-like score, and its conjugate gradients stop at a residual "
         "of 1, here at 0.001."
-        for budget in own
+        for run in runs
+        if run.configuration.settings is RF_CODE
     ]
 
 

@@ -65,11 +65,8 @@ def train_configurations(
         return lambda label, share: on_progress(f"{name} {label}", begin + length * share)
 
     chosen, rest = {name: of[0] for name, of in rates.items()}, tell(0, 1)
-    trials = {
-        name: _spec(name, table, of, [seeds[0]] * len(of))
-        for name, of in rates.items()
-        if len(of) > 1
-    }
+    several = {name: of for name, of in rates.items() if len(of) > 1}
+    trials = {name: _spec(name, table, of, [seeds[0]] * len(of)) for name, of in several.items()}
     if trials:
         tried = finish(TABULAR, trials, options, engine, tell(0, 0.5))
         chosen |= {name: _best(rates[name], record) for name, record in tried.items()}
