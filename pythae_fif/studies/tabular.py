@@ -51,9 +51,8 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     models = options.models or ["fif"]
     for model in models:
         if model not in TABLE_ONE:
-            raise ConfigError(
-                f"model {model!r} has no tabular study: {did_you_mean(model, TABLE_ONE)}"
-            )
+            hint = did_you_mean(model, TABLE_ONE)
+            raise ConfigError(f"model {model!r} has no tabular study: {hint}")
     dataset = options.dataset or "miniboone"
     table = load_table(dataset, options)
     seeds = options.seeds or SEEDS

@@ -47,7 +47,7 @@ SOURCES_NOTE = (
     "authors released, with SiLU; which of the two the published numbers are of is not told. RF's "
     "code is what its own authors released; the other RF rows train as FIF does. Epochs and rates "
     "are the profile's. On manifold, eq. 10 as it is written has gradient through the projection; "
-    "with the projection detached it is ours, a second reading: the code released has no "
+    "with the projection detached it is ours, a second reading. The released code has no "
     "on-manifold training, so that nothing tells which of them the published numbers are of."
 )
 
@@ -116,7 +116,8 @@ class Configuration:
             return "RF's code"
         if self.jacobian_at == "detached_reconstruction":
             return "ours"
-        return "FIF's code" if FREE_FORM.get(self.net) is nn.SiLU else "FIF's text"
+        code = "FIF's code" if self.jacobian_at == "data" else "FIF's code, eq. 10"
+        return code if FREE_FORM.get(self.net) is nn.SiLU else "FIF's text"
 
     def identity(self) -> dict[str, Any]:
         """What a run's id is made of; the settings count where they are not the appendix's."""

@@ -357,7 +357,7 @@ def test_ablation_has_every_row_of_tables_six_and_seven(options, monkeypatch):
         ("RF", "coupling, tanh", "on manifold"),
     ]
     assert [row["settings of"] for row in six] == (
-        ["FIF's text", "FIF's text", "ours", "FIF's code", "FIF's code", "ours"]
+        ["FIF's text", "FIF's text", "ours", "FIF's code", "FIF's code, eq. 10", "ours"]
         + ["FIF's text"] * 4
         + ["RF's code"]
     )
