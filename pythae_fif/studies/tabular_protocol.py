@@ -46,9 +46,8 @@ SOURCES_NOTE = (
     "Settings of: FIF's text is appendix E.2 of the paper, with ReLU; FIF's code is what its "
     "authors released, with SiLU; which of the two the published numbers are of is not told. RF's "
     "code is what its own authors released; the other RF rows train as FIF does. Epochs and rates "
-    "are the profile's. On manifold, eq. 10 as it is written has gradient through the projection; "
-    "with the projection detached it is ours, a second reading. The released code has no "
-    "on-manifold training, so that nothing tells which of them the published numbers are of."
+    "are the profile's. On manifold, eq. 10 as it is written has gradient through the projection, "
+    "with ReLU none; to detach it is ours. The released code has no on-manifold training."
 )
 
 

@@ -102,9 +102,9 @@ def volume_surrogate(
             surrogate is that of the first b samples alone, each by itself: statistics of BatchNorm
             in training mode are constants then.
         jacobian_at: Where f' is taken: at the ``data`` (off-manifold, eq. 15) or at the
-            ``reconstruction`` (on-manifold, eq. 10), which costs a second encoder pass and, as the
-            equation is written, has gradient through that point as well; with
-            ``detached_reconstruction`` the point is a constant.
+            ``reconstruction`` (on-manifold, eq. 10), which costs a second encoder pass and has
+            gradient through that point (none with ReLU: f' is constant around it); or there as at
+            a constant, ``detached_reconstruction``.
         dtype: Precision of the Jacobian products, that of eps if None; ``torch.bfloat16`` halves
             their memory traffic.
 

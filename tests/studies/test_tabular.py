@@ -198,7 +198,8 @@ COMMITTED = {
     },
     ("power", "equal_time"): {
         "fif": "419745aa38f3", "fif_on": "8c65a32cf619", "fif_silu": "aa11135e4e19",
-        "fif_silu_on": "7e9d7830cca3", "rectangular_flow": "a26bb6dedb18",
+        "fif_silu_on": "7e9d7830cca3", "fif_silu_on_detached": "992b3343c21b",
+        "rectangular_flow": "a26bb6dedb18",
     },
     ("miniboone", "quick"): {
         "fif": "d0957621cda6", "fif_on": "754d3ec81eb2", "fif_silu": "34f3e856ce46",
@@ -208,7 +209,8 @@ COMMITTED = {
     },
     ("miniboone", "equal_time"): {
         "fif": "145640f3c25d", "fif_on": "419183a19952", "fif_silu": "15f05512f920",
-        "fif_silu_on": "b9769f0aecf2", "rectangular_flow": "7f8302605756",
+        "fif_silu_on": "b9769f0aecf2", "fif_silu_on_detached": "7cdaaecbb721",
+        "rectangular_flow": "7f8302605756",
     },
 }  # fmt: skip
 """Data set and profile -> configuration -> id of the run in the committed tables."""
