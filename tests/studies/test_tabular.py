@@ -199,7 +199,7 @@ COMMITTED = {
     ("power", "equal_time"): {
         "fif": "419745aa38f3", "fif_on": "8c65a32cf619", "fif_silu": "aa11135e4e19",
         "fif_silu_on": "7e9d7830cca3", "fif_silu_on_detached": "992b3343c21b",
-        "rectangular_flow": "a26bb6dedb18",
+        "fif_on_detached": "c54aadc4bb5f", "rectangular_flow": "a26bb6dedb18",
     },
     ("miniboone", "quick"): {
         "fif": "d0957621cda6", "fif_on": "754d3ec81eb2", "fif_silu": "34f3e856ce46",
