@@ -296,7 +296,7 @@ class ManifoldModel(BaseAE):
                 f"{x.dtype}"
             )
         weight = next(self.parameters(), x)
-        return x.to(weight.dtype)
+        return x if x.dtype == weight.dtype else x.to(weight.dtype)  # `to` cannot be replayed
 
     def _noisy(self, x: Tensor) -> Tensor:
         """Data with the noise of training."""
