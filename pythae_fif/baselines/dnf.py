@@ -100,7 +100,7 @@ class DNF(FlowModel):
             ModelOutput: ``loss``, ``recon_loss`` (squared error) and ``nll_loss`` (of the inflated
             data), means over the batch in nats, ``recon_x`` (B, ...) and ``z`` (B, d).
         """
-        x, config = inputs["data"], self.model_config
+        x, config = self._typed(inputs["data"]), self.model_config
         if self.training:
             beta = config.beta_at(kwargs.get("epoch", 1), kwargs.get("share_done"))
             log_prob, z = self._inflated(self._noisy(x))

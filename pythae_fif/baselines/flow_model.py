@@ -6,9 +6,10 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 from pythae.models.nn import BaseDecoder, BaseEncoder
+from torch import Tensor
 
 from pythae_fif.baselines.flows import CodeFlow
-from pythae_fif.errors import ConfigError
+from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models.manifold import Count, ManifoldConfig, ManifoldModel
 from pythae_fif.nn.coupling import FlowDecoder, FlowEncoder
 from pythae_fif.validation import config_dataclass
@@ -58,6 +59,11 @@ class FlowModel(ManifoldModel):
             latent_hidden_dim=config.latent_hidden_dim,
         )
         return FlowEncoder(flow), FlowDecoder(flow)
+
+    def _typed(self, x: Tensor) -> Tensor:
+        if not len(x):  # torch's distributions take none, and ActNorm would begin with NaN
+            raise DataError(f"{self.model_name}: takes no empty batch")
+        return super()._typed(x)
 
     @property
     def flow(self) -> Any:

@@ -128,7 +128,7 @@ class Trumpet(FlowModel):
             stages and shall keep weights of the second; ``recon_x`` (B, ...) and ``z`` (B, d), but
             in training only the one that the stage has.
         """
-        x = inputs["data"]
+        x = self._typed(inputs["data"])
         if self.training:
             self._stage_is_told = "share_done" in kwargs
             if not self._stage_is_told:

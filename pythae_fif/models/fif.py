@@ -202,13 +202,13 @@ class FIF(HutchinsonModel):
             which only want ``z``, do not pay for them; they have no gradient.
 
         Raises:
-            ConfigError: A conditional model without labels.
-            DataError: Labels that do not fit.
+            ConfigError: A conditional model without labels, or, in training, a network whose output
+                does not depend on its input.
+            DataError: Labels that do not fit, an empty batch, or no floating-point numbers.
         """
-        x, condition = inputs["data"], self._condition_in(inputs)
+        x, condition = self._batch(inputs)
         if not self.training:
             return self._evaluated(x, condition, kwargs.get("dataset_size", len(x)))
-        x = self._noisy(x)
         eps = self._hutchinson(x, self.model_config.surrogate_fraction)
         beta = self.beta(kwargs.get("epoch", 1), kwargs.get("share_done"))
         if self._surrogate_mode is None:

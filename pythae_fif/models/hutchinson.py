@@ -7,12 +7,13 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from pythae.data.datasets import BaseDataset
 from pythae.models.base.base_utils import ModelOutput
 from torch import Tensor
 from typing_extensions import Self
 
-from pythae_fif.errors import ConfigError
+from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models.manifold import BetaConfig, Count, ManifoldModel
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change import sample_hutchinson, squared_error
@@ -86,6 +87,7 @@ class HutchinsonModel(ManifoldModel):
     """
 
     _evaluated_before = 0
+    _networks_checked = False
 
     def train(self, mode: bool = True) -> Self:
         """As of any module; after training, a new pass over the evaluation set begins."""
@@ -98,10 +100,42 @@ class HutchinsonModel(ManifoldModel):
         """See :meth:`~pythae_fif.models.manifold.BetaConfig.beta_at` of the configuration."""
         return float(self.model_config.beta_at(epoch, share_done))
 
-    def _condition_in(self, inputs: BaseDataset) -> Tensor | None:
-        """The condition, (B, c), None of an unconditional model, to which labels mean nothing."""
-        labels = inputs.get("labels") if self.condition_dim else None
-        return self._condition(labels, inputs["data"])
+    def _batch(self, inputs: BaseDataset) -> tuple[Tensor, Tensor | None]:
+        """Data (B, ...) in the type of the weights, noisy in training, and condition (B, c).
+
+        That is None of an unconditional model, to which labels mean nothing.
+
+        Raises:
+            ConfigError: The output of a network does not depend on its input, in training.
+            DataError: No data, or some that are no floating-point numbers.
+        """
+        x = self._typed(inputs["data"])
+        if not len(x):
+            raise DataError(f"{self.model_name}: an empty batch has no loss")
+        condition = self._condition(inputs.get("labels") if self.condition_dim else None, x)
+        if not self.training:
+            return x, condition
+        if not self._networks_checked:
+            one = None if condition is None else condition[:1]
+            self._in_evaluation_mode(lambda: self._check_networks(x[:1], one))
+            self._networks_checked = True
+        return self._noisy(x), condition
+
+    def _check_networks(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        networks = {"encoder": self._encode, "decoder": self._decode}
+        with torch.inference_mode(False), torch.enable_grad():
+            for name, network in networks.items():
+                point = x.detach().clone().requires_grad_()
+                x = network(point, condition)
+                grads: tuple[Tensor | None, ...] = (None,)
+                if x.requires_grad:
+                    grads = torch.autograd.grad(x.sum(), point, allow_unused=True)
+                if grads[0] is None:
+                    raise ConfigError(
+                        f"{self.model_name}: the output of the {name} does not depend on its "
+                        "input: its volume change is zero and cannot be trained"
+                    )
+        return x
 
     def _hutchinson(self, x: Tensor, share: float = 1.0) -> Tensor:
         """Hutchinson vectors, (K, b, d), of a share of the batch."""

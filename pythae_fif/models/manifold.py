@@ -16,11 +16,10 @@ import math
 import sys
 import warnings
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, TypeVar, cast
+from typing import Annotated, Any, TypeVar, cast
 
 import torch
 from pydantic import Field
-from pythae.models import BaseAE
 from pythae.models.base.base_config import BaseAEConfig
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
@@ -30,6 +29,7 @@ from torch.distributions import Distribution
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError
 from pythae_fif.models.condition import Labels, as_condition
 from pythae_fif.models.latent_distributions import LatentDistribution, latent_distribution
+from pythae_fif.models.saved import SavedModel
 from pythae_fif.nn.conditional import join
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change import (
@@ -129,7 +129,7 @@ class BetaConfig(ManifoldConfig):
         return self.beta + done * (self.beta_final - self.beta)
 
 
-class ManifoldModel(BaseAE):
+class ManifoldModel(SavedModel):
     """An injective flow: encoder f, decoder g, and a density on the manifold of the points g(z).
 
     What a model is once it is trained: its density, samples and Pythae's interface. A subclass
@@ -148,7 +148,6 @@ class ManifoldModel(BaseAE):
             Jacobians are those by x and by z.
     """
 
-    config_class: ClassVar[type[ManifoldConfig]]
     condition_dim: int = 0
 
     def __init__(
@@ -170,11 +169,6 @@ class ManifoldModel(BaseAE):
     ) -> tuple[BaseEncoder, BaseDecoder]:
         """What is given, and the model's own networks where there is none."""
         raise NotImplementedError
-
-    @classmethod
-    def _load_model_config_from_folder(cls, dir_path: str) -> ManifoldConfig:
-        config: ManifoldConfig = cls.config_class.from_json_file(f"{dir_path}/model_config.json")
-        return config
 
     # ------------------------------------------------------------------ the density
 

@@ -120,10 +120,9 @@ class RectangularFlow(HutchinsonModel):
         Returns:
             ModelOutput: ``loss``, ``recon_loss``, ``nll_loss``, ``recon_x`` and ``z``, as of FIF.
         """
-        x, condition = inputs["data"], self._condition_in(inputs)
+        x, condition = self._batch(inputs)
         if not self.training:
             return self._evaluated(x, condition, kwargs.get("dataset_size", len(x)))
-        x = self._noisy(x)
         loss = fif_loss(
             self._encode,
             self._decode,

@@ -18,6 +18,7 @@ from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.nn.conditional import joined_dim
 from pythae_fif.nn.fif_convnet import FIFConvDecoder, FIFConvEncoder
 from pythae_fif.nn.names import ARCHITECTURES
+from pythae_fif.nn.recipe import noted
 from pythae_fif.nn.small import SmallDecoder, SmallEncoder
 
 PYTHAE_NETS: dict[tuple[int, ...], tuple[Any, str]] = {
@@ -27,6 +28,7 @@ PYTHAE_NETS: dict[tuple[int, ...], tuple[Any, str]] = {
 }
 
 
+@noted
 def build_networks(
     arch: str,
     input_dim: tuple[int, ...],
@@ -92,6 +94,7 @@ def build_networks(
     )
 
 
+@noted
 def smooth_networks(
     arch: str, input_dim: tuple[int, ...], latent_dim: int
 ) -> tuple[BaseEncoder, BaseDecoder]:

@@ -22,6 +22,8 @@ from zuko.flows.coupling import GeneralCouplingTransform
 from zuko.lazy import LazyComposedTransform
 from zuko.transforms import CouplingTransform, MonotonicAffineTransform, Transform
 
+from pythae_fif.nn.recipe import noted
+
 # Pythae pickles this module by value when it saves a model: keep its globals to functions,
 # classes and imports.
 
@@ -146,6 +148,7 @@ class FlowDecoder(BaseDecoder):
         return ModelOutput(reconstruction=self.flow.decode(z))
 
 
+@noted
 def build_coupling(
     input_dim: tuple[int, ...], latent_dim: int, **sizes: Any
 ) -> tuple[FlowEncoder, FlowDecoder]:

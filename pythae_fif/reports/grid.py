@@ -4,6 +4,7 @@ __all__ = [
     "DASH",
     "Cell",
     "Grid",
+    "markdown_line",
     "measured",
     "number",
     "rank_column",
@@ -118,18 +119,18 @@ def to_markdown(grid: Grid, level: int = 1) -> str:
     """The table with its notes; best bold, second underlined."""
     marks = {0: "{}", 1: "**{}**", 2: "<u>{}</u>"}
     rule = {"l": "---", "r": "--:"}
-    headings = map(_markdown, grid.headings)
-    lines = [f"{'#' * level} {_markdown(grid.title)}", "", f"| {' | '.join(headings)} |"]
+    headings = map(markdown_line, grid.headings)
+    lines = [f"{'#' * level} {markdown_line(grid.title)}", "", f"| {' | '.join(headings)} |"]
     lines.append("|" + "|".join(rule[letter] for letter in grid.align) + "|")
     for row in grid.rows:
-        cells = (marks[cell.rank].format(_markdown(cell.text)) for cell in row)
+        cells = (marks[cell.rank].format(markdown_line(cell.text)) for cell in row)
         lines.append("| " + " | ".join(cells) + " |")
     if grid.notes:
-        lines += ["", *(f"* {_markdown(note, cell=False)}" for note in grid.notes)]
+        lines += ["", *(f"* {markdown_line(note, cell=False)}" for note in grid.notes)]
     return "\n".join(lines) + "\n"
 
 
-def _markdown(text: str, cell: bool = True) -> str:
+def markdown_line(text: str, cell: bool = True) -> str:
     """A line in which no HTML, link or picture of another's text is one; `code` stays."""
     line = re.sub(r"&(?=[#\w]+;)", "&amp;", " ".join(printable(text).split()))
     line = line.replace("<", "&lt;").replace("](", "]\\(")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from pythae_fif.files import write_text
 from pythae_fif.pictures import write_figure
-from pythae_fif.reports.grid import write_rows
+from pythae_fif.reports.grid import markdown_line, write_rows
 from pythae_fif.studies import StudyOptions
 
 DPI = 130
@@ -83,8 +83,10 @@ def write_study(
     for drawing in drawings:
         picture = options.results / "figures" / f"{drawing.name}.png"
         write_figure(picture, drawing.figure, DPI)
-        lines = [f"# {drawing.title}", f"![{drawing.title}]({picture.name})"]
-        lines.append(" ".join(drawing.caption.split()))
+        title, caption = (
+            markdown_line(text, cell=False) for text in (drawing.title, drawing.caption)
+        )
+        lines = [f"# {title}", f"![{title}]({picture.name})", caption]
         lines += [f"Made by `{options.command}`."] if options.command else []
         write_text(picture.with_suffix(".md"), "\n\n".join(lines) + "\n")
         paths += [picture, picture.with_suffix(".md")]

@@ -58,7 +58,8 @@ def decoder_jacobian(
         product: Tensor = torch.func.jvp(decode, (z,), (direction.expand_as(z),))[1].flatten(1)
         return product
 
-    return torch.func.vmap(column, out_dims=-1, chunk_size=directions)(basis)
+    # PyTorch forgets the other dimensions where all columns are the same, unless they come first.
+    return torch.func.vmap(column, chunk_size=directions)(basis).movedim(0, -1)
 
 
 def encoder_jacobian(
@@ -81,18 +82,20 @@ def encoder_jacobian(
         product: Tensor = pull(direction.expand_as(z))[0].flatten(1)
         return product
 
-    return torch.func.vmap(row, out_dims=1, chunk_size=directions)(basis)
+    return torch.func.vmap(row, chunk_size=directions)(basis).movedim(0, 1)
 
 
-def log_volume(jacobian: Tensor) -> Tensor:
+def log_volume(jacobian: Tensor, first: int = 0) -> Tensor:
     r"""Log-volume :math:`\frac12 \log\det J^\top J` in nats, by QR of the Jacobian itself.
 
     QR never forms the Gram matrix, so the condition number is not squared: a Jacobian that is
     singular to rounding gives a very negative number, an exactly singular one minus infinity.
+    Huge entries are scaled down before, as lengths of their columns would overflow.
 
     Arguments:
         jacobian: (B, D, d) or (B, d, D): the longer side is taken for data space, as
             the volumes of J and J^T are equal.
+        first: Number of the first sample, in the message of an error.
 
     Returns:
         (B,).
@@ -104,19 +107,22 @@ def log_volume(jacobian: Tensor) -> Tensor:
         >>> log_volume(torch.tensor([[[2.0, 0.0], [0.0, 3.0], [0.0, 0.0]]])).exp()
         tensor([6.])
     """
-    _check_finite(jacobian)
+    scale = (_largest(jacobian, first) / torch.finfo(jacobian.dtype).max ** 0.75).clamp_min(1)
     if jacobian.shape[1] < jacobian.shape[2]:
         jacobian = jacobian.mT
     mode = "reduced" if jacobian.requires_grad else "r"  # torch differentiates only 'reduced'
-    diagonal: Tensor = torch.linalg.qr(jacobian, mode=mode).R.diagonal(dim1=-2, dim2=-1)
-    return diagonal.abs().log().sum(-1)
+    triangle = torch.linalg.qr(jacobian / scale[:, None, None], mode=mode).R
+    diagonal = triangle.diagonal(dim1=-2, dim2=-1)
+    volume: Tensor = (diagonal.abs().log() + scale[:, None].log()).sum(-1)
+    return volume
 
 
-def singular_values(jacobian: Tensor) -> Tensor:
+def singular_values(jacobian: Tensor, first: int = 0) -> Tensor:
     """Singular values in descending order.
 
     Arguments:
         jacobian: (B, D, d) or (B, d, D).
+        first: As of :func:`log_volume`.
 
     Returns:
         (B, min(d, D)).
@@ -124,7 +130,7 @@ def singular_values(jacobian: Tensor) -> Tensor:
     Raises:
         NonFiniteError: A Jacobian has NaN or infinite entries; the message names the samples.
     """
-    _check_finite(jacobian)
+    _largest(jacobian, first)
     values: Tensor = torch.linalg.svdvals(jacobian)
     return values
 
@@ -175,8 +181,7 @@ def encoder_log_volume(
             except RuntimeError:  # a module that torch.func cannot map
                 jacobian = _row_by_row(encode, chunk)
             jacobian = jacobian[..., :data_dim]
-            _check_finite(jacobian, first=start)
-            volumes.append(log_volume(jacobian))
+            volumes.append(log_volume(jacobian, start))
     return torch.cat(volumes)
 
 
@@ -211,7 +216,7 @@ def _row_by_row(encode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 @full_float32()
 def _over_chunks(
-    score: Callable[[Tensor], Tensor],
+    score: Callable[..., Tensor],
     decode: Callable[[Tensor], Tensor],
     z: Tensor,
     latent_dim: int | None,
@@ -233,8 +238,7 @@ def _over_chunks(
     with torch.no_grad():
         for start in range(0, len(z), size):
             jacobian = jacobian_of(decode, z[start : start + size], basis, directions)
-            _check_finite(jacobian, first=start)
-            scores.append(score(jacobian))
+            scores.append(score(jacobian, start))
     return torch.cat(scores)
 
 
@@ -275,11 +279,14 @@ class _Widest(TorchFunctionMode):
         return out
 
 
-def _check_finite(jacobian: Tensor, first: int = 0) -> None:
-    finite = torch.isfinite(jacobian).flatten(1).all(1)
+def _largest(jacobian: Tensor, first: int) -> Tensor:
+    """The largest magnitude in each Jacobian, (B,); an error where one is not finite."""
+    largest: Tensor = jacobian.detach().abs().amax((1, 2))
+    finite = torch.isfinite(largest)
     if not finite.all():
         bad = (~finite).nonzero().flatten().add(first).tolist()
         names = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
         raise NonFiniteError(
             f"the Jacobian of {len(bad)} of {len(finite)} samples is not finite (samples {names})"
         )
+    return largest

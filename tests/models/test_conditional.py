@@ -205,7 +205,7 @@ def test_save_and_load(tmp_path, custom):
         assert torch.equal(twin.reconstruct(data, labels), fif.reconstruct(data, labels))
     given = tmp_path / "given"
     fif.given(1).save(str(given))
-    one = AutoModel.load_from_folder(str(given)).eval()
+    one = AutoModel.load_from_folder(str(given), trust=True).eval()
     assert torch.equal(one.embed(data), fif.embed(data, labels=1))
 
 

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import pickle
 import subprocess
 import sys
 
@@ -16,6 +17,7 @@ import pythae_fif
 from pythae_fif.baselines import DNF, DNFConfig, Trumpet, TrumpetConfig
 from pythae_fif.errors import ConfigError, FIFError
 from pythae_fif.models import FIF, FIFConfig, RectangularFlow, RectangularFlowConfig
+from pythae_fif.nn import build_networks, smooth_networks
 from pythae_fif.nn.coupling import build_coupling
 from pythae_fif.register import register_model
 
@@ -100,14 +102,92 @@ def test_training_mode_is_kept_by_what_evaluates(model, x):
 
 def test_saved_and_loaded(model, x, tmp_path):
     model.save(str(tmp_path))
+    pickled = isinstance(model.encoder, Encoder_Conv_AE_MNIST)
     for loader in (type(model), AutoModel):
-        loaded = loader.load_from_folder(str(tmp_path)).eval()
+        if pickled:
+            with pytest.raises(ConfigError, match=r"encoder.pkl can run any code .*trust=True"):
+                loader.load_from_folder(str(tmp_path))
+        loaded = loader.load_from_folder(str(tmp_path), trust=pickled).eval()
         assert type(loaded) is type(model) and loaded.model_config == model.model_config
         assert torch.equal(loaded.embed(x), model.embed(x))
         assert torch.equal(loaded.reconstruct(x), model.reconstruct(x))
         assert hasattr(loaded.encoder, "flow") == hasattr(loaded.decoder, "flow")
         if hasattr(loaded.encoder, "flow"):
             assert loaded.encoder.flow is loaded.decoder.flow
+
+
+BUILDERS = {
+    "convnet": lambda: build_networks("convnet", (1, 8, 8), 3),
+    "pythae's": lambda: build_networks("resnet", (1, 28, 28), latent_dim=3),
+    "fif_convnet": lambda: build_networks("fif_convnet", (1, 28, 28), 3),
+    "conditional": lambda: build_networks("convnet", (1, 28, 28), 3, condition_dim=2),
+    "smooth": lambda: smooth_networks("convnet", (1, 28, 28), 3),
+}
+
+
+class Opened:
+    def __reduce__(self):
+        return pytest.fail, ("a pickle was opened",)
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_networks_of_this_package_are_rebuilt_without_their_pickles(name, dtype, tmp_path):
+    networks = BUILDERS[name]()
+    shape = (1, 8, 8) if name == "convnet" else (1, 28, 28)
+    classes = 2 if name == "conditional" else 0
+    config = FIFConfig(input_dim=shape, latent_dim=3, condition_dim=classes)
+    model = FIF(config, *networks).to(dtype).train()
+    x, labels = torch.rand(4, *shape, dtype=dtype), [0, 1, 0, 1] if classes else None
+    model.embed(x, labels)  # moves BatchNorm's running statistics
+    model.eval().save(str(tmp_path))
+    for side in ("encoder", "decoder"):
+        (tmp_path / f"{side}.pkl").write_bytes(pickle.dumps(Opened()))
+    twice = tmp_path / "twice"
+    AutoModel.load_from_folder(str(tmp_path)).save(str(twice))
+    for folder in (tmp_path, twice):
+        loaded = AutoModel.load_from_folder(str(folder)).eval()
+        assert str(loaded) == str(model)
+        assert torch.equal(loaded.reconstruct(x, labels), model.reconstruct(x, labels))
+
+
+def test_a_network_that_was_changed_is_not_rebuilt(tmp_path):
+    encoder, decoder = BUILDERS["conditional"]()
+    name = next(name for name, layer in encoder.named_modules() if isinstance(layer, torch.nn.ReLU))
+    parent, _, child = name.rpartition(".")
+    setattr(encoder.get_submodule(parent), child, torch.nn.SiLU())
+    config = FIFConfig(input_dim=(1, 28, 28), latent_dim=3, condition_dim=2)
+    model = FIF(config, encoder, decoder).eval()
+    model.save(str(tmp_path))
+    recipes = json.loads((tmp_path / "networks.json").read_text())
+    assert recipes["encoder"] is None and recipes["decoder"]["args"] == ["convnet", [1, 28, 28], 3]
+    with pytest.raises(ConfigError, match=r"encoder.pkl can run any code"):
+        FIF.load_from_folder(str(tmp_path))
+    x = torch.rand(4, 1, 28, 28)
+    loaded = FIF.load_from_folder(str(tmp_path), trust=True).eval()
+    assert torch.equal(loaded.reconstruct(x, 1), model.reconstruct(x, 1))
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        {"builder": "system", "args": ["id"], "kwargs": {}, "structure": ""},
+        {"builder": ["build_networks"], "args": [], "kwargs": {}, "structure": ""},
+        {"builder": "build_networks", "args": ["x", [1, 8, 8], 3], "kwargs": {}, "structure": ""},
+        {"builder": "build_networks", "args": ["convnet", [1, 8, 8], 3], "kwargs": {},
+         "structure": ""},
+        {"builder": "build_networks", "args": 3, "kwargs": {}, "structure": ""},
+        [1],
+        "build_networks",
+    ],
+)  # fmt: skip
+def test_a_recipe_of_something_else_is_one_line(recipe, tmp_path):
+    model = FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=3), *BUILDERS["convnet"]())
+    model.save(str(tmp_path))
+    (tmp_path / "networks.json").write_text(json.dumps({"encoder": recipe, "decoder": recipe}))
+    with pytest.raises(ConfigError, match="names no encoder of this version") as raised:
+        FIF.load_from_folder(str(tmp_path))
+    assert "\n" not in str(raised.value)
 
 
 def test_unknown_keys_in_a_saved_model_are_refused(model, tmp_path):

@@ -1,9 +1,7 @@
 """What clusters do to a store: killed processes, full disks, damaged and foreign files.
 
 Whatever happens, nothing that was finished is lost, nothing is read that is half there, and no run
-is counted twice. The kills are a few here; as many as you like:
-
-    PYTHAE_FIF_KILLS=50 python -m pytest tests/runs/test_store_faults.py -k killed
+is counted twice. The kills are a few here; test_many_faults.py has more.
 """
 
 import contextlib
@@ -36,8 +34,6 @@ pytestmark = [
     pytest.mark.usefixtures("one_thread"),
 ]
 
-KILLS = int(os.environ.get("PYTHAE_FIF_KILLS", "4"))
-
 
 def plan_of(tmp_path: Path, seeds=(0,), epochs: int = 3):
     """Runs that take no time, of several epochs."""
@@ -66,7 +62,12 @@ def _run(run_dir: Path) -> None:
     execute(run_dir)
 
 
-def test_killed_at_random_moments(tmp_path):
+def test_killed_at_random_moments(tmp_path, record_property):
+    record_property("observed", kill_at_random_moments(tmp_path, 4))
+
+
+def kill_at_random_moments(tmp_path: Path, kills: int) -> str:
+    """Kills a run again and again; what was observed."""
     (spec,) = plan_of(tmp_path, epochs=4)
     whole, store = Store(tmp_path / "whole", IMAGES), Store(tmp_path / "killed", IMAGES)
     whole_dir = whole.prepare(spec, ENVIRONMENT)
@@ -78,10 +79,10 @@ def test_killed_at_random_moments(tmp_path):
     duration = time.monotonic() - start
 
     draws, killed, finished = random.Random(0), 0, 0
-    while killed < KILLS or not finished:
+    while killed < kills or not finished:
         run_dir = store.prepare(spec, ENVIRONMENT)
         process = process_of(_run, run_dir)
-        process.join(draws.uniform(0.05, 1) * duration if killed < KILLS else None)
+        process.join(draws.uniform(0.05, 1) * duration if killed < kills else None)
         alive = process.exitcode is None
         process.kill()
         process.join()
@@ -95,6 +96,7 @@ def test_killed_at_random_moments(tmp_path):
             finished += 1
             shutil.rmtree(run_dir)
     assert not [*store.root.rglob("*.corrupt*")]
+    return f"{killed} kills, {finished} whole records, all equal to that of a run left alone"
 
 
 @pytest.mark.parametrize("renamed", [False, True], ids=["before", "after"])
@@ -239,20 +241,23 @@ def all_of_another(run_dir: Path, other: Path) -> None:
     shutil.copytree(other, run_dir)
 
 
+MODEL = {"model.corrupt", "training.json.corrupt"}
+SWAPS = {
+    edit_record: {"result.json.corrupt"},
+    flip_a_bit_of_the_weights: MODEL,
+    cut_the_weights: MODEL,
+    model_of_another: MODEL,
+    model_and_training_of_another: MODEL,
+    training_of_another: MODEL,
+    empty_training: MODEL,
+    no_training: {"model.corrupt"},
+    all_of_another: {*MODEL, "result.json.corrupt"},
+}
+"""Damage -> what is set aside for it."""
+
+
 @pytest.mark.parametrize(
-    ("damage", "asides"),
-    [
-        (edit_record, {"result.json.corrupt"}),
-        (flip_a_bit_of_the_weights, {"model.corrupt", "training.json.corrupt"}),
-        (cut_the_weights, {"model.corrupt", "training.json.corrupt"}),
-        (model_of_another, {"model.corrupt", "training.json.corrupt"}),
-        (model_and_training_of_another, {"model.corrupt", "training.json.corrupt"}),
-        (training_of_another, {"model.corrupt", "training.json.corrupt"}),
-        (empty_training, {"model.corrupt", "training.json.corrupt"}),
-        (no_training, {"model.corrupt"}),
-        (all_of_another, {"model.corrupt", "training.json.corrupt", "result.json.corrupt"}),
-    ],
-    ids=lambda value: getattr(value, "__name__", ""),
+    ("damage", "asides"), SWAPS.items(), ids=lambda value: getattr(value, "__name__", "")
 )
 @pytest.mark.parametrize("whole", [True, False], ids=["asked for more", "record lost"])
 def test_damaged_and_foreign_files_are_set_aside_and_made_again(

@@ -1,0 +1,77 @@
+"""A model's folder: Pythae's, and a file that tells how networks of this package are rebuilt."""
+
+__all__ = ["SavedModel"]
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from pythae.models import BaseAE
+from typing_extensions import Self
+
+import pythae_fif.nn.build
+import pythae_fif.nn.coupling  # noqa: F401 - whose builders are noted
+from pythae_fif.errors import ConfigError
+from pythae_fif.files import read_json, write_json
+from pythae_fif.nn.recipe import rebuild, recipe_of
+
+NETWORKS = "networks.json"
+
+
+class SavedModel(BaseAE):
+    """A model that is loaded without opening a pickle, where its networks can be rebuilt."""
+
+    config_class: ClassVar[type[Any]]
+
+    def save(self, dir_path: str) -> None:
+        """Writes configuration, weights and networks to a folder, as Pythae does."""
+        super().save(dir_path)
+        recipes = {side: recipe_of(getattr(self, side)) for side in ("encoder", "decoder")}
+        write_json(Path(dir_path, NETWORKS), recipes)
+
+    @classmethod
+    def load_from_folder(cls, dir_path: str, trust: bool = False) -> Self:
+        """The model in a folder. ``AutoModel.load_from_folder`` takes the same arguments.
+
+        Default networks, and those of ``build_networks``, ``smooth_networks`` and
+        ``build_coupling``, are rebuilt, and their weights read. Any other is a pickle, which can
+        run code when it is opened.
+
+        Args:
+            dir_path (str): The folder.
+            trust (bool): Whether pickles may be opened: those of somebody whom you trust.
+
+        Raises:
+            ConfigError: A network is a pickle and ``trust`` is not given, or the configuration has
+                an unknown key.
+        """
+        config = cls._load_model_config_from_folder(dir_path)
+        weights = cls._load_model_weights_from_folder(dir_path)
+        recipes, networks = read_json(Path(dir_path, NETWORKS)), {}
+        for side in ("encoder", "decoder"):
+            recipe = recipes.get(side) if isinstance(recipes, dict) else None
+            if getattr(config, f"uses_default_{side}"):
+                continue
+            if recipe is not None:
+                of_side = [value for key, value in weights.items() if key.startswith(side)]
+                (kind, *_) = [value.dtype for value in of_side if value.is_floating_point()]
+                networks[side] = rebuild(recipe, side).to(kind)
+            elif trust:
+                networks[side] = getattr(cls, f"_load_custom_{side}_from_folder")(dir_path)
+            else:
+                raise ConfigError(
+                    f"{Path(dir_path, side)}.pkl can run any code when it is opened: "
+                    "load_from_folder(..., trust=True) opens it, if you trust whoever wrote it"
+                )
+        model = cls(config, **networks)
+        model.load_state_dict(weights)
+        return model
+
+    @classmethod
+    def _load_model_config_from_folder(cls, dir_path: str) -> Any:
+        return cls.config_class.from_json_file(f"{dir_path}/model_config.json")
+
+    @classmethod
+    def _load_model_weights_from_folder(cls, dir_path: str) -> Any:
+        path = Path(dir_path, "model.pt")  # versions of torch differ in the default
+        return torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]

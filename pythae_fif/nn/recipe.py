@@ -1,0 +1,60 @@
+"""How networks were built, noted in them: a saved model is then rebuilt without its pickles."""
+
+__all__ = ["noted", "rebuild", "recipe_of"]
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import torch
+from pythae.models.nn import BaseDecoder, BaseEncoder
+
+from pythae_fif.errors import ConfigError
+from pythae_fif.files import digest
+
+Networks = tuple[BaseEncoder, BaseDecoder]
+B = TypeVar("B", bound=Callable[..., Networks])
+
+_BUILDERS: dict[str, Callable[..., Networks]] = {}
+
+
+def noted(build: B) -> B:
+    """A function from plain values to encoder and decoder, which then know how they were built."""
+
+    @functools.wraps(build)
+    def build_and_note(*args: Any, **kwargs: Any) -> Networks:
+        networks = build(*args, **kwargs)
+        for network in networks:
+            note = {"builder": build.__name__, "args": args, "kwargs": kwargs}
+            network.recipe = {**note, "structure": digest(network)}
+        return networks
+
+    _BUILDERS[build.__name__] = build_and_note
+    return cast(B, build_and_note)
+
+
+def recipe_of(network: Any) -> dict[str, Any] | None:
+    """How a network was built, for JSON; None if by other means, or if it was changed since."""
+    recipe: dict[str, Any] | None = getattr(network, "recipe", None)
+    return recipe if recipe is not None and recipe["structure"] == digest(network) else None
+
+
+def rebuild(recipe: Any, side: str) -> Any:
+    """A freshly initialised network.
+
+    Args:
+        recipe: Of :func:`recipe_of`, from JSON.
+        side: 'encoder' or 'decoder'.
+
+    Raises:
+        ConfigError: It is none, or this version builds another network from it.
+    """
+    try:
+        with torch.random.fork_rng(devices=[]):  # to load is to draw no random numbers
+            networks = _BUILDERS[recipe["builder"]](*recipe["args"], **recipe["kwargs"])
+        network = networks[("encoder", "decoder").index(side)]
+        if digest(network) != recipe["structure"]:
+            raise ValueError("this version builds another network")
+        return network
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigError(f"networks.json names no {side} of this version: {error}") from error
