@@ -9,7 +9,7 @@ normflows compute on every pass. Its operations can be differentiated again in e
 __all__ = ["FlowDecoder", "FlowEncoder", "InjectiveFlow", "affine_couplings", "build_coupling"]
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -55,7 +55,7 @@ class _Coupling(GeneralCouplingTransform):
 
 
 def affine_couplings(
-    features: int, blocks: int, hidden: Sequence[int], activation: Callable[[], nn.Module] = nn.ReLU
+    features: int, blocks: int, hidden: Sequence[int], activation: str = "ReLU"
 ) -> LazyComposedTransform:
     """The transformation of zuko's RealNVP, bounded by :func:`bounded_affine`.
 
@@ -63,9 +63,9 @@ def affine_couplings(
         features: d; with d = 1 each block is affine.
         blocks: Number of couplings.
         hidden: Widths of the hidden layers of every block's net.
-        activation: Makes what follows each of them.
+        activation: Of each of them, a class of `torch.nn`.
     """
-    options: dict[str, Any] = {"hidden_features": list(hidden), "activation": activation}
+    options = {"hidden_features": list(hidden), "activation": getattr(nn, activation)}
     options["univariate"] = bounded_affine
     masks = (torch.arange(features) % 2 == i % 2 for i in range(blocks))
     return LazyComposedTransform(*(_Coupling(features, mask=mask, **options) for mask in masks))
@@ -100,7 +100,7 @@ class InjectiveFlow(nn.Module):
         hidden_dim: int = 160,
         data_hidden: Sequence[int] = (),
         latent_hidden: Sequence[int] = (),
-        activation: Callable[[], nn.Module] = nn.ReLU,
+        activation: str = "ReLU",
     ) -> None:
         super().__init__()
         self.padding = columns - latent_dim

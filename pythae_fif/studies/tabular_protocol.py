@@ -41,7 +41,7 @@ from pythae_fif.volume_change.hutchinson import HutchinsonKind
 SEEDS = [0, 1, 2, 3, 4]
 FREE_FORM: dict[str, type[nn.Module]] = {"free-form": nn.ReLU, "free-form, SiLU": nn.SiLU}
 """The free-form nets by the paper's text, and by its authors' released code."""
-COUPLING: dict[str, type[nn.Module]] = {"coupling": nn.ReLU, "coupling, tanh": nn.Tanh}
+COUPLING = {"coupling": "ReLU", "coupling, tanh": "Tanh"}
 SOURCES_NOTE = (
     "Settings of: FIF's text is appendix E.2 of the paper, with ReLU; FIF's code is what its "
     "authors released, with SiLU; which of the two the published numbers are of is not told. RF's "
