@@ -39,7 +39,7 @@ from pythae_fif.reports.grid import Cell, Grid, write_grid
 from pythae_fif.studies import StudyOptions
 from pythae_fif.studies.output import Drawing, write_study
 from pythae_fif.studies.tabular import spread
-from pythae_fif.studies.tabular_protocol import BETA, NOISE, Table, load_table
+from pythae_fif.studies.tabular_protocol import APPENDIX, Table, load_table
 from pythae_fif.training import keep_freed_memory
 from pythae_fif.volume_change import SurrogateOutput, fif_loss
 from pythae_fif.volume_change.loss import Map
@@ -173,7 +173,7 @@ def build(case: Case, seed: int, table: Table) -> FIF:
     """A freshly initialised member."""
     torch.manual_seed(seed)
     shape: dict[str, Any] = {"input_dim": table.splits.input_dim, "latent_dim": table.latent_dim}
-    config = FIFConfig(**shape, beta=BETA, noise=NOISE)
+    config = FIFConfig(**shape, beta=APPENDIX.beta, noise=APPENDIX.noise)
     sizes: Any = {"hidden_dim": case.width, "activation": ACTIVATIONS[case.activation][1]}
     return FIF(config, TabularEncoder(**shape, **sizes), TabularDecoder(**shape, **sizes))
 
@@ -191,7 +191,9 @@ def train(case: Case, settings: dict[str, Any], table: Table, file: Path) -> Non
     measured = {round(growth**point) for point in range(POINTS)} | {epochs}
     x = table.train[torch.randperm(len(table.train), generator=torch.Generator().manual_seed(1))]
     x = x[:MEASURED].double()
-    x += NOISE * torch.randn(x.shape, generator=torch.Generator().manual_seed(2), dtype=x.dtype)
+    x += APPENDIX.noise * torch.randn(
+        x.shape, generator=torch.Generator().manual_seed(2), dtype=x.dtype
+    )
     write_text(file, json.dumps(settings) + "\n")
     spent, since = 0.0, time.process_time()
 
@@ -279,7 +281,7 @@ def measure(model: FIF, x: Tensor) -> dict[str, float]:
             normal.log_prob,
             rows,
             axes(d, x).expand(-1, len(rows), -1),
-            BETA,
+            APPENDIX.beta,
             reduce=lambda values, share=share: share * values.mean(),
         )
         loss.loss.backward()
@@ -419,8 +421,9 @@ def draw(curves: list[Curve], table: Table, options: StudyOptions) -> list[Path]
     steps, last = curves[0].points[-1].steps, curves[0].last.steps
     notes = [
         f"Data: {table.splits.source}. Nets of appendix E.2 with width {WIDTH}, d = "
-        f"{table.latent_dim}, beta {BETA:g}, noise {NOISE:g}, K = 1, batch {BATCH}, Adam without "
-        f"weight decay; {steps:,} steps at a constant rate, {last - steps:,} at a tenth of it. "
+        f"{table.latent_dim}, beta {APPENDIX.beta:g}, noise {APPENDIX.noise:g}, K = 1, "
+        f"batch {BATCH}, Adam without weight decay; {steps:,} steps at a constant rate, "
+        f"{last - steps:,} at a tenth of it. "
         f"Mean ± standard deviation over seeds {', '.join(map(str, curves[0].seeds))}, on "
         f"{MEASURED:,} training rows with noise, in float64 with the exact trace.",
         f"Closed from: the first measured number of steps from which on the median difference "

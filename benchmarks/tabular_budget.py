@@ -36,7 +36,8 @@ def main() -> None:
     rows = []
     for model in flags.models:
         for epochs in flags.epochs:
-            profile = table.profile.model_copy(update={"epochs": epochs})
+            own = table.profile.own(model)
+            profile = own.model_copy(update={"epochs": epochs, "of": {}})
             longer = dataclasses.replace(table, profile=profile)
             (run,) = train_configurations([model], longer, flags.seeds, options, report)
             configuration, record = run.configuration, run.record

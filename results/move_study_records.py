@@ -9,7 +9,6 @@ named; then the exit code is 1. The script may be run again, and on a store of a
 """
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +60,7 @@ def move_one(store: Store[TabularSpec, TabularRecord], path: Path, content: dict
         learning_rates=before["learning_rates"],
         seeds=before["seeds"],
     )
-    if asdict(CONFIGURATIONS[configuration]) != before["configuration"]:
+    if CONFIGURATIONS[configuration].identity() != before["configuration"]:
         raise ValueError(f"is of another configuration than {configuration}")
     if spec.run_id != path.parent.name:
         raise ValueError(f"is that of run {spec.run_id}")

@@ -71,7 +71,7 @@ class LatentFlow(nn.Module):
             # zuko reads its masks as it builds them, which the meta device does not let it.
             meta = torch.get_default_device().type == "meta"
             with torch.device("cpu") if meta else contextlib.nullcontext():
-                self.couplings = affine_couplings(latent_dim, blocks, hidden_dim)
+                self.couplings = affine_couplings(latent_dim, blocks, [hidden_dim] * 2)
 
     def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Codes of the manifold, (B, d), to z (B, d) and the log-determinant (B,)."""

@@ -139,6 +139,7 @@ class Ensemble:
         learning_rate: float | Sequence[float] = 1e-3,
         weight_decay: float = 0.0,
         schedule: Callable[[Optimizer, int], LRScheduler] | None = None,
+        likelihood_weight: Callable[[int], float] = lambda epoch: 1.0,
         on_epoch: Callable[[int], None] | None = None,
     ) -> None:
         """Trains all members with Adam.
@@ -154,6 +155,7 @@ class Ensemble:
             weight_decay: Adam's (L2 in the gradient).
             schedule: Makes a learning rate schedule of the optimizer and the number of steps; it
                 is stepped after every step.
+            likelihood_weight: The likelihood's factor in the loss of an epoch, from 1.
             on_epoch: Called after every epoch with its number, from 1.
         """
         data = self._here(data)
@@ -180,7 +182,7 @@ class Ensemble:
                 batch_size,
             )
             optimizer = StackedAdam(group.parameters, rates[members], weight_decay, max(rates))
-            group.optimizer = optimizer
+            group.optimizer, group.likelihood_weight = optimizer, likelihood_weight
             group.schedule = schedule(optimizer, epochs * batches) if schedule else None
             groups.append(group)
         threads = min(threads, len(groups))
@@ -192,21 +194,21 @@ class Ensemble:
                     on_epoch(epoch)
 
     def _gradients(
-        self, nets: Nets, parameters: list[Tensor], x: Tensor, eps: Tensor, betas: Tensor
+        self, nets: Nets, parameters: list[Tensor], x: Tensor, eps: Tensor, terms: Tensor
     ) -> list[Tensor]:
         """Gradients of every member's loss: their sum's, since no member sees another's weights."""
         names = [name for name, _ in nets.named_parameters()]
         with torch.enable_grad():
             leaves = [parameter.detach().requires_grad_() for parameter in parameters]
             named = dict(zip(names, leaves, strict=True))
-            loss = torch.func.functional_call(nets, named, (self._loss, x, eps, betas))
+            loss = torch.func.functional_call(nets, named, (self._loss, x, eps, terms))
             found = torch.autograd.grad(loss.sum(), leaves, allow_unused=True)
             return [
                 torch.zeros_like(leaf) if gradient is None else gradient
                 for leaf, gradient in zip(leaves, found, strict=True)
             ]
 
-    def _loss(self, nets: Nets, x: Tensor, eps: Tensor, betas: Tensor) -> Tensor:
+    def _loss(self, nets: Nets, x: Tensor, eps: Tensor, terms: Tensor) -> Tensor:
         """Eq. 7 of every member, (M,)."""
         config = self._config
         loss = fif_loss(
@@ -215,7 +217,7 @@ class Ensemble:
             self.models[0].latent_distribution(x).log_prob,
             x,
             eps,
-            betas,
+            terms[1],
             surrogate=partial(
                 surrogate,
                 jacobian_at=config.jacobian_at,
@@ -223,6 +225,7 @@ class Ensemble:
                 trace_space=config.trace_space,
             ),
             reduce=lambda of_samples: of_samples.mean(1),
+            likelihood_weight=terms[0],
         )
         return loss.loss
 
@@ -252,8 +255,8 @@ class Ensemble:
         self.backend = "compiled"
 
     def _compiled(self, group: Group) -> Step:
-        def step(parameters: list[Tensor], x: Tensor, eps: Tensor, betas: Tensor) -> list[Tensor]:
-            return self._gradients(group.nets, parameters, x, eps, betas)
+        def step(parameters: list[Tensor], x: Tensor, eps: Tensor, terms: Tensor) -> list[Tensor]:
+            return self._gradients(group.nets, parameters, x, eps, terms)
 
         example = group.example()
         # The C++ wrapper lets other threads run; the one of Python holds the interpreter's lock.

@@ -22,7 +22,8 @@ from pythae_fif.volume_change.hutchinson import hutchinson_of_gaussian
 T = TypeVar("T")
 
 Step = Callable[[list[Tensor], Tensor, Tensor, Tensor], list[Tensor]]
-"""Parameters, data (M, B, D), eps (K, M, B, d) and betas (M,) to the gradients."""
+"""Parameters, data (M, B, D), eps (K, M, B, d) and the weights of likelihood and reconstruction,
+(2, M), to the gradients."""
 
 
 class Group:
@@ -39,11 +40,13 @@ class Group:
 
     Attributes:
         optimizer, schedule, step: To be set before the first turn.
+        likelihood_weight: Epoch -> weight of the likelihood.
     """
 
     optimizer: StackedAdam
     schedule: LRScheduler | None
     step: Step
+    likelihood_weight: Callable[[int], float]
 
     def __init__(
         self,
@@ -64,7 +67,9 @@ class Group:
     def begin(self, epoch: int) -> None:
         """Draws the order of an epoch's data."""
         rows = self.data.shape[-2]
-        self._betas = self.per_member([model.beta(epoch) for model in self.models])
+        likelihood = [self.likelihood_weight(epoch)] * len(self.models)
+        betas = [model.beta(epoch) for model in self.models]
+        self._terms = torch.stack([self.per_member(likelihood), self.per_member(betas)])
         device = self.data.device
         orders = [torch.randperm(rows, generator=g, device=device) for g in self._generators]
         order = torch.stack(orders)[:, : rows // self.batch_size * self.batch_size]
@@ -74,7 +79,7 @@ class Group:
         """Makes a number of training steps; whether the epoch has more."""
         for _ in range(min(steps, len(self._batches))):
             batch = self.noisy(_rows(self.data, self._batches.pop()))
-            found = self.step(self._weights, *batch, self._betas)
+            found = self.step(self._weights, *batch, self._terms)
             for parameter, gradient in zip(self.parameters, found, strict=True):
                 if gradient.stride() != parameter.stride():  # fused Adam reads others wrongly
                     gradient = torch.empty_like(parameter).copy_(gradient)
@@ -92,7 +97,7 @@ class Group:
         batch = self.noisy(_rows(self.data, rows))
         for generator, state in zip(self._generators, states, strict=True):
             generator.set_state(state)
-        return self._weights, *batch, self.per_member([1.0] * len(self.models))
+        return self._weights, *batch, self.per_member([1.0] * len(self.models)).repeat(2, 1)
 
     def noisy(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The noisy batch, and Hutchinson vectors (K, M, B, d), of each member's generator."""

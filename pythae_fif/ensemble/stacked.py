@@ -61,7 +61,7 @@ class StackedFlows(Ensemble):
         self._iterations = []
         super()._set_steps(groups, compiles)
 
-    def _loss(self, nets: Nets, x: Tensor, eps: Tensor, betas: Tensor) -> Tensor:
+    def _loss(self, nets: Nets, x: Tensor, eps: Tensor, terms: Tensor) -> Tensor:
         """As the ensemble's; to the estimators, the rows of all members are one batch."""
         model, size = self.models[0], x.shape[:2]
         x, eps = x.flatten(0, 1), eps.flatten(1, 2)
@@ -82,9 +82,10 @@ class StackedFlows(Ensemble):
             model.latent_distribution(x).log_prob,
             x,
             eps,
-            betas,
+            terms[1],
             surrogate=estimate,
             reduce=lambda of_samples: of_samples.view(size).mean(1),
+            likelihood_weight=terms[0],
         )
         if isinstance(model, RectangularFlow) and model.cg_iterations is not None:
             self._iterations.append(model.cg_iterations.double().mean().item())

@@ -33,7 +33,8 @@ class HutchinsonConfig(BetaConfig):
         hutchinson_kind (str): Their distribution, see
             :func:`~pythae_fif.volume_change.sample_hutchinson`. Default: 'orthogonal'.
         jacobian_at (str): 'data', the encoder's volume change at the data point (off-manifold), or
-            'reconstruction', that at its projection (on-manifold). Default: 'data'.
+            'reconstruction', that at its projection (on-manifold); FIF also takes
+            'detached_reconstruction', the projection as a constant. Default: 'data'.
         eval_nll_samples (int): Number of data points of an evaluation set whose exact volume
             change enters the evaluation loss, spread over the set, the same ones in each pass.
             A batch without any has an ``nll_loss`` of 0: the mean over the batches is that over

@@ -16,8 +16,12 @@ from pythae_fif.models.manifold import Count, uncompiled
 from pythae_fif.nn.coupling import build_coupling
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change import SurrogateOutput, fif_loss
-from pythae_fif.volume_change.conjugate_gradient import RectangularEstimator, rectangular_surrogate
-from pythae_fif.volume_change.loss import JacobianAt, Map
+from pythae_fif.volume_change.conjugate_gradient import (
+    RectangularAt,
+    RectangularEstimator,
+    rectangular_surrogate,
+)
+from pythae_fif.volume_change.loss import Map
 
 
 @config_dataclass
@@ -41,7 +45,7 @@ class RectangularFlowConfig(HutchinsonConfig):
         ConfigError: An unknown key, named with the nearest valid one, or a value out of range.
     """
 
-    jacobian_at: JacobianAt = "reconstruction"
+    jacobian_at: RectangularAt = "reconstruction"
     estimator: RectangularEstimator = "conjugate_gradient"
     cg_tolerance: Annotated[float, Field(gt=0, lt=1)] = 1e-3
     cg_max_iterations: Count | None = None

@@ -9,6 +9,7 @@ normflows compute on every pass. Its operations can be differentiated again in e
 __all__ = ["FlowDecoder", "FlowEncoder", "InjectiveFlow", "affine_couplings", "build_coupling"]
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -53,15 +54,19 @@ class _Coupling(GeneralCouplingTransform):
         return _IndexedCoupling(partial(self.meta, c), self.idx_a, self.idx_b)
 
 
-def affine_couplings(features: int, blocks: int, hidden_dim: int) -> LazyComposedTransform:
+def affine_couplings(
+    features: int, blocks: int, hidden: Sequence[int], activation: str = "ReLU"
+) -> LazyComposedTransform:
     """The transformation of zuko's RealNVP, bounded by :func:`bounded_affine`.
 
     Args:
         features: d; with d = 1 each block is affine.
         blocks: Number of couplings.
-        hidden_dim: Width of the two hidden layers of every block's net.
+        hidden: Widths of the hidden layers of every block's net.
+        activation: Of each of them, a class of `torch.nn`.
     """
-    options = {"hidden_features": [hidden_dim, hidden_dim], "univariate": bounded_affine}
+    options = {"hidden_features": list(hidden), "activation": getattr(nn, activation)}
+    options["univariate"] = bounded_affine
     masks = (torch.arange(features) % 2 == i % 2 for i in range(blocks))
     return LazyComposedTransform(*(_Coupling(features, mask=mask, **options) for mask in masks))
 
@@ -75,6 +80,8 @@ class InjectiveFlow(nn.Module):
         data_blocks: Affine coupling blocks of w, in data space.
         latent_blocks: Those of h, in latent space.
         hidden_dim: Width of the two hidden layers of every block's net.
+        data_hidden, latent_hidden: Widths of the hidden layers in w and in h, in its place.
+        activation: As of :func:`affine_couplings`.
 
     Example:
         >>> import torch
@@ -91,12 +98,16 @@ class InjectiveFlow(nn.Module):
         data_blocks: int = 10,
         latent_blocks: int = 5,
         hidden_dim: int = 160,
+        data_hidden: Sequence[int] = (),
+        latent_hidden: Sequence[int] = (),
+        activation: str = "ReLU",
     ) -> None:
         super().__init__()
         self.padding = columns - latent_dim
         self.latent_dim = latent_dim
-        self.w = affine_couplings(columns, data_blocks, hidden_dim)
-        self.h = affine_couplings(latent_dim, latent_blocks, hidden_dim)
+        two = [hidden_dim, hidden_dim]
+        self.w = affine_couplings(columns, data_blocks, data_hidden or two, activation)
+        self.h = affine_couplings(latent_dim, latent_blocks, latent_hidden or two, activation)
 
     def encode(self, x: Tensor) -> Tensor:
         """f, from (..., D) to (..., d)."""
@@ -139,7 +150,7 @@ class FlowDecoder(BaseDecoder):
 
 @noted
 def build_coupling(
-    input_dim: tuple[int, ...], latent_dim: int, **sizes: int
+    input_dim: tuple[int, ...], latent_dim: int, **sizes: Any
 ) -> tuple[FlowEncoder, FlowDecoder]:
     """Encoder and decoder that share one :class:`InjectiveFlow`.
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -201,8 +201,9 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     """Trains and computes, and writes two figures, their captions and two CSV files."""
     data = line_data(POINTS, torch.Generator().manual_seed(0))
     rows: list[Row] = []
-    manifolds = {}
-    for done, at in enumerate(get_args(JacobianAt)):
+    manifolds: dict[str, dict[int, Manifold]] = {}
+    variants: tuple[JacobianAt, ...] = ("data", "reconstruction")
+    for done, at in enumerate(variants):
         on_progress(f"{VARIANTS[at]} training", done / 2)
         trained = train(at, data, options.seeds, EPOCHS[options.profile])
         rows += trained.rows

@@ -7,11 +7,9 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
-from pythae_fif.models.hutchinson import HutchinsonModel
 from pythae_fif.runs.engines import LocalEngine
 from pythae_fif.runs.engines.common import cores
 from pythae_fif.studies import OnProgress, StudyOptions
@@ -59,18 +57,20 @@ def train_configurations(
     Raises:
         RunsLeftError: Runs failed, or go on after the engine returned.
     """
-    rates = table.profile.learning_rates
+    rates = {name: table.profile.own(name).learning_rates for name in names}
     engine = options.engine or LocalEngine(gpus=[], cpus_per_run=cores())
 
     def tell(begin: float, length: float) -> OnProgress:
         name = table.splits.name
         return lambda label, share: on_progress(f"{name} {label}", begin + length * share)
 
-    chosen, rest = dict.fromkeys(names, rates[0]), tell(0, 1)
-    if len(rates) > 1:
-        trials = {name: _spec(name, table, rates, [seeds[0]] * len(rates)) for name in names}
+    chosen, rest = {name: of[0] for name, of in rates.items()}, tell(0, 1)
+    several = {name: of for name, of in rates.items() if len(of) > 1}
+    trials = {name: _spec(name, table, of, [seeds[0]] * len(of)) for name, of in several.items()}
+    if trials:
         tried = finish(TABULAR, trials, options, engine, tell(0, 0.5))
-        chosen, rest = {name: _best(rates, tried[name]) for name in names}, tell(0.5, 0.5)
+        chosen |= {name: _best(rates[name], record) for name, record in tried.items()}
+        rest = tell(0.5, 0.5)
     specs = {name: _spec(name, table, [chosen[name]] * len(seeds), seeds) for name in names}
     records = finish(TABULAR, specs, options, engine, rest)
     return [Trained(specs[name], records[name]) for name in names]
@@ -84,7 +84,7 @@ def _spec(
         configuration=name,
         data_hash=table.splits.content_hash,
         latent_dim=table.latent_dim,
-        budget=table.profile.budget_of(name),
+        budget=table.profile.own(name).budget(),
         learning_rates=tuple(learning_rates),
         seeds=tuple(seeds),
     )
@@ -112,23 +112,18 @@ def step_seconds(names: Sequence[str], table: Table, rounds: int = 15) -> Mappin
     """
     keep_freed_memory()
     x = table.train[torch.arange(TIMED_BATCH) % len(table.train)]
-    steps = {}
+    models, optimizers = {}, {}
     for name in names:
         torch.manual_seed(0)
         shape = table.splits.input_dim, table.latent_dim
-        model = CONFIGURATIONS[name].build(*shape, Nets()).train()
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
-
-        def step(model: HutchinsonModel = model, optimizer: Any = optimizer) -> None:
-            optimizer.zero_grad()
-            model({"data": x}).loss.backward()
-            optimizer.step()
-
-        steps[name] = step
-    times: dict[str, list[float]] = {name: [] for name in steps}
+        models[name] = CONFIGURATIONS[name].build(*shape, Nets()).train()
+        optimizers[name] = torch.optim.Adam(models[name].parameters(), lr=1e-4, fused=True)
+    times: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(rounds):
-        for name, step in steps.items():
+        for name, model in models.items():
             start = time.perf_counter()
-            step()
+            optimizers[name].zero_grad()
+            model({"data": x}).loss.backward()
+            optimizers[name].step()
             times[name].append(time.perf_counter() - start)
     return {name: statistics.median(values[1:]) for name, values in times.items()}

@@ -1,12 +1,12 @@
 """The tabular studies' protocol: configurations, net sizes, profiles, and the data with them."""
 
 __all__ = [
-    "BETA",
+    "APPENDIX",
     "CONFIGURATIONS",
-    "NETS_NOTE",
-    "NOISE",
+    "COUPLING",
     "SEEDS",
-    "WEIGHT_DECAY",
+    "SOURCES_NOTE",
+    "TABLE_ONE",
     "Budget",
     "Configuration",
     "Nets",
@@ -16,10 +16,12 @@ __all__ = [
 ]
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -33,33 +35,67 @@ from pythae_fif.nn.coupling import build_coupling
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.studies import StudyOptions
 from pythae_fif.studies.output import data_name
-from pythae_fif.validation import AtLeastOne, Checked, Each, read_checked
+from pythae_fif.validation import AtLeastOne, Checked, Each, name_of, read_checked
+from pythae_fif.volume_change.hutchinson import HutchinsonKind
 
 SEEDS = [0, 1, 2, 3, 4]
-BETA, NOISE, WEIGHT_DECAY = 10.0, 0.01, 1e-4  # appendix E.2
 FREE_FORM: dict[str, type[nn.Module]] = {"free-form": nn.ReLU, "free-form, SiLU": nn.SiLU}
 """The free-form nets by the paper's text, and by its authors' released code."""
-NETS_NOTE = (
-    "The text gives FIF's free-form nets ReLU, the authors' released code SiLU; which of them the "
-    "published numbers are of is not told."
+COUPLING = {"coupling": "ReLU", "coupling, tanh": "Tanh"}
+SOURCES_NOTE = (
+    "Settings of: FIF's text is appendix E.2 of the paper, with ReLU; FIF's code is what its "
+    "authors released, with SiLU; which of the two the published numbers are of is not told. RF's "
+    "code is what its own authors released; the other RF rows train as FIF does. Epochs and rates "
+    "are the profile's. On manifold, eq. 10 as it is written has gradient through the projection, "
+    "with ReLU none; to detach it is ours. The released code has no on-manifold training."
 )
 
 
 @dataclass(frozen=True)
+class Settings:
+    """What does not depend on the data set in the training of one model.
+
+    The defaults are appendix E.2's.
+
+    Attributes:
+        beta, noise, weight_decay: As everywhere.
+        hutchinson_kind: See :func:`~pythae_fif.volume_change.sample_hutchinson`.
+        one_cycle: Whether the learning rate goes through one cycle, or is constant.
+        data_hidden, latent_hidden: Hidden layers of the coupling flow's nets in data and in latent
+            space at the paper's sizes, narrower where the other nets are.
+    """
+
+    beta: float = 10.0
+    noise: float = 0.01
+    weight_decay: float = 1e-4
+    hutchinson_kind: HutchinsonKind = "orthogonal"
+    one_cycle: bool = True
+    data_hidden: tuple[int, ...] = ()
+    latent_hidden: tuple[int, ...] = ()
+
+
+APPENDIX = Settings()
+RF_CODE = Settings(50.0, 0.0, 0.0, "gaussian", False, (128,) * 4, (32,) * 2)
+"""Of layer6ai-labs/rectangular-flows, RNFs-ML; its batch and warm-up are in the profiles."""
+
+
+@dataclass(frozen=True)
 class Configuration:
-    """A row of tables 1 and 6, with the free-form nets of the text or of the code.
+    """A row of tables 1 and 6, with the settings of the text or of somebody's code.
 
     Attributes:
         label: Its name in tables.
         model: ``fif`` or ``rectangular_flow``, whose estimator it uses.
-        net: Of `FREE_FORM`, or ``coupling``.
-        jacobian_at: ``data`` (off-manifold) or ``reconstruction`` (on-manifold).
+        net: Of `FREE_FORM` or `COUPLING`.
+        jacobian_at: As of :class:`~pythae_fif.models.FIFConfig`.
+        settings: Of its training.
     """
 
     label: str
     model: str
     net: str
     jacobian_at: str
+    settings: Settings = APPENDIX
 
     @property
     def title(self) -> str:
@@ -69,12 +105,30 @@ class Configuration:
     @property
     def place(self) -> str:
         """Where the Jacobian is taken, in the words of table 6."""
-        return "off manifold" if self.jacobian_at == "data" else "on manifold"
+        at = {"data": "off manifold", "reconstruction": "on manifold"}
+        return at.get(self.jacobian_at, "on manifold, detached")
+
+    @property
+    def source(self) -> str:
+        """Whose settings it has, see `SOURCES_NOTE`."""
+        if self.settings is RF_CODE:
+            return "RF's code"
+        if self.jacobian_at == "detached_reconstruction":
+            return "ours"
+        code = "FIF's code" if self.jacobian_at == "data" else "FIF's code, eq. 10"
+        return code if FREE_FORM.get(self.net) is nn.SiLU else "FIF's text"
+
+    def identity(self) -> dict[str, Any]:
+        """What a run's id is made of; the settings count where they are not the appendix's."""
+        usual = {"settings": asdict(APPENDIX)}.items()
+        return {key: value for key, value in asdict(self).items() if (key, value) not in usual}
 
     def build(self, input_dim: tuple[int, ...], latent_dim: int, nets: "Nets") -> HutchinsonModel:
         """A freshly initialised model; seed torch before calling."""
         shape: dict[str, Any] = {"input_dim": input_dim, "latent_dim": latent_dim}
-        choices: dict[str, Any] = {"beta": BETA, "noise": NOISE, "jacobian_at": self.jacobian_at}
+        settings = self.settings
+        choices: dict[str, Any] = {"jacobian_at": self.jacobian_at, "beta": settings.beta}
+        choices |= {"noise": settings.noise, "hutchinson_kind": settings.hutchinson_kind}
         if self.net in FREE_FORM:
             activation = FREE_FORM[self.net]
             sizes: dict[str, Any] = {"hidden_dim": nets.hidden_dim, "activation": activation}
@@ -85,6 +139,9 @@ class Configuration:
             data_blocks=nets.data_blocks,
             latent_blocks=nets.latent_blocks,
             hidden_dim=nets.block_dim,
+            data_hidden=nets.scaled(settings.data_hidden),
+            latent_hidden=nets.scaled(settings.latent_hidden),
+            activation=COUPLING[self.net],
         )
         if self.model == "rectangular_flow":
             return RectangularFlow(RectangularFlowConfig(**shape, **choices), *flow)
@@ -94,14 +151,22 @@ class Configuration:
 CONFIGURATIONS = {
     "fif": Configuration("FIF", "fif", "free-form", "data"),
     "fif_on": Configuration("FIF", "fif", "free-form", "reconstruction"),
+    "fif_on_detached": Configuration("FIF", "fif", "free-form", "detached_reconstruction"),
     "fif_silu": Configuration("FIF", "fif", "free-form, SiLU", "data"),
     "fif_silu_on": Configuration("FIF", "fif", "free-form, SiLU", "reconstruction"),
+    "fif_silu_on_detached": Configuration(
+        "FIF", "fif", "free-form, SiLU", "detached_reconstruction"
+    ),
     "fif_coupling": Configuration("FIF", "fif", "coupling", "data"),
     "rectangular_flow_off": Configuration("RF", "rectangular_flow", "coupling", "data"),
     "fif_coupling_on": Configuration("FIF", "fif", "coupling", "reconstruction"),
     "rectangular_flow": Configuration("RF", "rectangular_flow", "coupling", "reconstruction"),
+    "rectangular_flow_published": Configuration(
+        "RF", "rectangular_flow", "coupling, tanh", "reconstruction", RF_CODE
+    ),
 }
-"""In the order of table 6; ``fif``, ``fif_silu`` and ``rectangular_flow`` are table 1's."""
+"""In the order of table 6; those of `TABLE_ONE` are table 1's."""
+TABLE_ONE = ("fif", "fif_silu", "rectangular_flow", "rectangular_flow_published")
 
 
 class Nets(Checked):
@@ -117,20 +182,35 @@ class Nets(Checked):
     latent_blocks: AtLeastOne = 5
     block_dim: AtLeastOne = 160
 
+    def scaled(self, hidden: Sequence[int]) -> list[int]:
+        """Widths given at the paper's sizes, narrower as the coupling flow's nets here are."""
+        return [max(1, width * self.block_dim // 160) for width in hidden]
+
 
 class Budget(Checked):
     """What one training may spend.
 
     Attributes:
-        epochs, batch_size: Of Adam with one cycle of the learning rate.
+        epochs, batch_size: Of Adam.
         train_size: First training rows that are used; all if None.
         nets: Sizes.
+        warmup: The epochs between which the likelihood's weight rises from 0 to 1; 1 all the time
+            if None.
     """
 
     epochs: AtLeastOne
     batch_size: AtLeastOne
     train_size: AtLeastOne | None = None
     nets: Nets = Nets()
+    warmup: Annotated[tuple[AtLeastOne, AtLeastOne] | None, Field(strict=False)] = None
+
+    def likelihood_weight(self, epoch: int) -> float:
+        """The likelihood's factor in the loss of an epoch, from 1."""
+        return 1.0 if self.warmup is None else float(np.interp(epoch, self.warmup, (0, 1)))
+
+    def identity(self) -> dict[str, Any]:
+        """What a run's id is made of; a warm-up counts where there is one."""
+        return self.model_dump(exclude={"warmup"} if self.warmup is None else None)
 
 
 class Profile(Budget):
@@ -138,23 +218,22 @@ class Profile(Budget):
 
     Attributes:
         note: What this is, and is not.
-        epochs_of: Configuration -> its own number of epochs.
         learning_rates: The cycle's highest learning rate, ascending. Of several, each configuration
             takes the one at which its first seed has the lowest FID-like score on validation rows.
+        of: Configuration -> keys of this class that are others for it.
     """
 
     note: str
     learning_rates: Each[float]
-    epochs_of: dict[str, AtLeastOne] = Field(default_factory=dict)
+    of: dict[Annotated[str, name_of(lambda: CONFIGURATIONS)], dict[str, Any]] = Field(default={})
 
-    def budget_of(self, configuration: str) -> Budget:
-        """What one configuration may spend."""
-        return Budget(
-            epochs=self.epochs_of.get(configuration, self.epochs),
-            batch_size=self.batch_size,
-            train_size=self.train_size,
-            nets=self.nets,
-        )
+    def own(self, configuration: str) -> "Profile":
+        """That of one configuration."""
+        return Profile(**{**dict(self), **self.of.get(configuration, {})})
+
+    def budget(self) -> Budget:
+        """What it lets a training spend."""
+        return Budget(**{name: getattr(self, name) for name in Budget.model_fields})
 
 
 class _File(Checked):
@@ -213,11 +292,6 @@ def load_table(dataset: str, options: StudyOptions) -> Table:
             f"profile {options.profile!r} of {dataset}: "
             f"{did_you_mean(options.profile, file.profiles)}"
         )
-    for name in file.profiles[options.profile].epochs_of:
-        if name not in CONFIGURATIONS:
-            raise ConfigError(
-                f"{path.name}: epochs_of: {name!r} is unknown: {did_you_mean(name, CONFIGURATIONS)}"
-            )
     latent_dim = file.latent_dim if options.latent_dim is None else options.latent_dim
     if latent_dim is None:
         raise ConfigError(f"--dataset {dataset} needs --latent-dim")

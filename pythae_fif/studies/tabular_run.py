@@ -5,12 +5,12 @@ __all__ = ["LIKELIHOOD_ROWS", "TABULAR", "TabularRecord", "TabularSpec"]
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any, Literal
 
 import torch
 from pydantic import Field, field_validator, model_validator
 from torch import Tensor
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
 from pythae_fif.data.tabular import TabularSplits, load_tabular
@@ -23,7 +23,7 @@ from pythae_fif.models.hutchinson import HutchinsonModel
 from pythae_fif.runs.kind import Job, Kind, run_id_of
 from pythae_fif.runs.provenance import provenance
 from pythae_fif.runs.record import Record
-from pythae_fif.studies.tabular_protocol import CONFIGURATIONS, WEIGHT_DECAY, Budget
+from pythae_fif.studies.tabular_protocol import CONFIGURATIONS, COUPLING, Budget
 from pythae_fif.validation import Checked
 
 SCHEMA = 2
@@ -39,7 +39,7 @@ class TabularSpec(Checked):
         data_hash: Of the table's rows.
         latent_dim: d.
         budget: Of the training.
-        learning_rates: The cycle's highest, of each model.
+        learning_rates: Of each model; a cycle's highest.
         seeds: Of each model's initial weights, data order, noise and Hutchinson vectors.
     """
 
@@ -64,10 +64,10 @@ class TabularSpec(Checked):
         return run_id_of(
             {
                 "schema": SCHEMA,
-                "configuration": asdict(CONFIGURATIONS[self.configuration]),
+                "configuration": CONFIGURATIONS[self.configuration].identity(),
                 "data": self.data_hash,
                 "latent_dim": self.latent_dim,
-                "profile": self.budget.model_dump(),
+                "profile": self.budget.identity(),
                 "learning_rates": self.learning_rates,
                 "seeds": self.seeds,
             }
@@ -135,18 +135,20 @@ def work(job: Job[TabularSpec, TabularRecord]) -> None:
     for seed in spec.seeds:
         torch.manual_seed(seed)
         models.append(configuration.build(splits.input_dim, spec.latent_dim, budget.nets))
-    coupling = configuration.net == "coupling"
-    ensemble = (StackedFlows if coupling else Ensemble)(models, spec.seeds)
+    ensemble = (StackedFlows if configuration.net in COUPLING else Ensemble)(models, spec.seeds)
+
+    def cycle(optimizer: Optimizer, steps: int) -> OneCycleLR:
+        return OneCycleLR(optimizer, max_lr=max(spec.learning_rates), total_steps=steps)
+
     start = time.process_time()  # of all threads; does not count when others have the machine
     ensemble.train(
         train,
         epochs=budget.epochs,
         batch_size=budget.batch_size,
         learning_rate=spec.learning_rates,
-        weight_decay=WEIGHT_DECAY,
-        schedule=lambda optimizer, steps: OneCycleLR(
-            optimizer, max_lr=max(spec.learning_rates), total_steps=steps
-        ),
+        weight_decay=configuration.settings.weight_decay,
+        schedule=cycle if configuration.settings.one_cycle else None,
+        likelihood_weight=budget.likelihood_weight,
         on_epoch=lambda epoch: folder.tell("running", "training", epoch / budget.epochs),
     )
     seconds = time.process_time() - start

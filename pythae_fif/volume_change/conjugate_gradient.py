@@ -2,6 +2,7 @@
 
 __all__ = [
     "ConjugateGradientOutput",
+    "RectangularAt",
     "RectangularEstimator",
     "RectangularOutput",
     "conjugate_gradient",
@@ -14,8 +15,9 @@ import torch
 from torch import Tensor
 
 from pythae_fif.volume_change.exact import log_volume
-from pythae_fif.volume_change.loss import JacobianAt, Map, check_option
+from pythae_fif.volume_change.loss import Map, check_option
 
+RectangularAt = Literal["data", "reconstruction"]
 RectangularEstimator = Literal["conjugate_gradient", "exact"]
 
 
@@ -101,7 +103,7 @@ def rectangular_surrogate(
     eps: Tensor,
     *,
     estimator: RectangularEstimator = "conjugate_gradient",
-    jacobian_at: JacobianAt = "reconstruction",
+    jacobian_at: RectangularAt = "reconstruction",
     tolerance: float = 1e-3,
     max_iterations: int | None = None,
 ) -> RectangularOutput:
@@ -140,7 +142,7 @@ def rectangular_surrogate(
         (torch.Size([7]), torch.Size([1, 7]), tensor(True))
     """
     check_option("estimator", estimator, RectangularEstimator)
-    check_option("jacobian_at", jacobian_at, JacobianAt)
+    check_option("jacobian_at", jacobian_at, RectangularAt)
     of_encoder = jacobian_at == "data"
     copies = 1 if estimator == "exact" else len(eps)
     with torch.enable_grad():

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pythae_fif.volume_change.replay import record
 
-JacobianAt = Literal["data", "reconstruction"]
+JacobianAt = Literal["data", "reconstruction", "detached_reconstruction"]
 
 Map = Callable[[Tensor], Tensor]
 
@@ -102,7 +102,9 @@ def volume_surrogate(
             surrogate is that of the first b samples alone, each by itself: statistics of BatchNorm
             in training mode are constants then.
         jacobian_at: Where f' is taken: at the ``data`` (off-manifold, eq. 15) or at the
-            ``reconstruction`` (on-manifold, eq. 10), which costs a second encoder pass.
+            ``reconstruction`` (on-manifold, eq. 10), which costs a second encoder pass and has
+            gradient through that point (none with ReLU: f' is constant around it); or there as at
+            a constant, ``detached_reconstruction``.
         dtype: Precision of the Jacobian products, that of eps if None; ``torch.bfloat16`` halves
             their memory traffic.
 
@@ -125,7 +127,8 @@ def volume_surrogate(
         f = record(encode, x.detach())
         check_eps(eps, f.value.shape, "latent")
         g = record(decode, f.value)
-        outer = f if jacobian_at == "data" else record(encode, g.value)
+        point = g.value.detach() if jacobian_at == "detached_reconstruction" else g.value
+        outer = f if jacobian_at == "data" else record(encode, point)
         with torch.no_grad():
             pushed = g.jvps(eps if dtype is None else eps.to(dtype))
         surrogate = -(eps * outer.jvps(pushed)).sum(-1).mean(0)
@@ -142,6 +145,7 @@ def fif_loss(
     *,
     surrogate: Surrogate = volume_surrogate,
     reduce: Map | None = None,
+    likelihood_weight: float | Tensor = 1.0,
 ) -> FIFLoss:
     r"""The loss of a free-form injective flow (eq. 7).
 
@@ -173,6 +177,7 @@ def fif_loss(
         reduce: What each term's samples are reduced to before the terms are added, such as
             ``torch.mean``; None keeps one number a sample. The surrogate of a part of the batch
             needs it.
+        likelihood_weight: Factor of the first two terms in the loss, as beta; for a warm-up.
 
     Returns:
         The loss with its terms, in nats, and z and x_hat of the same pass.
@@ -192,7 +197,8 @@ def fif_loss(
     if reduce is not None:
         volume, log_prior, reconstruction = map(reduce, (volume, log_prior, reconstruction))
     nll = volume - log_prior
-    return FIFLoss(nll + beta * reconstruction, nll, reconstruction, volume, out.z, out.x_hat)
+    loss = likelihood_weight * nll + beta * reconstruction
+    return FIFLoss(loss, nll, reconstruction, volume, out.z, out.x_hat)
 
 
 def squared_error(x_hat: Tensor, x: Tensor, batch_dims: int = 1) -> Tensor:

@@ -122,8 +122,9 @@ def surrogate(
         else:
             decoder = _Pass.run(decode, z, mode)
         x_hat = decoder.value
-        if jacobian_at == "reconstruction":
-            encoder = _Pass.run(encode, x_hat, mode)
+        if jacobian_at != "data":
+            point = x_hat if jacobian_at == "reconstruction" else x_hat.detach()
+            encoder = _Pass.run(encode, point if replayed else point.requires_grad_(), mode)
         outer, inner = (encoder, decoder) if gradient_to == "encoder" else (decoder, encoder)
 
         if eps_first:  # eps^T [outer' stop_gradient(inner' eps)]

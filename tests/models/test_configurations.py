@@ -44,6 +44,7 @@ WRONG = [
     ([RectangularFlowConfig], {"condition_dim": 3}, "unknown key 'condition_dim'"),
     ([RectangularFlowConfig], {"cg_tolerence": 0.1}, "did you mean 'cg_tolerance'"),
     ([RectangularFlowConfig], {"cg_tolerance": 0.0}, "cg_tolerance=0.0"),
+    ([RectangularFlowConfig], {"jacobian_at": "detached_reconstruction"}, "jacobian_at='detached"),
     ([RectangularFlowConfig], {"cg_max_iterations": 0}, "cg_max_iterations=0"),
     ([RectangularFlowConfig], {"estimator": "exakt"}, "did you mean 'exact'"),
     ([FIFConfig], {"mode": "sideways"}, "valid: replay, mixed, backward"),

@@ -18,6 +18,7 @@ from support.engines import InProcess, Refuses
 from support.tabular_files import LATENT, table, write_archive, write_csv
 
 from pythae_fif.cli.main import main
+from pythae_fif.ensemble.stacked import StackedFlows
 from pythae_fif.errors import ConfigError, DataError, RunsLeftError
 from pythae_fif.reports.published import load_published
 from pythae_fif.runs.engines import Outcome
@@ -197,7 +198,8 @@ COMMITTED = {
     },
     ("power", "equal_time"): {
         "fif": "419745aa38f3", "fif_on": "8c65a32cf619", "fif_silu": "aa11135e4e19",
-        "fif_silu_on": "7e9d7830cca3", "rectangular_flow": "a26bb6dedb18",
+        "fif_silu_on": "7e9d7830cca3", "fif_silu_on_detached": "992b3343c21b",
+        "fif_on_detached": "c54aadc4bb5f", "rectangular_flow": "a26bb6dedb18",
     },
     ("miniboone", "quick"): {
         "fif": "d0957621cda6", "fif_on": "754d3ec81eb2", "fif_silu": "34f3e856ce46",
@@ -207,7 +209,8 @@ COMMITTED = {
     },
     ("miniboone", "equal_time"): {
         "fif": "145640f3c25d", "fif_on": "419183a19952", "fif_silu": "15f05512f920",
-        "fif_silu_on": "b9769f0aecf2", "rectangular_flow": "7f8302605756",
+        "fif_silu_on": "b9769f0aecf2", "fif_silu_on_detached": "7cdaaecbb721",
+        "rectangular_flow": "7f8302605756",
     },
 }  # fmt: skip
 """Data set and profile -> configuration -> id of the run in the committed tables."""
@@ -243,7 +246,7 @@ def write_old(root, checksum=True, **changes):
     configuration = tabular_protocol.CONFIGURATIONS["fif"]
     content = {
         "specification": {
-            "schema": 2, "configuration": dataclasses.asdict(configuration), "data": "0123",
+            "schema": 2, "configuration": configuration.identity(), "data": "0123",
             "latent_dim": 2, "profile": SPEC.budget.model_dump(),
             "learning_rates": [1e-3, 1e-5], "seeds": [0, 1],
         },
@@ -330,22 +333,46 @@ def check_choice(options, rows):
         assert here == pytest.approx(there, rel=1e-3)
 
 
-def test_ablation_has_every_row_of_tables_six_and_seven(options):
+def test_ablation_has_every_row_of_tables_six_and_seven(options, monkeypatch):
+    train, trained = StackedFlows.train, []
+
+    def spy(self, *args, **kwargs):
+        config, weight = self.models[0].model_config, kwargs["likelihood_weight"]
+        rest = kwargs["schedule"] is None, kwargs["weight_decay"], weight(5), weight(8), weight(99)
+        trained.append((config.beta, config.noise, config.hutchinson_kind, *rest))
+        train(self, *args, **kwargs)
+
+    monkeypatch.setattr(StackedFlows, "train", spy)
     paths = ablation.run(options, lambda label, share: None)
     six, seven = (list(csv.DictReader(io.StringIO(p.read_text()))) for p in paths[1::2])
     assert [tuple(row.values())[:3] for row in six] == [
         ("FIF", "free-form", "off manifold"),
         ("FIF", "free-form", "on manifold"),
+        ("FIF", "free-form", "on manifold, detached"),
         ("FIF", "free-form, SiLU", "off manifold"),
         ("FIF", "free-form, SiLU", "on manifold"),
+        ("FIF", "free-form, SiLU", "on manifold, detached"),
         ("FIF", "coupling", "off manifold"),
         ("RF", "coupling", "off manifold"),
         ("FIF", "coupling", "on manifold"),
         ("RF", "coupling", "on manifold"),
+        ("RF", "coupling, tanh", "on manifold"),
     ]
-    assert len(seven) == 6 and seven[2]["reconstruction loss ↓"] == six[0]["recon. ↓"]
-    assert seven[5]["Training"] == "Off manifold, SiLU"
-    assert seven[5]["reconstruction loss ↓"] == six[2]["recon. ↓"]
+    assert [row["settings of"] for row in six] == (
+        ["FIF's text", "FIF's text", "ours", "FIF's code", "FIF's code, eq. 10", "ours"]
+        + ["FIF's text"] * 4
+        + ["RF's code"]
+    )
+    assert [row["Training"] for row in seven[:5]] == [
+        "On manifold", "On manifold (outliers removed)", "On manifold, detached",
+        "On manifold, detached (outliers removed)", "Off manifold",
+    ]  # fmt: skip
+    for row, in_six in ((0, 1), (2, 2), (4, 0), (5, 4), (7, 5), (9, 3)):
+        assert seven[row]["reconstruction loss ↓"] == six[in_six]["recon. ↓"]
+    assert seven[9]["Training"] == "Off manifold, SiLU" and len(seven) == 10
+    usual = (10.0, 0.01, "orthogonal", False, 1e-4, 1.0, 1.0, 1.0)
+    theirs = (50.0, 0.0, "gaussian", True, 0.0, 0.0, pytest.approx(0.6), 1.0)
+    assert trained == [*[usual] * 4, theirs] * 2  # to choose the rate, and then all seeds
     part = dataclasses.replace(options, models=["fif_on"])  # trained already
     markdown, values = ablation.run(part, lambda label, share: None)
     assert markdown.name == "ablation-csv-t-d2-fif_on-quick.md"
@@ -396,3 +423,30 @@ def test_protocols_are_those_of_table_five(root, name):
     assert loaded.profile.epochs == epochs["epochs"].value
     assert loaded.latent_dim == epochs["latent_dim"].value
     assert loaded.profile.learning_rates == [3e-4 if name == "hepmass" else 1e-4]
+    released = tabular_protocol.load_table(name, dataclasses.replace(options, profile="released"))
+    assert released.profile.epochs == epochs["epochs"].value / 5
+    assert released.profile.learning_rates == [3e-4]
+    own = [of.profile.own("rectangular_flow_published") for of in (loaded, released)]
+    batch = {"power": 5000, "gas": 2500, "hepmass": 750, "miniboone": 400}[name]
+    for profile in own:
+        assert (profile.batch_size, profile.warmup) == (batch, (25, 50))
+        assert profile.learning_rates == [1e-4] and profile.budget().nets == loaded.profile.nets
+
+
+def test_rectangular_flows_of_their_own_authors_have_their_nets():
+    """10 couplings of four layers of 128 in data space, 5 of two layers of 32 in latent space."""
+    configuration = tabular_protocol.CONFIGURATIONS["rectangular_flow_published"]
+    flow = configuration.build((6,), 3, tabular_protocol.Nets()).encoder.flow
+    for part, blocks, hidden in ((flow.w, 10, [128] * 4), (flow.h, 5, [32] * 2)):
+        widths = [len(p) for name, p in part.named_parameters() if name.endswith("bias")]
+        size = len(hidden) + 1
+        nets = [widths[i : i + size] for i in range(0, len(widths), size)]
+        assert [net[:-1] for net in nets] == [hidden] * blocks
+    assert any(isinstance(module, torch.nn.Tanh) for module in flow.modules())
+
+
+def test_what_a_configuration_has_of_its_own_is_checked(options):
+    profile = dict(tabular_protocol.load_table("csv", options).profile)
+    for of, said in (({"fif_": {}}, "'fif_'"), ({"fif": {"epoch": 3}}, "did you mean 'epochs'")):
+        with pytest.raises(ConfigError, match=said):
+            tabular_protocol.Profile(**profile | {"of": of}).own("fif")

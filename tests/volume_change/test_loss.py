@@ -101,6 +101,22 @@ def test_where_training_rests(change, activation, jacobian_at):
     assert abs(found - expected) < 1e-8
 
 
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.LeakyReLU, nn.SiLU])
+def test_gradient_through_the_projection(activation):
+    """With kinks f' is constant around a point: automatic differentiation finds none."""
+    maps, (x, eps) = nets(activation), arguments(B)
+    parameters = [p for net in maps for p in net.parameters()]
+
+    def gradient(jacobian_at):
+        volume = volume_surrogate(*maps, x, eps, jacobian_at=jacobian_at).surrogate.sum()
+        found = torch.autograd.grad(volume, parameters, materialize_grads=True, allow_unused=True)
+        return torch.cat([part.flatten() for part in found])
+
+    whole, detached = gradient("reconstruction"), gradient("detached_reconstruction")
+    assert detached.norm() > 0.1
+    assert torch.equal(whole, detached) == (activation is not nn.SiLU)
+
+
 @pytest.mark.parametrize(
     "options", [{}, {"jacobian_at": "reconstruction"}, {"gradient_to": "decoder"}]
 )

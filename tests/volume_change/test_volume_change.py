@@ -122,6 +122,10 @@ OPTIONS = [
         ("replay", "mixed", "backward", "forward"),
     )
 ]
+OPTIONS += [
+    dict(jacobian_at="detached_reconstruction", gradient_to=g, trace_space="latent", mode=m)
+    for g, m in (("encoder", "replay"), ("encoder", "mixed"), ("decoder", "backward"))
+]
 
 
 def meets_inner(options):
@@ -132,6 +136,8 @@ def exact_gradient(encode, decode, x, jacobian_at, gradient_to):
     """The trace of table 4 from dense Jacobians that autograd differentiates."""
     z = encode(x)
     point = x if jacobian_at == "data" else decode(z)
+    if jacobian_at == "detached_reconstruction":
+        point = point.detach()
     f = torch.autograd.functional.jacobian
     rows = [
         (
