@@ -34,7 +34,7 @@ class FeatureStatistics:
         >>> statistics = FeatureStatistics()
         >>> statistics.update(torch.tensor([[0.0], [2.0]]))
         >>> statistics.update(torch.tensor([[4.0]]))
-        >>> statistics.count, statistics.mean.item(), statistics.covariance.item()
+        >>> statistics.count, statistics.mean.item(), round(statistics.covariance.item(), 9)
         (3, 2.0, 4.0)
     """
 

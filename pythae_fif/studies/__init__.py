@@ -151,7 +151,7 @@ class StudyOptions:
         models: Models to compare; None for the study's own choice.
         seeds: Empty for the profile's own.
         profile: ``paper`` for the full protocol, ``quick`` for minutes on two cores;
-            tables of numbers also have ``equal_time``.
+            tables of numbers also have ``equal_time`` and ``released``.
         latent_dim: Latent dimension; None for the study's own.
         engine: Does the runs of a study that keeps runs; None for this machine, one at a time.
         run_timeout: As of :class:`~pythae_fif.runs.engines.Batch`.

@@ -64,7 +64,7 @@ def test_celeba_is_two_files(root, web, files):
     seen = []
     splits = load_images("celeba", root, image_size=8, progress=lambda *of: seen.append(of))
     assert counts(splits) == [20, 12, 11]
-    assert splits.source.startswith("CelebA 8x8, image folder, 20/12/11")
+    assert splits.source.startswith("CelebA 8x8 of the central 148x148, image folder, 20/12/11")
     assert len(web.asked) == 3 and {page.partition("/")[0] for page in web.asked} == {
         "drive.google.com", "drive.usercontent.google.com",
     }  # fmt: skip
