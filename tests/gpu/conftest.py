@@ -6,7 +6,7 @@ import pytest
 from support.gpu_process import GpuProcess
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def gpu() -> Iterator[GpuProcess]:
     """Calls functions where `cuda` is a pretended GPU."""
     try:

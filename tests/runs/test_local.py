@@ -20,6 +20,13 @@ ONE, TWO = (LocalEngine(gpus=[], cpus_per_run=max(1, cores() // n)) for n in (1,
 """On the processor, so many runs at once."""
 
 
+@pytest.fixture
+def children():
+    """Gives the processes that the test has started and that live; others' are none of its own."""
+    before = {process.pid for process in multiprocessing.active_children()}
+    return lambda: [p for p in multiprocessing.active_children() if p.pid not in before]
+
+
 def ignore(running, outcomes) -> None:
     """Watches nothing."""
 
@@ -67,13 +74,13 @@ ENDS = {
 """Deed -> the error of its run; the one that sleeps is killed."""
 
 
-def test_failed_killed_and_silent_runs_cost_only_themselves(store):
+def test_failed_killed_and_silent_runs_cost_only_themselves(store, children):
     specs = [TaskSpec(deed=deed, asked=("a", "b")) for deed in ENDS]
     run_dirs = prepared(store, *specs)
 
     def kill(running, outcomes):
         if running.keys() == {run_dirs[1]} and running[run_dirs[1]].stage == "training":
-            (process,) = multiprocessing.active_children()
+            (process,) = children()
             os.kill(process.pid, signal.SIGKILL)
 
     outcomes = ONE.run_all(Batch(TASKS, run_dirs), kill)
@@ -151,7 +158,7 @@ def test_run_that_another_driver_prepares_as_it_ends(store, monkeypatch):
     assert Status.read(run_dir).state == "finished"
 
 
-def test_interrupt_marks_runs_and_leaves_no_process(store):
+def test_interrupt_marks_runs_and_leaves_no_process(store, children):
     run_dirs = prepared(store, *(TaskSpec(seed, "sleep") for seed in range(3)))
 
     def interrupt(running, outcomes):
@@ -162,10 +169,10 @@ def test_interrupt_marks_runs_and_leaves_no_process(store):
         TWO.run_all(Batch(TASKS, run_dirs), interrupt)
     states = [Status.read(d).state for d in run_dirs]
     assert states == ["interrupted", "interrupted", "waiting"]
-    assert not multiprocessing.active_children()
+    assert not children()
 
 
-def test_interrupt_while_a_process_starts_is_not_lost(store, monkeypatch):
+def test_interrupt_while_a_process_starts_is_not_lost(store, monkeypatch, children):
     run_dirs = prepared(store, TaskSpec())
     method = multiprocessing.get_context("forkserver").Process
     start = method.start
@@ -177,7 +184,7 @@ def test_interrupt_while_a_process_starts_is_not_lost(store, monkeypatch):
     monkeypatch.setattr(method, "start", interrupted_start)
     with pytest.raises(KeyboardInterrupt):
         TWO.run_all(Batch(TASKS, run_dirs), ignore)
-    assert not multiprocessing.active_children()
+    assert not children()
     assert Status.read(run_dirs[0]).state == "interrupted"
 
 
