@@ -67,30 +67,19 @@ def read_frame_pickle(path: Path) -> dict[str, np.ndarray]:
         frame = _Machine().run(content)
     except DataError as error:
         raise DataError(f"{path}: the pickle {error}") from error
-    # Of a damaged pickle: its texts and numbers may be none, its stack empty.
-    except (
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        OverflowError,
-        MemoryError,
-    ) as error:
+    except _DAMAGE as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise DataError(f"{path}: not a readable pickle ({reason})") from error
     try:
         return _columns(frame, len(content))
-    except (
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        OverflowError,
-        MemoryError,
-    ) as error:
+    except _DAMAGE as error:
         raise DataError(
             f"{path}: a pickle of something else than a data frame of numbers"
         ) from error
+
+
+_DAMAGE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, MemoryError)
+"""What a damaged pickle raises: its texts and numbers may be none, its stack empty."""
 
 
 class _Machine:
