@@ -13,6 +13,7 @@ import pythae_fif.nn.build
 import pythae_fif.nn.coupling  # noqa: F401 - whose builders are noted
 from pythae_fif.errors import ConfigError
 from pythae_fif.files import read_json, write_json
+from pythae_fif.models.whitening import add_code_maps, bare
 from pythae_fif.nn.recipe import rebuild, recipe_of
 
 NETWORKS = "networks.json"
@@ -26,7 +27,7 @@ class SavedModel(BaseAE):
     def save(self, dir_path: str) -> None:
         """Writes configuration, weights and networks to a folder, as Pythae does."""
         super().save(dir_path)
-        recipes = {side: recipe_of(getattr(self, side)) for side in ("encoder", "decoder")}
+        recipes = {side: recipe_of(bare(getattr(self, side))) for side in ("encoder", "decoder")}
         write_json(Path(dir_path, NETWORKS), recipes)
 
     @classmethod
@@ -64,6 +65,8 @@ class SavedModel(BaseAE):
                     "load_from_folder(..., trust=True) opens it, if you trust whoever wrote it"
                 )
         model = cls(config, **networks)
+        if "encoder.code_map.shift" in weights:
+            add_code_maps(model)
         model.load_state_dict(weights)
         return model
 
