@@ -2,6 +2,7 @@
 
 __all__ = ["study_command"]
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,8 @@ from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.runs.engines.options import EngineOptions, build_engine
 from pythae_fif.runs.remote import is_url
 from pythae_fif.validation import AtLeastOne, Each, Flag, read_checked
+
+logger = logging.getLogger(__name__)
 
 
 class StudyFlags(CommonFlags):
@@ -66,7 +69,16 @@ def study_command(words: list[str]) -> int:
         engine=None if engine is None else build_engine(engine, flags.results),
         run_timeout=None if engine is None else engine.timeout_seconds,
     )
+    # Its import costs seconds, which --help shall not wait for.
+    from pythae_fif.cli import preflight
+
+    if line := preflight.cuda_problem():
+        raise ConfigError(line)
     console = Terminal(highlight=False)
+    if options.engine is not None and not flags.quiet:
+        console.print(preflight.machine_line(options.engine), markup=False, soft_wrap=True)
+    if warning := preflight.cuda_warning():
+        logger.warning(warning)
     tenths = 0
     with Display(console, quiet=flags.quiet).stage(study.name) as progress:
 

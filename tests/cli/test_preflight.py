@@ -189,3 +189,15 @@ def test_a_gpu_that_cannot_compute(monkeypatch):
     failed = SimpleNamespace(returncode=1, stderr="x\nRuntimeError: no kernel image is available\n")
     monkeypatch.setattr(preflight.subprocess, "run", lambda *of, **options: failed)
     assert "cannot compute (RuntimeError: no kernel image is available)" in preflight.cuda_problem()
+
+
+def test_a_study_looks_at_the_gpu_first(monkeypatch, tmp_path, capsys, caplog):
+    words = ["study", "linear", "--results", str(tmp_path)]
+    monkeypatch.setattr(preflight, "cuda_problem", lambda: "sees a GPU that cannot compute")
+    assert cli.main(words) == 2
+    assert "error: sees a GPU that cannot compute" in capsys.readouterr().err
+    monkeypatch.setattr(preflight, "cuda_problem", lambda: None)
+    monkeypatch.setattr(preflight, "cuda_warning", lambda: "warning: runs go to the CPU")
+    monkeypatch.setattr("pythae_fif.studies.run_study", lambda *_: [])
+    assert cli.main(words) == 0
+    assert "runs go to the CPU" in caplog.text
