@@ -30,8 +30,9 @@ from pythae_fif.volume_change.rules import UnsupportedOperationError
 CHUNK_NUMEL = 2**23
 """Numbers in a chunk of Jacobians, and in one layer's tangents: 32 MB each in float32."""
 
-COTANGENTS_NUMEL = 2**20
-"""Numbers in one layer's cotangents: few, for convolutions copy them on their way back."""
+COTANGENTS_NUMEL = {"cpu": 2**18, "cuda": 2**22}
+"""Numbers in one layer's cotangents. On the CPU few, which stay in its caches: convolutions copy
+them on their way back. On a GPU many: every operation is the start of a kernel."""
 
 
 def decoder_jacobian(
@@ -171,7 +172,8 @@ def encoder_log_volume(
     with torch.no_grad(), _Widest() as widest:
         numel = encode(x[:1]).numel() * (x[0].numel() if data_dim is None else data_dim)
     size = max(1, CHUNK_NUMEL // max(1, numel))
-    directions = max(1, COTANGENTS_NUMEL // (min(size, len(x)) * widest.numel))
+    cotangents = COTANGENTS_NUMEL["cpu" if x.device.type == "cpu" else "cuda"]
+    directions = max(1, cotangents // (min(size, len(x)) * widest.numel))
     volumes: list[Tensor] = []
     with torch.inference_mode(False), torch.no_grad():
         for start in range(0, len(x), size):
