@@ -826,7 +826,7 @@ def test_orthogonal_vectors_of_any_draw(dtype, tolerance, data, dim, batch):
     samples = dim if data.draw(st.booleans()) else data.draw(st.integers(1, dim))
     generator = torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
     draw = torch.randn(samples, batch, dim, generator=generator, dtype=dtype)
-    for k in data.draw(st.lists(st.integers(1, max(1, samples - 1)), max_size=3)):
+    for k in data.draw(st.lists(st.integers(1, max(1, samples - 1)), max_size=3, unique=True)):
         factor = data.draw(st.sampled_from([0.0, 1e-12, 1.0, 1e6]))
         draw[k % samples] = factor * draw[0] if factor else 0.0
     if samples == 1:
