@@ -4,10 +4,10 @@
 
 `after` whitens once by `FIF.whiten`: the same networks as `none`. The other two change the codes
 after each epoch and train on: `every epoch` whitens, `scale` multiplies the codes by the number
-that makes mean |z|^2 equal to mean tr f'(x) g'(z), as where training rests. At rest E z z^T equals
-the symmetric part of E f'(x) g'(z), for any linear map of the code. That is the identity only where
-every direction of the code is reconstructed, so whitening should keep training from its rest, and
-the scale should not.
+that makes mean |z|^2 equal to mean tr f'(x) g'(z). At rest E z z^T is the symmetric part of
+E f'(x) g'(z), for any linear map of the code, and that is the identity only where every direction
+of the code is reconstructed. Hypothesis: whitening keeps training from this rest, and so harms it;
+the scale, which agrees with it, does not.
 
 Columns are means over seeds, with standard deviations: squared error and log-likelihood on the
 manifold in nats a test image, the divergence in nats of one Gaussian fitted to the test codes from
