@@ -152,8 +152,8 @@ def _listed(rates: Sequence[float]) -> str:
 def _rf_code(runs: Sequence[Trained], profile: Profile) -> list[str]:
     """What the rows with the settings of rectangular flows' own authors have instead."""
     return [
-        f"RF's code: batch {run.spec.budget.batch_size}, Adam at a constant rate of "
-        f"{_listed(profile.own(run.spec.configuration).learning_rates)}, weight decay "
+        f"RF's code: batch {run.spec.budget.batch_size}, Adam at a constant rate (of "
+        f"{_listed(profile.own(run.spec.configuration).learning_rates)}), weight decay "
         f"{RF_CODE.weight_decay:g}, noise {RF_CODE.noise:g}, beta {RF_CODE.beta:g}, the weight of "
         f"the likelihood rising from 0 to 1 over epochs {run.spec.budget.warmup}, "
         f"{RF_CODE.hutchinson_kind} Hutchinson vectors, nets of {RF_CODE.data_hidden} and "
