@@ -41,7 +41,7 @@ from pythae_fif.files import write_json
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.reports.grid import Cell, Grid, number, write_grid
 from pythae_fif.studies import StudyOptions
-from pythae_fif.studies.tabular_protocol import BETA, NOISE, WEIGHT_DECAY, Table, load_table
+from pythae_fif.studies.tabular_protocol import APPENDIX, Table, load_table
 from pythae_fif.training import keep_freed_memory
 
 BATCH, WIDTH, LIKELIHOOD_ROWS = 128, 40, 1000
@@ -201,11 +201,11 @@ def training_table(claim: str, flags: argparse.Namespace) -> tuple[Grid | None, 
     say = gradient_notes if claim == "gradient" else trace_notes
     notes = [
         f"Data: {table.splits.source}. Nets of appendix E.2 with width {WIDTH}, d = "
-        f"{table.latent_dim}, beta {BETA:g}, noise {NOISE:g}, batch {BATCH}, {first['steps']:,} "
-        f"steps in one cycle up to the rate; {seeds} seeds: medians, with lowest and highest in "
-        f"brackets, of all test rows (log-likelihood: exact, on the manifold, of the first "
-        f"{LIKELIHOOD_ROWS:,}). Failed: a score that is not finite, or a reconstruction worse than "
-        f"the mean row, which has {mean_row_error(table):.2f}.",
+        f"{table.latent_dim}, beta {APPENDIX.beta:g}, noise {APPENDIX.noise:g}, batch {BATCH}, "
+        f"{first['steps']:,} steps in one cycle up to the rate; {seeds} seeds: medians, with "
+        f"lowest and highest in brackets, of all test rows (log-likelihood: exact, on the "
+        f"manifold, of the first {LIKELIHOOD_ROWS:,}). Failed: a score that is not finite, or a "
+        f"reconstruction worse than the mean row, which has {mean_row_error(table):.2f}.",
         *say(found, table),
         made_by(claim if flags.dataset == "power" else f"{claim} --dataset {flags.dataset}", first),
     ]
@@ -228,7 +228,7 @@ def train(case: Case, table: Table, steps: int) -> dict[str, Any]:
     models = []
     for _, seed in pairs:
         torch.manual_seed(seed)
-        config = FIFConfig(**shape, beta=BETA, noise=NOISE, **case.choices)
+        config = FIFConfig(**shape, beta=APPENDIX.beta, noise=APPENDIX.noise, **case.choices)
         models.append(
             FIF(config, TabularEncoder(**shape, **sizes), TabularDecoder(**shape, **sizes))
         )
@@ -241,7 +241,7 @@ def train(case: Case, table: Table, steps: int) -> dict[str, Any]:
         epochs=epochs,
         batch_size=BATCH,
         learning_rate=[rate for rate, _ in pairs],
-        weight_decay=WEIGHT_DECAY,
+        weight_decay=APPENDIX.weight_decay,
         schedule=lambda optimizer, steps: OneCycleLR(
             optimizer, max_lr=max(case.rates), total_steps=steps
         ),

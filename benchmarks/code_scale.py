@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from claims import with_range
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -38,7 +39,6 @@ from pythae_fif.pictures import new_figure
 from pythae_fif.reports.grid import Cell, Grid, write_grid
 from pythae_fif.studies import StudyOptions
 from pythae_fif.studies.output import Drawing, write_study
-from pythae_fif.studies.tabular import spread
 from pythae_fif.studies.tabular_protocol import APPENDIX, Table, load_table
 from pythae_fif.training import keep_freed_memory
 from pythae_fif.volume_change import SurrogateOutput, fif_loss
@@ -49,9 +49,9 @@ BATCH, WIDTH, WIDE = 128, 40, 80  # the latter is that of the tables' profile `q
 MEASURED, CHUNK = 4096, 1024  # rows
 RATES, LAST = (1e-3, 1e-2), 0.1  # what comes at a tenth of the rate, in units of `--steps`
 POINTS = 20  # measurements at the constant rate
-CLOSED = 0.05  # a difference that counts as none
 TITLE = "POWER: where the codes come to rest"
-KINKED, SHARP = ("relu", "leaky_relu"), "softplus100"
+KINKED, SHARP = ("relu", "leaky_relu"), "softplus100"  # the latter is ReLU but for 0.007
+EARLY, LATER = 1_000, 10_000  # steps of the table's first columns
 
 ACTIVATIONS: dict[str, tuple[str, Callable[[], nn.Module]]] = {
     "relu": ("ReLU", nn.ReLU),
@@ -351,33 +351,18 @@ class Curve:
         return [statistics.median(of(point)) for point in self.points]
 
     @property
-    def gaps(self) -> list[float]:
-        """|z|^2/d - tr f'g'/d, the median over seeds at each of the points."""
-        return self.median(gap)
+    def end(self) -> Point:
+        """The last at the constant rate."""
+        return self.points[-1]
 
-    @property
-    def code(self) -> float:
-        """|z|^2/d at the end of the constant rate, the median over seeds."""
-        return statistics.median(self.points[-1].code)
-
-    def gap_after(self, steps: int) -> float:
-        """That at the point nearest to a number of steps."""
-        nearest = min(self.points, key=lambda point: abs(math.log(point.steps / steps)))
-        return statistics.median(gap(nearest))
+    def after(self, steps: int) -> Point:
+        """The one nearest to a number of steps."""
+        return min(self.points, key=lambda point: abs(math.log(point.steps / steps)))
 
     @property
     def is_lost(self) -> bool:
         """Whether half of the seeds or more end with hardly any trace: with a constant code."""
-        return statistics.median(self.points[-1].trace) < 0.1
-
-    @property
-    def closed(self) -> int | None:
-        """The steps from which on the median gap is below `CLOSED` at all points; None if never."""
-        if self.is_lost:
-            return None
-        wide = [i for i, value in enumerate(self.gaps) if not abs(value) < CLOSED]
-        first = wide[-1] + 1 if wide else 0
-        return self.points[first].steps if first < len(self.points) else None
+        return statistics.median(self.end.trace) < 0.1
 
 
 def gap(point: Point) -> list[float]:
@@ -412,35 +397,33 @@ def draw(curves: list[Curve], table: Table, options: StudyOptions) -> list[Path]
     missing = [name for name, case in CASES.items() if all(c.case != case for c in curves)]
     rows = []
     for c in curves:
-        end = c.points[-1]
-        means = [spread(of) for of in (end.code, end.trace, gap(end))]
-        closed = Cell("–") if c.closed is None else Cell(f"{c.closed:,}", c.closed)
-        size = [spread(of) for of in (end.gradient, [abs(a) for a in end.along], end.weights)]
-        rest = [spread(c.last.code), spread(gap(c.last)), spread(c.last.reconstruction)]
-        rows.append([Cell(c.name), Cell(f"{c.rate:g}", c.rate), closed, *means, *size, *rest])
+        early, later, end = c.after(EARLY), c.after(LATER), c.end
+        means = [with_range(of) for of in (early.code, gap(early), gap(later), end.code, end.trace)]
+        means += [with_range(of) for of in (gap(end), end.gradient, end.along, end.weights)]
+        rest = [with_range(of) for of in (c.last.code, gap(c.last), c.last.reconstruction)]
+        rows.append([Cell(c.name), Cell(f"{c.rate:g}", c.rate), *means, *rest])
     steps, last = curves[0].points[-1].steps, curves[0].last.steps
     notes = [
         f"Data: {table.splits.source}. Nets of appendix E.2 with width {WIDTH}, d = "
         f"{table.latent_dim}, beta {APPENDIX.beta:g}, noise {APPENDIX.noise:g}, K = 1, "
         f"batch {BATCH}, Adam without weight decay; {steps:,} steps at a constant rate, "
         f"{last - steps:,} at a tenth of it. "
-        f"Mean ± standard deviation over seeds {', '.join(map(str, curves[0].seeds))}, on "
+        f"Median, with lowest and highest, of seeds {', '.join(map(str, curves[0].seeds))}, on "
         f"{MEASURED:,} training rows with noise, in float64 with the exact trace.",
-        f"Closed from: the first measured number of steps from which on the median difference "
-        f"stays within {CLOSED:g} at the constant rate (– where most trainings collapsed, with a "
-        "trace of zero); the next columns are of the end of it. "
-        "Difference: |z|²/d - tr f'(x) g'(z)/d. Gradient: norm of that of the mean loss, and the "
-        "size of its component along the scale of the code; weights: norm of all parameters. "
-        "The last columns: after the steps at a tenth of the rate.",
+        f"Difference: |z|²/d - tr f'(x) g'(z)/d. At {EARLY:,} and {LATER:,} steps: at the nearest "
+        "measurement. Gradient: norm of that of the mean loss, and its component along the scale "
+        "of the code; weights: norm of all parameters; these and |z|²/d, tr/d and the difference "
+        "beside them are of the end of the constant rate. The last columns: after the steps at a "
+        "tenth of it.",
         *([f"Not yet in the store: {', '.join(missing)}."] if missing else []),
         f"Made by `{options.command}`.",
     ]
     headings = [
-        "Nets", "rate", "closed from", "|z|²/d", "tr/d", "difference", "gradient", "along",
-        "weights",
+        "Nets", "rate", f"|z|²/d at {EARLY:,}", f"difference at {EARLY:,}",
+        f"difference at {LATER:,}", "|z|²/d", "tr/d", "difference", "gradient", "along", "weights",
         "|z|²/d after", "difference after", "recon. after ↓",
     ]  # fmt: skip
-    grid = Grid("power: where the codes come to rest", headings, "l" + 11 * "r", rows, notes)
+    grid = Grid("power: where the codes come to rest", headings, "l" + 13 * "r", rows, notes)
     drawing = Drawing("code-scale-power", figure(curves), TITLE, caption(curves))
     stem = options.results / "tables" / drawing.name
     return [*write_grid(grid, stem, ".md", ".csv"), *write_study(options, [drawing], {})]
@@ -463,10 +446,11 @@ def figure(curves: list[Curve]) -> Any:
             steps = [point.steps for point in c.points]
             top.plot(steps, c.median(lambda point: point.code), label=c.name, **style)
             top.plot(steps, c.median(lambda point: point.trace), ":", **style)
-            middle.plot(steps, c.gaps, **style)
+            middle.plot(steps, c.median(gap), **style)
             bottom.plot(steps, c.median(lambda point: point.gradient), **style)
             bottom.plot(steps, c.median(lambda p: [abs(a) for a in p.along]), ":", **style)
-        middle.axhspan(-CLOSED, CLOSED, color="0.9")
+        middle.axhline(0, color="0.8", linewidth=0.8)
+        middle.set_ylim(-0.7, 0.3)
         bottom.set_xlabel("steps")
         bottom.set_yscale("log")
         top.set_xscale("log")
@@ -488,7 +472,6 @@ def caption(curves: list[Curve]) -> str:
     lost = [c for c in curves if c.is_lost]
     curves = [c for c in curves if not c.is_lost]
     base = [c for c in curves if c.case.is_plain]
-    steps = max(c.points[-1].steps for c in curves)
     exact = max(
         abs(difference - derivative)
         for c in curves
@@ -497,74 +480,86 @@ def caption(curves: list[Curve]) -> str:
     )
     text = [
         "|z|²/d (solid) and tr f'(x) g'(z)/d (dotted), their difference, and the norm of the mean "
-        "loss's gradient with its component along the scale of the code, medians over seeds; grey: "
-        f"a difference within {CLOSED:g}. In all measurements the gradient along the scale is d "
-        f"times the difference, to {exact:.0e}, with kinks and without."
+        "loss's gradient with its component along the scale of the code, medians over seeds. In "
+        "all measurements the gradient along the scale is d times the difference, to "
+        f"{exact:.0e}, with kinks and without."
     ]
     kinked = [c for c in base if c.case.activation in KINKED]
-    smooth = [c for c in base if c not in kinked]
-    for name, group in (("kinks", kinked), ("smooth activations", smooth)):
+    for name, group in (
+        ("kinks", kinked),
+        ("smooth activations", [c for c in base if c not in kinked]),
+    ):
         for rate in RATES:
-            if found := [c for c in group if c.rate == rate]:
-                closed = [c.closed for c in found if c.closed is not None]
-                when = f", at {span(closed, ',.0f')} steps" if closed else ""
+            found = [c for c in group if c.rate == rate]
+            if found:
                 text.append(
-                    f"With {name} at a rate of {rate:g} the difference is "
-                    f"{span([c.gap_after(1000) for c in found], '+.2f')} after 1,000 steps and "
-                    f"{span([c.gaps[-1] for c in found], '+.2f')} at the end; it closes in "
-                    f"{len(closed)} of {len(found)} cases{when}."
+                    f"With {name} ({', '.join(c.name for c in found)}) at a rate of {rate:g} the "
+                    f"median difference is {medians(found, lambda c: gap(c.after(EARLY)))} after "
+                    f"{EARLY:,} steps, {medians(found, lambda c: gap(c.after(LATER)))} after "
+                    f"{LATER:,} and {medians(found, lambda c: gap(c.end))} at the end, where "
+                    f"|z|²/d is {medians(found, lambda c: c.end.code)}."
                 )
-    if kinked and smooth:
-        text.append(
-            f"The codes end with |z|²/d of {ends(kinked)} with kinks and {ends(smooth)} without "
-            "(the prior's is 1): that the difference closes does not say where."
-        )
-    seeing = [c for c in curves if c.case.step or (c.case.is_plain and c.case.activation == SHARP)]
     relu = {c.rate: c for c in base if c.case.activation == "relu"}
-    seeing = [c for c in seeing if c.rate in relu]
-    if seeing:
-        quick = [
-            c for c in seeing if abs(c.gap_after(1000)) < abs(relu[c.rate].gap_after(1000)) / 2
-        ]
-        wider = [c for c in seeing if c.code > relu[c.rate].code]
-        names = " and ".join(dict.fromkeys(c.name for c in seeing))
-        text.append(
-            f"Nearly ReLU's map, but with a gradient that sees its bends, have {names}: beside "
-            f"ReLU, in {len(quick)} of {len(seeing)} cases less than half the difference after "
-            f"1,000 steps, and in {len(wider)} wider codes at the end ({ends(seeing)} against "
-            f"{ends(list(relu.values()))})."
+    sharp = {c.rate: c for c in base if c.case.activation == SHARP}
+    if pairs := [(relu[rate], sharp[rate]) for rate in relu if rate in sharp]:
+        told = "; ".join(
+            f"at {of_relu.rate:g}, {span(of_sharp.after(EARLY).code)} against "
+            f"{span(of_relu.after(EARLY).code)} after {EARLY:,} steps and "
+            f"{span(of_sharp.end.code)} against {span(of_relu.end.code)} at the end, squared error "
+            f"{span(of_sharp.last.reconstruction, '.3f')} against "
+            f"{span(of_relu.last.reconstruction, '.3f')}"
+            for of_relu, of_sharp in pairs
+        )
+        apart = all(
+            min(place(of_sharp)) > max(place(of_relu))
+            for of_relu, of_sharp in pairs
+            for place in (lambda c: c.after(EARLY).code, lambda c: c.end.code)
         )
         text.append(
-            "So what automatic differentiation misses does narrow ReLU's codes here: by the way "
-            "that training goes, not by another identity at rest."
-            if len(quick) == len(wider) == len(seeing)
-            else "Whether what automatic differentiation misses narrows ReLU's codes stays open."
+            "Softplus of sharpness 100 is ReLU's map to 0.007, but automatic differentiation sees "
+            f"its bends: all seeds' |z|²/d {told}. "
+            + (
+                "So what automatic differentiation misses of ReLU's kinks narrows the codes, both "
+                "on the way and where training ends; that the difference closes is no sign of "
+                "wide codes."
+                if apart
+                else "Whether what automatic differentiation misses of ReLU's kinks narrows the "
+                "codes stays open: the seeds overlap."
+            )
         )
     for c in curves:
-        if c.case.exact or c.case.width != WIDTH:
-            twin = [b for b in base if (b.case.activation, b.rate) == (c.case.activation, c.rate)]
-            text += [
-                f"{c.name}: {c.gap_after(1000):+.2f} after 1,000 steps and {c.gaps[-1]:+.2f} at "
-                f"the end, against {b.gap_after(1000):+.2f} and {b.gaps[-1]:+.2f}."
-                for b in twin
-            ]
+        if c.case.step and c.rate in relu:
+            text.append(
+                f"{c.name}, at {c.rate:g}: |z|²/d {span(c.after(EARLY).code)} after {EARLY:,} "
+                f"steps, against {span(relu[c.rate].after(EARLY).code)}; a noisier gradient, with "
+                f"{span(c.end.code)} and a squared error of {span(c.end.reconstruction)} at the "
+                "end of the constant rate."
+            )
+        twin = [b for b in base if (b.case.activation, b.rate) == (c.case.activation, c.rate)]
+        if (c.case.exact or c.case.width != WIDTH) and twin:
+            text.append(
+                f"{c.name}, at {c.rate:g}: |z|²/d {span(c.end.code)} and a difference of "
+                f"{span(gap(c.end))} at the end, against {span(twin[0].end.code)} and "
+                f"{span(gap(twin[0].end))}."
+            )
     if lost:
         text.append(
             f"Left out, since most of its trainings collapsed, with tr f'g' near zero at the end: "
             f"{', '.join(f'{c.name} at {c.rate:g}' for c in lost)}."
         )
+    steps = max(c.end.steps for c in curves)
     text.append(f"All after at most {steps:,} steps: what happens later is not shown.")
     return " ".join(text)
 
 
-def span(values: Sequence[float], form: str) -> str:
+def medians(curves: list[Curve], of: Callable[[Curve], list[float]]) -> str:
+    """The range of the curves' medians over seeds."""
+    return span([statistics.median(of(c)) for c in curves])
+
+
+def span(values: Sequence[float], form: str = ".2f") -> str:
     """The range of some numbers."""
     return " to ".join(dict.fromkeys(format(end, form) for end in (min(values), max(values))))
-
-
-def ends(curves: list[Curve]) -> str:
-    """The range of |z|^2/d at the end of the constant rate."""
-    return span([c.code for c in curves], ".2f")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import torch
 from pythae.data.datasets import DatasetOutput
 
 from pythae_fif.ensemble.ensemble import Ensemble
-from pythae_fif.studies.sinusoid import BATCH, BETAS, build, clean_points
+from pythae_fif.studies.sinusoid import BATCH, BETAS, Size, build, clean_points
 from pythae_fif.training import keep_freed_memory
 
 NOISE = 0.1
@@ -35,7 +35,7 @@ def one_by_one(mode: str, slices: int, steps: int, width: int, threads: int) -> 
     torch.set_num_threads(threads)
     keep_freed_memory()
     data = clean_points(10_000, torch.Generator().manual_seed(0))
-    model = build(1.0, NOISE, 4, width)
+    model = build(1.0, NOISE, Size(10_000, 1, 4, width))
     model.model_config.mode = mode
     optimizer = torch.optim.Adam(model.train().parameters(), lr=1e-3, fused=True)
 
@@ -66,13 +66,14 @@ def process_a_core(cores: int, slices: int, steps: int, width: int) -> list[floa
 def ensemble(models: int, compile: bool, slices: int, steps: int, width: int) -> list[float]:
     """Model steps per second of an ensemble, of every slice after the first."""
     betas = [BETAS[member % len(BETAS)] for member in range(models)]
+    size = Size(BATCH * steps, slices + 1, 4, width)
     members = Ensemble.build(
-        lambda beta: build(beta, NOISE, 4, width), betas, list(range(models)), compile=compile
+        lambda beta: build(beta, NOISE, size), betas, list(range(models)), compile=compile
     )
     ends: list[float] = []
     members.train(
-        clean_points(BATCH * steps, torch.Generator().manual_seed(0)),
-        epochs=slices + 1,
+        clean_points(size.points, torch.Generator().manual_seed(0)),
+        epochs=size.epochs,
         batch_size=BATCH,
         on_epoch=lambda _: ends.append(time.perf_counter()),
     )

@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 
 class ResidualBlock(nn.Module):
-    """x + a network of one hidden layer with SiLU."""
+    """x + a network of hidden layers with SiLU, one unless told otherwise."""
 
-    def __init__(self, dim: int, width: int) -> None:
+    def __init__(self, dim: int, width: int, hidden: int = 1) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Linear(dim, width), nn.SiLU(), nn.Linear(width, dim))
+        layers: list[nn.Module] = [nn.Linear(dim, width), nn.SiLU()]
+        for _ in range(hidden - 1):
+            layers += [nn.Linear(width, width), nn.SiLU()]
+        self.layers = nn.Sequential(*layers, nn.Linear(width, dim))
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = x + self.layers(x)
@@ -30,6 +33,7 @@ class ResidualEncoder(BaseEncoder):
         latent_dim: d.
         blocks: Number of residual blocks.
         width: Of their hidden layers.
+        hidden: Hidden layers of a block; the authors' released code has two.
 
     Example:
         >>> import torch
@@ -37,9 +41,11 @@ class ResidualEncoder(BaseEncoder):
         torch.Size([5, 2])
     """
 
-    def __init__(self, dim: int, latent_dim: int, blocks: int = 4, width: int = 256) -> None:
+    def __init__(
+        self, dim: int, latent_dim: int, blocks: int = 4, width: int = 256, hidden: int = 1
+    ) -> None:
         super().__init__()
-        self.blocks = nn.Sequential(*[ResidualBlock(dim, width) for _ in range(blocks)])
+        self.blocks = nn.Sequential(*[ResidualBlock(dim, width, hidden) for _ in range(blocks)])
         self.embedding = nn.Linear(dim, latent_dim)
 
     def forward(self, x: Tensor) -> ModelOutput:
@@ -56,10 +62,12 @@ class ResidualDecoder(BaseDecoder):
         torch.Size([5, 3])
     """
 
-    def __init__(self, dim: int, latent_dim: int, blocks: int = 4, width: int = 256) -> None:
+    def __init__(
+        self, dim: int, latent_dim: int, blocks: int = 4, width: int = 256, hidden: int = 1
+    ) -> None:
         super().__init__()
         self.unembedding = nn.Linear(latent_dim, dim)
-        self.blocks = nn.Sequential(*[ResidualBlock(dim, width) for _ in range(blocks)])
+        self.blocks = nn.Sequential(*[ResidualBlock(dim, width, hidden) for _ in range(blocks)])
 
     def forward(self, z: Tensor) -> ModelOutput:
         """`reconstruction` (B, D) of codes (B, d)."""

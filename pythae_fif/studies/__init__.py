@@ -80,7 +80,7 @@ _ALL = (
     Study(
         "sinusoid",
         "figures 3 and 7: which direction of a noisy sinusoid is learnt, against beta",
-        {"quick": 20, "paper": 20},
+        {"quick": 20, "paper": 20, "released": 20},
         frozenset({"dataset", "seeds"}),
         datasets=("sinusoid",),
         dataset="sinusoid",
@@ -150,8 +150,8 @@ class StudyOptions:
         data: Your own file, for ``--dataset csv``.
         models: Models to compare; None for the study's own choice.
         seeds: Empty for the profile's own.
-        profile: ``paper`` for the full protocol, ``quick`` for minutes on two cores;
-            tables of numbers also have ``equal_time`` and ``released``.
+        profile: ``paper`` for the full protocol, ``quick`` for minutes on two cores; some studies
+            have ``released``, the protocol of the authors' code, tables of numbers ``equal_time``.
         latent_dim: Latent dimension; None for the study's own.
         engine: Does the runs of a study that keeps runs; None for this machine, one at a time.
         run_timeout: As of :class:`~pythae_fif.runs.engines.Batch`.

@@ -24,7 +24,7 @@ from pythae_fif.studies.output import Drawing, write_study
 
 NOISES = (0.1, 0.2, 0.3)
 BETAS = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0, 10.0, 100.0)
-LEARNING_RATE, BATCH = 1e-3, 128
+BATCH = 128
 TEST_POINTS = 1000
 STEP = 1e-2  # of the central differences of codes
 SINUSOID = 0.9  # rank correlation of the code with x from which a model spans the sinusoid
@@ -32,15 +32,36 @@ SINUSOID = 0.9  # rank correlation of the code with x from which a model spans t
 
 @dataclass(frozen=True)
 class Size:
-    """Training points and epochs; residual blocks and their width in encoder and decoder each."""
+    """Data, nets and training of all models of the study.
+
+    Attributes:
+        points, epochs: Training points, and passes over them.
+        blocks, width, hidden: Residual blocks in encoder and decoder each, with so many hidden
+            layers of this width.
+        standardised: Whether the points without noise are scaled to a variance of 1 in each
+            coordinate; the noise stays as it is.
+        learning_rate: The highest of one cycle.
+    """
 
     points: int
     epochs: int
     blocks: int
     width: int
+    hidden: int = 1
+    standardised: bool = False
+    learning_rate: float = 1e-3
+
+    @property
+    def height(self) -> float:
+        """What y is multiplied by."""
+        return math.sqrt(2 / (1 - math.exp(-(math.pi**2) / 2))) if self.standardised else 1.0
 
 
-SIZES = {"quick": Size(10_000, 20, 4, 128), "paper": Size(100_000, 50, 4, 256)}
+SIZES = {
+    "quick": Size(10_000, 20, 4, 128),
+    "paper": Size(100_000, 50, 4, 256),  # appendix E.1.1
+    "released": Size(100_000, 50, 4, 256, hidden=2, standardised=True),  # configs/fif/toy.yaml
+}
 
 
 @dataclass(frozen=True)
@@ -70,17 +91,17 @@ class Row:
         return self.along >= SINUSOID
 
 
-def clean_points(count: int, generator: torch.Generator) -> Tensor:
-    """Points (N, 2) on the sinusoid: x ~ N(0, 1), y = sin(pi x / 2) (appendix E.1.1)."""
+def clean_points(count: int, generator: torch.Generator, height: float = 1.0) -> Tensor:
+    """Points (N, 2) on the sinusoid: x ~ N(0, 1), y = height sin(pi x / 2) (appendix E.1.1)."""
     x = torch.randn(count, generator=generator)
-    return torch.stack([x, torch.sin(math.pi * x / 2)], 1)
+    return torch.stack([x, height * torch.sin(math.pi * x / 2)], 1)
 
 
-def build(beta: float, noise: float, blocks: int, width: int) -> FIF:
+def build(beta: float, noise: float, size: Size) -> FIF:
     """A model whose noise of training is that of the data."""
     config = FIFConfig(input_dim=(2,), latent_dim=1, beta=beta, noise=noise)
-    encoder = ResidualEncoder(2, 1, blocks, width)
-    return FIF(config, encoder, ResidualDecoder(2, 1, blocks, width))
+    nets = size.blocks, size.width, size.hidden
+    return FIF(config, ResidualEncoder(2, 1, *nets), ResidualDecoder(2, 1, *nets))
 
 
 def train(
@@ -93,33 +114,35 @@ def train(
     """All models of a noise level in one ensemble, a member for every beta and seed."""
     of_betas = [beta for beta in betas for _ in seeds]
     ensemble = Ensemble.build(
-        lambda beta: build(beta, noise, size.blocks, size.width), of_betas, [*seeds] * len(betas)
+        lambda beta: build(beta, noise, size), of_betas, [*seeds] * len(betas)
     )
     ensemble.train(
-        clean_points(size.points, torch.Generator().manual_seed(0)),
+        clean_points(size.points, torch.Generator().manual_seed(0), size.height),
         epochs=size.epochs,
         batch_size=BATCH,
-        learning_rate=LEARNING_RATE,
-        schedule=lambda optimizer, steps: OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps),
+        learning_rate=size.learning_rate,
+        schedule=lambda optimizer, steps: OneCycleLR(
+            optimizer, size.learning_rate, total_steps=steps
+        ),
         on_epoch=on_epoch,
     )
     return ensemble
 
 
-def held_out(noise: float) -> tuple[Tensor, Tensor, Tensor]:
+def held_out(noise: float, size: Size) -> tuple[Tensor, Tensor, Tensor]:
     """Noisy points (N, 2), the x (N,) of their clean ones, and the curve's unit tangents (N, 2)."""
     generator = torch.Generator().manual_seed(1)
-    clean = clean_points(TEST_POINTS, generator)
-    slope = math.pi / 2 * torch.cos(math.pi / 2 * clean[:, 0])
+    clean = clean_points(TEST_POINTS, generator, size.height)
+    slope = size.height * math.pi / 2 * torch.cos(math.pi / 2 * clean[:, 0])
     tangent = torch.stack([torch.ones_like(slope), slope], 1)
     tangent = tangent / torch.linalg.vector_norm(tangent, dim=1, keepdim=True)
     points = clean + noise * torch.randn(TEST_POINTS, 2, generator=generator)
     return points, clean[:, 0], tangent
 
 
-def measure(ensemble: Ensemble, noise: float, seeds: Sequence[int]) -> list[Row]:
+def measure(ensemble: Ensemble, noise: float, seeds: Sequence[int], size: Size) -> list[Row]:
     """Numbers of every model of :func:`train` on the same test points."""
-    x, position, tangent = held_out(noise)
+    x, position, tangent = held_out(noise, size)
     normal = torch.stack([-tangent[:, 1], tangent[:, 0]], 1)
     codes = ensemble.encode(x)[..., 0]
     errors = ensemble.reconstruction_error(x).mean(1)
@@ -174,17 +197,20 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
             on_progress(f"{len(BETAS) * len(seeds)} models at noise {noise:g}", share)
 
         ensemble = train(noise, BETAS, seeds, size, tell)
-        rows += measure(ensemble, noise, seeds)
+        rows += measure(ensemble, noise, seeds, size)
         if noise == NOISES[0]:
-            codes = ensemble.encode(held_out(noise)[0])[:: len(seeds), :, 0]  # of the first seed
+            points = held_out(noise, size)[0]
+            codes = ensemble.encode(points)[:: len(seeds), :, 0]  # of the first seed
     name = f"sinusoid-{options.profile}"
     budget = (
         f"{size.points:,} points, {size.epochs} epochs, {len(seeds)} models a condition, "
-        f"{size.blocks} residual blocks of width {size.width} in each of encoder and decoder"
+        f"{size.blocks} residual blocks of {size.hidden} hidden layer"
+        f"{'s' if size.hidden > 1 else ''} of width {size.width} in each of encoder and decoder"
+        f"{', standardised data' if size.standardised else ''}"
     )
     maps = Drawing(
         name,
-        _map_figure(rows, codes),
+        _map_figure(rows, points, codes),
         "Figure 3: the noise or the sinusoid, by reconstruction weight",
         _map_caption(rows, budget),
     )
@@ -201,13 +227,12 @@ def _at_noise(rows: Sequence[Row], noise: float) -> list[Row]:
     return [row for row in rows if row.noise == noise]
 
 
-def _map_figure(rows: Sequence[Row], codes: Tensor) -> Any:
-    """The codes (B, N) of a model a beta over the plane, and the numbers of all models."""
+def _map_figure(rows: Sequence[Row], points: Tensor, codes: Tensor) -> Any:
+    """The codes (B, N) of a model a beta at points (N, 2), and the numbers of all models."""
     noise = NOISES[0]
     figure = new_figure(15, 4.2)
     panels: Any = figure.subfigures(1, 3, width_ratios=[1, 1.5, 1])
     left, middle, right = panels
-    points = held_out(noise)[0]
     for panel, shown in ((left, (0, 1)), (right, (-2, -1))):
         axes = panel.subplots(2, 1, sharex=True)
         for axis, index in zip(axes, shown, strict=True):

@@ -26,6 +26,7 @@ from pythae_fif.studies.tabular_protocol import (
     SEEDS,
     SOURCES_NOTE,
     TABLE_ONE,
+    Profile,
     Table,
     load_table,
 )
@@ -100,7 +101,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
         "RF's code).",
         SOURCES_NOTE,
     ]
-    names = " and ".join(run.configuration.title for run in runs)
+    names = " and ".join(dict.fromkeys(run.configuration.title for run in runs))
     title = f"{dataset}, profile {options.profile}: {names}"
     grid = Grid(title, headings, "ll" + "r" * 11, rows, notes)
     name = "-".join(["tabular", table.name, *models, options.profile])
@@ -116,7 +117,7 @@ def protocol_notes(
         f"{run.configuration.label} {run.configuration.net} {run.record.parameters:,}"
         for run in {r.configuration.model + r.configuration.net: r for r in runs}.values()
     )
-    rates = ", ".join(f"{rate:g}" for rate in profile.learning_rates)
+    rates = _listed(profile.learning_rates)
     if len(profile.learning_rates) > 1:
         rates = (
             f"the one of {rates} at which seed {seeds[0]}, trained for the whole length, has the "
@@ -130,7 +131,7 @@ def protocol_notes(
         f"Profile `{options.profile}`: {profile.note}. {_length(runs)}, "
         f"batch {profile.batch_size}, Adam with one cycle, weight decay {APPENDIX.weight_decay:g}, "
         f"noise {APPENDIX.noise:g}, beta {APPENDIX.beta:g}, K = 1; parameters: {sizes}.",
-        *_rf_code(runs),
+        *_rf_code(runs, profile),
         f"Learning rate (the cycle's highest): {rates}.",
         f"Mean ± standard deviation over seeds {', '.join(map(str, seeds))} on the test rows: "
         f"FID-like is the squared Wasserstein-2 distance of Gaussian fits with as many samples as "
@@ -144,10 +145,15 @@ def protocol_notes(
     ]
 
 
-def _rf_code(runs: Sequence[Trained]) -> list[str]:
+def _listed(rates: Sequence[float]) -> str:
+    return ", ".join(f"{rate:g}" for rate in rates)
+
+
+def _rf_code(runs: Sequence[Trained], profile: Profile) -> list[str]:
     """What the rows with the settings of rectangular flows' own authors have instead."""
     return [
-        f"RF's code: batch {run.spec.budget.batch_size}, Adam at a constant rate, weight decay "
+        f"RF's code: batch {run.spec.budget.batch_size}, Adam at a constant rate (of "
+        f"{_listed(profile.own(run.spec.configuration).learning_rates)}), weight decay "
         f"{RF_CODE.weight_decay:g}, noise {RF_CODE.noise:g}, beta {RF_CODE.beta:g}, the weight of "
         f"the likelihood rising from 0 to 1 over epochs {run.spec.budget.warmup}, "
         f"{RF_CODE.hutchinson_kind} Hutchinson vectors, nets of {RF_CODE.data_hidden} and "

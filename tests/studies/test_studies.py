@@ -239,7 +239,7 @@ def sinusoid_rows():
     """Four small models at either end of beta."""
     size, seeds = sinusoid.Size(points=4000, epochs=20, blocks=2, width=32), range(4)
     ensemble = sinusoid.train(0.1, (0.01, 10.0), seeds, size)
-    return sinusoid.measure(ensemble, 0.1, seeds)
+    return sinusoid.measure(ensemble, 0.1, seeds, size)
 
 
 def test_low_beta_encodes_the_noise_and_high_beta_the_sinusoid(sinusoid_rows):
@@ -252,6 +252,12 @@ def test_low_beta_encodes_the_noise_and_high_beta_the_sinusoid(sinusoid_rows):
     errors = [np.median([row.reconstruction for row in rows]) for rows in (low, high)]
     assert errors[0] > 3 * errors[1]
     assert np.median([row.nll for row in low]) < min(row.nll for row in high) - 0.3
+
+
+def test_the_released_codes_points_have_a_variance_of_one():
+    height = sinusoid.SIZES["released"].height
+    points = sinusoid.clean_points(100_000, torch.Generator().manual_seed(0), height)
+    assert torch.allclose(points.std(0), torch.ones(2), atol=0.01)
 
 
 @pytest.mark.parametrize(
@@ -272,7 +278,7 @@ def test_transition(shares, expected):
 
 
 SMALL = {
-    "sinusoid": (sinusoid, "SIZES", sinusoid.Size(256, 1, 1, 8), []),
+    "sinusoid": (sinusoid, "SIZES", sinusoid.Size(256, 1, 1, 8, 2, True), []),
     "linear": (linear, "SIZES", linear.Size(2, 20, 8), []),
     "estimator": (estimator, "SIZES", estimator.Size(2, 1, (1, 2), 100), ["--dataset", "digits"]),
     "toy": (toy, "SIZES", toy.Size(400, 2, 8), ["--dataset", "sphere"]),
