@@ -121,7 +121,7 @@ def check_replay(function: Callable[[Tensor], Tensor], point: Tensor) -> None:
 
     A scripted or compiled module hides its operations and an `autograd.Function` its derivative:
     in a skip connection the rest would be replayed without them. So <J J^T u, u> of the replay is
-    compared with |J^T u|^2 of the backward pass.
+    compared with `|J^T u|^2` of the backward pass.
 
     Arguments:
         function: To be recorded.
