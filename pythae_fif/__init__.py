@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 else:
     __getattr__ = lazily(__name__)
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 register_model("FIFConfig", "pythae_fif.models.FIF")
 register_model("RectangularFlowConfig", "pythae_fif.models.RectangularFlow")

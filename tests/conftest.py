@@ -1,11 +1,13 @@
 """Fixtures shared by all tests: the real data beside the checkout, and caches of a test's own."""
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from support.hub import Hub
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are shared by the workers
     torch.set_num_threads(1)
@@ -45,3 +47,22 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def hub(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub of this machine; `huggingface_hub` reads its address when it is imported."""
+
+    def forget() -> None:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "huggingface_hub"]:
+            del sys.modules[name]
+
+    with Hub() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setenv("HF_HOME", str(tmp_path_factory.mktemp("hub")))
+        monkeypatch.setenv("HF_TOKEN", "hf_token")
+        monkeypatch.setenv("NO_PROXY", "*")
+        forget()
+        yield server
+        server.shutdown()
+    forget()

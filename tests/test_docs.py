@@ -1,25 +1,124 @@
-"""What the documentation shows runs, and shows what it says."""
+"""What README, guides and notebooks show runs, and shows what it says."""
 
+import json
 import re
+import shlex
+import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "getting_started.md"
+import pythae_fif.cli.run
+from pythae_fif import studies
+from pythae_fif.benchmark.config import Profile
+from pythae_fif.benchmark.model_entry import ModelEntry
+from pythae_fif.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NOTEBOOKS = sorted((ROOT / "examples/notebooks").glob("*.ipynb"))
 
 
-def test_getting_started(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    first, labels = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    names: dict = {}
-    exec(first, names)
-    watched = re.findall(
-        r"epoch \d+: (.*) nats a point, squared error (.*)", capsys.readouterr().out
+def blocks(language: str) -> list:
+    """The code blocks of all pages, each once."""
+    found = {}
+    for page in PAGES:
+        texts = re.findall(
+            rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE
+        )
+        for number, text in enumerate(texts):
+            found.setdefault(text, f"{page.stem}-{number}")
+    return [pytest.param(text, id=name) for text, name in found.items()]
+
+
+def commands() -> list[str]:
+    """The words of all commands of the program that the pages show."""
+    lines = [line for block in blocks("bash") for line in block.values[0].splitlines()]
+    lines += [code for page in PAGES for code in re.findall(r"`([^`\n]+)`", page.read_text())]
+    shown = (
+        re.match(r"(?:python run_benchmark\.py|pythae-fif)\b(?!-)(.*)", line) for line in lines
     )
-    assert len(watched) == 8
-    nll, error = map(float, watched[-1])
-    assert error < 0.02
-    assert nll == pytest.approx(-float(names["held_out"].log_density.mean()), abs=0.15)
-    assert names["points"].shape == (1000, 2) and names["density"].shape == (1000,)
-    exec(labels, names)
-    assert names["sevens"].shape == (16, 1, 8, 8)
+    return sorted({match[1].partition("#")[0].strip() for match in shown if match})
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_python(code, capsys, request):
+    if "hf_hub" in code:
+        request.getfixturevalue("hub")
+    names: dict = {}
+    exec(code, names)
+    if "held_out.log_density" in code:  # the density that one can see
+        watched = re.findall(
+            r"epoch \d+: (.*) nats a point, squared error (.*)", capsys.readouterr().out
+        )
+        nll, error = map(float, watched[-1])
+        assert len(watched) == 8 and error < 0.02
+        assert nll == pytest.approx(-float(names["held_out"].log_density.mean()), abs=0.15)
+
+
+@pytest.mark.parametrize("text", blocks("yaml"))
+def test_yaml(text):
+    values = yaml.safe_load(text)
+    if "config" in values:
+        assert ModelEntry.model_validate(values).choices()
+    else:
+        for profile in values["profiles"].values():
+            Profile.model_validate(profile)
+
+
+@pytest.mark.parametrize("words", commands())
+def test_command(words, monkeypatch):
+    """The program understands it; what it would do is not done."""
+    program = sys.modules[main.__module__]
+    for owner, name in (
+        (program, "list_command"),
+        (program, "verify_command"),
+        (pythae_fif.cli.run, "run_benchmark"),
+    ):
+        monkeypatch.setattr(owner, name, lambda _: 0)
+    monkeypatch.setattr(studies, "run_study", lambda *_: [])
+    assert main(shlex.split(words)) == 0
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links(page):
+    links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
+    local = [link for link in links if "://" not in link]
+    assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+def test_numbers_of_the_readme_are_those_of_the_tables():
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in (ROOT / "README.md").read_text().splitlines()
+        if re.match(r"\|.*\d\.\d", line)
+    ]
+    assert len(rows) > 3
+    tables = re.findall(r"\]\((results/tables/\S+-quick\.md)\)", (ROOT / "README.md").read_text())
+    for number, table in enumerate(tables):
+        text = (ROOT / table).read_text()
+        for model, *scores in rows:
+            for sampler, score in zip(("N", "GMM"), scores[2 * number :], strict=False):
+                cell = rf"^\| {re.escape(model)} \| {sampler} \| (\**|<u>){re.escape(score)}[*< ]"
+                assert re.search(cell, text, re.MULTILINE), (table, model, sampler, score)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook(path, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    names: dict = {}
+    for cell in json.loads(path.read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_without_outputs(path):
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in cells)

@@ -288,7 +288,7 @@ class Ensemble:
         return self._nets.decode(self._here(z)).to(z.device)
 
     def reconstruction_error(self, x: Tensor) -> Tensor:
-        """|g(f(x)) - x|^2, (M, N), of data (N, D) or (M, N, D)."""
+        """`|g(f(x)) - x|^2`, (M, N), of data (N, D) or (M, N, D)."""
         x_hat = self.decode(self.encode(self._here(x)))
         return squared_error(x_hat, self._here(x), 2).to(x.device)
 

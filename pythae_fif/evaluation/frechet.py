@@ -22,9 +22,9 @@ COLUMNS = 512
 class FeatureStatistics:
     r"""Mean and covariance of features in one pass over batches, in float64.
 
-    Batches are merged by the pairwise update of Chan, Golub and LeVeque (1983),
-    $M \leftarrow M + M_b + \delta \delta^T n n_b / (n + n_b)$ with $\delta = \mu_b - \mu$, which
-    does not cancel where the mean is large, so that the result does not depend on the batches.
+    Batches are merged by the pairwise update of Chan, Golub and LeVeque (1983), :math:`M \leftarrow
+    M + M_b + \delta \delta^T n n_b / (n + n_b)` with :math:`\delta = \mu_b - \mu`, which does not
+    cancel where the mean is large, so that the result does not depend on the batches.
 
     Attributes:
         count: Number n of features seen.
@@ -104,15 +104,16 @@ def frechet_distance(
 ) -> float:
     r"""Squared 2-Wasserstein distance between the Gaussians of two sets of features.
 
-    $$ |\mu_a - \mu_b|^2 + \operatorname{tr}(S_a + S_b - 2 (S_a^{1/2} S_b S_a^{1/2})^{1/2}) $$
+    .. math:: |\mu_a - \mu_b|^2 + \operatorname{tr}(S_a + S_b - 2 (S_a^{1/2} S_b S_a^{1/2})^{1/2})
 
     (Dowson and Landau 1982; Heusel et al. 2017, eq. 6). The last trace is the sum of the square
-    roots of the eigenvalues of the symmetric $L^T S_b L$ with $S_a = L L^T$ by Cholesky: one
-    symmetric eigenvalue problem, real by construction. Where rounding of small eigenvalues could
-    be seen in the distance (constant or collinear features, fewer samples than features, nearly
-    equal sets), the trace is computed as the sum of the singular values of $L_a^T L_b$ instead,
-    with the factors from symmetric eigendecompositions: that takes no square root of a rounded
-    zero and keeps full precision at deficient rank, in about seven times the time.
+    roots of the eigenvalues of the symmetric :math:`L^T S_b L` with :math:`S_a = L L^T` by
+    Cholesky: one symmetric eigenvalue problem, real by construction. Where rounding of small
+    eigenvalues could be seen in the distance (constant or collinear features, fewer samples than
+    features, nearly equal sets), the trace is computed as the sum of the singular values of
+    :math:`L_a^T L_b` instead, with the factors from symmetric eigendecompositions: that takes no
+    square root of a rounded zero and keeps full precision at deficient rank, in about seven times
+    the time.
 
     Args:
         a: Statistics of one set, of at least two features.

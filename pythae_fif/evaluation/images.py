@@ -61,10 +61,10 @@ def unit_images(images: Tensor) -> Tensor:
 
 
 def reconstruction_mse(x: Tensor, x_hat: Tensor) -> Tensor:
-    r"""Mean squared error per pixel, $|\hat x - x|^2 / D$, of each sample.
+    r"""Mean squared error per pixel, :math:`|\hat x - x|^2 / D`, of each sample.
 
-    The reconstruction loss of the paper is the squared error $|\hat x - x|^2$, the sum over the D
-    pixels and channels: multiply by D for it.
+    The reconstruction loss of the paper is the squared error :math:`|\hat x - x|^2`, the sum over
+    the D pixels and channels: multiply by D for it.
 
     Args:
         x: Inputs (B, ...) with D numbers each.

@@ -130,7 +130,8 @@ class EvaluationPipeline:
     Raises:
         ConfigError: unknown extractor, missing packages or weights, or a sampler of another model.
 
-    Example:
+    Example::
+
         pipeline = EvaluationPipeline(model, NormalSampler(model), extractor="inception")
         output = pipeline(train_data, eval_data)
         output.save_json("my_model")

@@ -202,7 +202,7 @@ class FIF(HutchinsonModel):
         Returns:
             ModelOutput: ``loss``, ``recon_loss`` (squared error) and ``nll_loss``, means over the
             batch in nats, ``recon_x`` (B, ...) and ``z`` (B, d). In training mode also
-            ``code_square``, the mean of |z|^2 / d, and ``code_trace``, the estimate of
+            ``code_square``, the mean of `|z|^2 / d`, and ``code_trace``, the estimate of
             tr f'(x) g'(z) / d: with a normal prior the two are equal on average where training
             rests, see :func:`~pythae_fif.volume_change.fif_loss`. In evaluation mode the two losses
             that need the exact volume are computed when they are first read, so that samplers,

@@ -46,7 +46,7 @@ class MultivariateStudentT(Distribution):
         return constant - (df + dim) / 2 * (value.square().sum(-1) / df).log1p()
 
     def rsample(self, sample_shape: Any = ()) -> Tensor:
-        """Codes of shape (*sample_shape, d)."""
+        """Codes of shape `(*sample_shape, d)`."""
         normal = torch.randn_like(self._zeros.expand(*sample_shape, -1))
         chi2 = Chi2(self._zeros.new_tensor(self.df)).sample(sample_shape)
         return normal * (self.df / chi2).sqrt()[..., None]

@@ -56,7 +56,7 @@ class ManifoldConfig(BaseAEConfig):
         noise (float): Standard deviation of the Gaussian noise added to the data in training.
             Default: 0.01.
         latent_distribution (str): 'normal', 'student_t' (independent coordinates) or
-            'multivariate_student_t' (one density of |z|, as the authors' released code has it).
+            'multivariate_student_t' (one density of `|z|`, as the authors' released code has it).
             Default: 'normal'.
         student_t_df (float): Degrees of freedom of the latter two. Default: 5.
 

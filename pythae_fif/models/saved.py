@@ -3,6 +3,7 @@
 __all__ = ["SavedModel"]
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +14,7 @@ import pythae_fif.nn.build
 import pythae_fif.nn.coupling  # noqa: F401 - whose builders are noted
 from pythae_fif.errors import ConfigError
 from pythae_fif.files import read_json, write_json
+from pythae_fif.models.hub import ModelCard
 from pythae_fif.models.whitening import add_code_maps, bare
 from pythae_fif.nn.recipe import rebuild, recipe_of
 
@@ -62,13 +64,51 @@ class SavedModel(BaseAE):
             else:
                 raise ConfigError(
                     f"{Path(dir_path, side)}.pkl can run any code when it is opened: "
-                    "load_from_folder(..., trust=True) opens it, if you trust whoever wrote it"
+                    "load_from_folder(..., trust=True), of the hub load_from_hf_hub(..., "
+                    "allow_pickle=True), opens it, if you trust whoever wrote it"
                 )
         model = cls(config, **networks)
         if "encoder.code_map.shift" in weights:
             add_code_maps(model)
         model.load_state_dict(weights)
         return model
+
+    def push_to_hf_hub(self, hf_hub_path: str, card: ModelCard | None = None) -> None:
+        """Uploads the model's folder and a model card to the Hugging Face hub (extra `hub`).
+
+        The repository is made where there is none.
+
+        Args:
+            hf_hub_path (str): Its place, `owner/name`.
+            card (ModelCard): What only the owner knows of the model.
+
+        Raises:
+            ConfigError: The package `huggingface_hub` is not installed.
+        """
+        api = _hub().HfApi()
+        with TemporaryDirectory() as folder:
+            self.save(folder)
+            text = (card or ModelCard()).text(self, hf_hub_path)
+            Path(folder, "README.md").write_text(text, "utf-8")
+            api.create_repo(hf_hub_path, exist_ok=True)
+            message = f"{type(self).__name__} of pythae-fif"
+            api.upload_folder(repo_id=hf_hub_path, folder_path=folder, commit_message=message)
+
+    @classmethod
+    def load_from_hf_hub(cls, hf_hub_path: str, allow_pickle: bool = False) -> Self:
+        """The model of a repository. ``AutoModel.load_from_hf_hub`` takes the same arguments.
+
+        Args:
+            hf_hub_path (str): Its place, `owner/name`.
+            allow_pickle (bool): Whether networks that are pickles may be downloaded and opened;
+                see :meth:`load_from_folder`.
+
+        Raises:
+            ConfigError: As of :meth:`load_from_folder`, or `huggingface_hub` is not installed.
+        """
+        kinds = ["*.json", "model.pt", *(["*.pkl"] if allow_pickle else [])]
+        folder = _hub().snapshot_download(hf_hub_path, allow_patterns=kinds)
+        return cls.load_from_folder(folder, trust=allow_pickle)
 
     @classmethod
     def _load_model_config_from_folder(cls, dir_path: str) -> Any:
@@ -78,3 +118,13 @@ class SavedModel(BaseAE):
     def _load_model_weights_from_folder(cls, dir_path: str) -> Any:
         path = Path(dir_path, "model.pt")  # versions of torch differ in the default
         return torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]
+
+
+def _hub() -> Any:
+    try:
+        import huggingface_hub
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "the hub needs the package huggingface_hub: pip install 'pythae-fif[hub]'"
+        ) from error
+    return huggingface_hub

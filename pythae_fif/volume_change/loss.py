@@ -202,7 +202,7 @@ def fif_loss(
 
 
 def squared_error(x_hat: Tensor, x: Tensor, batch_dims: int = 1) -> Tensor:
-    """|x_hat - x|^2 of every data point.
+    """`|x_hat - x|^2` of every data point.
 
     Arguments:
         x_hat, x: (B, ...), or with more dimensions before those of one data point.

@@ -1,4 +1,4 @@
-"""What docs/benchmark.md promises of stores, and the tests that hold it to that."""
+"""What docs/benchmark.md and clusters.md promise of stores, and the tests that hold it to that."""
 
 from typing import NamedTuple
 

@@ -8,7 +8,8 @@ import pytest
 from .promises import PROMISES
 
 ROOT = Path(__file__).parents[2]
-PAGE = " ".join((ROOT / "docs/benchmark.md").read_text().split())
+PAGES = "".join((ROOT / "docs" / name).read_text() for name in ("benchmark.md", "clusters.md"))
+PAGE = " ".join(PAGES.split())
 
 
 @pytest.mark.parametrize("promise", PROMISES, ids=lambda promise: promise.sentence[:40])

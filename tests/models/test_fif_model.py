@@ -3,7 +3,6 @@
 import copy
 import math
 import os
-import sys
 
 import numpy as np
 import pytest
@@ -473,33 +472,6 @@ def test_generation_pipeline(tmp_path, sampler):
         training_config=trainer_config(tmp_path),
     )
     assert generated.shape == (5, *SHAPE) and torch.isfinite(generated).all()
-
-
-def test_hub_upload(monkeypatch, tmp_path):
-    """Pythae's own upload path sends the files that FIF saves, and loads them back."""
-    import shutil
-    import types
-
-    sent = tmp_path / "hub"
-    sent.mkdir()
-
-    class Api:
-        def create_commit(self, commit_message, repo_id, operations):
-            for operation in operations:
-                shutil.copy(operation.path_or_fileobj, sent / operation.path_in_repo)
-
-    hub = types.SimpleNamespace(
-        CommitOperationAdd=lambda **kw: types.SimpleNamespace(**kw),
-        HfApi=Api,
-        hf_hub_download=lambda repo_id, filename: str(sent / filename),
-        __spec__=types.SimpleNamespace(),
-    )
-    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
-    fif = model().eval()
-    fif.push_to_hf_hub("someone/fif")
-    loaded = AutoModel.load_from_hf_hub("someone/fif")
-    assert isinstance(loaded, FIF)
-    assert torch.equal(loaded.eval().embed(images()), fif.embed(images()))
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64)])

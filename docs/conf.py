@@ -1,0 +1,88 @@
+"""The site: `sphinx-build -W -c docs . build/site`, from the root of the checkout.
+
+Its source is the whole checkout, so that a link from a guide to a table of results is the same link
+here, on GitHub and in an editor. Nothing is fetched.
+"""
+
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+
+import pythae_fif
+
+project = "pythae-fif"
+author = "the authors of pythae-fif"
+version = release = pythae_fif.__version__
+root_doc = "docs/index"
+include_patterns = ["docs/**", "results/**", "CHANGELOG.md", "CONTRIBUTING.md"]
+exclude_patterns = ["results/**/runs", "docs/_static", "docs/_templates"]
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+]
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "attrs_inline"]
+myst_heading_anchors = 3
+suppress_warnings = ["myst.header"]
+
+autodoc_default_options = {"members": True, "member-order": "bysource"}
+autodoc_typehints = "none"  # docstrings say what an argument is, with its shape
+autoclass_content = "both"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+napoleon_custom_sections = [("Attributes", "params_style"), ("Parameters", "params_style")]
+default_role = "code"
+add_module_names = False
+toc_object_entries = False
+
+html_math_renderer = "mathml"
+html_theme = "furo"
+html_title = f"pythae-fif {release}"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+templates_path = ["_templates"]
+html_additional_pages = {"index": "to_docs.html"}
+html_copy_source = False
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#1f5fa8", "color-brand-content": "#1f5fa8"},
+    "dark_css_variables": {"color-brand-primary": "#8ab8f0", "color-brand-content": "#8ab8f0"},
+}
+
+
+def _import_lazy_names() -> None:
+    """Names of `__all__` that a package imports when they are used, which autodoc cannot see."""
+    root = Path(pythae_fif.__file__).parent
+    for path in root.rglob("__init__.py"):
+        package = import_module(".".join(path.parent.relative_to(root.parent).parts))
+        for name in getattr(package, "__all__", ()):
+            getattr(package, name)
+
+
+def _mathml(tex: str, block: bool = False) -> str:
+    """As TeX reads it: a fraction of two digits needs no braces, a bar belongs to what it ends."""
+    tex = re.sub(r"frac(\d)(\d)", r"frac{\1}{\2}", tex)
+    tex = re.sub(r"(\\lVert.*?\\rVert)\^", r"{\1}^", tex)
+    return str(tex2mathml(tex, as_block=block))
+
+
+def _inline_mathml(self: Any, node: nodes.math) -> None:
+    self.body.append(_mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def _block_mathml(self: Any, node: nodes.math_block) -> None:
+    self.body.append(f'<div class="math">{_mathml(node.astext(), block=True)}</div>')
+    raise nodes.SkipNode
+
+
+def setup(app: Any) -> None:
+    """Equations are MathML, which browsers draw by themselves: no script, no network."""
+    _import_lazy_names()
+    app.add_html_math_renderer("mathml", (_inline_mathml, None), (_block_mathml, None))

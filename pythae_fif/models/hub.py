@@ -1,0 +1,82 @@
+"""What a model tells of itself on the Hugging Face hub."""
+
+__all__ = ["ModelCard"]
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pythae_fif
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What only its owner knows of a model; the rest is read from the model.
+
+    Attributes:
+        data: What it was trained on.
+        license: A name that the hub knows, such as `apache-2.0`; None says that there is none yet.
+        evaluation: The file that `EvaluationOutput.save_json` wrote of it, if it was scored.
+    """
+
+    data: str = "not told"
+    license: str | None = None
+    evaluation: str | Path | None = None
+
+    def text(self, model: Any, hf_hub_path: str) -> str:
+        """The card of a model, Markdown with the hub's keys on top.
+
+        Args:
+            model: A model of this package.
+            hf_hub_path: Its place on the hub, `owner/name`.
+
+        Raises:
+            OSError: There is no such `evaluation`.
+            KeyError: It is not of `EvaluationOutput.save_json`.
+        """
+        config, name = model.model_config, type(model).__name__
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        shape = " x ".join(map(str, config.input_dim))
+        facts = {
+            "Data": f"{self.data}; {shape}, of {math.prod(config.input_dim)} numbers",
+            "Latent dimension d": config.latent_dim,
+            "Reconstruction weight beta": getattr(config, "beta", None),
+            "Hutchinson vectors K": getattr(config, "hutchinson_samples", None),
+            "Parameters": f"{parameters:,}",
+            "Licence": self.license or "none is given: ask the owner",
+            "Made with": f"pythae-fif {pythae_fif.__version__}",
+        }
+        keys = ["library_name: pythae", "tags: [pythae, pythae-fif, injective-flow]"]
+        keys += [f"license: {self.license}"] if self.license else []
+        lines = ["---", *keys, "---", "", f"# {name}", "", "| | |", "|---|---|"]
+        lines += [f"| {key} | {value} |" for key, value in facts.items() if value is not None]
+        lines += ["", "## Scores", "", *self._scores(), "", "## Use", ""]
+        lines += [
+            "```python",
+            "import pythae_fif  # which makes the model known to AutoModel",
+            "from pythae.models import AutoModel",
+            "",
+            f'model = AutoModel.load_from_hf_hub("{hf_hub_path}").eval()',
+            "samples = model.sample(64)",
+            "```",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def _scores(self) -> list[str]:
+        if self.evaluation is None:
+            return ["It was not scored."]
+        scores = json.loads(Path(self.evaluation).read_text("utf-8"))
+        near = scores["neighbours"]
+        return [
+            f"{scores['num_samples']:,} samples of {scores['sampler']} against "
+            f"{scores['num_references']:,} images, extractor `{scores['extractor']}` "
+            f"({scores['extractor_hash']}); numbers of another extractor or sample count do "
+            "not compare.",
+            "",
+            f"| {scores['distance_name']} | kernel distance | precision | recall | MSE a pixel |",
+            "|--:|--:|--:|--:|--:|",
+            f"| {scores['frechet']:.2f} | {scores['kernel']['mean']:.5f} | {near['precision']:.2f} "
+            f"| {near['recall']:.2f} | {scores['reconstruction_mse']:.4f} |",
+        ]
