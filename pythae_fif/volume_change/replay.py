@@ -157,8 +157,8 @@ def check_replay(
 
     A scripted or compiled module hides its operations and an `autograd.Function` its derivative:
     in a skip connection the rest would be replayed without them. So <J J^T u, u> of the replay is
-    compared with `|J^T u|^2` of the backward pass; and with ``gradient`` the gradients of the two by
-    the point, as PyTorch may take for constants what moves with it.
+    compared with `|J^T u|^2` of the backward pass; and with ``gradient`` the gradients of the two
+    by the point, as PyTorch may take for constants what moves with it.
 
     Arguments:
         function: To be recorded.
