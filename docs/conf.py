@@ -33,7 +33,6 @@ suppress_warnings = ["myst.header"]
 
 autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_typehints = "none"  # docstrings say what an argument is, with its shape
-autoclass_content = "both"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
@@ -66,9 +65,11 @@ def _import_lazy_names() -> None:
 
 
 def _mathml(tex: str, block: bool = False) -> str:
-    """As TeX reads it: a fraction of two digits needs no braces, a bar belongs to what it ends."""
+    """As TeX reads it: fractions of digits without braces, bars around a whole, room after log."""
+    tex = tex.replace(r"\_", "_")
     tex = re.sub(r"frac(\d)(\d)", r"frac{\1}{\2}", tex)
     tex = re.sub(r"(\\lVert.*?\\rVert)\^", r"{\1}^", tex)
+    tex = re.sub(r"\\(log|det|exp)\s*(?=[a-zA-Z\\{])", r"\\\1\\, ", tex)
     return str(tex2mathml(tex, as_block=block))
 
 
@@ -82,7 +83,13 @@ def _block_mathml(self: Any, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def _is_told_above(app: Any, what: str, name: str, member: Any, skip: bool, options: Any) -> Any:
+    """Fields of named tuples: the docstring of their class tells what they are."""
+    return True if (member.__doc__ or "").startswith("Alias for field") else None
+
+
 def setup(app: Any) -> None:
     """Equations are MathML, which browsers draw by themselves: no script, no network."""
     _import_lazy_names()
+    app.connect("autodoc-skip-member", _is_told_above)
     app.add_html_math_renderer("mathml", (_inline_mathml, None), (_block_mathml, None))

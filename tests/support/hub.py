@@ -80,7 +80,8 @@ class _Handler(BaseHTTPRequestHandler):
             )
         if match := re.fullmatch(r"/api/models/(.+?)(?:/revision/.+)?", path):
             names = [{"rfilename": name} for name in self.server.files[match[1]]]
-            return self._json({"id": match[1], "sha": REVISION, "siblings": names})
+            usual = {"private": False, "downloads": 0, "likes": 0, "tags": []}
+            return self._json({"id": match[1], "sha": REVISION, "siblings": names, **usual})
         repo, _, name = re.fullmatch(r"/(.+)/resolve/([^/]+)/(.+)", path).groups()
         content = self.server.files[repo][name]
         if self.command == "GET":
