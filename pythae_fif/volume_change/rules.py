@@ -100,9 +100,10 @@ def by_differentiation(step: Step, tangent_of: TangentOf) -> tuple[Tensor, ...]:
         UnsupportedOperationError: PyTorch has neither.
     """
     leaves, form = tree_flatten((step.args, step.kwargs))
-    moving = {i: t for i, leaf in enumerate(leaves) if (t := tangent_of(leaf)) is not None}
+    found = dict(enumerate(map(tangent_of, leaves)))
+    moving = {i: tangent for i, tangent in found.items() if tangent is not None}
     point, dtype = tuple(leaves[i] for i in moving), next(iter(moving.values())).dtype
-    tangents = [t.to(x.dtype) for t, x in zip(moving.values(), point, strict=True)]
+    pushed = [t.to(x.dtype) for t, x in zip(moving.values(), point, strict=True)]
 
     def outs(*values: Tensor) -> tuple[Tensor, ...]:
         filled = dict(zip(moving, values, strict=True))
@@ -120,7 +121,7 @@ def by_differentiation(step: Step, tangent_of: TangentOf) -> tuple[Tensor, ...]:
     with kernels_of(step.operation):
         for way in (forward, backward_twice):
             with contextlib.suppress(NotImplementedError):
-                products = _for_each(way, *tangents)
+                products = _for_each(way, *pushed)
                 low = dtype != point[0].dtype
                 return tuple(p.to(dtype) for p in products) if low else products
     raise UnsupportedOperationError(
@@ -260,6 +261,16 @@ def _silu(step: Step, tangent: Tensor) -> Tensor:
     return tangent * torch.addcmul(sigmoid, step.out, 1 - sigmoid)
 
 
+def _softplus(step: Step, tangent: Tensor) -> Tensor:
+    beta, threshold = step.argument(1, "beta", 1), step.argument(2, "threshold", 20)
+    return _aten.softplus_backward(tangent, step.args[0], beta, threshold)  # type: ignore[no-any-return]
+
+
+def _leaky_relu(step: Step, tangent: Tensor) -> Tensor:
+    slope = step.argument(1, "negative_slope", 0.01)
+    return _aten.leaky_relu_backward(tangent, step.args[0], slope, False)  # type: ignore[no-any-return]
+
+
 def _gelu(step: Step, tangent: Tensor) -> Tensor:
     approximate, x = step.argument(1, "approximate", "none"), step.argument(0, "input")
     return _aten.gelu_backward(tangent, x, approximate=approximate)  # type: ignore[no-any-return]
@@ -373,6 +384,8 @@ _TABLE: list[tuple[Rule, list[Any]]] = [
     (_elementwise(lambda step, t: _aten.tanh_backward(t, step.out)), named("tanh")),
     (_elementwise(_silu), named("silu")),
     (_elementwise(_gelu), named("gelu")),
+    (_elementwise(_softplus), named("softplus")),
+    (_elementwise(_leaky_relu), named("leaky_relu")),
     (_reshaped, named("reshape view flatten unflatten squeeze unsqueeze contiguous")),
     (_cat, named("cat concat concatenate")),
     (_sum(1.0, 1.0), named("add __add__ __radd__")),
