@@ -4,13 +4,18 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "getting_started.md"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+def blocks_of(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
 
 
 def test_getting_started(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    first, labels = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    first, labels = blocks_of("getting_started.md")
     names: dict = {}
     exec(first, names)
     watched = re.findall(
@@ -23,3 +28,23 @@ def test_getting_started(tmp_path, monkeypatch, capsys):
     assert names["points"].shape == (1000, 2) and names["density"].shape == (1000,)
     exec(labels, names)
     assert names["sevens"].shape == (16, 1, 8, 8)
+
+
+def test_bring_your_own_network(tmp_path, monkeypatch, capsys, one_thread):
+    monkeypatch.chdir(tmp_path)
+    first, saved = blocks_of("networks.md")
+    names: dict = {}
+    exec(first, names)
+    model, x = names["model"], names["held_out"][:2]
+    mean_image = names["train"].batch(torch.arange(500)).data.mean(0)
+    error, of_mean = ((other - x).square().mean() for other in (model.reconstruct(x), mean_image))
+    assert error < of_mean
+    for point in x.double():
+        z = model.double().embed(point[None])[0]
+        jacobian = torch.func.jacrev(lambda z: model.decoder(z[None]).reconstruction.flatten())(z)
+        expected = -0.5 * (z.square().sum() + 8 * torch.tensor(2 * torch.pi).log())
+        expected = expected - 0.5 * (jacobian.T @ jacobian).logdet()
+        assert float(model.log_prob(point[None])[0]) == pytest.approx(float(expected), abs=1e-9)
+    model.float()
+    exec(saved, names)
+    assert capsys.readouterr().out.splitlines()[-1] == "True"

@@ -14,7 +14,7 @@ from pythae_fif.errors import ConfigError
 # Pythae pickles this module by value when it saves a model: keep its globals to functions,
 # classes, constants and imports.
 
-_WIDTH, _HEADS, _DEPTH = 64, 4, 4  # of `vit`
+_WIDTH, _HEADS, _DEPTH = 64, 2, 3  # of `vit`
 
 
 def _sizes(arch: str, input_dim: tuple[int, ...]) -> list[tuple[int, int]]:
@@ -134,7 +134,7 @@ class AttentionEncoder(BaseEncoder):
     """An encoder to maps of at most 16 x 16, and one linear layer on all of the last.
 
     `vit` is a Vision Transformer (Dosovitskiy et al. 2021): patches, which are the pixels of a
-    place of the smallest map, become tokens of width 64 for 4 blocks of 4 heads. There is no class
+    place of the smallest map, become tokens of width 64 for 3 blocks of 2 heads. There is no class
     token, since the linear layer reads all tokens, as that of the other architectures reads maps.
 
     `ldm` is the first stage of latent diffusion (Rombach et al. 2022), small: of the U-Net it has
