@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import pythae_fif.cli.run
@@ -60,6 +61,16 @@ def test_python(code, capsys, request):
         nll, error = map(float, watched[-1])
         assert len(watched) == 8 and error < 0.02
         assert nll == pytest.approx(-float(names["held_out"].log_density.mean()), abs=0.15)
+    if "TimmEncoder" in code:  # a network of one's own learns, and its likelihood is right
+        model, x = names["model"], names["held_out"]
+        error = (model.reconstruct(x) - x).square().mean()
+        assert error < x.var(0).mean()
+        assert torch.equal(names["loaded"].reconstruct(x), model.reconstruct(x))
+        (z,) = model.double().embed(x[:1].double())
+        jacobian = torch.func.jacrev(lambda z: model.decoder(z[None]).reconstruction.flatten())(z)
+        expected = torch.distributions.Normal(0, 1).log_prob(z).sum()
+        expected = expected - 0.5 * (jacobian.T @ jacobian).logdet()
+        assert float(model.log_prob(x[:1].double())) == pytest.approx(float(expected), abs=1e-9)
 
 
 @pytest.mark.parametrize("text", blocks("yaml"))

@@ -21,6 +21,7 @@ from pythae_fif.benchmark.yaml_files import config_file, names_in, read_yaml
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.evaluation.names import EXTRACTORS
 from pythae_fif.files import safe_name
+from pythae_fif.nn.names import ARCHITECTURES
 from pythae_fif.sampling import SAMPLERS
 from pythae_fif.validation import (
     AtLeastOne,
@@ -34,6 +35,7 @@ from pythae_fif.validation import (
     read_checked,
 )
 
+ArchName = Annotated[str, name_of(lambda: ARCHITECTURES)]
 ExtractorName = Annotated[str, name_of(lambda: EXTRACTORS)]
 Seeds = Each[Annotated[Whole, Field(ge=0, lt=2**32)]]
 LearningRate = Annotated[float, Field(gt=0, lt=10)]
@@ -133,8 +135,7 @@ class Experiment(Checked):
     Attributes:
         dataset: Name of the data set and of its YAML file.
         description: One line about it.
-        architectures: Those that are defined for it.
-        arch: The one in use.
+        arch: Name of the architecture.
         models, samplers, seeds: What to run.
         beta, hutchinson_samples: Values that replace those of FIF's grid.
         latent_dim: d.
@@ -149,8 +150,7 @@ class Experiment(Checked):
 
     dataset: str
     description: str
-    architectures: list[str]
-    arch: Annotated[str, Flag("convnet, resnet or fif_convnet")]
+    arch: Annotated[ArchName, Flag("architecture of `list`")]
     models: Annotated[Each[ModelName], Flag("models of `list`, or 'all'", "MODEL")]
     samplers: Annotated[Each[SamplerName], Flag("samplers of `list`, or 'all'", "SAMPLER")]
     seeds: Annotated[Seeds, Flag("one run a seed", "SEED")] = Field(default_factory=lambda: [0])
@@ -167,10 +167,10 @@ class Experiment(Checked):
     ] = None
     data: Annotated[str | None, Flag("your images, with --dataset folder or npz", "PATH")] = None
 
-    @field_validator("arch", "profile")
+    @field_validator("profile")
     @classmethod
     def _is_defined(cls, name: str, info: ValidationInfo) -> str:
-        valid = info.data.get("architectures" if info.field_name == "arch" else "profiles")
+        valid = info.data.get("profiles")
         if valid is not None and name not in valid:
             raise ValueError(did_you_mean(name, valid))
         return name

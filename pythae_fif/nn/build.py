@@ -1,6 +1,7 @@
 """From the name of an architecture and an image shape to an encoder and a decoder."""
 
 __all__ = [
+    "add_latent_blocks",
     "build_networks",
     "has_pythae_nets",
     "pythae_net",
@@ -15,9 +16,10 @@ from pythae.models.nn.benchmarks import celeba, cifar, mnist
 from torch import nn
 
 from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.nn.attention import AttentionDecoder, AttentionEncoder
 from pythae_fif.nn.conditional import joined_dim
-from pythae_fif.nn.fif_convnet import FIFConvDecoder, FIFConvEncoder
-from pythae_fif.nn.names import ARCHITECTURES
+from pythae_fif.nn.fif_convnet import FIFConvDecoder, FIFConvEncoder, latent_blocks
+from pythae_fif.nn.names import ARCHITECTURES, split_arch
 from pythae_fif.nn.recipe import noted
 from pythae_fif.nn.small import SmallDecoder, SmallEncoder
 
@@ -40,7 +42,9 @@ def build_networks(
     """Builds a freshly initialised encoder and decoder; seed torch before calling.
 
     `convnet` and `resnet` are the nets of the paper's tables 9 and 10, which are Pythae's own,
-    where those exist, and small nets of the same kind for images of other shapes.
+    where those exist, and small nets of the same kind for images of other shapes; `vit` and `ldm`
+    are those of :class:`~pythae_fif.nn.AttentionEncoder`. With `_fc2` or `_fc4` behind its name an
+    architecture has latent blocks, see :func:`add_latent_blocks`.
 
     Args:
         arch: A key of `ARCHITECTURES`.
@@ -73,6 +77,16 @@ def build_networks(
     if latent_dim < 1:
         raise ConfigError(f"latent_dim must be at least 1, not {latent_dim}")
 
+    networks = _build(arch, input_dim, latent_dim, variational, condition_dim)
+    add_latent_blocks(arch, input_dim, *networks)
+    return networks
+
+
+def _build(
+    arch: str, input_dim: tuple[int, ...], latent_dim: int, variational: bool, condition_dim: int
+) -> tuple[BaseEncoder, BaseDecoder]:
+    """The networks without latent blocks."""
+    arch, _ = split_arch(arch)
     if arch == "fif_convnet":
         return (
             FIFConvEncoder(
@@ -86,12 +100,54 @@ def build_networks(
         encoder = pythae_net("Encoder", arch, kind, input_dim, latent_dim)
         _widen(encoder, condition_dim)
         return encoder, pythae_net("Decoder", arch, "AE", input_dim, code_dim)
-    residual = arch == "resnet"
     joined = joined_dim(input_dim, condition_dim)
+    if arch in ("vit", "ldm"):
+        return (
+            AttentionEncoder(joined, latent_dim, arch=arch, variational=variational),
+            AttentionDecoder(input_dim, code_dim, arch=arch),
+        )
+    residual = arch == "resnet"
     return (
         SmallEncoder(joined, latent_dim, residual=residual, variational=variational),
         SmallDecoder(input_dim, code_dim, residual=residual),
     )
+
+
+def add_latent_blocks(arch: str, input_dim: tuple[int, ...], *networks: nn.Module) -> None:
+    """Gives networks the residual blocks on codes that an architecture's name asks for.
+
+    `_fc4` has the blocks of table 11, four behind the encoder's linear layer and four before the
+    decoder's; `_fc2` has two and two. They act on the code itself (the mean, where an encoder gives
+    a variance too), so that they are the same for every model and every architecture. The last
+    layer of each starts at zero: with one seed, `resnet_fc4` starts as the very function that
+    `resnet` starts as, and a difference between the two is what the blocks have learnt. The blocks
+    of `fif_convnet` start as PyTorch's layers do; the paper says nothing of it.
+
+    Args:
+        arch: A key of `ARCHITECTURES`.
+        input_dim: Shape (C, H, W) of an image.
+        networks: Encoders with a module `embedding`, decoders whose first layer is `layers[0]`.
+    """
+    _, count = split_arch(arch)
+    network: Any
+    for network in networks if count else ():
+        if isinstance(network, BaseEncoder):
+            dim = network.embedding.out_features
+            network.embedding = nn.Sequential(network.embedding, _identity(input_dim, dim, count))
+        else:
+            linear = network.layers[0]
+            dim = next(m for m in linear.modules() if isinstance(m, nn.Linear)).in_features
+            network.layers[0] = nn.Sequential(_identity(input_dim, dim, count), linear)
+
+
+def _identity(input_dim: tuple[int, ...], dim: int, count: int) -> nn.Sequential:
+    """Latent blocks that are the identity until they are trained."""
+    blocks = latent_blocks(input_dim, dim, count)
+    block: Any
+    for block in blocks:
+        nn.init.zeros_(block.layers[-1].weight)
+        nn.init.zeros_(block.layers[-1].bias)
+    return blocks
 
 
 @noted
@@ -119,11 +175,11 @@ def smooth_networks(
 
 def has_pythae_nets(arch: str, input_dim: tuple[int, ...]) -> bool:
     """Whether Pythae has nets of its own of an architecture, for images of a shape."""
-    return arch in ("convnet", "resnet") and tuple(input_dim) in PYTHAE_NETS
+    return split_arch(arch)[0] in ("convnet", "resnet") and tuple(input_dim) in PYTHAE_NETS
 
 
 def pythae_net(side: str, arch: str, kind: str, input_dim: tuple[int, ...], latent_dim: int) -> Any:
-    """One of Pythae's nets.
+    """One of Pythae's nets, without latent blocks.
 
     Args:
         side: 'Encoder' or 'Decoder'.
@@ -132,7 +188,7 @@ def pythae_net(side: str, arch: str, kind: str, input_dim: tuple[int, ...], late
         latent_dim: d.
     """
     module, dataset = PYTHAE_NETS[tuple(input_dim)]
-    layers = "Conv" if arch == "convnet" else "ResNet"
+    layers = "Conv" if split_arch(arch)[0] == "convnet" else "ResNet"
     net = getattr(module, f"{side}_{layers}_{kind}_{dataset}")
     return net(BaseAEConfig(input_dim=tuple(input_dim), latent_dim=latent_dim))
 

@@ -1,6 +1,6 @@
 """The FIF-ConvNet of the paper's table 11: convolutions and fully-connected residual blocks."""
 
-__all__ = ["FIF_CONVNET_SHAPES", "FIFConvDecoder", "FIFConvEncoder"]
+__all__ = ["FIF_CONVNET_SHAPES", "FIFConvDecoder", "FIFConvEncoder", "latent_blocks"]
 
 from itertools import pairwise
 
@@ -68,8 +68,10 @@ def _conv_transpose(
     )
 
 
-def _blocks(latent_dim: int, inner_dim: int) -> nn.Sequential:
-    return nn.Sequential(*(_ResBlock(latent_dim, inner_dim) for _ in range(4)))
+def latent_blocks(input_dim: tuple[int, ...], dim: int, count: int = 4) -> nn.Sequential:
+    """Residual blocks on codes (B, dim), as wide as table 11 has them for images of a shape."""
+    inner_dim = 256 if tuple(input_dim) == (3, 64, 64) else 512
+    return nn.Sequential(*(_ResBlock(dim, inner_dim) for _ in range(count)))
 
 
 class FIFConvEncoder(BaseEncoder):
@@ -114,7 +116,7 @@ class FIFConvEncoder(BaseEncoder):
             nn.Flatten(),
         )
         self.embedding = nn.Sequential(
-            nn.Linear(feature_dim, latent_dim), _blocks(latent_dim, 256 if faces else 512)
+            nn.Linear(feature_dim, latent_dim), latent_blocks(input_dim, latent_dim)
         )
         self.log_covariance = nn.Linear(feature_dim, latent_dim) if variational else None
 
@@ -175,7 +177,7 @@ class FIFConvDecoder(BaseDecoder):
             # printed 4096 and gives 28 x 28 comes closer at that dimension.
             full, half, quarter, eighth = _halvings(input_dim, 3)
             self.layers = nn.Sequential(
-                _blocks(dim, 512),
+                latent_blocks(input_dim, dim),
                 nn.Linear(dim, a * eighth[0] * eighth[1]),
                 nn.Unflatten(1, (a, *eighth)),
                 _conv_transpose(a, b, 3, padding=1, output_padding=_rest(quarter)),
@@ -186,7 +188,7 @@ class FIFConvDecoder(BaseDecoder):
         else:
             # Paddings as in Pythae's Decoder_Conv_AE_CELEBA: 8, 15, 31, 62 and 64 pixels a side.
             self.layers = nn.Sequential(
-                _blocks(dim, 256),
+                latent_blocks(input_dim, dim),
                 nn.Linear(dim, a * 8 * 8),
                 nn.Unflatten(1, (a, 8, 8)),
                 _conv_transpose(a, b, 5, padding=2),

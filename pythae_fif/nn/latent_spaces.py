@@ -7,7 +7,8 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor, nn
 
 from pythae_fif.errors import ConfigError
-from pythae_fif.nn.build import build_networks, has_pythae_nets, pythae_net
+from pythae_fif.nn.build import add_latent_blocks, build_networks, has_pythae_nets, pythae_net
+from pythae_fif.nn.names import split_arch
 from pythae_fif.nn.small import downsampling, map_sizes, upsampling
 
 # Pythae pickles this module by value when it saves a model: keep its globals to functions,
@@ -32,7 +33,9 @@ def spherical_networks(
         raise ConfigError(f"model svae needs latent_dim of at least 2, not {latent_dim}")
     encoder, decoder = build_networks(arch, input_dim, latent_dim, variational=True)
     if has_pythae_nets(arch, input_dim):
-        return pythae_net("Encoder", arch, "SVAE", input_dim, latent_dim), decoder
+        encoder = pythae_net("Encoder", arch, "SVAE", input_dim, latent_dim)
+        add_latent_blocks(arch, input_dim, encoder)
+        return encoder, decoder
     return _SphericalEncoder(encoder), decoder
 
 
@@ -52,22 +55,32 @@ def spatial_networks(
 ) -> tuple[BaseEncoder, BaseDecoder]:
     """Nets with maps of codes (B, d, h, w) between them, for a VQVAE with a PixelCNN prior.
 
-    Pythae's own ResNets where those exist, else two convolutions of stride 2 and their mirror
-    image.
+    Pythae's own ResNets where those exist, `vit` and `ldm` with a convolution of one pixel in place
+    of each linear layer, else two convolutions of stride 2 and their mirror image.
 
     Raises:
         ConfigError: The architecture has none.
     """
-    build_networks(arch, input_dim, latent_dim)  # for its errors
-    if arch == "fif_convnet":
+    encoder, decoder = build_networks(arch, input_dim, latent_dim)  # for its errors
+    if arch == "fif_convnet" or split_arch(arch)[1]:
         raise ConfigError(
-            "arch 'fif_convnet' has fully connected codes, model vqvae_spatial needs maps: "
-            "use convnet or resnet"
+            f"arch {arch!r} has fully connected codes, model vqvae_spatial needs maps: "
+            "use convnet, resnet, vit or ldm"
         )
     if arch == "resnet" and has_pythae_nets(arch, input_dim):
         encoder = pythae_net("Encoder", arch, "VQVAE", input_dim, latent_dim)
         return encoder, pythae_net("Decoder", arch, "VQVAE", input_dim, latent_dim)
-    return _SpatialEncoder(input_dim, latent_dim), _SpatialDecoder(input_dim, latent_dim)
+    if arch in ("vit", "ldm"):
+        _, unflatten, *to_images = decoder.layers
+        channels = unflatten.unflattened_size[0]
+        down = [*encoder.features[:-1], nn.Conv2d(channels, latent_dim, 1)]
+        up = [nn.Conv2d(latent_dim, channels, 1), *to_images]
+    else:
+        sizes = map_sizes(input_dim)[:3]
+        down = [downsampling([input_dim[0], 32, 64]), nn.Conv2d(64, latent_dim, 1)]
+        up = [nn.Conv2d(latent_dim, 64, 1), nn.SiLU()]
+        up += [upsampling([64, 32, input_dim[0]], sizes[-2::-1])]
+    return _SpatialEncoder(down), _SpatialDecoder(up)
 
 
 class _SphericalEncoder(BaseEncoder):
@@ -102,29 +115,22 @@ class _BallEncoder(BaseEncoder):
 
 
 class _SpatialEncoder(BaseEncoder):
-    """Two stride-2 convolutions and a 1 x 1 convolution to d channels."""
+    """Layers from images to maps of d channels."""
 
-    def __init__(self, input_dim: tuple[int, ...], latent_dim: int) -> None:
+    def __init__(self, layers: list[nn.Module]) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            downsampling([input_dim[0], 32, 64]), nn.Conv2d(64, latent_dim, 1)
-        )
+        self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> ModelOutput:
         return ModelOutput(embedding=self.layers(x))
 
 
 class _SpatialDecoder(BaseDecoder):
-    """The mirror image of `_SpatialEncoder`, ending in a sigmoid."""
+    """Layers from maps of d channels to images."""
 
-    def __init__(self, input_dim: tuple[int, ...], latent_dim: int) -> None:
+    def __init__(self, layers: list[nn.Module]) -> None:
         super().__init__()
-        sizes = map_sizes(input_dim)[:3]
-        self.layers = nn.Sequential(
-            nn.Conv2d(latent_dim, 64, 1),
-            nn.SiLU(),
-            upsampling([64, 32, input_dim[0]], sizes[-2::-1]),
-        )
+        self.layers = nn.Sequential(*layers)
 
     def forward(self, z: Tensor) -> ModelOutput:
         return ModelOutput(reconstruction=self.layers(z))

@@ -1,11 +1,32 @@
 """The architectures by name."""
 
-__all__ = ["ARCHITECTURES"]
+__all__ = ["ARCHITECTURES", "split_arch"]
 
 ARCHITECTURES: dict[str, str] = {
     "convnet": "Pythae's ConvNet for MNIST, CIFAR-10 and CelebA; a small one for other images",
     "resnet": "Pythae's ResNet for MNIST, CIFAR-10 and CelebA; a small one for other images",
+    "vit": "a Vision Transformer: 49 or 64 tokens of width 64, 3 blocks a side",
+    "ldm": "the autoencoder of latent diffusion: GroupNorm and attention, 32 to 128 channels",
     "fif_convnet": "the FIF-ConvNet of the FIF paper's table 11, for MNIST and CelebA; a small one "
     "of the same kind for other images",
 }
 """Name of an architecture -> one line on it."""
+
+ARCHITECTURES |= {
+    f"{arch}_fc{count}": f"{arch} with {count} fully connected residual blocks behind the encoder "
+    f"and {count} before the decoder"
+    for arch in ARCHITECTURES
+    if arch != "fif_convnet"  # which has 4
+    for count in (2, 4)
+}
+
+
+def split_arch(arch: str) -> tuple[str, int]:
+    """The architecture without latent blocks, and the number of those on each side.
+
+    Example:
+        >>> split_arch("resnet_fc4"), split_arch("resnet")
+        (('resnet', 4), ('resnet', 0))
+    """
+    base, _, count = arch.partition("_fc")
+    return base, int(count or 0)

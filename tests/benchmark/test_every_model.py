@@ -42,10 +42,12 @@ LARGE = [
         {
             "convnet": (MNIST, MNIST, CIFAR, MNIST, MNIST, CELEBA),
             "resnet": (MNIST, CIFAR, CELEBA),
-            "fif_convnet": (MNIST, MNIST, MNIST, MNIST, MNIST, MNIST, CELEBA),
+            "fif_convnet": (MNIST, DIGITS, DIGITS, DIGITS, DIGITS, CELEBA, DIGITS),
+            "ldm": (DIGITS,),
+            "resnet_fc4": (DIGITS,),
         }.items()
     )
-    if (model, arch) != ("vqvae_spatial", "fif_convnet")
+    if model != "vqvae_spatial" or arch not in ("fif_convnet", "resnet_fc4")
 ]
 
 
@@ -76,7 +78,7 @@ def splits_of(shape: tuple[int, ...], count: int = 4):
     return types.SimpleNamespace(train=images[:count], val=images[count:], input_dim=shape)
 
 
-@pytest.mark.parametrize("arch", ["convnet", "resnet"])
+@pytest.mark.parametrize("arch", ["convnet", "vit"])
 @pytest.mark.parametrize("model", MODELS)
 def test_builds_takes_a_step_saves_reloads_and_samples(model, arch, tmp_path):
     spec, splits = spec_of(model, arch), splits_of(DIGITS)

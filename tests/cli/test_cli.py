@@ -445,7 +445,7 @@ class TestBadInput:
             (["--samplers", "gm"], ["--samplers 'gm'", "did you mean 'gmm'"]),
             (["--dataset", "digit"], ["--dataset 'digit'", "did you mean 'digits'"]),
             (["--arch", "resnt"], ["--arch 'resnt'", "did you mean 'resnet'"]),
-            (["--arch", "fif_convnet"], ["--arch 'fif_convnet'", "convnet, resnet"]),
+            (["--arch", "resnet_fc"], ["--arch 'resnet_fc'", "resnet_fc2", "resnet_fc4"]),
             (["--profile", "paper"], ["--profile 'paper'", "quick"]),
             (["--extractor", "pixel"], ["--extractor 'pixel'", "did you mean 'pixels'"]),
             (["--beta", "-1"], ["--beta", "beta=-1", "at least 0"]),

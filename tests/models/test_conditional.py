@@ -262,7 +262,7 @@ def test_pythaes_samplers_take_the_model_of_a_label(tmp_path):
     "arch, shape",
     [
         (arch, shape)
-        for arch in ("convnet", "resnet", "fif_convnet")
+        for arch in ("convnet", "resnet", "fif_convnet", "vit", "ldm_fc2")
         for shape in ((1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64))
         if arch != "fif_convnet" or shape in ((1, 28, 28), (3, 64, 64))
     ],
