@@ -9,7 +9,7 @@ import numpy as np
 
 from pythae_fif.data.arrays import read_npz, to_labels, to_uint8
 from pythae_fif.data.cache import cached_splits
-from pythae_fif.data.images import Progress, find_images
+from pythae_fif.data.images import SUFFIXES, Progress, find_images
 from pythae_fif.data.locations import data_home
 from pythae_fif.data.names import DATASETS
 from pythae_fif.data.published import CELEBA_CROP, CELEBA_SIZE, SHAPES, celeba, torchvision_set
@@ -156,7 +156,7 @@ def _folder(request: Request) -> Source:
         # Listed one by one, for a split may be a link to a folder, which os.walk does not follow.
         names = sorted(f"{split}/{name}" for split in present for name in find_images(path / split))
     if not names:
-        raise DataError(f"folder: no jpg, jpeg, png, webp or bmp images below {path}")
+        raise DataError(f"folder: no {', '.join(SUFFIXES)} images below {path}")
     outside = len(set(everything) - set(names))
 
     def read() -> Splits:

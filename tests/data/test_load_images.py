@@ -48,7 +48,7 @@ def test_cache_home_is_environment_then_home(tmp_path, monkeypatch):
 
 
 def test_folder_finds_every_kind_of_image_and_splits_by_the_seed(tmp_path):
-    for index, suffix in enumerate([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".JPG"]):
+    for index, suffix in enumerate([".jpg", ".gif", ".png", ".webp", ".bmp", ".TIF"]):
         fill_folder(tmp_path / f"mine/sub {index}", 20, suffix)
     (tmp_path / "mine/notes.txt").write_text("no image")
     (tmp_path / "mine/._0000.jpg").write_bytes(b"a resource fork")
@@ -93,7 +93,7 @@ def test_folder_errors(tmp_path):
     mine = tmp_path / "mine"
     fail_line(DataError, mine, "not a folder", "--data", name="folder", data=mine)
     mine.mkdir()
-    fail_line(DataError, mine, "no jpg, jpeg, png", name="folder", data=mine)
+    fail_line(DataError, mine, "no .jpg, .jpeg, .png", name="folder", data=mine)
     fill_folder(mine, 99)
     parts = ("the val split has 9 images", "at least 10")
     fail_line(DataError, *parts, name="folder", data=mine, image_size=8)
