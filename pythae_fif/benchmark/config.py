@@ -18,6 +18,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from pythae_fif.benchmark.model_entry import Grid, ModelName, SamplerName, read_model_entry
 from pythae_fif.benchmark.settings import RunSettings
 from pythae_fif.benchmark.yaml_files import config_file, names_in, read_yaml
+from pythae_fif.data.names import TableOptions
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.evaluation.names import EXTRACTORS
 from pythae_fif.files import safe_name
@@ -127,8 +128,10 @@ class Profile(Checked):
         return RunSettings(**values)
 
 
-class Experiment(Checked):
+class Experiment(TableOptions):
     """One call of the benchmark: a data set's YAML file with the flags on top.
+
+    Beside the attributes, those of a user's table.
 
     Attributes:
         dataset: Name of the data set and of its YAML file.
@@ -144,13 +147,13 @@ class Experiment(Checked):
         profiles: Name -> :class:`Profile`.
         profile: Name of the one in use.
         wall_clock: Replaces the profile's number of epochs or wall clock.
-        data: Path of the user's own images.
+        data: Path of the user's own images or table.
     """
 
     dataset: str
     description: str
     architectures: list[str]
-    arch: Annotated[str, Flag("convnet, resnet or fif_convnet")]
+    arch: Annotated[str, Flag("an architecture of `list`")]
     models: Annotated[Each[ModelName], Flag("models of `list`, or 'all'", "MODEL")]
     samplers: Annotated[Each[SamplerName], Flag("samplers of `list`, or 'all'", "SAMPLER")]
     seeds: Annotated[Seeds, Flag("one run a seed", "SEED")] = Field(default_factory=lambda: [0])
@@ -165,7 +168,7 @@ class Experiment(Checked):
     wall_clock: Annotated[
         Duration | None, Flag("train for 5h, 10min, 90s, not epochs; one run at a time", "TIME")
     ] = None
-    data: Annotated[str | None, Flag("your images, with --dataset folder or npz", "PATH")] = None
+    data: Annotated[str | None, Flag("yours, of folder, npz or csv", "PATH")] = None
 
     @field_validator("arch", "profile")
     @classmethod
@@ -181,6 +184,11 @@ class Experiment(Checked):
         if values is not None and "fif" not in info.data.get("models", ("fif",)):
             raise ValueError("is for model fif, which is not in models")
         return values
+
+    @property
+    def things(self) -> str:
+        """What its data are many of."""
+        return "rows" if self.arch == "tabular" else "images"
 
     @property
     def settings(self) -> Profile:
@@ -276,7 +284,12 @@ def load_experiment(dataset: str, file: str | Path | None, flags: Mapping[str, A
     profile = profiles.get(str(values["profile"])) if isinstance(profiles, Mapping) else None
     if isinstance(profile, Mapping) and "extractor" not in {**extra, **given}:
         values["extractor"] = profile.get("extractor", values["extractor"])
-    for key, every in (("models", names_in("models")), ("samplers", list(SAMPLERS))):
+    models = [m for m in names_in("models") if not (dataset == "csv" and _images_only(m))]
+    for key, every in (("models", models), ("samplers", list(SAMPLERS))):
         if values[key] == ["all"]:
             values[key] = every
     return read_checked(Experiment, values, where, flags=given)
+
+
+def _images_only(model: str) -> bool:
+    return read_model_entry(model).images_only

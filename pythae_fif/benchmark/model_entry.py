@@ -47,6 +47,7 @@ class ModelEntry(Checked):
         discriminator: Import path of a discriminator, called with the image shape.
         keep_last: Whether the last weights are kept, not those of the lowest evaluation loss: for
             models whose loss does not fall as they learn.
+        images_only: Whether it has no networks for rows of a table.
         max_latent_dim: Largest latent dimension that the model takes; None if any.
         notes: What is known to differ from the model's paper in the Pythae that runs it.
     """
@@ -64,6 +65,7 @@ class ModelEntry(Checked):
     networks: str | None = None
     discriminator: str | None = None
     keep_last: bool = False
+    images_only: bool = False
     max_latent_dim: AtLeastOne | None = None
     notes: list[str] = Field(default_factory=list)
 

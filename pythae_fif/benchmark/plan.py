@@ -121,6 +121,8 @@ def expand(experiment: Experiment, splits: Splits | Announced) -> list[RunSpec]:
     for name in experiment.models:
         changed = experiment.settings.of(name)
         entry = load_model_entry(name)
+        if entry.images_only and experiment.arch == "tabular":
+            raise ConfigError(f"model {name} takes images alone, and {experiment.dataset} is rows")
         if changed.grid is not None:
             entry = entry.model_copy(update={"grid": changed.grid, "configurations": []})
         fixed = {**entry.fixed, **changed.fixed}

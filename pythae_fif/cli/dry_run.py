@@ -30,7 +30,7 @@ def print_plan(
     settings = experiment.settings
     console.print(
         f"{experiment.dataset}, {experiment.arch}, profile {experiment.profile}: "
-        f"{len(splits.train):,} training images of shape {splits.input_dim}, "
+        f"{len(splits.train):,} training {splits.things} of shape {splits.input_dim}, "
         f"{length_of(settings)}, samplers {', '.join(experiment.samplers)}, "
         f"extractor {experiment.extractor}",
         markup=False,

@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 from pythae_fif.benchmark.display import Display
-from pythae_fif.benchmark.inputs import load_extractor, load_splits
+from pythae_fif.benchmark.inputs import load_extractor, load_splits, table_options
 from pythae_fif.benchmark.leaderboard import leaderboard
 from pythae_fif.benchmark.plan import Announced, RunSpec, expand
 from pythae_fif.benchmark.record import ImageRecord
@@ -77,6 +77,7 @@ def run_benchmark(request: Request) -> int:
         data=experiment.data,
         offline=flags.offline,
         skip_undecodable=flags.skip_undecodable,
+        **dict(table_options(experiment)),
         inception_weights=flags.inception_weights,
         tensorboard=flags.tensorboard,
     )
@@ -158,6 +159,7 @@ def _check(request: Request, environment: Environment) -> tuple[Engine, list[Run
             crop=experiment.settings.crop,
             download=not flags.offline,
             skip_undecodable=flags.skip_undecodable,
+            table=table_options(experiment),
         )
         found, room = data_problems(asked)
         problems += found

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pythae_fif.data.images import BACKGROUND, Decoded, Progress, decode_files
+from pythae_fif.data.names import TableOptions
 from pythae_fif.data.splits import Splits
 from pythae_fif.errors import DataError
 from pythae_fif.files import digest
@@ -31,6 +32,7 @@ class Request:
     skip_undecodable: bool
     progress: Progress | None
     seed: int
+    table: TableOptions
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Source:
             stamp = f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}"
             stamps.append(stamp.encode("utf-8", "replace"))
         how = request.image_size, request.crop, request.skip_undecodable, request.seed
+        how += (*vars(request.table).values(),)
         return digest(_VERSION, request.name, request.path.name, *how, *stamps)
 
 

@@ -75,7 +75,8 @@ def score_samples(
     Warns:
         SampleCountWarning: Fewer than 2,048 samples.
     """
-    batches = _finite_batches(samples, batch_size, round_to_uint8)
+    round_to_uint8 &= extractor.of_images
+    batches = _finite_batches(samples, batch_size, round_to_uint8, extractor.of_images)
     keep = not frechet_only or bootstrap > 0 or infinity
     statistics = FeatureStatistics()
     feature_batches: list[Tensor] = []
@@ -181,9 +182,9 @@ def _pair_scores(
 
 
 def _finite_batches(
-    samples: Tensor | Iterable[Tensor], batch_size: int, round_to_uint8: bool
+    samples: Tensor | Iterable[Tensor], batch_size: int, round_to_uint8: bool, clamp: bool
 ) -> Iterable[Tensor]:
-    """The samples batch by batch, clamped and rounded.
+    """The samples batch by batch; images are clamped and rounded.
 
     Once a sample is not finite there is no score: the rest are only counted, for the error.
     """
@@ -193,7 +194,8 @@ def _finite_batches(
             total += len(batch)
             if batch.is_floating_point():
                 bad += int((~batch.isfinite()).flatten(1).any(dim=1).sum())
-                batch = rounded_images(batch) if round_to_uint8 else batch.clamp(0, 1)
+                if clamp:
+                    batch = rounded_images(batch) if round_to_uint8 else batch.clamp(0, 1)
             if not bad:
                 yield batch
     if bad:

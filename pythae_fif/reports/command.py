@@ -44,10 +44,10 @@ def command_of(experiment: Experiment, specs: Sequence[RunSpec]) -> str:
             words += _flag(key, sorted(values), ())
     if experiment.latent_dims != usual.latent_dims or experiment.latent_dim != usual.latent_dim:
         words += ["--latent-dim", str(experiment.latent_dim)]
-    for key in ("image_size", "extractor", "wall_clock"):
+    for key in ("image_size", "extractor", "wall_clock", "missing", "separator", "no_header"):
         value = getattr(experiment, key)
         if value != getattr(usual, key):
-            words += _flag(key, [value], ())
+            words += _flag(key, [] if value is True else [value], (None,))
     return shlex.join(["python", "run_benchmark.py", *words])
 
 

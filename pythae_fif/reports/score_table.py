@@ -163,14 +163,15 @@ def _warnings(
     if failed:
         warnings.append(
             f"† {', '.join(failed)} did not learn: the reconstruction error of the chosen run is "
-            f"no better than that of the training images' mean, {constant_mse:.4f} (within "
-            f"{1 - CONSTANT:.0%}); such rows say nothing about the model."
+            f"no better than that of the training {experiment.things}' mean, {constant_mse:.4f} "
+            f"(within {1 - CONSTANT:.0%}); such rows say nothing about the model."
         )
     return warnings
 
 
 def _notes(experiment: Experiment, results: list[Result], choices: list[Choice]) -> list[str]:
     """What data, scores and training the numbers stand for."""
+    things = experiment.things
     data, accuracy = results[0].record.data, results[0].record.extractor_accuracy
     scored = _scores(results)
     provenance = [result.record.provenance for result in results]
@@ -184,7 +185,7 @@ def _notes(experiment: Experiment, results: list[Result], choices: list[Choice])
     notes = [
         f"Profile `{experiment.profile}`: {experiment.settings.note}.",
         f"Data: {data.source}; used {data.sizes['train']:,} training, {data.sizes['val']:,} "
-        f"validation and {data.sizes['test']:,} test images.",
+        f"validation and {data.sizes['test']:,} test {things}.",
         f"Scores: {scored.num_samples:,} samples, "
         f"{'rounded to 8 bits' if scored.rounded else 'not rounded'}; extractor "
         f"`{scored.extractor}` ({scored.extractor_hash}"
@@ -192,8 +193,9 @@ def _notes(experiment: Experiment, results: list[Result], choices: list[Choice])
         + f"). FD is its {scored.distance_name}, "
         + (f"CS its {scored.score_name}, " if scored.score_name else "")
         + "KD the kernel distance (KID's formula), then improved precision and recall, density and "
-        "coverage, all of the test images; MSE the squared reconstruction error a pixel; distances "
-        "of another extractor or sample count are on another scale.",
+        f"coverage, all of the test {things}; MSE the squared reconstruction error a "
+        f"{'value' if things == 'rows' else 'pixel'}; distances of another extractor or sample "
+        "count are on another scale.",
         "Each model and sampler has the configuration of lowest validation distance; bold is the "
         "lowest test distance of a sampler, underlined the second."
         + (

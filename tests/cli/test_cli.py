@@ -248,6 +248,35 @@ def test_a_package_that_is_missing(run, monkeypatch, package, flags):
     assert f"needs the package {package}: pip install 'pythae-fif[" in err
 
 
+def test_own_table_from_file_to_page(run, tmp_path):
+    lines = [f"{100 + i % 7};{0.01 * (i % 11)};{i}" for i in range(120)]
+    (tmp_path / "w.csv").write_text("\n".join(["height;width;n", *lines, "100;;3"]))
+    content = {"profile": "tiny", "profiles": {"tiny": PROFILE}}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
+    words = ["--dataset", "csv", "--data", tmp_path / "w.csv", "--config", tmp_path / "tiny.yaml"]
+    words += ["--separator", ";", "--missing", "drop", "--samplers", "normal"]
+    code, out, err = run(*words, "--models", "fif", "vae")
+    assert (code, run.executed, err) == (0, 3, "")
+    text = " ".join(out.split())
+    assert "60 training, 12 validation and 12 test rows" in text
+    assert "1 rows with missing values left out" in text and "FID-like" in text
+    assert "--missing drop --separator ';'" in text and "published" not in text
+    (folder,) = (run.results / "runs/csv/tabular/vae").iterdir()
+    rows = list(csv.DictReader((folder / "samples-normal.csv").open()))
+    assert len(rows) == 20 and list(rows[0]) == ["height", "width", "n"]
+    assert all(95 < float(row["height"]) < 112 for row in rows)
+    assert read_json(folder / "model/columns.json")["names"] == ["height", "width", "n"]
+    assert not any("samples" in path.name for path in (run.results / "figures").iterdir())
+    (page,) = (run.results / "pages").iterdir()
+    assert (folder / "samples-normal.png").is_file() and "N samples" in page.read_text()
+    code, out, _ = run.words("verify", run.results)
+    assert code == 0 and "nothing is wrong" in out
+    code, _, err = run(*words, "--models", "vaegan")
+    assert code == 2 and "model vaegan takes images alone" in err
+    code, _, err = run(*words, "--extractor", "pixels")
+    assert code == 2 and "extractor 'pixels' does not take a table: choose columns" in err
+
+
 class TestGrid:
     def test_grid_then_the_same_again(self, run, tiny):
         file = tiny(models=["fif", "ae"], samplers=["normal", "gmm"], seeds=[0, 1])
@@ -455,7 +484,7 @@ class TestBadInput:
             (["--hutchinson-samples", "0"], ["--hutchinson-samples", "=0", "at least 1"]),
             (["--image-size", "16"], ["image_size=16", "8x8"]),
             (["--seeds", "-3"], ["--seeds -3", "at least 0"]),
-            (["--data", "here"], ["--data", "folder and npz"]),
+            (["--data", "here"], ["--data", "folder, npz and csv"]),
             (["--dataset", "folder"], ["'folder'", "--data"]),
             (["--dataset", "folder", "--data", "nowhere"], ["nowhere", "--data"]),
             (["--dataset", "npz", "--data", "nowhere.npz"], ["nowhere.npz"]),

@@ -11,7 +11,7 @@ from pythae_fif.errors import ConfigError, DataError
 
 
 def test_every_name_is_described_in_one_line():
-    assert set(DATASETS) == {"digits", "mnist", "cifar10", "celeba", "folder", "npz"}
+    assert set(DATASETS) == {"digits", "mnist", "cifar10", "celeba", "folder", "npz", "csv"}
     assert all(text and "\n" not in text for text in DATASETS.values())
 
 
@@ -21,7 +21,7 @@ def test_every_name_is_described_in_one_line():
         ({"name": "minst"}, ["'minst'", "did you mean 'mnist'", "celeba"]),
         ({"name": "folder"}, ["'folder'", "--data"]),
         ({"name": "npz"}, ["'npz'", "--data"]),
-        ({"name": "mnist", "data": "x.npz"}, ["x.npz", "folder and npz", "'mnist'"]),
+        ({"name": "mnist", "data": "x.npz"}, ["x.npz", "folder, npz and csv", "'mnist'"]),
         ({"name": "digits", "image_size": 16}, ["image_size=16", "8x8", "celeba and folder"]),
         ({"name": "celeba", "image_size": 0}, ["image_size=0", "positive"]),
     ],
