@@ -17,7 +17,7 @@ from pythae_fif.benchmark.plan import Announced, RunSpec, expand
 from pythae_fif.benchmark.record import ImageRecord
 from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.benchmark.selection import Result
-from pythae_fif.cli.dry_run import print_estimate, print_plan
+from pythae_fif.cli.dry_run import networks_line, print_estimate, print_plan
 from pythae_fif.cli.preflight import (
     Space,
     cuda_warning,
@@ -209,6 +209,8 @@ class _Course:
     def execute(self, todo: list[RunSpec], engine: Engine, done: int) -> list[Outcome]:
         """Executes the runs that are not done; the outcomes of those that were started."""
         experiment, store = self.request.experiment, self.store
+        if not self.display.quiet:
+            self.console.print(networks_line(experiment, self.splits), markup=False)
         with self.display.stage(f"preparing extractor {experiment.extractor}"):
             extractor = load_extractor(experiment.extractor, self.splits, self.environment)
             extractor(to_float(self.splits.test, limit=2))

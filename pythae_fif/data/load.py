@@ -14,7 +14,7 @@ from pythae_fif.data.locations import data_home
 from pythae_fif.data.names import AS_USUAL, DATASETS, TableOptions
 from pythae_fif.data.published import CELEBA_CROP, CELEBA_SIZE, SHAPES, celeba, torchvision_set
 from pythae_fif.data.source import Request, Source, decode
-from pythae_fif.data.splits import SPLIT_NAMES, Splits, by_sides, shuffled_split, sizes
+from pythae_fif.data.splits import SPLIT_NAMES, Splits, by_sides, hold_out, shuffled_split, sizes
 from pythae_fif.data.tables import check_finite
 from pythae_fif.data.tabular import read_user_table
 from pythae_fif.errors import ConfigError, DataError, did_you_mean
@@ -146,20 +146,20 @@ def _check_size(name: str, image_size: int | None, input_dim: tuple[int, ...]) -
 def input_dim_of(request: Request) -> tuple[int, ...] | None:
     """Channels, height and width of the images, where they are known without a look at them."""
     side = request.image_size
-    resized = {name: (3, side, side) for name in ("celeba", "folder")}
-    return {**SHAPES, "digits": (1, 8, 8), **resized}.get(request.name)
+    return {**SHAPES, "digits": (1, 8, 8), "celeba": (3, side, side)}.get(request.name)
 
 
 def _folder(request: Request) -> Source:
-    """Every image below a folder; its subfolders train, val and test are the splits, if there."""
+    """Every image below a folder; its subfolders train, test and perhaps val are the splits, if
+    there. Below these, or the folder, subfolders are classes if every image is in one."""
     path = request.path
     if not path.is_dir():
         raise DataError(f"folder: {path} is not a folder; needs a folder of images (--data)")
     present = [split for split in SPLIT_NAMES if (path / split).is_dir()]
-    if 0 < len(present) < len(SPLIT_NAMES):
+    if present and not {"train", "test"} <= {*present}:
         raise DataError(
             f"folder: {path} has a subfolder {' and '.join(present)} only; "
-            "needs train, val and test, or none of them"
+            "needs train and test, perhaps val, or none of them"
         )
     names = everything = find_images(path)
     if present:
@@ -181,8 +181,8 @@ def _read_folder(request: Request, names: list[str], outside: int | None) -> Spl
     kept = decoded.kept
     if outside is not None:
         split_of = np.array([names[row].split("/", 1)[0] for row in kept])
-        index = {split: kept[split_of == split] for split in SPLIT_NAMES}
-        how = "split by subfolder"
+        index = {split: kept[split_of == split] for split in SPLIT_NAMES if split in split_of}
+        how = "split by subfolder" + _held_out(index, request.seed)
         if outside:
             notes.append(f"{outside} images outside train, val and test left out")
     else:
@@ -191,13 +191,38 @@ def _read_folder(request: Request, names: list[str], outside: int | None) -> Spl
         }
         how = f"shuffled 80/10/10 with seed {request.seed}"
     arrays = {split: decoded.take(rows) for split, rows in index.items()}
+    if all((of == of[:, :1]).all() for of in arrays.values()):
+        arrays = {split: np.ascontiguousarray(of[:, :1]) for split, of in arrays.items()}
+        notes.append("grey")
+    width, height = decoded.sizes[kept].T
+    if others := int((width != height).sum()):
+        notes.append(f"of {others} that are not square the centred square (an .npz keeps others)")
+    labels, depth = None, 0 if outside is None else 1
+    classes = [(name.split("/")[depth:-1] or [""])[0] for name in names]
+    known = sorted({classes[row] for row in index["train"]})
+    if len(known) > 1 and {*known} == {classes[row] for row in kept} and "" not in known:
+        of_row = np.array([known.index(of) if of in known else -1 for of in classes], np.int64)
+        labels = {split: of_row[rows] for split, rows in index.items()}
+        shown = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
+        notes.append(f"{len(known)} classes by subfolder: {shown}")
     title = f"folder {request.path.name}, {request.image_size}x{request.image_size}, {how}"
     source = "; ".join([f"{title}, {sizes(arrays)}", *notes])
-    return Splits("folder", **arrays, labels=None, source=source, partial=False, columns=None)
+    return Splits("folder", **arrays, labels=labels, source=source, partial=False, columns=None)
+
+
+def _held_out(parts: dict[str, np.ndarray], seed: int) -> str:
+    """Takes the validation split out of the training one where there is none, and says so."""
+    if "val" in parts:
+        return ""
+    count = len(parts["train"])
+    order = np.random.RandomState(seed).permutation(count)
+    rows = np.split(order, [count - hold_out(count)])
+    parts["train"], parts["val"] = (parts["train"][np.sort(of_split)] for of_split in rows)
+    return f", val {len(rows[1])} of the training images by seed {seed}"
 
 
 def _npz(request: Request) -> Source:
-    """An .npz file with keys train, val and test, or data and perhaps labels."""
+    """An .npz file with keys train, test, perhaps val, and train_labels, or data and labels."""
     path = request.path
     if not path.is_file():
         raise DataError(f"{path}: no such file, needs an .npz file")
@@ -207,9 +232,20 @@ def _npz(request: Request) -> Source:
 def _read_npz(request: Request) -> Splits:
     path, content = request.path, read_npz(request.path)
     labels = None
-    if set(SPLIT_NAMES) <= set(content):
-        arrays = to_uint8({split: content[split] for split in SPLIT_NAMES}, path)
-        how = "split by key"
+    if {"train", "test"} <= set(content):
+        arrays = to_uint8({s: content[s] for s in SPLIT_NAMES if s in content}, path)
+        keys = {split: f"{split}_labels" for split in arrays if f"{split}_labels" in content}
+        if keys:
+            if lacking := arrays.keys() - keys.keys():
+                raise DataError(
+                    f"{path}: has {', '.join(keys.values())}, but no {lacking.pop()}_labels"
+                )
+            labels = {
+                split: to_labels(content[key], len(arrays[split]), f"{path}, key {key!r}")
+                for split, key in keys.items()
+            }
+            _held_out(labels, request.seed)
+        how = "split by key" + _held_out(arrays, request.seed)
     elif "data" in content:
         images = to_uint8({"data": content["data"]}, path)["data"]
         index = shuffled_split(len(images), request.seed)
@@ -220,7 +256,7 @@ def _read_npz(request: Request) -> Splits:
         how = f"shuffled 80/10/10 with seed {request.seed}"
     else:
         raise DataError(
-            f"{path}: has keys {', '.join(content) or 'none'}; needs train, val and test, or data"
+            f"{path}: has keys {', '.join(content) or 'none'}; needs train and test, or data"
         )
     source = f"npz {path.name}, {how}, {sizes(arrays)}"
     return Splits("npz", **arrays, labels=labels, source=source, partial=False, columns=None)

@@ -11,8 +11,8 @@ DATASETS = {
     "mnist": "70,000 digits of 1x28x28; the last 10,000 training images are validation",
     "cifar10": "60,000 photographs of 3x32x32; the last 10,000 training images are validation",
     "celeba": "202,599 faces of 3x64x64, cropped as the profile says; the official partition",
-    "folder": "your images: a folder (--data), in train/ val/ test/ or split 80/10/10",
-    "npz": "your images: an .npz file (--data) with train, val and test, or data",
+    "folder": "your images: a folder (--data), in train/ test/ (val/) or split 80/10/10",
+    "npz": "your images: an .npz file (--data) with train and test (val), or data; labels",
     "csv": "your table of numbers (--data): .csv, .tsv, .csv.gz, .npy or .parquet",
 }
 """Name of a data set of the benchmark -> one line about it."""

@@ -14,7 +14,7 @@ from pythae_fif.errors import DataError
 from pythae_fif.files import digest
 
 # Part of the cache's keys: raise it whenever reading, decoding, cropping or resizing changes.
-_VERSION = 3
+_VERSION = 4
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,7 @@ class TestShowing:
         code, out, _ = run("--dry-run")
         assert code == 0
         assert "digits, convnet, profile quick: 1,197 training images" in out
+        assert "networks: small convnet for 1x8x8 images" in out
 
     def test_dry_run_estimates_the_time(self, run, tiny):
         _, out, _ = run("--config", tiny(models=["fif", "ae"]), "--dry-run")
