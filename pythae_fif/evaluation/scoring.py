@@ -30,11 +30,11 @@ from pythae_fif.evaluation.uncertainty import (
 )
 
 FEWEST_SAMPLES = 2048
-"""Fewer samples than this, the number of Inception features, and the scores come with a warning."""
+"""Fewer samples or references than this, the number of Inception features, give a warning."""
 
 
 class SampleCountWarning(UserWarning):
-    """A score of so few samples that its bias is larger than what models differ by."""
+    """A score of so few samples or references that its bias exceeds what models differ by."""
 
 
 def score_samples(
@@ -73,7 +73,7 @@ def score_samples(
         NonFiniteError: NaN or infinite pixels; says in how many samples.
 
     Warns:
-        SampleCountWarning: Fewer than 2,048 samples.
+        SampleCountWarning: Fewer than 2,048 samples or references.
     """
     round_to_uint8 &= extractor.of_images
     batches = _finite_batches(samples, batch_size, round_to_uint8, extractor.of_images)
@@ -90,9 +90,11 @@ def score_samples(
             feature_batches.append(extracted.features)
         if extracted.logits is not None:
             logit_batches.append(extracted.logits)
-    if 0 < total < FEWEST_SAMPLES:
+    counts = [total, *(reference.statistics.count for reference in references.values())]
+    if 0 < min(counts) < FEWEST_SAMPLES:
         warnings.warn(
-            f"scores of {total:,} samples, fewer than {FEWEST_SAMPLES:,}: the bias of "
+            f"scores of {total:,} samples and {min(counts[1:], default=0):,} references, fewer "
+            f"than {FEWEST_SAMPLES:,}: the bias of "
             f"{extractor.distance_name} is large; compare at one number of samples alone",
             SampleCountWarning,
             stacklevel=2,
