@@ -23,7 +23,7 @@ def networks_line(experiment: Experiment, splits: Splits) -> str:
     """Whose nets are trained: Pythae's for some shapes, which take long, and small ones else."""
     pythaes = has_pythae_nets(experiment.arch, splits.input_dim)
     whose = "Pythae's " if pythaes else "small " if experiment.arch != "tabular" else ""
-    return f"networks: {whose}{experiment.arch} for {by_sides(splits.input_dim)} {splits.things}"
+    return f"networks: {whose}{experiment.arch} for {splits.things} of {by_sides(splits.input_dim)}"
 
 
 def print_plan(

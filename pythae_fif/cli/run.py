@@ -56,6 +56,8 @@ from pythae_fif.runs.store import Store
 from pythae_fif.training.tensorboard import require_tensorboard
 
 EXIT_FAILED_RUNS = 1
+ESSENTIAL = 4
+"""Notes of a table that the terminal shows: the warnings come first, then profile and data."""
 
 logger = logging.getLogger(__name__)
 
@@ -244,8 +246,11 @@ class _Course:
         guess = constant_error(self.splits)
         report = build_report(experiment, results, missing, guess)
         console.print(score_terminal(report))
-        for note in report.notes:
+        for note in report.notes[:ESSENTIAL]:
             console.print(f"· {note}", markup=False)
+        if len(report.notes) > ESSENTIAL:
+            more = len(report.notes) - ESSENTIAL
+            console.print(f"· {more} more notes are on the page below", markup=False)
         everything = leaderboard(store, experiment, self.splits.content_hash, results)
         report = build_report(experiment, everything, missing, guess)
         specs = {store.run_dir(spec): spec for spec in self.plan}
