@@ -17,7 +17,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pythae_fif.benchmark.model_entry import Grid, ModelName, SamplerName, read_model_entry
 from pythae_fif.benchmark.settings import RunSettings
-from pythae_fif.benchmark.yaml_files import config_file, names_in, read_yaml
+from pythae_fif.benchmark.yaml_files import config_file, names_in, own_model, read_yaml
 from pythae_fif.data.names import TableOptions
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.evaluation.names import EXTRACTORS
@@ -35,6 +35,8 @@ from pythae_fif.validation import (
     read_checked,
 )
 
+BUDGETS = ("epochs", "wall_clock")
+OVERRIDES = (*BUDGETS, "batch_size", "learning_rate", "train_size", "num_samples")
 ExtractorName = Annotated[str, name_of(lambda: EXTRACTORS)]
 Seeds = Each[Annotated[Whole, Field(ge=0, lt=2**32)]]
 LearningRate = Annotated[float, Field(gt=0, lt=10)]
@@ -147,6 +149,8 @@ class Experiment(TableOptions):
         profiles: Name -> :class:`Profile`.
         profile: Name of the one in use.
         wall_clock: Replaces the profile's number of epochs or wall clock.
+        epochs, batch_size, learning_rate, train_size, num_samples: Replace the profile's, and what
+            it has for single models.
         data: Path of the user's own images or table.
     """
 
@@ -168,7 +172,18 @@ class Experiment(TableOptions):
     wall_clock: Annotated[
         Duration | None, Flag("train for 5h, 10min, 90s, not epochs; one run at a time", "TIME")
     ] = None
+    epochs: Annotated[AtLeastOne | None, Flag("in place of the profile's", "N")] = None
+    batch_size: Annotated[AtLeastOne | None, Flag("likewise", "N")] = None
+    learning_rate: Annotated[LearningRate | None, Flag("likewise", "RATE")] = None
+    train_size: Annotated[AtLeastTen | None, Flag("first training images", "N")] = None
+    num_samples: Annotated[AtLeastTen | None, Flag("scored, of each sampler", "N")] = None
     data: Annotated[str | None, Flag("yours, of folder, npz or csv", "PATH")] = None
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> "Experiment":
+        if self.epochs is not None and self.wall_clock is not None:
+            raise ValueError("give epochs, or wall_clock, and not both")
+        return self
 
     @field_validator("arch", "profile")
     @classmethod
@@ -192,12 +207,21 @@ class Experiment(TableOptions):
 
     @property
     def settings(self) -> Profile:
-        """The profile in use, with the wall clock if there is one; its crop is of CelebA alone."""
-        profile = self.profiles[self.profile]
+        """The profile in use, with what is given in place of its keys; its crop is of CelebA
+        alone."""
+        profile, given = self.profiles[self.profile], self.overrides
         changed: dict[str, Any] = {} if self.dataset == "celeba" else {"crop": None}
-        if self.wall_clock is not None:
-            changed |= {"wall_clock": self.wall_clock, "epochs": None}
+        if given:
+            of_all = dict.fromkeys(given.keys() & ModelSettings.model_fields.keys())
+            models = {m: of.model_copy(update=of_all) for m, of in profile.models.items()}
+            budget = {"epochs": None, "wall_clock": None} if given.keys() & set(BUDGETS) else {}
+            changed |= {"models": models, **budget, **given}
         return profile.model_copy(update=changed)
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """What is given in place of keys of the profile."""
+        return {key: value for key in OVERRIDES if (value := getattr(self, key)) is not None}
 
     @property
     def name(self) -> str:
@@ -211,8 +235,9 @@ class Experiment(TableOptions):
         words = [self.dataset, self.arch, self.profile]
         if self.data is not None:
             words.insert(1, Path(self.data).stem)
-        if self.wall_clock is not None:  # in place of what the profile says
-            words.append(self.wall_clock.replace(" ", ""))
+        for key, value in self.overrides.items():  # in place of what the profile says
+            name = "" if key == "wall_clock" else key.replace("_", "")
+            words.append(name + str(value).replace(" ", ""))
         if self.latent_dim != usual["latent_dim"]:
             words.append(f"d{self.latent_dim}")
         if self.image_size != usual.get("image_size"):
@@ -273,8 +298,14 @@ def load_experiment(dataset: str, file: str | Path | None, flags: Mapping[str, A
         if extra.get("dataset", dataset) != dataset:
             raise ConfigError(f"{file}: dataset {extra['dataset']!r} is not --dataset {dataset!r}")
         profiles = extra.get("profiles", {})
-        if isinstance(profiles, Mapping):  # added to those of the data set
+        if isinstance(profiles, Mapping):  # added to those of the data set, key by key
             extra["profiles"] = {**values["profiles"], **profiles}
+            for name in values["profiles"].keys() & profiles.keys():
+                if isinstance(profiles[name], Mapping):
+                    ours = values["profiles"][name]
+                    other = set(BUDGETS) if profiles[name].keys() & set(BUDGETS) else set()
+                    kept = {key: of for key, of in ours.items() if key not in other}
+                    extra["profiles"][name] = {**kept, **profiles[name]}
         values |= extra
     given = {key: value for key, value in flags.items() if value is not None}
     if "latent_dim" in {**extra, **given}:
@@ -284,12 +315,16 @@ def load_experiment(dataset: str, file: str | Path | None, flags: Mapping[str, A
     profile = profiles.get(str(values["profile"])) if isinstance(profiles, Mapping) else None
     if isinstance(profile, Mapping) and "extractor" not in {**extra, **given}:
         values["extractor"] = profile.get("extractor", values["extractor"])
-    models = [m for m in names_in("models") if not (dataset == "csv" and _images_only(m))]
-    for key, every in (("models", models), ("samplers", list(SAMPLERS))):
-        if values[key] == ["all"]:
-            values[key] = every
+    if values["samplers"] == ["all"]:
+        values["samplers"] = list(SAMPLERS)
+    if values["models"] == ["all"]:
+        entries = {name: read_model_entry(name) for name in names_in("models")}
+        values["models"] = [
+            name
+            for name, entry in entries.items()
+            if entry.samplers_of(values["samplers"])
+            and not (dataset == "csv" and entry.images_only)
+        ]
+    elif isinstance(values["models"], list):
+        values["models"] = [own_model(name) for name in values["models"]]
     return read_checked(Experiment, values, where, flags=given)
-
-
-def _images_only(model: str) -> bool:
-    return read_model_entry(model).images_only

@@ -91,21 +91,19 @@ class ModelEntry(Checked):
         ]
 
     def samplers_of(self, asked: list[str]) -> list[str]:
-        """Those of the asked samplers that the model has.
+        """Those of the asked samplers that the model has, perhaps none.
 
-        Where `normal` is asked of a model with another prior, and where it has none of those
-        asked, the sampler of its prior stands in.
+        Where `normal` is asked of a model with another prior, that sampler stands in.
 
         Example:
             >>> read_model_entry("vamp").samplers_of(["normal", "gmm"])
             ['vamp', 'gmm']
             >>> read_model_entry("svae").samplers_of(["gmm"])
-            ['hypersphere']
+            []
         """
         of_prior = self.samplers[0]
         wanted = [of_prior if name == "normal" else name for name in asked]
-        found = [name for name in dict.fromkeys(wanted) if name in self.samplers]
-        return found or [of_prior]
+        return [name for name in dict.fromkeys(wanted) if name in self.samplers]
 
 
 def _as_in(values: list[Any], value: float) -> Any:

@@ -192,7 +192,9 @@ def _notes(experiment: Experiment, results: list[Result], choices: list[Choice])
     fitted = [SAMPLER_LABELS[s] for s in FITTED if any(choice.sampler == s for choice in choices)]
     seeds = sorted({result.spec.seed for choice in choices for result in choice.results})
     notes = [
-        f"Profile `{experiment.profile}`: {experiment.settings.note}.",
+        f"Profile `{experiment.profile}`: {experiment.settings.note}"
+        + "".join(f"; --{key.replace('_', '-')} {v}" for key, v in experiment.overrides.items())
+        + ".",
         f"Data: {data.source}; used {data.sizes['train']:,} training, {data.sizes['val']:,} "
         f"validation and {data.sizes['test']:,} test {things}.",
         f"Scores: {scored.num_samples:,} samples, "

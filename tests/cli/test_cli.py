@@ -19,6 +19,7 @@ import torch
 import yaml
 from PIL import Image
 
+import pythae_fif
 from pythae_fif import cli
 from pythae_fif.benchmark.yaml_files import configs_dir, names_in
 from pythae_fif.data import DATASETS
@@ -120,11 +121,12 @@ class TestShowing:
         assert "wall clock 1h30m" in words and "dnf 3 1 h 30 min" in words
 
     def test_wall_clock_is_in_the_record_and_the_table(self, run, tiny):
-        code, out, _ = run("--config", tiny(), "--wall-clock", "0.2s")
+        code, _, _ = run("--config", tiny(), "--wall-clock", "0.2s")
         assert code == 0
         (path,) = run.results.rglob("result.json")
         assert read_json(path)["training"]["train_seconds"] >= 0.2
-        assert "Wall clock 0.2s of training steps a run" in " ".join(out.split())
+        (table,) = (run.results / "tables").glob("*pixels.md")
+        assert "Wall clock 0.2s of training steps a run" in table.read_text()
 
     def test_dry_run_shows_the_plan_and_leaves_nothing(self, run, tiny):
         code, out, _ = run("--config", tiny(models=["fif", "ae"]), "--dry-run")
@@ -134,11 +136,33 @@ class TestShowing:
         assert "60 training images of shape (1, 8, 8), 1 epochs" in " ".join(out.split())
         assert not run.results.exists()
 
+    def test_one_broken_file_does_not_break_the_list(self, run, tmp_path, monkeypatch):
+        (tmp_path / "models").mkdir()
+        (tmp_path / "models" / "mine.yaml").write_text("label: [")
+        monkeypatch.setenv("PYTHAE_FIF_CONFIGS", str(tmp_path))
+        code, out, _ = run.words("list")
+        assert code == 0 and "cannot be used: " in out and "  vae " in out
+
+    def test_version(self, capsys):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["--version"])
+        assert stop.value.code == 0
+        assert capsys.readouterr().out == f"pythae-fif {pythae_fif.__version__}\n"
+
+    def test_dry_run_says_what_would_stop_the_runs(self, run, tiny, monkeypatch, caplog):
+        found = importlib.util.find_spec
+        lacking = "efficientnet_lite_pytorch"
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda n, *rest: None if n == lacking else found(n, *rest)
+        )
+        code, _, _ = run("--config", tiny(), "--extractor", "efficientnet-lite0", "--dry-run")
+        assert code == 0 and "missing for runs: extractor 'efficientnet-lite0'" in caplog.text
+
     def test_default_is_the_digits(self, run):
         code, out, _ = run("--dry-run")
         assert code == 0
         assert "digits, convnet, profile quick: 1,197 training images" in out
-        assert "networks: small convnet for 1x8x8 images" in out
+        assert "networks: small convnet for images of 1x8x8" in out
 
     def test_dry_run_estimates_the_time(self, run, tiny):
         _, out, _ = run("--config", tiny(models=["fif", "ae"]), "--dry-run")
@@ -259,9 +283,12 @@ def test_own_table_from_file_to_page(run, tmp_path):
     code, out, err = run(*words, "--models", "fif", "vae")
     assert (code, run.executed, err) == (0, 3, "")
     text = " ".join(out.split())
-    assert "60 training, 12 validation and 12 test rows" in text
-    assert "1 rows with missing values left out" in text and "FID-like" in text
-    assert "--missing drop --separator ';'" in text and "published" not in text
+    assert "networks: tabular for rows of 3" in text and "more notes are on the page" in text
+    (path,) = (run.results / "tables").glob("*.md")
+    table = path.read_text()
+    assert "60 training, 12 validation and 12 test rows" in table
+    assert "1 rows with missing values left out" in table and "FID-like" in table
+    assert "--missing drop --separator ';'" in table and "published" not in table
     (folder,) = (run.results / "runs/csv/tabular/vae").iterdir()
     rows = list(csv.DictReader((folder / "samples-normal.csv").open()))
     assert len(rows) == 20 and list(rows[0]) == ["height", "width", "n"]
