@@ -20,7 +20,7 @@ import yaml
 from PIL import Image
 
 import pythae_fif
-from pythae_fif import cli
+from pythae_fif import FIF, FIFConfig, cli
 from pythae_fif.benchmark.yaml_files import configs_dir, names_in
 from pythae_fif.data import DATASETS
 from pythae_fif.evaluation import EXTRACTORS
@@ -303,6 +303,46 @@ def test_own_table_from_file_to_page(run, tmp_path):
     assert code == 2 and "model vaegan takes images alone" in err
     code, _, err = run(*words, "--extractor", "pixels")
     assert code == 2 and "extractor 'pixels' does not take a table: choose columns" in err
+
+
+class TestScore:
+    @pytest.fixture
+    def folders(self, tmp_path):
+        draws = np.random.default_rng(0)
+        for name, shift in (("a", 0), ("b", 40)):
+            (tmp_path / name).mkdir()
+            for index in range(30):
+                pixels = draws.integers(0, 200, (9, 8), dtype=np.uint8) + np.uint8(shift)
+                Image.fromarray(pixels).save(tmp_path / name / f"{index}.png")
+        return tmp_path
+
+    @pytest.mark.filterwarnings("ignore:scores of")
+    def test_folders_files_and_models(self, run, folders):
+        words = ["score", folders / "a", folders / "b", "--extractor", "pixels"]
+        file = folders / "scores.json"
+        code, out, err = run.words(*words, "--json", file, "--bootstrap", 20)
+        assert (code, err) == (0, "") and "samples, references  30, 30" in out
+        scores = read_json(file)
+        assert f"FD-pixels            {scores['frechet']['reference']:.4f}" in out
+        low, high = scores["intervals"]["frechet"]["reference"]
+        assert low < scores["frechet"]["reference"] < high
+        b = [np.asarray(Image.open(p).convert("RGB")) for p in sorted((folders / "b").iterdir())]
+        np.savez(folders / "b.npz", data=np.stack(b)[:, :8])
+        assert (
+            "FD-pixels            0.0000"
+            in run.words("score", folders / "b.npz", folders / "b.npz", *words[3:])[1]
+        )
+        model = FIF(FIFConfig(input_dim=(3, 8, 8), latent_dim=2))
+        model.save(str(folders / "model"))
+        words[1] = folders / "model"
+        code, out, _ = run.words(*words, "--num-samples", 25)
+        assert code == 0 and "samples, references  25, 30" in out
+
+    def test_one_line_for_what_is_no_images(self, run, folders):
+        for path in (folders, folders / "nowhere"):
+            (folders / "empty").mkdir(exist_ok=True)
+            code, _, err = run.words("score", folders / "empty", path, "--extractor", "pixels")
+            assert code == 2 and "neither a folder of images" in err and err.count("\n") == 1
 
 
 class TestGrid:
