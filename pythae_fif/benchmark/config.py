@@ -17,7 +17,8 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from pythae_fif.benchmark.model_entry import Grid, ModelName, SamplerName, read_model_entry
 from pythae_fif.benchmark.settings import RunSettings
-from pythae_fif.benchmark.yaml_files import config_file, names_in, read_yaml
+from pythae_fif.benchmark.yaml_files import config_file, names_in, own_model, read_yaml
+from pythae_fif.data.names import TableOptions
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.evaluation.names import EXTRACTORS
 from pythae_fif.files import safe_name
@@ -36,6 +37,8 @@ from pythae_fif.validation import (
 )
 
 ArchName = Annotated[str, name_of(lambda: ARCHITECTURES)]
+BUDGETS = ("epochs", "wall_clock")
+OVERRIDES = (*BUDGETS, "batch_size", "learning_rate", "train_size", "num_samples")
 ExtractorName = Annotated[str, name_of(lambda: EXTRACTORS)]
 Seeds = Each[Annotated[Whole, Field(ge=0, lt=2**32)]]
 LearningRate = Annotated[float, Field(gt=0, lt=10)]
@@ -129,8 +132,10 @@ class Profile(Checked):
         return RunSettings(**values)
 
 
-class Experiment(Checked):
+class Experiment(TableOptions):
     """One call of the benchmark: a data set's YAML file with the flags on top.
+
+    Beside the attributes, those of a user's table.
 
     Attributes:
         dataset: Name of the data set and of its YAML file.
@@ -145,7 +150,9 @@ class Experiment(Checked):
         profiles: Name -> :class:`Profile`.
         profile: Name of the one in use.
         wall_clock: Replaces the profile's number of epochs or wall clock.
-        data: Path of the user's own images.
+        epochs, batch_size, learning_rate, train_size, num_samples: Replace the profile's, and what
+            it has for single models.
+        data: Path of the user's own images or table.
     """
 
     dataset: str
@@ -165,7 +172,25 @@ class Experiment(Checked):
     wall_clock: Annotated[
         Duration | None, Flag("train for 5h, 10min, 90s, not epochs; one run at a time", "TIME")
     ] = None
-    data: Annotated[str | None, Flag("your images, with --dataset folder or npz", "PATH")] = None
+    epochs: Annotated[AtLeastOne | None, Flag("in place of the profile's", "N")] = None
+    batch_size: Annotated[AtLeastOne | None, Flag("likewise", "N")] = None
+    learning_rate: Annotated[LearningRate | None, Flag("likewise", "RATE")] = None
+    train_size: Annotated[AtLeastTen | None, Flag("first training images", "N")] = None
+    num_samples: Annotated[AtLeastTen | None, Flag("scored, of each sampler", "N")] = None
+    data: Annotated[str | None, Flag("yours, of folder, npz or csv", "PATH")] = None
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> "Experiment":
+        if self.epochs is not None and self.wall_clock is not None:
+            raise ValueError("give epochs, or wall_clock, and not both")
+        return self
+
+    @field_validator("arch")
+    @classmethod
+    def _fits_the_data(cls, arch: str, info: ValidationInfo) -> str:
+        if (arch == "tabular") != (info.data.get("dataset") == "csv"):
+            raise ValueError("arch tabular is for tables (csv) and the others are for images")
+        return arch
 
     @field_validator("profile")
     @classmethod
@@ -183,13 +208,27 @@ class Experiment(Checked):
         return values
 
     @property
+    def things(self) -> str:
+        """What its data are many of."""
+        return "rows" if self.arch == "tabular" else "images"
+
+    @property
     def settings(self) -> Profile:
-        """The profile in use, with the wall clock if there is one; its crop is of CelebA alone."""
-        profile = self.profiles[self.profile]
+        """The profile in use, with what is given in place of its keys; its crop is of CelebA
+        alone."""
+        profile, given = self.profiles[self.profile], self.overrides
         changed: dict[str, Any] = {} if self.dataset == "celeba" else {"crop": None}
-        if self.wall_clock is not None:
-            changed |= {"wall_clock": self.wall_clock, "epochs": None}
+        if given:
+            of_all = dict.fromkeys(given.keys() & ModelSettings.model_fields.keys())
+            models = {m: of.model_copy(update=of_all) for m, of in profile.models.items()}
+            budget = {"epochs": None, "wall_clock": None} if given.keys() & set(BUDGETS) else {}
+            changed |= {"models": models, **budget, **given}
         return profile.model_copy(update=changed)
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """What is given in place of keys of the profile."""
+        return {key: value for key in OVERRIDES if (value := getattr(self, key)) is not None}
 
     @property
     def name(self) -> str:
@@ -203,8 +242,9 @@ class Experiment(Checked):
         words = [self.dataset, self.arch, self.profile]
         if self.data is not None:
             words.insert(1, Path(self.data).stem)
-        if self.wall_clock is not None:  # in place of what the profile says
-            words.append(self.wall_clock.replace(" ", ""))
+        for key, value in self.overrides.items():  # in place of what the profile says
+            name = "" if key == "wall_clock" else key.replace("_", "")
+            words.append(name + str(value).replace(" ", ""))
         if self.latent_dim != usual["latent_dim"]:
             words.append(f"d{self.latent_dim}")
         if self.image_size != usual.get("image_size"):
@@ -265,8 +305,14 @@ def load_experiment(dataset: str, file: str | Path | None, flags: Mapping[str, A
         if extra.get("dataset", dataset) != dataset:
             raise ConfigError(f"{file}: dataset {extra['dataset']!r} is not --dataset {dataset!r}")
         profiles = extra.get("profiles", {})
-        if isinstance(profiles, Mapping):  # added to those of the data set
+        if isinstance(profiles, Mapping):  # added to those of the data set, key by key
             extra["profiles"] = {**values["profiles"], **profiles}
+            for name in values["profiles"].keys() & profiles.keys():
+                if isinstance(profiles[name], Mapping):
+                    ours = values["profiles"][name]
+                    other = set(BUDGETS) if profiles[name].keys() & set(BUDGETS) else set()
+                    kept = {key: of for key, of in ours.items() if key not in other}
+                    extra["profiles"][name] = {**kept, **profiles[name]}
         values |= extra
     given = {key: value for key, value in flags.items() if value is not None}
     if "latent_dim" in {**extra, **given}:
@@ -276,7 +322,16 @@ def load_experiment(dataset: str, file: str | Path | None, flags: Mapping[str, A
     profile = profiles.get(str(values["profile"])) if isinstance(profiles, Mapping) else None
     if isinstance(profile, Mapping) and "extractor" not in {**extra, **given}:
         values["extractor"] = profile.get("extractor", values["extractor"])
-    for key, every in (("models", names_in("models")), ("samplers", list(SAMPLERS))):
-        if values[key] == ["all"]:
-            values[key] = every
+    if values["samplers"] == ["all"]:
+        values["samplers"] = list(SAMPLERS)
+    if values["models"] == ["all"]:
+        entries = {name: read_model_entry(name) for name in names_in("models")}
+        values["models"] = [
+            name
+            for name, entry in entries.items()
+            if entry.samplers_of(values["samplers"])
+            and not (dataset == "csv" and entry.images_only)
+        ]
+    elif isinstance(values["models"], list):
+        values["models"] = [own_model(name) for name in values["models"]]
     return read_checked(Experiment, values, where, flags=given)

@@ -3,6 +3,7 @@
 __all__ = ["Display", "duration"]
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -129,14 +130,15 @@ class _View:
         errors = failed[-3:]
         room = max(1, height - 4 - len(errors))
         rows = Table.grid(padding=(0, 2), pad_edge=True)
-        rows.add_column(no_wrap=True, overflow="ellipsis", max_width=max(20, width - NUMBERS_WIDTH))
+        widest = max(20, width - NUMBERS_WIDTH)
+        rows.add_column(no_wrap=True, overflow="ellipsis", max_width=widest)
         for justify in ("left", "right", "right", "right"):
             rows.add_column(justify=justify, no_wrap=True)
         for run_dir in list(running)[: room if len(running) <= room else room - 1]:
             since, share = self.first[run_dir]
             rest = _left(now - since, progress[run_dir] - share, 1 - progress[run_dir])
             rows.add_row(
-                Text(self.names[run_dir]),
+                Text(_fitting(self.names[run_dir], widest)),
                 Text(running[run_dir].stage or "starting"),
                 f"{progress[run_dir]:.0%}",
                 duration(now - since),
@@ -156,6 +158,19 @@ class _View:
                 for o in errors
             ),
         )  # fmt: skip
+
+
+def _fitting(name: str, width: int) -> str:
+    """A run's name with the initials of its hyper-parameters, where it is too long.
+
+    Example:
+        >>> _fitting("fif beta=10, hutchinson_samples=2", 22)
+        'fif b=10 hs=2'
+    """
+    if len(name) <= width:
+        return name
+    initials = re.sub(r"(\w+)=", lambda m: "".join(w[:1] for w in m[1].split("_")) + "=", name)
+    return initials.replace(", ", " ")
 
 
 def _left(seconds: float, made: float, rest: float) -> float | None:

@@ -1,6 +1,6 @@
 """What a run starts from: images, the feature extractor, and the references of the scores."""
 
-__all__ = ["Sizes", "load_extractor", "load_splits", "references_of"]
+__all__ = ["Sizes", "load_extractor", "load_splits", "references_of", "table_options"]
 
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from pythae_fif.data.cache import remember
 from pythae_fif.data.dataset import as_tensor
 from pythae_fif.data.images import Progress
 from pythae_fif.data.locations import cache_home
+from pythae_fif.data.names import TableOptions
 from pythae_fif.evaluation import (
     Extractor,
     ExtractorOptions,
@@ -51,10 +52,16 @@ def load_splits(
         download=not environment.offline,
         skip_undecodable=environment.skip_undecodable,
         progress=progress,
+        table=table_options(environment),
     )
     splits = whole.subset(train=sizes.train_size, val=sizes.val_size, test=sizes.test_size)
     remember(splits, whole)
     return splits
+
+
+def table_options(given: object) -> TableOptions:
+    """How a table is read, of what has attributes of these names."""
+    return TableOptions(**{name: getattr(given, name) for name in TableOptions.model_fields})
 
 
 def load_extractor(

@@ -47,6 +47,7 @@ class ModelEntry(Checked):
         discriminator: Import path of a discriminator, called with the image shape.
         keep_last: Whether the last weights are kept, not those of the lowest evaluation loss: for
             models whose loss does not fall as they learn.
+        images_only: Whether it has no networks for rows of a table.
         max_latent_dim: Largest latent dimension that the model takes; None if any.
         notes: What is known to differ from the model's paper in the Pythae that runs it.
     """
@@ -64,6 +65,7 @@ class ModelEntry(Checked):
     networks: str | None = None
     discriminator: str | None = None
     keep_last: bool = False
+    images_only: bool = False
     max_latent_dim: AtLeastOne | None = None
     notes: list[str] = Field(default_factory=list)
 
@@ -89,21 +91,19 @@ class ModelEntry(Checked):
         ]
 
     def samplers_of(self, asked: list[str]) -> list[str]:
-        """Those of the asked samplers that the model has.
+        """Those of the asked samplers that the model has, perhaps none.
 
-        Where `normal` is asked of a model with another prior, and where it has none of those
-        asked, the sampler of its prior stands in.
+        Where `normal` is asked of a model with another prior, that sampler stands in.
 
         Example:
             >>> read_model_entry("vamp").samplers_of(["normal", "gmm"])
             ['vamp', 'gmm']
             >>> read_model_entry("svae").samplers_of(["gmm"])
-            ['hypersphere']
+            []
         """
         of_prior = self.samplers[0]
         wanted = [of_prior if name == "normal" else name for name in asked]
-        found = [name for name in dict.fromkeys(wanted) if name in self.samplers]
-        return found or [of_prior]
+        return [name for name in dict.fromkeys(wanted) if name in self.samplers]
 
 
 def _as_in(values: list[Any], value: float) -> Any:

@@ -121,6 +121,14 @@ def expand(experiment: Experiment, splits: Splits | Announced) -> list[RunSpec]:
     for name in experiment.models:
         changed = experiment.settings.of(name)
         entry = load_model_entry(name)
+        if entry.images_only and experiment.arch == "tabular":
+            raise ConfigError(f"model {name} takes images alone, and {experiment.dataset} is rows")
+        samplers = tuple(entry.samplers_of(experiment.samplers))
+        if not samplers:
+            raise ConfigError(
+                f"--samplers {' '.join(experiment.samplers)}: model {name} has none of them; it "
+                f"has {', '.join(entry.samplers)}"
+            )
         if changed.grid is not None:
             entry = entry.model_copy(update={"grid": changed.grid, "configurations": []})
         fixed = {**entry.fixed, **changed.fixed}
@@ -140,7 +148,7 @@ def expand(experiment: Experiment, splits: Splits | Announced) -> list[RunSpec]:
                 image_size=experiment.image_size,
                 seed=experiment.seeds[0],
                 extractor=experiment.extractor,
-                samplers=tuple(entry.samplers_of(experiment.samplers)),
+                samplers=samplers,
                 profile=experiment.profile,
                 settings=experiment.settings.settings_of(name),
                 data_hash=splits.content_hash,

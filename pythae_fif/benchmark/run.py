@@ -23,7 +23,7 @@ from pythae_fif.benchmark.plan import SCHEMA, RunSpec, build_model, rebuild_mode
 from pythae_fif.benchmark.record import DataUsed, ImageRecord, Training, TrainingRecord
 from pythae_fif.benchmark.sheets import samples_name, write_sheets
 from pythae_fif.benchmark.yaml_files import import_class
-from pythae_fif.data import ImageDataset, Splits
+from pythae_fif.data import ImageDataset, Splits, to_float
 from pythae_fif.data.cache import open_splits
 from pythae_fif.device import default_device
 from pythae_fif.errors import FIFError, NonFiniteError
@@ -165,6 +165,8 @@ def trained_model(job: ImageJob, splits: Splits) -> tuple[BaseAE, Training]:
         def seal(result: TrainingResult, saved: Path) -> None:
             """Before the model has its name: no model is ever there without its record."""
             device = str(next(trainer.model.parameters()).device)
+            if splits.columns is not None:
+                splits.columns.save(saved)
             record = TrainingRecord(
                 run_id=folder.run_id,
                 training=_training_of(result, trainer.model),
@@ -261,7 +263,8 @@ def training_config(spec: RunSpec) -> Any:
 
 
 def reconstruction_error(model: BaseAE, images: np.ndarray, seed: int) -> float:
-    """Mean squared error a pixel of the model's reconstructions of images in [0, 1].
+    """Mean squared error a pixel of the model's reconstructions of images in [0, 1], or a value of
+    a table's rows.
 
     Raises:
         NonFiniteError: It is NaN or infinite.
@@ -270,7 +273,7 @@ def reconstruction_error(model: BaseAE, images: np.ndarray, seed: int) -> float:
     errors = []
     for start in range(0, len(images), 200):
         batch = images[start : start + 200]
-        originals = ImageDataset(batch).batch(torch.arange(len(batch))).data
+        originals = to_float(batch)
         errors.append(reconstruction_mse(originals, reconstruct(model, batch)))
     mean = torch.cat(errors).mean().item()
     if not math.isfinite(mean):

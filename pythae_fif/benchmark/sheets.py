@@ -11,6 +11,7 @@ import torch
 from pythae.models import BaseAE
 from torch import Tensor
 
+from pythae_fif.benchmark.table_sheets import write_table_sheets
 from pythae_fif.data import Splits, to_float
 from pythae_fif.pictures import new_figure, write_figure, write_pixels
 
@@ -44,6 +45,9 @@ def write_sheets(
       their labels where there are any, with the standard normal's circle of two standard
       deviations; not for maps of codes, nor for codes of one dimension.
 
+    Of a table the first two are those of :func:`~pythae_fif.benchmark.table_sheets`, and there are
+    no interpolations.
+
     Args:
         run_dir: The run's folder.
         model: Trained; it is put in evaluation mode.
@@ -54,6 +58,18 @@ def write_sheets(
     Raises:
         StoreError: The folder does not take them.
     """
+    if splits.columns is not None:
+        write_table_sheets(run_dir, model, splits, samples)
+    else:
+        _write_image_sheets(run_dir, model, splits, codes, samples)
+    if codes.ndim == 2 and codes.shape[1] >= 2:
+        labels = None if splits.labels is None else splits.labels["train"]
+        write_figure(run_dir / CODES, _codes_figure(codes, labels))
+
+
+def _write_image_sheets(
+    run_dir: Path, model: BaseAE, splits: Splits, codes: Tensor, samples: Mapping[str, Tensor]
+) -> None:
     reconstructions, interpolations = (run_dir / name for name in SHEETS)
     for sampler, images in samples.items():
         write_pixels(run_dir / samples_name(sampler), _sheet(images[: SIDE * SIDE]))
@@ -70,9 +86,6 @@ def write_sheets(
     count = min(map(len, ends))
     lines = _detached(model.interpolate, ends[0][:count], ends[1][:count], SIDE)
     write_pixels(interpolations, _sheet(lines.flatten(0, 1)))
-    if codes.shape[1] >= 2:
-        labels = None if splits.labels is None else splits.labels["train"]
-        write_figure(run_dir / CODES, _codes_figure(codes, labels))
 
 
 def reference_sheet(splits: Splits) -> np.ndarray:

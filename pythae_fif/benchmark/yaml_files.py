@@ -1,8 +1,9 @@
 """YAML files: where those of the package are, and how they are read."""
 
-__all__ = ["config_file", "configs_dir", "import_class", "names_in", "read_yaml"]
+__all__ = ["config_file", "configs_dir", "import_class", "names_in", "own_model", "read_yaml"]
 
 import importlib
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -29,14 +30,50 @@ def configs_dir() -> Path:
     return checkout if checkout.is_dir() else package / "configs"
 
 
+OWN_VARIABLE = "PYTHAE_FIF_CONFIGS"
+"""Folders like `benchmark_configs/` and files of single models, of the user's own; a process of a
+run inherits them."""
+
+
+def _own() -> list[Path]:
+    found = os.environ.get(OWN_VARIABLE, "").split(os.pathsep)
+    return [Path(path).expanduser() for path in found if path]
+
+
 def config_file(name: str) -> Path:
-    """Where the file `benchmark_configs/<name>.yaml` is, if there is one."""
-    return configs_dir() / f"{name}.yaml"
+    """Where the file `benchmark_configs/<name>.yaml` is, if there is one, or the user's own."""
+    shipped = configs_dir() / f"{name}.yaml"
+    for path in () if shipped.is_file() else _own():
+        if (path / f"{name}.yaml").is_file():
+            return path / f"{name}.yaml"
+        if path.suffix == ".yaml" and f"models/{path.stem}" == name:
+            return path
+    return shipped
 
 
 def names_in(folder: str = "") -> list[str]:
-    """Names of the YAML files below `benchmark_configs/<folder>`."""
-    return sorted(path.stem for path in (configs_dir() / folder).glob("*.yaml"))
+    """Names of the YAML files below `benchmark_configs/<folder>`, and of the user's own."""
+    folders = (configs_dir(), *_own())
+    found = {path.stem for of in folders for path in (of / folder).glob("*.yaml")}
+    return sorted(found | {path.stem for path in _own() if path.suffix and folder == "models"})
+
+
+def own_model(name: Any) -> Any:
+    """The name of a model whose YAML file is given; any other value as it is.
+
+    Raises:
+        ConfigError: There is no such file, or its name is that of another model.
+    """
+    if not isinstance(name, str) or not name.endswith(".yaml"):
+        return name
+    path = Path(name).expanduser().resolve()
+    if not path.is_file():
+        raise ConfigError(f"--models {name}: no such file")
+    if path not in _own() and path.stem in names_in("models"):
+        raise ConfigError(f"--models {name}: {path.stem!r} is a model already: rename the file")
+    if path not in _own():
+        os.environ[OWN_VARIABLE] = os.pathsep.join([*map(str, _own()), str(path)])
+    return path.stem
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

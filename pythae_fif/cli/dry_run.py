@@ -1,6 +1,6 @@
 """`run --dry-run`: the plan of a benchmark, and an estimate of its time."""
 
-__all__ = ["print_estimate", "print_plan"]
+__all__ = ["networks_line", "print_estimate", "print_plan"]
 
 from collections import Counter
 
@@ -13,8 +13,17 @@ from pythae_fif.benchmark.display import Display, duration
 from pythae_fif.benchmark.estimate import training_seconds
 from pythae_fif.benchmark.plan import RunSpec
 from pythae_fif.data import Splits
+from pythae_fif.data.splits import by_sides
 from pythae_fif.errors import FIFError
+from pythae_fif.nn.build import has_pythae_nets
 from pythae_fif.runs.engines import Engine, LocalEngine
+
+
+def networks_line(experiment: Experiment, splits: Splits) -> str:
+    """Whose nets are trained: Pythae's for some shapes, which take long, and small ones else."""
+    pythaes = has_pythae_nets(experiment.arch, splits.input_dim)
+    whose = "Pythae's " if pythaes else "small " if experiment.arch != "tabular" else ""
+    return f"networks: {whose}{experiment.arch} for {splits.things} of {by_sides(splits.input_dim)}"
 
 
 def print_plan(
@@ -30,11 +39,12 @@ def print_plan(
     settings = experiment.settings
     console.print(
         f"{experiment.dataset}, {experiment.arch}, profile {experiment.profile}: "
-        f"{len(splits.train):,} training images of shape {splits.input_dim}, "
+        f"{len(splits.train):,} training {splits.things} of shape {splits.input_dim}, "
         f"{length_of(settings)}, samplers {', '.join(experiment.samplers)}, "
         f"extractor {experiment.extractor}",
         markup=False,
     )
+    console.print(networks_line(experiment, splits), markup=False)
 
 
 def print_estimate(

@@ -2,6 +2,8 @@
 
 __all__ = ["list_command"]
 
+from collections.abc import Callable
+
 from rich.table import Table
 
 from pythae_fif import studies
@@ -10,6 +12,7 @@ from pythae_fif.benchmark.yaml_files import config_file, names_in, read_yaml
 from pythae_fif.cli.parsing import Parser
 from pythae_fif.cli.terminal import Terminal
 from pythae_fif.data import DATASETS
+from pythae_fif.errors import ConfigError
 from pythae_fif.evaluation import EXTRACTORS
 from pythae_fif.nn import ARCHITECTURES
 from pythae_fif.reports import load_published
@@ -22,7 +25,7 @@ def list_command(words: list[str]) -> int:
     console = Terminal()
     groups: dict[str, dict[str, str]] = {
         "data sets (--dataset)": {
-            name: read_yaml(config_file(name))["description"]
+            name: _line(lambda name: str(read_yaml(config_file(name))["description"]), name)
             for name in names_in()
             if name in DATASETS
         },
@@ -36,12 +39,7 @@ def list_command(words: list[str]) -> int:
             for name in names_in("experiments")
         },
         "architectures (--arch)": dict(ARCHITECTURES),
-        "models (--models)": {
-            name: f"{entry.label}; {_grid_line(entry)}; samplers {', '.join(entry.samplers)}; "
-            f"{entry.source}"
-            for name in names_in("models")
-            for entry in [read_model_entry(name)]
-        },
+        "models (--models)": {name: _line(_model_line, name) for name in names_in("models")},
         "samplers (--samplers)": SAMPLERS,
         "extractors (--extractor)": dict(EXTRACTORS),
     }
@@ -52,6 +50,20 @@ def list_command(words: list[str]) -> int:
             table.add_row(f"  {name}", line)
         console.print(table)
     return 0
+
+
+def _line(describe: Callable[[str], str], name: str) -> str:
+    """What describes a name, or why its file cannot be read: one costs none of the others."""
+    try:
+        return describe(name)
+    except (ConfigError, KeyError) as error:
+        return f"cannot be used: {error}"
+
+
+def _model_line(name: str) -> str:
+    entry = read_model_entry(name)
+    samplers = ", ".join(entry.samplers)
+    return f"{entry.label}; {_grid_line(entry)}; samplers {samplers}; {entry.source}"
 
 
 def _grid_line(entry: ModelEntry) -> str:

@@ -16,11 +16,12 @@ from pythae_fif.cli.verify import verify_command
 from pythae_fif.errors import FIFError, ProblemsError, RunsLeftError, printable
 
 EXIT_RUNS_LEFT, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
-COMMANDS = ("run", "study", "list", "verify")
+COMMANDS = ("run", "study", "list", "verify", "score")
 DESCRIPTION = (
     "Trains generative autoencoders on a data set, samples, scores and compares. Other commands "
     "are: `study NAME`, an experiment of the paper; `list`, what there is to choose from; `verify "
-    "RESULTS`, what in a store can be trusted. Each has a --help of its own; without the name of "
+    "RESULTS`, what in a store can be trusted; `score SAMPLES REFERENCE`, scores of two folders of "
+    "images, or of a saved model. Each has a --help of its own; without the name of "
     "a command, run is meant."
 )
 EPILOG = "exit codes: 0 all done, 1 some runs failed, 2 bad input, 130 interrupted"
@@ -57,6 +58,10 @@ def _dispatch(words: list[str]) -> int:
         return verify_command(rest)
     if command == "study":
         return study_command(rest)
+    if command == "score":
+        from pythae_fif.cli.score import score_command  # which imports torch
+
+        return score_command(rest)
     request = read_request(run_parser(DESCRIPTION, EPILOG).given(rest))
     from pythae_fif.cli.run import run_benchmark  # which imports torch
 

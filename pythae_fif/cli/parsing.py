@@ -46,12 +46,29 @@ class Parser(argparse.ArgumentParser):
         Raises:
             ConfigError: An unknown flag, or one without a value that it can take.
         """
-        known, unknown = self.parse_known_args(words)
+        known, unknown = self.parse_known_args(self._split_at_commas(words))
         if unknown:
             flag = unknown[0].partition("=")[0]
             hint = did_you_mean(flag, self._option_string_actions)
             raise ConfigError(f"unknown flag {flag!r} of {self.command}: {hint}")
         return vars(known)
+
+    def _split_at_commas(self, words: list[str]) -> list[str]:
+        """The words, with `a,b` of a flag that takes several values as two."""
+        found: list[str] = []
+        several = False
+        for word in words:
+            flag, equals, value = word.partition("=")
+            if flag.startswith("--"):
+                action = self._option_string_actions.get(flag)
+                several = action is not None and action.nargs == "+"
+                if not (several and equals):
+                    found.append(word)
+                    continue
+                found.append(flag)
+                word = value
+            found += [part for part in word.split(",") if part] if several else [word]
+        return found
 
     def error(self, message: str) -> NoReturn:
         """Raises ConfigError in place of printing the usage."""

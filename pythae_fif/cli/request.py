@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pythae_fif import studies
+from pythae_fif import __version__, studies
 from pythae_fif.benchmark.config import Experiment, experiment_file, load_experiment
 from pythae_fif.benchmark.shard import Shard
 from pythae_fif.benchmark.yaml_files import names_in, read_yaml
@@ -52,6 +52,7 @@ class Request:
 def run_parser(description: str, epilog: str = "") -> Parser:
     """The parser of `run`; a flag that is not given leaves the value of the YAML file."""
     parser = Parser("run", description, epilog)
+    parser.add_argument("--version", action="version", version=f"pythae-fif {__version__}")
     add_flags(parser.add_argument_group("experiment"), Experiment)
     add_flags(parser, RunFlags)
     add_engine_flags(parser)

@@ -11,13 +11,13 @@ import torch
 from rich.console import Console
 
 from pythae_fif.benchmark.display import Display
-from pythae_fif.benchmark.inputs import load_extractor, load_splits
+from pythae_fif.benchmark.inputs import load_extractor, load_splits, table_options
 from pythae_fif.benchmark.leaderboard import leaderboard
 from pythae_fif.benchmark.plan import Announced, RunSpec, expand
 from pythae_fif.benchmark.record import ImageRecord
 from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.benchmark.selection import Result
-from pythae_fif.cli.dry_run import print_estimate, print_plan
+from pythae_fif.cli.dry_run import networks_line, print_estimate, print_plan
 from pythae_fif.cli.preflight import (
     Space,
     cuda_warning,
@@ -56,6 +56,8 @@ from pythae_fif.runs.store import Store
 from pythae_fif.training.tensorboard import require_tensorboard
 
 EXIT_FAILED_RUNS = 1
+ESSENTIAL = 4
+"""Notes of a table that the terminal shows: the warnings come first, then profile and data."""
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +79,7 @@ def run_benchmark(request: Request) -> int:
         data=experiment.data,
         offline=flags.offline,
         skip_undecodable=flags.skip_undecodable,
+        **dict(table_options(experiment)),
         inception_weights=flags.inception_weights,
         tensorboard=flags.tensorboard,
     )
@@ -158,6 +161,7 @@ def _check(request: Request, environment: Environment) -> tuple[Engine, list[Run
             crop=experiment.settings.crop,
             download=not flags.offline,
             skip_undecodable=flags.skip_undecodable,
+            table=table_options(experiment),
         )
         found, room = data_problems(asked)
         problems += found
@@ -207,6 +211,8 @@ class _Course:
     def execute(self, todo: list[RunSpec], engine: Engine, done: int) -> list[Outcome]:
         """Executes the runs that are not done; the outcomes of those that were started."""
         experiment, store = self.request.experiment, self.store
+        if not self.display.quiet:
+            self.console.print(networks_line(experiment, self.splits), markup=False)
         with self.display.stage(f"preparing extractor {experiment.extractor}"):
             extractor = load_extractor(experiment.extractor, self.splits, self.environment)
             extractor(to_float(self.splits.test, limit=2))
@@ -240,8 +246,11 @@ class _Course:
         guess = constant_error(self.splits)
         report = build_report(experiment, results, missing, guess)
         console.print(score_terminal(report))
-        for note in report.notes:
+        for note in report.notes[:ESSENTIAL]:
             console.print(f"· {note}", markup=False)
+        if len(report.notes) > ESSENTIAL:
+            more = len(report.notes) - ESSENTIAL
+            console.print(f"· {more} more notes are on the page below", markup=False)
         everything = leaderboard(store, experiment, self.splits.content_hash, results)
         report = build_report(experiment, everything, missing, guess)
         specs = {store.run_dir(spec): spec for spec in self.plan}

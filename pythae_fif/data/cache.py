@@ -12,13 +12,15 @@ import logging
 import os
 import re
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pythae_fif.data.columns import Columns
 from pythae_fif.data.locations import CACHE_VARIABLE, cache_home
-from pythae_fif.data.splits import SPLIT_NAMES, Splits, content_hash
+from pythae_fif.data.splits import SPLIT_NAMES, Splits
 from pythae_fif.errors import DataError, StoreError
 from pythae_fif.files import (
     checksum,
@@ -120,6 +122,7 @@ def _write(folder: Path, splits: Splits) -> None:
             "hash": splits.content_hash,
             "bytes": {path.name: path.stat().st_size for path in temporary.iterdir()},
             "labels": _checksums(temporary),
+            "columns": splits.columns and asdict(splits.columns),
         }
         write_json(temporary / ABOUT, about)
 
@@ -153,6 +156,7 @@ def _mapped(folder: Path) -> Splits:
         labels=labels,
         source=about["source"],
         partial=about["partial"],
+        columns=about["columns"] and Columns(**about["columns"]),
     )
     return splits.known_as(about["hash"])
 
@@ -163,8 +167,7 @@ def _verified(folder: Path) -> Splits | None:
         return None
     try:
         splits = _mapped(folder)
-        arrays = {split: splits[split] for split in SPLIT_NAMES}
-        if content_hash(arrays) != splits.content_hash:
+        if replace(splits).content_hash != splits.content_hash:
             raise ValueError("the images are not those that were written")
         if _checksums(folder) != read_json(folder / ABOUT)["labels"]:
             raise ValueError("the labels are not those that were written")

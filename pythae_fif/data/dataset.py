@@ -15,17 +15,18 @@ from pythae_fif.errors import DataError
 
 
 def as_tensor(images: np.ndarray | Tensor) -> Tensor:
-    """uint8 images (N, C, H, W) as a tensor that shares their memory, for reading alone.
+    """uint8 images (N, C, H, W), or float32 rows of a table (N, D), as a tensor that shares their
+    memory, for reading alone.
 
     Raises:
-        DataError: They are not uint8 of four dimensions.
+        DataError: They are neither.
     """
     if isinstance(images, np.ndarray):
         with warnings.catch_warnings():
             # Torch has no read-only tensors and warns of arrays that are, such as mapped ones.
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             images = torch.from_numpy(np.ascontiguousarray(images))
-    if images.dtype != torch.uint8 or images.ndim != 4:
+    if (images.dtype, images.ndim) not in ((torch.uint8, 4), (torch.float32, 2)):
         raise DataError(
             f"images are {images.dtype} of shape {tuple(images.shape)}, "
             "needs uint8 of shape (N, C, H, W)"
@@ -33,8 +34,15 @@ def as_tensor(images: np.ndarray | Tensor) -> Tensor:
     return images
 
 
+def _unit(images: Tensor) -> Tensor:
+    """Images in [0, 1]; rows of a table as they are."""
+    return images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images
+
+
 def to_float(images: np.ndarray | Tensor, limit: int | None = None) -> Tensor:
     """Images as float32 in [0, 1], in the form that Pythae's samplers are fitted on.
+
+    Rows of a table, float32 (N, D), stay as they are.
 
     Args:
         images: uint8 (N, C, H, W).
@@ -50,14 +58,14 @@ def to_float(images: np.ndarray | Tensor, limit: int | None = None) -> Tensor:
         >>> to_float(np.full((3, 1, 2, 2), 255, np.uint8), limit=2).shape
         torch.Size([2, 1, 2, 2])
     """
-    return as_tensor(images[:limit]).to(torch.float32).div_(255)
+    return _unit(as_tensor(images[:limit]))
 
 
 class ImageDataset(Dataset[DatasetOutput]):
     """Images for Pythae's trainers, kept as uint8 until a batch is made of them.
 
     Args:
-        images: uint8 (N, C, H, W).
+        images: uint8 (N, C, H, W), or rows of a table, float32 (N, D).
         labels: Class indices (N,) or condition vectors (N, c), or None for ones, as Pythae's own
             ``DataProcessor`` gives.
 
@@ -94,9 +102,7 @@ class ImageDataset(Dataset[DatasetOutput]):
 
     def __getitem__(self, index: int) -> DatasetOutput:
         """One image, float32 (C, H, W) in [0, 1], and its label, float32."""
-        return DatasetOutput(
-            data=self.images[index].to(torch.float32).div_(255), labels=self.labels[index]
-        )
+        return DatasetOutput(data=_unit(self.images[index]), labels=self.labels[index])
 
     @property
     def device(self) -> torch.device:
@@ -122,4 +128,4 @@ class ImageDataset(Dataset[DatasetOutput]):
         images, labels = self.images[indices], self.labels[indices]
         if device is not None:
             images, labels = images.to(device), labels.to(device)
-        return DatasetOutput(data=images.to(torch.float32).div_(255), labels=labels)
+        return DatasetOutput(data=_unit(images), labels=labels)

@@ -16,7 +16,9 @@ from PIL import Image, ImageOps
 from pythae_fif.data.locations import LIMIT_VARIABLE, unpacked_limit
 from pythae_fif.errors import DataError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+BACKGROUND = "white"
+"""What transparent images are composed over."""
 
 _TASK = 64
 _MAX_THREADS = 16
@@ -36,11 +38,13 @@ class Decoded:
         images: uint8 (N, 3, S, S), in the order of the files; a failed file's image is zero.
         sizes: Width and height of each original, int32 (N, 2) in pixels; zero where it failed.
         failed: Indices of the files that could not be decoded, int64 (F,).
+        transparent: Whether a file had transparency, bool (N,).
     """
 
     images: np.ndarray
     sizes: np.ndarray
     failed: np.ndarray
+    transparent: np.ndarray
 
     @property
     def kept(self) -> np.ndarray:
@@ -62,7 +66,7 @@ def find_images(folder: Path) -> list[str]:
         folder: The folder; a link to one is followed, links to folders further down are not.
 
     Returns:
-        Paths with forward slashes, ending in jpg, jpeg, png, webp or bmp (in any case).
+        Paths with forward slashes, ending in one of `SUFFIXES` (in any case).
     """
     found = []
     for parent, folders, files in os.walk(folder):
@@ -88,7 +92,9 @@ def decode_files(
     From an image of w x h pixels, the centred square with sides of ``crop * min(w, h)`` is cut
     and resized with Pillow's bilinear filter, which averages over the source pixels when it
     shrinks (antialiasing). The square may begin between pixels, so that it is the same region of
-    the picture at whatever resolution the file is kept.
+    the picture at whatever resolution the file is kept. Sixteen bits are scaled by 1/257,
+    transparency is composed over `BACKGROUND`, and of several frames the first is taken; 32 bits,
+    whose range nobody knows, cannot be decoded.
 
     Args:
         folder: The folder of the files.
@@ -106,6 +112,7 @@ def decode_files(
     """
     images = np.zeros((len(names), 3, image_size, image_size), np.uint8)
     sizes = np.zeros((len(names), 2), np.int32)
+    transparent = np.zeros(len(names), bool)
 
     def work(start: int) -> list[int]:
         failed = []
@@ -114,7 +121,7 @@ def decode_files(
             if result is None:
                 failed.append(index)
             else:
-                images[index], sizes[index] = result
+                images[index], sizes[index], transparent[index] = result
         return failed
 
     failed: list[int] = []
@@ -131,7 +138,7 @@ def decode_files(
     finally:
         pool.shutdown(cancel_futures=True)
         Image.MAX_IMAGE_PIXELS = pillows
-    return Decoded(images, sizes, np.array(failed, np.int64))
+    return Decoded(images, sizes, np.array(failed, np.int64), transparent)
 
 
 def _unreadable(path: Path, error: OSError) -> DataError:
@@ -140,7 +147,7 @@ def _unreadable(path: Path, error: OSError) -> DataError:
 
 def _decode(
     path: Path, image_size: int, crop: float, limit: int
-) -> tuple[np.ndarray, tuple[int, int]] | None:
+) -> tuple[np.ndarray, tuple[int, int], bool] | None:
     try:
         with Image.open(path) as file:
             if math.prod(file.size) > limit:
@@ -148,7 +155,8 @@ def _decode(
                     f"{path}: {file.size[0]} x {file.size[1]} pixels, above the limit of "
                     f"{limit:,}; if it is yours, raise {LIMIT_VARIABLE}"
                 )
-            image = ImageOps.exif_transpose(file).convert("RGB")
+            transparent = file.has_transparency_data
+            image = _in_rgb(ImageOps.exif_transpose(file), transparent)
         width, height = image.size
         # Rounded, so that 148 / 178 of 178 is 148 and not a hair more, which would round up below.
         side = round(crop * min(width, height), 6)
@@ -166,4 +174,17 @@ def _decode(
         if isinstance(error, OSError) and error.errno is not None:
             raise _unreadable(path, error) from error
         return None
-    return np.asarray(image).transpose(2, 0, 1), (width, height)
+    return np.asarray(image).transpose(2, 0, 1), (width, height), transparent
+
+
+def _in_rgb(image: Image.Image, transparent: bool) -> Image.Image:
+    """An image with 8 bits a channel."""
+    if image.mode[0] in "IF":
+        values = np.asarray(image)
+        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
+            raise ValueError("values of no known range")
+        image = Image.fromarray(np.rint(values / 257).astype(np.uint8))
+    if transparent:
+        over = Image.new("RGBA", image.size, BACKGROUND)
+        image = Image.alpha_composite(over, image.convert("RGBA"))
+    return image.convert("RGB")

@@ -9,12 +9,14 @@ import numpy as np
 
 from pythae_fif.data.arrays import read_npz, to_labels, to_uint8
 from pythae_fif.data.cache import cached_splits
-from pythae_fif.data.images import Progress, find_images
+from pythae_fif.data.images import SUFFIXES, Progress, find_images
 from pythae_fif.data.locations import data_home
-from pythae_fif.data.names import DATASETS
+from pythae_fif.data.names import AS_USUAL, DATASETS, TableOptions
 from pythae_fif.data.published import CELEBA_CROP, CELEBA_SIZE, SHAPES, celeba, torchvision_set
 from pythae_fif.data.source import Request, Source, decode
-from pythae_fif.data.splits import SPLIT_NAMES, Splits, by_sides, shuffled_split, sizes
+from pythae_fif.data.splits import SPLIT_NAMES, Splits, by_sides, hold_out, shuffled_split, sizes
+from pythae_fif.data.tables import check_finite
+from pythae_fif.data.tabular import read_user_table
 from pythae_fif.errors import ConfigError, DataError, did_you_mean
 
 
@@ -29,8 +31,9 @@ def load_images(
     skip_undecodable: bool = False,
     progress: Progress | None = None,
     seed: int = 0,
+    table: TableOptions = AS_USUAL,
 ) -> Splits:
-    """Loads a data set as uint8 images in three splits.
+    """Loads a data set as uint8 images in three splits, or a user's table as float32 rows.
 
     MNIST, CIFAR-10 and CelebA are looked for below the data root, first in Pythae's layout
     (``<root>/<name>/train_data.npz`` and ``eval_data.npz``), then in torchvision's own, and are
@@ -41,7 +44,7 @@ def load_images(
         name: A key of ``DATASETS``.
         data_root: The folder to look in; None for the environment variable ``PYTHAE_FIF_DATA``,
             else ``~/.cache/pythae-fif/data``.
-        data: Your folder or file, for ``folder`` and ``npz``, and for those only.
+        data: Your folder or file, for ``folder``, ``npz`` and ``csv``, and for those only.
         image_size: Side in pixels that ``celeba`` and ``folder`` images are resized to (default
             64); the others keep the size they have.
         crop: Side of the centred square of CelebA's 178 x 218 pixels, 148 if None; 140 in the
@@ -50,7 +53,8 @@ def load_images(
         skip_undecodable: Leave out the images of a folder that cannot be decoded, and count them
             in ``source``, instead of failing.
         progress: Called as ``progress(done, total)`` while a folder of images is decoded.
-        seed: Seed of the 80/10/10 shuffle of ``folder`` and ``npz``; no other data set uses it.
+        seed: Seed of the 80/10/10 shuffle of your own data; no other data set uses it.
+        table: How ``csv`` is read.
 
     Returns:
         The splits.
@@ -74,6 +78,7 @@ def load_images(
         skip_undecodable=skip_undecodable,
         progress=progress,
         seed=seed,
+        table=table,
     )
     source = SOURCES[name](request)
     splits = cached_splits(source.key(request), source.read) if source.files else source.read()
@@ -92,6 +97,7 @@ def request_of(
     skip_undecodable: bool = False,
     progress: Progress | None = None,
     seed: int = 0,
+    table: TableOptions = AS_USUAL,
 ) -> Request:
     """The arguments of :func:`load_images`, checked.
 
@@ -101,12 +107,16 @@ def request_of(
     """
     if name not in DATASETS:
         raise ConfigError(f"unknown data set {name!r}: {did_you_mean(name, DATASETS)}")
-    of_user = name in ("folder", "npz")
+    of_user = name in ("folder", "npz", "csv")
     if of_user and data is None:
-        raise ConfigError(f"data set {name!r} needs the path to your images (--data)")
+        what = "table" if name == "csv" else "images"
+        raise ConfigError(f"data set {name!r} needs the path to your {what} (--data)")
+    if name != "csv" and table != AS_USUAL:
+        raise ConfigError(f"--missing, --separator and --no-header are for csv, not for {name!r}")
     if not of_user and data is not None:
         raise ConfigError(
-            f"data={str(data)!r} (--data) is for the data sets folder and npz, not for {name!r}"
+            f"data={str(data)!r} (--data) is for the data sets folder, npz and csv, not for "
+            f"{name!r}"
         )
     if image_size is not None and image_size < 1:
         raise ConfigError(f"image_size={image_size}: needs a positive number of pixels")
@@ -118,45 +128,45 @@ def request_of(
         path = Path() if name == "digits" else data_home(data_root)
     size = 64 if image_size is None else image_size
     crop = CELEBA_CROP if crop is None else crop
-    request = Request(name, path, size, crop, download, skip_undecodable, progress, seed)
+    request = Request(name, path, size, crop, download, skip_undecodable, progress, seed, table)
     known = input_dim_of(request)
     if known is not None:
         _check_size(name, image_size, known)
     return request
 
 
-def _check_size(name: str, image_size: int | None, input_dim: tuple[int, int, int]) -> None:
+def _check_size(name: str, image_size: int | None, input_dim: tuple[int, ...]) -> None:
     if image_size is not None and input_dim[1:] != (image_size, image_size):
         raise ConfigError(
-            f"image_size={image_size}: {name} images are {by_sides(input_dim[1:])}, "
+            f"image_size={image_size}: {name} images are {by_sides(input_dim[1:]) or 'rows'}, "
             "and stay so; only celeba and folder are resized"
         )
 
 
-def input_dim_of(request: Request) -> tuple[int, int, int] | None:
+def input_dim_of(request: Request) -> tuple[int, ...] | None:
     """Channels, height and width of the images, where they are known without a look at them."""
     side = request.image_size
-    resized = {name: (3, side, side) for name in ("celeba", "folder")}
-    return {**SHAPES, "digits": (1, 8, 8), **resized}.get(request.name)
+    return {**SHAPES, "digits": (1, 8, 8), "celeba": (3, side, side)}.get(request.name)
 
 
 def _folder(request: Request) -> Source:
-    """Every image below a folder; its subfolders train, val and test are the splits, if there."""
+    """Every image below a folder; its subfolders train, test and perhaps val are the splits, if
+    there. Below these, or the folder, subfolders are classes if every image is in one."""
     path = request.path
     if not path.is_dir():
         raise DataError(f"folder: {path} is not a folder; needs a folder of images (--data)")
     present = [split for split in SPLIT_NAMES if (path / split).is_dir()]
-    if 0 < len(present) < len(SPLIT_NAMES):
+    if present and not {"train", "test"} <= {*present}:
         raise DataError(
             f"folder: {path} has a subfolder {' and '.join(present)} only; "
-            "needs train, val and test, or none of them"
+            "needs train and test, perhaps val, or none of them"
         )
     names = everything = find_images(path)
     if present:
         # Listed one by one, for a split may be a link to a folder, which os.walk does not follow.
         names = sorted(f"{split}/{name}" for split in present for name in find_images(path / split))
     if not names:
-        raise DataError(f"folder: no jpg, jpeg, png, webp or bmp images below {path}")
+        raise DataError(f"folder: no {', '.join(SUFFIXES)} images below {path}")
     outside = len(set(everything) - set(names))
 
     def read() -> Splits:
@@ -171,8 +181,8 @@ def _read_folder(request: Request, names: list[str], outside: int | None) -> Spl
     kept = decoded.kept
     if outside is not None:
         split_of = np.array([names[row].split("/", 1)[0] for row in kept])
-        index = {split: kept[split_of == split] for split in SPLIT_NAMES}
-        how = "split by subfolder"
+        index = {split: kept[split_of == split] for split in SPLIT_NAMES if split in split_of}
+        how = "split by subfolder" + _held_out(index, request.seed)
         if outside:
             notes.append(f"{outside} images outside train, val and test left out")
     else:
@@ -181,13 +191,38 @@ def _read_folder(request: Request, names: list[str], outside: int | None) -> Spl
         }
         how = f"shuffled 80/10/10 with seed {request.seed}"
     arrays = {split: decoded.take(rows) for split, rows in index.items()}
+    if all((of == of[:, :1]).all() for of in arrays.values()):
+        arrays = {split: np.ascontiguousarray(of[:, :1]) for split, of in arrays.items()}
+        notes.append("grey")
+    width, height = decoded.sizes[kept].T
+    if others := int((width != height).sum()):
+        notes.append(f"of {others} that are not square the centred square (an .npz keeps others)")
+    labels, depth = None, 0 if outside is None else 1
+    classes = [(name.split("/")[depth:-1] or [""])[0] for name in names]
+    known = sorted({classes[row] for row in index["train"]})
+    if len(known) > 1 and {*known} == {classes[row] for row in kept} and "" not in known:
+        of_row = np.array([known.index(of) if of in known else -1 for of in classes], np.int64)
+        labels = {split: of_row[rows] for split, rows in index.items()}
+        shown = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
+        notes.append(f"{len(known)} classes by subfolder: {shown}")
     title = f"folder {request.path.name}, {request.image_size}x{request.image_size}, {how}"
     source = "; ".join([f"{title}, {sizes(arrays)}", *notes])
-    return Splits("folder", **arrays, labels=None, source=source, partial=False)
+    return Splits("folder", **arrays, labels=labels, source=source, partial=False, columns=None)
+
+
+def _held_out(parts: dict[str, np.ndarray], seed: int) -> str:
+    """Takes the validation split out of the training one where there is none, and says so."""
+    if "val" in parts:
+        return ""
+    count = len(parts["train"])
+    order = np.random.RandomState(seed).permutation(count)
+    rows = np.split(order, [count - hold_out(count)])
+    parts["train"], parts["val"] = (parts["train"][np.sort(of_split)] for of_split in rows)
+    return f", val {len(rows[1])} of the training images by seed {seed}"
 
 
 def _npz(request: Request) -> Source:
-    """An .npz file with keys train, val and test, or data and perhaps labels."""
+    """An .npz file with keys train, test, perhaps val, and train_labels, or data and labels."""
     path = request.path
     if not path.is_file():
         raise DataError(f"{path}: no such file, needs an .npz file")
@@ -197,9 +232,20 @@ def _npz(request: Request) -> Source:
 def _read_npz(request: Request) -> Splits:
     path, content = request.path, read_npz(request.path)
     labels = None
-    if set(SPLIT_NAMES) <= set(content):
-        arrays = to_uint8({split: content[split] for split in SPLIT_NAMES}, path)
-        how = "split by key"
+    if {"train", "test"} <= set(content):
+        arrays = to_uint8({s: content[s] for s in SPLIT_NAMES if s in content}, path)
+        keys = {split: f"{split}_labels" for split in arrays if f"{split}_labels" in content}
+        if keys:
+            if lacking := arrays.keys() - keys.keys():
+                raise DataError(
+                    f"{path}: has {', '.join(keys.values())}, but no {lacking.pop()}_labels"
+                )
+            labels = {
+                split: to_labels(content[key], len(arrays[split]), f"{path}, key {key!r}")
+                for split, key in keys.items()
+            }
+            _held_out(labels, request.seed)
+        how = "split by key" + _held_out(arrays, request.seed)
     elif "data" in content:
         images = to_uint8({"data": content["data"]}, path)["data"]
         index = shuffled_split(len(images), request.seed)
@@ -210,10 +256,28 @@ def _read_npz(request: Request) -> Splits:
         how = f"shuffled 80/10/10 with seed {request.seed}"
     else:
         raise DataError(
-            f"{path}: has keys {', '.join(content) or 'none'}; needs train, val and test, or data"
+            f"{path}: has keys {', '.join(content) or 'none'}; needs train and test, or data"
         )
     source = f"npz {path.name}, {how}, {sizes(arrays)}"
-    return Splits("npz", **arrays, labels=labels, source=source, partial=False)
+    return Splits("npz", **arrays, labels=labels, source=source, partial=False, columns=None)
+
+
+def _table(request: Request) -> Source:
+    """A user's table of numbers."""
+    path = request.path
+    size = path.stat().st_size if path.is_file() else 0
+
+    def read() -> Splits:
+        found = read_user_table(path, request.seed, request.table)
+        arrays = {split: of.astype(np.float32) for split, of in found.rows._asdict().items()}
+        for split, rows in arrays.items():
+            check_finite(rows, f"{path}, standardised {split} rows")
+        title = f"{path.name}, {len(found.columns.names)} columns, standardised by training rows"
+        how = f"shuffled 80/10/10 with seed {request.seed}, {sizes(arrays)}"
+        source = "; ".join([f"{title}, {how}", *found.notes])
+        return Splits("csv", **arrays, labels=None, source=source, columns=found.columns)
+
+    return Source(path.parent, [path.name] if size else (), read, size)
 
 
 def _read_digits() -> Splits:
@@ -239,5 +303,6 @@ SOURCES: dict[str, Callable[[Request], Source]] = {
     "celeba": celeba,
     "folder": _folder,
     "npz": _npz,
+    "csv": _table,
 }
 """Name of a data set -> finds its files, and downloads them where they are missing."""

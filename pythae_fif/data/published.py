@@ -309,7 +309,7 @@ def _published(
     cut = sizes(arrays) != _PUBLISHED[name]
     published = [f"partial (published: {_PUBLISHED[name]})"] if cut else []
     source = "; ".join([f"{title}, {sizes(arrays)}", *published, *notes])
-    return Splits(name, **arrays, labels=labels, source=source, partial=lesser or cut)
+    return Splits(name, **arrays, labels=labels, source=source, partial=lesser or cut, columns=None)
 
 
 def _read_partition(path: Path) -> dict[str, int]:

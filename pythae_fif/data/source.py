@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pythae_fif.data.images import Decoded, Progress, decode_files
+from pythae_fif.data.images import BACKGROUND, Decoded, Progress, decode_files
+from pythae_fif.data.names import TableOptions
 from pythae_fif.data.splits import Splits
 from pythae_fif.errors import DataError
 from pythae_fif.files import digest
 
 # Part of the cache's keys: raise it whenever reading, decoding, cropping or resizing changes.
-_VERSION = 2
+_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Request:
     skip_undecodable: bool
     progress: Progress | None
     seed: int
+    table: TableOptions
 
 
 @dataclass(frozen=True)
@@ -65,13 +67,14 @@ class Source:
             stamp = f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}"
             stamps.append(stamp.encode("utf-8", "replace"))
         how = request.image_size, request.crop, request.skip_undecodable, request.seed
+        how += (*vars(request.table).values(),)
         return digest(_VERSION, request.name, request.path.name, *how, *stamps)
 
 
 def decode(
     request: Request, folder: Path, names: Sequence[str], crop: float = 1.0
 ) -> tuple[Decoded, list[str]]:
-    """The images of a folder, and a note if some of them could not be decoded."""
+    """The images of a folder, and notes on those that could not be decoded or are transparent."""
     decoded = decode_files(
         folder, names, image_size=request.image_size, crop=crop, progress=request.progress
     )
@@ -81,4 +84,7 @@ def decode(
             f"{request.name}: {count} of {len(names)} images cannot be decoded, the first is "
             f"{folder / names[decoded.failed[0]]}; mend or remove them, or skip undecodable images"
         )
-    return decoded, [f"{count} undecodable images left out"] if count else []
+    notes = [f"{count} undecodable images left out"] if count else []
+    if seen := int(decoded.transparent.sum()):
+        notes.append(f"{seen} images with transparency, composed over {BACKGROUND}")
+    return decoded, notes

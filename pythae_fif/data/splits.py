@@ -1,15 +1,18 @@
-"""A data set as training, validation and test images in memory, with a hash of their content."""
+"""A data set as training, validation and test part in memory, with a hash of its content."""
 
 __all__ = ["SPLIT_NAMES", "Splits", "by_sides", "hold_out", "shuffled_split", "sizes"]
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
+from pythae_fif.data.columns import Columns
 from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.files import digest
 
 SPLIT_NAMES = ("train", "val", "test")
 MIN_IMAGES = 10
@@ -78,6 +81,8 @@ def by_sides(shape: Sequence[int]) -> str:
 class Splits:
     """Images of one data set, as uint8 arrays of shape (N, C, H, W) with values 0..255.
 
+    Or the rows of a user's table, standardised, as float32 arrays of shape (N, D).
+
     Args:
         name: The data set's name.
         train: Training images (N1, C, H, W).
@@ -86,10 +91,11 @@ class Splits:
         labels: Split name -> int64 labels (N,), or None.
         source: One line that says what the data are.
         partial: Whether these are fewer or lesser images than the published data set holds.
+        columns: Of a table; None for images.
 
     Raises:
-        DataError: An array is not uint8 of shape (N, C, H, W), the splits' images differ in
-            shape, a split has fewer than 10 images, or labels do not match the images.
+        DataError: An array is not of that type and shape, the splits' images differ in shape, a
+            split has fewer than 10 images, or labels do not match the images.
     """
 
     name: str
@@ -99,14 +105,16 @@ class Splits:
     labels: dict[str, np.ndarray] | None
     source: str
     partial: bool = False
+    columns: Columns | None = None
 
     def __post_init__(self) -> None:
         for split in SPLIT_NAMES:
             images = self[split]
-            if images.dtype != np.uint8 or images.ndim != 4:
+            dtype, ndim = (np.uint8, 4) if self.columns is None else (np.float32, 2)
+            if images.dtype != dtype or images.ndim != ndim:
                 raise DataError(
                     f"{self.name}: {split} is {images.dtype} of shape {images.shape}, "
-                    "needs uint8 of shape (N, C, H, W)"
+                    "needs uint8 of shape (N, C, H, W), or of a table float32 of (N, D)"
                 )
             if images.shape[1:] != self.train.shape[1:]:
                 raise DataError(
@@ -115,8 +123,8 @@ class Splits:
                 )
             if len(images) < MIN_IMAGES:
                 raise DataError(
-                    f"{self.name}: the {split} split has {len(images)} images, "
-                    f"needs at least {MIN_IMAGES}"
+                    f"{self.name}: the {split} split has {len(images)} {self.things}, needs at "
+                    f"least {MIN_IMAGES}; {10 * MIN_IMAGES} in all are enough"
                 )
             if self.labels is not None and (
                 split not in self.labels or self.labels[split].shape != images.shape[:1]
@@ -131,15 +139,20 @@ class Splits:
         return {"train": self.train, "val": self.val, "test": self.test}[split]
 
     @property
-    def input_dim(self) -> tuple[int, int, int]:
-        """Channels, height and width of one image."""
-        channels, height, width = self.train.shape[1:]
-        return channels, height, width
+    def things(self) -> str:
+        """What these are many of."""
+        return "images" if self.columns is None else "rows"
+
+    @property
+    def input_dim(self) -> tuple[int, ...]:
+        """Channels, height and width of one image; or (D,), the number of columns."""
+        return self.train.shape[1:]
 
     @cached_property
     def content_hash(self) -> str:
-        """Identifies the images of all splits, but not their labels."""
-        return content_hash({split: self[split] for split in SPLIT_NAMES})
+        """Identifies the images of all splits, but not their labels; of a table units and names."""
+        found = content_hash({split: self[split] for split in SPLIT_NAMES})
+        return found if self.columns is None else digest(found, self.columns)
 
     def known_as(self, content_hash: str) -> "Splits":
         """These splits, whose `content_hash` is known and need not be computed."""
@@ -169,9 +182,10 @@ class Splits:
                 raise ConfigError(
                     f"subset {split}={count} of {self.name}: needs at least {MIN_IMAGES} images"
                 )
-        cut = {split: self[split][:count] for split, count in keep.items()}
+        cut: dict[str, Any] = {split: self[split][:count] for split, count in keep.items()}
         if all(len(cut[split]) == len(self[split]) for split in SPLIT_NAMES):
             return self
         labels = self.labels and {split: self.labels[split][: len(cut[split])] for split in cut}
         source = f"{self.source}; cut to the first {sizes(cut)}"
-        return Splits(self.name, **cut, labels=labels, source=source, partial=True)
+        how: dict[str, Any] = {"labels": labels, "source": source, "partial": True}
+        return replace(self, **cut, **how)

@@ -1,71 +1,113 @@
 """A user's table of numbers from a file, checked; wrong files give one line."""
 
-__all__ = ["check_finite", "read_npy", "read_table"]
+__all__ = ["Table", "check_finite", "read_npy", "read_table"]
 
 import csv
+import gzip
+import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
+from pythae_fif.data.names import AS_USUAL, TableOptions
 from pythae_fif.errors import ConfigError, DataError
 
+MISSING = ("", "na", "n/a", "nan", "null", "none", "?")
+"""Texts of missing values, in small letters."""
 
-def read_table(path: Path) -> np.ndarray:
+
+class Table(NamedTuple):
+    """The names of D columns, and float64 rows (N, D), in which NaN is a missing value."""
+
+    names: list[str]
+    rows: np.ndarray
+
+
+def read_table(path: Path, options: TableOptions = AS_USUAL) -> Table:
     """A user's table, by the suffix of its file.
 
     Args:
-        path: A .csv of comma-separated numbers below one line of names, a .npy of numbers
+        path: A .csv or .tsv of numbers below one line of names, perhaps in .gz, a .npy of numbers
             (N, D), or a .parquet of number columns, from which the index of pandas is left out.
+        options: How it is read.
 
     Returns:
-        float64 rows (N, D), all finite.
+        Names and rows, all finite but where missing values are allowed.
 
     Raises:
         DataError: No such file, or not such a table; the message names line and column.
         ConfigError: A .parquet where pyarrow is not installed.
     """
-    readers = {".csv": _read_csv, ".npy": read_npy, ".parquet": _read_parquet}
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise DataError(f"{path}: needs a table as {', '.join(readers)}")
+    kind = "".join(path.suffixes[-2:] if path.suffix.lower() == ".gz" else [path.suffix]).lower()
+    if kind not in (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".npy", ".parquet"):
+        raise DataError(f"{path}: needs a table as .csv, .tsv (or .gz of them), .npy, .parquet")
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    rows = reader(path)
-    check_finite(rows, path)
-    return rows
+    if kind == ".parquet":
+        table = _read_parquet(path)
+    elif kind == ".npy":
+        rows = read_npy(path)
+        table = Table(_numbered(rows.shape[1]), rows)
+    else:
+        table = _read_csv(path, options, "\t" if kind.startswith(".tsv") else ",")
+    if options.missing is None:
+        check_finite(table.rows, path, "; --missing drop or --missing impute takes NaN")
+    else:
+        check_finite(np.nan_to_num(table.rows, nan=0, posinf=np.inf, neginf=-np.inf), path)
+    return table
 
 
 def read_npy(path: Path) -> np.ndarray:
-    """float64 rows (N, D) of a .npy file, all finite; see :func:`read_table`."""
+    """float64 rows (N, D) of a .npy file; see :func:`read_table`."""
     try:
         rows = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError, MemoryError) as error:
         raise DataError(f"{path}: not a readable .npy file of numbers") from error
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype.kind not in "iuf":
         raise DataError(f"{path}: needs an array of numbers, rows x columns")
-    rows = rows.astype(np.float64)
-    check_finite(rows, path)
-    return rows
+    return rows.astype(np.float64)
 
 
-def _read_csv(path: Path) -> np.ndarray:
-    """Comma-separated numbers below one line of names."""
+def _read_csv(path: Path, options: TableOptions, usual: str) -> Table:
+    """Separated numbers below one line of names, or without it."""
+    separator = (options.separator or usual).replace("\\t", "\t")
+    opened = gzip.open if path.suffix.lower() == ".gz" else open
     try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            lines = csv.reader(file)
-            header = next(lines, [])
-            _check_header(header, path)
-            rows = [_numbers(row, header, f"{path}, line {lines.line_num}") for row in lines if row]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: not a text file of comma-separated values") from error
-    return np.array(rows, dtype=np.float64).reshape(-1, len(header))
+        with opened(path, "rt", newline="", encoding="utf-8-sig") as file:
+            lines = csv.reader(file, delimiter=separator)
+            header = first = next(lines, [])
+            _check_width(header, path, separator)
+            rows = []
+            if options.no_header:
+                header = _numbered(len(first))
+                rows.append(_numbers(first, header, f"{path}, line 1", options))
+            _check_names(header, path)
+            rows += [
+                _numbers(row, header, f"{path}, line {lines.line_num}", options)
+                for row in lines
+                if row
+            ]
+    except TypeError as error:  # of a separator that is no single character
+        raise DataError(f"--separator {separator!r}: a single character is needed") from error
+    except (UnicodeDecodeError, csv.Error, OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: not a text file of separated values") from error
+    names = [name.strip() for name in header]
+    return Table(names, np.array(rows, dtype=np.float64).reshape(-1, len(header)))
 
 
-def _check_header(header: list[str], path: Path) -> None:
+def _numbered(count: int) -> list[str]:
+    return [f"c{column + 1}" for column in range(count)]
+
+
+def _check_width(header: list[str], path: Path, separator: str) -> None:
     if len(header) < 2:
-        other = next((d for d in (";", "\t", "|", " ") if d in "".join(header)), None)
-        found = f"; it looks separated by {other!r}" if other else ""
-        raise DataError(f"{path}: {len(header)} columns when separated by ','{found}")
+        other = next((d for d in (",", ";", "\t", "|", " ") if d in "".join(header)), None)
+        found = f"; it looks separated by {other!r} (--separator)" if other else ""
+        raise DataError(f"{path}: {len(header)} columns when separated by {separator!r}{found}")
+
+
+def _check_names(header: list[str], path: Path) -> None:
     for number, name in enumerate(header, 1):
         if not name.strip():
             index = ": an index that pandas wrote? write the file with index=False"
@@ -74,15 +116,23 @@ def _check_header(header: list[str], path: Path) -> None:
         [float(name) for name in header]
     except ValueError:
         return
-    raise DataError(f"{path}: the first line is numbers, needs the columns' names")
+    raise DataError(f"{path}: the first line is numbers, needs the columns' names, or --no-header")
 
 
-def _numbers(row: list[str], header: list[str], where: str) -> list[float]:
+def _numbers(row: list[str], header: list[str], where: str, options: TableOptions) -> list[float]:
     if len(row) != len(header):
         missing = f", column {header[len(row)]!r} is missing" if len(row) < len(header) else ""
         raise DataError(f"{where}: {len(row)} values for {len(header)} columns{missing}")
     values = []
     for name, text in zip(header, row, strict=True):
+        if text.strip().lower() in MISSING:
+            if options.missing is None:
+                raise DataError(
+                    f"{where}, column {name!r}: {text!r} is not a number; --missing drop leaves "
+                    "such rows out, --missing impute takes the column's mean"
+                )
+            values.append(np.nan)
+            continue
         try:
             value = float(text)
         except ValueError as error:
@@ -93,7 +143,7 @@ def _numbers(row: list[str], header: list[str], where: str) -> list[float]:
     return values
 
 
-def _read_parquet(path: Path) -> np.ndarray:
+def _read_parquet(path: Path) -> Table:
     try:
         from pyarrow import ArrowException, parquet, types
     except ModuleNotFoundError as error:
@@ -105,7 +155,7 @@ def _read_parquet(path: Path) -> np.ndarray:
     except (ArrowException, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
         raise DataError(f"{path}: not a readable table of numbers ({reason})") from error
-    columns = []
+    columns: dict[str, np.ndarray] = {}
     for field, column in zip(table.schema, table.itercolumns(), strict=True):
         if field.name in index:  # row labels of pandas, which are no data
             continue
@@ -113,18 +163,18 @@ def _read_parquet(path: Path) -> np.ndarray:
             raise DataError(
                 f"{path}: column {field.name!r} is {field.type}, needs integers, floats or decimals"
             )
-        columns.append(column.cast("float64", safe=False).to_numpy())  # its nulls are NaN
+        columns[field.name] = column.cast("float64", safe=False).to_numpy()  # its nulls are NaN
     if not columns:
         raise DataError(f"{path}: has no columns of numbers")
-    return np.stack(columns, axis=1)
+    return Table(list(columns), np.stack(list(columns.values()), axis=1))
 
 
-def check_finite(rows: np.ndarray, where: str | Path) -> None:
+def check_finite(rows: np.ndarray, where: str | Path, remedy: str = "") -> None:
     """Raises a DataError that names the first value of rows (N, D) that is not finite."""
     bad = np.argwhere(~np.isfinite(rows))
     if len(bad):
         row, column = bad[0]
         raise DataError(
             f"{where}: {len(bad)} NaN or infinite values, the first in row {row + 1}, column "
-            f"{column + 1}"
+            f"{column + 1}{remedy}"
         )

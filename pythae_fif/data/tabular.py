@@ -1,6 +1,13 @@
 """Tables of numbers: the four data sets of Papamakarios et al. 2017, and a user's files."""
 
-__all__ = ["ARCHIVE_FILES", "TabularSplits", "download_tabular", "load_tabular"]
+__all__ = [
+    "ARCHIVE_FILES",
+    "TabularSplits",
+    "UserTable",
+    "download_tabular",
+    "load_tabular",
+    "read_user_table",
+]
 
 import functools
 import shutil
@@ -14,10 +21,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from pythae_fif.data.columns import Columns
 from pythae_fif.data.download import Download, fetch
 from pythae_fif.data.frame_pickle import read_frame_pickle
 from pythae_fif.data.locations import DATA_VARIABLE, data_home
-from pythae_fif.data.names import TABULAR_DATASETS
+from pythae_fif.data.names import AS_USUAL, TABULAR_DATASETS, TableOptions
 from pythae_fif.data.splits import content_hash, shuffled_split
 from pythae_fif.data.tables import check_finite, read_npy, read_table
 from pythae_fif.errors import ConfigError, DataError, did_you_mean
@@ -123,7 +131,7 @@ def load_tabular(
         assert data is not None
         path = Path(data).expanduser()
         where, partial = str(path), False
-        rows = _load_user_table(path, seed)
+        rows = read_user_table(path, seed).rows
     else:
         where = f"{name} data"
         paths = [data_home(data_root) / file for file in ARCHIVE_FILES[name]]
@@ -218,6 +226,7 @@ def _load_power(path: Path) -> _Rows:
     rows = read_npy(path)
     if rows.shape[1] != 8:
         raise DataError(f"{path}: {rows.shape[1]} columns, needs the 8 of the archive")
+    check_finite(rows, path)
     draws = np.random.RandomState(42)
     draws.shuffle(rows)
     rows = rows[:, [0, 2, 4, 5, 6, 7]]
@@ -263,7 +272,8 @@ def _load_hepmass(train_path: Path, test_path: Path) -> _Rows:
 
 def _load_miniboone(path: Path) -> _Rows:
     """The archive's file is clean already."""
-    return _standardised(_tenths(read_npy(path), path), path)
+    check_finite(rows := read_npy(path), path)
+    return _standardised(_tenths(rows, path), path)
 
 
 _LOADERS: dict[str, Callable[..., _Rows]] = {
@@ -274,15 +284,42 @@ _LOADERS: dict[str, Callable[..., _Rows]] = {
 }
 
 
-def _load_user_table(path: Path, seed: int) -> _Rows:
-    """A user's table: shuffled, cut 80/10/10, standardised by its training rows."""
-    rows = read_table(path)
+class UserTable(NamedTuple):
+    """A user's table, split and standardised.
+
+    Attributes:
+        rows: Of each split, float64.
+        columns: Names, and the way back to original units.
+        notes: What became of missing values.
+    """
+
+    rows: _Rows
+    columns: Columns
+    notes: list[str]
+
+
+def read_user_table(path: Path, seed: int, options: TableOptions = AS_USUAL) -> UserTable:
+    """A user's table: shuffled, cut 80/10/10, standardised by its training rows.
+
+    Raises:
+        DataError: It is none, has too few rows, or a column that cannot be standardised.
+    """
+    (names, rows), notes = read_table(path, options), []
+    gaps = np.isnan(rows)
+    if gaps.any() and options.missing == "drop":
+        rows = rows[~gaps.any(axis=1)]
+        notes.append(f"{len(gaps) - len(rows):,} rows with missing values left out")
+    elif gaps.any():
+        notes.append(f"{int(gaps.sum()):,} missing values are their column's mean in training rows")
     _tenth(len(rows), path)
     split = _Rows(**{name: rows[i] for name, i in shuffled_split(len(rows), seed).items()})
-    constant = np.flatnonzero(split.train.min(axis=0) == split.train.max(axis=0))
+    train = np.ma.masked_invalid(split.train)
+    constant = np.flatnonzero((train.max(axis=0) == train.min(axis=0)).filled(True))
     if len(constant):
         raise DataError(f"{path}: column {constant[0] + 1} is constant in the training rows")
-    return _scaled(split, *_moments(split.train, path))
+    mean, std = _moments(train, path)
+    scaled = _Rows(*(np.nan_to_num(part, nan=0.0) for part in _scaled(split, mean, std)))
+    return UserTable(scaled, Columns(names, mean.tolist(), std.tolist()), notes)
 
 
 def _tenth(count: int, where: Path) -> int:
@@ -301,7 +338,7 @@ def _tenths(rows: np.ndarray, where: Path) -> _Rows:
 def _moments(rows: np.ndarray, where: Path, ddof: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of every column, by which it can be standardised."""
     with np.errstate(over="ignore", invalid="ignore"):
-        mean, std = rows.mean(axis=0), rows.std(axis=0, ddof=ddof)
+        mean, std = (np.asarray(of) for of in (rows.mean(axis=0), rows.std(axis=0, ddof=ddof)))
     bad = np.flatnonzero(~(np.isfinite(mean) & np.isfinite(std) & (std > 0)))
     if len(bad):
         raise DataError(

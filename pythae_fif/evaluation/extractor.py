@@ -1,6 +1,6 @@
 """What turns images into features: the base of all extractors, and pixels as features."""
 
-__all__ = ["Extracted", "Extractor", "PixelExtractor", "precision_dtype"]
+__all__ = ["ColumnExtractor", "Extracted", "Extractor", "PixelExtractor", "precision_dtype"]
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
@@ -48,6 +48,8 @@ class Extractor(ABC):
         image_shape: The one shape (C, H, W) that it takes; None takes grey and RGB images of any
             size.
         device: Where it runs.
+        of_images: Whether it takes images; else rows of a table, which are neither clamped nor
+            rounded.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Extractor(ABC):
     logit_bias: Tensor | None = None
     image_shape: tuple[int, int, int] | None = None
     device: torch.device = torch.device("cpu")
+    of_images: bool = True
 
     def __call__(self, images: Tensor) -> Extracted:
         """Features and logits of images.
@@ -132,3 +135,31 @@ class PixelExtractor(Extractor):
     def extract(self, images: Tensor) -> Extracted:
         """Features (B, C * h * w) with h, w <= 16, in [0, 1], and no logits."""
         return Extracted(F.adaptive_avg_pool2d(images, self.pooled).flatten(1), None)
+
+
+class ColumnExtractor(Extractor):
+    """The D columns of a standardised table as features.
+
+    The Frechet distance is then the FID-like score of the paper's table 1: the squared
+    Wasserstein-2 distance of two Gaussian fits.
+
+    Args:
+        columns: D.
+    """
+
+    name = "columns"
+    distance_name = "FID-like"
+    score_name = None
+    of_images = False
+
+    def __init__(self, columns: int) -> None:
+        self.feature_dim = columns
+        self.hash = digest("columns/1", columns)
+
+    def __call__(self, images: Tensor) -> Extracted:
+        """Features (B, D) of rows (B, D), floating point."""
+        return self.extract(images)
+
+    def extract(self, images: Tensor) -> Extracted:
+        """The rows, and no logits."""
+        return Extracted(images.to(torch.float32), None)

@@ -9,7 +9,7 @@ import torch
 
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.evaluation.classifier import LabelledImages, train_classifier
-from pythae_fif.evaluation.extractor import Extractor, PixelExtractor
+from pythae_fif.evaluation.extractor import ColumnExtractor, Extractor, PixelExtractor
 from pythae_fif.evaluation.names import EXTRACTORS
 
 
@@ -37,14 +37,14 @@ class ExtractorOptions:
 
 def build_extractor(
     options: ExtractorOptions,
-    image_shape: tuple[int, int, int],
+    image_shape: tuple[int, ...],
     training: LabelledImages | None = None,
 ) -> Extractor:
     """The extractor of a name, for one data set.
 
     Args:
         options: Which one, and where.
-        image_shape: The (C, H, W) of the images.
+        image_shape: The (C, H, W) of the images, or (D,) of a table's rows.
         training: What `classifier` is trained on.
 
     Raises:
@@ -57,8 +57,16 @@ def build_extractor(
         >>> build_extractor(ExtractorOptions("pixels"), (1, 8, 8)).feature_dim
         64
     """
+    if options.name in EXTRACTORS and (options.name == "columns") != (len(image_shape) == 1):
+        kind, right = ("a table", "columns") if len(image_shape) == 1 else ("images", "pixels")
+        raise ConfigError(
+            f"extractor {options.name!r} does not take {kind}: choose {right} (--extractor)"
+        )
+    if options.name == "columns":
+        return ColumnExtractor(*image_shape)
     if options.name == "pixels":
-        return PixelExtractor(image_shape)
+        channels, height, width = image_shape
+        return PixelExtractor((channels, height, width))
     if options.name == "classifier":
         if training is None:
             raise ConfigError(

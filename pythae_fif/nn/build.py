@@ -22,6 +22,7 @@ from pythae_fif.nn.fif_convnet import FIFConvDecoder, FIFConvEncoder, latent_blo
 from pythae_fif.nn.names import ARCHITECTURES, split_arch
 from pythae_fif.nn.recipe import noted
 from pythae_fif.nn.small import SmallDecoder, SmallEncoder
+from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 
 PYTHAE_NETS: dict[tuple[int, ...], tuple[Any, str]] = {
     (1, 28, 28): (mnist, "MNIST"),
@@ -48,7 +49,7 @@ def build_networks(
 
     Args:
         arch: A key of `ARCHITECTURES`.
-        input_dim: Shape (C, H, W) of an image, H and W at least 4 pixels.
+        input_dim: Shape (C, H, W) of an image, H and W at least 4 pixels; (D,) for `tabular`.
         latent_dim: Latent dimension d, at least 1.
         variational: Whether the encoder also gives the `log_covariance` that VAEs need.
         condition_dim: Of a conditional model: the encoder takes that many further channels, the
@@ -69,13 +70,18 @@ def build_networks(
     if arch not in ARCHITECTURES:
         raise ConfigError(f"arch {arch!r} is unknown: {did_you_mean(arch, ARCHITECTURES)}")
     input_dim = tuple(input_dim)
+    if latent_dim < 1:
+        raise ConfigError(f"latent_dim must be at least 1, not {latent_dim}")
+    if arch == "tabular" and len(input_dim) == 1 and condition_dim == 0:
+        nets = TabularEncoder(input_dim, latent_dim, variational=variational)
+        return nets, TabularDecoder(input_dim, latent_dim)
+    if arch == "tabular":
+        raise ConfigError(f"arch 'tabular' takes rows (D,) without labels, not {input_dim}")
     if len(input_dim) != 3 or input_dim[0] < 1 or min(input_dim[1:]) < 4:
         raise ConfigError(
             f"arch {arch!r} needs images (channels, height, width) of at least 4 x 4 pixels, "
             f"not input_dim {input_dim}"
         )
-    if latent_dim < 1:
-        raise ConfigError(f"latent_dim must be at least 1, not {latent_dim}")
 
     networks = _build(arch, input_dim, latent_dim, variational, condition_dim)
     add_latent_blocks(arch, input_dim, *networks)

@@ -9,6 +9,7 @@ ARCHITECTURES: dict[str, str] = {
     "ldm": "the autoencoder of latent diffusion: GroupNorm and attention, 32 to 128 channels",
     "fif_convnet": "the FIF-ConvNet of the FIF paper's table 11, for MNIST and CelebA; a small one "
     "of the same kind for other images",
+    "tabular": "the feed-forward nets of the FIF paper's appendix E.2, for tables of numbers",
 }
 """Name of an architecture -> one line on it."""
 
@@ -16,7 +17,7 @@ ARCHITECTURES |= {
     f"{arch}_fc{count}": f"{arch} with {count} fully connected residual blocks behind the encoder "
     f"and {count} before the decoder"
     for arch in ARCHITECTURES
-    if arch != "fif_convnet"  # which has 4
+    if arch not in ("fif_convnet", "tabular")  # the former has 4
     for count in (2, 4)
 }
 

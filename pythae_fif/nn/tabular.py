@@ -73,6 +73,7 @@ class TabularEncoder(_TabularNet, BaseEncoder):
         latent_dim: Latent dimension d.
         hidden_dim: Width of every hidden layer.
         activation: Of every hidden layer: ReLU in the paper's text, SiLU in its authors' code.
+        variational: Whether it also gives the `log_covariance` that VAEs need.
 
     Example:
         >>> import torch
@@ -82,9 +83,25 @@ class TabularEncoder(_TabularNet, BaseEncoder):
 
     encodes = True
 
+    def __init__(
+        self,
+        input_dim: tuple[int, ...],
+        latent_dim: int,
+        hidden_dim: int = 256,
+        activation: type[nn.Module] = nn.ReLU,
+        *,
+        variational: bool = False,
+    ) -> None:
+        super().__init__(input_dim, latent_dim * (1 + variational), hidden_dim, activation)
+        self.latent_dim, self.variational = latent_dim, variational
+
     def forward(self, x: Tensor) -> ModelOutput:
         """Rows (..., D) to `embedding` (..., d)."""
-        return ModelOutput(embedding=self.layers(x))
+        codes = self.layers(x)
+        if not self.variational:
+            return ModelOutput(embedding=codes)
+        mean, log_covariance = codes.chunk(2, dim=-1)
+        return ModelOutput(embedding=mean, log_covariance=log_covariance)
 
 
 class TabularDecoder(_TabularNet, BaseDecoder):

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pythae_fif.benchmark.config import Experiment, experiment_file, load_experiment
+from pythae_fif.benchmark.config import OVERRIDES, Experiment, experiment_file, load_experiment
 from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.plan import RunSpec
 from pythae_fif.benchmark.yaml_files import names_in
@@ -44,10 +44,11 @@ def command_of(experiment: Experiment, specs: Sequence[RunSpec]) -> str:
             words += _flag(key, sorted(values), ())
     if experiment.latent_dims != usual.latent_dims or experiment.latent_dim != usual.latent_dim:
         words += ["--latent-dim", str(experiment.latent_dim)]
-    for key in ("image_size", "extractor", "wall_clock"):
+    table = ("missing", "separator", "no_header")
+    for key in ("image_size", "extractor", *OVERRIDES, *table):
         value = getattr(experiment, key)
         if value != getattr(usual, key):
-            words += _flag(key, [value], ())
+            words += _flag(key, [] if value is True else [value], (None,))
     return shlex.join(["python", "run_benchmark.py", *words])
 
 

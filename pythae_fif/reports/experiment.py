@@ -80,11 +80,12 @@ def write_experiment(
 
 
 def constant_error(splits: Splits) -> float:
-    """Squared error a test pixel, in [0, 1], of the mean training image as the guess for all."""
+    """Squared error a test pixel, in [0, 1], of the mean training image as the guess for all; or a
+    value of a table."""
     mean = splits.train.mean(axis=0, dtype=np.float64)
     blocks = np.array_split(splits.test, max(1, len(splits.test) // 1000))
     total = sum(float(((block - mean) ** 2).sum()) for block in blocks)
-    return total / splits.test.size / 255**2
+    return total / splits.test.size / (255**2 if splits.columns is None else 1)
 
 
 def _failure_grid(failures: Sequence[Failure]) -> Grid:
@@ -116,7 +117,10 @@ def _figures(store: ImageStore, splits: Splits, report: Report) -> Iterator[Figu
             "Samples",
             "Uncurated samples of every model with each of its samplers, from the runs of the "
             "table; first of all, test images.",
-            lambda: sample_figure(_strips(store, splits, report), report.title),
+            lambda: (
+                splits.columns is None  # those of rows stand with each model
+                and sample_figure(_strips(store, splits, report), report.title)
+            ),
         ),
         (
             "beta",
@@ -142,7 +146,7 @@ def _figures(store: ImageStore, splits: Splits, report: Report) -> Iterator[Figu
     ]
     for kind, title, shows, draw in figures:
         figure = draw()
-        if figure is not None:
+        if figure:
             path = store.root / "figures" / f"{report.experiment.name}-{kind}.png"
             write_figure(path, figure)
             yield FigureFile(kind, title, shows, path)

@@ -2,6 +2,7 @@
 
 __all__ = [
     "DASH",
+    "LEVEL",
     "Cell",
     "Grid",
     "markdown_line",
@@ -26,6 +27,8 @@ from pythae_fif.errors import printable
 from pythae_fif.files import write_text
 
 DASH = "–"
+LEVEL = 3
+"""Rank of a number that is level with the lowest, which does not stand out."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Cell:
     Attributes:
         text: As it is shown.
         value: The unrounded number that it shows, if it shows one.
-        rank: 1 for the best of its group, 2 for the second best, 0 for all others.
+        rank: 1 for the best of its group, 2 for the second best, `LEVEL`, 0 for all others.
     """
 
     text: str
@@ -117,7 +120,7 @@ def rank_column(rows: Sequence[list[Cell]], column: int, groups: Sequence[str]) 
 
 def to_markdown(grid: Grid, level: int = 1) -> str:
     """The table with its notes; best bold, second underlined."""
-    marks = {0: "{}", 1: "**{}**", 2: "<u>{}</u>"}
+    marks = {0: "{}", 1: "**{}**", 2: "<u>{}</u>", LEVEL: "{} ="}
     rule = {"l": "---", "r": "--:"}
     headings = map(markdown_line, grid.headings)
     lines = [f"{'#' * level} {markdown_line(grid.title)}", "", f"| {' | '.join(headings)} |"]
@@ -148,7 +151,7 @@ _LATEX = {
 
 def to_latex(grid: Grid) -> str:
     r"""The table as LaTeX with booktabs, to be put in by `\input`; the notes below it in small."""
-    marks = {0: "{}", 1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
+    marks = {0: "{}", 1: r"\textbf{{{}}}", 2: r"\underline{{{}}}", LEVEL: "{} $=$"}
     lines = ["% needs \\usepackage{booktabs}", f"\\begin{{tabular}}{{{grid.align}}}", "\\toprule"]
     lines += [" & ".join(map(_latex, grid.headings)) + r" \\", r"\midrule"]
     for index, row in enumerate(grid.rows):

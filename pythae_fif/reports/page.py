@@ -148,7 +148,7 @@ def _galleries(store: ImageStore, choices: Sequence[Choice]) -> list[_Gallery]:
             shown[store.run_dir(choice.spec) / samples_name(choice.sampler)] = alt
         spec = chosen[0].spec
         shown |= {store.run_dir(spec) / name: alt for name, alt in SHEETS.items()}
-        pictures = _pictures(shown, sheets=True)
+        pictures = _pictures(shown, sheets=spec.arch != "tabular")
         alt = (
             "training codes in two principal components, with the standard normal's circle of two "
             "standard deviations"
@@ -169,7 +169,7 @@ def _provenance(results: Sequence[Result]) -> list[str]:
         "Revision": [
             f"{p.git_revision} with changes" if p.git_dirty else p.git_revision for p in provenance
         ],
-        "Training images": [f"{result.record.data.sizes['train']:,}" for result in results],
+        "Training data": [f"{result.record.data.sizes['train']:,}" for result in results],
         "Data": [result.spec.data_hash for result in results],
         "Started": [*sorted(p.started[:10] for p in provenance if p.started)],
     }

@@ -9,9 +9,10 @@ __all__ = [
     "score_terminal",
 ]
 
+import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich import box
 from rich.table import Table
@@ -21,8 +22,9 @@ from pythae_fif.benchmark.config import Experiment, length_of
 from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.selection import Choice, Result, select
 from pythae_fif.evaluation.scores import Scores
+from pythae_fif.evaluation.scoring import FEWEST_SAMPLES
 from pythae_fif.reports.command import command_of
-from pythae_fif.reports.grid import DASH, Cell, Grid, measured, number, rank_column
+from pythae_fif.reports.grid import DASH, LEVEL, Cell, Grid, measured, number, rank_column
 from pythae_fif.sampling import FIT_STEPS, FITTED
 
 SAMPLER_LABELS = {
@@ -163,14 +165,22 @@ def _warnings(
     if failed:
         warnings.append(
             f"† {', '.join(failed)} did not learn: the reconstruction error of the chosen run is "
-            f"no better than that of the training images' mean, {constant_mse:.4f} (within "
-            f"{1 - CONSTANT:.0%}); such rows say nothing about the model."
+            f"no better than that of the training {experiment.things}' mean, {constant_mse:.4f} "
+            f"(within {1 - CONSTANT:.0%}); such rows say nothing about the model."
+        )
+    fewest = min(_scores(results).num_samples, results[0].record.data.sizes["test"])
+    if fewest < FEWEST_SAMPLES:
+        warnings.append(
+            f"Few data: {_scores(results).num_samples:,} samples and "
+            f"{results[0].record.data.sizes['test']:,} references, fewer than {FEWEST_SAMPLES:,}: "
+            "distances are biased upwards, and compare at these numbers alone."
         )
     return warnings
 
 
 def _notes(experiment: Experiment, results: list[Result], choices: list[Choice]) -> list[str]:
     """What data, scores and training the numbers stand for."""
+    things = experiment.things
     data, accuracy = results[0].record.data, results[0].record.extractor_accuracy
     scored = _scores(results)
     provenance = [result.record.provenance for result in results]
@@ -182,9 +192,11 @@ def _notes(experiment: Experiment, results: list[Result], choices: list[Choice])
     fitted = [SAMPLER_LABELS[s] for s in FITTED if any(choice.sampler == s for choice in choices)]
     seeds = sorted({result.spec.seed for choice in choices for result in choice.results})
     notes = [
-        f"Profile `{experiment.profile}`: {experiment.settings.note}.",
+        f"Profile `{experiment.profile}`: {experiment.settings.note}"
+        + "".join(f"; --{key.replace('_', '-')} {v}" for key, v in experiment.overrides.items())
+        + ".",
         f"Data: {data.source}; used {data.sizes['train']:,} training, {data.sizes['val']:,} "
-        f"validation and {data.sizes['test']:,} test images.",
+        f"validation and {data.sizes['test']:,} test {things}.",
         f"Scores: {scored.num_samples:,} samples, "
         f"{'rounded to 8 bits' if scored.rounded else 'not rounded'}; extractor "
         f"`{scored.extractor}` ({scored.extractor_hash}"
@@ -192,10 +204,14 @@ def _notes(experiment: Experiment, results: list[Result], choices: list[Choice])
         + f"). FD is its {scored.distance_name}, "
         + (f"CS its {scored.score_name}, " if scored.score_name else "")
         + "KD the kernel distance (KID's formula), then improved precision and recall, density and "
-        "coverage, all of the test images; MSE the squared reconstruction error a pixel; distances "
-        "of another extractor or sample count are on another scale.",
+        f"coverage, all of the test {things}; MSE the squared reconstruction error a "
+        f"{'value' if things == 'rows' else 'pixel'}; distances of another extractor or sample "
+        "count are on another scale.",
         "Each model and sampler has the configuration of lowest validation distance; bold is the "
-        "lowest test distance of a sampler, underlined the second."
+        "lowest test distance of a sampler, underlined the second; if the lowest does not stand "
+        "out, `=` marks all that are level with it, within what validation and test split"
+        + (" or the seeds" if len(seeds) > 1 else "")
+        + " differ by."
         + (
             " ± is the standard deviation over the seeds; other numbers are means."
             if len(seeds) > 1
@@ -296,11 +312,35 @@ def _cells(row: Row) -> list[Cell]:
     ]
 
 
+def _mark_lowest(cells: list[list[Cell]], rows: Sequence[Row]) -> None:
+    """Ranks the test distances of each sampler; where the lowest does not stand out, `=` marks it
+    and those level with it.
+
+    What tells noise from a difference is by how much the ratios of test to validation distance
+    differ among the models (1.5 median absolute deviations, of their logarithms), and the standard
+    errors over the seeds, if there are some. Two of these are within noise.
+    """
+    rank_column(cells, 2, [row.sampler for row in rows])
+    tests = [math.log(max(row.frechet_test, 1e-9)) for row in rows]
+    ratios = [t - math.log(max(r.frechet_val, 1e-9)) for t, r in zip(tests, rows, strict=True)]
+    errors = [(r.frechet_test_std or 0) / max(r.frechet_test, 1e-9) for r in rows]
+    errors = [e / math.sqrt(len(r.run_ids)) for e, r in zip(errors, rows, strict=True)]
+    for sampler in {row.sampler for row in rows}:
+        group = [i for i, row in enumerate(rows) if row.sampler == sampler]
+        centre = statistics.median(ratios[i] for i in group)
+        spread = 1.5 * statistics.median(abs(ratios[i] - centre) for i in group)
+        best = min(group, key=tests.__getitem__)
+        noise = {i: 2 * math.hypot(spread, errors[i], errors[best]) for i in group}
+        level = [i for i in group if tests[i] - tests[best] <= noise[i]]
+        for i in group if len(level) > 1 else ():
+            cells[i][2] = replace(cells[i][2], rank=LEVEL if i in level else 0)
+
+
 def score_grid(report: Report) -> Grid:
     """The table in full, for files and the page."""
     rows = report.rows
     cells = [_cells(row) for row in rows]
-    rank_column(cells, 2, [row.sampler for row in rows])
+    _mark_lowest(cells, rows)
     starts = (i for i, row in enumerate(rows) if i and row.model != rows[i - 1].model)
     return Grid(
         title=report.title,
@@ -330,7 +370,7 @@ def score_terminal(report: Report) -> Table:
     # Short headings: the notes say in full what FD and CS are.
     short = {0: "model", 1: "", 2: "FD test", 3: "FD val", 4: "CS"}
     short |= {8: "MSE", 9: "sec", 10: "chosen"}
-    styles = {0: "", 1: "bold", 2: "underline"}
+    styles = {0: "", 1: "bold", 2: "underline", LEVEL: ""}
     title = Text(grid.title, "bold")
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, heading in short.items():
@@ -341,6 +381,9 @@ def score_terminal(report: Report) -> Table:
             overflow="fold",
         )
     for position, row in enumerate(grid.rows, start=1):
-        cells = ((row[index].text, styles[row[index].rank]) for index in short)
+        cells = (
+            (row[index].text + " =" * (row[index].rank == LEVEL), styles[row[index].rank])
+            for index in short
+        )
         table.add_row(*map(Text.assemble, cells), end_section=position in grid.groups)
     return table

@@ -54,6 +54,8 @@ class Environment:
         data: The user's own images or table.
         offline: Never download.
         skip_undecodable: Leave out broken images.
+        missing, separator, no_header: How the user's table is read; see
+            :class:`~pythae_fif.data.names.TableOptions`.
         inception_weights: File of the Inception network's weights.
         tensorboard: Whether losses are written as TensorBoard events.
         url: Of the run, if its store is at one.
@@ -63,6 +65,9 @@ class Environment:
     data: str | None = None
     offline: bool = False
     skip_undecodable: bool = False
+    missing: str | None = None
+    separator: str | None = None
+    no_header: bool = False
     inception_weights: str | None = None
     tensorboard: bool = False
     url: str | None = None

@@ -103,7 +103,10 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     ]
     names = " and ".join(dict.fromkeys(run.configuration.title for run in runs))
     title = f"{dataset}, profile {options.profile}: {names}"
-    grid = Grid(title, headings, "ll" + "r" * 11, rows, notes)
+    if dataset == "csv":  # nobody has published anything of a table of your own
+        headings, rows = headings[:-3], [row[:-3] for row in rows]
+        notes = [note for note in notes if not note.startswith("Published")]
+    grid = Grid(title, headings, "ll" + "r" * (len(headings) - 2), rows, notes)
     name = "-".join(["tabular", table.name, *models, options.profile])
     return write_grid(grid, options.results / "tables" / name, ".md", ".csv")
 

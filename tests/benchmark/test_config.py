@@ -9,7 +9,7 @@ from support.experiments import tiny
 
 from pythae_fif.benchmark import expand, load_experiment
 from pythae_fif.benchmark.config import experiment_file
-from pythae_fif.benchmark.model_entry import load_model_entry
+from pythae_fif.benchmark.model_entry import load_model_entry, read_model_entry
 from pythae_fif.benchmark.plan import build_model
 from pythae_fif.benchmark.run import training_config
 from pythae_fif.benchmark.yaml_files import configs_dir, names_in
@@ -23,9 +23,16 @@ class TestConfig:
     def test_every_data_set_loads_with_each_profile(self, name):
         for profile in load_experiment(name, None, {}).profiles:
             assert load_experiment(name, None, {"profile": profile}).settings.epochs >= 1
+            if name == "csv":  # table 2 is of images
+                continue
             table2 = load_experiment(name, experiment_file(2), {})
             assert table2.models == ["fif", "dnf", "trumpet"]
             assert table2.settings.settings_of("fif").wall_clock == 5 * 3600
+
+    @pytest.mark.parametrize(("name", "arch"), [("digits", "tabular"), ("csv", "resnet")])
+    def test_architectures_fit_their_data(self, name, arch):
+        with pytest.raises(ConfigError, match="arch tabular is for tables"):
+            load_experiment(name, None, {"arch": arch})
 
     @pytest.mark.parametrize(
         ("text", "seconds"),
@@ -159,6 +166,60 @@ class TestConfig:
         experiment = load_experiment("digits", file, {"latent_dim": 6, "seeds": None})
         assert (experiment.latent_dim, experiment.seeds) == (6, [3])
 
+    def test_flags_go_over_the_profile_and_over_what_it_has_for_one_model(self):
+        flags = {"epochs": 3, "learning_rate": 0.5, "num_samples": 50, "train_size": 60}
+        usual = load_experiment("celeba", experiment_file(2), {"profile": "table2-quick"})
+        given = load_experiment(
+            "celeba", experiment_file(2), {"profile": "table2-quick", **flags, "batch_size": 7}
+        )
+        for model in usual.models:
+            before, after = (e.settings.settings_of(model).to_dict() for e in (usual, given))
+            assert after.pop("wall_clock", None) is None and before.pop("wall_clock") is not None
+            assert after == before | flags | {"batch_size": 7}
+            assert given.settings.of(model).grid == usual.settings.of(model).grid
+        assert given.name.endswith("-epochs3-batchsize7-learningrate0.5-trainsize60-numsamples50")
+        with pytest.raises(ConfigError, match="give epochs, or wall_clock"):
+            load_experiment("digits", None, {"epochs": 3, "wall_clock": "5s"})
+
+    def test_a_part_of_a_profile_keeps_the_rest(self, tmp_path):
+        file = tmp_path / "own.yaml"
+        usual = load_experiment("digits", None, {}).settings.model_dump()
+        for text, changed in (
+            ("{epochs: 3}", {"epochs": 3}),
+            (
+                "{wall_clock: 5s, batch_size: 7}",
+                {"wall_clock": "5s", "epochs": None, "batch_size": 7},
+            ),
+        ):
+            file.write_text(f"profiles: {{quick: {text}}}")
+            assert load_experiment("digits", file, {}).settings.model_dump() == usual | changed
+
+    def test_own_models_by_file_and_by_folder(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("PYTHAE_FIF_CONFIGS", str(tmp_path))
+        (tmp_path / "models").mkdir()
+        text = (configs_dir() / "models" / "vae.yaml").read_text()
+        (tmp_path / "models" / "mine.yaml").write_text(text.replace("VAE", "Mine", 1))
+        (tmp_path / "single.yaml").write_text(text.replace("VAE", "Single", 1))
+        (tmp_path / "ae.yaml").write_text(text)
+        flags = {"models": ["mine", str(tmp_path / "single.yaml"), "vae"]}
+        experiment = load_experiment("digits", None, flags)
+        assert experiment.models == ["mine", "single", "vae"]
+        assert [read_model_entry(m).label for m in experiment.models] == ["Mine", "Single", "VAE"]
+        assert {"mine", "single"} <= set(names_in("models"))
+        assert load_experiment("digits", None, flags) == experiment
+        with pytest.raises(ConfigError, match=r"'ae' is a model already: rename the file"):
+            load_experiment("digits", None, {"models": [str(tmp_path / "ae.yaml")]})
+        with pytest.raises(ConfigError, match=r"--models nowhere\.yaml: no such file"):
+            load_experiment("digits", None, {"models": ["nowhere.yaml"]})
+
+    def test_a_model_without_any_of_the_samplers_is_refused_or_left_out(self):
+        images = types.SimpleNamespace(input_dim=(1, 8, 8), content_hash="0" * 16)
+        flags = {"models": ["vae", "fif"], "samplers": ["two_stage"]}
+        with pytest.raises(ConfigError, match="two_stage: model fif has none of them; it has nor"):
+            expand(load_experiment("digits", None, flags), images)
+        every = load_experiment("digits", None, {**flags, "models": ["all"]}).models
+        assert "vae" in every and not {"fif", "svae"} & set(every)
+
     def test_all_models_and_all_samplers(self):
         experiment = load_experiment("digits", None, {"models": ["all"], "samplers": ["all"]})
         assert experiment.models == names_in("models")
@@ -172,7 +233,7 @@ class TestConfig:
             ("vae", ["two_stage", "maf"], ["two_stage", "maf"]),
             ("vamp", ["normal", "gmm"], ["vamp", "gmm"]),
             ("vamp", ["normal", "vamp"], ["vamp"]),
-            ("svae", ["gmm", "maf"], ["hypersphere"]),
+            ("svae", ["gmm", "maf"], []),
             ("poincare_vae", ["normal"], ["poincare"]),
             ("vqvae", list(SAMPLERS), ["normal", "gaussian", "gmm", "pixelcnn"]),
             ("vqvae_spatial", ["normal", "gmm"], ["pixelcnn"]),
@@ -205,7 +266,7 @@ class TestConfig:
         [
             ("latent_dimm: 3", ["own.yaml", "'latent_dimm'", "did you mean 'latent_dim'"]),
             ("profiles: {quick: {epoch: 3}}", ["own.yaml", "quick", "'epoch'", "mean 'epochs'"]),
-            ("profiles: {quick: {epochs: 3}}", ["own.yaml", "quick", "'note' is missing"]),
+            ("profiles: {swift: {epochs: 3}}", ["own.yaml", "swift", "'note' is missing"]),
             ("profiles: 3", ["own.yaml", "profiles", "mapping", "3"]),
             ("profiles: {quick: 3}", ["own.yaml", "quick", "mapping"]),
             ("1: 2", ["own.yaml", "unknown key 1"]),

@@ -40,6 +40,14 @@ class TestDisplay:
         for part in ("2 runs: 1 done, 1 failed,", "failed ae –: [boom] it broke"):
             assert part in shown
 
+    def test_names_stay_apart_at_80_columns(self):
+        names = {Path(str(k)): f"fif beta=10, hutchinson_samples={k}" for k in (1, 2)}
+        group = _View(names, 0).draw(dict.fromkeys(names, Status("running")), [], 80, 20)
+        console = Console(file=io.StringIO(), width=80)
+        with console.capture() as captured:
+            console.print(group)
+        assert "fif b=10 hs=1 " in captured.get() and "fif b=10 hs=2 " in captured.get()
+
     def test_more_runs_than_lines(self):
         names = {Path(str(number)): f"run {number}" for number in range(50)}
         file = io.StringIO()

@@ -19,7 +19,8 @@ import torch
 import yaml
 from PIL import Image
 
-from pythae_fif import cli
+import pythae_fif
+from pythae_fif import FIF, FIFConfig, cli
 from pythae_fif.benchmark.yaml_files import configs_dir, names_in
 from pythae_fif.data import DATASETS
 from pythae_fif.evaluation import EXTRACTORS
@@ -120,11 +121,12 @@ class TestShowing:
         assert "wall clock 1h30m" in words and "dnf 3 1 h 30 min" in words
 
     def test_wall_clock_is_in_the_record_and_the_table(self, run, tiny):
-        code, out, _ = run("--config", tiny(), "--wall-clock", "0.2s")
+        code, _, _ = run("--config", tiny(), "--wall-clock", "0.2s")
         assert code == 0
         (path,) = run.results.rglob("result.json")
         assert read_json(path)["training"]["train_seconds"] >= 0.2
-        assert "Wall clock 0.2s of training steps a run" in " ".join(out.split())
+        (table,) = (run.results / "tables").glob("*pixels.md")
+        assert "Wall clock 0.2s of training steps a run" in table.read_text()
 
     def test_dry_run_shows_the_plan_and_leaves_nothing(self, run, tiny):
         code, out, _ = run("--config", tiny(models=["fif", "ae"]), "--dry-run")
@@ -134,10 +136,33 @@ class TestShowing:
         assert "60 training images of shape (1, 8, 8), 1 epochs" in " ".join(out.split())
         assert not run.results.exists()
 
+    def test_one_broken_file_does_not_break_the_list(self, run, tmp_path, monkeypatch):
+        (tmp_path / "models").mkdir()
+        (tmp_path / "models" / "mine.yaml").write_text("label: [")
+        monkeypatch.setenv("PYTHAE_FIF_CONFIGS", str(tmp_path))
+        code, out, _ = run.words("list")
+        assert code == 0 and "cannot be used: " in out and "  vae " in out
+
+    def test_version(self, capsys):
+        with pytest.raises(SystemExit) as stop:
+            cli.main(["--version"])
+        assert stop.value.code == 0
+        assert capsys.readouterr().out == f"pythae-fif {pythae_fif.__version__}\n"
+
+    def test_dry_run_says_what_would_stop_the_runs(self, run, tiny, monkeypatch, caplog):
+        found = importlib.util.find_spec
+        lacking = "efficientnet_lite_pytorch"
+        monkeypatch.setattr(
+            importlib.util, "find_spec", lambda n, *rest: None if n == lacking else found(n, *rest)
+        )
+        code, _, _ = run("--config", tiny(), "--extractor", "efficientnet-lite0", "--dry-run")
+        assert code == 0 and "missing for runs: extractor 'efficientnet-lite0'" in caplog.text
+
     def test_default_is_the_digits(self, run):
         code, out, _ = run("--dry-run")
         assert code == 0
         assert "digits, convnet, profile quick: 1,197 training images" in out
+        assert "networks: small convnet for images of 1x8x8" in out
 
     def test_dry_run_estimates_the_time(self, run, tiny):
         _, out, _ = run("--config", tiny(models=["fif", "ae"]), "--dry-run")
@@ -246,6 +271,78 @@ def test_a_package_that_is_missing(run, monkeypatch, package, flags):
     code, _, err = run(*flags)
     assert code == 2
     assert f"needs the package {package}: pip install 'pythae-fif[" in err
+
+
+def test_own_table_from_file_to_page(run, tmp_path):
+    lines = [f"{100 + i % 7};{0.01 * (i % 11)};{i}" for i in range(120)]
+    (tmp_path / "w.csv").write_text("\n".join(["height;width;n", *lines, "100;;3"]))
+    content = {"profile": "tiny", "profiles": {"tiny": PROFILE}}
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
+    words = ["--dataset", "csv", "--data", tmp_path / "w.csv", "--config", tmp_path / "tiny.yaml"]
+    words += ["--separator", ";", "--missing", "drop", "--samplers", "normal"]
+    code, out, err = run(*words, "--models", "fif", "vae")
+    assert (code, run.executed, err) == (0, 3, "")
+    text = " ".join(out.split())
+    assert "networks: tabular for rows of 3" in text and "more notes are on the page" in text
+    (path,) = (run.results / "tables").glob("*.md")
+    table = path.read_text()
+    assert "60 training, 12 validation and 12 test rows" in table
+    assert "1 rows with missing values left out" in table and "FID-like" in table
+    assert "--missing drop --separator ';'" in table and "published" not in table
+    (folder,) = (run.results / "runs/csv/tabular/vae").iterdir()
+    rows = list(csv.DictReader((folder / "samples-normal.csv").open()))
+    assert len(rows) == 20 and list(rows[0]) == ["height", "width", "n"]
+    assert all(95 < float(row["height"]) < 112 for row in rows)
+    assert read_json(folder / "model/columns.json")["names"] == ["height", "width", "n"]
+    assert not any("samples" in path.name for path in (run.results / "figures").iterdir())
+    (page,) = (run.results / "pages").iterdir()
+    assert (folder / "samples-normal.png").is_file() and "N samples" in page.read_text()
+    code, out, _ = run.words("verify", run.results)
+    assert code == 0 and "nothing is wrong" in out
+    code, _, err = run(*words, "--models", "vaegan")
+    assert code == 2 and "model vaegan takes images alone" in err
+    code, _, err = run(*words, "--extractor", "pixels")
+    assert code == 2 and "extractor 'pixels' does not take a table: choose columns" in err
+
+
+class TestScore:
+    @pytest.fixture
+    def folders(self, tmp_path):
+        draws = np.random.default_rng(0)
+        for name, shift in (("a", 0), ("b", 40)):
+            (tmp_path / name).mkdir()
+            for index in range(30):
+                pixels = draws.integers(0, 200, (9, 8), dtype=np.uint8) + np.uint8(shift)
+                Image.fromarray(pixels).save(tmp_path / name / f"{index}.png")
+        return tmp_path
+
+    @pytest.mark.filterwarnings("ignore:scores of")
+    def test_folders_files_and_models(self, run, folders):
+        words = ["score", folders / "a", folders / "b", "--extractor", "pixels"]
+        file = folders / "scores.json"
+        code, out, err = run.words(*words, "--json", file, "--bootstrap", 20)
+        assert (code, err) == (0, "") and "samples, references  30, 30" in out
+        scores = read_json(file)
+        assert f"FD-pixels            {scores['frechet']['reference']:.4f}" in out
+        low, high = scores["intervals"]["frechet"]["reference"]
+        assert low < scores["frechet"]["reference"] < high
+        b = [np.asarray(Image.open(p).convert("RGB")) for p in sorted((folders / "b").iterdir())]
+        np.savez(folders / "b.npz", data=np.stack(b)[:, :8])
+        assert (
+            "FD-pixels            0.0000"
+            in run.words("score", folders / "b.npz", folders / "b.npz", *words[3:])[1]
+        )
+        model = FIF(FIFConfig(input_dim=(3, 8, 8), latent_dim=2))
+        model.save(str(folders / "model"))
+        words[1] = folders / "model"
+        code, out, _ = run.words(*words, "--num-samples", 25)
+        assert code == 0 and "samples, references  25, 30" in out
+
+    def test_one_line_for_what_is_no_images(self, run, folders):
+        for path in (folders, folders / "nowhere"):
+            (folders / "empty").mkdir(exist_ok=True)
+            code, _, err = run.words("score", folders / "empty", path, "--extractor", "pixels")
+            assert code == 2 and "neither a folder of images" in err and err.count("\n") == 1
 
 
 class TestGrid:
@@ -455,7 +552,7 @@ class TestBadInput:
             (["--hutchinson-samples", "0"], ["--hutchinson-samples", "=0", "at least 1"]),
             (["--image-size", "16"], ["image_size=16", "8x8"]),
             (["--seeds", "-3"], ["--seeds -3", "at least 0"]),
-            (["--data", "here"], ["--data", "folder and npz"]),
+            (["--data", "here"], ["--data", "folder, npz and csv"]),
             (["--dataset", "folder"], ["'folder'", "--data"]),
             (["--dataset", "folder", "--data", "nowhere"], ["nowhere", "--data"]),
             (["--dataset", "npz", "--data", "nowhere.npz"], ["nowhere.npz"]),

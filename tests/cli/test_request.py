@@ -76,6 +76,12 @@ class TestOptions:
             build_engine(options(*flags), Path())
 
 
+def test_lists_may_have_commas_and_spaces():
+    flags = ["--models", "fif,ae", "vae", "--seeds=0,2", "--engine", "local", "--data", "a,b.npz"]
+    asked = request("--dataset", "npz", *flags).experiment
+    assert (asked.models, asked.seeds, asked.data) == (["fif", "ae", "vae"], [0, 2], "a,b.npz")
+
+
 class TestShards:
     @given(st.integers(0, 40), st.integers(1, 9))
     def test_union_is_the_plan(self, size, count):

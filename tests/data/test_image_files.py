@@ -72,6 +72,34 @@ def test_every_mode_becomes_rgb_and_rotation_is_honoured(tmp_path):
     assert images[5, :, :, 5:].min() > 240 and images[5, :, :, :3].max() < 15
 
 
+@pytest.mark.parametrize("suffix", ["png", "tif", "tiff"])
+def test_sixteen_bits_keep_their_greys(suffix, tmp_path):
+    deep = (257 * np.arange(256, dtype=np.uint16)).reshape(16, 16)
+    Image.fromarray(deep).save(tmp_path / f"0.{suffix}")
+    (image,) = decode(tmp_path, size=16)
+    assert np.array_equal(image, np.broadcast_to(np.arange(256).reshape(16, 16), (3, 16, 16)))
+
+
+@pytest.mark.parametrize("values", [np.full((8, 8), 0.5, np.float32), np.full((8, 8), -1)])
+def test_values_of_no_known_range_are_not_guessed(values, tmp_path):
+    Image.fromarray(values.astype("int32" if values.dtype.kind == "i" else "float32")).save(
+        tmp_path / "0.tif"
+    )
+    assert decode_files(tmp_path, ["0.tif"], image_size=8).failed == [0]
+
+
+def test_transparency_is_composed_over_white_and_said(tmp_path):
+    fill_folder(tmp_path / "mine", 98)
+    Image.new("RGBA", (8, 8), (200, 0, 100, 51)).save(tmp_path / "mine/a.png")
+    palette = Image.new("P", (8, 8), 3)
+    palette.save(tmp_path / "mine/b.gif", transparency=3)
+    images = decode(tmp_path / "mine", size=8)
+    assert [int(c[0, 0]) for c in images[98]] == [244, 204, 224]  # 0.2 of it and 0.8 of white
+    assert (images[99] == 255).all()
+    splits = load_images("folder", data=tmp_path / "mine", image_size=8)
+    assert "80/10/10; 2 images with transparency, composed over white" in splits.source
+
+
 def test_decoding_happens_once_and_reports_progress(tmp_path, fresh_cache):
     fill_folder(tmp_path / "mine", 150)
     calls: list[tuple[int, int]] = []

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 from support.image_files import counts, fail_line, fill_celeba, fill_folder, noise, together
 
 from pythae_fif.data import DATASETS, Splits, load_images
@@ -11,7 +12,7 @@ from pythae_fif.errors import ConfigError, DataError
 
 
 def test_every_name_is_described_in_one_line():
-    assert set(DATASETS) == {"digits", "mnist", "cifar10", "celeba", "folder", "npz"}
+    assert set(DATASETS) == {"digits", "mnist", "cifar10", "celeba", "folder", "npz", "csv"}
     assert all(text and "\n" not in text for text in DATASETS.values())
 
 
@@ -21,7 +22,7 @@ def test_every_name_is_described_in_one_line():
         ({"name": "minst"}, ["'minst'", "did you mean 'mnist'", "celeba"]),
         ({"name": "folder"}, ["'folder'", "--data"]),
         ({"name": "npz"}, ["'npz'", "--data"]),
-        ({"name": "mnist", "data": "x.npz"}, ["x.npz", "folder and npz", "'mnist'"]),
+        ({"name": "mnist", "data": "x.npz"}, ["x.npz", "folder, npz and csv", "'mnist'"]),
         ({"name": "digits", "image_size": 16}, ["image_size=16", "8x8", "celeba and folder"]),
         ({"name": "celeba", "image_size": 0}, ["image_size=0", "positive"]),
     ],
@@ -48,7 +49,7 @@ def test_cache_home_is_environment_then_home(tmp_path, monkeypatch):
 
 
 def test_folder_finds_every_kind_of_image_and_splits_by_the_seed(tmp_path):
-    for index, suffix in enumerate([".jpg", ".jpeg", ".png", ".webp", ".bmp", ".JPG"]):
+    for index, suffix in enumerate([".jpg", ".gif", ".png", ".webp", ".bmp", ".TIF"]):
         fill_folder(tmp_path / f"mine/sub {index}", 20, suffix)
     (tmp_path / "mine/notes.txt").write_text("no image")
     (tmp_path / "mine/._0000.jpg").write_bytes(b"a resource fork")
@@ -56,9 +57,11 @@ def test_folder_finds_every_kind_of_image_and_splits_by_the_seed(tmp_path):
     (tmp_path / "mine/.thumbnails/0.png").write_bytes(b"no image either")
     splits = load_images("folder", data=tmp_path / "mine", image_size=8)
     assert counts(splits) == [96, 12, 12]
-    assert splits.input_dim == (3, 8, 8)
-    assert splits.source == "folder mine, 8x8, shuffled 80/10/10 with seed 0, 96/12/12"
-    assert splits.labels is None and not splits.partial
+    assert splits.input_dim == (1, 8, 8)
+    assert splits.source.startswith("folder mine, 8x8, shuffled 80/10/10 with seed 0, 96/12/12; ")
+    for note in ("grey", "of 120 that are not square", "6 classes by subfolder: sub 0, sub 1,"):
+        assert note in splits.source
+    assert not splits.partial and set(splits.labels["train"]) == set(range(6))
     again = load_images("folder", data=str(tmp_path / "mine"), image_size=8)
     other = load_images("folder", data=tmp_path / "mine", image_size=8, seed=1)
     assert again.content_hash == splits.content_hash != other.content_hash
@@ -73,7 +76,42 @@ def test_folder_finds_every_kind_of_image_and_splits_by_the_seed(tmp_path):
 
 def test_folder_default_size_is_64(tmp_path):
     fill_folder(tmp_path / "mine", 100)
-    assert load_images("folder", data=tmp_path / "mine").input_dim == (3, 64, 64)
+    assert load_images("folder", data=tmp_path / "mine").input_dim == (1, 64, 64)
+    red = np.full((9, 9, 3), (200, 0, 0), np.uint8)
+    Image.fromarray(red).save(tmp_path / "mine/red.png")
+    splits = load_images("folder", data=tmp_path / "mine", image_size=8)
+    assert splits.input_dim == (3, 8, 8) and splits.labels is None
+
+
+def test_train_and_test_with_classes_are_enough(tmp_path):
+    for split, count in (("train", 30), ("test", 10)):
+        for kind, grey in (("cats", 0), ("dogs", 200)):
+            fill_folder(tmp_path / f"mine/{split}/{kind}", 0)
+            for index in range(count):
+                image = Image.fromarray(np.full((8, 8), grey + index, np.uint8))
+                image.save(tmp_path / f"mine/{split}/{kind}/{index}.png")
+    splits = load_images("folder", data=tmp_path / "mine", image_size=8)
+    assert counts(splits) == [50, 10, 20] and splits.val.max() < 230
+    assert "val 10 of the training images by seed 0" in splits.source
+    assert "2 classes by subfolder: cats, dogs" in splits.source
+    for split in SPLIT_NAMES:
+        assert np.array_equal(splits[split][:, 0, 0, 0] >= 200, splits.labels[split])
+    seen = np.concatenate([splits.train, splits.val])[:, 0, 0, 0]
+    assert sorted(seen) == [*range(30), *range(200, 230)]
+    arrays = {"train": seen, "test": splits.test[:, 0, 0, 0]}
+    images = {key: np.tile(of[:, None, None], (1, 9, 7)) for key, of in arrays.items()}
+    labels = {f"{key}_labels": of >= 200 for key, of in arrays.items()}
+    labels = {key: of.astype(np.uint8) for key, of in labels.items()}
+    np.savez(tmp_path / "a.npz", **images, **labels)
+    splits = load_images("npz", data=tmp_path / "a.npz")
+    assert counts(splits) == [50, 10, 20] and splits.input_dim == (1, 9, 7)
+    for split in SPLIT_NAMES:
+        assert np.array_equal(splits[split][:, 0, 0, 0] >= 200, splits.labels[split])
+    del labels["test_labels"]
+    np.savez(tmp_path / "a.npz", **images, **labels)
+    fail_line(
+        DataError, "has train_labels, but no test_labels", name="npz", data=tmp_path / "a.npz"
+    )
 
 
 def test_folder_with_subfolders_even_linked_ones(tmp_path):
@@ -93,12 +131,12 @@ def test_folder_errors(tmp_path):
     mine = tmp_path / "mine"
     fail_line(DataError, mine, "not a folder", "--data", name="folder", data=mine)
     mine.mkdir()
-    fail_line(DataError, mine, "no jpg, jpeg, png", name="folder", data=mine)
+    fail_line(DataError, mine, "no .jpg, .jpeg, .png", name="folder", data=mine)
     fill_folder(mine, 99)
     parts = ("the val split has 9 images", "at least 10")
     fail_line(DataError, *parts, name="folder", data=mine, image_size=8)
     (mine / "train").mkdir()
-    parts = (mine, "a subfolder train only", "needs train, val and test")
+    parts = (mine, "a subfolder train only", "needs train and test, perhaps val, or none")
     fail_line(DataError, *parts, name="folder", data=mine)
 
 
@@ -156,8 +194,8 @@ def test_npz_by_key_and_shuffled(tmp_path):
 def test_npz_errors(tmp_path):
     path = tmp_path / "a.npz"
     fail_line(DataError, path, "no such file", name="npz", data=path)
-    np.savez(path, train=noise(20, 1, 4, 4), test=noise(20, 1, 4, 4))
-    parts = (path, "has keys train, test", "train, val and test, or data")
+    np.savez(path, train=noise(20, 1, 4, 4), tset=noise(20, 1, 4, 4))
+    parts = (path, "has keys train, tset", "needs train and test, or data")
     fail_line(DataError, *parts, name="npz", data=path)
     np.savez(path, data=noise(99, 1, 4, 4))
     fail_line(DataError, "the val split has 9 images", name="npz", data=path)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import datetime
+import gzip
 import hashlib
 import io
 import os
@@ -13,6 +14,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.tabular_files import (
@@ -27,12 +29,16 @@ from support.tabular_files import (
 )
 from support.web import Page
 
-from pythae_fif.data import tabular
+from pythae_fif.data import load_images, tabular
+from pythae_fif.data.columns import Columns
 from pythae_fif.data.frame_pickle import read_frame_pickle
-from pythae_fif.data.splits import shuffled_split
+from pythae_fif.data.names import TableOptions
+from pythae_fif.data.splits import SPLIT_NAMES, shuffled_split
 from pythae_fif.data.tables import read_table
 from pythae_fif.data.tabular import download_tabular, load_tabular
 from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.models import FIF, FIFConfig
+from pythae_fif.nn import build_networks
 
 COLUMNS = {"power": 6, "gas": 8, "hepmass": 21, "miniboone": 43}
 
@@ -250,7 +256,9 @@ def test_parquet_of_pandas_is_without_its_index(tmp_path):
     frame = pandas.DataFrame(table(61), columns=list("abc"))[1:].sample(frac=1, random_state=0)
     frame.to_parquet(tmp_path / "t.parquet")
     assert "__index_level_0__" in parquet.read_schema(tmp_path / "t.parquet").names
-    np.testing.assert_array_equal(read_table(tmp_path / "t.parquet"), frame.to_numpy())
+    names, rows = read_table(tmp_path / "t.parquet")
+    assert names == list("abc")
+    np.testing.assert_array_equal(rows, frame.to_numpy())
 
 
 def test_kinds_of_parquet_columns(tmp_path):
@@ -264,7 +272,8 @@ def test_kinds_of_parquet_columns(tmp_path):
         "decimal": pyarrow.array([Decimal("1.5"), Decimal("2.25")]),
     }
     parquet.write_table(pyarrow.table(good), tmp_path / "t.parquet")
-    rows = read_table(tmp_path / "t.parquet")
+    names, rows = read_table(tmp_path / "t.parquet")
+    assert names == list(good)
     assert rows.tolist() == [[1, 1, 1.5], [2.0**60, 2.5, 2.25]]
     for values in ([True, False], ["1", "2"], [day, day], [day - day] * 2, [None, None]):
         parquet.write_table(pyarrow.table({**good, "odd": values}), tmp_path / "t.parquet")
@@ -322,11 +331,12 @@ GOOD = "\n".join(f"{i},{i * i},{-i}" for i in range(60))
     [
         ("a,b,c\n1,2\n" + GOOD, r"line 2: 2 values for 3 columns, column 'c' is missing"),
         ("a,b,c\n1,2,3,4\n" + GOOD, r"line 2: 4 values for 3 columns"),
-        ("a,b,c\n1,nan,3\n" + GOOD, r"line 2, column 'b': 'nan' is not a finite number"),
-        ("a,b,c\n1,,3\n" + GOOD, r"line 2, column 'b': '' is not a number"),
-        ("a;b;c\n1;2;3\n", r"1 columns when separated by ','; it looks separated by ';'"),
+        ("a,b,c\n1,nan,3\n" + GOOD, r"line 2, column 'b': 'nan' is not a number; --missing"),
+        ("a,b,c\n1,,3\n" + GOOD, r"line 2, column 'b': '' is not a number; --missing drop leaves"),
+        ("a,b,c\n1,x,3\n" + GOOD, r"line 2, column 'b': 'x' is not a number$"),
+        ("a;b;c\n1;2;3\n", r"1 columns when separated by ','; it looks separated by ';' \("),
         ("a\tb\tc\n1\t2\t3\n", r"it looks separated by '\\t'"),
-        (GOOD, r"the first line is numbers"),
+        (GOOD, r"the first line is numbers, .* or --no-header"),
         (",a,b\n" + GOOD, r"column 1 has no name: an index that pandas wrote\? .* index=False"),
         ("a,b, \n" + GOOD, r"t\.csv: column 3 has no name$"),
         ("", r"0 columns when separated by ','"),
@@ -354,6 +364,83 @@ def test_a_wrong_npy_is_one_line(tmp_path, array, said):
     np.save(tmp_path / "t.npy", array)
     with pytest.raises(DataError, match=said):
         load_tabular("csv", data=tmp_path / "t.npy", latent_dim=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "separator", "options"),
+    [
+        ("t.tsv", "\t", {}),
+        ("t.csv", ";", {"separator": ";"}),
+        ("t.csv.gz", ",", {}),
+        ("t.TSV.gz", "|", {"separator": "|", "no_header": True}),
+    ],
+)
+def test_forms_of_text(tmp_path, name, separator, options):
+    lines = [] if "no_header" in options else [["alpha", "beta", "gamma"]]
+    lines += [list(map(repr, row)) for row in table().tolist()]
+    text = "\n".join(map(separator.join, lines)).encode()
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith("gz") else text)
+    names, rows = read_table(tmp_path / name, TableOptions(**options))
+    assert names == (["c1", "c2", "c3"] if "no_header" in options else lines[0])
+    np.testing.assert_array_equal(rows, table())
+
+
+@pytest.mark.parametrize("missing", ["drop", "impute"])
+def test_missing_values(tmp_path, missing):
+    rows = table(120)
+    rows[[3, 50], [0, 2]] = np.nan
+    write_csv(tmp_path / "t.csv", rows)
+    splits = load_images("csv", data=tmp_path / "t.csv", table=TableOptions(missing=missing))
+    back = np.concatenate([splits.columns.restored(splits[s]) for s in SPLIT_NAMES])
+    if missing == "drop":
+        expected = rows[~np.isnan(rows).any(axis=1)]
+        assert splits.source.endswith("; 2 rows with missing values left out")
+    else:
+        train = rows[shuffled_split(120, 0)["train"]]
+        expected = np.where(np.isnan(rows), np.nanmean(train, axis=0), rows)
+        assert splits.source.endswith("; 2 missing values are their column's mean in training rows")
+    order = [np.lexsort(of.round(3).T) for of in (back, expected)]
+    np.testing.assert_allclose(back[order[0]], expected[order[1]], atol=1e-5)
+    with pytest.raises(DataError, match="--missing drop"):
+        load_images("csv", data=tmp_path / "t.csv")
+
+
+def test_own_table_keeps_its_units_in_the_cache_and_in_its_hash(tmp_path):
+    tables = [table(120), table(120) * 10]
+    found = []
+    for rows in tables:
+        write_csv(tmp_path / "t.csv", rows, header=" height,b,c")
+        found.append(load_images("csv", data=tmp_path / "t.csv"))
+        assert load_images("csv", data=tmp_path / "t.csv").columns == found[-1].columns
+    assert found[0].columns.names == ["height", "b", "c"]
+    assert found[0].content_hash != found[1].content_hash
+    np.testing.assert_allclose(found[0].train, found[1].train, atol=1e-6)
+    with pytest.raises(ConfigError, match="are for csv, not for 'digits'"):
+        load_images("digits", table=TableOptions(missing="drop"))
+
+
+def test_model_in_original_units(tmp_path):
+    torch.manual_seed(0)
+    nets = build_networks("tabular", (3,), 2)
+    model = FIF(FIFConfig(input_dim=(3,), latent_dim=2), *nets).double().eval()
+    Columns(["a", "b", "c"], [1.0, 50.0, -3.0], [2.0, 0.1, 30.0]).save(tmp_path)
+    columns = Columns.load(tmp_path)
+    scale, mean = (torch.tensor(of, dtype=torch.float64) for of in (columns.std, columns.mean))
+    x = torch.randn(5, 3, dtype=torch.float64)
+    original = columns.original_units(model)
+    torch.testing.assert_close(original.embed(x * scale + mean), model.embed(x))
+    torch.testing.assert_close(
+        original.reconstruct(x * scale + mean), model.reconstruct(x) * scale + mean
+    )
+    for row, found in zip(x, original.log_prob(x * scale + mean), strict=True):
+        z = model.embed(row[None])[0]
+        decode = lambda z: model.decoder(z[None]).reconstruction[0] * scale  # noqa: E731
+        jacobian = torch.autograd.functional.jacobian(decode, z)
+        volume = torch.logdet(jacobian.T @ jacobian) / 2
+        expected = torch.distributions.Normal(0, 1).log_prob(z).sum() - volume
+        torch.testing.assert_close(found, expected)
+    with pytest.raises(DataError, match=r"columns\.json"):
+        Columns.load(tmp_path / "elsewhere")
 
 
 def test_arguments_that_do_not_fit_are_named(tmp_path, root):

@@ -254,7 +254,7 @@ class TestAllScores:
         references = {"test": Reference.of(held, extractor)}
         features, logits = extractor(samples)
         held_features = extractor(held)[0]
-        with pytest.warns(SampleCountWarning, match="scores of 50 samples, fewer than 2,048"):
+        with pytest.warns(SampleCountWarning, match="of 50 samples and 40 references, fewer"):
             scores = score_samples(samples, extractor, references, seed=3, batch_size=16)
         assert scores.seed == 3
         assert scores.kernel == {"test": kernel_distance(features, held_features, seed=3)}

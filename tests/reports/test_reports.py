@@ -118,7 +118,7 @@ class TestTable:
 
     @pytest.mark.parametrize(
         ("results", "marks"),
-        [(RESULTS, [1, 1, 0, 2, 0, 2, 0]), (RESULTS[:1], [0, 0])],
+        [(RESULTS, [3, 1, 0, 2, 0, 3, 0]), (RESULTS[:1], [0, 0])],
         ids=["by test distance within a sampler", "a model without rivals"],
     )
     def test_marks(self, results, marks):
@@ -292,13 +292,43 @@ class TestTerminal:
             for cell in [*row[1:5], *row[8:10]]:
                 assert cell.text in text
 
-    def test_best_is_bold_and_second_underlined(self):
+    def test_best_is_bold_second_underlined_and_level_marked(self):
         console = Console(width=80, force_terminal=True, color_system="standard")
         with console.capture() as captured:
             console.print(score_terminal(REPORT))
         text = captured.get()
-        assert "\x1b[1m6.50 ± 0.71\x1b[0m" in text
-        assert "\x1b[4m7.50 ± 0.00\x1b[0m" in text
+        assert "\x1b[1m0.300 ± 0.071\x1b[0m" in text
+        assert "\x1b[4m2.30 ± 0.00\x1b[0m" in text
+        assert "6.50 ± 0.71 =" in text and "7.50 ± 0.00 =" in text
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        # The splits disagree on which is better: neither is.
+        ([(113.8, 115.0), (114.3, 114.2), (150.0, 150.6)], ["113.8 =", "114.3 =", "150.0"]),
+        ([(80.0, 80.4), (114.3, 114.2), (150.0, 150.6)], ["**80.00**", "<u>114.3</u>", "150.0"]),
+        ([(80.0, 80.0)], ["80.00"]),
+        # They agree, but the seeds of the lowest do not.
+        ([(80.0, 80.0, 9.0), (81.0, 81.0, 0.1)], ["80.00 ± 9.00 =", "81.00 ± 0.10 ="]),
+        ([(0.0, 0.0), (0.0, 0.0)], ["0.000 =", "0.000 ="]),
+    ],
+)
+def test_bold_stands_out_and_else_all_that_are_level_are_marked(rows, expected):
+    drawn = [
+        dataclasses.replace(
+            REPORT.rows[0], sampler="N", frechet_test=test, frechet_val=val,
+            frechet_test_std=std[0] if std else None,
+        )
+        for test, val, *std in rows
+    ]  # fmt: skip
+    lines = to_markdown(score_grid(dataclasses.replace(REPORT, rows=drawn))).splitlines()
+    assert [line.split(" | ")[2] for line in lines if line.startswith("| FIF")] == expected
+
+
+def test_few_references_are_warned_of():
+    notes = [note for note in REPORT.notes if note.startswith("Few data")]
+    assert len(notes) == 1 and "2,000 samples and" in notes[0]
 
 
 PUBLISHED = {"extractor": "inception", "num_samples": 10_000}

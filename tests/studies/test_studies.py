@@ -38,7 +38,10 @@ def test_every_dataset_starts_the_study_that_is_about_it():
     assert set(STUDIES["tabular"].datasets) == set(TABULAR_DATASETS)
     of_toy = dict.fromkeys(TOY_DATA, "toy")
     assert (
-        of_toy | {"sinusoid": "sinusoid"} | dict.fromkeys(TABULAR_DATASETS, "tabular") == DATASETS
+        of_toy
+        | {"sinusoid": "sinusoid"}
+        | dict.fromkeys(set(TABULAR_DATASETS) - {"csv"}, "tabular")
+        == DATASETS
     )
 
 

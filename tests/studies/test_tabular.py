@@ -78,7 +78,7 @@ def test_table_one_has_a_row_a_model_and_their_speedup(options):
     assert [row["Model"] for row in rows] == ["FIF", "RF"]
     for row in rows:
         assert float(row["FID-like ↓"]) > 0 and float(row["recon. ↓"]) > 0
-        assert row["published FID-like"] == ""  # the paper has no such data
+        assert not any("published" in heading for heading in row)  # nothing is of one's own data
     ratio = float(rows[1]["ms a step"]) / float(rows[0]["ms a step"])
     assert float(rows[0]["speedup ↑"]) == pytest.approx(ratio)
     assert 0 < float(rows[1]["CG steps"]) <= 2

@@ -1,0 +1,108 @@
+"""`score`: scores of two sets of images, or of a saved model's samples, by any extractor."""
+
+__all__ = ["score_command"]
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from PIL import Image
+from pythae.models import AutoModel
+from pythae.samplers import NormalSampler
+from torch import Tensor
+
+from pythae_fif.benchmark.config import AtLeastTen, ExtractorName
+from pythae_fif.cli.parsing import Parser, add_flags
+from pythae_fif.cli.terminal import Terminal
+from pythae_fif.data.arrays import read_npz, to_uint8
+from pythae_fif.data.images import decode_files, find_images
+from pythae_fif.device import default_device
+from pythae_fif.errors import DataError
+from pythae_fif.evaluation import ExtractorOptions, Reference, build_extractor, score_samples
+from pythae_fif.files import write_json
+from pythae_fif.sampling.samplers import draw
+from pythae_fif.validation import AtLeastOne, Checked, Flag, Whole, read_checked
+
+REFERENCE = "reference"
+
+
+class ScoreFlags(Checked):
+    """The flags of `score`."""
+
+    extractor: Annotated[ExtractorName, Flag("of `list` (default: inception)")] = "inception"
+    image_size: Annotated[AtLeastOne | None, Flag("of folders (the first's side)", "PIXELS")] = None
+    num_samples: Annotated[AtLeastTen, Flag("of a model (10000)", "N")] = 10_000
+    bootstrap: Annotated[Whole, Flag("replicates behind 95% intervals", "N")] = 0
+    seed: Annotated[Whole, Flag("of samples and subsets", "SEED")] = 0
+    inception_weights: Annotated[str | None, Flag("of Inception, if elsewhere", "FILE")] = None
+    offline: Annotated[bool, Flag("never download")] = False
+    json: Annotated[str | None, Flag("write the scores there", "FILE")] = None
+
+
+def score_command(words: list[str]) -> int:
+    """Prints the scores of samples against a reference; 0.
+
+    Raises:
+        ConfigError: An unknown flag or value, or weights or packages that are missing.
+        DataError: What is not there, or no images.
+    """
+    parser = Parser("score", "Scores samples against a reference, each a folder of images or .npz.")
+    parser.add_argument("samples", metavar="SAMPLES", help="images, or the folder of a saved model")
+    parser.add_argument(REFERENCE, metavar="REFERENCE", help="images")
+    add_flags(parser, ScoreFlags)
+    given = parser.given(words)
+    samples, reference = (Path(given.pop(name)).expanduser() for name in ("samples", REFERENCE))
+    flags = read_checked(ScoreFlags, given, "score", flags=given)
+    held = _images(reference, flags.image_size)
+    if (samples / "model_config.json").is_file():
+        torch.manual_seed(flags.seed)
+        model = AutoModel.load_from_folder(str(samples)).to(default_device()).eval()
+        drawn = torch.cat([part.cpu() for part in draw(NormalSampler(model), flags.num_samples)])
+    else:
+        drawn = _images(samples, flags.image_size or held.shape[-1])
+    options = ExtractorOptions(
+        flags.extractor,
+        device=default_device(),
+        inception_weights=flags.inception_weights,
+        download=not flags.offline,
+    )
+    extractor = build_extractor(options, tuple(held.shape[1:]))
+    references = {REFERENCE: Reference.of(held, extractor)}
+    scores = score_samples(
+        drawn[: flags.num_samples] if drawn.is_floating_point() else drawn,
+        extractor, references, seed=flags.seed, bootstrap=flags.bootstrap,
+    )  # fmt: skip
+    near, kernel = scores.neighbours[REFERENCE], scores.kernel[REFERENCE]
+    shown = {scores.distance_name: f"{scores.frechet[REFERENCE]:.4f}"}
+    if scores.intervals is not None:
+        shown["95% interval"] = "{:.4f} to {:.4f}".format(*scores.intervals.frechet[REFERENCE])
+    if scores.score is not None:
+        shown[str(scores.score_name)] = f"{scores.score.mean:.4f} ± {scores.score.std:.4f}"
+    shown["kernel distance"] = f"{kernel.mean:.6f} ± {kernel.std:.6f}"
+    shown |= {name: f"{value:.4f}" for name, value in vars(near).items()}
+    shown["samples, references"] = f"{scores.num_samples:,}, {len(held):,}"
+    console = Terminal(highlight=False)
+    for name, text in shown.items():
+        console.print(f"{name:20} {text}", markup=False)
+    if flags.json is not None:
+        write_json(Path(flags.json), scores.to_dict())
+    return 0
+
+
+def _images(path: Path, size: int | None) -> Tensor:
+    """The images of a folder, resized, or of an .npz file, as uint8 (N, C, H, W)."""
+    if path.is_file():
+        arrays = {key: array for key, array in read_npz(path).items() if array.ndim in (3, 4)}
+        key = next((k for k in ("data", "test", *arrays) if k in arrays), None)
+        if key is None:
+            raise DataError(f"{path}: has no images")
+        return torch.from_numpy(to_uint8({key: arrays[key]}, path)[key])
+    if not (names := find_images(path)):
+        raise DataError(f"{path}: neither a folder of images, an .npz file nor a saved model")
+    if size is None:
+        with Image.open(path / names[0]) as first:
+            size = min(first.size)
+    decoded = decode_files(path, names, image_size=size)
+    if len(decoded.failed):
+        raise DataError(f"{path / names[decoded.failed[0]]}: cannot be decoded")
+    return torch.from_numpy(decoded.images)

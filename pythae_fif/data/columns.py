@@ -1,0 +1,93 @@
+"""The columns of a user's table: their names, and the way back to original units."""
+
+__all__ = ["Columns"]
+
+import copy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from pythae.models import BaseAE
+from pythae.models.base.base_utils import ModelOutput
+from torch import Tensor, nn
+
+from pythae_fif.errors import DataError
+from pythae_fif.files import read_json, write_json
+
+FILE = "columns.json"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How the D columns of a table were standardised: (value - mean) / std, by training rows.
+
+    Attributes:
+        names: Of the columns.
+        mean, std: In original units.
+    """
+
+    names: list[str]
+    mean: list[float]
+    std: list[float]
+
+    def save(self, folder: str | Path) -> None:
+        """Writes `columns.json` into a model's folder."""
+        write_json(Path(folder) / FILE, asdict(self))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Columns":
+        """Reads it.
+
+        Raises:
+            DataError: The folder has none.
+        """
+        path = Path(folder) / FILE
+        try:
+            return cls(**read_json(path))
+        except (OSError, TypeError, ValueError) as error:
+            raise DataError(f"{path}: is not there, or not the columns of a table") from error
+
+    def restored(self, rows: np.ndarray) -> np.ndarray:
+        """Standardised rows (..., D) in original units, float64."""
+        return rows.astype(np.float64) * self.std + self.mean
+
+    def original_units(self, model: BaseAE) -> BaseAE:
+        """A copy of a model of standardised rows (N, D), which takes and gives original units.
+
+        The standardisation is then a part of encoder and decoder, so that samples,
+        reconstructions and an injective flow's `log_prob` are those of the original columns.
+
+        Example:
+            >>> from pythae_fif import FIF, FIFConfig
+            >>> from pythae_fif.nn import build_networks
+            >>> nets = build_networks("tabular", (3,), 2)
+            >>> model = FIF(FIFConfig(input_dim=(3,), latent_dim=2), *nets)
+            >>> columns = Columns(["a", "b", "c"], [0.0, 0.0, 50.0], [1.0, 1.0, 1.0])
+            >>> bool(columns.original_units(model).sample(4)[:, 2].min() > 40)
+            True
+        """
+        changed = copy.deepcopy(model).eval()
+        changed.encoder = _Scaled(changed.encoder, self, encodes=True)
+        changed.decoder = _Scaled(changed.decoder, self, encodes=False)
+        return changed
+
+
+class _Scaled(nn.Module):
+    """An encoder of rows in original units, or a decoder to them."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, columns: Columns, *, encodes: bool) -> None:
+        super().__init__()
+        self.network, self.encodes = network, encodes
+        like = next(network.parameters())
+        for name in ("mean", "std"):
+            self.register_buffer(name, torch.tensor(getattr(columns, name)).to(like))
+
+    def forward(self, x: Tensor) -> ModelOutput:
+        found: ModelOutput = self.network((x - self.mean) / self.std if self.encodes else x)
+        if not self.encodes:
+            found["reconstruction"] = found["reconstruction"] * self.std + self.mean
+        return found
