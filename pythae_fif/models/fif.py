@@ -14,13 +14,11 @@ from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.models.nn.default_architectures import Decoder_AE_MLP, Encoder_AE_MLP
 from torch import Tensor, nn
-from typing_extensions import Self
 
 from pythae_fif.errors import ConfigError
-from pythae_fif.models.condition import Labels, conditional_networks
+from pythae_fif.models.condition import conditional_networks
 from pythae_fif.models.hutchinson import HutchinsonConfig, HutchinsonModel
 from pythae_fif.models.manifold import uncompiled
-from pythae_fif.models.whitening import Batches, add_code_maps, codes_of, whiten_codes
 from pythae_fif.nn.conditional import GivenDecoder, GivenEncoder
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change import (
@@ -253,46 +251,6 @@ class FIF(HutchinsonModel):
             surrogate=self._surrogate,  # volume_surrogate, by default
             reduce=torch.mean,
         )
-
-    def whiten(self, data: Tensor | Batches, labels: Labels = None) -> Self:
-        r"""Gives the codes of data mean 0 and covariance 1, the best affine map of the code.
-
-        With :math:`f_A = A (f - m)` and :math:`g_A(z) = g(A^{-1} z + m)` the points g(f(x)) stay
-        where they are, and :math:`\det g_A'^\top g_A' = \det g'^\top g' / (\det A)^2`. So of the
-        mean of :meth:`log_prob` over data only
-
-        .. math:: \log|\det A| - \tfrac12 \, \text{mean} \lvert A (z - m) \rvert^2
-
-        depends on A and m: the log-likelihood of one Gaussian of mean m and covariance
-        :math:`(A^\top A)^{-1}` on the codes, which is largest where these are the codes' own. It
-        never falls therefore on these data; reconstructions change by rounding alone. The map is
-        saved with the model.
-
-        Args:
-            data: (B, ...), or batches such as a data loader gives, ``batch["data"]`` and, of a
-                conditional model, ``batch["labels"]``.
-            labels: Of a tensor, as for :meth:`log_prob`. The map is one for all conditions.
-
-        Returns:
-            Self: This model.
-
-        Raises:
-            ConfigError: The latent distribution is not normal.
-            DataError: The codes do not span the latent space: too few data, or codes that vary in
-                fewer dimensions.
-
-        Example:
-            >>> model = FIF(FIFConfig(input_dim=(1, 4, 4), latent_dim=2))
-            >>> images = torch.rand(100, 1, 4, 4)
-            >>> model.whiten(images).embed(images).std(0, correction=0).detach()
-            tensor([1.0000, 1.0000])
-        """
-        if self.model_config.latent_distribution != "normal":
-            raise ConfigError(f"{self.model_name}.whiten: needs latent_distribution='normal'")
-        moments = codes_of(self, data, labels)
-        add_code_maps(self)
-        whiten_codes(self, moments)
-        return self
 
     def given(self, label: int | Tensor) -> "FIF":
         """A conditional model at one fixed label: an unconditional one that shares its weights.

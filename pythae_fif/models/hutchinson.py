@@ -14,7 +14,9 @@ from torch import Tensor
 from typing_extensions import Self
 
 from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.models.condition import Labels
 from pythae_fif.models.manifold import BetaConfig, Count, ManifoldModel
+from pythae_fif.models.whitening import Batches, add_code_maps, codes_of, whiten_codes
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change import sample_hutchinson, squared_error
 from pythae_fif.volume_change.hutchinson import HutchinsonKind
@@ -99,6 +101,47 @@ class HutchinsonModel(ManifoldModel):
     def beta(self, epoch: int | None = None, share_done: float | None = None) -> float:
         """See :meth:`~pythae_fif.models.manifold.BetaConfig.beta_at` of the configuration."""
         return float(self.model_config.beta_at(epoch, share_done))
+
+    def whiten(self, data: Tensor | Batches, labels: Labels = None) -> Self:
+        r"""Gives the codes of data mean 0 and covariance 1, the best affine map of the code.
+
+        With :math:`f_A = A (f - m)` and :math:`g_A(z) = g(A^{-1} z + m)` the points g(f(x)) stay
+        where they are, and :math:`\det g_A'^\top g_A' = \det g'^\top g' / (\det A)^2`. So of the
+        mean of :meth:`log_prob` over data only
+
+        .. math:: \log|\det A| - \tfrac12 \, \text{mean} \lvert A (z - m) \rvert^2
+
+        depends on A and m: the log-likelihood of one Gaussian of mean m and covariance
+        :math:`(A^\top A)^{-1}` on the codes, which is largest where these are the codes' own. It
+        never falls therefore on these data; reconstructions change by rounding alone. The map is
+        saved with the model.
+
+        Args:
+            data: (B, ...), or batches such as a data loader gives, ``batch["data"]`` and, of a
+                conditional model, ``batch["labels"]``.
+            labels: Of a tensor, as for :meth:`log_prob`. The map is one for all conditions.
+
+        Returns:
+            Self: This model.
+
+        Raises:
+            ConfigError: The latent distribution is not normal.
+            DataError: The codes do not span the latent space: too few data, or codes that vary in
+                fewer dimensions.
+
+        Example:
+            >>> from pythae_fif.models import FIF, FIFConfig
+            >>> model = FIF(FIFConfig(input_dim=(1, 4, 4), latent_dim=2))
+            >>> images = torch.rand(100, 1, 4, 4)
+            >>> model.whiten(images).embed(images).std(0, correction=0).detach()
+            tensor([1.0000, 1.0000])
+        """
+        if self.model_config.latent_distribution != "normal":
+            raise ConfigError(f"{self.model_name}.whiten: needs latent_distribution='normal'")
+        moments = codes_of(self, data, labels)
+        add_code_maps(self)
+        whiten_codes(self, moments)
+        return self
 
     def _batch(self, inputs: BaseDataset) -> tuple[Tensor, Tensor | None]:
         """Data (B, ...) in the type of the weights, noisy in training, and condition (B, c).

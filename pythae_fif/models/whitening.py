@@ -61,7 +61,7 @@ def _has_map(network: Any) -> bool:
 
 
 def codes_of(model: Any, data: Tensor | Batches, labels: Any) -> CodeMoments:
-    """The moments of the codes of data, in evaluation mode; arguments as of `FIF.whiten`."""
+    """The moments of the codes of data, in evaluation mode; arguments as of `whiten`."""
     pairs: Iterable[tuple[Tensor, Any]]
     if isinstance(data, Tensor):
         condition = model._condition(labels, data)
