@@ -85,14 +85,15 @@ def _by_mask(dropout: Any) -> Callable[..., Tensor]:
     ) -> Tensor:
         if not training:
             return input
-        dropped: Tensor = input * dropout(torch.ones_like(input), p)
-        return dropped
+        mask: Tensor = dropout(torch.ones_like(input), p)
+        return input * mask
 
     return by_mask
 
 
 def _cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = None) -> Tensor:
-    return torch.linalg.vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1)
+    distance: Tensor = torch.linalg.vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1)
+    return distance
 
 
 def _glu(input: Tensor, dim: int = -1) -> Tensor:

@@ -7,6 +7,8 @@ import warnings
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pythae.data.datasets import BaseDataset, DatasetOutput
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
@@ -210,7 +212,9 @@ BLOCKS = {
         lambda f, x: f(x.view(-1, 4, 2, 2)).flatten(1),
     ),
     "rms norm": of_tokens(lambda: nn.RMSNorm(4)),
-    "normalize": function(lambda x: F.normalize(x) + F.local_response_norm(tokens(x), 2).view(-1, 16)),
+    "normalize": function(
+        lambda x: F.normalize(x) + F.local_response_norm(tokens(x), 2).flatten(1)
+    ),
     "softmax": function(lambda x: tokens(x).softmax(-1).flatten(1) + F.log_softmax(x, 1)),
     "attention with masks": function(masked),
     "attention as in timm": (lambda: nn.Linear(4, 12), timm_attention),

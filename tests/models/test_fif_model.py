@@ -146,30 +146,21 @@ def test_a_part_of_the_surrogate_needs_samples_that_do_not_meet():
         fif(DatasetOutput(data=images()))
 
 
-class OnceDifferentiable(LinearEncoder):
-    class Tanh(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx, x):
-            ctx.save_for_backward(x.tanh())
-            return x.tanh()
-
-        @staticmethod
-        @torch.autograd.function.once_differentiable
-        def backward(ctx, grad):
-            return grad * (1 - ctx.saved_tensors[0] ** 2)
+class Distances(LinearEncoder):
+    """Between three points: an operation that PyTorch differentiates once, and in reverse alone."""
 
     def forward(self, x):
-        return ModelOutput(embedding=self.Tanh.apply(super().forward(x.flatten(1)).embedding))
+        points = super().forward(x.flatten(1)).embedding.view(-1, 3, 2)
+        return ModelOutput(embedding=torch.stack([nn.functional.pdist(p) for p in points]))
 
 
 @pytest.mark.filterwarnings("ignore::pythae_fif.models.fif.SlowerModeWarning")
 def test_the_last_resort_is_offered_by_name():
-    weight = torch.randn(3, 16)
     config = FIFConfig(input_dim=SHAPE, latent_dim=3)
-    with pytest.raises(ConfigError, match=r"once_differentiable.*use mode='central_difference'$"):
-        FIF(config, encoder=OnceDifferentiable(weight)).train()(DatasetOutput(data=images()))
+    with pytest.raises(ConfigError, match=r"pdist.* not implemented.*mode='central_difference'$"):
+        FIF(config, encoder=Distances(torch.randn(6, 16))).train()(DatasetOutput(data=images()))
     config.mode = "central_difference"
-    fif = FIF(config, encoder=OnceDifferentiable(weight)).train()
+    fif = FIF(config, encoder=Distances(torch.randn(6, 16))).train()
     fif(DatasetOutput(data=images())).loss.backward()
     assert all(p.grad.isfinite().all() for p in fif.parameters())
 
