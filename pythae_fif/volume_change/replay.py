@@ -7,7 +7,8 @@ any number of tangents at once: a convolution of tangents is the same convolutio
 an activation multiplies them by its slope. The result is ordinary autograd arithmetic, so that the
 gradient flows through weights and slopes with a single backward pass.
 
-What each operation does to tangents is in :mod:`~pythae_fif.volume_change.rules`.
+What each operation does to tangents is in :mod:`~pythae_fif.volume_change.rules`, and in
+:mod:`~pythae_fif.volume_change.step` for those without a rule.
 """
 
 __all__ = ["Tape", "check_replay", "record"]
@@ -125,12 +126,12 @@ def record(function: Callable[[Tensor], Tensor], point: Tensor) -> Tape:
     """Runs a function once, as always, and keeps the linear map of every operation.
 
     Arguments:
-        function: Made of the operations in `RULES`.
+        function: Made of operations of PyTorch.
         point: Its input, (B, ...).
 
     Raises:
-        UnsupportedOperationError: Another operation is used on something that depends on the
-            input; the message names it.
+        UnsupportedOperationError: An operation draws random numbers that its result does not show,
+            or writes where another view reads, or nothing leads from the input to the output.
 
     Example:
         >>> import torch
