@@ -64,9 +64,9 @@ class FIFConfig(HutchinsonConfig):
         surrogate_precision (str): 'float32' (that of the model), or 'bfloat16' for the Jacobian
             products of the surrogate alone. Needs mode 'replay'. Default: 'float32'.
         gradient_to, trace_space, mode: With ``jacobian_at`` the choices of appendix D, see
-            :func:`~pythae_fif.volume_change.variants.surrogate`. Networks with operations that
-            'replay' does not know are differentiated in mode 'backward' (``FIF.surrogate_mode``
-            tells).
+            :func:`~pythae_fif.volume_change.variants.surrogate`. Networks that cannot be replayed
+            are differentiated in mode 'backward' (``FIF.surrogate_mode`` and a
+            :class:`SlowerModeWarning` tell).
         condition_dim (int): Number of classes, or length c of a condition vector, of a conditional
             model; 0 for none. Data sets then give "labels": class indices (B,), which are joined as
             one-hot vectors, or condition vectors (B, c). The encoder takes them as further channels
@@ -208,7 +208,7 @@ class FIF(HutchinsonModel):
 
         Raises:
             ConfigError: A conditional model without labels, or, in training, a network whose output
-                does not depend on its input.
+                does not depend on its input, or that the mode cannot differentiate.
             DataError: Labels that do not fit, an empty batch, or no floating-point numbers.
         """
         x, condition = self._batch(inputs)
@@ -355,7 +355,9 @@ class FIF(HutchinsonModel):
         self._surrogate_mode = "backward"
         encode, decode = self._networks_at(condition)
         with torch.inference_mode(False), torch.enable_grad():
-            eps = x.new_ones(1, len(x), self.model_config.trace_dim(x[0].numel()))
+            eps = x.new_ones(
+                1, len(x), self.model_config.trace_dim(x[0].numel()), requires_grad=True
+            )
             weights = [weight for weight in self.parameters() if weight.requires_grad]
             try:
                 out = self._surrogate(encode, decode, x.clone(), eps)

@@ -7,7 +7,8 @@ any number of tangents at once: a convolution of tangents is the same convolutio
 an activation multiplies them by its slope. The result is ordinary autograd arithmetic, so that the
 gradient flows through weights and slopes with a single backward pass.
 
-What each operation does to tangents is in :mod:`~pythae_fif.volume_change.rules`.
+What each operation does to tangents is in :mod:`~pythae_fif.volume_change.rules`, and in
+:mod:`~pythae_fif.volume_change.step` for those without a rule.
 """
 
 __all__ = ["Tape", "check_replay", "record"]
@@ -22,8 +23,8 @@ from torch.utils._pytree import tree_map
 
 from pythae_fif.volume_change.operations import COMPOSED, CONSTANT, DRAWS, MASKED, without_writing
 from pythae_fif.volume_change.precision import full_float32
-from pythae_fif.volume_change.rules import (
-    RULES,
+from pythae_fif.volume_change.rules import RULES
+from pythae_fif.volume_change.step import (
     OtherFormError,
     Rule,
     Step,
@@ -125,12 +126,12 @@ def record(function: Callable[[Tensor], Tensor], point: Tensor) -> Tape:
     """Runs a function once, as always, and keeps the linear map of every operation.
 
     Arguments:
-        function: Made of the operations in `RULES`.
+        function: Made of operations of PyTorch.
         point: Its input, (B, ...).
 
     Raises:
-        UnsupportedOperationError: Another operation is used on something that depends on the
-            input; the message names it.
+        UnsupportedOperationError: An operation draws random numbers that its result does not show,
+            or writes where another view reads, or nothing leads from the input to the output.
 
     Example:
         >>> import torch
@@ -141,7 +142,9 @@ def record(function: Callable[[Tensor], Tensor], point: Tensor) -> Tape:
     """
     recorder = _Recorder(point)
     with recorder:
-        value = recorder.newest(function(point))
+        value = function(point)
+    value = recorder.newest(value)
+    recorder.write_outside()
     if id(value) not in recorder.active:
         raise UnsupportedOperationError(
             "no recorded operation leads from the input to the output (a compiled or scripted "
@@ -261,13 +264,23 @@ class _Recorder(TorchFunctionMode):
 
     def newest(self, argument: Any) -> Any:
         """What an argument has become by operations in place."""
-        while id(argument) in self._written:
-            argument = self._written[id(argument)][1]
+        argument = self._last(argument)
         if isinstance(argument, Tensor) and any(
             argument.untyped_storage().data_ptr() == old.untyped_storage().data_ptr() != 0
             for old, _ in self._written.values()
         ):
             raise UnsupportedOperationError("another view of a tensor that is written in place")
+        return argument
+
+    def write_outside(self) -> None:
+        """Writes what a plain pass would have written into buffers and other tensors of before."""
+        for old, _ in self._written.values():
+            if id(old) not in self.active:
+                old.data.copy_(self._last(old).detach())
+
+    def _last(self, argument: Any) -> Any:
+        while id(argument) in self._written:
+            argument = self._written[id(argument)][1]
         return argument
 
     def _depends(self, arguments: list[Any]) -> bool:

@@ -20,6 +20,8 @@ from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.errors import ConfigError
 from pythae_fif.models.fif import SlowerModeWarning
 from pythae_fif.volume_change import surrogate
+from pythae_fif.volume_change.operations import TwiceDifferentiable
+from pythae_fif.volume_change.replay import record
 
 D, N, d = 5, 16, 2  # data, what a block works on, latent space
 
@@ -210,7 +212,9 @@ BLOCKS = {
         lambda f, x: f(x.view(-1, 4, 2, 2)).flatten(1),
     ),
     "rms norm": of_tokens(lambda: nn.RMSNorm(4)),
-    "normalize": function(lambda x: F.normalize(x) + F.local_response_norm(images(x), 2).flatten(1)),
+    "normalize": function(
+        lambda x: F.normalize(x) + F.local_response_norm(tokens(x), 2).flatten(1)
+    ),
     "softmax": function(lambda x: tokens(x).softmax(-1).flatten(1) + F.log_softmax(x, 1)),
     "attention with masks": function(masked),
     "attention as in timm": (lambda: nn.Linear(4, 12), timm_attention),
@@ -245,17 +249,29 @@ BLOCKS = {
     "reductions": function(reductions),
     "in place": function(in_place),
     "dropout": (lambda: nn.Dropout(0.3, inplace=True), lambda f, x: f(x.sin()).exp()),
-    "dropout of channels": (lambda: nn.Dropout2d(0.4), lambda f, x: f(x.view(-1, 4, 2, 2).sin()).flatten(1)),
+    "dropout of channels": (
+        lambda: nn.Dropout2d(0.4),
+        lambda f, x: f(x.view(-1, 4, 2, 2).sin()).flatten(1),
+    ),
     "dropout that moves": (lambda: nn.AlphaDropout(0.3), lambda f, x: f(x.sin())),
-    "spectral norm": (lambda: parametrizations.spectral_norm(nn.Linear(16, 16)), lambda f, x: f(x).sin()),
-    "weight norm": (lambda: parametrizations.weight_norm(nn.Conv1d(4, 4, 1)), lambda f, x: f(tokens(x)).sin().flatten(1)),
+    "spectral norm": (
+        lambda: parametrizations.spectral_norm(nn.Linear(16, 16)),
+        lambda f, x: f(x).sin(),
+    ),
+    "weight norm": (
+        lambda: parametrizations.weight_norm(nn.Conv1d(4, 4, 1)),
+        lambda f, x: f(tokens(x)).sin().flatten(1),
+    ),
     "convolutions in space": (
         lambda: nn.Sequential(nn.Conv3d(2, 3, 2), nn.Mish(), nn.ConvTranspose3d(3, 2, 2)),
         lambda f, x: f(x.view(-1, 2, 2, 2, 2)).flatten(1),
     ),
     "lstm": (lambda: nn.LSTM(4, 2, batch_first=True, bidirectional=True), recurrent),
     "gru": (lambda: nn.GRU(4, 4, num_layers=2, batch_first=True), recurrent),
-    "recurrent cells": (lambda: nn.ModuleDict({"lstm": nn.LSTMCell(4, 4), "gru": nn.GRUCell(4, 4)}), cells),
+    "recurrent cells": (
+        lambda: nn.ModuleDict({"lstm": nn.LSTMCell(4, 4), "gru": nn.GRUCell(4, 4)}),
+        cells,
+    ),
     "distances": (lambda: nn.Embedding(2, 2), distances),
     "fourier": function(fourier),
     "scripted": (Scripted, lambda f, x: f(x)),
@@ -369,6 +385,40 @@ def test_a_part_of_the_batch_is_that_part_by_itself(name):
         part = surrogate(model._encode, model._decode, x, eps[:, :rows]).surrogate
         alone = surrogate(model._encode, model._decode, x[:rows], eps[:, :rows]).surrogate
         torch.testing.assert_close(part, alone, rtol=1e-10, atol=1e-10)
+
+
+@given(
+    names=st.lists(st.sampled_from(sorted(set(BLOCKS) - FELL_BACK)), min_size=2, max_size=3),
+    seed=st.integers(0, 99),
+    samples=st.integers(1, 2),
+    part=st.booleans(),
+)
+@settings(max_examples=12, deadline=None)
+def test_random_networks_of_all_rules(names, seed, samples, part):
+    """Replay is the explicit Jacobian, and its gradient that of double backward."""
+    model = fif(*names).eval()
+    generator = torch.Generator().manual_seed(seed)
+    x, tangents = points(3), torch.randn(samples, 3 - part, D, generator=generator).double()
+    weights = list(model.encoder.parameters())
+    left = torch.randn(samples, 3 - part, d, generator=generator).double()
+    products = record(model._encode, x).jvps(tangents)
+    rows = x[: len(x) - part].clone().requires_grad_()
+    with TwiceDifferentiable():
+        jacobian = torch.stack(
+            [
+                torch.autograd.functional.jacobian(
+                    lambda v: model._encode(v[None])[0], row, create_graph=True
+                )
+                for row in rows
+            ]
+        )
+    expected = torch.einsum("bij,kbj->kbi", jacobian, tangents)
+    torch.testing.assert_close(products, expected, rtol=1e-9, atol=1e-10)
+    found, reference = (
+        torch.autograd.grad((p * left).sum(), weights, allow_unused=True, materialize_grads=True)
+        for p in (products, expected)
+    )
+    torch.testing.assert_close(found, reference, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", BLOCKS)
