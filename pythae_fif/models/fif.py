@@ -1,8 +1,9 @@
 """Free-form injective flow: an autoencoder trained by maximum likelihood on its manifold."""
 
-__all__ = ["FIF", "FIFConfig"]
+__all__ = ["FIF", "FIFConfig", "SlowerModeWarning"]
 
 import dataclasses
+import warnings
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -36,6 +37,10 @@ from pythae_fif.volume_change.variants import (
     differentiates_forward,
     eps_meets_inner,
 )
+
+
+class SlowerModeWarning(UserWarning):
+    """A network cannot be replayed; the message names the operation."""
 
 
 @config_dataclass
@@ -238,8 +243,7 @@ class FIF(HutchinsonModel):
             beta: Weight of the reconstruction.
         """
         return fif_loss(
-            lambda x: self._encode(x, condition),
-            lambda z: self._decode(z, condition),
+            *self._networks_at(condition),
             self.latent_distribution(x).log_prob,
             x,
             eps,
@@ -289,15 +293,21 @@ class FIF(HutchinsonModel):
         """
         return self._surrogate_mode
 
+    def _networks_at(self, condition: Tensor | None) -> tuple[Map, Map]:
+        return lambda x: self._encode(x, condition), lambda z: self._decode(z, condition)
+
     def _mode_for(self, x: Tensor, condition: Tensor | None) -> Mode:
         """The configuration's mode, unless that is 'replay' and the networks cannot be."""
         mode: Mode = self.model_config.mode
+        rows = slice(0, 1 if self.model_config.surrogate_fraction == 1 else 3)
+        few = x[rows], None if condition is None else condition[rows]
         if mode == "replay":
             try:  # dry, in evaluation mode: failing in training moves BatchNorm twice
-                one = None if condition is None else condition[:1]
-                self._in_evaluation_mode(lambda: self._check_replay(x[:1], one))
+                self._in_evaluation_mode(lambda: self._check_replay(*few))
             except UnsupportedOperationError as error:
-                return self._instead_of_replay(error)
+                mode = self._instead_of_replay(error)
+        if mode == "backward":
+            self._in_evaluation_mode(lambda: self._check_backward(*few))
         return mode
 
     def _surrogate(self, encode: Map, decode: Map, x: Tensor, eps: Tensor) -> SurrogateOutput:
@@ -325,11 +335,35 @@ class FIF(HutchinsonModel):
             raise ConfigError(
                 f"FIFConfig surrogate_fraction or surrogate_precision: {error}"
             ) from error
+        warnings.warn(
+            f"FIF trains in mode 'backward', which is slower than 'replay': {error}",
+            SlowerModeWarning,
+            stacklevel=2,
+        )
         return "backward"
 
     def _check_replay(self, x: Tensor, condition: Tensor | None) -> Tensor:
         """Raises UnsupportedOperationError where f and g cannot be replayed; returns f(x)."""
-        check_replay(lambda x: self._encode(x, condition), x)
-        z = self._encode(x, condition)
-        check_replay(lambda z: self._decode(z, condition), z)
+        encode, decode = self._networks_at(condition)
+        check_replay(encode, x, gradient=True)
+        z = encode(x)
+        check_replay(decode, z, gradient=True)
         return z
+
+    def _check_backward(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        """Raises ConfigError where PyTorch cannot differentiate a network twice; returns f(x)."""
+        self._surrogate_mode = "backward"
+        encode, decode = self._networks_at(condition)
+        with torch.inference_mode(False), torch.enable_grad():
+            eps = x.new_ones(1, len(x), self.model_config.trace_dim(x[0].numel()))
+            weights = [weight for weight in self.parameters() if weight.requires_grad]
+            try:
+                out = self._surrogate(encode, decode, x.clone(), eps)
+                torch.autograd.grad(out.surrogate.sum(), weights, allow_unused=True)
+            except RuntimeError as error:
+                (reason, *_) = str(error).splitlines()
+                raise ConfigError(
+                    f"FIFConfig mode='backward': PyTorch cannot differentiate a network twice "
+                    f"({reason}); use mode='central_difference'"
+                ) from error
+        return out.z

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from pythae_fif.errors import NonFiniteError
+from pythae_fif.volume_change.operations import TwiceDifferentiable
 from pythae_fif.volume_change.precision import full_float32
 from pythae_fif.volume_change.replay import check_replay, record
 from pythae_fif.volume_change.rules import UnsupportedOperationError
@@ -58,8 +59,9 @@ def decoder_jacobian(
         product: Tensor = torch.func.jvp(decode, (z,), (direction.expand_as(z),))[1].flatten(1)
         return product
 
-    # PyTorch forgets the other dimensions where all columns are the same, unless they come first.
-    return torch.func.vmap(column, chunk_size=directions)(basis).movedim(0, -1)
+    with TwiceDifferentiable():
+        # Columns come first: where all are the same, PyTorch else forgets the other dimensions.
+        return torch.func.vmap(column, chunk_size=directions)(basis).movedim(0, -1)
 
 
 def encoder_jacobian(
@@ -75,7 +77,8 @@ def encoder_jacobian(
     Returns:
         (B, d, D).
     """
-    z, pull = torch.func.vjp(encode, x)[:2]
+    with TwiceDifferentiable():
+        z, pull = torch.func.vjp(encode, x)[:2]
     basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
 
     def row(direction: Tensor) -> Tensor:
@@ -205,13 +208,13 @@ def exact_surrogate(
         return -(encoder_jacobian(encode, x) * columns.mT).sum((1, 2))
 
 
-def _row_by_row(encode: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """:func:`encoder_jacobian` by autograd alone, d backward passes."""
-    with torch.enable_grad():
-        x = x.requires_grad_()
-        codes = encode(x).sum(0)
-    rows = [torch.autograd.grad(code, x, retain_graph=True)[0].flatten(1) for code in codes]
-    return torch.stack(rows, 1)
+def _row_by_row(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """The Jacobian (B, outputs, inputs) by autograd alone, a backward pass an output."""
+    with torch.inference_mode(False), torch.enable_grad(), TwiceDifferentiable():
+        x = x.detach().clone().requires_grad_()
+        values = function(x).flatten(1).sum(0)
+        rows = [torch.autograd.grad(value, x, retain_graph=True)[0] for value in values]
+    return torch.stack([row.flatten(1) for row in rows], 1)
 
 
 @full_float32()
@@ -233,7 +236,7 @@ def _over_chunks(
     try:
         check_replay(decode, z[:1])
     except UnsupportedOperationError:
-        jacobian_of = _forward_jacobian
+        jacobian_of = _differentiated_jacobian
     scores: list[Tensor] = []
     with torch.no_grad():
         for start in range(0, len(z), size):
@@ -255,10 +258,14 @@ def _replayed_jacobian(
     return columns
 
 
-def _forward_jacobian(
+def _differentiated_jacobian(
     decode: Callable[[Tensor], Tensor], z: Tensor, basis: Tensor, directions: int
 ) -> Tensor:
-    return decoder_jacobian(decode, z, latent_dim=len(basis), directions=directions)
+    """By columns, or by rows where PyTorch has no forward mode of an operation."""
+    try:
+        return decoder_jacobian(decode, z, latent_dim=len(basis), directions=directions)
+    except RuntimeError:
+        return _row_by_row(decode, z)[..., : len(basis)]
 
 
 class _Widest(TorchFunctionMode):

@@ -17,10 +17,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode, resolve_name
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map
 
+from pythae_fif.volume_change.operations import COMPOSED, CONSTANT, DRAWS, MASKED, without_writing
 from pythae_fif.volume_change.precision import full_float32
-from pythae_fif.volume_change.rules import RULES, Rule, Step, UnsupportedOperationError
+from pythae_fif.volume_change.rules import (
+    RULES,
+    OtherFormError,
+    Rule,
+    Step,
+    TangentOf,
+    UnsupportedOperationError,
+    by_differentiation,
+)
 
 
 class Tape:
@@ -28,63 +38,87 @@ class Tape:
 
     Attributes:
         value: What the function returned.
+        differentiates: Whether products have been made that PyTorch's own forward mode was used in.
     """
 
     def __init__(self, point: Tensor, value: Tensor, steps: list[tuple[Rule, Step]]) -> None:
         self.value = value
         self._point = point
         self._steps = steps  # holds every tensor that an id below stands for
+        self.differentiates = False
 
     def jvps(self, tangents: Tensor) -> Tensor:
         """J tangents, (K, b, ...), of tangents (K, b, ...); differentiable.
 
         Arguments:
             tangents: Those of the first b samples of the batch, b <= B. For b < B BatchNorm's
-                statistics are constants, see `_batch_norm`. A type of lower precision than the
-                pass makes the products in that precision.
+                statistics are constants, see `_batch_norm`; where a result does not begin with the
+                samples, those of the others are pushed along, as zeros. A type of lower precision
+                than the pass makes the products in that precision.
 
         Raises:
-            UnsupportedOperationError: b < B and a result that does not begin with the samples.
+            UnsupportedOperationError: PyTorch cannot differentiate an operation.
         """
         rows, batch = tangents.shape[1], len(self._point)
-        depends = {id(self._point), *(id(step.out) for _, step in self._steps)}
-        cut: dict[int, Tensor] = {}
+        if rows == batch:
+            return self._push(tangents, batch)
 
-        def first_rows(argument: Any) -> Any:
-            if isinstance(argument, tuple | list):
-                return [first_rows(item) for item in argument]
-            if rows == batch or id(argument) not in depends:
+        def padded(size: int) -> Tensor:
+            others = tangents.new_zeros(len(tangents), size - rows, *tangents.shape[2:])
+            return torch.cat([tangents, others], 1) if size > rows else tangents
+
+        few = max(rows, 2)  # one alone would broadcast
+        try:
+            return self._push(padded(few), few, part=True)[:, :rows]
+        except LostSamplesError:
+            return self._push(padded(batch), batch, part=True)[:, :rows]
+
+    def _push(self, tangents: Tensor, rows: int, part: bool = False) -> Tensor:
+        depends = {id(self._point), *(id(out) for _, step in self._steps for out in step.outs)}
+        whole_batch = rows == len(self._point)
+        cut: dict[int, Tensor] = {}  # the same object every time: tangents are found by id
+
+        def first(argument: Any) -> Any:
+            if type(argument) in (tuple, list):
+                return type(argument)(map(first, argument))
+            if whole_batch or id(argument) not in depends:
                 return argument
-            if len(argument) != batch:
-                raise UnsupportedOperationError(
-                    f"tangents of a part of the batch: a result of shape {tuple(argument.shape)} "
-                    f"does not begin with its {batch} samples"
-                )
             return cut.setdefault(id(argument), argument[:rows])
 
-        last_use = {id(a): i for i, (_, step) in enumerate(self._steps) for a in _arguments(step)}
-        known = {id(first_rows(self._point)): tangents}
+        last_use = {id(a): i for i, (_, step) in enumerate(self._steps) for a in step.arguments}
+        known = {id(first(self._point)): tangents}
 
         def tangent_of(argument: Any) -> Tensor | None:
             return known.get(id(argument))
 
         for i, (rule, whole) in enumerate(self._steps):
-            args = tuple(map(first_rows, whole.args))
-            kwargs = {name: first_rows(value) for name, value in whole.kwargs.items()}
-            step = Step(args, kwargs, first_rows(whole.out), None if rows == batch else whole)
-            known[id(step.out)] = rule(step, tangent_of)
-            for argument in _arguments(whole):  # without gradient, a layer's tangents end here
+            step = whole
+            if part:
+                args, kwargs = first(whole.args), {k: first(v) for k, v in whole.kwargs.items()}
+                step = Step(whole.operation, args, kwargs, first(whole.out), whole)
+            try:
+                products = self._apply(rule, step, tangent_of)
+            except (RuntimeError, ValueError, IndexError) as error:
+                if whole_batch:
+                    raise
+                raise LostSamplesError from error
+            for out, product in zip(whole.outs, products, strict=True):
+                # The sizes that depend on the number of samples show which axis they are on.
+                if not whole_batch and product.shape[1:] != (rows, *out.shape[1:]):
+                    raise LostSamplesError
+                known[id(first(out))] = product
+            for argument in whole.arguments:  # without gradient, a layer's tangents end here
                 if last_use[id(argument)] == i and argument is not self.value:
-                    known.pop(id(first_rows(argument)), None)
-        return known[id(first_rows(self.value))]
+                    known.pop(id(first(argument)), None)
+        return known[id(first(self.value))]
 
-
-def _arguments(step: Step) -> list[Any]:
-    """All arguments, those in lists one by one."""
-    found: list[Any] = []
-    for argument in (*step.args, *step.kwargs.values()):
-        found += argument if isinstance(argument, tuple | list) else [argument]
-    return found
+    def _apply(self, rule: Rule, step: Step, tangent_of: TangentOf) -> tuple[Tensor, ...]:
+        try:
+            products = rule(step, tangent_of)
+        except OtherFormError:
+            rule, products = by_differentiation, by_differentiation(step, tangent_of)
+        self.differentiates |= rule is by_differentiation
+        return products if isinstance(products, tuple) else (products,)
 
 
 def record(function: Callable[[Tensor], Tensor], point: Tensor) -> Tape:
@@ -107,7 +141,7 @@ def record(function: Callable[[Tensor], Tensor], point: Tensor) -> Tape:
     """
     recorder = _Recorder(point)
     with recorder:
-        value = function(point)
+        value = recorder.newest(function(point))
     if id(value) not in recorder.active:
         raise UnsupportedOperationError(
             "no recorded operation leads from the input to the output (a compiled or scripted "
@@ -116,16 +150,21 @@ def record(function: Callable[[Tensor], Tensor], point: Tensor) -> Tape:
     return Tape(point, value, recorder.steps)
 
 
-def check_replay(function: Callable[[Tensor], Tensor], point: Tensor) -> None:
+def check_replay(
+    function: Callable[[Tensor], Tensor], point: Tensor, *, gradient: bool = False
+) -> None:
     """Refuses a function that :func:`record` does not know whole, at the cost of one backward pass.
 
     A scripted or compiled module hides its operations and an `autograd.Function` its derivative:
     in a skip connection the rest would be replayed without them. So <J J^T u, u> of the replay is
-    compared with |J^T u|^2 of the backward pass.
+    compared with |J^T u|^2 of the backward pass; and with ``gradient`` the gradients of the two by
+    the point, as PyTorch may take for constants what moves with it.
 
     Arguments:
         function: To be recorded.
-        point: One sample or more of its input, (B, ...).
+        point: One sample or more of its input, (B, ...). With more than one it is also checked
+            that a part of the batch is that part by itself.
+        gradient: Whether the products are to be differentiated.
 
     Raises:
         UnsupportedOperationError: It cannot be recorded, or what is recorded is not its derivative.
@@ -140,24 +179,50 @@ def check_replay(function: Callable[[Tensor], Tensor], point: Tensor) -> None:
         # Numbers of both signs that need no generator, whose state is the training's.
         u = torch.arange(1, tape.value.numel() + 1, device=point.device).sin().to(tape.value)
         u = u.view_as(tape.value)
-        (pulled,) = torch.autograd.grad(tape.value, point, u)
+        (pulled,) = torch.autograd.grad(tape.value, point, u, retain_graph=True)
         with torch.no_grad():
             there, back = (tape.jvps(pulled[None])[0] * u).sum(), pulled.square().sum()
-    tolerance = max(1e-3, torch.finfo(point.dtype).eps ** 0.5)
-    if (there - back).abs() > tolerance * back:
-        raise UnsupportedOperationError(
-            "a module hides some of its operations (a compiled or scripted module) or their "
-            "derivative (an autograd.Function)"
-        )
+        tolerance = max(1e-3, torch.finfo(point.dtype).eps ** 0.5)
+        if not (there - back).abs() <= tolerance * back:
+            raise UnsupportedOperationError(
+                "a module hides some of its operations (a compiled or scripted module) or their "
+                "derivative (an autograd.Function)"
+            )
+        if gradient and tape.differentiates:
+            try:
+                (v,) = torch.autograd.grad(tape.value, point, u, create_graph=True)
+                sums = (tape.jvps(pulled[None])[0] * u).sum(), (v * pulled).sum()
+                there, back = (
+                    torch.autograd.grad(s + 0 * point.sum(), point, retain_graph=True)[0]
+                    for s in sums
+                )
+            except RuntimeError as error:  # no second derivative
+                raise UnsupportedOperationError(str(error).splitlines()[0]) from error
+            if not (there - back).norm() <= 1e-2 * back.norm():
+                raise UnsupportedOperationError("PyTorch's forward mode has a wrong derivative")
+        if len(point) > 1:
+            with torch.no_grad():
+                part, whole = tape.jvps(pulled[None, :-1]), tape.jvps(pulled[None])[:, :-1]
+            if not (part - whole).norm() <= tolerance * whole.norm():
+                raise UnsupportedOperationError("the samples of a batch meet in a network")
+
+
+class LostSamplesError(Exception):
+    """A result does not begin with the samples of the batch."""
 
 
 class _Recorder(TorchFunctionMode):
-    """Writes down every operation on a tensor that depends on the point."""
+    """Writes down every operation on a tensor that depends on the point.
+
+    An operation that writes into a tensor is recorded as one that returns a new tensor, which is
+    what later operations then get in place of the old one: steps keep the values that they had.
+    """
 
     def __init__(self, point: Tensor) -> None:
         super().__init__()
         self.active = {id(point): point}
         self.steps: list[tuple[Rule, Step]] = []
+        self._written: dict[int, tuple[Tensor, Tensor]] = {}  # id of the old -> old, new
 
     def __torch_function__(
         self,
@@ -169,30 +234,44 @@ class _Recorder(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is Tensor.unflatten:  # of Python code that the compiler does not follow
             func = torch.unflatten
+        if self._written:
+            args, kwargs = tree_map(self.newest, (args, kwargs))
+        if func in CONSTANT or not self._depends([*args, *kwargs.values()]):
+            return func(*args, **kwargs)
+        if (pure := without_writing(func, args, kwargs)) is not None:
+            new = self.__torch_function__(pure[0], types, pure[1], pure[2])
+            if new is not args[0]:
+                self._written[id(args[0])] = (args[0], new)
+            return None if func is Tensor.__setitem__ else new
+        if (composed := COMPOSED.get(func) or MASKED.get(func)) is not None:
+            with self:
+                return composed(*args, **kwargs)
         out = func(*args, **kwargs)
-        written = func is Tensor.__setitem__  # returns nothing, but changes a tensor
-        if not self._depends([*args, *kwargs.values()]) or not (written or self._is_value(out)):
+        step = Step(func, args, kwargs, out)
+        if not step.outs:
             return out
-        rule = RULES.get(func)
-        if rule is None or kwargs.get("inplace") or isinstance(out, tuple | list):
-            raise UnsupportedOperationError(
-                f"operation {resolve_name(func) or func} has no replay rule"
-            )
+        if func in DRAWS or kwargs.get("out") is not None:
+            why = "draws random numbers" if func in DRAWS else "writes to out"
+            raise UnsupportedOperationError(f"operation {step.name} {why}")
         if id(out) in self.active:  # the same tensor again, e.g. a reshape to its own shape
-            if not any(out is argument for argument in args):
-                raise UnsupportedOperationError(f"operation {resolve_name(func)} works in place")
             return out
-        self.active[id(out)] = out
-        self.steps.append((rule, Step(args, kwargs, out)))
+        self.active.update((id(result), result) for result in step.outs)
+        self.steps.append((RULES.get(func, by_differentiation), step))
         return out
+
+    def newest(self, argument: Any) -> Any:
+        """What an argument has become by operations in place."""
+        while id(argument) in self._written:
+            argument = self._written[id(argument)][1]
+        if isinstance(argument, Tensor) and any(
+            argument.untyped_storage().data_ptr() == old.untyped_storage().data_ptr() != 0
+            for old, _ in self._written.values()
+        ):
+            raise UnsupportedOperationError("another view of a tensor that is written in place")
+        return argument
 
     def _depends(self, arguments: list[Any]) -> bool:
         return any(
             self._depends(list(a)) if isinstance(a, tuple | list) else id(a) in self.active
             for a in arguments
         )
-
-    def _is_value(self, out: Any) -> bool:
-        if isinstance(out, tuple | list):
-            return any(self._is_value(item) for item in out)
-        return isinstance(out, Tensor) and out.is_floating_point()

@@ -1,10 +1,12 @@
-"""What each operation does to tangents: the table that replayed tangents are made of.
+"""What each operation does to tangents: the rules that replayed tangents are made of.
 
-To support another operation, add an entry to `RULES`.
+An operation without an entry in `RULES` goes by `by_differentiation`. An entry is there for speed,
+or for a gradient that is right where PyTorch takes statistics for constants.
 """
 
-__all__ = ["RULES", "Rule", "Step", "UnsupportedOperationError"]
+__all__ = ["RULES", "Rule", "Step", "UnsupportedOperationError", "by_differentiation", "linear_map"]
 
+import contextlib
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,13 +14,20 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import resolve_name
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pythae_fif.errors import FIFError
 from pythae_fif.volume_change.batch_norm import at_least_float32, batch_norm_jvps
+from pythae_fif.volume_change.operations import kernels_of, named
 
 
 class UnsupportedOperationError(FIFError, NotImplementedError):
-    """A function uses an operation that has no entry in `RULES`."""
+    """A function that cannot be replayed; the message names the operation."""
+
+
+class OtherFormError(Exception):
+    """An operation is used in a form that its own rule does not know."""
 
 
 class Step(NamedTuple):
@@ -28,20 +37,42 @@ class Step(NamedTuple):
     to them, and ``whole`` is the operation on the whole batch.
     """
 
+    operation: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    out: Tensor
+    out: Any
     whole: "Step | None" = None
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
         """An argument that was given by position or by name."""
         return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
 
+    @property
+    def name(self) -> str:
+        return resolve_name(self.operation) or str(self.operation)
+
+    @property
+    def outs(self) -> tuple[Tensor, ...]:
+        """The results that have tangents."""
+        outs = self.out if isinstance(self.out, tuple | list) else (self.out,)
+        return tuple(
+            o for o in outs if isinstance(o, Tensor) and (o.is_floating_point() or o.is_complex())
+        )
+
+    @property
+    def arguments(self) -> list[Any]:
+        """All arguments, those in lists one by one."""
+        found: list[Any] = []
+        for argument in (*self.args, *self.kwargs.values()):
+            found += argument if isinstance(argument, tuple | list) else [argument]
+        return found
+
 
 TangentOf = Callable[[Any], "Tensor | None"]
 """Tangent (K, ...) of an argument, None for one that does not depend on the input."""
 
-Rule = Callable[[Step, TangentOf], Tensor]
+Rule = Callable[[Step, TangentOf], "Tensor | tuple[Tensor, ...]"]
+"""Step and tangents of its arguments to those of its result, or of its several results."""
 
 
 def _batched(operation: Callable[..., Tensor], tangent: Tensor, *args: Any) -> Tensor:
@@ -55,19 +86,77 @@ def _of_input(step: Step, tangent_of: TangentOf) -> Tensor:
     tangent = tangent_of(step.argument(0, "input"))
     others = [*step.args[1:], *(v for name, v in step.kwargs.items() if name != "input")]
     if tangent is None or any(tangent_of(other) is not None for other in others):
-        raise UnsupportedOperationError("an operation depends on the input by its parameters")
+        raise OtherFormError
     return tangent
+
+
+def by_differentiation(step: Step, tangent_of: TangentOf) -> tuple[Tensor, ...]:
+    """Any operation, by PyTorch's forward mode of it alone, or else by its backward mode twice.
+
+    The operation runs once more. The gradient is right unless PyTorch takes for a constant what
+    moves with the input, as it does with the statistics of norms; `check_replay` compares.
+
+    Raises:
+        UnsupportedOperationError: PyTorch has neither.
+    """
+    leaves, form = tree_flatten((step.args, step.kwargs))
+    moving = {i: t for i, leaf in enumerate(leaves) if (t := tangent_of(leaf)) is not None}
+    point, dtype = tuple(leaves[i] for i in moving), next(iter(moving.values())).dtype
+    tangents = [t.to(x.dtype) for t, x in zip(moving.values(), point, strict=True)]
+
+    def outs(*values: Tensor) -> tuple[Tensor, ...]:
+        filled = dict(zip(moving, values, strict=True))
+        args, kwargs = tree_unflatten([filled.get(i, leaf) for i, leaf in enumerate(leaves)], form)
+        return step._replace(out=step.operation(*args, **kwargs)).outs
+
+    def forward(*tangents: Tensor) -> tuple[Tensor, ...]:
+        return torch.func.jvp(outs, point, tangents)[1]  # type: ignore[no-any-return]
+
+    def backward_twice(*tangents: Tensor) -> tuple[Tensor, ...]:
+        values, pull = torch.func.vjp(outs, *point)[:2]  # u -> u^T J: its transpose is u -> J u
+        push = torch.func.vjp(pull, tuple(map(torch.zeros_like, values)))[1]
+        return push(tangents)[0]  # type: ignore[no-any-return]
+
+    with kernels_of(step.operation):
+        for way in (forward, backward_twice):
+            with contextlib.suppress(NotImplementedError):
+                products = _for_each(way, *tangents)
+                low = dtype != point[0].dtype
+                return tuple(p.to(dtype) for p in products) if low else products
+    raise UnsupportedOperationError(
+        f"operation {step.name} has neither a forward nor a second derivative in PyTorch"
+    )
+
+
+def linear_map(step: Step, tangent_of: TangentOf) -> tuple[Tensor, ...]:
+    """An operation that is linear in its first argument, applied to the tangents themselves."""
+    if "rounding_mode" in step.kwargs:
+        raise OtherFormError
+    kwargs = {name: value for name, value in step.kwargs.items() if name != "input"}
+    return _for_each(
+        lambda t: step._replace(out=step.operation(t, *step.args[1:], **kwargs)).outs,
+        _of_input(step, tangent_of),
+    )
+
+
+def _for_each(product: Callable[..., tuple[Tensor, ...]], *tangents: Tensor) -> tuple[Tensor, ...]:
+    """The products of K tangents, each (K, ...), at once where PyTorch can."""
+    if len(tangents[0]) > 1:
+        try:
+            return torch.func.vmap(product)(*tangents)
+        except NotImplementedError:
+            raise
+        except RuntimeError:  # such as writing into what does not depend on the input
+            pass
+    rows = [product(*row) for row in zip(*tangents, strict=True)]
+    return tuple(
+        row[0][None] if len(rows) == 1 else torch.stack(row) for row in zip(*rows, strict=True)
+    )
 
 
 def _linear(step: Step, tangent_of: TangentOf) -> Tensor:
     tangent = _of_input(step, tangent_of)
     return F.linear(tangent, step.argument(1, "weight").to(tangent.dtype))
-
-
-def _matmul(step: Step, tangent_of: TangentOf) -> Tensor:
-    tangent = _of_input(step, tangent_of)
-    out: Tensor = tangent @ step.args[1].to(tangent.dtype)
-    return out
 
 
 def _convolution(operation: Any, *defaults: Any) -> Rule:
@@ -107,44 +196,83 @@ def _batch_norm(step: Step, tangent_of: TangentOf) -> Tensor:
     return out
 
 
-def _slope(slope: Callable[[Step, Tensor], Tensor]) -> Rule:
-    """An elementwise function, by its derivative at the input."""
+def _normalised(
+    length: Callable[[Step, Tensor], int], weight_at: int, eps_at: int, channels: bool = True
+) -> Rule:
+    """Rows of numbers, each with a mean and a variance of its own: BatchNorm of one sample whose
+    channels are the rows.
+
+    Arguments:
+        length: That of a row.
+        weight_at, eps_at: Positions of these arguments.
+        channels: Whether there is a weight a channel, or one a number of a row.
+    """
+
+    def rule(step: Step, tangent_of: TangentOf) -> Tensor:
+        tangent, x = _of_input(step, tangent_of), step.argument(0, "input")
+        rows = x.reshape(1, -1, length(step, x))
+        eps, weight = step.argument(eps_at, "eps", 1e-5), step.argument(weight_at, "weight")
+        out = batch_norm_jvps(tangent.reshape(len(tangent), *rows.shape), rows, None, eps)
+        out = out.view(tangent.shape)
+        if weight is None:
+            return out
+        weight = weight.view(-1, *[1] * (x.dim() - 2)) if channels else weight
+        scaled: Tensor = out * weight.to(tangent.dtype)
+        return scaled
+
+    return rule
+
+
+def _instance(step: Step, x: Tensor) -> int:
+    if not step.argument(5, "use_input_stats", True):
+        raise OtherFormError
+    return x[0, 0].numel()
+
+
+_aten: Any = torch.ops.aten
+
+
+def _softmax(step: Step, tangent_of: TangentOf) -> Tensor:
+    """Its Jacobian diag(p) - p p^T is symmetric: by the kernel of its own backward pass."""
+    tangent, dim = _of_input(step, tangent_of), step.argument(1, "dim")
+    if dim is None:
+        raise OtherFormError
+    out, dim = step.out.expand(tangent.shape), dim % step.out.dim() + 1
+    product: Tensor = _aten._softmax_backward_data(tangent.to(out.dtype), out, dim, out.dtype)
+    return product.to(tangent.dtype)
+
+
+def _elementwise(kernel: Callable[[Step, Tensor], Tensor]) -> Rule:
+    """A function of single numbers, by its own backward pass of a tensor: both are diagonal."""
 
     def rule(step: Step, tangent_of: TangentOf) -> Tensor:
         tangent = _of_input(step, tangent_of)
-        factor = slope(step, step.argument(0, "input"))
-        return tangent * (factor.to(tangent.dtype) if factor.is_floating_point() else factor)
+        if len(tangent) == 1 and tangent.dtype == step.out.dtype:
+            return kernel(step, tangent[0])[None]
+        return tangent * kernel(step, torch.ones_like(step.out)).to(tangent.dtype)
 
     return rule
+
+
+def _silu(step: Step, tangent: Tensor) -> Tensor:
+    """PyTorch's own kernel has no derivative."""
+    sigmoid = torch.sigmoid(step.argument(0, "input"))
+    return tangent * torch.addcmul(sigmoid, step.out, 1 - sigmoid)
+
+
+def _gelu(step: Step, tangent: Tensor) -> Tensor:
+    approximate, x = step.argument(1, "approximate", "none"), step.argument(0, "input")
+    return _aten.gelu_backward(tangent, x, approximate=approximate)  # type: ignore[no-any-return]
 
 
 def _relu(step: Step, tangent_of: TangentOf) -> Tensor:
     """The kernel of its own backward pass: a third of the time of a product with a mask."""
     tangent = _of_input(step, tangent_of)
     if tangent.dtype != step.out.dtype:
-        return tangent * (step.out > 0)
+        return torch.mul(tangent, step.out > 0)
     on = step.out.detach().expand_as(tangent)
     out: Tensor = torch.ops.aten.threshold_backward(tangent, on, 0)
     return out
-
-
-def _silu(step: Step, x: Tensor) -> Tensor:
-    sigmoid = torch.sigmoid(x)
-    return sigmoid + step.out * (1 - sigmoid)
-
-
-def _gelu(step: Step, x: Tensor) -> Tensor:
-    if step.argument(1, "approximate", "none") != "none":
-        raise UnsupportedOperationError("gelu with approximate='tanh' has no replay rule")
-    density = torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi)
-    return 0.5 * (1 + torch.erf(x / math.sqrt(2))) + x * density
-
-
-def _softplus(step: Step, x: Tensor) -> Tensor:
-    scaled = step.argument(1, "beta", 1) * x
-    # Above the threshold PyTorch takes the function for the identity.
-    linear = scaled > step.argument(2, "threshold", 20)
-    return torch.sigmoid(scaled).masked_fill(linear, 1.0)
 
 
 def _reshaped(step: Step, tangent_of: TangentOf) -> Tensor:
@@ -152,22 +280,24 @@ def _reshaped(step: Step, tangent_of: TangentOf) -> Tensor:
     return tangent.reshape(len(tangent), *step.out.shape)
 
 
-def _sum(step: Step, tangent_of: TangentOf, sign: float) -> Tensor:
-    """a + sign * alpha * b, broadcast as the values were."""
-    factor = sign * step.kwargs.get("alpha", 1)
-    total: Tensor | None = None
-    for argument, scale in zip(step.args[:2], (1.0, factor), strict=True):
-        tangent = tangent_of(argument)
-        if tangent is not None:
-            term = _aligned(tangent, step.out)
-            term = term if scale == 1 else term * scale
-            total = term if total is None else total + term
-    assert total is not None
-    return total.expand(-1, *step.out.shape)
+def _sum(first: float, second: float) -> Rule:
+    """A sum of two with these factors and PyTorch's alpha, broadcast as the values were."""
+
+    def rule(step: Step, tangent_of: TangentOf) -> Tensor:
+        a, b, alpha = step.args[0], step.argument(1, "other"), step.kwargs.get("alpha", 1)
+        terms = [
+            _aligned(tangent, step.out) * scale if scale != 1 else _aligned(tangent, step.out)
+            for tangent, scale in ((tangent_of(a), first), (tangent_of(b), second * alpha))
+            if tangent is not None
+        ]
+        total = terms[0] if len(terms) == 1 else terms[0] + terms[1]
+        return total.expand(-1, *step.out.shape)
+
+    return rule
 
 
 def _product(step: Step, tangent_of: TangentOf) -> Tensor:
-    a, b = step.args[:2]
+    a, b = step.args[0], step.argument(1, "other")
     terms = [
         _aligned(tangent, step.out) * _factor(other, step.out, tangent.dtype)
         for tangent, other in ((tangent_of(a), b), (tangent_of(b), a))
@@ -177,18 +307,26 @@ def _product(step: Step, tangent_of: TangentOf) -> Tensor:
     return out
 
 
-def _quotient(step: Step, tangent_of: TangentOf) -> Tensor:
-    tangent = _of_input(step, tangent_of)
-    out: Tensor = tangent / _factor(step.args[1], step.out, tangent.dtype)
-    return out
+def _matmul(step: Step, tangent_of: TangentOf) -> Tensor:
+    a, b = step.args[0], step.args[1]
+    if min(a.dim(), b.dim()) < 2:
+        raise OtherFormError
+    da, db = tangent_of(a), tangent_of(b)
+    terms: list[Tensor] = []
+    if da is not None:
+        terms.append(_aligned(da, step.out) @ b.to(da.dtype))
+    if db is not None:
+        terms.append(a.to(db.dtype) @ _aligned(db, step.out))
+    return terms[0] if len(terms) == 1 else terms[0] + terms[1]
 
 
 def _factor(value: Any, out: Tensor, dtype: torch.dtype) -> Any:
     """A factor in the type of the tangents, cut to their samples if it has one row a sample."""
     if not isinstance(value, Tensor):
         return value
-    if value.dim() == out.dim() and len(value) > len(out):
-        value = value[: len(out)]
+    for axis in range(-value.dim(), 0):
+        if value.shape[axis] > out.shape[axis]:
+            value = value.narrow(axis, 0, out.shape[axis])
     return value.to(dtype)
 
 
@@ -200,76 +338,60 @@ def _aligned(tangent: Tensor, out: Tensor) -> Tensor:
 
 def _cat(step: Step, tangent_of: TangentOf) -> Tensor:
     """Tangents side by side; those of constants, such as a joined condition, are zero."""
-    tensors, dim = step.argument(0, "tensors"), step.argument(1, "dim", 0)
-    dim = dim if dim >= 0 else dim + step.out.dim()
-    if dim == 0:
-        raise UnsupportedOperationError("cat of samples, along the first dimension")
+    tensors, dim = step.argument(0, "tensors"), step.argument(1, "dim", 0) % step.out.dim()
     tangents = [tangent_of(tensor) for tensor in tensors]
     (known, *_) = [tangent for tangent in tangents if tangent is not None]
-    size = (len(known), len(step.out))
-    parts = [
-        known.new_zeros(()).expand(*size, *tensor.shape[1:]) if tangent is None else tangent
-        for tensor, tangent in zip(tensors, tangents, strict=True)
-    ]
+    parts, shape = [], [len(known), *step.out.shape]
+    for tensor, tangent in zip(tensors, tangents, strict=True):
+        shape[dim + 1] = tensor.shape[dim]
+        parts.append(known.new_zeros(()).expand(shape) if tangent is None else tangent)
     return torch.cat(parts, dim + 1)
-
-
-def _plus(step: Step, tangent_of: TangentOf) -> Tensor:
-    return _sum(step, tangent_of, 1.0)
-
-
-def _minus(step: Step, tangent_of: TangentOf) -> Tensor:
-    return _sum(step, tangent_of, -1.0)
-
-
-def _negative(step: Step, tangent_of: TangentOf) -> Tensor:
-    return -_aligned(_of_input(step, tangent_of), step.out).expand(-1, *step.out.shape)
-
-
-def _same(step: Step, tangent_of: TangentOf) -> Tensor:
-    return _of_input(step, tangent_of)
 
 
 _TABLE: list[tuple[Rule, list[Any]]] = [
     (_linear, [F.linear]),
-    (_matmul, [torch.matmul, Tensor.matmul, Tensor.__matmul__]),
+    (_matmul, named("matmul __matmul__ bmm")),
     (_convolution(torch.conv1d, 1, 0, 1, 1), [torch.conv1d]),
     (_convolution(torch.conv2d, 1, 0, 1, 1), [torch.conv2d]),
+    (_convolution(torch.conv3d, 1, 0, 1, 1), [torch.conv3d]),
     (_convolution(torch.conv_transpose1d, 1, 0, 0, 1, 1), [torch.conv_transpose1d]),
     (_convolution(torch.conv_transpose2d, 1, 0, 0, 1, 1), [torch.conv_transpose2d]),
+    (_convolution(torch.conv_transpose3d, 1, 0, 0, 1, 1), [torch.conv_transpose3d]),
     (_batch_norm, [F.batch_norm]),
-    (_relu, [F.relu, torch.relu, Tensor.relu]),
     (
-        _slope(lambda step, x: step.out * (1 - step.out)),
-        [torch.sigmoid, Tensor.sigmoid, F.sigmoid],
-    ),
-    (_slope(lambda step, x: 1 - step.out**2), [torch.tanh, Tensor.tanh, F.tanh]),
-    (_slope(_silu), [F.silu]),
-    (_slope(_gelu), [F.gelu]),
-    (_slope(_softplus), [F.softplus]),
-    (
-        _slope(
-            lambda step, x: torch.where(
-                x > 0, torch.ones_like(x), step.argument(1, "negative_slope", 0.01)
-            )
-        ),
-        [F.leaky_relu],
+        _normalised(lambda step, x: math.prod(step.argument(1, "normalized_shape")), 2, 4, False),
+        named("layer_norm"),
     ),
     (
-        _reshaped,
+        _normalised(lambda step, x: x[0].numel() // step.argument(1, "num_groups"), 2, 4),
+        named("group_norm"),
+    ),
+    (_normalised(_instance, 3, 7), named("instance_norm")),
+    (_softmax, named("softmax")),
+    (_relu, named("relu")),
+    (_elementwise(lambda step, t: _aten.sigmoid_backward(t, step.out)), named("sigmoid")),
+    (_elementwise(lambda step, t: _aten.tanh_backward(t, step.out)), named("tanh")),
+    (_elementwise(_silu), named("silu")),
+    (_elementwise(_gelu), named("gelu")),
+    (_reshaped, named("reshape view flatten unflatten squeeze unsqueeze contiguous")),
+    (_cat, named("cat concat concatenate")),
+    (_sum(1.0, 1.0), named("add __add__ __radd__")),
+    (_sum(1.0, -1.0), named("sub __sub__")),
+    (_sum(-1.0, 1.0), named("__rsub__")),
+    (_product, named("mul __mul__ __rmul__")),
+    (
+        linear_map,
         [
-            torch.reshape, Tensor.reshape, Tensor.view, torch.flatten, Tensor.flatten,
-            torch.unflatten, Tensor.unflatten, torch.squeeze, Tensor.squeeze, torch.unsqueeze,
-            Tensor.unsqueeze,
+            Tensor.T.__get__, Tensor.mT.__get__,  # type: ignore[attr-defined]
+            *named(
+                "neg __neg__ div __truediv__ sum mean cumsum clone transpose permute movedim"
+                " swapaxes t narrow select chunk split unbind __getitem__ roll flip expand repeat"
+                " tile gather index_select repeat_interleave fold unfold interpolate pixel_shuffle"
+                " pixel_unshuffle avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d"
+                " adaptive_avg_pool2d adaptive_avg_pool3d"
+            ),
         ],
     ),
-    (_same, [Tensor.contiguous]),
-    (_cat, [torch.cat, torch.concat, torch.concatenate]),
-    (_plus, [torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__]),
-    (_minus, [torch.sub, Tensor.sub, Tensor.__sub__]),
-    (_product, [torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__]),
-    (_quotient, [torch.div, Tensor.div, Tensor.__truediv__]),
-    (_negative, [torch.neg, Tensor.neg, Tensor.__neg__, Tensor.__rsub__]),
 ]  # fmt: skip
 
 RULES: dict[Any, Rule] = {function: rule for rule, functions in _TABLE for function in functions}

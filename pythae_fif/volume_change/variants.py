@@ -13,6 +13,7 @@ __all__ = [
     "surrogate",
 ]
 
+from contextlib import nullcontext
 from typing import Literal, NamedTuple
 
 import torch
@@ -27,6 +28,7 @@ from pythae_fif.volume_change.loss import (
     check_option,
     volume_surrogate,
 )
+from pythae_fif.volume_change.operations import TwiceDifferentiable
 from pythae_fif.volume_change.replay import Tape, record
 
 GradientTo = Literal["encoder", "decoder"]
@@ -106,7 +108,8 @@ def surrogate(
             "encoder and latent, or decoder and data"
         )
 
-    with torch.enable_grad():
+    kernels = nullcontext() if mode == "replay" else TwiceDifferentiable()
+    with torch.enable_grad(), kernels:
         x = x.detach().requires_grad_(not replayed)
         encoder = _Pass.run(encode, x, mode)
         z = encoder.value

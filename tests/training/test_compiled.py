@@ -163,7 +163,7 @@ def test_without_a_compiler_it_trains_as_ever(tmp_path, caplog, one_thread):
 @pytest.mark.parametrize(
     ("build", "line"),
     [
-        (lambda: linear_fif(mode="backward"), r"compile: FIF trains uncompiled \(.*requires_grad"),
+        (lambda: linear_fif(mode="backward"), r"compile: FIF trains uncompiled \("),
         (linear_ae, r"compile: AE trains uncompiled \(only FIF can be\)"),
     ],
     ids=["differentiates twice", "another model"],

@@ -1,0 +1,186 @@
+"""What a recorder and PyTorch's own differentiation need to know of single operations.
+
+Some operations write into their arguments, some draw random numbers, some are many in one, and some
+have kernels that can be differentiated only once.
+"""
+
+__all__ = [
+    "COMPOSED",
+    "CONSTANT",
+    "DRAWS",
+    "MASKED",
+    "TwiceDifferentiable",
+    "kernels_of",
+    "named",
+    "without_writing",
+]
+
+import math
+import types
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+
+def named(names: str, *owners: Any) -> list[Any]:
+    """The functions of these names in torch, Tensor and torch.nn.functional, or in other owners."""
+    owners = owners or (torch, Tensor, F)
+    return [getattr(o, name) for name in names.split() for o in owners if hasattr(o, name)]
+
+
+CONSTANT = {
+    *named("zeros_like ones_like empty_like full_like rand_like randn_like randint_like", torch),
+    *named("new_zeros new_ones new_empty new_full new_tensor detach requires_grad_", Tensor),
+    *named("sign sgn round floor ceil trunc bernoulli"),
+}
+"""Operations whose result does not move with their arguments."""
+
+DRAWS = set(named("alpha_dropout feature_alpha_dropout rrelu fractional_max_pool2d_with_indices"
+                  " fractional_max_pool3d_with_indices"))  # fmt: skip
+"""Operations that draw random numbers which their result does not show."""
+
+_RECURRENT = set(named("lstm gru rnn_tanh rnn_relu", torch))
+
+
+# ------------------------------------------------------------------ many operations in one
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    """softmax(q k^T / sqrt(d) + mask) v (Vaswani et al. 2017), as PyTorch's mathematical kernel."""
+    if enable_gqa:
+        key, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (key, value))
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scores = torch.matmul(query * scale, key.transpose(-2, -1))
+    if is_causal:
+        attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attn_mask, -math.inf)
+    elif attn_mask is not None:
+        scores = scores + attn_mask
+    return torch.matmul(F.dropout(torch.softmax(scores, -1), dropout_p, dropout_p > 0), value)
+
+
+def _by_mask(dropout: Any) -> Callable[..., Tensor]:
+    """Dropout as a product with the mask that it draws, the same numbers in the same order."""
+
+    def dropped(
+        input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+    ) -> Tensor:
+        return input.mul(dropout(torch.ones_like(input), p)) if training else input
+
+    return dropped
+
+
+def _cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = None) -> Tensor:
+    return torch.linalg.vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, -1)
+
+
+def _glu(input: Tensor, dim: int = -1) -> Tensor:
+    a, b = input.chunk(2, dim)
+    return a * torch.sigmoid(b)
+
+
+def _hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
+    return F.hardtanh(input + 3, 0.0, 6.0) / 6
+
+
+def _opened(function: Any) -> Any:
+    """A function of torch.nn.functional that leaves the recording to the operations inside it."""
+    inside = {**function.__globals__, "has_torch_function": lambda *_: False}
+    return types.FunctionType(function.__code__, inside, None, function.__defaults__)
+
+
+COMPOSED: dict[Any, Callable[..., Any]] = {
+    F.scaled_dot_product_attention: _attention,
+    F.multi_head_attention_forward: _opened(F.multi_head_attention_forward),
+    torch.cdist: _cdist,
+    F.glu: _glu,
+    F.hardsigmoid: _hardsigmoid,
+}
+"""Operation -> the same in terms of others, which can be differentiated in any way."""
+
+MASKED: dict[Any, Callable[..., Tensor]] = {
+    dropout: _by_mask(dropout) for dropout in named("dropout dropout1d dropout2d dropout3d")
+}
+"""Dropout -> the same in terms of others, one of which draws."""
+
+
+# ------------------------------------------------------------------ operations in place
+
+_WRITES = {
+    getattr(owner, name): getattr(owner, name[:-1], None)
+    for owner in (torch, Tensor, F)
+    for name in dir(owner)
+    if name.endswith("_") and not name.endswith("__")
+} | {Tensor.__setitem__: None, Tensor.__ipow__: Tensor.pow}
+
+_FLAG_AT = {
+    function: function.__code__.co_varnames.index("inplace")
+    for function in vars(F).values()
+    if isinstance(function, types.FunctionType) and "inplace" in function.__code__.co_varnames
+}
+
+
+def without_writing(
+    operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, tuple[Any, ...], dict[str, Any]] | None:
+    """An operation that writes into its first argument, as one that returns what it would write.
+
+    Returns:
+        Operation and arguments; None for one that writes nothing.
+    """
+    if operation in _FLAG_AT:
+        at = _FLAG_AT[operation]
+        if not (kwargs.get("inplace") or args[at : at + 1] == (True,)):
+            return None
+        return operation, args[:at], {k: v for k, v in kwargs.items() if k != "inplace"}
+    if operation not in _WRITES:
+        return None
+    if _WRITES[operation] is not None:
+        return _WRITES[operation], args, kwargs
+
+    def written(target: Tensor, *rest: Any, **options: Any) -> Tensor:
+        copy = target.clone()
+        operation(copy, *rest, **options)
+        return copy
+
+    return written, args, kwargs
+
+
+# ------------------------------------------------------------------ kernels
+
+
+def kernels_of(operation: Any) -> AbstractContextManager[None]:
+    """Within it an operation takes a kernel that can be differentiated more than once."""
+    return torch.backends.cudnn.flags(enabled=False) if operation in _RECURRENT else nullcontext()
+
+
+class TwiceDifferentiable(TorchFunctionMode):
+    """Within it every operation can be; fast paths of PyTorch's transformers are off, too."""
+
+    def __torch_function__(
+        self,
+        func: Any,
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        if func in COMPOSED:
+            with self:
+                return COMPOSED[func](*args, **(kwargs or {}))
+        with kernels_of(func):
+            return func(*args, **(kwargs or {}))

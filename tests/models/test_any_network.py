@@ -1,0 +1,381 @@
+"""Free-form means any network: each of these trains, is scored, saved, loaded and resumed."""
+
+import copy
+import math
+import warnings
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pythae.data.datasets import BaseDataset, DatasetOutput
+from pythae.models.base.base_utils import ModelOutput
+from pythae.models.nn import BaseDecoder, BaseEncoder
+from support.trainings import Killed, assert_same_weights, kill_at
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
+from pythae_fif.errors import ConfigError
+from pythae_fif.models.fif import SlowerModeWarning
+from pythae_fif.volume_change import surrogate
+
+D, N, d = 5, 16, 2  # data, what a block works on, latent space
+
+
+class Block(nn.Module):
+    """(B, 16) to (B, 16) by a function of the layers and the input."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.name = name
+        layers, _ = BLOCKS[name]
+        self.layers = layers() if layers else None
+
+    def forward(self, x):
+        return BLOCKS[self.name][1](self.layers, x)
+
+
+def images(x):
+    return x.view(-1, 1, 4, 4)
+
+
+def tokens(x):
+    return x.view(-1, 4, 4)
+
+
+def heads(x):
+    return x.view(-1, 2, 4, 2)
+
+
+def of_images(layer):
+    return layer, lambda layer, x: layer(images(x)).flatten(1)
+
+
+def of_tokens(layer):
+    return layer, lambda layer, x: layer(tokens(x)).flatten(1)
+
+
+def function(apply):
+    return None, lambda _, x: apply(x)
+
+
+def timm_attention(qkv, x):
+    t = tokens(x)
+    q, k, v = qkv(t).reshape(len(t), 4, 3, 2, 2).permute(2, 0, 3, 1, 4).unbind(0)
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(len(t), 16)
+
+
+def masked(x):
+    q, mask = heads(x), torch.ones(4, 4, dtype=torch.bool).triu(-1)
+    out = F.scaled_dot_product_attention(q, q.flip(2), q.cos(), mask, scale=0.7)
+    return (out + F.scaled_dot_product_attention(q, q, q, is_causal=True)).flatten(1)
+
+
+def with_weights(attention, x):
+    t = tokens(x).transpose(0, 1)
+    out, weights = attention(t, t.sin(), t)
+    return out.transpose(0, 1).flatten(1) + weights.flatten(1)
+
+
+def in_place(x):
+    h = x * 1.0
+    h += x.sin()
+    F.silu(h, inplace=True)
+    h[:, :3] = h[:, 3:6].exp()
+    out = torch.zeros_like(h)
+    out[:, 1:] = h[:, 1:]
+    out.mul_(2.0).add_(x)
+    return out
+
+
+def shapes(x):
+    a, b = tokens(x).chunk(2, 1)
+    c, e, *_ = tokens(x).split(1, 2)
+    stacked = torch.stack([a, b.roll(1, 2)], 1).flip(-1)
+    index = torch.tensor([[0, 2, 1, 3]]).expand(len(x), -1)
+    picked = c.squeeze(2).gather(1, index) + e.expand(-1, -1, 3)[..., 1]
+    return stacked.flatten(1) + picked.repeat(1, 4) + tokens(x).mT[:, :, [3, 1, 0, 2]].flatten(1)
+
+
+def products(x):
+    a, b = tokens(x), tokens(x).tanh()
+    outer = x[:, :4, None] * x[:, None, 4:8]
+    both = torch.einsum("bij,bjk->bki", a, b) + torch.bmm(a, b.mT) + outer
+    return torch.baddbmm(both, a, b, beta=0.5, alpha=2.0).flatten(1)
+
+
+def powers(x):
+    p = x.square() + 0.5
+    return p.log() + p.sqrt() + p.rsqrt() + p**1.5 + p.reciprocal() + (-p).exp() + 2.0**x + 1 / p
+
+
+def pieces(x):
+    y = x.roll(1, 1)
+    a = x.sin() + x.cos() + x.abs() + x.clamp(-0.5, 0.5) + torch.maximum(x, y)
+    return a * torch.where(x > y, x, y.exp()) + torch.minimum(x, 2 * y)
+
+
+def reductions(x):
+    t = tokens(x)
+    whole = t.mean(1) + t.sum(2) + t.var(1) + t.norm(dim=2) + t.max(2).values + t.logsumexp(1)
+    return x.cumsum(1) + whole.repeat(1, 4) + (x.std(1) + x.sum(1))[:, None]
+
+
+def padded(x):
+    image = images(x)
+    out = F.pad(image, (1, 1, 1, 1), value=0.3)
+    for mode in ("reflect", "replicate", "circular"):
+        out = out + F.pad(image, (1, 1, 1, 1), mode=mode)
+    return out[:, :, 1:5, :4].flatten(1)
+
+
+def resized(x):
+    image = images(x)
+    out = F.interpolate(image, scale_factor=2)
+    for mode in ("bilinear", "bicubic"):
+        out = out + F.interpolate(image, (8, 8), mode=mode, align_corners=mode == "bilinear")
+    return out[:, :, ::2, 1::2].flatten(1) + out[:, :, 3:7, 3:7].flatten(1)
+
+
+def pooled(x):
+    image = images(x)
+    pools = F.max_pool2d(image, 2), F.avg_pool2d(image, 2), F.adaptive_avg_pool2d(image, 2)
+    best, index = F.max_pool2d(image, 2, return_indices=True)
+    back = F.max_unpool2d(best, index, 2)
+    return sum(pools).repeat(1, 1, 2, 2).flatten(1) + back.flatten(1)
+
+
+def sampled(layer, x):
+    shift = 0.1 * layer(x).view(-1, 4, 4, 2)
+    grid = F.affine_grid(torch.eye(2, 3)[None] * 0.8, [1, 1, 4, 4], align_corners=False)
+    return F.grid_sample(images(x), grid + shift.tanh(), align_corners=False).flatten(1)
+
+
+def smooth(x):
+    y = F.gelu(x, approximate="tanh") + F.elu(x) + F.selu(x) + F.mish(x) + F.softplus(x, 2.0)
+    return y + F.gelu(x) * F.silu(x) + x.sigmoid() * x.tanh() + F.glu(x.repeat(1, 2)) + F.celu(x)
+
+
+def kinked(layer, x):
+    y = F.leaky_relu(x, 0.2) + F.hardswish(x) + F.hardtanh(x) + F.relu6(x)
+    return y + layer(x.view(-1, 2, 8)).flatten(1) + F.threshold(x, 0.1, 0.0)
+
+
+def recurrent(layer, x):
+    out, _ = layer(tokens(x))
+    return out.flatten(1)
+
+
+def cells(layer, x):
+    h = c = torch.zeros(len(x), 4)
+    for step in tokens(x).unbind(1):
+        h, c = layer["lstm"](step, (h, c))
+        h = h + layer["gru"](step, h)
+    return torch.cat([h, c, h * c, h.exp()], 1)
+
+
+def distances(layer, x):
+    return torch.cdist(x.view(-1, 8, 2), layer.weight).flatten(1)
+
+
+def fourier(x):
+    spectrum = torch.fft.rfft2(images(x))
+    return torch.fft.irfft2(spectrum * torch.linspace(1, 2, 3), s=(4, 4)).flatten(1)
+
+
+def windows(layer, x):
+    """Places behind the samples on one axis and back again, as in Swin."""
+    t = x.view(-1, 2, 2, 4).permute(0, 2, 1, 3).reshape(-1, 2, 4)
+    return layer(t).sin().view(-1, 2, 2, 4).permute(0, 2, 1, 3).reshape(-1, 16)
+
+
+class Scripted(nn.Module):
+    """A module that hides its operations."""
+
+    def __init__(self):
+        super().__init__()
+        self.inside = torch.jit.script(nn.Sequential(nn.Linear(16, 16), nn.Tanh()))
+
+    def forward(self, x):
+        return x + self.inside(x)
+
+    def __reduce__(self):
+        return Scripted, ()
+
+
+BLOCKS = {
+    "layer norm": (lambda: nn.LayerNorm((4, 4)), lambda f, x: f(tokens(x)).flatten(1)),
+    "group norm": (lambda: nn.GroupNorm(2, 4), lambda f, x: f(x.view(-1, 4, 2, 2)).flatten(1)),
+    "instance norm": (
+        lambda: nn.InstanceNorm2d(4, affine=True, track_running_stats=True),
+        lambda f, x: f(x.view(-1, 4, 2, 2)).flatten(1),
+    ),
+    "rms norm": of_tokens(lambda: nn.RMSNorm(4)),
+    "normalize": function(lambda x: F.normalize(x) + F.local_response_norm(images(x), 2).flatten(1)),
+    "softmax": function(lambda x: tokens(x).softmax(-1).flatten(1) + F.log_softmax(x, 1)),
+    "attention with masks": function(masked),
+    "attention as in timm": (lambda: nn.Linear(4, 12), timm_attention),
+    "multihead attention": (lambda: nn.MultiheadAttention(4, 2), with_weights),
+    "transformer encoder": of_tokens(
+        lambda: nn.TransformerEncoderLayer(4, 2, 8, 0.1, "gelu", batch_first=True)
+    ),
+    "transformer decoder": (
+        lambda: nn.TransformerDecoderLayer(4, 2, 8, 0.0, batch_first=True, norm_first=True),
+        lambda f, x: f(tokens(x), tokens(x).sin()).flatten(1),
+    ),
+    "smooth activations": function(smooth),
+    "kinked activations": (lambda: nn.PReLU(2), kinked),
+    "pooling": function(pooled),
+    "adaptive max pooling": function(
+        lambda x: x + F.adaptive_max_pool2d(images(x), 2).repeat(1, 1, 2, 2).flatten(1)
+    ),
+    "interpolation": function(resized),
+    "pixel shuffle": function(
+        lambda x: F.pixel_unshuffle(F.pixel_shuffle(x.view(-1, 4, 2, 2), 2).sin(), 4).flatten(1)
+    ),
+    "padding": function(padded),
+    "fold and unfold": function(
+        lambda x: F.fold(F.unfold(images(x), 2).tanh(), (4, 4), 2).flatten(1)
+    ),
+    "grid sample": (lambda: nn.Linear(16, 32), sampled),
+    "shapes": function(shapes),
+    "windows": (lambda: nn.Linear(4, 4), windows),
+    "products": function(products),
+    "powers": function(powers),
+    "pieces": function(pieces),
+    "reductions": function(reductions),
+    "in place": function(in_place),
+    "dropout": (lambda: nn.Dropout(0.3, inplace=True), lambda f, x: f(x.sin()).exp()),
+    "dropout of channels": (lambda: nn.Dropout2d(0.4), lambda f, x: f(x.view(-1, 4, 2, 2).sin()).flatten(1)),
+    "dropout that moves": (lambda: nn.AlphaDropout(0.3), lambda f, x: f(x.sin())),
+    "spectral norm": (lambda: parametrizations.spectral_norm(nn.Linear(16, 16)), lambda f, x: f(x).sin()),
+    "weight norm": (lambda: parametrizations.weight_norm(nn.Conv1d(4, 4, 1)), lambda f, x: f(tokens(x)).sin().flatten(1)),
+    "convolutions in space": (
+        lambda: nn.Sequential(nn.Conv3d(2, 3, 2), nn.Mish(), nn.ConvTranspose3d(3, 2, 2)),
+        lambda f, x: f(x.view(-1, 2, 2, 2, 2)).flatten(1),
+    ),
+    "lstm": (lambda: nn.LSTM(4, 2, batch_first=True, bidirectional=True), recurrent),
+    "gru": (lambda: nn.GRU(4, 4, num_layers=2, batch_first=True), recurrent),
+    "recurrent cells": (lambda: nn.ModuleDict({"lstm": nn.LSTMCell(4, 4), "gru": nn.GRUCell(4, 4)}), cells),
+    "distances": (lambda: nn.Embedding(2, 2), distances),
+    "fourier": function(fourier),
+    "scripted": (Scripted, lambda f, x: f(x)),
+    "bilinear": (lambda: nn.Bilinear(16, 16, 16), lambda f, x: f(x, x.sin())),
+}  # fmt: skip
+
+
+class Encoder(BaseEncoder):
+    def __init__(self, *names):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(D, N), *map(Block, names), nn.Linear(N, d))
+
+    def forward(self, x):
+        return ModelOutput(embedding=self.layers(x))
+
+
+class Decoder(BaseDecoder):
+    def __init__(self, *names):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(d, N), *map(Block, names), nn.Linear(N, D))
+
+    def forward(self, z):
+        return ModelOutput(reconstruction=self.layers(z))
+
+
+def fif(*names, **options):
+    torch.manual_seed(0)
+    config = FIFConfig(input_dim=(D,), latent_dim=d, noise=0.0, **options)
+    return FIF(config, Encoder(*names), Decoder(*names)).double()
+
+
+def points(count=4):
+    return torch.randn(count, D, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def gradient(model, seed=2):
+    """Of a step with all random numbers the same."""
+    torch.manual_seed(seed)
+    model.zero_grad()
+    model(DatasetOutput(data=points())).loss.backward()
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+FELL_BACK = {"dropout that moves", "scripted"}
+
+
+def test_few_networks_fall_back_and_say_so_once():
+    fell_back = {}
+    for name in BLOCKS:
+        model = fif(name).train()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(2):
+                model(DatasetOutput(data=points()))
+        told = [str(w.message) for w in caught if w.category is SlowerModeWarning]
+        assert len(told) == (model.surrogate_mode == "backward")
+        if told:
+            fell_back[name] = told[0]
+    print(f"{len(BLOCKS)} networks, of which fell back:", *fell_back.items(), sep="\n")
+    assert set(fell_back) == FELL_BACK
+    assert "operation torch.nn.functional.alpha_dropout" in fell_back["dropout that moves"]
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.filterwarnings("ignore::pythae_fif.models.fif.SlowerModeWarning")
+def test_gradient_and_density(name):
+    """Against double backward in training mode, and Jacobians of reverse mode alone."""
+    model = fif(name).train()
+    state = copy.deepcopy(model.state_dict())  # spectral norm iterates as it passes
+    found = gradient(model)
+    model.load_state_dict(state)
+    model._surrogate_mode = "backward"
+    expected = gradient(model)
+    assert (found - expected).norm() < 1e-10 * expected.norm()
+
+    model.eval()
+    x = points()
+    z = model.embed(x).detach()
+    jacobian = torch.stack(
+        [torch.autograd.functional.jacobian(lambda v: model._decode(v[None])[0], row) for row in z]
+    )
+    volume = 0.5 * torch.logdet(jacobian.mT @ jacobian)
+    log_prior = -0.5 * z.square().sum(1) - 0.5 * d * math.log(2 * math.pi)
+    torch.testing.assert_close(model.log_prob(x), log_prior - volume, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.filterwarnings("ignore::pythae_fif.models.fif.SlowerModeWarning")
+def test_a_part_of_the_batch_is_that_part_by_itself(name):
+    if name in FELL_BACK:
+        with pytest.raises(ConfigError, match="surrogate_fraction"):
+            fif(name, surrogate_fraction=0.5).train()(DatasetOutput(data=points()))
+        return
+    model = fif(name).eval()
+    x, eps = points(4), torch.randn(2, 4, d, dtype=torch.float64)
+    for rows in (1, 2):
+        part = surrogate(model._encode, model._decode, x, eps[:, :rows]).surrogate
+        alone = surrogate(model._encode, model._decode, x[:rows], eps[:, :rows]).surrogate
+        torch.testing.assert_close(part, alone, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.filterwarnings("ignore::pythae_fif.models.fif.SlowerModeWarning")
+def test_killed_resumed_saved_and_loaded(name, tmp_path):
+    def train(folder, on_epoch=None):
+        data = BaseDataset(points(8), torch.ones(8))
+        config = FIFTrainerConfig(
+            num_epochs=2, per_device_train_batch_size=4, no_cuda=True, checkpoint_every_seconds=0
+        )
+        model = fif(name)
+        FIFTrainer(model, data, None, config, run_dir=tmp_path / folder, on_epoch=on_epoch).train()
+        return model
+
+    with pytest.raises(Killed):
+        train("cut", kill_at(1))
+    model = train("cut")
+    assert_same_weights(model, train("whole"))
+    model.save(str(tmp_path / "model"))
+    loaded = FIF.load_from_folder(str(tmp_path / "model"), trust=True).eval()
+    assert torch.equal(loaded.log_prob(points()), model.eval().log_prob(points()))
