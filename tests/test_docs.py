@@ -1,5 +1,6 @@
 """What the documentation shows runs, and shows what it says."""
 
+import math
 import re
 from pathlib import Path
 
@@ -33,18 +34,19 @@ def test_getting_started(tmp_path, monkeypatch, capsys):
 def test_bring_your_own_network(tmp_path, monkeypatch, capsys, one_thread):
     monkeypatch.chdir(tmp_path)
     first, saved = blocks_of("networks.md")
-    names: dict = {}
+    names: dict = {"__name__": "__main__"}  # as in a script: it says how classes are pickled
     exec(first, names)
-    model, x = names["model"], names["held_out"][:2]
+    model, x = names["model"], names["held_out"]
+    assert model.surrogate_mode == "replay"
     mean_image = names["train"].batch(torch.arange(500)).data.mean(0)
     error, of_mean = ((other - x).square().mean() for other in (model.reconstruct(x), mean_image))
-    assert error < of_mean
-    for point in x.double():
+    assert error < 0.9 * of_mean
+    for point in x[:2].double():
         z = model.double().embed(point[None])[0]
         jacobian = torch.func.jacrev(lambda z: model.decoder(z[None]).reconstruction.flatten())(z)
-        expected = -0.5 * (z.square().sum() + 8 * torch.tensor(2 * torch.pi).log())
-        expected = expected - 0.5 * (jacobian.T @ jacobian).logdet()
-        assert float(model.log_prob(point[None])[0]) == pytest.approx(float(expected), abs=1e-9)
+        expected = -0.5 * (z.square().sum() + 8 * math.log(2 * math.pi))
+        expected = (expected - 0.5 * (jacobian.T @ jacobian).logdet()).item()
+        assert model.log_prob(point[None]).item() == pytest.approx(expected, abs=1e-9)
     model.float()
     exec(saved, names)
     assert capsys.readouterr().out.splitlines()[-1] == "True"
