@@ -355,7 +355,9 @@ class FIF(HutchinsonModel):
         self._surrogate_mode = "backward"
         encode, decode = self._networks_at(condition)
         with torch.inference_mode(False), torch.enable_grad():
-            eps = x.new_ones(1, len(x), self.model_config.trace_dim(x[0].numel()))
+            eps = x.new_ones(
+                1, len(x), self.model_config.trace_dim(x[0].numel()), requires_grad=True
+            )
             weights = [weight for weight in self.parameters() if weight.requires_grad]
             try:
                 out = self._surrogate(encode, decode, x.clone(), eps)

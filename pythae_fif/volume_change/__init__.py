@@ -38,5 +38,5 @@ from pythae_fif.volume_change.loss import (
     squared_error,
     volume_surrogate,
 )
-from pythae_fif.volume_change.rules import UnsupportedOperationError
+from pythae_fif.volume_change.step import UnsupportedOperationError
 from pythae_fif.volume_change.variants import surrogate

@@ -26,7 +26,7 @@ from pythae_fif.errors import NonFiniteError
 from pythae_fif.volume_change.operations import TwiceDifferentiable
 from pythae_fif.volume_change.precision import full_float32
 from pythae_fif.volume_change.replay import check_replay, record
-from pythae_fif.volume_change.rules import UnsupportedOperationError
+from pythae_fif.volume_change.step import UnsupportedOperationError
 
 CHUNK_NUMEL = 2**23
 """Numbers in a chunk of Jacobians, and in one layer's tangents: 32 MB each in float32."""

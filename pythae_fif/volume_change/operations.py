@@ -67,22 +67,28 @@ def _attention(
     scores = torch.matmul(query * scale, key.transpose(-2, -1))
     if is_causal:
         attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
-    if attn_mask is not None and attn_mask.dtype == torch.bool:
-        scores = scores.masked_fill(~attn_mask, -math.inf)
-    elif attn_mask is not None:
-        scores = scores + attn_mask
-    return torch.matmul(F.dropout(torch.softmax(scores, -1), dropout_p, dropout_p > 0), value)
+    if attn_mask is None:
+        weights = torch.softmax(scores, -1)
+    else:
+        if attn_mask.dtype == torch.bool:
+            attn_mask = scores.new_zeros(attn_mask.shape).masked_fill(~attn_mask, -math.inf)
+        none = attn_mask.isneginf().all(-1, keepdim=True)  # of the keys: the result is zero
+        weights = torch.softmax(scores + attn_mask.masked_fill(none, 0.0), -1) * ~none
+    return torch.matmul(F.dropout(weights, dropout_p, dropout_p > 0), value)
 
 
 def _by_mask(dropout: Any) -> Callable[..., Tensor]:
     """Dropout as a product with the mask that it draws, the same numbers in the same order."""
 
-    def dropped(
+    def by_mask(
         input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
     ) -> Tensor:
-        return input.mul(dropout(torch.ones_like(input), p)) if training else input
+        if not training:
+            return input
+        dropped: Tensor = input * dropout(torch.ones_like(input), p)
+        return dropped
 
-    return dropped
+    return by_mask
 
 
 def _cdist(x1: Tensor, x2: Tensor, p: float = 2.0, compute_mode: str | None = None) -> Tensor:

@@ -22,8 +22,8 @@ from torch.utils._pytree import tree_map
 
 from pythae_fif.volume_change.operations import COMPOSED, CONSTANT, DRAWS, MASKED, without_writing
 from pythae_fif.volume_change.precision import full_float32
-from pythae_fif.volume_change.rules import (
-    RULES,
+from pythae_fif.volume_change.rules import RULES
+from pythae_fif.volume_change.step import (
     OtherFormError,
     Rule,
     Step,
@@ -141,7 +141,9 @@ def record(function: Callable[[Tensor], Tensor], point: Tensor) -> Tape:
     """
     recorder = _Recorder(point)
     with recorder:
-        value = recorder.newest(function(point))
+        value = function(point)
+    value = recorder.newest(value)
+    recorder.write_outside()
     if id(value) not in recorder.active:
         raise UnsupportedOperationError(
             "no recorded operation leads from the input to the output (a compiled or scripted "
@@ -261,13 +263,23 @@ class _Recorder(TorchFunctionMode):
 
     def newest(self, argument: Any) -> Any:
         """What an argument has become by operations in place."""
-        while id(argument) in self._written:
-            argument = self._written[id(argument)][1]
+        argument = self._last(argument)
         if isinstance(argument, Tensor) and any(
             argument.untyped_storage().data_ptr() == old.untyped_storage().data_ptr() != 0
             for old, _ in self._written.values()
         ):
             raise UnsupportedOperationError("another view of a tensor that is written in place")
+        return argument
+
+    def write_outside(self) -> None:
+        """Writes what a plain pass would have written into buffers and other tensors of before."""
+        for old, _ in self._written.values():
+            if id(old) not in self.active:
+                old.data.copy_(self._last(old).detach())
+
+    def _last(self, argument: Any) -> Any:
+        while id(argument) in self._written:
+            argument = self._written[id(argument)][1]
         return argument
 
     def _depends(self, arguments: list[Any]) -> bool:

@@ -1,78 +1,29 @@
-"""What each operation does to tangents: the rules that replayed tangents are made of.
+"""What single operations do to tangents: the rules that replayed tangents are made of.
 
 An operation without an entry in `RULES` goes by `by_differentiation`. An entry is there for speed,
 or for a gradient that is right where PyTorch takes statistics for constants.
 """
 
-__all__ = ["RULES", "Rule", "Step", "UnsupportedOperationError", "by_differentiation", "linear_map"]
+__all__ = ["RULES"]
 
-import contextlib
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import resolve_name
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from pythae_fif.errors import FIFError
 from pythae_fif.volume_change.batch_norm import at_least_float32, batch_norm_jvps
-from pythae_fif.volume_change.operations import kernels_of, named
-
-
-class UnsupportedOperationError(FIFError, NotImplementedError):
-    """A function that cannot be replayed; the message names the operation."""
-
-
-class OtherFormError(Exception):
-    """An operation is used in a form that its own rule does not know."""
-
-
-class Step(NamedTuple):
-    """One recorded operation, ``out = operation(*args, **kwargs)``.
-
-    Where the tangents are those of the first samples alone, all that depends on the input is cut
-    to them, and ``whole`` is the operation on the whole batch.
-    """
-
-    operation: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    out: Any
-    whole: "Step | None" = None
-
-    def argument(self, position: int, name: str, default: Any = None) -> Any:
-        """An argument that was given by position or by name."""
-        return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
-
-    @property
-    def name(self) -> str:
-        return resolve_name(self.operation) or str(self.operation)
-
-    @property
-    def outs(self) -> tuple[Tensor, ...]:
-        """The results that have tangents."""
-        outs = self.out if isinstance(self.out, tuple | list) else (self.out,)
-        return tuple(
-            o for o in outs if isinstance(o, Tensor) and (o.is_floating_point() or o.is_complex())
-        )
-
-    @property
-    def arguments(self) -> list[Any]:
-        """All arguments, those in lists one by one."""
-        found: list[Any] = []
-        for argument in (*self.args, *self.kwargs.values()):
-            found += argument if isinstance(argument, tuple | list) else [argument]
-        return found
-
-
-TangentOf = Callable[[Any], "Tensor | None"]
-"""Tangent (K, ...) of an argument, None for one that does not depend on the input."""
-
-Rule = Callable[[Step, TangentOf], "Tensor | tuple[Tensor, ...]"]
-"""Step and tangents of its arguments to those of its result, or of its several results."""
+from pythae_fif.volume_change.operations import named
+from pythae_fif.volume_change.step import (
+    OtherFormError,
+    Rule,
+    Step,
+    TangentOf,
+    linear_map,
+    of_input,
+)
 
 
 def _batched(operation: Callable[..., Tensor], tangent: Tensor, *args: Any) -> Tensor:
@@ -81,81 +32,8 @@ def _batched(operation: Callable[..., Tensor], tangent: Tensor, *args: Any) -> T
     return out
 
 
-def _of_input(step: Step, tangent_of: TangentOf) -> Tensor:
-    """Tangent of the first argument, the only one that may depend on the input."""
-    tangent = tangent_of(step.argument(0, "input"))
-    others = [*step.args[1:], *(v for name, v in step.kwargs.items() if name != "input")]
-    if tangent is None or any(tangent_of(other) is not None for other in others):
-        raise OtherFormError
-    return tangent
-
-
-def by_differentiation(step: Step, tangent_of: TangentOf) -> tuple[Tensor, ...]:
-    """Any operation, by PyTorch's forward mode of it alone, or else by its backward mode twice.
-
-    The operation runs once more. The gradient is right unless PyTorch takes for a constant what
-    moves with the input, as it does with the statistics of norms; `check_replay` compares.
-
-    Raises:
-        UnsupportedOperationError: PyTorch has neither.
-    """
-    leaves, form = tree_flatten((step.args, step.kwargs))
-    moving = {i: t for i, leaf in enumerate(leaves) if (t := tangent_of(leaf)) is not None}
-    point, dtype = tuple(leaves[i] for i in moving), next(iter(moving.values())).dtype
-    tangents = [t.to(x.dtype) for t, x in zip(moving.values(), point, strict=True)]
-
-    def outs(*values: Tensor) -> tuple[Tensor, ...]:
-        filled = dict(zip(moving, values, strict=True))
-        args, kwargs = tree_unflatten([filled.get(i, leaf) for i, leaf in enumerate(leaves)], form)
-        return step._replace(out=step.operation(*args, **kwargs)).outs
-
-    def forward(*tangents: Tensor) -> tuple[Tensor, ...]:
-        return torch.func.jvp(outs, point, tangents)[1]  # type: ignore[no-any-return]
-
-    def backward_twice(*tangents: Tensor) -> tuple[Tensor, ...]:
-        values, pull = torch.func.vjp(outs, *point)[:2]  # u -> u^T J: its transpose is u -> J u
-        push = torch.func.vjp(pull, tuple(map(torch.zeros_like, values)))[1]
-        return push(tangents)[0]  # type: ignore[no-any-return]
-
-    with kernels_of(step.operation):
-        for way in (forward, backward_twice):
-            with contextlib.suppress(NotImplementedError):
-                products = _for_each(way, *tangents)
-                low = dtype != point[0].dtype
-                return tuple(p.to(dtype) for p in products) if low else products
-    raise UnsupportedOperationError(
-        f"operation {step.name} has neither a forward nor a second derivative in PyTorch"
-    )
-
-
-def linear_map(step: Step, tangent_of: TangentOf) -> tuple[Tensor, ...]:
-    """An operation that is linear in its first argument, applied to the tangents themselves."""
-    if "rounding_mode" in step.kwargs:
-        raise OtherFormError
-    kwargs = {name: value for name, value in step.kwargs.items() if name != "input"}
-    return _for_each(
-        lambda t: step._replace(out=step.operation(t, *step.args[1:], **kwargs)).outs,
-        _of_input(step, tangent_of),
-    )
-
-
-def _for_each(product: Callable[..., tuple[Tensor, ...]], *tangents: Tensor) -> tuple[Tensor, ...]:
-    """The products of K tangents, each (K, ...), at once where PyTorch can."""
-    if len(tangents[0]) > 1:
-        try:
-            return torch.func.vmap(product)(*tangents)
-        except NotImplementedError:
-            raise
-        except RuntimeError:  # such as writing into what does not depend on the input
-            pass
-    rows = [product(*row) for row in zip(*tangents, strict=True)]
-    return tuple(
-        row[0][None] if len(rows) == 1 else torch.stack(row) for row in zip(*rows, strict=True)
-    )
-
-
 def _linear(step: Step, tangent_of: TangentOf) -> Tensor:
-    tangent = _of_input(step, tangent_of)
+    tangent = of_input(step, tangent_of)
     return F.linear(tangent, step.argument(1, "weight").to(tangent.dtype))
 
 
@@ -167,7 +45,7 @@ def _convolution(operation: Any, *defaults: Any) -> Rule:
 
     def rule(step: Step, tangent_of: TangentOf) -> Tensor:
         options = [step.argument(3 + i, names[i], default) for i, default in enumerate(defaults)]
-        tangent = _of_input(step, tangent_of)
+        tangent = of_input(step, tangent_of)
         weight = step.argument(1, "weight").to(tangent.dtype)
         return _batched(operation, tangent, weight, None, *options)
 
@@ -184,7 +62,7 @@ def _batch_norm(step: Step, tangent_of: TangentOf) -> Tensor:
     x = step.argument(0, "input")
     running_var, weight = step.argument(2, "running_var"), step.argument(3, "weight")
     eps = step.argument(7, "eps", 1e-5)
-    tangent = _of_input(step, tangent_of)
+    tangent = of_input(step, tangent_of)
     if step.argument(5, "training", False):
         if step.whole is None:
             return batch_norm_jvps(tangent, x, weight, eps)
@@ -209,7 +87,7 @@ def _normalised(
     """
 
     def rule(step: Step, tangent_of: TangentOf) -> Tensor:
-        tangent, x = _of_input(step, tangent_of), step.argument(0, "input")
+        tangent, x = of_input(step, tangent_of), step.argument(0, "input")
         rows = x.reshape(1, -1, length(step, x))
         eps, weight = step.argument(eps_at, "eps", 1e-5), step.argument(weight_at, "weight")
         out = batch_norm_jvps(tangent.reshape(len(tangent), *rows.shape), rows, None, eps)
@@ -234,7 +112,7 @@ _aten: Any = torch.ops.aten
 
 def _softmax(step: Step, tangent_of: TangentOf) -> Tensor:
     """Its Jacobian diag(p) - p p^T is symmetric: by the kernel of its own backward pass."""
-    tangent, dim = _of_input(step, tangent_of), step.argument(1, "dim")
+    tangent, dim = of_input(step, tangent_of), step.argument(1, "dim")
     if dim is None:
         raise OtherFormError
     out, dim = step.out.expand(tangent.shape), dim % step.out.dim() + 1
@@ -246,7 +124,7 @@ def _elementwise(kernel: Callable[[Step, Tensor], Tensor]) -> Rule:
     """A function of single numbers, by its own backward pass of a tensor: both are diagonal."""
 
     def rule(step: Step, tangent_of: TangentOf) -> Tensor:
-        tangent = _of_input(step, tangent_of)
+        tangent = of_input(step, tangent_of)
         if len(tangent) == 1 and tangent.dtype == step.out.dtype:
             return kernel(step, tangent[0])[None]
         return tangent * kernel(step, torch.ones_like(step.out)).to(tangent.dtype)
@@ -260,6 +138,16 @@ def _silu(step: Step, tangent: Tensor) -> Tensor:
     return tangent * torch.addcmul(sigmoid, step.out, 1 - sigmoid)
 
 
+def _softplus(step: Step, tangent: Tensor) -> Tensor:
+    beta, threshold = step.argument(1, "beta", 1), step.argument(2, "threshold", 20)
+    return _aten.softplus_backward(tangent, step.args[0], beta, threshold)  # type: ignore[no-any-return]
+
+
+def _leaky_relu(step: Step, tangent: Tensor) -> Tensor:
+    slope = step.argument(1, "negative_slope", 0.01)
+    return _aten.leaky_relu_backward(tangent, step.args[0], slope, False)  # type: ignore[no-any-return]
+
+
 def _gelu(step: Step, tangent: Tensor) -> Tensor:
     approximate, x = step.argument(1, "approximate", "none"), step.argument(0, "input")
     return _aten.gelu_backward(tangent, x, approximate=approximate)  # type: ignore[no-any-return]
@@ -267,7 +155,7 @@ def _gelu(step: Step, tangent: Tensor) -> Tensor:
 
 def _relu(step: Step, tangent_of: TangentOf) -> Tensor:
     """The kernel of its own backward pass: a third of the time of a product with a mask."""
-    tangent = _of_input(step, tangent_of)
+    tangent = of_input(step, tangent_of)
     if tangent.dtype != step.out.dtype:
         return torch.mul(tangent, step.out > 0)
     on = step.out.detach().expand_as(tangent)
@@ -276,7 +164,7 @@ def _relu(step: Step, tangent_of: TangentOf) -> Tensor:
 
 
 def _reshaped(step: Step, tangent_of: TangentOf) -> Tensor:
-    tangent = _of_input(step, tangent_of)
+    tangent = of_input(step, tangent_of)
     return tangent.reshape(len(tangent), *step.out.shape)
 
 
@@ -373,6 +261,8 @@ _TABLE: list[tuple[Rule, list[Any]]] = [
     (_elementwise(lambda step, t: _aten.tanh_backward(t, step.out)), named("tanh")),
     (_elementwise(_silu), named("silu")),
     (_elementwise(_gelu), named("gelu")),
+    (_elementwise(_softplus), named("softplus")),
+    (_elementwise(_leaky_relu), named("leaky_relu")),
     (_reshaped, named("reshape view flatten unflatten squeeze unsqueeze contiguous")),
     (_cat, named("cat concat concatenate")),
     (_sum(1.0, 1.0), named("add __add__ __radd__")),

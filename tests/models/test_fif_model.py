@@ -27,6 +27,7 @@ from torch import nn
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.errors import ConfigError
+from pythae_fif.models.fif import SlowerModeWarning
 from pythae_fif.nn import build_networks
 from pythae_fif.volume_change import (
     decoder_jacobian,
@@ -90,16 +91,17 @@ class Softmax(LinearEncoder):
         return ModelOutput(embedding=self.linear(x).softmax(-1))
 
 
-class TanhGelu(LinearEncoder):
-    """An operation that has a rule, in a form that the rule refuses."""
+class Drawing(LinearEncoder):
+    """A slope that is drawn anew in every pass."""
 
     def forward(self, x):
-        return ModelOutput(embedding=nn.functional.gelu(self.linear(x), approximate="tanh"))
+        return ModelOutput(embedding=nn.functional.rrelu(self.linear(x), training=self.training))
 
 
 @pytest.mark.parametrize(
-    "encoder, mode", [(LinearEncoder, "replay"), (Softmax, "backward"), (TanhGelu, "backward")]
+    "encoder, mode", [(LinearEncoder, "replay"), (Softmax, "replay"), (Drawing, "backward")]
 )
+@pytest.mark.filterwarnings("ignore::pythae_fif.models.fif.SlowerModeWarning")
 def test_networks_that_cannot_be_replayed_are_differentiated_backward(encoder, mode):
     config = FIFConfig(input_dim=(5,), latent_dim=2)
     fif = FIF(config, encoder(torch.randn(2, 5)), LinearDecoder(torch.randn(5, 2))).train()
@@ -119,14 +121,57 @@ def test_networks_that_cannot_be_replayed_are_differentiated_backward(encoder, m
     [dict(surrogate_fraction=0.5), dict(surrogate_precision="bfloat16")],
 )
 def test_a_part_of_the_surrogate_needs_networks_that_can_be_replayed(options):
-    class Cumulative(LinearEncoder):
+    class Hidden(LinearEncoder):
+        def __init__(self, weight):
+            super().__init__(weight)
+            self.scripted = torch.jit.script(nn.Tanh())
+
         def forward(self, x):
-            return ModelOutput(embedding=super().forward(x.flatten(1)).embedding.cumsum(1))
+            return ModelOutput(embedding=self.scripted(super().forward(x.flatten(1)).embedding))
 
     config = FIFConfig(input_dim=SHAPE, latent_dim=3, **options)
-    fif = FIF(config, encoder=Cumulative(torch.randn(3, 16))).train()
-    with pytest.raises(ConfigError, match=r"surrogate_fraction or .*: operation .*cumsum"):
+    fif = FIF(config, encoder=Hidden(torch.randn(3, 16))).train()
+    with pytest.raises(ConfigError, match=r"surrogate_fraction or .*: no recorded operation"):
         fif(DatasetOutput(data=images()))
+
+
+def test_a_part_of_the_surrogate_needs_samples_that_do_not_meet():
+    class AcrossSamples(LinearEncoder):
+        def forward(self, x):
+            return ModelOutput(embedding=super().forward(x.flatten(1)).embedding.softmax(0))
+
+    config = FIFConfig(input_dim=SHAPE, latent_dim=3, surrogate_fraction=0.5)
+    fif = FIF(config, encoder=AcrossSamples(torch.randn(3, 16))).train()
+    with pytest.raises(ConfigError, match=r"surrogate_fraction or .*: the samples .* meet"):
+        fif(DatasetOutput(data=images()))
+
+
+class OnceDifferentiable(LinearEncoder):
+    class Tanh(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x.tanh())
+            return x.tanh()
+
+        @staticmethod
+        @torch.autograd.function.once_differentiable
+        def backward(ctx, grad):
+            return grad * (1 - ctx.saved_tensors[0] ** 2)
+
+    def forward(self, x):
+        return ModelOutput(embedding=self.Tanh.apply(super().forward(x.flatten(1)).embedding))
+
+
+@pytest.mark.filterwarnings("ignore::pythae_fif.models.fif.SlowerModeWarning")
+def test_the_last_resort_is_offered_by_name():
+    weight = torch.randn(3, 16)
+    config = FIFConfig(input_dim=SHAPE, latent_dim=3)
+    with pytest.raises(ConfigError, match=r"once_differentiable.*use mode='central_difference'$"):
+        FIF(config, encoder=OnceDifferentiable(weight)).train()(DatasetOutput(data=images()))
+    config.mode = "central_difference"
+    fif = FIF(config, encoder=OnceDifferentiable(weight)).train()
+    fif(DatasetOutput(data=images())).loss.backward()
+    assert all(p.grad.isfinite().all() for p in fif.parameters())
 
 
 @pytest.mark.parametrize(
@@ -260,23 +305,24 @@ def test_a_scripted_block_beside_a_skip_connection_is_not_left_out():
     torch.testing.assert_close(*likelihoods)
 
 
-class DroppingEncoder(Encoder_AE_MLP):
+class DrawingEncoder(Encoder_AE_MLP):
     def forward(self, x):
         out = super().forward(x)
         if self.training:
-            out.embedding = nn.functional.dropout(out.embedding)
+            out.embedding = nn.functional.rrelu(out.embedding, training=True)
         return out
 
 
 def test_an_operation_of_training_mode_alone_is_differentiated_backward():
     config = FIFConfig(input_dim=SHAPE, latent_dim=3)
-    fif = FIF(config, encoder=DroppingEncoder(config)).train()
-    fif(DatasetOutput(data=images())).loss.backward()
+    fif = FIF(config, encoder=DrawingEncoder(config)).train()
+    with pytest.warns(SlowerModeWarning, match="operation .*rrelu draws random numbers"):
+        fif(DatasetOutput(data=images())).loss.backward()
     assert fif.surrogate_mode == "backward"
     assert all(p.grad.isfinite().all() for p in fif.parameters())
     config.surrogate_fraction = 0.5
-    with pytest.raises(ConfigError, match=r"surrogate_fraction .*dropout has no replay rule"):
-        FIF(config, encoder=DroppingEncoder(config)).train()(DatasetOutput(data=images()))
+    with pytest.raises(ConfigError, match=r"surrogate_fraction .*rrelu draws random numbers"):
+        FIF(config, encoder=DrawingEncoder(config)).train()(DatasetOutput(data=images()))
 
 
 @pytest.mark.parametrize("mode", ["mixed", "forward"])

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.autograd.function import once_differentiable
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from pythae_fif.errors import NonFiniteError
@@ -30,6 +31,7 @@ from pythae_fif.volume_change import (
 from pythae_fif.volume_change import exact as exact_module
 from pythae_fif.volume_change.batch_norm import batch_norm_jvps
 from pythae_fif.volume_change.hutchinson import hutchinson_of_gaussian
+from pythae_fif.volume_change.operations import COMPOSED
 from pythae_fif.volume_change.replay import check_replay, record
 
 D, d, B = 6, 3, 5
@@ -422,43 +424,68 @@ def test_replay_passes_once_through_batch_norm():
     assert encode[1].num_batches_tracked == 1 and decode[1].num_batches_tracked == 1
 
 
-def bilinear(x):
-    """A product of two things that both depend on the input."""
-    h = x @ torch.ones(D, d)
-    return h.unsqueeze(1).matmul(torch.tanh(h).unsqueeze(2)).squeeze(2) * torch.ones(d)
+def drawn(x):
+    return nn.functional.rrelu(x @ torch.ones(D, d), training=True)
 
 
-def in_place(x):
-    """The positional argument that makes an activation write over its input."""
-    return nn.functional.relu(x @ torch.ones(D, d), True)
-
-
-def written_into(x):
-    """A path that leads through a tensor made outside."""
-    h, out = x @ torch.ones(D, d), torch.zeros(len(x), d)
-    out[:] = h
-    return out + h
+def another_view(x):
+    """A path that leads through a tensor made outside, of which one view is written."""
+    out = torch.zeros(len(x), 2, d)
+    out[:, 0].copy_(x @ torch.ones(D, d))
+    return out[:, 0]
 
 
 @pytest.mark.parametrize(
     "build, message",
     [
-        (lambda: nn.Sequential(nn.Linear(D, d), nn.Hardtanh()), "hardtanh has no replay rule"),
-        (lambda: nn.Sequential(nn.Linear(D, d), nn.ReLU(inplace=True)), "relu has no replay rule"),
-        (lambda: lambda x: (x @ torch.ones(D, d)).softmax(1), "softmax has no replay rule"),
-        (lambda: lambda x: torch.ones(d, D) @ x.T, "has no replay rule"),
         (lambda: lambda x: torch.ones(len(x), d), "no recorded operation leads"),
         (lambda: torch.jit.script(nn.Linear(D, d)), "no recorded operation leads"),
-        (lambda: bilinear, "depends on the input by its parameters"),
-        (lambda: in_place, "relu has no replay rule"),
-        (lambda: written_into, "__setitem__ has no replay rule"),
-        (lambda: nn.Sequential(nn.Linear(D, d), nn.GELU("tanh")), "gelu with approximate='tanh'"),
+        (lambda: drawn, "operation torch.nn.functional.rrelu draws random numbers"),
+        (lambda: another_view, "another view of a tensor that is written in place"),
+        (lambda: lambda x: nn.functional.pdist(x @ torch.ones(D, 4))[:, None] * torch.ones(d),
+         "operation torch.nn.functional.pdist has neither a forward nor a second derivative"),
     ],
-)
+)  # fmt: skip
 def test_replay_refuses_what_it_does_not_know(build, message):
     net = build()
     with pytest.raises(UnsupportedOperationError, match=message):
         surrogate(net, mlp(d, D), torch.randn(B, D), sample_hutchinson(B, d), mode="replay")
+
+
+def test_buffers_are_written_as_in_a_plain_pass():
+    """Of a module that keeps statistics by itself, without a word to the recorder."""
+
+    class Mean(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(D))
+
+        def forward(self, x):
+            self.mean.mul_(0.9).add_(0.1 * x.mean(0))
+            return x * 2.0
+
+    plain, recorded, x = Mean(), Mean(), torch.randn(B, D)
+    tape = record(recorded, x)
+    assert torch.equal(tape.value, plain(x)) and torch.equal(recorded.mean, plain.mean)
+
+
+F = nn.functional
+TOKENS = torch.randn(2, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    "operation, args, options",
+    [
+        (F.scaled_dot_product_attention, [TOKENS, TOKENS, TOKENS], {"is_causal": True}),
+        (F.scaled_dot_product_attention, [TOKENS[:, None], TOKENS[:, None], TOKENS[:, None]],
+         {"attn_mask": TOKENS[0, :, :1] > 0, "scale": 0.3}),
+        (torch.cdist, [TOKENS, TOKENS + 1], {"p": 1.5}),
+        (F.glu, [TOKENS], {"dim": -1}),
+        (F.hardsigmoid, [4 * TOKENS], {}),
+    ],
+)  # fmt: skip
+def test_operations_in_terms_of_others_are_the_same(operation, args, options):
+    torch.testing.assert_close(COMPOSED[operation](*args, **options), operation(*args, **options))
 
 
 class Skip(nn.Module):
@@ -482,6 +509,25 @@ class StraightThrough(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         return grad
+
+
+class _OwnTanh(torch.autograd.Function):
+    """Of a derivative that is defined once and in reverse alone."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x.tanh())
+        return x.tanh()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return grad * (1 - ctx.saved_tensors[0] ** 2)
+
+
+class OwnTanh(nn.Module):
+    def forward(self, x):
+        return _OwnTanh.apply(x)
 
 
 HIDING = {
@@ -688,9 +734,19 @@ def test_tangents_of_a_layer_end_with_it():
 
 
 def test_an_operation_refused_in_replay_has_a_fallback():
-    decode, z = nn.Sequential(nn.Linear(d, D), nn.GELU("tanh")), torch.randn(B, d)
+    decode, z = (
+        nn.Sequential(nn.Linear(d, D), nn.AlphaDropout(), nn.Tanh()).eval(),
+        torch.randn(B, d),
+    )
     expected = log_volume(decoder_jacobian(decode, z))
     assert torch.allclose(decoder_log_volume(decode, z), expected)
+
+
+def test_log_volume_without_forward_mode_goes_by_rows():
+    decode = nn.Sequential(nn.Linear(d, D), OwnTanh())
+    z = torch.randn(B, d)
+    expected = torch.stack([torch.autograd.functional.jacobian(decode, row) for row in z])
+    assert torch.allclose(decoder_log_volume(decode, z), log_volume(expected))
 
 
 def test_slopes_are_in_the_precision_of_the_network():
