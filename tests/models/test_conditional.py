@@ -53,7 +53,8 @@ def gradient(fif, data, labels):
     "arch, shape",
     [
         *[(arch, SHAPE) for arch in ("convnet", "resnet")],
-        *[(arch, (1, 28, 28)) for arch in ("resnet", "fif_convnet")],
+        *[(arch, (1, 28, 28)) for arch in ("resnet", "fif_convnet", "vit")],
+        ("ldm_fc2", SHAPE),
     ],
 )
 @pytest.mark.parametrize("jacobian_at", ["data", "reconstruction"])

@@ -512,7 +512,7 @@ def test_generation_pipeline(tmp_path, sampler):
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64)])
-@pytest.mark.parametrize("arch", ["convnet", "resnet", "fif_convnet"])
+@pytest.mark.parametrize("arch", ["convnet", "resnet", "fif_convnet", "vit", "ldm", "vit_fc2"])
 def test_gradient_of_replay_on_every_network(arch, shape):
     """In float64, in training mode with BatchNorm, against the authors' formulation."""
     if arch == "fif_convnet" and shape not in ((1, 28, 28), (3, 64, 64)):
