@@ -202,7 +202,6 @@ def figure(found: dict[str, Found]) -> Any:
         axis.set_title(f"by the {name}", fontsize=10)
         axis.set_xlabel("beta")
     axes[0].set_ylabel("share of the models that learn")
-    axes[0].legend(fontsize=8, loc="lower left")
     strip = axes[2]
     for row, (name, one) in enumerate(found.items()):
         for beta, colour in zip(LOW, ("tab:red", "tab:purple"), strict=True):
@@ -215,7 +214,8 @@ def figure(found: dict[str, Found]) -> Any:
     strip.set_yticks(range(len(found)), [CASES[name][0] for name in found])
     strip.invert_yaxis()
     strip.set_xlabel("share of the code's variance that is the noise's")
-    strip.legend(fontsize=8, loc="lower left")
+    picture.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
+    picture.legend(*strip.get_legend_handles_labels(), loc="outside upper right", ncols=2)
     return picture
 
 
@@ -230,10 +230,21 @@ def caption(found: dict[str, Found]) -> str:
         if name in found:
             low = [shares(found[name], BETAS, beta) for beta in LOW]
             high = shares(found[name], BETAS, BETAS[-1])
+            neither = [
+                across
+                for beta in LOW
+                for across, along in zip(
+                    *(found[name].of(number, BETAS, beta) for number in ("across", "along")),
+                    strict=True,
+                )
+                if across < ACROSS and along < SINUSOID
+            ]
             text.append(
-                f"By the {name}, at beta {LOW[0]:g} and {LOW[1]:g} {low[0][0]} and {low[1][0]} of "
-                f"{len(SEEDS)} learn the noise and {low[0][1]} and {low[1][1]} the sinusoid; at "
-                f"{BETAS[-1]:g} {high[1]} the sinusoid."
+                f"By the {name} {low[0][0]} of {len(SEEDS)} learn the noise at beta {LOW[0]:g} and "
+                f"{low[1][0]} at {LOW[1]:g}, {low[0][1]} and {low[1][1]} the sinusoid; at "
+                f"{BETAS[-1]:g} {high[1]} do. Of the {len(neither)} of small beta that learn "
+                f"neither, the codes of {sum(across < 0.5 for across in neither)} vary more with "
+                "the position than with the noise, but not in its order."
             )
     base, moved, still = at_low("text", found), [], []
     for name in found:
