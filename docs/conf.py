@@ -49,6 +49,7 @@ html_css_files = ["site.css"]
 templates_path = ["_templates"]
 html_additional_pages = {"index": "to_docs.html"}
 html_copy_source = False
+html_show_copyright = False
 html_theme_options = {
     "light_css_variables": {"color-brand-primary": "#1f5fa8", "color-brand-content": "#1f5fa8"},
     "dark_css_variables": {"color-brand-primary": "#8ab8f0", "color-brand-content": "#8ab8f0"},

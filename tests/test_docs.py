@@ -11,6 +11,7 @@ import torch
 import yaml
 
 import pythae_fif.cli.run
+import pythae_fif.cli.score
 from pythae_fif import studies
 from pythae_fif.benchmark.config import Profile
 from pythae_fif.benchmark.model_entry import ModelEntry
@@ -21,6 +22,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NOTEBOOKS = sorted((ROOT / "examples/notebooks").glob("*.ipynb"))
 
 
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT).with_suffix(""))
+
+
 def blocks(language: str) -> list:
     """The code blocks of all pages, each once."""
     found = {}
@@ -29,7 +34,7 @@ def blocks(language: str) -> list:
             rf"^```{language}\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE
         )
         for number, text in enumerate(texts):
-            found.setdefault(text, f"{page.stem}-{number}")
+            found.setdefault(text, f"{name_of(page)}-{number}")
     return [pytest.param(text, id=name) for text, name in found.items()]
 
 
@@ -48,29 +53,37 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_python(code, capsys, request):
-    if "hf_hub" in code:
-        request.getfixturevalue("hub")
-    names: dict = {}
-    exec(code, names)
-    if "held_out.log_density" in code:  # the density that one can see
-        watched = re.findall(
-            r"epoch \d+: (.*) nats a point, squared error (.*)", capsys.readouterr().out
-        )
-        nll, error = map(float, watched[-1])
-        assert len(watched) == 8 and error < 0.02
-        assert nll == pytest.approx(-float(names["held_out"].log_density.mean()), abs=0.15)
-    if "TimmEncoder" in code:  # a network of one's own learns, and its likelihood is right
-        model, x = names["model"], names["held_out"]
-        error = (model.reconstruct(x) - x).square().mean()
-        assert error < x.var(0).mean()
-        assert torch.equal(names["loaded"].reconstruct(x), model.reconstruct(x))
-        (z,) = model.double().embed(x[:1].double())
-        jacobian = torch.func.jacrev(lambda z: model.decoder(z[None]).reconstruction.flatten())(z)
-        expected = torch.distributions.Normal(0, 1).log_prob(z).sum()
-        expected = expected - 0.5 * (jacobian.T @ jacobian).logdet()
-        assert float(model.log_prob(x[:1].double())) == pytest.approx(float(expected), abs=1e-9)
+def assert_right(model, loaded, x):
+    assert model.surrogate_mode == "replay"
+    assert (model.reconstruct(x) - x).square().mean() < 0.9 * x.var(0).mean()
+    assert torch.equal(loaded.reconstruct(x), model.reconstruct(x))
+    (z,) = model.double().embed(x[:1].double())
+    jacobian = torch.func.jacrev(lambda z: model.decoder(z[None]).reconstruction.flatten())(z)
+    expected = torch.distributions.Normal(0, 1).log_prob(z).sum()
+    expected = expected - 0.5 * (jacobian.T @ jacobian).logdet()
+    assert float(model.log_prob(x[:1].double())) == pytest.approx(float(expected), abs=1e-9)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_python(page, capsys, request):
+    """The blocks of a page run in their order; those of the README run there alone."""
+    names: dict = {"__name__": "__main__"}  # as in a script: it says how classes are pickled
+    for block in blocks("python"):
+        code, home = block.values[0], block.id.rpartition("-")[0]
+        if home != name_of(page):
+            continue
+        if "hf_hub" in code:
+            request.getfixturevalue("hub")
+        exec(code, names)
+        if "held_out.log_density" in code:  # the density that one can see
+            watched = re.findall(
+                r"epoch \d+: (.*) nats a point, squared error (.*)", capsys.readouterr().out
+            )
+            nll, error = map(float, watched[-1])
+            assert len(watched) == 8 and error < 0.02
+            assert nll == pytest.approx(-float(names["held_out"].log_density.mean()), abs=0.15)
+        if "TimmEncoder" in code:  # a network of one's own learns, and its likelihood is right
+            assert_right(names["model"], names["loaded"], names["held_out"])
 
 
 @pytest.mark.parametrize("text", blocks("yaml"))
@@ -91,13 +104,14 @@ def test_command(words, monkeypatch):
         (program, "list_command"),
         (program, "verify_command"),
         (pythae_fif.cli.run, "run_benchmark"),
+        (pythae_fif.cli.score, "score_command"),
     ):
         monkeypatch.setattr(owner, name, lambda _: 0)
     monkeypatch.setattr(studies, "run_study", lambda *_: [])
     assert main(shlex.split(words)) == 0
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links(page):
     links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
     local = [link for link in links if "://" not in link]
@@ -111,7 +125,9 @@ def test_numbers_of_the_readme_are_those_of_the_tables():
         if re.match(r"\|.*\d\.\d", line)
     ]
     assert len(rows) > 3
-    tables = re.findall(r"\]\((results/tables/\S+-quick\.md)\)", (ROOT / "README.md").read_text())
+    tables = re.findall(
+        r"\]\((results/\S*tables/\S+-quick\.md)\)", (ROOT / "README.md").read_text()
+    )
     for number, table in enumerate(tables):
         text = (ROOT / table).read_text()
         for model, *scores in rows:
