@@ -12,7 +12,8 @@ from torch.distributions import Independent, Normal
 
 from pythae_fif.baselines.flow_model import FlowConfig, FlowModel
 from pythae_fif.baselines.flows import PaddedFlow
-from pythae_fif.models.manifold import BetaConfig, NonNegative, Positive, uncompiled
+from pythae_fif.models.manifold import BetaConfig, NonNegative, Positive
+from pythae_fif.models.outputs import uncompiled
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change import squared_error
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pythae_fif.baselines.flow_model import FlowConfig, FlowModel
 from pythae_fif.baselines.flows import TrumpetFlow
-from pythae_fif.models.manifold import Count, NonNegative, uncompiled
+from pythae_fif.models.manifold import Count, NonNegative
+from pythae_fif.models.outputs import uncompiled
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change import squared_error
 

@@ -36,7 +36,7 @@ class ScoreFlags(Checked):
     seed: Annotated[Whole, Flag("of samples and subsets", "SEED")] = 0
     inception_weights: Annotated[str | None, Flag("of Inception, if elsewhere", "FILE")] = None
     offline: Annotated[bool, Flag("never download")] = False
-    json: Annotated[str | None, Flag("write the scores there", "FILE")] = None
+    to_json: Annotated[str | None, Flag("write the scores there", "FILE")] = None
 
 
 def score_command(words: list[str]) -> int:
@@ -84,8 +84,8 @@ def score_command(words: list[str]) -> int:
     console = Terminal(highlight=False)
     for name, text in shown.items():
         console.print(f"{name:20} {text}", markup=False)
-    if flags.json is not None:
-        write_json(Path(flags.json), scores.to_dict())
+    if flags.to_json is not None:
+        write_json(Path(flags.to_json), scores.to_dict())
     return 0
 
 

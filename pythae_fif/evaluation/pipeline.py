@@ -162,6 +162,11 @@ class EvaluationPipeline:
                 f"{type(model).__name__} is conditional, and samplers know no labels: evaluate "
                 "model.given(label)"
             )
+        if isinstance(sampler, type):
+            raise ConfigError(
+                f"sampler={sampler.__name__}: a class: pass {sampler.__name__}(model), or a "
+                "configuration of it"
+            )
         if not isinstance(sampler, BaseSampler):
             sampler = GenerationPipeline(model, sampler).sampler
         elif sampler.model is not model:
@@ -321,6 +326,9 @@ def _as_images(data: Data, name: str) -> Tensor:
         images = torch.from_numpy(np.ascontiguousarray(data))
     elif isinstance(data, Tensor):
         images = data.detach()
+    elif not hasattr(data, "__getitem__"):
+        remedy = "pass its .dataset" if hasattr(data, "dataset") else "pass images (N, C, H, W)"
+        raise DataError(f"{name} is a {type(data).__name__}: {remedy}")
     else:
         items = (data[index] for index in range(len(data)))  # type: ignore[arg-type]
         images = torch.stack([_image(item) for item in items])

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pythae_fif.errors import ConfigError
 from pythae_fif.models.condition import conditional_networks
 from pythae_fif.models.hutchinson import HutchinsonConfig, HutchinsonModel
-from pythae_fif.models.manifold import uncompiled
+from pythae_fif.models.outputs import uncompiled
 from pythae_fif.nn.conditional import GivenDecoder, GivenEncoder
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change import (

@@ -8,15 +8,12 @@ __all__ = [
     "ManifoldModel",
     "NonNegative",
     "Positive",
-    "uncompiled",
 ]
 
-import functools
 import math
-import sys
 import warnings
 from collections.abc import Callable
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -29,17 +26,18 @@ from torch.distributions import Distribution
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError
 from pythae_fif.models.condition import Labels, as_condition
 from pythae_fif.models.latent_distributions import LatentDistribution, latent_distribution
+from pythae_fif.models.outputs import output_of
 from pythae_fif.models.saved import SavedModel
 from pythae_fif.nn.conditional import join
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change import (
+    decoder_jacobian,
     decoder_log_volume,
     decoder_singular_values,
     encoder_log_volume,
+    log_volume,
 )
 from pythae_fif.volume_change.precision import full_float32
-
-M = TypeVar("M", bound=Callable[..., Any])
 
 Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -179,7 +177,7 @@ class ManifoldModel(SavedModel):
         return latent_distribution(config.latent_distribution, config.student_t_df, zeros)
 
     @full_float32()
-    def log_prob(self, x: Tensor, labels: Labels = None) -> Tensor:
+    def log_prob(self, x: Tensor, labels: Labels = None, *, create_graph: bool = False) -> Tensor:
         r"""Exact log-likelihood on the manifold, in nats, at the projection of x.
 
         Eq. 2 of Sorrenson et al. 2024,
@@ -190,6 +188,8 @@ class ManifoldModel(SavedModel):
             x (Tensor): Data, (B, ...). Evaluation mode is used whatever the mode of the model.
             labels: Of a conditional model, for log p(x | c): class indices (B,), one index for
                 all, or condition vectors (B, c).
+            create_graph: Whether the result can be differentiated by x and the weights. All
+                Jacobians are then kept in memory, (B, D, d) and what their graph needs.
 
         Returns:
             Tensor: (B,), float32 of a model of half precision; +inf where g' has not full rank.
@@ -205,8 +205,16 @@ class ManifoldModel(SavedModel):
         x = self._typed(x)
         condition = self._condition(labels, x)
         return self._in_evaluation_mode(
-            lambda: self._log_prob(self._encode(x, condition), condition)
+            lambda: self._log_prob(self._encode(x, condition), condition, create_graph),
+            create_graph,
         )
+
+    def get_nll(self, data: Tensor, n_samples: int = 1, batch_size: int = 100) -> float:
+        """Mean exact log-likelihood of data (N, ...), in nats, on the manifold.
+
+        As that of Pythae's VAEs it is not negated, whatever the name says. Nothing is sampled.
+        """
+        return float(torch.cat([self.log_prob(x) for x in data.split(batch_size)]).mean())
 
     def log_volume(self, x: Tensor, labels: Labels = None) -> Tensor:
         """1/2 log det g'(z)^T g'(z) at z = f(x), in nats, (B,); see :meth:`log_prob`."""
@@ -298,16 +306,17 @@ class ManifoldModel(SavedModel):
         return x + noise * torch.randn_like(x) if noise > 0 else x
 
     def _encode(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        z: Tensor = self.encoder(x if condition is None else join(x, condition))["embedding"]
-        return z
+        output = self.encoder(x if condition is None else join(x, condition))
+        return output_of(output, "embedding", self)
 
     def _decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        x: Tensor = self.decoder(z if condition is None else join(z, condition))["reconstruction"]
-        return x
+        output = self.decoder(z if condition is None else join(z, condition))
+        return output_of(output, "reconstruction", self)
 
-    def _log_prob(self, z: Tensor, condition: Tensor | None) -> Tensor:
-        z = z.detach()
-        volume = self._of_codes(decoder_log_volume, z, condition)
+    def _log_prob(self, z: Tensor, condition: Tensor | None, create_graph: bool = False) -> Tensor:
+        z = z if create_graph else z.detach()
+        score = _graphed_log_volume if create_graph else decoder_log_volume
+        volume = self._of_codes(score, z, condition)
         if not len(z):  # torch's distributions take no empty batch
             return volume
         if (singular := volume.isneginf()).any():
@@ -354,15 +363,19 @@ class ManifoldModel(SavedModel):
     def _condition(self, labels: Labels, like: Tensor) -> Tensor | None:
         return as_condition(labels, self.condition_dim, like)
 
-    @torch.no_grad()
-    def _in_evaluation_mode(self, compute: Callable[[], Tensor]) -> Tensor:
+    def _in_evaluation_mode(self, compute: Callable[[], Tensor], gradient: bool = False) -> Tensor:
         modes = {module: module.training for module in self.modules()}
         self.eval()
         try:
-            return compute()
+            with torch.set_grad_enabled(gradient):
+                return compute()
         finally:  # one by one: a user may have frozen some
             for module, training in modes.items():
                 module.training = training
+
+
+def _graphed_log_volume(decode: Callable[[Tensor], Tensor], z: Tensor, **options: int) -> Tensor:
+    return log_volume(decoder_jacobian(decode, z, **options))
 
 
 def _which(mask: Tensor) -> str:
@@ -370,23 +383,3 @@ def _which(mask: Tensor) -> str:
     found = mask.nonzero().flatten().tolist()
     names = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
     return f"{len(found)} of {len(mask)} samples (samples {names})"
-
-
-def uncompiled(method: M) -> M:
-    """A method that `torch.compile` of the whole model leaves alone.
-
-    As the decorator `torch.compiler.disable`, which imports the compiler, in two seconds. This one
-    waits for somebody else to do so.
-    """
-    disabled: Callable[..., Any] | None = None
-
-    @functools.wraps(method)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        nonlocal disabled
-        if "torch._dynamo" not in sys.modules:
-            return method(*args, **kwargs)
-        if disabled is None:
-            disabled = torch.compiler.disable(method)
-        return disabled(*args, **kwargs)
-
-    return cast(M, run)

@@ -13,6 +13,7 @@ from pydantic import Field
 from pythae.models import RHVAE, BaseAE
 from pythae.trainers import BaseTrainerConfig, CoupledOptimizerTrainerConfig
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from pythae_fif.baselines.glow import ActNorm
 from pythae_fif.errors import ConfigError, DataError
@@ -118,8 +119,18 @@ def check_training(
                 f"the {name} set is a {type(dataset).__name__}: an ImageDataset of uint8 images is "
                 "needed, or a data set as Pythae's BaseDataset"
             )
+        if isinstance(dataset, list | DataLoader):
+            kind = type(dataset).__name__
+            raise DataError(f"the {name} set is a {kind}: needs a data set, such as loader.dataset")
         if dataset is not None and len(dataset) == 0:
             raise DataError(f"the {name} set is empty: training needs at least one item in each")
+        held = getattr(dataset, "images", getattr(dataset, "data", None))
+        dim = model.model_config.input_dim
+        if isinstance(held, Tensor) and dim and held[0].numel() != math.prod(dim):
+            raise DataError(
+                f"the {name} set has items {tuple(held.shape[1:])}, and {model.model_name} is of "
+                f"input_dim={tuple(dim)}: make the two alike"
+            )
 
 
 def check_processes(model: BaseAE, config: BaseTrainerConfig, wall_clock: float | None) -> None:

@@ -320,7 +320,7 @@ class TestScore:
     def test_folders_files_and_models(self, run, folders):
         words = ["score", folders / "a", folders / "b", "--extractor", "pixels"]
         file = folders / "scores.json"
-        code, out, err = run.words(*words, "--json", file, "--bootstrap", 20)
+        code, out, err = run.words(*words, "--to-json", file, "--bootstrap", 20)
         assert (code, err) == (0, "") and "samples, references  30, 30" in out
         scores = read_json(file)
         assert f"FD-pixels            {scores['frechet']['reference']:.4f}" in out

@@ -1,0 +1,53 @@
+"""What networks give, checked; and methods that the compiler leaves alone."""
+
+__all__ = ["output_of", "uncompiled"]
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from pythae_fif.errors import ConfigError
+
+M = TypeVar("M", bound=Callable[..., Any])
+
+
+def output_of(output: Any, key: str, model: Any) -> Tensor:
+    """The tensor that an encoder (`embedding`) or a decoder (`reconstruction`) of a model gives.
+
+    Raises:
+        ConfigError: It is no ModelOutput, or codes of another width than the latent dimension.
+    """
+    if isinstance(output, Tensor):
+        side = "encoder" if key == "embedding" else "decoder"
+        raise ConfigError(f"the {side} gives a tensor: let it return ModelOutput({key}=...)")
+    found: Tensor = output[key]
+    if key == "embedding" and found.shape[-1:] != (model.latent_dim,):
+        raise ConfigError(
+            f"the encoder gives codes of shape {tuple(found.shape)}, needs (B, {model.latent_dim}) "
+            f"for latent_dim={model.latent_dim}"
+        )
+    return found
+
+
+def uncompiled(method: M) -> M:
+    """A method that `torch.compile` of the whole model leaves alone.
+
+    As the decorator `torch.compiler.disable`, which imports the compiler, in two seconds. This one
+    waits for somebody else to do so.
+    """
+    disabled: Callable[..., Any] | None = None
+
+    @functools.wraps(method)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        nonlocal disabled
+        if "torch._dynamo" not in sys.modules:
+            return method(*args, **kwargs)
+        if disabled is None:
+            disabled = torch.compiler.disable(method)
+        return disabled(*args, **kwargs)
+
+    return cast(M, run)

@@ -1,0 +1,92 @@
+"""The density with its gradient, and one line with the remedy for what is given wrongly."""
+
+import numpy as np
+import pytest
+import torch
+from pythae.models.base.base_utils import ModelOutput
+from pythae.models.nn import BaseEncoder
+from pythae.samplers import NormalSampler
+from torch.utils.data import DataLoader
+
+from pythae_fif import FIF, FIFConfig, FIFTrainer
+from pythae_fif.data import ImageDataset
+from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.evaluation import EvaluationPipeline
+from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
+
+SHAPE = (1, 4, 4)
+
+
+def smooth(dim: int = 4) -> FIF:
+    nets = (of((dim,), 2, 16, torch.nn.SiLU) for of in (TabularEncoder, TabularDecoder))
+    return FIF(FIFConfig(input_dim=(dim,), latent_dim=2), *nets).double()
+
+
+def test_log_prob_can_be_differentiated_where_it_is_asked_for():
+    model = smooth()
+    x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    value = model.log_prob(x, create_graph=True)
+    torch.testing.assert_close(value.detach(), model.log_prob(x))
+    assert not model.log_prob(x).requires_grad and model.training
+    assert torch.autograd.gradcheck(lambda x: model.log_prob(x, create_graph=True), (x,))
+    value.sum().backward()
+    weight = next(model.decoder.parameters())
+    assert weight.grad is not None and bool(weight.grad.isfinite().all())
+
+
+def test_get_nll_is_the_mean_log_likelihood_as_of_pythae():
+    model = smooth()
+    x = torch.randn(7, 4, dtype=torch.float64)
+    assert model.get_nll(x, n_samples=5, batch_size=3) == pytest.approx(
+        float(model.log_prob(x).mean())
+    )
+
+
+class Gives(BaseEncoder):
+    def __init__(self, output) -> None:
+        super().__init__()
+        self.output, self.weight = output, torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        return self.output
+
+
+@pytest.mark.parametrize(
+    ("output", "remedy"),
+    [
+        (torch.zeros(5, 2), r"the encoder gives a tensor: .* ModelOutput\(embedding="),
+        (ModelOutput(embedding=torch.zeros(5, 3)), r"codes of shape \(5, 3\), needs \(B, 2\)"),
+    ],
+)
+def test_an_encoder_of_another_kind(output, remedy):
+    model = FIF(FIFConfig(input_dim=SHAPE, latent_dim=2), Gives(output))
+    for call in (model.embed, model.log_prob, lambda x: model({"data": x})):
+        with pytest.raises(ConfigError, match=remedy):
+            call(torch.zeros(5, *SHAPE))
+
+
+@pytest.mark.parametrize(
+    ("wrap", "remedy"),
+    [
+        (
+            lambda images: ImageDataset(images.repeat(3, axis=1)),
+            r"items \(3, 4, 4\), .*\(1, 4, 4\)",
+        ),
+        (lambda images: DataLoader(ImageDataset(images)), r"is a DataLoader: .* loader\.dataset"),
+        (list, "is a list: "),
+    ],
+)
+def test_data_of_another_kind_for_the_trainer(wrap, remedy):
+    model = FIF(FIFConfig(input_dim=SHAPE, latent_dim=2))
+    with pytest.raises(DataError, match=remedy):
+        FIFTrainer(model, wrap(np.zeros((20, *SHAPE), np.uint8)))
+
+
+def test_what_the_evaluation_does_not_take():
+    model = FIF(FIFConfig(input_dim=SHAPE, latent_dim=2))
+    with pytest.raises(ConfigError, match=r"a class: pass NormalSampler\(model\)"):
+        EvaluationPipeline(model, NormalSampler, extractor="pixels")
+    pipeline = EvaluationPipeline(model, extractor="pixels", num_samples=10)
+    images = ImageDataset(np.zeros((20, *SHAPE), np.uint8))
+    with pytest.raises(DataError, match=r"eval_data is a DataLoader: pass its \.dataset"):
+        pipeline(None, DataLoader(images))
