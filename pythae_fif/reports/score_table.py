@@ -138,20 +138,27 @@ def build_report(
     if reference is not None:
         notes.append(
             "Reference: the largest relative difference of the row's scores from those of the same "
-            "runs in the reference; – where it has not all of them."
+            "runs in the reference; – where it has not all of them, `other extractor` where one "
+            "of other weights scored them, such as a classifier that was trained on this machine."
         )
         differences = tuple(_from_reference(choice, reference) for choice in choices)
     return Report(experiment, results, choices, rows, notes, differences)
 
 
 def _from_reference(choice: Choice, reference: ImageStore) -> float:
-    """How far a choice's scores are from the reference; NaN where a run is not in it."""
-    found = []
+    """How far a choice's scores are from the reference; NaN where a run is not in it, infinite
+    where an extractor of other weights made them."""
+    found = [0.0]
     for spec, record in ((result.spec, result.record) for result in choice.results):
         theirs = reference.record(spec)
+        if theirs is None or choice.sampler not in theirs.scores:
+            return math.nan
+        ours, scores = record.scores[choice.sampler], theirs.scores[choice.sampler]
+        if ours.extractor_hash != scores.extractor_hash:
+            found.append(math.inf)
         for part in (f"scores.{choice.sampler}.", "reconstruction_mse."):
-            found.append(math.nan if theirs is None else difference(record, theirs, part).value)
-    return math.nan if any(map(math.isnan, found)) else max(found)
+            found.append(difference(record, theirs, part).value)
+    return max(found)
 
 
 def _scores(results: Sequence[Result]) -> Scores:
@@ -345,7 +352,9 @@ def score_grid(report: Report) -> Grid:
         headings.insert(-1, "reference")
         for line, found in zip(cells, report.differences, strict=True):
             known = None if math.isnan(found) else found
-            line.insert(-1, Cell("same", 0.0) if known == 0 else measured(known, ".1%"))
+            words = {0.0: "same", math.inf: "other extractor"}
+            cell = measured(known, ".1%")
+            line.insert(-1, Cell(words.get(found, cell.text), cell.value))
     starts = (i for i, row in enumerate(rows) if i and row.model != rows[i - 1].model)
     return Grid(
         title=report.title,

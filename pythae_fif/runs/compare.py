@@ -24,12 +24,14 @@ def difference(record: Record, reference: Record, part: str = "") -> Difference:
 
     Args:
         record, reference: Of the run, made in two places.
-        part: Scores whose names begin with it alone, such as `scores.gmm.`.
+        part: Scores whose names begin with it alone, such as `scores.gmm.`; spreads (`.std`) are
+            no scores.
     """
     ours, theirs = (
         dict(_numbers(found.model_dump(include=set(found.SCORES)))) for found in (record, reference)
     )
     common = sorted(name for name in ours.keys() & theirs.keys() if name.startswith(part))
+    common = [name for name in common if not name.endswith(".std")]
     found = [Difference(_relative(ours[name], theirs[name]), name) for name in common]
     return max(found, key=lambda of: of.value, default=Difference(math.nan))
 

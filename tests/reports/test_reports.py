@@ -697,7 +697,7 @@ class TestReference:
 
     def test_a_row_says_how_far_it_is_from_the_reference(self, tmp_path):
         """FIF the same, AE's first seed a quarter off, VAE not all there."""
-        other = store(tmp_path)
+        other = store(tmp_path / "same")
         moved = result("ae", {}, 0, {"normal": (140, 150.25), "gmm": (3, 2.3), "maf": (4, 5)}, 2.5)
         for found in (*RESULTS[:4], moved, *RESULTS[5:7]):
             other.prepare(found.spec, Environment())
@@ -713,6 +713,13 @@ class TestReference:
         column = [row[-2].text for row in score_grid(compared).rows]
         assert score_grid(compared).headings[-2] == "reference"
         assert column == ["same", "same", "93.8%", "93.8%", "93.8%", "–", "–"]
+        weights = store(tmp_path / "weights")
+        for seed in (0, 1):
+            found = result("vae", {}, seed, {"normal": (7, 7.5)}, 1.5, extractor_hash="f" * 16)
+            weights.prepare(found.spec, Environment())
+            found.record.write(weights.run_dir(found.spec) / "result.json")
+        scored = score_grid(build_report(EXPERIMENT, RESULTS, reference=weights)).rows
+        assert [row[-2].text for row in scored] == [*["–"] * 5, "other extractor", "–"]
         assert "reference" not in score_grid(REPORT).headings
         assert score_terminal(compared).columns[-2].header == "ref"
 
