@@ -13,6 +13,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from pythae_fif.files import json_text, read_json, write_bytes, write_text
 from pythae_fif.pictures import small_picture
 from pythae_fif.runs.folder import STATUS, Status, sealed_files
@@ -56,8 +58,8 @@ def copy(root: Path, target: Path) -> None:
     """Copies what was drawn."""
     for path in (p for f in ("tables", "figures", "pages") for p in sorted((root / f).glob("*.*"))):
         data = path.read_bytes()
-        if path.suffix == ".png":
-            data = min(data, small_picture(path), key=len)
+        if path.suffix == ".png" and Image.open(path).mode not in ("P", "RGB"):
+            data = small_picture(path)  # of an earlier version: `write_figure` makes small ones
         write_bytes(target / path.relative_to(root), data)
 
 
