@@ -52,12 +52,13 @@ from pythae_fif.runs.engines import Batch, LocalEngine
 from pythae_fif.runs.engines.common import cores
 from pythae_fif.runs.folder import RunFolder
 from pythae_fif.runs.kind import Environment, Job
+from pythae_fif.runs.pack import read_packs
 from pythae_fif.runs.store import Store
 from pythae_fif.training import FIFTrainer
 from pythae_fif.training.run_files import TrainingFiles
 
 ENVIRONMENT = Environment(offline=True)
-ROOT = Path(__file__).resolve().parents[1]
+REFERENCE = Path(__file__).resolve().parents[1] / "results/reference"
 
 
 def images_of(experiment: Experiment) -> Splits:
@@ -79,8 +80,8 @@ def experiment_of(kind: str, runs: int) -> Experiment:
 
 def fill(store: Store, kind: str, runs: int) -> None:
     """The configuration and a sealed record of every run, made of a real one."""
-    file = next((ROOT / "results/runs/digits/convnet/fif").rglob("result.json"))
-    real = ImageRecord.parse(json.loads(file.read_text()))
+    line = next(run for run in read_packs(REFERENCE) if run.run.startswith("digits/convnet/fif/"))
+    real = ImageRecord.parse(line.files["result.json"])
     experiment = experiment_of(kind, runs)
     scores = next(iter(real.scores.values()))
     for spec in expand(experiment, images_of(experiment)):

@@ -1,9 +1,9 @@
-"""Pictures as PNG files: Matplotlib figures and arrays of pixels.
+"""Pictures as small files: Matplotlib figures and arrays of pixels.
 
 A picture that stays the same leaves its file as it is.
 """
 
-__all__ = ["new_figure", "read_pixels", "write_figure", "write_pixels"]
+__all__ = ["DPI", "new_figure", "read_pixels", "small_picture", "write_figure", "write_pixels"]
 
 import io
 import logging
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+DPI = 110
+UNSEEN = 12
+"""Of 255: the largest error of a channel, where a palette of 256 colours stands for all."""
+
 
 def new_figure(width: float, height: float) -> "Figure":
     """An empty Matplotlib figure, which lays out its axes itself.
@@ -32,8 +36,8 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def write_figure(path: Path, figure: "Figure", dpi: int = 110) -> None:
-    """Writes a figure as PNG.
+def write_figure(path: Path, figure: "Figure", dpi: int = DPI) -> None:
+    """Writes a figure as PNG, or as WebP where the path's suffix says so, which suits photographs.
 
     Args:
         path: The file; its folder is made.
@@ -43,10 +47,27 @@ def write_figure(path: Path, figure: "Figure", dpi: int = 110) -> None:
     Raises:
         StoreError: The folder cannot be made, or does not take the file.
     """
-    png = io.BytesIO()
-    # Without Matplotlib's version, for a file is the same with the next one, too.
-    figure.savefig(png, format="png", dpi=dpi, metadata={"Software": None})
-    write_bytes(path, png.getvalue())
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi)
+    write_bytes(path, small_picture(drawn, path.suffix))
+
+
+def small_picture(file: "Path | io.BytesIO", suffix: str = ".png") -> bytes:
+    """A picture without transparency as a file, as small as it can be with no loss to the eye.
+
+    PNG with a palette of 256 colours where these are near enough to all; WebP of quality 90.
+    """
+    small = io.BytesIO()
+    with Image.open(file) as image:
+        whole = image.convert("RGB")
+    if suffix == ".webp":
+        whole.save(small, "WEBP", quality=90)
+        return small.getvalue()
+    few = whole.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    error = np.asarray(few.convert("RGB"), np.int16) - np.asarray(whole)
+    near = np.abs(error).max() <= UNSEEN
+    (few if near else whole).save(small, "PNG", optimize=True)
+    return small.getvalue()
 
 
 def write_pixels(path: Path, pixels: np.ndarray) -> None:
@@ -71,7 +92,7 @@ def read_pixels(path: Path) -> np.ndarray | None:
     """
     try:
         with Image.open(path) as image:
-            return np.asarray(image)
+            return np.asarray(image.convert("RGB") if image.mode == "P" else image)
     except FileNotFoundError:
         return None
     except (OSError, SyntaxError, ValueError) as error:  # as Pillow raises them

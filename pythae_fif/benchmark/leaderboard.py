@@ -1,6 +1,6 @@
 """All finished runs that one table can hold, whichever commands made them."""
 
-__all__ = ["leaderboard"]
+__all__ = ["ImageStore", "leaderboard"]
 
 import dataclasses
 from collections.abc import Iterable
@@ -13,9 +13,12 @@ from pythae_fif.benchmark.selection import Result
 from pythae_fif.benchmark.yaml_files import names_in
 from pythae_fif.runs.store import Store
 
+ImageStore = Store[RunSpec, ImageRecord]
+"""Where the runs of the benchmark are, and the reports go."""
+
 
 def leaderboard(
-    store: Store[RunSpec, ImageRecord],
+    store: ImageStore,
     experiment: Experiment,
     data_hash: str,
     results: Iterable[Result] = (),

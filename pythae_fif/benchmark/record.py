@@ -75,6 +75,8 @@ class ImageRecord(Record):
         later_provenance: Sampler -> how its scores were made, if later than the others.
     """
 
+    SCORES = frozenset({"scores", "reconstruction_mse"})
+
     schema_version: Literal[2] = Field(2, alias="schema")
     scores: dict[str, Scores] = Field(min_length=1)
     reconstruction_mse: dict[str, FiniteFloat]

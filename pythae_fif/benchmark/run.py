@@ -290,11 +290,6 @@ def _joined(before: RunSpec, asked: RunSpec) -> RunSpec:
     return dataclasses.replace(asked, samplers=tuple(samplers))
 
 
-def _leaves(record: ImageRecord) -> dict[str, int | None]:
-    pictures = ("reconstructions.png", *(f"samples-{sampler}.png" for sampler in record.scores))
-    return {**dict.fromkeys(pictures), "train_log.jsonl": record.training.epochs}
-
-
 def _lacks(run_dir: Path, record: ImageRecord) -> bool:
     """Whether a picture is gone that the model, which is there, can draw again."""
     pictures = [name for name in record.files or () if name.endswith(".png")]
@@ -302,7 +297,5 @@ def _lacks(run_dir: Path, record: ImageRecord) -> bool:
     return gone and (run_dir / "model").is_dir()
 
 
-IMAGES = Kind(
-    "images", SCHEMA, RunSpec.from_dict, ImageRecord, work, _answers, _joined, _lacks, _leaves
-)
+IMAGES = Kind("images", SCHEMA, RunSpec.from_dict, ImageRecord, work, _answers, _joined, _lacks)
 """Runs of the image benchmark."""

@@ -1,6 +1,12 @@
 """Pictures of one trained model: samples, reconstructions, interpolations, latent codes."""
 
-__all__ = ["CODES", "SHEETS", "SIDE", "reference_sheet", "samples_name", "write_sheets"]
+__all__ = [
+    "RECONSTRUCTIONS",
+    "SIDE",
+    "reference_sheet",
+    "samples_name",
+    "write_sheets",
+]
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,13 +24,7 @@ from pythae_fif.pictures import new_figure, write_figure, write_pixels
 SIDE = 8  # rows and columns of images of a sheet
 SHOWN_CODES = 5000  # a cloud of more points shows no more
 
-SHEETS = {
-    "reconstructions.png": "test images, and below each row of them its reconstructions",
-    "interpolations.png": "straight lines in latent space between test images",
-}
-"""Name of a sheet beside those of samples -> what it shows."""
-CODES = "latents.png"
-"""Name of the picture of the training codes."""
+RECONSTRUCTIONS = "reconstructions.png"
 
 
 def samples_name(sampler: str) -> str:
@@ -64,13 +64,12 @@ def write_sheets(
         _write_image_sheets(run_dir, model, splits, codes, samples)
     if codes.ndim == 2 and codes.shape[1] >= 2:
         labels = None if splits.labels is None else splits.labels["train"]
-        write_figure(run_dir / CODES, _codes_figure(codes, labels))
+        write_figure(run_dir / "latents.png", _codes_figure(codes, labels))
 
 
 def _write_image_sheets(
     run_dir: Path, model: BaseAE, splits: Splits, codes: Tensor, samples: Mapping[str, Tensor]
 ) -> None:
-    reconstructions, interpolations = (run_dir / name for name in SHEETS)
     for sampler, images in samples.items():
         write_pixels(run_dir / samples_name(sampler), _sheet(images[: SIDE * SIDE]))
     model.eval()
@@ -79,13 +78,13 @@ def _write_image_sheets(
     rows = [originals, _detached(model.reconstruct, originals)]
     pairs = [torch.split(row, SIDE) for row in rows]
     stacked = [half for pair in zip(*pairs, strict=True) for half in pair]
-    write_pixels(reconstructions, _sheet(torch.cat(stacked)))
+    write_pixels(run_dir / RECONSTRUCTIONS, _sheet(torch.cat(stacked)))
     if codes.ndim != 2:
         return
     ends = to_float(splits.test, limit=2 * SIDE).to(device).tensor_split(2)
     count = min(map(len, ends))
     lines = _detached(model.interpolate, ends[0][:count], ends[1][:count], SIDE)
-    write_pixels(interpolations, _sheet(lines.flatten(0, 1)))
+    write_pixels(run_dir / "interpolations.png", _sheet(lines.flatten(0, 1)))
 
 
 def reference_sheet(splits: Splits) -> np.ndarray:

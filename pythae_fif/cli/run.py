@@ -12,9 +12,8 @@ from rich.console import Console
 
 from pythae_fif.benchmark.display import Display
 from pythae_fif.benchmark.inputs import load_extractor, load_splits, table_options
-from pythae_fif.benchmark.leaderboard import leaderboard
+from pythae_fif.benchmark.leaderboard import ImageStore, leaderboard
 from pythae_fif.benchmark.plan import Announced, RunSpec, expand
-from pythae_fif.benchmark.record import ImageRecord
 from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.benchmark.selection import Result
 from pythae_fif.cli.dry_run import networks_line, print_estimate, print_plan
@@ -174,7 +173,8 @@ def _check(request: Request, environment: Environment) -> tuple[Engine, list[Run
     ours = request.shard.of(plan)
     later = run_problems(ours, input_dim, experiment.extractor, environment, *where)
     below = results / "runs" / experiment.dataset / experiment.arch
-    begun = remote or next(below.glob("*/*/result.json"), None) is not None
+    packed = (results / "runs" / f"{experiment.dataset}.jsonl").exists()
+    begun = remote or packed or next(below.glob("*/*/result.json"), None) is not None
     if problems or engine is None or (later and not begun and not flags.dry_run):
         raise ProblemsError(problems + later)
     return engine, plan, later
@@ -206,7 +206,7 @@ class _Course:
     environment: Environment
     splits: Splits
     plan: list[RunSpec]
-    store: Store[RunSpec, ImageRecord]
+    store: ImageStore
 
     def execute(self, todo: list[RunSpec], engine: Engine, done: int) -> list[Outcome]:
         """Executes the runs that are not done; the outcomes of those that were started."""
@@ -244,7 +244,9 @@ class _Course:
             return
         missing = len(self.plan) - len(results)
         guess = constant_error(self.splits)
-        report = build_report(experiment, results, missing, guess)
+        below = store.root / "reference"
+        reference = Store(below, IMAGES) if below.is_dir() else None
+        report = build_report(experiment, results, missing, guess, reference)
         console.print(score_terminal(report))
         for note in report.notes[:ESSENTIAL]:
             console.print(f"· {note}", markup=False)
@@ -252,7 +254,7 @@ class _Course:
             more = len(report.notes) - ESSENTIAL
             console.print(f"· {more} more notes are on the page below", markup=False)
         everything = leaderboard(store, experiment, self.splits.content_hash, results)
-        report = build_report(experiment, everything, missing, guess)
+        report = build_report(experiment, everything, missing, guess, reference)
         specs = {store.run_dir(spec): spec for spec in self.plan}
         failures = [
             Failure(specs[f.run_dir].model, specs[f.run_dir].configuration, f.error) for f in failed

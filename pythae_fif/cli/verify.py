@@ -5,6 +5,7 @@ __all__ = ["verify_command"]
 import tempfile
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from rich import box
 from rich.markup import escape
@@ -12,7 +13,9 @@ from rich.table import Table
 
 from pythae_fif.cli.parsing import Parser
 from pythae_fif.cli.terminal import Terminal
+from pythae_fif.runs.compare import Difference, difference
 from pythae_fif.runs.remote import Remote, is_url
+from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import KINDS_OF_FINDINGS, WRONG, Finding, verify
 
 SHOWN = 3
@@ -28,21 +31,50 @@ def verify_command(words: list[str]) -> int:
     parser.add_argument(
         "results", metavar="RESULTS", help="a folder that --results named, or a URL"
     )
-    results = parser.given(words)["results"]
+    parser.add_argument(
+        "--against",
+        metavar="REFERENCE",
+        help="another such folder: how far are the scores of the runs in both from each other?",
+    )
+    given = parser.given(words)
+    results = given["results"]
     from pythae_fif.benchmark.run import IMAGES  # which imports torch, as the others do
     from pythae_fif.studies.kinds import STUDY_KINDS
 
+    kinds = (IMAGES, *STUDY_KINDS)
+    console = Terminal(highlight=False)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) if is_url(results) else Path(results).expanduser()
         if is_url(results):
             Remote(results, root).pull("runs")
-        findings = verify(root, (IMAGES, *STUDY_KINDS))
-    console = Terminal(highlight=False)
-    console.print(_table(findings))
-    runs, wrong = len({f.run for f in findings}), sum(f.kind in WRONG for f in findings)
-    verdict = f"[red]{wrong} of them wrong[/]" if wrong else "[green]nothing is wrong[/]"
-    console.print(f"{runs:,} runs read, {verdict}")
+        findings = verify(root, kinds)
+        console.print(_table(findings))
+        runs, wrong = len({f.run for f in findings}), sum(f.kind in WRONG for f in findings)
+        verdict = f"[red]{wrong} of them wrong[/]" if wrong else "[green]nothing is wrong[/]"
+        console.print(f"{runs:,} runs read, {verdict}")
+        if not wrong and "against" in given:
+            stores = [[Store(r, kind) for r in (root, given["against"])] for kind in kinds]
+            console.print(_comparison(stores))
     return 1 if wrong else 0
+
+
+def _comparison(stores: list[list[Store[Any, Any]]]) -> Table:
+    """The runs that two stores have, those that differ most first; of each kind, two stores."""
+    found: dict[str, Difference] = {}
+    for ours, theirs in stores:
+        for spec in ours.specs():
+            record, reference = ours.record(spec), theirs.record(spec)
+            if record is not None and reference is not None:
+                found[f"{spec.folder}/{spec.run_id}"] = difference(record, reference)
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title=f"{len(found):,} runs in both")
+    for heading in ("largest relative difference", "of", "run"):
+        shown.add_column(heading, overflow="fold")
+    same = sum(value == 0 for value, _ in found.values())
+    shown.add_row("none", "", f"{same:,} runs")
+    for run, (value, score) in sorted(found.items(), key=lambda pair: -pair[1].value):
+        if value != 0:
+            shown.add_row(f"{value:.2%}", score, escape(run))
+    return shown
 
 
 def _table(findings: list[Finding]) -> Table:

@@ -2,24 +2,36 @@
 
 __all__ = ["Failure", "constant_error", "write_experiment"]
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from pythae_fif.benchmark.leaderboard import ImageStore
 from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.sheets import reference_sheet, samples_name
 from pythae_fif.data import Splits
 from pythae_fif.files import write_text
-from pythae_fif.pictures import read_pixels, write_figure, write_pixels
+from pythae_fif.pictures import write_figure
 from pythae_fif.reports.cost_table import cost_grid
 from pythae_fif.reports.figures import beta_figure, cost_figure, learning_figure
 from pythae_fif.reports.grid import Cell, Grid, to_markdown, write_grid, write_rows
-from pythae_fif.reports.page import FigureFile, ImageStore, experiment_page
+from pythae_fif.reports.page import FigureFile, experiment_page
 from pythae_fif.reports.published_tables import table2, table3, table8
-from pythae_fif.reports.sample_figure import Strip, sample_figure
+from pythae_fif.reports.sample_figure import (
+    BEST,
+    Line,
+    best,
+    images_of,
+    reconstructions,
+    sample_figure,
+    samples,
+)
 from pythae_fif.reports.score_table import Report, score_grid
+
+logger = logging.getLogger(__name__)
 
 
 class Failure(NamedTuple):
@@ -75,7 +87,7 @@ def write_experiment(
         figures.extend(_figures(store, splits, report))
     finally:
         write_text(markdown, _markdown(scores, grids, figures))
-    write_text(page, experiment_page(store, report, scores, grids, figures))
+    write_text(page, experiment_page(report, scores, grids, figures))
     return [*paths, markdown, page, *(figure.path for figure in figures)]
 
 
@@ -110,18 +122,8 @@ def _figures(store: ImageStore, splits: Splits, report: Report) -> Iterator[Figu
     """Draws and writes those figures that there is something to draw of."""
     logs: dict[str, Path] = {}
     for row, choice in zip(report.rows, report.choices, strict=True):
-        logs.setdefault(row.model, store.run_dir(choice.spec) / "train_log.jsonl")
-    figures: list[tuple[str, str, str, Callable[[], Any]]] = [
-        (
-            "samples",
-            "Samples",
-            "Uncurated samples of every model with each of its samplers, from the runs of the "
-            "table; first of all, test images.",
-            lambda: (
-                splits.columns is None  # those of rows stand with each model
-                and sample_figure(_strips(store, splits, report), report.title)
-            ),
-        ),
+        logs.setdefault(row.model, store.place(choice.spec) / "train_log.jsonl")
+    drawings: list[tuple[str, str, str, Callable[[], Any]]] = [
         (
             "beta",
             "FIF: reconstruction weight",
@@ -144,23 +146,65 @@ def _figures(store: ImageStore, splits: Splits, report: Report) -> Iterator[Figu
             lambda: learning_figure(logs, report.title),
         ),
     ]
-    for kind, title, shows, draw in figures:
-        figure = draw()
-        if figure:
-            path = store.root / "figures" / f"{report.experiment.name}-{kind}.png"
+    stem = str(store.root / "figures" / report.experiment.name)
+    if splits.columns is None:
+        yield from _image_figures(store, splits, report, stem)
+    else:
+        yield from _table_figures(store, report)
+    for kind, title, shows, draw in drawings:
+        if (figure := draw()) is not None:
+            path = Path(f"{stem}-{kind}.png")
             write_figure(path, figure)
             yield FigureFile(kind, title, shows, path)
 
 
-def _strips(store: ImageStore, splits: Splits, report: Report) -> list[Strip]:
-    """The sheets of real images, which are made if needed, and of every model's samplers."""
-    real = store.root / "runs" / splits.name / f"data-{splits.content_hash[:8]}.png"
-    if (pixels := read_pixels(real)) is None:
-        pixels = reference_sheet(splits)
-        write_pixels(real, pixels)
-    strips = [Strip("test images", pixels)]
+def _image_figures(
+    store: ImageStore, splits: Splits, report: Report, stem: str
+) -> Iterator[FigureFile]:
+    """Figures that are made of the runs' pictures. Packed runs have none: they stay as they are."""
+    pictures: list[tuple[str, str, str, Callable[[ImageStore, Report], list[Line]]]] = [
+        (
+            "best",
+            "Reconstructions and samples",
+            "Test images, and their reconstructions and uncurated samples of FIF and of the "
+            f"{BEST} other models of lowest validation distance, each with its best sampler (the "
+            "paper's figure 1).",
+            best,
+        ),
+        (
+            "samples",
+            "Samples",
+            "Uncurated samples of every model with each of its samplers, from the runs of the "
+            "table, FIF first; above all, test images (the paper's figure 11).",
+            samples,
+        ),
+        (
+            "reconstructions",
+            "Reconstructions",
+            "Test images, and their reconstructions by every model, FIF first.",
+            reconstructions,
+        ),
+    ]
+    tested = Line("test images", {"": images_of(reference_sheet(splits))})
+    packed = any(store.place(c.spec) != store.run_dir(c.spec) for c in report.choices)
+    for kind, title, shows, lines in pictures:
+        path = Path(f"{stem}-{kind}{'.webp' if splits.input_dim[0] > 1 else '.png'}")
+        if not packed:
+            write_figure(path, sample_figure([tested, *lines(store, report)], report.title))
+        elif not path.exists():
+            logger.warning("%s is not drawn: packed runs have no pictures", path)
+            continue
+        yield FigureFile(kind, title, shows, path)
+
+
+def _table_figures(store: ImageStore, report: Report) -> Iterator[FigureFile]:
+    """The runs' own pictures of samples of a table."""
     for row, choice in zip(report.rows, report.choices, strict=True):
-        sheet = store.run_dir(choice.spec) / samples_name(choice.sampler)
-        if (pixels := read_pixels(sheet)) is not None:
-            strips.append(Strip(f"{row.model}, {row.sampler}", pixels))
-    return strips
+        path = store.place(choice.spec) / samples_name(choice.sampler)
+        if path.exists():
+            yield FigureFile(
+                f"{choice.model}-{choice.sampler}",
+                f"{row.model}, {row.sampler}",
+                "Samples and test rows: marginals and pairs of columns.",
+                path,
+            )

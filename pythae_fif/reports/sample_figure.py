@@ -1,64 +1,143 @@
-"""Figure 11 of the paper: samples of every model with each of its samplers, side by side."""
+"""Figures 1 and 11 of the paper: rows of samples and reconstructions, a pixel as a square."""
 
-__all__ = ["Strip", "sample_figure", "tiles"]
+__all__ = ["BEST", "Line", "best", "images_of", "reconstructions", "sample_figure", "samples"]
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pythae_fif.benchmark.sheets import SIDE
-from pythae_fif.pictures import new_figure
+from pythae_fif.benchmark.leaderboard import ImageStore
+from pythae_fif.benchmark.selection import Choice
+from pythae_fif.benchmark.sheets import RECONSTRUCTIONS, SIDE, samples_name
+from pythae_fif.pictures import DPI, new_figure, read_pixels
+from pythae_fif.reports.score_table import Report, Row
 
-ROWS = 2  # of them that are shown of every model and sampler
-WIDTH, NARROW = 4.2, 3.2  # inches of a strip, and of one where there are more than two columns
-STRIPS = 16  # in a column, at most
+WIDTH, LABEL, HEAD = 830, 120, 40  # pixels: a page's width, of it the names; above all lines
+IMAGE, GAP, BLOCK_GAP = 48, 2, 12  # pixels of an image, about; between images; between strips
+ACROSS = 2  # strips side by side, at most
+BEST = 3  # models beside FIF in figure 1
 
 
-class Strip(NamedTuple):
-    """Two rows of images of a sheet.
+class Line(NamedTuple):
+    """A model and its strips of images.
 
     Attributes:
-        title: Of model and sampler.
-        sheet: Pixels of 8 x 8 images of any height and width.
+        name: Of the model.
+        strips: What a strip shows, such as a sampler -> images (n, H, W, C) uint8. A single one
+            fills the line; the third and further ones begin a new line.
     """
 
-    title: str
-    sheet: np.ndarray
+    name: str
+    strips: dict[str, np.ndarray]
 
 
-def sample_figure(strips: Sequence[Strip], title: str) -> Any:
-    """Samples of every model: a strip a sampler, one below the other, in columns.
+def images_of(sheet: np.ndarray) -> np.ndarray:
+    """The 64 images of a sheet, (64, H, W, C)."""
+    height, width = sheet.shape[0] // SIDE, sheet.shape[1] // SIDE
+    grid = sheet.reshape(SIDE, height, SIDE, width, -1).swapaxes(1, 2)
+    return grid.reshape(SIDE * SIDE, height, width, -1)
+
+
+def sample_figure(lines: Sequence[Line], title: str) -> Any:
+    """Images of every model in rows, each enlarged by a whole number and nothing smoothed.
 
     Args:
-        strips: Those of every model; at least one.
+        lines: From above; at least one.
         title: Above it all.
 
     Returns:
-        The Matplotlib figure.
+        The Matplotlib figure; it is as sharp as the images at its own DPI alone.
     """
-    columns = min(len(strips), max(2, math.ceil(len(strips) / STRIPS)))
-    rows = math.ceil(len(strips) / columns)
-    images = [tiles(strip.sheet) for strip in strips]
-    height, width = images[0].shape[:2]
-    across = WIDTH if columns <= 2 else NARROW
-    figure = new_figure(columns * (across + 0.15), rows * (across * height / width + 0.3) + 0.4)
-    figure.suptitle(title, fontsize=12)
-    axes: Any = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for axis, strip, image in zip(axes.T.flat, strips, images, strict=False):
-        axis.imshow(image, cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="auto")
-        axis.set_title(strip.title, fontsize=9, loc="left", pad=2)
+    rows = [row for line in lines for row in _rows(line)]
+    size = next(iter(lines[0].strips.values())).shape[1:3]
+    scale = max(1, round(IMAGE / max(size)))
+    height, width = (scale * side + GAP for side in size)
+    blocks = max(len(row.strips) for row in rows)
+    count = (WIDTH - LABEL - (blocks - 1) * BLOCK_GAP) // (blocks * width)
+    across = LABEL + blocks * count * width + (blocks - 1) * BLOCK_GAP
+    down = HEAD + len(rows) * height
+    figure = new_figure(across / DPI, down / DPI)
+    figure.set_dpi(DPI)
+    canvas = np.full((down, across, 3), 255, np.uint8)
+    for index, row in enumerate(rows):
+        top = HEAD + index * height
+        images = list(row.strips.values())
+        if len(images) == 1:
+            images = [images[0][block * count :] for block in range(blocks)]
+        for block, strip in enumerate(images):
+            for place, image in enumerate(strip[:count]):
+                left = LABEL + block * (count * width + BLOCK_GAP) + place * width
+                large = image.repeat(scale, axis=0).repeat(scale, axis=1)
+                canvas[top : top + height - GAP, left : left + width - GAP] = large
+        middle = 1 - (top + height / 2) / down
+        text: dict[str, Any] = {"size": 8, "ha": "right", "linespacing": 1.3}
+        at = (LABEL - 8) / across
+        shown = " | ".join(row.strips)
+        figure.text(at, middle, row.name, va="bottom" if shown else "center", weight="bold", **text)
+        figure.text(at, middle, shown, va="top", color="0.35", **text)
+    figure.text(0.5, 1 - HEAD / 2 / down, title, size=10, ha="center", va="center")
+    figure.figimage(canvas, zorder=-1)
     return figure
 
 
-def tiles(pixels: np.ndarray, rows: int = ROWS) -> np.ndarray:
-    """The first rows of images of a sheet, with white gaps between the images."""
-    height, width = pixels.shape[0] // SIDE, pixels.shape[1] // SIDE
-    grid = pixels.reshape(SIDE, height, SIDE, width, -1)[:rows]
-    gap = max(1, min(height, width) // 14)
-    grid = np.pad(grid, ((0, 0), (0, gap), (0, 0), (0, gap), (0, 0)), constant_values=255)
-    whole = grid.reshape(rows * (height + gap), SIDE * (width + gap), -1)
-    return whole[:-gap, :-gap].squeeze()
+def _rows(line: Line) -> Iterator[Line]:
+    """A line in parts of at most two strips."""
+    strips = list(line.strips.items())
+    for start in range(0, len(strips), ACROSS):
+        yield Line(line.name, dict(strips[start : start + ACROSS]))
+
+
+def samples(store: ImageStore, report: Report) -> list[Line]:
+    """The samples of every model with each of its samplers, FIF's first."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for row, choice in zip(report.rows, report.choices, strict=True):
+        for images in _images(store, choice, samples_name(choice.sampler)):
+            found.setdefault(row.model, {})[row.sampler] = images
+    lines = [Line(model, strips) for model, strips in found.items()]
+    return sorted(lines, key=lambda line: line.name != "FIF")
+
+
+def reconstructions(store: ImageStore, report: Report) -> list[Line]:
+    """The reconstructions of every model by the run of its best sampler, FIF's first."""
+    return [
+        Line(model, {"": _second(images)})
+        for model, (_, choice) in _best(report).items()
+        for images in _images(store, choice, RECONSTRUCTIONS)
+    ]
+
+
+def best(store: ImageStore, report: Report) -> list[Line]:
+    """Reconstructions and samples of FIF and the best other models."""
+    models = _best(report)
+    lines = []
+    for model, (row, choice) in list(models.items())[: BEST + ("FIF" in models)]:
+        for images in _images(store, choice, RECONSTRUCTIONS):
+            lines.append(Line(model, {"reconstructions": _second(images)}))
+        for images in _images(store, choice, samples_name(choice.sampler)):
+            lines.append(Line(model, {f"samples, {row.sampler}": images}))
+    return lines
+
+
+def _best(report: Report) -> dict[str, tuple[Row, Choice]]:
+    """Every model's row of lowest validation distance; FIF first, then the lowest first."""
+    pairs = sorted(
+        zip(report.rows, report.choices, strict=True),
+        key=lambda pair: (pair[0].model != "FIF", pair[0].frechet_val),
+    )
+    found: dict[str, tuple[Row, Choice]] = {}
+    for row, choice in pairs:
+        found.setdefault(row.model, (row, choice))
+    return found
+
+
+def _images(store: ImageStore, choice: Choice, name: str) -> Iterator[np.ndarray]:
+    """The images of a run's sheet, if it has that sheet."""
+    pixels = read_pixels(store.place(choice.spec) / name)
+    if pixels is not None:
+        yield images_of(pixels)
+
+
+def _second(images: np.ndarray) -> np.ndarray:
+    """Of a sheet of test images and reconstructions, a row each in turn, the reconstructions."""
+    return np.concatenate(np.split(images, SIDE)[1::2])

@@ -19,12 +19,14 @@ from rich.table import Table
 from rich.text import Text
 
 from pythae_fif.benchmark.config import Experiment, length_of
+from pythae_fif.benchmark.leaderboard import ImageStore
 from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.selection import Choice, Result, select
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.evaluation.scoring import FEWEST_SAMPLES
 from pythae_fif.reports.command import command_of
 from pythae_fif.reports.grid import DASH, LEVEL, Cell, Grid, measured, number, rank_column
+from pythae_fif.runs.compare import difference
 from pythae_fif.sampling import FIT_STEPS, FITTED
 
 SAMPLER_LABELS = {
@@ -83,6 +85,9 @@ class Report:
         choices: The runs that the rows come from.
         rows: One a choice, in the same order.
         notes: Sentences under the table.
+        differences: One a row, from the same runs in a reference: see
+            :func:`~pythae_fif.runs.compare.difference`; NaN where it has not all of them. Empty
+            without a reference.
     """
 
     experiment: Experiment
@@ -90,6 +95,7 @@ class Report:
     choices: list[Choice]
     rows: list[Row]
     notes: list[str]
+    differences: tuple[float, ...] = ()
 
     @property
     def title(self) -> str:
@@ -113,6 +119,7 @@ def build_report(
     results: list[Result],
     missing: int = 0,
     constant_mse: float | None = None,
+    reference: ImageStore | None = None,
 ) -> Report:
     """Selects the configurations and gathers what must be said about them.
 
@@ -122,11 +129,37 @@ def build_report(
         missing: Number of runs of the plan that have no record.
         constant_mse: Squared error a test pixel of the training images' mean, by which a model
             that did not learn is known; None leaves that out.
+        reference: Another store, with runs made elsewhere.
     """
     choices = select(results)
     rows = [_row(choice, constant_mse) for choice in choices]
     notes = _warnings(experiment, results, choices, rows, missing, constant_mse)
-    return Report(experiment, results, choices, rows, notes + _notes(experiment, results, choices))
+    notes += _notes(experiment, results, choices)
+    differences: tuple[float, ...] = ()
+    if reference is not None:
+        notes.append(
+            "Reference: the largest relative difference of the row's scores from those of the same "
+            "runs in the reference; – where it has not all of them, `other extractor` where one "
+            "of other weights scored them, such as a classifier that was trained on this machine."
+        )
+        differences = tuple(_from_reference(choice, reference) for choice in choices)
+    return Report(experiment, results, choices, rows, notes, differences)
+
+
+def _from_reference(choice: Choice, reference: ImageStore) -> float:
+    """How far a choice's scores are from the reference; NaN where a run is not in it, infinite
+    where an extractor of other weights made them."""
+    found = [0.0]
+    for spec, record in ((result.spec, result.record) for result in choice.results):
+        theirs = reference.record(spec)
+        if theirs is None or choice.sampler not in theirs.scores:
+            return math.nan
+        ours, scores = record.scores[choice.sampler], theirs.scores[choice.sampler]
+        if ours.extractor_hash != scores.extractor_hash:
+            found.append(math.inf)
+        for part in (f"scores.{choice.sampler}.", "reconstruction_mse."):
+            found.append(difference(record, theirs, part).value)
+    return max(found)
 
 
 def _scores(results: Sequence[Result]) -> Scores:
@@ -341,23 +374,31 @@ def score_grid(report: Report) -> Grid:
     rows = report.rows
     cells = [_cells(row) for row in rows]
     _mark_lowest(cells, rows)
+    headings = [
+        "Model",
+        "Sampler",
+        f"{report.distance} test ↓",
+        "validation ↓",
+        f"{report.score} ↑" if report.score else "score",
+        "KD × 10³ ↓",
+        "prec. / recall ↑",
+        "dens. / cov. ↑",
+        "recon. MSE ↓",
+        "train s",
+        "chosen configuration",
+    ]
+    if report.differences:
+        headings.insert(-1, "reference")
+        for line, found in zip(cells, report.differences, strict=True):
+            known = None if math.isnan(found) else found
+            words = {0.0: "same", math.inf: "other extractor"}
+            cell = measured(known, ".1%")
+            line.insert(-1, Cell(words.get(found, cell.text), cell.value))
     starts = (i for i, row in enumerate(rows) if i and row.model != rows[i - 1].model)
     return Grid(
         title=report.title,
-        headings=[
-            "Model",
-            "Sampler",
-            f"{report.distance} test ↓",
-            "validation ↓",
-            f"{report.score} ↑" if report.score else "score",
-            "KD × 10³ ↓",
-            "prec. / recall ↑",
-            "dens. / cov. ↑",
-            "recon. MSE ↓",
-            "train s",
-            "chosen configuration",
-        ],
-        align="llrrrrrrrrl",
+        headings=headings,
+        align="ll" + "r" * (len(headings) - 3) + "l",
         rows=cells,
         notes=report.notes,
         groups=frozenset(starts),
@@ -369,7 +410,8 @@ def score_terminal(report: Report) -> Table:
     grid = score_grid(report)
     # Short headings: the notes say in full what FD and CS are.
     short = {0: "model", 1: "", 2: "FD test", 3: "FD val", 4: "CS"}
-    short |= {8: "MSE", 9: "sec", 10: "chosen"}
+    short |= {8: "MSE", 9: "sec"} | ({10: "ref"} if report.differences else {})
+    short[len(grid.headings) - 1] = "chosen"
     styles = {0: "", 1: "bold", 2: "underline", LEVEL: ""}
     title = Text(grid.title, "bold")
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))

@@ -1,12 +1,12 @@
 """A run's folder: its files, its status, and writes that check first whose the run is."""
 
-__all__ = ["STATUS", "RunFolder", "Status"]
+__all__ = ["STATUS", "RunFolder", "Status", "sealed_files"]
 
 import dataclasses
 import faulthandler
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -127,15 +127,20 @@ class RunFolder:
             StoreError: One cannot be read.
         """
         found = {}
-        for parent, folders, files in os.walk(self.path):
-            folders[:] = sorted(name for name in folders if _is_sealed(name))
-            for name in sorted(filter(_is_sealed, files)):
-                path = Path(parent, name)
-                try:
-                    found[path.relative_to(self.path).as_posix()] = checksum(path)
-                except OSError as error:
-                    raise StoreError(f"cannot read {path}: {error.strerror}") from error
+        for name in sealed_files(self.path):
+            try:
+                found[name] = checksum(self.path / name)
+            except OSError as error:
+                raise StoreError(f"cannot read {self.path / name}: {error.strerror}") from error
         return found
+
+
+def sealed_files(run_dir: Path) -> Iterator[str]:
+    """Names below a run's folder of all files that belong to its record."""
+    for parent, folders, files in os.walk(run_dir):
+        folders[:] = sorted(name for name in folders if _is_sealed(name))
+        for name in sorted(filter(_is_sealed, files)):
+            yield Path(parent, name).relative_to(run_dir).as_posix()
 
 
 def _is_sealed(name: str) -> bool:

@@ -128,10 +128,6 @@ def _nothing(run_dir: Path, record: Any) -> bool:
     return False
 
 
-def _no_files(record: Any) -> dict[str, int | None]:
-    return {}
-
-
 def _latest(before: Any, asked: Any) -> Any:
     return asked
 
@@ -149,8 +145,6 @@ class Kind(Generic[SpecT, RecordT]):
         answers: Whether a record of this run holds all that the specification asks for.
         joined: Of two specifications of one run, what both ask for.
         lacks: Whether a finished run's folder lacks a file that `work` makes anew without training.
-        leaves: The files beside a record of before records listed them: name -> number of lines,
-            or None if that says nothing.
     """
 
     name: str
@@ -161,7 +155,6 @@ class Kind(Generic[SpecT, RecordT]):
     answers: Callable[[SpecT, RecordT], bool] = _always
     joined: Callable[[SpecT, SpecT], SpecT] = _latest
     lacks: Callable[[Path, RecordT], bool] = _nothing
-    leaves: Callable[[RecordT], Mapping[str, int | None]] = _no_files
 
     def record_in(self, content: Any, spec: SpecT) -> RecordT | None:
         """The record of a run in the content of its file; None if it is not whole or another's."""

@@ -5,7 +5,7 @@ __all__ = ["Provenance", "Record", "RecordT", "damage_of", "intact"]
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -69,6 +69,9 @@ class Record(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+
+    SCORES: ClassVar[frozenset[str]] = frozenset()
+    """Fields that another machine should find again, unlike times and sizes."""
 
     run_id: str
     provenance: Provenance

@@ -4,9 +4,13 @@ __all__ = ["RunConfig", "Store", "read_config"]
 
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import os
+import shutil
+import tempfile
+import weakref
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +23,7 @@ from pythae_fif.files import require_writable, set_aside, write_text
 from pythae_fif.runs.claim import Claim, is_claimed
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.kind import Environment, Kind, SpecT
+from pythae_fif.runs.pack import PackedRun, read_packs
 from pythae_fif.runs.record import RecordT
 from pythae_fif.runs.remote import Remote, is_url
 
@@ -61,6 +66,8 @@ class RunConfig:
 class Store(Generic[SpecT, RecordT]):
     """Runs of one kind below `runs/`, and what is made of them beside that.
 
+    Of a packed run, see :mod:`~pythae_fif.runs.pack`, there is a folder as long as the store is.
+
     Args:
         root: The folder; it is made. Or an fsspec URL: then a folder of this machine mirrors what
             lies there, and all that is made goes there; see :mod:`~pythae_fif.runs.remote`.
@@ -76,6 +83,7 @@ class Store(Generic[SpecT, RecordT]):
         self.root = self.remote.folder if self.remote else Path(root).expanduser()
         require_writable(self.root, "choose another folder with --results")
         self._records: dict[str, tuple[tuple[int, ...], RecordT]] = {}
+        self._packed = {run.run: run for run in read_packs(self.root)}
         self.refresh()
 
     def refresh(self) -> None:
@@ -96,8 +104,31 @@ class Store(Generic[SpecT, RecordT]):
                 self.remote.put(path)
 
     def run_dir(self, spec: SpecT) -> Path:
-        """The folder of a run; it may not exist yet."""
+        """The folder to make a run in; it may not exist yet."""
         return Path(self.root, "runs", spec.folder, spec.run_id)
+
+    def place(self, spec: SpecT) -> Path:
+        """The folder to read a run in: its own, or a packed run's, which goes with the store."""
+        return Path(self._place(spec))
+
+    def _place(self, spec: SpecT) -> str:
+        # A string: a plan of 10,000 runs asks for each twice, and paths would take half the time.
+        own = os.path.join(self.root, "runs", spec.folder, spec.run_id)
+        run = self._packed.get(f"{spec.folder}/{spec.run_id}")
+        return str(self._unpack(run)) if run and not os.path.exists(own) else own
+
+    @functools.cached_property
+    def _unpacked(self) -> Path:
+        folder = Path(tempfile.mkdtemp())
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        return folder
+
+    def _unpack(self, run: PackedRun) -> Path:
+        """The folder of a packed run."""
+        folder = self._unpacked / run.run
+        if not folder.exists():
+            run.unpack(self._unpacked)
+        return folder
 
     def record(self, spec: SpecT) -> RecordT | None:
         """The record of a run, or None.
@@ -109,8 +140,7 @@ class Store(Generic[SpecT, RecordT]):
         Raises:
             StoreError: The file cannot be read, which says nothing of what it holds.
         """
-        # A string: a plan of 10,000 runs asks for each twice, and paths would take half the time.
-        path = os.path.join(self.root, "runs", spec.folder, spec.run_id, "result.json")
+        path = os.path.join(self._place(spec), "result.json")
         try:
             found = os.stat(path)
         except (FileNotFoundError, NotADirectoryError):
@@ -143,11 +173,10 @@ class Store(Generic[SpecT, RecordT]):
 
         So the same command writes a `config.yaml` anew that was lost, or deleted for its damage.
         """
-        record = self.record(spec)
-        run_dir = self.run_dir(spec)
-        if record is None or not self.kind.is_done(spec, record, run_dir):
+        record, place = self.record(spec), self._place(spec)
+        if record is None or not self.kind.is_done(spec, record, Path(place)):
             return False
-        return os.path.exists(os.path.join(run_dir, "config.yaml"))
+        return os.path.exists(os.path.join(place, "config.yaml"))
 
     def specs(self, below: str = "", known: Container[str] = ()) -> Iterator[SpecT]:
         """The specifications of all runs of this kind in a folder below `runs/`.
@@ -158,14 +187,22 @@ class Store(Generic[SpecT, RecordT]):
             below: The folder.
             known: Ids of runs that need not be read.
         """
-        for path in sorted(Path(self.root, "runs", below).rglob("config.yaml")):
-            if path.parent.name in known:
+        runs = Path(self.root, "runs")
+        folders = {path.parent for path in (runs / below).rglob("config.yaml")}
+        packed = {
+            runs / name: run
+            for name, run in self._packed.items()
+            if (runs / name).is_relative_to(runs / below)
+        }
+        for own in sorted({*folders, *packed}):
+            if own.name in known:
                 continue
+            folder = own if own in folders else self._unpack(packed[own])
             try:
-                spec = read_config(path.parent).spec_of(self.kind, path.parent)
+                spec = read_config(folder).spec_of(self.kind, folder)
             except StoreError:
                 continue
-            if spec.run_id == path.parent.name:
+            if spec.run_id == folder.name:
                 yield spec
 
     def prepare(self, spec: SpecT, environment: Environment) -> Path:

@@ -5,20 +5,19 @@ __all__ = ["KINDS_OF_FINDINGS", "WRONG", "Finding", "verify"]
 import contextlib
 import functools
 import importlib.metadata
-import json
 import os
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from pythae_fif.errors import StoreError
 from pythae_fif.files import checksum, read_json
 from pythae_fif.runs.claim import is_claimed
 from pythae_fif.runs.folder import STATUS, Status
 from pythae_fif.runs.kind import Kind
+from pythae_fif.runs.pack import TEXTS, read_packs
 from pythae_fif.runs.record import Record, damage_of
 from pythae_fif.runs.store import read_config
 
@@ -35,6 +34,7 @@ KINDS_OF_FINDINGS = {
     "unfinished": "no record yet; the same command goes on",
     "under way": "a process works on it at this moment",
     "set aside": "a damaged file that was put away, kept for you to look at",
+    "packed": "a line of a pack, without models and pictures, of which nothing can be said",
     "no model": "the trained model is not here: a further sampler trains it anew",
     "dirty tree": "made with code or configurations that no revision holds",
     "other versions": "made with other versions than those installed here",
@@ -70,15 +70,18 @@ def verify(root: Path, kinds: Iterable[Kind[Any, Any]]) -> list[Finding]:
     by_name = {kind.name: kind for kind in kinds}
     runs = root / "runs"
     found: list[Finding] = []
-    for folder in _folders(runs, found):
-        run = folder.relative_to(runs).as_posix()
-        try:
-            found += [
-                Finding(kind, run, detail) for kind, detail in _findings(folder, run, by_name)
-            ]
-        except OSError as error:
-            where = os.path.relpath(error.filename or folder, folder)
-            found.append(Finding("unreadable", run, f"{where}: {error.strerror or error}"))
+    with tempfile.TemporaryDirectory() as unpacked:
+        for line in read_packs(root):
+            line.unpack(Path(unpacked))
+        for place in (runs, Path(unpacked)):
+            for folder in _folders(place, found):
+                run = folder.relative_to(place).as_posix()
+                try:
+                    of_run = list(_findings(folder, run, by_name, packed=place != runs))
+                except OSError as error:
+                    where = os.path.relpath(error.filename or folder, folder)
+                    of_run = [("unreadable", f"{where}: {error.strerror or error}")]
+                found += [Finding(kind, run, detail) for kind, detail in of_run]
     if not found:
         raise StoreError(f"{root} holds no runs: the folder that --results names is needed")
     return found
@@ -99,14 +102,21 @@ def _folders(runs: Path, found: list[Finding]) -> Iterator[Path]:
 
 
 def _findings(
-    folder: Path, run: str, kinds: Mapping[str, Kind[Any, Any]]
+    folder: Path, run: str, kinds: Mapping[str, Kind[Any, Any]], packed: bool
 ) -> Iterator[tuple[str, str]]:
-    kind, detail, record = _state_of(folder, run, kinds)
+    kind, detail, record = _state_of(folder, run, kinds, packed)
     yield kind, detail
+    if packed:
+        yield "packed", ""
     for aside in sorted(folder.glob("*.corrupt*")):
         yield "set aside", aside.name
     if kind in ("fine", "unsealed") and record is not None:
-        if record.files and not (folder / "model").exists() and KEPT_HERE in "".join(record.files):
+        if (
+            not packed
+            and record.files
+            and not (folder / "model").exists()
+            and KEPT_HERE in "".join(record.files)
+        ):
             yield "no model", ""
         made = record.provenance
         revision = str(made.git_revision)
@@ -117,7 +127,7 @@ def _findings(
 
 
 def _state_of(
-    folder: Path, run: str, kinds: Mapping[str, Kind[Any, Any]]
+    folder: Path, run: str, kinds: Mapping[str, Kind[Any, Any]], packed: bool
 ) -> tuple[str, str, Record | None]:
     """Kind and detail of a run, and its record if that is whole."""
     for name in ("config.yaml", "result.json"):  # one that may not be read is no damaged one
@@ -140,7 +150,7 @@ def _state_of(
     record = kind.record_in(content, spec)
     if record is None:
         return "corrupt", damage_of(content, kind.record) or "result.json is of another run", None
-    if problem := _file_problem(folder, record, kind.leaves(record)):
+    if problem := _file_problem(folder, record.files or {}, packed):
         return *problem, record
     if not kind.answers(spec, record):
         why = Status.read(folder).error or "never finished"
@@ -148,43 +158,17 @@ def _state_of(
     return ("unsealed" if record.files is None else "fine"), "", record
 
 
-def _file_problem(
-    folder: Path, record: Record, leaves: Mapping[str, int | None]
-) -> tuple[str, str] | None:
-    """What is wrong with the files that were sealed with a record, or lie beside it."""
-    if record.files is None:
-        return _unsealed_problem(folder, leaves)
-    for name, sealed in record.files.items():
+def _file_problem(folder: Path, files: Mapping[str, str], packed: bool) -> tuple[str, str] | None:
+    """What is wrong with the files that were sealed with a record: name -> checksum."""
+    for name, sealed in files.items():
         path = folder / name
         try:
             if checksum(path) != sealed:
                 return "corrupt", name
         except FileNotFoundError:
-            if not name.startswith(KEPT_HERE) or path.parent.exists():
+            model_left_out = name.startswith(KEPT_HERE) and not path.parent.exists()
+            if not (model_left_out or (packed and not name.endswith(TEXTS))):
                 return "missing", name
-    return None
-
-
-def _unsealed_problem(folder: Path, leaves: Mapping[str, int | None]) -> tuple[str, str] | None:
-    """What is wrong with the files beside a record that does not seal them."""
-    for name, lines in leaves.items():
-        path = folder / name
-        try:
-            if path.suffix == ".png":
-                with Image.open(path) as image:
-                    image.verify()
-            else:
-                rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-                if lines is not None and len(rows) != lines:
-                    return "corrupt", f"{name} has {len(rows)} of {lines} lines"
-        except FileNotFoundError:
-            return "missing", name
-        except (SyntaxError, ValueError, RecursionError, Image.DecompressionBombError):
-            return "corrupt", name
-        except OSError as error:
-            if error.errno is not None:  # else Pillow's, of what it read
-                raise
-            return "corrupt", name
     return None
 
 

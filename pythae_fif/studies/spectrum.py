@@ -116,7 +116,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     }
     first = [model for model in models if model.spec.seed == seeds[0]]
     store = Store(options.results, SPECTRUM)
-    sheets = {m.spec.beta: read_pixels(store.run_dir(m.spec) / SAMPLES) for m in first}
+    sheets = {m.spec.beta: read_pixels(store.place(m.spec) / SAMPLES) for m in first}
     drawings = [
         Drawing(
             name,
@@ -124,13 +124,16 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
             "Figure 8: singular values of the decoder, by reconstruction weight",
             _spectrum_caption(summary, models, size, dataset, budget),
         ),
-        Drawing(
-            f"{name}-samples",
-            _sample_figure(sheets, classes=models[0].record.classes),
-            "Figure 9: samples of every class, by reconstruction weight",
-            _sample_caption(models, dataset, budget),
-        ),
     ]
+    if any(sheet is not None for sheet in sheets.values()):  # packed runs have none
+        drawings.append(
+            Drawing(
+                f"{name}-samples",
+                _sample_figure(sheets, classes=models[0].record.classes),
+                "Figure 9: samples of every class, by reconstruction weight",
+                _sample_caption(models, dataset, budget),
+            )
+        )
     singular_values = [
         {"beta": m.spec.beta, "seed": m.spec.seed, "index": i, "singular_value": value}
         for m in models

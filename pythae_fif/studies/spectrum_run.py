@@ -105,6 +105,10 @@ class SpectrumRecord(Record):
         parameters: Of the model.
     """
 
+    SCORES = frozenset(
+        {"singular_values", "log_volume", "entropy", "diversity", "reconstruction", "nll"}
+    )
+
     schema_version: Literal[1] = Field(1, alias="schema")
     singular_values: list[float] = Field(min_length=1)
     log_volume: float

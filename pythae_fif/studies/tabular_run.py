@@ -99,6 +99,10 @@ class TabularRecord(Record):
         parameters: Of one model.
     """
 
+    SCORES = frozenset(
+        {"wasserstein", "reconstruction", "validation_wasserstein", "log_likelihood"}
+    )
+
     schema_version: Literal[2] = Field(2, alias="schema")
     wasserstein: list[float] = Field(min_length=1)
     reconstruction: list[float]

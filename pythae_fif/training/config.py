@@ -37,7 +37,7 @@ class FIFTrainerConfig(BaseTrainerConfig):
             :func:`~pythae_fif.training.compiled.compiled_loss`; other models train as ever. Losses
             and gradients are equal to rounding. On MNIST a step of Pythae's ResNet has 95 of 182
             operations, of its ConvNet 53 of 273, which on a CPU saves no time; compiling takes
-            minutes (results/benchmarks/step-compiled.md). Default: False.
+            minutes (results/reference/benchmarks/step-compiled.md). Default: False.
         cudnn_benchmark (bool): Let cuDNN time its convolutions and take the fastest, in the whole
             process. Default: False.
         reuse_memory (bool): Never return freed memory to the operating system, for the whole

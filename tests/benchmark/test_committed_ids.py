@@ -1,17 +1,17 @@
 """The committed runs are found again: their ids follow from YAML files, flags and data."""
 
 import types
-from pathlib import Path
 
 import pytest
+from support.reference import REFERENCE, lines
 
-from pythae_fif.benchmark import RunSpec, expand, load_experiment
+from pythae_fif.benchmark import expand, load_experiment
 from pythae_fif.benchmark.config import experiment_file
 from pythae_fif.benchmark.inputs import load_splits
+from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.runs.kind import Environment
-from pythae_fif.runs.store import read_config
+from pythae_fif.runs.store import Store
 
-RESULTS = Path(__file__).resolve().parents[2] / "results"
 CASES = {
     "digits": ("digits", None, {"models": ["all"]}, (1, 8, 8)),
     "mnist": ("mnist", None, {"models": ["all"], "profile": "quick"}, (1, 28, 28)),
@@ -21,7 +21,7 @@ CASES = {
         (3, 32, 32),
     ),
 }  # fmt: skip
-"""Commands of results/README.md: data set, file, flags, and the shape of an image."""
+"""Commands of results/reference/README.md: data set, file, flags, and the shape of an image."""
 
 
 PINNED = {
@@ -47,11 +47,8 @@ def case(request):
     """The name of a command, its plan, and id -> specification of the committed runs like it."""
     dataset, file, flags, shape = CASES[request.param]
     experiment = load_experiment(dataset, file, flags)
-    committed = {}
-    for path in (RESULTS / "runs" / dataset / experiment.arch).glob("*/*/config.yaml"):
-        spec = RunSpec.from_dict(read_config(path.parent).spec)
-        if spec.profile == experiment.profile:
-            committed[path.parent.name] = spec
+    specs = Store(REFERENCE, IMAGES).specs(f"{dataset}/{experiment.arch}")
+    committed = {spec.run_id: spec for spec in specs if spec.profile == experiment.profile}
     (data_hash,) = {spec.data_hash for spec in committed.values()}
     images = types.SimpleNamespace(input_dim=shape, content_hash=data_hash)
     return request.param, expand(experiment, images), committed
@@ -70,6 +67,4 @@ def test_the_data_are_those_of_the_committed_runs(name, request):
     environment = Environment(data_root=root, offline=True)
     splits = load_splits(name, experiment.image_size, experiment.settings, environment)
     plan = expand(experiment.model_copy(update={"models": ["fif"]}), splits)
-    assert {spec.run_id for spec in plan} <= {
-        path.parent.name for path in (RESULTS / "runs" / name).rglob("config.yaml")
-    }
+    assert {f"{spec.folder}/{spec.run_id}" for spec in plan} <= lines().keys()

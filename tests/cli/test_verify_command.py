@@ -1,37 +1,49 @@
 """`verify` as a person calls it: its table, its verdict, its exit codes."""
 
 import json
-import shutil
-from pathlib import Path
 
 import pytest
+from support.reference import REFERENCE, lines, unpack
 
 from pythae_fif import cli
 from pythae_fif.errors import printable
 
-RESULTS = Path(__file__).resolve().parents[2] / "results"
-RUN = next((RESULTS / "runs" / "digits" / "convnet" / "ae").glob("*/result.json")).parent
+RUN = next(run for run in lines() if run.startswith("digits/convnet/ae/"))
 
 
 @pytest.fixture
 def store(tmp_path):
     """A store of one committed run."""
-    shutil.copytree(RUN, tmp_path / RUN.relative_to(RESULTS))
+    unpack(RUN, tmp_path)
     return tmp_path
 
 
 def test_committed_results_are_in_order(capsys):
-    assert cli.main(["verify", str(RESULTS)]) == 0
+    assert cli.main(["verify", str(REFERENCE)]) == 0
     assert "nothing is wrong" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("place", ["{}", "file://{}"])
 def test_what_is_wrong_is_named_and_makes_the_exit_code(store, capsys, place):
-    record = store / RUN.relative_to(RESULTS) / "result.json"
+    record = store / "runs" / RUN / "result.json"
     record.write_bytes(record.read_bytes()[:-40])
     assert cli.main(["verify", place.format(store)]) == 1
     out = " ".join(capsys.readouterr().out.split())
-    assert "corrupt 1" in out and RUN.name in out and "1 of them wrong" in out
+    assert "corrupt 1" in out and RUN.split("/")[-1] in out and "1 of them wrong" in out
+
+
+def test_how_far_runs_are_from_those_of_a_reference(store, capsys):
+    assert cli.main(["verify", str(store), "--against", str(REFERENCE)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "1 runs in both" in out and "none 1 runs" in out
+    path = store / "runs" / RUN / "result.json"
+    content = json.loads(path.read_text())
+    content["scores"]["gmm"]["frechet"]["test"] *= 1.25
+    content.pop("checksum", None)
+    path.write_text(json.dumps(content))
+    assert cli.main(["verify", str(store), "--against", str(REFERENCE)]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "none 0 runs 20.00% scores.gmm.frechet.test" in out and RUN in out.replace(" ", "")
 
 
 @pytest.mark.parametrize(
@@ -52,7 +64,7 @@ def test_bad_input_is_one_line(words, part, capsys):
 def test_control_characters_of_a_store_do_not_reach_the_terminal(store, capsys):
     """A folder's name and a status that clear the screen, set its title and turn the text round."""
     hostile = "x\x1b[2J\x1b]0;mine\x07\x9b31m\u202e"
-    run_dir = store / RUN.relative_to(RESULTS)
+    run_dir = store / "runs" / RUN
     (run_dir / "result.json").unlink()
     status = {"state": "failed", "error": hostile, "updated": "", "attempt": 1}
     (run_dir / "status.json").write_text(json.dumps(status))

@@ -1,21 +1,23 @@
 """The types of scores: committed records read into them and come out unchanged."""
 
 import json
-from pathlib import Path
 
 import pytest
 from pydantic import TypeAdapter
+from support.reference import lines
 
 from pythae_fif.evaluation import Interval, Intervals, MeanStd, Neighbours, Scores
 
-ROOT = Path(__file__).parents[2]
-RECORDS = sorted((ROOT / "results").glob("runs/*/*/*/*/result.json"))
-RECORDS = [path for path in RECORDS if '"frechet"' in path.read_text()][::20]
+RECORDS = {
+    run: record
+    for run, line in lines().items()
+    if "frechet" in str(record := line.files.get("result.json"))
+}
 
 
-@pytest.mark.parametrize("path", RECORDS, ids=lambda path: path.parent.name)
-def test_committed_scores(path):
-    for held in json.loads(path.read_text())["scores"].values():
+@pytest.mark.parametrize("run", [*RECORDS][::20])
+def test_committed_scores(run):
+    for held in RECORDS[run]["scores"].values():
         scores = TypeAdapter(Scores).validate_python(held)
         assert scores.to_dict() == held
         assert list(scores.to_dict()) == list(held)

@@ -5,6 +5,7 @@ from typing import NamedTuple
 FAULTS, MANY = "tests/faults/test_store_faults.py::", "tests/faults/test_many_faults.py::"
 RUNS, EXECUTE = "tests/benchmark/test_run.py::", "tests/runs/test_execute.py::"
 VERIFY, LOCAL = "tests/runs/test_verify.py::", "tests/runs/test_local.py::"
+PACK = "tests/runs/test_pack.py::"
 COMMAND, REMOTE = "tests/cli/test_verify_command.py::", "tests/runs/test_remote.py::"
 CACHE, CLAIM = "tests/data/test_data_cache.py::", "tests/runs/test_claim.py::"
 
@@ -121,11 +122,15 @@ PROMISES = [
     ),
     Promise(
         "Earlier records seal no files (`unsealed`).",
-        (f"{VERIFY}test_damage_beside_a_record_that_lists_no_files",),
+        (f"{VERIFY}test_every_kind_in_a_run_that_is_sealed",),
     ),
     Promise(
-        "`python results/move_study_records.py RESULTS` moves the records of earlier tables to "
-        "their new form.",
-        ("tests/studies/test_tabular.py::test_an_old_record_is_moved_to_the_form_of_all_runs",),
+        "In a packed store a run is a line of text without model and pictures (`packed`), sealed "
+        "as before; nothing writes to it but the script that packs.",
+        (
+            f"{PACK}test_a_packed_run_is_what_it_was",
+            f"{PACK}test_what_was_changed_in_a_pack_is_found",
+            f"{PACK}test_a_run_that_goes_on_gets_a_folder_which_counts_first",
+        ),
     ),
 ]

@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
 from support import report_store
+from support.reference import packer
 from support.report_store import FAILURES, GOLDEN, NAME, RESULTS, report, result, splits, store
 
 from pythae_fif.benchmark.config import experiment_file, load_experiment
 from pythae_fif.benchmark.record import Training
 from pythae_fif.benchmark.yaml_files import names_in
 from pythae_fif.errors import StoreError, printable
-from pythae_fif.pictures import read_pixels, write_figure
+from pythae_fif.pictures import UNSEEN, read_pixels, write_figure
 from pythae_fif.reports import (
     Failure,
     constant_error,
@@ -43,11 +44,13 @@ from pythae_fif.reports.grid import (
     write_rows,
 )
 from pythae_fif.reports.published_tables import not_comparable, table2, table3, table8
-from pythae_fif.reports.sample_figure import Strip, tiles
+from pythae_fif.reports.sample_figure import Line, images_of
 from pythae_fif.reports.score_table import SAMPLER_LABELS, Report, Row, build_report, score_grid
+from pythae_fif.runs.kind import Environment
 from pythae_fif.sampling import SAMPLERS
 
 EXPERIMENT = report_store.experiment()
+DRAWN = ("best", "samples", "reconstructions", "beta", "cost", "learning")
 REPORT = build_report(EXPERIMENT, RESULTS, constant_mse=0.1)
 PAPER = load_experiment("celeba", None, {}).settings
 
@@ -71,7 +74,7 @@ class TestStored:
     def test_files(self, written):
         root, _ = written
         assert {p.name for p in (root / "figures").iterdir()} == {
-            f"{NAME}-{kind}.png" for kind in ("samples", "beta", "cost", "learning")
+            f"{NAME}-{kind}.png" for kind in DRAWN
         }
         assert [p.name for p in (root / "pages").iterdir()] == [f"{NAME}.html"]
         assert not list(root.rglob("*.tmp"))
@@ -79,14 +82,14 @@ class TestStored:
     def test_pictures_of_the_markdown_are_there(self, written):
         root, tables = written
         found = re.findall(r"!\[[^]]+\]\(([^)]+)\)", tables[f"{NAME}.md"])
-        assert len(found) == 4
+        assert len(found) == len(DRAWN)
         assert all((root / "tables" / path).is_file() for path in found)
 
     def test_without_pictures_and_logs(self, tmp_path):
         """Records are enough: what a run has no file of is left out."""
         paths = write_experiment(store(tmp_path), splits(), report(RESULTS[4:6]))
         names = {p.name for p in paths if p.suffix == ".png"}
-        assert names == {f"{NAME}-samples.png", f"{NAME}-cost.png"}
+        assert names == {f"{NAME}-{kind}.png" for kind in (*DRAWN[:3], "cost")}
         assert "failed" not in (tmp_path / "tables" / f"{NAME}.md").read_text("utf-8")
 
     def test_folder_that_cannot_be_made(self, tmp_path):
@@ -615,8 +618,7 @@ class TestPage:
 
     def test_pictures_are_whole_and_described(self, page):
         pictures = page.all("img")
-        # Four figures; of three models reconstructions, interpolations and codes; seven sheets.
-        assert len(pictures) == 4 + 3 * 3 + 7
+        assert len(pictures) == len(DRAWN)
         for picture in pictures:
             assert len(picture["alt"]) > 9
             data = base64.b64decode(picture["src"].partition("base64,")[2])
@@ -643,51 +645,113 @@ class TestPage:
 
 
 class TestFigures:
-    @pytest.mark.parametrize("size", [(8, 8), (5, 9), (12, 4)])
+    @pytest.mark.parametrize(("size", "scale"), [((8, 8), 6), ((28, 20), 2), ((64, 64), 1)])
     @pytest.mark.parametrize("channels", [1, 3])
-    def test_every_strip_shows_the_first_rows_of_its_sheet(self, tmp_path, size, channels):
-        sheets = [
-            read_pixels(report_store.sheet(tmp_path / f"{start}.png", size, channels, start))
-            for start in (0, 100)
+    def test_a_pixel_is_a_square_of_its_grey(self, tmp_path, size, scale, channels):
+        """In the file as it is written: all strips, enlarged by a whole number, and no other."""
+        draws = np.random.RandomState(0).randint(0, 256, (4, 64, *size, channels)).astype(np.uint8)
+        lines = [
+            Line("test images", {"": draws[0]}),
+            Line("FIF", {"N": draws[1], "GMM": draws[2]}),
+            Line("VQVAE", {"PixelCNN": draws[3]}),
         ]
-        names = {"data": 0, "FIF, N": 0, "FIF, GMM": 1, "AE, GMM": 1}
-        strips = [Strip(name, sheets[index]) for name, index in names.items()]
-        figure = sample_figure.sample_figure(strips, "title")
-        drawn = {
-            axis.get_title(loc="left"): {*np.unique(axis.get_images()[0].get_array())} - {255}
-            for axis in figure.axes
+        write_figure(tmp_path / "p.png", sample_figure.sample_figure(lines, "title"))
+        with Image.open(tmp_path / "p.png") as image:
+            drawn = np.asarray(image.convert("RGB"), int)[sample_figure.HEAD :]
+        assert drawn.shape[1] <= sample_figure.WIDTH
+        height, width = (scale * side + sample_figure.GAP for side in size)
+        across = drawn.shape[1] - sample_figure.LABEL - sample_figure.BLOCK_GAP
+        count = across // (2 * width)
+        shown = [(0, 0, draws[0]), (0, 1, draws[0][count:]), (1, 0, draws[1]), (1, 1, draws[2]),
+                 (2, 0, draws[3]), (2, 1, draws[3][count:])]  # fmt: skip
+        for row, block, images in shown:
+            left = sample_figure.LABEL + block * (count * width + sample_figure.BLOCK_GAP)
+            for place, image in enumerate(images[:count]):
+                at = left + place * width
+                part = drawn[row * height :, at:][: scale * size[0], : scale * size[1]]
+                assert np.abs(part[::scale, ::scale] - image).max() <= UNSEEN
+                assert np.abs(part[scale - 1 :: scale, scale - 1 :: scale] - image).max() <= UNSEEN
+
+    def test_a_third_sampler_begins_a_new_line(self):
+        images = np.zeros((64, 8, 8, 1), np.uint8)
+        figure = sample_figure.sample_figure(
+            [Line("FIF", dict.fromkeys(("N", "GMM", "MAF"), images))], "title"
+        )
+        texts = [text.get_text() for text in figure.texts]
+        assert texts == ["FIF", "N | GMM", "FIF", "MAF", "title"]
+
+    def test_images_of_a_sheet(self, tmp_path):
+        images = images_of(read_pixels(report_store.sheet(tmp_path / "s.png", (5, 9), 3)))
+        assert images.shape == (64, 5, 9, 3)
+        assert [*np.unique(images[:8])] == [10] and [*np.unique(images[56:])] == [80]
+
+    def test_fif_is_first_and_the_best_follow(self, tmp_path):
+        """By validation distance, each with its best sampler; of pairs the reconstructions."""
+        report_store.fill(store(tmp_path))
+        lines = sample_figure.best(store(tmp_path), report())
+        assert [(line.name, *line.strips) for line in lines] == [
+            ("FIF", "reconstructions"), ("FIF", "samples, GMM"),
+            ("AE", "reconstructions"), ("AE", "samples, GMM"),
+            ("VAE", "reconstructions"), ("VAE", "samples, N"),
+        ]  # fmt: skip
+        rows = [*np.unique(lines[0].strips["reconstructions"])]
+        assert rows == [20, 40, 60, 80]
+        everything = sample_figure.samples(store(tmp_path), report())
+        assert [(line.name, [*line.strips]) for line in everything] == [
+            ("FIF", ["N", "GMM"]), ("AE", ["N", "GMM", "MAF"]), ("VAE", ["N", "GMM"])
+        ]  # fmt: skip
+
+
+class TestReference:
+    def test_a_packed_store_draws_the_same_and_keeps_figures_of_pictures(self, tmp_path, caplog):
+        root, target = tmp_path / "store", tmp_path / "packed"
+        whole = store(root)
+        for found in RESULTS:
+            whole.prepare(found.spec, Environment())
+            found.record.write(whole.run_dir(found.spec) / "result.json")
+        report_store.fill(whole)
+        drawn = build_report(EXPERIMENT, RESULTS)
+        write_experiment(whole, splits(), drawn)
+        script = packer()
+        script.copy(root, target)
+        assert script.pack(root, target) == len(RESULTS)
+        before = {p: p.stat().st_mtime_ns for p in target.rglob("*.*") if p.is_file()}
+        write_experiment(store(target), splits(), drawn)
+        assert {p: p.stat().st_mtime_ns for p in target.rglob("*.*") if p.is_file()} == before
+        assert not caplog.records
+        kept = target / "figures" / f"{NAME}-samples.png"
+        kept.unlink()
+        write_experiment(store(target), splits(), drawn)
+        assert "samples.png is not drawn: packed runs have no pictures" in caplog.text
+        assert not kept.exists()
+
+    def test_a_row_says_how_far_it_is_from_the_reference(self, tmp_path):
+        """FIF the same, AE's first seed a quarter off, VAE not all there."""
+        other = store(tmp_path / "same")
+        moved = result("ae", {}, 0, {"normal": (140, 150.25), "gmm": (3, 2.3), "maf": (4, 5)}, 2.5)
+        for found in (*RESULTS[:4], moved, *RESULTS[5:7]):
+            other.prepare(found.spec, Environment())
+            found.record.write(other.run_dir(found.spec) / "result.json")
+        compared = build_report(EXPERIMENT, RESULTS, reference=other)
+        by_row = {
+            (r.model, r.sampler): d
+            for r, d in zip(compared.rows, compared.differences, strict=True)
         }
-        assert drawn == {name: ({10, 20}, {110, 120})[index] for name, index in names.items()}
-
-    def test_strips_of_25_models_do_not_overlap(self, tmp_path):
-        sheet = read_pixels(report_store.sheet(tmp_path / "s.png", (8, 8)))
-        strips = [Strip(f"model {i}", sheet) for i in range(25) for _ in range(2 + i % 3)]
-        figure = sample_figure.sample_figure(strips, "title")
-        figure.draw_without_rendering()
-        shown = [axis for axis in figure.axes if axis.get_images()]
-        assert len(shown) == len(strips)
-        boxes = [axis.get_position().extents for axis in shown]
-        for i, (x0, y0, x1, y1) in enumerate(boxes):
-            assert 0 <= x0 < x1 <= 1
-            assert 0 <= y0 < y1 <= 1
-            for a0, b0, a1, b1 in boxes[:i]:
-                assert a1 <= x0 or x1 <= a0 or b1 <= y0 or y1 <= b0
-        width, height = figure.get_size_inches()
-        assert 0.4 < width / height < 2.5
-
-    def test_tiles(self, tmp_path):
-        image = tiles(read_pixels(report_store.sheet(tmp_path / "s.png", (8, 8))), rows=4)
-        assert image.shape == (4 * 9 - 1, 8 * 9 - 1)
-        assert list(image[:, 0]) == [*[10] * 8, 255, *[20] * 8, 255, *[30] * 8, 255, *[40] * 8]
-
-    def test_picture_is_not_blank(self, tmp_path):
-        sheet = read_pixels(report_store.sheet(tmp_path / "s.png", (8, 8)))
-        figure = sample_figure.sample_figure([Strip("AE, N", sheet)], "t")
-        write_figure(tmp_path / "p.png", figure)
-        pixels = np.asarray(Image.open(tmp_path / "p.png").convert("L"))
-        assert min(pixels.shape) > 150
-        # The rows of images are of the greys 10 and 20.
-        assert (pixels < 25).mean() > 0.3
+        assert by_row["FIF", "N"] == by_row["FIF", "GMM"] == 0
+        assert by_row["AE", "GMM"] == pytest.approx(1 - 0.0123 / 0.2)
+        assert math.isnan(by_row["VAE", "N"])
+        column = [row[-2].text for row in score_grid(compared).rows]
+        assert score_grid(compared).headings[-2] == "reference"
+        assert column == ["same", "same", "93.8%", "93.8%", "93.8%", "–", "–"]
+        weights = store(tmp_path / "weights")
+        for seed in (0, 1):
+            found = result("vae", {}, seed, {"normal": (7, 7.5)}, 1.5, extractor_hash="f" * 16)
+            weights.prepare(found.spec, Environment())
+            found.record.write(weights.run_dir(found.spec) / "result.json")
+        scored = score_grid(build_report(EXPERIMENT, RESULTS, reference=weights)).rows
+        assert [row[-2].text for row in scored] == [*["–"] * 5, "other extractor", "–"]
+        assert "reference" not in score_grid(REPORT).headings
+        assert score_terminal(compared).columns[-2].header == "ref"
 
 
 class TestPlots:

@@ -2,14 +2,13 @@
 
 import dataclasses
 import math
-import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from support.engines import InProcess, Refuses
+from support.reference import REFERENCE, unpack
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
@@ -19,8 +18,6 @@ from pythae_fif.runs.verify import verify
 from pythae_fif.studies import StudyOptions, run_study, spectrum, spectrum_run
 from pythae_fif.studies.kinds import STUDY_KINDS
 from pythae_fif.studies.spectrum_run import SPECTRUM
-
-RESULTS = Path(__file__).parents[2] / "results"
 
 
 @pytest.fixture(scope="module")
@@ -144,11 +141,11 @@ COMMITTED = {
 
 @pytest.mark.shared
 def test_committed_runs_are_not_done_again(tmp_path, shared_data):
-    shutil.copytree(RESULTS / "runs" / "spectrum", tmp_path / "runs" / "spectrum")
+    unpack("spectrum/", tmp_path)
     options = StudyOptions(tmp_path, str(shared_data), offline=True, engine=Refuses())
     run_study("spectrum", options, lambda *_: None)
     specs = Store(tmp_path, SPECTRUM).specs()
     assert {(spec.beta, spec.seed): spec.run_id for spec in specs} == COMMITTED
     for name in ("spectrum-mnist-quick.csv", "spectrum-mnist-quick-values.csv"):
-        drawn, committed = (root / "tables" / name for root in (tmp_path, RESULTS))
+        drawn, committed = (root / "tables" / name for root in (tmp_path, REFERENCE))
         assert drawn.read_text() == committed.read_text()

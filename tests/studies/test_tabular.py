@@ -2,12 +2,9 @@
 
 import csv
 import dataclasses
-import hashlib
-import importlib.util
 import io
 import json
 import math
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +12,7 @@ import pytest
 import torch
 from pythae.models import AutoModel
 from support.engines import InProcess, Refuses
+from support.reference import unpack
 from support.tabular_files import LATENT, table, write_archive, write_csv
 
 from pythae_fif.cli.main import main
@@ -30,8 +28,6 @@ from pythae_fif.runs.verify import verify
 from pythae_fif.studies import StudyOptions, ablation, tabular, tabular_plan, tabular_protocol
 from pythae_fif.studies.kinds import STUDY_KINDS
 from pythae_fif.studies.tabular_run import TABULAR, TabularRecord, TabularSpec, _scores
-
-RESULTS = Path(__file__).parents[2] / "results"
 
 
 @pytest.fixture(scope="module")
@@ -220,81 +216,13 @@ COMMITTED = {
 @pytest.mark.parametrize("dataset, profile", COMMITTED)
 def test_committed_runs_are_not_done_again(tmp_path, shared_data, dataset, profile):
     """Neither those of the tables nor those that their learning rates were chosen by."""
-    shutil.copytree(RESULTS / "runs" / dataset, tmp_path / "runs" / dataset)
+    unpack(f"{dataset}/", tmp_path)
     options = StudyOptions(tmp_path, str(shared_data), profile=profile, engine=Refuses())
     loaded = tabular_protocol.load_table(dataset, options)
     ids = COMMITTED[dataset, profile]
     seeds = tabular_protocol.SEEDS
     runs = tabular_plan.train_configurations(list(ids), loaded, seeds, options, lambda *_: None)
     assert {run.spec.configuration: run.spec.run_id for run in runs} == ids
-
-
-# ---------------------------------------------------------------- records of before
-
-
-@pytest.fixture(scope="module")
-def mover():
-    path = RESULTS / "move_study_records.py"
-    found = importlib.util.spec_from_file_location("move_study_records", path)
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
-
-
-def write_old(root, checksum=True, **changes):
-    """A record as versions before `pythae_fif.runs` wrote it."""
-    configuration = tabular_protocol.CONFIGURATIONS["fif"]
-    content = {
-        "specification": {
-            "schema": 2, "configuration": configuration.identity(), "data": "0123",
-            "latent_dim": 2, "profile": SPEC.budget.model_dump(),
-            "learning_rates": [1e-3, 1e-5], "seeds": [0, 1],
-        },
-        **{key: [1.0, math.nan] for key in SCORES},
-        "steps": 3, "seconds": 1.0, "cg_iterations": None, "backend": "eager", "parameters": 3,
-        "provenance": {"device": "cpu (x86_64)", "git_revision": "5300a58"},
-    }  # fmt: skip
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    if checksum:
-        content["checksum"] = hashlib.sha256(text.encode()).hexdigest()
-    path = root / "runs" / "csv" / "fif" / SPEC.run_id / "result.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(content | changes))
-    return path
-
-
-@pytest.mark.parametrize("checksum", [True, False])
-def test_an_old_record_is_moved_to_the_form_of_all_runs(tmp_path, mover, checksum):
-    path = write_old(tmp_path, checksum)
-    assert mover.move(tmp_path) == (1, [])
-    record = Store(tmp_path, TABULAR).record(SPEC)
-    assert record.provenance.git_revision == "5300a58" and record.code_square[0] == 1
-    assert math.isnan(record.wasserstein[1]) and record.checksum
-    assert {f.kind for f in verify(tmp_path, STUDY_KINDS)} == {"unsealed"}  # its files are
-    text = path.read_text()
-    assert mover.move(tmp_path) == (0, []) and path.read_text() == text
-
-
-@pytest.mark.parametrize(
-    "changes, said",
-    [
-        ({"wasserstein": [0.5, 1.0]}, "was changed since it was sealed"),
-        ({"specification": {}, "checksum": None}, "KeyError"),
-        ({"steps": None, "checksum": None}, "is not whole"),
-    ],
-)
-def test_an_old_record_that_cannot_be_trusted_stays_as_it_is(tmp_path, mover, changes, said):
-    path = write_old(tmp_path, **changes)
-    before = path.read_text()
-    count, (line,) = mover.move(tmp_path)
-    assert count == 0 and said in line and path.read_text() == before
-    assert not path.with_name("config.yaml").exists()
-
-
-def test_an_old_record_in_a_folder_not_its_own_stays_as_it_is(tmp_path, mover):
-    folder = write_old(tmp_path).parent
-    folder.rename(folder.with_name("0123456789ab"))
-    assert f"is that of run {SPEC.run_id}" in mover.move(tmp_path)[1][0]
 
 
 # ---------------------------------------------------------------- tables and protocols

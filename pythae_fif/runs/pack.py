@@ -1,0 +1,63 @@
+"""A packed store: the texts of many runs, a line a run, small enough for a repository.
+
+`runs/digits.jsonl` holds the configurations, records, logs and statuses that would be below
+`runs/digits/`, and neither models nor pictures; their names and checksums stand in the records.
+`benchmarks/reference.py` writes it, nothing else does: a run that is started in a packed store gets
+a folder, which counts before its line.
+"""
+
+__all__ = ["TEXTS", "PackedRun", "read_packs"]
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from pythae_fif.errors import StoreError
+from pythae_fif.files import json_text
+
+TEXTS = (".json", ".jsonl", ".yaml")
+"""Suffixes of the files that a pack keeps."""
+
+_NAME = r"[\w=+-][\w.=+-]*"  # a part of a path that leads nowhere else
+
+
+class PackedRun(BaseModel):
+    """A line of a pack.
+
+    Attributes:
+        run: The run's folder below `runs/`.
+        files: Name -> text, or what a JSON file holds where :func:`json_text` gives it back.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    run: Annotated[str, Field(pattern=f"^{_NAME}(/{_NAME})+$")]
+    files: dict[Annotated[str, Field(pattern=f"^{_NAME}$")], str | dict[str, Any]]
+
+    def unpack(self, runs: Path) -> None:
+        """Writes the run's folder below `runs`."""
+        folder = runs / self.run
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in self.files.items():
+            text = content if isinstance(content, str) else json_text(content)
+            (folder / name).write_text(text, "utf-8")
+
+
+def read_packs(root: Path) -> Iterator[PackedRun]:
+    """The packed runs of a store.
+
+    Raises:
+        StoreError: A pack is damaged or cannot be read.
+    """
+    for path in sorted((root / "runs").glob("*.jsonl")):
+        try:
+            lines = path.read_bytes().splitlines()
+        except OSError as error:
+            raise StoreError(f"cannot read {path}: {error.strerror}") from error
+        for number, line in enumerate(lines, start=1):
+            try:
+                yield PackedRun.model_validate_json(line)
+            except ValidationError as error:
+                raise StoreError(f"{path}, line {number} is no run: restore the file") from error
