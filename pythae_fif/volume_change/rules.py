@@ -107,6 +107,19 @@ def _instance(step: Step, x: Tensor) -> int:
     return x[0, 0].numel()
 
 
+def _rms_norm(step: Step, tangent_of: TangentOf) -> Tensor:
+    """y = x / sqrt(mean x^2 + eps): dy = (dx - y mean(y dx)) / sqrt(mean x^2 + eps)."""
+    tangent, x = of_input(step, tangent_of), step.argument(0, "input")
+    weight, eps = step.argument(2, "weight"), step.argument(3, "eps")
+    dims = tuple(range(-len(step.argument(1, "normalized_shape")), 0))
+    eps = torch.finfo(x.dtype).eps if eps is None else eps
+    scale = (x.square().mean(dims, keepdim=True) + eps).rsqrt()
+    y = (x * scale).to(tangent.dtype)
+    scale = scale if weight is None else scale * weight
+    across: Tensor = tangent - y * (y * tangent).mean(dims, keepdim=True)
+    return across * scale.to(tangent.dtype)
+
+
 _aten: Any = torch.ops.aten
 
 
@@ -250,6 +263,7 @@ _TABLE: list[tuple[Rule, list[Any]]] = [
         _normalised(lambda step, x: math.prod(step.argument(1, "normalized_shape")), 2, 4, False),
         named("layer_norm"),
     ),
+    (_rms_norm, named("rms_norm")),
     (
         _normalised(lambda step, x: x[0].numel() // step.argument(1, "num_groups"), 2, 4),
         named("group_norm"),
