@@ -117,7 +117,8 @@ def _rms_norm(step: Step, tangent_of: TangentOf) -> Tensor:
     y = (x * scale).to(tangent.dtype)
     scale = scale if weight is None else scale * weight
     across: Tensor = tangent - y * (y * tangent).mean(dims, keepdim=True)
-    return across * scale.to(tangent.dtype)
+    product: Tensor = across * scale.to(tangent.dtype)
+    return product
 
 
 _aten: Any = torch.ops.aten
