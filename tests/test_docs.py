@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 import pythae_fif.cli.run
 import pythae_fif.cli.score
 from pythae_fif import studies
 from pythae_fif.benchmark.config import Profile
 from pythae_fif.benchmark.model_entry import ModelEntry
+from pythae_fif.benchmark.yaml_files import read_yaml
 from pythae_fif.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -87,8 +87,9 @@ def test_python(page, capsys, request):
 
 
 @pytest.mark.parametrize("text", blocks("yaml"))
-def test_yaml(text):
-    values = yaml.safe_load(text)
+def test_yaml(text, tmp_path):
+    (tmp_path / "shown.yaml").write_text(text)
+    values = read_yaml(tmp_path / "shown.yaml")
     if "config" in values:
         assert ModelEntry.model_validate(values).choices()
     else:

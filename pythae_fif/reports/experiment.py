@@ -20,6 +20,7 @@ from pythae_fif.reports.figures import beta_figure, cost_figure, learning_figure
 from pythae_fif.reports.grid import Cell, Grid, to_markdown, write_grid, write_rows
 from pythae_fif.reports.page import FigureFile, experiment_page
 from pythae_fif.reports.published_tables import table2, table3, table8
+from pythae_fif.reports.report import Report
 from pythae_fif.reports.sample_figure import (
     BEST,
     Line,
@@ -29,7 +30,7 @@ from pythae_fif.reports.sample_figure import (
     sample_figure,
     samples,
 )
-from pythae_fif.reports.score_table import Report, score_grid
+from pythae_fif.reports.score_table import score_grid
 
 logger = logging.getLogger(__name__)
 
@@ -204,7 +205,7 @@ def _table_figures(store: ImageStore, report: Report) -> Iterator[FigureFile]:
         if path.exists():
             yield FigureFile(
                 f"{choice.model}-{choice.sampler}",
-                f"{row.model}, {row.sampler}",
+                f"{row.model}, {row.sampler} samples",
                 "Samples and test rows: marginals and pairs of columns.",
                 path,
             )

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pythae_fif.pictures import new_figure
-from pythae_fif.reports.score_table import SAMPLER_LABELS, Report, Row
+from pythae_fif.reports.report import SAMPLER_LABELS, Report, Row
 
 
 def _bare(axis: Any) -> None:

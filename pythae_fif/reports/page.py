@@ -18,7 +18,7 @@ from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.selection import Result
 from pythae_fif.errors import printable
 from pythae_fif.reports.grid import Grid
-from pythae_fif.reports.score_table import Report
+from pythae_fif.reports.report import Report
 
 
 class FigureFile(NamedTuple):

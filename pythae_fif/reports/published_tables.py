@@ -13,7 +13,7 @@ from pythae_fif.benchmark.config import length_of, load_experiment
 from pythae_fif.benchmark.selection import Choice
 from pythae_fif.reports.grid import DASH, Cell, Grid, measured, number, rank_column
 from pythae_fif.reports.published import PublishedCell, PublishedTable, load_published, printed
-from pythae_fif.reports.score_table import SAMPLER_LABELS, Report, Row
+from pythae_fif.reports.report import SAMPLER_LABELS, Report, Row
 from pythae_fif.sampling import FITTED
 from pythae_fif.validation import parse_duration
 

@@ -11,7 +11,7 @@ from pythae_fif.benchmark.leaderboard import ImageStore
 from pythae_fif.benchmark.selection import Choice
 from pythae_fif.benchmark.sheets import RECONSTRUCTIONS, SIDE, samples_name
 from pythae_fif.pictures import DPI, new_figure, read_pixels
-from pythae_fif.reports.score_table import Report, Row
+from pythae_fif.reports.report import Report, Row
 
 WIDTH, LABEL, HEAD = 830, 120, 40  # pixels: a page's width, of it the names; above all lines
 IMAGE, GAP, BLOCK_GAP = 48, 2, 12  # pixels of an image, about; between images; between strips

@@ -296,7 +296,7 @@ def test_own_table_from_file_to_page(run, tmp_path):
     assert read_json(folder / "model/columns.json")["names"] == ["height", "width", "n"]
     assert not any("samples" in path.name for path in (run.results / "figures").iterdir())
     (page,) = (run.results / "pages").iterdir()
-    assert (folder / "samples-normal.png").is_file() and "N samples" in page.read_text()
+    assert (folder / "samples-normal.png").is_file() and "VAE, N samples" in page.read_text()
     code, out, _ = run.words("verify", run.results)
     assert code == 0 and "nothing is wrong" in out
     code, _, err = run(*words, "--models", "vaegan")
@@ -689,7 +689,7 @@ class TestProgram:
         results = tmp_path / "results"
         # One run more than there is room for: it starts when the first one is finished.
         runs = len(LocalEngine().slots()) + 1
-        file = tiny({"epochs": 20}, seeds=list(range(runs)))
+        file = tiny({"epochs": 8}, seeds=list(range(runs)))
         arguments = ["--config", file, "--results", str(results)]
         program = subprocess.Popen(
             [sys.executable, self.PROGRAM, *arguments],

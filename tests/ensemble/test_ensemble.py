@@ -45,7 +45,9 @@ def train_alone(model, seed, data, epochs, batch_size, lr):
         ({"beta_final": 5.0, "beta_epochs": 2, "latent_distribution": "student_t"}, False),
         ({"jacobian_at": "reconstruction"}, False),
         ({"gradient_to": "decoder", "trace_space": "data", "hutchinson_samples": 3}, False),
-        ({"hutchinson_kind": "rademacher", "blocks": (1, 0)}, True),
+        pytest.param(
+            {"hutchinson_kind": "rademacher", "blocks": (1, 0)}, True, marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_member_is_the_model_trained_alone(options, compile):

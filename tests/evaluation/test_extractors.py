@@ -267,6 +267,7 @@ class TestClassifier:
             train_classifier(LabelledImages(images, labels))
 
 
+@pytest.mark.slow
 @pytest.mark.shared
 def test_classifier_learns_mnist_in_a_hundred_steps(shared_data):
     raw = shared_data / "MNIST" / "raw"

@@ -511,7 +511,10 @@ def test_generation_pipeline(tmp_path, sampler):
     assert generated.shape == (5, *SHAPE) and torch.isfinite(generated).all()
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64)])
+FACES = pytest.param((3, 64, 64), marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32), FACES])
 @pytest.mark.parametrize("arch", ["convnet", "resnet", "fif_convnet", "vit", "ldm", "vit_fc2"])
 def test_gradient_of_replay_on_every_network(arch, shape):
     """In float64, in training mode with BatchNorm, against the authors' formulation."""

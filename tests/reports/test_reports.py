@@ -44,8 +44,9 @@ from pythae_fif.reports.grid import (
     write_rows,
 )
 from pythae_fif.reports.published_tables import not_comparable, table2, table3, table8
+from pythae_fif.reports.report import SAMPLER_LABELS, Report, Row, build_report
 from pythae_fif.reports.sample_figure import Line, images_of
-from pythae_fif.reports.score_table import SAMPLER_LABELS, Report, Row, build_report, score_grid
+from pythae_fif.reports.score_table import score_grid
 from pythae_fif.runs.kind import Environment
 from pythae_fif.sampling import SAMPLERS
 

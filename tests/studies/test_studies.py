@@ -376,7 +376,7 @@ def test_orthogonal_vectors_are_exact_at_full_number():
     assert estimator.simulated_variance(matrix, "orthogonal", 6, 100, generator) < 1e-20
 
 
-@pytest.mark.parametrize("conditional", [False, True])
+@pytest.mark.parametrize("conditional", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_gradient_distances(conditional):
     splits = load_images("digits")
     images, labels = to_float(splits.train), None

@@ -20,7 +20,7 @@ from pythae_fif.benchmark.selection import Result
 from pythae_fif.data import Splits
 from pythae_fif.evaluation.scores import MeanStd, Neighbours, Scores
 from pythae_fif.reports import Failure, build_report, constant_error, write_experiment
-from pythae_fif.reports.score_table import Report
+from pythae_fif.reports.report import Report
 from pythae_fif.runs.record import Provenance
 from pythae_fif.runs.store import Store
 

@@ -1,0 +1,317 @@
+"""The scores of an experiment: one row a model and sampler, chosen on the validation split."""
+
+__all__ = [
+    "SAMPLER_LABELS",
+    "Report",
+    "Row",
+    "build_report",
+]
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pythae_fif.benchmark.config import Experiment, length_of
+from pythae_fif.benchmark.leaderboard import ImageStore
+from pythae_fif.benchmark.model_entry import load_model_entry
+from pythae_fif.benchmark.selection import Choice, Result, select
+from pythae_fif.evaluation.scores import Scores
+from pythae_fif.evaluation.scoring import FEWEST_SAMPLES
+from pythae_fif.reports.command import command_of
+from pythae_fif.runs.compare import difference
+from pythae_fif.sampling import FIT_STEPS, FITTED
+
+SAMPLER_LABELS = {
+    "normal": "N",
+    "gaussian": "Gaussian",
+    "gmm": "GMM",
+    "maf": "MAF",
+    "iaf": "IAF",
+    "two_stage": "2-stage",
+    "vamp": "VAMP",
+    "hypersphere": "sphere",
+    "poincare": "Poincaré",
+    "pixelcnn": "PixelCNN",
+}
+"""Names of samplers as tables show them; N is the standard normal."""
+
+CONSTANT = 0.98
+"""A model whose squared error is above this part of the mean image's error did not learn."""
+
+MAIN_PACKAGES = ("pythae-fif", "pythae", "torch", "numpy", "scikit-learn")
+"""Those whose versions a table's note names; the records name all."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table; numbers are means over the seeds, `std` their spread."""
+
+    model: str
+    sampler: str
+    configuration: str
+    candidates: int
+    frechet_val: float
+    frechet_test: float
+    frechet_test_std: float | None
+    score: float | None
+    score_std: float | None
+    kernel: float | None
+    precision: float | None
+    recall: float | None
+    density: float | None
+    coverage: float | None
+    reconstruction_mse: float
+    training_seconds: float
+    parameters: int
+    learned: bool
+    run_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """An experiment's chosen configurations with all that must stand beside their numbers.
+
+    Attributes:
+        experiment: What was asked for.
+        results: Its finished runs; at least one.
+        choices: The runs that the rows come from.
+        rows: One a choice, in the same order.
+        notes: Sentences under the table.
+        differences: One a row, from the same runs in a reference: see
+            :func:`~pythae_fif.runs.compare.difference`; NaN where it has not all of them. Empty
+            without a reference.
+    """
+
+    experiment: Experiment
+    results: list[Result]
+    choices: list[Choice]
+    rows: list[Row]
+    notes: list[str]
+    differences: tuple[float, ...] = ()
+
+    @property
+    def title(self) -> str:
+        """Data set, architecture and profile."""
+        experiment = self.experiment
+        return f"{experiment.dataset}, {experiment.arch}, profile {experiment.profile}"
+
+    @property
+    def distance(self) -> str:
+        """What the Frechet distance of the extractor is called."""
+        return _scores(self.results).distance_name
+
+    @property
+    def score(self) -> str | None:
+        """What the extractor's score is called; None if it gives none."""
+        return _scores(self.results).score_name
+
+
+def build_report(
+    experiment: Experiment,
+    results: list[Result],
+    missing: int = 0,
+    constant_mse: float | None = None,
+    reference: ImageStore | None = None,
+) -> Report:
+    """Selects the configurations and gathers what must be said about them.
+
+    Args:
+        experiment: What was asked for.
+        results: Its finished runs; at least one.
+        missing: Number of runs of the plan that have no record.
+        constant_mse: Squared error a test pixel of the training images' mean, by which a model
+            that did not learn is known; None leaves that out.
+        reference: Another store, with runs made elsewhere.
+    """
+    choices = select(results)
+    rows = [_row(choice, constant_mse) for choice in choices]
+    notes = _warnings(experiment, results, choices, rows, missing, constant_mse)
+    notes += _notes(experiment, results, choices)
+    differences: tuple[float, ...] = ()
+    if reference is not None:
+        notes.append(
+            "Reference: the largest relative difference of the row's scores from those of the same "
+            "runs in the reference; – where it has not all of them, `other extractor` where one "
+            "of other weights scored them, such as a classifier that was trained on this machine."
+        )
+        differences = tuple(_from_reference(choice, reference) for choice in choices)
+    return Report(experiment, results, choices, rows, notes, differences)
+
+
+def _from_reference(choice: Choice, reference: ImageStore) -> float:
+    """How far a choice's scores are from the reference; NaN where a run is not in it, infinite
+    where an extractor of other weights made them."""
+    found = [0.0]
+    for spec, record in ((result.spec, result.record) for result in choice.results):
+        theirs = reference.record(spec)
+        if theirs is None or choice.sampler not in theirs.scores:
+            return math.nan
+        ours, scores = record.scores[choice.sampler], theirs.scores[choice.sampler]
+        if ours.extractor_hash != scores.extractor_hash:
+            found.append(math.inf)
+        for part in (f"scores.{choice.sampler}.", "reconstruction_mse."):
+            found.append(difference(record, theirs, part).value)
+    return max(found)
+
+
+def _scores(results: Sequence[Result]) -> Scores:
+    """Those of the first run; how samples are scored is the same for all runs of a table."""
+    return next(iter(results[0].record.scores.values()))
+
+
+def _warnings(
+    experiment: Experiment,
+    results: list[Result],
+    choices: list[Choice],
+    rows: list[Row],
+    missing: int,
+    constant_mse: float | None,
+) -> list[str]:
+    """What stands before all other notes: why numbers are missing or cannot be compared."""
+    warnings = []
+    if missing:
+        runs = "1 run of the plan has" if missing == 1 else f"{missing} runs of the plan have"
+        warnings.append(f"{runs} no result: the table is not complete.")
+    dimensions = {
+        row.model: choice.spec.latent_dim
+        for row, choice in zip(rows, choices, strict=True)
+        if choice.spec.latent_dim != experiment.latent_dim
+    }
+    if dimensions:
+        others = ", ".join(f"{model} {dimension}" for model, dimension in dimensions.items())
+        warnings.append(f"Latent dimension {experiment.latent_dim}, but {others}.")
+    weights = {s.extractor_hash for result in results for s in result.record.scores.values()}
+    if len(weights) > 1:
+        warnings.append(
+            f"The scores are of {len(weights)} different weights of the extractor "
+            f"({', '.join(sorted(weights))}): their distances are not on one scale."
+        )
+    failed = sorted({row.model for row in rows if not row.learned})
+    if failed:
+        warnings.append(
+            f"† {', '.join(failed)} did not learn: the reconstruction error of the chosen run is "
+            f"no better than that of the training {experiment.things}' mean, {constant_mse:.4f} "
+            f"(within {1 - CONSTANT:.0%}); such rows say nothing about the model."
+        )
+    fewest = min(_scores(results).num_samples, results[0].record.data.sizes["test"])
+    if fewest < FEWEST_SAMPLES:
+        warnings.append(
+            f"Few data: {_scores(results).num_samples:,} samples and "
+            f"{results[0].record.data.sizes['test']:,} references, fewer than {FEWEST_SAMPLES:,}: "
+            "distances are biased upwards, and compare at these numbers alone."
+        )
+    return warnings
+
+
+def _notes(experiment: Experiment, results: list[Result], choices: list[Choice]) -> list[str]:
+    """What data, scores and training the numbers stand for."""
+    things = experiment.things
+    data, accuracy = results[0].record.data, results[0].record.extractor_accuracy
+    scored = _scores(results)
+    provenance = [result.record.provenance for result in results]
+    machines = dict.fromkeys(f"{p.device} with {p.cores} cores" for p in provenance)
+    versions = dict.fromkeys(
+        ", ".join(f"{name} {p.versions[name]}" for name in MAIN_PACKAGES if name in p.versions)
+        for p in provenance
+    )
+    fitted = [SAMPLER_LABELS[s] for s in FITTED if any(choice.sampler == s for choice in choices)]
+    seeds = sorted({result.spec.seed for choice in choices for result in choice.results})
+    notes = [
+        f"Profile `{experiment.profile}`: {experiment.settings.note}"
+        + "".join(f"; --{key.replace('_', '-')} {v}" for key, v in experiment.overrides.items())
+        + ".",
+        f"Data: {data.source}; used {data.sizes['train']:,} training, {data.sizes['val']:,} "
+        f"validation and {data.sizes['test']:,} test {things}.",
+        f"Scores: {scored.num_samples:,} samples, "
+        f"{'rounded to 8 bits' if scored.rounded else 'not rounded'}; extractor "
+        f"`{scored.extractor}` ({scored.extractor_hash}"
+        + (f", test accuracy {accuracy:.1%}" if accuracy is not None else "")
+        + f"). FD is its {scored.distance_name}, "
+        + (f"CS its {scored.score_name}, " if scored.score_name else "")
+        + "KD the kernel distance (KID's formula), then improved precision and recall, density and "
+        f"coverage, all of the test {things}; MSE the squared reconstruction error a "
+        f"{'value' if things == 'rows' else 'pixel'}; distances of another extractor or sample "
+        "count are on another scale.",
+        "Each model and sampler has the configuration of lowest validation distance; bold is the "
+        "lowest test distance of a sampler, underlined the second; if the lowest does not stand "
+        "out, `=` marks all that are level with it, within what validation and test split"
+        + (" or the seeds" if len(seeds) > 1 else "")
+        + " differ by."
+        + (
+            " ± is the standard deviation over the seeds; other numbers are means."
+            if len(seeds) > 1
+            else ""
+        ),
+    ]
+    if fitted:
+        notes.append(
+            f"The density models of {', '.join(fitted)} are fitted to the training codes in at "
+            f"most {experiment.settings.fit_steps or FIT_STEPS:,} steps of Adam on 100 codes each."
+        )
+    return [
+        *notes,
+        f"{_training_line(experiment, choices)}, "
+        f"seeds {', '.join(map(str, seeds))}, on {', '.join(machines)}; "
+        f"{'; or '.join(versions)}.",
+        f"Made by `{command_of(experiment, [result.spec for result in results])}`.",
+    ]
+
+
+def _training_line(experiment: Experiment, choices: list[Choice]) -> str:
+    """How long and with what batches the models trained, and under a wall clock what it was."""
+    settings = experiment.settings
+    batches = dict.fromkeys(choice.spec.settings.batch_size for choice in choices)
+    batch = f"batch {' or '.join(map(str, batches))}"
+    if settings.wall_clock is None:
+        return f"Epochs {settings.epochs}, {batch}"
+    training = [result.record.training for choice in choices for result in choice.results]
+    used = [t.train_seconds for t in training if t.train_seconds is not None]
+    return (
+        f"{length_of(settings).capitalize()} of training steps a run, evaluation not counted (used "
+        f"{min(used):.0f} to {max(used):.0f} s), {batch}"
+    )
+
+
+def _row(choice: Choice, constant_mse: float | None) -> Row:
+    frechet_val = choice.mean(lambda scores: scores.frechet["val"])
+    frechet_test = choice.mean(lambda scores: scores.frechet["test"])
+    assert frechet_val is not None and frechet_test is not None  # a record has both
+    records = [result.record for result in choice.results]
+    errors = [record.reconstruction_mse["test"] for record in records]
+
+    def score(scores: Scores) -> float | None:
+        return None if scores.score is None else scores.score.mean
+
+    def kernel(scores: Scores) -> float | None:
+        return scores.kernel["test"].mean if "test" in scores.kernel else None
+
+    def neighbours(name: str) -> float | None:
+        return choice.mean(
+            lambda scores: (
+                getattr(scores.neighbours["test"], name) if "test" in scores.neighbours else None
+            )
+        )
+
+    return Row(
+        model=load_model_entry(choice.model).label,
+        sampler=SAMPLER_LABELS[choice.sampler],
+        configuration=choice.spec.configuration,
+        candidates=choice.candidates,
+        frechet_val=frechet_val,
+        frechet_test=frechet_test,
+        frechet_test_std=choice.std(lambda scores: scores.frechet["test"]),
+        score=choice.mean(score),
+        score_std=choice.std(score),
+        kernel=choice.mean(kernel),
+        precision=neighbours("precision"),
+        recall=neighbours("recall"),
+        density=neighbours("density"),
+        coverage=neighbours("coverage"),
+        reconstruction_mse=statistics.fmean(errors),
+        training_seconds=statistics.fmean(record.training.seconds for record in records),
+        parameters=records[0].parameters,
+        # One seed that did not learn is enough to spoil the mean.
+        learned=constant_mse is None or max(errors) < CONSTANT * constant_mse,
+        run_ids=tuple(result.spec.run_id for result in choice.results),
+    )
