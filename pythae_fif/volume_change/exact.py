@@ -35,6 +35,10 @@ COTANGENTS_NUMEL = {"cpu": 2**18, "cuda": 2**22}
 """Numbers in one layer's cotangents. On the CPU few, which stay in its caches: convolutions copy
 them on their way back. On a GPU many: every operation is the start of a kernel."""
 
+IMAGES = 32
+"""Images whose rows are pulled back at a time, at least: a large layer's weights are read once for
+all of them."""
+
 
 def decoder_jacobian(
     decode: Callable[[Tensor], Tensor],
@@ -176,7 +180,8 @@ def encoder_log_volume(
         numel = encode(x[:1]).numel() * (x[0].numel() if data_dim is None else data_dim)
     size = max(1, CHUNK_NUMEL // max(1, numel))
     cotangents = COTANGENTS_NUMEL["cpu" if x.device.type == "cpu" else "cuda"]
-    directions = max(1, cotangents // (min(size, len(x)) * widest.numel))
+    images = min(size, len(x))
+    directions = max(cotangents // (images * widest.numel), -(-IMAGES // images))
     volumes: list[Tensor] = []
     with torch.inference_mode(False), torch.no_grad():
         for start in range(0, len(x), size):
