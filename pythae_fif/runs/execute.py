@@ -23,7 +23,7 @@ from typing import Any
 
 from pythae_fif.errors import ClaimLostError, FIFError, StoreError
 from pythae_fif.files import read_json, remove_temporaries
-from pythae_fif.runs.folder import RunFolder
+from pythae_fif.runs.folder import RunFolder, stop_writes
 from pythae_fif.runs.kind import Environment, Job, Kind, SpecT
 from pythae_fif.runs.provenance import git_state
 from pythae_fif.runs.record import RecordT
@@ -61,6 +61,7 @@ def execute(
     environment = Environment.read(path)
     with claimed(path, environment.url) as check:
         folder = RunFolder(path, check, timeout)
+        stop_writes(path)
         try:
             if not is_done(path, kind):  # by another, while this process waited
                 remove_temporaries(path)
@@ -77,6 +78,8 @@ def execute(
                 folder.tell("interrupted")
             raise
         except BaseException as error:
+            if isinstance(error, StoreError):
+                check()  # what could not be written was removed by whoever has the run now
             written = _without_folders(traceback.format_exc(), path)
             with contextlib.suppress(StoreError):  # the cause is worth more: the disk may be full
                 folder.tell(

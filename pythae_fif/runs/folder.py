@@ -1,10 +1,12 @@
 """A run's folder: its files, its status, and writes that check first whose the run is."""
 
-__all__ = ["STATUS", "RunFolder", "Status", "sealed_files"]
+__all__ = ["STATUS", "RunFolder", "Status", "sealed_files", "stop_writes"]
 
+import contextlib
 import dataclasses
 import faulthandler
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from pythae_fif.files import TEMPORARY, checksum, json_text, read_json, write_js
 STATUS = "status.json"
 NOT_SEALED = (STATUS, "environment.json", "config.yaml", "result.json", "output.log", "slurm.json")
 """Files that change without the result, or that hold the seal; hidden ones are not sealed too."""
+UNCLAIMED = (STATUS, "environment.json", "config.yaml", "slurm.json")
+"""Files that others write, too, who have not claimed the run."""
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,18 @@ class RunFolder:
             except OSError as error:
                 raise StoreError(f"cannot read {self.path / name}: {error.strerror}") from error
         return found
+
+
+def stop_writes(run_dir: Path) -> None:
+    """Removes what those who had the run before were about to rename into place.
+
+    So a process that stood still after its last check, and before it renamed, leaves no trace
+    either: it finds nothing to rename.
+    """
+    for left in run_dir.glob(f"*{TEMPORARY}"):
+        if not left.name.startswith(UNCLAIMED):
+            with contextlib.suppress(OSError):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def sealed_files(run_dir: Path) -> Iterator[str]:

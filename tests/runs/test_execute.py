@@ -10,7 +10,7 @@ from pythae_fif.errors import ClaimLostError, FIFError, StoreError
 from pythae_fif.files import LITTER_SECONDS, read_json
 from pythae_fif.runs.claim import Claim
 from pythae_fif.runs.execute import execute
-from pythae_fif.runs.folder import RunFolder, Status
+from pythae_fif.runs.folder import RunFolder, Status, stop_writes
 from pythae_fif.runs.kind import Job
 from pythae_fif.runs.store import read_config
 from pythae_fif.runs.verify import verify
@@ -164,7 +164,8 @@ def test_rests_of_killed_processes_are_removed_once_they_are_old(run_dir):
             os.utime(path, 2 * (time.time() - age,))
         (run_dir / "result.json").unlink(missing_ok=True)
         record = execute(run_dir, TASKS)
-        assert [(run_dir / name).exists() for name in names] == 3 * [kept]
+        # What the run itself was writing goes at once: nobody else may finish it.
+        assert [(run_dir / name).exists() for name in names] == [False, False, kept]
         assert not {file for file in record.files if file.startswith(("model.tmp", "pymp-"))}
 
 
@@ -235,6 +236,24 @@ class TestLostClaim:
             lose()
 
         deed(lambda job: job.folder.write("picture.png", slow))
+        with pytest.raises(ClaimLostError):
+            execute(run_dir, TASKS)
+        now = self.contents(run_dir)
+        assert now == {k: v for k, v in lose.contents.items() if not k.endswith(".tmp")}
+
+    def test_who_stood_still_just_before_renaming_finds_nothing_to_rename(
+        self, run_dir, lose, deed, monkeypatch
+    ):
+        def still(_):
+            monkeypatch.undo()
+            lose()
+            stop_writes(run_dir)  # as whoever takes over does
+
+        def write(file):
+            file.write(b"late")
+            monkeypatch.setattr("pythae_fif.files.os.fsync", still)
+
+        deed(lambda job: job.folder.write("picture.png", write))
         with pytest.raises(ClaimLostError):
             execute(run_dir, TASKS)
         now = self.contents(run_dir)
