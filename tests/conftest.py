@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from faults.table import (  # noqa: F401 - hooks: here also the process that prints has them
+    pytest_collection_modifyitems,
+    pytest_terminal_summary,
+)
 from support.hub import Hub
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are shared by the workers
