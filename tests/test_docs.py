@@ -12,7 +12,7 @@ import torch
 import pythae_fif.cli.run
 import pythae_fif.cli.score
 from pythae_fif import studies
-from pythae_fif.benchmark.config import Profile
+from pythae_fif.benchmark.config import Experiment, Profile
 from pythae_fif.benchmark.model_entry import ModelEntry
 from pythae_fif.benchmark.yaml_files import read_yaml
 from pythae_fif.cli import main
@@ -93,6 +93,7 @@ def test_yaml(text, tmp_path):
     if "config" in values:
         assert ModelEntry.model_validate(values).choices()
     else:
+        assert values.keys() <= Experiment.model_fields.keys()
         for profile in values["profiles"].values():
             Profile.model_validate(profile)
 

@@ -28,7 +28,7 @@ class CodeMoments:
         self._outer: Tensor | float = 0.0
 
     def add(self, z: Tensor) -> None:
-        """Codes (B, d); a device is not waited for."""
+        """Counts codes (B, d)."""
         z = z.detach().double()
         self.count += len(z)
         self._sum = self._sum + z.sum(0)

@@ -28,7 +28,7 @@ class CodeMap(nn.Module):
 
     @torch.no_grad()
     def set(self, matrix: Tensor, shift: Tensor) -> None:
-        """A new map; the tensors stay, which an optimizer's or compiler's user may hold."""
+        """Another map, in the same tensors."""
         self.matrix.copy_(matrix)
         self.shift.copy_(shift)
 

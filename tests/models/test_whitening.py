@@ -9,6 +9,7 @@ from pythae.samplers import NormalSampler
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.models import RectangularFlow, RectangularFlowConfig
 from pythae_fif.nn import build_networks
 
 SHAPE, DIM = (1, 4, 4), 3
@@ -91,3 +92,16 @@ def test_a_loader_is_as_good_as_a_tensor():
 def test_what_cannot_be_whitened_is_one_line(fault, message):
     with pytest.raises((ConfigError, DataError), match=message):
         fault()
+
+
+def test_a_rectangular_flow_is_whitened_and_saved(tmp_path):
+    model = RectangularFlow(RectangularFlowConfig(input_dim=(6,), latent_dim=DIM)).double().eval()
+    x = torch.randn(50, 6).double()
+    x_hat, before = model.reconstruct(x), model.log_prob(x).mean()
+    z = model.whiten(x).embed(x)
+    torch.testing.assert_close(torch.cov(z.T, correction=0), torch.eye(DIM).double())
+    torch.testing.assert_close(model.reconstruct(x), x_hat)
+    assert model.log_prob(x).mean() > before
+    model.float().save(str(tmp_path))
+    loaded = AutoModel.load_from_folder(str(tmp_path)).eval()
+    assert torch.equal(loaded.log_prob(x.float()), model.log_prob(x.float()))
