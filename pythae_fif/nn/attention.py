@@ -2,6 +2,7 @@
 
 __all__ = ["AttentionDecoder", "AttentionEncoder"]
 
+import math
 from itertools import pairwise
 
 import torch
@@ -14,17 +15,28 @@ from pythae_fif.errors import ConfigError
 # Pythae pickles this module by value when it saves a model: keep its globals to functions,
 # classes, constants and imports.
 
-_WIDTH, _HEADS, _DEPTH = 64, 2, 3  # of `vit`
+_SIDE, _WIDTH, _HEADS, _DEPTH = 4, 128, 4, 3  # of `vit`: a side of its map, in patches
 
 
-def _sizes(arch: str, input_dim: tuple[int, ...]) -> list[tuple[int, int]]:
-    """Heights and widths (pixels), the image's first, each half of the last, until at most 8."""
+def _patch(input_dim: tuple[int, ...]) -> tuple[int, int]:
+    """Height and width of a patch of `vit`, in pixels."""
+    height, width = input_dim[1:]
+    if height % _SIDE or width % _SIDE:
+        raise ConfigError(
+            f"arch 'vit' needs images whose sides can be divided by {_SIDE}, such as 28, 32 or 64 "
+            f"pixels, not {height} x {width}"
+        )
+    return height // _SIDE, width // _SIDE
+
+
+def _sizes(input_dim: tuple[int, ...]) -> list[tuple[int, int]]:
+    """Heights and widths of the maps of `ldm`, the image's first, each half, until at most 8."""
     sizes = [(input_dim[1], input_dim[2])]
     while (max(sizes[-1]) > 8 or len(sizes) == 1) and not (sizes[-1][0] % 2 or sizes[-1][1] % 2):
         sizes.append((sizes[-1][0] // 2, sizes[-1][1] // 2))
     if len(sizes) == 1 or max(sizes[-1]) > 16:
         raise ConfigError(
-            f"arch {arch!r} needs images whose sides can be halved until they are at most 16, such "
+            "arch 'ldm' needs images whose sides can be halved until they are at most 16, such "
             f"as 28, 32 or 64 pixels, not {input_dim[1]} x {input_dim[2]}"
         )
     return sizes
@@ -44,9 +56,8 @@ class _Attention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = (
-            part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in self.qkv(x).chunk(3, -1)
-        )
+        parts = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k, v = parts.contiguous().unbind()  # (B, heads, N, C / heads) each
         weights = torch.softmax(q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1), -1)
         y: Tensor = self.out((weights @ v).transpose(1, 2).flatten(2))
         return y
@@ -69,18 +80,17 @@ class _TransformerBlock(nn.Module):
 
 
 class _Transformer(nn.Module):
-    """A map (B, C, h, w) as tokens with learnt positions, through blocks, and a map again."""
+    """A map of patches (B, C, h, w) as tokens with learnt positions, through blocks, and back."""
 
-    def __init__(self, size: tuple[int, int]) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.size = size
-        self.positions = nn.Parameter(0.02 * torch.randn(size[0] * size[1], _WIDTH))
+        self.positions = nn.Parameter(0.02 * torch.randn(_SIDE**2, _WIDTH))
         blocks = (_TransformerBlock(_WIDTH, _HEADS) for _ in range(_DEPTH))
         self.blocks = nn.Sequential(*blocks, nn.LayerNorm(_WIDTH))
 
     def forward(self, x: Tensor) -> Tensor:
         tokens = self.blocks(x.flatten(2).transpose(1, 2) + self.positions)
-        y: Tensor = tokens.transpose(1, 2).unflatten(2, self.size)
+        y: Tensor = tokens.transpose(1, 2).unflatten(2, x.shape[2:])
         return y
 
 
@@ -131,11 +141,11 @@ def _channels(sizes: list[tuple[int, int]]) -> list[int]:
 
 
 class AttentionEncoder(BaseEncoder):
-    """An encoder to maps of at most 16 x 16, and one linear layer on all of the last.
+    """An encoder to a small map, and one linear layer on all of it.
 
-    `vit` is a Vision Transformer (Dosovitskiy et al. 2021): patches, which are the pixels of a
-    place of the smallest map, become tokens of width 64 for 3 blocks of 2 heads. There is no class
-    token, since the linear layer reads all tokens, as that of the other architectures reads maps.
+    `vit` is a Vision Transformer (Dosovitskiy et al. 2021): 4 x 4 patches become tokens of width
+    128 for 3 blocks of 4 heads. There is no class token, since the linear layer reads all tokens,
+    as that of the other architectures reads maps.
 
     `ldm` is the first stage of latent diffusion (Rombach et al. 2022), small: of the U-Net it has
     the residual blocks of GroupNorm and SiLU, one at each size, and self-attention at the smallest;
@@ -149,7 +159,7 @@ class AttentionEncoder(BaseEncoder):
         variational: Adds a head for `log_covariance`.
 
     Raises:
-        ConfigError: The sides of an image cannot be halved often enough.
+        ConfigError: The sides of an image cannot be divided by 4, or halved often enough.
 
     Example:
         >>> encoder = AttentionEncoder((1, 28, 28), 16, arch="vit", variational=True)
@@ -161,18 +171,19 @@ class AttentionEncoder(BaseEncoder):
         self, input_dim: tuple[int, ...], latent_dim: int, *, arch: str, variational: bool = False
     ) -> None:
         super().__init__()
-        sizes = _sizes(arch, input_dim)
-        channels, patch = _channels(sizes), 2 ** (len(sizes) - 1)
         layers: list[nn.Module]
         if arch == "vit":
-            channels = [_WIDTH]
-            layers = [nn.Conv2d(input_dim[0], _WIDTH, patch, patch), _Transformer(sizes[-1])]
+            patch = _patch(input_dim)
+            size = _WIDTH * _SIDE**2
+            layers = [nn.Conv2d(input_dim[0], _WIDTH, patch, patch), _Transformer()]
         else:
+            sizes = _sizes(input_dim)
+            channels = _channels(sizes)
+            size = channels[-1] * sizes[-1][0] * sizes[-1][1]
             layers = [nn.Conv2d(input_dim[0], channels[0], 3, padding=1)]
             for before, after in pairwise(channels):
                 layers += [_ConvBlock(before), nn.Conv2d(before, after, 3, stride=2, padding=1)]
             layers += _middle(channels[-1]) + _end(channels[-1])
-        size = channels[-1] * sizes[-1][0] * sizes[-1][1]
         self.features = nn.Sequential(*layers, nn.Flatten())
         self.embedding = nn.Linear(size, latent_dim)
         self.log_covariance = nn.Linear(size, latent_dim) if variational else None
@@ -202,25 +213,22 @@ class AttentionDecoder(BaseDecoder):
 
     def __init__(self, input_dim: tuple[int, ...], latent_dim: int, *, arch: str) -> None:
         super().__init__()
-        sizes = _sizes(arch, input_dim)
-        channels, patch = _channels(sizes), 2 ** (len(sizes) - 1)
         layers: list[nn.Module]
         if arch == "vit":
-            channels = [_WIDTH]
-            layers = [
-                _Transformer(sizes[-1]),
-                nn.ConvTranspose2d(_WIDTH, input_dim[0], patch, patch),
-            ]
+            patch = _patch(input_dim)
+            shape = (_WIDTH, _SIDE, _SIDE)
+            layers = [_Transformer(), nn.ConvTranspose2d(_WIDTH, input_dim[0], patch, patch)]
         else:
+            sizes = _sizes(input_dim)
+            channels = _channels(sizes)
+            shape = (channels[-1], *sizes[-1])
             layers = _middle(channels[-1])
             for before, after in pairwise(channels[::-1]):
                 layers += [nn.Upsample(scale_factor=2), nn.Conv2d(before, after, 3, padding=1)]
                 layers += [_ConvBlock(after)]
             layers += [*_end(channels[0]), nn.Conv2d(channels[0], input_dim[0], 3, padding=1)]
-        shape = (channels[-1], *sizes[-1])
-        size = channels[-1] * sizes[-1][0] * sizes[-1][1]
         self.layers = nn.Sequential(
-            nn.Linear(latent_dim, size), nn.Unflatten(1, shape), *layers, nn.Sigmoid()
+            nn.Linear(latent_dim, math.prod(shape)), nn.Unflatten(1, shape), *layers, nn.Sigmoid()
         )
 
     def forward(self, z: Tensor) -> ModelOutput:

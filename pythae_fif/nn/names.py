@@ -5,7 +5,7 @@ __all__ = ["ARCHITECTURES", "split_arch"]
 ARCHITECTURES: dict[str, str] = {
     "convnet": "Pythae's ConvNet for MNIST, CIFAR-10 and CelebA; a small one for other images",
     "resnet": "Pythae's ResNet for MNIST, CIFAR-10 and CelebA; a small one for other images",
-    "vit": "a Vision Transformer: 49 or 64 tokens of width 64, 3 blocks a side",
+    "vit": "a Vision Transformer: 4 x 4 patches, tokens of width 128, 3 blocks a side",
     "ldm": "the autoencoder of latent diffusion: GroupNorm and attention, 32 to 128 channels",
     "fif_convnet": "the FIF-ConvNet of the FIF paper's table 11, for MNIST and CelebA; a small one "
     "of the same kind for other images",

@@ -36,8 +36,9 @@ def batch_norm_jvps(tangents: Tensor, x: Tensor, weight: Tensor | None, eps: flo
         weight = x.new_ones(x.shape[1], dtype=at_least_float32(x).dtype)
     weight = weight + 1e-30 * (weight == 0).to(weight.dtype)  # its gradient divides by it
     jvp: Any = _Jvp.apply
-    products = [jvp(tangent.to(x.dtype), x, weight, eps) for tangent in tangents]
-    return torch.stack(products).to(tangents.dtype)
+    each = tangents.to(x.dtype).unbind() if len(tangents) > 1 else [tangents.to(x.dtype).squeeze(0)]
+    products = [jvp(tangent, x, weight, eps).unsqueeze(0) for tangent in each]
+    return (torch.cat(products) if len(products) > 1 else products[0]).to(tangents.dtype)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

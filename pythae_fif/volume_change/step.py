@@ -145,7 +145,7 @@ def _for_each(product: Callable[..., tuple[Tensor, ...]], *tangents: Tensor) -> 
             raise
         except RuntimeError:  # such as writing into what does not depend on the input
             pass
-    rows = [product(*row) for row in zip(*tangents, strict=True)]
-    return tuple(
-        row[0][None] if len(rows) == 1 else torch.stack(row) for row in zip(*rows, strict=True)
-    )
+        rows = [product(*row) for row in zip(*tangents, strict=True)]
+        return tuple(torch.stack(row) for row in zip(*rows, strict=True))
+    # Views alone: the gradient of a row that is taken out of many is a copy of all.
+    return tuple(p.unsqueeze(0) for p in product(*(t.squeeze(0) for t in tangents)))
