@@ -1,6 +1,6 @@
 """What a person sees while the benchmark works: stages, runs under way, time left."""
 
-__all__ = ["Display", "duration"]
+__all__ = ["Display", "duration", "time_left"]
 
 import contextlib
 import re
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -41,6 +41,7 @@ class Display:
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.fields[count]}"),
+            TimeRemainingColumn(),
         )
         with Progress(*columns, console=self.console, transient=True) as progress:
             task = progress.add_task(name, total=None, count="")
@@ -106,7 +107,7 @@ class _View:
         failed = [outcome for outcome in outcomes if outcome.state != "finished"]
         before = sum(share for _, share in self.first.values())
         complete = len(outcomes) + sum(progress.values())
-        left = _left(now - self.started, complete - before, total - complete)
+        left = time_left(now - self.started, complete - before, total - complete)
 
         parts = [
             (f"{len(outcomes) - len(failed)} done", "green"),
@@ -136,7 +137,7 @@ class _View:
             rows.add_column(justify=justify, no_wrap=True)
         for run_dir in list(running)[: room if len(running) <= room else room - 1]:
             since, share = self.first[run_dir]
-            rest = _left(now - since, progress[run_dir] - share, 1 - progress[run_dir])
+            rest = time_left(now - since, progress[run_dir] - share, 1 - progress[run_dir])
             rows.add_row(
                 Text(_fitting(self.names[run_dir], widest)),
                 Text(running[run_dir].stage or "starting"),
@@ -173,7 +174,7 @@ def _fitting(name: str, width: int) -> str:
     return initials.replace(", ", " ")
 
 
-def _left(seconds: float, made: float, rest: float) -> float | None:
+def time_left(seconds: float, made: float, rest: float) -> float | None:
     """Seconds for the rest at the speed of what was made so far; None before anyone can say."""
     return seconds * rest / made if made > 0.02 * (made + rest) else None
 
