@@ -20,8 +20,8 @@ from support.reference import packer
 from support.report_store import FAILURES, GOLDEN, NAME, RESULTS, report, result, splits, store
 
 from pythae_fif.benchmark.config import experiment_file, load_experiment
+from pythae_fif.benchmark.model_entry import all_models
 from pythae_fif.benchmark.record import Training
-from pythae_fif.benchmark.yaml_files import names_in
 from pythae_fif.errors import StoreError, printable
 from pythae_fif.pictures import UNSEEN, read_pixels, write_figure
 from pythae_fif.reports import (
@@ -225,7 +225,7 @@ class TestCommand:
         assert self.command(results, profile="quick", models=["fif"], seeds=[9]) == expected
 
     def test_all_models(self):
-        results = [result(name, {}, 0, {"normal": (1, 1)}) for name in names_in("models")]
+        results = [result(name, {}, 0, {"normal": (1, 1)}) for name in all_models()]
         assert "--models all --samplers normal" in self.command(results, profile="quick")
 
     def test_values_of_beta_that_the_profile_does_not_try(self):

@@ -61,7 +61,7 @@ class Codes(BaseDecoder):
 CASES = (
     ("ae", "normal"), ("ae", "gaussian"), ("ae", "gmm"), ("ae", "maf"), ("ae", "iaf"),
     ("vae", "two_stage"), ("vamp", "vamp"), ("svae", "hypersphere"), ("poincare_vae", "poincare"),
-    ("vqvae_spatial", "pixelcnn"), ("vqvae", "pixelcnn"),
+    ("vqvae_spatial", "pixelcnn"), ("vqvae", "pixelcnn"), ("rhvae", "rhvae"),
 )  # fmt: skip
 
 
