@@ -2,6 +2,7 @@
 
 __all__ = ["PACKAGES", "GitState", "git_state", "provenance"]
 
+import contextlib
 import functools
 import importlib.metadata
 import os
@@ -51,6 +52,7 @@ def provenance(device: str, started: float, attempts: int) -> Provenance:
         cuda=torch.version.cuda if on_gpu else None,
         cudnn=torch.backends.cudnn.version() if on_gpu else None,
         allow_tf32=allows_tf32() if on_gpu else None,
+        processor=_processor(),
         threads=torch.get_num_threads(),
         cores=os.cpu_count(),
         started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
@@ -69,6 +71,16 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+@functools.cache
+def _processor() -> str | None:
+    """The processor's name; None where the system does not say."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or None
 
 
 def _gpu_driver() -> str | None:

@@ -28,6 +28,7 @@ class Provenance(BaseModel):
         device: As torch names it, and what it is.
         gpu_driver, cuda, cudnn: Versions; None on a CPU.
         allow_tf32: Whether 'matmul' and 'cudnn' could use TF32 in training; None on a CPU.
+        processor: What the system calls it.
         threads, cores: Of the run, and of the machine.
         started: In UTC.
         seconds: That the run took, from its start to its record.
@@ -47,6 +48,7 @@ class Provenance(BaseModel):
     cuda: str | None = None
     cudnn: int | None = None
     allow_tf32: dict[str, bool] | None = None
+    processor: str | None = None
     threads: int | None = None
     cores: int | None = None
     started: str | None = None
@@ -54,6 +56,12 @@ class Provenance(BaseModel):
     peak_memory_mb: int | None = None
     peak_gpu_memory_mb: int | None = None
     attempts: int | None = None
+
+    @property
+    def machine(self) -> str:
+        """Device, processor and number of cores, in words: times of another do not compare."""
+        processor = self.processor or "processor not recorded"
+        return f"{self.device}, {processor}, {self.cores} cores"
 
 
 class Record(BaseModel):
