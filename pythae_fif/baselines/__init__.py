@@ -1,7 +1,7 @@
 """What FIF is compared with beside Pythae's own models: two injective flows, and RHVAE."""
 
-__all__ = ["DNF", "RHVAE", "DNFConfig", "RHVAEConfig", "Trumpet", "TrumpetConfig"]
+__all__ = ["DNF", "RHVAE", "DNFConfig", "Trumpet", "TrumpetConfig"]
 
 from pythae_fif.baselines.dnf import DNF, DNFConfig
-from pythae_fif.baselines.rhvae import RHVAE, RHVAEConfig
+from pythae_fif.baselines.rhvae import RHVAE
 from pythae_fif.baselines.trumpet import Trumpet, TrumpetConfig

@@ -1,6 +1,6 @@
 """Pythae's RHVAE, with its metric in its state and without tensors of all pairs."""
 
-__all__ = ["RHVAE", "RHVAEConfig"]
+__all__ = ["RHVAE"]
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,9 +18,7 @@ class RHVAE(PythaesRHVAE):
     :math:`G^{-1}(z) = \sum_i M_i \exp(-\|c_i - z\|^2 / T^2) + \lambda I`, with a centroid
     :math:`c_i` for each of the last training images. The sum is here one matrix product in place
     of a tensor of size B N d^2. Matrices and centroids are part of its `state_dict`, so that a
-    checkpoint has them. Pythae's own files are loaded, too.
-
-    Args: as of `pythae.models.RHVAE`.
+    checkpoint has them. The arguments are those of Pythae's class, whose files are loaded, too.
     """
 
     config_class = RHVAEConfig

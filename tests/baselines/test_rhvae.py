@@ -3,11 +3,11 @@
 import pytest
 import torch
 from pythae.models import RHVAE as PythaesRHVAE
-from pythae.models import AutoModel
+from pythae.models import AutoModel, RHVAEConfig
 from pythae.models.rhvae.rhvae_utils import create_inverse_metric, create_metric
 from pythae.samplers import RHVAESampler
 
-from pythae_fif.baselines import RHVAE, RHVAEConfig
+from pythae_fif.baselines import RHVAE
 from pythae_fif.sampling.samplers import generate
 
 CENTROIDS, DIM = 30, 3
