@@ -24,6 +24,12 @@ def model():
     return model
 
 
+def in_float32(model):
+    """Its metric is no parameter, which `float` would see."""
+    model.M_tens, model.centroids_tens = model.M_tens.float(), model.centroids_tens.float()
+    return model.float()
+
+
 def test_its_metric_and_its_sampler_s_force_are_pythae_s(model):
     z = torch.randn(7, DIM, dtype=torch.float64)
     torch.testing.assert_close(model.G_inv(z), create_inverse_metric(model)(z))
@@ -32,7 +38,7 @@ def test_its_metric_and_its_sampler_s_force_are_pythae_s(model):
 
 
 def test_its_loss_in_training_and_the_metric_after_an_epoch_are_pythae_s(model):
-    model = model.float()
+    model = in_float32(model)
     theirs = PythaesRHVAE(model.model_config)
     theirs.load_state_dict({k: v for k, v in model.state_dict().items() if "extra" not in k})
     x, z = torch.rand(8, 1, 4, 4), torch.randn(5, DIM)
@@ -50,10 +56,9 @@ def test_its_metric_goes_with_its_weights_and_pythae_s_files_are_read(model, tmp
     other = RHVAE(model.model_config).double()
     other.load_state_dict(model.state_dict())
     assert torch.equal(other.G_inv(z), model.G_inv(z))
-    theirs = PythaesRHVAE(model.model_config).float()
-    for of in (theirs, model):
-        of.M_tens, of.centroids_tens = model.M_tens.float(), model.centroids_tens.float()
-    for name, saved in (("ours", model.float()), ("theirs", theirs)):
+    model, theirs = in_float32(model), PythaesRHVAE(model.model_config)
+    theirs.M_tens, theirs.centroids_tens = model.M_tens, model.centroids_tens
+    for name, saved in (("ours", model), ("theirs", theirs)):
         saved.save(str(tmp_path / name))
         loaded = AutoModel.load_from_folder(str(tmp_path / name))
         assert type(loaded) is RHVAE
@@ -64,7 +69,7 @@ def test_its_metric_goes_with_its_weights_and_pythae_s_files_are_read(model, tmp
 
 
 def test_samples_of_its_own_prior_move_from_the_centroids(model):
-    model = model.float()
+    model = in_float32(model)
     seen = []
     model.decoder.register_forward_hook(lambda _, given, kwargs, out: seen.append(kwargs["z"]),
                                         with_kwargs=True)  # fmt: skip
