@@ -108,7 +108,8 @@ class TestShowing:
             assert f"  {name} " in out
         words = " ".join(out.split())
         assert "AE; 1 configuration;" in words
-        assert "FIF; 10 configurations (beta 10, 5, 15, 20, 25; hutchinson_samples 1, 2)" in words
+        assert "FIF; 10 configurations of beta, hutchinson_samples; Sorrenson" in words
+        assert max(map(len, out.splitlines())) <= 80 and "…" not in out
         assert not run.results.exists()
 
     def test_table_2_is_a_plan_of_its_own_on_any_data_set(self, run):
@@ -483,9 +484,10 @@ class TestOwnImages:
                              "--image-size", "8")  # fmt: skip
         assert (code, err) == (0, "")
         assert "AE" in out
-        assert "folder images, 8x8" in " ".join(out.split())
+        assert out.count("\n· ") == 4 and " more notes are on the page" in out
+        assert out.splitlines()[-1] == f"open: {next(run.results.glob('pages/*.html'))}"
         text = (run.results / "tables" / "folder-images-resnet-tiny-8px-pixels.md").read_text()
-        assert "--data images" in text
+        assert "--data images" in text and "folder images, 8x8" in text
         assert str(folder) not in text
 
     def test_undecodable_image_is_named_and_can_be_skipped(self, run, tiny, folder):
