@@ -59,9 +59,9 @@ from pythae_fif.runs.store import Store
 from pythae_fif.training.tensorboard import require_tensorboard
 
 EXIT_FAILED_RUNS = 1
-ESSENTIAL = 3
-"""Notes of a table that the terminal shows: the warnings come first, then profile and data. The
-page has all."""
+ESSENTIAL = 2
+"""Notes of a table that the terminal shows beside the one on the data: warnings come first, then the
+profile. The page has all."""
 
 logger = logging.getLogger(__name__)
 
@@ -279,12 +279,11 @@ class _Course:
         reference = Store(below, IMAGES) if below.is_dir() else None
         report = build_report(experiment, results, missing, guess, reference)
         console.print(score_terminal(report, console.width))
-        for note in report.notes[:ESSENTIAL]:
+        data = next(note for note in report.notes if note.startswith("Data: "))
+        others = [note for note in report.notes if note != data]
+        more = f"{len(others[ESSENTIAL:])} more notes are on the page, with all names in full"
+        for note in (*others[:ESSENTIAL], data, more):
             console.print(f"· {note}", markup=False)
-        if more := len(report.notes[ESSENTIAL:]):
-            console.print(
-                f"· {more} more notes are on the page, with all names in full", markup=False
-            )
         everything = leaderboard(store, experiment, self.splits.content_hash, results)
         report = build_report(experiment, everything, missing, guess, reference)
         specs = {store.run_dir(spec): spec for spec in self.plan}

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import webbrowser
 import zipfile
 from pathlib import Path
 
@@ -479,15 +480,19 @@ class TestOwnImages:
             Image.fromarray(pixels).save(folder / f"{index:03}.png")
         return folder
 
-    def test_folder(self, run, tiny, folder):
+    def test_folder(self, run, tiny, folder, monkeypatch):
+        opened = []
+        monkeypatch.setattr(webbrowser, "open", opened.append)
         code, out, err = run("--dataset", "folder", "--data", folder, "--config", tiny(),
-                             "--image-size", "8")  # fmt: skip
+                             "--image-size", "8", "--open")  # fmt: skip
         assert (code, err) == (0, "")
         assert "AE" in out
+        assert "folder images, 8x8" in " ".join(out.split())
         assert out.count("\n· ") == 4 and " more notes are on the page" in out
-        assert out.splitlines()[-1] == f"open: {next(run.results.glob('pages/*.html'))}"
+        page = next(run.results.glob("pages/*.html"))
+        assert out.splitlines()[-1] == f"open: {page}" and opened == [page.as_uri()]
         text = (run.results / "tables" / "folder-images-resnet-tiny-8px-pixels.md").read_text()
-        assert "--data images" in text and "folder images, 8x8" in text
+        assert "--data images" in text
         assert str(folder) not in text
 
     def test_undecodable_image_is_named_and_can_be_skipped(self, run, tiny, folder):
