@@ -89,8 +89,8 @@ def copy(root: Path, target: Path, replace: bool = False) -> list[str]:
     for path in (p for f in ("tables", "figures", "pages") for p in sorted((root / f).glob("*.*"))):
         copied, data = target / path.relative_to(root), path.read_bytes()
         if copied.exists() and not replace:
-            made = re.search(r"Made by `(.+)`", data.decode()) if path.suffix == ".md" else None
-            if made:
+            text = copied.read_text("utf-8") if path.suffix == ".md" else ""
+            if made := re.search("Made by `(.+)`", text):  # of runs that are all there
                 again[path.stem] = f"{made[1]} --results {target}"
             continue
         if path.suffix == ".png" and Image.open(path).mode not in ("P", "RGB"):

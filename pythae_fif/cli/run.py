@@ -60,7 +60,7 @@ from pythae_fif.training.tensorboard import require_tensorboard
 
 EXIT_FAILED_RUNS = 1
 ESSENTIAL = 2
-"""Notes of a table that the terminal shows beside the one on the data: warnings come first, then the
+"""Notes of a table that the terminal shows beside that on the data: warnings come first, then the
 profile. The page has all."""
 
 logger = logging.getLogger(__name__)
