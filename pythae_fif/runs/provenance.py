@@ -2,11 +2,11 @@
 
 __all__ = ["PACKAGES", "GitState", "git_state", "provenance"]
 
-import contextlib
 import functools
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -38,7 +38,7 @@ def provenance(device: str, started: float, attempts: int) -> Provenance:
         attempts: Starts of the run.
     """
     on_gpu = device.startswith("cuda")
-    name = torch.cuda.get_device_name() if on_gpu else platform.machine()
+    name = torch.cuda.get_device_name() if on_gpu else _processor()
     gpu_memory = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None
     git = git_state()
     return Provenance(
@@ -52,7 +52,6 @@ def provenance(device: str, started: float, attempts: int) -> Provenance:
         cuda=torch.version.cuda if on_gpu else None,
         cudnn=torch.backends.cudnn.version() if on_gpu else None,
         allow_tf32=allows_tf32() if on_gpu else None,
-        processor=_processor(),
         threads=torch.get_num_threads(),
         cores=os.cpu_count(),
         started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
@@ -73,14 +72,13 @@ def _versions() -> dict[str, str]:
     return found
 
 
-@functools.cache
-def _processor() -> str | None:
-    """The processor's name; None where the system does not say."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or None
+def _processor() -> str:
+    """The processor's name where Linux tells it, else its architecture."""
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(), re.M)
+    except OSError:
+        found = None
+    return " ".join(found[1].split()) if found else platform.machine()
 
 
 def _gpu_driver() -> str | None:

@@ -28,7 +28,6 @@ class Provenance(BaseModel):
         device: As torch names it, and what it is.
         gpu_driver, cuda, cudnn: Versions; None on a CPU.
         allow_tf32: Whether 'matmul' and 'cudnn' could use TF32 in training; None on a CPU.
-        processor: What the system calls it.
         threads, cores: Of the run, and of the machine.
         started: In UTC.
         seconds: That the run took, from its start to its record.
@@ -48,7 +47,6 @@ class Provenance(BaseModel):
     cuda: str | None = None
     cudnn: int | None = None
     allow_tf32: dict[str, bool] | None = None
-    processor: str | None = None
     threads: int | None = None
     cores: int | None = None
     started: str | None = None
@@ -59,9 +57,8 @@ class Provenance(BaseModel):
 
     @property
     def machine(self) -> str:
-        """Device, processor and number of cores, in words: times of another do not compare."""
-        processor = self.processor or "processor not recorded"
-        return f"{self.device}, {processor}, {self.cores} cores"
+        """What it was made on, as reports name it."""
+        return f"{self.device} with {self.cores} cores"
 
 
 class Record(BaseModel):

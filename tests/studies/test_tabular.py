@@ -96,7 +96,7 @@ def test_table_one_has_a_row_a_model_and_their_speedup(options, monkeypatch):
     assert (edited.parent / "result.json.corrupt").exists()
     again, before = json.loads(edited.read_text()), json.loads(records[edited])
     assert all(again[key] == before[key] for key in ("steps", "wasserstein", "run_id"))
-    monkeypatch.setattr(tabular_plan, "provenance", lambda *_: Provenance(processor="another"))
+    monkeypatch.setattr(tabular_plan, "provenance", lambda *_: Provenance(device="another"))
     tabular.run(options, lambda *_: None)  # drawn elsewhere: no step is timed beside old times
     rows = list(csv.DictReader(io.StringIO(values.read_text())))
     assert all(not row["ms a step"] and not row["speedup ↑"] for row in rows)
