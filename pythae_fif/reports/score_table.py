@@ -85,6 +85,10 @@ def score_grid(report: Report) -> Grid:
             words = {0.0: "same", math.inf: "other extractor"}
             cell = measured(known, ".1%")
             line.insert(-1, Cell(words.get(found, cell.text), cell.value))
+    if any(row.nearer is not None for row in rows):  # early records have none
+        headings.insert(-1, "mem. / auth.")
+        for line, row in zip(cells, rows, strict=True):
+            line.insert(-1, _pair(row.nearer, row.authenticity))
     starts = (i for i, row in enumerate(rows) if i and row.model != rows[i - 1].model)
     return Grid(
         title=report.title,
