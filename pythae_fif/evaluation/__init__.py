@@ -40,7 +40,6 @@ __all__ = [
     "frechet_distance",
     "inception_score",
     "kernel_distance",
-    "load_dinov2",
     "load_inception",
     "memorisation",
     "neighbour_scores",
@@ -60,7 +59,7 @@ if TYPE_CHECKING:
         train_classifier,
     )
     from pythae_fif.evaluation.copies import memorisation
-    from pythae_fif.evaluation.dinov2 import DINOV2, DINOv2Extractor, load_dinov2
+    from pythae_fif.evaluation.dinov2 import DINOV2, DINOv2Extractor
     from pythae_fif.evaluation.distances import (
         inception_score,
         kernel_distance,

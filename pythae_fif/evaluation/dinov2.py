@@ -1,10 +1,9 @@
 """Features of DINOv2, which Stein et al. ask researchers to use in place of Inception's."""
 
-__all__ = ["DINOV2", "DINOv2Extractor", "load_dinov2"]
+__all__ = ["DINOV2", "DINOv2Extractor"]
 
 import math
 from collections.abc import Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -31,13 +30,13 @@ DINOV2 = Weights(
 class DINOv2Extractor(Extractor):
     """The class token of DINOv2 (Oquab et al. 2023), whose Frechet distance is FD-DINOv2.
 
-    As Stein et al. 2023 compute it: images are resized to 224 x 224 as Pillow does, by a
-    bicubic filter in 8 bits, and normalised with ImageNet's mean and standard deviation; the positions of
+    As Stein et al. 2023 compute it: images are resized to 224 x 224 as Pillow does, by a bicubic
+    filter in 8 bits, and normalised with ImageNet's mean and standard deviation; the positions of
     37 x 37 patches are interpolated to 16 x 16 as DINOv2's own code does, with an offset of 0.1 and
     no antialiasing. timm builds the network, and interpolates positions in another way.
 
     Args:
-        state: Weights under the names of the published file; they give width and depth.
+        state: Weights as `DINOV2.load()` gives them; they tell width and depth.
         device: Where it runs.
         precision: `float32` or `bfloat16`. The hash tells the two apart.
 
@@ -101,23 +100,6 @@ class DINOv2Extractor(Extractor):
         images = normalize(images.expand(-1, 3, -1, -1) / 255, MEAN, STD)
         features: Tensor = self.network(images.to(self.dtype))
         return features.float()
-
-
-def load_dinov2(
-    path: str | Path | None = None,
-    *,
-    device: str | torch.device = "cpu",
-    precision: str = "float32",
-    download: bool = True,
-) -> DINOv2Extractor:
-    """The extractor with its published weights; see `Weights.find` for where they are.
-
-    Raises:
-        ConfigError: No weights, or other ones, or timm is not installed.
-    """
-    file = DINOV2.find(path, download=download)
-    state = torch.load(file, map_location="cpu", weights_only=True)
-    return DINOv2Extractor(state, device=device, precision=precision)
 
 
 def _interpolated(positions: Tensor, side: int) -> Tensor:

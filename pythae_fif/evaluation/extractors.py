@@ -4,7 +4,6 @@ __all__ = ["ExtractorOptions", "build_extractor"]
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -84,13 +83,11 @@ def build_extractor(
         from pythae_fif.evaluation.efficientnet import EfficientNetExtractor
 
         return EfficientNetExtractor(device=options.device, precision=options.precision)
-    common: dict[str, Any] = {
-        "device": options.device, "precision": options.precision, "download": options.download,
-    }  # fmt: skip
     if options.name == "dinov2":
-        from pythae_fif.evaluation.dinov2 import load_dinov2
+        from pythae_fif.evaluation.dinov2 import DINOV2, DINOv2Extractor
 
-        return load_dinov2(options.weights, **common)
+        state = DINOV2.load(options.weights, download=options.download)
+        return DINOv2Extractor(state, device=options.device, precision=options.precision)
     if options.name == "tf-inception":
         from pythae_fif.evaluation.tf_inception import TFInceptionExtractor
 
@@ -98,7 +95,13 @@ def build_extractor(
     if options.name in EXTRACTORS:
         from pythae_fif.evaluation.inception import load_inception
 
-        return load_inception(options.weights, convention=options.name, **common)
+        return load_inception(
+            options.weights,
+            device=options.device,
+            precision=options.precision,
+            download=options.download,
+            convention=options.name,
+        )
     from pythae_fif.evaluation.own import OwnExtractor
 
     return OwnExtractor(options.name, (channels, height, width), device=options.device)

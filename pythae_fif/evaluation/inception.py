@@ -107,8 +107,7 @@ def load_inception(
     Raises:
         ConfigError: no weights, or other ones.
     """
-    file = INCEPTION.find(path, download=download)
-    state = torch.load(file, map_location="cpu", weights_only=True)
+    state = INCEPTION.load(path, download=download)
     return InceptionExtractor(state, device=device, precision=precision, convention=convention)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.files import checksum
@@ -84,6 +85,12 @@ class Weights:
             f"extractor {self.extractor!r} has no weights ({reason}): get {self.url} on a machine "
             f"with network and put it at {target}, {self._help}"
         )
+
+    def load(self, path: str | Path | None = None, *, download: bool = True) -> dict[str, Tensor]:
+        """The weights by name, of the file that `find` finds."""
+        file = self.find(path, download=download)
+        state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+        return state
 
     @property
     def _help(self) -> str:
