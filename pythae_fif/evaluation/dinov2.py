@@ -12,7 +12,7 @@ from torchvision.transforms.functional import normalize
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.evaluation.extractor import Extracted, Extractor, precision_dtype
-from pythae_fif.evaluation.weights import Weights
+from pythae_fif.evaluation.weights import Weights, weights_digest
 from pythae_fif.files import digest
 
 PREPROCESSING = "dinov2/1: bicubic 224 of Pillow in 8 bits, ImageNet's mean and std"
@@ -65,8 +65,7 @@ class DINOv2Extractor(Extractor):
                 "extractor 'dinov2' needs timm: pip install \"pythae-fif[networks]\""
             ) from error
         self.dtype, self.device = precision_dtype(precision), torch.device(device)
-        weights = (state[key].cpu().numpy().tobytes() for key in sorted(state))
-        self.hash = digest(PREPROCESSING, precision, *weights)
+        self.hash = digest(PREPROCESSING, precision, weights_digest(state))
         held = {key: value for key, value in state.items() if key != "mask_token"}
         try:
             self.feature_dim = held["cls_token"].shape[-1]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pythae_fif.errors import ConfigError
 from pythae_fif.evaluation.extractor import Extracted, Extractor
 from pythae_fif.evaluation.names import own_extractor
+from pythae_fif.evaluation.weights import weights_digest
 from pythae_fif.files import digest
 
 Network = Callable[[Tensor], Tensor]
@@ -51,9 +52,8 @@ class OwnExtractor(Extractor):
         self.name = Path(path).name or name
         self.distance_name = f"FD-{self.name.removesuffix('.pt')}"
         self.network = load_network(name, self.device)
-        held: dict[str, Tensor] = getattr(self.network, "state_dict", dict)()
-        weights = (value.cpu().numpy().tobytes() for value in held.values() if path == "")
-        self.hash = digest("own/1", found, *weights)
+        held = self.network.state_dict() if isinstance(self.network, nn.Module) else {}
+        self.hash = digest("own/1", found, weights_digest({} if path else held))
         try:
             rows, self.feature_dim = self(torch.zeros(2, *image_shape)).features.shape
             if rows != 2:
@@ -78,19 +78,17 @@ def load_network(name: str, device: str | torch.device = "cpu") -> Network:
         ConfigError: There is none of the name, or it cannot be loaded.
     """
     path, _, _ = own_extractor(name).rpartition("@")
-    before = list(sys.path)
     try:
         if path:
             network: Network = torch.jit.load(path, map_location=device)
         else:
             module, _, function = name.partition(":")
-            sys.path.append(os.getcwd())
+            if os.getcwd() not in sys.path:
+                sys.path.append(os.getcwd())
             network = getattr(importlib.import_module(module), function)()
     except Exception as error:  # the user's own code raises anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise ConfigError(f"extractor {name!r} cannot be loaded: {reason}") from error
-    finally:
-        sys.path[:] = before
     if isinstance(network, nn.Module):
         network.eval().to(device)
     return network

@@ -16,7 +16,7 @@ from pythae_fif.evaluation.extractor import Extractor
 from pythae_fif.evaluation.frechet import FeatureStatistics, factor
 from pythae_fif.evaluation.images import rounded_images, unit_images
 from pythae_fif.evaluation.pairs import DENSE, NEAREST, OwnPairs, nearest, own_pairs
-from pythae_fif.files import cached, digest
+from pythae_fif.files import cached, digest, safe_name
 
 BATCH_SIZE = 256
 
@@ -106,7 +106,7 @@ class Reference:
             return build()
         rounded = round_to_uint8 or images.dtype == torch.uint8
         key = digest(content_hash(images), rounded, extractor.hash)
-        path = Path(cache_dir) / f"reference-{extractor.name}-{key}.npz"
+        path = Path(cache_dir) / f"reference-{safe_name(extractor.name)}-{key}.npz"
         return cached(path, read=read, build=build, write=_write)
 
     def own_pairs(self, subsets: Tensor, num_samples: int, seed: int) -> OwnPairs:

@@ -1,9 +1,10 @@
 """Published weights of an extractor: where their file is looked for, and its checksum."""
 
-__all__ = ["DOWNLOADS_OFF", "Weights"]
+__all__ = ["DOWNLOADS_OFF", "Weights", "weights_digest"]
 
 import logging
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from pythae_fif.errors import ConfigError
-from pythae_fif.files import checksum
+from pythae_fif.files import checksum, digest
 
 logger = logging.getLogger(__name__)
 
@@ -107,3 +108,14 @@ class Weights:
                 f"{self.file}: it is another or a damaged file; remove it, or get {self.url}"
             )
         return file
+
+
+def weights_digest(state: Mapping[str, object]) -> str:
+    """Identifies the tensors of a network by their names and bytes, one at a time."""
+    return digest(
+        *(
+            digest(name, value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+            for name, value in sorted(state.items())
+            if isinstance(value, Tensor)
+        )
+    )

@@ -279,7 +279,8 @@ class TestOwn:
         )
         monkeypatch.chdir(tmp_path)
         monkeypatch.delitem(sys.modules, "my_features", raising=False)
-        images, before = noise_images(9, 1, 8, 8), list(sys.path)
+        images = noise_images(9, 1, 8, 8)
+        monkeypatch.setattr(sys, "path", list(sys.path))
         hashes = []
         for seed in (0, 1, 0):
             (tmp_path / "seed").write_text(str(seed))
@@ -288,7 +289,7 @@ class TestOwn:
             linear = extractor.network[1]
             expected = torch.nn.functional.linear(images.flatten(1) / 255, *linear.parameters())
             torch.testing.assert_close(extractor(images).features, expected)
-        assert hashes[0] == hashes[2] != hashes[1] and sys.path == before
+        assert hashes[0] == hashes[2] != hashes[1]
         plain = OwnExtractor("my_features:halves", (1, 8, 8))
         assert torch.equal(plain(images).features, images[:, 0, 0] / 255 / 2)
         assert Reference.of(images, plain, cache_dir=tmp_path / "cache").features.shape == (9, 8)
@@ -308,6 +309,7 @@ class TestOwn:
     )
     def test_one_line_for_what_is_no_network(self, name, message, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "path", list(sys.path))
         (tmp_path / "text.pt").write_text("no network")
         with pytest.raises(ConfigError, match=message) as caught:
             build_extractor(ExtractorOptions(name), (1, 8, 8))
@@ -316,6 +318,7 @@ class TestOwn:
     @pytest.mark.parametrize("gives", ["x.sum()", "x[:1]", "(x, x)", "None", "x @ torch.ones(9)"])
     def test_one_line_for_what_are_no_features(self, gives, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "path", list(sys.path))
         (tmp_path / "bad_features.py").write_text(
             f"import torch\ndef network():\n    return lambda x: {gives}\n"
         )
