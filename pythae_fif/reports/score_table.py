@@ -78,6 +78,10 @@ def score_grid(report: Report) -> Grid:
         "train s",
         "chosen configuration",
     ]
+    if any(row.nearer is not None for row in rows):  # early records have none
+        headings.insert(-1, "mem. / auth.")
+        for line, row in zip(cells, rows, strict=True):
+            line.insert(-1, _pair(row.nearer, row.authenticity))
     if report.differences:
         headings.insert(-1, "reference")
         for line, found in zip(cells, report.differences, strict=True):
@@ -85,10 +89,6 @@ def score_grid(report: Report) -> Grid:
             words = {0.0: "same", math.inf: "other extractor"}
             cell = measured(known, ".1%")
             line.insert(-1, Cell(words.get(found, cell.text), cell.value))
-    if any(row.nearer is not None for row in rows):  # early records have none
-        headings.insert(-1, "mem. / auth.")
-        for line, row in zip(cells, rows, strict=True):
-            line.insert(-1, _pair(row.nearer, row.authenticity))
     starts = (i for i, row in enumerate(rows) if i and row.model != rows[i - 1].model)
     return Grid(
         title=report.title,
@@ -103,10 +103,11 @@ def score_grid(report: Report) -> Grid:
 def score_terminal(report: Report) -> Table:
     """The table for a terminal of 80 columns, which leaves three columns to the files."""
     grid = score_grid(report)
+    last = len(grid.headings) - 1
     # Short headings: the notes say in full what FD and CS are.
     short = {0: "model", 1: "", 2: "FD test", 3: "FD val", 4: "CS"}
-    short |= {8: "MSE", 9: "sec"} | ({10: "ref"} if report.differences else {})
-    short[len(grid.headings) - 1] = "chosen"
+    short |= {8: "MSE", 9: "sec"} | ({last - 1: "ref"} if report.differences else {})
+    short[last] = "chosen"
     styles = {0: "", 1: "bold", 2: "underline", LEVEL: ""}
     title = Text(grid.title, "bold")
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
