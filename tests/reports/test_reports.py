@@ -164,9 +164,16 @@ class TestTable:
             result("ae", {}, 0, {"normal": (1, 2)}),
             result("vae", {}, 0, {"normal": (1, 2)}, provenance=other),
         ]
-        notes = " ".join(build_report(EXPERIMENT, results).notes)
-        assert "on cpu (x86_64) with 2 cores, cuda (X) with 2 cores; " in notes
+        several = build_report(EXPERIMENT, results)
+        notes, rows = " ".join(several.notes), column(score_grid(several), "machine")
+        assert (
+            "on machine 1, cpu (x86_64) with 2 cores and machine 2, cuda (X) with 2 cores; "
+            in notes
+        )
         assert "torch 2.0; or torch 2.1." in notes
+        assert {name: cell.text for (name, _), cell in rows.items()} == {"AE": "1", "VAE": "2"}
+        assert "machine" not in score_grid(build_report(EXPERIMENT, results[:1])).headings
+        assert score_terminal(several).columns[-1].header == "chosen"
 
     def test_one_seed_that_did_not_learn_is_enough(self):
         seeds = [result("vae", {}, s, {"normal": (7, 7)}, mse=m) for s, m in ((0, 0.01), (1, 0.2))]
@@ -630,7 +637,7 @@ class TestPage:
         assert len(page.all("table")) == 5
         assert '<td class="r" data-value="6.5"><b>6.50 ± 0.71</b></td>' in text
         assert '<td class="r" data-value="7.5"><u>7.50 ± 0.00</u></td>' in text
-        assert '<tr class="first"><td>AE †</td>' in text.replace("\n", "")
+        assert '<tr class="first" data-model="AE"><td>AE †</td>' in text.replace("\n", "")
         assert "<li>Profile <code>quick</code>: a profile of the tests.</li>" in text
         assert "DivergedError: the loss is &lt;NaN&gt; &amp; no number in epoch 3" in text
         assert "AE did not learn" in text
