@@ -171,8 +171,8 @@ def draw(found: dict[str, Found], results: Path) -> list[Path]:
         f"hidden layer of width {TEXT.width} (the paper's: 256) in encoder and decoder each, "
         f"{text.steps:,} steps of batch {BATCH} in one cycle up to a rate of "
         f"{TEXT.learning_rate:g} (the paper's: 39,050). Code: two hidden layers, standardised "
-        "data, else the same. Below: the text's, or where it says so the code's, with these factors "
-        "changed.",
+        "data, else the same. Below: the text's, or where it says so the code's, with these "
+        "factors changed.",
         f"Across: share of the code's variance at a fixed position on the curve, which is the "
         f"noise's; the noise is learnt from {ACROSS:g} on. Along: rank correlation of the code "
         f"with the position; the sinusoid is learnt from {SINUSOID:g} on, which explains as much "

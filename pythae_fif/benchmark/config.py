@@ -10,10 +10,10 @@ __all__ = [
 ]
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from pythae_fif.benchmark.model_entry import (
     Grid,
@@ -26,7 +26,7 @@ from pythae_fif.benchmark.settings import RunSettings
 from pythae_fif.benchmark.yaml_files import config_file, names_in, own_model, read_yaml
 from pythae_fif.data.names import TableOptions
 from pythae_fif.errors import ConfigError, did_you_mean
-from pythae_fif.evaluation.names import EXTRACTORS
+from pythae_fif.evaluation.names import own_extractor
 from pythae_fif.files import safe_name
 from pythae_fif.nn.names import ARCHITECTURES
 from pythae_fif.sampling import SAMPLERS
@@ -45,7 +45,7 @@ from pythae_fif.validation import (
 ArchName = Annotated[str, name_of(lambda: ARCHITECTURES)]
 BUDGETS = ("epochs", "wall_clock")
 OVERRIDES = (*BUDGETS, "batch_size", "learning_rate", "train_size", "num_samples")
-ExtractorName = Annotated[str, name_of(lambda: EXTRACTORS)]
+ExtractorName = Annotated[str, AfterValidator(own_extractor)]
 Seeds = Each[Annotated[Whole, Field(ge=0, lt=2**32)]]
 LearningRate = Annotated[float, Field(gt=0, lt=10)]
 WeightDecay = Annotated[float, Field(ge=0)]
@@ -152,7 +152,7 @@ class Experiment(TableOptions):
         latent_dim: d.
         latent_dims: Model -> d where it has another; none of them counts if the user gives one d.
         image_size: Of data sets that are resized.
-        extractor: Name of the feature extractor.
+        extractor: Name of the feature extractor; of a file `<path>@<digest>`.
         profiles: Name -> :class:`Profile`.
         profile: Name of the one in use.
         wall_clock: Replaces the profile's number of epochs or wall clock.
@@ -172,7 +172,7 @@ class Experiment(TableOptions):
     latent_dim: Annotated[AtLeastOne, Flag("latent dimension", "D")]
     latent_dims: dict[ModelName, AtLeastOne] = Field(default_factory=dict)
     image_size: Annotated[AtLeastOne | None, Flag("of resized images", "PIXELS")] = None
-    extractor: Annotated[ExtractorName, Flag("feature extractor of `list`")]
+    extractor: Annotated[ExtractorName, Flag("of `list`, FILE.pt or module:function")]
     profiles: dict[str, Profile]
     profile: Annotated[str, Flag("paper (published protocol), medium (a night) or quick (a CPU)")]
     wall_clock: Annotated[
@@ -256,8 +256,13 @@ class Experiment(TableOptions):
         if self.image_size != usual.get("image_size"):
             words.append(f"{self.image_size}px")
         if self.extractor != (self.settings.extractor or usual["extractor"]):
-            words.append(self.extractor)
+            words.append(self.extractor_name)
         return safe_name("-".join(words))
+
+    @property
+    def extractor_name(self) -> str:
+        """The extractor, of a file its name and digest: where it lies defines no result."""
+        return PurePath(self.extractor).name
 
     def latent_dim_of(self, model: str) -> int:
         """d of a model: that of `latent_dims`, or the common one, within what it takes."""

@@ -1,6 +1,13 @@
 """What a run starts from: images, the feature extractor, and the references of the scores."""
 
-__all__ = ["Sizes", "load_extractor", "load_splits", "references_of", "table_options"]
+__all__ = [
+    "Sizes",
+    "load_extractor",
+    "load_splits",
+    "reference_of",
+    "references_of",
+    "table_options",
+]
 
 from typing import Protocol
 
@@ -76,18 +83,20 @@ def load_extractor(
         )
         training = LabelledImages(*train, splits.content_hash, holdout=LabelledImages(*test))
     options = ExtractorOptions(
-        name,
+        environment.own_extractor or name,
         device=device,
-        inception_weights=environment.inception_weights,
+        weights=environment.extractor_weights,
         download=not environment.offline,
         cache_dir=cache_home(),
     )
     return build_extractor(options, splits.input_dim, training)
 
 
+def reference_of(splits: Splits, split: str, extractor: Extractor) -> Reference:
+    """What the images of a split are to the extractor, computed once a machine."""
+    return Reference.of(as_tensor(splits[split]), extractor, cache_dir=cache_home())
+
+
 def references_of(splits: Splits, extractor: Extractor) -> dict[str, Reference]:
-    """What the validation and test images are to the extractor, computed once a machine."""
-    return {
-        split: Reference.of(as_tensor(splits[split]), extractor, cache_dir=cache_home())
-        for split in ("val", "test")
-    }
+    """Those of the validation and test images."""
+    return {split: reference_of(splits, split, extractor) for split in ("val", "test")}

@@ -68,7 +68,7 @@ def _belongs(spec: RunSpec, experiment: Experiment, data_hash: str) -> bool:
     return (
         spec.data_hash == data_hash
         and spec.profile == experiment.profile
-        and spec.extractor == experiment.extractor
+        and spec.extractor == experiment.extractor_name
         and spec.image_size == experiment.image_size
         and spec.latent_dim == experiment.latent_dim_of(spec.model)
         and spec.settings.defining() == wanted.defining()

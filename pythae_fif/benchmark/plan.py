@@ -147,7 +147,7 @@ def expand(experiment: Experiment, splits: Splits | Announced) -> list[RunSpec]:
                 latent_dim=experiment.latent_dim_of(name),
                 image_size=experiment.image_size,
                 seed=experiment.seeds[0],
-                extractor=experiment.extractor,
+                extractor=experiment.extractor_name,
                 samplers=samplers,
                 profile=experiment.profile,
                 settings=experiment.settings.settings_of(name),

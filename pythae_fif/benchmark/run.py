@@ -17,7 +17,7 @@ from pythae.models import BaseAE
 from pythae.trainers.trainer_utils import set_seed
 
 import pythae_fif.runs.execute as runs
-from pythae_fif.benchmark.inputs import load_extractor, load_splits, references_of
+from pythae_fif.benchmark.inputs import load_extractor, load_splits, reference_of, references_of
 from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.plan import SCHEMA, RunSpec, build_model, rebuild_model
 from pythae_fif.benchmark.record import DataUsed, ImageRecord, Training, TrainingRecord
@@ -71,6 +71,7 @@ def work(job: ImageJob) -> None:
     device = str(next(model.parameters()).device)
     extractor = load_extractor(spec.extractor, splits, job.environment, device)
     references = references_of(splits, extractor)
+    known = reference_of(splits, "train", extractor)
     codes = embed(model, splits.train, seed=spec.seed)
     scores: dict[str, Scores] = dict(before.scores) if before else {}
     samples, seconds = {}, {}
@@ -91,7 +92,9 @@ def work(job: ImageJob) -> None:
             if sampler in scores:
                 continue  # its picture alone is gone
             seconds[sampler] = round(time.perf_counter() - start, 3)
-            scores[sampler] = score_samples(samples[sampler], extractor, references, seed=spec.seed)
+            scores[sampler] = score_samples(
+                samples[sampler], extractor, references, seed=spec.seed, training=known
+            )
         except Exception as error:  # of this sampler alone; it is raised below
             failures[sampler] = error
     if scores:

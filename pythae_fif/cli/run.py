@@ -35,6 +35,7 @@ from pythae_fif.data import Splits, to_float
 from pythae_fif.data.load import input_dim_of, request_of
 from pythae_fif.data.locations import cache_home
 from pythae_fif.errors import ProblemsError
+from pythae_fif.evaluation.names import EXTRACTORS
 from pythae_fif.reports import (
     Failure,
     build_report,
@@ -84,7 +85,8 @@ def run_benchmark(request: Request) -> int:
         offline=flags.offline,
         skip_undecodable=flags.skip_undecodable,
         **dict(table_options(experiment)),
-        inception_weights=flags.inception_weights,
+        extractor_weights=flags.extractor_weights,
+        own_extractor=None if experiment.extractor in EXTRACTORS else experiment.extractor,
         tensorboard=flags.tensorboard,
     )
     engine, plan, later = _check(request, environment)

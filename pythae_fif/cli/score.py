@@ -29,12 +29,13 @@ REFERENCE = "reference"
 class ScoreFlags(Checked):
     """The flags of `score`."""
 
-    extractor: Annotated[ExtractorName, Flag("of `list` (default: inception)")] = "inception"
+    extractor: Annotated[ExtractorName, Flag("of `list` (inception)")] = "inception"
     image_size: Annotated[AtLeastOne | None, Flag("of folders (the first's side)", "PIXELS")] = None
     num_samples: Annotated[AtLeastTen, Flag("of a model (10000)", "N")] = 10_000
+    training: Annotated[str | None, Flag("images trained on, for memorisation", "PATH")] = None
     bootstrap: Annotated[Whole, Flag("replicates behind 95% intervals", "N")] = 0
     seed: Annotated[Whole, Flag("of samples and subsets", "SEED")] = 0
-    inception_weights: Annotated[str | None, Flag("of Inception, if elsewhere", "FILE")] = None
+    extractor_weights: Annotated[str | None, Flag("if they are elsewhere", "FILE")] = None
     offline: Annotated[bool, Flag("never download")] = False
     to_json: Annotated[str | None, Flag("write the scores there", "FILE")] = None
 
@@ -63,14 +64,18 @@ def score_command(words: list[str]) -> int:
     options = ExtractorOptions(
         flags.extractor,
         device=default_device(),
-        inception_weights=flags.inception_weights,
+        weights=flags.extractor_weights,
         download=not flags.offline,
     )
     extractor = build_extractor(options, tuple(held.shape[1:]))
     references = {REFERENCE: Reference.of(held, extractor)}
+    training = None
+    if flags.training is not None:
+        images = _images(Path(flags.training).expanduser(), flags.image_size or held.shape[-1])
+        training = Reference.of(images, extractor)
     scores = score_samples(
         drawn[: flags.num_samples] if drawn.is_floating_point() else drawn,
-        extractor, references, seed=flags.seed, bootstrap=flags.bootstrap,
+        extractor, references, seed=flags.seed, bootstrap=flags.bootstrap, training=training,
     )  # fmt: skip
     near, kernel = scores.neighbours[REFERENCE], scores.kernel[REFERENCE]
     shown = {scores.distance_name: f"{scores.frechet[REFERENCE]:.4f}"}
@@ -80,6 +85,9 @@ def score_command(words: list[str]) -> int:
         shown[str(scores.score_name)] = f"{scores.score.mean:.4f} ± {scores.score.std:.4f}"
     shown["kernel distance"] = f"{kernel.mean:.6f} ± {kernel.std:.6f}"
     shown |= {name: f"{value:.4f}" for name, value in vars(near).items()}
+    if scores.memorisation is not None:
+        shown["nearer to training"] = f"{scores.memorisation.nearer[REFERENCE]:.4f}"
+        shown["authenticity"] = f"{scores.memorisation.authenticity:.4f}"
     shown["samples, references"] = f"{scores.num_samples:,}, {len(held):,}"
     console = Terminal(highlight=False)
     for name, text in shown.items():

@@ -5,8 +5,11 @@ the packages of another.
 """
 
 __all__ = [
+    "DINOV2",
     "EXTRACTORS",
+    "INCEPTION",
     "ClassifierExtractor",
+    "DINOv2Extractor",
     "EfficientNetExtractor",
     "EvaluationOutput",
     "EvaluationPipeline",
@@ -19,23 +22,26 @@ __all__ = [
     "Intervals",
     "LabelledImages",
     "MeanStd",
+    "Memorisation",
     "Neighbours",
+    "OwnExtractor",
     "PixelExtractor",
     "Reference",
     "SampleCountWarning",
     "Scores",
     "TFInceptionExtractor",
+    "Weights",
     "bootstrap_frechet",
     "bootstrap_inception",
     "bootstrap_kernel",
     "build_extractor",
     "content_hash",
-    "find_inception_weights",
     "frechet_at_infinity",
     "frechet_distance",
     "inception_score",
     "kernel_distance",
     "load_inception",
+    "memorisation",
     "neighbour_scores",
     "reconstruction_mse",
     "score_samples",
@@ -52,6 +58,8 @@ if TYPE_CHECKING:
         LabelledImages,
         train_classifier,
     )
+    from pythae_fif.evaluation.copies import memorisation
+    from pythae_fif.evaluation.dinov2 import DINOV2, DINOv2Extractor
     from pythae_fif.evaluation.distances import (
         inception_score,
         kernel_distance,
@@ -62,15 +70,19 @@ if TYPE_CHECKING:
     from pythae_fif.evaluation.extractors import ExtractorOptions, build_extractor
     from pythae_fif.evaluation.frechet import FeatureStatistics, frechet_distance
     from pythae_fif.evaluation.images import reconstruction_mse
-    from pythae_fif.evaluation.inception import (
-        InceptionExtractor,
-        find_inception_weights,
-        load_inception,
-    )
+    from pythae_fif.evaluation.inception import INCEPTION, InceptionExtractor, load_inception
     from pythae_fif.evaluation.names import EXTRACTORS
+    from pythae_fif.evaluation.own import OwnExtractor
     from pythae_fif.evaluation.pipeline import EvaluationOutput, EvaluationPipeline
     from pythae_fif.evaluation.reference import Reference, content_hash
-    from pythae_fif.evaluation.scores import Interval, Intervals, MeanStd, Neighbours, Scores
+    from pythae_fif.evaluation.scores import (
+        Interval,
+        Intervals,
+        MeanStd,
+        Memorisation,
+        Neighbours,
+        Scores,
+    )
     from pythae_fif.evaluation.scoring import SampleCountWarning, score_samples
     from pythae_fif.evaluation.tf_inception import TFInceptionExtractor
     from pythae_fif.evaluation.uncertainty import (
@@ -79,5 +91,6 @@ if TYPE_CHECKING:
         bootstrap_kernel,
         frechet_at_infinity,
     )
+    from pythae_fif.evaluation.weights import Weights
 else:
     __getattr__ = lazily(__name__)

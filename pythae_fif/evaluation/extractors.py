@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.errors import ConfigError
 from pythae_fif.evaluation.classifier import LabelledImages, train_classifier
 from pythae_fif.evaluation.extractor import ColumnExtractor, Extractor, PixelExtractor
-from pythae_fif.evaluation.names import EXTRACTORS
+from pythae_fif.evaluation.names import EXTRACTORS, own_extractor
 
 
 @dataclass(frozen=True)
@@ -18,19 +18,19 @@ class ExtractorOptions:
     """Which extractor, where it runs, and where its weights are.
 
     Attributes:
-        name: A key of `EXTRACTORS`.
+        name: A key of `EXTRACTORS`, or of a network of the user's own (see `OwnExtractor`).
         device: Where networks run.
-        precision: `float32` or `bfloat16`, for `inception` and `efficientnet-lite0`.
-        inception_weights: File of `inception` or `tf-inception` (see `find_inception_weights` and
+        precision: `float32` or `bfloat16`, for `inception`, `dinov2` and `efficientnet-lite0`.
+        weights: File of `inception`, `dinov2` or `tf-inception` (see `Weights.find` and
             `TFInceptionExtractor`).
-        download: Whether `inception` may fetch its weights from the network.
+        download: Whether `inception` and `dinov2` may fetch their weights from the network.
         cache_dir: Folder where `classifier` keeps its weights; None trains it every time.
     """
 
     name: str
     device: str | torch.device = "cpu"
     precision: str = "float32"
-    inception_weights: str | Path | None = None
+    weights: str | Path | None = None
     download: bool = True
     cache_dir: str | Path | None = None
 
@@ -48,7 +48,8 @@ def build_extractor(
         training: What `classifier` is trained on.
 
     Raises:
-        ConfigError: Unknown name, missing packages or weights, or `classifier` without labels.
+        ConfigError: Unknown name, missing packages or weights, a network of the user's own that
+            cannot be used, or `classifier` without labels.
         DataError: Images or labels of the wrong shape or type.
         NonFiniteError: The training of `classifier` diverged.
         StoreError: The cache folder cannot be used.
@@ -57,15 +58,19 @@ def build_extractor(
         >>> build_extractor(ExtractorOptions("pixels"), (1, 8, 8)).feature_dim
         64
     """
-    if options.name in EXTRACTORS and (options.name == "columns") != (len(image_shape) == 1):
+    try:
+        own_extractor(options.name)
+    except ConfigError as error:
+        raise ConfigError(f"extractor {options.name!r}: {error}") from error
+    if (options.name == "columns") != (len(image_shape) == 1):
         kind, right = ("a table", "columns") if len(image_shape) == 1 else ("images", "pixels")
         raise ConfigError(
             f"extractor {options.name!r} does not take {kind}: choose {right} (--extractor)"
         )
     if options.name == "columns":
         return ColumnExtractor(*image_shape)
+    channels, height, width = image_shape
     if options.name == "pixels":
-        channels, height, width = image_shape
         return PixelExtractor((channels, height, width))
     if options.name == "classifier":
         if training is None:
@@ -78,19 +83,25 @@ def build_extractor(
         from pythae_fif.evaluation.efficientnet import EfficientNetExtractor
 
         return EfficientNetExtractor(device=options.device, precision=options.precision)
-    if options.name == "inception":
-        from pythae_fif.evaluation.inception import load_inception
+    if options.name == "dinov2":
+        from pythae_fif.evaluation.dinov2 import DINOV2, DINOv2Extractor
 
-        return load_inception(
-            options.inception_weights,
-            device=options.device,
-            precision=options.precision,
-            download=options.download,
-        )
+        state = DINOV2.load(options.weights, download=options.download)
+        return DINOv2Extractor(state, device=options.device, precision=options.precision)
     if options.name == "tf-inception":
         from pythae_fif.evaluation.tf_inception import TFInceptionExtractor
 
-        return TFInceptionExtractor(options.inception_weights)
-    raise ConfigError(
-        f"unknown extractor {options.name!r}: {did_you_mean(options.name, EXTRACTORS)}"
-    )
+        return TFInceptionExtractor(options.weights)
+    if options.name in EXTRACTORS:
+        from pythae_fif.evaluation.inception import load_inception
+
+        return load_inception(
+            options.weights,
+            device=options.device,
+            precision=options.precision,
+            download=options.download,
+            convention=options.name,
+        )
+    from pythae_fif.evaluation.own import OwnExtractor
+
+    return OwnExtractor(options.name, (channels, height, width), device=options.device)

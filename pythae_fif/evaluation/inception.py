@@ -1,96 +1,33 @@
 """The Inception network of 2015 that defines the FID, from the weights that pytorch-fid loads."""
 
-__all__ = ["InceptionExtractor", "find_inception_weights", "load_inception", "resize_like_tf1"]
+__all__ = ["INCEPTION", "InceptionExtractor", "load_inception", "resize_like_tf1"]
 
-import logging
-import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 import torchvision
 from pytorch_fid.inception import FIDInceptionA, FIDInceptionC, FIDInceptionE_1, FIDInceptionE_2
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.evaluation.extractor import Extracted, Extractor, precision_dtype
-from pythae_fif.files import checksum, digest
+from pythae_fif.evaluation.weights import Weights
+from pythae_fif.files import digest
 
-logger = logging.getLogger(__name__)
-
-PREPROCESSING = "inception-2015/1: TF1 bilinear 299, (255 x - 128) / 128"
 SIDE = 299
 
-WEIGHTS_VARIABLE = "PYTHAE_FIF_INCEPTION"
-WEIGHTS_FILE = "pt_inception-2015-12-05-6726825d.pth"
-WEIGHTS_URL = (
-    f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{WEIGHTS_FILE}"
+INCEPTION = Weights(
+    "inception",
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+    "pt_inception-2015-12-05-6726825d.pth",
+    "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+    "PYTHAE_FIF_INCEPTION",
+    same=("weights-inception-2015-12-05-6726825d.pth",),  # torch-fidelity's name for it
 )
-WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
-DOWNLOADS_OFF = "downloads are off"
-SAME_FILE_OF_TORCH_FIDELITY = "weights-inception-2015-12-05-6726825d.pth"
-
-
-def find_inception_weights(path: str | Path | None = None, *, download: bool = True) -> Path:
-    """The file of the Inception weights, checked by its sha256.
-
-    Looked for in this order: `path`; the file that the environment variable
-    `PYTHAE_FIF_INCEPTION` names; where pytorch-fid and torch-fidelity keep their downloads
-    (`checkpoints` of `torch.hub.get_dir()`); and then pytorch-fid's address, from which it is
-    downloaded to where pytorch-fid would put it.
-
-    Args:
-        path: The file, such as the flag `--inception-weights` gives it.
-        download: Whether the network may be asked.
-
-    Raises:
-        ConfigError: there is no such file and it cannot be downloaded, or its content is other.
-    """
-    named = path if path is not None else os.environ.get(WEIGHTS_VARIABLE)
-    if named:
-        origin = "--inception-weights" if path is not None else WEIGHTS_VARIABLE
-        file = Path(named).expanduser()
-        if not file.is_file():
-            raise ConfigError(f"{origin}: no file {file}; it should be {WEIGHTS_FILE}, {_HELP}")
-        return _checked(file, origin)
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    for file in (folder / WEIGHTS_FILE, folder / SAME_FILE_OF_TORCH_FIDELITY):
-        if file.is_file():
-            return _checked(file, "the cache of torch.hub")
-    target = folder / WEIGHTS_FILE
-    reason = DOWNLOADS_OFF
-    if download:
-        logger.info("downloading %s to %s", WEIGHTS_URL, target)
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            # writes to a temporary file, checks the hash, then renames
-            torch.hub.download_url_to_file(
-                WEIGHTS_URL, str(target), hash_prefix=WEIGHTS_SHA256, progress=False
-            )
-            return target
-        except (OSError, RuntimeError) as error:
-            reason = f"the download failed: {str(error).partition(chr(10))[0]}"
-    raise ConfigError(
-        f"extractor 'inception' has no weights ({reason}): get {WEIGHTS_URL} on a machine with "
-        f"network and put it at {target}, {_HELP}"
-    )
-
-
-_HELP = (
-    f"or name it by --inception-weights or {WEIGHTS_VARIABLE}; without network, "
-    "efficientnet-lite0 works offline (FD-EfficientNet, no FID)"
-)
-
-
-def _checked(file: Path, origin: str) -> Path:
-    found = checksum(file)
-    if found != WEIGHTS_SHA256:
-        raise ConfigError(
-            f"{origin}: {file} has sha256 {found[:16]}..., not {WEIGHTS_SHA256[:16]}... of "
-            f"{WEIGHTS_FILE}: it is another or a damaged file; remove it, or get {WEIGHTS_URL}"
-        )
-    return file
 
 
 class InceptionExtractor(Extractor):
@@ -99,7 +36,8 @@ class InceptionExtractor(Extractor):
     The network as pytorch-fid defines it (average pools that leave out the padding, a max pool in
     the last block, 1,008 outputs), fed as the original graph was: images of 0..255 resized to
     299 x 299 by TensorFlow 1's bilinear rule, then (x - 128) / 128; grey images are repeated to
-    three channels. The Frechet distance of its features is the FID.
+    three channels. The Frechet distance of its features is the FID. Packages that resize in
+    another way have a `convention` each.
 
     For speed batch normalisations are folded into the convolutions, exactly but for rounding.
 
@@ -108,14 +46,13 @@ class InceptionExtractor(Extractor):
         device: Where it runs; features come back on the CPU.
         precision: `float32`, or `bfloat16` for speed where the processor has it: features then
             carry about three digits. The hash tells the two apart.
+        convention: A key of `CONVENTIONS`; the extractor's name.
 
     Attributes:
         hash: Identifies weights, preprocessing and precision.
         logit_bias: The bias (1008) that the logits leave out.
     """
 
-    name = "inception"
-    distance_name = "FID"
     score_name = "IS"
     feature_dim = 2048
 
@@ -125,7 +62,10 @@ class InceptionExtractor(Extractor):
         *,
         device: str | torch.device = "cpu",
         precision: str = "float32",
+        convention: str = "inception",
     ) -> None:
+        self.name, chosen = convention, CONVENTIONS[convention]
+        self.distance_name, self._prepare = chosen.distance_name, chosen.prepare
         self.device = torch.device(device)
         self.dtype = precision_dtype(precision)
         try:
@@ -133,14 +73,14 @@ class InceptionExtractor(Extractor):
             weight, bias = state["fc.weight"].float(), state["fc.bias"].float()
         except KeyError as error:
             raise ConfigError(
-                f"Inception weights lack {error}: they should be those of {WEIGHTS_FILE}"
+                f"Inception weights lack {error}: they should be those of {INCEPTION.file}"
             ) from None
         network.eval().requires_grad_(False)
         self.network = network.to(device=self.device, dtype=self.dtype)
         self.class_weight = weight.to(self.device)
         self.logit_bias = bias.cpu()
         weights = (state[key].cpu().numpy().tobytes() for key in sorted(state))
-        self.hash = digest(PREPROCESSING, precision, *weights)
+        self.hash = digest(chosen.preprocessing, precision, *weights)
 
     def extract(self, images: Tensor) -> Extracted:
         """Features (B, 2048) and logits without bias (B, 1008)."""
@@ -148,8 +88,7 @@ class InceptionExtractor(Extractor):
         return Extracted(features, features @ self.class_weight.T)
 
     def _features(self, images: Tensor) -> Tensor:
-        images = resize_like_tf1(255 * images, SIDE)
-        images = ((images - 128) / 128).expand(-1, 3, -1, -1)
+        images = self._prepare(images).expand(-1, 3, -1, -1)
         images = images.to(dtype=self.dtype, memory_format=torch.channels_last)
         features: Tensor = self.network(images)
         return features.float()
@@ -161,15 +100,15 @@ def load_inception(
     device: str | torch.device = "cpu",
     precision: str = "float32",
     download: bool = True,
+    convention: str = "inception",
 ) -> InceptionExtractor:
-    """The extractor with its published weights; see `find_inception_weights` for where they are.
+    """The extractor with its published weights; see `Weights.find` for where they are.
 
     Raises:
         ConfigError: no weights, or other ones.
     """
-    file = find_inception_weights(path, download=download)
-    state = torch.load(file, map_location="cpu", weights_only=True)
-    return InceptionExtractor(state, device=device, precision=precision)
+    state = INCEPTION.load(path, download=download)
+    return InceptionExtractor(state, device=device, precision=precision, convention=convention)
 
 
 def resize_like_tf1(images: Tensor, side: int) -> Tensor:
@@ -204,6 +143,42 @@ def _taps(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor, Ten
     )
     low = position.long()
     return low, (low + 1).clamp(max=old - 1), position - low
+
+
+def _like_tf1(images: Tensor) -> Tensor:
+    return (resize_like_tf1(255 * images, SIDE) - 128) / 128
+
+
+def _like_pytorch_fid(images: Tensor) -> Tensor:
+    return 2 * F.interpolate(images, (SIDE, SIDE), mode="bilinear", align_corners=False) - 1
+
+
+def _like_clean_fid(images: Tensor) -> Tensor:
+    """Pillow's bicubic filter on floating-point channels, which is torch's with antialiasing."""
+    images = F.interpolate(255 * images, (SIDE, SIDE), mode="bicubic", antialias=True)
+    return (images.clamp(0, 255) - 128) / 128
+
+
+class Convention(NamedTuple):
+    """How images in [0, 1] become the network's input (B, C, 299, 299), and what the distance is
+    called; `preprocessing` is a part of the extractor's hash."""
+
+    distance_name: str
+    preprocessing: str
+    prepare: Callable[[Tensor], Tensor]
+
+
+CONVENTIONS = {
+    "inception": Convention(
+        "FID", "inception-2015/1: TF1 bilinear 299, (255 x - 128) / 128", _like_tf1
+    ),
+    "inception-pytorch-fid": Convention(
+        "FID (pytorch-fid)", "inception-2015/1: bilinear 299, 2 x - 1", _like_pytorch_fid
+    ),
+    "inception-clean-fid": Convention(
+        "FID (clean-fid)", "inception-2015/1: bicubic 299, (255 x - 128) / 128", _like_clean_fid
+    ),
+}
 
 
 def _network(state: Mapping[str, Tensor]) -> nn.Module:

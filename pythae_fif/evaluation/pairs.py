@@ -4,7 +4,16 @@ KID needs the inner products of the pairs, the neighbours' scores their distance
 products too: a tile of them is made once and shown to every score.
 """
 
-__all__ = ["Inside", "Kernel", "Nearest", "OwnPairs", "own_pairs", "require_neighbours", "watch"]
+__all__ = [
+    "Inside",
+    "Kernel",
+    "Nearest",
+    "OwnPairs",
+    "nearest",
+    "own_pairs",
+    "require_neighbours",
+    "watch",
+]
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -149,6 +158,35 @@ class Nearest:
         # of all, each is nearest to itself
         kth = torch.stack([closest[:, NEAREST], closest[:, DENSE]], dim=1)
         return 2 * (torch.cat(self.half)[:, None] - kth)
+
+
+def nearest(x: Tensor, y: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
+    """Distances (N) of each of x (N, F) to its k-th nearest of y (M, F), and which these are (N).
+
+    Inner products find the nearest; the distance to that is exact, 0 for equal features.
+    """
+    closest = _Closest(x, k)
+    watch(x, y, closest.see)
+    which = closest.which[:, k - 1]
+    return torch.linalg.vector_norm(x - y[which], dim=1), which
+
+
+class _Closest:
+    """The k features of a set that are nearest to each of x."""
+
+    def __init__(self, x: Tensor, k: int) -> None:
+        self.closeness = x.new_full((len(x), k), -torch.inf)
+        self.which = torch.zeros_like(self.closeness, dtype=torch.int64)
+
+    def see(self, tile: Tile) -> None:
+        """Keeps the nearest of a tile: |x - y|^2 / 2 = |x|^2 / 2 - (x . y - |y|^2 / 2)."""
+        rows, k = tile.x.rows, self.which.shape[1]
+        close = torch.cat([self.closeness[rows], tile.products - tile.y.half], dim=1)
+        self.closeness[rows], place = close.topk(k, dim=1)
+        new = place - k + tile.y.rows.start
+        self.which[rows] = torch.where(
+            place < k, self.which[rows].gather(1, place.clamp(max=k - 1)), new
+        )
 
 
 class Inside:

@@ -26,7 +26,7 @@ from pythae_fif.evaluation.extractor import Extractor
 from pythae_fif.evaluation.extractors import ExtractorOptions, build_extractor
 from pythae_fif.evaluation.images import reconstruction_mse, rounded_images, unit_images
 from pythae_fif.evaluation.reference import Reference, content_hash
-from pythae_fif.evaluation.scores import MeanStd, Neighbours, Scores
+from pythae_fif.evaluation.scores import MeanStd, Memorisation, Neighbours, Scores
 from pythae_fif.evaluation.scoring import score_samples
 from pythae_fif.files import write_json
 from pythae_fif.sampling.models import reconstruct
@@ -81,6 +81,11 @@ class EvaluationOutput:
         return self.scores.kernel[REFERENCE]
 
     @property
+    def memorisation(self) -> Memorisation | None:
+        """Nearness to the training images; None without these."""
+        return self.scores.memorisation
+
+    @property
     def neighbours(self) -> Neighbours:
         """Precision, recall, density and coverage."""
         return self.scores.neighbours[REFERENCE]
@@ -93,6 +98,8 @@ class EvaluationOutput:
             for name in ("frechet", "kernel", "neighbours", "frechet_infinity"):
                 if holder.get(name) is not None:
                     holder[name] = holder[name][REFERENCE]
+        if scores["memorisation"] is not None:
+            scores["memorisation"]["nearer"] = scores["memorisation"]["nearer"][REFERENCE]
         return values | scores
 
     def save_json(self, dir_path: str | Path, filename: str = "evaluation") -> Path:
@@ -115,15 +122,17 @@ class EvaluationPipeline:
     Args:
         model: A trained model, of images.
         sampler: A sampler of it or the configuration of one; None samples from a normal.
-        extractor: An extractor or its name: `inception`, `tf-inception`, `efficientnet-lite0` or
-            `pixels`.
+        extractor: An extractor or its name: a key of `EXTRACTORS` but `classifier` and `columns`,
+            `FILE.pt` or `module:function`.
         num_samples: Number of samples.
         batch_size: Samples at once.
         round_to_uint8: Whether samples and evaluation images are rounded as in an image file.
         seed: Seed of sampling, shuffle, subsets and bootstrap.
         bootstrap: Number of replicates behind 95% intervals; 0 gives none.
         infinity: Whether to extrapolate the Frechet distance to infinitely many samples.
-        inception_weights: See `ExtractorOptions`.
+        memorisation: Whether to compare samples with `train_data` too, whose features take as long
+            as those of so many samples, once.
+        weights: Of the extractor; see `ExtractorOptions`.
         precision: See `ExtractorOptions`.
         cache_dir: Folder of the references; None takes the package's cache.
 
@@ -149,7 +158,8 @@ class EvaluationPipeline:
         seed: int = 0,
         bootstrap: int = 0,
         infinity: bool = False,
-        inception_weights: str | Path | None = None,
+        memorisation: bool = True,
+        weights: str | Path | None = None,
         precision: str = "float32",
         cache_dir: str | Path | None = None,
     ) -> None:
@@ -177,7 +187,7 @@ class EvaluationPipeline:
             if extractor == "classifier":
                 raise ConfigError(
                     "extractor 'classifier' is trained on labels: pass "
-                    "train_classifier(...) itself, not its name"
+                    "extractor=train_classifier(LabelledImages(images, labels)), not its name"
                 )
             shape = tuple(model.model_config.input_dim)
             if len(shape) != 3:
@@ -187,7 +197,7 @@ class EvaluationPipeline:
             options = ExtractorOptions(
                 extractor,
                 device=sampler.device,
-                inception_weights=inception_weights,
+                weights=weights,
                 precision=precision,
             )
             self.extractor = build_extractor(options, shape)
@@ -199,6 +209,7 @@ class EvaluationPipeline:
         self.seed = seed
         self.bootstrap = bootstrap
         self.infinity = infinity
+        self.memorisation = memorisation
         self.cache_dir = cache_dir
 
     def __call__(
@@ -212,7 +223,7 @@ class EvaluationPipeline:
 
         Args:
             train_data: Training images (N, C, H, W), uint8 or in [0, 1], or a data set of them, to
-                which the sampler is fitted; not read by samplers that are fitted or need no fit.
+                which the sampler is fitted if it needs that, and from which memorisation is told.
             eval_data: Images in the same form that samples are compared with. The sampler never
                 sees them.
             training_config: How Pythae trains samplers that are networks.
@@ -228,13 +239,11 @@ class EvaluationPipeline:
         """
         clock = _Clock()
         images = _as_images(eval_data, "eval_data")
+        training = None
         with clock("reference"):
-            reference = Reference.of(
-                images,
-                self.extractor,
-                cache_dir=cache_home() if self.cache_dir is None else self.cache_dir,
-                round_to_uint8=self.round_to_uint8,
-            )
+            reference = self._reference(images)
+            if self.memorisation and train_data is not None:
+                training = self._reference(_as_images(train_data, "train_data"))
         with _seeded(self.seed):
             with clock("fit"):
                 self._fit(train_data, training_config)
@@ -247,6 +256,7 @@ class EvaluationPipeline:
                     seed=self.seed,
                     bootstrap=self.bootstrap,
                     infinity=self.infinity,
+                    training=training,
                 )
             with clock("reconstruction"):
                 mse = self._reconstruction(images)
@@ -259,6 +269,14 @@ class EvaluationPipeline:
             reference_hash=content_hash(images),
             reconstruction_mse=mse,
             seconds={name: round(value, 3) for name, value in clock.seconds.items()},
+        )
+
+    def _reference(self, images: Tensor) -> Reference:
+        return Reference.of(
+            images,
+            self.extractor,
+            cache_dir=cache_home() if self.cache_dir is None else self.cache_dir,
+            round_to_uint8=self.round_to_uint8,
         )
 
     def _fit(self, train_data: Data | None, training_config: BaseTrainerConfig | None) -> None:

@@ -15,8 +15,8 @@ from torch import Tensor
 from pythae_fif.evaluation.extractor import Extractor
 from pythae_fif.evaluation.frechet import FeatureStatistics, factor
 from pythae_fif.evaluation.images import rounded_images, unit_images
-from pythae_fif.evaluation.pairs import DENSE, NEAREST, OwnPairs, own_pairs
-from pythae_fif.files import cached, digest
+from pythae_fif.evaluation.pairs import DENSE, NEAREST, OwnPairs, nearest, own_pairs
+from pythae_fif.files import cached, digest, safe_name
 
 BATCH_SIZE = 256
 
@@ -106,7 +106,7 @@ class Reference:
             return build()
         rounded = round_to_uint8 or images.dtype == torch.uint8
         key = digest(content_hash(images), rounded, extractor.hash)
-        path = Path(cache_dir) / f"reference-{extractor.name}-{key}.npz"
+        path = Path(cache_dir) / f"reference-{safe_name(extractor.name)}-{key}.npz"
         return cached(path, read=read, build=build, write=_write)
 
     def own_pairs(self, subsets: Tensor, num_samples: int, seed: int) -> OwnPairs:
@@ -117,6 +117,11 @@ class Reference:
     def root(self) -> Tensor:
         """A factor of the covariance; see `factor`."""
         return self._once("root", lambda: (factor(self.statistics.covariance),))[0]
+
+    def nearest_to(self, other: "Reference") -> Tensor:
+        """Distances (M) of each feature of another reference to the nearest of these."""
+        key = digest(content_hash(other.features) if other.path is None else other.path.stem)
+        return self._once(f"nearest-{key}", lambda: nearest(other.features, self.features)[:1])[0]
 
     def _once(self, name: str, build: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         if name not in self._held:

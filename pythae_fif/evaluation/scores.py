@@ -1,6 +1,6 @@
 """The scores of samples as types: what `score_samples` returns and what records hold."""
 
-__all__ = ["Interval", "Intervals", "MeanStd", "Neighbours", "Scores"]
+__all__ = ["Interval", "Intervals", "MeanStd", "Memorisation", "Neighbours", "Scores"]
 
 import dataclasses
 from dataclasses import dataclass
@@ -30,6 +30,20 @@ class Neighbours:
     recall: float
     density: float
     coverage: float
+
+
+@dataclass(frozen=True)
+class Memorisation:
+    """How near samples are to the training images; see `memorisation`.
+
+    Attributes:
+        nearer: Split -> probability that a sample is nearer to the training images than an image
+            of the split is, in [0, 1]; about 0.5 where samples are as new as those.
+        authenticity: Fraction of samples that are no copies, in [0, 1].
+    """
+
+    nearer: dict[str, float]
+    authenticity: float
 
 
 class Interval(NamedTuple):
@@ -75,6 +89,8 @@ class Scores:
         neighbours: Split -> precision, recall, density, coverage.
         frechet_infinity: Split -> Frechet distance at infinitely many samples, if asked for.
         intervals: 95% bootstrap intervals, if asked for.
+        memorisation: Nearness to the training images, where these are known; none in early
+            records.
     """
 
     num_samples: int
@@ -91,9 +107,10 @@ class Scores:
     neighbours: dict[str, Neighbours]
     frechet_infinity: dict[str, float] | None = None
     intervals: Intervals | None = None
+    memorisation: Memorisation | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The scores as plain values for JSON, without what was not asked for."""
         values = dataclasses.asdict(self)
-        optional = ("frechet_infinity", "intervals")
+        optional = ("frechet_infinity", "intervals", "memorisation")
         return {key: value for key, value in values.items() if key not in optional or value}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pythae_fif.errors import NonFiniteError
+from pythae_fif.evaluation.copies import memorisation
 from pythae_fif.evaluation.distances import (
     SUBSETS,
     check_features,
@@ -48,6 +49,7 @@ def score_samples(
     batch_size: int = 256,
     bootstrap: int = 0,
     infinity: bool = False,
+    training: Reference | None = None,
 ) -> Scores:
     """Every score of samples against each reference, from one pass over the samples.
 
@@ -66,6 +68,7 @@ def score_samples(
         batch_size: Most samples at once; does not change the result.
         bootstrap: Number of bootstrap replicates behind 95% intervals; 0 gives none.
         infinity: Whether to extrapolate the Frechet distance to infinitely many samples.
+        training: The images that the model was trained on, for `Scores.memorisation`.
 
     Raises:
         DataError: Fewer than ten samples (two without logits), or samples or references that do
@@ -77,7 +80,7 @@ def score_samples(
     """
     round_to_uint8 &= extractor.of_images
     batches = _finite_batches(samples, batch_size, round_to_uint8, extractor.of_images)
-    keep = not frechet_only or bootstrap > 0 or infinity
+    keep = not frechet_only or bootstrap > 0 or infinity or training is not None
     statistics = FeatureStatistics()
     feature_batches: list[Tensor] = []
     logit_batches: list[Tensor] = []
@@ -155,6 +158,7 @@ def score_samples(
         neighbours=neighbours,
         frechet_infinity=at_infinity,
         intervals=intervals,
+        memorisation=None if training is None else memorisation(features, training, references),
     )
 
 

@@ -46,7 +46,7 @@ class TFInceptionExtractor(Extractor):
     def __init__(self, graph: str | Path | None = None) -> None:
         named = graph if graph is not None else os.environ.get(GRAPH_VARIABLE)
         wanted = (
-            f"it should be {GRAPH_FILE} of {GRAPH_URL}, named by --inception-weights or "
+            f"it should be {GRAPH_FILE} of {GRAPH_URL}, named by --extractor-weights or "
             f"{GRAPH_VARIABLE}; without network, efficientnet-lite0 works offline"
         )
         file = Path(named or "").expanduser()

@@ -48,6 +48,7 @@ def command_of(experiment: Experiment, specs: Sequence[RunSpec]) -> str:
     for key in ("image_size", "extractor", *OVERRIDES, *table):
         value = getattr(experiment, key)
         if value != getattr(usual, key):
+            value = experiment.extractor_name if key == "extractor" else value
             words += _flag(key, [] if value is True else [value], (None,))
     return shlex.join(["python", "run_benchmark.py", *words])
 

@@ -62,6 +62,8 @@ class Row:
     recall: float | None
     density: float | None
     coverage: float | None
+    nearer: float | None
+    authenticity: float | None
     reconstruction_mse: float
     training_seconds: float
     parameters: int
@@ -133,7 +135,7 @@ def build_report(
     choices = select(results)
     rows = [_row(choice, constant_mse) for choice in choices]
     notes = _warnings(experiment, results, choices, rows, missing, constant_mse)
-    notes += _notes(experiment, results, choices)
+    notes += _notes(experiment, results, choices, rows)
     differences: tuple[float, ...] = ()
     if reference is not None:
         notes.append(
@@ -214,7 +216,9 @@ def _warnings(
     return warnings
 
 
-def _notes(experiment: Experiment, results: list[Result], choices: list[Choice]) -> list[str]:
+def _notes(
+    experiment: Experiment, results: list[Result], choices: list[Choice], rows: list[Row]
+) -> list[str]:
     """What data, scores and training the numbers stand for."""
     things = experiment.things
     data, accuracy = results[0].record.data, results[0].record.extractor_accuracy
@@ -242,7 +246,15 @@ def _notes(experiment: Experiment, results: list[Result], choices: list[Choice])
         + f"). FD is its {scored.distance_name}, "
         + (f"CS its {scored.score_name}, " if scored.score_name else "")
         + "KD the kernel distance (KID's formula), then improved precision and recall, density and "
-        f"coverage, all of the test {things}; MSE the squared reconstruction error a "
+        f"coverage, all of the test {things}; "
+        + (
+            f"mem. the probability that a sample is nearer to the training {things} than a test "
+            f"{things.rstrip('s')} is (0.5 is new, 1 copied), auth. the fraction of samples that "
+            "are no copies; "
+            if any(row.nearer is not None for row in rows)
+            else ""
+        )
+        + f"MSE the squared reconstruction error a "
         f"{'value' if things == 'rows' else 'pixel'}; distances of another extractor or sample "
         "count are on another scale.",
         "Each model and sampler has the configuration of lowest validation distance; bold is the "
@@ -320,6 +332,8 @@ def _row(choice: Choice, constant_mse: float | None) -> Row:
         recall=neighbours("recall"),
         density=neighbours("density"),
         coverage=neighbours("coverage"),
+        nearer=choice.mean(lambda s: s.memorisation.nearer["test"] if s.memorisation else None),
+        authenticity=choice.mean(lambda s: s.memorisation.authenticity if s.memorisation else None),
         reconstruction_mse=statistics.fmean(errors),
         training_seconds=statistics.fmean(record.training.seconds for record in records),
         parameters=records[0].parameters,

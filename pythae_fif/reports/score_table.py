@@ -79,6 +79,10 @@ def score_grid(report: Report) -> Grid:
         "train s",
         "chosen configuration",
     ]
+    if any(row.nearer is not None for row in rows):  # early records have none
+        headings.insert(-1, "mem. / auth.")
+        for line, row in zip(cells, rows, strict=True):
+            line.insert(-1, _pair(row.nearer, row.authenticity))
     if report.differences:
         headings.insert(-1, "reference")
         for line, found in zip(cells, report.differences, strict=True):
@@ -116,7 +120,9 @@ def score_terminal(report: Report, width: int = 80) -> Table:
     grid = score_grid(report)
     # Short headings: the notes say in full what FD and CS are.
     short = {0: "model", 1: "", 2: "FD test", 3: "FD val", 4: "CS"}
-    short |= {8: "MSE", 9: "sec"} | ({10: "ref"} if report.differences else {})
+    short |= {8: "MSE", 9: "sec"} | (
+        {grid.headings.index("reference"): "ref"} if report.differences else {}
+    )
     short[len(grid.headings) - 1] = "chosen"
     styles = {0: "", 1: "bold", 2: "underline", LEVEL: ""}
     title = Text(grid.title, "bold")

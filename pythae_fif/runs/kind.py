@@ -56,7 +56,8 @@ class Environment:
         skip_undecodable: Leave out broken images.
         missing, separator, no_header: How the user's table is read; see
             :class:`~pythae_fif.data.names.TableOptions`.
-        inception_weights: File of the Inception network's weights.
+        extractor_weights: File of the extractor's published weights.
+        own_extractor: Of a network of the user's own as extractor: its file with the folder.
         tensorboard: Whether losses are written as TensorBoard events.
         url: Of the run, if its store is at one.
     """
@@ -68,7 +69,8 @@ class Environment:
     missing: str | None = None
     separator: str | None = None
     no_header: bool = False
-    inception_weights: str | None = None
+    extractor_weights: str | None = None
+    own_extractor: str | None = None
     tensorboard: bool = False
     url: str | None = None
 

@@ -340,11 +340,54 @@ class TestScore:
         code, out, _ = run.words(*words, "--num-samples", 25)
         assert code == 0 and "samples, references  25, 30" in out
 
+    @pytest.mark.filterwarnings("ignore:scores of")
+    def test_own_network_and_training_images(self, run, folders):
+        network = torch.jit.script(torch.nn.Sequential(torch.nn.AvgPool2d(4), torch.nn.ReLU()))
+        network.save(str(folders / "mine.pt"))
+        words = ["score", folders / "a", folders / "b", "--extractor", folders / "mine.pt"]
+        code, out, err = run.words(
+            *words, "--training", folders / "a", "--to-json", folders / "s.json"
+        )
+        assert (code, err) == (0, "") and "FD-mine " in out
+        assert "nearer to training   1.0000" in out and "authenticity         0.0000" in out
+        scores = read_json(folders / "s.json")
+        assert (scores["extractor"], len(scores["extractor_hash"])) == ("mine.pt", 16)
+        assert scores["memorisation"] == {"nearer": {"reference": 1.0}, "authenticity": 0.0}
+        assert "nearer" not in run.words(*words)[1]
+
     def test_one_line_for_what_is_no_images(self, run, folders):
         for path in (folders, folders / "nowhere"):
             (folders / "empty").mkdir(exist_ok=True)
             code, _, err = run.words("score", folders / "empty", path, "--extractor", "pixels")
             assert code == 2 and "neither a folder of images" in err and err.count("\n") == 1
+
+
+def test_runs_with_a_network_of_ones_own(run, tiny, tmp_path):
+    """A run is told by what the network is, not by where it lies."""
+    for place, kernel in (("a", 4), ("b", 4), ("c", 2)):
+        (tmp_path / place).mkdir()
+        network = torch.jit.script(torch.nn.Sequential(torch.nn.AvgPool2d(kernel)))
+        network.save(str(tmp_path / place / "mine.pt"))
+    ids = []
+    for place, executed in (("a", 1), ("b", 0), ("c", 1)):
+        (tmp_path / "b/mine.pt").write_bytes((tmp_path / "a/mine.pt").read_bytes())
+        words = ("--config", tiny(), "--extractor", tmp_path / place / "mine.pt")
+        code, _, err = run(*words)
+        assert (code, run.executed, err) == (0, executed, "")
+        assert "FD-mine" in (text := next(run.results.glob("tables/*-mine*.md")).read_text())
+        assert "mem. / auth." in text and str(tmp_path / place) not in text
+    for path in run.results.rglob("result.json"):
+        record = read_json(path)
+        ids.append(record["scores"]["normal"]["extractor_hash"])
+        assert record["scores"]["normal"]["extractor"] == "mine.pt"
+        assert set(record["scores"]["normal"]["memorisation"]["nearer"]) == {"val", "test"}
+        config = (path.parent / "config.yaml").read_text()
+        assert re.search(r"extractor: mine.pt@[0-9a-f]{16}\n", config)
+    assert len(set(ids)) == 2
+    (tmp_path / "c/mine.pt").write_text("no network")
+    run.results = tmp_path / "others"
+    code, _, err = run(*words)
+    assert (code, run.executed) == (2, 0) and "cannot be loaded" in err and err.count("\n") == 1
 
 
 class TestGrid:
@@ -669,10 +712,10 @@ class TestInceptionWeights:
     def test_another_file_is_refused(self, run, tiny, tmp_path):
         file = tmp_path / "weights.pth"
         file.write_bytes(b"0")
-        flags = ("--inception-weights", str(file))
+        flags = ("--extractor-weights", str(file))
         code, _, err = run("--config", tiny(extractor="inception"), *flags)
         assert (code, run.executed) == (2, 0)
-        assert err.startswith("error: --inception-weights: ")
+        assert err.startswith("error: --extractor-weights: ")
         assert "sha256" in err
 
 

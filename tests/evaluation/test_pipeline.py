@@ -251,7 +251,19 @@ def test_json(held_out, tmp_path):
     assert held == output.to_dict()
     assert held["distance_name"] == "FD-pixels" and held["extractor_hash"]
     assert held["frechet_infinity"] is None and held["intervals"] is None
+    assert held["memorisation"] is None
     assert set(held["seconds"]) == {"fit", "reference", "sampling", "scoring", "reconstruction"}
+
+
+def test_memorisation_of_the_training_images(train, held_out):
+    output = pipeline(build("VAE"))(train, held_out)
+    assert output.memorisation is not None
+    held = output.to_dict()["memorisation"]
+    assert 0 <= held["nearer"] == output.memorisation.nearer["eval"] <= 1
+    assert held["authenticity"] == output.memorisation.authenticity
+    left_out = pipeline(build("VAE"), memorisation=False)(train, held_out)
+    assert left_out.memorisation is None
+    assert left_out.frechet == output.frechet
 
 
 def test_warns_of_few_samples(held_out):
@@ -276,7 +288,9 @@ class TestErrors:
             EvaluationPipeline(build("VAE"))
 
     def test_classifier_by_name(self):
-        with pytest.raises(ConfigError, match="trained on labels"):
+        with pytest.raises(
+            ConfigError, match=r"trained on labels: pass extractor=train_classifier\(Lab"
+        ):
             EvaluationPipeline(build("VAE"), extractor="classifier")
         conditional = FIF(FIFConfig(input_dim=SHAPE, latent_dim=2, condition_dim=3))
         with pytest.raises(ConfigError, match=r"FIF is conditional.*given\(label\)"):
