@@ -52,6 +52,16 @@ CASES: dict[str, tuple[str, Size, tuple[float, ...]]] = {
     "points": ("10 times the points, same steps", replace(TEXT, points=100_000, epochs=2), LOW),
     "width": ("width 256", replace(TEXT, width=256), LOW),
     "whole": ("the paper's 39,050 steps", replace(TEXT, points=100_000, epochs=50), LOW),
+    "paper": (
+        "text, both as in the paper",
+        replace(TEXT, width=256, points=100_000, epochs=50),
+        LOW,
+    ),
+    "paper_code": (
+        "code, both as in the paper",
+        replace(CODE, width=256, points=100_000, epochs=50),
+        LOW,
+    ),
 }  # in the order of their training
 
 

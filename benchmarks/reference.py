@@ -1,26 +1,53 @@
 """Adds the runs, tables, figures and pages of a store to a slim one, for a repository.
 
-    python benchmarks/reference.py RESULTS [results/reference]
+    python benchmarks/reference.py RESULTS [results/reference] [--replace]
 
-Run it on a store that `verify` found in order. Of each run that is over the texts are kept, a line
-a run in `runs/<first part of its folder>.jsonl`; models and pictures are not. The packed runs that
-are there already stay, and are replaced by those of the same id. PNG files get a palette where the
-eye sees no difference. What stays the same is not written.
+The store is checked first, as `verify` does: one that holds something damaged, or runs made with
+code that no revision holds, is refused with a line that says what and where. Of each run that is
+over the texts are kept, a line a run in `runs/<first part of its folder>.jsonl`; models and
+pictures are not. What is there already stays, tables and pages too, and the script prints how to
+draw those anew from all runs; `--replace` replaces it. PNG files get a palette where the eye sees
+no difference. What stays the same is not written.
 """
 
 import argparse
 import json
+import re
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from pythae_fif.benchmark.run import IMAGES
+from pythae_fif.errors import FIFError, StoreError
 from pythae_fif.files import json_text, read_json, write_bytes, write_text
 from pythae_fif.pictures import small_picture
 from pythae_fif.runs.folder import STATUS, Status, sealed_files
 from pythae_fif.runs.pack import TEXTS, PackedRun, read_packs
+from pythae_fif.runs.verify import WRONG, verify
+from pythae_fif.studies.kinds import STUDY_KINDS
 
 ALWAYS = ("config.yaml", STATUS, "result.json")
+REFUSED = (*WRONG, "unsealed", "other schema", "dirty tree")
+"""Kinds of findings of which one run is enough to refuse a store."""
+
+
+def check(root: Path) -> None:
+    """Refuses a store that others could not trust.
+
+    Raises:
+        StoreError: It holds no runs, or some that are refused; the line names the first.
+    """
+    found = [finding for finding in verify(root, (IMAGES, *STUDY_KINDS)) if finding.kind in REFUSED]
+    if found:
+        first, count = found[0], len({finding.run for finding in found})
+        detail = f" ({first.detail})" if first.detail else ""
+        raise StoreError(
+            f"{count} runs of {root} cannot be added, the first is {first.run}: {first.kind}"
+            f"{detail}; `python run_benchmark.py verify {root}` has all"
+        )
 
 
 def packed(run_dir: Path, run: str) -> PackedRun:
@@ -37,14 +64,16 @@ def content(path: Path) -> str | dict[str, Any]:
     return found if isinstance(found, dict) and json_text(found) == text else text
 
 
-def pack(root: Path, target: Path) -> int:
+def pack(root: Path, target: Path, replace: bool = False) -> int:
     """Packs the runs of a store into another; the number of runs that are there then."""
-    runs = {line.run: line for line in (*read_packs(target), *read_packs(root))}
+    there = {line.run: line for line in read_packs(target)}
+    runs = {line.run: line for line in read_packs(root)}
     for config in (root / "runs").rglob("config.yaml"):
         run_dir = config.parent
         if (run_dir / "result.json").exists() or Status.read(run_dir).state == "failed":
             run = run_dir.relative_to(root / "runs").as_posix()
             runs[run] = packed(run_dir, run)
+    runs = there | runs if replace else runs | there
     packs: dict[str, list[str]] = {}
     for run in sorted(runs):
         line = json.dumps(runs[run].model_dump(), ensure_ascii=False, separators=(",", ":"))
@@ -54,19 +83,42 @@ def pack(root: Path, target: Path) -> int:
     return len(runs)
 
 
-def copy(root: Path, target: Path) -> None:
-    """Copies what was drawn."""
+def copy(root: Path, target: Path, replace: bool = False) -> list[str]:
+    """Copies what was drawn; the commands that draw what was there already anew, from all runs."""
+    again = {}
     for path in (p for f in ("tables", "figures", "pages") for p in sorted((root / f).glob("*.*"))):
-        data = path.read_bytes()
+        copied, data = target / path.relative_to(root), path.read_bytes()
+        if copied.exists() and not replace:
+            text = copied.read_text("utf-8") if path.suffix == ".md" else ""
+            if made := re.search("Made by `(.+)`", text):  # of runs that are all there
+                again[path.stem] = f"{made[1]} --results {target}"
+            continue
         if path.suffix == ".png" and Image.open(path).mode not in ("P", "RGB"):
             data = small_picture(path)  # of an earlier version: `write_figure` makes small ones
-        write_bytes(target / path.relative_to(root), data)
+        write_bytes(copied, data)
+    return list(again.values())
 
 
-if __name__ == "__main__":
+def main(words: Sequence[str] | None = None) -> int:
+    """Checks, packs and copies; 0, or 2 with a line if the store is refused."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     p.add_argument("results", type=Path)
     p.add_argument("reference", type=Path, nargs="?", default=Path("results/reference"))
-    flags = p.parse_args()
-    copy(flags.results, flags.reference)
-    print(f"{flags.reference} holds {pack(flags.results, flags.reference)} runs")
+    p.add_argument("--replace", action="store_true")
+    flags = p.parse_args(words)
+    try:
+        check(flags.results)
+        before = sum(1 for _ in read_packs(flags.reference))
+        after = pack(flags.results, flags.reference, flags.replace)
+    except FIFError as error:
+        print("error:", error, file=sys.stderr)
+        return 2
+    again = copy(flags.results, flags.reference, flags.replace)
+    print(f"{flags.reference} holds {after} runs, {after - before} of them new")
+    for command in again:
+        print(f"draw the table of all anew: {command}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -22,4 +22,5 @@ __version__ = "0.2.0"
 register_model("FIFConfig", "pythae_fif.models.FIF")
 register_model("RectangularFlowConfig", "pythae_fif.models.RectangularFlow")
 register_model("DNFConfig", "pythae_fif.baselines.DNF")
+register_model("RHVAEConfig", "pythae_fif.baselines.RHVAE")
 register_model("TrumpetConfig", "pythae_fif.baselines.Trumpet")

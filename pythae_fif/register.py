@@ -1,11 +1,13 @@
-"""Makes Pythae's AutoModel know the models of this package, without importing them or Pythae.
+"""Makes Pythae know the models of this package, without importing them or Pythae.
 
 Pythae's AutoConfig and AutoModel choose among their own models by an if/elif chain over the name
-in ``model_config.json``. Their class methods are wrapped here, to look into a table first.
+in ``model_config.json``. Their class methods are wrapped here, to look into a table first. Its
+samplers know of no labels, and refuse a conditional model here.
 """
 
 __all__ = ["register_model", "when_imported"]
 
+import functools
 import importlib.util
 import json
 import sys
@@ -15,6 +17,8 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from pythae_fif.errors import ConfigError
 
 _MODELS: dict[str, str] = {}
 """Name of a configuration class -> import path of its model."""
@@ -33,6 +37,7 @@ def register_model(config: str, model: str) -> None:
     """
     if not _MODELS:
         when_imported("pythae.models.auto_model", _teach)
+        when_imported("pythae.samplers.base.base_sampler", _refuse_conditional_models)
     _MODELS[config] = model
 
 
@@ -75,6 +80,22 @@ def _teach(auto_model: ModuleType) -> None:
     _wrap(auto_model.AutoConfig, "from_json_file", _config_from_json_file)
     _wrap(auto_model.AutoModel, "load_from_folder", _model_from_folder)
     _wrap(auto_model.AutoModel, "load_from_hf_hub", _model_from_hub)
+
+
+def _refuse_conditional_models(base_sampler: ModuleType) -> None:
+    original = base_sampler.BaseSampler.__init__
+
+    @functools.wraps(original)
+    def checked(self: Any, model: Any, *args: Any, **kwargs: Any) -> None:
+        if getattr(model, "condition_dim", 0):
+            name = type(self).__name__
+            raise ConfigError(
+                f"{name} knows no labels, and this model is conditional: pass model.given(label), "
+                "the model at one label, or draw by model.sample(n, labels=...)"
+            )
+        original(self, model, *args, **kwargs)
+
+    base_sampler.BaseSampler.__init__ = checked
 
 
 def _wrap(owner: type, method: str, ours: Callable[..., Any]) -> None:

@@ -1,6 +1,7 @@
-"""The injective flows that FIF is compared with, and the flow layers that they alone use."""
+"""What FIF is compared with beside Pythae's own models: two injective flows, and RHVAE."""
 
-__all__ = ["DNF", "DNFConfig", "Trumpet", "TrumpetConfig"]
+__all__ = ["DNF", "RHVAE", "DNFConfig", "Trumpet", "TrumpetConfig"]
 
 from pythae_fif.baselines.dnf import DNF, DNFConfig
+from pythae_fif.baselines.rhvae import RHVAE
 from pythae_fif.baselines.trumpet import Trumpet, TrumpetConfig

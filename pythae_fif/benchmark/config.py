@@ -15,7 +15,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from pythae_fif.benchmark.model_entry import Grid, ModelName, SamplerName, read_model_entry
+from pythae_fif.benchmark.model_entry import (
+    Grid,
+    ModelName,
+    SamplerName,
+    all_models,
+    read_model_entry,
+)
 from pythae_fif.benchmark.settings import RunSettings
 from pythae_fif.benchmark.yaml_files import config_file, names_in, own_model, read_yaml
 from pythae_fif.data.names import TableOptions
@@ -325,7 +331,7 @@ def load_experiment(dataset: str, file: str | Path | None, flags: Mapping[str, A
     if values["samplers"] == ["all"]:
         values["samplers"] = list(SAMPLERS)
     if values["models"] == ["all"]:
-        entries = {name: read_model_entry(name) for name in names_in("models")}
+        entries = {name: read_model_entry(name) for name in all_models()}
         values["models"] = [
             name
             for name, entry in entries.items()

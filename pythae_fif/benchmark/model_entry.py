@@ -5,6 +5,7 @@ __all__ = [
     "ModelEntry",
     "ModelName",
     "SamplerName",
+    "all_models",
     "load_model_entry",
     "read_model_entry",
     "shown",
@@ -49,6 +50,7 @@ class ModelEntry(Checked):
             models whose loss does not fall as they learn.
         images_only: Whether it has no networks for rows of a table.
         max_latent_dim: Largest latent dimension that the model takes; None if any.
+        in_all: Whether `all` names it too.
         notes: What is known to differ from the model's paper in the Pythae that runs it.
     """
 
@@ -67,6 +69,7 @@ class ModelEntry(Checked):
     keep_last: bool = False
     images_only: bool = False
     max_latent_dim: AtLeastOne | None = None
+    in_all: bool = True
     notes: list[str] = Field(default_factory=list)
 
     @model_validator(mode="after")
@@ -135,6 +138,15 @@ def load_model_entry(name: str) -> ModelEntry:
         if getattr(entry, key) not in (None, "own"):
             import_class(getattr(entry, key), f"{name}.yaml: {key}")
     return entry
+
+
+def all_models() -> list[str]:
+    """The models that `--models all` means.
+
+    Raises:
+        ConfigError: As of :func:`read_model_entry`.
+    """
+    return [name for name in names_in("models") if read_model_entry(name).in_all]
 
 
 @functools.cache

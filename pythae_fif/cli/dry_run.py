@@ -32,7 +32,7 @@ def print_plan(
     """Prints the runs of a plan, a line each, and what is the same for all."""
     table = Table(title=f"{len(plan)} runs", box=None, padding=(0, 2))
     for heading in ("run id", "model", "configuration", "seed"):
-        table.add_column(heading, justify="left")
+        table.add_column(heading, overflow="fold")
     for spec in plan:
         table.add_row(spec.run_id, spec.model, spec.configuration, str(spec.seed))
     console.print(table)
@@ -82,6 +82,5 @@ def print_estimate(
         f"estimate from a few timed steps of each model's first configuration: training takes "
         f"{duration(total)} one after the other, {duration(total / len(slots))} on this machine's "
         f"{len(slots)} {'slot' if len(slots) == 1 else 'slots'}; samplers, scores and start of "
-        f"each run come on top",
-        soft_wrap=True,
+        f"each run come on top"
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from rich.table import Table
 
 from pythae_fif import studies
-from pythae_fif.benchmark.model_entry import ModelEntry, read_model_entry, shown
+from pythae_fif.benchmark.model_entry import read_model_entry
 from pythae_fif.benchmark.yaml_files import config_file, names_in, read_yaml
 from pythae_fif.cli.parsing import Parser
 from pythae_fif.cli.terminal import Terminal
@@ -39,7 +39,9 @@ def list_command(words: list[str]) -> int:
             for name in names_in("experiments")
         },
         "architectures (--arch)": dict(ARCHITECTURES),
-        "models (--models)": {name: _line(_model_line, name) for name in names_in("models")},
+        "models (--models; --dry-run shows their configurations)": {
+            name: _line(_model_line, name) for name in names_in("models")
+        },
         "samplers (--samplers)": SAMPLERS,
         "extractors (--extractor)": dict(EXTRACTORS),
     }
@@ -61,16 +63,10 @@ def _line(describe: Callable[[str], str], name: str) -> str:
 
 
 def _model_line(name: str) -> str:
+    """Label, what its configurations differ in, samplers if it has not the usual ones, source."""
     entry = read_model_entry(name)
-    samplers = ", ".join(entry.samplers)
-    return f"{entry.label}; {_grid_line(entry)}; samplers {samplers}; {entry.source}"
-
-
-def _grid_line(entry: ModelEntry) -> str:
-    """The number of configurations of a model, and the values that they are made of."""
     choices = entry.choices()
-    if len(choices) == 1:
-        return "1 configuration"
-    grid = entry.grid or {key: [choice[key] for choice in choices] for key in choices[0]}
-    values = "; ".join(f"{key} {', '.join(map(shown, v))}" for key, v in grid.items())
-    return f"{len(choices)} configurations ({values})"
+    varied = ", ".join(dict.fromkeys(key for choice in choices for key in choice))
+    grid = f"{len(choices)} configurations of {varied}" if varied else "1 configuration"
+    own = [] if "normal" in entry.samplers else [f"samplers {', '.join(entry.samplers)}"]
+    return "; ".join([entry.label, grid, *own, entry.source.partition(";")[0]])

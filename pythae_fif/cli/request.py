@@ -29,6 +29,7 @@ class RunFlags(CommonFlags):
     max_failures: Annotated[AtLeastOne | None, Flag("stop after N failed runs", "N")] = None
     dry_run: Annotated[bool, Flag("show the plan and estimate its time, and stop")] = False
     shard: Annotated[str, Flag("the I-th of N parts of the plan, I from 0", "I/N")] = "0/1"
+    open: Annotated[bool, Flag("show the page in the browser when all is done")] = False
     tensorboard: Annotated[bool, Flag("losses as TensorBoard events in every run")] = False
 
 

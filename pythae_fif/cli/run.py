@@ -4,18 +4,20 @@ __all__ = ["run_benchmark"]
 
 import dataclasses
 import logging
+import math
+import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
-from pythae_fif.benchmark.display import Display
+from pythae_fif.benchmark.display import Best, Display
 from pythae_fif.benchmark.inputs import load_extractor, load_splits, table_options
 from pythae_fif.benchmark.leaderboard import ImageStore, leaderboard
 from pythae_fif.benchmark.plan import Announced, RunSpec, expand
 from pythae_fif.benchmark.run import IMAGES
-from pythae_fif.benchmark.selection import Result
+from pythae_fif.benchmark.selection import Result, select
 from pythae_fif.cli.dry_run import networks_line, print_estimate, print_plan
 from pythae_fif.cli.preflight import (
     Space,
@@ -40,6 +42,8 @@ from pythae_fif.reports import (
     score_terminal,
     write_experiment,
 )
+from pythae_fif.reports.figures import read_log
+from pythae_fif.reports.report import SAMPLER_LABELS
 from pythae_fif.runs.engines import (
     Batch,
     Engine,
@@ -55,8 +59,9 @@ from pythae_fif.runs.store import Store
 from pythae_fif.training.tensorboard import require_tensorboard
 
 EXIT_FAILED_RUNS = 1
-ESSENTIAL = 4
-"""Notes of a table that the terminal shows: the warnings come first, then profile and data."""
+ESSENTIAL = 2
+"""Notes of a table that the terminal shows beside that on the data: warnings come first, then the
+profile. The page has all."""
 
 logger = logging.getLogger(__name__)
 
@@ -115,7 +120,7 @@ def run_benchmark(request: Request) -> int:
     outcomes = course.execute(todo, engine, done=len(ours) - len(todo)) if todo else []
     store.refresh()
     failed = [outcome for outcome in outcomes if outcome.state != "finished"]
-    course.report(failed)
+    page = course.report(failed)
     for outcome in failed:
         console.print(
             f"{outcome.state}: {outcome.run_dir}: {outcome.error}", markup=False, soft_wrap=True
@@ -124,6 +129,14 @@ def run_benchmark(request: Request) -> int:
         console.print(engine.parting, markup=False)
     elif left := len(todo) - len(outcomes):
         console.print(f"{left} runs not started after {len(failed)} failures (--max-failures)")
+    if page is not None:
+        console.print(
+            f"written: tables/{page.stem}*, figures/{page.stem}* in {store.root}\nopen: {page}",
+            markup=False,
+            soft_wrap=True,
+        )
+        if flags.open:
+            webbrowser.open(page.resolve().as_uri())
     return EXIT_FAILED_RUNS if failed else 0
 
 
@@ -227,7 +240,7 @@ class _Course:
             + (f" seed {spec.seed}" if len(experiment.seeds) > 1 else "")
             for run_dir, spec in specs.items()
         }
-        with self.display.runs(names, done) as on_change:
+        with self.display.runs(names, done, _losses, self._best) as on_change:
             batch = Batch(
                 IMAGES,
                 list(specs),
@@ -238,26 +251,44 @@ class _Course:
             )
             return engine.run_all(batch, on_change)
 
-    def report(self, failed: list[Outcome]) -> None:
+    def _results(self) -> list[Result]:
+        """The finished runs of the plan."""
+        records = ((spec, self.store.record(spec)) for spec in self.plan)
+        return [Result(spec, record) for spec, record in records if record is not None]
+
+    def _best(self) -> list[Best]:
+        """Of the runs that are finished, one a sampler."""
+        found: dict[str, Best] = {}
+        for choice in select(self._results()):
+            name = f"{choice.model} {choice.spec.configuration}"
+            distance = choice.mean(lambda scores: scores.frechet["val"])
+            label = SAMPLER_LABELS[choice.sampler]
+            if distance is not None and (label not in found or distance < found[label].distance):
+                found[label] = Best(label, distance, name)
+        return list(found.values())
+
+    def report(self, failed: list[Outcome]) -> Path | None:
         """Prints the table of this command's runs, and writes that of all runs that are like them,
-        with figures and the page, below the results folder; nothing if no run has a record."""
+        with figures and the page, below the results folder.
+
+        Returns:
+            The page; None, and nothing is written, if no run has a record.
+        """
         experiment, store, console = self.request.experiment, self.store, self.console
-        results = [
-            Result(spec, record) for spec in self.plan if (record := store.record(spec)) is not None
-        ]
+        results = self._results()
         if not results:
-            return
+            return None
         missing = len(self.plan) - len(results)
         guess = constant_error(self.splits)
         below = store.root / "reference"
         reference = Store(below, IMAGES) if below.is_dir() else None
         report = build_report(experiment, results, missing, guess, reference)
-        console.print(score_terminal(report))
-        for note in report.notes[:ESSENTIAL]:
+        console.print(score_terminal(report, console.width))
+        data = next(note for note in report.notes if note.startswith("Data: "))
+        others = [note for note in report.notes if note != data]
+        more = f"{len(others[ESSENTIAL:])} more notes are on the page, with all names in full"
+        for note in (*others[:ESSENTIAL], data, more):
             console.print(f"· {note}", markup=False)
-        if len(report.notes) > ESSENTIAL:
-            more = len(report.notes) - ESSENTIAL
-            console.print(f"· {more} more notes are on the page below", markup=False)
         everything = leaderboard(store, experiment, self.splits.content_hash, results)
         report = build_report(experiment, everything, missing, guess, reference)
         specs = {store.run_dir(spec): spec for spec in self.plan}
@@ -266,10 +297,10 @@ class _Course:
         ]
         paths = write_experiment(store, self.splits, report, failures)
         store.publish(paths)
-        (page,) = [path for path in paths if path.suffix == ".html"]
-        console.print(
-            f"written: {page}; its tables and figures are tables/{page.stem}* and "
-            f"figures/{page.stem}*",
-            markup=False,
-            soft_wrap=True,
-        )
+        return next(path for path in paths if path.suffix == ".html")
+
+
+def _losses(run_dir: Path) -> list[float]:
+    """Those of a run's log: of the evaluation where there is one."""
+    lines = read_log(run_dir / "train_log.jsonl")
+    return [x.train_loss if math.isnan(x.eval_loss) else x.eval_loss for x in lines]

@@ -3,12 +3,14 @@
 __all__ = ["study_command"]
 
 import logging
+import math
+import time
 from pathlib import Path
 from typing import Annotated
 
 from pythae_fif import studies
 from pythae_fif.benchmark.config import Seeds
-from pythae_fif.benchmark.display import Display
+from pythae_fif.benchmark.display import Display, duration, time_left
 from pythae_fif.cli.engine import ENGINE_FLAGS, add_engine_flags, read_engine
 from pythae_fif.cli.parsing import CommonFlags, Parser, add_flags
 from pythae_fif.cli.terminal import Terminal
@@ -43,7 +45,6 @@ def study_command(words: list[str]) -> int:
     Raises:
         ConfigError: An unknown study, or a flag or value that it does not take.
         StoreError: The folder of results cannot be written.
-        KeyboardInterrupt: With what to say of it, if the study keeps nothing.
     """
     if not words or words[0] in ("-h", "--help"):
         names = ", ".join(studies.STUDIES)
@@ -79,24 +80,21 @@ def study_command(words: list[str]) -> int:
         console.print(preflight.machine_line(options.engine), markup=False, soft_wrap=True)
     if warning := preflight.cuda_warning():
         logger.warning(warning)
-    tenths = 0
+    tenths, begun = 0, (time.monotonic(), math.inf)
     with Display(console, quiet=flags.quiet).stage(study.name) as progress:
 
         def watch(what: str, share: float) -> None:
-            nonlocal tenths
+            nonlocal tenths, begun
             progress(round(100 * share), 100)
+            if share < begun[1]:  # what is kept from before took no time
+                begun, tenths = (time.monotonic(), share), int(10 * share)
             if int(10 * share) > tenths and not flags.quiet:
                 tenths = int(10 * share)
-                console.print(f"{share:4.0%} {what}", markup=False)
+                left = time_left(time.monotonic() - begun[0], share - begun[1], 1 - share)
+                end = f", {duration(left)} left" if left else ""
+                console.print(f"{share:4.0%} {what}{end}", markup=False)
 
-        try:
-            paths = studies.run_study(study.name, options, watch)
-        except KeyboardInterrupt:
-            if study.keeps_runs:
-                raise
-            raise KeyboardInterrupt(
-                "this study keeps nothing of an unfinished run; the same command starts anew"
-            ) from None
+        paths = studies.run_study(study.name, options, watch)
     console.print(f"written: {', '.join(map(str, paths))}", markup=False)
     return 0
 
@@ -106,8 +104,7 @@ def _flags(study: studies.Study, words: list[str]) -> tuple[StudyFlags, EngineOp
     command = f"study {study.name}"
     parser = Parser(command, study.description)
     add_flags(parser, StudyFlags, {"profile", *study.takes, *CommonFlags.model_fields})
-    if study.keeps_runs:
-        add_engine_flags(parser)
+    add_engine_flags(parser)
     words_given = parser.given(words)
     given = {k: v for k, v in words_given.items() if k not in ENGINE_FLAGS}
     of_engine = {k: v for k, v in words_given.items() if k in ENGINE_FLAGS}

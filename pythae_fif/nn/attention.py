@@ -56,8 +56,10 @@ class _Attention(nn.Module):
         self.out = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        q, k, v = parts.contiguous().unbind()  # (B, heads, N, C / heads) each
+        q, k, v = (  # (B, heads, N, C / heads); contiguous, or every product would copy them anew
+            part.unflatten(2, (self.heads, -1)).transpose(1, 2).contiguous()
+            for part in self.qkv(x).chunk(3, -1)
+        )
         weights = torch.softmax(q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1), -1)
         y: Tensor = self.out((weights @ v).transpose(1, 2).flatten(2))
         return y

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pythae_fif.benchmark.config import OVERRIDES, Experiment, experiment_file, load_experiment
-from pythae_fif.benchmark.model_entry import load_model_entry
+from pythae_fif.benchmark.model_entry import all_models, load_model_entry
 from pythae_fif.benchmark.plan import RunSpec
 from pythae_fif.benchmark.yaml_files import names_in
 from pythae_fif.errors import ConfigError
@@ -32,8 +32,8 @@ def command_of(experiment: Experiment, specs: Sequence[RunSpec]) -> str:
     words += [*source, "--profile", experiment.profile]
     if experiment.data is not None:
         words += ["--data", Path(experiment.data).name]
-    models = [name for name in names_in("models") if any(s.model == name for s in specs)]
-    everything = models == names_in("models")
+    models = sorted({spec.model for spec in specs})
+    everything = models == all_models()
     words += _flag("models", ["all"] if everything else models, usual.models)
     words += _flag("samplers", _asked_samplers(specs), usual.samplers)
     words += _flag("seeds", sorted({spec.seed for spec in specs}), usual.seeds)

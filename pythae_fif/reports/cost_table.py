@@ -21,7 +21,7 @@ def cost_grid(results: Sequence[Result]) -> Grid:
     for result in results:
         models.setdefault(result.spec.model, []).append(result.record)
     machines = dict.fromkeys(
-        f"{p.device} with {p.cores} cores; threads of a run: {p.threads or DASH}"
+        f"{p.machine}; threads of a run: {p.threads or DASH}"
         for p in (result.record.provenance for result in results)
     )
     return Grid(

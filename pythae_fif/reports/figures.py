@@ -1,6 +1,6 @@
 """Curves and points of an experiment: figure 10 of the paper, cost, learning curves."""
 
-__all__ = ["beta_figure", "cost_figure", "learning_figure"]
+__all__ = ["beta_figure", "cost_figure", "learning_figure", "read_log"]
 
 import json
 import math

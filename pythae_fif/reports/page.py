@@ -68,6 +68,7 @@ def experiment_page(
     return environment.get_template("page.html").render(
         title=report.title,
         lead=lead,
+        models=[entry.label for entry in entries],
         tables={"scores": ("Scores", scores)}
         | {k: (grid.title, grid) for k, grid in grids.items()},
         figures={f"figure-{figure.kind}": (figure.title, figure) for figure in figures},
@@ -80,8 +81,9 @@ def experiment_page(
 
 
 def _inline(text: str) -> Markup:
-    """Escaped, with what stands between backticks as code."""
-    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(printable(text))))
+    """Escaped, with what stands between backticks as code; an arrow stays at its heading's end."""
+    code = re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(printable(text)))
+    return Markup(re.sub(r" ([↑↓])", r"&nbsp;\1", code))
 
 
 def _embed(path: Path) -> Markup:

@@ -32,6 +32,7 @@ SAMPLER_LABELS = {
     "vamp": "VAMP",
     "hypersphere": "sphere",
     "poincare": "Poincaré",
+    "rhvae": "RHVAE",
     "pixelcnn": "PixelCNN",
 }
 """Names of samplers as tables show them; N is the standard normal."""
@@ -97,6 +98,11 @@ class Report:
         return f"{experiment.dataset}, {experiment.arch}, profile {experiment.profile}"
 
     @property
+    def machines(self) -> list[str]:
+        """Those that made the results, numbered from 1 where there are several."""
+        return _machines(self.results)
+
+    @property
     def distance(self) -> str:
         """What the Frechet distance of the extractor is called."""
         return _scores(self.results).distance_name
@@ -155,6 +161,10 @@ def _from_reference(choice: Choice, reference: ImageStore) -> float:
     return max(found)
 
 
+def _machines(results: Sequence[Result]) -> list[str]:
+    return list(dict.fromkeys(result.record.provenance.machine for result in results))
+
+
 def _scores(results: Sequence[Result]) -> Scores:
     """Those of the first run; how samples are scored is the same for all runs of a table."""
     return next(iter(results[0].record.scores.values()))
@@ -210,7 +220,9 @@ def _notes(experiment: Experiment, results: list[Result], choices: list[Choice])
     data, accuracy = results[0].record.data, results[0].record.extractor_accuracy
     scored = _scores(results)
     provenance = [result.record.provenance for result in results]
-    machines = dict.fromkeys(f"{p.device} with {p.cores} cores" for p in provenance)
+    machines = _machines(results)
+    if len(machines) > 1:
+        machines = [f"machine {i}, {machine}" for i, machine in enumerate(machines, start=1)]
     versions = dict.fromkeys(
         ", ".join(f"{name} {p.versions[name]}" for name in MAIN_PACKAGES if name in p.versions)
         for p in provenance
@@ -252,7 +264,7 @@ def _notes(experiment: Experiment, results: list[Result], choices: list[Choice])
     return [
         *notes,
         f"{_training_line(experiment, choices)}, "
-        f"seeds {', '.join(map(str, seeds))}, on {', '.join(machines)}; "
+        f"seeds {', '.join(map(str, seeds))}, on {' and '.join(machines)}; "
         f"{'; or '.join(versions)}.",
         f"Made by `{command_of(experiment, [result.spec for result in results])}`.",
     ]

@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from pythae_fif.benchmark.display import initials
 from pythae_fif.reports.grid import DASH, LEVEL, Cell, Grid, measured, number, rank_column
 from pythae_fif.reports.report import Report, Row
 
@@ -85,6 +86,12 @@ def score_grid(report: Report) -> Grid:
             words = {0.0: "same", math.inf: "other extractor"}
             cell = measured(known, ".1%")
             line.insert(-1, Cell(words.get(found, cell.text), cell.value))
+    machines = report.machines
+    if len(machines) > 1:
+        headings.insert(-1, "machine")
+        for line, choice in zip(cells, report.choices, strict=True):
+            on = {machines.index(r.record.provenance.machine) + 1 for r in choice.results}
+            line.insert(-1, Cell(", ".join(map(str, sorted(on)))))
     starts = (i for i, row in enumerate(rows) if i and row.model != rows[i - 1].model)
     return Grid(
         title=report.title,
@@ -96,8 +103,16 @@ def score_grid(report: Report) -> Grid:
     )
 
 
-def score_terminal(report: Report) -> Table:
-    """The table for a terminal of 80 columns, which leaves three columns to the files."""
+WIDE = 110
+"""Columns of a terminal in which the names of hyper-parameters have room."""
+
+
+def score_terminal(report: Report, width: int = 80) -> Table:
+    """The table for a terminal, which leaves three columns to the files; in a narrow one the
+    hyper-parameters are initials."""
+    if width < WIDE:
+        rows = [replace(row, configuration=initials(row.configuration)) for row in report.rows]
+        report = replace(report, rows=rows)
     grid = score_grid(report)
     # Short headings: the notes say in full what FD and CS are.
     short = {0: "model", 1: "", 2: "FD test", 3: "FD val", 4: "CS"}

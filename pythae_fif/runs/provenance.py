@@ -6,6 +6,7 @@ import functools
 import importlib.metadata
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -37,7 +38,7 @@ def provenance(device: str, started: float, attempts: int) -> Provenance:
         attempts: Starts of the run.
     """
     on_gpu = device.startswith("cuda")
-    name = torch.cuda.get_device_name() if on_gpu else platform.machine()
+    name = torch.cuda.get_device_name() if on_gpu else _processor()
     gpu_memory = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None
     git = git_state()
     return Provenance(
@@ -69,6 +70,15 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def _processor() -> str:
+    """The processor's name where Linux tells it, else its architecture."""
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(), re.M)
+    except OSError:
+        found = None
+    return " ".join(found[1].split()) if found else platform.machine()
 
 
 def _gpu_driver() -> str | None:

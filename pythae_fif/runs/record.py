@@ -55,6 +55,11 @@ class Provenance(BaseModel):
     peak_gpu_memory_mb: int | None = None
     attempts: int | None = None
 
+    @property
+    def machine(self) -> str:
+        """What it was made on, as reports name it."""
+        return f"{self.device} with {self.cores} cores"
+
 
 class Record(BaseModel):
     """Base of all records: whose it is, the files that belong to it, and its seal.

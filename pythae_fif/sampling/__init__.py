@@ -36,6 +36,7 @@ SAMPLERS = {
     "vamp": "VAMP's own prior: the posteriors of its pseudo-inputs",
     "hypersphere": "uniform codes on the sphere, for SVAE",
     "poincare": "wrapped normal codes in the Poincaré ball, for PoincareVAE",
+    "rhvae": "RHVAE's own prior, the volume of its metric, by Hamiltonian Monte Carlo",
     "pixelcnn": "PixelCNN fitted to the training codes' indices, for VQVAE",
 }
 """Name of a sampler -> one line about it."""

@@ -22,6 +22,7 @@ from pythae.samplers import (
     PixelCNNSampler,
     PixelCNNSamplerConfig,
     PoincareDiskSampler,
+    RHVAESampler,
     TwoStageVAESampler,
     TwoStageVAESamplerConfig,
     VAMPSampler,
@@ -184,6 +185,12 @@ def _mixture(model: BaseAE, codes: Tensor, seed: int, components: int) -> BaseSa
     return sampler
 
 
+def _rhvae(model: BaseAE, codes: Tensor, seed: int) -> BaseSampler:
+    sampler = RHVAESampler(model)
+    sampler.grad_func = lambda z, model: model.sampler_force(z)
+    return sampler
+
+
 def _maf(model: BaseAE, codes: Tensor, steps: int) -> BaseSampler:
     sampler = MAFSampler(model)
     _fit(sampler.flow_contained_model, codes, steps, "MAF")
@@ -228,6 +235,7 @@ _SAMPLERS: dict[str, Callable[[BaseAE, Tensor, int], BaseSampler]] = {
     "vamp": lambda model, codes, seed: VAMPSampler(model),
     "hypersphere": lambda model, codes, seed: HypersphereUniformSampler(model),
     "poincare": lambda model, codes, seed: PoincareDiskSampler(model),
+    "rhvae": _rhvae,
 }
 _FITS: dict[str, Callable[[BaseAE, Tensor, int], BaseSampler]] = {
     "maf": _maf,

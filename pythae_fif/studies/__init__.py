@@ -55,7 +55,6 @@ class Study:
         datasets: The data sets that it can be asked for; empty for the images of the benchmark.
         dataset: The one that it uses if none is asked for; None if it then uses all it finds.
         one_seed: Whether it takes a single seed.
-        keeps_runs: Whether an interrupted study goes on from the runs that it has finished.
     """
 
     name: str
@@ -65,7 +64,6 @@ class Study:
     datasets: tuple[str, ...] = ()
     dataset: str | None = None
     one_seed: bool = False
-    keeps_runs: bool = False
 
 
 _OF_TABLES = Study(
@@ -74,7 +72,6 @@ _OF_TABLES = Study(
     takes=frozenset({"dataset", "data", "latent_dim", "models", "seeds"}),
     datasets=TABULAR_DATASETS,
     dataset="miniboone",
-    keeps_runs=True,
 )
 _ALL = (
     Study(
@@ -105,7 +102,6 @@ _ALL = (
         {"quick": 2, "paper": 5},
         frozenset({"dataset", "latent_dim", "seeds"}),
         dataset="mnist",
-        keeps_runs=True,
     ),
     Study(
         "toy",
@@ -156,7 +152,7 @@ class StudyOptions:
         profile: ``paper`` for the full protocol, ``quick`` for minutes on two cores; some studies
             have ``released``, the protocol of the authors' code, tables of numbers ``equal_time``.
         latent_dim: Latent dimension; None for the study's own.
-        engine: Does the runs of a study that keeps runs; None for this machine, one at a time.
+        engine: Does the study's runs; None for this machine, one at a time.
         run_timeout: As of :class:`~pythae_fif.runs.engines.Batch`.
         command: Stands below figures and tables; :func:`run_study` sets it.
     """

@@ -64,7 +64,7 @@ def _one_dataset(dataset: str, options: StudyOptions, on_progress: OnProgress) -
     seeds = options.seeds or SEEDS
     chosen = [name for name in CONFIGURATIONS if name in (options.models or CONFIGURATIONS)]
     runs = train_configurations(chosen, table, seeds, options, on_progress)
-    times = step_seconds(chosen, table)
+    times = step_seconds(runs, table)
     notes = protocol_notes(table, seeds, runs, options)
     headings = ["Estimator", "net", "Jacobian", "settings of", "FID-like ↓", "recon. ↓"]
     headings += ["log-likelihood ↑", "ms a step", "CG steps", "learning rate", "published FID-like"]
@@ -77,7 +77,7 @@ def _one_dataset(dataset: str, options: StudyOptions, on_progress: OnProgress) -
             spread(run.record.wasserstein),
             spread(run.record.reconstruction),
             spread(run.record.log_likelihood),
-            number(1e3 * times[run.spec.configuration]),
+            number(1e3 * times[run.spec.configuration] if times else None),
             number(run.record.cg_iterations),
             learning_rate(run),
             printed(_published(dataset, run)),
@@ -94,7 +94,8 @@ def _one_dataset(dataset: str, options: StudyOptions, on_progress: OnProgress) -
             "FIF estimates with the encoder's Jacobian (eqs. 10 and 15), RF by conjugate gradients "
             "(eq. 6). On manifold the Jacobian is taken at the projection; off manifold at the "
             "data point, for which RF, as we read the paper, takes the encoder's volume change.",
-            f"ms a step: one fresh model of the paper's size, batch {TIMED_BATCH}, in turns.",
+            f"ms a step: one fresh model of the paper's size, batch {TIMED_BATCH}, in turns, on "
+            "the machine that trained, where this is it.",
             "Published: table 6 of Sorrenson et al. 2024, on full data with the full training.",
             SOURCES_NOTE,
         ],

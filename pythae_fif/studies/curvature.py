@@ -1,13 +1,13 @@
 """Figures 2, 12 and 13: what on- and off-manifold training do to the manifold's curvature."""
 
-__all__ = ["Circle", "build", "curve_curvature", "projected_entropy", "run", "train"]
+__all__ = ["Circle", "Part", "build", "curve_curvature", "projected_entropy", "run", "train"]
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,14 +18,16 @@ from pythae_fif.device import fork_rng
 from pythae_fif.ensemble.ensemble import Ensemble
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
 from pythae_fif.pictures import new_figure
+from pythae_fif.runs.kind import Environment
 from pythae_fif.studies import OnProgress, StudyOptions
 from pythae_fif.studies.output import Drawing, write_study
+from pythae_fif.studies.parts import Tell, results_of
 from pythae_fif.volume_change.loss import JacobianAt
 
 NOISE, BETA, RADIUS = 0.1, 0.5, 2.0
 VARIANTS = {"data": "off-manifold", "reconstruction": "on-manifold"}
 """Where the Jacobian is taken -> name of that training."""
-COLOURS = {"reconstruction": "tab:orange", "data": "tab:green"}
+COLOURS: dict[JacobianAt, str] = {"reconstruction": "tab:orange", "data": "tab:green"}
 EPOCHS = {"quick": 150, "paper": 1500}
 POINTS, BATCH = 2000, 500
 SHOWN = (0, 5, 12)  # epochs whose manifolds are drawn
@@ -106,33 +108,39 @@ class Row:
     nll: float
 
 
-class Manifold(NamedTuple):
-    """A model's manifold (201, 2), and its codes on the grid of `GRID` (101, 101)."""
+@dataclass(frozen=True)
+class Trained:
+    """What one variant went through.
 
-    curve: Tensor
-    codes: Tensor
-
-
-class Trained(NamedTuple):
-    """What one variant went through: numbers, and the first model's manifold by epoch."""
+    Attributes:
+        rows: The numbers of all models.
+        curves: The first model's manifold after each epoch of `SHOWN`, (201, 2).
+        codes: Its codes on the grid of `GRID` after the last of them, (101, 101).
+    """
 
     rows: list[Row]
-    manifolds: dict[int, Manifold]
+    curves: list[list[list[float]]]
+    codes: list[list[float]]
 
 
 def train(
-    jacobian_at: JacobianAt, data: Tensor, seeds: Sequence[int], epochs: int, every: int = 10
+    jacobian_at: JacobianAt,
+    data: Tensor,
+    seeds: Sequence[int],
+    epochs: int,
+    every: int = 10,
+    tell: Tell = lambda share: None,
 ) -> Trained:
     """Trains one variant, and measures it every so many epochs and after those of `SHOWN`."""
     ensemble = Ensemble([build(jacobian_at, seed) for seed in seeds], seeds)
-    rows: list[Row] = []
-    manifolds = {}
+    trained = Trained([], [], [])
     grid = torch.stack(torch.meshgrid(GRID, GRID, indexing="xy"), -1).flatten(0, 1)
 
     def look(epoch: int) -> None:
+        tell(epoch / epochs)
         if epoch in SHOWN:
-            curve = ensemble.decode(_codes(ensemble, data))[0]
-            manifolds[epoch] = Manifold(curve, ensemble.encode(grid)[0, :, 0].view(101, 101))
+            trained.curves.append(ensemble.decode(_codes(ensemble, data))[0].tolist())
+            trained.codes[:] = ensemble.encode(grid)[0, :, 0].view(101, 101).tolist()
         if epoch % every and epoch not in SHOWN:
             return
         curvature = median_curvature(ensemble, data)
@@ -140,11 +148,28 @@ def train(
         nll = -ensemble.log_prob(data).mean(1)
         step = epoch * (len(data) // BATCH)
         for seed, *of in zip(seeds, curvature, errors, nll, strict=True):
-            rows.append(Row(VARIANTS[jacobian_at], seed, step, *map(float, of)))
+            trained.rows.append(Row(VARIANTS[jacobian_at], seed, step, *map(float, of)))
 
     look(0)
     ensemble.train(data, epochs=epochs, batch_size=BATCH, learning_rate=1e-3, on_epoch=look)
-    return Trained(rows, manifolds)
+    return trained
+
+
+@dataclass(frozen=True)
+class Part:
+    """The models of one variant, one a seed."""
+
+    jacobian_at: JacobianAt
+    epochs: int
+    seeds: tuple[int, ...]
+
+    def compute(self, tell: Tell, where: Environment) -> Trained:
+        """Trains and measures them."""
+        return train(self.jacobian_at, _data(), self.seeds, self.epochs, tell=tell)
+
+
+def _data() -> Tensor:
+    return line_data(POINTS, torch.Generator().manual_seed(0))
 
 
 def projected_entropy(radius: float) -> float:
@@ -199,21 +224,16 @@ def _normal_quadrature() -> tuple[np.ndarray, np.ndarray]:
 
 def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     """Trains and computes, and writes two figures, their captions and two CSV files."""
-    data = line_data(POINTS, torch.Generator().manual_seed(0))
-    rows: list[Row] = []
-    manifolds: dict[str, dict[int, Manifold]] = {}
     variants: tuple[JacobianAt, ...] = ("data", "reconstruction")
-    for done, at in enumerate(variants):
-        on_progress(f"{VARIANTS[at]} training", done / 2)
-        trained = train(at, data, options.seeds, EPOCHS[options.profile])
-        rows += trained.rows
-        manifolds[at] = trained.manifolds
-    on_progress("drawing", 1.0)
+    epochs, seeds = EPOCHS[options.profile], tuple(options.seeds)
+    parts = {f"{VARIANTS[at]} training": Part(at, epochs, seeds) for at in variants}
+    found = dict(zip(variants, results_of(parts, options, on_progress).values(), strict=True))
+    rows = [row for trained in found.values() for row in trained.rows]
     name = f"curvature-{options.profile}"
     circles = [Circle.of(float(radius)) for radius in RADII]
     training = Drawing(
         name,
-        _training_figure(rows, manifolds, data),
+        _training_figure(rows, found),
         "Figure 2: what training does to the curvature of the manifold",
         _training_caption(rows, len(options.seeds)),
     )
@@ -226,26 +246,22 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     return write_study(options, [training, radius], {name: rows, "curvature-radius": circles})
 
 
-def _training_figure(
-    rows: Sequence[Row], manifolds: Mapping[str, Mapping[int, Manifold]], data: Tensor
-) -> Any:
-    figure = new_figure(13, 4.2)
+def _training_figure(rows: Sequence[Row], found: Mapping[JacobianAt, Trained]) -> Any:
+    figure, data = new_figure(13, 4.2), _data()
     axes: Any = figure.subplots(1, 3, width_ratios=[1.2, 1.2, 1])
     for axis, (at, colour) in zip(axes, COLOURS.items(), strict=False):
         axis.scatter(*data[:400].T, s=3, color="0.6")
-        for order, (epoch, manifold) in enumerate(manifolds[at].items()):
+        for order, (epoch, curve) in enumerate(zip(SHOWN, found[at].curves, strict=False)):
             shade = 1.0 if epoch == 0 else 0.3 + 0.35 * order
             axis.plot(
-                *manifold.curve.T,
+                *np.array(curve).T,
                 color="k" if epoch == 0 else colour,
                 alpha=shade,
                 lw=2.2,
                 label=f"step {epoch * (POINTS // BATCH)}",
             )
-        codes = manifolds[at][SHOWN[-1]].codes
-        axis.contour(
-            GRID.numpy(), GRID.numpy(), codes, 40, colors=colour, alpha=0.35, linewidths=0.7
-        )
+        grid, codes = GRID.numpy(), found[at].codes
+        axis.contour(grid, grid, codes, 40, colors=colour, alpha=0.35, linewidths=0.7)
         axis.set_xlim(-2.6, 2.6)
         axis.set_ylim(-1.2, 1.9)
         axis.set_aspect("equal")

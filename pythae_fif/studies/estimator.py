@@ -1,10 +1,10 @@
 """Figure 6 and appendix D.3: how noisy the trace estimator is, and what the formulas say."""
 
-__all__ = ["gradient_distances", "run", "simulated_variance", "variance_formula"]
+__all__ = ["Part", "gradient_distances", "run", "simulated_variance", "variance_formula"]
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,12 @@ from pythae_fif.models.condition import as_condition
 from pythae_fif.nn import build_networks
 from pythae_fif.nn.conditional import join
 from pythae_fif.pictures import new_figure
+from pythae_fif.runs.engines import LocalEngine
+from pythae_fif.runs.engines.common import cores
+from pythae_fif.runs.kind import Environment
 from pythae_fif.studies import OnProgress, StudyOptions
 from pythae_fif.studies.output import Drawing, data_name, write_study
+from pythae_fif.studies.parts import Tell, results_of
 from pythae_fif.studies.spectrum_run import build
 from pythae_fif.volume_change import sample_hutchinson, surrogate
 from pythae_fif.volume_change.hutchinson import HutchinsonKind
@@ -145,7 +149,7 @@ def gradient_distances(
     *,
     labels: Tensor | None = None,
     largest: int = TANGENTS * 8,
-    on_progress: OnProgress = lambda *_: None,
+    tell: Tell = lambda share: None,
 ) -> list[Distance]:
     """Relative distance of surrogate gradients to the exact one (eq. 96), encoder parameters.
 
@@ -157,7 +161,7 @@ def gradient_distances(
         generator: For them.
         labels: Of the images, for a conditional model, (N,).
         largest: Cells with more Hutchinson vectors times data points than this are left out.
-        on_progress: Is told how far it is.
+        tell: Is told how far it is.
     """
     latent_dim, dim = model.latent_dim, images[0].numel()
     every = range(1, latent_dim + 1)
@@ -185,7 +189,7 @@ def gradient_distances(
     }
     rows = []
     for done, (space, kind, batch, k) in enumerate(cells):
-        on_progress("gradients of the surrogate", done / len(cells))
+        tell(done / len(cells))
         size = latent_dim if space == "latent" else dim
         distances = []
         for _ in range(repeats):
@@ -228,7 +232,7 @@ def _trained(
     latent_dim: int,
     size: Size,
     seed: int,
-    on_progress: OnProgress = lambda *_: None,
+    tell: Tell = lambda share: None,
 ) -> FIF:
     """With labels a conditional model, as the paper's, of table 11; else Pythae's ResNet."""
     shape = tuple(images.shape[1:])
@@ -250,9 +254,57 @@ def _trained(
             optimizer.zero_grad()
             model(DatasetOutput(**batch)).loss.backward()
             optimizer.step()
-            on_progress("training", step / size.steps)
+            tell(step / size.steps)
     model.eval()
     return model
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured on a model, which has so many classes and parameters."""
+
+    distances: list[Distance]
+    variances: list[Variance]
+    classes: int
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Part:
+    """A model of a data set, whose `content_hash` is given."""
+
+    dataset: str
+    latent_dim: int
+    seed: int
+    size: Size
+    data_hash: str
+
+    def compute(self, tell: Tell, where: Environment) -> Measured:
+        """Trains it, measures and simulates."""
+        size, seed = self.size, self.seed
+        splits = load_images(self.dataset, where.data_root, download=not where.offline)
+        labels: dict[str, Tensor | None] = {"train": None, "test": None}
+        if splits.labels is not None:
+            labels = {split: torch.from_numpy(of) for split, of in splits.labels.items()}
+        model = _trained(
+            to_float(splits.train),
+            labels["train"],
+            self.latent_dim,
+            size,
+            seed,
+            lambda share: tell(share / 2),
+        )
+        distances = gradient_distances(
+            model,
+            to_float(splits.test, limit=max(size.batches)),
+            size.batches,
+            size.repeats,
+            torch.Generator().manual_seed(seed),
+            labels=labels["test"],
+            tell=lambda share: tell(0.5 + share / 2),
+        )
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        return Measured(distances, _variances(size.draws, seed), model.condition_dim, parameters)
 
 
 def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
@@ -261,33 +313,17 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     (seed,), dataset, size = options.seeds, options.dataset, SIZES[options.profile]
     splits = load_images(dataset, options.data_root, download=not options.offline)
     latent_dim = LATENT_DIM if options.latent_dim is None else options.latent_dim
-    labels: dict[str, Tensor | None] = {"train": None, "test": None}
-    if splits.labels is not None:
-        labels = {split: torch.from_numpy(of) for split, of in splits.labels.items()}
-    model = _trained(
-        to_float(splits.train),
-        labels["train"],
-        latent_dim,
-        size,
-        seed,
-        lambda what, share: on_progress(what, share / 2),
-    )
-    distances = gradient_distances(
-        model,
-        to_float(splits.test, limit=max(size.batches)),
-        size.batches,
-        size.repeats,
-        torch.Generator().manual_seed(seed),
-        labels=labels["test"],
-        on_progress=lambda what, share: on_progress(what, 0.5 + share / 2),
-    )
-    variances = _variances(size.draws, seed)
+    part = Part(dataset, latent_dim, seed, size, splits.content_hash)
+    engine = options.engine or LocalEngine(cpus_per_run=cores())
+    parts = {f"a model of {dataset}": part}
+    (found,) = results_of(parts, replace(options, engine=engine), on_progress).values()
+    distances, variances = found.distances, found.variances
     name = f"estimator-{data_name(dataset, latent_dim, LATENT_DIM)}-{options.profile}"
     drawing = Drawing(
         name,
         _figure(distances, variances),
         "Figure 6 and appendix D.3: the noise of the trace estimator",
-        _caption(distances, variances, size, dataset, model),
+        _caption(found, size, dataset, latent_dim),
     )
     return write_study(options, [drawing], {name: distances, f"{name}-variance": variances})
 
@@ -328,17 +364,10 @@ def _figure(distances: Sequence[Distance], variances: Sequence[Variance]) -> Any
     return figure
 
 
-def _caption(
-    distances: Sequence[Distance],
-    variances: Sequence[Variance],
-    size: Size,
-    dataset: str,
-    model: FIF,
-) -> str:
-    latent_dim = model.latent_dim
-    classes, parameters = model.condition_dim, sum(p.numel() for p in model.parameters())
+def _caption(measured: Measured, size: Size, dataset: str, latent_dim: int) -> str:
+    classes, variances = measured.classes, measured.variances
     kind = f"conditional on its {classes} classes" if classes else "unconditional"
-    found = {(r.space, r.kind, r.batch_size, r.samples): r.distance for r in distances}
+    found = {(r.space, r.kind, r.batch_size, r.samples): r.distance for r in measured.distances}
     ones = "; ".join(
         f"batch {batch}: {found['latent', 'orthogonal', batch, 1]:.2f} in latent and "
         f"{found['data', 'orthogonal', batch, 1]:.2f} in data space"
@@ -351,7 +380,7 @@ def _caption(
     worst = max(abs(row.simulated / row.formula - 1) for row in variances)
     return f"""
     Distance of the surrogate's gradient from the exact one (eq. 96) against the number K of
-    Hutchinson samples, on a model of {dataset} (d = {latent_dim}, {kind}, {parameters:,}
+    Hutchinson samples, on a model of {dataset} (d = {latent_dim}, {kind}, {measured.parameters:,}
     parameters, {size.steps:,} steps of batch {BATCH}; {size.repeats} draws a point, bars one
     standard deviation). With K = 1, {ones}.
     With K = {middle} and batch {small} it is {orthogonal:.2f} with orthogonal vectors and

@@ -1,6 +1,6 @@
 """Appendix C: the directions that a linear free-form injective flow picks, against theorem C.4."""
 
-__all__ = ["overlap", "run", "theorem_choice", "train_linear"]
+__all__ = ["Part", "overlap", "run", "theorem_choice", "train_linear"]
 
 import math
 from collections.abc import Sequence
@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 
 from pythae_fif.pictures import new_figure
+from pythae_fif.runs.kind import Environment
 from pythae_fif.studies import OnProgress, StudyOptions
 from pythae_fif.studies.output import Drawing, write_study
+from pythae_fif.studies.parts import Tell, results_of
 from pythae_fif.volume_change import fif_loss, sample_hutchinson
 
 DIM, LATENT = 5, 2
@@ -119,6 +121,7 @@ def train_linear(
     tied: bool,
     size: Size,
     generator: torch.Generator,
+    tell: Tell = lambda share: None,
 ) -> Tensor:
     """Trains M linear models by FIF's loss on fresh Gaussian data, one Hutchinson vector each.
 
@@ -130,6 +133,7 @@ def train_linear(
         tied: Decoder A^+ of the encoder's matrix A, as in appendix C; else a matrix of its own.
         size: Steps of Adam, with a learning rate that falls to zero, and data points a step.
         generator: For data and Hutchinson vectors.
+        tell: Is told the share of the steps that is done.
 
     Returns:
         The encoders' matrices A, (M, d, D).
@@ -142,7 +146,8 @@ def train_linear(
     optimizer = torch.optim.Adam([a, w], lr=0.03)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, size.steps)
     points = size.batch_size
-    for _ in range(size.steps):
+    for step in range(size.steps):
+        tell(step / size.steps)
         x = torch.randn(members, points, dim, **options) @ scale
         eps = sample_hutchinson(members * points, latent_dim, **options)
         decoder = a.mT @ torch.linalg.inv(a @ a.mT) if tied else w
@@ -165,9 +170,8 @@ def train_linear(
 def measure(
     seed: int,
     size: Size,
-    *,
-    decoders: Sequence[str] = DECODERS,
-    on_progress: OnProgress = lambda *_: None,
+    decoder: str,
+    tell: Tell = lambda share: None,
 ) -> list[Row]:
     """The best of several restarts, by eq. 53, for ten spectra in every regime.
 
@@ -191,51 +195,63 @@ def measure(
     start = torch.randn(len(each), LATENT, DIM, generator=generator, dtype=torch.float64)
     start = start @ (bases[each] * spectra[each].pow(powers[:, None])[:, None]).mT
     start = start / torch.linalg.vector_norm(start, dim=(1, 2), keepdim=True)
+    encoders = train_linear(
+        spectra[each],
+        bases[each],
+        betas,
+        start=start,
+        tied=decoder == "pseudo-inverse",
+        size=size,
+        generator=generator,
+        tell=tell,
+    )
+    losses = linear_loss(encoders, covariance, betas).view(len(cells), -1)
+    best = losses.argmin(1) + torch.arange(len(cells)) * size.restarts
     rows = []
-    for done, decoder in enumerate(decoders):
-        on_progress(f"linear models with a {decoder} decoder", done / len(decoders))
-        encoders = train_linear(
-            spectra[each],
-            bases[each],
-            betas,
-            start=start,
-            tied=decoder == "pseudo-inverse",
-            size=size,
-            generator=generator,
-        )
-        losses = linear_loss(encoders, covariance, betas).view(len(cells), -1)
-        best = losses.argmin(1) + torch.arange(len(cells)) * size.restarts
-        for (index, regime), member in zip(cells, best.tolist(), strict=True):
-            spectrum, beta = spectra[index], float(betas[member])
-            chosen = theorem_choice(spectrum, beta)
-            mine = encoders[member : member + 1]
-            weights = torch.linalg.qr(mine[0].mT).Q.mT @ bases[index]
-            optimum = (bases[index][:, chosen] / spectrum[chosen].sqrt()).mT[None]  # lemma C.3
-            rows.append(
-                Row(
-                    decoder=decoder,
-                    spectrum=index,
-                    regime=regime,
-                    beta=beta,
-                    eigenvalue=tuple(map(float, spectrum)),
-                    theorem=" ".join(map(str, chosen)),
-                    weight=tuple(map(float, weights.square().sum(0))),
-                    overlap_theorem=float(overlap(mine, bases[index][None, :, chosen])),
-                    overlap_pca=float(overlap(mine, bases[index][None, :, :LATENT])),
-                    loss_above_theorem=float(
-                        losses.flatten()[member]
-                        - linear_loss(optimum, covariance[member][None], betas[member][None])
-                    ),
-                )
+    for (index, regime), member in zip(cells, best.tolist(), strict=True):
+        spectrum, beta = spectra[index], float(betas[member])
+        chosen = theorem_choice(spectrum, beta)
+        mine = encoders[member : member + 1]
+        weights = torch.linalg.qr(mine[0].mT).Q.mT @ bases[index]
+        optimum = (bases[index][:, chosen] / spectrum[chosen].sqrt()).mT[None]  # lemma C.3
+        rows.append(
+            Row(
+                decoder=decoder,
+                spectrum=index,
+                regime=regime,
+                beta=beta,
+                eigenvalue=tuple(map(float, spectrum)),
+                theorem=" ".join(map(str, chosen)),
+                weight=tuple(map(float, weights.square().sum(0))),
+                overlap_theorem=float(overlap(mine, bases[index][None, :, chosen])),
+                overlap_pca=float(overlap(mine, bases[index][None, :, :LATENT])),
+                loss_above_theorem=float(
+                    losses.flatten()[member]
+                    - linear_loss(optimum, covariance[member][None], betas[member][None])
+                ),
             )
+        )
     return rows
+
+
+@dataclass(frozen=True)
+class Part:
+    """All models with one of `DECODERS`."""
+
+    decoder: str
+    size: Size
+    seed: int
+
+    def compute(self, tell: Tell, where: Environment) -> list[Row]:
+        """Trains and measures them."""
+        return measure(self.seed, self.size, self.decoder, tell)
 
 
 def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     """Trains, and writes the figure, its caption and the CSV file."""
     (seed,), size = options.seeds, SIZES[options.profile]
-    rows = measure(seed, size, on_progress=on_progress)
-    on_progress("drawing", 1.0)
+    parts = {f"models with a {decoder} decoder": Part(decoder, size, seed) for decoder in DECODERS}
+    rows = [row for of in results_of(parts, options, on_progress).values() for row in of]
     name = f"linear-{options.profile}"
     title = "Appendix C: which directions a linear model picks"
     drawing = Drawing(name, _figure(rows), title, _caption(rows, size))

@@ -1,6 +1,6 @@
 """Figures 3 and 7: which direction of a noisy sinusoid is learnt, against beta."""
 
-__all__ = ["build", "clean_points", "measure", "run", "transition"]
+__all__ = ["Part", "build", "clean_points", "measure", "run", "transition"]
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,8 +19,10 @@ from pythae_fif import FIF, FIFConfig
 from pythae_fif.ensemble.ensemble import Ensemble
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
 from pythae_fif.pictures import new_figure
+from pythae_fif.runs.kind import Environment
 from pythae_fif.studies import OnProgress, StudyOptions
 from pythae_fif.studies.output import Drawing, write_study
+from pythae_fif.studies.parts import Tell, results_of
 
 NOISES = (0.1, 0.2, 0.3)
 BETAS = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0, 10.0, 100.0)
@@ -186,21 +188,40 @@ def transition(rows: Sequence[Row]) -> float:
     return math.nan
 
 
+@dataclass(frozen=True)
+class Learnt:
+    """What the models of a noise level gave: rows, and codes of the first seed's, (betas, N)."""
+
+    rows: list[Row]
+    codes: list[list[float]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The models of a noise level, one for each of `BETAS` and seeds."""
+
+    noise: float
+    size: Size
+    seeds: tuple[int, ...]
+
+    def compute(self, tell: Tell, where: Environment) -> Learnt:
+        """Trains and measures them."""
+        noise, seeds, size = self.noise, self.seeds, self.size
+        ensemble = train(noise, BETAS, seeds, size, lambda epoch: tell(epoch / size.epochs))
+        codes = ensemble.encode(held_out(noise, size)[0])[:: len(seeds), :, 0]
+        return Learnt(measure(ensemble, noise, seeds, size), codes.tolist())
+
+
 def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     """Trains all models, and writes both figures, their captions and the CSV file."""
     size, seeds = SIZES[options.profile], options.seeds
-    rows: list[Row] = []
-    for done, noise in enumerate(NOISES):
-
-        def tell(epoch: int, done: int = done, noise: float = noise) -> None:
-            share = (done + epoch / size.epochs) / len(NOISES)
-            on_progress(f"{len(BETAS) * len(seeds)} models at noise {noise:g}", share)
-
-        ensemble = train(noise, BETAS, seeds, size, tell)
-        rows += measure(ensemble, noise, seeds, size)
-        if noise == NOISES[0]:
-            points = held_out(noise, size)[0]
-            codes = ensemble.encode(points)[:: len(seeds), :, 0]  # of the first seed
+    parts = {
+        f"{len(BETAS) * len(seeds)} models at noise {noise:g}": Part(noise, size, tuple(seeds))
+        for noise in NOISES
+    }
+    found = [*results_of(parts, options, on_progress).values()]
+    rows = [row for of_noise in found for row in of_noise.rows]
+    points, codes = held_out(NOISES[0], size)[0], torch.tensor(found[0].codes)
     name = f"sinusoid-{options.profile}"
     budget = (
         f"{size.points:,} points, {size.epochs} epochs, {len(seeds)} models a condition, "

@@ -2,12 +2,9 @@
 
 __all__ = ["learning_rate", "protocol_notes", "run", "spread"]
 
-import os
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-
-import torch
 
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.evaluation.frechet import squared_wasserstein
@@ -58,7 +55,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     table = load_table(dataset, options)
     seeds = options.seeds or SEEDS
     runs = train_configurations(models, table, seeds, options, on_progress)
-    times = step_seconds(models, table)
+    times = step_seconds(runs, table)
     slow = times.get("rectangular_flow")
     headings = [
         "Model", "settings of", "FID-like ↓", "recon. ↓", "log-likelihood ↑", "ms a step",
@@ -80,7 +77,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
                 spread(record.wasserstein),
                 spread(record.reconstruction),
                 spread(record.log_likelihood),
-                number(1e3 * times[model]),
+                number(1e3 * times[model] if times else None),
                 Cell(f"{speedup:.1f}×", speedup) if speedup else Cell(DASH),
                 number(record.cg_iterations),
                 number(record.seconds),
@@ -93,7 +90,8 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     notes = [
         *protocol_notes(table, seeds, runs, options),
         f"ms a step: median of one training step of one fresh model of the paper's size, batch "
-        f"{TIMED_BATCH}, K = 1, the models in turns; speedup is the quotient. Training CPU s: "
+        f"{TIMED_BATCH}, K = 1, the models in turns, on the machine that trained, where this is "
+        "it; speedup is the quotient. Training CPU s: "
         "processor time of all seeds together, in this profile's sizes. CG steps: mean a "
         "Hutchinson vector, of at most d.",
         "Published columns: tables 1 and 5 of Sorrenson et al. 2024, full data and training on a "
@@ -126,7 +124,12 @@ def protocol_notes(
             f"the one of {rates} at which seed {seeds[0]}, trained for the whole length, has the "
             f"lowest FID-like score on the {len(table.val):,} validation rows"
         )
-    devices = ", ".join(sorted({str(run.record.provenance.device) for run in runs}))
+    made = {run.record.provenance.machine: run.record.provenance for run in runs}
+    machines = "; ".join(
+        f"{machine}, {of.threads} thread(s), torch {of.versions.get('torch')}"
+        + (f" ({', '.join(_trained_on(runs, machine))})" if len(made) > 1 else "")
+        for machine, of in made.items()
+    )
     floor = squared_wasserstein(table.train[: len(table.test)], table.test)
     return [
         f"Data: {table.splits.source} ({table.splits.content_hash}); trained on "
@@ -141,11 +144,15 @@ def protocol_notes(
         f"test rows ({len(table.test):,}), of which as many training rows have {floor:.3g}; recon. "
         f"the squared error a row; log-likelihood exact, on the manifold, in nats, of the first "
         f"{min(LIKELIHOOD_ROWS, len(table.test)):,} rows.",
-        f"Machine: {devices}, {os.cpu_count()} cores, "
-        f"{torch.get_num_threads()} thread(s), torch {torch.__version__}; times of a machine that "
-        "does other things too hold as quotients alone.",
+        f"Machine: {machines}; times of a machine that does other things too hold as quotients "
+        "alone.",
         *([f"Made by `{options.command}`."] if options.command else []),
     ]
+
+
+def _trained_on(runs: Sequence[Trained], machine: str) -> list[str]:
+    """The configurations whose training times are of a machine."""
+    return [r.spec.configuration for r in runs if r.record.provenance.machine == machine]
 
 
 def _listed(rates: Sequence[float]) -> str:

@@ -12,6 +12,7 @@ import torch
 
 from pythae_fif.runs.engines import LocalEngine
 from pythae_fif.runs.engines.common import cores
+from pythae_fif.runs.provenance import provenance
 from pythae_fif.studies import OnProgress, StudyOptions
 from pythae_fif.studies.plan import finish
 from pythae_fif.studies.tabular_protocol import CONFIGURATIONS, Configuration, Nets, Table
@@ -96,21 +97,27 @@ def _best(rates: Sequence[float], tried: TabularRecord) -> float:
     return rates[scores.index(min(scores))]
 
 
-def step_seconds(names: Sequence[str], table: Table, rounds: int = 15) -> Mapping[str, float]:
+def step_seconds(runs: Sequence[Trained], table: Table, rounds: int = 15) -> Mapping[str, float]:
     """Median time of one training step of one model of the paper's sizes, in turns.
+
+    Steps are timed when a table is drawn: none where a run was trained on another machine.
 
     The models are freshly initialised, K is 1 and the batch the paper's 512. Conjugate gradients
     need more steps later in training, so the quotient is rather to a rectangular flow's advantage.
 
     Args:
-        names: Configurations to time.
+        runs: Whose configurations are timed.
         table: Their data.
         rounds: Steps of each; the first is not counted.
 
     Returns:
         Name of the configuration -> seconds.
     """
+    here = provenance("cpu", time.time(), 0)
+    if any(run.record.provenance.machine != here.machine for run in runs):
+        return {}
     keep_freed_memory()
+    names = [run.spec.configuration for run in runs]
     x = table.train[torch.arange(TIMED_BATCH) % len(table.train)]
     models, optimizers = {}, {}
     for name in names:

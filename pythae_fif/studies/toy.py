@@ -1,11 +1,10 @@
 """Injective flows on toy manifolds: the density that is learnt beside the true one."""
 
-__all__ = ["measure", "run", "train"]
+__all__ = ["Part", "measure", "run", "train"]
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,10 @@ from pythae_fif.data.toy import TOY_DATA, ToyManifold, ToySample
 from pythae_fif.ensemble.ensemble import Ensemble
 from pythae_fif.nn import WideDecoder, WideEncoder
 from pythae_fif.pictures import new_figure
+from pythae_fif.runs.kind import Environment
 from pythae_fif.studies import OnProgress, StudyOptions
 from pythae_fif.studies.output import Drawing, write_study
+from pythae_fif.studies.parts import Tell, results_of
 
 NOISE, BETA, LEARNING_RATE, BATCH = 0.02, 100.0, 2e-3, 200
 BLOCKS = 2
@@ -35,6 +36,8 @@ class Size:
 
 
 SIZES = {"quick": Size(4000, 300, 64), "paper": Size(100_000, 50, 256)}
+MOST_EPOCHS = {"circle": 150}
+"""Of the data set to start with, whose quick training is to end within a minute on two cores."""
 
 
 @dataclass(frozen=True)
@@ -88,39 +91,68 @@ def measure(ensemble: Ensemble, test: ToySample, seeds: Sequence[int], epoch: in
     return [Row(seed, epoch, *map(float, of)) for seed, *of in zip(seeds, nll, errors, strict=True)]
 
 
+@dataclass(frozen=True)
+class Learnt:
+    """What the models of a data set gave.
+
+    Attributes:
+        rows: Of every epoch and seed.
+        samples, density: Of the model of lowest loss at the end, (N, D) and (N,).
+    """
+
+    rows: list[Row]
+    samples: list[list[float]]
+    density: list[float]
+
+
+@dataclass(frozen=True)
+class Part:
+    """The models of a data set, one a seed."""
+
+    dataset: str
+    size: Size
+    seeds: tuple[int, ...]
+
+    def compute(self, tell: Tell, where: Environment) -> Learnt:
+        """Trains and measures them."""
+        manifold, rows = TOY_DATA[self.dataset], list[Row]()
+        test = _held_out(self.dataset)
+
+        def watch(ensemble: Ensemble, epoch: int) -> None:
+            rows.extend(measure(ensemble, test, self.seeds, epoch))
+            tell(epoch / self.size.epochs)
+
+        ensemble = train(manifold, self.seeds, self.size, watch)
+        generator = torch.Generator().manual_seed(2)
+        latent = torch.randn(TEST_POINTS, manifold.latent_dim, generator=generator)
+        best = int(np.argmin([row.loss for row in rows[-len(self.seeds) :]]))
+        samples = ensemble.decode(latent)[best]
+        return Learnt(rows, samples.tolist(), ensemble.log_prob(samples)[best].exp().tolist())
+
+
+def _held_out(dataset: str) -> ToySample:
+    return TOY_DATA[dataset].sample(TEST_POINTS, torch.Generator().manual_seed(1))
+
+
 def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     """Trains on one toy data set, and writes its figure, caption and CSV file."""
     assert options.dataset is not None  # `run_study` has chosen
     name, seeds, size = options.dataset, options.seeds, SIZES[options.profile]
-    manifold = TOY_DATA[name]
-    test = manifold.sample(TEST_POINTS, torch.Generator().manual_seed(1))
-    rows: list[Row] = []
-
-    def watch(ensemble: Ensemble, epoch: int) -> None:
-        rows.extend(found := measure(ensemble, test, seeds, epoch))
-        nll = median(row.nll for row in found)
-        on_progress(f"{name}: {nll:.2f} nats a point", epoch / size.epochs)
-
-    ensemble = train(manifold, seeds, size, watch)
-    last = rows[-len(seeds) :]
+    size = replace(size, epochs=min(size.epochs, MOST_EPOCHS.get(name, size.epochs)))
+    test = _held_out(name)
+    (learnt,) = results_of({name: Part(name, size, tuple(seeds))}, options, on_progress).values()
+    last = learnt.rows[-len(seeds) :]
     stem = f"toy-{name}-{options.profile}"
-    title = f"The density on {name.replace('_', ' ')}: {manifold.description}"
-    drawing = Drawing(
-        stem, _figure(ensemble, test, rows, last), title, _caption(name, last, test, size)
-    )
-    return write_study(options, [drawing], {stem: rows})
+    title = f"The density on {name.replace('_', ' ')}: {TOY_DATA[name].description}"
+    drawing = Drawing(stem, _figure(learnt, test), title, _caption(name, last, test, size))
+    return write_study(options, [drawing], {stem: learnt.rows})
 
 
-def _figure(ensemble: Ensemble, test: ToySample, rows: list[Row], last: list[Row]) -> Any:
+def _figure(found: Learnt, test: ToySample) -> Any:
     figure: Any = new_figure(13, 4.2)
     space = test.points.shape[1]
     projection = {"projection": "3d"} if space == 3 else {}
-    latent = torch.randn(
-        TEST_POINTS, ensemble.models[0].latent_dim, generator=torch.Generator().manual_seed(2)
-    )
-    best = int(np.argmin([row.loss for row in last]))
-    samples = ensemble.decode(latent)[best]
-    learnt = ensemble.log_prob(samples)[best].exp().numpy()
+    rows, samples, learnt = found.rows, torch.tensor(found.samples), np.array(found.density)
     truth = test.log_density.exp().numpy()
     top = 1.5 * float(np.quantile(truth, 0.99))
     # The same limits for both, which leave stray samples out.

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
-from pythae.models import RHVAE, BaseAE
+from pythae.models import RHVAE as PythaesRHVAE
+from pythae.models import BaseAE
 from pythae.trainers import BaseTrainerConfig, CoupledOptimizerTrainerConfig
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -100,10 +101,10 @@ def check_training(
     wall_clock: float | None,
 ) -> None:
     """Raises ConfigError or DataError where a trainer could not train the model as it should."""
-    if isinstance(model, RHVAE):
+    if isinstance(model, PythaesRHVAE) and "_extra_state" not in model.state_dict():
         raise ConfigError(
-            "model RHVAE cannot be trained here: its metric is not in its state_dict, so that "
-            "a checkpoint would lose it; use Pythae's TrainingPipeline"
+            "Pythae's RHVAE cannot be trained here: its metric is not in its state_dict, so that "
+            "a checkpoint would lose it; use pythae_fif.baselines.RHVAE, which is the same model"
         )
     wanted = wanted_config(model)
     if wanted is not None and config_type(config) is not wanted:

@@ -42,7 +42,7 @@ CHECKPOINT_PAUSE = 50
 
 
 class FIFTrainer:
-    """Trains FIF, and any of Pythae's models but RHVAE, as Pythae's own trainers do.
+    """Trains FIF, and any of Pythae's models, as Pythae's own trainers do.
 
     The same optimizer steps, evaluations and choice of the best weights. But batches come by one
     indexing operation from images that are kept as uint8, on the GPU where there is one, and

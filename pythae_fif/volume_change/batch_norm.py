@@ -13,7 +13,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-def batch_norm_jvps(tangents: Tensor, x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+def batch_norm_jvps(
+    tangents: Tensor,
+    x: Tensor,
+    weight: Tensor | None,
+    eps: float,
+    statistics: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
     r"""Tangents of the whole-batch map $h w + b$, with $h = (x - m) / s$.
 
     The statistics m and s are functions of the input (Ioffe & Szegedy 2015), so with m(.) the mean
@@ -28,6 +34,7 @@ def batch_norm_jvps(tangents: Tensor, x: Tensor, weight: Tensor | None, eps: flo
         x: What was normalised, (B, C, ...).
         weight: w, (C,), or None.
         eps: Added to the variance.
+        statistics: m and 1 / s of x where they are known, (C,) each.
 
     Returns:
         (K, B, C, ...), in the type of the tangents; differentiable, once, in all three tensors.
@@ -35,9 +42,14 @@ def batch_norm_jvps(tangents: Tensor, x: Tensor, weight: Tensor | None, eps: flo
     if weight is None:
         weight = x.new_ones(x.shape[1], dtype=at_least_float32(x).dtype)
     weight = weight + 1e-30 * (weight == 0).to(weight.dtype)  # its gradient divides by it
+    if statistics is None:
+        # The weight tells the kernel in which precision to keep the statistics of a bfloat16 x.
+        with torch.no_grad():
+            kept = torch.native_batch_norm(x, weight, None, None, None, True, 0.0, eps)
+        statistics = kept[1], kept[2]
     jvp: Any = _Jvp.apply
     each = tangents.to(x.dtype).unbind() if len(tangents) > 1 else [tangents.to(x.dtype).squeeze(0)]
-    products = [jvp(tangent, x, weight, eps).unsqueeze(0) for tangent in each]
+    products = [jvp(tangent, x, weight, *statistics).unsqueeze(0) for tangent in each]
     return (torch.cat(products) if len(products) > 1 else products[0]).to(tangents.dtype)
 
 
@@ -50,9 +62,9 @@ class _Jvp(torch.autograd.Function):
     """u = w (t - m(t) - h m(h t)) / s of one tangent t."""
 
     @staticmethod
-    def forward(ctx: Any, t: Tensor, x: Tensor, weight: Tensor, eps: float) -> Tensor:
-        # The weight tells the kernel in which precision to keep the statistics of a bfloat16 x.
-        _, mean, inverse = torch.native_batch_norm(x, weight, None, None, None, True, 0.0, eps)
+    def forward(
+        ctx: Any, t: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse: Tensor
+    ) -> Tensor:
         u, overlap = _adjoint(t, x, weight, mean, inverse)
         ctx.save_for_backward(u, x, weight, mean, inverse, overlap)
         return u
@@ -84,7 +96,7 @@ class _Jvp(torch.autograd.Function):
                 u, (-scale * grad_overlap).view(channel).to(x.dtype),
             ).addcmul_(x, (-h_scale).view(channel).to(x.dtype))  # fmt: skip
             grad_x += (h_scale * mean).view(channel).to(x.dtype)
-        return grad_t, grad_x, total / weight, None
+        return grad_t, grad_x, total / weight, None, None
 
 
 def _adjoint(

@@ -91,8 +91,9 @@ def _normalised(
         tangent, x = of_input(step, tangent_of), step.argument(0, "input")
         rows = x.reshape(1, -1, length(step, x))
         eps, weight = step.argument(eps_at, "eps", 1e-5), step.argument(weight_at, "weight")
-        out = batch_norm_jvps(tangent.reshape(len(tangent), *rows.shape), rows, None, eps)
-        out = out.view(tangent.shape)
+        tangent_rows = tangent.reshape(len(tangent), *rows.shape)
+        out = batch_norm_jvps(tangent_rows, rows, None, eps, _statistics(step))
+        out = out.view_as(tangent)
         if weight is None:
             return out
         weight = weight.view(-1, *[1] * (x.dim() - 2)) if channels else weight
@@ -100,6 +101,15 @@ def _normalised(
         return scaled
 
     return rule
+
+
+def _statistics(step: Step) -> tuple[Tensor, Tensor] | None:
+    """Mean and inverse deviation of every row, as the pass kept them for its own gradient."""
+    node = None if torch.compiler.is_compiling() else (step.whole or step).out.grad_fn
+    mean, inverse = (getattr(node, f"_saved_result{i}", None) for i in (1, 2))
+    if mean is None or inverse is None:
+        return None
+    return mean[: len(step.out)].flatten(), inverse[: len(step.out)].flatten()
 
 
 def _instance(step: Step, x: Tensor) -> int:
@@ -188,8 +198,8 @@ class _SiluSlope(torch.autograd.Function):
 
 
 def _silu(step: Step, tangent: Tensor) -> Tensor:
-    product: Tensor = _SiluSlope.apply(tangent, step.argument(0, "input"), step.out.detach())
-    return product
+    slope: Any = _SiluSlope.apply
+    return slope(tangent, step.argument(0, "input"), step.out.detach())  # type: ignore[no-any-return]
 
 
 def _softplus(step: Step, tangent: Tensor) -> Tensor:
@@ -205,7 +215,8 @@ def _leaky_relu(step: Step, tangent: Tensor) -> Tensor:
 def _gelu(step: Step, tangent: Tensor) -> Tensor:
     approximate, x = step.argument(1, "approximate", "none"), step.argument(0, "input")
     if approximate == "none":
-        return _GeluSlope.apply(tangent, x)  # type: ignore[no-any-return]
+        slope: Any = _GeluSlope.apply
+        return slope(tangent, x)  # type: ignore[no-any-return]
     return _aten.gelu_backward(tangent, x, approximate=approximate)  # type: ignore[no-any-return]
 
 
@@ -286,7 +297,9 @@ def _aligned(tangent: Tensor, out: Tensor) -> Tensor:
 def _total(terms: list[Tensor], out: Tensor) -> Tensor:
     """The sum of one or two terms that were aligned, (K, ...)."""
     total = terms[0] if len(terms) == 1 else terms[0] + terms[1]
-    return total.expand(-1, *out.shape) if total.dim() > out.dim() else total.expand_as(out).unsqueeze(0)
+    if total.dim() > out.dim():
+        return total.expand(-1, *out.shape)
+    return total.expand_as(out).unsqueeze(0)
 
 
 def _cat(step: Step, tangent_of: TangentOf) -> Tensor:
@@ -329,7 +342,7 @@ _TABLE: list[tuple[Rule, list[Any]]] = [
     (_elementwise(_gelu), named("gelu")),
     (_elementwise(_softplus), named("softplus")),
     (_elementwise(_leaky_relu), named("leaky_relu")),
-    (_reshaped, named("reshape view flatten unflatten squeeze unsqueeze contiguous")),
+    (_reshaped, named("reshape view flatten unflatten squeeze unsqueeze")),
     (_cat, named("cat concat concatenate")),
     (_sum(1.0, 1.0), named("add __add__ __radd__")),
     (_sum(1.0, -1.0), named("sub __sub__")),
@@ -341,10 +354,10 @@ _TABLE: list[tuple[Rule, list[Any]]] = [
             Tensor.T.__get__, Tensor.mT.__get__,  # type: ignore[attr-defined]
             *named(
                 "neg __neg__ div __truediv__ sum mean cumsum clone transpose permute movedim"
-                " swapaxes t narrow select chunk split unbind __getitem__ roll flip expand repeat"
-                " tile gather index_select repeat_interleave fold unfold interpolate pixel_shuffle"
-                " pixel_unshuffle avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d"
-                " adaptive_avg_pool2d adaptive_avg_pool3d"
+                " swapaxes t contiguous narrow select chunk split unbind __getitem__ roll flip"
+                " expand repeat tile gather index_select repeat_interleave fold unfold"
+                " interpolate pixel_shuffle pixel_unshuffle avg_pool1d avg_pool2d avg_pool3d"
+                " adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d"
             ),
         ],
     ),

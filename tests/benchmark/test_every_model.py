@@ -145,7 +145,7 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("model", [*ONE_OF_EACH_TRAINER, "fif", "vqvae", "hvae", "dnf", "trumpet"])
+@pytest.mark.parametrize("model", [*ONE_OF_EACH_TRAINER, "fif", "vqvae", "rhvae", "dnf", "trumpet"])
 def test_killed_run_resumes_to_the_same_weights(model, tmp_path):
     spec, splits = spec_of(model, epochs=4), splits_of(DIGITS, 12)
     whole = trainer_of(spec, splits, tmp_path / "whole")

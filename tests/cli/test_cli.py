@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import webbrowser
 import zipfile
 from pathlib import Path
 
@@ -108,7 +109,8 @@ class TestShowing:
             assert f"  {name} " in out
         words = " ".join(out.split())
         assert "AE; 1 configuration;" in words
-        assert "FIF; 10 configurations (beta 10, 5, 15, 20, 25; hutchinson_samples 1, 2)" in words
+        assert "FIF; 10 configurations of beta, hutchinson_samples; Sorrenson" in words
+        assert max(map(len, out.splitlines())) <= 80 and "…" not in out
         assert not run.results.exists()
 
     def test_table_2_is_a_plan_of_its_own_on_any_data_set(self, run):
@@ -478,12 +480,17 @@ class TestOwnImages:
             Image.fromarray(pixels).save(folder / f"{index:03}.png")
         return folder
 
-    def test_folder(self, run, tiny, folder):
+    def test_folder(self, run, tiny, folder, monkeypatch):
+        opened = []
+        monkeypatch.setattr(webbrowser, "open", opened.append)
         code, out, err = run("--dataset", "folder", "--data", folder, "--config", tiny(),
-                             "--image-size", "8")  # fmt: skip
+                             "--image-size", "8", "--open")  # fmt: skip
         assert (code, err) == (0, "")
         assert "AE" in out
         assert "folder images, 8x8" in " ".join(out.split())
+        assert out.count("\n· ") == 4 and " more notes are on the page" in out
+        page = next(run.results.glob("pages/*.html"))
+        assert out.splitlines()[-1] == f"open: {page}" and opened == [page.as_uri()]
         text = (run.results / "tables" / "folder-images-resnet-tiny-8px-pixels.md").read_text()
         assert "--data images" in text
         assert str(folder) not in text

@@ -5,7 +5,7 @@ import pytest
 import torch
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseEncoder
-from pythae.samplers import NormalSampler
+from pythae.samplers import GaussianMixtureSampler, NormalSampler
 from torch.utils.data import DataLoader
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer
@@ -90,3 +90,12 @@ def test_what_the_evaluation_does_not_take():
     images = ImageDataset(np.zeros((20, *SHAPE), np.uint8))
     with pytest.raises(DataError, match=r"eval_data is a DataLoader: pass its \.dataset"):
         pipeline(None, DataLoader(images))
+
+
+@pytest.mark.parametrize("sampler", [NormalSampler, GaussianMixtureSampler])
+def test_a_sampler_of_a_conditional_model(sampler):
+    model = FIF(FIFConfig(input_dim=SHAPE, latent_dim=2, condition_dim=3))
+    remedy = rf"{sampler.__name__} knows no labels, .*: pass model\.given\(label\)"
+    with pytest.raises(ConfigError, match=remedy):
+        sampler(model)
+    assert NormalSampler(model.given(2)).sample(4).shape == (4, *SHAPE)

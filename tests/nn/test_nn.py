@@ -254,7 +254,7 @@ def test_listing_names_every_architecture():
         ("convnet", (0, 8, 8), 2, "at least 4 x 4"),
         ("convnet", (1, 8, 8), 0, "latent_dim must be at least 1, not 0"),
         ("resnet_fc3", (1, 8, 8), 2, "did you mean 'resnet_fc4'"),
-        ("vit", (3, 17, 20), 2, "'vit' needs images whose sides can be divided by 4, .* not 17 x 20"),
+        ("vit", (3, 17, 20), 2, "'vit' needs images whose sides can be divided by 4"),
         ("ldm_fc2", (3, 34, 34), 2, "'ldm' needs images whose sides can be halved"),
     ],
 )

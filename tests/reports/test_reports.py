@@ -20,8 +20,8 @@ from support.reference import packer
 from support.report_store import FAILURES, GOLDEN, NAME, RESULTS, report, result, splits, store
 
 from pythae_fif.benchmark.config import experiment_file, load_experiment
+from pythae_fif.benchmark.model_entry import all_models
 from pythae_fif.benchmark.record import Training
-from pythae_fif.benchmark.yaml_files import names_in
 from pythae_fif.errors import StoreError, printable
 from pythae_fif.pictures import UNSEEN, read_pixels, write_figure
 from pythae_fif.reports import (
@@ -164,9 +164,16 @@ class TestTable:
             result("ae", {}, 0, {"normal": (1, 2)}),
             result("vae", {}, 0, {"normal": (1, 2)}, provenance=other),
         ]
-        notes = " ".join(build_report(EXPERIMENT, results).notes)
-        assert "on cpu (x86_64) with 2 cores, cuda (X) with 2 cores; " in notes
+        several = build_report(EXPERIMENT, results)
+        notes, rows = " ".join(several.notes), column(score_grid(several), "machine")
+        assert (
+            "on machine 1, cpu (x86_64) with 2 cores and machine 2, cuda (X) with 2 cores; "
+            in notes
+        )
         assert "torch 2.0; or torch 2.1." in notes
+        assert {name: cell.text for (name, _), cell in rows.items()} == {"AE": "1", "VAE": "2"}
+        assert "machine" not in score_grid(build_report(EXPERIMENT, results[:1])).headings
+        assert score_terminal(several).columns[-1].header == "chosen"
 
     def test_one_seed_that_did_not_learn_is_enough(self):
         seeds = [result("vae", {}, s, {"normal": (7, 7)}, mse=m) for s, m in ((0, 0.01), (1, 0.2))]
@@ -225,7 +232,7 @@ class TestCommand:
         assert self.command(results, profile="quick", models=["fif"], seeds=[9]) == expected
 
     def test_all_models(self):
-        results = [result(name, {}, 0, {"normal": (1, 1)}) for name in names_in("models")]
+        results = [result(name, {}, 0, {"normal": (1, 1)}) for name in all_models()]
         assert "--models all --samplers normal" in self.command(results, profile="quick")
 
     def test_values_of_beta_that_the_profile_does_not_try(self):
@@ -640,7 +647,7 @@ class TestPage:
         assert len(page.all("table")) == 5
         assert '<td class="r" data-value="6.5"><b>6.50 ± 0.71</b></td>' in text
         assert '<td class="r" data-value="7.5"><u>7.50 ± 0.00</u></td>' in text
-        assert '<tr class="first"><td>AE †</td>' in text.replace("\n", "")
+        assert '<tr class="first" data-model="AE"><td>AE †</td>' in text.replace("\n", "")
         assert "<li>Profile <code>quick</code>: a profile of the tests.</li>" in text
         assert "DivergedError: the loss is &lt;NaN&gt; &amp; no number in epoch 3" in text
         assert "AE did not learn" in text

@@ -4,10 +4,11 @@ import json
 import shutil
 
 import pytest
-from support.reference import packer
+from support.reference import packer, unpack
 from support.tasks import ENVIRONMENT, TASKS, TaskSpec, prepared, task_store
 
 from pythae_fif.errors import StoreError
+from pythae_fif.runs import record
 from pythae_fif.runs.execute import execute
 from pythae_fif.runs.pack import TEXTS, read_packs
 from pythae_fif.runs.verify import WRONG, verify
@@ -113,3 +114,62 @@ def test_a_run_that_goes_on_gets_a_folder_which_counts_first(packed):
     assert store.is_done(more) and "c" in store.record(more).answers
     assert [spec.asked for spec in store.specs() if spec.seed == 0] == [more.asked]
     assert (packed / "runs" / "tasks.jsonl").read_bytes() == pack
+
+
+class TestAdding:
+    """What a contributor does: `benchmarks/reference.py RESULTS`."""
+
+    RUN = "power/fif_on_detached/7725d2e59519"
+
+    @pytest.fixture
+    def store(self, tmp_path):
+        unpack(self.RUN, tmp_path / "store")
+        (tmp_path / "store" / "tables").mkdir()
+        (tmp_path / "store" / "tables" / "power.md").write_text("* Made by `python run.py --x`.")
+        return tmp_path / "store"
+
+    def test_runs_are_added_once_and_what_is_there_stays(self, store, tmp_path, capsys):
+        target, add = tmp_path / "target", packer().main
+        assert add([str(store), str(target)]) == 0
+        assert capsys.readouterr().out == f"{target} holds 1 runs, 1 of them new\n"
+        pack, table = target / "runs" / "power.jsonl", target / "tables" / "power.md"
+        ours = pack.read_text()
+        theirs = ours.replace('"attempt":', '"attempt":1')
+        assert theirs != ours
+        pack.write_text(theirs)
+        table.write_text("* Made by `python run.py --y`.")
+        assert add([str(store), str(target)]) == 0
+        out = capsys.readouterr().out
+        assert "0 of them new" in out
+        assert f"draw the table of all anew: python run.py --y --results {target}" in out
+        assert pack.read_text() == theirs and "--y" in table.read_text()
+        assert add([str(store), str(target), "--replace"]) == 0
+        assert pack.read_text() == ours and "--x" in table.read_text()
+
+    @staticmethod
+    def cut(path):
+        path.write_text(path.read_text()[:-40])
+
+    @staticmethod
+    def made_by_changed_code(path):
+        content = json.loads(path.read_text())
+        content["provenance"]["git_dirty"] = True
+        path.write_text(json.dumps({**content, "checksum": record._checksum(content)}))
+
+    @staticmethod
+    def without_seal(path):
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps({**content, "checksum": None, "files": None}))
+
+    @pytest.mark.parametrize(
+        ("change", "why"),
+        [(cut, "corrupt"), (made_by_changed_code, "dirty tree"), (without_seal, "unsealed")],
+    )
+    def test_a_store_that_others_cannot_trust_is_refused_in_a_line(
+        self, store, tmp_path, capsys, change, why
+    ):
+        change(store / "runs" / self.RUN / "result.json")
+        assert packer().main([str(store), str(tmp_path / "target")]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: 1 runs of ") and f"the first is {self.RUN}: {why}" in line
+        assert not (tmp_path / "target").exists()

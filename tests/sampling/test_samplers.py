@@ -22,6 +22,7 @@ from pythae_fif.benchmark.plan import build_model
 from pythae_fif.benchmark.yaml_files import names_in
 from pythae_fif.data import to_float
 from pythae_fif.errors import DataError, NonFiniteError
+from pythae_fif.reports.report import SAMPLER_LABELS
 from pythae_fif.sampling import FITTED, SAMPLERS
 from pythae_fif.sampling import samplers as samplers_module
 from pythae_fif.sampling.models import embed, reconstruct
@@ -61,12 +62,12 @@ class Codes(BaseDecoder):
 CASES = (
     ("ae", "normal"), ("ae", "gaussian"), ("ae", "gmm"), ("ae", "maf"), ("ae", "iaf"),
     ("vae", "two_stage"), ("vamp", "vamp"), ("svae", "hypersphere"), ("poincare_vae", "poincare"),
-    ("vqvae_spatial", "pixelcnn"), ("vqvae", "pixelcnn"),
+    ("vqvae_spatial", "pixelcnn"), ("vqvae", "pixelcnn"), ("rhvae", "rhvae"),
 )  # fmt: skip
 
 
 def test_every_sampler_is_tested():
-    assert {sampler for _, sampler in CASES} == set(SAMPLERS)
+    assert {sampler for _, sampler in CASES} == set(SAMPLERS) == set(SAMPLER_LABELS)
 
 
 @pytest.mark.parametrize(("name", "sampler"), CASES)

@@ -5,6 +5,7 @@ import csv
 import math
 from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import get_args
 
 import numpy as np
@@ -17,6 +18,7 @@ from pythae_fif.data import load_images, to_float
 from pythae_fif.data.tabular import TABULAR_DATASETS
 from pythae_fif.data.toy import TOY_DATA
 from pythae_fif.errors import ConfigError
+from pythae_fif.runs.engines import LocalEngine
 from pythae_fif.studies import (
     DATASETS,
     STUDIES,
@@ -137,16 +139,21 @@ def test_a_results_folder_that_cannot_be_written_is_found_before_training(
     assert capsys.readouterr().err.startswith(said)
 
 
-@pytest.mark.parametrize("name", STUDIES)
-def test_an_interrupt_says_what_is_kept(tmp_path, monkeypatch, capsys, name):
-    def interrupt(*_):
-        raise KeyboardInterrupt
+def test_progress_says_how_long_is_left_and_does_not_count_what_was_kept(
+    tmp_path, monkeypatch, capsys
+):
+    def told(name, options, on_progress):
+        for share in (0.5, 0.55, 0.7, 1.0):
+            on_progress("a model", share)
+            clock[0] += 10
+        return []
 
-    monkeypatch.setattr(studies, "run_study", interrupt)
-    assert main(["--study", name, "--quiet", "--results", str(tmp_path)]) == 130
-    goes_on = name in ("tabular", "ablation", "spectrum")
-    said = "finished runs are kept" if goes_on else "this study keeps nothing of an unfinished run"
-    assert capsys.readouterr().err.startswith(f"interrupted: {said}; the same command ")
+    clock = [0.0]
+    monkeypatch.setattr(studies, "run_study", told)
+    monkeypatch.setattr("pythae_fif.cli.study.time", SimpleNamespace(monotonic=lambda: clock[0]))
+    assert main(["--study", "linear", "--results", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [" 70% a model, 30 s left", "100% a model"]
 
 
 # ---------------------------------------------------------------- linear
@@ -154,7 +161,7 @@ def test_an_interrupt_says_what_is_kept(tmp_path, monkeypatch, capsys, name):
 
 @pytest.fixture(scope="module")
 def linear_rows():
-    return linear.measure(1, linear.Size(16, 400, 16), decoders=("pseudo-inverse",))
+    return linear.measure(1, linear.Size(16, 400, 16), "pseudo-inverse")
 
 
 @pytest.mark.parametrize("regime", linear.REGIMES)
@@ -331,6 +338,49 @@ def test_every_figure_has_a_caption_and_every_table_rows(small):
         with open(path) as file:
             rows = list(csv.DictReader(file))
         assert rows and all(None not in row and None not in row.values() for row in rows)
+
+
+def test_a_second_start_trains_nothing_and_draws_the_same(small, monkeypatch):
+    name, root = small
+    module, attribute, size, flags = SMALL[name]
+    tables = {path: path.read_bytes() for path in root.rglob("*.csv")}
+    runs = {path: path.read_bytes() for path in root.rglob("result.json")}
+
+    def start(*_):
+        raise AssertionError("a part was started")
+
+    monkeypatch.setattr(module, attribute, {"quick": size})
+    monkeypatch.setattr(LocalEngine, "run_all", start)
+    for path in tables:
+        path.unlink()
+    command = ["--study", name, *flags, "--seeds", *seeds_of(name), "--quiet"]
+    assert main([*command, "--results", str(root)]) == 0
+    assert {path: path.read_bytes() for path in tables} == tables
+    assert {path: path.read_bytes() for path in root.rglob("result.json")} == runs
+
+
+def test_an_interrupt_keeps_the_parts_that_are_finished(tmp_path, monkeypatch, capsys):
+    """Of three noise levels the second is being trained when Ctrl-C comes."""
+    monkeypatch.setattr(sinusoid, "SIZES", {"quick": SMALL["sinusoid"][2]})
+    command = ["--study", "sinusoid", "--seeds", "0", "--quiet", "--results", str(tmp_path)]
+    run_all, done = LocalEngine.run_all, []
+
+    def interrupted(engine, batch, on_change):
+        def watch(running, outcomes):
+            if outcomes:
+                raise KeyboardInterrupt
+            on_change(running, outcomes)
+
+        done.append(len(batch.run_dirs))
+        return run_all(engine, batch, watch if len(done) == 1 else on_change)
+
+    monkeypatch.setattr(LocalEngine, "run_all", interrupted)
+    assert main(command) == 130
+    said = "interrupted: finished runs are kept; the same command goes on from here"
+    assert capsys.readouterr().err.startswith(said)
+    assert len([*tmp_path.rglob("result.json")]) == 1 and not (tmp_path / "figures").exists()
+    assert main(command) == 0
+    assert done == [3, 2] and len([*tmp_path.rglob("result.json")]) == 3
 
 
 def test_captions_are_one_paragraph_with_the_command_below(small):

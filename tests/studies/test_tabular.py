@@ -65,7 +65,7 @@ def options(tmp_path, monkeypatch):
     )
 
 
-def test_table_one_has_a_row_a_model_and_their_speedup(options):
+def test_table_one_has_a_row_a_model_and_their_speedup(options, monkeypatch):
     options = dataclasses.replace(options, models=["fif", "rectangular_flow"])
     told = []
     markdown, values = tabular.run(options, lambda label, share: told.append(share))
@@ -96,6 +96,12 @@ def test_table_one_has_a_row_a_model_and_their_speedup(options):
     assert (edited.parent / "result.json.corrupt").exists()
     again, before = json.loads(edited.read_text()), json.loads(records[edited])
     assert all(again[key] == before[key] for key in ("steps", "wasserstein", "run_id"))
+    monkeypatch.setattr(tabular_plan, "provenance", lambda *_: Provenance(device="another"))
+    tabular.run(options, lambda *_: None)  # drawn elsewhere: no step is timed beside old times
+    rows = list(csv.DictReader(io.StringIO(values.read_text())))
+    assert all(not row["ms a step"] and not row["speedup ↑"] for row in rows)
+    assert all(float(row["training CPU s"]) > 0 for row in rows)
+    assert f"Machine: {Provenance(**again['provenance']).machine}, " in markdown.read_text()
 
 
 def test_runs_are_processes_and_a_failed_one_is_named(options):

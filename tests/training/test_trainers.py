@@ -505,7 +505,7 @@ COUPLED = CoupledOptimizerTrainerConfig
             RHVAE(RHVAEConfig(input_dim=SHAPE, latent_dim=2)),
             Images(),
             FIFTrainerConfig,
-            "RHVAE cannot be trained here",
+            "RHVAE cannot be trained here: .*; use pythae_fif.baselines.RHVAE",
         ),
         ("AE", Images(0), FIFTrainerConfig, "the training set is empty"),
         ("AE", torch.rand(8, *SHAPE), FIFTrainerConfig, "the training set is a Tensor"),

@@ -1,0 +1,82 @@
+"""Pythae's RHVAE, with its metric in its state and without tensors of all pairs."""
+
+__all__ = ["RHVAE"]
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pythae.models import RHVAE as PythaesRHVAE
+from pythae.models import RHVAEConfig
+from torch import Tensor
+
+
+class RHVAE(PythaesRHVAE):
+    r"""Pythae's Riemannian Hamiltonian VAE (Chadebec et al. 2022), the same model.
+
+    Its inverse metric is that of Pythae,
+    :math:`G^{-1}(z) = \sum_i M_i \exp(-\|c_i - z\|^2 / T^2) + \lambda I`, with a centroid
+    :math:`c_i` for each of the last training images. The sum is here one matrix product in place
+    of a tensor of size B N d^2. Matrices and centroids are part of its `state_dict`, so that a
+    checkpoint has them. The arguments are those of Pythae's class, whose files are loaded, too.
+    """
+
+    config_class = RHVAEConfig
+
+    def __init__(self, model_config: RHVAEConfig, *networks: Any, **more: Any) -> None:
+        super().__init__(model_config, *networks, **more)
+        # Before the first epoch is over: Pythae's metric up to the temperature.
+        self.M_tens = torch.eye(self.latent_dim)[None]
+        self.centroids_tens = torch.zeros(1, self.latent_dim)
+        self._metric_of_all()
+
+    def _metric_of_all(self) -> None:
+        self.G_inv = self._inverse_metric
+        self.G = lambda z: torch.inverse(self._inverse_metric(z))
+
+    def _update_metric(self) -> None:
+        super()._update_metric()
+        self._metric_of_all()
+
+    def _weights(self, z: Tensor) -> Tensor:
+        """exp(-|c - z|^2 / T^2) of codes (B, d) and all centroids, (B, N)."""
+        c = self.centroids_tens.to(z)
+        squares = z.square().sum(1, keepdim=True) + c.square().sum(1) - 2 * z @ c.T
+        weights: Tensor = torch.exp(-squares.clamp(min=0) / self.temperature**2)
+        return weights
+
+    def _inverse_metric(self, z: Tensor) -> Tensor:
+        d = self.latent_dim
+        summed = (self._weights(z) @ self.M_tens.to(z).flatten(1)).view(-1, d, d)
+        inverse: Tensor = summed + self.lbd * torch.eye(d).to(z)
+        return inverse
+
+    def sampler_force(self, z: Tensor) -> Tensor:
+        r"""What Pythae's sampler takes for the gradient of log sqrt det G^-1 at codes, (B, d, 1).
+
+        It is :math:`G(z) \sum_i w_i M_i (c_i - z) / T^2`; the gradient would have a trace in it.
+        The sampler's test of each step makes up for that.
+        """
+        d, matrices, c = self.latent_dim, self.M_tens.to(z), self.centroids_tens.to(z)
+        both = torch.cat([matrices, matrices @ c[..., None]], -1).flatten(1)
+        summed, towards = (self._weights(z) @ both).view(-1, d, d + 1).split([d, 1], -1)
+        inverse = summed + self.lbd * torch.eye(d).to(z)
+        force: Tensor = torch.linalg.solve(inverse, towards - summed @ z[..., None])
+        force = force / self.temperature**2
+        return force
+
+    # ------------------------------------------------------------------ its state
+
+    def get_extra_state(self) -> Tensor:
+        """Matrices and centroids side by side, (N, d, d + 1)."""
+        return torch.cat([self.M_tens, self.centroids_tens[..., None]], -1)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Takes what `get_extra_state` gave."""
+        self.M_tens, self.centroids_tens = state[..., :-1], state[..., -1]
+        self._metric_of_all()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *more: Any, **how: Any) -> Any:
+        """As of PyTorch; the metric stays where the weights come without, as in Pythae's files."""
+        whole = {"_extra_state": self.get_extra_state(), **state_dict}
+        return super().load_state_dict(whole, *more, **how)
