@@ -42,12 +42,14 @@ class Request:
         experiment: What to run.
         shard: Which part of it.
         engine: Where.
+        usual_samplers: Whether the samplers are those of the data set, which nobody chose.
     """
 
     flags: RunFlags
     experiment: Experiment
     shard: Shard
     engine: EngineOptions
+    usual_samplers: bool
 
 
 def run_parser(description: str, epilog: str = "") -> Parser:
@@ -73,7 +75,8 @@ def read_request(given: Mapping[str, Any]) -> Request:
     flags = read_checked(RunFlags, values, "run", flags=given)
     keys = {name: value for name, value in given.items() if name in flags_in(Experiment)}
     experiment = _experiment(flags, keys)
-    return Request(flags, experiment, Shard.parse(flags.shard), read_engine(given))
+    usual = "samplers" not in keys and flags.config is None
+    return Request(flags, experiment, Shard.parse(flags.shard), read_engine(given), usual)
 
 
 def _experiment(flags: RunFlags, keys: Mapping[str, Any]) -> Experiment:

@@ -111,7 +111,12 @@ def run_benchmark(request: Request) -> int:
         return 0
     store = Store(flags.results, IMAGES)
     course = _Course(request, console, display, environment, splits, plan, store)
-    todo = [spec for spec in ours if not store.is_done(spec)]
+    todo = [
+        spec
+        for spec in ours
+        # A packed run has no model: a sampler that nobody chose is no reason to train it again.
+        if not (store.is_done(spec) or (request.usual_samplers and store.is_packed(spec)))
+    ]
     if todo and later:
         raise ProblemsError(later)
     outcomes = course.execute(todo, engine, done=len(ours) - len(todo)) if todo else []

@@ -20,7 +20,7 @@ from pythae_fif.validation import parse_duration
 INCEPTION = ("inception", "tf-inception")
 PUBLISHED_SAMPLES = 10_000
 SAMPLERS = ("normal", "gmm")
-"""Those of tables 2 and 3."""
+"""Those of tables 2 and 3; between the two stands `gaussian` where it was measured."""
 METRICS = ("FID", "IS")
 
 ORDER_ALONE = "Only the order of the models within a column can be compared."
@@ -93,8 +93,16 @@ class _Beside:
         score = f"{report.score}, {count}" if report.score else "score"
         return cls(rows, f"{report.distance}, {count}", score, False)
 
-    def headings(self, prefix: str = "") -> list[str]:
-        """Of a group of columns: distance and score, measured and published."""
+    @property
+    def samplers(self) -> list[str]:
+        """Those of tables 2 and 3, with the Gaussian where it was measured."""
+        known = {sampler for _, sampler in self.rows}
+        return [s for s in ("normal", "gaussian", "gmm") if s in SAMPLERS or s in known]
+
+    def headings(self, prefix: str = "", published: bool = True) -> list[str]:
+        """Of a group of columns: distance and score, measured and, of most, published."""
+        if not published:
+            return [f"{prefix}{self.distance} ↓", f"{prefix}{self.score} ↑"]
         difference = ["difference"] if self.same else []
         pairs = [f"{self.distance} ↓", "FID published ↓", *difference]
         pairs += [f"{self.score} ↑", "IS published ↑", *difference]
@@ -104,14 +112,18 @@ class _Beside:
         self, row: Row | None, fid: PublishedCell | None, inception: PublishedCell | None
     ) -> list[Cell]:
         """The cells below these headings."""
-        distance = (row.frechet_test, row.frechet_test_std) if row else (None, None)
-        score = (row.score, row.score_std) if row else (None, None)
         cells = []
-        for (value, std), published in ((distance, fid), (score, inception)):
-            cells += [number(value, std), printed(published)]
+        for cell, published in zip(self.measured(row), (fid, inception), strict=True):
+            cells += [cell, printed(published)]
             if self.same:
-                cells.append(_difference(value, published))
+                cells.append(_difference(cell.value, published))
         return cells
+
+    def measured(self, row: Row | None) -> list[Cell]:
+        """Distance and score."""
+        if row is None:
+            return [Cell(DASH)] * 2
+        return [number(row.frechet_test, row.frechet_test_std), number(row.score, row.score_std)]
 
     def both_samplers(
         self, line: Sequence[PublishedCell], published: PublishedTable, **where: str
@@ -126,10 +138,13 @@ class _Beside:
         variants = line[0].at["model"].split()
         shown: list[Row | None] = []
         cells: list[Cell] = []
-        for sampler in SAMPLERS:
+        for sampler in self.samplers:
             measured_rows = [self.rows.get((model, sampler)) for model in variants]
             known = [row for row in measured_rows if row is not None]
             shown.append(min(known, key=lambda row: row.frechet_test, default=None))
+            if sampler not in SAMPLERS:
+                cells += self.measured(shown[-1])
+                continue
             pairs = [
                 [published.find(**where, model=m, sampler=sampler, metric=x)[0] for x in METRICS]
                 for m in variants
@@ -253,7 +268,11 @@ def table3(report: Report) -> Grid | None:
 
 
 def _both_headings(beside: _Beside) -> list[str]:
-    return [h for sampler in SAMPLERS for h in beside.headings(f"{SAMPLER_LABELS[sampler]}: ")]
+    return [
+        heading
+        for name in beside.samplers
+        for heading in beside.headings(f"{SAMPLER_LABELS[name]}: ", published=name in SAMPLERS)
+    ]
 
 
 def _ranked(title: str, headings: list[str], rows: list[list[Cell]], notes: list[str]) -> Grid:

@@ -178,6 +178,10 @@ class Store(Generic[SpecT, RecordT]):
             return False
         return os.path.exists(os.path.join(place, "config.yaml"))
 
+    def is_packed(self, spec: SpecT) -> bool:
+        """Whether a run has a whole record, in a pack alone."""
+        return self.record(spec) is not None and not self.run_dir(spec).exists()
+
     def specs(self, below: str = "", known: Container[str] = ()) -> Iterator[SpecT]:
         """The specifications of all runs of this kind in a folder below `runs/`.
 

@@ -237,7 +237,8 @@ class TestCommand:
 
     def test_values_of_beta_that_the_profile_does_not_try(self):
         parameters = [{"beta": b, "hutchinson_samples": 1} for b in (0.5, 99)]
-        results = [result("fif", p, 0, {"normal": (1, 1), "gmm": (1, 1)}) for p in parameters]
+        samplers = ("normal", "gaussian", "gmm")
+        results = [result("fif", p, 0, dict.fromkeys(samplers, (1, 1))) for p in parameters]
         assert self.command(results, profile="quick").endswith("--models fif --beta 0.5 99")
 
     @pytest.mark.parametrize("name", ["quick", "mine"])
@@ -514,6 +515,15 @@ class TestComparison:
                                DASH, "63.0", DASH, DASH, "1.7", DASH]  # fmt: skip
         best = {row[0].text for row in grid.rows if row[2].rank == 1}
         assert best == {"FIF"}
+
+    def test_the_gaussian_has_columns_where_it_was_measured(self):
+        assert not any("Gaussian" in heading for heading in table3(published_report()).headings)
+        measured = {"fif": {"gaussian": (60, 61.25)}, "ae": {"normal": (60, 60.25)}}
+        grid = table3(published_report(distances=measured))
+        at = grid.headings.index("Gaussian: FID measured ↓")
+        assert grid.headings[at + 1 : at + 3] == ["Gaussian: IS measured ↑", "GMM: FID measured ↓"]
+        found = {row[0].text: row[at].text for row in grid.rows}
+        assert found["FIF"] == "61.25" and found["Vanilla AE"] == DASH
 
     def test_table3_of_another_data_set_is_merged_from_table_8(self):
         grid = table3(REPORT)
