@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import mannwhitneyu, spearmanr
+from scipy.stats import fisher_exact, mannwhitneyu, spearmanr
 from train import processor
 
 from pythae_fif.ensemble import Ensemble
@@ -271,6 +271,22 @@ def caption(found: dict[str, Found]) -> str:
         f"median of {median(base):.2f} by the text. By a two-sided rank test of {len(base)} seeds "
         f"each it is clearly another (p < {CLEAR:g}) with: {'; '.join(moved) or 'none'}. Not shown "
         f"to differ: {'; '.join(still) or 'none'}."
+    )
+    counts = {name: sum(shares(found[name], CASES[name][2], b)[0] for b in LOW) for name in found}
+    models = len(LOW) * len(SEEDS)
+    table = [[counts["text"], models - counts["text"]]]
+    text.append(
+        f"Of the {models} models of small beta the noise is learnt by: "
+        + "; ".join(
+            f"{CASES[name][0]} {n}"
+            + (
+                ""
+                if name == "text"
+                else f" (p = {fisher_exact([*table, [n, models - n]]).pvalue:.2g})"
+            )
+            for name, n in counts.items()
+        )
+        + ". The p is that of Fisher's exact test against the text's count."
     )
     missing = [CASES[name][0] for name in CASES if name not in found]
     text += [f"Not trained: {', '.join(missing)}."] if missing else []
