@@ -215,7 +215,7 @@ def test_the_models_of_table_2_train_by_the_wall_clock(tmp_path):
         for spec in expand(experiment, splits)
     ]
     for result in results:
-        assert set(result.record.scores) == {"normal", "gmm"}
+        assert set(result.record.scores) == {"normal", "gaussian", "gmm"}
         assert 0.2 <= result.record.training.train_seconds < 20
         assert result.spec.settings.wall_clock == 0.2
     grid = table2(build_report(experiment, results))

@@ -238,7 +238,7 @@ class TestShards:
             (["--shard", "4/4"], "error: --shard 4/4: needs i/n with i from 0 to n - 1"),
             (["--gpus", "9"], "error: --gpus 9: "),
             (["--engine", "rya"], "error: --engine 'rya': did you mean 'ray'?"),
-            (["--study", "linear", "--engine", "ray"], "error: unknown flag '--engine' of study"),
+            (["--study", "linear", "--shard", "0/2"], "error: unknown flag '--shard' of study"),
         ],
     )
     def test_refused(self, run, flags, message):

@@ -378,9 +378,10 @@ def test_an_interrupt_keeps_the_parts_that_are_finished(tmp_path, monkeypatch, c
     assert main(command) == 130
     said = "interrupted: finished runs are kept; the same command goes on from here"
     assert capsys.readouterr().err.startswith(said)
-    assert len([*tmp_path.rglob("result.json")]) == 1 and not (tmp_path / "figures").exists()
+    kept = len([*tmp_path.rglob("result.json")])  # one that ran beside it may be over, too
+    assert kept in (1, 2) and not (tmp_path / "figures").exists()
     assert main(command) == 0
-    assert done == [3, 2] and len([*tmp_path.rglob("result.json")]) == 3
+    assert done == [3, 3 - kept] and len([*tmp_path.rglob("result.json")]) == 3
 
 
 def test_captions_are_one_paragraph_with_the_command_below(small):
@@ -459,7 +460,7 @@ def test_another_latent_dimension_is_in_the_names_of_the_files(tmp_path, monkeyp
     monkeypatch.setattr(estimator, "SIZES", {"quick": SMALL["estimator"][2]})
     command = "--study estimator --dataset digits --latent-dim 1 --quiet --results"
     assert main([*command.split(), str(tmp_path)]) == 0
-    written = {path.name for path in tmp_path.rglob("*.*")}
+    written = {path.name for path in tmp_path.rglob("estimator-*.*")}
     ends = (".png", ".md", ".csv", "-variance.csv")
     assert written == {f"estimator-digits-d1-quick{end}" for end in ends}
 
