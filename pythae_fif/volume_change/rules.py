@@ -104,10 +104,19 @@ def _normalised(
 
 
 def _statistics(step: Step) -> tuple[Tensor, Tensor] | None:
-    """Mean and inverse deviation of every row, as the pass kept them for its own gradient."""
-    node = None if torch.compiler.is_compiling() else (step.whole or step).out.grad_fn
-    mean, inverse = (getattr(node, f"_saved_result{i}", None) for i in (1, 2))
-    if mean is None or inverse is None:
+    """Mean and inverse deviation of every row, as the pass kept them for its own gradient.
+
+    None where they are gone, as after a backward pass, or of too low a precision.
+    """
+    if torch.compiler.is_compiling():
+        return None
+    node = (step.whole or step).out.grad_fn
+    try:
+        mean, inverse = (getattr(node, f"_saved_result{i}", None) for i in (1, 2))
+    except RuntimeError:
+        return None
+    precision = at_least_float32(step.argument(0, "input")).dtype
+    if mean is None or inverse is None or mean.dtype != precision:
         return None
     return mean[: len(step.out)].flatten(), inverse[: len(step.out)].flatten()
 
@@ -159,7 +168,7 @@ def _elementwise(kernel: Callable[[Step, Tensor], Tensor]) -> Rule:
 
 class _GeluSlope(torch.autograd.Function):
     """u = t f'(x) of GELU f(x) = x P(x), P the normal distribution function, p = P' its density:
-    f' = P + x p and f'' = (2 - x^2) p. Autograd's own second derivative takes three times as long.
+    f' = P + x p and f'' = (2 - x^2) p, in fewer passes than autograd's own second derivative.
     """
 
     @staticmethod

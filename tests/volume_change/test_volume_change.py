@@ -418,6 +418,19 @@ def test_batch_norm_tangents_of_bfloat16_activations(layout):
         assert 0 < (near - exact).norm() < 0.02 * exact.norm()
 
 
+@pytest.mark.parametrize("norm", [lambda: nn.LayerNorm(8), lambda: nn.GroupNorm(2, 8)])
+def test_tangents_of_norms_without_the_statistics_of_the_pass(norm):
+    """A backward pass frees what it kept; a pass in bfloat16 keeps too little of it."""
+    net = nn.Sequential(nn.Linear(4, 8), norm(), nn.Linear(8, 3))
+    x, tangents = torch.randn(5, 4), torch.randn(2, 5, 4)
+    tape = record(net, x)
+    products = tape.jvps(tangents)
+    tape.value.sum().backward()
+    torch.testing.assert_close(tape.jvps(tangents), products)
+    low = record(net.bfloat16(), x.bfloat16()).jvps(tangents.bfloat16())
+    assert (low.to(products) - products).norm() < 0.05 * products.norm()
+
+
 def test_replay_passes_once_through_batch_norm():
     encode, decode = mlp(D, d, norm=True), mlp(d, D, norm=True)
     surrogate(encode, decode, torch.randn(B, D), sample_hutchinson(B, d, 2), mode="replay")
