@@ -131,7 +131,7 @@ def score_terminal(report: Report, width: int = 80) -> Table:
         table.add_column(
             heading,
             justify="right" if grid.align[index] == "r" else "left",
-            no_wrap=heading not in ("ref", "chosen"),
+            no_wrap=heading not in ("model", "ref", "chosen"),
             overflow="fold",
         )
     for position, row in enumerate(grid.rows, start=1):
