@@ -177,7 +177,9 @@ class TestShowing:
         assert code == 0
         assert "fif 1 fails at once:" in " ".join(out.split())
 
-    @pytest.mark.parametrize("words", [[], ["run"], ["study"], ["study", "tabular"], ["verify"]])
+    @pytest.mark.parametrize(
+        "words", [[], ["run"], ["study"], ["study", "tabular"], ["verify"], ["score"]]
+    )
     def test_help_shows_the_flags_of_the_command_alone(self, capsys, words):
         with pytest.raises(SystemExit) as stop:
             cli.main([*words, "--help"])
@@ -196,12 +198,13 @@ class TestShowing:
             "study": ["sinusoid"],
             "study tabular": ["--data", "--results", "--latent-dim"],
             "verify": ["RESULTS"],
+            "score": ["--training", "95% intervals"],
         }[" ".join(words)]
         assert all(part in text for part in expected)
         flags = set(re.findall(r"--[a-z-]+", text))
         assert ("--arch" in flags) is (words in ([], ["run"]))
         assert ("--engine" in flags) is (words in ([], ["run"], ["study", "tabular"]))
-        assert ("--quiet" in flags) is (words not in (["study"], ["verify"]))
+        assert ("--quiet" in flags) is (words not in (["study"], ["verify"], ["score"]))
 
     @pytest.mark.parametrize("words", [["--help"], ["list"], ["--list"], ["--betas"],
                                        ["study", "toy", "--help"], ["--dataset", "circle", "-h"],

@@ -277,6 +277,7 @@ class TestTerminal:
                 frechet_val=distance,
                 frechet_test=distance,
                 frechet_test_std=spread,
+                frechet_test_noise=st.floats(0, 9),
                 score=st.none() | st.floats(1, 1000),
                 score_std=spread,
                 kernel=st.none() | st.floats(0, 9),
@@ -321,21 +322,40 @@ class TestTerminal:
         ([(113.8, 115.0), (114.3, 114.2), (150.0, 150.6)], ["113.8 =", "114.3 =", "150.0"]),
         ([(80.0, 80.4), (114.3, 114.2), (150.0, 150.6)], ["**80.00**", "<u>114.3</u>", "150.0"]),
         ([(80.0, 80.0)], ["80.00"]),
-        # They agree, but the seeds of the lowest do not.
+        # They agree, but other samples of the lowest would not.
         ([(80.0, 80.0, 9.0), (81.0, 81.0, 0.1)], ["80.00 ± 9.00 =", "81.00 ± 0.10 ="]),
+        ([(80.0, 80.0, 0.1), (81.0, 81.0, 0.1)], ["**80.00 ± 0.10**", "<u>81.00 ± 0.10</u>"]),
         ([(0.0, 0.0), (0.0, 0.0)], ["0.000 =", "0.000 ="]),
     ],
 )
 def test_bold_stands_out_and_else_all_that_are_level_are_marked(rows, expected):
-    drawn = [
-        dataclasses.replace(
-            REPORT.rows[0], sampler="N", frechet_test=test, frechet_val=val,
-            frechet_test_std=std[0] if std else None,
-        )
-        for test, val, *std in rows
-    ]  # fmt: skip
-    lines = to_markdown(score_grid(dataclasses.replace(REPORT, rows=drawn))).splitlines()
-    assert [line.split(" | ")[2] for line in lines if line.startswith("| FIF")] == expected
+    results = [
+        result(model, {}, 0, {"normal": (val, test)}, error=error[0] if error else None)
+        for model, (test, val, *error) in zip(("ae", "fif", "wae_imq"), rows, strict=False)
+    ]
+    lines = to_markdown(score_grid(build_report(EXPERIMENT, results))).splitlines()
+    assert [line.split(" | ")[2] for line in lines if " | N | " in line] == expected
+
+
+@pytest.mark.parametrize(
+    ("errors", "seeds", "words"),
+    [
+        ([None, None], [0, 0], ["of the split", "Of 2 of 2 rows it is not known", "With one seed"]),
+        ([0.1, None], [0, 0], ["over draws of samples", "Of 1 of 2 rows", "With one seed"]),
+        ([0.1, 0.1], [0, 0], ["and of draws of samples. ± is the standard dev", "With one seed"]),
+        ([0.1, 0.1], [0, 1], ["and of seeds. ± is the standard dev", "means over the seeds."]),
+    ],
+)
+def test_it_is_said_what_of_the_noise_is_known(errors, seeds, words):
+    models = ["ae", "vae"] if seeds == [0, 0] else ["ae", "ae"]
+    results = [
+        result(model, {}, seed, {"normal": (1, 1)}, error=error)
+        for model, seed, error in zip(models, seeds, errors, strict=True)
+    ]
+    (note,) = (n for n in build_report(EXPERIMENT, results).notes if "bold is" in n)
+    found = [note.find(word) for word in words]
+    assert -1 not in found and found == sorted(found)
+    assert ("With one seed" in note) is ("With one seed" in words)
 
 
 def test_few_references_are_warned_of():
@@ -462,7 +482,7 @@ class TestComparison:
             {"fif": 64, "dnf": 512, "trumpet": 192}.items()
         ):
             for seed in (0, 1):
-                distances = {"normal": (9, 7 - index), "gmm": (5, 3 + index)}
+                distances = {"normal": (9, 7 - index), "gmm": (3 + index, 3 + index)}
                 results.append(
                     result(
                         model,
@@ -645,8 +665,9 @@ class TestPage:
 
     def test_holds_tables_notes_and_failures(self, text, page):
         assert len(page.all("table")) == 5
-        assert '<td class="r" data-value="6.5"><b>6.50 ± 0.71</b></td>' in text
-        assert '<td class="r" data-value="7.5"><u>7.50 ± 0.00</u></td>' in text
+        assert '<td class="r" data-value="0.3"><b>0.300 ± 0.071</b></td>' in text
+        assert '<td class="r" data-value="2.3"><u>2.30 ± 0.00</u></td>' in text
+        assert '<td class="r" data-value="6.5">6.50 ± 0.71 =</td>' in text
         assert '<tr class="first" data-model="AE"><td>AE †</td>' in text.replace("\n", "")
         assert "<li>Profile <code>quick</code>: a profile of the tests.</li>" in text
         assert "DivergedError: the loss is &lt;NaN&gt; &amp; no number in epoch 3" in text
