@@ -3,6 +3,7 @@
 __all__ = ["Failure", "constant_error", "write_experiment"]
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 
 from pythae_fif.benchmark.leaderboard import ImageStore
 from pythae_fif.benchmark.model_entry import load_model_entry
-from pythae_fif.benchmark.sheets import reference_sheet, samples_name
+from pythae_fif.benchmark.sheets import classes_name, reference_sheet, samples_name
 from pythae_fif.data import Splits
 from pythae_fif.files import write_text
 from pythae_fif.pictures import write_figure
@@ -87,7 +88,7 @@ def write_experiment(
     try:
         figures.extend(_figures(store, splits, report))
     finally:
-        write_text(markdown, _markdown(scores, grids, figures))
+        write_text(markdown, _markdown(scores, grids, figures, tables))
     write_text(page, experiment_page(report, scores, grids, figures))
     return [*paths, markdown, page, *(figure.path for figure in figures)]
 
@@ -113,9 +114,13 @@ def _failure_grid(failures: Sequence[Failure]) -> Grid:
     )
 
 
-def _markdown(scores: Grid, grids: Mapping[str, Grid], figures: Sequence[FigureFile]) -> str:
+def _markdown(
+    scores: Grid, grids: Mapping[str, Grid], figures: Sequence[FigureFile], tables: Path
+) -> str:
     sections = [to_markdown(scores), *(to_markdown(grid, level=2) for grid in grids.values())]
-    sections += [f"## {f.title}\n\n![{f.shows}](../figures/{f.path.name})\n" for f in figures]
+    for figure in figures:
+        path = Path(os.path.relpath(figure.path, tables)).as_posix()
+        sections.append(f"## {figure.title}\n\n![{figure.shows}]({path})\n")
     return "\n".join(sections)
 
 
@@ -150,8 +155,11 @@ def _figures(store: ImageStore, splits: Splits, report: Report) -> Iterator[Figu
     stem = str(store.root / "figures" / report.experiment.name)
     if splits.columns is None:
         yield from _image_figures(store, splits, report, stem)
+        shows = "Samples, a row a class in the order of the labels."
+        yield from _run_pictures(store, report, classes_name, "a row a class", shows)
     else:
-        yield from _table_figures(store, report)
+        shows = "Samples and test rows: marginals and pairs of columns."
+        yield from _run_pictures(store, report, samples_name, "samples", shows)
     for kind, title, shows, draw in drawings:
         if (figure := draw()) is not None:
             path = Path(f"{stem}-{kind}.png")
@@ -198,14 +206,12 @@ def _image_figures(
         yield FigureFile(kind, title, shows, path)
 
 
-def _table_figures(store: ImageStore, report: Report) -> Iterator[FigureFile]:
-    """The runs' own pictures of samples of a table."""
+def _run_pictures(
+    store: ImageStore, report: Report, name_of: Callable[[str], str], title: str, shows: str
+) -> Iterator[FigureFile]:
+    """The chosen runs' own pictures of a sampler, which the page holds as they are."""
     for row, choice in zip(report.rows, report.choices, strict=True):
-        path = store.place(choice.spec) / samples_name(choice.sampler)
+        path = store.place(choice.spec) / name_of(choice.sampler)
         if path.exists():
-            yield FigureFile(
-                f"{choice.model}-{choice.sampler}",
-                f"{row.model}, {row.sampler} samples",
-                "Samples and test rows: marginals and pairs of columns.",
-                path,
-            )
+            kind, of = f"{choice.model}-{choice.sampler}", f"{row.model}, {row.sampler}"
+            yield FigureFile(kind, f"{of}: {title}", shows, path)

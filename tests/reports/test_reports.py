@@ -21,7 +21,9 @@ from support.report_store import FAILURES, GOLDEN, NAME, RESULTS, report, result
 
 from pythae_fif.benchmark.config import experiment_file, load_experiment
 from pythae_fif.benchmark.model_entry import all_models
+from pythae_fif.benchmark.plan import Announced, expand
 from pythae_fif.benchmark.record import Training
+from pythae_fif.cli.request import read_request, run_parser
 from pythae_fif.errors import StoreError, printable
 from pythae_fif.pictures import UNSEEN, read_pixels, write_figure
 from pythae_fif.reports import (
@@ -85,6 +87,20 @@ class TestStored:
         found = re.findall(r"!\[[^]]+\]\(([^)]+)\)", tables[f"{NAME}.md"])
         assert len(found) == len(DRAWN)
         assert all((root / "tables" / path).is_file() for path in found)
+
+    def test_samples_of_classes_are_on_the_page_and_linked(self, tmp_path):
+        of_class = result("fif_conditional", {}, 0, {"normal": (5, 6), "gmm": (3, 2.5)})
+        report_store.fill(store(tmp_path), [of_class])
+        picture = store(tmp_path).run_dir(of_class.spec) / "classes-gmm.png"
+        Image.new("L", (128, 80)).save(picture)
+        write_experiment(store(tmp_path), splits(), report([of_class]))
+        text = (tmp_path / "tables" / f"{NAME}.md").read_text("utf-8")
+        assert "## FIF (labels), GMM: a row a class" in text
+        links = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
+        found = {(tmp_path / "tables" / link).resolve() for link in links}
+        assert picture.resolve() in found and all(path.is_file() for path in found)
+        page = (tmp_path / "pages" / f"{NAME}.html").read_text("utf-8")
+        assert base64.b64encode(picture.read_bytes()).decode() in page
 
     def test_without_pictures_and_logs(self, tmp_path):
         """Records are enough: what a run has no file of is left out."""
@@ -239,7 +255,31 @@ class TestCommand:
         parameters = [{"beta": b, "hutchinson_samples": 1} for b in (0.5, 99)]
         samplers = ("normal", "gaussian", "gmm")
         results = [result("fif", p, 0, dict.fromkeys(samplers, (1, 1))) for p in parameters]
-        assert self.command(results, profile="quick").endswith("--models fif --beta 0.5 99")
+        words = "--models fif --beta 0.5 99 --hutchinson-samples 1"
+        assert self.command(results, profile="quick").endswith(words)
+
+    @pytest.mark.parametrize(
+        ("betas", "vectors", "words"),
+        [
+            ((10,), (1, 2), " --beta 10"),
+            ((10,), (1,), " --beta 10 --hutchinson-samples 1"),
+            ((10, 5), (1, 2), ""),
+            ((10, 5, 15, 20, 25), (1, 2), " --hutchinson-samples 1 2"),
+            ((0.5, 10), (1, 2), " --beta 0.5 10"),
+        ],
+    )
+    def test_part_of_the_grid(self, betas, vectors, words):
+        """The command makes these very configurations."""
+        samplers = dict.fromkeys(("normal", "gaussian", "gmm"), (1, 1))
+        pairs = list(itertools.product(betas, vectors))
+        results = [
+            result("fif", {"beta": b, "hutchinson_samples": k}, 0, samplers) for b, k in pairs
+        ]
+        found = self.command(results, profile="quick")
+        assert found.endswith(f"--models fif{words}")
+        given = run_parser("").given(found.split())
+        plan = expand(read_request(given).experiment, Announced((1, 8, 8)))
+        assert {tuple(spec.parameters.values()) for spec in plan} == set(pairs)
 
     @pytest.mark.parametrize("name", ["quick", "mine"])
     def test_a_profile_of_your_own(self, name):
