@@ -1,6 +1,7 @@
 """Pictures of one trained model: samples, reconstructions, interpolations, latent codes."""
 
 __all__ = [
+    "OF_CLASS",
     "RECONSTRUCTIONS",
     "SIDE",
     "classes_name",
@@ -23,7 +24,7 @@ from pythae_fif.data import Splits, to_float
 from pythae_fif.pictures import new_figure, write_figure, write_pixels
 
 SIDE = 8  # rows and columns of images of a sheet
-ACROSS = 16  # images of a class
+OF_CLASS = 16  # images of a class, in a row
 SHOWN_CODES = 5000  # a cloud of more points shows no more
 
 RECONSTRUCTIONS = "reconstructions.png"
@@ -45,7 +46,7 @@ def write_sheets(
     splits: Splits,
     codes: Tensor,
     samples: Mapping[str, Tensor],
-    classes: Mapping[str, np.ndarray],
+    classes: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Writes the pictures of a run, each whole, each a PNG.
 
@@ -76,7 +77,7 @@ def write_sheets(
     if splits.columns is not None:
         write_table_sheets(run_dir, model, splits, samples)
     else:
-        _write_image_sheets(run_dir, model, splits, codes, samples, classes)
+        _write_image_sheets(run_dir, model, splits, codes, samples, classes or {})
     if codes.ndim == 2 and codes.shape[1] >= 2:
         labels = None if splits.labels is None else splits.labels["train"]
         write_figure(run_dir / "latents.png", _codes_figure(codes, labels))
@@ -94,7 +95,7 @@ def _write_image_sheets(
         write_pixels(run_dir / samples_name(sampler), _sheet(images[: SIDE * SIDE]))
     for sampler, labels in classes.items():
         lines = [
-            _sheet(samples[sampler][labels == label][:ACROSS], rows=1, columns=ACROSS)
+            _sheet(samples[sampler][labels == label][:OF_CLASS], rows=1, columns=OF_CLASS)
             for label in np.unique(labels)
         ]
         write_pixels(run_dir / classes_name(sampler), np.concatenate(lines))

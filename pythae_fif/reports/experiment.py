@@ -5,6 +5,7 @@ __all__ = ["Failure", "constant_error", "write_experiment"]
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from pythae_fif.benchmark.leaderboard import ImageStore
 from pythae_fif.benchmark.model_entry import load_model_entry
-from pythae_fif.benchmark.sheets import classes_name, reference_sheet, samples_name
+from pythae_fif.benchmark.sheets import reference_sheet, samples_name
 from pythae_fif.data import Splits
 from pythae_fif.files import write_text
 from pythae_fif.pictures import write_figure
@@ -27,6 +28,7 @@ from pythae_fif.reports.sample_figure import (
     Line,
     best,
     images_of,
+    of_classes,
     reconstructions,
     sample_figure,
     samples,
@@ -155,11 +157,8 @@ def _figures(store: ImageStore, splits: Splits, report: Report) -> Iterator[Figu
     stem = str(store.root / "figures" / report.experiment.name)
     if splits.columns is None:
         yield from _image_figures(store, splits, report, stem)
-        shows = "Samples, a row a class in the order of the labels."
-        yield from _run_pictures(store, report, classes_name, "a row a class", shows)
     else:
-        shows = "Samples and test rows: marginals and pairs of columns."
-        yield from _run_pictures(store, report, samples_name, "samples", shows)
+        yield from _table_figures(store, report)
     for kind, title, shows, draw in drawings:
         if (figure := draw()) is not None:
             path = Path(f"{stem}-{kind}.png")
@@ -194,6 +193,16 @@ def _image_figures(
             reconstructions,
         ),
     ]
+    for row, choice in zip(report.rows, report.choices, strict=True):
+        if choice.spec.labels_hash is not None and splits.labels is not None:
+            pictures.append(
+                (
+                    f"classes-{choice.model}-{choice.sampler}",
+                    f"{row.model}, {row.sampler}: a row a class",
+                    "Uncurated samples of each class; above all, test images.",
+                    partial(of_classes, choice=choice, labels=np.unique(splits.labels["train"])),
+                )
+            )
     tested = Line("test images", {"": images_of(reference_sheet(splits))})
     packed = any(store.place(c.spec) != store.run_dir(c.spec) for c in report.choices)
     for kind, title, shows, lines in pictures:
@@ -206,12 +215,14 @@ def _image_figures(
         yield FigureFile(kind, title, shows, path)
 
 
-def _run_pictures(
-    store: ImageStore, report: Report, name_of: Callable[[str], str], title: str, shows: str
-) -> Iterator[FigureFile]:
-    """The chosen runs' own pictures of a sampler, which the page holds as they are."""
+def _table_figures(store: ImageStore, report: Report) -> Iterator[FigureFile]:
+    """The runs' own pictures of samples of a table."""
     for row, choice in zip(report.rows, report.choices, strict=True):
-        path = store.place(choice.spec) / name_of(choice.sampler)
+        path = store.place(choice.spec) / samples_name(choice.sampler)
         if path.exists():
-            kind, of = f"{choice.model}-{choice.sampler}", f"{row.model}, {row.sampler}"
-            yield FigureFile(kind, f"{of}: {title}", shows, path)
+            yield FigureFile(
+                f"{choice.model}-{choice.sampler}",
+                f"{row.model}, {row.sampler} samples",
+                "Samples and test rows: marginals and pairs of columns.",
+                path,
+            )

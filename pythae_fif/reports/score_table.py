@@ -100,7 +100,8 @@ def score_terminal(report: Report, width: int = 80) -> Table:
     short[len(grid.headings) - 1] = "chosen"
     styles = {1: "bold", 2: "underline"}
     title = Text(grid.title, "bold")
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    legend = "± over draws of samples, or over seeds; = level with the lowest of a sampler"
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=legend)
     for index, heading in short.items():
         table.add_column(
             heading,

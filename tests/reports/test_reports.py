@@ -24,6 +24,7 @@ from pythae_fif.benchmark.model_entry import all_models
 from pythae_fif.benchmark.plan import Announced, expand
 from pythae_fif.benchmark.record import Training
 from pythae_fif.cli.request import read_request, run_parser
+from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import StoreError, printable
 from pythae_fif.pictures import UNSEEN, read_pixels, write_figure
 from pythae_fif.reports import (
@@ -89,18 +90,22 @@ class TestStored:
         assert all((root / "tables" / path).is_file() for path in found)
 
     def test_samples_of_classes_are_on_the_page_and_linked(self, tmp_path):
-        of_class = result("fif_conditional", {}, 0, {"normal": (5, 6), "gmm": (3, 2.5)})
+        distances = {"normal": (5, 6), "gmm": (3, 2.5)}
+        of_class = result("fif_conditional", {}, 0, distances, labels_hash="0" * 16)
         report_store.fill(store(tmp_path), [of_class])
+        labels = {split: np.arange(len(splits()[split])) % 3 for split in SPLIT_NAMES}
+        rows = np.repeat([10, 20, 30], 8)[:, None].repeat(16 * 8, 1).astype(np.uint8)
         picture = store(tmp_path).run_dir(of_class.spec) / "classes-gmm.png"
-        Image.new("L", (128, 80)).save(picture)
-        write_experiment(store(tmp_path), splits(), report([of_class]))
+        Image.fromarray(rows).save(picture)
+        labelled = dataclasses.replace(splits(), labels=labels)
+        write_experiment(store(tmp_path), labelled, report([of_class]))
         text = (tmp_path / "tables" / f"{NAME}.md").read_text("utf-8")
         assert "## FIF (labels), GMM: a row a class" in text
         links = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
         found = {(tmp_path / "tables" / link).resolve() for link in links}
-        assert picture.resolve() in found and all(path.is_file() for path in found)
-        page = (tmp_path / "pages" / f"{NAME}.html").read_text("utf-8")
-        assert base64.b64encode(picture.read_bytes()).decode() in page
+        drawn = tmp_path / "figures" / f"{NAME}-classes-fif_conditional-gmm.png"
+        assert drawn.resolve() in found and all(path.is_file() for path in found)
+        assert {10, 20, 30} <= set(np.unique(np.asarray(Image.open(drawn).convert("L"))))
 
     def test_without_pictures_and_logs(self, tmp_path):
         """Records are enough: what a run has no file of is left out."""
