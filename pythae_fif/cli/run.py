@@ -55,6 +55,7 @@ from pythae_fif.runs.engines import (
     build_engine,
 )
 from pythae_fif.runs.engines.common import cores
+from pythae_fif.runs.folder import Status
 from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.remote import Remote, is_url
 from pythae_fif.runs.store import Store
@@ -299,8 +300,14 @@ class _Course:
         )
         report = build_report(experiment, everything, missing, guess, reference)
         specs = {store.run_dir(spec): spec for spec in self.plan}
+        reasons = {f.run_dir: f.error for f in failed}
+        for run_dir, spec in specs.items():  # those of packs, which are not tried again
+            before = Status.read(store.place(spec))
+            if before.state == "failed" and store.record(spec) is None:
+                reasons.setdefault(run_dir, before.error)
         failures = [
-            Failure(specs[f.run_dir].model, specs[f.run_dir].configuration, f.error) for f in failed
+            Failure(specs[run_dir].model, specs[run_dir].configuration, reason)
+            for run_dir, reason in reasons.items()
         ]
         paths = write_experiment(store, self.splits, report, failures)
         store.publish(paths)

@@ -54,7 +54,8 @@ def command_of(experiment: Experiment, specs: Sequence[RunSpec]) -> str:
 def _grid_flags(experiment: Experiment, specs: Sequence[RunSpec]) -> list[str]:
     """The flags of FIF's grid, where other configurations than the profile's first were run."""
     found = [spec for spec in specs if load_model_entry(spec.model).is_fif]
-    ran = {tuple(spec.parameters.get(key) for key in GRID_FLAGS) for spec in found}
+    varied = ({name: spec.parameters[name] for name in spec.varied} for spec in found)
+    ran = {tuple(choice.get(key) for key in GRID_FLAGS) for choice in varied}
     models = {spec.model for spec in found}
     usual = [c for model in models for c in configurations(experiment.settings, model)]
     if ran == {tuple(choice.get(key) for key in GRID_FLAGS) for choice in usual}:

@@ -309,9 +309,10 @@ def _noise_note(choices: Sequence[Choice]) -> str:
     if "seeds" in over:
         text += " Other numbers are means over the seeds."
     if unknown:
+        rows = f" of {unknown} of the rows" if unknown < len(choices) else "s"
         text += (
-            f" Of {unknown} of {len(choices)} rows it is not known by how much other samples would "
-            "move the distance: their runs are of an early version."
+            f" By how much other samples would move the distance{rows} is not known: the runs are "
+            "of an early version."
         )
     if single:
         text += " With one seed nothing is known of the noise of training."

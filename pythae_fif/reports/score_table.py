@@ -100,7 +100,12 @@ def score_terminal(report: Report, width: int = 80) -> Table:
     short[len(grid.headings) - 1] = "chosen"
     styles = {1: "bold", 2: "underline"}
     title = Text(grid.title, "bold")
-    legend = "± over draws of samples, or over seeds; = level with the lowest of a sampler"
+    signs = {
+        "±": "± over draws of samples, or over seeds",
+        "=": "= level with the lowest of a sampler",
+    }
+    column = "".join(row[2].shown for row in grid.rows)
+    legend = "; ".join(text for sign, text in signs.items() if sign in column)
     table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=legend)
     for index, heading in short.items():
         table.add_column(

@@ -385,8 +385,12 @@ def test_bold_stands_out_and_else_all_that_are_level_are_marked(rows, expected):
 @pytest.mark.parametrize(
     ("errors", "seeds", "words"),
     [
-        ([None, None], [0, 0], ["of the split", "Of 2 of 2 rows it is not known", "With one seed"]),
-        ([0.1, None], [0, 0], ["over draws of samples", "Of 1 of 2 rows", "With one seed"]),
+        (
+            [None, None],
+            [0, 0],
+            ["of the split", "move the distances is not known", "With one seed"],
+        ),
+        ([0.1, None], [0, 0], ["over draws of samples", "of 1 of the rows", "With one seed"]),
         ([0.1, 0.1], [0, 0], ["and of draws of samples. ± is the standard dev", "With one seed"]),
         ([0.1, 0.1], [0, 1], ["and of seeds. ± is the standard dev", "means over the seeds."]),
     ],
