@@ -59,8 +59,9 @@ def frechet_error(
 
     .. math:: 2 (x - \mu)^T (\mu - \mu_r) + |x - \mu|^2 - |(x - \mu)^T R (R^T S R)^{-1/4}|^2
 
-    less its mean, where mu and S are of the samples, mu_r and R R^T = S_r of the reference. With
-    fewer samples than features the result is too large, by half at N = F / 2.
+    less its mean, where mu and S are of the samples, mu_r and R R^T = S_r of the reference. The
+    result errs towards large: by a third for 16 samples a feature (2,000 samples of models of
+    digits, 24 draws), by half for half a sample a feature.
 
     Args:
         features: Features (N, F) of the samples.
