@@ -32,6 +32,8 @@ def spherical_networks(
     if latent_dim < 2:
         raise ConfigError(f"model svae needs latent_dim of at least 2, not {latent_dim}")
     encoder, decoder = build_networks(arch, input_dim, latent_dim, variational=True)
+    if arch == "tabular":
+        return _SphericalRowEncoder(build_networks(arch, input_dim, latent_dim + 1)[0]), decoder
     if has_pythae_nets(arch, input_dim):
         encoder = pythae_net("Encoder", arch, "SVAE", input_dim, latent_dim)
         add_latent_blocks(arch, input_dim, encoder)
@@ -98,6 +100,18 @@ class _SphericalEncoder(BaseEncoder):
             embedding=self.encoder.embedding(features),
             log_concentration=self.log_concentration(features),
         )
+
+
+class _SphericalRowEncoder(BaseEncoder):
+    """An encoder of d + 1 codes, the last of which is the concentration."""
+
+    def __init__(self, encoder: BaseEncoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, x: Tensor) -> ModelOutput:
+        codes = self.encoder(x).embedding
+        return ModelOutput(embedding=codes[..., :-1], log_concentration=codes[..., -1:])
 
 
 class _BallEncoder(BaseEncoder):

@@ -4,13 +4,15 @@ import math
 import types
 
 import pytest
+import torch
 import yaml
+from pythae.data.datasets import DatasetOutput
 from support.experiments import tiny
 
 from pythae_fif.benchmark import expand, load_experiment
 from pythae_fif.benchmark.config import experiment_file
 from pythae_fif.benchmark.model_entry import all_models, load_model_entry, read_model_entry
-from pythae_fif.benchmark.plan import build_model
+from pythae_fif.benchmark.plan import Announced, build_model
 from pythae_fif.benchmark.run import training_config
 from pythae_fif.benchmark.yaml_files import configs_dir, names_in
 from pythae_fif.errors import ConfigError
@@ -145,6 +147,18 @@ class TestConfig:
             for key in spec.varied:
                 assert getattr(model.model_config, key) == spec.parameters[key]
             assert training_config(spec).num_epochs == spec.settings.epochs
+
+    def test_every_model_of_all_takes_rows(self):
+        """Their encoders give what the model asks for: a step of each is finite."""
+        flags = {"models": ["all"], "data": "mine.csv", "latent_dim": 2}
+        experiment = load_experiment("csv", None, flags)
+        first = {spec.model: spec for spec in expand(experiment, Announced((4,)))}
+        assert len(first) == 25
+        rows = DatasetOutput(data=torch.randn(6, 4), labels=torch.ones(6))
+        for spec in first.values():
+            torch.manual_seed(0)
+            output = build_model(spec, (4,))(rows, epoch=1, dataset_size=6)
+            assert torch.isfinite(torch.as_tensor(output.loss)), spec.model
 
     def test_fif_grid_is_the_paper_s(self):
         grid = load_model_entry("fif").choices()
