@@ -24,16 +24,25 @@ def cost_grid(results: Sequence[Result]) -> Grid:
         f"{p.machine}; threads of a run: {p.threads or DASH}"
         for p in (result.record.provenance for result in results)
     )
+    things = "rows" if results[0].spec.arch == "tabular" else "images"
     return Grid(
         title="Cost",
-        headings=["Model", "parameters", "runs", "train s", "images/s", "peak memory MiB", "all h"],
+        headings=[
+            "Model",
+            "parameters",
+            "runs",
+            "train s",
+            f"{things}/s",
+            "peak memory MiB",
+            "all h",
+        ],
         align="lrrrrrr",
         rows=[_row(name, records) for name, records in models.items()],
         notes=[
             "Means over the finished runs of a model: seconds of training without sampling and "
-            "scoring, training images a second, and the largest memory of the process (of the GPU "
-            "where there is one). `all h` is the wall-clock time of these runs, with sampling and "
-            "scoring, without what attempts took that were cut off.",
+            f"scoring, training {things} a second, and the largest memory of the process (of the "
+            "GPU where there is one). `all h` is the wall-clock time of these runs, with sampling "
+            "and scoring, without what attempts took that were cut off.",
             f"On {', '.join(machines)}; what else ran on the machine at the time is not known.",
         ],
     )
