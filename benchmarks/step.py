@@ -20,7 +20,6 @@ calls of kernels in the generated code, and what is not compiled: noise, Hutchin
 """
 
 import argparse
-import contextlib
 import json
 import re
 import statistics
@@ -30,11 +29,11 @@ import time
 from pathlib import Path
 
 import torch
+from flops import count_flops
 from pythae.data.datasets import DatasetOutput
 from pythae.models import AE, AEConfig
 from torch._inductor import utils
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 from train import processor
 
 from pythae_fif import FIF, FIFConfig
@@ -203,25 +202,12 @@ def gradient_errors(net: str, device: str) -> dict[str, float]:
     return {name: ((g - full).norm() / full.norm()).item() for name, g in found.items()}
 
 
-class _Whole(contextlib.AbstractContextManager):
-    """Counts no module by itself: the tracker's hooks refuse `autograd.grad` for a leaf."""
-
-    parents = frozenset({"Global"})
-
-    def __exit__(self, *_):
-        pass
-
-
 def flops(net: str, device: str) -> dict[str, float]:
     """Floating-point operations of a step of every variant, in units of the autoencoder's."""
 
     def count(function) -> int:
         function()  # FIF's first step tries the recorder out besides
-        counter = FlopCounterMode(display=False)
-        counter.mod_tracker = _Whole()
-        with counter:
-            function()
-        return counter.get_total_flops()
+        return count_flops(function)
 
     names = [name for name in variants_of(net) if not name.endswith(("+", "bf16"))]
     counts = {name: count(stepper(net, name, device)) for name in names}
