@@ -209,7 +209,8 @@ class Experiment(TableOptions):
     @field_validator("beta", "hutchinson_samples")
     @classmethod
     def _is_of_fif(cls, values: list[Any] | None, info: ValidationInfo) -> list[Any] | None:
-        if values is not None and "fif" not in info.data.get("models", ("fif",)):
+        models = info.data.get("models", ("fif",))
+        if values is not None and not any(read_model_entry(name).is_fif for name in models):
             raise ValueError("is for model fif, which is not in models")
         return values
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from pythae_fif.benchmark.plan import RunSpec
-from pythae_fif.benchmark.run import trainer_of
+from pythae_fif.benchmark.run import labels_of, trainer_of
 from pythae_fif.data import ImageDataset, Splits
 from pythae_fif.training import BatchLoader, quiet_pythae
 
@@ -73,8 +73,10 @@ def batch_seconds(spec: RunSpec, splits: Splits) -> BatchSeconds:
         trainer.prepare_training()
 
         def timed(stage: str, batches: int) -> float:
-            images = (splits.train if stage == "train" else splits.val)[: batches * size]
-            loader = BatchLoader(ImageDataset(images), size, shuffle=False, device=trainer.device)
+            split, count = "train" if stage == "train" else "val", batches * size
+            labels = labels_of(spec, splits).get(split)
+            images = ImageDataset(splits[split][:count], None if labels is None else labels[:count])
+            loader = BatchLoader(images, size, shuffle=False, device=trainer.device)
             setattr(trainer, f"{stage}_loader", loader)
             start = time.perf_counter()
             getattr(trainer, f"{stage}_step")(1)

@@ -22,6 +22,7 @@ def leaderboard(
     experiment: Experiment,
     data_hash: str,
     results: Iterable[Result] = (),
+    labels_hash: str | None = None,
 ) -> list[Result]:
     """Every finished run that differs from the experiment's in model, hyper-parameters, seed and
     samplers alone.
@@ -34,6 +35,7 @@ def leaderboard(
             dimension.
         data_hash: Of its data.
         results: Those of them that are known already, and need not be read again.
+        labels_hash: Of the data's labels, for models that are told them.
 
     Returns:
         In the order of the models' names, their grids and the seeds; each specification has all
@@ -42,7 +44,7 @@ def leaderboard(
     entries = {name: load_model_entry(name) for name in names_in("models")}
     found = {result.spec.run_id: result for result in results}
     for spec in store.specs(f"{experiment.dataset}/{experiment.arch}", known=set(found)):
-        if spec.model in entries and _belongs(spec, experiment, data_hash):
+        if spec.model in entries and _belongs(spec, experiment, data_hash, labels_hash):
             record = store.record(spec)
             if record is not None:
                 found[spec.run_id] = Result(spec, record)
@@ -63,10 +65,13 @@ def leaderboard(
     return sorted(scored, key=place)
 
 
-def _belongs(spec: RunSpec, experiment: Experiment, data_hash: str) -> bool:
+def _belongs(
+    spec: RunSpec, experiment: Experiment, data_hash: str, labels_hash: str | None
+) -> bool:
     wanted = experiment.settings.settings_of(spec.model)
     return (
         spec.data_hash == data_hash
+        and spec.labels_hash in (None, labels_hash)
         and spec.profile == experiment.profile
         and spec.extractor == experiment.extractor_name
         and spec.image_size == experiment.image_size

@@ -48,6 +48,8 @@ class ModelEntry(Checked):
         discriminator: Import path of a discriminator, called with the image shape.
         keep_last: Whether the last weights are kept, not those of the lowest evaluation loss: for
             models whose loss does not fall as they learn.
+        conditional: Whether it is told the labels: a FIF whose `condition_dim` is the data's number
+            of classes.
         images_only: Whether it has no networks for rows of a table.
         max_latent_dim: Largest latent dimension that the model takes; None if any.
         in_all: Whether `all` names it too.
@@ -67,6 +69,7 @@ class ModelEntry(Checked):
     networks: str | None = None
     discriminator: str | None = None
     keep_last: bool = False
+    conditional: bool = False
     images_only: bool = False
     max_latent_dim: AtLeastOne | None = None
     in_all: bool = True
@@ -77,6 +80,11 @@ class ModelEntry(Checked):
         if self.grid and self.configurations:
             raise ValueError("give grid or configurations, not both")
         return self
+
+    @property
+    def is_fif(self) -> bool:
+        """Whether the flags of FIF's grid are for it."""
+        return self.model == "pythae_fif.models.FIF"
 
     def choices(self, overrides: Mapping[str, list[Any]] | None = None) -> list[dict[str, Any]]:
         """The configurations, or the grid's product with some keys' values replaced.

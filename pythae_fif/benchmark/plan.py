@@ -5,6 +5,7 @@ __all__ = [
     "Announced",
     "RunSpec",
     "build_model",
+    "configurations",
     "expand",
     "rebuild_model",
     "shown",
@@ -12,6 +13,7 @@ __all__ = [
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ import torch
 from pydantic import ValidationError
 from pythae.models import BaseAE
 
-from pythae_fif.benchmark.config import Experiment
+from pythae_fif.benchmark.config import Experiment, Profile
 from pythae_fif.benchmark.model_entry import ModelEntry, load_model_entry, shown
 from pythae_fif.benchmark.settings import RunSettings
 from pythae_fif.benchmark.yaml_files import import_class
@@ -47,6 +49,7 @@ class RunSpec:
         profile: Name of the profile.
         settings: Its values for this model.
         data_hash: Of the images in use, after the profile's cut.
+        labels_hash: Of their labels, if the model is told them; else None.
     """
 
     dataset: str
@@ -62,12 +65,15 @@ class RunSpec:
     profile: str
     settings: RunSettings
     data_hash: str
+    labels_hash: str | None = None
 
     @functools.cached_property
     def run_id(self) -> str:
         """Twelve hexadecimal digits of a hash of the specification and the schema version."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del values["samplers"]
+        if self.labels_hash is None:  # of an id without it that is as old as most records
+            del values["labels_hash"]
         return run_id_of({"schema": SCHEMA, **values, "settings": self.settings.defining()})
 
     @property
@@ -83,6 +89,8 @@ class RunSpec:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON or YAML."""
         values = {**dataclasses.asdict(self), "settings": self.settings.to_dict()}
+        if self.labels_hash is None:
+            del values["labels_hash"]
         return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
 
     @classmethod
@@ -129,15 +137,17 @@ def expand(experiment: Experiment, splits: Splits | Announced) -> list[RunSpec]:
                 f"--samplers {' '.join(experiment.samplers)}: model {name} has none of them; it "
                 f"has {', '.join(entry.samplers)}"
             )
-        if changed.grid is not None:
-            entry = entry.model_copy(update={"grid": changed.grid, "configurations": []})
         fixed = {**entry.fixed, **changed.fixed}
+        labels_hash = None
+        if entry.conditional:
+            if not isinstance(splits, Splits) or splits.labels is None:
+                raise ConfigError(
+                    f"model {name} is told class labels, and {experiment.dataset} has none: they "
+                    "are the names of subfolders, or `train_labels` of an .npz file"
+                )
+            fixed["condition_dim"], labels_hash = splits.classes, splits.labels_hash
         networks: list[torch.nn.Module] = []
-        # The flags are those of FIF; another model's parameter of the same name is its own.
-        chosen = entry.choices(overrides if name == "fif" else None)
-        if not (name == "fif" and overrides):
-            chosen = chosen[: experiment.settings.configurations]
-        for varied in chosen:
+        for varied in configurations(experiment.settings, name, overrides):
             spec = RunSpec(
                 dataset=experiment.dataset,
                 arch=experiment.arch,
@@ -152,12 +162,32 @@ def expand(experiment: Experiment, splits: Splits | Announced) -> list[RunSpec]:
                 profile=experiment.profile,
                 settings=experiment.settings.settings_of(name),
                 data_hash=splits.content_hash,
+                labels_hash=labels_hash,
             )
-            flagged = name == "fif" and overrides
+            flagged = entry.is_fif and overrides
             origin = "--beta/--hutchinson-samples" if flagged else f"models/{name}.yaml"
             _check_buildable(spec, entry, splits.input_dim, origin, networks)
             plan += [dataclasses.replace(spec, seed=seed) for seed in experiment.seeds]
     return plan
+
+
+def configurations(
+    profile: Profile, name: str, overrides: Mapping[str, list[Any]] | None = None
+) -> list[dict[str, Any]]:
+    """The varied hyper-parameters of a model's runs: its first configurations in a profile.
+
+    Args:
+        profile: Of the experiment.
+        name: Of the model.
+        overrides: Flags in place of values of the grid. They are those of FIF (another model's
+            parameter of the same name is its own), and all of their configurations are run.
+    """
+    entry, grid = load_model_entry(name), profile.of(name).grid
+    if grid is not None:
+        entry = entry.model_copy(update={"grid": grid, "configurations": []})
+    if overrides and entry.is_fif:
+        return entry.choices(overrides)
+    return entry.choices()[: profile.configurations]
 
 
 def _check_buildable(
@@ -233,7 +263,13 @@ def _networks(
     if entry.networks == "own":
         return []
     if entry.networks is None:
-        found = build_networks(spec.arch, input_dim, spec.latent_dim, variational=entry.variational)
+        found = build_networks(
+            spec.arch,
+            input_dim,
+            spec.latent_dim,
+            variational=entry.variational,
+            condition_dim=spec.parameters.get("condition_dim", 0) if entry.conditional else 0,
+        )
     else:
         found = import_class(entry.networks, entry.label)(spec.arch, input_dim, spec.latent_dim)
     if entry.discriminator is not None:

@@ -1,6 +1,13 @@
 """One run of the benchmark: training, samples, scores, pictures."""
 
-__all__ = ["IMAGES", "execute", "reconstruction_error", "trainer_of", "training_config"]
+__all__ = [
+    "IMAGES",
+    "execute",
+    "labels_of",
+    "reconstruction_error",
+    "trainer_of",
+    "training_config",
+]
 
 import dataclasses
 import logging
@@ -15,13 +22,14 @@ import numpy as np
 import torch
 from pythae.models import BaseAE
 from pythae.trainers.trainer_utils import set_seed
+from torch import Tensor
 
 import pythae_fif.runs.execute as runs
 from pythae_fif.benchmark.inputs import load_extractor, load_splits, reference_of, references_of
 from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.plan import SCHEMA, RunSpec, build_model, rebuild_model
 from pythae_fif.benchmark.record import DataUsed, ImageRecord, Training, TrainingRecord
-from pythae_fif.benchmark.sheets import samples_name, write_sheets
+from pythae_fif.benchmark.sheets import classes_name, samples_name, write_sheets
 from pythae_fif.benchmark.yaml_files import import_class
 from pythae_fif.data import ImageDataset, Splits, to_float
 from pythae_fif.data.cache import open_splits
@@ -34,7 +42,7 @@ from pythae_fif.runs.kind import Job, Kind
 from pythae_fif.runs.provenance import git_state, provenance
 from pythae_fif.sampling import FIT_STEPS
 from pythae_fif.sampling.models import embed, reconstruct
-from pythae_fif.sampling.samplers import generate
+from pythae_fif.sampling.samplers import generate, generate_by_class
 from pythae_fif.training import EpochRow, FIFTrainer, OnEpoch, RunFiles, TrainingResult
 from pythae_fif.training.tensorboard import tensorboard_writer
 
@@ -72,23 +80,29 @@ def work(job: ImageJob) -> None:
     extractor = load_extractor(spec.extractor, splits, job.environment, device)
     references = references_of(splits, extractor)
     known = reference_of(splits, "train", extractor)
-    codes = embed(model, splits.train, seed=spec.seed)
+    labels = labels_of(spec, splits)
+    codes = embed(model, splits.train, labels=labels.get("train"), seed=spec.seed)
     scores: dict[str, Scores] = dict(before.scores) if before else {}
-    samples, seconds = {}, {}
+    samples: dict[str, Tensor] = {}
+    classes: dict[str, np.ndarray] = {}
+    seconds: dict[str, float] = {}
     failures: dict[str, Exception] = {}
     for sampler in wanted:
-        if sampler in scores and (folder.path / samples_name(sampler)).exists():
+        pictures = [samples_name(sampler), *([classes_name(sampler)] if labels else [])]
+        if sampler in scores and all((folder.path / name).exists() for name in pictures):
             continue
         start = time.perf_counter()
+        how: dict[str, Any] = {
+            "num_samples": spec.settings.num_samples,
+            "seed": spec.seed,
+            "fit_steps": spec.settings.fit_steps or FIT_STEPS,
+        }
         try:
-            samples[sampler] = generate(
-                sampler,
-                model,
-                codes,
-                num_samples=spec.settings.num_samples,
-                seed=spec.seed,
-                fit_steps=spec.settings.fit_steps or FIT_STEPS,
-            )
+            if labels:
+                drawn = generate_by_class(sampler, model, codes, labels["train"], **how)
+                samples[sampler], classes[sampler] = drawn
+            else:
+                samples[sampler] = generate(sampler, model, codes, **how)
             if sampler in scores:
                 continue  # its picture alone is gone
             seconds[sampler] = round(time.perf_counter() - start, 3)
@@ -101,11 +115,11 @@ def work(job: ImageJob) -> None:
         made = provenance(device, job.started, folder.attempt)
         later = dict.fromkeys(seconds, made) if before else {}
         errors = {
-            split: reconstruction_error(model, splits[split], spec.seed)
+            split: reconstruction_error(model, splits[split], spec.seed, labels.get(split))
             for split in ("val", "test")
         }
         folder.check()
-        write_sheets(folder.path, model, splits, codes, samples)
+        write_sheets(folder.path, model, splits, codes, samples, classes)
         job.write_record(
             ImageRecord(
                 run_id=spec.run_id,
@@ -218,6 +232,22 @@ def _saved_model(job: ImageJob, input_dim: tuple[int, ...]) -> tuple[BaseAE, Tra
     return loaded.to(default_device()), record.training
 
 
+def labels_of(spec: RunSpec, splits: Splits) -> dict[str, np.ndarray]:
+    """Split -> the labels that the model of a run is told; empty for most models.
+
+    Raises:
+        FIFError: They are not those of the plan.
+    """
+    if spec.labels_hash is None:
+        return {}
+    if splits.labels is None or splits.labels_hash != spec.labels_hash:
+        raise FIFError(
+            f"the labels of {spec.dataset} changed since the plan was made: start the benchmark "
+            "again"
+        )
+    return splits.labels
+
+
 def trainer_of(
     spec: RunSpec,
     splits: Splits,
@@ -227,10 +257,11 @@ def trainer_of(
 ) -> FIFTrainer:
     """A fresh model of a run, seeded, in the trainer that trains it."""
     set_seed(spec.seed)
+    labels = labels_of(spec, splits)
     return FIFTrainer(
         build_model(spec, splits.input_dim),
-        ImageDataset(splits.train),
-        ImageDataset(splits.val),
+        ImageDataset(splits.train, labels.get("train")),
+        ImageDataset(splits.val, labels.get("val")),
         training_config(spec),
         run_dir=run_dir,
         on_epoch=on_epoch,
@@ -265,9 +296,11 @@ def training_config(spec: RunSpec) -> Any:
     )
 
 
-def reconstruction_error(model: BaseAE, images: np.ndarray, seed: int) -> float:
+def reconstruction_error(
+    model: BaseAE, images: np.ndarray, seed: int, labels: np.ndarray | None = None
+) -> float:
     """Mean squared error a pixel of the model's reconstructions of images in [0, 1], or a value of
-    a table's rows.
+    a table's rows. A conditional model needs the labels (N,).
 
     Raises:
         NonFiniteError: It is NaN or infinite.
@@ -277,7 +310,8 @@ def reconstruction_error(model: BaseAE, images: np.ndarray, seed: int) -> float:
     for start in range(0, len(images), 200):
         batch = images[start : start + 200]
         originals = to_float(batch)
-        errors.append(reconstruction_mse(originals, reconstruct(model, batch)))
+        told = None if labels is None else labels[start : start + 200]
+        errors.append(reconstruction_mse(originals, reconstruct(model, batch, told)))
     mean = torch.cat(errors).mean().item()
     if not math.isfinite(mean):
         raise NonFiniteError(f"the mean squared error of the reconstructions is {mean}")

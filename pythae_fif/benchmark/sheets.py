@@ -1,8 +1,10 @@
 """Pictures of one trained model: samples, reconstructions, interpolations, latent codes."""
 
 __all__ = [
+    "OF_CLASS",
     "RECONSTRUCTIONS",
     "SIDE",
+    "classes_name",
     "reference_sheet",
     "samples_name",
     "write_sheets",
@@ -22,6 +24,7 @@ from pythae_fif.data import Splits, to_float
 from pythae_fif.pictures import new_figure, write_figure, write_pixels
 
 SIDE = 8  # rows and columns of images of a sheet
+OF_CLASS = 16  # images of a class, in a row
 SHOWN_CODES = 5000  # a cloud of more points shows no more
 
 RECONSTRUCTIONS = "reconstructions.png"
@@ -32,12 +35,24 @@ def samples_name(sampler: str) -> str:
     return f"samples-{sampler}.png"
 
 
+def classes_name(sampler: str) -> str:
+    """The name of the picture of a sampler's samples, a row a class."""
+    return f"classes-{sampler}.png"
+
+
 def write_sheets(
-    run_dir: Path, model: BaseAE, splits: Splits, codes: Tensor, samples: Mapping[str, Tensor]
+    run_dir: Path,
+    model: BaseAE,
+    splits: Splits,
+    codes: Tensor,
+    samples: Mapping[str, Tensor],
+    classes: Mapping[str, np.ndarray] | None = None,
 ) -> None:
     """Writes the pictures of a run, each whole, each a PNG.
 
     - `samples-<sampler>.png`: the first 64 samples.
+    - `classes-<sampler>.png`, of a conditional model: the first 16 samples of each class, a row
+      each in the order of the labels.
     - `reconstructions.png`: test images, and below each row of them its reconstructions.
     - `interpolations.png`: straight lines in latent space from one test image to another, a row
       each; not for maps of codes.
@@ -54,6 +69,7 @@ def write_sheets(
         splits: The images that it was trained on and those held out.
         codes: Training codes, (N, d) or (N, ...).
         samples: Sampler -> samples (n, C, H, W) in [0, 1].
+        classes: Sampler -> labels (n,) of its samples, of a conditional model.
 
     Raises:
         StoreError: The folder does not take them.
@@ -61,21 +77,39 @@ def write_sheets(
     if splits.columns is not None:
         write_table_sheets(run_dir, model, splits, samples)
     else:
-        _write_image_sheets(run_dir, model, splits, codes, samples)
+        _write_image_sheets(run_dir, model, splits, codes, samples, classes or {})
     if codes.ndim == 2 and codes.shape[1] >= 2:
         labels = None if splits.labels is None else splits.labels["train"]
         write_figure(run_dir / "latents.png", _codes_figure(codes, labels))
 
 
 def _write_image_sheets(
-    run_dir: Path, model: BaseAE, splits: Splits, codes: Tensor, samples: Mapping[str, Tensor]
+    run_dir: Path,
+    model: BaseAE,
+    splits: Splits,
+    codes: Tensor,
+    samples: Mapping[str, Tensor],
+    classes: Mapping[str, np.ndarray],
 ) -> None:
     for sampler, images in samples.items():
         write_pixels(run_dir / samples_name(sampler), _sheet(images[: SIDE * SIDE]))
+    for sampler, labels in classes.items():
+        lines = [
+            _sheet(samples[sampler][labels == label][:OF_CLASS], rows=1, columns=OF_CLASS)
+            for label in np.unique(labels)
+        ]
+        write_pixels(run_dir / classes_name(sampler), np.concatenate(lines))
     model.eval()
     device = next(model.parameters()).device
+
+    def told(count: int) -> dict[str, Any]:
+        """The labels of the first test images, for a conditional model."""
+        if not getattr(model, "condition_dim", 0) or splits.labels is None:
+            return {}
+        return {"labels": splits.labels["test"][:count]}
+
     originals = to_float(splits.test, limit=SIDE * SIDE // 2).to(device)
-    rows = [originals, _detached(model.reconstruct, originals)]
+    rows = [originals, _detached(model.reconstruct, originals, **told(len(originals)))]
     pairs = [torch.split(row, SIDE) for row in rows]
     stacked = [half for pair in zip(*pairs, strict=True) for half in pair]
     write_pixels(run_dir / RECONSTRUCTIONS, _sheet(torch.cat(stacked)))
@@ -83,8 +117,8 @@ def _write_image_sheets(
         return
     ends = to_float(splits.test, limit=2 * SIDE).to(device).tensor_split(2)
     count = min(map(len, ends))
-    lines = _detached(model.interpolate, ends[0][:count], ends[1][:count], SIDE)
-    write_pixels(run_dir / "interpolations.png", _sheet(lines.flatten(0, 1)))
+    between = _detached(model.interpolate, ends[0][:count], ends[1][:count], SIDE, **told(count))
+    write_pixels(run_dir / "interpolations.png", _sheet(between.flatten(0, 1)))
 
 
 def reference_sheet(splits: Splits) -> np.ndarray:
@@ -92,20 +126,20 @@ def reference_sheet(splits: Splits) -> np.ndarray:
     return _sheet(to_float(splits.test, limit=SIDE * SIDE))
 
 
-def _detached(function: Callable[..., Tensor], *inputs: Any) -> Tensor:
+def _detached(function: Callable[..., Tensor], *inputs: Any, **more: Any) -> Tensor:
     # The forward pass of some models, such as Hamiltonian VAEs, takes derivatives itself.
     with torch.enable_grad():
-        return function(*inputs).detach()
+        return function(*inputs, **more).detach()
 
 
-def _sheet(images: Tensor) -> np.ndarray:
-    """At most 64 images in [0, 1] in rows of eight, black where there are none: (8 H, 8 W, C)."""
+def _sheet(images: Tensor, rows: int = SIDE, columns: int = SIDE) -> np.ndarray:
+    """Images in [0, 1] in rows, black where there are none: (rows H, columns W, C)."""
     whole = (images.detach().cpu().float().nan_to_num().clamp(0, 1) * 255).round().byte().numpy()
-    missing = SIDE * SIDE - len(whole)
+    missing = rows * columns - len(whole)
     whole = np.concatenate([whole, np.zeros((missing, *whole.shape[1:]), np.uint8)])
     _, channels, height, width = whole.shape
-    grid = whole.reshape(SIDE, SIDE, channels, height, width).transpose(0, 3, 1, 4, 2)
-    return grid.reshape(SIDE * height, SIDE * width, channels)
+    grid = whole.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
+    return grid.reshape(rows * height, columns * width, channels)
 
 
 def _codes_figure(codes: Tensor, labels: np.ndarray | None) -> Any:

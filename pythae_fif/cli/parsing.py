@@ -102,7 +102,8 @@ def add_flags(
     for name, flag in flags_in(cls).items():
         if names is None or name in names:
             form = _form(cls.model_fields[name].annotation, flag)
-            parser.add_argument(flag_of(name), help=prefix + flag.help, **form)
+            help = f"{prefix}{flag.help}".replace("%", "%%")  # argparse formats it
+            parser.add_argument(flag_of(name), help=help, **form)
 
 
 def _form(annotation: Any, flag: Flag) -> dict[str, Any]:

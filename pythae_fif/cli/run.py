@@ -15,6 +15,7 @@ from rich.console import Console
 from pythae_fif.benchmark.display import Best, Display
 from pythae_fif.benchmark.inputs import load_extractor, load_splits, table_options
 from pythae_fif.benchmark.leaderboard import ImageStore, leaderboard
+from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.plan import Announced, RunSpec, expand
 from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.benchmark.selection import Result, select
@@ -54,6 +55,7 @@ from pythae_fif.runs.engines import (
     build_engine,
 )
 from pythae_fif.runs.engines.common import cores
+from pythae_fif.runs.folder import Status
 from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.remote import Remote, is_url
 from pythae_fif.runs.store import Store
@@ -185,7 +187,8 @@ def _check(request: Request, environment: Environment) -> tuple[Engine, list[Run
         found, room = data_problems(asked)
         problems += found
         input_dim = input_dim_of(asked)
-        if input_dim is not None:
+        told_labels = any(load_model_entry(name).conditional for name in experiment.models)
+        if input_dim is not None and not told_labels:  # whose number of classes is not known yet
             plan = expand(experiment, Announced(input_dim))
     full = disk_problems(room)
     problems += full
@@ -291,11 +294,20 @@ class _Course:
         more = f"{len(others[ESSENTIAL:])} more notes are on the page, with all names in full"
         for note in (*others[:ESSENTIAL], data, more):
             console.print(f"· {note}", markup=False)
-        everything = leaderboard(store, experiment, self.splits.content_hash, results)
+        splits = self.splits
+        everything = leaderboard(
+            store, experiment, splits.content_hash, results, splits.labels_hash
+        )
         report = build_report(experiment, everything, missing, guess, reference)
         specs = {store.run_dir(spec): spec for spec in self.plan}
+        reasons = {f.run_dir: f.error for f in failed}
+        for run_dir, spec in specs.items():  # those of packs, which are not tried again
+            before = Status.read(store.place(spec))
+            if before.state == "failed" and store.record(spec) is None:
+                reasons.setdefault(run_dir, before.error)
         failures = [
-            Failure(specs[f.run_dir].model, specs[f.run_dir].configuration, f.error) for f in failed
+            Failure(specs[run_dir].model, specs[run_dir].configuration, reason)
+            for run_dir, reason in reasons.items()
         ]
         paths = write_experiment(store, self.splits, report, failures)
         store.publish(paths)

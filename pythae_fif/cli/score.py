@@ -33,7 +33,7 @@ class ScoreFlags(Checked):
     image_size: Annotated[AtLeastOne | None, Flag("of folders (the first's side)", "PIXELS")] = None
     num_samples: Annotated[AtLeastTen, Flag("of a model (10000)", "N")] = 10_000
     training: Annotated[str | None, Flag("images trained on, for memorisation", "PATH")] = None
-    bootstrap: Annotated[Whole, Flag("replicates behind 95% intervals", "N")] = 0
+    bootstrap: Annotated[Whole, Flag("replicates behind 95% intervals in --to-json", "N")] = 0
     seed: Annotated[Whole, Flag("of samples and subsets", "SEED")] = 0
     extractor_weights: Annotated[str | None, Flag("if they are elsewhere", "FILE")] = None
     offline: Annotated[bool, Flag("never download")] = False
@@ -78,9 +78,8 @@ def score_command(words: list[str]) -> int:
         extractor, references, seed=flags.seed, bootstrap=flags.bootstrap, training=training,
     )  # fmt: skip
     near, kernel = scores.neighbours[REFERENCE], scores.kernel[REFERENCE]
-    shown = {scores.distance_name: f"{scores.frechet[REFERENCE]:.4f}"}
-    if scores.intervals is not None:
-        shown["95% interval"] = "{:.4f} to {:.4f}".format(*scores.intervals.frechet[REFERENCE])
+    distance, errors = scores.frechet[REFERENCE], scores.frechet_error or {}
+    shown = {scores.distance_name: f"{distance:.4f} ± {errors[REFERENCE]:.4f}"}
     if scores.score is not None:
         shown[str(scores.score_name)] = f"{scores.score.mean:.4f} ± {scores.score.std:.4f}"
     shown["kernel distance"] = f"{kernel.mean:.6f} ± {kernel.std:.6f}"

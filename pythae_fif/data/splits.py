@@ -154,6 +154,18 @@ class Splits:
         found = content_hash({split: self[split] for split in SPLIT_NAMES})
         return found if self.columns is None else digest(found, self.columns)
 
+    @property
+    def classes(self) -> int | None:
+        """Number of classes, whose labels count from 0; None without labels."""
+        if self.labels is None:
+            return None
+        return 1 + max(int(of_split.max()) for of_split in self.labels.values())
+
+    @cached_property
+    def labels_hash(self) -> str | None:
+        """Identifies the labels of all splits; None where there are none."""
+        return None if self.labels is None else content_hash(self.labels)
+
     def known_as(self, content_hash: str) -> "Splits":
         """These splits, whose `content_hash` is known and need not be computed."""
         vars(self)["content_hash"] = content_hash

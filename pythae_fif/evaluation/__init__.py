@@ -31,13 +31,13 @@ __all__ = [
     "Scores",
     "TFInceptionExtractor",
     "Weights",
-    "bootstrap_frechet",
     "bootstrap_inception",
     "bootstrap_kernel",
     "build_extractor",
     "content_hash",
     "frechet_at_infinity",
     "frechet_distance",
+    "frechet_error",
     "inception_score",
     "kernel_distance",
     "load_inception",
@@ -86,10 +86,10 @@ if TYPE_CHECKING:
     from pythae_fif.evaluation.scoring import SampleCountWarning, score_samples
     from pythae_fif.evaluation.tf_inception import TFInceptionExtractor
     from pythae_fif.evaluation.uncertainty import (
-        bootstrap_frechet,
         bootstrap_inception,
         bootstrap_kernel,
         frechet_at_infinity,
+        frechet_error,
     )
     from pythae_fif.evaluation.weights import Weights
 else:

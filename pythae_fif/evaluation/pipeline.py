@@ -95,7 +95,7 @@ class EvaluationOutput:
         values = dataclasses.asdict(self)
         scores: dict[str, Any] = values.pop("scores")
         for holder in (scores, scores["intervals"] or {}):
-            for name in ("frechet", "kernel", "neighbours", "frechet_infinity"):
+            for name in ("frechet", "frechet_error", "kernel", "neighbours", "frechet_infinity"):
                 if holder.get(name) is not None:
                     holder[name] = holder[name][REFERENCE]
         if scores["memorisation"] is not None:

@@ -55,11 +55,11 @@ class Interval(NamedTuple):
 
 @dataclass(frozen=True)
 class Intervals:
-    """95% bootstrap intervals.
+    """95% intervals over draws of the samples, by the bootstrap.
 
     Attributes:
         replicates: Number of bootstrap replicates.
-        frechet: Split -> interval of the Frechet distance.
+        frechet: Split -> interval of the Frechet distance, by `Scores.frechet_error`.
         score: Interval of the mean score; None without logits.
         kernel: Split -> interval of the mean kernel distance.
     """
@@ -85,10 +85,12 @@ class Scores:
         score: Inception score over ten splits; None without logits.
         score_with_bias: The same of logits with their bias, where the extractor leaves it out.
         frechet: Split -> Frechet distance.
+        frechet_error: Split -> standard deviation of the Frechet distance over draws of the
+            samples; none in early records, or where no features were kept.
         kernel: Split -> kernel distance (KID) over subsets.
         neighbours: Split -> precision, recall, density, coverage.
         frechet_infinity: Split -> Frechet distance at infinitely many samples, if asked for.
-        intervals: 95% bootstrap intervals, if asked for.
+        intervals: 95% intervals, if asked for.
         memorisation: Nearness to the training images, where these are known; none in early
             records.
     """
@@ -108,9 +110,10 @@ class Scores:
     frechet_infinity: dict[str, float] | None = None
     intervals: Intervals | None = None
     memorisation: Memorisation | None = None
+    frechet_error: dict[str, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The scores as plain values for JSON, without what was not asked for."""
         values = dataclasses.asdict(self)
-        optional = ("frechet_infinity", "intervals", "memorisation")
+        optional = ("frechet_error", "frechet_infinity", "intervals", "memorisation")
         return {key: value for key, value in values.items() if key not in optional or value}

@@ -22,16 +22,19 @@ from pythae_fif.evaluation.frechet import FeatureStatistics, frechet_distance
 from pythae_fif.evaluation.images import rounded_images
 from pythae_fif.evaluation.pairs import Inside, Kernel, own_pairs, watch
 from pythae_fif.evaluation.reference import Reference
-from pythae_fif.evaluation.scores import Intervals, MeanStd, Neighbours, Scores
+from pythae_fif.evaluation.scores import Interval, Intervals, MeanStd, Neighbours, Scores
 from pythae_fif.evaluation.uncertainty import (
-    bootstrap_frechet,
     bootstrap_inception,
     bootstrap_kernel,
     frechet_at_infinity,
+    frechet_error,
 )
 
 FEWEST_SAMPLES = 2048
 """Fewer samples or references than this, the number of Inception features, give a warning."""
+
+NORMAL = 1.96
+"""Standard deviations on both sides that hold 95% of a normal distribution."""
 
 
 class SampleCountWarning(UserWarning):
@@ -60,8 +63,8 @@ def score_samples(
         samples: Samples (N, C, H, W), uint8 or floating point, or batches of them.
         extractor: Where features and logits come from; the one of the references.
         references: Name of a split -> the reference that its images are.
-        frechet_only: Whether to leave out KID, precision, recall, density and coverage, which need
-            the features of all samples at once.
+        frechet_only: Whether to leave out what needs the features of all samples at once: KID,
+            precision, recall, density, coverage and the error of the Frechet distance.
         round_to_uint8: Whether to round; the result records it.
         seed: Seed of the shuffle before the score is split, of the subsets of KID and of the
             bootstrap; the result records it.
@@ -116,15 +119,21 @@ def score_samples(
     features = torch.cat(feature_batches) if feature_batches else torch.empty(0)
     compared = {} if frechet_only else references
     kernel, neighbours = _pair_scores(features, compared, seed)
+    errors: dict[str, float] = {}
     intervals = at_infinity = None
+    if len(features):
+        errors = {
+            split: frechet_error(features, held.statistics, statistics=statistics, root=held.root())
+            for split, held in references.items()
+        }
     if bootstrap:
         intervals = Intervals(
             replicates=bootstrap,
             frechet={
-                split: bootstrap_frechet(
-                    features, held.statistics, frechet[split], replicates=bootstrap, seed=seed
+                split: Interval(
+                    distance - NORMAL * errors[split], distance + NORMAL * errors[split]
                 )
-                for split, held in references.items()
+                for split, distance in frechet.items()
             },
             score=(
                 None
@@ -158,6 +167,7 @@ def score_samples(
         neighbours=neighbours,
         frechet_infinity=at_infinity,
         intervals=intervals,
+        frechet_error=errors or None,
         memorisation=None if training is None else memorisation(features, training, references),
     )
 

@@ -1,6 +1,8 @@
-"""How sure a score is: bootstrap intervals, and the Frechet distance at infinitely many samples."""
+"""How sure a score is: spreads over draws of samples, and the distance at infinitely many."""
 
-__all__ = ["bootstrap_frechet", "bootstrap_inception", "bootstrap_kernel", "frechet_at_infinity"]
+__all__ = ["bootstrap_inception", "bootstrap_kernel", "frechet_at_infinity", "frechet_error"]
+
+import math
 
 import numpy as np
 import torch
@@ -40,48 +42,55 @@ def _weights(count: int, replicates: int, seed: int) -> np.ndarray:
     return draws.multinomial(count, np.full(count, 1 / count), size=replicates)
 
 
-def bootstrap_frechet(
+def frechet_error(
     features: Tensor,
     reference: FeatureStatistics,
-    estimate: float,
     *,
-    replicates: int = 100,
-    seed: int = 0,
-) -> Interval:
-    """95% interval of a Frechet distance from drawing its samples anew; the reference is fixed.
+    statistics: FeatureStatistics | None = None,
+    root: Tensor | None = None,
+) -> float:
+    r"""Standard deviation of a Frechet distance over draws of its samples; the reference is fixed.
 
-    It says how far the score would move with other samples of the same number. It does not hold
+    It says how far the distance would move with other samples of the same number. It does not hold
     the bias that falls with that number; for that see `frechet_at_infinity`.
+
+    The distance is linearised in the weights of the samples (the delta method; Rippl, Munk and
+    Sturm 2016 prove its limit law): a sample x moves it by the N-th part of
+
+    .. math:: 2 (x - \mu)^T (\mu - \mu_r) + |x - \mu|^2 - |(x - \mu)^T R (R^T S R)^{-1/4}|^2
+
+    less its mean, where mu and S are of the samples, mu_r and R R^T = S_r of the reference. The
+    result errs towards large: by a third for 16 samples a feature (2,000 samples of models of
+    digits, 24 draws), by half for half a sample a feature.
 
     Args:
         features: Features (N, F) of the samples.
         reference: Statistics of the reference.
-        estimate: The distance of the samples.
-        replicates: Number of draws; each takes one eigenvalue problem of F x F.
-        seed: Seed of the draws.
+        statistics: Those of the features, where they are known.
+        root: The `factor` of the reference's covariance, where it is known.
+
+    Returns:
+        The standard deviation, in squared units of the features, as the distance.
 
     Raises:
-        DataError: fewer than two replicates or features, or different F.
+        DataError: fewer than two features, or different F.
     """
-    mean, covariance = reference.mean, reference.covariance
-    require_one_length(features.shape[1], len(mean))
-    features, root = features.double(), factor(covariance)
-    values = []
-    for drawn in _weights(len(features), replicates, seed):
-        weights = torch.from_numpy(drawn).to(features)
-        total = weights.sum()
-        centre = weights @ features / total
-        centred = (features - centre) * weights.sqrt()[:, None]
-        trace = centred.square().sum() / (total - 1)
-        # (N, rank): its singular values are the roots of the eigenvalues of L^T S L
-        projected = centred @ root / (total - 1).sqrt()
-        wide = projected.shape[0] < projected.shape[1]
-        gram = projected @ projected.T if wide else projected.T @ projected
-        with one_thread():
-            roots = torch.linalg.eigvalsh(gram).clamp(min=0).sqrt()
-        shift = (centre - mean).square().sum()
-        values.append(float(shift + trace + covariance.trace()) - 2 * float(roots.sum()))
-    return _interval(estimate, values)
+    require_one_length(features.shape[1], len(reference.mean))
+    if statistics is None:
+        statistics = FeatureStatistics()
+        statistics.update(features)
+    root = factor(reference.covariance) if root is None else root
+    projected = root.T @ statistics.covariance @ root
+    with one_thread():
+        values, vectors = torch.linalg.eigh(projected)
+    kept = values > values[-1].clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
+    scaled = root @ (vectors[:, kept] * values[kept] ** -0.25)
+    centred = features.double() - statistics.mean
+    moves = 2 * centred @ (statistics.mean - reference.mean)
+    # the features' own float32 is enough for a spread, at half the time
+    carried = centred.to(features.dtype) @ scaled.to(features.dtype)
+    moves += centred.square().sum(1) - carried.square().sum(1)
+    return float(moves.std()) / math.sqrt(len(features))
 
 
 def bootstrap_inception(

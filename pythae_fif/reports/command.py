@@ -9,10 +9,12 @@ from pathlib import Path
 
 from pythae_fif.benchmark.config import OVERRIDES, Experiment, experiment_file, load_experiment
 from pythae_fif.benchmark.model_entry import all_models, load_model_entry
-from pythae_fif.benchmark.plan import RunSpec
+from pythae_fif.benchmark.plan import RunSpec, configurations
 from pythae_fif.benchmark.yaml_files import names_in
 from pythae_fif.errors import ConfigError
 from pythae_fif.sampling import SAMPLERS
+
+GRID_FLAGS = ("beta", "hutchinson_samples")
 
 
 def command_of(experiment: Experiment, specs: Sequence[RunSpec]) -> str:
@@ -37,11 +39,7 @@ def command_of(experiment: Experiment, specs: Sequence[RunSpec]) -> str:
     words += _flag("models", ["all"] if everything else models, usual.models)
     words += _flag("samplers", _asked_samplers(specs), usual.samplers)
     words += _flag("seeds", sorted({spec.seed for spec in specs}), usual.seeds)
-    configurations = load_model_entry("fif").choices()[: usual.settings.configurations]
-    for key in ("beta", "hutchinson_samples"):
-        values = {s.parameters[key] for s in specs if s.model == "fif" and key in s.varied}
-        if not values <= {choice[key] for choice in configurations}:
-            words += _flag(key, sorted(values), ())
+    words += _grid_flags(experiment, specs)
     if experiment.latent_dims != usual.latent_dims or experiment.latent_dim != usual.latent_dim:
         words += ["--latent-dim", str(experiment.latent_dim)]
     table = ("missing", "separator", "no_header")
@@ -51,6 +49,23 @@ def command_of(experiment: Experiment, specs: Sequence[RunSpec]) -> str:
             value = experiment.extractor_name if key == "extractor" else value
             words += _flag(key, [] if value is True else [value], (None,))
     return shlex.join(["python", "run_benchmark.py", *words])
+
+
+def _grid_flags(experiment: Experiment, specs: Sequence[RunSpec]) -> list[str]:
+    """The flags of FIF's grid, where other configurations than the profile's first were run."""
+    found = [spec for spec in specs if load_model_entry(spec.model).is_fif]
+    varied = ({name: spec.parameters[name] for name in spec.varied} for spec in found)
+    ran = {tuple(choice.get(key) for key in GRID_FLAGS) for choice in varied}
+    models = {spec.model for spec in found}
+    usual = [c for model in models for c in configurations(experiment.settings, model)]
+    if ran == {tuple(choice.get(key) for key in GRID_FLAGS) for choice in usual}:
+        return []
+    grid, words = load_model_entry("fif").grid, list[str]()
+    for key, values in zip(GRID_FLAGS, zip(*ran, strict=True), strict=True):
+        if known := sorted({value for value in values if value is not None}):
+            # A flag runs its values with all of the grid's of the other; the last must be there.
+            words += _flag(key, known, () if key == GRID_FLAGS[-1] and not words else grid[key])
+    return words
 
 
 def _flag(key: str, values: Sequence[object], usual: Sequence[object]) -> list[str]:

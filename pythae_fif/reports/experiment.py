@@ -3,7 +3,9 @@
 __all__ = ["Failure", "constant_error", "write_experiment"]
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +28,7 @@ from pythae_fif.reports.sample_figure import (
     Line,
     best,
     images_of,
+    of_classes,
     reconstructions,
     sample_figure,
     samples,
@@ -87,7 +90,7 @@ def write_experiment(
     try:
         figures.extend(_figures(store, splits, report))
     finally:
-        write_text(markdown, _markdown(scores, grids, figures))
+        write_text(markdown, _markdown(scores, grids, figures, tables))
     write_text(page, experiment_page(report, scores, grids, figures))
     return [*paths, markdown, page, *(figure.path for figure in figures)]
 
@@ -113,9 +116,13 @@ def _failure_grid(failures: Sequence[Failure]) -> Grid:
     )
 
 
-def _markdown(scores: Grid, grids: Mapping[str, Grid], figures: Sequence[FigureFile]) -> str:
+def _markdown(
+    scores: Grid, grids: Mapping[str, Grid], figures: Sequence[FigureFile], tables: Path
+) -> str:
     sections = [to_markdown(scores), *(to_markdown(grid, level=2) for grid in grids.values())]
-    sections += [f"## {f.title}\n\n![{f.shows}](../figures/{f.path.name})\n" for f in figures]
+    for figure in figures:
+        path = Path(os.path.relpath(figure.path, tables)).as_posix()
+        sections.append(f"## {figure.title}\n\n![{figure.shows}]({path})\n")
     return "\n".join(sections)
 
 
@@ -186,6 +193,16 @@ def _image_figures(
             reconstructions,
         ),
     ]
+    for row, choice in zip(report.rows, report.choices, strict=True):
+        if choice.spec.labels_hash is not None and splits.labels is not None:
+            pictures.append(
+                (
+                    f"classes-{choice.model}-{choice.sampler}",
+                    f"{row.model}, {row.sampler}: a row a class",
+                    "Uncurated samples of each class; above all, test images.",
+                    partial(of_classes, choice=choice, labels=np.unique(splits.labels["train"])),
+                )
+            )
     tested = Line("test images", {"": images_of(reference_sheet(splits))})
     packed = any(store.place(c.spec) != store.run_dir(c.spec) for c in report.choices)
     for kind, title, shows, lines in pictures:

@@ -18,6 +18,7 @@ __all__ = [
 
 import csv
 import io
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -39,11 +40,18 @@ class Cell:
         text: As it is shown.
         value: The unrounded number that it shows, if it shows one.
         rank: 1 for the best of its group, 2 for the second best, `LEVEL`, 0 for all others.
+        noise: Half the width of the 95% interval that the number is known to; None if it is not.
     """
 
     text: str
     value: float | None = None
     rank: int = 0
+    noise: float | None = None
+
+    @property
+    def shown(self) -> str:
+        """The text, with the sign of a number that is level."""
+        return f"{self.text} =" if self.rank == LEVEL else self.text
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ class Grid:
     groups: frozenset[int] = frozenset()
 
 
-def number(value: float | None, std: float | None = None) -> Cell:
+def number(value: float | None, std: float | None = None, noise: float | None = None) -> Cell:
     """A measured number with three or four digits, `–` where there is none.
 
     Example:
@@ -78,7 +86,7 @@ def number(value: float | None, std: float | None = None) -> Cell:
         return Cell(DASH)
     digits = 1 if abs(value) >= 100 else 2 if abs(value) >= 1 else 3
     spread = "" if std is None else f" ± {std:.{digits}f}"
-    return Cell(f"{value:.{digits}f}{spread}", value)
+    return Cell(f"{value:.{digits}f}{spread}", value, noise=noise)
 
 
 def measured(value: float | None, form: str) -> Cell:
@@ -94,6 +102,10 @@ def measured(value: float | None, form: str) -> Cell:
 def rank_column(rows: Sequence[list[Cell]], column: int, groups: Sequence[str]) -> None:
     """Marks the lowest and second lowest number of every group in a column; equals share a rank.
 
+    Where the noise of the lowest is known, and it does not stand out from others whose noise is,
+    these are `LEVEL` with it and nothing else is marked: two numbers differ if their difference is
+    more than the root of the sum of both squared noises.
+
     Args:
         rows: Of a table; their cells are replaced.
         column: Its number.
@@ -105,28 +117,43 @@ def rank_column(rows: Sequence[list[Cell]], column: int, groups: Sequence[str]) 
         >>> rank_column(rows, 0, ["N", "N", "N", "GMM"])
         >>> [cell.rank for (cell,) in rows]
         [2, 1, 1, 0]
+        >>> rows = [[number(value, noise=0.5)] for value in (1.0, 1.4, 2.0)]
+        >>> rank_column(rows, 0, ["N", "N", "N"])
+        >>> [cell.rank for (cell,) in rows]
+        [3, 3, 0]
     """
-    values: dict[str, list[float]] = {}
+    members: dict[str, list[tuple[float, list[Cell]]]] = {}
     for row, group in zip(rows, groups, strict=True):
         value = row[column].value
         if group and value is not None:
-            values.setdefault(group, []).append(value)
-    best = {group: sorted(set(of))[:2] for group, of in values.items() if len(of) > 1}
-    for row, group in zip(rows, groups, strict=True):
-        for rank, value in enumerate(best.get(group, ()), start=1):
-            if row[column].value == value:
-                row[column] = replace(row[column], rank=rank)
+            members.setdefault(group, []).append((value, row))
+    for numbers in (found for found in members.values() if len(found) > 1):
+        places = sorted({value for value, _ in numbers})[:2]
+        best = next(row[column] for value, row in numbers if value == places[0])
+        level = [_level(row[column], best) for _, row in numbers]
+        for (value, row), within in zip(numbers, level, strict=True):
+            rank = places.index(value) + 1 if value in places else 0
+            if sum(level) > 1:
+                rank = LEVEL if within else 0
+            row[column] = replace(row[column], rank=rank)
+
+
+def _level(cell: Cell, best: Cell) -> bool:
+    """Whether a number is within noise of the best; never where a noise is not known."""
+    if cell.value is None or best.value is None or cell.noise is None or best.noise is None:
+        return False
+    return cell.value - best.value <= math.hypot(cell.noise, best.noise)
 
 
 def to_markdown(grid: Grid, level: int = 1) -> str:
     """The table with its notes; best bold, second underlined."""
-    marks = {0: "{}", 1: "**{}**", 2: "<u>{}</u>", LEVEL: "{} ="}
+    marks = {1: "**{}**", 2: "<u>{}</u>"}
     rule = {"l": "---", "r": "--:"}
     headings = map(markdown_line, grid.headings)
     lines = [f"{'#' * level} {markdown_line(grid.title)}", "", f"| {' | '.join(headings)} |"]
     lines.append("|" + "|".join(rule[letter] for letter in grid.align) + "|")
     for row in grid.rows:
-        cells = (marks[cell.rank].format(markdown_line(cell.text)) for cell in row)
+        cells = (marks.get(c.rank, "{}").format(markdown_line(c.shown)) for c in row)
         lines.append("| " + " | ".join(cells) + " |")
     if grid.notes:
         lines += ["", *(f"* {markdown_line(note, cell=False)}" for note in grid.notes)]
@@ -151,13 +178,14 @@ _LATEX = {
 
 def to_latex(grid: Grid) -> str:
     r"""The table as LaTeX with booktabs, to be put in by `\input`; the notes below it in small."""
-    marks = {0: "{}", 1: r"\textbf{{{}}}", 2: r"\underline{{{}}}", LEVEL: "{} $=$"}
+    marks = {1: r"\textbf{{{}}}", 2: r"\underline{{{}}}"}
     lines = ["% needs \\usepackage{booktabs}", f"\\begin{{tabular}}{{{grid.align}}}", "\\toprule"]
     lines += [" & ".join(map(_latex, grid.headings)) + r" \\", r"\midrule"]
     for index, row in enumerate(grid.rows):
         if index and index in grid.groups:
             lines.append(r"\addlinespace")
-        lines.append(" & ".join(marks[c.rank].format(_latex(c.text)) for c in row) + r" \\")
+        cells = (marks.get(c.rank, "{}").format(_latex(c.shown)) for c in row)
+        lines.append(" & ".join(cells) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}"]
     if grid.notes:
         lines += ["", r"\par\medskip{\footnotesize"]

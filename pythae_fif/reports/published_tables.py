@@ -23,6 +23,10 @@ SAMPLERS = ("normal", "gmm")
 """Those of tables 2 and 3; between the two stands `gaussian` where it was measured."""
 METRICS = ("FID", "IS")
 
+MARKS = (
+    "Bold is the lowest distance of a column, for a sampler, underlined the second; `=` marks "
+    "measured ones that are level, as in the table of scores."
+)
 ORDER_ALONE = "Only the order of the models within a column can be compared."
 
 
@@ -123,7 +127,10 @@ class _Beside:
         """Distance and score."""
         if row is None:
             return [Cell(DASH)] * 2
-        return [number(row.frechet_test, row.frechet_test_std), number(row.score, row.score_std)]
+        return [
+            number(row.frechet_test, row.frechet_test_std, row.frechet_test_noise),
+            number(row.score, row.score_std),
+        ]
 
     def both_samplers(
         self, line: Sequence[PublishedCell], published: PublishedTable, **where: str
@@ -227,8 +234,7 @@ def table8(report: Report) -> Grid | None:
             f"2022's; {PUBLISHED_SAMPLES:,} samples, Inception features, test split. VAEGAN is "
             "outside the published comparison.",
             _note(reasons),
-            "Bold is the lowest distance of a column and sampler, underlined the second; "
-            f"{DASH} was not measured, or not published.",
+            f"{MARKS} {DASH} was not measured, or not published.",
             *_failed_notes(rows),
         ],
         groups=frozenset(i for i in range(1, len(rows)) if rows[i][0].text != rows[i - 1][0].text),
@@ -281,7 +287,7 @@ def _ranked(title: str, headings: list[str], rows: list[list[Cell]], notes: list
         if heading.endswith("↓"):
             rank_column(rows, column, ["all"] * len(rows))
     align = "l" + "r" * (len(headings) - 1)
-    return Grid(title, headings, align, rows, [*notes, *_failed_notes(rows)])
+    return Grid(title, headings, align, rows, [*notes, MARKS, *_failed_notes(rows)])
 
 
 def table2(report: Report) -> Grid | None:

@@ -46,7 +46,12 @@ MAIN_PACKAGES = ("pythae-fif", "pythae", "torch", "numpy", "scikit-learn")
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table; numbers are means over the seeds, `std` their spread."""
+    """A line of the table; numbers are means over the seeds, `std` their spread.
+
+    That of the distance is with a single seed the one over draws of its samples. Its `noise` is
+    half the width of the 95% interval by all that is known: these spreads, and how validation and
+    test split differ.
+    """
 
     model: str
     sampler: str
@@ -55,6 +60,7 @@ class Row:
     frechet_val: float
     frechet_test: float
     frechet_test_std: float | None
+    frechet_test_noise: float
     score: float | None
     score_std: float | None
     kernel: float | None
@@ -133,7 +139,8 @@ def build_report(
         reference: Another store, with runs made elsewhere.
     """
     choices = select(results)
-    rows = [_row(choice, constant_mse) for choice in choices]
+    by_split = _split_noise(choices)
+    rows = [_row(choice, by_split[choice.sampler], constant_mse) for choice in choices]
     notes = _warnings(experiment, results, choices, rows, missing, constant_mse)
     notes += _notes(experiment, results, choices, rows)
     differences: tuple[float, ...] = ()
@@ -259,14 +266,7 @@ def _notes(
         "count are on another scale.",
         "Each model and sampler has the configuration of lowest validation distance; bold is the "
         "lowest test distance of a sampler, underlined the second; if the lowest does not stand "
-        "out, `=` marks all that are level with it, within what validation and test split"
-        + (" or the seeds" if len(seeds) > 1 else "")
-        + " differ by."
-        + (
-            " ± is the standard deviation over the seeds; other numbers are means."
-            if len(seeds) > 1
-            else ""
-        ),
+        f"out, `=` marks all that are level with it, {_noise_note(choices)}",
     ]
     if fitted:
         notes.append(
@@ -297,10 +297,61 @@ def _training_line(experiment: Experiment, choices: list[Choice]) -> str:
     )
 
 
-def _row(choice: Choice, constant_mse: float | None) -> Row:
-    frechet_val = choice.mean(lambda scores: scores.frechet["val"])
-    frechet_test = choice.mean(lambda scores: scores.frechet["test"])
-    assert frechet_val is not None and frechet_test is not None  # a record has both
+def _noise_note(choices: Sequence[Choice]) -> str:
+    """What marks and ± of the distances are made of, and what of their noise is not known."""
+    single = [choice for choice in choices if len(choice.results) == 1]
+    unknown = sum(_sampling_error(choice) is None for choice in single)
+    over = ["seeds"] * (len(single) < len(choices)) + ["draws of samples"] * (unknown < len(single))
+    noise = "".join(f" and of {name}" for name in over)
+    text = f"within the noise of the split (by how validation and test distances differ){noise}."
+    if over:
+        text += f" ± is the standard deviation over {', with one seed over '.join(over)}."
+    if "seeds" in over:
+        text += " Other numbers are means over the seeds."
+    if unknown:
+        rows = f" of {unknown} of the rows" if unknown < len(choices) else "s"
+        text += (
+            f" By how much other samples would move the distance{rows} is not known: the runs are "
+            "of an early version."
+        )
+    if single:
+        text += " With one seed nothing is known of the noise of training."
+    return text
+
+
+def _split_noise(choices: Sequence[Choice]) -> dict[str, float]:
+    """Sampler -> standard deviation by which other references move a distance, relative to it.
+
+    Taken from by how much the ratio of test to validation distance differs among the models: 1.5
+    median absolute deviations of its logarithm, in which the noise of both splits is.
+    """
+    ratios: dict[str, list[float]] = {}
+    for choice in choices:
+        logs = [math.log(max(_distance(choice, split), 1e-9)) for split in ("test", "val")]
+        ratios.setdefault(choice.sampler, []).append(logs[0] - logs[1])
+    found = {}
+    for sampler, values in ratios.items():
+        centre = statistics.median(values)
+        spread = 1.5 * statistics.median(abs(value - centre) for value in values)
+        found[sampler] = spread / math.sqrt(2)
+    return found
+
+
+def _distance(choice: Choice, split: str) -> float:
+    return statistics.fmean(r.record.scores[choice.sampler].frechet[split] for r in choice.results)
+
+
+def _sampling_error(choice: Choice) -> float | None:
+    """Of the test distance, over draws of samples; None where a record does not know it."""
+    return choice.mean(lambda scores: (scores.frechet_error or {}).get("test"))
+
+
+def _row(choice: Choice, split_noise: float, constant_mse: float | None) -> Row:
+    frechet_test, seeds = _distance(choice, "test"), len(choice.results)
+    spread = choice.std(lambda scores: scores.frechet["test"])
+    if seeds == 1:
+        spread = _sampling_error(choice)
+    noise = math.hypot(split_noise * frechet_test, (spread or 0) / math.sqrt(seeds))
     records = [result.record for result in choice.results]
     errors = [record.reconstruction_mse["test"] for record in records]
 
@@ -322,9 +373,10 @@ def _row(choice: Choice, constant_mse: float | None) -> Row:
         sampler=SAMPLER_LABELS[choice.sampler],
         configuration=choice.spec.configuration,
         candidates=choice.candidates,
-        frechet_val=frechet_val,
+        frechet_val=_distance(choice, "val"),
         frechet_test=frechet_test,
-        frechet_test_std=choice.std(lambda scores: scores.frechet["test"]),
+        frechet_test_std=spread,
+        frechet_test_noise=2 * noise,
         score=choice.mean(score),
         score_std=choice.std(score),
         kernel=choice.mean(kernel),

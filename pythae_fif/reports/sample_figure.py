@@ -1,6 +1,15 @@
 """Figures 1 and 11 of the paper: rows of samples and reconstructions, a pixel as a square."""
 
-__all__ = ["BEST", "Line", "best", "images_of", "reconstructions", "sample_figure", "samples"]
+__all__ = [
+    "BEST",
+    "Line",
+    "best",
+    "images_of",
+    "of_classes",
+    "reconstructions",
+    "sample_figure",
+    "samples",
+]
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -9,7 +18,7 @@ import numpy as np
 
 from pythae_fif.benchmark.leaderboard import ImageStore
 from pythae_fif.benchmark.selection import Choice
-from pythae_fif.benchmark.sheets import RECONSTRUCTIONS, SIDE, samples_name
+from pythae_fif.benchmark.sheets import OF_CLASS, RECONSTRUCTIONS, SIDE, classes_name, samples_name
 from pythae_fif.pictures import DPI, new_figure, read_pixels
 from pythae_fif.reports.report import Report, Row
 
@@ -32,11 +41,11 @@ class Line(NamedTuple):
     strips: dict[str, np.ndarray]
 
 
-def images_of(sheet: np.ndarray) -> np.ndarray:
-    """The 64 images of a sheet, (64, H, W, C)."""
-    height, width = sheet.shape[0] // SIDE, sheet.shape[1] // SIDE
-    grid = sheet.reshape(SIDE, height, SIDE, width, -1).swapaxes(1, 2)
-    return grid.reshape(SIDE * SIDE, height, width, -1)
+def images_of(sheet: np.ndarray, rows: int = SIDE, columns: int = SIDE) -> np.ndarray:
+    """The images of a sheet, (rows * columns, H, W, C)."""
+    height, width = sheet.shape[0] // rows, sheet.shape[1] // columns
+    grid = sheet.reshape(rows, height, columns, width, -1).swapaxes(1, 2)
+    return grid.reshape(rows * columns, height, width, -1)
 
 
 def sample_figure(lines: Sequence[Line], title: str) -> Any:
@@ -117,6 +126,15 @@ def best(store: ImageStore, report: Report) -> list[Line]:
         for images in _images(store, choice, samples_name(choice.sampler)):
             lines.append(Line(model, {f"samples, {row.sampler}": images}))
     return lines
+
+
+def of_classes(store: ImageStore, report: Report, choice: Choice, labels: np.ndarray) -> list[Line]:
+    """The samples of a conditional model, a line a class; the labels are those of its classes."""
+    pixels = read_pixels(store.place(choice.spec) / classes_name(choice.sampler))
+    if pixels is None:
+        return []
+    lines = np.split(images_of(pixels, len(labels), OF_CLASS), len(labels))
+    return [Line(f"class {label}", {"": of}) for label, of in zip(labels, lines, strict=True)]
 
 
 def _best(report: Report) -> dict[str, tuple[Row, Choice]]:

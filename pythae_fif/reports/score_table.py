@@ -3,8 +3,6 @@
 __all__ = ["score_grid", "score_terminal"]
 
 import math
-import statistics
-from collections.abc import Sequence
 from dataclasses import replace
 
 from rich import box
@@ -12,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pythae_fif.benchmark.display import initials
-from pythae_fif.reports.grid import DASH, LEVEL, Cell, Grid, measured, number, rank_column
+from pythae_fif.reports.grid import DASH, Cell, Grid, measured, number, rank_column
 from pythae_fif.reports.report import Report, Row
 
 
@@ -25,7 +23,7 @@ def _cells(row: Row) -> list[Cell]:
     return [
         Cell(row.model if row.learned else f"{row.model} †"),
         Cell(row.sampler),
-        number(row.frechet_test, row.frechet_test_std),
+        number(row.frechet_test, row.frechet_test_std, row.frechet_test_noise),
         number(row.frechet_val),
         number(row.score, row.score_std),
         measured(None if row.kernel is None else 1000 * row.kernel, ".2f"),
@@ -37,35 +35,11 @@ def _cells(row: Row) -> list[Cell]:
     ]
 
 
-def _mark_lowest(cells: list[list[Cell]], rows: Sequence[Row]) -> None:
-    """Ranks the test distances of each sampler; where the lowest does not stand out, `=` marks it
-    and those level with it.
-
-    What tells noise from a difference is by how much the ratios of test to validation distance
-    differ among the models (1.5 median absolute deviations, of their logarithms), and the standard
-    errors over the seeds, if there are some. Two of these are within noise.
-    """
-    rank_column(cells, 2, [row.sampler for row in rows])
-    tests = [math.log(max(row.frechet_test, 1e-9)) for row in rows]
-    ratios = [t - math.log(max(r.frechet_val, 1e-9)) for t, r in zip(tests, rows, strict=True)]
-    errors = [(r.frechet_test_std or 0) / max(r.frechet_test, 1e-9) for r in rows]
-    errors = [e / math.sqrt(len(r.run_ids)) for e, r in zip(errors, rows, strict=True)]
-    for sampler in {row.sampler for row in rows}:
-        group = [i for i, row in enumerate(rows) if row.sampler == sampler]
-        centre = statistics.median(ratios[i] for i in group)
-        spread = 1.5 * statistics.median(abs(ratios[i] - centre) for i in group)
-        best = min(group, key=tests.__getitem__)
-        noise = {i: 2 * math.hypot(spread, errors[i], errors[best]) for i in group}
-        level = [i for i in group if tests[i] - tests[best] <= noise[i]]
-        for i in group if len(level) > 1 else ():
-            cells[i][2] = replace(cells[i][2], rank=LEVEL if i in level else 0)
-
-
 def score_grid(report: Report) -> Grid:
     """The table in full, for files and the page."""
     rows = report.rows
     cells = [_cells(row) for row in rows]
-    _mark_lowest(cells, rows)
+    rank_column(cells, 2, [row.sampler for row in rows])
     headings = [
         "Model",
         "Sampler",
@@ -124,9 +98,15 @@ def score_terminal(report: Report, width: int = 80) -> Table:
         {grid.headings.index("reference"): "ref"} if report.differences else {}
     )
     short[len(grid.headings) - 1] = "chosen"
-    styles = {0: "", 1: "bold", 2: "underline", LEVEL: ""}
+    styles = {1: "bold", 2: "underline"}
     title = Text(grid.title, "bold")
-    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    signs = {
+        "±": "± over draws of samples, or over seeds",
+        "=": "= level with the lowest of a sampler",
+    }
+    column = "".join(row[2].shown for row in grid.rows)
+    legend = "; ".join(text for sign, text in signs.items() if sign in column)
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), caption=legend)
     for index, heading in short.items():
         table.add_column(
             heading,
@@ -135,9 +115,6 @@ def score_terminal(report: Report, width: int = 80) -> Table:
             overflow="fold",
         )
     for position, row in enumerate(grid.rows, start=1):
-        cells = (
-            (row[index].text + " =" * (row[index].rank == LEVEL), styles[row[index].rank])
-            for index in short
-        )
+        cells = ((row[index].shown, styles.get(row[index].rank, "")) for index in short)
         table.add_row(*map(Text.assemble, cells), end_section=position in grid.groups)
     return table

@@ -179,8 +179,8 @@ class Store(Generic[SpecT, RecordT]):
         return os.path.exists(os.path.join(place, "config.yaml"))
 
     def is_packed(self, spec: SpecT) -> bool:
-        """Whether a run has a whole record, in a pack alone."""
-        return self.record(spec) is not None and not self.run_dir(spec).exists()
+        """Whether a run is in a pack alone, finished or failed."""
+        return f"{spec.folder}/{spec.run_id}" in self._packed and not self.run_dir(spec).exists()
 
     def specs(self, below: str = "", known: Container[str] = ()) -> Iterator[SpecT]:
         """The specifications of all runs of this kind in a folder below `runs/`.

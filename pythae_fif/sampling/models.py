@@ -17,10 +17,18 @@ Images = np.ndarray | Tensor
 """Images (N, C, H, W), uint8 or floating point in [0, 1]."""
 
 
-def embed(model: BaseAE, images: Images, *, seed: int = 0, batch_size: int = 200) -> Tensor:
+def embed(
+    model: BaseAE,
+    images: Images,
+    *,
+    labels: np.ndarray | None = None,
+    seed: int = 0,
+    batch_size: int = 200,
+) -> Tensor:
     """Codes of images as Pythae's samplers take them: `z` of the model in evaluation mode.
 
-    Where the model draws its codes they are draws, by the seed.
+    Where the model draws its codes they are draws, by the seed. A conditional model needs the
+    labels (N,).
 
     Returns:
         (N, d), or maps of codes (N, d, h, w), on the CPU.
@@ -29,34 +37,42 @@ def embed(model: BaseAE, images: Images, *, seed: int = 0, batch_size: int = 200
         NonFiniteError: A code is NaN or infinite.
     """
     set_seed(seed)
-    codes = in_batches(model, images, batch_size, _codes)
+    codes = in_batches(model, images, batch_size, _codes, labels)
     if not torch.isfinite(codes).all():
         bad = (~torch.isfinite(codes.flatten(1)).all(dim=1)).sum().item()
         raise NonFiniteError(f"the codes of {bad} of {len(codes)} training images are not finite")
     return codes
 
 
-def reconstruct(model: BaseAE, images: Images) -> Tensor:
+def reconstruct(model: BaseAE, images: Images, labels: np.ndarray | None = None) -> Tensor:
     """Reconstructions of images, (N, C, H, W), on the CPU, by the model in evaluation mode."""
-    reconstructions = in_batches(model, images, 200, lambda model, x: model.reconstruct(x))
+    reconstructions = in_batches(
+        model, images, 200, lambda model, x, *labels: model.reconstruct(x, *labels), labels
+    )
     return reconstructions.reshape(images.shape)
 
 
-def _codes(model: BaseAE, x: Tensor) -> Tensor:
+def _codes(model: BaseAE, x: Tensor, labels: Tensor | None = None) -> Tensor:
     z: Tensor
     if isinstance(model, FactorVAE):
         output = model.encoder(x)
         noise = torch.randn_like(output.embedding)
         z = output.embedding + (0.5 * output.log_covariance).exp() * noise
     else:
-        z = model(DatasetOutput(data=x, labels=torch.ones(len(x), device=x.device))).z
+        labels = torch.ones(len(x), device=x.device) if labels is None else labels
+        z = model(DatasetOutput(data=x, labels=labels)).z
     return z
 
 
 def in_batches(
-    model: BaseAE, images: Images, batch_size: int, of: Callable[[BaseAE, Tensor], Tensor]
+    model: BaseAE,
+    images: Images,
+    batch_size: int,
+    of: Callable[..., Tensor],
+    labels: np.ndarray | None = None,
 ) -> Tensor:
-    """What a function of the model and images (B, C, H, W), float32, gives for all, on the CPU."""
+    """What a function of the model, images (B, C, H, W), float32, and where there are some labels
+    (B,), gives for all, on the CPU."""
     model.eval()
     device = next(model.parameters()).device
     results = []
@@ -66,11 +82,14 @@ def in_batches(
             batch = torch.from_numpy(np.array(batch))  # torch takes no read-only arrays
         x = batch.to(device)
         x = x.to(torch.float32).div_(255) if x.dtype == torch.uint8 else x.to(torch.float32)
+        given = [x]
+        if labels is not None:
+            given.append(torch.from_numpy(labels[start : start + batch_size]).to(device))
         try:
             with torch.no_grad():
-                result = of(model, x)
+                result = of(model, *given)
         except RuntimeError:  # as in Pythae's trainer: the model may differentiate
             with torch.enable_grad():
-                result = of(model, x)
+                result = of(model, *given)
         results.append(result.detach().cpu())
     return torch.cat(results)

@@ -1,6 +1,6 @@
 """Samples of a model by Pythae's samplers; what is odd in them stands in `pythae_fif.sampling`."""
 
-__all__ = ["draw", "fit", "generate", "needs_fit"]
+__all__ = ["draw", "fit", "generate", "generate_by_class", "needs_fit"]
 
 import contextlib
 import logging
@@ -167,6 +167,51 @@ def generate(
     if not torch.isfinite(samples).all():
         raise NonFiniteError(f"the {name} sampler gave samples that are not finite")
     return samples[torch.randperm(len(samples))][:num_samples]
+
+
+def generate_by_class(
+    name: str,
+    model: BaseAE,
+    codes: Tensor,
+    labels: np.ndarray,
+    *,
+    num_samples: int,
+    seed: int,
+    fit_steps: int = FIT_STEPS,
+) -> tuple[Tensor, np.ndarray]:
+    """Samples of a conditional model, of each class as many as its part of the labels.
+
+    Args:
+        name, codes, num_samples, fit_steps: As of :func:`generate`, which is called class by class
+            with the model at its label and the codes of its images.
+        model: Trained, with a method `given`.
+        labels: Of the codes, (N,).
+        seed: Of the first class; that of each further one is another.
+
+    Returns:
+        (n, C, H, W), on the CPU, shuffled, and their labels (n,).
+
+    Raises:
+        DataError: A class has one code alone, and the sampler is fitted to codes.
+        NonFiniteError: As of :func:`generate`.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    if name != "normal" and counts.min() < 2:
+        raise DataError(
+            f"class {classes[counts.argmin()]} has one training image, and the {name} sampler is "
+            "fitted to those of a class: leave the class or the sampler out"
+        )
+    ends = np.round(np.cumsum(counts) * num_samples / len(labels)).astype(int)
+    wanted = np.diff(ends, prepend=0)
+    parts = [
+        generate(
+            name, model.given(int(label)), codes[torch.from_numpy(labels == label)],
+            num_samples=int(number), seed=seed + 1_000_003 * index, fit_steps=fit_steps,
+        )
+        for index, (label, number) in enumerate(zip(classes, wanted, strict=True))
+    ]  # fmt: skip
+    order = np.random.default_rng(seed).permutation(num_samples)
+    return torch.cat(parts)[torch.from_numpy(order)], classes.repeat(wanted)[order]
 
 
 def _mixture(model: BaseAE, codes: Tensor, seed: int, components: int) -> BaseSampler:

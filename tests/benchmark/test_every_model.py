@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:scores of 20 samples"),
 ]
 
-MODELS = names_in("models")
+MODELS = [name for name in names_in("models") if not load_model_entry(name).conditional]
 DIGITS, MNIST, CIFAR, CELEBA = (1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64)
 ENVIRONMENT = Environment(offline=True)
 

@@ -47,6 +47,7 @@ def test_a_run_has_the_samplers_that_it_has_scores_of(tmp_path):
     "changed",
     [
         {"data_hash": "0" * 16},
+        {"labels_hash": "0" * 16},
         {"profile": "paper"},
         {"extractor": "inception"},
         {"latent_dim": 8},

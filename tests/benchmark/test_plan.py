@@ -22,7 +22,7 @@ CHANGED = {
     "dataset": "mnist", "arch": "resnet", "model": "vae",
     "parameters": {"beta": 10.5, "hutchinson_samples": 1}, "varied": ("beta",),
     "latent_dim": 9, "image_size": 64, "seed": 1, "extractor": "classifier",
-    "profile": "other", "data_hash": "0123456789abcdee",
+    "profile": "other", "data_hash": "0123456789abcdee", "labels_hash": "0" * 16,
     "settings": dataclasses.replace(SETTINGS, epochs=2),
 }  # fmt: skip
 

@@ -19,6 +19,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from support.reference import packer
 
 import pythae_fif
 from pythae_fif import FIF, FIFConfig, cli
@@ -177,7 +178,9 @@ class TestShowing:
         assert code == 0
         assert "fif 1 fails at once:" in " ".join(out.split())
 
-    @pytest.mark.parametrize("words", [[], ["run"], ["study"], ["study", "tabular"], ["verify"]])
+    @pytest.mark.parametrize(
+        "words", [[], ["run"], ["study"], ["study", "tabular"], ["verify"], ["score"]]
+    )
     def test_help_shows_the_flags_of_the_command_alone(self, capsys, words):
         with pytest.raises(SystemExit) as stop:
             cli.main([*words, "--help"])
@@ -196,12 +199,13 @@ class TestShowing:
             "study": ["sinusoid"],
             "study tabular": ["--data", "--results", "--latent-dim"],
             "verify": ["RESULTS"],
+            "score": ["--training", "95% intervals"],
         }[" ".join(words)]
         assert all(part in text for part in expected)
         flags = set(re.findall(r"--[a-z-]+", text))
         assert ("--arch" in flags) is (words in ([], ["run"]))
         assert ("--engine" in flags) is (words in ([], ["run"], ["study", "tabular"]))
-        assert ("--quiet" in flags) is (words not in (["study"], ["verify"]))
+        assert ("--quiet" in flags) is (words not in (["study"], ["verify"], ["score"]))
 
     @pytest.mark.parametrize("words", [["--help"], ["list"], ["--list"], ["--betas"],
                                        ["study", "toy", "--help"], ["--dataset", "circle", "-h"],
@@ -275,6 +279,21 @@ def test_a_package_that_is_missing(run, monkeypatch, package, flags):
     assert f"needs the package {package}: pip install 'pythae-fif[" in err
 
 
+def test_a_packed_store_trains_nothing_and_tells_what_failed(run, tmp_path):
+    words = ["--models", "ae", "fif", "--beta", 1e39, "--hutchinson-samples", 1, "--epochs", 1]
+    words += ["--train-size", 60, "--num-samples", 20, "--extractor", "pixels"]
+    code, _, _ = run(*words)
+    assert (code, run.executed) == (1, 2)
+    script = packer()
+    script.pack(run.results, tmp_path / "packed")
+    run.results = tmp_path / "packed"
+    code, _, _ = run(*words)
+    assert (code, run.executed) == (0, 0)
+    (table,) = (run.results / "tables").glob("*.md")
+    assert "Runs that failed" in table.read_text() and "epoch 1" in table.read_text()
+    assert sorted(path.name for path in (run.results / "runs").iterdir()) == ["digits.jsonl"]
+
+
 def test_own_table_from_file_to_page(run, tmp_path):
     lines = [f"{100 + i % 7};{0.01 * (i % 11)};{i}" for i in range(120)]
     (tmp_path / "w.csv").write_text("\n".join(["height;width;n", *lines, "100;;3"]))
@@ -291,6 +310,8 @@ def test_own_table_from_file_to_page(run, tmp_path):
     assert "60 training, 12 validation and 12 test rows" in table
     assert "1 rows with missing values left out" in table and "FID-like" in table
     assert "--missing drop --separator ';'" in table and "published" not in table
+    pictures = re.findall(r"\]\(([^)]+png)\)", table)
+    assert len(pictures) > 2 and all((path.parent / link).is_file() for link in pictures)
     (folder,) = (run.results / "runs/csv/tabular/vae").iterdir()
     rows = list(csv.DictReader((folder / "samples-normal.csv").open()))
     assert len(rows) == 20 and list(rows[0]) == ["height", "width", "n"]

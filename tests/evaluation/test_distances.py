@@ -12,11 +12,11 @@ from support.features import normal, statistics_of
 
 from pythae_fif.errors import DataError, NonFiniteError
 from pythae_fif.evaluation import (
-    bootstrap_frechet,
     bootstrap_inception,
     bootstrap_kernel,
     frechet_at_infinity,
     frechet_distance,
+    frechet_error,
     inception_score,
     kernel_distance,
     neighbour_scores,
@@ -323,41 +323,45 @@ class TestErrors:
         with pytest.raises(DataError, match="2 replicates, not 1"):
             bootstrap_kernel(torch.zeros(9, 3), torch.zeros(9, 3), 0.0, replicates=1)
         with pytest.raises(DataError, match="one length"):
-            bootstrap_frechet(torch.zeros(9, 3), statistics_of(torch.randn(9, 2)), 0.0)
+            frechet_error(torch.zeros(9, 3), statistics_of(torch.randn(9, 2)))
 
 
 class TestUncertainty:
     def spread(self, score, draws: int = 60) -> float:
         return float(np.std([score(seed) for seed in range(100, 100 + draws)]))
 
-    def test_frechet_interval_is_as_wide_as_the_spread_of_new_samples(self):
-        reference = statistics_of(normal(5000, 3, seed=0))
+    @pytest.mark.parametrize(
+        ("rows", "dim", "shift", "most"),
+        [(300, 3, 0.3, 1.35), (500, 20, 0.0, 1.35), (30, 60, 0.3, 1.8)],
+    )
+    def test_frechet_error_is_the_spread_of_new_samples(self, rows, dim, shift, most):
+        """Fewer samples than features: too large, and not too small."""
+        reference = statistics_of(normal(5000, dim, seed=0))
 
         def score(seed):
-            return frechet_distance(statistics_of(normal(300, 3, seed=seed, shift=0.3)), reference)
+            samples = statistics_of(normal(rows, dim, seed=seed, shift=shift))
+            return frechet_distance(samples, reference)
 
-        features = normal(300, 3, seed=7, shift=0.3)
-        estimate = score(7)
-        low, high = bootstrap_frechet(features, reference, estimate, replicates=200)
-        assert low < estimate < high
-        assert (high - low) / 3.92 == pytest.approx(self.spread(score), rel=0.35)
+        errors = [
+            frechet_error(normal(rows, dim, seed=seed, shift=shift), reference) for seed in range(5)
+        ]
+        assert 0.65 < np.mean(errors) / self.spread(score) < most
 
     @pytest.mark.parametrize(("rows", "dim"), [(200, 6), (10, 30)])
-    def test_each_replicate_is_the_distance_of_the_drawn_samples(self, rows, dim, monkeypatch):
-        """The quick way of the bootstrap against samples written out as often as drawn."""
-        from pythae_fif.evaluation import uncertainty
-
+    def test_frechet_error_is_the_derivative_by_the_weights(self, rows, dim):
+        """A sample that is there twice moves the distance by the N-th part of its influence."""
         features, reference = normal(rows, dim, seed=0), statistics_of(normal(100, dim, seed=1))
-        seen = []
-        monkeypatch.setattr(uncertainty, "_interval", lambda _, values: seen.extend(values))
-        bootstrap_frechet(features, reference, 0.0, replicates=3, seed=4)
-        expected = [
-            frechet_distance(
-                statistics_of(features[np.repeat(np.arange(rows), weights)]), reference
-            )
-            for weights in uncertainty._weights(rows, 3, 4)
+        many = 2000
+        repeated = features.repeat(many, 1)
+        at = frechet_distance(statistics_of(repeated), reference)
+        moves = [
+            many
+            * rows
+            * (frechet_distance(statistics_of(torch.cat([repeated, x])), reference) - at)
+            for x in features.split(1)
         ]
-        assert seen == pytest.approx(expected, rel=1e-5)
+        found = frechet_error(features, reference)
+        assert found == pytest.approx(np.std(moves) / np.sqrt(rows), rel=0.1)
 
     def test_inception_interval(self):
         def logits(seed):
@@ -394,9 +398,10 @@ class TestUncertainty:
 
     def test_seeded(self):
         reference, features = statistics_of(normal(99, 2, seed=0)), normal(50, 2, seed=1)
-        once = bootstrap_frechet(features, reference, 1.0, replicates=9, seed=1)
-        assert once == bootstrap_frechet(features, reference, 1.0, replicates=9, seed=1)
-        assert once != bootstrap_frechet(features, reference, 1.0, replicates=9, seed=2)
+        held = normal(99, 2, seed=0)
+        once = bootstrap_kernel(features, held, 1.0, replicates=9, seed=1)
+        assert once == bootstrap_kernel(features, held, 1.0, replicates=9, seed=1)
+        assert once != bootstrap_kernel(features, held, 1.0, replicates=9, seed=2)
         assert frechet_at_infinity(features, reference, seed=1) == frechet_at_infinity(
             features, reference, seed=1
         )

@@ -251,7 +251,7 @@ def test_json(held_out, tmp_path):
     assert held == output.to_dict()
     assert held["distance_name"] == "FD-pixels" and held["extractor_hash"]
     assert held["frechet_infinity"] is None and held["intervals"] is None
-    assert held["memorisation"] is None
+    assert held["memorisation"] is None and 0 < held["frechet_error"] < held["frechet"]
     assert set(held["seconds"]) == {"fit", "reference", "sampling", "scoring", "reconstruction"}
 
 

@@ -16,6 +16,7 @@ from pythae_fif.evaluation import (
     Reference,
     SampleCountWarning,
     content_hash,
+    frechet_error,
     inception_score,
     kernel_distance,
     neighbour_scores,
@@ -63,18 +64,16 @@ class TestReference:
         samples = noise_images(80, 1, 8, 8, seed=1)
         samples.view(80, 64)[:, rank:] = 0
         plain = score_samples(samples, extractor, {"a": Reference.of(images, extractor)})
-        # a covariance of full rank takes the way that needs no factor
-        expected = ["factor", "own_pairs"][rank == 64 :]
-        assert built == expected
+        assert sorted(built) == ["factor", "own_pairs"]
         for _ in range(2):
             held = Reference.of(images, extractor, cache_dir=tmp_path)
             for _ in range(2):
                 assert score_samples(samples, extractor, {"a": held}) == plain
-        assert built == 2 * expected
+        assert sorted(built) == 2 * ["factor"] + 2 * ["own_pairs"]
         score_samples(samples, extractor, {"a": held}, seed=1)
         score_samples(samples[:70], extractor, {"a": held})
         assert built.count("own_pairs") == 4
-        assert len(names_in(tmp_path)) == 1 + 3 + (rank < 64)
+        assert len(names_in(tmp_path)) == 1 + 3 + 1
 
     @pytest.mark.parametrize("batch_size", [1, 7, 1000])
     def test_batch_size_does_not_matter(self, batch_size, monkeypatch):
@@ -262,6 +261,9 @@ class TestAllScores:
         assert scores.score.mean == inception_score(logits, seed=3).mean
         biased = inception_score(logits + extractor.logit_bias, seed=3).mean
         assert scores.score_with_bias.mean == biased != scores.score.mean
+        assert scores.frechet_error == {
+            "test": pytest.approx(frechet_error(features, references["test"].statistics))
+        }
         assert scores.intervals is None and scores.frechet_infinity is None
 
     @pytest.mark.filterwarnings("ignore::pythae_fif.evaluation.SampleCountWarning")

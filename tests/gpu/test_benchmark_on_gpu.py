@@ -27,7 +27,8 @@ def _execute(run_dir):
 def _run_of(model, folder):
     """The specification and the folder of a run that is about to start."""
     flags = {"models": [model], "samplers": ["all"]}
-    (spec,) = expand(*tiny(folder, flags, **SIZES))
+    sizes = SIZES | ({"train_size": 100} if model == "fif_conditional" else {})  # of each class
+    (spec,) = expand(*tiny(folder, flags, **sizes))
     return spec, Store(folder / "results", IMAGES).prepare(spec, ENVIRONMENT)
 
 

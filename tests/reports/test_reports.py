@@ -21,7 +21,10 @@ from support.report_store import FAILURES, GOLDEN, NAME, RESULTS, report, result
 
 from pythae_fif.benchmark.config import experiment_file, load_experiment
 from pythae_fif.benchmark.model_entry import all_models
+from pythae_fif.benchmark.plan import Announced, expand
 from pythae_fif.benchmark.record import Training
+from pythae_fif.cli.request import read_request, run_parser
+from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import StoreError, printable
 from pythae_fif.pictures import UNSEEN, read_pixels, write_figure
 from pythae_fif.reports import (
@@ -85,6 +88,24 @@ class TestStored:
         found = re.findall(r"!\[[^]]+\]\(([^)]+)\)", tables[f"{NAME}.md"])
         assert len(found) == len(DRAWN)
         assert all((root / "tables" / path).is_file() for path in found)
+
+    def test_samples_of_classes_are_on_the_page_and_linked(self, tmp_path):
+        distances = {"normal": (5, 6), "gmm": (3, 2.5)}
+        of_class = result("fif_conditional", {}, 0, distances, labels_hash="0" * 16)
+        report_store.fill(store(tmp_path), [of_class])
+        labels = {split: np.arange(len(splits()[split])) % 3 for split in SPLIT_NAMES}
+        rows = np.repeat([10, 20, 30], 8)[:, None].repeat(16 * 8, 1).astype(np.uint8)
+        picture = store(tmp_path).run_dir(of_class.spec) / "classes-gmm.png"
+        Image.fromarray(rows).save(picture)
+        labelled = dataclasses.replace(splits(), labels=labels)
+        write_experiment(store(tmp_path), labelled, report([of_class]))
+        text = (tmp_path / "tables" / f"{NAME}.md").read_text("utf-8")
+        assert "## FIF (labels), GMM: a row a class" in text
+        links = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
+        found = {(tmp_path / "tables" / link).resolve() for link in links}
+        drawn = tmp_path / "figures" / f"{NAME}-classes-fif_conditional-gmm.png"
+        assert drawn.resolve() in found and all(path.is_file() for path in found)
+        assert {10, 20, 30} <= set(np.unique(np.asarray(Image.open(drawn).convert("L"))))
 
     def test_without_pictures_and_logs(self, tmp_path):
         """Records are enough: what a run has no file of is left out."""
@@ -239,7 +260,31 @@ class TestCommand:
         parameters = [{"beta": b, "hutchinson_samples": 1} for b in (0.5, 99)]
         samplers = ("normal", "gaussian", "gmm")
         results = [result("fif", p, 0, dict.fromkeys(samplers, (1, 1))) for p in parameters]
-        assert self.command(results, profile="quick").endswith("--models fif --beta 0.5 99")
+        words = "--models fif --beta 0.5 99 --hutchinson-samples 1"
+        assert self.command(results, profile="quick").endswith(words)
+
+    @pytest.mark.parametrize(
+        ("betas", "vectors", "words"),
+        [
+            ((10,), (1, 2), " --beta 10"),
+            ((10,), (1,), " --beta 10 --hutchinson-samples 1"),
+            ((10, 5), (1, 2), ""),
+            ((10, 5, 15, 20, 25), (1, 2), " --hutchinson-samples 1 2"),
+            ((0.5, 10), (1, 2), " --beta 0.5 10"),
+        ],
+    )
+    def test_part_of_the_grid(self, betas, vectors, words):
+        """The command makes these very configurations."""
+        samplers = dict.fromkeys(("normal", "gaussian", "gmm"), (1, 1))
+        pairs = list(itertools.product(betas, vectors))
+        results = [
+            result("fif", {"beta": b, "hutchinson_samples": k}, 0, samplers) for b, k in pairs
+        ]
+        found = self.command(results, profile="quick")
+        assert found.endswith(f"--models fif{words}")
+        given = run_parser("").given(found.split())
+        plan = expand(read_request(given).experiment, Announced((1, 8, 8)))
+        assert {tuple(spec.parameters.values()) for spec in plan} == set(pairs)
 
     @pytest.mark.parametrize("name", ["quick", "mine"])
     def test_a_profile_of_your_own(self, name):
@@ -277,6 +322,7 @@ class TestTerminal:
                 frechet_val=distance,
                 frechet_test=distance,
                 frechet_test_std=spread,
+                frechet_test_noise=st.floats(0, 9),
                 score=st.none() | st.floats(1, 1000),
                 score_std=spread,
                 kernel=st.none() | st.floats(0, 9),
@@ -321,21 +367,44 @@ class TestTerminal:
         ([(113.8, 115.0), (114.3, 114.2), (150.0, 150.6)], ["113.8 =", "114.3 =", "150.0"]),
         ([(80.0, 80.4), (114.3, 114.2), (150.0, 150.6)], ["**80.00**", "<u>114.3</u>", "150.0"]),
         ([(80.0, 80.0)], ["80.00"]),
-        # They agree, but the seeds of the lowest do not.
+        # They agree, but other samples of the lowest would not.
         ([(80.0, 80.0, 9.0), (81.0, 81.0, 0.1)], ["80.00 ± 9.00 =", "81.00 ± 0.10 ="]),
+        ([(80.0, 80.0, 0.1), (81.0, 81.0, 0.1)], ["**80.00 ± 0.10**", "<u>81.00 ± 0.10</u>"]),
         ([(0.0, 0.0), (0.0, 0.0)], ["0.000 =", "0.000 ="]),
     ],
 )
 def test_bold_stands_out_and_else_all_that_are_level_are_marked(rows, expected):
-    drawn = [
-        dataclasses.replace(
-            REPORT.rows[0], sampler="N", frechet_test=test, frechet_val=val,
-            frechet_test_std=std[0] if std else None,
-        )
-        for test, val, *std in rows
-    ]  # fmt: skip
-    lines = to_markdown(score_grid(dataclasses.replace(REPORT, rows=drawn))).splitlines()
-    assert [line.split(" | ")[2] for line in lines if line.startswith("| FIF")] == expected
+    results = [
+        result(model, {}, 0, {"normal": (val, test)}, error=error[0] if error else None)
+        for model, (test, val, *error) in zip(("ae", "fif", "wae_imq"), rows, strict=False)
+    ]
+    lines = to_markdown(score_grid(build_report(EXPERIMENT, results))).splitlines()
+    assert [line.split(" | ")[2] for line in lines if " | N | " in line] == expected
+
+
+@pytest.mark.parametrize(
+    ("errors", "seeds", "words"),
+    [
+        (
+            [None, None],
+            [0, 0],
+            ["of the split", "move the distances is not known", "With one seed"],
+        ),
+        ([0.1, None], [0, 0], ["over draws of samples", "of 1 of the rows", "With one seed"]),
+        ([0.1, 0.1], [0, 0], ["and of draws of samples. ± is the standard dev", "With one seed"]),
+        ([0.1, 0.1], [0, 1], ["and of seeds. ± is the standard dev", "means over the seeds."]),
+    ],
+)
+def test_it_is_said_what_of_the_noise_is_known(errors, seeds, words):
+    models = ["ae", "vae"] if seeds == [0, 0] else ["ae", "ae"]
+    results = [
+        result(model, {}, seed, {"normal": (1, 1)}, error=error)
+        for model, seed, error in zip(models, seeds, errors, strict=True)
+    ]
+    (note,) = (n for n in build_report(EXPERIMENT, results).notes if "bold is" in n)
+    found = [note.find(word) for word in words]
+    assert -1 not in found and found == sorted(found)
+    assert ("With one seed" in note) is ("With one seed" in words)
 
 
 def test_few_references_are_warned_of():
@@ -462,7 +531,7 @@ class TestComparison:
             {"fif": 64, "dnf": 512, "trumpet": 192}.items()
         ):
             for seed in (0, 1):
-                distances = {"normal": (9, 7 - index), "gmm": (5, 3 + index)}
+                distances = {"normal": (9, 7 - index), "gmm": (3 + index, 3 + index)}
                 results.append(
                     result(
                         model,
@@ -645,8 +714,9 @@ class TestPage:
 
     def test_holds_tables_notes_and_failures(self, text, page):
         assert len(page.all("table")) == 5
-        assert '<td class="r" data-value="6.5"><b>6.50 ± 0.71</b></td>' in text
-        assert '<td class="r" data-value="7.5"><u>7.50 ± 0.00</u></td>' in text
+        assert '<td class="r" data-value="0.3"><b>0.300 ± 0.071</b></td>' in text
+        assert '<td class="r" data-value="2.3"><u>2.30 ± 0.00</u></td>' in text
+        assert '<td class="r" data-value="6.5">6.50 ± 0.71 =</td>' in text
         assert '<tr class="first" data-model="AE"><td>AE †</td>' in text.replace("\n", "")
         assert "<li>Profile <code>quick</code>: a profile of the tests.</li>" in text
         assert "DivergedError: the loss is &lt;NaN&gt; &amp; no number in epoch 3" in text

@@ -61,6 +61,7 @@ def result(
     partial: bool = False,
     training: Training | None = None,
     provenance: dict | None = None,
+    error: float | None = None,
     **of_spec,
 ) -> Result:
     """A finished run; distances of each sampler are (validation, test)."""
@@ -87,6 +88,7 @@ def result(
             neighbours={
                 "test": Neighbours(precision=0.5, recall=0.75, density=1.25, coverage=0.875)
             },
+            frechet_error=None if error is None else {"val": error, "test": error},
             # the VAE's are records of before
             memorisation=None if model == "vae" else Memorisation({"test": 0.5 + seed / 50}, 0.9),
         )
