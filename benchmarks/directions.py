@@ -30,10 +30,18 @@ from pythae_fif.pictures import new_figure
 from pythae_fif.reports.grid import Cell, Grid, write_grid
 from pythae_fif.studies import StudyOptions
 from pythae_fif.studies.output import Drawing, write_study
-from pythae_fif.studies.sinusoid import BATCH, SINUSOID, Size, clean_points, train
+from pythae_fif.studies.sinusoid import (
+    BATCH,
+    NOISES,
+    SINUSOID,
+    Size,
+    clean_points,
+    train,
+    transition,
+)
 from pythae_fif.training import keep_freed_memory
 
-NOISE = 0.1
+NOISE = NOISES[0]
 SEEDS = range(6)
 LOW = (0.01, 0.1)
 BETAS = (*LOW, 0.5, 1.0, 10.0)
@@ -43,25 +51,43 @@ CLEAR = 0.01  # p of a two-sided rank test below which a factor counts as one th
 
 TEXT = Size(10_000, 20, 4, 64)
 CODE = replace(TEXT, hidden=2, standardised=True)
-PAPER = replace(TEXT, width=256, points=100_000, epochs=50)
-CASES: dict[str, tuple[str, Size, tuple[float, ...]]] = {
-    "text": ("text", TEXT, BETAS),
-    "code": ("code", CODE, BETAS),
-    "hidden": ("two hidden layers", replace(TEXT, hidden=2), LOW),
-    "standardised": ("standardised data", replace(TEXT, standardised=True), LOW),
-    "rate": ("rate 3e-3", replace(TEXT, learning_rate=3e-3), LOW),
-    "longer": ("4 times the steps", replace(TEXT, epochs=80), LOW),
-    "points": ("10 times the points, same steps", replace(TEXT, points=100_000, epochs=2), LOW),
-    "width": ("width 256", replace(TEXT, width=256), LOW),
-    "whole": ("the paper's 39,050 steps", replace(TEXT, points=100_000, epochs=50), LOW),
-    "paper": ("width 256, 39,050 steps", PAPER, LOW),
-    "code_width": ("code, width 256", replace(CODE, width=256), LOW),
-    "code_longer": ("code, width 256, 4 times the steps", replace(CODE, width=256, epochs=80), LOW),
-    "paper_code": (
-        "code, width 256, 39,050 steps",
-        replace(PAPER, hidden=2, standardised=True),
-        LOW,
+WIDE = replace(TEXT, width=256)
+PAPER = replace(WIDE, points=100_000, epochs=50)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One ensemble: its name in tables, its settings, and the noise of its data."""
+
+    label: str
+    size: Size
+    betas: tuple[float, ...] = LOW
+    noise: float = NOISE
+
+
+CASES = {
+    "text": Case("text", TEXT, BETAS),
+    "code": Case("code", CODE, BETAS),
+    "hidden": Case("two hidden layers", replace(TEXT, hidden=2)),
+    "standardised": Case("standardised data", replace(TEXT, standardised=True)),
+    "rate": Case("rate 3e-3", replace(TEXT, learning_rate=3e-3)),
+    "longer": Case("4 times the steps", replace(TEXT, epochs=80)),
+    "points": Case("10 times the points, same steps", replace(TEXT, points=100_000, epochs=2)),
+    "width": Case("width 256", WIDE),
+    "width_hidden": Case("width 256, two hidden layers", replace(WIDE, hidden=2)),
+    "width_standardised": Case("width 256, standardised data", replace(WIDE, standardised=True)),
+    "whole": Case("the paper's 39,050 steps", replace(TEXT, points=100_000, epochs=50)),
+    "paper": Case("width 256, 39,050 steps", PAPER),
+    "code_width": Case("code, width 256", replace(CODE, width=256)),
+    "code_longer": Case("code, width 256, 4 times the steps", replace(CODE, width=256, epochs=80)),
+    "paper_code": Case(
+        "code, width 256, 39,050 steps", replace(PAPER, hidden=2, standardised=True)
     ),
+    **{
+        f"{name}_noise_{noise:g}": Case(f"{name}, noise {noise:g}", size, BETAS, noise)
+        for name, size in (("text", TEXT), ("code", CODE))
+        for noise in NOISES[1:]
+    },
 }  # in the order of their training
 
 
@@ -106,7 +132,7 @@ def main() -> None:
     for name in flags.cases:
         file = flags.store / f"{name}.json"
         if not flags.draw and not file.exists():
-            write_json(file, asdict(run(CASES[name][1], CASES[name][2])))
+            write_json(file, asdict(run(CASES[name])))
             print(name, flush=True)
     files = {name: flags.store / f"{name}.json" for name in CASES}
     found = {
@@ -116,14 +142,14 @@ def main() -> None:
         print(path)
 
 
-def run(size: Size, betas: tuple[float, ...]) -> Found:
+def run(case: Case) -> Found:
     """Trains a case and measures its models on held-out points."""
-    start = time.process_time()
-    ensemble = train(NOISE, betas, SEEDS, size)
+    start, size = time.process_time(), case.size
+    ensemble = train(case.noise, case.betas, SEEDS, size)
     seconds = time.process_time() - start
     generator = torch.Generator().manual_seed(1)
     clean = clean_points(POSITIONS, generator, size.height).repeat_interleave(DRAWS, 0)
-    x = clean + NOISE * torch.randn(clean.shape, generator=generator)
+    x = clean + case.noise * torch.randn(clean.shape, generator=generator)
     return Found(
         **measure(ensemble, x, clean[:, 0]),
         steps=size.epochs * (size.points // BATCH),
@@ -157,22 +183,22 @@ def draw(found: dict[str, Found], results: Path) -> list[Path]:
         return []
     rows = []
     for name, one in found.items():
-        label, _, betas = CASES[name]
-        for beta in betas:
-            counts = (Cell(f"{n} of {len(SEEDS)}", n) for n in shares(one, betas, beta))
+        case = CASES[name]
+        for beta in case.betas:
+            counts = (Cell(f"{n} of {len(SEEDS)}", n) for n in shares(one, case.betas, beta))
             numbers = ("across", "along", "nll", "reconstruction")
-            cells = [with_range(one.of(number, betas, beta)) for number in numbers]
+            cells = [with_range(one.of(number, case.betas, beta)) for number in numbers]
             steps = Cell(f"{one.steps:,}", one.steps)
-            rows.append([Cell(label), steps, Cell(f"{beta:g}", beta), *counts, *cells])
+            rows.append([Cell(case.label), steps, Cell(f"{beta:g}", beta), *counts, *cells])
     text = found["text"]
     command = "python benchmarks/directions.py --store DIR"
     notes = [
-        f"Noise {NOISE:g}. Text: {TEXT.points:,} points, {TEXT.blocks} residual blocks of one "
-        f"hidden layer of width {TEXT.width} (the paper's: 256) in encoder and decoder each, "
-        f"{text.steps:,} steps of batch {BATCH} in one cycle up to a rate of "
-        f"{TEXT.learning_rate:g} (the paper's: 39,050). Code: two hidden layers, standardised "
-        "data, else the same. Below: the text's, or where it says so the code's, with these "
-        "factors changed.",
+        f"Noise {NOISE:g} where nothing else is said. Text: {TEXT.points:,} points, "
+        f"{TEXT.blocks} residual blocks of one hidden layer of width {TEXT.width} (the "
+        f"paper's: 256) in encoder and decoder each, {text.steps:,} steps of batch "
+        f"{BATCH} in one cycle up to a rate of {TEXT.learning_rate:g} (the paper's: 39,050). "
+        "Code: two hidden layers, standardised data, else the same. Below: "
+        "the text's, or where it says so the code's, with these factors changed.",
         f"Across: share of the code's variance at a fixed position on the curve, which is the "
         f"noise's; the noise is learnt from {ACROSS:g} on. Along: rank correlation of the code "
         f"with the position; the sinusoid is learnt from {SINUSOID:g} on, which explains as much "
@@ -213,16 +239,16 @@ def figure(found: dict[str, Found]) -> Any:
         axis.set_title(f"by the {name}", fontsize=10)
         axis.set_xlabel("beta")
     axes[0].set_ylabel("share of the models that learn")
-    strip = axes[2]
+    strip, found = axes[2], of_noise(found)
     for row, (name, one) in enumerate(found.items()):
         for beta, colour in zip(LOW, ("tab:red", "tab:purple"), strict=True):
-            values = one.of("across", CASES[name][2], beta)
+            values = one.of("across", CASES[name].betas, beta)
             place = row + (0.15 if beta == LOW[1] else -0.15)
             label = f"beta {beta:g}" if row == 0 else None
             strip.plot(values, [place] * len(values), "o", ms=4, color=colour, label=label)
             strip.plot([median(values)], [place], "|", ms=14, color="k")
     strip.axvline(ACROSS, color="0.7", ls=":")
-    strip.set_yticks(range(len(found)), [CASES[name][0] for name in found])
+    strip.set_yticks(range(len(found)), [CASES[name].label for name in found])
     strip.invert_yaxis()
     strip.set_xlabel("share of the code's variance that is the noise's")
     picture.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
@@ -258,13 +284,15 @@ def caption(found: dict[str, Found]) -> str:
                 f"neither, the codes of {sum(across < 0.5 for across in neither)} vary more with "
                 "the position than with the noise, but not in its order."
             )
+    text += transitions(found)
+    found = of_noise(found)
     base, moved, still = at_low("text", found), [], []
     for name in found:
         if name == "text":
             continue
         values = at_low(name, found)
         p = float(mannwhitneyu(values, base).pvalue)
-        line = f"{CASES[name][0]} {median(values):.2f} (p = {p:.2g})"
+        line = f"{CASES[name].label} {median(values):.2f} (p = {p:.2g})"
         (moved if p < CLEAR else still).append(line)
     text.append(
         f"The share of the noise in the code's variance, of a seed the mean over both betas, has a "
@@ -272,13 +300,15 @@ def caption(found: dict[str, Found]) -> str:
         f"each it is clearly another (p < {CLEAR:g}) with: {'; '.join(moved) or 'none'}. Not shown "
         f"to differ: {'; '.join(still) or 'none'}."
     )
-    counts = {name: sum(shares(found[name], CASES[name][2], b)[0] for b in LOW) for name in found}
+    counts = {
+        name: sum(shares(found[name], CASES[name].betas, b)[0] for b in LOW) for name in found
+    }
     models = len(LOW) * len(SEEDS)
     table = [[counts["text"], models - counts["text"]]]
     text.append(
         f"Of the {models} models of small beta the noise is learnt by: "
         + "; ".join(
-            f"{CASES[name][0]} {n}"
+            f"{CASES[name].label} {n}"
             + (
                 ""
                 if name == "text"
@@ -288,14 +318,35 @@ def caption(found: dict[str, Found]) -> str:
         )
         + ". The p is that of Fisher's exact test against the text's count."
     )
-    missing = [CASES[name][0] for name in CASES if name not in found]
+    missing = [case.label for name, case in of_noise(CASES).items() if name not in found]
     text += [f"Not trained: {', '.join(missing)}."] if missing else []
     return " ".join(text)
 
 
+def of_noise(cases: dict[str, Any], noise: float = NOISE) -> dict[str, Any]:
+    """What is there of the cases whose data have this noise."""
+    return {name: value for name, value in cases.items() if CASES[name].noise == noise}
+
+
+def transitions(found: dict[str, Found]) -> list[str]:
+    """Figure 7: from which beta on half of the models learn the sinusoid, by text and by code."""
+    lines = []
+    for size, label in ((TEXT, "text"), (CODE, "code")):
+        points = {
+            CASES[name].noise: transition(
+                {beta: shares(one, BETAS, beta)[1] / len(SEEDS) for beta in BETAS}
+            )
+            for name, one in found.items()
+            if CASES[name].size == size
+        }
+        listed = ", ".join(f"{beta:.2g} at noise {noise:g}" for noise, beta in points.items())
+        lines.append(f"By the {label} half of the models learn the sinusoid from beta {listed}.")
+    return lines
+
+
 def at_low(name: str, found: dict[str, Found]) -> list[float]:
     """The noise's share of the code's variance, of each seed the mean over the small betas."""
-    betas = [found[name].of("across", CASES[name][2], beta) for beta in LOW]
+    betas = [found[name].of("across", CASES[name].betas, beta) for beta in LOW]
     return [fmean(of_seed) for of_seed in zip(*betas, strict=True)]
 
 

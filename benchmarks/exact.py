@@ -6,7 +6,8 @@
 of g'. Operations are those that PyTorch dispatches for one batch of 1 image (the share of 64 images
 of a set that a batch of 100 of 10,000 has), without views, which start no kernel. Times and peak
 memory are those of processes of their own after a call with 1 image, old and new in turns, for as
-many images as in the table; memory is that above the model and this call.
+many images as in the table; memory is that above the model and this call. GFLOP/s say how near the
+call is to what the processor can do.
 """
 
 import argparse
@@ -38,6 +39,7 @@ VIEWS = (
 def measure(net: str, task: str, images: int) -> dict[str, float]:
     """Operations, seconds and peak megabytes of one call, with the package on the path."""
     import torch
+    from flops import count_flops
     from torch.utils._python_dispatch import TorchDispatchMode
 
     from pythae_fif import FIF, FIFConfig
@@ -69,7 +71,26 @@ def measure(net: str, task: str, images: int) -> dict[str, float]:
     peak = _peak_kilobytes() - before
     with Count() as counter:
         call(one)
-    return {"operations": counter.count, "seconds": seconds, "MB": peak / 1024}
+    return {
+        "operations": counter.count,
+        "seconds": seconds,
+        "MB": peak / 1024,
+        "GFLOP/s": count_flops(lambda: call(x)) / 1e9 / seconds,
+        "matmul": matmul_rate(),
+    }
+
+
+def matmul_rate() -> float:
+    """GFLOP/s of a product of large matrices with one thread: what this processor can do."""
+    import torch
+
+    a = torch.rand(1024, 1024)
+    times = []
+    for _ in range(10):
+        start = time.perf_counter()
+        a @ a
+        times.append(time.perf_counter() - start)
+    return 2 * 1024**3 / 1e9 / min(times)
 
 
 def _peak_kilobytes() -> int:
@@ -106,7 +127,7 @@ def main() -> None:
         checkouts = {"old": flags.old.resolve(), **checkouts}
     import torch
 
-    rows = []
+    rows, rates = [], []
     for net in flags.nets:
         images = flags.images or NETS[net][3]
         for task in TASKS:
@@ -119,6 +140,9 @@ def main() -> None:
                 for name, values in found.items():
                     middle = statistics.median(value[key] for value in values)
                     row[f"{key}, {name}"] = f"{middle:,.{digits}f}"
+            new = found["new"]
+            row["GFLOP/s, new"] = f"{statistics.median(value['GFLOP/s'] for value in new):.0f}"
+            rates.append(max(value["matmul"] for value in new))
             rows.append(row)
             print(row, flush=True)
     lines = [list(rows[0]), ["---"] * 2 + ["--:"] * (len(rows[0]) - 2)]
@@ -129,7 +153,8 @@ def main() -> None:
         command = " ".join(["python", *sys.argv]).replace(f" --output {flags.output}", "")
         about = (
             f"Made by `{command}`, which says what is counted; medians of {flags.rounds} round(s); "
-            f"{processor()}, 1 thread, torch {torch.__version__}."
+            f"{processor()}, 1 thread, torch {torch.__version__}. A product of large matrices runs "
+            f"at {max(rates):.0f} GFLOP/s here."
         )
         Path(flags.output).write_text(f"# Exact volumes\n\n{about}\n\n{table}")
 

@@ -4,7 +4,8 @@
 
 A plain autoencoder's step is 1. The time bound is what no exact FIF step can beat: the
 autoencoder's step, plus a forward and backward pass of the encoder (the tangents and their
-gradient) and a forward pass of the decoder (the other tangents), each timed here. `vjp` is FIF's
+gradient), a forward pass of the decoder (the other tangents) and the noise on the data, each timed
+here. `default / bound` is their quotient round by round. `vjp` is FIF's
 mode `backward` (vector-Jacobian products alone, double backward), `differences` its mode
 `central_difference` (not with BatchNorm), `default` replayed tangents,
 `1/4` the surrogate of a quarter of the batch, `bf16` its products in bfloat16, `+` the whole step
@@ -19,7 +20,6 @@ calls of kernels in the generated code, and what is not compiled: noise, Hutchin
 """
 
 import argparse
-import contextlib
 import json
 import re
 import statistics
@@ -29,11 +29,11 @@ import time
 from pathlib import Path
 
 import torch
+from flops import count_flops
 from pythae.data.datasets import DatasetOutput
 from pythae.models import AE, AEConfig
 from torch._inductor import utils
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 from train import processor
 
 from pythae_fif import FIF, FIFConfig
@@ -114,7 +114,10 @@ def parts(model, x):
     def decoder():
         model.decoder(weight)
 
-    return encoder, decoder
+    def noise():
+        return x + 0.01 * torch.randn_like(x)
+
+    return {"encoder": encoder, "decoder": decoder, "noise": noise}
 
 
 def seconds(function, device: str) -> float:
@@ -131,18 +134,22 @@ def seconds(function, device: str) -> float:
 def time_net(net: str, rounds: int, device: str) -> dict[str, float]:
     """Median time of every variant and of the bound, in units of the autoencoder's step."""
     functions = {name: stepper(net, name, device) for name in variants_of(net)}
-    functions["encoder"], functions["decoder"] = parts(*build(net, None, device))
+    added = parts(*build(net, None, device))
+    functions |= added
     for function in functions.values():
         function()
     times: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
             times[name].append(seconds(function, device))
-    ratios = {
-        name: statistics.median(t / ae for t, ae in zip(values, times["AE"], strict=True))
-        for name, values in times.items()
-    }
-    ratios["bound"] = 1 + ratios.pop("encoder") + ratios.pop("decoder")
+    bound = [times["AE"], *(times.pop(name) for name in added)]
+    times["bound"] = [sum(of_round) for of_round in zip(*bound, strict=True)]
+
+    def ratio(name: str, unit: str) -> float:
+        return statistics.median(t / u for t, u in zip(times[name], times[unit], strict=True))
+
+    ratios = {name: ratio(name, "AE") for name in times}
+    ratios["default / bound"] = ratio("default", "bound")
     ratios["AE ms"] = 1e3 * statistics.median(times["AE"])
     return ratios
 
@@ -195,30 +202,16 @@ def gradient_errors(net: str, device: str) -> dict[str, float]:
     return {name: ((g - full).norm() / full.norm()).item() for name, g in found.items()}
 
 
-class _Whole(contextlib.AbstractContextManager):
-    """Counts no module by itself: the tracker's hooks refuse `autograd.grad` for a leaf."""
-
-    parents = frozenset({"Global"})
-
-    def __exit__(self, *_):
-        pass
-
-
 def flops(net: str, device: str) -> dict[str, float]:
     """Floating-point operations of a step of every variant, in units of the autoencoder's."""
 
     def count(function) -> int:
         function()  # FIF's first step tries the recorder out besides
-        counter = FlopCounterMode(display=False)
-        counter.mod_tracker = _Whole()
-        with counter:
-            function()
-        return counter.get_total_flops()
+        return count_flops(function)
 
     names = [name for name in variants_of(net) if not name.endswith(("+", "bf16"))]
     counts = {name: count(stepper(net, name, device)) for name in names}
-    encoder, decoder = parts(*build(net, None, device))
-    counts["bound"] = counts["AE"] + count(encoder) + count(decoder)
+    counts["bound"] = counts["AE"] + sum(map(count, parts(*build(net, None, device)).values()))
     return {name: value / counts["AE"] for name, value in counts.items()}
 
 
@@ -245,13 +238,14 @@ def main() -> None:
     where = f"{flags.device} ({name}), {torch.get_num_threads()} threads, torch {torch.__version__}"
     tables: dict[str, list[dict[str, str]]] = {}
     others = [name for name in VARIANTS if name != "AE"]
+    columns = ("bound", "default / bound", *others)
     if flags.compile:
         rows = [eager_and_compiled(net, flags.rounds, flags.device) for net in flags.nets]
         tables[f"A step of FIF, eager and compiled: {where}"] = rows
     for net in () if flags.compile else flags.nets:
         time_of = time_net(net, flags.rounds, flags.device)
         row = {"net": net, "AE ms": f"{time_of['AE ms']:.0f}"}
-        row |= {k: f"{time_of[k]:.2f}" if k in time_of else "" for k in ("bound", *others)}
+        row |= {k: f"{time_of[k]:.2f}" if k in time_of else "" for k in columns}
         tables.setdefault(f"Time of a step, autoencoder = 1: {where}", []).append(row)
         flops_of = flops(net, flags.device)
         counted = [k for k in ("bound", *others) if not k.endswith(("+", "bf16"))]

@@ -74,14 +74,15 @@ def table_options(given: object) -> TableOptions:
 def load_extractor(
     name: str, splits: Splits, environment: Environment, device: str = "cpu"
 ) -> Extractor:
-    """The extractor of an experiment; a classifier is trained once and cached."""
+    """The extractor of an experiment; a classifier is shipped, or trained once and cached."""
     training = None
     if splits.labels is not None:
         test, train = (
             (as_tensor(splits[split]), torch.from_numpy(splits.labels[split]))
             for split in ("test", "train")
         )
-        training = LabelledImages(*train, splits.content_hash, holdout=LabelledImages(*test))
+        holdout = LabelledImages(*test)
+        training = LabelledImages(*train, splits.content_hash, holdout, splits.name)
     options = ExtractorOptions(
         environment.own_extractor or name,
         device=device,

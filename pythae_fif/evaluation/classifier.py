@@ -1,6 +1,14 @@
 """Features of a small convolutional network trained on the data set's own labels."""
 
-__all__ = ["ARCHITECTURE", "ClassifierExtractor", "LabelledImages", "train_classifier"]
+__all__ = [
+    "ARCHITECTURE",
+    "SHIPPED",
+    "ClassifierExtractor",
+    "LabelledImages",
+    "save",
+    "shipped_classifier",
+    "train_classifier",
+]
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +26,9 @@ from pythae_fif.files import cached, digest
 ARCHITECTURE = "gap-cnn/1"
 """Name and version of network, preprocessing and training; a change of any raises the version."""
 
+SHIPPED = Path(__file__).parent / "classifiers"
+"""Trained networks, `<data set>.pt`, made by `benchmarks/classifiers.py`."""
+
 FEATURE_DIM = 128
 BATCH_SIZE = 128
 EPOCHS = 20
@@ -34,12 +45,14 @@ class LabelledImages:
         labels: (N), integers from 0 up.
         data_hash: Identifies both; part of the key of the cached classifier.
         holdout: Images and labels kept for the accuracy that the extractor records.
+        name: Of the data set; some have a network in `SHIPPED`.
     """
 
     images: Tensor
     labels: Tensor
     data_hash: str = ""
     holdout: "LabelledImages | None" = None
+    name: str = ""
 
 
 class _Network(nn.Module):
@@ -121,6 +134,21 @@ class ClassifierExtractor(Extractor):
         return right / len(data.images)
 
 
+def shipped_classifier(
+    name: str, image_shape: tuple[int, ...], device: str | torch.device = "cpu"
+) -> ClassifierExtractor | None:
+    """The network that this package has for a data set, if any: scores of all machines compare.
+
+    Another processor, or another number of threads, trains other weights from the same data. That
+    of MNIST has seen all 50,000 training images, whatever part of them a benchmark trains on.
+    """
+    path = SHIPPED / f"{name}.pt"
+    if not name or not path.is_file():
+        return None
+    extractor = _read(path, device)
+    return extractor if extractor.image_shape == image_shape else None
+
+
 def train_classifier(
     data: LabelledImages,
     *,
@@ -160,7 +188,7 @@ def train_classifier(
             Path(cache_dir) / f"classifier-{key}.pt",
             read=lambda path: _read(path, device),
             build=build,
-            write=_write,
+            write=save,
         )
     if extractor.accuracy is None and data.holdout is not None:
         extractor.accuracy = extractor.measure_accuracy(data.holdout)
@@ -178,7 +206,8 @@ def _read(path: Path, device: str | torch.device) -> ClassifierExtractor:
     )
 
 
-def _write(extractor: ClassifierExtractor, file: BinaryIO) -> None:
+def save(extractor: ClassifierExtractor, file: BinaryIO) -> None:
+    """Writes what :func:`train_classifier` and :func:`shipped_classifier` read."""
     names = ("state", "image_shape", "num_classes", "accuracy")
     torch.save({name: getattr(extractor, name) for name in names}, file)
 

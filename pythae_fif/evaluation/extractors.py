@@ -8,7 +8,11 @@ from pathlib import Path
 import torch
 
 from pythae_fif.errors import ConfigError
-from pythae_fif.evaluation.classifier import LabelledImages, train_classifier
+from pythae_fif.evaluation.classifier import (
+    LabelledImages,
+    shipped_classifier,
+    train_classifier,
+)
 from pythae_fif.evaluation.extractor import ColumnExtractor, Extractor, PixelExtractor
 from pythae_fif.evaluation.names import EXTRACTORS, own_extractor
 
@@ -45,7 +49,7 @@ def build_extractor(
     Args:
         options: Which one, and where.
         image_shape: The (C, H, W) of the images, or (D,) of a table's rows.
-        training: What `classifier` is trained on.
+        training: What `classifier` is trained on, where none is shipped for its data set.
 
     Raises:
         ConfigError: Unknown name, missing packages or weights, a network of the user's own that
@@ -78,7 +82,10 @@ def build_extractor(
                 "extractor 'classifier' needs class labels, and this data set has none: "
                 "choose efficientnet-lite0 or pixels"
             )
-        return train_classifier(training, device=options.device, cache_dir=options.cache_dir)
+        device, shape = options.device, (channels, height, width)
+        return shipped_classifier(training.name, shape, device) or train_classifier(
+            training, device=device, cache_dir=options.cache_dir
+        )
     if options.name == "efficientnet-lite0":
         from pythae_fif.evaluation.efficientnet import EfficientNetExtractor
 

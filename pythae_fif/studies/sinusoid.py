@@ -3,7 +3,7 @@
 __all__ = ["Part", "build", "clean_points", "measure", "run", "transition"]
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -169,17 +169,18 @@ def measure(ensemble: Ensemble, noise: float, seeds: Sequence[int], size: Size) 
     ]
 
 
-def transition(rows: Sequence[Row]) -> float:
-    """The beta at which half of the models span the sinusoid, from the data.
+def transition(shares: Mapping[float, float]) -> float:
+    """The beta at which half of the models span the sinusoid.
 
-    The share of models whose code has a rank correlation of at least `SINUSOID` with the
-    position is interpolated linearly in log beta, up to where it crosses 1/2 for the last time.
+    Arguments:
+        shares: Beta -> share of its models that do. It is interpolated linearly in log beta, where
+            it crosses 1/2 for the last time.
 
     Returns:
         NaN where it does not cross.
     """
-    betas = sorted({row.beta for row in rows})
-    share = [float(np.mean([row.spans for row in rows if row.beta == beta])) for beta in betas]
+    betas = sorted(shares)
+    share = [shares[beta] for beta in betas]
     for i in range(len(betas) - 1, 0, -1):
         low, high = share[i - 1], share[i]
         if low < 0.5 <= high:
@@ -244,6 +245,13 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     return write_study(options, [maps, transitions], {name: rows})
 
 
+def _transition(rows: Sequence[Row]) -> float:
+    betas = {row.beta for row in rows}
+    return transition(
+        {beta: float(np.mean([row.spans for row in rows if row.beta == beta])) for beta in betas}
+    )
+
+
 def _at_noise(rows: Sequence[Row], noise: float) -> list[Row]:
     return [row for row in rows if row.noise == noise]
 
@@ -272,7 +280,7 @@ def _transition_figure(rows: Sequence[Row]) -> Any:
     for axis, noise in zip(axes, NOISES, strict=True):
         mine = _at_noise(rows, noise)
         _boxes(axis, mine)
-        axis.set_title(f"noise {noise:g}, transition at {_beta(transition(mine))}")
+        axis.set_title(f"noise {noise:g}, transition at {_beta(_transition(mine))}")
     return figure
 
 
@@ -293,7 +301,7 @@ def _boxes(axis: Any, rows: Sequence[Row]) -> None:
     axis.set_yscale("log")
     axis.set_ylabel("reconstruction error", color="tab:blue")
     twin.set_ylabel("negative log-likelihood (nats)", color="tab:orange")
-    point = transition(rows)
+    point = _transition(rows)
     if math.isfinite(point):
         axis.axvline(np.interp(np.log(point), np.log(BETAS), positions), color="k", ls=":")
     axis.set_xticks(positions, [f"{beta:g}" for beta in BETAS])
@@ -315,7 +323,7 @@ def _map_caption(rows: Sequence[Row], budget: str) -> str:
     {along[0]:.2f} and {along[1]:.2f}; reconstruction error {error[0]:.3g} and {error[1]:.3g};
     exact negative log-likelihood {nll[0]:.2f} and {nll[1]:.2f} nats. A model spans the sinusoid
     from a correlation of {SINUSOID:g} on: at the largest beta {sum(row.spans for row in high)} of
-    {len(high)} do, and half of the models do from {_beta(transition(mine))} on (dotted line).
+    {len(high)} do, and half of the models do from {_beta(_transition(mine))} on (dotted line).
     """
 
 
@@ -324,7 +332,7 @@ def _beta(point: float) -> str:
 
 
 def _transition_caption(rows: Sequence[Row], budget: str) -> str:
-    points = {noise: transition(_at_noise(rows, noise)) for noise in NOISES}
+    points = {noise: _transition(_at_noise(rows, noise)) for noise in NOISES}
     listed = ", ".join(f"{_beta(point)} at noise {noise:g}" for noise, point in points.items())
     falls = all(a > b for a, b in pairwise(points.values()))  # false where one is NaN
     return f"""

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from pythae_fif.volume_change.replay import record
@@ -211,7 +212,7 @@ def squared_error(x_hat: Tensor, x: Tensor, batch_dims: int = 1) -> Tensor:
     Returns:
         (B,), or as many dimensions as ``batch_dims``.
     """
-    return (x_hat - x).square().flatten(batch_dims).sum(-1)
+    return F.mse_loss(x_hat, x, reduction="none").flatten(batch_dims).sum(-1)
 
 
 def check_eps(eps: Tensor, space: torch.Size, name: str) -> None:

@@ -31,6 +31,7 @@ from pythae_fif.volume_change.step import (
     TangentOf,
     UnsupportedOperationError,
     by_differentiation,
+    numbers,
 )
 
 
@@ -75,8 +76,10 @@ class Tape:
             return self._push(padded(batch), batch, part=True)[:, :rows]
 
     def _push(self, tangents: Tensor, rows: int, part: bool = False) -> Tensor:
-        depends = {id(self._point), *(id(out) for _, step in self._steps for out in step.outs)}
         whole_batch = rows == len(self._point)
+        depends: set[int] = set()
+        if not whole_batch:
+            depends = {id(self._point), *(id(out) for _, step in self._steps for out in step.outs)}
         cut: dict[int, Tensor] = {}  # the same object every time: tangents are found by id
 
         def first(argument: Any) -> Any:
@@ -96,7 +99,9 @@ class Tape:
             step = whole
             if part:
                 args, kwargs = first(whole.args), {k: first(v) for k, v in whole.kwargs.items()}
-                step = Step(whole.operation, args, kwargs, first(whole.out), whole)
+                step = Step(
+                    whole.operation, args, kwargs, first(whole.out), first(whole.outs), whole
+                )
             try:
                 products = self._apply(rule, step, tangent_of)
             except (RuntimeError, ValueError, IndexError) as error:
@@ -250,7 +255,7 @@ class _Recorder(TorchFunctionMode):
             with self:
                 return composed(*args, **kwargs)
         out = func(*args, **kwargs)
-        step = Step(func, args, kwargs, out)
+        step = Step(func, args, kwargs, out, numbers(out))
         if not step.outs:
             return out
         if func in DRAWS or kwargs.get("out") is not None:

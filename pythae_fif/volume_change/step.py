@@ -8,6 +8,7 @@ __all__ = [
     "UnsupportedOperationError",
     "by_differentiation",
     "linear_map",
+    "numbers",
     "of_input",
 ]
 
@@ -36,13 +37,15 @@ class Step(NamedTuple):
     """One recorded operation, ``out = operation(*args, **kwargs)``.
 
     Where the tangents are those of the first samples alone, all that depends on the input is cut
-    to them, and ``whole`` is the operation on the whole batch.
+    to them, and ``whole`` is the operation on the whole batch. ``outs`` are the results that have
+    tangents.
     """
 
     operation: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     out: Any
+    outs: tuple[Tensor, ...]
     whole: "Step | None" = None
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
@@ -54,20 +57,20 @@ class Step(NamedTuple):
         return resolve_name(self.operation) or str(self.operation)
 
     @property
-    def outs(self) -> tuple[Tensor, ...]:
-        """The results that have tangents."""
-        outs = self.out if isinstance(self.out, tuple | list) else (self.out,)
-        return tuple(
-            o for o in outs if isinstance(o, Tensor) and (o.is_floating_point() or o.is_complex())
-        )
-
-    @property
     def arguments(self) -> list[Any]:
         """All arguments, those in lists one by one."""
         found: list[Any] = []
         for argument in (*self.args, *self.kwargs.values()):
             found += argument if isinstance(argument, tuple | list) else [argument]
         return found
+
+
+def numbers(out: Any) -> tuple[Tensor, ...]:
+    """What an operation returned, without what has no derivative, such as indices."""
+    outs = out if isinstance(out, tuple | list) else (out,)
+    return tuple(
+        o for o in outs if isinstance(o, Tensor) and (o.is_floating_point() or o.is_complex())
+    )
 
 
 TangentOf = Callable[[Any], "Tensor | None"]
@@ -104,7 +107,7 @@ def by_differentiation(step: Step, tangent_of: TangentOf) -> tuple[Tensor, ...]:
     def outs(*values: Tensor) -> tuple[Tensor, ...]:
         filled = dict(zip(moving, values, strict=True))
         args, kwargs = tree_unflatten([filled.get(i, leaf) for i, leaf in enumerate(leaves)], form)
-        return step._replace(out=step.operation(*args, **kwargs)).outs
+        return numbers(step.operation(*args, **kwargs))
 
     def forward(*tangents: Tensor) -> tuple[Tensor, ...]:
         return torch.func.jvp(outs, point, tangents)[1]  # type: ignore[no-any-return]
@@ -131,7 +134,7 @@ def linear_map(step: Step, tangent_of: TangentOf) -> tuple[Tensor, ...]:
         raise OtherFormError
     kwargs = {name: value for name, value in step.kwargs.items() if name != "input"}
     return _for_each(
-        lambda t: step._replace(out=step.operation(t, *step.args[1:], **kwargs)).outs,
+        lambda t: numbers(step.operation(t, *step.args[1:], **kwargs)),
         of_input(step, tangent_of),
     )
 

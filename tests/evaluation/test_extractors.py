@@ -27,6 +27,7 @@ from pythae_fif.evaluation import (
 from pythae_fif.evaluation import classifier as classifier_module
 from pythae_fif.evaluation import dinov2 as dinov2_module
 from pythae_fif.evaluation import extractor as extractor_module
+from pythae_fif.evaluation.classifier import shipped_classifier
 from pythae_fif.evaluation.names import own_extractor
 
 pytestmark = pytest.mark.filterwarnings("ignore::pythae_fif.evaluation.SampleCountWarning")
@@ -344,6 +345,29 @@ class TestBuild:
         first, again = (build_extractor(options, (1, 8, 8), blobs) for _ in range(2))
         assert len(names_in(tmp_path)) == 1
         assert again.hash == first.hash
+
+
+class TestShippedClassifier:
+    @pytest.mark.parametrize("name, shape", [("digits", (1, 8, 8)), ("mnist", (1, 28, 28))])
+    def test_is_taken_for_its_data_set(self, blobs, name, shape):
+        data = dataclasses.replace(blobs, name=name)
+        classifier = build_extractor(ExtractorOptions("classifier"), shape, data)
+        assert classifier.hash == shipped_classifier(name, shape).hash
+        assert classifier.image_shape == shape
+        assert classifier.num_classes == 10
+
+    def test_knows_its_classes(self, digits):
+        images, labels = digits
+        classifier = shipped_classifier("digits", (1, 8, 8))
+        data = LabelledImages(images, labels)
+        assert classifier.measure_accuracy(data) > 0.99
+        assert classifier.accuracy > 0.99
+
+    @pytest.mark.parametrize(
+        "name, shape", [("", (1, 8, 8)), ("mnist", (1, 32, 32)), ("x", (1, 8, 8))]
+    )
+    def test_is_for_no_other_images(self, name, shape):
+        assert shipped_classifier(name, shape) is None
 
 
 class TestClassifier:

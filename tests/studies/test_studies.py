@@ -276,12 +276,8 @@ def test_the_released_codes_points_have_a_variance_of_one():
      ([0, 0, 0, 0], math.nan)],
 )  # fmt: skip
 def test_transition(shares, expected):
-    rows = [
-        sinusoid.Row(0.1, beta, 0.0, 0.0, along=float(i < share * 4), across=0.5, seed=i)
-        for beta, share in zip((0.1, 1.0, 10.0, 100.0), shares, strict=True)
-        for i in range(4)
-    ]
-    assert sinusoid.transition(rows) == pytest.approx(expected, nan_ok=True)
+    of_betas = dict(zip((0.1, 1.0, 10.0, 100.0), shares, strict=True))
+    assert sinusoid.transition(of_betas) == pytest.approx(expected, nan_ok=True)
 
 
 # ---------------------------------------------------------------- what is written
