@@ -312,7 +312,7 @@ def _noise_note(choices: Sequence[Choice]) -> str:
         rows = f" of {unknown} of the rows" if unknown < len(choices) else "s"
         text += (
             f" By how much other samples would move the distance{rows} is not known: the runs are "
-            "of an early version."
+            "of an earlier version."
         )
     if single:
         text += " With one seed nothing is known of the noise of training."
