@@ -43,9 +43,9 @@ from pythae_fif.evaluation import score_samples
 from pythae_fif.evaluation.frechet import squared_wasserstein
 from pythae_fif.files import read_json, write_json
 from pythae_fif.models.whitening import codes_of
-from pythae_fif.nn import build_networks
+from pythae_fif.nn import build_networks, smooth_networks
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
-from pythae_fif.reports.grid import DASH, Cell, Grid, number, write_grid
+from pythae_fif.reports.grid import Cell, Grid, number, write_grid
 from pythae_fif.runs.kind import Environment
 from pythae_fif.sampling.samplers import generate
 from pythae_fif.studies import StudyOptions
@@ -54,7 +54,7 @@ from pythae_fif.studies.tabular_protocol import APPENDIX, load_table
 from pythae_fif.training import keep_freed_memory
 
 POWER_RATE = 3e-3  # which the study chooses on validation rows for ReLU and for SiLU
-ROUNDS, ROUND_STEPS = 8, 2  # of the comparison of costs
+ROUNDS, ROUND_SHARE = 8, 100  # of the comparison of costs; a round is that part of the training
 MEMBERS, EDGE, ERROR_EDGE = 0.97, 1.05, 1.1  # of the rule
 
 
@@ -98,7 +98,7 @@ class Data:
         name, train, val: Its name and float tensors, (N, ...).
         latent_dim, steps, batch, rate: d, and of the base's training.
         cycle: Whether the rate goes through one cycle.
-        networks: Of an architecture's ending: encoder and decoder with ReLU.
+        networks: Encoder and decoder, by an architecture's ending and whether they are smooth.
         distance: Of samples to the validation data.
         about: A sentence for the table.
     """
@@ -111,7 +111,7 @@ class Data:
     batch: int
     rate: float
     cycle: bool
-    networks: Callable[[str], tuple[Any, Any]]
+    networks: Callable[[str, bool], tuple[Any, Any]]
     distance: Callable[[Tensor], float]
     about: str
 
@@ -132,7 +132,9 @@ def images(name: str, data_root: str | None) -> Data:
         name, to_float(splits.train), to_float(splits.val), dim,
         (settings.epochs or 0) * math.ceil(len(splits.train) / batch), batch,
         settings.learning_rate, False,
-        lambda ending: build_networks(experiment.arch + ending, splits.input_dim, dim),
+        lambda ending, smooth: (smooth_networks if smooth else build_networks)(
+            experiment.arch + ending, splits.input_dim, dim
+        ),
         distance, f"{splits.source}; {extractor.distance_name}",
     )  # fmt: skip
 
@@ -141,12 +143,15 @@ def power(data_root: str | None) -> Data:
     options = StudyOptions(results=Path(), data_root=data_root, dataset="power")
     table = load_table("power", options)
     budget, shape, dim = table.profile, table.splits.input_dim, table.latent_dim
-    sizes: Any = {"hidden_dim": budget.nets.hidden_dim}
+    width = budget.nets.hidden_dim
     return Data(
         "power", table.train, table.val, dim,
         budget.epochs * (len(table.train) // budget.batch_size), budget.batch_size, POWER_RATE,
         True,
-        lambda _: (TabularEncoder(shape, dim, **sizes), TabularDecoder(shape, dim, **sizes)),
+        lambda _, smooth: (
+            TabularEncoder(shape, dim, width, nn.SiLU if smooth else nn.ReLU),
+            TabularDecoder(shape, dim, width, nn.SiLU if smooth else nn.ReLU),
+        ),
         lambda samples: squared_wasserstein(samples, table.val),
         f"{table.splits.source}; FID-like metric of the rows",
     )  # fmt: skip
@@ -163,10 +168,8 @@ class Trainee:
     def __init__(self, data: Data, candidate: str, seed: int, steps: int) -> None:
         torch.manual_seed(seed)
         parts = ingredients(candidate)
-        networks = data.networks("".join(part.blocks for part in parts))
-        if any(part.smooth for part in parts):
-            for network in networks:
-                to_silu(network)
+        smooth = any(part.smooth for part in parts)
+        networks = data.networks("".join(part.blocks for part in parts), smooth)
         options = {key: value for part in parts for key, value in part.options.items()}
         shape = tuple(data.train.shape[1:])
         self.model = FIF(FIFConfig(shape, data.latent_dim, **options), *networks).train()
@@ -192,14 +195,6 @@ class Trainee:
         return time.process_time() - start
 
 
-def to_silu(network: nn.Module) -> None:
-    """SiLU in place of every ReLU, as :func:`~pythae_fif.nn.build.smooth_networks` has it."""
-    for name, layer in list(network.named_modules()):
-        if isinstance(layer, nn.ReLU):
-            parent, _, child = name.rpartition(".")
-            setattr(network.get_submodule(parent), child, nn.SiLU())
-
-
 def batches(data: Data) -> Iterator[Tensor]:
     """Batches without end; a last small one is left out."""
     while True:
@@ -209,9 +204,18 @@ def batches(data: Data) -> Iterator[Tensor]:
 
 
 def cost_of(data: Data, candidate: str) -> float:
-    """A step's processor time in units of base's, the median of a few rounds in turns."""
-    pair = [Trainee(data, name, 0, 1000) for name in ("base", candidate)]
-    rounds = [[trainee.train(ROUND_STEPS) for trainee in pair] for _ in range(1 + ROUNDS)]
+    """A step's processor time in units of base's, the median of a few rounds in turns.
+
+    It is 1 where beta alone differs.
+    """
+    if all(
+        part.options.keys() <= {"beta", "beta_final"} and not (part.smooth or part.blocks)
+        for part in ingredients(candidate)
+    ):
+        return 1.0
+    pair = [Trainee(data, name, 0, data.steps) for name in ("base", candidate)]
+    steps = max(1, data.steps // ROUND_SHARE)
+    rounds = [[trainee.train(steps) for trainee in pair] for _ in range(1 + ROUNDS)]
     return statistics.median(other / base for base, other in rounds[1:])
 
 
@@ -240,8 +244,7 @@ def run(data: Data, candidate: str, seed: int, store: Path) -> None:
     """A case, unless the store has it."""
     cost_file = store / f"{data.name}-{candidate}-cost.json"
     if not cost_file.exists():
-        cost = 1.0 if candidate == "base" else cost_of(data, candidate)
-        write_json(cost_file, {"cost": cost})
+        write_json(cost_file, {"cost": cost_of(data, candidate)})
     file = store / f"{data.name}-{candidate}-{seed}.json"
     if file.exists():
         return
@@ -251,6 +254,109 @@ def run(data: Data, candidate: str, seed: int, store: Path) -> None:
     found = {"steps": steps, "seconds": seconds, **scores(data, trainee.model, seed)}
     write_json(file, found)
     print(file.stem, json.dumps({key: round(value, 4) for key, value in found.items()}), flush=True)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A candidate on a data set.
+
+    Attributes:
+        data, candidate: Which.
+        cost: Of a step, in units of base's.
+        cases: Its scores by seed, and base's.
+        base: Likewise.
+    """
+
+    data: str
+    candidate: str
+    cost: float
+    cases: dict[int, dict[str, float]]
+    base: dict[int, dict[str, float]]
+
+    def values(self, key: str) -> list[float]:
+        return [case[key] for case in self.cases.values()]
+
+    def ratio(self, key: str) -> float:
+        """The mean in units of base's, over its own seeds."""
+        return sum(self.values(key)) / sum(self.base[seed][key] for seed in self.cases)
+
+
+def read(store: Path) -> list[Row]:
+    """What the store has, a data set after the other."""
+    found: dict[tuple[str, str], dict[int, dict[str, float]]] = {}
+    for file in sorted(store.glob("*-*-[0-9].json")):
+        name, candidate, seed = file.stem.split("-")
+        found.setdefault((name, candidate), {})[int(seed)] = read_json(file) or {}
+    order = [*INGREDIENTS, *sorted({candidate for _, candidate in found} - INGREDIENTS.keys())]
+    costs = {pair: read_json(store / f"{'-'.join(pair)}-cost.json") or {} for pair in found}
+    return [
+        Row(*pair, costs[pair]["cost"], found[pair], found[pair[0], "base"])
+        for pair in itertools.product(SETS, order)
+        if pair in found
+    ]
+
+
+def verdict(rows: list[Row]) -> str:
+    """What the rule says of a candidate, whose rows are given."""
+    ratios = [row.ratio("whitened") for row in rows]
+    mean = statistics.geometric_mean(ratios)
+    error = max(row.ratio("error") for row in rows)
+    passes = mean < MEMBERS and max(ratios) <= EDGE and error <= ERROR_EDGE
+    return (
+        f"{rows[0].candidate} {'passes' if passes else 'does not'} (geometric mean {mean:.3f}, "
+        f"highest {max(ratios):.3f}, squared error at most {error:.3f})"
+    )
+
+
+def draw(store: Path, results: Path) -> list[Path]:
+    """The table."""
+    rows = read(store)
+    names = dict.fromkeys(row.candidate for row in rows if row.candidate != "base")
+    verdicts = [verdict([row for row in rows if row.candidate == name]) for name in names]
+    whitening = [
+        f"{row.data} {row.candidate} {sum(row.values('whitened')) / sum(row.values('prior')):.2f}"
+        for row in rows
+        if row.candidate == "base" or "+" in row.candidate or row.candidate == "silu"
+    ]
+    lines = [
+        [
+            Cell(row.data),
+            Cell(" + ".join(part.label for part in ingredients(row.candidate))),
+            Cell(str(len(row.cases))),
+            Cell(f"{row.cost:.2f}", row.cost),
+            Cell(f"{row.values('steps')[0]:,.0f}"),
+            *(spread(row.values(k)) for k in ("prior", "whitened", "gmm", "divergence", "error")),
+            number(row.ratio("whitened")),
+            number(row.ratio("error")),
+        ]
+        for row in rows
+    ]
+    notes = [f"{row.data}: {read_json(store / f'{row.data}.json')['about']}." for row in rows
+             if row.candidate == "base"]  # fmt: skip
+    share = {
+        row.data: statistics.fmean(row.values("whiten_seconds")) / sum(row.values("seconds"))
+        * len(row.cases) for row in rows if row.candidate == "base"
+    }  # fmt: skip
+    notes += [
+        "Validation data alone; equal processor time of the steps. N, whitened and GMM: distance "
+        "of samples from the prior, from the prior after whitening, and from a mixture of ten "
+        "Gaussians. KL: of the Gaussian of the codes' moments from the prior, before whitening. "
+        "Last columns: whitened and squared error in units of base's, over the same seeds. "
+        "Mean ± standard deviation over seeds.",
+        f"The rule: the geometric mean of whitened by base's below {MEMBERS}, on no data set above "
+        f"{EDGE}, and the squared error by base's nowhere above {ERROR_EDGE}. "
+        f"{'; '.join(verdicts)}.",
+        f"Whitened by N: {', '.join(whitening)}. The pass of whitening takes "
+        f"{', '.join(f'{value:.1%} of the training on {name}' for name, value in share.items())}.",
+        "Made by `python benchmarks/recipe.py --store DIR --draw`.",
+    ]
+    headings = [
+        "Data", "candidate", "seeds", "step by base's", "steps", "N ↓", "whitened ↓", "GMM ↓",
+        "KL, nats", "squared error ↓", "whitened / base's", "error / base's",
+    ]  # fmt: skip
+    groups = frozenset(i for i, row in enumerate(rows) if row.candidate == "base" and i)
+    grid = Grid("The recipe: candidates", headings, "ll" + 10 * "r", lines, notes, groups)
+    return write_grid(grid, results / "tables" / "recipe", ".md", ".csv")
 
 
 def main() -> None:
@@ -270,6 +376,8 @@ def main() -> None:
         for seed, candidate in itertools.product(flags.seeds, flags.candidates):
             if not (name == "power" and "fc2" in candidate):
                 run(data, candidate, seed, flags.store)
+    if flags.draw:
+        print(*draw(flags.store, flags.results), sep="\n")
 
 
 SETS: dict[str, Callable[[str | None], Data]] = {
