@@ -7,7 +7,8 @@ MNIST and faces train as the benchmark's profile `quick` does, POWER as FIF of t
 `base` has the steps of these; every other candidate has as many as fit into base's processor time,
 by its step's cost in turns with base's. Scored are samples from the prior, before and after
 `FIF.whiten`, and from a mixture of ten Gaussians fitted to the codes, by the distance of the data
-set's benchmark to validation data; no test data are read.
+set's benchmark to validation data; test data are those of `--datasets mnist_test` alone, a check
+for when the recipe is chosen.
 
 The rule, written before the search: an ingredient is in the recipe where the distance of samples
 from the prior after whitening, its mean over seeds in units of base's, has a geometric mean over
@@ -53,6 +54,7 @@ from pythae_fif.studies.tabular import spread
 from pythae_fif.studies.tabular_protocol import APPENDIX, load_table
 from pythae_fif.training import keep_freed_memory
 
+TEST = "mnist_test"
 POWER_RATE = 3e-3  # which the study chooses on validation rows for ReLU and for SiLU
 ROUNDS, ROUND_SHARE = 8, 100  # of the comparison of costs; a round is that part of the training
 MEMBERS, EDGE, ERROR_EDGE = 0.97, 1.05, 1.1  # of the rule
@@ -95,17 +97,17 @@ class Data:
     """A data set and how models train on it.
 
     Attributes:
-        name, train, val: Its name and float tensors, (N, ...).
+        name, train, scored: Its name, and what is trained and scored on, float (N, ...).
         latent_dim, steps, batch, rate: d, and of the base's training.
         cycle: Whether the rate goes through one cycle.
         networks: Encoder and decoder, by an architecture's ending and whether they are smooth.
-        distance: Of samples to the validation data.
+        distance: Of samples to the latter.
         about: A sentence for the table.
     """
 
     name: str
     train: Tensor
-    val: Tensor
+    scored: Tensor
     latent_dim: int
     steps: int
     batch: int
@@ -116,20 +118,20 @@ class Data:
     about: str
 
 
-def images(name: str, data_root: str | None) -> Data:
+def images(name: str, data_root: str | None, split: str = "val") -> Data:
     experiment = load_experiment(name, None, {"profile": "quick"})
     settings, environment = experiment.settings, Environment(data_root=data_root, offline=True)
     splits = load_splits(name, experiment.image_size, settings, environment)
     extractor = load_extractor(experiment.extractor_name, splits, environment)
-    reference = reference_of(splits, "val", extractor)
+    reference = reference_of(splits, split, extractor)
     dim, batch = experiment.latent_dim, settings.batch_size
 
     def distance(samples: Tensor) -> float:
-        found = score_samples(samples, extractor, {"val": reference}, frechet_only=True, seed=0)
-        return found.frechet["val"]
+        found = score_samples(samples, extractor, {split: reference}, frechet_only=True, seed=0)
+        return found.frechet[split]
 
     return Data(
-        name, to_float(splits.train), to_float(splits.val), dim,
+        name if split == "val" else TEST, to_float(splits.train), to_float(splits[split]), dim,
         (settings.epochs or 0) * math.ceil(len(splits.train) / batch), batch,
         settings.learning_rate, False,
         lambda ending, smooth: (smooth_networks if smooth else build_networks)(
@@ -226,23 +228,26 @@ def scores(data: Data, model: FIF, seed: int) -> dict[str, float]:
 
     def prior() -> float:
         torch.manual_seed(seed)
-        return data.distance(torch.cat([model.sample(len(part)) for part in data.val.split(500)]))
+        parts = [model.sample(len(part)) for part in data.scored.split(500)]
+        return data.distance(torch.cat(parts))
 
     mean, covariance = codes_of(model, data.train, None).mean_and_covariance()
     divergence = covariance.trace() + mean.square().sum() - len(mean) - covariance.logdet()
-    errors = [(model.reconstruct(x) - x).square().flatten(1).sum(1) for x in data.val.split(500)]
+    x_hat = torch.cat([model.reconstruct(x) for x in data.scored.split(500)])
+    error = (x_hat - data.scored).square().flatten(1).sum(1).mean()
     found = {"prior": prior(), "divergence": float(divergence) / 2}
     start = time.process_time()
     model.whiten(data.train)
     found |= {"whiten_seconds": time.process_time() - start, "whitened": prior()}
     codes = torch.cat([model.embed(x) for x in data.train.split(500)])
-    mixture = generate("gmm", model, codes, num_samples=len(data.val), seed=seed)
-    return found | {"gmm": data.distance(mixture), "error": float(torch.cat(errors).mean())}
+    mixture = generate("gmm", model, codes, num_samples=len(data.scored), seed=seed)
+    return found | {"gmm": data.distance(mixture), "error": float(error)}
 
 
 def run(data: Data, candidate: str, seed: int, store: Path) -> None:
     """A case, unless the store has it."""
-    cost_file = store / f"{data.name}-{candidate}-cost.json"
+    trained = data.name.removesuffix("_test")
+    cost_file = store / f"{trained}-{candidate}-cost.json"
     if not cost_file.exists():
         write_json(cost_file, {"cost": cost_of(data, candidate)})
     file = store / f"{data.name}-{candidate}-{seed}.json"
@@ -250,7 +255,13 @@ def run(data: Data, candidate: str, seed: int, store: Path) -> None:
         return
     steps = round(data.steps / (read_json(cost_file) or {})["cost"])
     trainee = Trainee(data, candidate, seed, steps)
-    seconds = trainee.train(steps)
+    weights = store / f"{trained}-{candidate}-{seed}.pt"
+    if weights.exists():
+        seconds, state = torch.load(weights)
+        trainee.model.load_state_dict(state)
+    else:
+        seconds = trainee.train(steps)
+        torch.save((seconds, trainee.model.state_dict()), weights)
     found = {"steps": steps, "seconds": seconds, **scores(data, trainee.model, seed)}
     write_json(file, found)
     print(file.stem, json.dumps({key: round(value, 4) for key, value in found.items()}), flush=True)
@@ -288,9 +299,13 @@ def read(store: Path) -> list[Row]:
         name, candidate, seed = file.stem.split("-")
         found.setdefault((name, candidate), {})[int(seed)] = read_json(file) or {}
     order = [*INGREDIENTS, *sorted({candidate for _, candidate in found} - INGREDIENTS.keys())]
-    costs = {pair: read_json(store / f"{'-'.join(pair)}-cost.json") or {} for pair in found}
+
+    def cost(name: str, candidate: str) -> float:
+        trained = name.removesuffix("_test")
+        return (read_json(store / f"{trained}-{candidate}-cost.json") or {})["cost"]
+
     return [
-        Row(*pair, costs[pair]["cost"], found[pair], found[pair[0], "base"])
+        Row(*pair, cost(*pair), found[pair], found[pair[0], "base"])
         for pair in itertools.product(SETS, order)
         if pair in found
     ]
@@ -312,11 +327,9 @@ def draw(store: Path, results: Path) -> list[Path]:
     """The table."""
     rows = read(store)
     names = dict.fromkeys(row.candidate for row in rows if row.candidate != "base")
-    verdicts = [verdict([row for row in rows if row.candidate == name]) for name in names]
-    whitening = [
-        f"{row.data} {row.candidate} {sum(row.values('whitened')) / sum(row.values('prior')):.2f}"
-        for row in rows
-        if row.candidate == "base" or "+" in row.candidate or row.candidate == "silu"
+    verdicts = [
+        verdict([row for row in rows if row.candidate == name and row.data != TEST])
+        for name in names
     ]
     lines = [
         [
@@ -326,6 +339,7 @@ def draw(store: Path, results: Path) -> list[Path]:
             Cell(f"{row.cost:.2f}", row.cost),
             Cell(f"{row.values('steps')[0]:,.0f}"),
             *(spread(row.values(k)) for k in ("prior", "whitened", "gmm", "divergence", "error")),
+            number(sum(row.values("whitened")) / sum(row.values("prior"))),
             number(row.ratio("whitened")),
             number(row.ratio("error")),
         ]
@@ -338,31 +352,32 @@ def draw(store: Path, results: Path) -> list[Path]:
         * len(row.cases) for row in rows if row.candidate == "base"
     }  # fmt: skip
     notes += [
-        "Validation data alone; equal processor time of the steps. N, whitened and GMM: distance "
-        "of samples from the prior, from the prior after whitening, and from a mixture of ten "
-        "Gaussians. KL: of the Gaussian of the codes' moments from the prior, before whitening. "
-        "Last columns: whitened and squared error in units of base's, over the same seeds. "
+        f"Validation data, but for {TEST}; equal processor time of the steps. N, whitened and "
+        "GMM: distance of samples from the prior, from the prior after whitening, and from a "
+        "mixture of ten Gaussians. KL: of the Gaussian of the codes' moments from the prior, "
+        "before whitening. "
+        "Last two columns: whitened and squared error in units of base's, over the same seeds. "
         "Mean ± standard deviation over seeds.",
         f"The rule: the geometric mean of whitened by base's below {MEMBERS}, on no data set above "
         f"{EDGE}, and the squared error by base's nowhere above {ERROR_EDGE}. "
         f"{'; '.join(verdicts)}.",
-        f"Whitened by N: {', '.join(whitening)}. The pass of whitening takes "
+        f"The pass of whitening takes "
         f"{', '.join(f'{value:.1%} of the training on {name}' for name, value in share.items())}.",
         "Made by `python benchmarks/recipe.py --store DIR --draw`.",
     ]
     headings = [
         "Data", "candidate", "seeds", "step by base's", "steps", "N ↓", "whitened ↓", "GMM ↓",
-        "KL, nats", "squared error ↓", "whitened / base's", "error / base's",
+        "KL, nats", "squared error ↓", "whitened / N", "whitened / base's", "error / base's",
     ]  # fmt: skip
     groups = frozenset(i for i, row in enumerate(rows) if row.candidate == "base" and i)
-    grid = Grid("The recipe: candidates", headings, "ll" + 10 * "r", lines, notes, groups)
+    grid = Grid("The recipe: candidates", headings, "ll" + 11 * "r", lines, notes, groups)
     return write_grid(grid, results / "tables" / "recipe", ".md", ".csv")
 
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     p.add_argument("--store", type=Path, required=True, help="folder of the cases")
-    p.add_argument("--datasets", nargs="+", choices=SETS, default=list(SETS))
+    p.add_argument("--datasets", nargs="+", choices=SETS, default=[n for n in SETS if n != TEST])
     p.add_argument("--candidates", nargs="+", default=list(INGREDIENTS))
     p.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     p.add_argument("--draw", action="store_true", help="trains nothing")
@@ -384,6 +399,7 @@ SETS: dict[str, Callable[[str | None], Data]] = {
     "mnist": lambda root: images("mnist", root),
     "celeba": lambda root: images("celeba", root),
     "power": power,
+    TEST: lambda root: images("mnist", root, "test"),
 }
 
 

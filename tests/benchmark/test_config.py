@@ -223,7 +223,10 @@ class TestConfig:
     def test_all_models_and_all_samplers(self):
         experiment = load_experiment("digits", None, {"models": ["all"], "samplers": ["all"]})
         assert experiment.models == all_models()
-        assert {*names_in("models")} - {*all_models()} == {"rhvae"}  # in no committed table
+        assert {*names_in("models")} - {*all_models()} == {
+            "rhvae",
+            "fif_plus",
+        }  # in no committed table
         assert experiment.samplers == list(SAMPLERS)
 
     @pytest.mark.parametrize(
