@@ -92,7 +92,7 @@ def power(data_root: str | None) -> Data:
     shape: Any = (table.splits.input_dim, table.latent_dim, table.profile.nets.hidden_dim)
     about = f"{len(table.train):,} rows of POWER's part, nets of appendix E.2 of width {shape[-1]}"
     nets = lambda: (TabularEncoder(*shape), TabularDecoder(*shape))  # noqa: E731
-    return Data(about, table.train, table.test, nets, shape[1], 10.0, 128, 1e-3, (1, 5, 15))
+    return Data(about, table.train, table.test, nets, shape[1], 10.0, 128, 1e-3, (1, 5))
 
 
 SETS = {"digits": digits, "mnist": mnist, "power": power}
