@@ -19,6 +19,7 @@ from pythae_fif.errors import ConfigError
 from pythae_fif.models.condition import conditional_networks
 from pythae_fif.models.hutchinson import HutchinsonConfig, HutchinsonModel
 from pythae_fif.models.outputs import uncompiled
+from pythae_fif.models.whitening import add_code_maps
 from pythae_fif.nn.conditional import GivenDecoder, GivenEncoder
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change import (
@@ -67,6 +68,8 @@ class FIFConfig(HutchinsonConfig):
             :func:`~pythae_fif.volume_change.variants.surrogate`. Networks that cannot be replayed
             are differentiated in mode 'backward' (``FIF.surrogate_mode`` and a
             :class:`SlowerModeWarning` tell).
+        whiten (bool): Whether ``FIFTrainer`` ends with :meth:`FIF.whiten` on the training data.
+            Pythae's own trainers do not. Needs a normal latent distribution. Default: False.
         condition_dim (int): Number of classes, or length c of a condition vector, of a conditional
             model; 0 for none. Data sets then give "labels": class indices (B,), which are joined as
             one-hot vectors, or condition vectors (B, c). The encoder takes them as further channels
@@ -82,6 +85,7 @@ class FIFConfig(HutchinsonConfig):
     gradient_to: GradientTo = "encoder"
     trace_space: TraceSpace = "latent"
     mode: Mode = "replay"
+    whiten: bool = False
     condition_dim: Annotated[int, Field(ge=0)] = 0
 
     def __post_init__(self) -> None:
@@ -94,6 +98,8 @@ class FIFConfig(HutchinsonConfig):
                 "gradient_to='encoder', trace_space='latent' or gradient_to='decoder', "
                 "trace_space='data'"
             )
+        if self.whiten and self.latent_distribution != "normal":
+            raise ConfigError(f"{self.name}: whiten needs latent_distribution='normal'")
 
     def trace_dim(self, data_dim: int) -> int:
         return self.latent_dim if self.trace_space == "latent" else data_dim
@@ -158,6 +164,8 @@ class FIF(HutchinsonModel):
     ) -> None:
         super().__init__(model_config, encoder, decoder)
         self.condition_dim = model_config.condition_dim
+        if model_config.whiten:  # from the start, so that weights have one form
+            add_code_maps(self)
         options = (model_config.gradient_to, model_config.trace_space, model_config.mode)
         differences = model_config.mode == "central_difference"
         if (differences or differentiates_forward(*options)) and any(
@@ -274,7 +282,7 @@ class FIF(HutchinsonModel):
         condition = self._condition(label[None], next(self.parameters())[None])
         if condition is None:
             raise ConfigError("a FIF of condition_dim=0 is not conditional: it has no labels")
-        config = dataclasses.replace(self.model_config, condition_dim=0)
+        config = dataclasses.replace(self.model_config, condition_dim=0, whiten=False)
         networks = (
             GivenEncoder(self.encoder, condition[0]),
             GivenDecoder(self.decoder, condition[0]),

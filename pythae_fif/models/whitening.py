@@ -69,9 +69,9 @@ def codes_of(model: Any, data: Tensor | Batches, labels: Any) -> CodeMoments:
         pairs = zip(data.split(CHUNK), itertools.cycle(conditions))
     else:
         pairs = ((b["data"], b["labels"] if model.condition_dim else None) for b in data)
-    moments = CodeMoments()
+    moments, device = CodeMoments(), next(model.parameters()).device
     for x, given in pairs:
-        moments.add(model._in_evaluation_mode(partial(model.embed, x, given)))
+        moments.add(model._in_evaluation_mode(partial(model.embed, x.to(device), given)))
     return moments
 
 

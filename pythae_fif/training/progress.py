@@ -4,7 +4,7 @@ __all__ = ["EpochRow", "OnEpoch", "Pass", "Progress", "TrainingResult"]
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -65,6 +65,11 @@ class EpochRow:
             **{name: value for name, value in named.items() if value is not None},
         }
 
+    def by_pythaes_names(self) -> dict[str, float]:
+        """The losses as Pythae's callbacks know them."""
+        means = {"train": self.train, "eval": self.eval}
+        return {f"{split}_epoch_loss": mean["loss"] for split, mean in means.items() if mean}
+
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "EpochRow":
         """What `to_json` gave."""
@@ -97,7 +102,8 @@ class TrainingResult:
             `keep_best_on_train` is set.
         epochs: Number of epochs trained, those that a wall clock cut short among them.
         seconds: Time in training and evaluation steps, of all attempts, in seconds.
-        train_seconds: Time in training steps alone, which is what a wall clock counts.
+        train_seconds: Time in training steps alone, which is what a wall clock counts, and in
+            whitening where the model asks for it.
         images: Training images seen, over all epochs.
         images_per_second: Training images per second of the training steps alone.
     """
@@ -134,6 +140,11 @@ class Progress:
         """What `state` gave."""
         history = [EpochRow.from_json(row) for row in state["history"]]
         return cls(**{**state, "history": history})
+
+    def longer_by(self, seconds: float) -> "Progress":
+        """The same after so much more time of training."""
+        trained = self.train_seconds + seconds
+        return replace(self, seconds=self.seconds + seconds, train_seconds=trained)
 
     def result(self) -> TrainingResult:
         """Of a training that is complete."""

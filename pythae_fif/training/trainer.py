@@ -62,6 +62,8 @@ class FIFTrainer:
     before each epoch. Every stage starts from the best weights of the one before, with a new
     optimizer, and has a best of its own, as losses of two stages cannot be compared.
 
+    **Whitening.** A model whose configuration has `whiten` set has its codes whitened in the end.
+
     **Several processes.** Started by torchrun, several processes train one model on a GPU each, or
     on the CPU: a batch is `per_device_train_batch_size` times their number, each takes its slice
     of it, and gradients are averaged, so that the loss is that of one process on the whole batch.
@@ -218,7 +220,7 @@ class FIFTrainer:
                 )
                 try:
                     self._files.append_to_log(row)
-                    losses = _by_pythaes_names(row)
+                    losses = row.by_pythaes_names()
                     tell.on_log(config, losses, logger=logger, global_step=row.epoch, rank=-1)
                     if (now := time.monotonic()) >= next_checkpoint:
                         save_checkpoint()
@@ -232,6 +234,10 @@ class FIFTrainer:
                 set_random_state(random)
 
             self.model.load_state_dict(progress.best_state)
+            if getattr(self.model.model_config, "whiten", False):
+                start, place = time.perf_counter(), (config, self.device, ALONE)
+                self.model.whiten(make_loader(self.train_dataset, "eval", *place))
+                progress = progress.longer_by(time.perf_counter() - start)
             self._files.finish(partial(self._save_model, progress.result()))
             tell.on_train_end(config)
             self.processes.all_values(None)  # returns once all are here
@@ -392,9 +398,3 @@ class FIFTrainer:
                 "file system that all of them see"
             )
         return progress
-
-
-def _by_pythaes_names(row: EpochRow) -> dict[str, float]:
-    """The losses as Pythae's callbacks know them."""
-    means = {"train": row.train, "eval": row.eval}
-    return {f"{split}_epoch_loss": mean["loss"] for split, mean in means.items() if mean}

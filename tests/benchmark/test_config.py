@@ -239,6 +239,7 @@ class TestConfig:
         assert experiment.models == all_models()
         assert {*names_in("models")} - {*all_models()} == {
             "fif_conditional",
+            "fif_plus",
             "rhvae",
         }  # in no committed table
         assert experiment.samplers == list(SAMPLERS)

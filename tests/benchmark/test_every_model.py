@@ -81,7 +81,8 @@ def splits_of(shape: tuple[int, ...], count: int = 4):
 @pytest.mark.parametrize("arch", ["convnet", "vit"])
 @pytest.mark.parametrize("model", MODELS)
 def test_builds_takes_a_step_saves_reloads_and_samples(model, arch, tmp_path):
-    spec, splits = spec_of(model, arch), splits_of(DIGITS)
+    enough = 6 if model == "fif_plus" else 4  # more codes than dimensions
+    spec, splits = spec_of(model, arch), splits_of(DIGITS, enough)
     torch.manual_seed(0)
     before = build_model(spec, DIGITS).state_dict()
     trainer = trainer_of(spec, splits, tmp_path)
@@ -145,7 +146,9 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("model", [*ONE_OF_EACH_TRAINER, "fif", "vqvae", "rhvae", "dnf", "trumpet"])
+@pytest.mark.parametrize(
+    "model", [*ONE_OF_EACH_TRAINER, "fif", "fif_plus", "vqvae", "rhvae", "dnf", "trumpet"]
+)
 def test_killed_run_resumes_to_the_same_weights(model, tmp_path):
     spec, splits = spec_of(model, epochs=4), splits_of(DIGITS, 12)
     whole = trainer_of(spec, splits, tmp_path / "whole")
