@@ -132,7 +132,7 @@ class Profile(Checked):
         """The values of a run of a model."""
         of_model = self.of(model).model_dump(exclude={"grid", "fixed"}, exclude_none=True)
         values = {**self.model_dump(exclude={"models"}), **of_model}
-        values["compile"] &= model in ("fif", "fif_plus")  # runs of others are the same without
+        values["compile"] &= read_model_entry(model).is_fif  # runs of others are the same without
         if self.wall_clock is not None:
             values["wall_clock"] = parse_duration(self.wall_clock)
         return RunSettings(**values)
