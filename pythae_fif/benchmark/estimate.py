@@ -73,9 +73,12 @@ def batch_seconds(spec: RunSpec, splits: Splits) -> BatchSeconds:
         trainer.prepare_training()
 
         def timed(stage: str, batches: int) -> float:
-            split, count = "train" if stage == "train" else "val", batches * size
-            labels = labels_of(spec, splits).get(split)
-            images = ImageDataset(splits[split][:count], None if labels is None else labels[:count])
+            count, training = batches * size, stage == "train"
+            labels = labels_of(spec, splits).get("train" if training else "val")
+            images = ImageDataset(
+                (splits.train if training else splits.val)[:count],
+                None if labels is None else labels[:count],
+            )
             loader = BatchLoader(images, size, shuffle=False, device=trainer.device)
             setattr(trainer, f"{stage}_loader", loader)
             start = time.perf_counter()

@@ -212,6 +212,7 @@ def squared_error(x_hat: Tensor, x: Tensor, batch_dims: int = 1) -> Tensor:
     Returns:
         (B,), or as many dimensions as ``batch_dims``.
     """
+    x_hat, x = torch.broadcast_tensors(x_hat, x)
     return F.mse_loss(x_hat, x, reduction="none").flatten(batch_dims).sum(-1)
 
 
