@@ -31,7 +31,7 @@ from pythae_fif.volume_change.step import (
     TangentOf,
     UnsupportedOperationError,
     by_differentiation,
-    numbers,
+    differentiable,
 )
 
 
@@ -83,8 +83,6 @@ class Tape:
         cut: dict[int, Tensor] = {}  # the same object every time: tangents are found by id
 
         def first(argument: Any) -> Any:
-            if type(argument) in (tuple, list):
-                return type(argument)(map(first, argument))
             if whole_batch or id(argument) not in depends:
                 return argument
             return cut.setdefault(id(argument), argument[:rows])
@@ -98,10 +96,9 @@ class Tape:
         for i, (rule, whole) in enumerate(self._steps):
             step = whole
             if part:
-                args, kwargs = first(whole.args), {k: first(v) for k, v in whole.kwargs.items()}
-                step = Step(
-                    whole.operation, args, kwargs, first(whole.out), first(whole.outs), whole
-                )
+                args, out, outs = (_each(first, of) for of in (whole.args, whole.out, whole.outs))
+                kwargs = {name: _each(first, value) for name, value in whole.kwargs.items()}
+                step = Step(whole.operation, args, kwargs, out, outs, whole)
             try:
                 products = self._apply(rule, step, tangent_of)
             except (RuntimeError, ValueError, IndexError) as error:
@@ -125,6 +122,14 @@ class Tape:
             rule, products = by_differentiation, by_differentiation(step, tangent_of)
         self.differentiates |= rule is by_differentiation
         return products if isinstance(products, tuple) else (products,)
+
+
+def _each(function: Callable[[Any], Any], argument: Any) -> Any:
+    """A function of an argument, or of each in a list; no closure, which would hold its tensors
+    until Python's collector of cycles runs."""
+    if type(argument) in (tuple, list):
+        return type(argument)(_each(function, one) for one in argument)
+    return function(argument)
 
 
 def record(function: Callable[[Tensor], Tensor], point: Tensor) -> Tape:
@@ -255,7 +260,7 @@ class _Recorder(TorchFunctionMode):
             with self:
                 return composed(*args, **kwargs)
         out = func(*args, **kwargs)
-        step = Step(func, args, kwargs, out, numbers(out))
+        step = Step(func, args, kwargs, out, differentiable(out))
         if not step.outs:
             return out
         if func in DRAWS or kwargs.get("out") is not None:

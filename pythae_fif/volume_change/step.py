@@ -7,8 +7,8 @@ __all__ = [
     "TangentOf",
     "UnsupportedOperationError",
     "by_differentiation",
+    "differentiable",
     "linear_map",
-    "numbers",
     "of_input",
 ]
 
@@ -65,8 +65,8 @@ class Step(NamedTuple):
         return found
 
 
-def numbers(out: Any) -> tuple[Tensor, ...]:
-    """What an operation returned, without what has no derivative, such as indices."""
+def differentiable(out: Any) -> tuple[Tensor, ...]:
+    """The results of an operation that can have tangents: not indices, for example."""
     outs = out if isinstance(out, tuple | list) else (out,)
     return tuple(
         o for o in outs if isinstance(o, Tensor) and (o.is_floating_point() or o.is_complex())
@@ -107,7 +107,7 @@ def by_differentiation(step: Step, tangent_of: TangentOf) -> tuple[Tensor, ...]:
     def outs(*values: Tensor) -> tuple[Tensor, ...]:
         filled = dict(zip(moving, values, strict=True))
         args, kwargs = tree_unflatten([filled.get(i, leaf) for i, leaf in enumerate(leaves)], form)
-        return numbers(step.operation(*args, **kwargs))
+        return differentiable(step.operation(*args, **kwargs))
 
     def forward(*tangents: Tensor) -> tuple[Tensor, ...]:
         return torch.func.jvp(outs, point, tangents)[1]  # type: ignore[no-any-return]
@@ -134,7 +134,7 @@ def linear_map(step: Step, tangent_of: TangentOf) -> tuple[Tensor, ...]:
         raise OtherFormError
     kwargs = {name: value for name, value in step.kwargs.items() if name != "input"}
     return _for_each(
-        lambda t: numbers(step.operation(t, *step.args[1:], **kwargs)),
+        lambda t: differentiable(step.operation(t, *step.args[1:], **kwargs)),
         of_input(step, tangent_of),
     )
 

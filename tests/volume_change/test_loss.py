@@ -192,3 +192,9 @@ def plain_loss(model, x):
     reconstruction = (out.x_hat - x).square().sum(1).mean()
     nll = out.surrogate.mean() - model.latent_distribution(x).log_prob(out.z).mean()
     return nll + config.beta * reconstruction
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_squared_error_of_an_ensemble_against_the_data_that_all_share():
+    x_hat, x = torch.rand(4, 5, 3), torch.rand(5, 3)
+    torch.testing.assert_close(squared_error(x_hat, x, batch_dims=2), (x_hat - x).square().sum(-1))

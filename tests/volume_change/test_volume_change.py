@@ -1,5 +1,6 @@
 """The surrogate's gradient, in float64, against everything it can be compared with."""
 
+import gc
 import itertools
 import math
 import weakref
@@ -299,6 +300,18 @@ def test_replay_equals_backward_mode_for_every_operation(kind, training, seed, s
 @settings(max_examples=40, deadline=None)
 def test_replay_equals_backward_mode_for_random_networks(kinds, training, seed, samples):
     assert_replay_equals_backward(*everything(kinds, training, seed, samples))
+
+
+def test_a_part_of_the_batch_leaves_nothing_for_the_collector_of_cycles():
+    tape = record(nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)), torch.rand(5, 3))
+    value = weakref.ref(tape.value)
+    gc.disable()
+    try:
+        tape.jvps(torch.rand(1, 2, 3))
+        del tape
+        assert value() is None
+    finally:
+        gc.enable()
 
 
 @given(
