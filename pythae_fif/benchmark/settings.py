@@ -7,9 +7,7 @@ from typing import Any
 
 PLAN_ALONE = ("note", "configurations", "extractor", "runs_per_gpu")
 """Those that define no result, or that a run has already under another name."""
-TRAINER: dict[str, Any] = {
-    "precision": "float32", "channels_last": False, "compile": False, "cudnn_benchmark": False,
-}  # fmt: skip
+TRAINER: dict[str, Any] = {"precision": "float32", "compile": False, "cudnn_benchmark": False}
 """Those of :class:`~pythae_fif.training.FIFTrainerConfig`, with its defaults."""
 OPTIONAL: dict[str, Any] = {
     "epochs": None, "wall_clock": None, "weight_decay": None, "fit_steps": None,
@@ -44,7 +42,6 @@ class RunSettings:
     configurations: int | None = None
     extractor: str | None = None
     precision: str = "float32"
-    channels_last: bool = False
     compile: bool = False
     cudnn_benchmark: bool = False
     runs_per_gpu: int | None = None
@@ -56,7 +53,8 @@ class RunSettings:
 
     def of_trainer(self) -> dict[str, Any]:
         """Those of :class:`~pythae_fif.training.FIFTrainerConfig` that are not its defaults."""
-        return {key: value for key, value in self.to_dict().items() if key in TRAINER}
+        given = {key: value for key, value in self.to_dict().items() if key in TRAINER}
+        return {"channels_last": True, **given} if self.precision == "bfloat16" else given
 
     def defining(self) -> dict[str, Any]:
         """Those that define the result of a run, and so its id."""

@@ -4,7 +4,7 @@ __all__ = ["CommonFlags", "Parser", "add_flags", "flags_in"]
 
 import argparse
 from collections.abc import Container
-from typing import Annotated, Any, NoReturn, get_args, get_origin
+from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -121,5 +121,5 @@ def _form(annotation: Any, flag: Flag) -> dict[str, Any]:
     elif several:
         form["type"] = _form(kinds[0], Flag("")).get("type", str)
     else:
-        form["type"] = annotation
+        form["type"] = str if get_origin(annotation) is Literal else annotation
     return {**form, "nargs": "+"} if several else form

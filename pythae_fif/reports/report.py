@@ -287,6 +287,8 @@ def _training_line(experiment: Experiment, choices: list[Choice]) -> str:
     settings = experiment.settings
     batches = dict.fromkeys(choice.spec.settings.batch_size for choice in choices)
     batch = f"batch {' or '.join(map(str, batches))}"
+    if settings.precision != "float32":
+        batch += f", forward and backward passes in {settings.precision}"
     if settings.wall_clock is None:
         return f"Epochs {settings.epochs}, {batch}"
     training = [result.record.training for choice in choices for result in choice.results]

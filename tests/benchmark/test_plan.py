@@ -117,7 +117,7 @@ def test_settings_that_came_later_are_absent_where_they_are_not_used():
 
 @pytest.mark.parametrize("model", ["fif", "ae", "rae_l2"])
 def test_a_profile_says_how_its_trainer_works(model, tmp_path):
-    asked = {"precision": "bfloat16", "channels_last": True, "compile": True}
+    asked = {"precision": "bfloat16", "compile": True}
     experiment, splits = tiny(tmp_path, {"models": [model]}, configurations=1, **asked)
     (spec,) = expand(experiment, splits)
     trainer = trainer_of(spec, splits, tmp_path / "run")
@@ -131,6 +131,16 @@ def test_a_profile_says_how_its_trainer_works(model, tmp_path):
         *tiny(tmp_path, {"models": [model]}, configurations=1, precision="float32", compile=False)
     )
     assert explicit.run_id == plain.run_id
+
+
+def test_the_flag_of_precision_trains_every_model_in_it():
+    flags = {"models": ["ae"], "precision": "bfloat16"}
+    experiment = load_experiment("digits", None, flags)
+    assert experiment.name == "digits-convnet-quick-bfloat16"
+    assert experiment.settings.settings_of("ae").of_trainer() == {
+        "precision": "bfloat16",
+        "channels_last": True,
+    }
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1e6))

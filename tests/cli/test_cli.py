@@ -241,6 +241,7 @@ class TestShards:
         [
             (["--shard", "4/4"], "error: --shard 4/4: needs i/n with i from 0 to n - 1"),
             (["--gpus", "9"], "error: --gpus 9: "),
+            (["--precision", "half"], "error: --precision 'half': valid: float32, bfloat16"),
             (["--engine", "rya"], "error: --engine 'rya': did you mean 'ray'?"),
             (["--study", "linear", "--shard", "0/2"], "error: unknown flag '--shard' of study"),
         ],
