@@ -12,6 +12,7 @@ the Frechet distances of samples from the prior, the Gaussian and the mixture to
 """
 
 import argparse
+import math
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,7 +26,7 @@ from torch.func import jacfwd, jacrev, vmap
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.benchmark.inputs import load_extractor, references_of
 from pythae_fif.data import ImageDataset, load_images, to_float
-from pythae_fif.evaluation import score_samples
+from pythae_fif.evaluation import score_codes, score_samples
 from pythae_fif.nn import build_networks, smooth_networks
 from pythae_fif.pictures import new_figure
 from pythae_fif.reports.grid import Cell, Grid, write_grid
@@ -171,8 +172,7 @@ def train(model: FIF, images: Tensor, stops: list[int]):
 def measure(model: FIF, x: Tensor) -> tuple:
     """Codes (N, d) and the numbers of the table that need no samples."""
     z = torch.cat([model.embed(part) for part in x.split(500)])
-    centre, variances = z.mean(0), torch.linalg.eigvalsh(torch.cov(z.T))
-    divergence = (variances - 1 - variances.log() + centre.square()).sum() / 2
+    codes, variances = score_codes(z), torch.linalg.eigvalsh(torch.cov(z.T))
     error = [(model.reconstruct(part) - part).square().sum((1, 2, 3)) for part in x.split(500)]
     traces = [
         trace(model, *pair)
@@ -180,7 +180,7 @@ def measure(model: FIF, x: Tensor) -> tuple:
     ]
     return (
         z, float(z.square().mean()), float(torch.cat(traces).mean()) / z.shape[1],
-        float(variances[0]), float(variances[-1]), float(divergence),
+        float(variances[0]), float(variances[-1]), codes.divergence if codes else math.inf,
         float(torch.cat(error).mean()),
     )  # fmt: skip
 

@@ -43,10 +43,9 @@ from pythae_fif import FIF, FIFConfig
 from pythae_fif.benchmark.config import load_experiment
 from pythae_fif.benchmark.inputs import load_extractor, load_splits, reference_of
 from pythae_fif.data import to_float
-from pythae_fif.evaluation import score_samples
+from pythae_fif.evaluation import score_codes, score_samples
 from pythae_fif.evaluation.frechet import squared_wasserstein
 from pythae_fif.files import read_json, write_json
-from pythae_fif.models.whitening import codes_of
 from pythae_fif.nn import build_networks, smooth_networks
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.reports.grid import Cell, Grid, number, write_grid
@@ -234,16 +233,15 @@ def scores(data: Data, model: FIF, seed: int) -> dict[str, float]:
         parts = [model.sample(len(part)) for part in data.scored.split(500)]
         return data.distance(torch.cat(parts))
 
-    mean, covariance = codes_of(model, data.train, None).mean_and_covariance()
-    divergence = covariance.trace() + mean.square().sum() - len(mean) - covariance.logdet()
+    codes = score_codes(torch.cat([model.embed(x) for x in data.train.split(500)]))
     x_hat = torch.cat([model.reconstruct(x) for x in data.scored.split(500)])
     error = (x_hat - data.scored).square().flatten(1).sum(1).mean()
-    found = {"prior": prior(), "divergence": float(divergence) / 2}
+    found = {"prior": prior(), "divergence": codes.divergence if codes else math.inf}
     start = time.process_time()
     model.whiten(data.train)
     found |= {"whiten_seconds": time.process_time() - start, "whitened": prior()}
-    codes = torch.cat([model.embed(x) for x in data.train.split(500)])
-    mixture = generate("gmm", model, codes, num_samples=len(data.scored), seed=seed)
+    whitened = torch.cat([model.embed(x) for x in data.train.split(500)])
+    mixture = generate("gmm", model, whitened, num_samples=len(data.scored), seed=seed)
     return found | {"gmm": data.distance(mixture), "error": float(error)}
 
 

@@ -16,6 +16,7 @@ scale are of the first 2,000 data points, on MNIST of the first 500.
 """
 
 import argparse
+import math
 import platform
 import statistics
 import tempfile
@@ -30,6 +31,7 @@ from torch import Tensor
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.data import ImageDataset, load_images, to_float
+from pythae_fif.evaluation import score_codes
 from pythae_fif.files import write_text
 from pythae_fif.models.whitening import add_code_maps
 from pythae_fif.nn import build_networks
@@ -119,14 +121,12 @@ def match_scale(model: FIF, x: Tensor) -> None:
 @torch.no_grad()
 def measure(model: FIF, x: Tensor, limit: int) -> list[float]:
     z, dim, few = model.embed(x), model.latent_dim, x[:limit]
-    covariance = torch.cov(z.T.double())
-    divergence = 0.5 * (
-        z.double().mean(0).square().sum() + covariance.trace() - dim - covariance.logdet()
-    )
+    codes = score_codes(z)
+    divergence = codes.divergence if codes else math.inf
     error = (model.reconstruct(x) - x).square().flatten(1).sum(1).mean()
     square = z.square().mean()
-    found = [v.item() for v in (error, model.log_prob(few).mean(), divergence, square)]
-    return [*found, trace(model, few) / dim]
+    likelihood = model.log_prob(few).mean()
+    return [float(error), float(likelihood), divergence, float(square), trace(model, few) / dim]
 
 
 def train(variant: str, seed: int, data: Data) -> dict[int, list[float]]:

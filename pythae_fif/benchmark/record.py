@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_serializer, model_validator
 
+from pythae_fif.evaluation.codes import CodeScores
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.runs.record import Provenance, Record
 
@@ -66,6 +67,7 @@ class ImageRecord(Record):
     Attributes:
         scores: Sampler -> scores of its samples against validation and test images.
         reconstruction_mse: Split -> mean squared error a pixel.
+        codes: Of the training images' codes; None where there are none, and in early records.
         training: How the model was trained.
         parameters: Number of the model's weights.
         sampling_seconds: Sampler -> time of fit and draw.
@@ -80,6 +82,7 @@ class ImageRecord(Record):
     schema_version: Literal[2] = Field(2, alias="schema")
     scores: dict[str, Scores] = Field(min_length=1)
     reconstruction_mse: dict[str, FiniteFloat]
+    codes: CodeScores | None = None
     training: Training
     parameters: int
     sampling_seconds: dict[str, float] = Field(default_factory=dict)

@@ -35,7 +35,7 @@ from pythae_fif.data import ImageDataset, Splits, to_float
 from pythae_fif.data.cache import open_splits
 from pythae_fif.device import default_device
 from pythae_fif.errors import FIFError, NonFiniteError
-from pythae_fif.evaluation import reconstruction_mse, score_samples
+from pythae_fif.evaluation import reconstruction_mse, score_codes, score_samples
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.files import checksum, read_json, set_aside
 from pythae_fif.runs.kind import Job, Kind
@@ -125,6 +125,7 @@ def work(job: ImageJob) -> None:
                 run_id=spec.run_id,
                 scores=scores,
                 reconstruction_mse=errors,
+                codes=score_codes(codes),
                 training=training,
                 parameters=sum(p.numel() for p in model.parameters()),
                 sampling_seconds={**(before.sampling_seconds if before else {}), **seconds},

@@ -9,6 +9,7 @@ __all__ = [
     "EXTRACTORS",
     "INCEPTION",
     "ClassifierExtractor",
+    "CodeScores",
     "DINOv2Extractor",
     "EfficientNetExtractor",
     "EvaluationOutput",
@@ -44,6 +45,7 @@ __all__ = [
     "memorisation",
     "neighbour_scores",
     "reconstruction_mse",
+    "score_codes",
     "score_samples",
     "train_classifier",
 ]
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
         LabelledImages,
         train_classifier,
     )
+    from pythae_fif.evaluation.codes import CodeScores, score_codes
     from pythae_fif.evaluation.copies import memorisation
     from pythae_fif.evaluation.dinov2 import DINOV2, DINOv2Extractor
     from pythae_fif.evaluation.distances import (
