@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from pythae_fif.benchmark.config import length_of, load_experiment
 from pythae_fif.benchmark.selection import Choice
+from pythae_fif.reports.agreement import order_agreement
 from pythae_fif.reports.grid import DASH, Cell, Grid, measured, number, rank_column
 from pythae_fif.reports.published import PublishedCell, PublishedTable, load_published, printed
 from pythae_fif.reports.report import SAMPLER_LABELS, Report, Row
@@ -27,6 +28,7 @@ MARKS = (
     "Bold is the lowest distance of a column, for a sampler, underlined the second; `=` marks "
     "measured ones that are level, as in the table of scores."
 )
+FEWEST_MODELS = 5  # that have an order
 ORDER_ALONE = "Only the order of the models within a column can be compared."
 
 
@@ -234,11 +236,37 @@ def table8(report: Report) -> Grid | None:
             f"2022's; {PUBLISHED_SAMPLES:,} samples, Inception features, test split. VAEGAN is "
             "outside the published comparison.",
             _note(reasons),
+            *_order_notes(rows, compared),
             f"{MARKS} {DASH} was not measured, or not published.",
             *_failed_notes(rows),
         ],
         groups=frozenset(i for i in range(1, len(rows)) if rows[i][0].text != rows[i - 1][0].text),
     )
+
+
+def _order_notes(rows: list[list[Cell]], compared: list[str]) -> list[str]:
+    """How the order of the measured distances, column 2, is that of the published, column 3.
+
+    Args:
+        rows: Of table 8.
+        compared: The sampler of each; "" of those outside the comparison.
+    """
+    found = []
+    for sampler in map(SAMPLER_LABELS.__getitem__, SAMPLERS):
+        pairs = [
+            (row[2].value, row[3].value)
+            for row, of in zip(rows, compared, strict=True)
+            if of == sampler and None not in (row[2].value, row[3].value)
+        ]
+        if len(pairs) >= FEWEST_MODELS:
+            agreement = order_agreement(*zip(*pairs, strict=True))
+            found.append(f"{sampler} {agreement} ({len(pairs)} models)")
+    if not found:
+        return []
+    return [
+        "Order of the models, measured against published, as Spearman's correlation, with the "
+        f"range of 95% of random orders: {'; '.join(found)}."
+    ]
 
 
 def table3(report: Report) -> Grid | None:

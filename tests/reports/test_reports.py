@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
+from scipy.stats import spearmanr
 from support import report_store
 from support.reference import packer
 from support.report_store import FAILURES, GOLDEN, NAME, RESULTS, report, result, splits, store
@@ -36,6 +37,7 @@ from pythae_fif.reports import (
     score_terminal,
     write_experiment,
 )
+from pythae_fif.reports.agreement import order_agreement
 from pythae_fif.reports.command import command_of
 from pythae_fif.reports.grid import (
     DASH,
@@ -46,7 +48,12 @@ from pythae_fif.reports.grid import (
     to_markdown,
     write_rows,
 )
-from pythae_fif.reports.published_tables import not_comparable, table2, table3, table8
+from pythae_fif.reports.published_tables import (
+    not_comparable,
+    table2,
+    table3,
+    table8,
+)
 from pythae_fif.reports.report import SAMPLER_LABELS, Report, Row, build_report
 from pythae_fif.reports.sample_figure import Line, images_of
 from pythae_fif.reports.score_table import score_grid
@@ -573,6 +580,31 @@ class TestComparison:
         fid = column(table8(published_report()), "published")
         marks = {key: cell.rank for key, cell in fid.items() if cell.rank}
         assert marks == {("FIF", "N"): 1, ("AAE", "N"): 2, ("FIF", "GMM"): 1, ("AE", "GMM"): 2}
+
+    @pytest.mark.parametrize(("sign", "expected"), [(1, "1.00"), (-1, "-1.00")])
+    def test_the_order_of_models_is_compared_with_the_published(self, sign, expected):
+        published = load_published(8).find(
+            dataset="celeba", arch="resnet", metric="FID", sampler="normal"
+        )
+        models = [cell for cell in published if cell.at["model"] != "vae_iaf"][:7]
+        distances = {c.at["model"]: {"normal": (9, 500 + sign * c.value)} for c in models}
+        learnt = {"vaegan": {"normal": (9, 9)}, **distances}  # which is outside the comparison
+        (note,) = (n for n in table8(published_report(distances=learnt)).notes if "Order of" in n)
+        assert f": N {expected}, random -" in note and note.endswith("(7 models).")
+        assert "GMM" not in note
+        few = dict(list(distances.items())[:4])
+        assert "Order of" not in " ".join(table8(published_report(distances=few)).notes)
+
+    @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=5, max_size=9))
+    @settings(deadline=None, max_examples=20)
+    def test_agreement_of_orders_is_scipys_whatever_the_scale(self, pairs):
+        x, y = (list(map(float, values)) for values in zip(*pairs, strict=True))
+        if len(set(x)) > 1 and len(set(y)) > 1:
+            found = order_agreement(x, y)
+            assert float(found.split(",")[0]) == pytest.approx(spearmanr(x, y)[0], abs=0.0051)
+            assert found == order_agreement([math.exp(value) for value in x], y)
+            low, high = map(float, found.split("random ")[1].split(" to "))
+            assert -1 <= low <= 0 <= high <= 1
 
     def test_table3_merges_variants_to_their_best(self):
         grid = table3(published_report())
