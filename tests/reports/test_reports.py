@@ -27,6 +27,7 @@ from pythae_fif.benchmark.record import Training
 from pythae_fif.cli.request import read_request, run_parser
 from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import StoreError, printable
+from pythae_fif.evaluation import CodeScores
 from pythae_fif.pictures import UNSEEN, read_pixels, write_figure
 from pythae_fif.reports import (
     Failure,
@@ -38,6 +39,7 @@ from pythae_fif.reports import (
     write_experiment,
 )
 from pythae_fif.reports.agreement import order_agreement
+from pythae_fif.reports.code_table import code_grid
 from pythae_fif.reports.command import command_of
 from pythae_fif.reports.grid import (
     DASH,
@@ -929,6 +931,36 @@ class TestPlots:
 
     def test_no_learning_curve_without_logs(self, tmp_path):
         assert figures.learning_figure({"a": tmp_path / "none"}, "t") is None
+
+
+class TestCodes:
+    def of(self, *results) -> dict[str, list[str]]:
+        grid = code_grid(report(list(results)).choices)
+        return {row[0].text: [cell.text for cell in row[1:]] for row in grid.rows}
+
+    def test_what_two_moments_and_a_mixture_close(self):
+        distances = {"normal": (9, 10), "gaussian": (7, 8), "gmm": (1, 2)}
+        runs = [
+            result("fif", {}, seed, distances, codes=CodeScores(1.0 + seed, 0.25))
+            for seed in (0, 1)
+        ]
+        best = result("ae", {}, 0, {"normal": (2, 3), "gmm": (4, 5)}, codes=CodeScores(9.0, 1.0))
+        assert self.of(*runs, best, *RESULTS[6:]) == {
+            "FIF": ["1.50", "0.250", "10.00", "8.00", "2.00", "25%"],
+            "AE": ["9.00", "1.00", "3.00", DASH, "5.00", DASH],
+        }
+
+    def test_all_is_of_the_configuration_chosen_for_the_prior(self):
+        near = {"normal": (2, 3), "gaussian": (2, 3), "gmm": (2, 2.5)}
+        far = {"normal": (9, 9), "gaussian": (1, 1), "gmm": (1, 1)}
+        runs = [
+            result("fif", {"beta": beta}, 0, distances, codes=CodeScores(beta, 0.0))
+            for beta, distances in ((5, near), (10, far))
+        ]
+        assert self.of(*runs)["FIF"] == ["5.00", "0.000", "3.00", "3.00", "2.50", "0%"]
+
+    def test_none_of_early_records(self):
+        assert code_grid(report(RESULTS).choices) is None
 
 
 def test_text_of_a_store_is_text_in_every_form():

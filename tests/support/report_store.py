@@ -18,6 +18,7 @@ from pythae_fif.benchmark.record import DataUsed, ImageRecord, Training
 from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.benchmark.selection import Result
 from pythae_fif.data import Splits
+from pythae_fif.evaluation import CodeScores
 from pythae_fif.evaluation.scores import MeanStd, Memorisation, Neighbours, Scores
 from pythae_fif.reports import Failure, build_report, constant_error, write_experiment
 from pythae_fif.reports.report import Report
@@ -62,6 +63,7 @@ def result(
     training: Training | None = None,
     provenance: dict | None = None,
     error: float | None = None,
+    codes: CodeScores | None = None,
     **of_spec,
 ) -> Result:
     """A finished run; distances of each sampler are (validation, test)."""
@@ -100,6 +102,7 @@ def result(
         run_id=spec.run_id,
         scores=scores,
         reconstruction_mse={"val": 0.01, "test": mse + seed / 1000},
+        codes=codes,
         training=training or Training(seconds=20.0 + seed, images_per_second=1500.0),
         parameters=105673,
         data=DataUsed(
