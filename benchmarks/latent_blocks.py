@@ -19,6 +19,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from matplotlib.ticker import LogFormatter
+
 from pythae_fif.benchmark.config import Experiment, load_experiment
 from pythae_fif.benchmark.leaderboard import leaderboard
 from pythae_fif.benchmark.model_entry import load_model_entry
@@ -128,6 +130,8 @@ def figure(found: Found) -> Any:
                 axis.plot(points, of[blocks], ".", ms=4, color=line.get_color())
         axis.set(yscale="log", xlabel="blocks a side", title=name)
         axis.set_xticks(list(BLOCKS))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
     axes[0].set_ylabel("distance to test images, or nats")
     axes[-1].legend(fontsize="small")
     return picture

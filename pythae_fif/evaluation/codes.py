@@ -44,4 +44,4 @@ def score_codes(codes: Tensor) -> CodeScores | None:
     logdet = along_axes.log().sum()
     divergence = (variances - 1 + z.mean(0).square()).sum() - logdet
     correlation = variances.log().sum() - logdet
-    return CodeScores(float(divergence) / 2, float(correlation) / 2)
+    return CodeScores(*(max(0.0, float(value) / 2) for value in (divergence, correlation)))
