@@ -91,14 +91,13 @@ def test_a_mistake_in_the_plan_is_told_before_a_download(errors):
 
 
 def test_a_store_that_has_all_needs_nothing_for_runs(monkeypatch, capsys):
-    """The committed runs on digits are drawn where nothing is installed that made them, though they
-    lack a sampler of the data set's that nobody chose."""
+    """The committed runs on digits are drawn where nothing is installed that made them."""
     Path("results/runs").mkdir(parents=True)
     shutil.copy(REFERENCE / "runs/digits.jsonl", "results/runs/digits.jsonl")
     monkeypatch.setattr("pythae_fif.cli.run.run_problems", lambda *of: ["no extractor"])
     assert cli.main(["--models", "ae"]) == 0
     assert capsys.readouterr().out.startswith("device: ")
-    for more in (["--seeds", "1"], ["--samplers", "gaussian"]):
+    for more in (["--seeds", "1"], ["--samplers", "maf"]):
         assert cli.main(["--models", "ae", *more]) == 2
         assert capsys.readouterr().err == "error: no extractor\n"
 
