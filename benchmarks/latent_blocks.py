@@ -14,6 +14,7 @@ mixture is what is not Gaussian in the codes.
 """
 
 import argparse
+import itertools
 import math
 from pathlib import Path
 from statistics import fmean
@@ -25,7 +26,7 @@ from pythae_fif.benchmark.config import Experiment, load_experiment
 from pythae_fif.benchmark.leaderboard import leaderboard
 from pythae_fif.benchmark.model_entry import load_model_entry
 from pythae_fif.benchmark.run import IMAGES
-from pythae_fif.benchmark.selection import Result
+from pythae_fif.benchmark.selection import Result, select
 from pythae_fif.errors import FIFError
 from pythae_fif.evaluation import CodeScores
 from pythae_fif.pictures import new_figure
@@ -60,15 +61,16 @@ def experiment_of(flags: argparse.Namespace, blocks: int) -> Experiment:
 
 
 def read(flags: argparse.Namespace) -> Found:
-    """The runs of the store that are of one data set."""
+    """Of each model the configuration that is chosen for the prior."""
     store = Store(flags.results, IMAGES)
-    hashes = [spec.data_hash for spec in store.specs("mnist/resnet/fif/")]
+    hashes = dict.fromkeys(spec.data_hash for spec in store.specs("mnist/resnet/fif/"))
     found: Found = {}
-    for blocks in BLOCKS:
-        for data_hash in dict.fromkeys(hashes):
-            for result in leaderboard(store, experiment_of(flags, blocks), data_hash):
-                if result.spec.model in MODELS and set(SAMPLERS) <= set(result.spec.samplers):
-                    found.setdefault((result.spec.model, blocks), []).append(result)
+    for blocks, data_hash in itertools.product(BLOCKS, hashes):
+        results = leaderboard(store, experiment_of(flags, blocks), data_hash)
+        scored = [result for result in results if set(SAMPLERS) <= set(result.spec.samplers)]
+        for choice in select(scored):
+            if choice.model in MODELS and choice.sampler == "normal":
+                found[choice.model, blocks] = choice.results
     if not found:
         raise FIFError(f"{flags.results} has no runs of these models, profile and precision")
     return found
