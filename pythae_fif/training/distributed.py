@@ -75,6 +75,15 @@ class Processes:
         dist.all_gather_object(values, value)
         return values
 
+    def wait_for_all(self) -> None:
+        """Returns once all are here.
+
+        A training ends with it. Gloo frees the tensors of other collectives in a thread of its own,
+        which aborts a process that exits at that moment; a barrier has no tensors.
+        """
+        if self.count > 1:
+            dist.barrier()
+
     def share_buffers(self, module: nn.Module) -> None:
         """Gives all processes the first one's buffers: the running statistics of BatchNorm."""
         if self.count > 1:

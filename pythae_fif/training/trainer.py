@@ -240,7 +240,7 @@ class FIFTrainer:
                 progress = progress.longer_by(time.perf_counter() - start)
             self._files.finish(partial(self._save_model, progress.result()))
             tell.on_train_end(config)
-            self.processes.all_values(None)  # returns once all are here
+            self.processes.wait_for_all()
             return progress.result()
 
     def prepare_training(self) -> None:
