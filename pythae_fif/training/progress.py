@@ -116,6 +116,11 @@ class TrainingResult:
     images: int
     images_per_second: float
 
+    def longer_by(self, seconds: float) -> "TrainingResult":
+        """The same after so much more time in which no training step was taken."""
+        trained = self.train_seconds + seconds
+        return replace(self, seconds=self.seconds + seconds, train_seconds=trained)
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -140,11 +145,6 @@ class Progress:
         """What `state` gave."""
         history = [EpochRow.from_json(row) for row in state["history"]]
         return cls(**{**state, "history": history})
-
-    def longer_by(self, seconds: float) -> "Progress":
-        """The same after so much more time of training."""
-        trained = self.train_seconds + seconds
-        return replace(self, seconds=self.seconds + seconds, train_seconds=trained)
 
     def result(self) -> TrainingResult:
         """Of a training that is complete."""

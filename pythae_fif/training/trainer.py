@@ -234,14 +234,15 @@ class FIFTrainer:
                 set_random_state(random)
 
             self.model.load_state_dict(progress.best_state)
+            result = progress.result()
             if getattr(self.model.model_config, "whiten", False):
                 start, place = time.perf_counter(), (config, self.device, ALONE)
                 self.model.whiten(make_loader(self.train_dataset, "eval", *place))
-                progress = progress.longer_by(time.perf_counter() - start)
-            self._files.finish(partial(self._save_model, progress.result()))
+                result = result.longer_by(time.perf_counter() - start)
+            self._files.finish(partial(self._save_model, result))
             tell.on_train_end(config)
             self.processes.wait_for_all()
-            return progress.result()
+            return result
 
     def prepare_training(self) -> None:
         """Seeds, and makes new optimizers: the state before the first epoch."""
