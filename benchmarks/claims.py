@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from machine import processor
 from step import NETS, stepper
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
-from train import processor
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.ensemble import Ensemble

@@ -227,22 +227,23 @@ def train(case: Case, settings: dict[str, Any], table: Table, file: Path) -> Non
 class ExactEnsemble(Ensemble):
     """An ensemble with the exact trace, of K = d vectors along the axes, in place of the drawn."""
 
-    def _loss(self, nets: Nets, x: Tensor, eps: Tensor, betas: Tensor) -> Tensor:
+    def _loss(self, nets: Nets, x: Tensor, eps: Tensor, terms: Tensor) -> Tensor:
         vectors = axes(eps.shape[-1], eps)[:, None].expand(-1, *eps.shape[1:])
-        return super()._loss(nets, x, vectors, betas)
+        return super()._loss(nets, x, vectors, terms)
 
 
 class Differences(Ensemble):
     """An ensemble whose f' g' eps is a central difference of f along g' eps, with K = 1.
 
     Its gradient is through f at both ends, so that a kink between them is seen: it is that of the
-    volume term with f averaged over the step. Its noise grows as the step falls: that of the
-    package's mode ``central_difference`` is smaller, for accuracy where there are no kinks.
+    volume term with f averaged over the step. The smaller the step, the noisier the gradient. The
+    package's mode ``central_difference`` has a smaller step, which is accurate where there are no
+    kinks.
     """
 
     step: float
 
-    def _loss(self, nets: Nets, x: Tensor, eps: Tensor, betas: Tensor) -> Tensor:
+    def _loss(self, nets: Nets, x: Tensor, eps: Tensor, terms: Tensor) -> Tensor:
         def surrogate(encode: Map, decode: Map, x: Tensor, eps: Tensor) -> SurrogateOutput:
             z = encode(x)
             tape = record(decode, z)
@@ -258,8 +259,9 @@ class Differences(Ensemble):
             prior,
             x,
             eps,
-            betas,
+            terms[1],
             surrogate=surrogate,
+            likelihood_weight=terms[0],
             reduce=lambda of_samples: of_samples.mean(1),
         ).loss
 

@@ -12,6 +12,7 @@ A case is one ensemble and one file in the store; a case that has its file is no
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -21,8 +22,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import processor
 from scipy.stats import fisher_exact, mannwhitneyu, spearmanr
-from train import processor
 
 from pythae_fif.ensemble import Ensemble
 from pythae_fif.files import write_json
@@ -339,8 +340,12 @@ def transitions(found: dict[str, Found]) -> list[str]:
             for name, one in found.items()
             if CASES[name].size == size
         }
-        listed = ", ".join(f"{beta:.2g} at noise {noise:g}" for noise, beta in points.items())
-        lines.append(f"By the {label} half of the models learn the sinusoid from beta {listed}.")
+        listed = ", ".join(
+            f"{'no beta' if math.isnan(beta) else f'beta {beta:.2g}'} at noise {noise:g}"
+            for noise, beta in points.items()
+        )
+        if points:
+            lines.append(f"By the {label} half of the models learn the sinusoid from {listed}.")
     return lines
 
 

@@ -16,7 +16,6 @@ import json
 import os
 import platform
 import queue
-import re
 import statistics
 import subprocess
 import sys
@@ -33,6 +32,7 @@ import pytorch_fid.fid_score
 import pytorch_fid.inception
 import scipy.linalg
 import torch
+from machine import peak_kilobytes, processor
 from PIL import Image
 from pythae.models import VAE, VAEConfig
 from torch import Tensor
@@ -302,12 +302,10 @@ def score_once(folder: Path) -> dict[str, Any]:
     start, cpu = time.perf_counter(), time.process_time()
     reference = Reference.of(images, extractor, cache_dir=folder / "cache", round_to_uint8=False)
     scores = score_samples(samples, extractor, {"test": reference}, round_to_uint8=False)
-    # getrusage would count what the parent held before this program began
-    status = Path("/proc/self/status").read_text()
     return {
         "seconds": time.perf_counter() - start,
         "core seconds": time.process_time() - cpu,
-        "peak MiB": int(status.partition("VmHWM:")[2].split()[0]) / 1024,
+        "peak MiB": peak_kilobytes() / 1024,
         "scores": scores.to_dict(),
     }
 
@@ -371,14 +369,15 @@ def main() -> None:
     choices = ["extraction", "overlap", "whole", "frechet", "scoring"]
     parser.add_argument("--only", nargs="+", choices=choices, default=None)
     arguments = parser.parse_args()
+    if "scoring" in (arguments.only or ()) and not arguments.against:
+        parser.error("--only scoring needs --against")
     if arguments.score_once:
         print(json.dumps(score_once(arguments.score_once)))
         return
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    cpus = re.findall(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
     machine = (
-        f"{(cpus or [platform.machine()])[0]}, {os.cpu_count()} CPU cores, "
+        f"{processor()}, {os.cpu_count()} CPU cores, "
         f"{torch.get_num_threads()} threads of torch, load average "
         f"{os.getloadavg()[0]:.1f} at the start, torch {torch.__version__}, "
         f"SciPy {scipy.__version__}, {platform.system()} {platform.machine()}; "

@@ -13,12 +13,13 @@ call is to what the processor can do.
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
+
+from machine import peak_kilobytes, processor
 
 NETS = {
     "mnist-resnet": ("resnet", (1, 28, 28), 16, 32),
@@ -64,11 +65,11 @@ def measure(net: str, task: str, images: int) -> dict[str, float]:
 
     call(torch.rand(1, *shape))
     x, one = torch.rand(images, *shape), torch.rand(1, *shape)
-    before = _peak_kilobytes()
+    before = peak_kilobytes()
     start = time.perf_counter()
     call(x)
     seconds = time.perf_counter() - start
-    peak = _peak_kilobytes() - before
+    peak = peak_kilobytes() - before
     with Count() as counter:
         call(one)
     return {
@@ -91,12 +92,6 @@ def matmul_rate() -> float:
         a @ a
         times.append(time.perf_counter() - start)
     return 2 * 1024**3 / 1e9 / min(times)
-
-
-def _peak_kilobytes() -> int:
-    """The largest resident size so far; `getrusage` would count the process that started this."""
-    status = Path("/proc/self/status").read_text()
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
 
 
 def in_process(package: Path, *arguments: str) -> dict[str, float]:
@@ -157,13 +152,6 @@ def main() -> None:
             f"at {max(rates):.0f} GFLOP/s here."
         )
         Path(flags.output).write_text(f"# Exact volumes\n\n{about}\n\n{table}")
-
-
-def processor() -> str:
-    """Its name, on Linux."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    names = [line.split(": ")[1] for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 if __name__ == "__main__":

@@ -31,13 +31,13 @@ from unittest import mock
 
 import numpy as np
 import torch
+from machine import processor
 from pythae.data.datasets import BaseDataset
 from pythae.pipelines import TrainingPipeline
 from pythae.trainers import BaseTrainerConfig
 from pythae.trainers.training_callbacks import TrainingCallback
 from step import NETS, build, markdown, seconds
 from torch import Tensor
-from train import processor
 
 from pythae_fif import FIFTrainer, FIFTrainerConfig
 from pythae_fif.benchmark import RunSpec, expand, load_experiment

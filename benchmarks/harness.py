@@ -32,6 +32,7 @@ from unittest import mock
 
 import torch
 import yaml
+from machine import markdown
 from rich.console import Console
 
 import pythae_fif.benchmark.run as run_module
@@ -258,16 +259,6 @@ def main() -> None:
 
 def seconds(times: dict[str, float]) -> dict[str, str]:
     return {name: f"{value:.2f}" for name, value in times.items()}
-
-
-def markdown(rows: list[dict[str, str]]) -> str:
-    """A table of rows with the same keys."""
-    lines = [
-        list(rows[0]),
-        ["---"] + ["--:"] * (len(rows[0]) - 1),
-        *(list(r.values()) for r in rows),
-    ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 if __name__ == "__main__":

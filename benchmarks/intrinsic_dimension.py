@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from machine import processor
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
-from train import processor
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.data.toy import TOY_DATA

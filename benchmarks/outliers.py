@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import processor
 from pythae.models import AE, AEConfig, BaseAE, BetaVAE, BetaVAEConfig
 from sklearn.datasets import load_digits, load_sample_images
 from sklearn.decomposition import PCA
@@ -29,7 +30,6 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor
 from torch.nn import functional as F
 from torch.optim.lr_scheduler import OneCycleLR
-from train import processor
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.data import ImageDataset, Splits, load_images, to_float

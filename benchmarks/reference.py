@@ -110,10 +110,10 @@ def main(words: Sequence[str] | None = None) -> int:
         check(flags.results)
         before = sum(1 for _ in read_packs(flags.reference))
         after = pack(flags.results, flags.reference, flags.replace)
+        again = copy(flags.results, flags.reference, flags.replace)
     except FIFError as error:
         print("error:", error, file=sys.stderr)
         return 2
-    again = copy(flags.results, flags.reference, flags.replace)
     print(f"{flags.reference} holds {after} runs, {after - before} of them new")
     for command in again:
         print(f"draw the table of all anew: {command}")

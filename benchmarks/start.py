@@ -16,7 +16,6 @@ import argparse
 import io
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -25,6 +24,8 @@ import tempfile
 import time
 from pathlib import Path
 from types import SimpleNamespace
+
+from machine import processor
 
 ROOT = Path(__file__).resolve().parents[1]
 DISTINCT = 64
@@ -71,7 +72,7 @@ def measure(stage: str, root: str, data_hash: str) -> dict[str, float | str]:
     from pythae_fif.runs.kind import Environment
 
     environment = Environment(data_root=root, offline=True)
-    sizes = SimpleNamespace(train_size=None, val_size=None, test_size=None)
+    sizes = SimpleNamespace(train_size=None, val_size=None, test_size=None, crop=None)
     torch.zeros(1)
     start, before = time.perf_counter(), anonymous()
     if stage == "command":
@@ -100,14 +101,6 @@ def in_process(checkout: Path, cache: Path, *arguments: str) -> dict[str, float 
     # From the checkout, so that an installed package does not come first.
     done = subprocess.check_output(command, env=environment, cwd=checkout)
     return json.loads(done.splitlines()[-1])
-
-
-def processor() -> str:
-    """Its name."""
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(": ")[2]
-    return platform.machine()
 
 
 def main() -> None:

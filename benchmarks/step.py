@@ -30,11 +30,11 @@ from pathlib import Path
 
 import torch
 from flops import count_flops
+from machine import markdown, peak_kilobytes, processor, seconds
 from pythae.data.datasets import DatasetOutput
 from pythae.models import AE, AEConfig
 from torch._inductor import utils
 from torch.utils._python_dispatch import TorchDispatchMode
-from train import processor
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.nn import build_networks
@@ -120,17 +120,6 @@ def parts(model, x):
     return {"encoder": encoder, "decoder": decoder, "noise": noise}
 
 
-def seconds(function, device: str) -> float:
-    """One timed call."""
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    function()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
 def time_net(net: str, rounds: int, device: str) -> dict[str, float]:
     """Median time of every variant and of the bound, in units of the autoencoder's step."""
     functions = {name: stepper(net, name, device) for name in variants_of(net)}
@@ -162,18 +151,12 @@ def peak_memory(net: str, variant: str, device: str) -> float:
         torch.cuda.reset_peak_memory_stats()
         start = torch.cuda.memory_allocated()
     else:
-        start = _peak_kilobytes()
+        start = peak_kilobytes()
     for _ in range(3):
         step()
     if device == "cuda":
         return (torch.cuda.max_memory_allocated() - start) / 2**20
-    return (_peak_kilobytes() - start) / 1024
-
-
-def _peak_kilobytes() -> int:
-    """The largest resident size so far; `getrusage` would count the process that started this."""
-    status = Path("/proc/self/status").read_text()
-    return int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+    return (peak_kilobytes() - start) / 1024
 
 
 def gradient_errors(net: str, device: str) -> dict[str, float]:
@@ -323,16 +306,6 @@ def eager_and_compiled(net: str, rounds: int, device: str) -> dict[str, str]:
         "operations eager": str(operations.count),
         "operations compiled": str(operations.count - of_loss.count + 1 + launches),
     }
-
-
-def markdown(rows: list[dict[str, str]]) -> str:
-    """A table of rows with the same keys."""
-    lines = [
-        list(rows[0]),
-        ["---"] + ["--:"] * (len(rows[0]) - 1),
-        *(list(r.values()) for r in rows),
-    ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ import time
 from pathlib import Path
 
 import torch
+from machine import seconds
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.ensemble.ensemble import Ensemble
@@ -122,16 +123,6 @@ def processes(dataset: str, steps: int, cores: int) -> float:
         process.stdin.write("go\n")
         process.stdin.flush()
     return max(json.loads(process.communicate()[0]) for process in running)
-
-
-def seconds(function, device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    function()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def time_dataset(dataset: str, steps: int, rounds: int, device: str, rectangular: bool):

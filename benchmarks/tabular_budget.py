@@ -19,13 +19,16 @@ from pythae_fif.reports.grid import Cell, Grid, number, write_grid
 from pythae_fif.studies import StudyOptions
 from pythae_fif.studies.tabular import learning_rate, spread
 from pythae_fif.studies.tabular_plan import train_configurations
-from pythae_fif.studies.tabular_protocol import CONFIGURATIONS, load_table
+from pythae_fif.studies.tabular_protocol import APPENDIX, CONFIGURATIONS, load_table
+
+USUAL = [name for name, of in CONFIGURATIONS.items() if of.settings is APPENDIX]
+"""Those whose batch and learning rates are the profile's own."""
 
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     p.add_argument("--dataset", choices=[n for n in TABULAR_DATASETS if n != "csv"], required=True)
-    p.add_argument("--models", nargs="+", choices=CONFIGURATIONS, default=list(CONFIGURATIONS))
+    p.add_argument("--models", nargs="+", choices=USUAL, default=USUAL)
     p.add_argument("--epochs", nargs="+", type=int, default=[2, 8, 32])
     p.add_argument("--seeds", nargs="+", type=int, default=[0])
     p.add_argument("--data-root")
@@ -59,12 +62,13 @@ def main() -> None:
     notes = [
         f"Data: {table.splits.source}; {len(table.val):,} validation rows. Batch "
         f"{table.profile.batch_size}, {torch.get_num_threads()} thread(s); learning rate: the best "
-        f"of {rates} at that length.",
+        f"of {rates} at that length. Seeds {', '.join(map(str, flags.seeds))}.",
         "|z|² / d is the mean over validation codes, 1 for the prior. A scaling of the code that "
         "the decoder undoes leaves the reconstruction alone, so where training with eq. 15 rests, "
         "|z|² is on average tr f'(x) g'(z), with ReLU too (derived at `fif_loss`).",
         f"Made by `python benchmarks/tabular_budget.py --dataset {flags.dataset} --models "
-        f"{' '.join(flags.models)} --epochs {' '.join(map(str, flags.epochs))}`.",
+        f"{' '.join(flags.models)} --epochs {' '.join(map(str, flags.epochs))} --seeds "
+        f"{' '.join(map(str, flags.seeds))}`.",
     ]
     grid = Grid(f"{flags.dataset}: longer training", headings, "llrrrrrr", rows, notes)
     stem = flags.results / "tables" / f"tabular-{flags.dataset}-budget"

@@ -13,7 +13,6 @@ model is the share of the training time that is neither loss, backward pass nor 
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,6 +21,7 @@ import time
 from pathlib import Path
 
 import torch
+from machine import processor
 from pythae.data.datasets import BaseDataset
 from pythae.pipelines import TrainingPipeline
 from pythae.trainers import BaseTrainerConfig
@@ -101,14 +101,6 @@ def _time_inside(trainer: FIFTrainer) -> list[float]:
     torch.autograd.backward = timed(torch.autograd.backward)
     torch.optim.Adam.step = timed(torch.optim.Adam.step)
     return spent
-
-
-def processor() -> str:
-    """Its model, where Linux tells it: bfloat16 is twice as fast on some."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.partition(": ")[2] for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.machine()
 
 
 def main() -> None:

@@ -18,7 +18,6 @@ scale are of the first 2,000 data points, on MNIST of the first 500.
 import argparse
 import math
 import platform
-import statistics
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable
@@ -37,6 +36,7 @@ from pythae_fif.models.whitening import add_code_maps
 from pythae_fif.nn import build_networks
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.studies import StudyOptions
+from pythae_fif.studies.tabular import spread
 from pythae_fif.studies.tabular_protocol import load_table
 from pythae_fif.volume_change import exact_surrogate
 
@@ -186,7 +186,7 @@ def main() -> None:
     lines = [["whitening", "epochs", *COLUMNS], ["---", "--:", *["--:"] * len(COLUMNS)]]
     for variant, epoch in order:
         columns = zip(*found[variant, epoch], strict=True)
-        cells = [f"{statistics.mean(c):.2f} ± {statistics.stdev(c):.2f}" for c in columns]
+        cells = [spread(column).text for column in columns]
         lines.append([variant, str(epoch), *cells])
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
     print(table)

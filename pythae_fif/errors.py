@@ -10,6 +10,7 @@ __all__ = [
     "RunsLeftError",
     "StoreError",
     "did_you_mean",
+    "first_line",
     "printable",
 ]
 
@@ -70,6 +71,11 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     nearest = get_close_matches(str(name).lstrip("-"), bare, n=1)
     hint = f"did you mean {bare[nearest[0]]!r}? " if nearest else ""
     return f"{hint}valid: {', '.join(choices)}"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message; its type's name if it has none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 _UNSEEN = re.compile(

@@ -199,7 +199,7 @@ def safe_name(name: str) -> str:
 
 
 def digest(*parts: object) -> str:
-    """Sixteen hexadecimal digits that identify the parts (strings of them, or raw bytes).
+    """Sixteen hexadecimal digits that identify the parts: bytes as they are, others as their `str`.
 
     Example:
         >>> digest("mnist", 3) == digest("mnist", 3) != digest("mnist", 4)

@@ -1,4 +1,4 @@
-"""Configuration, plan, engine, run, store and selection of the benchmark."""
+"""The benchmark: its configuration, plan, runs and selection."""
 
 __all__ = ["Experiment", "RunSpec", "execute", "expand", "load_experiment", "select"]
 

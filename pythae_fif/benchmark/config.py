@@ -46,7 +46,8 @@ ArchName = Annotated[str, name_of(lambda: ARCHITECTURES)]
 BUDGETS = ("epochs", "wall_clock")
 OVERRIDES = (*BUDGETS, "batch_size", "learning_rate", "train_size", "num_samples", "precision")
 ExtractorName = Annotated[str, AfterValidator(own_extractor)]
-Seeds = Each[Annotated[Whole, Field(ge=0, lt=2**32)]]
+Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
+Seeds = Each[Seed]
 Precision = Literal["float32", "bfloat16"]
 LearningRate = Annotated[float, Field(gt=0, lt=10)]
 WeightDecay = Annotated[float, Field(ge=0)]
@@ -231,7 +232,7 @@ class Experiment(TableOptions):
         if given:
             of_all = dict.fromkeys(given.keys() & ModelSettings.model_fields.keys())
             models = {m: of.model_copy(update=of_all) for m, of in profile.models.items()}
-            budget = {"epochs": None, "wall_clock": None} if given.keys() & set(BUDGETS) else {}
+            budget = dict.fromkeys(BUDGETS) if given.keys() & set(BUDGETS) else {}
             changed |= {"models": models, **budget, **given}
         return profile.model_copy(update=changed)
 
@@ -341,11 +342,11 @@ def load_experiment(dataset: str, file: str | Path | None, flags: Mapping[str, A
         values["samplers"] = list(SAMPLERS)
     if values["models"] == ["all"]:
         entries = {name: read_model_entry(name) for name in all_models()}
+        asked = values["samplers"] if isinstance(values["samplers"], list) else list(SAMPLERS)
         values["models"] = [
             name
             for name, entry in entries.items()
-            if entry.samplers_of(values["samplers"])
-            and not (dataset == "csv" and entry.images_only)
+            if entry.samplers_of(asked) and not (dataset == "csv" and entry.images_only)
         ]
     elif isinstance(values["models"], list):
         values["models"] = [own_model(name) for name in values["models"]]

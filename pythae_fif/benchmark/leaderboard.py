@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 
 from pythae_fif.benchmark.config import Experiment
-from pythae_fif.benchmark.model_entry import load_model_entry
+from pythae_fif.benchmark.model_entry import read_model_entry
 from pythae_fif.benchmark.plan import RunSpec
 from pythae_fif.benchmark.record import ImageRecord
 from pythae_fif.benchmark.selection import Result
@@ -41,10 +41,10 @@ def leaderboard(
         In the order of the models' names, their grids and the seeds; each specification has all
         samplers that its record has scores of.
     """
-    entries = {name: load_model_entry(name) for name in names_in("models")}
+    models = set(names_in("models"))
     found = {result.spec.run_id: result for result in results}
     for spec in store.specs(f"{experiment.dataset}/{experiment.arch}", known=set(found)):
-        if spec.model in entries and _belongs(spec, experiment, data_hash, labels_hash):
+        if spec.model in models and _belongs(spec, experiment, data_hash, labels_hash):
             record = store.record(spec)
             if record is not None:
                 found[spec.run_id] = Result(spec, record)
@@ -52,14 +52,14 @@ def leaderboard(
     def place(result: Result) -> tuple[str, int, str, int]:
         """Where a run stands in the order of models, grids and seeds."""
         spec = result.spec
-        choices = entries[spec.model].choices()
+        choices = read_model_entry(spec.model).choices()
         varied = {name: spec.parameters[name] for name in spec.varied}
         index = choices.index(varied) if varied in choices else len(choices)
         return spec.model, index, spec.configuration, spec.seed
 
     scored = []
     for result in found.values():
-        known = entries[result.spec.model].samplers
+        known = read_model_entry(result.spec.model).samplers
         samplers = tuple(name for name in known if name in result.record.scores)
         scored.append(Result(dataclasses.replace(result.spec, samplers=samplers), result.record))
     return sorted(scored, key=place)

@@ -8,7 +8,6 @@ __all__ = [
     "configurations",
     "expand",
     "rebuild_model",
-    "shown",
 ]
 
 import dataclasses
@@ -27,7 +26,7 @@ from pythae_fif.benchmark.model_entry import ModelEntry, load_model_entry, shown
 from pythae_fif.benchmark.settings import RunSettings
 from pythae_fif.benchmark.yaml_files import import_class
 from pythae_fif.data import Splits
-from pythae_fif.errors import ConfigError
+from pythae_fif.errors import ConfigError, first_line
 from pythae_fif.nn import build_networks
 from pythae_fif.runs.kind import run_id_of
 
@@ -291,4 +290,4 @@ def _first_line(error: Exception) -> str:
         where = ".".join(map(str, detail["loc"]))
         message = detail["msg"].removeprefix("Value error, ")
         return f"{where}: {message}" if where else message
-    return str(error).splitlines()[0]
+    return first_line(error)

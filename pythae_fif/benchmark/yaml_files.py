@@ -55,7 +55,9 @@ def names_in(folder: str = "") -> list[str]:
     """Names of the YAML files below `benchmark_configs/<folder>`, and of the user's own."""
     folders = (configs_dir(), *_own())
     found = {path.stem for of in folders for path in (of / folder).glob("*.yaml")}
-    return sorted(found | {path.stem for path in _own() if path.suffix and folder == "models"})
+    if folder == "models":
+        found |= {path.stem for path in _own() if path.suffix == ".yaml"}
+    return sorted(found)
 
 
 def own_model(name: Any) -> Any:

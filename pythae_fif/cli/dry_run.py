@@ -14,7 +14,7 @@ from pythae_fif.benchmark.estimate import training_seconds
 from pythae_fif.benchmark.plan import RunSpec
 from pythae_fif.data import Splits
 from pythae_fif.data.splits import by_sides
-from pythae_fif.errors import FIFError
+from pythae_fif.errors import FIFError, first_line
 from pythae_fif.nn.build import has_pythae_nets
 from pythae_fif.runs.engines import Engine, LocalEngine
 
@@ -71,8 +71,7 @@ def print_estimate(
             try:
                 seconds = training_seconds(first[model], splits)
             except (FIFError, ArithmeticError, RuntimeError) as error:
-                line = str(error).splitlines()[0]
-                table.add_row(model, str(count), f"fails at once: {line}", "")
+                table.add_row(model, str(count), f"fails at once: {first_line(error)}", "")
                 continue
             total += seconds * count
             table.add_row(model, str(count), duration(seconds), duration(seconds * count))

@@ -4,6 +4,7 @@ __all__ = ["list_command"]
 
 from collections.abc import Callable
 
+from rich.markup import escape
 from rich.table import Table
 
 from pythae_fif import studies
@@ -49,7 +50,7 @@ def list_command(words: list[str]) -> int:
         console.print(f"[bold]{heading}[/]")
         table = Table.grid(padding=(0, 2))
         for name, line in entries.items():
-            table.add_row(f"  {name}", line)
+            table.add_row(f"  {name}", escape(line))
         console.print(table)
     return 0
 

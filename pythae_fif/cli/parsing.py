@@ -3,6 +3,7 @@
 __all__ = ["CommonFlags", "Parser", "add_flags", "flags_in"]
 
 import argparse
+import re
 from collections.abc import Container
 from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 
@@ -54,20 +55,25 @@ class Parser(argparse.ArgumentParser):
         return vars(known)
 
     def _split_at_commas(self, words: list[str]) -> list[str]:
-        """The words, with `a,b` of a flag that takes several values as two."""
+        """The words, with `a,b` of a flag that takes several values as two.
+
+        Of one that takes pairs, `a=b,c=d` are two and `a=b,c` is one.
+        """
         found: list[str] = []
-        several = False
+        several, comma = False, ","
         for word in words:
             flag, equals, value = word.partition("=")
             if flag.startswith("--"):
                 action = self._option_string_actions.get(flag)
                 several = action is not None and action.nargs == "+"
+                pairs = action is not None and action.metavar == "KEY=VALUE"
+                comma = r",(?=[\w-]+=)" if pairs else ","
                 if not (several and equals):
                     found.append(word)
                     continue
                 found.append(flag)
                 word = value
-            found += [part for part in word.split(",") if part] if several else [word]
+            found += [part for part in re.split(comma, word) if part] if several else [word]
         return found
 
     def error(self, message: str) -> NoReturn:

@@ -15,7 +15,7 @@ from rich.console import Console
 from pythae_fif.benchmark.display import Best, Display
 from pythae_fif.benchmark.inputs import load_extractor, load_splits, table_options
 from pythae_fif.benchmark.leaderboard import ImageStore, leaderboard
-from pythae_fif.benchmark.model_entry import load_model_entry
+from pythae_fif.benchmark.model_entry import all_models, load_model_entry
 from pythae_fif.benchmark.plan import Announced, RunSpec, expand
 from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.benchmark.selection import Result, select
@@ -50,6 +50,7 @@ from pythae_fif.runs.engines import (
     Batch,
     Engine,
     EngineOptions,
+    LocalEngine,
     LocalOptions,
     Outcome,
     build_engine,
@@ -94,7 +95,7 @@ def run_benchmark(request: Request) -> int:
     engine, plan, later = _check(request, environment)
     if not flags.quiet:
         console.print(machine_line(engine), markup=False, soft_wrap=True)
-    if warning := cuda_warning():
+    if isinstance(engine, LocalEngine) and (warning := cuda_warning()):
         logger.warning(warning)
     with display.stage(f"loading {experiment.dataset}") as progress:
         splits = load_splits(
@@ -163,6 +164,8 @@ def _check(request: Request, environment: Environment) -> tuple[Engine, list[Run
     input_dim = None
     with noted(problems):
         engine = build_engine(engine_options(request), flags.results)
+    with noted(problems):
+        all_models()  # which reports read
     with noted(problems):
         if flags.tensorboard:
             require_tensorboard()

@@ -11,7 +11,7 @@ from pythae.models import AutoModel
 from pythae.samplers import NormalSampler
 from torch import Tensor
 
-from pythae_fif.benchmark.config import AtLeastTen, ExtractorName
+from pythae_fif.benchmark.config import AtLeastTen, ExtractorName, Seed
 from pythae_fif.cli.parsing import Parser, add_flags
 from pythae_fif.cli.terminal import Terminal
 from pythae_fif.data.arrays import read_npz, to_uint8
@@ -34,7 +34,7 @@ class ScoreFlags(Checked):
     num_samples: Annotated[AtLeastTen, Flag("of a model (10000)", "N")] = 10_000
     training: Annotated[str | None, Flag("images trained on, for memorisation", "PATH")] = None
     bootstrap: Annotated[Whole, Flag("replicates behind 95% intervals in --to-json", "N")] = 0
-    seed: Annotated[Whole, Flag("of samples and subsets", "SEED")] = 0
+    seed: Annotated[Seed, Flag("of samples and subsets", "SEED")] = 0
     extractor_weights: Annotated[str | None, Flag("if they are elsewhere", "FILE")] = None
     offline: Annotated[bool, Flag("never download")] = False
     to_json: Annotated[str | None, Flag("write the scores there", "FILE")] = None
@@ -71,7 +71,8 @@ def score_command(words: list[str]) -> int:
     references = {REFERENCE: Reference.of(held, extractor)}
     training = None
     if flags.training is not None:
-        images = _images(Path(flags.training).expanduser(), flags.image_size or held.shape[-1])
+        size = flags.image_size or held.shape[-1]
+        images = _images(Path(flags.training).expanduser(), size, "train")
         training = Reference.of(images, extractor)
     scores = score_samples(
         drawn[: flags.num_samples] if drawn.is_floating_point() else drawn,
@@ -92,15 +93,15 @@ def score_command(words: list[str]) -> int:
     for name, text in shown.items():
         console.print(f"{name:20} {text}", markup=False)
     if flags.to_json is not None:
-        write_json(Path(flags.to_json), scores.to_dict())
+        write_json(Path(flags.to_json).expanduser(), scores.to_dict())
     return 0
 
 
-def _images(path: Path, size: int | None) -> Tensor:
+def _images(path: Path, size: int | None, split: str = "test") -> Tensor:
     """The images of a folder, resized, or of an .npz file, as uint8 (N, C, H, W)."""
     if path.is_file():
         arrays = {key: array for key, array in read_npz(path).items() if array.ndim in (3, 4)}
-        key = next((k for k in ("data", "test", *arrays) if k in arrays), None)
+        key = next((k for k in ("data", split, *arrays) if k in arrays), None)
         if key is None:
             raise DataError(f"{path}: has no images")
         return torch.from_numpy(to_uint8({key: arrays[key]}, path)[key])

@@ -72,13 +72,15 @@ def study_command(words: list[str]) -> int:
     )
     # Its import costs seconds, which --help shall not wait for.
     from pythae_fif.cli import preflight
+    from pythae_fif.runs.engines.local import LocalEngine
 
-    if line := preflight.cuda_problem():
+    here = options.engine is None or isinstance(options.engine, LocalEngine)
+    if here and (line := preflight.cuda_problem()):
         raise ConfigError(line)
     console = Terminal(highlight=False)
     if options.engine is not None and not flags.quiet:
         console.print(preflight.machine_line(options.engine), markup=False, soft_wrap=True)
-    if warning := preflight.cuda_warning():
+    if here and (warning := preflight.cuda_warning()):
         logger.warning(warning)
     tenths, begun = 0, (time.monotonic(), math.inf)
     with Display(console, quiet=flags.quiet).stage(study.name) as progress:
@@ -109,8 +111,6 @@ def _flags(study: studies.Study, words: list[str]) -> tuple[StudyFlags, EngineOp
     given = {k: v for k, v in words_given.items() if k not in ENGINE_FLAGS}
     of_engine = {k: v for k, v in words_given.items() if k in ENGINE_FLAGS}
     flags = read_checked(StudyFlags, given, command, flags=given)
-    if study.one_seed and len(flags.seeds or []) > 1:
-        raise ConfigError(f"--seeds {flags.seeds}: {command} takes one seed")
     if is_url(flags.results):
         raise ConfigError(f"--results {flags.results}: studies write to a folder, not to a URL")
     return flags, read_engine(of_engine) if of_engine else None

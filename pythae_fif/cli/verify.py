@@ -2,6 +2,7 @@
 
 __all__ = ["verify_command"]
 
+import contextlib
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -37,25 +38,35 @@ def verify_command(words: list[str]) -> int:
         help="another such folder: how far are the scores of the runs in both from each other?",
     )
     given = parser.given(words)
-    results = given["results"]
     from pythae_fif.benchmark.run import IMAGES  # which imports torch, as the others do
     from pythae_fif.studies.kinds import STUDY_KINDS
 
     kinds = (IMAGES, *STUDY_KINDS)
     console = Terminal(highlight=False)
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) if is_url(results) else Path(results).expanduser()
-        if is_url(results):
-            Remote(results, root).pull("runs")
-        findings = verify(root, kinds)
-        console.print(_table(findings))
-        runs, wrong = len({f.run for f in findings}), sum(f.kind in WRONG for f in findings)
-        verdict = f"[red]{wrong} of them wrong[/]" if wrong else "[green]nothing is wrong[/]"
-        console.print(f"{runs:,} runs read, {verdict}")
-        if not wrong and "against" in given:
-            stores = [[Store(r, kind) for r in (root, given["against"])] for kind in kinds]
-            console.print(_comparison(stores))
+    wrong = 0
+    with contextlib.ExitStack() as stack:
+        roots = [_here(given[name], stack) for name in ("results", "against") if name in given]
+        for root in roots:
+            findings = verify(root, kinds)
+            if len(roots) > 1:
+                console.print(f"[bold]{escape(str(root))}[/]")
+            console.print(_table(findings))
+            runs, bad = len({f.run for f in findings}), sum(f.kind in WRONG for f in findings)
+            verdict = f"[red]{bad} of them wrong[/]" if bad else "[green]nothing is wrong[/]"
+            console.print(f"{runs:,} runs read, {verdict}")
+            wrong += bad
+        if not wrong and len(roots) > 1:
+            console.print(_comparison([[Store(root, kind) for root in roots] for kind in kinds]))
     return 1 if wrong else 0
+
+
+def _here(results: str, stack: contextlib.ExitStack) -> Path:
+    """A store's folder; of one at a URL its runs, fetched into a folder that goes in the end."""
+    if not is_url(results):
+        return Path(results).expanduser()
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+    Remote(results, folder).pull("runs")
+    return folder
 
 
 def _comparison(stores: list[list[Store[Any, Any]]]) -> Table:

@@ -17,10 +17,10 @@ from pythae_fif.errors import StoreError
 from pythae_fif.files import TEMPORARY, checksum, json_text, read_json, write_json, write_whole
 
 STATUS = "status.json"
-NOT_SEALED = (STATUS, "environment.json", "config.yaml", "result.json", "output.log", "slurm.json")
-"""Files that change without the result, or that hold the seal; hidden ones are not sealed too."""
 UNCLAIMED = (STATUS, "environment.json", "config.yaml", "slurm.json")
 """Files that others write, too, who have not claimed the run."""
+NOT_SEALED = (*UNCLAIMED, "result.json", "output.log")
+"""Files that change without the result, or that hold the seal; hidden ones are not sealed too."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,8 @@ class RunFolder:
 
     Attributes:
         run_id: The folder's name.
+        state: As its status says.
+        attempt: Number of this start, from 1.
     """
 
     def __init__(self, path: Path, check: Callable[[], None], timeout: float | None = None) -> None:

@@ -65,7 +65,6 @@ class Record(BaseModel):
     """Base of all records: whose it is, the files that belong to it, and its seal.
 
     Attributes:
-        schema_version: Of the kind of run, `schema` in the file.
         run_id: Of the run.
         provenance: How it was made.
         files: Name below the run's folder -> SHA-256, of all files that belong to the record; None

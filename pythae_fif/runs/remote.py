@@ -28,12 +28,12 @@ from pathlib import Path
 from typing import Any
 
 from pythae_fif.data.locations import cache_home
-from pythae_fif.errors import StoreError
+from pythae_fif.errors import StoreError, first_line
 from pythae_fif.files import read_json, write_json
 from pythae_fif.runs.claim import PREFIX, Claim, machine_word
 
 PUSH_SECONDS = 30.0
-_RUN_ID = re.compile(r"[0-9a-f]{12}")
+_OF_RUN = re.compile(r"((?:.*?/)??[0-9a-f]{12})/(.+)")
 SYNCED = ".synced.json"
 LARGE = ("model", "checkpoint.pt")
 """What a plan and a report do without."""
@@ -99,7 +99,7 @@ class Remote:
         by_folder: dict[Path, dict[str, dict[str, Any]]] = {}
         for name, info in self.files(below).items():
             if _travels(name) and (large or not _is_large(name)):
-                by_folder.setdefault(self._run_of(self.folder / name), {})[name] = info
+                by_folder.setdefault(self.folder / _parts(name)[0], {})[name] = info
         for folder, infos in by_folder.items():
             synced = _read_synced(folder)
             for name, info in infos.items():
@@ -159,19 +159,14 @@ class Remote:
             self.fs.get_file(f"{self.root}/{name}", str(temporary))
         os.replace(temporary, target)
 
-    def _run_of(self, path: Path) -> Path:
-        """The folder of the run that a file is of; the file's own folder if it is of none."""
-        ids = [parent for parent in path.parents if _RUN_ID.fullmatch(parent.name)]
-        return ids[-1] if ids else path.parent
-
     @contextlib.contextmanager
     def explained(self, what: str) -> Iterator[None]:
         """Whatever a file system of fsspec raises, in one line."""
         try:
             yield
         except Exception as error:
-            line = (str(error) or type(error).__name__).splitlines()[0]
-            raise StoreError(f"results at {self.url} cannot be {what}: {line}") from error
+            reason = first_line(error)
+            raise StoreError(f"results at {self.url} cannot be {what}: {reason}") from error
 
 
 class RemoteClaims:
@@ -314,8 +309,15 @@ def _travels(name: str) -> bool:
     )
 
 
+def _parts(name: str) -> tuple[str, str]:
+    """A file's run and its name below it; of one of no run, its folder and its own name."""
+    found = _OF_RUN.fullmatch(name)
+    folder, _, file = name.rpartition("/")
+    return (found[1], found[2]) if found else (folder, file)
+
+
 def _is_large(name: str) -> bool:
-    return any(part in LARGE for part in name.split("/"))
+    return _parts(name)[1].partition("/")[0] in LARGE
 
 
 def _stamp(info: dict[str, Any]) -> str:

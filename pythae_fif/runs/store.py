@@ -66,7 +66,8 @@ class RunConfig:
 class Store(Generic[SpecT, RecordT]):
     """Runs of one kind below `runs/`, and what is made of them beside that.
 
-    Of a packed run, see :mod:`~pythae_fif.runs.pack`, there is a folder as long as the store is.
+    A packed run (:mod:`~pythae_fif.runs.pack`) is unpacked into a temporary folder, which
+    is removed with the store.
 
     Args:
         root: The folder; it is made. Or an fsspec URL: then a folder of this machine mirrors what
@@ -108,7 +109,7 @@ class Store(Generic[SpecT, RecordT]):
         return Path(self.root, "runs", spec.folder, spec.run_id)
 
     def place(self, spec: SpecT) -> Path:
-        """The folder to read a run in: its own, or a packed run's, which goes with the store."""
+        """The folder to read a run in: its own, or, for a packed run, a temporary one."""
         return Path(self._place(spec))
 
     def _place(self, spec: SpecT) -> str:

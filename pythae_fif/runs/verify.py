@@ -113,9 +113,8 @@ def _findings(
     if kind in ("fine", "unsealed") and record is not None:
         if (
             not packed
-            and record.files
             and not (folder / "model").exists()
-            and KEPT_HERE in "".join(record.files)
+            and any(name.startswith(KEPT_HERE) for name in record.files or ())
         ):
             yield "no model", ""
         made = record.provenance

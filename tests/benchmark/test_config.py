@@ -298,6 +298,8 @@ class TestConfig:
             ("models: fif", ["own.yaml", "models", "list", "'fif'"]),
             ("models: [fi]", ["own.yaml", "models='fi'", "did you mean 'fif'"]),
             ("models: []", ["own.yaml", "models", "at least one"]),
+            ("{models: [all], samplers: 3}", ["own.yaml", "samplers=3", "list"]),
+            ("{models: [all], samplers: gmm}", ["own.yaml", "samplers='gmm'", "list"]),
             ("seeds: [1, 1]", ["own.yaml", "seeds", "none twice"]),
             ("seeds: [-1]", ["own.yaml", "seeds=-1", "at least 0"]),
             ("arch: convnt", ["own.yaml", "arch='convnt'", "did you mean 'convnet'"]),

@@ -1,6 +1,7 @@
 """A table of all like runs in a store, whichever commands made them."""
 
 import dataclasses
+import os
 
 import pytest
 from support import report_store
@@ -8,6 +9,7 @@ from support import report_store
 from pythae_fif.benchmark.leaderboard import leaderboard
 from pythae_fif.benchmark.plan import RunSpec
 from pythae_fif.benchmark.selection import Result
+from pythae_fif.benchmark.yaml_files import names_in
 from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.store import Store
 
@@ -79,6 +81,18 @@ def test_unfinished_and_foreign_folders_are_left_out(tmp_path):
     (other / "config.yaml").write_text("spec: [")
     kept(store, 6, model="gone_from_this_version")
     assert found(store) == []
+
+
+def test_a_broken_model_file_of_the_user_s_costs_no_table(tmp_path, monkeypatch):
+    (tmp_path / "own/models").mkdir(parents=True)
+    (tmp_path / "own/models/bad.yaml").write_text("label: [")
+    (tmp_path / "folder.of").mkdir()
+    places = (tmp_path / "own", tmp_path / "folder.of")
+    monkeypatch.setenv("PYTHAE_FIF_CONFIGS", os.pathsep.join(map(str, places)))
+    assert "bad" in names_in("models") and "folder" not in names_in("models")
+    store = report_store.store(tmp_path / "results")
+    run_id = kept(store, 0).run_id
+    assert found(store) == [run_id]
 
 
 def test_what_is_known_is_not_read_again(tmp_path):

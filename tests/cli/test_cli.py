@@ -139,12 +139,19 @@ class TestShowing:
         assert "60 training images of shape (1, 8, 8), 1 epochs" in " ".join(out.split())
         assert not run.results.exists()
 
-    def test_one_broken_file_does_not_break_the_list(self, run, tmp_path, monkeypatch):
-        (tmp_path / "models").mkdir()
-        (tmp_path / "models" / "mine.yaml").write_text("label: [")
-        monkeypatch.setenv("PYTHAE_FIF_CONFIGS", str(tmp_path))
+    def test_one_broken_file_does_not_break_the_list_and_is_told_first(
+        self, run, tiny, tmp_path, monkeypatch
+    ):
+        (tmp_path / "own/models").mkdir(parents=True)
+        (tmp_path / "own/models/mine.yaml").write_text("label: [")
+        ae = yaml.safe_load((configs_dir() / "models/ae.yaml").read_text())
+        ae["label"] = "Mine [/x]"
+        (tmp_path / "own/models/other.yaml").write_text(yaml.safe_dump(ae))
+        monkeypatch.setenv("PYTHAE_FIF_CONFIGS", str(tmp_path / "own"))
         code, out, _ = run.words("list")
-        assert code == 0 and "cannot be used: " in out and "  vae " in out
+        assert code == 0 and "cannot be used: " in out and "  vae " in out and "Mine [/x]" in out
+        code, _, err = run("--config", tiny(models=["ae"]))
+        assert code == 2 and "mine.yaml" in err and not run.results.exists()
 
     def test_version(self, capsys):
         with pytest.raises(SystemExit) as stop:
@@ -376,6 +383,21 @@ class TestScore:
         assert (scores["extractor"], len(scores["extractor_hash"])) == ("mine.pt", 16)
         assert scores["memorisation"] == {"nearer": {"reference": 1.0}, "authenticity": 0.0}
         assert "nearer" not in run.words(*words)[1]
+
+    @pytest.mark.filterwarnings("ignore:scores of")
+    def test_training_images_of_a_file_are_those_of_its_training_split(self, run, tmp_path):
+        train, test = np.random.default_rng(0).integers(0, 256, (2, 40, 8, 8), dtype=np.uint8)
+        np.savez(tmp_path / "samples.npz", data=train)
+        np.savez(tmp_path / "data.npz", train=train, test=test)
+        words = ["score", tmp_path / "samples.npz", tmp_path / "data.npz"]
+        code, out, _ = run.words(
+            *words, "--extractor", "pixels", "--training", tmp_path / "data.npz"
+        )
+        assert code == 0 and "nearer to training   1.0000" in out and "0.0000" in out
+
+    def test_a_seed_below_zero(self, run, folders):
+        code, _, err = run.words("score", folders / "a", folders / "b", "--seed", -1)
+        assert code == 2 and "--seed -1: at least 0 is needed" in err
 
     def test_one_line_for_what_is_no_images(self, run, folders):
         for path in (folders, folders / "nowhere"):

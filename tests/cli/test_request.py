@@ -39,6 +39,9 @@ class TestOptions:
         assert options("--gpus", "0,2").gpus == [0, 2]
         sbatch = options("--engine", "slurm", "--sbatch", "mem=4G", "qos=low").sbatch
         assert sbatch == {"mem": "4G", "qos": "low"}
+        words = ("--sbatch", "mem=4G,mail_type=BEGIN,END", "exclude=n1,n2")
+        sbatch = options("--engine", "slurm", *words).sbatch
+        assert sbatch == {"mem": "4G", "mail_type": "BEGIN,END", "exclude": "n1,n2"}
 
     @pytest.mark.parametrize(
         ("flags", "file", "message"),

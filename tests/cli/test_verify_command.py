@@ -50,6 +50,17 @@ def test_how_far_runs_are_from_those_of_a_reference(store, capsys):
     assert "none 0 runs 20.00% scores.gmm.frechet.test" in out and RUN in out.replace(" ", "")
 
 
+def test_a_reference_is_verified_too_and_not_made(store, tmp_path, capsys):
+    assert cli.main(["verify", str(store), "--against", str(tmp_path / "typo")]) == 2
+    assert "typo holds no runs" in capsys.readouterr().err and not (tmp_path / "typo").exists()
+    damaged = tmp_path / "damaged"
+    unpack(RUN, damaged)
+    record = damaged / "runs" / RUN / "result.json"
+    record.write_bytes(record.read_bytes()[:-40])
+    assert cli.main(["verify", str(store), "--against", str(damaged)]) == 1
+    assert "1 of them wrong" in capsys.readouterr().out and record.exists()
+
+
 @pytest.mark.parametrize(
     ("words", "part"),
     [

@@ -62,8 +62,8 @@ class LocalEngine:
     Args:
         gpus: Those in use, counted among the visible ones; all if None.
         runs_per_gpu: Runs at once on each.
-        cpus_per_run: Threads of a run. By default the cores are divided by the number of runs at
-            once, on a machine without GPUs at most four.
+        cpus_per_run: Threads of a run. By default the cores divided by the runs at once, which
+            without GPUs are at most four.
     """
 
     gpus: list[int] | None = None

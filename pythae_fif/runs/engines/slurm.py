@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,7 @@ class SlurmEngine:
         return jobs
 
 
+@dataclass(frozen=True)
 class _Run:
     """What a job does; submitit pickles it with the run's folder.
 
@@ -146,17 +148,10 @@ class _Run:
     Slurm itself decides whether it starts again.
     """
 
-    def __init__(
-        self,
-        kind: Kind[Any, Any],
-        threads: int | None,
-        patience: float,
-        timeout: float | None,
-    ) -> None:
-        self.kind = kind
-        self.threads = threads
-        self.patience = patience
-        self.timeout = timeout
+    kind: Kind[Any, Any]
+    threads: int | None
+    patience: float
+    timeout: float | None
 
     def __call__(self, run_dir: str) -> None:
         requeue: Any = signal.getsignal(signal.SIGUSR2)  # submitit's handler
