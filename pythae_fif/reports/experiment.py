@@ -98,8 +98,8 @@ def write_experiment(
 
 
 def constant_error(splits: Splits) -> float:
-    """Squared error a test pixel, in [0, 1], of the mean training image as the guess for all; or a
-    value of a table."""
+    """Mean squared error of the mean training image as the guess for every test image: per pixel in
+    [0, 1], or per value of a table."""
     mean = splits.train.mean(axis=0, dtype=np.float64)
     blocks = np.array_split(splits.test, max(1, len(splits.test) // 1000))
     total = sum(float(((block - mean) ** 2).sum()) for block in blocks)

@@ -76,7 +76,7 @@ class Grid:
 
 
 def number(value: float | None, std: float | None = None, noise: float | None = None) -> Cell:
-    """A measured number with three or four digits, `–` where there is none.
+    """A measured number with one to three decimals, the larger the fewer; `–` where there is none.
 
     Example:
         >>> number(150.75, 0.7).text, number(2.5).text, number(None).text

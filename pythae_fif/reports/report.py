@@ -107,7 +107,7 @@ class Report:
 
     @property
     def machines(self) -> list[str]:
-        """Those that made the results, numbered from 1 where there are several."""
+        """Names of the machines that made the results, each once."""
         return _machines(self.results)
 
     @property

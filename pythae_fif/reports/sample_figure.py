@@ -63,7 +63,7 @@ def sample_figure(lines: Sequence[Line], title: str) -> Any:
     scale = max(1, round(IMAGE / max(size)))
     height, width = (scale * side + GAP for side in size)
     blocks = max(len(row.strips) for row in rows)
-    count = (WIDTH - LABEL - (blocks - 1) * BLOCK_GAP) // (blocks * width)
+    count = max(1, (WIDTH - LABEL - (blocks - 1) * BLOCK_GAP) // (blocks * width))
     across = LABEL + blocks * count * width + (blocks - 1) * BLOCK_GAP
     down = HEAD + len(rows) * height
     figure = new_figure(across / DPI, down / DPI)

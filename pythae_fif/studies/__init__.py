@@ -203,7 +203,7 @@ def run_study(name: str, options: StudyOptions, on_progress: OnProgress) -> list
         The files written: PNG figures with a Markdown caption beside each, CSV and tables.
 
     Raises:
-        ConfigError: An unknown study, data set or profile.
+        ConfigError: An unknown study, data set or profile, or seeds for a study that takes one.
         StoreError: The folder of results cannot be written.
     """
     if name not in STUDIES:
@@ -216,6 +216,8 @@ def run_study(name: str, options: StudyOptions, on_progress: OnProgress) -> list
     if dataset is not None and study.datasets and dataset not in study.datasets:
         hint = did_you_mean(dataset, study.datasets)
         raise ConfigError(f"study {name} has no data set {dataset!r}: {hint}")
+    if study.one_seed and len(options.seeds) > 1:
+        raise ConfigError(f"--seeds {list(options.seeds)}: study {name} takes one seed")
     require_writable(options.results, "choose another folder with --results")
     resolved = dataclasses.replace(
         options,

@@ -130,9 +130,10 @@ def _reconstructions(errors: Mapping[str, list[float]], dataset: str) -> list[li
             if (of_seeds := errors.get(off + on)) is not None:
                 ascending = sorted(of_seeds, key=lambda e: e if math.isfinite(e) else math.inf)
                 trainings[f"On manifold{how}"] = of_seeds
-                trainings[f"On manifold{how} (outliers removed)"] = ascending[:-1]
+                if len(of_seeds) > 1:
+                    trainings[f"On manifold{how} (outliers removed)"] = ascending[:-1]
         for label, values in (trainings | {"Off manifold": errors[off]}).items():
-            cell = None if nets else published.get(label)  # once: the text's are the first
+            cell = None if nets else published.get(label)  # printed in ReLU's rows alone
             rows.append([Cell(label + nets), spread(values), printed(cell)])
     return rows
 

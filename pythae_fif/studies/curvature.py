@@ -25,7 +25,7 @@ from pythae_fif.studies.parts import Tell, results_of
 from pythae_fif.volume_change.loss import JacobianAt
 
 NOISE, BETA, RADIUS = 0.1, 0.5, 2.0
-VARIANTS = {"data": "off-manifold", "reconstruction": "on-manifold"}
+VARIANTS: dict[JacobianAt, str] = {"data": "off-manifold", "reconstruction": "on-manifold"}
 """Where the Jacobian is taken -> name of that training."""
 COLOURS: dict[JacobianAt, str] = {"reconstruction": "tab:orange", "data": "tab:green"}
 EPOCHS = {"quick": 150, "paper": 1500}
@@ -224,10 +224,9 @@ def _normal_quadrature() -> tuple[np.ndarray, np.ndarray]:
 
 def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     """Trains and computes, and writes two figures, their captions and two CSV files."""
-    variants: tuple[JacobianAt, ...] = ("data", "reconstruction")
     epochs, seeds = EPOCHS[options.profile], tuple(options.seeds)
-    parts = {f"{VARIANTS[at]} training": Part(at, epochs, seeds) for at in variants}
-    found = dict(zip(variants, results_of(parts, options, on_progress).values(), strict=True))
+    parts = {f"{VARIANTS[at]} training": Part(at, epochs, seeds) for at in VARIANTS}
+    found = dict(zip(VARIANTS, results_of(parts, options, on_progress).values(), strict=True))
     rows = [row for trained in found.values() for row in trained.rows]
     name = f"curvature-{options.profile}"
     circles = [Circle.of(float(radius)) for radius in RADII]

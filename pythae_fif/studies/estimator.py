@@ -2,7 +2,6 @@
 
 __all__ = ["Part", "gradient_distances", "run", "simulated_variance", "variance_formula"]
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.data import load_images, to_float
 from pythae_fif.device import default_device, fork_rng
+from pythae_fif.errors import DataError
 from pythae_fif.models.condition import as_condition
 from pythae_fif.nn import build_networks
 from pythae_fif.nn.conditional import join
@@ -26,7 +26,7 @@ from pythae_fif.runs.kind import Environment
 from pythae_fif.studies import OnProgress, StudyOptions
 from pythae_fif.studies.output import Drawing, data_name, write_study
 from pythae_fif.studies.parts import Tell, results_of
-from pythae_fif.studies.spectrum_run import build
+from pythae_fif.studies.spectrum_run import LATENT_DIM, build
 from pythae_fif.volume_change import sample_hutchinson, surrogate
 from pythae_fif.volume_change.hutchinson import HutchinsonKind
 from pythae_fif.volume_change.variants import TraceSpace
@@ -57,7 +57,6 @@ SIZES = {
 }
 BATCH, BETA = 100, 10.0
 TANGENTS = 512  # Hutchinson vectors times data points in one pass
-LATENT_DIM = 16  # of the conditional MNIST model of figure 6
 MATRIX_DIM = 16
 ORTHOGONAL_K = (1, 2, 4, 8, 12, 15)
 
@@ -165,7 +164,7 @@ def gradient_distances(
     """
     latent_dim, dim = model.latent_dim, images[0].numel()
     every = range(1, latent_dim + 1)
-    powers = [*(4**i for i in range(int(math.log(dim, 4)) + 1)), dim]
+    powers = [*(4**i for i in range(dim) if 4**i < dim), dim]
     series: list[tuple[TraceSpace, HutchinsonKind, Sequence[int]]] = [
         ("latent", "orthogonal", every),
         ("latent", "scaled_gaussian", every),
@@ -283,6 +282,11 @@ class Part:
         """Trains it, measures and simulates."""
         size, seed = self.size, self.seed
         splits = load_images(self.dataset, where.data_root, download=not where.offline)
+        if splits.content_hash != self.data_hash:
+            raise DataError(
+                f"the images of {self.dataset} changed since the study was planned "
+                f"({splits.content_hash}, not {self.data_hash}): start it again"
+            )
         labels: dict[str, Tensor | None] = {"train": None, "test": None}
         if splits.labels is not None:
             labels = {split: torch.from_numpy(of) for split, of in splits.labels.items()}

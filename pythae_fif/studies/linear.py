@@ -1,6 +1,6 @@
 """Appendix C: the directions that a linear free-form injective flow picks, against theorem C.4."""
 
-__all__ = ["Part", "overlap", "run", "theorem_choice", "train_linear"]
+__all__ = ["Part", "overlap", "run", "train_linear"]
 
 import math
 from collections.abc import Sequence
@@ -84,9 +84,9 @@ def beta_of(spectrum: Tensor, regime: str) -> float:
     return 0.5 / math.sqrt(float(spectrum[position - 1] * spectrum[position]))
 
 
-def theorem_choice(spectrum: Tensor, beta: float, latent_dim: int = LATENT) -> list[int]:
+def theorem_choice(spectrum: Tensor, beta: float) -> list[int]:
     """Indices of the eigenvalues with the smallest log(lambda) - 2 beta lambda (eq. 83)."""
-    chosen = (spectrum.log() - 2 * beta * spectrum).argsort()[:latent_dim]
+    chosen = (spectrum.log() - 2 * beta * spectrum).argsort()[:LATENT]
     return [int(index) for index in chosen.sort().values]
 
 

@@ -1,4 +1,4 @@
-"""What of a study is done in one go and kept as a run: an interrupt costs what is under way alone.
+"""A part of a study: computed in one go and kept as a run, so that an interrupt loses it alone.
 
 A module of a study has a dataclass `Part`: all that defines a result, and how it is computed.
 """
@@ -120,4 +120,4 @@ def work(job: Job[PartSpec, PartRecord]) -> None:
 
 
 PARTS = Kind("part", SCHEMA, PartSpec.model_validate, PartRecord, work)
-"""Parts of the studies of toy models."""
+"""Parts of the studies that have no kind of run of their own."""

@@ -193,7 +193,7 @@ def _sample_figure(sheets: Mapping[float, np.ndarray | None], classes: int) -> A
         if sheet is None:
             axis.set_axis_off()
             continue
-        axis.imshow(sheet, cmap="gray", vmin=0, vmax=255)  # colours know no map
+        axis.imshow(sheet, cmap="gray", vmin=0, vmax=255)  # imshow ignores cmap for RGB
         axis.set_xticks([])
         axis.set_yticks(len(sheet) / classes * (np.arange(classes) + 0.5), range(classes))
         axis.tick_params(length=0)

@@ -2,6 +2,7 @@
 
 __all__ = ["learning_rate", "protocol_notes", "run", "spread"]
 
+import math
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -198,7 +199,7 @@ def spread(values: Sequence[float]) -> Cell:
         >>> spread([1.0, 3.0]).text, spread([1.0, float("nan")]).text
         ('2.00 ± 1.41', 'diverged (1 of 2)')
     """
-    diverged = sum(value != value or abs(value) == float("inf") for value in values)
+    diverged = sum(not math.isfinite(value) for value in values)
     if diverged:
         return Cell(f"diverged ({diverged} of {len(values)})")
     mean = statistics.fmean(values)

@@ -20,6 +20,7 @@ from pythae_fif.studies.tabular_run import TABULAR, TabularRecord, TabularSpec
 from pythae_fif.training import keep_freed_memory
 
 TIMED_BATCH = 512
+ROUNDS = 15  # timed steps of each configuration; the first is not counted
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def _best(rates: Sequence[float], tried: TabularRecord) -> float:
     return rates[scores.index(min(scores))]
 
 
-def step_seconds(runs: Sequence[Trained], table: Table, rounds: int = 15) -> Mapping[str, float]:
+def step_seconds(runs: Sequence[Trained], table: Table) -> Mapping[str, float]:
     """Median time of one training step of one model of the paper's sizes, in turns.
 
     Steps are timed when a table is drawn: none where a run was trained on another machine.
@@ -108,7 +109,6 @@ def step_seconds(runs: Sequence[Trained], table: Table, rounds: int = 15) -> Map
     Args:
         runs: Whose configurations are timed.
         table: Their data.
-        rounds: Steps of each; the first is not counted.
 
     Returns:
         Name of the configuration -> seconds.
@@ -126,7 +126,7 @@ def step_seconds(runs: Sequence[Trained], table: Table, rounds: int = 15) -> Map
         models[name] = CONFIGURATIONS[name].build(*shape, Nets()).train()
         optimizers[name] = torch.optim.Adam(models[name].parameters(), lr=1e-4, fused=True)
     times: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(rounds):
+    for _ in range(ROUNDS):
         for name, model in models.items():
             start = time.perf_counter()
             optimizers[name].zero_grad()

@@ -120,8 +120,10 @@ class Configuration:
 
     def identity(self) -> dict[str, Any]:
         """What a run's id is made of; the settings count where they are not the appendix's."""
-        usual = {"settings": asdict(APPENDIX)}.items()
-        return {key: value for key, value in asdict(self).items() if (key, value) not in usual}
+        content = asdict(self)
+        if self.settings == APPENDIX:
+            del content["settings"]
+        return content
 
     def build(self, input_dim: tuple[int, ...], latent_dim: int, nets: "Nets") -> HutchinsonModel:
         """A freshly initialised model; seed torch before calling."""
@@ -184,7 +186,7 @@ class Nets(Checked):
 
     def scaled(self, hidden: Sequence[int]) -> list[int]:
         """Widths given at the paper's sizes, narrower as the coupling flow's nets here are."""
-        return [max(1, width * self.block_dim // 160) for width in hidden]
+        return [max(1, width * self.block_dim // Nets().block_dim) for width in hidden]
 
 
 class Budget(Checked):

@@ -177,14 +177,10 @@ def work(job: Job[TabularSpec, TabularRecord]) -> None:
 
 
 def _splits_of(job: Job[TabularSpec, TabularRecord]) -> TabularSplits:
-    """The rows of a run: those that an engine has lent, or loaded."""
     spec, where = job.spec, job.environment
-    if isinstance(job.lent, TabularSplits):
-        splits = job.lent
-    else:
-        splits = load_tabular(
-            spec.dataset, where.data_root, data=where.data, latent_dim=spec.latent_dim
-        )
+    splits = load_tabular(
+        spec.dataset, where.data_root, data=where.data, latent_dim=spec.latent_dim
+    )
     if splits.content_hash != spec.data_hash:
         raise DataError(
             f"the table {spec.dataset} changed since the run was planned "
