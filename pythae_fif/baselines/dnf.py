@@ -126,7 +126,8 @@ class DNF(FlowModel):
         Returns:
             Tensor: (B,).
         """
-        return self._in_evaluation_mode(lambda: self._inflated(x)[0])
+        with self._in_evaluation_mode():
+            return self._inflated(x)[0]
 
     def _inflated(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The log-density of inflated data (B,), and their codes z (B, d)."""

@@ -31,8 +31,7 @@ class RHVAE(PythaesRHVAE):
         self._metric_of_all()
 
     def _metric_of_all(self) -> None:
-        self.G_inv = self._inverse_metric
-        self.G = lambda z: torch.inverse(self._inverse_metric(z))
+        self.G_inv, self.G = self._inverse_metric, self._metric  # methods: a copy has its own
 
     def _update_metric(self) -> None:
         super()._update_metric()
@@ -44,6 +43,9 @@ class RHVAE(PythaesRHVAE):
         squares = z.square().sum(1, keepdim=True) + c.square().sum(1) - 2 * z @ c.T
         weights: Tensor = torch.exp(-squares.clamp(min=0) / self.temperature**2)
         return weights
+
+    def _metric(self, z: Tensor) -> Tensor:
+        return torch.inverse(self._inverse_metric(z))
 
     def _inverse_metric(self, z: Tensor) -> Tensor:
         d = self.latent_dim

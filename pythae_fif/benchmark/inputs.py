@@ -1,7 +1,6 @@
 """What a run starts from: images, the feature extractor, and the references of the scores."""
 
 __all__ = [
-    "Sizes",
     "load_extractor",
     "load_splits",
     "reference_of",
@@ -9,10 +8,10 @@ __all__ = [
     "table_options",
 ]
 
-from typing import Protocol
-
 import torch
 
+from pythae_fif.benchmark.config import Profile
+from pythae_fif.benchmark.settings import RunSettings
 from pythae_fif.data import Splits, load_images
 from pythae_fif.data.cache import remember
 from pythae_fif.data.dataset import as_tensor
@@ -29,23 +28,10 @@ from pythae_fif.evaluation import (
 from pythae_fif.runs.kind import Environment
 
 
-class Sizes(Protocol):
-    """First images of a split that are used, and CelebA's crop; all, and the usual, if None."""
-
-    @property
-    def train_size(self) -> int | None: ...
-    @property
-    def val_size(self) -> int | None: ...
-    @property
-    def test_size(self) -> int | None: ...
-    @property
-    def crop(self) -> int | None: ...
-
-
 def load_splits(
     dataset: str,
     image_size: int | None,
-    sizes: Sizes,
+    sizes: Profile | RunSettings,
     environment: Environment,
     progress: Progress | None = None,
 ) -> Splits:
@@ -82,7 +68,7 @@ def load_extractor(
             for split in ("test", "train")
         )
         holdout = LabelledImages(*test)
-        training = LabelledImages(*train, splits.content_hash, holdout, splits.name)
+        training = LabelledImages(*train, holdout, splits.name)
     options = ExtractorOptions(
         environment.own_extractor or name,
         device=device,

@@ -88,6 +88,9 @@ def to_uint8(arrays: Mapping[str, np.ndarray], where: str | Path) -> dict[str, n
             f"{where}: {kind}values from {low:g} to {high:g}, needs integers in 0..255, "
             "or floats in 0..1 or 0..255"
         )
+    floats = {key: array for key, array in checked.items() if array.dtype.kind == "f"}
+    if integers and floats and _value_range(floats, where)[1] <= 1 + ROUNDING:
+        raise DataError(f"{where}: integers in 0..255 beside floats in 0..1, needs one type")
     scale = 255.0 if high <= 1 + ROUNDING else 1.0
     return {key: _rounded(array, scale) for key, array in checked.items()}
 
@@ -101,11 +104,12 @@ def to_labels(labels: np.ndarray, count: int, where: str) -> np.ndarray:
         where: The file and key, for error lines.
 
     Raises:
-        DataError: They are no integers, or not N.
+        DataError: They are no integers from 0 up, or not N.
     """
-    if labels.shape != (count,) or labels.dtype.kind not in "iu":
+    if labels.shape != (count,) or labels.dtype.kind not in "iu" or (labels < 0).any():
         raise DataError(
-            f"{where}: {labels.dtype} of shape {labels.shape}, needs integers of shape ({count},)"
+            f"{where}: {labels.dtype} of shape {labels.shape}, needs integers from 0 up of shape "
+            f"({count},)"
         )
     return labels.astype(np.int64)
 

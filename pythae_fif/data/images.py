@@ -93,8 +93,8 @@ def decode_files(
     and resized with Pillow's bilinear filter, which averages over the source pixels when it
     shrinks (antialiasing). The square may begin between pixels, so that it is the same region of
     the picture at whatever resolution the file is kept. Sixteen bits are scaled by 1/257,
-    transparency is composed over `BACKGROUND`, and of several frames the first is taken; 32 bits,
-    whose range nobody knows, cannot be decoded.
+    transparency is composed over `BACKGROUND`, and of several frames the first is taken. Integers
+    of 32 bits are read as 16 bits where all of them fit; other images of 32 bits cannot be decoded.
 
     Args:
         folder: The folder of the files.
@@ -141,10 +141,6 @@ def decode_files(
     return Decoded(images, sizes, np.array(failed, np.int64), transparent)
 
 
-def _unreadable(path: Path, error: OSError) -> DataError:
-    return DataError(f"{path}: cannot be read ({error.strerror})")
-
-
 def _decode(
     path: Path, image_size: int, crop: float, limit: int
 ) -> tuple[np.ndarray, tuple[int, int], bool] | None:
@@ -172,7 +168,7 @@ def _decode(
         raise
     except Exception as error:  # Pillow's plugins raise a dozen unrelated types on damaged files
         if isinstance(error, OSError) and error.errno is not None:
-            raise _unreadable(path, error) from error
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
         return None
     return np.asarray(image).transpose(2, 0, 1), (width, height), transparent
 

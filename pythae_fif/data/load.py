@@ -180,8 +180,10 @@ def _read_folder(request: Request, names: list[str], outside: int | None) -> Spl
     decoded, notes = decode(request, request.path, names)
     kept = decoded.kept
     if outside is not None:
-        split_of = np.array([names[row].split("/", 1)[0] for row in kept])
-        index = {split: kept[split_of == split] for split in SPLIT_NAMES if split in split_of}
+        split_of = np.array([names[row].split("/", 1)[0] for row in kept], str)
+        # Train and test are there even without images: the error line then names them.
+        of_names = [split for split in SPLIT_NAMES if split != "val" or split in split_of]
+        index = {split: kept[split_of == split] for split in of_names}
         how = "split by subfolder" + _held_out(index, request.seed)
         if outside:
             notes.append(f"{outside} images outside train, val and test left out")

@@ -52,7 +52,7 @@ def read_table(path: Path, options: TableOptions = AS_USUAL) -> Table:
     else:
         table = _read_csv(path, options, "\t" if kind.startswith(".tsv") else ",")
     if options.missing is None:
-        check_finite(table.rows, path, "; --missing drop or --missing impute takes NaN")
+        check_finite(table.rows, path, "; --missing drop or --missing impute of `run` takes NaN")
     else:
         check_finite(np.nan_to_num(table.rows, nan=0, posinf=np.inf, neginf=-np.inf), path)
     return table
@@ -103,7 +103,7 @@ def _numbered(count: int) -> list[str]:
 def _check_width(header: list[str], path: Path, separator: str) -> None:
     if len(header) < 2:
         other = next((d for d in (",", ";", "\t", "|", " ") if d in "".join(header)), None)
-        found = f"; it looks separated by {other!r} (--separator)" if other else ""
+        found = f"; it looks separated by {other!r} (--separator of `run`)" if other else ""
         raise DataError(f"{path}: {len(header)} columns when separated by {separator!r}{found}")
 
 
@@ -116,7 +116,9 @@ def _check_names(header: list[str], path: Path) -> None:
         [float(name) for name in header]
     except ValueError:
         return
-    raise DataError(f"{path}: the first line is numbers, needs the columns' names, or --no-header")
+    raise DataError(
+        f"{path}: the first line is numbers, needs the columns' names, or --no-header of `run`"
+    )
 
 
 def _numbers(row: list[str], header: list[str], where: str, options: TableOptions) -> list[float]:
@@ -128,8 +130,8 @@ def _numbers(row: list[str], header: list[str], where: str, options: TableOption
         if text.strip().lower() in MISSING:
             if options.missing is None:
                 raise DataError(
-                    f"{where}, column {name!r}: {text!r} is not a number; --missing drop leaves "
-                    "such rows out, --missing impute takes the column's mean"
+                    f"{where}, column {name!r}: {text!r} is not a number; --missing drop of "
+                    "`run` leaves such rows out, --missing impute takes the column's mean"
                 )
             values.append(np.nan)
             continue

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from pythae_fif.errors import DataError, NonFiniteError
 from pythae_fif.evaluation.extractor import Extracted, Extractor
 from pythae_fif.evaluation.images import unit_images
+from pythae_fif.evaluation.reference import content_hash
 from pythae_fif.files import cached, digest
 
 ARCHITECTURE = "gap-cnn/1"
@@ -43,14 +44,12 @@ class LabelledImages:
     Attributes:
         images: (N, C, H, W), uint8.
         labels: (N), integers from 0 up.
-        data_hash: Identifies both; part of the key of the cached classifier.
         holdout: Images and labels kept for the accuracy that the extractor records.
         name: Of the data set; some have a network in `SHIPPED`.
     """
 
     images: Tensor
     labels: Tensor
-    data_hash: str = ""
     holdout: "LabelledImages | None" = None
     name: str = ""
 
@@ -89,7 +88,7 @@ class ClassifierExtractor(Extractor):
         image_shape: The (C, H, W) it takes.
         num_classes: Number of classes.
         accuracy: Fraction of held-out images it gets right, or None where there were none.
-        device: Where it runs; features come back on the CPU.
+        device: Where it runs; features stay there.
     """
 
     name = "classifier"
@@ -123,14 +122,14 @@ class ClassifierExtractor(Extractor):
         """Features (B, 128) and logits (B, classes)."""
         return Extracted(*self.network(images.contiguous(memory_format=torch.channels_last)))
 
-    def measure_accuracy(self, data: LabelledImages, *, batch_size: int = 500) -> float:
+    def measure_accuracy(self, data: LabelledImages) -> float:
         """Fraction of images whose label is the most likely class."""
         right = 0
-        batches = zip(data.images.split(batch_size), data.labels.split(batch_size), strict=True)
+        batches = zip(data.images.split(BATCH_SIZE), data.labels.split(BATCH_SIZE), strict=True)
         for x, y in batches:
             logits = self(x).logits
             assert logits is not None
-            right += int((logits.argmax(dim=1) == y.cpu()).sum())
+            right += int((logits.argmax(dim=1) == y.to(logits.device)).sum())
         return right / len(data.images)
 
 
@@ -143,7 +142,7 @@ def shipped_classifier(
     of MNIST has seen all 50,000 training images, whatever part of them a benchmark trains on.
     """
     path = SHIPPED / f"{name}.pt"
-    if not name or not path.is_file():
+    if not path.is_file():
         return None
     extractor = _read(path, device)
     return extractor if extractor.image_shape == image_shape else None
@@ -182,8 +181,8 @@ def train_classifier(
     if cache_dir is None:
         extractor = build()
     else:
-        shape = tuple(data.images.shape)
-        key = digest(data.data_hash, ARCHITECTURE, seed, EPOCHS, max_steps, shape)
+        data_hashes = content_hash(data.images), content_hash(data.labels)
+        key = digest(*data_hashes, ARCHITECTURE, seed, EPOCHS, max_steps)
         extractor = cached(
             Path(cache_dir) / f"classifier-{key}.pt",
             read=lambda path: _read(path, device),

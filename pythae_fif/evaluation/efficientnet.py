@@ -27,12 +27,12 @@ class EfficientNetExtractor(Extractor):
     Two CPU cores do about 70 images a second.
 
     Args:
-        device: Where it runs; features come back on the CPU.
+        device: Where it runs; features stay there.
         precision: `float32`, or `bfloat16` for speed where the processor has it. The hash tells
             the two apart.
 
     Attributes:
-        hash: Identifies weights and preprocessing.
+        hash: Identifies weights, preprocessing and precision.
 
     Raises:
         ConfigError: the packages of the extra `offline` are not installed, or unknown precision.

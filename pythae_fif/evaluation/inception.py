@@ -43,7 +43,7 @@ class InceptionExtractor(Extractor):
 
     Args:
         state: Weights under the names of pytorch-fid's file, as `load_inception` reads them.
-        device: Where it runs; features come back on the CPU.
+        device: Where it runs; features stay there.
         precision: `float32`, or `bfloat16` for speed where the processor has it: features then
             carry about three digits. The hash tells the two apart.
         convention: A key of `CONVENTIONS`; the extractor's name.
@@ -78,7 +78,7 @@ class InceptionExtractor(Extractor):
         network.eval().requires_grad_(False)
         self.network = network.to(device=self.device, dtype=self.dtype)
         self.class_weight = weight.to(self.device)
-        self.logit_bias = bias.cpu()
+        self.logit_bias = bias.to(self.device)
         weights = (state[key].cpu().numpy().tobytes() for key in sorted(state))
         self.hash = digest(chosen.preprocessing, precision, *weights)
 

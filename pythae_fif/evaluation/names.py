@@ -28,7 +28,7 @@ OWN_FILE = re.compile(r"(.+\.pt)(?:@([0-9a-f]{16}))?")
 
 
 def own_extractor(name: str) -> str:
-    """A valid name as it is, but that of a file as `<absolute path>@<16 digits of its sha256>`.
+    """The name; that of a file as `<absolute path>@<first 16 digits of its sha256>`.
 
     Raises:
         ConfigError: It is no extractor, no file, or one that has changed.

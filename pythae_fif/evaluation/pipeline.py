@@ -24,7 +24,7 @@ from pythae_fif.device import fork_rng
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.evaluation.extractor import Extractor
 from pythae_fif.evaluation.extractors import ExtractorOptions, build_extractor
-from pythae_fif.evaluation.images import reconstruction_mse, rounded_images, unit_images
+from pythae_fif.evaluation.images import reconstruction_mse, unit_images
 from pythae_fif.evaluation.reference import Reference, content_hash
 from pythae_fif.evaluation.scores import MeanStd, Memorisation, Neighbours, Scores
 from pythae_fif.evaluation.scoring import score_samples
@@ -288,7 +288,7 @@ class EvaluationPipeline:
         fit(self.sampler, unit_images(_as_images(train_data, "train_data")), training_config)
 
     def _samples(self, clock: "_Clock") -> Iterator[Tensor]:
-        """The samples (B, C, H, W) batch by batch, uint8 where they are rounded."""
+        """The samples (B, C, H, W) batch by batch."""
         left = self.num_samples
         batches = draw(self.sampler, self.num_samples, self.batch_size)
         while left > 0:
@@ -296,8 +296,6 @@ class EvaluationPipeline:
                 batch = next(batches)
                 if len(batch) > left:  # any of the whole batch that the sampler needs
                     batch = batch[torch.randperm(len(batch), device=batch.device)[:left]]
-                if self.round_to_uint8 and bool(batch.isfinite().all()):
-                    batch = rounded_images(batch)
             left -= len(batch)
             yield batch
 
@@ -347,6 +345,8 @@ def _as_images(data: Data, name: str) -> Tensor:
     elif not hasattr(data, "__getitem__"):
         remedy = "pass its .dataset" if hasattr(data, "dataset") else "pass images (N, C, H, W)"
         raise DataError(f"{name} is a {type(data).__name__}: {remedy}")
+    elif not len(data):  # type: ignore[arg-type]
+        raise DataError(f"{name} holds no images")
     else:
         items = (data[index] for index in range(len(data)))  # type: ignore[arg-type]
         images = torch.stack([_image(item) for item in items])

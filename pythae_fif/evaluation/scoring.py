@@ -74,8 +74,8 @@ def score_samples(
         training: The images that the model was trained on, for `Scores.memorisation`.
 
     Raises:
-        DataError: Fewer than ten samples (two without logits), or samples or references that do
-            not fit the extractor.
+        DataError: Fewer than ten samples (six without logits; two with `frechet_only`), fewer than
+            six references, or samples or references that do not fit the extractor.
         NonFiniteError: NaN or infinite pixels; says in how many samples.
 
     Warns:
@@ -111,7 +111,7 @@ def score_samples(
     if logits is not None:
         score = inception_score(logits, seed=seed)
         if extractor.logit_bias is not None:
-            with_bias = inception_score(logits + extractor.logit_bias.to(logits.device), seed=seed)
+            with_bias = inception_score(logits + extractor.logit_bias, seed=seed)
     frechet = {
         split: frechet_distance(statistics, reference.statistics, root_b=reference.root)
         for split, reference in references.items()

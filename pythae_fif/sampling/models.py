@@ -71,8 +71,8 @@ def in_batches(
     of: Callable[..., Tensor],
     labels: np.ndarray | None = None,
 ) -> Tensor:
-    """What a function of the model, images (B, C, H, W), float32, and where there are some labels
-    (B,), gives for all, on the CPU."""
+    """Calls `of(model, images[, labels])` on batches of float32 images (B, C, H, W) and of labels
+    (B,), and joins the results on the CPU."""
     model.eval()
     device = next(model.parameters()).device
     results = []

@@ -38,8 +38,10 @@ from pythae_fif.sampling import FIT_STEPS
 from pythae_fif.training import quiet_pythae
 
 IAF_PASSES = 2400
-"""Steps of a fit of IAF, times latent dimension, since its density costs d passes; at least 50."""
-BATCH_SIZE = 500
+"""A fit of IAF in d dimensions takes this number over d steps, at least 50, because its density
+costs d passes. It grows with `fit_steps` and never exceeds it."""
+BATCH_SIZE, FIT_BATCH = 500, 100
+"""Samples drawn at once, and codes in a step of a fit."""
 MIXTURE_STEPS = 500
 """Most steps of a mixture's fit; Pythae takes up to 2,000."""
 CHECK_EVERY = 50
@@ -208,7 +210,7 @@ def generate_by_class(
             name, model.given(int(label)), codes[torch.from_numpy(labels == label)],
             num_samples=int(number), seed=seed + 1_000_003 * index, fit_steps=fit_steps,
         )
-        for index, (label, number) in enumerate(zip(classes, wanted, strict=True))
+        for index, (label, number) in enumerate(zip(classes, wanted, strict=True)) if number
     ]  # fmt: skip
     order = np.random.default_rng(seed).permutation(num_samples)
     return torch.cat(parts)[torch.from_numpy(order)], classes.repeat(wanted)[order]
@@ -290,7 +292,7 @@ _FITS: dict[str, Callable[[BaseAE, Tensor, int], BaseSampler]] = {
 }
 
 
-def _fit(module: nn.Module, data: Tensor, steps: int, name: str, batch_size: int = 100) -> None:
+def _fit(module: nn.Module, data: Tensor, steps: int, name: str) -> None:
     """Trains a density model of Pythae's on codes: Adam, its learning rate falling to zero.
 
     Raises:
@@ -302,7 +304,7 @@ def _fit(module: nn.Module, data: Tensor, steps: int, name: str, batch_size: int
     total = torch.zeros((), device=data.device)
     module.train()
     for step in range(1, steps + 1):
-        batch = data[torch.randint(len(data), (min(batch_size, len(data)),), device=data.device)]
+        batch = data[torch.randint(len(data), (min(FIT_BATCH, len(data)),), device=data.device)]
         optimizer.zero_grad()
         loss = module({"data": batch}).loss / len(batch)
         total += loss.detach()

@@ -15,7 +15,7 @@ from support.image_files import fail_line, fill_folder, noise
 from torch.utils.data import DataLoader
 
 from pythae_fif.data import ImageDataset, load_images, to_float
-from pythae_fif.data.arrays import to_uint8
+from pythae_fif.data.arrays import to_labels, to_uint8
 from pythae_fif.data.tables import read_table
 from pythae_fif.errors import ConfigError, DataError
 
@@ -49,6 +49,18 @@ def test_the_scale_is_the_same_for_all_splits():
     dark, bright = np.full((10, 1, 4, 4), 1.0), np.full((10, 1, 4, 4), 200.0)
     result = to_uint8({"train": bright, "val": dark}, "a.npz")
     assert (result["val"] == 1).all() and (result["train"] == 200).all()
+
+
+def test_two_types_of_two_scales_are_refused():
+    images = {"train": np.full((5, 1, 4, 4), 200, np.uint8), "test": np.full((5, 1, 4, 4), 0.5)}
+    with pytest.raises(DataError, match=r"integers in 0\.\.255 beside floats in 0\.\.1"):
+        to_uint8(images, "a.npz")
+
+
+@pytest.mark.parametrize("labels", [np.array([0, -1]), np.array([0.0, 1.0]), np.array([0])])
+def test_labels_that_are_no_class_indices(labels):
+    with pytest.raises(DataError, match=r"needs integers from 0 up of shape \(2,\)"):
+        to_labels(labels, 2, "a.npz")
 
 
 @pytest.mark.parametrize("rounding", [1e-7, 9e-4])

@@ -374,7 +374,7 @@ class TestClassifier:
     def test_learns_digits_once(self, digits, tmp_path, monkeypatch):
         images, labels = digits
         holdout = LabelledImages(images[1497:], labels[1497:])
-        data = LabelledImages(images[:1197], labels[:1197], "digits", holdout)
+        data = LabelledImages(images[:1197], labels[:1197], holdout)
         before = torch.get_rng_state()
         trained = train_classifier(data, cache_dir=tmp_path)
         assert torch.equal(torch.get_rng_state(), before)
@@ -413,13 +413,18 @@ class TestClassifier:
         assert features.shape == (6, classifier.feature_dim)
         assert logits.shape == (6, 3)
 
-    @pytest.mark.parametrize("change", [{"data_hash": "y"}, {"seed": 1}, {"max_steps": 1}])
+    @pytest.mark.parametrize(
+        "change", [{"images": 0}, {"labels": 1}, {"seed": 1}, {"max_steps": 1}]
+    )
     def test_key(self, blobs, tmp_path, change):
         length = {"seed": 0, "max_steps": 2}
         for _ in range(2):
             train_classifier(blobs, cache_dir=tmp_path, **length)
         assert len(names_in(tmp_path)) == 1
-        data = dataclasses.replace(blobs, data_hash=change.pop("data_hash", ""))
+        images, labels = blobs.images.clone(), blobs.labels.clone()
+        images[:5] = change.pop("images", images[:5])
+        labels[:5] = change.pop("labels", labels[:5])
+        data = LabelledImages(images, labels)
         train_classifier(data, cache_dir=tmp_path, **(length | change))
         assert len(names_in(tmp_path)) == 2
 

@@ -319,6 +319,8 @@ class TestErrors:
     def test_data_that_are_no_images(self):
         with pytest.raises(DataError, match=r"eval_data must be images .* not \(5, 64\)"):
             pipeline(build("VAE"))(None, torch.zeros(5, 64))
+        with pytest.raises(DataError, match="eval_data holds no images"):
+            pipeline(build("VAE"))(None, [])
         with pytest.raises(DataError, match="divide by 255"):
             pipeline(build("VAE"))(None, 255 * torch.ones(5, *SHAPE))
 
