@@ -121,9 +121,9 @@ def _config_from_json_file(json_path: str) -> Any:
     return None if model is None else model.config_class.from_json_file(json_path)
 
 
-def _model_from_folder(dir_path: str, **trust: bool) -> Any:
+def _model_from_folder(dir_path: str, *args: bool, **kwargs: bool) -> Any:
     model = _registered(Path(dir_path) / "model_config.json")
-    return None if model is None else model.load_from_folder(dir_path, **trust)
+    return None if model is None else model.load_from_folder(dir_path, *args, **kwargs)
 
 
 def _model_from_hub(hf_hub_path: str, allow_pickle: bool = False) -> Any:

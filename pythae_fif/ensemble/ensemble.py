@@ -22,7 +22,7 @@ from pythae_fif.ensemble.stacking import (
     common_config,
     stack_linear,
 )
-from pythae_fif.errors import ConfigError
+from pythae_fif.errors import ConfigError, first_line
 from pythae_fif.models import FIF
 from pythae_fif.volume_change import fif_loss, log_volume, squared_error, surrogate
 from pythae_fif.volume_change.replay import record
@@ -247,8 +247,7 @@ class Ensemble:
                 if len(group.models) not in compiled:
                     compiled[len(group.models)] = self._compiled(group)
         except Exception as error:  # whatever a compiler may stumble on
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            self.backend = f"eager: torch.compile failed: {reason}"
+            self.backend = f"eager: torch.compile failed: {first_line(error)}"
             return
         for group in groups:
             group.step = compiled[len(group.models)]
@@ -331,8 +330,9 @@ class Ensemble:
 
     def _check_stack(self) -> None:
         """The stacked networks must do to every member what its own networks do."""
-        config = self._config
-        x = torch.randn(3, *config.input_dim, generator=torch.Generator().manual_seed(0))
+        if self._config.input_dim is None:
+            raise ConfigError("an ensemble needs models with input_dim")
+        x = torch.randn(3, *self._config.input_dim, generator=torch.Generator().manual_seed(0))
         x = self._here(x)
         with torch.no_grad():
             alone = torch.stack([m.eval().reconstruct(x) for m in self.models])

@@ -130,8 +130,9 @@ class Group:
 def split_members(members: int, largest: int, threads: int) -> list[slice]:
     """Slices that cover all members, none above the largest size, with equal work for all threads.
 
-    As many slices for every thread, where they are of one size; else one more, so that turns even
-    the difference out: with five members in two slices a thread would wait for the other's third.
+    The number of slices is a multiple of the threads where that makes slices of one size. Otherwise
+    there is one slice more: with five members in two slices, one thread would wait while the other
+    trains its third.
     """
     count = max(1, math.ceil(members / max(1, largest)))
     count = min(members, math.ceil(count / threads) * threads)

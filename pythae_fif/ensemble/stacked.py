@@ -38,6 +38,7 @@ class StackedFlows(Ensemble):
 
     may_differ = ()
     fixed: ClassVar[dict[str, Any]] = {
+        "mode": "replay",
         "beta_final": None,
         "gradient_to": "encoder",
         "trace_space": "latent",

@@ -15,7 +15,7 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.models.nn.default_architectures import Decoder_AE_MLP, Encoder_AE_MLP
 from torch import Tensor, nn
 
-from pythae_fif.errors import ConfigError
+from pythae_fif.errors import ConfigError, first_line
 from pythae_fif.models.condition import conditional_networks
 from pythae_fif.models.hutchinson import HutchinsonConfig, HutchinsonModel
 from pythae_fif.models.outputs import uncompiled
@@ -90,14 +90,18 @@ class FIFConfig(HutchinsonConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.needs_replay and (
-            self.mode != "replay" or not eps_meets_inner(self.gradient_to, self.trace_space)
-        ):
+        meets = eps_meets_inner(self.gradient_to, self.trace_space)
+        pairs = (
+            "gradient_to='encoder', trace_space='latent' or gradient_to='decoder', "
+            "trace_space='data'"
+        )
+        if self.needs_replay and not (self.mode == "replay" and meets):
             raise ConfigError(
                 f"{self.name}: surrogate_fraction and surrogate_precision need mode='replay' with "
-                "gradient_to='encoder', trace_space='latent' or gradient_to='decoder', "
-                "trace_space='data'"
+                f"{pairs}"
             )
+        if self.mode == "forward" and not meets:
+            raise ConfigError(f"{self.name}: mode='forward' needs {pairs}")
         if self.whiten and self.latent_distribution != "normal":
             raise ConfigError(f"{self.name}: whiten needs latent_distribution='normal'")
 
@@ -311,11 +315,13 @@ class FIF(HutchinsonModel):
         few = x[rows], None if condition is None else condition[rows]
         if mode == "replay":
             try:  # dry, in evaluation mode: failing in training moves BatchNorm twice
-                self._in_evaluation_mode(lambda: self._check_replay(*few))
+                with self._in_evaluation_mode():
+                    self._check_replay(*few)
             except UnsupportedOperationError as error:
                 mode = self._instead_of_replay(error)
         if mode == "backward":
-            self._in_evaluation_mode(lambda: self._check_backward(*few))
+            with self._in_evaluation_mode():
+                self._check_backward(*few)
         return mode
 
     def _surrogate(self, encode: Map, decode: Map, x: Tensor, eps: Tensor) -> SurrogateOutput:
@@ -350,16 +356,14 @@ class FIF(HutchinsonModel):
         )
         return "backward"
 
-    def _check_replay(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        """Raises UnsupportedOperationError where f and g cannot be replayed; returns f(x)."""
+    def _check_replay(self, x: Tensor, condition: Tensor | None) -> None:
+        """Raises UnsupportedOperationError where f and g cannot be replayed."""
         encode, decode = self._networks_at(condition)
         check_replay(encode, x, gradient=True)
-        z = encode(x)
-        check_replay(decode, z, gradient=True)
-        return z
+        check_replay(decode, encode(x), gradient=True)
 
-    def _check_backward(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        """Raises ConfigError where PyTorch cannot differentiate a network twice; returns f(x)."""
+    def _check_backward(self, x: Tensor, condition: Tensor | None) -> None:
+        """Raises ConfigError where PyTorch cannot differentiate a network twice."""
         self._surrogate_mode = "backward"
         encode, decode = self._networks_at(condition)
         with torch.inference_mode(False), torch.enable_grad():
@@ -371,9 +375,7 @@ class FIF(HutchinsonModel):
                 out = self._surrogate(encode, decode, x.clone(), eps)
                 torch.autograd.grad(out.surrogate.sum(), weights, allow_unused=True)
             except RuntimeError as error:
-                (reason, *_) = str(error).splitlines()
                 raise ConfigError(
                     f"FIFConfig mode='backward': PyTorch cannot differentiate a network twice "
-                    f"({reason}); use mode='central_difference'"
+                    f"({first_line(error)}); use mode='central_difference'"
                 ) from error
-        return out.z

@@ -38,9 +38,12 @@ class ModelCard:
         """
         config, name = model.model_config, type(model).__name__
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        shape = " x ".join(map(str, config.input_dim))
+        data = self.data
+        if config.input_dim is not None:
+            shape = " x ".join(map(str, config.input_dim))
+            data += f"; {shape}, of {math.prod(config.input_dim)} numbers"
         facts = {
-            "Data": f"{self.data}; {shape}, of {math.prod(config.input_dim)} numbers",
+            "Data": data,
             "Latent dimension d": config.latent_dim,
             "Reconstruction weight beta": getattr(config, "beta", None),
             "Hutchinson vectors K": getattr(config, "hutchinson_samples", None),

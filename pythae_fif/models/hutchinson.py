@@ -38,9 +38,10 @@ class HutchinsonConfig(BetaConfig):
             'reconstruction', that at its projection (on-manifold); FIF also takes
             'detached_reconstruction', the projection as a constant. Default: 'data'.
         eval_nll_samples (int): Number of data points of an evaluation set whose exact volume
-            change enters the evaluation loss, spread over the set, the same ones in each pass.
-            A batch without any has an ``nll_loss`` of 0: the mean over the batches is that over
-            the counted points. Default: 64.
+            change enters the evaluation loss, spread over the set: the same ones in each pass
+            where the set's order is fixed, as an ``ImageDataset``'s is. A batch without any has an
+            ``nll_loss`` of 0; where all batches are of one size, the mean over the batches is that
+            over the counted points. Default: 64.
         Others: As of :class:`~pythae_fif.models.manifold.BetaConfig` and
             :class:`~pythae_fif.models.manifold.ManifoldConfig`.
     """
@@ -160,11 +161,12 @@ class HutchinsonModel(ManifoldModel):
             return x, condition
         if not self._networks_checked:
             one = None if condition is None else condition[:1]
-            self._in_evaluation_mode(lambda: self._check_networks(x[:1], one))
+            with self._in_evaluation_mode():
+                self._check_networks(x[:1], one)
             self._networks_checked = True
         return self._noisy(x), condition
 
-    def _check_networks(self, x: Tensor, condition: Tensor | None) -> Tensor:
+    def _check_networks(self, x: Tensor, condition: Tensor | None) -> None:
         networks = {"encoder": self._encode, "decoder": self._decode}
         with torch.inference_mode(False), torch.enable_grad():
             for name, network in networks.items():
@@ -178,7 +180,6 @@ class HutchinsonModel(ManifoldModel):
                         f"{self.model_name}: the output of the {name} does not depend on its "
                         "input: its volume change is zero and cannot be trained"
                     )
-        return x
 
     def _hutchinson(self, x: Tensor, share: float = 1.0) -> Tensor:
         """Hutchinson vectors, (K, b, d), of a share of the batch."""
@@ -207,9 +208,8 @@ class HutchinsonModel(ManifoldModel):
             nll_loss = z.new_zeros(())
             if counted:
                 of_counted = None if condition is None else condition[:counted]
-                nll = self._in_evaluation_mode(
-                    lambda: self._nll(x[:counted], z[:counted], of_counted)
-                )
+                with self._in_evaluation_mode():
+                    nll = self._nll(x[:counted], z[:counted], of_counted)
                 nll_loss = nll.sum() * (size / (wanted * len(x)))
             return {"loss": self.beta() * recon_loss.detach() + nll_loss, "nll_loss": nll_loss}
 

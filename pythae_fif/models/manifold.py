@@ -12,7 +12,8 @@ __all__ = [
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import torch
@@ -37,6 +38,7 @@ from pythae_fif.volume_change import (
     encoder_log_volume,
     log_volume,
 )
+from pythae_fif.volume_change.loss import Map
 from pythae_fif.volume_change.precision import full_float32
 
 Count = Annotated[int, Field(ge=1)]
@@ -204,10 +206,8 @@ class ManifoldModel(SavedModel):
         """
         x = self._typed(x)
         condition = self._condition(labels, x)
-        return self._in_evaluation_mode(
-            lambda: self._log_prob(self._encode(x, condition), condition, create_graph),
-            create_graph,
-        )
+        with self._in_evaluation_mode(create_graph):
+            return self._log_prob(self._encode(x, condition), condition, create_graph)
 
     def get_nll(self, data: Tensor, n_samples: int = 1, batch_size: int = 100) -> float:
         """Mean exact log-likelihood of data (N, ...), in nats, on the manifold.
@@ -241,7 +241,8 @@ class ManifoldModel(SavedModel):
         like = next(self.parameters())
         z = temperature * self.latent_distribution(like).sample((num_samples,))
         condition = self._condition(labels, z)
-        return self._in_evaluation_mode(lambda: self._decode(z, condition))
+        with self._in_evaluation_mode():
+            return self._decode(z, condition)
 
     # ------------------------------------------------------------------ Pythae's interface
 
@@ -274,7 +275,7 @@ class ManifoldModel(SavedModel):
         The labels, as for :meth:`log_prob`, are those of both ends: a line has one label.
         """
         if len(starting_inputs) != len(ending_inputs):
-            raise ValueError(
+            raise DataError(
                 f"{len(starting_inputs)} starting and {len(ending_inputs)} ending inputs: as many "
                 f"of one as of the other are needed"
             )
@@ -332,29 +333,22 @@ class ManifoldModel(SavedModel):
     def _encoder_log_volume(self, x: Tensor, condition: Tensor | None) -> Tensor:
         """1/2 log det f'(x) f'(x)^T, (B,)."""
         joined = x if condition is None else join(x, condition)
-        return encoder_log_volume(self._encode, joined, data_dim=x[0].numel())
+        return encoder_log_volume(*_widened(self._encode, joined), data_dim=x[0].numel())
 
     @full_float32()
     def _of_decoder(self, score: Callable[..., Tensor], x: Tensor, labels: Labels) -> Tensor:
         """A score of g'(f(x))."""
         x = self._typed(x)
         condition = self._condition(labels, x)
-        return self._in_evaluation_mode(
-            lambda: self._of_codes(score, self._encode(x, condition), condition)
-        )
+        with self._in_evaluation_mode():
+            return self._of_codes(score, self._encode(x, condition), condition)
 
     def _of_codes(
         self, score: Callable[..., Tensor], z: Tensor, condition: Tensor | None
     ) -> Tensor:
         """A score of g'(z), whose chunks of z take their condition along."""
         joined = z if condition is None else join(z, condition)
-        half, wide = joined.dtype, torch.promote_types(joined.dtype, torch.float32)
-
-        def decode(z: Tensor) -> Tensor:  # for decompositions, which know no half precision
-            return self._decode(z.to(half)).to(wide)
-
-        wider = self._decode if half == wide else decode
-        found = score(wider, joined.to(wide), latent_dim=self.latent_dim)
+        found = score(*_widened(self._decode, joined), latent_dim=self.latent_dim)
         bad = found.isnan().reshape(len(found), -1).any(1) if len(found) else found.isnan()
         if bad.any():
             raise NonFiniteError(f"the decoder's Jacobian is too large for {_which(bad)}")
@@ -363,15 +357,24 @@ class ManifoldModel(SavedModel):
     def _condition(self, labels: Labels, like: Tensor) -> Tensor | None:
         return as_condition(labels, self.condition_dim, like)
 
-    def _in_evaluation_mode(self, compute: Callable[[], Tensor], gradient: bool = False) -> Tensor:
+    @contextmanager
+    def _in_evaluation_mode(self, gradient: bool = False) -> Iterator[None]:
         modes = {module: module.training for module in self.modules()}
         self.eval()
         try:
             with torch.set_grad_enabled(gradient):
-                return compute()
+                yield
         finally:  # one by one: a user may have frozen some
             for module, training in modes.items():
                 module.training = training
+
+
+def _widened(network: Map, x: Tensor) -> tuple[Map, Tensor]:
+    """A network and its input for decompositions, which know no half precision."""
+    half, wide = x.dtype, torch.promote_types(x.dtype, torch.float32)
+    if half == wide:
+        return network, x
+    return lambda x: network(x.to(half)).to(wide), x.to(wide)
 
 
 def _graphed_log_volume(decode: Callable[[Tensor], Tensor], z: Tensor, **options: int) -> Tensor:

@@ -4,7 +4,7 @@ __all__ = ["output_of", "uncompiled"]
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
 
 import torch
@@ -21,9 +21,10 @@ def output_of(output: Any, key: str, model: Any) -> Tensor:
     Raises:
         ConfigError: It is no ModelOutput, or codes of another width than the latent dimension.
     """
-    if isinstance(output, Tensor):
+    if not isinstance(output, Mapping) or key not in output:
         side = "encoder" if key == "embedding" else "decoder"
-        raise ConfigError(f"the {side} gives a tensor: let it return ModelOutput({key}=...)")
+        given = type(output).__name__ + " without it" * isinstance(output, Mapping)
+        raise ConfigError(f"the {side} gives a {given}: let it return ModelOutput({key}=...)")
     found: Tensor = output[key]
     if key == "embedding" and found.shape[-1:] != (model.latent_dim,):
         raise ConfigError(

@@ -56,9 +56,7 @@ class SavedModel(BaseAE):
             if getattr(config, f"uses_default_{side}"):
                 continue
             if recipe is not None:
-                of_side = [value for key, value in weights.items() if key.startswith(side)]
-                (kind, *_) = [value.dtype for value in of_side if value.is_floating_point()]
-                networks[side] = rebuild(recipe, side).to(kind)
+                networks[side] = rebuild(recipe, side)
             elif trust:
                 networks[side] = getattr(cls, f"_load_custom_{side}_from_folder")(dir_path)
             else:
@@ -70,6 +68,7 @@ class SavedModel(BaseAE):
         model = cls(config, **networks)
         if "encoder.code_map.shift" in weights:
             add_code_maps(model)
+        model.to(next(v.dtype for v in weights.values() if v.is_floating_point()))
         model.load_state_dict(weights)
         return model
 

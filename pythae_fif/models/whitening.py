@@ -4,7 +4,6 @@ __all__ = ["Batches", "CodeMoments", "add_code_maps", "bare", "codes_of", "white
 
 import itertools
 from collections.abc import Iterable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -71,7 +70,8 @@ def codes_of(model: Any, data: Tensor | Batches, labels: Any) -> CodeMoments:
         pairs = ((b["data"], b["labels"] if model.condition_dim else None) for b in data)
     moments, device = CodeMoments(), next(model.parameters()).device
     for x, given in pairs:
-        moments.add(model._in_evaluation_mode(partial(model.embed, x.to(device), given)))
+        with model._in_evaluation_mode():
+            moments.add(model.embed(x.to(device), given))
     return moments
 
 

@@ -102,9 +102,7 @@ class FIFConvEncoder(BaseEncoder):
         channel_multiplier: float = 1,
     ) -> None:
         super().__init__()
-        self.input_dim = tuple(input_dim)
-        self.latent_dim = latent_dim
-        faces = self.input_dim == (3, 64, 64)
+        faces = tuple(input_dim) == (3, 64, 64)
         widths = [128, 256, 512, 1024] if faces else [32, 64, 128, 256]
         height, width = input_dim[1:]
         convolutions = min(4, min(height, width).bit_length() - 1)  # each halves, rounding down
@@ -161,9 +159,7 @@ class FIFConvDecoder(BaseDecoder):
         channel_multiplier: float = 1,
     ) -> None:
         super().__init__()
-        self.input_dim = tuple(input_dim)
-        self.latent_dim = latent_dim
-        faces = self.input_dim == (3, 64, 64)
+        faces = tuple(input_dim) == (3, 64, 64)
         dim = latent_dim + condition_dim
         widths = [1024, 512, 256, 128] if faces else [256, 128, 64]
         a, b, c, *last = (int(channel_multiplier * width) for width in widths)

@@ -88,8 +88,6 @@ class SmallEncoder(BaseEncoder):
         variational: bool = False,
     ) -> None:
         super().__init__()
-        self.input_dim = tuple(input_dim)
-        self.latent_dim = latent_dim
         *_, (height, width) = sizes = map_sizes(input_dim)
         channels = [input_dim[0], 32, 64, 64 if residual else 128][: len(sizes)]
         size = channels[-1] * height * width
@@ -136,8 +134,6 @@ class SmallDecoder(BaseDecoder):
 
     def __init__(self, input_dim: tuple[int, ...], latent_dim: int, *, residual: bool) -> None:
         super().__init__()
-        self.input_dim = tuple(input_dim)
-        self.latent_dim = latent_dim
         *_, (height, width) = sizes = map_sizes(input_dim)
         channels = [input_dim[0], 32, 64, 64 if residual else 128][: len(sizes)][::-1]
         map_shape = (channels[0], height, width)

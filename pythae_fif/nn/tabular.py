@@ -35,37 +35,7 @@ class _ResBlock(nn.Module):
         return y
 
 
-class _TabularNet(nn.Module):
-    """A feed-forward net between rows and codes, and two residual blocks on the side of the codes.
-
-    The arguments are those of :class:`TabularEncoder`.
-    """
-
-    encodes: bool
-
-    def __init__(
-        self,
-        input_dim: tuple[int, ...],
-        latent_dim: int,
-        hidden_dim: int = 256,
-        activation: type[nn.Module] = nn.ReLU,
-    ) -> None:
-        super().__init__()
-        (columns,) = input_dim
-        self.latent_dim = latent_dim
-        ends = (columns, latent_dim) if self.encodes else (latent_dim, columns)
-
-        def feed_forward() -> nn.Module:
-            return _feed_forward(*ends, hidden_dim, activation)
-
-        def block() -> nn.Module:
-            return _ResBlock(latent_dim, hidden_dim, activation)
-
-        order = [feed_forward, block, block] if self.encodes else [block, block, feed_forward]
-        self.layers = nn.Sequential(*(make() for make in order))
-
-
-class TabularEncoder(_TabularNet, BaseEncoder):
+class TabularEncoder(BaseEncoder):
     """A feed-forward net to latent space, then two residual blocks there.
 
     Args:
@@ -81,8 +51,6 @@ class TabularEncoder(_TabularNet, BaseEncoder):
         torch.Size([5, 21])
     """
 
-    encodes = True
-
     def __init__(
         self,
         input_dim: tuple[int, ...],
@@ -92,8 +60,15 @@ class TabularEncoder(_TabularNet, BaseEncoder):
         *,
         variational: bool = False,
     ) -> None:
-        super().__init__(input_dim, latent_dim * (1 + variational), hidden_dim, activation)
-        self.latent_dim, self.variational = latent_dim, variational
+        super().__init__()
+        (columns,) = input_dim
+        self.variational = variational
+        dim = latent_dim * (1 + variational)
+        self.layers = nn.Sequential(
+            _feed_forward(columns, dim, hidden_dim, activation),
+            _ResBlock(dim, hidden_dim, activation),
+            _ResBlock(dim, hidden_dim, activation),
+        )
 
     def forward(self, x: Tensor) -> ModelOutput:
         """Rows (..., D) to `embedding` (..., d)."""
@@ -104,13 +79,26 @@ class TabularEncoder(_TabularNet, BaseEncoder):
         return ModelOutput(embedding=mean, log_covariance=log_covariance)
 
 
-class TabularDecoder(_TabularNet, BaseDecoder):
+class TabularDecoder(BaseDecoder):
     """The mirror image of :class:`TabularEncoder`, with parameters of its own.
 
     Args: As of :class:`TabularEncoder`.
     """
 
-    encodes = False
+    def __init__(
+        self,
+        input_dim: tuple[int, ...],
+        latent_dim: int,
+        hidden_dim: int = 256,
+        activation: type[nn.Module] = nn.ReLU,
+    ) -> None:
+        super().__init__()
+        (columns,) = input_dim
+        self.layers = nn.Sequential(
+            _ResBlock(latent_dim, hidden_dim, activation),
+            _ResBlock(latent_dim, hidden_dim, activation),
+            _feed_forward(latent_dim, columns, hidden_dim, activation),
+        )
 
     def forward(self, z: Tensor) -> ModelOutput:
         """Codes (..., d) to `reconstruction` (..., D)."""

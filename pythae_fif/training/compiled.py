@@ -11,6 +11,7 @@ import torch
 from pythae.models import BaseAE
 from torch import Tensor
 
+from pythae_fif.errors import first_line
 from pythae_fif.volume_change import FIFLoss
 
 logger = logging.getLogger(__name__)
@@ -57,8 +58,8 @@ def compiled_loss(model: BaseAE, device: str) -> Iterator[None]:
                 if not type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
                     raise
                 compiled = None
-                reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                logger.warning("compile: %s trains uncompiled (%s)", type(model).__name__, reason)
+                name = type(model).__name__
+                logger.warning("compile: %s trains uncompiled (%s)", name, first_line(error))
         loss: FIFLoss = eager(x, condition, eps, beta)
         return loss
 

@@ -129,9 +129,10 @@ def make_loader(
 
     Args:
         dataset: A `BatchDataset`; an `ImageDataset` moves to the device as it is, in uint8. Any
-            other data set of Pythae's has an order of its own each pass; it is read item by item,
-            but for a `BaseDataset` that fits the GPU.
-        split: 'train', for an order of its own each pass, or 'eval', for that of the data.
+            other data set of Pythae's is read item by item, but for a `BaseDataset` that fits the
+            GPU.
+        split: 'train' or 'eval'. A `BatchDataset` is shuffled for 'train' only; other data sets in
+            one process are shuffled for both, as by Pythae.
         config: Of the training: batch sizes of each process, and workers that read item by item.
         device: Of the training.
         processes: Those that train.

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Protocol, runtime_checkable
 import torch
 from pythae.models import BaseAE
 
-from pythae_fif.errors import StoreError
+from pythae_fif.errors import StoreError, first_line
 from pythae_fif.files import set_aside, write_whole
 from pythae_fif.training.checkpoint import set_random_state
 from pythae_fif.training.progress import EpochRow, Progress
@@ -185,8 +185,7 @@ class TrainingFiles:
         except StoreError:
             raise
         except (OSError, RuntimeError) as error:  # the latter of torch, for example of a full disk
-            line = str(error).splitlines()[0]
-            raise StoreError(f"cannot write {self._model}: {line}") from error
+            raise StoreError(f"cannot write {self._model}: {first_line(error)}") from error
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         self._checkpoint.unlink(missing_ok=True)

@@ -209,8 +209,7 @@ class FIFTrainer:
             tell.on_train_begin(config, model_config=self.model.model_config)
             next_checkpoint = time.monotonic() + self.checkpoint_every_seconds
             while not self._budget.is_spent(progress):
-                progress = self._enter_stage(progress)
-                progress = self._run_epoch(progress)
+                progress = self._run_epoch(self._enter_stage(progress))
                 row = progress.history[-1]
                 # Whatever a callback draws must not change the training, or one that resumes
                 # after this epoch, without the callback, would differ.
@@ -251,7 +250,7 @@ class FIFTrainer:
         self.callback_handler = CallbackHandler(self._callbacks, model=self.model)
 
     def _run_epoch(self, progress: Progress) -> Progress:
-        """One training and one evaluation step; the progress after them."""
+        """A pass over the training and one over the evaluation data; the progress after them."""
         epoch, config, tell = progress.epoch + 1, self.training_config, self.callback_handler
         loaders = {"train_loader": self.train_loader, "eval_loader": self.eval_loader}
         tell.on_epoch_begin(config, epoch=epoch, **loaders)

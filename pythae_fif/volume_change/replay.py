@@ -40,7 +40,8 @@ class Tape:
 
     Attributes:
         value: What the function returned.
-        differentiates: Whether products have been made that PyTorch's own forward mode was used in.
+        differentiates: Whether a product so far went through `by_differentiation`, whose own
+            gradient is PyTorch's.
     """
 
     def __init__(self, point: Tensor, value: Tensor, steps: list[tuple[Rule, Step]]) -> None:
@@ -210,7 +211,9 @@ def check_replay(
                     for s in sums
                 )
             except RuntimeError as error:  # no second derivative
-                raise UnsupportedOperationError(str(error).splitlines()[0]) from error
+                raise UnsupportedOperationError(
+                    (str(error).strip() or type(error).__name__).splitlines()[0]
+                ) from error
             if not (there - back).norm() <= 1e-2 * back.norm():
                 raise UnsupportedOperationError("PyTorch's forward mode has a wrong derivative")
         if len(point) > 1:
@@ -253,8 +256,9 @@ class _Recorder(TorchFunctionMode):
             return func(*args, **kwargs)
         if (pure := without_writing(func, args, kwargs)) is not None:
             new = self.__torch_function__(pure[0], types, pure[1], pure[2])
-            if new is not args[0]:
-                self._written[id(args[0])] = (args[0], new)
+            old = args[0] if args else kwargs["input"]
+            if new is not old:
+                self._written[id(old)] = (old, new)
             return None if func is Tensor.__setitem__ else new
         if (composed := COMPOSED.get(func) or MASKED.get(func)) is not None:
             with self:
@@ -283,7 +287,7 @@ class _Recorder(TorchFunctionMode):
         return argument
 
     def write_outside(self) -> None:
-        """Writes what a plain pass would have written into buffers and other tensors of before."""
+        """Writes what a plain pass would have written into tensors from before, such as buffers."""
         for old, _ in self._written.values():
             if id(old) not in self.active:
                 old.data.copy_(self._last(old).detach())

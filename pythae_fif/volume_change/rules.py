@@ -213,12 +213,12 @@ def _silu(step: Step, tangent: Tensor) -> Tensor:
 
 def _softplus(step: Step, tangent: Tensor) -> Tensor:
     beta, threshold = step.argument(1, "beta", 1), step.argument(2, "threshold", 20)
-    return _aten.softplus_backward(tangent, step.args[0], beta, threshold)  # type: ignore[no-any-return]
+    return _aten.softplus_backward(tangent, step.argument(0, "input"), beta, threshold)  # type: ignore[no-any-return]
 
 
 def _leaky_relu(step: Step, tangent: Tensor) -> Tensor:
     slope = step.argument(1, "negative_slope", 0.01)
-    return _aten.leaky_relu_backward(tangent, step.args[0], slope, False)  # type: ignore[no-any-return]
+    return _aten.leaky_relu_backward(tangent, step.argument(0, "input"), slope, False)  # type: ignore[no-any-return]
 
 
 def _gelu(step: Step, tangent: Tensor) -> Tensor:
@@ -248,7 +248,8 @@ def _sum(first: float, second: float) -> Rule:
     """A sum of two with these factors and PyTorch's alpha, broadcast as the values were."""
 
     def rule(step: Step, tangent_of: TangentOf) -> Tensor:
-        a, b, alpha = step.args[0], step.argument(1, "other"), step.kwargs.get("alpha", 1)
+        a, b = step.argument(0, "input"), step.argument(1, "other")
+        alpha = step.kwargs.get("alpha", 1)
         terms = [
             _aligned(tangent, step.out) * scale if scale != 1 else _aligned(tangent, step.out)
             for tangent, scale in ((tangent_of(a), first), (tangent_of(b), second * alpha))
@@ -260,7 +261,7 @@ def _sum(first: float, second: float) -> Rule:
 
 
 def _product(step: Step, tangent_of: TangentOf) -> Tensor:
-    a, b = step.args[0], step.argument(1, "other")
+    a, b = step.argument(0, "input"), step.argument(1, "other")
     terms = [
         _aligned(tangent, step.out) * _factor(other, step.out, tangent.dtype)
         for tangent, other in ((tangent_of(a), b), (tangent_of(b), a))
@@ -270,9 +271,9 @@ def _product(step: Step, tangent_of: TangentOf) -> Tensor:
 
 
 def _matmul(step: Step, tangent_of: TangentOf) -> Tensor:
-    a, b = step.args[0], step.args[1]
-    if min(a.dim(), b.dim()) < 2:
+    if len(step.args) < 2 or min(step.args[0].dim(), step.args[1].dim()) < 2:
         raise OtherFormError
+    a, b = step.args[:2]
     da, db = tangent_of(a), tangent_of(b)
     terms: list[Tensor] = []
     if da is not None:
@@ -313,7 +314,8 @@ def _total(terms: list[Tensor], out: Tensor) -> Tensor:
 
 def _cat(step: Step, tangent_of: TangentOf) -> Tensor:
     """Tangents side by side; those of constants, such as a joined condition, are zero."""
-    tensors, dim = step.argument(0, "tensors"), step.argument(1, "dim", 0) % step.out.dim()
+    tensors = step.argument(0, "tensors")
+    dim = step.argument(1, "dim", step.kwargs.get("axis", 0)) % step.out.dim()
     tangents = [tangent_of(tensor) for tensor in tensors]
     (known, *_) = [tangent for tangent in tangents if tangent is not None]
     parts, shape = [], [len(known), *step.out.shape]

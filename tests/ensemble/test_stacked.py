@@ -93,3 +93,9 @@ def test_stacked_flows_refuse_what_cannot_be_stacked():
     moving.model_config.beta_final, moving.model_config.beta_epochs = 20.0, 5
     with pytest.raises(ConfigError, match="beta_final=None"):
         StackedFlows([moving], [0])
+    nets = TabularEncoder((3,), 2, 8), TabularDecoder((3,), 2, 8)
+    slow = FIF(FIFConfig(input_dim=(3,), latent_dim=2, mode="central_difference"), *nets)
+    with pytest.raises(ConfigError, match="mode='replay'"):
+        StackedFlows([slow], [0])
+    with pytest.raises(ConfigError, match="an ensemble needs models with input_dim"):
+        Ensemble([FIF(FIFConfig(latent_dim=2), *nets)], [0])

@@ -53,6 +53,8 @@ WRONG = [
     ([FIFConfig], {"surrogate_fraction": 0}, "surrogate_fraction=0"),
     ([FIFConfig], {"surrogate_fraction": 0.5, "mode": "mixed"}, "need mode='replay'"),
     ([FIFConfig], {"surrogate_precision": "float16"}, "valid: float32, bfloat16"),
+    ([FIFConfig], {"mode": "forward", "trace_space": "data"}, "mode='forward' needs gradient_to"),
+    ([FIFConfig], {"mode": "forward", "gradient_to": "decoder"}, "mode='forward' needs gradient"),
     ([FIFConfig], {"condition_dim": -1}, "condition_dim=-1"),
     ([DNFConfig], {"noise": 0.0}, "noise=0.0: above 0 is needed"),
     ([TrumpetConfig], {"manifold_share": 1.0}, "manifold_share=1.0"),

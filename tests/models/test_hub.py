@@ -13,6 +13,7 @@ from support.features import noise_images
 from pythae_fif.errors import ConfigError
 from pythae_fif.evaluation import EvaluationPipeline
 from pythae_fif.models import FIF, FIFConfig, ModelCard
+from pythae_fif.nn import ResidualDecoder, ResidualEncoder
 
 SHAPE = (1, 8, 8)
 
@@ -66,6 +67,12 @@ def test_pushed_and_loaded(hub, tmp_path):
     names: dict = {}
     exec(code, names)
     assert names["samples"].shape == (64, *SHAPE)
+
+
+def test_a_card_of_networks_of_any_size():
+    encoder, decoder = ResidualEncoder(3, 2), ResidualDecoder(3, 2)
+    text = ModelCard("points").text(FIF(FIFConfig(latent_dim=2), encoder, decoder), "a/b")
+    assert "| Data | points |" in text
 
 
 def test_networks_that_are_pickles_are_opened_if_asked(hub):

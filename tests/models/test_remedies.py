@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from pythae.models import AutoModel
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseEncoder
 from pythae.samplers import GaussianMixtureSampler, NormalSampler
@@ -12,6 +13,7 @@ from pythae_fif import FIF, FIFConfig, FIFTrainer
 from pythae_fif.data import ImageDataset
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.evaluation import EvaluationPipeline
+from pythae_fif.nn import build_networks
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 
 SHAPE = (1, 4, 4)
@@ -34,6 +36,28 @@ def test_log_prob_can_be_differentiated_where_it_is_asked_for():
     assert weight.grad is not None and bool(weight.grad.isfinite().all())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_of_half_precision_has_an_evaluation_loss(dtype):
+    torch.manual_seed(0)
+    model, x = FIF(FIFConfig(input_dim=(4,), latent_dim=2)).eval(), torch.rand(9, 4)
+    expected = model({"data": x}).loss
+    assert float(model.to(dtype)({"data": x}).loss) == pytest.approx(float(expected), rel=0.05)
+
+
+@pytest.mark.parametrize("default", ["encoder", "decoder", "both"])
+def test_a_model_comes_back_in_its_precision(default, tmp_path):
+    encoder, decoder = build_networks("convnet", (1, 8, 8), 2)
+    given = {"encoder": {"decoder": decoder}, "decoder": {"encoder": encoder}, "both": {}}[default]
+    model = FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=2), **given).double().eval()
+    model.save(str(tmp_path))
+    x = torch.rand(3, 1, 8, 8, dtype=torch.float64)
+    for loaded in (
+        FIF.load_from_folder(str(tmp_path)),
+        AutoModel.load_from_folder(str(tmp_path), True),
+    ):
+        torch.testing.assert_close(loaded.eval().log_prob(x), model.log_prob(x), rtol=0, atol=0)
+
+
 def test_get_nll_is_the_mean_log_likelihood_as_of_pythae():
     model = smooth()
     x = torch.randn(7, 4, dtype=torch.float64)
@@ -54,7 +78,9 @@ class Gives(BaseEncoder):
 @pytest.mark.parametrize(
     ("output", "remedy"),
     [
-        (torch.zeros(5, 2), r"the encoder gives a tensor: .* ModelOutput\(embedding="),
+        (torch.zeros(5, 2), r"the encoder gives a Tensor: .* ModelOutput\(embedding="),
+        (None, r"the encoder gives a NoneType: .* ModelOutput\(embedding="),
+        (ModelOutput(codes=torch.zeros(5, 2)), r"a ModelOutput without it: let it return Model"),
         (ModelOutput(embedding=torch.zeros(5, 3)), r"codes of shape \(5, 3\), needs \(B, 2\)"),
     ],
 )

@@ -314,6 +314,32 @@ def test_a_part_of_the_batch_leaves_nothing_for_the_collector_of_cycles():
         gc.enable()
 
 
+@pytest.mark.parametrize(
+    "by_name",
+    [
+        lambda h, x: nn.functional.softplus(input=h),
+        lambda h, x: nn.functional.leaky_relu(input=h, negative_slope=0.2),
+        lambda h, x: torch.add(input=h, other=x, alpha=0.5),
+        lambda h, x: torch.mul(input=h, other=x.exp()),
+        lambda h, x: torch.matmul(h, other=h.T @ h),
+        lambda h, x: torch.relu_(input=h * 2),
+        lambda h, x: torch.cat(tensors=[h, x], axis=1),
+    ],
+    ids=["softplus", "leaky_relu", "add", "mul", "matmul", "relu_", "cat"],
+)
+def test_arguments_may_be_given_by_name(by_name):
+    torch.manual_seed(0)
+    first, last = nn.Linear(D, D), nn.LazyLinear(d)
+
+    def encode(x):
+        return last(by_name(first(x), x))
+
+    x = torch.randn(B, D)
+    encode(x)
+    encode.parameters = lambda: [*first.parameters(), *last.parameters()]
+    assert_replay_equals_backward(encode, mlp(d, D), x, sample_hutchinson(B, d))
+
+
 @given(
     kinds=st.lists(st.sampled_from(KINDS), min_size=1, max_size=6),
     rows=st.integers(1, B),
