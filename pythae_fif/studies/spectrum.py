@@ -86,7 +86,8 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
         ConfigError: A data set without class labels.
         RunsLeftError: Runs failed, or go on elsewhere.
     """
-    size, dataset, seeds = SIZES[options.profile], options.dataset or "mnist", options.seeds
+    size, dataset, seeds = SIZES[options.profile], options.dataset, options.seeds
+    assert dataset is not None  # run_study has chosen
     latent_dim = LATENT_DIM if options.latent_dim is None else options.latent_dim
     environment = Environment(data_root=options.data_root, offline=options.offline)
     splits = load_labelled(dataset, size, environment)

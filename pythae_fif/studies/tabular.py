@@ -52,7 +52,8 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
         if model not in TABLE_ONE:
             hint = did_you_mean(model, TABLE_ONE)
             raise ConfigError(f"model {model!r} has no tabular study: {hint}")
-    dataset = options.dataset or "miniboone"
+    dataset = options.dataset
+    assert dataset is not None  # run_study has chosen
     table = load_table(dataset, options)
     seeds = options.seeds or SEEDS
     runs = train_configurations(models, table, seeds, options, on_progress)
