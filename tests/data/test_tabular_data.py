@@ -332,7 +332,7 @@ GOOD = "\n".join(f"{i},{i * i},{-i}" for i in range(60))
         ("a,b,c\n1,2\n" + GOOD, r"line 2: 2 values for 3 columns, column 'c' is missing"),
         ("a,b,c\n1,2,3,4\n" + GOOD, r"line 2: 4 values for 3 columns"),
         ("a,b,c\n1,nan,3\n" + GOOD, r"line 2, column 'b': 'nan' is not a number; --missing"),
-        ("a,b,c\n1,,3\n" + GOOD, r"line 2, column 'b': '' is not a number; --missing drop leaves"),
+        ("a,b,c\n1,,3\n" + GOOD, r"line 2, column 'b': '' is not a number; --missing drop of"),
         ("a,b,c\n1,x,3\n" + GOOD, r"line 2, column 'b': 'x' is not a number$"),
         ("a;b;c\n1;2;3\n", r"1 columns when separated by ','; it looks separated by ';' \("),
         ("a\tb\tc\n1\t2\t3\n", r"it looks separated by '\\t'"),

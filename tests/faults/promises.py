@@ -59,7 +59,9 @@ PROMISES = [
         (f"{LOCAL}test_a_run_that_hangs_is_ended_and_named",),
     ),
     Promise(
-        "Exit code 0 means that every planned run has a whole record that answers what was asked.",
+        "The exit code of `run` is 0 if every run of its plan, or of its shard, has a whole record "
+        "that answers what was asked (with `--dry-run` and `--no-wait` without that), 1 if some "
+        "failed, 2 for bad input and 130 after an interrupt.",
         (
             f"{LOCAL}test_finished_is_told_by_the_record_not_by_the_process",
             f"{EXECUTE}test_a_run_that_writes_no_record_has_failed",
@@ -126,7 +128,8 @@ PROMISES = [
     ),
     Promise(
         "In a packed store a run is a line of text without model and pictures (`packed`), sealed "
-        "as before; nothing writes to it but the script that packs.",
+        "as before; the script that packs alone writes these lines, and a run that is trained in such "
+        "a store gets a folder.",
         (
             f"{PACK}test_a_packed_run_is_what_it_was",
             f"{PACK}test_what_was_changed_in_a_pack_is_found",
