@@ -135,7 +135,7 @@ def figure(found: Found) -> Any:
         axis.yaxis.set_major_formatter("{x:g}")
         axis.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.5)))
     axes[0].set_ylabel("distance to test images, or nats")
-    axes[-1].legend(fontsize="small")
+    axes[-1].legend(fontsize="small", loc="upper right", bbox_to_anchor=(1, 0.93))
     return picture
 
 
