@@ -128,8 +128,8 @@ PROMISES = [
     ),
     Promise(
         "In a packed store a run is a line of text without model and pictures (`packed`), sealed "
-        "as before; the script that packs alone writes these lines, and a run that is trained in such "
-        "a store gets a folder.",
+        "as before; the script that packs alone writes these lines, and a run that is trained in "
+        "such a store gets a folder.",
         (
             f"{PACK}test_a_packed_run_is_what_it_was",
             f"{PACK}test_what_was_changed_in_a_pack_is_found",
