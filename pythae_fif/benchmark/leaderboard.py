@@ -49,17 +49,19 @@ def leaderboard(
             if record is not None:
                 found[spec.run_id] = Result(spec, record)
 
+    entries = {name: read_model_entry(name) for name in {r.spec.model for r in found.values()}}
+
     def place(result: Result) -> tuple[str, int, str, int]:
         """Where a run stands in the order of models, grids and seeds."""
         spec = result.spec
-        choices = read_model_entry(spec.model).choices()
+        choices = entries[spec.model].choices()
         varied = {name: spec.parameters[name] for name in spec.varied}
         index = choices.index(varied) if varied in choices else len(choices)
         return spec.model, index, spec.configuration, spec.seed
 
     scored = []
     for result in found.values():
-        known = read_model_entry(result.spec.model).samplers
+        known = entries[result.spec.model].samplers
         samplers = tuple(name for name in known if name in result.record.scores)
         scored.append(Result(dataclasses.replace(result.spec, samplers=samplers), result.record))
     return sorted(scored, key=place)

@@ -57,22 +57,21 @@ class Parser(argparse.ArgumentParser):
     def _split_at_commas(self, words: list[str]) -> list[str]:
         """The words, with `a,b` of a flag that takes several values as two.
 
-        Of one that takes pairs, `a=b,c=d` are two and `a=b,c` is one.
+        `a=b,c=d` are two as well; in `a=b,c` the comma is the value's own.
         """
         found: list[str] = []
-        several, comma = False, ","
+        several = False
         for word in words:
             flag, equals, value = word.partition("=")
             if flag.startswith("--"):
                 action = self._option_string_actions.get(flag)
                 several = action is not None and action.nargs == "+"
-                pairs = action is not None and action.metavar == "KEY=VALUE"
-                comma = r",(?=[\w-]+=)" if pairs else ","
                 if not (several and equals):
                     found.append(word)
                     continue
                 found.append(flag)
                 word = value
+            comma = r",(?=[\w-]+=)" if "=" in word else ","
             found += [part for part in re.split(comma, word) if part] if several else [word]
         return found
 

@@ -23,7 +23,7 @@ def output_of(output: Any, key: str, model: Any) -> Tensor:
     """
     if not isinstance(output, Mapping) or key not in output:
         side = "encoder" if key == "embedding" else "decoder"
-        given = type(output).__name__ + " without it" * isinstance(output, Mapping)
+        given = type(output).__name__ + (f" without {key!r}" if isinstance(output, Mapping) else "")
         raise ConfigError(f"the {side} gives a {given}: let it return ModelOutput({key}=...)")
     found: Tensor = output[key]
     if key == "embedding" and found.shape[-1:] != (model.latent_dim,):

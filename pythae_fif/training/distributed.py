@@ -79,7 +79,8 @@ class Processes:
         """Returns once all are here.
 
         A training ends with it. Gloo frees the tensors of other collectives in a thread of its own,
-        which aborts a process that exits at that moment; a barrier has no tensors.
+        which needs Python's lock for that, and a process that ends at that moment may hang. A
+        barrier has no tensors.
         """
         if self.count > 1:
             dist.barrier()

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
+from pythae_fif.errors import first_line
 from pythae_fif.volume_change.operations import COMPOSED, CONSTANT, DRAWS, MASKED, without_writing
 from pythae_fif.volume_change.precision import full_float32
 from pythae_fif.volume_change.rules import RULES
@@ -211,9 +212,7 @@ def check_replay(
                     for s in sums
                 )
             except RuntimeError as error:  # no second derivative
-                raise UnsupportedOperationError(
-                    (str(error).strip() or type(error).__name__).splitlines()[0]
-                ) from error
+                raise UnsupportedOperationError(first_line(error)) from error
             if not (there - back).norm() <= 1e-2 * back.norm():
                 raise UnsupportedOperationError("PyTorch's forward mode has a wrong derivative")
         if len(point) > 1:

@@ -80,7 +80,7 @@ class Gives(BaseEncoder):
     [
         (torch.zeros(5, 2), r"the encoder gives a Tensor: .* ModelOutput\(embedding="),
         (None, r"the encoder gives a NoneType: .* ModelOutput\(embedding="),
-        (ModelOutput(codes=torch.zeros(5, 2)), r"a ModelOutput without it: let it return Model"),
+        (ModelOutput(codes=torch.zeros(5, 2)), r"a ModelOutput without 'embedding': let it return"),
         (ModelOutput(embedding=torch.zeros(5, 3)), r"codes of shape \(5, 3\), needs \(B, 2\)"),
     ],
 )
