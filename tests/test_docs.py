@@ -15,8 +15,9 @@ import pythae_fif.cli.score
 from pythae_fif import studies
 from pythae_fif.benchmark.config import Experiment, Profile
 from pythae_fif.benchmark.model_entry import ModelEntry
-from pythae_fif.benchmark.yaml_files import read_yaml
+from pythae_fif.benchmark.yaml_files import config_file, read_yaml
 from pythae_fif.cli import main
+from pythae_fif.data.names import DATASETS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -135,6 +136,27 @@ def test_numbers_of_the_readme_are_those_of_the_tables():
     for model, *shown in rows:
         values = [float(table[model, blocks][name]) for blocks, name in columns]
         assert shown == [f"{value:.{0 if value >= 100 else 1}f}" for value in values], model
+
+
+def test_profiles_are_those_of_the_configurations():
+    """The table of docs/benchmark.md, row by row; every profile of `run` is in it but table 2's."""
+    of_all: dict[tuple[str, str], tuple] = {}
+    for name in DATASETS:
+        content = read_yaml(config_file(name))
+        for profile, values in content["profiles"].items():
+            default = profile == content["profile"]
+            sizes = [values.get(key, "all") for key in ("train_size", "configurations")]
+            of_all[name, profile] = (default, values["epochs"], *sizes)
+    shown = {}
+    for line in (ROOT / "docs/benchmark.md").read_text().splitlines():
+        if not re.match(r"\| `\w+`(, `\w+`)* \| `\w+`", line):
+            continue
+        names, profile, *numbers = [cell.strip() for cell in line.strip("|").split("|")]
+        default = profile.endswith(" (default)")
+        values = [number if number == "all" else int(number.replace(",", "")) for number in numbers]
+        for name in re.findall(r"\w+", names):
+            shown[name, profile.split()[0].strip("`")] = (default, *values)
+    assert shown == of_all
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

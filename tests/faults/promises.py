@@ -54,8 +54,8 @@ PROMISES = [
         (f"{LOCAL}test_no_run_is_prepared_or_started_after_so_many_failures",),
     ),
     Promise(
-        "`--run-timeout 2h` ends a run that has told neither an epoch nor a stage for that long; "
-        "its `output.log` ends with where it stood.",
+        "`--run-timeout 2h` ends a run that has reported neither an epoch nor a stage for that long; "
+        "its `output.log` ends with where it was.",
         (f"{LOCAL}test_a_run_that_hangs_is_ended_and_named",),
     ),
     Promise(
@@ -101,17 +101,19 @@ PROMISES = [
         (f"{EXECUTE}test_leaves_a_whole_record_sealed_with_its_files", f"{MANY}test_many_damages"),
     ),
     Promise(
-        "`verify` says which runs are whole, which were damaged or edited, are unfinished, were "
-        "made by other versions, or with code that no revision holds, and what it may not read.",
+        "The exit code is 1 if a run is damaged, edited, missing, unreadable or in the wrong place.",
         (
+            f"{COMMAND}test_what_is_wrong_is_named_and_makes_the_exit_code",
             f"{VERIFY}test_every_kind_in_a_run_that_is_sealed",
             f"{VERIFY}test_a_folder_that_may_not_be_read",
         ),
     ),
     Promise(
-        "The exit code is 1 if something is damaged, edited, missing, unreadable or in a place "
-        "that is not its own; the rest is said, and is no failure.",
-        (f"{COMMAND}test_what_is_wrong_is_named_and_makes_the_exit_code",),
+        "Unfinished runs, other versions and uncommitted code are reported, and are no failure.",
+        (
+            f"{COMMAND}test_what_is_wrong_is_named_and_makes_the_exit_code",
+            f"{VERIFY}test_every_kind_in_a_run_that_is_sealed",
+        ),
     ),
     Promise(
         "A damaged file is never deleted: the next run sets it aside as `<name>.corrupt`, and a "
@@ -128,7 +130,7 @@ PROMISES = [
     ),
     Promise(
         "In a packed store a run is a line of text without model and pictures (`packed`), sealed "
-        "as before; the script that packs alone writes these lines, and a run that is trained in "
+        "as before; only the script that packs writes these lines, and a run that is trained in "
         "such a store gets a folder.",
         (
             f"{PACK}test_a_packed_run_is_what_it_was",
