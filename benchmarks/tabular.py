@@ -26,7 +26,6 @@ from machine import seconds
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.ensemble.ensemble import Ensemble
-from pythae_fif.ensemble.stacked import StackedFlows
 from pythae_fif.models import RectangularFlow, RectangularFlowConfig
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.reports.grid import Cell, Grid, number, to_markdown
@@ -66,7 +65,7 @@ def one_after_another(dataset: str, mode: str, data: torch.Tensor):
     return train
 
 
-def second_epoch(ensemble: Ensemble | StackedFlows, data: torch.Tensor) -> float:
+def second_epoch(ensemble: Ensemble, data: torch.Tensor) -> float:
     """Seconds of the second of two epochs: tracing and compiling are in the first."""
     ends: list[float] = []
 
@@ -84,9 +83,9 @@ def together(dataset: str, data: torch.Tensor, compile: bool) -> Ensemble:
     return Ensemble(models, range(MODELS), compile=compile)
 
 
-def stacked(dataset: str) -> StackedFlows:
+def stacked(dataset: str) -> Ensemble:
     models = [build(dataset, "rectangular", "cpu") for _ in range(MODELS)]
-    return StackedFlows(models, range(MODELS))
+    return Ensemble(models, range(MODELS))
 
 
 def worker(dataset: str, models: int, steps: int) -> float:

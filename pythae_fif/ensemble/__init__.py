@@ -1,6 +1,5 @@
 """Many small models of one architecture, trained together in one process."""
 
-__all__ = ["Ensemble", "StackedFlows"]
+__all__ = ["Ensemble"]
 
 from pythae_fif.ensemble.ensemble import Ensemble
-from pythae_fif.ensemble.stacked import StackedFlows

@@ -1,11 +1,11 @@
-"""Many small FIFs of one architecture, trained together by batched matrix products."""
+"""Many small models of one architecture, trained together by batched matrix products."""
 
 __all__ = ["Ensemble"]
 
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +23,9 @@ from pythae_fif.ensemble.stacking import (
     stack_linear,
 )
 from pythae_fif.errors import ConfigError, first_line
-from pythae_fif.models import FIF
+from pythae_fif.models import FIF, RectangularFlow
 from pythae_fif.volume_change import fif_loss, log_volume, squared_error, surrogate
+from pythae_fif.volume_change.loss import Map, Surrogate
 from pythae_fif.volume_change.replay import record
 
 COMPILE_FROM_STEPS = 20_000  # of one model each: torch.compile takes half a minute
@@ -33,12 +34,12 @@ TURNS = 8  # of each group in an epoch
 
 
 class Ensemble:
-    """M free-form injective flows of one architecture, trained in one process.
+    """M models of one kind and architecture, FIF or RectangularFlow, trained in one process.
 
     The networks are made of `torch.nn.Linear` and of operations that treat every sample by itself
-    (activations, sums, skip connections). Weights are stacked, so that a layer of all members is
-    one batched matrix product, and the loss is FIF's, by replayed tangents. Members may differ
-    in their weights and in `beta`, `beta_final`, `beta_epochs` and `noise`.
+    (activations, sums, skip connections); encoder and decoder may share blocks. Weights are
+    stacked, so that a layer of all members is one batched matrix product. Members may differ in
+    their weights and in `beta`, `beta_final`, `beta_epochs` and `noise`.
 
     They move to the GPU where there is one; what they compute comes back to where the data are. On
     a CPU they are trained in groups that fit the cache, compiled ones by one thread a core.
@@ -46,28 +47,23 @@ class Ensemble:
     A member does not know of the others: it ends, up to rounding, where its model would have ended
     in a loop of its own with the same draws. Those come from one generator a member, seeded with
     its seed: in every epoch a permutation of the data, in every step the noise (where there is any)
-    and then the Hutchinson vectors, which is the order in which FIF draws them.
+    and then the Hutchinson vectors, which is the order in which the model draws them.
 
     Args:
         models: The members; their present weights are where training starts.
         seeds: One a member, for data order, noise and Hutchinson vectors.
-        compile: Whether the step goes through `torch.compile`; None does so where members times
-            steps are at least 20,000. Where compiling fails (no C++ compiler), it runs eagerly.
+        compile: Whether a replayed step goes through `torch.compile`; None does so where members
+            times steps are at least 20,000. Where compiling fails (no C++ compiler), it runs
+            eagerly.
 
     Attributes:
+        cg_iterations: Mean number of conjugate gradient steps in the last training; None of FIFs.
         backend: How the last training ran: ``compiled``, ``eager``, or ``eager: <why>``.
 
     Raises:
         ConfigError: No models, another number of seeds, or models that cannot be stacked.
     """
 
-    may_differ: tuple[str, ...] = ("beta", "beta_final", "beta_epochs", "noise")
-    fixed: ClassVar[dict[str, Any]] = {
-        "mode": "replay",
-        "surrogate_fraction": 1.0,
-        "surrogate_precision": "float32",
-        "condition_dim": 0,
-    }
     group_numel = 2**19
     """Numbers in the largest tensor of a training step, which then stays in the cache."""
 
@@ -82,7 +78,8 @@ class Ensemble:
         self.models = [model.to(default_device()) for model in models]
         self.backend = "eager"
         self._compile = compile
-        self._config = common_config(self.models, may_differ=self.may_differ, fixed=self.fixed)
+        self._iterations: list[float] = []
+        self._config = common_config(self.models)
         both: Any = stack_linear([_networks(model) for model in self.models])
         self._nets = Nets(*both)
         like = next(self._nets.parameters())
@@ -209,34 +206,46 @@ class Ensemble:
             ]
 
     def _loss(self, nets: Nets, x: Tensor, eps: Tensor, terms: Tensor) -> Tensor:
-        """Eq. 7 of every member, (M,)."""
-        config = self._config
-        loss = fif_loss(
-            nets.encode,
-            nets.decode,
-            self.models[0].latent_distribution(x).log_prob,
-            x,
-            eps,
-            terms[1],
-            surrogate=partial(
+        """The loss of every member, (M,)."""
+        model, config, size = self.models[0], self._config, x.shape[:2]
+        encode, decode = nets.encode, nets.decode
+        if isinstance(model, RectangularFlow):  # to its estimator the rows of all are one batch
+            x, eps = x.flatten(0, 1), eps.flatten(1, 2)
+            encode, decode = _on_rows(encode, size), _on_rows(decode, size)
+            estimate: Surrogate = model.log_volume_estimate
+        else:
+            estimate = partial(
                 surrogate,
                 jacobian_at=config.jacobian_at,
                 gradient_to=config.gradient_to,
                 trace_space=config.trace_space,
-            ),
-            reduce=lambda of_samples: of_samples.mean(1),
+                mode=config.mode,
+            )
+        loss = fif_loss(
+            encode,
+            decode,
+            model.latent_distribution(x).log_prob,
+            x,
+            eps,
+            terms[1],
+            surrogate=estimate,
+            reduce=lambda of_samples: of_samples.view(size).mean(1),
             likelihood_weight=terms[0],
         )
+        if isinstance(model, RectangularFlow) and model.cg_iterations is not None:
+            self._iterations.append(model.cg_iterations.double().mean().item())
         return loss.loss
 
     def _compiles(self, steps: int) -> bool:
         """Whether the step is to be compiled, by the user's word or where it pays."""
+        if getattr(self._config, "mode", None) != "replay":
+            return False
         pays = steps * len(self.models) >= COMPILE_FROM_STEPS
         return pays if self._compile is None else self._compile
 
     def _set_steps(self, groups: Sequence[Group], compiles: bool) -> None:
         """The gradients, traced to one graph and compiled where that is wanted and succeeds."""
-        self.backend = "eager"
+        self.backend, self._iterations = "eager", []
         for group in groups:
             group.step = partial(self._gradients, group.nets)
         if not compiles:
@@ -266,6 +275,12 @@ class Ensemble:
         return compiled
 
     # ------------------------------------------------------------------ what was trained
+
+    @property
+    def cg_iterations(self) -> float | None:
+        """See the class."""
+        steps = self._iterations
+        return sum(steps) / len(steps) if steps else None
 
     def members(self) -> list[FIF]:
         """The models, with the trained weights, in evaluation mode."""
@@ -348,6 +363,11 @@ class Ensemble:
                 "these networks cannot be stacked: an ensemble takes vectors of shape (B, D) "
                 "through nn.Linear and operations on each sample by itself, without reshapes"
             )
+
+
+def _on_rows(net: Map, size: torch.Size) -> Map:
+    """A stacked network on rows of all members, perhaps K times as many: (K M B, D)."""
+    return lambda x: net(x.unflatten(0, (-1, *size))).flatten(0, -2)
 
 
 def _networks(model: FIF) -> nn.ModuleList:

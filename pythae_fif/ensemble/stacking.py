@@ -5,7 +5,7 @@ __all__ = ["THIN_PRODUCTS", "Nets", "StackedAdam", "StackedLinear", "common_conf
 import copy
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,14 @@ from pythae_fif.models.hutchinson import HutchinsonModel
 
 THIN = 3  # columns
 _LINEAR = (nn.Linear, Linear)  # zuko has a linear layer of its own
+MAY_DIFFER = ("beta", "beta_final", "beta_epochs", "noise")
+VALID: dict[str, tuple[Any, ...]] = {
+    "mode": ("replay", "backward"),
+    "surrogate_fraction": (1.0,),
+    "surrogate_precision": ("float32",),
+    "condition_dim": (0,),
+}
+"""What members may have, of the options that their kind has."""
 
 
 class StackedLinear(nn.Module):
@@ -152,31 +160,24 @@ def stack_linear(networks: Sequence[nn.Module]) -> nn.Module:
     return stacked.train()
 
 
-def common_config(
-    models: Sequence[HutchinsonModel], *, fixed: Mapping[str, Any], may_differ: Collection[str] = ()
-) -> Any:
+def common_config(models: Sequence[HutchinsonModel]) -> Any:
     """The configuration of all members.
 
-    Args:
-        models: The members.
-        fixed: The value that an option must have.
-        may_differ: Options that need not agree.
-
     Raises:
-        ConfigError: Options that differ, or another value than the fixed one.
+        ConfigError: Options that differ and may not, or a value that is not valid here.
     """
     first = models[0].model_config
     for model in models[1:]:
         for field in dataclasses.fields(first):
             ours, theirs = (getattr(m.model_config, field.name, None) for m in (models[0], model))
-            if ours != theirs and field.name not in may_differ:
-                but = f"; they may differ in {', '.join(may_differ)}" if may_differ else ""
+            if ours != theirs and field.name not in MAY_DIFFER:
                 raise ConfigError(
                     f"the models of an ensemble must agree in {field.name}, not {ours!r} and "
-                    f"{theirs!r}{but}"
+                    f"{theirs!r}; they may differ in {', '.join(MAY_DIFFER)}"
                 )
-    for key, value in fixed.items():
-        found = getattr(first, key, value)  # an option that a kind of model lacks is fixed
-        if found != value:
-            raise ConfigError(f"an ensemble is trained with {key}={value!r}, not {found!r}")
+    for key, values in VALID.items():
+        found = getattr(first, key, values[0])
+        if found not in values:
+            valid = " or ".join(map(repr, values))
+            raise ConfigError(f"an ensemble is trained with {key}={valid}, not {found!r}")
     return first

@@ -147,7 +147,8 @@ class Configuration:
         )
         if self.model == "rectangular_flow":
             return RectangularFlow(RectangularFlowConfig(**shape, **choices), *flow)
-        return FIF(FIFConfig(**shape, **choices), *flow)
+        # Most operations of these nets have no rule of their own: replaying them takes longer.
+        return FIF(FIFConfig(**shape, **choices, mode="backward"), *flow)
 
 
 CONFIGURATIONS = {

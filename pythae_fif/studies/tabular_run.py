@@ -16,14 +16,13 @@ from torch.optim.lr_scheduler import OneCycleLR
 from pythae_fif.data.tabular import TabularSplits, load_tabular
 from pythae_fif.device import default_device
 from pythae_fif.ensemble.ensemble import Ensemble
-from pythae_fif.ensemble.stacked import StackedFlows
 from pythae_fif.errors import DataError, NonFiniteError, did_you_mean
 from pythae_fif.evaluation.frechet import squared_wasserstein
 from pythae_fif.models.hutchinson import HutchinsonModel
 from pythae_fif.runs.kind import Job, Kind, run_id_of
 from pythae_fif.runs.provenance import provenance
 from pythae_fif.runs.record import Record
-from pythae_fif.studies.tabular_protocol import CONFIGURATIONS, COUPLING, Budget
+from pythae_fif.studies.tabular_protocol import CONFIGURATIONS, Budget
 from pythae_fif.validation import Checked
 
 SCHEMA = 2
@@ -139,7 +138,7 @@ def work(job: Job[TabularSpec, TabularRecord]) -> None:
     for seed in spec.seeds:
         torch.manual_seed(seed)
         models.append(configuration.build(splits.input_dim, spec.latent_dim, budget.nets))
-    ensemble = (StackedFlows if configuration.net in COUPLING else Ensemble)(models, spec.seeds)
+    ensemble = Ensemble(models, spec.seeds)
 
     def cycle(optimizer: Optimizer, steps: int) -> OneCycleLR:
         return OneCycleLR(optimizer, max_lr=max(spec.learning_rates), total_steps=steps)
@@ -168,7 +167,7 @@ def work(job: Job[TabularSpec, TabularRecord]) -> None:
             **{name: [of_model[name] for of_model in scores] for name in scores[0]},
             steps=budget.epochs * (len(train) // min(len(train), budget.batch_size)),
             seconds=seconds,
-            cg_iterations=getattr(ensemble, "cg_iterations", None),
+            cg_iterations=ensemble.cg_iterations,
             backend=ensemble.backend,
             parameters=sum(parameter.numel() for parameter in models[0].parameters()),
             provenance=provenance(default_device(), job.started, folder.attempt),

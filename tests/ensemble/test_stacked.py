@@ -1,6 +1,4 @@
-"""Stacked flows: a member of any estimator ends where it would have ended alone."""
-
-import copy
+"""An ensemble of any estimator and network: a member ends where it would have ended alone."""
 
 import pytest
 import torch
@@ -8,14 +6,13 @@ from pythae.data.datasets import DatasetOutput
 from torch.optim.lr_scheduler import OneCycleLR
 
 from pythae_fif.ensemble.ensemble import Ensemble
-from pythae_fif.ensemble.stacked import StackedFlows
 from pythae_fif.errors import ConfigError
 from pythae_fif.models import FIF, FIFConfig, RectangularFlow, RectangularFlowConfig
 from pythae_fif.nn.coupling import build_coupling
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 
 
-def members(kind, jacobian_at):
+def members(kind, jacobian_at, **options):
     shape = {"input_dim": (5,), "latent_dim": 3}
     models = []
     for seed in range(3):
@@ -25,22 +22,29 @@ def members(kind, jacobian_at):
         else:
             nets = build_coupling(**shape, data_blocks=2, latent_blocks=2, hidden_dim=8)
         rectangular = kind == "rectangular"
+        if "backward" in kind:
+            options["mode"] = "backward"
         config = RectangularFlowConfig if rectangular else FIFConfig
         model = RectangularFlow if rectangular else FIF
-        models.append(model(config(**shape, jacobian_at=jacobian_at), *nets).double())
+        models.append(model(config(**shape, jacobian_at=jacobian_at, **options), *nets).double())
     return models
 
 
-@pytest.mark.parametrize("kind", ["free-form", "coupling", "rectangular"])
+@pytest.mark.parametrize("kind", ["free-form", "coupling", "coupling, backward", "rectangular"])
 @pytest.mark.parametrize("jacobian_at", ["data", "reconstruction"])
-def test_stacked_flows_end_where_each_ends_alone(kind, jacobian_at):
+@pytest.mark.parametrize("hutchinson_samples", [1, 2])
+def test_members_end_where_each_ends_alone(kind, jacobian_at, hutchinson_samples):
+    of = kind, jacobian_at
     data = torch.randn(45, 5, dtype=torch.float64)
     options = {"epochs": 2, "batch_size": 10, "learning_rate": 1e-2, "weight_decay": 1e-3}
     weight = {1: 1.0, 2: 1.0} if jacobian_at == "data" else {1: 0.0, 2: 0.5}  # a warm-up
-    together = StackedFlows(members(kind, jacobian_at), [5, 6, 7])
+    together = Ensemble(members(*of, hutchinson_samples=hutchinson_samples), [5, 6, 7])
     together.train(data, **options, likelihood_weight=weight.__getitem__)
     for seed, model, start in zip(
-        [5, 6, 7], together.members(), members(kind, jacobian_at), strict=True
+        [5, 6, 7],
+        together.members(),
+        members(*of, hutchinson_samples=hutchinson_samples),
+        strict=True,
     ):
         torch.manual_seed(seed)
         before = [p.clone() for p in start.parameters()]
@@ -59,10 +63,7 @@ def test_stacked_flows_end_where_each_ends_alone(kind, jacobian_at):
 
 
 @pytest.mark.parametrize("kind", ["free-form", "rectangular"])
-@pytest.mark.parametrize("ensemble", [Ensemble, StackedFlows])
-def test_a_learning_rate_of_each_member_is_the_rate_alone(kind, ensemble):
-    if kind == "rectangular" and ensemble is Ensemble:
-        pytest.skip("Ensemble is for FIF")
+def test_a_learning_rate_of_each_member_is_the_rate_alone(kind):
     data = torch.randn(30, 5, dtype=torch.float64)
     options = {"epochs": 2, "batch_size": 10, "weight_decay": 1e-2}
 
@@ -70,10 +71,10 @@ def test_a_learning_rate_of_each_member_is_the_rate_alone(kind, ensemble):
         return lambda optimizer, steps: OneCycleLR(optimizer, max_lr=highest, total_steps=steps)
 
     rates = [1e-2, 3e-4, 1e-3]
-    together = ensemble(members(kind, "data"), [5, 6, 7])
+    together = Ensemble(members(kind, "data"), [5, 6, 7])
     together.train(data, learning_rate=rates, schedule=schedule(1e-2), **options)
     for i, rate in enumerate(rates):
-        alone = ensemble(members(kind, "data")[i : i + 1], [5 + i])
+        alone = Ensemble(members(kind, "data")[i : i + 1], [5 + i])
         alone.train(data, learning_rate=rate, schedule=schedule(rate), **options)
         pairs = zip(
             together.members()[i].parameters(), alone.members()[0].parameters(), strict=True
@@ -82,20 +83,16 @@ def test_a_learning_rate_of_each_member_is_the_rate_alone(kind, ensemble):
             torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-8)
 
 
-def test_stacked_flows_refuse_what_cannot_be_stacked():
+def test_what_cannot_be_stacked_is_refused():
     models = members("coupling", "data")
     with pytest.raises(ConfigError, match="3 models with 2 seeds"):
-        StackedFlows(models, [0, 1])
+        Ensemble(models, [0, 1])
     other = members("coupling", "reconstruction")[0]
     with pytest.raises(ConfigError, match="must agree in jacobian_at"):
-        StackedFlows([models[0], other], [0, 1])
-    moving = copy.deepcopy(models[0])
-    moving.model_config.beta_final, moving.model_config.beta_epochs = 20.0, 5
-    with pytest.raises(ConfigError, match="beta_final=None"):
-        StackedFlows([moving], [0])
+        Ensemble([models[0], other], [0, 1])
     nets = TabularEncoder((3,), 2, 8), TabularDecoder((3,), 2, 8)
     slow = FIF(FIFConfig(input_dim=(3,), latent_dim=2, mode="central_difference"), *nets)
     with pytest.raises(ConfigError, match="mode='replay'"):
-        StackedFlows([slow], [0])
+        Ensemble([slow], [0])
     with pytest.raises(ConfigError, match="an ensemble needs models with input_dim"):
         Ensemble([FIF(FIFConfig(latent_dim=2), *nets)], [0])

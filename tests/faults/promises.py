@@ -54,8 +54,8 @@ PROMISES = [
         (f"{LOCAL}test_no_run_is_prepared_or_started_after_so_many_failures",),
     ),
     Promise(
-        "`--run-timeout 2h` ends a run that has reported neither an epoch nor a stage for that long; "
-        "its `output.log` ends with where it was.",
+        "`--run-timeout 2h` ends a run that has reported neither an epoch nor a stage for that "
+        "long; its `output.log` ends with where it was.",
         (f"{LOCAL}test_a_run_that_hangs_is_ended_and_named",),
     ),
     Promise(
@@ -101,7 +101,8 @@ PROMISES = [
         (f"{EXECUTE}test_leaves_a_whole_record_sealed_with_its_files", f"{MANY}test_many_damages"),
     ),
     Promise(
-        "The exit code is 1 if a run is damaged, edited, missing, unreadable or in the wrong place.",
+        "The exit code is 1 if a run is damaged, edited, missing, unreadable or in the wrong "
+        "place.",
         (
             f"{COMMAND}test_what_is_wrong_is_named_and_makes_the_exit_code",
             f"{VERIFY}test_every_kind_in_a_run_that_is_sealed",
