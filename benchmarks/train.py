@@ -30,6 +30,7 @@ from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.data import ImageDataset, load_images, to_float
 from pythae_fif.nn import build_networks
 from pythae_fif.training import quiet_pythae
+from pythae_fif.training.memory import keep_freed_memory
 
 PYTHAE = "Pythae, vjp"
 PROGRAMS = {  # of FIFTrainer: precision, and the part of the batch whose surrogate is taken
@@ -65,8 +66,8 @@ def measure(program: str, flags: argparse.Namespace) -> dict[str, float]:
             pipeline(train_data=data[0], eval_data=data[1])
             seconds, inside = time.perf_counter() - start, float("nan")
         else:
-            layout = {"channels_last": True, "reuse_memory": True}
-            config = FIFTrainerConfig(precision=precision, **layout, **options)
+            keep_freed_memory()
+            config = FIFTrainerConfig(precision=precision, channels_last=True, **options)
             start = time.perf_counter()
             trainer = FIFTrainer(
                 model, ImageDataset(train), ImageDataset(val), config, run_dir=folder

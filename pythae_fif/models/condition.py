@@ -1,18 +1,14 @@
-"""What a conditional model is given: labels as vectors, and default networks that take them."""
+"""What a conditional model is given: labels as vectors."""
 
-__all__ = ["Labels", "as_condition", "conditional_networks"]
+__all__ = ["Labels", "as_condition"]
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pythae.models import BaseAEConfig
-from pythae.models.nn import BaseDecoder, BaseEncoder
-from pythae.models.nn.default_architectures import Decoder_AE_MLP, Encoder_AE_MLP
 from torch import Tensor
 
 from pythae_fif.errors import ConfigError, DataError
-from pythae_fif.nn.conditional import joined_dim
 
 Labels = int | Sequence[Any] | Tensor | None
 """Class indices (B,), one index for all, or condition vectors (B, c)."""
@@ -65,18 +61,3 @@ def as_condition(labels: Labels, condition_dim: int, like: Tensor) -> Tensor | N
         wrong = labels[~known[:, 0]][0].item()
         raise DataError(f"label {wrong:g} is none of the class indices 0 to {condition_dim - 1}")
     return torch.where(known, one_hot.to(like.dtype), torch.nan)
-
-
-def conditional_networks(
-    config: BaseAEConfig,
-    condition_dim: int,
-    encoder: BaseEncoder | None,
-    decoder: BaseDecoder | None,
-) -> tuple[BaseEncoder, BaseDecoder]:
-    """Where a network is missing, Pythae's MLP for inputs with the condition joined."""
-    shape, latent_dim = tuple(config.input_dim), config.latent_dim
-    if encoder is None:
-        encoder = Encoder_AE_MLP(BaseAEConfig(joined_dim(shape, condition_dim), latent_dim))
-    if decoder is None:
-        decoder = Decoder_AE_MLP(BaseAEConfig(shape, latent_dim + condition_dim))
-    return encoder, decoder

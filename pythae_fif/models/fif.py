@@ -10,17 +10,17 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 from pythae.data.datasets import BaseDataset
+from pythae.models import BaseAEConfig
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.models.nn.default_architectures import Decoder_AE_MLP, Encoder_AE_MLP
 from torch import Tensor, nn
 
 from pythae_fif.errors import ConfigError, first_line
-from pythae_fif.models.condition import conditional_networks
 from pythae_fif.models.hutchinson import HutchinsonConfig, HutchinsonModel
 from pythae_fif.models.outputs import uncompiled
 from pythae_fif.models.whitening import add_code_maps
-from pythae_fif.nn.conditional import GivenDecoder, GivenEncoder
+from pythae_fif.nn.conditional import GivenDecoder, GivenEncoder, joined_dim
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change import (
     FIFLoss,
@@ -187,13 +187,16 @@ class FIF(HutchinsonModel):
     def _networks(
         cls, config: FIFConfig, encoder: BaseEncoder | None, decoder: BaseDecoder | None
     ) -> tuple[BaseEncoder, BaseDecoder]:
-        if config.input_dim is None and (encoder is None or decoder is None):
+        if encoder is not None and decoder is not None:
+            return encoder, decoder
+        if config.input_dim is None:
             raise ConfigError(f"{config.name} input_dim: is needed for the default networks")
-        if config.condition_dim:
-            return conditional_networks(config, config.condition_dim, encoder, decoder)
+        shape, d, c = tuple(config.input_dim), config.latent_dim, config.condition_dim
         if decoder is None:  # before the encoder, as Pythae draws the first weights
-            decoder = Decoder_AE_MLP(config)
-        return Encoder_AE_MLP(config) if encoder is None else encoder, decoder
+            decoder = Decoder_AE_MLP(BaseAEConfig(shape, d + c))
+        if encoder is None:
+            encoder = Encoder_AE_MLP(BaseAEConfig(joined_dim(shape, c), d))
+        return encoder, decoder
 
     @uncompiled
     def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:

@@ -139,9 +139,9 @@ class HutchinsonModel(ManifoldModel):
         """
         if self.model_config.latent_distribution != "normal":
             raise ConfigError(f"{self.model_name}.whiten: needs latent_distribution='normal'")
-        moments = codes_of(self, data, labels)
+        codes = codes_of(self, data, labels)
         add_code_maps(self)
-        whiten_codes(self, moments)
+        whiten_codes(self, codes)
         return self
 
     def _batch(self, inputs: BaseDataset) -> tuple[Tensor, Tensor | None]:

@@ -48,8 +48,9 @@ class SavedModel(BaseAE):
             ConfigError: A network is a pickle and ``trust`` is not given, or the configuration has
                 an unknown key.
         """
-        config = cls._load_model_config_from_folder(dir_path)
-        weights = cls._load_model_weights_from_folder(dir_path)
+        config = cls.config_class.from_json_file(f"{dir_path}/model_config.json")
+        path = Path(dir_path, "model.pt")  # versions of torch differ in the default of weights_only
+        weights = torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]
         recipes, networks = read_json(Path(dir_path, NETWORKS)), {}
         for side in ("encoder", "decoder"):
             recipe = recipes.get(side) if isinstance(recipes, dict) else None
@@ -108,15 +109,6 @@ class SavedModel(BaseAE):
         kinds = ["*.json", "model.pt", *(["*.pkl"] if allow_pickle else [])]
         folder = _hub().snapshot_download(hf_hub_path, allow_patterns=kinds)
         return cls.load_from_folder(folder, trust=allow_pickle)
-
-    @classmethod
-    def _load_model_config_from_folder(cls, dir_path: str) -> Any:
-        return cls.config_class.from_json_file(f"{dir_path}/model_config.json")
-
-    @classmethod
-    def _load_model_weights_from_folder(cls, dir_path: str) -> Any:
-        path = Path(dir_path, "model.pt")  # versions of torch differ in the default
-        return torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]
 
 
 def _hub() -> Any:

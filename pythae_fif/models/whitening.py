@@ -1,6 +1,6 @@
 """The best affine map of a model's codes, in closed form."""
 
-__all__ = ["Batches", "CodeMoments", "add_code_maps", "bare", "codes_of", "whiten_codes"]
+__all__ = ["Batches", "add_code_maps", "bare", "codes_of", "whiten_codes"]
 
 import itertools
 from collections.abc import Iterable, Mapping
@@ -16,27 +16,6 @@ Batches = Iterable[Mapping[str, Any]]
 """Of a data loader: "data" (B, ...) and, for conditional models, "labels"."""
 
 CHUNK = 1024  # data points that are encoded at a time
-
-
-class CodeMoments:
-    """Mean and covariance of codes that come in batches, in double precision."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._sum: Tensor | float = 0.0
-        self._outer: Tensor | float = 0.0
-
-    def add(self, z: Tensor) -> None:
-        """Counts codes (B, d)."""
-        z = z.detach().double()
-        self.count += len(z)
-        self._sum = self._sum + z.sum(0)
-        self._outer = self._outer + z.mT @ z
-
-    def mean_and_covariance(self) -> tuple[Tensor, Tensor]:
-        """(d,) and (d, d), of which the likelihood has its maximum: divided by the count."""
-        mean = torch.as_tensor(self._sum) / self.count
-        return mean, torch.as_tensor(self._outer) / self.count - torch.outer(mean, mean)
 
 
 def add_code_maps(model: Any) -> None:
@@ -59,8 +38,8 @@ def _has_map(network: Any) -> bool:
     return hasattr(network, "code_map")  # Pythae makes the class anew when it opens a pickle
 
 
-def codes_of(model: Any, data: Tensor | Batches, labels: Any) -> CodeMoments:
-    """The moments of the codes of data, in evaluation mode; arguments as of `whiten`."""
+def codes_of(model: Any, data: Tensor | Batches, labels: Any) -> Tensor:
+    """The codes of data, (N, d), in evaluation mode; arguments as of `whiten`."""
     pairs: Iterable[tuple[Tensor, Any]]
     if isinstance(data, Tensor):
         condition = model._condition(labels, data)
@@ -68,16 +47,17 @@ def codes_of(model: Any, data: Tensor | Batches, labels: Any) -> CodeMoments:
         pairs = zip(data.split(CHUNK), itertools.cycle(conditions))
     else:
         pairs = ((b["data"], b["labels"] if model.condition_dim else None) for b in data)
-    moments, device = CodeMoments(), next(model.parameters()).device
+    like = next(model.parameters())
+    codes = [like.new_empty(0, model.latent_dim)]
     for x, given in pairs:
         with model._in_evaluation_mode():
-            moments.add(model.embed(x.to(device), given))
-    return moments
+            codes.append(model.embed(x.to(like.device), given).detach())
+    return torch.cat(codes)
 
 
 @torch.no_grad()
-def whiten_codes(model: Any, moments: CodeMoments) -> None:
-    """Folds z -> C^(-1/2) (z - m) into encoder and decoder, for codes of mean m and covariance C.
+def whiten_codes(model: Any, codes: Tensor) -> None:
+    """Folds z -> C^(-1/2) (z - m) into encoder and decoder; m and C are mean and covariance.
 
     Of all maps that whiten, the symmetric root moves the codes least.
 
@@ -85,10 +65,13 @@ def whiten_codes(model: Any, moments: CodeMoments) -> None:
         DataError: The codes do not span the latent space.
     """
     dim = model.latent_dim
-    if moments.count <= dim:
-        raise DataError(f"{moments.count} codes of {dim} dimensions: at least {dim + 1} are needed")
-    mean, covariance = moments.mean_and_covariance()
-    variances, axes = torch.linalg.eigh(covariance)
+    if len(codes) <= dim:
+        raise DataError(f"{len(codes)} codes of {dim} dimensions: at least {dim + 1} are needed")
+    z = codes.double()
+    mean = z.mean(0)
+    z = z - mean
+    # Divided by N: the covariance of which the likelihood has its maximum.
+    variances, axes = torch.linalg.eigh(z.mT @ z / len(z))
     if not variances[0] > variances[-1] * dim * torch.finfo(model.encoder.code_map.shift.dtype).eps:
         raise DataError(
             f"the codes vary in fewer than {dim} dimensions (variances {variances[0]:.1e} to "

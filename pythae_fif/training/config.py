@@ -41,9 +41,6 @@ class FIFTrainerConfig(BaseTrainerConfig):
             minutes (results/reference/benchmarks/step-compiled.md). Default: False.
         cudnn_benchmark (bool): Let cuDNN time its convolutions and take the fastest, in the whole
             process. Default: False.
-        reuse_memory (bool): Never return freed memory to the operating system, for the whole
-            process, see :func:`keep_freed_memory`: large activations then do not cost a page
-            fault a step on the CPU. Default: False.
 
     Raises:
         ConfigError: An unknown key, or a value of the wrong type or out of range.
@@ -57,7 +54,6 @@ class FIFTrainerConfig(BaseTrainerConfig):
     channels_last: bool = False
     compile: bool = False
     cudnn_benchmark: bool = False
-    reuse_memory: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -134,8 +130,20 @@ def check_training(
             )
 
 
-def check_processes(model: BaseAE, config: BaseTrainerConfig, wall_clock: float | None) -> None:
-    """Raises ConfigError for what several processes cannot train together."""
+def check_processes(
+    model: BaseAE,
+    train_data: Any,
+    eval_data: Any,
+    config: BaseTrainerConfig,
+    wall_clock: float | None,
+) -> None:
+    """Raises ConfigError or DataError for what several processes cannot train together."""
+    for name, dataset in (("training", train_data), ("evaluation", eval_data)):
+        if dataset is not None and len(dataset) < config.world_size:
+            raise DataError(
+                f"the {name} set has {len(dataset)} items for {config.world_size} processes: each "
+                "process needs at least one"
+            )
     if len(rule_of(config).networks) > 1:
         raise ConfigError(
             f"{model.model_name} has several optimizers, which train in one process alone: unset "

@@ -5,7 +5,6 @@ __all__ = ["PlainFolder", "RunFiles", "TrainingFiles"]
 import copy
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import torch
 from pythae.models import BaseAE
 
 from pythae_fif.errors import StoreError, first_line
-from pythae_fif.files import set_aside, write_whole
+from pythae_fif.files import set_aside, whole_folder, write_whole
 from pythae_fif.training.checkpoint import set_random_state
 from pythae_fif.training.progress import EpochRow, Progress
 from pythae_fif.training.updates import Optimizers
@@ -173,19 +172,12 @@ class TrainingFiles:
         if not self._writes:
             return
         self._run.check()
-        temporary = self._model.with_name(self._model.name + ".tmp")
         try:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir()
-            save_model(str(temporary))
-            self._run.check()  # a large model takes its time
-            if self._model.exists():
-                shutil.rmtree(self._model)
-            os.replace(temporary, self._model)
-        except StoreError:
-            raise
-        except (OSError, RuntimeError) as error:  # the latter of torch, for example of a full disk
+            with whole_folder(self._model) as folder:
+                save_model(str(folder))
+                self._run.check()  # a large model takes its time
+                if self._model.exists():
+                    shutil.rmtree(self._model)
+        except RuntimeError as error:  # of torch, for example of a full disk
             raise StoreError(f"cannot write {self._model}: {first_line(error)}") from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
         self._checkpoint.unlink(missing_ok=True)

@@ -29,7 +29,6 @@ from pythae_fif.training.compiled import compiled_loss
 from pythae_fif.training.config import FIFTrainerConfig, check_processes, check_training, config_for
 from pythae_fif.training.distributed import ALONE, Processes
 from pythae_fif.training.loader import Loader, make_loader, weighted_batches
-from pythae_fif.training.memory import keep_freed_memory
 from pythae_fif.training.progress import EpochRow, OnEpoch, Pass, Progress, TrainingResult
 from pythae_fif.training.quiet import quiet_pythae
 from pythae_fif.training.run_files import PlainFolder, RunFiles, TrainingFiles
@@ -39,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT_PAUSE = 50
 """Of training, in units of the time that writing a checkpoint takes: 2 % at most."""
+LOOK_EVERY = 50  # steps of a single optimizer; a look at the loss makes the host wait
 
 
 class FIFTrainer:
@@ -139,7 +139,7 @@ class FIFTrainer:
         check_training(model, train_dataset, eval_dataset, config, wall_clock)
         self.processes = ALONE
         if distributed and config.world_size > 1:
-            check_processes(model, config, wall_clock)
+            check_processes(model, train_dataset, eval_dataset, config, wall_clock)
             self.processes = Processes.join(config)
         self.is_main_process = self.processes.rank == 0
         config.world_size = config.rank = config.local_rank = -1  # `processes` knows better
@@ -166,8 +166,6 @@ class FIFTrainer:
         self._budget = Budget(config.num_epochs, wall_clock)
         self._callbacks = list(callbacks or []) if self.is_main_process else []
 
-        if self._options.reuse_memory:
-            keep_freed_memory()
         if self._options.cudnn_benchmark:
             torch.backends.cudnn.benchmark = True
         self.device = "cpu" if config.no_cuda else default_device()
@@ -299,7 +297,8 @@ class FIFTrainer:
         config, tell, loader = self.training_config, self.callback_handler, self.train_loader
         tell.on_train_step_begin(config, train_loader=loader, epoch=epoch, rank=self.processes.rank)
         self.model.train()
-        total, size = self._rule.zero(self.device), len(self.train_dataset)
+        total = torch.zeros(1, dtype=torch.float64, device=self.device)
+        size = len(self.train_dataset)
         batches = weighted_batches(loader, config.seed, epoch)
         for step, (weight, inputs) in enumerate(batches, start=1):
             share_done = self._budget.share_before_step(epoch, step, len(loader))
@@ -308,7 +307,7 @@ class FIFTrainer:
                     self._in_training, inputs, weight, size, epoch=epoch, share_done=share_done
                 )
             total = total + losses.detached()
-            if step % self._rule.check_every == 0:
+            if step % LOOK_EVERY == 0 or not self._rule.single:
                 self._means(total, losses, step, f"epoch {epoch}, train loss")
             self._optimizers.step(losses)
             tell.on_train_step_end(config)
@@ -331,7 +330,8 @@ class FIFTrainer:
         tell.on_eval_step_begin(config, eval_loader=loader, epoch=epoch, rank=self.processes.rank)
         self.model.eval()
         self.processes.share_buffers(self.model)
-        total, size = self._rule.zero(self.device), len(self.eval_dataset)
+        total = torch.zeros(1, dtype=torch.float64, device=self.device)
+        size = len(self.eval_dataset)
         for weight, inputs in weighted_batches(loader, config.seed, None):
             try:
                 with torch.no_grad():

@@ -54,15 +54,14 @@ class UpdateRule:
         networks: Prefix of an optimizer's keys in Pythae's configurations and outputs
             (`encoder_learning_rate`, `encoder_loss`) -> the model's networks that it trains. Where
             one optimizer trains all of the model, the prefix is empty and no network is named.
-        fused: Whether Adam and AdamW are PyTorch's fused ones by default.
-        check_every: Steps between two looks at the loss; each makes the host wait for the device.
-        summed_in: Precision of the sum of a pass's losses.
     """
 
     networks: dict[str, tuple[str, ...]]
-    fused: bool = False
-    check_every: int = 1
-    summed_in: torch.dtype = torch.float64
+
+    @property
+    def single(self) -> bool:
+        """Whether one optimizer trains all: it may be fused, and rarely looks at its loss."""
+        return len(self.networks) == 1
 
     def losses(self, output: ModelOutput, weight: float) -> BatchLosses:
         """The losses of a batch.
@@ -77,10 +76,6 @@ class UpdateRule:
         watched = {name: weight * output[name] for name in WATCHED if name in output}
         return BatchLosses({"loss": sum(others, first)} | losses | watched, active)
 
-    def zero(self, device: str) -> Tensor:
-        """The sum of no losses, (1,)."""
-        return torch.zeros(1, dtype=self.summed_in, device=device)
-
 
 RULES: dict[type[BaseTrainerConfig], UpdateRule] = {
     CoupledOptimizerTrainerConfig: UpdateRule({"encoder_": ("encoder",), "decoder_": ("decoder",)}),
@@ -90,9 +85,7 @@ RULES: dict[type[BaseTrainerConfig], UpdateRule] = {
     CoupledOptimizerAdversarialTrainerConfig: UpdateRule(
         {"encoder_": ("encoder",), "decoder_": ("decoder",), "discriminator_": ("discriminator",)}
     ),
-    BaseTrainerConfig: UpdateRule(  # the last, as it is the base class of the others
-        {"": ()}, fused=True, check_every=50, summed_in=torch.float32
-    ),
+    BaseTrainerConfig: UpdateRule({"": ()}),  # the last, as it is the base class of the others
 }
 
 MODELS: dict[str, type[BaseTrainerConfig]] = {
@@ -145,7 +138,7 @@ class Optimizers:
         self._schedulers: dict[str, LRScheduler] = {}
         for prefix, networks in rule.networks.items():
             name = getattr(config, f"{prefix}optimizer_cls")
-            options = {"fused": True} if rule.fused and name in ("Adam", "AdamW") else {}
+            options = {"fused": True} if rule.single and name in ("Adam", "AdamW") else {}
             options |= getattr(config, f"{prefix}optimizer_params") or {}
             trained = [getattr(model, network) for network in networks] or [model]
             optimizer = getattr(torch.optim, name)(

@@ -97,11 +97,13 @@ class Tape:
 
         for i, (rule, whole) in enumerate(self._steps):
             step = whole
-            if part:
-                args, out, outs = (_each(first, of) for of in (whole.args, whole.out, whole.outs))
-                kwargs = {name: _each(first, value) for name, value in whole.kwargs.items()}
-                step = Step(whole.operation, args, kwargs, out, outs, whole)
             try:
+                if part:  # a tensor without a first axis raises IndexError
+                    args, out, outs = (
+                        _each(first, of) for of in (whole.args, whole.out, whole.outs)
+                    )
+                    kwargs = {name: _each(first, value) for name, value in whole.kwargs.items()}
+                    step = Step(whole.operation, args, kwargs, out, outs, whole)
                 products = self._apply(rule, step, tangent_of)
             except (RuntimeError, ValueError, IndexError) as error:
                 if whole_batch:

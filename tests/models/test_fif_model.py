@@ -134,10 +134,11 @@ def test_a_part_of_the_surrogate_needs_networks_that_can_be_replayed(options):
         fif(DatasetOutput(data=images()))
 
 
-def test_a_part_of_the_surrogate_needs_samples_that_do_not_meet():
+@pytest.mark.parametrize("meet", [lambda z: z.softmax(0), lambda z: z / z.std()])
+def test_a_part_of_the_surrogate_needs_samples_that_do_not_meet(meet):
     class AcrossSamples(LinearEncoder):
         def forward(self, x):
-            return ModelOutput(embedding=super().forward(x.flatten(1)).embedding.softmax(0))
+            return ModelOutput(embedding=meet(super().forward(x.flatten(1)).embedding))
 
     config = FIFConfig(input_dim=SHAPE, latent_dim=3, surrogate_fraction=0.5)
     fif = FIF(config, encoder=AcrossSamples(torch.randn(3, 16))).train()

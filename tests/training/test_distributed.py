@@ -14,6 +14,7 @@ from support.devices import PLACES_OF_TWO
 
 from pythae_fif import FIF, FIFConfig, FIFTrainerConfig
 from pythae_fif.data import ImageDataset
+from pythae_fif.errors import DataError
 from pythae_fif.training import BatchLoader, FIFTrainer
 from pythae_fif.training.distributed import Processes
 
@@ -151,3 +152,15 @@ def test_example_trains_with_torchrun(device, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("best epoch 1, evaluation loss") == 1
     assert {path.name for path in (tmp_path / "fif").iterdir()} == {"model", "train_log.jsonl"}
+
+
+@pytest.mark.parametrize("held", ["training", "evaluation"])
+def test_fewer_items_than_processes_are_one_line(held, tmp_path, monkeypatch):
+    for key, value in {"WORLD_SIZE": "4", "RANK": "0", "LOCAL_RANK": "0"}.items():
+        monkeypatch.setenv(key, value)
+    of = {"training": 8, "evaluation": 8, held: 3}
+    images = {name: torch.zeros(count, *SHAPE, dtype=torch.uint8) for name, count in of.items()}
+    train, val = ImageDataset(images["training"]), ImageDataset(images["evaluation"])
+    model = FIF(FIFConfig(input_dim=SHAPE, latent_dim=LATENT))
+    with pytest.raises(DataError, match=f"the {held} set has 3 items for 4 processes"):
+        FIFTrainer(model, train, val, FIFTrainerConfig(output_dir=str(tmp_path)))
