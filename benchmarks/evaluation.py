@@ -5,25 +5,18 @@
 
 Random Inception weights stand in for the published ones: time does not depend on them. Programs
 alternate within each round, and the table has medians over the rounds, so that what else the
-machine does weighs on all alike. `scoring` is this checkout against another one, each time in a
-process of its own:
-
-    python benchmarks/evaluation.py --only scoring --against OLD --rounds 2 --markdown FILE
+machine does weighs on all alike.
 """
 
 import argparse
 import json
 import os
 import platform
-import queue
 import statistics
-import subprocess
-import sys
 import tempfile
-import threading
 import time
 import unittest.mock
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +25,7 @@ import pytorch_fid.fid_score
 import pytorch_fid.inception
 import scipy.linalg
 import torch
-from machine import peak_kilobytes, processor
+from machine import processor
 from PIL import Image
 from pythae.models import VAE, VAEConfig
 from torch import Tensor
@@ -44,10 +37,7 @@ from pythae_fif.evaluation import (
     EvaluationPipeline,
     FeatureStatistics,
     InceptionExtractor,
-    PixelExtractor,
-    Reference,
     frechet_distance,
-    score_samples,
 )
 
 FEATURES = 2048
@@ -243,107 +233,6 @@ def whole(state: dict[str, Tensor], count: int, folder: Path) -> dict[str, Any]:
     }
 
 
-def overlap(state: dict[str, Tensor], count: int, rounds: int) -> dict[str, Any]:
-    """Samples drawn by a thread while the batch before is scored, against one after the other."""
-    torch.manual_seed(0)
-    model = VAE(VAEConfig(input_dim=(3, 32, 32), latent_dim=16)).eval()
-    extractor = InceptionExtractor(state)
-
-    @torch.no_grad()
-    def samples() -> Iterator[Tensor]:
-        for _ in range(0, count, 16):
-            yield model.decoder(torch.randn(16, 16)).reconstruction.clamp(0, 1)
-
-    def ahead() -> Iterator[Tensor]:
-        held: queue.Queue[Tensor | None] = queue.Queue(maxsize=2)
-
-        def draw() -> None:
-            for batch in samples():
-                held.put(batch)
-            held.put(None)
-
-        threading.Thread(target=draw, daemon=True).start()
-        while (batch := held.get()) is not None:
-            yield batch
-
-    def run(source: Callable[[], Iterator[Tensor]]) -> Callable[[], None]:
-        def program() -> None:
-            for batch in source():
-                extractor(batch)
-
-        return program
-
-    seconds = alternate({"one after the other": run(samples), "ahead": run(ahead)}, rounds)
-    rows = [
-        {
-            "samples are drawn": name,
-            "images a second": count / spent,
-            "times one after the other": seconds["one after the other"] / spent,
-        }
-        for name, spent in seconds.items()
-    ]
-    return {"title": "Sampling ahead by a thread", "rows": rows}
-
-
-def features_as_images(count: int, width: int, seed: int) -> np.ndarray:
-    """Correlated features in [0, 1], as images whose pixels are the features of `pixels`."""
-    generator = torch.Generator().manual_seed(seed)
-    mix = torch.randn(width, width, generator=torch.Generator().manual_seed(0))
-    mix *= torch.logspace(0, -2, width)[:, None] / width**0.5
-    features = (torch.randn(count, width, generator=generator) @ mix).relu() + 0.001 * seed
-    return (10 * features).clamp(0, 1).reshape(count, width // 256, 16, 16).numpy()
-
-
-def score_once(folder: Path) -> dict[str, Any]:
-    """Seconds, memory and scores of one scoring in this process."""
-    samples, images = (torch.from_numpy(np.load(folder / f"{i}.npy")) for i in range(2))
-    shape = (samples.shape[1], 16, 16)
-    extractor = PixelExtractor(shape)
-    start, cpu = time.perf_counter(), time.process_time()
-    reference = Reference.of(images, extractor, cache_dir=folder / "cache", round_to_uint8=False)
-    scores = score_samples(samples, extractor, {"test": reference}, round_to_uint8=False)
-    return {
-        "seconds": time.perf_counter() - start,
-        "core seconds": time.process_time() - cpu,
-        "peak MiB": peak_kilobytes() / 1024,
-        "scores": scores.to_dict(),
-    }
-
-
-def scoring(against: Path, samples: int, width: int, rounds: int) -> dict[str, Any]:
-    """All scores with nothing kept on disk (cold), and with what a first scoring kept (warm)."""
-    checkouts = {"old": against.resolve(), "new": Path(__file__).resolve().parents[1]}
-    found: dict[str, list[dict[str, Any]]] = {}
-    for _ in range(rounds):
-        with tempfile.TemporaryDirectory() as root:
-            for name in checkouts:
-                (Path(root) / name).mkdir()
-                for i in range(2):
-                    images = features_as_images(samples, width, seed=i)
-                    np.save(Path(root) / name / f"{i}.npy", images)
-            for cache in ("cold", "warm"):
-                for name, checkout in checkouts.items():
-                    printed = subprocess.check_output(
-                        [sys.executable, __file__, "--score-once", Path(root) / name],
-                        env={**os.environ, "PYTHONPATH": str(checkout)},
-                    )
-                    found.setdefault(f"{name}, {cache}", []).append(json.loads(printed))
-    rows = []
-    for name, runs in found.items():
-        scores = runs[0]["scores"]
-        row: dict[str, Any] = {"scoring": name}
-        for key in ("seconds", "core seconds", "peak MiB"):
-            row[key] = statistics.median(run[key] for run in runs)
-        row["FD"] = repr(scores["frechet"]["test"])
-        row["KID"] = repr(scores["kernel"]["test"]["mean"])
-        row |= scores["neighbours"]["test"]
-        rows.append(row)
-    for old, new in zip(rows[::2], rows[1::2], strict=True):
-        new["times as fast"] = old["core seconds"] / new["core seconds"]
-    title = f"Scoring {samples:,} samples of {width:,} features against {samples:,} references"
-    return {"title": title, "rows": rows}
-
-
 def markdown(table: dict[str, Any]) -> str:
     columns = list(dict.fromkeys(key for row in table["rows"] for key in row))
     lines = [f"## {table['title']}\n", f"| {' | '.join(columns)} |"]
@@ -359,21 +248,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--images", type=int, default=100, help="images of the extraction loops")
-    parser.add_argument("--samples", type=int, default=10_000, help="of frechet and scoring")
-    parser.add_argument("--width", type=int, default=2048, help="features of scoring")
-    parser.add_argument("--against", type=Path, help="another checkout, for scoring")
-    parser.add_argument("--score-once", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--markdown", type=Path, help="file for the tables")
+    parser.add_argument("--samples", type=int, default=10_000, help="of frechet")
     parser.add_argument("--threads", type=int, help="of torch, as set by OMP_NUM_THREADS otherwise")
     parser.add_argument("--out", type=Path, help="folder for speed_*.json")
-    choices = ["extraction", "overlap", "whole", "frechet", "scoring"]
+    choices = ["extraction", "whole", "frechet"]
     parser.add_argument("--only", nargs="+", choices=choices, default=None)
     arguments = parser.parse_args()
-    if "scoring" in (arguments.only or ()) and not arguments.against:
-        parser.error("--only scoring needs --against")
-    if arguments.score_once:
-        print(json.dumps(score_once(arguments.score_once)))
-        return
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     machine = (
@@ -388,33 +268,18 @@ def main() -> None:
     state = random_state()
     measures: dict[str, Callable[[Path], dict[str, Any]]] = {
         "extraction": lambda folder: extraction(state, arguments.images, arguments.rounds, folder),
-        "overlap": lambda _: overlap(state, arguments.images, arguments.rounds),
         "whole": lambda folder: whole(state, arguments.images, folder),
         "frechet": lambda _: frechet(arguments.samples, arguments.rounds),
     }
-    if arguments.against:
-        measures["scoring"] = lambda _: scoring(
-            arguments.against, arguments.samples, arguments.width, arguments.rounds
-        )
-    tables = []
     for name in arguments.only or measures:
         with tempfile.TemporaryDirectory() as folder:
             table = measures[name](Path(folder))
-        tables.append(markdown(table))
-        print(tables[-1], flush=True)
+        print(markdown(table), flush=True)
         if arguments.out:
             arguments.out.mkdir(parents=True, exist_ok=True)
             record = {"machine": machine, **table}
             path = arguments.out / f"speed_{name}.json"
             path.write_text(json.dumps(record, indent=1) + "\n")
-    if arguments.markdown:
-        command = " ".join(["python", *sys.argv]).replace(f" --markdown {arguments.markdown}", "")
-        if arguments.against:
-            words = ["git", "-C", arguments.against, "rev-parse", "--short", "HEAD"]
-            old = subprocess.check_output(words, text=True).strip()
-            command = command.replace(str(arguments.against), f"CHECKOUT_OF_{old}")
-        head = f"# Evaluation\n\nMade by `{command}`; {machine}.\n\n"
-        arguments.markdown.write_text(head + "\n".join(tables))
 
 
 if __name__ == "__main__":
