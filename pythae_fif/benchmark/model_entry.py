@@ -29,6 +29,9 @@ SamplerName = Annotated[str, name_of(lambda: SAMPLERS)]
 Grid = dict[str, Each[Any]]
 """Hyper-parameter -> its values."""
 
+USUAL_SAMPLERS = ("normal", "gaussian", "gmm", "maf", "iaf")
+"""Those of a model with a normal prior."""
+
 
 class ModelEntry(Checked):
     """One model of the benchmark, from `models/<name>.yaml`.
@@ -38,7 +41,8 @@ class ModelEntry(Checked):
         model, config, trainer: Import paths of the three classes.
         variational: Whether its encoder also gives a log-variance.
         source: Where model and grid come from, and whether the grid is a paper's or ours.
-        samplers: Those that make sense for it; the first draws from the model's own prior.
+        samplers: Those that make sense for it; the first draws from the model's own prior. By
+            default those of :data:`USUAL_SAMPLERS`, and `two_stage` where it is variational.
         grid: Hyper-parameter -> values; the configurations are their product.
         configurations: The configurations one by one, where they are no product; empty otherwise.
         fixed: Hyper-parameters that every configuration has.
@@ -59,9 +63,9 @@ class ModelEntry(Checked):
     label: str
     model: str
     config: str
-    trainer: str
-    variational: bool
     source: str
+    trainer: str = "pythae.trainers.BaseTrainerConfig"
+    variational: bool = False
     samplers: Each[SamplerName]
     grid: Grid = Field(default_factory=dict)
     configurations: list[dict[str, Any]] = Field(default_factory=list)
@@ -74,6 +78,12 @@ class ModelEntry(Checked):
     max_latent_dim: AtLeastOne | None = None
     in_all: bool = True
     notes: list[str] = Field(default_factory=list)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_samplers(cls, values: dict[str, Any]) -> dict[str, Any]:
+        two_stage = ["two_stage"] if values.get("variational") else []
+        return {"samplers": [*USUAL_SAMPLERS, *two_stage], **values}
 
     @model_validator(mode="after")
     def _one_kind_of_grid(self) -> "ModelEntry":

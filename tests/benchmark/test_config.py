@@ -11,7 +11,12 @@ from support.experiments import tiny
 
 from pythae_fif.benchmark import expand, load_experiment
 from pythae_fif.benchmark.config import experiment_file
-from pythae_fif.benchmark.model_entry import all_models, load_model_entry, read_model_entry
+from pythae_fif.benchmark.model_entry import (
+    ModelEntry,
+    all_models,
+    load_model_entry,
+    read_model_entry,
+)
 from pythae_fif.benchmark.plan import Announced, build_model
 from pythae_fif.benchmark.run import training_config
 from pythae_fif.benchmark.yaml_files import configs_dir, names_in
@@ -260,6 +265,17 @@ class TestConfig:
     )
     def test_a_model_gets_the_samplers_that_make_sense_for_it(self, model, asked, expected):
         assert load_model_entry(model).samplers_of(asked) == expected
+
+    @pytest.mark.parametrize(("variational", "more"), [(False, []), (True, ["two_stage"])])
+    def test_what_a_model_file_leaves_out(self, variational, more):
+        required = {"label": "A", "model": "a.A", "config": "a.AConfig", "source": "ours"}
+        entry = ModelEntry(**required, variational=variational)
+        assert entry.trainer == "pythae.trainers.BaseTrainerConfig"
+        assert entry.samplers == ["normal", "gaussian", "gmm", "maf", "iaf", *more]
+        assert ModelEntry(**required).variational is False
+        for key in required:
+            with pytest.raises(ConfigError, match=f"key '{key}' is missing"):
+                ModelEntry(**{name: required[name] for name in required if name != key})
 
     @pytest.mark.parametrize(
         ("change", "part"),
