@@ -41,7 +41,7 @@ def load_images(
     memory (:mod:`pythae_fif.data.cache`): read-only, and shared by all processes.
 
     Args:
-        name: A key of ``DATASETS``.
+        name: One of ``DATASETS``.
         data_root: The folder to look in; None for the environment variable ``PYTHAE_FIF_DATA``,
             else ``~/.cache/pythae-fif/data``.
         data: Your folder or file, for ``folder``, ``npz`` and ``csv``, and for those only.

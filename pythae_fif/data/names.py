@@ -6,25 +6,12 @@ from typing import Annotated
 
 from pythae_fif.validation import Checked, Flag, name_of
 
-DATASETS = {
-    "digits": "1,797 digits of 1x8x8 that come with scikit-learn; nothing to download",
-    "mnist": "70,000 digits of 1x28x28; the last 10,000 training images are validation",
-    "cifar10": "60,000 photographs of 3x32x32; the last 10,000 training images are validation",
-    "celeba": "202,599 faces of 3x64x64, cropped as the profile says; the official partition",
-    "folder": "your images: a folder (--data), in train/ test/ (val/) or split 80/10/10",
-    "npz": "your images: an .npz file (--data) with train and test (val), or data; labels",
-    "csv": "your table of numbers (--data): .csv, .tsv, .csv.gz, .npy or .parquet",
-}
-"""Name of a data set of the benchmark -> one line about it."""
+DATASETS = ("digits", "mnist", "cifar10", "celeba", "folder", "npz", "csv")
+"""Data sets of the benchmark; `benchmark_configs/` has a file of each that describes it."""
 
-TABULAR_DATASETS = {
-    "power": "household electricity, 6 columns, 2,049,280 rows; latent dimension 3",
-    "gas": "gas sensors, 8 columns, 1,052,065 rows; latent dimension 2",
-    "hepmass": "particle collisions, 21 columns, 525,123 rows; latent dimension 10",
-    "miniboone": "neutrino events, 43 columns, 36,488 rows; latent dimension 21",
-    "csv": "your table of numbers: a .csv, .npy or .parquet file (--data), with --latent-dim",
-}
-"""Name of a table -> one line about it."""
+TABULAR_DATASETS = ("power", "gas", "hepmass", "miniboone", "csv")
+"""Tables of the studies: household electricity (6 columns), gas sensors (8), particle collisions
+(21), neutrino events (43), and your own."""
 
 MISSING = ("drop", "impute")
 

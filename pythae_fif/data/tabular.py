@@ -107,7 +107,7 @@ def load_tabular(
     is shuffled, cut 80/10/10 and standardised by its training rows.
 
     Args:
-        name: A key of ``TABULAR_DATASETS``.
+        name: One of ``TABULAR_DATASETS``.
         data_root: The folder to look in; None for ``PYTHAE_FIF_DATA``, else
             ``~/.cache/pythae-fif/data``. Nothing is downloaded: see
             `download_tabular`.

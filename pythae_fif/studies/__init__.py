@@ -70,7 +70,7 @@ _OF_TABLES = Study(
     "tabular",
     "tables 1 and 5: FIF against rectangular flows on tabular data",
     takes=frozenset({"dataset", "data", "latent_dim", "models", "seeds"}),
-    datasets=tuple(TABULAR_DATASETS),
+    datasets=TABULAR_DATASETS,
     dataset="miniboone",
 )
 _ALL = (

@@ -240,7 +240,6 @@ class Profile(Budget):
 
 
 class _File(Checked):
-    description: str
     latent_dim: AtLeastOne | None
     profiles: dict[str, Profile]
 

@@ -5,6 +5,7 @@ import pytest
 from PIL import Image
 from support.image_files import counts, fail_line, fill_celeba, fill_folder, noise, together
 
+from pythae_fif.benchmark.yaml_files import config_file, read_yaml
 from pythae_fif.data import DATASETS, Splits, load_images
 from pythae_fif.data.locations import cache_home, data_home
 from pythae_fif.data.splits import SPLIT_NAMES
@@ -13,7 +14,9 @@ from pythae_fif.errors import ConfigError, DataError
 
 def test_every_name_is_described_in_one_line():
     assert set(DATASETS) == {"digits", "mnist", "cifar10", "celeba", "folder", "npz", "csv"}
-    assert all(text and "\n" not in text for text in DATASETS.values())
+    for name in DATASETS:
+        text = read_yaml(config_file(name))["description"]
+        assert text and "\n" not in text
 
 
 @pytest.mark.parametrize(
