@@ -4,7 +4,6 @@ __all__ = ["run_benchmark"]
 
 import dataclasses
 import logging
-import math
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +43,6 @@ from pythae_fif.reports import (
     score_terminal,
     write_experiment,
 )
-from pythae_fif.reports.figures import read_log
 from pythae_fif.reports.report import SAMPLER_LABELS
 from pythae_fif.runs.engines import (
     Batch,
@@ -60,6 +58,7 @@ from pythae_fif.runs.folder import Status
 from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.remote import Remote, is_url
 from pythae_fif.runs.store import Store
+from pythae_fif.training import LOG_NAME, read_log
 from pythae_fif.training.tensorboard import require_tensorboard
 
 EXIT_FAILED_RUNS = 1
@@ -319,5 +318,4 @@ class _Course:
 
 def _losses(run_dir: Path) -> list[float]:
     """Those of a run's log: of the evaluation where there is one."""
-    lines = read_log(run_dir / "train_log.jsonl")
-    return [x.train_loss if math.isnan(x.eval_loss) else x.eval_loss for x in lines]
+    return [(epoch.eval or epoch.train)["loss"] for epoch in read_log(run_dir / LOG_NAME)]

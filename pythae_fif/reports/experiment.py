@@ -35,6 +35,7 @@ from pythae_fif.reports.sample_figure import (
     samples,
 )
 from pythae_fif.reports.score_table import score_grid
+from pythae_fif.training import LOG_NAME
 
 logger = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ def _figures(store: ImageStore, splits: Splits, report: Report) -> Iterator[Figu
     """Draws and writes those figures that there is something to draw of."""
     logs: dict[str, Path] = {}
     for row, choice in zip(report.rows, report.choices, strict=True):
-        logs.setdefault(row.model, store.place(choice.spec) / "train_log.jsonl")
+        logs.setdefault(row.model, store.place(choice.spec) / LOG_NAME)
     drawings: list[tuple[str, str, str, Callable[[], Any]]] = [
         (
             "beta",

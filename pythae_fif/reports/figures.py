@@ -1,18 +1,18 @@
 """Curves and points of an experiment: figure 10 of the paper, cost, learning curves."""
 
-__all__ = ["beta_figure", "cost_figure", "learning_figure", "read_log"]
+__all__ = ["beta_figure", "cost_figure", "learning_figure"]
 
-import json
 import math
 import statistics
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from pythae_fif.pictures import new_figure
 from pythae_fif.reports.report import SAMPLER_LABELS, Report, Row
+from pythae_fif.training import read_log
 
 
 def _bare(axis: Any) -> None:
@@ -135,7 +135,7 @@ def learning_figure(logs: Mapping[str, Path], title: str) -> Any:
         The Matplotlib figure, or None if no log has two epochs.
     """
     curves = {label: read_log(log) for label, log in logs.items()}
-    curves = {label: lines for label, lines in curves.items() if len(lines) > 1}
+    curves = {label: epochs for label, epochs in curves.items() if len(epochs) > 1}
     if not curves:
         return None
     columns = min(len(curves), 3 if len(curves) <= 6 else 5)
@@ -145,11 +145,11 @@ def learning_figure(logs: Mapping[str, Path], title: str) -> Any:
     axes: Any = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat[len(curves) :]:
         axis.set_axis_off()
-    for index, (label, lines) in enumerate(curves.items()):
+    for index, (label, epochs) in enumerate(curves.items()):
         axis = axes.flat[index]
-        seconds = np.cumsum([line.seconds for line in lines])
+        seconds = np.cumsum([epoch.seconds for epoch in epochs])
         for name, style in (("train", "-"), ("eval", "--")):
-            losses = np.array([getattr(line, f"{name}_loss") for line in lines])
+            losses = np.array([getattr(epoch, name).get("loss", math.nan) for epoch in epochs])
             known = np.isfinite(losses)
             if known.any():
                 axis.plot(seconds[known], losses[known], style, linewidth=1.2, label=name)
@@ -158,13 +158,13 @@ def learning_figure(logs: Mapping[str, Path], title: str) -> Any:
         axis.tick_params(labelsize=6)
         if index == 0:
             axis.legend(fontsize=6, frameon=False)
-        if math.isfinite(lines[0].code_square):
+        if "code_square" in epochs[0].train:
             right = axis.twinx()
             for color, name, label in (
                 ("C2", "code_square", "|z|²/d"),
                 ("C3", "code_trace", "tr f′g′/d"),
             ):
-                values = [getattr(line, name) for line in lines]
+                values = [epoch.train.get(name, math.nan) for epoch in epochs]
                 right.plot(seconds, values, ":", linewidth=1.2, color=color, label=label)
             right.legend(fontsize=6, frameon=False, title="equal at rest", title_fontsize=6)
             right.spines["top"].set_visible(False)
@@ -172,30 +172,3 @@ def learning_figure(logs: Mapping[str, Path], title: str) -> Any:
         if index >= len(curves) - columns:
             axis.set_xlabel("seconds", fontsize=7)
     return figure
-
-
-class LogLine(NamedTuple):
-    """An epoch of a training log; NaN for what there is not."""
-
-    seconds: float
-    train_loss: float
-    eval_loss: float
-    code_square: float
-    code_trace: float
-
-
-def read_log(path: Path) -> list[LogLine]:
-    """The whole lines of a training log; none if there is no such file."""
-    if not path.is_file():
-        return []
-    lines = []
-    for text in path.read_text("utf-8").splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:  # the line that a killed run left half written
-            continue
-        if "seconds" in line:
-            keys = ("train_loss", "eval_loss", "train_code_square", "train_code_trace")
-            found = (line.get(key) for key in keys)
-            lines.append(LogLine(line["seconds"], *(math.nan if x is None else x for x in found)))
-    return lines

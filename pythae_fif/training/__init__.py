@@ -1,6 +1,7 @@
 """One training loop, with a log, checkpoints that resume exactly, budgets, and silence."""
 
 __all__ = [
+    "LOG_NAME",
     "BatchDataset",
     "BatchLoader",
     "EpochRow",
@@ -11,6 +12,7 @@ __all__ = [
     "TrainingResult",
     "keep_freed_memory",
     "quiet_pythae",
+    "read_log",
 ]
 
 import pythae_fif.training.pipeline  # noqa: F401  (its effect on Pythae)
@@ -19,5 +21,5 @@ from pythae_fif.training.loader import BatchDataset, BatchLoader
 from pythae_fif.training.memory import keep_freed_memory
 from pythae_fif.training.progress import EpochRow, OnEpoch, TrainingResult
 from pythae_fif.training.quiet import quiet_pythae
-from pythae_fif.training.run_files import RunFiles
+from pythae_fif.training.run_files import LOG_NAME, RunFiles, read_log
 from pythae_fif.training.trainer import FIFTrainer

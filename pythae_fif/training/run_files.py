@@ -1,7 +1,8 @@
 """What a training keeps in the folder of its run: log, checkpoint and model."""
 
-__all__ = ["PlainFolder", "RunFiles", "TrainingFiles"]
+__all__ = ["LOG_NAME", "PlainFolder", "RunFiles", "TrainingFiles", "read_log"]
 
+import contextlib
 import copy
 import json
 import logging
@@ -24,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 CHECKPOINT_NAME = "checkpoint.pt"
 LOG_NAME = "train_log.jsonl"
+"""The log in a run's folder, a line of JSON an epoch."""
 
 
 @runtime_checkable
@@ -61,6 +63,17 @@ class PlainFolder:
 
     def check(self) -> None:
         """Does nothing."""
+
+
+def read_log(path: Path) -> list[EpochRow]:
+    """The whole lines of a training log; none if there is no such file."""
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text("utf-8").splitlines():
+        with contextlib.suppress(ValueError):  # of the line that a killed run left half written
+            rows.append(EpochRow.from_json(json.loads(line)))
+    return rows
 
 
 class TrainingFiles:

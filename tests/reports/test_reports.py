@@ -913,7 +913,7 @@ class TestPlots:
 
     def test_learning_curves_leave_out_broken_lines(self, tmp_path):
         log = tmp_path / "log.jsonl"
-        line = '{"train_loss": 2.0, "eval_loss": NaN, "seconds": 2.0}\n'
+        line = '{"epoch": 1, "train_loss": 2.0, "eval_loss": NaN, "seconds": 2.0}\n'
         log.write_text(f'{line}{line}{{"train_loss": 1')
         logs = {"FIF": log, "AE": tmp_path / "none.jsonl"}
         lines = figures.learning_figure(logs, "t").axes[0].get_lines()
@@ -921,7 +921,8 @@ class TestPlots:
 
     def test_learning_curves_of_fif_show_where_training_rests(self, tmp_path):
         log = tmp_path / "log.jsonl"
-        line = {"train_loss": 2.0, "train_code_square": 0.5, "train_code_trace": 0.9, "seconds": 2}
+        line = {"epoch": 1, "train_loss": 2.0, "seconds": 2}
+        line |= {"train_code_square": 0.5, "train_code_trace": 0.9}
         log.write_text(2 * f"{json.dumps(line)}\n")
         _, right = figures.learning_figure({"FIF": log}, "t").axes
         assert [[*map(float, curve.get_ydata())] for curve in right.get_lines()] == [

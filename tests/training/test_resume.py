@@ -1,5 +1,6 @@
 """Trainings that are cut off: they resume bitwise, and write nothing once the run is another's."""
 
+import json
 import logging
 import random
 import time
@@ -20,6 +21,8 @@ from support.trainings import (
 
 from pythae_fif.errors import ClaimLostError, StoreError
 from pythae_fif.files import write_whole
+from pythae_fif.training import LOG_NAME
+from pythae_fif.training import read_log as read_rows
 from pythae_fif.training.checkpoint import random_state, set_random_state
 from pythae_fif.training.run_files import PlainFolder, TrainingFiles
 
@@ -128,6 +131,17 @@ def test_the_log_is_cut_back_to_the_checkpoint(tmp_path):
     rows = read_log(tmp_path)
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert rows[2]["train_loss"] > 0
+
+
+def test_the_log_is_read_as_it_was_written_but_for_a_half_line(tmp_path):
+    trainer_of("FIF", tmp_path, epochs=2).train()
+    log = tmp_path / LOG_NAME
+    with open(log, "a") as file:
+        file.write('{"epoch": 3, "tr')
+    assert [row.to_json() for row in read_rows(log)] == [
+        json.loads(line) for line in log.read_text().splitlines()[:2]
+    ]
+    assert read_rows(tmp_path / "none.jsonl") == []
 
 
 @pytest.mark.parametrize("damage", ["cut", "empty", "noise", "other model", "missing key"])
