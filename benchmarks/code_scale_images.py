@@ -1,6 +1,6 @@
-"""What the code of FIF on images looks like as training goes on: ReLU nets and the same with SiLU.
+"""What the code of FIF on MNIST looks like as training goes on: ReLU nets and the same with SiLU.
 
-    python benchmarks/code_scale_images.py [--dataset mnist] [--seeds 0 1]
+    python benchmarks/code_scale_images.py [--seeds 0 1]
 
 Where training with eq. 15 rests, the second moments of the code are those of f'(x) g'(z) (a linear
 map of the code that the decoder undoes changes no reconstruction and moves no kink). How far the
@@ -18,10 +18,8 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from sklearn.mixture import GaussianMixture
 from torch import Tensor
-from torch.distributions import MultivariateNormal
-from torch.func import jacfwd, jacrev, vmap
+from whitening import trace
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.benchmark.inputs import load_extractor, references_of
@@ -31,6 +29,7 @@ from pythae_fif.nn import build_networks, smooth_networks
 from pythae_fif.pictures import new_figure
 from pythae_fif.reports.grid import Cell, Grid, write_grid
 from pythae_fif.runs.kind import Environment
+from pythae_fif.sampling.samplers import generate
 from pythae_fif.studies import StudyOptions
 from pythae_fif.studies.output import Drawing, write_study
 from pythae_fif.studies.tabular import spread
@@ -46,27 +45,26 @@ HEADINGS = [
 ]  # fmt: skip
 
 
-SAMPLERS = ("prior", "one Gaussian", "mixture of ten")
+SAMPLERS = {"normal": "prior", "gaussian": "one Gaussian", "gmm": "mixture of ten"}
 Found = dict[tuple[str, int], list[tuple[float, ...]]]
 """Nets and steps -> the numbers of every seed, in the order of the headings."""
 
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("--dataset", choices=["mnist"], default="mnist")
     p.add_argument("--steps", nargs="+", type=int, default=STEPS)
     p.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     p.add_argument("--data-root")
     p.add_argument("--results", type=Path, default=Path("results"))
     flags = p.parse_args()
     keep_freed_memory()
-    splits = load_images(flags.dataset, flags.data_root, download=False)
+    splits = load_images("mnist", flags.data_root, download=False)
     scored = splits.subset(train=8000, val=2000, test=TEST)  # as in profile `quick`
     extractor = load_extractor("classifier", scored, Environment(offline=True))
     references = references_of(scored, extractor)
 
-    def distance(model: FIF, codes: Tensor, seed: int) -> float:
-        images = torch.cat([model.decoder(part)["reconstruction"] for part in codes.split(500)])
+    def distance(sampler: str, model: FIF, codes: Tensor, seed: int) -> float:
+        images = generate(sampler, model, codes, num_samples=SAMPLES, seed=seed)
         scores = score_samples(
             images, extractor, {"test": references["test"]}, frechet_only=True, seed=seed
         )
@@ -82,14 +80,8 @@ def main() -> None:
             )
             for steps in train(model, torch.from_numpy(splits.train), flags.steps):
                 with torch.random.fork_rng(), torch.no_grad():
-                    torch.manual_seed(seed)
                     z, *numbers = measure(model.eval(), to_float(splits.train, limit=CODES))
-                    mixture = GaussianMixture(10, random_state=seed).fit(z.double().numpy())
-                    fitted = torch.from_numpy(mixture.sample(SAMPLES)[0]).float()
-                    normal = torch.randn(SAMPLES, LATENT_DIM)
-                    gaussian = MultivariateNormal(z.mean(0), torch.cov(z.T)).sample((SAMPLES,))
-                    drawn = (normal, gaussian, fitted)
-                    numbers += [distance(model, codes, seed) for codes in drawn]
+                    numbers += [distance(sampler, model, z, seed) for sampler in SAMPLERS]
                 found.setdefault((nets, steps), []).append(tuple(numbers))
                 print(nets, steps, *(f"{value:.3f}" for value in numbers), flush=True)
     rows = [
@@ -105,12 +97,12 @@ def main() -> None:
         "covariance from the prior.",
         f"N, Gaussian and GMM: {extractor.distance_name} of {SAMPLES:,} samples, from the prior, "
         f"one Gaussian and a mixture of ten fitted to the code, to {TEST:,} test images.",
-        f"Made by `python benchmarks/code_scale_images.py --dataset {flags.dataset} --steps "
+        f"Made by `python benchmarks/code_scale_images.py --steps "
         f"{' '.join(map(str, flags.steps))} --seeds {' '.join(map(str, flags.seeds))}`.",
     ]
-    title = f"{flags.dataset}: the code as training goes on"
+    title = "mnist: the code as training goes on"
     grid = Grid(title, HEADINGS, "l" + 10 * "r", rows, notes)
-    stem = flags.results / "tables" / f"code-scale-{flags.dataset}"
+    stem = flags.results / "tables" / "code-scale-mnist"
     drawing = Drawing(stem.name, figure(found, flags.steps), title, caption(found, flags.steps))
     options = StudyOptions(results=flags.results, command=notes[-1].split("`")[1])
     for path in [*write_grid(grid, stem, ".md", ".csv"), *write_study(options, [drawing], {})]:
@@ -122,7 +114,7 @@ def figure(found: Found, steps: list[int]) -> Any:
     picture = new_figure(5 * len(NETWORKS), 3.6)
     axes: Any = picture.subplots(1, len(NETWORKS), sharey=True)
     for axis, nets in zip(axes, NETWORKS, strict=True):
-        for column, sampler in zip((-3, -2, -1), SAMPLERS, strict=True):
+        for column, sampler in zip((-3, -2, -1), SAMPLERS.values(), strict=True):
             values = [[numbers[column] for numbers in found[nets, step]] for step in steps]
             (line,) = axis.plot(steps, [fmean(of) for of in values], marker="o", label=sampler)
             low, high = zip(*((min(of), max(of)) for of in values), strict=True)
@@ -174,22 +166,11 @@ def measure(model: FIF, x: Tensor) -> tuple:
     z = torch.cat([model.embed(part) for part in x.split(500)])
     codes, variances = score_codes(z), torch.linalg.eigvalsh(torch.cov(z.T))
     error = [(model.reconstruct(part) - part).square().sum((1, 2, 3)) for part in x.split(500)]
-    traces = [
-        trace(model, *pair)
-        for pair in zip(x[:JACOBIANS].split(50), z[:JACOBIANS].split(50), strict=True)
-    ]
     return (
-        z, float(z.square().mean()), float(torch.cat(traces).mean()) / z.shape[1],
+        z, float(z.square().mean()), trace(model, x[:JACOBIANS]) / z.shape[1],
         float(variances[0]), float(variances[-1]), codes.divergence if codes else math.inf,
         float(torch.cat(error).mean()),
     )  # fmt: skip
-
-
-def trace(model: FIF, x: Tensor, z: Tensor) -> Tensor:
-    """tr f'(x) g'(z), (B,), of images (B, C, H, W) and their codes (B, d)."""
-    encoder = vmap(jacrev(lambda image: model.encoder(image[None]).embedding[0]))(x)
-    decoder = vmap(jacfwd(lambda code: model.decoder(code[None])["reconstruction"][0]))(z)
-    return torch.einsum("bdchw,bchwd->b", encoder, decoder)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ models times steps per second. The ways are: the authors' formulation (forward-m
 vector-Jacobian product) one model after another, the same with replayed tangents, processes of one
 thread that share the five models out (one process a core), and the ensemble, eager and compiled.
 Rounds are in turns and medians are taken, since machines are noisy; compiling is not counted.
-`--rectangular` times RectangularFlow, one after another and stacked, instead.
 """
 
 import argparse
@@ -26,7 +25,6 @@ from machine import seconds
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.ensemble.ensemble import Ensemble
-from pythae_fif.models import RectangularFlow, RectangularFlowConfig
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.reports.grid import Cell, Grid, number, to_markdown
 from pythae_fif.training import keep_freed_memory
@@ -36,11 +34,9 @@ MODELS, BATCH = 5, 512
 
 
 def build(dataset: str, mode: str, device: str) -> FIF:
-    """A model of one of the published shapes; mode `rectangular` for a RectangularFlow."""
+    """A model of one of the published shapes."""
     columns, latent_dim = SHAPES[dataset]
     shape = {"input_dim": (columns,), "latent_dim": latent_dim}
-    if mode == "rectangular":
-        return RectangularFlow(RectangularFlowConfig(**shape)).to(device)
     nets = TabularEncoder(**shape), TabularDecoder(**shape)
     return FIF(FIFConfig(**shape, mode=mode), *nets).to(device)
 
@@ -83,11 +79,6 @@ def together(dataset: str, data: torch.Tensor, compile: bool) -> Ensemble:
     return Ensemble(models, range(MODELS), compile=compile)
 
 
-def stacked(dataset: str) -> Ensemble:
-    models = [build(dataset, "rectangular", "cpu") for _ in range(MODELS)]
-    return Ensemble(models, range(MODELS))
-
-
 def worker(dataset: str, models: int, steps: int) -> float:
     """Seconds that one process of one thread needs for its share of the models."""
     torch.set_num_threads(1)
@@ -124,7 +115,7 @@ def processes(dataset: str, steps: int, cores: int) -> float:
     return max(json.loads(process.communicate()[0]) for process in running)
 
 
-def time_dataset(dataset: str, steps: int, rounds: int, device: str, rectangular: bool):
+def time_dataset(dataset: str, steps: int, rounds: int, device: str):
     """Name of a way -> models times steps per second, and what the ensemble ran on."""
     data = torch.randn(steps * BATCH, SHAPES[dataset][0], device=device)
 
@@ -132,29 +123,21 @@ def time_dataset(dataset: str, steps: int, rounds: int, device: str, rectangular
         train = one_after_another(dataset, mode, data)
         return lambda: seconds(train, device)
 
-    compiled = None
-    if rectangular:
-        flows = stacked(dataset)
-        ways = {
-            "RF one after another": alone("rectangular"),
-            "RF stacked": lambda: second_epoch(flows, data),
-        }
-    else:
-        eager, compiled = (together(dataset, data, compile) for compile in (False, True))
-        ways = {
-            "authors' formulation": alone("mixed"),
-            "replay": alone("replay"),
-            "ensemble, eager": lambda: second_epoch(eager, data),
-            "ensemble, compiled": lambda: second_epoch(compiled, data),
-        }
-        if device == "cpu":
-            ways["one process a core"] = lambda: processes(dataset, steps, os.cpu_count() or 1)
+    eager, compiled = (together(dataset, data, compile) for compile in (False, True))
+    ways = {
+        "authors' formulation": alone("mixed"),
+        "replay": alone("replay"),
+        "ensemble, eager": lambda: second_epoch(eager, data),
+        "ensemble, compiled": lambda: second_epoch(compiled, data),
+    }
+    if device == "cpu":
+        ways["one process a core"] = lambda: processes(dataset, steps, os.cpu_count() or 1)
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds):
         for name, way in ways.items():
             times[name].append(way())
     rates = {name: MODELS * steps / statistics.median(values) for name, values in times.items()}
-    return rates, compiled.backend if compiled else ""
+    return rates, compiled.backend
 
 
 def main() -> None:
@@ -163,7 +146,6 @@ def main() -> None:
     p.add_argument("--steps", type=int, default=60, help="of each model in a round")
     p.add_argument("--rounds", type=int, default=5)
     p.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    p.add_argument("--rectangular", action="store_true", help="RectangularFlow instead of FIF")
     p.add_argument("--output", help="Markdown file to write the table to")
     p.add_argument("--worker", choices=SHAPES, help=argparse.SUPPRESS)
     p.add_argument("--models", type=int, help=argparse.SUPPRESS)
@@ -172,15 +154,11 @@ def main() -> None:
     if flags.worker:
         print(json.dumps(worker(flags.worker, flags.models, flags.steps)))
         return
-    if flags.rectangular and flags.device != "cpu":
-        p.error("--rectangular is for the CPU")
     name = torch.cuda.get_device_name() if flags.device == "cuda" else platform.machine()
     where = f"{flags.device} ({name}), {torch.get_num_threads()} threads, torch {torch.__version__}"
     rows, backends = [], []
     for dataset in flags.datasets:
-        rates, backend = time_dataset(
-            dataset, flags.steps, flags.rounds, flags.device, flags.rectangular
-        )
+        rates, backend = time_dataset(dataset, flags.steps, flags.rounds, flags.device)
         first, last = next(iter(rates.values())), rates.get("one process a core")
         for way, rate in rates.items():
             rows.append(
@@ -192,7 +170,7 @@ def main() -> None:
                     number(rate / last if last else None),
                 ]
             )
-        backends += [f"The compiled ensemble of {dataset} ran {backend}."] if backend else []
+        backends.append(f"The compiled ensemble of {dataset} ran {backend}.")
     grid = Grid(
         f"{MODELS} tabular models together: {where}",
         ["Data", "way", "models × steps / s ↑", "of the first", "of one process a core"],
