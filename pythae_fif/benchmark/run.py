@@ -38,7 +38,7 @@ from pythae_fif.errors import FIFError, NonFiniteError
 from pythae_fif.evaluation import reconstruction_mse, score_codes, score_samples
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.files import checksum, read_json, set_aside
-from pythae_fif.runs.kind import Job, Kind
+from pythae_fif.runs.kind import Job, Kind, require_planned
 from pythae_fif.runs.provenance import git_state, provenance
 from pythae_fif.sampling import FIT_STEPS
 from pythae_fif.sampling.models import embed, reconstruct
@@ -154,11 +154,7 @@ def _splits_of(job: ImageJob) -> Splits:
     if planned is not None and planned.name == spec.dataset:
         return planned
     splits = load_splits(spec.dataset, spec.image_size, spec.settings, job.environment)
-    if splits.content_hash != spec.data_hash:
-        raise FIFError(
-            f"the data of {spec.dataset} changed since the plan was made "
-            f"({splits.content_hash}, not {spec.data_hash}): start the benchmark again"
-        )
+    require_planned(f"the data of {spec.dataset}", splits.content_hash, spec.data_hash)
     return splits
 
 
@@ -237,15 +233,12 @@ def labels_of(spec: RunSpec, splits: Splits) -> dict[str, np.ndarray]:
     """Split -> the labels that the model of a run is told; empty for most models.
 
     Raises:
-        FIFError: They are not those of the plan.
+        DataError: They are not those of the plan.
     """
     if spec.labels_hash is None:
         return {}
-    if splits.labels is None or splits.labels_hash != spec.labels_hash:
-        raise FIFError(
-            f"the labels of {spec.dataset} changed since the plan was made: start the benchmark "
-            "again"
-        )
+    require_planned(f"the labels of {spec.dataset}", splits.labels_hash, spec.labels_hash)
+    assert splits.labels is not None  # what has a hash is there
     return splits.labels
 
 

@@ -105,7 +105,7 @@ def _flags(study: studies.Study, words: list[str]) -> tuple[StudyFlags, EngineOp
     """The study's flags, and the engine's where any are given."""
     command = f"study {study.name}"
     parser = Parser(command, study.description)
-    add_flags(parser, StudyFlags, {"profile", *study.takes, *CommonFlags.model_fields})
+    add_flags(parser, StudyFlags, {"profile", "seeds", *study.takes, *CommonFlags.model_fields})
     add_engine_flags(parser)
     words_given = parser.given(words)
     given = {k: v for k, v in words_given.items() if k not in ENGINE_FLAGS}

@@ -1,6 +1,6 @@
 """What runs of one kind are: their specification, their record, and the work between the two."""
 
-__all__ = ["Environment", "Job", "Kind", "Spec", "SpecT", "run_id_of"]
+__all__ = ["Environment", "Job", "Kind", "Spec", "SpecT", "require_planned", "run_id_of"]
 
 import dataclasses
 import hashlib
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+from pythae_fif.errors import DataError
 from pythae_fif.files import read_json, write_json
 from pythae_fif.runs.folder import RunFolder
 from pythae_fif.runs.record import RecordT
@@ -43,6 +44,19 @@ def run_id_of(content: Mapping[str, Any]) -> str:
         True
     """
     return hashlib.sha256(_canonical(content).encode()).hexdigest()[:12]
+
+
+def require_planned(what: str, found: str | None, planned: str) -> None:
+    """Refuses data that are not those of the plan, by their hashes.
+
+    Raises:
+        DataError: Hashes differ.
+    """
+    if found != planned:
+        raise DataError(
+            f"{what} changed since the plan was made ({found}, not {planned}): start the command "
+            "again"
+        )
 
 
 @dataclass(frozen=True)

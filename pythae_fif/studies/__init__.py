@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 OnProgress = Callable[[str, float], None]
 """Is told what is being done, and the share of the study that is done, in [0, 1]."""
 
-StudyOption = Literal["dataset", "data", "latent_dim", "models", "seeds"]
+StudyOption = Literal["dataset", "data", "latent_dim", "models"]
 """A field of :class:`StudyOptions` that only some studies take; its flag has the same name."""
 
 TOY_DATASETS = (
@@ -54,22 +54,25 @@ class Study:
         takes: The options that it takes beside those that all studies take.
         datasets: The data sets that it can be asked for; empty for the images of the benchmark.
         dataset: The one that it uses if none is asked for; None if it then uses all it finds.
-        one_seed: Whether it takes a single seed.
     """
 
     name: str
     description: str
     profiles: Mapping[str, int] = field(default_factory=dict)
-    takes: frozenset[StudyOption] = frozenset({"seeds"})
+    takes: frozenset[StudyOption] = frozenset()
     datasets: tuple[str, ...] = ()
     dataset: str | None = None
-    one_seed: bool = False
+
+    @property
+    def one_seed(self) -> bool:
+        """Whether it takes a single seed, as all its profiles do."""
+        return set(self.profiles.values()) == {1}
 
 
 _OF_TABLES = Study(
     "tabular",
     "tables 1 and 5: FIF against rectangular flows on tabular data",
-    takes=frozenset({"dataset", "data", "latent_dim", "models", "seeds"}),
+    takes=frozenset({"dataset", "data", "latent_dim", "models"}),
     datasets=TABULAR_DATASETS,
     dataset="miniboone",
 )
@@ -78,7 +81,7 @@ _ALL = (
         "sinusoid",
         "figures 3 and 7: which direction of a noisy sinusoid is learnt, against beta",
         {"quick": 20, "paper": 20, "released": 20},
-        frozenset({"dataset", "seeds"}),
+        frozenset({"dataset"}),
         datasets=("sinusoid",),
         dataset="sinusoid",
     ),
@@ -86,28 +89,26 @@ _ALL = (
         "linear",
         "appendix C: the directions that a linear model picks, against theorem C.4",
         {"quick": 1, "paper": 1},
-        one_seed=True,
     ),
     Study(
         "estimator",
         "figure 6 and appendix D.3: the noise of the trace estimator",
         {"quick": 1, "paper": 1},
-        frozenset({"dataset", "latent_dim", "seeds"}),
+        frozenset({"dataset", "latent_dim"}),
         dataset="mnist",
-        one_seed=True,
     ),
     Study(
         "spectrum",
         "figures 8 and 9: what a conditional model's decoder spans, on MNIST",
         {"quick": 2, "paper": 5},
-        frozenset({"dataset", "latent_dim", "seeds"}),
+        frozenset({"dataset", "latent_dim"}),
         dataset="mnist",
     ),
     Study(
         "toy",
         "the density on a toy manifold (--dataset two_moons, circle, spiral, torus, ...)",
         {"quick": 3, "paper": 20},
-        frozenset({"dataset", "seeds"}),
+        frozenset({"dataset"}),
         datasets=TOY_DATASETS,
         dataset="sinusoid",
     ),

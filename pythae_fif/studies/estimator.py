@@ -15,14 +15,13 @@ from torch import Tensor
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.data import load_images, to_float
 from pythae_fif.device import default_device, fork_rng
-from pythae_fif.errors import DataError
 from pythae_fif.models.condition import as_condition
 from pythae_fif.nn import build_networks
 from pythae_fif.nn.conditional import join
 from pythae_fif.pictures import new_figure
 from pythae_fif.runs.engines import LocalEngine
 from pythae_fif.runs.engines.common import cores
-from pythae_fif.runs.kind import Environment
+from pythae_fif.runs.kind import Environment, require_planned
 from pythae_fif.studies import OnProgress, StudyOptions
 from pythae_fif.studies.output import Drawing, data_name, write_study
 from pythae_fif.studies.parts import Tell, results_of
@@ -282,11 +281,7 @@ class Part:
         """Trains it, measures and simulates."""
         size, seed = self.size, self.seed
         splits = load_images(self.dataset, where.data_root, download=not where.offline)
-        if splits.content_hash != self.data_hash:
-            raise DataError(
-                f"the images of {self.dataset} changed since the study was planned "
-                f"({splits.content_hash}, not {self.data_hash}): start it again"
-            )
+        require_planned(f"the images of {self.dataset}", splits.content_hash, self.data_hash)
         labels: dict[str, Tensor | None] = {"train": None, "test": None}
         if splits.labels is not None:
             labels = {split: torch.from_numpy(of) for split, of in splits.labels.items()}

@@ -20,11 +20,11 @@ from torch import Tensor
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.data import ImageDataset, Splits, load_images, to_float
 from pythae_fif.data.cache import open_splits, remember
-from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.errors import ConfigError
 from pythae_fif.nn import FIF_CONVNET_SHAPES, FIFConvDecoder, FIFConvEncoder, build_networks
 from pythae_fif.pictures import write_pixels
 from pythae_fif.runs.execute import interrupted_here, raise_interrupt
-from pythae_fif.runs.kind import Environment, Job, Kind, run_id_of
+from pythae_fif.runs.kind import Environment, Job, Kind, require_planned, run_id_of
 from pythae_fif.runs.provenance import provenance
 from pythae_fif.runs.record import Record
 from pythae_fif.training import EpochRow
@@ -217,16 +217,12 @@ def work(job: Job[SpectrumSpec, SpectrumRecord]) -> None:
     """Trains a model, from its checkpoint where there is one, and measures it.
 
     Raises:
-        DataError: The images are not those that the run was planned for.
+        DataError: The images are not those of the plan.
     """
     spec, folder = job.spec, job.folder
     folder.tell("running", "loading data")
     splits = open_splits(spec.data_hash) or load_labelled(spec.dataset, spec.size, job.environment)
-    if splits.content_hash != spec.data_hash:
-        raise DataError(
-            f"the images of {spec.dataset} changed since the run was planned "
-            f"({splits.content_hash}, not {spec.data_hash}): start the study again"
-        )
+    require_planned(f"the images of {spec.dataset}", splits.content_hash, spec.data_hash)
     assert splits.labels is not None  # the plan has looked
     classes = int(splits.labels["train"].max()) + 1
     with interrupted_here() as interrupt:

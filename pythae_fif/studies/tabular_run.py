@@ -16,10 +16,10 @@ from torch.optim.lr_scheduler import OneCycleLR
 from pythae_fif.data.tabular import TabularSplits, load_tabular
 from pythae_fif.device import default_device
 from pythae_fif.ensemble.ensemble import Ensemble
-from pythae_fif.errors import DataError, NonFiniteError, did_you_mean
+from pythae_fif.errors import NonFiniteError, did_you_mean
 from pythae_fif.evaluation.frechet import squared_wasserstein
 from pythae_fif.models.hutchinson import HutchinsonModel
-from pythae_fif.runs.kind import Job, Kind, run_id_of
+from pythae_fif.runs.kind import Job, Kind, require_planned, run_id_of
 from pythae_fif.runs.provenance import provenance
 from pythae_fif.runs.record import Record
 from pythae_fif.studies.tabular_protocol import CONFIGURATIONS, Budget
@@ -127,7 +127,7 @@ def work(job: Job[TabularSpec, TabularRecord]) -> None:
     """Trains and scores the models of a run, and writes them and their record.
 
     Raises:
-        DataError: The table is not the one that the run was planned for.
+        DataError: The table is not that of the plan.
     """
     spec, folder = job.spec, job.folder
     folder.tell("running", "loading data")
@@ -180,11 +180,7 @@ def _splits_of(job: Job[TabularSpec, TabularRecord]) -> TabularSplits:
     splits = load_tabular(
         spec.dataset, where.data_root, data=where.data, latent_dim=spec.latent_dim
     )
-    if splits.content_hash != spec.data_hash:
-        raise DataError(
-            f"the table {spec.dataset} changed since the run was planned "
-            f"({splits.content_hash}, not {spec.data_hash}): start the study again"
-        )
+    require_planned(f"the table {spec.dataset}", splits.content_hash, spec.data_hash)
     return splits
 
 

@@ -185,7 +185,7 @@ def test_the_exit_code_counts_records(tmp_path, monkeypatch, capsys):
 def test_a_table_that_changed_since_the_plan_is_refused(options):
     store = Store(options.results, TABULAR)
     run_dir = store.prepare(SPEC, Environment(data=options.data))
-    with pytest.raises(DataError, match="the table csv changed since the run was planned"):
+    with pytest.raises(DataError, match="the table csv changed since the plan was made"):
         execute(run_dir, TABULAR)
 
 
