@@ -28,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import processor
 from step import NETS, stepper
 from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
@@ -40,6 +39,7 @@ from pythae_fif.evaluation.frechet import squared_wasserstein
 from pythae_fif.files import write_json
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.reports.grid import Cell, Grid, number, write_grid
+from pythae_fif.runs.provenance import processor
 from pythae_fif.studies import StudyOptions
 from pythae_fif.studies.tabular_protocol import APPENDIX, Table, load_table
 from pythae_fif.training import keep_freed_memory

@@ -22,13 +22,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import processor
 from scipy.stats import fisher_exact, mannwhitneyu, spearmanr
 
 from pythae_fif.ensemble import Ensemble
 from pythae_fif.files import write_json
 from pythae_fif.pictures import new_figure
 from pythae_fif.reports.grid import Cell, Grid, write_grid
+from pythae_fif.runs.provenance import processor
 from pythae_fif.studies import StudyOptions
 from pythae_fif.studies.output import Drawing, write_study
 from pythae_fif.studies.sinusoid import (

@@ -25,7 +25,6 @@ import pytorch_fid.fid_score
 import pytorch_fid.inception
 import scipy.linalg
 import torch
-from machine import processor
 from PIL import Image
 from pythae.models import VAE, VAEConfig
 from torch import Tensor
@@ -39,6 +38,7 @@ from pythae_fif.evaluation import (
     InceptionExtractor,
     frechet_distance,
 )
+from pythae_fif.runs.provenance import processor
 
 FEATURES = 2048
 

@@ -31,7 +31,6 @@ from unittest import mock
 
 import numpy as np
 import torch
-from machine import processor
 from pythae.data.datasets import BaseDataset
 from pythae.pipelines import TrainingPipeline
 from pythae.trainers import BaseTrainerConfig
@@ -47,6 +46,7 @@ from pythae_fif.errors import FIFError
 from pythae_fif.evaluation import Reference, score_samples
 from pythae_fif.evaluation.extractor import Extracted, Extractor
 from pythae_fif.evaluation.scoring import SampleCountWarning
+from pythae_fif.runs.provenance import processor
 from pythae_fif.training import quiet_pythae
 from pythae_fif.training.compiled import compiled_loss
 

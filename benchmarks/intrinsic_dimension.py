@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from machine import processor
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torch.optim.lr_scheduler import OneCycleLR
@@ -31,6 +30,7 @@ from pythae_fif.ensemble import Ensemble
 from pythae_fif.nn import WideDecoder, WideEncoder
 from pythae_fif.pictures import new_figure
 from pythae_fif.reports.grid import Cell, Grid, write_grid
+from pythae_fif.runs.provenance import processor
 from pythae_fif.studies import StudyOptions
 from pythae_fif.studies.output import Drawing, write_study
 from pythae_fif.studies.tabular import spread

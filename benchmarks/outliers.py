@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import processor
 from pythae.models import AE, AEConfig, BaseAE, BetaVAE, BetaVAEConfig
 from sklearn.datasets import load_digits, load_sample_images
 from sklearn.decomposition import PCA
@@ -35,6 +34,7 @@ from pythae_fif import FIF, FIFConfig
 from pythae_fif.data import ImageDataset, Splits, load_images, to_float
 from pythae_fif.pictures import new_figure
 from pythae_fif.reports.grid import Cell, Grid, write_grid
+from pythae_fif.runs.provenance import processor
 from pythae_fif.studies import StudyOptions
 from pythae_fif.studies.output import Drawing, write_study
 from pythae_fif.studies.tabular import spread

@@ -31,7 +31,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from machine import markdown, peak_kilobytes, processor, seconds
+from machine import markdown, seconds
 from pythae.data.datasets import DatasetOutput
 from pythae.models import AE, AEConfig
 from torch._inductor import utils
@@ -40,6 +40,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.nn import build_networks
+from pythae_fif.runs.provenance import peak_memory_mb, processor
 from pythae_fif.training import keep_freed_memory
 from pythae_fif.training.compiled import compiled_loss
 
@@ -153,12 +154,12 @@ def peak_memory(net: str, variant: str, device: str) -> float:
         torch.cuda.reset_peak_memory_stats()
         start = torch.cuda.memory_allocated()
     else:
-        start = peak_kilobytes()
+        start = peak_memory_mb()
     for _ in range(3):
         step()
     if device == "cuda":
         return (torch.cuda.max_memory_allocated() - start) / 2**20
-    return (peak_kilobytes() - start) / 1024
+    return peak_memory_mb() - start
 
 
 def gradient_errors(net: str, device: str) -> dict[str, float]:

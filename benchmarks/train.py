@@ -21,7 +21,6 @@ import time
 from pathlib import Path
 
 import torch
-from machine import processor
 from pythae.data.datasets import BaseDataset
 from pythae.pipelines import TrainingPipeline
 from pythae.trainers import BaseTrainerConfig
@@ -29,6 +28,7 @@ from pythae.trainers import BaseTrainerConfig
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.data import ImageDataset, load_images, to_float
 from pythae_fif.nn import build_networks
+from pythae_fif.runs.provenance import processor
 from pythae_fif.training import quiet_pythae
 from pythae_fif.training.memory import keep_freed_memory
 

@@ -1,6 +1,6 @@
 """Where, when and with what a record was made."""
 
-__all__ = ["PACKAGES", "GitState", "git_state", "provenance"]
+__all__ = ["PACKAGES", "GitState", "git_state", "peak_memory_mb", "processor", "provenance"]
 
 import functools
 import importlib.metadata
@@ -38,9 +38,9 @@ def provenance(device: str, started: float, attempts: int) -> Provenance:
         attempts: Starts of the run.
     """
     on_gpu = device.startswith("cuda")
-    name = torch.cuda.get_device_name() if on_gpu else _processor()
+    name = torch.cuda.get_device_name() if on_gpu else processor()
     gpu_memory = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None
-    git = git_state()
+    memory, git = peak_memory_mb(), git_state()
     return Provenance(
         versions=_versions(),
         python=platform.python_version(),
@@ -56,7 +56,7 @@ def provenance(device: str, started: float, attempts: int) -> Provenance:
         cores=os.cpu_count(),
         started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         seconds=round(time.time() - started, 2),
-        peak_memory_mb=_peak_memory_mb(),
+        peak_memory_mb=None if memory is None else round(memory),
         peak_gpu_memory_mb=None if gpu_memory is None else round(gpu_memory),
         attempts=attempts,
     )
@@ -72,7 +72,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name where Linux tells it, else its architecture."""
     try:
         found = re.search(r"^model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(), re.M)
@@ -91,11 +91,11 @@ def _gpu_driver() -> str | None:
     return answer.stdout.partition("\n")[0].strip() or None
 
 
-def _peak_memory_mb() -> int | None:
+def peak_memory_mb() -> float | None:
     """The largest resident size of this process so far, in MiB; None on Windows."""
     try:  # first, for `getrusage` counts the process that started this one, too
         status = Path("/proc/self/status").read_text()
-        return round(int(status.partition("VmHWM:")[2].split()[0]) / 2**10)
+        return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
     except (OSError, IndexError):
         pass
     try:
@@ -103,7 +103,7 @@ def _peak_memory_mb() -> int | None:
     except ImportError:
         return None
     unit = 2**20 if sys.platform == "darwin" else 2**10
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
 class GitState(NamedTuple):

@@ -72,6 +72,6 @@ def test_machine_without_the_resource_module(monkeypatch):
         raise FileNotFoundError
 
     monkeypatch.setattr(provenance_module.Path, "read_text", no_file)
-    assert provenance_module._peak_memory_mb() > 10
+    assert provenance_module.peak_memory_mb() > 10
     monkeypatch.setattr(builtins, "__import__", without)
-    assert provenance_module._peak_memory_mb() is None
+    assert provenance_module.peak_memory_mb() is None
