@@ -1,7 +1,7 @@
 """How fast the evaluation is, against pytorch-fid and torch-fidelity, on one machine in one run.
 
     pip install pytorch-fid torch-fidelity
-    python benchmarks/evaluation.py --out results/evaluation
+    python benchmarks/evaluation.py
 
 Random Inception weights stand in for the published ones: time does not depend on them. Programs
 alternate within each round, and the table has medians over the rounds, so that what else the
@@ -9,7 +9,6 @@ machine does weighs on all alike.
 """
 
 import argparse
-import json
 import os
 import platform
 import statistics
@@ -250,20 +249,18 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=100, help="images of the extraction loops")
     parser.add_argument("--samples", type=int, default=10_000, help="of frechet")
     parser.add_argument("--threads", type=int, help="of torch, as set by OMP_NUM_THREADS otherwise")
-    parser.add_argument("--out", type=Path, help="folder for speed_*.json")
     choices = ["extraction", "whole", "frechet"]
     parser.add_argument("--only", nargs="+", choices=choices, default=None)
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    machine = (
+    print(
         f"{processor()}, {os.cpu_count()} CPU cores, "
         f"{torch.get_num_threads()} threads of torch, load average "
         f"{os.getloadavg()[0]:.1f} at the start, torch {torch.__version__}, "
         f"SciPy {scipy.__version__}, {platform.system()} {platform.machine()}; "
         f"medians of {arguments.rounds} rounds"
     )
-    print(machine)
     torch.manual_seed(0)
     state = random_state()
     measures: dict[str, Callable[[Path], dict[str, Any]]] = {
@@ -275,11 +272,6 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             table = measures[name](Path(folder))
         print(markdown(table), flush=True)
-        if arguments.out:
-            arguments.out.mkdir(parents=True, exist_ok=True)
-            record = {"machine": machine, **table}
-            path = arguments.out / f"speed_{name}.json"
-            path.write_text(json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
 """Do the scores order real images as a person would? FD-EfficientNet of MNIST and of faces.
 
-    python benchmarks/real_images.py --data-root ../shared/data --out results/evaluation
+    python benchmarks/real_images.py --data-root DATA
 
 Held-out images are the reference. Against them: training images, and copies of the same training
 images with noise, blur, and their blocks shuffled. Prints one table a data set.
 """
 
 import argparse
-import json
 import os
 import platform
 import time
@@ -95,17 +94,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data-root", type=Path, required=True)
     parser.add_argument("--count", type=int, default=2500, help="most images a set")
-    parser.add_argument("--out", type=Path, help="folder for real_images.json")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", SampleCountWarning)
     extractor = EfficientNetExtractor()
     halved = EfficientNetExtractor(precision="bfloat16")
-    record: dict[str, object] = {
-        "extractor": extractor.name,
-        "extractor_hash": extractor.hash,
-        "machine": f"{torch.get_num_threads()} of {os.cpu_count()} CPU cores, "
-        f"torch {torch.__version__}, {platform.machine()}",
-    }
+    print(
+        f"{extractor.name} ({extractor.hash}), {torch.get_num_threads()} of {os.cpu_count()} CPU "
+        f"cores, torch {torch.__version__}, {platform.machine()}"
+    )
     for title, load in {"MNIST": mnist, "faces": faces}.items():
         started = time.perf_counter()
         reference, images = load(arguments.data_root, arguments.count)
@@ -125,7 +121,6 @@ def main() -> None:
                 scores = score_samples(copies, halved, halved_references, frechet_only=True)
                 row["frechet_bfloat16"] = scores.frechet["held out"]
             rows.append(row)
-        record[title] = {"reference": len(reference), "rows": rows}
         print(f"\n{title}: {len(reference):,} held-out images as reference, uint8")
         print(
             "| images | samples | FD-EfficientNet | in bf16 | KD x 1000 | precision | recall "
@@ -139,10 +134,7 @@ def main() -> None:
                 f"| {1000 * row['kernel']:.2f} | {row['precision']:.3f} | {row['recall']:.3f} "
                 f"| {row['density']:.3f} | {row['coverage']:.3f} |"
             )
-        print(f"({time.perf_counter() - started:.0f} s; {record['machine']})", flush=True)
-        if arguments.out:
-            arguments.out.mkdir(parents=True, exist_ok=True)
-            (arguments.out / "real_images.json").write_text(json.dumps(record, indent=1) + "\n")
+        print(f"({time.perf_counter() - started:.0f} s)", flush=True)
 
 
 if __name__ == "__main__":
