@@ -19,7 +19,7 @@ from typing import Any, Generic
 import yaml
 
 from pythae_fif.errors import StoreError
-from pythae_fif.files import require_writable, set_aside, write_text
+from pythae_fif.files import set_aside, write_text
 from pythae_fif.runs.claim import Claim, is_claimed
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.kind import Environment, Kind, SpecT
@@ -66,23 +66,24 @@ class RunConfig:
 class Store(Generic[SpecT, RecordT]):
     """Runs of one kind below `runs/`, and what is made of them beside that.
 
+    Nothing is written to the folder before a run is prepared.
+
     A packed run (:mod:`~pythae_fif.runs.pack`) is unpacked into a temporary folder, which
     is removed with the store.
 
     Args:
-        root: The folder; it is made. Or an fsspec URL: then a folder of this machine mirrors what
-            lies there, and all that is made goes there; see :mod:`~pythae_fif.runs.remote`.
+        root: The folder. Or an fsspec URL: then a folder of this machine mirrors what lies there,
+            and all that is made goes there; see :mod:`~pythae_fif.runs.remote`.
         kind: The kind of run.
 
     Raises:
-        StoreError: It cannot be made or written, or the URL cannot be reached.
+        StoreError: A pack is damaged, or the URL cannot be reached.
     """
 
     def __init__(self, root: str | Path, kind: Kind[SpecT, RecordT]) -> None:
         self.kind = kind
         self.remote = Remote(str(root)) if is_url(root) else None
         self.root = self.remote.folder if self.remote else Path(root).expanduser()
-        require_writable(self.root, "choose another folder with --results")
         self._records: dict[str, tuple[tuple[int, ...], RecordT]] = {}
         self._packed = {run.run: run for run in read_packs(self.root)}
         self.refresh()

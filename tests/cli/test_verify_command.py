@@ -50,6 +50,26 @@ def test_how_far_runs_are_from_those_of_a_reference(store, capsys):
     assert "none 0 runs 20.00% scores.gmm.frechet.test" in out and RUN in out.replace(" ", "")
 
 
+def test_neither_store_is_written_to(store, tmp_path_factory, capsys):
+    reference = tmp_path_factory.mktemp("reference")
+    unpack(RUN, reference)
+    roots = (store, reference)
+
+    def found():
+        return {
+            path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else None)
+            for root in roots
+            for path in (root, *root.rglob("*"))
+        }
+
+    for root in roots:
+        root.chmod(0o555)
+    before = found()
+    assert cli.main(["verify", str(store), "--against", str(reference)]) == 0
+    assert "1 runs in both" in capsys.readouterr().out
+    assert found() == before
+
+
 def test_a_reference_is_verified_too_and_not_made(store, tmp_path, capsys):
     assert cli.main(["verify", str(store), "--against", str(tmp_path / "typo")]) == 2
     assert "typo holds no runs" in capsys.readouterr().err and not (tmp_path / "typo").exists()

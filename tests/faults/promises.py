@@ -93,7 +93,11 @@ PROMISES = [
     ),
     Promise(
         "`python run_benchmark.py verify results` reads a whole store and changes nothing.",
-        (f"{VERIFY}test_every_kind_in_a_run_that_is_sealed", f"{MANY}test_many_damages"),
+        (
+            f"{VERIFY}test_every_kind_in_a_run_that_is_sealed",
+            f"{MANY}test_many_damages",
+            f"{COMMAND}test_neither_store_is_written_to",
+        ),
     ),
     Promise(
         "A record is sealed by a checksum, and with it the files that belong to it: log, pictures, "

@@ -172,13 +172,13 @@ def test_full_disk(tmp_path):
 
 
 def test_read_only_results(tmp_path):
-    (spec,) = plan_of(tmp_path)
+    spec, other = plan_of(tmp_path, seeds=(0, 1))
     with small_disk(tmp_path / "disk", "4m") as disk:
         store = Store(disk / "results", IMAGES)
         run_dir = store.prepare(spec, ENVIRONMENT)
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-        with pytest.raises(StoreError, match=r"results cannot be written.*Read-only.*--results"):
-            Store(store.root, IMAGES)
+        with pytest.raises(StoreError, match=r"cannot make .*Read-only"):
+            Store(store.root, IMAGES).prepare(other, ENVIRONMENT)
         with pytest.raises(StoreError, match=r"cannot claim the run.*Read-only"):
             execute(run_dir)
         assert kinds_in(store) == {"unfinished"}
