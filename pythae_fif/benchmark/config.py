@@ -256,11 +256,11 @@ class Experiment(TableOptions):
         for key, value in self.overrides.items():  # in place of what the profile says
             name = "" if key in ("wall_clock", "precision") else key.replace("_", "")
             words.append(name + str(value).replace(" ", ""))
-        if self.latent_dim != usual["latent_dim"]:
+        if self.latent_dim != usual.get("latent_dim"):
             words.append(f"d{self.latent_dim}")
         if self.image_size != usual.get("image_size"):
             words.append(f"{self.image_size}px")
-        if self.extractor != (self.settings.extractor or usual["extractor"]):
+        if self.extractor != (self.settings.extractor or usual.get("extractor")):
             words.append(self.extractor_name)
         return safe_name("-".join(words))
 
@@ -320,34 +320,46 @@ def load_experiment(dataset: str, file: str | Path | None, flags: Mapping[str, A
         extra = read_yaml(Path(file))
         if extra.get("dataset", dataset) != dataset:
             raise ConfigError(f"{file}: dataset {extra['dataset']!r} is not --dataset {dataset!r}")
-        profiles = extra.get("profiles", {})
-        if isinstance(profiles, Mapping):  # added to those of the data set, key by key
-            extra["profiles"] = {**values["profiles"], **profiles}
-            for name in values["profiles"].keys() & profiles.keys():
-                if isinstance(profiles[name], Mapping):
-                    ours = values["profiles"][name]
-                    other = set(BUDGETS) if profiles[name].keys() & set(BUDGETS) else set()
-                    kept = {key: of for key, of in ours.items() if key not in other}
-                    extra["profiles"][name] = {**kept, **profiles[name]}
+        if "profiles" in values and "profiles" in extra:
+            extra["profiles"] = _overlaid(values["profiles"], extra["profiles"])
         values |= extra
     given = {key: value for key, value in flags.items() if value is not None}
     if "latent_dim" in {**extra, **given}:
         values["latent_dims"] = extra.get("latent_dims", {})
     values |= given
-    profiles = values["profiles"]
-    profile = profiles.get(str(values["profile"])) if isinstance(profiles, Mapping) else None
-    if isinstance(profile, Mapping) and "extractor" not in {**extra, **given}:
-        values["extractor"] = profile.get("extractor", values["extractor"])
-    if values["samplers"] == ["all"]:
+    # No key is there for certain: the checked model says below which one is missing.
+    profiles = values.get("profiles")
+    profile = profiles.get(str(values.get("profile"))) if isinstance(profiles, Mapping) else None
+    if (
+        isinstance(profile, Mapping)
+        and "extractor" in profile
+        and "extractor" not in {**extra, **given}
+    ):
+        values["extractor"] = profile["extractor"]
+    samplers, models = values.get("samplers"), values.get("models")
+    if samplers == ["all"]:
         values["samplers"] = list(SAMPLERS)
-    if values["models"] == ["all"]:
+    if models == ["all"]:
         entries = {name: read_model_entry(name) for name in all_models()}
-        asked = values["samplers"] if isinstance(values["samplers"], list) else list(SAMPLERS)
+        asked = values["samplers"] if isinstance(samplers, list) else list(SAMPLERS)
         values["models"] = [
             name
             for name, entry in entries.items()
             if entry.samplers_of(asked) and not (dataset == "csv" and entry.images_only)
         ]
-    elif isinstance(values["models"], list):
-        values["models"] = [own_model(name) for name in values["models"]]
+    elif isinstance(models, list):
+        values["models"] = [own_model(name) for name in models]
     return read_checked(Experiment, values, where, flags=given)
+
+
+def _overlaid(usual: Any, own: Any) -> Any:
+    """A data set's profiles with the user's on top, key by key; a budget replaces the other."""
+    if not (isinstance(usual, Mapping) and isinstance(own, Mapping)):
+        return own
+    found = {**usual, **own}
+    for name in usual.keys() & own.keys():
+        if isinstance(usual[name], Mapping) and isinstance(own[name], Mapping):
+            other = BUDGETS if own[name].keys() & set(BUDGETS) else ()
+            kept = {key: value for key, value in usual[name].items() if key not in other}
+            found[name] = {**kept, **own[name]}
+    return found

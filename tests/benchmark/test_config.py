@@ -213,6 +213,40 @@ class TestConfig:
             file.write_text(f"profiles: {{quick: {text}}}")
             assert load_experiment("digits", file, {}).settings.model_dump() == usual | changed
 
+    def own_data_set(self, folder, monkeypatch, **changes):
+        """A data set `mine` like digits; a key whose change is None is left out."""
+        monkeypatch.setenv("PYTHAE_FIF_CONFIGS", str(folder))
+        values = yaml.safe_load((configs_dir() / "digits.yaml").read_text()) | changes
+        kept = {key: value for key, value in values.items() if value is not None}
+        (folder / "mine.yaml").write_text(yaml.safe_dump(kept))
+
+    @pytest.mark.parametrize(
+        "key",
+        ["description", "arch", "latent_dim", "extractor", "models", "samplers", "profile",
+         "profiles"],
+    )  # fmt: skip
+    def test_a_key_that_a_data_set_lacks_is_named(self, tmp_path, monkeypatch, key):
+        self.own_data_set(tmp_path, monkeypatch, **{key: None})
+        (tmp_path / "own.yaml").write_text("profiles: {quick: {epochs: 3}}")
+        with pytest.raises(ConfigError, match=rf"^mine\.yaml: key '{key}' is missing$"):
+            load_experiment("mine", None, {})
+        if key != "profiles":
+            with pytest.raises(ConfigError, match=rf"own\.yaml: key '{key}' is missing$"):
+                load_experiment("mine", tmp_path / "own.yaml", {})
+
+    def test_a_key_that_a_data_set_lacks_may_be_given(self, tmp_path, monkeypatch):
+        self.own_data_set(tmp_path, monkeypatch, latent_dim=None, extractor=None)
+        given = load_experiment("mine", None, {"latent_dim": 3, "extractor": "pixels"})
+        assert given.name == "mine-convnet-quick-d3-pixels"
+
+    @pytest.mark.parametrize("profiles", [3, {"quick": 3}])
+    def test_profiles_of_a_data_set_that_are_no_mapping(self, tmp_path, monkeypatch, profiles):
+        self.own_data_set(tmp_path, monkeypatch, profiles=profiles)
+        (tmp_path / "own.yaml").write_text("profiles: {quick: {epochs: 3}}")
+        for file in (None, tmp_path / "own.yaml"):
+            with pytest.raises(ConfigError, match=r"profiles.*(is needed|is missing)"):
+                load_experiment("mine", file, {})
+
     def test_own_models_by_file_and_by_folder(self, tmp_path, monkeypatch):
         monkeypatch.setenv("PYTHAE_FIF_CONFIGS", str(tmp_path))
         (tmp_path / "models").mkdir()
