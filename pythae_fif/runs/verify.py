@@ -72,7 +72,8 @@ def verify(root: Path, kinds: Iterable[Kind[Any, Any]]) -> list[Finding]:
     found: list[Finding] = []
     with tempfile.TemporaryDirectory() as unpacked:
         for line in read_packs(root):
-            line.unpack(Path(unpacked))
+            if not (runs / line.run).exists():  # its folder counts before its line
+                line.unpack(Path(unpacked))
         for place in (runs, Path(unpacked)):
             for folder in _folders(place, found):
                 run = folder.relative_to(place).as_posix()

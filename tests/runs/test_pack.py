@@ -114,6 +114,8 @@ def test_a_run_that_goes_on_gets_a_folder_which_counts_first(packed):
     assert store.is_done(more) and "c" in store.record(more).answers
     assert [spec.asked for spec in store.specs() if spec.seed == 0] == [more.asked]
     assert (packed / "runs" / "tasks.jsonl").read_bytes() == pack
+    found = [of for of in verify(packed, [TASKS]) if of.run == f"tasks/{more.run_id}"]
+    assert [of.kind for of in found if of.kind in ("fine", "packed")] == ["fine"]
 
 
 class TestAdding:

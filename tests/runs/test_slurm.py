@@ -152,6 +152,7 @@ def test_interrupt_leaves_the_jobs(slurm, tmp_path):
         ({"partition": "nowhere"}, "sbatch: .*[Ii]nvalid partition"),
         ({"sbatch": {"frobnicate": 1}}, "sbatch: .*frobnicate"),
         ({"time": "tomorrow"}, "--time tomorrow: needs minutes"),
+        ({"time": "-5"}, "--time -5: needs minutes"),
     ],
 )
 def test_refused(slurm, tmp_path, options, message):
@@ -161,6 +162,14 @@ def test_refused(slurm, tmp_path, options, message):
         (spec,) = expand(*tiny(tmp_path))
         batch = Batch(IMAGES, [store.prepare(spec, ENVIRONMENT)])
         engine.run_all(batch, lambda *_: None)
+
+
+@pytest.mark.parametrize("limit", ["-5", "--5", "-1-30", "1--2", "5:-1", "0", "", "-", "1:2:3:4"])
+def test_no_limits(limit):
+    from pythae_fif.runs.engines.slurm import minutes
+
+    with pytest.raises(ConfigError, match=f"^--time {limit}: needs minutes"):
+        minutes(limit)
 
 
 def test_no_slurm_here(tmp_path):

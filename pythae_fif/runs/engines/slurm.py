@@ -255,8 +255,9 @@ def minutes(limit: str) -> int:
         >>> minutes("90"), minutes("90:30"), minutes("04:00:00"), minutes("1-02"), minutes("1-0:30")
         (90, 91, 240, 1560, 1470)
     """
-    days, dash, rest = limit.rpartition("-")
+    before, dash, rest = limit.rpartition("-")
     try:
+        days = int(before) if dash else 0
         parts = [int(part) for part in rest.split(":")]
         if dash:  # days-hours, -minutes, -seconds
             hours, mins, seconds = (*parts, 0, 0)[:3]
@@ -264,8 +265,8 @@ def minutes(limit: str) -> int:
             hours, (mins, seconds) = 0, (*parts, 0)[:2]
         else:
             hours, mins, seconds = parts
-        total = (int(days or 0) * 24 + hours) * 60 + mins + (seconds > 0)
-        if min(*parts, total - 1) < 0 or len(parts) > 3:
+        total = (days * 24 + hours) * 60 + mins + (seconds > 0)
+        if min(days, *parts, total - 1) < 0 or len(parts) > 3:
             raise ValueError
     except ValueError:
         raise ConfigError(
