@@ -12,8 +12,10 @@ __all__ = [
     "did_you_mean",
     "first_line",
     "printable",
+    "require_package",
 ]
 
+import importlib.util
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -71,6 +73,21 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     nearest = get_close_matches(str(name).lstrip("-"), bare, n=1)
     hint = f"did you mean {bare[nearest[0]]!r}? " if nearest else ""
     return f"{hint}valid: {', '.join(choices)}"
+
+
+def require_package(
+    module: str, extra: str, what: str, error: type[FIFError] = ConfigError
+) -> None:
+    """Raises an error that says what to install, where a package of an extra is missing.
+
+    Args:
+        module: The name that is imported.
+        extra: The extra of this package that installs it.
+        what: What needs it; the begin of the error's line.
+        error: The type of the error.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise error(f"{what} needs the package {module}: pip install 'pythae-fif[{extra}]'")
 
 
 def first_line(error: BaseException) -> str:

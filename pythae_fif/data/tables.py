@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pythae_fif.data.names import AS_USUAL, TableOptions
-from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.errors import DataError, require_package
 
 MISSING = ("", "na", "n/a", "nan", "null", "none", "?")
 """Texts of missing values, in small letters."""
@@ -146,10 +146,9 @@ def _numbers(row: list[str], header: list[str], where: str, options: TableOption
 
 
 def _read_parquet(path: Path) -> Table:
-    try:
-        from pyarrow import ArrowException, parquet, types
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{path}: .parquet needs pyarrow (pip install pyarrow)") from error
+    require_package("pyarrow", "parquet", f"{path}: .parquet")
+    from pyarrow import ArrowException, parquet, types
+
     numbers = types.is_integer, types.is_floating, types.is_decimal
     try:
         table = parquet.read_table(path)

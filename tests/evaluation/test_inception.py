@@ -299,5 +299,5 @@ class TestTensorFlowErrors:
     def test_no_tensorflow(self, tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, "tensorflow", None)
         (tmp_path / "x.pb").write_bytes(b"")
-        with pytest.raises(ConfigError, match=r'pip install "pythae-fif\[tensorflow\]"'):
+        with pytest.raises(ConfigError, match=r"pip install 'pythae-fif\[tensorflow\]'"):
             TFInceptionExtractor(tmp_path / "x.pb")

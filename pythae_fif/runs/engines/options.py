@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, field_validator
 
-from pythae_fif.errors import ConfigError
+from pythae_fif.errors import require_package
 from pythae_fif.validation import AtLeastOne, Checked, Duration, Each, Flag, Whole, parse_duration
 
 if TYPE_CHECKING:
@@ -128,16 +128,14 @@ def build_engine(options: EngineOptions, results: str | Path) -> "Engine":
         ConfigError: Something that it needs is not installed or not there.
     """
     if isinstance(options, RayOptions):
-        try:
-            from pythae_fif.runs.engines.ray import RayEngine
-        except ModuleNotFoundError as error:
-            raise _missing("ray", error) from error
+        require_package("ray", "ray", "--engine ray")
+        from pythae_fif.runs.engines.ray import RayEngine
+
         return RayEngine(options.ray_address, options.runs_per_gpu, options.cpus_per_run)
     if isinstance(options, SlurmOptions):
-        try:
-            from pythae_fif.runs.engines.slurm import SlurmEngine
-        except ModuleNotFoundError as error:
-            raise _missing("slurm", error) from error
+        require_package("submitit", "slurm", "--engine slurm")
+        from pythae_fif.runs.engines.slurm import SlurmEngine
+
         return SlurmEngine(options, results)
     from pythae_fif.runs.engines.local import LocalEngine
 
@@ -145,9 +143,3 @@ def build_engine(options: EngineOptions, results: str | Path) -> "Engine":
     engine = LocalEngine(options.gpus, options.runs_per_gpu, options.cpus_per_run)
     engine.slots()  # so that a wrong number is told before the data are loaded
     return engine
-
-
-def _missing(extra: str, error: ModuleNotFoundError) -> ConfigError:
-    return ConfigError(
-        f"--engine {extra} needs the package {error.name}: pip install 'pythae-fif[{extra}]'"
-    )
