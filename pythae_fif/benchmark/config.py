@@ -11,7 +11,7 @@ __all__ = [
 
 from collections.abc import Mapping
 from pathlib import Path, PurePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
@@ -22,7 +22,14 @@ from pythae_fif.benchmark.model_entry import (
     all_models,
     read_model_entry,
 )
-from pythae_fif.benchmark.settings import RunSettings
+from pythae_fif.benchmark.settings import (
+    AtLeastTen,
+    LearningRate,
+    Precision,
+    RunSettings,
+    Settings,
+    WeightDecay,
+)
 from pythae_fif.benchmark.yaml_files import config_file, names_in, own_model, read_yaml
 from pythae_fif.data.names import TableOptions
 from pythae_fif.errors import ConfigError, did_you_mean
@@ -48,18 +55,13 @@ OVERRIDES = (*BUDGETS, "batch_size", "learning_rate", "train_size", "num_samples
 ExtractorName = Annotated[str, AfterValidator(own_extractor)]
 Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
 Seeds = Each[Seed]
-Precision = Literal["float32", "bfloat16"]
-LearningRate = Annotated[float, Field(gt=0, lt=10)]
-WeightDecay = Annotated[float, Field(ge=0)]
-AtLeastTen = Annotated[Whole, Field(ge=10)]
-"""So many images at least: scores of fewer say nothing."""
 
 
 class ModelSettings(Checked):
     """What a profile says of one model alone; None is the value that the profile has for all.
 
     Attributes:
-        batch_size, learning_rate, weight_decay: As of :class:`Profile`.
+        batch_size, learning_rate, weight_decay: As of :class:`Settings`.
         grid: In place of that of the model's entry, and of its configurations.
         fixed: Beside those of the model's entry.
     """
@@ -71,52 +73,25 @@ class ModelSettings(Checked):
     fixed: dict[str, Any] = Field(default_factory=dict)
 
 
-class Profile(Checked):
+class Profile(Settings):
     """How long and on how much data every model trains.
 
     Attributes:
         note: One sentence that the tables carry: what this is, and is not.
-        batch_size, learning_rate, weight_decay: Of Adam, for every model.
-        num_samples: Generated for each sampler's score.
-        epochs: Of every model; None under a wall clock.
         wall_clock: The time that every model may train instead, see :func:`parse_duration`.
         models: Model -> what is different for it.
-        plateau_patience, plateau_factor: The learning rate is multiplied by the factor when the
-            evaluation loss has not fallen for that many epochs (appendix E.4); the factor None for
-            a constant learning rate.
-        fit_steps: Of Adam, 100 codes each, in which a flow, second VAE or PixelCNN of a sampler is
-            fitted; :data:`~pythae_fif.sampling.samplers.FIT_STEPS` if None.
-        train_size, val_size, test_size: First images of a split that are used; all if None.
-        crop: Of CelebA, see :func:`~pythae_fif.data.load_images`; other data sets have none.
         configurations: Number of configurations of a model's grid that are used, from its start;
             all if None.
         extractor: In place of the data set's, unless the user names one.
-        precision, cudnn_benchmark: As of :class:`~pythae_fif.training.FIFTrainerConfig`, for every
-            model; bfloat16 with images in the channels-last layout, in which it is fastest.
-        compile: Likewise; of FIF alone.
         runs_per_gpu: Runs at once on a GPU, unless the user says how many.
+        Others: As of :class:`Settings`.
     """
 
     note: str
-    batch_size: AtLeastOne
-    learning_rate: LearningRate
-    num_samples: AtLeastTen
-    epochs: AtLeastOne | None = None
     wall_clock: Duration | None = None
-    weight_decay: WeightDecay | None = None
     models: dict[ModelName, ModelSettings] = Field(default_factory=dict)
-    plateau_patience: Annotated[Whole, Field(ge=0)] = 10
-    plateau_factor: Annotated[float, Field(gt=0, lt=1)] | None = 0.5
-    fit_steps: AtLeastOne | None = None
-    train_size: AtLeastTen | None = None
-    val_size: AtLeastTen | None = None
-    test_size: AtLeastTen | None = None
-    crop: Annotated[Whole, Field(ge=1, le=178)] | None = None
     configurations: AtLeastOne | None = None
     extractor: ExtractorName | None = None
-    precision: Precision = "float32"
-    compile: bool = False
-    cudnn_benchmark: bool = False
     runs_per_gpu: AtLeastOne | None = None
 
     @model_validator(mode="after")
@@ -132,7 +107,7 @@ class Profile(Checked):
     def settings_of(self, model: str) -> RunSettings:
         """The values of a run of a model."""
         of_model = self.of(model).model_dump(exclude={"grid", "fixed"}, exclude_none=True)
-        values = {**self.model_dump(exclude={"models"}), **of_model}
+        values = {**self.model_dump(include=set(Settings.model_fields)), **of_model}
         values["compile"] &= read_model_entry(model).is_fif  # runs of others are the same without
         if self.wall_clock is not None:
             values["wall_clock"] = parse_duration(self.wall_clock)

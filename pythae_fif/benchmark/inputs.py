@@ -10,8 +10,7 @@ __all__ = [
 
 import torch
 
-from pythae_fif.benchmark.config import Profile
-from pythae_fif.benchmark.settings import RunSettings
+from pythae_fif.benchmark.settings import Settings
 from pythae_fif.data import Splits, load_images
 from pythae_fif.data.cache import remember
 from pythae_fif.data.dataset import as_tensor
@@ -31,7 +30,7 @@ from pythae_fif.runs.kind import Environment
 def load_splits(
     dataset: str,
     image_size: int | None,
-    sizes: Profile | RunSettings,
+    sizes: Settings,
     environment: Environment,
     progress: Progress | None = None,
 ) -> Splits:

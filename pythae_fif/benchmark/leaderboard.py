@@ -70,7 +70,6 @@ def leaderboard(
 def _belongs(
     spec: RunSpec, experiment: Experiment, data_hash: str, labels_hash: str | None
 ) -> bool:
-    wanted = experiment.settings.settings_of(spec.model)
     return (
         spec.data_hash == data_hash
         and spec.labels_hash in (None, labels_hash)
@@ -78,5 +77,5 @@ def _belongs(
         and spec.extractor == experiment.extractor_name
         and spec.image_size == experiment.image_size
         and spec.latent_dim == experiment.latent_dim_of(spec.model)
-        and spec.settings.defining() == wanted.defining()
+        and spec.settings == experiment.settings.settings_of(spec.model)
     )

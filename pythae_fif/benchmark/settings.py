@@ -1,61 +1,79 @@
-"""How one run of the benchmark trains and is scored: the values of its profile."""
+"""How the models of a profile train and are scored, and one run of it."""
 
-__all__ = ["RunSettings"]
+__all__ = ["AtLeastTen", "LearningRate", "Precision", "RunSettings", "Settings", "WeightDecay"]
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
 
-PLAN_ALONE = ("note", "configurations", "extractor", "runs_per_gpu")
-"""Those that define no result, or that a run has already under another name."""
+from pydantic import Field
+
+from pythae_fif.validation import AtLeastOne, Checked, Whole
+
+Precision = Literal["float32", "bfloat16"]
+LearningRate = Annotated[float, Field(gt=0, lt=10)]
+WeightDecay = Annotated[float, Field(ge=0)]
+AtLeastTen = Annotated[Whole, Field(ge=10)]
+"""So many images at least: scores of fewer say nothing."""
+
 TRAINER: dict[str, Any] = {"precision": "float32", "compile": False, "cudnn_benchmark": False}
 """Those of :class:`~pythae_fif.training.FIFTrainerConfig`, with its defaults."""
 OPTIONAL: dict[str, Any] = {
-    "epochs": None, "wall_clock": None, "weight_decay": None, "fit_steps": None,
-    "runs_per_gpu": None, "crop": None, **TRAINER,
+    "epochs": None, "wall_clock": None, "weight_decay": None, "fit_steps": None, "crop": None,
+    **TRAINER,
 }  # fmt: skip
 """Absent at these values: they came later, and runs of before are still the same."""
 
 
-@dataclass(frozen=True)
-class RunSettings:
-    """A profile's values for one model, with the same names.
+class Settings(Checked):
+    """What defines the result of a run: values that a profile has for all models.
+
+    Attributes:
+        batch_size, learning_rate, weight_decay: Of Adam.
+        num_samples: Generated for each sampler's score.
+        epochs: None under a wall clock.
+        plateau_patience, plateau_factor: The learning rate is multiplied by the factor when the
+            evaluation loss has not fallen for that many epochs (appendix E.4); the factor None for
+            a constant learning rate.
+        fit_steps: Of Adam, 100 codes each, in which a flow, second VAE or PixelCNN of a sampler is
+            fitted; :data:`~pythae_fif.sampling.samplers.FIT_STEPS` if None.
+        train_size, val_size, test_size: First images of a split that are used; all if None.
+        crop: Of CelebA, see :func:`~pythae_fif.data.load_images`; other data sets have none.
+        precision, cudnn_benchmark: As of :class:`~pythae_fif.training.FIFTrainerConfig`, for every
+            model; bfloat16 with images in the channels-last layout, in which it is fastest.
+        compile: Likewise; of FIF alone.
+    """
+
+    batch_size: AtLeastOne
+    learning_rate: LearningRate
+    num_samples: AtLeastTen
+    epochs: AtLeastOne | None = None
+    weight_decay: WeightDecay | None = None
+    plateau_patience: Annotated[Whole, Field(ge=0)] = 10
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] | None = 0.5
+    fit_steps: AtLeastOne | None = None
+    train_size: AtLeastTen | None = None
+    val_size: AtLeastTen | None = None
+    test_size: AtLeastTen | None = None
+    crop: Annotated[Whole, Field(ge=1, le=178)] | None = None
+    precision: Precision = "float32"
+    compile: bool = False
+    cudnn_benchmark: bool = False
+
+
+class RunSettings(Settings):
+    """A profile's values for one model.
 
     Attributes:
         wall_clock: In seconds; None for a number of epochs.
-        Others: As of :class:`~pythae_fif.benchmark.config.Profile`.
     """
 
-    note: str
-    batch_size: int
-    learning_rate: float
-    num_samples: int
-    epochs: int | None = None
     wall_clock: float | None = None
-    weight_decay: float | None = None
-    plateau_patience: int = 10
-    plateau_factor: float | None = 0.5
-    fit_steps: int | None = None
-    train_size: int | None = None
-    val_size: int | None = None
-    test_size: int | None = None
-    crop: int | None = None
-    configurations: int | None = None
-    extractor: str | None = None
-    precision: str = "float32"
-    compile: bool = False
-    cudnn_benchmark: bool = False
-    runs_per_gpu: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without the optional ones that are not used."""
-        # Not by `asdict`, whose copies would cost a plan of 10,000 runs a second.
+        # Not by `model_dump`, whose checks would cost a plan of 10,000 runs a part of a second.
         return {k: v for k, v in vars(self).items() if k not in OPTIONAL or v != OPTIONAL[k]}
 
     def of_trainer(self) -> dict[str, Any]:
         """Those of :class:`~pythae_fif.training.FIFTrainerConfig` that are not its defaults."""
         given = {key: value for key, value in self.to_dict().items() if key in TRAINER}
         return {"channels_last": True, **given} if self.precision == "bfloat16" else given
-
-    def defining(self) -> dict[str, Any]:
-        """Those that define the result of a run, and so its id."""
-        return {key: value for key, value in self.to_dict().items() if key not in PLAN_ALONE}

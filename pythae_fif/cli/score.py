@@ -11,7 +11,8 @@ from pythae.models import AutoModel
 from pythae.samplers import NormalSampler
 from torch import Tensor
 
-from pythae_fif.benchmark.config import AtLeastTen, ExtractorName, Seed
+from pythae_fif.benchmark.config import ExtractorName, Seed
+from pythae_fif.benchmark.settings import AtLeastTen
 from pythae_fif.cli.parsing import Parser, add_flags
 from pythae_fif.cli.terminal import Terminal
 from pythae_fif.data.arrays import read_npz, to_uint8

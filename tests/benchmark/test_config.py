@@ -335,7 +335,7 @@ class TestConfig:
         [
             ("latent_dimm: 3", ["own.yaml", "'latent_dimm'", "did you mean 'latent_dim'"]),
             ("profiles: {quick: {epoch: 3}}", ["own.yaml", "quick", "'epoch'", "mean 'epochs'"]),
-            ("profiles: {swift: {epochs: 3}}", ["own.yaml", "swift", "'note' is missing"]),
+            ("profiles: {swift: {epochs: 3}}", ["own.yaml", "swift", "'batch_size' is missing"]),
             ("profiles: 3", ["own.yaml", "profiles", "mapping", "3"]),
             ("profiles: {quick: 3}", ["own.yaml", "quick", "mapping"]),
             ("1: 2", ["own.yaml", "unknown key 1"]),
@@ -420,7 +420,7 @@ def test_what_the_authors_code_and_appendix_e3_have_and_the_committed_runs_have_
     def settings(dataset, profile):
         flags = {"profile": profile}
         file = experiment_file(2) if profile.startswith("table2") else None
-        return load_experiment(dataset, file, flags).settings.settings_of("fif").defining()
+        return load_experiment(dataset, file, flags).settings.settings_of("fif").to_dict()
 
     for profile in ("paper", "table2"):
         assert settings("celeba", profile)["crop"] == 140

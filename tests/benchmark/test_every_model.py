@@ -62,9 +62,7 @@ def one_thread():
 def spec_of(model: str, arch: str = "convnet", *, epochs: int = 1, **changes) -> RunSpec:
     entry = load_model_entry(model)
     varied = entry.choices()[0]
-    settings = RunSettings(
-        note="a test", epochs=epochs, batch_size=4, learning_rate=1e-3, num_samples=20
-    )
+    settings = RunSettings(epochs=epochs, batch_size=4, learning_rate=1e-3, num_samples=20)
     values = dict(
         dataset="any", arch=arch, model=model, parameters={**entry.fixed, **varied},
         varied=tuple(varied), latent_dim=4, image_size=None, seed=0, extractor="pixels",

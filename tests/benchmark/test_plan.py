@@ -13,7 +13,7 @@ from support.reference import REFERENCE, lines
 
 from pythae_fif.benchmark import RunSpec, expand, load_experiment
 from pythae_fif.benchmark.run import IMAGES, trainer_of
-from pythae_fif.benchmark.settings import OPTIONAL, PLAN_ALONE, RunSettings
+from pythae_fif.benchmark.settings import OPTIONAL, RunSettings
 from pythae_fif.errors import ConfigError
 from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.store import Store, read_config
@@ -23,7 +23,7 @@ CHANGED = {
     "parameters": {"beta": 10.5, "hutchinson_samples": 1}, "varied": ("beta",),
     "latent_dim": 9, "image_size": 64, "seed": 1, "extractor": "classifier",
     "profile": "other", "data_hash": "0123456789abcdee", "labels_hash": "0" * 16,
-    "settings": dataclasses.replace(SETTINGS, epochs=2),
+    "settings": SETTINGS.model_copy(update={"epochs": 2}),
 }  # fmt: skip
 
 
@@ -98,19 +98,31 @@ def test_run_id_changes_with_every_field_but_the_samplers(field):
 
 
 @given(
-    key=st.sampled_from([f.name for f in dataclasses.fields(RunSettings)]),
+    key=st.sampled_from(list(RunSettings.model_fields)),
     change=st.integers(1, 1000),
 )
 @settings(deadline=None)
 def test_run_id_changes_with_every_setting_that_defines_a_result(key, change):
-    changed = dataclasses.replace(SETTINGS, **{key: change + 10_000})
-    assert (spec_of(settings=changed).run_id != spec_of().run_id) == (key not in PLAN_ALONE)
+    changed = SETTINGS.model_copy(update={key: change + 10_000})
+    assert spec_of(settings=changed).run_id != spec_of().run_id
+
+
+def test_settings_that_define_no_result_are_left_out_of_older_specifications():
+    values = spec_of().to_dict()
+    for key, value in (
+        ("note", "words"), ("configurations", 4), ("extractor", "pixels"), ("runs_per_gpu", 2)
+    ):  # fmt: skip
+        values["settings"][key] = value
+    assert RunSpec.from_dict(values) == spec_of()
+    values["settings"]["epoch"] = 3
+    with pytest.raises(ConfigError, match="unknown key 'epoch'"):
+        RunSpec.from_dict(values)
 
 
 def test_settings_that_came_later_are_absent_where_they_are_not_used():
     """Runs of before have their ids."""
     assert set(OPTIONAL) & set(SETTINGS.to_dict()) == {"epochs"}
-    used = dataclasses.replace(SETTINGS, epochs=None, wall_clock=3.0)
+    used = SETTINGS.model_copy(update={"epochs": None, "wall_clock": 3.0})
     assert set(OPTIONAL) & set(used.to_dict()) == {"wall_clock"}
     assert RunSettings(**used.to_dict()) == used
 
@@ -155,15 +167,11 @@ def test_run_id_tells_values_apart(one, other):
         st.text("abc_", min_size=1),
         st.one_of(st.integers(-9, 9), st.floats(allow_nan=False), st.text(), st.booleans()),
     ),
-    note=st.text(st.characters(exclude_categories=["Cs", "Cc"])),
+    profile=st.text(st.characters(exclude_categories=["Cs", "Cc"])),
 )
 @settings(max_examples=12, deadline=None)
-def test_round_trip_through_the_run_folder(tmp_path_factory, parameters, note):
-    spec = spec_of(
-        parameters=parameters,
-        varied=tuple(parameters),
-        settings=dataclasses.replace(SETTINGS, note=note),
-    )
+def test_round_trip_through_the_run_folder(tmp_path_factory, parameters, profile):
+    spec = spec_of(parameters=parameters, varied=tuple(parameters), profile=profile)
     ids = set()
     for folder in ("one", "other"):
         environment = Environment(data_root=folder, offline=True)

@@ -4,14 +4,14 @@ import dataclasses
 import functools
 
 from pythae_fif.benchmark import RunSpec
+from pythae_fif.benchmark.config import Profile
 from pythae_fif.benchmark.record import DataUsed, ImageRecord, Training
 from pythae_fif.benchmark.selection import Result
-from pythae_fif.benchmark.settings import RunSettings
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.runs.record import Provenance
 from support.experiments import PROFILE
 
-SETTINGS = RunSettings(**PROFILE)
+SETTINGS = Profile(**PROFILE).settings_of("fif")
 
 
 def spec_of(**changes) -> RunSpec:
