@@ -1,6 +1,6 @@
 """What a benchmark is asked for: the flags of `run`, read with the YAML files that they name."""
 
-__all__ = ["Request", "RunFlags", "read_request", "run_parser"]
+__all__ = ["Request", "RunFlags", "read_request", "run_parser", "shard_of"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 from pythae_fif import __version__, studies
 from pythae_fif.benchmark.config import Experiment, experiment_file, load_experiment
-from pythae_fif.benchmark.shard import Shard
 from pythae_fif.benchmark.yaml_files import names_in, read_yaml
 from pythae_fif.cli.engine import add_engine_flags, read_engine
 from pythae_fif.cli.parsing import CommonFlags, Parser, add_flags, flags_in
@@ -40,14 +39,14 @@ class Request:
     Attributes:
         flags: Those that are neither of the experiment nor of the engine.
         experiment: What to run.
-        shard: Which part of it.
+        shard: Which part of its plan.
         engine: Where.
         usual_samplers: Whether the samplers are those of the data set, which nobody chose.
     """
 
     flags: RunFlags
     experiment: Experiment
-    shard: Shard
+    shard: slice
     engine: EngineOptions
     usual_samplers: bool
 
@@ -76,7 +75,29 @@ def read_request(given: Mapping[str, Any]) -> Request:
     keys = {name: value for name, value in given.items() if name in flags_in(Experiment)}
     experiment = _experiment(flags, keys)
     usual = "samplers" not in keys and flags.config is None
-    return Request(flags, experiment, Shard.parse(flags.shard), read_engine(given), usual)
+    return Request(flags, experiment, shard_of(flags.shard), read_engine(given), usual)
+
+
+def shard_of(text: str) -> slice:
+    """The slice of a plan that is shard `i/n`, i from 0 to n - 1, as array jobs count.
+
+    The shards are disjoint and their union is the plan. Neighbours in a plan are alike, so that
+    taking turns shares out long and short runs.
+
+    Raises:
+        ConfigError: It is not of that form, or i is not below n.
+
+    Example:
+        >>> ["a", "b", "c", "d", "e"][shard_of("1/2")]
+        ['b', 'd']
+    """
+    left, slash, right = text.partition("/")
+    if not (slash and left.isdecimal() and right.isdecimal() and int(left) < int(right)):
+        last = (
+            f"0/{right} to {int(right) - 1}/{right}" if right.isdecimal() and int(right) else "0/4"
+        )
+        raise ConfigError(f"--shard {text}: needs i/n with i from 0 to n - 1, such as {last}")
+    return slice(int(left), None, int(right))
 
 
 def _experiment(flags: RunFlags, keys: Mapping[str, Any]) -> Experiment:

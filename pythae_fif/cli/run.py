@@ -104,7 +104,7 @@ def run_benchmark(request: Request) -> int:
         plan = [dataclasses.replace(spec, data_hash=splits.content_hash) for spec in plan]
     else:
         plan = expand(experiment, splits)
-    ours = request.shard.of(plan)
+    ours = plan[request.shard]
     if flags.dry_run:
         for line in later:
             logger.warning("missing for runs: %s", line)
@@ -195,7 +195,7 @@ def _check(request: Request, environment: Environment) -> tuple[Engine, list[Run
     full = disk_problems(room)
     problems += full
     where = engine, results, [] if full else room
-    ours = request.shard.of(plan)
+    ours = plan[request.shard]
     later = run_problems(ours, input_dim, experiment.extractor, environment, *where)
     below = results / "runs" / experiment.dataset / experiment.arch
     packed = (results / "runs" / f"{experiment.dataset}.jsonl").exists()

@@ -8,8 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pythae_fif.benchmark.shard import Shard
-from pythae_fif.cli.request import read_request, run_parser
+from pythae_fif.cli.request import read_request, run_parser, shard_of
 from pythae_fif.cli.run import engine_options
 from pythae_fif.errors import ConfigError
 from pythae_fif.runs.engines import RayOptions, SlurmOptions, build_engine
@@ -88,14 +87,14 @@ def test_lists_may_have_commas_and_spaces():
 class TestShards:
     @given(st.integers(0, 40), st.integers(1, 9))
     def test_union_is_the_plan(self, size, count):
-        shards = [Shard(index, count).of(range(size)) for index in range(count)]
+        shards = [range(size)[shard_of(f"{index}/{count}")] for index in range(count)]
         assert sorted(itertools.chain(*shards)) == list(range(size))
         assert max(map(len, shards)) - min(map(len, shards)) <= 1
 
     @pytest.mark.parametrize("text", ["2/2", "1", "a/b", "-1/2", "0/0", "1/", "/3", "0.5/2"])
     def test_refused(self, text):
         with pytest.raises(ConfigError, match=r"--shard .*: needs i/n with i from 0"):
-            Shard.parse(text)
+            shard_of(text)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU's runs are alone on it")
