@@ -209,9 +209,9 @@ def _saved_model(job: ImageJob, input_dim: tuple[int, ...]) -> tuple[BaseAE, Tra
     model, path = job.folder.path / "model", job.folder.path / "training.json"
     if not model.is_dir():
         return None
-    record = TrainingRecord.parse(read_json(path))
     try:
-        if record is None or record.run_id != job.folder.run_id or not record.files:
+        record = TrainingRecord.parse(read_json(path))
+        if record.run_id != job.folder.run_id or not record.files:
             raise FIFError("training.json is not of this run")
         for name, sealed in record.files.items():
             if checksum(job.folder.path / name) != sealed:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from pythae_fif.errors import DataError
+from pythae_fif.errors import DataError, StoreError
 from pythae_fif.files import read_json, write_json
 from pythae_fif.runs.folder import RunFolder
 from pythae_fif.runs.record import RecordT
@@ -174,8 +174,11 @@ class Kind(Generic[SpecT, RecordT]):
 
     def record_in(self, content: Any, spec: SpecT) -> RecordT | None:
         """The record of a run in the content of its file; None if it is not whole or another's."""
-        record = self.record.parse(content)
-        return record if record is not None and record.run_id == spec.run_id else None
+        try:
+            record = self.record.parse(content)
+        except StoreError:
+            return None
+        return record if record.run_id == spec.run_id else None
 
     def is_done(self, spec: SpecT, record: RecordT, run_dir: Path) -> bool:
         """Whether a record holds all that is asked for, and the folder what belongs to it."""

@@ -1,15 +1,14 @@
 """What a run leaves behind: a typed record, sealed by a checksum of its own content."""
 
-__all__ = ["Provenance", "Record", "RecordT", "damage_of", "intact"]
+__all__ = ["Provenance", "Record", "RecordT"]
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pythae_fif.files import write_json
+from pythae_fif.errors import StoreError
 
 SEAL = "checksum"
 """The key of the checksum; records of the first versions have none."""
@@ -83,62 +82,40 @@ class Record(BaseModel):
     checksum: str | None = None
 
     @classmethod
-    def parse(cls: "type[RecordT]", content: Any) -> "RecordT | None":
-        """The record that a file holds; None if it is not whole or was changed since its seal."""
-        if intact(content) is False:
-            return None
+    def parse(cls: "type[RecordT]", content: Any) -> "RecordT":
+        """The record that a file holds.
+
+        One that lists its files had a seal: where it is gone, somebody deleted it.
+
+        Args:
+            content: What the file holds; None if it is no JSON.
+
+        Raises:
+            StoreError: It is no record that is whole and as it was sealed.
+
+        Example:
+            >>> content = Record(run_id="a", provenance=Provenance()).to_dict()
+            >>> Record.parse({**content, "run_id": "b"})
+            Traceback (most recent call last):
+            pythae_fif.errors.StoreError: the record was changed
+        """
+        if not isinstance(content, dict):
+            raise StoreError("the record is cut off")
+        before_seals = content.get(SEAL) is None and content.get("files") is None
+        if not before_seals and content.get(SEAL) != _checksum(content):
+            raise StoreError("the record was changed")
         try:
             return cls.model_validate(content)
-        except ValidationError:
-            return None
+        except ValidationError as error:
+            raise StoreError("the record is not whole") from error
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as the file has them, with the seal."""
         content = self.model_dump(mode="python", by_alias=True, exclude={SEAL})
         return {**content, SEAL: _checksum(content)}
 
-    def write(self, path: Path) -> None:
-        """Writes the sealed record, whole.
-
-        Raises:
-            StoreError: The folder does not take it.
-        """
-        write_json(path, self.to_dict())
-
 
 RecordT = TypeVar("RecordT", bound=Record)
-
-
-def intact(content: Any) -> bool | None:
-    """Whether a record's content is what was sealed; None for one of before there were seals.
-
-    A record that lists its files had one: where it is gone, somebody deleted it.
-
-    Example:
-        >>> from pythae_fif.runs.record import Provenance, Record
-        >>> content = Record(run_id="a", provenance=Provenance()).to_dict()
-        >>> intact(content), intact(content | {"run_id": "b"}), intact({"run_id": "a"})
-        (True, False, None)
-    """
-    if not isinstance(content, dict):
-        return False
-    if content.get(SEAL) is None:
-        return None if content.get("files") is None else False
-    return bool(content[SEAL] == _checksum(content))
-
-
-def damage_of(content: Any, record: type[Record]) -> str:
-    """What is wrong with the content of a `result.json` that is no whole record; empty if nothing.
-
-    Args:
-        content: What the file holds; None if it is no JSON.
-        record: The class of whole ones.
-    """
-    if not isinstance(content, dict):
-        return "result.json is cut off"
-    if intact(content) is False:
-        return "result.json was changed"
-    return "" if record.parse(content) else "result.json is not whole"
 
 
 def _checksum(content: dict[str, Any]) -> str:

@@ -18,7 +18,7 @@ from pythae_fif.runs.claim import is_claimed
 from pythae_fif.runs.folder import STATUS, Status
 from pythae_fif.runs.kind import Kind
 from pythae_fif.runs.pack import TEXTS, read_packs
-from pythae_fif.runs.record import Record, damage_of
+from pythae_fif.runs.record import Record
 from pythae_fif.runs.store import read_config
 
 WRONG = ("corrupt", "missing", "misplaced", "unreadable")
@@ -146,10 +146,12 @@ def _state_of(
         return "misplaced", f"config.yaml is that of {spec.run_id}", None
     if not (folder / "result.json").exists():
         return *_without_record(folder), None
-    content = read_json(folder / "result.json")
-    record = kind.record_in(content, spec)
-    if record is None:
-        return "corrupt", damage_of(content, kind.record) or "result.json is of another run", None
+    try:
+        record = kind.record.parse(read_json(folder / "result.json"))
+    except StoreError as error:
+        return "corrupt", str(error), None
+    if record.run_id != spec.run_id:
+        return "corrupt", "the record is of another run", None
     if problem := _file_problem(folder, record.files or {}, packed):
         return *problem, record
     if not kind.answers(spec, record):

@@ -8,6 +8,8 @@ from support.records import record_of, spec_of
 from support.reference import lines
 
 from pythae_fif.benchmark.record import ImageRecord
+from pythae_fif.errors import StoreError
+from pythae_fif.files import write_json
 from pythae_fif.runs.record import SEAL
 
 WHOLE = json.loads(json.dumps(record_of(spec_of()).to_dict()))
@@ -51,13 +53,14 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_is_no_record(damage):
-    assert ImageRecord.parse(DAMAGES[damage]) is None
-    assert ImageRecord.parse(WHOLE) is not None
+    with pytest.raises(StoreError, match="the record is not whole"):
+        ImageRecord.parse(DAMAGES[damage])
+    assert ImageRecord.parse(WHOLE).checksum is None
 
 
 def test_what_was_written_is_read_again(tmp_path):
     record = record_of(spec_of())
-    record.write(tmp_path / "result.json")
+    write_json(tmp_path / "result.json", record.to_dict())
     again = ImageRecord.parse(json.loads((tmp_path / "result.json").read_text()))
     assert again.model_copy(update={"checksum": None}) == record
 

@@ -11,6 +11,7 @@ from pythae_fif.benchmark.leaderboard import leaderboard
 from pythae_fif.benchmark.plan import RunSpec
 from pythae_fif.benchmark.selection import Result
 from pythae_fif.benchmark.yaml_files import names_in
+from pythae_fif.files import write_json
 from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.store import Store
 
@@ -24,7 +25,7 @@ def kept(store: Store, index: int, **changed) -> RunSpec:
     settings = result.spec.settings.model_copy(update=changed.pop("settings", {}))
     spec = dataclasses.replace(result.spec, settings=settings, **changed)
     record = result.record.model_copy(update={"run_id": spec.run_id})
-    record.write(store.prepare(spec, Environment()) / "result.json")
+    write_json(store.prepare(spec, Environment()) / "result.json", record.to_dict())
     return spec
 
 

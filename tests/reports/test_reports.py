@@ -28,6 +28,7 @@ from pythae_fif.cli.request import read_request, run_parser
 from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import StoreError, printable
 from pythae_fif.evaluation import CodeScores
+from pythae_fif.files import write_json
 from pythae_fif.pictures import UNSEEN, read_pixels, write_figure
 from pythae_fif.reports import (
     Failure,
@@ -830,7 +831,7 @@ class TestReference:
         whole = store(root)
         for found in RESULTS:
             whole.prepare(found.spec, Environment())
-            found.record.write(whole.run_dir(found.spec) / "result.json")
+            write_json(whole.run_dir(found.spec) / "result.json", found.record.to_dict())
         report_store.fill(whole)
         drawn = build_report(EXPERIMENT, RESULTS)
         write_experiment(whole, splits(), drawn)
@@ -853,7 +854,7 @@ class TestReference:
         moved = result("ae", {}, 0, {"normal": (140, 150.25), "gmm": (3, 2.3), "maf": (4, 5)}, 2.5)
         for found in (*RESULTS[:4], moved, *RESULTS[5:7]):
             other.prepare(found.spec, Environment())
-            found.record.write(other.run_dir(found.spec) / "result.json")
+            write_json(other.run_dir(found.spec) / "result.json", found.record.to_dict())
         compared = build_report(EXPERIMENT, RESULTS, reference=other)
         by_row = {
             (r.model, r.sampler): d
@@ -869,7 +870,7 @@ class TestReference:
         for seed in (0, 1):
             found = result("vae", {}, seed, {"normal": (7, 7.5)}, 1.5, extractor_hash="f" * 16)
             weights.prepare(found.spec, Environment())
-            found.record.write(weights.run_dir(found.spec) / "result.json")
+            write_json(weights.run_dir(found.spec) / "result.json", found.record.to_dict())
         scored = score_grid(build_report(EXPERIMENT, RESULTS, reference=weights)).rows
         assert [row[-2].text for row in scored] == [*["–"] * 5, "other extractor", "–"]
         assert "reference" not in score_grid(REPORT).headings

@@ -26,7 +26,7 @@ def stored(tmp_path):
     """A store and the file of the record of `SPEC`."""
     store = task_store(tmp_path / "results")
     (run_dir,) = prepared(store, SPEC)
-    RECORD.write(run_dir / "result.json")
+    write_json(run_dir / "result.json", RECORD.to_dict())
     return store, run_dir / "result.json"
 
 

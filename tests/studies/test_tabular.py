@@ -18,6 +18,7 @@ from support.tabular_files import LATENT, table, write_archive, write_csv
 from pythae_fif.cli.main import main
 from pythae_fif.ensemble import Ensemble
 from pythae_fif.errors import ConfigError, DataError, RunsLeftError
+from pythae_fif.files import write_json
 from pythae_fif.reports.published import load_published
 from pythae_fif.runs.engines import Outcome
 from pythae_fif.runs.execute import execute
@@ -139,7 +140,7 @@ def test_a_diverged_score_survives_the_file(tmp_path):
     store = Store(tmp_path, TABULAR)
     run_dir = store.prepare(SPEC, Environment())
     assert list(store.specs()) == [SPEC]
-    RECORD.write(run_dir / "result.json")
+    write_json(run_dir / "result.json", RECORD.to_dict())
     found = store.record(SPEC)
     assert found.wasserstein[0] == 1 and math.isnan(found.wasserstein[1])
     assert found.to_dict()["checksum"] == RECORD.to_dict()["checksum"]
