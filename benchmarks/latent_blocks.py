@@ -24,7 +24,7 @@ from matplotlib.ticker import LogFormatter
 
 from pythae_fif.benchmark.config import Experiment, load_experiment
 from pythae_fif.benchmark.leaderboard import leaderboard
-from pythae_fif.benchmark.model_entry import load_model_entry
+from pythae_fif.benchmark.model_entry import read_model_entry
 from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.benchmark.selection import Result, select
 from pythae_fif.errors import FIFError
@@ -85,13 +85,13 @@ def table(found: Found, flags: argparse.Namespace) -> Grid:
     groups = []
     for model, blocks in sorted(found, key=lambda key: (MODELS.index(key[0]), key[1])):
         results = found[model, blocks]
-        if rows and rows[-1][0].text != load_model_entry(model).label:
+        if rows and rows[-1][0].text != read_model_entry(model).label:
             groups.append(len(rows))
         cells = {name: values(found, model, blocks, name) for name in NUMBERS}
         error = cells.pop("MSE")
         rows.append(
             [
-                Cell(load_model_entry(model).label),
+                Cell(read_model_entry(model).label),
                 Cell(str(blocks)),
                 Cell(str(len(results))),
                 *map(spread, cells.values()),
@@ -125,7 +125,7 @@ def figure(found: Found) -> Any:
         for model in MODELS:
             known = [blocks for blocks in BLOCKS if (model, blocks) in found]
             of = {blocks: values(found, model, blocks, name) for blocks in known}
-            label = load_model_entry(model).label
+            label = read_model_entry(model).label
             (line,) = axis.plot(known, [fmean(of[b]) for b in known], marker="o", label=label)
             for blocks in known:
                 points = [blocks] * len(of[blocks])
@@ -148,7 +148,7 @@ def caption(found: Found) -> str:
                 f"{fmean(values(found, model, max(BLOCKS), name)):.2f}"
                 for name in SHOWN
             ]
-            changes.append(f"{load_model_entry(model).label} {', '.join(pairs)}")
+            changes.append(f"{read_model_entry(model).label} {', '.join(pairs)}")
     return (
         "Distance of samples to test images, and divergence of the codes' Gaussian from the prior, "
         "against the number of fully connected residual blocks behind the encoder and before the "

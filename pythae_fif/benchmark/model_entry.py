@@ -6,7 +6,6 @@ __all__ = [
     "ModelName",
     "SamplerName",
     "all_models",
-    "load_model_entry",
     "read_model_entry",
     "shown",
 ]
@@ -19,7 +18,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from pythae_fif.benchmark.yaml_files import config_file, import_class, names_in, read_yaml
+from pythae_fif.benchmark.yaml_files import config_file, names_in, read_yaml
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.sampling import SAMPLERS
 from pythae_fif.validation import AtLeastOne, Checked, Each, name_of, read_checked
@@ -143,19 +142,6 @@ def read_model_entry(name: str) -> ModelEntry:
     if not path.is_file():
         raise ConfigError(f"model {name!r} is unknown: {did_you_mean(name, names_in('models'))}")
     return _read(path, path.stat().st_mtime_ns)
-
-
-def load_model_entry(name: str) -> ModelEntry:
-    """Reads `models/<name>.yaml`, and sees that all that it names can be imported.
-
-    Raises:
-        ConfigError: As of :func:`read_model_entry`, or a class that is not there.
-    """
-    entry = read_model_entry(name)
-    for key in ("model", "config", "trainer", "networks", "discriminator"):
-        if getattr(entry, key) not in (None, "own"):
-            import_class(getattr(entry, key), f"{name}.yaml: {key}")
-    return entry
 
 
 def all_models() -> list[str]:

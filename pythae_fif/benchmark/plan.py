@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from pythae.models import BaseAE
 
 from pythae_fif.benchmark.config import Experiment, Profile
-from pythae_fif.benchmark.model_entry import ModelEntry, load_model_entry, shown
+from pythae_fif.benchmark.model_entry import ModelEntry, read_model_entry, shown
 from pythae_fif.benchmark.settings import RunSettings
 from pythae_fif.benchmark.yaml_files import import_class
 from pythae_fif.data import Splits
@@ -130,7 +130,7 @@ def expand(experiment: Experiment, splits: Splits | Announced) -> list[RunSpec]:
     plan = []
     for name in experiment.models:
         changed = experiment.settings.of(name)
-        entry = load_model_entry(name)
+        entry = read_model_entry(name)
         if entry.images_only and experiment.arch == "tabular":
             raise ConfigError(f"model {name} takes images alone, and {experiment.dataset} is rows")
         samplers = tuple(entry.samplers_of(experiment.samplers))
@@ -184,7 +184,7 @@ def configurations(
         overrides: Flags in place of values of the grid. They are those of FIF (another model's
             parameter of the same name is its own), and all of their configurations are run.
     """
-    entry, grid = load_model_entry(name), profile.of(name).grid
+    entry, grid = read_model_entry(name), profile.of(name).grid
     if grid is not None:
         entry = entry.model_copy(update={"grid": grid, "configurations": []})
     if overrides and entry.is_fif:
@@ -199,7 +199,7 @@ def _check_buildable(
     origin: str,
     networks: list[torch.nn.Module],
 ) -> None:
-    """Builds the model without weights, which asks only whether it can be built.
+    """Imports all that the model's file names, and builds the model without weights.
 
     Args:
         spec, input_dim: As of :func:`build_model`.
@@ -207,6 +207,9 @@ def _check_buildable(
         origin: Where the parameters come from, for the message.
         networks: Those of the model's other configurations; filled by the first.
     """
+    for key in ("model", "config", "trainer", "networks", "discriminator"):
+        if getattr(entry, key) not in (None, "own"):
+            import_class(getattr(entry, key), f"{spec.model}.yaml: {key}")
     try:
         config = _model_config(spec, entry, input_dim)
     except (ValueError, TypeError) as error:
@@ -227,7 +230,7 @@ def build_model(spec: RunSpec, input_dim: tuple[int, ...]) -> BaseAE:
     Raises:
         ConfigError: The architecture does not serve the images or the model.
     """
-    entry = load_model_entry(spec.model)
+    entry = read_model_entry(spec.model)
     # First the parameters: of a wrong one and a wrong architecture it is the nearer mistake.
     config = _model_config(spec, entry, input_dim)
     return _assemble(entry, config, _networks(spec, entry, input_dim))

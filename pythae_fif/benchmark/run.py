@@ -26,7 +26,7 @@ from torch import Tensor
 
 import pythae_fif.runs.execute as runs
 from pythae_fif.benchmark.inputs import load_extractor, load_splits, reference_of, references_of
-from pythae_fif.benchmark.model_entry import load_model_entry
+from pythae_fif.benchmark.model_entry import read_model_entry
 from pythae_fif.benchmark.plan import SCHEMA, RunSpec, build_model, rebuild_model
 from pythae_fif.benchmark.record import DataUsed, ImageRecord, Training, TrainingRecord
 from pythae_fif.benchmark.sheets import classes_name, samples_name, write_sheets
@@ -261,7 +261,7 @@ def trainer_of(
         on_epoch=on_epoch,
         on_saved=on_saved,
         wall_clock=spec.settings.wall_clock,
-        keep_last=load_model_entry(spec.model).keep_last,
+        keep_last=read_model_entry(spec.model).keep_last,
         distributed=False,
         options=spec.settings.of_trainer(),
     )
@@ -270,7 +270,7 @@ def trainer_of(
 def training_config(spec: RunSpec) -> Any:
     """Pythae's training configuration of a run: Adam, with the profile's plateau schedule."""
     settings = spec.settings
-    config_class = import_class(load_model_entry(spec.model).trainer, spec.model)
+    config_class = import_class(read_model_entry(spec.model).trainer, spec.model)
     plateau = {"factor": settings.plateau_factor, "patience": settings.plateau_patience}
     parts = ("encoder_", "decoder_", "autoencoder_", "discriminator_")
     optimisation: dict[str, Any] = {}

@@ -14,7 +14,7 @@ from rich.console import Console
 from pythae_fif.benchmark.display import Best, Display
 from pythae_fif.benchmark.inputs import load_extractor, load_splits, table_options
 from pythae_fif.benchmark.leaderboard import ImageStore, leaderboard
-from pythae_fif.benchmark.model_entry import all_models, load_model_entry
+from pythae_fif.benchmark.model_entry import all_models, read_model_entry
 from pythae_fif.benchmark.plan import Announced, RunSpec, expand
 from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.benchmark.selection import Result, select
@@ -189,7 +189,7 @@ def _check(request: Request, environment: Environment) -> tuple[Engine, list[Run
         found, room = data_problems(asked)
         problems += found
         input_dim = input_dim_of(asked)
-        told_labels = any(load_model_entry(name).conditional for name in experiment.models)
+        told_labels = any(read_model_entry(name).conditional for name in experiment.models)
         if input_dim is not None and not told_labels:  # whose number of classes is not known yet
             plan = expand(experiment, Announced(input_dim))
     full = disk_problems(room)

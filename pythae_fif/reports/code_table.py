@@ -5,7 +5,7 @@ __all__ = ["code_grid"]
 import statistics
 from collections.abc import Sequence
 
-from pythae_fif.benchmark.model_entry import load_model_entry
+from pythae_fif.benchmark.model_entry import read_model_entry
 from pythae_fif.benchmark.selection import Choice
 from pythae_fif.evaluation.codes import CodeScores
 from pythae_fif.reports.grid import DASH, Cell, Grid, measured, number
@@ -60,7 +60,7 @@ def _row(choice: Choice, codes: Sequence[CodeScores]) -> list[Cell]:
     if prior is not None and gaussian is not None and mixture is not None and mixture < prior:
         share = (prior - gaussian) / (prior - mixture)
     return [
-        Cell(load_model_entry(choice.model).label),
+        Cell(read_model_entry(choice.model).label),
         number(statistics.fmean(of.divergence for of in codes)),
         number(statistics.fmean(of.total_correlation for of in codes)),
         *map(number, distances),

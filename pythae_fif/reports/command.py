@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pythae_fif.benchmark.config import OVERRIDES, Experiment, experiment_file, load_experiment
-from pythae_fif.benchmark.model_entry import all_models, load_model_entry
+from pythae_fif.benchmark.model_entry import all_models, read_model_entry
 from pythae_fif.benchmark.plan import RunSpec, configurations
 from pythae_fif.benchmark.yaml_files import names_in
 from pythae_fif.errors import ConfigError
@@ -53,14 +53,14 @@ def command_of(experiment: Experiment, specs: Sequence[RunSpec]) -> str:
 
 def _grid_flags(experiment: Experiment, specs: Sequence[RunSpec]) -> list[str]:
     """The flags of FIF's grid, where other configurations than the profile's first were run."""
-    found = [spec for spec in specs if load_model_entry(spec.model).is_fif]
+    found = [spec for spec in specs if read_model_entry(spec.model).is_fif]
     varied = ({name: spec.parameters[name] for name in spec.varied} for spec in found)
     ran = {tuple(choice.get(key) for key in GRID_FLAGS) for choice in varied}
     models = {spec.model for spec in found}
     usual = [c for model in models for c in configurations(experiment.settings, model)]
     if ran == {tuple(choice.get(key) for key in GRID_FLAGS) for choice in usual}:
         return []
-    grid, words = load_model_entry("fif").grid, list[str]()
+    grid, words = read_model_entry("fif").grid, list[str]()
     for key, values in zip(GRID_FLAGS, zip(*ran, strict=True), strict=True):
         if known := sorted({value for value in values if value is not None}):
             # A flag runs its values with all of the grid's of the other; the last must be there.
@@ -95,6 +95,6 @@ def _asked_samplers(specs: Iterable[RunSpec]) -> list[str]:
     """The samplers of runs; that of a model's own prior counts as `normal`, which asks for it."""
     found = set()
     for spec in specs:
-        prior = load_model_entry(spec.model).samplers[0]
+        prior = read_model_entry(spec.model).samplers[0]
         found |= {"normal" if name == prior else name for name in spec.samplers}
     return [name for name in SAMPLERS if name in found]

@@ -5,7 +5,7 @@ __all__ = ["cost_grid"]
 import statistics
 from collections.abc import Iterable, Sequence
 
-from pythae_fif.benchmark.model_entry import load_model_entry
+from pythae_fif.benchmark.model_entry import read_model_entry
 from pythae_fif.benchmark.record import ImageRecord
 from pythae_fif.benchmark.selection import Result
 from pythae_fif.reports.grid import DASH, Cell, Grid, measured
@@ -53,7 +53,7 @@ def _row(name: str, records: list[ImageRecord]) -> list[Cell]:
     provenance = [record.provenance for record in records]
     hours = sum(p.seconds or 0 for p in provenance) / 3600
     return [
-        Cell(load_model_entry(name).label),
+        Cell(read_model_entry(name).label),
         measured(records[0].parameters, ",d"),
         measured(len(records), "d"),
         _mean(t.seconds for t in training),

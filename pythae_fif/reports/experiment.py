@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pythae_fif.benchmark.leaderboard import ImageStore
-from pythae_fif.benchmark.model_entry import load_model_entry
+from pythae_fif.benchmark.model_entry import read_model_entry
 from pythae_fif.benchmark.sheets import reference_sheet, samples_name
 from pythae_fif.data import Splits
 from pythae_fif.files import write_text
@@ -113,7 +113,7 @@ def _failure_grid(failures: Sequence[Failure]) -> Grid:
         headings=["Model", "configuration", "reason"],
         align="lll",
         rows=[
-            [Cell(load_model_entry(model).label), Cell(configuration), Cell(reason)]
+            [Cell(read_model_entry(model).label), Cell(configuration), Cell(reason)]
             for model, configuration, reason in failures
         ],
     )

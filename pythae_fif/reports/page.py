@@ -14,7 +14,7 @@ import jinja2
 from markupsafe import Markup
 from PIL import Image
 
-from pythae_fif.benchmark.model_entry import load_model_entry
+from pythae_fif.benchmark.model_entry import read_model_entry
 from pythae_fif.benchmark.selection import Result
 from pythae_fif.errors import printable
 from pythae_fif.reports.grid import Grid
@@ -45,7 +45,7 @@ def experiment_page(
         figures: The figures that were drawn.
     """
     models = dict.fromkeys(choice.model for choice in report.choices)
-    entries = [load_model_entry(model) for model in models]
+    entries = [read_model_entry(model) for model in models]
     sources = [
         " ".join([f"{entry.label}: {entry.source}.", *(f"{n.rstrip('.')}." for n in entry.notes)])
         for entry in entries

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from pythae_fif.benchmark.config import Experiment, length_of
 from pythae_fif.benchmark.leaderboard import ImageStore
-from pythae_fif.benchmark.model_entry import load_model_entry
+from pythae_fif.benchmark.model_entry import read_model_entry
 from pythae_fif.benchmark.selection import Choice, Result, select
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.evaluation.scoring import FEWEST_SAMPLES
@@ -371,7 +371,7 @@ def _row(choice: Choice, split_noise: float, constant_mse: float | None) -> Row:
         )
 
     return Row(
-        model=load_model_entry(choice.model).label,
+        model=read_model_entry(choice.model).label,
         sampler=SAMPLER_LABELS[choice.sampler],
         configuration=choice.spec.configuration,
         candidates=choice.candidates,

@@ -11,12 +11,7 @@ from support.experiments import tiny
 
 from pythae_fif.benchmark import expand, load_experiment
 from pythae_fif.benchmark.config import experiment_file
-from pythae_fif.benchmark.model_entry import (
-    ModelEntry,
-    all_models,
-    load_model_entry,
-    read_model_entry,
-)
+from pythae_fif.benchmark.model_entry import ModelEntry, all_models, read_model_entry
 from pythae_fif.benchmark.plan import Announced, build_model
 from pythae_fif.benchmark.run import training_config
 from pythae_fif.benchmark.yaml_files import configs_dir, names_in
@@ -166,7 +161,7 @@ class TestConfig:
             assert torch.isfinite(torch.as_tensor(output.loss)), spec.model
 
     def test_fif_grid_is_the_paper_s(self):
-        grid = load_model_entry("fif").choices()
+        grid = read_model_entry("fif").choices()
         assert {(g["beta"], g["hutchinson_samples"]) for g in grid} == {
             (beta, k) for beta in (5, 10, 15, 20, 25) for k in (1, 2)
         }
@@ -298,7 +293,7 @@ class TestConfig:
         ],
     )
     def test_a_model_gets_the_samplers_that_make_sense_for_it(self, model, asked, expected):
-        assert load_model_entry(model).samplers_of(asked) == expected
+        assert read_model_entry(model).samplers_of(asked) == expected
 
     @pytest.mark.parametrize(("variational", "more"), [(False, []), (True, ["two_stage"])])
     def test_what_a_model_file_leaves_out(self, variational, more):
@@ -317,7 +312,6 @@ class TestConfig:
             ({"samplers": ["normale"]}, "did you mean 'normal'"),
             ({"samplers": []}, "at least one"),
             ({"configurations": [{"a": 1}], "grid": {"a": [1]}}, "not both"),
-            ({"networks": "pythae_fif.nn.nowhere"}, "networks: cannot import"),
             ({"notes": "one"}, "notes='one': a list is needed"),
         ],
     )
@@ -327,7 +321,7 @@ class TestConfig:
         (tmp_path / "models" / "ae.yaml").write_text(yaml.safe_dump({**good, **change}))
         monkeypatch.setattr("pythae_fif.benchmark.yaml_files.configs_dir", lambda: tmp_path)
         with pytest.raises(ConfigError, match=r"^ae\.yaml: ") as error:
-            load_model_entry("ae")
+            read_model_entry("ae")
         assert part in str(error.value)
 
     @pytest.mark.parametrize(
@@ -389,14 +383,15 @@ class TestConfig:
         experiment, _ = tiny(tmp_path)
         assert set(experiment.profiles) == {"quick", "full", "tiny"}
 
-    def test_model_file_with_a_class_that_is_not_there(self, tmp_path, monkeypatch):
-        (tmp_path / "models").mkdir()
+    @pytest.mark.parametrize("key", ["model", "config", "trainer", "networks", "discriminator"])
+    def test_model_file_with_a_class_that_is_not_there(self, tmp_path, monkeypatch, key):
+        monkeypatch.setenv("PYTHAE_FIF_CONFIGS", "")
         good = yaml.safe_load((configs_dir() / "models" / "ae.yaml").read_text())
-        bad = {**good, "model": "pythae.models.AEE"}
-        (tmp_path / "models" / "ae.yaml").write_text(yaml.safe_dump(bad))
-        monkeypatch.setattr("pythae_fif.benchmark.yaml_files.configs_dir", lambda: tmp_path)
-        with pytest.raises(ConfigError, match=r"ae\.yaml: model: cannot import 'pythae.models.AEE"):
-            load_model_entry("ae")
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**good, key: "pythae.models.AEE"}))
+        flags = {"models": [str(tmp_path / "mine.yaml")]}
+        message = rf"^mine\.yaml: {key}: cannot import 'pythae\.models\.AEE'"
+        with pytest.raises(ConfigError, match=message):
+            expand(load_experiment("digits", None, flags), Announced((1, 8, 8)))
 
     def test_configs_of_a_wheel_lie_inside_the_package(self, tmp_path, monkeypatch):
         monkeypatch.setattr("pythae_fif.__file__", str(tmp_path / "pythae_fif" / "__init__.py"))

@@ -13,7 +13,7 @@ from torch.nn import ConvTranspose2d
 from pythae_fif.benchmark import RunSpec, execute, expand, load_experiment
 from pythae_fif.benchmark.estimate import training_seconds
 from pythae_fif.benchmark.inputs import load_splits
-from pythae_fif.benchmark.model_entry import load_model_entry
+from pythae_fif.benchmark.model_entry import read_model_entry
 from pythae_fif.benchmark.plan import build_model, rebuild_model
 from pythae_fif.benchmark.run import IMAGES, trainer_of
 from pythae_fif.benchmark.settings import RunSettings
@@ -29,7 +29,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:scores of 20 samples"),
 ]
 
-MODELS = [name for name in names_in("models") if not load_model_entry(name).conditional]
+MODELS = [name for name in names_in("models") if not read_model_entry(name).conditional]
 DIGITS, MNIST, CIFAR, CELEBA = (1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64)
 ENVIRONMENT = Environment(offline=True)
 
@@ -60,7 +60,7 @@ def one_thread():
 
 
 def spec_of(model: str, arch: str = "convnet", *, epochs: int = 1, **changes) -> RunSpec:
-    entry = load_model_entry(model)
+    entry = read_model_entry(model)
     varied = entry.choices()[0]
     settings = RunSettings(epochs=epochs, batch_size=4, learning_rate=1e-3, num_samples=20)
     values = dict(
@@ -107,7 +107,7 @@ def test_builds_takes_a_step_saves_reloads_and_samples(model, arch, tmp_path):
             assert torch.equal(value, weights[name]), name
     codes = embed(trained, splits.train, seed=3)
     assert torch.equal(codes, embed(loaded, splits.train, seed=3))
-    own = load_model_entry(model).samplers[0]
+    own = read_model_entry(model).samplers[0]
     samples = [
         generate(own, m, codes, num_samples=5, seed=1, fit_steps=2) for m in (trained, loaded)
     ]
@@ -127,7 +127,7 @@ def test_large_nets_take_a_step_and_sample(model, arch, shape, tmp_path):
     losses = trainer.train_step(1).losses
     assert np.isfinite([*losses.values()]).all()
     codes = embed(trainer.model, splits.train)
-    own = load_model_entry(model).samplers[0]
+    own = read_model_entry(model).samplers[0]
     samples = generate(own, trainer.model, codes, num_samples=2, seed=1, fit_steps=2)
     assert samples.shape == (2, *shape)
 
@@ -136,8 +136,8 @@ ONE_OF_EACH_TRAINER = ("vae", "rae_l2", "factor_vae", "vaegan")
 
 
 def test_every_kind_of_trainer_is_tested():
-    kinds = {load_model_entry(model).trainer for model in MODELS}
-    assert {load_model_entry(model).trainer for model in ONE_OF_EACH_TRAINER} == kinds
+    kinds = {read_model_entry(model).trainer for model in MODELS}
+    assert {read_model_entry(model).trainer for model in ONE_OF_EACH_TRAINER} == kinds
 
 
 class Killed(Exception):

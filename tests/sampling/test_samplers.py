@@ -17,7 +17,7 @@ from pythae.samplers import (
 )
 
 from pythae_fif.benchmark import RunSpec
-from pythae_fif.benchmark.model_entry import load_model_entry
+from pythae_fif.benchmark.model_entry import read_model_entry
 from pythae_fif.benchmark.plan import build_model
 from pythae_fif.benchmark.yaml_files import names_in
 from pythae_fif.data import to_float
@@ -44,7 +44,7 @@ def model_of(name: str, latent_dim: int = 4, **parameters) -> BaseAE:
     torch.manual_seed(0)
     spec = RunSpec(
         dataset="digits", arch="convnet", model=name,
-        parameters={**load_model_entry(name).fixed, **parameters}, varied=(),
+        parameters={**read_model_entry(name).fixed, **parameters}, varied=(),
         latent_dim=latent_dim, image_size=None, seed=0, extractor="pixels", samplers=("normal",),
         profile="tiny", settings={}, data_hash="0",
     )  # fmt: skip
@@ -72,7 +72,7 @@ def test_every_sampler_is_tested():
 
 @pytest.mark.parametrize(("name", "sampler"), CASES)
 def test_seeded_samples_of_the_data_s_shape(name, sampler):
-    assert sampler in load_model_entry(name).samplers
+    assert sampler in read_model_entry(name).samplers
     model = model_of(name)
     codes = embed(model, IMAGES)
     assert len(codes) == 40
