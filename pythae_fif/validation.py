@@ -200,7 +200,7 @@ def as_config_error(
     if len(path) == 1 and path[0] in flags:
         return ConfigError(f"{flag_of(str(path[0]))} {given!r}: {needed}")
     place = ": ".join([where, *map(str, path)])
-    several = cause is not None and isinstance(given, Mapping | BaseModel)
+    several = cause is not None and (not path or isinstance(given, Mapping | BaseModel))
     return ConfigError(f"{place}: {needed}" if several else f"{place}={given!r}: {needed}")
 
 

@@ -29,6 +29,7 @@ from pythae_fif.data import Splits
 from pythae_fif.errors import ConfigError, first_line
 from pythae_fif.nn import build_networks
 from pythae_fif.runs.kind import run_id_of
+from pythae_fif.validation import as_config_error
 
 SCHEMA = 2
 """Version of records; it is part of every run id, so that old records are never misread."""
@@ -212,8 +213,10 @@ def _check_buildable(
             import_class(getattr(entry, key), f"{spec.model}.yaml: {key}")
     try:
         config = _model_config(spec, entry, input_dim)
+    except ValidationError as error:
+        raise as_config_error(error, origin, import_class(entry.config, entry.label)) from error
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{origin}: {_first_line(error)}") from error
+        raise ConfigError(f"{origin}: {first_line(error)}") from error
     try:
         with torch.device("meta"):
             networks += () if networks else _networks(spec, entry, input_dim)
@@ -221,7 +224,7 @@ def _check_buildable(
     except ConfigError as error:
         raise ConfigError(f"model {spec.model}: {error}") from error
     except (ValueError, TypeError, AssertionError, AttributeError) as error:
-        raise ConfigError(f"{origin}: {_first_line(error)}") from error
+        raise ConfigError(f"{origin}: {first_line(error)}") from error
 
 
 def build_model(spec: RunSpec, input_dim: tuple[int, ...]) -> BaseAE:
@@ -287,13 +290,3 @@ def _assemble(entry: ModelEntry, config: Any, networks: list[torch.nn.Module]) -
     names = ("encoder", "decoder", "discriminator")
     model_class = import_class(entry.model, entry.label)
     return model_class(config, **dict(zip(names, networks, strict=False)))
-
-
-def _first_line(error: Exception) -> str:
-    """The gist of an error: pydantic wraps its own in several lines."""
-    if isinstance(error, ValidationError):
-        detail = error.errors()[0]
-        where = ".".join(map(str, detail["loc"]))
-        message = detail["msg"].removeprefix("Value error, ")
-        return f"{where}: {message}" if where else message
-    return first_line(error)

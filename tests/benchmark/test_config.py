@@ -383,6 +383,25 @@ class TestConfig:
         experiment, _ = tiny(tmp_path)
         assert set(experiment.profiles) == {"quick", "full", "tiny"}
 
+    @pytest.mark.parametrize(
+        ("model", "fixed", "message"),
+        [
+            ("vae", {"reconstruction_loss": "x"}, "reconstruction_loss='x': valid: bce, mse"),
+            ("vqvae", {"num_embeddings": [1]}, r"num_embeddings=\[1\]: a whole number is needed"),
+            ("ciwae", {"beta": 3.0}, r"Beta parameter must be in \[0-1\]. Got 3.0."),
+        ],
+    )
+    def test_values_that_a_class_of_pythae_does_not_take(
+        self, tmp_path, monkeypatch, model, fixed, message
+    ):
+        monkeypatch.setenv("PYTHAE_FIF_CONFIGS", "")
+        good = yaml.safe_load((configs_dir() / "models" / f"{model}.yaml").read_text())
+        good["grid"] = {key: of for key, of in good["grid"].items() if key not in fixed}
+        (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**good, "fixed": fixed}))
+        flags = {"models": [str(tmp_path / "mine.yaml")], "samplers": ["gmm"]}
+        with pytest.raises(ConfigError, match=rf"^models/mine\.yaml: {message}$"):
+            expand(load_experiment("digits", None, flags), Announced((1, 8, 8)))
+
     @pytest.mark.parametrize("key", ["model", "config", "trainer", "networks", "discriminator"])
     def test_model_file_with_a_class_that_is_not_there(self, tmp_path, monkeypatch, key):
         monkeypatch.setenv("PYTHAE_FIF_CONFIGS", "")
