@@ -166,15 +166,14 @@ def trained_model(job: ImageJob, splits: Splits) -> tuple[BaseAE, Training]:
     folder = job.folder
     watch = tensorboard_writer(folder.path) if job.environment.tensorboard else None
 
-    with runs.interrupted_here() as interrupt:
+    with runs.interrupted_here() as check_interrupt:
 
         def on_epoch(epoch: int, epochs: int, row: EpochRow) -> None:
             share_done = epoch / epochs if row.share_done is None else row.share_done
             folder.tell("running", "training", 0.9 * share_done)
             if watch is not None:
                 watch(epoch, epochs, row)
-            if interrupt.is_set():
-                runs.raise_interrupt()
+            check_interrupt()
 
         def seal(result: TrainingResult, saved: Path) -> None:
             """Before the model has its name: no model is ever there without its record."""

@@ -6,7 +6,6 @@ __all__ = [
     "interrupted_here",
     "is_done",
     "line_of",
-    "raise_interrupt",
 ]
 
 import contextlib
@@ -17,7 +16,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -141,22 +140,23 @@ def interrupt_after_epoch(patience: float) -> None:
 
 
 @contextlib.contextmanager
-def interrupted_here() -> Iterator[threading.Event]:
-    """Within the block a training goes on; the event is set once an interrupt waits for its epoch.
+def interrupted_here() -> Iterator[Callable[[], None]]:
+    """Within the block a training goes on, and an interrupt waits for the end of its epoch.
 
-    Whoever sees it set calls :func:`raise_interrupt`.
+    The training calls the function that it is given at the end of each: that raises the interrupt
+    which has waited, now that a checkpoint can be written in peace.
     """
     _training.set()
     try:
-        yield _interrupt
+        yield _raise_interrupt
     finally:
         _training.clear()
 
 
-def raise_interrupt() -> None:
-    """Raises the interrupt that waited, now that a checkpoint can be written in peace."""
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    raise KeyboardInterrupt
+def _raise_interrupt() -> None:
+    if _interrupt.is_set():
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        raise KeyboardInterrupt
 
 
 def line_of(error: BaseException) -> str:

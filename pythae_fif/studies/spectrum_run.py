@@ -23,7 +23,7 @@ from pythae_fif.data.cache import open_splits, remember
 from pythae_fif.errors import ConfigError
 from pythae_fif.nn import FIF_CONVNET_SHAPES, FIFConvDecoder, FIFConvEncoder, build_networks
 from pythae_fif.pictures import write_pixels
-from pythae_fif.runs.execute import interrupted_here, raise_interrupt
+from pythae_fif.runs.execute import interrupted_here
 from pythae_fif.runs.kind import Environment, Job, Kind, require_planned, run_id_of
 from pythae_fif.runs.provenance import provenance
 from pythae_fif.runs.record import Record
@@ -225,12 +225,11 @@ def work(job: Job[SpectrumSpec, SpectrumRecord]) -> None:
     require_planned(f"the images of {spec.dataset}", splits.content_hash, spec.data_hash)
     assert splits.labels is not None  # the plan has looked
     classes = int(splits.labels["train"].max()) + 1
-    with interrupted_here() as interrupt:
+    with interrupted_here() as check_interrupt:
 
         def on_epoch(epoch: int, epochs: int, row: EpochRow) -> None:
             folder.tell("running", "training", epoch / epochs)
-            if interrupt.is_set():
-                raise_interrupt()
+            check_interrupt()
 
         torch.manual_seed(spec.seed)
         trainer = FIFTrainer(

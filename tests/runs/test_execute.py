@@ -1,11 +1,13 @@
 """One run: what it leaves however it ends, and that whoever lost it writes nothing."""
 
 import os
+import threading
 import time
 
 import pytest
 from support.tasks import DEEDS, TASKS, TaskSpec, prepared, task_store
 
+import pythae_fif.runs.execute as execute_module
 from pythae_fif.errors import ClaimLostError, FIFError, StoreError
 from pythae_fif.files import LITTER_SECONDS, read_json
 from pythae_fif.runs.claim import Claim
@@ -32,6 +34,21 @@ def run_dir(store):
 def deed(monkeypatch):
     """Makes a function what a run does first."""
     return lambda function: monkeypatch.setitem(DEEDS, "nothing", function)
+
+
+def test_an_interrupt_waits_for_the_end_of_an_epoch(monkeypatch):
+    timers = []
+    monkeypatch.setattr(execute_module, "_interrupt", threading.Event())
+    monkeypatch.setattr(execute_module.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(execute_module.signal, "setitimer", lambda _, s: timers.append(s))
+    with execute_module.interrupted_here() as check_interrupt:
+        check_interrupt()
+        execute_module.interrupt_after_epoch(60)
+        with pytest.raises(KeyboardInterrupt):
+            check_interrupt()
+    assert timers == [60, 0]
+    with pytest.raises(KeyboardInterrupt):
+        execute_module.interrupt_after_epoch(60)
 
 
 def test_leaves_a_whole_record_sealed_with_its_files(store, run_dir):

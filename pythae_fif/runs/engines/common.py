@@ -29,6 +29,7 @@ from pythae_fif.runs.claim import is_claimed
 from pythae_fif.runs.execute import is_done
 from pythae_fif.runs.folder import STATUS, Status
 from pythae_fif.runs.kind import Kind
+from pythae_fif.training import keep_freed_memory
 
 OnChange = Callable[[dict[Path, Status], list["Outcome"]], None]
 """Called with the status of the runs under way and the outcomes so far."""
@@ -148,12 +149,17 @@ def open_statuses(run_dirs: Iterable[Path]) -> dict[Path, Status]:
 
 
 def enter_run(run_dir: Path, threads: int) -> None:
-    """Makes this process that of a run: its output goes to `output.log`, its threads are set."""
+    """Makes this process that of a run: its output goes to `output.log`, its threads are set.
+
+    Without a GPU it keeps the memory that it frees.
+    """
     log = open(run_dir / "output.log", "a", buffering=1)  # noqa: SIM115 - for the whole process
     os.dup2(log.fileno(), 1)
     os.dup2(log.fileno(), 2)
     torch.set_num_threads(threads)
     threadpool_limits(threads)  # of the linear algebra of numpy and scipy
+    if not torch.cuda.is_available():
+        keep_freed_memory()
 
 
 def cores() -> int:

@@ -30,7 +30,6 @@ from pythae_fif.runs.engines.common import (
 from pythae_fif.runs.execute import execute
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.kind import Kind
-from pythae_fif.training import keep_freed_memory
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 20
@@ -214,8 +213,6 @@ def _child(kind: Kind[Any, Any], run_dir: Path, slot: Slot, timeout: float | Non
     signal.signal(signal.SIGTERM, _interrupt)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ["CUDA_VISIBLE_DEVICES"] = "" if slot.device == "cpu" else slot.device
-    if slot.device == "cpu":
-        keep_freed_memory()
     enter_run(run_dir, slot.threads)
     try:
         execute(run_dir, kind, timeout=timeout)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import ray
-import torch
 from ray.exceptions import (
     LocalRayletDiedError,
     NodeDiedError,
@@ -39,7 +38,6 @@ from pythae_fif.runs.execute import execute
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.kind import Environment, Kind
 from pythae_fif.runs.remote import mirrored
-from pythae_fif.training import keep_freed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -219,8 +217,6 @@ def _task(
     """The task of one run, in a worker process that ends with it; its last state and error."""
     with contextlib.suppress(OSError):  # paths are relative to it
         os.chdir(folder)
-    if not torch.cuda.is_available():
-        keep_freed_memory()
     run_dir = mirrored(place)
     enter_run(run_dir, threads)
     try:

@@ -30,7 +30,6 @@ from pythae_fif.runs.execute import execute, interrupt_after_epoch
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.kind import Kind
 from pythae_fif.runs.remote import is_url
-from pythae_fif.training import keep_freed_memory
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +164,6 @@ class _Run:
 
         for number in (signal.SIGUSR2, signal.SIGTERM):
             signal.signal(number, stop)
-        keep_freed_memory()
         enter_run(Path(run_dir), self.threads or cores())
         try:
             execute(run_dir, self.kind, timeout=self.timeout)
