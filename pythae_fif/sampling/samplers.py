@@ -94,11 +94,13 @@ def draw(sampler: BaseSampler, num_samples: int, batch_size: int = BATCH_SIZE) -
     for held in vars(sampler).values():
         if isinstance(held, nn.Module):
             held.eval()
-    with _drawing_on(sampler), _callable_codes(sampler), torch.no_grad():
-        left = num_samples
+    left = num_samples
+    with _drawing_on(sampler):
         while left > 0:
             count = -(-min(batch_size, left) // multiple) * multiple
-            yield sampler.sample(num_samples=count, batch_size=count).detach().reshape(-1, *shape)
+            with _callable_codes(sampler), torch.no_grad():
+                batch = sampler.sample(num_samples=count, batch_size=count)
+            yield batch.detach().reshape(-1, *shape)
             left -= count
 
 

@@ -181,6 +181,13 @@ class TestDraw:
         batches = [len(batch) for batch in draw(NormalSampler(model_of("ae")), 30, 12)]
         assert batches == [12, 12, 6]
 
+    def test_gradients_are_off_in_the_sampler_alone(self):
+        sampler = NormalSampler(model_of("ae"))
+        batches = draw(sampler, 30, 12)
+        assert [(batch.requires_grad, torch.is_grad_enabled()) for batch in batches] == [
+            (False, True)
+        ] * 3
+
     def test_vamp_in_whole_batches(self):
         sampler = VAMPSampler(model_of("vamp", number_components=20))
         assert [len(batch) for batch in draw(sampler, 45, 12)] == [20, 20, 20]
@@ -205,8 +212,9 @@ class TestDraw:
         model = model_of("vqvae", num_embeddings=8, use_ema=ema)
         sampler = PixelCNNSampler(model)
         sampler.is_fitted = True
-        assert next(draw(sampler, 3)).shape == (3, 1, 8, 8)
-        assert sampler.model is model
+        batches = draw(sampler, 3)
+        assert next(batches).shape == (3, 1, 8, 8)
+        assert sampler.model is model  # while the rest is still to be drawn
 
 
 class TestFit:
