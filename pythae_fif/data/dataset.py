@@ -1,6 +1,6 @@
 """Torch views of uint8 images: a data set for Pythae's trainers, and floats in [0, 1]."""
 
-__all__ = ["ImageDataset", "as_tensor", "to_float"]
+__all__ = ["ImageDataset", "as_tensor", "shared", "to_float"]
 
 import copy
 import warnings
@@ -14,6 +14,14 @@ from torch.utils.data import Dataset
 from pythae_fif.errors import DataError
 
 
+def shared(array: np.ndarray) -> Tensor:
+    """An array as a tensor that shares its memory, for reading alone."""
+    with warnings.catch_warnings():
+        # Torch has no read-only tensors and warns of arrays that are, such as mapped ones.
+        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+        return torch.from_numpy(np.ascontiguousarray(array))
+
+
 def as_tensor(images: np.ndarray | Tensor) -> Tensor:
     """uint8 images (N, C, H, W), or float32 rows of a table (N, D), as a tensor that shares their
     memory, for reading alone.
@@ -22,10 +30,7 @@ def as_tensor(images: np.ndarray | Tensor) -> Tensor:
         DataError: They are neither.
     """
     if isinstance(images, np.ndarray):
-        with warnings.catch_warnings():
-            # Torch has no read-only tensors and warns of arrays that are, such as mapped ones.
-            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-            images = torch.from_numpy(np.ascontiguousarray(images))
+        images = shared(images)
     if (images.dtype, images.ndim) not in ((torch.uint8, 4), (torch.float32, 2)):
         raise DataError(
             f"images are {images.dtype} of shape {tuple(images.shape)}, "

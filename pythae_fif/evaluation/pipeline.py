@@ -19,6 +19,7 @@ from pythae.trainers import BaseTrainerConfig
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from pythae_fif.data.dataset import shared
 from pythae_fif.data.locations import cache_home
 from pythae_fif.device import fork_rng
 from pythae_fif.errors import ConfigError, DataError
@@ -339,7 +340,7 @@ def _seeded(seed: int) -> Iterator[None]:
 def _as_images(data: Data, name: str) -> Tensor:
     """Images (N, C, H, W) from an array, a tensor or a data set of images or of Pythae's items."""
     if isinstance(data, np.ndarray):
-        images = torch.from_numpy(np.ascontiguousarray(data))
+        images = shared(data)
     elif isinstance(data, Tensor):
         images = data.detach()
     elif not hasattr(data, "__getitem__"):

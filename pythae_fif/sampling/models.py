@@ -11,6 +11,7 @@ from pythae.models import BaseAE, FactorVAE
 from pythae.trainers.trainer_utils import set_seed
 from torch import Tensor
 
+from pythae_fif.data.dataset import shared
 from pythae_fif.errors import NonFiniteError
 
 Images = np.ndarray | Tensor
@@ -79,9 +80,10 @@ def in_batches(
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
         if isinstance(batch, np.ndarray):
-            batch = torch.from_numpy(np.array(batch))  # torch takes no read-only arrays
-        x = batch.to(device)
-        x = x.to(torch.float32).div_(255) if x.dtype == torch.uint8 else x.to(torch.float32)
+            batch = shared(batch)
+        x = batch.to(device).to(torch.float32, copy=True)  # the model may write in place
+        if batch.dtype == torch.uint8:
+            x.div_(255)
         given = [x]
         if labels is not None:
             given.append(torch.from_numpy(labels[start : start + batch_size]).to(device))

@@ -213,6 +213,21 @@ def test_forms_of_data(held_out, form):
     assert output.num_references == 40
 
 
+def test_read_only_arrays_are_no_cause_for_a_warning(train, held_out):
+    arrays = [images.numpy().copy() for images in (train, held_out)]
+    for array in arrays:
+        array.flags.writeable = False
+    once = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)  # which torch would else do at the first array of the process
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            warnings.simplefilter("ignore", SampleCountWarning)
+            pipeline(build("VAE"))(*arrays)
+    finally:
+        torch.set_warn_always(once)
+
+
 def test_a_second_evaluation_reads_the_reference(held_out, tmp_path):
     class Counting(PixelExtractor):
         seen = 0

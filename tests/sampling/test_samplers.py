@@ -25,7 +25,7 @@ from pythae_fif.errors import DataError, NonFiniteError
 from pythae_fif.reports.report import SAMPLER_LABELS
 from pythae_fif.sampling import FITTED, SAMPLERS
 from pythae_fif.sampling import samplers as samplers_module
-from pythae_fif.sampling.models import embed, reconstruct
+from pythae_fif.sampling.models import embed, in_batches, reconstruct
 from pythae_fif.sampling.samplers import draw, fit, generate, needs_fit
 
 IMAGES = np.random.default_rng(0).integers(0, 100, (40, 1, 8, 8), dtype=np.uint8)
@@ -102,6 +102,15 @@ def test_codes_are_seeded_and_in_the_order_of_the_images(name):
     if name in ("ae", "fif", "rae_gp", "rae_l2", "wae_imq", "wae_rbf", "aae"):
         torch.testing.assert_close(codes, means)
     assert reconstruct(model, IMAGES).shape == images.shape
+
+
+def test_a_model_that_writes_in_place_changes_no_images():
+    model = model_of("ae")
+    rows = np.full((4, 1, 8, 8), -1, np.float32)
+    rows.flags.writeable = False
+    for images in (rows, torch.full((4, 1, 8, 8), -1.0)):
+        in_batches(model, images, 2, lambda model, x: x.relu_())
+        assert (images == -1).all()
 
 
 def test_vamp_draws_from_every_pseudo_input_as_often(monkeypatch):
