@@ -8,8 +8,6 @@ else:
   number of epochs whatever the size of the data. `generate` fits to codes that are computed once a
   model, for a number of steps; :func:`~pythae_fif.sampling.samplers.fit`, which calls Pythae's own
   fit, checks the data first.
-* A scikit-learn mixture with an integer `random_state` draws the same samples in every call, and
-  the sampler calls it once a batch: :func:`~pythae_fif.sampling.samplers.draw` lets it draw on.
 * `VAMPSampler` decodes the first of its pseudo-inputs in every batch: `draw` asks for whole
   multiples of their number.
 * Samples of a mixture and of VAMP come grouped by component: `generate` shuffles all, and

@@ -95,28 +95,12 @@ def draw(sampler: BaseSampler, num_samples: int, batch_size: int = BATCH_SIZE) -
         if isinstance(held, nn.Module):
             held.eval()
     left = num_samples
-    with _drawing_on(sampler):
-        while left > 0:
-            count = -(-min(batch_size, left) // multiple) * multiple
-            with _callable_codes(sampler), torch.no_grad():
-                batch = sampler.sample(num_samples=count, batch_size=count)
-            yield batch.detach().reshape(-1, *shape)
-            left -= count
-
-
-@contextlib.contextmanager
-def _drawing_on(sampler: BaseSampler) -> Iterator[None]:
-    """Lets a mixture with a seed of its own go on from batch to batch, within the block."""
-    mixture = getattr(sampler, "gmm", None)
-    seed = getattr(mixture, "random_state", None)
-    if mixture is None or not isinstance(seed, int | np.integer):
-        yield
-        return
-    mixture.random_state = np.random.RandomState(seed)
-    try:
-        yield
-    finally:
-        mixture.random_state = seed
+    while left > 0:
+        count = -(-min(batch_size, left) // multiple) * multiple
+        with _callable_codes(sampler), torch.no_grad():
+            batch = sampler.sample(num_samples=count, batch_size=count)
+        yield batch.detach().reshape(-1, *shape)
+        left -= count
 
 
 @contextlib.contextmanager
@@ -225,6 +209,8 @@ def _mixture(model: BaseAE, codes: Tensor, seed: int, components: int) -> BaseSa
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # in its place a line of ours
         sampler.gmm = mixture.fit(codes.double().numpy())
+    # An integer would draw the same samples in every call, of which there is one a batch.
+    mixture.random_state = np.random.RandomState(seed)
     if not mixture.converged_:
         logger.warning(
             "the fit of a mixture of %d components did not converge in %d steps: samples are of "

@@ -201,14 +201,6 @@ class TestDraw:
         sampler = VAMPSampler(model_of("vamp", number_components=20))
         assert [len(batch) for batch in draw(sampler, 45, 12)] == [20, 20, 20]
 
-    def test_a_mixture_with_a_seed_draws_on(self):
-        sampler = GaussianMixtureSampler(model_of("ae"))
-        sampler.fit(to_float(IMAGES) / to_float(IMAGES).max())
-        sampler.gmm.random_state = 0
-        first, second = draw(sampler, 24, 12)
-        assert not torch.equal(first, second)
-        assert sampler.gmm.random_state == 0
-
     def test_networks_of_the_sampler_are_in_evaluation_mode(self):
         sampler = PixelCNNSampler(model_of("vqvae", num_embeddings=8))
         sampler.is_fitted = True
