@@ -223,9 +223,8 @@ def whole(state: dict[str, Tensor], count: int, folder: Path) -> dict[str, Any]:
     rows = []
     for name in ("first", "second"):
         start = time.perf_counter()
-        output = pipeline(None, held_out)
-        spent = time.perf_counter() - start
-        rows.append({"evaluation": name, "seconds": spent, **output.seconds})
+        pipeline(None, held_out)
+        rows.append({"evaluation": name, "seconds": time.perf_counter() - start})
     return {
         "title": f"Evaluation of a VAE, {count} samples and {count} references, one run",
         "rows": rows,

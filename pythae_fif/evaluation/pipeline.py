@@ -4,7 +4,6 @@ __all__ = ["REFERENCE", "EvaluationOutput", "EvaluationPipeline"]
 
 import contextlib
 import dataclasses
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from pythae_fif.evaluation.extractor import Extractor
 from pythae_fif.evaluation.extractors import ExtractorOptions, build_extractor
 from pythae_fif.evaluation.images import reconstruction_mse, unit_images
 from pythae_fif.evaluation.reference import Reference, content_hash
-from pythae_fif.evaluation.scores import MeanStd, Memorisation, Neighbours, Scores
+from pythae_fif.evaluation.scores import MeanStd, Neighbours, Scores
 from pythae_fif.evaluation.scoring import score_samples
 from pythae_fif.files import write_json
 from pythae_fif.sampling.models import reconstruct
@@ -50,7 +49,6 @@ class EvaluationOutput:
         num_references: Number of evaluation images.
         reference_hash: Identifies the evaluation images.
         reconstruction_mse: Mean squared error per pixel of the evaluation images.
-        seconds: What `fit`, `reference`, `sampling`, `scoring`, `reconstruction` took.
     """
 
     model: str
@@ -59,7 +57,6 @@ class EvaluationOutput:
     num_references: int
     reference_hash: str
     reconstruction_mse: float
-    seconds: dict[str, float]
 
     @property
     def distance_name(self) -> str:
@@ -72,19 +69,9 @@ class EvaluationOutput:
         return self.scores.frechet[REFERENCE]
 
     @property
-    def score(self) -> MeanStd | None:
-        """Inception score over ten splits; None without logits."""
-        return self.scores.score
-
-    @property
     def kernel(self) -> MeanStd:
         """Kernel distance (KID) over subsets."""
         return self.scores.kernel[REFERENCE]
-
-    @property
-    def memorisation(self) -> Memorisation | None:
-        """Nearness to the training images; None without these."""
-        return self.scores.memorisation
 
     @property
     def neighbours(self) -> Neighbours:
@@ -238,30 +225,23 @@ class EvaluationPipeline:
         Warns:
             SampleCountWarning: fewer than 2,048 samples.
         """
-        clock = _Clock()
         images = _as_images(eval_data, "eval_data")
-        training = None
-        with clock("reference"):
-            reference = self._reference(images)
-            if self.memorisation and train_data is not None:
-                training = self._reference(_as_images(train_data, "train_data"))
+        reference, training = self._reference(images), None
+        if self.memorisation and train_data is not None:
+            training = self._reference(_as_images(train_data, "train_data"))
         with _seeded(self.seed):
-            with clock("fit"):
-                self._fit(train_data, training_config)
-            with clock("scoring"):
-                scores = score_samples(
-                    self._samples(clock),
-                    self.extractor,
-                    {REFERENCE: reference},
-                    round_to_uint8=self.round_to_uint8,
-                    seed=self.seed,
-                    bootstrap=self.bootstrap,
-                    infinity=self.infinity,
-                    training=training,
-                )
-            with clock("reconstruction"):
-                mse = self._reconstruction(images)
-        clock.seconds["scoring"] -= clock.seconds["sampling"]
+            self._fit(train_data, training_config)
+            scores = score_samples(
+                self._samples(),
+                self.extractor,
+                {REFERENCE: reference},
+                round_to_uint8=self.round_to_uint8,
+                seed=self.seed,
+                bootstrap=self.bootstrap,
+                infinity=self.infinity,
+                training=training,
+            )
+            mse = self._reconstruction(images)
         return EvaluationOutput(
             model=type(self.model).__name__,
             sampler=type(self.sampler).__name__,
@@ -269,7 +249,6 @@ class EvaluationPipeline:
             num_references=len(images),
             reference_hash=content_hash(images),
             reconstruction_mse=mse,
-            seconds={name: round(value, 3) for name, value in clock.seconds.items()},
         )
 
     def _reference(self, images: Tensor) -> Reference:
@@ -288,15 +267,12 @@ class EvaluationPipeline:
             raise ConfigError(f"{name} must be fitted: pass train_data, or fit it before")
         fit(self.sampler, unit_images(_as_images(train_data, "train_data")), training_config)
 
-    def _samples(self, clock: "_Clock") -> Iterator[Tensor]:
+    def _samples(self) -> Iterator[Tensor]:
         """The samples (B, C, H, W) batch by batch."""
         left = self.num_samples
-        batches = draw(self.sampler, self.num_samples, self.batch_size)
-        while left > 0:
-            with clock("sampling"):
-                batch = next(batches)
-                if len(batch) > left:  # any of the whole batch that the sampler needs
-                    batch = batch[torch.randperm(len(batch), device=batch.device)[:left]]
+        for batch in draw(self.sampler, self.num_samples, self.batch_size):
+            if len(batch) > left:  # any of the whole batch that the sampler needs
+                batch = batch[torch.randperm(len(batch), device=batch.device)[:left]]
             left -= len(batch)
             yield batch
 
@@ -306,22 +282,6 @@ class EvaluationPipeline:
             x = unit_images(batch)
             total += float(reconstruction_mse(x, reconstruct(self.model, x)).sum())
         return total / len(images)
-
-
-class _Clock:
-    """Adds up the seconds of named stages."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextlib.contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            spent = time.perf_counter() - start
-            self.seconds[name] = self.seconds.get(name, 0.0) + spent
 
 
 @contextlib.contextmanager
