@@ -26,7 +26,6 @@ from pythae_fif import FIF, FIFConfig
 from pythae_fif.data import ImageDataset, load_images, to_float
 from pythae_fif.data.locations import cache_home
 from pythae_fif.evaluation import (
-    ExtractorOptions,
     Reference,
     build_extractor,
     score_samples,
@@ -127,7 +126,7 @@ def main() -> None:
     flags = p.parse_args()
     keep_freed_memory()
     splits = load_images(flags.dataset, flags.data_root, download=False).subset(test=2000)
-    extractor = build_extractor(ExtractorOptions(flags.extractor), splits.input_dim)
+    extractor = build_extractor(flags.extractor, splits.input_dim)
     reference = Reference.of(torch.from_numpy(splits.test), extractor, cache_dir=cache_home())
     Path(flags.out).mkdir(parents=True, exist_ok=True)
     path = Path(flags.out) / f"{flags.dataset}.json"

@@ -17,13 +17,7 @@ from pythae_fif.data.dataset import as_tensor
 from pythae_fif.data.images import Progress
 from pythae_fif.data.locations import cache_home
 from pythae_fif.data.names import TableOptions
-from pythae_fif.evaluation import (
-    Extractor,
-    ExtractorOptions,
-    LabelledImages,
-    Reference,
-    build_extractor,
-)
+from pythae_fif.evaluation import Extractor, LabelledImages, Reference, build_extractor
 from pythae_fif.runs.kind import Environment
 
 
@@ -68,14 +62,15 @@ def load_extractor(
         )
         holdout = LabelledImages(*test)
         training = LabelledImages(*train, holdout, splits.name)
-    options = ExtractorOptions(
+    return build_extractor(
         environment.own_extractor or name,
+        splits.input_dim,
+        training,
         device=device,
         weights=environment.extractor_weights,
         download=not environment.offline,
         cache_dir=cache_home(),
     )
-    return build_extractor(options, splits.input_dim, training)
 
 
 def reference_of(splits: Splits, split: str, extractor: Extractor) -> Reference:

@@ -19,7 +19,7 @@ from pythae_fif.data.arrays import read_npz, to_uint8
 from pythae_fif.data.images import decode_files, find_images
 from pythae_fif.device import default_device
 from pythae_fif.errors import DataError
-from pythae_fif.evaluation import ExtractorOptions, Reference, build_extractor, score_samples
+from pythae_fif.evaluation import Reference, build_extractor, score_samples
 from pythae_fif.files import write_json
 from pythae_fif.sampling.samplers import draw
 from pythae_fif.validation import AtLeastOne, Checked, Flag, Whole, read_checked
@@ -62,13 +62,13 @@ def score_command(words: list[str]) -> int:
         drawn = torch.cat([part.cpu() for part in draw(NormalSampler(model), flags.num_samples)])
     else:
         drawn = _images(samples, flags.image_size or held.shape[-1])
-    options = ExtractorOptions(
+    extractor = build_extractor(
         flags.extractor,
+        tuple(held.shape[1:]),
         device=default_device(),
         weights=flags.extractor_weights,
         download=not flags.offline,
     )
-    extractor = build_extractor(options, tuple(held.shape[1:]))
     references = {REFERENCE: Reference.of(held, extractor)}
     training = None
     if flags.training is not None:

@@ -16,7 +16,6 @@ __all__ = [
     "EvaluationPipeline",
     "Extracted",
     "Extractor",
-    "ExtractorOptions",
     "FeatureStatistics",
     "InceptionExtractor",
     "Interval",
@@ -41,7 +40,6 @@ __all__ = [
     "frechet_error",
     "inception_score",
     "kernel_distance",
-    "load_inception",
     "memorisation",
     "neighbour_scores",
     "reconstruction_mse",
@@ -70,10 +68,10 @@ if TYPE_CHECKING:
     )
     from pythae_fif.evaluation.efficientnet import EfficientNetExtractor
     from pythae_fif.evaluation.extractor import Extracted, Extractor, PixelExtractor
-    from pythae_fif.evaluation.extractors import ExtractorOptions, build_extractor
+    from pythae_fif.evaluation.extractors import build_extractor
     from pythae_fif.evaluation.frechet import FeatureStatistics, frechet_distance
     from pythae_fif.evaluation.images import reconstruction_mse
-    from pythae_fif.evaluation.inception import INCEPTION, InceptionExtractor, load_inception
+    from pythae_fif.evaluation.inception import INCEPTION, InceptionExtractor
     from pythae_fif.evaluation.names import EXTRACTORS
     from pythae_fif.evaluation.own import OwnExtractor
     from pythae_fif.evaluation.pipeline import EvaluationOutput, EvaluationPipeline

@@ -1,8 +1,7 @@
 """How to get an extractor by its name."""
 
-__all__ = ["ExtractorOptions", "build_extractor"]
+__all__ = ["build_extractor"]
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,39 +16,29 @@ from pythae_fif.evaluation.extractor import ColumnExtractor, Extractor, PixelExt
 from pythae_fif.evaluation.names import EXTRACTORS, own_extractor
 
 
-@dataclass(frozen=True)
-class ExtractorOptions:
-    """Which extractor, where it runs, and where its weights are.
+def build_extractor(
+    name: str,
+    image_shape: tuple[int, ...],
+    training: LabelledImages | None = None,
+    *,
+    device: str | torch.device = "cpu",
+    precision: str = "float32",
+    weights: str | Path | None = None,
+    download: bool = True,
+    cache_dir: str | Path | None = None,
+) -> Extractor:
+    """The extractor of a name, for one data set.
 
-    Attributes:
+    Args:
         name: A key of `EXTRACTORS`, or of a network of the user's own (see `OwnExtractor`).
+        image_shape: The (C, H, W) of the images, or (D,) of a table's rows.
+        training: What `classifier` is trained on, where none is shipped for its data set.
         device: Where networks run.
         precision: `float32` or `bfloat16`, for `inception`, `dinov2` and `efficientnet-lite0`.
         weights: File of `inception`, `dinov2` or `tf-inception` (see `Weights.find` and
             `TFInceptionExtractor`).
         download: Whether `inception` and `dinov2` may fetch their weights from the network.
         cache_dir: Folder where `classifier` keeps its weights; None trains it every time.
-    """
-
-    name: str
-    device: str | torch.device = "cpu"
-    precision: str = "float32"
-    weights: str | Path | None = None
-    download: bool = True
-    cache_dir: str | Path | None = None
-
-
-def build_extractor(
-    options: ExtractorOptions,
-    image_shape: tuple[int, ...],
-    training: LabelledImages | None = None,
-) -> Extractor:
-    """The extractor of a name, for one data set.
-
-    Args:
-        options: Which one, and where.
-        image_shape: The (C, H, W) of the images, or (D,) of a table's rows.
-        training: What `classifier` is trained on, where none is shipped for its data set.
 
     Raises:
         ConfigError: Unknown name, missing packages or weights, a network of the user's own that
@@ -59,56 +48,49 @@ def build_extractor(
         StoreError: The cache folder cannot be used.
 
     Example:
-        >>> build_extractor(ExtractorOptions("pixels"), (1, 8, 8)).feature_dim
+        >>> build_extractor("pixels", (1, 8, 8)).feature_dim
         64
     """
     try:
-        own_extractor(options.name)
+        own_extractor(name)
     except ConfigError as error:
-        raise ConfigError(f"extractor {options.name!r}: {error}") from error
-    if (options.name == "columns") != (len(image_shape) == 1):
+        raise ConfigError(f"extractor {name!r}: {error}") from error
+    if (name == "columns") != (len(image_shape) == 1):
         kind, right = ("a table", "columns") if len(image_shape) == 1 else ("images", "pixels")
-        raise ConfigError(
-            f"extractor {options.name!r} does not take {kind}: choose {right} (--extractor)"
-        )
-    if options.name == "columns":
+        raise ConfigError(f"extractor {name!r} does not take {kind}: choose {right} (--extractor)")
+    if name == "columns":
         return ColumnExtractor(*image_shape)
     channels, height, width = image_shape
-    if options.name == "pixels":
+    if name == "pixels":
         return PixelExtractor((channels, height, width))
-    if options.name == "classifier":
+    if name == "classifier":
         if training is None:
             raise ConfigError(
                 "extractor 'classifier' needs class labels, and this data set has none: "
                 "choose efficientnet-lite0 or pixels"
             )
-        device, shape = options.device, (channels, height, width)
+        shape = channels, height, width
         return shipped_classifier(training.name, shape, device) or train_classifier(
-            training, device=device, cache_dir=options.cache_dir
+            training, device=device, cache_dir=cache_dir
         )
-    if options.name == "efficientnet-lite0":
+    if name == "efficientnet-lite0":
         from pythae_fif.evaluation.efficientnet import EfficientNetExtractor
 
-        return EfficientNetExtractor(device=options.device, precision=options.precision)
-    if options.name == "dinov2":
+        return EfficientNetExtractor(device=device, precision=precision)
+    if name == "dinov2":
         from pythae_fif.evaluation.dinov2 import DINOV2, DINOv2Extractor
 
-        state = DINOV2.load(options.weights, download=options.download)
-        return DINOv2Extractor(state, device=options.device, precision=options.precision)
-    if options.name == "tf-inception":
+        state = DINOV2.load(weights, download=download)
+        return DINOv2Extractor(state, device=device, precision=precision)
+    if name == "tf-inception":
         from pythae_fif.evaluation.tf_inception import TFInceptionExtractor
 
-        return TFInceptionExtractor(options.weights)
-    if options.name in EXTRACTORS:
-        from pythae_fif.evaluation.inception import load_inception
+        return TFInceptionExtractor(weights)
+    if name in EXTRACTORS:
+        from pythae_fif.evaluation.inception import INCEPTION, InceptionExtractor
 
-        return load_inception(
-            options.weights,
-            device=options.device,
-            precision=options.precision,
-            download=options.download,
-            convention=options.name,
-        )
+        state = INCEPTION.load(weights, download=download)
+        return InceptionExtractor(state, device=device, precision=precision, convention=name)
     from pythae_fif.evaluation.own import OwnExtractor
 
-    return OwnExtractor(options.name, (channels, height, width), device=options.device)
+    return OwnExtractor(name, (channels, height, width), device=device)

@@ -1,9 +1,8 @@
 """The Inception network of 2015 that defines the FID, from the weights that pytorch-fid loads."""
 
-__all__ = ["INCEPTION", "InceptionExtractor", "load_inception", "resize_like_tf1"]
+__all__ = ["INCEPTION", "InceptionExtractor", "resize_like_tf1"]
 
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -42,7 +41,7 @@ class InceptionExtractor(Extractor):
     For speed batch normalisations are folded into the convolutions, exactly but for rounding.
 
     Args:
-        state: Weights under the names of pytorch-fid's file, as `load_inception` reads them.
+        state: Weights under the names of pytorch-fid's file, as `INCEPTION.load` reads them.
         device: Where it runs; features stay there.
         precision: `float32`, or `bfloat16` for speed where the processor has it: features then
             carry about three digits. The hash tells the two apart.
@@ -92,23 +91,6 @@ class InceptionExtractor(Extractor):
         images = images.to(dtype=self.dtype, memory_format=torch.channels_last)
         features: Tensor = self.network(images)
         return features.float()
-
-
-def load_inception(
-    path: str | Path | None = None,
-    *,
-    device: str | torch.device = "cpu",
-    precision: str = "float32",
-    download: bool = True,
-    convention: str = "inception",
-) -> InceptionExtractor:
-    """The extractor with its published weights; see `Weights.find` for where they are.
-
-    Raises:
-        ConfigError: no weights, or other ones.
-    """
-    state = INCEPTION.load(path, download=download)
-    return InceptionExtractor(state, device=device, precision=precision, convention=convention)
 
 
 def resize_like_tf1(images: Tensor, side: int) -> Tensor:

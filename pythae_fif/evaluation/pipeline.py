@@ -23,7 +23,7 @@ from pythae_fif.data.locations import cache_home
 from pythae_fif.device import fork_rng
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.evaluation.extractor import Extractor
-from pythae_fif.evaluation.extractors import ExtractorOptions, build_extractor
+from pythae_fif.evaluation.extractors import build_extractor
 from pythae_fif.evaluation.images import reconstruction_mse, unit_images
 from pythae_fif.evaluation.reference import Reference, content_hash
 from pythae_fif.evaluation.scores import MeanStd, Neighbours, Scores
@@ -120,8 +120,7 @@ class EvaluationPipeline:
         infinity: Whether to extrapolate the Frechet distance to infinitely many samples.
         memorisation: Whether to compare samples with `train_data` too, whose features take as long
             as those of so many samples, once.
-        weights: Of the extractor; see `ExtractorOptions`.
-        precision: See `ExtractorOptions`.
+        weights, precision: Of the extractor; see `build_extractor`.
         cache_dir: Folder of the references; None takes the package's cache.
 
     Raises:
@@ -182,13 +181,9 @@ class EvaluationPipeline:
                 raise ConfigError(
                     f"{type(model).__name__} has input_dim={shape}: scores of images need (C, H, W)"
                 )
-            options = ExtractorOptions(
-                extractor,
-                device=sampler.device,
-                weights=weights,
-                precision=precision,
+            self.extractor = build_extractor(
+                extractor, shape, device=sampler.device, weights=weights, precision=precision
             )
-            self.extractor = build_extractor(options, shape)
         else:
             self.extractor = extractor
         self.num_samples = num_samples

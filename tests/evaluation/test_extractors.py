@@ -15,7 +15,6 @@ from pythae_fif.evaluation import (
     EXTRACTORS,
     DINOv2Extractor,
     EfficientNetExtractor,
-    ExtractorOptions,
     LabelledImages,
     OwnExtractor,
     PixelExtractor,
@@ -251,7 +250,7 @@ class TestOwn:
     def test_a_file_is_its_content_wherever_it_lies(self, own_file, tmp_path):
         images = noise_images(9, 1, 8, 8)
         network = torch.jit.load(str(own_file))
-        first = build_extractor(ExtractorOptions(str(own_file)), (1, 8, 8))
+        first = build_extractor(str(own_file), (1, 8, 8))
         assert (first.name, first.distance_name) == ("mine.pt", "FD-mine")
         torch.testing.assert_close(first(images).features, network(images / 255).flatten(1))
         moved = tmp_path / "mine.pt"
@@ -285,7 +284,7 @@ class TestOwn:
         hashes = []
         for seed in (0, 1, 0):
             (tmp_path / "seed").write_text(str(seed))
-            extractor = build_extractor(ExtractorOptions("my_features:network"), (1, 8, 8))
+            extractor = build_extractor("my_features:network", (1, 8, 8))
             hashes.append(extractor.hash)
             linear = extractor.network[1]
             expected = torch.nn.functional.linear(images.flatten(1) / 255, *linear.parameters())
@@ -313,7 +312,7 @@ class TestOwn:
         monkeypatch.setattr(sys, "path", list(sys.path))
         (tmp_path / "text.pt").write_text("no network")
         with pytest.raises(ConfigError, match=message) as caught:
-            build_extractor(ExtractorOptions(name), (1, 8, 8))
+            build_extractor(name, (1, 8, 8))
         assert "\n" not in str(caught.value)
 
     @pytest.mark.parametrize("gives", ["x.sum()", "x[:1]", "(x, x)", "None", "x @ torch.ones(9)"])
@@ -334,15 +333,16 @@ class TestOwn:
 class TestBuild:
     def test_unknown_name(self):
         with pytest.raises(ConfigError, match="did you mean 'classifier'"):
-            build_extractor(ExtractorOptions("clasifier"), (1, 8, 8))
+            build_extractor("clasifier", (1, 8, 8))
 
     def test_classifier_without_labels(self):
         with pytest.raises(ConfigError, match="needs class labels"):
-            build_extractor(ExtractorOptions("classifier"), (1, 8, 8))
+            build_extractor("classifier", (1, 8, 8))
 
     def test_classifier_is_cached(self, blobs, tmp_path):
-        options = ExtractorOptions("classifier", cache_dir=tmp_path)
-        first, again = (build_extractor(options, (1, 8, 8), blobs) for _ in range(2))
+        first, again = (
+            build_extractor("classifier", (1, 8, 8), blobs, cache_dir=tmp_path) for _ in range(2)
+        )
         assert len(names_in(tmp_path)) == 1
         assert again.hash == first.hash
 
@@ -351,7 +351,7 @@ class TestShippedClassifier:
     @pytest.mark.parametrize("name, shape", [("digits", (1, 8, 8)), ("mnist", (1, 28, 28))])
     def test_is_taken_for_its_data_set(self, blobs, name, shape):
         data = dataclasses.replace(blobs, name=name)
-        classifier = build_extractor(ExtractorOptions("classifier"), shape, data)
+        classifier = build_extractor("classifier", shape, data)
         assert classifier.hash == shipped_classifier(name, shape).hash
         assert classifier.image_shape == shape
         assert classifier.num_classes == 10

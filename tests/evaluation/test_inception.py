@@ -12,7 +12,6 @@ from support.features import noise_images
 
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.evaluation import (
-    ExtractorOptions,
     InceptionExtractor,
     TFInceptionExtractor,
     build_extractor,
@@ -197,7 +196,7 @@ class TestWeights:
 
     def test_no_network_and_no_file(self):
         with pytest.raises(ConfigError) as caught:
-            build_extractor(ExtractorOptions(self.weights.extractor), (1, 8, 8))
+            build_extractor(self.weights.extractor, (1, 8, 8))
         message = str(caught.value)
         assert "\n" not in message
         assert "Name or service not known" in message
@@ -277,7 +276,7 @@ class TestTensorFlow:
 
     def test_by_name_and_variable(self, graph, monkeypatch):
         monkeypatch.setenv("PYTHAE_FIF_TF_INCEPTION", str(graph[0]))
-        by_variable = build_extractor(ExtractorOptions("tf-inception"), (1, 8, 8))
+        by_variable = build_extractor("tf-inception", (1, 8, 8))
         assert by_variable.distance_name == "FID"
         assert by_variable.hash == TFInceptionExtractor(graph[0]).hash
 
