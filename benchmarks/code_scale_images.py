@@ -22,9 +22,9 @@ from torch import Tensor
 from whitening import trace
 
 from pythae_fif import FIF, FIFConfig
-from pythae_fif.benchmark.inputs import load_extractor, references_of
+from pythae_fif.benchmark.inputs import load_extractor, reference_of
 from pythae_fif.data import ImageDataset, load_images, to_float
-from pythae_fif.evaluation import score_codes, score_samples
+from pythae_fif.evaluation import Reference, frechet_distance, score_codes
 from pythae_fif.nn import build_networks, smooth_networks
 from pythae_fif.pictures import new_figure
 from pythae_fif.reports.grid import Cell, Grid, write_grid
@@ -61,14 +61,12 @@ def main() -> None:
     splits = load_images("mnist", flags.data_root, download=False)
     scored = splits.subset(train=8000, val=2000, test=TEST)  # as in profile `quick`
     extractor = load_extractor("classifier", scored, Environment(offline=True))
-    references = references_of(scored, extractor)
+    reference = reference_of(scored, "test", extractor)
 
     def distance(sampler: str, model: FIF, codes: Tensor, seed: int) -> float:
         images = generate(sampler, model, codes, num_samples=SAMPLES, seed=seed)
-        scores = score_samples(
-            images, extractor, {"test": references["test"]}, frechet_only=True, seed=seed
-        )
-        return scores.frechet["test"]
+        drawn = Reference.of(images.clamp(0, 1), extractor).statistics
+        return frechet_distance(drawn, reference.statistics)
 
     found: Found = {}
     for seed in flags.seeds:

@@ -43,7 +43,7 @@ from pythae_fif import FIF, FIFConfig
 from pythae_fif.benchmark.config import load_experiment
 from pythae_fif.benchmark.inputs import load_extractor, load_splits, reference_of
 from pythae_fif.data import to_float
-from pythae_fif.evaluation import score_codes, score_samples
+from pythae_fif.evaluation import Reference, frechet_distance, score_codes
 from pythae_fif.evaluation.frechet import squared_wasserstein
 from pythae_fif.files import read_json, write_json
 from pythae_fif.nn import build_networks, smooth_networks
@@ -129,8 +129,8 @@ def images(name: str, data_root: str | None, split: str = "val") -> Data:
     dim, batch = experiment.latent_dim, settings.batch_size
 
     def distance(samples: Tensor) -> float:
-        found = score_samples(samples, extractor, {split: reference}, frechet_only=True, seed=0)
-        return found.frechet[split]
+        drawn = Reference.of(samples.clamp(0, 1), extractor).statistics
+        return frechet_distance(drawn, reference.statistics)
 
     return Data(
         name if split == "val" else TEST, to_float(splits.train), to_float(splits[split]), dim,

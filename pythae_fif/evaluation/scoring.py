@@ -21,7 +21,7 @@ from pythae_fif.evaluation.extractor import Extractor
 from pythae_fif.evaluation.frechet import FeatureStatistics, frechet_distance
 from pythae_fif.evaluation.images import rounded_images
 from pythae_fif.evaluation.pairs import Inside, Kernel, own_pairs, watch
-from pythae_fif.evaluation.reference import Reference
+from pythae_fif.evaluation.reference import BATCH_SIZE, Reference
 from pythae_fif.evaluation.scores import Interval, Intervals, MeanStd, Neighbours, Scores
 from pythae_fif.evaluation.uncertainty import (
     bootstrap_inception,
@@ -46,10 +46,8 @@ def score_samples(
     extractor: Extractor,
     references: Mapping[str, Reference],
     *,
-    frechet_only: bool = False,
     round_to_uint8: bool = True,
     seed: int = 0,
-    batch_size: int = 256,
     bootstrap: int = 0,
     infinity: bool = False,
     training: Reference | None = None,
@@ -63,37 +61,31 @@ def score_samples(
         samples: Samples (N, C, H, W), uint8 or floating point, or batches of them.
         extractor: Where features and logits come from; the one of the references.
         references: Name of a split -> the reference that its images are.
-        frechet_only: Whether to leave out what needs the features of all samples at once: KID,
-            precision, recall, density, coverage and the error of the Frechet distance.
         round_to_uint8: Whether to round; the result records it.
         seed: Seed of the shuffle before the score is split, of the subsets of KID and of the
             bootstrap; the result records it.
-        batch_size: Most samples at once; does not change the result.
         bootstrap: Number of bootstrap replicates behind 95% intervals; 0 gives none.
         infinity: Whether to extrapolate the Frechet distance to infinitely many samples.
         training: The images that the model was trained on, for `Scores.memorisation`.
 
     Raises:
-        DataError: Fewer than ten samples (six without logits; two with `frechet_only`), fewer than
-            six references, or samples or references that do not fit the extractor.
+        DataError: Fewer than ten samples (six without logits), fewer than six references, or
+            samples or references that do not fit the extractor.
         NonFiniteError: NaN or infinite pixels; says in how many samples.
 
     Warns:
         SampleCountWarning: Fewer than 2,048 samples or references.
     """
     round_to_uint8 &= extractor.of_images
-    batches = _finite_batches(samples, batch_size, round_to_uint8, extractor.of_images)
-    keep = not frechet_only or bootstrap > 0 or infinity or training is not None
     statistics = FeatureStatistics()
     feature_batches: list[Tensor] = []
     logit_batches: list[Tensor] = []
     total = 0
-    for batch in batches:
+    for batch in _finite_batches(samples, round_to_uint8, extractor.of_images):
         extracted = extractor(batch)
         total += len(batch)
         statistics.update(extracted.features)
-        if keep:
-            feature_batches.append(extracted.features)
+        feature_batches.append(extracted.features)
         if extracted.logits is not None:
             logit_batches.append(extracted.logits)
     counts = [total, *(reference.statistics.count for reference in references.values())]
@@ -116,16 +108,13 @@ def score_samples(
         split: frechet_distance(statistics, reference.statistics, root_b=reference.root)
         for split, reference in references.items()
     }
-    features = torch.cat(feature_batches) if feature_batches else torch.empty(0)
-    compared = {} if frechet_only else references
-    kernel, neighbours = _pair_scores(features, compared, seed)
-    errors: dict[str, float] = {}
+    features = torch.cat(feature_batches)
+    kernel, neighbours = _pair_scores(features, references, seed)
+    errors = {
+        split: frechet_error(features, held.statistics, statistics=statistics, root=held.root())
+        for split, held in references.items()
+    }
     intervals = at_infinity = None
-    if len(features):
-        errors = {
-            split: frechet_error(features, held.statistics, statistics=statistics, root=held.root())
-            for split, held in references.items()
-        }
     if bootstrap:
         intervals = Intervals(
             replicates=bootstrap,
@@ -144,7 +133,7 @@ def score_samples(
                 split: bootstrap_kernel(
                     features, held.features, kernel[split].mean, replicates=bootstrap, seed=seed
                 )
-                for split, held in compared.items()
+                for split, held in references.items()
             },
         )
     if infinity:
@@ -167,7 +156,7 @@ def score_samples(
         neighbours=neighbours,
         frechet_infinity=at_infinity,
         intervals=intervals,
-        frechet_error=errors or None,
+        frechet_error=errors,
         memorisation=None if training is None else memorisation(features, training, references),
     )
 
@@ -176,8 +165,6 @@ def _pair_scores(
     features: Tensor, references: Mapping[str, Reference], seed: int
 ) -> tuple[dict[str, MeanStd], dict[str, Neighbours]]:
     """KID and neighbours against each reference; the samples' own pairs are looked at once."""
-    if not references:
-        return {}, {}
     kernel: dict[str, MeanStd] = {}
     neighbours: dict[str, Neighbours] = {}
     subsets: list[tuple[Tensor, Tensor]] = []
@@ -198,7 +185,7 @@ def _pair_scores(
 
 
 def _finite_batches(
-    samples: Tensor | Iterable[Tensor], batch_size: int, round_to_uint8: bool, clamp: bool
+    samples: Tensor | Iterable[Tensor], round_to_uint8: bool, clamp: bool
 ) -> Iterable[Tensor]:
     """The samples batch by batch; images are clamped and rounded.
 
@@ -206,7 +193,7 @@ def _finite_batches(
     """
     total = bad = 0
     for chunk in [samples] if isinstance(samples, Tensor) else samples:
-        for batch in chunk.split(batch_size):
+        for batch in chunk.split(BATCH_SIZE):
             total += len(batch)
             if batch.is_floating_point():
                 bad += int((~batch.isfinite()).flatten(1).any(dim=1).sum())

@@ -90,8 +90,6 @@ def test_in_the_scores_and_once_for_a_reference(tmp_path, monkeypatch):
             expected = scores
     assert len(built) == 2 * 2  # in memory, and beside the training set's file
     assert len([name for name in names_in(tmp_path) if "nearest" in name]) == 2
-    alone = score_samples(
-        sets[0][:20], extractor, {"test": test}, training=training, frechet_only=True
-    )
-    assert alone.memorisation.nearer == {"test": 1.0} and alone.kernel == {}
+    alone = score_samples(sets[0][:20], extractor, {"test": test}, training=training)
+    assert alone.memorisation.nearer == {"test": 1.0}
     assert np.isclose(alone.frechet["test"], scores.frechet["test"])

@@ -23,6 +23,7 @@ from pythae_fif.evaluation import (
     score_samples,
 )
 from pythae_fif.evaluation import reference as reference_module
+from pythae_fif.evaluation import scoring as scoring_module
 
 pytestmark = pytest.mark.filterwarnings("ignore::pythae_fif.evaluation.SampleCountWarning")
 
@@ -154,12 +155,14 @@ def references(images, blob_classifier) -> dict[str, Reference]:
 
 class TestScoreSamples:
     def test_the_reference_itself(self, images, references, blob_classifier):
-        scores = score_samples(images, blob_classifier, references, frechet_only=True)
+        scores = score_samples(images, blob_classifier, references)
         assert scores.frechet["test"] == pytest.approx(0, abs=1e-8)
         assert scores.frechet["val"] > 1e-6
         assert scores.score.mean >= 1
         plain = scores.to_dict()
-        assert {key: plain[key] for key in plain if key not in ("frechet", "score")} == {
+        by_reference = ("frechet", "frechet_error", "kernel", "neighbours")
+        assert all(plain.pop(name).keys() == {"val", "test"} for name in by_reference)
+        assert {key: plain[key] for key in plain if key != "score"} == {
             "num_samples": 40,
             "extractor": "classifier",
             "extractor_hash": blob_classifier.hash,
@@ -168,8 +171,6 @@ class TestScoreSamples:
             "rounded": True,
             "seed": 0,
             "score_with_bias": None,
-            "kernel": {},
-            "neighbours": {},
         }
 
     def test_floats_are_clamped_and_rounded(self, images, references, blob_classifier):
@@ -190,9 +191,9 @@ class TestScoreSamples:
     @given(batch_size=st.integers(1, 50), chunk=st.integers(1, 50))
     def test_batches_do_not_matter(self, images, references, blob_classifier, batch_size, chunk):
         expected = score_samples(images, blob_classifier, references)
-        scores = score_samples(
-            iter(images.split(chunk)), blob_classifier, references, batch_size=batch_size
-        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(scoring_module, "BATCH_SIZE", batch_size)
+            scores = score_samples(iter(images.split(chunk)), blob_classifier, references)
         assert scores.num_samples == 40
         for split in references:
             assert scores.frechet[split] == pytest.approx(
@@ -208,7 +209,10 @@ class TestScoreSamples:
         assert scores.score_name is None
 
     @pytest.mark.parametrize("in_chunks", [False, True])
-    def test_non_finite_samples_are_counted(self, images, references, blob_classifier, in_chunks):
+    def test_non_finite_samples_are_counted(
+        self, images, references, blob_classifier, in_chunks, monkeypatch
+    ):
+        monkeypatch.setattr(scoring_module, "BATCH_SIZE", 4)
         samples = images / 255
         samples[3, 0, 0, 0] = math.nan
         samples[4, 0, 0, :2] = math.inf
@@ -218,7 +222,6 @@ class TestScoreSamples:
                 samples.split(9) if in_chunks else samples,
                 blob_classifier,
                 references,
-                batch_size=4,
             )
         assert "\n" not in str(caught.value)
 
@@ -245,7 +248,8 @@ class Classified(PixelExtractor):
 
 
 class TestAllScores:
-    def test_all_scores_of_one_pass(self):
+    def test_all_scores_of_one_pass(self, monkeypatch):
+        monkeypatch.setattr(scoring_module, "BATCH_SIZE", 16)
         draw = torch.Generator().manual_seed(0)
         images = torch.randint(0, 256, (90, 1, 4, 4), generator=draw, dtype=torch.uint8)
         samples, held = images[:50], images[50:]
@@ -254,7 +258,7 @@ class TestAllScores:
         features, logits = extractor(samples)
         held_features = extractor(held)[0]
         with pytest.warns(SampleCountWarning, match="of 50 samples and 40 references, fewer"):
-            scores = score_samples(samples, extractor, references, seed=3, batch_size=16)
+            scores = score_samples(samples, extractor, references, seed=3)
         assert scores.seed == 3
         assert scores.kernel == {"test": kernel_distance(features, held_features, seed=3)}
         assert scores.neighbours == {"test": neighbour_scores(features, held_features)}
