@@ -27,6 +27,8 @@ from pythae_fif.volume_change.precision import full_float32
 
 TILE = 1024
 """Features of each set whose pairs are looked at together."""
+PART = 128
+"""Features whose products with all of another set `nearest` looks at together."""
 
 NEAREST, DENSE = 3, 5
 """k of precision and recall, and k of density and coverage."""
@@ -160,33 +162,23 @@ class Nearest:
         return 2 * (torch.cat(self.half)[:, None] - kth)
 
 
+@full_float32()
 def nearest(x: Tensor, y: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
     """Distances (N) of each of x (N, F) to its k-th nearest of y (M, F), and which these are (N).
 
-    Inner products find the nearest; the distance to that is exact, 0 for equal features.
+    Inner products about the mean of y find the nearest, as in :func:`watch`; the distance to that
+    is exact, 0 for equal features.
     """
-    closest = _Closest(x, k)
-    watch(x, y, closest.see)
-    which = closest.which[:, k - 1]
+    centre = y.mean(dim=0)
+    about = y - centre
+    half = torch.linalg.vector_norm(about, dim=1).square() / 2
+    which = torch.cat(
+        [
+            ((part - centre) @ about.T).sub_(half).topk(k, dim=1).indices[:, -1]
+            for part in x.split(PART)
+        ]
+    )
     return torch.linalg.vector_norm(x - y[which], dim=1), which
-
-
-class _Closest:
-    """The k features of a set that are nearest to each of x."""
-
-    def __init__(self, x: Tensor, k: int) -> None:
-        self.closeness = x.new_full((len(x), k), -torch.inf)
-        self.which = torch.zeros_like(self.closeness, dtype=torch.int64)
-
-    def see(self, tile: Tile) -> None:
-        """Keeps the nearest of a tile: |x - y|^2 / 2 = |x|^2 / 2 - (x . y - |y|^2 / 2)."""
-        rows, k = tile.x.rows, self.which.shape[1]
-        close = torch.cat([self.closeness[rows], tile.products - tile.y.half], dim=1)
-        self.closeness[rows], place = close.topk(k, dim=1)
-        new = place - k + tile.y.rows.start
-        self.which[rows] = torch.where(
-            place < k, self.which[rows].gather(1, place.clamp(max=k - 1)), new
-        )
 
 
 class Inside:

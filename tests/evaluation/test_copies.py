@@ -18,10 +18,12 @@ def reference(features: torch.Tensor) -> Reference:
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
-@pytest.mark.parametrize("tile", [64, 1024])
-def test_nearest_is_that_of_all_distances(k, tile, monkeypatch):
-    monkeypatch.setattr("pythae_fif.evaluation.pairs.TILE", tile)
+@pytest.mark.parametrize("part", [64, 1024])
+@pytest.mark.parametrize("alone", [True, False])
+def test_nearest_is_that_of_all_distances(k, part, alone, monkeypatch):
+    monkeypatch.setattr("pythae_fif.evaluation.pairs.PART", part)
     x, y = normal(150, 5, seed=0, shift=20.0), normal(130, 5, seed=1, shift=20.0)
+    y = x if alone else y
     expected = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist").topk(k, largest=False)
     distances, which = nearest(x, y, k)
     assert torch.equal(which, expected.indices[:, -1])
