@@ -32,8 +32,8 @@ from pythae_fif.cli.preflight import (
 from pythae_fif.cli.request import Request
 from pythae_fif.cli.terminal import Terminal
 from pythae_fif.data import Splits, to_float
-from pythae_fif.data.load import input_dim_of, request_of
 from pythae_fif.data.locations import cache_home
+from pythae_fif.data.source import Request as DataRequest
 from pythae_fif.errors import ProblemsError
 from pythae_fif.evaluation.names import EXTRACTORS
 from pythae_fif.reports import (
@@ -176,7 +176,7 @@ def _check(request: Request, environment: Environment) -> tuple[Engine, list[Run
     if not (remote or flags.dry_run or may_be_made(results)):
         problems.append(f"{results} cannot be written: choose another folder with --results")
     with noted(problems):
-        asked = request_of(
+        asked = DataRequest(
             experiment.dataset,
             flags.data_root,
             data=experiment.data,
@@ -188,7 +188,7 @@ def _check(request: Request, environment: Environment) -> tuple[Engine, list[Run
         )
         found, room = data_problems(asked)
         problems += found
-        input_dim = input_dim_of(asked)
+        input_dim = asked.input_dim
         told_labels = any(read_model_entry(name).conditional for name in experiment.models)
         if input_dim is not None and not told_labels:  # whose number of classes is not known yet
             plan = expand(experiment, Announced(input_dim))

@@ -4,11 +4,10 @@ __all__ = ["SUFFIXES", "Decoded", "Progress", "decode_files", "find_images"]
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -23,11 +22,8 @@ BACKGROUND = "white"
 _TASK = 64
 _MAX_THREADS = 16
 
-
-class Progress(Protocol):
-    """Called while files are decoded, with the number that is done and that of all."""
-
-    def __call__(self, done: int, total: int, /) -> None: ...
+Progress = Callable[[int, int], None]
+"""Called while files are decoded, with the number that is done and that of all."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """A data set's name becomes training, validation and test images."""
 
-__all__ = ["SOURCES", "input_dim_of", "load_images", "request_of"]
+__all__ = ["SOURCES", "load_images"]
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +10,13 @@ import numpy as np
 from pythae_fif.data.arrays import read_npz, to_labels, to_uint8
 from pythae_fif.data.cache import cached_splits
 from pythae_fif.data.images import SUFFIXES, Progress, find_images
-from pythae_fif.data.locations import data_home
-from pythae_fif.data.names import AS_USUAL, DATASETS, TableOptions
-from pythae_fif.data.published import CELEBA_CROP, CELEBA_SIZE, SHAPES, celeba, torchvision_set
+from pythae_fif.data.names import AS_USUAL, TableOptions
+from pythae_fif.data.published import celeba, torchvision_set
 from pythae_fif.data.source import Request, Source, decode
-from pythae_fif.data.splits import SPLIT_NAMES, Splits, by_sides, hold_out, shuffled_split, sizes
+from pythae_fif.data.splits import SPLIT_NAMES, Splits, hold_out, shuffled_split, sizes
 from pythae_fif.data.tables import check_finite
 from pythae_fif.data.tabular import read_user_table
-from pythae_fif.errors import ConfigError, DataError, did_you_mean
+from pythae_fif.errors import DataError
 
 
 def load_images(
@@ -68,7 +67,7 @@ def load_images(
         >>> splits.input_dim, splits.source
         ((1, 8, 8), 'digits of scikit-learn, 8x8, 1197/300/300')
     """
-    request = request_of(
+    request = Request(
         name,
         data_root,
         data=data,
@@ -82,71 +81,8 @@ def load_images(
     )
     source = SOURCES[name](request)
     splits = cached_splits(source.key(request), source.read) if source.files else source.read()
-    _check_size(name, image_size, splits.input_dim)
+    request.check_size(splits.input_dim)
     return splits
-
-
-def request_of(
-    name: str,
-    data_root: str | Path | None = None,
-    *,
-    data: str | Path | None = None,
-    image_size: int | None = None,
-    crop: int | None = None,
-    download: bool = True,
-    skip_undecodable: bool = False,
-    progress: Progress | None = None,
-    seed: int = 0,
-    table: TableOptions = AS_USUAL,
-) -> Request:
-    """The arguments of :func:`load_images`, checked.
-
-    Raises:
-        ConfigError: An unknown name, or an argument that the data set does not take.
-        DataError: The data root that was asked for is not there.
-    """
-    if name not in DATASETS:
-        raise ConfigError(f"unknown data set {name!r}: {did_you_mean(name, DATASETS)}")
-    of_user = name in ("folder", "npz", "csv")
-    if of_user and data is None:
-        what = "table" if name == "csv" else "images"
-        raise ConfigError(f"data set {name!r} needs the path to your {what} (--data)")
-    if name != "csv" and table != AS_USUAL:
-        raise ConfigError(f"--missing, --separator and --no-header are for csv, not for {name!r}")
-    if not of_user and data is not None:
-        raise ConfigError(
-            f"data={str(data)!r} (--data) is for the data sets folder, npz and csv, not for "
-            f"{name!r}"
-        )
-    if image_size is not None and image_size < 1:
-        raise ConfigError(f"image_size={image_size}: needs a positive number of pixels")
-    if crop is not None and (name != "celeba" or not 1 <= crop <= CELEBA_SIZE[0]):
-        raise ConfigError(f"crop={crop} of {name}: needs celeba and 1 to {CELEBA_SIZE[0]} pixels")
-    if data is not None:
-        path = Path(data).expanduser()
-    else:
-        path = Path() if name == "digits" else data_home(data_root)
-    size = 64 if image_size is None else image_size
-    crop = CELEBA_CROP if crop is None else crop
-    request = Request(name, path, size, crop, download, skip_undecodable, progress, seed, table)
-    known = input_dim_of(request)
-    if known is not None:
-        _check_size(name, image_size, known)
-    return request
-
-
-def _check_size(name: str, image_size: int | None, input_dim: tuple[int, ...]) -> None:
-    if image_size is not None and input_dim[1:] != (image_size, image_size):
-        raise ConfigError(
-            f"image_size={image_size}: {name} images are {by_sides(input_dim[1:]) or 'rows'}, "
-            "and stay so; only celeba and folder are resized"
-        )
-
-
-def input_dim_of(request: Request) -> tuple[int, ...] | None:
-    """Channels, height and width of the images, where they are known without a look at them."""
-    side = request.image_size
-    return {**SHAPES, "digits": (1, 8, 8), "celeba": (3, side, side)}.get(request.name)
 
 
 def _folder(request: Request) -> Source:
@@ -172,7 +108,7 @@ def _folder(request: Request) -> Source:
     def read() -> Splits:
         return _read_folder(request, names, outside if present else None)
 
-    return Source(path, names, read, len(names) * 3 * request.image_size**2)
+    return Source(path, names, read, len(names) * 3 * request.side**2)
 
 
 def _read_folder(request: Request, names: list[str], outside: int | None) -> Splits:
@@ -207,7 +143,7 @@ def _read_folder(request: Request, names: list[str], outside: int | None) -> Spl
         labels = {split: of_row[rows] for split, rows in index.items()}
         shown = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
         notes.append(f"{len(known)} classes by subfolder: {shown}")
-    title = f"folder {request.path.name}, {request.image_size}x{request.image_size}, {how}"
+    title = f"folder {request.path.name}, {request.side}x{request.side}, {how}"
     source = "; ".join([f"{title}, {sizes(arrays)}", *notes])
     return Splits("folder", **arrays, labels=labels, source=source, partial=False, columns=None)
 

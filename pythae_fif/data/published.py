@@ -1,8 +1,6 @@
 """MNIST, CIFAR-10 and CelebA in each of their layouts, downloaded where they are missing."""
 
-__all__ = [
-    "CELEBA_CROP", "CELEBA_SIZE", "SHAPES", "Missing", "celeba", "missing", "torchvision_set",
-]  # fmt: skip
+__all__ = ["Missing", "celeba", "missing", "torchvision_set"]
 
 import math
 import re
@@ -18,7 +16,7 @@ from pythae_fif.data.arrays import read_npz, to_labels, to_uint8
 from pythae_fif.data.download import CELEBA, CELEBA_PAGE, fetch, unpack_images
 from pythae_fif.data.images import Decoded, find_images
 from pythae_fif.data.locations import DATA_VARIABLE
-from pythae_fif.data.source import Request, Source, decode
+from pythae_fif.data.source import CELEBA_SIZE, SHAPES, Request, Source, decode
 from pythae_fif.data.splits import SPLIT_NAMES, Splits, by_sides, hold_out, sizes
 from pythae_fif.errors import DataError
 from pythae_fif.files import checksum, locked
@@ -29,7 +27,6 @@ _PUBLISHED = {
     "cifar10": "40000/10000/10000",
     "celeba": "162770/19867/19962",
 }
-SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 _TORCHVISION = {"mnist": ("MNIST", "MNIST/raw"), "cifar10": ("CIFAR10", "cifar-10-batches-py")}
 
 _TORCHVISION_DOWNLOADS = {
@@ -41,8 +38,6 @@ _TORCHVISION_DOWNLOADS = {
 _CELEBA_FOLDER = "celeba/img_align_celeba"
 _CELEBA_LIST = "celeba/list_eval_partition.txt"
 _CELEBA_ZIP = "celeba/img_align_celeba.zip"
-CELEBA_SIZE = (178, 218)
-CELEBA_CROP = 148  # the usual one
 
 
 @dataclass(frozen=True)
@@ -77,7 +72,7 @@ def missing(request: Request) -> Missing | None:
         return Missing(
             CELEBA[lacking[0].name].url if lacking else None,
             sum(CELEBA[path.name].size for path in lacking) + unpacked,
-            202_599 * 3 * request.image_size**2,
+            202_599 * 3 * request.side**2,
             partial(_absent, request),
         )
     folder = _TORCHVISION[name][1]
@@ -141,7 +136,7 @@ def celeba(request: Request) -> Source:
     Raises:
         DataError: There is nothing to read, or the folder lacks images that the partition lists.
     """
-    root, size = request.path, request.image_size
+    root, size = request.path, request.side
     npz = _pythae_npz(request, (3, size, size))
     if npz is not None:
         return npz
@@ -228,14 +223,14 @@ def _absent(request: Request, *reasons: str) -> DataError:
 def _read_celeba(
     request: Request, names: Sequence[str], assigned: dict[str, int], notes: Sequence[str]
 ) -> Splits:
-    folder, size = request.path / _CELEBA_FOLDER, request.image_size
-    decoded, undecodable = decode(request, folder, names, request.crop / CELEBA_SIZE[0])
+    folder, size, crop = request.path / _CELEBA_FOLDER, request.side, request.crop_side
+    decoded, undecodable = decode(request, folder, names, crop / CELEBA_SIZE[0])
     smaller = _check_celeba_sizes(folder, names, decoded)
     codes = np.array([assigned[names[row]] for row in decoded.kept], np.int64)
     arrays = {
         split: decoded.take(decoded.kept[codes == code]) for code, split in enumerate(SPLIT_NAMES)
     }
-    title = f"CelebA {size}x{size} of the central {request.crop}x{request.crop}, image folder"
+    title = f"CelebA {size}x{size} of the central {crop}x{crop}, image folder"
     notes = [*undecodable, *notes, *smaller]
     return _published("celeba", title, arrays, None, notes, lesser=bool(smaller))
 

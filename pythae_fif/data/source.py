@@ -5,13 +5,19 @@ __all__ = ["Request", "Source", "decode"]
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from pythae_fif.data.images import BACKGROUND, Decoded, Progress, decode_files
-from pythae_fif.data.names import TableOptions
-from pythae_fif.data.splits import Splits
-from pythae_fif.errors import DataError
+from pythae_fif.data.locations import data_home
+from pythae_fif.data.names import AS_USUAL, DATASETS, TableOptions
+from pythae_fif.data.splits import Splits, by_sides
+from pythae_fif.errors import ConfigError, DataError, did_you_mean
 from pythae_fif.files import digest
+
+SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+CELEBA_SIZE = (178, 218)
+CELEBA_CROP = 148  # the usual one
 
 # Part of the cache's keys: raise it whenever reading, decoding, cropping or resizing changes.
 _VERSION = 4
@@ -19,20 +25,81 @@ _VERSION = 4
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked of `load_images`; `path` is the data root, or the user's folder or file.
+    """The arguments of :func:`~pythae_fif.data.load.load_images`, checked.
 
-    `crop` is of CelebA alone.
+    Raises:
+        ConfigError: An unknown name, or an argument that the data set does not take.
+        DataError: The data root that was asked for is not there.
     """
 
     name: str
-    path: Path
-    image_size: int
-    crop: int
-    download: bool
-    skip_undecodable: bool
-    progress: Progress | None
-    seed: int
-    table: TableOptions
+    data_root: str | Path | None = None
+    data: str | Path | None = None
+    image_size: int | None = None
+    crop: int | None = None
+    download: bool = True
+    skip_undecodable: bool = False
+    progress: Progress | None = None
+    seed: int = 0
+    table: TableOptions = AS_USUAL
+
+    def __post_init__(self) -> None:
+        name, crop = self.name, self.crop
+        if name not in DATASETS:
+            raise ConfigError(f"unknown data set {name!r}: {did_you_mean(name, DATASETS)}")
+        of_user = name in ("folder", "npz", "csv")
+        if of_user and self.data is None:
+            what = "table" if name == "csv" else "images"
+            raise ConfigError(f"data set {name!r} needs the path to your {what} (--data)")
+        if name != "csv" and self.table != AS_USUAL:
+            raise ConfigError(
+                f"--missing, --separator and --no-header are for csv, not for {name!r}"
+            )
+        if not of_user and self.data is not None:
+            raise ConfigError(
+                f"data={str(self.data)!r} (--data) is for the data sets folder, npz and csv, not "
+                f"for {name!r}"
+            )
+        if self.image_size is not None and self.image_size < 1:
+            raise ConfigError(f"image_size={self.image_size}: needs a positive number of pixels")
+        if crop is not None and (name != "celeba" or not 1 <= crop <= CELEBA_SIZE[0]):
+            raise ConfigError(
+                f"crop={crop} of {name}: needs celeba and 1 to {CELEBA_SIZE[0]} pixels"
+            )
+        _ = self.path  # a data root that is not there
+        if self.input_dim is not None:
+            self.check_size(self.input_dim)
+
+    @cached_property
+    def path(self) -> Path:
+        """The data root, or the user's folder or file."""
+        if self.data is not None:
+            return Path(self.data).expanduser()
+        return Path() if self.name == "digits" else data_home(self.data_root)
+
+    @property
+    def side(self) -> int:
+        """Of images that are resized."""
+        return 64 if self.image_size is None else self.image_size
+
+    @property
+    def crop_side(self) -> int:
+        """Of the square that is cut from CelebA's images."""
+        return CELEBA_CROP if self.crop is None else self.crop
+
+    @property
+    def input_dim(self) -> tuple[int, ...] | None:
+        """Channels, height and width of the images, where they are known without a look at them."""
+        return {**SHAPES, "celeba": (3, self.side, self.side)}.get(self.name)
+
+    def check_size(self, input_dim: tuple[int, ...]) -> None:
+        """Raises a ConfigError where the images do not have the size that was asked for."""
+        size = self.image_size
+        if size is not None and input_dim[1:] != (size, size):
+            raise ConfigError(
+                f"image_size={size}: {self.name} images are {by_sides(input_dim[1:]) or 'rows'}, "
+                "and stay so; only celeba and folder are resized"
+            )
 
 
 @dataclass(frozen=True)
@@ -66,7 +133,7 @@ class Source:
                 raise DataError(f"{path}: cannot be read ({error.strerror})") from error
             stamp = f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}"
             stamps.append(stamp.encode("utf-8", "replace"))
-        how = request.image_size, request.crop, request.skip_undecodable, request.seed
+        how = request.side, request.crop_side, request.skip_undecodable, request.seed
         how += (*vars(request.table).values(),)
         return digest(_VERSION, request.name, request.path.name, *how, *stamps)
 
@@ -76,7 +143,7 @@ def decode(
 ) -> tuple[Decoded, list[str]]:
     """The images of a folder, and notes on those that could not be decoded or are transparent."""
     decoded = decode_files(
-        folder, names, image_size=request.image_size, crop=crop, progress=request.progress
+        folder, names, image_size=request.side, crop=crop, progress=request.progress
     )
     count = len(decoded.failed)
     if count and not request.skip_undecodable:

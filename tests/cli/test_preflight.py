@@ -14,7 +14,7 @@ from support.reference import REFERENCE
 from pythae_fif import cli
 from pythae_fif.cli import preflight
 from pythae_fif.cli.preflight import Space, cuda_warning, disk_problems, machine_line
-from pythae_fif.data.load import request_of
+from pythae_fif.data.source import Request
 from pythae_fif.runs.engines import LocalEngine
 from pythae_fif.runs.kind import Environment
 
@@ -135,7 +135,7 @@ def test_what_was_fetched_by_hand_is_neither_missing_nor_unpacked_yet(tmp_path):
     (tmp_path / "celeba").mkdir()
     for name in ("img_align_celeba.zip", "list_eval_partition.txt"):
         (tmp_path / "celeba" / name).write_bytes(b"")
-    problems, room = preflight.data_problems(request_of("celeba", tmp_path, download=False))
+    problems, room = preflight.data_problems(Request("celeba", tmp_path, download=False))
     assert problems == [] and room[0].size > 10**9
     assert not (tmp_path / "celeba/img_align_celeba").exists()
 
