@@ -14,7 +14,6 @@ from pythae_fif.data.names import AS_USUAL, TableOptions
 from pythae_fif.data.published import celeba, torchvision_set
 from pythae_fif.data.source import Request, Source, decode
 from pythae_fif.data.splits import SPLIT_NAMES, Splits, hold_out, shuffled_split, sizes
-from pythae_fif.data.tables import check_finite
 from pythae_fif.data.tabular import read_user_table
 from pythae_fif.errors import DataError
 
@@ -206,14 +205,7 @@ def _table(request: Request) -> Source:
     size = path.stat().st_size if path.is_file() else 0
 
     def read() -> Splits:
-        found = read_user_table(path, request.seed, request.table)
-        arrays = {split: of.astype(np.float32) for split, of in found.rows._asdict().items()}
-        for split, rows in arrays.items():
-            check_finite(rows, f"{path}, standardised {split} rows")
-        title = f"{path.name}, {len(found.columns.names)} columns, standardised by training rows"
-        how = f"shuffled 80/10/10 with seed {request.seed}, {sizes(arrays)}"
-        source = "; ".join([f"{title}, {how}", *found.notes])
-        return Splits("csv", **arrays, labels=None, source=source, columns=found.columns)
+        return read_user_table(path, request.seed, request.table)
 
     return Source(path.parent, [path.name] if size else (), read, size)
 

@@ -81,7 +81,7 @@ def by_sides(shape: Sequence[int]) -> str:
 class Splits:
     """Images of one data set, as uint8 arrays of shape (N, C, H, W) with values 0..255.
 
-    Or the rows of a user's table, standardised, as float32 arrays of shape (N, D).
+    Or the rows of a table, standardised, as float32 arrays of shape (N, D).
 
     Args:
         name: The data set's name.
@@ -91,7 +91,7 @@ class Splits:
         labels: Split name -> int64 labels (N,), or None.
         source: One line that says what the data are.
         partial: Whether these are fewer or lesser images than the published data set holds.
-        columns: Of a table; None for images.
+        columns: Of a user's table: names, and the way back to original units.
 
     Raises:
         DataError: An array is not of that type and shape, the splits' images differ in shape, a
@@ -110,7 +110,7 @@ class Splits:
     def __post_init__(self) -> None:
         for split in SPLIT_NAMES:
             images = self[split]
-            dtype, ndim = (np.uint8, 4) if self.columns is None else (np.float32, 2)
+            dtype, ndim = (np.float32, 2) if self.train.ndim == 2 else (np.uint8, 4)
             if images.dtype != dtype or images.ndim != ndim:
                 raise DataError(
                     f"{self.name}: {split} is {images.dtype} of shape {images.shape}, "
@@ -141,7 +141,7 @@ class Splits:
     @property
     def things(self) -> str:
         """What these are many of."""
-        return "images" if self.columns is None else "rows"
+        return "rows" if self.train.ndim == 2 else "images"
 
     @property
     def input_dim(self) -> tuple[int, ...]:

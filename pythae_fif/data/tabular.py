@@ -2,8 +2,6 @@
 
 __all__ = [
     "ARCHIVE_FILES",
-    "TabularSplits",
-    "UserTable",
     "download_tabular",
     "load_tabular",
     "read_user_table",
@@ -14,8 +12,7 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +23,7 @@ from pythae_fif.data.download import Download, fetch
 from pythae_fif.data.frame_pickle import read_frame_pickle
 from pythae_fif.data.locations import DATA_VARIABLE, data_home
 from pythae_fif.data.names import AS_USUAL, TABULAR_DATASETS, TableOptions
-from pythae_fif.data.splits import content_hash, shuffled_split
+from pythae_fif.data.splits import MIN_IMAGES, SPLIT_NAMES, Splits, shuffled_split, sizes
 from pythae_fif.data.tables import check_finite, read_npy, read_table
 from pythae_fif.errors import ConfigError, DataError, did_you_mean
 from pythae_fif.files import write_whole
@@ -62,35 +59,6 @@ class _Rows(NamedTuple):
     test: np.ndarray
 
 
-@dataclass(frozen=True, eq=False)
-class TabularSplits:
-    """Rows of one data set, standardised, as float32 arrays of shape (N, D).
-
-    Attributes:
-        name: The data set's name.
-        train, val, test: Rows of each split.
-        source: One line that says what the data are.
-        partial: Whether these are fewer rows than the published data set has.
-    """
-
-    name: str
-    train: np.ndarray
-    val: np.ndarray
-    test: np.ndarray
-    source: str
-    partial: bool
-
-    @property
-    def input_dim(self) -> tuple[int]:
-        """(D,), the number of columns."""
-        return (self.train.shape[1],)
-
-    @cached_property
-    def content_hash(self) -> str:
-        """Identifies the rows of all splits."""
-        return content_hash({"train": self.train, "val": self.val, "test": self.test})
-
-
 def load_tabular(
     name: str,
     data_root: str | Path | None = None,
@@ -98,7 +66,7 @@ def load_tabular(
     data: str | Path | None = None,
     latent_dim: int,
     seed: int = 0,
-) -> TabularSplits:
+) -> Splits:
     """Loads a table, cleans, splits and standardises it.
 
     The four public data sets come from the files of their archive (``ARCHIVE``) below the data
@@ -130,8 +98,8 @@ def load_tabular(
     if name == "csv":
         assert data is not None
         path = Path(data).expanduser()
-        where, partial = str(path), False
-        rows = read_user_table(path, seed).rows
+        # without columns, which the hash of a study's data leaves out
+        splits, where = replace(read_user_table(path, seed), columns=None), str(path)
     else:
         where = f"{name} data"
         paths = [data_home(data_root) / file for file in ARCHIVE_FILES[name]]
@@ -149,23 +117,30 @@ def load_tabular(
                 f"{paths[0]}: {rows.train.shape[1]} columns are left after cleaning, not the "
                 f"{_COLUMNS[name]} of {name}"
             )
-        partial = tuple(map(len, rows)) != _PUBLISHED[name]
+        counts, published = (
+            "/".join(f"{count:,}" for count in of) for of in (map(len, rows), _PUBLISHED[name])
+        )
+        source = f"{name.upper()}, {_COLUMNS[name]} columns, {counts} rows in "
+        source += "training/validation/test"
+        if partial := counts != published:
+            source += f": a part of the published {published}"
+        arrays = _arrays(rows, where)
+        splits = Splits(name, **arrays, labels=None, source=source, partial=partial, columns=None)
+    _check_latent_dim(splits, where, latent_dim)
+    return splits
+
+
+def _arrays(rows: _Rows, where: str | Path) -> dict[str, np.ndarray]:
+    """Split -> its standardised rows as float32."""
     with np.errstate(over="ignore"):  # is found below
-        rows = _Rows(*(of_split.astype(np.float32) for of_split in rows))
-    _check_rows(rows, where, latent_dim)
-    sizes = "/".join(f"{len(of_split):,}" for of_split in rows)
-    title = Path(where).name if name == "csv" else name.upper()
-    source = f"{title}, {rows.train.shape[1]} columns, {sizes} rows in training/validation/test"
-    if partial:
-        published = "/".join(f"{count:,}" for count in _PUBLISHED[name])
-        source += f": a part of the published {published}"
-    return TabularSplits(name, *rows, source=source, partial=partial)
-
-
-def _check_rows(rows: _Rows, where: str, latent_dim: int) -> None:
-    for split, of_split in rows._asdict().items():
+        arrays = {split: of.astype(np.float32) for split, of in rows._asdict().items()}
+    for split, of_split in arrays.items():
         check_finite(of_split, f"{where}, standardised {split} rows")
-    columns, fewest = rows.train.shape[1], min(map(len, rows))
+    return arrays
+
+
+def _check_latent_dim(splits: Splits, where: str, latent_dim: int) -> None:
+    columns, fewest = splits.train.shape[1], min(len(splits[split]) for split in SPLIT_NAMES)
     if not 1 <= latent_dim <= columns:
         raise ConfigError(
             f"latent_dim={latent_dim} (--latent-dim): {where} has {columns} columns, so 1 to "
@@ -284,21 +259,7 @@ _LOADERS: dict[str, Callable[..., _Rows]] = {
 }
 
 
-class UserTable(NamedTuple):
-    """A user's table, split and standardised.
-
-    Attributes:
-        rows: Of each split, float64.
-        columns: Names, and the way back to original units.
-        notes: What became of missing values.
-    """
-
-    rows: _Rows
-    columns: Columns
-    notes: list[str]
-
-
-def read_user_table(path: Path, seed: int, options: TableOptions = AS_USUAL) -> UserTable:
+def read_user_table(path: Path, seed: int, options: TableOptions = AS_USUAL) -> Splits:
     """A user's table: shuffled, cut 80/10/10, standardised by its training rows.
 
     Raises:
@@ -311,7 +272,7 @@ def read_user_table(path: Path, seed: int, options: TableOptions = AS_USUAL) -> 
         notes.append(f"{len(gaps) - len(rows):,} rows with missing values left out")
     elif gaps.any():
         notes.append(f"{int(gaps.sum()):,} missing values are their column's mean in training rows")
-    _tenth(len(rows), path)
+    _require(len(rows), 10 * MIN_IMAGES, path)
     split = _Rows(**{name: rows[i] for name, i in shuffled_split(len(rows), seed).items()})
     train = np.ma.masked_invalid(split.train)
     constant = np.flatnonzero((train.max(axis=0) == train.min(axis=0)).filled(True))
@@ -319,12 +280,21 @@ def read_user_table(path: Path, seed: int, options: TableOptions = AS_USUAL) -> 
         raise DataError(f"{path}: column {constant[0] + 1} is constant in the training rows")
     mean, std = _moments(train, path)
     scaled = _Rows(*(np.nan_to_num(part, nan=0.0) for part in _scaled(split, mean, std)))
-    return UserTable(scaled, Columns(names, mean.tolist(), std.tolist()), notes)
+    arrays = _arrays(scaled, path)
+    title = f"{path.name}, {len(names)} columns, standardised by training rows"
+    how = f"shuffled 80/10/10 with seed {seed}, {sizes(arrays)}"
+    source = "; ".join([f"{title}, {how}", *notes])
+    columns = Columns(names, mean.tolist(), std.tolist())
+    return Splits("csv", **arrays, labels=None, source=source, partial=False, columns=columns)
+
+
+def _require(count: int, fewest: int, where: Path) -> None:
+    if count < fewest:
+        raise DataError(f"{where}: {count} rows, too few to split; at least {fewest} are needed")
 
 
 def _tenth(count: int, where: Path) -> int:
-    if count < 20:
-        raise DataError(f"{where}: {count} rows, too few to split; at least 20 are needed")
+    _require(count, 20, where)
     return int(0.1 * count)
 
 

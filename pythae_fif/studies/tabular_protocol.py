@@ -27,7 +27,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pythae_fif.benchmark.yaml_files import config_file, names_in, read_yaml
-from pythae_fif.data.tabular import TabularSplits, load_tabular
+from pythae_fif.data.splits import Splits
+from pythae_fif.data.tabular import load_tabular
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.models import FIF, FIFConfig, RectangularFlow, RectangularFlowConfig
 from pythae_fif.models.hutchinson import HutchinsonModel
@@ -256,7 +257,7 @@ class Table:
             that is not the data set's own.
     """
 
-    splits: TabularSplits
+    splits: Splits
     latent_dim: int
     profile: Profile
     name: str

@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
 
-from pythae_fif.data.tabular import TabularSplits, load_tabular
+from pythae_fif.data.splits import Splits
+from pythae_fif.data.tabular import load_tabular
 from pythae_fif.device import default_device
 from pythae_fif.ensemble.ensemble import Ensemble
 from pythae_fif.errors import NonFiniteError, did_you_mean
@@ -175,7 +176,7 @@ def work(job: Job[TabularSpec, TabularRecord]) -> None:
     )
 
 
-def _splits_of(job: Job[TabularSpec, TabularRecord]) -> TabularSplits:
+def _splits_of(job: Job[TabularSpec, TabularRecord]) -> Splits:
     spec, where = job.spec, job.environment
     splits = load_tabular(
         spec.dataset, where.data_root, data=where.data, latent_dim=spec.latent_dim
@@ -185,7 +186,7 @@ def _splits_of(job: Job[TabularSpec, TabularRecord]) -> TabularSplits:
 
 
 @torch.no_grad()
-def _scores(model: HutchinsonModel, splits: TabularSplits, seed: int) -> dict[str, float]:
+def _scores(model: HutchinsonModel, splits: Splits, seed: int) -> dict[str, float]:
     """A model's scores; NaN where it gives no finite numbers."""
 
     def finite(compute: Callable[[], float]) -> float:

@@ -229,7 +229,7 @@ def test_csv_and_npy_give_the_same_splits(tmp_path):
         for suffix in ("csv", "npy")
     )
     assert one.content_hash == two.content_hash and not one.partial
-    assert (len(one.train), len(one.val), len(one.test)) == (48, 6, 6)
+    assert (len(one.train), len(one.val), len(one.test)) == (96, 12, 12)
     np.testing.assert_allclose(one.train.mean(0), 0, atol=1e-6)
     np.testing.assert_allclose(one.train.std(0), 1, atol=1e-6)
 
@@ -299,7 +299,7 @@ def test_kinds_of_parquet_columns(tmp_path):
 @pytest.mark.filterwarnings("error")
 def test_columns_that_cannot_be_standardised_are_named(tmp_path, values, said):
     rows = table()
-    rows[:, 1] = np.tile(values, 30)
+    rows[:, 1] = np.tile(values, 60)
     np.save(tmp_path / "t.npy", rows)
     with pytest.raises(DataError, match=said):
         load_tabular("csv", data=tmp_path / "t.npy", latent_dim=2)
@@ -308,7 +308,7 @@ def test_columns_that_cannot_be_standardised_are_named(tmp_path, values, said):
 @pytest.mark.filterwarnings("error")
 def test_a_value_too_large_outside_the_training_rows_is_found(tmp_path):
     rows = table()
-    rows[shuffled_split(60, 0)["test"][1], 2] = 1e200
+    rows[shuffled_split(120, 0)["test"][1], 2] = 1e200
     np.save(tmp_path / "t.npy", rows)
     with pytest.raises(DataError, match=r"standardised test rows: 1 NaN or .*row 2, column 3"):
         load_tabular("csv", data=tmp_path / "t.npy", latent_dim=2)
@@ -323,7 +323,7 @@ def test_a_column_of_the_archive_that_cannot_be_standardised_is_named(tmp_path):
         load_tabular("miniboone", tmp_path, latent_dim=2)
 
 
-GOOD = "\n".join(f"{i},{i * i},{-i}" for i in range(60))
+GOOD = "\n".join(f"{i},{i * i},{-i}" for i in range(120))
 
 
 @pytest.mark.parametrize(
@@ -340,9 +340,8 @@ GOOD = "\n".join(f"{i},{i * i},{-i}" for i in range(60))
         (",a,b\n" + GOOD, r"column 1 has no name: an index that pandas wrote\? .* index=False"),
         ("a,b, \n" + GOOD, r"t\.csv: column 3 has no name$"),
         ("", r"0 columns when separated by ','"),
-        ("a,b,c\n" + "\n".join(GOOD.split("\n")[:19]), r"19 rows, too few to split"),
-        ("a,b,c\n" + "\n".join(GOOD.split("\n")[:20]), r"too few for latent dimension 2"),
-        ("a,b\n" + "\n".join(f"{i},1" for i in range(40)), r"column 2 is constant"),
+        ("a,b,c\n" + "\n".join(GOOD.split("\n")[:99]), r"99 rows, .* at least 100 are needed"),
+        ("a,b\n" + "\n".join(f"{i},1" for i in range(120)), r"column 2 is constant"),
     ],
 )  # fmt: skip
 def test_a_wrong_csv_is_one_line(tmp_path, text, said):
@@ -457,6 +456,13 @@ def test_arguments_that_do_not_fit_are_named(tmp_path, root):
     for path, said in ((tmp_path / "t.txt", "needs a table as"), (tmp_path / "u.csv", "no such")):
         with pytest.raises(DataError, match=said):
             load_tabular("csv", data=path, latent_dim=2)
+
+
+def test_a_split_has_more_rows_than_the_latent_dimension(tmp_path):
+    np.save(tmp_path / "t.npy", table(100, 12))
+    assert load_tabular("csv", data=tmp_path / "t.npy", latent_dim=9).source.endswith("80/10/10")
+    with pytest.raises(DataError, match=r"t\.npy: .* 10 rows, too few for latent dimension 10"):
+        load_tabular("csv", data=tmp_path / "t.npy", latent_dim=10)
 
 
 def test_wrong_archive_files_are_one_line(tmp_path):

@@ -80,7 +80,7 @@ def test_table_one_has_a_row_a_model_and_their_speedup(options, monkeypatch):
     assert float(rows[0]["speedup ↑"]) == pytest.approx(ratio)
     assert 0 < float(rows[1]["CG steps"]) <= 2
     text = markdown.read_text()
-    for word in ("±", "48/6/6 rows", "smaller nets and few steps", "run_benchmark.py"):
+    for word in ("±", "96/12/12", "smaller nets and few steps", "run_benchmark.py"):
         assert word in text
     records = {path: path.read_text() for path in options.results.rglob("result.json")}
     check_choice(options, rows)

@@ -90,7 +90,7 @@ def write_archive(root):
         (root / "hepmass" / f"1000_{part}.csv").write_text("\n".join([header, *lines]) + "\n")
 
 
-def table(rows=60, columns=3):
+def table(rows=120, columns=3):
     return np.random.default_rng(1).normal(3, 2, size=(rows, columns))
 
 
