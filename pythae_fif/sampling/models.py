@@ -14,6 +14,9 @@ from torch import Tensor
 from pythae_fif.data.dataset import shared
 from pythae_fif.errors import NonFiniteError
 
+BATCH_SIZE = 200
+"""Images at once."""
+
 Images = np.ndarray | Tensor
 """Images (N, C, H, W), uint8 or floating point in [0, 1]."""
 
@@ -24,7 +27,6 @@ def embed(
     *,
     labels: np.ndarray | None = None,
     seed: int = 0,
-    batch_size: int = 200,
 ) -> Tensor:
     """Codes of images as Pythae's samplers take them: `z` of the model in evaluation mode.
 
@@ -38,7 +40,7 @@ def embed(
         NonFiniteError: A code is NaN or infinite.
     """
     set_seed(seed)
-    codes = in_batches(model, images, batch_size, _codes, labels)
+    codes = in_batches(model, images, _codes, labels)
     if not torch.isfinite(codes).all():
         bad = (~torch.isfinite(codes.flatten(1)).all(dim=1)).sum().item()
         raise NonFiniteError(f"the codes of {bad} of {len(codes)} training images are not finite")
@@ -48,7 +50,7 @@ def embed(
 def reconstruct(model: BaseAE, images: Images, labels: np.ndarray | None = None) -> Tensor:
     """Reconstructions of images, (N, C, H, W), on the CPU, by the model in evaluation mode."""
     reconstructions = in_batches(
-        model, images, 200, lambda model, x, *labels: model.reconstruct(x, *labels), labels
+        model, images, lambda model, x, *labels: model.reconstruct(x, *labels), labels
     )
     return reconstructions.reshape(images.shape)
 
@@ -68,7 +70,6 @@ def _codes(model: BaseAE, x: Tensor, labels: Tensor | None = None) -> Tensor:
 def in_batches(
     model: BaseAE,
     images: Images,
-    batch_size: int,
     of: Callable[..., Tensor],
     labels: np.ndarray | None = None,
 ) -> Tensor:
@@ -77,8 +78,8 @@ def in_batches(
     model.eval()
     device = next(model.parameters()).device
     results = []
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
+    for start in range(0, len(images), BATCH_SIZE):
+        batch = images[start : start + BATCH_SIZE]
         if isinstance(batch, np.ndarray):
             batch = shared(batch)
         x = batch.to(device).to(torch.float32, copy=True)  # the model may write in place
@@ -86,7 +87,7 @@ def in_batches(
             x.div_(255)
         given = [x]
         if labels is not None:
-            given.append(torch.from_numpy(labels[start : start + batch_size]).to(device))
+            given.append(torch.from_numpy(labels[start : start + BATCH_SIZE]).to(device))
         try:
             with torch.no_grad():
                 result = of(model, *given)

@@ -24,6 +24,7 @@ from pythae_fif.data import to_float
 from pythae_fif.errors import DataError, NonFiniteError
 from pythae_fif.reports.report import SAMPLER_LABELS
 from pythae_fif.sampling import FITTED, SAMPLERS
+from pythae_fif.sampling import models as models_module
 from pythae_fif.sampling import samplers as samplers_module
 from pythae_fif.sampling.models import embed, in_batches, reconstruct
 from pythae_fif.sampling.samplers import draw, fit, generate, needs_fit
@@ -91,11 +92,12 @@ def test_seeded_samples_of_the_data_s_shape(name, sampler):
 
 
 @pytest.mark.parametrize("name", names_in("models"))
-def test_codes_are_seeded_and_in_the_order_of_the_images(name):
+def test_codes_are_seeded_and_in_the_order_of_the_images(name, monkeypatch):
+    monkeypatch.setattr(models_module, "BATCH_SIZE", 15)
     model = model_of(name)
-    codes = embed(model, IMAGES, seed=1, batch_size=15)
+    codes = embed(model, IMAGES, seed=1)
     assert codes.shape[:2] == (40, 4)
-    assert torch.equal(codes, embed(model, IMAGES, seed=1, batch_size=15))
+    assert torch.equal(codes, embed(model, IMAGES, seed=1))
     assert not codes.requires_grad
     images = to_float(IMAGES)
     means = model.encoder(images).embedding.detach()
@@ -109,7 +111,7 @@ def test_a_model_that_writes_in_place_changes_no_images():
     rows = np.full((4, 1, 8, 8), -1, np.float32)
     rows.flags.writeable = False
     for images in (rows, torch.full((4, 1, 8, 8), -1.0)):
-        in_batches(model, images, 2, lambda model, x: x.relu_())
+        in_batches(model, images, lambda model, x: x.relu_())
         assert (images == -1).all()
 
 
