@@ -208,7 +208,8 @@ class Ensemble:
     def _loss(self, nets: Nets, x: Tensor, eps: Tensor, terms: Tensor) -> Tensor:
         """The loss of every member, (M,)."""
         model, config, size = self.models[0], self._config, x.shape[:2]
-        encode, decode = nets.encode, nets.decode
+        encode: Map = nets.encode
+        decode: Map = nets.decode
         if isinstance(model, RectangularFlow):  # to its estimator the rows of all are one batch
             x, eps = x.flatten(0, 1), eps.flatten(1, 2)
             encode, decode = _on_rows(encode, size), _on_rows(decode, size)

@@ -118,7 +118,7 @@ def test_killed_around_the_moment_that_the_model_takes_its_name(tmp_path, monkey
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("pythae_fif.training.run_files.os.replace", killed)
+        patch.setattr("os.replace", killed)
         with pytest.raises(Killed):
             execute(run_dir)
     assert (run_dir / "model").is_dir() == renamed and (run_dir / "training.json").exists()
