@@ -5,18 +5,17 @@ in ``model_config.json``. Their class methods are wrapped here, to look into a t
 samplers know of no labels, and refuse a conditional model here.
 """
 
-__all__ = ["register_model", "when_imported"]
+__all__ = ["register_model"]
 
 import functools
-import importlib.util
+import importlib
 import json
-import sys
 from collections.abc import Callable
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from wrapt import register_post_import_hook
 
 from pythae_fif.errors import ConfigError
 
@@ -35,45 +34,10 @@ def register_model(config: str, model: str) -> None:
     Example:
         >>> register_model("FIFConfig", "pythae_fif.models.FIF")
     """
-    if not _MODELS:
-        when_imported("pythae.models.auto_model", _teach)
-        when_imported("pythae.samplers.base.base_sampler", _refuse_conditional_models)
+    if not _MODELS:  # at once where Pythae is imported already
+        register_post_import_hook(_teach, "pythae.models.auto_model")
+        register_post_import_hook(_refuse_conditional_models, "pythae.samplers.base.base_sampler")
     _MODELS[config] = model
-
-
-def when_imported(module: str, call: Callable[[ModuleType], None]) -> None:
-    """Calls a function with a module: now if it is imported, else right after somebody does so.
-
-    Args:
-        module: Its full name.
-        call: Called once.
-    """
-    if module in sys.modules:
-        call(sys.modules[module])
-    else:
-        sys.meta_path.insert(0, _AfterImport(module, call))
-
-
-class _AfterImport(MetaPathFinder):
-    """Finds one module as all other finders do, and adds a call to its execution."""
-
-    def __init__(self, module: str, call: Callable[[ModuleType], None]) -> None:
-        self.module, self.call = module, call
-
-    def find_spec(self, fullname: str, path: Any, target: Any = None) -> ModuleSpec | None:
-        if fullname != self.module:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        if spec is not None and spec.loader is not None:
-            execute = spec.loader.exec_module
-
-            def execute_and_call(module: ModuleType) -> None:
-                execute(module)
-                self.call(module)
-
-            spec.loader.exec_module = execute_and_call  # type: ignore[method-assign]  # of this one
-        return spec
 
 
 def _teach(auto_model: ModuleType) -> None:
