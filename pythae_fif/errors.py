@@ -11,13 +11,15 @@ __all__ = [
     "StoreError",
     "did_you_mean",
     "first_line",
+    "importing",
     "printable",
     "require_package",
 ]
 
+import contextlib
 import importlib.util
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 
 
@@ -75,19 +77,34 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     return f"{hint}valid: {', '.join(choices)}"
 
 
-def require_package(
-    module: str, extra: str, what: str, error: type[FIFError] = ConfigError
-) -> None:
-    """Raises an error that says what to install, where a package of an extra is missing.
+def require_package(module: str, extra: str, what: str) -> None:
+    """Raises a ConfigError that says what to install, where a package of an extra is missing.
 
     Args:
         module: The name that is imported.
         extra: The extra of this package that installs it.
-        what: What needs it; the begin of the error's line.
-        error: The type of the error.
+        what: What needs it; the start of the error's line.
     """
     if importlib.util.find_spec(module) is None:
-        raise error(f"{what} needs the package {module}: pip install 'pythae-fif[{extra}]'")
+        raise ConfigError(f"{what} needs the package {module}: pip install 'pythae-fif[{extra}]'")
+
+
+@contextlib.contextmanager
+def importing(extra: str, what: str, error: type[FIFError] = ConfigError) -> Iterator[None]:
+    """Within the block packages of an extra are imported; one that cannot be is one line.
+
+    Args:
+        extra, what: As of :func:`require_package`.
+        error: The type of the error.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as cause:
+        name = (cause.name or "").partition(".")[0]
+        line = f"{what} needs the package {name}: pip install 'pythae-fif[{extra}]'"
+        raise error(line) from cause
+    except ImportError as cause:  # installed, and broken
+        raise error(f"{what} cannot be imported: {first_line(cause)}") from cause
 
 
 def first_line(error: BaseException) -> str:

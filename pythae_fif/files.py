@@ -19,6 +19,7 @@ __all__ = [
 ]
 
 import contextlib
+import glob
 import hashlib
 import json
 import logging
@@ -75,13 +76,16 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder to fill, which is renamed to `path` at the end: that is there whole or not at all.
 
+    One process at a time makes it, and removes what a killed one has left of it.
+
     Raises:
         StoreError: The folder or the disk does not take it.
     """
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove_temporaries(path.parent)
+        for left in path.parent.glob(f"{glob.escape(path.name)}.*{TEMPORARY}"):
+            shutil.rmtree(left, ignore_errors=True)
         temporary.mkdir()
         yield temporary
         os.replace(temporary, path)

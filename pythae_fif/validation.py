@@ -133,7 +133,7 @@ def read_checked(
     Args:
         cls: Its class.
         values: Keys and values.
-        where: Where they are from; the begin of the error's line.
+        where: Where they are from; the start of the error's line.
         flags: Keys that flags gave: a line on one of these names the flag.
 
     Raises:

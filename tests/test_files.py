@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import os
 import time
 from pathlib import Path
 
@@ -172,3 +173,13 @@ def test_a_safe_name_is_one_part_of_a_path(name):
     safe = safe_name(name)
     assert safe == name == "" or Path("folder", safe).parent == Path("folder")
     assert safe == safe_name(safe)
+
+
+def test_a_folder_removes_what_is_left_of_itself_and_nothing_else(tmp_path):
+    """Its parent may be a folder of the user's."""
+    for name in ("model.0123.tmp", "work.tmp", "models.45.tmp"):
+        (tmp_path / name).mkdir()
+        os.utime(tmp_path / name, (0, 0))
+    with files.whole_folder(tmp_path / "model") as folder:
+        (folder / "x").write_text("")
+    assert names_in(tmp_path) == ["model", "models.45.tmp", "work.tmp"]

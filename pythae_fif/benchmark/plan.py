@@ -5,6 +5,7 @@ __all__ = [
     "Announced",
     "RunSpec",
     "build_model",
+    "check_classes",
     "configurations",
     "expand",
     "rebuild_model",
@@ -12,7 +13,7 @@ __all__ = [
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,7 @@ def expand(experiment: Experiment, splits: Splits | Announced) -> list[RunSpec]:
         overrides["beta"] = experiment.beta
     if experiment.hutchinson_samples is not None:
         overrides["hutchinson_samples"] = experiment.hutchinson_samples
+    check_classes(experiment.models)
     plan = []
     for name in experiment.models:
         changed = experiment.settings.of(name)
@@ -174,6 +176,19 @@ def expand(experiment: Experiment, splits: Splits | Announced) -> list[RunSpec]:
     return plan
 
 
+def check_classes(models: Iterable[str]) -> None:
+    """Imports all that the files of some models name.
+
+    Raises:
+        ConfigError: A class or function is not there.
+    """
+    for name in models:
+        entry = read_model_entry(name)
+        for key in ("model", "config", "trainer", "networks", "discriminator"):
+            if getattr(entry, key) not in (None, "own"):
+                import_class(getattr(entry, key), f"{name}.yaml: {key}")
+
+
 def configurations(
     profile: Profile, name: str, overrides: Mapping[str, list[Any]] | None = None
 ) -> list[dict[str, Any]]:
@@ -200,7 +215,7 @@ def _check_buildable(
     origin: str,
     networks: list[torch.nn.Module],
 ) -> None:
-    """Imports all that the model's file names, and builds the model without weights.
+    """Builds the model without weights, which asks only whether it can be built.
 
     Args:
         spec, input_dim: As of :func:`build_model`.
@@ -208,9 +223,6 @@ def _check_buildable(
         origin: Where the parameters come from, for the message.
         networks: Those of the model's other configurations; filled by the first.
     """
-    for key in ("model", "config", "trainer", "networks", "discriminator"):
-        if getattr(entry, key) not in (None, "own"):
-            import_class(getattr(entry, key), f"{spec.model}.yaml: {key}")
     try:
         config = _model_config(spec, entry, input_dim)
     except ValidationError as error:

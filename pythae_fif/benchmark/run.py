@@ -209,6 +209,8 @@ def _saved_model(job: ImageJob, input_dim: tuple[int, ...]) -> tuple[BaseAE, Tra
     if not model.is_dir():
         return None
     try:
+        if not path.exists():
+            raise FIFError("training.json is not there")
         record = TrainingRecord.parse(read_json(path))
         if record.run_id != job.folder.run_id or not record.files:
             raise FIFError("training.json is not of this run")

@@ -4,6 +4,7 @@ __all__ = ["run_benchmark"]
 
 import dataclasses
 import logging
+import math
 import webbrowser
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from pythae_fif.benchmark.display import Best, Display
 from pythae_fif.benchmark.inputs import load_extractor, load_splits, table_options
 from pythae_fif.benchmark.leaderboard import ImageStore, leaderboard
 from pythae_fif.benchmark.model_entry import all_models, read_model_entry
-from pythae_fif.benchmark.plan import Announced, RunSpec, expand
+from pythae_fif.benchmark.plan import Announced, RunSpec, check_classes, expand
 from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.benchmark.selection import Result, select
 from pythae_fif.cli.dry_run import networks_line, print_estimate, print_plan
@@ -192,6 +193,8 @@ def _check(request: Request, environment: Environment) -> tuple[Engine, list[Run
         told_labels = any(read_model_entry(name).conditional for name in experiment.models)
         if input_dim is not None and not told_labels:  # whose number of classes is not known yet
             plan = expand(experiment, Announced(input_dim))
+        else:
+            check_classes(experiment.models)
     full = disk_problems(room)
     problems += full
     where = engine, results, [] if full else room
@@ -318,4 +321,5 @@ class _Course:
 
 def _losses(run_dir: Path) -> list[float]:
     """Those of a run's log: of the evaluation where there is one."""
-    return [(epoch.eval or epoch.train)["loss"] for epoch in read_log(run_dir / LOG_NAME)]
+    rows = read_log(run_dir / LOG_NAME)
+    return [(row.eval or row.train).get("loss", math.nan) for row in rows]

@@ -79,12 +79,12 @@ class Request:
 
     @property
     def side(self) -> int:
-        """Of images that are resized."""
+        """Side in pixels of resized images."""
         return 64 if self.image_size is None else self.image_size
 
     @property
     def crop_side(self) -> int:
-        """Of the square that is cut from CelebA's images."""
+        """Side in pixels of the square that is cut from CelebA's images."""
         return CELEBA_CROP if self.crop is None else self.crop
 
     @property

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pythae_fif.data.names import AS_USUAL, TableOptions
-from pythae_fif.errors import DataError, require_package
+from pythae_fif.errors import DataError, importing
 
 MISSING = ("", "na", "n/a", "nan", "null", "none", "?")
 """Texts of missing values, in small letters."""
@@ -146,8 +146,8 @@ def _numbers(row: list[str], header: list[str], where: str, options: TableOption
 
 
 def _read_parquet(path: Path) -> Table:
-    require_package("pyarrow", "parquet", f"{path}: .parquet")
-    from pyarrow import ArrowException, parquet, types
+    with importing("parquet", f"{path}: .parquet"):
+        from pyarrow import ArrowException, parquet, types
 
     numbers = types.is_integer, types.is_floating, types.is_decimal
     try:

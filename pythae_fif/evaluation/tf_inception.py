@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.evaluation.extractor import Extracted, Extractor
-from pythae_fif.evaluation.names import require_packages_of
+from pythae_fif.evaluation.names import importing_for
 from pythae_fif.files import checksum, digest
 
 PREPROCESSING = "tf-inception-2015/1: 255 x into ExpandDims"
@@ -54,8 +54,8 @@ class TFInceptionExtractor(Extractor):
         if not file.is_file():
             missing = f"no file {file}" if named else "it has no graph"
             raise ConfigError(f"extractor 'tf-inception': {missing}; {wanted}")
-        require_packages_of(self.name)
-        import tensorflow
+        with importing_for(self.name):
+            import tensorflow
 
         tf = tensorflow.compat.v1
         definition = tf.GraphDef()

@@ -12,7 +12,7 @@ from typing_extensions import Self
 
 import pythae_fif.nn.build
 import pythae_fif.nn.coupling  # noqa: F401 - whose builders are noted
-from pythae_fif.errors import ConfigError, require_package
+from pythae_fif.errors import ConfigError, importing
 from pythae_fif.files import read_json, write_json
 from pythae_fif.models.hub import ModelCard
 from pythae_fif.models.whitening import add_code_maps, bare
@@ -112,7 +112,7 @@ class SavedModel(BaseAE):
 
 
 def _hub() -> Any:
-    require_package("huggingface_hub", "hub", "the hub")
-    import huggingface_hub
+    with importing("hub", "the hub"):
+        import huggingface_hub
 
     return huggingface_hub

@@ -39,7 +39,7 @@ def _has_map(network: Any) -> bool:
 
 
 def codes_of(model: Any, data: Tensor | Batches, labels: Any) -> Tensor:
-    """The codes of data, (N, d), in evaluation mode; arguments as of `whiten`."""
+    """The codes of all data, (N, d), in evaluation mode; arguments as of `whiten`."""
     pairs: Iterable[tuple[Tensor, Any]]
     if isinstance(data, Tensor):
         condition = model._condition(labels, data)

@@ -50,7 +50,7 @@ def require_planned(what: str, found: str | None, planned: str) -> None:
     """Refuses data that are not those of the plan, by their hashes.
 
     Raises:
-        DataError: Hashes differ.
+        DataError: The hashes differ.
     """
     if found != planned:
         raise DataError(

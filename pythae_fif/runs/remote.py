@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from pythae_fif.data.locations import cache_home
-from pythae_fif.errors import StoreError, first_line, require_package
+from pythae_fif.errors import StoreError, first_line, importing
 from pythae_fif.files import read_json, write_json
 from pythae_fif.runs.claim import PREFIX, Claim, machine_word
 
@@ -68,9 +68,8 @@ class Remote:
         name = hashlib.sha256(self.url.encode()).hexdigest()[:16]
         self.folder = folder or cache_home() / "stores" / name
         self._pushing = threading.Lock()
-        require_package("fsspec", "remote", f"a store at {url}", StoreError)
-        from fsspec.core import url_to_fs
-
+        with importing("remote", f"a store at {url}", StoreError):
+            from fsspec.core import url_to_fs
         with self.explained("reached"):
             self.fs, self.root = url_to_fs(self.url)
             self.root = self.root.rstrip("/")

@@ -66,7 +66,7 @@ class RunConfig:
 class Store(Generic[SpecT, RecordT]):
     """Runs of one kind below `runs/`, and what is made of them beside that.
 
-    Nothing is written to the folder before a run is prepared.
+    Opening one writes nothing to its folder.
 
     A packed run (:mod:`~pythae_fif.runs.pack`) is unpacked into a temporary folder, which
     is removed with the store.

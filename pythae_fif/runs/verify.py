@@ -72,7 +72,7 @@ def verify(root: Path, kinds: Iterable[Kind[Any, Any]]) -> list[Finding]:
     found: list[Finding] = []
     with tempfile.TemporaryDirectory() as unpacked:
         for line in read_packs(root):
-            if not (runs / line.run).exists():  # its folder counts before its line
+            if not os.path.exists(runs / line.run / "result.json"):  # it counts before the line
                 line.unpack(Path(unpacked))
         for place in (runs, Path(unpacked)):
             for folder in _folders(place, found):
@@ -149,9 +149,9 @@ def _state_of(
     try:
         record = kind.record.parse(read_json(folder / "result.json"))
     except StoreError as error:
-        return "corrupt", str(error), None
+        return "corrupt", f"result.json: {error}", None
     if record.run_id != spec.run_id:
-        return "corrupt", "the record is of another run", None
+        return "corrupt", "result.json: the record is of another run", None
     if problem := _file_problem(folder, record.files or {}, packed):
         return *problem, record
     if not kind.answers(spec, record):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Pass:
-    """A pass over a data set, or the begin of one that a wall clock left time for.
+    """A pass over a data set, or the start of one that a wall clock left time for.
 
     Attributes:
         losses: Means over its batches, by their names in the log, those of

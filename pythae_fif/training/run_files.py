@@ -66,12 +66,14 @@ class PlainFolder:
 
 
 def read_log(path: Path) -> list[EpochRow]:
-    """The whole lines of a training log; none if there is no such file."""
+    """The whole rows of a training log; none if there is no such file."""
     if not path.is_file():
         return []
     rows = []
     for line in path.read_text("utf-8").splitlines():
-        with contextlib.suppress(ValueError):  # of the line that a killed run left half written
+        with contextlib.suppress(
+            ValueError, KeyError, TypeError
+        ):  # a line half written, or damaged
             rows.append(EpochRow.from_json(json.loads(line)))
     return rows
 

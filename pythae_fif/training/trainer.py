@@ -104,7 +104,7 @@ class FIFTrainer:
 
     Raises:
         ConfigError: The configuration does not fit the model.
-        DataError: A data set is empty or none.
+        DataError: A data set is empty or none, or has fewer items than there are processes.
         StoreError: `run_dir` cannot be made.
 
     Example:

@@ -91,6 +91,17 @@ def test_a_mistake_in_the_plan_is_told_before_a_download(errors):
     assert any("beta=-1" in line for line in lines) and any("celeba: " in line for line in lines)
 
 
+def test_a_class_that_is_not_there_is_told_before_images_are_read(errors, monkeypatch):
+    """Of data whose size is not known yet, too."""
+    monkeypatch.setenv("PYTHAE_FIF_CONFIGS", "")
+    text = "{label: A, model: pythae.models.AEE, config: pythae.models.AEConfig, source: ours}"
+    Path("mine.yaml").write_text(text)
+    Path("photos").mkdir()
+    words = ("--dataset", "folder", "--data", "photos", "--models", "mine.yaml")
+    found = errors(*words, "--extractor", "pixels")
+    assert sum("cannot import 'pythae.models.AEE'" in line for line in found) == 1
+
+
 def test_a_store_that_has_all_needs_nothing_for_runs(monkeypatch, capsys):
     """The committed runs on digits are drawn where nothing is installed that made them."""
     Path("results/runs").mkdir(parents=True)

@@ -13,6 +13,7 @@ from pythae_fif.cli.run import engine_options
 from pythae_fif.errors import ConfigError
 from pythae_fif.runs.engines import RayOptions, SlurmOptions, build_engine
 from pythae_fif.runs.engines.common import cores
+from pythae_fif.runs.engines.options import minutes
 
 
 def request(*flags: str):
@@ -124,3 +125,9 @@ def test_the_profile_says_how_many_runs_share_a_gpu_unless_the_user_does(flags, 
     asked = request("--dataset", "digits", "--config", str(file), *flags)
     assert engine_options(asked).runs_per_gpu == expected
     assert engine_options(request("--engine", "slurm")) == SlurmOptions()
+
+
+@pytest.mark.parametrize("limit", ["-5", "--5", "-1-30", "1--2", "5:-1", "0", "", "-", "1:2:3:4"])
+def test_what_is_no_time_limit(limit):
+    with pytest.raises(ConfigError, match=f"^--time {limit}: needs minutes"):
+        minutes(limit)

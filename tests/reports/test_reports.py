@@ -915,7 +915,8 @@ class TestPlots:
     def test_learning_curves_leave_out_broken_lines(self, tmp_path):
         log = tmp_path / "log.jsonl"
         line = '{"epoch": 1, "train_loss": 2.0, "eval_loss": NaN, "seconds": 2.0}\n'
-        log.write_text(f'{line}{line}{{"train_loss": 1')
+        broken = '{"epoch": 9}\n[]\n{"train_loss": 1'
+        log.write_text(f"{line}{line}{broken}")
         logs = {"FIF": log, "AE": tmp_path / "none.jsonl"}
         lines = figures.learning_figure(logs, "t").axes[0].get_lines()
         assert [[*map(float, curve.get_xdata())] for curve in lines] == [[2.0, 4.0]]

@@ -106,6 +106,15 @@ def test_a_line_that_is_no_run_is_named(packed, change):
             read(packed)
 
 
+def test_a_folder_without_a_record_hides_no_damaged_line(packed):
+    """As a run has it that goes on, and was interrupted."""
+    changed(packed, lambda run: run["files"]["result.json"]["answers"].update(a=9))
+    line = next(read_packs(packed))
+    (packed / "runs" / line.run).mkdir(parents=True)
+    (packed / "runs" / line.run / "config.yaml").write_text(line.files["config.yaml"])
+    assert "corrupt" in {found.kind for found in verify(packed, [TASKS]) if found.run == line.run}
+
+
 def test_a_run_that_goes_on_gets_a_folder_which_counts_first(packed):
     pack = (packed / "runs" / "tasks.jsonl").read_bytes()
     store, more = task_store(packed), TaskSpec(seed=0, asked=("a", "b", "c"))

@@ -257,7 +257,7 @@ def test_whole_program_with_results_at_a_url(machine, tmp_path, capsys):
 )
 def test_url_that_nothing_serves(machine, monkeypatch, url, part):
     if part == "pip install":
-        monkeypatch.setitem(sys.modules, "fsspec", None)
+        monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(StoreError, match=part) as error:
         task_store(url)
     assert "\n" not in str(error.value)

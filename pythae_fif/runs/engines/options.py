@@ -7,6 +7,7 @@ __all__ = [
     "RayOptions",
     "SlurmOptions",
     "build_engine",
+    "minutes",
 ]
 
 from argparse import ArgumentTypeError
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, field_validator
 
-from pythae_fif.errors import require_package
+from pythae_fif.errors import ConfigError, importing
 from pythae_fif.validation import AtLeastOne, Checked, Duration, Each, Flag, Whole, parse_duration
 
 if TYPE_CHECKING:
@@ -128,13 +129,13 @@ def build_engine(options: EngineOptions, results: str | Path) -> "Engine":
         ConfigError: Something that it needs is not installed or not there.
     """
     if isinstance(options, RayOptions):
-        require_package("ray", "ray", "--engine ray")
-        from pythae_fif.runs.engines.ray import RayEngine
+        with importing("ray", "--engine ray"):
+            from pythae_fif.runs.engines.ray import RayEngine
 
         return RayEngine(options.ray_address, options.runs_per_gpu, options.cpus_per_run)
     if isinstance(options, SlurmOptions):
-        require_package("submitit", "slurm", "--engine slurm")
-        from pythae_fif.runs.engines.slurm import SlurmEngine
+        with importing("slurm", "--engine slurm"):
+            from pythae_fif.runs.engines.slurm import SlurmEngine
 
         return SlurmEngine(options, results)
     from pythae_fif.runs.engines.local import LocalEngine
@@ -143,3 +144,33 @@ def build_engine(options: EngineOptions, results: str | Path) -> "Engine":
     engine = LocalEngine(options.gpus, options.runs_per_gpu, options.cpus_per_run)
     engine.slots()  # so that a wrong number is told before the data are loaded
     return engine
+
+
+def minutes(limit: str) -> int:
+    """A time limit as sbatch takes it, in minutes, rounded up.
+
+    Raises:
+        ConfigError: It is of none of sbatch's forms.
+
+    Example:
+        >>> minutes("90"), minutes("90:30"), minutes("04:00:00"), minutes("1-02"), minutes("1-0:30")
+        (90, 91, 240, 1560, 1470)
+    """
+    before, dash, rest = limit.rpartition("-")
+    try:
+        days = int(before) if dash else 0
+        parts = [int(part) for part in rest.split(":")]
+        if dash:  # days-hours, -minutes, -seconds
+            hours, mins, seconds = (*parts, 0, 0)[:3]
+        elif len(parts) < 3:  # minutes, -seconds
+            hours, (mins, seconds) = 0, (*parts, 0)[:2]
+        else:
+            hours, mins, seconds = parts
+        total = (days * 24 + hours) * 60 + mins + (seconds > 0)
+        if min(days, *parts, total - 1) < 0 or len(parts) > 3:
+            raise ValueError
+    except ValueError:
+        raise ConfigError(
+            f"--time {limit}: needs minutes, hours:minutes:seconds or days-hours, as sbatch does"
+        ) from None
+    return total

@@ -1,6 +1,6 @@
 """The Slurm engine: runs as a job array, submitted by submitit, requeued until they are done."""
 
-__all__ = ["SlurmEngine", "minutes"]
+__all__ = ["SlurmEngine"]
 
 import logging
 import shutil
@@ -25,7 +25,7 @@ from pythae_fif.runs.engines.common import (
     open_statuses,
     settle,
 )
-from pythae_fif.runs.engines.options import SlurmOptions
+from pythae_fif.runs.engines.options import SlurmOptions, minutes
 from pythae_fif.runs.execute import execute, interrupt_after_epoch
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.kind import Kind
@@ -241,33 +241,3 @@ def _last_line(text: str) -> str:
     """What went wrong, without Slurm's advice to read the manual."""
     lines = [line for line in text.strip().splitlines() if not line.startswith("Try ")]
     return lines[-1] if lines else ""
-
-
-def minutes(limit: str) -> int:
-    """A time limit as sbatch takes it, in minutes, rounded up.
-
-    Raises:
-        ConfigError: It is of none of sbatch's forms.
-
-    Example:
-        >>> minutes("90"), minutes("90:30"), minutes("04:00:00"), minutes("1-02"), minutes("1-0:30")
-        (90, 91, 240, 1560, 1470)
-    """
-    before, dash, rest = limit.rpartition("-")
-    try:
-        days = int(before) if dash else 0
-        parts = [int(part) for part in rest.split(":")]
-        if dash:  # days-hours, -minutes, -seconds
-            hours, mins, seconds = (*parts, 0, 0)[:3]
-        elif len(parts) < 3:  # minutes, -seconds
-            hours, (mins, seconds) = 0, (*parts, 0)[:2]
-        else:
-            hours, mins, seconds = parts
-        total = (days * 24 + hours) * 60 + mins + (seconds > 0)
-        if min(days, *parts, total - 1) < 0 or len(parts) > 3:
-            raise ValueError
-    except ValueError:
-        raise ConfigError(
-            f"--time {limit}: needs minutes, hours:minutes:seconds or days-hours, as sbatch does"
-        ) from None
-    return total
