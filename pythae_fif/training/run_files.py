@@ -66,14 +66,15 @@ class PlainFolder:
 
 
 def read_log(path: Path) -> list[EpochRow]:
-    """The whole rows of a training log; none if there is no such file."""
+    """The rows of a training log, without lines that are half written or damaged.
+
+    None if there is no such file.
+    """
     if not path.is_file():
         return []
     rows = []
     for line in path.read_text("utf-8").splitlines():
-        with contextlib.suppress(
-            ValueError, KeyError, TypeError
-        ):  # a line half written, or damaged
+        with contextlib.suppress(ValueError, KeyError, TypeError):
             rows.append(EpochRow.from_json(json.loads(line)))
     return rows
 
