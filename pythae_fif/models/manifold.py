@@ -298,8 +298,7 @@ class ManifoldModel(SavedModel):
                 f"{self.model_name}: data must be floating-point numbers as in training, not "
                 f"{x.dtype}"
             )
-        weight = next(self.parameters(), x)
-        return x if x.dtype == weight.dtype else x.to(weight.dtype)  # `to` cannot be replayed
+        return x.to(next(self.parameters(), x).dtype)
 
     def _noisy(self, x: Tensor) -> Tensor:
         """Data with the noise of training."""

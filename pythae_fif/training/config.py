@@ -27,8 +27,9 @@ class FIFTrainerConfig(BaseTrainerConfig):
     """Configuration of :class:`FIFTrainer`: Pythae's `BaseTrainerConfig` and
 
     Parameters:
-        precision (str): 'float32', or 'bfloat16' for forward and backward passes in training
-            (autocast; weights, losses, optimizer and evaluation stay float32). Default: 'float32'.
+        precision (str): 'float32', or 'bfloat16' for forward and backward passes of the networks
+            in training (autocast; weights, losses, optimizer and evaluation stay float32, see
+            :func:`~pythae_fif.training.bfloat16.networks_in_bfloat16`). Default: 'float32'.
         max_grad_norm (float): Gradients of a larger norm are scaled down to it; None for never.
             Default: None.
         channels_last (bool): Memory layout of images and convolutions. On a CPU a FIF step of

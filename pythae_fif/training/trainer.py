@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from pythae_fif.device import default_device
 from pythae_fif.errors import ConfigError, NonFiniteError
+from pythae_fif.training.bfloat16 import networks_in_bfloat16
 from pythae_fif.training.budget import Budget
 from pythae_fif.training.checkpoint import random_state, set_random_state
 from pythae_fif.training.compiled import compiled_loss
@@ -174,7 +175,7 @@ class FIFTrainer:
         if self._options.channels_last:
             self.model.to(memory_format=torch.channels_last)
         half = self._options.precision == "bfloat16"
-        self._autocast = torch.autocast(self.device, dtype=torch.bfloat16, enabled=half)
+        self._precision = partial(networks_in_bfloat16, model, self.device) if half else nullcontext
         self._in_training = self.processes.average_gradients(self.model)
 
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
@@ -260,14 +261,13 @@ class FIFTrainer:
         seconds = time.perf_counter() - start
         self._optimizers.step_schedulers(evaluated or trained.losses)
 
-        batch_size = config.per_device_train_batch_size * self.processes.count
-        images = min(trained.batches * batch_size, len(self.train_dataset))
+        images = trained.batches * config.per_device_train_batch_size * self.processes.count
         progress = replace(
             progress,
             epoch=epoch,
             seconds=progress.seconds + seconds,
             train_seconds=progress.train_seconds + train_seconds,
-            images=progress.images + images,
+            images=progress.images + min(images, len(self.train_dataset)),
         )
         row = EpochRow(
             epoch=epoch,
@@ -302,7 +302,7 @@ class FIFTrainer:
         batches = weighted_batches(loader, config.seed, epoch)
         for step, (weight, inputs) in enumerate(batches, start=1):
             share_done = self._budget.share_before_step(epoch, step, len(loader))
-            with self._autocast:
+            with self._precision():
                 losses = self._losses(
                     self._in_training, inputs, weight, size, epoch=epoch, share_done=share_done
                 )

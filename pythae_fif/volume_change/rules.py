@@ -364,9 +364,9 @@ _TABLE: list[tuple[Rule, list[Any]]] = [
         [
             Tensor.T.__get__, Tensor.mT.__get__,  # type: ignore[attr-defined]
             *named(
-                "neg __neg__ div __truediv__ sum mean cumsum clone transpose permute movedim"
-                " swapaxes t contiguous narrow select chunk split unbind __getitem__ roll flip"
-                " expand repeat tile gather index_select repeat_interleave fold unfold"
+                "neg __neg__ div __truediv__ sum mean cumsum clone float to transpose permute"
+                " movedim swapaxes t contiguous narrow select chunk split unbind __getitem__ roll"
+                " flip expand repeat tile gather index_select repeat_interleave fold unfold"
                 " interpolate pixel_shuffle pixel_unshuffle avg_pool1d avg_pool2d avg_pool3d"
                 " adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d"
             ),

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import platform
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -14,7 +15,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pythae.data.datasets import BaseDataset, DatasetOutput, collate_dataset_output
-from pythae.models import RHVAE, AutoModel, RHVAEConfig
+from pythae.models import (
+    MSSSIM_VAE,
+    RHVAE,
+    VAE,
+    AutoModel,
+    MSSSIM_VAEConfig,
+    RHVAEConfig,
+    VAEConfig,
+)
 from pythae.pipelines import TrainingPipeline
 from pythae.trainers import BaseTrainer, BaseTrainerConfig, CoupledOptimizerTrainerConfig
 from pythae.trainers.training_callbacks import MLFlowCallback, TrainingCallback, WandbCallback
@@ -39,6 +48,7 @@ from pythae_fif.data import ImageDataset
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError, StoreError
 from pythae_fif.nn import build_networks
 from pythae_fif.training import BatchLoader, keep_freed_memory, quiet_pythae
+from pythae_fif.training.bfloat16 import networks_in_bfloat16
 from pythae_fif.training.tensorboard import tensorboard_writer
 
 
@@ -235,6 +245,24 @@ def test_bfloat16_is_another_training_that_ends_near(tmp_path):
         assert next(trainer.model.parameters()).dtype == torch.float32
     assert ends["float32"] != ends["bfloat16"]
     assert ends["bfloat16"] == pytest.approx(ends["float32"], rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("kind", "config"), [(VAE, VAEConfig), (MSSSIM_VAE, MSSSIM_VAEConfig)], ids=["VAE", "MSSSIM"]
+)
+def test_losses_stay_float32_where_networks_are_bfloat16(kind, config):
+    model, x = kind(config(input_dim=(1, 28, 28), latent_dim=2)), torch.rand(16, 1, 28, 28)
+    losses = []
+    for context in (nullcontext(), networks_in_bfloat16(model, "cpu")):
+        torch.manual_seed(0)
+        with torch.no_grad(), context:
+            losses.append(model({"data": x}))
+    full, low = losses
+    assert low.recon_loss != full.recon_loss
+    for name in ("recon_loss", "reg_loss", "loss"):
+        assert low[name].dtype == torch.float32
+        torch.testing.assert_close(low[name], full[name], rtol=0.01, atol=1e-3)
+    assert not torch.is_autocast_enabled("cpu")
 
 
 def test_channels_last_changes_rounding_alone(tmp_path):

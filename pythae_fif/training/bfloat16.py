@@ -1,0 +1,51 @@
+"""Networks in bfloat16, losses in float32."""
+
+__all__ = ["networks_in_bfloat16"]
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from pythae.models.base.base_utils import ModelOutput
+from torch import Tensor, nn
+
+
+@contextmanager
+def networks_in_bfloat16(model: nn.Module, device_type: str) -> Iterator[None]:
+    """Autocast for the networks of a model, without what it does to losses.
+
+    Autocast alone leaves what a network returns in bfloat16, and with it all that Pythae's models
+    compute from codes and reconstructions: 1 + log s^2 - mu^2 - s^2 of a KL divergence has two
+    digits then, and the variances of MS-SSIM, differences of convolutions, can be zero, which ends
+    in a loss of minus infinity. So networks return float32 here, and a part of the model without
+    parameters is a loss and runs in float32.
+
+    Example:
+        >>> from pythae.models import VAE, VAEConfig
+        >>> model = VAE(VAEConfig(input_dim=(1, 4, 4), latent_dim=2))
+        >>> with networks_in_bfloat16(model, "cpu"):
+        ...     model.encoder(torch.zeros(3, 1, 4, 4)).embedding.dtype
+        torch.float32
+    """
+
+    def to_float32(_: nn.Module, __: Any, output: Any) -> Any:
+        if isinstance(output, Tensor):
+            return output.float() if output.dtype == torch.bfloat16 else output
+        if isinstance(output, ModelOutput):
+            for name, value in output.items():
+                output[name] = to_float32(_, __, value)
+        return output
+
+    switch = partial(torch.set_autocast_enabled, device_type)
+    with ExitStack() as stack, torch.autocast(device_type, dtype=torch.bfloat16):
+        for part in model.children():
+            if next(part.parameters(), None) is not None:
+                stack.enter_context(part.register_forward_hook(to_float32))
+            else:
+                enter = part.register_forward_pre_hook(lambda *_: switch(False))
+                leave = part.register_forward_hook(lambda *_: switch(True), always_call=True)
+                stack.enter_context(enter)
+                stack.enter_context(leave)
+        yield
