@@ -82,8 +82,8 @@ class EfficientNetExtractor(Extractor):
 
 
 def _fold(network: Any) -> None:
-    """Folds batch normalisations into the convolutions before them, and paddings that are the same on
-    all sides, for speed."""
+    """Folds into the convolutions, for speed, the batch normalisations after them and the paddings
+    that are the same on all sides."""
     pairs = [(network, "_conv_stem", "_bn0"), (network, "_conv_head", "_bn1")]
     for block in network._blocks:
         pairs += [(block, "_depthwise_conv", "_bn1"), (block, "_project_conv", "_bn2")]
