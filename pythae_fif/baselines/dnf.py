@@ -16,6 +16,7 @@ from pythae_fif.models.manifold import BetaConfig, NonNegative, Positive
 from pythae_fif.models.outputs import uncompiled
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change import squared_error
+from pythae_fif.volume_change.precision import full_float32
 
 
 @config_dataclass
@@ -116,6 +117,7 @@ class DNF(FlowModel):
         loss = nll_loss + beta * recon_loss
         return ModelOutput(loss=loss, recon_loss=recon_loss, nll_loss=nll_loss, recon_x=x_hat, z=z)
 
+    @full_float32()
     def inflated_log_prob(self, x: Tensor) -> Tensor:
         """Log-density of inflated data in all D dimensions, in nats, exact.
 

@@ -93,7 +93,7 @@ class InvertibleConv(nn.Module):
         return _mix(self.weight, x), log_det
 
     def inverse(self, z: Tensor) -> Tensor:
-        return _mix(torch.linalg.inv(self.weight), z)
+        return _mix(torch.linalg.inv_ex(self.weight).inverse, z)  # `inv` waits for the device
 
 
 class InjectiveConv(nn.Module):

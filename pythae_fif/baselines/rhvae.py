@@ -26,8 +26,9 @@ class RHVAE(PythaesRHVAE):
     def __init__(self, model_config: RHVAEConfig, *networks: Any, **more: Any) -> None:
         super().__init__(model_config, *networks, **more)
         # Before the first epoch is over: Pythae's metric up to the temperature.
-        self.M_tens = torch.eye(self.latent_dim)[None]
-        self.centroids_tens = torch.zeros(1, self.latent_dim)
+        del self.M_tens, self.centroids_tens  # buffers, which go where the model goes
+        self.register_buffer("M_tens", torch.eye(self.latent_dim)[None], persistent=False)
+        self.register_buffer("centroids_tens", torch.zeros(1, self.latent_dim), persistent=False)
         self._metric_of_all()
 
     def _metric_of_all(self) -> None:
@@ -39,7 +40,7 @@ class RHVAE(PythaesRHVAE):
 
     def _weights(self, z: Tensor) -> Tensor:
         """exp(-|c - z|^2 / T^2) of codes (B, d) and all centroids, (B, N)."""
-        c = self.centroids_tens.to(z)
+        c = self.centroids_tens
         squares = z.square().sum(1, keepdim=True) + c.square().sum(1) - 2 * z @ c.T
         weights: Tensor = torch.exp(-squares.clamp(min=0) / self.temperature**2)
         return weights
@@ -49,7 +50,7 @@ class RHVAE(PythaesRHVAE):
 
     def _inverse_metric(self, z: Tensor) -> Tensor:
         d = self.latent_dim
-        summed = (self._weights(z) @ self.M_tens.to(z).flatten(1)).view(-1, d, d)
+        summed = (self._weights(z) @ self.M_tens.flatten(1)).view(-1, d, d)
         inverse: Tensor = summed + self.lbd * torch.eye(d).to(z)
         return inverse
 
@@ -59,7 +60,7 @@ class RHVAE(PythaesRHVAE):
         It is :math:`G(z) \sum_i w_i M_i (c_i - z) / T^2`; the gradient would have a trace in it.
         The sampler's test of each step makes up for that.
         """
-        d, matrices, c = self.latent_dim, self.M_tens.to(z), self.centroids_tens.to(z)
+        d, matrices, c = self.latent_dim, self.M_tens, self.centroids_tens
         both = torch.cat([matrices, matrices @ c[..., None]], -1).flatten(1)
         summed, towards = (self._weights(z) @ both).view(-1, d, d + 1).split([d, 1], -1)
         inverse = summed + self.lbd * torch.eye(d).to(z)
@@ -75,6 +76,7 @@ class RHVAE(PythaesRHVAE):
 
     def set_extra_state(self, state: Tensor) -> None:
         """Takes what `get_extra_state` gave."""
+        state = state.to(self.lbd)
         self.M_tens, self.centroids_tens = state[..., :-1], state[..., -1]
         self._metric_of_all()
 

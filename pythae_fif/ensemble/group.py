@@ -63,6 +63,7 @@ class Group:
         self._weights = [parameter.detach() for parameter in self.parameters]
         self.models, self.data, self.batch_size = models, data, batch_size
         self._generators = generators
+        self._noise = self.per_member([model.model_config.noise for model in models])
 
     def begin(self, epoch: int) -> None:
         """Draws the order of an epoch's data."""
@@ -118,7 +119,7 @@ class Group:
             else:
                 eps[member].normal_(generator=generator)
         if noise is not None:
-            x = x + self.per_member(scales)[:, None, None] * noise
+            x = x + self._noise[:, None, None] * noise
         eps = eps.transpose(0, 1)
         return x, eps if rademacher else hutchinson_of_gaussian(eps, config.hutchinson_kind)
 

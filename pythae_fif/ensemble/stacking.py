@@ -23,6 +23,7 @@ VALID: dict[str, tuple[Any, ...]] = {
     "surrogate_fraction": (1.0,),
     "surrogate_precision": ("float32",),
     "condition_dim": (0,),
+    "whiten": (False,),
 }
 """What members may have, of the options that their kind has."""
 
@@ -118,7 +119,8 @@ class StackedAdam(torch.optim.Adam):
         super().__init__(parameters, lr=highest, weight_decay=weight_decay, fused=True)
         self._relative: Tensor | None = None
         if set(rates) != {highest}:
-            self._relative = torch.tensor(rates, dtype=torch.float64) / highest
+            device = self.param_groups[0]["params"][0].device
+            self._relative = torch.tensor(rates, dtype=torch.float64, device=device) / highest
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:

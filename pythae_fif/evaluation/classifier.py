@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pythae_fif.device import fork_rng
 from pythae_fif.errors import DataError, NonFiniteError
 from pythae_fif.evaluation.extractor import Extracted, Extractor
 from pythae_fif.evaluation.images import unit_images
@@ -232,7 +233,7 @@ def _train(
     num_classes = int(labels.max()) + 1
     image_shape = (images.shape[1], images.shape[2], images.shape[3])
 
-    with torch.random.fork_rng(devices=[]):
+    with fork_rng():
         torch.manual_seed(seed)
         network = _Network(image_shape, num_classes)
     network.to(device)

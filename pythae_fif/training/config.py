@@ -13,11 +13,12 @@ from pydantic import Field
 from pythae.models import RHVAE as PythaesRHVAE
 from pythae.models import BaseAE
 from pythae.trainers import BaseTrainerConfig, CoupledOptimizerTrainerConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from pythae_fif.baselines.glow import ActNorm
 from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.models.hutchinson import HutchinsonModel
 from pythae_fif.training.updates import config_type, rule_of, wanted_config
 from pythae_fif.validation import config_dataclass
 
@@ -153,6 +154,18 @@ def check_processes(
     if wall_clock is not None:
         raise ConfigError(
             "FIFTrainer wall_clock: not with several processes, which would stop at different steps"
+        )
+    if isinstance(model, HutchinsonModel) and any(
+        isinstance(module, nn.SyncBatchNorm) for module in model.modules()
+    ):
+        raise ConfigError(
+            f"{type(model).__name__} has SyncBatchNorm layers, which PyTorch cannot differentiate "
+            "twice: leave them BatchNorm, or use GroupNorm or LayerNorm"
+        )
+    if isinstance(model, PythaesRHVAE):
+        raise ConfigError(
+            "RHVAE's metric is made of the last batches, which several processes would have apart; "
+            "train it in one"
         )
     if any(isinstance(module, ActNorm) for module in model.modules()):
         raise ConfigError(

@@ -69,9 +69,9 @@ class FIFTrainer:
     on the CPU: a batch is `per_device_train_batch_size` times their number, each takes its slice
     of it, and gradients are averaged, so that the loss is that of one process on the whole batch.
     Noise and Hutchinson vectors are drawn by each for its slice. BatchNorm normalises each slice by
-    its own statistics, and the running ones are the first process's, unless the model was converted
-    by `torch.nn.SyncBatchNorm.convert_sync_batchnorm` (for GPUs). `run_dir` is on a file system
-    that all processes see; the first alone writes, calls `on_epoch` and tells the callbacks.
+    its own statistics; the running ones are the first process's. `torch.nn.SyncBatchNorm` works for
+    Pythae's models on GPUs, not for FIF: PyTorch cannot differentiate it twice. `run_dir` is on a
+    file system that all see; the first process alone writes, calls `on_epoch` and tells callbacks.
 
     Args:
         model: The model to train, in place; it moves to the GPU if there is one and `no_cuda` is
@@ -210,8 +210,7 @@ class FIFTrainer:
             while not self._budget.is_spent(progress):
                 progress = self._run_epoch(self._enter_stage(progress))
                 row = progress.history[-1]
-                # Whatever a callback draws must not change the training, or one that resumes
-                # after this epoch, without the callback, would differ.
+                # What a callback draws must not change a training, nor one that resumes after it.
                 random = random_state()
                 save_checkpoint = partial(
                     self._files.save_checkpoint, progress, self.model, self._optimizers, random
@@ -232,6 +231,7 @@ class FIFTrainer:
                 set_random_state(random)
 
             self.model.load_state_dict(progress.best_state)
+            self.model.eval()
             result = progress.result()
             if getattr(self.model.model_config, "whiten", False):
                 start, place = time.perf_counter(), (config, self.device, ALONE)

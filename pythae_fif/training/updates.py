@@ -138,8 +138,9 @@ class Optimizers:
         self._schedulers: dict[str, LRScheduler] = {}
         for prefix, networks in rule.networks.items():
             name = getattr(config, f"{prefix}optimizer_cls")
-            options = {"fused": True} if rule.single and name in ("Adam", "AdamW") else {}
-            options |= getattr(config, f"{prefix}optimizer_params") or {}
+            options = dict(getattr(config, f"{prefix}optimizer_params") or {})
+            if rule.single and name in ("Adam", "AdamW") and not options.get("foreach"):
+                options.setdefault("fused", True)
             trained = [getattr(model, network) for network in networks] or [model]
             optimizer = getattr(torch.optim, name)(
                 [parameter for network in trained for parameter in network.parameters()],

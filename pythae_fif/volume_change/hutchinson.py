@@ -110,7 +110,7 @@ def _orthonormal(normal: Tensor) -> Tensor:
     """
     samples = normal.shape[-1]
     with torch.autocast(normal.device.type, enabled=False), full_float32():
-        v = normal.tril()
+        v = normal.to(torch.promote_types(normal.dtype, torch.float32)).tril()
         corner = v.diagonal(dim1=-2, dim2=-1)
         sign = torch.where(corner < 0, -1.0, 1.0).to(v.dtype)
         norm = torch.linalg.vector_norm(v, dim=-2)
@@ -120,4 +120,4 @@ def _orthonormal(normal: Tensor) -> Tensor:
         inverse = (v.mT @ v).triu(1) + 0.5 * unit[:samples]
         turned = torch.linalg.solve_triangular(inverse, v[..., :samples, :].mT, upper=True)
         basis: Tensor = (v @ turned - unit) * sign[..., None, :]
-    return basis
+    return basis.to(normal.dtype)

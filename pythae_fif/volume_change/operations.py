@@ -7,9 +7,9 @@ have kernels that can be differentiated only once.
 __all__ = [
     "COMPOSED",
     "CONSTANT",
-    "DRAWS",
     "MASKED",
     "TwiceDifferentiable",
+    "draws",
     "kernels_of",
     "named",
     "without_writing",
@@ -40,11 +40,23 @@ CONSTANT = {
 }
 """Operations whose result does not move with their arguments."""
 
-DRAWS = set(named("alpha_dropout feature_alpha_dropout rrelu fractional_max_pool2d_with_indices"
-                  " fractional_max_pool3d_with_indices"))  # fmt: skip
-"""Operations that draw random numbers which their result does not show."""
-
+_DRAWS = set(
+    named(
+        "alpha_dropout feature_alpha_dropout feature_dropout native_dropout rrelu gumbel_softmax"
+        " fractional_max_pool2d fractional_max_pool2d_with_indices"
+        " fractional_max_pool3d fractional_max_pool3d_with_indices"
+    )
+)
 _RECURRENT = set(named("lstm gru rnn_tanh rnn_relu", torch))
+
+
+def draws(operation: Any, args: tuple[Any, ...]) -> bool:
+    """Whether an operation draws, in training, random numbers that its result does not show."""
+    if operation not in _RECURRENT:
+        return operation in _DRAWS
+    numbers = [argument for argument in args if isinstance(argument, int | float)]
+    _has_biases, _num_layers, dropout = numbers[:3]
+    return dropout > 0
 
 
 # ------------------------------------------------------------------ many operations in one

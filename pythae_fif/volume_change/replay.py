@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_map
 
 from pythae_fif.errors import first_line
-from pythae_fif.volume_change.operations import COMPOSED, CONSTANT, DRAWS, MASKED, without_writing
+from pythae_fif.volume_change.operations import COMPOSED, CONSTANT, MASKED, draws, without_writing
 from pythae_fif.volume_change.precision import full_float32
 from pythae_fif.volume_change.rules import RULES
 from pythae_fif.volume_change.step import (
@@ -268,8 +268,9 @@ class _Recorder(TorchFunctionMode):
         step = Step(func, args, kwargs, out, differentiable(out))
         if not step.outs:
             return out
-        if func in DRAWS or kwargs.get("out") is not None:
-            why = "draws random numbers" if func in DRAWS else "writes to out"
+        drawn = draws(func, args)
+        if drawn or kwargs.get("out") is not None:
+            why = "draws random numbers" if drawn else "writes to out"
             raise UnsupportedOperationError(f"operation {step.name} {why}")
         if id(out) in self.active:  # the same tensor again, e.g. a reshape to its own shape
             return out

@@ -92,8 +92,9 @@ def of_input(step: Step, tangent_of: TangentOf) -> Tensor:
 def by_differentiation(step: Step, tangent_of: TangentOf) -> tuple[Tensor, ...]:
     """Any operation, by PyTorch's forward mode of it alone, or else by its backward mode twice.
 
-    The operation runs once more. The gradient is right unless PyTorch takes for a constant what
-    moves with the input, as it does with the statistics of norms; `check_replay` compares.
+    The operation runs once more: it must draw no random numbers (`operations.draws`). The gradient
+    is right unless PyTorch takes for a constant what moves with the input, as it does with the
+    statistics of norms; `check_replay` compares.
 
     Raises:
         UnsupportedOperationError: PyTorch has neither.

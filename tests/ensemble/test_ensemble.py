@@ -181,6 +181,7 @@ def with_encoder(encoder):
         (lambda: [build(), build(hutchinson_samples=2)], [0, 1], "agree in hutchinson_samples"),
         (lambda: [build(mode="mixed")], [0], "mode='replay'"),
         (lambda: [build(surrogate_fraction=0.5)], [0], "surrogate_fraction=1.0"),
+        (lambda: [build(whiten=True)], [0], "whiten=False"),
         (lambda: [with_encoder(Conv())], [0], "only linear"),
         (lambda: [with_encoder(Flattening()), with_encoder(Flattening())], [0, 1], "stacked"),
         (

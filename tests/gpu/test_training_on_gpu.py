@@ -248,10 +248,26 @@ def test_fit_of_a_sampler_does_not_wait_in_each_step(gpu):
     assert gpu(_waits_of_a_fit, 9) == gpu(_waits_of_a_fit, 3)
 
 
-def _ensemble():
+def _two_members():
     config = FIFConfig(input_dim=(3,), latent_dim=2, noise=0.1)
     nets = [(ResidualEncoder(3, 2, 1, 8), ResidualDecoder(3, 2, 1, 8)) for _ in range(2)]
-    ensemble = Ensemble([FIF(config, *pair) for pair in nets], [0, 1])
+    return Ensemble([FIF(config, *pair) for pair in nets], [0, 1])
+
+
+def _waits_of_an_ensemble(rows):
+    ensemble = _two_members()
+    with counting() as counts:
+        rates = {"learning_rate": [1e-3, 1e-2]}
+        ensemble.train(torch.randn(rows, 3), epochs=1, batch_size=10, **rates)
+    return sum(counts.waits.values())
+
+
+def test_steps_of_an_ensemble_wait_for_nothing(gpu):
+    assert gpu(_waits_of_an_ensemble, 40) == gpu(_waits_of_an_ensemble, 20)
+
+
+def _ensemble():
+    ensemble = _two_members()
     ensemble.train(torch.randn(20, 3), epochs=1, batch_size=10)
     x = torch.randn(4, 3)
     there = ensemble.log_prob(x.cuda())

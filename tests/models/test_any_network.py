@@ -267,6 +267,7 @@ BLOCKS = {
     ),
     "lstm": (lambda: nn.LSTM(4, 2, batch_first=True, bidirectional=True), recurrent),
     "gru": (lambda: nn.GRU(4, 4, num_layers=2, batch_first=True), recurrent),
+    "gru with dropout": (lambda: nn.GRU(4, 4, 2, batch_first=True, dropout=0.3), recurrent),
     "recurrent cells": (
         lambda: nn.ModuleDict({"lstm": nn.LSTMCell(4, 4), "gru": nn.GRUCell(4, 4)}),
         cells,
@@ -328,7 +329,7 @@ def gradient(model, seed=2):
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
-FELL_BACK = {"dropout that moves", "scripted"}
+FELL_BACK = {"dropout that moves", "gru with dropout", "scripted"}
 
 
 def test_few_networks_fall_back_and_say_so_once():

@@ -44,6 +44,15 @@ def test_a_model_of_half_precision_has_an_evaluation_loss(dtype):
     assert float(model.to(dtype)({"data": x}).loss) == pytest.approx(float(expected), rel=0.05)
 
 
+@pytest.mark.parametrize("samples", [1, 2])
+def test_a_model_of_half_precision_has_a_training_loss(samples):
+    torch.manual_seed(0)
+    config = FIFConfig(input_dim=(4,), latent_dim=2, hutchinson_samples=samples)
+    loss = FIF(config).bfloat16()({"data": torch.rand(9, 4)}).loss
+    loss.backward()
+    assert bool(loss.isfinite())
+
+
 @pytest.mark.parametrize("default", ["encoder", "decoder", "both"])
 def test_a_model_comes_back_in_its_precision(default, tmp_path):
     encoder, decoder = build_networks("convnet", (1, 8, 8), 2)

@@ -43,6 +43,7 @@ from support.trainings import (
 )
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
+from pythae_fif.baselines import RHVAE as OurRHVAE
 from pythae_fif.baselines import Trumpet, TrumpetConfig
 from pythae_fif.data import ImageDataset
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError, StoreError
@@ -263,6 +264,27 @@ def test_losses_stay_float32_where_networks_are_bfloat16(kind, config):
         assert low[name].dtype == torch.float32
         torch.testing.assert_close(low[name], full[name], rtol=0.01, atol=1e-3)
     assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (lambda: FIF(FIFConfig(input_dim=SHAPE, latent_dim=2)), "FIF has SyncBatchNorm layers"),
+        (lambda: OurRHVAE(RHVAEConfig(input_dim=SHAPE, latent_dim=2)), "RHVAE's metric"),
+    ],
+)
+def test_what_several_processes_cannot_train(model, message):
+    model = model()
+    model.encoder.norm = torch.nn.SyncBatchNorm(4)
+    with pytest.raises(ConfigError, match=message):
+        FIFTrainer(model, Images(), None, FIFTrainerConfig(world_size=2, rank=0))
+
+
+def test_options_of_the_optimizer_come_before_ours(tmp_path):
+    options = {"optimizer_params": {"foreach": True}, "evaluation": None, "epochs": 1}
+    trainer = trainer_of("AE", tmp_path, **options)
+    trainer.train()
+    assert not trainer.model.training
 
 
 def test_channels_last_changes_rounding_alone(tmp_path):

@@ -480,6 +480,10 @@ def drawn(x):
     return nn.functional.rrelu(x @ torch.ones(D, d), training=True)
 
 
+def gumbel(x):
+    return nn.functional.gumbel_softmax(x @ torch.ones(D, d))
+
+
 def another_view(x):
     """A path that leads through a tensor made outside, of which one view is written."""
     out = torch.zeros(len(x), 2, d)
@@ -493,6 +497,7 @@ def another_view(x):
         (lambda: lambda x: torch.ones(len(x), d), "no recorded operation leads"),
         (lambda: torch.jit.script(nn.Linear(D, d)), "no recorded operation leads"),
         (lambda: drawn, "operation torch.nn.functional.rrelu draws random numbers"),
+        (lambda: gumbel, "operation torch.nn.functional.gumbel_softmax draws random numbers"),
         (lambda: another_view, "another view of a tensor that is written in place"),
         (lambda: lambda x: nn.functional.pdist(x @ torch.ones(D, 4))[:, None] * torch.ones(d),
          "operation torch.nn.functional.pdist has neither a forward nor a second derivative"),
