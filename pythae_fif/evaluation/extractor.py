@@ -91,7 +91,8 @@ class Extractor(ABC):
     def chunks(self, images: Tensor) -> tuple[Tensor, ...]:
         """The images in as many parts as are fast on the device."""
         on_cpu = self.device.type == "cpu"
-        return images.split(CPU_CHUNK * torch.get_num_threads() if on_cpu else len(images))
+        chunk = CPU_CHUNK * torch.get_num_threads() if on_cpu else len(images)
+        return torch.split(images, chunk)
 
 
 def precision_dtype(precision: str) -> torch.dtype:
