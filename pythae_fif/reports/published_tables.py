@@ -13,7 +13,13 @@ from pythae_fif.benchmark.config import length_of, load_experiment
 from pythae_fif.benchmark.selection import Choice
 from pythae_fif.reports.agreement import order_agreement
 from pythae_fif.reports.grid import DASH, Cell, Grid, measured, number, rank_column
-from pythae_fif.reports.published import PublishedCell, PublishedTable, load_published, printed
+from pythae_fif.reports.published import (
+    TABLE_3,
+    PublishedCell,
+    PublishedTable,
+    load_published,
+    printed,
+)
 from pythae_fif.reports.report import SAMPLER_LABELS, Report, Row
 from pythae_fif.sampling import FITTED
 from pythae_fif.validation import parse_duration
@@ -135,16 +141,16 @@ class _Beside:
         ]
 
     def both_samplers(
-        self, line: Sequence[PublishedCell], published: PublishedTable, **where: str
+        self, name: str, variants: Sequence[str], published: PublishedTable, **where: str
     ) -> list[Cell]:
         """A row of table 2 or 3: name, and with each sampler the variant of lowest distance.
 
         Args:
-            line: The row of the paper; its coordinate `model` names the variants.
+            name: The heading of the row.
+            variants: Models.
             published: The table that the printed numbers are from.
             **where: Coordinates of its cells.
         """
-        variants = line[0].at["model"].split()
         shown: list[Row | None] = []
         cells: list[Cell] = []
         for sampler in self.samplers:
@@ -160,7 +166,7 @@ class _Beside:
             ]
             fid, inception = min(pairs, key=lambda pair: pair[0].value)
             cells += self.cells(shown[-1], fid, inception)
-        return [_name(line[0].row, shown), *cells]
+        return [_name(name, shown), *cells]
 
 
 def _difference(value: float | None, published: PublishedCell | None) -> Cell:
@@ -272,8 +278,7 @@ def _order_notes(rows: list[list[Cell]], compared: list[str]) -> list[str]:
 def table3(report: Report) -> Grid | None:
     """Table 3's summary: models of several variants merged to their best, two samplers.
 
-    The paper prints it for CelebA; for the other data sets its published columns are table 8's,
-    merged in the same way.
+    Its published columns are table 8's, merged in the same way; the paper prints it for CelebA.
 
     Args:
         report: The scores of the experiment.
@@ -283,19 +288,25 @@ def table3(report: Report) -> Grid | None:
     """
     experiment = report.experiment
     where = {"dataset": experiment.dataset, "arch": experiment.arch}
-    if not load_published(8).find(**where):
+    published = load_published(8)
+    if not published.find(**where):
         return None
+    source = published.source
+    if experiment.dataset == "celeba":
+        source = source.replace("table 8", "table 3")
     reasons = not_comparable(report)
     beside = _Beside.of(report, reasons)
-    published = load_published(3 if experiment.dataset == "celeba" else 8)
     return _ranked(
         f"Table 3: {experiment.dataset}, {experiment.arch}",
         ["Model", *_both_headings(beside)],
-        [beside.both_samplers(line, published, **where) for line in load_published(3).rows],
         [
-            f"Published: {published.source}. Of the variants in brackets the one of lowest test "
-            "distance is shown, as in the paper, with its score; VAMP, VAEGAN and disentangled "
-            "β-VAE are in table 8 alone.",
+            beside.both_samplers(name, models.split(), published, **where)
+            for name, models in TABLE_3.items()
+        ],
+        [
+            f"Published: {source}. Of the variants in brackets the one of lowest test distance is "
+            "shown, as in the paper, with its score; VAMP, VAEGAN and disentangled β-VAE are in "
+            "table 8 alone.",
             _note(reasons),
         ],
     )
@@ -338,8 +349,9 @@ def table2(report: Report) -> Grid | None:
     headings += _both_headings(beside)
     rows = []
     for line in published.rows:
-        name, *scores = beside.both_samplers(line, published)
-        latent_dim, parameters, images = _size(chosen.get(line[0].at["model"]))
+        model = line[0].at["model"]
+        name, *scores = beside.both_samplers(line[0].row, [model], published)
+        latent_dim, parameters, images = _size(chosen.get(model))
         size = [latent_dim, parameters, Cell(f"{line[0].text}M", line[0].value), images]
         rows.append([name, *size, *scores])
     if experiment.dataset != published.rows[0][0].at["dataset"]:

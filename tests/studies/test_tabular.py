@@ -355,7 +355,7 @@ def test_wrong_options_are_one_line(options, change, said):
 def test_protocols_are_those_of_table_five(root, name):
     options = StudyOptions(results=root, data_root=str(root), profile="paper")
     loaded = tabular_protocol.load_table(name, options)
-    epochs = {c.at["metric"]: c for c in load_published(5).find(dataset=name) if "metric" in c.at}
+    epochs = {c.at["metric"]: c for c in load_published(5).find(dataset=name)}
     assert loaded.profile.epochs == epochs["epochs"].value
     assert loaded.latent_dim == epochs["latent_dim"].value
     assert loaded.profile.learning_rates == [3e-4 if name == "hepmass" else 1e-4]
