@@ -6,11 +6,10 @@ import math
 from itertools import pairwise
 
 import torch
-from pythae.models.base.base_utils import ModelOutput
-from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor, nn
 
 from pythae_fif.errors import ConfigError
+from pythae_fif.nn.base import HeadedEncoder, LayeredDecoder
 
 # Pythae pickles this module by value when it saves a model: keep its globals to functions,
 # classes, constants and imports.
@@ -142,7 +141,7 @@ def _channels(sizes: list[tuple[int, int]]) -> list[int]:
     return [min(32 << level, 128) for level in range(len(sizes))]
 
 
-class AttentionEncoder(BaseEncoder):
+class AttentionEncoder(HeadedEncoder):
     """An encoder to a small map, and one linear layer on all of it.
 
     `vit` is a Vision Transformer (Dosovitskiy et al. 2021): 4 x 4 patches become tokens of width
@@ -172,7 +171,6 @@ class AttentionEncoder(BaseEncoder):
     def __init__(
         self, input_dim: tuple[int, ...], latent_dim: int, *, arch: str, variational: bool = False
     ) -> None:
-        super().__init__()
         layers: list[nn.Module]
         if arch == "vit":
             patch = _patch(input_dim)
@@ -186,20 +184,14 @@ class AttentionEncoder(BaseEncoder):
             for before, after in pairwise(channels):
                 layers += [_ConvBlock(before), nn.Conv2d(before, after, 3, stride=2, padding=1)]
             layers += _middle(channels[-1]) + _end(channels[-1])
-        self.features = nn.Sequential(*layers, nn.Flatten())
-        self.embedding = nn.Linear(size, latent_dim)
-        self.log_covariance = nn.Linear(size, latent_dim) if variational else None
-
-    def forward(self, x: Tensor) -> ModelOutput:
-        """`embedding` and, if variational, `log_covariance` (B, d) of images (B, C, H, W)."""
-        features = self.features(x)
-        output = ModelOutput(embedding=self.embedding(features))
-        if self.log_covariance is not None:
-            output["log_covariance"] = self.log_covariance(features)
-        return output
+        super().__init__(
+            nn.Sequential(*layers, nn.Flatten()),
+            nn.Linear(size, latent_dim),
+            nn.Linear(size, latent_dim) if variational else None,
+        )
 
 
-class AttentionDecoder(BaseDecoder):
+class AttentionDecoder(LayeredDecoder):
     """The mirror image of :class:`AttentionEncoder`, ending in a sigmoid.
 
     Tokens become patches by one linear map; sizes are doubled by repeated pixels and a convolution.
@@ -214,7 +206,6 @@ class AttentionDecoder(BaseDecoder):
     """
 
     def __init__(self, input_dim: tuple[int, ...], latent_dim: int, *, arch: str) -> None:
-        super().__init__()
         layers: list[nn.Module]
         if arch == "vit":
             patch = _patch(input_dim)
@@ -229,10 +220,6 @@ class AttentionDecoder(BaseDecoder):
                 layers += [nn.Upsample(scale_factor=2), nn.Conv2d(before, after, 3, padding=1)]
                 layers += [_ConvBlock(after)]
             layers += [*_end(channels[0]), nn.Conv2d(channels[0], input_dim[0], 3, padding=1)]
-        self.layers = nn.Sequential(
+        super().__init__(
             nn.Linear(latent_dim, math.prod(shape)), nn.Unflatten(1, shape), *layers, nn.Sigmoid()
         )
-
-    def forward(self, z: Tensor) -> ModelOutput:
-        """`reconstruction` (B, C, H, W), values in (0, 1), of codes (B, d)."""
-        return ModelOutput(reconstruction=self.layers(z))

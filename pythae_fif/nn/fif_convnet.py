@@ -4,9 +4,9 @@ __all__ = ["FIF_CONVNET_SHAPES", "FIFConvDecoder", "FIFConvEncoder", "latent_blo
 
 from itertools import pairwise
 
-from pythae.models.base.base_utils import ModelOutput
-from pythae.models.nn import BaseDecoder, BaseEncoder
-from torch import Tensor, nn
+from torch import nn
+
+from pythae_fif.nn.base import HeadedEncoder, LayeredDecoder, ResidualBlock
 
 # Pythae pickles this module by value when it saves a model: keep its globals to functions,
 # classes, constants and imports.
@@ -16,22 +16,8 @@ FIF_CONVNET_SHAPES = ((1, 28, 28), (3, 64, 64))
 MNIST's column with as many convolutions as their size allows, at most its four; that is ours."""
 
 
-class _ResBlock(nn.Module):
-    """Linear-SiLU-Linear-SiLU-Linear with a skip connection (footnote of table 11)."""
-
-    def __init__(self, dim: int, inner_dim: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(dim, inner_dim),
-            nn.SiLU(),
-            nn.Linear(inner_dim, inner_dim),
-            nn.SiLU(),
-            nn.Linear(inner_dim, dim),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = x + self.layers(x)
-        return y
+class _ResBlock(ResidualBlock):
+    """A residual block by the name that `networks.json` of saved models has."""
 
 
 def _conv(before: int, after: int) -> nn.Sequential:
@@ -69,12 +55,15 @@ def _conv_transpose(
 
 
 def latent_blocks(input_dim: tuple[int, ...], dim: int, count: int = 4) -> nn.Sequential:
-    """Residual blocks on codes (B, dim), as wide as table 11 has them for images of a shape."""
+    """Residual blocks on codes (B, dim), as wide as table 11 has them for images of a shape.
+
+    A block is Linear-SiLU-Linear-SiLU-Linear with a skip connection (footnote of table 11).
+    """
     inner_dim = 256 if tuple(input_dim) == (3, 64, 64) else 512
-    return nn.Sequential(*(_ResBlock(dim, inner_dim) for _ in range(count)))
+    return nn.Sequential(*(_ResBlock(dim, inner_dim, hidden=2) for _ in range(count)))
 
 
-class FIFConvEncoder(BaseEncoder):
+class FIFConvEncoder(HeadedEncoder):
     """The encoder of table 11: four convolutions, a linear layer, four residual blocks.
 
     Args:
@@ -101,7 +90,6 @@ class FIFConvEncoder(BaseEncoder):
         condition_dim: int = 0,
         channel_multiplier: float = 1,
     ) -> None:
-        super().__init__()
         faces = tuple(input_dim) == (3, 64, 64)
         widths = [128, 256, 512, 1024] if faces else [32, 64, 128, 256]
         height, width = input_dim[1:]
@@ -109,32 +97,15 @@ class FIFConvEncoder(BaseEncoder):
         widths = [int(channel_multiplier * width) for width in widths[:convolutions]]
         channels = [input_dim[0] + condition_dim, *widths]
         feature_dim = channels[-1] * (height >> convolutions) * (width >> convolutions)
-        self.features = nn.Sequential(
-            *(_conv(before, after) for before, after in pairwise(channels)),
-            nn.Flatten(),
+        convolved = (_conv(before, after) for before, after in pairwise(channels))
+        super().__init__(
+            nn.Sequential(*convolved, nn.Flatten()),
+            nn.Sequential(nn.Linear(feature_dim, latent_dim), latent_blocks(input_dim, latent_dim)),
+            nn.Linear(feature_dim, latent_dim) if variational else None,
         )
-        self.embedding = nn.Sequential(
-            nn.Linear(feature_dim, latent_dim), latent_blocks(input_dim, latent_dim)
-        )
-        self.log_covariance = nn.Linear(feature_dim, latent_dim) if variational else None
-
-    def forward(self, x: Tensor) -> ModelOutput:
-        """Encodes images.
-
-        Args:
-            x: Images of shape (B, C, H, W) with values in [0, 1].
-
-        Returns:
-            `embedding` of shape (B, d) and, if variational, `log_covariance` of shape (B, d).
-        """
-        features = self.features(x)
-        output = ModelOutput(embedding=self.embedding(features))
-        if self.log_covariance is not None:
-            output["log_covariance"] = self.log_covariance(features)
-        return output
 
 
-class FIFConvDecoder(BaseDecoder):
+class FIFConvDecoder(LayeredDecoder):
     """The decoder of table 11: four residual blocks, a linear layer, transposed convolutions.
 
     Args:
@@ -158,7 +129,6 @@ class FIFConvDecoder(BaseDecoder):
         condition_dim: int = 0,
         channel_multiplier: float = 1,
     ) -> None:
-        super().__init__()
         faces = tuple(input_dim) == (3, 64, 64)
         dim = latent_dim + condition_dim
         widths = [1024, 512, 256, 128] if faces else [256, 128, 64]
@@ -172,7 +142,7 @@ class FIFConvDecoder(BaseDecoder):
             # 16: 3.3M if cut, 3.4M if rounded to the digits printed. No reading that keeps the
             # printed 4096 and gives 28 x 28 comes closer at that dimension.
             full, half, quarter, eighth = _halvings(input_dim, 3)
-            self.layers = nn.Sequential(
+            super().__init__(
                 latent_blocks(input_dim, dim),
                 nn.Linear(dim, a * eighth[0] * eighth[1]),
                 nn.Unflatten(1, (a, *eighth)),
@@ -183,7 +153,7 @@ class FIFConvDecoder(BaseDecoder):
             )
         else:
             # Paddings as in Pythae's Decoder_Conv_AE_CELEBA: 8, 15, 31, 62 and 64 pixels a side.
-            self.layers = nn.Sequential(
+            super().__init__(
                 latent_blocks(input_dim, dim),
                 nn.Linear(dim, a * 8 * 8),
                 nn.Unflatten(1, (a, 8, 8)),
@@ -193,14 +163,3 @@ class FIFConvDecoder(BaseDecoder):
                 nn.ConvTranspose2d(last[0], 3, 5, stride=1, padding=1),
                 nn.Sigmoid(),
             )
-
-    def forward(self, z: Tensor) -> ModelOutput:
-        """Decodes latent codes.
-
-        Args:
-            z: Latent codes of shape (B, d).
-
-        Returns:
-            `reconstruction` of shape (B, C, H, W) with values in (0, 1).
-        """
-        return ModelOutput(reconstruction=self.layers(z))

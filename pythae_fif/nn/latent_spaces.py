@@ -7,6 +7,7 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor, nn
 
 from pythae_fif.errors import ConfigError
+from pythae_fif.nn.base import LayeredDecoder
 from pythae_fif.nn.build import add_latent_blocks, build_networks, has_pythae_nets, pythae_net
 from pythae_fif.nn.names import split_arch
 from pythae_fif.nn.small import downsampling, map_sizes, upsampling
@@ -82,7 +83,7 @@ def spatial_networks(
         down = [downsampling([input_dim[0], 32, 64]), nn.Conv2d(64, latent_dim, 1)]
         up = [nn.Conv2d(latent_dim, 64, 1), nn.SiLU()]
         up += [upsampling([64, 32, input_dim[0]], sizes[-2::-1])]
-    return _SpatialEncoder(down), _SpatialDecoder(up)
+    return _SpatialEncoder(down), _SpatialDecoder(*up)
 
 
 class _SphericalEncoder(BaseEncoder):
@@ -139,12 +140,5 @@ class _SpatialEncoder(BaseEncoder):
         return ModelOutput(embedding=self.layers(x))
 
 
-class _SpatialDecoder(BaseDecoder):
+class _SpatialDecoder(LayeredDecoder):
     """Layers from maps of d channels to images."""
-
-    def __init__(self, layers: list[nn.Module]) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, z: Tensor) -> ModelOutput:
-        return ModelOutput(reconstruction=self.layers(z))

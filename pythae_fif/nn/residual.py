@@ -6,23 +6,10 @@ from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor, nn
 
+from pythae_fif.nn.base import LayeredDecoder, ResidualBlock
+
 # Pythae pickles this module by value when it saves a model: keep its globals to functions,
 # classes and imports.
-
-
-class ResidualBlock(nn.Module):
-    """x + a network of hidden layers with SiLU, one unless told otherwise."""
-
-    def __init__(self, dim: int, width: int, hidden: int = 1) -> None:
-        super().__init__()
-        layers: list[nn.Module] = [nn.Linear(dim, width), nn.SiLU()]
-        for _ in range(hidden - 1):
-            layers += [nn.Linear(width, width), nn.SiLU()]
-        self.layers = nn.Sequential(*layers, nn.Linear(width, dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = x + self.layers(x)
-        return y
 
 
 class ResidualEncoder(BaseEncoder):
@@ -106,7 +93,7 @@ class WideEncoder(BaseEncoder):
         return ModelOutput(embedding=self.layers(x))
 
 
-class WideDecoder(BaseDecoder):
+class WideDecoder(LayeredDecoder):
     """The mirror image of `WideEncoder`.
 
     Example:
@@ -116,9 +103,4 @@ class WideDecoder(BaseDecoder):
     """
 
     def __init__(self, dim: int, latent_dim: int, blocks: int = 2, width: int = 64) -> None:
-        super().__init__()
-        self.layers = _wide(latent_dim, dim, blocks, width)
-
-    def forward(self, z: Tensor) -> ModelOutput:
-        """`reconstruction` (B, D) of codes (B, d)."""
-        return ModelOutput(reconstruction=self.layers(z))
+        super().__init__(*_wide(latent_dim, dim, blocks, width))

@@ -4,9 +4,9 @@ __all__ = ["SmallDecoder", "SmallEncoder", "downsampling", "map_sizes", "upsampl
 
 from itertools import pairwise
 
-from pythae.models.base.base_utils import ModelOutput
-from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor, nn
+
+from pythae_fif.nn.base import HeadedEncoder, LayeredDecoder
 
 # Pythae pickles this module by value when it saves a model: keep its globals to functions,
 # classes and imports.
@@ -63,7 +63,7 @@ class _ResBlock(nn.Module):
         return y
 
 
-class SmallEncoder(BaseEncoder):
+class SmallEncoder(HeadedEncoder):
     """Two stride-2 convolutions (three from 16 pixels on), then layers with SiLU, no BatchNorm.
 
     Args:
@@ -87,7 +87,6 @@ class SmallEncoder(BaseEncoder):
         residual: bool,
         variational: bool = False,
     ) -> None:
-        super().__init__()
         *_, (height, width) = sizes = map_sizes(input_dim)
         channels = [input_dim[0], 32, 64, 64 if residual else 128][: len(sizes)]
         size = channels[-1] * height * width
@@ -97,27 +96,14 @@ class SmallEncoder(BaseEncoder):
         else:
             layers += [nn.Flatten(), nn.Linear(size, 128), nn.SiLU()]
             size = 128
-        self.features = nn.Sequential(*layers)
-        self.embedding = nn.Linear(size, latent_dim)
-        self.log_covariance = nn.Linear(size, latent_dim) if variational else None
-
-    def forward(self, x: Tensor) -> ModelOutput:
-        """Encodes images.
-
-        Args:
-            x: Images of shape (B, C, H, W) with values in [0, 1].
-
-        Returns:
-            `embedding` of shape (B, d) and, if variational, `log_covariance` of shape (B, d).
-        """
-        features = self.features(x)
-        output = ModelOutput(embedding=self.embedding(features))
-        if self.log_covariance is not None:
-            output["log_covariance"] = self.log_covariance(features)
-        return output
+        super().__init__(
+            nn.Sequential(*layers),
+            nn.Linear(size, latent_dim),
+            nn.Linear(size, latent_dim) if variational else None,
+        )
 
 
-class SmallDecoder(BaseDecoder):
+class SmallDecoder(LayeredDecoder):
     """The mirror image of `SmallEncoder`, ending in a sigmoid.
 
     Args:
@@ -133,7 +119,6 @@ class SmallDecoder(BaseDecoder):
     """
 
     def __init__(self, input_dim: tuple[int, ...], latent_dim: int, *, residual: bool) -> None:
-        super().__init__()
         *_, (height, width) = sizes = map_sizes(input_dim)
         channels = [input_dim[0], 32, 64, 64 if residual else 128][: len(sizes)][::-1]
         map_shape = (channels[0], height, width)
@@ -144,15 +129,4 @@ class SmallDecoder(BaseDecoder):
         else:
             layers = [nn.Linear(latent_dim, 128), nn.SiLU(), nn.Linear(128, size), nn.SiLU()]
             layers.append(nn.Unflatten(1, map_shape))
-        self.layers = nn.Sequential(*layers, upsampling(channels, sizes[-2::-1]))
-
-    def forward(self, z: Tensor) -> ModelOutput:
-        """Decodes latent codes.
-
-        Args:
-            z: Latent codes of shape (B, d).
-
-        Returns:
-            `reconstruction` of shape (B, C, H, W) with values in (0, 1).
-        """
-        return ModelOutput(reconstruction=self.layers(z))
+        super().__init__(*layers, upsampling(channels, sizes[-2::-1]))

@@ -3,36 +3,17 @@
 __all__ = ["TabularDecoder", "TabularEncoder"]
 
 from pythae.models.base.base_utils import ModelOutput
-from pythae.models.nn import BaseDecoder, BaseEncoder
+from pythae.models.nn import BaseEncoder
 from torch import Tensor, nn
+
+from pythae_fif.nn.base import LayeredDecoder, ResidualBlock, feed_forward
 
 # Pythae pickles this module by value when it saves a model: keep its globals to functions,
 # classes and imports.
 
 
-def _feed_forward(
-    before: int, after: int, hidden_dim: int, activation: type[nn.Module]
-) -> nn.Sequential:
-    """Two hidden layers, without normalisation."""
-    return nn.Sequential(
-        nn.Linear(before, hidden_dim),
-        activation(),
-        nn.Linear(hidden_dim, hidden_dim),
-        activation(),
-        nn.Linear(hidden_dim, after),
-    )
-
-
-class _ResBlock(nn.Module):
-    """x plus a feed-forward net of it."""
-
-    def __init__(self, dim: int, hidden_dim: int, activation: type[nn.Module]) -> None:
-        super().__init__()
-        self.layers = _feed_forward(dim, dim, hidden_dim, activation)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = x + self.layers(x)
-        return y
+class _ResBlock(ResidualBlock):
+    """A residual block by the name that `networks.json` of saved models has."""
 
 
 class TabularEncoder(BaseEncoder):
@@ -65,9 +46,9 @@ class TabularEncoder(BaseEncoder):
         self.variational = variational
         dim = latent_dim * (1 + variational)
         self.layers = nn.Sequential(
-            _feed_forward(columns, dim, hidden_dim, activation),
-            _ResBlock(dim, hidden_dim, activation),
-            _ResBlock(dim, hidden_dim, activation),
+            feed_forward(columns, dim, hidden_dim, 2, activation),
+            _ResBlock(dim, hidden_dim, 2, activation),
+            _ResBlock(dim, hidden_dim, 2, activation),
         )
 
     def forward(self, x: Tensor) -> ModelOutput:
@@ -79,7 +60,7 @@ class TabularEncoder(BaseEncoder):
         return ModelOutput(embedding=mean, log_covariance=log_covariance)
 
 
-class TabularDecoder(BaseDecoder):
+class TabularDecoder(LayeredDecoder):
     """The mirror image of :class:`TabularEncoder`, with parameters of its own.
 
     Args: As of :class:`TabularEncoder`.
@@ -92,14 +73,9 @@ class TabularDecoder(BaseDecoder):
         hidden_dim: int = 256,
         activation: type[nn.Module] = nn.ReLU,
     ) -> None:
-        super().__init__()
         (columns,) = input_dim
-        self.layers = nn.Sequential(
-            _ResBlock(latent_dim, hidden_dim, activation),
-            _ResBlock(latent_dim, hidden_dim, activation),
-            _feed_forward(latent_dim, columns, hidden_dim, activation),
+        super().__init__(
+            _ResBlock(latent_dim, hidden_dim, 2, activation),
+            _ResBlock(latent_dim, hidden_dim, 2, activation),
+            feed_forward(latent_dim, columns, hidden_dim, 2, activation),
         )
-
-    def forward(self, z: Tensor) -> ModelOutput:
-        """Codes (..., d) to `reconstruction` (..., D)."""
-        return ModelOutput(reconstruction=self.layers(z))

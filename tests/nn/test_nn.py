@@ -224,9 +224,12 @@ def test_survives_pythaes_save_and_load_twice(arch, shape, variational, tmp_path
         assert model.decoder(expected).reconstruction.shape == (2, *shape)
 
 
-def test_saved_nets_load_without_this_package(tmp_path):
-    nets = build_networks("resnet", (1, 8, 8), 3)
-    AE(AEConfig(input_dim=(1, 8, 8), latent_dim=3), *nets).save(str(tmp_path))
+@pytest.mark.parametrize(
+    ("arch", "shape"), [("resnet", (1, 8, 8)), ("fif_convnet", (1, 8, 8)), ("tabular", (7,))]
+)
+def test_saved_nets_load_without_this_package(arch, shape, tmp_path):
+    nets = build_networks(arch, shape, 3)
+    AE(AEConfig(input_dim=shape, latent_dim=3), *nets).save(str(tmp_path))
     code = (
         "import sys; sys.modules['pythae_fif'] = None\n"
         "from pythae.models import AutoModel\n"

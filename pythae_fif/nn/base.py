@@ -1,0 +1,80 @@
+"""What networks share: an encoder's heads, a decoder's layers, a residual block."""
+
+__all__ = ["HeadedEncoder", "LayeredDecoder", "ResidualBlock", "feed_forward"]
+
+import sys
+
+import cloudpickle
+from pythae.models.base.base_utils import ModelOutput
+from pythae.models.nn import BaseDecoder, BaseEncoder
+from torch import Tensor, nn
+
+# Pythae pickles a network's own module by value when it saves a model, which then loads without
+# this package. So must be what the network derives from: keep globals to functions and classes.
+cloudpickle.register_pickle_by_value(sys.modules[__name__])
+
+
+class HeadedEncoder(BaseEncoder):
+    """An encoder of features with a head for codes and, if variational, one for variances.
+
+    Args:
+        features: From data (B, ...) to (B, F).
+        embedding: From features to (B, d).
+        log_covariance: From features to (B, d), if any.
+    """
+
+    def __init__(
+        self, features: nn.Module, embedding: nn.Module, log_covariance: nn.Module | None
+    ) -> None:
+        super().__init__()
+        self.features = features
+        self.embedding = embedding
+        self.log_covariance = log_covariance
+
+    def forward(self, x: Tensor) -> ModelOutput:
+        """`embedding` and, if variational, `log_covariance`, both (B, d), of data (B, ...)."""
+        features = self.features(x)
+        output = ModelOutput(embedding=self.embedding(features))
+        if self.log_covariance is not None:
+            output["log_covariance"] = self.log_covariance(features)
+        return output
+
+
+class LayeredDecoder(BaseDecoder):
+    """A decoder that is one layer after another.
+
+    Args:
+        *layers: Together from codes (B, d) to data (B, ...).
+    """
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, z: Tensor) -> ModelOutput:
+        """`reconstruction` (B, ...) of codes (B, d)."""
+        return ModelOutput(reconstruction=self.layers(z))
+
+
+def feed_forward(
+    before: int, after: int, width: int, hidden: int, activation: type[nn.Module]
+) -> nn.Sequential:
+    """Linear layers with hidden ones of a width between them, without normalisation."""
+    layers: list[nn.Module] = [nn.Linear(before, width), activation()]
+    for _ in range(hidden - 1):
+        layers += [nn.Linear(width, width), activation()]
+    return nn.Sequential(*layers, nn.Linear(width, after))
+
+
+class ResidualBlock(nn.Module):
+    """x + a feed-forward network of x, with one hidden layer unless told otherwise."""
+
+    def __init__(
+        self, dim: int, width: int, hidden: int = 1, activation: type[nn.Module] = nn.SiLU
+    ) -> None:
+        super().__init__()
+        self.layers = feed_forward(dim, dim, width, hidden, activation)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x + self.layers(x)
+        return y
