@@ -5,7 +5,7 @@ __all__ = ["GivenDecoder", "GivenEncoder", "join", "joined_dim"]
 import torch
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
-from torch import Tensor
+from torch import Tensor, nn
 
 # Pythae pickles this module by value when it saves a model: keep its globals to functions,
 # classes and imports.
@@ -39,37 +39,24 @@ def joined_dim(input_dim: tuple[int, ...], condition_dim: int) -> tuple[int, ...
     return (input_dim[0] + condition_dim, *input_dim[1:])
 
 
-class GivenEncoder(BaseEncoder):
-    """An encoder of data and condition at one fixed condition.
+class _Given(nn.Module):
+    """A network at one fixed condition (c,), which is joined to whatever it is given."""
 
-    Args:
-        encoder: From (B, C + c, ...) to `embedding` (B, d).
-        condition: (c,).
-    """
+    condition: Tensor
 
-    def __init__(self, encoder: BaseEncoder, condition: Tensor) -> None:
+    def __init__(self, network: nn.Module, condition: Tensor) -> None:
         super().__init__()
-        self.encoder = encoder
+        self.network = network
         self.register_buffer("condition", condition)
 
     def forward(self, x: Tensor) -> ModelOutput:
-        """`embedding` (B, d) of data (B, C, ...)."""
-        return self.encoder(join(x, self.condition.expand(len(x), -1)))
+        """The network's output of x (B, ...) and the condition."""
+        return self.network(join(x, self.condition.expand(len(x), -1)))
 
 
-class GivenDecoder(BaseDecoder):
-    """A decoder of codes and condition at one fixed condition.
+class GivenEncoder(_Given, BaseEncoder):
+    """An encoder of data and condition (B, C + c, ...) at one condition: `embedding` (B, d)."""
 
-    Args:
-        decoder: From (B, d + c) to `reconstruction` (B, ...).
-        condition: (c,).
-    """
 
-    def __init__(self, decoder: BaseDecoder, condition: Tensor) -> None:
-        super().__init__()
-        self.decoder = decoder
-        self.register_buffer("condition", condition)
-
-    def forward(self, z: Tensor) -> ModelOutput:
-        """`reconstruction` (B, ...) of codes (B, d)."""
-        return self.decoder(join(z, self.condition.expand(len(z), -1)))
+class GivenDecoder(_Given, BaseDecoder):
+    """A decoder of codes and condition (B, d + c) at one condition: `reconstruction` (B, ...)."""
