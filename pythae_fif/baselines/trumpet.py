@@ -123,11 +123,11 @@ class Trumpet(FlowModel):
                 training where ``share_done``, which this package's trainers send, is missing.
 
         Returns:
-            ModelOutput: ``loss``, means over the batch: ``recon_loss`` (squared error) in the first
-            stage, ``nll_loss`` (of the manifold's codes, in nats) in the second, and in evaluation
-            their sum in the first stage of Pythae's own trainer, which compares losses of both
-            stages and shall keep weights of the second; ``recon_x`` (B, ...) and ``z`` (B, d), but
-            in training only the one that the stage has.
+            ModelOutput: ``loss`` is ``recon_loss`` (squared error) in the first stage and
+            ``nll_loss`` (codes of the manifold, in nats) in the second, means over the batch;
+            ``recon_x`` (B, ...) and ``z`` (B, d). In training only the outputs of the stage are
+            there. Pythae's own trainer compares the losses of both stages; for it the evaluation
+            loss of the first is their sum, so that weights of the second win.
         """
         x = self._typed(inputs["data"])
         if self.training:

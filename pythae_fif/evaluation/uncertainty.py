@@ -26,8 +26,8 @@ LEVEL = 0.95
 def _interval(estimate: float, replicates: list[float]) -> Interval:
     """The replicates' spread about their own mean, put around the estimate.
 
-    Sets drawn with replacement score worse than the set they come from, by about as much as that
-    one does than an infinite one: the plain percentiles of a Frechet distance lie all above it.
+    Their mean is not used. A set drawn with replacement has fewer different samples, which biases
+    its inception score; and replicates of a KID leave out the part that is of the reference alone.
     """
     centred = np.asarray(replicates) - np.mean(replicates)
     low, high = np.quantile(centred, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

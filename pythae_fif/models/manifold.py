@@ -38,6 +38,7 @@ from pythae_fif.volume_change import (
     encoder_log_volume,
     log_volume,
 )
+from pythae_fif.volume_change.exact import named_samples
 from pythae_fif.volume_change.loss import Map
 from pythae_fif.volume_change.precision import full_float32
 
@@ -133,9 +134,9 @@ class ManifoldModel(SavedModel):
     """An injective flow: encoder f, decoder g, and a density on the manifold of the points g(z).
 
     What a model is once it is trained: its density, samples and Pythae's interface. A subclass
-    names its configuration, has its networks made where they are not given, and its loss in
-    ``forward``, which the compiler must leave alone: it loses the attributes of Pythae's
-    ModelOutput, and would hide the operations of the networks from a recorder.
+    names its configuration, builds networks that are not given, and computes its loss in
+    ``forward``. Decorate that with ``uncompiled``: a compiled one loses the attributes of Pythae's
+    ModelOutput and hides the networks' operations from the recorder.
 
     Args:
         model_config (ManifoldConfig): The configuration.
@@ -321,8 +322,8 @@ class ManifoldModel(SavedModel):
             return volume
         if (singular := volume.isneginf()).any():
             warnings.warn(
-                f"log_prob is infinite for {_which(singular)}: the decoder's Jacobian has not full "
-                "rank there",
+                f"log_prob is infinite for {named_samples(singular)}: the decoder's Jacobian has "
+                "not full rank there",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -350,7 +351,7 @@ class ManifoldModel(SavedModel):
         found = score(*_widened(self._decode, joined), latent_dim=self.latent_dim)
         bad = found.isnan().reshape(len(found), -1).any(1) if len(found) else found.isnan()
         if bad.any():
-            raise NonFiniteError(f"the decoder's Jacobian is too large for {_which(bad)}")
+            raise NonFiniteError(f"the decoder's Jacobian is too large for {named_samples(bad)}")
         return found
 
     def _condition(self, labels: Labels, like: Tensor) -> Tensor | None:
@@ -378,10 +379,3 @@ def _widened(network: Map, x: Tensor) -> tuple[Map, Tensor]:
 
 def _graphed_log_volume(decode: Callable[[Tensor], Tensor], z: Tensor, **options: int) -> Tensor:
     return log_volume(decoder_jacobian(decode, z, **options))
-
-
-def _which(mask: Tensor) -> str:
-    """How many samples (B,) are meant, and the first of them."""
-    found = mask.nonzero().flatten().tolist()
-    names = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
-    return f"{len(found)} of {len(mask)} samples (samples {names})"

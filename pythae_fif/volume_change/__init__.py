@@ -10,7 +10,6 @@ __all__ = [
     "decoder_singular_values",
     "encoder_jacobian",
     "encoder_log_volume",
-    "exact_surrogate",
     "fif_loss",
     "log_volume",
     "sample_hutchinson",
@@ -26,7 +25,6 @@ from pythae_fif.volume_change.exact import (
     decoder_singular_values,
     encoder_jacobian,
     encoder_log_volume,
-    exact_surrogate,
     log_volume,
     singular_values,
 )

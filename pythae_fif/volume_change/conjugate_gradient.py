@@ -107,9 +107,10 @@ def rectangular_surrogate(
     tolerance: float = 1e-3,
     max_iterations: int | None = None,
 ) -> RectangularOutput:
-    r"""The log-volume term of a rectangular flow (Caterini et al. 2021), without f' as inverse.
+    r"""The log-volume term of a rectangular flow (Caterini et al. 2021).
 
-    With J = g'(f(x)), the ``conjugate_gradient`` estimator is eq. 6 of Sorrenson et al. 2024,
+    It solves for (J^T J)^-1 where FIF takes f' for the inverse of g'. With J = g'(f(x)), the
+    ``conjugate_gradient`` estimator is eq. 6 of Sorrenson et al. 2024,
 
     .. math:: \frac{1}{2K} \sum_k \text{stop\_gradient}(\text{CG}(J^\top J; \epsilon_k))^\top
         J^\top J \epsilon_k,

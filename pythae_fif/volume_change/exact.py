@@ -10,8 +10,8 @@ __all__ = [
     "decoder_singular_values",
     "encoder_jacobian",
     "encoder_log_volume",
-    "exact_surrogate",
     "log_volume",
+    "named_samples",
     "singular_values",
 ]
 
@@ -65,7 +65,8 @@ def decoder_jacobian(
         return product
 
     with TwiceDifferentiable():
-        # Columns come first: where all are the same, PyTorch else forgets the other dimensions.
+        # vmap with out_dims=-1 returns a wrong shape where the products do not depend on the
+        # direction, so the columns come first.
         return torch.func.vmap(column, chunk_size=directions)(basis).movedim(0, -1)
 
 
@@ -195,24 +196,16 @@ def encoder_log_volume(
     return torch.cat(volumes)
 
 
-def exact_surrogate(
-    encode: Callable[[Tensor], Tensor], decode: Callable[[Tensor], Tensor], x: Tensor
-) -> Tensor:
-    """-tr(f'(x) stop_gradient(g'(f(x)))), eq. 48, without Hutchinson noise.
+def named_samples(mask: Tensor, first: int = 0) -> str:
+    """How many samples a mask (B,) means, and which, counted from `first`, for a message.
 
-    Arguments:
-        encode: f, from (B, ...) to (B, d).
-        decode: g, from (B, d) to the shape of x.
-        x: Data, (B, ...).
-
-    Returns:
-        (B,), with the gradient to the encoder.
+    Example:
+        >>> named_samples(torch.tensor([False, True, True]))
+        '2 of 3 samples (samples 1, 2)'
     """
-    with torch.enable_grad():
-        x = x.detach()
-        with torch.no_grad():
-            columns = decoder_jacobian(decode, encode(x))
-        return -(encoder_jacobian(encode, x) * columns.mT).sum((1, 2))
+    found = mask.nonzero().flatten().add(first).tolist()
+    names = ", ".join(map(str, found[:5])) + (", ..." if len(found) > 5 else "")
+    return f"{len(found)} of {len(mask)} samples (samples {names})"
 
 
 def _row_by_row(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -298,9 +291,5 @@ def _largest(jacobian: Tensor, first: int) -> Tensor:
     largest: Tensor = jacobian.detach().abs().amax((1, 2))
     finite = torch.isfinite(largest)
     if not finite.all():
-        bad = (~finite).nonzero().flatten().add(first).tolist()
-        names = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
-        raise NonFiniteError(
-            f"the Jacobian of {len(bad)} of {len(finite)} samples is not finite (samples {names})"
-        )
+        raise NonFiniteError(f"the Jacobian is not finite for {named_samples(~finite, first)}")
     return largest

@@ -85,10 +85,10 @@ def volume_surrogate(
     which is eq. 15. Its value, -tr f'(x) g'(z) in expectation, says nothing about the fit; what it
     says about the training is told at :func:`fif_loss`.
 
-    The estimate takes g' for the pseudo-inverse of f' (eqs. 47 and 48), which the reconstruction
-    brings about, and f' for continuous in the parameters. A network with kinks (ReLU) has a
-    Jacobian that jumps where a kink passes, which no automatic differentiation sees, but mode
-    ``central_difference`` of :mod:`~pythae_fif.volume_change.variants`.
+    The estimate rests on two assumptions. g' is the pseudo-inverse of f' (eqs. 47 and 48); the
+    reconstruction term makes it so. And f' is continuous in the parameters. With ReLU it is not: it
+    jumps where a kink passes, which automatic differentiation does not see. Only mode
+    ``central_difference`` of :mod:`~pythae_fif.volume_change.variants` does.
 
     Each network runs once and is recorded. Its Jacobian products are the recorded derivative
     applied to tangents (:mod:`~pythae_fif.volume_change.replay`). The other ways to take the

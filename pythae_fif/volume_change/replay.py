@@ -129,8 +129,11 @@ class Tape:
 
 
 def _each(function: Callable[[Any], Any], argument: Any) -> Any:
-    """A function of an argument, or of each in a list; no closure, which would hold its tensors
-    until Python's collector of cycles runs."""
+    """function(argument), or that of each element of a list or tuple.
+
+    Not a closure: one that calls itself is a reference cycle and keeps its tensors until the
+    garbage collector runs.
+    """
     if type(argument) in (tuple, list):
         return type(argument)(_each(function, one) for one in argument)
     return function(argument)
