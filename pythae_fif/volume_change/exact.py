@@ -65,8 +65,8 @@ def decoder_jacobian(
         return product
 
     with TwiceDifferentiable():
-        # vmap with out_dims=-1 returns a wrong shape where the products do not depend on the
-        # direction, so the columns come first.
+        # The columns come first: where they do not depend on the direction, vmap with another
+        # out_dims than 0 fails or returns a wrong shape.
         return torch.func.vmap(column, chunk_size=directions)(basis).movedim(0, -1)
 
 
