@@ -449,11 +449,26 @@ def test_what_the_authors_code_and_appendix_e3_have_and_the_committed_runs_have_
 
 @pytest.mark.parametrize("model", ["fif", "vaegan"])
 @pytest.mark.parametrize("factor", [None, 0.5])
-def test_the_plateau_schedule_is_that_of_the_profile(tmp_path, model, factor):
-    spec = expand(*tiny(tmp_path, {"models": [model]}, plateau_factor=factor))[0]
-    of_parts = vars(training_config(spec)).items()
-    schedules = {value for key, value in of_parts if key.endswith("scheduler_cls")}
-    assert ("ReduceLROnPlateau" in schedules) == (factor is not None)
+def test_the_optimizers_are_those_of_the_profile(tmp_path, model, factor):
+    profile = {"batch_size": 7, "learning_rate": 3e-3, "weight_decay": 0.1}
+    profile |= {"plateau_factor": factor, "plateau_patience": 4}
+    spec = expand(*tiny(tmp_path, {"models": [model]}, **profile))[0]
+    config = training_config(spec)
+    assert config.per_device_train_batch_size == config.per_device_eval_batch_size == 7
+    assert (config.seed, config.num_epochs) == (spec.seed, spec.settings.epochs)
+    parts = {"fif": [""], "vaegan": ["encoder_", "decoder_", "discriminator_"]}[model]
+    for part in parts:
+        given = {
+            key: getattr(config, part + key)
+            for key in ("learning_rate", "optimizer_params", "scheduler_cls", "scheduler_params")
+        }
+        schedule = None if factor is None else "ReduceLROnPlateau"
+        assert given == {
+            "learning_rate": 3e-3,
+            "optimizer_params": {"weight_decay": 0.1},
+            "scheduler_cls": schedule,
+            "scheduler_params": schedule and {"factor": 0.5, "patience": 4},
+        }
 
 
 def test_no_name_of_a_profile_leads_out_of_the_folder(tmp_path):

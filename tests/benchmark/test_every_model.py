@@ -84,6 +84,7 @@ def test_builds_takes_a_step_saves_reloads_and_samples(model, arch, tmp_path):
     torch.manual_seed(0)
     before = build_model(spec, DIGITS).state_dict()
     trainer = trainer_of(spec, splits, tmp_path)
+    assert trainer.keep_last == read_model_entry(model).keep_last
     result = trainer.train()
     assert np.isfinite(result.best_eval_loss) and result.images_per_second > 0
     trained = trainer.model

@@ -5,16 +5,23 @@ import shutil
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from support.experiments import ENVIRONMENT, tiny
 
 import pythae_fif.benchmark.run as run_module
 from pythae_fif.benchmark import execute, expand, load_experiment
 from pythae_fif.benchmark.config import experiment_file
-from pythae_fif.benchmark.inputs import load_splits
+from pythae_fif.benchmark.inputs import (
+    load_extractor,
+    load_splits,
+    reference_of,
+    references_of,
+)
 from pythae_fif.benchmark.record import ImageRecord
-from pythae_fif.benchmark.run import IMAGES
+from pythae_fif.benchmark.run import IMAGES, reconstruction_error, trainer_of
 from pythae_fif.benchmark.selection import Result
+from pythae_fif.data.dataset import as_tensor
 from pythae_fif.errors import FIFError, NonFiniteError
 from pythae_fif.files import read_json, write_json
 from pythae_fif.pictures import read_pixels
@@ -23,6 +30,7 @@ from pythae_fif.reports.published_tables import table2
 from pythae_fif.runs import execute as runs
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.store import Store
+from pythae_fif.sampling.models import embed
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:scores of 20 samples"),
@@ -66,6 +74,52 @@ def test_leaves_a_whole_record_and_all_files(prepared):
     for scores in record.scores.values():
         assert scores.num_samples == 20
         assert scores.frechet["val"] > 0
+
+
+def test_a_reference_is_of_the_split_that_it_is_named_by(tmp_path):
+    _, splits = tiny(tmp_path)
+    extractor = load_extractor("pixels", splits, ENVIRONMENT)
+    references = references_of(splits, extractor)
+    assert references.keys() == {"val", "test"}
+    for split in ("train", "val", "test"):
+        expected = extractor(as_tensor(splits[split])).features
+        for reference in (reference_of(splits, split, extractor), references.get(split)):
+            assert reference is None or torch.equal(reference.features, expected)
+
+
+def test_trains_on_training_images_and_keeps_what_is_best_on_validation_images(tmp_path):
+    experiment, splits = tiny(tmp_path)
+    trainer = trainer_of(*expand(experiment, splits), splits, tmp_path / "run")
+    assert torch.equal(trainer.train_dataset.images, as_tensor(splits.train))
+    assert torch.equal(trainer.eval_dataset.images, as_tensor(splits.val))
+
+
+def test_samplers_are_fitted_on_training_images_and_scored_against_the_others(
+    tmp_path, monkeypatch
+):
+    experiment, splits = tiny(tmp_path)
+    (spec,) = expand(experiment, splits)
+    extractor = load_extractor("pixels", splits, ENVIRONMENT)
+    generate, score_samples = run_module.generate, run_module.score_samples
+    models, references = [], {}
+
+    def generated(sampler, model, codes, **options):
+        models.append(model)
+        assert torch.equal(codes, embed(model, splits.train, seed=spec.seed))
+        return generate(sampler, model, codes, **options)
+
+    def scored(samples, extractor, others, *, seed, training):
+        references.update(others, train=training)
+        return score_samples(samples, extractor, others, seed=seed, training=training)
+
+    monkeypatch.setattr(run_module, "generate", generated)
+    monkeypatch.setattr(run_module, "score_samples", scored)
+    record = execute(Store(tmp_path / "results", IMAGES).prepare(spec, ENVIRONMENT))
+    assert references.keys() == {"train", "val", "test"}
+    for split, reference in references.items():
+        assert torch.equal(reference.features, extractor(as_tensor(splits[split])).features)
+    errors = record.reconstruction_mse
+    assert errors == {s: reconstruction_error(*models, splits[s], 0) for s in ("val", "test")}
 
 
 def test_same_specification_same_numbers(prepared):

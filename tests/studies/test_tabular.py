@@ -6,6 +6,7 @@ import io
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -26,7 +27,14 @@ from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.record import Provenance
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
-from pythae_fif.studies import StudyOptions, ablation, tabular, tabular_plan, tabular_protocol
+from pythae_fif.studies import (
+    StudyOptions,
+    ablation,
+    tabular,
+    tabular_plan,
+    tabular_protocol,
+    tabular_run,
+)
 from pythae_fif.studies.kinds import STUDY_KINDS
 from pythae_fif.studies.tabular_run import TABULAR, TabularRecord, TabularSpec, _scores
 
@@ -270,8 +278,10 @@ def check_choice(options, rows):
 
 def test_ablation_has_every_row_of_tables_six_and_seven(options, monkeypatch):
     train, trained = Ensemble.train, []
+    splits = tabular.load_table("csv", options).splits
 
     def spy(self, *args, **kwargs):
+        assert np.array_equal(args[0], splits.train)
         config, weight = self.models[0].model_config, kwargs["likelihood_weight"]
         rest = kwargs["schedule"] is None, kwargs["weight_decay"], weight(5), weight(8), weight(99)
         if hasattr(self.models[0].encoder, "flow"):  # coupling nets
@@ -334,6 +344,26 @@ def test_a_diverged_seed_is_said_and_not_averaged(options):
     with torch.no_grad():
         next(model.parameters()).fill_(float("nan"))
     assert np.isnan(list(_scores(model.eval(), splits, 0).values())).any()
+
+
+def test_a_score_is_of_the_split_that_it_is_named_by(monkeypatch):
+    """Of a model that knows one point and takes rows for their codes."""
+    model = SimpleNamespace(
+        sample=lambda count: torch.zeros(count, 3), reconstruct=torch.zeros_like,
+        embed=lambda rows: rows, log_prob=lambda rows: rows.sum(1),
+    )  # fmt: skip
+    test, val = np.full((4, 3), 2, np.float32), np.full((5, 3), 5, np.float32)
+    test[2:] = 100  # beyond the first two rows
+    monkeypatch.setattr(tabular_run, "LIKELIHOOD_ROWS", 2)
+    monkeypatch.setattr(tabular_run, "squared_wasserstein", lambda of, rows: float(rows.sum()))
+    assert _scores(model, SimpleNamespace(test=test, val=val), 0) == {
+        "wasserstein": test.sum(),
+        "reconstruction": (test**2).sum(1).mean(),
+        "validation_wasserstein": 75,
+        "validation_reconstruction": 75,
+        "code_square": 25,
+        "log_likelihood": 6,
+    }
 
 
 @pytest.mark.parametrize(
