@@ -1,6 +1,7 @@
 """The command line: what is printed and left behind, exit codes, and an interrupt from outside."""
 
 import csv
+import dataclasses
 import importlib.util
 import os
 import re
@@ -22,10 +23,11 @@ from PIL import Image
 from support.reference import packer
 
 import pythae_fif
-from pythae_fif import FIF, FIFConfig, cli
+from pythae_fif import FIF, FIFConfig, cli, studies
 from pythae_fif.benchmark.yaml_files import configs_dir, names_in
 from pythae_fif.data import DATASETS
-from pythae_fif.evaluation import EXTRACTORS
+from pythae_fif.errors import DataError
+from pythae_fif.evaluation import EXTRACTORS, PixelExtractor
 from pythae_fif.files import read_json
 from pythae_fif.runs.engines import LocalEngine, Outcome
 from pythae_fif.runs.execute import execute
@@ -395,6 +397,35 @@ class TestScore:
         )
         assert code == 0 and "nearer to training   1.0000" in out and "0.0000" in out
 
+    @pytest.mark.parametrize(
+        ("flags", "told"),
+        [
+            (["--seed", 7], {"seed": 7}),
+            (["--image-size", 5], {"size": (5, 5)}),
+            (["--offline"], {"download": False}),
+            (["--extractor-weights", "w"], {"weights": "w"}),
+        ],
+        ids=str,
+    )
+    def test_flags_reach_what_they_are_of(self, run, folders, monkeypatch, flags, told):
+        def build(name, input_dim, **options):
+            seen.update(options, size=input_dim[1:])
+            return PixelExtractor(input_dim)
+
+        def scored(samples, *_, seed, **options):
+            assert tuple(samples.shape[2:]) == seen["size"]
+            seen["seed"] = seed
+            raise DataError("that will do")
+
+        seen = {}
+        monkeypatch.setattr("pythae_fif.cli.score.build_extractor", build)
+        monkeypatch.setattr("pythae_fif.cli.score.score_samples", scored)
+        usual = {"seed": 0, "size": (8, 8), "download": True, "weights": None}
+        for given, expected in (([], usual), (flags, usual | told)):
+            code, _, err = run.words("score", folders / "a", folders / "b", *given)
+            assert (code, err) == (2, "error: that will do\n")
+            assert {key: seen[key] for key in usual} == expected
+
     def test_a_seed_below_zero(self, run, folders):
         code, _, err = run.words("score", folders / "a", folders / "b", "--seed", -1)
         assert code == 2 and "--seed -1: at least 0 is needed" in err
@@ -506,6 +537,13 @@ class TestGrid:
         code, out, _ = run("--config", file, "--max-failures", "1")
         assert (code, run.executed) == (1, 1)
         assert "2 runs not started after 1 failures (--max-failures)" in out
+
+    def test_a_time_limit_of_silence_reaches_the_engine(self, run, tiny, monkeypatch):
+        batches = []
+        run_all = lambda engine, batch, on_change: batches.append(batch) or []  # noqa: E731
+        monkeypatch.setattr(LocalEngine, "run_all", run_all)
+        assert run("--config", tiny(), "--run-timeout", "1m30s")[0] == 0
+        assert [batch.run_timeout for batch in batches] == [90]
 
     def test_a_further_sampler_is_scored_alone(self, run, tiny):
         run("--config", tiny(models=["vae", "vamp"]))
@@ -715,6 +753,29 @@ def _descendants(pid: int) -> set[int]:
 
 class TestStudies:
     @pytest.mark.parametrize(
+        ("flags", "told"),
+        [
+            (["--data-root", "there"], {"data_root": "there"}),
+            (["--offline"], {"offline": True}),
+            (["--models", "fif", "rectangular_flow"], {"models": ["fif", "rectangular_flow"]}),
+            (["--run-timeout", "2m"], {"run_timeout": 120, "engine": LocalEngine()}),
+            (["--cpus-per-run", "1"], {"engine": LocalEngine(cpus_per_run=1)}),
+            (["--runs-per-gpu", "3"], {"engine": LocalEngine(runs_per_gpu=3)}),
+        ],
+        ids=str,
+    )
+    def test_flags_reach_the_study(self, tmp_path, monkeypatch, flags, told):
+        asked = []
+        monkeypatch.setattr(
+            studies, "run_study", lambda name, options, watch: asked.append(options) or []
+        )
+        words = ["study", "tabular", "--results", str(tmp_path), "--quiet"]
+        assert cli.main(words) == cli.main([*words, *flags]) == 0
+        usual, options = asked
+        assert usual == studies.StudyOptions(tmp_path)
+        assert options == dataclasses.replace(usual, **told)
+
+    @pytest.mark.parametrize(
         ("arguments", "message"),
         [
             (["--study", "lineer"], "study 'lineer' is unknown: did you mean 'linear'?"),
@@ -829,7 +890,7 @@ class TestProgram:
         return [(read_json(path) or {}).get("state", "") for path in results.rglob("status.json")]
 
 
-def test_wheel_contains_the_configurations(tmp_path):
+def test_wheel_contains_the_package_and_the_configurations(tmp_path):
     pytest.importorskip("setuptools", minversion="77")
     source = tmp_path / "source"  # a copy, for setuptools leaves its own files behind
     for name in ("pythae_fif", "benchmark_configs"):
@@ -847,3 +908,5 @@ def test_wheel_contains_the_configurations(tmp_path):
     files = {path.relative_to(configs_dir()).as_posix() for path in configs_dir().rglob("*.yaml")}
     assert "models/fif.yaml" in files
     assert {f"pythae_fif/configs/{file}" for file in files} <= names
+    package = [path.relative_to(source) for path in (source / "pythae_fif").rglob("*.*")]
+    assert {path.as_posix() for path in package} <= names

@@ -3,9 +3,11 @@
 import importlib.util
 import os
 import shutil
+import urllib.request
 from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.error import HTTPError, URLError
 
 import pytest
 import torch
@@ -13,7 +15,13 @@ from support.reference import REFERENCE
 
 from pythae_fif import cli
 from pythae_fif.cli import preflight
-from pythae_fif.cli.preflight import Space, cuda_warning, disk_problems, machine_line
+from pythae_fif.cli.preflight import (
+    Space,
+    cuda_warning,
+    disk_problems,
+    machine_line,
+    unreachable,
+)
 from pythae_fif.data.source import Request
 from pythae_fif.runs.engines import LocalEngine
 from pythae_fif.runs.kind import Environment
@@ -130,6 +138,27 @@ def test_celebas_room_is_told_before_its_download(errors, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 4 * 10**9))
     (line,) = errors("--dataset", "celeba", "--arch", "resnet", "--extractor", "pixels")
     assert "has 4 GB free, needs 5.4 GB: 2.9 GB for celeba's files, 2.5 GB for decoded" in line
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (None, None),
+        (HTTPError("", 403, "forbidden", {}, None), None),
+        (URLError("no route"), "a.org:8 cannot be reached (no route)"),
+        (TimeoutError("timed out"), "a.org:8 cannot be reached (timed out)"),
+    ],
+    ids=repr,
+)
+def test_a_host_that_says_anything_can_be_reached(monkeypatch, answer, said):
+    def ask(request, timeout):
+        assert (request.full_url, request.method) == ("https://a.org:8/", "HEAD")
+        if answer is not None:
+            raise answer
+        return SimpleNamespace(close=lambda: None)
+
+    monkeypatch.setattr(urllib.request, "urlopen", ask)
+    assert unreachable("https://a.org:8/files/weights.pth?download=1") == said
 
 
 def test_weights_that_are_named_and_are_not_there(monkeypatch):

@@ -1,7 +1,10 @@
 """What a benchmark is asked for: the engine and its options, and shards of the plan."""
 
 import itertools
+import shutil
+import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -77,6 +80,34 @@ class TestOptions:
     def test_what_this_machine_has_not(self, flags):
         with pytest.raises(ConfigError, match=f"{flags[0]} {flags[1]}: .*this machine"):
             build_engine(options(*flags), Path())
+
+
+def test_what_slurm_is_told_of_a_job(tmp_path, monkeypatch):
+    """To submitit; the tests marked `slurm` have the real one."""
+    told = {}
+
+    class Executor:
+        _valid_parameters = staticmethod(lambda: {"account", "partition", "cpus_per_task", "time"})
+
+        def __init__(self, folder, max_num_timeout):
+            pass
+
+        def update_parameters(self, **parameters):
+            told.update(parameters)
+
+    name = "pythae_fif.runs.engines.slurm"
+    monkeypatch.setitem(sys.modules, name, ModuleType(name))  # so that it is forgotten afterwards
+    del sys.modules[name]
+    helpers = SimpleNamespace(DelayedSubmission=object)
+    submitit = SimpleNamespace(SlurmExecutor=Executor, helpers=helpers)
+    monkeypatch.setitem(sys.modules, "submitit", submitit)
+    monkeypatch.setattr(shutil, "which", lambda command: command)
+    flags = ["--account", "ours", "--partition", "gpu", "--cpus-per-run", "3", "--time", "01:30:00"]
+    build_engine(options("--engine", "slurm", *flags, "--sbatch", "mem=4G"), tmp_path)
+    assert told == {
+        "account": "ours", "partition": "gpu", "cpus_per_task": 3, "time": 90,
+        "additional_parameters": {"requeue": True, "job_name": "pythae-fif", "mem": "4G"},
+    }  # fmt: skip
 
 
 def test_lists_may_have_commas_and_spaces():

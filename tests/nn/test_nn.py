@@ -14,7 +14,13 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from pythae_fif.errors import ConfigError
-from pythae_fif.nn import ARCHITECTURES, ConvDiscriminator, build_networks, smooth_networks
+from pythae_fif.nn import (
+    ARCHITECTURES,
+    ConvDiscriminator,
+    build_networks,
+    poincare_networks,
+    smooth_networks,
+)
 
 # Each architecture on a shape with nets of our own, or of the paper's.
 CASES = [
@@ -55,6 +61,21 @@ def test_shapes_range_and_keys(arch, shape, variational):
     assert image.shape == (3, *shape)
     assert image.min() >= 0 and image.max() <= 1
     assert image.std() > 0
+
+
+@pytest.mark.parametrize("arch", ["convnet", "resnet", "vit"])
+def test_codes_of_poincare_networks_lie_in_the_ball(arch):
+    """However large the numbers of the layers before."""
+    encoder, _ = poincare_networks(arch, (1, 8, 8), 5)
+    x = torch.rand(8, 1, 8, 8)
+    for scale in (1, 1e3):
+        with torch.no_grad():
+            for parameter in encoder.parameters():
+                if parameter.shape[:1] == (5,):  # of the heads
+                    parameter.mul_(scale)
+            norm = encoder(x).embedding.norm(dim=1)
+        assert (norm < 1).all() and (norm > 0).all()
+    assert (norm > 0.9).all()
 
 
 @pytest.mark.parametrize(("arch", "shape"), CASES)

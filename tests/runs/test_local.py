@@ -7,7 +7,7 @@ import signal
 import pytest
 import torch
 from support.processes import process_of, until
-from support.tasks import ONCE, TASKS, TaskSpec, prepared, task_store
+from support.tasks import ONCE, SEEN, TASKS, TaskSpec, prepared, task_store
 
 from pythae_fif.errors import ConfigError, StoreError
 from pythae_fif.runs.claim import is_claimed
@@ -103,6 +103,16 @@ def test_a_run_that_hangs_is_ended_and_named(store):
     assert outcomes[0].error == said + "the end of output.log shows where it stood"
     assert Status.read(run_dirs[0]).error == outcomes[0].error
     assert "in _hang" in (run_dirs[0] / "output.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("slot", "seen"), [(Slot("5", 3), "5/3"), (Slot("GPU-a", 1), "GPU-a/1"), (Slot("cpu", 2), "/2")]
+)
+def test_a_run_has_the_device_and_the_threads_of_its_slot(store, monkeypatch, slot, seen):
+    monkeypatch.setattr(LocalEngine, "slots", lambda engine: [slot])
+    (run_dir,) = prepared(store, TaskSpec(deed="look around"))
+    assert ONE.run_all(Batch(TASKS, [run_dir]), ignore) == [Outcome(run_dir, "finished")]
+    assert (run_dir / SEEN).read_text() == seen
 
 
 @pytest.mark.parametrize("end", ["exit", "partly"])

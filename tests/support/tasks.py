@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import Field
 
 from pythae_fif.errors import FIFError
@@ -21,6 +22,8 @@ from pythae_fif.runs.store import Store
 ENVIRONMENT = Environment(offline=True)
 ONCE = ".once"
 """Name of a file in a run's folder, whose content is what to do at the next start alone."""
+SEEN = "seen.txt"
+"""Name of the file of the deed `look around`."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,12 @@ def _nap(job: "TaskJob") -> None:
     time.sleep(0.2)
 
 
+def _look_around(job: "TaskJob") -> None:
+    """Writes which GPUs the run's process sees and how many threads it has."""
+    seen = f"{os.environ['CUDA_VISIBLE_DEVICES']}/{torch.get_num_threads()}"
+    job.folder.write(SEEN, lambda file: file.write(seen.encode()))
+
+
 def _fail(job: "TaskJob") -> None:
     raise ValueError(f"broken in {job.folder.path}/model\nsecond line")
 
@@ -97,6 +106,7 @@ DEEDS = {
     "nap": _nap,
     "sleep": _sleep,
     "hang": _hang,
+    "look around": _look_around,
     "fail": _fail,
     "partly": _partly,
     "exit": _exit,
