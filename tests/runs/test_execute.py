@@ -1,17 +1,17 @@
 """One run: what it leaves however it ends, and that whoever lost it writes nothing."""
 
 import os
-import threading
+import signal
 import time
 
 import pytest
+from support.processes import process_of
 from support.tasks import DEEDS, TASKS, TaskSpec, prepared, task_store
 
-import pythae_fif.runs.execute as execute_module
 from pythae_fif.errors import ClaimLostError, FIFError, StoreError
 from pythae_fif.files import LITTER_SECONDS, read_json
 from pythae_fif.runs.claim import Claim
-from pythae_fif.runs.execute import execute
+from pythae_fif.runs.execute import execute, interrupt_after_epoch, interrupted_here
 from pythae_fif.runs.folder import RunFolder, Status, stop_writes
 from pythae_fif.runs.kind import Job
 from pythae_fif.runs.store import read_config
@@ -36,19 +36,27 @@ def deed(monkeypatch):
     return lambda function: monkeypatch.setitem(DEEDS, "nothing", function)
 
 
-def test_an_interrupt_waits_for_the_end_of_an_epoch(monkeypatch):
-    timers = []
-    monkeypatch.setattr(execute_module, "_interrupt", threading.Event())
-    monkeypatch.setattr(execute_module.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(execute_module.signal, "setitimer", lambda _, s: timers.append(s))
-    with execute_module.interrupted_here() as check_interrupt:
+def _epoch_that_is_interrupted(seconds: float, patience: float) -> None:
+    """Of a training that somebody wants to end as soon as it has begun."""
+    ended = False
+    with pytest.raises(KeyboardInterrupt), interrupted_here() as check_interrupt:
         check_interrupt()
-        execute_module.interrupt_after_epoch(60)
-        with pytest.raises(KeyboardInterrupt):
-            check_interrupt()
-    assert timers == [60, 0]
+        interrupt_after_epoch(patience)
+        time.sleep(seconds)
+        ended = True
+        check_interrupt()
+    assert ended == (seconds < patience)
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
     with pytest.raises(KeyboardInterrupt):
-        execute_module.interrupt_after_epoch(60)
+        interrupt_after_epoch(60)  # at once: nothing is trained
+
+
+@pytest.mark.parametrize(("seconds", "patience"), [(0.01, 30), (30, 0.01)])
+def test_an_interrupt_waits_for_the_end_of_an_epoch_but_not_for_ever(seconds, patience):
+    """In a process of its own: signals and timers are a process's."""
+    process = process_of(_epoch_that_is_interrupted, seconds, patience)
+    process.join(60)
+    assert process.exitcode == 0
 
 
 def test_leaves_a_whole_record_sealed_with_its_files(store, run_dir):

@@ -141,7 +141,7 @@ def test_interrupt_leaves_the_jobs(slurm, tmp_path):
     job = slurm._job_of(run_dirs[0])
     assert job in slurm._queue()
     command("scancel", job)
-    (outcome,) = slurm._watch(IMAGES, {run_dirs[0]: job}, lambda *_: None, None)
+    (outcome,) = slurm._watch(Batch(IMAGES, run_dirs), {run_dirs[0]: job}, lambda *_: None)
     assert outcome.state == "interrupted"
 
 

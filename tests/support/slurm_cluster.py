@@ -1,4 +1,4 @@
-"""A real Slurm of one node, made on the fly: `python tests/slurm_cluster.py` starts one to try.
+"""A real Slurm of one node, made on the fly: `python tests/support/slurm_cluster.py` starts one.
 
 Needs Debian's `slurm-wlm` and `munge`; the daemons run as the user that starts them, which has to
 be root, from a folder of their own.
