@@ -73,6 +73,7 @@ def test_training_in_bfloat16_ends_near_that_in_float32(device, channels_last, t
     options = {"precision": "bfloat16", "channels_last": channels_last}
     trainer, low = _trained(device, tmp_path / "low", **options)
     assert {p.device.type for p in trainer.model.parameters()} == {device}
+    assert trainer.train_loader.dataset.images.device.type == device
     assert low.best_eval_loss == pytest.approx(full.best_eval_loss, rel=0.05)
 
 

@@ -22,6 +22,7 @@ from pythae.samplers import (
     NormalSamplerConfig,
 )
 from pythae.trainers import BaseTrainerConfig
+from support.devices import DEVICES
 from torch import nn
 
 from pythae_fif import FIF, FIFConfig
@@ -563,13 +564,13 @@ def test_distributed_gradient_is_that_of_the_whole_batch(tmp_path):
         torch.testing.assert_close(ours, theirs.grad)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("options", [{}, {"surrogate_fraction": 0.5}, {"mode": "backward"}])
-def test_gradient_on_a_gpu_is_that_of_the_cpu(options):
+def test_gradient_on_a_device_is_that_of_the_cpu(device, options):
     """K = d makes the trace exact for orthogonal vectors, so that the draw does not matter."""
     grads = []
-    for device in ("cpu", "cuda"):
-        fif = model(hutchinson_samples=3, noise=0.0, **options).double().to(device).train()
-        fif(DatasetOutput(data=images(8).double().to(device))).loss.backward()
+    for place in ("cpu", device):
+        fif = model(hutchinson_samples=3, noise=0.0, **options).double().to(place).train()
+        fif(DatasetOutput(data=images(8).double().to(place))).loss.backward()
         grads.append(torch.cat([p.grad.flatten().cpu() for p in fif.parameters()]))
     torch.testing.assert_close(*grads)
