@@ -288,7 +288,8 @@ def moons(count, generator):
     return torch.stack([x, y, x * y / 2, torch.sin(2 * x)], 1)
 
 
-@pytest.mark.parametrize("kind", ["dnf", pytest.param("trumpet", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["dnf", "trumpet"])
 def test_learns_two_moons_on_a_surface(kind):
     generator = torch.Generator().manual_seed(0)
     train, test = moons(4096, generator), moons(1000, generator)
