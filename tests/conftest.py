@@ -12,6 +12,7 @@ from faults.table import (  # noqa: F401 - hooks: here also the process that pri
     pytest_terminal_summary,
 )
 from support.hub import Hub
+from support.tabular_files import write_archive
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are shared by the workers
     torch.set_num_threads(1)
@@ -42,6 +43,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 def seeded() -> None:
     """A test draws the same numbers whichever tests ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the published tables' form, with random rows; nobody writes into it."""
+    folder = tmp_path_factory.mktemp("archive")
+    write_archive(folder)
+    return folder
 
 
 @pytest.fixture

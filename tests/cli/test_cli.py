@@ -20,6 +20,8 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from support.engines import InProcess
+from support.experiments import PROFILE, write_tiny
 from support.reference import packer
 
 import pythae_fif
@@ -29,17 +31,12 @@ from pythae_fif.data import DATASETS
 from pythae_fif.errors import DataError
 from pythae_fif.evaluation import EXTRACTORS, PixelExtractor
 from pythae_fif.files import read_json
-from pythae_fif.runs.engines import LocalEngine, Outcome
-from pythae_fif.runs.execute import execute
+from pythae_fif.runs.engines import LocalEngine
 from pythae_fif.sampling import SAMPLERS
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
 
 ROOT = Path(__file__).resolve().parents[2]
-PROFILE = {
-    "note": "a test", "epochs": 1, "batch_size": 60, "learning_rate": 1e-3, "num_samples": 20,
-    "train_size": 60, "val_size": 20, "test_size": 20, "configurations": 2,
-}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -56,14 +53,7 @@ def as_before():
 def tiny(tmp_path):
     """Writes a configuration that takes no time: tiny(key=value, ...) -> its path."""
 
-    def write(profile: dict | None = None, **values) -> str:
-        content = {"profile": "tiny", "profiles": {"tiny": {**PROFILE, **(profile or {})}},
-                   "extractor": "pixels", "models": ["ae"], "samplers": ["normal"]}  # fmt: skip
-        path = tmp_path / "tiny.yaml"
-        path.write_text(yaml.safe_dump({**content, **values}))
-        return str(path)
-
-    return write
+    return lambda *profile, **values: str(write_tiny(tmp_path, *profile, **values))
 
 
 @pytest.fixture
@@ -73,32 +63,20 @@ def run(tmp_path, capsys, monkeypatch):
     The runs are executed in this process; `run.executed` counts them.
     """
 
-    def run_all(engine, batch, on_change):
-        outcomes = []
-        for run_dir in batch.run_dirs:
-            if batch.is_lost(outcomes):
-                break
-            call.executed += 1
-            batch.prepare(run_dir)
-            try:
-                execute(run_dir, batch.kind)
-                outcomes.append(Outcome(run_dir, "finished"))
-            except Exception:
-                error = read_json(run_dir / "status.json")["error"]
-                outcomes.append(Outcome(run_dir, "failed", error))
-            on_change({}, outcomes)
-        return outcomes
+    engine = InProcess()
 
     def words(*arguments):
-        call.executed = 0
-        return (cli.main([*map(str, arguments)]), *capsys.readouterr())
+        engine.done.clear()
+        code = cli.main([*map(str, arguments)])
+        call.executed = len(engine.done)
+        return (code, *capsys.readouterr())
 
     def call(*arguments):
         return words(*arguments, "--results", call.results)
 
     call.words = words
     call.results = tmp_path / "results"
-    monkeypatch.setattr(LocalEngine, "run_all", run_all)
+    monkeypatch.setattr(LocalEngine, "run_all", lambda _, *given: engine.run_all(*given))
     monkeypatch.setenv("COLUMNS", "80")
     return call
 
@@ -791,14 +769,23 @@ class TestStudies:
             (["--study", "curvature", "--models", "ae"], "unknown flag '--models' of study"),
             (["--dataset", "sinusoid", "--data", "x"], "unknown flag '--data' of study sinusoid"),
             (["study", "linear", "--profile", "slow"], "profile 'slow' is unknown"),
+            (["study", "toy", "--dataset", "spirl"], "study toy has no data set 'spirl': did you"),
             (["study", "linear", "--seeds", "1", "2"], "--seeds [1, 2]: study linear takes one"),
             (["study", "curvature", "--seeds", "1", "1"], "--seeds [1, 1]: give at least one"),
+            (["study", "linear", "--seeds", "-5"], "--seeds -5: at least 0"),
+            (["--dataset", "power", "--seeds", "4294967296"], "--seeds 4294967296: below 42949"),
+            (["study", "estimator", "--seeds", "9" * 23], f"--seeds {'9' * 23}: below 4294967296"),
+            (["study", "tabular", "--models", "fif", "fif"], "--models ['fif', 'fif']: give at le"),
             (["study", "tabular", "--latent-dim", "0"], "--latent-dim 0: at least 1"),
+            (["study", "spectrum", "--latent-dim", "-1"], "--latent-dim -1: at least 1"),
             (["study", "linear", "--results", "s3://a/b"], "--results s3://a/b: studies write to"),
         ],
     )
-    def test_bad_input_is_one_line(self, capsys, arguments, message):
+    def test_bad_input_is_one_line(self, tmp_path, monkeypatch, capsys, arguments, message):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(LocalEngine, "run_all", None)
         assert cli.main(arguments) == 2
+        assert not [*tmp_path.iterdir()]
         err = capsys.readouterr().err
         assert err.startswith(f"error: {message}")
         assert err.count("\n") == 1

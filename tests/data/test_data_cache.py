@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from support.features import names_in
+from support.folders import flipped
 from support.image_files import fill_folder, noise
 
 from pythae_fif.data import ImageDataset, Splits, load_images, to_float
@@ -79,7 +80,7 @@ def test_a_hash_that_is_none_opens_nothing(name):
 
 def damage(folder: Path, kind: str) -> None:
     file = folder / {"labels": "val-labels.npy", "about": "about.json"}.get(kind, "train.npy")
-    content = bytearray(file.read_bytes())
+    content = file.read_bytes()
     if kind == "missing":
         file.unlink()
     elif kind == "truncated":
@@ -91,8 +92,7 @@ def damage(folder: Path, kind: str) -> None:
     elif kind == "other":
         np.save(file, noise(160, 3, 8, 8, seed=1))
     else:
-        content[-5] ^= 1
-        file.write_bytes(content)
+        file.write_bytes(flipped(content, -5))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import zipfile
 
 import pytest
 import torchvision
+from support.folders import flipped
 from support.image_files import counts, fail_line, fill_celeba, write_mnist
 from support.web import QUOTA, QUOTA_PAGE, Page
 
@@ -125,12 +126,11 @@ def test_a_zip_that_is_incomplete_is_named(root, web, files):
 
 @pytest.mark.parametrize("fault", ["damaged", "disk"])
 def test_an_unpacking_that_fails_leaves_no_folder(fault, root, web, files, monkeypatch):
-    content = bytearray(files[ZIP])
     if fault == "damaged":  # with the right checksum: the archive itself is wrong
-        content[1000] ^= 1
+        content = flipped(files[ZIP], 1000)
         md5 = hashlib.md5(content).hexdigest()
         monkeypatch.setitem(CELEBA, ZIP, dataclasses.replace(CELEBA[ZIP], md5=md5))
-        serve(web, ZIP, Page(bytes(content)))
+        serve(web, ZIP, Page(content))
         parts: tuple = ("damaged", root / "celeba" / ZIP)
         fail_line(DataError, *parts, name="celeba", data_root=root)
     else:

@@ -24,7 +24,6 @@ from support.tabular_files import (
     gas_columns,
     old_frame,
     table,
-    write_archive,
     write_csv,
 )
 from support.web import Page
@@ -43,16 +42,9 @@ from pythae_fif.nn import build_networks
 COLUMNS = {"power": 6, "gas": 8, "hepmass": 21, "miniboone": 43}
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("archive")
-    write_archive(folder)
-    return folder
-
-
 @pytest.mark.parametrize("name", LATENT)
-def test_shapes_are_the_published_ones(root, name):
-    splits = load_tabular(name, root, latent_dim=LATENT[name])
+def test_shapes_are_the_published_ones(archive, name):
+    splits = load_tabular(name, archive, latent_dim=LATENT[name])
     assert splits.input_dim == (COLUMNS[name],)
     sizes = {
         "hepmass": (180, 20, 100),  # the signal half; a test file of its own
@@ -62,16 +54,16 @@ def test_shapes_are_the_published_ones(root, name):
     assert splits.partial and "a part of the published" in splits.source
     both = np.concatenate([splits.train, splits.val])
     np.testing.assert_allclose(both.mean(0), 0, atol=0.2 if name == "gas" else 1e-5)
-    assert splits.content_hash == load_tabular(name, root, latent_dim=2).content_hash
+    assert splits.content_hash == load_tabular(name, archive, latent_dim=2).content_hash
 
 
-def test_power_is_shuffled_with_noise_of_each_columns_resolution(root):
-    raw = np.load(root / "power" / "data.npy")
+def test_power_is_shuffled_with_noise_of_each_columns_resolution(archive):
+    raw = np.load(archive / "power" / "data.npy")
     draws = np.random.RandomState(42)
     order = np.arange(ROWS)
     draws.shuffle(order)
     draws.rand(ROWS, 1), draws.rand(ROWS, 1), draws.rand(ROWS, 3)
-    splits = load_tabular("power", root, latent_dim=3)
+    splits = load_tabular("power", archive, latent_dim=3)
     rows = np.concatenate([splits.train, splits.val, splits.test])
     time = raw[order][:, 7]  # without noise: the last column
     expected = (time - time[:360].mean()) / time[:360].std()
@@ -81,16 +73,16 @@ def test_power_is_shuffled_with_noise_of_each_columns_resolution(root):
     assert correlation[0] > 0.9999 and 0.9 < correlation[1] < 0.99
 
 
-def test_gas_keeps_one_of_each_pair_and_divides_by_the_unbiased_deviation(root):
-    splits = load_tabular("gas", root, latent_dim=2)
+def test_gas_keeps_one_of_each_pair_and_divides_by_the_unbiased_deviation(archive):
+    splits = load_tabular("gas", archive, latent_dim=2)
     rows = np.concatenate([splits.train, splits.val, splits.test])
     kept = np.stack([gas_columns()[f"s{i}b"] for i in range(8)], 1)  # the first of a pair goes
     np.testing.assert_allclose(rows, (kept - kept.mean(0)) / kept.std(0, ddof=1), atol=1e-5)
 
 
-def test_hepmass_drops_repeated_columns_of_the_signal_class(root):
-    splits = load_tabular("hepmass", root, latent_dim=10)
-    raw = np.loadtxt(root / "hepmass" / "1000_train.csv", delimiter=",", skiprows=1)
+def test_hepmass_drops_repeated_columns_of_the_signal_class(archive):
+    splits = load_tabular("hepmass", archive, latent_dim=10)
+    raw = np.loadtxt(archive / "hepmass" / "1000_train.csv", delimiter=",", skiprows=1)
     signal = raw[raw[:, 0] == 1, 1:]
     kept = [i for i in range(27) if i not in (3, 8, 12, 16, 20, 24)]
     expected = (signal - signal.mean(0)) / signal.std(0, ddof=1)
@@ -442,7 +434,7 @@ def test_model_in_original_units(tmp_path):
         Columns.load(tmp_path / "elsewhere")
 
 
-def test_arguments_that_do_not_fit_are_named(tmp_path, root):
+def test_arguments_that_do_not_fit_are_named(tmp_path, archive):
     write_csv(tmp_path / "t.csv", table())
     for arguments, said in (
         ({"name": "powr"}, "did you mean 'power'"),
@@ -452,7 +444,7 @@ def test_arguments_that_do_not_fit_are_named(tmp_path, root):
         ({"name": "csv", "data": tmp_path / "t.csv", "latent_dim": 0}, "1 to 3 is needed"),
     ):
         with pytest.raises(ConfigError, match=said):
-            load_tabular(**{"latent_dim": 2, "data_root": root, **arguments})
+            load_tabular(**{"latent_dim": 2, "data_root": archive, **arguments})
     for path, said in ((tmp_path / "t.txt", "needs a table as"), (tmp_path / "u.csv", "no such")):
         with pytest.raises(DataError, match=said):
             load_tabular("csv", data=path, latent_dim=2)
@@ -491,10 +483,10 @@ def test_wrong_archive_files_are_one_line(tmp_path):
 # ---------------------------------------------------------------- the download
 
 
-def test_the_archive_is_checked_and_unpacked(tmp_path, root, web, monkeypatch):
+def test_the_archive_is_checked_and_unpacked(tmp_path, archive, web, monkeypatch):
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
-        tar.add(root, arcname="data")
+        tar.add(archive, arcname="data")
         evil = tarfile.TarInfo("../evil")
         tar.addfile(evil, io.BytesIO())
     content = packed.getvalue()

@@ -13,6 +13,7 @@ from support.features import normal, statistics_of
 
 from pythae_fif.errors import DataError, NonFiniteError
 from pythae_fif.evaluation import FeatureStatistics, frechet_distance
+from pythae_fif.evaluation.frechet import squared_wasserstein
 
 
 def gaussian(rows: int, dim: int, *, seed: int) -> torch.Tensor:
@@ -91,10 +92,10 @@ class TestFrechet:
         a = statistics_of(gaussian(rows, dim, seed=1))
         assert 0 <= frechet_distance(a, a) <= 1e-10 * float(a.covariance.trace())
 
-    @pytest.mark.parametrize("dim", [2, 17, 64])
+    @pytest.mark.parametrize("dim", [1, 2, 17, 64])
     def test_agrees_with_scipy_sqrtm_at_full_rank(self, dim):
-        a = statistics_of(gaussian(5 * dim, dim, seed=2))
-        b = statistics_of(gaussian(4 * dim, dim, seed=3))
+        x, y = gaussian(5 * dim, dim, seed=2), gaussian(4 * dim, dim, seed=3)
+        a, b = statistics_of(x), statistics_of(y)
         root = scipy.linalg.sqrtm(a.covariance.numpy() @ b.covariance.numpy())
         expected = (
             float((a.mean - b.mean).square().sum())
@@ -102,6 +103,7 @@ class TestFrechet:
             - 2 * float(np.trace(root).real)
         )
         assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
+        assert squared_wasserstein(x, y) == pytest.approx(expected, rel=1e-6)  # of tables
 
     @pytest.mark.parametrize(("n", "m", "dim"), [(5, 7, 30), (2, 2, 10), (20, 200, 50)])
     def test_agrees_with_the_nuclear_norm_at_deficient_rank(self, n, m, dim):

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.experiments import ENVIRONMENT, tiny
+from support.folders import flipped
 from support.processes import process_of, until
 
 import pythae_fif.benchmark.run as run_module
@@ -135,13 +136,8 @@ def copy_of(tmp_path: Path, root: Path):
     shutil.rmtree(tmp_path / "results")
 
 
-def flipped(content: bytes, foreign: bytes) -> bytes:
-    middle = len(content) // 2
-    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
-
-
 DAMAGES = {
-    "a bit flipped": flipped,
+    "a bit flipped": lambda content, foreign: flipped(content),
     "cut": lambda content, foreign: content[: len(content) // 2],
     "emptied": lambda content, foreign: b"",
     "binary": lambda content, foreign: bytes(range(256)) * 4,

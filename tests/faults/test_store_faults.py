@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.experiments import ENVIRONMENT, tiny
+from support.folders import contents, flipped, whole
 from support.processes import process_of
 
 import pythae_fif.benchmark.run as run_module
@@ -204,9 +205,7 @@ def edit_record(run_dir: Path, other: Path) -> None:
 
 def flip_a_bit_of_the_weights(run_dir: Path, other: Path) -> None:
     path = run_dir / "model" / "model.pt"
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    path.write_bytes(flipped(path.read_bytes()))
 
 
 def cut_the_weights(run_dir: Path, other: Path) -> None:
@@ -283,11 +282,6 @@ def test_damaged_and_foreign_files_are_set_aside_and_made_again(
     assert store.is_done(asked) and not kinds_in(store) & set(WRONG)
 
 
-def contents(run_dir: Path) -> dict[str, bytes]:
-    files = (path for path in run_dir.rglob("*") if path.is_file() and path.suffix != ".tmp")
-    return {path.relative_to(run_dir).as_posix(): path.read_bytes() for path in files}
-
-
 @pytest.mark.parametrize("moment", ["in the training", "after the training", "after the pictures"])
 def test_a_process_that_lost_its_run_writes_nothing_more(tmp_path, monkeypatch, moment):
     """Neither log, checkpoint and model, nor pictures, nor records, nor a state."""
@@ -302,7 +296,7 @@ def test_a_process_that_lost_its_run_writes_nothing_more(tmp_path, monkeypatch, 
             if not left and on_stage in (None, arguments[2:3] and arguments[2]):
                 for claim in run_dir.glob("claim-*"):
                     claim.unlink()
-                left.update(contents(run_dir))
+                left.update(whole(contents(run_dir)))
             return result
 
         return wrapped
@@ -317,5 +311,5 @@ def test_a_process_that_lost_its_run_writes_nothing_more(tmp_path, monkeypatch, 
         monkeypatch.setattr(run_module, "write_sheets", lose(run_module.write_sheets))
     with pytest.raises(ClaimLostError, match="lost its claim"):
         execute(run_dir)
-    assert contents(run_dir) == left
+    assert whole(contents(run_dir)) == left
     assert "result.json" not in left and ("training.json" in left) == (moment[:2] != "in")

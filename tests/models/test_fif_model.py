@@ -27,6 +27,7 @@ from torch import nn
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.errors import ConfigError
+from pythae_fif.models import RectangularFlow, RectangularFlowConfig
 from pythae_fif.models.fif import SlowerModeWarning
 from pythae_fif.nn import build_networks
 from pythae_fif.volume_change import (
@@ -425,11 +426,16 @@ def test_evaluation_nll_is_that_of_a_number_of_points_of_the_set(count, batch):
 
 
 @pytest.mark.parametrize("latent", LATENTS)
-def test_log_prob_of_a_linear_model_is_the_closed_form(latent):
+@pytest.mark.parametrize(
+    ("cls", "config"),
+    [(FIF, FIFConfig), (RectangularFlow, RectangularFlowConfig)],
+    ids=["FIF", "RectangularFlow"],
+)
+def test_log_prob_of_a_linear_model_is_the_closed_form(cls, config, latent):
     torch.manual_seed(0)
     weight = torch.randn(5, 2, dtype=torch.float64)
-    config = FIFConfig(input_dim=(5,), latent_dim=2, latent_distribution=latent, student_t_df=3)
-    fif = FIF(config, LinearEncoder(torch.linalg.pinv(weight)), LinearDecoder(weight))
+    config = config(input_dim=(5,), latent_dim=2, latent_distribution=latent, student_t_df=3)
+    fif = cls(config, LinearEncoder(torch.linalg.pinv(weight)), LinearDecoder(weight))
     z = torch.randn(7, 2, dtype=torch.float64)
     prior = {
         "normal": scipy.stats.multivariate_normal(np.zeros(2)).logpdf,

@@ -9,6 +9,7 @@ from pythae.models import AutoModel
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from support.features import noise_images
+from support.networks import Opened
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.evaluation import EvaluationPipeline
@@ -34,11 +35,6 @@ class Decoder(BaseDecoder):
 
     def forward(self, z):
         return ModelOutput(reconstruction=self.linear(z).view(-1, *SHAPE))
-
-
-class Opened:
-    def __reduce__(self):
-        return pytest.fail, ("a pickle was opened",)
 
 
 def test_pushed_and_loaded(hub, tmp_path):

@@ -3,21 +3,12 @@
 import pytest
 import torch
 from pythae.data.datasets import DatasetOutput
-from pythae.models.nn import BaseDecoder, BaseEncoder
-from torch import nn
+from support.networks import coupling
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.models import FIF, FIFConfig, RectangularFlow, RectangularFlowConfig
 from pythae_fif.nn.coupling import build_coupling
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
-
-
-def coupling(columns=5, latent_dim=3):
-    encoder, decoder = build_coupling(
-        (columns,), latent_dim, data_blocks=3, latent_blocks=2, hidden_dim=8
-    )
-    return encoder.double(), decoder.double()
-
 
 # ---------------------------------------------------------------- the coupling flow
 
@@ -65,39 +56,6 @@ def test_training_raises_the_likelihood(estimator, jacobian_at):
     if estimator != "exact":
         assert 1 <= model.cg_iterations.max() <= 3
     assert model.eval()(DatasetOutput(data=x)).loss < before - 10
-
-
-@pytest.mark.parametrize("model_class", [FIF, RectangularFlow])
-def test_log_prob_of_a_linear_injective_model_is_the_closed_form(model_class):
-    class Linear(nn.Module):
-        def __init__(self, weight, key):
-            super().__init__()
-            self.weight, self.key = nn.Parameter(weight), key
-
-        def forward(self, x):
-            return DatasetOutput({self.key: x @ self.weight.mT})
-
-    g = torch.randn(5, 3, dtype=torch.float64)
-    config = FIFConfig if model_class is FIF else RectangularFlowConfig
-    model = model_class(
-        config(input_dim=(5,), latent_dim=3),
-        as_net(Linear(torch.linalg.pinv(g), "embedding"), "embedding"),
-        as_net(Linear(g, "reconstruction"), "reconstruction"),
-    )
-    z = torch.randn(7, 3, dtype=torch.float64)
-    # x = g z has the density of N(0, g g^T) on the span of g: pseudo-determinant and -inverse.
-    quadratic = torch.einsum("bi,ij,bj->b", z @ g.mT, torch.linalg.pinv(g @ g.mT), z @ g.mT)
-    log_det = torch.linalg.svdvals(g).log().sum()
-    expected = -0.5 * quadratic - 1.5 * torch.log(torch.tensor(2 * torch.pi)) - log_det
-    torch.testing.assert_close(model.log_prob(z @ g.mT), expected)
-
-
-def as_net(module, key):
-    """Pythae insists on its base classes."""
-    base = BaseEncoder if key == "embedding" else BaseDecoder
-    net = type(key, (base,), {"forward": lambda self, x: self.inner(x)})()
-    net.inner = module
-    return net
 
 
 def test_fif_trains_on_the_free_form_and_on_the_coupling_nets():

@@ -5,6 +5,7 @@ import signal
 import time
 
 import pytest
+from support.folders import contents, whole
 from support.processes import process_of
 from support.tasks import DEEDS, TASKS, TaskSpec, prepared, task_store
 
@@ -206,18 +207,9 @@ class TestLostClaim:
             claim.unlink()
             Claim(run_dir).acquire()
             Status("running", "of another", attempt=7).write(run_dir)
-            contents.update(self.contents(run_dir))
+            lose.contents = contents(run_dir)
 
-        contents: dict[str, bytes] = {}
-        lose.contents = contents
         return lose
-
-    def contents(self, run_dir) -> dict[str, bytes]:
-        return {
-            path.relative_to(run_dir).as_posix(): path.read_bytes()
-            for path in run_dir.rglob("*")
-            if path.is_file() and not path.name.startswith("claim-")
-        }
 
     @pytest.mark.parametrize(
         "act",
@@ -241,7 +233,7 @@ class TestLostClaim:
         failure = ValueError if act is DEEDS["fail"] else ClaimLostError
         with pytest.raises(failure):
             execute(run_dir, TASKS)
-        assert self.contents(run_dir) == lose.contents
+        assert contents(run_dir) == lose.contents
 
     def test_nothing_is_written_after_an_interrupt(self, run_dir, lose, deed):
         def late(job):
@@ -251,7 +243,7 @@ class TestLostClaim:
         deed(late)
         with pytest.raises((KeyboardInterrupt, ClaimLostError)):
             execute(run_dir, TASKS)
-        assert self.contents(run_dir) == lose.contents
+        assert contents(run_dir) == lose.contents
 
     def test_a_large_file_is_not_moved_into_place(self, run_dir, lose, deed):
         """The claim is looked for after the content is written: that takes its time."""
@@ -263,8 +255,8 @@ class TestLostClaim:
         deed(lambda job: job.folder.write("picture.png", slow))
         with pytest.raises(ClaimLostError):
             execute(run_dir, TASKS)
-        now = self.contents(run_dir)
-        assert now == {k: v for k, v in lose.contents.items() if not k.endswith(".tmp")}
+        now = contents(run_dir)
+        assert now == whole(lose.contents)
 
     def test_who_stood_still_just_before_renaming_finds_nothing_to_rename(
         self, run_dir, lose, deed, monkeypatch
@@ -281,8 +273,8 @@ class TestLostClaim:
         deed(lambda job: job.folder.write("picture.png", write))
         with pytest.raises(ClaimLostError):
             execute(run_dir, TASKS)
-        now = self.contents(run_dir)
-        assert now == {k: v for k, v in lose.contents.items() if not k.endswith(".tmp")}
+        now = contents(run_dir)
+        assert now == whole(lose.contents)
 
     def test_the_record_of_the_other_stays(self, store, run_dir, lose, deed):
         """Between its own record and its own status."""

@@ -286,8 +286,3 @@ def test_url_that_is_no_run(machine, url):
 def test_whose_file_it_is_and_whether_it_is_large(name, run, large):
     assert remote_module._parts(name)[0] == f"{run}/0123456789ab"
     assert remote_module._is_large(name) == large
-
-
-def test_studies_take_no_url(capsys):
-    assert main(["--study", "linear", "--results", "memory://x"]) == 2
-    assert "studies write to a folder" in capsys.readouterr().err

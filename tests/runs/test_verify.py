@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.folders import flipped
 from support.tasks import TASKS, TaskSpec, prepared, task_store
 
 from pythae_fif.benchmark.run import IMAGES
@@ -88,15 +89,8 @@ def cut(name: str):
     return shorten
 
 
-def flipped(name: str):
-    """One bit, in the middle."""
-
-    def flip(folder: Path) -> None:
-        content = bytearray((folder / name).read_bytes())
-        content[len(content) // 2] ^= 1
-        (folder / name).write_bytes(content)
-
-    return flip
+def flip(name: str):
+    return lambda folder: (folder / name).write_bytes(flipped((folder / name).read_bytes()))
 
 
 def removed(name: str):
@@ -126,9 +120,9 @@ SEALED = {
     "record of another run": (swapped_record, "corrupt", "of another run"),
     "edited log": (edited("log.jsonl", b"seed=0", b"seed=1"), "corrupt", "log.jsonl"),
     "no log": (removed("log.jsonl"), "missing", "log.jsonl"),
-    "damaged picture": (flipped("picture.png"), "corrupt", "picture.png"),
+    "damaged picture": (flip("picture.png"), "corrupt", "picture.png"),
     "no picture": (removed("picture.png"), "missing", "picture.png"),
-    "changed model": (flipped("model/weights"), "corrupt", "model/weights"),
+    "changed model": (flip("model/weights"), "corrupt", "model/weights"),
     "a part of the model": (removed("model/weights"), "missing", "model/weights"),
     "no model": (lambda f: shutil.rmtree(f / "model"), "no model", ""),
     "no config": (removed("config.yaml"), "missing", "config.yaml"),

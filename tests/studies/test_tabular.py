@@ -14,7 +14,7 @@ import torch
 from pythae.models import AutoModel
 from support.engines import InProcess, Refuses
 from support.reference import unpack
-from support.tabular_files import LATENT, table, write_archive, write_csv
+from support.tabular_files import LATENT, table, write_csv
 
 from pythae_fif.cli.main import main
 from pythae_fif.ensemble import Ensemble
@@ -37,13 +37,6 @@ from pythae_fif.studies import (
 )
 from pythae_fif.studies.kinds import STUDY_KINDS
 from pythae_fif.studies.tabular_run import TABULAR, TabularRecord, TabularSpec, _scores
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("archive")
-    write_archive(folder)
-    return folder
 
 
 @pytest.fixture
@@ -243,9 +236,9 @@ def test_committed_runs_are_not_done_again(tmp_path, shared_data, dataset, profi
 # ---------------------------------------------------------------- tables and protocols
 
 
-def test_names_of_files_tell_the_table_and_the_latent_dimension(options, root, tmp_path):
+def test_names_of_files_tell_the_table_and_the_latent_dimension(options, archive, tmp_path):
     def name(dataset, **changes):
-        changed = dataclasses.replace(options, data_root=str(root), **changes)
+        changed = dataclasses.replace(options, data_root=str(archive), **changes)
         return tabular_protocol.load_table(dataset, changed).name
 
     (tmp_path / "my own, v2.0.csv").write_text((tmp_path / "t.csv").read_text())
@@ -329,8 +322,8 @@ def test_ablation_has_every_row_of_tables_six_and_seven(options, monkeypatch):
         ablation.run(unknown, lambda label, share: None)
 
 
-def test_published_values_stand_in_columns_of_their_own(options, root):
-    options = dataclasses.replace(options, dataset="miniboone", data=None, data_root=str(root))
+def test_published_values_stand_in_columns_of_their_own(options, archive):
+    options = dataclasses.replace(options, dataset="miniboone", data=None, data_root=str(archive))
     markdown, _ = tabular.run(dataclasses.replace(options, latent_dim=None), lambda *_: None)
     header, _, row = [line for line in markdown.read_text().splitlines() if line.startswith("|")]
     cells = dict(zip(header.split(" | "), row.split(" | "), strict=True))
@@ -382,8 +375,8 @@ def test_wrong_options_are_one_line(options, change, said):
 
 
 @pytest.mark.parametrize("name", LATENT)
-def test_protocols_are_those_of_table_five(root, name):
-    options = StudyOptions(results=root, data_root=str(root), profile="paper")
+def test_protocols_are_those_of_table_five(archive, name):
+    options = StudyOptions(results=archive, data_root=str(archive), profile="paper")
     loaded = tabular_protocol.load_table(name, options)
     epochs = {c.at["metric"]: c for c in load_published(5).find(dataset=name)}
     assert loaded.profile.epochs == epochs["epochs"].value

@@ -19,6 +19,8 @@ class InProcess:
     def run_all(self, batch: Batch, on_change: OnChange) -> list[Outcome]:
         outcomes: list[Outcome] = []
         for run_dir in batch.run_dirs:
+            if batch.is_lost(outcomes):
+                break
             self.done.append(run_dir)
             try:
                 batch.prepare(run_dir)

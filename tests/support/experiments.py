@@ -15,12 +15,18 @@ PROFILE = {
 ENVIRONMENT = Environment(offline=True)
 
 
+def write_tiny(folder: Path, profile: dict | None = None, **values) -> Path:
+    """A file of an experiment that takes no time: keys of its profile, and others."""
+    content = {"profile": "tiny", "profiles": {"tiny": {**PROFILE, **(profile or {})}},
+               "extractor": "pixels", "models": ["ae"], "samplers": ["normal"]}  # fmt: skip
+    file = folder / "tiny.yaml"
+    file.write_text(yaml.safe_dump({**content, **values}))
+    return file
+
+
 def tiny(tmp_path: Path, flags: dict | None = None, **profile):
     """An experiment on the digits that takes no time, and its splits."""
-    content = {"profile": "tiny", "profiles": {"tiny": {**PROFILE, **profile}},
-               "extractor": "pixels", "models": ["ae"], "samplers": ["normal"]}  # fmt: skip
-    file = tmp_path / "tiny.yaml"
-    file.write_text(yaml.safe_dump(content))
+    file = write_tiny(tmp_path, profile)
     experiment = load_experiment("digits", file, flags or {})
     splits = load_splits("digits", experiment.image_size, experiment.settings, ENVIRONMENT)
     return experiment, splits

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from support.networks import coupling
 from torch import nn
 
-from pythae_fif.nn.coupling import build_coupling
 from pythae_fif.volume_change import encoder_jacobian, log_volume, sample_hutchinson
 from pythae_fif.volume_change.conjugate_gradient import conjugate_gradient, rectangular_surrogate
 
@@ -14,13 +14,6 @@ def curved(columns=5, latent_dim=3):
     encoder = nn.Sequential(nn.Linear(columns, 8), nn.Tanh(), nn.Linear(8, latent_dim)).double()
     decoder = nn.Sequential(nn.Linear(latent_dim, 8), nn.Tanh(), nn.Linear(8, columns)).double()
     return encoder, decoder
-
-
-def coupling(columns=5, latent_dim=3):
-    encoder, decoder = build_coupling(
-        (columns,), latent_dim, data_blocks=3, latent_blocks=2, hidden_dim=8
-    )
-    return encoder.double(), decoder.double()
 
 
 # ---------------------------------------------------------------- conjugate gradients
