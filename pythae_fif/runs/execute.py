@@ -62,10 +62,7 @@ def execute(
         folder = RunFolder(path, check, timeout)
         stop_writes(path)
         try:
-            if not is_done(path, kind):  # by another, while this process waited
-                remove_temporaries(path)
-                _work(folder, environment, kind, lent)
-            record = _record_of(path, kind)
+            record = _worked(folder, environment, kind, lent)
             if folder.state != "finished":
                 folder.tell("finished", "done", 1.0)
         except ClaimLostError:
@@ -90,26 +87,31 @@ def execute(
         return record
 
 
-def _work(
+def _worked(
     folder: RunFolder, environment: Environment, kind: Kind[SpecT, RecordT], lent: object
-) -> None:
-    started = time.time()
-    git_state()  # of the code that runs, before an editor changes it
-    spec = read_config(folder.path).spec_of(kind, folder.path)
-    if spec.run_id != folder.run_id:
-        raise FIFError(
-            f"config.yaml describes run {spec.run_id}, not {folder.run_id}: was it edited?"
-        )
-    before = whole_record(kind, spec, folder.path / "result.json")
-    kind.work(Job(folder, spec, environment, before, started, lent))
+) -> RecordT:
+    """The record of a run, which is worked on until that answers all that is asked.
 
-
-def _record_of(run_dir: Path, kind: Kind[SpecT, RecordT]) -> RecordT:
-    spec = read_config(run_dir).spec_of(kind, run_dir)
-    record = kind.record_in(read_json(run_dir / "result.json"), spec)
-    if record is None or not kind.answers(spec, record):
-        raise FIFError("the run ended without a record of all that was asked")
-    return record
+    Another may have done it while this process waited, and ask for more while it works.
+    """
+    worked_on: SpecT | None = None
+    while True:
+        spec = read_config(folder.path).spec_of(kind, folder.path)
+        record = kind.record_in(read_json(folder.path / "result.json"), spec)
+        if record is not None and kind.is_done(spec, record, folder.path):
+            return record
+        if spec == worked_on:
+            raise FIFError("the run ended without a record of all that was asked")
+        if spec.run_id != folder.run_id:
+            raise FIFError(
+                f"config.yaml describes run {spec.run_id}, not {folder.run_id}: was it edited?"
+            )
+        remove_temporaries(folder.path)
+        started = time.time()
+        git_state()  # of the code that runs, before an editor changes it
+        before = whole_record(kind, spec, folder.path / "result.json")
+        kind.work(Job(folder, spec, environment, before, started, lent))
+        worked_on = spec
 
 
 def is_done(run_dir: Path, kind: Kind[Any, Any]) -> bool:

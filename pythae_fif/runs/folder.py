@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 from pythae_fif.errors import StoreError
 from pythae_fif.files import TEMPORARY, checksum, json_text, read_json, write_json, write_whole
+from pythae_fif.runs.claim import PREFIX
 
 STATUS = "status.json"
 UNCLAIMED = (STATUS, "environment.json", "config.yaml", "slurm.json")
@@ -148,7 +149,7 @@ def stop_writes(run_dir: Path) -> None:
     either: it finds nothing to rename.
     """
     for left in run_dir.glob(f"*{TEMPORARY}"):
-        if not left.name.startswith(UNCLAIMED):
+        if not left.name.startswith((*UNCLAIMED, PREFIX)):
             with contextlib.suppress(OSError):
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
 
@@ -163,5 +164,5 @@ def sealed_files(run_dir: Path) -> Iterator[str]:
 
 def _is_sealed(name: str) -> bool:
     """Whether a file or folder of that name belongs to the record."""
-    passing = name.startswith((".", "claim-", "pymp-", "tensorboard")) or name.endswith(TEMPORARY)
+    passing = name.startswith((".", PREFIX, "pymp-", "tensorboard")) or name.endswith(TEMPORARY)
     return not (passing or ".corrupt" in name or name in NOT_SEALED or name == "checkpoint.pt")

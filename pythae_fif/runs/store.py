@@ -214,7 +214,8 @@ class Store(Generic[SpecT, RecordT]):
     def prepare(self, spec: SpecT, environment: Environment) -> Path:
         """Makes the folder of a run with its `config.yaml`; its state is `waiting`.
 
-        A run that another process works on keeps what it was asked for beside what is asked now.
+        A run that another process works on keeps what it was asked for beside what is asked now,
+        and its status.
 
         Raises:
             StoreError: The folder cannot be made or written.
@@ -230,12 +231,13 @@ class Store(Generic[SpecT, RecordT]):
                 spec = self.kind.joined(read_config(run_dir).spec_of(self.kind, run_dir), spec)
         content = {"kind": self.kind.name, "schema": self.kind.schema, "spec": spec.to_dict()}
         write_text(run_dir / "config.yaml", yaml.dump(content, Dumper=_Dumper, sort_keys=False))
-        if claimed:
-            return run_dir
         if self.remote:
             below = run_dir.relative_to(self.root).as_posix()
             environment = dataclasses.replace(environment, url=f"{self.remote.url}/{below}")
+        # Of a claimed run, too: where its owner died elsewhere, it soon goes on here.
         environment.write(run_dir)
+        if claimed:
+            return run_dir
         # A process that dies before its first word must not leave an earlier attempt's state.
         Status("waiting", attempt=Status.read(run_dir).attempt).write(run_dir)
         if self.remote:  # a node that has the URL alone can start from there

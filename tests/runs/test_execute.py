@@ -84,6 +84,27 @@ def test_what_is_there_is_kept_when_more_is_asked(store, run_dir):
     assert (again.provenance.attempts, store.is_done(SPEC)) == (2, True)
 
 
+@pytest.mark.parametrize("asks", [1, 2])
+def test_what_another_driver_asks_meanwhile_is_done_too(store, run_dir, deed, asks):
+    wanted = iter(("c", "d")[:asks])
+
+    def asked_meanwhile(job):
+        if name := next(wanted, None):
+            prepared(store, TaskSpec(asked=(name,)))
+
+    deed(asked_meanwhile)
+    assert set(execute(run_dir, TASKS).answers) == {"a", "b", *("c", "d")[:asks]}
+    assert Status.read(run_dir) == Status("finished", "done", 1.0, 1)
+
+
+def test_a_claim_in_the_making_is_left_to_whoever_makes_it(run_dir):
+    names = {"claim-0123456789abcdef.tmp", "status.json.1a2b.tmp", "result.json.1a2b.tmp"}
+    for name in names:
+        (run_dir / name).touch()
+    stop_writes(run_dir)
+    assert {path.name for path in run_dir.glob("*.tmp")} == names - {"result.json.1a2b.tmp"}
+
+
 def test_a_part_of_the_answers_is_kept(store):
     spec = TaskSpec(deed="partly", asked=("a", "b"))
     (run_dir,) = prepared(store, spec)

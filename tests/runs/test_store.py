@@ -6,7 +6,7 @@ import json
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.tasks import ENVIRONMENT, TASKS, TaskRecord, TaskSpec, prepared, task_store
+from support.tasks import TASKS, TaskRecord, TaskSpec, prepared, task_store
 
 from pythae_fif.errors import StoreError
 from pythae_fif.files import read_json, write_json
@@ -132,15 +132,16 @@ def test_prepare_forgets_the_state_but_counts_the_attempts(tmp_path, text, attem
     assert read_json(run_dir / "status.json") == {"state": "waiting", "attempt": attempt}
 
 
-def test_a_run_under_way_is_asked_for_more_and_else_left_alone(tmp_path):
-    store = task_store(tmp_path)
+def test_a_run_under_way_is_asked_for_more_and_told_where_this_machine_has_its_data(tmp_path):
+    """Its owner has read the environment; if that is dead, the next process runs here."""
+    store, here = task_store(tmp_path), Environment(data_root="here")
     (run_dir,) = prepared(store, dataclasses.replace(SPEC, asked=("a",)))
     Status("running", "training", 0.5, 1).write(run_dir)
     with Claim(run_dir):
-        store.prepare(dataclasses.replace(SPEC, asked=("b",)), Environment(data_root="elsewhere"))
+        store.prepare(dataclasses.replace(SPEC, asked=("b",)), here)
     assert read_config(run_dir).spec_of(TASKS, run_dir).asked == ("a", "b")
     assert Status.read(run_dir) == Status("running", "training", 0.5, 1)
-    assert Environment.read(run_dir) == ENVIRONMENT
+    assert Environment.read(run_dir) == here
 
 
 @pytest.mark.parametrize("content", [[1], {"offline": True, "unknown": 1}, None], ids=str)
