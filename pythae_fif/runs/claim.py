@@ -14,6 +14,7 @@ gives up. Nothing depends on clocks that agree, on names of machines, or on lock
 __all__ = ["Claim", "ClaimPlace", "is_claimed", "machine_word", "unclaimed_first"]
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import platform
@@ -25,11 +26,6 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from pythae_fif.errors import ClaimLostError, StoreError
-
-try:
-    import fcntl
-except ImportError:  # Windows: the lease alone
-    fcntl = None  # type: ignore[assignment]
 
 BEAT_SECONDS = 10.0
 LEASE_SECONDS = 60.0
@@ -261,8 +257,6 @@ class _LocalClaims:
 
 def _lock(file: int) -> bool:
     """Locks an open file until it is closed or the process ends; whether that succeeded."""
-    if fcntl is None:
-        return False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

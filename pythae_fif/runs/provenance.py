@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -40,7 +41,7 @@ def provenance(device: str, started: float, attempts: int) -> Provenance:
     on_gpu = device.startswith("cuda")
     name = torch.cuda.get_device_name() if on_gpu else processor()
     gpu_memory = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None
-    memory, git = peak_memory_mb(), git_state()
+    git = git_state()
     return Provenance(
         versions=_versions(),
         python=platform.python_version(),
@@ -56,7 +57,7 @@ def provenance(device: str, started: float, attempts: int) -> Provenance:
         cores=os.cpu_count(),
         started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         seconds=round(time.time() - started, 2),
-        peak_memory_mb=None if memory is None else round(memory),
+        peak_memory_mb=round(peak_memory_mb()),
         peak_gpu_memory_mb=None if gpu_memory is None else round(gpu_memory),
         attempts=attempts,
     )
@@ -91,17 +92,13 @@ def _gpu_driver() -> str | None:
     return answer.stdout.partition("\n")[0].strip() or None
 
 
-def peak_memory_mb() -> float | None:
-    """The largest resident size of this process so far, in MiB; None on Windows."""
+def peak_memory_mb() -> float:
+    """The largest resident size of this process so far, in MiB."""
     try:  # first, for `getrusage` counts the process that started this one, too
         status = Path("/proc/self/status").read_text()
         return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
     except (OSError, IndexError):
         pass
-    try:
-        import resource
-    except ImportError:
-        return None
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 

@@ -1,6 +1,5 @@
 """With what a record was made, and nothing of whose machine it was."""
 
-import builtins
 import platform
 import subprocess
 
@@ -60,18 +59,9 @@ def test_a_package_that_is_no_checkout(tmp_path, monkeypatch):
     assert git_state.__wrapped__() == GitState(None, None)
 
 
-def test_machine_without_the_resource_module(monkeypatch):
-    real = builtins.__import__
-
-    def without(name, *args, **kwargs):
-        if name == "resource":
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
+def test_memory_of_a_machine_whose_files_do_not_tell_it(monkeypatch):
     def no_file(*_, **__):
         raise FileNotFoundError
 
     monkeypatch.setattr(provenance_module.Path, "read_text", no_file)
     assert provenance_module.peak_memory_mb() > 10
-    monkeypatch.setattr(builtins, "__import__", without)
-    assert provenance_module.peak_memory_mb() is None

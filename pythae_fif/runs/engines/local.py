@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -164,17 +165,13 @@ def _context(kind: Kind[Any, Any]) -> Any:
 
     Its children are fresh in all else.
     """
-    method = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context: Any = multiprocessing.get_context(method)
-    if method == "forkserver":
-        # Each child executes the driver's main module again: what that imports of this package is
-        # there already, too.
-        ours = [name for name in sys.modules if name.startswith("pythae_fif.")]
-        context.set_forkserver_preload([kind.work.__module__, "matplotlib.figure", *ours])
-        from multiprocessing import forkserver
-
-        with _signals(signal.SIG_IGN, signal.SIGINT):  # Ctrl-C is the parent's to pass on
-            forkserver.ensure_running()
+    context: Any = multiprocessing.get_context("forkserver")
+    # Each child executes the driver's main module again: what that imports of this package is
+    # there already, too.
+    ours = [name for name in sys.modules if name.startswith("pythae_fif.")]
+    context.set_forkserver_preload([kind.work.__module__, "matplotlib.figure", *ours])
+    with _signals(signal.SIG_IGN, signal.SIGINT):  # Ctrl-C is the parent's to pass on
+        forkserver.ensure_running()
     return context
 
 
