@@ -3,7 +3,6 @@
 __all__ = ["config_file", "configs_dir", "import_class", "names_in", "own_model", "read_yaml"]
 
 import importlib
-import os
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 
 import pythae_fif
+from pythae_fif.data.locations import own_configs, set_own_configs
 from pythae_fif.errors import ConfigError
 
 
@@ -30,20 +30,10 @@ def configs_dir() -> Path:
     return checkout if checkout.is_dir() else package / "configs"
 
 
-OWN_VARIABLE = "PYTHAE_FIF_CONFIGS"
-"""Folders like `benchmark_configs/` and files of single models, of the user's own; a process of a
-run inherits them."""
-
-
-def _own() -> list[Path]:
-    found = os.environ.get(OWN_VARIABLE, "").split(os.pathsep)
-    return [Path(path).expanduser() for path in found if path]
-
-
 def config_file(name: str) -> Path:
     """Where the file `benchmark_configs/<name>.yaml` is, if there is one, or the user's own."""
     shipped = configs_dir() / f"{name}.yaml"
-    for path in () if shipped.is_file() else _own():
+    for path in () if shipped.is_file() else own_configs():
         if (path / f"{name}.yaml").is_file():
             return path / f"{name}.yaml"
         if path.suffix == ".yaml" and f"models/{path.stem}" == name:
@@ -53,10 +43,10 @@ def config_file(name: str) -> Path:
 
 def names_in(folder: str = "") -> list[str]:
     """Names of the YAML files below `benchmark_configs/<folder>`, and of the user's own."""
-    folders = (configs_dir(), *_own())
+    folders = (configs_dir(), *own_configs())
     found = {path.stem for of in folders for path in (of / folder).glob("*.yaml")}
     if folder == "models":
-        found |= {path.stem for path in _own() if path.suffix == ".yaml"}
+        found |= {path.stem for path in own_configs() if path.suffix == ".yaml"}
     return sorted(found)
 
 
@@ -71,10 +61,10 @@ def own_model(name: Any) -> Any:
     path = Path(name).expanduser().resolve()
     if not path.is_file():
         raise ConfigError(f"--models {name}: no such file")
-    if path not in _own() and path.stem in names_in("models"):
+    if path not in own_configs() and path.stem in names_in("models"):
         raise ConfigError(f"--models {name}: {path.stem!r} is a model already: rename the file")
-    if path not in _own():
-        os.environ[OWN_VARIABLE] = os.pathsep.join([*map(str, _own()), str(path)])
+    if path not in own_configs():
+        set_own_configs([*own_configs(), path])  # for the processes of runs, too
     return path.stem
 
 

@@ -178,19 +178,17 @@ class RemoteClaims:
         self.scope = f"{found.st_dev} {found.st_ino}"
 
     def names(self) -> list[str]:
-        self.fs.invalidate_cache()
-        try:
+        paths: list[str] = []
+        with self.explained("listed"), contextlib.suppress(FileNotFoundError):
+            self.fs.invalidate_cache()
             paths = self.fs.ls(self.root, detail=False)
-        except FileNotFoundError:
-            return []
         names = [path.rstrip("/").rpartition("/")[2] for path in paths]
         return [name for name in names if name.startswith(PREFIX)]
 
     def read(self, name: str) -> str | None:
-        try:
+        with self.explained("read"), contextlib.suppress(FileNotFoundError):
             return bytes(self.fs.cat_file(f"{self.root}/{name}")).decode()
-        except OSError:
-            return None
+        return None
 
     def create(self, name: str, text: str) -> None:
         with self.explained("written"):
@@ -249,7 +247,7 @@ def claimed(run_dir: Path, url: str | None) -> Iterator[Callable[[], None]]:
 
             def keep_pushing() -> None:
                 while not ended.wait(PUSH_SECONDS):
-                    with contextlib.suppress(StoreError):  # the last push tells
+                    with contextlib.suppress(Exception):  # of a network; the last push tells
                         push()
 
             thread = threading.Thread(target=keep_pushing, daemon=True)

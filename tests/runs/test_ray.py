@@ -13,6 +13,7 @@ from support.experiments import ENVIRONMENT, PROFILE, tiny
 
 from pythae_fif.benchmark import expand
 from pythae_fif.benchmark.run import IMAGES
+from pythae_fif.data.locations import CONFIGS_VARIABLE, own_configs
 from pythae_fif.errors import ConfigError
 from pythae_fif.runs.engines import Batch, LocalEngine, Outcome
 from pythae_fif.runs.folder import Status
@@ -158,6 +159,18 @@ def test_interrupt_marks_the_runs_and_ends_their_processes(engine, tmp_path):
     states = [Status.read(run_dir).state for run_dir in run_dirs]
     assert sorted(states) == ["interrupted", "interrupted", "waiting"]
     _wait_for(lambda: not workers(), seconds=30)
+
+
+def test_a_worker_knows_the_user_s_own_models(monkeypatch):
+    """The processes of a cluster that runs already have not inherited the driver's variables."""
+    from pythae_fif.runs.engines import ray as module
+
+    known = []
+    monkeypatch.setattr(module, "execute", lambda *_: known.extend(own_configs()))
+    monkeypatch.setattr(module, "enter_run", lambda *_: None)
+    monkeypatch.delenv(CONFIGS_VARIABLE, raising=False)
+    assert module._task(None, ".", 1, ".", ["/models/mine.yaml"], None, None)[0] == "finished"
+    assert known == [Path("/models/mine.yaml")]
 
 
 def test_no_cluster_at_the_address(tmp_path):

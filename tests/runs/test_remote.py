@@ -1,11 +1,13 @@
 """A store at a URL: what one machine made, another finds; what one began, another ends."""
 
+import contextlib
 import os
 import shutil
 import sys
 import threading
 import time
 import uuid
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,7 @@ from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.cli.main import main
 from pythae_fif.errors import ClaimLostError, StoreError
 from pythae_fif.runs.claim import Claim
-from pythae_fif.runs.engines import LocalEngine
+from pythae_fif.runs.engines import Batch, LocalEngine
 from pythae_fif.runs.execute import execute
 from pythae_fif.runs.folder import RunFolder, Status
 from pythae_fif.runs.remote import Remote, RemoteClaims
@@ -136,6 +138,46 @@ def test_a_checkpoint_travels_while_the_run_goes_on(machine, url, monkeypatch):
     assert not [name for name in store.remote.files() if name.endswith("checkpoint.pt")]
 
 
+@pytest.mark.parametrize("error", [StoreError("no network"), ConnectionError("no network")])
+def test_a_checkpoint_travels_after_a_hiccup_of_the_network(machine, url, monkeypatch, error):
+    monkeypatch.setattr(remote_module, "PUSH_SECONDS", 0.02)
+    store, run_dir, hiccups, seen = task_store(url), prepare(url), [], []
+    holds = RemoteClaims.holds
+
+    def unreliable(claims, name):
+        if not hiccups:
+            hiccups.append(error)
+            raise error
+        return holds(claims, name)
+
+    def long(job):
+        job.folder.write("checkpoint.pt", lambda file: file.write(b"state"))
+        until = time.monotonic() + 5
+        while not seen and time.monotonic() < until:
+            seen.extend(name for name in store.remote.files() if name.endswith("checkpoint.pt"))
+            time.sleep(0.02)
+
+    monkeypatch.setattr(RemoteClaims, "holds", unreliable)
+    monkeypatch.setitem(DEEDS, "nothing", long)
+    execute(run_dir, TASKS)
+    assert hiccups and seen
+
+
+@pytest.mark.parametrize("call", [RemoteClaims.names, lambda claims: claims.read("claim-a")])
+def test_claims_that_cannot_be_seen_are_one_line_and_not_none(machine, url, monkeypatch, call):
+    """Whoever took a claim for gone would do the run of a living owner."""
+    claims = RemoteClaims(Remote(url), "runs/x")
+    assert not call(claims)
+
+    def unreachable(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(claims.fs, "ls", unreachable)
+    monkeypatch.setattr(claims.fs, "cat_file", unreachable)
+    with pytest.raises(StoreError, match=r"cannot be (listed|read): no network"):
+        call(claims)
+
+
 def test_record_that_could_not_be_sent_is_sent_by_the_next_start(machine, url, monkeypatch):
     store, run_dir = task_store(url), prepare(url)
 
@@ -218,6 +260,39 @@ def test_claims_at_a_url(tmp_path, monkeypatch, kind):
 def _execute(run_dir: Path, cache: str) -> None:
     os.environ["PYTHAE_FIF_CACHE"] = cache
     execute(run_dir, TASKS)
+
+
+@pytest.mark.parametrize("deed", ["nothing", "fail"])
+def test_the_driver_of_a_ray_cluster_sees_how_a_run_elsewhere_ended(
+    machine, url, monkeypatch, deed
+):
+    pytest.importorskip("ray", reason="needs ray")
+    import pythae_fif.runs.engines.ray as ray_module
+
+    run_dir = prepare(url, TaskSpec(deed=deed))
+    place = ray_module._place_of(run_dir)
+    machine("b")
+    ended = "failed" if deed == "fail" else "finished"
+    with contextlib.suppress(ValueError):
+        execute(place, TASKS)
+    machine("a")
+    assert ray_module._is_waiting(run_dir) is False
+    monkeypatch.setattr(ray_module.ray, "get", lambda _: (ended, "broken"))
+    outcome = ray_module._end_of(Batch(TASKS, [run_dir]), None, run_dir, Counter())
+    assert outcome.state == Status.read(run_dir).state == ended
+    assert ("ValueError: broken" in outcome.error) == (deed == "fail")
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_ray_leaves_the_mirror_to_a_run_on_this_machine(machine, url, monkeypatch, begun):
+    pytest.importorskip("ray", reason="needs ray")
+    import pythae_fif.runs.engines.ray as ray_module
+
+    run_dir, pulls = prepare(url), []
+    monkeypatch.setattr(ray_module, "mirrored", pulls.append)
+    with Claim(run_dir) if begun else contextlib.nullcontext():
+        ray_module._refresh(run_dir)
+    assert len(pulls) == (not begun)
 
 
 def test_two_machines_want_the_same_run(machine, tmp_path, url):

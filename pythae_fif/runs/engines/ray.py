@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from ray.exceptions import (
     TaskCancelledError,
 )
 
-from pythae_fif.errors import ConfigError
+from pythae_fif.data.locations import own_configs, set_own_configs
+from pythae_fif.errors import ConfigError, StoreError
 from pythae_fif.runs.claim import is_claimed
 from pythae_fif.runs.engines.common import (
     Batch,
@@ -37,12 +39,14 @@ from pythae_fif.runs.engines.common import (
 from pythae_fif.runs.execute import execute
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.kind import Environment, Kind
-from pythae_fif.runs.remote import mirrored
+from pythae_fif.runs.remote import PUSH_SECONDS, mirrored
 
 logger = logging.getLogger(__name__)
 
 MAX_CRASHES = 3
 POLL_SECONDS, SECONDS_A_STATUS = 0.5, 0.002
+REFRESHED = 32
+"""Runs at a URL whose progress is asked for: those that were submitted first are begun first."""
 AGAIN, NOT_BEGUN = "again", "not begun"
 
 
@@ -85,12 +89,20 @@ class RayEngine:
                 batch.prepare(run_dir)
 
             def submit(run_dir: Path) -> Any:
-                place, timeout = _place_of(run_dir), batch.run_timeout
-                return task.remote(batch.kind, place, cpus, os.getcwd(), handed, timeout)
+                return task.remote(
+                    batch.kind,
+                    _place_of(run_dir),
+                    cpus,
+                    os.getcwd(),
+                    [str(path.resolve()) for path in own_configs()],
+                    handed,
+                    batch.run_timeout,
+                )
 
             open_runs = {submit(run_dir): run_dir for run_dir in batch.run_dirs}
             crashes: Counter[Path] = Counter()
             outcomes: list[Outcome] = []
+            looked = time.monotonic()
             try:
                 while open_runs:
                     for ref in _ended(open_runs):
@@ -104,6 +116,10 @@ class RayEngine:
                         for ref, run_dir in open_runs.items():
                             if _is_waiting(run_dir):
                                 ray.cancel(ref)
+                    if time.monotonic() - looked > PUSH_SECONDS:
+                        for run_dir in islice(open_runs.values(), REFRESHED):
+                            _refresh(run_dir)
+                        looked = time.monotonic()
                     on_change(open_statuses(open_runs.values()), outcomes)
             except BaseException:
                 _cancel(batch, open_runs)
@@ -152,6 +168,7 @@ def _connected(address: str | None) -> Iterator[None]:
 
 def _end_of(batch: Batch, ref: Any, run_dir: Path, crashes: Counter[Path]) -> Outcome | str:
     """How a task ended: an outcome, or whether its run is to be tried again or was never begun."""
+    _refresh(run_dir)
     try:
         state, error = ray.get(ref)
         return settle(batch, run_dir, state, error)
@@ -194,7 +211,19 @@ def _cancel(batch: Batch, open_runs: dict[Any, Path]) -> None:
 
 def _is_waiting(run_dir: Path) -> bool:
     """Whether no process has begun the run."""
+    if Status.read(run_dir).state == "waiting":
+        _refresh(run_dir)
     return Status.read(run_dir).state == "waiting"
+
+
+def _refresh(run_dir: Path) -> None:
+    """Brings what a worker on another machine has told, where the store is at a URL."""
+    if Environment.read(run_dir).url is None or is_claimed(run_dir):
+        return  # one that is claimed is worked on here, in the same folder
+    try:
+        mirrored(_place_of(run_dir))
+    except StoreError as error:
+        logger.warning("%s", error)
 
 
 def _line(text: str) -> str:
@@ -211,10 +240,13 @@ def _task(
     place: str,
     threads: int,
     folder: str,
+    configs: list[str],
     lent: object,
     timeout: float | None,
 ) -> tuple[str, str]:
     """The task of one run, in a worker process that ends with it; its last state and error."""
+    if configs:  # a running cluster's processes do not inherit the driver's
+        set_own_configs(configs)
     with contextlib.suppress(OSError):  # paths are relative to it
         os.chdir(folder)
     run_dir = mirrored(place)
