@@ -34,12 +34,13 @@ from pythae_fif.benchmark.yaml_files import import_class
 from pythae_fif.data import ImageDataset, Splits, to_float
 from pythae_fif.data.cache import open_splits
 from pythae_fif.device import default_device
-from pythae_fif.errors import FIFError, NonFiniteError
+from pythae_fif.errors import ConfigError, FIFError, NonFiniteError, StoreError
 from pythae_fif.evaluation import reconstruction_mse, score_codes, score_samples
 from pythae_fif.evaluation.scores import Scores
-from pythae_fif.files import checksum, read_json, set_aside
+from pythae_fif.files import checksum, set_aside
 from pythae_fif.runs.kind import Job, Kind, require_planned
 from pythae_fif.runs.provenance import git_state, provenance
+from pythae_fif.runs.store import json_content
 from pythae_fif.sampling import FIT_STEPS
 from pythae_fif.sampling.models import embed, reconstruct
 from pythae_fif.sampling.samplers import generate, generate_by_class
@@ -208,19 +209,22 @@ def _saved_model(job: ImageJob, input_dim: tuple[int, ...]) -> tuple[BaseAE, Tra
     model, path = job.folder.path / "model", job.folder.path / "training.json"
     if not model.is_dir():
         return None
+    content = json_content(path)
     try:
-        if not path.exists():
+        if content is None:
             raise FIFError("training.json is not there")
-        record = TrainingRecord.parse(read_json(path))
+        record = TrainingRecord.parse(content)
         if record.run_id != job.folder.run_id or not record.files:
             raise FIFError("training.json is not of this run")
         for name, sealed in record.files.items():
             if checksum(job.folder.path / name) != sealed:
                 raise FIFError(f"{name} was changed")
         loaded = rebuild_model(job.spec, input_dim, model)
-    except MemoryError:
-        raise
+    except (MemoryError, ConfigError, ImportError):
+        raise  # of this machine: nothing is said of the model
     except Exception as error:  # a damaged file raises anything
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError | StoreError):
+            raise StoreError(f"cannot read {model}: {error.strerror}") from error
         asides = [set_aside(found).name for found in (model, path) if found.exists()]
         logger.warning(
             "%s is not used (%s): set aside as %s",

@@ -108,7 +108,8 @@ def _write_image_sheets(
             return {}
         return {"labels": splits.labels["test"][:count]}
 
-    originals = to_float(splits.test, limit=SIDE * SIDE // 2).to(device)
+    whole_rows = len(splits.test) // SIDE * SIDE
+    originals = to_float(splits.test, limit=min(whole_rows, SIDE * SIDE // 2)).to(device)
     rows = [originals, _detached(model.reconstruct, originals, **told(len(originals)))]
     pairs = [torch.split(row, SIDE) for row in rows]
     stacked = [half for pair in zip(*pairs, strict=True) for half in pair]

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pythae_fif import studies
 from pythae_fif.benchmark.config import Seeds
@@ -15,7 +15,7 @@ from pythae_fif.cli.engine import ENGINE_FLAGS, add_engine_flags, read_engine
 from pythae_fif.cli.parsing import CommonFlags, Parser, add_flags
 from pythae_fif.cli.terminal import Terminal
 from pythae_fif.errors import ConfigError, did_you_mean
-from pythae_fif.runs.engines.options import EngineOptions, build_engine
+from pythae_fif.runs.engines.options import build_engine
 from pythae_fif.runs.remote import is_url
 from pythae_fif.validation import AtLeastOne, Each, Flag, read_checked
 
@@ -56,7 +56,9 @@ def study_command(words: list[str]) -> int:
         raise ConfigError(
             f"study {words[0]!r} is unknown: {did_you_mean(words[0], studies.STUDIES)}"
         )
-    flags, engine = _flags(study, words[1:])
+    flags, of_engine = _flags(study, words[1:])
+    engine = read_engine(of_engine)
+    anywhere = not of_engine.keys() - {"run_timeout"}  # the study knows best
     options = studies.StudyOptions(
         results=Path(flags.results).expanduser(),
         data_root=flags.data_root,
@@ -67,8 +69,8 @@ def study_command(words: list[str]) -> int:
         seeds=flags.seeds or (),
         profile=flags.profile,
         latent_dim=flags.latent_dim,
-        engine=None if engine is None else build_engine(engine, flags.results),
-        run_timeout=None if engine is None else engine.timeout_seconds,
+        engine=None if anywhere else build_engine(engine, flags.results),
+        run_timeout=engine.timeout_seconds,
     )
     # Its import costs seconds, which --help shall not wait for.
     from pythae_fif.cli import preflight
@@ -101,8 +103,8 @@ def study_command(words: list[str]) -> int:
     return 0
 
 
-def _flags(study: studies.Study, words: list[str]) -> tuple[StudyFlags, EngineOptions | None]:
-    """The study's flags, and the engine's where any are given."""
+def _flags(study: studies.Study, words: list[str]) -> tuple[StudyFlags, dict[str, Any]]:
+    """The study's flags, and those of engines that are given."""
     command = f"study {study.name}"
     parser = Parser(command, study.description)
     add_flags(parser, StudyFlags, {"profile", "seeds", *study.takes, *CommonFlags.model_fields})
@@ -113,4 +115,4 @@ def _flags(study: studies.Study, words: list[str]) -> tuple[StudyFlags, EngineOp
     flags = read_checked(StudyFlags, given, command, flags=given)
     if is_url(flags.results):
         raise ConfigError(f"--results {flags.results}: studies write to a folder, not to a URL")
-    return flags, read_engine(of_engine) if of_engine else None
+    return flags, of_engine

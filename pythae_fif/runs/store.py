@@ -1,6 +1,6 @@
 """The folder of results: a folder a run, written whole; what is damaged is set aside, not lost."""
 
-__all__ = ["RunConfig", "Store", "read_config"]
+__all__ = ["RunConfig", "Store", "json_content", "read_config"]
 
 import contextlib
 import dataclasses
@@ -159,7 +159,7 @@ class Store(Generic[SpecT, RecordT]):
         return known[1]
 
     def _read(self, path: Path, spec: SpecT) -> RecordT | None:
-        record = self.kind.record_in(_content(path), spec)
+        record = self.kind.record_in(json_content(path), spec)
         if record is not None:
             return record
         claim = Claim(path.parent)
@@ -279,7 +279,7 @@ def whole_record(kind: Kind[SpecT, RecordT], spec: SpecT, path: Path) -> RecordT
     Raises:
         StoreError: The file cannot be read, or is not whole and the folder cannot be written.
     """
-    content = _content(path)
+    content = json_content(path)
     record = kind.record_in(content, spec)
     if record is None and content is not None:
         aside = set_aside(path)
@@ -287,8 +287,8 @@ def whole_record(kind: Kind[SpecT, RecordT], spec: SpecT, path: Path) -> RecordT
     return record
 
 
-def _content(path: Path) -> Any:
-    """What a `result.json` holds, an empty text if that is no JSON, or None if there is no file.
+def json_content(path: Path) -> Any:
+    """What a JSON file holds, an empty text if that is no JSON, or None if there is no file.
 
     Raises:
         StoreError: It cannot be read.

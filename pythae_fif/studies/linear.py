@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -206,7 +206,8 @@ def measure(
         tell=tell,
     )
     losses = linear_loss(encoders, covariance, betas).view(len(cells), -1)
-    best = losses.argmin(1) + torch.arange(len(cells)) * size.restarts
+    found = losses.where(losses.isfinite(), math.inf).argmin(1)
+    best = found + torch.arange(len(cells)) * size.restarts
     rows = []
     for (index, regime), member in zip(cells, best.tolist(), strict=True):
         spectrum, beta = spectra[index], float(betas[member])
@@ -237,6 +238,8 @@ def measure(
 @dataclass(frozen=True)
 class Part:
     """All models with one of `DECODERS`."""
+
+    device: ClassVar[str] = "cpu"
 
     decoder: str
     size: Size

@@ -27,7 +27,7 @@ ResultT = TypeVar("ResultT", covariant=True)
 
 
 class Part(Protocol[ResultT]):
-    """A dataclass of plain values."""
+    """A dataclass of plain values; its class may say on which `device` it computes."""
 
     def compute(self, tell: Tell, where: Environment) -> ResultT:
         """The result, of dataclasses, lists and numbers, in a process of its own."""
@@ -108,13 +108,14 @@ def work(job: Job[PartSpec, PartRecord]) -> None:
     spec, folder = job.spec, job.folder
     of_study: Any = import_module(f"pythae_fif.studies.{spec.study}").Part
     part = TypeAdapter(of_study).validate_python(spec.values)
+    device = getattr(part, "device", default_device())
     folder.tell("running", "training")
     result = part.compute(lambda share: folder.tell("running", "training", share), job.environment)
     job.write_record(
         PartRecord(
             run_id=spec.run_id,
             result=_result(of_study).dump_python(result),
-            provenance=provenance(default_device(), job.started, folder.attempt),
+            provenance=provenance(device, job.started, folder.attempt),
         )
     )
 

@@ -126,7 +126,8 @@ class Part:
         ensemble = train(manifold, self.seeds, self.size, watch)
         generator = torch.Generator().manual_seed(2)
         latent = torch.randn(TEST_POINTS, manifold.latent_dim, generator=generator)
-        best = int(np.argmin([row.loss for row in rows[-len(self.seeds) :]]))
+        losses = np.array([row.loss for row in rows[-len(self.seeds) :]])
+        best = int(np.where(np.isfinite(losses), losses, np.inf).argmin())
         samples = ensemble.decode(latent)[best]
         return Learnt(rows, samples.tolist(), ensemble.log_prob(samples)[best].exp().tolist())
 

@@ -22,7 +22,7 @@ from pythae_fif.benchmark.record import ImageRecord
 from pythae_fif.benchmark.run import IMAGES, reconstruction_error, trainer_of
 from pythae_fif.benchmark.selection import Result
 from pythae_fif.data.dataset import as_tensor
-from pythae_fif.errors import FIFError, NonFiniteError
+from pythae_fif.errors import ConfigError, FIFError, NonFiniteError, StoreError
 from pythae_fif.files import read_json, write_json
 from pythae_fif.pictures import read_pixels
 from pythae_fif.reports import build_report
@@ -253,6 +253,34 @@ def test_a_run_that_was_trained_is_not_trained_again(prepared, monkeypatch):
     monkeypatch.setattr(run_module, "trainer_of", None)
     again = execute(run_dir)
     assert (again.scores, *kept(again)) == (first.scores, *kept(first))
+
+
+@pytest.mark.parametrize(
+    ("function", "error", "told"),
+    [
+        ("checksum", OSError(5, "Input/output error"), StoreError),
+        ("rebuild_model", OSError(5, "Input/output error"), StoreError),
+        ("rebuild_model", ConfigError("rhvae needs the package x"), ConfigError),
+        ("rebuild_model", ImportError("x"), ImportError),
+        ("json_content", StoreError("cannot read training.json"), StoreError),
+    ],
+)
+def test_an_error_that_says_nothing_of_the_model_leaves_it(
+    prepared, monkeypatch, function, error, told
+):
+    _, _, (run_dir,) = prepared()
+    first = execute(run_dir)
+    (run_dir / "result.json").unlink()
+
+    def fails(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, function, fails)
+        with pytest.raises(told):
+            execute(run_dir)
+    monkeypatch.setattr(run_module, "trainer_of", None)
+    assert execute(run_dir).scores == first.scores
 
 
 def test_the_models_of_table_2_train_by_the_wall_clock(tmp_path):

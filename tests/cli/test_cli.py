@@ -81,6 +81,23 @@ def run(tmp_path, capsys, monkeypatch):
     return call
 
 
+@pytest.mark.parametrize(
+    ("words", "timeout", "engine"),
+    [
+        ([], None, None),
+        (["--run-timeout", "2h"], 7200, None),
+        (["--run-timeout", "2h", "--cpus-per-run", "1"], 7200, LocalEngine(cpus_per_run=1)),
+        (["--engine", "local"], None, LocalEngine()),
+    ],
+)
+def test_where_a_study_trains(run, monkeypatch, words, timeout, engine):
+    """Its own choice, unless flags say where; how long a run may be silent does not."""
+    asked = []
+    monkeypatch.setattr(studies, "run_study", lambda _, options, __: asked.append(options) or [])
+    assert run("study", "tabular", "--quiet", *words)[0] == 0
+    assert (asked[0].run_timeout, asked[0].engine) == (timeout, engine)
+
+
 class TestShowing:
     def test_list(self, run):
         code, out, err = run.words("--list")

@@ -84,6 +84,15 @@ class TestWhatIsWritten:
         _, names = write(tmp_path, model_of(AE, AEConfig), data=few)
         assert names == ALWAYS | FOR_VECTORS
 
+    @pytest.mark.parametrize(("images", "rows"), [(11, 1), (30, 3)])
+    def test_originals_and_reconstructions_share_no_row(self, tmp_path, images, rows):
+        black = np.zeros((images, *SPLITS.test.shape[1:]), SPLITS.test.dtype)
+        few = dataclasses.replace(SPLITS, test=black, labels=None)
+        write(tmp_path, model_of(AE, AEConfig), data=few)
+        lit = blocks(tmp_path / "reconstructions.png").any((2, 3))
+        assert lit.all(1).tolist() == [False, True] * rows + [False] * (8 - 2 * rows)
+        assert not lit[::2].any()
+
     def test_samples_that_are_not_finite(self, tmp_path):
         broken = torch.full((70, 1, 8, 8), torch.nan)
         write_sheets(

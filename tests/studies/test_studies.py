@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import dataclasses
 import math
 from importlib import import_module
 from pathlib import Path
@@ -19,7 +20,10 @@ from pythae_fif.data.tabular import TABULAR_DATASETS
 from pythae_fif.data.toy import TOY_DATA
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.runs.engines import LocalEngine
+from pythae_fif.runs.execute import execute
 from pythae_fif.runs.kind import Environment
+from pythae_fif.runs.record import Provenance
+from pythae_fif.runs.store import Store
 from pythae_fif.studies import (
     DATASETS,
     STUDIES,
@@ -30,6 +34,7 @@ from pythae_fif.studies import (
     curvature,
     estimator,
     linear,
+    parts,
     run_study,
     sinusoid,
     toy,
@@ -254,6 +259,40 @@ def test_the_released_codes_points_have_a_variance_of_one():
 def test_transition(shares, expected):
     of_betas = dict(zip((0.1, 1.0, 10.0, 100.0), shares, strict=True))
     assert sinusoid.transition(of_betas) == pytest.approx(expected, nan_ok=True)
+
+
+@pytest.mark.parametrize("loss", [math.nan, -math.inf])
+def test_a_model_that_diverged_is_not_the_best(monkeypatch, loss):
+    part = toy.Part("circle", toy.Size(40, 1, 8), (0, 1))
+
+    def measured(of_first):
+        rows = [toy.Row(0, 1, of_first, 1.0), toy.Row(1, 1, 1.0, 1.0)]
+        monkeypatch.setattr(toy, "measure", lambda *_: rows)
+        return part.compute(lambda _: None, Environment())
+
+    assert measured(loss).samples == measured(2.0).samples != measured(0.0).samples
+
+
+def test_a_linear_model_that_diverged_is_not_the_best(monkeypatch):
+    real = linear.linear_loss
+
+    def diverged(encoders, *rest):
+        losses = real(encoders, *rest)
+        return losses if len(losses) == 1 else losses.where(torch.arange(len(losses)) > 0, math.nan)
+
+    monkeypatch.setattr(linear, "linear_loss", diverged)
+    rows = linear.measure(1, linear.Size(2, 20, 8), "pseudo-inverse")
+    assert all(math.isfinite(row.loss_above_theorem) for row in rows)
+
+
+def test_the_record_of_linear_models_says_that_they_are_on_the_cpu(monkeypatch, tmp_path):
+    monkeypatch.setattr(parts, "default_device", lambda: "cuda")
+    monkeypatch.setattr(parts, "provenance", lambda device, *_: Provenance(device=device))
+    monkeypatch.setattr(linear, "measure", lambda *_: [])
+    store = Store(tmp_path, parts.PARTS)
+    values = {"decoder": "free", "size": dataclasses.asdict(linear.Size(2, 1, 2)), "seed": 0}
+    spec = parts.PartSpec(study="linear", values=values)
+    assert execute(store.prepare(spec, Environment()), parts.PARTS).provenance.device == "cpu"
 
 
 # ---------------------------------------------------------------- what is written
