@@ -46,12 +46,15 @@ LITTER_SECONDS = 600
 """Age from which a temporary file is taken for the rest of a killed process."""
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
+def write_whole(
+    path: Path, write: Callable[[BinaryIO], object], check: Callable[[], None] = lambda: None
+) -> None:
     """Writes a file so that, whenever it is cut off, the old or the new one is there, whole.
 
     Args:
         path: The file to make or replace; its folder exists.
         write: Writes the content to the open file that it is given.
+        check: Called before the new file takes the old one's place, which it prevents by raising.
 
     Raises:
         StoreError: The folder or the disk does not take the file.
@@ -62,9 +65,10 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
             write(file)
             file.flush()
             os.fsync(file.fileno())
+        check()
         os.replace(temporary, path)
     except StoreError:
-        raise  # of `write`, which may see that the run is lost
+        raise  # of `check`
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
     finally:  # on a full disk it would be in the way

@@ -258,7 +258,7 @@ class FIF(HutchinsonModel):
             beta: Weight of the reconstruction.
         """
         return fif_loss(
-            *self._networks_at(condition),
+            *self.networks_at(condition),
             self.latent_distribution(x).log_prob,
             x,
             eps,
@@ -308,7 +308,8 @@ class FIF(HutchinsonModel):
         """
         return self._surrogate_mode
 
-    def _networks_at(self, condition: Tensor | None) -> tuple[Map, Map]:
+    def networks_at(self, condition: Tensor | None) -> tuple[Map, Map]:
+        """f and g at a condition (B, c), or None, as functions of x and of z alone."""
         return lambda x: self._encode(x, condition), lambda z: self._decode(z, condition)
 
     def _mode_for(self, x: Tensor, condition: Tensor | None) -> Mode:
@@ -361,14 +362,14 @@ class FIF(HutchinsonModel):
 
     def _check_replay(self, x: Tensor, condition: Tensor | None) -> None:
         """Raises UnsupportedOperationError where f and g cannot be replayed."""
-        encode, decode = self._networks_at(condition)
+        encode, decode = self.networks_at(condition)
         check_replay(encode, x, gradient=True)
         check_replay(decode, encode(x), gradient=True)
 
     def _check_backward(self, x: Tensor, condition: Tensor | None) -> None:
         """Raises ConfigError where PyTorch cannot differentiate a network twice."""
         self._surrogate_mode = "backward"
-        encode, decode = self._networks_at(condition)
+        encode, decode = self.networks_at(condition)
         with torch.inference_mode(False), torch.enable_grad():
             eps = x.new_ones(
                 1, len(x), self.model_config.trace_dim(x[0].numel()), requires_grad=True

@@ -99,12 +99,7 @@ class RunFolder:
             ClaimLostError: The run is another's; the file stays as it was.
             StoreError: The folder does not take it.
         """
-
-        def owned(file: BinaryIO) -> None:
-            write(file)
-            self.check()
-
-        write_whole(self.path / name, owned)
+        write_whole(self.path / name, write, self.check)
 
     def write_json(self, name: str, content: Any) -> None:
         """Writes a JSON file of the run, whole; raises as :meth:`write`."""

@@ -17,7 +17,6 @@ from pythae_fif.data import load_images, to_float
 from pythae_fif.device import default_device, fork_rng
 from pythae_fif.models.condition import as_condition
 from pythae_fif.nn import build_networks
-from pythae_fif.nn.conditional import join
 from pythae_fif.pictures import new_figure
 from pythae_fif.runs.engines import LocalEngine
 from pythae_fif.runs.engines.common import cores
@@ -207,15 +206,7 @@ def _gradient(
     parameters = list(model.encoder.parameters())
     x, eps = x.to(parameters[0].device), eps.to(parameters[0].device)
     condition = as_condition(labels, model.condition_dim, x)
-
-    def encode(x: Tensor) -> Tensor:
-        return model.embed(x, condition)
-
-    def decode(z: Tensor) -> Tensor:
-        joined = z if condition is None else join(z, condition)
-        decoded: Tensor = model.decoder(joined)["reconstruction"]
-        return decoded
-
+    encode, decode = model.networks_at(condition)
     for some in torch.split(eps, max(1, TANGENTS // len(x))):
         out = surrogate(encode, decode, x, some, trace_space=space)
         loss = out.surrogate.mean() * (len(some) / len(eps))

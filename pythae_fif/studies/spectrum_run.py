@@ -175,11 +175,7 @@ def measure(model: FIF, samples: int, seed: int) -> Measured:
     for label in range(model.model_config.condition_dim):
         given = model.given(label)
         z = torch.randn(samples, d, generator=generator).to(device)
-
-        def decode(z: Tensor, given: FIF = given) -> Tensor:
-            decoded: Tensor = given.decoder(z).reconstruction
-            return decoded
-
+        decode = given.networks_at(None)[1]
         with torch.no_grad():
             images = decode(z)
         values.append(decoder_singular_values(decode, z))

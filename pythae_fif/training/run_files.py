@@ -97,13 +97,8 @@ class TrainingFiles:
 
     def _write(self, path: Path, write: Callable[[BinaryIO], object]) -> None:
         """Writes a file whole, unless the run is lost until then."""
-
-        def write_and_check(file: BinaryIO) -> None:
-            write(file)
-            self._run.check()
-
         if self._writes:
-            write_whole(path, write_and_check)
+            write_whole(path, write, self._run.check)
 
     def write_log(self, rows: Iterable[EpochRow]) -> None:
         """Replaces the log: what came after the checkpoint that a training resumes from is cut."""

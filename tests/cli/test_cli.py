@@ -86,7 +86,11 @@ def run(tmp_path, capsys, monkeypatch):
     [
         ([], None, None),
         (["--run-timeout", "2h"], 7200, None),
-        (["--run-timeout", "2h", "--cpus-per-run", "1"], 7200, LocalEngine(cpus_per_run=1)),
+        (
+            ["--run-timeout", "2h", "--cpus-per-run", "1"],
+            7200,
+            LocalEngine(cpus_per_run=1, run_timeout="2h"),
+        ),
         (["--engine", "local"], None, LocalEngine()),
     ],
 )

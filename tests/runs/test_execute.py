@@ -282,14 +282,15 @@ class TestLostClaim:
     def test_who_stood_still_just_before_renaming_finds_nothing_to_rename(
         self, run_dir, lose, deed, monkeypatch
     ):
-        def still(_):
+        def still(*paths):
             monkeypatch.undo()
             lose()
             stop_writes(run_dir)  # as whoever takes over does
+            os.replace(*paths)
 
         def write(file):
             file.write(b"late")
-            monkeypatch.setattr("pythae_fif.files.os.fsync", still)
+            monkeypatch.setattr("pythae_fif.files.os.replace", still)
 
         deed(lambda job: job.folder.write("picture.png", write))
         with pytest.raises(ClaimLostError):

@@ -51,11 +51,11 @@ class TestSlots:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if visible is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        slots = LocalEngine(gpus, runs_per_gpu=2).slots()
+        slots = LocalEngine(gpus=gpus, runs_per_gpu=2).slots()
         assert [slot.device for slot in slots] == devices
         assert all(slot.threads == max(1, cores() // len(devices)) for slot in slots)
         with pytest.raises(ConfigError, match="--gpus 2: 0 to 1 are visible on this machine"):
-            LocalEngine([2]).slots()
+            LocalEngine(gpus=[2]).slots()
 
 
 @pytest.fixture

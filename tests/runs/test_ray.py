@@ -51,7 +51,7 @@ def engine(cluster):
     from pythae_fif.runs.engines.ray import RayEngine
 
     handler = signal.getsignal(signal.SIGTERM)
-    yield RayEngine(cluster.address, cpus_per_run=1)
+    yield RayEngine(ray_address=cluster.address, cpus_per_run=1)
     signal.signal(signal.SIGTERM, handler)
 
 
@@ -177,4 +177,4 @@ def test_no_cluster_at_the_address(tmp_path):
     from pythae_fif.runs.engines.ray import RayEngine
 
     with pytest.raises(ConfigError, match=r"--ray-address 127\.0\.0\.1:1: no Ray cluster answers"):
-        RayEngine("127.0.0.1:1").run_all(Batch(IMAGES, [tmp_path]), lambda *_: None)
+        RayEngine(ray_address="127.0.0.1:1").run_all(Batch(IMAGES, [tmp_path]), lambda *_: None)

@@ -78,13 +78,11 @@ class Outcome:
 
 
 class Engine(Protocol):
-    """Where runs are executed.
+    """Where runs are executed."""
 
-    Attributes:
-        parting: What to say when :meth:`run_all` returned while runs go on; else empty.
-    """
-
-    parting: str
+    @property
+    def parting(self) -> str:
+        """What to say when :meth:`run_all` returned while runs go on; else empty."""
 
     def run_all(self, batch: Batch, on_change: OnChange) -> list[Outcome]:
         """Calls :func:`~pythae_fif.runs.execute.execute` for every folder, in a process a run.

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -28,6 +28,7 @@ from pythae_fif.runs.engines.common import (
     enter_run,
     settle,
 )
+from pythae_fif.runs.engines.options import LocalOptions
 from pythae_fif.runs.execute import execute
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.kind import Kind
@@ -55,22 +56,18 @@ class Slot:
     threads: int
 
 
-@dataclass(frozen=True)
-class LocalEngine:
+class LocalEngine(LocalOptions):
     """This machine's GPUs, or its cores where there is none.
 
-    Args:
-        gpus: Those in use, counted among the visible ones; all if None.
-        runs_per_gpu: Runs at once on each.
-        cpus_per_run: Threads of a run. By default the cores divided by the runs at once, which
-            without GPUs are at most four.
+    By default the cores are divided by the runs at once, which without GPUs are at most four.
+
+    Attributes:
+        gpus: As of its options, and empty for the cores of a machine with GPUs.
     """
 
     gpus: list[int] | None = None
-    runs_per_gpu: int = 1
-    cpus_per_run: int | None = None
 
-    parting = ""
+    parting: ClassVar[str] = ""
 
     def slots(self) -> list[Slot]:
         """Room for the runs; a list of n runs n at once.

@@ -132,7 +132,7 @@ def build_engine(options: EngineOptions, results: str | Path) -> "Engine":
         with importing("ray", "--engine ray"):
             from pythae_fif.runs.engines.ray import RayEngine
 
-        return RayEngine(options.ray_address, options.runs_per_gpu, options.cpus_per_run)
+        return RayEngine(**dict(options))
     if isinstance(options, SlurmOptions):
         with importing("slurm", "--engine slurm"):
             from pythae_fif.runs.engines.slurm import SlurmEngine
@@ -140,8 +140,7 @@ def build_engine(options: EngineOptions, results: str | Path) -> "Engine":
         return SlurmEngine(options, results)
     from pythae_fif.runs.engines.local import LocalEngine
 
-    assert isinstance(options, LocalOptions)
-    engine = LocalEngine(options.gpus, options.runs_per_gpu, options.cpus_per_run)
+    engine = LocalEngine(**dict(options))
     engine.slots()  # so that a wrong number is told before the data are loaded
     return engine
 

@@ -10,10 +10,9 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import ray
 from ray.exceptions import (
@@ -36,6 +35,7 @@ from pythae_fif.runs.engines.common import (
     open_statuses,
     settle,
 )
+from pythae_fif.runs.engines.options import RayOptions
 from pythae_fif.runs.execute import execute
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.kind import Environment, Kind
@@ -50,26 +50,18 @@ REFRESHED = 32
 AGAIN, NOT_BEGUN = "again", "not begun"
 
 
-@dataclass(frozen=True)
-class RayEngine:
+class RayEngine(RayOptions):
     """A Ray cluster whose nodes see the results folder under the path that it has here.
 
     The images go to every node once, in shared memory, and the run resumes from the checkpoint in
     its folder wherever it is tried again. One whose worker dies is tried again, `MAX_CRASHES`
     times at most, or the run itself would be the cause; one whose node dies as often as it takes.
 
-    Args:
-        address: As `ray.init` takes it.
-        runs_per_gpu: Runs at once on a GPU, where the cluster has any.
-        cpus_per_run: Cores and threads of a run. By default the cores of a node are divided by
-            its runs at once, without GPUs four; on unequal nodes the smallest share counts.
+    By default the cores of a node are divided by its runs at once, without GPUs four; on unequal
+    nodes the smallest share counts.
     """
 
-    address: str | None = None
-    runs_per_gpu: int = 1
-    cpus_per_run: int | None = None
-
-    parting = ""
+    parting: ClassVar[str] = ""
 
     def run_all(self, batch: Batch, on_change: OnChange) -> list[Outcome]:
         """See :class:`Engine`.
@@ -80,7 +72,7 @@ class RayEngine:
         Raises:
             ConfigError: There is no cluster at the address.
         """
-        with _connected(self.address):
+        with _connected(self.ray_address):
             cpus, gpus = self._resources()
             task = ray.remote(max_calls=1, max_retries=0, num_cpus=cpus, num_gpus=gpus)(_task)
             handed = ray.put(batch.lent)
