@@ -4,12 +4,16 @@ __all__ = [
     "Experiment",
     "ModelSettings",
     "Profile",
+    "Shipped",
     "experiment_file",
     "length_of",
     "load_experiment",
+    "shipped_of",
 ]
 
+import contextlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Annotated, Any
 
@@ -226,6 +230,9 @@ class Experiment(TableOptions):
         """
         usual = read_yaml(config_file(self.dataset))
         words = [self.dataset, self.arch, self.profile]
+        shipped = shipped_of(self)
+        if shipped is not None and not shipped.same:
+            words.append("own")  # or its tables would replace those of the package's profile
         if self.data is not None:
             words.insert(1, Path(self.data).stem)
         for key, value in self.overrides.items():  # in place of what the profile says
@@ -248,6 +255,33 @@ class Experiment(TableOptions):
         """d of a model: that of `latent_dims`, or the common one, within what it takes."""
         latent_dim = self.latent_dims.get(model, self.latent_dim)
         return min(latent_dim, read_model_entry(model).max_latent_dim or latent_dim)
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """What the package has under the name of an experiment's profile.
+
+    Attributes:
+        experiment: Of the same data set and architecture, with that profile.
+        table: Number of the file that it is from, in `experiments/`; None for the data set's own.
+        same: Whether the two profiles are the same.
+    """
+
+    experiment: Experiment
+    table: int | None
+    same: bool
+
+
+def shipped_of(experiment: Experiment) -> Shipped | None:
+    """The package's profile of that name, one that is the same if there is any; None if none."""
+    flags = {"arch": experiment.arch, "profile": experiment.profile}
+    wanted, found = experiment.profiles[experiment.profile], list[Shipped]()
+    for table in (None, *(int(name.removeprefix("table")) for name in names_in("experiments"))):
+        file = None if table is None else experiment_file(table)
+        with contextlib.suppress(ConfigError):  # it has no such profile
+            usual = load_experiment(experiment.dataset, file, flags)
+            found.append(Shipped(usual, table, usual.profiles[experiment.profile] == wanted))
+    return next((one for one in found if one.same), found[0] if found else None)
 
 
 def length_of(profile: Profile) -> str:

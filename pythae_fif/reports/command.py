@@ -2,16 +2,13 @@
 
 __all__ = ["command_of"]
 
-import contextlib
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from pythae_fif.benchmark.config import OVERRIDES, Experiment, experiment_file, load_experiment
+from pythae_fif.benchmark.config import OVERRIDES, Experiment, load_experiment, shipped_of
 from pythae_fif.benchmark.model_entry import all_models, read_model_entry
 from pythae_fif.benchmark.plan import RunSpec, configurations
-from pythae_fif.benchmark.yaml_files import names_in
-from pythae_fif.errors import ConfigError
 from pythae_fif.sampling import SAMPLERS
 
 GRID_FLAGS = ("beta", "hutchinson_samples")
@@ -30,8 +27,14 @@ def command_of(experiment: Experiment, specs: Sequence[RunSpec]) -> str:
         With `--config FILE` where the profile is the user's own.
     """
     words = ["--dataset", experiment.dataset, "--arch", experiment.arch]
-    source, usual = _shipped(experiment)
-    words += [*source, "--profile", experiment.profile]
+    shipped = shipped_of(experiment)
+    if shipped is None or not shipped.same:
+        words += ["--config", "FILE"]
+    elif shipped.table is not None:
+        words += ["--table", str(shipped.table)]
+    words += ["--profile", experiment.profile]
+    of_arch = {"arch": experiment.arch}
+    usual = shipped.experiment if shipped else load_experiment(experiment.dataset, None, of_arch)
     if experiment.data is not None:
         words += ["--data", Path(experiment.data).name]
     models = sorted({spec.model for spec in specs})
@@ -63,7 +66,8 @@ def _grid_flags(experiment: Experiment, specs: Sequence[RunSpec]) -> list[str]:
     grid, words = read_model_entry("fif").grid, list[str]()
     for key, values in zip(GRID_FLAGS, zip(*ran, strict=True), strict=True):
         if known := sorted({value for value in values if value is not None}):
-            # A flag runs its values with all of the grid's of the other; the last must be there.
+            # A flag's values are run with all that the grid has of the other, so usual values need
+            # no flag. But without any the profile's first configurations would be run.
             words += _flag(key, known, () if key == GRID_FLAGS[-1] and not words else grid[key])
     return words
 
@@ -73,22 +77,6 @@ def _flag(key: str, values: Sequence[object], usual: Sequence[object]) -> list[s
     if set(values) == set(usual):
         return []
     return [f"--{key.replace('_', '-')}", *map(str, values)]
-
-
-def _shipped(experiment: Experiment) -> tuple[list[str], Experiment]:
-    """The flag of the file that has the experiment's profile, and the experiment of that file."""
-    flags = {"arch": experiment.arch}
-    wanted = experiment.profiles[experiment.profile]
-    alike = []
-    for table in (None, *(int(name.removeprefix("table")) for name in names_in("experiments"))):
-        file = None if table is None else experiment_file(table)
-        with contextlib.suppress(ConfigError):  # it has no such profile
-            named = flags | {"profile": experiment.profile}
-            alike.append(load_experiment(experiment.dataset, file, named))
-            if alike[-1].profiles[experiment.profile] == wanted:
-                return ([] if table is None else ["--table", str(table)]), alike[-1]
-    own = ["--config", "FILE"]
-    return own, alike[0] if alike else load_experiment(experiment.dataset, None, flags)
 
 
 def _asked_samplers(specs: Iterable[RunSpec]) -> list[str]:

@@ -127,6 +127,24 @@ class TestConfig:
         assert load_experiment("npz", None, own).name.startswith("npz-My_faces-")
         assert load_experiment("npz", None, own).name.endswith("-32px")
 
+    @pytest.mark.parametrize(
+        ("profile", "changed", "name"),
+        [
+            ("quick", {}, "digits-convnet-quick"),
+            ("quick", {"epochs": 3}, "digits-convnet-quick-own"),
+            ("mine", {"epochs": 3}, "digits-convnet-mine"),
+            ("table2", {}, "digits-convnet-table2"),
+            ("table2", {"crop": 100}, "digits-convnet-table2-own"),
+        ],
+    )
+    def test_a_profile_of_your_own_takes_no_name_of_the_package(self, profile, changed, name):
+        """Its tables would replace the others."""
+        file = experiment_file(2) if profile == "table2" else None
+        usual = load_experiment("digits", file, {"arch": "convnet"})
+        values = usual.profiles.get(profile, usual.settings).model_copy(update=changed)
+        own = usual.model_copy(update={"profile": profile, "profiles": {profile: values}})
+        assert own.name == name
+
     def test_latent_dimension_by_model_unless_one_is_given(self, tmp_path):
         for flags, expected in (({}, [64, 512, 192]), ({"latent_dim": 32}, [32, 32, 32])):
             experiment = load_experiment("celeba", experiment_file(2), {**flags, "seeds": [0]})
