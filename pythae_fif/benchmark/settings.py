@@ -20,7 +20,8 @@ OPTIONAL: dict[str, Any] = {
     "epochs": None, "wall_clock": None, "weight_decay": None, "fit_steps": None, "crop": None,
     **TRAINER,
 }  # fmt: skip
-"""Absent at these values: they came later, and runs of before are still the same."""
+"""Left out of a specification at these values: the keys came later, and the ids of earlier runs
+must not change."""
 
 
 class Settings(Checked):

@@ -1,4 +1,4 @@
-"""What is left of a model of a table: samples in original units, and pictures of them."""
+"""What a run on a table writes: samples in original units, and pictures of them."""
 
 __all__ = ["write_table_sheets"]
 

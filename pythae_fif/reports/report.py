@@ -46,11 +46,11 @@ MAIN_PACKAGES = ("pythae-fif", "pythae", "torch", "numpy", "scikit-learn")
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table; numbers are means over the seeds, `std` their spread.
+    """A line of the table: means over the seeds, and `std`, their standard deviations.
 
-    That of the distance is with a single seed the one over draws of its samples. Its `noise` is
-    half the width of the 95% interval by all that is known: these spreads, and how validation and
-    test split differ.
+    With one seed the standard deviation of the distance is over draws of samples. `noise` is half
+    the width of the distance's 95% interval, from these spreads and from how validation and test
+    split differ.
     """
 
     model: str
@@ -324,8 +324,8 @@ def _noise_note(choices: Sequence[Choice]) -> str:
 def _split_noise(choices: Sequence[Choice]) -> dict[str, float]:
     """Sampler -> standard deviation by which other references move a distance, relative to it.
 
-    Taken from by how much the ratio of test to validation distance differs among the models: 1.5
-    median absolute deviations of its logarithm, in which the noise of both splits is.
+    The logarithm of the ratio of test to validation distance spreads over the models by 1.5 median
+    absolute deviations. Both splits have a part in that, so each has 1 / sqrt(2) of it.
     """
     ratios: dict[str, list[float]] = {}
     for choice in choices:

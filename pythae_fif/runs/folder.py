@@ -21,7 +21,9 @@ STATUS = "status.json"
 UNCLAIMED = (STATUS, "environment.json", "config.yaml", "slurm.json")
 """Files that others write, too, who have not claimed the run."""
 NOT_SEALED = (*UNCLAIMED, "result.json", "output.log")
-"""Files that change without the result, or that hold the seal; hidden ones are not sealed too."""
+"""Files that may change while the result stays the same, or that hold the seal. Hidden files are
+not sealed either. The names count below `model/`, too: Pythae's `environment.json` there is not
+sealed."""
 
 
 @dataclass(frozen=True)

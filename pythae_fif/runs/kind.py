@@ -61,7 +61,9 @@ def require_planned(what: str, found: str | None, planned: str) -> None:
 
 @dataclass(frozen=True)
 class Environment:
-    """What a run needs but its result does not depend on; it stays on its machine.
+    """What a run needs but its result does not depend on.
+
+    A store at a URL holds it too; a machine that has one keeps its own.
 
     Attributes:
         data_root: Where data sets are; None for the default.

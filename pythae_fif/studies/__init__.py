@@ -153,7 +153,7 @@ class StudyOptions:
         profile: ``paper`` for the full protocol, ``quick`` for minutes on two cores; some studies
             have ``released``, the protocol of the authors' code, tables of numbers ``equal_time``.
         latent_dim: Latent dimension; None for the study's own.
-        engine: Does the study's runs; None for this machine, one at a time.
+        engine: Does the study's runs; None for this machine, as the study shares it out.
         run_timeout: As of :class:`~pythae_fif.runs.engines.Batch`.
         command: Stands below figures and tables; :func:`run_study` sets it.
     """

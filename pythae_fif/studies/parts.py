@@ -1,6 +1,7 @@
 """A part of a study: computed in one go and kept as a run, so that an interrupt loses it alone.
 
-A module of a study has a dataclass `Part`: all that defines a result, and how it is computed.
+A module of a study has a dataclass `Part`: what differs between the parts, and how one is computed.
+The module's constants are not in the id: raise `SCHEMA` when one changes.
 """
 
 __all__ = ["PARTS", "Part", "PartRecord", "PartSpec", "Tell", "results_of"]
@@ -34,7 +35,9 @@ class Part(Protocol[ResultT]):
 
 
 class PartSpec(Checked):
-    """Everything that defines the result of a part.
+    """What differs between the parts of a study.
+
+    The constants of its module are not in the id: raise `SCHEMA` when one changes.
 
     Attributes:
         study: Whose it is.
