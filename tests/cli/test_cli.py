@@ -757,7 +757,7 @@ class TestStudies:
             (["--data-root", "there"], {"data_root": "there"}),
             (["--offline"], {"offline": True}),
             (["--models", "fif", "rectangular_flow"], {"models": ["fif", "rectangular_flow"]}),
-            (["--run-timeout", "2m"], {"run_timeout": 120, "engine": LocalEngine()}),
+            (["--run-timeout", "2m"], {"run_timeout": 120, "engine": None}),
             (["--cpus-per-run", "1"], {"engine": LocalEngine(cpus_per_run=1)}),
             (["--runs-per-gpu", "3"], {"engine": LocalEngine(runs_per_gpu=3)}),
         ],

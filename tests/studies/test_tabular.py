@@ -145,7 +145,6 @@ def test_a_diverged_score_survives_the_file(tmp_path):
     found = store.record(SPEC)
     assert found.wasserstein[0] == 1 and math.isnan(found.wasserstein[1])
     assert found.to_dict()["checksum"] == RECORD.to_dict()["checksum"]
-    assert not TABULAR.answers(SPEC, RECORD.model_copy(update={"wasserstein": [1.0]}))
 
 
 @pytest.mark.parametrize(

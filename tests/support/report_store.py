@@ -26,7 +26,7 @@ from pythae_fif.runs.record import Provenance
 from pythae_fif.runs.store import Store
 
 GOLDEN = Path(__file__).parents[1] / "reports" / "golden"
-NAME = "mnist-resnet-quick"
+NAME = "mnist-resnet-quick-own"
 
 
 def experiment(profile: str = "quick", dataset: str = "mnist", **values) -> Experiment:
