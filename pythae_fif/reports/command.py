@@ -1,6 +1,6 @@
-"""The command that makes the runs of a table again, from the runs themselves."""
+"""The commands that make the runs of a table again, from the runs themselves."""
 
-__all__ = ["command_of"]
+__all__ = ["commands_of"]
 
 import shlex
 from collections.abc import Iterable, Sequence
@@ -14,10 +14,11 @@ from pythae_fif.sampling import SAMPLERS
 GRID_FLAGS = ("beta", "hutchinson_samples")
 
 
-def command_of(experiment: Experiment, specs: Sequence[RunSpec]) -> str:
-    """The command that makes these runs, without what changes no result and without folders.
+def commands_of(experiment: Experiment, specs: Sequence[RunSpec]) -> list[str]:
+    """The commands that make these runs, without what changes no result and without folders.
 
-    It depends on the runs of a table alone, and not on the commands that they were made by.
+    They depend on the runs of a table alone, and not on the commands that they were made by. Models
+    of other seeds have another command, since one trains all its models with all its seeds.
 
     Args:
         experiment: What is the same for all runs.
@@ -26,6 +27,15 @@ def command_of(experiment: Experiment, specs: Sequence[RunSpec]) -> str:
     Returns:
         With `--config FILE` where the profile is the user's own.
     """
+    groups: dict[tuple[int, ...], list[RunSpec]] = {}
+    for model in sorted({spec.model for spec in specs}):
+        of_model = [spec for spec in specs if spec.model == model]
+        groups.setdefault(tuple(sorted({spec.seed for spec in of_model})), []).extend(of_model)
+    return [_command_of(experiment, group) for group in groups.values()]
+
+
+def _command_of(experiment: Experiment, specs: Sequence[RunSpec]) -> str:
+    """The command of models that have the same seeds."""
     words = ["--dataset", experiment.dataset, "--arch", experiment.arch]
     shipped = shipped_of(experiment)
     if shipped is None or not shipped.same:

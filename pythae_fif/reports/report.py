@@ -18,7 +18,7 @@ from pythae_fif.benchmark.model_entry import read_model_entry
 from pythae_fif.benchmark.selection import Choice, Result, select
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.evaluation.scoring import FEWEST_SAMPLES
-from pythae_fif.reports.command import command_of
+from pythae_fif.reports.command import commands_of
 from pythae_fif.runs.compare import difference
 from pythae_fif.sampling import FIT_STEPS, FITTED
 
@@ -273,12 +273,13 @@ def _notes(
             f"The density models of {', '.join(fitted)} are fitted to the training codes in at "
             f"most {experiment.settings.fit_steps or FIT_STEPS:,} steps of Adam on 100 codes each."
         )
+    commands = commands_of(experiment, [result.spec for result in results])
     return [
         *notes,
         f"{_training_line(experiment, choices)}, "
         f"seeds {', '.join(map(str, seeds))}, on {' and '.join(machines)}; "
         f"{'; or '.join(versions)}.",
-        f"Made by `{command_of(experiment, [result.spec for result in results])}`.",
+        f"Made by {' and '.join(f'`{command}`' for command in commands)}.",
     ]
 
 

@@ -41,7 +41,7 @@ from pythae_fif.reports import (
 )
 from pythae_fif.reports.agreement import order_agreement
 from pythae_fif.reports.code_table import code_grid
-from pythae_fif.reports.command import command_of
+from pythae_fif.reports.command import commands_of
 from pythae_fif.reports.grid import (
     DASH,
     Cell,
@@ -224,7 +224,7 @@ class TestCommand:
     @staticmethod
     def command(results, dataset="digits", file=None, **flags) -> str:
         experiment = load_experiment(dataset, file, flags)
-        found = command_of(experiment, [r.spec for r in results])
+        (found,) = commands_of(experiment, [r.spec for r in results])
         start = f"python run_benchmark.py --dataset {dataset} --arch {experiment.arch} "
         assert found.startswith(start)
         return found.removeprefix(start)
@@ -257,10 +257,26 @@ class TestCommand:
     def test_models_samplers_and_seeds_are_those_of_the_runs(self):
         results = [
             result("vamp", {}, 2, {"vamp": (1, 1), "maf": (1, 1)}),
-            result("ae", {}, 0, {"normal": (1, 1)}),
+            result("ae", {}, 2, {"normal": (1, 1)}),
         ]
-        expected = "--profile quick --models ae vamp --samplers normal maf --seeds 0 2"
+        expected = "--profile quick --models ae vamp --samplers normal maf --seeds 2"
         assert self.command(results, profile="quick", models=["fif"], seeds=[9]) == expected
+
+    def test_models_of_other_seeds_have_another_command(self):
+        """Together the commands make these runs and no other."""
+        ran = {("ae", 0), ("ae", 1), ("vae", 0), ("vae", 1), ("rae_l2", 0)}
+        samplers = dict.fromkeys(("normal", "gaussian", "gmm"), (1, 1))
+        results = [result(model, {}, seed, samplers) for model, seed in sorted(ran)]
+        found = commands_of(load_experiment("digits", None, {}), [r.spec for r in results])
+        assert [command.partition(" --models ")[2] for command in found] == [
+            "ae vae --seeds 0 1", "rae_l2"
+        ]  # fmt: skip
+        plans = [
+            expand(read_request(run_parser("").given(command.split()[2:])).experiment, data)
+            for command in found
+            for data in [Announced((1, 8, 8))]
+        ]
+        assert {(spec.model, spec.seed) for plan in plans for spec in plan} == ran
 
     def test_all_models(self):
         results = [result(name, {}, 0, {"normal": (1, 1)}) for name in all_models()]
@@ -302,12 +318,12 @@ class TestCommand:
         changed = experiment.settings.model_copy(update={"epochs": 1})
         update = {"profile": name, "profiles": {name: changed}}
         experiment = experiment.model_copy(update=update)
-        found = command_of(experiment, [self.ONE[0].spec])
+        (found,) = commands_of(experiment, [self.ONE[0].spec])
         assert f"--arch convnet --config FILE --profile {name} --models fif" in found
 
     def test_your_data_are_named_without_their_folder(self):
         experiment = load_experiment("npz", None, {"data": "/home/me/faces.npz"})
-        assert " --data faces.npz " in command_of(experiment, [self.ONE[0].spec])
+        assert " --data faces.npz " in commands_of(experiment, [self.ONE[0].spec])[0]
 
 
 class TestTerminal:
