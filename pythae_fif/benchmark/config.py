@@ -129,6 +129,7 @@ class Experiment(TableOptions):
         arch: Name of the architecture.
         models, samplers, seeds: What to run.
         beta, hutchinson_samples: Values that replace those of FIF's grid.
+        configurations: Replaces the profile's number of them.
         latent_dim: d.
         latent_dims: Model -> d where it has another; none of them counts if the user gives one d.
         image_size: Of data sets that are resized.
@@ -147,6 +148,7 @@ class Experiment(TableOptions):
     models: Annotated[Each[ModelName], Flag("models of `list`, or 'all'", "MODEL")]
     samplers: Annotated[Each[SamplerName], Flag("samplers of `list`, or 'all'", "SAMPLER")]
     seeds: Annotated[Seeds, Flag("one run a seed", "SEED")] = Field(default_factory=lambda: [0])
+    configurations: Annotated[AtLeastOne | None, Flag("of each model, its first N", "N")] = None
     beta: Annotated[Each[float] | None, Flag("FIF's reconstruction weights")] = None
     hutchinson_samples: Annotated[Each[Whole] | None, Flag("FIF's K", "K")] = None
     latent_dim: Annotated[AtLeastOne, Flag("latent dimension", "D")]
@@ -213,6 +215,8 @@ class Experiment(TableOptions):
             models = {m: of.model_copy(update=of_all) for m, of in profile.models.items()}
             budget = dict.fromkeys(BUDGETS) if given.keys() & set(BUDGETS) else {}
             changed |= {"models": models, **budget, **given}
+        if self.configurations is not None:
+            changed["configurations"] = self.configurations
         return profile.model_copy(update=changed)
 
     @property

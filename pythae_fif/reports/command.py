@@ -5,8 +5,9 @@ __all__ = ["commands_of"]
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
-from pythae_fif.benchmark.config import OVERRIDES, Experiment, load_experiment, shipped_of
+from pythae_fif.benchmark.config import OVERRIDES, Experiment, Profile, load_experiment, shipped_of
 from pythae_fif.benchmark.model_entry import all_models, read_model_entry
 from pythae_fif.benchmark.plan import RunSpec, configurations
 from pythae_fif.sampling import SAMPLERS
@@ -17,8 +18,9 @@ GRID_FLAGS = ("beta", "hutchinson_samples")
 def commands_of(experiment: Experiment, specs: Sequence[RunSpec]) -> list[str]:
     """The commands that make these runs, without what changes no result and without folders.
 
-    They depend on the runs of a table alone, and not on the commands that they were made by. Models
-    of other seeds have another command, since one trains all its models with all its seeds.
+    They depend on the runs of a table alone, and not on the commands that they were made by. One
+    command trains all its models with all its seeds and the same number of configurations; models
+    of which others were run have a command of their own.
 
     Args:
         experiment: What is the same for all runs.
@@ -27,15 +29,37 @@ def commands_of(experiment: Experiment, specs: Sequence[RunSpec]) -> list[str]:
     Returns:
         With `--config FILE` where the profile is the user's own.
     """
-    groups: dict[tuple[int, ...], list[RunSpec]] = {}
+    groups: dict[tuple[tuple[int, ...], int | None], list[RunSpec]] = {}
     for model in sorted({spec.model for spec in specs}):
         of_model = [spec for spec in specs if spec.model == model]
-        groups.setdefault(tuple(sorted({spec.seed for spec in of_model})), []).extend(of_model)
-    return [_command_of(experiment, group) for group in groups.values()]
+        seeds = tuple(sorted({spec.seed for spec in of_model}))
+        count = _first_configurations(experiment.profiles[experiment.profile], of_model)
+        groups.setdefault((seeds, count), []).extend(of_model)
+    return [
+        _command_of(experiment.model_copy(update={"configurations": count}), group)
+        for (_, count), group in groups.items()
+    ]
+
+
+def _first_configurations(profile: Profile, specs: Sequence[RunSpec]) -> int | None:
+    """How many of a model's first configurations were run; None if it is the profile's number.
+
+    None for a FIF of other values than the first, too, which its own flags name.
+    """
+    model, ran = specs[0].model, list[dict[str, Any]]()
+    for spec in specs:
+        varied = {name: spec.parameters[name] for name in spec.varied}
+        ran += [varied] if varied not in ran else []
+    choices = configurations(profile.model_copy(update={"configurations": None}), model)
+    last = max((i for i, choice in enumerate(choices, start=1) if choice in ran), default=0)
+    others = len(ran) != last or any(choice not in choices for choice in ran)
+    named = read_model_entry(model).is_fif and others
+    usual = len(configurations(profile, model))
+    return None if named or last in (0, usual) else last
 
 
 def _command_of(experiment: Experiment, specs: Sequence[RunSpec]) -> str:
-    """The command of models that have the same seeds."""
+    """The command of models that have the same seeds and number of configurations."""
     words = ["--dataset", experiment.dataset, "--arch", experiment.arch]
     shipped = shipped_of(experiment)
     if shipped is None or not shipped.same:
@@ -56,7 +80,7 @@ def _command_of(experiment: Experiment, specs: Sequence[RunSpec]) -> str:
     if experiment.latent_dims != usual.latent_dims or experiment.latent_dim != usual.latent_dim:
         words += ["--latent-dim", str(experiment.latent_dim)]
     table = ("missing", "separator", "no_header")
-    for key in ("image_size", "extractor", *OVERRIDES, *table):
+    for key in ("configurations", "image_size", "extractor", *OVERRIDES, *table):
         value = getattr(experiment, key)
         if value != getattr(usual, key):
             value = experiment.extractor_name if key == "extractor" else value

@@ -240,8 +240,10 @@ def _notes(
     )
     fitted = [SAMPLER_LABELS[s] for s in FITTED if any(choice.sampler == s for choice in choices)]
     seeds = sorted({result.spec.seed for choice in choices for result in choice.results})
+    most = max(choice.candidates for choice in choices)
+    tried = "one configuration" if most == 1 else f"at most {most} configurations"
     notes = [
-        f"Profile `{experiment.profile}`: {experiment.settings.note}"
+        f"Profile `{experiment.profile}`: {experiment.settings.note}; {tried} a model"
         + "".join(f"; --{key.replace('_', '-')} {v}" for key, v in experiment.overrides.items())
         + ".",
         f"Data: {data.source}; used {data.sizes['train']:,} training, {data.sizes['val']:,} "

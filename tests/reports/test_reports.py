@@ -7,6 +7,7 @@ import itertools
 import json
 import math
 import re
+from collections import Counter
 from html.parser import HTMLParser
 
 import numpy as np
@@ -21,8 +22,8 @@ from support.reference import packer
 from support.report_store import FAILURES, GOLDEN, NAME, RESULTS, report, result, splits, store
 
 from pythae_fif.benchmark.config import experiment_file, load_experiment
-from pythae_fif.benchmark.model_entry import all_models
-from pythae_fif.benchmark.plan import Announced, expand
+from pythae_fif.benchmark.model_entry import all_models, read_model_entry
+from pythae_fif.benchmark.plan import Announced, RunSpec, expand
 from pythae_fif.benchmark.record import Training
 from pythae_fif.cli.request import read_request, run_parser
 from pythae_fif.data.splits import SPLIT_NAMES
@@ -229,6 +230,13 @@ class TestCommand:
         assert found.startswith(start)
         return found.removeprefix(start)
 
+    @staticmethod
+    def planned(commands) -> list[RunSpec]:
+        """All runs of the commands."""
+        parts = [run_parser("").given(command.split()[2:]) for command in commands]
+        plans = [expand(read_request(given).experiment, Announced((1, 28, 28))) for given in parts]
+        return list(itertools.chain.from_iterable(plans))
+
     ONE = (result("fif", {"beta": 5, "hutchinson_samples": 1}, 0, {"normal": (1, 1)}),)
 
     @pytest.mark.parametrize(
@@ -266,17 +274,16 @@ class TestCommand:
         """Together the commands make these runs and no other."""
         ran = {("ae", 0), ("ae", 1), ("vae", 0), ("vae", 1), ("rae_l2", 0)}
         samplers = dict.fromkeys(("normal", "gaussian", "gmm"), (1, 1))
-        results = [result(model, {}, seed, samplers) for model, seed in sorted(ran)]
+        results = [
+            result(model, choice, seed, samplers)
+            for model, seed in sorted(ran)
+            for choice in read_model_entry(model).choices()[:1]
+        ]
         found = commands_of(load_experiment("digits", None, {}), [r.spec for r in results])
         assert [command.partition(" --models ")[2] for command in found] == [
-            "ae vae --seeds 0 1", "rae_l2"
+            "ae vae --seeds 0 1", "rae_l2 --configurations 1"
         ]  # fmt: skip
-        plans = [
-            expand(read_request(run_parser("").given(command.split()[2:])).experiment, data)
-            for command in found
-            for data in [Announced((1, 8, 8))]
-        ]
-        assert {(spec.model, spec.seed) for plan in plans for spec in plan} == ran
+        assert Counter((spec.model, spec.seed) for spec in self.planned(found)) == Counter(ran)
 
     def test_all_models(self):
         results = [result(name, {}, 0, {"normal": (1, 1)}) for name in all_models()]
@@ -292,10 +299,15 @@ class TestCommand:
     @pytest.mark.parametrize(
         ("betas", "vectors", "words"),
         [
-            ((10,), (1, 2), " --beta 10"),
-            ((10,), (1,), " --beta 10 --hutchinson-samples 1"),
+            ((10,), (1, 2), " --configurations 2"),
+            ((5,), (1, 2), " --beta 5"),
+            ((10,), (1,), " --configurations 1"),
+            ((10,), (2,), " --beta 10 --hutchinson-samples 2"),
             ((10, 5), (1, 2), ""),
-            ((10, 5, 15, 20, 25), (1, 2), " --hutchinson-samples 1 2"),
+            ((10, 5, 15), (1, 2), " --configurations 6"),
+            ((10, 5, 15, 20, 25), (1, 2), " --configurations 10"),
+            ((10, 5, 25), (1, 2), " --beta 5 10 25"),
+            ((10, 5, 15), (1,), " --beta 5 10 15 --hutchinson-samples 1"),
             ((0.5, 10), (1, 2), " --beta 0.5 10"),
         ],
     )
@@ -308,9 +320,26 @@ class TestCommand:
         ]
         found = self.command(results, profile="quick")
         assert found.endswith(f"--models fif{words}")
-        given = run_parser("").given(found.split())
-        plan = expand(read_request(given).experiment, Announced((1, 8, 8)))
+        plan = self.planned([f"python run_benchmark.py --dataset digits {found}"])
         assert {tuple(spec.parameters.values()) for spec in plan} == set(pairs)
+
+    def test_more_configurations_than_the_profile_has(self):
+        """Together the commands make these runs and no other."""
+        samplers = dict.fromkeys(("normal", "gaussian", "gmm"), (1, 1))
+        tried = {"fif": 1, "ae": 1, "wae_rbf": 10, "disentangled_beta_vae": 3, "beta_vae": 3}
+        results = [
+            result(model, choice, 0, samplers)
+            for model, count in tried.items()
+            for choice in read_model_entry(model).choices()[:count]
+        ]
+        experiment = load_experiment("mnist", None, {"profile": "medium", "configurations": 5})
+        found = commands_of(experiment, [r.spec for r in results])
+        assert sorted(command.partition(" --models ")[2] for command in found) == [
+            "ae fif",
+            "beta_vae disentangled_beta_vae --configurations 3",
+            "wae_rbf --configurations 10",
+        ]
+        assert Counter(spec.model for spec in self.planned(found)) == tried
 
     @pytest.mark.parametrize("name", ["quick", "mine"])
     def test_a_profile_of_your_own(self, name):
@@ -769,7 +798,7 @@ class TestPage:
         assert '<td class="r" data-value="2.3"><u>2.30 ± 0.00</u></td>' in text
         assert '<td class="r" data-value="6.5">6.50 ± 0.71 =</td>' in text
         assert '<tr class="first" data-model="AE"><td>AE †</td>' in text.replace("\n", "")
-        assert "<li>Profile <code>quick</code>: a profile of the tests.</li>" in text
+        assert "<li>Profile <code>quick</code>: a profile of the tests; at most 2 conf" in text
         assert "DivergedError: the loss is &lt;NaN&gt; &amp; no number in epoch 3" in text
         assert "AE did not learn" in text
         assert "1 run of the plan has no result" in text
