@@ -192,7 +192,7 @@ def draw(found: dict[str, Found], results: Path) -> list[Path]:
             steps = Cell(f"{one.steps:,}", one.steps)
             rows.append([Cell(case.label), steps, Cell(f"{beta:g}", beta), *counts, *cells])
     text = found["text"]
-    command = "python benchmarks/directions.py --store results/reference/directions"
+    command = "python benchmarks/directions.py --store results/reference/directions --draw"
     notes = [
         f"Noise {NOISE:g} where nothing else is said. Text: {TEXT.points:,} points, "
         f"{TEXT.blocks} residual blocks of one hidden layer of width {TEXT.width} (the "

@@ -48,7 +48,8 @@ class SlowerModeWarning(UserWarning):
 class FIFConfig(HutchinsonConfig):
     """Free-form injective flow (FIF) config class.
 
-    The defaults are the choices of the paper (Sorrenson et al., ICLR 2024, appendices D and E).
+    The defaults are the choices of the paper (Sorrenson et al., ICLR 2024, appendix D, and E.2 for
+    beta, K and noise), but for ``mode``: ``replay`` is ours and computes the same gradient.
 
     Parameters:
         input_dim, latent_dim, noise, latent_distribution, student_t_df: As of

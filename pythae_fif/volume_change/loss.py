@@ -154,7 +154,7 @@ def fif_loss(
         \mathcal{L}(x) = -\log p_Z(f(x)) - \frac{1}{K} \sum_k \epsilon_k^\top f'(x) \,
         \text{stop\_gradient}(g'(f(x)) \epsilon_k) + \beta \lVert g(f(x)) - x \rVert^2
 
-    **Where training rests**, with a standard normal prior and without weight decay,
+    **At a stationary point**, with a standard normal prior and without weight decay,
 
     .. math:: E[z z^\top] = E[f'(x) \, g'(z)], \quad \text{and so} \quad
         E \lVert z \rVert^2 = E[\operatorname{tr} f'(x) \, g'(z)].
@@ -162,9 +162,9 @@ def fif_loss(
     For let f become (I + tA) f and g become :math:`g \circ (I + tA)^{-1}` with any matrix A, as the
     weights next to the code can make them. The reconstruction stays, and the derivative of the loss
     at t = 0 is :math:`E[z^\top A z] - E[\operatorname{tr} A f'(x) g'(z)]`, since g' is not
-    differentiated; at rest it is zero for every A. No pre-activation moves, and so no kink does:
+    differentiated; at a stationary point it is zero for every A. No pre-activation moves, and so no kink does:
     automatic differentiation is exact along t with ReLU, too. Where the two sides of the second
-    equation differ, training does not rest; where the first is the smaller, a step along A = I
+    equation differ, the gradient is not zero; where the first is the smaller, a step along A = I
     widens the code. With ``jacobian_at="reconstruction"`` f' is that at g(z).
 
     Arguments:
