@@ -30,10 +30,9 @@ from typing import Any
 import torch
 from step import NETS, stepper
 from torch import nn
-from torch.optim.lr_scheduler import OneCycleLR
 
 from pythae_fif import FIF, FIFConfig
-from pythae_fif.ensemble import Ensemble
+from pythae_fif.ensemble import Ensemble, one_cycle
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.evaluation.frechet import squared_wasserstein
 from pythae_fif.files import write_json
@@ -242,9 +241,7 @@ def train(case: Case, table: Table, steps: int) -> dict[str, Any]:
         batch_size=BATCH,
         learning_rate=[rate for rate, _ in pairs],
         weight_decay=APPENDIX.weight_decay,
-        schedule=lambda optimizer, steps: OneCycleLR(
-            optimizer, max_lr=max(case.rates), total_steps=steps
-        ),
+        schedule=one_cycle,
     )
     seconds = time.process_time() - start
     test = torch.from_numpy(table.splits.test)

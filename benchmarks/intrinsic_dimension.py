@@ -22,11 +22,10 @@ from typing import Any
 import torch
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
-from torch.optim.lr_scheduler import OneCycleLR
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.data.toy import TOY_DATA
-from pythae_fif.ensemble import Ensemble
+from pythae_fif.ensemble import Ensemble, one_cycle
 from pythae_fif.nn import WideDecoder, WideEncoder
 from pythae_fif.pictures import new_figure
 from pythae_fif.reports.grid import Cell, Grid, write_grid
@@ -148,7 +147,7 @@ def train(seeds: list[int], train: Tensor, test: Tensor) -> list[Found]:
         epochs=max(EPOCHS),
         batch_size=BATCH,
         learning_rate=LEARNING_RATE,
-        schedule=lambda optimizer, steps: OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps),
+        schedule=one_cycle,
         on_epoch=measure,
     )
     return found

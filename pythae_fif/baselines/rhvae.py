@@ -46,7 +46,8 @@ class RHVAE(PythaesRHVAE):
         return weights
 
     def _metric(self, z: Tensor) -> Tensor:
-        return torch.inverse(self._inverse_metric(z))
+        metric: Tensor = torch.linalg.inv_ex(self._inverse_metric(z)).inverse  # waits for no check
+        return metric
 
     def _inverse_metric(self, z: Tensor) -> Tensor:
         d = self.latent_dim
@@ -64,7 +65,7 @@ class RHVAE(PythaesRHVAE):
         both = torch.cat([matrices, matrices @ c[..., None]], -1).flatten(1)
         summed, towards = (self._weights(z) @ both).view(-1, d, d + 1).split([d, 1], -1)
         inverse = summed + self.lbd * torch.eye(d).to(z)
-        force: Tensor = torch.linalg.solve(inverse, towards - summed @ z[..., None])
+        force: Tensor = torch.linalg.solve_ex(inverse, towards - summed @ z[..., None]).result
         force = force / self.temperature**2
         return force
 

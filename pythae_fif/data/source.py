@@ -135,7 +135,7 @@ class Source:
             stamps.append(stamp.encode("utf-8", "replace"))
         how = request.side, request.crop_side, request.skip_undecodable, request.seed
         how += (*vars(request.table).values(),)
-        return digest(_VERSION, request.name, request.path.name, *how, *stamps)
+        return digest(_VERSION, request.name, str(request.path.absolute()), *how, *stamps)
 
 
 def decode(

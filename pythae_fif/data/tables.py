@@ -13,7 +13,7 @@ import numpy as np
 from pythae_fif.data.names import AS_USUAL, TableOptions
 from pythae_fif.errors import DataError, importing
 
-MISSING = ("", "na", "n/a", "nan", "null", "none", "?")
+MISSING_TEXTS = ("", "na", "n/a", "nan", "null", "none", "?")
 """Texts of missing values, in small letters."""
 
 
@@ -127,7 +127,7 @@ def _numbers(row: list[str], header: list[str], where: str, options: TableOption
         raise DataError(f"{where}: {len(row)} values for {len(header)} columns{missing}")
     values = []
     for name, text in zip(header, row, strict=True):
-        if text.strip().lower() in MISSING:
+        if text.strip().lower() in MISSING_TEXTS:
             if options.missing is None:
                 raise DataError(
                     f"{where}, column {name!r}: {text!r} is not a number; --missing drop of "

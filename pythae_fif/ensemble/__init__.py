@@ -1,5 +1,5 @@
 """Many small models of one architecture, trained together in one process."""
 
-__all__ = ["Ensemble"]
+__all__ = ["Ensemble", "one_cycle"]
 
-from pythae_fif.ensemble.ensemble import Ensemble
+from pythae_fif.ensemble.ensemble import Ensemble, one_cycle

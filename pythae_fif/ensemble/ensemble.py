@@ -1,6 +1,6 @@
 """Many small models of one architecture, trained together by batched matrix products."""
 
-__all__ = ["Ensemble"]
+__all__ = ["Ensemble", "one_cycle"]
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from pythae_fif.device import default_device, fork_rng
 from pythae_fif.ensemble.group import Group, Step, split_members, train_epoch, workers
@@ -369,6 +369,11 @@ class Ensemble:
                 "these networks cannot be stacked: an ensemble takes vectors of shape (B, D) "
                 "through nn.Linear and operations on each sample by itself, without reshapes"
             )
+
+
+def one_cycle(optimizer: Optimizer, steps: int) -> OneCycleLR:
+    """A schedule for :meth:`Ensemble.train`: up to the optimizer's rate, and down (E.1 and E.2)."""
+    return OneCycleLR(optimizer, optimizer.param_groups[0]["lr"], total_steps=steps)
 
 
 def _on_rows(net: Map, size: torch.Size) -> Map:

@@ -190,7 +190,7 @@ def train_classifier(
             build=build,
             write=save,
         )
-    if extractor.accuracy is None and data.holdout is not None:
+    if data.holdout is not None:
         extractor.accuracy = extractor.measure_accuracy(data.holdout)
     return extractor
 
@@ -258,7 +258,4 @@ def _train(
             schedule.step()
     if not loss.isfinite():
         raise NonFiniteError(f"classifier: the loss is {loss.item()} after {steps} steps")
-    extractor = ClassifierExtractor(network.state_dict(), image_shape, num_classes, device=device)
-    if data.holdout is not None:
-        extractor.accuracy = extractor.measure_accuracy(data.holdout)
-    return extractor
+    return ClassifierExtractor(network.state_dict(), image_shape, num_classes, device=device)

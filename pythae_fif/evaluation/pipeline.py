@@ -221,11 +221,18 @@ class EvaluationPipeline:
             SampleCountWarning: fewer than 2,048 samples.
         """
         images = _as_images(eval_data, "eval_data")
-        reference, training = self._reference(images), None
-        if self.memorisation and train_data is not None:
-            training = self._reference(_as_images(train_data, "train_data"))
+        fits = needs_fit(self.sampler)
+        if fits and train_data is None:
+            name = type(self.sampler).__name__
+            raise ConfigError(f"{name} must be fitted: pass train_data, or fit it before")
+        train = None
+        if train_data is not None and (fits or self.memorisation):
+            train = _as_images(train_data, "train_data")
+        reference = self._reference(images)
+        training = None if train is None or not self.memorisation else self._reference(train)
         with _seeded(self.seed):
-            self._fit(train_data, training_config)
+            if fits and train is not None:
+                fit(self.sampler, unit_images(train), training_config)
             scores = score_samples(
                 self._samples(),
                 self.extractor,
@@ -253,14 +260,6 @@ class EvaluationPipeline:
             cache_dir=cache_home() if self.cache_dir is None else self.cache_dir,
             round_to_uint8=self.round_to_uint8,
         )
-
-    def _fit(self, train_data: Data | None, training_config: BaseTrainerConfig | None) -> None:
-        if not needs_fit(self.sampler):
-            return
-        if train_data is None:
-            name = type(self.sampler).__name__
-            raise ConfigError(f"{name} must be fitted: pass train_data, or fit it before")
-        fit(self.sampler, unit_images(_as_images(train_data, "train_data")), training_config)
 
     def _samples(self) -> Iterator[Tensor]:
         """The samples (B, C, H, W) batch by batch."""

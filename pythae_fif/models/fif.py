@@ -295,7 +295,9 @@ class FIF(HutchinsonModel):
             GivenEncoder(self.encoder, condition[0]),
             GivenDecoder(self.decoder, condition[0]),
         )
-        model: FIF = FIF(config, *networks).train(self.training)
+        model = FIF(config, *networks)
+        for module in (model, *networks):  # not the networks inside, which are this model's own
+            module.training = self.training
         return model
 
     # ------------------------------------------------------------------ other surrogates

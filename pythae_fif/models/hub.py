@@ -62,7 +62,7 @@ class ModelCard:
             "from pythae.models import AutoModel",
             "",
             f'model = AutoModel.load_from_hf_hub("{hf_hub_path}").eval()',
-            "samples = model.sample(64)",
+            f"samples = model.sample(64{', labels=0' if model.condition_dim else ''})",
             "```",
         ]
         return "\n".join(lines) + "\n"

@@ -210,12 +210,19 @@ class ManifoldModel(SavedModel):
         with self._in_evaluation_mode(create_graph):
             return self._log_prob(self._encode(x, condition), condition, create_graph)
 
-    def get_nll(self, data: Tensor, n_samples: int = 1, batch_size: int = 100) -> float:
+    def get_nll(
+        self, data: Tensor, n_samples: int = 1, batch_size: int = 100, labels: Labels = None
+    ) -> float:
         """Mean exact log-likelihood of data (N, ...), in nats, on the manifold.
 
-        As that of Pythae's VAEs it is not negated, whatever the name says. Nothing is sampled.
+        As that of Pythae's VAEs it is not negated, whatever the name says. Nothing is sampled;
+        labels as for :meth:`log_prob`.
         """
-        return float(torch.cat([self.log_prob(x) for x in data.split(batch_size)]).mean())
+        condition = self._condition(labels, self._typed(data))
+        parts = None if condition is None else condition.split(batch_size)
+        batches = enumerate(data.split(batch_size))
+        found = [self.log_prob(x, parts[i] if parts else None) for i, x in batches]
+        return float(torch.cat(found).mean())
 
     def log_volume(self, x: Tensor, labels: Labels = None) -> Tensor:
         """1/2 log det g'(z)^T g'(z) at z = f(x), in nats, (B,); see :meth:`log_prob`."""

@@ -1,6 +1,13 @@
 """What networks share: an encoder's heads, a decoder's layers, a residual block."""
 
-__all__ = ["HeadedEncoder", "LayeredDecoder", "ResidualBlock", "feed_forward"]
+__all__ = [
+    "HeadedEncoder",
+    "LayeredDecoder",
+    "ResidualBlock",
+    "feed_forward",
+    "halvings",
+    "output_padding",
+]
 
 import sys
 
@@ -54,6 +61,20 @@ class LayeredDecoder(BaseDecoder):
     def forward(self, z: Tensor) -> ModelOutput:
         """`reconstruction` (B, ...) of codes (B, d)."""
         return ModelOutput(reconstruction=self.layers(z))
+
+
+def halvings(input_dim: tuple[int, ...], count: int) -> list[tuple[int, int]]:
+    """Heights and widths (pixels), the image's first, each half of the last, rounded up."""
+    sizes = [(input_dim[1], input_dim[2])]
+    for _ in range(count):
+        height, width = sizes[-1]
+        sizes.append(((height + 1) // 2, (width + 1) // 2))
+    return sizes
+
+
+def output_padding(size: tuple[int, int]) -> tuple[int, int]:
+    """With which a transposed convolution of stride 2 makes n pixels from n / 2, rounded up."""
+    return 1 - size[0] % 2, 1 - size[1] % 2
 
 
 def feed_forward(

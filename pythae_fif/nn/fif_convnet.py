@@ -6,7 +6,13 @@ from itertools import pairwise
 
 from torch import nn
 
-from pythae_fif.nn.base import HeadedEncoder, LayeredDecoder, ResidualBlock
+from pythae_fif.nn.base import (
+    HeadedEncoder,
+    LayeredDecoder,
+    ResidualBlock,
+    halvings,
+    output_padding,
+)
 
 # Pythae pickles this module by value when it saves a model: keep its globals to functions,
 # classes, constants and imports.
@@ -24,20 +30,6 @@ def _conv(before: int, after: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(before, after, 4, stride=2, padding=1), nn.BatchNorm2d(after), nn.ReLU()
     )
-
-
-def _halvings(input_dim: tuple[int, ...], count: int) -> list[tuple[int, int]]:
-    """Heights and widths (pixels), the image's first, each half of the last, rounded up."""
-    sizes = [(input_dim[1], input_dim[2])]
-    for _ in range(count):
-        height, width = sizes[-1]
-        sizes.append(((height + 1) // 2, (width + 1) // 2))
-    return sizes
-
-
-def _rest(size: tuple[int, int]) -> tuple[int, int]:
-    """The output padding with which n / 2 pixels, rounded up, become n."""
-    return 1 - size[0] % 2, 1 - size[1] % 2
 
 
 def _conv_transpose(
@@ -141,14 +133,14 @@ class FIFConvDecoder(LayeredDecoder):
             # the three layers left give 28 x 28 and 3,370,161 parameters at latent dimension
             # 16: 3.3M if cut, 3.4M if rounded to the digits printed. No reading that keeps the
             # printed 4096 and gives 28 x 28 comes closer at that dimension.
-            full, half, quarter, eighth = _halvings(input_dim, 3)
+            full, half, quarter, eighth = halvings(input_dim, 3)
             super().__init__(
                 latent_blocks(input_dim, dim),
                 nn.Linear(dim, a * eighth[0] * eighth[1]),
                 nn.Unflatten(1, (a, *eighth)),
-                _conv_transpose(a, b, 3, padding=1, output_padding=_rest(quarter)),
-                _conv_transpose(b, c, 3, padding=1, output_padding=_rest(half)),
-                nn.ConvTranspose2d(c, input_dim[0], 3, 2, 1, output_padding=_rest(full)),
+                _conv_transpose(a, b, 3, padding=1, output_padding=output_padding(quarter)),
+                _conv_transpose(b, c, 3, padding=1, output_padding=output_padding(half)),
+                nn.ConvTranspose2d(c, input_dim[0], 3, 2, 1, output_padding=output_padding(full)),
                 nn.Sigmoid(),
             )
         else:

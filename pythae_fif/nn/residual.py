@@ -2,17 +2,15 @@
 
 __all__ = ["ResidualDecoder", "ResidualEncoder", "WideDecoder", "WideEncoder"]
 
-from pythae.models.base.base_utils import ModelOutput
-from pythae.models.nn import BaseDecoder, BaseEncoder
-from torch import Tensor, nn
+from torch import nn
 
-from pythae_fif.nn.base import LayeredDecoder, ResidualBlock
+from pythae_fif.nn.base import HeadedEncoder, LayeredDecoder, ResidualBlock
 
 # Pythae pickles this module by value when it saves a model: keep its globals to functions,
 # classes and imports.
 
 
-class ResidualEncoder(BaseEncoder):
+class ResidualEncoder(HeadedEncoder):
     """Residual blocks in data space, then a linear layer to the latent space (appendix E.1.1).
 
     Args:
@@ -31,16 +29,11 @@ class ResidualEncoder(BaseEncoder):
     def __init__(
         self, dim: int, latent_dim: int, blocks: int = 4, width: int = 256, hidden: int = 1
     ) -> None:
-        super().__init__()
-        self.blocks = nn.Sequential(*[ResidualBlock(dim, width, hidden) for _ in range(blocks)])
-        self.embedding = nn.Linear(dim, latent_dim)
-
-    def forward(self, x: Tensor) -> ModelOutput:
-        """`embedding` (B, d) of data (B, D)."""
-        return ModelOutput(embedding=self.embedding(self.blocks(x)))
+        features = nn.Sequential(*[ResidualBlock(dim, width, hidden) for _ in range(blocks)])
+        super().__init__(features, nn.Linear(dim, latent_dim), None)
 
 
-class ResidualDecoder(BaseDecoder):
+class ResidualDecoder(LayeredDecoder):
     """The mirror image of `ResidualEncoder`.
 
     Example:
@@ -52,13 +45,8 @@ class ResidualDecoder(BaseDecoder):
     def __init__(
         self, dim: int, latent_dim: int, blocks: int = 4, width: int = 256, hidden: int = 1
     ) -> None:
-        super().__init__()
-        self.unembedding = nn.Linear(latent_dim, dim)
-        self.blocks = nn.Sequential(*[ResidualBlock(dim, width, hidden) for _ in range(blocks)])
-
-    def forward(self, z: Tensor) -> ModelOutput:
-        """`reconstruction` (B, D) of codes (B, d)."""
-        return ModelOutput(reconstruction=self.blocks(self.unembedding(z)))
+        unembedding = nn.Linear(latent_dim, dim)
+        super().__init__(unembedding, *[ResidualBlock(dim, width, hidden) for _ in range(blocks)])
 
 
 def _wide(before: int, after: int, blocks: int, width: int) -> nn.Sequential:
@@ -69,7 +57,7 @@ def _wide(before: int, after: int, blocks: int, width: int) -> nn.Sequential:
     )
 
 
-class WideEncoder(BaseEncoder):
+class WideEncoder(HeadedEncoder):
     """Residual blocks of many dimensions, which can fold what the few of the data cannot.
 
     Args:
@@ -85,12 +73,7 @@ class WideEncoder(BaseEncoder):
     """
 
     def __init__(self, dim: int, latent_dim: int, blocks: int = 2, width: int = 64) -> None:
-        super().__init__()
-        self.layers = _wide(dim, latent_dim, blocks, width)
-
-    def forward(self, x: Tensor) -> ModelOutput:
-        """`embedding` (B, d) of data (B, D)."""
-        return ModelOutput(embedding=self.layers(x))
+        super().__init__(_wide(dim, latent_dim, blocks, width), nn.Identity(), None)
 
 
 class WideDecoder(LayeredDecoder):

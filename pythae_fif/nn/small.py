@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from pythae_fif.nn.base import HeadedEncoder, LayeredDecoder
+from pythae_fif.nn.base import HeadedEncoder, LayeredDecoder, halvings, output_padding
 
 # Pythae pickles this module by value when it saves a model: keep its globals to functions,
 # classes and imports.
@@ -14,12 +14,7 @@ from pythae_fif.nn.base import HeadedEncoder, LayeredDecoder
 
 def map_sizes(input_dim: tuple[int, ...]) -> list[tuple[int, int]]:
     """Heights and widths (pixels) of the feature maps, the image first, each half of the last."""
-    height, width = input_dim[1:]
-    sizes = [(height, width)]
-    for _ in range(2 if max(height, width) < 16 else 3):
-        height, width = (height + 1) // 2, (width + 1) // 2
-        sizes.append((height, width))
-    return sizes
+    return halvings(input_dim, 2 if max(input_dim[1:]) < 16 else 3)
 
 
 def downsampling(channels: list[int]) -> nn.Sequential:
@@ -33,13 +28,9 @@ def downsampling(channels: list[int]) -> nn.Sequential:
 def upsampling(channels: list[int], sizes: list[tuple[int, int]]) -> nn.Sequential:
     """The mirror image of `downsampling`; hits `sizes` exactly and ends in a sigmoid."""
     layers: list[nn.Module] = []
-    for (before, after), (height, width) in zip(pairwise(channels), sizes, strict=True):
-        # From ceil(n / 2) this transposed convolution makes n or n - 1 pixels; make it n.
-        output_padding = (1 - height % 2, 1 - width % 2)
+    for (before, after), size in zip(pairwise(channels), sizes, strict=True):
         layers += [
-            nn.ConvTranspose2d(
-                before, after, 3, stride=2, padding=1, output_padding=output_padding
-            ),
+            nn.ConvTranspose2d(before, after, 3, 2, padding=1, output_padding=output_padding(size)),
             nn.SiLU(),
         ]
     layers[-1] = nn.Sigmoid()

@@ -23,7 +23,7 @@ from pythae_fif.volume_change import fif_loss, sample_hutchinson
 DIM, LATENT = 5, 2
 SPECTRA = 10
 REGIMES = ("below", "between 1", "between 2", "between 3", "above")
-"""Where 1/(2 beta) lies: above, between or below the eigenvalues of the covariance."""
+"""Where beta lies among 1/(2 lambda) of the covariance's eigenvalues, the largest one's first."""
 DECODERS = ("pseudo-inverse", "free")
 AGREEMENT = 0.95  # of an overlap, from which two subspaces are counted as the same
 
@@ -75,7 +75,7 @@ def random_spectra(count: int, generator: torch.Generator) -> Tensor:
 
 
 def beta_of(spectrum: Tensor, regime: str) -> float:
-    """A beta for which 1/(2 beta) lies in the named place of a spectrum."""
+    """A beta in the named place among 1/(2 lambda) of a spectrum."""
     if regime == "below":
         return 0.25 / float(spectrum[0])  # 1/(2 beta) is twice the largest eigenvalue
     if regime == "above":

@@ -37,8 +37,6 @@ class Part(Protocol[ResultT]):
 class PartSpec(Checked):
     """What differs between the parts of a study.
 
-    The constants of its module are not in the id: raise `SCHEMA` when one changes.
-
     Attributes:
         study: Whose it is.
         values: Of the study's `Part`.

@@ -13,10 +13,9 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor
-from torch.optim.lr_scheduler import OneCycleLR
 
 from pythae_fif import FIF, FIFConfig
-from pythae_fif.ensemble.ensemble import Ensemble
+from pythae_fif.ensemble import Ensemble, one_cycle
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
 from pythae_fif.pictures import new_figure
 from pythae_fif.runs.kind import Environment
@@ -123,9 +122,7 @@ def train(
         epochs=size.epochs,
         batch_size=BATCH,
         learning_rate=size.learning_rate,
-        schedule=lambda optimizer, steps: OneCycleLR(
-            optimizer, size.learning_rate, total_steps=steps
-        ),
+        schedule=one_cycle,
         on_epoch=on_epoch,
     )
     return ensemble

@@ -29,7 +29,7 @@ from pythae_fif.runs.provenance import provenance
 from pythae_fif.runs.record import Record
 from pythae_fif.training import EpochRow
 from pythae_fif.validation import Checked
-from pythae_fif.volume_change import decoder_singular_values
+from pythae_fif.volume_change import decoder_singular_values, squared_error
 
 SCHEMA = 1
 LATENT_DIM = 16  # of the conditional MNIST model of figure 6
@@ -220,7 +220,8 @@ def work(job: Job[SpectrumSpec, SpectrumRecord]) -> None:
     splits = open_splits(spec.data_hash) or load_labelled(spec.dataset, spec.size, job.environment)
     require_planned(f"the images of {spec.dataset}", splits.content_hash, spec.data_hash)
     assert splits.labels is not None  # the plan has looked
-    classes = int(splits.labels["train"].max()) + 1
+    classes = splits.classes
+    assert classes is not None  # likewise
     with interrupted_here() as check_interrupt:
 
         def on_epoch(epoch: int, epochs: int, row: EpochRow) -> None:
@@ -252,7 +253,7 @@ def work(job: Job[SpectrumSpec, SpectrumRecord]) -> None:
         torch.arange(min(len(splits.test), TEST_IMAGES)), device
     )
     with torch.no_grad():
-        error = (model.reconstruct(test.data, test.labels) - test.data).square()
+        error = squared_error(model.reconstruct(test.data, test.labels), test.data)
     folder.check()
     write_pixels(folder.path / SAMPLES, _sheet(found.shown))
     job.write_record(
@@ -265,7 +266,7 @@ def work(job: Job[SpectrumSpec, SpectrumRecord]) -> None:
             diversity=found.diversity,
             classes=classes,
             data_diversity=_data_diversity(splits),
-            reconstruction=float(error.flatten(1).sum(1).mean()),
+            reconstruction=float(error.mean()),
             nll=-float(model.log_prob(test.data, test.labels).mean()),
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             provenance=provenance(str(device), job.started, folder.attempt),

@@ -10,13 +10,11 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import OneCycleLR
 
 from pythae_fif.data.splits import Splits
 from pythae_fif.data.tabular import load_tabular
 from pythae_fif.device import default_device
-from pythae_fif.ensemble.ensemble import Ensemble
+from pythae_fif.ensemble import Ensemble, one_cycle
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.evaluation.frechet import squared_wasserstein
 from pythae_fif.models.hutchinson import HutchinsonModel
@@ -25,6 +23,7 @@ from pythae_fif.runs.provenance import provenance
 from pythae_fif.runs.record import Record
 from pythae_fif.studies.tabular_protocol import CONFIGURATIONS, Budget
 from pythae_fif.validation import Checked, name_of
+from pythae_fif.volume_change import squared_error
 
 SCHEMA = 2
 LIKELIHOOD_ROWS = 1000
@@ -134,9 +133,6 @@ def work(job: Job[TabularSpec, TabularRecord]) -> None:
         models.append(configuration.build(splits.input_dim, spec.latent_dim, budget.nets))
     ensemble = Ensemble(models, spec.seeds)
 
-    def cycle(optimizer: Optimizer, steps: int) -> OneCycleLR:
-        return OneCycleLR(optimizer, max_lr=max(spec.learning_rates), total_steps=steps)
-
     start = time.process_time()  # of all threads; does not count when others have the machine
     ensemble.train(
         train,
@@ -144,7 +140,7 @@ def work(job: Job[TabularSpec, TabularRecord]) -> None:
         batch_size=budget.batch_size,
         learning_rate=spec.learning_rates,
         weight_decay=configuration.settings.weight_decay,
-        schedule=cycle if configuration.settings.one_cycle else None,
+        schedule=one_cycle if configuration.settings.one_cycle else None,
         likelihood_weight=budget.likelihood_weight,
         on_epoch=lambda epoch: folder.tell("running", "training", epoch / budget.epochs),
     )
@@ -193,7 +189,7 @@ def _scores(model: HutchinsonModel, splits: Splits, seed: int) -> dict[str, floa
         return finite(lambda: squared_wasserstein(samples, rows))
 
     def error(rows: Tensor) -> float:
-        return float((model.reconstruct(rows) - rows).square().sum(1).mean())
+        return float(squared_error(model.reconstruct(rows), rows).mean())
 
     torch.manual_seed(seed)
     test, val = torch.from_numpy(splits.test), torch.from_numpy(splits.val)

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.optim.lr_scheduler import OneCycleLR
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.data.toy import TOY_DATA, ToyManifold, ToySample
-from pythae_fif.ensemble.ensemble import Ensemble
+from pythae_fif.ensemble import Ensemble, one_cycle
 from pythae_fif.nn import WideDecoder, WideEncoder
 from pythae_fif.pictures import new_figure
 from pythae_fif.runs.kind import Environment
@@ -79,7 +78,7 @@ def train(
         epochs=size.epochs,
         batch_size=BATCH,
         learning_rate=LEARNING_RATE,
-        schedule=lambda optimizer, steps: OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps),
+        schedule=one_cycle,
         on_epoch=lambda epoch: on_epoch(ensemble, epoch),
     )
     return ensemble

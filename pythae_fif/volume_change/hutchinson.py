@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from pythae_fif.volume_change.loss import check_option
 from pythae_fif.volume_change.precision import full_float32
 
 HutchinsonKind = Literal["orthogonal", "scaled_gaussian", "gaussian", "rademacher"]
@@ -52,8 +53,7 @@ def sample_hutchinson(
         >>> torch.allclose(torch.einsum("kbi,kbj->bij", eps, eps) / 3, torch.eye(3), atol=1e-5)
         True
     """
-    if kind not in HUTCHINSON_KINDS:
-        raise ValueError(f"unknown Hutchinson kind {kind!r}; valid: {', '.join(HUTCHINSON_KINDS)}")
+    check_option("Hutchinson kind", kind, HutchinsonKind)
     if samples < 1:
         raise ValueError(f"{samples} Hutchinson samples: at least 1 is needed")
     if samples > latent_dim:

@@ -162,10 +162,10 @@ def fif_loss(
     For let f become (I + tA) f and g become :math:`g \circ (I + tA)^{-1}` with any matrix A, as the
     weights next to the code can make them. The reconstruction stays, and the derivative of the loss
     at t = 0 is :math:`E[z^\top A z] - E[\operatorname{tr} A f'(x) g'(z)]`, since g' is not
-    differentiated; at a stationary point it is zero for every A. No pre-activation moves, and so no kink does:
-    automatic differentiation is exact along t with ReLU, too. Where the two sides of the second
-    equation differ, the gradient is not zero; where the first is the smaller, a step along A = I
-    widens the code. With ``jacobian_at="reconstruction"`` f' is that at g(z).
+    differentiated; at a stationary point it is zero for every A. No pre-activation moves, and so no
+    kink does: automatic differentiation is exact along t with ReLU, too. Where the two sides of the
+    second equation differ, the gradient is not zero; where the first is the smaller, a step along
+    A = I widens the code. With ``jacobian_at="reconstruction"`` f' is that at g(z).
 
     Arguments:
         encode: f, from (B, ...) to (B, d).
@@ -211,7 +211,14 @@ def squared_error(x_hat: Tensor, x: Tensor, batch_dims: int = 1) -> Tensor:
 
     Returns:
         (B,), or as many dimensions as ``batch_dims``.
+
+    Raises:
+        ValueError: A data point and its reconstruction differ in shape.
     """
+    if x_hat.shape[x_hat.dim() - x.dim() :] != x.shape:
+        raise ValueError(
+            f"reconstructions of shape {tuple(x_hat.shape)} for data of shape {tuple(x.shape)}"
+        )
     x_hat, x = torch.broadcast_tensors(x_hat, x)
     return F.mse_loss(x_hat, x, reduction="none").flatten(batch_dims).sum(-1)
 

@@ -56,9 +56,9 @@ def _convolution(operation: Any, *defaults: Any) -> Rule:
 def _batch_norm(step: Step, tangent_of: TangentOf) -> Tensor:
     """In training mode the derivative of the whole-batch map, cross-sample terms included.
 
-    Tangents of a part of the batch are mapped as in evaluation mode, dh = dx / std: the statistics
-    of the whole batch do not move with a sample, though they still do with the parameters. So the
-    gradient of any part is an unbiased estimate of that of all samples with such statistics.
+    For a part of the batch the statistics are constants of x, dh = dx / std, but still functions of
+    the parameters. The gradient of a random part is therefore an unbiased estimate of the whole
+    batch's with such statistics.
     """
     x = step.argument(0, "input")
     running_var, weight = step.argument(2, "running_var"), step.argument(3, "weight")
@@ -344,7 +344,7 @@ _TABLE: list[tuple[Rule, list[Any]]] = [
         _normalised(lambda step, x: x[0].numel() // step.argument(1, "num_groups"), 2, 4),
         named("group_norm"),
     ),
-    (_normalised(_instance, 3, 7), named("instance_norm")),
+    (_normalised(_instance, 3, 7), [F.instance_norm]),
     (_softmax, named("softmax")),
     (_relu, named("relu")),
     (_elementwise(lambda step, t: _aten.sigmoid_backward(t, step.out)), named("sigmoid")),

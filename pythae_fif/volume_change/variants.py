@@ -133,12 +133,13 @@ def surrogate(
         if eps_first:  # eps^T [outer' stop_gradient(inner' eps)]
             low = eps if dtype is None else eps.to(dtype)
             right = pushed if pushed is not None else inner.jvps(low, forward=mode == "forward")
-            left, right, forward = eps, right.detach(), mode == "forward"
+            left, right = eps, right.detach()
         else:  # [stop_gradient(eps^T inner') outer'] eps
-            left, right, forward = inner.vjps(eps, create_graph=False), eps, mode == "mixed"
+            left, right = inner.vjps(eps, create_graph=False), eps
         if mode == "central_difference":
             products = left * _differences(outer.function, outer.point, right)
         else:
+            forward = differentiates_forward(gradient_to, trace_space, mode)
             products = outer.products(left, right, forward)
         value = products.flatten(1 + batch).sum(-1).mean(0)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +50,17 @@ def test_images_are_those_of_the_file_and_mapped(call, tmp_path):
             assert np.array_equal(splits[split], data[splits.labels[split]])
     computed = content_hash({split: np.array(splits[split]) for split in SPLIT_NAMES})
     assert splits.content_hash == computed
+
+
+def test_files_of_two_folders_that_look_alike(call, tmp_path, fresh_cache):
+    first = load_images(**call).content_hash
+    other = tmp_path / "v1" / call["data"].name
+    other.parent.mkdir()
+    np.savez(other, data=255 - noise(200, 3, 8, 8), labels=np.arange(200))
+    time = call["data"].stat().st_mtime_ns
+    os.utime(other, ns=(time, time))
+    assert other.stat().st_size == call["data"].stat().st_size
+    assert load_images(**call | {"data": other}).content_hash != first
 
 
 def test_a_run_finds_what_its_plan_names_and_hashes_nothing(call, fresh_cache, monkeypatch):

@@ -436,11 +436,16 @@ class TestClassifier:
         train_classifier(data, cache_dir=tmp_path, **(length | change))
         assert len(names_in(tmp_path)) == 2
 
-    def test_accuracy_of_a_cached_classifier_without_one(self, blobs, tmp_path):
-        tested = dataclasses.replace(blobs, holdout=blobs)
-        arguments = {"cache_dir": tmp_path, "max_steps": 2}
-        assert train_classifier(blobs, **arguments).accuracy is None
-        assert train_classifier(tested, **arguments).accuracy is not None
+    def test_accuracy_of_a_cached_classifier_is_that_of_the_holdout_set_given(
+        self, blobs, tmp_path
+    ):
+        wrong = dataclasses.replace(blobs, labels=(blobs.labels + 1) % (blobs.labels.max() + 1))
+        found = [
+            train_classifier(data, cache_dir=tmp_path, max_steps=2).accuracy
+            for data in (blobs, *(dataclasses.replace(blobs, holdout=h) for h in (blobs, wrong)))
+        ]
+        assert len(names_in(tmp_path)) == 1
+        assert found[0] is None and 0 <= found[2] <= 1 - found[1] < 1
 
     @pytest.mark.parametrize("damage", [lambda raw: b"", lambda raw: b"no", lambda raw: raw[:900]])
     def test_a_corrupt_file_is_set_aside(self, blobs, tmp_path, damage, caplog):

@@ -72,8 +72,9 @@ def _second_step(folder, shape, arch, latent_dim, options, trained):
         ("resnet", {"hutchinson_samples": 2}, {}, 203),
         ("resnet", {"surrogate_precision": "bfloat16"}, {}, 221),
         ("resnet", {}, {"channels_last": True, "max_grad_norm": 1.0}, 257),
+        ("resnet", {"latent_distribution": "student_t"}, {}, 190),
     ],
-    ids=["convnet", "resnet", "K=2", "bfloat16", "clipped"],
+    ids=["convnet", "resnet", "K=2", "bfloat16", "clipped", "student_t"],
 )
 def test_step_waits_for_nothing(gpu, tmp_path, arch, options, trained, operations):
     found, waits, where = gpu(_second_step, tmp_path, MNIST, arch, 16, options, trained)

@@ -210,6 +210,11 @@ BLOCKS = {
         lambda: nn.InstanceNorm2d(4, affine=True, track_running_stats=True),
         lambda f, x: f(x.view(-1, 4, 2, 2)).flatten(1),
     ),
+    "instance norm of torch": function(
+        lambda x: torch.instance_norm(
+            x.view(-1, 4, 2, 2), None, None, None, None, True, 0.1, 1e-5, False
+        ).flatten(1)
+    ),
     "rms norm": of_tokens(lambda: nn.RMSNorm(4)),
     "normalize": function(
         lambda x: F.normalize(x) + F.local_response_norm(tokens(x), 2).flatten(1)
@@ -332,6 +337,7 @@ def gradient(model, seed=2):
 FELL_BACK = {
     "dropout that moves": "operation torch.nn.functional.alpha_dropout",
     "gru with dropout": "operation torch.gru",
+    "instance norm of torch": "forward mode has a wrong derivative",
     "scripted": "a module hides some of its operations",
 }
 """Network -> what its warning names."""

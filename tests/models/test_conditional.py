@@ -185,6 +185,23 @@ def test_what_a_label_gives_is_what_the_model_of_that_label_gives():
     assert torch.equal(fif.predict(data, labels).embedding, fif.embed(data, labels))
 
 
+def test_the_model_of_a_label_leaves_frozen_layers_frozen():
+    fif = model("fif_convnet", (1, 28, 28)).train()
+    frozen = next(m for m in fif.encoder.modules() if isinstance(m, nn.BatchNorm2d)).eval()
+    given = fif.given(0)
+    assert given.training and given.encoder.training and not frozen.training
+
+
+@pytest.mark.parametrize("vectors", [False, True])
+def test_mean_log_likelihood_of_many_batches(vectors):
+    fif, (data, labels) = model().double().eval(), batch()
+    told = nn.functional.one_hot(labels, CLASSES).double() if vectors else labels
+    mean = fif.log_prob(data, labels).mean()
+    assert fif.get_nll(data, batch_size=5, labels=told) == pytest.approx(float(mean))
+    of_one = fif.get_nll(data, batch_size=5, labels=1)
+    assert of_one == pytest.approx(float(fif.log_prob(data, 1).mean()))
+
+
 def test_densities_in_chunks_take_their_labels_along(monkeypatch):
     fif, (data, labels) = model().double(), batch()
     whole = fif.log_prob(data, labels)

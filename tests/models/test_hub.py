@@ -71,6 +71,14 @@ def test_a_card_of_networks_of_any_size():
     assert "| Data | points |" in text
 
 
+def test_the_code_of_a_conditional_model_s_card(hub):
+    FIF(FIFConfig(input_dim=SHAPE, latent_dim=3, condition_dim=2)).push_to_hf_hub("someone/fif")
+    text = hub.files["someone/fif"]["README.md"].decode()
+    names: dict = {}
+    exec(text.partition("```python\n")[2].partition("```")[0], names)
+    assert names["samples"].shape == (64, *SHAPE)
+
+
 def test_networks_that_are_pickles_are_opened_if_asked(hub):
     model = FIF(FIFConfig(input_dim=SHAPE, latent_dim=3), Encoder(), Decoder()).eval()
     model.push_to_hf_hub("someone/own")

@@ -180,3 +180,11 @@ def plain_loss(model, x):
 def test_the_squared_error_of_an_ensemble_against_the_data_that_all_share():
     x_hat, x = torch.rand(4, 5, 3), torch.rand(5, 3)
     torch.testing.assert_close(squared_error(x_hat, x, batch_dims=2), (x_hat - x).square().sum(-1))
+
+
+@pytest.mark.parametrize("shape", [(5, 8, 8), (5, 1, 1, 8, 8), (5, 64), (1, 1, 8, 8)])
+def test_reconstructions_of_another_shape_than_the_data(shape):
+    with pytest.raises(
+        ValueError, match=rf"reconstructions of shape \({shape[0]}, .* \(5, 1, 8, 8\)"
+    ):
+        squared_error(torch.rand(shape), torch.rand(5, 1, 8, 8))
