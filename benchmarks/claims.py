@@ -23,11 +23,12 @@ import math
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from machine import with_range
 from step import NETS, stepper
 from torch import nn
 
@@ -75,7 +76,8 @@ class Case:
     @property
     def choices(self) -> dict[str, Any]:
         """Those of `FIFConfig`."""
-        return dict(itertools.islice(asdict(self).items(), 4, None))
+        names = ("gradient_to", "jacobian_at", "trace_space", "hutchinson_kind")
+        return {name: getattr(self, name) for name in (*names, "hutchinson_samples")}
 
     @property
     def name(self) -> str:
@@ -350,16 +352,6 @@ def standard_errors(values: Sequence[float], base: Sequence[float]) -> float:
 
 
 # ---------------------------------------------------------------- what tables share
-
-
-def with_range(values: Sequence[float]) -> Cell:
-    """The median with the lowest and the highest."""
-    finite = [value for value in values if math.isfinite(value)]
-    if len(finite) <= len(values) // 2:
-        return Cell("not finite")
-    ends = (f"{end:.3g}" for end in (min(finite), max(finite)))
-    median = statistics.median(finite)
-    return Cell(f"{median:.3g} ({' to '.join(ends)})", median)
 
 
 def made_by(claims: str, found: dict[str, Any]) -> str:

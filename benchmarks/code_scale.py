@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from claims import with_range
+from machine import publish, with_range
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -36,9 +36,8 @@ from pythae_fif.ensemble.stacking import Nets
 from pythae_fif.files import write_text
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.pictures import new_figure
-from pythae_fif.reports.grid import Cell, Grid, write_grid
+from pythae_fif.reports.grid import Cell, Grid
 from pythae_fif.studies import StudyOptions
-from pythae_fif.studies.output import Drawing, write_study
 from pythae_fif.studies.tabular_protocol import APPENDIX, Table, load_table
 from pythae_fif.training import keep_freed_memory
 from pythae_fif.volume_change import SurrogateOutput, fif_loss
@@ -156,8 +155,7 @@ def main() -> None:
             if not is_whole(file, settings):
                 print(name, flush=True)
                 train(CASES[name], settings, table, file)
-    for path in draw(list(read(flags.store)), table, options):
-        print(path)
+    draw(list(read(flags.store)), table, options)
 
 
 def is_whole(file: Path, settings: dict[str, Any]) -> bool:
@@ -393,7 +391,7 @@ def of_members(point: Point, members: slice) -> Point:
     return replace(point, **values)
 
 
-def draw(curves: list[Curve], table: Table, options: StudyOptions) -> list[Path]:
+def draw(curves: list[Curve], table: Table, options: StudyOptions) -> None:
     """The figure with its caption, and the table."""
     if not curves:
         return []
@@ -427,9 +425,8 @@ def draw(curves: list[Curve], table: Table, options: StudyOptions) -> list[Path]
         "|z|²/d after", "difference after", "recon. after ↓",
     ]  # fmt: skip
     grid = Grid("power: where the codes come to rest", headings, "l" + 13 * "r", rows, notes)
-    drawing = Drawing("code-scale-power", figure(curves), TITLE, caption(curves))
-    stem = options.results / "tables" / drawing.name
-    return [*write_grid(grid, stem, ".md", ".csv"), *write_study(options, [drawing], {})]
+    name, about = "code-scale-power", (TITLE, caption(curves))
+    publish(options.results, options.command, grid, name, figure(curves), *about)
 
 
 def figure(curves: list[Curve]) -> Any:

@@ -18,6 +18,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
+from machine import publish
 from torch import Tensor
 from whitening import trace
 
@@ -27,11 +28,9 @@ from pythae_fif.data import ImageDataset, load_images, to_float
 from pythae_fif.evaluation import Reference, frechet_distance, score_codes
 from pythae_fif.nn import build_networks, smooth_networks
 from pythae_fif.pictures import new_figure
-from pythae_fif.reports.grid import Cell, Grid, write_grid
+from pythae_fif.reports.grid import Cell, Grid
 from pythae_fif.runs.kind import Environment
 from pythae_fif.sampling.samplers import generate
-from pythae_fif.studies import StudyOptions
-from pythae_fif.studies.output import Drawing, write_study
 from pythae_fif.studies.tabular import spread
 from pythae_fif.training import BatchLoader, keep_freed_memory
 
@@ -100,11 +99,9 @@ def main() -> None:
     ]
     title = "mnist: the code as training goes on"
     grid = Grid(title, HEADINGS, "l" + 10 * "r", rows, notes)
-    stem = flags.results / "tables" / "code-scale-mnist"
-    drawing = Drawing(stem.name, figure(found, flags.steps), title, caption(found, flags.steps))
-    options = StudyOptions(results=flags.results, command=notes[-1].split("`")[1])
-    for path in [*write_grid(grid, stem, ".md", ".csv"), *write_study(options, [drawing], {})]:
-        print(path)
+    about = title, caption(found, flags.steps)
+    drawn = figure(found, flags.steps)
+    publish(flags.results, notes[-1].split("`")[1], grid, "code-scale-mnist", drawn, *about)
 
 
 def figure(found: Found, steps: list[int]) -> Any:

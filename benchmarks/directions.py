@@ -22,15 +22,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import publish, with_range
 from scipy.stats import fisher_exact, mannwhitneyu, spearmanr
 
 from pythae_fif.ensemble import Ensemble
 from pythae_fif.files import write_json
 from pythae_fif.pictures import new_figure
-from pythae_fif.reports.grid import Cell, Grid, write_grid
+from pythae_fif.reports.grid import Cell, Grid
 from pythae_fif.runs.provenance import processor
-from pythae_fif.studies import StudyOptions
-from pythae_fif.studies.output import Drawing, write_study
 from pythae_fif.studies.sinusoid import (
     BATCH,
     NOISES,
@@ -139,8 +138,7 @@ def main() -> None:
     found = {
         name: Found(**json.loads(file.read_text())) for name, file in files.items() if file.exists()
     }
-    for path in draw(found, flags.results):
-        print(path)
+    draw(found, flags.results)
 
 
 def run(case: Case) -> Found:
@@ -178,17 +176,17 @@ def shares(found: Found, betas: Sequence[float], beta: float) -> tuple[int, int]
     return sum(v >= ACROSS for v in across), sum(v >= SINUSOID for v in along)
 
 
-def draw(found: dict[str, Found], results: Path) -> list[Path]:
+def draw(found: dict[str, Found], results: Path) -> None:
     """The table, and the figure with its caption."""
     if "text" not in found:
-        return []
+        return
     rows = []
     for name, one in found.items():
         case = CASES[name]
         for beta in case.betas:
             counts = (Cell(f"{n} of {len(SEEDS)}", n) for n in shares(one, case.betas, beta))
             numbers = ("across", "along", "nll", "reconstruction")
-            cells = [with_range(one.of(number, case.betas, beta)) for number in numbers]
+            cells = [with_range(one.of(number, case.betas, beta), ".2f") for number in numbers]
             steps = Cell(f"{one.steps:,}", one.steps)
             rows.append([Cell(case.label), steps, Cell(f"{beta:g}", beta), *counts, *cells])
     text = found["text"]
@@ -212,16 +210,8 @@ def draw(found: dict[str, Found], results: Path) -> list[Path]:
     ]  # fmt: skip
     title = "Which direction of a noisy sinusoid is learnt, by text and by code"
     grid = Grid(title, headings, "l" + 8 * "r", rows, notes)
-    options = StudyOptions(results=results, command=command)
-    drawing = Drawing("sinusoid-directions", figure(found), f"Figure 3: {title}", caption(found))
-    stem = results / "tables" / drawing.name
-    return [*write_grid(grid, stem, ".md", ".csv"), *write_study(options, [drawing], {})]
-
-
-def with_range(values: Sequence[float]) -> Cell:
-    """The median with the lowest and the highest."""
-    middle = median(values)
-    return Cell(f"{middle:.2f} ({min(values):.2f} to {max(values):.2f})", middle)
+    about = f"Figure 3: {title}", caption(found)
+    publish(results, command, grid, "sinusoid-directions", figure(found), *about)
 
 
 def figure(found: dict[str, Found]) -> Any:

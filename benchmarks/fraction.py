@@ -14,7 +14,6 @@ trainings are kept and not run again. Times are those of this machine while it m
 import argparse
 import itertools
 import json
-import platform
 import statistics
 import time
 from pathlib import Path
@@ -26,8 +25,9 @@ from pythae_fif import FIF, FIFConfig
 from pythae_fif.data import ImageDataset, load_images, to_float
 from pythae_fif.data.locations import cache_home
 from pythae_fif.evaluation import Reference, build_extractor, frechet_distance
-from pythae_fif.files import write_whole
+from pythae_fif.files import write_json
 from pythae_fif.nn import build_networks
+from pythae_fif.runs.provenance import processor
 from pythae_fif.training import BatchLoader, keep_freed_memory
 
 LATENT_DIM = {"digits": 8, "mnist": 16, "celeba": 64, "cifar10": 256}
@@ -125,7 +125,6 @@ def main() -> None:
     splits = load_images(flags.dataset, flags.data_root, download=False).subset(test=2000)
     extractor = build_extractor(flags.extractor, splits.input_dim)
     reference = Reference.of(torch.from_numpy(splits.test), extractor, cache_dir=cache_home())
-    Path(flags.out).mkdir(parents=True, exist_ok=True)
     path = Path(flags.out) / f"{flags.dataset}.json"
     settings = {
         key: value for key, value in vars(flags).items() if key not in ("data_root", "out", "seeds")
@@ -144,11 +143,10 @@ def main() -> None:
                 f"{len(splits.test)} test images",
                 "log_steps": [row["step"] for row in result["runs"][-1]["log"]],
                 "data": splits.source,
-                "machine": f"{platform.machine()}, {torch.get_num_threads()} threads, "
+                "machine": f"{processor()}, {torch.get_num_threads()} threads, "
                 f"torch {torch.__version__}",
             }
-            text = json.dumps(result, indent=1) + "\n"
-            write_whole(path, lambda file, text=text: file.write(text.encode()))
+            write_json(path, result)
             print(json.dumps(result["runs"][-1]), flush=True)
     print(table(result))
 

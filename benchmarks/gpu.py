@@ -46,6 +46,7 @@ from pythae_fif.errors import FIFError
 from pythae_fif.evaluation import Reference, score_samples
 from pythae_fif.evaluation.extractor import Extracted, Extractor
 from pythae_fif.evaluation.scoring import SampleCountWarning
+from pythae_fif.files import write_text
 from pythae_fif.runs.provenance import processor
 from pythae_fif.training import quiet_pythae
 from pythae_fif.training.compiled import compiled_loss
@@ -394,7 +395,7 @@ def hours_of(net: str, plan: Plan) -> Hours:
         scale = len(of_model) * (settings.epochs or 1) / 3600
         batches = [-(-size // settings.batch_size) for size in (train, val)]
         runs += len(of_model)
-        of_steps = scale * mean.steps(batches[0])
+        of_steps = scale * batches[0] * mean.step
         of_evaluations = scale * mean.evaluations(batches[1])
         if model == "fif":
             steps, evaluations = of_steps, of_evaluations
@@ -570,8 +571,7 @@ def main(arguments: list[str]) -> None:
         slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
         output = ROOT / "results" / "benchmarks" / f"gpu-{slug}.md"
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(text)
+        write_text(output, text)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ training, sampling, scoring, drawing and saving pictures and model.
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -32,7 +31,7 @@ from unittest import mock
 
 import torch
 import yaml
-from machine import markdown
+from machine import command, markdown
 from rich.console import Console
 
 import pythae_fif.benchmark.run as run_module
@@ -41,12 +40,12 @@ from pythae_fif.benchmark import execute, expand, load_experiment
 from pythae_fif.benchmark.config import Experiment
 from pythae_fif.benchmark.inputs import load_splits
 from pythae_fif.benchmark.leaderboard import leaderboard
-from pythae_fif.benchmark.model_entry import read_model_entry
+from pythae_fif.benchmark.model_entry import all_models, read_model_entry
 from pythae_fif.benchmark.record import ImageRecord
 from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.benchmark.selection import Result
-from pythae_fif.benchmark.yaml_files import names_in
 from pythae_fif.data import Splits
+from pythae_fif.files import write_text
 from pythae_fif.reports import build_report, constant_error, score_terminal
 from pythae_fif.runs.claim import Claim
 from pythae_fif.runs.engines import Batch, LocalEngine
@@ -54,6 +53,7 @@ from pythae_fif.runs.engines.common import cores
 from pythae_fif.runs.folder import RunFolder
 from pythae_fif.runs.kind import Environment, Job
 from pythae_fif.runs.pack import read_packs
+from pythae_fif.runs.provenance import processor
 from pythae_fif.runs.store import Store
 from pythae_fif.training import FIFTrainer
 from pythae_fif.training.run_files import TrainingFiles
@@ -74,7 +74,7 @@ def experiment_of(kind: str, runs: int) -> Experiment:
                  "hutchinson_samples": [1, 2]}  # fmt: skip
         return load_experiment("digits", None, flags)
     most = load_experiment("digits", None, {}).settings.configurations
-    once = sum(len(read_model_entry(name).choices()[:most]) for name in names_in("models"))
+    once = sum(len(read_model_entry(name).choices()[:most]) for name in all_models())
     seeds = -(-runs // once)
     return load_experiment("digits", None, {"models": ["all"], "seeds": list(range(seeds))})
 
@@ -150,15 +150,13 @@ class Clock:
 HARNESS = {
     "claim": [(execute_module, "mirrored"), (Claim, "acquire"), (Claim, "release"),
               (execute_module, "remove_temporaries")],
-    "configuration": [(execute_module, "is_done"), (execute_module, "read_config"),
-                      (execute_module, "whole_record")],
+    "configuration": [(execute_module, "read_config"), (execute_module, "whole_record")],
     "states": [(RunFolder, "tell")],
     "log": [(TrainingFiles, "append_to_log")],
     "checkpoints": [(TrainingFiles, "save_checkpoint"), (FIFTrainer, "_resume")],
     "provenance": [(run_module, "provenance"), (execute_module, "git_state"),
                    (run_module, "git_state")],
-    "record": [(Job, "write_record"), (execute_module, "_record_of"), (RunFolder, "checksums"),
-               (RunFolder, "write_json")],
+    "record": [(Job, "write_record"), (RunFolder, "checksums"), (RunFolder, "write_json")],
 }  # fmt: skip
 """Part of the harness -> functions of a run's process that it is made of."""
 
@@ -248,13 +246,12 @@ def main() -> None:
         text = "\n".join(f"## {title}\n\n{table}" for title, table in sections)
         print(text)
         if flags.output:
-            command = " ".join(["python", *sys.argv]).replace(f" --output {flags.output}", "")
             about = (
-                f"Made by `{command}`, which says what is counted; medians of {flags.rounds} "
-                f"round(s); {platform.machine()}, {torch.get_num_threads()} threads, "
+                f"Made by `{command(flags.output)}`, which says what is counted; medians of "
+                f"{flags.rounds} round(s); {processor()}, {torch.get_num_threads()} threads, "
                 f"torch {torch.__version__}."
             )
-            Path(flags.output).write_text(f"# The harness\n\n{about}\n\n{text}")
+            write_text(Path(flags.output), f"# The harness\n\n{about}\n\n{text}")
 
 
 def seconds(times: dict[str, float]) -> dict[str, str]:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from machine import publish
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
@@ -28,10 +29,8 @@ from pythae_fif.data.toy import TOY_DATA
 from pythae_fif.ensemble import Ensemble, one_cycle
 from pythae_fif.nn import WideDecoder, WideEncoder
 from pythae_fif.pictures import new_figure
-from pythae_fif.reports.grid import Cell, Grid, write_grid
+from pythae_fif.reports.grid import Cell, Grid
 from pythae_fif.runs.provenance import processor
-from pythae_fif.studies import StudyOptions
-from pythae_fif.studies.output import Drawing, write_study
 from pythae_fif.studies.tabular import spread
 from pythae_fif.training import keep_freed_memory
 
@@ -198,14 +197,9 @@ def main() -> None:
     headings = ["manifold", "d", *(f"{STEPS * epoch:,} steps" for epoch in EPOCHS)]
     headings += ["right", "neighbours", "without noise"]
     grid = Grid("The dimension of known manifolds", headings, "l" + 7 * "r", rows, notes)
-    stem = "intrinsic-dimension"
-    paths = write_grid(grid, flags.results / "tables" / stem, ".md", ".csv")
     last = [f for f in found if f.epoch == max(EPOCHS)]
     title = "The dimension of known manifolds, from FIF's singular values"
-    drawing = Drawing(stem, figure(last), title, CAPTION)
-    options = StudyOptions(flags.results, command=command)
-    for path in (*paths, *write_study(options, [drawing], {})):
-        print(path)
+    publish(flags.results, command, grid, "intrinsic-dimension", figure(last), title, CAPTION)
 
 
 def figure(found: list[Found]) -> Any:

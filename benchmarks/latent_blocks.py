@@ -20,6 +20,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from machine import publish
 from matplotlib.ticker import LogFormatter
 
 from pythae_fif.benchmark.config import Experiment, load_experiment
@@ -30,11 +31,9 @@ from pythae_fif.benchmark.selection import Result, select
 from pythae_fif.errors import FIFError
 from pythae_fif.evaluation import CodeScores
 from pythae_fif.pictures import new_figure
-from pythae_fif.reports.grid import Cell, Grid, number, write_grid
+from pythae_fif.reports.grid import Cell, Grid, number
 from pythae_fif.reports.report import SAMPLER_LABELS
 from pythae_fif.runs.store import Store
-from pythae_fif.studies import StudyOptions
-from pythae_fif.studies.output import Drawing, write_study
 from pythae_fif.studies.tabular import spread
 
 MODELS = ("fif", "ae", "vae", "wae_imq", "rae_l2")
@@ -171,11 +170,8 @@ def main() -> None:
     flags = p.parse_args()
     found = read(flags)
     grid = table(found, flags)
-    stem = flags.results / "tables" / "latent-blocks-mnist"
-    drawing = Drawing(stem.name, figure(found), grid.title, caption(found))
-    options = StudyOptions(results=flags.results, command=command(flags))
-    for path in [*write_grid(grid, stem, ".md", ".csv"), *write_study(options, [drawing], {})]:
-        print(path)
+    about = grid.title, caption(found)
+    publish(flags.results, command(flags), grid, "latent-blocks-mnist", figure(found), *about)
 
 
 if __name__ == "__main__":

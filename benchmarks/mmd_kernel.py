@@ -15,23 +15,21 @@ published rate, in float32.
 """
 
 import argparse
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
+from machine import publish
 from pythae.data.datasets import DatasetOutput
 from pythae.models import WAE_MMD, WAE_MMD_Config
 
 from pythae_fif.data import load_images, to_float
 from pythae_fif.nn import build_networks
 from pythae_fif.pictures import new_figure
-from pythae_fif.reports.grid import Cell, Grid, write_grid
+from pythae_fif.reports.grid import Cell, Grid
 from pythae_fif.runs.provenance import processor
-from pythae_fif.studies import StudyOptions
-from pythae_fif.studies.output import Drawing, write_study
 from pythae_fif.studies.tabular import spread
 
 D = 16
@@ -131,7 +129,7 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     p.add_argument("--steps", type=int, default=400)
     p.add_argument("--seeds", type=int, default=3)
-    p.add_argument("--data-root", default=os.environ.get("PYTHAE_FIF_DATA"))
+    p.add_argument("--data-root")
     p.add_argument("--results", type=Path, default=Path("results"))
     flags = p.parse_args()
     splits = load_images("mnist", flags.data_root, download=False)
@@ -141,7 +139,6 @@ def main() -> None:
         for choice in CONFIGURATIONS
     }
     grid = table(courses, flags.steps, splits.source)
-    stem = flags.results / "tables" / "mmd-kernel-mnist"
     ends = [
         f"{NAME.format(*choice)}: {fmean(course.square[-1] for course in found):.3g} in the end"
         for choice, found in courses.items()
@@ -150,10 +147,8 @@ def main() -> None:
         f"Mean square of the codes of WAE in the first {flags.steps} steps on MNIST, a line a "
         f"seed: {'; '.join(ends)}."
     )
-    drawing = Drawing(stem.name, figure(courses), grid.title, caption)
-    options = StudyOptions(results=flags.results, command=COMMAND)
-    for path in [*write_grid(grid, stem, ".md", ".csv"), *write_study(options, [drawing], {})]:
-        print(path)
+    about = grid.title, caption
+    publish(flags.results, COMMAND, grid, "mmd-kernel-mnist", figure(courses), *about)
 
 
 if __name__ == "__main__":

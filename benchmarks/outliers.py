@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from machine import publish
 from pythae.models import AE, AEConfig, BaseAE, BetaVAE, BetaVAEConfig
 from sklearn.datasets import load_digits, load_sample_images
 from sklearn.decomposition import PCA
@@ -33,10 +34,8 @@ from torch.optim.lr_scheduler import OneCycleLR
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.data import ImageDataset, Splits, load_images, to_float
 from pythae_fif.pictures import new_figure
-from pythae_fif.reports.grid import Cell, Grid, write_grid
+from pythae_fif.reports.grid import Cell, Grid
 from pythae_fif.runs.provenance import processor
-from pythae_fif.studies import StudyOptions
-from pythae_fif.studies.output import Drawing, write_study
 from pythae_fif.studies.tabular import spread
 from pythae_fif.training import BatchLoader, keep_freed_memory
 
@@ -235,12 +234,9 @@ def main() -> None:
         rows,
         notes,
     )
-    paths = write_grid(grid, flags.results / "tables" / "outliers-mnist", ".md", ".csv")
-    options = StudyOptions(flags.results, command=command)
     title = "Outliers on MNIST: likelihood, distance, and both"
-    drawing = Drawing("outliers-mnist", figure(runs[0], areas), title, CAPTION)
-    for path in (*paths, *write_study(options, [drawing], {})):
-        print(path)
+    drawn = figure(runs[0], areas)
+    publish(flags.results, command, grid, "outliers-mnist", drawn, title, CAPTION)
 
 
 def figure(run: Measured, areas: dict[str, list[dict[str, float]]]) -> Any:

@@ -18,12 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.errors import FIFError, StoreError
 from pythae_fif.files import json_text, read_json, write_bytes, write_text
-from pythae_fif.pictures import small_picture
 from pythae_fif.runs.folder import STATUS, Status, sealed_files
 from pythae_fif.runs.pack import TEXTS, PackedRun, read_packs
 from pythae_fif.runs.verify import WRONG, verify
@@ -90,11 +87,9 @@ def copy(root: Path, target: Path, replace: bool = False) -> list[str]:
         copied, data = target / path.relative_to(root), path.read_bytes()
         if copied.exists() and not replace:
             text = copied.read_text("utf-8") if path.suffix == ".md" else ""
-            if made := re.search("Made by `(.+)`", text):  # of runs that are all there
+            if made := re.search("Made by `(.+?)`", text):  # any of several draws it all
                 again[path.stem] = f"{made[1]} --results {target}"
             continue
-        if path.suffix == ".png" and Image.open(path).mode not in ("P", "RGB"):
-            data = small_picture(path)  # of an earlier version: `write_figure` makes small ones
         write_bytes(copied, data)
     return list(again.values())
 

@@ -31,7 +31,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from machine import markdown, seconds
+from machine import command, markdown, seconds
 from pythae.data.datasets import DatasetOutput
 from pythae.models import AE, AEConfig
 from torch._inductor import utils
@@ -39,6 +39,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from pythae_fif import FIF, FIFConfig
+from pythae_fif.files import write_text
 from pythae_fif.nn import build_networks
 from pythae_fif.runs.provenance import peak_memory_mb, processor
 from pythae_fif.training import keep_freed_memory
@@ -265,8 +266,8 @@ def main() -> None:
     text = "\n".join(f"## {title}\n\n{markdown(rows)}" for title, rows in tables.items())
     print(text)
     if flags.output:
-        command = " ".join(["python", *sys.argv]).replace(f" --output {flags.output}", "")
-        Path(flags.output).write_text(f"# The training step\n\nMade by `{command}`.\n\n{text}")
+        made = f"Made by `{command(flags.output)}`."
+        write_text(Path(flags.output), f"# The training step\n\n{made}\n\n{text}")
 
 
 class _Operations(TorchDispatchMode):

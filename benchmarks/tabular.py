@@ -25,6 +25,7 @@ from machine import seconds
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.ensemble.ensemble import Ensemble
+from pythae_fif.files import write_text
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.reports.grid import Cell, Grid, number, to_markdown
 from pythae_fif.training import keep_freed_memory
@@ -187,7 +188,7 @@ def main() -> None:
     text = to_markdown(grid)
     print(text)
     if flags.output:
-        Path(flags.output).write_text(text)
+        write_text(Path(flags.output), text)
 
 
 if __name__ == "__main__":

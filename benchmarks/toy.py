@@ -14,15 +14,16 @@ import argparse
 import multiprocessing
 import os
 import statistics
-import sys
 import time
 from itertools import pairwise
 from pathlib import Path
 
 import torch
+from machine import command, markdown
 from pythae.data.datasets import DatasetOutput
 
 from pythae_fif.ensemble.ensemble import Ensemble
+from pythae_fif.files import write_text
 from pythae_fif.studies.sinusoid import BATCH, BETAS, Size, build, clean_points
 from pythae_fif.training import keep_freed_memory
 
@@ -109,28 +110,24 @@ def main() -> None:
     middle = {name: statistics.median(values) for name, values in rates.items()}
     first, a_core = (next(m for name, m in middle.items() if part in name) for part in CONTESTANTS)
     rows = [
-        ["variant", "model steps/s", "slices", "times the authors'", "times one process a core"],
-        ["---", *["--:"] * 4],
-        *(
-            [
-                name,
-                f"{middle[name]:.0f}",
-                f"{min(values):.0f} to {max(values):.0f}",
-                f"{middle[name] / first:.2f}",
-                f"{middle[name] / a_core:.2f}",
-            ]
-            for name, values in rates.items()
-        ),
+        {
+            "variant": name,
+            "model steps/s": f"{middle[name]:.0f}",
+            "slices": f"{min(values):.0f} to {max(values):.0f}",
+            "times the authors'": f"{middle[name] / first:.2f}",
+            "times one process a core": f"{middle[name] / a_core:.2f}",
+        }
+        for name, values in rates.items()
     ]
-    table = "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    table = markdown(rows)
     print(table)
     if flags.output:
-        command = " ".join(["python", *sys.argv]).replace(f" --output {flags.output}", "")
-        Path(flags.output).write_text(
+        write_text(
+            Path(flags.output),
             f"# Training the models of figure 3\n\nSteps of one model a second, medians over "
             f"{flags.slices} slices of {flags.steps} steps, in one run: width {flags.width}, batch "
-            f"{BATCH}, {flags.cores} cores, torch {torch.__version__}. Made by `{command}`.\n\n"
-            f"{table}"
+            f"{BATCH}, {flags.cores} cores, torch {torch.__version__}. Made by "
+            f"`{command(flags.output)}`.\n\n{table}",
         )
 
 

@@ -21,12 +21,14 @@ import time
 from pathlib import Path
 
 import torch
+from machine import markdown
 from pythae.data.datasets import BaseDataset
 from pythae.pipelines import TrainingPipeline
 from pythae.trainers import BaseTrainerConfig
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.data import ImageDataset, load_images, to_float
+from pythae_fif.files import write_text
 from pythae_fif.nn import build_networks
 from pythae_fif.runs.provenance import processor
 from pythae_fif.training import quiet_pythae
@@ -124,10 +126,7 @@ def main() -> None:
             command += ["--seed", str(seed)]
             found[name].append(json.loads(subprocess.check_output(command)))
     base = [run["seconds"] for run in found[PYTHAE]]
-    lines = [
-        "| program | seconds | times as fast | validation loss | outside the model |",
-        "|---|--:|--:|--:|--:|",
-    ]
+    rows = []
     for name, runs in found.items():
         seconds = [run["seconds"] for run in runs]
         ratio = statistics.median(b / s for b, s in zip(base, seconds, strict=True))
@@ -137,21 +136,27 @@ def main() -> None:
             loss += f" ± {statistics.stdev(losses):.1f}"
         outside = statistics.median(run["outside"] for run in runs)
         share = "–" if name == PYTHAE else f"{outside:.1%}"
-        lines.append(
-            f"| {name} | {statistics.median(seconds):.1f} | {ratio:.2f} | {loss} | {share} |"
+        rows.append(
+            {
+                "program": name,
+                "seconds": f"{statistics.median(seconds):.1f}",
+                "times as fast": f"{ratio:.2f}",
+                "validation loss": loss,
+                "outside the model": share,
+            }
         )
-    text = "\n".join(lines) + "\n"
+    text = markdown(rows)
     print(text)
     if flags.out:
-        Path(flags.out).parent.mkdir(parents=True, exist_ok=True)
-        Path(flags.out).write_text(
+        write_text(
+            Path(flags.out),
             "# Training, end to end\n\n"
             f"{text}\nMNIST ResNet, {flags.images:,} training and 1,000 validation images, "
             f"{flags.epochs} epoch(s), batch 100; medians of {flags.rounds} rounds, of the loss "
             f"mean and standard deviation over their seeds, on "
             f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}. "
             f"Made by `python benchmarks/train.py --images {flags.images} "
-            f"--epochs {flags.epochs} --rounds {flags.rounds}`.\n"
+            f"--epochs {flags.epochs} --rounds {flags.rounds}`.\n",
         )
 
 

@@ -35,7 +35,7 @@ from typing import Any, BinaryIO, TypeVar
 
 import filelock
 
-from pythae_fif.errors import StoreError
+from pythae_fif.errors import StoreError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -300,7 +300,7 @@ def _read_cached(path: Path, read: Callable[[Path], T]) -> T | None:
     except OSError as error:
         raise StoreError(f"cache file {path}: {error}; choose another cache folder") from error
     except Exception as error:
-        line = str(error).partition("\n")[0]
+        line = first_line(error)
         if not path.exists():  # another process has set it aside
             return None
         aside = set_aside(path)

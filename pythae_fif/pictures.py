@@ -3,7 +3,7 @@
 A picture that stays the same leaves its file as it is.
 """
 
-__all__ = ["DPI", "new_figure", "read_pixels", "small_picture", "write_figure", "write_pixels"]
+__all__ = ["DPI", "new_figure", "read_pixels", "write_figure", "write_pixels"]
 
 import io
 import logging
@@ -49,10 +49,10 @@ def write_figure(path: Path, figure: "Figure", dpi: int = DPI) -> None:
     """
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi)
-    write_bytes(path, small_picture(drawn, path.suffix))
+    write_bytes(path, _small_picture(drawn, path.suffix))
 
 
-def small_picture(file: "Path | io.BytesIO", suffix: str = ".png") -> bytes:
+def _small_picture(file: io.BytesIO, suffix: str) -> bytes:
     """A picture without transparency as a file, as small as it can be with no loss to the eye.
 
     PNG with a palette of 256 colours where these are near enough to all; WebP of quality 90.

@@ -87,7 +87,6 @@ class Profile(Settings):
         configurations: Number of configurations of a model's grid that are used, from its start;
             all if None.
         extractor: In place of the data set's, unless the user names one.
-        runs_per_gpu: Runs at once on a GPU, unless the user says how many.
         Others: As of :class:`Settings`.
     """
 
@@ -96,7 +95,6 @@ class Profile(Settings):
     models: dict[ModelName, ModelSettings] = Field(default_factory=dict)
     configurations: AtLeastOne | None = None
     extractor: ExtractorName | None = None
-    runs_per_gpu: AtLeastOne | None = None
 
     @model_validator(mode="after")
     def _one_budget(self) -> "Profile":

@@ -32,10 +32,6 @@ class BatchSeconds(NamedTuple):
     first_evaluation: float
     evaluation: float
 
-    def steps(self, batches: int) -> float:
-        """Seconds of the steps of a pass over the training data."""
-        return batches * self.step
-
     def evaluations(self, batches: int) -> float:
         """Seconds of a pass over the evaluation data."""
         return self.first_evaluation + (batches - 1) * self.evaluation
@@ -54,7 +50,7 @@ def training_seconds(spec: RunSpec, splits: Splits) -> float:
         return settings.wall_clock
     found = batch_seconds(spec, splits)
     train, val = (math.ceil(len(part) / settings.batch_size) for part in (splits.train, splits.val))
-    return (settings.epochs or 1) * (found.steps(train) + found.evaluations(val))
+    return (settings.epochs or 1) * (train * found.step + found.evaluations(val))
 
 
 def batch_seconds(spec: RunSpec, splits: Splits) -> BatchSeconds:

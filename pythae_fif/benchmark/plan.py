@@ -130,9 +130,9 @@ def expand(experiment: Experiment, splits: Splits | Announced) -> list[RunSpec]:
     if experiment.hutchinson_samples is not None:
         overrides["hutchinson_samples"] = experiment.hutchinson_samples
     check_classes(experiment.models)
-    plan = []
+    plan, profile = [], experiment.settings
     for name in experiment.models:
-        changed = experiment.settings.of(name)
+        changed, settings = profile.of(name), profile.settings_of(name)
         entry = read_model_entry(name)
         if entry.images_only and experiment.arch == "tabular":
             raise ConfigError(f"model {name} takes images alone, and {experiment.dataset} is rows")
@@ -152,7 +152,7 @@ def expand(experiment: Experiment, splits: Splits | Announced) -> list[RunSpec]:
                 )
             fixed["condition_dim"], labels_hash = splits.classes, splits.labels_hash
         networks: list[torch.nn.Module] = []
-        for varied in configurations(experiment.settings, name, overrides):
+        for varied in configurations(profile, name, overrides):
             spec = RunSpec(
                 dataset=experiment.dataset,
                 arch=experiment.arch,
@@ -165,7 +165,7 @@ def expand(experiment: Experiment, splits: Splits | Announced) -> list[RunSpec]:
                 extractor=experiment.extractor_name,
                 samplers=samplers,
                 profile=experiment.profile,
-                settings=experiment.settings.settings_of(name),
+                settings=settings,
                 data_hash=splits.content_hash,
                 labels_hash=labels_hash,
             )

@@ -42,7 +42,7 @@ from pythae_fif.runs.kind import Job, Kind, require_planned
 from pythae_fif.runs.provenance import git_state, provenance
 from pythae_fif.runs.store import json_content
 from pythae_fif.sampling import FIT_STEPS
-from pythae_fif.sampling.models import embed, reconstruct
+from pythae_fif.sampling.models import BATCH_SIZE, embed, reconstruct
 from pythae_fif.sampling.samplers import generate, generate_by_class
 from pythae_fif.training import EpochRow, FIFTrainer, OnEpoch, RunFiles, TrainingResult
 from pythae_fif.training.tensorboard import tensorboard_writer
@@ -306,10 +306,10 @@ def reconstruction_error(
     """
     set_seed(seed)
     errors = []
-    for start in range(0, len(images), 200):
-        batch = images[start : start + 200]
+    for start in range(0, len(images), BATCH_SIZE):
+        part = slice(start, start + BATCH_SIZE)
+        batch, told = images[part], None if labels is None else labels[part]
         originals = to_float(batch)
-        told = None if labels is None else labels[start : start + 200]
         errors.append(reconstruction_mse(originals, reconstruct(model, batch, told)))
     mean = torch.cat(errors).mean().item()
     if not math.isfinite(mean):

@@ -14,13 +14,10 @@ WeightDecay = Annotated[float, Field(ge=0)]
 AtLeastTen = Annotated[Whole, Field(ge=10)]
 """So many images at least: scores of fewer say nothing."""
 
-TRAINER: dict[str, Any] = {"precision": "float32", "compile": False, "cudnn_benchmark": False}
+TRAINER = ("precision", "compile", "cudnn_benchmark")
 """Those of :class:`~pythae_fif.training.FIFTrainerConfig`, with its defaults."""
-OPTIONAL: dict[str, Any] = {
-    "epochs": None, "wall_clock": None, "weight_decay": None, "fit_steps": None, "crop": None,
-    **TRAINER,
-}  # fmt: skip
-"""Left out of a specification at these values: the keys came later, and the ids of earlier runs
+OPTIONAL = ("epochs", "wall_clock", "weight_decay", "fit_steps", "crop", *TRAINER)
+"""Left out of a specification at their defaults: the keys came later, and the ids of earlier runs
 must not change."""
 
 
@@ -72,7 +69,12 @@ class RunSettings(Settings):
     def to_dict(self) -> dict[str, Any]:
         """Plain values, without the optional ones that are not used."""
         # Not by `model_dump`, whose checks would cost a plan of 10,000 runs a part of a second.
-        return {k: v for k, v in vars(self).items() if k not in OPTIONAL or v != OPTIONAL[k]}
+        fields = type(self).model_fields
+        return {
+            key: value
+            for key, value in vars(self).items()
+            if key not in OPTIONAL or value != fields[key].default
+        }
 
     def of_trainer(self) -> dict[str, Any]:
         """Those of :class:`~pythae_fif.training.FIFTrainerConfig` that are not its defaults."""

@@ -209,15 +209,9 @@ def _check(request: Request, environment: Environment) -> tuple[Engine, list[Run
 
 
 def engine_options(request: Request) -> EngineOptions:
-    """The engine's options, with the profile's number of runs on a GPU if none is given.
-
-    Runs under a wall clock do not share this machine's cores.
-    """
-    options, settings = request.engine, request.experiment.settings
-    own = {"runs_per_gpu"} & type(options).model_fields.keys() - options.model_fields_set
-    if own and settings.runs_per_gpu is not None:
-        options = options.model_copy(update={"runs_per_gpu": settings.runs_per_gpu})
-    timed = settings.wall_clock is not None
+    """The engine's options. Runs under a wall clock do not share this machine's cores."""
+    options = request.engine
+    timed = request.experiment.settings.wall_clock is not None
     alone = timed and isinstance(options, LocalOptions) and not torch.cuda.is_available()
     if alone and options.cpus_per_run is None:
         return options.model_copy(update={"cpus_per_run": cores()})

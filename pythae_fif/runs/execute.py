@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from pythae_fif.errors import ClaimLostError, FIFError, StoreError
+from pythae_fif.errors import ClaimLostError, FIFError, StoreError, first_line
 from pythae_fif.files import read_json, remove_temporaries
 from pythae_fif.runs.folder import RunFolder, stop_writes
 from pythae_fif.runs.kind import Environment, Job, Kind, SpecT
@@ -163,8 +163,8 @@ def _raise_interrupt() -> None:
 
 def line_of(error: BaseException) -> str:
     """An error as one line."""
-    text = str(error) if isinstance(error, FIFError) else f"{type(error).__name__}: {error}"
-    return (text.splitlines() or [type(error).__name__])[0]
+    line = first_line(error)
+    return line if isinstance(error, FIFError) else f"{type(error).__name__}: {line}"
 
 
 def _without_folders(text: str, run_dir: Path) -> str:

@@ -19,7 +19,7 @@ from pythae_fif.runs.claim import PREFIX
 
 STATUS = "status.json"
 UNCLAIMED = (STATUS, "environment.json", "config.yaml", "slurm.json")
-"""Files that others write, too, who have not claimed the run."""
+"""Files that are also written by processes that have not claimed the run."""
 NOT_SEALED = (*UNCLAIMED, "result.json", "output.log")
 """Files that may change while the result stays the same, or that hold the seal. Hidden files are
 not sealed either. The names count below `model/`, too: Pythae's `environment.json` there is not

@@ -29,7 +29,7 @@ from typing import Any
 
 from pythae_fif.data.locations import cache_home
 from pythae_fif.errors import StoreError, first_line, importing
-from pythae_fif.files import read_json, write_json
+from pythae_fif.files import TEMPORARY, read_json, write_json
 from pythae_fif.runs.claim import PREFIX, Claim, machine_word
 
 PUSH_SECONDS = 30.0
@@ -100,7 +100,7 @@ class Remote:
             synced = _read_synced(folder)
             for name, info in infos.items():
                 seen, here = synced.get(name), (self.folder / name).exists()
-                if here and name.endswith(f"/{keep}"):
+                if here and _parts(name)[1] == keep:
                     continue
                 if seen is None or seen[0] != _stamp(info) or not here:
                     self._get(name)
@@ -297,14 +297,15 @@ def _travels(name: str) -> bool:
     """Whether a file is of the store, not of this machine or this moment, nor outside of it."""
     parts = name.split("/")
     return not (
-        any(part.endswith(".tmp") or part in ("", ".", "..") for part in parts)
+        any(part.endswith(TEMPORARY) or part in ("", ".", "..") for part in parts)
         or parts[-1].startswith(PREFIX)
         or parts[-1] in (SYNCED, "output.log")
     )
 
 
 def _parts(name: str) -> tuple[str, str]:
-    """A file's run and its name below it; of one of no run, its folder and its own name."""
+    """A file's folder and its name in it; of a run's file the folder is the run's, and the name may
+    have slashes."""
     found = _OF_RUN.fullmatch(name)
     folder, _, file = name.rpartition("/")
     return (found[1], found[2]) if found else (folder, file)

@@ -41,8 +41,8 @@ KINDS_OF_FINDINGS = {
 }
 """Kind of finding -> what it means; those of `WRONG` make the exit code 1."""
 
-KEPT_HERE = "model/"
-"""Begins the names of files that a copy of the store may leave out, as git does."""
+LEFT_OUT = "model/"
+"""The folder of a run that a copy of the store may lack."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _findings(
         if (
             not packed
             and not (folder / "model").exists()
-            and any(name.startswith(KEPT_HERE) for name in record.files or ())
+            and any(name.startswith(LEFT_OUT) for name in record.files or ())
         ):
             yield "no model", ""
         made = record.provenance
@@ -168,7 +168,7 @@ def _file_problem(folder: Path, files: Mapping[str, str], packed: bool) -> tuple
             if checksum(path) != sealed:
                 return "corrupt", name
         except FileNotFoundError:
-            model_left_out = name.startswith(KEPT_HERE) and not path.parent.exists()
+            model_left_out = name.startswith(LEFT_OUT) and not path.parent.exists()
             if not (model_left_out or (packed and not name.endswith(TEXTS))):
                 return "missing", name
     return None

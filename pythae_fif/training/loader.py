@@ -84,7 +84,8 @@ class BatchLoader:
         )
 
     def weights(self) -> Iterator[float]:
-        """What the mean over each slice counts in the mean of these over all processes."""
+        """The weight of this process's slice in each batch; with it the mean over processes is the
+        mean over the batch."""
         for step in range(len(self)):
             size = min(self.batch_size, len(self.dataset) - step * self.batch_size)
             smaller, larger = divmod(size, self.processes.count)

@@ -66,14 +66,10 @@ class PlainFolder:
 
 
 def read_log(path: Path) -> list[EpochRow]:
-    """The rows of a training log, without lines that are half written or damaged.
-
-    None if there is no such file.
-    """
-    if not path.is_file():
-        return []
+    """The rows of a training log, without lines that are half written or damaged; no rows where
+    there is no file."""
     rows = []
-    for line in path.read_text("utf-8").splitlines():
+    for line in path.read_bytes().splitlines() if path.is_file() else []:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             rows.append(EpochRow.from_json(json.loads(line)))
     return rows

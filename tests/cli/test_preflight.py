@@ -1,7 +1,6 @@
 """What is missing is told in one go before the first long step; the first line is of the device."""
 
 import importlib.util
-import os
 import shutil
 import urllib.request
 from collections import namedtuple
@@ -24,6 +23,7 @@ from pythae_fif.cli.preflight import (
 )
 from pythae_fif.data.source import Request
 from pythae_fif.runs.engines import LocalEngine
+from pythae_fif.runs.engines.common import cores
 from pythae_fif.runs.kind import Environment
 
 Usage = namedtuple("Usage", "total used free")
@@ -185,9 +185,9 @@ def test_what_was_fetched_by_hand_is_neither_missing_nor_unpacked_yet(tmp_path):
 
 def test_the_line_of_a_machine_without_gpu():
     line = machine_line(LocalEngine(gpus=[], cpus_per_run=1))
-    cores = len(os.sched_getaffinity(0))
-    assert line.startswith(f"device: CPU, {cores} cores and ")
-    assert line.endswith(f" GB of memory; {cores} {'run' if cores == 1 else 'runs'} at once, "
+    count = cores()
+    assert line.startswith(f"device: CPU, {count} cores and ")
+    assert line.endswith(f" GB of memory; {count} {'run' if count == 1 else 'runs'} at once, "
                          "1 thread each")  # fmt: skip
 
 

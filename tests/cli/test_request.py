@@ -144,20 +144,6 @@ def test_runs_under_a_wall_clock_do_not_share_the_cores(flags, expected):
     assert engine_options(request(*flags)).cpus_per_run == expected
 
 
-@pytest.mark.parametrize(
-    ("flags", "expected"),
-    [([], 3), (["--runs-per-gpu", "2"], 2), (["--engine", "ray"], 3)],
-    ids=str,
-)
-def test_the_profile_says_how_many_runs_share_a_gpu_unless_the_user_does(flags, expected, tmp_path):
-    file = tmp_path / "mine.yaml"
-    profile = "{note: a test, epochs: 1, batch_size: 50, learning_rate: 0.001, num_samples: 20"
-    file.write_text(f"profile: mine\nprofiles: {{mine: {profile}, runs_per_gpu: 3}}}}\n")
-    asked = request("--dataset", "digits", "--config", str(file), *flags)
-    assert engine_options(asked).runs_per_gpu == expected
-    assert engine_options(request("--engine", "slurm")) == SlurmOptions()
-
-
 @pytest.mark.parametrize("limit", ["-5", "--5", "-1-30", "1--2", "5:-1", "0", "", "-", "1:2:3:4"])
 def test_what_is_no_time_limit(limit):
     with pytest.raises(ConfigError, match=f"^--time {limit}: needs minutes"):

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from joblib import cpu_count
 from threadpoolctl import threadpool_limits
 
 from pythae_fif.errors import StoreError
@@ -35,10 +36,6 @@ OnChange = Callable[[dict[Path, Status], list["Outcome"]], None]
 """Called with the status of the runs under way and the outcomes so far."""
 
 NO_RECORD = "the process ended without a record"
-
-
-def _is_prepared(run_dir: Path) -> None:
-    """For folders that are prepared already."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +54,7 @@ class Batch:
 
     kind: Kind[Any, Any]
     run_dirs: Sequence[Path]
-    prepare: Callable[[Path], object] = _is_prepared
+    prepare: Callable[[Path], object] = lambda run_dir: None
     lent: object = None
     max_failures: int | None = None
     run_timeout: float | None = None
@@ -161,7 +158,5 @@ def enter_run(run_dir: Path, threads: int) -> None:
 
 
 def cores() -> int:
-    """The number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """The number of cores that this process may use, within the limits of a container, too."""
+    return int(cpu_count())
