@@ -72,7 +72,7 @@ def _second_step(folder, shape, arch, latent_dim, options, trained):
         ("resnet", {"hutchinson_samples": 2}, {}, 203),
         ("resnet", {"surrogate_precision": "bfloat16"}, {}, 221),
         ("resnet", {}, {"channels_last": True, "max_grad_norm": 1.0}, 257),
-        ("resnet", {"latent_distribution": "student_t"}, {}, 190),
+        ("resnet", {"latent_distribution": "student_t"}, {}, 185),
     ],
     ids=["convnet", "resnet", "K=2", "bfloat16", "clipped", "student_t"],
 )
