@@ -3,7 +3,7 @@
     python benchmarks/tabular_budget.py --dataset power --models fif rectangular_flow
 
 Every length is a training of its own, since the cycle of the learning rate spans it, at the rates
-of profile `quick`; the best of them is shown, as `--study ablation` chooses it. No test row is
+of profile `quick`; the best of them is shown, as `study ablation` chooses it. No test row is
 looked at. Finished trainings are kept below `--results`, and its `tables/` gets the table.
 """
 

@@ -69,27 +69,20 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _command_of(words: list[str]) -> tuple[str, list[str]]:
-    """The subcommand and its words; without its name, some flags say which one is meant."""
+    """The subcommand and its words; without its name, a study's data set says that it is meant."""
     if words[:1] and words[0] in COMMANDS[1:]:
         return words[0], words[1:]
     rest = words[1:] if words[:1] == ["run"] else words
-    if "--list" in rest:
-        return "list", []
-    study, others = _taken("--study", rest)
-    if study is not None:
-        return "study", [study, *others]
-    dataset, _ = _taken("--dataset", rest)
+    dataset = _dataset(rest)
     if dataset in studies.DATASETS:
         return "study", [studies.DATASETS[dataset], *rest]
     return "run", rest
 
 
-def _taken(flag: str, words: list[str]) -> tuple[str | None, list[str]]:
-    """The value of a flag, None if it is not there, and the words without the two."""
-    for place, word in enumerate(words):
+def _dataset(words: list[str]) -> str:
+    """The value of `--dataset`, empty if it is not there."""
+    for word, after in zip(words, [*words[1:], ""], strict=True):
         name, equals, value = word.partition("=")
-        if name == flag and equals:
-            return value, words[:place] + words[place + 1 :]
-        if word == flag:
-            return "".join(words[place + 1 : place + 2]), words[:place] + words[place + 2 :]
-    return None, words
+        if name == "--dataset":
+            return value if equals else after
+    return ""

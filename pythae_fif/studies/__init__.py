@@ -177,7 +177,7 @@ def command_of(study: Study, options: StudyOptions) -> str:
 
     Example:
         >>> command_of(STUDIES["toy"], StudyOptions(Path("results"), seeds=[3], dataset="torus"))
-        'python run_benchmark.py --study toy --dataset torus --seeds 3'
+        'python run_benchmark.py study toy --dataset torus --seeds 3'
     """
     usual_seeds = list(options.seeds) == _usual_seeds(study, options)
     flags: dict[str, Sequence[object]] = {
@@ -189,7 +189,7 @@ def command_of(study: Study, options: StudyOptions) -> str:
         "--latent-dim": [] if options.latent_dim is None else [options.latent_dim],
     }
     words = [word for flag, values in flags.items() if values for word in (flag, *map(str, values))]
-    return shlex.join(["python", "run_benchmark.py", "--study", study.name, *words])
+    return shlex.join(["python", "run_benchmark.py", "study", study.name, *words])
 
 
 def run_study(name: str, options: StudyOptions, on_progress: OnProgress) -> list[Path]:

@@ -104,9 +104,8 @@ def test_where_a_study_trains(run, monkeypatch, words, timeout, engine):
 
 class TestShowing:
     def test_list(self, run):
-        code, out, err = run.words("--list")
+        code, out, err = run.words("list")
         assert (code, err) == (0, "")
-        assert run.words("list") == (code, out, err)
         for name in (*names_in("models"), *DATASETS, *SAMPLERS, *EXTRACTORS):
             assert f"  {name} " in out
         words = " ".join(out.split())
@@ -215,7 +214,7 @@ class TestShowing:
         assert ("--engine" in flags) is (words in ([], ["run"], ["study", "tabular"]))
         assert ("--quiet" in flags) is (words not in (["study"], ["verify"], ["score"]))
 
-    @pytest.mark.parametrize("words", [["--help"], ["list"], ["--list"], ["--betas"],
+    @pytest.mark.parametrize("words", [["--help"], ["list"], ["--betas"],
                                        ["study", "toy", "--help"], ["--dataset", "circle", "-h"],
                                        ["--latent-dim", "0"]], ids=" ".join)  # fmt: skip
     def test_waits_for_no_torch(self, words):
@@ -251,7 +250,7 @@ class TestShards:
             (["--gpus", "9"], "error: --gpus 9: "),
             (["--precision", "half"], "error: --precision 'half': valid: float32, bfloat16"),
             (["--engine", "rya"], "error: --engine 'rya': did you mean 'ray'?"),
-            (["--study", "linear", "--shard", "0/2"], "error: unknown flag '--shard' of study"),
+            (["study", "linear", "--shard", "0/2"], "error: unknown flag '--shard' of study"),
         ],
     )
     def test_refused(self, run, flags, message):
@@ -777,17 +776,15 @@ class TestStudies:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--study", "lineer"], "study 'lineer' is unknown: did you mean 'linear'?"),
-            (["--study"], "study '' is unknown: valid: sinusoid"),
+            (["study", ""], "study '' is unknown: valid: sinusoid"),
             (["study", "lineer"], "study 'lineer' is unknown: did you mean 'linear'?"),
             (["--dataset", "sinusiod"], "--dataset 'sinusiod' is unknown: did you mean 'sinusoid'"),
-            (["--study", "linear", "--beta", "3"], "unknown flag '--beta' of study linear"),
             (["study", "linear", "--beta", "3"], "unknown flag '--beta' of study linear"),
             (["--dataset", "circle", "--dry-run"], "unknown flag '--dry-run' of study toy"),
             (["--dataset=circle", "--latent-dim", "2"], "unknown flag '--latent-dim' of study toy"),
             (["run", "--dataset", "circle", "--wall-clock", "5h"], "unknown flag '--wall-clock'"),
-            (["--study=linear", "--dataset", "mnist"], "unknown flag '--dataset' of study linear"),
-            (["--study", "curvature", "--models", "ae"], "unknown flag '--models' of study"),
+            (["study", "linear", "--dataset", "mnist"], "unknown flag '--dataset' of study linear"),
+            (["study", "curvature", "--models", "ae"], "unknown flag '--models' of study"),
             (["--dataset", "sinusoid", "--data", "x"], "unknown flag '--data' of study sinusoid"),
             (["study", "linear", "--profile", "slow"], "profile 'slow' is unknown"),
             (["study", "toy", "--dataset", "spirl"], "study toy has no data set 'spirl': did you"),

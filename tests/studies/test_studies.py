@@ -72,15 +72,15 @@ def test_studies_are_declared_without_torch():
 @pytest.mark.parametrize(
     "name, options, words",
     [
-        ("linear", {}, "--study linear"),
-        ("linear", {"seeds": [0]}, "--study linear"),
-        ("linear", {"seeds": [4], "profile": "paper"}, "--study linear --profile paper --seeds 4"),
-        ("toy", {"dataset": "sinusoid", "seeds": [0, 1, 2]}, "--study toy"),
-        ("sinusoid", {"dataset": "sinusoid"}, "--study sinusoid"),
+        ("linear", {}, "study linear"),
+        ("linear", {"seeds": [0]}, "study linear"),
+        ("linear", {"seeds": [4], "profile": "paper"}, "study linear --profile paper --seeds 4"),
+        ("toy", {"dataset": "sinusoid", "seeds": [0, 1, 2]}, "study toy"),
+        ("sinusoid", {"dataset": "sinusoid"}, "study sinusoid"),
         ("estimator", {"dataset": "digits", "latent_dim": 3},
-         "--study estimator --dataset digits --latent-dim 3"),
+         "study estimator --dataset digits --latent-dim 3"),
         ("ablation", {"dataset": "csv", "data": "/a/b c.csv", "models": ["fif"], "seeds": [0]},
-         "--study ablation --dataset csv --data 'b c.csv' --models fif --seeds 0"),
+         "study ablation --dataset csv --data 'b c.csv' --models fif --seeds 0"),
     ],
 )  # fmt: skip
 def test_the_command_below_a_figure_follows_from_the_options(name, options, words):
@@ -115,7 +115,7 @@ def test_a_results_folder_that_cannot_be_written_is_found_before_training(
 
     monkeypatch.setattr(linear, "run", start)
     (tmp_path / "file").write_text("")
-    assert main(["--study", "linear", "--quiet", "--results", str(tmp_path / "file")]) == 2
+    assert main(["study", "linear", "--quiet", "--results", str(tmp_path / "file")]) == 2
     said = f"error: {tmp_path / 'file'} cannot be written (File exists): choose"
     assert capsys.readouterr().err.startswith(said)
 
@@ -132,7 +132,7 @@ def test_progress_says_how_long_is_left_and_does_not_count_what_was_kept(
     clock = [0.0]
     monkeypatch.setattr(studies, "run_study", told)
     monkeypatch.setattr("pythae_fif.cli.study.time", SimpleNamespace(monotonic=lambda: clock[0]))
-    assert main(["--study", "linear", "--results", str(tmp_path)]) == 0
+    assert main(["study", "linear", "--results", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == [" 70% a model, 30 s left", "100% a model"]
 
@@ -331,7 +331,7 @@ def small(request, tmp_path_factory):
     module, attribute, size, flags = SMALL[name]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, attribute, {"quick": size})
-        command = ["--study", name, *flags, "--seeds", *seeds_of(name), "--quiet"]
+        command = ["study", name, *flags, "--seeds", *seeds_of(name), "--quiet"]
         assert main([*command, "--results", str(root)]) == 0
     return name, root
 
@@ -364,7 +364,7 @@ def test_a_second_start_trains_nothing_and_draws_the_same(small, monkeypatch):
     monkeypatch.setattr(LocalEngine, "run_all", start)
     for path in tables:
         path.unlink()
-    command = ["--study", name, *flags, "--seeds", *seeds_of(name), "--quiet"]
+    command = ["study", name, *flags, "--seeds", *seeds_of(name), "--quiet"]
     assert main([*command, "--results", str(root)]) == 0
     assert {path: path.read_bytes() for path in tables} == tables
     assert {path: path.read_bytes() for path in root.rglob("result.json")} == runs
@@ -373,7 +373,7 @@ def test_a_second_start_trains_nothing_and_draws_the_same(small, monkeypatch):
 def test_an_interrupt_keeps_the_parts_that_are_finished(tmp_path, monkeypatch, capsys):
     """Of three noise levels the second is being trained when Ctrl-C comes."""
     monkeypatch.setattr(sinusoid, "SIZES", {"quick": SMALL["sinusoid"][2]})
-    command = ["--study", "sinusoid", "--seeds", "0", "--quiet", "--results", str(tmp_path)]
+    command = ["study", "sinusoid", "--seeds", "0", "--quiet", "--results", str(tmp_path)]
     run_all, done = LocalEngine.run_all, []
 
     def interrupted(engine, batch, on_change):
@@ -397,7 +397,7 @@ def test_an_interrupt_keeps_the_parts_that_are_finished(tmp_path, monkeypatch, c
 
 def test_captions_are_one_paragraph_with_the_command_below(small):
     name, root = small
-    start = f"Made by `python run_benchmark.py --study {name}"
+    start = f"Made by `python run_benchmark.py study {name}"
     for path in root.rglob("*.md"):
         title, picture, caption, command = path.read_text().removesuffix("\n").split("\n\n")
         assert title.startswith("# ") and picture == f"![{title[2:]}]({path.stem}.png)"
@@ -466,7 +466,7 @@ def test_gradient_distances(conditional):
 
 def test_another_latent_dimension_is_in_the_names_of_the_files(tmp_path, monkeypatch):
     monkeypatch.setattr(estimator, "SIZES", {"quick": SMALL["estimator"][2]})
-    command = "--study estimator --dataset digits --latent-dim 1 --quiet --results"
+    command = "study estimator --dataset digits --latent-dim 1 --quiet --results"
     assert main([*command.split(), str(tmp_path)]) == 0
     written = {path.name for path in tmp_path.rglob("estimator-*.*")}
     ends = (".png", ".md", ".csv", "-variance.csv")
