@@ -99,15 +99,15 @@ def table(found: Found, flags: argparse.Namespace) -> Grid:
                 Cell(f"{results[0].record.parameters:,}"),
             ]
         )
-    first = next(iter(found.values()))[0].record
+    first, profile = next(iter(found.values()))[0].record, experiment_of(flags, 0).settings
     scores = first.scores["normal"]
     notes = [
         f"{scores.distance_name} of {scores.num_samples:,} samples to test images, from the prior "
         "(N), from one Gaussian and from a mixture of ten fitted to the codes; KL is the "
         "divergence of the Gaussian of the training codes' moments from the prior, and correlation "
         "the part of it that their marginals leave. Mean ± standard deviation over seeds.",
-        f"Data: {first.data.source}. {experiment_of(flags, 0).settings.note.capitalize()}; "
-        f"{experiment_of(flags, 0).settings.precision} in training.",
+        f"One configuration a model. Data: {first.data.source}. "
+        f"{profile.note.capitalize()}; {profile.precision} in training.",
         f"Made by `{command(flags)}`.",
     ]
     headings = ["Model", "blocks", "seeds", *(f"{name} ↓" for name in NUMBERS)]

@@ -6,8 +6,7 @@ The store is checked first, as `verify` does: one that holds something damaged, 
 code that no revision holds, is refused with a line that says what and where. Of each run that is
 over the texts are kept, a line a run in `runs/<first part of its folder>.jsonl`; models and
 pictures are not. What is there already stays, tables and pages too, and the script prints how to
-draw those anew from all runs; `--replace` replaces it. PNG files get a palette where the eye sees
-no difference. What stays the same is not written.
+draw those anew from all runs; `--replace` replaces it. What stays the same is not written.
 """
 
 import argparse

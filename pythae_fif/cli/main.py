@@ -81,7 +81,7 @@ def _command_of(words: list[str]) -> tuple[str, list[str]]:
 
 def _dataset(words: list[str]) -> str:
     """The value of `--dataset`, empty if it is not there."""
-    for word, after in zip(words, [*words[1:], ""], strict=True):
+    for word, after in zip(words, [*words, ""][1:], strict=True):
         name, equals, value = word.partition("=")
         if name == "--dataset":
             return value if equals else after

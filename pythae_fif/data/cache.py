@@ -1,9 +1,9 @@
 """Data sets on disk as arrays that every process maps into its memory, without a copy.
 
 An entry is a folder of .npy files with the hash of their content, named by a digest of the files
-that they were read from (names, sizes, times of change) and of what was asked. The process of a
-command checks the hash, by :func:`cached_splits`. The processes of its runs then ask for the hash
-that their plan names, by :func:`open_splits`; they check the files' sizes and read nothing.
+that they were read from (folder, names, sizes, times of change) and of what was asked. The process
+of a command checks the hash, by :func:`cached_splits`. The processes of its runs then ask for the
+hash that their plan names, by :func:`open_splits`; they check the files' sizes and read nothing.
 """
 
 __all__ = ["cached_splits", "is_cached", "open_splits", "remember"]

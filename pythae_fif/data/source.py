@@ -119,7 +119,7 @@ class Source:
     image_bytes: int
 
     def key(self, request: Request) -> str:
-        """Identifies request and files by name, size and time of change.
+        """Identifies request and files by folder, name, size and time of change.
 
         Raises:
             DataError: A file cannot be read.
@@ -135,7 +135,7 @@ class Source:
             stamps.append(stamp.encode("utf-8", "replace"))
         how = request.side, request.crop_side, request.skip_undecodable, request.seed
         how += (*vars(request.table).values(),)
-        return digest(_VERSION, request.name, str(request.path.absolute()), *how, *stamps)
+        return digest(_VERSION, request.name, os.fsencode(request.path.absolute()), *how, *stamps)
 
 
 def decode(

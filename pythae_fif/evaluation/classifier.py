@@ -190,8 +190,7 @@ def train_classifier(
             build=build,
             write=save,
         )
-    if data.holdout is not None:
-        extractor.accuracy = extractor.measure_accuracy(data.holdout)
+    extractor.accuracy = None if data.holdout is None else extractor.measure_accuracy(data.holdout)
     return extractor
 
 

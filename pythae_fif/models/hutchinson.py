@@ -167,7 +167,7 @@ class HutchinsonModel(ManifoldModel):
         return self._noisy(x), condition
 
     def _check_networks(self, x: Tensor, condition: Tensor | None) -> None:
-        networks = {"encoder": self._encode, "decoder": self._decode}
+        networks, shape = {"encoder": self._encode, "decoder": self._decode}, x.shape
         with torch.inference_mode(False), torch.enable_grad():
             for name, network in networks.items():
                 point = x.detach().clone().requires_grad_()
@@ -180,6 +180,11 @@ class HutchinsonModel(ManifoldModel):
                         f"{self.model_name}: the output of the {name} does not depend on its "
                         "input: its volume change is zero and cannot be trained"
                     )
+        if x.shape != shape:
+            raise ConfigError(
+                f"{self.model_name}: reconstructions of shape {tuple(x.shape)} for data of shape "
+                f"{tuple(shape)}"
+            )
 
     def _hutchinson(self, x: Tensor, share: float = 1.0) -> Tensor:
         """Hutchinson vectors, (K, b, d), of a share of the batch."""

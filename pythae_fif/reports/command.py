@@ -5,7 +5,6 @@ __all__ = ["commands_of"]
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from pythae_fif.benchmark.config import OVERRIDES, Experiment, Profile, load_experiment, shipped_of
 from pythae_fif.benchmark.model_entry import all_models, read_model_entry
@@ -19,8 +18,8 @@ def commands_of(experiment: Experiment, specs: Sequence[RunSpec]) -> list[str]:
     """The commands that make these runs, without what changes no result and without folders.
 
     They depend on the runs of a table alone, and not on the commands that they were made by. One
-    command trains all its models with all its seeds and the same number of configurations; models
-    of which others were run have a command of their own.
+    command trains all its models with the same seeds and configurations; others have a command of
+    their own. Where the runs have gaps, such as failed ones, a command makes these, too.
 
     Args:
         experiment: What is the same for all runs.
@@ -29,37 +28,24 @@ def commands_of(experiment: Experiment, specs: Sequence[RunSpec]) -> list[str]:
     Returns:
         With `--config FILE` where the profile is the user's own.
     """
-    groups: dict[tuple[tuple[int, ...], int | None], list[RunSpec]] = {}
-    for model in sorted({spec.model for spec in specs}):
-        of_model = [spec for spec in specs if spec.model == model]
-        seeds = tuple(sorted({spec.seed for spec in of_model}))
-        count = _first_configurations(experiment.profiles[experiment.profile], of_model)
-        groups.setdefault((seeds, count), []).extend(of_model)
-    return [
-        _command_of(experiment.model_copy(update={"configurations": count}), group)
-        for (_, count), group in groups.items()
-    ]
-
-
-def _first_configurations(profile: Profile, specs: Sequence[RunSpec]) -> int | None:
-    """How many of a model's first configurations were run; None if it is the profile's number.
-
-    None for a FIF of other values than the first, too, which its own flags name.
-    """
-    model, ran = specs[0].model, list[dict[str, Any]]()
+    profile = experiment.profiles[experiment.profile]
+    alike: dict[tuple[str, int], list[RunSpec]] = {}
     for spec in specs:
-        varied = {name: spec.parameters[name] for name in spec.varied}
-        ran += [varied] if varied not in ran else []
-    choices = configurations(profile.model_copy(update={"configurations": None}), model)
-    last = max((i for i, choice in enumerate(choices, start=1) if choice in ran), default=0)
-    others = len(ran) != last or any(choice not in choices for choice in ran)
-    named = read_model_entry(model).is_fif and others
-    usual = len(configurations(profile, model))
-    return None if named or last in (0, usual) else last
+        alike.setdefault((spec.model, spec.seed), []).append(spec)
+    of_models: dict[tuple[str, tuple[str, ...]], list[RunSpec]] = {}
+    for (model, _), runs in sorted(alike.items(), key=lambda item: item[0]):
+        flags = tuple(_configuration_flags(profile, runs))
+        of_models.setdefault((model, flags), []).extend(runs)
+    groups: dict[tuple[tuple[int, ...], tuple[str, ...]], list[RunSpec]] = {}
+    for (_, flags), runs in of_models.items():
+        seeds = tuple(sorted({spec.seed for spec in runs}))
+        groups.setdefault((seeds, flags), []).extend(runs)
+    return [_command_of(experiment, group, flags) for (_, flags), group in groups.items()]
 
 
-def _command_of(experiment: Experiment, specs: Sequence[RunSpec]) -> str:
-    """The command of models that have the same seeds and number of configurations."""
+def _command_of(
+    experiment: Experiment, specs: Sequence[RunSpec], configuration_flags: Sequence[str]
+) -> str:
     words = ["--dataset", experiment.dataset, "--arch", experiment.arch]
     shipped = shipped_of(experiment)
     if shipped is None or not shipped.same:
@@ -76,11 +62,11 @@ def _command_of(experiment: Experiment, specs: Sequence[RunSpec]) -> str:
     words += _flag("models", ["all"] if everything else models, usual.models)
     words += _flag("samplers", _asked_samplers(specs), usual.samplers)
     words += _flag("seeds", sorted({spec.seed for spec in specs}), usual.seeds)
-    words += _grid_flags(experiment, specs)
+    words += configuration_flags
     if experiment.latent_dims != usual.latent_dims or experiment.latent_dim != usual.latent_dim:
         words += ["--latent-dim", str(experiment.latent_dim)]
     table = ("missing", "separator", "no_header")
-    for key in ("configurations", "image_size", "extractor", *OVERRIDES, *table):
+    for key in ("image_size", "extractor", *OVERRIDES, *table):
         value = getattr(experiment, key)
         if value != getattr(usual, key):
             value = experiment.extractor_name if key == "extractor" else value
@@ -88,21 +74,24 @@ def _command_of(experiment: Experiment, specs: Sequence[RunSpec]) -> str:
     return shlex.join(["python", "run_benchmark.py", *words])
 
 
-def _grid_flags(experiment: Experiment, specs: Sequence[RunSpec]) -> list[str]:
-    """The flags of FIF's grid, where other configurations than the profile's first were run."""
-    found = [spec for spec in specs if read_model_entry(spec.model).is_fif]
-    varied = ({name: spec.parameters[name] for name in spec.varied} for spec in found)
-    ran = {tuple(choice.get(key) for key in GRID_FLAGS) for choice in varied}
-    models = {spec.model for spec in found}
-    usual = [c for model in models for c in configurations(experiment.settings, model)]
-    if ran == {tuple(choice.get(key) for key in GRID_FLAGS) for choice in usual}:
-        return []
-    grid, words = read_model_entry("fif").grid, list[str]()
-    for key, values in zip(GRID_FLAGS, zip(*ran, strict=True), strict=True):
-        if known := sorted({value for value in values if value is not None}):
-            # A flag's values are run with all that the grid has of the other, so usual values need
-            # no flag. But without any the profile's first configurations would be run.
-            words += _flag(key, known, () if key == GRID_FLAGS[-1] and not words else grid[key])
+def _configuration_flags(profile: Profile, specs: Sequence[RunSpec]) -> list[str]:
+    """The flags for these configurations of a model with one seed; none for the profile's."""
+    model = specs[0].model
+    entry, usual = read_model_entry(model), configurations(profile, model)
+    ran = [{name: spec.parameters[name] for name in spec.varied} for spec in specs]
+    choices = configurations(profile.model_copy(update={"configurations": None}), model)
+    last = max((i for i, choice in enumerate(choices, start=1) if choice in ran), default=0)
+    if not entry.is_fif or (len(ran) == last and all(choice in choices for choice in ran)):
+        return ["--configurations", str(last)] if last not in (0, len(usual)) else []
+    grid, words = profile.of(model).grid or entry.grid, list[str]()
+    keys = [key for key in GRID_FLAGS if key in grid]
+    for key in keys:
+        known = sorted({choice[key] for choice in ran if key in choice})
+        if not known:
+            continue
+        # A flag's values are run with all that the grid has of the other, so usual values need no
+        # flag. But without any the profile's first configurations would be run.
+        words += _flag(key, known, () if key == keys[-1] and not words else grid[key])
     return words
 
 

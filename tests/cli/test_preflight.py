@@ -183,6 +183,11 @@ def test_what_was_fetched_by_hand_is_neither_missing_nor_unpacked_yet(tmp_path):
 # ---------------------------------------------------------------- the machine
 
 
+def test_the_limit_of_a_container_counts(monkeypatch):
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+    assert cores() == 1
+
+
 def test_the_line_of_a_machine_without_gpu():
     line = machine_line(LocalEngine(gpus=[], cpus_per_run=1))
     count = cores()

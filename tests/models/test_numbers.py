@@ -150,6 +150,28 @@ def test_a_network_that_ignores_its_input_is_not_trained(side, mode):
         ignoring(side, mode=mode).train()({"data": X})
 
 
+class Reshaped(Linear):
+    def __init__(self, shape):
+        super().__init__(torch.rand(16, 3))
+        self.shape = shape
+
+    def forward(self, z):
+        flat = super().forward(z)["reconstruction"].flatten(1)
+        return ModelOutput(reconstruction=flat[:, : math.prod(self.shape)].view(-1, *self.shape))
+
+
+@pytest.mark.parametrize("shape", [(16,), (4, 4), (1, 1, 4, 4), (1, 4, 1), (1,)], ids=str)
+@pytest.mark.parametrize("mode", ["replay", "backward", "mixed"])
+def test_a_decoder_of_another_shape_than_the_data_is_refused(shape, mode):
+    config = FIFConfig(input_dim=(1, 4, 4), latent_dim=3, mode=mode)
+    model = FIF(config, decoder=Reshaped(shape)).train()
+    message = (
+        rf"FIF: reconstructions of shape \(1, {', '.join(map(str, shape))}\) for data of shape"
+    )
+    with pytest.raises(ConfigError, match=message):
+        model({"data": X})
+
+
 FLOW = {"steps": 1, "hidden_channels": 8, "latent_blocks": 1, "latent_hidden_dim": 8}
 LOSSES = {
     "FIF": (lambda: FIF(CONFIG), X),

@@ -323,6 +323,32 @@ class TestCommand:
         plan = self.planned([f"python run_benchmark.py --dataset digits {found}"])
         assert {tuple(spec.parameters.values()) for spec in plan} == set(pairs)
 
+    @pytest.mark.parametrize(
+        "asked",
+        [
+            [
+                "--models fif vae --configurations 4",
+                "--models fif vae --configurations 1 --seeds 1 2",
+            ],
+            ["--models fif --configurations 2 --seeds 0 1", "--models fif --beta 3"],
+            ["--models fif --beta 5", "--models fif_plus", "--models ae"],
+            ["--models fif --beta 5", "--models fif_plus --beta 20 --hutchinson-samples 1"],
+            ["--table 2 --models fif dnf --beta 5 10", "--table 2 --models trumpet"],
+        ],
+        ids=" + ".join,
+    )
+    def test_of_any_commands_the_runs_and_no_others(self, asked):
+        def ran(commands):
+            found = {(s.model, s.configuration, s.seed) for s in self.planned(commands)}
+            return sorted(found)
+
+        asked = [f"python run_benchmark.py --dataset mnist {words}" for words in asked]
+        specs = {spec.run_id: spec for spec in self.planned(asked)}
+        flags = {"profile": next(iter(specs.values())).profile}
+        file = experiment_file(2) if "--table 2" in asked[0] else None
+        found = commands_of(load_experiment("mnist", file, flags), list(specs.values()))
+        assert ran(found) == ran(asked)
+
     def test_more_configurations_than_the_profile_has(self):
         """Together the commands make these runs and no other."""
         samplers = dict.fromkeys(("normal", "gaussian", "gmm"), (1, 1))

@@ -62,7 +62,7 @@ def test_every_declaration_is_consistent(study):
 
 
 def test_studies_are_declared_without_torch():
-    """`--list` must be fast: nothing but Python, pydantic and what this package says of errors."""
+    """`list` must be fast: nothing but Python, pydantic and what this package says of errors."""
     tree = ast.parse(Path(studies.__file__).read_text("utf-8"))
     imported = {n.module for n in tree.body if isinstance(n, ast.ImportFrom)}
     ours = {name for name in imported if name and name.startswith("pythae_fif")}
