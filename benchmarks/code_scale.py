@@ -38,6 +38,7 @@ from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.pictures import new_figure
 from pythae_fif.reports.grid import Cell, Grid
 from pythae_fif.studies import StudyOptions
+from pythae_fif.studies.output import Drawing
 from pythae_fif.studies.tabular_protocol import APPENDIX, Table, load_table
 from pythae_fif.training import keep_freed_memory
 from pythae_fif.volume_change import SurrogateOutput, fif_loss
@@ -425,8 +426,8 @@ def draw(curves: list[Curve], table: Table, options: StudyOptions) -> None:
         "|z|²/d after", "difference after", "recon. after ↓",
     ]  # fmt: skip
     grid = Grid("power: where the codes come to rest", headings, "l" + 13 * "r", rows, notes)
-    name, about = "code-scale-power", (TITLE, caption(curves))
-    publish(options.results, options.command, grid, name, figure(curves), *about)
+    drawing = Drawing("code-scale-power", figure(curves), TITLE, caption(curves))
+    publish(options.results, options.command, grid, drawing)
 
 
 def figure(curves: list[Curve]) -> Any:

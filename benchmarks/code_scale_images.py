@@ -31,6 +31,7 @@ from pythae_fif.pictures import new_figure
 from pythae_fif.reports.grid import Cell, Grid
 from pythae_fif.runs.kind import Environment
 from pythae_fif.sampling.samplers import generate
+from pythae_fif.studies.output import Drawing
 from pythae_fif.studies.tabular import spread
 from pythae_fif.training import BatchLoader, keep_freed_memory
 
@@ -99,9 +100,9 @@ def main() -> None:
     ]
     title = "mnist: the code as training goes on"
     grid = Grid(title, HEADINGS, "l" + 10 * "r", rows, notes)
-    about = title, caption(found, flags.steps)
-    drawn = figure(found, flags.steps)
-    publish(flags.results, notes[-1].split("`")[1], grid, "code-scale-mnist", drawn, *about)
+    about = caption(found, flags.steps)
+    drawing = Drawing("code-scale-mnist", figure(found, flags.steps), title, about)
+    publish(flags.results, notes[-1].split("`")[1], grid, drawing)
 
 
 def figure(found: Found, steps: list[int]) -> Any:

@@ -30,6 +30,7 @@ from pythae_fif.files import write_json
 from pythae_fif.pictures import new_figure
 from pythae_fif.reports.grid import Cell, Grid
 from pythae_fif.runs.provenance import processor
+from pythae_fif.studies.output import Drawing
 from pythae_fif.studies.sinusoid import (
     BATCH,
     NOISES,
@@ -210,8 +211,8 @@ def draw(found: dict[str, Found], results: Path) -> None:
     ]  # fmt: skip
     title = "Which direction of a noisy sinusoid is learnt, by text and by code"
     grid = Grid(title, headings, "l" + 8 * "r", rows, notes)
-    about = f"Figure 3: {title}", caption(found)
-    publish(results, command, grid, "sinusoid-directions", figure(found), *about)
+    drawing = Drawing("sinusoid-directions", figure(found), f"Figure 3: {title}", caption(found))
+    publish(results, command, grid, drawing)
 
 
 def figure(found: dict[str, Found]) -> Any:

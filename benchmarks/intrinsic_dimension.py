@@ -31,6 +31,7 @@ from pythae_fif.nn import WideDecoder, WideEncoder
 from pythae_fif.pictures import new_figure
 from pythae_fif.reports.grid import Cell, Grid
 from pythae_fif.runs.provenance import processor
+from pythae_fif.studies.output import Drawing
 from pythae_fif.studies.tabular import spread
 from pythae_fif.training import keep_freed_memory
 
@@ -199,7 +200,8 @@ def main() -> None:
     grid = Grid("The dimension of known manifolds", headings, "l" + 7 * "r", rows, notes)
     last = [f for f in found if f.epoch == max(EPOCHS)]
     title = "The dimension of known manifolds, from FIF's singular values"
-    publish(flags.results, command, grid, "intrinsic-dimension", figure(last), title, CAPTION)
+    drawing = Drawing("intrinsic-dimension", figure(last), title, CAPTION)
+    publish(flags.results, command, grid, drawing)
 
 
 def figure(found: list[Found]) -> Any:

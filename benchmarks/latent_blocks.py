@@ -34,6 +34,7 @@ from pythae_fif.pictures import new_figure
 from pythae_fif.reports.grid import Cell, Grid, number
 from pythae_fif.reports.report import SAMPLER_LABELS
 from pythae_fif.runs.store import Store
+from pythae_fif.studies.output import Drawing
 from pythae_fif.studies.tabular import spread
 
 MODELS = ("fif", "ae", "vae", "wae_imq", "rae_l2")
@@ -170,8 +171,8 @@ def main() -> None:
     flags = p.parse_args()
     found = read(flags)
     grid = table(found, flags)
-    about = grid.title, caption(found)
-    publish(flags.results, command(flags), grid, "latent-blocks-mnist", figure(found), *about)
+    drawing = Drawing("latent-blocks-mnist", figure(found), grid.title, caption(found))
+    publish(flags.results, command(flags), grid, drawing)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -51,18 +50,16 @@ def with_range(values: Sequence[float], form: str = ".3g") -> Cell:
     return Cell(f"{median:{form}} ({ends})", median)
 
 
-def publish(results: Path, made_by: str, grid: Grid, name: str, figure: Any, *about: str) -> None:
-    """Writes a table and a figure of one name, and prints the paths.
+def publish(results: Path, made_by: str, grid: Grid, drawing: Drawing) -> None:
+    """Writes a table and a figure, by the name of the figure, and prints the paths.
 
     Args:
         results: The folder of results.
         made_by: The command.
         grid: The table.
-        name: Of the files.
-        figure: A Matplotlib figure.
-        about: Its title and its caption.
+        drawing: The figure with its caption.
     """
-    paths = write_grid(grid, results / "tables" / name, ".md", ".csv")
+    paths = write_grid(grid, results / "tables" / drawing.name, ".md", ".csv")
     options = StudyOptions(results=results, command=made_by)
-    for path in (*paths, *write_study(options, [Drawing(name, figure, *about)], {})):
+    for path in (*paths, *write_study(options, [drawing], {})):
         print(path)

@@ -18,7 +18,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from machine import publish
@@ -30,13 +30,28 @@ from pythae_fif.nn import build_networks
 from pythae_fif.pictures import new_figure
 from pythae_fif.reports.grid import Cell, Grid
 from pythae_fif.runs.provenance import processor
+from pythae_fif.studies.output import Drawing
 from pythae_fif.studies.tabular import spread
 
-D = 16
-CONFIGURATIONS = (  # kernel, weight, bandwidth
-    ("rbf", 10, 1), ("rbf", 100, 1), ("rbf", 10, 2), ("rbf", 10, 5), ("imq", 10, 1),
+D, STEPS, SEEDS = 16, 400, 3
+
+
+class Choice(NamedTuple):
+    """A configuration of WAE."""
+
+    kernel: str
+    weight: int
+    bandwidth: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.kernel} kernel, weight {self.weight}, bandwidth {self.bandwidth}"
+
+
+CONFIGURATIONS = (
+    Choice("rbf", 10, 1), Choice("rbf", 100, 1), Choice("rbf", 10, 2), Choice("rbf", 10, 5),
+    Choice("imq", 10, 1),
 )  # fmt: skip
-NAME = "{0} kernel, weight {1}, bandwidth {2}"
 COMMAND = "python benchmarks/mmd_kernel.py"
 
 
@@ -46,47 +61,45 @@ class Course:
 
     Attributes:
         square: Mean |z|^2 / d of the batch in every step.
-        reach: Mean kernel between codes and prior in every step, as a fraction of that between
+        reach: Mean kernel between codes and prior in the last step, as a fraction of that between
             samples of the prior.
     """
 
     square: list[float]
-    reach: list[float]
+    reach: float
 
 
-def train(data: torch.Tensor, choice: tuple[str, int, int], seed: int, steps: int) -> Course:
+def train(data: torch.Tensor, choice: Choice, seed: int) -> Course:
     torch.manual_seed(seed)
-    kernel, weight, bandwidth = choice
     config = WAE_MMD_Config(
-        input_dim=(1, 28, 28), latent_dim=D, kernel_choice=kernel,
-        reg_weight=float(weight), kernel_bandwidth=float(bandwidth),
+        input_dim=(1, 28, 28), latent_dim=D, kernel_choice=choice.kernel,
+        reg_weight=float(choice.weight), kernel_bandwidth=float(choice.bandwidth),
     )  # fmt: skip
     model = WAE_MMD(config, *build_networks("resnet", config.input_dim, D)).train()
-    kernel_of = model.rbf_kernel if kernel == "rbf" else model.imq_kernel
+    kernel_of = model.rbf_kernel if choice.kernel == "rbf" else model.imq_kernel
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-4)
-    course = Course([], [])
-    for step in range(steps):
+    square, reach = list[float](), torch.tensor(1.0)
+    for step in range(STEPS):
         output = model(DatasetOutput(data=data[100 * step : 100 * (step + 1)]))
         with torch.no_grad():
             z, (prior, other) = output.z, torch.randn(2, 100, D)
-            course.square.append(z.square().mean().item())
+            square.append(z.square().mean().item())
             reach = kernel_of(z, prior).mean() / kernel_of(prior, other).mean()
-            course.reach.append(reach.item())
         optimizer.zero_grad()
         output.loss.backward()
         optimizer.step()
-    return course
+    return Course(square, reach.item())
 
 
-def table(courses: dict[tuple[str, int, int], list[Course]], steps: int, source: str) -> Grid:
-    marks = [30, 100, steps]
+def table(courses: dict[Choice, list[Course]], source: str) -> Grid:
+    marks = [30, 100, STEPS]
     rows = [
         [
-            Cell(NAME.format(*choice)),
+            Cell(choice.name),
             Cell(str(len(found))),
             *(spread([course.square[mark - 1] for course in found]) for mark in marks),
-            Cell(f"{min(course.reach[-1] for course in found):.2g}"),
-            Cell(f"{max(course.reach[-1] for course in found):.2g}"),
+            Cell(f"{min(course.reach for course in found):.2g}"),
+            Cell(f"{max(course.reach for course in found):.2g}"),
         ]
         for choice, found in courses.items()
     ]
@@ -99,7 +112,7 @@ def table(courses: dict[tuple[str, int, int], list[Course]], steps: int, source:
     ]
     notes = [
         "|z|²/d: mean square of the codes, 1 for the prior; mean ± standard deviation over seeds. "
-        f"Kernel: its mean between codes and samples of the prior after {steps} steps, as a "
+        f"Kernel: its mean between codes and samples of the prior after {STEPS} steps, as a "
         "fraction of that between samples of the prior, the least and the most of all seeds.",
         f"Data: {source}. Pythae's ResNet, batch 100, Adam with a rate of 1e-4, float32; on "
         f"{processor()}, torch {torch.__version__}.",
@@ -109,15 +122,14 @@ def table(courses: dict[tuple[str, int, int], list[Course]], steps: int, source:
     return Grid(title, headings, "l" + (len(headings) - 1) * "r", rows, notes)
 
 
-def figure(courses: dict[tuple[str, int, int], list[Course]]) -> Any:
+def figure(courses: dict[Choice, list[Course]]) -> Any:
     picture = new_figure(6, 3.6)
     axis: Any = picture.subplots()
     for choice, found in courses.items():
         color = None
         for course in found:
-            label = NAME.format(*choice) if color is None else None
-            steps = range(1, len(course.square) + 1)
-            (line,) = axis.plot(steps, course.square, color=color, lw=1, label=label)
+            label = choice.name if color is None else None
+            (line,) = axis.plot(range(1, STEPS + 1), course.square, color=color, lw=1, label=label)
             color = line.get_color()
     axis.axhline(1, color="grey", ls=":", lw=1)
     axis.set(xscale="log", yscale="log", xlabel="step", ylabel="|z|²/d of the codes (prior: 1)")
@@ -127,28 +139,25 @@ def figure(courses: dict[tuple[str, int, int], list[Course]]) -> Any:
 
 def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    p.add_argument("--steps", type=int, default=400)
-    p.add_argument("--seeds", type=int, default=3)
     p.add_argument("--data-root")
     p.add_argument("--results", type=Path, default=Path("results"))
     flags = p.parse_args()
     splits = load_images("mnist", flags.data_root, download=False)
-    data = to_float(splits.train, limit=100 * flags.steps)
+    data = to_float(splits.train, limit=100 * STEPS)
     courses = {
-        choice: [train(data, choice, seed, flags.steps) for seed in range(flags.seeds)]
-        for choice in CONFIGURATIONS
+        choice: [train(data, choice, seed) for seed in range(SEEDS)] for choice in CONFIGURATIONS
     }
-    grid = table(courses, flags.steps, splits.source)
+    grid = table(courses, splits.source)
     ends = [
-        f"{NAME.format(*choice)}: {fmean(course.square[-1] for course in found):.3g} in the end"
+        f"{choice.name}: {fmean(course.square[-1] for course in found):.3g} in the end"
         for choice, found in courses.items()
     ]
     caption = (
-        f"Mean square of the codes of WAE in the first {flags.steps} steps on MNIST, a line a "
+        f"Mean square of the codes of WAE in the first {STEPS} steps on MNIST, a line a "
         f"seed: {'; '.join(ends)}."
     )
-    about = grid.title, caption
-    publish(flags.results, COMMAND, grid, "mmd-kernel-mnist", figure(courses), *about)
+    drawing = Drawing("mmd-kernel-mnist", figure(courses), grid.title, caption)
+    publish(flags.results, COMMAND, grid, drawing)
 
 
 if __name__ == "__main__":

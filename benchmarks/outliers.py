@@ -36,6 +36,7 @@ from pythae_fif.data import ImageDataset, Splits, load_images, to_float
 from pythae_fif.pictures import new_figure
 from pythae_fif.reports.grid import Cell, Grid
 from pythae_fif.runs.provenance import processor
+from pythae_fif.studies.output import Drawing
 from pythae_fif.studies.tabular import spread
 from pythae_fif.training import BatchLoader, keep_freed_memory
 
@@ -235,8 +236,8 @@ def main() -> None:
         notes,
     )
     title = "Outliers on MNIST: likelihood, distance, and both"
-    drawn = figure(runs[0], areas)
-    publish(flags.results, command, grid, "outliers-mnist", drawn, title, CAPTION)
+    drawing = Drawing("outliers-mnist", figure(runs[0], areas), title, CAPTION)
+    publish(flags.results, command, grid, drawing)
 
 
 def figure(run: Measured, areas: dict[str, list[dict[str, float]]]) -> Any:
