@@ -4,12 +4,15 @@
 
 The store is checked first, as `verify` does: one that holds something damaged, or runs made with
 code that no revision holds, is refused with a line that says what and where. Of each run that is
-over the texts are kept, a line a run in `runs/<first part of its folder>.jsonl`; models and
-pictures are not. What is there already stays, tables and pages too, and the script prints how to
-draw those anew from all runs; `--replace` replaces it. What stays the same is not written.
+over the texts are kept, a line a run in `runs/<first part of its folder>.jsonl`, and of its sheets
+of images what figures show; models are not. What is there already stays, tables and pages too, and
+the script prints how to draw those anew from all runs; `--replace` replaces it. What stays the same
+is not written.
 """
 
 import argparse
+import base64
+import io
 import json
 import re
 import sys
@@ -17,7 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from pythae_fif.benchmark.run import IMAGES
+from pythae_fif.benchmark.sheets import RECONSTRUCTIONS, SIDE, classes_name, samples_name
 from pythae_fif.errors import FIFError, StoreError
 from pythae_fif.files import json_text, read_json, write_bytes, write_text
 from pythae_fif.runs.folder import STATUS, Status, sealed_files
@@ -26,6 +32,8 @@ from pythae_fif.runs.verify import WRONG, verify
 from pythae_fif.studies.kinds import STUDY_KINDS
 
 ALWAYS = ("config.yaml", STATUS, "result.json")
+SHOWN = {samples_name("*"): 2, RECONSTRUCTIONS: 4, classes_name("*"): SIDE}
+"""Pattern of a sheet's name -> how many of its eight rows figures show, at most."""
 REFUSED = (*WRONG, "unsealed", "other schema", "dirty tree")
 """Kinds of findings of which one run is enough to refuse a store."""
 
@@ -50,7 +58,24 @@ def packed(run_dir: Path, run: str) -> PackedRun:
     """A run's folder as a line."""
     names = [*ALWAYS, *(n for n in sealed_files(run_dir) if "/" not in n and n.endswith(TEXTS))]
     files = {name: content(run_dir / name) for name in names if (run_dir / name).is_file()}
-    return PackedRun(run=run, files=files)
+    sheets = {} if (run_dir / "reconstructions.csv").exists() else SHOWN  # of a table none
+    pictures = {
+        path.name: base64.urlsafe_b64encode(shown(path, rows))
+        for name, rows in sheets.items()
+        for path in sorted(run_dir.glob(name))
+    }
+    return PackedRun(run=run, files=files, pictures=pictures)
+
+
+def shown(path: Path, rows: int) -> bytes:
+    """A sheet as a small picture, black below the rows that figures show."""
+    small = io.BytesIO()
+    with Image.open(path) as image:
+        top = image.crop((0, 0, image.width, image.height * rows // SIDE))
+        sheet = Image.new(image.mode, image.size)
+        sheet.paste(top)
+    sheet.save(small, "PNG" if sheet.mode == "L" else "WEBP", optimize=True, quality=90)
+    return small.getvalue()
 
 
 def content(path: Path) -> str | dict[str, Any]:
@@ -72,7 +97,8 @@ def pack(root: Path, target: Path, replace: bool = False) -> int:
     runs = there | runs if replace else runs | there
     packs: dict[str, list[str]] = {}
     for run in sorted(runs):
-        line = json.dumps(runs[run].model_dump(), ensure_ascii=False, separators=(",", ":"))
+        values = runs[run].model_dump(mode="json", exclude_defaults=True)
+        line = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
         packs.setdefault(run.split("/")[0], []).append(line + "\n")
     for name, lines in packs.items():
         write_text(target / "runs" / f"{name}.jsonl", "".join(lines))

@@ -172,7 +172,7 @@ def _figures(store: ImageStore, splits: Splits, report: Report) -> Iterator[Figu
 def _image_figures(
     store: ImageStore, splits: Splits, report: Report, stem: str
 ) -> Iterator[FigureFile]:
-    """Figures that are made of the runs' pictures. Packed runs have none: they stay as they are."""
+    """Figures that are made of the runs' sheets. Where packed runs lack these, they stay."""
     pictures: list[tuple[str, str, str, Callable[[ImageStore, Report], list[Line]]]] = [
         (
             "best",
@@ -207,13 +207,17 @@ def _image_figures(
                 )
             )
     tested = Line("test images", {"": images_of(reference_sheet(splits))})
-    packed = any(store.place(c.spec) != store.run_dir(c.spec) for c in report.choices)
+    lacking = any(
+        store.is_packed(choice.spec)
+        and not (store.place(choice.spec) / samples_name(choice.sampler)).exists()
+        for choice in report.choices
+    )
     for kind, title, shows, lines in pictures:
         path = Path(f"{stem}-{kind}{'.webp' if splits.input_dim[0] > 1 else '.png'}")
-        if not packed:
+        if not lacking:
             write_figure(path, sample_figure([tested, *lines(store, report)], report.title))
         elif not path.exists():
-            logger.warning("%s is not drawn: packed runs have no pictures", path)
+            logger.warning("%s is not drawn: some packed runs have no pictures", path)
             continue
         yield FigureFile(kind, title, shows, path)
 

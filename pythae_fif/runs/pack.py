@@ -1,9 +1,9 @@
 """A packed store: the texts of many runs, a line a run, small enough for a repository.
 
 `runs/digits.jsonl` holds the configurations, records, logs and statuses that would be below
-`runs/digits/`, and neither models nor pictures; their names and checksums stand in the records.
-`benchmarks/reference.py` writes it, nothing else does: a run that is started in a packed store gets
-a folder, which counts before its line.
+`runs/digits/`, of sheets of images the part that figures show, and no models. Names and checksums
+of what it leaves out stand in the records. `benchmarks/reference.py` writes it, nothing else does:
+a run that is started in a packed store gets a folder, which counts before its line.
 """
 
 __all__ = ["TEXTS", "PackedRun", "read_packs"]
@@ -12,15 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Base64UrlBytes, BaseModel, ConfigDict, Field, ValidationError
 
 from pythae_fif.errors import StoreError
 from pythae_fif.files import json_text
 
 TEXTS = (".json", ".jsonl", ".yaml")
-"""Suffixes of the files that a pack keeps."""
+"""Suffixes of the files that a pack keeps as they are."""
 
 _NAME = r"[\w=+-][\w.=+-]*"  # a part of a path that leads nowhere else
+_FileName = Annotated[str, Field(pattern=f"^{_NAME}$")]
 
 
 class PackedRun(BaseModel):
@@ -29,12 +30,14 @@ class PackedRun(BaseModel):
     Attributes:
         run: The run's folder below `runs/`.
         files: Name -> text, or what a JSON file holds where :func:`json_text` gives it back.
+        pictures: Name -> a sheet as PNG or WebP, black where figures do not show it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     run: Annotated[str, Field(pattern=f"^{_NAME}(/{_NAME})+$")]
-    files: dict[Annotated[str, Field(pattern=f"^{_NAME}$")], str | dict[str, Any]]
+    files: dict[_FileName, str | dict[str, Any]]
+    pictures: dict[_FileName, Base64UrlBytes] = {}
 
     def unpack(self, runs: Path) -> None:
         """Writes the run's folder below `runs`."""
@@ -43,6 +46,8 @@ class PackedRun(BaseModel):
         for name, content in self.files.items():
             text = content if isinstance(content, str) else json_text(content)
             (folder / name).write_text(text, "utf-8")
+        for name, picture in self.pictures.items():
+            (folder / name).write_bytes(picture)
 
 
 def read_packs(root: Path) -> Iterator[PackedRun]:

@@ -34,7 +34,7 @@ KINDS_OF_FINDINGS = {
     "unfinished": "no record yet; the same command goes on",
     "under way": "a process works on it at this moment",
     "set aside": "a damaged file that was put away, kept for you to look at",
-    "packed": "a line of a pack, without models and pictures, of which nothing can be said",
+    "packed": "a line of a pack: nothing can be said of its model and pictures",
     "no model": "the trained model is not here: a further sampler trains it anew",
     "dirty tree": "made with code or configurations that no revision holds",
     "other versions": "made with other versions than those installed here",
@@ -163,13 +163,14 @@ def _state_of(
 def _file_problem(folder: Path, files: Mapping[str, str], packed: bool) -> tuple[str, str] | None:
     """What is wrong with the files that were sealed with a record: name -> checksum."""
     for name, sealed in files.items():
+        if packed and not name.endswith(TEXTS):
+            continue
         path = folder / name
         try:
             if checksum(path) != sealed:
                 return "corrupt", name
         except FileNotFoundError:
-            model_left_out = name.startswith(LEFT_OUT) and not path.parent.exists()
-            if not (model_left_out or (packed and not name.endswith(TEXTS))):
+            if not (name.startswith(LEFT_OUT) and not path.parent.exists()):
                 return "missing", name
     return None
 

@@ -134,9 +134,9 @@ PROMISES = [
         (f"{VERIFY}test_every_kind_in_a_run_that_is_sealed",),
     ),
     Promise(
-        "In a packed store a run is a line of text without model and pictures (`packed`), sealed "
-        "as before; only the script that packs writes these lines, and a run that is trained in "
-        "such a store gets a folder.",
+        "In a packed store a run is a line of text, sealed as before, with what figures show of "
+        "its images and without its model (`packed`); only the script that packs writes these "
+        "lines, and a run that is trained in such a store gets a folder.",
         (
             f"{PACK}test_a_packed_run_is_what_it_was",
             f"{PACK}test_what_was_changed_in_a_pack_is_found",

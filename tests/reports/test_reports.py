@@ -897,7 +897,8 @@ class TestFigures:
 
 
 class TestReference:
-    def test_a_packed_store_draws_the_same_and_keeps_figures_of_pictures(self, tmp_path, caplog):
+    def test_a_packed_store_draws_the_same(self, tmp_path, caplog):
+        """Figures too, whose images it has, and those stay whose images it lacks."""
         root, target = tmp_path / "store", tmp_path / "packed"
         whole = store(root)
         for found in RESULTS:
@@ -914,9 +915,21 @@ class TestReference:
         assert {p: p.stat().st_mtime_ns for p in target.rglob("*.*") if p.is_file()} == before
         assert not caplog.records
         kept = target / "figures" / f"{NAME}-samples.png"
+        whole = kept.read_bytes()
         kept.unlink()
         write_experiment(store(target), splits(), drawn)
-        assert "samples.png is not drawn: packed runs have no pictures" in caplog.text
+        assert kept.read_bytes() == whole
+        (pack,) = (target / "runs").glob("*.jsonl")
+        first, *rest = map(json.loads, pack.read_text().splitlines())
+        del first["pictures"]
+        pack.write_text("\n".join(map(json.dumps, [first, *rest])))
+        another = kept.with_name(f"{NAME}-cost.png").read_bytes()
+        kept.write_bytes(another)
+        write_experiment(store(target), splits(), drawn)
+        assert kept.read_bytes() == another and not caplog.records
+        kept.unlink()
+        write_experiment(store(target), splits(), drawn)
+        assert "samples.png is not drawn: some packed runs have no pictures" in caplog.text
         assert not kept.exists()
 
     def test_a_row_says_how_far_it_is_from_the_reference(self, tmp_path):

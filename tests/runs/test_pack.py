@@ -157,6 +157,13 @@ class TestAdding:
         assert add([str(store), str(target), "--replace"]) == 0
         assert pack.read_text() == ours and "--x" in table.read_text()
 
+    def test_of_a_table_no_pictures_are_kept(self, tmp_path):
+        """They are plots, not sheets of images."""
+        for name in ("config.yaml", "samples-normal.png", "reconstructions.csv"):
+            (tmp_path / name).write_text("")
+        line = packer().packed(tmp_path, "csv/fif/x")
+        assert [*line.files] == ["config.yaml"] and not line.pictures
+
     @staticmethod
     def cut(path):
         path.write_text(path.read_text()[:-40])
