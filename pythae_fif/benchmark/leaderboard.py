@@ -4,9 +4,10 @@ __all__ = ["ImageStore", "leaderboard"]
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 from pythae_fif.benchmark.config import Experiment
-from pythae_fif.benchmark.model_entry import read_model_entry
+from pythae_fif.benchmark.model_entry import model_hash, read_model_entry
 from pythae_fif.benchmark.plan import RunSpec
 from pythae_fif.benchmark.record import ImageRecord
 from pythae_fif.benchmark.selection import Result
@@ -24,8 +25,8 @@ def leaderboard(
     results: Iterable[Result] = (),
     labels_hash: str | None = None,
 ) -> list[Result]:
-    """Every finished run that differs from the experiment's in model, hyper-parameters, seed and
-    samplers alone.
+    """Every finished run that differs from the experiment's in model, varied hyper-parameters, seed
+    and samplers alone.
 
     So the files of an experiment do not depend on how its models were spread over commands.
 
@@ -78,4 +79,18 @@ def _belongs(
         and spec.image_size == experiment.image_size
         and spec.latent_dim == experiment.latent_dim_of(spec.model)
         and spec.settings == experiment.settings.settings_of(spec.model)
+        and spec.model_hash == model_hash(spec.model)
+        and _fixed(spec) == _fixed_in(experiment, spec)
     )
+
+
+def _fixed(spec: RunSpec) -> dict[str, Any]:
+    """The hyper-parameters that no grid varies, without what the data say."""
+    known = {*spec.varied, "condition_dim"}
+    return {key: value for key, value in spec.parameters.items() if key not in known}
+
+
+def _fixed_in(experiment: Experiment, spec: RunSpec) -> dict[str, Any]:
+    """What they are in the experiment."""
+    fixed = {**read_model_entry(spec.model).fixed, **experiment.settings.of(spec.model).fixed}
+    return {key: value for key, value in fixed.items() if key not in spec.varied}

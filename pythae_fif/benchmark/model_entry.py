@@ -6,6 +6,7 @@ __all__ = [
     "ModelName",
     "SamplerName",
     "all_models",
+    "model_hash",
     "read_model_entry",
     "shown",
 ]
@@ -18,8 +19,9 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from pythae_fif.benchmark.yaml_files import config_file, names_in, read_yaml
+from pythae_fif.benchmark.yaml_files import config_file, configs_dir, names_in, read_yaml
 from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.runs.kind import run_id_of
 from pythae_fif.sampling import SAMPLERS
 from pythae_fif.validation import AtLeastOne, Checked, Each, name_of, read_checked
 
@@ -28,6 +30,9 @@ SamplerName = Annotated[str, name_of(lambda: SAMPLERS)]
 Grid = dict[str, Each[Any]]
 """Hyper-parameter -> its values."""
 
+_DEFINING = {
+    "model", "config", "trainer", "variational", "networks", "discriminator", "keep_last",
+}  # fmt: skip
 USUAL_SAMPLERS = ("normal", "gaussian", "gmm", "maf", "iaf")
 """Those of a model with a normal prior."""
 
@@ -96,16 +101,21 @@ class ModelEntry(Checked):
         return self.model == "pythae_fif.models.FIF"
 
     def choices(self, overrides: Mapping[str, list[Any]] | None = None) -> list[dict[str, Any]]:
-        """The configurations, or the grid's product with some keys' values replaced.
+        """The configurations, or the grid's product with some keys' values given.
 
-        The first key of the grid varies slowest.
+        The first key of the grid varies slowest; keys that it lacks come after its own.
+
+        Raises:
+            ConfigError: Values are given, and the configurations are no product.
         """
-        if self.configurations:
+        if self.configurations and not overrides:
             return self.configurations
+        if self.configurations:
+            flags = " and ".join(f"--{key.replace('_', '-')}" for key in overrides or ())
+            raise ConfigError(f"{flags}: {self.label} has its configurations one by one, no grid")
         grid = dict(self.grid)
         for key, values in (overrides or {}).items():
-            if key in grid:
-                grid[key] = [_as_in(self.grid[key], value) for value in values]
+            grid[key] = [_as_in(self.grid.get(key, []), value) for value in values]
         return [
             dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())
         ]
@@ -142,6 +152,17 @@ def read_model_entry(name: str) -> ModelEntry:
     if not path.is_file():
         raise ConfigError(f"model {name!r} is unknown: {did_you_mean(name, names_in('models'))}")
     return _read(path, path.stat().st_mtime_ns)
+
+
+def model_hash(name: str) -> str | None:
+    """Of what the file of a user's own model says it is, beside hyper-parameters; else None.
+
+    Raises:
+        ConfigError: As of :func:`read_model_entry`.
+    """
+    if config_file(f"models/{name}").is_relative_to(configs_dir()):
+        return None
+    return run_id_of(read_model_entry(name).model_dump(include=_DEFINING))
 
 
 def all_models() -> list[str]:

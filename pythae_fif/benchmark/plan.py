@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from pythae.models import BaseAE
 
 from pythae_fif.benchmark.config import Experiment, Profile
-from pythae_fif.benchmark.model_entry import ModelEntry, read_model_entry, shown
+from pythae_fif.benchmark.model_entry import ModelEntry, model_hash, read_model_entry, shown
 from pythae_fif.benchmark.settings import RunSettings
 from pythae_fif.benchmark.yaml_files import import_class
 from pythae_fif.data import Splits
@@ -53,6 +53,7 @@ class RunSpec:
         settings: Its values for this model.
         data_hash: Of the images in use, after the profile's cut.
         labels_hash: Of their labels, if the model is told them; else None.
+        model_hash: Of the classes and networks of a model of the user's own; else None.
     """
 
     dataset: str
@@ -69,6 +70,7 @@ class RunSpec:
     settings: RunSettings
     data_hash: str
     labels_hash: str | None = None
+    model_hash: str | None = None
 
     @functools.cached_property
     def run_id(self) -> str:
@@ -92,8 +94,9 @@ class RunSpec:
         # Not by `asdict`, whose copies would cost a plan of 10,000 runs a second.
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         values["settings"] = self.settings.to_dict()
-        if self.labels_hash is None:  # as in most records, which are older than it
-            del values["labels_hash"]
+        for key in ("labels_hash", "model_hash"):
+            if values[key] is None:  # as in most records, which are older than these keys
+                del values[key]
         return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
 
     @classmethod
@@ -168,10 +171,14 @@ def expand(experiment: Experiment, splits: Splits | Announced) -> list[RunSpec]:
                 settings=settings,
                 data_hash=splits.content_hash,
                 labels_hash=labels_hash,
+                model_hash=model_hash(name),
             )
-            flagged = entry.is_fif and overrides
-            origin = "--beta/--hutchinson-samples" if flagged else f"models/{name}.yaml"
-            _check_buildable(spec, entry, splits.input_dim, origin, networks)
+            origins = [f"models/{name}.yaml"]
+            if changed.grid is not None or changed.fixed:
+                origins.append(f"profile {experiment.profile}")
+            if entry.is_fif and overrides:
+                origins.append("--beta/--hutchinson-samples")
+            _check_buildable(spec, entry, splits.input_dim, " or ".join(origins), networks)
             plan += [dataclasses.replace(spec, seed=seed) for seed in experiment.seeds]
     return plan
 

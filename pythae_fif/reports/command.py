@@ -84,14 +84,12 @@ def _configuration_flags(profile: Profile, specs: Sequence[RunSpec]) -> list[str
     if not entry.is_fif or (len(ran) == last and all(choice in choices for choice in ran)):
         return ["--configurations", str(last)] if last not in (0, len(usual)) else []
     grid, words = profile.of(model).grid or entry.grid, list[str]()
-    keys = [key for key in GRID_FLAGS if key in grid]
+    keys = [key for key in GRID_FLAGS if any(key in choice for choice in ran)]
     for key in keys:
         known = sorted({choice[key] for choice in ran if key in choice})
-        if not known:
-            continue
         # A flag's values are run with all that the grid has of the other, so usual values need no
         # flag. But without any the profile's first configurations would be run.
-        words += _flag(key, known, () if key == keys[-1] and not words else grid[key])
+        words += _flag(key, known, () if key == keys[-1] and not words else grid.get(key, ()))
     return words
 
 

@@ -52,6 +52,8 @@ def test_a_run_has_the_samplers_that_it_has_scores_of(tmp_path):
     [
         {"data_hash": "0" * 16},
         {"labels_hash": "0" * 16},
+        {"model_hash": "0" * 12},
+        {"parameters": {"embedding_weight": 3}},  # which no grid varies
         {"profile": "paper"},
         {"extractor": "inception"},
         {"latent_dim": 8},

@@ -5,6 +5,7 @@ import math
 import types
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.experiments import tiny
@@ -12,8 +13,10 @@ from support.records import SETTINGS, spec_of
 from support.reference import REFERENCE, lines
 
 from pythae_fif.benchmark import RunSpec, expand, load_experiment
+from pythae_fif.benchmark.config import experiment_file
 from pythae_fif.benchmark.run import IMAGES, trainer_of
 from pythae_fif.benchmark.settings import OPTIONAL, RunSettings
+from pythae_fif.benchmark.yaml_files import configs_dir
 from pythae_fif.errors import ConfigError
 from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.store import Store, read_config
@@ -23,6 +26,7 @@ CHANGED = {
     "parameters": {"beta": 10.5, "hutchinson_samples": 1}, "varied": ("beta",),
     "latent_dim": 9, "image_size": 64, "seed": 1, "extractor": "classifier",
     "profile": "other", "data_hash": "0123456789abcdee", "labels_hash": "0" * 16,
+    "model_hash": "0" * 12,
     "settings": SETTINGS.model_copy(update={"epochs": 2}),
 }  # fmt: skip
 
@@ -82,6 +86,30 @@ def test_model_that_the_architecture_does_not_serve(tmp_path):
     faces = types.SimpleNamespace(input_dim=(3, 64, 64), content_hash="0" * 16)
     with pytest.raises(ConfigError, match=r"model vqvae_spatial: arch 'fif_convnet'"):
         expand(experiment.model_copy(update={"arch": "fif_convnet"}), faces)
+
+
+def test_a_model_of_ones_own_that_becomes_another_is_another_run(tmp_path):
+    file, ids = tmp_path / "weak.yaml", set()
+    text = (configs_dir() / "models" / "vae.yaml").read_text()
+    for changed in (text, text + "keep_last: true\n", text.replace("models.VAE", "models.BetaVAE")):
+        file.write_text(changed)
+        ids |= {spec.run_id for spec in expand(*tiny(tmp_path, {"models": [str(file)]}))}
+    assert len(ids) == 3
+    file.write_text(text.replace("label: VAE", "label: weak"))  # which defines no result
+    assert {spec.run_id for spec in expand(*tiny(tmp_path, {"models": [str(file)]}))} < ids
+
+
+def test_a_flag_of_fifs_counts_where_the_profile_fixes_it_and_where_there_is_no_grid(tmp_path):
+    images = types.SimpleNamespace(input_dim=(3, 64, 64), content_hash="0" * 16)
+    flags = {"models": ["fif"], "hutchinson_samples": [4]}
+    (spec, *_) = expand(load_experiment("celeba", experiment_file(2), flags), images)
+    assert spec.parameters["hutchinson_samples"] == 4 and "hutchinson_samples" in spec.varied
+    entry = yaml.safe_load((configs_dir() / "models" / "fif.yaml").read_text())
+    del entry["grid"]
+    (tmp_path / "listed.yaml").write_text(yaml.safe_dump(entry | {"configurations": [{"beta": 3}]}))
+    asked = {"models": [str(tmp_path / "listed.yaml")], "beta": [5.0]}
+    with pytest.raises(ConfigError, match="--beta: FIF has its configurations one by one, no grid"):
+        expand(*tiny(tmp_path, asked))
 
 
 def test_latent_dimension_of_a_model_with_a_limit(tmp_path):

@@ -334,6 +334,7 @@ class TestCommand:
             ["--models fif --beta 5", "--models fif_plus", "--models ae"],
             ["--models fif --beta 5", "--models fif_plus --beta 20 --hutchinson-samples 1"],
             ["--table 2 --models fif dnf --beta 5 10", "--table 2 --models trumpet"],
+            ["--table 2 --models fif --hutchinson-samples 2 4"],
         ],
         ids=" + ".join,
     )
