@@ -88,7 +88,8 @@ def test_model_that_the_architecture_does_not_serve(tmp_path):
         expand(experiment.model_copy(update={"arch": "fif_convnet"}), faces)
 
 
-def test_a_model_of_ones_own_that_becomes_another_is_another_run(tmp_path):
+def test_a_model_of_ones_own_that_becomes_another_is_another_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHAE_FIF_CONFIGS", "")  # which naming a file changes
     file, ids = tmp_path / "weak.yaml", set()
     text = (configs_dir() / "models" / "vae.yaml").read_text()
     for changed in (text, text + "keep_last: true\n", text.replace("models.VAE", "models.BetaVAE")):
@@ -99,7 +100,10 @@ def test_a_model_of_ones_own_that_becomes_another_is_another_run(tmp_path):
     assert {spec.run_id for spec in expand(*tiny(tmp_path, {"models": [str(file)]}))} < ids
 
 
-def test_a_flag_of_fifs_counts_where_the_profile_fixes_it_and_where_there_is_no_grid(tmp_path):
+def test_a_flag_of_fifs_where_the_profile_fixes_it_and_where_there_is_no_grid(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PYTHAE_FIF_CONFIGS", "")
     images = types.SimpleNamespace(input_dim=(3, 64, 64), content_hash="0" * 16)
     flags = {"models": ["fif"], "hutchinson_samples": [4]}
     (spec, *_) = expand(load_experiment("celeba", experiment_file(2), flags), images)
