@@ -12,6 +12,7 @@ __all__ = [
 ]
 
 import contextlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -236,12 +237,16 @@ class Experiment(TableOptions):
         if shipped is not None and not shipped.same:
             words.append("own")  # or its tables would replace those of the package's profile
         if self.data is not None:
-            words.insert(1, Path(self.data).stem)
+            path = Path(self.data)
+            words.insert(1, path.stem if path.suffix in (".csv", ".npz") else path.name)
+            words += [self.missing] if self.missing else []
         for key, value in self.overrides.items():  # in place of what the profile says
             name = "" if key in ("wall_clock", "precision") else key.replace("_", "")
             words.append(name + str(value).replace(" ", ""))
-        if self.latent_dim != usual.get("latent_dim"):
+        dims = usual.get("latent_dims", {})
+        if self.latent_dim != usual.get("latent_dim") or (dims and not self.latent_dims):
             words.append(f"d{self.latent_dim}")
+        words += [f"{m}-d{d}" for m, d in sorted(self.latent_dims.items()) if d != dims.get(m)]
         if self.image_size != usual.get("image_size"):
             words.append(f"{self.image_size}px")
         if self.extractor != (self.settings.extractor or usual.get("extractor")):
@@ -278,7 +283,7 @@ def shipped_of(experiment: Experiment) -> Shipped | None:
     """The package's profile of that name, one that is the same if there is any; None if none."""
     flags = {"arch": experiment.arch, "profile": experiment.profile}
     wanted, found = experiment.profiles[experiment.profile], list[Shipped]()
-    for table in (None, *(int(name.removeprefix("table")) for name in names_in("experiments"))):
+    for table in (None, *experiment_tables()):
         file = None if table is None else experiment_file(table)
         with contextlib.suppress(ConfigError):  # it has no such profile
             usual = load_experiment(experiment.dataset, file, flags)
@@ -298,6 +303,12 @@ def length_of(profile: Profile) -> str:
     return f"{profile.epochs} epochs"
 
 
+def experiment_tables() -> list[int]:
+    """Numbers of the paper's tables that are experiments."""
+    named = (re.fullmatch(r"table(\d+)", name) for name in names_in("experiments"))
+    return sorted(int(found[1]) for found in named if found)
+
+
 def experiment_file(table: int) -> Path:
     """The keys of an experiment that makes a table of the paper, on any data set.
 
@@ -306,8 +317,8 @@ def experiment_file(table: int) -> Path:
     """
     path = config_file(f"experiments/table{table}")
     if not path.is_file():
-        known = [name.removeprefix("table") for name in names_in("experiments")]
-        raise ConfigError(f"--table {table}: is no experiment; valid: {', '.join(known)}")
+        known = ", ".join(map(str, experiment_tables()))
+        raise ConfigError(f"--table {table}: is no experiment; valid: {known}")
     return path
 
 
@@ -352,7 +363,8 @@ def load_experiment(dataset: str, file: str | Path | None, flags: Mapping[str, A
         values["samplers"] = list(SAMPLERS)
     if models == ["all"]:
         entries = {name: read_model_entry(name) for name in all_models()}
-        asked = values["samplers"] if isinstance(samplers, list) else list(SAMPLERS)
+        known = isinstance(samplers, list) and all(isinstance(name, str) for name in samplers)
+        asked = values["samplers"] if known else list(SAMPLERS)
         values["models"] = [
             name
             for name, entry in entries.items()

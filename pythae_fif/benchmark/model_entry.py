@@ -45,7 +45,8 @@ class ModelEntry(Checked):
         model, config, trainer: Import paths of the three classes.
         variational: Whether its encoder also gives a log-variance.
         source: Where model and grid come from, and whether the grid is a paper's or ours.
-        samplers: Those that make sense for it; the first draws from the model's own prior. By
+        samplers: Those that make sense for it; the first draws from the model's own prior, which
+            `normal` takes to be the standard normal whatever FIF's latent distribution is. By
             default those of :data:`USUAL_SAMPLERS`, and `two_stage` where it is variational.
         grid: Hyper-parameter -> values; the configurations are their product.
         configurations: The configurations one by one, where they are no product; empty otherwise.

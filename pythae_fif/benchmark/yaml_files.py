@@ -78,7 +78,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # it may be no text, and a date no date
         line = " ".join(str(error).split())
         raise ConfigError(f"{path} is not YAML: {line}") from error
     if not isinstance(content, dict):

@@ -27,14 +27,26 @@ def networks_line(experiment: Experiment, splits: Splits) -> str:
 
 
 def print_plan(
-    console: Console, experiment: Experiment, splits: Splits, plan: list[RunSpec]
+    console: Console,
+    experiment: Experiment,
+    splits: Splits,
+    plan: list[RunSpec],
+    todo: list[RunSpec],
 ) -> None:
-    """Prints the runs of a plan, a line each, and what is the same for all."""
-    table = Table(title=f"{len(plan)} runs", box=None, padding=(0, 2))
-    for heading in ("run id", "model", "configuration", "seed"):
+    """Prints the runs of a plan, a line each, and what is the same for all.
+
+    Args:
+        console: Where.
+        experiment, splits, plan: As of the plan.
+        todo: Those of them that the store lacks.
+    """
+    table = Table(title=f"{len(plan)} runs, {len(todo)} of them to do", box=None, padding=(0, 2))
+    for heading in ("run id", "model", "configuration", "seed", ""):
         table.add_column(heading, overflow="fold")
+    left = {spec.run_id for spec in todo}
     for spec in plan:
-        table.add_row(spec.run_id, spec.model, spec.configuration, str(spec.seed))
+        there = "" if spec.run_id in left else "there"
+        table.add_row(spec.run_id, spec.model, spec.configuration, str(spec.seed), there)
     console.print(table)
     settings = experiment.settings
     console.print(

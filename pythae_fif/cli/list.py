@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from pythae_fif import studies
+from pythae_fif.benchmark.config import experiment_tables
 from pythae_fif.benchmark.model_entry import read_model_entry
 from pythae_fif.benchmark.yaml_files import config_file, names_in, read_yaml
 from pythae_fif.cli.parsing import Parser
@@ -36,8 +37,7 @@ def list_command(words: list[str]) -> int:
         },
         "studies (study NAME)": {name: of.description for name, of in studies.STUDIES.items()},
         "tables (--table)": {
-            name.removeprefix("table"): load_published(int(name.removeprefix("table"))).title
-            for name in names_in("experiments")
+            str(number): load_published(number).title for number in experiment_tables()
         },
         "architectures (--arch)": dict(ARCHITECTURES),
         "models (--models; --dry-run shows their configurations)": {

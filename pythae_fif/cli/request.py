@@ -74,7 +74,8 @@ def read_request(given: Mapping[str, Any]) -> Request:
     flags = read_checked(RunFlags, values, "run", flags=given)
     keys = {name: value for name, value in given.items() if name in flags_in(Experiment)}
     experiment = _experiment(flags, keys)
-    usual = "samplers" not in keys and flags.config is None
+    own = read_yaml(Path(flags.config)) if flags.config else {}
+    usual = "samplers" not in {*keys, *own}
     return Request(flags, experiment, shard_of(flags.shard), read_engine(given), usual)
 
 

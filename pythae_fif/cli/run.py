@@ -109,17 +109,15 @@ def run_benchmark(request: Request) -> int:
     if flags.dry_run:
         for line in later:
             logger.warning("missing for runs: %s", line)
-        print_plan(console, experiment, splits, ours)
-        print_estimate(console, display, experiment, splits, ours, engine)
+        # To look into a store at a URL would fetch all that is there.
+        todo = ours if is_url(flags.results) else _todo(Store(flags.results, IMAGES), ours, request)
+        print_plan(console, experiment, splits, ours, todo)
+        if todo:
+            print_estimate(console, display, experiment, splits, todo, engine)
         return 0
     store = Store(flags.results, IMAGES)
     course = _Course(request, console, display, environment, splits, plan, store)
-    todo = [
-        spec
-        for spec in ours
-        # A packed run has no model: a sampler that nobody chose is no reason to train it again.
-        if not (store.is_done(spec) or (request.usual_samplers and store.is_packed(spec)))
-    ]
+    todo = _todo(store, ours, request)
     if todo and later:
         raise ProblemsError(later)
     outcomes = course.execute(todo, engine, done=len(ours) - len(todo)) if todo else []
@@ -143,6 +141,16 @@ def run_benchmark(request: Request) -> int:
         if flags.open:
             webbrowser.open(page.resolve().as_uri())
     return EXIT_FAILED_RUNS if failed else 0
+
+
+def _todo(store: ImageStore, plan: list[RunSpec], request: Request) -> list[RunSpec]:
+    """The runs of a plan that the store lacks."""
+    return [
+        spec
+        for spec in plan
+        # A packed run has no model: a sampler that nobody chose is no reason to train it again.
+        if not (store.is_done(spec) or (request.usual_samplers and store.is_packed(spec)))
+    ]
 
 
 def _check(request: Request, environment: Environment) -> tuple[Engine, list[RunSpec], list[str]]:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import torch
 from PIL import Image
-from pythae.models import AutoModel
+from pythae.models import AutoModel, BaseAE
 from pythae.samplers import NormalSampler
 from torch import Tensor
 
@@ -18,7 +18,7 @@ from pythae_fif.cli.terminal import Terminal
 from pythae_fif.data.arrays import read_npz, to_uint8
 from pythae_fif.data.images import decode_files, find_images
 from pythae_fif.device import default_device
-from pythae_fif.errors import DataError
+from pythae_fif.errors import DataError, FIFError, first_line
 from pythae_fif.evaluation import Reference, build_extractor, score_samples
 from pythae_fif.files import write_json
 from pythae_fif.sampling.samplers import draw
@@ -58,7 +58,7 @@ def score_command(words: list[str]) -> int:
     held = _images(reference, flags.image_size)
     if (samples / "model_config.json").is_file():
         torch.manual_seed(flags.seed)
-        model = AutoModel.load_from_folder(str(samples)).to(default_device()).eval()
+        model = _model(samples).to(default_device()).eval()
         drawn = torch.cat([part.cpu() for part in draw(NormalSampler(model), flags.num_samples)])
     else:
         drawn = _images(samples, flags.image_size or held.shape[-1])
@@ -98,6 +98,21 @@ def score_command(words: list[str]) -> int:
     return 0
 
 
+def _model(folder: Path) -> BaseAE:
+    """The saved model in a folder.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    try:
+        found: BaseAE = AutoModel.load_from_folder(str(folder))
+        return found
+    except FIFError:
+        raise
+    except Exception as error:  # whatever torch and Pythae raise of files that are cut off
+        raise DataError(f"{folder}: no whole saved model ({first_line(error)})") from error
+
+
 def _images(path: Path, size: int | None, split: str = "test") -> Tensor:
     """The images of a folder, resized, or of an .npz file, as uint8 (N, C, H, W)."""
     if path.is_file():
@@ -109,8 +124,11 @@ def _images(path: Path, size: int | None, split: str = "test") -> Tensor:
     if not (names := find_images(path)):
         raise DataError(f"{path}: neither a folder of images, an .npz file nor a saved model")
     if size is None:
-        with Image.open(path / names[0]) as first:
-            size = min(first.size)
+        try:
+            with Image.open(path / names[0]) as first:
+                size = min(first.size)
+        except (OSError, Image.DecompressionBombError) as error:
+            raise DataError(f"{path / names[0]}: cannot be decoded") from error
     decoded = decode_files(path, names, image_size=size)
     if len(decoded.failed):
         raise DataError(f"{path / names[decoded.failed[0]]}: cannot be decoded")

@@ -3,7 +3,7 @@
 `runs/digits.jsonl` holds the configurations, records, logs and statuses that would be below
 `runs/digits/`, of sheets of images the part that figures show, and no models. Names and checksums
 of what it leaves out stand in the records. `benchmarks/reference.py` writes it, nothing else does:
-a run that is started in a packed store gets a folder, which counts before its line.
+a run that is started in a packed store is unpacked into a folder, which counts before its line.
 """
 
 __all__ = ["TEXTS", "PackedRun", "read_packs"]
@@ -39,9 +39,8 @@ class PackedRun(BaseModel):
     files: dict[_FileName, str | dict[str, Any]]
     pictures: dict[_FileName, Base64UrlBytes] = {}
 
-    def unpack(self, runs: Path) -> None:
-        """Writes the run's folder below `runs`."""
-        folder = runs / self.run
+    def unpack(self, folder: Path) -> None:
+        """Writes the run's files into a folder, which is made."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in self.files.items():
             text = content if isinstance(content, str) else json_text(content)

@@ -83,7 +83,11 @@ class Remote:
         return {path[len(self.root) :].lstrip("/"): info for path, info in found.items()}
 
     def pull(
-        self, below: str = "", large: bool = False, keep: str | None = "environment.json"
+        self,
+        below: str = "",
+        large: bool = False,
+        keep: str | None = "environment.json",
+        spared: Callable[[Path], bool] = lambda folder: False,
     ) -> None:
         """Brings what changed at the URL since this machine last saw it.
 
@@ -91,12 +95,16 @@ class Remote:
             below: A folder, relative to the URL.
             large: Trained models and checkpoints, too.
             keep: Name of files that are not replaced where there is one: paths of this machine.
+            spared: Whether nothing comes into a folder, since a process of this machine works there
+                and has newer files than it sent.
         """
         by_folder: dict[Path, dict[str, dict[str, Any]]] = {}
         for name, info in self.files(below).items():
             if _travels(name) and (large or not _is_large(name)):
                 by_folder.setdefault(self.folder / _parts(name)[0], {})[name] = info
         for folder, infos in by_folder.items():
+            if spared(folder):
+                continue
             synced = _read_synced(folder)
             for name, info in infos.items():
                 seen, here = synced.get(name), (self.folder / name).exists()

@@ -19,7 +19,7 @@ from typing import Any, Generic
 import yaml
 
 from pythae_fif.errors import StoreError
-from pythae_fif.files import set_aside, write_text
+from pythae_fif.files import set_aside, whole_folder, write_text
 from pythae_fif.runs.claim import Claim, is_claimed
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.kind import Environment, Kind, SpecT
@@ -94,9 +94,10 @@ class Store(Generic[SpecT, RecordT]):
         Where both have changed a run, what is at the URL stays.
         """
         if self.remote:
-            self.remote.pull("runs")
+            self.remote.pull("runs", spared=is_claimed)
             for run_dir in self.remote.unpushed():
-                if not is_claimed(run_dir):
+                # An owner that died here may still count as living, with all it had to do done.
+                if Status.read(run_dir).state == "finished" or not is_claimed(run_dir):
                     self.remote.push(run_dir)
 
     def publish(self, paths: list[Path]) -> None:
@@ -129,7 +130,7 @@ class Store(Generic[SpecT, RecordT]):
         """The folder of a packed run."""
         folder = self._unpacked / run.run
         if not folder.exists():
-            run.unpack(self._unpacked)
+            run.unpack(folder)
         return folder
 
     def record(self, spec: SpecT) -> RecordT | None:
@@ -214,13 +215,16 @@ class Store(Generic[SpecT, RecordT]):
     def prepare(self, spec: SpecT, environment: Environment) -> Path:
         """Makes the folder of a run with its `config.yaml`; its state is `waiting`.
 
-        A run that another process works on keeps what it was asked for beside what is asked now,
-        and its status.
+        A packed run is unpacked there, so that it keeps the scores that it has. A run that another
+        process works on keeps what it was asked for beside what is asked now, and its status.
 
         Raises:
             StoreError: The folder cannot be made or written.
         """
         run_dir = self.run_dir(spec)
+        if self.is_packed(spec):
+            with whole_folder(run_dir) as folder:
+                self._packed[f"{spec.folder}/{spec.run_id}"].unpack(folder)
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -73,7 +73,7 @@ def verify(root: Path, kinds: Iterable[Kind[Any, Any]]) -> list[Finding]:
     with tempfile.TemporaryDirectory() as unpacked:
         for line in read_packs(root):
             if not os.path.exists(runs / line.run / "result.json"):  # it counts before the line
-                line.unpack(Path(unpacked))
+                line.unpack(Path(unpacked, line.run))
         for place in (runs, Path(unpacked)):
             for folder in _folders(place, found):
                 run = folder.relative_to(place).as_posix()
@@ -153,6 +153,8 @@ def _state_of(
     if record.run_id != spec.run_id:
         return "corrupt", "result.json: the record is of another run", None
     if problem := _file_problem(folder, record.files or {}, packed):
+        if Status.read(folder).state in ("waiting", "running", "interrupted"):
+            return *_without_record(folder), record  # a further sampler trains it anew
         return *problem, record
     if not kind.answers(spec, record):
         why = Status.read(folder).error or "never finished"

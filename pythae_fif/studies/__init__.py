@@ -217,6 +217,8 @@ def run_study(name: str, options: StudyOptions, on_progress: OnProgress) -> list
     if dataset is not None and study.datasets and dataset not in study.datasets:
         hint = did_you_mean(dataset, study.datasets)
         raise ConfigError(f"study {name} has no data set {dataset!r}: {hint}")
+    if dataset == "folder" and "data" not in study.takes:
+        raise ConfigError(f"study {name} has no data set 'folder': it takes no --data")
     if study.one_seed and len(options.seeds) > 1:
         raise ConfigError(f"--seeds {list(options.seeds)}: study {name} takes one seed")
     require_writable(options.results, "choose another folder with --results")

@@ -123,6 +123,12 @@ class TestConfig:
         assert usual.name == "mnist-resnet-quick"
         flags = {"profile": "quick", "latent_dim": 3, "extractor": "pixels", "wall_clock": "5 h"}
         assert load_experiment("mnist", None, flags).name == "mnist-resnet-quick-5h-d3-pixels"
+        usual = {"profile": "quick", "latent_dim": load_experiment("cifar10", None, {}).latent_dim}
+        named = load_experiment("cifar10", None, usual).name  # which DNF and Trumpet have then, too
+        assert named == f"cifar10-resnet-quick-d{usual['latent_dim']}"
+        table = {"data": "/some/v1.0.parquet", "missing": "drop"}
+        assert load_experiment("csv", None, table).name.startswith("csv-v1.0.parquet-tabular-")
+        assert load_experiment("csv", None, table).name.endswith("-drop")
         own = {"data": "/some/My faces.npz", "profile": "quick", "image_size": 32}
         assert load_experiment("npz", None, own).name.startswith("npz-My_faces-")
         assert load_experiment("npz", None, own).name.endswith("-32px")
@@ -373,6 +379,8 @@ class TestConfig:
             ("- a", ["own.yaml", "mapping"]),
             ("", ["own.yaml", "mapping"]),
             ("a: [", ["own.yaml", "not YAML"]),
+            ("a: 2020-13-45", ["own.yaml", "not YAML"]),
+            ("models: [all]\nsamplers: [{a: b}]", ["own.yaml", "samplers"]),
         ],
     )
     def test_bad_file_is_one_line_that_says_where_and_what(self, tmp_path, text, parts):

@@ -147,6 +147,8 @@ class TestShowing:
         ae = yaml.safe_load((configs_dir() / "models/ae.yaml").read_text())
         ae["label"] = "Mine [/x]"
         (tmp_path / "own/models/other.yaml").write_text(yaml.safe_dump(ae))
+        (tmp_path / "own/experiments").mkdir()
+        (tmp_path / "own/experiments/mine.yaml").write_text("models: [ae]")
         monkeypatch.setenv("PYTHAE_FIF_CONFIGS", str(tmp_path / "own"))
         code, out, _ = run.words("list")
         assert code == 0 and "cannot be used: " in out and "  vae " in out and "Mine [/x]" in out
@@ -241,7 +243,7 @@ class TestShards:
         assert executed == [2, 2, 1, 1]
         assert run("--config", file)[0] == 0 and run.executed == 0
         code, out, _ = run("--config", file, "--shard", "2/4", "--dry-run")
-        assert code == 0 and "1 runs" in out
+        assert code == 0 and "1 runs, 0 of them to do" in out and "estimate" not in out
 
     @pytest.mark.parametrize(
         ("flags", "message"),
@@ -427,6 +429,15 @@ class TestScore:
     def test_a_seed_below_zero(self, run, folders):
         code, _, err = run.words("score", folders / "a", folders / "b", "--seed", -1)
         assert code == 2 and "--seed -1: at least 0 is needed" in err
+
+    def test_one_line_for_a_damaged_model_and_an_image_too_large(self, run, folders, monkeypatch):
+        (folders / "model").mkdir()
+        (folders / "model" / "model_config.json").write_text('{"input_dim": [1,')
+        code, _, err = run.words("score", folders / "model", folders / "b")
+        assert code == 2 and "no whole saved model" in err and err.count("\n") == 1
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4)
+        code, _, err = run.words("score", folders / "a", folders / "b", "--extractor", "pixels")
+        assert code == 2 and "b/0.png: cannot be decoded" in err and err.count("\n") == 1
 
     def test_one_line_for_what_is_no_images(self, run, folders):
         for path in (folders, folders / "nowhere"):
@@ -787,6 +798,7 @@ class TestStudies:
             (["study", "curvature", "--models", "ae"], "unknown flag '--models' of study"),
             (["--dataset", "sinusoid", "--data", "x"], "unknown flag '--data' of study sinusoid"),
             (["study", "linear", "--profile", "slow"], "profile 'slow' is unknown"),
+            (["study", "spectrum", "--dataset", "folder"], "study spectrum has no data set 'f"),
             (["study", "toy", "--dataset", "spirl"], "study toy has no data set 'spirl': did you"),
             (["study", "linear", "--seeds", "1", "2"], "--seeds [1, 2]: study linear takes one"),
             (["study", "curvature", "--seeds", "1", "1"], "--seeds [1, 1]: give at least one"),

@@ -134,6 +134,11 @@ PROMISES = [
         (f"{VERIFY}test_every_kind_in_a_run_that_is_sealed",),
     ),
     Promise(
+        "Runs of a packed store that failed, or lack a usual sampler, are not tried again and count "
+        "as done.",
+        ("tests/cli/test_cli.py::test_a_packed_store_trains_nothing_and_tells_what_failed",),
+    ),
+    Promise(
         "In a packed store a run is a line of text, sealed as before, with what figures show of "
         "its images and without its model (`packed`); only the script that packs writes these "
         "lines, and a run that is trained in such a store gets a folder.",

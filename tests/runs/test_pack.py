@@ -119,7 +119,9 @@ def test_a_run_that_goes_on_gets_a_folder_which_counts_first(packed):
     pack = (packed / "runs" / "tasks.jsonl").read_bytes()
     store, more = task_store(packed), TaskSpec(seed=0, asked=("a", "b", "c"))
     assert not store.is_done(more)
-    execute(store.prepare(more, ENVIRONMENT), TASKS)
+    run_dir = store.prepare(more, ENVIRONMENT)
+    assert store.is_done(SPECS[0]), "until the rest is there, it keeps what it has"
+    execute(run_dir, TASKS)
     assert store.is_done(more) and "c" in store.record(more).answers
     assert [spec.asked for spec in store.specs() if spec.seed == 0] == [more.asked]
     assert (packed / "runs" / "tasks.jsonl").read_bytes() == pack

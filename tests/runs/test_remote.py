@@ -194,6 +194,29 @@ def test_record_that_could_not_be_sent_is_sent_by_the_next_start(machine, url, m
     assert task_store(url).is_done(SPEC)
 
 
+def test_a_record_is_sent_though_its_dead_owner_still_counts_as_living(machine, url, monkeypatch):
+    run_dir = prepare(url)
+    with monkeypatch.context() as patch, contextlib.suppress(StoreError):
+        patch.setattr(Remote, "put", lambda *_: (_ for _ in ()).throw(StoreError("no network")))
+        execute(run_dir, TASKS)
+    (run_dir / "claim-0123456789abcdef").write_text("another machine 0")
+    task_store(url)
+    machine("b")
+    assert task_store(url).is_done(SPEC)
+
+
+def test_what_a_run_of_this_machine_wrote_is_not_replaced_by_what_it_sent_before(machine, url):
+    store, run_dir = task_store(url), prepare(url)
+    (run_dir / "log.jsonl").write_text("1\n")
+    store.remote.push(run_dir)
+    with Claim(run_dir):
+        (run_dir / "log.jsonl").write_text("1\n2\n")
+        store.remote.put(run_dir / "log.jsonl")  # and its push has not come to its end
+        (run_dir / "log.jsonl").write_text("1\n2\n3\n")
+        task_store(url)
+        assert (run_dir / "log.jsonl").read_text() == "1\n2\n3\n"
+
+
 @pytest.mark.parametrize("url", ["file", "memory"], indirect=True)
 def test_a_half_written_record_at_the_url_is_done_again_and_kept(machine, url):
     store, run_dir = task_store(url), prepare(url)

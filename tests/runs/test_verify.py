@@ -143,6 +143,10 @@ SEALED = {
     "a part failed": (
         resealed(lambda r: r["answers"].pop("b")), "failed", "answers a part of what was asked"),
     "interrupted": (status(state="interrupted"), "unfinished", "interrupted"),
+    "trained anew and interrupted": (
+        lambda f: (
+            written("log.jsonl", "")(f), written("status.json", '{"state": "interrupted"}')(f)),
+        "unfinished", "interrupted"),
     "status that is a list": (
         lambda f: (status()(f), written("status.json", "[1]")(f)), "unfinished", "no status"),
     "no status": (

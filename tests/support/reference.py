@@ -20,7 +20,7 @@ def unpack(part: str, root: Path) -> list[Path]:
     """The folders, below `runs/` of a store, of those whose folder begins with `part`."""
     found = [line for run, line in lines().items() if f"{run}/".startswith(part)]
     for line in found:
-        line.unpack(root / "runs")
+        line.unpack(root / "runs" / line.run)
     return [root / "runs" / line.run for line in found]
 
 
