@@ -97,8 +97,8 @@ def pack(root: Path, target: Path, replace: bool = False) -> int:
     runs = there | runs if replace else runs | there
     packs: dict[str, list[str]] = {}
     for run in sorted(runs):
-        values = runs[run].model_dump(mode="json", exclude_defaults=True)
-        line = json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+        values = runs[run].model_dump(exclude_defaults=True)
+        line = json.dumps(values, ensure_ascii=False, separators=(",", ":"), default=bytes.decode)
         packs.setdefault(run.split("/")[0], []).append(line + "\n")
     for name, lines in packs.items():
         write_text(target / "runs" / f"{name}.jsonl", "".join(lines))

@@ -4,7 +4,7 @@ import json
 import shutil
 
 import pytest
-from support.reference import packer, unpack
+from support.reference import REFERENCE, packer, unpack
 from support.tasks import ENVIRONMENT, TASKS, TaskSpec, prepared, task_store
 
 from pythae_fif.errors import StoreError
@@ -69,6 +69,13 @@ def test_packing_again_changes_nothing_and_adds_what_is_new(stores, packed, tmp_
     assert {line.run for line in read_packs(packed)} == {
         f"tasks/{spec.run_id}" for spec in (*SPECS, TaskSpec(seed=3))
     }
+
+
+def test_the_committed_packs_packed_again_are_the_same_bytes(tmp_path):
+    """Pictures, and numbers that JSON has not, such as infinity, among them."""
+    packer().pack(REFERENCE, tmp_path)
+    for path in (REFERENCE / "runs").iterdir():
+        assert (tmp_path / "runs" / path.name).read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize(
