@@ -151,7 +151,7 @@ def _splits_of(job: ImageJob) -> Splits:
     spec, lent = job.spec, job.lent
     if isinstance(lent, Splits) and lent.content_hash == spec.data_hash:
         return lent
-    planned = open_splits(spec.data_hash)
+    planned = open_splits(spec.data_hash, spec.labels_hash)
     if planned is not None and planned.name == spec.dataset:
         return planned
     splits = load_splits(spec.dataset, spec.image_size, spec.settings, job.environment)

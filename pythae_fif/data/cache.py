@@ -4,6 +4,7 @@ An entry is a folder of .npy files with the hash of their content, named by a di
 that they were read from (folder, names, sizes, times of change) and of what was asked. The process
 of a command checks the hash, by :func:`cached_splits`. The processes of its runs then ask for the
 hash that their plan names, by :func:`open_splits`; they check the files' sizes and read nothing.
+A pointer, `<hash of the images>-<hash of the labels>.json`, names the folder of each.
 """
 
 __all__ = ["cached_splits", "is_cached", "open_splits", "remember"]
@@ -60,7 +61,7 @@ def cached_splits(key: str, build: Callable[[], Splits]) -> Splits:
                     found = build()
                     _write(folder, found)
                     found = _mapped(folder)
-        write_json(_home() / f"{found.content_hash}.json", {"folder": key})
+        write_json(_pointer(found), {"folder": key})
     except StoreError as error:
         _log.warning("decoded images are not cached: %s", error)
     return build() if found is None else found
@@ -78,28 +79,46 @@ def remember(part: Splits, whole: Splits) -> None:
         part: ``whole.subset(...)``.
         whole: What `cached_splits` gave; if it is not in the cache nothing happens.
     """
-    if part is whole or not (_home() / f"{whole.content_hash}.json").is_file():
+    if part is whole or not _pointer(whole).is_file():
         return
     rows = {split: len(part[split]) for split in SPLIT_NAMES}
     try:
-        write_json(_home() / f"{part.content_hash}.json", {"of": whole.content_hash, "rows": rows})
+        write_json(_pointer(part), {"of": _pointer(whole).name, "rows": rows})
     except StoreError as error:
         _log.warning("runs will read the images anew: %s", error)
 
 
-def open_splits(data_hash: str) -> Splits | None:
-    """The splits of a `content_hash`, mapped from the cache, or None where they are not there."""
-    if re.fullmatch("[0-9a-f]{16}", data_hash) is None:  # it names a file
+def open_splits(data_hash: str, labels_hash: str | None = None) -> Splits | None:
+    """The splits of a plan, mapped from the cache, or None where they are not there.
+
+    Args:
+        data_hash: Their `content_hash`.
+        labels_hash: Of their labels, where the plan names it. Without it the images must be there
+            with one set of labels alone, as nobody knows which of several is meant.
+    """
+    hashes = (data_hash,) if labels_hash is None else (data_hash, labels_hash)
+    if any(re.fullmatch("[0-9a-f]{16}", of) is None for of in hashes):  # they name a file
         return None
-    pointer = read_json(_home() / f"{data_hash}.json")
+    found = [*_home().glob(f"{data_hash}-{labels_hash or '*'}.json")]
+    return _opened(found[0]) if len(found) == 1 else None
+
+
+def _opened(pointer: Path) -> Splits | None:
+    """The splits that a pointer leads to; None where these are not there."""
+    data_hash, target = pointer.name.partition("-")[0], read_json(pointer)
     try:
-        if "of" not in pointer:
-            found = _mapped(_home() / pointer["folder"])
+        if "of" not in target:
+            found = _mapped(_home() / target["folder"])
             return found if found.content_hash == data_hash else None
-        whole = open_splits(pointer["of"])
-        return whole and whole.subset(**pointer["rows"]).known_as(data_hash)
+        whole = _opened(_home() / target["of"])
+        return whole and whole.subset(**target["rows"]).known_as(data_hash)
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _pointer(splits: Splits) -> Path:
+    """The file that tells :func:`open_splits` where splits are."""
+    return _home() / f"{splits.content_hash}-{splits.labels_hash}.json"
 
 
 def _home() -> Path:

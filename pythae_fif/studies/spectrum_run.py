@@ -31,7 +31,7 @@ from pythae_fif.training import EpochRow
 from pythae_fif.validation import Checked
 from pythae_fif.volume_change import decoder_singular_values, squared_error
 
-SCHEMA = 1
+SCHEMA = 2
 LATENT_DIM = 16  # of the conditional MNIST model of figure 6
 SHOWN = 10  # samples of a class
 SAMPLES = "samples.png"
@@ -64,10 +64,11 @@ class SpectrumSpec(Checked):
     Attributes:
         dataset: Name of the images.
         beta: FIF's reconstruction weight.
-        seed: Of the initial weights and of the codes that are sampled.
+        seed: Of the initial weights, of the training and of the codes that are sampled.
         size: Of the training.
         latent_dim: d.
         data_hash: Of the images in use.
+        labels_hash: Of their labels.
     """
 
     dataset: str
@@ -76,6 +77,7 @@ class SpectrumSpec(Checked):
     size: Size
     latent_dim: int
     data_hash: str
+    labels_hash: str
 
     @property
     def run_id(self) -> str:
@@ -109,7 +111,7 @@ class SpectrumRecord(Record):
         {"singular_values", "log_volume", "entropy", "diversity", "reconstruction", "nll"}
     )
 
-    schema_version: Literal[1] = Field(1, alias="schema")
+    schema_version: Literal[2] = Field(2, alias="schema")
     singular_values: list[float] = Field(min_length=1)
     log_volume: float
     entropy: float
@@ -213,12 +215,14 @@ def work(job: Job[SpectrumSpec, SpectrumRecord]) -> None:
     """Trains a model, from its checkpoint where there is one, and measures it.
 
     Raises:
-        DataError: The images are not those of the plan.
+        DataError: Images or labels are not those of the plan.
     """
     spec, folder = job.spec, job.folder
     folder.tell("running", "loading data")
-    splits = open_splits(spec.data_hash) or load_labelled(spec.dataset, spec.size, job.environment)
+    splits = open_splits(spec.data_hash, spec.labels_hash)
+    splits = splits or load_labelled(spec.dataset, spec.size, job.environment)
     require_planned(f"the images of {spec.dataset}", splits.content_hash, spec.data_hash)
+    require_planned(f"the labels of {spec.dataset}", splits.labels_hash, spec.labels_hash)
     assert splits.labels is not None  # the plan has looked
     classes = splits.classes
     assert classes is not None  # likewise
@@ -234,14 +238,17 @@ def work(job: Job[SpectrumSpec, SpectrumRecord]) -> None:
                 splits.input_dim, classes, spec.beta, spec.latent_dim, spec.size.channel_multiplier
             ),
             ImageDataset(splits.train, splits.labels["train"]),
-            # No validation images: at low weights their exact loss is infinite after some epochs.
+            # Without validation images, whose exact loss is infinite at low weights after some
+            # epochs: the last weights are kept, as the training loss says nothing about the fit.
             training_config=FIFTrainerConfig(
                 num_epochs=spec.size.epochs,
                 per_device_train_batch_size=spec.size.batch_size,
                 learning_rate=spec.size.learning_rate,
+                seed=spec.seed,
             ),
             run_dir=folder,
             on_epoch=on_epoch,
+            keep_last=True,
             distributed=False,
         )
         trainer.train()

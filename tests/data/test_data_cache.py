@@ -79,6 +79,24 @@ def test_a_run_finds_what_its_plan_names_and_hashes_nothing(call, fresh_cache, m
             assert np.array_equal(found.labels[split], splits.labels[split])
 
 
+def test_equal_images_with_other_labels_are_not_mixed_up(call, tmp_path, fresh_cache):
+    """A run with labels in its plan gets these; one without reads its own files."""
+    wholes = [load_images(**call)]
+    for name, labels in (("other", {"labels": np.arange(200) % 7}), ("none", {})):
+        path = tmp_path / f"{name}.npz"
+        np.savez(path, data=np.load(call["data"])["data"], **labels)
+        wholes.append(load_images(**call | {"data": path}))
+    parts = [whole.subset(train=50) for whole in wholes]
+    for part, whole in zip(parts, wholes, strict=True):
+        remember(part, whole)
+    for of in (wholes, parts):
+        assert len({splits.content_hash for splits in of}) == 1
+        assert open_splits(of[0].content_hash) is None
+        for splits in of[:2]:
+            found = open_splits(splits.content_hash, splits.labels_hash)
+            assert np.array_equal(found.labels["train"], splits.labels["train"])
+
+
 def test_what_is_in_no_file_is_not_cached(fresh_cache):
     whole = load_images("digits")
     remember(whole.subset(train=50), whole)
@@ -87,7 +105,7 @@ def test_what_is_in_no_file_is_not_cached(fresh_cache):
 
 @pytest.mark.parametrize("name", ["0" * 16, "../../etc/passwd", "", "../" + "0" * 16])
 def test_a_hash_that_is_none_opens_nothing(name):
-    assert open_splits(name) is None
+    assert open_splits(name) is None and open_splits("0" * 16, name) is None
 
 
 def damage(folder: Path, kind: str) -> None:

@@ -11,6 +11,7 @@ from support.engines import InProcess, Refuses
 from support.reference import REFERENCE, unpack
 
 from pythae_fif import FIF, FIFConfig
+from pythae_fif.errors import RunsLeftError
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.runs.execute import execute
 from pythae_fif.runs.store import Store
@@ -18,6 +19,7 @@ from pythae_fif.runs.verify import verify
 from pythae_fif.studies import StudyOptions, run_study, spectrum, spectrum_run
 from pythae_fif.studies.kinds import STUDY_KINDS
 from pythae_fif.studies.spectrum_run import SPECTRUM
+from pythae_fif.training.progress import Pass
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +99,34 @@ def test_figures_are_drawn_from_the_records_alone(options):
     assert {f.kind for f in verify(root, STUDY_KINDS)} <= {"fine", "dirty tree"}
     (store.run_dir(specs[0]) / spectrum_run.SAMPLES).write_bytes(b"")
     assert "corrupt" in {f.kind for f in verify(root, STUDY_KINDS)}
+
+
+def test_every_model_has_a_seed_of_its_own_and_its_last_weights(options, monkeypatch):
+    """The first epoch has the lowest training loss here, which says nothing about the fit."""
+    kept = []
+
+    class Watched(spectrum_run.FIFTrainer):
+        def train_step(self, epoch):
+            return Pass({"loss": float(epoch)}, super().train_step(epoch).batches)
+
+        def train(self):
+            kept.append((self.training_config.seed, super().train().best_epoch))
+
+    monkeypatch.setattr(spectrum_run, "FIFTrainer", Watched)
+    run_study("spectrum", options, lambda *_: None)
+    assert kept == [(0, 2), (1, 2)] * 2
+
+
+def test_a_run_refuses_other_labels_than_its_plan(options, monkeypatch):
+    planned = spectrum_run.load_labelled
+
+    def load_labelled(*of):
+        splits = planned(*of)
+        return dataclasses.replace(splits, labels={k: 9 - v for k, v in splits.labels.items()})
+
+    monkeypatch.setattr(spectrum_run, "load_labelled", load_labelled)
+    with pytest.raises(RunsLeftError, match="the labels of digits changed"):
+        run_study("spectrum", dataclasses.replace(options, seeds=[0]), lambda *_: None)
 
 
 def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(options, monkeypatch):
