@@ -46,7 +46,7 @@ def run_id_of(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(_canonical(content).encode()).hexdigest()[:12]
 
 
-def require_planned(what: str, found: str | None, planned: str) -> None:
+def require_planned(what: str, found: str | None, planned: str | None) -> None:
     """Refuses data that are not those of the plan, by their hashes.
 
     Raises:

@@ -9,11 +9,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from pythae.data.datasets import DatasetOutput
 from torch import Tensor
 
 from pythae_fif import FIF, FIFConfig
-from pythae_fif.data import load_images, to_float
+from pythae_fif.data import ImageDataset, load_images, to_float
 from pythae_fif.device import default_device, fork_rng
 from pythae_fif.models.condition import as_condition
 from pythae_fif.nn import build_networks
@@ -56,6 +55,7 @@ SIZES = {
 BATCH, BETA = 100, 10.0
 TANGENTS = 512  # Hutchinson vectors times data points in one pass
 MATRIX_DIM = 16
+DRAWS_AT_ONCE = 100_000  # 200 MB of vectors at most
 ORTHOGONAL_K = (1, 2, 4, 8, 12, 15)
 
 
@@ -95,10 +95,14 @@ def simulated_variance(
     matrix: Tensor, kind: HutchinsonKind, samples: int, draws: int, generator: torch.Generator
 ) -> float:
     """The same variance from that many independent estimates."""
-    eps = sample_hutchinson(
-        draws, len(matrix), samples, kind=kind, generator=generator, dtype=matrix.dtype
-    )
-    return float(((eps @ matrix) * eps).sum(-1).mean(0).var())
+    estimates = []
+    for start in range(0, draws, DRAWS_AT_ONCE):
+        count = min(DRAWS_AT_ONCE, draws - start)
+        eps = sample_hutchinson(
+            count, len(matrix), samples, kind=kind, generator=generator, dtype=matrix.dtype
+        )
+        estimates.append(((eps @ matrix) * eps).sum(-1).mean(0))
+    return float(torch.cat(estimates).var())
 
 
 def _variances(draws: int, seed: int) -> list[Variance]:
@@ -216,15 +220,15 @@ def _gradient(
 
 
 def _trained(
-    images: Tensor,
-    labels: Tensor | None,
+    images: np.ndarray,
+    labels: np.ndarray | None,
     latent_dim: int,
     size: Size,
     seed: int,
     tell: Tell = lambda share: None,
 ) -> FIF:
     """With labels a conditional model, as the paper's, of table 11; else Pythae's ResNet."""
-    shape = tuple(images.shape[1:])
+    shape, data = images.shape[1:], ImageDataset(images, labels)
     with fork_rng():
         torch.manual_seed(seed)
         if labels is None:
@@ -233,15 +237,12 @@ def _trained(
         else:
             classes = int(labels.max()) + 1
             model = build(shape, classes, BETA, latent_dim, size.channel_multiplier)
-            labels = labels.to(default_device())
         model.to(default_device()).train()
-        images = images.to(default_device())
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
         for step in range(size.steps):
-            rows = torch.randint(len(images), (BATCH,))
-            batch = {"data": images[rows], **({} if labels is None else {"labels": labels[rows]})}
+            batch = data.batch(torch.randint(len(data), (BATCH,)), default_device())
             optimizer.zero_grad()
-            model(DatasetOutput(**batch)).loss.backward()
+            model(batch).loss.backward()
             optimizer.step()
             tell(step / size.steps)
     model.eval()
@@ -260,25 +261,25 @@ class Measured:
 
 @dataclass(frozen=True)
 class Part:
-    """A model of a data set, whose `content_hash` is given."""
+    """A model of a data set, of which the hashes of images and labels are given."""
 
     dataset: str
     latent_dim: int
     seed: int
     size: Size
     data_hash: str
+    labels_hash: str | None = None
 
     def compute(self, tell: Tell, where: Environment) -> Measured:
         """Trains it, measures and simulates."""
         size, seed = self.size, self.seed
         splits = load_images(self.dataset, where.data_root, download=not where.offline)
         require_planned(f"the images of {self.dataset}", splits.content_hash, self.data_hash)
-        labels: dict[str, Tensor | None] = {"train": None, "test": None}
-        if splits.labels is not None:
-            labels = {split: torch.from_numpy(of) for split, of in splits.labels.items()}
+        require_planned(f"the labels of {self.dataset}", splits.labels_hash, self.labels_hash)
+        labels = splits.labels
         model = _trained(
-            to_float(splits.train),
-            labels["train"],
+            splits.train,
+            None if labels is None else labels["train"],
             self.latent_dim,
             size,
             seed,
@@ -290,7 +291,7 @@ class Part:
             size.batches,
             size.repeats,
             torch.Generator().manual_seed(seed),
-            labels=labels["test"],
+            labels=None if labels is None else torch.from_numpy(labels["test"]),
             tell=lambda share: tell(0.5 + share / 2),
         )
         parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -303,7 +304,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     (seed,), dataset, size = options.seeds, options.dataset, SIZES[options.profile]
     splits = load_images(dataset, options.data_root, download=not options.offline)
     latent_dim = LATENT_DIM if options.latent_dim is None else options.latent_dim
-    part = Part(dataset, latent_dim, seed, size, splits.content_hash)
+    part = Part(dataset, latent_dim, seed, size, splits.content_hash, splits.labels_hash)
     engine = options.engine or LocalEngine(cpus_per_run=cores())
     parts = {f"a model of {dataset}": part}
     (found,) = results_of(parts, replace(options, engine=engine), on_progress).values()

@@ -89,7 +89,8 @@ def results_of(
     specs = {
         name: PartSpec(
             study=type(part).__module__.rpartition(".")[2],
-            values=TypeAdapter(type(part)).dump_python(part, mode="json"),
+            # Without what is None, as in ids of before the field was there.
+            values=TypeAdapter(type(part)).dump_python(part, mode="json", exclude_none=True),
         )
         for name, part in parts.items()
     }

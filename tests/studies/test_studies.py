@@ -12,6 +12,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from support.engines import InProcess
 
 from pythae_fif import studies
 from pythae_fif.cli.main import main
@@ -101,10 +102,24 @@ def test_one_seed_has_no_outliers_to_remove():
     assert [row[0].text for row in rows] == ["On manifold", "Off manifold"]
 
 
-def test_a_part_refuses_other_images_than_were_planned():
-    part = estimator.Part("digits", 4, 0, estimator.SIZES["quick"], "another hash")
-    with pytest.raises(DataError, match="the images of digits changed since"):
-        part.compute(lambda share: None, Environment())
+def test_a_part_refuses_other_data_than_were_planned():
+    splits = load_images("digits")
+    for changed, hashes in (("images", ("other", None)), ("labels", (splits.content_hash, None))):
+        part = estimator.Part("digits", 4, 0, estimator.SIZES["quick"], *hashes)
+        with pytest.raises(DataError, match=f"the {changed} of digits changed since"):
+            part.compute(lambda share: None, Environment())
+
+
+def test_a_source_without_labels_does_not_take_the_record_of_one_with(tmp_path, monkeypatch):
+    """Its images are equal, but its model is not conditional."""
+    monkeypatch.setattr(estimator, "SIZES", {"quick": SMALL["estimator"][2]})
+    options = StudyOptions(tmp_path, dataset="digits", latent_dim=1, engine=InProcess())
+    run_study("estimator", options, lambda *_: None)
+    splits = dataclasses.replace(load_images("digits"), labels=None)
+    monkeypatch.setattr(estimator, "load_images", lambda *_, **__: splits)
+    _, caption, *_ = run_study("estimator", options, lambda *_: None)
+    assert "unconditional" in caption.read_text()
+    assert len(options.engine.done) == 2
 
 
 def test_a_results_folder_that_cannot_be_written_is_found_before_training(
@@ -427,6 +442,22 @@ def test_variance_formulas_against_simulation(kind, samples):
         assert formula / independent == pytest.approx((6 - samples) / 5)  # eq. 123
 
 
+def test_a_variance_is_simulated_in_chunks_of_every_length(monkeypatch):
+    """As many estimates as were asked for, and no more at once than fit in memory."""
+    counts = []
+
+    def sample(count, *of, **how):
+        counts.append(count)
+        return sample_hutchinson(count, *of, **how)
+
+    monkeypatch.setattr(estimator, "DRAWS_AT_ONCE", 1000)
+    monkeypatch.setattr(estimator, "sample_hutchinson", sample)
+    matrix, generator = torch.diag(torch.arange(6.0)), torch.Generator().manual_seed(0)
+    found = estimator.simulated_variance(matrix, "gaussian", 2, 2500, generator)
+    assert counts == [1000, 1000, 500]
+    assert found == pytest.approx(estimator.variance_formula(matrix, "gaussian", 2), rel=0.2)
+
+
 def test_orthogonal_vectors_are_exact_at_full_number():
     matrix = torch.randn(6, 6, dtype=torch.float64)
     generator = torch.Generator().manual_seed(0)
@@ -437,22 +468,21 @@ def test_orthogonal_vectors_are_exact_at_full_number():
 @pytest.mark.parametrize("conditional", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_gradient_distances(conditional):
     splits = load_images("digits")
-    images, labels = to_float(splits.train), None
-    if conditional:
-        labels = torch.from_numpy(splits.labels["train"])
-    model = estimator._trained(images, labels, 6, estimator.Size(150, 1, (1,), 1), 0)
+    labels = splits.labels["train"] if conditional else None
+    model = estimator._trained(splits.train, labels, 6, estimator.Size(150, 1, (1,), 1), 0)
     assert model.condition_dim == 10 * conditional
-    few = None if labels is None else labels[:16]
+    images = to_float(splits.train, limit=16)
+    few = None if labels is None else torch.from_numpy(labels[:16])
     generator = torch.Generator().manual_seed(0)
     rows = estimator.gradient_distances(
-        model, images[:16], (1, 16), 6, generator, labels=few, largest=64
+        model, images, (1, 16), 6, generator, labels=few, largest=64
     )
     distance = {(r.space, r.kind, r.batch_size, r.samples): r.distance for r in rows}
     assert distance["latent", "orthogonal", 1, 6] < 1e-4
     assert distance["data", "orthogonal", 1, 64] < 1e-3
     for batch in (1, 16):  # of one vector alone, often enough that a draw does not decide
         rows = estimator.gradient_distances(
-            model, images[:16], (batch,), 60, generator.manual_seed(1), labels=few, largest=batch
+            model, images, (batch,), 60, generator.manual_seed(1), labels=few, largest=batch
         )
         one = {r.space: r.distance for r in rows if (r.kind, r.samples) == ("orthogonal", 1)}
         assert one["data"] > 1.4 * one["latent"]
