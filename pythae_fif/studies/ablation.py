@@ -19,7 +19,13 @@ from pythae_fif.studies.tabular_plan import (
     step_seconds,
     train_configurations,
 )
-from pythae_fif.studies.tabular_protocol import CONFIGURATIONS, SEEDS, SOURCES_NOTE, load_table
+from pythae_fif.studies.tabular_protocol import (
+    CONFIGURATIONS,
+    SEEDS,
+    SOURCES_NOTE,
+    Table,
+    load_table,
+)
 
 
 def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
@@ -34,7 +40,8 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
         For each data set, tables 6 and, with both free-form trainings, 7, as Markdown and CSV.
 
     Raises:
-        ConfigError: An unknown data set, profile or configuration.
+        ConfigError: An unknown data set or configuration, or a profile that one of the data sets
+            has not; nothing is trained then.
         DataError: No data set is found.
         RunsLeftError: Runs failed, or go on elsewhere.
     """
@@ -49,18 +56,20 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     datasets = [options.dataset] if options.dataset else found
     if not datasets:
         raise DataError(f"no tabular data below {root}: give --data-root, or --dataset and --data")
+    tables = {name: load_table(name, options) for name in datasets}  # one may lack the profile
     paths = []
-    for index, dataset in enumerate(datasets):
+    for index, (dataset, table) in enumerate(tables.items()):
 
         def tell(label: str, share: float, index: int = index) -> None:
-            on_progress(label, (index + share) / len(datasets))
+            on_progress(label, (index + share) / len(tables))
 
-        paths += _one_dataset(dataset, options, tell)
+        paths += _one_dataset(dataset, table, options, tell)
     return paths
 
 
-def _one_dataset(dataset: str, options: StudyOptions, on_progress: OnProgress) -> list[Path]:
-    table = load_table(dataset, options)
+def _one_dataset(
+    dataset: str, table: Table, options: StudyOptions, on_progress: OnProgress
+) -> list[Path]:
     seeds = options.seeds or SEEDS
     chosen = [name for name in CONFIGURATIONS if name in (options.models or CONFIGURATIONS)]
     runs = train_configurations(chosen, table, seeds, options, on_progress)

@@ -132,7 +132,9 @@ def protocol_notes(
         + (f" ({', '.join(_trained_on(runs, machine))})" if len(made) > 1 else "")
         for machine, of in made.items()
     )
-    floor = squared_wasserstein(table.train[: len(table.test)], table.test)
+    few = table.train[: len(table.test)]
+    floor = squared_wasserstein(few, table.test)
+    as_many = "as many" if len(few) == len(table.test) else f"{len(few):,}"
     return [
         f"Data: {table.splits.source} ({table.splits.content_hash}); trained on "
         f"{len(table.train):,} rows. Latent dimension {table.latent_dim}.",
@@ -143,9 +145,9 @@ def protocol_notes(
         f"Learning rate (the cycle's highest): {rates}.",
         f"Mean ± standard deviation over seeds {', '.join(map(str, seeds))} on the test rows: "
         f"FID-like is the squared Wasserstein-2 distance of Gaussian fits with as many samples as "
-        f"test rows ({len(table.test):,}), of which as many training rows have {floor:.3g}; recon. "
-        f"the squared error a row; log-likelihood exact, on the manifold, in nats, of the first "
-        f"{min(LIKELIHOOD_ROWS, len(table.test)):,} rows.",
+        f"test rows ({len(table.test):,}), of which {as_many} training rows have {floor:.3g}; "
+        f"recon. the squared error a row; log-likelihood exact, on the manifold, in nats, of the "
+        f"first {min(LIKELIHOOD_ROWS, len(table.test)):,} rows.",
         f"Machine: {machines}; times of a machine that does other things too hold as quotients "
         "alone.",
         *([f"Made by `{options.command}`."] if options.command else []),

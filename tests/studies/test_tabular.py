@@ -19,6 +19,7 @@ from support.tabular_files import LATENT, table, write_csv
 from pythae_fif.cli.main import main
 from pythae_fif.ensemble import Ensemble
 from pythae_fif.errors import ConfigError, DataError, RunsLeftError
+from pythae_fif.evaluation.frechet import squared_wasserstein
 from pythae_fif.files import write_json
 from pythae_fif.reports.published import load_published
 from pythae_fif.runs.engines import Outcome
@@ -319,6 +320,26 @@ def test_ablation_has_every_row_of_tables_six_and_seven(options, monkeypatch):
     unknown = dataclasses.replace(options, models=["fif_of"])
     with pytest.raises(ConfigError, match=r"'fif_of' of the ablation is unknown.*fif_on"):
         ablation.run(unknown, lambda label, share: None)
+
+
+def test_a_profile_that_one_table_lacks_is_told_before_any_is_trained(options, archive):
+    everything = dataclasses.replace(options, dataset=None, data=None, latent_dim=None)
+    changes = {"data_root": str(archive), "profile": "equal_time"}
+    with pytest.raises(ConfigError, match="profile 'equal_time' of gas: valid: paper, released"):
+        ablation.run(dataclasses.replace(everything, **changes), lambda *_: None)
+    assert options.engine.done == []
+
+
+@pytest.mark.parametrize("train_size, said", [(None, "as many"), (9, "9")])
+def test_the_floor_says_how_many_training_rows_it_is_of(options, train_size, said):
+    loaded = tabular.load_table("csv", options)
+    profile = loaded.profile.model_copy(update={"train_size": train_size})
+    table = dataclasses.replace(loaded, profile=profile)
+    few = loaded.splits.train[: train_size or len(table.test)]
+    assert len(few) == (train_size or len(table.test))
+    floor = squared_wasserstein(torch.from_numpy(few), table.test)
+    notes = " ".join(tabular.protocol_notes(table, [0], [], options))
+    assert f"of which {said} training rows have {floor:.3g};" in notes
 
 
 def test_published_values_stand_in_columns_of_their_own(options, archive):
