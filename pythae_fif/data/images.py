@@ -63,9 +63,16 @@ def find_images(folder: Path) -> list[str]:
 
     Returns:
         Paths with forward slashes, ending in one of `SUFFIXES` (in any case).
+
+    Raises:
+        DataError: A folder cannot be read.
     """
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
     found = []
-    for parent, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         below = Path(parent).relative_to(folder).as_posix()
         prefix = "" if below == "." else f"{below}/"

@@ -103,7 +103,9 @@ def torchvision_set(request: Request) -> Source:
         if not request.download:
             raise _absent(request, *reasons)
         try:
-            return load(download=True)
+            root.mkdir(parents=True, exist_ok=True)
+            with locked(root / name):  # torchvision looks again, and downloads where others read
+                return load(download=True)
         except Exception as error:  # torchvision raises many unrelated types
             text = " ".join(str(error).split())[:160]
             raise _absent(request, *reasons, f"the download failed: {text}") from error

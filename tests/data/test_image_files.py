@@ -1,5 +1,6 @@
 """Image files: cropped, resized, and decoded once."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -8,10 +9,11 @@ import pytest
 import torchvision
 from PIL import Image
 from support.features import names_in
-from support.image_files import FACE, fill_folder, noise, picture
+from support.image_files import FACE, fail_line, fill_folder, noise, picture
 
 from pythae_fif.data import Splits, load_images
 from pythae_fif.data.images import decode_files, find_images
+from pythae_fif.errors import DataError
 
 
 def entries(cache: Path) -> list[str]:
@@ -98,6 +100,22 @@ def test_transparency_is_composed_over_white_and_said(tmp_path):
     assert (images[99] == 255).all()
     splits = load_images("folder", data=tmp_path / "mine", image_size=8)
     assert "80/10/10; 2 images with transparency, composed over white" in splits.source
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    fill_folder(tmp_path / "mine", 100)
+    lost = tmp_path / "mine/lost"
+    lost.mkdir()
+    scan = os.scandir
+
+    def refuse(path: str) -> object:
+        if str(path) == str(lost):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    said = f"{lost}: cannot be read (Permission denied)"
+    fail_line(DataError, said, name="folder", data=tmp_path / "mine")
 
 
 def test_decoding_happens_once_and_reports_progress(tmp_path, fresh_cache):

@@ -1,6 +1,8 @@
 """Published data sets: each layout that they come in, and what is said of missing or bad files."""
 
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -100,6 +102,31 @@ def test_mnist_is_downloaded_where_nothing_is_there(root, monkeypatch):
 
     monkeypatch.setattr(torchvision.datasets.MNIST, "download", download)
     assert len(load_images("mnist", root).train) == 100
+
+
+def test_two_commands_at_once_download_mnist_once(tmp_path, root, monkeypatch):
+    """The second finds the folder of the first, which still downloads into it."""
+    begun, second = threading.Event(), threading.Event()
+
+    def download(self) -> None:
+        if self._check_exists():
+            return
+        if begun.is_set():
+            second.set()
+        else:
+            (root / "MNIST/raw").mkdir(parents=True)
+            begun.set()
+            assert not second.wait(0.5), "two downloads into one folder"
+            for file in (tmp_path / "made/MNIST/raw").iterdir():
+                file.rename(root / "MNIST/raw" / file.name)
+
+    write_mnist(tmp_path / "made", (120, 30))
+    monkeypatch.setattr(torchvision.datasets.MNIST, "download", download)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(load_images, "mnist", root)
+        assert begun.wait(60)
+        for found in (pool.submit(load_images, "mnist", root), first):
+            assert counts(found.result()) == [100, 20, 30]
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing"])
