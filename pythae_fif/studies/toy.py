@@ -2,6 +2,7 @@
 
 __all__ = ["Part", "measure", "run", "train"]
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -154,12 +155,15 @@ def _figure(found: Learnt, test: ToySample) -> Any:
     space = test.points.shape[1]
     projection = {"projection": "3d"} if space == 3 else {}
     rows, samples, learnt = found.rows, torch.tensor(found.samples), np.array(found.density)
+    finite = samples.isfinite().all(1)  # of a model that diverged none is
+    samples, learnt = samples[finite], learnt[finite.numpy()]
     truth = test.log_density.exp().numpy()
     top = 1.5 * float(np.quantile(truth, 0.99))
     # The same limits for both, which leave stray samples out.
     ends = test.points.numpy().min(0), test.points.numpy().max(0)
     beyond = (ends[1] - ends[0]).max() / 2
-    first, final = (np.quantile(samples.numpy(), q, axis=0) for q in (0.01, 0.99))
+    within = samples if len(samples) else test.points
+    first, final = (np.quantile(within.numpy(), q, axis=0) for q in (0.01, 0.99))
     low = np.clip(first, ends[0] - beyond, ends[0])
     high = np.clip(final, ends[1], ends[1] + beyond)
     margin = 0.06 * (high - low).max()
@@ -184,7 +188,8 @@ def _figure(found: Learnt, test: ToySample) -> Any:
         side.tick_params(axis="y", colors=colour)
     entropy = -float(test.log_density.mean())
     axis.axhline(entropy, color="k", ls=":", label="entropy of the data")
-    axis.set_ylim(min(row.nll for row in rows) - 0.1, entropy + 2)  # spikes are cut
+    lowest = min((row.nll for row in rows if math.isfinite(row.nll)), default=entropy)
+    axis.set_ylim(lowest - 0.1, entropy + 2)  # spikes are cut
     axis.set_xlabel("epoch")
     axis.set_ylabel("negative log-likelihood (nats)", color="tab:orange")
     twin.set_yscale("log")
@@ -194,14 +199,24 @@ def _figure(found: Learnt, test: ToySample) -> Any:
 
 
 def _caption(name: str, last: list[Row], test: ToySample, size: Size) -> str:
-    nll, error = [row.nll for row in last], [row.reconstruction for row in last]
-    missed = "The manifold has not been found in this budget." if max(error) > 25 * NOISE**2 else ""
+    good = [row for row in last if math.isfinite(row.loss)]
+    nll, error = [row.nll for row in good], [row.reconstruction for row in good]
+    lost = len(last) - len(good)
+    diverged = f"{lost} of them diverged, whose numbers are left out. " if lost else ""
+    found = max(error, default=math.inf) <= 25 * NOISE**2
+    missed = "" if found else "The manifold has not been found in this budget."
     return f"""
     {len(last)} models ({BLOCKS} residual blocks of width {size.width} in encoder and decoder each,
     beta {BETA:g}, {size.points:,} points, {size.epochs} epochs, noise {NOISE:g} in training) on the
-    {name.replace("_", " ")}; the one of the lowest loss is drawn. On {TEST_POINTS:,} held-out
-    points without noise the negative log-likelihood is {min(nll):.3f} to {max(nll):.3f} nats at the
+    {name.replace("_", " ")}; the one of the lowest loss is drawn. {diverged}On {TEST_POINTS:,}
+    held-out points without noise the negative log-likelihood is {_span(nll, ".3f", " nats")} at the
     end (right), the entropy of the true distribution {-float(test.log_density.mean()):.3f}, and the
-    mean squared reconstruction error {min(error):.2g} to {max(error):.2g}. The learnt manifold has
-    the topology of the plane or the line: it cuts closed manifolds open, and joins pieces. {missed}
+    mean squared reconstruction error {_span(error, ".2g")}. The learnt manifold has the topology of
+    the plane or the line: it cuts closed manifolds open, and joins pieces. {missed}
     """
+
+
+def _span(values: Sequence[float], digits: str, unit: str = "") -> str:
+    if not values:
+        return "finite for no model"
+    return f"{min(values):{digits}} to {max(values):{digits}}{unit}"

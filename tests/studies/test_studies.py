@@ -20,6 +20,7 @@ from pythae_fif.data import load_images, to_float
 from pythae_fif.data.tabular import TABULAR_DATASETS
 from pythae_fif.data.toy import TOY_DATA
 from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.pictures import write_figure
 from pythae_fif.runs.engines import LocalEngine
 from pythae_fif.runs.execute import execute
 from pythae_fif.runs.kind import Environment
@@ -513,3 +514,20 @@ def test_the_density_on_a_toy_manifold_is_learnt():
     (row,) = toy.measure(ensemble, test, [0], epoch=60)
     assert row.reconstruction < 0.02
     assert row.nll == pytest.approx(-float(test.log_density.mean()), abs=0.15)
+
+
+@pytest.mark.parametrize("name", ["circle", "sphere"])
+@pytest.mark.parametrize("lost", [1, 2])
+def test_models_that_diverged_are_counted_and_not_drawn(name, lost, tmp_path):
+    """Of two models one or both end with no finite loss, and what one draws is partly NaN."""
+    test = toy._held_out(name)
+    ends = [(math.nan, math.nan), (-math.inf, 1.0)][:lost] + [(2.0, 0.001)] * (2 - lost)
+    rows = [toy.Row(seed, epoch, *of) for epoch in (1, 2) for seed, of in enumerate(ends)]
+    samples = test.points.clone()
+    samples[: 10 if lost == 1 else None] = math.nan
+    learnt = toy.Learnt(rows, samples.tolist(), [1.0] * len(samples))
+    write_figure(tmp_path / "figure.png", toy._figure(learnt, test), 50)
+    caption = " ".join(toy._caption(name, rows[-2:], test, toy.Size(1, 1, 1)).split())
+    assert f"{lost} of them diverged" in caption and "nan" not in caption and "inf" not in caption
+    said = "2.000 to 2.000 nats at the end" if lost == 1 else "finite for no model at the end"
+    assert said in caption
