@@ -49,6 +49,8 @@ class _Record:
 def read_frame_pickle(path: Path) -> dict[str, np.ndarray]:
     """The columns of a pickled data frame of numbers, written by pandas 0.14 or later.
 
+    Pandas 3 keeps names of columns in pyarrow where that is installed: such a frame is refused.
+
     Args:
         path: The file. It may have been written by Python 2, as the public archive's was.
 

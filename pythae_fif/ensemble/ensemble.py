@@ -372,7 +372,7 @@ class Ensemble:
 
 
 def one_cycle(optimizer: Optimizer, steps: int) -> OneCycleLR:
-    """A schedule for :meth:`Ensemble.train`: up to the optimizer's rate, and down (E.1 and E.2)."""
+    """A schedule for :meth:`Ensemble.train`: up to the optimizer's rate and down (appendix E.2)."""
     return OneCycleLR(optimizer, optimizer.param_groups[0]["lr"], total_steps=steps)
 
 

@@ -320,7 +320,9 @@ def _map_caption(rows: Sequence[Row], budget: str) -> str:
     {along[0]:.2f} and {along[1]:.2f}; reconstruction error {error[0]:.3g} and {error[1]:.3g};
     exact negative log-likelihood {nll[0]:.2f} and {nll[1]:.2f} nats. A model spans the sinusoid
     from a correlation of {SINUSOID:g} on: at the largest beta {sum(row.spans for row in high)} of
-    {len(high)} do, and half of the models do from {_beta(_transition(mine))} on (dotted line).
+    {len(high)} do, and half of the models do from {_beta(_transition(mine))} on (dotted line). One
+    cycle of the learning rate, batches of {BATCH} and new noise in every step are the released
+    configuration's; the paper's text tells none of them.
     """
 
 
