@@ -134,8 +134,8 @@ PROMISES = [
         (f"{VERIFY}test_every_kind_in_a_run_that_is_sealed",),
     ),
     Promise(
-        "Runs of a packed store that failed, or lack a usual sampler, are not tried again and count "
-        "as done.",
+        "Runs of a packed store that failed, or lack a usual sampler, are not tried again and "
+        "count as done.",
         ("tests/cli/test_cli.py::test_a_packed_store_trains_nothing_and_tells_what_failed",),
     ),
     Promise(
