@@ -157,14 +157,14 @@ def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(options, monkeypatch
 
 
 COMMITTED = {
-    (0.1, 0): "225dad135fc8",
-    (0.1, 1): "b986614d242a",
-    (1, 0): "aeeb8cfa3247",
-    (1, 1): "86b0cf37a5dd",
-    (10, 0): "6e6ad20c0c6f",
-    (10, 1): "4ea7f2bef993",
-    (100, 0): "675a207fb2ea",
-    (100, 1): "22bbdb568f76",
+    (0.1, 0): "8fb0045af530",
+    (0.1, 1): "2ea909b40887",
+    (1, 0): "579b7517eac0",
+    (1, 1): "2248a059bc6f",
+    (10, 0): "d87eff222e8e",
+    (10, 1): "82ea762ed697",
+    (100, 0): "74a17e3af53a",
+    (100, 1): "ec2750ae91bc",
 }
 """Weight and seed -> id of the run in the committed figures."""
 
