@@ -42,7 +42,7 @@ from pythae_fif import FIFTrainer, FIFTrainerConfig
 from pythae_fif.benchmark import RunSpec, expand, load_experiment
 from pythae_fif.benchmark.estimate import BatchSeconds, batch_seconds
 from pythae_fif.data import ImageDataset, Splits, to_float
-from pythae_fif.errors import FIFError
+from pythae_fif.errors import ConfigError, FIFError
 from pythae_fif.evaluation import Reference, score_samples
 from pythae_fif.evaluation.extractor import Extracted, Extractor
 from pythae_fif.evaluation.scoring import SampleCountWarning
@@ -145,7 +145,7 @@ def memory(device: str) -> tuple[float, float]:
 
 
 def steps_of(net: str, plan: Plan) -> dict[str, Step]:
-    """Every way of a net, in turns; those that do not fit the memory or the time are left out."""
+    """Every way of a net, in turns; those that it, the memory or the time forbids are left out."""
     images = random_images(plan.steps * plan.batch, NETS[net][1])
     passes: dict[str, Callable[[], Any]] = {}
     peaks: dict[str, float | None] = {}
@@ -155,9 +155,11 @@ def steps_of(net: str, plan: Plan) -> dict[str, Step]:
                 continue
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             config = FIFTrainerConfig(per_device_train_batch_size=plan.batch, **way.trained)
-            trainer = FIFTrainer(
-                model_of(net, way.model), ImageDataset(images), None, config, run_dir=folder
-            )
+            try:
+                model = model_of(net, way.model)
+            except ConfigError:  # BatchNorm, with several products of mode `mixed`
+                continue
+            trainer = FIFTrainer(model, ImageDataset(images), None, config, run_dir=folder)
             if config.compile:
                 stack.enter_context(compiled_loss(trainer.model, plan.device))
             trainer.prepare_training()

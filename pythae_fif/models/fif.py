@@ -14,10 +14,10 @@ from pythae.models import BaseAEConfig
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.models.nn.default_architectures import Decoder_AE_MLP, Encoder_AE_MLP
-from torch import Tensor, nn
+from torch import Tensor
 
 from pythae_fif.errors import ConfigError, first_line
-from pythae_fif.models.hutchinson import HutchinsonConfig, HutchinsonModel
+from pythae_fif.models.hutchinson import HutchinsonConfig, HutchinsonModel, has_batch_norm
 from pythae_fif.models.outputs import uncompiled
 from pythae_fif.models.whitening import add_code_maps
 from pythae_fif.nn.conditional import GivenDecoder, GivenEncoder, joined_dim
@@ -144,9 +144,9 @@ class FIF(HutchinsonModel):
 
     Raises:
         ConfigError: The configuration differentiates forward-mode products, which PyTorch does
-            not do rightly for BatchNorm in training mode, or takes differences, whose passes would
-            move its running statistics, and a network has BatchNorm; or default networks without
-            ``input_dim``.
+            not do rightly for BatchNorm in training mode, or takes differences or several
+            products of mode 'mixed', whose passes would move its running statistics, and a network
+            has BatchNorm; or default networks without ``input_dim``.
 
     Example:
         >>> from pythae_fif.models import FIF, FIFConfig
@@ -172,11 +172,11 @@ class FIF(HutchinsonModel):
         if model_config.whiten:  # from the start, so that weights have one form
             add_code_maps(self)
         options = (model_config.gradient_to, model_config.trace_space, model_config.mode)
-        differences = model_config.mode == "central_difference"
-        if (differences or differentiates_forward(*options)) and any(
-            isinstance(module, nn.modules.batchnorm._BatchNorm) for module in self.modules()
-        ):
-            what = "wrong running statistics" if differences else "wrong gradients"
+        forward = differentiates_forward(*options)
+        several = model_config.hutchinson_samples > 1 and model_config.gradient_to == "encoder"
+        again = options[2] == "central_difference" or (options[2] == "mixed" and several)
+        if (forward or again) and has_batch_norm(self):
+            what = "wrong gradients" if forward else "wrong running statistics"
             raise ConfigError(
                 f"FIFConfig mode={model_config.mode!r} with BatchNorm networks gives {what} "
                 f"for gradient_to={options[0]!r}, trace_space={options[1]!r}; use "

@@ -1,7 +1,7 @@
 """What FIF and RectangularFlow share: training by Hutchinson's estimate of how the volume changes,
 and evaluation by the exact volume."""
 
-__all__ = ["HutchinsonConfig", "HutchinsonModel"]
+__all__ = ["HutchinsonConfig", "HutchinsonModel", "has_batch_norm"]
 
 import math
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from pythae.data.datasets import BaseDataset
 from pythae.models.base.base_utils import ModelOutput
-from torch import Tensor
+from torch import Tensor, nn
 from typing_extensions import Self
 
 from pythae_fif.errors import ConfigError, DataError
@@ -227,6 +227,11 @@ class HutchinsonModel(ManifoldModel):
             return -self._log_prob(z, condition)
         volume = self._encoder_log_volume(x, condition)
         return -self.latent_distribution(z).log_prob(z.detach()) - volume
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether samples of a batch depend on each other in training mode."""
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
 
 
 class _EvaluationOutput(ModelOutput):

@@ -11,7 +11,7 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor
 
 from pythae_fif.errors import ConfigError
-from pythae_fif.models.hutchinson import HutchinsonConfig, HutchinsonModel
+from pythae_fif.models.hutchinson import HutchinsonConfig, HutchinsonModel, has_batch_norm
 from pythae_fif.models.manifold import Count
 from pythae_fif.models.outputs import uncompiled
 from pythae_fif.nn.coupling import build_coupling
@@ -72,7 +72,9 @@ class RectangularFlow(HutchinsonModel):
         decoder (BaseDecoder): g.
 
     Raises:
-        ConfigError: Only one of the two nets is given, or none for data that are no rows.
+        ConfigError: Only one of the two nets is given, or none for data that are no rows, or a net
+            has BatchNorm: in training mode its samples depend on each other, and no sample has a
+            Jacobian of its own.
 
     Attributes:
         cg_iterations: Conjugate gradient steps of the last training batch, (K, B); None before,
@@ -89,6 +91,19 @@ class RectangularFlow(HutchinsonModel):
 
     config_class = RectangularFlowConfig
     cg_iterations: Tensor | None = None
+
+    def __init__(
+        self,
+        model_config: RectangularFlowConfig,
+        encoder: BaseEncoder | None = None,
+        decoder: BaseDecoder | None = None,
+    ) -> None:
+        super().__init__(model_config, encoder, decoder)
+        if has_batch_norm(self):
+            raise ConfigError(
+                "RectangularFlow with BatchNorm networks trains on a wrong volume, as samples of a "
+                "batch depend on each other: use GroupNorm or LayerNorm"
+            )
 
     @classmethod
     def _networks(

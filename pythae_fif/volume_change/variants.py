@@ -71,7 +71,8 @@ def surrogate(
             ``central_difference`` takes the product with gradient from the function itself, at
             two more points a vector (see :func:`_differences`): its gradient sees kinks, and is
             that of the others up to rounding where there are none. Its passes move the running
-            statistics of BatchNorm in training mode, too.
+            statistics of BatchNorm in training mode, too, as do those of ``mixed`` with
+            gradient_to ``encoder``, one a vector.
 
     Returns:
         The surrogate, (b,), with z and x_hat of the same pass.

@@ -87,6 +87,31 @@ def test_forward_differentiation_with_batch_norm_is_refused():
         FIF(config, Encoder_Conv_AE_MNIST(config), Decoder_Conv_AE_MNIST(config))
 
 
+@pytest.mark.parametrize(
+    ("mode", "vectors", "gradient_to", "space"),
+    [
+        ("replay", 2, "encoder", "latent"),
+        ("backward", 2, "encoder", "latent"),
+        ("mixed", 1, "encoder", "latent"),
+        ("mixed", 2, "encoder", "latent"),
+        ("mixed", 2, "decoder", "data"),
+        ("central_difference", 1, "encoder", "latent"),
+    ],
+)
+def test_a_step_moves_running_statistics_once_or_is_refused(mode, vectors, gradient_to, space):
+    options = {"mode": mode, "gradient_to": gradient_to, "trace_space": space}
+    config = FIFConfig(input_dim=(1, 8, 8), latent_dim=2, hutchinson_samples=vectors, **options)
+    networks = build_networks("fif_convnet", (1, 8, 8), 2)
+    if mode == "central_difference" or (mode, vectors, gradient_to) == ("mixed", 2, "encoder"):
+        with pytest.raises(ConfigError, match="wrong running statistics"):
+            FIF(config, *networks)
+        return
+    fif = FIF(config, *networks).train()
+    fif(DatasetOutput(data=torch.rand(4, 1, 8, 8)))
+    norms = [m for m in fif.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms and {int(norm.num_batches_tracked) for norm in norms} == {1}
+
+
 class Softmax(LinearEncoder):
     def forward(self, x):
         return ModelOutput(embedding=self.linear(x).softmax(-1))
