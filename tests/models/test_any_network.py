@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pythae.data.datasets import BaseDataset, DatasetOutput
 from pythae.models.base.base_utils import ModelOutput
@@ -419,6 +419,7 @@ def test_random_networks_of_all_rules(names, seed, samples, part):
             ]
         )
     expected = torch.einsum("bij,kbj->kbi", jacobian, tangents)
+    assume(bool(expected.isfinite().all()))  # exponentials of exponentials
     torch.testing.assert_close(products, expected, rtol=1e-9, atol=1e-10)
     found, reference = (
         torch.autograd.grad((p * left).sum(), weights, allow_unused=True, materialize_grads=True)
