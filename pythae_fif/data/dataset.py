@@ -78,6 +78,7 @@ class ImageDataset(Dataset[DatasetOutput]):
         images: uint8 tensor (N, C, H, W), for reading: it shares the memory of a contiguous array,
             which may be a file that is mapped.
         labels: float32 tensor (N,) or (N, c).
+        labelled: Whether labels were given.
 
     Raises:
         DataError: ``images`` is not uint8 of four dimensions, or labels do not match.
@@ -92,6 +93,7 @@ class ImageDataset(Dataset[DatasetOutput]):
         self, images: np.ndarray | Tensor, labels: np.ndarray | Tensor | None = None
     ) -> None:
         self.images = as_tensor(images)
+        self.labelled = labels is not None
         if labels is None:
             self.labels = torch.ones(len(self.images))
         else:

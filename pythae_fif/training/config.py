@@ -1,9 +1,10 @@
 """`FIFTrainerConfig`, and what a training is checked for before it starts."""
 
-__all__ = ["FIFTrainerConfig", "check_processes", "check_training", "config_for"]
+__all__ = ["FIFTrainerConfig", "check_training", "config_for", "training_digest"]
 
 import copy
 import dataclasses
+import json
 import math
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -18,7 +19,9 @@ from torch.utils.data import DataLoader
 
 from pythae_fif.baselines.glow import ActNorm
 from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.files import digest
 from pythae_fif.models.hutchinson import HutchinsonModel
+from pythae_fif.training.loader import BatchDataset
 from pythae_fif.training.updates import config_type, rule_of, wanted_config
 from pythae_fif.validation import config_dataclass
 
@@ -91,12 +94,32 @@ def config_for(
     return config
 
 
+WHERE_AND_HOW_LONG = {
+    "output_dir", "num_epochs", "no_cuda", "dist_backend", "master_addr", "master_port",
+    "train_dataloader_num_workers", "eval_dataloader_num_workers", "cudnn_benchmark", "compile",
+}  # fmt: skip
+"""Keys of training configurations that may change where a training is cut off and resumed."""
+
+
+def training_digest(
+    model: BaseAE, train_data: Any, eval_data: Any, *configs: BaseTrainerConfig
+) -> str:
+    """Identifies a training: the model's configuration, those of the training, and data sizes."""
+    sizes = [None if data is None else len(data) for data in (train_data, eval_data)]
+    kept = [
+        {key: value for key, value in config.to_dict().items() if key not in WHERE_AND_HOW_LONG}
+        for config in configs
+    ]
+    return digest(json.dumps([model.model_config.to_dict(), kept, sizes]))
+
+
 def check_training(
     model: BaseAE,
     train_data: Any,
     eval_data: Any,
     config: BaseTrainerConfig,
     wall_clock: float | None,
+    processes: int,
 ) -> None:
     """Raises ConfigError or DataError where a trainer could not train the model as it should."""
     if isinstance(model, PythaesRHVAE) and "_extra_state" not in model.state_dict():
@@ -112,27 +135,61 @@ def check_training(
         raise ConfigError(f"num_epochs must be at least 1, not {config.num_epochs}")
     if wall_clock is not None and not 0 < wall_clock < math.inf:
         raise ConfigError(f"wall_clock={wall_clock}: a number of seconds above 0 is needed")
-    for name, dataset in (("training", train_data), ("evaluation", eval_data)):
-        if isinstance(dataset, Tensor | np.ndarray):
-            raise DataError(
-                f"the {name} set is a {type(dataset).__name__}: an ImageDataset of uint8 images is "
-                "needed, or a data set as Pythae's BaseDataset"
-            )
-        if isinstance(dataset, list | DataLoader):
-            kind = type(dataset).__name__
-            raise DataError(f"the {name} set is a {kind}: needs a data set, such as loader.dataset")
-        if dataset is not None and len(dataset) == 0:
-            raise DataError(f"the {name} set is empty: training needs at least one item in each")
-        held = getattr(dataset, "images", getattr(dataset, "data", None))
-        dim = model.model_config.input_dim
-        if isinstance(held, Tensor) and dim and held[0].numel() != math.prod(dim):
-            raise DataError(
-                f"the {name} set has items {tuple(held.shape[1:])}, and {model.model_name} is of "
-                f"input_dim={tuple(dim)}: make the two alike"
-            )
+    for part in (config, model.model_config):
+        for key, value in part.to_dict().items():
+            try:
+                json.dumps(value)
+            except (TypeError, ValueError) as error:
+                raise ConfigError(
+                    f"{type(part).__name__} {key}: cannot be saved with the model: {error}"
+                ) from error
+    _check_data(model, "training", train_data)
+    if eval_data is not None:
+        _check_data(model, "evaluation", eval_data)
+    whiten = getattr(model.model_config, "whiten", False)
+    if whiten and len(train_data) <= model.latent_dim:
+        raise DataError(
+            f"the training set has {len(train_data)} items: whiten=True needs more than "
+            f"latent_dim={model.latent_dim}"
+        )
+    if processes > 1:
+        _check_processes(model, train_data, eval_data, config, wall_clock)
 
 
-def check_processes(
+def _check_data(model: BaseAE, name: str, dataset: Any) -> None:
+    """Raises ConfigError or DataError where a model cannot be trained or evaluated on a set."""
+    kind = type(dataset).__name__
+    if isinstance(dataset, Tensor | np.ndarray):
+        raise DataError(
+            f"the {name} set is a {kind}: an ImageDataset of uint8 images is needed, or a data set "
+            "as Pythae's BaseDataset"
+        )
+    if isinstance(dataset, list | Mapping | DataLoader) or not hasattr(dataset, "__len__"):
+        raise DataError(f"the {name} set is a {kind}: needs a data set, such as loader.dataset")
+    if len(dataset) == 0:
+        raise DataError(f"the {name} set is empty: training needs at least one item in each")
+    if not isinstance(dataset, BatchDataset):
+        item = dataset[0]
+        if not (isinstance(item, Mapping) and "data" in item):
+            raise DataError(
+                f"the {name} set, a {kind}, has a {type(item).__name__} as item: needs "
+                "DatasetOutput(data=..., labels=...), as of Pythae's BaseDataset"
+            )
+    if getattr(model, "condition_dim", 0) and not getattr(dataset, "labelled", True):
+        raise ConfigError(
+            f"the {name} set has no labels, and {model.model_name} is of "
+            f"condition_dim={model.condition_dim}: give ImageDataset(images, labels)"
+        )
+    held = getattr(dataset, "images", getattr(dataset, "data", None))
+    dim = model.model_config.input_dim
+    if isinstance(held, Tensor) and dim and held[0].numel() != math.prod(dim):
+        raise DataError(
+            f"the {name} set has items {tuple(held.shape[1:])}, and {model.model_name} is of "
+            f"input_dim={tuple(dim)}: make the two alike"
+        )
+
+
+def _check_processes(
     model: BaseAE,
     train_data: Any,
     eval_data: Any,

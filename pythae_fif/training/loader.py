@@ -1,9 +1,17 @@
 """Batches out of memory by one indexing operation each."""
 
-__all__ = ["BatchDataset", "BatchLoader", "Loader", "make_loader", "weighted_batches"]
+__all__ = [
+    "BatchDataset",
+    "BatchLoader",
+    "Loader",
+    "items_for_batch_norm",
+    "make_loader",
+    "weighted_batches",
+]
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -13,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pythae_fif.data.dataset import ImageDataset
+from pythae_fif.errors import ConfigError
 from pythae_fif.training.distributed import ALONE, Processes
 
 LARGEST_ON_GPU = 2**31
@@ -177,3 +186,30 @@ def weighted_batches(loader: Loader, seed: int, epoch: int | None) -> Iterator[t
     if epoch is not None:
         loader.processes.seed(seed, epoch, alike=False)
     return zip(loader.weights(), batches, strict=True)
+
+
+@contextmanager
+def items_for_batch_norm(items: int, batch_size: int, count: int) -> Iterator[None]:
+    """Within it PyTorch's error of BatchNorm on one item is one line that says how to have more.
+
+    Args:
+        items: Of the training set.
+        batch_size: Of each process.
+        count: Of the processes.
+
+    Raises:
+        ConfigError: A slice of a batch has one item, and BatchNorm no variance of it.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+
+        sizes = itertools.chain(range(batch_size - 1, 1, -1), range(batch_size + 1, items + 1))
+        size = next((size for size in sizes if items % (size * count) // count != 1), None)
+        remedy = "one more item" if size is None else f"per_device_train_batch_size={size}"
+        raise ConfigError(
+            f"BatchNorm needs more than one item of each batch and process: {items} items in "
+            f"batches of {batch_size * count} leave one; {remedy} leaves more"
+        ) from error

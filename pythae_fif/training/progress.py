@@ -3,11 +3,13 @@
 __all__ = ["EpochRow", "OnEpoch", "Pass", "Progress", "TrainingResult"]
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
+
+from pythae_fif.errors import NonFiniteError
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,19 @@ class Pass:
 
     losses: dict[str, float]
     batches: int
+
+    @classmethod
+    def of(cls, sums: Sequence[float], names: Iterable[str], batches: int, place: str) -> "Pass":
+        """The pass whose losses have these sums over its batches, the one named `loss` first.
+
+        Raises:
+            NonFiniteError: That is NaN or infinite; the message names the place.
+        """
+        if not math.isfinite(sums[0]):
+            raise NonFiniteError(
+                f"{place}: {sums[0]} in one of {batches} batches; a smaller learning rate may help"
+            )
+        return cls(dict(zip(names, (s / batches for s in sums), strict=True)), batches)
 
 
 @dataclass(frozen=True)

@@ -145,8 +145,8 @@ class TrainingFiles:
         initial = copy.deepcopy(model.state_dict())
         try:
             state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
-            if state.get("run_id", self._run.run_id) != self._run.run_id:
-                raise ValueError("of another run")
+            if state.get("run_id") not in (None, self._run.run_id):
+                raise ValueError("of another model, configuration or number of data")
             progress = Progress.from_state(state["progress"])
             model.load_state_dict(state["model"])
             optimizers.restore(state)
@@ -160,7 +160,7 @@ class TrainingFiles:
                 logger.warning(
                     "%s cannot be resumed from (%s): set aside as %s, training starts afresh",
                     self._checkpoint,
-                    type(error).__name__,
+                    first_line(error),
                     set_aside(self._checkpoint).name,
                 )
             return None

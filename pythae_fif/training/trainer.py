@@ -22,14 +22,14 @@ from pythae.trainers.training_callbacks import CallbackHandler, TrainingCallback
 from torch import Tensor, nn
 
 from pythae_fif.device import default_device
-from pythae_fif.errors import ConfigError, NonFiniteError
+from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.training.bfloat16 import networks_in_bfloat16
 from pythae_fif.training.budget import Budget
 from pythae_fif.training.checkpoint import random_state, set_random_state
 from pythae_fif.training.compiled import compiled_loss
-from pythae_fif.training.config import FIFTrainerConfig, check_processes, check_training, config_for
+from pythae_fif.training.config import FIFTrainerConfig, check_training, config_for, training_digest
 from pythae_fif.training.distributed import ALONE, Processes
-from pythae_fif.training.loader import Loader, make_loader, weighted_batches
+from pythae_fif.training.loader import Loader, items_for_batch_norm, make_loader, weighted_batches
 from pythae_fif.training.progress import EpochRow, OnEpoch, Pass, Progress, TrainingResult
 from pythae_fif.training.quiet import quiet_pythae
 from pythae_fif.training.run_files import PlainFolder, RunFiles, TrainingFiles
@@ -50,8 +50,8 @@ class FIFTrainer:
     nothing is printed. Where one optimizer trains the whole model, Adam is PyTorch's fused one
     and the host waits for the device every 50 steps alone.
 
-    **Resume.** A training that was cut off goes on from the checkpoint in its folder. On the CPU
-    it ends with bitwise the same weights and losses as one that was not.
+    **Resume.** A training that was cut off goes on from the checkpoint in its folder, if that is of
+    this configuration and as many data. On the CPU it ends bitwise as one that was not cut off.
 
     **Wall clock.** With one a training lasts that many seconds instead of a number of epochs, and
     an epoch is cut short at every tenth of them. What counts is the time in training steps of all
@@ -63,7 +63,7 @@ class FIFTrainer:
     before each epoch. Every stage starts from the best weights of the one before, with a new
     optimizer, and has a best of its own, as losses of two stages cannot be compared.
 
-    **Whitening.** A model whose configuration has `whiten` set has its codes whitened in the end.
+    **Whitening.** A model with `whiten` set has its codes whitened in the end, if they can be.
 
     **Several processes.** Started by torchrun, several processes train one model on a GPU each, or
     on the CPU: a batch is `per_device_train_batch_size` times their number, each takes its slice
@@ -104,8 +104,8 @@ class FIFTrainer:
             it was made by default.
 
     Raises:
-        ConfigError: The configuration does not fit the model.
-        DataError: A data set is empty or none, or has fewer items than there are processes.
+        ConfigError: The configuration does not fit the model or the data, or is not of JSON.
+        DataError: A data set is empty or none, or has too few items for processes or whitening.
         StoreError: `run_dir` cannot be made.
 
     Example:
@@ -137,11 +137,9 @@ class FIFTrainer:
         options: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         config = config_for(model, training_config, options)
-        check_training(model, train_dataset, eval_dataset, config, wall_clock)
-        self.processes = ALONE
-        if distributed and config.world_size > 1:
-            check_processes(model, train_dataset, eval_dataset, config, wall_clock)
-            self.processes = Processes.join(config)
+        count = config.world_size if distributed else 1
+        check_training(model, train_dataset, eval_dataset, config, wall_clock, count)
+        self.processes = Processes.join(config) if count > 1 else ALONE
         self.is_main_process = self.processes.rank == 0
         config.world_size = config.rank = config.local_rank = -1  # `processes` knows better
         config.keep_best_on_train |= eval_dataset is None
@@ -156,10 +154,12 @@ class FIFTrainer:
             now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
             name = f"{model.model_name}_training_{self.processes.all_values(now)[0]}"
             run_dir = Path(config.output_dir or "output") / name
-        run_files = run_dir if isinstance(run_dir, RunFiles) else PlainFolder(Path(run_dir))
-        self.training_dir = str(run_files.path)
+        if not isinstance(run_dir, RunFiles):
+            run_id = training_digest(model, train_dataset, eval_dataset, config, self._options)
+            run_dir = PlainFolder(Path(run_dir), run_id)
+        self.training_dir = str(run_dir.path)
         config.output_dir = config.output_dir or self.training_dir
-        self._files = TrainingFiles(run_files, folder_name, writes=self.is_main_process)
+        self._files = TrainingFiles(run_dir, folder_name, writes=self.is_main_process)
 
         self.on_epoch, self._on_saved = on_epoch, on_saved
         self.checkpoint_every_seconds = checkpoint_every_seconds
@@ -196,6 +196,7 @@ class FIFTrainer:
             Which epoch was kept, its loss, and times.
 
         Raises:
+            ConfigError: BatchNorm gets one item alone.
             NonFiniteError: A loss is NaN or infinite; the message names the epoch.
             StoreError: The run's folder cannot be written.
         """
@@ -235,7 +236,10 @@ class FIFTrainer:
             result = progress.result()
             if getattr(self.model.model_config, "whiten", False):
                 start, place = time.perf_counter(), (config, self.device, ALONE)
-                self.model.whiten(make_loader(self.train_dataset, "eval", *place))
+                try:
+                    self.model.whiten(make_loader(self.train_dataset, "eval", *place))
+                except DataError as error:  # the training is not lost for it
+                    logger.warning("saved without whitening: %s", error)
                 result = result.longer_by(time.perf_counter() - start)
             self._files.finish(partial(self._save_model, result))
             tell.on_train_end(config)
@@ -299,10 +303,11 @@ class FIFTrainer:
         self.model.train()
         total = torch.zeros(1, dtype=torch.float64, device=self.device)
         size = len(self.train_dataset)
+        sizes = size, config.per_device_train_batch_size, self.processes.count
         batches = weighted_batches(loader, config.seed, epoch)
         for step, (weight, inputs) in enumerate(batches, start=1):
             share_done = self._budget.share_before_step(epoch, step, len(loader))
-            with self._precision():
+            with self._precision(), items_for_batch_norm(*sizes):
                 losses = self._losses(
                     self._in_training, inputs, weight, size, epoch=epoch, share_done=share_done
                 )
@@ -344,12 +349,7 @@ class FIFTrainer:
 
     def _means(self, total: Tensor, last: BatchLosses, batches: int, place: str) -> Pass:
         """The means of the losses of some batches, whose sum is given; waits for the device."""
-        sums = self.processes.mean(total).tolist()
-        if not math.isfinite(sums[0]):
-            raise NonFiniteError(
-                f"{place}: {sums[0]} in one of {batches} batches; a smaller learning rate may help"
-            )
-        return Pass(dict(zip(last.values, (s / batches for s in sums), strict=True)), batches)
+        return Pass.of(self.processes.mean(total).tolist(), list(last.values), batches, place)
 
     def _losses(
         self, model: nn.Module, inputs: Any, weight: float, size: int, **told: float

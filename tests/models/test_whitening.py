@@ -121,6 +121,13 @@ def test_a_trainer_whitens_in_the_end_what_asks_for_it(tmp_path):
     assert torch.equal(loaded.embed(x), whitened.embed(x))
 
 
+def test_codes_that_cannot_be_whitened_do_not_lose_the_training(tmp_path, caplog):
+    images = torch.zeros(40, *SHAPE, dtype=torch.uint8)
+    trained(FIFConfig(input_dim=SHAPE, latent_dim=DIM, whiten=True), images, tmp_path)
+    assert "saved without whitening: the codes vary in fewer than 3 dimensions" in caplog.text
+    assert AutoModel.load_from_folder(f"{tmp_path}/True/model").model_config.whiten
+
+
 def trained(config, images, folder):
     torch.manual_seed(0)
     model = FIF(config)

@@ -11,15 +11,19 @@ import torch
 from pythae.data.datasets import BaseDataset
 from support.folders import contents, whole
 from support.trainings import (
+    LATENT,
     MODELS,
+    SHAPE,
     Images,
     Killed,
     assert_same_weights,
     kill_at,
+    model_of,
     read_log,
     trainer_of,
 )
 
+from pythae_fif import FIF, FIFConfig
 from pythae_fif.errors import ClaimLostError, StoreError
 from pythae_fif.files import write_whole
 from pythae_fif.training import LOG_NAME
@@ -188,6 +192,38 @@ def test_another_run_s_checkpoint_is_set_aside(tmp_path, caplog):
     assert "set aside as checkpoint.pt.corrupt" in caplog.text
     assert (tmp_path / "ours" / "checkpoint.pt.corrupt").read_bytes() == theirs
     assert_same_weights(resumed.model, fresh.model)
+
+
+def cut_off(folder, **options):
+    with pytest.raises(Killed):
+        trainer_of("FIF", folder, epochs=2, on_epoch=kill_at(1), **options).train()
+
+
+@pytest.mark.parametrize("change", ["learning rate", "model", "data", "evaluation data"])
+def test_a_checkpoint_of_another_training_is_set_aside(change, tmp_path, caplog):
+    options = {"epochs": 2}
+    if change == "learning rate":
+        options["lr"] = 1e-3
+    elif change == "model":
+        options["model"] = FIF(FIFConfig(input_dim=SHAPE, latent_dim=LATENT, beta=3.0))
+    else:
+        options["train" if change == "data" else "evaluation"] = Images(32)
+    cut_off(tmp_path, model=model_of("FIF", networks="mlp"))
+    trainer = trainer_of("FIF", tmp_path, **{"model": model_of("FIF", networks="mlp"), **options})
+    with caplog.at_level(logging.WARNING):
+        trainer.train()
+    assert "of another model, configuration or number of data" in caplog.text
+    assert (tmp_path / "checkpoint.pt.corrupt").exists()
+
+
+def test_a_longer_training_goes_on(tmp_path):
+    whole = trainer_of("FIF", tmp_path / "whole", epochs=3)
+    whole.train()
+    cut_off(tmp_path / "cut")
+    longer = trainer_of("FIF", tmp_path / "cut", epochs=3, train_dataloader_num_workers=1)
+    longer.train()
+    assert_same_weights(longer.model, whole.model)
+    assert not (tmp_path / "cut" / "checkpoint.pt.corrupt").exists()
 
 
 class Claimed(PlainFolder):

@@ -40,6 +40,7 @@ from support.trainings import (
     read_log,
     trainer_of,
 )
+from torch.utils.data import TensorDataset
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.baselines import RHVAE as OurRHVAE
@@ -548,6 +549,28 @@ COUPLED = CoupledOptimizerTrainerConfig
         ("AE", Images(0), FIFTrainerConfig, "the training set is empty"),
         ("AE", torch.rand(8, *SHAPE), FIFTrainerConfig, "the training set is a Tensor"),
         ("AE", np.zeros((8, *SHAPE)), FIFTrainerConfig, "the training set is a ndarray"),
+        ("AE", None, FIFTrainerConfig, "the training set is a NoneType"),
+        ("AE", TensorDataset(torch.rand(8, *SHAPE)), FIFTrainerConfig, "has a tuple as item"),
+        (
+            FIF(FIFConfig(input_dim=SHAPE, latent_dim=2, condition_dim=3)),
+            ImageDataset(torch.zeros(8, *SHAPE, dtype=torch.uint8)),
+            FIFTrainerConfig,
+            "the training set has no labels",
+        ),
+        (
+            FIF(FIFConfig(input_dim=SHAPE, latent_dim=2, whiten=True)),
+            Images(2),
+            FIFTrainerConfig,
+            "has 2 items: whiten=True needs more than latent_dim=2",
+        ),
+        (
+            "AE",
+            Images(),
+            lambda: FIFTrainerConfig(
+                scheduler_cls="LambdaLR", scheduler_params={"lr_lambda": lambda epoch: 1.0}
+            ),
+            "scheduler_params: cannot be saved",
+        ),
     ],
 )
 def test_rejects_what_cannot_be_trained(model, data, config, error, tmp_path):
@@ -564,6 +587,30 @@ def test_rejects_an_empty_evaluation_set_and_a_folder_that_is_none(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match="run folder"):
         trainer_of("AE", tmp_path / "file" / "run")
+
+
+@pytest.mark.parametrize("as_items", [False, True])
+@pytest.mark.parametrize(("batch_size", "works"), [(3, 2), (39, 38), (1, 2), (13, 12)])
+def test_one_item_for_batch_norm_is_one_line_that_says_what_works(
+    as_items, batch_size, works, tmp_path
+):
+    shape = (1, 16, 16)  # of which the ConvNet's last map is one pixel
+
+    def training(size):
+        images = torch.randint(256, (40, *shape), dtype=torch.uint8)
+        data = ImageDataset(images)
+        if as_items:
+            batch = data.batch(torch.arange(40))
+            data = BaseDataset(batch.data, batch.labels)
+        model = FIF(
+            FIFConfig(input_dim=shape, latent_dim=2), *build_networks("fif_convnet", shape, 2)
+        )
+        config = FIFTrainerConfig(per_device_train_batch_size=size, num_epochs=1, no_cuda=True)
+        return FIFTrainer(model, data, None, config, run_dir=tmp_path / str(size))
+
+    with pytest.raises(ConfigError, match=f"per_device_train_batch_size={works} leaves more"):
+        training(batch_size).train()
+    training(works).train()
 
 
 def test_a_plain_configuration_of_pythae_will_do(tmp_path):
