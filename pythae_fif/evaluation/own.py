@@ -15,7 +15,7 @@ from pythae_fif.errors import ConfigError
 from pythae_fif.evaluation.extractor import Extracted, Extractor
 from pythae_fif.evaluation.names import own_extractor
 from pythae_fif.evaluation.weights import weights_digest
-from pythae_fif.files import digest
+from pythae_fif.files import checksum, digest
 
 Network = Callable[[Tensor], Tensor]
 
@@ -32,7 +32,8 @@ class OwnExtractor(Extractor):
 
     Attributes:
         name: Of the file without its folder, or of the function.
-        hash: Identifies the file, or the function's name and its network's weights.
+        hash: Identifies the file, or the function's name, the file of its module, if it has one,
+            and its network's weights.
 
     Raises:
         ConfigError: It cannot be loaded, or does not give features (N, ...) of such images.
@@ -53,7 +54,8 @@ class OwnExtractor(Extractor):
         self.distance_name = f"FD-{self.name.removesuffix('.pt')}"
         self.network = load_network(name, self.device)
         held = self.network.state_dict() if isinstance(self.network, nn.Module) else {}
-        self.hash = digest("own/1", found, weights_digest({} if path else held))
+        source = [] if path else _source(name)
+        self.hash = digest("own/1", found, weights_digest({} if path else held), *source)
         try:
             rows, self.feature_dim = self(torch.zeros(2, *image_shape)).features.shape
             if rows != 2:
@@ -92,3 +94,9 @@ def load_network(name: str, device: str | torch.device = "cpu") -> Network:
     if isinstance(network, nn.Module):
         network.eval().to(device)
     return network
+
+
+def _source(name: str) -> list[str]:
+    """The checksum of the file of a function's module; none where it has no file."""
+    file = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
+    return [checksum(Path(file))] if file else []

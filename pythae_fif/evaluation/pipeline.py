@@ -28,6 +28,7 @@ from pythae_fif.evaluation.images import reconstruction_mse, unit_images
 from pythae_fif.evaluation.reference import Reference, content_hash
 from pythae_fif.evaluation.scores import MeanStd, Neighbours, Scores
 from pythae_fif.evaluation.scoring import score_samples
+from pythae_fif.evaluation.uncertainty import check_for_infinity, check_replicates
 from pythae_fif.files import write_json
 from pythae_fif.sampling.models import reconstruct
 from pythae_fif.sampling.samplers import draw, fit, needs_fit
@@ -124,7 +125,10 @@ class EvaluationPipeline:
         cache_dir: Folder of the references; None takes the package's cache.
 
     Raises:
-        ConfigError: unknown extractor, missing packages or weights, or a sampler of another model.
+        ConfigError: unknown extractor, missing packages or weights, a sampler of another model, or
+            a model whose `input_dim` is no image's.
+        DataError: one bootstrap replicate, or with `infinity` fewer samples than four times the
+            features.
 
     Example::
 
@@ -176,16 +180,21 @@ class EvaluationPipeline:
                     "extractor 'classifier' is trained on labels: pass "
                     "extractor=train_classifier(LabelledImages(images, labels)), not its name"
                 )
-            shape = tuple(model.model_config.input_dim)
-            if len(shape) != 3:
+            shape = model.model_config.input_dim
+            if shape is None or len(shape) != 3:
+                given = shape and tuple(shape)
                 raise ConfigError(
-                    f"{type(model).__name__} has input_dim={shape}: scores of images need (C, H, W)"
+                    f"{type(model).__name__} has input_dim={given}: scores of images need (C, H, W)"
                 )
             self.extractor = build_extractor(
-                extractor, shape, device=sampler.device, weights=weights, precision=precision
+                extractor, tuple(shape), device=sampler.device, weights=weights, precision=precision
             )
         else:
             self.extractor = extractor
+        if bootstrap:
+            check_replicates(bootstrap)
+        if infinity:
+            check_for_infinity(num_samples, self.extractor.feature_dim)
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.round_to_uint8 = round_to_uint8
@@ -304,16 +313,21 @@ def _as_images(data: Data, name: str) -> Tensor:
         raise DataError(f"{name} holds no images")
     else:
         items = (data[index] for index in range(len(data)))  # type: ignore[arg-type]
-        images = torch.stack([_image(item) for item in items])
+        images = torch.stack([_image(item, name) for item in items])
     if images.ndim != 4 or len(images) == 0:
         raise DataError(f"{name} must be images (N, C, H, W), N >= 1, not {tuple(images.shape)}")
     return images.cpu()
 
 
-def _image(item: Any) -> Tensor:
+def _image(item: Any, name: str) -> Tensor:
     """The image of one item: Pythae's `data`, the first of a tuple, or the item itself."""
     if isinstance(item, dict):
         item = item["data"]
     elif isinstance(item, tuple | list):
         item = item[0]
+    if not isinstance(item, Tensor | np.ndarray):
+        raise DataError(
+            f"{name} holds images of type {type(item).__name__}: tensors are needed, of a data set "
+            "of torchvision with transform=ToTensor()"
+        )
     return torch.as_tensor(item)

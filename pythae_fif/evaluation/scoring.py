@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 from torch import Tensor
 
-from pythae_fif.errors import NonFiniteError
+from pythae_fif.errors import DataError, NonFiniteError
 from pythae_fif.evaluation.copies import memorisation
 from pythae_fif.evaluation.distances import (
     SUBSETS,
@@ -26,6 +26,8 @@ from pythae_fif.evaluation.scores import Interval, Intervals, MeanStd, Neighbour
 from pythae_fif.evaluation.uncertainty import (
     bootstrap_inception,
     bootstrap_kernel,
+    check_for_infinity,
+    check_replicates,
     frechet_at_infinity,
     frechet_error,
 )
@@ -69,13 +71,20 @@ def score_samples(
         training: The images that the model was trained on, for `Scores.memorisation`.
 
     Raises:
-        DataError: Fewer than ten samples (six without logits), fewer than six references, or
-            samples or references that do not fit the extractor.
+        DataError: Fewer than ten samples (six without logits), fewer than six references, samples
+            or references that do not fit the extractor, no reference, one bootstrap replicate, or
+            fewer samples than four times the features with `infinity`.
         NonFiniteError: NaN or infinite pixels; says in how many samples.
 
     Warns:
         SampleCountWarning: Fewer than 2,048 samples or references.
     """
+    if not references:
+        raise DataError("references is empty: samples are scored against one at least")
+    if bootstrap:
+        check_replicates(bootstrap)
+    if infinity and isinstance(samples, Tensor):
+        check_for_infinity(len(samples), extractor.feature_dim)
     round_to_uint8 &= extractor.of_images
     statistics = FeatureStatistics()
     feature_batches: list[Tensor] = []
@@ -88,10 +97,12 @@ def score_samples(
         feature_batches.append(extracted.features)
         if extracted.logits is not None:
             logit_batches.append(extracted.logits)
+    if infinity:  # of batches, whose number is known now
+        check_for_infinity(total, extractor.feature_dim)
     counts = [total, *(reference.statistics.count for reference in references.values())]
     if 0 < min(counts) < FEWEST_SAMPLES:
         warnings.warn(
-            f"scores of {total:,} samples and {min(counts[1:], default=0):,} references, fewer "
+            f"scores of {total:,} samples and {min(counts[1:]):,} references, fewer "
             f"than {FEWEST_SAMPLES:,}: the bias of "
             f"{extractor.distance_name} is large; compare at one number of samples alone",
             SampleCountWarning,

@@ -1,6 +1,13 @@
 """How sure a score is: spreads over draws of samples, and the distance at infinitely many."""
 
-__all__ = ["bootstrap_inception", "bootstrap_kernel", "frechet_at_infinity", "frechet_error"]
+__all__ = [
+    "bootstrap_inception",
+    "bootstrap_kernel",
+    "check_for_infinity",
+    "check_replicates",
+    "frechet_at_infinity",
+    "frechet_error",
+]
 
 import math
 
@@ -36,10 +43,24 @@ def _interval(estimate: float, replicates: list[float]) -> Interval:
 
 def _weights(count: int, replicates: int, seed: int) -> np.ndarray:
     """How often each of `count` samples is drawn in each replicate: (replicates, count)."""
-    if replicates < 2:
-        raise DataError(f"a bootstrap needs at least 2 replicates, not {replicates}")
+    check_replicates(replicates)
     draws = np.random.default_rng(seed)
     return draws.multinomial(count, np.full(count, 1 / count), size=replicates)
+
+
+def check_replicates(replicates: int) -> None:
+    """Raises DataError where a bootstrap has too few replicates."""
+    if replicates < 2:
+        raise DataError(f"a bootstrap needs at least 2 replicates, not {replicates}")
+
+
+def check_for_infinity(count: int, dim: int) -> None:
+    """Raises DataError where N samples of F features are too few for `frechet_at_infinity`."""
+    if count < 4 * dim:
+        raise DataError(
+            f"the distance at infinitely many samples needs at least 4 F = {4 * dim} samples for "
+            f"F = {dim} features, not {count}"
+        )
 
 
 def frechet_error(
@@ -83,7 +104,8 @@ def frechet_error(
     projected = root.T @ statistics.covariance @ root
     with one_thread():
         values, vectors = torch.linalg.eigh(projected)
-    kept = values > values[-1].clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
+    # `-1:`, as there are no values where the reference's features are all alike
+    kept = values > values[-1:].clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
     scaled = root @ (vectors[:, kept] * values[kept] ** -0.25)
     centred = features.double() - statistics.mean
     moves = 2 * centred @ (statistics.mean - reference.mean)
@@ -164,12 +186,8 @@ def frechet_at_infinity(features: Tensor, reference: FeatureStatistics, *, seed:
     Raises:
         DataError: fewer than 4 F samples, or different F.
     """
-    count, dim = features.shape
-    if count < 4 * dim:
-        raise DataError(
-            f"the distance at infinitely many samples needs at least 4 F = {4 * dim} samples for "
-            f"F = {dim} features, not {count}"
-        )
+    count = len(features)
+    check_for_infinity(*features.shape)
     draws = np.random.default_rng(seed)
     sizes = np.linspace(count // 4, count, 15).round().astype(int)
     values = []

@@ -87,9 +87,9 @@ def draw(sampler: BaseSampler, num_samples: int, batch_size: int = BATCH_SIZE) -
         batch_size: Most samples at once, rounded up to what the sampler needs.
 
     Yields:
-        (B, C, H, W).
+        (B, C, H, W); of the decoder's shape where the model has no `input_dim`.
     """
-    shape = tuple(sampler.model.model_config.input_dim)
+    shape = sampler.model.model_config.input_dim
     multiple = len(sampler.model.idle_input) if isinstance(sampler, VAMPSampler) else 1
     for held in vars(sampler).values():
         if isinstance(held, nn.Module):
@@ -99,7 +99,8 @@ def draw(sampler: BaseSampler, num_samples: int, batch_size: int = BATCH_SIZE) -
         count = -(-min(batch_size, left) // multiple) * multiple
         with _callable_codes(sampler), torch.no_grad():
             batch = sampler.sample(num_samples=count, batch_size=count)
-        yield batch.detach().reshape(-1, *shape)
+        batch = batch.detach()
+        yield batch if shape is None else batch.reshape(-1, *shape)
         left -= count
 
 

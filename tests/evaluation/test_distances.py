@@ -303,6 +303,13 @@ class TestAgainstTheOldFormulas:
         assert abs(kernel_distance(samples, reference, **arguments).mean - truth) < abs(was - truth)
 
 
+def test_frechet_error_of_a_reference_whose_images_are_all_alike():
+    features = torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    alike = statistics_of(torch.ones(9, 3))
+    spread = (features - 1).square().sum(1).std() / len(features) ** 0.5
+    assert frechet_error(features, alike) == pytest.approx(float(spread), rel=0.1)
+
+
 class TestErrors:
     @pytest.mark.parametrize("score", [kernel_distance, neighbour_scores])
     def test_shapes_and_values(self, score):

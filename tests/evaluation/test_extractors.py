@@ -303,6 +303,19 @@ class TestOwn:
         assert Reference.of(images, plain, cache_dir=tmp_path / "cache").features.shape == (9, 8)
         sys.modules.pop("my_features")
 
+    def test_a_function_whose_module_changes_is_another(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        file, images = tmp_path / "my_changing.py", noise_images(9, 1, 8, 8)
+        for factor in (2, 30):
+            file.write_text(f"def network():\n    return lambda x: x[:, 0, 0] * {factor}\n")
+            importlib.invalidate_caches()
+            sys.modules.pop("my_changing", None)
+            extractor = build_extractor("my_changing:network", (1, 8, 8))
+            held = Reference.of(images, extractor, cache_dir=tmp_path / "cache")
+            assert torch.equal(held.features, images[:, 0, 0] / 255 * factor)
+        sys.modules.pop("my_changing")
+
     @pytest.mark.parametrize(
         ("name", "message"),
         [

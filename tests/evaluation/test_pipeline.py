@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from pythae import models, samplers
 from pythae.data.datasets import BaseDataset
 from pythae.trainers import BaseTrainerConfig
@@ -20,6 +21,7 @@ from pythae_fif.evaluation import (
     SampleCountWarning,
     frechet_distance,
 )
+from pythae_fif.nn import build_networks
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pythae_fif.evaluation.SampleCountWarning", "ignore::UserWarning:pythae.*"
@@ -315,6 +317,20 @@ class TestErrors:
         with pytest.raises(DataError, match=r"largest value is 0.8, and Pythae fits"):
             dark(torch.full((8, *SHAPE), 0.8), torch.rand(8, *SHAPE))
 
+    def test_what_cannot_be_scored_is_known_before_a_sample_is_drawn(self):
+        with pytest.raises(DataError, match="at least 2 replicates, not 1"):
+            pipeline(build("VAE"), bootstrap=1)
+        with pytest.raises(DataError, match="at least 4 F = 256 samples"):
+            pipeline(build("VAE"), infinity=True)
+
+    def test_a_model_without_input_dim_needs_a_built_extractor(self, held_out):
+        networks = build_networks("convnet", SHAPE, 2)
+        model = models.AE(models.AEConfig(input_dim=None, latent_dim=2), *networks)
+        with pytest.raises(ConfigError, match="AE has input_dim=None: scores of images need"):
+            pipeline(model)
+        run = EvaluationPipeline(model, extractor=PixelExtractor(SHAPE), num_samples=30)
+        assert run(None, held_out).scores.num_samples == 30
+
     def test_sampler_of_another_model(self):
         sampler = samplers.NormalSampler(build("VAE"))
         with pytest.raises(ConfigError, match="one of the model"):
@@ -335,6 +351,9 @@ class TestErrors:
             pipeline(build("VAE"))(None, torch.zeros(5, 64))
         with pytest.raises(DataError, match="eval_data holds no images"):
             pipeline(build("VAE"))(None, [])
+        pictures = [(Image.new("L", (8, 8)), 0)] * 9
+        with pytest.raises(DataError, match=r"eval_data holds .* Image: .*transform=ToTensor"):
+            pipeline(build("VAE"))(None, pictures)
         with pytest.raises(DataError, match="divide by 255"):
             pipeline(build("VAE"))(None, 255 * torch.ones(5, *SHAPE))
 

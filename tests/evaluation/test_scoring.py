@@ -231,6 +231,23 @@ class TestScoreSamples:
         with pytest.raises(DataError, match="at least 2 feature vectors, not 0"):
             score_samples([], blob_classifier, references)
 
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"references": {}}, "references is empty"),
+            ({"bootstrap": 1}, "at least 2 replicates, not 1"),
+            ({"infinity": True}, "at least 4 F = 256 samples"),
+        ],
+    )
+    def test_what_cannot_be_scored_is_known_before_any_feature(self, images, options, message):
+        extractor = CountingPixels((1, 8, 8))
+        references = {"val": Reference.of(images, PixelExtractor((1, 8, 8)))}
+        with pytest.raises(DataError, match=message):
+            score_samples(images, extractor, **{"references": references, **options})
+        assert extractor.seen == 0
+        with pytest.raises(DataError, match=message):
+            score_samples(images.split(9), extractor, **{"references": references, **options})
+
     def test_references_of_another_extractor(self, images, references):
         with pytest.raises(DataError, match="use one extractor"):
             score_samples(images, PixelExtractor((1, 8, 8)), references)
