@@ -113,14 +113,13 @@ class InjectiveConv(nn.Module):
         nn.init.orthogonal_(self.weight)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W) to (B, c, H, W), and the log-volume change of this layer on its range.
+        """(B, C, H, W) to (B, c, H, W), and 0.
 
-        A chain's log-determinant is not the sum of those of its layers where one is injective.
+        No log-determinant: a chain's is not the sum of those of its layers where one is injective.
         """
         # By QR: the Gram matrix would square the condition number.
         q, r = torch.linalg.qr(self.weight)
-        log_det = -r.diagonal().abs().log().sum() * math.prod(x.shape[2:])
-        return _mix(torch.linalg.solve_triangular(r, q.mT, upper=True), x), log_det
+        return _mix(torch.linalg.solve_triangular(r, q.mT, upper=True), x), x.new_zeros(())
 
     def inverse(self, z: Tensor) -> Tensor:
         """(B, c, H, W) to (B, C, H, W)."""
