@@ -57,7 +57,7 @@ class HutchinsonConfig(BetaConfig):
         if self.hutchinson_samples > most:
             raise ConfigError(
                 f"{self.name}: hutchinson_samples={self.hutchinson_samples}: at most {most}, "
-                "where the trace is exact"
+                "at which orthogonal vectors make the trace exact"
             )
 
     def trace_dim(self, data_dim: int) -> int:

@@ -36,7 +36,7 @@ def sample_hutchinson(
     Arguments:
         batch_size: B; every sample has directions of its own.
         latent_dim: d, the dimension of the space in which the trace is taken.
-        samples: K, between 1 and d.
+        samples: K, between 1 and d, at which ``orthogonal`` is exact and more are of no use.
         kind: One of the names above.
         generator: Makes the draw repeatable; it must live on ``device``.
         device: Where the vectors are made.
@@ -59,7 +59,7 @@ def sample_hutchinson(
     if samples > latent_dim:
         raise ValueError(
             f"{samples} Hutchinson samples in {latent_dim} dimensions: at most {latent_dim} are of "
-            f"use, since the trace is exact at that number"
+            f"use, since so many orthogonal ones make the trace exact"
         )
     shape = (samples, batch_size, latent_dim)
     if kind == "rademacher":

@@ -70,9 +70,9 @@ def surrogate(
             forward-mode product: :func:`differentiates_forward` tells when that would matter.
             ``central_difference`` takes the product with gradient from the function itself, at
             two more points a vector (see :func:`_differences`): its gradient sees kinks, and is
-            that of the others up to rounding where there are none. Its passes move the running
-            statistics of BatchNorm in training mode, too, as do those of ``mixed`` with
-            gradient_to ``encoder``, one a vector.
+            that of the others up to rounding (that of float32, not TF32) where there are none. Its
+            passes move the running statistics of BatchNorm in training mode, too, as do those of
+            ``mixed`` with gradient_to ``encoder``, one a vector.
 
     Returns:
         The surrogate, (b,), with z and x_hat of the same pass.
@@ -233,6 +233,11 @@ def _differences(function: Map, point: Tensor, tangents: Tensor) -> Tensor:
 
     A kink is met by the share of data points that lie within h of it, which is about r, and adds
     1 / r to the gradient of each: right in the mean, with a variance of 1 / r.
+
+    TF32 is no float32. Where it is allowed, as for a GPU's convolutions unless told otherwise
+    (``torch.backends.cudnn.allow_tf32``), the gradient is off by about a hundredth (emulated, two
+    hidden layers). It cannot be turned off here alone: the backward pass, which comes later, rounds
+    as much as the function.
 
     The norms are those of the whole batch, which then has one h a vector: with BatchNorm in
     training mode the difference is that of the whole-batch map.
