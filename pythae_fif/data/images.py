@@ -69,7 +69,8 @@ def find_images(folder: Path) -> list[str]:
     """
 
     def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):  # it holds no images
+            raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
 
     found = []
     for parent, folders, files in os.walk(folder, onerror=refuse):

@@ -120,7 +120,8 @@ def test_builds_takes_a_step_saves_reloads_and_samples(model, arch, tmp_path):
 )
 def test_large_nets_take_a_step_and_sample(model, arch, shape, tmp_path):
     few = {"number_components": 3} if model == "vamp" else {}  # each is an image of parameters
-    spec, splits = spec_of(model, arch), splits_of(shape, 4 if model == "factor_vae" else 2)
+    count = {"factor_vae": 4, "fif_plus": 5}.get(model, 2)
+    spec, splits = spec_of(model, arch), splits_of(shape, count)
     spec = dataclasses.replace(spec, parameters={**spec.parameters, **few})
     trainer = trainer_of(spec, splits, tmp_path)
     trainer.prepare_training()
