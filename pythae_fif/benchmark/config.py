@@ -246,7 +246,9 @@ class Experiment(TableOptions):
         dims = usual.get("latent_dims", {})
         if self.latent_dim != usual.get("latent_dim") or (dims and not self.latent_dims):
             words.append(f"d{self.latent_dim}")
-        words += [f"{m}-d{d}" for m, d in sorted(self.latent_dims.items()) if d != dims.get(m)]
+        elif self.latent_dims != dims:
+            own = {m: self.latent_dims.get(m, self.latent_dim) for m in {*dims, *self.latent_dims}}
+            words += [f"{m}-d{d}" for m, d in sorted(own.items()) if d != dims.get(m)]
         if self.image_size != usual.get("image_size"):
             words.append(f"{self.image_size}px")
         if self.extractor != (self.settings.extractor or usual.get("extractor")):

@@ -53,7 +53,7 @@ class RunSpec:
         settings: Its values for this model.
         data_hash: Of the images in use, after the profile's cut.
         labels_hash: Of their labels, if the model is told them; else None.
-        model_hash: Of the classes and networks of a model of the user's own; else None.
+        model_hash: Of what the YAML file of a model of the user's own names; else None.
     """
 
     dataset: str

@@ -26,7 +26,7 @@ from torch import Tensor
 
 import pythae_fif.runs.execute as runs
 from pythae_fif.benchmark.inputs import load_extractor, load_splits, reference_of, references_of
-from pythae_fif.benchmark.model_entry import read_model_entry
+from pythae_fif.benchmark.model_entry import model_hash, read_model_entry
 from pythae_fif.benchmark.plan import SCHEMA, RunSpec, build_model, rebuild_model
 from pythae_fif.benchmark.record import DataUsed, ImageRecord, Training, TrainingRecord
 from pythae_fif.benchmark.sheets import classes_name, samples_name, write_sheets
@@ -68,6 +68,7 @@ def work(job: ImageJob) -> None:
         FIFError: Of a sampler that failed; the record holds the scores of the others.
     """
     spec, folder = job.spec, job.folder
+    require_planned(f"models/{spec.model}.yaml", model_hash(spec.model), spec.model_hash)
     folder.tell("running", "loading data")
     splits = _splits_of(job)
     model, training = trained_model(job, splits)

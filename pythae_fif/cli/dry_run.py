@@ -31,19 +31,21 @@ def print_plan(
     experiment: Experiment,
     splits: Splits,
     plan: list[RunSpec],
-    todo: list[RunSpec],
+    todo: list[RunSpec] | None,
 ) -> None:
     """Prints the runs of a plan, a line each, and what is the same for all.
 
     Args:
         console: Where.
         experiment, splits, plan: As of the plan.
-        todo: Those of them that the store lacks.
+        todo: Those of them that the store lacks; None where that is not known.
     """
-    table = Table(title=f"{len(plan)} runs, {len(todo)} of them to do", box=None, padding=(0, 2))
+    runs = f"{len(plan)} run{'s' if len(plan) != 1 else ''}"
+    title = runs if todo is None else f"{runs}, {len(todo)} of them to do"
+    table = Table(title=title, box=None, padding=(0, 2))
     for heading in ("run id", "model", "configuration", "seed", ""):
         table.add_column(heading, overflow="fold")
-    left = {spec.run_id for spec in todo}
+    left = {spec.run_id for spec in (plan if todo is None else todo)}
     for spec in plan:
         there = "" if spec.run_id in left else "there"
         table.add_row(spec.run_id, spec.model, spec.configuration, str(spec.seed), there)

@@ -109,11 +109,12 @@ def run_benchmark(request: Request) -> int:
     if flags.dry_run:
         for line in later:
             logger.warning("missing for runs: %s", line)
-        # To look into a store at a URL would fetch all that is there.
-        todo = ours if is_url(flags.results) else _todo(Store(flags.results, IMAGES), ours, request)
+        todo = None
+        if not is_url(flags.results):  # to look there would fetch all that it has
+            todo = _todo(Store(flags.results, IMAGES, reads_only=True), ours, request)
         print_plan(console, experiment, splits, ours, todo)
-        if todo:
-            print_estimate(console, display, experiment, splits, todo, engine)
+        if todo != []:
+            print_estimate(console, display, experiment, splits, todo or ours, engine)
         return 0
     store = Store(flags.results, IMAGES)
     course = _Course(request, console, display, environment, splits, plan, store)

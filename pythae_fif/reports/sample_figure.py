@@ -25,6 +25,7 @@ from pythae_fif.reports.report import Report, Row
 WIDTH, LABEL, HEAD = 830, 120, 40  # pixels: a page's width, of it the names; above all lines
 IMAGE, GAP, BLOCK_GAP = 48, 2, 12  # pixels of an image, about; between images; between strips
 ACROSS = 2  # strips side by side, at most
+MOST = 16  # images in a line: packed runs have no more
 BEST = 3  # models beside FIF in figure 1
 
 
@@ -63,7 +64,8 @@ def sample_figure(lines: Sequence[Line], title: str) -> Any:
     scale = max(1, round(IMAGE / max(size)))
     height, width = (scale * side + GAP for side in size)
     blocks = max(len(row.strips) for row in rows)
-    count = max(1, (WIDTH - LABEL - (blocks - 1) * BLOCK_GAP) // (blocks * width))
+    fits = (WIDTH - LABEL - (blocks - 1) * BLOCK_GAP) // (blocks * width)
+    count = min(max(1, fits), MOST // blocks)
     across = LABEL + blocks * count * width + (blocks - 1) * BLOCK_GAP
     down = HEAD + len(rows) * height
     figure = new_figure(across / DPI, down / DPI)

@@ -173,6 +173,13 @@ def is_claimed(run_dir: str | Path) -> bool:
     return bool(Claim(run_dir).others(clean=False))
 
 
+def is_at_work_here(run_dir: Path) -> bool:
+    """Whether a process that this machine has started since it booted works on a run."""
+    claim = Claim(run_dir)
+    here = f"{machine_word(claim.place)} "
+    return any((claim.place.read(n) or "").startswith(here) for n in claim.others(clean=False))
+
+
 def unclaimed_first(run_dirs: list[Path]) -> Path:
     """The first run that nobody works on; if there is none, the first of all.
 

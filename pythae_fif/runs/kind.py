@@ -47,7 +47,7 @@ def run_id_of(content: Mapping[str, Any]) -> str:
 
 
 def require_planned(what: str, found: str | None, planned: str | None) -> None:
-    """Refuses data that are not those of the plan, by their hashes.
+    """Refuses what is not that of the plan, by hashes.
 
     Raises:
         DataError: The hashes differ.

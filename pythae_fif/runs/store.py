@@ -19,8 +19,8 @@ from typing import Any, Generic
 import yaml
 
 from pythae_fif.errors import StoreError
-from pythae_fif.files import set_aside, whole_folder, write_text
-from pythae_fif.runs.claim import Claim, is_claimed
+from pythae_fif.files import locked, set_aside, whole_folder, write_text
+from pythae_fif.runs.claim import Claim, is_at_work_here, is_claimed
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.kind import Environment, Kind, SpecT
 from pythae_fif.runs.pack import PackedRun, read_packs
@@ -75,13 +75,16 @@ class Store(Generic[SpecT, RecordT]):
         root: The folder. Or an fsspec URL: then a folder of this machine mirrors what lies there,
             and all that is made goes there; see :mod:`~pythae_fif.runs.remote`.
         kind: The kind of run.
+        reads_only: Whether damaged records are passed over, not set aside.
 
     Raises:
         StoreError: A pack is damaged, or the URL cannot be reached.
     """
 
-    def __init__(self, root: str | Path, kind: Kind[SpecT, RecordT]) -> None:
-        self.kind = kind
+    def __init__(
+        self, root: str | Path, kind: Kind[SpecT, RecordT], reads_only: bool = False
+    ) -> None:
+        self.kind, self.reads_only = kind, reads_only
         self.remote = Remote(str(root)) if is_url(root) else None
         self.root = self.remote.folder if self.remote else Path(root).expanduser()
         self._records: dict[str, tuple[tuple[int, ...], RecordT]] = {}
@@ -94,7 +97,7 @@ class Store(Generic[SpecT, RecordT]):
         Where both have changed a run, what is at the URL stays.
         """
         if self.remote:
-            self.remote.pull("runs", spared=is_claimed)
+            self.remote.pull("runs", spared=is_at_work_here)
             for run_dir in self.remote.unpushed():
                 # An owner that died here may still count as living, with all it had to do done.
                 if Status.read(run_dir).state == "finished" or not is_claimed(run_dir):
@@ -161,7 +164,7 @@ class Store(Generic[SpecT, RecordT]):
 
     def _read(self, path: Path, spec: SpecT) -> RecordT | None:
         record = self.kind.record_in(json_content(path), spec)
-        if record is not None:
+        if record is not None or self.reads_only:
             return record
         claim = Claim(path.parent)
         if not claim.acquire(wait=False):
@@ -215,18 +218,22 @@ class Store(Generic[SpecT, RecordT]):
     def prepare(self, spec: SpecT, environment: Environment) -> Path:
         """Makes the folder of a run with its `config.yaml`; its state is `waiting`.
 
-        A packed run is unpacked there, so that it keeps the scores that it has. A run that another
-        process works on keeps what it was asked for beside what is asked now, and its status.
+        A packed run is unpacked there, so that it keeps its scores until it is trained anew. A run
+        that another process works on keeps what it was asked for beside what is asked now, and its
+        status.
 
         Raises:
             StoreError: The folder cannot be made or written.
         """
         run_dir = self.run_dir(spec)
-        if self.is_packed(spec):
-            with whole_folder(run_dir) as folder:
-                self._packed[f"{spec.folder}/{spec.run_id}"].unpack(folder)
         try:
-            run_dir.mkdir(parents=True, exist_ok=True)
+            run_dir.parent.mkdir(parents=True, exist_ok=True)
+            if self.is_packed(spec):
+                with locked(run_dir):
+                    if self.is_packed(spec):  # another process may just have unpacked it
+                        with whole_folder(run_dir) as folder:
+                            self._packed[f"{spec.folder}/{spec.run_id}"].unpack(folder)
+            run_dir.mkdir(exist_ok=True)
         except OSError as error:
             raise StoreError(f"cannot make {run_dir}: {error.strerror}") from error
         claimed = is_claimed(run_dir)

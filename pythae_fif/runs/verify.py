@@ -31,7 +31,7 @@ KINDS_OF_FINDINGS = {
     "unreadable": "a file that may not be read: nothing can be said of it",
     "other schema": "the record is of another version of records, which this one does not read",
     "failed": "the run failed; the same command tries it again",
-    "unfinished": "no record yet; the same command goes on",
+    "unfinished": "no record yet, or it is trained anew; the same command goes on",
     "under way": "a process works on it at this moment",
     "set aside": "a damaged file that was put away, kept for you to look at",
     "packed": "a line of a pack: nothing can be said of its model and pictures",
@@ -153,7 +153,7 @@ def _state_of(
     if record.run_id != spec.run_id:
         return "corrupt", "result.json: the record is of another run", None
     if problem := _file_problem(folder, record.files or {}, packed):
-        if Status.read(folder).state in ("waiting", "running", "interrupted"):
+        if Status.read(folder).state in ("waiting", "running", "interrupted", "failed"):
             return *_without_record(folder), record  # a further sampler trains it anew
         return *problem, record
     if not kind.answers(spec, record):

@@ -126,6 +126,9 @@ class TestConfig:
         usual = {"profile": "quick", "latent_dim": load_experiment("cifar10", None, {}).latent_dim}
         named = load_experiment("cifar10", None, usual).name  # which DNF and Trumpet have then, too
         assert named == f"cifar10-resnet-quick-d{usual['latent_dim']}"
+        (tmp_path / "own.yaml").write_text("latent_dims: {dnf: 512}")
+        own = load_experiment("cifar10", tmp_path / "own.yaml", {"profile": "quick"})
+        assert own.name == f"cifar10-resnet-quick-trumpet-d{own.latent_dim}"
         table = {"data": "/some/v1.0.parquet", "missing": "drop"}
         assert load_experiment("csv", None, table).name.startswith("csv-v1.0.parquet-tabular-")
         assert load_experiment("csv", None, table).name.endswith("-drop")

@@ -17,7 +17,8 @@ from pythae_fif.benchmark.config import experiment_file
 from pythae_fif.benchmark.run import IMAGES, trainer_of
 from pythae_fif.benchmark.settings import OPTIONAL, RunSettings
 from pythae_fif.benchmark.yaml_files import configs_dir
-from pythae_fif.errors import ConfigError
+from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.runs.execute import execute
 from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.store import Store, read_config
 
@@ -96,6 +97,11 @@ def test_a_model_of_ones_own_that_becomes_another_is_another_run(tmp_path, monke
         file.write_text(changed)
         ids |= {spec.run_id for spec in expand(*tiny(tmp_path, {"models": [str(file)]}))}
     assert len(ids) == 3
+    (spec, *_) = expand(*tiny(tmp_path, {"models": [str(file)]}))
+    file.write_text(text)
+    folder = Store(tmp_path / "results", IMAGES).prepare(spec, Environment())
+    with pytest.raises(DataError, match=r"models/weak\.yaml changed since the plan was made"):
+        execute(folder, IMAGES)
     file.write_text(text.replace("label: VAE", "label: weak"))  # which defines no result
     assert {spec.run_id for spec in expand(*tiny(tmp_path, {"models": [str(file)]}))} < ids
 

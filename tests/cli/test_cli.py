@@ -243,7 +243,7 @@ class TestShards:
         assert executed == [2, 2, 1, 1]
         assert run("--config", file)[0] == 0 and run.executed == 0
         code, out, _ = run("--config", file, "--shard", "2/4", "--dry-run")
-        assert code == 0 and "1 runs, 0 of them to do" in out and "estimate" not in out
+        assert code == 0 and "1 run, 0 of them to do" in out and "estimate" not in out
 
     @pytest.mark.parametrize(
         ("flags", "message"),

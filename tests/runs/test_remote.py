@@ -205,6 +205,14 @@ def test_a_record_is_sent_though_its_dead_owner_still_counts_as_living(machine, 
     assert task_store(url).is_done(SPEC)
 
 
+def test_a_claim_of_before_a_reboot_keeps_nothing_away(machine, url):
+    (prepare(url) / "claim-0123456789abcdef").write_text("this machine, booted before 00000000\n")
+    machine("b")
+    execute(prepare(url), TASKS)
+    machine("a")
+    assert task_store(url).is_done(SPEC)
+
+
 def test_what_a_run_of_this_machine_wrote_is_not_replaced_by_what_it_sent_before(machine, url):
     store, run_dir = task_store(url), prepare(url)
     (run_dir / "log.jsonl").write_text("1\n")

@@ -14,7 +14,7 @@ from pythae_fif.runs.claim import Claim
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.record import SEAL, Provenance
-from pythae_fif.runs.store import read_config
+from pythae_fif.runs.store import Store, read_config
 
 SPEC = TaskSpec(asked=("a", "b"))
 RECORD = TaskRecord(run_id=SPEC.run_id, answers={"a": 1, "b": 2}, provenance=Provenance(), files={})
@@ -189,3 +189,12 @@ def test_a_config_that_is_damaged_is_one_line_and_written_anew(tmp_path, case):
     assert str(path) in str(error.value) and "\n" not in str(error.value)
     prepared(store, SPEC)
     assert path.read_text() == whole
+
+
+def test_a_store_that_only_reads_sets_nothing_aside(tmp_path):
+    (run_dir,) = prepared(task_store(tmp_path), TaskSpec())
+    (run_dir / "result.json").write_text("{")
+    assert Store(tmp_path, TASKS, reads_only=True).record(TaskSpec()) is None
+    assert (run_dir / "result.json").read_text() == "{"
+    assert task_store(tmp_path).record(TaskSpec()) is None
+    assert (run_dir / "result.json.corrupt").exists()

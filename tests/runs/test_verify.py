@@ -147,6 +147,11 @@ SEALED = {
         lambda f: (
             written("log.jsonl", "")(f), written("status.json", '{"state": "interrupted"}')(f)),
         "unfinished", "interrupted"),
+    "trained anew and failed": (
+        lambda f: (
+            written("log.jsonl", "")(f),
+            written("status.json", '{"state": "failed", "error": "no room"}')(f)),
+        "failed", "no room"),
     "status that is a list": (
         lambda f: (status()(f), written("status.json", "[1]")(f)), "unfinished", "no status"),
     "no status": (
