@@ -73,7 +73,7 @@ def test_a_dry_run_shows_the_plan_and_what_runs_lack(monkeypatch, capsys, caplog
     monkeypatch.setattr("pythae_fif.cli.run.print_estimate", lambda *of: None)
     assert cli.main(["--models", "ae", "--dry-run"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("device: ") and "1 runs" in out
+    assert out.startswith("device: ") and "1 run, 1 of them to do" in out
     assert "missing for runs: no extractor" in caplog.text
 
 
