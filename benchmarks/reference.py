@@ -26,13 +26,15 @@ from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.benchmark.sheets import RECONSTRUCTIONS, SIDE, classes_name, samples_name
 from pythae_fif.errors import FIFError, StoreError
 from pythae_fif.files import json_text, read_json, write_bytes, write_text
+from pythae_fif.reports.sample_figure import MOST
 from pythae_fif.runs.folder import STATUS, Status, sealed_files
 from pythae_fif.runs.pack import TEXTS, PackedRun, read_packs
 from pythae_fif.runs.verify import WRONG, verify
 from pythae_fif.studies.kinds import STUDY_KINDS
 
 ALWAYS = ("config.yaml", STATUS, "result.json")
-SHOWN = {samples_name("*"): 2, RECONSTRUCTIONS: 4, classes_name("*"): SIDE}
+_ROWS = MOST // SIDE
+SHOWN = {samples_name("*"): _ROWS, RECONSTRUCTIONS: 2 * _ROWS, classes_name("*"): SIDE}
 """Pattern of a sheet's name -> how many of its eight rows figures show, at most."""
 REFUSED = (*WRONG, "unsealed", "other schema", "dirty tree")
 """Kinds of findings of which one run is enough to refuse a store."""

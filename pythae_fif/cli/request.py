@@ -73,8 +73,8 @@ def read_request(given: Mapping[str, Any]) -> Request:
     values = {name: value for name, value in given.items() if name in RunFlags.model_fields}
     flags = read_checked(RunFlags, values, "run", flags=given)
     keys = {name: value for name, value in given.items() if name in flags_in(Experiment)}
-    experiment = _experiment(flags, keys)
     own = read_yaml(Path(flags.config)) if flags.config else {}
+    experiment = _experiment(flags, keys, own.get("dataset"))
     usual = "samplers" not in {*keys, *own}
     return Request(flags, experiment, shard_of(flags.shard), read_engine(given), usual)
 
@@ -101,8 +101,13 @@ def shard_of(text: str) -> slice:
     return slice(int(left), None, int(right))
 
 
-def _experiment(flags: RunFlags, keys: Mapping[str, Any]) -> Experiment:
-    """The experiment of the flags, the YAML file that they name, and that of the data set."""
+def _experiment(flags: RunFlags, keys: Mapping[str, Any], own_dataset: Any) -> Experiment:
+    """The experiment of the flags, the YAML file that they name, and that of the data set.
+
+    Args:
+        flags, keys: Those that are given.
+        own_dataset: What the user's file has as data set, if it has one.
+    """
     file: str | Path | None = flags.config
     dataset = flags.dataset
     if flags.table is not None:
@@ -111,8 +116,7 @@ def _experiment(flags: RunFlags, keys: Mapping[str, Any]) -> Experiment:
         file = experiment_file(flags.table)
         dataset = dataset or "celeba"
     if dataset is None:
-        in_file = read_yaml(Path(file)).get("dataset") if file else None
-        dataset = in_file or "digits"
+        dataset = own_dataset or "digits"
     known = [*names_in(), *studies.DATASETS]
     if dataset not in known:
         raise ConfigError(f"--dataset {dataset!r} is unknown: {did_you_mean(dataset, known)}")

@@ -97,8 +97,6 @@ def score_samples(
         feature_batches.append(extracted.features)
         if extracted.logits is not None:
             logit_batches.append(extracted.logits)
-    if infinity:  # of batches, whose number is known now
-        check_for_infinity(total, extractor.feature_dim)
     counts = [total, *(reference.statistics.count for reference in references.values())]
     if 0 < min(counts) < FEWEST_SAMPLES:
         warnings.warn(

@@ -2,6 +2,7 @@
 
 __all__ = [
     "BEST",
+    "MOST",
     "Line",
     "best",
     "images_of",
@@ -25,7 +26,7 @@ from pythae_fif.reports.report import Report, Row
 WIDTH, LABEL, HEAD = 830, 120, 40  # pixels: a page's width, of it the names; above all lines
 IMAGE, GAP, BLOCK_GAP = 48, 2, 12  # pixels of an image, about; between images; between strips
 ACROSS = 2  # strips side by side, at most
-MOST = 16  # images in a line: packed runs have no more
+MOST = 16  # images in a line, which is what packed runs have of a sheet
 BEST = 3  # models beside FIF in figure 1
 
 

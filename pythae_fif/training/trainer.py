@@ -259,19 +259,20 @@ class FIFTrainer:
         tell.on_epoch_begin(config, epoch=epoch, **loaders)
         learning_rates = self._optimizers.learning_rates()
         start = self._budget.start_epoch(progress)
-        trained = self.train_step(self._budget.pass_of(progress, len(self.train_dataset)))
+        size, batch_size = len(self.train_dataset), config.per_device_train_batch_size
+        with items_for_batch_norm(size, batch_size, self.processes.count):
+            trained = self.train_step(self._budget.pass_of(progress, size))
         train_seconds = time.perf_counter() - start
         evaluated = {} if self.eval_loader is None else self.eval_step(epoch).losses
         seconds = time.perf_counter() - start
         self._optimizers.step_schedulers(evaluated or trained.losses)
-
-        images = trained.batches * config.per_device_train_batch_size * self.processes.count
+        images = trained.batches * batch_size * self.processes.count
         progress = replace(
             progress,
             epoch=epoch,
             seconds=progress.seconds + seconds,
             train_seconds=progress.train_seconds + train_seconds,
-            images=progress.images + min(images, len(self.train_dataset)),
+            images=progress.images + min(images, size),
         )
         row = EpochRow(
             epoch=epoch,
@@ -303,11 +304,10 @@ class FIFTrainer:
         self.model.train()
         total = torch.zeros(1, dtype=torch.float64, device=self.device)
         size = len(self.train_dataset)
-        sizes = size, config.per_device_train_batch_size, self.processes.count
         batches = weighted_batches(loader, config.seed, epoch)
         for step, (weight, inputs) in enumerate(batches, start=1):
             share_done = self._budget.share_before_step(epoch, step, len(loader))
-            with self._precision(), items_for_batch_norm(*sizes):
+            with self._precision():
                 losses = self._losses(
                     self._in_training, inputs, weight, size, epoch=epoch, share_done=share_done
                 )
