@@ -138,6 +138,11 @@ def test_numbers_of_the_readme_are_those_of_the_tables():
         assert shown == [f"{value:.{0 if value >= 100 else 1}f}" for value in values], model
 
 
+def test_the_summary_of_the_results_is_read_in_five_minutes():
+    text = (ROOT / "results/reference/README.md").read_text()
+    assert len(re.sub(r"\]\([^)]*\)|[|*]", " ", text).split()) < 1250  # at 250 words a minute
+
+
 def test_profiles_are_those_of_the_configurations():
     """The table of docs/benchmark.md, row by row; every profile of `run` is in it but table 2's."""
     of_all: dict[tuple[str, str], tuple] = {}
