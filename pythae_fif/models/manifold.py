@@ -199,12 +199,15 @@ class ManifoldModel(SavedModel):
 
         Raises:
             NonFiniteError: The decoder's Jacobian is not finite; the message names the samples.
-            ConfigError: A conditional model without labels, or another with labels.
+            ConfigError: A conditional model without labels, or another with labels. Or a network in
+                TorchScript with ``create_graph``: PyTorch's gradient of its layer norms is wrong.
             DataError: Labels that do not fit, or data that are no floating-point numbers.
 
         Warns:
             RuntimeWarning: g' has not full rank; the message names the samples.
         """
+        if create_graph and any(isinstance(m, torch.jit.ScriptModule) for m in self.modules()):
+            raise ConfigError("log_prob: no gradient through TorchScript; give the plain module")
         x = self._typed(x)
         condition = self._condition(labels, x)
         with self._in_evaluation_mode(create_graph):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pythae_fif.volume_change.exact import log_volume
 from pythae_fif.volume_change.loss import Map, check_option
+from pythae_fif.volume_change.operations import TwiceDifferentiable
 
 RectangularAt = Literal["data", "reconstruction"]
 RectangularEstimator = Literal["conjugate_gradient", "exact"]
@@ -151,13 +152,15 @@ def rectangular_surrogate(
         point = x.detach()
         if of_encoder:
             point = point.repeat(copies, *[1] * (x.dim() - 1)).requires_grad_()
-        codes = encode(point)
+        with TwiceDifferentiable():
+            codes = encode(point)
         z = codes[: len(x)]
         if not z.requires_grad:
             z = z.requires_grad_()
         if not of_encoder:
             point = z.repeat(copies, 1)
-        outputs = decode(z if of_encoder else point)
+        with TwiceDifferentiable():
+            outputs = decode(z if of_encoder else point)
         x_hat = outputs[: len(x)]
         if eps.shape[1:] != z.shape and estimator != "exact":
             raise ValueError(

@@ -132,6 +132,59 @@ COMPOSED: dict[Any, Callable[..., Any]] = {
 }
 """Operation -> the same in terms of others, which can be differentiated in any way."""
 
+
+def _standardised(input: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
+    wide = input.to(torch.promote_types(input.dtype, torch.float32))
+    centred = wide - wide.mean(dims, keepdim=True)
+    return centred * (centred.square().mean(dims, keepdim=True) + eps).rsqrt()
+
+
+def _layer_norm(
+    input: Tensor,
+    normalized_shape: tuple[int, ...],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    cudnn_enable: bool = True,
+) -> Tensor:
+    output = _standardised(input, tuple(range(-len(normalized_shape), 0)), eps)
+    output = output if weight is None else output * weight
+    return (output if bias is None else output + bias).to(input.dtype)
+
+
+def _instance_norm(
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+    cudnn_enabled: bool = True,
+) -> Tensor:
+    if not use_input_stats:
+        return F.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
+    dims = tuple(range(2, input.dim()))
+    if running_mean is not None and running_var is not None:
+        with torch.no_grad():
+            running_mean.lerp_(input.mean(dims).mean(0), momentum)
+            running_var.lerp_(input.var(dims).mean(0), momentum)
+    output, channels = _standardised(input, dims, eps), (-1, *[1] * len(dims))
+    output = output if weight is None else output * weight.view(channels)
+    return (output if bias is None else output + bias.view(channels)).to(input.dtype)
+
+
+_NORMALISED: dict[Any, Callable[..., Tensor]] = {
+    **dict.fromkeys(named("layer_norm"), _layer_norm),
+    **dict.fromkeys(named("instance_norm"), _instance_norm),
+}
+"""Normalisation by a sample's own statistics -> the same in terms of others.
+
+PyTorch's gradient of its Jacobian-vector product takes the statistics for constants. The recorder
+has rules for it.
+"""
+
 MASKED: dict[Any, Callable[..., Tensor]] = {
     dropout: _by_mask(dropout) for dropout in named("dropout dropout1d dropout2d dropout3d")
 }
@@ -198,8 +251,8 @@ class TwiceDifferentiable(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        if func in COMPOSED:
+        if (composed := COMPOSED.get(func) or _NORMALISED.get(func)) is not None:
             with self:
-                return COMPOSED[func](*args, **(kwargs or {}))
+                return composed(*args, **(kwargs or {}))
         with kernels_of(func):
             return func(*args, **(kwargs or {}))

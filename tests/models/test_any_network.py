@@ -19,6 +19,7 @@ from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.errors import ConfigError
 from pythae_fif.models.fif import SlowerModeWarning
 from pythae_fif.volume_change import surrogate
+from pythae_fif.volume_change.conjugate_gradient import rectangular_surrogate
 from pythae_fif.volume_change.operations import TwiceDifferentiable
 from pythae_fif.volume_change.replay import record
 
@@ -376,6 +377,82 @@ def test_gradient_and_density(name):
     volume = 0.5 * torch.logdet(jacobian.mT @ jacobian)
     log_prior = -0.5 * z.square().sum(1) - 0.5 * d * math.log(2 * math.pi)
     torch.testing.assert_close(model.log_prob(x), log_prior - volume, rtol=1e-10, atol=1e-10)
+
+
+def slope(value, weights, directions, step=1e-5):
+    """Of a number along a direction of the weights, by central difference."""
+    ends = []
+    for move in (step, -2 * step, step):
+        with torch.no_grad():
+            for weight, direction in zip(weights, directions, strict=True):
+                weight.add_(direction, alpha=move)
+        ends.append(float(value().detach()))
+    return (ends[0] - ends[1]) / (2 * step)
+
+
+@pytest.mark.parametrize("name", sorted(set(BLOCKS) - {"grid sample", "in place", "scripted"}))
+def test_gradient_of_the_exact_density_is_its_slope(name):
+    """PyTorch's own is wrong of a layer norm's and of an instance norm's product."""
+    model, x = fif(name).eval(), points()
+    weights = list(model.parameters())
+    directions = [torch.randn_like(weight) for weight in weights]
+    options = {"estimator": "exact", "jacobian_at": "reconstruction"}
+    eps = torch.empty(0)
+
+    def log_prob():
+        return model.log_prob(x, create_graph=True).sum()
+
+    def of_rectangular_flow():
+        out = rectangular_surrogate(model._encode, model._decode, x, eps, **options)
+        return out.log_volume.sum()
+
+    for value in (log_prob, of_rectangular_flow):
+        found = torch.autograd.grad(value(), weights, allow_unused=True, materialize_grads=True)
+        along = sum(float((g * v).sum()) for g, v in zip(found, directions, strict=True))
+        assert along == pytest.approx(slope(value, weights, directions), rel=1e-5, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["layer norm", "group norm", "instance norm", "rms norm"])
+@pytest.mark.parametrize("gradient_to", ["encoder", "decoder"])
+@pytest.mark.parametrize("trace_space", ["latent", "data"])
+def test_gradients_of_all_modes_agree_with_norms(name, gradient_to, trace_space):
+    model, x = fif(name).train(), points()
+    eps = torch.randn(2, 4, d if trace_space == "latent" else D, dtype=torch.float64)
+    weights, found = list(model.parameters()), {}
+    for mode in ("backward", "replay", "mixed", "forward"):
+        if mode == "forward" and (gradient_to == "encoder") != (trace_space == "latent"):
+            continue  # refused
+        state = copy.deepcopy(model.state_dict())  # running statistics
+        options = {"gradient_to": gradient_to, "trace_space": trace_space, "mode": mode}
+        out = surrogate(model._encode, model._decode, x, eps, **options).surrogate.sum()
+        found[mode] = torch.autograd.grad(
+            out, weights, allow_unused=True, materialize_grads=True, retain_graph=True
+        )
+        if mode != "backward":
+            torch.testing.assert_close(found[mode], found["backward"], rtol=1e-8, atol=1e-9)
+        model.load_state_dict(state)
+
+
+def test_the_statistics_of_an_instance_norm_run_as_those_of_pytorch():
+    ours = torch.nn.InstanceNorm1d(3, affine=True, track_running_stats=True).double()
+    theirs, x = copy.deepcopy(ours), torch.randn(5, 3, 7, dtype=torch.float64)
+    with TwiceDifferentiable():
+        found = ours(x), ours.eval()(x)
+    torch.testing.assert_close(found, (theirs(x), theirs.eval()(x)))
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_layer_norm_of_half_precision_is_that_of_pytorch(dtype):
+    layer, x = nn.LayerNorm(64).to(dtype), (3 + torch.randn(5, 64)).to(dtype)
+    with TwiceDifferentiable():
+        found = layer(x)
+    torch.testing.assert_close(found, layer(x), rtol=2 * torch.finfo(dtype).eps, atol=1e-3)
+
+
+def test_a_scripted_network_has_no_density_with_gradient():
+    with pytest.raises(ConfigError, match="TorchScript"):
+        fif("scripted").log_prob(points(), create_graph=True)
 
 
 @pytest.mark.parametrize("name", BLOCKS)
