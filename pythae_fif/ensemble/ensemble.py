@@ -84,6 +84,8 @@ class Ensemble:
         self._compile = compile
         self._iterations: list[float] = []
         self._config = common_config(self.models)
+        if not all(p.requires_grad for model in self.models for p in model.parameters()):
+            raise ConfigError("an ensemble trains all weights: some of a member's are frozen")
         both: Any = stack_linear([_networks(model) for model in self.models])
         self._nets = Nets(*both)
         like = next(self._nets.parameters())
@@ -164,6 +166,13 @@ class Ensemble:
             rates = [float(learning_rate)] * len(self.models)
         else:
             rates = list(learning_rate)
+        count = len(self.models)
+        if len(rates) != count or data.shape[:-2] not in ((), (count,)) or not data.numel():
+            raise ConfigError(
+                f"an ensemble of {count} with {len(rates)} learning rates and data "
+                f"of shape {tuple(data.shape)}: one rate or {count}, and rows (N, D) or "
+                f"({count}, N, D) are needed"
+            )
         batch_size = min(batch_size, data.shape[-2])
         batches = data.shape[-2] // batch_size
         compiles = self._compiles(epochs * batches)
@@ -300,12 +309,12 @@ class Ensemble:
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """Codes of every member, (M, N, d), of data (N, D) or (M, N, D)."""
-        return self._nets.encode(self._here(x)).to(x.device)
+        return self._nets.encode(self._of_each(x)).to(x.device)
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """Decoded codes of every member, (M, N, D), of codes (N, d) or (M, N, d)."""
-        return self._nets.decode(self._here(z)).to(z.device)
+        return self._nets.decode(self._of_each(z)).to(z.device)
 
     def reconstruction_error(self, x: Tensor) -> Tensor:
         """`|g(f(x)) - x|^2`, (M, N), of data (N, D) or (M, N, D)."""
@@ -344,6 +353,10 @@ class Ensemble:
     def _here(self, x: Tensor) -> Tensor:
         return x.to(self._device, self._dtype)
 
+    def _of_each(self, x: Tensor) -> Tensor:
+        """(M, N, ...), of what all members share or of their own."""
+        return self._here(x).expand(len(self.models), *x.shape[-2:])
+
     @property
     def _width(self) -> int:
         """Of the widest layer."""
@@ -358,7 +371,7 @@ class Ensemble:
         with torch.no_grad():
             alone = torch.stack([m.eval().reconstruct(x) for m in self.models])
         try:
-            stacked = self.decode(self.encode(x.repeat(len(self.models), 1, 1)))
+            stacked = self.decode(self.encode(x))
             same = stacked.shape == alone.shape and torch.allclose(
                 stacked, alone, rtol=1e-3, atol=1e-4
             )

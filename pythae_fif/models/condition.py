@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.errors import ConfigError, DataError, first_line
 
 Labels = int | Sequence[Any] | Tensor | None
 """Class indices (B,), one index for all, or condition vectors (B, c)."""
@@ -45,7 +45,10 @@ def as_condition(labels: Labels, condition_dim: int, like: Tensor) -> Tensor | N
             f"{condition_dim - 1}, or condition vectors of that length"
         )
     count = len(like)
-    labels = torch.as_tensor(labels, device=like.device)
+    try:
+        labels = torch.as_tensor(labels, device=like.device)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"labels are no numbers: {first_line(error)}") from error
     if labels.shape == (count, condition_dim):
         return labels.to(like.dtype)
     if labels.dim() == 0:

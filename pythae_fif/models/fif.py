@@ -288,8 +288,7 @@ class FIF(HutchinsonModel):
         """
         label = torch.as_tensor(label)
         condition = self._condition(label[None], next(self.parameters())[None])
-        if condition is None:
-            raise ConfigError("a FIF of condition_dim=0 is not conditional: it has no labels")
+        assert condition is not None  # it has labels
         config = dataclasses.replace(self.model_config, condition_dim=0, whiten=False)
         networks = (
             GivenEncoder(self.encoder, condition[0]),
@@ -378,6 +377,8 @@ class FIF(HutchinsonModel):
                 1, len(x), self.model_config.trace_dim(x[0].numel()), requires_grad=True
             )
             weights = [weight for weight in self.parameters() if weight.requires_grad]
+            if not weights:
+                return
             try:
                 out = self._surrogate(encode, decode, x.clone(), eps)
                 torch.autograd.grad(out.surrogate.sum(), weights, allow_unused=True)

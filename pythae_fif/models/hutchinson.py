@@ -167,6 +167,12 @@ class HutchinsonModel(ManifoldModel):
         return self._noisy(x), condition
 
     def _check_networks(self, x: Tensor, condition: Tensor | None) -> None:
+        norms = (m for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+        if any(norm.running_mean is None for norm in norms):
+            raise ConfigError(
+                f"{self.model_name}: with track_running_stats=False BatchNorm makes codes depend "
+                "on the batch in evaluation, too: use True, or another norm"
+            )
         networks, shape = {"encoder": self._encode, "decoder": self._decode}, x.shape
         with torch.inference_mode(False), torch.enable_grad():
             for name, network in networks.items():

@@ -120,8 +120,6 @@ class RectangularFlow(HutchinsonModel):
             raise ConfigError(
                 "RectangularFlow needs encoder and decoder, or neither: they are one flow"
             )
-        if hasattr(encoder, "flow") and hasattr(decoder, "flow"):
-            encoder.flow = decoder.flow  # Pythae saves the two apart: loaded, they are two copies
         return encoder, decoder
 
     @uncompiled

@@ -71,6 +71,7 @@ class SavedModel(BaseAE):
             add_code_maps(model)
         model.to(next(v.dtype for v in weights.values() if v.is_floating_point()))
         model.load_state_dict(weights)
+        _share_flow(bare(model.encoder), bare(model.decoder))
         return model
 
     def push_to_hf_hub(self, hf_hub_path: str, card: ModelCard | None = None) -> None:
@@ -109,6 +110,14 @@ class SavedModel(BaseAE):
         kinds = ["*.json", "model.pt", *(["*.pkl"] if allow_pickle else [])]
         folder = _hub().snapshot_download(hf_hub_path, allow_patterns=kinds)
         return cls.load_from_folder(folder, trust=allow_pickle)
+
+
+def _share_flow(encoder: Any, decoder: Any) -> None:
+    """Makes the two directions of one flow one again: Pythae saves each side by itself."""
+    if hasattr(encoder, "flow") and hasattr(decoder, "flow"):
+        pairs = zip(encoder.flow.parameters(), decoder.flow.parameters(), strict=False)
+        if all(torch.equal(ours, theirs) for ours, theirs in pairs):
+            encoder.flow = decoder.flow
 
 
 def _hub() -> Any:

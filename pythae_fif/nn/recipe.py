@@ -3,9 +3,11 @@
 __all__ = ["noted", "rebuild", "recipe_of"]
 
 import functools
+import json
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 from pythae.models.nn import BaseDecoder, BaseEncoder
 
@@ -23,6 +25,7 @@ def noted(build: B) -> B:
 
     @functools.wraps(build)
     def build_and_note(*args: Any, **kwargs: Any) -> Networks:
+        args, kwargs = json.loads(json.dumps([args, kwargs], default=np.generic.item))
         networks = build(*args, **kwargs)
         for network in networks:
             note = {"builder": build.__name__, "args": args, "kwargs": kwargs}

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from pythae_fif.baselines.glow import ActNorm
-from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.errors import ConfigError, DataError, first_line
 from pythae_fif.files import digest
 from pythae_fif.models.hutchinson import HutchinsonModel
 from pythae_fif.training.loader import BatchDataset
@@ -61,7 +61,12 @@ class FIFTrainerConfig(BaseTrainerConfig):
     cudnn_benchmark: bool = False
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        try:
+            super().__post_init__()
+        except (AttributeError, TypeError) as error:  # Pythae's, of optimizer and scheduler
+            raise ConfigError(f"FIFTrainerConfig: {first_line(error)}") from error
+        if self.optimizer_cls == "LBFGS":
+            raise ConfigError("FIFTrainerConfig optimizer_cls='LBFGS': not of this trainer")
         if self.amp:
             raise ConfigError("FIFTrainerConfig amp=True: write precision='bfloat16' instead")
         for key in ("steps_saving", "steps_predict"):
@@ -104,13 +109,14 @@ WHERE_AND_HOW_LONG = {
 def training_digest(
     model: BaseAE, train_data: Any, eval_data: Any, *configs: BaseTrainerConfig
 ) -> str:
-    """Identifies a training: the model's configuration, those of the training, and data sizes."""
+    """Identifies a training: the model's configuration and modules, the training's, data sizes."""
     sizes = [None if data is None else len(data) for data in (train_data, eval_data)]
     kept = [
         {key: value for key, value in config.to_dict().items() if key not in WHERE_AND_HOW_LONG}
         for config in configs
     ]
-    return digest(json.dumps([model.model_config.to_dict(), kept, sizes]))
+    modules = [(name, type(module).__qualname__) for name, module in model.named_modules()]
+    return digest(json.dumps([model.model_config.to_dict(), kept, sizes, modules]))
 
 
 def check_training(

@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from pythae_fif.errors import ConfigError, first_line
+
 WATCHED = ("code_square", "code_trace")
 """What is logged beside the losses, of models whose output in training has it."""
 
@@ -151,7 +153,10 @@ class Optimizers:
             name = getattr(config, f"{prefix}scheduler_cls")
             if name is not None:
                 options = getattr(config, f"{prefix}scheduler_params") or {}
-                scheduler = getattr(torch.optim.lr_scheduler, name)(optimizer, **options)
+                try:
+                    scheduler = getattr(torch.optim.lr_scheduler, name)(optimizer, **options)
+                except TypeError as error:
+                    raise ConfigError(f"scheduler {name}: {first_line(error)}") from error
                 self._schedulers[prefix] = scheduler
 
     def step(self, losses: BatchLosses) -> None:

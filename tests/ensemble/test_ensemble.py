@@ -182,6 +182,7 @@ def with_encoder(encoder):
         (lambda: [build(mode="mixed")], [0], "mode='replay'"),
         (lambda: [build(surrogate_fraction=0.5)], [0], "surrogate_fraction=1.0"),
         (lambda: [build(whiten=True)], [0], "whiten=False"),
+        (lambda: [build().requires_grad_(False)], [0], "frozen"),
         (lambda: [with_encoder(Conv())], [0], "only linear"),
         (lambda: [with_encoder(Flattening()), with_encoder(Flattening())], [0, 1], "stacked"),
         (
@@ -197,6 +198,17 @@ def with_encoder(encoder):
 def test_what_cannot_be_stacked(models, seeds, message):
     with pytest.raises(ConfigError, match=message):
         Ensemble(models(), seeds)
+
+
+@pytest.mark.parametrize(
+    ("shape", "rates"),
+    [((9, D), [1e-3]), ((9, D), [1e-3] * 3), ((3, 9, D), 1e-3), ((0, D), 1e-3)],
+)
+def test_rates_and_data_of_other_numbers_of_members_are_refused(shape, rates):
+    with pytest.raises(ConfigError, match="an ensemble of 2"):
+        Ensemble([build(), build()], [0, 1]).train(
+            torch.rand(shape), epochs=1, batch_size=3, learning_rate=rates
+        )
 
 
 @given(st.integers(1, 200), st.integers(1, 20), st.integers(1, 16))

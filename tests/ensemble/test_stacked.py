@@ -62,6 +62,19 @@ def test_members_end_where_each_ends_alone(kind, jacobian_at, hutchinson_samples
     assert (together.cg_iterations is None) == (kind != "rectangular")
 
 
+@pytest.mark.parametrize("kind", ["coupling", "rectangular"])
+def test_rows_that_all_share_are_evaluated_by_each(kind):
+    ensemble, x = Ensemble(members(kind, "data"), [5, 6, 7]), torch.randn(9, 5).double()
+    z = torch.randn(9, 3).double()
+    for of_each, alone in [
+        (ensemble.encode(x), lambda model: model.embed(x)),
+        (ensemble.decode(z), lambda model: model.decoder(z).reconstruction),
+        (ensemble.log_prob(x), lambda model: model.log_prob(x)),
+        (ensemble.reconstruction_error(x), lambda m: (m.reconstruct(x) - x).square().sum(1)),
+    ]:
+        torch.testing.assert_close(of_each, torch.stack([alone(m) for m in ensemble.models]))
+
+
 @pytest.mark.parametrize("kind", ["free-form", "rectangular"])
 def test_a_learning_rate_of_each_member_is_the_rate_alone(kind):
     data = torch.randn(30, 5, dtype=torch.float64)

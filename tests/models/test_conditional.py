@@ -323,6 +323,7 @@ def test_four_times_the_channels():
         ([0.5, 1, 2, 0], DataError, "label 0.5"),
         ([0, 1], DataError, r"shape \(2,\) for 4 samples"),
         (torch.zeros(4, 2), DataError, r"condition vectors \(4, 3\)"),
+        (["a"] * 4, DataError, "labels are no numbers: .*str"),
     ],
 )
 def test_labels_that_do_not_fit_are_told(labels, error, message):

@@ -150,6 +150,14 @@ def test_a_network_that_ignores_its_input_is_not_trained(side, mode):
         ignoring(side, mode=mode).train()({"data": X})
 
 
+def test_batch_norm_without_running_statistics_is_refused():
+    model = FIF(FIFConfig(input_dim=(4,), latent_dim=2))
+    norm = nn.BatchNorm1d(4, track_running_stats=False)
+    model.encoder.layers = nn.Sequential(norm, model.encoder.layers)
+    with pytest.raises(ConfigError, match="track_running_stats=False"):
+        model.train()({"data": torch.rand(5, 4)})
+
+
 class Reshaped(Linear):
     def __init__(self, shape):
         super().__init__(torch.rand(16, 3))

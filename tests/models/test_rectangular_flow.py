@@ -73,6 +73,17 @@ def test_fif_trains_on_the_free_form_and_on_the_coupling_nets():
             assert model.sample(3).shape == (3, 6)
 
 
+@pytest.mark.parametrize("kind", [FIF, RectangularFlow])
+def test_a_flow_stays_one_when_it_is_loaded(kind, tmp_path):
+    config = kind.config_class(input_dim=(5,), latent_dim=3)
+    model = kind(config, *build_coupling((5,), 3, data_blocks=1, latent_blocks=1, hidden_dim=8))
+    model.whiten(torch.randn(30, 5))
+    model.save(str(tmp_path))
+    loaded = kind.load_from_folder(str(tmp_path))
+    assert len(list(loaded.parameters())) == len(list(model.parameters()))
+    torch.testing.assert_close(loaded.embed(torch.ones(2, 5)), model.embed(torch.ones(2, 5)))
+
+
 def test_nets_that_do_not_fit_are_refused():
     with pytest.raises(ConfigError, match="or neither"):
         RectangularFlow(RectangularFlowConfig(input_dim=(5,), latent_dim=3), coupling()[0])

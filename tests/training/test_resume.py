@@ -199,13 +199,18 @@ def cut_off(folder, **options):
         trainer_of("FIF", folder, epochs=2, on_epoch=kill_at(1), **options).train()
 
 
-@pytest.mark.parametrize("change", ["learning rate", "model", "data", "evaluation data"])
+@pytest.mark.parametrize(
+    "change", ["learning rate", "model", "networks", "data", "evaluation data"]
+)
 def test_a_checkpoint_of_another_training_is_set_aside(change, tmp_path, caplog):
     options = {"epochs": 2}
     if change == "learning rate":
         options["lr"] = 1e-3
     elif change == "model":
         options["model"] = FIF(FIFConfig(input_dim=SHAPE, latent_dim=LATENT, beta=3.0))
+    elif change == "networks":
+        options["model"] = model_of("FIF", networks="mlp")
+        options["model"].decoder.layers.append(torch.nn.Identity())
     else:
         options["train" if change == "data" else "evaluation"] = Images(32)
     cut_off(tmp_path, model=model_of("FIF", networks="mlp"))

@@ -322,12 +322,21 @@ def test_gradients_are_clipped(tmp_path):
         ({"num_epochs": 0}, "num_epochs=0: at least 1 is needed"),
         ({"precision": "float16"}, "precision='float16': did you mean 'bfloat16'"),
         ({"channels_lst": True}, "'channels_lst': did you mean 'channels_last'"),
+        ({"optimizer_cls": "Adamm"}, "FIFTrainerConfig: .*Adamm"),
+        ({"optimizer_params": {"wd": 1}}, "FIFTrainerConfig: .*'wd'"),
+        ({"scheduler_cls": "StepLRR"}, "FIFTrainerConfig: .*StepLRR"),
+        ({"optimizer_cls": "LBFGS"}, "not of this trainer"),
     ],
 )
 def test_fif_trainer_config_rejects(options, message):
     with pytest.raises(ConfigError, match=message) as caught:
         FIFTrainerConfig(**options)
     assert "\n" not in str(caught.value)
+
+
+def test_a_scheduler_without_what_it_needs_is_one_line(tmp_path):
+    with pytest.raises(ConfigError, match=r"scheduler StepLR: .*step_size"):
+        fif_trainer(tmp_path, name="AE", scheduler_cls="StepLR").train()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
