@@ -1,6 +1,7 @@
 """What a run starts from: images, the feature extractor, and the references of the scores."""
 
 __all__ = [
+    "labelled",
     "load_extractor",
     "load_splits",
     "reference_of",
@@ -50,22 +51,25 @@ def table_options(given: object) -> TableOptions:
     return TableOptions(**{name: getattr(given, name) for name in TableOptions.model_fields})
 
 
+def labelled(splits: Splits) -> LabelledImages | None:
+    """What `classifier` is trained on; None without labels."""
+    if splits.labels is None:
+        return None
+    test, train = (
+        (as_tensor(splits[split]), torch.from_numpy(splits.labels[split]))
+        for split in ("test", "train")
+    )
+    return LabelledImages(*train, LabelledImages(*test), splits.name)
+
+
 def load_extractor(
     name: str, splits: Splits, environment: Environment, device: str = "cpu"
 ) -> Extractor:
     """The extractor of an experiment; a classifier is shipped, or trained once and cached."""
-    training = None
-    if splits.labels is not None:
-        test, train = (
-            (as_tensor(splits[split]), torch.from_numpy(splits.labels[split]))
-            for split in ("test", "train")
-        )
-        holdout = LabelledImages(*test)
-        training = LabelledImages(*train, holdout, splits.name)
     return build_extractor(
         environment.own_extractor or name,
         splits.input_dim,
-        training,
+        labelled(splits),
         device=device,
         weights=environment.extractor_weights,
         download=not environment.offline,

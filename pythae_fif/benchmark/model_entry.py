@@ -50,7 +50,7 @@ class ModelEntry(Checked):
             default those of :data:`USUAL_SAMPLERS`, and `two_stage` where it is variational.
         grid: Hyper-parameter -> values; the configurations are their product.
         configurations: The configurations one by one, where they are no product; empty otherwise.
-        fixed: Hyper-parameters that every configuration has.
+        fixed: Hyper-parameters that every configuration has, unless it gives another value.
         networks: Import path of a function of architecture, image shape and latent dimension, for
             encoders and decoders of another kind than those of `pythae_fif.nn.build_networks`;
             `own` if the model builds its own from its configuration.
@@ -94,6 +94,8 @@ class ModelEntry(Checked):
     def _one_kind_of_grid(self) -> "ModelEntry":
         if self.grid and self.configurations:
             raise ValueError("give grid or configurations, not both")
+        if both := self.fixed.keys() & self.grid.keys():
+            raise ValueError(f"{min(both)} is in fixed and in grid: leave out one of the two")
         return self
 
     @property

@@ -145,6 +145,12 @@ def expand(experiment: Experiment, splits: Splits | Announced) -> list[RunSpec]:
                 f"--samplers {' '.join(experiment.samplers)}: model {name} has none of them; it "
                 f"has {', '.join(entry.samplers)}"
             )
+        latent_dim = experiment.latent_dim_of(name)
+        flows = " ".join(sampler for sampler in samplers if sampler in ("maf", "iaf"))
+        if flows and latent_dim == 1:
+            raise ConfigError(
+                f"--samplers {flows}: need at least two latent dimensions, and model {name} has one"
+            )
         fixed = {**entry.fixed, **changed.fixed}
         labels_hash = None
         if entry.conditional:
@@ -162,7 +168,7 @@ def expand(experiment: Experiment, splits: Splits | Announced) -> list[RunSpec]:
                 model=name,
                 parameters={**fixed, **varied},
                 varied=tuple(varied),
-                latent_dim=experiment.latent_dim_of(name),
+                latent_dim=latent_dim,
                 image_size=experiment.image_size,
                 seed=experiment.seeds[0],
                 extractor=experiment.extractor_name,
@@ -201,18 +207,24 @@ def configurations(
 ) -> list[dict[str, Any]]:
     """The varied hyper-parameters of a model's runs: its first configurations in a profile.
 
+    What the profile fixes is not varied, unless a flag varies it.
+
     Args:
         profile: Of the experiment.
         name: Of the model.
         overrides: Flags in place of values of the grid. They are those of FIF (another model's
             parameter of the same name is its own), and all of their configurations are run.
     """
-    entry, grid = read_model_entry(name), profile.of(name).grid
-    if grid is not None:
-        entry = entry.model_copy(update={"grid": grid, "configurations": []})
-    if overrides and entry.is_fif:
-        return entry.choices(overrides)
-    return entry.choices()[: profile.configurations]
+    entry, changed = read_model_entry(name), profile.of(name)
+    if changed.grid is not None:
+        entry = entry.model_copy(update={"grid": changed.grid, "configurations": []})
+    asked = overrides if overrides and entry.is_fif else {}
+    fixed = changed.fixed.keys() - asked.keys()
+    choices: list[dict[str, Any]] = []
+    for choice in entry.choices(asked):
+        varied = {key: value for key, value in choice.items() if key not in fixed}
+        choices += [] if varied in choices else [varied]
+    return choices if asked else choices[: profile.configurations]
 
 
 def _check_buildable(

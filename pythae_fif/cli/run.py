@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 
 from pythae_fif.benchmark.display import Best, Display
-from pythae_fif.benchmark.inputs import load_extractor, load_splits, table_options
+from pythae_fif.benchmark.inputs import labelled, load_extractor, load_splits, table_options
 from pythae_fif.benchmark.leaderboard import ImageStore, leaderboard
 from pythae_fif.benchmark.model_entry import all_models, read_model_entry
 from pythae_fif.benchmark.plan import Announced, RunSpec, check_classes, expand
@@ -36,6 +36,7 @@ from pythae_fif.data import Splits, to_float
 from pythae_fif.data.locations import cache_home
 from pythae_fif.data.source import Request as DataRequest
 from pythae_fif.errors import ProblemsError
+from pythae_fif.evaluation.extractors import check_extractor
 from pythae_fif.evaluation.names import EXTRACTORS
 from pythae_fif.reports import (
     Failure,
@@ -101,6 +102,9 @@ def run_benchmark(request: Request) -> int:
         splits = load_splits(
             experiment.dataset, experiment.image_size, experiment.settings, environment, progress
         )
+    with noted(later):
+        shape, weights = splits.input_dim, flags.extractor_weights
+        check_extractor(experiment.extractor, shape, labelled(splits), weights=weights)
     if plan:
         plan = [dataclasses.replace(spec, data_hash=splits.content_hash) for spec in plan]
     else:

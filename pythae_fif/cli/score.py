@@ -18,7 +18,7 @@ from pythae_fif.cli.terminal import Terminal
 from pythae_fif.data.arrays import read_npz, to_uint8
 from pythae_fif.data.images import decode_files, find_images
 from pythae_fif.device import default_device
-from pythae_fif.errors import DataError, FIFError, first_line
+from pythae_fif.errors import ConfigError, DataError, FIFError, first_line
 from pythae_fif.evaluation import Reference, build_extractor, score_samples
 from pythae_fif.files import write_json
 from pythae_fif.sampling.samplers import draw
@@ -55,6 +55,8 @@ def score_command(words: list[str]) -> int:
     given = parser.given(words)
     samples, reference = (Path(given.pop(name)).expanduser() for name in ("samples", REFERENCE))
     flags = read_checked(ScoreFlags, given, "score", flags=given)
+    if flags.bootstrap and flags.to_json is None:
+        raise ConfigError("score --bootstrap: its intervals are written by --to-json FILE alone")
     held = _images(reference, flags.image_size)
     if (samples / "model_config.json").is_file():
         torch.manual_seed(flags.seed)

@@ -5,6 +5,7 @@ __all__ = [
     "SHIPPED",
     "ClassifierExtractor",
     "LabelledImages",
+    "check_training",
     "save",
     "shipped_classifier",
     "train_classifier",
@@ -171,7 +172,7 @@ def train_classifier(
             seed and length is then trained once. None trains it.
 
     Raises:
-        DataError: Images or labels of the wrong shape or type, or fewer than two classes.
+        DataError: Images or labels of the wrong shape or type, fewer than two classes, or no step.
         NonFiniteError: The training diverged.
         StoreError: The cache folder cannot be used.
     """
@@ -211,9 +212,12 @@ def save(extractor: ClassifierExtractor, file: BinaryIO) -> None:
     torch.save({name: getattr(extractor, name) for name in names}, file)
 
 
-def _train(
-    data: LabelledImages, seed: int, max_steps: int, device: str | torch.device
-) -> ClassifierExtractor:
+def check_training(data: LabelledImages) -> Tensor:
+    """The labels (N), int64, of what a classifier can be trained on.
+
+    Raises:
+        DataError: Images or labels of the wrong shape or type, or fewer than two classes.
+    """
     images = data.images
     if images.dtype != torch.uint8 or images.ndim != 4 or min(images.shape[2:]) < SMALLEST_SIDE:
         raise DataError(
@@ -229,6 +233,15 @@ def _train(
     labels = labels.long()
     if labels.min() < 0 or labels.min() == labels.max():
         raise DataError("classifier: labels must be at least two classes counted from 0")
+    return labels
+
+
+def _train(
+    data: LabelledImages, seed: int, max_steps: int, device: str | torch.device
+) -> ClassifierExtractor:
+    if max_steps < 1:
+        raise DataError(f"classifier: max_steps must be at least 1, not {max_steps}")
+    images, labels = data.images, check_training(data)
     num_classes = int(labels.max()) + 1
     image_shape = (images.shape[1], images.shape[2], images.shape[3])
 

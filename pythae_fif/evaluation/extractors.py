@@ -1,6 +1,6 @@
 """How to get an extractor by its name."""
 
-__all__ = ["build_extractor"]
+__all__ = ["build_extractor", "check_extractor"]
 
 from pathlib import Path
 
@@ -9,11 +9,15 @@ import torch
 from pythae_fif.errors import ConfigError
 from pythae_fif.evaluation.classifier import (
     LabelledImages,
+    check_training,
     shipped_classifier,
     train_classifier,
 )
 from pythae_fif.evaluation.extractor import ColumnExtractor, Extractor, PixelExtractor
 from pythae_fif.evaluation.names import EXTRACTORS, own_extractor
+
+NETWORKS = {"dinov2", *(name for name in EXTRACTORS if name.startswith("inception"))}
+WITH_WEIGHTS, WITH_PRECISION = {*NETWORKS, "tf-inception"}, {*NETWORKS, "efficientnet-lite0"}
 
 
 def build_extractor(
@@ -42,7 +46,8 @@ def build_extractor(
 
     Raises:
         ConfigError: Unknown name, missing packages or weights, a network of the user's own that
-            cannot be used, or `classifier` without labels.
+            cannot be used, weights or a precision that the extractor does not take, or `classifier`
+            without labels.
         DataError: Images or labels of the wrong shape or type.
         NonFiniteError: The training of `classifier` diverged.
         StoreError: The cache folder cannot be used.
@@ -51,26 +56,14 @@ def build_extractor(
         >>> build_extractor("pixels", (1, 8, 8)).feature_dim
         64
     """
-    try:
-        own_extractor(name)
-    except ConfigError as error:
-        raise ConfigError(f"extractor {name!r}: {error}") from error
-    if (name == "columns") != (len(image_shape) == 1):
-        kind, right = ("a table", "columns") if len(image_shape) == 1 else ("images", "pixels")
-        raise ConfigError(f"extractor {name!r} does not take {kind}: choose {right} (--extractor)")
+    check_extractor(name, image_shape, training, precision=precision, weights=weights)
     if name == "columns":
         return ColumnExtractor(*image_shape)
     channels, height, width = image_shape
     if name == "pixels":
         return PixelExtractor((channels, height, width))
-    if name == "classifier":
-        if training is None:
-            raise ConfigError(
-                "extractor 'classifier' needs class labels, and this data set has none: "
-                "choose efficientnet-lite0 or pixels"
-            )
-        shape = channels, height, width
-        return shipped_classifier(training.name, shape, device) or train_classifier(
+    if name == "classifier" and training is not None:
+        return shipped_classifier(training.name, image_shape, device) or train_classifier(
             training, device=device, cache_dir=cache_dir
         )
     if name == "efficientnet-lite0":
@@ -94,3 +87,41 @@ def build_extractor(
     from pythae_fif.evaluation.own import OwnExtractor
 
     return OwnExtractor(name, (channels, height, width), device=device)
+
+
+def check_extractor(
+    name: str,
+    image_shape: tuple[int, ...],
+    training: LabelledImages | None = None,
+    *,
+    precision: str = "float32",
+    weights: str | Path | None = None,
+) -> None:
+    """Refuses what :func:`build_extractor` cannot do, before anything is read or trained.
+
+    Args:
+        name, image_shape, training, precision, weights: As of :func:`build_extractor`.
+
+    Raises:
+        ConfigError: As of it, but for missing packages and weights.
+        DataError: Images or labels that `classifier` cannot be trained on.
+    """
+    try:
+        own_extractor(name)
+    except ConfigError as error:
+        raise ConfigError(f"extractor {name!r}: {error}") from error
+    if (name == "columns") != (len(image_shape) == 1):
+        kind, right = ("a table", "columns") if len(image_shape) == 1 else ("images", "pixels")
+        raise ConfigError(f"extractor {name!r} does not take {kind}: choose {right} (--extractor)")
+    if weights is not None and name not in WITH_WEIGHTS:
+        raise ConfigError(f"extractor {name!r} takes no weights (--extractor-weights)")
+    if precision != "float32" and name not in WITH_PRECISION:
+        raise ConfigError(f"extractor {name!r} is float32 alone, not {precision!r}")
+    if name == "classifier":
+        if training is None:
+            raise ConfigError(
+                "extractor 'classifier' needs class labels, and this data set has none: "
+                "choose efficientnet-lite0 or pixels"
+            )
+        if shipped_classifier(training.name, image_shape) is None:
+            check_training(training)

@@ -3,6 +3,7 @@
 __all__ = ["REFERENCE", "EvaluationOutput", "EvaluationPipeline"]
 
 import contextlib
+import copy
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from torch.utils.data import Dataset
 from pythae_fif.data.dataset import shared
 from pythae_fif.data.locations import cache_home
 from pythae_fif.device import fork_rng
-from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.errors import ConfigError, DataError, first_line
 from pythae_fif.evaluation.extractor import Extractor
 from pythae_fif.evaluation.extractors import build_extractor
 from pythae_fif.evaluation.images import reconstruction_mse, unit_images
@@ -163,17 +164,19 @@ class EvaluationPipeline:
                 f"{type(model).__name__} is conditional, and samplers know no labels: evaluate "
                 "model.given(label)"
             )
-        if isinstance(sampler, type):
-            raise ConfigError(
-                f"sampler={sampler.__name__}: a class: pass {sampler.__name__}(model), or a "
-                "configuration of it"
-            )
+        if not 0 <= seed < 2**32:
+            raise ConfigError(f"seed must be from 0 to 2**32 - 1, not {seed}")
+        if not isinstance(sampler, BaseSampler | BaseSamplerConfig | None):
+            name = getattr(sampler, "__name__", "NormalSampler")
+            raise ConfigError(f"sampler={sampler!r}: pass {name}(model), or a configuration of it")
         if not isinstance(sampler, BaseSampler):
             sampler = GenerationPipeline(model, sampler).sampler
         elif sampler.model is not model:
             raise ConfigError("the sampler must be one of the model that is evaluated")
         self.model = model
         self.sampler = sampler
+        # Each call fits it anew from this, so that no fit goes on from the last.
+        self._unfitted = self._copied(vars(sampler)) if needs_fit(sampler) else None
         if isinstance(extractor, str):
             if extractor == "classifier":
                 raise ConfigError(
@@ -189,6 +192,8 @@ class EvaluationPipeline:
             self.extractor = build_extractor(
                 extractor, tuple(shape), device=sampler.device, weights=weights, precision=precision
             )
+        elif weights is not None or precision != "float32":
+            raise ConfigError("weights and precision go with the name of an extractor alone")
         else:
             self.extractor = extractor
         if bootstrap:
@@ -213,6 +218,9 @@ class EvaluationPipeline:
     ) -> EvaluationOutput:
         """Fits the sampler where it needs that, samples, and scores.
 
+        A sampler that was not fitted when the pipeline was made is fitted in each call with
+        `train_data`. So calls with nothing changed give equal scores.
+
         Args:
             train_data: Training images (N, C, H, W), uint8 or in [0, 1], or a data set of them, to
                 which the sampler is fitted if it needs that, and from which memorisation is told.
@@ -230,8 +238,8 @@ class EvaluationPipeline:
             SampleCountWarning: fewer than 2,048 samples.
         """
         images = _as_images(eval_data, "eval_data")
-        fits = needs_fit(self.sampler)
-        if fits and train_data is None:
+        fits = self._unfitted is not None and train_data is not None
+        if needs_fit(self.sampler) and train_data is None:
             name = type(self.sampler).__name__
             raise ConfigError(f"{name} must be fitted: pass train_data, or fit it before")
         train = None
@@ -239,9 +247,11 @@ class EvaluationPipeline:
             train = _as_images(train_data, "train_data")
         reference = self._reference(images)
         training = None if train is None or not self.memorisation else self._reference(train)
-        with _seeded(self.seed):
-            if fits and train is not None:
+        if fits and train is not None:
+            with _seeded(self.seed):
+                vars(self.sampler).update(self._copied(self._unfitted))
                 fit(self.sampler, unit_images(train), training_config)
+        with _seeded(self.seed):
             scores = score_samples(
                 self._samples(),
                 self.extractor,
@@ -252,6 +262,7 @@ class EvaluationPipeline:
                 infinity=self.infinity,
                 training=training,
             )
+        with _seeded(self.seed):
             mse = self._reconstruction(images)
         return EvaluationOutput(
             model=type(self.model).__name__,
@@ -261,6 +272,10 @@ class EvaluationPipeline:
             reference_hash=content_hash(images),
             reconstruction_mse=mse,
         )
+
+    def _copied(self, of_sampler: Any) -> Any:
+        """A copy of what a sampler holds, all but the model."""
+        return copy.deepcopy(of_sampler, {id(part): part for part in self.model.modules()})
 
     def _reference(self, images: Tensor) -> Reference:
         return Reference.of(
@@ -302,18 +317,21 @@ def _seeded(seed: int) -> Iterator[None]:
 
 def _as_images(data: Data, name: str) -> Tensor:
     """Images (N, C, H, W) from an array, a tensor or a data set of images or of Pythae's items."""
-    if isinstance(data, np.ndarray):
-        images = shared(data)
-    elif isinstance(data, Tensor):
-        images = data.detach()
-    elif not hasattr(data, "__getitem__"):
-        remedy = "pass its .dataset" if hasattr(data, "dataset") else "pass images (N, C, H, W)"
-        raise DataError(f"{name} is a {type(data).__name__}: {remedy}")
-    elif not len(data):  # type: ignore[arg-type]
-        raise DataError(f"{name} holds no images")
-    else:
-        items = (data[index] for index in range(len(data)))  # type: ignore[arg-type]
-        images = torch.stack([_image(item, name) for item in items])
+    try:
+        if isinstance(data, np.ndarray):
+            images = shared(data)
+        elif isinstance(data, Tensor):
+            images = data.detach()
+        elif not hasattr(data, "__getitem__"):
+            remedy = "pass its .dataset" if hasattr(data, "dataset") else "pass images (N, C, H, W)"
+            raise DataError(f"{name} is a {type(data).__name__}: {remedy}")
+        elif not len(data):  # type: ignore[arg-type]
+            raise DataError(f"{name} holds no images")
+        else:
+            items = (data[index] for index in range(len(data)))  # type: ignore[arg-type]
+            images = torch.stack([_image(item, name) for item in items])
+    except (TypeError, RuntimeError) as error:  # an array of objects, or images of two sizes
+        raise DataError(f"{name}: {first_line(error)}") from error
     if images.ndim != 4 or len(images) == 0:
         raise DataError(f"{name} must be images (N, C, H, W), N >= 1, not {tuple(images.shape)}")
     return images.cpu()

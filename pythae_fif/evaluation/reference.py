@@ -30,7 +30,7 @@ def content_hash(images: Tensor) -> str:
     """
     sha = hashlib.sha256()
     for batch in images.split(1024):
-        sha.update(batch.cpu().contiguous().numpy().tobytes())
+        sha.update(batch.cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest(tuple(images.shape), images.dtype, sha.hexdigest())
 
 

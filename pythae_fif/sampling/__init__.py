@@ -19,7 +19,7 @@ else:
   :func:`~pythae_fif.sampling.models.in_batches` tries again with gradients.
 * FactorVAE's forward pass gives codes and reconstructions of one half of a batch:
   :func:`~pythae_fif.sampling.models.embed` encodes by itself, and FactorVAE's `reconstruct` is its
-  own.
+  own. It refuses a batch of one: `fit` leaves the last image out where there would be such a batch.
 """
 
 __all__ = ["FITTED", "FIT_STEPS", "SAMPLERS"]

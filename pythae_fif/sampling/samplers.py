@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from pythae.models import BaseAE
+from pythae.models import BaseAE, FactorVAE
 from pythae.samplers import (
     BaseSampler,
     GaussianMixtureSampler,
@@ -73,7 +73,10 @@ def fit(
             f"train_data: the largest value is {float(images.max()):g}, and Pythae fits a "
             "sampler only to images that reach 1: scale them, or fit the sampler before"
         )
+    if isinstance(sampler.model, FactorVAE) and len(images) % FIT_BATCH == 1:
+        images = images[:-1]  # FactorVAE takes no batch of one
     more = {} if training_config is None else {"training_config": training_config}
+    sampler.model.eval()
     with quiet_pythae():
         sampler.fit(train_data=images, **more)
 
@@ -195,7 +198,7 @@ def generate_by_class(
     parts = [
         generate(
             name, model.given(int(label)), codes[torch.from_numpy(labels == label)],
-            num_samples=int(number), seed=seed + 1_000_003 * index, fit_steps=fit_steps,
+            num_samples=int(number), seed=(seed + 1_000_003 * index) % 2**32, fit_steps=fit_steps,
         )
         for index, (label, number) in enumerate(zip(classes, wanted, strict=True)) if number
     ]  # fmt: skip

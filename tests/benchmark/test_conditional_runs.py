@@ -114,3 +114,4 @@ def test_each_class_has_its_part_of_the_samples_and_its_own_codes(sampler):
     assert sorted(of) == [1, 1, 3, 3]  # class 0 has a ninth of the images
     again = generate_by_class(sampler, model, codes, labels, num_samples=45, seed=1)
     assert torch.equal(again[0], samples)
+    generate_by_class(sampler, model, codes, labels, num_samples=45, seed=2**32 - 1)

@@ -339,6 +339,7 @@ class TestConfig:
             ({"samplers": ["normale"]}, "did you mean 'normal'"),
             ({"samplers": []}, "at least one"),
             ({"configurations": [{"a": 1}], "grid": {"a": [1]}}, "not both"),
+            ({"fixed": {"a": 1}, "grid": {"a": [2]}}, "a is in fixed and in grid"),
             ({"notes": "one"}, "notes='one': a list is needed"),
         ],
     )

@@ -66,6 +66,26 @@ def test_profile_cuts_the_grid(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("model", "fixed", "varied"),
+    [
+        ("fif", {"hutchinson_samples": 2}, ["beta=10", "beta=5", "beta=15"]),
+        ("disentangled_beta_vae", {"beta": 7}, ["C=25", "C=10", "C=50"]),
+    ],
+)
+def test_what_a_profile_fixes_is_in_no_grid(tmp_path, model, fixed, varied):
+    profile = {"configurations": 3, "models": {model: {"fixed": fixed}}}
+    plan = expand(*tiny(tmp_path, {"models": [model]}, **profile))
+    assert [s.configuration for s in plan] == varied
+    assert all(fixed.items() <= s.parameters.items() for s in plan)
+
+
+def test_flow_samplers_of_one_latent_dimension(tmp_path):
+    flags = {"latent_dim": 1, "samplers": ["normal", "maf", "iaf"]}
+    with pytest.raises(ConfigError, match=r"--samplers maf iaf: need .* model ae has one"):
+        expand(*tiny(tmp_path, flags))
+
+
+@pytest.mark.parametrize(
     ("flags", "part"),
     [
         ({"beta": [-1.0]}, "beta=-1: at least 0"),

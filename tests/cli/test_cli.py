@@ -426,9 +426,17 @@ class TestScore:
             assert (code, err) == (2, "error: that will do\n")
             assert {key: seen[key] for key in usual} == expected
 
-    def test_a_seed_below_zero(self, run, folders):
-        code, _, err = run.words("score", folders / "a", folders / "b", "--seed", -1)
-        assert code == 2 and "--seed -1: at least 0 is needed" in err
+    @pytest.mark.parametrize(
+        ("flag", "line"),
+        [
+            (("--seed", -1), "--seed -1: at least 0 is needed"),
+            (("--bootstrap", 9), "score --bootstrap: its intervals are written by --to-json FILE"),
+        ],
+        ids=str,
+    )
+    def test_flags_that_are_refused(self, run, folders, flag, line):
+        code, _, err = run.words("score", folders / "a", folders / "b", *flag)
+        assert code == 2 and line in err
 
     def test_one_line_for_a_damaged_model_and_an_image_too_large(self, run, folders, monkeypatch):
         (folders / "model").mkdir()
@@ -658,15 +666,29 @@ class TestOwnImages:
         assert code == 2
         assert "own.npz, key 'data': NaN or infinite values in 1 of 100" in err
 
-    def test_classifier_without_labels(self, run, tiny, tmp_path):
-        np.savez(tmp_path / "own.npz", data=np.arange(6400, dtype=np.uint8).reshape(100, 8, 8))
-        code, _, err = run("--dataset", "npz", "--data", tmp_path / "own.npz", "--config", tiny(),
-                           "--extractor", "classifier")  # fmt: skip
-        assert code == 2
-        assert "'classifier' needs class labels" in err
-        assert "pixels" in err
-        assert err.count("\n") == 1
-        assert run.executed == 0
+    @pytest.mark.parametrize(
+        ("extractor", "more", "line"),
+        [
+            ("classifier", {}, "'classifier' needs class labels, and this data set has none"),
+            ("classifier", {"labels": np.zeros(100, int)}, "at least two classes counted from 0"),
+            ("columns", {}, "'columns' does not take images: choose pixels"),
+        ],
+        ids=("no labels", "one class", "columns"),
+    )
+    def test_extractor_of_other_data(self, run, tiny, tmp_path, caplog, extractor, more, line):
+        images = np.arange(6400, dtype=np.uint8).reshape(100, 8, 8)
+        np.savez(tmp_path / "own.npz", data=images, **more)
+        words = ("--dataset", "npz", "--data", tmp_path / "own.npz", "--config", tiny(),
+                 "--extractor", extractor)  # fmt: skip
+        code, _, err = run(*words)
+        assert (code, run.executed, err.count("\n")) == (2, 0, 1) and line in err
+        assert run(*words, "--dry-run")[0] == 0
+        assert "missing for runs: " in caplog.text and line in caplog.text
+
+    def test_weights_of_an_extractor_that_has_none(self, run, tiny):
+        code, _, err = run("--config", tiny(), "--extractor-weights", "w")
+        assert (code, run.executed) == (2, 0)
+        assert err == "error: extractor 'pixels' takes no weights (--extractor-weights)\n"
 
 
 class TestBadInput:

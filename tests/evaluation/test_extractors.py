@@ -360,6 +360,21 @@ class TestBuild:
         with pytest.raises(ConfigError, match="needs class labels"):
             build_extractor("classifier", (1, 8, 8))
 
+    @pytest.mark.parametrize(
+        ("name", "options", "line"),
+        [
+            ("pixels", {"weights": "w"}, "'pixels' takes no weights"),
+            ("classifier", {"weights": "w"}, "'classifier' takes no weights"),
+            ("efficientnet-lite0", {"weights": "w"}, "'efficientnet-lite0' takes no weights"),
+            ("mine:network", {"weights": "w"}, "'mine:network' takes no weights"),
+            ("pixels", {"precision": "bfloat16"}, "'pixels' is float32 alone, not 'bfloat16'"),
+            ("tf-inception", {"precision": "bfloat16"}, "'tf-inception' is float32 alone"),
+        ],
+    )
+    def test_options_of_other_extractors(self, name, options, line):
+        with pytest.raises(ConfigError, match=line):
+            build_extractor(name, (1, 8, 8), **options)
+
     def test_classifier_is_cached(self, blobs, tmp_path):
         first, again = (
             build_extractor("classifier", (1, 8, 8), blobs, cache_dir=tmp_path) for _ in range(2)
@@ -484,6 +499,10 @@ class TestClassifier:
     def test_wrong_data(self, images, labels, message):
         with pytest.raises(DataError, match=message):
             train_classifier(LabelledImages(images, labels))
+
+    def test_no_step(self, blobs):
+        with pytest.raises(DataError, match="max_steps must be at least 1, not 0"):
+            train_classifier(blobs, max_steps=0)
 
 
 @pytest.mark.slow

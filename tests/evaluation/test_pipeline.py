@@ -183,6 +183,25 @@ def test_same_seed_same_scores_whatever_the_state(train, held_out):
     assert pipeline(model, seed=2)(train, held_out).frechet != first.frechet
 
 
+@pytest.mark.parametrize("name", ["GaussianMixtureSampler", "MAFSampler"])
+def test_each_call_fits_the_sampler_anew(name, train, held_out, tmp_path):
+    model, config = build("VAE"), SAMPLERS[name][1]
+    training = BaseTrainerConfig(output_dir=str(tmp_path), num_epochs=1)
+
+    def built():
+        torch.manual_seed(0)
+        return pipeline(model, config)
+
+    run = built()
+    first, again = (run(train, held_out, training_config=training) for _ in range(2))
+    assert again == first
+    with torch.no_grad():
+        model.encoder.embedding.bias.add_(3)
+    other = run(train, held_out, training_config=training)
+    assert other == built()(train, held_out, training_config=training) != first
+    assert run(None, held_out).frechet == other.frechet  # without data the fit is kept
+
+
 def test_vamp_uses_all_pseudo_inputs(held_out, monkeypatch):
     model = build("VAMP", number_components=20)
     sampler = samplers.VAMPSampler(model)
@@ -203,6 +222,7 @@ def test_vamp_uses_all_pseudo_inputs(held_out, monkeypatch):
         lambda images: images.numpy(),
         lambda images: (images / 255).numpy(),
         lambda images: images.double() / 255,
+        lambda images: (images / 255).bfloat16(),
         lambda images: BaseDataset(images / 255, torch.zeros(len(images))),
         lambda images: torch.utils.data.TensorDataset(images, torch.zeros(len(images))),
     ],
@@ -341,10 +361,25 @@ class TestErrors:
         with pytest.raises(ConfigError, match="GaussianMixtureSampler must be fitted"):
             run(None, held_out)
 
-    @pytest.mark.parametrize("sizes", [{"num_samples": 0}, {"batch_size": 0}])
-    def test_sizes(self, sizes):
-        with pytest.raises(ConfigError, match="at least 1"):
-            pipeline(build("VAE"), **sizes)
+    @pytest.mark.parametrize(
+        ("options", "line"),
+        [
+            ({"num_samples": 0}, "at least 1"),
+            ({"batch_size": 0}, "at least 1"),
+            ({"seed": -1}, "seed must be from 0 to .* not -1"),
+            ({"seed": 2**32}, "seed must be from 0 to"),
+            ({"sampler": "normal"}, r"sampler='normal': pass NormalSampler\(model\)"),
+        ],
+        ids=repr,
+    )
+    def test_options(self, options, line):
+        with pytest.raises(ConfigError, match=line):
+            pipeline(build("VAE"), **options)
+
+    def test_precision_of_a_built_extractor(self):
+        built = PixelExtractor(SHAPE)
+        with pytest.raises(ConfigError, match="go with the name of an extractor"):
+            EvaluationPipeline(build("VAE"), extractor=built, precision="bfloat16")
 
     def test_data_that_are_no_images(self):
         with pytest.raises(DataError, match=r"eval_data must be images .* not \(5, 64\)"):
@@ -354,6 +389,10 @@ class TestErrors:
         pictures = [(Image.new("L", (8, 8)), 0)] * 9
         with pytest.raises(DataError, match=r"eval_data holds .* Image: .*transform=ToTensor"):
             pipeline(build("VAE"))(None, pictures)
+        with pytest.raises(DataError, match=r"eval_data: .*equal size.* \[1, 9, 9\] at entry 1"):
+            pipeline(build("VAE"))(None, [torch.zeros(1, side, side) for side in (8, 9)])
+        with pytest.raises(DataError, match=r"eval_data: can't convert .* numpy.object_"):
+            pipeline(build("VAE"))(None, np.array([None] * 9))
         with pytest.raises(DataError, match="divide by 255"):
             pipeline(build("VAE"))(None, 255 * torch.ones(5, *SHAPE))
 

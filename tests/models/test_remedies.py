@@ -125,7 +125,7 @@ def test_data_of_another_kind_for_the_trainer(wrap, remedy):
 
 def test_what_the_evaluation_does_not_take():
     model = FIF(FIFConfig(input_dim=SHAPE, latent_dim=2))
-    with pytest.raises(ConfigError, match=r"a class: pass NormalSampler\(model\)"):
+    with pytest.raises(ConfigError, match=r"<class .*: pass NormalSampler\(model\)"):
         EvaluationPipeline(model, NormalSampler, extractor="pixels")
     pipeline = EvaluationPipeline(model, extractor="pixels", num_samples=10)
     images = ImageDataset(np.zeros((20, *SHAPE), np.uint8))

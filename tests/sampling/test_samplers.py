@@ -220,6 +220,15 @@ class TestFit:
         fit(sampler, torch.rand(40, 1, 8, 8).round())
         assert sampler.is_fitted
 
+    @pytest.mark.parametrize(("name", "count"), [("ae", 40), ("factor_vae", 101)])
+    def test_of_a_model_in_training_mode_and_without_a_batch_of_one(self, name, count):
+        sampler = GaussianMixtureSampler(model_of(name))
+        sampler.model.encoder.norm = torch.nn.BatchNorm2d(1)
+        sampler.model.encoder.register_forward_pre_hook(lambda encoder, x: encoder.norm(x[0]))
+        sampler.model.train()
+        fit(sampler, torch.rand(count, 1, 8, 8).round())
+        assert sampler.model.encoder.norm.num_batches_tracked == 0
+
 
 def test_names():
     assert {*samplers_module._SAMPLERS, *samplers_module._FITS} == set(SAMPLERS)
