@@ -5,6 +5,7 @@ __all__ = ["main"]
 import logging
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 
 from pythae_fif import studies
@@ -13,7 +14,14 @@ from pythae_fif.cli.request import read_request, run_parser
 from pythae_fif.cli.study import study_command
 from pythae_fif.cli.terminal import PlainFormatter
 from pythae_fif.cli.verify import verify_command
-from pythae_fif.errors import FIFError, ProblemsError, RunsLeftError, printable
+from pythae_fif.errors import (
+    ConfigError,
+    FIFError,
+    ProblemsError,
+    RunsLeftError,
+    did_you_mean,
+    printable,
+)
 
 EXIT_RUNS_LEFT, EXIT_BAD_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 COMMANDS = ("run", "study", "list", "verify", "score")
@@ -36,18 +44,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     to_terminal = logging.StreamHandler()
     to_terminal.setFormatter(PlainFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[to_terminal])
+    # In place of Python's, which adds a file and a line of source.
+    warnings.showwarning = lambda message, *_, **__: _tell("warning", message)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         return _dispatch(words)
     except (FIFError, OSError) as error:
         for line in error.problems if isinstance(error, ProblemsError) else [str(error)]:
-            print("error:", " ".join(printable(line).split()), file=sys.stderr)
+            _tell("error", line)
         return EXIT_RUNS_LEFT if isinstance(error, RunsLeftError) else EXIT_BAD_INPUT
     except KeyboardInterrupt as interrupt:
-        kept = str(interrupt) or "finished runs are kept; the same command goes on from here"
-        print(f"interrupted: {kept}", file=sys.stderr)
+        usual = "finished runs are kept; the same command goes on from the last checkpoints"
+        _tell("interrupted", str(interrupt) or usual)
         return EXIT_INTERRUPTED
+
+
+def _tell(kind: str, text: object) -> None:
+    """Prints one line on standard error."""
+    print(f"{kind}:", " ".join(printable(text).split()), file=sys.stderr)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -72,6 +87,8 @@ def _command_of(words: list[str]) -> tuple[str, list[str]]:
     """The subcommand and its words; without its name, a study's data set says that it is meant."""
     if words[:1] and words[0] in COMMANDS[1:]:
         return words[0], words[1:]
+    if words[:1] and words[0] != "run" and not words[0].startswith("-"):
+        raise ConfigError(f"unknown command {words[0]!r}: {did_you_mean(words[0], COMMANDS)}")
     rest = words[1:] if words[:1] == ["run"] else words
     dataset = _dataset(rest)
     if dataset in studies.DATASETS:

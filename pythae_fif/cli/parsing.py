@@ -50,6 +50,8 @@ class Parser(argparse.ArgumentParser):
         known, unknown = self.parse_known_args(self._split_at_commas(words))
         if unknown:
             flag = unknown[0].partition("=")[0]
+            if not flag.startswith("-"):
+                raise ConfigError(f"{self.command} does not take {flag!r}: see its --help")
             hint = did_you_mean(flag, self._option_string_actions)
             raise ConfigError(f"unknown flag {flag!r} of {self.command}: {hint}")
         return vars(known)

@@ -17,14 +17,18 @@ from pythae_fif.cli.parsing import Parser, add_flags
 from pythae_fif.cli.terminal import Terminal
 from pythae_fif.data.arrays import read_npz, to_uint8
 from pythae_fif.data.images import decode_files, find_images
+from pythae_fif.data.splits import by_sides
 from pythae_fif.device import default_device
 from pythae_fif.errors import ConfigError, DataError, FIFError, first_line
 from pythae_fif.evaluation import Reference, build_extractor, score_samples
 from pythae_fif.files import write_json
+from pythae_fif.runs.folder import STATUS
 from pythae_fif.sampling.samplers import draw
 from pythae_fif.validation import AtLeastOne, Checked, Flag, Whole, read_checked
 
 REFERENCE = "reference"
+MODEL = "model_config.json"
+"""The file by which the folder of a saved model is known."""
 
 
 class ScoreFlags(Checked):
@@ -57,13 +61,24 @@ def score_command(words: list[str]) -> int:
     flags = read_checked(ScoreFlags, given, "score", flags=given)
     if flags.bootstrap and flags.to_json is None:
         raise ConfigError("score --bootstrap: its intervals are written by --to-json FILE alone")
+    if (samples / "model" / MODEL).is_file():  # a run's folder
+        samples /= "model"
+    is_model = (samples / MODEL).is_file()
+    known = None if flags.training is None else Path(flags.training).expanduser()
+    paths = [reference, *([] if is_model else [samples]), *([known] if known else [])]
+    if "num_samples" in given and not is_model:
+        raise ConfigError(f"--num-samples: is for a saved model, and {samples} is none")
+    if flags.image_size is not None and all(path.is_file() for path in paths):
+        raise ConfigError("--image-size: is for folders of images; those of a file keep their size")
     held = _images(reference, flags.image_size)
-    if (samples / "model_config.json").is_file():
+    size = flags.image_size or held.shape[-1]
+    trained = None if known is None else _images(known, size, "train")
+    if is_model:
         torch.manual_seed(flags.seed)
         model = _model(samples).to(default_device()).eval()
         drawn = torch.cat([part.cpu() for part in draw(NormalSampler(model), flags.num_samples)])
     else:
-        drawn = _images(samples, flags.image_size or held.shape[-1])
+        drawn = _images(samples, size)
     extractor = build_extractor(
         flags.extractor,
         tuple(held.shape[1:]),
@@ -71,12 +86,12 @@ def score_command(words: list[str]) -> int:
         weights=flags.extractor_weights,
         download=not flags.offline,
     )
+    for path, images in ((samples, drawn), (known, trained)):
+        if images is not None and extractor.image_shape not in (None, tuple(images.shape[1:])):
+            sides = by_sides(images.shape[1:]), by_sides(held.shape[1:])
+            raise DataError(f"{path} has images of {sides[0]}, {reference} of {sides[1]}")
     references = {REFERENCE: Reference.of(held, extractor)}
-    training = None
-    if flags.training is not None:
-        size = flags.image_size or held.shape[-1]
-        images = _images(Path(flags.training).expanduser(), size, "train")
-        training = Reference.of(images, extractor)
+    training = None if trained is None else Reference.of(trained, extractor)
     scores = score_samples(
         drawn[: flags.num_samples] if drawn.is_floating_point() else drawn,
         extractor, references, seed=flags.seed, bootstrap=flags.bootstrap, training=training,
@@ -123,6 +138,8 @@ def _images(path: Path, size: int | None, split: str = "test") -> Tensor:
         if key is None:
             raise DataError(f"{path}: has no images")
         return torch.from_numpy(to_uint8({key: arrays[key]}, path)[key])
+    if (path / "config.yaml").is_file() and (path / STATUS).is_file():
+        raise DataError(f"{path}: a run without a model, and its pictures are no images to score")
     if not (names := find_images(path)):
         raise DataError(f"{path}: neither a folder of images, an .npz file nor a saved model")
     if size is None:

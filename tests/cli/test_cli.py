@@ -372,6 +372,17 @@ class TestScore:
         assert code == 0 and "samples, references  25, 30" in out
 
     @pytest.mark.filterwarnings("ignore:scores of")
+    def test_the_folder_of_a_run_means_its_model(self, run, folders):
+        for name in ("config.yaml", "status.json"):
+            (folders / "a" / name).touch()
+        words = ["score", folders / "a", folders / "b", "--extractor", "pixels"]
+        code, _, err = run.words(*words)
+        assert code == 2 and f"{folders / 'a'}: a run without a model" in err
+        FIF(FIFConfig(input_dim=(3, 8, 8), latent_dim=2)).save(str(folders / "a/model"))
+        code, out, _ = run.words(*words, "--num-samples", 25)
+        assert code == 0 and "samples, references  25, 30" in out
+
+    @pytest.mark.filterwarnings("ignore:scores of")
     def test_own_network_and_training_images(self, run, folders):
         network = torch.jit.script(torch.nn.Sequential(torch.nn.AvgPool2d(4), torch.nn.ReLU()))
         network.save(str(folders / "mine.pt"))
@@ -427,16 +438,32 @@ class TestScore:
             assert {key: seen[key] for key in usual} == expected
 
     @pytest.mark.parametrize(
-        ("flag", "line"),
+        ("names", "flags", "part"),
         [
-            (("--seed", -1), "--seed -1: at least 0 is needed"),
-            (("--bootstrap", 9), "score --bootstrap: its intervals are written by --to-json FILE"),
+            ("a b", ["--seed", -1], "--seed -1: at least 0 is needed"),
+            (
+                "a b",
+                ["--bootstrap", 9],
+                "score --bootstrap: its intervals are written by --to-json",
+            ),
+            ("a b", ["--num-samples", 99], "--num-samples: is for a saved model, and "),
+            ("c.npz c.npz", ["--image-size", 4], "--image-size: is for folders of images"),
+            ("a c.npz", ["--extractor", "pixels"], "a has images of 3x6x6, "),
+            ("c.npz c.npz", ["--extractor", "pixels", "--training", "a"], "c.npz of 1x6x6"),
         ],
         ids=str,
     )
-    def test_flags_that_are_refused(self, run, folders, flag, line):
-        code, _, err = run.words("score", folders / "a", folders / "b", *flag)
-        assert code == 2 and line in err
+    def test_one_line_for_what_does_not_fit(self, run, folders, monkeypatch, names, flags, part):
+        monkeypatch.chdir(folders)
+        np.savez("c.npz", data=np.full((30, 6, 6), 9, np.uint8))
+        code, _, err = run.words("score", *names.split(), *flags)
+        assert code == 2 and part in err and err.count("\n") == 1
+
+    @pytest.mark.filterwarnings("default:scores of")
+    def test_a_warning_is_one_line(self, run, folders):
+        code, _, err = run.words("score", folders / "a", folders / "b", "--extractor", "pixels")
+        assert code == 0 and err.startswith("warning: scores of 30 samples")
+        assert err.count("\n") == 1
 
     def test_one_line_for_a_damaged_model_and_an_image_too_large(self, run, folders, monkeypatch):
         (folders / "model").mkdir()
@@ -697,7 +724,9 @@ class TestBadInput:
         [
             (["--latent-dims", "3"], ["'--latent-dims'", "did you mean '--latent-dim'"]),
             (["--latent-dims=3"], ["'--latent-dims'", "did you mean '--latent-dim'"]),
-            (["digits"], ["'digits'", "--dataset"]),
+            (["lst"], ["unknown command 'lst': did you mean 'list'? valid: run, study, list, "]),
+            (["results"], ["unknown command 'results': valid: run, study"]),
+            (["run", "digits"], ["run does not take 'digits'"]),
             (["--latent-dim", "x"], ["--latent-dim", "int", "'x'"]),
             (["--latent-dim", "0"], ["--latent-dim 0: at least 1"]),
             (["--models"], ["--models", "at least one"]),
@@ -906,7 +935,8 @@ class TestProgram:
         finally:
             program.kill()
         assert program.returncode == 130
-        assert err == b"interrupted: finished runs are kept; the same command goes on from here\n"
+        said = "finished runs are kept; the same command goes on from the last checkpoints"
+        assert err.decode() == f"interrupted: {said}\n"
         assert descendants
         deadline = time.monotonic() + 10
         while any(Path(f"/proc/{pid}").exists() for pid in descendants):

@@ -403,7 +403,7 @@ def test_an_interrupt_keeps_the_parts_that_are_finished(tmp_path, monkeypatch, c
 
     monkeypatch.setattr(LocalEngine, "run_all", interrupted)
     assert main(command) == 130
-    said = "interrupted: finished runs are kept; the same command goes on from here"
+    said = "interrupted: finished runs are kept; the same command goes on from the last checkpoints"
     assert capsys.readouterr().err.startswith(said)
     kept = len([*tmp_path.rglob("result.json")])  # one that ran beside it may be over, too
     assert kept in (1, 2) and not (tmp_path / "figures").exists()
