@@ -187,9 +187,6 @@ def as_config_error(
         place = ": ".join([where, *map(str, parents)])
         if details["type"] in MISSING:
             return ConfigError(f"{place}: key {key!r} is missing")
-        if key in flags:
-            hint = did_you_mean(flag_of(str(key)), map(flag_of, _keys_at(cls, parents)))
-            return ConfigError(f"{place}: unknown flag {flag_of(str(key))!r}: {hint}")
         hint = did_you_mean(str(key), _keys_at(cls, parents))
         return ConfigError(f"{place}: unknown key {key!r}: {hint}")
     if path[-1:] == ["[key]"]:  # a wrong key of a mapping is a wrong value of the mapping

@@ -172,7 +172,7 @@ class Experiment(TableOptions):
     @model_validator(mode="after")
     def _one_budget(self) -> "Experiment":
         if self.epochs is not None and self.wall_clock is not None:
-            raise ValueError("give epochs, or wall_clock, and not both")
+            raise ConfigError("epochs (--epochs) and wall_clock (--wall-clock): give one of them")
         return self
 
     @field_validator("arch")

@@ -10,7 +10,7 @@ from pythae_fif.benchmark.yaml_files import read_yaml
 from pythae_fif.cli.parsing import Parser, add_flags, flags_in
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.runs.engines.options import ENGINES, EngineOptions
-from pythae_fif.validation import Checked, Flag, name_of, read_checked
+from pythae_fif.validation import Checked, Flag, flag_of, name_of, read_checked
 
 EngineName = Annotated[str, name_of(lambda: ENGINES)]
 
@@ -56,6 +56,9 @@ def read_engine(given: Mapping[str, Any]) -> EngineOptions:
         name = flags.engine
     if not isinstance(name, str) or name not in ENGINES:
         raise ConfigError(f"{file}: engine={name!r}: {did_you_mean(name, ENGINES)}")
+    for option in (option for option in options if option not in ENGINES[name].model_fields):
+        takers = [other for other, cls in ENGINES.items() if option in cls.model_fields]
+        raise ConfigError(f"engine {name}: {flag_of(option)} is for --engine {' or '.join(takers)}")
     if "sbatch" in options:
         options["sbatch"] = dict(options["sbatch"])
     where = f"engine {name}" if file is None else f"{file}: engine {name}"

@@ -53,7 +53,8 @@ class Parser(argparse.ArgumentParser):
             if not flag.startswith("-"):
                 raise ConfigError(f"{self.command} does not take {flag!r}: see its --help")
             hint = did_you_mean(flag, self._option_string_actions)
-            raise ConfigError(f"unknown flag {flag!r} of {self.command}: {hint}")
+            of = f" (data set {known.dataset})" if "dataset" in known else ""
+            raise ConfigError(f"unknown flag {flag!r} of {self.command}{of}: {hint}")
         return vars(known)
 
     def _split_at_commas(self, words: list[str]) -> list[str]:

@@ -118,6 +118,10 @@ def _experiment(flags: RunFlags, keys: Mapping[str, Any], own_dataset: Any) -> E
     if dataset is None:
         dataset = own_dataset or "digits"
     known = [*names_in(), *studies.DATASETS]
+    where = "--dataset" if flags.dataset else f"{flags.config}: dataset"
     if dataset not in known:
-        raise ConfigError(f"--dataset {dataset!r} is unknown: {did_you_mean(dataset, known)}")
+        raise ConfigError(f"{where} {dataset!r} is unknown: {did_you_mean(dataset, known)}")
+    if dataset in studies.DATASETS:
+        command = f"study {studies.DATASETS[dataset]} --dataset {dataset}"
+        raise ConfigError(f"{where} {dataset!r} is of a study: run `{command}`")
     return load_experiment(dataset, file, keys)

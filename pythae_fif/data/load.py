@@ -162,7 +162,8 @@ def _npz(request: Request) -> Source:
     """An .npz file with keys train, test, perhaps val, and train_labels, or data and labels."""
     path = request.path
     if not path.is_file():
-        raise DataError(f"{path}: no such file, needs an .npz file")
+        what = "a folder (choose --dataset folder)" if path.is_dir() else "no such file"
+        raise DataError(f"{path}: {what}, needs an .npz file")
     return Source(path.parent, [path.name], lambda: _read_npz(request), path.stat().st_size)
 
 

@@ -219,7 +219,7 @@ class TestConfig:
             assert after == before | flags | {"batch_size": 7}
             assert given.settings.of(model).grid == usual.settings.of(model).grid
         assert given.name.endswith("-epochs3-batchsize7-learningrate0.5-trainsize60-numsamples50")
-        with pytest.raises(ConfigError, match="give epochs, or wall_clock"):
+        with pytest.raises(ConfigError, match=r"^epochs \(--epochs\) and wall_clock .*: give one"):
             load_experiment("digits", None, {"epochs": 3, "wall_clock": "5s"})
 
     def test_a_part_of_a_profile_keeps_the_rest(self, tmp_path):

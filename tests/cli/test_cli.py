@@ -747,7 +747,13 @@ class TestBadInput:
             (["--data", "here"], ["--data", "folder, npz and csv"]),
             (["--dataset", "folder"], ["'folder'", "--data"]),
             (["--dataset", "folder", "--data", "nowhere"], ["nowhere", "--data"]),
-            (["--dataset", "npz", "--data", "nowhere.npz"], ["nowhere.npz"]),
+            (["--dataset", "npz", "--data", "nowhere.npz"], ["nowhere.npz: no such file"]),
+            (["--dataset", "npz", "--data", "."], [".: a folder (choose --dataset folder)"]),
+            (
+                ["--config", "toy.yaml"],
+                ["toy.yaml: dataset 'circle' is of a study: run `study toy"],
+            ),
+            (["--config", "toys.yaml"], ["toys.yaml: dataset 'circl' is unknown: did you mean"]),
             (
                 ["--dataset", "mnist", "--data-root", "nowhere", "--extractor", "pixels"],
                 ["nowhere", "--data-root"],
@@ -776,6 +782,8 @@ class TestBadInput:
         monkeypatch.chdir(tmp_path)
         monkeypatch.delenv("PYTHAE_FIF_DATA", raising=False)
         Path("own.yaml").write_text("profiles: {quick: {epoch: 1}}")
+        Path("toy.yaml").write_text("dataset: circle")
+        Path("toys.yaml").write_text("dataset: circl")
         assert cli.main(arguments) == 2
         out, err = capsys.readouterr()
         assert out == ""
@@ -842,7 +850,10 @@ class TestStudies:
             (["study", "lineer"], "study 'lineer' is unknown: did you mean 'linear'?"),
             (["--dataset", "sinusiod"], "--dataset 'sinusiod' is unknown: did you mean 'sinusoid'"),
             (["study", "linear", "--beta", "3"], "unknown flag '--beta' of study linear"),
-            (["--dataset", "circle", "--dry-run"], "unknown flag '--dry-run' of study toy"),
+            (
+                ["--dataset", "circle", "--dry-run"],
+                "unknown flag '--dry-run' of study toy (data set circle): ",
+            ),
             (["--dataset=circle", "--latent-dim", "2"], "unknown flag '--latent-dim' of study toy"),
             (["run", "--dataset", "circle", "--wall-clock", "5h"], "unknown flag '--wall-clock'"),
             (["study", "linear", "--dataset", "mnist"], "unknown flag '--dataset' of study linear"),

@@ -50,8 +50,8 @@ class TestOptions:
         ("flags", "file", "message"),
         [
             (["--engine", "slrum"], "", "--engine 'slrum': did you mean 'slurm'? valid: local"),
-            (["--partition", "gpu"], "", "engine local: unknown flag '--partition': valid: --cpus"),
-            (["--engine", "ray", "--gpus", "0"], "", "engine ray: unknown flag '--gpus'"),
+            (["--partition", "gpu"], "", "engine local: --partition is for --engine slurm"),
+            (["--engine", "ray", "--gpus", "0"], "", "engine ray: --gpus is for --engine local"),
             ([], "ray_address: auto", "engine local: unknown key 'ray_address': "),
             (["--runs-per-gpu", "0"], "", "--runs-per-gpu 0: at least 1"),
             (["--gpus", "1,1"], "", "--gpus [1, 1]: give at least one value, and none twice"),
