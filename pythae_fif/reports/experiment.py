@@ -71,7 +71,7 @@ def write_experiment(
     Raises:
         StoreError: The results folder does not take a file.
     """
-    name = report.experiment.name
+    name = _name(report, splits)
     tables = store.root / "tables"
     scores = score_grid(report)
     named = {
@@ -96,6 +96,12 @@ def write_experiment(
         write_text(markdown, _markdown(scores, grids, figures, tables))
     write_text(page, experiment_page(report, scores, grids, figures))
     return [*paths, markdown, page, *(figure.path for figure in figures)]
+
+
+def _name(report: Report, splits: Splits) -> str:
+    """Of the files; your own data are told by their content too, for others may be named alike."""
+    own = "" if report.experiment.data is None else f"-{splits.content_hash[:6]}"
+    return report.experiment.name + own
 
 
 def constant_error(splits: Splits) -> float:
@@ -157,7 +163,7 @@ def _figures(store: ImageStore, splits: Splits, report: Report) -> Iterator[Figu
             lambda: learning_figure(logs, report.title),
         ),
     ]
-    stem = str(store.root / "figures" / report.experiment.name)
+    stem = str(store.root / "figures" / _name(report, splits))
     if splits.columns is None:
         yield from _image_figures(store, splits, report, stem)
     else:

@@ -253,8 +253,8 @@ class Table:
         splits: Its rows.
         latent_dim: d.
         profile: The protocol.
-        name: Of the data in the names of files: with the file if it is your own, and with d if
-            that is not the data set's own.
+        name: Of the data in the names of files: with file and content if it is your own, and with d
+            if that is not the data set's own.
     """
 
     splits: Splits
@@ -300,6 +300,7 @@ def load_table(dataset: str, options: StudyOptions) -> Table:
         raise ConfigError(f"--dataset {dataset} needs --latent-dim")
     splits = load_tabular(dataset, options.data_root, data=options.data, latent_dim=latent_dim)
     if options.data is not None:
-        dataset += "-" + re.sub(r"[^\w.]+", "_", Path(options.data).stem)
+        stem = re.sub(r"[^\w.]+", "_", Path(options.data).stem)
+        dataset += f"-{stem}-{splits.content_hash[:6]}"
     name = data_name(dataset, latent_dim, file.latent_dim)
     return Table(splits, latent_dim, file.profiles[options.profile], name)

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -242,15 +243,16 @@ def test_names_of_files_tell_the_table_and_the_latent_dimension(options, archive
         return tabular_protocol.load_table(dataset, changed).name
 
     (tmp_path / "my own, v2.0.csv").write_text((tmp_path / "t.csv").read_text())
-    assert name("csv") == "csv-t-d2"
+    own = name("csv")
+    assert re.fullmatch("csv-t-[0-9a-f]{6}-d2", own)
     mine = str(tmp_path / "my own, v2.0.csv")
-    assert name("csv", data=mine, latent_dim=1) == "csv-my_own_v2.0-d1"
+    assert name("csv", data=mine, latent_dim=1) == f"csv-my_own_v2.0-{own[6:12]}-d1"
     named = [name("power", data=None, latent_dim=d) for d in (None, 3, 5)]
     assert named == ["power", "power", "power-d5"]
     for study in (tabular, ablation):
         one = dataclasses.replace(options, models=["fif"])
         assert {path.stem.split("-fif-")[0] for path in study.run(one, lambda *_: None)} == {
-            f"{study.__name__.rpartition('.')[2]}-csv-t-d2"
+            f"{study.__name__.rpartition('.')[2]}-{own}"
         }
 
 
@@ -314,7 +316,7 @@ def test_ablation_has_every_row_of_tables_six_and_seven(options, monkeypatch):
     assert trained == [*[usual] * 4, theirs] * 2  # to choose the rate, and then all seeds
     part = dataclasses.replace(options, models=["fif_on"])  # trained already
     markdown, values = ablation.run(part, lambda label, share: None)
-    assert markdown.name == "ablation-csv-t-d2-fif_on-quick.md"
+    assert re.fullmatch(r"ablation-csv-t-\w{6}-d2-fif_on-quick.md", markdown.name)
     (row,) = csv.DictReader(io.StringIO(values.read_text()))
     assert row["FID-like ↓"] == six[1]["FID-like ↓"]
     unknown = dataclasses.replace(options, models=["fif_of"])
