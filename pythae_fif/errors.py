@@ -9,6 +9,7 @@ __all__ = [
     "ProblemsError",
     "RunsLeftError",
     "StoreError",
+    "counted",
     "did_you_mean",
     "first_line",
     "importing",
@@ -115,6 +116,16 @@ def first_line(error: BaseException) -> str:
 _UNSEEN = re.compile(
     "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
 )
+
+
+def counted(number: int, thing: str) -> str:
+    """A number of things.
+
+    Example:
+        >>> counted(1, "run"), counted(2000, "run")
+        ('1 run', '2,000 runs')
+    """
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
 
 
 def printable(text: object) -> str:

@@ -37,7 +37,7 @@ from pythae_fif.benchmark.settings import (
 )
 from pythae_fif.benchmark.yaml_files import config_file, names_in, own_model, read_yaml
 from pythae_fif.data.names import TableOptions
-from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.errors import ConfigError, counted, did_you_mean
 from pythae_fif.evaluation.names import own_extractor
 from pythae_fif.files import safe_name
 from pythae_fif.nn.names import ARCHITECTURES
@@ -300,9 +300,9 @@ def length_of(profile: Profile) -> str:
         >>> length_of(load_experiment("digits", None, {"wall_clock": "5h"}).settings)
         'wall clock 5h'
     """
-    if profile.wall_clock is not None:
-        return f"wall clock {profile.wall_clock}"
-    return f"{profile.epochs} epochs"
+    if profile.epochs is not None:
+        return counted(profile.epochs, "epoch")
+    return f"wall clock {profile.wall_clock}"
 
 
 def experiment_tables() -> list[int]:

@@ -180,7 +180,7 @@ def all_models() -> list[str]:
 @functools.cache
 def _read(path: Path, changed: int) -> ModelEntry:
     """A plan of many runs asks for the same few files again and again."""
-    return read_checked(ModelEntry, read_yaml(path), path.name)
+    return read_checked(ModelEntry, read_yaml(path), str(path))
 
 
 def shown(value: Any) -> str:

@@ -14,7 +14,7 @@ from pythae_fif.benchmark.estimate import training_seconds
 from pythae_fif.benchmark.plan import RunSpec
 from pythae_fif.data import Splits
 from pythae_fif.data.splits import by_sides
-from pythae_fif.errors import FIFError, first_line
+from pythae_fif.errors import FIFError, counted, first_line
 from pythae_fif.nn.build import has_pythae_nets
 from pythae_fif.runs.engines import Engine, LocalEngine
 
@@ -40,7 +40,7 @@ def print_plan(
         experiment, splits, plan: As of the plan.
         todo: Those of them that the store lacks; None where that is not known.
     """
-    runs = f"{len(plan)} run{'s' if len(plan) != 1 else ''}"
+    runs = counted(len(plan), "run")
     title = runs if todo is None else f"{runs}, {len(todo)} of them to do"
     table = Table(title=title, box=None, padding=(0, 2))
     for heading in ("run id", "model", "configuration", "seed", ""):
@@ -51,11 +51,12 @@ def print_plan(
         table.add_row(spec.run_id, spec.model, spec.configuration, str(spec.seed), there)
     console.print(table)
     settings = experiment.settings
+    dims = dict.fromkeys(str(experiment.latent_dim_of(model)) for model in experiment.models)
     console.print(
         f"{experiment.dataset}, {experiment.arch}, profile {experiment.profile}: "
         f"{len(splits.train):,} training {splits.things} of shape {splits.input_dim}, "
-        f"{length_of(settings)}, samplers {', '.join(experiment.samplers)}, "
-        f"extractor {experiment.extractor}",
+        f"{length_of(settings)}, latent dimension {' or '.join(dims)}, "
+        f"samplers {', '.join(experiment.samplers)}, extractor {experiment.extractor}",
         markup=False,
     )
     console.print(networks_line(experiment, splits), markup=False)
@@ -94,6 +95,6 @@ def print_estimate(
     console.print(
         f"estimate from a few timed steps of each model's first configuration: training takes "
         f"{duration(total)} one after the other, {duration(total / len(slots))} on this machine's "
-        f"{len(slots)} {'slot' if len(slots) == 1 else 'slots'}; samplers, scores and start of "
+        f"{counted(len(slots), 'slot')}; samplers, scores and start of "
         f"each run come on top"
     )

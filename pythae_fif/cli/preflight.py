@@ -32,7 +32,7 @@ from pythae_fif.data.load import SOURCES
 from pythae_fif.data.locations import CACHE_VARIABLE, cache_home
 from pythae_fif.data.published import missing
 from pythae_fif.data.source import Request
-from pythae_fif.errors import ConfigError, FIFError
+from pythae_fif.errors import ConfigError, FIFError, counted
 from pythae_fif.evaluation.names import EXTRACTORS, require_packages_of
 from pythae_fif.evaluation.own import load_network
 from pythae_fif.evaluation.weights import DOWNLOADS_OFF
@@ -47,11 +47,12 @@ COPIES_IN_A_CHECKPOINT = 4
 
 @contextlib.contextmanager
 def noted(problems: list[str]) -> Iterator[None]:
-    """An error of the block becomes one more problem."""
+    """An error of the block becomes one more problem, unless it is one already."""
     try:
         yield
     except FIFError as error:
-        problems.append(str(error))
+        if str(error) not in problems:
+            problems.append(str(error))
 
 
 # ---------------------------------------------------------------- the machine
@@ -62,8 +63,7 @@ def machine_line(engine: Engine) -> str:
     if not isinstance(engine, LocalEngine):
         return f"device: chosen by the nodes of {type(engine).__name__.removesuffix('Engine')}"
     slots = engine.slots()
-    at_once = f"{len(slots)} {'run' if len(slots) == 1 else 'runs'} at once, {slots[0].threads} "
-    at_once += "thread each" if slots[0].threads == 1 else "threads each"
+    at_once = f"{counted(len(slots), 'run')} at once, {counted(slots[0].threads, 'thread')} each"
     if slots[0].device == "cpu":
         memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         return f"device: CPU, {cores()} cores and {_size(memory)} of memory; {at_once}"

@@ -143,8 +143,8 @@ def run_benchmark(request: Request) -> int:
             markup=False,
             soft_wrap=True,
         )
-        if flags.open:
-            webbrowser.open(page.resolve().as_uri())
+        if flags.open and not webbrowser.open(page.resolve().as_uri()):
+            logger.warning("warning: --open: there is no browser here to show the page")
     return EXIT_FAILED_RUNS if failed else 0
 
 

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from pythae_fif.cli.parsing import Parser
 from pythae_fif.cli.terminal import Terminal
+from pythae_fif.errors import counted
 from pythae_fif.runs.compare import Difference, difference
 from pythae_fif.runs.remote import Remote, is_url
 from pythae_fif.runs.store import Store
@@ -45,15 +46,19 @@ def verify_command(words: list[str]) -> int:
     console = Terminal(highlight=False)
     wrong = 0
     with contextlib.ExitStack() as stack:
-        roots = [_here(given[name], stack) for name in ("results", "against") if name in given]
-        for root in roots:
+        places = [given[name] for name in ("results", "against") if name in given]
+        roots = [_here(place, stack) for place in places]
+        for root, place in zip(roots, places, strict=True):
             findings = verify(root, kinds)
+            if is_url(place):
+                findings = [finding for finding in findings if finding.kind != "no model"]
+                console.print("trained models at a URL are not read")
             if len(roots) > 1:
                 console.print(f"[bold]{escape(str(root))}[/]")
             console.print(_table(findings))
             runs, bad = len({f.run for f in findings}), sum(f.kind in WRONG for f in findings)
             verdict = f"[red]{bad} of them wrong[/]" if bad else "[green]nothing is wrong[/]"
-            console.print(f"{runs:,} runs read, {verdict}")
+            console.print(f"{counted(runs, 'run')} read, {verdict}")
             wrong += bad
         if not wrong and len(roots) > 1:
             console.print(_comparison([[Store(root, kind) for root in roots] for kind in kinds]))
@@ -77,11 +82,13 @@ def _comparison(stores: list[list[Store[Any, Any]]]) -> Table:
             record, reference = ours.record(spec), theirs.record(spec)
             if record is not None and reference is not None:
                 found[f"{spec.folder}/{spec.run_id}"] = difference(record, reference)
-    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 1), title=f"{len(found):,} runs in both")
+    shown = Table(
+        box=box.SIMPLE_HEAD, padding=(0, 1), title=f"{counted(len(found), 'run')} in both"
+    )
     for heading in ("largest relative difference", "of", "run"):
         shown.add_column(heading, overflow="fold")
     same = sum(value == 0 for value, _ in found.values())
-    shown.add_row("none", "", f"{same:,} runs")
+    shown.add_row("none", "", counted(same, "run"))
     for run, (value, score) in sorted(found.items(), key=lambda pair: -pair[1].value):
         if value != 0:
             shown.add_row(f"{value:.2%}", score, escape(run))

@@ -183,7 +183,7 @@ def _image_figures(
         (
             "best",
             "Reconstructions and samples",
-            "Test images, and their reconstructions and uncurated samples of FIF and of the "
+            "Test images, and their reconstructions and uncurated samples of FIF and of at most "
             f"{BEST} other models of lowest validation distance, each with its best sampler (the "
             "paper's figure 1).",
             best,

@@ -16,7 +16,7 @@ from PIL import Image
 
 from pythae_fif.benchmark.model_entry import read_model_entry
 from pythae_fif.benchmark.selection import Result
-from pythae_fif.errors import printable
+from pythae_fif.errors import counted, printable
 from pythae_fif.reports.grid import Grid
 from pythae_fif.reports.report import Report
 
@@ -55,8 +55,8 @@ def experiment_page(
         for row, choice in zip(report.rows, report.choices, strict=True)
     ]
     lead = (
-        f"{len(report.results)} finished runs of {len(models)} models, scored by "
-        f"{report.distance}. Data: {report.results[0].record.data.source}."
+        f"{counted(len(report.results), 'finished run')} of {counted(len(models), 'model')}, "
+        f"scored by {report.distance}. Data: {report.results[0].record.data.source}."
     )
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),

@@ -244,6 +244,7 @@ def _notes(
     tried = "one configuration" if most == 1 else f"at most {most} configurations"
     notes = [
         f"Profile `{experiment.profile}`: {experiment.settings.note}; {tried} a model"
+        + f", latent dimension {experiment.latent_dim}"
         + "".join(f"; --{key.replace('_', '-')} {v}" for key, v in experiment.overrides.items())
         + ".",
         f"Data: {data.source}; used {data.sizes['train']:,} training, {data.sizes['val']:,} "
@@ -363,9 +364,6 @@ def _row(choice: Choice, split_noise: float, constant_mse: float | None) -> Row:
     def score(scores: Scores) -> float | None:
         return None if scores.score is None else scores.score.mean
 
-    def kernel(scores: Scores) -> float | None:
-        return scores.kernel["test"].mean if "test" in scores.kernel else None
-
     def neighbours(name: str) -> float | None:
         return choice.mean(
             lambda scores: (
@@ -384,7 +382,7 @@ def _row(choice: Choice, split_noise: float, constant_mse: float | None) -> Row:
         frechet_test_noise=2 * noise,
         score=choice.mean(score),
         score_std=choice.std(score),
-        kernel=choice.mean(kernel),
+        kernel=choice.mean(lambda s: s.kernel["test"].mean if "test" in s.kernel else None),
         precision=neighbours("precision"),
         recall=neighbours("recall"),
         density=neighbours("density"),

@@ -92,7 +92,7 @@ def _folders(runs: Path, found: list[Finding]) -> Iterator[Path]:
     """The folders of runs; those that may not be read become findings."""
 
     def unreadable(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError):
+        if not isinstance(error, FileNotFoundError | NotADirectoryError):
             run = Path(str(error.filename)).relative_to(runs).as_posix()
             found.append(Finding("unreadable", run, str(error.strerror)))
 

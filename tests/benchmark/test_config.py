@@ -348,7 +348,7 @@ class TestConfig:
         good = yaml.safe_load((configs_dir() / "models" / "ae.yaml").read_text())
         (tmp_path / "models" / "ae.yaml").write_text(yaml.safe_dump({**good, **change}))
         monkeypatch.setattr("pythae_fif.benchmark.yaml_files.configs_dir", lambda: tmp_path)
-        with pytest.raises(ConfigError, match=r"^ae\.yaml: ") as error:
+        with pytest.raises(ConfigError, match=rf"^{tmp_path}/models/ae\.yaml: ") as error:
             read_model_entry("ae")
         assert part in str(error.value)
 

@@ -136,7 +136,9 @@ class TestShowing:
         assert code == 0
         assert "3 runs" in out
         assert "beta=10, hutchinson_samples=2" in out
-        assert "60 training images of shape (1, 8, 8), 1 epochs" in " ".join(out.split())
+        assert "60 training images of shape (1, 8, 8), 1 epoch, latent dimension 8" in " ".join(
+            out.split()
+        )
         assert not run.results.exists()
 
     def test_one_broken_file_does_not_break_the_list_and_is_told_first(
@@ -154,6 +156,10 @@ class TestShowing:
         assert code == 0 and "cannot be used: " in out and "  vae " in out and "Mine [/x]" in out
         code, _, err = run("--config", tiny(models=["ae"]))
         assert code == 2 and "mine.yaml" in err and not run.results.exists()
+        (tmp_path / "own/models/mine.yaml").write_text(yaml.safe_dump({**ae, "lable": 1}))
+        code, _, err = run("--config", tiny(models=["mine"]))
+        assert code == 2 and err.count("\n") == 1
+        assert err.startswith(f"error: {tmp_path}/own/models/mine.yaml: unknown key 'lable'")
 
     def test_version(self, capsys):
         with pytest.raises(SystemExit) as stop:
@@ -649,9 +655,9 @@ class TestOwnImages:
             Image.fromarray(pixels).save(folder / f"{index:03}.png")
         return folder
 
-    def test_folder(self, run, tiny, folder, monkeypatch):
+    def test_folder(self, run, tiny, folder, monkeypatch, caplog):
         opened = []
-        monkeypatch.setattr(webbrowser, "open", opened.append)
+        monkeypatch.setattr(webbrowser, "open", lambda page: opened.append(page) or len(opened) > 1)
         code, out, err = run("--dataset", "folder", "--data", folder, "--config", tiny(),
                              "--image-size", "8", "--open")  # fmt: skip
         assert (code, err) == (0, "")
@@ -661,7 +667,21 @@ class TestOwnImages:
         page = next(run.results.glob("pages/*.html"))
         assert out.splitlines()[-1] == f"open: {page}" and opened == [page.as_uri()]
         (table,) = run.results.glob("tables/folder-images-resnet-tiny-8px-pixels-??????.md")
+        assert "there is no browser here" in caplog.text
         text = table.read_text()
+        caplog.clear()
+        run(
+            "--dataset",
+            "folder",
+            "--data",
+            folder,
+            "--config",
+            tiny(),
+            "--image-size",
+            "8",
+            "--open",
+        )
+        assert len(opened) == 2 and "browser" not in caplog.text
         assert "--data images" in text
         assert str(folder) not in text
 

@@ -7,6 +7,7 @@ from support.reference import REFERENCE, lines, unpack
 
 from pythae_fif import cli
 from pythae_fif.errors import printable
+from pythae_fif.runs.verify import Finding
 
 RUN = next(  # one from before records listed their files, and so whole without its pictures
     run
@@ -27,6 +28,16 @@ def test_committed_results_are_in_order(capsys):
     assert "nothing is wrong" in capsys.readouterr().out
 
 
+def test_models_at_a_url_are_not_read(store, monkeypatch, capsys):
+    found = [Finding("fine", "a"), Finding("no model", "a")]
+    monkeypatch.setattr("pythae_fif.cli.verify.verify", lambda *_: found)
+    for place, told in ((str(store), False), (f"file://{store}", True)):
+        assert cli.main(["verify", place]) == 0
+        out = capsys.readouterr().out
+        assert ("trained models at a URL are not read" in out) is told
+        assert ("no model" in out) is not told
+
+
 @pytest.mark.parametrize("place", ["{}", "file://{}"])
 def test_what_is_wrong_is_named_and_makes_the_exit_code(store, capsys, place):
     record = store / "runs" / RUN / "result.json"
@@ -39,7 +50,7 @@ def test_what_is_wrong_is_named_and_makes_the_exit_code(store, capsys, place):
 def test_how_far_runs_are_from_those_of_a_reference(store, capsys):
     assert cli.main(["verify", str(store), "--against", str(REFERENCE)]) == 0
     out = " ".join(capsys.readouterr().out.split())
-    assert "1 runs in both" in out and "none 1 runs" in out
+    assert "1 run read, " in out and "1 run in both" in out and "none 1 run" in out
     path = store / "runs" / RUN / "result.json"
     content = json.loads(path.read_text())
     content["scores"]["gmm"]["frechet"]["test"] *= 1.25
@@ -66,7 +77,7 @@ def test_neither_store_is_written_to(store, tmp_path_factory, capsys):
         root.chmod(0o555)
     before = found()
     assert cli.main(["verify", str(store), "--against", str(reference)]) == 0
-    assert "1 runs in both" in capsys.readouterr().out
+    assert "1 run in both" in capsys.readouterr().out
     assert found() == before
 
 
@@ -85,6 +96,7 @@ def test_a_reference_is_verified_too_and_not_made(store, tmp_path, capsys):
     ("words", "part"),
     [
         (["nowhere"], "nowhere holds no runs"),
+        ([__file__], "test_verify_command.py holds no runs"),
         ([], "RESULTS"),
         (["results", "more"], "'more'"),
         (["results", "--result"], "unknown flag '--result'"),
