@@ -20,10 +20,12 @@ from pythae_fif.runs.engines import Engine, LocalEngine
 
 
 def networks_line(experiment: Experiment, splits: Splits) -> str:
-    """Whose nets are trained: Pythae's for some shapes, which take long, and small ones else."""
+    """Whose nets are trained: Pythae's for some shapes, which take long, and small ones else; d."""
     pythaes = has_pythae_nets(experiment.arch, splits.input_dim)
     whose = "Pythae's " if pythaes else "small " if experiment.arch != "tabular" else ""
-    return f"networks: {whose}{experiment.arch} for {splits.things} of {by_sides(splits.input_dim)}"
+    dims = dict.fromkeys(str(experiment.latent_dim_of(model)) for model in experiment.models)
+    data = f"{splits.things} of {by_sides(splits.input_dim)}"
+    return f"networks: {whose}{experiment.arch} for {data}, latent dimension {' or '.join(dims)}"
 
 
 def print_plan(
@@ -51,12 +53,11 @@ def print_plan(
         table.add_row(spec.run_id, spec.model, spec.configuration, str(spec.seed), there)
     console.print(table)
     settings = experiment.settings
-    dims = dict.fromkeys(str(experiment.latent_dim_of(model)) for model in experiment.models)
     console.print(
         f"{experiment.dataset}, {experiment.arch}, profile {experiment.profile}: "
         f"{len(splits.train):,} training {splits.things} of shape {splits.input_dim}, "
-        f"{length_of(settings)}, latent dimension {' or '.join(dims)}, "
-        f"samplers {', '.join(experiment.samplers)}, extractor {experiment.extractor}",
+        f"{length_of(settings)}, samplers {', '.join(experiment.samplers)}, "
+        f"extractor {experiment.extractor}",
         markup=False,
     )
     console.print(networks_line(experiment, splits), markup=False)

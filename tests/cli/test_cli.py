@@ -136,9 +136,7 @@ class TestShowing:
         assert code == 0
         assert "3 runs" in out
         assert "beta=10, hutchinson_samples=2" in out
-        assert "60 training images of shape (1, 8, 8), 1 epoch, latent dimension 8" in " ".join(
-            out.split()
-        )
+        assert "60 training images of shape (1, 8, 8), 1 epoch, samplers" in " ".join(out.split())
         assert not run.results.exists()
 
     def test_one_broken_file_does_not_break_the_list_and_is_told_first(
@@ -180,7 +178,7 @@ class TestShowing:
         code, out, _ = run("--dry-run")
         assert code == 0
         assert "digits, convnet, profile quick: 1,197 training images" in out
-        assert "networks: small convnet for images of 1x8x8" in out
+        assert "networks: small convnet for images of 1x8x8, latent dimension 8" in out
 
     def test_dry_run_estimates_the_time(self, run, tiny):
         _, out, _ = run("--config", tiny(models=["fif", "ae"]), "--dry-run")
