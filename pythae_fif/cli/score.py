@@ -53,9 +53,7 @@ def score_command(words: list[str]) -> int:
         DataError: What is not there, or no images.
     """
     parser = Parser("score", "Scores samples against a reference, each a folder of images or .npz.")
-    parser.add_argument(
-        "samples", metavar="SAMPLES", help="images, or the folder of a run or model"
-    )
+    parser.add_argument("samples", metavar="SAMPLES", help="images, or folder of a run or model")
     parser.add_argument(REFERENCE, metavar="REFERENCE", help="images")
     add_flags(parser, ScoreFlags)
     given = parser.given(words)
