@@ -77,6 +77,12 @@ class ModelSettings(Checked):
     grid: Grid | None = None
     fixed: dict[str, Any] = Field(default_factory=dict)
 
+    @model_validator(mode="after")
+    def _fixed_or_varied(self) -> "ModelSettings":
+        if both := self.fixed.keys() & (self.grid or {}).keys():
+            raise ValueError(f"{min(both)} is in fixed and in grid: leave out one of the two")
+        return self
+
 
 class Profile(Settings):
     """How long and on how much data every model trains.

@@ -20,7 +20,7 @@ from pythae_fif.runs.engines import Engine, LocalEngine
 
 
 def networks_line(experiment: Experiment, splits: Splits) -> str:
-    """Whose nets are trained: Pythae's for some shapes, which take long, and small ones else; d."""
+    """Whose nets are trained: Pythae's for some shapes, small ones for others."""
     pythaes = has_pythae_nets(experiment.arch, splits.input_dim)
     whose = "Pythae's " if pythaes else "small " if experiment.arch != "tabular" else ""
     dims = dict.fromkeys(str(experiment.latent_dim_of(model)) for model in experiment.models)

@@ -44,12 +44,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     to_terminal = logging.StreamHandler()
     to_terminal.setFormatter(PlainFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[to_terminal])
-    # In place of Python's, which adds a file and a line of source.
-    warnings.showwarning = lambda message, *_, **__: _tell("warning", message)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        return _dispatch(words)
+        with warnings.catch_warnings():
+            # In place of Python's, which adds a file and a line of source.
+            warnings.showwarning = lambda message, *_, **__: _tell("warning", message)
+            return _dispatch(words)
     except (FIFError, OSError) as error:
         for line in error.problems if isinstance(error, ProblemsError) else [str(error)]:
             _tell("error", line)

@@ -66,7 +66,7 @@ def score_command(words: list[str]) -> int:
     is_model = (samples / MODEL).is_file()
     known = None if flags.training is None else Path(flags.training).expanduser()
     paths = [reference, *([] if is_model else [samples]), *([known] if known else [])]
-    if "num_samples" in given and not is_model:
+    if "num_samples" in given and samples.exists() and not is_model:
         raise ConfigError(f"--num-samples: is for a saved model, and {samples} is none")
     if flags.image_size is not None and all(path.is_file() for path in paths):
         raise ConfigError("--image-size: is for folders of images; those of a file keep their size")
@@ -139,7 +139,7 @@ def _images(path: Path, size: int | None, split: str = "test") -> Tensor:
             raise DataError(f"{path}: has no images")
         return torch.from_numpy(to_uint8({key: arrays[key]}, path)[key])
     if (path / "config.yaml").is_file() and (path / STATUS).is_file():
-        raise DataError(f"{path}: a run without a model, and its pictures are no images to score")
+        raise DataError(f"{path}: the run has no model to score")
     if not (names := find_images(path)):
         raise DataError(f"{path}: neither a folder of images, an .npz file nor a saved model")
     if size is None:

@@ -318,7 +318,7 @@ class Ensemble:
 
     def reconstruction_error(self, x: Tensor) -> Tensor:
         """`|g(f(x)) - x|^2`, (M, N), of data (N, D) or (M, N, D)."""
-        x_hat = self.decode(self.encode(self._here(x)))
+        x_hat = self.decode(self.encode(x))
         return squared_error(x_hat, self._here(x), 2).to(x.device)
 
     @torch.no_grad()

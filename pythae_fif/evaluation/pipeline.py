@@ -176,7 +176,10 @@ class EvaluationPipeline:
         self.model = model
         self.sampler = sampler
         # Each call fits it anew from this, so that no fit goes on from the last.
-        self._unfitted = self._copied(vars(sampler)) if needs_fit(sampler) else None
+        self._unfitted = None
+        if needs_fit(sampler):
+            with contextlib.suppress(TypeError, RuntimeError):  # one of the user's with a lock
+                self._unfitted = self._copied(vars(sampler))
         if isinstance(extractor, str):
             if extractor == "classifier":
                 raise ConfigError(
@@ -238,7 +241,8 @@ class EvaluationPipeline:
             SampleCountWarning: fewer than 2,048 samples.
         """
         images = _as_images(eval_data, "eval_data")
-        fits = self._unfitted is not None and train_data is not None
+        anew = self._unfitted is not None
+        fits = train_data is not None and (anew or needs_fit(self.sampler))
         if needs_fit(self.sampler) and train_data is None:
             name = type(self.sampler).__name__
             raise ConfigError(f"{name} must be fitted: pass train_data, or fit it before")
@@ -249,7 +253,8 @@ class EvaluationPipeline:
         training = None if train is None or not self.memorisation else self._reference(train)
         if fits and train is not None:
             with _seeded(self.seed):
-                vars(self.sampler).update(self._copied(self._unfitted))
+                if anew:
+                    vars(self.sampler).update(self._copied(self._unfitted))
                 fit(self.sampler, unit_images(train), training_config)
         with _seeded(self.seed):
             scores = score_samples(
@@ -275,7 +280,8 @@ class EvaluationPipeline:
 
     def _copied(self, of_sampler: Any) -> Any:
         """A copy of what a sampler holds, all but the model."""
-        return copy.deepcopy(of_sampler, {id(part): part for part in self.model.modules()})
+        parts = [*self.model.modules(), *self.model.parameters(), *self.model.buffers()]
+        return copy.deepcopy(of_sampler, {id(part): part for part in parts})
 
     def _reference(self, images: Tensor) -> Reference:
         return Reference.of(

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pythae_fif.errors import ConfigError, first_line
 from pythae_fif.models.hutchinson import HutchinsonConfig, HutchinsonModel, has_batch_norm
+from pythae_fif.models.manifold import check_no_script
 from pythae_fif.models.outputs import uncompiled
 from pythae_fif.models.whitening import add_code_maps
 from pythae_fif.nn.conditional import GivenDecoder, GivenEncoder, joined_dim
@@ -182,6 +183,8 @@ class FIF(HutchinsonModel):
                 f"for gradient_to={options[0]!r}, trace_space={options[1]!r}; use "
                 f"mode='backward'"
             )
+        if forward:
+            check_no_script(self, f"FIFConfig mode={model_config.mode!r}")
         self._surrogate_mode: Mode | None = None
 
     @classmethod

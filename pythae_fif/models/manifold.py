@@ -206,8 +206,8 @@ class ManifoldModel(SavedModel):
         Warns:
             RuntimeWarning: g' has not full rank; the message names the samples.
         """
-        if create_graph and any(isinstance(m, torch.jit.ScriptModule) for m in self.modules()):
-            raise ConfigError("log_prob: no gradient through TorchScript; give the plain module")
+        if create_graph:
+            check_no_script(self, "log_prob(create_graph=True)")
         x = self._typed(x)
         condition = self._condition(labels, x)
         with self._in_evaluation_mode(create_graph):
@@ -377,6 +377,15 @@ class ManifoldModel(SavedModel):
         finally:  # one by one: a user may have frozen some
             for module, training in modes.items():
                 module.training = training
+
+
+def check_no_script(model: torch.nn.Module, of: str) -> None:
+    """Refuses a network in TorchScript, where it needs the gradient of a Jacobian-vector product.
+
+    PyTorch's is wrong of a layer norm, which is hidden there.
+    """
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ConfigError(f"{of}: no right gradient through TorchScript; give the plain module")
 
 
 def _widened(network: Map, x: Tensor) -> tuple[Map, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.models.hutchinson import HutchinsonConfig, HutchinsonModel, has_batch_norm
-from pythae_fif.models.manifold import Count
+from pythae_fif.models.manifold import Count, check_no_script
 from pythae_fif.models.outputs import uncompiled
 from pythae_fif.nn.coupling import build_coupling
 from pythae_fif.validation import config_dataclass
@@ -104,6 +104,7 @@ class RectangularFlow(HutchinsonModel):
                 "RectangularFlow with BatchNorm networks trains on a wrong volume, as samples of a "
                 "batch depend on each other: use GroupNorm or LayerNorm"
             )
+        check_no_script(self, "RectangularFlow")
 
     @classmethod
     def _networks(
@@ -120,6 +121,8 @@ class RectangularFlow(HutchinsonModel):
             raise ConfigError(
                 "RectangularFlow needs encoder and decoder, or neither: they are one flow"
             )
+        if hasattr(encoder, "flow") and hasattr(decoder, "flow"):
+            encoder.flow = decoder.flow
         return encoder, decoder
 
     @uncompiled

@@ -19,6 +19,8 @@ from pythae_fif.models.whitening import add_code_maps, bare
 from pythae_fif.nn.recipe import rebuild, recipe_of
 
 NETWORKS = "networks.json"
+SHARED = "one flow"
+"""The key there for whether encoder and decoder share a flow, which Pythae saves twice."""
 
 
 class SavedModel(BaseAE):
@@ -29,8 +31,11 @@ class SavedModel(BaseAE):
     def save(self, dir_path: str) -> None:
         """Writes configuration, weights and networks to a folder, as Pythae does."""
         super().save(dir_path)
-        recipes = {side: recipe_of(bare(getattr(self, side))) for side in ("encoder", "decoder")}
-        write_json(Path(dir_path, NETWORKS), recipes)
+        networks = {side: bare(getattr(self, side)) for side in ("encoder", "decoder")}
+        flows = [getattr(network, "flow", None) for network in networks.values()]
+        notes: dict[str, Any] = {side: recipe_of(network) for side, network in networks.items()}
+        notes[SHARED] = flows[0] is not None and flows[0] is flows[1]
+        write_json(Path(dir_path, NETWORKS), notes)
 
     @classmethod
     def load_from_folder(cls, dir_path: str, trust: bool = False) -> Self:
@@ -71,7 +76,8 @@ class SavedModel(BaseAE):
             add_code_maps(model)
         model.to(next(v.dtype for v in weights.values() if v.is_floating_point()))
         model.load_state_dict(weights)
-        _share_flow(bare(model.encoder), bare(model.decoder))
+        if isinstance(recipes, dict) and recipes.get(SHARED):
+            bare(model.encoder).flow = bare(model.decoder).flow
         return model
 
     def push_to_hf_hub(self, hf_hub_path: str, card: ModelCard | None = None) -> None:
@@ -110,14 +116,6 @@ class SavedModel(BaseAE):
         kinds = ["*.json", "model.pt", *(["*.pkl"] if allow_pickle else [])]
         folder = _hub().snapshot_download(hf_hub_path, allow_patterns=kinds)
         return cls.load_from_folder(folder, trust=allow_pickle)
-
-
-def _share_flow(encoder: Any, decoder: Any) -> None:
-    """Makes the two directions of one flow one again: Pythae saves each side by itself."""
-    if hasattr(encoder, "flow") and hasattr(decoder, "flow"):
-        pairs = zip(encoder.flow.parameters(), decoder.flow.parameters(), strict=False)
-        if all(torch.equal(ours, theirs) for ours, theirs in pairs):
-            encoder.flow = decoder.flow
 
 
 def _hub() -> Any:

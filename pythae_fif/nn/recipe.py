@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-import numpy as np
 import torch
 from pythae.models.nn import BaseDecoder, BaseEncoder
 
@@ -25,7 +24,7 @@ def noted(build: B) -> B:
 
     @functools.wraps(build)
     def build_and_note(*args: Any, **kwargs: Any) -> Networks:
-        args, kwargs = json.loads(json.dumps([args, kwargs], default=np.generic.item))
+        args, kwargs = json.loads(json.dumps([args, kwargs], default=lambda value: value.tolist()))
         networks = build(*args, **kwargs)
         for network in networks:
             note = {"builder": build.__name__, "args": args, "kwargs": kwargs}

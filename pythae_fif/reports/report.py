@@ -199,7 +199,7 @@ def _warnings(
     }
     if dimensions:
         others = ", ".join(f"{model} {dimension}" for model, dimension in dimensions.items())
-        warnings.append(f"Latent dimension {experiment.latent_dim}, but {others}.")
+        warnings.append(f"Of another latent dimension: {others}.")
     weights = {s.extractor_hash for result in results for s in result.record.scores.values()}
     if len(weights) > 1:
         warnings.append(

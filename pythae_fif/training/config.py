@@ -109,14 +109,13 @@ WHERE_AND_HOW_LONG = {
 def training_digest(
     model: BaseAE, train_data: Any, eval_data: Any, *configs: BaseTrainerConfig
 ) -> str:
-    """Identifies a training: the model's configuration and modules, the training's, data sizes."""
+    """Identifies a training: configurations of model and training, networks, and data sizes."""
     sizes = [None if data is None else len(data) for data in (train_data, eval_data)]
     kept = [
         {key: value for key, value in config.to_dict().items() if key not in WHERE_AND_HOW_LONG}
         for config in configs
     ]
-    modules = [(name, type(module).__qualname__) for name, module in model.named_modules()]
-    return digest(json.dumps([model.model_config.to_dict(), kept, sizes, modules]))
+    return digest(json.dumps([model.model_config.to_dict(), kept, sizes]), model)
 
 
 def check_training(

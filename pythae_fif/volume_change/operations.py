@@ -167,9 +167,9 @@ def _instance_norm(
         return F.batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
     dims = tuple(range(2, input.dim()))
     if running_mean is not None and running_var is not None:
-        with torch.no_grad():
-            running_mean.lerp_(input.mean(dims).mean(0), momentum)
-            running_var.lerp_(input.var(dims).mean(0), momentum)
+        with torch.no_grad(), torch._C.DisableTorchFunction():  # which moves them
+            wide = input.to(running_mean.dtype)
+            F.instance_norm(wide, running_mean, running_var, momentum=momentum, eps=eps)
     output, channels = _standardised(input, dims, eps), (-1, *[1] * len(dims))
     output = output if weight is None else output * weight.view(channels)
     return (output if bias is None else output + bias.view(channels)).to(input.dtype)
@@ -177,12 +177,15 @@ def _instance_norm(
 
 _NORMALISED: dict[Any, Callable[..., Tensor]] = {
     **dict.fromkeys(named("layer_norm"), _layer_norm),
-    **dict.fromkeys(named("instance_norm"), _instance_norm),
+    F.instance_norm: _instance_norm,
+    torch.instance_norm: lambda x, weight, bias, mean, var, *rest: _instance_norm(
+        x, mean, var, weight, bias, *rest
+    ),
 }
 """Normalisation by a sample's own statistics -> the same in terms of others.
 
 PyTorch's gradient of its Jacobian-vector product takes the statistics for constants. The recorder
-has rules for it.
+has rules for these operations.
 """
 
 MASKED: dict[Any, Callable[..., Tensor]] = {

@@ -358,6 +358,10 @@ class TestConfig:
             ("latent_dimm: 3", ["own.yaml", "'latent_dimm'", "did you mean 'latent_dim'"]),
             ("profiles: {quick: {epoch: 3}}", ["own.yaml", "quick", "'epoch'", "mean 'epochs'"]),
             ("profiles: {swift: {epochs: 3}}", ["own.yaml", "swift", "'batch_size' is missing"]),
+            (
+                "profiles: {quick: {models: {ae: {fixed: {a: 1}, grid: {a: [2]}}}}}",
+                ["own.yaml", "a is in fixed and in grid"],
+            ),
             ("profiles: 3", ["own.yaml", "profiles", "mapping", "3"]),
             ("profiles: {quick: 3}", ["own.yaml", "quick", "mapping"]),
             ("1: 2", ["own.yaml", "unknown key 1"]),

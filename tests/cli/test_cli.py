@@ -381,7 +381,7 @@ class TestScore:
             (folders / "a" / name).touch()
         words = ["score", folders / "a", folders / "b", "--extractor", "pixels"]
         code, _, err = run.words(*words)
-        assert code == 2 and f"{folders / 'a'}: a run without a model" in err
+        assert code == 2 and f"{folders / 'a'}: the run has no model" in err
         FIF(FIFConfig(input_dim=(3, 8, 8), latent_dim=2)).save(str(folders / "a/model"))
         code, out, _ = run.words(*words, "--num-samples", 25)
         assert code == 0 and "samples, references  25, 30" in out
@@ -451,6 +451,7 @@ class TestScore:
                 "score --bootstrap: its intervals are written by --to-json",
             ),
             ("a b", ["--num-samples", 99], "--num-samples: is for a saved model, and "),
+            ("nowhere b", ["--num-samples", 99], "nowhere: "),
             ("c.npz c.npz", ["--image-size", 4], "--image-size: is for folders of images"),
             ("a c.npz", ["--extractor", "pixels"], "a has images of 3x6x6, "),
             ("c.npz c.npz", ["--extractor", "pixels", "--training", "a"], "c.npz of 1x6x6"),

@@ -1,6 +1,7 @@
 """The evaluation pipeline: every Pythae model and sampler, streaming, seeds, caches, JSON."""
 
 import json
+import threading
 import warnings
 
 import numpy as np
@@ -200,6 +201,16 @@ def test_each_call_fits_the_sampler_anew(name, train, held_out, tmp_path):
     other = run(train, held_out, training_config=training)
     assert other == built()(train, held_out, training_config=training) != first
     assert run(None, held_out).frechet == other.frechet  # without data the fit is kept
+
+
+@pytest.mark.parametrize("lock", [None, threading.Lock()])
+def test_a_sampler_that_holds_more_is_fitted_too(lock, train, held_out):
+    model = build("VAE")
+    sampler = samplers.GaussianMixtureSampler(model)
+    sampler.lock, sampler.weight = lock, next(model.parameters())
+    run = pipeline(model, sampler)
+    assert run(train, held_out).scores.num_samples > 0
+    assert sampler.weight is next(model.parameters())
 
 
 def test_vamp_uses_all_pseudo_inputs(held_out, monkeypatch):

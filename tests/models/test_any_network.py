@@ -17,6 +17,7 @@ from torch.nn.utils import parametrizations
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.errors import ConfigError
+from pythae_fif.models import RectangularFlow, RectangularFlowConfig
 from pythae_fif.models.fif import SlowerModeWarning
 from pythae_fif.volume_change import surrogate
 from pythae_fif.volume_change.conjugate_gradient import rectangular_surrogate
@@ -211,10 +212,11 @@ BLOCKS = {
         lambda: nn.InstanceNorm2d(4, affine=True, track_running_stats=True),
         lambda f, x: f(x.view(-1, 4, 2, 2)).flatten(1),
     ),
-    "instance norm of torch": function(
-        lambda x: torch.instance_norm(
-            x.view(-1, 4, 2, 2), None, None, None, None, True, 0.1, 1e-5, False
-        ).flatten(1)
+    "instance norm of torch": (
+        lambda: nn.GroupNorm(4, 4),  # for its weight and bias
+        lambda f, x: torch.instance_norm(
+            x.view(-1, 4, 2, 2), f.weight + 1, f.bias + 2, None, None, True, 0.1, 1e-5, False
+        ).flatten(1),
     ),
     "rms norm": of_tokens(lambda: nn.RMSNorm(4)),
     "normalize": function(
@@ -433,12 +435,15 @@ def test_gradients_of_all_modes_agree_with_norms(name, gradient_to, trace_space)
         model.load_state_dict(state)
 
 
-def test_the_statistics_of_an_instance_norm_run_as_those_of_pytorch():
-    ours = torch.nn.InstanceNorm1d(3, affine=True, track_running_stats=True).double()
-    theirs, x = copy.deepcopy(ours), torch.randn(5, 3, 7, dtype=torch.float64)
-    with TwiceDifferentiable():
-        found = ours(x), ours.eval()(x)
-    torch.testing.assert_close(found, (theirs(x), theirs.eval()(x)))
+@pytest.mark.parametrize("autocast", [False, True])
+def test_the_statistics_of_an_instance_norm_run_as_those_of_pytorch(autocast):
+    ours = torch.nn.InstanceNorm1d(3, affine=True, track_running_stats=True)
+    theirs, x = copy.deepcopy(ours), torch.randn(5, 3, 7)
+    x = x.bfloat16() if autocast else x
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        with TwiceDifferentiable():
+            found = ours(x), ours.eval()(x)
+        torch.testing.assert_close(found, (theirs(x), theirs.eval()(x)))
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
 
 
@@ -450,9 +455,14 @@ def test_a_layer_norm_of_half_precision_is_that_of_pytorch(dtype):
     torch.testing.assert_close(found, layer(x), rtol=2 * torch.finfo(dtype).eps, atol=1e-3)
 
 
-def test_a_scripted_network_has_no_density_with_gradient():
-    with pytest.raises(ConfigError, match="TorchScript"):
+def test_a_scripted_network_has_no_gradient_of_a_product():
+    with pytest.raises(ConfigError, match=r"log_prob.*TorchScript"):
         fif("scripted").log_prob(points(), create_graph=True)
+    with pytest.raises(ConfigError, match=r"mode='mixed'.*TorchScript"):
+        fif("scripted", mode="mixed", gradient_to="decoder", trace_space="latent")
+    config = RectangularFlowConfig(input_dim=(D,), latent_dim=d)
+    with pytest.raises(ConfigError, match=r"RectangularFlow.*TorchScript"):
+        RectangularFlow(config, Encoder("scripted"), Decoder("scripted"))
 
 
 @pytest.mark.parametrize("name", BLOCKS)

@@ -74,14 +74,29 @@ def test_fif_trains_on_the_free_form_and_on_the_coupling_nets():
 
 
 @pytest.mark.parametrize("kind", [FIF, RectangularFlow])
-def test_a_flow_stays_one_when_it_is_loaded(kind, tmp_path):
+@pytest.mark.parametrize("whiten", [False, True])
+def test_a_flow_stays_one_when_it_is_loaded(kind, whiten, tmp_path):
     config = kind.config_class(input_dim=(5,), latent_dim=3)
-    model = kind(config, *build_coupling((5,), 3, data_blocks=1, latent_blocks=1, hidden_dim=8))
-    model.whiten(torch.randn(30, 5))
+    model = kind(config, *coupling_of_five())
+    if whiten:
+        model.whiten(torch.randn(30, 5))
     model.save(str(tmp_path))
     loaded = kind.load_from_folder(str(tmp_path))
     assert len(list(loaded.parameters())) == len(list(model.parameters()))
     torch.testing.assert_close(loaded.embed(torch.ones(2, 5)), model.embed(torch.ones(2, 5)))
+
+
+def coupling_of_five():
+    return build_coupling((5,), 3, data_blocks=1, latent_blocks=1, hidden_dim=8)
+
+
+@pytest.mark.parametrize("kind", [FIF, RectangularFlow])
+def test_two_flows_stay_two_in_fif_and_are_one_in_rectangular_flow(kind, tmp_path):
+    nets = coupling_of_five()[0], coupling_of_five()[1]
+    model = kind(kind.config_class(input_dim=(5,), latent_dim=3), *nets)
+    model.save(str(tmp_path))
+    for held in (model, kind.load_from_folder(str(tmp_path))):
+        assert (held.encoder.flow is held.decoder.flow) == (kind is RectangularFlow)
 
 
 def test_nets_that_do_not_fit_are_refused():

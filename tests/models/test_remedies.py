@@ -54,7 +54,7 @@ def test_a_model_of_half_precision_has_a_training_loss(samples):
 
 
 def test_networks_of_numpy_integers_are_saved(tmp_path):
-    networks = build_networks("convnet", (1, np.int64(8), 8), np.int64(2))
+    networks = build_networks("convnet", np.array([1, 8, 8]), torch.tensor(2))
     FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=2), *networks).save(str(tmp_path))
     assert FIF.load_from_folder(str(tmp_path)).latent_dim == 2
 

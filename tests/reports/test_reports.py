@@ -188,7 +188,7 @@ class TestTable:
     def test_model_of_another_latent_dimension_is_named(self):
         experiment = EXPERIMENT.model_copy(update={"latent_dim": 64})
         notes = build_report(experiment, [result("svae", {}, 0, {"normal": (1, 2)})]).notes
-        assert notes[0] == "Latent dimension 64, but SVAE 16."
+        assert notes[0] == "Of another latent dimension: SVAE 16."
 
     def test_every_machine_is_named(self):
         other = {"device": "cuda (X)", "versions": {"torch": "2.1"}}

@@ -210,7 +210,7 @@ def test_a_checkpoint_of_another_training_is_set_aside(change, tmp_path, caplog)
         options["model"] = FIF(FIFConfig(input_dim=SHAPE, latent_dim=LATENT, beta=3.0))
     elif change == "networks":
         options["model"] = model_of("FIF", networks="mlp")
-        options["model"].decoder.layers.append(torch.nn.Identity())
+        options["model"].decoder.layers.append(torch.nn.Dropout(0.0))
     else:
         options["train" if change == "data" else "evaluation"] = Images(32)
     cut_off(tmp_path, model=model_of("FIF", networks="mlp"))
