@@ -8,8 +8,8 @@ dimension (section 4.1). Pythae's ResNets on 28 x 28 pixels, all dimensions in t
 processor time of one thread.
 
 `gradient`: the volume term's gradient to the encoder is more stable than that to the decoder
-(section 4.3, appendix D). `trace`: the trace is better estimated in latent than in data space, with
-orthogonal vectors (the same); the paper shows the estimator's noise, here is what training ends
+(section 5, appendix D). `trace`: the trace is better estimated in latent than in data space, with
+orthogonal vectors (appendix D); the paper shows the estimator's noise, here is what training ends
 with. Both train the free-form nets of appendix E.2, of less width, on a table of numbers with the
 one cycle of the tabular studies. Nothing is chosen by a score, and scores are of test rows.
 

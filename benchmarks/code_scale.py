@@ -395,7 +395,7 @@ def of_members(point: Point, members: slice) -> Point:
 def draw(curves: list[Curve], table: Table, options: StudyOptions) -> None:
     """The figure with its caption, and the table."""
     if not curves:
-        return []
+        return
     missing = [name for name, case in CASES.items() if all(c.case != case for c in curves)]
     rows = []
     for c in curves:

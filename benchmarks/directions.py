@@ -292,23 +292,29 @@ def caption(found: dict[str, Found]) -> str:
         f"each it is clearly another (p < {CLEAR:g}) with: {'; '.join(moved) or 'none'}. Not shown "
         f"to differ: {'; '.join(still) or 'none'}."
     )
-    counts = {
-        name: sum(shares(found[name], CASES[name].betas, b)[0] for b in LOW) for name in found
-    }
-    models = len(LOW) * len(SEEDS)
-    table = [[counts["text"], models - counts["text"]]]
+    counts, models = {}, len(LOW) * len(SEEDS)
+    for name in found:
+        learnt = [
+            [value >= ACROSS for value in found[name].of("across", CASES[name].betas, beta)]
+            for beta in LOW
+        ]
+        seeds = sum(any(of_seed) for of_seed in zip(*learnt, strict=True))
+        counts[name] = sum(map(sum, learnt)), seeds
+    table = [[counts["text"][1], len(SEEDS) - counts["text"][1]]]
     text.append(
-        f"Of the {models} models of small beta the noise is learnt by: "
+        f"Of the {models} models of small beta, and of the {len(SEEDS)} seeds at one of the two "
+        "betas, the noise is learnt by: "
         + "; ".join(
-            f"{CASES[name].label} {n}"
+            f"{CASES[name].label} {n} and {seeds}"
             + (
                 ""
                 if name == "text"
-                else f" (p = {fisher_exact([*table, [n, models - n]]).pvalue:.2g})"
+                else f" (p = {fisher_exact([*table, [seeds, len(SEEDS) - seeds]]).pvalue:.2g})"
             )
-            for name, n in counts.items()
+            for name, (n, seeds) in counts.items()
         )
-        + ". The p is that of Fisher's exact test against the text's count."
+        + ". The p is that of Fisher's exact test of seeds against the text's: the two models of a "
+        "seed share first weights and draws."
     )
     missing = [case.label for name, case in of_noise(CASES).items() if name not in found]
     text += [f"Not trained: {', '.join(missing)}."] if missing else []

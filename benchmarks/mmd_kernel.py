@@ -149,12 +149,12 @@ def main() -> None:
     }
     grid = table(courses, splits.source)
     ends = [
-        f"{choice.name}: {fmean(course.square[-1] for course in found):.3g} in the end"
+        f"{choice.name}: {fmean(course.square[-1] for course in found):.3g}"
         for choice, found in courses.items()
     ]
     caption = (
         f"Mean square of the codes of WAE in the first {STEPS} steps on MNIST, a line a "
-        f"seed: {'; '.join(ends)}."
+        f"seed. Means of the seeds in the end, some of seeds that part: {'; '.join(ends)}."
     )
     drawing = Drawing("mmd-kernel-mnist", figure(courses), grid.title, caption)
     publish(flags.results, COMMAND, grid, drawing)

@@ -1,5 +1,6 @@
 """What README, guides and notebooks show runs, and shows what it says."""
 
+import configparser
 import csv
 import json
 import re
@@ -141,6 +142,16 @@ def test_numbers_of_the_readme_are_those_of_the_tables():
 def test_the_summary_of_the_results_is_read_in_five_minutes():
     text = (ROOT / "results/reference/README.md").read_text()
     assert len(re.sub(r"\]\([^)]*\)|[|*]", " ", text).split()) < 1300  # at 260 words a minute
+
+
+def test_every_extra_and_variable_is_told():
+    page = (ROOT / "docs/install.md").read_text()
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    code = "".join(path.read_text() for path in (ROOT / "pythae_fif").rglob("*.py"))
+    variables = {*re.findall(r"PYTHAE_FIF_[A-Z0-9_]+", code)} - {"PYTHAE_FIF_"}
+    told = {*re.findall(r"`(\w+)`", page)}
+    assert {*setup["options.extras_require"], *variables} <= told
 
 
 def test_profiles_are_those_of_the_configurations():

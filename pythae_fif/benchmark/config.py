@@ -161,7 +161,7 @@ class Experiment(TableOptions):
     image_size: Annotated[AtLeastOne | None, Flag("of resized images", "PIXELS")] = None
     extractor: Annotated[ExtractorName, Flag("of `list`, FILE.pt or module:function")]
     profiles: dict[str, Profile]
-    profile: Annotated[str, Flag("paper (published protocol), medium (a night) or quick (a CPU)")]
+    profile: Annotated[str, Flag("quick, medium (a night), paper (published protocol) or full")]
     wall_clock: Annotated[
         Duration | None, Flag("train for 5h, 10min, 90s, not epochs; one run at a time", "TIME")
     ] = None

@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 class StudyFlags(CommonFlags):
     """The flags that studies take; each declares which."""
 
-    profile: Annotated[str, Flag("paper (published protocol) or quick, the default")] = "quick"
+    profile: Annotated[str, Flag("quick (default), paper, or another that the study has")] = "quick"
     dataset: Annotated[str | None, Flag("a data set of this study")] = None
     data: Annotated[str | None, Flag("your table, with --dataset csv", "PATH")] = None
     models: Annotated[Each[str] | None, Flag("what to compare", "MODEL")] = None

@@ -150,8 +150,9 @@ class StudyOptions:
         data: Your own file, for ``--dataset csv``.
         models: Models to compare; None for the study's own choice.
         seeds: Empty for the profile's own.
-        profile: ``paper`` for the full protocol, ``quick`` for minutes on two cores; some studies
-            have ``released``, the protocol of the authors' code, tables of numbers ``equal_time``.
+        profile: ``paper`` for the full protocol where the paper has one, ``quick`` for minutes on
+            two cores; some studies have ``released``, the protocol of the authors' code, tables of
+            numbers ``equal_time``.
         latent_dim: Latent dimension; None for the study's own.
         engine: Does the study's runs; None for this machine, as the study shares it out.
         run_timeout: As of :class:`~pythae_fif.runs.engines.Batch`.

@@ -322,10 +322,10 @@ def _training_caption(rows: Sequence[Row], seeds: int) -> str:
     return f"""
     Manifolds of networks that were fitted to an arc of radius {RADIUS:g}, and then trained on
     {POINTS:,} points of a standard normal distribution on a line with noise {NOISE:g} across it, at
-    beta {BETA:g}. Light lines join points of equal code at the last step shown. Right: curvature on
-    the middle 90 % of the codes, median and range over {seeds} seeds; {start:.3g} at the start, and
-    after {last} steps {"; ".join(ends)}. The noise alone costs {NOISE**2:g}. The paper has a
-    sketch, so that steps do not correspond.
+    beta {BETA:g}. Left, of the first seed, light lines join points of equal code at the last step
+    shown. Right: curvature on the middle 90 % of the codes, median and range over {seeds} seeds;
+    {start:.3g} at the start, and after {last} steps {"; ".join(ends)}. The noise alone costs
+    {NOISE**2:g}. The paper has a sketch, so that steps do not correspond.
     """
 
 

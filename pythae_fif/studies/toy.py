@@ -204,7 +204,8 @@ def _caption(name: str, last: list[Row], test: ToySample, size: Size) -> str:
     lost = len(last) - len(good)
     diverged = f"{lost} of them diverged, whose numbers are left out. " if lost else ""
     found = max(error, default=math.inf) <= 25 * NOISE**2
-    missed = "" if found else "The manifold has not been found in this budget."
+    missed = "" if found else "The manifold has not been found in this budget. "
+    of_paper = "" if name == "sinusoid" else "The paper has no such experiment."
     return f"""
     {len(last)} models ({BLOCKS} residual blocks of width {size.width} in encoder and decoder each,
     beta {BETA:g}, {size.points:,} points, {size.epochs} epochs, noise {NOISE:g} in training) on the
@@ -212,7 +213,7 @@ def _caption(name: str, last: list[Row], test: ToySample, size: Size) -> str:
     held-out points without noise the negative log-likelihood is {_span(nll, ".3f", " nats")} at the
     end (right), the entropy of the true distribution {-float(test.log_density.mean()):.3f}, and the
     mean squared reconstruction error {_span(error, ".2g")}. The learnt manifold has the topology of
-    the plane or the line: it cuts closed manifolds open, and joins pieces. {missed}
+    the plane or the line: it cuts closed manifolds open, and joins pieces. {missed}{of_paper}
     """
 
 
