@@ -134,18 +134,21 @@ PROMISES = [
         (f"{VERIFY}test_every_kind_in_a_run_that_is_sealed",),
     ),
     Promise(
-        "Runs of a packed store that failed, or lack a usual sampler, are not tried again and "
-        "count as done.",
-        ("tests/cli/test_cli.py::test_a_packed_store_trains_nothing_and_tells_what_failed",),
-    ),
-    Promise(
-        "In a packed store a run is a line of text, sealed as before, with what figures show of "
-        "its images and without its model (`packed`); only the script that packs writes these "
-        "lines, and a run that is trained in such a store gets a folder.",
+        "In a packed store, such as `results/reference`, a run is a line of text, sealed as before, "
+        "with what figures show of its images and without its model (`packed`).",
         (
             f"{PACK}test_a_packed_run_is_what_it_was",
             f"{PACK}test_what_was_changed_in_a_pack_is_found",
-            f"{PACK}test_a_run_that_goes_on_gets_a_folder_which_counts_first",
         ),
+    ),
+    Promise(
+        "Only the script that packs writes these lines, and a run that is trained in such a store "
+        "gets a folder.",
+        (f"{PACK}test_a_run_that_goes_on_gets_a_folder_which_counts_first",),
+    ),
+    Promise(
+        "Packed runs that failed, or lack one of the data set's samplers, are not tried again and "
+        "count as done.",
+        ("tests/cli/test_cli.py::test_a_packed_store_trains_nothing_and_tells_what_failed",),
     ),
 ]
