@@ -134,8 +134,8 @@ PROMISES = [
         (f"{VERIFY}test_every_kind_in_a_run_that_is_sealed",),
     ),
     Promise(
-        "In a packed store, such as `results/reference`, a run is a line of text, sealed as before, "
-        "with what figures show of its images and without its model (`packed`).",
+        "In a packed store, such as `results/reference`, a run is a line of text, sealed as "
+        "before, with what figures show of its images and without its model (`packed`).",
         (
             f"{PACK}test_a_packed_run_is_what_it_was",
             f"{PACK}test_what_was_changed_in_a_pack_is_found",
