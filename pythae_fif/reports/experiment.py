@@ -18,6 +18,7 @@ from pythae_fif.data import Splits
 from pythae_fif.files import write_text
 from pythae_fif.pictures import write_figure
 from pythae_fif.reports.code_table import code_grid
+from pythae_fif.reports.configuration_table import configuration_grid
 from pythae_fif.reports.cost_table import cost_grid
 from pythae_fif.reports.figures import beta_figure, cost_figure, learning_figure
 from pythae_fif.reports.grid import Cell, Grid, to_markdown, write_grid, write_rows
@@ -78,6 +79,7 @@ def write_experiment(
         "table2": table2(report),
         "table8": table8(report),
         "table3": table3(report),
+        "configurations": configuration_grid(report.results),
         "codes": code_grid(report.choices),
         "cost": cost_grid(report.results),
     }

@@ -43,6 +43,7 @@ from pythae_fif.reports import (
 from pythae_fif.reports.agreement import order_agreement
 from pythae_fif.reports.code_table import code_grid
 from pythae_fif.reports.command import commands_of
+from pythae_fif.reports.configuration_table import configuration_grid
 from pythae_fif.reports.grid import (
     DASH,
     Cell,
@@ -820,7 +821,7 @@ class TestPage:
             assert image.size == (int(picture["width"]), int(picture["height"]))
 
     def test_holds_tables_notes_and_failures(self, text, page):
-        assert len(page.all("table")) == 5
+        assert len(page.all("table")) == 6
         assert '<td class="r" data-value="0.3"><b>0.300 ± 0.071</b></td>' in text
         assert '<td class="r" data-value="2.3"><u>2.30 ± 0.00</u></td>' in text
         assert '<td class="r" data-value="6.5">6.50 ± 0.71 =</td>' in text
@@ -1049,6 +1050,19 @@ class TestCodes:
 
     def test_none_of_early_records(self):
         assert code_grid(report(RESULTS).choices) is None
+
+
+def test_all_configurations_of_fif_are_shown():
+    coded = result("fif", {"beta": 7, "hutchinson_samples": 1}, 0, {"normal": (1, 2)},
+                   codes=CodeScores(0.5, 0.1))  # fmt: skip
+    grid = configuration_grid([*RESULTS, coded])
+    assert grid.headings == ["configuration", "seeds", "KL, nats ↓", "N ↓", "GMM ↓"]
+    assert [[cell.text for cell in row] for row in grid.rows] == [
+        ["beta=7, hutchinson_samples=1", "1", "0.500", "2.00", DASH],
+        ["beta=10, hutchinson_samples=1", "2", DASH, "6.50 ± 0.71", "2.62 ± 0.18"],
+        ["beta=5, hutchinson_samples=2", "2", DASH, "1.00 ± 0.00", "0.300 ± 0.071"],
+    ]
+    assert configuration_grid([coded, *RESULTS[4:]]) is None
 
 
 def test_text_of_a_store_is_text_in_every_form():
