@@ -152,8 +152,8 @@ def caption(found: Found) -> str:
     return (
         "Distance of samples to test images, and divergence of the codes' Gaussian from the prior, "
         "against the number of fully connected residual blocks behind the encoder and before the "
-        "decoder; means, and a dot a seed, of which models without blocks may have more. From "
-        "no to four blocks: " + "; ".join(changes) + "."
+        "decoder; means, and a dot a seed; models without blocks may have more seeds. From no "
+        "to four blocks: " + "; ".join(changes) + "."
     )
 
 

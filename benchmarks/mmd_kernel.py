@@ -154,7 +154,7 @@ def main() -> None:
     ]
     caption = (
         f"Mean square of the codes of WAE in the first {STEPS} steps on MNIST, a line a "
-        f"seed. Means of the seeds in the end, some of seeds that part: {'; '.join(ends)}."
+        f"seed. Means at the end, over seeds that may end far apart: {'; '.join(ends)}."
     )
     drawing = Drawing("mmd-kernel-mnist", figure(courses), grid.title, caption)
     publish(flags.results, COMMAND, grid, drawing)

@@ -62,8 +62,8 @@ def main() -> None:
     notes = [
         f"Data: {table.splits.source}; {len(table.val):,} validation rows. Batch "
         f"{table.profile.batch_size}, {torch.get_num_threads()} thread(s); learning rate: the best "
-        f"of {rates} at that length on these very rows, so rather too low a score. Seeds "
-        f"{', '.join(map(str, flags.seeds))}.",
+        f"of {rates} at that length, chosen on the rows of these scores, which are too low for it. "
+        f"Seeds {', '.join(map(str, flags.seeds))}.",
         "|z|² / d is the mean over validation codes, 1 for the prior. A scaling of the code that "
         "the decoder undoes leaves the reconstruction alone, so where training with eq. 15 rests, "
         "|z|² is on average tr f'(x) g'(z), with ReLU too (derived at `fif_loss`).",

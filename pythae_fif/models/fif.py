@@ -291,7 +291,7 @@ class FIF(HutchinsonModel):
         """
         label = torch.as_tensor(label)
         condition = self._condition(label[None], next(self.parameters())[None])
-        assert condition is not None  # it has labels
+        assert condition is not None  # without labels it has been refused
         config = dataclasses.replace(self.model_config, condition_dim=0, whiten=False)
         networks = (
             GivenEncoder(self.encoder, condition[0]),

@@ -380,9 +380,9 @@ class ManifoldModel(SavedModel):
 
 
 def check_no_script(model: torch.nn.Module, of: str) -> None:
-    """Refuses a network in TorchScript, where it needs the gradient of a Jacobian-vector product.
+    """Refuses a network in TorchScript for what needs the gradient of a Jacobian-vector product.
 
-    PyTorch's is wrong of a layer norm, which is hidden there.
+    PyTorch's gradient is wrong where a layer norm is hidden in the script.
     """
     if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
         raise ConfigError(f"{of}: no right gradient through TorchScript; give the plain module")

@@ -122,7 +122,7 @@ class RectangularFlow(HutchinsonModel):
                 "RectangularFlow needs encoder and decoder, or neither: they are one flow"
             )
         if hasattr(encoder, "flow") and hasattr(decoder, "flow"):
-            encoder.flow = decoder.flow
+            encoder.flow = decoder.flow  # two directions of one
         return encoder, decoder
 
     @uncompiled
