@@ -15,8 +15,8 @@ import pythae_fif.cli.run
 import pythae_fif.cli.score
 from pythae_fif import studies
 from pythae_fif.benchmark.config import Experiment, Profile
-from pythae_fif.benchmark.model_entry import ModelEntry
-from pythae_fif.benchmark.yaml_files import config_file, read_yaml
+from pythae_fif.benchmark.model_entry import ModelEntry, read_model_entry
+from pythae_fif.benchmark.yaml_files import config_file, names_in, read_yaml
 from pythae_fif.cli import main
 from pythae_fif.data.names import DATASETS
 
@@ -152,6 +152,30 @@ def test_every_extra_and_variable_is_told():
     variables = {*re.findall(r"PYTHAE_FIF_[A-Z0-9_]+", code)} - {"PYTHAE_FIF_"}
     told = {*re.findall(r"`(\w+)`", page)}
     assert {*setup["options.extras_require"], *variables} <= told
+
+
+def test_the_page_of_models_is_that_of_their_files():
+    text = (ROOT / "docs/models.md").read_text()
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in text.splitlines()
+        if line.startswith("| `") and "--models" not in line
+    ]
+    entries = {f"`{name}`": read_model_entry(name) for name in names_in("models")}
+    assert [row[0] for row in rows] == list(entries)
+    for name, label, paper, count, varied, prior in rows:
+        entry = entries[name]
+        keys = dict.fromkeys(key for choice in entry.choices() for key in choice)
+        assert [label, count, prior] == [
+            entry.label,
+            str(len(entry.choices())),
+            f"`{entry.samplers[0]}`",
+        ]
+        assert varied == (", ".join(f"`{key}`" for key in keys) or "–")
+        author = paper.strip("[").split()[0].strip(",")
+        assert author.casefold() in entry.source.casefold(), name
+    plain = " ".join(text.split())
+    assert [note for entry in entries.values() for note in entry.notes if note not in plain] == []
 
 
 def test_profiles_are_those_of_the_configurations():
