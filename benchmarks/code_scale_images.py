@@ -28,11 +28,10 @@ from pythae_fif.data import ImageDataset, load_images, to_float
 from pythae_fif.evaluation import Reference, frechet_distance, score_codes
 from pythae_fif.nn import build_networks, smooth_networks
 from pythae_fif.pictures import new_figure
-from pythae_fif.reports.grid import Cell, Grid
+from pythae_fif.reports.grid import Cell, Grid, spread
 from pythae_fif.runs.kind import Environment
 from pythae_fif.sampling.samplers import generate
 from pythae_fif.studies.output import Drawing
-from pythae_fif.studies.tabular import spread
 from pythae_fif.training import BatchLoader, keep_freed_memory
 
 NETWORKS = {"ReLU": build_networks, "SiLU": smooth_networks}

@@ -29,10 +29,9 @@ from pythae_fif.data.toy import TOY_DATA
 from pythae_fif.ensemble import Ensemble, one_cycle
 from pythae_fif.nn import WideDecoder, WideEncoder
 from pythae_fif.pictures import new_figure
-from pythae_fif.reports.grid import Cell, Grid
+from pythae_fif.reports.grid import Cell, Grid, spread
 from pythae_fif.runs.provenance import processor
 from pythae_fif.studies.output import Drawing
-from pythae_fif.studies.tabular import spread
 from pythae_fif.training import keep_freed_memory
 
 DIM, POINTS, TEST, NEIGHBOURS = 5, 4000, 300, 20

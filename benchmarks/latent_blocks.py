@@ -31,11 +31,10 @@ from pythae_fif.benchmark.selection import Result, select
 from pythae_fif.errors import FIFError
 from pythae_fif.evaluation import CodeScores
 from pythae_fif.pictures import new_figure
-from pythae_fif.reports.grid import Cell, Grid, number
+from pythae_fif.reports.grid import Cell, Grid, number, spread
 from pythae_fif.reports.report import SAMPLER_LABELS
 from pythae_fif.runs.store import Store
 from pythae_fif.studies.output import Drawing
-from pythae_fif.studies.tabular import spread
 
 MODELS = ("fif", "ae", "vae", "wae_imq", "rae_l2")
 SAMPLERS = ("normal", "gaussian", "gmm")

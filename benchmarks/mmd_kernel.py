@@ -28,10 +28,9 @@ from pythae.models import WAE_MMD, WAE_MMD_Config
 from pythae_fif.data import load_images, to_float
 from pythae_fif.nn import build_networks
 from pythae_fif.pictures import new_figure
-from pythae_fif.reports.grid import Cell, Grid
+from pythae_fif.reports.grid import Cell, Grid, spread
 from pythae_fif.runs.provenance import processor
 from pythae_fif.studies.output import Drawing
-from pythae_fif.studies.tabular import spread
 
 D, STEPS, SEEDS = 16, 400, 3
 

@@ -34,10 +34,9 @@ from torch.optim.lr_scheduler import OneCycleLR
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.data import ImageDataset, Splits, load_images, to_float
 from pythae_fif.pictures import new_figure
-from pythae_fif.reports.grid import Cell, Grid
+from pythae_fif.reports.grid import Cell, Grid, spread
 from pythae_fif.runs.provenance import processor
 from pythae_fif.studies.output import Drawing
-from pythae_fif.studies.tabular import spread
 from pythae_fif.training import BatchLoader, keep_freed_memory
 
 KNOWN = 5  # the digits below it are

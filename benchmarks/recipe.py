@@ -48,11 +48,10 @@ from pythae_fif.evaluation.frechet import squared_wasserstein
 from pythae_fif.files import read_json, write_json
 from pythae_fif.nn import build_networks, smooth_networks
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
-from pythae_fif.reports.grid import Cell, Grid, number, write_grid
+from pythae_fif.reports.grid import Cell, Grid, number, spread, write_grid
 from pythae_fif.runs.kind import Environment
 from pythae_fif.sampling.samplers import generate
 from pythae_fif.studies import StudyOptions
-from pythae_fif.studies.tabular import spread
 from pythae_fif.studies.tabular_protocol import APPENDIX, load_table
 from pythae_fif.training import keep_freed_memory
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 
 from pythae_fif.data.names import TABULAR_DATASETS
-from pythae_fif.reports.grid import Cell, Grid, number, write_grid
+from pythae_fif.reports.grid import Cell, Grid, number, spread, write_grid
 from pythae_fif.studies import StudyOptions
-from pythae_fif.studies.tabular import learning_rate, spread
+from pythae_fif.studies.tabular import learning_rate
 from pythae_fif.studies.tabular_plan import train_configurations
 from pythae_fif.studies.tabular_protocol import APPENDIX, CONFIGURATIONS, load_table
 

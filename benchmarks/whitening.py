@@ -35,8 +35,8 @@ from pythae_fif.files import write_text
 from pythae_fif.models.whitening import add_code_maps
 from pythae_fif.nn import build_networks
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
+from pythae_fif.reports.grid import spread
 from pythae_fif.studies import StudyOptions
-from pythae_fif.studies.tabular import spread
 from pythae_fif.studies.tabular_protocol import load_table
 from pythae_fif.volume_change import volume_surrogate
 

@@ -1,11 +1,12 @@
-"""Names of a package that are imported when they are first used (PEP 562).
+"""Imports that wait until a name is used.
 
 The command line's `--help` must not wait for torch, which most modules import.
 """
 
-__all__ = ["lazily"]
+__all__ = ["import_named", "lazily"]
 
 import ast
+import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -14,7 +15,7 @@ from typing import Any
 
 
 def lazily(package: str) -> Callable[[str], Any]:
-    """The `__getattr__` of a package whose imports stand below `if TYPE_CHECKING:`.
+    """The `__getattr__` of a package (PEP 562) whose imports stand below `if TYPE_CHECKING:`.
 
     The type checker reads the same lines, so that names and their modules are written once::
 
@@ -50,3 +51,14 @@ def lazily(package: str) -> Callable[[str], Any]:
         return value
 
     return get
+
+
+def import_named(module: str, name: str) -> Any:
+    """What a user names: of an installed module, or of one in the working directory.
+
+    Raises:
+        ImportError, AttributeError: There is none; whatever else the user's own module raises.
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    return getattr(import_module(module), name)

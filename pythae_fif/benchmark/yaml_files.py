@@ -2,7 +2,6 @@
 
 __all__ = ["config_file", "configs_dir", "import_class", "names_in", "own_model", "read_yaml"]
 
-import importlib
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import yaml
 import pythae_fif
 from pythae_fif.data.locations import own_configs, set_own_configs
 from pythae_fif.errors import ConfigError
+from pythae_fif.lazy import import_named
 
 
 class _Loader(yaml.SafeLoader):
@@ -87,13 +87,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def import_class(path: str, where: str) -> Any:
-    """The object at a dotted path.
+    """The object at a dotted path, of a package or of a module in the working directory.
 
     Raises:
         ConfigError: There is none; ``where`` begins the message.
     """
     module, _, name = path.rpartition(".")
     try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
+        return import_named(module, name)
+    except Exception as error:  # the user's own module raises anything
         raise ConfigError(f"{where}: cannot import {path!r} ({error})") from error

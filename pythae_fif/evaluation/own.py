@@ -2,8 +2,6 @@
 
 __all__ = ["OwnExtractor", "load_network"]
 
-import importlib
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +14,7 @@ from pythae_fif.evaluation.extractor import Extracted, Extractor
 from pythae_fif.evaluation.names import own_extractor
 from pythae_fif.evaluation.weights import weights_digest
 from pythae_fif.files import checksum, digest
+from pythae_fif.lazy import import_named
 
 Network = Callable[[Tensor], Tensor]
 
@@ -85,9 +84,7 @@ def load_network(name: str, device: str | torch.device = "cpu") -> Network:
             network: Network = torch.jit.load(path, map_location=device)
         else:
             module, _, function = name.partition(":")
-            if os.getcwd() not in sys.path:
-                sys.path.append(os.getcwd())
-            network = getattr(importlib.import_module(module), function)()
+            network = import_named(module, function)()
     except Exception as error:  # the user's own code raises anything
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise ConfigError(f"extractor {name!r} cannot be loaded: {reason}") from error

@@ -17,11 +17,9 @@ from pythae_fif.benchmark.sheets import reference_sheet, samples_name
 from pythae_fif.data import Splits
 from pythae_fif.files import write_text
 from pythae_fif.pictures import write_figure
-from pythae_fif.reports.code_table import code_grid
-from pythae_fif.reports.configuration_table import configuration_grid
-from pythae_fif.reports.cost_table import cost_grid
 from pythae_fif.reports.figures import beta_figure, cost_figure, learning_figure
 from pythae_fif.reports.grid import Cell, Grid, to_markdown, write_grid, write_rows
+from pythae_fif.reports.model_tables import code_grid, configuration_grid, cost_grid
 from pythae_fif.reports.page import FigureFile, experiment_page
 from pythae_fif.reports.published_tables import table2, table3, table8
 from pythae_fif.reports.report import Report
@@ -79,9 +77,9 @@ def write_experiment(
         "table2": table2(report),
         "table8": table8(report),
         "table3": table3(report),
-        "configurations": configuration_grid(report.results),
-        "codes": code_grid(report.choices),
-        "cost": cost_grid(report.results),
+        "configurations": configuration_grid(report),
+        "codes": code_grid(report),
+        "cost": cost_grid(report),
     }
     grids = {key: grid for key, grid in named.items() if grid is not None}
     paths = [write_rows(tables / f"{name}.csv", [vars(row) for row in report.rows])]
@@ -180,7 +178,7 @@ def _figures(store: ImageStore, splits: Splits, report: Report) -> Iterator[Figu
 def _image_figures(
     store: ImageStore, splits: Splits, report: Report, stem: str
 ) -> Iterator[FigureFile]:
-    """Figures that are made of the runs' sheets. Where packed runs lack these, they stay."""
+    """Figures that are made of the runs' sheets. If a run lacks its own, they stay."""
     pictures: list[tuple[str, str, str, Callable[[ImageStore, Report], list[Line]]]] = [
         (
             "best",
@@ -215,17 +213,16 @@ def _image_figures(
                 )
             )
     tested = Line("test images", {"": images_of(reference_sheet(splits))})
-    lacking = any(
-        store.is_packed(choice.spec)
-        and not (store.place(choice.spec) / samples_name(choice.sampler)).exists()
+    whole = all(
+        (store.place(choice.spec) / samples_name(choice.sampler)).exists()
         for choice in report.choices
     )
     for kind, title, shows, lines in pictures:
         path = Path(f"{stem}-{kind}{'.webp' if splits.input_dim[0] > 1 else '.png'}")
-        if not lacking:
-            write_figure(path, sample_figure([tested, *lines(store, report)], report.title))
+        if whole and (drawn := lines(store, report)):
+            write_figure(path, sample_figure([tested, *drawn], report.title))
         elif not path.exists():
-            logger.warning("%s is not drawn: some packed runs have no pictures", path)
+            logger.warning("%s is not drawn: some runs have no pictures", path)
             continue
         yield FigureFile(kind, title, shows, path)
 

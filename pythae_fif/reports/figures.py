@@ -26,12 +26,15 @@ def beta_figure(report: Report) -> Any:
     Means over the seeds; K = 1 solid, K = 2 dashed, as in the paper.
 
     Returns:
-        The Matplotlib figure, or None if there are not two values of beta.
+        The Matplotlib figure, or None if there are not two values of beta, or something else
+        varies, too.
     """
     values: dict[tuple[str, int], dict[float, list[float]]] = {}
     for spec, record in ((result.spec, result.record) for result in report.results):
         if spec.model != "fif" or "beta" not in spec.parameters:
             continue
+        if set(spec.varied) - {"beta", "hutchinson_samples"}:
+            return None  # the table of FIF's configurations has them
         vectors = spec.parameters.get("hutchinson_samples", 1)
         for sampler in spec.samplers:
             if sampler in record.scores:  # else it failed in this run

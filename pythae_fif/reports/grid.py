@@ -9,6 +9,7 @@ __all__ = [
     "measured",
     "number",
     "rank_column",
+    "spread",
     "to_csv",
     "to_latex",
     "to_markdown",
@@ -20,6 +21,7 @@ import csv
 import io
 import math
 import re
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -97,6 +99,25 @@ def measured(value: float | None, form: str) -> Cell:
         ('0.0123', '–')
     """
     return Cell(DASH) if value is None else Cell(format(value, form), value)
+
+
+def spread(values: Sequence[float]) -> Cell:
+    """Mean and standard deviation over seeds, or how many have no finite value; `–` of none.
+
+    Example:
+        >>> spread([1.0, 3.0]).text, spread([1.0, float("nan")]).text
+        ('2.00 ± 1.41', 'diverged (1 of 2)')
+    """
+    if not values:
+        return Cell(DASH)
+    diverged = sum(not math.isfinite(value) for value in values)
+    if diverged:
+        return Cell(f"diverged ({diverged} of {len(values)})")
+    mean = statistics.fmean(values)
+    std = statistics.stdev(values) if len(values) > 1 else None
+    if abs(mean) >= 1e4:
+        return Cell(f"{mean:.3g}" + ("" if std is None else f" ± {std:.3g}"), mean)
+    return number(mean, std)
 
 
 def rank_column(rows: Sequence[list[Cell]], column: int, groups: Sequence[str]) -> None:

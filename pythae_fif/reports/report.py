@@ -10,7 +10,7 @@ __all__ = [
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from pythae_fif.benchmark.config import Experiment, length_of
 from pythae_fif.benchmark.leaderboard import ImageStore
@@ -96,7 +96,7 @@ class Report:
     results: list[Result]
     choices: list[Choice]
     rows: list[Row]
-    notes: list[str]
+    notes: list[str] = field(default_factory=list)
     differences: tuple[float, ...] = ()
 
     @property
@@ -108,17 +108,22 @@ class Report:
     @property
     def machines(self) -> list[str]:
         """Names of the machines that made the results, each once."""
-        return _machines(self.results)
+        return list(dict.fromkeys(result.record.provenance.machine for result in self.results))
+
+    @property
+    def scored(self) -> Scores:
+        """Of the first run: how samples are scored is the same for all runs of a table."""
+        return next(iter(self.results[0].record.scores.values()))
 
     @property
     def distance(self) -> str:
         """What the Frechet distance of the extractor is called."""
-        return _scores(self.results).distance_name
+        return self.scored.distance_name
 
     @property
     def score(self) -> str | None:
         """What the extractor's score is called; None if it gives none."""
-        return _scores(self.results).score_name
+        return self.scored.score_name
 
 
 def build_report(
@@ -141,8 +146,8 @@ def build_report(
     choices = select(results)
     by_split = _split_noise(choices)
     rows = [_row(choice, by_split[choice.sampler], constant_mse) for choice in choices]
-    notes = _warnings(experiment, results, choices, rows, missing, constant_mse)
-    notes += _notes(experiment, results, choices, rows)
+    report = Report(experiment, results, choices, rows)
+    notes = [*_warnings(report, missing, constant_mse), *_notes(report)]
     differences: tuple[float, ...] = ()
     if reference is not None:
         notes.append(
@@ -151,7 +156,7 @@ def build_report(
             "of other weights scored them, such as a classifier that was trained on this machine."
         )
         differences = tuple(_from_reference(choice, reference) for choice in choices)
-    return Report(experiment, results, choices, rows, notes, differences)
+    return replace(report, notes=notes, differences=differences)
 
 
 def _from_reference(choice: Choice, reference: ImageStore) -> float:
@@ -170,31 +175,16 @@ def _from_reference(choice: Choice, reference: ImageStore) -> float:
     return max(found)
 
 
-def _machines(results: Sequence[Result]) -> list[str]:
-    return list(dict.fromkeys(result.record.provenance.machine for result in results))
-
-
-def _scores(results: Sequence[Result]) -> Scores:
-    """Those of the first run; how samples are scored is the same for all runs of a table."""
-    return next(iter(results[0].record.scores.values()))
-
-
-def _warnings(
-    experiment: Experiment,
-    results: list[Result],
-    choices: list[Choice],
-    rows: list[Row],
-    missing: int,
-    constant_mse: float | None,
-) -> list[str]:
+def _warnings(report: Report, missing: int, constant_mse: float | None) -> list[str]:
     """What stands before all other notes: why numbers are missing or cannot be compared."""
+    experiment, results, scored = report.experiment, report.results, report.scored
     warnings = []
     if missing:
         runs = "1 run of the plan has" if missing == 1 else f"{missing} runs of the plan have"
         warnings.append(f"{runs} no result: the table is not complete.")
     dimensions = {
         row.model: choice.spec.latent_dim
-        for row, choice in zip(rows, choices, strict=True)
+        for row, choice in zip(report.rows, report.choices, strict=True)
         if choice.spec.latent_dim != experiment.latent_dim
     }
     if dimensions:
@@ -206,32 +196,30 @@ def _warnings(
             f"The scores are of {len(weights)} different weights of the extractor "
             f"({', '.join(sorted(weights))}): their distances are not on one scale."
         )
-    failed = sorted({row.model for row in rows if not row.learned})
+    failed = sorted({row.model for row in report.rows if not row.learned})
     if failed:
         warnings.append(
             f"† {', '.join(failed)} did not learn: the reconstruction error of the chosen run is "
             f"no better than that of the training {experiment.things}' mean, {constant_mse:.4f} "
             f"(within {1 - CONSTANT:.0%}); such rows say nothing about the model."
         )
-    fewest = min(_scores(results).num_samples, results[0].record.data.sizes["test"])
-    if fewest < FEWEST_SAMPLES:
+    references = results[0].record.data.sizes["test"]
+    if min(scored.num_samples, references) < FEWEST_SAMPLES:
         warnings.append(
-            f"Few data: {_scores(results).num_samples:,} samples and "
-            f"{results[0].record.data.sizes['test']:,} references, fewer than {FEWEST_SAMPLES:,}: "
-            "distances are biased upwards, and compare at these numbers alone."
+            f"Few data: {scored.num_samples:,} samples and {references:,} references, fewer than "
+            f"{FEWEST_SAMPLES:,}: distances are biased upwards, and compare at these numbers alone."
         )
     return warnings
 
 
-def _notes(
-    experiment: Experiment, results: list[Result], choices: list[Choice], rows: list[Row]
-) -> list[str]:
+def _notes(report: Report) -> list[str]:
     """What data, scores and training the numbers stand for."""
+    experiment, results, choices = report.experiment, report.results, report.choices
     things = experiment.things
     data, accuracy = results[0].record.data, results[0].record.extractor_accuracy
-    scored = _scores(results)
+    scored = report.scored
     provenance = [result.record.provenance for result in results]
-    machines = _machines(results)
+    machines = report.machines
     if len(machines) > 1:
         machines = [f"machine {i}, {machine}" for i, machine in enumerate(machines, start=1)]
     versions = dict.fromkeys(
@@ -261,7 +249,7 @@ def _notes(
             f"mem. the probability that a sample is nearer to the training {things} than a test "
             f"{things.rstrip('s')} is (0.5 is new, 1 copied), auth. the fraction of samples that "
             "are no copies; "
-            if any(row.nearer is not None for row in rows)
+            if any(row.nearer is not None for row in report.rows)
             else ""
         )
         + f"MSE the squared reconstruction error a "

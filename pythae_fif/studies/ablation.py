@@ -9,10 +9,10 @@ from pathlib import Path
 from pythae_fif.data.locations import data_home
 from pythae_fif.data.tabular import ARCHIVE_FILES
 from pythae_fif.errors import ConfigError, DataError, did_you_mean
-from pythae_fif.reports.grid import Cell, Grid, number, write_grid
+from pythae_fif.reports.grid import Cell, Grid, number, spread, write_grid
 from pythae_fif.reports.published import PublishedCell, load_published, printed
 from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.tabular import learning_rate, protocol_notes, spread
+from pythae_fif.studies.tabular import learning_rate, protocol_notes
 from pythae_fif.studies.tabular_plan import (
     TIMED_BATCH,
     Trained,

@@ -1,15 +1,13 @@
 """Tables 1 and 5: free-form injective flows against rectangular flows on tabular data."""
 
-__all__ = ["learning_rate", "protocol_notes", "run", "spread"]
+__all__ = ["learning_rate", "protocol_notes", "run"]
 
-import math
-import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.evaluation.frechet import squared_wasserstein
-from pythae_fif.reports.grid import DASH, Cell, Grid, number, write_grid
+from pythae_fif.reports.grid import DASH, Cell, Grid, number, spread, write_grid
 from pythae_fif.reports.published import load_published
 from pythae_fif.studies import OnProgress, StudyOptions
 from pythae_fif.studies.tabular_plan import (
@@ -193,23 +191,6 @@ def learning_rate(run: Trained) -> Cell:
     """A run's learning rate as a cell."""
     rate = run.spec.learning_rates[0]
     return Cell(f"{rate:g}", rate)
-
-
-def spread(values: Sequence[float]) -> Cell:
-    """Mean and standard deviation over seeds, or how many of them have no finite value.
-
-    Example:
-        >>> spread([1.0, 3.0]).text, spread([1.0, float("nan")]).text
-        ('2.00 ± 1.41', 'diverged (1 of 2)')
-    """
-    diverged = sum(not math.isfinite(value) for value in values)
-    if diverged:
-        return Cell(f"diverged ({diverged} of {len(values)})")
-    mean = statistics.fmean(values)
-    std = statistics.stdev(values) if len(values) > 1 else None
-    if abs(mean) >= 1e4:
-        return Cell(f"{mean:.3g}" + ("" if std is None else f" ± {std:.3g}"), mean)
-    return number(mean, std)
 
 
 def _published(number: int, **at: str) -> list[Cell]:

@@ -41,9 +41,7 @@ from pythae_fif.reports import (
     write_experiment,
 )
 from pythae_fif.reports.agreement import order_agreement
-from pythae_fif.reports.code_table import code_grid
 from pythae_fif.reports.command import commands_of
-from pythae_fif.reports.configuration_table import configuration_grid
 from pythae_fif.reports.grid import (
     DASH,
     Cell,
@@ -53,6 +51,7 @@ from pythae_fif.reports.grid import (
     to_markdown,
     write_rows,
 )
+from pythae_fif.reports.model_tables import code_grid, configuration_grid
 from pythae_fif.reports.published_tables import (
     not_comparable,
     table2,
@@ -123,7 +122,7 @@ class TestStored:
         """Records are enough: what a run has no file of is left out."""
         paths = write_experiment(store(tmp_path), splits(), report(RESULTS[4:6]))
         names = {p.name for p in paths if p.suffix == ".png"}
-        assert names == {f"{NAME}-{kind}.png" for kind in (*DRAWN[:3], "cost")}
+        assert names == {f"{NAME}-cost.png"}
         assert "failed" not in (tmp_path / "tables" / f"{NAME}.md").read_text("utf-8")
 
     def test_folder_that_cannot_be_made(self, tmp_path):
@@ -135,6 +134,7 @@ class TestStored:
         def no_picture(*_):
             raise OSError("no picture")
 
+        report_store.fill(store(tmp_path))
         monkeypatch.setattr("pythae_fif.reports.experiment.sample_figure", no_picture)
         with pytest.raises(OSError, match="no picture"):
             write_experiment(store(tmp_path), splits(), report())
@@ -931,7 +931,7 @@ class TestReference:
         assert kept.read_bytes() == another and not caplog.records
         kept.unlink()
         write_experiment(store(target), splits(), drawn)
-        assert "samples.png is not drawn: some packed runs have no pictures" in caplog.text
+        assert "samples.png is not drawn: some runs have no pictures" in caplog.text
         assert not kept.exists()
 
     def test_a_row_says_how_far_it_is_from_the_reference(self, tmp_path):
@@ -983,6 +983,14 @@ class TestPlots:
             "GMM, K = 2": ("--", [5, 10], [1.5, 1.5]),
         }
 
+    def test_no_figure_10_where_something_else_varies_too(self):
+        runs = [
+            result("fif", {"beta": beta, "latent_distribution": of}, 0, {"normal": (beta, beta)})
+            for beta in (5, 10)
+            for of in ("normal", "student_t")
+        ]
+        assert figures.beta_figure(report(runs)) is None
+
     @pytest.mark.parametrize("results", [RESULTS[:2], RESULTS[4:]])
     def test_figure_10_needs_two_betas(self, results):
         assert figures.beta_figure(report(results)) is None
@@ -1024,7 +1032,7 @@ class TestPlots:
 
 class TestCodes:
     def of(self, *results) -> dict[str, list[str]]:
-        grid = code_grid(report(list(results)).choices)
+        grid = code_grid(report(list(results)))
         return {row[0].text: [cell.text for cell in row[1:]] for row in grid.rows}
 
     def test_what_two_moments_and_a_mixture_close(self):
@@ -1049,20 +1057,20 @@ class TestCodes:
         assert self.of(*runs)["FIF"] == ["5.00", "0.000", "3.00", "3.00", "2.50", "0%"]
 
     def test_none_of_early_records(self):
-        assert code_grid(report(RESULTS).choices) is None
+        assert code_grid(report(RESULTS)) is None
 
 
 def test_all_configurations_of_fif_are_shown():
     coded = result("fif", {"beta": 7, "hutchinson_samples": 1}, 0, {"normal": (1, 2)},
                    codes=CodeScores(0.5, 0.1))  # fmt: skip
-    grid = configuration_grid([*RESULTS, coded])
+    grid = configuration_grid(report([*RESULTS, coded]))
     assert grid.headings == ["configuration", "seeds", "KL, nats ↓", "N ↓", "GMM ↓"]
     assert [[cell.text for cell in row] for row in grid.rows] == [
         ["beta=7, hutchinson_samples=1", "1", "0.500", "2.00", DASH],
         ["beta=10, hutchinson_samples=1", "2", DASH, "6.50 ± 0.71", "2.62 ± 0.18"],
         ["beta=5, hutchinson_samples=2", "2", DASH, "1.00 ± 0.00", "0.300 ± 0.071"],
     ]
-    assert configuration_grid([coded, *RESULTS[4:]]) is None
+    assert configuration_grid(report([coded, *RESULTS[4:]])) is None
 
 
 def test_text_of_a_store_is_text_in_every_form():
