@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_serializer
 
 from pythae_fif.evaluation.codes import CodeScores
 from pythae_fif.evaluation.scores import Scores
-from pythae_fif.runs.record import Provenance, Record
+from pythae_fif.runs.record import Provenance, Record, marked
 
 SPLITS = ("val", "test")
 
@@ -50,7 +50,6 @@ class DataUsed(BaseModel):
         source: One line on what they are.
         partial: Whether they are fewer than the published data set has.
         sizes: Split -> number of images.
-        hash: Of the images; None in early records.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -58,7 +57,6 @@ class DataUsed(BaseModel):
     source: str
     partial: bool
     sizes: dict[str, int]
-    hash: str | None = None
 
 
 class ImageRecord(Record):
@@ -70,10 +68,8 @@ class ImageRecord(Record):
         codes: Of the training images' codes; None where there are none, and in early records.
         training: How the model was trained.
         parameters: Number of the model's weights.
-        sampling_seconds: Sampler -> time of fit and draw.
         data: What the model was trained and scored on.
         extractor_accuracy: Of an extractor that is a classifier, on test images.
-        seed: Of the run.
         later_provenance: Sampler -> how its scores were made, if later than the others.
     """
 
@@ -85,11 +81,16 @@ class ImageRecord(Record):
     codes: CodeScores | None = None
     training: Training
     parameters: int
-    sampling_seconds: dict[str, float] = Field(default_factory=dict)
     data: DataUsed
     extractor_accuracy: float | None = None
-    seed: int | None = None
     later_provenance: dict[str, Provenance] = Field(default_factory=dict)
+
+    @property
+    def revisions(self) -> list[str]:
+        """Of the code that trained the model, that scored it, and that scored later samplers."""
+        trained = marked(self.training.git_revision, self.training.git_dirty)
+        later = [made.revision for made in self.later_provenance.values()]
+        return list(dict.fromkeys([trained, self.provenance.revision, *later]))
 
     @model_validator(mode="after")
     def _has_every_number(self) -> "ImageRecord":

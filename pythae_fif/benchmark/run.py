@@ -13,7 +13,6 @@ import dataclasses
 import logging
 import math
 import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,13 @@ import numpy as np
 import torch
 from pythae.models import BaseAE
 from pythae.trainers.trainer_utils import set_seed
-from torch import Tensor
 
 import pythae_fif.runs.execute as runs
 from pythae_fif.benchmark.inputs import load_extractor, load_splits, reference_of, references_of
 from pythae_fif.benchmark.model_entry import model_hash, read_model_entry
 from pythae_fif.benchmark.plan import SCHEMA, RunSpec, build_model, rebuild_model
 from pythae_fif.benchmark.record import DataUsed, ImageRecord, Training, TrainingRecord
-from pythae_fif.benchmark.sheets import classes_name, samples_name, write_sheets
+from pythae_fif.benchmark.sheets import classes_name, samples_name, write_samples, write_sheets
 from pythae_fif.benchmark.yaml_files import import_class
 from pythae_fif.data import ImageDataset, Splits, to_float
 from pythae_fif.data.cache import open_splits
@@ -77,51 +75,31 @@ def work(job: ImageJob) -> None:
     if before is not None and before.training != training:  # scores of a model that is gone
         before = None
 
-    folder.tell("running", "sampling and scoring", 0.9)
+    folder.tell("running", "features of the data", 0.9)
     device = str(next(model.parameters()).device)
     extractor = load_extractor(spec.extractor, splits, job.environment, device)
     references = references_of(splits, extractor)
     known = reference_of(splits, "train", extractor)
     labels = labels_of(spec, splits)
     codes = embed(model, splits.train, labels=labels.get("train"), seed=spec.seed)
+    errors = {
+        split: reconstruction_error(model, splits[split], spec.seed, labels.get(split))
+        for split in ("val", "test")
+    }
+    folder.check()
+    write_sheets(folder.path, model, splits, codes)
+    how: dict[str, Any] = {
+        "num_samples": spec.settings.num_samples,
+        "seed": spec.seed,
+        "fit_steps": spec.settings.fit_steps or FIT_STEPS,
+    }
     scores: dict[str, Scores] = dict(before.scores) if before else {}
-    samples: dict[str, Tensor] = {}
-    classes: dict[str, np.ndarray] = {}
-    seconds: dict[str, float] = {}
-    failures: dict[str, Exception] = {}
-    for sampler in wanted:
-        pictures = [samples_name(sampler), *([classes_name(sampler)] if labels else [])]
-        if sampler in scores and all((folder.path / name).exists() for name in pictures):
-            continue
-        start = time.perf_counter()
-        how: dict[str, Any] = {
-            "num_samples": spec.settings.num_samples,
-            "seed": spec.seed,
-            "fit_steps": spec.settings.fit_steps or FIT_STEPS,
-        }
-        try:
-            if labels:
-                drawn = generate_by_class(sampler, model, codes, labels["train"], **how)
-                samples[sampler], classes[sampler] = drawn
-            else:
-                samples[sampler] = generate(sampler, model, codes, **how)
-            if sampler in scores:
-                continue  # its picture alone is gone
-            seconds[sampler] = round(time.perf_counter() - start, 3)
-            scores[sampler] = score_samples(
-                samples[sampler], extractor, references, seed=spec.seed, training=known
-            )
-        except Exception as error:  # of this sampler alone; it is raised below
-            failures[sampler] = error
-    if scores:
+    later = dict(before.later_provenance) if before else {}
+
+    def keep() -> None:
         made = provenance(device, job.started, folder.attempt)
-        later = dict.fromkeys(seconds, made) if before else {}
-        errors = {
-            split: reconstruction_error(model, splits[split], spec.seed, labels.get(split))
-            for split in ("val", "test")
-        }
-        folder.check()
-        write_sheets(folder.path, model, splits, codes, samples, classes)
+        if before:
+            later.update(dict.fromkeys(scores.keys() - before.scores.keys(), made))
         job.write_record(
             ImageRecord(
                 run_id=spec.run_id,
@@ -130,19 +108,41 @@ def work(job: ImageJob) -> None:
                 codes=score_codes(codes),
                 training=training,
                 parameters=sum(p.numel() for p in model.parameters()),
-                sampling_seconds={**(before.sampling_seconds if before else {}), **seconds},
                 data=DataUsed(
                     source=splits.source,
                     partial=splits.partial,
                     sizes={split: len(splits[split]) for split in ("train", "val", "test")},
-                    hash=splits.content_hash,
                 ),
                 extractor_accuracy=extractor.accuracy,
-                seed=spec.seed,
                 provenance=before.provenance if before else made,
-                later_provenance={**(before.later_provenance if before else {}), **later},
+                later_provenance=later,
             )
         )
+
+    failures: dict[str, Exception] = {}
+    for number, sampler in enumerate(wanted):
+        folder.tell("running", f"sampler {sampler}", 0.9 + 0.1 * number / len(wanted))
+        pictures = [samples_name(sampler), *([classes_name(sampler)] if labels else [])]
+        if sampler in scores and all((folder.path / name).exists() for name in pictures):
+            continue
+        classes = None
+        try:
+            if labels:
+                drawn, classes = generate_by_class(sampler, model, codes, labels["train"], **how)
+            else:
+                drawn = generate(sampler, model, codes, **how)
+            if sampler not in scores:
+                scores[sampler] = score_samples(
+                    drawn, extractor, references, seed=spec.seed, training=known
+                )
+        except Exception as error:  # of this sampler alone; it is raised below
+            failures[sampler] = error
+            continue
+        folder.check()
+        write_samples(folder.path, splits, sampler, drawn, classes)
+        keep()  # what is scored is not lost if the next sampler takes too long
+    if before:
+        keep()  # a picture that is no sampler's may have been gone
     for sampler, cause in failures.items():
         raise FIFError(f"sampler {sampler}: {runs.line_of(cause)}") from cause
 

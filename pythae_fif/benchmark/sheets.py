@@ -7,10 +7,11 @@ __all__ = [
     "classes_name",
     "reference_sheet",
     "samples_name",
+    "write_samples",
     "write_sheets",
 ]
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ import torch
 from pythae.models import BaseAE
 from torch import Tensor
 
-from pythae_fif.benchmark.table_sheets import write_table_sheets
+from pythae_fif.benchmark.table_sheets import write_rows_sheet
 from pythae_fif.data import Splits, to_float
 from pythae_fif.pictures import new_figure, write_figure, write_pixels
+from pythae_fif.sampling.models import reconstruct
 
 SIDE = 8  # rows and columns of images of a sheet
 OF_CLASS = 16  # images of a class, in a row
@@ -40,19 +42,46 @@ def classes_name(sampler: str) -> str:
     return f"classes-{sampler}.png"
 
 
-def write_sheets(
+def write_samples(
     run_dir: Path,
-    model: BaseAE,
     splits: Splits,
-    codes: Tensor,
-    samples: Mapping[str, Tensor],
-    classes: Mapping[str, np.ndarray] | None = None,
+    sampler: str,
+    samples: Tensor,
+    labels: np.ndarray | None = None,
 ) -> None:
-    """Writes the pictures of a run, each whole, each a PNG.
+    """Writes the pictures of a sampler's samples, each whole, each a PNG.
 
     - `samples-<sampler>.png`: the first 64 samples.
-    - `classes-<sampler>.png`, of a conditional model: the first 16 samples of each class, a row
-      each in the order of the labels.
+    - `classes-<sampler>.png`, if there are labels: the first 16 samples of each class, a row each
+      in the order of the labels.
+
+    Of a table the first is that of :func:`~pythae_fif.benchmark.table_sheets.write_rows_sheet`.
+
+    Args:
+        run_dir: The run's folder.
+        splits: The data of the run.
+        sampler: Its name.
+        samples: (n, C, H, W) in [0, 1], or rows (n, D).
+        labels: (n,), of a conditional model's samples.
+
+    Raises:
+        StoreError: The folder does not take them.
+    """
+    if splits.columns is not None:
+        write_rows_sheet(run_dir, splits, f"samples-{sampler}", samples)
+        return
+    write_pixels(run_dir / samples_name(sampler), _sheet(samples[: SIDE * SIDE]))
+    if labels is not None:
+        lines = [
+            _sheet(samples[labels == label][:OF_CLASS], rows=1, columns=OF_CLASS)
+            for label in np.unique(labels)
+        ]
+        write_pixels(run_dir / classes_name(sampler), np.concatenate(lines))
+
+
+def write_sheets(run_dir: Path, model: BaseAE, splits: Splits, codes: Tensor) -> None:
+    """Writes the pictures of a model, each whole, each a PNG.
+
     - `reconstructions.png`: test images, and below each row of them its reconstructions.
     - `interpolations.png`: straight lines in latent space from one test image to another, a row
       each; not for maps of codes.
@@ -60,45 +89,28 @@ def write_sheets(
       their labels where there are any, with the standard normal's circle of two standard
       deviations; not for maps of codes, nor for codes of one dimension.
 
-    Of a table the first two are those of :func:`~pythae_fif.benchmark.table_sheets`, and there are
-    no interpolations.
+    Of a table the first is that of :func:`~pythae_fif.benchmark.table_sheets.write_rows_sheet`,
+    and there are no interpolations.
 
     Args:
         run_dir: The run's folder.
         model: Trained; it is put in evaluation mode.
         splits: The images that it was trained on and those held out.
         codes: Training codes, (N, d) or (N, ...).
-        samples: Sampler -> samples (n, C, H, W) in [0, 1].
-        classes: Sampler -> labels (n,) of its samples, of a conditional model.
 
     Raises:
         StoreError: The folder does not take them.
     """
     if splits.columns is not None:
-        write_table_sheets(run_dir, model, splits, samples)
+        write_rows_sheet(run_dir, splits, "reconstructions", reconstruct(model, splits.test))
     else:
-        _write_image_sheets(run_dir, model, splits, codes, samples, classes or {})
+        _write_image_sheets(run_dir, model, splits, codes)
     if codes.ndim == 2 and codes.shape[1] >= 2:
         labels = None if splits.labels is None else splits.labels["train"]
         write_figure(run_dir / "latents.png", _codes_figure(codes, labels))
 
 
-def _write_image_sheets(
-    run_dir: Path,
-    model: BaseAE,
-    splits: Splits,
-    codes: Tensor,
-    samples: Mapping[str, Tensor],
-    classes: Mapping[str, np.ndarray],
-) -> None:
-    for sampler, images in samples.items():
-        write_pixels(run_dir / samples_name(sampler), _sheet(images[: SIDE * SIDE]))
-    for sampler, labels in classes.items():
-        lines = [
-            _sheet(samples[sampler][labels == label][:OF_CLASS], rows=1, columns=OF_CLASS)
-            for label in np.unique(labels)
-        ]
-        write_pixels(run_dir / classes_name(sampler), np.concatenate(lines))
+def _write_image_sheets(run_dir: Path, model: BaseAE, splits: Splits, codes: Tensor) -> None:
     model.eval()
     device = next(model.parameters()).device
 

@@ -1,53 +1,46 @@
 """What a run on a table writes: samples in original units, and pictures of them."""
 
-__all__ = ["write_table_sheets"]
+__all__ = ["write_rows_sheet"]
 
 import csv
 import io
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pythae.models import BaseAE
 from torch import Tensor
 
 from pythae_fif.data import Splits
 from pythae_fif.files import write_text
 from pythae_fif.pictures import new_figure, write_figure
-from pythae_fif.sampling.models import reconstruct
 
 MOST_COLUMNS = 8
 """Columns that are drawn; all are written."""
 POINTS = 1000
 
 
-def write_table_sheets(
-    run_dir: Path, model: BaseAE, splits: Splits, samples: Mapping[str, Tensor]
-) -> None:
-    """Writes samples and pictures of a run, all in the table's original units.
+def write_rows_sheet(run_dir: Path, splits: Splits, name: str, rows: Tensor) -> None:
+    """Writes rows of a table and a picture of them, in the table's original units.
 
-    `samples-<sampler>.csv` and `reconstructions.csv`, of the test rows, have all rows below the
-    names of the columns; `.png` of each its marginals and pairs of columns over the test rows.
+    `<name>.csv` has all rows below the names of the columns, `<name>.png` their marginals and pairs
+    of columns over the test rows.
 
     Args:
         run_dir: The run's folder.
-        model: Trained.
-        splits: The rows.
-        samples: Sampler -> standardised samples (n, D).
+        splits: The table.
+        name: Of the two files.
+        rows: Standardised, (n, D).
 
     Raises:
         StoreError: The folder does not take them.
     """
     assert splits.columns is not None
     columns, names = splits.columns, splits.columns.names
+    restored, text = columns.restored(rows.numpy()), io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([names, *restored.tolist()])
+    write_text(run_dir / f"{name}.csv", text.getvalue())
     test = columns.restored(splits.test)
-    drawn = {f"samples-{sampler}": of for sampler, of in samples.items()}
-    for name, of in (drawn | {"reconstructions": reconstruct(model, splits.test)}).items():
-        rows, text = columns.restored(of.numpy()), io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([names, *rows.tolist()])
-        write_text(run_dir / f"{name}.csv", text.getvalue())
-        write_figure(run_dir / f"{name}.png", _pairs(names, test, rows, name))
+    write_figure(run_dir / f"{name}.png", _pairs(names, test, restored, name))
 
 
 def _pairs(names: list[str], test: np.ndarray, rows: np.ndarray, label: str) -> Any:

@@ -19,6 +19,7 @@ from pythae_fif.benchmark.selection import Result
 from pythae_fif.errors import counted, printable
 from pythae_fif.reports.grid import Grid
 from pythae_fif.reports.report import Report
+from pythae_fif.runs.record import CHANGED
 
 
 class FigureFile(NamedTuple):
@@ -103,7 +104,9 @@ def _provenance(results: Sequence[Result]) -> list[str]:
         "Versions": [", ".join(f"{k} {v}" for k, v in p.versions.items()) for p in provenance],
         "Python": [p.python for p in provenance],
         "Revision": [
-            f"{p.git_revision} with changes" if p.git_dirty else p.git_revision for p in provenance
+            revision.replace(CHANGED, " with changes")
+            for result in results
+            for revision in result.record.revisions
         ],
         "Training data": [f"{result.record.data.sizes['train']:,}" for result in results],
         "Data": [result.spec.data_hash for result in results],

@@ -1,6 +1,6 @@
 """What a run leaves behind: a typed record, sealed by a checksum of its own content."""
 
-__all__ = ["Provenance", "Record", "RecordT"]
+__all__ = ["CHANGED", "Provenance", "Record", "RecordT", "marked"]
 
 import hashlib
 import json
@@ -12,6 +12,9 @@ from pythae_fif.errors import StoreError
 
 SEAL = "checksum"
 """The key of the checksum; records of the first versions have none."""
+
+CHANGED = "+"
+"""Behind a revision that does not hold all of the code."""
 
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
@@ -55,6 +58,11 @@ class Provenance(BaseModel):
     attempts: int | None = None
 
     @property
+    def revision(self) -> str:
+        """Of the code, with a `+` if that revision does not hold all of it."""
+        return marked(self.git_revision, self.git_dirty)
+
+    @property
     def machine(self) -> str:
         """What it was made on, as reports name it."""
         return f"{self.device} with {self.cores} cores"
@@ -80,6 +88,11 @@ class Record(BaseModel):
     provenance: Provenance
     files: dict[str, str] | None = None
     checksum: str | None = None
+
+    @property
+    def revisions(self) -> list[str]:
+        """Those of all code that had a part in it, each once; see :attr:`Provenance.revision`."""
+        return [self.provenance.revision]
 
     @classmethod
     def parse(cls: "type[RecordT]", content: Any) -> "RecordT":
@@ -116,6 +129,13 @@ class Record(BaseModel):
 
 
 RecordT = TypeVar("RecordT", bound=Record)
+
+
+def marked(revision: str | None, dirty: bool | None) -> str:
+    """A revision, with a `+` if the code differs from it, as early records have it; empty if it is
+    not known."""
+    known = revision or ""
+    return f"{known}{CHANGED}" if dirty and not known.endswith(CHANGED) else known
 
 
 def _checksum(content: dict[str, Any]) -> str:

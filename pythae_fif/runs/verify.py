@@ -118,11 +118,10 @@ def _findings(
             and any(name.startswith(LEFT_OUT) for name in record.files or ())
         ):
             yield "no model", ""
-        made = record.provenance
-        revision = str(made.git_revision)
-        if made.git_dirty or revision.endswith("+"):
-            yield "dirty tree", revision.rstrip("+")
-        if others := _other_versions(made.versions):
+        for revision in record.revisions:
+            if revision.endswith("+"):
+                yield "dirty tree", revision.rstrip("+")
+        if others := _other_versions(record.provenance.versions):
             yield "other versions", ", ".join(others)
 
 
@@ -152,13 +151,13 @@ def _state_of(
         return "corrupt", f"result.json: {error}", None
     if record.run_id != spec.run_id:
         return "corrupt", "result.json: the record is of another run", None
-    if problem := _file_problem(folder, record.files or {}, packed):
+    problem = _file_problem(folder, record.files or {}, packed)
+    if problem is None and not kind.answers(spec, record):
+        problem = "failed", "the record answers a part of what was asked"
+    if problem is not None:
         if Status.read(folder).state in ("waiting", "running", "interrupted", "failed"):
-            return *_without_record(folder), record  # a further sampler trains it anew
+            return *_without_record(folder), record  # it goes on, or is trained anew
         return *problem, record
-    if not kind.answers(spec, record):
-        why = Status.read(folder).error or "never finished"
-        return "failed", f"the record answers a part of what was asked: {why}", record
     return ("unsealed" if record.files is None else "fine"), "", record
 
 

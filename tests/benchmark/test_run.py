@@ -30,6 +30,7 @@ from pythae_fif.reports.published_tables import table2
 from pythae_fif.runs import execute as runs
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.store import Store
+from pythae_fif.runs.verify import WRONG, verify
 from pythae_fif.sampling.models import embed
 
 pytestmark = [
@@ -68,7 +69,6 @@ def test_leaves_a_whole_record_and_all_files(prepared):
     assert {name.split("/")[0] for name in record.files} == sealed | {"model"}
     assert Image.open(run_dir / "samples-gmm.png").size == (64, 64)
     assert record.data.sizes == {"train": 60, "val": 20, "test": 20}
-    assert (record.data.hash, record.seed) == (spec.data_hash, spec.seed)
     assert record.provenance.attempts == 1
     assert ImageRecord.parse(read_json(run_dir / "result.json")).checksum
     for scores in record.scores.values():
@@ -139,7 +139,7 @@ def test_a_further_sampler_of_a_finished_run_trains_nothing(prepared, monkeypatc
     assert store.run_dir(more) == run_dir
     assert not store.is_done(more)
     record = execute(run_dir)
-    assert record.scores.keys() == record.sampling_seconds.keys() == {"normal", "gmm"}
+    assert record.scores.keys() == {"normal", "gmm"}
     assert kept(record) == kept(first)
     assert record.provenance == first.provenance
     assert record.scores["normal"] == first.scores["normal"]
@@ -217,6 +217,51 @@ def test_a_sampler_that_fails_costs_its_own_score(prepared, monkeypatch):
     assert store.is_done(spec)
 
 
+def test_an_interrupt_costs_the_sampler_under_way_alone(prepared, monkeypatch):
+    store, (spec,), (run_dir,) = prepared({"samplers": ["normal", "gmm", "gaussian"]})
+    score, scored, stages = run_module.score_samples, [], []
+
+    def interrupted(*arguments, **more):
+        stages.append(Status.read(run_dir))
+        if len(scored) == 1:
+            raise KeyboardInterrupt
+        scored.append(score(*arguments, **more))
+        return scored[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "score_samples", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            execute(run_dir)
+    assert [status.stage for status in stages] == ["sampler normal", "sampler gmm"]
+    assert stages[0].progress < stages[1].progress < 1
+    assert set(store.record(spec).scores) == {"normal"} and not store.is_done(spec)
+    kinds = {finding.kind for finding in verify(store.root, [IMAGES])}
+    assert "unfinished" in kinds and not kinds & {*WRONG, "failed"}
+    monkeypatch.setattr(run_module, "trainer_of", None)
+    record = execute(run_dir)
+    assert set(record.scores) == {"normal", "gmm", "gaussian"} and store.is_done(spec)
+    assert record.scores["normal"] == scored[0]
+    assert set(record.later_provenance) == {"gmm", "gaussian"}
+
+
+def test_a_record_knows_the_code_of_training_and_of_later_samplers(prepared):
+    _, _, (run_dir,) = prepared()
+    record = execute(run_dir)
+    made, training = record.provenance, record.training
+    clean = made.model_copy(update={"git_revision": "a", "git_dirty": False})
+    changed = record.model_copy(
+        update={
+            "training": training.model_copy(update={"git_revision": "b", "git_dirty": True}),
+            "provenance": clean,
+            "later_provenance": {"gmm": clean.model_copy(update={"git_revision": "c+"})},
+        }
+    )
+    assert changed.revisions == ["b+", "a", "c+"]
+    write_json(run_dir / "result.json", changed.to_dict())
+    found = verify(run_dir.parents[4], [IMAGES])
+    assert [f.detail for f in found if f.kind == "dirty tree"] == ["b", "c"]
+
+
 def test_loss_that_is_not_finite(prepared):
     flags = {"models": ["fif"], "beta": [1e39], "hutchinson_samples": [1]}
     _, _, (run_dir,) = prepared(flags, batch_size=60)
@@ -235,7 +280,12 @@ def test_data_are_those_of_the_plan_whoever_lends_them(tmp_path, monkeypatch, le
     lent = {"none": None, "those of the plan": splits, "others": other}[lends]
     if lends == "those of the plan":
         monkeypatch.setattr(run_module, "load_splits", None)
-    assert runs.execute(run_dir, IMAGES, lent).data.hash == spec.data_hash
+    used, trainer = [], run_module.trainer_of
+    monkeypatch.setattr(
+        run_module, "trainer_of", lambda *given: used.append(given[1]) or trainer(*given)
+    )
+    runs.execute(run_dir, IMAGES, lent)
+    assert used[0].content_hash == spec.data_hash
 
 
 def test_data_that_changed_since_the_plan(tmp_path):

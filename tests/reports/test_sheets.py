@@ -12,7 +12,7 @@ from pythae.models.nn import BaseDecoder, BaseEncoder
 from support.report_store import splits
 
 from pythae_fif.benchmark import sheets
-from pythae_fif.benchmark.sheets import reference_sheet, write_sheets
+from pythae_fif.benchmark.sheets import reference_sheet, write_samples, write_sheets
 from pythae_fif.models import FIF, FIFConfig
 from pythae_fif.nn import build_networks
 
@@ -49,7 +49,9 @@ def spatial_vqvae():
 def write(folder, model, codes=None, data=SPLITS):
     samples = {name: torch.rand(70, *data.input_dim) for name in ("normal", "gmm")}
     codes = torch.randn(len(data.train), 4) if codes is None else codes
-    write_sheets(folder, model, data, codes, samples)
+    write_sheets(folder, model, data, codes)
+    for name, drawn in samples.items():
+        write_samples(folder, data, name, drawn)
     return samples, {path.name for path in folder.iterdir()}
 
 
@@ -95,9 +97,7 @@ class TestWhatIsWritten:
 
     def test_samples_that_are_not_finite(self, tmp_path):
         broken = torch.full((70, 1, 8, 8), torch.nan)
-        write_sheets(
-            tmp_path, model_of(AE, AEConfig), SPLITS, torch.randn(40, 4), {"normal": broken}
-        )
+        write_samples(tmp_path, SPLITS, "normal", broken)
         assert (np.asarray(Image.open(tmp_path / "samples-normal.png")) == 0).all()
 
     def test_the_model_is_left_without_gradients(self, tmp_path):
