@@ -111,7 +111,7 @@ def test_command(words, monkeypatch):
         (pythae_fif.cli.run, "run_benchmark"),
         (pythae_fif.cli.score, "score_command"),
     ):
-        monkeypatch.setattr(owner, name, lambda _: 0)
+        monkeypatch.setattr(owner, name, lambda _, done=name == "run_benchmark": done)
     monkeypatch.setattr(studies, "run_study", lambda *_: [])
     assert main(shlex.split(words)) == 0
 

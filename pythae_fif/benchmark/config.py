@@ -12,6 +12,7 @@ __all__ = [
 ]
 
 import contextlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from pythae_fif.benchmark.model_entry import (
-    Grid,
+    HyperParameters,
     ModelName,
     SamplerName,
     all_models,
@@ -44,7 +45,6 @@ from pythae_fif.nn.names import ARCHITECTURES
 from pythae_fif.sampling import SAMPLERS
 from pythae_fif.validation import (
     AtLeastOne,
-    Checked,
     Duration,
     Each,
     Flag,
@@ -55,6 +55,11 @@ from pythae_fif.validation import (
 )
 
 ArchName = Annotated[str, name_of(lambda: ARCHITECTURES)]
+USUAL = {
+    "models": ["fif", "ae", "vae", "beta_vae", "wae_imq", "rae_l2"],
+    "samplers": ["normal", "gaussian", "gmm"],
+}
+"""What every data set trains and samples with, unless its file or the user says otherwise."""
 BUDGETS = ("epochs", "wall_clock")
 OVERRIDES = (*BUDGETS, "batch_size", "learning_rate", "train_size", "num_samples", "precision")
 ExtractorName = Annotated[str, AfterValidator(own_extractor)]
@@ -62,7 +67,12 @@ Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
 Seeds = Each[Seed]
 
 
-class ModelSettings(Checked):
+def absolute(path: str | None) -> str | None:
+    """A path that means the same in every working directory, and has a name."""
+    return None if path is None else os.path.abspath(Path(path).expanduser())
+
+
+class ModelSettings(HyperParameters):
     """What a profile says of one model alone; None is the value that the profile has for all.
 
     Attributes:
@@ -74,14 +84,6 @@ class ModelSettings(Checked):
     batch_size: AtLeastOne | None = None
     learning_rate: LearningRate | None = None
     weight_decay: WeightDecay | None = None
-    grid: Grid | None = None
-    fixed: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _fixed_or_varied(self) -> "ModelSettings":
-        if both := self.fixed.keys() & (self.grid or {}).keys():
-            raise ValueError(f"{min(both)} is in fixed and in grid: leave out one of the two")
-        return self
 
 
 class Profile(Settings):
@@ -173,7 +175,9 @@ class Experiment(TableOptions):
     precision: Annotated[
         Precision | None, Flag("of training: float32, or bfloat16 where the processor has it")
     ] = None
-    data: Annotated[str | None, Flag("yours, of folder, npz or csv", "PATH")] = None
+    data: Annotated[
+        str | None, AfterValidator(absolute), Flag("yours, of folder, npz or csv", "PATH")
+    ] = None
 
     @model_validator(mode="after")
     def _one_budget(self) -> "Experiment":
@@ -344,7 +348,7 @@ def load_experiment(dataset: str, file: str | Path | None, flags: Mapping[str, A
     if dataset not in names_in():
         raise ConfigError(f"--dataset {dataset!r} is unknown: {did_you_mean(dataset, names_in())}")
     where, extra = f"{dataset}.yaml", {}
-    values = {"dataset": dataset, **read_yaml(config_file(dataset))}
+    values = {"dataset": dataset, **USUAL, **read_yaml(config_file(dataset))}
     if file is not None:
         where = str(file)
         extra = read_yaml(Path(file))

@@ -1,6 +1,7 @@
 """What a run starts from: images, the feature extractor, and the references of the scores."""
 
 __all__ = [
+    "data_request",
     "labelled",
     "load_extractor",
     "load_splits",
@@ -12,12 +13,14 @@ __all__ = [
 import torch
 
 from pythae_fif.benchmark.settings import Settings
-from pythae_fif.data import Splits, load_images
+from pythae_fif.data import Splits
 from pythae_fif.data.cache import remember
 from pythae_fif.data.dataset import as_tensor
 from pythae_fif.data.images import Progress
+from pythae_fif.data.load import load
 from pythae_fif.data.locations import cache_home
 from pythae_fif.data.names import TableOptions
+from pythae_fif.data.source import Request
 from pythae_fif.evaluation import Extractor, LabelledImages, Reference, build_extractor
 from pythae_fif.runs.kind import Environment
 
@@ -30,20 +33,35 @@ def load_splits(
     progress: Progress | None = None,
 ) -> Splits:
     """The images of an experiment, cut to the sizes of its profile; its runs find them by hash."""
-    whole = load_images(
+    whole = load(data_request(dataset, image_size, sizes.crop, environment, progress))
+    splits = whole.subset(train=sizes.train_size, val=sizes.val_size, test=sizes.test_size)
+    remember(splits, whole)
+    return splits
+
+
+def data_request(
+    dataset: str,
+    image_size: int | None,
+    crop: int | None,
+    environment: Environment,
+    progress: Progress | None = None,
+) -> Request:
+    """What an experiment asks of its data.
+
+    Raises:
+        ConfigError, DataError: As of :class:`~pythae_fif.data.source.Request`.
+    """
+    return Request(
         dataset,
         environment.data_root,
         data=environment.data,
         image_size=image_size,
-        crop=sizes.crop,
+        crop=crop,
         download=not environment.offline,
         skip_undecodable=environment.skip_undecodable,
         progress=progress,
         table=table_options(environment),
     )
-    splits = whole.subset(train=sizes.train_size, val=sizes.val_size, test=sizes.test_size)
-    remember(splits, whole)
-    return splits
 
 
 def table_options(given: object) -> TableOptions:

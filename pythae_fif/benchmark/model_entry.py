@@ -2,6 +2,7 @@
 
 __all__ = [
     "Grid",
+    "HyperParameters",
     "ModelEntry",
     "ModelName",
     "SamplerName",
@@ -37,7 +38,25 @@ USUAL_SAMPLERS = ("normal", "gaussian", "gmm", "maf", "iaf")
 """Those of a model with a normal prior."""
 
 
-class ModelEntry(Checked):
+class HyperParameters(Checked):
+    """Those of a model, of its entry or of a profile.
+
+    Attributes:
+        grid: Hyper-parameter -> values; the configurations are their product.
+        fixed: Hyper-parameters that every configuration has, unless it gives another value.
+    """
+
+    grid: Grid | None = None
+    fixed: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _fixed_or_varied(self) -> "HyperParameters":
+        if both := self.fixed.keys() & (self.grid or {}).keys():
+            raise ValueError(f"{min(both)} is in fixed and in grid: leave out one of the two")
+        return self
+
+
+class ModelEntry(HyperParameters):
     """One model of the benchmark, from `models/<name>.yaml`.
 
     Attributes:
@@ -48,9 +67,8 @@ class ModelEntry(Checked):
         samplers: Those that make sense for it; the first draws from the model's own prior, which
             `normal` takes to be the standard normal whatever FIF's latent distribution is. By
             default those of :data:`USUAL_SAMPLERS`, and `two_stage` where it is variational.
-        grid: Hyper-parameter -> values; the configurations are their product.
+        grid, fixed: As of :class:`HyperParameters`.
         configurations: The configurations one by one, where they are no product; empty otherwise.
-        fixed: Hyper-parameters that every configuration has, unless it gives another value.
         networks: Import path of a function of architecture, image shape and latent dimension, for
             encoders and decoders of another kind than those of `pythae_fif.nn.build_networks`;
             `own` if the model builds its own from its configuration.
@@ -74,7 +92,6 @@ class ModelEntry(Checked):
     samplers: Each[SamplerName]
     grid: Grid = Field(default_factory=dict)
     configurations: list[dict[str, Any]] = Field(default_factory=list)
-    fixed: dict[str, Any] = Field(default_factory=dict)
     networks: str | None = None
     discriminator: str | None = None
     keep_last: bool = False
@@ -94,8 +111,6 @@ class ModelEntry(Checked):
     def _one_kind_of_grid(self) -> "ModelEntry":
         if self.grid and self.configurations:
             raise ValueError("give grid or configurations, not both")
-        if both := self.fixed.keys() & self.grid.keys():
-            raise ValueError(f"{min(both)} is in fixed and in grid: leave out one of the two")
         return self
 
     @property

@@ -61,10 +61,10 @@ def own_model(name: Any) -> Any:
     path = Path(name).expanduser().resolve()
     if not path.is_file():
         raise ConfigError(f"--models {name}: no such file")
-    if path not in own_configs() and path.stem in names_in("models"):
-        raise ConfigError(f"--models {name}: {path.stem!r} is a model already: rename the file")
-    if path not in own_configs():
+    if path.stem not in names_in("models"):
         set_own_configs([*own_configs(), path])  # for the processes of runs, too
+    elif config_file(f"models/{path.stem}").resolve() != path:
+        raise ConfigError(f"--models {name}: {path.stem!r} is a model already: rename the file")
     return path.stem
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pythae_fif.benchmark.yaml_files import read_yaml
 from pythae_fif.cli.parsing import Parser, add_flags, flags_in
-from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.errors import ConfigError
 from pythae_fif.runs.engines.options import ENGINES, EngineOptions
 from pythae_fif.validation import Checked, Flag, flag_of, name_of, read_checked
 
@@ -47,15 +47,11 @@ def read_engine(given: Mapping[str, Any]) -> EngineOptions:
         ConfigError: An unknown engine, key or value, or an option of another engine.
     """
     own = {name: value for name, value in given.items() if name in EngineFlags.model_fields}
-    flags = read_checked(EngineFlags, own, "engine", flags=own)
     options = {k: v for k, v in given.items() if k in ENGINE_FLAGS and k not in own}
-    file = flags.engine_config
+    file = own.get("engine_config")
     in_file = {} if file is None else read_yaml(Path(file))
-    name = in_file.pop("engine", flags.engine)
-    if "engine" in own:
-        name = flags.engine
-    if not isinstance(name, str) or name not in ENGINES:
-        raise ConfigError(f"{file}: engine={name!r}: {did_you_mean(name, ENGINES)}")
+    of_file = {"engine": in_file.pop("engine")} if "engine" in in_file else {}
+    name = read_checked(EngineFlags, {**of_file, **own}, str(file or "engine"), flags=own).engine
     for option in (option for option in options if option not in ENGINES[name].model_fields):
         takers = [other for other, cls in ENGINES.items() if option in cls.model_fields]
         raise ConfigError(f"engine {name}: {flag_of(option)} is for --engine {' or '.join(takers)}")

@@ -46,17 +46,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, handlers=[to_terminal])
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     words = list(sys.argv[1:] if arguments is None else arguments)
+    command = "run"
     try:
+        command, rest = _command_of(words)
         with warnings.catch_warnings():
             # In place of Python's, which adds a file and a line of source.
             warnings.showwarning = lambda message, *_, **__: _tell("warning", message)
-            return _dispatch(words)
+            return _dispatch(command, rest)
     except (FIFError, OSError) as error:
         for line in error.problems if isinstance(error, ProblemsError) else [str(error)]:
             _tell("error", line)
         return EXIT_RUNS_LEFT if isinstance(error, RunsLeftError) else EXIT_BAD_INPUT
     except KeyboardInterrupt as interrupt:
-        usual = "finished runs are kept; the same command goes on from the last checkpoints"
+        usual = "nothing was written"
+        if command in ("run", "study"):
+            usual = "finished runs are kept; the same command goes on from the last checkpoints"
         _tell("interrupted", str(interrupt) or usual)
         return EXIT_INTERRUPTED
 
@@ -66,8 +70,7 @@ def _tell(kind: str, text: object) -> None:
     print(f"{kind}:", " ".join(printable(text).split()), file=sys.stderr)
 
 
-def _dispatch(words: list[str]) -> int:
-    command, rest = _command_of(words)
+def _dispatch(command: str, rest: list[str]) -> int:
     if command == "list":
         return list_command(rest)
     if command == "verify":
@@ -81,7 +84,7 @@ def _dispatch(words: list[str]) -> int:
     request = read_request(run_parser(DESCRIPTION, EPILOG).given(rest))
     from pythae_fif.cli.run import run_benchmark  # which imports torch
 
-    return run_benchmark(request)
+    return 0 if run_benchmark(request) else EXIT_RUNS_LEFT
 
 
 def _command_of(words: list[str]) -> tuple[str, list[str]]:

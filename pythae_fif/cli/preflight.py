@@ -83,10 +83,10 @@ def cuda_warning() -> str | None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
-        return f"warning: runs go to the CPU: nvidia-smi does not answer ({error})"
+        return f"runs go to the CPU: nvidia-smi does not answer ({error})"
     said = (done.stdout or done.stderr).strip().splitlines() or ["nothing"]
     if done.returncode != 0:
-        return f"warning: runs go to the CPU: nvidia-smi says {said[0]!r}; is the driver loaded?"
+        return f"runs go to the CPU: nvidia-smi says {said[0]!r}; is the driver loaded?"
     gpu, _, driver = said[0].partition(", ")
     if torch.version.cuda is None:
         why = "is built without CUDA: install one with it"
@@ -96,7 +96,7 @@ def cuda_warning() -> str | None:
             "driver, or install a torch for an older CUDA"
         )
     return (
-        f"warning: runs go to the CPU although {gpu} is here, for torch {torch.__version__} {why} "
+        f"runs go to the CPU although {gpu} is here, for torch {torch.__version__} {why} "
         "(https://pytorch.org/get-started/locally)"
     )
 

@@ -13,7 +13,13 @@ import torch
 from rich.console import Console
 
 from pythae_fif.benchmark.display import Best, Display
-from pythae_fif.benchmark.inputs import labelled, load_extractor, load_splits, table_options
+from pythae_fif.benchmark.inputs import (
+    data_request,
+    labelled,
+    load_extractor,
+    load_splits,
+    table_options,
+)
 from pythae_fif.benchmark.leaderboard import ImageStore, leaderboard
 from pythae_fif.benchmark.model_entry import all_models, read_model_entry
 from pythae_fif.benchmark.plan import Announced, RunSpec, check_classes, expand
@@ -34,8 +40,7 @@ from pythae_fif.cli.request import Request
 from pythae_fif.cli.terminal import Terminal
 from pythae_fif.data import Splits, to_float
 from pythae_fif.data.locations import cache_home
-from pythae_fif.data.source import Request as DataRequest
-from pythae_fif.errors import ProblemsError
+from pythae_fif.errors import ProblemsError, counted
 from pythae_fif.evaluation.extractors import check_extractor
 from pythae_fif.evaluation.names import EXTRACTORS
 from pythae_fif.reports import (
@@ -63,7 +68,6 @@ from pythae_fif.runs.store import Store
 from pythae_fif.training import LOG_NAME, read_log
 from pythae_fif.training.tensorboard import require_tensorboard
 
-EXIT_FAILED_RUNS = 1
 ESSENTIAL = 2
 """Notes of a table that the terminal shows beside that on the data: warnings come first, then the
 profile. The page has all."""
@@ -71,14 +75,14 @@ profile. The page has all."""
 logger = logging.getLogger(__name__)
 
 
-def run_benchmark(request: Request) -> int:
+def run_benchmark(request: Request) -> bool:
     """Trains, scores and compares what is asked for and not in the store, and prints the table.
 
     Args:
         request: What to do.
 
     Returns:
-        The exit code: 0 all done, 1 some runs failed.
+        Whether no run failed.
     """
     flags, experiment = request.flags, request.experiment
     console = Terminal(highlight=False)
@@ -119,7 +123,7 @@ def run_benchmark(request: Request) -> int:
         print_plan(console, experiment, splits, ours, todo)
         if todo != []:
             print_estimate(console, display, experiment, splits, todo or ours, engine)
-        return 0
+        return True
     store = Store(flags.results, IMAGES)
     course = _Course(request, console, display, environment, splits, plan, store)
     todo = _todo(store, ours, request)
@@ -136,7 +140,8 @@ def run_benchmark(request: Request) -> int:
     if engine.parting:
         console.print(engine.parting, markup=False)
     elif left := len(todo) - len(outcomes):
-        console.print(f"{left} runs not started after {len(failed)} failures (--max-failures)")
+        after = counted(len(failed), "failure")
+        console.print(f"{counted(left, 'run')} not started after {after} (--max-failures)")
     if page is not None:
         console.print(
             f"written: tables/{page.stem}*, figures/{page.stem}* in {store.root}\nopen: {page}",
@@ -144,8 +149,8 @@ def run_benchmark(request: Request) -> int:
             soft_wrap=True,
         )
         if flags.open and not webbrowser.open(page.resolve().as_uri()):
-            logger.warning("warning: --open: there is no browser here to show the page")
-    return EXIT_FAILED_RUNS if failed else 0
+            logger.warning("--open: there is no browser here to show the page")
+    return not failed
 
 
 def _todo(store: ImageStore, plan: list[RunSpec], request: Request) -> list[RunSpec]:
@@ -190,16 +195,8 @@ def _check(request: Request, environment: Environment) -> tuple[Engine, list[Run
     if not (remote or flags.dry_run or may_be_made(results)):
         problems.append(f"{results} cannot be written: choose another folder with --results")
     with noted(problems):
-        asked = DataRequest(
-            experiment.dataset,
-            flags.data_root,
-            data=experiment.data,
-            image_size=experiment.image_size,
-            crop=experiment.settings.crop,
-            download=not flags.offline,
-            skip_undecodable=flags.skip_undecodable,
-            table=table_options(experiment),
-        )
+        size, crop = experiment.image_size, experiment.settings.crop
+        asked = data_request(experiment.dataset, size, crop, environment)
         found, room = data_problems(asked)
         problems += found
         input_dim = asked.input_dim
@@ -298,7 +295,7 @@ class _Course:
         missing = len(self.plan) - len(results)
         guess = constant_error(self.splits)
         below = store.root / "reference"
-        reference = Store(below, IMAGES) if below.is_dir() else None
+        reference = Store(below, IMAGES, reads_only=True) if below.is_dir() else None
         report = build_report(experiment, results, missing, guess, reference)
         console.print(score_terminal(report, console.width))
         data = next(note for note in report.notes if note.startswith("Data: "))

@@ -29,5 +29,5 @@ class PlainFormatter(logging.Formatter):
     """A log's line as the terminal may show it."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line, without control characters."""
-        return printable(super().format(record))
+        """The line behind its level, without control characters."""
+        return printable(f"{record.levelname.lower()}: {super().format(record)}")

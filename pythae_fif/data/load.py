@@ -1,6 +1,6 @@
 """A data set's name becomes training, validation and test images."""
 
-__all__ = ["SOURCES", "load_images"]
+__all__ = ["SOURCES", "load", "load_images"]
 
 from collections.abc import Callable
 from pathlib import Path
@@ -66,19 +66,25 @@ def load_images(
         >>> splits.input_dim, splits.source
         ((1, 8, 8), 'digits of scikit-learn, 8x8, 1197/300/300')
     """
-    request = Request(
-        name,
-        data_root,
-        data=data,
-        image_size=image_size,
-        crop=crop,
-        download=download,
-        skip_undecodable=skip_undecodable,
-        progress=progress,
-        seed=seed,
-        table=table,
+    return load(
+        Request(
+            name,
+            data_root,
+            data=data,
+            image_size=image_size,
+            crop=crop,
+            download=download,
+            skip_undecodable=skip_undecodable,
+            progress=progress,
+            seed=seed,
+            table=table,
+        )
     )
-    source = SOURCES[name](request)
+
+
+def load(request: Request) -> Splits:
+    """The splits of a checked request; see :func:`load_images`."""
+    source = SOURCES[request.name](request)
     splits = cached_splits(source.key(request), source.read) if source.files else source.read()
     request.check_size(splits.input_dim)
     return splits

@@ -244,9 +244,8 @@ class TestConfig:
 
     @pytest.mark.parametrize(
         "key",
-        ["description", "arch", "latent_dim", "extractor", "models", "samplers", "profile",
-         "profiles"],
-    )  # fmt: skip
+        ["description", "arch", "latent_dim", "extractor", "profile", "profiles"],
+    )
     def test_a_key_that_a_data_set_lacks_is_named(self, tmp_path, monkeypatch, key):
         self.own_data_set(tmp_path, monkeypatch, **{key: None})
         (tmp_path / "own.yaml").write_text("profiles: {quick: {epochs: 3}}")
@@ -282,6 +281,10 @@ class TestConfig:
         assert [read_model_entry(m).label for m in experiment.models] == ["Mine", "Single", "VAE"]
         assert {"mine", "single"} <= set(names_in("models"))
         assert load_experiment("digits", None, flags) == experiment
+        flags = {
+            "models": [str(configs_dir() / "models/vae.yaml"), str(tmp_path / "models/mine.yaml")]
+        }
+        assert load_experiment("digits", None, flags).models == ["vae", "mine"]  # known already
         with pytest.raises(ConfigError, match=r"'ae' is a model already: rename the file"):
             load_experiment("digits", None, {"models": [str(tmp_path / "ae.yaml")]})
         with pytest.raises(ConfigError, match=r"--models nowhere\.yaml: no such file"):

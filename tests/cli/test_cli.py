@@ -236,6 +236,23 @@ class TestShowing:
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["list"], "nothing was written"),
+        (["--dry-run"], "finished runs are kept; the same command"),
+    ],
+)
+def test_an_interrupt_promises_what_the_command_keeps(monkeypatch, capsys, words, said):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules[cli.main.__module__], "list_command", interrupt)
+    monkeypatch.setattr("pythae_fif.cli.run.run_benchmark", interrupt)
+    assert cli.main(words) == 130
+    assert capsys.readouterr().err.startswith(f"interrupted: {said}")
+
+
 class TestShards:
     def test_all_shards_are_the_plan_and_the_last_report_shows_it(self, run, tiny):
         file = tiny(models=["fif", "ae"], seeds=[0, 1])
@@ -585,7 +602,7 @@ class TestGrid:
         file = tiny(models=["fif", "ae"], beta=[1e39, 1e38], hutchinson_samples=[1])
         code, out, _ = run("--config", file, "--max-failures", "1")
         assert (code, run.executed) == (1, 1)
-        assert "2 runs not started after 1 failures (--max-failures)" in out
+        assert "2 runs not started after 1 failure (--max-failures)" in out
 
     def test_a_time_limit_of_silence_reaches_the_engine(self, run, tiny, monkeypatch):
         batches = []
@@ -772,7 +789,7 @@ class TestBadInput:
             (["--dataset", "folder"], ["'folder'", "--data"]),
             (["--dataset", "folder", "--data", "nowhere"], ["nowhere", "--data"]),
             (["--dataset", "npz", "--data", "nowhere.npz"], ["nowhere.npz: no such file"]),
-            (["--dataset", "npz", "--data", "."], [".: a folder (choose --dataset folder)"]),
+            (["--dataset", "npz", "--data", "."], [": a folder (choose --dataset folder)"]),
             (
                 ["--config", "toy.yaml"],
                 ["toy.yaml: dataset 'circle' is of a study: run `study toy"],

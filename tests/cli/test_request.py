@@ -1,6 +1,7 @@
 """What a benchmark is asked for: the engine and its options, and shards of the plan."""
 
 import itertools
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -113,7 +114,17 @@ def test_what_slurm_is_told_of_a_job(tmp_path, monkeypatch):
 def test_lists_may_have_commas_and_spaces():
     flags = ["--models", "fif,ae", "vae", "--seeds=0,2", "--engine", "local", "--data", "a,b.npz"]
     asked = request("--dataset", "npz", *flags).experiment
-    assert (asked.models, asked.seeds, asked.data) == (["fif", "ae", "vae"], [0, 2], "a,b.npz")
+    assert (asked.models, asked.seeds) == (["fif", "ae", "vae"], [0, 2])
+    assert asked.data == os.path.abspath("a,b.npz")
+
+
+@pytest.mark.parametrize("path", [".", "../pets/", "~/pets"])
+def test_data_keep_their_name_however_they_are_given(tmp_path, monkeypatch, path):
+    (tmp_path / "pets").mkdir()
+    monkeypatch.chdir(tmp_path / "pets")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    asked = request("--dataset", "folder", "--data", path).experiment
+    assert asked.name == "folder-pets-resnet-quick" and asked.data == str(tmp_path / "pets")
 
 
 class TestShards:

@@ -93,9 +93,9 @@ class SlurmEngine:
                 **{key: value for key, value in asked.items() if key in known},
                 additional_parameters={"requeue": True, **further},
             )
+            self.patience = 0.6 * float(asked.get("signal_delay_s", 90))
         except (TypeError, ValueError) as error:
             raise ConfigError(f"--sbatch: {error}") from error
-        self.patience = 0.6 * float(asked.get("signal_delay_s", 90))
         self.parting = ""
 
     def run_all(self, batch: Batch, on_change: OnChange) -> list[Outcome]:
