@@ -16,7 +16,7 @@ import pythae_fif.cli.score
 from pythae_fif import studies
 from pythae_fif.benchmark.config import Experiment, Profile
 from pythae_fif.benchmark.model_entry import ModelEntry, read_model_entry
-from pythae_fif.benchmark.yaml_files import config_file, names_in, read_yaml
+from pythae_fif.benchmark.yaml_files import config_file, configs_dir, names_in, read_yaml
 from pythae_fif.cli import main
 from pythae_fif.data.names import DATASETS
 
@@ -104,6 +104,9 @@ def test_yaml(text, tmp_path):
 @pytest.mark.parametrize("words", commands())
 def test_command(words, monkeypatch):
     """The program understands it; what it would do is not done."""
+    monkeypatch.setenv("PYTHAE_FIF_CONFIGS", "")
+    for file in re.findall(r"\w+\.yaml", words):  # a model of one's own
+        Path(file).write_text((configs_dir() / "models/ae.yaml").read_text())
     program = sys.modules[main.__module__]
     for owner, name in (
         (program, "list_command"),

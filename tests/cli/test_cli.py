@@ -325,6 +325,23 @@ def test_a_packed_store_trains_nothing_and_tells_what_failed(run, tmp_path):
     assert sorted(path.name for path in (run.results / "runs").iterdir()) == ["digits.jsonl"]
 
 
+def test_a_class_of_ones_own_as_the_docs_show_it(run, tiny, tmp_path, monkeypatch):
+    page = (ROOT / "docs/add_model.md").read_text()
+    for file in ("my_model.py", "small_codes.yaml"):
+        shown = re.search(rf"`{file}`:\n\n```\w+\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+        (tmp_path / file).write_text(shown[1])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("PYTHAE_FIF_CONFIGS", "")
+    words = "run_benchmark.py --models fif small_codes.yaml"
+    assert f"{words}\n" in page
+    code, _, err = run("--config", tiny(), *words.split()[1:])
+    assert (code, run.executed, err) == (0, 4, "")
+    sys.modules.pop("my_model")
+    (table,) = (run.results / "tables").glob("*.md")
+    assert re.search(r"small codes .*weight=\S+ \(of 2\)", table.read_text())
+
+
 def test_own_table_from_file_to_page(run, tmp_path):
     lines = [f"{100 + i % 7};{0.01 * (i % 11)};{i}" for i in range(120)]
     (tmp_path / "w.csv").write_text("\n".join(["height;width;n", *lines, "100;;3"]))
