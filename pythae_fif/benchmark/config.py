@@ -155,23 +155,25 @@ class Experiment(TableOptions):
     models: Annotated[Each[ModelName], Flag("models of `list`, or 'all'", "MODEL")]
     samplers: Annotated[Each[SamplerName], Flag("samplers of `list`, or 'all'", "SAMPLER")]
     seeds: Annotated[Seeds, Flag("one run a seed", "SEED")] = Field(default_factory=lambda: [0])
-    configurations: Annotated[AtLeastOne | None, Flag("of each model, its first N", "N")] = None
+    configurations: Annotated[AtLeastOne | None, Flag("try the first N of every model", "N")] = None
     beta: Annotated[Each[float] | None, Flag("FIF's reconstruction weights")] = None
     hutchinson_samples: Annotated[Each[Whole] | None, Flag("FIF's K", "K")] = None
     latent_dim: Annotated[AtLeastOne, Flag("latent dimension", "D")]
     latent_dims: dict[ModelName, AtLeastOne] = Field(default_factory=dict)
-    image_size: Annotated[AtLeastOne | None, Flag("of resized images", "PIXELS")] = None
+    image_size: Annotated[
+        AtLeastOne | None, Flag("side that folder and celeba images are resized to", "PIXELS")
+    ] = None
     extractor: Annotated[ExtractorName, Flag("of `list`, FILE.pt or module:function")]
     profiles: dict[str, Profile]
     profile: Annotated[str, Flag("quick, medium (a night), paper (published protocol) or full")]
     wall_clock: Annotated[
-        Duration | None, Flag("train for 5h, 10min, 90s, not epochs; one run at a time", "TIME")
+        Duration | None, Flag("in place of epochs: 5h, 10min; on CPUs one run at a time", "TIME")
     ] = None
     epochs: Annotated[AtLeastOne | None, Flag("in place of the profile's", "N")] = None
-    batch_size: Annotated[AtLeastOne | None, Flag("likewise", "N")] = None
-    learning_rate: Annotated[LearningRate | None, Flag("likewise", "RATE")] = None
-    train_size: Annotated[AtLeastTen | None, Flag("first training images", "N")] = None
-    num_samples: Annotated[AtLeastTen | None, Flag("scored, of each sampler", "N")] = None
+    batch_size: Annotated[AtLeastOne | None, Flag("in place of the profile's", "N")] = None
+    learning_rate: Annotated[LearningRate | None, Flag("in place of the profile's", "RATE")] = None
+    train_size: Annotated[AtLeastTen | None, Flag("use the first N training images", "N")] = None
+    num_samples: Annotated[AtLeastTen | None, Flag("samples scored, of each sampler", "N")] = None
     precision: Annotated[
         Precision | None, Flag("of training: float32, or bfloat16 where the processor has it")
     ] = None

@@ -17,7 +17,7 @@ class CommonFlags(Checked):
     """The flags of all commands that make results."""
 
     data_root: Annotated[str | None, Flag("where data sets are (PYTHAE_FIF_DATA)", "DIR")] = None
-    results: Annotated[str, Flag("of run also a URL (default: results)", "DIR")] = "results"
+    results: Annotated[str, Flag("folder of the results (default: results)", "DIR")] = "results"
     offline: Annotated[bool, Flag("never download")] = False
     quiet: Annotated[bool, Flag("no display while it runs")] = False
 

@@ -12,6 +12,7 @@ from pythae_fif.benchmark.config import Experiment, experiment_file, load_experi
 from pythae_fif.benchmark.yaml_files import names_in, read_yaml
 from pythae_fif.cli.engine import add_engine_flags, read_engine
 from pythae_fif.cli.parsing import CommonFlags, Parser, add_flags, flags_in
+from pythae_fif.data.names import TableOptions
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.runs.engines.options import EngineOptions
 from pythae_fif.validation import AtLeastOne, Flag, read_checked
@@ -20,10 +21,13 @@ from pythae_fif.validation import AtLeastOne, Flag, read_checked
 class RunFlags(CommonFlags):
     """The flags of `run` beside the keys of an experiment and the options of its engine."""
 
+    results: Annotated[str, Flag("folder or URL of the results (default: results)", "DIR")] = (
+        "results"
+    )
     dataset: Annotated[str | None, Flag("a data set of `list` (default: digits)")] = None
     table: Annotated[int | None, Flag("models and settings of the paper's table 2", "N")] = None
     config: Annotated[str | None, Flag("YAML file of an experiment's keys", "FILE")] = None
-    extractor_weights: Annotated[str | None, Flag("if they are elsewhere", "FILE")] = None
+    extractor_weights: Annotated[str | None, Flag("file of the extractor's weights", "FILE")] = None
     skip_undecodable: Annotated[bool, Flag("leave out broken images")] = False
     max_failures: Annotated[AtLeastOne | None, Flag("stop after N failed runs", "N")] = None
     dry_run: Annotated[bool, Flag("show the plan and estimate its time, and stop")] = False
@@ -55,7 +59,10 @@ def run_parser(description: str, epilog: str = "") -> Parser:
     """The parser of `run`; a flag that is not given leaves the value of the YAML file."""
     parser = Parser("run", description, epilog)
     parser.add_argument("--version", action="version", version=f"pythae-fif {__version__}")
-    add_flags(parser.add_argument_group("experiment"), Experiment)
+    of_tables = flags_in(TableOptions)
+    others = flags_in(Experiment).keys() - of_tables.keys()
+    add_flags(parser.add_argument_group("experiment"), Experiment, others)
+    add_flags(parser.add_argument_group("a table of your own"), TableOptions)
     add_flags(parser, RunFlags)
     add_engine_flags(parser)
     return parser
