@@ -59,9 +59,8 @@ PROMISES = [
         (f"{LOCAL}test_a_run_that_hangs_is_ended_and_named",),
     ),
     Promise(
-        "The exit code of `run` is 0 if every run of its plan, or of its shard, has a whole record "
-        "that answers what was asked (with `--dry-run` and `--no-wait` without that), 1 if some "
-        "failed, 2 for bad input and 130 after an interrupt.",
+        "The exit code of `run` is 0 if all its runs are done, 1 if some failed, 2 for bad input, "
+        "130 after an interrupt. `--dry-run` and `--no-wait` do not wait for runs.",
         (
             f"{LOCAL}test_finished_is_told_by_the_record_not_by_the_process",
             f"{EXECUTE}test_a_run_that_writes_no_record_has_failed",
@@ -134,21 +133,19 @@ PROMISES = [
         (f"{VERIFY}test_every_kind_in_a_run_that_is_sealed",),
     ),
     Promise(
-        "In a packed store, such as `results/reference`, a run is a line of text, sealed as "
-        "before, with what figures show of its images and without its model (`packed`).",
+        "In a packed store, such as `results/reference`, each run is one sealed line of text, "
+        "without its model (`packed`).",
         (
             f"{PACK}test_a_packed_run_is_what_it_was",
             f"{PACK}test_what_was_changed_in_a_pack_is_found",
         ),
     ),
     Promise(
-        "Only the script that packs writes these lines, and a run that is trained in such a store "
-        "gets a folder.",
+        "New runs there get folders.",
         (f"{PACK}test_a_run_that_goes_on_gets_a_folder_which_counts_first",),
     ),
     Promise(
-        "Packed runs that failed, or lack one of the data set's samplers, are not tried again and "
-        "count as done.",
+        "Packed runs that failed, or lack one of the data set's samplers, are not tried again.",
         ("tests/cli/test_cli.py::test_a_packed_store_trains_nothing_and_tells_what_failed",),
     ),
 ]
