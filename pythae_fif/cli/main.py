@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the program.
 
     Returns:
-        The exit code: 0 all done, 1 some runs failed, 2 bad input, 130 interrupted.
+        The exit code; see :data:`EPILOG`.
     """
     to_terminal = logging.StreamHandler()
     to_terminal.setFormatter(PlainFormatter())
