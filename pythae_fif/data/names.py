@@ -1,6 +1,6 @@
 """The names of the data sets, and how tables are read, known without importing torch."""
 
-__all__ = ["AS_USUAL", "DATASETS", "TABULAR_DATASETS", "TableOptions"]
+__all__ = ["AS_USUAL", "DATASETS", "TABULAR_DATASETS", "TOY_DATASETS", "TableOptions"]
 
 from typing import Annotated
 
@@ -12,6 +12,12 @@ DATASETS = ("digits", "mnist", "cifar10", "celeba", "folder", "npz", "csv")
 TABULAR_DATASETS = ("power", "gas", "hepmass", "miniboone", "csv")
 """Tables of the studies: household electricity (6 columns), gas sensors (8), particle collisions
 (21), neutrino events (43), and your own."""
+
+TOY_DATASETS = (
+    "sinusoid", "two_moons", "circle", "von_mises_circle", "spiral", "swiss_roll", "torus",
+    "sphere",
+)  # fmt: skip
+"""Those of :data:`~pythae_fif.data.toy.TOY_DATA`."""
 
 MISSING = ("drop", "impute")
 

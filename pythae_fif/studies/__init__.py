@@ -22,7 +22,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from pythae_fif.data.names import TABULAR_DATASETS
+from pythae_fif.data.names import DATASETS as OF_BENCHMARK
+from pythae_fif.data.names import TABULAR_DATASETS, TOY_DATASETS
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.files import require_writable
 
@@ -35,12 +36,6 @@ OnProgress = Callable[[str, float], None]
 StudyOption = Literal["dataset", "data", "latent_dim", "models"]
 """A field of :class:`StudyOptions` that only some studies take; its flag has the same name."""
 
-TOY_DATASETS = (
-    "sinusoid", "two_moons", "circle", "von_mises_circle", "spiral", "swiss_roll", "torus",
-    "sphere",
-)  # fmt: skip
-# Also in `data.toy`, whose import takes seconds; a test holds them to be the same.
-
 
 @dataclass(frozen=True)
 class Study:
@@ -52,7 +47,7 @@ class Study:
         profiles: Name of a profile -> its number of seeds, which then are 0, 1, ...; empty where
             the profiles are those of the data set's YAML file.
         takes: The options that it takes beside those that all studies take.
-        datasets: The data sets that it can be asked for; empty for the images of the benchmark.
+        datasets: The data sets that it can be asked for.
         dataset: The one that it uses if none is asked for; None if it then uses all it finds.
     """
 
@@ -95,6 +90,7 @@ _ALL = (
         "figure 6 and appendix D.3: the noise of the trace estimator",
         {"quick": 1, "paper": 1},
         frozenset({"dataset", "latent_dim"}),
+        datasets=("digits", "mnist", "cifar10", "celeba"),
         dataset="mnist",
     ),
     Study(
@@ -102,6 +98,7 @@ _ALL = (
         "figures 8 and 9: what a conditional model's decoder spans, on MNIST",
         {"quick": 2, "paper": 5},
         frozenset({"dataset", "latent_dim"}),
+        datasets=("digits", "mnist", "cifar10"),  # those with labels
         dataset="mnist",
     ),
     Study(
@@ -132,7 +129,7 @@ DATASETS: dict[str, str] = {
     name: study.name
     for study in reversed(STUDIES.values())
     for name in study.datasets
-    if name != "csv"  # the benchmark takes one's own table
+    if name not in OF_BENCHMARK
 }
 """Name of a data set that is not of the benchmark -> the study that ``--dataset`` starts: the first
 that has it."""
@@ -218,8 +215,6 @@ def run_study(name: str, options: StudyOptions, on_progress: OnProgress) -> list
     if dataset is not None and study.datasets and dataset not in study.datasets:
         hint = did_you_mean(dataset, study.datasets)
         raise ConfigError(f"study {name} has no data set {dataset!r}: {hint}")
-    if dataset == "folder" and "data" not in study.takes:
-        raise ConfigError(f"study {name} has no data set 'folder': it takes no --data")
     if study.one_seed and len(options.seeds) > 1:
         raise ConfigError(f"--seeds {list(options.seeds)}: study {name} takes one seed")
     require_writable(options.results, "choose another folder with --results")

@@ -919,6 +919,11 @@ class TestStudies:
             (["--dataset", "sinusoid", "--data", "x"], "unknown flag '--data' of study sinusoid"),
             (["study", "linear", "--profile", "slow"], "profile 'slow' is unknown"),
             (["study", "spectrum", "--dataset", "folder"], "study spectrum has no data set 'f"),
+            (
+                ["study", "estimator", "--dataset", "npz"],
+                "study estimator has no data set 'npz': valid: digits, mnist, cifar10, celeba",
+            ),
+            (["study", "spectrum", "--dataset", "csv"], "study spectrum has no data set 'csv': v"),
             (["study", "toy", "--dataset", "spirl"], "study toy has no data set 'spirl': did you"),
             (["study", "linear", "--seeds", "1", "2"], "--seeds [1, 2]: study linear takes one"),
             (["study", "curvature", "--seeds", "1", "1"], "--seeds [1, 1]: give at least one"),

@@ -59,7 +59,8 @@ def test_every_dataset_starts_the_study_that_is_about_it():
 def test_every_declaration_is_consistent(study):
     assert hasattr(import_module(f"pythae_fif.studies.{study.name}"), "run")
     assert study.takes <= set(get_args(StudyOption)) <= set(StudyOptions.__dataclass_fields__)
-    assert bool(study.datasets or study.dataset) == ("dataset" in study.takes)
+    assert bool(study.datasets) == ("dataset" in study.takes)
+    assert study.dataset is None or study.dataset in study.datasets
     assert study.one_seed == (study.name in ("linear", "estimator"))
 
 
