@@ -34,7 +34,9 @@ def main() -> None:
     p.add_argument("--data-root")
     p.add_argument("--results", type=Path, default=Path("results"))
     flags = p.parse_args()
-    options = StudyOptions(results=flags.results, data_root=flags.data_root, dataset=flags.dataset)
+    options = StudyOptions(
+        flags.results, data_root=flags.data_root, dataset=flags.dataset, seeds=flags.seeds
+    )
     table = load_table(flags.dataset, options)
     rows = []
     for model in flags.models:
@@ -42,7 +44,7 @@ def main() -> None:
             own = table.profile.own(model)
             profile = own.model_copy(update={"epochs": epochs, "of": {}})
             longer = dataclasses.replace(table, profile=profile)
-            (run,) = train_configurations([model], longer, flags.seeds, options, report)
+            (run,) = train_configurations([model], longer, options, report)
             configuration, record = run.configuration, run.record
             rows.append(
                 [

@@ -45,7 +45,7 @@ class Study:
         name: Of the study, and of the module of this package whose ``run`` runs it.
         description: One line.
         profiles: Name of a profile -> its number of seeds, which then are 0, 1, ...; empty where
-            the profiles are those of the data set's YAML file.
+            the profiles are those of the data set's YAML file, with five seeds.
         takes: The options that it takes beside those that all studies take.
         datasets: The data sets that it can be asked for.
         dataset: The one that it uses if none is asked for; None if it then uses all it finds.
@@ -228,4 +228,4 @@ def run_study(name: str, options: StudyOptions, on_progress: OnProgress) -> list
 
 
 def _usual_seeds(study: Study, options: StudyOptions) -> list[int]:
-    return list(range(study.profiles.get(options.profile, 0)))
+    return list(range(study.profiles.get(options.profile, 5)))

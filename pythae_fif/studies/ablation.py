@@ -9,19 +9,18 @@ from pathlib import Path
 from pythae_fif.data.locations import data_home
 from pythae_fif.data.tabular import ARCHIVE_FILES
 from pythae_fif.errors import ConfigError, DataError, did_you_mean
-from pythae_fif.reports.grid import Cell, Grid, number, spread, write_grid
+from pythae_fif.reports.grid import Cell, Grid, number, spread
 from pythae_fif.reports.published import PublishedCell, load_published, printed
 from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.tabular import learning_rate, protocol_notes
+from pythae_fif.studies.tabular import learning_rate, protocol_notes, write_table
 from pythae_fif.studies.tabular_plan import (
-    TIMED_BATCH,
+    STEP_NOTE,
     Trained,
     step_seconds,
     train_configurations,
 )
 from pythae_fif.studies.tabular_protocol import (
     CONFIGURATIONS,
-    SEEDS,
     SOURCES_NOTE,
     Table,
     load_table,
@@ -56,25 +55,23 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     datasets = [options.dataset] if options.dataset else found
     if not datasets:
         raise DataError(f"no tabular data below {root}: give --data-root, or --dataset and --data")
-    tables = {name: load_table(name, options) for name in datasets}  # one may lack the profile
+    tables = [load_table(name, options) for name in datasets]  # one may lack the profile
     paths = []
-    for index, (dataset, table) in enumerate(tables.items()):
+    for index, table in enumerate(tables):
 
         def tell(label: str, share: float, index: int = index) -> None:
             on_progress(label, (index + share) / len(tables))
 
-        paths += _one_dataset(dataset, table, options, tell)
+        paths += _one_dataset(table, options, tell)
     return paths
 
 
-def _one_dataset(
-    dataset: str, table: Table, options: StudyOptions, on_progress: OnProgress
-) -> list[Path]:
-    seeds = options.seeds or SEEDS
+def _one_dataset(table: Table, options: StudyOptions, on_progress: OnProgress) -> list[Path]:
+    dataset = table.splits.name
     chosen = [name for name in CONFIGURATIONS if name in (options.models or CONFIGURATIONS)]
-    runs = train_configurations(chosen, table, seeds, options, on_progress)
+    runs = train_configurations(chosen, table, options, on_progress)
     times = step_seconds(runs, table)
-    notes = protocol_notes(table, seeds, runs, options)
+    notes = protocol_notes(table, runs, options)
     headings = ["Estimator", "net", "Jacobian", "settings of", "FID-like ↓", "recon. ↓"]
     headings += ["log-likelihood ↑", "ms a step", "CG steps", "learning rate", "published FID-like"]
     rows = [
@@ -89,7 +86,7 @@ def _one_dataset(
             number(1e3 * times[run.spec.configuration] if times else None),
             number(run.record.cg_iterations),
             learning_rate(run),
-            printed(_published(dataset, run)),
+            printed(_published(run)),
         ]
         for run in runs
     ]
@@ -103,15 +100,14 @@ def _one_dataset(
             "FIF estimates with the encoder's Jacobian (eqs. 10 and 15), RF by conjugate gradients "
             "(eq. 6). On manifold the Jacobian is taken at the projection; off manifold at the "
             "data point, for which RF, as we read the paper, takes the encoder's volume change.",
-            f"ms a step: one fresh model of the paper's size, batch {TIMED_BATCH}, in turns, on "
-            "the machine that trained, where this is it.",
+            STEP_NOTE,
             "Published: table 6 of Sorrenson et al. 2024, on full data with the full training.",
             SOURCES_NOTE,
         ],
     )
-    name = "-".join(["ablation", table.name, *(options.models or []), options.profile])
-    stem = options.results / "tables" / name
-    paths = write_grid(six, stem, ".md", ".csv")
+    named = chosen if options.models else []
+    name = "-".join(["ablation", table.name, *named, options.profile])
+    paths = write_table(six, name, options)
     errors = {run.spec.configuration: run.record.reconstruction for run in runs}
     reconstructions = _reconstructions(errors, dataset)
     if not reconstructions:
@@ -123,8 +119,7 @@ def _one_dataset(
         reconstructions,
         [*notes, "Outliers removed: without the largest of the seeds.", SOURCES_NOTE],
     )
-    reconstruction = stem.with_name(f"{name}-reconstruction")
-    return [*paths, *write_grid(seven, reconstruction, ".md", ".csv")]
+    return [*paths, *write_table(seven, f"{name}-reconstruction", options)]
 
 
 def _reconstructions(errors: Mapping[str, list[float]], dataset: str) -> list[list[Cell]]:
@@ -147,10 +142,10 @@ def _reconstructions(errors: Mapping[str, list[float]], dataset: str) -> list[li
     return rows
 
 
-def _published(dataset: str, run: Trained) -> PublishedCell | None:
+def _published(run: Trained) -> PublishedCell | None:
     configuration = run.configuration
     found = load_published(6).find(
-        dataset=dataset,
+        dataset=run.spec.dataset,
         model="fif" if configuration.model == "fif" else "rf",
         net="coupling flow" if configuration.net == "coupling" else configuration.net,
         estimator=configuration.place,

@@ -1,8 +1,9 @@
 """Tables 1 and 5: free-form injective flows against rectangular flows on tabular data."""
 
-__all__ = ["learning_rate", "protocol_notes", "run"]
+__all__ = ["learning_rate", "protocol_notes", "run", "write_table"]
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pythae_fif.errors import ConfigError, did_you_mean
@@ -11,7 +12,7 @@ from pythae_fif.reports.grid import DASH, Cell, Grid, number, spread, write_grid
 from pythae_fif.reports.published import load_published
 from pythae_fif.studies import OnProgress, StudyOptions
 from pythae_fif.studies.tabular_plan import (
-    TIMED_BATCH,
+    STEP_NOTE,
     Trained,
     step_seconds,
     train_configurations,
@@ -19,7 +20,6 @@ from pythae_fif.studies.tabular_plan import (
 from pythae_fif.studies.tabular_protocol import (
     APPENDIX,
     RF_CODE,
-    SEEDS,
     SOURCES_NOTE,
     TABLE_ONE,
     Profile,
@@ -53,8 +53,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     dataset = options.dataset
     assert dataset is not None  # run_study has chosen
     table = load_table(dataset, options)
-    seeds = options.seeds or SEEDS
-    runs = train_configurations(models, table, seeds, options, on_progress)
+    runs = train_configurations(models, table, options, on_progress)
     times = step_seconds(runs, table)
     slow = times.get("rectangular_flow")
     headings = [
@@ -88,12 +87,9 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
             ]
         )
     notes = [
-        *protocol_notes(table, seeds, runs, options),
-        f"ms a step: median of one training step of one fresh model of the paper's size, batch "
-        f"{TIMED_BATCH}, K = 1, the models in turns, on the machine that trained, where this is "
-        "it; speedup is the quotient. Training CPU s: "
-        "processor time of all seeds together, in this profile's sizes. CG steps: mean a "
-        "Hutchinson vector, of at most d.",
+        *protocol_notes(table, runs, options),
+        f"{STEP_NOTE} Speedup is the quotient of ms a step. Training CPU s: processor time of all "
+        "seeds together, in this profile's sizes.",
         "Published columns: tables 1 and 5 of Sorrenson et al. 2024, full data and training on a "
         "GPU (RF's FID-like by Caterini et al. 2021, its minutes as rerun by the former, both with "
         "RF's code).",
@@ -101,29 +97,33 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     ]
     names = " and ".join(dict.fromkeys(run.configuration.title for run in runs))
     title = f"{dataset}, profile {options.profile}: {names}"
-    if dataset == "csv":  # nobody has published anything of a table of your own
-        headings, rows = headings[:-3], [row[:-3] for row in rows]
-        notes = [note for note in notes if not note.startswith("Published")]
-    grid = Grid(title, headings, "ll" + "r" * (len(headings) - 2), rows, notes)
-    name = "-".join(["tabular", table.name, *models, options.profile])
+    grid = Grid(title, headings, "ll" + "r" * 11, rows, notes)
+    return write_table(grid, "-".join(["tabular", table.name, *models, options.profile]), options)
+
+
+def write_table(grid: Grid, name: str, options: StudyOptions) -> list[Path]:
+    """Writes a table; of your own data, of which nothing is published, without what says so."""
+    if options.data is not None:
+        kept = [i for i, of in enumerate(grid.headings) if not of.startswith("published")]
+        grid = replace(
+            grid,
+            headings=[grid.headings[i] for i in kept],
+            align="".join(grid.align[i] for i in kept),
+            rows=[[row[i] for i in kept] for row in grid.rows],
+            notes=[note for note in grid.notes if not note.startswith("Published")],
+        )
     return write_grid(grid, options.results / "tables" / name, ".md", ".csv")
 
 
-def protocol_notes(
-    table: Table, seeds: Sequence[int], runs: Sequence[Trained], options: StudyOptions
-) -> list[str]:
+def protocol_notes(table: Table, runs: Sequence[Trained], options: StudyOptions) -> list[str]:
     """What data, budget, scores and machine the numbers stand for."""
-    profile = table.profile
+    profile, seeds = table.profile, options.seeds
     sizes = ", ".join(
         f"{run.configuration.label} {run.configuration.net} {run.record.parameters:,}"
         for run in {r.configuration.model + r.configuration.net: r for r in runs}.values()
     )
-    rates = _listed(profile.learning_rates)
-    if len(profile.learning_rates) > 1:
-        rates = (
-            f"the one of {rates} at which seed {seeds[0]}, trained for the whole length, has the "
-            f"lowest FID-like score on the {len(table.val):,} validation rows"
-        )
+    usual = any(run.configuration.settings is APPENDIX for run in runs)
+    chosen = any(len(profile.own(run.spec.configuration).learning_rates) > 1 for run in runs)
     made = {run.record.provenance.machine: run.record.provenance for run in runs}
     machines = "; ".join(
         f"{machine}, {of.threads} thread(s), torch {of.versions.get('torch')}"
@@ -136,11 +136,11 @@ def protocol_notes(
     return [
         f"Data: {table.splits.source} ({table.splits.content_hash}); trained on "
         f"{len(table.train):,} rows. Latent dimension {table.latent_dim}.",
-        f"Profile `{options.profile}`: {profile.note}. {_length(runs)}, "
-        f"batch {profile.batch_size}, Adam with one cycle, weight decay {APPENDIX.weight_decay:g}, "
-        f"noise {APPENDIX.noise:g}, beta {APPENDIX.beta:g}, K = 1; parameters: {sizes}.",
+        f"Profile `{options.profile}`: {profile.note}. {_length(runs)}, K = 1; parameters: "
+        f"{sizes}.",
+        *([_appendix(profile)] if usual else []),
         *_rf_code(runs, profile),
-        f"Learning rate (the cycle's highest): {rates}.",
+        *([_choice(table, seeds[0])] if chosen else []),
         f"Mean ± standard deviation over seeds {', '.join(map(str, seeds))} on the test rows: "
         f"FID-like is the squared Wasserstein-2 distance of Gaussian fits with as many samples as "
         f"test rows ({len(table.test):,}), of which {as_many} training rows have {floor:.3g}; "
@@ -159,6 +159,23 @@ def _trained_on(runs: Sequence[Trained], machine: str) -> list[str]:
 
 def _listed(rates: Sequence[float]) -> str:
     return ", ".join(f"{rate:g}" for rate in rates)
+
+
+def _appendix(profile: Profile) -> str:
+    """What the rows with the appendix's settings have."""
+    return (
+        f"Training: batch {profile.batch_size}, Adam with one cycle of the learning rate (highest: "
+        f"{_listed(profile.learning_rates)}), weight decay {APPENDIX.weight_decay:g}, noise "
+        f"{APPENDIX.noise:g}, beta {APPENDIX.beta:g}."
+    )
+
+
+def _choice(table: Table, seed: int) -> str:
+    """How one of several learning rates was chosen."""
+    return (
+        f"Of several learning rates a row has the one at which seed {seed}, trained for the whole "
+        f"length, has the lowest FID-like score on the {len(table.val):,} validation rows."
+    )
 
 
 def _rf_code(runs: Sequence[Trained], profile: Profile) -> list[str]:

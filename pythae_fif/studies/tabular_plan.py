@@ -1,6 +1,6 @@
 """The runs of a tabular table, one learning rate chosen for each configuration, and step times."""
 
-__all__ = ["TIMED_BATCH", "Trained", "step_seconds", "train_configurations"]
+__all__ = ["STEP_NOTE", "Trained", "step_seconds", "train_configurations"]
 
 import math
 import statistics
@@ -21,6 +21,12 @@ from pythae_fif.training import keep_freed_memory
 
 TIMED_BATCH = 512
 ROUNDS = 15  # timed steps of each configuration; the first is not counted
+STEP_NOTE = (
+    f"ms a step: median of one training step of one fresh model of the paper's size, batch "
+    f"{TIMED_BATCH}, K = 1, the models in turns, on the machine that trained, where this is it. "
+    "CG steps: mean a Hutchinson vector, of at most d."
+)
+"""What the columns of a table mean that `step_seconds` and conjugate gradients fill."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,6 @@ class Trained:
 def train_configurations(
     names: Sequence[str],
     table: Table,
-    seeds: Sequence[int],
     options: StudyOptions,
     on_progress: OnProgress,
 ) -> list[Trained]:
@@ -51,14 +56,14 @@ def train_configurations(
     Args:
         names: Keys of ``CONFIGURATIONS``.
         table: Data and protocol.
-        seeds: Of initial weights, data order, noise and Hutchinson vectors.
-        options: Where the store and the data are, and the engine; by default this machine trains
-            one configuration at a time on all cores.
+        options: Where the store and the data are, the seeds, and the engine; by default this
+            machine trains one configuration at a time on all cores.
         on_progress: Is told what is done, and which share.
 
     Raises:
         RunsLeftError: Runs failed, or go on after the engine returned.
     """
+    seeds = options.seeds
     rates = {name: table.profile.own(name).learning_rates for name in names}
     engine = options.engine or LocalEngine(gpus=[], cpus_per_run=cores())
 

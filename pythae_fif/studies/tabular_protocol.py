@@ -4,7 +4,6 @@ __all__ = [
     "APPENDIX",
     "CONFIGURATIONS",
     "COUPLING",
-    "SEEDS",
     "SOURCES_NOTE",
     "TABLE_ONE",
     "Budget",
@@ -39,7 +38,6 @@ from pythae_fif.studies.output import data_name
 from pythae_fif.validation import AtLeastOne, Checked, Each, name_of, read_checked
 from pythae_fif.volume_change.hutchinson import HutchinsonKind
 
-SEEDS = [0, 1, 2, 3, 4]
 FREE_FORM: dict[str, type[nn.Module]] = {"free-form": nn.ReLU, "free-form, SiLU": nn.SiLU}
 """The free-form nets by the paper's text, and by its authors' released code."""
 COUPLING = {"coupling": "ReLU", "coupling, tanh": "Tanh"}

@@ -77,6 +77,7 @@ def test_studies_are_declared_without_torch():
     [
         ("linear", {}, "study linear"),
         ("linear", {"seeds": [0]}, "study linear"),
+        ("tabular", {"seeds": [0, 1, 2, 3, 4]}, "study tabular"),
         ("linear", {"seeds": [4], "profile": "paper"}, "study linear --profile paper --seeds 4"),
         ("toy", {"dataset": "sinusoid", "seeds": [0, 1, 2]}, "study toy"),
         ("sinusoid", {"dataset": "sinusoid"}, "study sinusoid"),

@@ -226,11 +226,12 @@ COMMITTED = {
 def test_committed_runs_are_not_done_again(tmp_path, shared_data, dataset, profile):
     """Neither those of the tables nor those that their learning rates were chosen by."""
     unpack(f"{dataset}/", tmp_path)
-    options = StudyOptions(tmp_path, str(shared_data), profile=profile, engine=Refuses())
+    options = StudyOptions(
+        tmp_path, str(shared_data), profile=profile, seeds=range(5), engine=Refuses()
+    )
     loaded = tabular_protocol.load_table(dataset, options)
     ids = COMMITTED[dataset, profile]
-    seeds = tabular_protocol.SEEDS
-    runs = tabular_plan.train_configurations(list(ids), loaded, seeds, options, lambda *_: None)
+    runs = tabular_plan.train_configurations(list(ids), loaded, options, lambda *_: None)
     assert {run.spec.configuration: run.spec.run_id for run in runs} == ids
 
 
@@ -319,6 +320,19 @@ def test_ablation_has_every_row_of_tables_six_and_seven(options, monkeypatch):
     assert re.fullmatch(r"ablation-csv-t-\w{6}-d2-fif_on-quick.md", markdown.name)
     (row,) = csv.DictReader(io.StringIO(values.read_text()))
     assert row["FID-like ↓"] == six[1]["FID-like ↓"]
+    assert "Adam with one cycle" in markdown.read_text()
+    for path in paths:  # nothing is of one's own data
+        assert "published" not in path.read_text().replace(tabular_protocol.SOURCES_NOTE, "")
+        assert "Published" not in path.read_text()
+    orders = [
+        ablation.run(dataclasses.replace(options, models=models), lambda *_: None)
+        for models in (["fif_on", "fif"], ["fif", "fif_on"])
+    ]
+    assert orders[0] == orders[1]
+    theirs = dataclasses.replace(options, models=["rectangular_flow_published"])
+    text = ablation.run(theirs, lambda *_: None)[0].read_text()
+    assert "Adam at a constant rate" in text and "one cycle" not in text
+    assert "Of several learning rates" in text
     unknown = dataclasses.replace(options, models=["fif_of"])
     with pytest.raises(ConfigError, match=r"'fif_of' of the ablation is unknown.*fif_on"):
         ablation.run(unknown, lambda label, share: None)
@@ -340,7 +354,7 @@ def test_the_floor_says_how_many_training_rows_it_is_of(options, train_size, sai
     few = loaded.splits.train[: train_size or len(table.test)]
     assert len(few) == (train_size or len(table.test))
     floor = squared_wasserstein(torch.from_numpy(few), table.test)
-    notes = " ".join(tabular.protocol_notes(table, [0], [], options))
+    notes = " ".join(tabular.protocol_notes(table, [], options))
     assert f"of which {said} training rows have {floor:.3g};" in notes
 
 
