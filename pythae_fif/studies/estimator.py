@@ -3,7 +3,7 @@
 __all__ = ["Part", "gradient_distances", "run", "simulated_variance", "variance_formula"]
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,6 @@ from pythae_fif.device import default_device, fork_rng
 from pythae_fif.models.condition import as_condition
 from pythae_fif.nn import build_networks
 from pythae_fif.pictures import new_figure
-from pythae_fif.runs.engines import LocalEngine
-from pythae_fif.runs.engines.common import cores
 from pythae_fif.runs.kind import Environment, require_planned
 from pythae_fif.studies import OnProgress, StudyOptions
 from pythae_fif.studies.output import Drawing, data_name, write_study
@@ -305,9 +303,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     splits = load_images(dataset, options.data_root, download=not options.offline)
     latent_dim = LATENT_DIM if options.latent_dim is None else options.latent_dim
     part = Part(dataset, latent_dim, seed, size, splits.content_hash, splits.labels_hash)
-    engine = options.engine or LocalEngine(cpus_per_run=cores())
-    parts = {f"a model of {dataset}": part}
-    (found,) = results_of(parts, replace(options, engine=engine), on_progress).values()
+    (found,) = results_of({f"a model of {dataset}": part}, options, on_progress).values()
     distances, variances = found.distances, found.variances
     name = f"estimator-{data_name(dataset, latent_dim, LATENT_DIM)}-{options.profile}"
     drawing = Drawing(
@@ -343,11 +339,13 @@ def _figure(distances: Sequence[Distance], variances: Sequence[Variance]) -> Any
     axes[1].set_yscale("symlog", linthresh=0.01)
     for axis in axes[:2]:
         axis.set_ylim(bottom=0)
-    for kind, colour in (("orthogonal", "tab:blue"), ("scaled_gaussian", "tab:orange")):
-        of_kind = [row for row in variances if row.kind == kind]
+    for colour, of in enumerate(("orthogonal", "scaled_gaussian", "rademacher", "gaussian")):
+        of_kind = [row for row in variances if row.kind == of]
         k = [row.samples for row in of_kind]
-        axes[2].plot(k, [row.formula for row in of_kind], color=colour, label=f"{kind}, formula")
-        axes[2].plot(k, [row.simulated for row in of_kind], "x", color=colour, label="simulated")
+        style = {"color": f"C{colour}", "mfc": "none"}
+        dot = "o" if len(k) == 1 else ""
+        axes[2].plot(k, [r.formula for r in of_kind], marker=dot, label=f"{of}, formula", **style)
+        axes[2].plot(k, [r.simulated for r in of_kind], "x", label="simulated", **style)
     axes[2].set_yscale("log")
     axes[2].set_xlabel("Hutchinson samples K")
     axes[2].set_title(f"variance of the trace, d = {MATRIX_DIM}")

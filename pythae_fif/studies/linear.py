@@ -281,14 +281,16 @@ def _figure(rows: Sequence[Row]) -> Any:
         axis.set_xlabel("eigenvalue $\\lambda$ of the data")
     axes[0].set_ylabel("$\\log\\lambda - 2\\beta\\lambda$ (smallest are optimal; red: theorem)")
     figure.colorbar(dots, ax=axes[1], label="share of the direction in the learnt subspace")
-    for decoder, marker, shift in (("pseudo-inverse", "o", -0.12), ("free", "x", 0.12)):
+    for decoder, marker, shift in (("pseudo-inverse", "o", -0.16), ("free", "x", 0.16)):
         for position, regime in enumerate(REGIMES):
             mine = [r for r in rows if (r.decoder, r.regime) == (decoder, regime)]
-            for key, colour in (("overlap_theorem", "tab:red"), ("overlap_pca", "tab:blue")):
+            for key, colour, side in (
+                ("overlap_theorem", "tab:red", -0.08), ("overlap_pca", "tab:blue", 0.08),
+            ):  # fmt: skip
                 values = [getattr(r, key) for r in mine]
                 label = f"{'theorem' if 'theorem' in key else 'PCA'}, {decoder} decoder"
                 axes[2].plot(
-                    [position + shift] * len(values),
+                    [position + shift + side] * len(values),
                     values,
                     marker,
                     color=colour,

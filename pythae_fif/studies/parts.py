@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter
 
 from pythae_fif.device import default_device
 from pythae_fif.runs.engines import LocalEngine
+from pythae_fif.runs.engines.common import cores
 from pythae_fif.runs.kind import Environment, Job, Kind, run_id_of
 from pythae_fif.runs.provenance import provenance
 from pythae_fif.runs.record import Record
@@ -94,7 +95,8 @@ def results_of(
         )
         for name, part in parts.items()
     }
-    records = finish(PARTS, specs, options, options.engine or LocalEngine(), on_progress)
+    engine = options.engine or LocalEngine(cpus_per_run=cores() if len(parts) == 1 else None)
+    records = finish(PARTS, specs, options, engine, on_progress)
     return {
         name: _result(type(parts[name])).validate_python(record.result)
         for name, record in records.items()

@@ -193,6 +193,13 @@ def test_likelihood_does_not_move_a_linear_model_with_a_free_decoder():
     assert a.grad.abs().max() > 1e-2
 
 
+def test_no_mark_of_the_figure_hides_another(linear_rows):
+    free = [dataclasses.replace(row, decoder="free") for row in linear_rows]
+    right = linear._figure([*linear_rows, *free]).axes[2]
+    places = [line.get_xdata()[0] for line in right.lines]
+    assert len({round(place, 3) for place in places}) == len(places) == 4 * len(linear.REGIMES)
+
+
 # ---------------------------------------------------------------- curvature
 
 
@@ -443,6 +450,18 @@ def test_variance_formulas_against_simulation(kind, samples):
     if kind == "orthogonal":
         independent = estimator.variance_formula(matrix, "scaled_gaussian", samples)
         assert formula / independent == pytest.approx((6 - samples) / 5)  # eq. 123
+
+
+def test_the_variance_of_every_kind_is_drawn():
+    distances = [
+        estimator.Distance(space, "orthogonal", 1, 1, 1, 0) for space in ("latent", "data")
+    ]
+    variances = [estimator.Variance(kind, k, 2.0, 2.1) for kind, k in KINDS]
+    right = estimator._figure(distances, variances).axes[2]
+    drawn = [(tuple(line.get_xdata()), line.get_marker()) for line in right.lines]
+    assert sorted(drawn) == sorted(
+        [((1,), "o"), ((1,), "x"), ((1, 2, 5), ""), ((1, 2, 5), "x")] * 2
+    )
 
 
 def test_a_variance_is_simulated_in_chunks_of_every_length(monkeypatch):
