@@ -191,7 +191,7 @@ def markdown_line(text: str, cell: bool = True) -> str:
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
-    "±": r"$\pm$", "β": r"$\beta$", "Δ": r"$\Delta$", "↓": r"$\downarrow$", "↑": r"$\uparrow$",
+    "±": r"$\pm$", "β": r"$\beta$", "↓": r"$\downarrow$", "↑": r"$\uparrow$",
     "×": r"$\times$", "³": r"\textsuperscript{3}", "–": "--", "†": r"\textdagger{}",
     "<": r"\textless{}", ">": r"\textgreater{}",
 }  # fmt: skip

@@ -61,7 +61,7 @@ def finish(
     records, left = {}, []
     for name, spec in specs.items():
         record = store.record(spec)
-        if record is not None and kind.answers(spec, record):
+        if record is not None:
             records[name] = record
         else:
             left.append(f"{name}: {errors.get(name) or 'no record'}")

@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 
 from pythae_fif import FIF, FIFConfig
+from pythae_fif.data.toy import TOY_DATA
 from pythae_fif.ensemble import Ensemble, one_cycle
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
 from pythae_fif.pictures import new_figure
@@ -94,8 +95,7 @@ class Row:
 
 def clean_points(count: int, generator: torch.Generator, height: float = 1.0) -> Tensor:
     """Points (N, 2) on the sinusoid: x ~ N(0, 1), y = height sin(pi x / 2) (appendix E.1.1)."""
-    x = torch.randn(count, generator=generator)
-    return torch.stack([x, height * torch.sin(math.pi * x / 2)], 1)
+    return TOY_DATA["sinusoid"].sample(count, generator).points * torch.tensor([1.0, height])
 
 
 def build(beta: float, noise: float, size: Size) -> FIF:

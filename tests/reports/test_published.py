@@ -6,7 +6,7 @@ import re
 import pytest
 
 from pythae_fif.errors import ConfigError
-from pythae_fif.reports.published import TABLE_3, TABLES, load_published
+from pythae_fif.reports.published import TABLE_3, load_published
 
 # Sums of each column and each row, formed from a second reading of the paper.
 SUMS = {
@@ -35,7 +35,7 @@ MODELS = """fif vae vamp iwae vae_lin_nf vae_iaf beta_vae disentangled_beta_vae 
     rae_gp""".split()  # noqa: SIM905
 
 
-@pytest.mark.parametrize("number", TABLES)
+@pytest.mark.parametrize("number", SUMS)
 def test_sums(number):
     table = load_published(number)
     columns, rows = SUMS[number]
@@ -45,7 +45,7 @@ def test_sums(number):
     )
 
 
-@pytest.mark.parametrize("number", TABLES)
+@pytest.mark.parametrize("number", SUMS)
 def test_sums_of_spreads(number):
     table = load_published(number)
     zeros = ([0] * len(table.rows[0]), [0] * len(table.rows))
@@ -69,7 +69,7 @@ def in_the_paper(shared, number):
     return printed
 
 
-@pytest.mark.parametrize("number", TABLES)
+@pytest.mark.parametrize("number", SUMS)
 def test_every_row_is_in_the_text_of_the_paper(shared, number):
     """Number for number, in the order of the paper's rows."""
     rows = load_published(number).rows
@@ -127,7 +127,7 @@ class TestTable8:
 
 class TestErrors:
     def test_number(self):
-        with pytest.raises(ConfigError, match="table 4 is not transcribed: 1, 2, 5"):
+        with pytest.raises(ConfigError, match="table 4 is not transcribed: table1, "):
             load_published(4)
 
     @pytest.mark.parametrize(
