@@ -128,10 +128,9 @@ def train(
     data: Tensor,
     seeds: Sequence[int],
     epochs: int,
-    every: int = 10,
     tell: Tell = lambda share: None,
 ) -> Trained:
-    """Trains one variant, and measures it every so many epochs and after those of `SHOWN`."""
+    """Trains one variant, and measures it every ten epochs and after those of `SHOWN`."""
     ensemble = Ensemble([build(jacobian_at, seed) for seed in seeds], seeds)
     trained = Trained([], [], [])
     grid = torch.stack(torch.meshgrid(GRID, GRID, indexing="xy"), -1).flatten(0, 1)
@@ -141,7 +140,7 @@ def train(
         if epoch in SHOWN:
             trained.curves.append(ensemble.decode(_codes(ensemble, data))[0].tolist())
             trained.codes[:] = ensemble.encode(grid)[0, :, 0].view(101, 101).tolist()
-        if epoch % every and epoch not in SHOWN:
+        if epoch % 10 and epoch not in SHOWN:
             return
         curvature = median_curvature(ensemble, data)
         errors = ensemble.reconstruction_error(data).mean(1)
@@ -324,8 +323,9 @@ def _training_caption(rows: Sequence[Row], seeds: int) -> str:
     {POINTS:,} points of a standard normal distribution on a line with noise {NOISE:g} across it, at
     beta {BETA:g}. Left, of the first seed, light lines join points of equal code at the last step
     shown. Right: curvature on the middle 90 % of the codes, median and range over {seeds} seeds;
-    {start:.3g} at the start, and after {last} steps {"; ".join(ends)}. The noise alone costs
-    {NOISE**2:g}. The paper has a sketch, so that steps do not correspond.
+    {start:.3g} at the start (dotted: the arc's own, {1 / RADIUS:g}), and after {last} steps
+    {"; ".join(ends)}. The noise alone costs {NOISE**2:g}. The paper has a sketch, so that steps do
+    not correspond.
     """
 
 

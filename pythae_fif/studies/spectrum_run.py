@@ -4,8 +4,8 @@
 """
 
 __all__ = [
-    "LATENT_DIM", "SAMPLES", "SHOWN", "SPECTRUM", "Measured", "Size", "SpectrumRecord",
-    "SpectrumSpec", "build", "load_labelled", "measure",
+    "LATENT_DIM", "SAMPLES", "SHOWN", "SPECTRUM", "TEST_IMAGES", "Measured", "Size",
+    "SpectrumRecord", "SpectrumSpec", "build", "load_labelled", "measure",
 ]  # fmt: skip
 
 import math
@@ -101,9 +101,9 @@ class SpectrumRecord(Record):
         singular_values: Of the decoder's Jacobian, in descending order, (d,).
         log_volume, entropy, entropy_by_log_prob, diversity: See :class:`Measured`.
         classes: Number of them.
-        data_diversity: As `diversity`, of test images.
-        reconstruction: Squared error a test image.
-        nll: Exact negative log-likelihood of test images, in nats.
+        data_diversity: As `diversity`, of all test images.
+        reconstruction: Squared error an image, of the first `TEST_IMAGES` test images.
+        nll: Their exact negative log-likelihood, in nats.
         parameters: Of the model.
     """
 

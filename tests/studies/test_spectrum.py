@@ -11,6 +11,7 @@ from support.engines import InProcess, Refuses
 from support.reference import REFERENCE, unpack
 
 from pythae_fif import FIF, FIFConfig
+from pythae_fif.data import load_images
 from pythae_fif.errors import RunsLeftError
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.runs.execute import execute
@@ -85,6 +86,8 @@ def test_figures_are_drawn_from_the_records_alone(options):
     for name in ("spectrum-digits-d4-quick", "spectrum-digits-d4-quick-samples"):
         assert (root / f"figures/{name}.png").stat().st_size > 10_000
         assert "paper" in (root / f"figures/{name}.md").read_text()
+    samples = (root / "figures/spectrum-digits-d4-quick-samples.md").read_text()
+    assert f"of the first {len(load_images('digits').test)} test images" in samples
     assert len((root / "tables/spectrum-digits-d4-quick.csv").read_text().splitlines()) == 1 + 4
     store = Store(root, SPECTRUM)
     specs = list(store.specs())

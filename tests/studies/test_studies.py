@@ -209,7 +209,7 @@ def curved():
     data = curvature.line_data(1000, torch.Generator().manual_seed(0))
     found = {}
     for at, name in curvature.VARIANTS.items():
-        rows = curvature.train(at, data, [0, 1], epochs=50, every=50).rows
+        rows = curvature.train(at, data, [0, 1], epochs=50).rows
         found[name] = tuple(
             np.median([row.curvature for row in rows if row.step == step]) for step in (0, 100)
         )
