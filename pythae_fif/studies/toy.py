@@ -24,6 +24,7 @@ from pythae_fif.studies.parts import Tell, results_of
 NOISE, BETA, LEARNING_RATE, BATCH = 0.02, 100.0, 2e-3, 200
 BLOCKS = 2
 TEST_POINTS = 2000
+EVERY = 5  # epochs from one measurement to the next
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Learnt:
     """What the models of a data set gave.
 
     Attributes:
-        rows: Of every epoch and seed.
+        rows: Of every seed, after every `EVERY` epochs and the last.
         samples, density: Of the model of lowest loss at the end, (N, D) and (N,).
     """
 
@@ -120,7 +121,8 @@ class Part:
         test = _held_out(self.dataset)
 
         def watch(ensemble: Ensemble, epoch: int) -> None:
-            rows.extend(measure(ensemble, test, self.seeds, epoch))
+            if epoch % EVERY == 0 or epoch == self.size.epochs:
+                rows.extend(measure(ensemble, test, self.seeds, epoch))
             tell(epoch / self.size.epochs)
 
         ensemble = train(manifold, self.seeds, self.size, watch)

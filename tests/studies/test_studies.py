@@ -537,6 +537,11 @@ def test_the_density_on_a_toy_manifold_is_learnt():
     assert row.nll == pytest.approx(-float(test.log_density.mean()), abs=0.15)
 
 
+def test_toy_models_are_measured_every_few_epochs_and_at_the_end():
+    learnt = toy.Part("circle", toy.Size(40, 7, 8), (0, 1)).compute(lambda _: None, Environment())
+    assert [(row.epoch, row.seed) for row in learnt.rows] == [(5, 0), (5, 1), (7, 0), (7, 1)]
+
+
 @pytest.mark.parametrize("name", ["circle", "sphere"])
 @pytest.mark.parametrize("lost", [1, 2])
 def test_models_that_diverged_are_counted_and_not_drawn(name, lost, tmp_path):
