@@ -269,7 +269,8 @@ def cached(
 
     Args:
         path: The file; its folder is made.
-        read: Reads a value; any exception but an OSError means that the file is damaged.
+        read: Reads a value into the host's memory. Any exception but an OSError and a MemoryError,
+            which are of the machine, means that the file is damaged.
         build: Computes the value.
         write: Writes a value to an open file.
 
@@ -299,6 +300,8 @@ def _read_cached(path: Path, read: Callable[[Path], T]) -> T | None:
         return None
     except OSError as error:
         raise StoreError(f"cache file {path}: {error}; choose another cache folder") from error
+    except MemoryError:
+        raise
     except Exception as error:
         line = first_line(error)
         if not path.exists():  # another process has set it aside

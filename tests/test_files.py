@@ -100,6 +100,16 @@ class TestCached:
         assert names_in(tmp_path) == ["x.json", "x.json.corrupt"]
         assert "set aside as x.json.corrupt" in caplog.text
 
+    def test_a_full_memory_damages_no_file(self, tmp_path):
+        def read(path: Path) -> int:
+            raise MemoryError
+
+        path = tmp_path / "x"
+        path.write_text("3")
+        with pytest.raises(MemoryError):
+            cached(path, read=read, build=lambda: 4, write=lambda value, file: file.write(b"4"))
+        assert names_in(tmp_path) == ["x"] and path.read_text() == "3"
+
     def test_a_folder_or_file_that_cannot_be_used(self, tmp_path):
         (tmp_path / "file").write_text("")
         (tmp_path / "folder").mkdir()

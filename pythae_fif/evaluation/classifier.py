@@ -110,15 +110,20 @@ class ClassifierExtractor(Extractor):
         self.image_shape = image_shape
         self.num_classes = num_classes
         self.accuracy = accuracy
-        self.device = torch.device(device)
         self.state = {key: value.detach().cpu() for key, value in sorted(state.items())}
         with torch.random.fork_rng(devices=[]):
             self.network = _Network(image_shape, num_classes)
         self.network.load_state_dict(self.state)
         self.network.eval().requires_grad_(False)
-        self.network.to(self.device)
+        self.to(device)
         weights = (value.numpy().tobytes() for value in self.state.values())
         self.hash = digest(ARCHITECTURE, image_shape, num_classes, *weights)
+
+    def to(self, device: str | torch.device) -> "ClassifierExtractor":
+        """Moves the network; returns this extractor."""
+        self.device = torch.device(device)
+        self.network.to(self.device)
+        return self
 
     def extract(self, images: Tensor) -> Extracted:
         """Features (B, 128) and logits (B, classes)."""
@@ -146,8 +151,8 @@ def shipped_classifier(
     path = SHIPPED / f"{name}.pt"
     if not path.is_file():
         return None
-    extractor = _read(path, device)
-    return extractor if extractor.image_shape == image_shape else None
+    extractor = _read(path)
+    return extractor.to(device) if extractor.image_shape == image_shape else None
 
 
 def train_classifier(
@@ -187,23 +192,18 @@ def train_classifier(
         key = digest(*data_hashes, ARCHITECTURE, seed, EPOCHS, max_steps)
         extractor = cached(
             Path(cache_dir) / f"classifier-{key}.pt",
-            read=lambda path: _read(path, device),
+            read=_read,
             build=build,
             write=save,
-        )
+        ).to(device)  # not by `_read`: a full GPU says nothing of the file
     extractor.accuracy = None if data.holdout is None else extractor.measure_accuracy(data.holdout)
     return extractor
 
 
-def _read(path: Path, device: str | torch.device) -> ClassifierExtractor:
+def _read(path: Path) -> ClassifierExtractor:
     held = torch.load(path, map_location="cpu", weights_only=True)
-    return ClassifierExtractor(
-        held["state"],
-        tuple(held["image_shape"]),
-        held["num_classes"],
-        accuracy=held["accuracy"],
-        device=device,
-    )
+    shape, classes = tuple(held["image_shape"]), held["num_classes"]
+    return ClassifierExtractor(held["state"], shape, classes, accuracy=held["accuracy"])
 
 
 def save(extractor: ClassifierExtractor, file: BinaryIO) -> None:

@@ -82,6 +82,10 @@ class FeatureStatistics:
         self.count += added
         self.mean = mean
 
+    def to(self, device: str | torch.device) -> "FeatureStatistics":
+        """The same on a device."""
+        return FeatureStatistics(self.count, self.mean.to(device), self._scatter.to(device))
+
     @property
     def scatter(self) -> Tensor:
         """Sum of the outer products of the centred features (F, F), float64."""

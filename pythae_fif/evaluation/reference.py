@@ -83,7 +83,7 @@ class Reference:
 
         round_to_uint8 &= extractor.of_images
 
-        def build() -> Reference:
+        def build() -> tuple[Tensor, FeatureStatistics]:
             statistics, features = FeatureStatistics(), []
             for batch in images.split(BATCH_SIZE):
                 if round_to_uint8 and batch.is_floating_point():
@@ -91,23 +91,16 @@ class Reference:
                     batch = rounded_images(unit_images(batch))
                 features.append(extractor(batch).features)
                 statistics.update(features[-1])
-            return cls(torch.cat(features), statistics, path)
+            return torch.cat(features), statistics
 
-        def read(path: Path) -> Reference:
-            with np.load(path, allow_pickle=False) as held:
-                features, mean, scatter = (
-                    torch.from_numpy(held[name]).to(extractor.device)
-                    for name in ("features", "mean", "scatter")
-                )
-                return cls(features, FeatureStatistics(int(held["count"]), mean, scatter), path)
-
-        path = None
         if cache_dir is None:
-            return build()
+            return cls(*build())
         rounded = round_to_uint8 or images.dtype == torch.uint8
         key = digest(content_hash(images), rounded, extractor.hash)
         path = Path(cache_dir) / f"reference-{safe_name(extractor.name)}-{key}.npz"
-        return cached(path, read=read, build=build, write=_write)
+        features, statistics = cached(path, read=_read, build=build, write=_write)
+        # moved here and not by `_read`: a full GPU says nothing of the file
+        return cls(features.to(extractor.device), statistics.to(extractor.device), path)
 
     def own_pairs(self, subsets: Tensor, num_samples: int, seed: int) -> OwnPairs:
         """Radii, and the kernel within the subsets (S, N) that are drawn beside so many samples."""
@@ -125,28 +118,39 @@ class Reference:
 
     def _once(self, name: str, build: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
         if name not in self._held:
-            self._held[name] = (
+            held = (
                 build()
                 if self.path is None
                 else cached(
                     self.path.with_name(f"{self.path.stem}-{name}.npz"),
-                    read=self._read_tensors,
+                    read=_read_tensors,
                     build=build,
                     write=lambda held, file: np.savez(file, *(part.cpu().numpy() for part in held)),
                 )
             )
+            self._held[name] = tuple(part.to(self.features.device) for part in held)
         return self._held[name]
 
-    def _read_tensors(self, path: Path) -> tuple[Tensor, ...]:
-        with np.load(path, allow_pickle=False) as held:
-            return tuple(torch.from_numpy(part).to(self.features.device) for part in held.values())
+
+def _read_tensors(path: Path) -> tuple[Tensor, ...]:
+    with np.load(path, allow_pickle=False) as held:
+        return tuple(torch.from_numpy(part) for part in held.values())
 
 
-def _write(reference: Reference, file: BinaryIO) -> None:
+def _read(path: Path) -> tuple[Tensor, FeatureStatistics]:
+    with np.load(path, allow_pickle=False) as held:
+        features, mean, scatter = (
+            torch.from_numpy(held[name]) for name in ("features", "mean", "scatter")
+        )
+        return features, FeatureStatistics(int(held["count"]), mean, scatter)
+
+
+def _write(held: tuple[Tensor, FeatureStatistics], file: BinaryIO) -> None:
+    features, statistics = held
     np.savez(
         file,
-        features=reference.features.cpu().numpy(),
-        count=np.int64(reference.statistics.count),
-        mean=reference.statistics.mean.cpu().numpy(),
-        scatter=reference.statistics.scatter.cpu().numpy(),
+        features=features.cpu().numpy(),
+        count=np.int64(statistics.count),
+        mean=statistics.mean.cpu().numpy(),
+        scatter=statistics.scatter.cpu().numpy(),
     )

@@ -485,6 +485,21 @@ class TestClassifier:
         assert names_in(tmp_path) == [name, f"{name}.corrupt"]
         assert "set aside" in caplog.text
 
+    def test_a_device_that_fails_damages_no_file(self, blobs, tmp_path, monkeypatch):
+        train_classifier(blobs, cache_dir=tmp_path, max_steps=2)
+        before = names_in(tmp_path)
+        move = torch.nn.Module.to
+
+        def full(network, device):
+            if torch.device(device).type == "cuda":
+                raise torch.cuda.OutOfMemoryError
+            return move(network, device)
+
+        monkeypatch.setattr(torch.nn.Module, "to", full)
+        with pytest.raises(torch.cuda.OutOfMemoryError):
+            train_classifier(blobs, cache_dir=tmp_path, max_steps=2, device="cuda")
+        assert names_in(tmp_path) == before
+
     @pytest.mark.parametrize(
         ("images", "labels", "message"),
         [

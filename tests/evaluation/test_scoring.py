@@ -107,6 +107,26 @@ class TestReference:
         assert torch.equal(again.features, first.features)
         assert names_in(tmp_path) == [name, f"{name}.corrupt"]
 
+    def test_a_device_that_fails_damages_no_file(self, tmp_path, monkeypatch):
+        """As a GPU whose memory is full, of which torch tells by a RuntimeError."""
+        images, extractor = noise_images(30, 1, 8, 8), PixelExtractor((1, 8, 8))
+        Reference.of(images, extractor, cache_dir=tmp_path).root()
+        before = names_in(tmp_path)
+
+        def full(tensor, *_):
+            raise torch.cuda.OutOfMemoryError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(torch.Tensor, "to", full)
+            with pytest.raises(torch.cuda.OutOfMemoryError):
+                Reference.of(images, extractor, cache_dir=tmp_path)
+        held = Reference.of(images, extractor, cache_dir=tmp_path)
+        with monkeypatch.context() as patched:
+            patched.setattr(torch.Tensor, "to", full)
+            with pytest.raises(torch.cuda.OutOfMemoryError):
+                held.root()
+        assert names_in(tmp_path) == before
+
     @pytest.mark.parametrize("rounded", [True, False])
     def test_floating_point_images(self, tmp_path, rounded):
         images, extractor = noise_images(30, 1, 8, 8), PixelExtractor((1, 8, 8))
