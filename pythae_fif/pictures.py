@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from pythae_fif.errors import StoreError
 from pythae_fif.files import set_aside, write_bytes
 
 if TYPE_CHECKING:
@@ -89,6 +90,9 @@ def read_pixels(path: Path) -> np.ndarray | None:
     """The pixels of a picture, (H, W) or (H, W, C) uint8; None where there is none.
 
     A damaged one is set aside, and the command that made it draws it anew.
+
+    Raises:
+        StoreError: The system does not let it be read.
     """
     try:
         with Image.open(path) as image:
@@ -96,5 +100,7 @@ def read_pixels(path: Path) -> np.ndarray | None:
     except FileNotFoundError:
         return None
     except (OSError, SyntaxError, ValueError) as error:  # as Pillow raises them
+        if isinstance(error, OSError) and error.errno is not None:
+            raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
         logger.warning("%s is damaged (%s): set aside as %s", path, error, set_aside(path).name)
         return None

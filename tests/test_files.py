@@ -1,5 +1,6 @@
 """Files: written whole, locked, cached once by many processes, set aside when damaged."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -7,9 +8,11 @@ import time
 from pathlib import Path
 
 import filelock
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from support.features import names_in
 
 from pythae_fif import files
@@ -26,6 +29,7 @@ from pythae_fif.files import (
     write_text,
     write_whole,
 )
+from pythae_fif.pictures import read_pixels, write_pixels
 
 
 def write_slowly(path: Path, value: int, barrier, results) -> None:
@@ -158,6 +162,22 @@ def test_nothing_set_aside_is_lost(tmp_path):
         (tmp_path / "x").write_text("")
         set_aside(tmp_path / "x")
     assert names_in(tmp_path) == ["x.corrupt", "x.corrupt1", "x.corrupt2"]
+
+
+def test_a_picture_is_set_aside_for_damage_alone(tmp_path, monkeypatch):
+    write_pixels(tmp_path / "x.png", np.zeros((4, 4, 3), np.uint8))
+
+    def too_many(path):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Image, "open", too_many)
+        with pytest.raises(StoreError, match=r"x\.png: cannot be read \(Too many open files\)"):
+            read_pixels(tmp_path / "x.png")
+    assert names_in(tmp_path) == ["x.png"]
+    (tmp_path / "x.png").write_bytes((tmp_path / "x.png").read_bytes()[:10])
+    assert read_pixels(tmp_path / "x.png") is None
+    assert names_in(tmp_path) == ["x.png.corrupt"]
 
 
 def test_old_temporaries_are_removed(tmp_path, monkeypatch):
