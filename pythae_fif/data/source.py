@@ -19,8 +19,8 @@ SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 CELEBA_SIZE = (178, 218)
 CELEBA_CROP = 148  # the usual one
 
-# Part of the cache's keys: raise it whenever reading, decoding, cropping or resizing changes.
-_VERSION = 4
+# Part of the cache's keys: raise it when reading, decoding, cropping, resizing or splitting changes.
+_VERSION = 5
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,14 @@ MIN_IMAGES = 10
 def hold_out(count: int) -> int:
     """How many of the last training images become the validation split.
 
-    The paper reserves the last 10,000 training images of MNIST and CIFAR10 (appendix E.4). A
-    training part with fewer than 20,000 images gives its last sixth, MNIST's own proportion.
+    The paper reserves the last 10,000 training images of MNIST and CIFAR10 (appendix E.4), which
+    have 60,000 and 50,000. A training part of fewer gives its last sixth, MNIST's own proportion.
 
     Example:
         >>> hold_out(60_000), hold_out(12_000)
         (10000, 2000)
     """
-    return 10_000 if count >= 20_000 else count // 6
+    return 10_000 if count >= 50_000 else count // 6
 
 
 def shuffled_split(count: int, seed: int) -> dict[str, np.ndarray]:

@@ -106,7 +106,7 @@ def test_shuffled_split_depends_on_the_seed_and_stays_the_same_for_ever():
 
 
 @pytest.mark.parametrize(
-    ("count", "held"), [(60_000, 10_000), (50_000, 10_000), (20_000, 10_000), (19_999, 3333)]
+    ("count", "held"), [(60_000, 10_000), (50_000, 10_000), (49_999, 8333), (20_000, 3333)]
 )
 def test_hold_out(count, held):
     assert hold_out(count) == held

@@ -190,11 +190,11 @@ def test_pythae_npz_layout_with_labels(root):
 
 
 def test_holding_out_ten_thousand_where_there_are_enough(root):
-    train = np.zeros((20_000, 1, 28, 28), np.uint8)
-    train[9_999:10_001, 0, 0, 0] = 7, 9
+    train = np.zeros((50_000, 1, 28, 28), np.uint8)
+    train[39_999:40_001, 0, 0, 0] = 7, 9
     fill_npz_layout(root, "mnist", train, train[:10])
     splits = load_images("mnist", root)
-    assert (len(splits.train), len(splits.val)) == (10_000, 10_000)
+    assert (len(splits.train), len(splits.val)) == (40_000, 10_000)
     assert splits.train[-1, 0, 0, 0] == 7 and splits.val[0, 0, 0, 0] == 9
 
 
