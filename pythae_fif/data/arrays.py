@@ -57,8 +57,9 @@ def to_uint8(arrays: Mapping[str, np.ndarray], where: str | Path) -> dict[str, n
     """Brings image arrays of one data set to uint8, (N, C, H, W).
 
     Integers are taken as 0..255. Floats are taken as 0..1 if no value in any of the arrays
-    exceeds 1 (by more than rounding), else as 0..255, and are rounded. A four-dimensional array
-    with 1 or 3 at its second place is N x C x H x W, otherwise N x H x W x C.
+    exceeds 1 (by more than rounding), else as 0..255, and are rounded; an array in 0..1 is then
+    refused. A four-dimensional array with 1 or 3 at its second place is N x C x H x W, otherwise
+    N x H x W x C.
 
     Args:
         arrays: Key -> images (N, C, H, W), (N, H, W, C) or (N, H, W).
@@ -68,7 +69,8 @@ def to_uint8(arrays: Mapping[str, np.ndarray], where: str | Path) -> dict[str, n
         Key -> uint8 images (N, C, H, W).
 
     Raises:
-        DataError: A shape, type or range that is none of these, or a NaN or infinite value.
+        DataError: A shape, type or range that is none of these, arrays of two scales, or a NaN or
+            infinite value.
 
     Example:
         >>> to_uint8({"data": np.full((5, 8, 8), 0.5)}, "a.npz")["data"].shape
@@ -77,7 +79,8 @@ def to_uint8(arrays: Mapping[str, np.ndarray], where: str | Path) -> dict[str, n
     checked = {
         key: _channels_first(array, f"{where}, key {key!r}") for key, array in arrays.items()
     }
-    low, high = _value_range(checked, where)
+    ranges = {key: _value_range(array, f"{where}, key {key!r}") for key, array in checked.items()}
+    low, high = min(low for low, _ in ranges.values()), max(high for _, high in ranges.values())
     integers = any(array.dtype.kind in "iu" for array in checked.values())
     # Integers 0..1 are masks or already binarised images, floats a little above 1 may be of either
     # scale: neither reading of them is safe.
@@ -88,10 +91,15 @@ def to_uint8(arrays: Mapping[str, np.ndarray], where: str | Path) -> dict[str, n
             f"{where}: {kind}values from {low:g} to {high:g}, needs integers in 0..255, "
             "or floats in 0..1 or 0..255"
         )
-    floats = {key: array for key, array in checked.items() if array.dtype.kind == "f"}
-    if integers and floats and _value_range(floats, where)[1] <= 1 + ROUNDING:
-        raise DataError(f"{where}: integers in 0..255 beside floats in 0..1, needs one type")
     scale = 255.0 if high <= 1 + ROUNDING else 1.0
+    for key, array in checked.items():
+        if scale == 1 and array.dtype.kind == "f" and ranges[key][1] <= 1 + ROUNDING:
+            whole = all((values == np.rint(values)).all() for _, values in _chunks(array))
+            if integers or not whole:  # whole floats beside floats may be images that are all dark
+                raise DataError(
+                    f"{where}, key {key!r}: floats in 0..1 beside values up to {high:g}, "
+                    "needs one scale"
+                )
     return {key: _rounded(array, scale) for key, array in checked.items()}
 
 
@@ -135,22 +143,21 @@ def _chunks(array: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
         yield rows, array[rows]
 
 
-def _value_range(arrays: Mapping[str, np.ndarray], where: str | Path) -> tuple[float, float]:
+def _value_range(array: np.ndarray, where: str) -> tuple[float, float]:
     low, high = np.inf, -np.inf
-    for key, array in arrays.items():
-        bad: list[int] = []
-        for rows, images in _chunks(array):
-            if array.dtype.kind == "f":
-                finite = np.isfinite(images).all(axis=(1, 2, 3))
-                bad.extend((rows.start + np.flatnonzero(~finite)).tolist())
-                if bad:
-                    continue
-            low, high = min(low, float(images.min())), max(high, float(images.max()))
-        if bad:
-            raise DataError(
-                f"{where}, key {key!r}: NaN or infinite values in {len(bad)} of {len(array)} "
-                f"images, the first at index {bad[0]}"
-            )
+    bad: list[int] = []
+    for rows, images in _chunks(array):
+        if array.dtype.kind == "f":
+            finite = np.isfinite(images).all(axis=(1, 2, 3))
+            bad.extend((rows.start + np.flatnonzero(~finite)).tolist())
+            if bad:
+                continue
+        low, high = min(low, float(images.min())), max(high, float(images.max()))
+    if bad:
+        raise DataError(
+            f"{where}: NaN or infinite values in {len(bad)} of {len(array)} images, the first at "
+            f"index {bad[0]}"
+        )
     return low, high
 
 

@@ -19,7 +19,7 @@ SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 CELEBA_SIZE = (178, 218)
 CELEBA_CROP = 148  # the usual one
 
-# Part of the cache's keys: raise it when reading, decoding, cropping, resizing or splitting changes.
+# Part of the cache's keys: raise it when reading, decoding, cropping, resizing or splitting change.
 _VERSION = 5
 
 

@@ -51,9 +51,22 @@ def test_the_scale_is_the_same_for_all_splits():
     assert (result["val"] == 1).all() and (result["train"] == 200).all()
 
 
-def test_two_types_of_two_scales_are_refused():
-    images = {"train": np.full((5, 1, 4, 4), 200, np.uint8), "test": np.full((5, 1, 4, 4), 0.5)}
-    with pytest.raises(DataError, match=r"integers in 0\.\.255 beside floats in 0\.\.1"):
+@pytest.mark.parametrize(
+    ("bright", "dark"),
+    [
+        (np.uint8, [0.0, 0.5]),
+        (np.float32, [0.0, 0.5]),
+        (np.float32, [1.0, 1.0 + 5e-4]),
+        (np.uint8, [0.0, 1.0]),
+    ],
+)
+def test_two_scales_are_refused(bright, dark):
+    images = {
+        "train": np.array(dark).reshape(2, 1, 1, 1) * np.ones((2, 1, 4, 4)),
+        "test": np.full((5, 1, 4, 4), 200, bright),
+    }
+    line = r"a.npz, key 'train': floats in 0\.\.1 beside values up to 200, needs one scale"
+    with pytest.raises(DataError, match=line):
         to_uint8(images, "a.npz")
 
 
