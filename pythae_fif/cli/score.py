@@ -24,7 +24,7 @@ from pythae_fif.evaluation import Reference, build_extractor, score_samples
 from pythae_fif.files import write_json
 from pythae_fif.runs.folder import STATUS
 from pythae_fif.sampling.samplers import draw
-from pythae_fif.validation import AtLeastOne, Checked, Flag, Whole, read_checked
+from pythae_fif.validation import AtLeastOne, Checked, Flag, read_checked
 
 REFERENCE = "reference"
 MODEL = "model_config.json"
@@ -38,7 +38,6 @@ class ScoreFlags(Checked):
     image_size: Annotated[AtLeastOne | None, Flag("of folders (the first's side)", "PIXELS")] = None
     num_samples: Annotated[AtLeastTen, Flag("of a model (10000)", "N")] = 10_000
     training: Annotated[str | None, Flag("images trained on, for memorisation", "PATH")] = None
-    bootstrap: Annotated[Whole, Flag("replicates behind 95% intervals in --to-json", "N")] = 0
     seed: Annotated[Seed, Flag("of samples and subsets", "SEED")] = 0
     extractor_weights: Annotated[str | None, Flag("if they are elsewhere", "FILE")] = None
     offline: Annotated[bool, Flag("never download")] = False
@@ -59,8 +58,6 @@ def score_command(words: list[str]) -> int:
     given = parser.given(words)
     samples, reference = (Path(given.pop(name)).expanduser() for name in ("samples", REFERENCE))
     flags = read_checked(ScoreFlags, given, "score", flags=given)
-    if flags.bootstrap and flags.to_json is None:
-        raise ConfigError("score --bootstrap: its intervals are written by --to-json FILE alone")
     if (samples / "model" / MODEL).is_file():  # a run's folder
         samples /= "model"
     is_model = (samples / MODEL).is_file()
@@ -94,7 +91,7 @@ def score_command(words: list[str]) -> int:
     training = None if trained is None else Reference.of(trained, extractor)
     scores = score_samples(
         drawn[: flags.num_samples] if drawn.is_floating_point() else drawn,
-        extractor, references, seed=flags.seed, bootstrap=flags.bootstrap, training=training,
+        extractor, references, seed=flags.seed, training=training,
     )  # fmt: skip
     near, kernel = scores.neighbours[REFERENCE], scores.kernel[REFERENCE]
     distance, errors = scores.frechet[REFERENCE], scores.frechet_error or {}

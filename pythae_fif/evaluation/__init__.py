@@ -18,8 +18,6 @@ __all__ = [
     "Extractor",
     "FeatureStatistics",
     "InceptionExtractor",
-    "Interval",
-    "Intervals",
     "LabelledImages",
     "MeanStd",
     "Memorisation",
@@ -31,11 +29,8 @@ __all__ = [
     "Scores",
     "TFInceptionExtractor",
     "Weights",
-    "bootstrap_inception",
-    "bootstrap_kernel",
     "build_extractor",
     "content_hash",
-    "frechet_at_infinity",
     "frechet_distance",
     "frechet_error",
     "inception_score",
@@ -69,7 +64,7 @@ if TYPE_CHECKING:
     from pythae_fif.evaluation.efficientnet import EfficientNetExtractor
     from pythae_fif.evaluation.extractor import Extracted, Extractor, PixelExtractor
     from pythae_fif.evaluation.extractors import build_extractor
-    from pythae_fif.evaluation.frechet import FeatureStatistics, frechet_distance
+    from pythae_fif.evaluation.frechet import FeatureStatistics, frechet_distance, frechet_error
     from pythae_fif.evaluation.images import reconstruction_mse
     from pythae_fif.evaluation.inception import INCEPTION, InceptionExtractor
     from pythae_fif.evaluation.names import EXTRACTORS
@@ -77,8 +72,6 @@ if TYPE_CHECKING:
     from pythae_fif.evaluation.pipeline import EvaluationOutput, EvaluationPipeline
     from pythae_fif.evaluation.reference import Reference, content_hash
     from pythae_fif.evaluation.scores import (
-        Interval,
-        Intervals,
         MeanStd,
         Memorisation,
         Neighbours,
@@ -86,12 +79,6 @@ if TYPE_CHECKING:
     )
     from pythae_fif.evaluation.scoring import SampleCountWarning, score_samples
     from pythae_fif.evaluation.tf_inception import TFInceptionExtractor
-    from pythae_fif.evaluation.uncertainty import (
-        bootstrap_inception,
-        bootstrap_kernel,
-        frechet_at_infinity,
-        frechet_error,
-    )
     from pythae_fif.evaluation.weights import Weights
 else:
     __getattr__ = lazily(__name__)

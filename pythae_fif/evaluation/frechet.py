@@ -1,6 +1,6 @@
 """Frechet distance between Gaussians fitted to features, from a streaming mean and covariance."""
 
-__all__ = ["FeatureStatistics", "frechet_distance", "squared_wasserstein"]
+__all__ = ["FeatureStatistics", "frechet_distance", "frechet_error", "squared_wasserstein"]
 
 import contextlib
 import math
@@ -138,7 +138,7 @@ def frechet_distance(
         13.0
     """
     s_a, s_b = a.covariance, b.covariance
-    require_one_length(len(a.mean), len(b.mean))
+    _require_one_length(len(a.mean), len(b.mean))
     apart = float((a.mean - b.mean).square().sum() + s_a.trace() + s_b.trace())
     if min(a.count, b.count) > len(a.mean):
         lower, info = torch.linalg.cholesky_ex(s_a)
@@ -148,7 +148,7 @@ def frechet_distance(
             else:  # at a quarter of the cost; transposed views, since LAPACK counts columns first
                 from scipy.linalg import lapack  # not before it is needed: a fifth of a second
 
-                with one_thread():
+                with _one_thread():
                     product, _ = lapack.dsygst(s_b.numpy().T, lower.numpy().T, itype=2)
                 product = torch.from_numpy(product.T)
             fidelity, error = _fidelity(product)
@@ -156,9 +156,61 @@ def frechet_distance(
             if 2 * error < RELATIVE_ERROR * distance:
                 return distance
     factors = factor(s_a).T @ (factor(s_b) if root_b is None else root_b())
-    with one_thread():
+    with _one_thread():
         fidelity = float(torch.linalg.svdvals(factors).sum())
     return max(apart - 2 * fidelity, 0.0)
+
+
+def frechet_error(
+    features: Tensor,
+    reference: FeatureStatistics,
+    *,
+    statistics: FeatureStatistics | None = None,
+    root: Tensor | None = None,
+) -> float:
+    r"""Standard deviation of a Frechet distance over draws of its samples; the reference is fixed.
+
+    It says how far the distance would move with other samples of the same number. It does not hold
+    the bias that falls with that number.
+
+    The distance is linearised in the weights of the samples (the delta method; Rippl, Munk and
+    Sturm 2016 prove its limit law): a sample x moves it by the N-th part of
+
+    .. math:: 2 (x - \mu)^T (\mu - \mu_r) + |x - \mu|^2 - |(x - \mu)^T R (R^T S R)^{-1/4}|^2
+
+    less its mean, where mu and S are of the samples, mu_r and R R^T = S_r of the reference. The
+    result errs towards large: by a third for 16 samples a feature (2,000 samples of models of
+    digits, 24 draws), by half for half a sample a feature.
+
+    Args:
+        features: Features (N, F) of the samples.
+        reference: Statistics of the reference.
+        statistics: Those of the features, where they are known.
+        root: The `factor` of the reference's covariance, where it is known.
+
+    Returns:
+        The standard deviation, in squared units of the features, as the distance.
+
+    Raises:
+        DataError: fewer than two features, or different F.
+    """
+    _require_one_length(features.shape[1], len(reference.mean))
+    if statistics is None:
+        statistics = FeatureStatistics()
+        statistics.update(features)
+    root = factor(reference.covariance) if root is None else root
+    projected = root.T @ statistics.covariance @ root
+    with _one_thread():
+        values, vectors = torch.linalg.eigh(projected)
+    # `-1:`, as there are no values where the reference's features are all alike
+    kept = values > values[-1:].clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
+    scaled = root @ (vectors[:, kept] * values[kept] ** -0.25)
+    centred = features.double() - statistics.mean
+    moves = 2 * centred @ (statistics.mean - reference.mean)
+    # the features' own float32 is enough for a spread, at half the time
+    carried = centred.to(features.dtype) @ scaled.to(features.dtype)
+    moves += centred.square().sum(1) - carried.square().sum(1)
+    return float(moves.std()) / math.sqrt(len(features))
 
 
 def squared_wasserstein(samples: Tensor, reference: Tensor) -> float:
@@ -190,7 +242,7 @@ def squared_wasserstein(samples: Tensor, reference: Tensor) -> float:
     return frechet_distance(*statistics)
 
 
-def require_one_length(a: int, b: int) -> None:
+def _require_one_length(a: int, b: int) -> None:
     """Raises a DataError where the features of two sets have different lengths."""
     if a != b:
         raise DataError(
@@ -204,7 +256,7 @@ def _fidelity(product: Tensor) -> tuple[float, float]:
 
     Of the symmetric product its lower triangle is read.
     """
-    with one_thread():
+    with _one_thread():
         values = torch.linalg.eigvalsh(product)
     resolution = torch.finfo(values.dtype)
     moved = resolution.eps * values[-1].clamp(min=0)
@@ -215,7 +267,7 @@ def _fidelity(product: Tensor) -> tuple[float, float]:
 
 def factor(covariance: Tensor) -> Tensor:
     """L (F, rank) with L L^T the covariance, less the directions that are zero but for rounding."""
-    with one_thread():
+    with _one_thread():
         values, vectors = torch.linalg.eigh(covariance)
     cutoff = values[-1].clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
     kept = values > cutoff
@@ -224,7 +276,7 @@ def factor(covariance: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def one_thread() -> Iterator[None]:
+def _one_thread() -> Iterator[None]:
     """LAPACK on one thread of the CPU, torch's as well as SciPy's.
 
     Eigenvalues are bound by memory: measured, two threads gain little, and where other processes

@@ -29,7 +29,6 @@ from pythae_fif.evaluation.images import reconstruction_mse, unit_images
 from pythae_fif.evaluation.reference import Reference, content_hash
 from pythae_fif.evaluation.scores import MeanStd, Neighbours, Scores
 from pythae_fif.evaluation.scoring import score_samples
-from pythae_fif.evaluation.uncertainty import check_for_infinity, check_replicates
 from pythae_fif.files import write_json
 from pythae_fif.sampling.models import reconstruct
 from pythae_fif.sampling.samplers import draw, fit, needs_fit
@@ -82,14 +81,8 @@ class EvaluationOutput:
 
     def to_dict(self) -> dict[str, Any]:
         """All numbers as plain values, the scores not nested by reference."""
-        values = dataclasses.asdict(self)
+        values: dict[str, Any] = _not_nested(dataclasses.asdict(self))
         scores: dict[str, Any] = values.pop("scores")
-        for holder in (scores, scores["intervals"] or {}):
-            for name in ("frechet", "frechet_error", "kernel", "neighbours", "frechet_infinity"):
-                if holder.get(name) is not None:
-                    holder[name] = holder[name][REFERENCE]
-        if scores["memorisation"] is not None:
-            scores["memorisation"]["nearer"] = scores["memorisation"]["nearer"][REFERENCE]
         return values | scores
 
     def save_json(self, dir_path: str | Path, filename: str = "evaluation") -> Path:
@@ -117,9 +110,7 @@ class EvaluationPipeline:
         num_samples: Number of samples.
         batch_size: Samples at once.
         round_to_uint8: Whether samples and evaluation images are rounded as in an image file.
-        seed: Seed of sampling, shuffle, subsets and bootstrap.
-        bootstrap: Number of replicates behind 95% intervals; 0 gives none.
-        infinity: Whether to extrapolate the Frechet distance to infinitely many samples.
+        seed: Seed of sampling, shuffle and subsets.
         memorisation: Whether to compare samples with `train_data` too, whose features take as long
             as those of so many samples, once.
         weights, precision: Of the extractor; see `build_extractor`.
@@ -128,8 +119,6 @@ class EvaluationPipeline:
     Raises:
         ConfigError: unknown extractor, missing packages or weights, a sampler of another model, or
             a model whose `input_dim` is no image's.
-        DataError: one bootstrap replicate, or with `infinity` fewer samples than four times the
-            features.
 
     Example::
 
@@ -148,8 +137,6 @@ class EvaluationPipeline:
         batch_size: int = 500,
         round_to_uint8: bool = True,
         seed: int = 0,
-        bootstrap: int = 0,
-        infinity: bool = False,
         memorisation: bool = True,
         weights: str | Path | None = None,
         precision: str = "float32",
@@ -199,16 +186,10 @@ class EvaluationPipeline:
             raise ConfigError("weights and precision go with the name of an extractor alone")
         else:
             self.extractor = extractor
-        if bootstrap:
-            check_replicates(bootstrap)
-        if infinity:
-            check_for_infinity(num_samples, self.extractor.feature_dim)
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.round_to_uint8 = round_to_uint8
         self.seed = seed
-        self.bootstrap = bootstrap
-        self.infinity = infinity
         self.memorisation = memorisation
         self.cache_dir = cache_dir
 
@@ -263,8 +244,6 @@ class EvaluationPipeline:
                 {REFERENCE: reference},
                 round_to_uint8=self.round_to_uint8,
                 seed=self.seed,
-                bootstrap=self.bootstrap,
-                infinity=self.infinity,
                 training=training,
             )
         with _seeded(self.seed):
@@ -306,6 +285,15 @@ class EvaluationPipeline:
             x = unit_images(batch)
             total += float(reconstruction_mse(x, reconstruct(self.model, x)).sum())
         return total / len(images)
+
+
+def _not_nested(value: Any) -> Any:
+    """Plain values with, in place of a dictionary by reference, what it holds of the only one."""
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {REFERENCE}:
+        return value[REFERENCE]
+    return {key: _not_nested(held) for key, held in value.items()}
 
 
 @contextlib.contextmanager

@@ -1,10 +1,10 @@
 """The scores of samples as types: what `score_samples` returns and what records hold."""
 
-__all__ = ["Interval", "Intervals", "MeanStd", "Memorisation", "Neighbours", "Scores"]
+__all__ = ["MeanStd", "Memorisation", "Neighbours", "Scores"]
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -46,30 +46,6 @@ class Memorisation:
     authenticity: float
 
 
-class Interval(NamedTuple):
-    """Both ends of a 95% interval."""
-
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Intervals:
-    """95% intervals over draws of the samples, by the bootstrap.
-
-    Attributes:
-        replicates: Number of bootstrap replicates.
-        frechet: Split -> interval of the Frechet distance, by `Scores.frechet_error`.
-        score: Interval of the mean score; None without logits.
-        kernel: Split -> interval of the mean kernel distance.
-    """
-
-    replicates: int
-    frechet: dict[str, Interval]
-    score: Interval | None
-    kernel: dict[str, Interval]
-
-
 @dataclass(frozen=True)
 class Scores:
     """All scores of one set of samples against references, by split.
@@ -81,16 +57,14 @@ class Scores:
         distance_name: What the Frechet distance is called with this extractor.
         score_name: What the inception score is called with it; None without logits.
         rounded: Whether samples were rounded to multiples of 1/255.
-        seed: Seed of the shuffle before the score is split, of subsets and bootstrap.
+        seed: Seed of the shuffle before the score is split, and of subsets.
         score: Inception score over ten splits; None without logits.
         score_with_bias: The same of logits with their bias, where the extractor leaves it out.
         frechet: Split -> Frechet distance.
         frechet_error: Split -> standard deviation of the Frechet distance over draws of the
-            samples; none in early records, or where no features were kept.
+            samples; none in early records.
         kernel: Split -> kernel distance (KID) over subsets.
         neighbours: Split -> precision, recall, density, coverage.
-        frechet_infinity: Split -> Frechet distance at infinitely many samples, if asked for.
-        intervals: 95% intervals, if asked for.
         memorisation: Nearness to the training images, where these are known; none in early
             records.
     """
@@ -107,13 +81,11 @@ class Scores:
     frechet: dict[str, float]
     kernel: dict[str, MeanStd]
     neighbours: dict[str, Neighbours]
-    frechet_infinity: dict[str, float] | None = None
-    intervals: Intervals | None = None
     memorisation: Memorisation | None = None
     frechet_error: dict[str, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The scores as plain values for JSON, without what was not asked for."""
         values = dataclasses.asdict(self)
-        optional = ("frechet_error", "frechet_infinity", "intervals", "memorisation")
+        optional = ("frechet_error", "memorisation")
         return {key: value for key, value in values.items() if key not in optional or value}

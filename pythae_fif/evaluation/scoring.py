@@ -12,31 +12,19 @@ from pythae_fif.errors import DataError, NonFiniteError
 from pythae_fif.evaluation.copies import memorisation
 from pythae_fif.evaluation.distances import (
     SUBSETS,
-    check_features,
     inception_score,
     kernel_mean_std,
     subset_weights,
 )
 from pythae_fif.evaluation.extractor import Extractor
-from pythae_fif.evaluation.frechet import FeatureStatistics, frechet_distance
+from pythae_fif.evaluation.frechet import FeatureStatistics, frechet_distance, frechet_error
 from pythae_fif.evaluation.images import rounded_images
 from pythae_fif.evaluation.pairs import Inside, Kernel, own_pairs, watch
 from pythae_fif.evaluation.reference import BATCH_SIZE, Reference
-from pythae_fif.evaluation.scores import Interval, Intervals, MeanStd, Neighbours, Scores
-from pythae_fif.evaluation.uncertainty import (
-    bootstrap_inception,
-    bootstrap_kernel,
-    check_for_infinity,
-    check_replicates,
-    frechet_at_infinity,
-    frechet_error,
-)
+from pythae_fif.evaluation.scores import MeanStd, Neighbours, Scores
 
 FEWEST_SAMPLES = 2048
 """Fewer samples or references than this, the number of Inception features, give a warning."""
-
-NORMAL = 1.96
-"""Standard deviations on both sides that hold 95% of a normal distribution."""
 
 
 class SampleCountWarning(UserWarning):
@@ -50,8 +38,6 @@ def score_samples(
     *,
     round_to_uint8: bool = True,
     seed: int = 0,
-    bootstrap: int = 0,
-    infinity: bool = False,
     training: Reference | None = None,
 ) -> Scores:
     """Every score of samples against each reference, from one pass over the samples.
@@ -64,16 +50,13 @@ def score_samples(
         extractor: Where features and logits come from; the one of the references.
         references: Name of a split -> the reference that its images are.
         round_to_uint8: Whether to round; the result records it.
-        seed: Seed of the shuffle before the score is split, of the subsets of KID and of the
-            bootstrap; the result records it.
-        bootstrap: Number of bootstrap replicates behind 95% intervals; 0 gives none.
-        infinity: Whether to extrapolate the Frechet distance to infinitely many samples.
+        seed: Seed of the shuffle before the score is split and of the subsets of KID; the result
+            records it.
         training: The images that the model was trained on, for `Scores.memorisation`.
 
     Raises:
         DataError: Fewer than ten samples (six without logits), fewer than six references, samples
-            or references that do not fit the extractor, no reference, one bootstrap replicate, or
-            fewer samples than four times the features with `infinity`.
+            or references that do not fit the extractor, or no reference.
         NonFiniteError: NaN or infinite pixels; says in how many samples.
 
     Warns:
@@ -81,10 +64,6 @@ def score_samples(
     """
     if not references:
         raise DataError("references is empty: samples are scored against one at least")
-    if bootstrap:
-        check_replicates(bootstrap)
-    if infinity and isinstance(samples, Tensor):
-        check_for_infinity(len(samples), extractor.feature_dim)
     round_to_uint8 &= extractor.of_images
     statistics = FeatureStatistics()
     feature_batches: list[Tensor] = []
@@ -123,33 +102,6 @@ def score_samples(
         split: frechet_error(features, held.statistics, statistics=statistics, root=held.root())
         for split, held in references.items()
     }
-    intervals = at_infinity = None
-    if bootstrap:
-        intervals = Intervals(
-            replicates=bootstrap,
-            frechet={
-                split: Interval(
-                    distance - NORMAL * errors[split], distance + NORMAL * errors[split]
-                )
-                for split, distance in frechet.items()
-            },
-            score=(
-                None
-                if logits is None or score is None
-                else bootstrap_inception(logits, score.mean, replicates=bootstrap, seed=seed)
-            ),
-            kernel={
-                split: bootstrap_kernel(
-                    features, held.features, kernel[split].mean, replicates=bootstrap, seed=seed
-                )
-                for split, held in references.items()
-            },
-        )
-    if infinity:
-        at_infinity = {
-            split: frechet_at_infinity(features, held.statistics, seed=seed)
-            for split, held in references.items()
-        }
     return Scores(
         num_samples=total,
         extractor=extractor.name,
@@ -163,8 +115,6 @@ def score_samples(
         frechet=frechet,
         kernel=kernel,
         neighbours=neighbours,
-        frechet_infinity=at_infinity,
-        intervals=intervals,
         frechet_error=errors,
         memorisation=None if training is None else memorisation(features, training, references),
     )
@@ -178,7 +128,6 @@ def _pair_scores(
     neighbours: dict[str, Neighbours] = {}
     subsets: list[tuple[Tensor, Tensor]] = []
     for held in (reference.features for reference in references.values()):
-        check_features(features, held)
         subsets.append(subset_weights(len(features), len(held), seed=seed, device=features.device))
     ours = own_pairs(features, torch.cat([u for u, _ in subsets]))
     own_kernels = ours.kernel.split(SUBSETS)

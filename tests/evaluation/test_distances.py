@@ -12,9 +12,6 @@ from support.features import normal, statistics_of
 
 from pythae_fif.errors import DataError, NonFiniteError
 from pythae_fif.evaluation import (
-    bootstrap_inception,
-    bootstrap_kernel,
-    frechet_at_infinity,
     frechet_distance,
     frechet_error,
     inception_score,
@@ -325,23 +322,16 @@ class TestErrors:
             kernel_distance(torch.zeros(1, 3), torch.zeros(9, 3))
         with pytest.raises(DataError, match="more than 5 samples"):
             neighbour_scores(torch.zeros(5, 3), torch.zeros(9, 3))
-        with pytest.raises(DataError, match="at least 4 F = 12 samples"):
-            frechet_at_infinity(torch.zeros(11, 3), statistics_of(torch.zeros(9, 3)))
-        with pytest.raises(DataError, match="2 replicates, not 1"):
-            bootstrap_kernel(torch.zeros(9, 3), torch.zeros(9, 3), 0.0, replicates=1)
         with pytest.raises(DataError, match="one length"):
             frechet_error(torch.zeros(9, 3), statistics_of(torch.randn(9, 2)))
 
 
-class TestUncertainty:
-    def spread(self, score, draws: int = 60) -> float:
-        return float(np.std([score(seed) for seed in range(100, 100 + draws)]))
-
+class TestFrechetError:
     @pytest.mark.parametrize(
         ("rows", "dim", "shift", "most"),
         [(300, 3, 0.3, 1.35), (500, 20, 0.0, 1.35), (30, 60, 0.3, 1.8)],
     )
-    def test_frechet_error_is_the_spread_of_new_samples(self, rows, dim, shift, most):
+    def test_is_the_spread_of_new_samples(self, rows, dim, shift, most):
         """Fewer samples than features: too large, and not too small."""
         reference = statistics_of(normal(5000, dim, seed=0))
 
@@ -352,10 +342,10 @@ class TestUncertainty:
         errors = [
             frechet_error(normal(rows, dim, seed=seed, shift=shift), reference) for seed in range(5)
         ]
-        assert 0.65 < np.mean(errors) / self.spread(score) < most
+        assert 0.65 < np.mean(errors) / np.std([score(seed) for seed in range(100, 160)]) < most
 
     @pytest.mark.parametrize(("rows", "dim"), [(200, 6), (10, 30)])
-    def test_frechet_error_is_the_derivative_by_the_weights(self, rows, dim):
+    def test_is_the_derivative_by_the_weights(self, rows, dim):
         """A sample that is there twice moves the distance by the N-th part of its influence."""
         features, reference = normal(rows, dim, seed=0), statistics_of(normal(100, dim, seed=1))
         many = 20
@@ -369,46 +359,3 @@ class TestUncertainty:
         ]
         found = frechet_error(features, reference)
         assert found == pytest.approx(np.std(moves) / np.sqrt(rows), rel=0.1)
-
-    def test_inception_interval(self):
-        def logits(seed):
-            return 3 * normal(500, 5, seed=seed)
-
-        estimate = inception_score(logits(0)).mean
-        low, high = bootstrap_inception(logits(0), estimate, replicates=100)
-        assert low < estimate < high
-        spread = self.spread(lambda seed: inception_score(logits(seed)).mean)
-        assert (high - low) / 3.92 == pytest.approx(spread, rel=0.4)
-
-    def test_kernel_interval(self):
-        reference = normal(2000, 3, seed=0)
-
-        def score(seed):
-            samples = normal(200, 3, seed=seed, shift=0.4)
-            return kernel_distance(samples, reference, subsets=10).mean
-
-        samples = normal(200, 3, seed=3, shift=0.4)
-        low, high = bootstrap_kernel(samples, reference, score(3), replicates=200)
-        assert low < score(3) < high
-        assert (high - low) / 3.92 == pytest.approx(self.spread(score), rel=0.4)
-
-    def test_infinity_takes_the_bias_away(self):
-        """Samples of the reference's own distribution are at distance 0 but for bias."""
-        dim = 10
-        reference = statistics_of(normal(200_000, dim, seed=0))
-        plain, extrapolated = [], []
-        for seed in range(1, 6):
-            features = normal(1000, dim, seed=seed)
-            plain.append(frechet_distance(statistics_of(features), reference))
-            extrapolated.append(frechet_at_infinity(features, reference, seed=seed))
-        assert abs(np.mean(extrapolated)) < 0.3 * np.mean(plain)
-
-    def test_seeded(self):
-        reference, features = statistics_of(normal(99, 2, seed=0)), normal(50, 2, seed=1)
-        held = normal(99, 2, seed=0)
-        once = bootstrap_kernel(features, held, 1.0, replicates=9, seed=1)
-        assert once == bootstrap_kernel(features, held, 1.0, replicates=9, seed=1)
-        assert once != bootstrap_kernel(features, held, 1.0, replicates=9, seed=2)
-        assert frechet_at_infinity(features, reference, seed=1) == frechet_at_infinity(
-            features, reference, seed=1
-        )
