@@ -4,21 +4,18 @@ __all__ = [
     "IMAGES",
     "execute",
     "labels_of",
-    "reconstruction_error",
     "trainer_of",
     "training_config",
 ]
 
 import dataclasses
 import logging
-import math
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from pythae.models import BaseAE
 from pythae.trainers.trainer_utils import set_seed
 
@@ -29,18 +26,18 @@ from pythae_fif.benchmark.plan import SCHEMA, RunSpec, build_model, rebuild_mode
 from pythae_fif.benchmark.record import DataUsed, ImageRecord, Training, TrainingRecord
 from pythae_fif.benchmark.sheets import classes_name, samples_name, write_samples, write_sheets
 from pythae_fif.benchmark.yaml_files import import_class
-from pythae_fif.data import ImageDataset, Splits, to_float
+from pythae_fif.data import ImageDataset, Splits
 from pythae_fif.data.cache import open_splits
 from pythae_fif.device import default_device
-from pythae_fif.errors import ConfigError, FIFError, NonFiniteError, StoreError
-from pythae_fif.evaluation import reconstruction_mse, score_codes, score_samples
+from pythae_fif.errors import ConfigError, FIFError, StoreError
+from pythae_fif.evaluation import score_codes, score_samples
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.files import checksum, set_aside
 from pythae_fif.runs.kind import Job, Kind, require_planned
 from pythae_fif.runs.provenance import git_state, provenance
 from pythae_fif.runs.store import json_content
 from pythae_fif.sampling import FIT_STEPS
-from pythae_fif.sampling.models import BATCH_SIZE, embed, reconstruct
+from pythae_fif.sampling.models import embed, reconstruction_error
 from pythae_fif.sampling.samplers import generate, generate_by_class
 from pythae_fif.training import EpochRow, FIFTrainer, OnEpoch, RunFiles, TrainingResult
 from pythae_fif.training.tensorboard import tensorboard_writer
@@ -82,10 +79,10 @@ def work(job: ImageJob) -> None:
     known = reference_of(splits, "train", extractor)
     labels = labels_of(spec, splits)
     codes = embed(model, splits.train, labels=labels.get("train"), seed=spec.seed)
-    errors = {
-        split: reconstruction_error(model, splits[split], spec.seed, labels.get(split))
-        for split in ("val", "test")
-    }
+    errors = {}
+    for split in ("val", "test"):
+        set_seed(spec.seed)
+        errors[split] = reconstruction_error(model, splits[split], labels.get(split))
     folder.check()
     write_sheets(folder.path, model, splits, codes)
     how: dict[str, Any] = {
@@ -294,28 +291,6 @@ def training_config(spec: RunSpec) -> Any:
         seed=spec.seed,
         **optimisation,
     )
-
-
-def reconstruction_error(
-    model: BaseAE, images: np.ndarray, seed: int, labels: np.ndarray | None = None
-) -> float:
-    """Mean squared error a pixel of the model's reconstructions of images in [0, 1], or a value of
-    a table's rows. A conditional model needs the labels (N,).
-
-    Raises:
-        NonFiniteError: It is NaN or infinite.
-    """
-    set_seed(seed)
-    errors = []
-    for start in range(0, len(images), BATCH_SIZE):
-        part = slice(start, start + BATCH_SIZE)
-        batch, told = images[part], None if labels is None else labels[part]
-        originals = to_float(batch)
-        errors.append(reconstruction_mse(originals, reconstruct(model, batch, told)))
-    mean = torch.cat(errors).mean().item()
-    if not math.isfinite(mean):
-        raise NonFiniteError(f"the mean squared error of the reconstructions is {mean}")
-    return mean
 
 
 def _answers(spec: RunSpec, record: ImageRecord) -> bool:

@@ -37,7 +37,6 @@ __all__ = [
     "kernel_distance",
     "memorisation",
     "neighbour_scores",
-    "reconstruction_mse",
     "score_codes",
     "score_samples",
     "train_classifier",
@@ -65,7 +64,6 @@ if TYPE_CHECKING:
     from pythae_fif.evaluation.extractor import Extracted, Extractor, PixelExtractor
     from pythae_fif.evaluation.extractors import build_extractor
     from pythae_fif.evaluation.frechet import FeatureStatistics, frechet_distance, frechet_error
-    from pythae_fif.evaluation.images import reconstruction_mse
     from pythae_fif.evaluation.inception import INCEPTION, InceptionExtractor
     from pythae_fif.evaluation.names import EXTRACTORS
     from pythae_fif.evaluation.own import OwnExtractor

@@ -1,6 +1,6 @@
-"""Images as scores take them: checked, in [0, 1], rounded; and the error between two sets."""
+"""Images as scores take them: checked, in [0, 1], rounded."""
 
-__all__ = ["RANGE_TOLERANCE", "reconstruction_mse", "rounded_images", "unit_images"]
+__all__ = ["RANGE_TOLERANCE", "rounded_images", "unit_images"]
 
 import torch
 from torch import Tensor
@@ -58,31 +58,3 @@ def unit_images(images: Tensor) -> Tensor:
             "divide by 255, or clamp samples first"
         )
     return images.clamp(0, 1)
-
-
-def reconstruction_mse(x: Tensor, x_hat: Tensor) -> Tensor:
-    r"""Mean squared error per pixel, :math:`|\hat x - x|^2 / D`, of each sample.
-
-    The reconstruction loss of the paper is the squared error :math:`|\hat x - x|^2`, the sum over
-    the D pixels and channels: multiply by D for it.
-
-    Args:
-        x: Inputs (B, ...) with D numbers each.
-        x_hat: Their reconstructions, of the same shape.
-
-    Returns:
-        Errors (B).
-
-    Raises:
-        DataError: the shapes differ.
-
-    Example:
-        >>> reconstruction_mse(torch.zeros(2, 1, 2, 2), torch.full((2, 1, 2, 2), 0.5))
-        tensor([0.2500, 0.2500])
-    """
-    if x.shape != x_hat.shape or x.ndim < 2:
-        raise DataError(
-            "inputs and reconstructions must have one shape (B, ...), "
-            f"not {tuple(x.shape)} and {tuple(x_hat.shape)}"
-        )
-    return (x_hat - x).square().flatten(1).mean(dim=1)

@@ -25,12 +25,12 @@ from pythae_fif.device import fork_rng
 from pythae_fif.errors import ConfigError, DataError, first_line
 from pythae_fif.evaluation.extractor import Extractor
 from pythae_fif.evaluation.extractors import build_extractor
-from pythae_fif.evaluation.images import reconstruction_mse, unit_images
+from pythae_fif.evaluation.images import unit_images
 from pythae_fif.evaluation.reference import Reference, content_hash
 from pythae_fif.evaluation.scores import MeanStd, Neighbours, Scores
 from pythae_fif.evaluation.scoring import score_samples
 from pythae_fif.files import write_json
-from pythae_fif.sampling.models import reconstruct
+from pythae_fif.sampling.models import reconstruction_error
 from pythae_fif.sampling.samplers import draw, fit, needs_fit
 
 Data = np.ndarray | Tensor | Dataset[Any]
@@ -215,7 +215,7 @@ class EvaluationPipeline:
         Raises:
             ConfigError: the sampler must be fitted and there is no `train_data`.
             DataError: data or samples that are no such images.
-            NonFiniteError: NaN or infinite pixels.
+            NonFiniteError: NaN or infinite pixels, of samples and reconstructions too.
             StoreError: the cache folder cannot be used.
 
         Warns:
@@ -247,7 +247,7 @@ class EvaluationPipeline:
                 training=training,
             )
         with _seeded(self.seed):
-            mse = self._reconstruction(images)
+            mse = reconstruction_error(self.model, images)
         return EvaluationOutput(
             model=type(self.model).__name__,
             sampler=type(self.sampler).__name__,
@@ -278,13 +278,6 @@ class EvaluationPipeline:
                 batch = batch[torch.randperm(len(batch), device=batch.device)[:left]]
             left -= len(batch)
             yield batch
-
-    def _reconstruction(self, images: Tensor) -> float:
-        total = 0.0
-        for batch in images.split(self.batch_size):
-            x = unit_images(batch)
-            total += float(reconstruction_mse(x, reconstruct(self.model, x)).sum())
-        return total / len(images)
 
 
 def _not_nested(value: Any) -> Any:

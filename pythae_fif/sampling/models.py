@@ -1,7 +1,8 @@
 """Codes and reconstructions of Pythae's models in evaluation mode."""
 
-__all__ = ["Images", "embed", "in_batches", "reconstruct"]
+__all__ = ["Images", "embed", "in_batches", "reconstruct", "reconstruction_error"]
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -53,6 +54,26 @@ def reconstruct(model: BaseAE, images: Images, labels: np.ndarray | None = None)
         model, images, lambda model, x, *labels: model.reconstruct(x, *labels), labels
     )
     return reconstructions.reshape(images.shape)
+
+
+def reconstruction_error(model: BaseAE, images: Images, labels: np.ndarray | None = None) -> float:
+    """Mean squared error a pixel of the reconstructions of images, or a value of a table's rows.
+
+    The paper's reconstruction loss is the squared error of an image: D times this, D its values.
+    Where the model draws its codes they are draws of torch's state.
+
+    Raises:
+        NonFiniteError: It is NaN or infinite.
+    """
+
+    def errors(model: BaseAE, x: Tensor, *labels: Tensor) -> Tensor:
+        x_hat: Tensor = model.reconstruct(x.clone(), *labels)  # it may write in place
+        return (x_hat.reshape(x.shape) - x).cpu().square().flatten(1).mean(1)
+
+    mean = in_batches(model, images, errors, labels).mean().item()
+    if not math.isfinite(mean):
+        raise NonFiniteError(f"the mean squared error of the reconstructions is {mean}")
+    return mean
 
 
 def _codes(model: BaseAE, x: Tensor, labels: Tensor | None = None) -> Tensor:

@@ -18,7 +18,6 @@ from pythae_fif.evaluation import (
     kernel_distance,
     neighbour_scores,
     pairs,
-    reconstruction_mse,
 )
 
 
@@ -163,14 +162,6 @@ class TestInceptionScore:
             inception_score(torch.zeros(20))
         with pytest.raises(NonFiniteError, match="1 of 20 rows"):
             inception_score(torch.zeros(20, 2).index_fill(0, torch.tensor([3]), math.nan))
-
-    def test_reconstruction_is_a_mean_per_pixel(self):
-        generator = torch.Generator().manual_seed(0)
-        x, x_hat = torch.rand(2, 4, 3, 5, 5, generator=generator)
-        squared_error = (x_hat - x).flatten(1).norm(dim=1) ** 2
-        torch.testing.assert_close(reconstruction_mse(x, x_hat) * 75, squared_error)
-        with pytest.raises(DataError, match="one shape"):
-            reconstruction_mse(x, x_hat[:, :1])
 
 
 class TestKnownTruths:

@@ -26,7 +26,7 @@ from pythae_fif.reports.report import SAMPLER_LABELS
 from pythae_fif.sampling import FITTED, SAMPLERS
 from pythae_fif.sampling import models as models_module
 from pythae_fif.sampling import samplers as samplers_module
-from pythae_fif.sampling.models import embed, in_batches, reconstruct
+from pythae_fif.sampling.models import embed, in_batches, reconstruct, reconstruction_error
 from pythae_fif.sampling.samplers import draw, fit, generate, needs_fit
 
 IMAGES = np.random.default_rng(0).integers(0, 100, (40, 1, 8, 8), dtype=np.uint8)
@@ -108,6 +108,19 @@ def test_a_model_that_writes_in_place_changes_no_images():
     for images in (rows, torch.full((4, 1, 8, 8), -1.0)):
         in_batches(model, images, lambda model, x: x.relu_())
         assert (images == -1).all()
+
+
+def test_reconstruction_error_is_a_mean_per_pixel(monkeypatch):
+    monkeypatch.setattr(models_module, "BATCH_SIZE", 15)
+    model = model_of("ae")
+    expected = float((reconstruct(model, IMAGES) - to_float(IMAGES)).square().mean())
+    assert expected > 0
+    assert reconstruction_error(model, IMAGES) == pytest.approx(expected, rel=1e-6)
+    monkeypatch.setattr(model, "reconstruct", lambda x: x.mul_(0).add_(math.inf))
+    with pytest.raises(NonFiniteError, match="mean squared error of the reconstructions is inf"):
+        reconstruction_error(model, IMAGES)
+    monkeypatch.setattr(model, "reconstruct", lambda x: x.zero_())
+    assert reconstruction_error(model, np.full_like(IMAGES, 255)) == 1
 
 
 def test_vamp_draws_from_every_pseudo_input_as_often(monkeypatch):
