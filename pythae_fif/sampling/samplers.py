@@ -151,10 +151,7 @@ def generate(
     """
     set_seed(seed)
     with quiet_pythae():
-        if name in _FITS:
-            sampler = _FITS[name](model, codes, fit_steps)
-        else:
-            sampler = _SAMPLERS[name](model, codes, seed)
+        sampler = _SAMPLERS[name](model, codes, seed, fit_steps)
         samples = torch.cat([batch.cpu() for batch in draw(sampler, num_samples)])
     if not torch.isfinite(samples).all():
         raise NonFiniteError(f"the {name} sampler gave samples that are not finite")
@@ -206,7 +203,7 @@ def generate_by_class(
     return torch.cat(parts)[torch.from_numpy(order)], classes.repeat(wanted)[order]
 
 
-def _mixture(model: BaseAE, codes: Tensor, seed: int, components: int) -> BaseSampler:
+def _mixture(model: BaseAE, codes: Tensor, seed: int, steps: int, components: int) -> BaseSampler:
     sampler = GaussianMixtureSampler(model)
     components = min(components, len(codes))
     mixture = GaussianMixture(components, max_iter=MIXTURE_STEPS, random_state=seed)
@@ -224,20 +221,20 @@ def _mixture(model: BaseAE, codes: Tensor, seed: int, components: int) -> BaseSa
     return sampler
 
 
-def _rhvae(model: BaseAE, codes: Tensor, seed: int) -> BaseSampler:
+def _rhvae(model: BaseAE, codes: Tensor, seed: int, steps: int) -> BaseSampler:
     sampler = RHVAESampler(model)
     sampler.grad_func = lambda z, model: model.sampler_force(z)
     return sampler
 
 
-def _maf(model: BaseAE, codes: Tensor, steps: int) -> BaseSampler:
+def _maf(model: BaseAE, codes: Tensor, seed: int, steps: int) -> BaseSampler:
     sampler = MAFSampler(model)
     _fit(sampler.flow_contained_model, codes, steps, "MAF")
     sampler.maf_model, sampler.is_fitted = sampler.flow_contained_model.flow, True
     return sampler
 
 
-def _iaf(model: BaseAE, codes: Tensor, steps: int) -> BaseSampler:
+def _iaf(model: BaseAE, codes: Tensor, seed: int, steps: int) -> BaseSampler:
     sampler = IAFSampler(model)
     steps = min(steps, max(50, IAF_PASSES * steps // FIT_STEPS // codes.shape[1]))
     _fit(sampler.flow_contained_model, codes, steps, "IAF")
@@ -245,14 +242,14 @@ def _iaf(model: BaseAE, codes: Tensor, steps: int) -> BaseSampler:
     return sampler
 
 
-def _two_stage(model: BaseAE, codes: Tensor, steps: int) -> BaseSampler:
+def _two_stage(model: BaseAE, codes: Tensor, seed: int, steps: int) -> BaseSampler:
     sampler = TwoStageVAESampler(model, TwoStageVAESamplerConfig(second_layers_dim=256))
     _fit(sampler.second_vae, codes, steps, "second VAE")
     sampler.is_fitted = True
     return sampler
 
 
-def _pixelcnn(model: BaseAE, codes: Tensor, steps: int) -> BaseSampler:
+def _pixelcnn(model: BaseAE, codes: Tensor, seed: int, steps: int) -> BaseSampler:
     sampler = PixelCNNSampler(model, PixelCNNSamplerConfig(n_layers=4))
     vectors = model.quantizer.embeddings
     if isinstance(vectors, nn.Embedding):
@@ -267,21 +264,20 @@ def _pixelcnn(model: BaseAE, codes: Tensor, steps: int) -> BaseSampler:
     return sampler
 
 
-_SAMPLERS: dict[str, Callable[[BaseAE, Tensor, int], BaseSampler]] = {
-    "normal": lambda model, codes, seed: NormalSampler(model),
+_SAMPLERS: dict[str, Callable[[BaseAE, Tensor, int, int], BaseSampler]] = {
+    "normal": lambda model, codes, seed, steps: NormalSampler(model),
     "gaussian": partial(_mixture, components=1),
     "gmm": partial(_mixture, components=10),
-    "vamp": lambda model, codes, seed: VAMPSampler(model),
-    "hypersphere": lambda model, codes, seed: HypersphereUniformSampler(model),
-    "poincare": lambda model, codes, seed: PoincareDiskSampler(model),
+    "vamp": lambda model, codes, seed, steps: VAMPSampler(model),
+    "hypersphere": lambda model, codes, seed, steps: HypersphereUniformSampler(model),
+    "poincare": lambda model, codes, seed, steps: PoincareDiskSampler(model),
     "rhvae": _rhvae,
-}
-_FITS: dict[str, Callable[[BaseAE, Tensor, int], BaseSampler]] = {
     "maf": _maf,
     "iaf": _iaf,
     "two_stage": _two_stage,
     "pixelcnn": _pixelcnn,
 }
+"""Name -> what makes a sampler of a model, its codes, a seed and the number of steps of a fit."""
 
 
 def _fit(module: nn.Module, data: Tensor, steps: int, name: str) -> None:

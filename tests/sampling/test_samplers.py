@@ -63,11 +63,15 @@ CASES = (
 
 
 def test_every_sampler_is_tested():
-    assert {sampler for _, sampler in CASES} == set(SAMPLERS) == set(SAMPLER_LABELS)
+    names = set(SAMPLERS)
+    assert {sampler for _, sampler in CASES} == names == {*samplers_module._SAMPLERS}
+    assert names == set(SAMPLER_LABELS) and {*FITTED} < names
 
 
 @pytest.mark.parametrize(("name", "sampler"), CASES)
-def test_seeded_samples_of_the_data_s_shape(name, sampler):
+def test_seeded_samples_of_the_data_s_shape(name, sampler, monkeypatch):
+    fits, fit_density = [], samplers_module._fit
+    monkeypatch.setattr(samplers_module, "_fit", lambda *of: fits.append(of) or fit_density(*of))
     assert sampler in read_model_entry(name).samplers
     model = model_of(name)
     codes = embed(model, IMAGES)
@@ -76,6 +80,7 @@ def test_seeded_samples_of_the_data_s_shape(name, sampler):
         generate(sampler, model, codes, num_samples=20, seed=seed, fit_steps=3)
         for seed in (1, 1, 2)
     )
+    assert len(fits) == (3 if sampler in FITTED else 0)
     assert one.shape == (20, 1, 8, 8)
     assert one.min() >= 0 and one.max() <= 1
     many = generate(sampler, model, codes, num_samples=510, seed=1, fit_steps=3)
@@ -241,11 +246,6 @@ class TestFit:
         sampler.model.train()
         fit(sampler, torch.rand(count, 1, 8, 8).round())
         assert sampler.model.encoder.norm.num_batches_tracked == 0
-
-
-def test_names():
-    assert {*samplers_module._SAMPLERS, *samplers_module._FITS} == set(SAMPLERS)
-    assert tuple(samplers_module._FITS) == FITTED
 
 
 def test_a_mixture_that_does_not_converge_is_named(monkeypatch, caplog):
