@@ -164,7 +164,6 @@ def extraction(state: dict[str, Tensor], count: int, rounds: int, folder: Path) 
         "bench", ["2048"], feature_extractor_weights_path=str(folder / "weights.pth")
     )
     full = InceptionExtractor(state)
-    halved = InceptionExtractor(state, precision="bfloat16")
     held: dict[str, Tensor] = {}
 
     def run(name: str, extractor: InceptionExtractor) -> Callable[[], None]:
@@ -185,7 +184,6 @@ def extraction(state: dict[str, Tensor], count: int, rounds: int, folder: Path) 
     seconds = alternate(
         {
             "pythae-fif": run("pythae-fif", full),
-            "pythae-fif, bfloat16": run("pythae-fif, bfloat16", halved),
             "pytorch-fid": with_pytorch_fid,
             "torch-fidelity": with_torch_fidelity,
         },

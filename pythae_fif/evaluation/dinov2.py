@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torchvision.transforms.functional import normalize
 
 from pythae_fif.errors import ConfigError
-from pythae_fif.evaluation.extractor import Extracted, Extractor, precision_dtype
+from pythae_fif.evaluation.extractor import Extracted, Extractor
 from pythae_fif.evaluation.names import importing_for
 from pythae_fif.evaluation.weights import Weights, weights_digest
 from pythae_fif.files import digest
@@ -39,10 +39,9 @@ class DINOv2Extractor(Extractor):
     Args:
         state: Weights as `DINOV2.load()` gives them; they tell width and depth.
         device: Where it runs.
-        precision: `float32` or `bfloat16`. The hash tells the two apart.
 
     Attributes:
-        hash: Identifies weights, preprocessing and precision.
+        hash: Identifies weights and preprocessing.
 
     Raises:
         ConfigError: timm is not installed, or these are other weights.
@@ -52,18 +51,12 @@ class DINOv2Extractor(Extractor):
     distance_name = "FD-DINOv2"
     score_name = None
 
-    def __init__(
-        self,
-        state: Mapping[str, Tensor],
-        *,
-        device: str | torch.device = "cpu",
-        precision: str = "float32",
-    ) -> None:
+    def __init__(self, state: Mapping[str, Tensor], *, device: str | torch.device = "cpu") -> None:
         with importing_for(self.name):
             from timm.models import create_model
 
-        self.dtype, self.device = precision_dtype(precision), torch.device(device)
-        self.hash = digest(PREPROCESSING, precision, weights_digest(state))
+        self.device = torch.device(device)
+        self.hash = digest(PREPROCESSING, "float32", weights_digest(state))
         held = {key: value for key, value in state.items() if key != "mask_token"}
         try:
             self.feature_dim = held["cls_token"].shape[-1]
@@ -83,7 +76,7 @@ class DINOv2Extractor(Extractor):
                 f"these weights are not those of {DINOV2.file}: {reason[:200]}"
             ) from error
         network.eval().requires_grad_(False)
-        self.network = network.to(device=self.device, dtype=self.dtype)
+        self.network = network.to(device=self.device, dtype=torch.float32)
 
     def extract(self, images: Tensor) -> Extracted:
         """Features (B, 1024), and no logits."""
@@ -95,8 +88,8 @@ class DINOv2Extractor(Extractor):
             images = F.interpolate(images, size, mode="bicubic", antialias=True)
             images = images.round().clamp(0, 255)
         images = normalize(images.expand(-1, 3, -1, -1) / 255, MEAN, STD)
-        features: Tensor = self.network(images.to(self.dtype))
-        return features.float()
+        features: Tensor = self.network(images)
+        return features
 
 
 def _interpolated(positions: Tensor, side: int) -> Tensor:

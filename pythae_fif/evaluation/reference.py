@@ -67,7 +67,7 @@ class Reference:
         """The reference that images are, from disk where it is known.
 
         The key on disk is made of the images' content, rounding, and the extractor's hash (weights,
-        preprocessing, precision).
+        preprocessing).
 
         Args:
             images: Images (N, C, H, W), uint8 or floating point in [0, 1].

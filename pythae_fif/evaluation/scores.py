@@ -53,7 +53,7 @@ class Scores:
     Attributes:
         num_samples: Number of samples.
         extractor: Name of the extractor.
-        extractor_hash: Identifies its weights, preprocessing and precision.
+        extractor_hash: Identifies its weights and preprocessing.
         distance_name: What the Frechet distance is called with this extractor.
         score_name: What the inception score is called with it; None without logits.
         rounded: Whether samples were rounded to multiples of 1/255.

@@ -120,24 +120,11 @@ class TestExtractor:
         names = (inception.name, inception.distance_name, inception.score_name)
         assert names == ("inception", "FID", "IS")
 
-    def test_bfloat16_is_near_and_has_its_own_hash(self, inception, inception_state):
-        halved = InceptionExtractor(inception_state, precision="bfloat16")
-        images = noise_images(2, 3, 32, 32)
-        expected = inception(images)[0]
-        features = halved(images)[0]
-        assert features.dtype == torch.float32
-        assert float((features - expected).norm() / expected.norm()) < 0.02
-        assert halved.hash != inception.hash
-
     def test_hash_is_of_the_weights(self, inception, inception_state):
         other = {key: value.clone() for key, value in inception_state.items()}
         other["fc.bias"][0] += 1
         assert InceptionExtractor(other).hash != inception.hash
         assert InceptionExtractor(inception_state).hash == inception.hash
-
-    def test_wrong_precision(self, inception_state):
-        with pytest.raises(ConfigError, match="did you mean 'bfloat16'"):
-            InceptionExtractor(inception_state, precision="bfloat")
 
     def test_wrong_weights(self, inception_state):
         lacking = {key: value for key, value in inception_state.items() if "Mixed_7c" not in key}

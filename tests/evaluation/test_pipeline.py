@@ -369,10 +369,10 @@ class TestErrors:
         with pytest.raises(ConfigError, match=line):
             pipeline(build("VAE"), **options)
 
-    def test_precision_of_a_built_extractor(self):
+    def test_weights_of_a_built_extractor(self):
         built = PixelExtractor(SHAPE)
-        with pytest.raises(ConfigError, match="go with the name of an extractor"):
-            EvaluationPipeline(build("VAE"), extractor=built, precision="bfloat16")
+        with pytest.raises(ConfigError, match="weights go with the name of an extractor"):
+            EvaluationPipeline(build("VAE"), extractor=built, weights="w.pth")
 
     def test_data_that_are_no_images(self):
         with pytest.raises(DataError, match=r"eval_data must be images .* not \(5, 64\)"):
