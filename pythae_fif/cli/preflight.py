@@ -197,6 +197,10 @@ def _extractor_problem(name: str, environment: Environment) -> str | None:
         require_packages_of(name)
         if name not in EXTRACTORS:
             load_network(name)
+        if name == "tf-inception":
+            from pythae_fif.evaluation.tf_inception import find_graph
+
+            find_graph(environment.extractor_weights)
     except FIFError as error:
         return str(error)
     if name == "dinov2" or name.startswith("inception"):

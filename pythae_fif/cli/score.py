@@ -63,19 +63,14 @@ def score_command(words: list[str]) -> int:
     is_model = (samples / MODEL).is_file()
     known = None if flags.training is None else Path(flags.training).expanduser()
     paths = [reference, *([] if is_model else [samples]), *([known] if known else [])]
-    if "num_samples" in given and samples.exists() and not is_model:
+    if absent := [path for path in (samples, *paths) if not path.exists()]:
+        raise DataError(f"{absent[0]}: no such file or folder")
+    if "num_samples" in given and not is_model:
         raise ConfigError(f"--num-samples: is for a saved model, and {samples} is none")
     if flags.image_size is not None and all(path.is_file() for path in paths):
         raise ConfigError("--image-size: is for folders of images; those of a file keep their size")
+    model = _model(samples) if is_model else None
     held = _images(reference, flags.image_size)
-    size = flags.image_size or held.shape[-1]
-    trained = None if known is None else _images(known, size, "train")
-    if is_model:
-        torch.manual_seed(flags.seed)
-        model = _model(samples).to(default_device()).eval()
-        drawn = torch.cat([part.cpu() for part in draw(NormalSampler(model), flags.num_samples)])
-    else:
-        drawn = _images(samples, size)
     extractor = build_extractor(
         flags.extractor,
         tuple(held.shape[1:]),
@@ -83,6 +78,14 @@ def score_command(words: list[str]) -> int:
         weights=flags.extractor_weights,
         download=not flags.offline,
     )
+    size = flags.image_size or held.shape[-1]
+    trained = None if known is None else _images(known, size, "train")
+    if model is not None:
+        torch.manual_seed(flags.seed)
+        sampler = NormalSampler(model.to(default_device()).eval())
+        drawn = torch.cat([part.cpu() for part in draw(sampler, flags.num_samples)])
+    else:
+        drawn = _images(samples, size)
     for path, images in ((samples, drawn), (known, trained)):
         if images is not None and extractor.image_shape not in (None, tuple(images.shape[1:])):
             sides = by_sides(images.shape[1:]), by_sides(held.shape[1:])

@@ -1,6 +1,6 @@
 """The frozen Inception graph of 2015 run by TensorFlow, to cross-check `inception`."""
 
-__all__ = ["TFInceptionExtractor"]
+__all__ = ["TFInceptionExtractor", "find_graph"]
 
 import os
 from pathlib import Path
@@ -18,6 +18,10 @@ PREPROCESSING = "tf-inception-2015/1: 255 x into ExpandDims"
 GRAPH_VARIABLE = "PYTHAE_FIF_TF_INCEPTION"
 GRAPH_FILE = "classify_image_graph_def.pb"
 GRAPH_URL = "http://download.tensorflow.org/models/image/imagenet/inception-2015-12-05.tgz"
+WANTED = (
+    f"it should be {GRAPH_FILE} of {GRAPH_URL}, named by --extractor-weights or {GRAPH_VARIABLE}; "
+    "without network, efficientnet-lite0 works offline"
+)
 
 
 class TFInceptionExtractor(Extractor):
@@ -45,15 +49,7 @@ class TFInceptionExtractor(Extractor):
     score_name = "IS"
 
     def __init__(self, graph: str | Path | None = None) -> None:
-        named = graph if graph is not None else os.environ.get(GRAPH_VARIABLE)
-        wanted = (
-            f"it should be {GRAPH_FILE} of {GRAPH_URL}, named by --extractor-weights or "
-            f"{GRAPH_VARIABLE}; without network, efficientnet-lite0 works offline"
-        )
-        file = Path(named or "").expanduser()
-        if not file.is_file():
-            missing = f"no file {file}" if named else "it has no graph"
-            raise ConfigError(f"extractor 'tf-inception': {missing}; {wanted}")
+        file = find_graph(graph)
         with importing_for(self.name):
             import tensorflow
 
@@ -70,7 +66,7 @@ class TFInceptionExtractor(Extractor):
         except Exception as error:
             reason = str(error).partition("\n")[0]
             raise ConfigError(
-                f"extractor 'tf-inception': {file} is no such graph ({reason}); {wanted}"
+                f"extractor 'tf-inception': {file} is no such graph ({reason}); {WANTED}"
             ) from error
         # as many threads as torch has, on the CPU and on a GPU that is not taken whole
         config = tf.ConfigProto(intra_op_parallelism_threads=torch.get_num_threads())
@@ -89,3 +85,17 @@ class TFInceptionExtractor(Extractor):
         pooled = self._session.run(self._pool, {self._images: pixels})
         features = torch.from_numpy(np.array(pooled)).reshape(len(images), -1)
         return Extracted(features, features @ self._weight)
+
+
+def find_graph(named: str | Path | None = None) -> Path:
+    """The file of the graph, see :class:`TFInceptionExtractor`; it is not read.
+
+    Raises:
+        ConfigError: It is not there.
+    """
+    named = os.environ.get(GRAPH_VARIABLE) if named is None else named
+    file = Path(named or "").expanduser()
+    if file.is_file():
+        return file
+    missing = f"no file {file}" if named else "it has no graph"
+    raise ConfigError(f"extractor 'tf-inception': {missing}; {WANTED}")

@@ -507,10 +507,28 @@ class TestScore:
         assert code == 2 and "b/0.png: cannot be decoded" in err and err.count("\n") == 1
 
     def test_one_line_for_what_is_no_images(self, run, folders):
-        for path in (folders, folders / "nowhere"):
-            (folders / "empty").mkdir(exist_ok=True)
-            code, _, err = run.words("score", folders / "empty", path, "--extractor", "pixels")
-            assert code == 2 and "neither a folder of images" in err and err.count("\n") == 1
+        (folders / "empty").mkdir()
+        code, _, err = run.words("score", folders / "empty", folders / "a", "--extractor", "pixels")
+        assert code == 2 and "neither a folder of images" in err and err.count("\n") == 1
+
+    @pytest.mark.parametrize(
+        ("samples", "flags", "line"),
+        [
+            ("nowhere", [], "nowhere: no such file or folder"),
+            ("b", ["--extractor", "tf-inception"], "extractor 'tf-inception': "),
+        ],
+    )
+    def test_what_is_missing_is_told_before_samples_are_read(
+        self, run, folders, monkeypatch, samples, flags, line
+    ):
+        read, images = [], pythae_fif.cli.score._images
+        monkeypatch.delenv("PYTHAE_FIF_TF_INCEPTION", raising=False)
+        monkeypatch.setattr(
+            "pythae_fif.cli.score._images", lambda path, *of: read.append(path) or images(path, *of)
+        )
+        code, _, err = run.words("score", folders / samples, folders / "a", *flags)
+        assert code == 2 and line in err and err.count("\n") == 1
+        assert folders / samples not in read
 
 
 def test_runs_with_a_network_of_ones_own(run, tiny, tmp_path):

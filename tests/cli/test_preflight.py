@@ -94,6 +94,13 @@ def test_everything_that_is_missing_is_a_line(errors, monkeypatch):
         assert sum(part in line for line in lines) == 1, part
 
 
+def test_a_graph_that_is_missing_is_told_before_anything_starts(errors, monkeypatch):
+    pytest.importorskip("tensorflow")
+    monkeypatch.delenv("PYTHAE_FIF_TF_INCEPTION", raising=False)
+    (line,) = errors("--models", "ae", "--extractor", "tf-inception")
+    assert "extractor 'tf-inception': it has no graph; it should be classify_image" in line
+
+
 def test_a_mistake_in_the_plan_is_told_before_a_download(errors):
     lines = errors("--dataset", "celeba", "--models", "fif", "--beta", "-1", "--offline")
     assert any("beta=-1" in line for line in lines) and any("celeba: " in line for line in lines)
