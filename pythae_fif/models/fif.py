@@ -145,9 +145,10 @@ class FIF(HutchinsonModel):
 
     Raises:
         ConfigError: The configuration differentiates forward-mode products, which PyTorch does
-            not do rightly for BatchNorm in training mode, or takes differences or several
-            products of mode 'mixed', whose passes would move its running statistics, and a network
-            has BatchNorm; or default networks without ``input_dim``.
+            not do rightly for BatchNorm in training mode, or takes differences, several products
+            of mode 'mixed' or the encoder's Jacobian at the reconstruction, whose passes would move
+            its running statistics, and a network has BatchNorm; or default networks without
+            ``input_dim``.
 
     Example:
         >>> from pythae_fif.models import FIF, FIFConfig
@@ -182,6 +183,11 @@ class FIF(HutchinsonModel):
                 f"FIFConfig mode={model_config.mode!r} with BatchNorm networks gives {what} "
                 f"for gradient_to={options[0]!r}, trace_space={options[1]!r}; use "
                 f"mode='backward'"
+            )
+        if model_config.jacobian_at != "data" and has_batch_norm(self):
+            raise ConfigError(
+                f"FIFConfig jacobian_at={model_config.jacobian_at!r} with BatchNorm networks gives "
+                "wrong running statistics; use jacobian_at='data', or GroupNorm"
             )
         if forward:
             check_no_script(self, f"FIFConfig mode={model_config.mode!r}")

@@ -22,6 +22,7 @@ from pythae_fif.nn import FIFConvDecoder, FIFConvEncoder, build_networks, joined
 from pythae_fif.volume_change.replay import record
 
 CLASSES, SHAPE = 3, (1, 8, 8)
+PLACES = ("data", "reconstruction")
 
 
 def model(arch="convnet", shape=SHAPE, latent_dim=4, condition_dim=CLASSES, **options):
@@ -50,14 +51,13 @@ def gradient(fif, data, labels):
 
 
 @pytest.mark.parametrize(
-    "arch, shape",
+    "arch, shape, jacobian_at",
     [
-        *[(arch, SHAPE) for arch in ("convnet", "resnet")],
-        *[(arch, (1, 28, 28)) for arch in ("resnet", "fif_convnet", "vit")],
-        ("ldm_fc2", SHAPE),
+        *[(arch, SHAPE, at) for arch in ("convnet", "resnet", "ldm_fc2") for at in PLACES],
+        *[(arch, (1, 28, 28), at) for arch in ("resnet", "vit") for at in PLACES],
+        ("fif_convnet", (1, 28, 28), "data"),
     ],
 )
-@pytest.mark.parametrize("jacobian_at", ["data", "reconstruction"])
 def test_replay_has_the_gradient_of_mode_backward(arch, shape, jacobian_at):
     fif = model(arch, shape, jacobian_at=jacobian_at).double()
     data, labels = batch(4, shape)

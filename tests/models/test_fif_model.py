@@ -87,22 +87,26 @@ def test_forward_differentiation_with_batch_norm_is_refused():
         FIF(config, Encoder_Conv_AE_MNIST(config), Decoder_Conv_AE_MNIST(config))
 
 
+OF_DECODER = {"gradient_to": "decoder", "trace_space": "data"}
+
+
 @pytest.mark.parametrize(
-    ("mode", "vectors", "gradient_to", "space"),
+    ("options", "refused"),
     [
-        ("replay", 2, "encoder", "latent"),
-        ("backward", 2, "encoder", "latent"),
-        ("mixed", 1, "encoder", "latent"),
-        ("mixed", 2, "encoder", "latent"),
-        ("mixed", 2, "decoder", "data"),
-        ("central_difference", 1, "encoder", "latent"),
+        ({"hutchinson_samples": 2}, False),
+        ({"hutchinson_samples": 2, "mode": "backward"}, False),
+        ({"mode": "mixed"}, False),
+        ({"hutchinson_samples": 2, "mode": "mixed"}, True),
+        ({"hutchinson_samples": 2, "mode": "mixed", **OF_DECODER}, False),
+        ({"mode": "central_difference"}, True),
+        ({"jacobian_at": "reconstruction"}, True),
+        ({"jacobian_at": "detached_reconstruction", "mode": "backward"}, True),
     ],
 )
-def test_a_step_moves_running_statistics_once_or_is_refused(mode, vectors, gradient_to, space):
-    options = {"mode": mode, "gradient_to": gradient_to, "trace_space": space}
-    config = FIFConfig(input_dim=(1, 8, 8), latent_dim=2, hutchinson_samples=vectors, **options)
+def test_a_step_moves_running_statistics_once_or_is_refused(options, refused):
+    config = FIFConfig(input_dim=(1, 8, 8), latent_dim=2, **options)
     networks = build_networks("fif_convnet", (1, 8, 8), 2)
-    if mode == "central_difference" or (mode, vectors, gradient_to) == ("mixed", 2, "encoder"):
+    if refused:
         with pytest.raises(ConfigError, match="wrong running statistics"):
             FIF(config, *networks)
         return

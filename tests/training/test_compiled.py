@@ -100,7 +100,7 @@ def graphs(monkeypatch):
     return found
 
 
-K2 = {"hutchinson_samples": 2, "surrogate_precision": "bfloat16", "jacobian_at": "reconstruction"}
+K2 = {"hutchinson_samples": 2, "surrogate_precision": "bfloat16"}
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["float32", "bfloat16"])
