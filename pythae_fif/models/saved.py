@@ -2,10 +2,12 @@
 
 __all__ = ["SavedModel"]
 
+import inspect
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
+import cloudpickle
 import torch
 from pythae.models import BaseAE
 from typing_extensions import Self
@@ -16,11 +18,15 @@ from pythae_fif.errors import ConfigError, importing
 from pythae_fif.files import read_json, write_json
 from pythae_fif.models.hub import ModelCard
 from pythae_fif.models.whitening import add_code_maps, bare
+from pythae_fif.nn.affine import AffineEncoder
+from pythae_fif.nn.conditional import GivenEncoder
 from pythae_fif.nn.recipe import rebuild, recipe_of
 
 NETWORKS = "networks.json"
 SHARED = "one flow"
 """The key there for whether encoder and decoder share a flow, which Pythae saves twice."""
+WRAPPERS = (AffineEncoder.__module__, GivenEncoder.__module__)
+"""Where the classes of networks around a `network` are from; an opened pickle makes them anew."""
 
 
 class SavedModel(BaseAE):
@@ -30,6 +36,11 @@ class SavedModel(BaseAE):
 
     def save(self, dir_path: str) -> None:
         """Writes configuration, weights and networks to a folder, as Pythae does."""
+        for network in (self.encoder, self.decoder):
+            while type(network).__module__ in WRAPPERS:  # Pythae looks at the outer one alone
+                network = network.network
+            if (module := inspect.getmodule(network)) is not None:
+                cloudpickle.register_pickle_by_value(module)
         super().save(dir_path)
         networks = {side: bare(getattr(self, side)) for side in ("encoder", "decoder")}
         flows = [getattr(network, "flow", None) for network in networks.values()]

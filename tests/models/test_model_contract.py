@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import importlib
 import json
 import pickle
 import subprocess
@@ -222,6 +223,48 @@ def test_a_fresh_process_loads_by_automodel(pythae_first, tmp_path):
     flow = "m = AutoModel.load_from_folder(sys.argv[1]); print(m.encoder.flow is m.decoder.flow)"
     code = "\n".join(["import sys", *imports, LOAD, flow])
     assert run(code, tmp_path) == ["RectangularFlow", "True"]
+
+
+OWN = """
+import torch
+from pythae.models.base.base_utils import ModelOutput
+from pythae.models.nn import BaseDecoder, BaseEncoder
+
+
+class Encoder(BaseEncoder):
+    def __init__(self, columns, latent_dim):
+        super().__init__()
+        self.network = torch.nn.Linear(columns, latent_dim)
+
+    def forward(self, x):
+        return ModelOutput(embedding=self.network(x))
+
+
+class Decoder(BaseDecoder):
+    def __init__(self, latent_dim, columns):
+        super().__init__()
+        self.network = torch.nn.Linear(latent_dim, columns)
+
+    def forward(self, z):
+        return ModelOutput(reconstruction=self.network(z))
+"""
+
+
+@pytest.mark.parametrize("classes, whiten", [(0, True), (2, False), (2, True)])
+def test_a_process_without_their_module_opens_own_networks(classes, whiten, tmp_path, monkeypatch):
+    name = f"own_networks_{classes}_{whiten}"  # cloudpickle goes on with what it was told of one
+    (tmp_path / f"{name}.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    own = importlib.import_module(name)
+    config = FIFConfig(input_dim=(5,), latent_dim=3, condition_dim=classes, whiten=whiten)
+    model = FIF(config, own.Encoder(5 + classes, 3), own.Decoder(3 + classes, 5))
+    model = model.given(1).eval() if classes else model.eval()
+    model.save(str(tmp_path))
+    code = "import sys, torch; from pythae_fif import FIF\n"
+    code += "model = FIF.load_from_folder(sys.argv[1], trust=True)\n"
+    code += "print(*model.embed(torch.ones(1, 5))[0].tolist())"
+    found = torch.tensor([*map(float, run(code, tmp_path))])
+    torch.testing.assert_close(found, model.embed(torch.ones(1, 5))[0])
 
 
 def test_importing_the_package_imports_neither_pythae_nor_torch():
