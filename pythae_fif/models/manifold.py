@@ -10,6 +10,7 @@ __all__ = [
     "Positive",
 ]
 
+import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -157,12 +158,13 @@ class ManifoldModel(SavedModel):
         encoder: BaseEncoder | None = None,
         decoder: BaseDecoder | None = None,
     ) -> None:
+        config = copy.copy(model_config)  # another model of it may have other networks
         default = (encoder is None, decoder is None)
-        encoder, decoder = self._networks(model_config, encoder, decoder)
-        super().__init__(model_config=model_config, decoder=decoder)
+        encoder, decoder = self._networks(config, encoder, decoder)
+        super().__init__(model_config=config, decoder=decoder)
         self.set_encoder(encoder)
         self.model_name = type(self).__name__
-        model_config.uses_default_encoder, model_config.uses_default_decoder = default
+        config.uses_default_encoder, config.uses_default_decoder = default
 
     @classmethod
     def _networks(
@@ -286,13 +288,11 @@ class ManifoldModel(SavedModel):
         The labels, as for :meth:`log_prob`, are those of both ends: a line has one label.
         """
         if len(starting_inputs) != len(ending_inputs):
-            raise DataError(
-                f"{len(starting_inputs)} starting and {len(ending_inputs)} ending inputs: as many "
-                f"of one as of the other are needed"
-            )
-        ends = [self._typed(x) for x in (starting_inputs, ending_inputs)]
-        condition = self._condition(labels, ends[0])
-        start, end = (self._encode(x, condition) for x in ends)
+            starts, ends = len(starting_inputs), len(ending_inputs)
+            raise DataError(f"{starts} starting and {ends} ending inputs: give as many of each")
+        inputs = [self._typed(x) for x in (starting_inputs, ending_inputs)]
+        condition = self._condition(labels, inputs[0])
+        start, end = (self._encode(x, condition) for x in inputs)
         steps = torch.linspace(0, 1, granularity, device=start.device, dtype=start.dtype)
         lines = torch.lerp(start[:, None], end[:, None], steps[None, :, None])
         if condition is not None:

@@ -118,6 +118,16 @@ def test_saved_and_loaded(model, x, tmp_path):
             assert loaded.encoder.flow is loaded.decoder.flow
 
 
+def test_two_models_of_one_configuration(tmp_path):
+    config = FIFConfig(input_dim=(1, 28, 28), latent_dim=3)
+    first = FIF(config, Encoder_Conv_AE_MNIST(config), Decoder_Conv_AE_MNIST(config)).eval()
+    FIF(config)
+    first.save(str(tmp_path))
+    loaded = FIF.load_from_folder(str(tmp_path), trust=True).eval()
+    x = torch.rand(2, 1, 28, 28)
+    assert torch.equal(loaded.embed(x), first.embed(x))
+
+
 BUILDERS = {
     "convnet": lambda: build_networks("convnet", (1, 8, 8), 3),
     "pythae's": lambda: build_networks("resnet", (1, 28, 28), latent_dim=3),
