@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pythae_fif
+from pythae_fif.models.whitening import bare
+from pythae_fif.nn.recipe import recipe_of
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,11 @@ class ModelCard:
             "Licence": self.license or "none is given: ask the owner",
             "Made with": f"pythae-fif {pythae_fif.__version__}",
         }
+        notes = [
+            getattr(config, f"uses_default_{side}") or recipe_of(bare(getattr(model, side)))
+            for side in ("encoder", "decoder")
+        ]
+        trust = "" if all(notes) else ", allow_pickle=True"
         keys = ["library_name: pythae", "tags: [pythae, pythae-fif, injective-flow]"]
         keys += [f"license: {self.license}"] if self.license else []
         lines = ["---", *keys, "---", "", f"# {name}", "", "| | |", "|---|---|"]
@@ -61,7 +68,7 @@ class ModelCard:
             "import pythae_fif  # which makes the model known to AutoModel",
             "from pythae.models import AutoModel",
             "",
-            f'model = AutoModel.load_from_hf_hub("{hf_hub_path}").eval()',
+            f'model = AutoModel.load_from_hf_hub("{hf_hub_path}"{trust}).eval()',
             f"samples = model.sample(64{', labels=0' if model.condition_dim else ''})",
             "```",
         ]

@@ -14,7 +14,7 @@ from support.networks import Opened
 from pythae_fif.errors import ConfigError
 from pythae_fif.evaluation import EvaluationPipeline
 from pythae_fif.models import FIF, FIFConfig, ModelCard
-from pythae_fif.nn import ResidualDecoder, ResidualEncoder
+from pythae_fif.nn import ResidualDecoder, ResidualEncoder, build_networks
 
 SHAPE = (1, 8, 8)
 
@@ -68,7 +68,10 @@ def test_pushed_and_loaded(hub, tmp_path):
 def test_a_card_of_networks_of_any_size():
     encoder, decoder = ResidualEncoder(3, 2), ResidualDecoder(3, 2)
     text = ModelCard("points").text(FIF(FIFConfig(latent_dim=2), encoder, decoder), "a/b")
-    assert "| Data | points |" in text
+    assert "| Data | points |" in text and "allow_pickle=True" in text
+    networks = build_networks("convnet", SHAPE, 3)
+    model = FIF(FIFConfig(input_dim=SHAPE, latent_dim=3, whiten=True), *networks)
+    assert "allow_pickle" not in ModelCard("points").text(model, "a/b")
 
 
 def test_the_code_of_a_conditional_model_s_card(hub):
@@ -82,7 +85,12 @@ def test_the_code_of_a_conditional_model_s_card(hub):
 def test_networks_that_are_pickles_are_opened_if_asked(hub):
     model = FIF(FIFConfig(input_dim=SHAPE, latent_dim=3), Encoder(), Decoder()).eval()
     model.push_to_hf_hub("someone/own")
-    assert "It was not scored." in hub.files["someone/own"]["README.md"].decode()
+    text = hub.files["someone/own"]["README.md"].decode()
+    assert "It was not scored." in text
+    names: dict = {}
+    exec(text.partition("```python\n")[2].partition("```")[0], names)
+    assert names["samples"].shape == (64, *SHAPE)
+    hub.downloaded.clear()
     with pytest.raises(ConfigError, match=r"can run any code .*allow_pickle=True"):
         AutoModel.load_from_hf_hub("someone/own")
     assert "encoder.pkl" not in hub.downloaded
