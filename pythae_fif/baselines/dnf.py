@@ -134,6 +134,7 @@ class DNF(FlowModel):
     def _inflated(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The log-density of inflated data (B,), and their codes z (B, d)."""
         z, v, log_det = self.flow.split(x)
+        v = v.to(z.dtype)
         one = torch.ones_like(v)  # as a number it would be copied to the device in every step
         units = Independent(Normal(torch.zeros_like(v), one, validate_args=False), 1)
         return self.latent_distribution(z).log_prob(z) + units.log_prob(v) + log_det, z

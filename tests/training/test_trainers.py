@@ -43,8 +43,8 @@ from support.trainings import (
 from torch.utils.data import TensorDataset
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
+from pythae_fif.baselines import DNF, DNFConfig, Trumpet, TrumpetConfig
 from pythae_fif.baselines import RHVAE as OurRHVAE
-from pythae_fif.baselines import Trumpet, TrumpetConfig
 from pythae_fif.data import ImageDataset
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError, StoreError
 from pythae_fif.nn import build_networks
@@ -264,6 +264,19 @@ def test_losses_stay_float32_where_networks_are_bfloat16(kind, config):
         assert low[name].dtype == torch.float32
         torch.testing.assert_close(low[name], full[name], rtol=0.01, atol=1e-3)
     assert not torch.is_autocast_enabled("cpu")
+
+
+def test_the_likelihood_of_dnf_stays_float32_where_its_flow_is_bfloat16():
+    sizes = {"steps": 1, "hidden_channels": 8, "latent_blocks": 2, "latent_hidden_dim": 8}
+    model = DNF(DNFConfig(input_dim=(1, 28, 28), latent_dim=2, **sizes))
+    x, normal = torch.rand(16, 1, 28, 28), torch.distributions.Normal(0.0, 1.0)
+    with torch.no_grad(), networks_in_bfloat16(model, "cpu"):
+        model({"data": x})  # which sets the scales
+        z, v, log_det = model.flow.split(x)
+        found, _ = model._inflated(x)
+    assert v.dtype == torch.bfloat16
+    expected = normal.log_prob(z).sum(1) + normal.log_prob(v.float()).sum(1) + log_det
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-3)
 
 
 @pytest.mark.parametrize(
