@@ -123,12 +123,28 @@ def _opened(function: Any) -> Any:
     return types.FunctionType(function.__code__, inside, None, function.__defaults__)
 
 
+def _batch_norm(
+    input: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+    cudnn_enabled: bool,
+) -> Tensor:
+    return F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
+
+
 COMPOSED: dict[Any, Callable[..., Any]] = {
     F.scaled_dot_product_attention: _attention,
     F.multi_head_attention_forward: _opened(F.multi_head_attention_forward),
     torch.cdist: _cdist,
     F.glu: _glu,
     F.hardsigmoid: _hardsigmoid,
+    torch.batch_norm: _batch_norm,
+    torch.ops.aten.batch_norm.default: _batch_norm,  # of an exported network
 }
 """Operation -> the same in terms of others, which can be differentiated in any way."""
 

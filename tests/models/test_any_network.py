@@ -194,6 +194,11 @@ def windows(layer, x):
     return layer(t).sin().view(-1, 2, 2, 4).permute(0, 2, 1, 3).reshape(-1, 16)
 
 
+def batch_norm(f, x):
+    statistics = f.running_mean, f.running_var
+    return torch.batch_norm(x, f.weight + 1, f.bias, *statistics, f.training, 0.1, 1e-5, False)
+
+
 class Scripted(nn.Module):
     """A module that hides its operations."""
 
@@ -218,6 +223,7 @@ BLOCKS = {
             x.view(-1, 4, 2, 2), f.weight + 1, f.bias + 2, None, None, True, 0.1, 1e-5, False
         ).flatten(1),
     ),
+    "batch norm of torch": (lambda: nn.BatchNorm1d(16), batch_norm),
     "rms norm": of_tokens(lambda: nn.RMSNorm(4)),
     "normalize": function(
         lambda x: F.normalize(x) + F.local_response_norm(tokens(x), 2).flatten(1)

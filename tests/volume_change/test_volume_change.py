@@ -476,6 +476,20 @@ def test_tangents_of_norms_without_the_statistics_of_the_pass(norm):
     assert (low.to(products) - products).norm() < 0.05 * products.norm()
 
 
+def test_batch_norm_as_an_exported_network_calls_it():
+    x = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
+    tangents = torch.randn(1, 6, 4, dtype=torch.float64)
+    exported = torch.ops.aten.batch_norm.default
+
+    def gradient(function):
+        return torch.autograd.grad(record(function, x).jvps(tangents).sin().sum(), x)[0]
+
+    torch.testing.assert_close(
+        gradient(lambda x: exported(x, None, None, None, None, True, 0.1, 1e-5, False)),
+        gradient(lambda x: nn.functional.batch_norm(x, None, None, training=True)),
+    )
+
+
 def test_replay_passes_once_through_batch_norm():
     encode, decode = mlp(D, d, norm=True), mlp(d, D, norm=True)
     surrogate(encode, decode, torch.randn(B, D), sample_hutchinson(B, d, 2), mode="replay")
