@@ -61,9 +61,10 @@ class FIFConfig(HutchinsonConfig):
             :class:`~pythae_fif.models.hutchinson.HutchinsonConfig`.
         surrogate_fraction (float): Part of every batch, in (0, 1], whose data points carry the
             surrogate of the volume change: the first ``ceil(surrogate_fraction * B)``, averaged
-            over themselves, which is unbiased as batches come shuffled. Below 1 BatchNorm's batch
-            statistics are constants for a data point, as in evaluation mode; at 1 the Jacobian is
-            that of the whole-batch map. Needs mode 'replay'. Default: 1, as the paper.
+            over themselves, which is unbiased as batches come shuffled. Below 1 they are B - 1 at
+            most, and BatchNorm's batch statistics are constants for a data point, as in evaluation
+            mode; at 1 the Jacobian is that of the whole-batch map. Needs mode 'replay'. Default: 1,
+            as the paper.
         surrogate_precision (str): 'float32' (that of the model), or 'bfloat16' for the Jacobian
             products of the surrogate alone. Needs mode 'replay'. Default: 'float32'.
         gradient_to, trace_space, mode: With ``jacobian_at`` the choices of appendix D, see
@@ -334,9 +335,9 @@ class FIF(HutchinsonModel):
                     self._check_replay(*few)
             except UnsupportedOperationError as error:
                 mode = self._instead_of_replay(error)
-        if mode == "backward":
+        if mode != "replay":
             with self._in_evaluation_mode():
-                self._check_backward(*few)
+                self._check_mode(mode, *few)
         return mode
 
     def _surrogate(self, encode: Map, decode: Map, x: Tensor, eps: Tensor) -> SurrogateOutput:
@@ -377,22 +378,22 @@ class FIF(HutchinsonModel):
         check_replay(encode, x, gradient=True)
         check_replay(decode, encode(x), gradient=True)
 
-    def _check_backward(self, x: Tensor, condition: Tensor | None) -> None:
-        """Raises ConfigError where PyTorch cannot differentiate a network twice."""
-        self._surrogate_mode = "backward"
+    def _check_mode(self, mode: Mode, x: Tensor, condition: Tensor | None) -> None:
+        """Raises ConfigError where PyTorch cannot differentiate the networks in a mode."""
+        self._surrogate_mode = mode
         encode, decode = self.networks_at(condition)
         with torch.inference_mode(False), torch.enable_grad():
-            eps = x.new_ones(
-                1, len(x), self.model_config.trace_dim(x[0].numel()), requires_grad=True
-            )
+            eps = x.new_ones(1, len(x), self.model_config.trace_dim(x[0].numel()))
             weights = [weight for weight in self.parameters() if weight.requires_grad]
             if not weights:
                 return
             try:
                 out = self._surrogate(encode, decode, x.clone(), eps)
                 torch.autograd.grad(out.surrogate.sum(), weights, allow_unused=True)
-            except RuntimeError as error:
+            except (RuntimeError, ValueError) as error:
+                self._surrogate_mode = None
+                other = "central_difference" if mode == "backward" else "backward"
                 raise ConfigError(
-                    f"FIFConfig mode='backward': PyTorch cannot differentiate a network twice "
-                    f"({first_line(error)}); use mode='central_difference'"
+                    f"FIFConfig mode={mode!r}: PyTorch cannot differentiate a network so "
+                    f"({first_line(error)}); use mode={other!r}"
                 ) from error

@@ -193,9 +193,10 @@ class HutchinsonModel(ManifoldModel):
             )
 
     def _hutchinson(self, x: Tensor, share: float = 1.0) -> Tensor:
-        """Hutchinson vectors, (K, b, d), of a share of the batch."""
+        """Hutchinson vectors, (K, b, d), of a share of the batch; b = B > 1 only for all of it."""
+        most = len(x) if share == 1 else max(1, len(x) - 1)
         return sample_hutchinson(
-            math.ceil(share * len(x)),
+            min(most, math.ceil(share * len(x))),
             self.model_config.trace_dim(x[0].numel()),
             self.model_config.hutchinson_samples,
             kind=self.model_config.hutchinson_kind,

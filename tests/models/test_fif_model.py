@@ -140,7 +140,7 @@ def test_networks_that_cannot_be_replayed_are_differentiated_backward(encoder, m
     out = fif(DatasetOutput(data=torch.rand(6, 5)))
     assert fif.surrogate_mode == mode and fif.training
     out.loss.backward()
-    config.mode = "backward"
+    fif.model_config.mode = "backward"
     fif._surrogate_mode = None
     torch.manual_seed(0)
     assert fif(DatasetOutput(data=torch.rand(6, 5))).loss.item() == pytest.approx(out.loss.item())
@@ -196,6 +196,14 @@ def test_the_last_resort_is_offered_by_name():
     assert all(p.grad.isfinite().all() for p in fif.parameters())
 
 
+def test_a_network_that_forward_mode_cannot_differentiate_is_refused_in_one_line():
+    config = FIFConfig(input_dim=(1, 28, 28), latent_dim=3, mode="forward")
+    fif = FIF(config, *build_networks("vit", (1, 28, 28), 3)).train()
+    for _ in range(2):
+        with pytest.raises(ConfigError, match=r"mode='forward': .* in-?place .*mode='backward'$"):
+            fif(DatasetOutput(data=torch.rand(2, 1, 28, 28)))
+
+
 @pytest.mark.parametrize(
     "options",
     [{}, {"gradient_to": "decoder"}, {"trace_space": "data"}, {"jacobian_at": "reconstruction"}],
@@ -225,6 +233,15 @@ def test_gradient_of_a_fraction_is_unbiased_over_the_order_of_the_batch(fraction
             (fif(DatasetOutput(data=x.roll(shift, 0))).loss / 8).backward()
         total[part] = torch.cat([p.grad.flatten() for p in fif.parameters()])
     torch.testing.assert_close(total[fraction], total[1.0])
+
+
+def test_a_fraction_below_one_is_never_the_whole_of_a_small_batch():
+    losses = []
+    for fraction in (0.9, 8 / 9):
+        fif = model(surrogate_fraction=fraction).train()
+        torch.manual_seed(1)
+        losses.append(fif(DatasetOutput(data=images(9))).loss)
+    assert losses[0] == losses[1]
 
 
 def test_bfloat16_surrogate_has_a_small_gradient_error():
@@ -347,12 +364,12 @@ def test_an_operation_of_training_mode_alone_is_differentiated_backward():
         FIF(config, encoder=DrawingEncoder(config)).train()(DatasetOutput(data=images()))
 
 
-@pytest.mark.parametrize("mode", ["mixed", "forward"])
-def test_forward_mode_is_refused_under_autocast(mode):
+@pytest.mark.parametrize("mode", ["mixed", "forward", "central_difference"])
+def test_other_modes_are_refused_under_autocast(mode):
     fif = model(mode=mode).train()
     with (
         torch.autocast("cpu", dtype=torch.bfloat16),
-        pytest.raises(ValueError, match=f"mode '{mode}'.*valid: 'replay' or 'backward'"),
+        pytest.raises(ConfigError, match=f"mode '{mode}': .* autocast.*; use mode='backward'$"),
     ):
         fif(DatasetOutput(data=images()))
 
