@@ -1,9 +1,12 @@
-"""Where computations take place, and random numbers for a block of code alone."""
+"""Where computations take place, and the random numbers that they draw."""
 
-__all__ = ["default_device", "fork_rng"]
+__all__ = ["default_device", "fork_rng", "random_state", "set_random_state"]
 
+import random
 from contextlib import AbstractContextManager
+from typing import Any
 
+import numpy as np
 import torch
 
 
@@ -20,3 +23,35 @@ def fork_rng() -> AbstractContextManager[None]:
     gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     fork: AbstractContextManager[None] = torch.random.fork_rng(devices=gpus)
     return fork
+
+
+def random_state() -> dict[str, Any]:
+    """The states of Python's, numpy's and torch's (CPU and CUDA) global random numbers.
+
+    Holds tensors and plain values alone, so that `torch.load(weights_only=True)` reads it back.
+
+    Example:
+        >>> state = random_state()
+        >>> first = torch.rand(())
+        >>> set_random_state(state)
+        >>> bool(torch.rand(()) == first)
+        True
+    """
+    name, keys, *rest = np.random.get_state(legacy=True)
+    on_gpu = torch.cuda.is_initialized()
+    return {
+        "python": random.getstate(),
+        "numpy": (name, torch.from_numpy(np.asarray(keys, dtype=np.int64)), *rest),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if on_gpu else [],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Puts back what `random_state` gave."""
+    name, keys, *rest = state["numpy"]
+    random.setstate(state["python"])
+    np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.device_count() == len(state["cuda"]):
+        torch.cuda.set_rng_state_all(state["cuda"])

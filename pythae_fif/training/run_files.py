@@ -15,9 +15,9 @@ from typing import Any, BinaryIO, Protocol, runtime_checkable
 import torch
 from pythae.models import BaseAE
 
+from pythae_fif.device import set_random_state
 from pythae_fif.errors import StoreError, first_line
 from pythae_fif.files import set_aside, whole_folder, write_whole
-from pythae_fif.training.checkpoint import set_random_state
 from pythae_fif.training.progress import EpochRow, Progress
 from pythae_fif.training.updates import Optimizers
 

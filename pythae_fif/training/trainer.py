@@ -2,6 +2,7 @@
 
 __all__ = ["FIFTrainer"]
 
+import copy
 import datetime
 import logging
 import math
@@ -21,15 +22,14 @@ from pythae.trainers.trainer_utils import set_seed
 from pythae.trainers.training_callbacks import CallbackHandler, TrainingCallback
 from torch import Tensor, nn
 
-from pythae_fif.device import default_device
+from pythae_fif.device import default_device, random_state, set_random_state
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.training.bfloat16 import networks_in_bfloat16
 from pythae_fif.training.budget import Budget
-from pythae_fif.training.checkpoint import random_state, set_random_state
 from pythae_fif.training.compiled import compiled_loss
 from pythae_fif.training.config import FIFTrainerConfig, check_training, config_for, training_digest
 from pythae_fif.training.distributed import ALONE, Processes
-from pythae_fif.training.loader import Loader, items_for_batch_norm, make_loader, weighted_batches
+from pythae_fif.training.loader import items_for_batch_norm, make_loader, weighted_batches
 from pythae_fif.training.progress import EpochRow, OnEpoch, Pass, Progress, TrainingResult
 from pythae_fif.training.quiet import quiet_pythae
 from pythae_fif.training.run_files import PlainFolder, RunFiles, TrainingFiles
@@ -181,9 +181,8 @@ class FIFTrainer:
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
         place = (config, self.device, self.processes)
         self.train_loader = make_loader(train_dataset, "train", *place)
-        self.eval_loader: Loader | None = None
-        if eval_dataset is not None:
-            self.eval_loader = make_loader(eval_dataset, "eval", *place)
+        evaluated = eval_dataset is not None
+        self.eval_loader = make_loader(eval_dataset, "eval", *place) if evaluated else None
 
     def train(self) -> TrainingResult:
         """Trains to the end of the budget, from the checkpoint if there is one.
@@ -261,7 +260,7 @@ class FIFTrainer:
         start = self._budget.start_epoch(progress)
         size, batch_size = len(self.train_dataset), config.per_device_train_batch_size
         with items_for_batch_norm(size, batch_size, self.processes.count):
-            trained = self.train_step(self._budget.pass_of(progress, size))
+            trained = self.train_step(epoch, self._budget.pass_of(progress, size))
         train_seconds = time.perf_counter() - start
         evaluated = {} if self.eval_loader is None else self.eval_step(epoch).losses
         seconds = time.perf_counter() - start
@@ -285,16 +284,17 @@ class FIFTrainer:
         )
         loss = (trained.losses if config.keep_best_on_train else evaluated)["loss"]
         if self.keep_last or loss < progress.best_loss:
-            weights = {k: value.detach().clone() for k, value in self.model.state_dict().items()}
+            weights = copy.deepcopy(self.model.state_dict())  # what two networks share, once
             progress = replace(progress, best_epoch=epoch, best_loss=loss, best_state=weights)
         tell.on_epoch_end(config)
         return replace(progress, history=[*progress.history, row])
 
-    def train_step(self, epoch: int) -> Pass:
+    def train_step(self, epoch: int, in_pass: int | None = None) -> Pass:
         """One pass over the training data, with an optimizer step a batch.
 
         Args:
-            epoch: Its number, from 1.
+            epoch: Number of the epoch, from 1.
+            in_pass: Number of the pass over the data, of which a wall clock makes several epochs.
 
         Raises:
             NonFiniteError: A loss is NaN or infinite.
@@ -304,12 +304,12 @@ class FIFTrainer:
         self.model.train()
         total = torch.zeros(1, dtype=torch.float64, device=self.device)
         size = len(self.train_dataset)
-        batches = weighted_batches(loader, config.seed, epoch)
+        batches = weighted_batches(loader, config.seed, in_pass or epoch)
         for step, (weight, inputs) in enumerate(batches, start=1):
-            share_done = self._budget.share_before_step(epoch, step, len(loader))
+            done = self._budget.share_before_step(epoch, step, len(loader))
             with self._precision():
                 losses = self._losses(
-                    self._in_training, inputs, weight, size, epoch=epoch, share_done=share_done
+                    self._in_training, inputs, weight, size, epoch=in_pass or epoch, share_done=done
                 )
             total = total + losses.detached()
             if step % LOOK_EVERY == 0 or not self._rule.single:

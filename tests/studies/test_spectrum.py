@@ -109,8 +109,8 @@ def test_every_model_has_a_seed_of_its_own_and_its_last_weights(options, monkeyp
     kept = []
 
     class Watched(spectrum_run.FIFTrainer):
-        def train_step(self, epoch):
-            return Pass({"loss": float(epoch)}, super().train_step(epoch).batches)
+        def train_step(self, epoch, in_pass):
+            return Pass({"loss": float(epoch)}, super().train_step(epoch, in_pass).batches)
 
         def train(self):
             kept.append((self.training_config.seed, super().train().best_epoch))

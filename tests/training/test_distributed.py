@@ -76,10 +76,10 @@ class Doubles(ImageDataset):
         return batch
 
 
-def _until_epoch_2(train_step, epoch: int) -> float:
+def _until_epoch_2(train_step, epoch: int, in_pass: int) -> float:
     if epoch == 2:
         raise InterruptedError
-    return train_step(epoch)
+    return train_step(epoch, in_pass)
 
 
 MODES = ("replay", "backward")

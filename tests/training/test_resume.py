@@ -24,11 +24,12 @@ from support.trainings import (
 )
 
 from pythae_fif import FIF, FIFConfig
+from pythae_fif.baselines import DNF, DNFConfig
+from pythae_fif.device import random_state, set_random_state
 from pythae_fif.errors import ClaimLostError, StoreError
 from pythae_fif.files import write_whole
 from pythae_fif.training import LOG_NAME
 from pythae_fif.training import read_log as read_rows
-from pythae_fif.training.checkpoint import random_state, set_random_state
 from pythae_fif.training.run_files import PlainFolder, TrainingFiles
 
 
@@ -104,6 +105,19 @@ def test_interrupt_within_an_epoch_keeps_the_last_whole_epoch(interrupt, tmp_pat
     resumed.train()
     assert_same_weights(resumed.model, whole.model)
     assert [row["epoch"] for row in read_log(tmp_path / "cut")] == [1, 2, 3, 4]
+
+
+def test_a_flow_that_two_networks_share_is_kept_once(tmp_path):
+    sizes = {"steps": 1, "hidden_channels": 8, "latent_blocks": 1, "latent_hidden_dim": 8}
+    model = DNF(DNFConfig(input_dim=SHAPE, latent_dim=2, **sizes))
+    with pytest.raises(Killed):
+        trainer_of("FIF", tmp_path, model=model, on_epoch=kill_at(1)).train()
+    best = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["progress"]["best_state"]
+    shared = [name for name, _ in model.flow.named_parameters()]
+    assert shared
+    for name in shared:
+        one, other = (best[f"{side}.flow.{name}"] for side in ("encoder", "decoder"))
+        assert one.data_ptr() == other.data_ptr()
 
 
 def test_checkpoints_keep_their_distance_in_time(tmp_path):

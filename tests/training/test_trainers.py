@@ -514,8 +514,8 @@ def test_pythaes_wandb_callback_logs_every_epoch(tmp_path, monkeypatch):
 class Scaled(Images):
     """Images whose values are multiplied by `factor` from a given pass on."""
 
-    def __init__(self, factor, from_call):
-        super().__init__()
+    def __init__(self, factor, from_call, **options):
+        super().__init__(**options)
         self.factor, self.from_call, self.calls = factor, from_call, 0
 
     def batch(self, indices, device=None):
@@ -535,6 +535,22 @@ def test_non_finite_loss_names_the_epoch(name, where, tmp_path):
         trainer_of(name, tmp_path, epochs=3, **data).train()
     assert "\n" not in str(caught.value)
     assert [row["epoch"] for row in read_log(tmp_path)] == [1]
+
+
+def test_non_finite_loss_names_the_epoch_of_a_wall_clock(tmp_path, ticks):
+    """Each epoch is a part of the first pass."""
+    began, bad = [], Scaled(math.nan, from_call=5, count=400)
+
+    class Hears(TrainingCallback):
+        def on_train_step_begin(self, training_config, **kwargs):
+            began.append(kwargs["epoch"])
+
+    with pytest.raises(NonFiniteError, match=r"epoch (\d+), train loss: nan") as caught:
+        options = {"wall_clock": 60.0, "callbacks": [Hears()]}
+        trainer_of("AE", tmp_path, train=bad, evaluation=None, **options).train()
+    rows = read_log(tmp_path)
+    assert began == [*range(1, len(rows) + 2)] and len(rows) > 0
+    assert f"epoch {len(rows) + 1}," in str(caught.value)
 
 
 def test_infinite_loss_is_caught(tmp_path):
