@@ -86,7 +86,7 @@ class _Jvp(torch.autograd.Function):
         count = x.numel() // x.shape[1]
         # <G, u> of every channel: the same kernel's gradient of the weight, with u for h.
         zero, one = torch.zeros_like(mean), torch.ones_like(inverse)
-        _, total = _adjoint(grad, u, weight, zero, one)
+        _, total = _adjoint(grad, u, weight, zero, one, mapped=False)
         grad_x = None
         if ctx.needs_input_grad[1]:
             scale = inverse / count
@@ -100,10 +100,11 @@ class _Jvp(torch.autograd.Function):
 
 
 def _adjoint(
-    t: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse: Tensor
+    t: Tensor, x: Tensor, weight: Tensor, mean: Tensor, inverse: Tensor, mapped: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """The map applied to t, and N m(h t), (C,): BatchNorm's gradients for its input and weight."""
-    mapped, overlap, _ = torch.ops.aten.native_batch_norm_backward(
-        t, x, weight, None, None, mean, inverse, True, 0.0, [True, True, False]
+    """The map applied to t, if asked, and N m(h t), (C,): BatchNorm's gradients for its input and
+    weight."""
+    out: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_batch_norm_backward(
+        t, x, weight, None, None, mean, inverse, True, 0.0, [mapped, True, False]
     )
-    return mapped, overlap
+    return out[:2]
