@@ -41,7 +41,8 @@ class HutchinsonConfig(BetaConfig):
             change enters the evaluation loss, spread over the set: the same ones in each pass
             where the set's order is fixed, as an ``ImageDataset``'s is. A batch without any has an
             ``nll_loss`` of 0; where all batches are of one size, the mean over the batches is that
-            over the counted points. Default: 64.
+            over the counted points. For several processes give a multiple of their number: each
+            rounds its own share up, and the likelihood would weigh too much. Default: 64.
         Others: As of :class:`~pythae_fif.models.manifold.BetaConfig` and
             :class:`~pythae_fif.models.manifold.ManifoldConfig`.
     """

@@ -83,7 +83,7 @@ def spatial_networks(
         down = [downsampling([input_dim[0], 32, 64]), nn.Conv2d(64, latent_dim, 1)]
         up = [nn.Conv2d(latent_dim, 64, 1), nn.SiLU()]
         up += [upsampling([64, 32, input_dim[0]], sizes[-2::-1])]
-    return _SpatialEncoder(down), _SpatialDecoder(*up)
+    return _SpatialEncoder(down), LayeredDecoder(*up)
 
 
 class _SphericalEncoder(BaseEncoder):
@@ -138,7 +138,3 @@ class _SpatialEncoder(BaseEncoder):
 
     def forward(self, x: Tensor) -> ModelOutput:
         return ModelOutput(embedding=self.layers(x))
-
-
-class _SpatialDecoder(LayeredDecoder):
-    """Layers from maps of d channels to images."""

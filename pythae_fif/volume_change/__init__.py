@@ -1,7 +1,6 @@
 """The mathematics of free-form injective flows, on plain callables."""
 
 __all__ = [
-    "HUTCHINSON_KINDS",
     "FIFLoss",
     "SurrogateOutput",
     "UnsupportedOperationError",
@@ -28,7 +27,7 @@ from pythae_fif.volume_change.exact import (
     log_volume,
     singular_values,
 )
-from pythae_fif.volume_change.hutchinson import HUTCHINSON_KINDS, sample_hutchinson
+from pythae_fif.volume_change.hutchinson import sample_hutchinson
 from pythae_fif.volume_change.loss import (
     FIFLoss,
     SurrogateOutput,

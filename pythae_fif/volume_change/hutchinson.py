@@ -1,9 +1,9 @@
 """Hutchinson vectors: random directions whose second moment is the identity (appendix D.3)."""
 
-__all__ = ["HUTCHINSON_KINDS", "HutchinsonKind", "hutchinson_of_gaussian", "sample_hutchinson"]
+__all__ = ["HutchinsonKind", "hutchinson_of_gaussian", "sample_hutchinson"]
 
 import math
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -12,7 +12,6 @@ from pythae_fif.volume_change.loss import check_option
 from pythae_fif.volume_change.precision import full_float32
 
 HutchinsonKind = Literal["orthogonal", "scaled_gaussian", "gaussian", "rademacher"]
-HUTCHINSON_KINDS: tuple[str, ...] = get_args(HutchinsonKind)
 
 
 def sample_hutchinson(
