@@ -53,7 +53,8 @@ _RECURRENT = set(named("lstm gru rnn_tanh rnn_relu", torch))
 def draws(operation: Any, args: tuple[Any, ...]) -> bool:
     """Whether an operation draws, in training, random numbers that its result does not show."""
     if operation not in _RECURRENT:
-        return operation in _DRAWS
+        tags = getattr(operation, "tags", ())  # of an exported network's operations
+        return operation in _DRAWS or torch.Tag.nondeterministic_seeded in tags
     numbers = [argument for argument in args if isinstance(argument, int | float)]
     _has_biases, _num_layers, dropout = numbers[:3]
     return dropout > 0

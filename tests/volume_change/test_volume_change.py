@@ -490,6 +490,12 @@ def test_batch_norm_as_an_exported_network_calls_it():
     )
 
 
+def test_dropout_as_an_exported_network_calls_it_is_refused():
+    dropout = torch.ops.aten.dropout.default
+    with pytest.raises(UnsupportedOperationError, match=r"dropout.* draws random numbers"):
+        record(lambda x: dropout(x * 1.0, 0.5, True), torch.ones(4, 6))
+
+
 def test_replay_passes_once_through_batch_norm():
     encode, decode = mlp(D, d, norm=True), mlp(d, D, norm=True)
     surrogate(encode, decode, torch.randn(B, D), sample_hutchinson(B, d, 2), mode="replay")
