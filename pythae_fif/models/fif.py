@@ -384,6 +384,7 @@ class FIF(HutchinsonModel):
         encode, decode = self.networks_at(condition)
         with torch.inference_mode(False), torch.enable_grad():
             eps = x.new_ones(1, len(x), self.model_config.trace_dim(x[0].numel()))
+            eps.requires_grad_()  # that of a frozen encoder has no other gradient
             weights = [weight for weight in self.parameters() if weight.requires_grad]
             if not weights:
                 return

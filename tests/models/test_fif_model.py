@@ -196,6 +196,17 @@ def test_the_last_resort_is_offered_by_name():
     assert all(p.grad.isfinite().all() for p in fif.parameters())
 
 
+@pytest.mark.parametrize("mode", ["backward", "mixed", "forward", "central_difference"])
+def test_a_decoder_is_trained_beside_a_frozen_encoder_in_any_mode(mode):
+    networks = (
+        LinearEncoder(torch.randn(2, 5)).requires_grad_(False),
+        LinearDecoder(torch.randn(5, 2)),
+    )
+    fif = FIF(FIFConfig(input_dim=(5,), latent_dim=2, mode=mode), *networks).train()
+    fif(DatasetOutput(data=torch.rand(6, 5))).loss.backward()
+    assert all(p.grad is not None for p in fif.decoder.parameters())
+
+
 def test_a_network_that_forward_mode_cannot_differentiate_is_refused_in_one_line():
     config = FIFConfig(input_dim=(1, 28, 28), latent_dim=3, mode="forward")
     fif = FIF(config, *build_networks("vit", (1, 28, 28), 3)).train()
