@@ -58,6 +58,7 @@ class Request:
 def run_parser(description: str, epilog: str = "") -> Parser:
     """The parser of `run`; a flag that is not given leaves the value of the YAML file."""
     parser = Parser("run", description, epilog)
+    parser.usage = f"{parser.prog} [flags]"  # they fill a page
     parser.add_argument("--version", action="version", version=f"pythae-fif {__version__}")
     of_tables = flags_in(TableOptions)
     others = flags_in(Experiment).keys() - of_tables.keys()
