@@ -3,8 +3,6 @@
 import ast
 from pathlib import Path
 
-import pytest
-
 PACKAGE = Path(__file__).resolve().parents[1] / "pythae_fif"
 LAYERS = (
     ("errors", "lazy", "device"),
@@ -32,6 +30,7 @@ def imported(path: Path) -> set[str]:
     """The packages of ours that a module imports, inside its functions too."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        assert not getattr(node, "level", 0), f"{path}: a relative import"
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pythae_fif."):
             found.add(node.module.split(".")[1])
         elif isinstance(node, ast.ImportFrom) and node.module == "pythae_fif":
@@ -41,18 +40,22 @@ def imported(path: Path) -> set[str]:
     return found
 
 
+def place_of(path: Path) -> str:
+    """The package or module directly below ours that a module belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
 def test_every_package_has_a_place():
-    names = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in MODULES}
-    assert names - {"__init__"} == set(LEVEL)
+    assert {*map(place_of, MODULES)} - {"__init__"} == set(LEVEL)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
-def test_nothing_points_backwards(path):
-    own = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    if own == "__init__":
-        return
-    backwards = {n for n in imported(path) if n != own and LEVEL[n] >= LEVEL[own]}
-    assert not backwards
+def test_nothing_points_backwards():
+    backwards = []
+    for path in MODULES:
+        own = place_of(path)
+        if own != "__init__":
+            backwards += [(path, n) for n in imported(path) - {own} if LEVEL[n] >= LEVEL[own]]
+    assert backwards == []
 
 
 def test_no_module_is_longer_than_a_reader_s_patience():
