@@ -5,7 +5,7 @@ from typing import NamedTuple
 FAULTS, MANY = "tests/faults/test_store_faults.py::", "tests/faults/test_many_faults.py::"
 RUNS, EXECUTE = "tests/benchmark/test_run.py::", "tests/runs/test_execute.py::"
 VERIFY, LOCAL = "tests/runs/test_verify.py::", "tests/runs/test_local.py::"
-PACK = "tests/runs/test_pack.py::"
+PACK, PROGRAM = "tests/runs/test_pack.py::", "tests/cli/test_cli.py::"
 COMMAND, REMOTE = "tests/cli/test_verify_command.py::", "tests/runs/test_remote.py::"
 CACHE, CLAIM = "tests/data/test_data_cache.py::", "tests/runs/test_claim.py::"
 
@@ -62,8 +62,12 @@ PROMISES = [
         "The exit code of `run` is 0 if all its runs are done, 1 if some failed, 2 for bad input, "
         "130 after an interrupt. `--dry-run` and `--no-wait` do not wait for runs.",
         (
+            f"{PROGRAM}TestGrid::test_grid_then_the_same_again",
+            f"{PROGRAM}TestGrid::test_failed_run_costs_itself_and_is_tried_again",
+            f"{PROGRAM}TestBadInput::test_one_line_and_exit_code_2",
+            f"{PROGRAM}TestProgram::test_interrupt_in_the_middle_of_a_grid_then_the_same_command",
+            f"{PROGRAM}TestShowing::test_dry_run_shows_the_plan_and_leaves_nothing",
             f"{LOCAL}test_finished_is_told_by_the_record_not_by_the_process",
-            f"{EXECUTE}test_a_run_that_writes_no_record_has_failed",
         ),
     ),
     Promise(
@@ -146,6 +150,6 @@ PROMISES = [
     ),
     Promise(
         "Packed runs that failed, or lack one of the data set's samplers, are not tried again.",
-        ("tests/cli/test_cli.py::test_a_packed_store_trains_nothing_and_tells_what_failed",),
+        (f"{PROGRAM}test_a_packed_store_trains_nothing_and_tells_what_failed",),
     ),
 ]
