@@ -7,10 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from faults.table import (  # noqa: F401 - hooks: here also the process that prints has them
-    pytest_collection_modifyitems,
-    pytest_terminal_summary,
-)
 from support.hub import Hub
 from support.tabular_files import write_archive
 
