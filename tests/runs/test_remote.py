@@ -293,6 +293,7 @@ def _execute(run_dir: Path, cache: str) -> None:
     execute(run_dir, TASKS)
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("deed", ["nothing", "fail"])
 def test_the_driver_of_a_ray_cluster_sees_how_a_run_elsewhere_ended(
     machine, url, monkeypatch, deed
@@ -314,6 +315,7 @@ def test_the_driver_of_a_ray_cluster_sees_how_a_run_elsewhere_ended(
     assert ("ValueError: broken" in outcome.error) == (deed == "fail")
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("begun", [False, True])
 def test_ray_leaves_the_mirror_to_a_run_on_this_machine(machine, url, monkeypatch, begun):
     pytest.importorskip("ray", reason="needs ray")
