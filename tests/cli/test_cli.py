@@ -182,7 +182,7 @@ class TestShowing:
             "study": ["sinusoid"],
             "study tabular": ["--data", "--results", "--latent-dim"],
             "verify": ["RESULTS"],
-            "score": ["--training", "95% intervals"],
+            "score": ["--training", "for memorisation"],
         }[" ".join(words)]
         assert all(part in text for part in expected)
         flags = set(re.findall(r"--[a-z-]+", text))
