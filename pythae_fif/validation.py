@@ -1,6 +1,7 @@
 """Checked configurations: pydantic checks, and its errors become one line with the nearest key."""
 
 __all__ = [
+    "AbsolutePath",
     "AtLeastOne",
     "Checked",
     "Duration",
@@ -17,9 +18,11 @@ __all__ = [
 
 import dataclasses
 import functools
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import pydantic.dataclasses
@@ -109,6 +112,9 @@ Whole = Annotated[int, BeforeValidator(_whole)]
 """An integer, which YAML may write as 10.0 or 1e1."""
 
 AtLeastOne = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
+
+AbsolutePath = Annotated[str, AfterValidator(lambda path: os.path.abspath(Path(path).expanduser()))]
+"""A path that means the same in every working directory, and has a name."""
 
 Each = Annotated[list[T], AfterValidator(_each_once)]
 """A list of at least one value and none twice."""

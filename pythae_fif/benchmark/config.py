@@ -12,7 +12,6 @@ __all__ = [
 ]
 
 import contextlib
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -44,6 +43,7 @@ from pythae_fif.files import safe_name
 from pythae_fif.nn.names import ARCHITECTURES
 from pythae_fif.sampling import SAMPLERS
 from pythae_fif.validation import (
+    AbsolutePath,
     AtLeastOne,
     Duration,
     Each,
@@ -65,11 +65,6 @@ OVERRIDES = (*BUDGETS, "batch_size", "learning_rate", "train_size", "num_samples
 ExtractorName = Annotated[str, AfterValidator(own_extractor)]
 Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
 Seeds = Each[Seed]
-
-
-def absolute(path: str | None) -> str | None:
-    """A path that means the same in every working directory, and has a name."""
-    return None if path is None else os.path.abspath(Path(path).expanduser())
 
 
 class ModelSettings(HyperParameters):
@@ -177,9 +172,7 @@ class Experiment(TableOptions):
     precision: Annotated[
         Precision | None, Flag("of training: float32, or bfloat16 where the processor has it")
     ] = None
-    data: Annotated[
-        str | None, AfterValidator(absolute), Flag("yours, of folder, npz or csv", "PATH")
-    ] = None
+    data: Annotated[AbsolutePath | None, Flag("yours, of folder, npz or csv", "PATH")] = None
 
     @model_validator(mode="after")
     def _one_budget(self) -> "Experiment":
