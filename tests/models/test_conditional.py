@@ -96,13 +96,14 @@ def test_gradient_of_a_fraction_is_unbiased_over_the_order_of_the_batch():
 @pytest.mark.parametrize("joined_first", [False, True])
 @pytest.mark.parametrize("shape", [(4,), (2, 3, 3)])
 def test_tangents_of_joined_constants(shape, joined_first):
+    """And of a factor that has a row a sample."""
     x, constant = torch.randn(5, *shape), torch.randn(5, 3, *shape[1:])
-    other = torch.randn(6 if len(shape) == 1 else 1, shape[0] + 3, *shape[1:])
+    factor = torch.randn(5, shape[0] + 3, *shape[1:])
 
     def function(x):
-        parts = [constant[: len(x)], x.square() if False else x * x]
+        parts = [constant, x * x]
         joined = torch.cat(parts if joined_first else parts[::-1], dim=1)
-        return joined.tanh() * other[:1]
+        return joined.tanh() * factor
 
     tangents = torch.randn(2, 5, *shape)
     tape = record(function, x)
