@@ -22,7 +22,6 @@ from pythae_fif.nn import FIFConvDecoder, FIFConvEncoder, build_networks, joined
 from pythae_fif.volume_change.replay import record
 
 CLASSES, SHAPE = 3, (1, 8, 8)
-PLACES = ("data", "reconstruction")
 
 
 def model(arch="convnet", shape=SHAPE, latent_dim=4, condition_dim=CLASSES, **options):
@@ -53,8 +52,9 @@ def gradient(fif, data, labels):
 @pytest.mark.parametrize(
     "arch, shape, jacobian_at",
     [
-        *[(arch, SHAPE, at) for arch in ("convnet", "resnet", "ldm_fc2") for at in PLACES],
-        *[(arch, (1, 28, 28), at) for arch in ("resnet", "vit") for at in PLACES],
+        ("convnet", SHAPE, "reconstruction"),
+        ("ldm_fc2", SHAPE, "reconstruction"),
+        ("vit", (1, 28, 28), "data"),
         ("fif_convnet", (1, 28, 28), "data"),
     ],
 )

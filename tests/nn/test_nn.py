@@ -164,14 +164,6 @@ def test_fif_convnet_mnist_count_is_the_papers_cut_not_rounded():
     assert count(*build_networks("fif_convnet", (1, 28, 28), 16)) == 3_370_161
 
 
-def test_fif_convnet_celeba_shapes():
-    encoder, decoder = build_networks("fif_convnet", (3, 64, 64), 64)
-    with torch.no_grad():
-        z = encoder(torch.rand(2, 3, 64, 64)).embedding
-        assert z.shape == (2, 64)
-        assert decoder(z).reconstruction.shape == (2, 3, 64, 64)
-
-
 @pytest.mark.parametrize("arch", ["convnet", "resnet"])
 def test_small_nets_on_digits_are_small(arch):
     assert 50_000 <= count(*build_networks(arch, (1, 8, 8), 4)) <= 150_000
@@ -261,21 +253,21 @@ def test_survives_pythaes_save_and_load_twice(arch, shape, variational, tmp_path
         assert model.decoder(expected).reconstruction.shape == (2, *shape)
 
 
-@pytest.mark.parametrize(
-    ("arch", "shape"), [("resnet", (1, 8, 8)), ("fif_convnet", (1, 8, 8)), ("tabular", (7,))]
-)
-def test_saved_nets_load_without_this_package(arch, shape, tmp_path):
-    nets = build_networks(arch, shape, 3)
-    AE(AEConfig(input_dim=shape, latent_dim=3), *nets).save(str(tmp_path))
+def test_saved_nets_load_without_this_package(tmp_path):
+    shapes = {"resnet": (1, 8, 8), "fif_convnet": (1, 8, 8), "tabular": (7,)}
+    for arch, shape in shapes.items():
+        nets = build_networks(arch, shape, 3)
+        AE(AEConfig(input_dim=shape, latent_dim=3), *nets).save(str(tmp_path / arch))
     code = (
         "import sys; sys.modules['pythae_fif'] = None\n"
         "from pythae.models import AutoModel\n"
-        f"print(AutoModel.load_from_folder({str(tmp_path)!r}).latent_dim)"
+        f"for folder in {[*shapes]}:\n"
+        "    print(AutoModel.load_from_folder(folder).latent_dim)"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
     )
-    assert done.stdout.strip() == "3", done.stderr
+    assert done.stdout.split() == ["3", "3", "3"], done.stderr
 
 
 def test_listing_names_every_architecture():

@@ -528,15 +528,6 @@ def test_another_latent_dimension_is_in_the_names_of_the_files(tmp_path, monkeyp
 # ---------------------------------------------------------------- toy
 
 
-def test_the_density_on_a_toy_manifold_is_learnt():
-    manifold = TOY_DATA["sinusoid"]
-    ensemble = toy.train(manifold, [0], toy.Size(points=2000, epochs=60, width=32))
-    test = manifold.sample(1000, torch.Generator().manual_seed(1))
-    (row,) = toy.measure(ensemble, test, [0], epoch=60)
-    assert row.reconstruction < 0.02
-    assert row.nll == pytest.approx(-float(test.log_density.mean()), abs=0.15)
-
-
 def test_toy_models_are_measured_every_few_epochs_and_at_the_end():
     learnt = toy.Part("circle", toy.Size(40, 7, 8), (0, 1)).compute(lambda _: None, Environment())
     assert [(row.epoch, row.seed) for row in learnt.rows] == [(5, 0), (5, 1), (7, 0), (7, 1)]
