@@ -15,6 +15,7 @@ from pythae_fif.evaluation import (
     EXTRACTORS,
     DINOv2Extractor,
     EfficientNetExtractor,
+    Extractor,
     LabelledImages,
     OwnExtractor,
     PixelExtractor,
@@ -47,6 +48,7 @@ class TestEveryExtractor:
     def test_contract(self, extractor, blobs):
         features, logits = extractor(blobs.images[:3])
         assert extractor.name in (*EXTRACTORS, "mine.pt")
+        assert type(extractor).__call__ is Extractor.__call__  # which checks the images
         assert features.shape == (3, extractor.feature_dim)
         assert features.dtype == torch.float32
         assert not features.requires_grad
@@ -74,32 +76,43 @@ class TestEveryExtractor:
         extractor(blobs.images[:2])
         assert torch.equal(torch.get_rng_state(), before)
 
-    @pytest.mark.parametrize(
-        ("images", "message"),
-        [
-            (torch.zeros(1, 8, 8), r"shape \(B, C, H, W\)"),
-            (torch.zeros(0, 1, 8, 8), "B >= 1"),
-            (torch.zeros(2, 1, 8, 8, dtype=torch.int64), "uint8 or floating point"),
-            (torch.full((2, 1, 8, 8), 1.002), "divide by 255"),
-            (torch.full((2, 1, 8, 8), -0.002), r"\[0, 1\]"),
-            (torch.zeros(2, 2, 8, 8), r"not \(2, 2, 8, 8\)"),
-        ],
-    )
-    def test_wrong_input(self, extractor, images, message):
-        with pytest.raises(DataError, match=message) as caught:
-            extractor(images)
-        assert "\n" not in str(caught.value)
-
-    @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-    def test_non_finite_input(self, extractor, bad):
-        images = torch.zeros(3, 1, 8, 8)
-        images[1, 0, 2, 2] = bad
-        with pytest.raises(NonFiniteError, match="1 of 3 images"):
-            extractor(images)
-
     def test_a_rounding_error_outside_is_clamped(self, extractor):
         slightly = torch.full((2, 1, 8, 8), 1.0005)
         assert torch.equal(extractor(slightly)[0], extractor(torch.ones(2, 1, 8, 8))[0])
+
+
+@pytest.mark.parametrize(
+    ("images", "error", "message"),
+    [
+        (torch.zeros(1, 8, 8), DataError, r"shape \(B, C, H, W\)"),
+        (torch.zeros(0, 1, 8, 8), DataError, "B >= 1"),
+        (torch.zeros(2, 1, 8, 8, dtype=torch.int64), DataError, "uint8 or floating point"),
+        (torch.full((2, 1, 8, 8), 1.002), DataError, "divide by 255"),
+        (torch.full((2, 1, 8, 8), -0.002), DataError, r"\[0, 1\]"),
+        *[
+            (torch.tensor([0, bad, 0]).view(3, 1, 1, 1), NonFiniteError, "1 of 3 images")
+            for bad in (math.nan, math.inf, -math.inf)
+        ],
+    ],
+)
+def test_wrong_images(images, error, message):
+    with pytest.raises(error, match=message) as caught:
+        PixelExtractor((1, 8, 8))(images)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("extractor", "message"),
+    [
+        ("pixels", r"\(B, \*\(1, 8, 8\)\), not \(2, 2, 8, 8\)"),
+        ("efficientnet", r"\(B, 1 or 3, H, W\), not \(2, 2, 8, 8\)"),
+    ],
+    indirect=["extractor"],
+)
+def test_wrong_channels(extractor, message):
+    """Of an extractor for one shape, and of one for all."""
+    with pytest.raises(DataError, match=message):
+        extractor(torch.zeros(2, 2, 8, 8))
 
 
 class TestPixels:
