@@ -159,26 +159,11 @@ def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(options, monkeypatch
     assert again.provenance.attempts == 3
 
 
-COMMITTED = {
-    (0.1, 0): "8fb0045af530",
-    (0.1, 1): "2ea909b40887",
-    (1, 0): "579b7517eac0",
-    (1, 1): "2248a059bc6f",
-    (10, 0): "d87eff222e8e",
-    (10, 1): "82ea762ed697",
-    (100, 0): "74a17e3af53a",
-    (100, 1): "ec2750ae91bc",
-}
-"""Weight and seed -> id of the run in the committed figures."""
-
-
 @pytest.mark.shared
 def test_committed_runs_are_not_done_again(tmp_path, shared_data):
     unpack("spectrum/", tmp_path)
     options = StudyOptions(tmp_path, str(shared_data), offline=True, engine=Refuses())
     run_study("spectrum", options, lambda *_: None)
-    specs = Store(tmp_path, SPECTRUM).specs()
-    assert {(spec.beta, spec.seed): spec.run_id for spec in specs} == COMMITTED
     for name in ("spectrum-mnist-quick.csv", "spectrum-mnist-quick-values.csv"):
         drawn, committed = (root / "tables" / name for root in (tmp_path, REFERENCE))
         assert drawn.read_text() == committed.read_text()
