@@ -612,40 +612,29 @@ def test_reference_gradients_of_the_authors(shared, name, mode):
             assert np.abs(parameter.grad.numpy() - file[f"grad.{net}.{key}"]).max() < 1e-9
 
 
-@pytest.mark.parametrize(
-    "beta, decoder",
-    [(0.05, "pseudo-inverse"), (0.6, "pseudo-inverse"), (25.0, "pseudo-inverse"), (6.0, "free")],
-)
-def test_linear_optimum_of_appendix_c(beta, decoder):
-    """Gradient descent on the loss ends where theorem C.4 says, on all sides of beta = 1/2s^2.
-
-    The theorem is about a decoder tied to the encoder's pseudo-inverse; with enough weight on the
-    reconstruction a free decoder finds the same optimum (PCA).
-    """
+def test_a_linear_model_with_a_free_decoder_finds_the_principal_components():
+    """Where the reconstruction has enough weight; studies/test_studies.py holds theorem C.4."""
     spectrum = torch.tensor([4.0, 2.0, 1.0, 0.3, 0.1])
     basis = torch.linalg.qr(torch.randn(5, 5)).Q
-    x = torch.randn(50, 5)
-    x = torch.linalg.qr(x).Q * math.sqrt(len(x))  # sample covariance exactly I
+    x = math.sqrt(50) * torch.linalg.qr(torch.randn(50, 5)).Q  # sample covariance exactly I
     x = x * spectrum.sqrt() @ basis.T
-    chosen = (spectrum.log() - 2 * beta * spectrum).argsort()[:2]
+    first = basis[:, :2]
 
-    a = ((basis[:, chosen] / spectrum[chosen].sqrt()).T + 0.3 * torch.randn(2, 5)).requires_grad_()
+    a = ((first / spectrum[:2].sqrt()).T + 0.3 * torch.randn(2, 5)).requires_grad_()
     w = torch.linalg.pinv(a.detach()).T.clone().requires_grad_()
     optimizer = torch.optim.Adam([a, w], lr=0.1)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 700)
     eps = sample_hutchinson(len(x), 2, 2)
     for _ in range(700):
-        matrix = w if decoder == "free" else torch.linalg.pinv(a).T
-        out = surrogate(lambda x: x @ a.T, lambda z: z @ matrix, x, eps)  # noqa: B023
-        loss = 0.5 * (out.z**2).sum(1) + out.surrogate + beta * ((out.x_hat - x) ** 2).sum(1)
+        out = surrogate(lambda x: x @ a.T, lambda z: z @ w, x, eps)
+        loss = 0.5 * (out.z**2).sum(1) + out.surrogate + 6 * ((out.x_hat - x) ** 2).sum(1)
         optimizer.zero_grad()
         loss.mean().backward()
         optimizer.step()
         schedule.step()
     covariance = basis * spectrum @ basis.T
     assert torch.allclose(a @ covariance @ a.T, torch.eye(2), atol=1e-3)  # eq. 79
-    expected = basis[:, chosen] @ basis[:, chosen].T
-    assert torch.allclose(torch.linalg.pinv(a) @ a, expected, atol=1e-2)
+    assert torch.allclose(torch.linalg.pinv(a) @ a, first @ first.T, atol=1e-2)
 
 
 # ---------------------------------------------------------------- exact quantities
