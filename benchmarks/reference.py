@@ -93,7 +93,9 @@ def pack(root: Path, target: Path, replace: bool = False) -> int:
     runs = {line.run: line for line in read_packs(root)}
     for config in (root / "runs").rglob("config.yaml"):
         run_dir = config.parent
-        if (run_dir / "result.json").exists() or Status.read(run_dir).state == "failed":
+        state = Status.read(run_dir).state
+        begun = state in ("waiting", "running", "interrupted")  # its record may lack samplers
+        if state == "failed" or ((run_dir / "result.json").exists() and not begun):
             run = run_dir.relative_to(root / "runs").as_posix()
             runs[run] = packed(run_dir, run)
     runs = there | runs if replace else runs | there

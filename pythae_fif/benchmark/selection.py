@@ -63,8 +63,8 @@ def select(results: Iterable[Result]) -> list[Choice]:
     must not win by the others. The test score has no part in it.
 
     Args:
-        results: Finished runs of one experiment; a sampler that a record has no scores of failed
-            in that run.
+        results: Runs of one experiment; a sampler that a record has no scores of failed in that
+            run, or is still to come.
 
     Returns:
         A choice for every model and sampler that has a result, in the order of first appearance.

@@ -113,5 +113,7 @@ def _table(findings: list[Finding]) -> Table:
             lines += [f"  {f.run}" + (f": {f.detail}" if f.detail else "") for f in found[:SHOWN]]
             lines += [f"  and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
         colour = "red" if kind in WRONG else "green" if kind == "fine" else "default"
-        shown.add_row(f"[{colour}]{kind}[/]", f"{len(found):,}", escape("\n".join(lines)))
+        shown.add_row(
+            f"[{colour}]{kind}[/]", f"{len({f.run for f in found}):,}", escape("\n".join(lines))
+        )
     return shown

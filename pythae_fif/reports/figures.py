@@ -37,7 +37,7 @@ def beta_figure(report: Report) -> Any:
             return None  # the table of FIF's configurations has them
         vectors = spec.parameters.get("hutchinson_samples", 1)
         for sampler in spec.samplers:
-            if sampler in record.scores:  # else it failed in this run
+            if sampler in record.scores:  # else it failed or is to come
                 line = values.setdefault((sampler, vectors), {})
                 found = record.scores[sampler].frechet["val"]
                 line.setdefault(spec.parameters["beta"], []).append(found)

@@ -131,7 +131,7 @@ def cost_grid(report: Report) -> Grid:
             "Means over the finished runs of a model: seconds of training without sampling and "
             f"scoring, training {things} a second, and the largest memory of the process (of the "
             "GPU where there is one). `all h` is the wall-clock time of these runs, with sampling "
-            "and scoring, without what attempts took that were cut off.",
+            "and scoring, without what attempts took that were cut off before their first score.",
             f"On {', '.join(machines)}; what else ran on the machine at the time is not known.",
         ],
     )
@@ -140,7 +140,12 @@ def cost_grid(report: Report) -> Grid:
 def _cost(name: str, records: list[ImageRecord]) -> list[Cell]:
     training = [record.training for record in records]
     provenance = [record.provenance for record in records]
-    hours = sum(p.seconds or 0 for p in provenance) / 3600
+    later = [list(record.later_provenance.values()) for record in records]
+    attempts = [
+        {made.started: made for made in (first, *more)}
+        for first, more in zip(provenance, later, strict=True)
+    ]
+    hours = sum(made.seconds or 0 for of in attempts for made in of.values()) / 3600
     return [
         Cell(read_model_entry(name).label),
         measured(records[0].parameters, ",d"),

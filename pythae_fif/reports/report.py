@@ -138,7 +138,7 @@ def build_report(
     Args:
         experiment: What was asked for.
         results: Its finished runs; at least one.
-        missing: Number of runs of the plan that have no record.
+        missing: Number of runs of the plan that have no record, or not of every sampler.
         constant_mse: Squared error a test pixel of the training images' mean, by which a model
             that did not learn is known; None leaves that out.
         reference: Another store, with runs made elsewhere.
@@ -181,7 +181,7 @@ def _warnings(report: Report, missing: int, constant_mse: float | None) -> list[
     warnings = []
     if missing:
         runs = "1 run of the plan has" if missing == 1 else f"{missing} runs of the plan have"
-        warnings.append(f"{runs} no result: the table is not complete.")
+        warnings.append(f"{runs} no result, or not of every sampler: the table is not complete.")
     dimensions = {
         row.model: choice.spec.latent_dim
         for row, choice in zip(report.rows, report.choices, strict=True)

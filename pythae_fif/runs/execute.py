@@ -40,7 +40,8 @@ def execute(
 
     The run is claimed before anything is read or written: while another process works on it, on
     this machine or another, this one waits, and then has no more to do than what is missing.
-    `status.json` follows along, `result.json` holds the record in the end.
+    `status.json` follows along, `result.json` holds the record in the end; of
+    a run of the benchmark it is there from the first scored sampler on.
 
     Args:
         run_dir: A folder made by :meth:`Store.prepare`, or the URL of one in a store at a URL.

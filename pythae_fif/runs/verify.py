@@ -31,7 +31,8 @@ KINDS_OF_FINDINGS = {
     "unreadable": "a file that may not be read: nothing can be said of it",
     "other schema": "the record is of another version of records, which this one does not read",
     "failed": "the run failed; the same command tries it again",
-    "unfinished": "no record yet, or it is trained anew; the same command goes on",
+    "unfinished": "no record of all that was asked yet, or it is trained anew; the same "
+    "command goes on",
     "under way": "a process works on it at this moment",
     "set aside": "a damaged file that was put away, kept for you to look at",
     "packed": "a line of a pack: nothing can be said of its model and pictures",

@@ -47,11 +47,21 @@ _DRAWS = set(
         " fractional_max_pool3d fractional_max_pool3d_with_indices"
     )
 )
-_RECURRENT = set(named("lstm gru rnn_tanh rnn_relu", torch))
+_RECURRENT_NAMES = "lstm gru rnn_tanh rnn_relu"
+_RECURRENT = {
+    *named(_RECURRENT_NAMES, torch),
+    *(getattr(torch.ops.aten, name).input for name in _RECURRENT_NAMES.split()),
+}
+_EXPORTED_DROPOUT = {
+    of.default for of in named("dropout feature_dropout alpha_dropout", torch.ops.aten)
+}
+"""As the networks of `torch.export` call them, with rate and whether it is a training."""
 
 
 def draws(operation: Any, args: tuple[Any, ...]) -> bool:
     """Whether an operation draws, in training, random numbers that its result does not show."""
+    if operation in _EXPORTED_DROPOUT:
+        return bool(args[1] > 0 and args[2])
     if operation not in _RECURRENT:
         tags = getattr(operation, "tags", ())  # of an exported network's operations
         return operation in _DRAWS or torch.Tag.nondeterministic_seeded in tags

@@ -51,7 +51,7 @@ from pythae_fif.reports.grid import (
     to_markdown,
     write_rows,
 )
-from pythae_fif.reports.model_tables import code_grid, configuration_grid
+from pythae_fif.reports.model_tables import code_grid, configuration_grid, cost_grid
 from pythae_fif.reports.published_tables import (
     not_comparable,
     table2,
@@ -61,6 +61,7 @@ from pythae_fif.reports.published_tables import (
 from pythae_fif.reports.report import SAMPLER_LABELS, Report, Row, build_report
 from pythae_fif.reports.sample_figure import Line, images_of
 from pythae_fif.reports.score_table import score_grid
+from pythae_fif.runs.folder import Status
 from pythae_fif.runs.kind import Environment
 from pythae_fif.sampling import SAMPLERS
 
@@ -906,11 +907,15 @@ class TestReference:
         for found in RESULTS:
             whole.prepare(found.spec, Environment())
             write_json(whole.run_dir(found.spec) / "result.json", found.record.to_dict())
+            Status(state="finished").write(whole.run_dir(found.spec))
         report_store.fill(whole)
         drawn = build_report(EXPERIMENT, RESULTS)
         write_experiment(whole, splits(), drawn)
         script = packer()
         script.copy(root, target)
+        Status(state="interrupted").write(whole.run_dir(RESULTS[0].spec))  # samplers are to come
+        assert script.pack(root, tmp_path / "begun") == len(RESULTS) - 1
+        Status(state="finished").write(whole.run_dir(RESULTS[0].spec))
         assert script.pack(root, target) == len(RESULTS)
         before = {p: p.stat().st_mtime_ns for p in target.rglob("*.*") if p.is_file()}
         write_experiment(store(target), splits(), drawn)
@@ -1058,6 +1063,19 @@ class TestCodes:
 
     def test_none_of_early_records(self):
         assert code_grid(report(RESULTS)) is None
+
+
+def test_hours_are_of_all_attempts_that_scored():
+    """Samplers of one later attempt are one attempt."""
+    ours = RESULTS[0]
+    first, then = (
+        ours.record.provenance.model_copy(update={"started": at, "seconds": 3600 * hours})
+        for at, hours in (("a", 1), ("b", 2))
+    )
+    later = {"provenance": first, "later_provenance": {"gmm": then, "maf": then}}
+    resumed = dataclasses.replace(ours, record=ours.record.model_copy(update=later))
+    (row,) = cost_grid(report([resumed])).rows
+    assert row[-1].text == "3.00"
 
 
 def test_all_configurations_of_fif_are_shown():

@@ -418,6 +418,24 @@ def test_dropout_as_an_exported_network_calls_it_is_refused():
         record(lambda x: dropout(x * 1.0, 0.5, True), torch.ones(4, 6))
 
 
+@pytest.mark.parametrize("idle", [(0.5, False), (0.0, True)])
+def test_dropout_of_an_exported_network_is_recorded_where_it_draws_nothing(idle):
+    dropout = torch.ops.aten.dropout.default
+    tape = record(lambda x: dropout(x * 3.0, *idle), torch.ones(4, 6))
+    torch.testing.assert_close(tape.jvps(torch.ones(1, 4, 6)), torch.full((1, 4, 6), 3.0))
+
+
+def test_an_exported_recurrent_network_is_recorded_without_dropout():
+    lstm, x = torch.nn.LSTM(3, 2, batch_first=True), torch.randn(4, 5, 3)
+    state = (torch.zeros(1, 4, 2),) * 2
+    call = torch.ops.aten.lstm.input
+    given = (state, list(lstm.parameters()), True, 1, 0.0, True, False, True)
+    tape = record(lambda x: call(x, *given)[0], x)
+    v = torch.randn(1, 4, 5, 3)
+    expected = torch.func.jvp(lambda x: lstm(x)[0], (x,), (v[0],))[1]
+    torch.testing.assert_close(tape.jvps(v)[0], expected)
+
+
 def test_replay_passes_once_through_batch_norm():
     encode, decode = mlp(D, d, norm=True), mlp(d, D, norm=True)
     surrogate(encode, decode, torch.randn(B, D), sample_hutchinson(B, d, 2), mode="replay")
