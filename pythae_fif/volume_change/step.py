@@ -101,6 +101,7 @@ def by_differentiation(step: Step, tangent_of: TangentOf) -> tuple[Tensor, ...]:
     """
     leaves, form = tree_flatten((step.args, step.kwargs))
     found = dict(enumerate(map(tangent_of, leaves)))
+    leaves = [_with_written_gradient(leaf) for leaf in leaves]
     moving = {i: tangent for i, tangent in found.items() if tangent is not None}
     point, dtype = tuple(leaves[i] for i in moving), next(iter(moving.values())).dtype
     pushed = [t.to(x.dtype) for t, x in zip(moving.values(), point, strict=True)]
@@ -127,6 +128,30 @@ def by_differentiation(step: Step, tangent_of: TangentOf) -> tuple[Tensor, ...]:
     raise UnsupportedOperationError(
         f"operation {step.name} has neither a forward nor a second derivative in PyTorch"
     )
+
+
+class _WrittenGradient(torch.autograd.Function):
+    """The identity. In place of a gradient that is a zero without memory its backward has zeros.
+
+    Where a product does not move with its input, PyTorch gives such a gradient. GroupNorm's own
+    backward kernel then returns what is by chance in memory (torch 2.13, CPU), and fused Adam
+    raises.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        return torch.zeros_like(grad) if grad._is_zerotensor() else grad
+
+
+def _with_written_gradient(leaf: Any) -> Any:
+    if not isinstance(leaf, Tensor) or not leaf.requires_grad or torch.compiler.is_compiling():
+        return leaf
+    identity: Any = _WrittenGradient.apply
+    return identity(leaf)
 
 
 def linear_map(step: Step, tangent_of: TangentOf) -> tuple[Tensor, ...]:

@@ -538,7 +538,6 @@ def test_a_part_of_the_batch_is_that_part_by_itself(name):
 @settings(max_examples=12, deadline=None)
 def test_random_networks_of_all_rules(names, seed, samples, part):
     """Replay is the explicit Jacobian, and its gradient that of double backward."""
-    torch.manual_seed(seed)  # or the same example has other weights when it is tried again
     model = fif(*names).eval()
     generator = torch.Generator().manual_seed(seed)
     x, tangents = points(3), torch.randn(samples, 3 - part, D, generator=generator).double()
@@ -562,7 +561,6 @@ def test_random_networks_of_all_rules(names, seed, samples, part):
         torch.autograd.grad((p * left).sum(), weights, allow_unused=True, materialize_grads=True)
         for p in (products, expected)
     )
-    assume(all(part.isfinite().all() for part in reference))  # equal values have no variance
     torch.testing.assert_close(found, reference, rtol=1e-7, atol=1e-9)
 
 

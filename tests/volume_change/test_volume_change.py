@@ -418,6 +418,24 @@ def test_dropout_as_an_exported_network_calls_it_is_refused():
         record(lambda x: dropout(x * 1.0, 0.5, True), torch.ones(4, 6))
 
 
+def test_a_gradient_that_is_zero_is_written():
+    """PyTorch's zeros without memory make GroupNorm return whatever is in memory."""
+    first, group = nn.Linear(4, 64), nn.GroupNorm(2, 4)
+    last = nn.InstanceNorm2d(4, affine=True, track_running_stats=True).eval()
+    gradients = []
+
+    def net(x):
+        y = group(first(x).view(-1, 4, 4, 4))
+        y.register_hook(gradients.append)  # the product of `last` does not move with y
+        return last(y)
+
+    products = record(net, torch.randn(3, 4)).jvps(torch.randn(2, 3, 4))
+    products.sum().backward()
+    (zero,) = gradients
+    assert not zero._is_zerotensor() and not zero.any()
+    assert first.weight.grad.isfinite().all()
+
+
 @pytest.mark.parametrize("idle", [(0.5, False), (0.0, True)])
 def test_dropout_of_an_exported_network_is_recorded_where_it_draws_nothing(idle):
     dropout = torch.ops.aten.dropout.default
