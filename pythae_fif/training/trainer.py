@@ -74,8 +74,7 @@ class FIFTrainer:
     file system that all see; the first process alone writes, calls `on_epoch` and tells callbacks.
 
     Args:
-        model: The model to train, in place; it moves to the GPU if there is one and `no_cuda` is
-            not set.
+        model: The model to train, in place; it moves to the GPU, if any, unless `no_cuda` is set.
         train_dataset: An `ImageDataset`, another `BatchDataset`, or any data set that Pythae's
             trainers take.
         eval_dataset: The same, or None to keep the weights of lowest training loss.
@@ -257,12 +256,13 @@ class FIFTrainer:
         loaders = {"train_loader": self.train_loader, "eval_loader": self.eval_loader}
         tell.on_epoch_begin(config, epoch=epoch, **loaders)
         learning_rates = self._optimizers.learning_rates()
-        start = self._budget.start_epoch(progress)
-        size, batch_size = len(self.train_dataset), config.per_device_train_batch_size
+        start, size = self._budget.start_epoch(progress), len(self.train_dataset)
+        in_pass = self._budget.pass_of(progress, size)
+        batch_size = config.per_device_train_batch_size
         with items_for_batch_norm(size, batch_size, self.processes.count):
-            trained = self.train_step(epoch, self._budget.pass_of(progress, size))
+            trained = self.train_step(epoch, in_pass)
         train_seconds = time.perf_counter() - start
-        evaluated = {} if self.eval_loader is None else self.eval_step(epoch).losses
+        evaluated = {} if self.eval_loader is None else self.eval_step(epoch, in_pass).losses
         seconds = time.perf_counter() - start
         self._optimizers.step_schedulers(evaluated or trained.losses)
         images = trained.batches * batch_size * self.processes.count
@@ -303,13 +303,13 @@ class FIFTrainer:
         tell.on_train_step_begin(config, train_loader=loader, epoch=epoch, rank=self.processes.rank)
         self.model.train()
         total = torch.zeros(1, dtype=torch.float64, device=self.device)
-        size = len(self.train_dataset)
-        batches = weighted_batches(loader, config.seed, in_pass or epoch)
+        size, in_pass = len(self.train_dataset), in_pass or epoch
+        batches = weighted_batches(loader, config.seed, in_pass)
         for step, (weight, inputs) in enumerate(batches, start=1):
             done = self._budget.share_before_step(epoch, step, len(loader))
             with self._precision():
                 losses = self._losses(
-                    self._in_training, inputs, weight, size, epoch=in_pass or epoch, share_done=done
+                    self._in_training, inputs, weight, size, epoch=in_pass, share_done=done
                 )
             total = total + losses.detached()
             if step % LOOK_EVERY == 0 or not self._rule.single:
@@ -321,11 +321,11 @@ class FIFTrainer:
         self.model.update()
         return self._means(total, losses, step, f"epoch {epoch}, train loss")
 
-    def eval_step(self, epoch: int) -> Pass:
+    def eval_step(self, epoch: int, in_pass: int | None = None) -> Pass:
         """One pass over the evaluation data, always in float32.
 
         Args:
-            epoch: The number of the training epoch before, from 1.
+            epoch, in_pass: As of the `train_step` before.
 
         Raises:
             NonFiniteError: A loss is NaN or infinite.
@@ -336,13 +336,13 @@ class FIFTrainer:
         self.model.eval()
         self.processes.share_buffers(self.model)
         total = torch.zeros(1, dtype=torch.float64, device=self.device)
-        size = len(self.eval_dataset)
+        size, in_pass = len(self.eval_dataset), in_pass or epoch
         for weight, inputs in weighted_batches(loader, config.seed, None):
             try:
                 with torch.no_grad():
-                    losses = self._losses(self.model, inputs, weight, size, epoch=epoch)
+                    losses = self._losses(self.model, inputs, weight, size, epoch=in_pass)
             except RuntimeError:  # as Pythae: a model whose loss needs gradients
-                losses = self._losses(self.model, inputs, weight, size, epoch=epoch)
+                losses = self._losses(self.model, inputs, weight, size, epoch=in_pass)
             total = total + losses.detached()
             tell.on_eval_step_end(config)
         return self._means(total, losses, len(loader), f"epoch {epoch}, eval loss")

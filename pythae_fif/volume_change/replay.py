@@ -148,7 +148,8 @@ def record(function: Callable[[Tensor], Tensor], point: Tensor) -> Tape:
 
     Raises:
         UnsupportedOperationError: An operation draws random numbers that its result does not show,
-            or writes where another view reads, or nothing leads from the input to the output.
+            or writes where another view reads, or is a form of BatchNorm without a rule, or nothing
+            leads from the input to the output.
 
     Example:
         >>> import torch
@@ -267,6 +268,8 @@ class _Recorder(TorchFunctionMode):
         if (composed := COMPOSED.get(func) or MASKED.get(func)) is not None:
             with self:
                 return composed(*args, **kwargs)
+        if func not in RULES and "batch_norm" in getattr(func, "__name__", ""):
+            raise UnsupportedOperationError(f"operation {func.__name__} has no rule")
         out = func(*args, **kwargs)
         step = Step(func, args, kwargs, out, differentiable(out))
         if not step.outs:

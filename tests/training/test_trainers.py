@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pythae.data.datasets import BaseDataset, DatasetOutput, collate_dataset_output
 from pythae.models import (
+    AE,
     MSSSIM_VAE,
     RHVAE,
     VAE,
@@ -159,6 +160,21 @@ def test_wall_clock_ends_the_training_and_cuts_epochs(name, tmp_path, ticks):
     trainer_of(name, tmp_path / "whole", **resting).train()
     (row,) = read_log(tmp_path / "whole")  # the mean of a cut epoch is that of its own batches
     assert rows[0]["train_loss"] == pytest.approx(row["train_loss"], rel=0.5)
+
+
+def test_wall_clock_tells_training_and_evaluation_the_same_pass(tmp_path, ticks, monkeypatch):
+    told = []
+    forward = AE.forward
+
+    def listening(self, inputs, **kwargs):
+        told.append((self.training, kwargs["epoch"]))
+        return forward(self, inputs, **kwargs)
+
+    monkeypatch.setattr(AE, "forward", listening)
+    trainer_of("AE", tmp_path, wall_clock=60.0, train=Images(400)).train()
+    seen = list(dict.fromkeys(told))
+    passes = [number for training, number in seen if training]
+    assert len(passes) < 10 and [number for training, number in seen if not training] == passes
 
 
 def test_killed_training_does_not_get_its_time_back(tmp_path, ticks):
