@@ -188,6 +188,7 @@ def trained_model(job: ImageJob, splits: Splits) -> tuple[BaseAE, Training]:
             folder.write_json("training.json", record.to_dict())
 
         trainer = trainer_of(job.spec, splits, folder, on_epoch, seal)
+        folder.tell("running", "training")  # an epoch may take minutes
         result = trainer.train()
     return trainer.model, _training_of(result, trainer.model)
 

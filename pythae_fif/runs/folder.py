@@ -91,7 +91,7 @@ class RunFolder:
         before = Status.read(path)
         self.state = before.state
         self.attempt = before.attempt + 1
-        self._told = 0.0
+        self._stage, self._told = "", 0.0
         self._timeout = timeout
 
     def write(self, name: str, write: Callable[[BinaryIO], object]) -> None:
@@ -119,9 +119,9 @@ class RunFolder:
         if self._timeout is not None:  # needs no lock of Python's: a hanging library ends too
             faulthandler.dump_traceback_later(self._timeout, exit=True, file=2)
         now = time.monotonic()
-        if (state, stage) == (self.state, "training") and now - self._told < 0.5:
+        if (state, stage) == (self.state, self._stage) and now - self._told < 0.5:
             return
-        self.state, self._told = state, now
+        self.state, self._stage, self._told = state, stage, now
         Status(state, stage, round(progress, 4), self.attempt, **more).write(self.path)
 
     def checksums(self) -> dict[str, str]:

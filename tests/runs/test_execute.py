@@ -37,6 +37,21 @@ def deed(monkeypatch):
     return lambda function: monkeypatch.setitem(DEEDS, "nothing", function)
 
 
+def test_a_new_stage_is_told_at_once(run_dir, deed):
+    """Of one stage the status is written twice a second at most."""
+    told = []
+
+    def tells(job):
+        for stage, progress in (("loading data", 0.0), ("training", 0.0), ("training", 0.5)):
+            job.folder.tell("running", stage, progress)
+            status = Status.read(run_dir)
+            told.append((status.stage, status.progress))
+
+    deed(tells)
+    execute(run_dir, TASKS)
+    assert told == [("loading data", 0.0), ("training", 0.0), ("training", 0.0)]
+
+
 def _epoch_that_is_interrupted(seconds: float, patience: float) -> None:
     """Of a training that somebody wants to end as soon as it has begun."""
     ended = False
