@@ -94,9 +94,11 @@ def pack(root: Path, target: Path, replace: bool = False) -> int:
     for config in (root / "runs").rglob("config.yaml"):
         run_dir = config.parent
         state = Status.read(run_dir).state
-        begun = state in ("waiting", "running", "interrupted")  # its record may lack samplers
-        if state == "failed" or ((run_dir / "result.json").exists() and not begun):
-            run = run_dir.relative_to(root / "runs").as_posix()
+        run = run_dir.relative_to(root / "runs").as_posix()
+        scored = (run_dir / "result.json").exists()
+        if scored and state in ("waiting", "running", "interrupted"):
+            print(f"{run} is left out: it is {state}, and may lack samplers")
+        elif scored or state == "failed":
             runs[run] = packed(run_dir, run)
     runs = there | runs if replace else runs | there
     packs: dict[str, list[str]] = {}

@@ -22,7 +22,6 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import pydantic.dataclasses
@@ -108,12 +107,18 @@ def _each_once(values: list[T]) -> list[T]:
     return values
 
 
+def _absolute(path: str) -> str:
+    if not path:
+        raise ValueError("a path is needed")
+    return os.path.abspath(os.path.expanduser(path))
+
+
 Whole = Annotated[int, BeforeValidator(_whole)]
 """An integer, which YAML may write as 10.0 or 1e1."""
 
 AtLeastOne = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
 
-AbsolutePath = Annotated[str, AfterValidator(lambda path: os.path.abspath(Path(path).expanduser()))]
+AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 """A path that means the same in every working directory, and has a name."""
 
 Each = Annotated[list[T], AfterValidator(_each_once)]

@@ -1,4 +1,4 @@
-"""All finished runs that one table can hold, whichever commands made them."""
+"""All runs with a record that one table can hold, whichever commands made them."""
 
 __all__ = ["ImageStore", "leaderboard"]
 
@@ -25,8 +25,8 @@ def leaderboard(
     results: Iterable[Result] = (),
     labels_hash: str | None = None,
 ) -> list[Result]:
-    """Every finished run that differs from the experiment's in model, varied hyper-parameters, seed
-    and samplers alone.
+    """Every run with a record that differs from the experiment's in model, varied hyper-parameters,
+    seed and samplers alone.
 
     So the files of an experiment do not depend on how its models were spread over commands.
 
@@ -39,8 +39,8 @@ def leaderboard(
         labels_hash: Of the data's labels, for models that are told them.
 
     Returns:
-        In the order of the models' names, their grids and the seeds; each specification has all
-        samplers that its record has scores of.
+        In the order of the models' names, their grids and the seeds; each specification has the
+        samplers that its record has scores of, and those that are still asked of it.
     """
     models = set(names_in("models"))
     found = {result.spec.run_id: result for result in results}
@@ -63,7 +63,8 @@ def leaderboard(
     scored = []
     for result in found.values():
         known = entries[result.spec.model].samplers
-        samplers = tuple(name for name in known if name in result.record.scores)
+        named = {*result.record.scores, *result.spec.samplers}
+        samplers = tuple(name for name in known if name in named)
         scored.append(Result(dataclasses.replace(result.spec, samplers=samplers), result.record))
     return sorted(scored, key=place)
 

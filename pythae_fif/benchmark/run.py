@@ -35,7 +35,7 @@ from pythae_fif.evaluation.scores import Scores
 from pythae_fif.files import checksum, set_aside
 from pythae_fif.runs.kind import Job, Kind, require_planned
 from pythae_fif.runs.provenance import git_state, provenance
-from pythae_fif.runs.store import json_content
+from pythae_fif.runs.store import config_text, json_content
 from pythae_fif.sampling import FIT_STEPS
 from pythae_fif.sampling.models import embed, reconstruction_error
 from pythae_fif.sampling.samplers import generate, generate_by_class
@@ -70,6 +70,11 @@ def work(job: ImageJob) -> None:
     before = job.before
     wanted = dict.fromkeys((*spec.samplers, *(before.scores if before else ())))
     if before is not None and before.training != training:  # scores of a model that is gone
+        # All are asked anew, so that the run is not done before it has them all.
+        asked = config_text(IMAGES, dataclasses.replace(spec, samplers=tuple(wanted)))
+        folder.write("config.yaml", lambda file: file.write(asked.encode()))
+        for name in (name_of(of) for of in wanted for name_of in (samples_name, classes_name)):
+            (folder.path / name).unlink(missing_ok=True)
         before = None
 
     folder.tell("running", "features of the data", 0.9)

@@ -15,7 +15,7 @@ from pythae_fif.evaluation.scores import Scores
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run: what was asked and what came of it."""
+    """A run with a record: what was asked and what came of it."""
 
     spec: RunSpec
     record: ImageRecord

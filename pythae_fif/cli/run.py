@@ -50,7 +50,7 @@ from pythae_fif.reports import (
     score_terminal,
     write_experiment,
 )
-from pythae_fif.reports.report import SAMPLER_LABELS
+from pythae_fif.reports.report import SAMPLER_LABELS, Report
 from pythae_fif.runs.engines import (
     Batch,
     Engine,
@@ -266,7 +266,7 @@ class _Course:
             return engine.run_all(batch, on_change)
 
     def _results(self) -> list[Result]:
-        """The finished runs of the plan."""
+        """The runs of the plan that have a record."""
         records = ((spec, self.store.record(spec)) for spec in self.plan)
         return [Result(spec, record) for spec, record in records if record is not None]
 
@@ -292,11 +292,16 @@ class _Course:
         results = self._results()
         if not results:
             return None
-        missing = len(self.plan) - sum(IMAGES.answers(r.spec, r.record) for r in results)
+        unmade = len(self.plan) - len(results)
         guess = constant_error(self.splits)
         below = store.root / "reference"
         reference = Store(below, IMAGES, reads_only=True) if below.is_dir() else None
-        report = build_report(experiment, results, missing, guess, reference)
+
+        def report_of(results: list[Result]) -> Report:
+            partial = sum(not IMAGES.answers(r.spec, r.record) for r in results)
+            return build_report(experiment, results, unmade + partial, guess, reference)
+
+        report = report_of(results)
         console.print(score_terminal(report, console.width))
         data = next(note for note in report.notes if note.startswith("Data: "))
         others = [note for note in report.notes if note != data]
@@ -307,7 +312,7 @@ class _Course:
         everything = leaderboard(
             store, experiment, splits.content_hash, results, splits.labels_hash
         )
-        report = build_report(experiment, everything, missing, guess, reference)
+        report = report_of(everything)
         specs = {store.run_dir(spec): spec for spec in self.plan}
         reasons = {f.run_dir: f.error for f in failed}
         for run_dir, spec in specs.items():  # those of packs, which are not tried again

@@ -57,9 +57,9 @@ def to_uint8(arrays: Mapping[str, np.ndarray], where: str | Path) -> dict[str, n
     """Brings image arrays of one data set to uint8, (N, C, H, W).
 
     Integers are taken as 0..255. Floats are taken as 0..1 if no value in any of the arrays
-    exceeds 1 (by more than rounding), else as 0..255, and are rounded; an array in 0..1 is then
-    refused. A four-dimensional array with 1 or 3 at its second place is N x C x H x W, otherwise
-    N x H x W x C.
+    exceeds 1 (by more than rounding), else as 0..255, and are rounded; an array in 0..1 with
+    fractions is then refused. A four-dimensional array with 1 or 3 at its second place is
+    N x C x H x W, otherwise N x H x W x C.
 
     Args:
         arrays: Key -> images (N, C, H, W), (N, H, W, C) or (N, H, W).

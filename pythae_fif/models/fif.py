@@ -30,7 +30,7 @@ from pythae_fif.volume_change import (
     fif_loss,
     surrogate,
 )
-from pythae_fif.volume_change.loss import Map
+from pythae_fif.volume_change.loss import Map, Surrogate
 from pythae_fif.volume_change.replay import check_replay
 from pythae_fif.volume_change.variants import (
     GradientTo,
@@ -182,13 +182,12 @@ class FIF(HutchinsonModel):
             what = "wrong gradients" if forward else "wrong running statistics"
             raise ConfigError(
                 f"FIFConfig mode={model_config.mode!r} with BatchNorm networks gives {what} "
-                f"for gradient_to={options[0]!r}, trace_space={options[1]!r}; use "
-                f"mode='backward'"
+                f"for gradient_to={options[0]!r}, trace_space={options[1]!r}; use mode='backward'"
             )
-        if model_config.jacobian_at != "data" and has_batch_norm(self):
+        if model_config.jacobian_at != "data" and has_batch_norm(self.encoder):
             raise ConfigError(
-                f"FIFConfig jacobian_at={model_config.jacobian_at!r} with BatchNorm networks gives "
-                "wrong running statistics; use jacobian_at='data', or GroupNorm"
+                f"FIFConfig jacobian_at={model_config.jacobian_at!r} with BatchNorm in the encoder "
+                "gives wrong running statistics; use jacobian_at='data', or GroupNorm"
             )
         if forward:
             check_no_script(self, f"FIFConfig mode={model_config.mode!r}")
@@ -335,6 +334,10 @@ class FIF(HutchinsonModel):
                     self._check_replay(*few)
             except UnsupportedOperationError as error:
                 mode = self._instead_of_replay(error)
+            except ValueError as error:  # BatchNorm of one item, by statistics of the batch
+                raise ConfigError(
+                    f"{self.model_name} of one item in evaluation mode: {first_line(error)}"
+                ) from error
         if mode != "replay":
             with self._in_evaluation_mode():
                 self._check_mode(mode, *few)
@@ -342,23 +345,23 @@ class FIF(HutchinsonModel):
 
     def _surrogate(self, encode: Map, decode: Map, x: Tensor, eps: Tensor) -> SurrogateOutput:
         """The volume term in the way that the configuration asks for."""
+        mode = self._surrogate_mode or self.model_config.mode
+        try:
+            return self._estimator(mode)(encode, decode, x, eps)
+        except UnsupportedOperationError as error:  # an operation of training mode alone
+            self._surrogate_mode = self._instead_of_replay(error)
+            return self._estimator(self._surrogate_mode)(encode, decode, x, eps)
+
+    def _estimator(self, mode: Mode) -> Surrogate:
         config = self.model_config
-        estimate = partial(
+        return partial(
             surrogate,
-            encode,
-            decode,
-            x,
-            eps,
             jacobian_at=config.jacobian_at,
             gradient_to=config.gradient_to,
             trace_space=config.trace_space,
+            mode=mode,
             dtype=torch.bfloat16 if config.surrogate_precision == "bfloat16" else None,
         )
-        try:
-            return estimate(mode=self._surrogate_mode or config.mode)
-        except UnsupportedOperationError as error:  # an operation of training mode alone
-            self._surrogate_mode = self._instead_of_replay(error)
-            return estimate(mode=self._surrogate_mode)
 
     def _instead_of_replay(self, error: UnsupportedOperationError) -> Mode:
         if self.model_config.needs_replay:
@@ -380,8 +383,6 @@ class FIF(HutchinsonModel):
 
     def _check_mode(self, mode: Mode, x: Tensor, condition: Tensor | None) -> None:
         """Raises ConfigError where PyTorch cannot differentiate the networks in a mode."""
-        self._surrogate_mode = mode
-        encode, decode = self.networks_at(condition)
         with torch.inference_mode(False), torch.enable_grad():
             eps = x.new_ones(1, len(x), self.model_config.trace_dim(x[0].numel()))
             eps.requires_grad_()  # that of a frozen encoder has no other gradient
@@ -389,10 +390,9 @@ class FIF(HutchinsonModel):
             if not weights:
                 return
             try:
-                out = self._surrogate(encode, decode, x.clone(), eps)
+                out = self._estimator(mode)(*self.networks_at(condition), x.clone(), eps)
                 torch.autograd.grad(out.surrogate.sum(), weights, allow_unused=True)
             except (RuntimeError, ValueError) as error:
-                self._surrogate_mode = None
                 other = "central_difference" if mode == "backward" else "backward"
                 raise ConfigError(
                     f"FIFConfig mode={mode!r}: PyTorch cannot differentiate a network so "

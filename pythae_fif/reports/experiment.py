@@ -222,7 +222,8 @@ def _image_figures(
         if whole and (drawn := lines(store, report)):
             write_figure(path, sample_figure([tested, *drawn], report.title))
         elif not path.exists():
-            logger.warning("%s is not drawn: some runs have no pictures", path)
+            if not whole:
+                logger.warning("%s is not drawn: some runs have no pictures", path)
             continue
         yield FigureFile(kind, title, shows, path)
 

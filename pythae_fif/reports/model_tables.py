@@ -142,7 +142,7 @@ def _cost(name: str, records: list[ImageRecord]) -> list[Cell]:
     provenance = [record.provenance for record in records]
     later = [list(record.later_provenance.values()) for record in records]
     attempts = [
-        {made.started: made for made in (first, *more)}
+        {(made.started, made.seconds): made for made in (first, *more)}
         for first, more in zip(provenance, later, strict=True)
     ]
     hours = sum(made.seconds or 0 for of in attempts for made in of.values()) / 3600

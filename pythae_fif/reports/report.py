@@ -138,7 +138,7 @@ def build_report(
     Args:
         experiment: What was asked for.
         results: Its finished runs; at least one.
-        missing: Number of runs of the plan that have no record, or not of every sampler.
+        missing: Number of runs that have no record, or not of every sampler that is asked.
         constant_mse: Squared error a test pixel of the training images' mean, by which a model
             that did not learn is known; None leaves that out.
         reference: Another store, with runs made elsewhere.
@@ -180,7 +180,7 @@ def _warnings(report: Report, missing: int, constant_mse: float | None) -> list[
     experiment, results, scored = report.experiment, report.results, report.scored
     warnings = []
     if missing:
-        runs = "1 run of the plan has" if missing == 1 else f"{missing} runs of the plan have"
+        runs = "1 run has" if missing == 1 else f"{missing} runs have"
         warnings.append(f"{runs} no result, or not of every sampler: the table is not complete.")
     dimensions = {
         row.model: choice.spec.latent_dim

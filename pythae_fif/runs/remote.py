@@ -118,13 +118,16 @@ class Remote:
     def push(self, folder: Path) -> None:
         """Sends what changed in a run's folder, the record last, and clears its old checkpoint."""
         with self._pushing:
-            synced = _read_synced(folder)
+            synced, record = _read_synced(folder), folder / "result.json"
+            before = _local_stamp(record) if record.exists() else None
             paths = [p for p in folder.rglob("*") if p.is_file()]
-            paths.sort(key=lambda path: (path.name == "result.json", str(path)))
+            paths.sort(key=lambda path: (path == record, str(path)))
             for path in paths:
                 name = path.relative_to(self.folder).as_posix()
                 try:
                     stamp = _local_stamp(path)
+                    if path == record and stamp != before:
+                        continue  # it may seal files that came after those listed
                     if _travels(name) and (name not in synced or synced[name][1] != stamp):
                         synced[name] = [self.put(path), stamp]
                 except OSError:

@@ -1,6 +1,6 @@
 """The folder of results: a folder a run, written whole; what is damaged is set aside, not lost."""
 
-__all__ = ["RunConfig", "Store", "json_content", "read_config"]
+__all__ = ["RunConfig", "Store", "config_text", "json_content", "read_config"]
 
 import contextlib
 import dataclasses
@@ -240,8 +240,7 @@ class Store(Generic[SpecT, RecordT]):
         if claimed:
             with contextlib.suppress(StoreError):
                 spec = self.kind.joined(read_config(run_dir).spec_of(self.kind, run_dir), spec)
-        content = {"kind": self.kind.name, "schema": self.kind.schema, "spec": spec.to_dict()}
-        write_text(run_dir / "config.yaml", yaml.dump(content, Dumper=_Dumper, sort_keys=False))
+        write_text(run_dir / "config.yaml", config_text(self.kind, spec))
         if self.remote:
             below = run_dir.relative_to(self.root).as_posix()
             environment = dataclasses.replace(environment, url=f"{self.remote.url}/{below}")
@@ -254,6 +253,12 @@ class Store(Generic[SpecT, RecordT]):
         if self.remote:  # a node that has the URL alone can start from there
             self.remote.push(run_dir)
         return run_dir
+
+
+def config_text(kind: Kind[SpecT, RecordT], spec: SpecT) -> str:
+    """What `config.yaml` holds of a run."""
+    content = {"kind": kind.name, "schema": kind.schema, "spec": spec.to_dict()}
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False)
 
 
 def read_config(run_dir: Path) -> RunConfig:

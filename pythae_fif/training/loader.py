@@ -203,7 +203,7 @@ def items_for_batch_norm(items: int, batch_size: int, count: int) -> Iterator[No
     try:
         yield
     except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
+        if isinstance(error, ConfigError) or "more than 1 value per channel" not in str(error):
             raise
         sizes = itertools.chain(range(batch_size - 1, 1, -1), range(batch_size + 1, items + 1))
         size = next((size for size in sizes if items % (size * count) // count != 1), None)

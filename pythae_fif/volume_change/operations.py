@@ -24,6 +24,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._ops import OpOverloadPacket
 from torch.overrides import TorchFunctionMode
 
 
@@ -52,22 +53,27 @@ _RECURRENT = {
     *named(_RECURRENT_NAMES, torch),
     *(getattr(torch.ops.aten, name).input for name in _RECURRENT_NAMES.split()),
 }
-_EXPORTED_DROPOUT = {
-    of.default for of in named("dropout feature_dropout alpha_dropout", torch.ops.aten)
-}
-"""As the networks of `torch.export` call them, with rate and whether it is a training."""
 
 
-def draws(operation: Any, args: tuple[Any, ...]) -> bool:
-    """Whether an operation draws, in training, random numbers that its result does not show."""
-    if operation in _EXPORTED_DROPOUT:
-        return bool(args[1] > 0 and args[2])
-    if operation not in _RECURRENT:
-        tags = getattr(operation, "tags", ())  # of an exported network's operations
-        return operation in _DRAWS or torch.Tag.nondeterministic_seeded in tags
-    numbers = [argument for argument in args if isinstance(argument, int | float)]
-    _has_biases, _num_layers, dropout = numbers[:3]
-    return dropout > 0
+def draws(operation: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether an operation draws random numbers that its result does not show."""
+    if operation in _RECURRENT:
+        numbers = [argument for argument in args if isinstance(argument, int | float)]
+        _has_biases, _num_layers, dropout = numbers[:3]
+        return dropout > 0
+    packet = getattr(operation, "overloadpacket", operation)
+    if not isinstance(packet, OpOverloadPacket):
+        return operation in _DRAWS
+    # Of torch.ops, which networks of torch.export call: PyTorch marks those that may draw.
+    ways = [getattr(packet, name) for name in packet.overloads()]
+    if not any(torch.Tag.nondeterministic_seeded in way.tags for way in ways):
+        return False
+    way = ways[0] if operation is packet else operation
+    given = {a.name: a.default_value for a in way._schema.arguments} | kwargs
+    given |= {a.name: value for a, value in zip(way._schema.arguments, args, strict=False)}
+    idle = given.get("train") is False or given.get("training") is False
+    rate = given.get("p", given.get("dropout_p"))
+    return not (idle or (isinstance(rate, int | float) and rate == 0))
 
 
 # ------------------------------------------------------------------ many operations in one
@@ -104,11 +110,15 @@ def _by_mask(dropout: Any) -> Callable[..., Tensor]:
     """Dropout as a product with the mask that it draws, the same numbers in the same order."""
 
     def by_mask(
-        input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+        input: Tensor,
+        p: float = 0.5,
+        training: bool = True,
+        inplace: bool = False,
+        train: bool = True,
     ) -> Tensor:
-        if not training:
+        if not (training and train):
             return input
-        mask: Tensor = dropout(torch.ones_like(input), p)
+        mask: Tensor = dropout(torch.ones_like(input), p, True)
         return input * mask
 
     return by_mask

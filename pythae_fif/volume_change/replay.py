@@ -274,7 +274,7 @@ class _Recorder(TorchFunctionMode):
         step = Step(func, args, kwargs, out, differentiable(out))
         if not step.outs:
             return out
-        drawn = draws(func, args)
+        drawn = draws(func, args, kwargs)
         if drawn or kwargs.get("out") is not None:
             why = "draws random numbers" if drawn else "writes to out"
             raise UnsupportedOperationError(f"operation {step.name} {why}")

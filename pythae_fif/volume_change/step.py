@@ -135,12 +135,18 @@ class _WrittenGradient(torch.autograd.Function):
 
     Where a product does not move with its input, PyTorch gives such a gradient. GroupNorm's own
     backward kernel then returns what is by chance in memory (torch 2.13, CPU), and fused Adam
-    raises.
+    raises. Compiled by inductor, gradients are written in any case.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(x: Tensor) -> Tensor:
         return x.view_as(x)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:
+        pass
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:

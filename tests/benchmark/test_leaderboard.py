@@ -47,6 +47,13 @@ def test_a_run_has_the_samplers_that_it_has_scores_of(tmp_path):
     assert found.spec.samplers == tuple(found.record.scores) == ("normal", "gmm", "maf")
 
 
+def test_a_run_has_the_samplers_that_are_still_asked_of_it(tmp_path):
+    store = report_store.store(tmp_path)
+    kept(store, 4, samplers=("gmm", "iaf"))
+    (found,) = leaderboard(store, EXPERIMENT, HASH)
+    assert found.spec.samplers == ("normal", "gmm", "maf", "iaf")
+
+
 @pytest.mark.parametrize(
     "changed",
     [

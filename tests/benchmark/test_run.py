@@ -201,6 +201,32 @@ def test_no_score_is_kept_of_a_model_that_is_gone(prepared):
     assert store.is_done(spec)
 
 
+def test_scores_that_are_made_anew_are_all_made(prepared, monkeypatch):
+    """The model is gone, a further sampler is asked for, and the run is cut off at the second."""
+    store, _, (run_dir,) = prepared({"samplers": ["normal", "gmm"]})
+    first = execute(run_dir)
+    shutil.rmtree(run_dir / "model")
+    prepared({"samplers": ["gaussian"]})
+    score, scored = run_module.score_samples, []
+
+    def interrupted(*arguments, **more):
+        if scored:
+            raise KeyboardInterrupt
+        scored.append(score(*arguments, **more))
+        return scored[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "score_samples", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            execute(run_dir)
+    assert Status.read(run_dir).state == "interrupted"
+    assert {path.name for path in run_dir.glob("samples-*")} == {"samples-gaussian.png"}
+    assert "unfinished" in {finding.kind for finding in verify(store.root, [IMAGES])}
+    record = execute(run_dir)
+    assert set(record.scores) == {"normal", "gmm", "gaussian"}
+    assert record.scores["normal"] == first.scores["normal"]
+
+
 def test_a_sampler_that_fails_costs_its_own_score(prepared, monkeypatch):
     store, (spec,), (run_dir,) = prepared({"samplers": ["gmm", "normal"]})
     generate = run_module.generate

@@ -80,6 +80,30 @@ def trainer_config(path, **options):
 # ---------------------------------------------------------------- how it is differentiated
 
 
+def test_batch_norm_in_the_decoder_alone_goes_with_a_jacobian_at_the_reconstruction():
+    """The encoder runs twice."""
+    config = FIFConfig(input_dim=(1, 8, 8), latent_dim=2, jacobian_at="reconstruction")
+    fif = FIF(config, decoder=build_networks("fif_convnet", (1, 8, 8), 2)[1]).train()
+    fif({"data": torch.rand(5, 1, 8, 8)}).loss.backward()
+    (moved, *_) = [m for m in fif.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert moved.num_batches_tracked == 1
+
+
+def test_a_network_that_always_takes_the_statistics_of_the_batch_is_refused():
+    class Encoder(BaseEncoder):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(4, 2)
+
+        def forward(self, x):
+            norm = torch.batch_norm(x, *[None] * 4, True, 0.1, 1e-5, False)
+            return ModelOutput(embedding=self.layer(norm))
+
+    fif = FIF(FIFConfig(input_dim=(4,), latent_dim=2), Encoder()).train()
+    with pytest.raises(ConfigError, match=r"^FIF of one item in evaluation mode: Expected "):
+        fif({"data": torch.rand(5, 4)})
+
+
 def test_forward_differentiation_with_batch_norm_is_refused():
     config = FIFConfig(input_dim=(1, 28, 28), latent_dim=3, mode="forward")
     with pytest.raises(ConfigError, match="BatchNorm"):

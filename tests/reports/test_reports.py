@@ -167,7 +167,7 @@ class TestTable:
         assert "None" not in text
         assert "| AE | N | 2.00 | 1.00 | – | 2.00 | 0.50 / 0.75 |" in text
 
-    @pytest.mark.parametrize(("missing", "start"), [(3, "3 runs of the plan have"), (1, "1 run ")])
+    @pytest.mark.parametrize(("missing", "start"), [(3, "3 runs have"), (1, "1 run ")])
     def test_missing_runs_come_first(self, missing, start):
         notes = build_report(EXPERIMENT, RESULTS, missing, constant_mse=0.1).notes
         assert notes[0].startswith(start)
@@ -830,7 +830,7 @@ class TestPage:
         assert "<li>Profile <code>quick</code>: a profile of the tests; at most 2 conf" in text
         assert "DivergedError: the loss is &lt;NaN&gt; &amp; no number in epoch 3" in text
         assert "AE did not learn" in text
-        assert "1 run of the plan has no result" in text
+        assert "1 run has no result" in text
         assert all(RESULTS[index].spec.run_id in text for index in (0, 4, 6))
 
     def test_what_a_model_says_cannot_break_the_page(self, tmp_path):

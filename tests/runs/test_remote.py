@@ -110,7 +110,7 @@ def test_resumed_elsewhere_from_the_last_checkpoint(
     epochs = []
 
     def watched(folder, state, stage="", progress=0.0, **more):
-        if stage == "training":
+        if stage == "training" and progress:
             epochs.append(round(progress / 0.9 * 3))
         tell(folder, state, stage, progress, **more)
 
@@ -136,6 +136,30 @@ def test_a_checkpoint_travels_while_the_run_goes_on(machine, url, monkeypatch):
     record = execute(prepare(url), TASKS)
     assert seen and "checkpoint.pt" not in record.files
     assert not [name for name in store.remote.files() if name.endswith("checkpoint.pt")]
+
+
+def test_a_record_travels_after_the_files_that_it_seals(machine, url, monkeypatch):
+    """Not if both came after the files to be sent were listed."""
+    remote, run_dir = task_store(url).remote, prepare(url)
+    record, put = run_dir / "result.json", remote.put
+    record.write_text("{}")
+
+    def meanwhile(path):
+        if path.name == "log.jsonl":
+            (run_dir / "samples-normal.png").write_bytes(b"pixels")
+            record.write_text('{"seals": "samples-normal.png"}')
+        return put(path)
+
+    monkeypatch.setattr(remote, "put", meanwhile)
+    (run_dir / "log.jsonl").write_text("")
+    remote.push(run_dir)
+    sent = {name.rpartition("/")[2] for name in remote.files()}
+    assert "log.jsonl" in sent and not sent & {"result.json", "samples-normal.png"}
+    remote.push(run_dir)
+    assert {name.rpartition("/")[2] for name in remote.files()} >= {
+        "result.json",
+        "samples-normal.png",
+    }
 
 
 @pytest.mark.parametrize("error", [StoreError("no network"), ConnectionError("no network")])

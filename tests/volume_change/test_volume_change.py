@@ -412,10 +412,51 @@ def test_batch_norm_as_an_exported_network_calls_it():
     )
 
 
-def test_dropout_as_an_exported_network_calls_it_is_refused():
-    dropout = torch.ops.aten.dropout.default
+@pytest.mark.parametrize("dropout", [torch.ops.aten.dropout, torch.ops.aten.dropout.default])
+@pytest.mark.parametrize("by_name", [False, True])
+def test_dropout_as_an_exported_network_calls_it_is_refused(dropout, by_name):
+    options = ((), {"p": 0.5, "train": True}) if by_name else ((0.5, True), {})
     with pytest.raises(UnsupportedOperationError, match=r"dropout.* draws random numbers"):
-        record(lambda x: dropout(x * 1.0, 0.5, True), torch.ones(4, 6))
+        record(lambda x: dropout(x * 1.0, *options[0], **options[1]), torch.ones(4, 6))
+
+
+@pytest.mark.parametrize(
+    "idle",
+    [
+        lambda x: torch.ops.aten.scaled_dot_product_attention.default(x, x, x),
+        lambda x: torch.ops.aten.rrelu.default(x, 0.1, 0.3),
+        lambda x: torch.ops.aten.feature_alpha_dropout.default(x, 0.5, False),
+        lambda x: torch.ops.aten.dropout(x, p=0.0, train=True),
+    ],
+    ids=["attention", "rrelu", "feature alpha dropout", "dropout"],
+)
+def test_what_an_exported_network_could_draw_and_does_not_is_recorded(idle):
+    x, v = torch.randn(2, 3, 4, dtype=torch.float64), torch.randn(2, 3, 4, dtype=torch.float64)
+    torch.testing.assert_close(
+        record(idle, x).jvps(v[None])[0], torch.func.jvp(idle, (x,), (v,))[1]
+    )
+
+
+@pytest.mark.parametrize("options", [(0.5, True), {"p": 0.5, "train": True}], ids=str)
+def test_dropout_of_torch_has_the_mask_that_it_drew(options):
+    args, kwargs = (options, {}) if isinstance(options, tuple) else ((), options)
+    tape = record(lambda x: torch.dropout(x, *args, **kwargs), torch.ones(4, 6))
+    torch.testing.assert_close(tape.jvps(torch.ones(1, 4, 6))[0], tape.value)
+
+
+def test_an_operation_without_a_rule_in_gradients_by_functions():
+    """Per-sample gradients by torch.func, of weights as well."""
+    weight, x, v = torch.randn(3, 4), torch.randn(5, 4), torch.randn(5, 4)
+
+    def loss(weight, x, v):
+        net = lambda x: nn.functional.softsign(x @ weight.T)  # noqa: E731
+        return record(net, x[None]).jvps(v[None, None]).square().sum()
+
+    found = torch.func.vmap(torch.func.grad(loss), (None, 0, 0))(weight, x, v)
+    for i in range(len(x)):
+        point = weight.clone().requires_grad_()
+        (expected,) = torch.autograd.grad(loss(point, x[i], v[i]), point)
+        torch.testing.assert_close(found[i], expected)
 
 
 def test_a_gradient_that_is_zero_is_written():
