@@ -80,7 +80,7 @@ def print_estimate(
     table = Table(box=None, padding=(0, 2))
     for heading in ("model", "runs", "training a run", "all its runs"):
         table.add_column(heading, justify="left" if heading == "model" else "right")
-    total = 0.0
+    total = longest = 0.0
     with display.stage("timing a few steps of each model") as progress:
         for done, (model, count) in enumerate(runs.items()):
             progress(done, len(runs))
@@ -89,13 +89,14 @@ def print_estimate(
             except (FIFError, ArithmeticError, RuntimeError) as error:
                 table.add_row(model, str(count), f"fails at once: {first_line(error)}", "")
                 continue
-            total += seconds * count
+            total, longest = total + seconds * count, max(longest, seconds)
             table.add_row(model, str(count), duration(seconds), duration(seconds * count))
     torch.set_num_threads(threads)
     console.print(table)
+    least = max(total / len(slots), longest)
     console.print(
         f"estimate from a few timed steps of each model's first configuration: training takes "
-        f"{duration(total)} one after the other, {duration(total / len(slots))} on this machine's "
+        f"{duration(total)} one after the other, {duration(least)} on this machine's "
         f"{counted(len(slots), 'slot')}; samplers, scores and start of "
         f"each run come on top"
     )

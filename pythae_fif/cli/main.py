@@ -2,6 +2,7 @@
 
 __all__ = ["main"]
 
+import io
 import logging
 import signal
 import sys
@@ -41,6 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code; see :data:`EPILOG`.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # one that lacks a β gets a question mark
+            stream.reconfigure(errors="replace")
     to_terminal = logging.StreamHandler()
     to_terminal.setFormatter(PlainFormatter())
     logging.basicConfig(level=logging.WARNING, handlers=[to_terminal])

@@ -28,7 +28,7 @@ from torch.distributions import Distribution
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError
 from pythae_fif.models.condition import Labels, as_condition
 from pythae_fif.models.latent_distributions import LatentDistribution, latent_distribution
-from pythae_fif.models.outputs import output_of
+from pythae_fif.models.outputs import check_data, output_of
 from pythae_fif.models.saved import SavedModel
 from pythae_fif.nn.conditional import join
 from pythae_fif.validation import config_dataclass
@@ -304,11 +304,7 @@ class ManifoldModel(SavedModel):
 
     def _typed(self, x: Tensor) -> Tensor:
         """Data in the type of the weights."""
-        if not x.is_floating_point():
-            raise DataError(
-                f"{self.model_name}: data must be floating-point numbers as in training, not "
-                f"{x.dtype}"
-            )
+        check_data(x, self)
         return x.to(next(self.parameters(), x).dtype)
 
     def _noisy(self, x: Tensor) -> Tensor:

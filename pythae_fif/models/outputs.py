@@ -1,8 +1,9 @@
-"""What networks give, checked; and methods that the compiler leaves alone."""
+"""What networks take and give, checked; and methods that the compiler leaves alone."""
 
-__all__ = ["output_of", "uncompiled"]
+__all__ = ["check_data", "output_of", "uncompiled"]
 
 import functools
+import math
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, cast
@@ -10,9 +11,24 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor
 
-from pythae_fif.errors import ConfigError
+from pythae_fif.errors import ConfigError, DataError
 
 M = TypeVar("M", bound=Callable[..., Any])
+
+
+def check_data(x: Any, model: Any) -> None:
+    """Raises DataError unless x is floating-point data of as many numbers as a model's."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise DataError(
+            f"{model.model_name}: data must be a tensor of floating-point numbers as in training, "
+            f"not {kind}"
+        )
+    dim = model.model_config.input_dim
+    if dim is not None and math.prod(x.shape[1:]) != math.prod(dim):
+        raise DataError(
+            f"{model.model_name}: data of shape {tuple(x.shape)} for input_dim={tuple(dim)}"
+        )
 
 
 def output_of(output: Any, key: str, model: Any) -> Tensor:

@@ -93,7 +93,12 @@ def _codes(choice: Choice, codes: Sequence[CodeScores]) -> list[Cell]:
         distances.append(statistics.fmean(known) if known else None)
     prior, gaussian, mixture = distances
     share = None
-    if prior is not None and gaussian is not None and mixture is not None and mixture < prior:
+    if (
+        prior is not None
+        and gaussian is not None
+        and mixture is not None
+        and mixture < 0.99 * prior
+    ):
         share = (prior - gaussian) / (prior - mixture)
     return [
         Cell(read_model_entry(choice.model).label),

@@ -8,6 +8,7 @@ __all__ = [
     "COMPOSED",
     "CONSTANT",
     "MASKED",
+    "REFUSED",
     "TwiceDifferentiable",
     "draws",
     "kernels_of",
@@ -40,6 +41,18 @@ CONSTANT = {
     *named("sign sgn round floor ceil trunc bernoulli"),
 }
 """Operations whose result does not move with their arguments."""
+
+_BATCH_NORMS = (
+    "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_functional"
+    " _batch_norm_with_update _batch_norm_with_update_functional"
+)
+_PACKETS = named(_BATCH_NORMS, torch.ops.aten)
+REFUSED = {
+    *named(_BATCH_NORMS, torch),
+    *_PACKETS,
+    *(getattr(packet, name) for packet in _PACKETS for name in packet.overloads()),
+}
+"""Forms of BatchNorm without a rule: of their statistics PyTorch's forward mode knows nothing."""
 
 _DRAWS = set(
     named(

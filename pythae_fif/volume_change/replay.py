@@ -18,11 +18,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._pytree import tree_map
 
 from pythae_fif.errors import first_line
-from pythae_fif.volume_change.operations import COMPOSED, CONSTANT, MASKED, draws, without_writing
+from pythae_fif.volume_change.operations import (
+    COMPOSED,
+    CONSTANT,
+    MASKED,
+    REFUSED,
+    draws,
+    without_writing,
+)
 from pythae_fif.volume_change.precision import full_float32
 from pythae_fif.volume_change.rules import RULES
 from pythae_fif.volume_change.step import (
@@ -268,8 +275,8 @@ class _Recorder(TorchFunctionMode):
         if (composed := COMPOSED.get(func) or MASKED.get(func)) is not None:
             with self:
                 return composed(*args, **kwargs)
-        if func not in RULES and "batch_norm" in getattr(func, "__name__", ""):
-            raise UnsupportedOperationError(f"operation {func.__name__} has no rule")
+        if func in REFUSED:
+            raise UnsupportedOperationError(f"operation {resolve_name(func) or func} has no rule")
         out = func(*args, **kwargs)
         step = Step(func, args, kwargs, out, differentiable(out))
         if not step.outs:

@@ -210,6 +210,16 @@ for words in (
         assert done.returncode == 0, done.stderr
 
 
+def test_a_stream_without_greek_letters_gets_question_marks():
+    done = subprocess.run(
+        [sys.executable, "-c", "from pythae_fif.cli.main import main; main(['list'])"],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"?-VAE" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -59,11 +59,22 @@ def test_half_precision_is_decomposed_in_float32(model, half):
 
 
 @pytest.mark.parametrize("score", SCORES)
+@pytest.mark.parametrize("channels", [2, 3])
+def test_data_of_another_size_are_refused(model, score, channels):
+    """A multiple of the size, too, of which an MLP would make more rows."""
+    shape = (2, *X.shape[1:])
+    with pytest.raises(DataError, match="for input_dim="):
+        getattr(model, score)(torch.rand(*shape[:1], channels * shape[1], *shape[2:]))
+
+
+@pytest.mark.parametrize("score", SCORES)
 def test_data_take_the_type_of_the_weights(model, score):
     expected = getattr(model, score)(X)
     assert torch.equal(getattr(model, score)(X.double()), expected)
     with pytest.raises(DataError, match="floating-point numbers as in training"):
         getattr(model, score)((255 * X).to(torch.uint8))
+    with pytest.raises(DataError, match="not ndarray"):
+        getattr(model, score)(X.numpy())
     assert getattr(model, score)(X[:0]).shape == (0, *expected.shape[1:])
 
 

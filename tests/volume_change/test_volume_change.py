@@ -525,7 +525,7 @@ def another_view(x):
         (lambda: gumbel, "operation torch.nn.functional.gumbel_softmax draws random numbers"),
         (lambda: another_view, "another view of a tensor that is written in place"),
         (lambda: lambda x: torch.native_batch_norm(x, None, None, None, None, True, 0.1, 1e-5)[0],
-         "operation native_batch_norm has no rule"),
+         "operation torch.native_batch_norm has no rule"),
         (lambda: lambda x: torch.ops.aten._native_batch_norm_legit.no_stats(
             x, None, None, True, 0.1, 1e-5)[0], "_native_batch_norm_legit.* has no rule"),
         (lambda: lambda x: nn.functional.pdist(x @ torch.ones(D, 4))[:, None] * torch.ones(d),
