@@ -327,7 +327,7 @@ class FIF(HutchinsonModel):
         """The configuration's mode, unless that is 'replay' and the networks cannot be."""
         mode: Mode = self.model_config.mode
         rows = slice(0, 1 if self.model_config.surrogate_fraction == 1 else 3)
-        few = x[rows], None if condition is None else condition[rows]
+        few = x[rows].nan_to_num(0, 0, 0), None if condition is None else condition[rows]
         if mode == "replay":
             try:  # dry, in evaluation mode: failing in training moves BatchNorm twice
                 with self._in_evaluation_mode():

@@ -80,6 +80,12 @@ def trainer_config(path, **options):
 # ---------------------------------------------------------------- how it is differentiated
 
 
+def test_a_first_sample_that_is_not_a_number_does_not_choose_the_mode():
+    fif, x = model().train(), images(5)
+    x[0] = math.nan
+    assert fif({"data": x}).loss.isnan() and fif.surrogate_mode == "replay"
+
+
 def test_batch_norm_in_the_decoder_alone_goes_with_a_jacobian_at_the_reconstruction():
     """The encoder runs twice."""
     config = FIFConfig(input_dim=(1, 8, 8), latent_dim=2, jacobian_at="reconstruction")
