@@ -1,16 +1,18 @@
 """Checked configurations: what is taken, and the one line on what is not."""
 
 import math
+import os
 from typing import Annotated, Any, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.lazy import lazily
 from pythae_fif.validation import (
+    AbsolutePath,
     AtLeastOne,
     Checked,
     Each,
@@ -130,3 +132,12 @@ def test_names_are_imported_when_they_are_used():
     with pytest.raises(AttributeError, match=r"'pythae_fif\.data' has no attribute 'nothing'"):
         lazily("pythae_fif.data")("nothing")
     assert lazily("pythae_fif.data")("Splits").__module__ == "pythae_fif.data.splits"
+
+
+def test_a_path_is_absolute_and_its_home_that_of_a_user():
+    adapter = TypeAdapter(AbsolutePath)
+    assert adapter.validate_python("a/../b") == os.path.abspath("b")
+    assert adapter.validate_python("~/a") == os.path.expanduser("~/a")
+    assert adapter.validate_python("~nobody-of-this-name/a").endswith("/~nobody-of-this-name/a")
+    with pytest.raises(ValueError, match="a path is needed"):
+        adapter.validate_python("")

@@ -14,6 +14,7 @@ from pythae_fif.reports.report import SAMPLER_LABELS, Report
 
 THREE = ("normal", "gaussian", "gmm")
 """The samplers that the table of codes compares."""
+LEAST_GAP = 0.01  # between prior and mixture, of the prior's distance: a share of less is noise
 
 
 def configuration_grid(report: Report) -> Grid | None:
@@ -80,7 +81,7 @@ def code_grid(report: Report) -> Grid | None:
             "the prior of the Gaussian that has the mean and covariance of the training codes; "
             "correlation is what their marginals leave of it. Then test distances of samples from "
             "the prior (N), from that Gaussian, and from a mixture; last, how much of the gap "
-            "between prior and mixture the Gaussian closes.",
+            f"between prior and mixture the Gaussian closes, if that is above {LEAST_GAP:.0%}.",
         ],
     )  # fmt: skip
 
@@ -93,13 +94,9 @@ def _codes(choice: Choice, codes: Sequence[CodeScores]) -> list[Cell]:
         distances.append(statistics.fmean(known) if known else None)
     prior, gaussian, mixture = distances
     share = None
-    if (
-        prior is not None
-        and gaussian is not None
-        and mixture is not None
-        and mixture < 0.99 * prior
-    ):
-        share = (prior - gaussian) / (prior - mixture)
+    if prior is not None and gaussian is not None and mixture is not None:
+        gap = prior - mixture
+        share = (prior - gaussian) / gap if gap > LEAST_GAP * prior else None
     return [
         Cell(read_model_entry(choice.model).label),
         number(statistics.fmean(of.divergence for of in codes)),

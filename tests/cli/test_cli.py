@@ -110,6 +110,13 @@ class TestShowing:
         (table,) = (run.results / "tables").glob("*pixels.md")
         assert "Wall clock 0.2s of training steps a run" in table.read_text()
 
+    def test_the_estimate_of_one_run_does_not_fall_with_slots(self, run, tiny, monkeypatch):
+        monkeypatch.setattr("pythae_fif.cli.dry_run.training_seconds", lambda *_: 100.0)
+        _, out, _ = run("--config", tiny(models=["ae"]), "--dry-run")
+        assert re.search(
+            r"takes (\S+ \S+) one after the other, \1 on this machine", " ".join(out.split())
+        )
+
     def test_dry_run_shows_the_plan_and_leaves_nothing(self, run, tiny):
         code, out, _ = run("--config", tiny(models=["fif", "ae"]), "--dry-run")
         assert code == 0

@@ -1061,16 +1061,23 @@ class TestCodes:
         ]
         assert self.of(*runs)["FIF"] == ["5.00", "0.000", "3.00", "3.00", "2.50", "0%"]
 
+    @pytest.mark.parametrize(("mixture", "share"), [(99.5, DASH), (98.0, "50%")])
+    def test_no_share_of_a_gap_that_is_noise(self, mixture, share):
+        distances = {"normal": (1, 100), "gaussian": (1, 99), "gmm": (1, mixture)}
+        run = result("vae", {}, 0, distances, codes=CodeScores(1.0, 0.0))
+        assert self.of(run)["VAE"][-1] == share
+
     def test_none_of_early_records(self):
         assert code_grid(report(RESULTS)) is None
 
 
-def test_hours_are_of_all_attempts_that_scored():
-    """Samplers of one later attempt are one attempt."""
+@pytest.mark.parametrize("starts", [("a", "b"), (None, None)], ids=str)
+def test_hours_are_of_all_attempts_that_scored(starts):
+    """Samplers of one later attempt are one attempt; early records do not tell when it began."""
     ours = RESULTS[0]
     first, then = (
         ours.record.provenance.model_copy(update={"started": at, "seconds": 3600 * hours})
-        for at, hours in (("a", 1), ("b", 2))
+        for at, hours in zip(starts, (1, 2), strict=True)
     )
     later = {"provenance": first, "later_provenance": {"gmm": then, "maf": then}}
     resumed = dataclasses.replace(ours, record=ours.record.model_copy(update=later))
