@@ -222,7 +222,7 @@ class HutchinsonModel(ManifoldModel):
             if counted:
                 of_counted = None if condition is None else condition[:counted]
                 with self._in_evaluation_mode():
-                    nll = self._nll(x[:counted], z[:counted], of_counted)
+                    nll = self._nll(x[:counted], z[:counted].to(x.dtype), of_counted)
                 nll_loss = nll.sum() * (size / (wanted * len(x)))
             return {"loss": self.beta() * recon_loss.detach() + nll_loss, "nll_loss": nll_loss}
 

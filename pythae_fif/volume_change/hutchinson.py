@@ -108,7 +108,7 @@ def _orthonormal(normal: Tensor) -> Tensor:
         (..., d, K).
     """
     samples = normal.shape[-1]
-    with torch.autocast(normal.device.type, enabled=False), full_float32():
+    with full_float32():
         v = normal.to(torch.promote_types(normal.dtype, torch.float32)).tril()
         corner = v.diagonal(dim1=-2, dim2=-1)
         sign = torch.where(corner < 0, -1.0, 1.0).to(v.dtype)

@@ -1,9 +1,9 @@
-"""The precision of float32 matrix products and convolutions on a GPU."""
+"""The precision of float32 matrix products and convolutions."""
 
 __all__ = ["allows_tf32", "full_float32"]
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,8 @@ import torch
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Turns TF32 off, for numbers that are called exact; restores the user's setting at the end.
+    """Turns TF32 and autocast off, for numbers that are called exact; the user's setting is as
+    before in the end.
 
     TF32 keeps 10 bits of a float32 factor. cuDNN's convolutions use it unless told otherwise.
 
@@ -28,7 +29,11 @@ def full_float32() -> Iterator[None]:
     try:
         for module, attribute, off in (*_switches("matmul"), *_switches("cudnn")):
             setattr(module, attribute, off)
-        yield
+        with ExitStack() as stack:
+            for device in ("cpu", "cuda"):
+                if torch.is_autocast_enabled(device):
+                    stack.enter_context(torch.autocast(device, enabled=False))
+            yield
     finally:
         for put_back in restore:
             put_back()

@@ -197,11 +197,9 @@ def check_replay(
     Raises:
         UnsupportedOperationError: It cannot be recorded, or what is recorded is not its derivative.
     """
-    device = point.device.type
-    if torch.is_autocast_enabled(device) and point.dtype != torch.float64:
+    if torch.is_autocast_enabled(point.device.type) and point.dtype != torch.float64:
         point = point.float()  # as the weights are
-    full = (torch.autocast(device, enabled=False), full_float32())
-    with torch.inference_mode(False), torch.enable_grad(), full[0], full[1]:
+    with torch.inference_mode(False), torch.enable_grad(), full_float32():
         point = point.detach().clone().requires_grad_()
         tape = record(function, point)
         # Numbers of both signs that need no generator, whose state is the training's.

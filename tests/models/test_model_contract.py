@@ -93,6 +93,18 @@ def test_losses_of_both_modes(model, x):
     assert grads and all(grad.isfinite().all() for grad in grads)
 
 
+def test_what_is_exact_is_so_under_autocast(model, x):
+    methods = (model.log_prob, model.log_volume, model.singular_values)
+    exact = [method(x) for method in methods]
+    loss = model(DatasetOutput(data=x), dataset_size=6).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        again = [method(x) for method in methods]
+        coarse = model(DatasetOutput(data=x), dataset_size=6).loss
+    for value, expected in zip(again, exact, strict=True):
+        assert value.dtype == torch.float32 and torch.equal(value, expected)
+    torch.testing.assert_close(coarse.float(), loss, rtol=0.1, atol=0.1)
+
+
 def test_training_mode_of_every_layer_is_kept(model, x):
     model.train()
     next(model.decoder.children()).eval()
