@@ -19,9 +19,10 @@ from pythae_fif.data.arrays import read_npz, to_uint8
 from pythae_fif.data.images import decode_files, find_images
 from pythae_fif.data.splits import by_sides
 from pythae_fif.device import default_device
-from pythae_fif.errors import ConfigError, DataError, FIFError, first_line
+from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.evaluation import Reference, build_extractor, score_samples
 from pythae_fif.files import write_json
+from pythae_fif.models.saved import loading
 from pythae_fif.runs.folder import STATUS
 from pythae_fif.sampling.samplers import draw
 from pythae_fif.validation import AtLeastOne, Checked, Flag, read_checked
@@ -69,8 +70,14 @@ def score_command(words: list[str]) -> int:
         raise ConfigError(f"--num-samples: is for a saved model, and {samples} is none")
     if flags.image_size is not None and all(path.is_file() for path in paths):
         raise ConfigError("--image-size: is for folders of images; those of a file keep their size")
-    model = _model(samples) if is_model else None
-    held = _images(reference, flags.image_size)
+    model: BaseAE | None = None
+    shape: tuple[int, ...] = ()
+    if is_model:
+        with loading(samples):
+            model = AutoModel.load_from_folder(str(samples))
+        shape = tuple(model.model_config.input_dim or ())
+    size, grey = flags.image_size or (shape[-1] if len(shape) == 3 else None), shape[:1] == (1,)
+    held = _images(reference, size, grey=grey)
     extractor = build_extractor(
         flags.extractor,
         tuple(held.shape[1:]),
@@ -78,8 +85,8 @@ def score_command(words: list[str]) -> int:
         weights=flags.extractor_weights,
         download=not flags.offline,
     )
-    size = flags.image_size or held.shape[-1]
-    trained = None if known is None else _images(known, size, "train")
+    size = size or held.shape[-1]
+    trained = None if known is None else _images(known, size, "train", grey=grey)
     if model is not None:
         torch.manual_seed(flags.seed)
         sampler = NormalSampler(model.to(default_device()).eval())
@@ -115,23 +122,11 @@ def score_command(words: list[str]) -> int:
     return 0
 
 
-def _model(folder: Path) -> BaseAE:
-    """The saved model in a folder.
+def _images(path: Path, size: int | None, split: str = "test", *, grey: bool = False) -> Tensor:
+    """The images of a folder, resized, or of an .npz file, as uint8 (N, C, H, W).
 
-    Raises:
-        DataError: It is damaged.
+    Those of a folder are RGB, or of one channel where that is asked for and they have no colour.
     """
-    try:
-        found: BaseAE = AutoModel.load_from_folder(str(folder))
-        return found
-    except FIFError:
-        raise
-    except Exception as error:  # whatever torch and Pythae raise of files that are cut off
-        raise DataError(f"{folder}: no whole saved model ({first_line(error)})") from error
-
-
-def _images(path: Path, size: int | None, split: str = "test") -> Tensor:
-    """The images of a folder, resized, or of an .npz file, as uint8 (N, C, H, W)."""
     if path.is_file():
         arrays = {key: array for key, array in read_npz(path).items() if array.ndim in (3, 4)}
         key = next((k for k in ("data", split, *arrays) if k in arrays), None)
@@ -151,4 +146,5 @@ def _images(path: Path, size: int | None, split: str = "test") -> Tensor:
     decoded = decode_files(path, names, image_size=size)
     if len(decoded.failed):
         raise DataError(f"{path / names[decoded.failed[0]]}: cannot be decoded")
-    return torch.from_numpy(decoded.images)
+    images = torch.from_numpy(decoded.images)
+    return images[:, :1] if grey and bool((images == images[:, :1]).all()) else images

@@ -31,6 +31,8 @@ def as_tensor(images: np.ndarray | Tensor) -> Tensor:
     """
     if isinstance(images, np.ndarray):
         images = shared(images)
+    if not isinstance(images, Tensor):
+        raise DataError(f"images are a {type(images).__name__}, needs an array or a tensor")
     if (images.dtype, images.ndim) not in ((torch.uint8, 4), (torch.float32, 2)):
         raise DataError(
             f"images are {images.dtype} of shape {tuple(images.shape)}, "

@@ -100,7 +100,8 @@ class EvaluationPipeline:
     """Scores samples of any Pythae model and sampler against evaluation images.
 
     The extractor is built here, so that missing weights are known before anything is trained.
-    Samples are drawn in batches, without gradients, and each batch is gone once it is scored.
+    Samples are drawn in batches, without gradients, and each batch is gone once it is scored. As
+    Pythae's samplers do, a call leaves the model in evaluation mode.
 
     Args:
         model: A trained model, of images.
@@ -141,6 +142,8 @@ class EvaluationPipeline:
         weights: str | Path | None = None,
         cache_dir: str | Path | None = None,
     ) -> None:
+        if not isinstance(model, BaseAE):
+            raise ConfigError(f"model is a {type(model).__name__}: pass a model of Pythae's")
         if num_samples < 1 or batch_size < 1:
             raise ConfigError(
                 f"num_samples and batch_size must be at least 1, not {num_samples}, {batch_size}"

@@ -130,6 +130,7 @@ class HutchinsonModel(ManifoldModel):
             ConfigError: The latent distribution is not normal.
             DataError: The codes do not span the latent space: too few data, or codes that vary in
                 fewer dimensions.
+            NonFiniteError: A code is NaN or infinite.
 
         Example:
             >>> from pythae_fif.models import FIF, FIFConfig

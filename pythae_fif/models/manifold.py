@@ -158,6 +158,9 @@ class ManifoldModel(SavedModel):
         encoder: BaseEncoder | None = None,
         decoder: BaseDecoder | None = None,
     ) -> None:
+        if not isinstance(model_config, self.config_class):
+            given, needed = type(model_config).__name__, self.config_class.__name__
+            raise ConfigError(f"{type(self).__name__} needs a {needed}, not {given}")
         config = copy.copy(model_config)  # another model of it may have other networks
         default = (encoder is None, decoder is None)
         encoder, decoder = self._networks(config, encoder, decoder)

@@ -1,8 +1,10 @@
 """A model's folder: Pythae's, and a file that tells how networks of this package are rebuilt."""
 
-__all__ = ["SavedModel"]
+__all__ = ["SavedModel", "loading"]
 
 import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -14,7 +16,7 @@ from typing_extensions import Self
 
 import pythae_fif.nn.build
 import pythae_fif.nn.coupling  # noqa: F401 - whose builders are noted
-from pythae_fif.errors import ConfigError, importing
+from pythae_fif.errors import ConfigError, DataError, FIFError, first_line, importing
 from pythae_fif.files import read_json, write_json
 from pythae_fif.models.hub import ModelCard
 from pythae_fif.models.whitening import add_code_maps, bare
@@ -63,33 +65,37 @@ class SavedModel(BaseAE):
         Raises:
             ConfigError: A network is a pickle and ``trust`` is not given, or the configuration has
                 an unknown key.
+            DataError: A file is missing or damaged.
         """
-        config = cls.config_class.from_json_file(f"{dir_path}/model_config.json")
-        path = Path(dir_path, "model.pt")  # versions of torch differ in the default of weights_only
-        weights = torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]
-        recipes, networks = read_json(Path(dir_path, NETWORKS)), {}
-        for side in ("encoder", "decoder"):
-            recipe = recipes.get(side) if isinstance(recipes, dict) else None
-            if getattr(config, f"uses_default_{side}"):
-                continue
-            if recipe is not None:
-                networks[side] = rebuild(recipe, side)
-            elif trust:
-                networks[side] = getattr(cls, f"_load_custom_{side}_from_folder")(dir_path)
-            else:
-                raise ConfigError(
-                    f"{Path(dir_path, side)}.pkl can run any code when it is opened: "
-                    "load_from_folder(..., trust=True), of the hub load_from_hf_hub(..., "
-                    "allow_pickle=True), opens it, if you trust whoever wrote it"
-                )
-        model = cls(config, **networks)
-        if "encoder.code_map.shift" in weights:
-            add_code_maps(model)
-        model.to(next(v.dtype for v in weights.values() if v.is_floating_point()))
-        model.load_state_dict(weights)
-        if isinstance(recipes, dict) and recipes.get(SHARED):
-            bare(model.encoder).flow = bare(model.decoder).flow
-        return model
+        with loading(dir_path):
+            config = cls.config_class.from_json_file(f"{dir_path}/model_config.json")
+            path = Path(
+                dir_path, "model.pt"
+            )  # versions of torch differ in the default of weights_only
+            weights = torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]
+            recipes, networks = read_json(Path(dir_path, NETWORKS)), {}
+            for side in ("encoder", "decoder"):
+                recipe = recipes.get(side) if isinstance(recipes, dict) else None
+                if getattr(config, f"uses_default_{side}"):
+                    continue
+                if recipe is not None:
+                    networks[side] = rebuild(recipe, side)
+                elif trust:
+                    networks[side] = getattr(cls, f"_load_custom_{side}_from_folder")(dir_path)
+                else:
+                    raise ConfigError(
+                        f"{Path(dir_path, side)}.pkl can run any code when it is opened: "
+                        "load_from_folder(..., trust=True), of the hub load_from_hf_hub(..., "
+                        "allow_pickle=True), opens it, if you trust whoever wrote it"
+                    )
+            model = cls(config, **networks)
+            if "encoder.code_map.shift" in weights:
+                add_code_maps(model)
+            model.to(next(v.dtype for v in weights.values() if v.is_floating_point()))
+            model.load_state_dict(weights)
+            if isinstance(recipes, dict) and recipes.get(SHARED):
+                bare(model.encoder).flow = bare(model.decoder).flow
+            return model
 
     def push_to_hf_hub(self, hf_hub_path: str, card: ModelCard | None = None) -> None:
         """Uploads the model's folder and a model card to the Hugging Face hub (extra `hub`).
@@ -134,3 +140,19 @@ def _hub() -> Any:
         import huggingface_hub
 
     return huggingface_hub
+
+
+@contextmanager
+def loading(folder: str | Path) -> Iterator[None]:
+    """Within it a model is loaded; what torch and Pythae raise of missing or damaged files is one
+    line.
+
+    Raises:
+        DataError: In place of any error that is not of this package.
+    """
+    try:
+        yield
+    except FIFError:
+        raise
+    except Exception as error:
+        raise DataError(f"{folder}: no whole saved model ({first_line(error)})") from error

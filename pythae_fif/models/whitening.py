@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pythae_fif.errors import DataError
+from pythae_fif.errors import DataError, NonFiniteError
 from pythae_fif.nn.affine import AffineDecoder, AffineEncoder, CodeMap
+from pythae_fif.volume_change.exact import named_samples
 
 Batches = Iterable[Mapping[str, Any]]
 """Of a data loader: "data" (B, ...) and, for conditional models, "labels"."""
@@ -63,8 +64,11 @@ def whiten_codes(model: Any, codes: Tensor) -> None:
 
     Raises:
         DataError: The codes do not span the latent space.
+        NonFiniteError: Some are NaN or infinite.
     """
     dim = model.latent_dim
+    if (bad := ~codes.isfinite().all(1)).any():
+        raise NonFiniteError(f"codes are not finite of {named_samples(bad)}")
     if len(codes) <= dim:
         raise DataError(f"{len(codes)} codes of {dim} dimensions: at least {dim + 1} are needed")
     z = codes.double()

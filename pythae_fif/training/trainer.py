@@ -23,7 +23,7 @@ from pythae.trainers.training_callbacks import CallbackHandler, TrainingCallback
 from torch import Tensor, nn
 
 from pythae_fif.device import default_device, random_state, set_random_state
-from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.errors import ConfigError, FIFError
 from pythae_fif.training.bfloat16 import networks_in_bfloat16
 from pythae_fif.training.budget import Budget
 from pythae_fif.training.compiled import compiled_loss
@@ -236,7 +236,7 @@ class FIFTrainer:
                 start, place = time.perf_counter(), (config, self.device, ALONE)
                 try:
                     self.model.whiten(make_loader(self.train_dataset, "eval", *place))
-                except DataError as error:  # the training is not lost for it
+                except FIFError as error:  # the training is not lost for it
                     logger.warning("saved without whitening: %s", error)
                 result = result.longer_by(time.perf_counter() - start)
             self._files.finish(partial(self._save_model, result))

@@ -28,6 +28,7 @@ import pythae_fif
 from pythae_fif import FIF, FIFConfig, cli, studies
 from pythae_fif.benchmark.yaml_files import configs_dir, names_in
 from pythae_fif.data import DATASETS
+from pythae_fif.data.images import decode_files, find_images
 from pythae_fif.errors import DataError
 from pythae_fif.evaluation import EXTRACTORS, PixelExtractor
 from pythae_fif.files import read_json
@@ -482,6 +483,21 @@ class TestScore:
         code, _, err = run.words("score", *names.split(), *flags)
         assert code == 2 and part in err and err.count("\n") == 1
 
+    @pytest.mark.filterwarnings("ignore:scores of")
+    def test_a_model_of_grey_images_beside_a_folder_of_them(self, run, folders):
+        """Read in the model's size, and as one channel."""
+        FIF(FIFConfig(input_dim=(1, 4, 4), latent_dim=2)).save(str(folders / "model"))
+        names = find_images(folders / "a")
+        images = decode_files(folders / "a", names, image_size=4).images[:, :1]
+        np.savez(folders / "a.npz", data=images)
+        words = ("--extractor", "pixels", "--num-samples", 20)
+        told = [
+            run.words("score", folders / "model", folders / name, *words)
+            for name in ("a", "a.npz", "b")
+        ]
+        assert [code for code, *_ in told] == [0, 0, 0]
+        assert told[0][1] == told[1][1] != told[2][1]
+
     @pytest.mark.filterwarnings("default:scores of")
     def test_a_warning_is_one_line(self, run, folders):
         code, _, err = run.words("score", folders / "a", folders / "b", "--extractor", "pixels")
@@ -515,7 +531,8 @@ class TestScore:
         read, images = [], pythae_fif.cli.score._images
         monkeypatch.delenv("PYTHAE_FIF_TF_INCEPTION", raising=False)
         monkeypatch.setattr(
-            "pythae_fif.cli.score._images", lambda path, *of: read.append(path) or images(path, *of)
+            "pythae_fif.cli.score._images",
+            lambda path, *of, **how: read.append(path) or images(path, *of, **how),
         )
         code, _, err = run.words("score", folders / samples, folders / "a", *flags)
         assert code == 2 and line in err and err.count("\n") == 1

@@ -171,6 +171,7 @@ def test_dataset_trains_a_pythae_model(tmp_path):
     ("images", "labels", "part"),
     [
         (np.zeros((10, 1, 4, 4)), None, "float64"),
+        ([1, 2], None, "images are a list"),
         (noise(10, 4, 4), None, "(10, 4, 4), needs uint8"),
         (noise(10, 1, 4, 4), np.arange(9), "(9,), needs (10,)"),
     ],

@@ -369,6 +369,11 @@ class TestErrors:
         with pytest.raises(ConfigError, match=line):
             pipeline(build("VAE"), **options)
 
+    def test_a_sampler_in_place_of_the_model(self):
+        model = build("VAE")
+        with pytest.raises(ConfigError, match="is a NormalSampler: pass a model"):
+            EvaluationPipeline(samplers.NormalSampler(model), model)
+
     def test_weights_of_a_built_extractor(self):
         built = PixelExtractor(SHAPE)
         with pytest.raises(ConfigError, match="weights go with the name of an extractor"):

@@ -6,17 +6,18 @@ import json
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from pythae.data.datasets import DatasetOutput
-from pythae.models import AutoModel
+from pythae.models import AutoModel, BaseAEConfig
 from pythae.models.nn.benchmarks.mnist import Decoder_Conv_AE_MNIST, Encoder_Conv_AE_MNIST
 from support.networks import Opened
 
 import pythae_fif
 from pythae_fif.baselines import DNF, DNFConfig, Trumpet, TrumpetConfig
-from pythae_fif.errors import ConfigError, FIFError
+from pythae_fif.errors import ConfigError, DataError, FIFError
 from pythae_fif.models import FIF, FIFConfig, RectangularFlow, RectangularFlowConfig
 from pythae_fif.nn import build_networks, smooth_networks
 from pythae_fif.nn.coupling import build_coupling
@@ -128,6 +129,29 @@ def test_saved_and_loaded(model, x, tmp_path):
         assert hasattr(loaded.encoder, "flow") == hasattr(loaded.decoder, "flow")
         if hasattr(loaded.encoder, "flow"):
             assert loaded.encoder.flow is loaded.decoder.flow
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize("name", ["model_config.json", "environment.json", "model.pt"])
+@pytest.mark.parametrize("damage", [cut, Path.unlink])
+def test_a_damaged_folder_is_one_line(name, damage, tmp_path):
+    fif().save(str(tmp_path))
+    damage(tmp_path / name)
+    if name == "environment.json":  # Pythae notes its version there
+        assert FIF.load_from_folder(str(tmp_path)).latent_dim == 3
+        return
+    with pytest.raises(DataError, match="no whole saved model") as raised:
+        FIF.load_from_folder(str(tmp_path))
+    assert str(raised.value).startswith(str(tmp_path)) and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("config", [{}, BaseAEConfig((1, 4, 4), 3), DNFConfig((1, 4, 4), 3)])
+def test_a_configuration_of_something_else_is_refused(config):
+    with pytest.raises(ConfigError, match=f"^FIF needs a FIFConfig, not {type(config).__name__}$"):
+        FIF(config)
 
 
 def test_two_models_of_one_configuration(tmp_path):

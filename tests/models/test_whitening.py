@@ -9,7 +9,7 @@ from pythae.samplers import NormalSampler
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.data import ImageDataset
-from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.errors import ConfigError, FIFError
 from pythae_fif.models import RectangularFlow, RectangularFlowConfig
 from pythae_fif.nn import build_networks
 
@@ -85,13 +85,17 @@ def test_a_loader_is_as_good_as_a_tensor():
         (lambda: a_model().whiten(torch.rand(DIM, *SHAPE).double()), "at least 4 are needed"),
         (lambda: a_model().whiten(torch.ones(9, *SHAPE).double()), "fewer than 3 dimensions"),
         (
+            lambda: a_model().whiten(torch.ones(9, *SHAPE).double() * torch.nan),
+            "samples 0, 1, 2, 3, 4, ",
+        ),
+        (
             lambda: a_model(latent_distribution="student_t").whiten(torch.rand(9, *SHAPE).double()),
             "latent_distribution='normal'",
         ),
     ],
 )
 def test_what_cannot_be_whitened_is_one_line(fault, message):
-    with pytest.raises((ConfigError, DataError), match=message):
+    with pytest.raises(FIFError, match=message):
         fault()
 
 
