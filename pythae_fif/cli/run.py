@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from pythae_fif.benchmark.config import Experiment
 from pythae_fif.benchmark.display import Best, Display
 from pythae_fif.benchmark.inputs import (
     data_request,
@@ -72,6 +73,9 @@ ESSENTIAL = 2
 """Notes of a table that the terminal shows beside that on the data: warnings come first, then the
 profile. The page has all."""
 
+MANY_STEPS = 1_000_000
+"""On a CPU, where a step of a small ResNet takes 0.1 s, more than a day."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -116,7 +120,7 @@ def run_benchmark(request: Request) -> bool:
     ours = plan[request.shard]
     if flags.dry_run:
         for line in later:
-            logger.warning("missing for runs: %s", line)
+            logger.warning("no run would start: %s", line)
         todo = None
         if not is_url(flags.results):  # to look there would fetch all that it has
             todo = _todo(Store(flags.results, IMAGES, reads_only=True), ours, request)
@@ -129,6 +133,8 @@ def run_benchmark(request: Request) -> bool:
     todo = _todo(store, ours, request)
     if todo and later:
         raise ProblemsError(later)
+    if isinstance(engine, LocalEngine) and engine.slots()[0].device == "cpu":
+        _warn_of_days(experiment, splits, len(todo))
     outcomes = course.execute(todo, engine, done=len(ours) - len(todo)) if todo else []
     store.refresh()
     failed = [outcome for outcome in outcomes if outcome.state != "finished"]
@@ -161,6 +167,20 @@ def _todo(store: ImageStore, plan: list[RunSpec], request: Request) -> list[RunS
         # A packed run has no model: a sampler that nobody chose is no reason to train it again.
         if not (store.is_done(spec) or (request.usual_samplers and store.is_packed(spec)))
     ]
+
+
+def _warn_of_days(experiment: Experiment, splits: Splits, runs: int) -> None:
+    """Says so where the runs are too many for a CPU, and names the shorter profiles."""
+    epochs, batch = experiment.settings.epochs or 0, experiment.settings.batch_size
+    steps = epochs * math.ceil(len(splits.train) / batch)
+    if steps * runs <= MANY_STEPS:
+        return
+    shorter = [name for name, of in experiment.profiles.items() if of.epochs and of.epochs < epochs]
+    remedy = f"--profile {' or '.join(shorter)} is shorter, and " if shorter else ""
+    logger.warning(
+        f"{counted(runs, 'run')} of {steps:,} steps take days on a CPU: {remedy}--dry-run "
+        "estimates the time"
+    )
 
 
 def _check(request: Request, environment: Environment) -> tuple[Engine, list[RunSpec], list[str]]:

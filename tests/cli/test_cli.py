@@ -745,7 +745,24 @@ class TestOwnImages:
         code, _, err = run(*words)
         assert (code, run.executed, err.count("\n")) == (2, 0, 1) and line in err
         assert run(*words, "--dry-run")[0] == 0
-        assert "missing for runs: " in caplog.text and line in caplog.text
+        assert "no run would start: " in caplog.text and line in caplog.text
+
+    @pytest.mark.parametrize(
+        "steps, told",
+        [(4, ["2 runs of 4 steps take days on a CPU: --profile tiny is shorter, and --dry-run"]),
+         (8, [])],
+    )  # fmt: skip
+    def test_a_cpu_is_warned_of_days(self, run, tmp_path, monkeypatch, caplog, steps, told):
+        monkeypatch.setattr("pythae_fif.cli.run.MANY_STEPS", steps)
+        short = {**PROFILE, "configurations": 1}
+        profiles = {"tiny": short, "long": {**short, "epochs": 2}}
+        content = {"extractor": "pixels", "profiles": profiles, "profile": "long"}
+        (tmp_path / "two.yaml").write_text(yaml.safe_dump(content))
+        words = ("--config", tmp_path / "two.yaml", "--models", "ae", "vae", "--seeds", 0)
+        assert run(*words, "--samplers", "normal")[0] == 0
+        told_days = [line for line in caplog.messages if "take days" in line]
+        assert len(told_days) == len(told)
+        assert all(line.startswith(start) for line, start in zip(told_days, told, strict=True))
 
     def test_weights_of_an_extractor_that_has_none(self, run, tiny):
         code, _, err = run("--config", tiny(), "--extractor-weights", "w")

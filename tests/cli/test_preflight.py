@@ -74,7 +74,7 @@ def test_a_dry_run_shows_the_plan_and_what_runs_lack(monkeypatch, capsys, caplog
     assert cli.main(["--models", "ae", "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("device: ") and "1 run, 1 of them to do" in out
-    assert "missing for runs: no extractor" in caplog.text
+    assert "no run would start: no extractor" in caplog.text
 
 
 def test_everything_that_is_missing_is_a_line(errors, monkeypatch):
