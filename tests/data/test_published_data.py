@@ -21,6 +21,8 @@ from support.image_files import (
 )
 
 from pythae_fif.data import load_images
+from pythae_fif.data.published import missing
+from pythae_fif.data.source import Request
 from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import ConfigError, DataError
 
@@ -142,6 +144,20 @@ def test_damaged_mnist_is_told_apart_from_none(damage, root, no_network):
     fail_line(DataError, *parts, name="mnist", data_root=root)
 
 
+def test_what_a_failed_download_leaves_is_no_data(root, monkeypatch):
+    def download(self):
+        (root / "MNIST/raw").mkdir(parents=True)
+        raise OSError("no network")
+
+    monkeypatch.setattr(torchvision.datasets.MNIST, "download", download)
+    for offline in (False, True):
+        with pytest.raises(DataError, match="mnist: neither") as caught:
+            load_images("mnist", root, download=not offline)
+        assert ("download failed: no network" in str(caught.value)) is not offline
+        assert "damaged" not in str(caught.value)
+    assert missing(Request("mnist", root)) is not None
+
+
 def test_cifar10_in_torchvision_layout(root, monkeypatch):
     class CIFAR10:
         def __init__(self, folder: str, train: bool, download: bool) -> None:
@@ -151,6 +167,7 @@ def test_cifar10_in_torchvision_layout(root, monkeypatch):
 
     monkeypatch.setattr(torchvision.datasets, "CIFAR10", CIFAR10)
     (root / "cifar-10-batches-py").mkdir()
+    (root / "cifar-10-batches-py/batches.meta").touch()
     splits = load_images("cifar10", root)
     assert splits.input_dim == (3, 32, 32)
     assert np.array_equal(splits.val, noise(60, 32, 32, 3, seed=1)[50:].transpose(0, 3, 1, 2))
