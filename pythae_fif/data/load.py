@@ -167,8 +167,9 @@ def _held_out(parts: dict[str, np.ndarray], seed: int) -> str:
 def _npz(request: Request) -> Source:
     """An .npz file with keys train, test, perhaps val, and train_labels, or data and labels."""
     path = request.path
-    if not path.is_file():
-        what = "a folder (choose --dataset folder)" if path.is_dir() else "no such file"
+    if not path.is_file() or path.suffix in (".csv", ".tsv"):
+        what = "a table (choose --dataset csv)" if path.is_file() else "no such file"
+        what = "a folder (choose --dataset folder)" if path.is_dir() else what
         raise DataError(f"{path}: {what}, needs an .npz file")
     return Source(path.parent, [path.name], lambda: _read_npz(request), path.stat().st_size)
 

@@ -149,7 +149,8 @@ def decode(
     if count and not request.skip_undecodable:
         raise DataError(
             f"{request.name}: {count} of {len(names)} images cannot be decoded, the first is "
-            f"{folder / names[decoded.failed[0]]}; mend or remove them, or skip undecodable images"
+            f"{folder / names[decoded.failed[0]]}; mend or remove them, or leave them out "
+            "with --skip-undecodable"
         )
     notes = [f"{count} undecodable images left out"] if count else []
     if seen := int(decoded.transparent.sum()):

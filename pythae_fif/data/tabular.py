@@ -277,7 +277,8 @@ def read_user_table(path: Path, seed: int, options: TableOptions = AS_USUAL) -> 
     train = np.ma.masked_invalid(split.train)
     constant = np.flatnonzero((train.max(axis=0) == train.min(axis=0)).filled(True))
     if len(constant):
-        raise DataError(f"{path}: column {constant[0] + 1} is constant in the training rows")
+        name = names[constant[0]]
+        raise DataError(f"{path}: column {name!r} is constant in the training rows: leave it out")
     mean, std = _moments(train, path)
     scaled = _Rows(*(np.nan_to_num(part, nan=0.0) for part in _scaled(split, mean, std)))
     arrays = _arrays(scaled, path)

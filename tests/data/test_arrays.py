@@ -214,6 +214,10 @@ def test_a_header_that_claims_more_than_there_is_and_a_bomb(tmp_path, monkeypatc
     (tmp_path / "claims.npy").write_bytes(header.getvalue() + bytes(1000))
     where = tmp_path / "claims.npz"
     fail_line(DataError, where, "not a readable .npz file", name="npz", data=where)
+    (tmp_path / "text.npz").write_text("a,b\n1,2\n")
+    fail_line(DataError, "it is no whole zip archive", name="npz", data=tmp_path / "text.npz")
+    (tmp_path / "table.csv").write_text("a,b\n1,2\n")
+    fail_line(DataError, "choose --dataset csv", name="npz", data=tmp_path / "table.csv")
     with pytest.raises(DataError, match=r"claims\.npy: not a readable \.npy"):
         read_table(tmp_path / "claims.npy")
 
