@@ -1,9 +1,11 @@
 """What a training keeps in the folder of its run: log, checkpoint and model."""
 
-__all__ = ["LOG_NAME", "PlainFolder", "RunFiles", "TrainingFiles", "read_log"]
+__all__ = ["LOG_NAME", "PlainFolder", "RunFiles", "TrainingFiles", "new_folder", "read_log"]
 
 import contextlib
 import copy
+import datetime
+import itertools
 import json
 import logging
 import shutil
@@ -63,6 +65,25 @@ class PlainFolder:
 
     def check(self) -> None:
         """Does nothing."""
+
+
+def new_folder(parent: Path, model_name: str) -> Path:
+    """A folder that was not there, named by model and time; numbered, where several begin at once.
+
+    Raises:
+        StoreError: It cannot be made.
+    """
+    name = f"{model_name}_training_{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}"
+    for number in itertools.count(1):
+        folder = parent / (name if number == 1 else f"{name}_{number}")
+        try:
+            folder.mkdir(parents=True)
+            break
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise StoreError(f"cannot make the run folder {folder}: {error}") from error
+    return folder
 
 
 def read_log(path: Path) -> list[EpochRow]:

@@ -3,7 +3,6 @@
 __all__ = ["FIFTrainer"]
 
 import copy
-import datetime
 import logging
 import math
 import time
@@ -32,7 +31,7 @@ from pythae_fif.training.distributed import ALONE, Processes
 from pythae_fif.training.loader import items_for_batch_norm, make_loader, weighted_batches
 from pythae_fif.training.progress import EpochRow, OnEpoch, Pass, Progress, TrainingResult
 from pythae_fif.training.quiet import quiet_pythae
-from pythae_fif.training.run_files import PlainFolder, RunFiles, TrainingFiles
+from pythae_fif.training.run_files import PlainFolder, RunFiles, TrainingFiles, new_folder
 from pythae_fif.training.updates import BatchLosses, Optimizers, rule_of
 
 logger = logging.getLogger(__name__)
@@ -150,9 +149,9 @@ class FIFTrainer:
         folder_name = "model"
         if run_dir is None:
             folder_name = "final_model"
-            now = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-            name = f"{model.model_name}_training_{self.processes.all_values(now)[0]}"
-            run_dir = Path(config.output_dir or "output") / name
+            parent = Path(config.output_dir or "output")
+            made = new_folder(parent, model.model_name) if self.is_main_process else ""
+            run_dir = self.processes.all_values(str(made))[0]
         if not isinstance(run_dir, RunFiles):
             run_id = training_digest(model, train_dataset, eval_dataset, config, self._options)
             run_dir = PlainFolder(Path(run_dir), run_id)

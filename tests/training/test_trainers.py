@@ -1,6 +1,7 @@
 """The training loop by contract: it learns, keeps its budget, tells what it does, and is silent."""
 
 import copy
+import datetime
 import json
 import logging
 import math
@@ -84,6 +85,24 @@ def test_trains_logs_and_saves(name, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "train_log.jsonl"]
     assert json.loads((tmp_path / "model" / "training_config.json").read_text())["num_epochs"] == 8
     assert_same_weights(AutoModel.load_from_folder(str(tmp_path / "model")), trainer.model)
+
+
+def test_trainings_that_begin_at_once_have_a_folder_each(tmp_path, monkeypatch):
+    class Stopped(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return cls(2026, 1, 1)
+
+    monkeypatch.setattr("datetime.datetime", Stopped)
+    config = FIFTrainerConfig(output_dir=str(tmp_path), num_epochs=1, no_cuda=True)
+    trainers = [FIFTrainer(model_of("FIF"), Images(), training_config=config) for _ in range(3)]
+    for trainer in trainers:
+        trainer.train()
+    name = "FIF_training_2026-01-01_00-00-00"
+    assert sorted(path.name for path in tmp_path.iterdir()) == [name, f"{name}_2", f"{name}_3"]
+    for trainer in trainers:
+        loaded = AutoModel.load_from_folder(f"{trainer.training_dir}/final_model")
+        assert_same_weights(loaded, trainer.model)
 
 
 def test_keeps_the_best_weights_not_the_last(tmp_path):
