@@ -59,7 +59,9 @@ class Display:
             TextColumn("{task.fields[count]}"),
             TimeRemainingColumn(),
         )
-        with Progress(*columns, console=self.console, transient=True) as progress:
+        with Progress(
+            *columns, console=self.console, transient=True, speed_estimate_period=math.inf
+        ) as progress:  # a step of a study takes minutes, and rich looks back half a minute
             task = progress.add_task(name, total=None, count="")
 
             def update(done: int, total: int) -> None:

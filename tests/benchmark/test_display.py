@@ -111,6 +111,15 @@ class TestDisplay:
         assert "loading faces" in texts[0] and "3/10" in texts[0]
         assert texts[1] == ""
 
+    def test_time_left_of_a_stage_whose_steps_take_long(self):
+        file, clock = io.StringIO(), [0.0]
+        console = Console(file=file, width=80, force_terminal=True, get_time=lambda: clock[0])
+        with Display(console).stage("toy") as progress:
+            for step in (1, 2):
+                clock[0] += 100.0
+                progress(step, 4)
+        assert "0:03:20" in file.getvalue()
+
     def test_quiet_says_nothing(self):
         file = io.StringIO()
         display = Display(Console(file=file, force_terminal=True), quiet=True)
