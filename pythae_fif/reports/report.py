@@ -230,11 +230,13 @@ def _notes(report: Report) -> list[str]:
     seeds = sorted({result.spec.seed for choice in choices for result in choice.results})
     most = max(choice.candidates for choice in choices)
     tried = "one configuration" if most == 1 else f"at most {most} configurations"
+    changed = " ".join(
+        f"--{key.replace('_', '-')} {value}" for key, value in experiment.overrides.items()
+    )
     notes = [
-        f"Profile `{experiment.profile}`: {experiment.settings.note}; {tried} a model"
-        + f", latent dimension {experiment.latent_dim}"
-        + "".join(f"; --{key.replace('_', '-')} {v}" for key, v in experiment.overrides.items())
-        + ".",
+        f"Profile `{experiment.profile}` ({experiment.settings.note})"
+        + (f", but with {changed}" if changed else "")
+        + f"; {tried} a model, latent dimension {experiment.latent_dim}.",
         f"Data: {data.source}; used {data.sizes['train']:,} training, {data.sizes['val']:,} "
         f"validation and {data.sizes['test']:,} test {things}.",
         f"Scores: {scored.num_samples:,} samples, "

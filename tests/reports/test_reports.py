@@ -827,7 +827,7 @@ class TestPage:
         assert '<td class="r" data-value="2.3"><u>2.30 ± 0.00</u></td>' in text
         assert '<td class="r" data-value="6.5">6.50 ± 0.71 =</td>' in text
         assert '<tr class="first" data-model="AE"><td>AE †</td>' in text.replace("\n", "")
-        assert "<li>Profile <code>quick</code>: a profile of the tests; at most 2 conf" in text
+        assert "<li>Profile <code>quick</code> (a profile of the tests); at most 2 conf" in text
         assert "DivergedError: the loss is &lt;NaN&gt; &amp; no number in epoch 3" in text
         assert "AE did not learn" in text
         assert "1 run has no result" in text
