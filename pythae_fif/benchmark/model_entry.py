@@ -77,7 +77,7 @@ class ModelEntry(HyperParameters):
             models whose loss does not fall as they learn.
         conditional: Whether it is told the labels: a FIF whose `condition_dim` is the data's number
             of classes.
-        images_only: Whether it has no networks for rows of a table.
+        images_only: Whether it has no networks for rows of a table, or values in [0, 1] alone.
         max_latent_dim: Largest latent dimension that the model takes; None if any.
         in_all: Whether `all` names it too.
         notes: What is known to differ from the model's paper in the Pythae that runs it.

@@ -58,6 +58,9 @@ class Columns:
         The standardisation is then a part of encoder and decoder, so that samples,
         reconstructions and an injective flow's `log_prob` are those of the original columns.
 
+        Raises:
+            DataError: A model that keeps standardised rows of its own, such as VAMP.
+
         Example:
             >>> from pythae_fif import FIF, FIFConfig
             >>> from pythae_fif.nn import build_networks
@@ -67,6 +70,11 @@ class Columns:
             >>> bool(columns.original_units(model).sample(4)[:, 2].min() > 40)
             True
         """
+        if hasattr(model, "pseudo_inputs"):
+            raise DataError(
+                f"{type(model).__name__} keeps standardised rows, its pseudo-inputs: sample it as "
+                "it is, and give the samples to `restored`"
+            )
         changed = copy.deepcopy(model).eval()
         changed.encoder = _Scaled(changed.encoder, self, encodes=True)
         changed.decoder = _Scaled(changed.decoder, self, encodes=False)

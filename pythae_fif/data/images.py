@@ -19,6 +19,9 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 BACKGROUND = "white"
 """What transparent images are composed over."""
 
+FAINT = 4096
+"""A sixteenth of what 16 bits hold: where no value reaches it, 12 or 8 bits were kept in 16."""
+
 _TASK = 64
 _MAX_THREADS = 16
 
@@ -99,6 +102,7 @@ def decode_files(
     the picture at whatever resolution the file is kept. Sixteen bits are scaled by 1/257,
     transparency is composed over `BACKGROUND`, and of several frames the first is taken. Integers
     of 32 bits are read as 16 bits where all of them fit; other images of 32 bits cannot be decoded.
+    Where no such image of all has a value of `FAINT`, all are refused: they would be almost black.
 
     Args:
         folder: The folder of the files.
@@ -112,11 +116,13 @@ def decode_files(
 
     Raises:
         DataError: A file is missing, cannot be opened (a file that opens but cannot be decoded is
-            counted as failed instead), or has more pixels than `unpacked_limit` allows.
+            counted as failed instead), has more pixels than `unpacked_limit` allows, or 8 or 12
+            bits in 16.
     """
     images = np.zeros((len(names), 3, image_size, image_size), np.uint8)
     sizes = np.zeros((len(names), 2), np.int32)
     transparent = np.zeros(len(names), bool)
+    largest = np.zeros(len(names), np.int64)
 
     def work(start: int) -> list[int]:
         failed = []
@@ -125,7 +131,7 @@ def decode_files(
             if result is None:
                 failed.append(index)
             else:
-                images[index], sizes[index], transparent[index] = result
+                images[index], sizes[index], transparent[index], largest[index] = result
         return failed
 
     failed: list[int] = []
@@ -142,12 +148,19 @@ def decode_files(
     finally:
         pool.shutdown(cancel_futures=True)
         Image.MAX_IMAGE_PIXELS = pillows
+    if 0 < (most := int(largest.max(initial=0))) < FAINT:
+        raise DataError(
+            f"{folder / names[int(largest.argmax())]}: of all images of 16 bits its value {most} "
+            "is the largest, so that they would be almost black: scale them to 0 to 65,535, or "
+            "save them with 8 bits"
+        )
     return Decoded(images, sizes, np.array(failed, np.int64), transparent)
 
 
 def _decode(
     path: Path, image_size: int, crop: float, limit: int
-) -> tuple[np.ndarray, tuple[int, int], bool] | None:
+) -> tuple[np.ndarray, tuple[int, int], bool, int] | None:
+    """Image, original size, transparency, and the largest value if that is of 16 bits, else 0."""
     try:
         with Image.open(path) as file:
             if math.prod(file.size) > limit:
@@ -156,7 +169,7 @@ def _decode(
                     f"{limit:,}; if it is yours, raise {LIMIT_VARIABLE}"
                 )
             transparent = file.has_transparency_data
-            image = _in_rgb(ImageOps.exif_transpose(file), transparent)
+            image, largest = _in_rgb(ImageOps.exif_transpose(file), transparent)
         width, height = image.size
         # Rounded, so that 148 / 178 of 178 is 148 and not a hair more, which would round up below.
         side = round(crop * min(width, height), 6)
@@ -174,17 +187,19 @@ def _decode(
         if isinstance(error, OSError) and error.errno is not None:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error
         return None
-    return np.asarray(image).transpose(2, 0, 1), (width, height), transparent
+    return np.asarray(image).transpose(2, 0, 1), (width, height), transparent, largest
 
 
-def _in_rgb(image: Image.Image, transparent: bool) -> Image.Image:
-    """An image with 8 bits a channel."""
+def _in_rgb(image: Image.Image, transparent: bool) -> tuple[Image.Image, int]:
+    """An image with 8 bits a channel, and the largest value if it had 16, else 0."""
+    largest = 0
     if image.mode[0] in "IF":
         values = np.asarray(image)
         if image.mode == "F" or values.min() < 0 or values.max() > 65535:
             raise ValueError("values of no known range")
+        largest = int(values.max())
         image = Image.fromarray(np.rint(values / 257).astype(np.uint8))
     if transparent:
         over = Image.new("RGBA", image.size, BACKGROUND)
         image = Image.alpha_composite(over, image.convert("RGBA"))
-    return image.convert("RGB")
+    return image.convert("RGB"), largest

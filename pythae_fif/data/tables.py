@@ -112,9 +112,12 @@ def _check_names(header: list[str], path: Path) -> None:
         if not name.strip():
             index = ": an index that pandas wrote? write the file with index=False"
             raise DataError(f"{path}: column {number} has no name{index if number == 1 else ''}")
+    known = [name for name in header if name.strip().lower() not in MISSING_TEXTS]
     try:
-        [float(name) for name in header]
+        [float(name) for name in known]
     except ValueError:
+        return
+    if not known:  # a column may be called "na"
         return
     raise DataError(
         f"{path}: the first line is numbers, needs the columns' names, or --no-header of `run`"

@@ -79,7 +79,10 @@ class Extractor(ABC):
                 f"{self.name}: images must have shape (B, *{self.image_shape}), not {shape}"
             )
         with torch.no_grad(), full_float32():
-            return self.extract(images.to(self.device))
+            features, logits = self.extract(images.to(self.device))
+        return Extracted(
+            _at_least_float32(features), None if logits is None else _at_least_float32(logits)
+        )
 
     @abstractmethod
     def extract(self, images: Tensor) -> Extracted:
@@ -90,6 +93,11 @@ class Extractor(ABC):
         on_cpu = self.device.type == "cpu"
         chunk = CPU_CHUNK * torch.get_num_threads() if on_cpu else len(images)
         return torch.split(images, chunk)
+
+
+def _at_least_float32(values: Tensor) -> Tensor:
+    """Values of half precision in float32, in which scores are computed."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 class PixelExtractor(Extractor):

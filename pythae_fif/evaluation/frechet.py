@@ -207,8 +207,9 @@ def frechet_error(
     scaled = root @ (vectors[:, kept] * values[kept] ** -0.25)
     centred = features.double() - statistics.mean
     moves = 2 * centred @ (statistics.mean - reference.mean)
-    # the features' own float32 is enough for a spread, at half the time
-    carried = centred.to(features.dtype) @ scaled.to(features.dtype)
+    # float32 is enough for a spread, at half the time
+    kind = torch.promote_types(features.dtype, torch.float32)
+    carried = centred.to(kind) @ scaled.to(kind)
     moves += centred.square().sum(1) - carried.square().sum(1)
     return float(moves.std()) / math.sqrt(len(features))
 

@@ -30,6 +30,10 @@ TILE = 1024
 PART = 128
 """Features whose products with all of another set `nearest` looks at together."""
 
+TIE = 16
+"""Squared distances that differ by so many units of rounding of |x|^2 + |y|^2 are equal; of copies,
+in 3 to 2,048 dimensions, the measured error of both is up to 12."""
+
 NEAREST, DENSE = 3, 5
 """k of precision and recall, and k of density and coverage."""
 
@@ -184,7 +188,9 @@ def nearest(x: Tensor, y: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
 class Inside:
     """Which of N samples lie near which of M references, from the radii of both (see `Nearest`).
 
-    d^2 <= r^2 is compared as x . y - |x|^2 / 2 >= (|y|^2 - r^2) / 2, one subtraction a pair.
+    d^2 <= r^2 is compared as x . y - |x|^2 / 2 >= (|y|^2 - r^2) / 2, one subtraction a pair. What
+    differs by rounding alone is a tie, which <= takes and < does not: features of tables of
+    integers, or of copies, are often as far off as the radius is long.
     """
 
     def __init__(self, samples: Tensor, reference: Tensor) -> None:
@@ -198,11 +204,14 @@ class Inside:
     def see(self, tile: Tile) -> None:
         """Adds the pairs of a tile, samples times references."""
         x, y, products = tile.x.rows, tile.y.rows, tile.products
-        near, dense = (tile.y.half[:, None] - self.reference[y] / 2).T
-        _raise_to(self.precise[x], (products - near).amax(dim=1) - tile.x.half)
-        mine = tile.x.half - self.samples[x] / 2
-        _raise_to(self.recalled[y], (products - mine[:, None]).amax(dim=0) - tile.y.half)
-        closeness = products - tile.x.half[:, None]
+        slack = TIE * torch.finfo(products.dtype).eps
+        less_x, less_y = (of.half * (1 - slack) for of in (tile.x, tile.y))
+        more_x, more_y = (of.half * (1 + slack) for of in (tile.x, tile.y))
+        near, dense = less_y - self.reference[y, 0] / 2, more_y - self.reference[y, 1] / 2
+        _raise_to(self.precise[x], (products - near).amax(dim=1) - less_x)
+        mine = less_x - self.samples[x] / 2
+        _raise_to(self.recalled[y], (products - mine[:, None]).amax(dim=0) - less_y)
+        closeness = products - more_x[:, None]
         _raise_to(self.covered[y], closeness.amax(dim=0) - dense)
         self.dense += (closeness > dense).sum()
 

@@ -82,6 +82,20 @@ def test_sixteen_bits_keep_their_greys(suffix, tmp_path):
     assert np.array_equal(image, np.broadcast_to(np.arange(256).reshape(16, 16), (3, 16, 16)))
 
 
+@pytest.mark.parametrize("kind, suffix", [("uint16", "png"), ("uint16", "tif"), ("int32", "tif")])
+def test_eight_or_twelve_bits_in_sixteen_are_refused(kind, suffix, tmp_path):
+    names = [f"{index}.{suffix}" for index in range(3)]
+    for name, largest in zip(names, (0, 255, 4095), strict=True):
+        deep = np.zeros((8, 8), kind)
+        deep[3] = largest
+        Image.fromarray(deep).save(tmp_path / name)
+    with pytest.raises(DataError, match=rf"/2\.{suffix}: .* 4095 is the largest.* almost black"):
+        decode_files(tmp_path, names, image_size=8)
+    assert not decode_files(tmp_path, names[:1], image_size=8).images.any()  # black it is
+    Image.fromarray(np.full((8, 8), 4096, kind)).save(tmp_path / f"bright.{suffix}")
+    assert len(decode_files(tmp_path, [*names, f"bright.{suffix}"], image_size=8).images) == 4
+
+
 @pytest.mark.parametrize("values", [np.full((8, 8), 0.5, np.float32), np.full((8, 8), -1)])
 def test_values_of_no_known_range_are_not_guessed(values, tmp_path):
     Image.fromarray(values.astype("int32" if values.dtype.kind == "i" else "float32")).save(

@@ -17,6 +17,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pythae.models import VAMP, VAMPConfig
 from support.tabular_files import (
     LATENT,
     ROWS,
@@ -329,6 +330,7 @@ GOOD = "\n".join(f"{i},{i * i},{-i}" for i in range(120))
         ("a;b;c\n1;2;3\n", r"1 columns when separated by ','; it looks separated by ';' \("),
         ("a\tb\tc\n1\t2\t3\n", r"it looks separated by '\\t'"),
         (GOOD, r"the first line is numbers, .* or --no-header"),
+        ("1.5,?,3\n" + GOOD, r"the first line is numbers, .* or --no-header"),
         (",a,b\n" + GOOD, r"column 1 has no name: an index that pandas wrote\? .* index=False"),
         ("a,b, \n" + GOOD, r"t\.csv: column 3 has no name$"),
         ("", r"0 columns when separated by ','"),
@@ -432,6 +434,9 @@ def test_model_in_original_units(tmp_path):
         torch.testing.assert_close(found, expected)
     with pytest.raises(DataError, match=r"columns\.json"):
         Columns.load(tmp_path / "elsewhere")
+    vamp = VAMP(VAMPConfig(input_dim=(3,), latent_dim=2))
+    with pytest.raises(DataError, match="VAMP keeps standardised rows"):
+        columns.original_units(vamp)
 
 
 def test_arguments_that_do_not_fit_are_named(tmp_path, archive):

@@ -107,6 +107,26 @@ def test_neighbours_against_prdc(sets):
             assert getattr(ours, name) == pytest.approx(theirs[name], abs=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dim", [1, 3, 50])
+def test_neighbours_of_a_table_of_integers(dim, dtype):
+    """Where distances and radii are often equal; integers have both exactly."""
+    draws = torch.Generator().manual_seed(dim)
+    samples, reference = (torch.randint(8, (1100, dim), generator=draws) for _ in range(2))
+    distances = [
+        (x[:, None] - y[None]).square().sum(-1)
+        for x, y in ((samples, reference), (samples, samples), (reference, reference))
+    ]
+    between, *own = distances
+    of_samples, of_reference = ([of.kthvalue(k + 1).values for k in (3, 5)] for of in own)
+    inside = between < of_reference[1]
+    ours = neighbour_scores(*((of.double() * 0.37 + 11).to(dtype) for of in (samples, reference)))
+    assert ours.precision == (between <= of_reference[0]).any(1).double().mean()
+    assert ours.recall == (between <= of_samples[0][:, None]).any(0).double().mean()
+    assert ours.density == pytest.approx(inside.sum().item() / (5 * len(samples)), rel=1e-12)
+    assert ours.coverage == inside.any(0).double().mean()
+
+
 class TestInceptionScore:
     @pytest.mark.parametrize("classes", [2, 10])
     @pytest.mark.parametrize("splits", [1, 10])
@@ -289,6 +309,14 @@ class TestAgainstTheOldFormulas:
         truth, _ = old_kernel_distance(samples.double(), reference.double(), **arguments)
         was, _ = old_kernel_distance(samples, reference, **arguments)
         assert abs(kernel_distance(samples, reference, **arguments).mean - truth) < abs(was - truth)
+
+
+def test_frechet_error_of_features_of_half_precision():
+    features = 300 * torch.randn(300, 6, generator=torch.Generator().manual_seed(0))
+    reference = statistics_of(torch.randn(300, 6, generator=torch.Generator().manual_seed(1)))
+    expected = frechet_error(features, reference)
+    for half in (torch.float16, torch.bfloat16):
+        assert frechet_error(features.to(half), reference) == pytest.approx(expected, rel=0.02)
 
 
 def test_frechet_error_of_a_reference_whose_images_are_all_alike():

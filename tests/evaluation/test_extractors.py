@@ -167,6 +167,17 @@ class TestEfficientNet:
         assert efficientnet.distance_name == "FD-EfficientNet"
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_features_of_half_precision_are_scored_in_float32(dtype):
+    class Half(PixelExtractor):
+        def extract(self, images):
+            features = super().extract(images).features.to(dtype)
+            return extractor_module.Extracted(features, features[:, :3])
+
+    found = Half((1, 4, 4))(torch.rand(5, 1, 4, 4))
+    assert [part.dtype for part in found] == [torch.float32, torch.float32]
+
+
 def test_a_package_that_is_broken_is_one_line():
     with (
         pytest.raises(ConfigError, match=r"^extractor 'a' cannot be imported: no symbol$"),
