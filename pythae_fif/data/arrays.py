@@ -50,7 +50,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     # Of a header that claims more than there is, a MemoryError.
     except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         # NumPy takes what is no archive for a pickle, and advises to open it.
-        whole = zipfile.is_zipfile(path)
+        whole = isinstance(error, OSError) or zipfile.is_zipfile(path)
         reason = " ".join(str(error).split()) if whole else "it is no whole zip archive"
         raise DataError(f"{path}: not a readable .npz file ({reason})") from error
 

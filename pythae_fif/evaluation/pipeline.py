@@ -142,7 +142,7 @@ class EvaluationPipeline:
         weights: str | Path | None = None,
         cache_dir: str | Path | None = None,
     ) -> None:
-        if not isinstance(model, BaseAE):
+        if not isinstance(getattr(model, "_orig_mod", model), BaseAE):  # that of torch.compile
             raise ConfigError(f"model is a {type(model).__name__}: pass a model of Pythae's")
         if num_samples < 1 or batch_size < 1:
             raise ConfigError(

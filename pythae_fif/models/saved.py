@@ -91,7 +91,12 @@ class SavedModel(BaseAE):
             model = cls(config, **networks)
             if "encoder.code_map.shift" in weights:
                 add_code_maps(model)
-            model.to(next(v.dtype for v in weights.values() if v.is_floating_point()))
+            kinds = [v.dtype for v in weights.values() if v.is_floating_point()]
+            most = max(kinds, key=kinds.count)
+            model._apply(lambda v: v.to(most) if v.is_floating_point() else v)
+            for name, value in model.state_dict(keep_vars=True).items():
+                if name in weights:  # single ones may be of another type
+                    value.data = value.data.to(weights[name].dtype)
             model.load_state_dict(weights)
             if isinstance(recipes, dict) and recipes.get(SHARED):
                 bare(model.encoder).flow = bare(model.decoder).flow

@@ -28,7 +28,7 @@ def noted(build: B) -> B:
         networks = build(*args, **kwargs)
         for network in networks:
             note = {"builder": build.__name__, "args": args, "kwargs": kwargs}
-            network.recipe = {**note, "structure": digest(network)}
+            network.recipe = {**note, "structure": digest(network), "weights": _weights(network)}
         return networks
 
     _BUILDERS[build.__name__] = build_and_note
@@ -38,7 +38,14 @@ def noted(build: B) -> B:
 def recipe_of(network: Any) -> dict[str, Any] | None:
     """How a network was built, for JSON; None if by other means, or if it was changed since."""
     recipe: dict[str, Any] | None = getattr(network, "recipe", None)
-    return recipe if recipe is not None and recipe["structure"] == digest(network) else None
+    if recipe is None or recipe["structure"] != digest(network):
+        return None
+    now = _weights(network)  # a buffer, or an old norm of weights, does not show in the structure
+    return recipe if recipe.get("weights", now) == now else None
+
+
+def _weights(network: torch.nn.Module) -> str:
+    return digest(*network.state_dict())
 
 
 def rebuild(recipe: Any, side: str) -> Any:

@@ -74,15 +74,15 @@ def new_folder(parent: Path, model_name: str) -> Path:
         StoreError: It cannot be made.
     """
     name = f"{model_name}_training_{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}"
-    for number in itertools.count(1):
-        folder = parent / (name if number == 1 else f"{name}_{number}")
-        try:
-            folder.mkdir(parents=True)
-            break
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise StoreError(f"cannot make the run folder {folder}: {error}") from error
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        for number in itertools.count(1):
+            folder = parent / (name if number == 1 else f"{name}_{number}")
+            with contextlib.suppress(FileExistsError):
+                folder.mkdir()
+                break
+    except OSError as error:
+        raise StoreError(f"cannot make a run folder in {parent}: {error}") from error
     return folder
 
 

@@ -141,11 +141,13 @@ class Optimizers:
         for prefix, networks in rule.networks.items():
             name = getattr(config, f"{prefix}optimizer_cls")
             options = dict(getattr(config, f"{prefix}optimizer_params") or {})
-            if rule.single and name in ("Adam", "AdamW") and not options.get("foreach"):
-                options.setdefault("fused", True)
             trained = [getattr(model, network) for network in networks] or [model]
+            weights = [weight for network in trained for weight in network.parameters()]
+            fused = rule.single and name in ("Adam", "AdamW") and not options.get("foreach")
+            if fused and all(weight.is_floating_point() for weight in weights):
+                options.setdefault("fused", True)
             optimizer = getattr(torch.optim, name)(
-                [parameter for network in trained for parameter in network.parameters()],
+                weights,
                 lr=getattr(config, f"{prefix}learning_rate"),
                 **options,
             )

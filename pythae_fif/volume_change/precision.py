@@ -2,6 +2,7 @@
 
 __all__ = ["allows_tf32", "full_float32"]
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -25,18 +26,42 @@ def full_float32() -> Iterator[None]:
         >>> torch.backends.cudnn.allow_tf32
         True
     """
-    restore = _restorers()
+    _TF32_OFF.enter()
     try:
-        for module, attribute, off in (*_switches("matmul"), *_switches("cudnn")):
-            setattr(module, attribute, off)
         with ExitStack() as stack:
             for device in ("cpu", "cuda"):
                 if torch.is_autocast_enabled(device):
                     stack.enter_context(torch.autocast(device, enabled=False))
             yield
     finally:
-        for put_back in restore:
-            put_back()
+        _TF32_OFF.leave()
+
+
+class _TF32Off:
+    """TF32 is off while a thread has entered; PyTorch's setting is one for all threads."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.inside = 0
+        self.restore: list[Callable[[], None]] = []
+
+    def enter(self) -> None:
+        with self.lock:
+            if self.inside == 0:
+                self.restore = _restorers()
+            self.inside += 1
+            for module, attribute, off in (*_switches("matmul"), *_switches("cudnn")):
+                setattr(module, attribute, off)
+
+    def leave(self) -> None:
+        with self.lock:
+            self.inside -= 1
+            if self.inside == 0:
+                for put_back in self.restore:
+                    put_back()
+
+
+_TF32_OFF = _TF32Off()
 
 
 def allows_tf32() -> dict[str, bool]:

@@ -42,6 +42,11 @@ from pythae_fif.volume_change.step import (
     differentiable,
 )
 
+HIDDEN = (
+    "a module hides some of its operations (a compiled or scripted module) or their derivative (an "
+    "autograd.Function)"
+)
+
 
 class Tape:
     """The linear map of one recorded pass.
@@ -105,6 +110,9 @@ class Tape:
         for i, (rule, whole) in enumerate(self._steps):
             step = whole
             try:
+                # Indices of all samples, given to a part of them, end a process on a GPU.
+                if not whole_batch and any(self._are_indices(a, depends) for a in whole.arguments):
+                    raise LostSamplesError
                 if part:  # a tensor without a first axis raises IndexError
                     args, out, outs = (
                         _each(first, of) for of in (whole.args, whole.out, whole.outs)
@@ -125,6 +133,12 @@ class Tape:
                 if last_use[id(argument)] == i and argument is not self.value:
                     known.pop(id(first(argument)), None)
         return known[id(first(self.value))]
+
+    def _are_indices(self, argument: Any, depends: set[int]) -> bool:
+        """Whether an argument is a constant with a whole number for each sample."""
+        if not isinstance(argument, Tensor) or id(argument) in depends or not argument.dim():
+            return False
+        return len(argument) == len(self._point) and argument.dtype in (torch.int64, torch.int32)
 
     def _apply(self, rule: Rule, step: Step, tangent_of: TangentOf) -> tuple[Tensor, ...]:
         try:
@@ -173,7 +187,7 @@ def record(function: Callable[[Tensor], Tensor], point: Tensor) -> Tape:
     if id(value) not in recorder.active:
         raise UnsupportedOperationError(
             "no recorded operation leads from the input to the output (a compiled or scripted "
-            "module hides its operations)"
+            "module, or an autograd.Function, hides its own)"
         )
     return Tape(point, value, recorder.steps)
 
@@ -210,10 +224,7 @@ def check_replay(
             there, back = (tape.jvps(pulled[None])[0] * u).sum(), pulled.square().sum()
         tolerance = max(1e-3, torch.finfo(point.dtype).eps ** 0.5)
         if not (there - back).abs() <= tolerance * back:
-            raise UnsupportedOperationError(
-                "a module hides some of its operations (a compiled or scripted module) or their "
-                "derivative (an autograd.Function)"
-            )
+            raise UnsupportedOperationError(HIDDEN)
         if gradient and tape.differentiates:
             try:
                 (v,) = torch.autograd.grad(tape.value, point, u, create_graph=True)
@@ -247,7 +258,11 @@ class _Recorder(TorchFunctionMode):
     def __init__(self, point: Tensor) -> None:
         super().__init__()
         self.active = {id(point): point}
+        self._point = point
         self.steps: list[tuple[Rule, Step]] = []
+        self._differentiates = torch.is_grad_enabled()
+        # The nodes of autograd of all that is active, which the compiler cannot follow.
+        self._nodes = None if torch.compiler.is_compiling() else {point.grad_fn}
         self._written: dict[int, tuple[Tensor, Tensor]] = {}  # id of the old -> old, new
 
     def __torch_function__(
@@ -270,6 +285,8 @@ class _Recorder(TorchFunctionMode):
             if new is not old:
                 self._written[id(old)] = (old, new)
             return None if func is Tensor.__setitem__ else new
+        if self._differentiates and not torch.is_grad_enabled():  # a constant, to autograd, too
+            return func(*args, **kwargs)
         if (composed := COMPOSED.get(func) or MASKED.get(func)) is not None:
             with self:
                 return composed(*args, **kwargs)
@@ -283,9 +300,13 @@ class _Recorder(TorchFunctionMode):
         if drawn or kwargs.get("out") is not None:
             why = "draws random numbers" if drawn else "writes to out"
             raise UnsupportedOperationError(f"operation {step.name} {why}")
+        if any(self._is_hidden(argument) for argument in step.arguments):
+            raise UnsupportedOperationError(HIDDEN)
         if id(out) in self.active:  # the same tensor again, e.g. a reshape to its own shape
             return out
         self.active.update((id(result), result) for result in step.outs)
+        if self._nodes is not None:
+            self._nodes.update(result.grad_fn for result in step.outs)
         self.steps.append((RULES.get(func, by_differentiation), step))
         return out
 
@@ -304,6 +325,22 @@ class _Recorder(TorchFunctionMode):
         for old, _ in self._written.values():
             if id(old) not in self.active:
                 old.data.copy_(self._last(old).detach())
+
+    def _is_hidden(self, argument: Any) -> bool:
+        """Whether an argument depends on the point in a way that was not recorded."""
+        constant = not isinstance(argument, Tensor) or id(argument) in self.active
+        if constant or self._nodes is None or argument.grad_fn is None:
+            return False
+        seen, waiting = set(), [argument.grad_fn]
+        while waiting:
+            node = waiting.pop()
+            if node is None or node in seen:
+                continue
+            if node in self._nodes or getattr(node, "variable", None) is self._point:
+                return True
+            seen.add(node)
+            waiting += [before for before, _ in node.next_functions]
+        return False
 
     def _last(self, argument: Any) -> Any:
         while id(argument) in self._written:

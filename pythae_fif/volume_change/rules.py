@@ -318,6 +318,8 @@ def _cat(step: Step, tangent_of: TangentOf) -> Tensor:
     dim = step.argument(1, "dim", step.kwargs.get("axis", 0)) % step.out.dim()
     tangents = [tangent_of(tensor) for tensor in tensors]
     (known, *_) = [tangent for tangent in tangents if tangent is not None]
+    if any(tensor.dim() != step.out.dim() for tensor in tensors):  # an empty vector, which fits all
+        raise OtherFormError
     parts, shape = [], [len(known), *step.out.shape]
     for tensor, tangent in zip(tensors, tangents, strict=True):
         shape[dim + 1] = tensor.shape[dim]

@@ -124,7 +124,9 @@ def by_differentiation(step: Step, tangent_of: TangentOf) -> tuple[Tensor, ...]:
             with contextlib.suppress(NotImplementedError):
                 products = _for_each(way, *pushed)
                 low = dtype != point[0].dtype
-                return tuple(p.to(dtype) for p in products) if low else products
+                if low:  # which complex numbers have not
+                    return tuple(p if p.is_complex() else p.to(dtype) for p in products)
+                return products
     raise UnsupportedOperationError(
         f"operation {step.name} has neither a forward nor a second derivative in PyTorch"
     )

@@ -216,6 +216,11 @@ def test_a_header_that_claims_more_than_there_is_and_a_bomb(tmp_path, monkeypatc
     fail_line(DataError, where, "not a readable .npz file", name="npz", data=where)
     (tmp_path / "text.npz").write_text("a,b\n1,2\n")
     fail_line(DataError, "it is no whole zip archive", name="npz", data=tmp_path / "text.npz")
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "load", lambda *of, **how: (_ for _ in ()).throw(PermissionError("no")))
+        fail_line(
+            DataError, "not a readable .npz file (no)", name="npz", data=tmp_path / "text.npz"
+        )
     (tmp_path / "table.csv").write_text("a,b\n1,2\n")
     fail_line(DataError, "choose --dataset csv", name="npz", data=tmp_path / "table.csv")
     with pytest.raises(DataError, match=r"claims\.npy: not a readable \.npy"):

@@ -369,6 +369,10 @@ class TestErrors:
         with pytest.raises(ConfigError, match=line):
             pipeline(build("VAE"), **options)
 
+    def test_a_compiled_model_is_one(self):
+        model = torch.compile(build("VAE"), backend="eager")
+        EvaluationPipeline(model, extractor=PixelExtractor(SHAPE))
+
     def test_a_sampler_in_place_of_the_model(self):
         model = build("VAE")
         with pytest.raises(ConfigError, match="is a NormalSampler: pass a model"):

@@ -279,6 +279,7 @@ BLOCKS = {
     "products": function(products),
     "powers": function(powers),
     "pieces": function(pieces),
+    "an empty vector joined": function(lambda x: torch.cat([torch.tensor([]), x.sin()], 1)),
     "reductions": function(reductions),
     "in place": function(in_place),
     "dropout": (lambda: nn.Dropout(0.3, inplace=True), lambda f, x: f(x.sin()).exp()),

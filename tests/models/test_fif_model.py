@@ -24,7 +24,8 @@ from pythae.samplers import (
 from pythae.trainers import BaseTrainerConfig
 from torch import nn
 
-from pythae_fif import FIF, FIFConfig
+from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
+from pythae_fif.data import ImageDataset
 from pythae_fif.errors import ConfigError
 from pythae_fif.models import RectangularFlow, RectangularFlowConfig
 from pythae_fif.models.fif import SlowerModeWarning
@@ -352,6 +353,119 @@ def test_a_scripted_block_beside_a_skip_connection_is_not_left_out():
     assert fif.surrogate_mode == "backward"
     torch.testing.assert_close(*grads)
     torch.testing.assert_close(*likelihoods)
+
+
+class Swish(torch.autograd.Function):
+    """With its own derivative, as those that save memory."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x.sigmoid()
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        s = x.sigmoid()
+        return grad * s * (1 + x * (1 - s))
+
+
+def scaled_in_training(layer, x):
+    if not layer.training:
+        return x
+    with torch.no_grad():
+        scale = x.square().mean(1, keepdim=True).sqrt()
+    return x / scale
+
+
+class Block(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+@pytest.mark.parametrize(
+    "function, mode",
+    [
+        (lambda f, x: Swish.apply(x), "backward"),
+        (lambda f, x: x + Swish.apply(x), "backward"),
+        (lambda f, x: x + (Swish.apply if f.training else nn.functional.silu)(x), "backward"),
+        (scaled_in_training, "replay"),
+    ],
+    ids=["function", "skip", "skip in training", "no_grad in training"],
+)  # fmt: skip
+@pytest.mark.filterwarnings("ignore::pythae_fif.models.fif.SlowerModeWarning")
+def test_what_autograd_alone_knows_of_a_block_is_heeded(function, mode):
+    x, grads = images(6).double(), []
+    for asked in ("replay", "backward"):
+        torch.manual_seed(0)
+        block = nn.Sequential(nn.Linear(3, 3), Block(function))
+        config = FIFConfig(input_dim=SHAPE, latent_dim=3, noise=0.0, mode=asked)
+        fif = FIF(config, decoder=SkipDecoder(block)).double().train()
+        torch.manual_seed(5)
+        fif(DatasetOutput(data=x)).loss.backward()
+        assert fif.surrogate_mode == (mode if asked == "replay" else asked)
+        grads.append(torch.cat([p.grad.flatten() for p in fif.parameters()]))
+    torch.testing.assert_close(*grads)
+
+
+class FourierEncoder(Encoder_AE_MLP):
+    def __init__(self, config):
+        super().__init__(config)
+        self.filter = nn.Parameter(torch.randn(9, dtype=torch.complex64))
+
+    def forward(self, x):
+        spectrum = torch.fft.rfft(x.flatten(1)) * self.filter
+        return super().forward(torch.fft.irfft(spectrum, n=16).view_as(x).tanh())
+
+
+def test_complex_numbers_keep_their_imaginary_part(tmp_path):
+    """In products of bfloat16, in the optimizer, and in the folder of a model."""
+    x, grads = images(6), []
+    for precision in ("float32", "bfloat16"):
+        torch.manual_seed(0)
+        config = FIFConfig(input_dim=SHAPE, latent_dim=3, noise=0.0, surrogate_precision=precision)
+        fif = FIF(config, FourierEncoder(config)).train()
+        torch.manual_seed(5)
+        output = fif(DatasetOutput(data=x))
+        grads += torch.autograd.grad(output.nll_loss, fif.encoder.filter)
+        assert fif.surrogate_mode == "replay"
+    assert (grads[1] - grads[0]).norm() < 0.05 * grads[0].norm()
+    training = FIFTrainerConfig(num_epochs=1, no_cuda=True)
+    data = ImageDataset((255 * x).to(torch.uint8))
+    FIFTrainer(fif, data, training_config=training, run_dir=tmp_path).train()
+    loaded = FIF.load_from_folder(str(tmp_path / "model"), trust=True).eval()
+    assert torch.equal(loaded.embed(x), fif.eval().embed(x))
+
+
+class RoutingEncoder(Encoder_AE_MLP):
+    """Adds of each image the row that is the brightest."""
+
+    def forward(self, x):
+        rows = x.view(-1, 4, 4)
+        brightest = rows.detach().sum(2).argmax(1)
+        picked = rows[torch.arange(len(rows)), brightest]
+        return super().forward((rows + picked[:, None]).view_as(x))
+
+
+def test_indices_of_all_samples_are_not_given_to_a_part(monkeypatch):
+    """On a GPU they end the process."""
+    getitem, sizes = torch.Tensor.__getitem__, []
+
+    def watched(tensor, key):
+        if isinstance(key, tuple) and isinstance(key[0], torch.Tensor):
+            sizes.append((tensor.shape[-3], len(key[0])))
+        return getitem(tensor, key)
+
+    config = FIFConfig(input_dim=SHAPE, latent_dim=3, surrogate_fraction=0.5)
+    fif = FIF(config, RoutingEncoder(config)).train()
+    monkeypatch.setattr(torch.Tensor, "__getitem__", watched)
+    fif(DatasetOutput(data=images(6))).loss.backward()
+    assert fif.surrogate_mode == "replay"
+    assert sizes and all(rows >= indices for rows, indices in sizes)
 
 
 class DrawingEncoder(Encoder_AE_MLP):

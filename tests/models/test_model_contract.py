@@ -131,6 +131,19 @@ def test_saved_and_loaded(model, x, tmp_path):
             assert loaded.encoder.flow is loaded.decoder.flow
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.complex64])
+def test_a_weight_of_another_type_keeps_it(dtype, tmp_path):
+    encoder, decoder = build_networks("tabular", (5,), 3)
+    decoder.register_buffer("scale", torch.full((2,), 0.5).to(dtype))
+    model = FIF(FIFConfig(input_dim=(5,), latent_dim=3), encoder, decoder)
+    weights = model.state_dict()
+    model.save(str(tmp_path))
+    loaded = FIF.load_from_folder(str(tmp_path), trust=True).state_dict()
+    assert {name: value.dtype for name, value in loaded.items()} == {
+        name: value.dtype for name, value in weights.items()
+    }
+
+
 def cut(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 

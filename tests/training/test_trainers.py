@@ -105,6 +105,13 @@ def test_trainings_that_begin_at_once_have_a_folder_each(tmp_path, monkeypatch):
         assert_same_weights(loaded, trainer.model)
 
 
+def test_a_folder_that_is_lost_is_one_line(tmp_path):
+    (tmp_path / "scratch").symlink_to(tmp_path / "unmounted")
+    config = FIFTrainerConfig(output_dir=str(tmp_path / "scratch"), no_cuda=True)
+    with pytest.raises(StoreError, match=r"cannot make a run folder in .*scratch"):
+        FIFTrainer(model_of("FIF"), Images(), training_config=config)
+
+
 def test_keeps_the_best_weights_not_the_last(tmp_path):
     states = []
     trainer = trainer_of("AE", tmp_path, epochs=12, lr=0.2)

@@ -11,6 +11,7 @@ import torch
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.volume_change import encoder_log_volume
+from pythae_fif.volume_change.precision import allows_tf32, full_float32
 from pythae_fif.volume_change.replay import check_replay
 
 SCRIPT = """
@@ -69,6 +70,16 @@ def test_the_users_setting_comes_back():
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert out.returncode == 0, out.stderr
     assert out.stdout.split("\n")[:-1] == [f"{a} {b}" for a, b in settings.values()]
+
+
+def test_two_threads_leave_the_users_setting():
+    """The first to come leaves first: the setting stays the other's, and is the user's after it."""
+    first, second = full_float32(), full_float32()
+    first.__enter__(), second.__enter__()
+    first.__exit__(None, None, None)
+    assert allows_tf32() == {"matmul": False, "cudnn": False}
+    second.__exit__(None, None, None)
+    assert allows_tf32() == {"matmul": False, "cudnn": True}
 
 
 @pytest.mark.parametrize("network", ["encoder", "decoder"])
