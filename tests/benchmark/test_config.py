@@ -180,7 +180,7 @@ class TestConfig:
         flags = {"models": ["all"], "data": "mine.csv", "latent_dim": 2}
         experiment = load_experiment("csv", None, flags)
         first = {spec.model: spec for spec in expand(experiment, Announced((4,)))}
-        assert len(first) == 25
+        assert len(first) == 24
         rows = DatasetOutput(data=torch.randn(6, 4), labels=torch.ones(6))
         for spec in first.values():
             torch.manual_seed(0)
