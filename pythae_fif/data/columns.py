@@ -3,6 +3,7 @@
 __all__ = ["Columns"]
 
 import copy
+import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from pythae_fif.errors import DataError
 from pythae_fif.files import read_json, write_json
 
 FILE = "columns.json"
+FAR = 10_000
+"""Standard deviations from 0 at which float32 keeps three digits of one."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,9 @@ class Columns:
         Raises:
             DataError: A model that keeps standardised rows of its own, such as VAMP.
 
+        Warns:
+            RuntimeWarning: A column lies so far from 0 that float32 keeps few of its digits.
+
         Example:
             >>> from pythae_fif import FIF, FIFConfig
             >>> from pythae_fif.nn import build_networks
@@ -74,6 +80,15 @@ class Columns:
             raise DataError(
                 f"{type(model).__name__} keeps standardised rows, its pseudo-inputs: sample it as "
                 "it is, and give the samples to `restored`"
+            )
+        columns = zip(self.names, self.mean, self.std, strict=True)
+        far = [name for name, mean, std in columns if abs(mean) > FAR * std]
+        if far and next(model.parameters()).dtype != torch.float64:
+            warnings.warn(
+                f"columns {', '.join(far)} lie more than {FAR:,} standard deviations from 0, where "
+                "float32 keeps few digits: give model.double() and rows in float64",
+                RuntimeWarning,
+                stacklevel=2,
             )
         changed = copy.deepcopy(model).eval()
         changed.encoder = _Scaled(changed.encoder, self, encodes=True)

@@ -1,5 +1,6 @@
 """Tabular data sets on files of the archive's form, own tables, and their errors."""
 
+import copy
 import dataclasses
 import datetime
 import gzip
@@ -434,6 +435,11 @@ def test_model_in_original_units(tmp_path):
         torch.testing.assert_close(found, expected)
     with pytest.raises(DataError, match=r"columns\.json"):
         Columns.load(tmp_path / "elsewhere")
+    times = Columns(["a", "b", "time"], [1.0, 50.0, 1.7e9], [2.0, 0.1, 3600.0])
+    with pytest.warns(RuntimeWarning, match=r"^columns time lie .* model\.double\(\)"):
+        times.original_units(copy.deepcopy(model).float())
+    shift, scale = (torch.tensor(of, dtype=torch.float64) for of in (times.mean, times.std))
+    torch.testing.assert_close(times.original_units(model).embed(x * scale + shift), model.embed(x))
     vamp = VAMP(VAMPConfig(input_dim=(3,), latent_dim=2))
     with pytest.raises(DataError, match="VAMP keeps standardised rows"):
         columns.original_units(vamp)
