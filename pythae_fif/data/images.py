@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -127,11 +128,12 @@ def decode_files(
     def work(start: int) -> list[int]:
         failed = []
         for index in range(start, min(start + _TASK, len(names))):
-            result = _decode(folder / names[index], image_size, crop, limit)
-            if result is None:
+            found = _decode(folder / names[index], image_size, crop, limit)
+            if found is None:
                 failed.append(index)
             else:
-                images[index], sizes[index], transparent[index], largest[index] = result
+                images[index], sizes[index] = found.pixels, found.size
+                transparent[index], largest[index] = found.transparent, found.largest
         return failed
 
     failed: list[int] = []
@@ -157,10 +159,23 @@ def decode_files(
     return Decoded(images, sizes, np.array(failed, np.int64), transparent)
 
 
-def _decode(
-    path: Path, image_size: int, crop: float, limit: int
-) -> tuple[np.ndarray, tuple[int, int], bool, int] | None:
-    """Image, original size, transparency, and the largest value if that is of 16 bits, else 0."""
+class _Found(NamedTuple):
+    """One decoded image.
+
+    Attributes:
+        pixels: uint8 (3, S, S).
+        size: Width and height of the original.
+        transparent: Whether it had transparency.
+        largest: Its largest value, if that is of 16 bits, else 0.
+    """
+
+    pixels: np.ndarray
+    size: tuple[int, int]
+    transparent: bool
+    largest: int
+
+
+def _decode(path: Path, image_size: int, crop: float, limit: int) -> _Found | None:
     try:
         with Image.open(path) as file:
             if math.prod(file.size) > limit:
@@ -187,7 +202,7 @@ def _decode(
         if isinstance(error, OSError) and error.errno is not None:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error
         return None
-    return np.asarray(image).transpose(2, 0, 1), (width, height), transparent, largest
+    return _Found(np.asarray(image).transpose(2, 0, 1), (width, height), transparent, largest)
 
 
 def _in_rgb(image: Image.Image, transparent: bool) -> tuple[Image.Image, int]:

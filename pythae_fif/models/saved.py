@@ -69,9 +69,8 @@ class SavedModel(BaseAE):
         """
         with loading(dir_path):
             config = cls.config_class.from_json_file(f"{dir_path}/model_config.json")
-            path = Path(
-                dir_path, "model.pt"
-            )  # versions of torch differ in the default of weights_only
+            path = Path(dir_path, "model.pt")
+            # Versions of torch differ in the default of weights_only.
             weights = torch.load(path, map_location="cpu", weights_only=True)["model_state_dict"]
             recipes, networks = read_json(Path(dir_path, NETWORKS)), {}
             for side in ("encoder", "decoder"):
@@ -92,7 +91,7 @@ class SavedModel(BaseAE):
             if "encoder.code_map.shift" in weights:
                 add_code_maps(model)
             kinds = [v.dtype for v in weights.values() if v.is_floating_point()]
-            most = max(kinds, key=kinds.count)
+            most = max(kinds, key=kinds.count, default=torch.float32)
             model._apply(lambda v: v.to(most) if v.is_floating_point() else v)
             for name, value in model.state_dict(keep_vars=True).items():
                 if name in weights:  # single ones may be of another type
@@ -153,11 +152,12 @@ def loading(folder: str | Path) -> Iterator[None]:
     line.
 
     Raises:
-        DataError: In place of any error that is not of this package.
+        DataError: In place of any error that is not of this package, but a MemoryError, which says
+            nothing of the files.
     """
     try:
         yield
-    except FIFError:
+    except (FIFError, MemoryError):
         raise
     except Exception as error:
         raise DataError(f"{folder}: no whole saved model ({first_line(error)})") from error

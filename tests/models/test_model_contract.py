@@ -161,6 +161,17 @@ def test_a_damaged_folder_is_one_line(name, damage, tmp_path):
     assert str(raised.value).startswith(str(tmp_path)) and "\n" not in str(raised.value)
 
 
+def test_a_full_memory_says_nothing_of_a_folder(tmp_path, monkeypatch):
+    fif().save(str(tmp_path))
+
+    def full(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr(torch, "load", full)
+    with pytest.raises(MemoryError):
+        FIF.load_from_folder(str(tmp_path))
+
+
 @pytest.mark.parametrize("config", [{}, BaseAEConfig((1, 4, 4), 3), DNFConfig((1, 4, 4), 3)])
 def test_a_configuration_of_something_else_is_refused(config):
     with pytest.raises(ConfigError, match=f"^FIF needs a FIFConfig, not {type(config).__name__}$"):
