@@ -178,7 +178,7 @@ def _warn_of_days(experiment: Experiment, splits: Splits, runs: int) -> None:
     shorter = [name for name, of in experiment.profiles.items() if of.epochs and of.epochs < epochs]
     remedy = f"--profile {' or '.join(shorter)} is shorter, and " if shorter else ""
     logger.warning(
-        f"{counted(runs, 'run')} of {steps:,} steps take days on a CPU: {remedy}--dry-run "
+        f"{counted(runs, 'run')} of {steps:,} steps may take days on a CPU: {remedy}--dry-run "
         "estimates the time"
     )
 
