@@ -36,20 +36,22 @@ from rich.console import Console
 
 import pythae_fif.benchmark.run as run_module
 import pythae_fif.runs.execute as execute_module
-from pythae_fif.benchmark import execute, expand, load_experiment
-from pythae_fif.benchmark.config import Experiment
+from pythae_fif.benchmark.config import Experiment, load_experiment
 from pythae_fif.benchmark.inputs import load_splits
 from pythae_fif.benchmark.leaderboard import leaderboard
 from pythae_fif.benchmark.model_entry import all_models, read_model_entry
+from pythae_fif.benchmark.plan import expand
 from pythae_fif.benchmark.record import ImageRecord
-from pythae_fif.benchmark.run import IMAGES
+from pythae_fif.benchmark.run import IMAGES, execute
 from pythae_fif.benchmark.selection import Result
 from pythae_fif.data import Splits
 from pythae_fif.files import write_text
-from pythae_fif.reports import build_report, constant_error, score_terminal
+from pythae_fif.reports.experiment import constant_error
+from pythae_fif.reports.report import build_report
+from pythae_fif.reports.score_table import score_terminal
 from pythae_fif.runs.claim import Claim
-from pythae_fif.runs.engines import Batch, LocalEngine
-from pythae_fif.runs.engines.common import cores
+from pythae_fif.runs.engines.common import Batch, cores
+from pythae_fif.runs.engines.local import LocalEngine
 from pythae_fif.runs.folder import RunFolder
 from pythae_fif.runs.kind import Environment, Job
 from pythae_fif.runs.pack import read_packs
@@ -149,7 +151,7 @@ class Clock:
 
 HARNESS = {
     "claim": [(execute_module, "mirrored"), (Claim, "acquire"), (Claim, "release"),
-              (execute_module, "remove_temporaries")],
+              (execute_module, "stop_writes")],
     "configuration": [(execute_module, "read_config"), (execute_module, "whole_record")],
     "states": [(RunFolder, "tell")],
     "log": [(TrainingFiles, "append_to_log")],

@@ -7,7 +7,6 @@ __all__ = [
     "json_text",
     "locked",
     "read_json",
-    "remove_temporaries",
     "require_writable",
     "safe_name",
     "set_aside",
@@ -27,7 +26,6 @@ import os
 import re
 import secrets
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -42,8 +40,6 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 TEMPORARY = ".tmp"
-LITTER_SECONDS = 600
-"""Age from which a temporary file is taken for the rest of a killed process."""
 
 
 def write_whole(
@@ -179,21 +175,6 @@ def set_aside(path: Path) -> Path:
     except OSError as error:
         raise StoreError(f"{path} is damaged and cannot be renamed: {error.strerror}") from error
     return aside
-
-
-def remove_temporaries(folder: Path) -> None:
-    """Removes what killed processes left half-written, once nobody can be writing it any more.
-
-    That is temporary files and folders, and those of Python's `multiprocessing`.
-    """
-    for left in (*folder.glob(f"*{TEMPORARY}"), *folder.glob("pymp-*")):
-        with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime <= LITTER_SECONDS:
-                continue
-            if left.is_dir():
-                shutil.rmtree(left)
-            else:
-                left.unlink()
 
 
 def safe_name(name: str) -> str:

@@ -21,7 +21,6 @@ from pythae_fif.files import (
     cached,
     checksum,
     read_json,
-    remove_temporaries,
     require_writable,
     safe_name,
     set_aside,
@@ -125,15 +124,22 @@ class TestCached:
 
 
 class TestWrites:
-    def test_whole_or_not_at_all(self, tmp_path):
+    @pytest.mark.parametrize(
+        ("failure", "seen", "message"),
+        [
+            (OSError(28, "No space left"), StoreError, "cannot write .*x: No space left"),
+            (KeyboardInterrupt(), KeyboardInterrupt, "^$"),
+        ],
+    )
+    def test_whole_or_not_at_all(self, failure, seen, message, tmp_path):
         path = tmp_path / "x"
         write_text(path, "old")
 
         def fail(file) -> None:
             file.write(b"half")
-            raise OSError(28, "No space left on device")
+            raise failure
 
-        with pytest.raises(StoreError, match=r"cannot write .*x: No space left"):
+        with pytest.raises(seen, match=message):
             write_whole(path, fail)
         assert path.read_text() == "old"
         assert names_in(tmp_path) == ["x"]
@@ -178,16 +184,6 @@ def test_a_picture_is_set_aside_for_damage_alone(tmp_path, monkeypatch):
     (tmp_path / "x.png").write_bytes((tmp_path / "x.png").read_bytes()[:10])
     assert read_pixels(tmp_path / "x.png") is None
     assert names_in(tmp_path) == ["x.png.corrupt"]
-
-
-def test_old_temporaries_are_removed(tmp_path, monkeypatch):
-    (tmp_path / "x.0123.tmp").write_text("")
-    (tmp_path / "y").write_text("")
-    remove_temporaries(tmp_path)
-    assert names_in(tmp_path) == ["x.0123.tmp", "y"]
-    monkeypatch.setattr(files, "LITTER_SECONDS", -1)
-    remove_temporaries(tmp_path)
-    assert names_in(tmp_path) == ["y"]
 
 
 def test_writable(tmp_path):

@@ -255,7 +255,7 @@ class Experiment(TableOptions):
             own = {m: self.latent_dims.get(m, self.latent_dim) for m in {*dims, *self.latent_dims}}
             words += [f"{m}-d{d}" for m, d in sorted(own.items()) if d != dims.get(m)]
         if self.image_size != usual.get("image_size"):
-            words.append(f"{self.image_size}px")
+            words.append(f"{self.image_size}px" if self.image_size else "as-they-are")
         if self.extractor != (self.settings.extractor or usual.get("extractor")):
             words.append(self.extractor_name)
         return safe_name("-".join(words))

@@ -16,7 +16,8 @@ from pythae_fif.data import Splits
 from pythae_fif.data.splits import by_sides
 from pythae_fif.errors import FIFError, counted, first_line
 from pythae_fif.nn.build import has_pythae_nets
-from pythae_fif.runs.engines import Engine, LocalEngine
+from pythae_fif.runs.engines.common import Engine
+from pythae_fif.runs.engines.local import LocalEngine
 
 
 def networks_line(experiment: Experiment, splits: Splits) -> str:

@@ -17,7 +17,7 @@ from pythae_fif.data import DATASETS
 from pythae_fif.errors import ConfigError
 from pythae_fif.evaluation import EXTRACTORS
 from pythae_fif.nn import ARCHITECTURES
-from pythae_fif.reports import load_published
+from pythae_fif.reports.published import load_published
 from pythae_fif.sampling import SAMPLERS
 
 

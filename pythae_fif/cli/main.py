@@ -105,9 +105,10 @@ def _command_of(words: list[str]) -> tuple[str, list[str]]:
 
 
 def _dataset(words: list[str]) -> str:
-    """The value of `--dataset`, empty if it is not there."""
+    """The value of `--dataset`, the last if there are several; empty if there is none."""
+    found = ""
     for word, after in zip(words, [*words, ""][1:], strict=True):
         name, equals, value = word.partition("=")
         if name == "--dataset":
-            return value if equals else after
-    return ""
+            found = value if equals else after
+    return found

@@ -36,8 +36,8 @@ from pythae_fif.errors import ConfigError, FIFError, counted
 from pythae_fif.evaluation.names import EXTRACTORS, require_packages_of
 from pythae_fif.evaluation.own import load_network
 from pythae_fif.evaluation.weights import DOWNLOADS_OFF
-from pythae_fif.runs.engines import Engine, LocalEngine
-from pythae_fif.runs.engines.common import cores
+from pythae_fif.runs.engines.common import Engine, cores
+from pythae_fif.runs.engines.local import LocalEngine
 from pythae_fif.runs.kind import Environment
 
 SECONDS_TO_ANSWER = 10

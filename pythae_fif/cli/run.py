@@ -44,24 +44,12 @@ from pythae_fif.data.locations import CACHE_VARIABLE, cache_home
 from pythae_fif.errors import ProblemsError, counted
 from pythae_fif.evaluation.extractors import check_extractor
 from pythae_fif.evaluation.names import EXTRACTORS
-from pythae_fif.reports import (
-    Failure,
-    build_report,
-    constant_error,
-    score_terminal,
-    write_experiment,
-)
-from pythae_fif.reports.report import SAMPLER_LABELS, Report
-from pythae_fif.runs.engines import (
-    Batch,
-    Engine,
-    EngineOptions,
-    LocalEngine,
-    LocalOptions,
-    Outcome,
-    build_engine,
-)
-from pythae_fif.runs.engines.common import cores
+from pythae_fif.reports.experiment import Failure, constant_error, write_experiment
+from pythae_fif.reports.report import SAMPLER_LABELS, Report, build_report
+from pythae_fif.reports.score_table import score_terminal
+from pythae_fif.runs.engines.common import Batch, Engine, Outcome, cores
+from pythae_fif.runs.engines.local import LocalEngine
+from pythae_fif.runs.engines.options import EngineOptions, LocalOptions, build_engine
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.remote import Remote, is_url

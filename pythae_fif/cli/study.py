@@ -107,7 +107,8 @@ def _flags(study: studies.Study, words: list[str]) -> tuple[StudyFlags, dict[str
     """The study's flags, and those of engines that are given."""
     command = f"study {study.name}"
     parser = Parser(command, study.description)
-    add_flags(parser, StudyFlags, {"profile", "seeds", *study.takes, *CommonFlags.model_fields})
+    names = {"profile", "seeds", *study.takes, *CommonFlags.model_fields}
+    add_flags(parser, StudyFlags, names | ({"dataset"} if study.datasets else set()))
     add_engine_flags(parser)
     words_given = parser.given(words)
     given = {k: v for k, v in words_given.items() if k not in ENGINE_FLAGS}

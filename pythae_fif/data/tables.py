@@ -51,6 +51,10 @@ def read_table(path: Path, options: TableOptions = AS_USUAL) -> Table:
         table = Table(_numbered(rows.shape[1]), rows)
     else:
         table = _read_csv(path, options, "\t" if kind.startswith(".tsv") else ",")
+    if len(table.names) < 2:
+        raise DataError(f"{path}: {len(table.names)} columns of numbers, at least 2 are needed")
+    if again := [name for name in table.names if table.names.count(name) > 1]:
+        raise DataError(f"{path}: two columns are named {again[0]!r}")
     if options.missing is None:
         check_finite(table.rows, path, "; --missing drop or --missing impute of `run` takes NaN")
     else:

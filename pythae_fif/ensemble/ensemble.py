@@ -166,12 +166,13 @@ class Ensemble:
             rates = [float(learning_rate)] * len(self.models)
         else:
             rates = list(learning_rate)
-        count = len(self.models)
-        if len(rates) != count or data.shape[:-2] not in ((), (count,)) or not data.numel():
+        count, (dim,) = len(self.models), self._config.input_dim
+        fits = data.dim() > 1 and data.shape[-1] == dim and data.shape[:-2] in ((), (count,))
+        if len(rates) != count or not fits or not data.numel() or batch_size < 1:
             raise ConfigError(
-                f"an ensemble of {count} with {len(rates)} learning rates and data "
-                f"of shape {tuple(data.shape)}: one rate or {count}, and rows (N, D) or "
-                f"({count}, N, D) are needed"
+                f"an ensemble of {count} with {len(rates)} learning rates, batch_size={batch_size} "
+                f"and data of shape {tuple(data.shape)}: one rate or {count}, batches of at "
+                f"least 1, and rows (N, {dim}) or ({count}, N, {dim}) are needed"
             )
         batch_size = min(batch_size, data.shape[-2])
         batches = data.shape[-2] // batch_size

@@ -148,11 +148,6 @@ class EvaluationPipeline:
             raise ConfigError(
                 f"num_samples and batch_size must be at least 1, not {num_samples}, {batch_size}"
             )
-        if getattr(model.model_config, "condition_dim", 0):
-            raise ConfigError(
-                f"{type(model).__name__} is conditional, and samplers know no labels: evaluate "
-                "model.given(label)"
-            )
         if not 0 <= seed < 2**32:
             raise ConfigError(f"seed must be from 0 to 2**32 - 1, not {seed}")
         if not isinstance(sampler, BaseSampler | BaseSamplerConfig | None):

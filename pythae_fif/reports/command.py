@@ -47,14 +47,15 @@ def _command_of(
     experiment: Experiment, specs: Sequence[RunSpec], configuration_flags: Sequence[str]
 ) -> str:
     words = ["--dataset", experiment.dataset, "--arch", experiment.arch]
-    shipped = shipped_of(experiment)
-    if shipped is None or not shipped.same:
+    shipped, of_arch = shipped_of(experiment), {"arch": experiment.arch}
+    usual = shipped.experiment if shipped else load_experiment(experiment.dataset, None, of_arch)
+    no_size = experiment.image_size is None and usual.image_size is not None
+    own_dims = experiment.latent_dims not in ({}, usual.latent_dims)
+    if shipped is None or not shipped.same or no_size or own_dims:  # no flag says these two
         words += ["--config", "FILE"]
     elif shipped.table is not None:
         words += ["--table", str(shipped.table)]
     words += ["--profile", experiment.profile]
-    of_arch = {"arch": experiment.arch}
-    usual = shipped.experiment if shipped else load_experiment(experiment.dataset, None, of_arch)
     if experiment.data is not None:
         words += ["--data", Path(experiment.data).name]
     models = sorted({spec.model for spec in specs})
@@ -63,7 +64,8 @@ def _command_of(
     words += _flag("samplers", _asked_samplers(specs), usual.samplers)
     words += _flag("seeds", sorted({spec.seed for spec in specs}), usual.seeds)
     words += configuration_flags
-    if experiment.latent_dims != usual.latent_dims or experiment.latent_dim != usual.latent_dim:
+    dims = (experiment.latent_dim, experiment.latent_dims)
+    if not own_dims and dims != (usual.latent_dim, usual.latent_dims):
         words += ["--latent-dim", str(experiment.latent_dim)]
     table = ("missing", "separator", "no_header")
     for key in ("image_size", "extractor", *OVERRIDES, *table):

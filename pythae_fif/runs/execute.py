@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pythae_fif.errors import ClaimLostError, FIFError, StoreError, first_line
-from pythae_fif.files import read_json, remove_temporaries
+from pythae_fif.files import read_json
 from pythae_fif.runs.folder import RunFolder, stop_writes
 from pythae_fif.runs.kind import Environment, Job, Kind, SpecT
 from pythae_fif.runs.provenance import git_state
@@ -107,7 +107,6 @@ def _worked(
             raise FIFError(
                 f"config.yaml describes run {spec.run_id}, not {folder.run_id}: was it edited?"
             )
-        remove_temporaries(folder.path)
         started = time.time()
         git_state()  # of the code that runs, before an editor changes it
         before = whole_record(kind, spec, folder.path / "result.json")

@@ -20,6 +20,8 @@ from pythae_fif.runs.claim import PREFIX
 STATUS = "status.json"
 UNCLAIMED = (STATUS, "environment.json", "config.yaml", "slurm.json")
 """Files that are also written by processes that have not claimed the run."""
+LITTER_SECONDS = 600
+"""Age from which a temporary file is taken for the rest of a killed process."""
 NOT_SEALED = (*UNCLAIMED, "result.json", "output.log")
 """Files that may change while the result stays the same, or that hold the seal. Hidden files are
 not sealed either. The names count below `model/`, too: Pythae's `environment.json` there is not
@@ -143,11 +145,12 @@ def stop_writes(run_dir: Path) -> None:
     """Removes what those who had the run before were about to rename into place.
 
     So a process that stood still after its last check, and before it renamed, leaves no trace
-    either: it finds nothing to rename.
+    either: it finds nothing to rename. What others may be writing goes once it is old.
     """
     for left in run_dir.glob(f"*{TEMPORARY}"):
-        if not left.name.startswith((*UNCLAIMED, PREFIX)):
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            of_others = left.name.startswith((*UNCLAIMED, PREFIX))
+            if not of_others or time.time() - left.stat().st_mtime > LITTER_SECONDS:
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
@@ -161,5 +164,5 @@ def sealed_files(run_dir: Path) -> Iterator[str]:
 
 def _is_sealed(name: str) -> bool:
     """Whether a file or folder of that name belongs to the record."""
-    passing = name.startswith((".", PREFIX, "pymp-", "tensorboard")) or name.endswith(TEMPORARY)
+    passing = name.startswith((".", PREFIX, "tensorboard")) or name.endswith(TEMPORARY)
     return not (passing or ".corrupt" in name or name in NOT_SEALED or name == "checkpoint.pt")

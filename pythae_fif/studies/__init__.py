@@ -28,12 +28,12 @@ from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.files import require_writable
 
 if TYPE_CHECKING:
-    from pythae_fif.runs.engines import Engine  # which imports torch
+    from pythae_fif.runs.engines.common import Engine  # which imports torch
 
 OnProgress = Callable[[str, float], None]
 """Is told what is being done, and the share of the study that is done, in [0, 1]."""
 
-StudyOption = Literal["dataset", "data", "latent_dim", "models"]
+StudyOption = Literal["data", "latent_dim", "models"]
 """A field of :class:`StudyOptions` that only some studies take; its flag has the same name."""
 
 
@@ -47,7 +47,7 @@ class Study:
         profiles: Name of a profile -> its number of seeds, which then are 0, 1, ...; empty where
             the profiles are those of the data set's YAML file, with five seeds.
         takes: The options that it takes beside those that all studies take.
-        datasets: The data sets that it can be asked for.
+        datasets: The data sets that it can be asked for; empty where it makes its own data.
         dataset: The one that it uses if none is asked for; None if it then uses all it finds.
     """
 
@@ -69,7 +69,7 @@ _IMAGES = tuple(name for name in OF_BENCHMARK if name not in ("folder", "npz", "
 _OF_TABLES = Study(
     "tabular",
     "tables 1 and 5: FIF against rectangular flows on tabular data",
-    takes=frozenset({"dataset", "data", "latent_dim", "models"}),
+    takes=frozenset({"data", "latent_dim", "models"}),
     datasets=TABULAR_DATASETS,
     dataset="miniboone",
 )
@@ -78,7 +78,6 @@ _ALL = (
         "sinusoid",
         "figures 3 and 7: which direction of a noisy sinusoid is learnt, against beta",
         {"quick": 20, "paper": 20, "released": 20},
-        frozenset({"dataset"}),
         datasets=("sinusoid",),
         dataset="sinusoid",
     ),
@@ -91,7 +90,7 @@ _ALL = (
         "estimator",
         "figure 6 and appendix D.3: the noise of the trace estimator",
         {"quick": 1, "paper": 1},
-        frozenset({"dataset", "latent_dim"}),
+        frozenset({"latent_dim"}),
         datasets=_IMAGES,
         dataset="mnist",
     ),
@@ -99,7 +98,7 @@ _ALL = (
         "spectrum",
         "figures 8 and 9: what a conditional model's decoder spans, on MNIST",
         {"quick": 2, "paper": 5},
-        frozenset({"dataset", "latent_dim"}),
+        frozenset({"latent_dim"}),
         datasets=_IMAGES,
         dataset="mnist",
     ),
@@ -107,7 +106,6 @@ _ALL = (
         "toy",
         "the density on a toy manifold (--dataset two_moons, circle, spiral, torus, ...)",
         {"quick": 3, "paper": 20},
-        frozenset({"dataset"}),
         datasets=TOY_DATASETS,
         dataset="sinusoid",
     ),

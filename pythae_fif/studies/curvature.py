@@ -1,6 +1,6 @@
 """Figures 2, 12 and 13: what on- and off-manifold training do to the manifold's curvature."""
 
-__all__ = ["Circle", "Part", "build", "curve_curvature", "projected_entropy", "run", "train"]
+__all__ = ["Circle", "Part", "build", "curve_curvature", "projected_entropy", "run"]
 
 import math
 from collections.abc import Mapping, Sequence
@@ -36,10 +36,10 @@ RADII = np.geomspace(1e-4, 20, 300)
 BETAS = (0.1, 1.0, 3.0, 10.0)
 
 
-def line_data(points: int, generator: torch.Generator) -> Tensor:
-    """Points (N, 2) of a standard normal distribution on the first axis, with noise."""
-    scale = torch.tensor([1.0, NOISE])
-    return torch.randn(points, 2, generator=generator) * scale
+def line_data() -> Tensor:
+    """`POINTS` (N, 2) of a standard normal distribution on the first axis, with noise."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(POINTS, 2, generator=generator) * torch.tensor([1.0, NOISE])
 
 
 def arc(u: Tensor) -> Tensor:
@@ -123,37 +123,6 @@ class Trained:
     codes: list[list[float]]
 
 
-def train(
-    jacobian_at: JacobianAt,
-    data: Tensor,
-    seeds: Sequence[int],
-    epochs: int,
-    tell: Tell = lambda share: None,
-) -> Trained:
-    """Trains one variant, and measures it every ten epochs and after those of `SHOWN`."""
-    ensemble = Ensemble([build(jacobian_at, seed) for seed in seeds], seeds)
-    trained = Trained([], [], [])
-    grid = torch.stack(torch.meshgrid(GRID, GRID, indexing="xy"), -1).flatten(0, 1)
-
-    def look(epoch: int) -> None:
-        tell(epoch / epochs)
-        if epoch in SHOWN:
-            trained.curves.append(ensemble.decode(_codes(ensemble, data))[0].tolist())
-            trained.codes[:] = ensemble.encode(grid)[0, :, 0].view(101, 101).tolist()
-        if epoch % 10 and epoch not in SHOWN:
-            return
-        curvature = median_curvature(ensemble, data)
-        errors = ensemble.reconstruction_error(data).mean(1)
-        nll = -ensemble.log_prob(data).mean(1)
-        step = epoch * (len(data) // BATCH)
-        for seed, *of in zip(seeds, curvature, errors, nll, strict=True):
-            trained.rows.append(Row(VARIANTS[jacobian_at], seed, step, *map(float, of)))
-
-    look(0)
-    ensemble.train(data, epochs=epochs, batch_size=BATCH, learning_rate=1e-3, on_epoch=look)
-    return trained
-
-
 @dataclass(frozen=True)
 class Part:
     """The models of one variant, one a seed."""
@@ -163,12 +132,30 @@ class Part:
     seeds: tuple[int, ...]
 
     def compute(self, tell: Tell, where: Environment) -> Trained:
-        """Trains and measures them."""
-        return train(self.jacobian_at, _data(), self.seeds, self.epochs, tell=tell)
+        """Trains one variant, and measures it every ten epochs and after those of `SHOWN`."""
+        ensemble = Ensemble([build(self.jacobian_at, seed) for seed in self.seeds], self.seeds)
+        data, trained = line_data(), Trained([], [], [])
+        grid = torch.stack(torch.meshgrid(GRID, GRID, indexing="xy"), -1).flatten(0, 1)
 
+        def look(epoch: int) -> None:
+            tell(epoch / self.epochs)
+            if epoch in SHOWN:
+                trained.curves.append(ensemble.decode(_codes(ensemble, data))[0].tolist())
+                trained.codes[:] = ensemble.encode(grid)[0, :, 0].view(101, 101).tolist()
+            if epoch % 10 and epoch not in SHOWN:
+                return
+            curvature = median_curvature(ensemble, data)
+            errors = ensemble.reconstruction_error(data).mean(1)
+            nll = -ensemble.log_prob(data).mean(1)
+            step = epoch * (len(data) // BATCH)
+            for seed, *of in zip(self.seeds, curvature, errors, nll, strict=True):
+                trained.rows.append(Row(VARIANTS[self.jacobian_at], seed, step, *map(float, of)))
 
-def _data() -> Tensor:
-    return line_data(POINTS, torch.Generator().manual_seed(0))
+        look(0)
+        ensemble.train(
+            data, epochs=self.epochs, batch_size=BATCH, learning_rate=1e-3, on_epoch=look
+        )
+        return trained
 
 
 def projected_entropy(radius: float) -> float:
@@ -245,7 +232,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
 
 
 def _training_figure(rows: Sequence[Row], found: Mapping[JacobianAt, Trained]) -> Any:
-    figure, data = new_figure(13, 4.2), _data()
+    figure, data = new_figure(13, 4.2), line_data()
     axes: Any = figure.subplots(1, 3, width_ratios=[1.2, 1.2, 1])
     for axis, (at, colour) in zip(axes, COLOURS.items(), strict=False):
         axis.scatter(*data[:400].T, s=3, color="0.6")

@@ -121,7 +121,7 @@ def train_linear(
     tied: bool,
     size: Size,
     generator: torch.Generator,
-    tell: Tell = lambda share: None,
+    tell: Tell,
 ) -> Tensor:
     """Trains M linear models by FIF's loss on fresh Gaussian data, one Hutchinson vector each.
 
@@ -167,74 +167,6 @@ def train_linear(
     return a.detach()
 
 
-def measure(
-    seed: int,
-    size: Size,
-    decoder: str,
-    tell: Tell = lambda share: None,
-) -> list[Row]:
-    """The best of several restarts, by eq. 53, for ten spectra in every regime.
-
-    Gradient descent has local optima between the two extremes, since log(lambda) - 2 beta lambda
-    is concave; theorem C.4 is about the lowest. The restarts therefore lean towards either end of
-    the spectrum: they are random matrices times powers of the covariance from -1 to 1.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    spectra = random_spectra(SPECTRA, generator)
-    cells = list(product(range(SPECTRA), REGIMES))
-    each = torch.tensor([index for index, _ in cells for _ in range(size.restarts)])
-    betas = torch.tensor(
-        [beta_of(spectra[i], r) for i, r in cells for _ in range(size.restarts)],
-        dtype=torch.float64,
-    )
-    bases = torch.linalg.qr(
-        torch.randn(SPECTRA, DIM, DIM, generator=generator, dtype=torch.float64)
-    ).Q
-    covariance = bases[each] * spectra[each][:, None] @ bases[each].mT
-    powers = torch.linspace(-1, 1, size.restarts, dtype=torch.float64).repeat(len(cells))
-    start = torch.randn(len(each), LATENT, DIM, generator=generator, dtype=torch.float64)
-    start = start @ (bases[each] * spectra[each].pow(powers[:, None])[:, None]).mT
-    start = start / torch.linalg.vector_norm(start, dim=(1, 2), keepdim=True)
-    encoders = train_linear(
-        spectra[each],
-        bases[each],
-        betas,
-        start=start,
-        tied=decoder == "pseudo-inverse",
-        size=size,
-        generator=generator,
-        tell=tell,
-    )
-    losses = linear_loss(encoders, covariance, betas).view(len(cells), -1)
-    found = losses.where(losses.isfinite(), math.inf).argmin(1)
-    best = found + torch.arange(len(cells)) * size.restarts
-    rows = []
-    for (index, regime), member in zip(cells, best.tolist(), strict=True):
-        spectrum, beta = spectra[index], float(betas[member])
-        chosen = theorem_choice(spectrum, beta)
-        mine = encoders[member : member + 1]
-        weights = torch.linalg.qr(mine[0].mT).Q.mT @ bases[index]
-        optimum = (bases[index][:, chosen] / spectrum[chosen].sqrt()).mT[None]  # lemma C.3
-        rows.append(
-            Row(
-                decoder=decoder,
-                spectrum=index,
-                regime=regime,
-                beta=beta,
-                eigenvalue=tuple(map(float, spectrum)),
-                theorem=" ".join(map(str, chosen)),
-                weight=tuple(map(float, weights.square().sum(0))),
-                overlap_theorem=float(overlap(mine, bases[index][None, :, chosen])),
-                overlap_pca=float(overlap(mine, bases[index][None, :, :LATENT])),
-                loss_above_theorem=float(
-                    losses.flatten()[member]
-                    - linear_loss(optimum, covariance[member][None], betas[member][None])
-                ),
-            )
-        )
-    return rows
-
-
 @dataclass(frozen=True)
 class Part:
     """All models with one of `DECODERS`."""
@@ -246,8 +178,67 @@ class Part:
     seed: int
 
     def compute(self, tell: Tell, where: Environment) -> list[Row]:
-        """Trains and measures them."""
-        return measure(self.seed, self.size, self.decoder, tell)
+        """The best of several restarts, by eq. 53, for ten spectra in every regime.
+
+        Gradient descent has local optima between the two extremes, since
+        log(lambda) - 2 beta lambda is concave; theorem C.4 is about the lowest. The restarts
+        therefore lean towards either end of the spectrum: they are random matrices times powers
+        of the covariance from -1 to 1.
+        """
+        size, generator = self.size, torch.Generator().manual_seed(self.seed)
+        spectra = random_spectra(SPECTRA, generator)
+        cells = list(product(range(SPECTRA), REGIMES))
+        each = torch.tensor([index for index, _ in cells for _ in range(size.restarts)])
+        betas = torch.tensor(
+            [beta_of(spectra[i], r) for i, r in cells for _ in range(size.restarts)],
+            dtype=torch.float64,
+        )
+        bases = torch.linalg.qr(
+            torch.randn(SPECTRA, DIM, DIM, generator=generator, dtype=torch.float64)
+        ).Q
+        covariance = bases[each] * spectra[each][:, None] @ bases[each].mT
+        powers = torch.linspace(-1, 1, size.restarts, dtype=torch.float64).repeat(len(cells))
+        start = torch.randn(len(each), LATENT, DIM, generator=generator, dtype=torch.float64)
+        start = start @ (bases[each] * spectra[each].pow(powers[:, None])[:, None]).mT
+        start = start / torch.linalg.vector_norm(start, dim=(1, 2), keepdim=True)
+        encoders = train_linear(
+            spectra[each],
+            bases[each],
+            betas,
+            start=start,
+            tied=self.decoder == "pseudo-inverse",
+            size=size,
+            generator=generator,
+            tell=tell,
+        )
+        losses = linear_loss(encoders, covariance, betas).view(len(cells), -1)
+        found = losses.where(losses.isfinite(), math.inf).argmin(1)
+        best = found + torch.arange(len(cells)) * size.restarts
+        rows = []
+        for (index, regime), member in zip(cells, best.tolist(), strict=True):
+            spectrum, beta = spectra[index], float(betas[member])
+            chosen = theorem_choice(spectrum, beta)
+            mine = encoders[member : member + 1]
+            weights = torch.linalg.qr(mine[0].mT).Q.mT @ bases[index]
+            optimum = (bases[index][:, chosen] / spectrum[chosen].sqrt()).mT[None]  # lemma C.3
+            rows.append(
+                Row(
+                    decoder=self.decoder,
+                    spectrum=index,
+                    regime=regime,
+                    beta=beta,
+                    eigenvalue=tuple(map(float, spectrum)),
+                    theorem=" ".join(map(str, chosen)),
+                    weight=tuple(map(float, weights.square().sum(0))),
+                    overlap_theorem=float(overlap(mine, bases[index][None, :, chosen])),
+                    overlap_pca=float(overlap(mine, bases[index][None, :, :LATENT])),
+                    loss_above_theorem=float(
+                        losses.flatten()[member]
+                        - linear_loss(optimum, covariance[member][None], betas[member][None])
+                    ),
+                )
+            )
+        return rows
 
 
 def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:

@@ -13,8 +13,8 @@ from typing import Any, Literal, Protocol, TypeVar, get_type_hints
 from pydantic import Field, TypeAdapter
 
 from pythae_fif.device import default_device
-from pythae_fif.runs.engines import LocalEngine
 from pythae_fif.runs.engines.common import cores
+from pythae_fif.runs.engines.local import LocalEngine
 from pythae_fif.runs.kind import Environment, Job, Kind, run_id_of
 from pythae_fif.runs.provenance import provenance
 from pythae_fif.runs.record import Record

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pythae_fif.errors import RunsLeftError
-from pythae_fif.runs.engines import Batch, Engine, Outcome
+from pythae_fif.runs.engines.common import Batch, Engine, Outcome
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.kind import Environment, Kind, SpecT
 from pythae_fif.runs.record import RecordT

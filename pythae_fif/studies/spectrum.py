@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from pythae_fif.pictures import new_figure, read_pixels
-from pythae_fif.runs.engines import LocalEngine
 from pythae_fif.runs.engines.common import cores
+from pythae_fif.runs.engines.local import LocalEngine
 from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.store import Store
 from pythae_fif.studies import OnProgress, StudyOptions

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from pythae_fif.runs.engines import LocalEngine
 from pythae_fif.runs.engines.common import cores
+from pythae_fif.runs.engines.local import LocalEngine
 from pythae_fif.runs.provenance import provenance
 from pythae_fif.studies import OnProgress, StudyOptions
 from pythae_fif.studies.plan import finish

@@ -27,9 +27,8 @@ from pythae_fif.baselines.glow import (
     InvertibleConv,
     Squeeze,
 )
-from pythae_fif.benchmark import expand, load_experiment
-from pythae_fif.benchmark.config import experiment_file
-from pythae_fif.benchmark.plan import build_model
+from pythae_fif.benchmark.config import experiment_file, load_experiment
+from pythae_fif.benchmark.plan import build_model, expand
 from pythae_fif.data.toy import TOY_DATA
 from pythae_fif.errors import ConfigError
 from pythae_fif.reports.published import load_published

@@ -5,9 +5,9 @@ import types
 import pytest
 from support.reference import REFERENCE, lines
 
-from pythae_fif.benchmark import expand, load_experiment
-from pythae_fif.benchmark.config import experiment_file
+from pythae_fif.benchmark.config import experiment_file, load_experiment
 from pythae_fif.benchmark.inputs import load_splits
+from pythae_fif.benchmark.plan import expand
 from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.store import Store

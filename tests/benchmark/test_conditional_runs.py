@@ -11,10 +11,9 @@ from pythae.models.nn import BaseDecoder
 from support.experiments import ENVIRONMENT, tiny
 
 import pythae_fif.benchmark.run as run_module
-from pythae_fif.benchmark import execute, expand
 from pythae_fif.benchmark.estimate import training_seconds
-from pythae_fif.benchmark.plan import Announced, rebuild_model
-from pythae_fif.benchmark.run import IMAGES, labels_of
+from pythae_fif.benchmark.plan import Announced, expand, rebuild_model
+from pythae_fif.benchmark.run import IMAGES, execute, labels_of
 from pythae_fif.errors import ConfigError, DataError, FIFError
 from pythae_fif.models import FIF, FIFConfig
 from pythae_fif.runs.store import Store

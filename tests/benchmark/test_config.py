@@ -9,10 +9,9 @@ import yaml
 from pythae.data.datasets import DatasetOutput
 from support.experiments import tiny
 
-from pythae_fif.benchmark import expand, load_experiment
-from pythae_fif.benchmark.config import experiment_file
+from pythae_fif.benchmark.config import experiment_file, load_experiment
 from pythae_fif.benchmark.model_entry import ModelEntry, all_models, read_model_entry
-from pythae_fif.benchmark.plan import Announced, build_model
+from pythae_fif.benchmark.plan import Announced, build_model, expand
 from pythae_fif.benchmark.run import training_config
 from pythae_fif.benchmark.yaml_files import configs_dir, names_in
 from pythae_fif.errors import ConfigError

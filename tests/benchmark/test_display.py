@@ -10,7 +10,7 @@ from rich.console import Console
 from pythae_fif.benchmark.display import Best, Display, _View
 from pythae_fif.benchmark.model_entry import read_model_entry, shown
 from pythae_fif.benchmark.yaml_files import names_in
-from pythae_fif.runs.engines import Outcome
+from pythae_fif.runs.engines.common import Outcome
 from pythae_fif.runs.folder import Status
 
 RUNS = {Path("a"): "fif beta=1", Path("b"): "ae –"}

@@ -11,12 +11,12 @@ from pythae.models import AutoModel
 from support.trainings import Killed, assert_same_weights, kill_at
 from torch.nn import ConvTranspose2d
 
-from pythae_fif.benchmark import RunSpec, execute, expand, load_experiment
+from pythae_fif.benchmark.config import load_experiment
 from pythae_fif.benchmark.estimate import training_seconds
 from pythae_fif.benchmark.inputs import load_splits
 from pythae_fif.benchmark.model_entry import read_model_entry
-from pythae_fif.benchmark.plan import build_model, rebuild_model
-from pythae_fif.benchmark.run import IMAGES, trainer_of
+from pythae_fif.benchmark.plan import RunSpec, build_model, expand, rebuild_model
+from pythae_fif.benchmark.run import IMAGES, execute, trainer_of
 from pythae_fif.benchmark.settings import RunSettings
 from pythae_fif.benchmark.yaml_files import configs_dir, names_in
 from pythae_fif.errors import NonFiniteError

@@ -31,7 +31,6 @@ def with_value(*path, value=...):
 DAMAGES = {
     "another schema": with_value("schema", value=0),
     "no scores": with_value("scores"),
-    "scores of a number": with_value("scores", value=3),
     "scores of none": with_value("scores", value={}),
     "one sampler more": with_value("scores", "maf", value={}),
     "distance as a word": with_value("scores", "gmm", "frechet", "val", value="low"),
@@ -41,13 +40,7 @@ DAMAGES = {
     "no test distance": with_value("scores", "normal", "frechet", "test"),
     "no error": with_value("reconstruction_mse", "test"),
     "error NaN": with_value("reconstruction_mse", "val", value=math.nan),
-    "no seconds": with_value("training", value={}),
     "seconds NaN": with_value("training", "seconds", value=math.nan),
-    "no parameters": with_value("parameters"),
-    "no data": with_value("data"),
-    "data that are none": with_value("data", value=[]),
-    "no provenance": with_value("provenance"),
-    "provenance that is none": with_value("provenance", value=5),
 }
 
 

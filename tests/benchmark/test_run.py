@@ -11,23 +11,23 @@ from pythae.trainers.trainer_utils import set_seed
 from support.experiments import ENVIRONMENT, tiny
 
 import pythae_fif.benchmark.run as run_module
-from pythae_fif.benchmark import execute, expand, load_experiment
-from pythae_fif.benchmark.config import experiment_file
+from pythae_fif.benchmark.config import experiment_file, load_experiment
 from pythae_fif.benchmark.inputs import (
     load_extractor,
     load_splits,
     reference_of,
     references_of,
 )
+from pythae_fif.benchmark.plan import expand
 from pythae_fif.benchmark.record import ImageRecord
-from pythae_fif.benchmark.run import IMAGES, trainer_of
+from pythae_fif.benchmark.run import IMAGES, execute, trainer_of
 from pythae_fif.benchmark.selection import Result
 from pythae_fif.data.dataset import as_tensor
 from pythae_fif.errors import ConfigError, FIFError, NonFiniteError, StoreError
 from pythae_fif.files import read_json, write_json
 from pythae_fif.pictures import read_pixels
-from pythae_fif.reports import build_report
 from pythae_fif.reports.published_tables import table2
+from pythae_fif.reports.report import build_report
 from pythae_fif.runs import execute as runs
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.store import Store

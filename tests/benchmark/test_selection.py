@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.records import result_of, spec_of
 
-from pythae_fif.benchmark import select
-from pythae_fif.benchmark.selection import Result
+from pythae_fif.benchmark.selection import Result, select
 from pythae_fif.evaluation.scores import Scores
 
 

@@ -32,7 +32,7 @@ from pythae_fif.data.images import decode_files, find_images
 from pythae_fif.errors import DataError
 from pythae_fif.evaluation import EXTRACTORS, PixelExtractor
 from pythae_fif.files import read_json
-from pythae_fif.runs.engines import LocalEngine
+from pythae_fif.runs.engines.local import LocalEngine
 from pythae_fif.sampling import SAMPLERS
 
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
@@ -787,6 +787,7 @@ class TestBadInput:
             (["--arch", "resnet_fc"], ["--arch 'resnet_fc'", "resnet_fc2", "resnet_fc4"]),
             (["--profile", "paper"], ["--profile 'paper'", "quick"]),
             (["--beta", "-1"], ["--beta", "beta=-1", "at least 0"]),
+            (["--beta", "nan"], ["--beta", "beta=nan"]),
             (["--beta", "3", "3"], ["--beta", "none twice"]),
             (["--beta", "3", "--models", "ae"], ["--beta [3.0]", "fif"]),
             (["--hutchinson-samples", "99"], ["--hutchinson-samples", "=99: at most 8"]),
@@ -901,6 +902,7 @@ class TestStudies:
                 "unknown flag '--dry-run' of study toy (data set circle): ",
             ),
             (["--dataset=circle", "--latent-dim", "2"], "unknown flag '--latent-dim' of study toy"),
+            (["--dataset", "digits", "--dataset", "circle", "--latent-dim", "2"], "of study toy"),
             (["run", "--dataset", "circle", "--wall-clock", "5h"], "unknown flag '--wall-clock'"),
             (["study", "linear", "--dataset", "mnist"], "unknown flag '--dataset' of study linear"),
             (["study", "curvature", "--models", "ae"], "unknown flag '--models' of study"),

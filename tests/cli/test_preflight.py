@@ -22,8 +22,8 @@ from pythae_fif.cli.preflight import (
     unreachable,
 )
 from pythae_fif.data.source import Request
-from pythae_fif.runs.engines import LocalEngine
 from pythae_fif.runs.engines.common import cores
+from pythae_fif.runs.engines.local import LocalEngine
 from pythae_fif.runs.kind import Environment
 
 Usage = namedtuple("Usage", "total used free")

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from pythae_fif.cli.request import read_request, run_parser, shard_of
 from pythae_fif.cli.run import engine_options
 from pythae_fif.errors import ConfigError
-from pythae_fif.runs.engines import RayOptions, SlurmOptions, build_engine
 from pythae_fif.runs.engines.common import cores
-from pythae_fif.runs.engines.options import minutes
+from pythae_fif.runs.engines.options import RayOptions, SlurmOptions, build_engine, minutes
 
 
 def request(*flags: str):

@@ -273,7 +273,8 @@ def test_kinds_of_parquet_columns(tmp_path):
         parquet.write_table(pyarrow.table({**good, "odd": values}), tmp_path / "t.parquet")
         with pytest.raises(DataError, match=r"t\.parquet: column 'odd' is .*, needs integers"):
             read_table(tmp_path / "t.parquet")
-    parquet.write_table(pyarrow.table({"a": [Decimal("1.5"), None]}), tmp_path / "t.parquet")
+    holes = {"a": [Decimal("1.5"), None], "b": [1, 2]}
+    parquet.write_table(pyarrow.table(holes), tmp_path / "t.parquet")
     with pytest.raises(DataError, match=r"NaN .*row 2, column 1"):
         read_table(tmp_path / "t.parquet")
     for content in (b"", b"PAR1", (tmp_path / "t.parquet").read_bytes()[:-9]):
@@ -334,6 +335,7 @@ GOOD = "\n".join(f"{i},{i * i},{-i}" for i in range(120))
         ("1.5,?,3\n" + GOOD, r"the first line is numbers, .* or --no-header"),
         (",a,b\n" + GOOD, r"column 1 has no name: an index that pandas wrote\? .* index=False"),
         ("a,b, \n" + GOOD, r"t\.csv: column 3 has no name$"),
+        ("a,b, a\n" + GOOD, r"t\.csv: two columns are named 'a'$"),
         ("", r"0 columns when separated by ','"),
         ("a,b,c\n" + "\n".join(GOOD.split("\n")[:99]), r"99 rows, .* at least 100 are needed"),
         ("a,b\n" + "\n".join(f"{i},1" for i in range(120)), r"column 'b' is constant"),

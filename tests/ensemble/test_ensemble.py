@@ -8,12 +8,16 @@ from pythae.data.datasets import DatasetOutput
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseEncoder
 from torch import nn
+from torch.optim.lr_scheduler import OneCycleLR
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.ensemble.ensemble import Ensemble
 from pythae_fif.ensemble.group import split_members
 from pythae_fif.errors import ConfigError
+from pythae_fif.models import RectangularFlow, RectangularFlowConfig
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
+from pythae_fif.nn.coupling import build_coupling
+from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 
 D, LATENT = 4, 2
 
@@ -66,18 +70,6 @@ def test_a_member_is_the_model_trained_alone(options, compile):
         weights.append(next(member.parameters()))
     assert not torch.allclose(weights[0], weights[1])
     assert not torch.allclose(weights[0], weights[2])
-
-
-def test_members_agree_with_the_ensemble():
-    x = torch.randn(9, D, dtype=torch.float64)
-    ensemble = Ensemble.build(build, [1.0, 2.0], [0, 1])
-    alone = torch.stack([member.log_prob(x) for member in ensemble.members()])
-    assert torch.allclose(ensemble.log_prob(x), alone)
-    assert torch.allclose(
-        ensemble.reconstruction_error(x)[1],
-        (ensemble.members()[1].reconstruct(x) - x).square().sum(1),
-    )
-    assert torch.allclose(ensemble.log_prob(torch.stack([x, x])), alone)
 
 
 def test_evaluation_in_chunks(monkeypatch):
@@ -190,13 +182,21 @@ def test_what_cannot_be_stacked(models, seeds, message):
 
 
 @pytest.mark.parametrize(
-    ("shape", "rates"),
-    [((9, D), [1e-3]), ((9, D), [1e-3] * 3), ((3, 9, D), 1e-3), ((0, D), 1e-3)],
+    ("shape", "rates", "batch_size"),
+    [
+        ((9, D), [1e-3], 3),
+        ((9, D), [1e-3] * 3, 3),
+        ((3, 9, D), 1e-3, 3),
+        ((0, D), 1e-3, 3),
+        ((9, D + 1), 1e-3, 3),
+        ((D,), 1e-3, 3),
+        ((9, D), 1e-3, 0),
+    ],
 )
-def test_rates_and_data_of_other_numbers_of_members_are_refused(shape, rates):
-    with pytest.raises(ConfigError, match="an ensemble of 2"):
+def test_rates_data_and_batches_of_other_sizes_are_refused(shape, rates, batch_size):
+    with pytest.raises(ConfigError, match=r"an ensemble of 2 .* \(2, N, 4\) are needed"):
         Ensemble([build(), build()], [0, 1]).train(
-            torch.rand(shape), epochs=1, batch_size=3, learning_rate=rates
+            torch.rand(shape), epochs=1, batch_size=batch_size, learning_rate=rates
         )
 
 
@@ -231,3 +231,92 @@ def test_a_failing_compiler_is_recorded(monkeypatch):
     eager.train(data, epochs=1, batch_size=10)
     assert eager.backend == "eager"
     assert torch.equal(ensemble.encode(data), eager.encode(data))
+
+
+# ---------------------------------------------------------------- other estimators and networks
+
+
+def members(kind, jacobian_at, **options):
+    shape = {"input_dim": (5,), "latent_dim": 3}
+    models = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        if kind == "free-form":
+            nets = TabularEncoder(**shape, hidden_dim=16), TabularDecoder(**shape, hidden_dim=16)
+        else:
+            nets = build_coupling(**shape, data_blocks=2, latent_blocks=2, hidden_dim=8)
+        rectangular = kind == "rectangular"
+        if "backward" in kind:
+            options["mode"] = "backward"
+        config = RectangularFlowConfig if rectangular else FIFConfig
+        model = RectangularFlow if rectangular else FIF
+        models.append(model(config(**shape, jacobian_at=jacobian_at, **options), *nets).double())
+    return models
+
+
+@pytest.mark.parametrize("kind", ["free-form", "coupling", "coupling, backward", "rectangular"])
+@pytest.mark.parametrize(
+    ("jacobian_at", "hutchinson_samples"), [("data", 1), ("reconstruction", 2)]
+)
+def test_members_end_where_each_ends_alone(kind, jacobian_at, hutchinson_samples):
+    of = kind, jacobian_at
+    data = torch.randn(45, 5, dtype=torch.float64)
+    options = {"epochs": 2, "batch_size": 10, "learning_rate": 1e-2, "weight_decay": 1e-3}
+    weight = {1: 1.0, 2: 1.0} if jacobian_at == "data" else {1: 0.0, 2: 0.5}  # a warm-up
+    together = Ensemble(members(*of, hutchinson_samples=hutchinson_samples), [5, 6, 7])
+    together.train(data, **options, likelihood_weight=weight.__getitem__)
+    for seed, model, start in zip(
+        [5, 6, 7],
+        together.members(),
+        members(*of, hutchinson_samples=hutchinson_samples),
+        strict=True,
+    ):
+        torch.manual_seed(seed)
+        before = [p.clone() for p in start.parameters()]
+        optimizer = torch.optim.Adam(start.parameters(), lr=1e-2, weight_decay=1e-3)
+        start.train()
+        for epoch in (1, 2):
+            for rows in torch.randperm(45).split(10)[:4]:
+                optimizer.zero_grad()
+                out = start(DatasetOutput(data=data[rows]))
+                (weight[epoch] * out.nll_loss + 10.0 * out.recon_loss).backward()
+                optimizer.step()
+        for ours, alone, first in zip(model.parameters(), start.parameters(), before, strict=True):
+            torch.testing.assert_close(ours, alone, rtol=1e-6, atol=1e-8)
+            assert not torch.equal(ours, first)
+    assert (together.cg_iterations is None) == (kind != "rectangular")
+
+
+@pytest.mark.parametrize("kind", ["free-form", "coupling", "rectangular"])
+def test_rows_that_all_share_are_evaluated_by_each(kind):
+    ensemble, x = Ensemble(members(kind, "data"), [5, 6, 7]), torch.randn(9, 5).double()
+    z = torch.randn(9, 3).double()
+    for of_each, alone in [
+        (ensemble.encode(x), lambda model: model.embed(x)),
+        (ensemble.decode(z), lambda model: model.decoder(z).reconstruction),
+        (ensemble.log_prob(x), lambda model: model.log_prob(x)),
+        (ensemble.log_prob(x.expand(3, 9, 5)), lambda model: model.log_prob(x)),
+        (ensemble.reconstruction_error(x), lambda m: (m.reconstruct(x) - x).square().sum(1)),
+    ]:
+        torch.testing.assert_close(of_each, torch.stack([alone(m) for m in ensemble.models]))
+
+
+@pytest.mark.parametrize("kind", ["free-form", "rectangular"])
+def test_a_learning_rate_of_each_member_is_the_rate_alone(kind):
+    data = torch.randn(30, 5, dtype=torch.float64)
+    options = {"epochs": 2, "batch_size": 10, "weight_decay": 1e-2}
+
+    def schedule(highest):
+        return lambda optimizer, steps: OneCycleLR(optimizer, max_lr=highest, total_steps=steps)
+
+    rates = [1e-2, 3e-4, 1e-3]
+    together = Ensemble(members(kind, "data"), [5, 6, 7])
+    together.train(data, learning_rate=rates, schedule=schedule(1e-2), **options)
+    for i, rate in enumerate(rates):
+        alone = Ensemble(members(kind, "data")[i : i + 1], [5 + i])
+        alone.train(data, learning_rate=rate, schedule=schedule(rate), **options)
+        pairs = zip(
+            together.members()[i].parameters(), alone.members()[0].parameters(), strict=True
+        )
+        for ours, theirs in pairs:
+            torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-8)

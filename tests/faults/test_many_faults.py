@@ -22,8 +22,8 @@ from support.processes import process_of, until
 
 import pythae_fif.benchmark.run as run_module
 import pythae_fif.runs.claim as claim_module
-from pythae_fif.benchmark import execute, expand
-from pythae_fif.benchmark.run import IMAGES
+from pythae_fif.benchmark.plan import expand
+from pythae_fif.benchmark.run import IMAGES, execute
 from pythae_fif.errors import ClaimLostError
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import WRONG

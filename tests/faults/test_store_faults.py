@@ -21,9 +21,9 @@ from support.folders import contents, flipped, whole
 from support.processes import process_of
 
 import pythae_fif.benchmark.run as run_module
-from pythae_fif.benchmark import execute, expand
+from pythae_fif.benchmark.plan import expand
 from pythae_fif.benchmark.record import ImageRecord
-from pythae_fif.benchmark.run import IMAGES
+from pythae_fif.benchmark.run import IMAGES, execute
 from pythae_fif.errors import ClaimLostError, StoreError
 from pythae_fif.runs.folder import RunFolder, Status
 from pythae_fif.runs.store import Store

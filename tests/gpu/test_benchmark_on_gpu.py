@@ -4,8 +4,8 @@ import pytest
 from support.devices import ON_GPU
 from support.experiments import ENVIRONMENT, tiny
 
-from pythae_fif.benchmark import execute, expand
-from pythae_fif.benchmark.run import IMAGES
+from pythae_fif.benchmark.plan import expand
+from pythae_fif.benchmark.run import IMAGES, execute
 from pythae_fif.benchmark.yaml_files import names_in
 from pythae_fif.runs.store import Store
 

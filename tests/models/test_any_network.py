@@ -511,8 +511,9 @@ def test_a_scripted_network_has_no_gradient_of_a_product():
 @pytest.mark.filterwarnings("ignore::pythae_fif.models.fif.SlowerModeWarning")
 def test_a_part_of_the_batch_is_that_part_by_itself(name):
     if name in FELL_BACK:
-        with pytest.raises(ConfigError, match="surrogate_fraction"):
-            fif(name, surrogate_fraction=0.5).train()(DatasetOutput(data=points()))
+        for options in ({"surrogate_fraction": 0.5}, {"surrogate_precision": "bfloat16"}):
+            with pytest.raises(ConfigError, match="surrogate_fraction or "):
+                fif(name, **options).train()(DatasetOutput(data=points()))
         return
     model = fif(name).eval()
     x, eps = points(4), torch.randn(2, 4, d, dtype=torch.float64)

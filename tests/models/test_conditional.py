@@ -83,16 +83,6 @@ def test_gradient_is_that_of_the_unconditional_models_of_the_classes():
     assert torch.allclose(whole, torch.stack(parts).mean(0))
 
 
-def test_gradient_of_a_fraction_is_unbiased_over_the_order_of_the_batch():
-    data, labels = batch(8)
-    total = []
-    for fraction in (0.25, 1.0):
-        fif = model(surrogate_fraction=fraction, hutchinson_samples=4).double()
-        orders = [gradient(fif, data.roll(i, 0), labels.roll(i, 0))[0] for i in range(8)]
-        total.append(torch.stack(orders).mean(0))
-    assert torch.allclose(*total)
-
-
 @pytest.mark.parametrize("joined_first", [False, True])
 @pytest.mark.parametrize("shape", [(4,), (2, 3, 3)])
 def test_tangents_of_joined_constants(shape, joined_first):

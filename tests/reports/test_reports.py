@@ -7,7 +7,6 @@ import itertools
 import json
 import math
 import re
-from collections import Counter
 from html.parser import HTMLParser
 
 import numpy as np
@@ -22,7 +21,7 @@ from support.reference import packer
 from support.report_store import FAILURES, GOLDEN, NAME, RESULTS, report, result, splits, store
 
 from pythae_fif.benchmark.config import experiment_file, load_experiment
-from pythae_fif.benchmark.model_entry import all_models, read_model_entry
+from pythae_fif.benchmark.model_entry import all_models
 from pythae_fif.benchmark.plan import Announced, RunSpec, expand
 from pythae_fif.benchmark.record import Training
 from pythae_fif.cli.request import read_request, run_parser
@@ -31,17 +30,10 @@ from pythae_fif.errors import StoreError, printable
 from pythae_fif.evaluation import CodeScores
 from pythae_fif.files import write_json
 from pythae_fif.pictures import UNSEEN, read_pixels, write_figure
-from pythae_fif.reports import (
-    Failure,
-    constant_error,
-    figures,
-    load_published,
-    sample_figure,
-    score_terminal,
-    write_experiment,
-)
+from pythae_fif.reports import figures, sample_figure
 from pythae_fif.reports.agreement import order_agreement
 from pythae_fif.reports.command import commands_of
+from pythae_fif.reports.experiment import Failure, constant_error, write_experiment
 from pythae_fif.reports.grid import (
     DASH,
     Cell,
@@ -52,6 +44,7 @@ from pythae_fif.reports.grid import (
     write_rows,
 )
 from pythae_fif.reports.model_tables import code_grid, configuration_grid, cost_grid
+from pythae_fif.reports.published import load_published
 from pythae_fif.reports.published_tables import (
     not_comparable,
     table2,
@@ -60,7 +53,7 @@ from pythae_fif.reports.published_tables import (
 )
 from pythae_fif.reports.report import SAMPLER_LABELS, Report, Row, build_report
 from pythae_fif.reports.sample_figure import Line, images_of
-from pythae_fif.reports.score_table import score_grid
+from pythae_fif.reports.score_table import score_grid, score_terminal
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.kind import Environment
 from pythae_fif.sampling import SAMPLERS
@@ -272,31 +265,9 @@ class TestCommand:
         expected = "--profile quick --models ae vamp --samplers normal maf --seeds 2"
         assert self.command(results, profile="quick", models=["fif"], seeds=[9]) == expected
 
-    def test_models_of_other_seeds_have_another_command(self):
-        """Together the commands make these runs and no other."""
-        ran = {("ae", 0), ("ae", 1), ("vae", 0), ("vae", 1), ("rae_l2", 0)}
-        samplers = dict.fromkeys(("normal", "gaussian", "gmm"), (1, 1))
-        results = [
-            result(model, choice, seed, samplers)
-            for model, seed in sorted(ran)
-            for choice in read_model_entry(model).choices()[:1]
-        ]
-        found = commands_of(load_experiment("digits", None, {}), [r.spec for r in results])
-        assert [command.partition(" --models ")[2] for command in found] == [
-            "ae vae --seeds 0 1", "rae_l2 --configurations 1"
-        ]  # fmt: skip
-        assert Counter((spec.model, spec.seed) for spec in self.planned(found)) == Counter(ran)
-
     def test_all_models(self):
         results = [result(name, {}, 0, {"normal": (1, 1)}) for name in all_models()]
         assert "--models all --samplers normal" in self.command(results, profile="quick")
-
-    def test_values_of_beta_that_the_profile_does_not_try(self):
-        parameters = [{"beta": b, "hutchinson_samples": 1} for b in (0.5, 99)]
-        samplers = ("normal", "gaussian", "gmm")
-        results = [result("fif", p, 0, dict.fromkeys(samplers, (1, 1))) for p in parameters]
-        words = "--models fif --beta 0.5 99 --hutchinson-samples 1"
-        assert self.command(results, profile="quick").endswith(words)
 
     @pytest.mark.parametrize(
         ("betas", "vectors", "words"),
@@ -337,6 +308,12 @@ class TestCommand:
             ["--models fif --beta 5", "--models fif_plus --beta 20 --hutchinson-samples 1"],
             ["--table 2 --models fif dnf --beta 5 10", "--table 2 --models trumpet"],
             ["--table 2 --models fif --hutchinson-samples 2 4"],
+            ["--models ae vae --seeds 0 1", "--models rae_l2 --configurations 1"],
+            [
+                "--models ae fif --profile medium",
+                "--models beta_vae disentangled_beta_vae --configurations 3 --profile medium",
+                "--models wae_rbf --configurations 10 --profile medium",
+            ],
         ],
         ids=" + ".join,
     )
@@ -352,24 +329,6 @@ class TestCommand:
         found = commands_of(load_experiment("mnist", file, flags), list(specs.values()))
         assert ran(found) == ran(asked)
 
-    def test_more_configurations_than_the_profile_has(self):
-        """Together the commands make these runs and no other."""
-        samplers = dict.fromkeys(("normal", "gaussian", "gmm"), (1, 1))
-        tried = {"fif": 1, "ae": 1, "wae_rbf": 10, "disentangled_beta_vae": 3, "beta_vae": 3}
-        results = [
-            result(model, choice, 0, samplers)
-            for model, count in tried.items()
-            for choice in read_model_entry(model).choices()[:count]
-        ]
-        experiment = load_experiment("mnist", None, {"profile": "medium", "configurations": 5})
-        found = commands_of(experiment, [r.spec for r in results])
-        assert sorted(command.partition(" --models ")[2] for command in found) == [
-            "ae fif",
-            "beta_vae disentangled_beta_vae --configurations 3",
-            "wae_rbf --configurations 10",
-        ]
-        assert Counter(spec.model for spec in self.planned(found)) == tried
-
     @pytest.mark.parametrize("name", ["quick", "mine"])
     def test_a_profile_of_your_own(self, name):
         experiment = load_experiment("digits", None, {})
@@ -378,6 +337,14 @@ class TestCommand:
         experiment = experiment.model_copy(update=update)
         (found,) = commands_of(experiment, [self.ONE[0].spec])
         assert f"--arch convnet --config FILE --profile {name} --models fif" in found
+
+    @pytest.mark.parametrize("key", ["latent_dims: {dnf: 100}", "image_size: null"])
+    def test_what_no_flag_says_needs_the_file(self, key, tmp_path):
+        (tmp_path / "own.yaml").write_text(key)
+        experiment = load_experiment("celeba", tmp_path / "own.yaml", {})
+        assert "None" not in experiment.name
+        (found,) = commands_of(experiment, [self.ONE[0].spec])
+        assert " --config FILE " in found and "--latent-dim" not in found
 
     def test_your_data_are_named_without_their_folder(self):
         experiment = load_experiment("npz", None, {"data": "/home/me/faces.npz"})

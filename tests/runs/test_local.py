@@ -11,8 +11,8 @@ from support.tasks import ONCE, SEEN, TASKS, TaskSpec, prepared, task_store
 
 from pythae_fif.errors import ConfigError, StoreError
 from pythae_fif.runs.claim import is_claimed
-from pythae_fif.runs.engines import Batch, LocalEngine, Outcome, Slot
-from pythae_fif.runs.engines.common import NO_RECORD, cores, settle
+from pythae_fif.runs.engines.common import NO_RECORD, Batch, Outcome, cores, settle
+from pythae_fif.runs.engines.local import LocalEngine, Slot
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.verify import verify
 

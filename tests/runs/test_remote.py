@@ -17,13 +17,14 @@ from support.tasks import DEEDS, TASKS, TaskSpec, prepared, task_store
 
 import pythae_fif.runs.claim as claim_module
 import pythae_fif.runs.remote as remote_module
-from pythae_fif.benchmark import execute as execute_images
-from pythae_fif.benchmark import expand
+from pythae_fif.benchmark.plan import expand
 from pythae_fif.benchmark.run import IMAGES
+from pythae_fif.benchmark.run import execute as execute_images
 from pythae_fif.cli.main import main
 from pythae_fif.errors import ClaimLostError, StoreError
 from pythae_fif.runs.claim import Claim
-from pythae_fif.runs.engines import Batch, LocalEngine
+from pythae_fif.runs.engines.common import Batch
+from pythae_fif.runs.engines.local import LocalEngine
 from pythae_fif.runs.execute import execute
 from pythae_fif.runs.folder import RunFolder, Status
 from pythae_fif.runs.remote import Remote, RemoteClaims

@@ -18,8 +18,6 @@ from pythae_fif.runs.execute import execute
 from pythae_fif.runs.record import SEAL, _checksum
 from pythae_fif.runs.verify import KINDS_OF_FINDINGS, WRONG, verify
 
-DEEP = "[" * 200_000 + "]" * 200_000
-
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
@@ -66,12 +64,6 @@ def status(**content):
     return without_record
 
 
-def without_seal(folder: Path) -> None:
-    record = json.loads((folder / "result.json").read_text())
-    del record[SEAL]
-    (folder / "result.json").write_text(json.dumps(record))
-
-
 def of_another(folder: Path) -> None:
     other = dict(yaml.safe_load((folder / "config.yaml").read_text()))
     other["spec"]["seed"] = 99
@@ -109,14 +101,7 @@ SEALED = {
     "as it was": (lambda f: None, "fine", ""),
     "made before files were sealed": (resealed(lambda r: r.pop("files")), "unsealed", ""),
     "cut record": (cut("result.json"), "corrupt", "cut off"),
-    "deep record": (written("result.json", DEEP), "corrupt", "cut off"),
-    "record that is a list": (written("result.json", "[1]"), "corrupt", "cut off"),
     "edited record": (edited("result.json", b'"answers"', b'"Answers"'), "corrupt", "was changed"),
-    "deleted checksum": (without_seal, "corrupt", "was changed"),
-    "resealed without answers": (
-        resealed(lambda r: r.pop("answers")), "corrupt", "not whole"),
-    "provenance that is none": (
-        resealed(lambda r: r.update(provenance=5)), "corrupt", "not whole"),
     "record of another run": (swapped_record, "corrupt", "of another run"),
     "edited log": (edited("log.jsonl", b"seed=0", b"seed=1"), "corrupt", "log.jsonl"),
     "no log": (removed("log.jsonl"), "missing", "log.jsonl"),
@@ -130,8 +115,6 @@ SEALED = {
         lambda f: (removed("config.yaml")(f), removed("result.json")(f)),
         "missing", "config.yaml"),
     "bad config": (written("config.yaml", "a: ["), "corrupt", "config.yaml"),
-    "deep config": (written("config.yaml", DEEP), "corrupt", "config.yaml"),
-    "config with an unknown key": (texts("seed:", "sed:"), "corrupt", "config.yaml"),
     "config of an unknown kind": (texts("kind: tasks", "kind: others"), "corrupt", "config.yaml"),
     "config of another": (of_another, "misplaced", "config.yaml is that of"),
     "copied folder": (

@@ -16,9 +16,8 @@ from pythae.samplers import (
     VAMPSampler,
 )
 
-from pythae_fif.benchmark import RunSpec
 from pythae_fif.benchmark.model_entry import read_model_entry
-from pythae_fif.benchmark.plan import build_model
+from pythae_fif.benchmark.plan import RunSpec, build_model
 from pythae_fif.benchmark.yaml_files import names_in
 from pythae_fif.data import to_float
 from pythae_fif.errors import DataError, NonFiniteError

@@ -21,7 +21,7 @@ from pythae_fif.data.tabular import TABULAR_DATASETS
 from pythae_fif.data.toy import TOY_DATA
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.pictures import write_figure
-from pythae_fif.runs.engines import LocalEngine
+from pythae_fif.runs.engines.local import LocalEngine
 from pythae_fif.runs.execute import execute
 from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.record import Provenance
@@ -59,7 +59,6 @@ def test_every_dataset_starts_the_study_that_is_about_it():
 def test_every_declaration_is_consistent(study):
     assert hasattr(import_module(f"pythae_fif.studies.{study.name}"), "run")
     assert study.takes <= set(get_args(StudyOption)) <= set(StudyOptions.__dataclass_fields__)
-    assert bool(study.datasets) == ("dataset" in study.takes)
     assert study.dataset is None or study.dataset in study.datasets
     assert study.one_seed == (study.name in ("linear", "estimator"))
 
@@ -155,12 +154,17 @@ def test_progress_says_how_long_is_left_and_does_not_count_what_was_kept(
     assert lines[:2] == [" 70% a model, 30 s left", "100% a model"]
 
 
+def computed(part):
+    """What a part of a study gives."""
+    return part.compute(lambda _: None, Environment())
+
+
 # ---------------------------------------------------------------- linear
 
 
 @pytest.fixture(scope="module")
 def linear_rows():
-    return linear.measure(1, linear.Size(16, 400, 16), "pseudo-inverse")
+    return computed(linear.Part("pseudo-inverse", linear.Size(16, 400, 16), 1))
 
 
 @pytest.mark.parametrize("regime", linear.REGIMES)
@@ -206,12 +210,11 @@ def test_no_mark_of_the_figure_hides_another(linear_rows):
 @pytest.fixture(scope="module")
 def curved():
     """Curvature of two models, {variant: (before, after)}, from the same start."""
-    data = curvature.line_data(1000, torch.Generator().manual_seed(0))
     found = {}
     for at, name in curvature.VARIANTS.items():
-        rows = curvature.train(at, data, [0, 1], epochs=50).rows
+        rows = computed(curvature.Part(at, epochs=30, seeds=(0, 1))).rows
         found[name] = tuple(
-            np.median([row.curvature for row in rows if row.step == step]) for step in (0, 100)
+            np.median([row.curvature for row in rows if row.step == step]) for step in (0, 120)
         )
     return found
 
@@ -306,14 +309,13 @@ def test_a_linear_model_that_diverged_is_not_the_best(monkeypatch):
         return losses if len(losses) == 1 else losses.where(torch.arange(len(losses)) > 0, math.nan)
 
     monkeypatch.setattr(linear, "linear_loss", diverged)
-    rows = linear.measure(1, linear.Size(2, 20, 8), "pseudo-inverse")
+    rows = computed(linear.Part("pseudo-inverse", linear.Size(2, 20, 8), 1))
     assert all(math.isfinite(row.loss_above_theorem) for row in rows)
 
 
 def test_the_record_of_linear_models_says_that_they_are_on_the_cpu(monkeypatch, tmp_path):
     monkeypatch.setattr(parts, "default_device", lambda: "cuda")
     monkeypatch.setattr(parts, "provenance", lambda device, *_: Provenance(device=device))
-    monkeypatch.setattr(linear, "measure", lambda *_: [])
     store = Store(tmp_path, parts.PARTS)
     values = {"decoder": "free", "size": dataclasses.asdict(linear.Size(2, 1, 2)), "seed": 0}
     spec = parts.PartSpec(study="linear", values=values)

@@ -23,7 +23,7 @@ from pythae_fif.errors import ConfigError, DataError, RunsLeftError
 from pythae_fif.evaluation.frechet import squared_wasserstein
 from pythae_fif.files import write_json
 from pythae_fif.reports.published import load_published
-from pythae_fif.runs.engines import Outcome
+from pythae_fif.runs.engines.common import Outcome
 from pythae_fif.runs.execute import execute
 from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.record import Provenance

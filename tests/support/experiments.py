@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from pythae_fif.benchmark import load_experiment
+from pythae_fif.benchmark.config import load_experiment
 from pythae_fif.benchmark.inputs import load_splits
 from pythae_fif.runs.kind import Environment
 

@@ -3,8 +3,8 @@
 import dataclasses
 import functools
 
-from pythae_fif.benchmark import RunSpec
 from pythae_fif.benchmark.config import Profile
+from pythae_fif.benchmark.plan import RunSpec
 from pythae_fif.benchmark.record import DataUsed, ImageRecord, Training
 from pythae_fif.benchmark.selection import Result
 from pythae_fif.evaluation.scores import Scores

@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pythae_fif.benchmark import RunSpec, load_experiment
-from pythae_fif.benchmark.config import Experiment
+from pythae_fif.benchmark.config import Experiment, load_experiment
+from pythae_fif.benchmark.plan import RunSpec
 from pythae_fif.benchmark.record import DataUsed, ImageRecord, Training
 from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.benchmark.selection import Result
 from pythae_fif.data import Splits
 from pythae_fif.evaluation import CodeScores
 from pythae_fif.evaluation.scores import MeanStd, Memorisation, Neighbours, Scores
-from pythae_fif.reports import Failure, build_report, constant_error, write_experiment
-from pythae_fif.reports.report import Report
+from pythae_fif.reports.experiment import Failure, constant_error, write_experiment
+from pythae_fif.reports.report import Report, build_report
 from pythae_fif.runs.record import Provenance
 from pythae_fif.runs.store import Store
 

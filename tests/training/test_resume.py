@@ -26,7 +26,7 @@ from support.trainings import (
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.baselines import DNF, DNFConfig
 from pythae_fif.device import random_state, set_random_state
-from pythae_fif.errors import ClaimLostError, StoreError
+from pythae_fif.errors import ClaimLostError
 from pythae_fif.files import write_whole
 from pythae_fif.training import LOG_NAME
 from pythae_fif.training import read_log as read_rows
@@ -294,18 +294,3 @@ def test_random_state_restores_all_generators(tmp_path):
     first = draw()
     set_random_state(torch.load(path, weights_only=True))
     assert draw() == first
-
-
-def test_write_whole_leaves_the_old_file_when_cut_off(tmp_path):
-    path = tmp_path / "file"
-    write_whole(path, lambda file: file.write(b"old"))
-
-    def write(file):
-        file.write(b"ne")
-        raise Killed
-
-    with pytest.raises(Killed):
-        write_whole(path, write)
-    assert path.read_bytes() == b"old"
-    with pytest.raises(StoreError, match="cannot write"):
-        write_whole(tmp_path / "missing" / "file", lambda file: None)

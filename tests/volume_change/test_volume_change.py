@@ -107,19 +107,6 @@ def test_hutchinson_unknown_kind():
         sample_hutchinson(2, 3, kind="uniform")
 
 
-@pytest.mark.parametrize("samples", [1, 2, 4])
-def test_hutchinson_variance_of_orthogonal_vectors(samples):
-    """Equation 121."""
-    dim, n = 5, 200_000
-    a = torch.randn(dim, dim)
-    a = (a + a.T) / 2
-    eps = sample_hutchinson(n, dim, samples)
-    estimates = torch.einsum("kbi,ij,kbj->b", eps, a, eps) / samples
-    spread = torch.linalg.eigvalsh(a).var(unbiased=False)
-    expected = 2 * dim**2 * (dim - samples) / (samples * (dim - 1) * (dim + 2)) * spread
-    assert estimates.var().item() == pytest.approx(expected.item(), rel=0.03)
-
-
 # ---------------------------------------------------------------- the surrogate
 
 OPTIONS = [
@@ -179,13 +166,12 @@ def test_every_option_equals_the_exact_gradient_at_full_K(options):
     assert torch.allclose(actual, gradients(expected, encode, decode), rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("kind", get_args(HutchinsonKind))
-@pytest.mark.parametrize("samples", [1, 2])
-def test_surrogate_is_unbiased_over_noise(kind, samples):
+def test_surrogate_is_unbiased_over_noise():
+    """The vectors' second moment is the identity, whatever their kind: see there."""
     encode, decode = mlp(D, d), mlp(d, D)
     x = torch.randn(1, D)
     repeats = 20_000
-    eps = sample_hutchinson(repeats, d, samples, kind=kind)
+    eps = sample_hutchinson(repeats, d, 1, kind="scaled_gaussian")
     values = surrogate(encode, decode, x.expand(repeats, -1), eps).surrogate
     exact = exact_surrogate(encode, decode, x)
     error = values.std() / math.sqrt(repeats)
@@ -860,38 +846,45 @@ def test_chunks_do_not_change_results(monkeypatch):
         decoder_log_volume(decode, z)
 
 
-@pytest.mark.parametrize("activation, seen", [(nn.SiLU, True), (nn.Tanh, True), (nn.ReLU, False)])
-def test_the_gradient_misses_what_kinks_do(activation, seen):
+@pytest.mark.parametrize(
+    "activation, mode, tolerance",
+    [
+        (nn.SiLU, "replay", 0.02),
+        (nn.Tanh, "replay", 0.02),
+        (nn.ReLU, "replay", None),
+        (nn.ReLU, "central_difference", 0.2),
+    ],
+)
+def test_the_gradient_misses_what_kinks_do(activation, mode, tolerance):
     """With ReLU, f' at a point does not change with a bias until the kink passes the point.
 
-    Automatic differentiation sees none of it; the mean over data does change, as differences tell.
+    The mean over data changes, as differences tell. Automatic differentiation sees none of it
+    (tolerance None); central differences do.
     """
     torch.manual_seed(0)
-    encoder = nn.Sequential(nn.Linear(3, 8), activation(), nn.Linear(8, 2)).double()
-    decoder = nn.Linear(2, 3).double()
-    x, eps = torch.randn(100_000, 3, dtype=torch.float64), sample_hutchinson(100_000, 2).double()
-    bias = encoder[0].bias
+    encoder = nn.Sequential(nn.Linear(3, 8), activation(), nn.Linear(8, 2)).float()
+    decoder, bias = nn.Linear(2, 3).float(), encoder[0].bias
+    x = torch.randn(200_000, 3, dtype=torch.float32)
+    eps = sample_hutchinson(len(x), 2, dtype=torch.float32)
 
-    def mean() -> torch.Tensor:
-        return surrogate(encoder, decoder, x, eps).surrogate.mean()
+    def mean(mode) -> torch.Tensor:
+        return surrogate(encoder, decoder, x, eps, mode=mode).surrogate.double().mean()
 
-    (found,) = torch.autograd.grad(mean(), bias, allow_unused=True)
-    found = torch.zeros(8, dtype=torch.float64) if found is None else found
-    differences, step = [], 0.05
-    for unit in range(8):
-        ends = []
-        for sign in (1, -1):
-            with torch.no_grad():
-                bias[unit] += sign * step
-                ends.append(mean())
-                bias[unit] -= sign * step
-        differences.append((ends[0] - ends[1]) / (2 * step))
+    (found,) = torch.autograd.grad(mean(mode), bias, allow_unused=True, materialize_grads=True)
+    differences = []
+    with torch.no_grad():
+        for step in 0.05 * torch.eye(8, dtype=torch.float32):
+            bias += step
+            above = mean("replay")
+            bias -= 2 * step
+            differences.append((above - mean("replay")) / 0.1)
+            bias += step
     expected = torch.stack(differences)
     assert expected.norm() > 0.01
-    if seen:
-        assert (found - expected).norm() < 0.02 * expected.norm()
-    else:
+    if tolerance is None:
         assert found.norm() == 0
+    else:
+        assert (found - expected).norm() < tolerance * expected.norm()
 
 
 @pytest.mark.parametrize("jacobian_at", ["data", "reconstruction"])
@@ -915,31 +908,6 @@ def test_central_differences_of_smooth_networks(jacobian_at, gradient_to, trace_
     assert torch.allclose(value, expected, rtol=1e-8, atol=1e-8)
     for a, b in zip(gradients, exact, strict=True):
         assert (a - b).norm() <= 1e-7 * (1 + b.norm())
-
-
-def test_central_differences_see_kinks():
-    """The gradient that the test above finds by differences of the mean, which others miss."""
-    torch.manual_seed(0)
-    encoder = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 2)).float()
-    decoder, bias = nn.Linear(2, 3).float(), encoder[0].bias
-    x = torch.randn(200_000, 3, dtype=torch.float32)
-    eps = sample_hutchinson(len(x), 2, dtype=torch.float32)
-
-    def mean(mode) -> torch.Tensor:
-        return surrogate(encoder, decoder, x, eps, mode=mode).surrogate.double().mean()
-
-    (found,) = torch.autograd.grad(mean("central_difference"), bias)
-    differences = []
-    with torch.no_grad():
-        for step in 0.05 * torch.eye(8, dtype=torch.float32):
-            bias += step
-            above = mean("replay")
-            bias -= 2 * step
-            differences.append((above - mean("replay")) / 0.1)
-            bias += step
-    expected = torch.stack(differences)
-    assert expected.norm() > 0.01
-    assert (found - expected).norm() < 0.2 * expected.norm()
 
 
 def test_central_differences_of_batch_norm_are_those_of_the_whole_batch():
