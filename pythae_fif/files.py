@@ -10,6 +10,7 @@ __all__ = [
     "require_writable",
     "safe_name",
     "set_aside",
+    "stored",
     "whole_folder",
     "write_bytes",
     "write_json",
@@ -42,6 +43,21 @@ T = TypeVar("T")
 TEMPORARY = ".tmp"
 
 
+@contextlib.contextmanager
+def stored(what: str) -> Iterator[None]:
+    """The block reads or writes: an OSError becomes the line `cannot <what>: <why>`.
+
+    Raises:
+        StoreError: In place of the OSError; one of the block's own passes through.
+    """
+    try:
+        yield
+    except StoreError:
+        raise
+    except OSError as error:
+        raise StoreError(f"cannot {what}: {error.strerror or error}") from error
+
+
 def write_whole(
     path: Path, write: Callable[[BinaryIO], object], check: Callable[[], None] = lambda: None
 ) -> None:
@@ -57,16 +73,13 @@ def write_whole(
     """
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}")  # nobody else's
     try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        check()
-        os.replace(temporary, path)
-    except StoreError:
-        raise  # of `check`
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+        with stored(f"write {path}"):
+            with open(temporary, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            check()
+            os.replace(temporary, path)
     finally:  # on a full disk it would be in the way
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -83,16 +96,13 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for left in path.parent.glob(f"{glob.escape(path.name)}.*{TEMPORARY}"):
-            shutil.rmtree(left, ignore_errors=True)
-        temporary.mkdir()
-        yield temporary
-        os.replace(temporary, path)
-    except StoreError:
-        raise
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
+        with stored(f"write {path}"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for left in path.parent.glob(f"{glob.escape(path.name)}.*{TEMPORARY}"):
+                shutil.rmtree(left, ignore_errors=True)
+            temporary.mkdir()
+            yield temporary
+            os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -103,12 +113,10 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         StoreError: The folder cannot be made, or does not take it.
     """
-    try:
+    with stored(f"write {path}"):
         if path.is_file() and path.read_bytes() == content:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
     write_whole(path, lambda file: file.write(content))
 
 
@@ -224,12 +232,8 @@ def locked(path: Path) -> Iterator[None]:
         StoreError: The folder cannot be written.
     """
     lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
-    try:
+    with stored(f"lock {path}"), contextlib.suppress(NotImplementedError):
         lock.acquire()
-    except NotImplementedError:
-        pass
-    except OSError as error:
-        raise StoreError(f"cannot lock {path}: {error.strerror}") from error
     try:
         yield
     finally:
@@ -258,10 +262,8 @@ def cached(
     Raises:
         StoreError: The folder or the file cannot be opened, written or renamed.
     """
-    try:
+    with stored(f"make {path.parent}"):
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"cannot make {path.parent}: {error.strerror}") from error
     found = _read_cached(path, read)
     if found is not None:
         return found

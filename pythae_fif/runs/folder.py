@@ -13,8 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pythae_fif.errors import StoreError
-from pythae_fif.files import TEMPORARY, checksum, json_text, read_json, write_json, write_whole
+from pythae_fif.files import (
+    TEMPORARY,
+    checksum,
+    json_text,
+    read_json,
+    stored,
+    write_json,
+    write_whole,
+)
 from pythae_fif.runs.claim import PREFIX
 
 STATUS = "status.json"
@@ -134,10 +141,8 @@ class RunFolder:
         """
         found = {}
         for name in sealed_files(self.path):
-            try:
+            with stored(f"read {self.path / name}"):
                 found[name] = checksum(self.path / name)
-            except OSError as error:
-                raise StoreError(f"cannot read {self.path / name}: {error.strerror}") from error
         return found
 
 

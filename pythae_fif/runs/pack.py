@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import Base64UrlBytes, BaseModel, ConfigDict, Field, ValidationError
 
 from pythae_fif.errors import StoreError
-from pythae_fif.files import json_text
+from pythae_fif.files import json_text, stored
 
 TEXTS = (".json", ".jsonl", ".yaml")
 """Suffixes of the files that a pack keeps as they are."""
@@ -56,10 +56,8 @@ def read_packs(root: Path) -> Iterator[PackedRun]:
         StoreError: A pack is damaged or cannot be read.
     """
     for path in sorted((root / "runs").glob("*.jsonl")):
-        try:
+        with stored(f"read {path}"):
             lines = path.read_bytes().splitlines()
-        except OSError as error:
-            raise StoreError(f"cannot read {path}: {error.strerror}") from error
         for number, line in enumerate(lines, start=1):
             try:
                 yield PackedRun.model_validate_json(line)

@@ -19,7 +19,7 @@ from typing import Any, Generic
 import yaml
 
 from pythae_fif.errors import StoreError
-from pythae_fif.files import locked, set_aside, whole_folder, write_text
+from pythae_fif.files import locked, set_aside, stored, whole_folder, write_text
 from pythae_fif.runs.claim import Claim, is_at_work_here, is_claimed
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.kind import Environment, Kind, SpecT
@@ -226,7 +226,7 @@ class Store(Generic[SpecT, RecordT]):
             StoreError: The folder cannot be made or written.
         """
         run_dir = self.run_dir(spec)
-        try:
+        with stored(f"make {run_dir}"):
             run_dir.parent.mkdir(parents=True, exist_ok=True)
             if self.is_packed(spec):
                 with locked(run_dir):
@@ -234,8 +234,6 @@ class Store(Generic[SpecT, RecordT]):
                         with whole_folder(run_dir) as folder:
                             self._packed[f"{spec.folder}/{spec.run_id}"].unpack(folder)
             run_dir.mkdir(exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"cannot make {run_dir}: {error.strerror}") from error
         claimed = is_claimed(run_dir)
         if claimed:
             with contextlib.suppress(StoreError):

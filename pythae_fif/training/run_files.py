@@ -19,7 +19,7 @@ from pythae.models import BaseAE
 
 from pythae_fif.device import set_random_state
 from pythae_fif.errors import StoreError, first_line
-from pythae_fif.files import set_aside, whole_folder, write_whole
+from pythae_fif.files import set_aside, stored, whole_folder, write_whole
 from pythae_fif.training.progress import EpochRow, Progress
 from pythae_fif.training.updates import Optimizers
 
@@ -58,10 +58,8 @@ class PlainFolder:
     run_id: str | None = None
 
     def __post_init__(self) -> None:
-        try:
+        with stored(f"make the run folder {self.path}"):
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(f"cannot make the run folder {self.path}: {error}") from error
 
     def check(self) -> None:
         """Does nothing."""
@@ -74,15 +72,13 @@ def new_folder(parent: Path, model_name: str) -> Path:
         StoreError: It cannot be made.
     """
     name = f"{model_name}_training_{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}"
-    try:
+    with stored(f"make a run folder in {parent}"):
         parent.mkdir(parents=True, exist_ok=True)
         for number in itertools.count(1):
             folder = parent / (name if number == 1 else f"{name}_{number}")
             with contextlib.suppress(FileExistsError):
                 folder.mkdir()
                 break
-    except OSError as error:
-        raise StoreError(f"cannot make a run folder in {parent}: {error}") from error
     return folder
 
 
@@ -131,11 +127,8 @@ class TrainingFiles:
         if not self._writes:
             return
         self._run.check()
-        try:
-            with open(self._log, "a", encoding="utf-8") as file:
-                file.write(json.dumps(row.to_json()) + "\n")
-        except OSError as error:
-            raise StoreError(f"cannot write {self._log}: {error}") from error
+        with stored(f"write {self._log}"), open(self._log, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row.to_json()) + "\n")
 
     def save_checkpoint(
         self, progress: Progress, model: BaseAE, optimizers: Optimizers, random: dict[str, Any]
