@@ -170,7 +170,7 @@ class Experiment(TableOptions):
     train_size: Annotated[AtLeastTen | None, Flag("use the first N training images", "N")] = None
     num_samples: Annotated[AtLeastTen | None, Flag("samples scored, of each sampler", "N")] = None
     precision: Annotated[
-        Precision | None, Flag("of training: float32, or bfloat16 where the processor has it")
+        Precision | None, Flag("of training: float32, or bfloat16 (faster on GPUs and with AMX)")
     ] = None
     data: Annotated[AbsolutePath | None, Flag("yours, of folder, npz or csv", "PATH")] = None
 

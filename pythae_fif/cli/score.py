@@ -35,8 +35,8 @@ MODEL = "model_config.json"
 class ScoreFlags(Checked):
     """The flags of `score`."""
 
-    extractor: Annotated[ExtractorName, Flag("of `list` (inception)")] = "inception"
-    image_size: Annotated[AtLeastOne | None, Flag("of folders (the first's side)", "PIXELS")] = None
+    extractor: Annotated[ExtractorName, Flag("of `list`, or your own (inception)")] = "inception"
+    image_size: Annotated[AtLeastOne | None, Flag("of folders (the model's)", "PIXELS")] = None
     num_samples: Annotated[AtLeastTen, Flag("of a model (10000)", "N")] = 10_000
     training: Annotated[str | None, Flag("images trained on, for memorisation", "PATH")] = None
     seed: Annotated[Seed, Flag("of samples and subsets", "SEED")] = 0

@@ -106,7 +106,9 @@ def study_command(words: list[str]) -> int:
 def _flags(study: studies.Study, words: list[str]) -> tuple[StudyFlags, dict[str, Any]]:
     """The study's flags, and those of engines that are given."""
     command = f"study {study.name}"
-    parser = Parser(command, study.description)
+    choices = {"profiles": study.profiles, "data sets": study.datasets}
+    epilog = "; ".join(f"{what}: {', '.join(names)}" for what, names in choices.items() if names)
+    parser = Parser(command, study.description, epilog)
     names = {"profile", "seeds", *study.takes, *CommonFlags.model_fields}
     add_flags(parser, StudyFlags, names | ({"dataset"} if study.datasets else set()))
     add_engine_flags(parser)

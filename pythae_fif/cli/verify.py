@@ -28,7 +28,7 @@ def verify_command(words: list[str]) -> int:
     parser = Parser(
         "verify",
         "Re-reads a store of results and changes nothing.",
-        "exit codes: 0 nothing is wrong, 1 something is corrupt, missing or misplaced, 2 bad input",
+        "exit codes: 0 nothing is wrong, 1 something is damaged, missing or misplaced, 2 bad input",
     )
     parser.add_argument(
         "results", metavar="RESULTS", help="a folder that --results named, or a URL"

@@ -59,7 +59,7 @@ def to_float(images: np.ndarray | Tensor, limit: int | None = None) -> Tensor:
         float32 (N, C, H, W), 255 becoming exactly 1.
 
     Raises:
-        DataError: ``images`` is not uint8 of four dimensions.
+        DataError: ``images`` is neither uint8 (N, C, H, W) nor float32 (N, D).
 
     Example:
         >>> to_float(np.full((3, 1, 2, 2), 255, np.uint8), limit=2).shape
@@ -77,13 +77,14 @@ class ImageDataset(Dataset[DatasetOutput]):
             ``DataProcessor`` gives.
 
     Attributes:
-        images: uint8 tensor (N, C, H, W), for reading: it shares the memory of a contiguous array,
-            which may be a file that is mapped.
+        images: uint8 tensor (N, C, H, W), or float32 (N, D), for reading: it shares the memory of
+            a contiguous array, which may be a file that is mapped.
         labels: float32 tensor (N,) or (N, c).
         labelled: Whether labels were given.
 
     Raises:
-        DataError: ``images`` is not uint8 of four dimensions, or labels do not match.
+        DataError: ``images`` is neither uint8 (N, C, H, W) nor float32 (N, D), or labels do not
+            match.
 
     Example:
         >>> dataset = ImageDataset(np.full((20, 1, 2, 2), 51, np.uint8))

@@ -52,8 +52,8 @@ class Ensemble:
     Args:
         models: The members; their present weights are where training starts.
         seeds: One a member, for data order, noise and Hutchinson vectors.
-        compile: Whether a replayed step goes through `torch.compile`; None does so where members
-            times steps are at least 20,000. Where compiling fails (no C++ compiler), it runs
+        compile: Whether a replayed step goes through `torch.compile`; by default if members times
+            steps are at least 20,000. Where compiling fails (no C++ compiler), it runs
             eagerly.
 
     Attributes:

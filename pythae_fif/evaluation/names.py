@@ -10,7 +10,7 @@ from pythae_fif.errors import ConfigError, did_you_mean, importing, require_pack
 from pythae_fif.files import checksum
 
 EXTRACTORS = {
-    "classifier": "small CNN trained once on the data set's own labels (128 features, no download)",
+    "classifier": "small CNN of the data's classes, shipped for digits and mnist, else trained",
     "columns": "the columns of a table as they are, standardised (no network, no score)",
     "dinov2": "DINOv2 ViT-L/14 (1024 features, extra `networks`, 1.2 GB): FD-DINOv2, no score",
     "efficientnet-lite0": (

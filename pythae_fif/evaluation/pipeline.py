@@ -216,7 +216,7 @@ class EvaluationPipeline:
             StoreError: the cache folder cannot be used.
 
         Warns:
-            SampleCountWarning: fewer than 2,048 samples.
+            SampleCountWarning: fewer than 2,048 samples or evaluation images.
         """
         images = _as_images(eval_data, "eval_data")
         anew = self._unfitted is not None

@@ -145,11 +145,10 @@ class FIF(HutchinsonModel):
             of d + c columns.
 
     Raises:
-        ConfigError: The configuration differentiates forward-mode products, which PyTorch does
-            not do rightly for BatchNorm in training mode, or takes differences, several products
-            of mode 'mixed' or the encoder's Jacobian at the reconstruction, whose passes would move
-            its running statistics, and a network has BatchNorm; or default networks without
-            ``input_dim``.
+        ConfigError: Default networks without ``input_dim``. Or a network has BatchNorm and the
+            configuration differentiates forward-mode products (wrong gradients), or moves running
+            statistics several times a step: differences, mode 'mixed' with several vectors, the
+            encoder's Jacobian at the reconstruction. Or it is TorchScript in forward mode.
 
     Example:
         >>> from pythae_fif.models import FIF, FIFConfig

@@ -42,7 +42,7 @@ class HutchinsonConfig(BetaConfig):
             where the set's order is fixed, as an ``ImageDataset``'s is. A batch without any has an
             ``nll_loss`` of 0; where all batches are of one size, the mean over the batches is that
             over the counted points. For several processes give a multiple of their number: each
-            rounds its own share up, and the likelihood would weigh too much. Default: 64.
+            rounds its share up, so that more points would count than were asked for. Default: 64.
         Others: As of :class:`~pythae_fif.models.manifold.BetaConfig` and
             :class:`~pythae_fif.models.manifold.ManifoldConfig`.
     """

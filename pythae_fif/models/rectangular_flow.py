@@ -74,7 +74,7 @@ class RectangularFlow(HutchinsonModel):
     Raises:
         ConfigError: Only one of the two nets is given, or none for data that are no rows, or a net
             has BatchNorm: in training mode its samples depend on each other, and no sample has a
-            Jacobian of its own.
+            Jacobian of its own. Or a net is TorchScript, which PyTorch differentiates wrongly.
 
     Attributes:
         cg_iterations: Conjugate gradient steps of the last training batch, (K, B); None before,

@@ -57,7 +57,7 @@ def build_networks(
 
     Returns:
         An encoder from (B, C, H, W) to `embedding` (B, d), and a decoder from (B, d) to
-        `reconstruction` (B, C, H, W) with values in (0, 1).
+        `reconstruction` (B, C, H, W) with values in [0, 1]; of `tabular`, rows (B, D) of any value.
 
     Raises:
         ConfigError: If the architecture is unknown or not defined for the shape.

@@ -33,8 +33,8 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     """Trains the models on one data set and writes their table.
 
     Args:
-        options: ``dataset`` is the table's name; ``models`` are of ``TABLE_ONE``, ``fif`` by
-            default.
+        options: ``dataset`` is the table's name; ``models`` are of ``TABLE_ONE``, by default
+            ``fif`` and ``rectangular_flow``.
         on_progress: Is told how far it is.
 
     Returns:
@@ -45,7 +45,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
         DataError: The data are missing or not what they should be.
         RunsLeftError: Runs failed, or go on elsewhere.
     """
-    models = options.models or ["fif"]
+    models = options.models or ["fif", "rectangular_flow"]
     for model in models:
         if model not in TABLE_ONE:
             hint = did_you_mean(model, TABLE_ONE)
