@@ -188,7 +188,7 @@ class TestShowing:
             ],
             "run": ["--arch", "--engine", "--results"],
             "study": ["sinusoid"],
-            "study tabular": ["--data", "--results", "--latent-dim"],
+            "study tabular": ["--data", "--results", "--latent-dim", "data sets: power, "],
             "verify": ["RESULTS"],
             "score": ["--training", "for memorisation"],
         }[" ".join(words)]

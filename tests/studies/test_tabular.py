@@ -70,7 +70,6 @@ def options(tmp_path, monkeypatch):
 
 
 def test_table_one_has_a_row_a_model_and_their_speedup(options, monkeypatch):
-    options = dataclasses.replace(options, models=["fif", "rectangular_flow"])
     told = []
     markdown, values = tabular.run(options, lambda label, share: told.append(share))
     assert told == sorted(told) and told[-1] == 1
