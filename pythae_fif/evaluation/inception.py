@@ -189,7 +189,7 @@ def _network(state: Mapping[str, Tensor]) -> nn.Module:
         if isinstance(module, torchvision.models.inception.BasicConv2d):
             module.conv = fuse_conv_bn_eval(module.conv, module.bn)
             module.bn = nn.Identity()
-    return network.float().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return] # torch forgot this one
+    return network.float().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return, unused-ignore] # torch forgot it
 
 
 class _Mean(nn.Module):

@@ -902,7 +902,10 @@ class TestStudies:
                 "unknown flag '--dry-run' of study toy (data set circle): ",
             ),
             (["--dataset=circle", "--latent-dim", "2"], "unknown flag '--latent-dim' of study toy"),
-            (["--dataset", "digits", "--dataset", "circle", "--latent-dim", "2"], "of study toy"),
+            (
+                ["--dataset", "digits", "--dataset", "circle", "--beta", "2"],
+                "unknown flag '--beta' of",
+            ),
             (["run", "--dataset", "circle", "--wall-clock", "5h"], "unknown flag '--wall-clock'"),
             (["study", "linear", "--dataset", "mnist"], "unknown flag '--dataset' of study linear"),
             (["study", "curvature", "--models", "ae"], "unknown flag '--models' of study"),

@@ -59,9 +59,11 @@ PROMISES = [
         (f"{LOCAL}test_a_run_that_hangs_is_ended_and_named",),
     ),
     Promise(
-        "The exit code of `run` is 0 if all its runs are done, 1 if some failed, 2 for bad input, "
-        "130 after an interrupt. `--dry-run` and `--no-wait` do not wait for runs.",
+        "The exit code of `run` and `study` is 0 if all runs are done, 1 if some failed or are "
+        "left, 2 for bad input, 130 after an interrupt. `--dry-run` and `--no-wait` wait for no "
+        "run and end with 0.",
         (
+            "tests/studies/test_tabular.py::test_the_exit_code_counts_records",
             f"{PROGRAM}TestGrid::test_grid_then_the_same_again",
             f"{PROGRAM}TestGrid::test_failed_run_costs_itself_and_is_tried_again",
             f"{PROGRAM}TestBadInput::test_one_line_and_exit_code_2",
