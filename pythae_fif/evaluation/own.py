@@ -3,6 +3,7 @@
 __all__ = ["OwnExtractor", "load_network"]
 
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,7 +82,9 @@ def load_network(name: str, device: str | torch.device = "cpu") -> Network:
     path, _, _ = own_extractor(name).rpartition("@")
     try:
         if path:
-            network: Network = torch.jit.load(path, map_location=device)
+            with warnings.catch_warnings():  # PyTorch deprecates the format, which users have
+                warnings.filterwarnings("ignore", ".*torch.jit.load", FutureWarning)
+                network: Network = torch.jit.load(path, map_location=device)
         else:
             module, _, function = name.partition(":")
             network = import_named(module, function)()

@@ -173,12 +173,13 @@ def _batch_norm(
 
 COMPOSED: dict[Any, Callable[..., Any]] = {
     F.scaled_dot_product_attention: _attention,
+    torch.ops.aten.scaled_dot_product_attention.default: _attention,  # of an exported network
     F.multi_head_attention_forward: _opened(F.multi_head_attention_forward),
     torch.cdist: _cdist,
     F.glu: _glu,
     F.hardsigmoid: _hardsigmoid,
     torch.batch_norm: _batch_norm,
-    torch.ops.aten.batch_norm.default: _batch_norm,  # of an exported network
+    torch.ops.aten.batch_norm.default: _batch_norm,
 }
 """Operation -> the same in terms of others, which can be differentiated in any way."""
 

@@ -160,6 +160,7 @@ class Distances(LinearEncoder):
         return ModelOutput(embedding=torch.stack([nn.functional.pdist(p) for p in points]))
 
 
+@pytest.mark.skipif(torch.__version__ >= "2.14", reason="PyTorch differentiates pdist twice, now")
 @pytest.mark.filterwarnings("ignore::pythae_fif.models.fif.SlowerModeWarning")
 def test_the_last_resort_is_offered_by_name():
     config = FIFConfig(input_dim=SHAPE, latent_dim=3)

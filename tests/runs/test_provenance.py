@@ -13,7 +13,7 @@ from pythae_fif.runs.provenance import GitState, git_state, provenance
 def test_says_with_what_and_nothing_of_the_machine_s_name(monkeypatch):
     monkeypatch.setattr("socket.gethostname", lambda: pytest.fail("the name was asked for"))
     found = provenance("cpu", 0.0, attempts=2)
-    assert found.versions["torch"] == torch.__version__
+    assert found.versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert {"pythae", "scipy", "torchvision", "zuko", "pillow"} <= set(found.versions)
     assert (found.threads, found.attempts) == (torch.get_num_threads(), 2)
     assert found.started == "1970-01-01T00:00:00Z"

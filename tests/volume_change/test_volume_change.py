@@ -418,9 +418,9 @@ def test_dropout_as_an_exported_network_calls_it_is_refused(dropout, by_name):
 )
 def test_what_an_exported_network_could_draw_and_does_not_is_recorded(idle):
     x, v = torch.randn(2, 3, 4, dtype=torch.float64), torch.randn(2, 3, 4, dtype=torch.float64)
-    torch.testing.assert_close(
-        record(idle, x).jvps(v[None])[0], torch.func.jvp(idle, (x,), (v,))[1]
-    )
+    with nn.attention.sdpa_kernel(nn.attention.SDPBackend.MATH):  # others have no forward mode
+        expected = torch.func.jvp(idle, (x,), (v,))[1]
+    torch.testing.assert_close(record(idle, x).jvps(v[None])[0], expected)
 
 
 @pytest.mark.parametrize("options", [(0.5, True), {"p": 0.5, "train": True}], ids=str)
@@ -514,8 +514,11 @@ def another_view(x):
          "operation torch.native_batch_norm has no rule"),
         (lambda: lambda x: torch.ops.aten._native_batch_norm_legit.no_stats(
             x, None, None, True, 0.1, 1e-5)[0], "_native_batch_norm_legit.* has no rule"),
-        (lambda: lambda x: nn.functional.pdist(x @ torch.ones(D, 4))[:, None] * torch.ones(d),
-         "operation torch.nn.functional.pdist has neither a forward nor a second derivative"),
+        pytest.param(
+            lambda: lambda x: nn.functional.pdist(x @ torch.ones(D, 4))[:, None] * torch.ones(d),
+            "operation torch.nn.functional.pdist has neither a forward nor a second derivative",
+            marks=pytest.mark.skipif(torch.__version__ >= "2.14", reason="PyTorch can, now"),
+        ),
     ],
 )  # fmt: skip
 def test_replay_refuses_what_it_does_not_know(build, message):
