@@ -133,7 +133,10 @@ def _mix(weight: Tensor, x: Tensor) -> Tensor:
 class ConvCoupling(nn.Module):
     """An affine coupling (Dinh et al. 2017): half of the channels scale and shift the others.
 
-    At first it is the identity.
+    At first it is the identity. The net's output is divided by the root of the number of inputs of
+    its last layer. Adam moves all weights by about the learning rate from the first step on, and
+    their sum over 3 x 3 x 128 inputs would move every log-scale by one: over all layers the decoder
+    would magnify by many orders, and the loss would overflow.
 
     Args:
         channels: C, at least 2.
@@ -147,6 +150,7 @@ class ConvCoupling(nn.Module):
         last = nn.Conv2d(hidden_channels, 2 * self.sizes[1], kernel, padding="same")
         for parameter in last.parameters():
             nn.init.zeros_(parameter)
+        self.output_scale = last.weight[0].numel() ** -0.5
         self.net = nn.Sequential(
             nn.Conv2d(self.sizes[0], hidden_channels, kernel, padding="same"),
             nn.ReLU(),
@@ -167,7 +171,7 @@ class ConvCoupling(nn.Module):
         return torch.cat([kept, (changed - shift) * (-log_scale).exp()], 1)
 
     def _affine(self, kept: Tensor) -> tuple[Tensor, Tensor]:
-        log_scale, shift = self.net(kept).split(self.sizes[1], 1)
+        log_scale, shift = (self.output_scale * self.net(kept)).split(self.sizes[1], 1)
         return SCALE_BOUND * torch.tanh(log_scale / SCALE_BOUND), shift
 
 

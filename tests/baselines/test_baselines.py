@@ -173,6 +173,22 @@ def test_sizes_of_table_2():
     assert [m.weight.shape[0] // m.weight.shape[1] for m in layers] == [2] * 6
 
 
+@pytest.mark.parametrize(("kind", "latent_dim"), [("dnf", 512), ("trumpet", 192)])
+def test_faces_are_decoded_after_the_first_step_of_adam(kind, latent_dim):
+    model = build(kind, (3, 64, 64), latent_dim, moved=0, steps=4, hidden_channels=128).train()
+    coarse = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    x = torch.nn.functional.interpolate(coarse, size=64, mode="bicubic").clamp(0, 1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    errors = []
+    for _ in range(2):
+        output = model({"data": x}, share_done=0.0)
+        errors.append(output.recon_loss.item())
+        optimizer.zero_grad()
+        output.loss.backward()
+        optimizer.step()
+    assert errors[1] < errors[0]
+
+
 def images(count):
     return torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(count))
 
