@@ -57,11 +57,12 @@ class DNF(FlowModel):
     with J the Jacobian of :math:`\tilde x \mapsto (z, v)` and g(z) the data of v = 0: what noise
     moved off the manifold is to be moved back.
 
-    Written from what is known of the paper, without its text or program. Where it is known to
-    differ: the flow's noise latents are in units of :math:`\sigma`, which is the same family of
-    densities and starts near unit variance; couplings are affine with convolutions, in Glow's
-    multi-scale form, not rational-quadratic splines; data are not dequantised, the inflation's own
-    noise does that; and sigma is that of FIF's data noise.
+    Not its authors' program (github.com/chrvt/denoising-normalizing-flow), which has
+    rational-quadratic splines in place of affine couplings, the mean over pixels of the squared
+    error with a weight of 1,000, and a penalty on the latents. Here the flow's noise latents are in
+    units of :math:`\sigma`, which is the same family of densities and starts near unit variance;
+    the net has Glow's multi-scale form; data are not dequantised, the inflation's own noise does
+    that; and sigma is that of FIF's data noise.
 
     Density on the manifold, samples and Pythae's interface are those of
     :class:`~pythae_fif.models.manifold.ManifoldModel`.
