@@ -218,7 +218,7 @@ def _image_figures(
         for choice in report.choices
     )
     for kind, title, shows, lines in pictures:
-        path = Path(f"{stem}-{kind}{'.webp' if splits.input_dim[0] > 1 else '.png'}")
+        path = Path(f"{stem}-{kind}.webp")
         if whole and (drawn := lines(store, report)):
             write_figure(path, sample_figure([tested, *drawn], report.title))
         elif not path.exists():

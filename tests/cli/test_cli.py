@@ -584,7 +584,7 @@ class TestGrid:
             ("AE", "N"), ("AE", "GMM"), ("FIF", "N"), ("FIF", "GMM"),
         ]  # fmt: skip
         assert all(float(row["frechet_test_std"]) > 0 for row in rows)
-        picture = Image.open(run.results / "figures" / "digits-convnet-tiny-pixels-samples.png")
+        picture = Image.open(run.results / "figures" / "digits-convnet-tiny-pixels-samples.webp")
         assert np.asarray(picture.convert("L")).std() > 20
 
         before = {path: path.stat().st_mtime_ns for path in run.results.rglob("result.json")}
