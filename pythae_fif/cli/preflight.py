@@ -180,16 +180,23 @@ def run_problems(
     room = list(room)
     if plan and input_dim is not None:
         weights: dict[str, int] = {}
+        saved: dict[str, int] = {}
         for spec in {spec.model: spec for spec in plan}.values():
             with torch.device("meta"):
                 model = build_model(spec, input_dim)
-            weights[spec.model] = sum(p.numel() * p.element_size() for p in model.parameters())
+            weights[spec.model] = saved[spec.model] = _weight_bytes(model)
+            if not model.model_config.uses_default_encoder:  # Pythae pickles both networks besides
+                saved[spec.model] += _weight_bytes(model.encoder) + _weight_bytes(model.decoder)
         slots = len(engine.slots()) if isinstance(engine, LocalEngine) else 1
-        size = sum(weights[spec.model] for spec in plan)
+        size = sum(saved[spec.model] for spec in plan)
         # A checkpoint is replaced by one that is written beside it.
         size += 2 * COPIES_IN_A_CHECKPOINT * min(slots, len(plan)) * max(weights.values())
         room.append(Space(results, size, "checkpoints and models (--results)"))
     return [*problems, *disk_problems(room)]
+
+
+def _weight_bytes(module: torch.nn.Module) -> int:
+    return sum(p.numel() * p.element_size() for p in module.parameters())
 
 
 def _extractor_problem(name: str, environment: Environment) -> str | None:

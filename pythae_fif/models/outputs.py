@@ -1,6 +1,6 @@
 """What networks take and give, checked; and methods that the compiler leaves alone."""
 
-__all__ = ["check_data", "output_of", "uncompiled"]
+__all__ = ["check_data", "output_of", "uncompiled", "without_gradients"]
 
 import functools
 import math
@@ -14,6 +14,7 @@ from torch import Tensor
 from pythae_fif.errors import ConfigError, DataError
 
 M = TypeVar("M", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 def check_data(x: Any, model: Any) -> None:
@@ -48,6 +49,18 @@ def output_of(output: Any, key: str, model: Any) -> Tensor:
             f"for latent_dim={model.latent_dim}"
         )
     return found
+
+
+def without_gradients(call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """What a call of a model gives, without gradients unless the model differentiates in it."""
+    try:
+        with torch.no_grad():
+            return call(*args, **kwargs)
+    except RuntimeError as error:
+        if "require grad" not in str(error):  # such as a lack of memory
+            raise
+    with torch.enable_grad():
+        return call(*args, **kwargs)
 
 
 def uncompiled(method: M) -> M:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pythae_fif.data.dataset import shared
 from pythae_fif.errors import NonFiniteError
+from pythae_fif.models.outputs import without_gradients
 
 BATCH_SIZE = 200
 """Images at once."""
@@ -42,8 +43,9 @@ def embed(
     """
     set_seed(seed)
     codes = in_batches(model, images, _codes, labels)
-    if not torch.isfinite(codes).all():
-        bad = (~torch.isfinite(codes.flatten(1)).all(dim=1)).sum().item()
+    parts = codes.flatten(1).split(BATCH_SIZE)  # maps of codes may take half of the memory
+    bad = sum(int((~part.isfinite().all(dim=1)).sum()) for part in parts)
+    if bad:
         raise NonFiniteError(f"the codes of {bad} of {len(codes)} training images are not finite")
     return codes
 
@@ -98,7 +100,7 @@ def in_batches(
     (B,), and joins the results on the CPU."""
     model.eval()
     device = next(model.parameters()).device
-    results = []
+    joined: Tensor | None = None
     for start in range(0, len(images), BATCH_SIZE):
         batch = images[start : start + BATCH_SIZE]
         if isinstance(batch, np.ndarray):
@@ -109,11 +111,9 @@ def in_batches(
         given = [x]
         if labels is not None:
             given.append(torch.from_numpy(labels[start : start + BATCH_SIZE]).to(device))
-        try:
-            with torch.no_grad():
-                result = of(model, *given)
-        except RuntimeError:  # as in Pythae's trainer: the model may differentiate
-            with torch.enable_grad():
-                result = of(model, *given)
-        results.append(result.detach().cpu())
-    return torch.cat(results)
+        result = without_gradients(of, model, *given).detach()
+        if joined is None:  # and not a list of results, which would be there twice when joined
+            joined = torch.empty(len(images), *result.shape[1:], dtype=result.dtype)
+        joined[start : start + len(result)] = result
+    assert joined is not None  # there are images
+    return joined

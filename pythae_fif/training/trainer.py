@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from pythae_fif.device import default_device, random_state, set_random_state
 from pythae_fif.errors import ConfigError, FIFError
+from pythae_fif.models.outputs import without_gradients
 from pythae_fif.training.bfloat16 import networks_in_bfloat16
 from pythae_fif.training.budget import Budget
 from pythae_fif.training.compiled import compiled_loss
@@ -337,11 +338,9 @@ class FIFTrainer:
         total = torch.zeros(1, dtype=torch.float64, device=self.device)
         size, in_pass = len(self.eval_dataset), in_pass or epoch
         for weight, inputs in weighted_batches(loader, config.seed, None):
-            try:
-                with torch.no_grad():
-                    losses = self._losses(self.model, inputs, weight, size, epoch=in_pass)
-            except RuntimeError:  # as Pythae: a model whose loss needs gradients
-                losses = self._losses(self.model, inputs, weight, size, epoch=in_pass)
+            losses = without_gradients(
+                self._losses, self.model, inputs, weight, size, epoch=in_pass
+            )
             total = total + losses.detached()
             tell.on_eval_step_end(config)
         return self._means(total, losses, len(loader), f"epoch {epoch}, eval loss")

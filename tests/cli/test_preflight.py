@@ -10,9 +10,11 @@ from urllib.error import HTTPError, URLError
 
 import pytest
 import torch
+from support.experiments import tiny
 from support.reference import REFERENCE
 
 from pythae_fif import cli
+from pythae_fif.benchmark.plan import build_model, expand
 from pythae_fif.cli import preflight
 from pythae_fif.cli.preflight import (
     Space,
@@ -78,7 +80,7 @@ def test_a_dry_run_shows_the_plan_and_what_runs_lack(monkeypatch, capsys, caplog
 
 
 def test_everything_that_is_missing_is_a_line(errors, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 10**9))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 2 * 10**9))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     Path("file").write_text("")
     monkeypatch.setenv("PYTHAE_FIF_CACHE", "file/cache")
@@ -140,6 +142,19 @@ def test_room_is_summed_by_disk(tmp_path, monkeypatch):
         f"the disk of {tmp_path} has 3 GB free, needs 4 GB: 2 GB for files, 1 GB for images, "
         "1 GB for models"
     )
+
+
+@pytest.mark.parametrize(("model", "times"), [("ae", 2), ("dnf", 1)])
+def test_room_for_a_run_is_that_of_all_files_of_its_model(model, times, tmp_path, monkeypatch):
+    """Pythae saves networks that were given to a model a second time."""
+    spec, *_ = expand(*tiny(tmp_path, {"models": [model]}))
+    shape = (1, 8, 8)
+    weights = sum(4 * parameter.numel() for parameter in build_model(spec, shape).parameters())
+    rooms = []
+    monkeypatch.setattr(preflight, "disk_problems", lambda room: rooms.extend(room) or [])
+    preflight.run_problems([spec], shape, "pixels", Environment(), None, tmp_path)
+    (room,) = rooms
+    assert room.size == (times + 2 * preflight.COPIES_IN_A_CHECKPOINT) * weights
 
 
 def test_celebas_room_is_told_before_its_download(errors, monkeypatch):

@@ -1,0 +1,43 @@
+"""Runs of the paper's tables take their first steps at published sizes and learning rates."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from pythae_fif.benchmark.config import experiment_file, load_experiment
+from pythae_fif.benchmark.plan import expand
+from pythae_fif.benchmark.run import trainer_of
+from pythae_fif.benchmark.yaml_files import names_in
+from pythae_fif.data import Splits
+
+SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "celeba": (3, 64, 64)}
+TABLES = [(dataset, None, arch) for dataset in SHAPES for arch in ("convnet", "resnet")]
+MODELS = [name for name in names_in("models") if name not in ("fif_conditional", "fif_plus")]
+"""All but those that need labels, which faces do not have, or many images, to whiten codes."""
+
+
+def smooth(count: int, shape: tuple[int, int, int]) -> np.ndarray:
+    """Smooth images, as faces and digits are, (N, C, H, W) uint8."""
+    coarse = torch.rand(count, shape[0], 4, 4, generator=torch.Generator().manual_seed(count))
+    images = torch.nn.functional.interpolate(coarse, size=shape[1:], mode="bicubic").clamp(0, 1)
+    return (255 * images).to(torch.uint8).numpy()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("model", "dataset", "table", "arch"),
+    [(model, *table) for table in TABLES for model in MODELS]
+    + [(model, "celeba", 2, "fif_convnet") for model in ("fif", "dnf", "trumpet")],
+)
+def test_first_steps_are_finite(model, dataset, table, arch, tmp_path):
+    images = {"train": smooth(12, SHAPES[dataset]), "val": smooth(10, SHAPES[dataset])}
+    splits = Splits(dataset, **images, test=images["val"], labels=None, source="smooth noise")
+    flags = {"models": [model], "arch": arch, "seeds": [0], "extractor": "pixels"}
+    file = experiment_file(table) if table else None
+    spec, *_ = expand(load_experiment(dataset, file, flags), splits)
+    short = {"batch_size": 4, "epochs": 2, "wall_clock": None}
+    spec = dataclasses.replace(spec, settings=spec.settings.model_copy(update=short))
+    result = trainer_of(spec, splits, tmp_path).train()
+    assert np.isfinite(result.best_eval_loss)
