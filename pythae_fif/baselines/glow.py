@@ -144,13 +144,16 @@ class ConvCoupling(nn.Module):
         kernel: 3, or 1 for images of one pixel.
     """
 
+    output_scale: Tensor
+
     def __init__(self, channels: int, hidden_channels: int, kernel: int) -> None:
         super().__init__()
         self.sizes = (channels - channels // 2, channels // 2)
         last = nn.Conv2d(hidden_channels, 2 * self.sizes[1], kernel, padding="same")
         for parameter in last.parameters():
             nn.init.zeros_(parameter)
-        self.output_scale = last.weight[0].numel() ** -0.5
+        # A buffer, so that weights of couplings without a scale are refused.
+        self.register_buffer("output_scale", torch.tensor(last.weight[0].numel() ** -0.5))
         self.net = nn.Sequential(
             nn.Conv2d(self.sizes[0], hidden_channels, kernel, padding="same"),
             nn.ReLU(),

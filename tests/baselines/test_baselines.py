@@ -185,6 +185,13 @@ def test_first_step_of_adam_leaves_a_coupling_near_the_identity(hidden_channels)
     assert 0 < (layer(x)[0] - x).abs().max() < 0.2
 
 
+def test_weights_of_couplings_that_scaled_no_output_are_refused():
+    layer = ConvCoupling(4, 8, 3)
+    earlier = {name: value for name, value in weights(layer).items() if name != "output_scale"}
+    with pytest.raises(RuntimeError, match="output_scale"):
+        layer.load_state_dict(earlier)
+
+
 def test_trumpet_of_faces_learns_in_the_first_step_of_adam():
     sizes = {"steps": 4, "hidden_channels": 128, "latent_blocks": 8, "latent_hidden_dim": 256}
     model = build("trumpet", (3, 64, 64), 192, moved=0, **sizes).train()
