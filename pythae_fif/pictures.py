@@ -56,14 +56,17 @@ def write_figure(path: Path, figure: "Figure", dpi: int = DPI) -> None:
 def _small_picture(file: io.BytesIO, suffix: str) -> bytes:
     """A picture without transparency as a file, as small as it can be with no loss to the eye.
 
-    PNG with a palette of 256 colours where these are near enough to all; WebP of quality 90.
+    PNG with a palette of 256 colours where these are near enough to all; WebP of quality 90, or
+    without loss where that is smaller, as of a few large pixels.
     """
     small = io.BytesIO()
     with Image.open(file) as image:
         whole = image.convert("RGB")
     if suffix == ".webp":
+        exact = io.BytesIO()
         whole.save(small, "WEBP", quality=90)
-        return small.getvalue()
+        whole.save(exact, "WEBP", lossless=True)
+        return min(small.getvalue(), exact.getvalue(), key=len)
     few = whole.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     error = np.asarray(few.convert("RGB"), np.int16) - np.asarray(whole)
     near = np.abs(error).max() <= UNSEEN

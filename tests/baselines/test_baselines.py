@@ -16,6 +16,7 @@ from pythae.samplers import (
     NormalSampler,
 )
 from pythae.trainers import BaseTrainerConfig
+from support.image_files import smooth
 
 from pythae_fif import FIFTrainer, FIFTrainerConfig
 from pythae_fif.baselines import DNF, DNFConfig, Trumpet, TrumpetConfig
@@ -195,8 +196,7 @@ def test_weights_of_couplings_that_scaled_no_output_are_refused():
 def test_trumpet_of_faces_learns_in_the_first_step_of_adam():
     sizes = {"steps": 4, "hidden_channels": 128, "latent_blocks": 8, "latent_hidden_dim": 256}
     model = build("trumpet", (3, 64, 64), 192, moved=0, **sizes).train()
-    coarse = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    x = torch.nn.functional.interpolate(coarse, size=64, mode="bicubic")
+    x = smooth(4, (3, 64, 64))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     first = model({"data": x}, share_done=0.0).loss
     first.backward()

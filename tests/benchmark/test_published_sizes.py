@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from support.image_files import smooth
 
 from pythae_fif.benchmark.config import experiment_file, load_experiment
 from pythae_fif.benchmark.plan import expand
@@ -18,13 +19,6 @@ MODELS = [name for name in names_in("models") if name not in ("fif_conditional",
 """All but those that need labels, which faces do not have, or many images, to whiten codes."""
 
 
-def smooth(count: int, shape: tuple[int, int, int]) -> np.ndarray:
-    """Smooth images, as faces and digits are, (N, C, H, W) uint8."""
-    coarse = torch.rand(count, shape[0], 4, 4, generator=torch.Generator().manual_seed(count))
-    images = torch.nn.functional.interpolate(coarse, size=shape[1:], mode="bicubic").clamp(0, 1)
-    return (255 * images).to(torch.uint8).numpy()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "dataset", "table", "arch"),
@@ -33,6 +27,7 @@ def smooth(count: int, shape: tuple[int, int, int]) -> np.ndarray:
 )
 def test_first_steps_are_finite(model, dataset, table, arch, tmp_path):
     images = {"train": smooth(12, SHAPES[dataset]), "val": smooth(10, SHAPES[dataset])}
+    images = {split: (255 * x).to(torch.uint8).numpy() for split, x in images.items()}
     splits = Splits(dataset, **images, test=images["val"], labels=None, source="smooth noise")
     flags = {"models": [model], "arch": arch, "seeds": [0], "extractor": "pixels"}
     file = experiment_file(table) if table else None

@@ -815,6 +815,18 @@ class TestPage:
 
 
 class TestFigures:
+    def test_webp_is_without_loss_where_that_is_smaller(self, tmp_path):
+        """Of few large pixels, and not of noise."""
+        draws = np.random.RandomState(0).randint(0, 256, (2, 64, 64, 64, 3)).astype(np.uint8)
+        few = draws[:, :, ::16, ::16].repeat(16, 2).repeat(16, 3)
+        for images, exact in ((few, True), (draws, False)):
+            drawn = []
+            for end in (".png", ".webp"):
+                figure = sample_figure.sample_figure([Line("FIF", {"N": images[0]})], "title")
+                write_figure(tmp_path / f"p{end}", figure)
+                drawn.append(np.asarray(Image.open(tmp_path / f"p{end}").convert("RGB")))
+            assert np.array_equal(*drawn) == exact
+
     @pytest.mark.parametrize(("size", "scale"), [((8, 8), 6), ((28, 20), 2), ((64, 64), 1)])
     @pytest.mark.parametrize("channels", [1, 3])
     def test_a_pixel_is_a_square_of_its_grey(self, tmp_path, size, scale, channels):
