@@ -7,6 +7,7 @@ __all__ = [
     "classes_name",
     "reference_sheet",
     "samples_name",
+    "sheet",
     "write_samples",
     "write_sheets",
 ]
@@ -70,10 +71,10 @@ def write_samples(
     if splits.columns is not None:
         write_rows_sheet(run_dir, splits, f"samples-{sampler}", samples)
         return
-    write_pixels(run_dir / samples_name(sampler), _sheet(samples[: SIDE * SIDE]))
+    write_pixels(run_dir / samples_name(sampler), sheet(samples[: SIDE * SIDE]))
     if labels is not None:
         lines = [
-            _sheet(samples[labels == label][:OF_CLASS], rows=1, columns=OF_CLASS)
+            sheet(samples[labels == label][:OF_CLASS], rows=1, columns=OF_CLASS)
             for label in np.unique(labels)
         ]
         write_pixels(run_dir / classes_name(sampler), np.concatenate(lines))
@@ -125,18 +126,18 @@ def _write_image_sheets(run_dir: Path, model: BaseAE, splits: Splits, codes: Ten
     rows = [originals, _detached(model.reconstruct, originals, **told(len(originals)))]
     pairs = [torch.split(row, SIDE) for row in rows]
     stacked = [half for pair in zip(*pairs, strict=True) for half in pair]
-    write_pixels(run_dir / RECONSTRUCTIONS, _sheet(torch.cat(stacked)))
+    write_pixels(run_dir / RECONSTRUCTIONS, sheet(torch.cat(stacked)))
     if codes.ndim != 2:
         return
     ends = to_float(splits.test, limit=2 * SIDE).to(device).tensor_split(2)
     count = min(map(len, ends))
     between = _detached(model.interpolate, ends[0][:count], ends[1][:count], SIDE, **told(count))
-    write_pixels(run_dir / "interpolations.png", _sheet(between.flatten(0, 1)))
+    write_pixels(run_dir / "interpolations.png", sheet(between.flatten(0, 1)))
 
 
 def reference_sheet(splits: Splits) -> np.ndarray:
     """The first 64 test images as a sheet, (8 H, 8 W, C) uint8."""
-    return _sheet(to_float(splits.test, limit=SIDE * SIDE))
+    return sheet(to_float(splits.test, limit=SIDE * SIDE))
 
 
 def _detached(function: Callable[..., Tensor], *inputs: Any, **more: Any) -> Tensor:
@@ -145,7 +146,7 @@ def _detached(function: Callable[..., Tensor], *inputs: Any, **more: Any) -> Ten
         return function(*inputs, **more).detach()
 
 
-def _sheet(images: Tensor, rows: int = SIDE, columns: int = SIDE) -> np.ndarray:
+def sheet(images: Tensor, rows: int = SIDE, columns: int = SIDE) -> np.ndarray:
     """Images in [0, 1] in rows, black where there are none: (rows H, columns W, C)."""
     whole = (images.detach().cpu().float().nan_to_num().clamp(0, 1) * 255).round().byte().numpy()
     missing = rows * columns - len(whole)

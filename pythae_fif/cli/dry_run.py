@@ -67,12 +67,15 @@ def print_plan(
 def print_estimate(
     console: Console,
     display: Display,
-    experiment: Experiment,
     splits: Splits,
     plan: list[RunSpec],
     engine: Engine,
-) -> None:
-    """Times a few steps of every model's first configuration and prints what all would take."""
+) -> bool:
+    """Times a few steps of every model's first configuration and prints what all would take.
+
+    Returns:
+        Whether every model could take them.
+    """
     slots = (engine if isinstance(engine, LocalEngine) else LocalEngine()).slots()
     threads = torch.get_num_threads()
     torch.set_num_threads(slots[0].threads)
@@ -82,6 +85,7 @@ def print_estimate(
     for heading in ("model", "runs", "training a run", "all its runs"):
         table.add_column(heading, justify="left" if heading == "model" else "right")
     total = longest = 0.0
+    all_start = True
     with display.stage("timing a few steps of each model") as progress:
         for done, (model, count) in enumerate(runs.items()):
             progress(done, len(runs))
@@ -89,6 +93,7 @@ def print_estimate(
                 seconds = training_seconds(first[model], splits)
             except (FIFError, ArithmeticError, RuntimeError) as error:
                 table.add_row(model, str(count), f"fails at once: {first_line(error)}", "")
+                all_start = False
                 continue
             total, longest = total + seconds * count, max(longest, seconds)
             table.add_row(model, str(count), duration(seconds), duration(seconds * count))
@@ -101,3 +106,4 @@ def print_estimate(
         f"{counted(len(slots), 'slot')}; samplers, scores and start of "
         f"each run come on top"
     )
+    return all_start

@@ -30,7 +30,7 @@ from pythae_fif.benchmark.plan import RunSpec, build_model
 from pythae_fif.data.cache import is_cached
 from pythae_fif.data.load import SOURCES
 from pythae_fif.data.locations import CACHE_VARIABLE, cache_home
-from pythae_fif.data.published import missing
+from pythae_fif.data.published import absent, missing
 from pythae_fif.data.source import Request
 from pythae_fif.errors import ConfigError, FIFError, counted
 from pythae_fif.evaluation.names import EXTRACTORS, require_packages_of
@@ -138,9 +138,10 @@ def data_problems(request: Request) -> tuple[list[str], list[Space]]:
     room: list[Space] = []
     lacking = missing(request)
     if lacking is not None:
-        silent = unreachable(lacking.url) if lacking.url and request.download else None
-        if silent or (lacking.url and not request.download):
-            problems.append(str(lacking.error(silent) if silent else lacking.error()))
+        if lacking.url and not request.download:
+            problems.append(str(absent(request)))
+        elif lacking.url and (silent := unreachable(lacking.url)):
+            problems.append(str(absent(request, silent)))
         room.append(Space(request.path, lacking.disk_bytes, f"{request.name}'s files"))
         images = lacking.image_bytes
     else:

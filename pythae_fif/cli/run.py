@@ -74,7 +74,7 @@ def run_benchmark(request: Request) -> bool:
         request: What to do.
 
     Returns:
-        Whether no run failed.
+        Whether no run failed, or would fail in its first steps.
     """
     flags, experiment = request.flags, request.experiment
     console = Terminal(highlight=False)
@@ -113,9 +113,9 @@ def run_benchmark(request: Request) -> bool:
         if not is_url(flags.results):  # to look there would fetch all that it has
             todo = _todo(Store(flags.results, IMAGES, reads_only=True), ours, request)
         print_plan(console, experiment, splits, ours, todo)
-        if todo != []:
-            print_estimate(console, display, experiment, splits, todo or ours, engine)
-        return True
+        if todo == []:
+            return True
+        return print_estimate(console, display, splits, todo or ours, engine)
     store = Store(flags.results, IMAGES)
     course = _Course(request, console, display, environment, splits, plan, store)
     todo = _todo(store, ours, request)

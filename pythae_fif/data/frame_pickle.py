@@ -1,25 +1,22 @@
 """Reads the numbers out of a pickled pandas data frame, without pandas and without unpickling it.
 
 A pickle is a program: it names functions and has them called, and even NumPy's own constructors
-follow pointers that the file chose. Here its operations are carried out on inert records alone:
-nothing is imported or called, and an array is made of bytes whose type and size were checked.
+follow pointers that the file chose. Here records stand in for all that it names: nothing of it is
+imported or called, and an array is made of bytes whose type and size were checked.
 """
 
 __all__ = ["read_frame_pickle"]
 
 import io
 import math
-import pickletools
-from dataclasses import dataclass
+import pickle
+import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pythae_fif.errors import DataError
-
-MAX_OPERATIONS = 200_000
-"""A table needs some hundreds: its numbers are one string of bytes."""
 
 _NUMPY = {"_reconstruct", "_frombuffer", "ndarray", "dtype"}
 _PYTHON = {"builtins.slice", "__builtin__.slice", "_codecs.encode"}
@@ -28,22 +25,39 @@ _PANDAS = {
     "_unpickle_block", "new_block", "StringArray", "StringDtype",
     "__pyx_unpickle_NDArrayBacked",
 }  # fmt: skip
-_VALUES = {
-    "NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4",
-    "FLOAT", "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE",
-    "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8",
-}  # fmt: skip
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_DAMAGE = (
+    ValueError, TypeError, LookupError, AttributeError, OverflowError, MemoryError, EOFError,
+    pickle.UnpicklingError, struct.error,
+)  # fmt: skip
+"""What a damaged pickle raises: its texts and numbers may be none, its stack empty."""
 
 
-@dataclass(eq=False)
 class _Record:
-    """Stands in for whatever the file would make: a name, or a call of it with its state."""
+    """Stands in for whatever the file names: what it would make is the arguments and the state."""
 
-    name: str
-    args: tuple[Any, ...] | None = None
+    args: tuple[Any, ...]
     state: Any = None
+
+    def __new__(cls, *args: Any) -> "_Record":
+        record = super().__new__(cls)
+        record.args = args
+        return record
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+
+class _Unpickler(pickle._Unpickler):  # C's takes memory for the highest index that a file names
+    def find_class(self, module: str, name: str) -> Any:
+        package = module.partition(".")[0]
+        known = (package == "numpy" and name in _NUMPY) or (package == "pandas" and name in _PANDAS)
+        if not known and f"{module}.{name}" not in _PYTHON:
+            raise DataError(f"names {module}.{name}, which no table of numbers needs: not read")
+        return type(name, (_Record,), {})
 
 
 def read_frame_pickle(path: Path) -> dict[str, np.ndarray]:
@@ -66,7 +80,7 @@ def read_frame_pickle(path: Path) -> dict[str, np.ndarray]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     try:
-        frame = _Machine().run(content)
+        frame = _Unpickler(io.BytesIO(content), encoding="latin1").load()
     except DataError as error:
         raise DataError(f"{path}: the pickle {error}") from error
     except _DAMAGE as error:
@@ -78,108 +92,6 @@ def read_frame_pickle(path: Path) -> dict[str, np.ndarray]:
         raise DataError(
             f"{path}: a pickle of something else than a data frame of numbers"
         ) from error
-
-
-_DAMAGE = (ValueError, TypeError, LookupError, AttributeError, OverflowError, MemoryError)
-"""What a damaged pickle raises: its texts and numbers may be none, its stack empty."""
-
-
-class _Machine:
-    """Carries out the operations of a pickle: values and records on a stack, and a memo."""
-
-    def __init__(self) -> None:
-        self.stack: list[Any] = []
-        self.below: list[list[Any]] = []
-        self.memo: dict[int, Any] = {}
-
-    def run(self, content: bytes) -> Any:
-        """What the pickle makes."""
-        for count, (operation, argument, _) in enumerate(pickletools.genops(io.BytesIO(content))):
-            if count >= MAX_OPERATIONS:
-                raise DataError(
-                    f"has more than {MAX_OPERATIONS:,} operations, too many for a table"
-                )
-            if operation.name == "STOP":
-                return self.stack.pop()
-            self._step(operation.name, argument)
-        raise ValueError("it has no end")
-
-    def _step(self, name: str, argument: Any) -> None:
-        stack = self.stack
-        if name in _VALUES:
-            stack.append(_CONSTANTS.get(name, argument))
-        elif name in _TUPLES:
-            count = _TUPLES[name]
-            stack[len(stack) - count :] = [tuple(stack[len(stack) - count :] if count else ())]
-        elif name == "MARK":
-            self.below.append(stack)
-            self.stack = []
-        elif name == "TUPLE":
-            items = self._marked()
-            self.stack.append(tuple(items))
-        elif name in ("EMPTY_LIST", "LIST"):
-            items = self._marked() if name == "LIST" else []
-            self.stack.append(items)
-        elif name in ("APPEND", "APPENDS"):
-            items = self._marked() if name == "APPENDS" else [stack.pop()]
-            _typed(self.stack[-1], list).extend(items)
-        elif name in ("EMPTY_DICT", "DICT"):
-            items = self._marked() if name == "DICT" else []
-            self.stack.append({})
-            self._set(items)
-        elif name in ("SETITEM", "SETITEMS"):
-            if name == "SETITEMS":
-                items = self._marked()
-            else:
-                items = [stack[-2], stack[-1]]
-                del stack[-2:]
-            self._set(items)
-        elif name == "GLOBAL":
-            stack.append(_named(*argument.split(" ", 1)))
-        elif name == "STACK_GLOBAL":
-            last, module = stack.pop(), stack.pop()
-            stack.append(_named(_typed(module, str), _typed(last, str)))
-        elif name in ("REDUCE", "NEWOBJ"):
-            args, of = stack.pop(), _typed(stack.pop(), _Record)
-            if of.args is not None:
-                raise DataError(f"calls what {of.name} made, which no table of numbers needs")
-            stack.append(_Record(of.name, _typed(args, tuple)))
-        elif name == "BUILD":
-            state = stack.pop()
-            _typed(stack[-1], _Record).state = state
-        elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
-            self.memo[argument] = stack[-1]
-        elif name == "MEMOIZE":
-            self.memo[len(self.memo)] = stack[-1]
-        elif name in ("GET", "BINGET", "LONG_BINGET"):
-            stack.append(self.memo[argument])
-        elif name not in ("PROTO", "FRAME"):
-            raise DataError(f"has operation {name}, which no table of numbers needs")
-
-    def _marked(self) -> list[Any]:
-        """What is above the last mark, which goes."""
-        items, self.stack = self.stack, self.below.pop()
-        return items
-
-    def _set(self, items: list[Any]) -> None:
-        into = _typed(self.stack[-1], dict)
-        for key, value in zip(items[::2], items[1::2], strict=True):
-            into[_typed(key, str)] = value  # a tuple's hash may take hours
-
-
-def _typed(value: Any, wanted: Any) -> Any:
-    if not isinstance(value, wanted):
-        raise TypeError(f"a {type(value).__name__} stands where another type belongs")
-    return value
-
-
-def _named(module: str, name: str) -> _Record:
-    package = module.partition(".")[0]
-    if (package == "numpy" and name in _NUMPY) or (package == "pandas" and name in _PANDAS):
-        return _Record(name)
-    if f"{module}.{name}" in _PYTHON:
-        return _Record(name)
-    raise DataError(f"names {module}.{name}, which no table of numbers needs: not read")
 
 
 def _columns(frame: Any, most: int) -> dict[str, np.ndarray]:
@@ -214,7 +126,7 @@ def _array(record: Any) -> np.ndarray:
         _, shape, kind, fortran, content = _state_of(record)
         order = "F" if fortran else "C"
     if isinstance(content, _Record):  # how protocol 2 of Python 3 writes bytes
-        content = content.args[0]  # type: ignore[index]
+        content = content.args[0]
     if isinstance(content, str):
         content = content.encode("latin1")
     dtype = _dtype(kind)
@@ -249,3 +161,9 @@ def _labels(index: Any) -> list[str]:
     if isinstance(names, list):
         return [_typed(name, str) for name in names]
     return [str(name) for name in _array(data).ravel()]
+
+
+def _typed(value: Any, wanted: Any) -> Any:
+    if not isinstance(value, wanted):
+        raise TypeError(f"a {type(value).__name__} stands where another type belongs")
+    return value

@@ -1,12 +1,11 @@
 """MNIST, CIFAR-10 and CelebA in each of their layouts, downloaded where they are missing."""
 
-__all__ = ["Missing", "celeba", "missing", "torchvision_set"]
+__all__ = ["Missing", "absent", "celeba", "missing", "torchvision_set"]
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +47,11 @@ class Missing:
         url: From where it would be downloaded; None if it is only to be unpacked.
         disk_bytes: What that and what is unpacked of it take on the disk, about.
         image_bytes: Size in memory of all images.
-        error: Makes what to say where it cannot be downloaded, of reasons.
     """
 
     url: str | None
     disk_bytes: int
     image_bytes: int
-    error: Callable[..., DataError]
 
 
 def missing(request: Request) -> Missing | None:
@@ -73,7 +70,6 @@ def missing(request: Request) -> Missing | None:
             CELEBA[lacking[0].name].url if lacking else None,
             sum(CELEBA[path.name].size for path in lacking) + unpacked,
             202_599 * 3 * request.side**2,
-            partial(_absent, request),
         )
     folder = _TORCHVISION[name][1]
     if _has_files(root / folder):
@@ -81,7 +77,7 @@ def missing(request: Request) -> Missing | None:
     url, disk_bytes = _TORCHVISION_DOWNLOADS[name]
     count = sum(map(int, _PUBLISHED[name].split("/")))
     size = count * math.prod(SHAPES[name])
-    return Missing(url, disk_bytes, size, partial(_absent, request))
+    return Missing(url, disk_bytes, size)
 
 
 def torchvision_set(request: Request) -> Source:
@@ -101,14 +97,14 @@ def torchvision_set(request: Request) -> Source:
 
     def fetch_it(*reasons: str) -> list[Any]:
         if not request.download:
-            raise _absent(request, *reasons)
+            raise absent(request, *reasons)
         try:
             root.mkdir(parents=True, exist_ok=True)
             with locked(root / name):  # torchvision looks again, and downloads where others read
                 return load(download=True)
         except Exception as error:  # torchvision raises many unrelated types
             text = " ".join(str(error).split())[:160]
-            raise _absent(request, *reasons, f"the download failed: {text}") from error
+            raise absent(request, *reasons, f"the download failed: {text}") from error
 
     def read() -> Splits:
         try:
@@ -174,7 +170,7 @@ def _fetch_celeba(request: Request) -> None:
     folder, archive = root / _CELEBA_FOLDER, root / _CELEBA_ZIP
     lacking = _lacking_of_celeba(root)
     if lacking and not request.download:
-        raise _absent(request, *(f"{path} is missing" for path in lacking if len(lacking) == 1))
+        raise absent(request, *(f"{path} is missing" for path in lacking if len(lacking) == 1))
     if not lacking and folder.is_dir():
         return
     (root / "celeba").mkdir(parents=True, exist_ok=True)
@@ -212,7 +208,7 @@ def _by_hand(request: Request) -> str:
     )
 
 
-def _absent(request: Request, *reasons: str) -> DataError:
+def absent(request: Request, *reasons: str) -> DataError:
     """One line that says what to do where there are no data, and why they are not downloaded."""
     name = request.name
     if name == "celeba":

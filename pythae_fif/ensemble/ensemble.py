@@ -24,7 +24,7 @@ from pythae_fif.ensemble.stacking import (
 )
 from pythae_fif.errors import ConfigError, first_line
 from pythae_fif.models import FIF, RectangularFlow
-from pythae_fif.volume_change import fif_loss, log_volume, squared_error, surrogate
+from pythae_fif.volume_change import fif_loss, log_volume, squared_error
 from pythae_fif.volume_change.loss import Map, Surrogate
 from pythae_fif.volume_change.replay import record
 
@@ -229,13 +229,7 @@ class Ensemble:
             encode, decode = _on_rows(encode, size), _on_rows(decode, size)
             estimate: Surrogate = model.log_volume_estimate
         else:
-            estimate = partial(
-                surrogate,
-                jacobian_at=config.jacobian_at,
-                gradient_to=config.gradient_to,
-                trace_space=config.trace_space,
-                mode=config.mode,
-            )
+            estimate = model.surrogate_in(config.mode)
         loss = fif_loss(
             encode,
             decode,
@@ -279,13 +273,10 @@ class Ensemble:
         self.backend = "compiled"
 
     def _compiled(self, group: Group) -> Step:
-        def step(parameters: list[Tensor], x: Tensor, eps: Tensor, terms: Tensor) -> list[Tensor]:
-            return self._gradients(group.nets, parameters, x, eps, terms)
-
         example = group.example()
         # The C++ wrapper lets other threads run; the one of Python holds the interpreter's lock.
         options: dict[str, Any] = {"cpp_wrapper": True}
-        graph = make_fx(step, decomposition_table=THIN_PRODUCTS)(*example)
+        graph = make_fx(group.step, decomposition_table=THIN_PRODUCTS)(*example)
         compiled = torch.compile(graph, dynamic=False, options=options)
         compiled(*example)
         return compiled

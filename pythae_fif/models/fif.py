@@ -150,6 +150,11 @@ class FIF(HutchinsonModel):
             statistics several times a step: differences, mode 'mixed' with several vectors, the
             encoder's Jacobian at the reconstruction. Or it is TorchScript in forward mode.
 
+    Attributes:
+        surrogate_mode: The mode that the surrogate is differentiated in: the configuration's, or
+            'backward' where that is 'replay' and a network has an operation that cannot be
+            replayed. None before the first training step.
+
     Example:
         >>> from pythae_fif.models import FIF, FIFConfig
         >>> model = FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=4)).eval()
@@ -190,7 +195,7 @@ class FIF(HutchinsonModel):
             )
         if forward:
             check_no_script(self, f"FIFConfig mode={model_config.mode!r}")
-        self._surrogate_mode: Mode | None = None
+        self.surrogate_mode: Mode | None = None
 
     @classmethod
     def _networks(
@@ -240,8 +245,8 @@ class FIF(HutchinsonModel):
             return self._evaluated(x, condition, kwargs.get("dataset_size", len(x)))
         eps = self._hutchinson(x, self.model_config.surrogate_fraction)
         beta = self.beta(kwargs.get("epoch", 1), kwargs.get("share_done"))
-        if self._surrogate_mode is None:
-            self._surrogate_mode = self._mode_for(x, condition)
+        if self.surrogate_mode is None:
+            self.surrogate_mode = self._mode_for(x, condition)
         loss = self.training_loss(x, condition, eps, beta)
         z = loss.z.detach().to(x.dtype)
         to_encoder = self.model_config.gradient_to == "encoder"
@@ -309,15 +314,6 @@ class FIF(HutchinsonModel):
 
     # ------------------------------------------------------------------ other surrogates
 
-    @property
-    def surrogate_mode(self) -> str | None:
-        """The mode that the surrogate is differentiated in; None before the first training step.
-
-        It is the configuration's, or 'backward' where that is 'replay' and a network has an
-        operation that cannot be replayed.
-        """
-        return self._surrogate_mode
-
     def networks_at(self, condition: Tensor | None) -> tuple[Map, Map]:
         """f and g at a condition (B, c), or None, as functions of x and of z alone."""
         return lambda x: self._encode(x, condition), lambda z: self._decode(z, condition)
@@ -330,7 +326,9 @@ class FIF(HutchinsonModel):
         if mode == "replay":
             try:  # dry, in evaluation mode: failing in training moves BatchNorm twice
                 with self._in_evaluation_mode():
-                    self._check_replay(*few)
+                    encode, decode = self.networks_at(few[1])
+                    check_replay(encode, few[0], gradient=True)
+                    check_replay(decode, encode(few[0]), gradient=True)
             except UnsupportedOperationError as error:
                 mode = self._instead_of_replay(error)
             except ValueError as error:  # BatchNorm of one item, by statistics of the batch
@@ -344,14 +342,15 @@ class FIF(HutchinsonModel):
 
     def _surrogate(self, encode: Map, decode: Map, x: Tensor, eps: Tensor) -> SurrogateOutput:
         """The volume term in the way that the configuration asks for."""
-        mode = self._surrogate_mode or self.model_config.mode
+        mode = self.surrogate_mode or self.model_config.mode
         try:
-            return self._estimator(mode)(encode, decode, x, eps)
+            return self.surrogate_in(mode)(encode, decode, x, eps)
         except UnsupportedOperationError as error:  # an operation of training mode alone
-            self._surrogate_mode = self._instead_of_replay(error)
-            return self._estimator(self._surrogate_mode)(encode, decode, x, eps)
+            self.surrogate_mode = self._instead_of_replay(error)
+            return self.surrogate_in(self.surrogate_mode)(encode, decode, x, eps)
 
-    def _estimator(self, mode: Mode) -> Surrogate:
+    def surrogate_in(self, mode: Mode) -> Surrogate:
+        """The configuration's estimate of the volume term, differentiated in a mode."""
         config = self.model_config
         return partial(
             surrogate,
@@ -374,12 +373,6 @@ class FIF(HutchinsonModel):
         )
         return "backward"
 
-    def _check_replay(self, x: Tensor, condition: Tensor | None) -> None:
-        """Raises UnsupportedOperationError where f and g cannot be replayed."""
-        encode, decode = self.networks_at(condition)
-        check_replay(encode, x, gradient=True)
-        check_replay(decode, encode(x), gradient=True)
-
     def _check_mode(self, mode: Mode, x: Tensor, condition: Tensor | None) -> None:
         """Raises ConfigError where PyTorch cannot differentiate the networks in a mode."""
         with torch.inference_mode(False), torch.enable_grad():
@@ -389,7 +382,7 @@ class FIF(HutchinsonModel):
             if not weights:
                 return
             try:
-                out = self._estimator(mode)(*self.networks_at(condition), x.clone(), eps)
+                out = self.surrogate_in(mode)(*self.networks_at(condition), x.clone(), eps)
                 torch.autograd.grad(out.surrogate.sum(), weights, allow_unused=True)
             except (RuntimeError, ValueError) as error:
                 other = "central_difference" if mode == "backward" else "backward"

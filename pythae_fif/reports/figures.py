@@ -171,8 +171,9 @@ def learning_figure(logs: Mapping[str, Path], title: str) -> Any:
             ):
                 values = [epoch.train.get(name, math.nan) for epoch in epochs]
                 right.plot(seconds, values, ":", linewidth=1.2, color=color, label=label)
-            title = "equal at a stationary point"
-            right.legend(fontsize=6, frameon=False, title=title, title_fontsize=6)
+            title = "equal at a stationary point,\nif the prior is normal"
+            legend = right.legend(fontsize=6, title=title, title_fontsize=6, framealpha=0.8)
+            legend.get_frame().set_linewidth(0)
             right.spines["top"].set_visible(False)
             right.tick_params(labelsize=6)
         if index >= len(curves) - columns:

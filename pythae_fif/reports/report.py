@@ -355,11 +355,7 @@ def _row(choice: Choice, split_noise: float, constant_mse: float | None) -> Row:
         return None if scores.score is None else scores.score.mean
 
     def neighbours(name: str) -> float | None:
-        return choice.mean(
-            lambda scores: (
-                getattr(scores.neighbours["test"], name) if "test" in scores.neighbours else None
-            )
-        )
+        return choice.mean(lambda scores: getattr(scores.neighbours["test"], name))
 
     return Row(
         model=read_model_entry(choice.model).label,
@@ -372,7 +368,7 @@ def _row(choice: Choice, split_noise: float, constant_mse: float | None) -> Row:
         frechet_test_noise=2 * noise,
         score=choice.mean(score),
         score_std=choice.std(score),
-        kernel=choice.mean(lambda s: s.kernel["test"].mean if "test" in s.kernel else None),
+        kernel=choice.mean(lambda s: s.kernel["test"].mean),
         precision=neighbours("precision"),
         recall=neighbours("recall"),
         density=neighbours("density"),

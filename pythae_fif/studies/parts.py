@@ -56,10 +56,6 @@ class PartSpec(Checked):
         """`studies/<study>`."""
         return f"studies/{self.study}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON or YAML."""
-        return self.model_dump()
-
 
 class PartRecord(Record):
     """What a part gave.

@@ -18,6 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
+from pythae_fif.benchmark.sheets import sheet
 from pythae_fif.data import ImageDataset, Splits, load_images, to_float
 from pythae_fif.data.cache import open_splits, remember
 from pythae_fif.errors import ConfigError
@@ -88,10 +89,6 @@ class SpectrumSpec(Checked):
     def folder(self) -> str:
         """`spectrum/<dataset>`."""
         return f"spectrum/{self.dataset}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON or YAML."""
-        return self.model_dump(mode="json")
 
 
 class SpectrumRecord(Record):
@@ -262,7 +259,8 @@ def work(job: Job[SpectrumSpec, SpectrumRecord]) -> None:
     with torch.no_grad():
         error = squared_error(model.reconstruct(test.data, test.labels), test.data)
     folder.check()
-    write_pixels(folder.path / SAMPLES, _sheet(found.shown))
+    rows, columns = found.shown.shape[:2]  # a row a class
+    write_pixels(folder.path / SAMPLES, sheet(found.shown.flatten(0, 1), rows, columns))
     job.write_record(
         SpectrumRecord(
             run_id=spec.run_id,
@@ -287,13 +285,6 @@ def _data_diversity(splits: Splits) -> float:
     images, labels = to_float(splits.test).flatten(1), splits.labels["test"]
     variances = [images[torch.from_numpy(labels == i)].var(0).sum() for i in np.unique(labels)]
     return float(torch.stack(variances).mean())
-
-
-def _sheet(shown: Tensor) -> np.ndarray:
-    """Samples (classes, columns, C, H, W) as pixels, a row a class."""
-    rows, columns, channels, height, width = shown.shape
-    sheet = shown.permute(0, 3, 1, 4, 2).reshape(rows * height, columns * width, channels)
-    return (sheet.clamp(0, 1) * 255).round().to(torch.uint8).numpy()
 
 
 SPECTRUM = Kind("spectrum", SCHEMA, SpectrumSpec.model_validate, SpectrumRecord, work)

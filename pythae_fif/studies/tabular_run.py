@@ -5,7 +5,7 @@ __all__ = ["LIKELIHOOD_ROWS", "TABULAR", "TabularRecord", "TabularSpec"]
 import math
 import time
 from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -69,10 +69,6 @@ class TabularSpec(Checked):
     def folder(self) -> str:
         """`<dataset>/<configuration>`."""
         return f"{self.dataset}/{self.configuration}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON or YAML."""
-        return self.model_dump(mode="json")
 
 
 class TabularRecord(Record):

@@ -4,7 +4,7 @@ __all__ = ["EpochRow", "OnEpoch", "Pass", "Progress", "TrainingResult"]
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -130,11 +130,6 @@ class TrainingResult:
     train_seconds: float
     images: int
     images_per_second: float
-
-    def longer_by(self, seconds: float) -> "TrainingResult":
-        """The same after so much more time in which no training step was taken."""
-        trained = self.train_seconds + seconds
-        return replace(self, seconds=self.seconds + seconds, train_seconds=trained)
 
 
 @dataclass(frozen=True)

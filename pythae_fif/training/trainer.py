@@ -238,7 +238,9 @@ class FIFTrainer:
                     self.model.whiten(make_loader(self.train_dataset, "eval", *place))
                 except FIFError as error:  # the training is not lost for it
                     logger.warning("saved without whitening: %s", error)
-                result = result.longer_by(time.perf_counter() - start)
+                more = time.perf_counter() - start
+                seconds, trained = result.seconds + more, result.train_seconds + more
+                result = replace(result, seconds=seconds, train_seconds=trained)
             self._files.finish(partial(self._save_model, result))
             tell.on_train_end(config)
             self.processes.wait_for_all()

@@ -166,7 +166,7 @@ class TestShowing:
         assert "estimate from a few timed steps" in words
         file = tiny(models=["fif"], beta=[1e39], hutchinson_samples=[1])
         code, out, _ = run("--config", file, "--dry-run")
-        assert code == 0
+        assert code == 1
         assert "fif 1 fails at once:" in " ".join(out.split())
 
     @pytest.mark.parametrize(

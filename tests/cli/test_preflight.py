@@ -72,7 +72,7 @@ def test_the_users_own_command_on_a_fresh_machine(errors, tmp_path, more):
 
 def test_a_dry_run_shows_the_plan_and_what_runs_lack(monkeypatch, capsys, caplog):
     monkeypatch.setattr("pythae_fif.cli.run.run_problems", lambda *of: ["no extractor"])
-    monkeypatch.setattr("pythae_fif.cli.run.print_estimate", lambda *of: None)
+    monkeypatch.setattr("pythae_fif.cli.run.print_estimate", lambda *of: True)
     assert cli.main(["--models", "ae", "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("device: ") and "1 run, 1 of them to do" in out

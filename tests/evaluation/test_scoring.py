@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.features import names_in, noise_images
 
-from pythae_fif.errors import DataError, NonFiniteError, StoreError
+from pythae_fif.errors import DataError, NonFiniteError
 from pythae_fif.evaluation import (
     Extracted,
     PixelExtractor,
@@ -143,13 +143,6 @@ class TestReference:
     def test_out_of_range(self):
         with pytest.raises(DataError, match="divide by 255"):
             Reference.of(torch.full((3, 1, 8, 8), 7.0), PixelExtractor((1, 8, 8)))
-
-    def test_a_folder_that_cannot_be_used(self, tmp_path):
-        (tmp_path / "file").write_text("")
-        with pytest.raises(StoreError, match=r"cannot make .*file"):
-            Reference.of(
-                noise_images(3, 1, 8, 8), PixelExtractor((1, 8, 8)), cache_dir=tmp_path / "file"
-            )
 
     def test_content_hash(self):
         images = noise_images(4, 1, 8, 8)

@@ -60,8 +60,9 @@ PROMISES = [
     ),
     Promise(
         "The exit code of `run` and `study` is 0 if all runs are done, 1 if some failed or are "
-        "left, 2 for bad input, 130 after an interrupt. `--dry-run` and `--no-wait` wait for no "
-        "run and end with 0.",
+        "left, 2 for bad input, 130 after an interrupt. `run --no-wait` ends with 0; `study "
+        "--no-wait` with 1, since its table is not drawn yet. `--dry-run` ends with 1 if a model "
+        "fails in its first steps, which it does not try under a wall clock.",
         (
             "tests/studies/test_tabular.py::test_the_exit_code_counts_records",
             f"{PROGRAM}TestGrid::test_grid_then_the_same_again",
@@ -69,6 +70,7 @@ PROMISES = [
             f"{PROGRAM}TestBadInput::test_one_line_and_exit_code_2",
             f"{PROGRAM}TestProgram::test_interrupt_in_the_middle_of_a_grid_then_the_same_command",
             f"{PROGRAM}TestShowing::test_dry_run_shows_the_plan_and_leaves_nothing",
+            f"{PROGRAM}TestShowing::test_dry_run_estimates_the_time",
             f"{LOCAL}test_finished_is_told_by_the_record_not_by_the_process",
         ),
     ),
@@ -90,7 +92,8 @@ PROMISES = [
         ),
     ),
     Promise(
-        "one whose process or machine died is free again within a minute",
+        "One whose process died is free again at once on the same machine, and after about a "
+        "minute on another.",
         (
             f"{CLAIM}test_killed_owner_of_this_machine_is_found_out_at_once",
             f"{CLAIM}test_killed_owner_of_another_machine_is_waited_for_as_long_as_its_lease",

@@ -168,21 +168,35 @@ def test_what_is_no_record_of_the_run_is_set_aside(tmp_path, change):
     assert store.record(SPEC) is None and path.with_name("result.json.corrupt").exists()
 
 
-def test_the_exit_code_counts_records(tmp_path, monkeypatch, capsys):
-    """A failed run is exit code 1, as in the benchmark, and its line names it."""
+class Fails(InProcess):
+    """Every run fails."""
 
-    class Fails(InProcess):
-        def run_all(self, batch, on_change):
-            return [Outcome(batch.run_dirs[0], "failed", "no luck")]
+    def run_all(self, batch, on_change):
+        return [Outcome(batch.run_dirs[0], "failed", "no luck")]
 
-    monkeypatch.setattr(tabular_plan, "LocalEngine", lambda **_: Fails())
+
+class Leaves(InProcess):
+    """Its jobs go on, as Slurm's do with `--no-wait`."""
+
+    parting = "jobs 7 go on"
+
+    def run_all(self, batch, on_change):
+        return []
+
+
+@pytest.mark.parametrize(
+    ("engine", "line"),
+    [(Fails, r"1 of 1 runs failed: fif: .*: no luck"), (Leaves, "jobs 7 go on")],
+)
+def test_the_exit_code_counts_records(tmp_path, monkeypatch, capsys, engine, line):
+    """A run without a record is exit code 1, as in the benchmark, and a line says why."""
+    monkeypatch.setattr(tabular_plan, "LocalEngine", lambda **_: engine())
     write_csv(tmp_path / "t.csv", table())
     words = ["study", "tabular", "--dataset", "csv", "--data", str(tmp_path / "t.csv")]
     words += ["--models", "fif", "--latent-dim", "2", "--seeds", "0", "--quiet"]
     words += ["--results", str(tmp_path / "r")]
     assert main(words) == 1
-    said = capsys.readouterr().err
-    assert said.startswith("error: 1 of 1 runs failed: fif: ") and said.endswith(": no luck\n")
+    assert re.fullmatch(f"error: {line}\n", capsys.readouterr().err)
 
 
 def test_a_table_that_changed_since_the_plan_is_refused(options):

@@ -97,6 +97,6 @@ def test_exact_numbers_are_computed_without_tf32(network):
     check_replay(model._encode, x)
     encoder_log_volume(model._encode, x)
     assert seen and not any(seen)
-    model._surrogate_mode = "replay"
+    model.surrogate_mode = "replay"
     model.train()({"data": x})
     assert seen[-1] and torch.backends.cudnn.allow_tf32
