@@ -1,4 +1,4 @@
-"""Reads the numbers out of a pickled pandas data frame, without pandas and without unpickling it.
+"""Reads the numbers out of a pickled pandas data frame, without pandas and without running it.
 
 A pickle is a program: it names functions and has them called, and even NumPy's own constructors
 follow pointers that the file chose. Here records stand in for all that it names: nothing of it is
@@ -33,7 +33,7 @@ _DAMAGE = (
 
 
 class _Record:
-    """Stands in for whatever the file names: what it would make is the arguments and the state."""
+    """Stands in for a class or function that the file names; keeps what it is called with."""
 
     args: tuple[Any, ...]
     state: Any = None
@@ -51,7 +51,7 @@ class _Record:
         return type(self).__name__
 
 
-class _Unpickler(pickle._Unpickler):  # C's takes memory for the highest index that a file names
+class _Unpickler(pickle._Unpickler):  # the one in C allocates for any index that a file names
     def find_class(self, module: str, name: str) -> Any:
         package = module.partition(".")[0]
         known = (package == "numpy" and name in _NUMPY) or (package == "pandas" and name in _PANDAS)

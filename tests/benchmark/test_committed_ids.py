@@ -22,7 +22,7 @@ CASES = {
     ),
     "table 2, faces": ("celeba", experiment_file(2), TABLE_2 | {"image_size": 32}, (3, 32, 32), 15),
 }  # fmt: skip
-"""Commands of results/reference/README.md: data set, file, flags, an image's shape, and runs."""
+"""Commands of tables of the reference: data set, file, flags, an image's shape, and runs."""
 
 
 @pytest.mark.parametrize(("dataset", "file", "flags", "shape", "runs"), CASES.values(), ids=CASES)
