@@ -7,7 +7,6 @@ samplers know of no labels, and refuse a conditional model here.
 
 __all__ = ["register_model"]
 
-import functools
 import importlib
 import json
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from wrapt import register_post_import_hook
+from wrapt import register_post_import_hook, wrap_function_wrapper
 
 from pythae_fif.errors import ConfigError
 
@@ -41,36 +40,33 @@ def register_model(config: str, model: str) -> None:
 
 
 def _teach(auto_model: ModuleType) -> None:
-    _wrap(auto_model.AutoConfig, "from_json_file", _config_from_json_file)
-    _wrap(auto_model.AutoModel, "load_from_folder", _model_from_folder)
-    _wrap(auto_model.AutoModel, "load_from_hf_hub", _model_from_hub)
+    wrap_function_wrapper(auto_model, "AutoConfig.from_json_file", _ours(_config_from_json_file))
+    wrap_function_wrapper(auto_model, "AutoModel.load_from_folder", _ours(_model_from_folder))
+    wrap_function_wrapper(auto_model, "AutoModel.load_from_hf_hub", _ours(_model_from_hub))
 
 
 def _refuse_conditional_models(base_sampler: ModuleType) -> None:
-    original = base_sampler.BaseSampler.__init__
-
-    @functools.wraps(original)
-    def checked(self: Any, model: Any, *args: Any, **kwargs: Any) -> None:
-        if getattr(model, "condition_dim", 0):
-            name = type(self).__name__
-            raise ConfigError(
-                f"{name} knows no labels, and this model is conditional: pass model.given(label), "
-                "the model at one label, or draw by model.sample(n, labels=...)"
-            )
-        original(self, model, *args, **kwargs)
-
-    base_sampler.BaseSampler.__init__ = checked
+    wrap_function_wrapper(base_sampler, "BaseSampler.__init__", _unconditional)
 
 
-def _wrap(owner: type, method: str, ours: Callable[..., Any]) -> None:
-    original = getattr(owner, method)
+def _unconditional(original: Any, sampler: Any, args: Any, kwargs: Any) -> None:
+    model = args[0] if args else kwargs.get("model")
+    if getattr(model, "condition_dim", 0):
+        raise ConfigError(
+            f"{type(sampler).__name__} knows no labels, and this model is conditional: pass "
+            "model.given(label), the model at one label, or draw by model.sample(n, labels=...)"
+        )
+    original(*args, **kwargs)
 
-    def wrapped(cls: type, *args: Any, **kwargs: Any) -> Any:
-        result = ours(*args, **kwargs)
+
+def _ours(read: Callable[..., Any]) -> Callable[..., Any]:
+    """Pythae's method after ours, where ours knows of nothing."""
+
+    def wrapper(original: Any, _: type, args: Any, kwargs: Any) -> Any:
+        result = read(*args, **kwargs)
         return original(*args, **kwargs) if result is None else result
 
-    wrapped.__doc__ = original.__doc__
-    setattr(owner, method, classmethod(wrapped))
+    return wrapper
 
 
 def _registered(config_file: Path) -> Any:

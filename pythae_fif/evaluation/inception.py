@@ -183,17 +183,10 @@ def _network(state: Mapping[str, Tensor]) -> nn.Module:
         if name not in state and not name.endswith("num_batches_tracked"):
             raise KeyError(name)
     network.load_state_dict(state, strict=False)
-    network.fc, network.avgpool = nn.Identity(), _Mean()
+    network.fc = nn.Identity()
     network.double().eval()
     for module in network.modules():
         if isinstance(module, torchvision.models.inception.BasicConv2d):
             module.conv = fuse_conv_bn_eval(module.conv, module.bn)
             module.bn = nn.Identity()
     return network.float().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return, unused-ignore] # torch forgot it
-
-
-class _Mean(nn.Module):
-    """The mean over all places."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mean(dim=(2, 3))
