@@ -264,11 +264,11 @@ def cached(
     """
     with stored(f"make {path.parent}"):
         path.parent.mkdir(parents=True, exist_ok=True)
-    found = _read_cached(path, read)
+    found = _read_cached(path, read, alone=False)
     if found is not None:
         return found
     with locked(path):
-        found = _read_cached(path, read)  # another process may have built it
+        found = _read_cached(path, read, alone=True)  # another process may have built it
         if found is not None:
             return found
         value = build()
@@ -276,7 +276,8 @@ def cached(
         return value
 
 
-def _read_cached(path: Path, read: Callable[[Path], T]) -> T | None:
+def _read_cached(path: Path, read: Callable[[Path], T], *, alone: bool) -> T | None:
+    """What the file holds, or None; who is alone with a damaged one sets it aside."""
     try:
         return read(path)
     except FileNotFoundError:
@@ -286,9 +287,7 @@ def _read_cached(path: Path, read: Callable[[Path], T]) -> T | None:
     except MemoryError:
         raise
     except Exception as error:
-        line = first_line(error)
-        if not path.exists():  # another process has set it aside
-            return None
-        aside = set_aside(path)
-        logger.warning("%s cannot be read (%s): set aside as %s", path, line, aside.name)
+        if alone:
+            line, aside = first_line(error), set_aside(path)
+            logger.warning("%s cannot be read (%s): set aside as %s", path, line, aside.name)
         return None

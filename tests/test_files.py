@@ -103,6 +103,18 @@ class TestCached:
         assert names_in(tmp_path) == ["x.json", "x.json.corrupt"]
         assert "set aside as x.json.corrupt" in caplog.text
 
+    def test_a_file_that_another_process_has_just_mended_stays(self, tmp_path):
+        path = tmp_path / "x.json"
+        path.write_text("{")
+
+        def read(path: Path) -> int:
+            text = path.read_text()
+            path.write_text("3")  # between our look and what we do about it
+            return json.loads(text)
+
+        assert cached(path, read=read, build=lambda: 4, write=print) == 3
+        assert names_in(tmp_path) == ["x.json"]
+
     def test_a_full_memory_damages_no_file(self, tmp_path):
         def read(path: Path) -> int:
             raise MemoryError

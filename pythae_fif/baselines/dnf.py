@@ -128,9 +128,12 @@ class DNF(FlowModel):
 
         Returns:
             Tensor: (B,).
+
+        Raises:
+            DataError: No data, of another shape, or no floating-point numbers.
         """
         with self._in_evaluation_mode():
-            return self._inflated(x)[0]
+            return self._inflated(self._typed(x))[0]
 
     def _inflated(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The log-density of inflated data (B,), and their codes z (B, d)."""

@@ -4,6 +4,7 @@ __all__ = ["FlowConfig", "FlowModel"]
 
 from typing import Annotated, Any, ClassVar
 
+import torch
 from pydantic import Field
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor
@@ -50,6 +51,8 @@ class FlowModel(ManifoldModel):
                 f"{cls.__name__} builds its flow from its configuration: encoder and decoder are "
                 "its two directions and cannot be given"
             )
+        if config.input_dim is None:
+            raise ConfigError(f"{config.name} input_dim: is needed for the flow")
         flow = cls.flow_class(
             config.input_dim,
             config.latent_dim,
@@ -64,6 +67,12 @@ class FlowModel(ManifoldModel):
         if not len(x):  # torch's distributions take none, and ActNorm would begin with NaN
             raise DataError(f"{self.model_name}: takes no empty batch")
         return super()._typed(x)
+
+    def _encode(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        # ActNorm sets its scales by the first batch that it sees in training mode: that must be one
+        # of the training, whose losses go through the flow itself, and not what a user looks at.
+        with self._in_evaluation_mode(gradient=torch.is_grad_enabled()):
+            return super()._encode(x, condition)
 
     @property
     def flow(self) -> Any:

@@ -29,9 +29,9 @@ class TrumpetConfig(FlowConfig):
         latent_dim (int): Latent dimension d, at most D. Default: 10.
         manifold_epochs (int): n_manifold, epochs in which the manifold is trained, before the
             density. Default: 10.
-        manifold_share (float): The manifold is trained for this share of the training at most, in
-            (0, 1), where the trainer says how long that is (those of this package do).
-            Default: 0.5.
+        manifold_share (float): The manifold is trained in whole epochs until this share of the
+            training, in (0, 1), is done, where the trainer says how long that is (those of this
+            package do). Of one epoch in all the density gets none. Default: 0.5.
         latent_distribution, student_t_df: As of
             :class:`~pythae_fif.models.manifold.ManifoldConfig`.
         noise (float): Standard deviation of the Gaussian noise added to the data in training.

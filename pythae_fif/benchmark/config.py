@@ -353,7 +353,9 @@ def load_experiment(dataset: str, file: str | Path | None, flags: Mapping[str, A
             extra["profiles"] = _overlaid(values["profiles"], extra["profiles"])
         values |= extra
     given = {key: value for key, value in flags.items() if value is not None}
-    if "latent_dim" in {**extra, **given}:
+    if "latent_dim" in given:
+        values["latent_dims"] = {}
+    elif "latent_dim" in extra:
         values["latent_dims"] = extra.get("latent_dims", {})
     values |= given
     # No key is there for certain: the checked model says below which one is missing.

@@ -27,7 +27,7 @@ from pythae_fif.benchmark.model_entry import ModelEntry, model_hash, read_model_
 from pythae_fif.benchmark.settings import RunSettings
 from pythae_fif.benchmark.yaml_files import import_class
 from pythae_fif.data import Splits
-from pythae_fif.errors import ConfigError, first_line
+from pythae_fif.errors import ConfigError, did_you_mean, first_line
 from pythae_fif.nn import build_networks
 from pythae_fif.runs.kind import run_id_of
 from pythae_fif.validation import as_config_error
@@ -242,10 +242,14 @@ def _check_buildable(
         origin: Where the parameters come from, for the message.
         networks: Those of the model's other configurations; filled by the first.
     """
+    config_class = import_class(entry.config, entry.label)
+    known = [field.name for field in dataclasses.fields(config_class) if field.init]
+    for key in spec.parameters.keys() - known:  # Pythae's classes would drop it
+        raise ConfigError(f"{origin}: unknown key {key!r}: {did_you_mean(key, known)}")
     try:
         config = _model_config(spec, entry, input_dim)
     except ValidationError as error:
-        raise as_config_error(error, origin, import_class(entry.config, entry.label)) from error
+        raise as_config_error(error, origin, config_class) from error
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{origin}: {first_line(error)}") from error
     try:

@@ -29,12 +29,14 @@ class Choice:
         model, sampler: Names.
         results: Of the chosen configuration, one a seed.
         candidates: Number of configurations that it was chosen from.
+        left_out: Number of further ones, which have fewer seeds than these.
     """
 
     model: str
     sampler: str
     results: list[Result]
     candidates: int
+    left_out: int
 
     @property
     def spec(self) -> RunSpec:
@@ -90,5 +92,6 @@ def select(results: Iterable[Result]) -> list[Choice]:
                 return statistics.fmean(run.record.scores[sampler].frechet["val"] for run in group)
 
             best = min(complete, key=validation)
-            choices.append(Choice(model, sampler, best, len(complete)))
+            fewer = sum(0 < len(group) < seeds for group in scored)
+            choices.append(Choice(model, sampler, best, len(complete), fewer))
     return choices

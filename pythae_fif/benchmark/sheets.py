@@ -53,8 +53,8 @@ def write_samples(
     """Writes the pictures of a sampler's samples, each whole, each a PNG.
 
     - `samples-<sampler>.png`: the first 64 samples.
-    - `classes-<sampler>.png`, if there are labels: the first 16 samples of each class, a row each
-      in the order of the labels.
+    - `classes-<sampler>.png`, if there are labels: the first 16 samples of each class of the
+      training data, a row each in the order of the labels; black where there are fewer.
 
     Of a table the first is that of :func:`~pythae_fif.benchmark.table_sheets.write_rows_sheet`.
 
@@ -72,10 +72,10 @@ def write_samples(
         write_rows_sheet(run_dir, splits, f"samples-{sampler}", samples)
         return
     write_pixels(run_dir / samples_name(sampler), sheet(samples[: SIDE * SIDE]))
-    if labels is not None:
+    if labels is not None and splits.labels is not None:
         lines = [
             sheet(samples[labels == label][:OF_CLASS], rows=1, columns=OF_CLASS)
-            for label in np.unique(labels)
+            for label in np.unique(splits.labels["train"])
         ]
         write_pixels(run_dir / classes_name(sampler), np.concatenate(lines))
 

@@ -52,11 +52,12 @@ def cached_splits(key: str, build: Callable[[], Splits]) -> Splits:
     folder = _home() / key
     found: Splits | None = None
     try:
-        found = _verified(folder)  # before the lock: the cache may be one that is only read
+        # before the lock: the cache may be one that is only read
+        found = _verified(folder, alone=False)
         if found is None:
             require_writable(folder.parent, f"choose another cache with {CACHE_VARIABLE}")
             with locked(folder):
-                found = _verified(folder)
+                found = _verified(folder, alone=True)
                 if found is None:
                     found = build()
                     _write(folder, found)
@@ -180,8 +181,11 @@ def _mapped(folder: Path) -> Splits:
     return splits.known_as(about["hash"])
 
 
-def _verified(folder: Path) -> Splits | None:
-    """The splits of an entry whose every byte was checked, or None; a damaged one is set aside."""
+def _verified(folder: Path, *, alone: bool) -> Splits | None:
+    """The splits of an entry whose every byte was checked, or None.
+
+    Who is alone with a damaged one sets it aside.
+    """
     if not folder.exists():
         return None
     try:
@@ -191,8 +195,9 @@ def _verified(folder: Path) -> Splits | None:
         if _checksums(folder) != read_json(folder / ABOUT)["labels"]:
             raise ValueError("the labels are not those that were written")
     except (FileNotFoundError, DataError, ValueError, KeyError, TypeError) as error:
-        aside = set_aside(folder)
-        _log.warning("%s cannot be used (%s): set aside as %s", folder, error, aside.name)
+        if alone:
+            aside = set_aside(folder)
+            _log.warning("%s cannot be used (%s): set aside as %s", folder, error, aside.name)
         return None
     except OSError as error:
         raise StoreError(f"{folder} cannot be read ({error.strerror})") from error

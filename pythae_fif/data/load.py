@@ -120,7 +120,8 @@ def _read_folder(request: Request, names: list[str], outside: int | None) -> Spl
     """The images of a folder; `outside` is how many are in no subfolder, None without these."""
     decoded, notes = decode(request, request.path, names)
     kept = decoded.kept
-    if outside is not None:
+    if outside is not None:  # no class comes first: a profile may cut to the first images
+        kept = np.random.RandomState(request.seed).permutation(kept)
         split_of = np.array([names[row].split("/", 1)[0] for row in kept], str)
         # Train and test are there even without images: the error line then names them.
         of_names = [split for split in SPLIT_NAMES if split != "val" or split in split_of]

@@ -22,7 +22,7 @@ from pythae_fif.ensemble.stacking import (
     common_config,
     stack_linear,
 )
-from pythae_fif.errors import ConfigError, first_line
+from pythae_fif.errors import ConfigError, DataError, first_line
 from pythae_fif.models import FIF, RectangularFlow
 from pythae_fif.volume_change import fif_loss, log_volume, squared_error
 from pythae_fif.volume_change.loss import Map, Surrogate
@@ -347,6 +347,8 @@ class Ensemble:
 
     def _of_each(self, x: Tensor) -> Tensor:
         """(M, N, ...), of what all members share or of their own."""
+        if x.dim() not in (2, 3):
+            raise DataError(f"an ensemble takes rows (N, D) or (M, N, D), not {tuple(x.shape)}")
         return self._here(x).expand(len(self.models), *x.shape[-2:])
 
     @property

@@ -14,7 +14,7 @@ from pythae.models import BaseAEConfig
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.models.nn.default_architectures import Decoder_AE_MLP, Encoder_AE_MLP
-from torch import Tensor
+from torch import Tensor, nn
 
 from pythae_fif.errors import ConfigError, first_line
 from pythae_fif.models.hutchinson import HutchinsonConfig, HutchinsonModel, has_batch_norm
@@ -148,7 +148,8 @@ class FIF(HutchinsonModel):
         ConfigError: Default networks without ``input_dim``. Or a network has BatchNorm and the
             configuration differentiates forward-mode products (wrong gradients), or moves running
             statistics several times a step: differences, mode 'mixed' with several vectors, the
-            encoder's Jacobian at the reconstruction. Or it is TorchScript in forward mode.
+            encoder's Jacobian at the reconstruction. Or it has dropout and the configuration takes
+            differences. Or it is TorchScript in forward mode.
 
     Attributes:
         surrogate_mode: The mode that the surrogate is differentiated in: the configuration's, or
@@ -187,6 +188,12 @@ class FIF(HutchinsonModel):
             raise ConfigError(
                 f"FIFConfig mode={model_config.mode!r} with BatchNorm networks gives {what} "
                 f"for gradient_to={options[0]!r}, trace_space={options[1]!r}; use mode='backward'"
+            )
+        drops = (m.p > 0 for m in self.modules() if isinstance(m, nn.modules.dropout._DropoutNd))
+        if model_config.mode == "central_difference" and any(drops):
+            raise ConfigError(
+                "FIFConfig mode='central_difference' with dropout: the difference is that of two "
+                "masks; use mode='backward'"
             )
         if model_config.jacobian_at != "data" and has_batch_norm(self.encoder):
             raise ConfigError(
@@ -242,7 +249,7 @@ class FIF(HutchinsonModel):
         """
         x, condition = self._batch(inputs)
         if not self.training:
-            return self._evaluated(x, condition, kwargs.get("dataset_size", len(x)))
+            return self._evaluated(x, condition, kwargs.get("dataset_size"))
         eps = self._hutchinson(x, self.model_config.surrogate_fraction)
         beta = self.beta(kwargs.get("epoch", 1), kwargs.get("share_done"))
         if self.surrogate_mode is None:

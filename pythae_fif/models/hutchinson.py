@@ -206,15 +206,18 @@ class HutchinsonModel(ManifoldModel):
             dtype=x.dtype,
         )
 
-    def _evaluated(self, x: Tensor, condition: Tensor | None, dataset_size: int) -> ModelOutput:
+    def _evaluated(
+        self, x: Tensor, condition: Tensor | None, dataset_size: int | None
+    ) -> ModelOutput:
         """The output of evaluation mode; the exact volume is computed when it is first read."""
         z = self._encode(x, condition)
         x_hat = self._decode(z, condition)
         recon_loss = squared_error(x_hat, x).mean()
-        size = max(1, dataset_size)
+        size = dataset_size or len(x)
         wanted = min(size, self.model_config.eval_nll_samples)
-        first = self._evaluated_before % size  # of this pass over the set
-        self._evaluated_before = first + len(x)
+        first = self._evaluated_before % size if dataset_size else 0  # of this pass over the set
+        if dataset_size:
+            self._evaluated_before = first + len(x)
         # Of the first i points of the set, wanted * i / size count, rounded up.
         counted = -(-wanted * (first + len(x)) // size) + -wanted * first // size
 

@@ -57,8 +57,9 @@ class StudentT(Distribution):
         """Codes of shape `(*sample_shape, d)`."""
         normal = torch.randn_like(self._zeros.expand(*sample_shape, -1))
         shared = self._zeros[:1] if self.joint else self._zeros
+        shared = shared.to(torch.promote_types(shared.dtype, torch.float32))  # gamma has no half
         chi2 = Chi2(shared + self.df, validate_args=False).sample(sample_shape)
-        return normal * (self.df / chi2).sqrt()
+        return normal * (self.df / chi2).sqrt().to(normal.dtype)
 
 
 def latent_distribution(name: LatentDistribution, df: float, zeros: Tensor) -> Distribution:

@@ -18,7 +18,10 @@ T = TypeVar("T")
 
 
 def check_data(x: Any, model: Any) -> None:
-    """Raises DataError unless x is floating-point data of as many numbers as a model's."""
+    """Raises DataError unless x is floating-point data of as many numbers as a model's.
+
+    Fewer than `latent_dim` span no manifold, and have no density on one.
+    """
     if not isinstance(x, Tensor) or not x.is_floating_point():
         kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise DataError(
@@ -26,9 +29,15 @@ def check_data(x: Any, model: Any) -> None:
             f"not {kind}"
         )
     dim = model.model_config.input_dim
-    if dim is not None and math.prod(x.shape[1:]) != math.prod(dim):
+    numbers, least = math.prod(x.shape[1:]), model.model_config.latent_dim
+    if dim is not None and numbers != math.prod(dim):
         raise DataError(
             f"{model.model_name}: data of shape {tuple(x.shape)} for input_dim={tuple(dim)}"
+        )
+    if numbers < least:
+        raise DataError(
+            f"{model.model_name}: data of shape {tuple(x.shape)} for latent_dim={least}: each "
+            "needs at least as many numbers"
         )
 
 

@@ -139,7 +139,7 @@ class RectangularFlow(HutchinsonModel):
         """
         x, condition = self._batch(inputs)
         if not self.training:
-            return self._evaluated(x, condition, kwargs.get("dataset_size", len(x)))
+            return self._evaluated(x, condition, kwargs.get("dataset_size"))
         loss = fif_loss(
             self._encode,
             self._decode,

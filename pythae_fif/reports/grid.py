@@ -42,7 +42,7 @@ class Cell:
         text: As it is shown.
         value: The unrounded number that it shows, if it shows one.
         rank: 1 for the best of its group, 2 for the second best, `LEVEL`, 0 for all others.
-        noise: Half the width of the 95% interval that the number is known to; None if it is not.
+        noise: Twice the standard error of the number; None if it is not known.
     """
 
     text: str

@@ -42,8 +42,8 @@ def not_comparable(report: Report) -> list[str]:
     """Why the measured numbers are another quantity than table 8's; empty if they are the same.
 
     The same quantity needs Inception features, 10,000 samples, the published training (profile
-    `paper` as the data set's YAML file has it), the whole data set, its image size and the
-    published latent dimension.
+    `paper` as the data set's YAML file has it, FIF's grid too), the whole data set, its image size
+    and the published latent dimension.
     """
     experiment = report.experiment
     shipped = load_experiment(experiment.dataset, None, {})
@@ -53,6 +53,8 @@ def not_comparable(report: Report) -> list[str]:
         reasons.append(f"profile `{experiment.profile}`")
     elif experiment.settings != shipped.profiles.get("paper"):
         reasons.append("a profile `paper` of your own")
+    if (experiment.beta, experiment.hutchinson_samples) != (None, None):
+        reasons.append("FIF's beta or K by flags")
     if experiment.image_size not in (None, shipped.image_size):
         reasons.append(f"image size {experiment.image_size}")
     if published and str(experiment.latent_dim) != published[0].at["latent_dim"]:

@@ -48,9 +48,9 @@ MAIN_PACKAGES = ("pythae-fif", "pythae", "torch", "numpy", "scikit-learn")
 class Row:
     """A line of the table: means over the seeds, and `std`, their standard deviations.
 
-    With one seed the standard deviation of the distance is over draws of samples. `noise` is half
-    the width of the distance's 95% interval, from these spreads and from how validation and test
-    split differ.
+    With one seed the standard deviation of the distance is over draws of samples. `noise` is twice
+    the distance's standard error, from these spreads and from how validation and test split differ.
+    Of two or three seeds it is itself known roughly.
     """
 
     model: str
@@ -257,7 +257,8 @@ def _notes(report: Report) -> list[str]:
         + f"MSE the squared reconstruction error a "
         f"{'value' if things == 'rows' else 'pixel'}; distances of another extractor or sample "
         "count are on another scale.",
-        "Each model and sampler has the configuration of lowest validation distance; bold is the "
+        "Each model and sampler has the configuration of lowest validation distance"
+        f"{_left_out(choices)}; bold is the "
         "lowest test distance of a sampler, underlined the second; if the lowest does not stand "
         f"out, `=` marks all that are level with it, {_noise_note(choices)}",
     ]
@@ -291,6 +292,16 @@ def _training_line(experiment: Experiment, choices: list[Choice]) -> str:
         f"{length_of(settings).capitalize()} of training steps a run, evaluation not counted (used "
         f"{min(used):.0f} to {max(used):.0f} s), {batch}"
     )
+
+
+def _left_out(choices: Sequence[Choice]) -> str:
+    """Of which models configurations with fewer seeds than others did not compete."""
+    most: dict[str, int] = {}
+    for choice in choices:
+        label = read_model_entry(choice.model).label
+        most[label] = max(most.get(label, 0), choice.left_out)
+    found = ", ".join(f"{number} of {label}" for label, number in most.items() if number)
+    return f" among those of most seeds (fewer seeds, left out: {found})" if found else ""
 
 
 def _noise_note(choices: Sequence[Choice]) -> str:
@@ -344,10 +355,10 @@ def _sampling_error(choice: Choice) -> float | None:
 
 def _row(choice: Choice, split_noise: float, constant_mse: float | None) -> Row:
     frechet_test, seeds = _distance(choice, "test"), len(choice.results)
-    spread = choice.std(lambda scores: scores.frechet["test"])
-    if seeds == 1:
-        spread = _sampling_error(choice)
-    noise = math.hypot(split_noise * frechet_test, (spread or 0) / math.sqrt(seeds))
+    draws = _sampling_error(choice)
+    spread = draws if seeds == 1 else choice.std(lambda scores: scores.frechet["test"])
+    # seeds draw their own samples: those that happen to agree do not differ by less than draws do
+    noise = math.hypot(split_noise * frechet_test, max(spread or 0, draws or 0) / math.sqrt(seeds))
     records = [result.record for result in choice.results]
     errors = [record.reconstruction_mse["test"] for record in records]
 

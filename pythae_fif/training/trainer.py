@@ -200,17 +200,17 @@ class FIFTrainer:
         """
         steps = compiled_loss(self.model, self.device) if self._options.compile else nullcontext()
         with quiet_pythae(), steps:
+            config = self.training_config
             self.prepare_training()
-            progress = self._resume()
+            # before the random state is set: what a callback draws must not change a training
+            self.callback_handler.on_train_begin(config, model_config=self.model.model_config)
+            progress, tell = self._resume(), self.callback_handler
             self._files.write_log(progress.history)
-            config, tell = self.training_config, self.callback_handler
-            tell.on_train_begin(config, model_config=self.model.model_config)
             next_checkpoint = time.monotonic() + self.checkpoint_every_seconds
             while not self._budget.is_spent(progress):
                 progress = self._run_epoch(self._enter_stage(progress))
                 row = progress.history[-1]
-                # What a callback draws must not change a training, nor one that resumes after it.
-                random = random_state()
+                random = random_state()  # likewise, nor one that resumes after it
                 save_checkpoint = partial(
                     self._files.save_checkpoint, progress, self.model, self._optimizers, random
                 )

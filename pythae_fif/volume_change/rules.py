@@ -129,7 +129,7 @@ def _instance(step: Step, x: Tensor) -> int:
 
 def _rms_norm(step: Step, tangent_of: TangentOf) -> Tensor:
     """y = x / sqrt(mean x^2 + eps): dy = (dx - y mean(y dx)) / sqrt(mean x^2 + eps)."""
-    tangent, x = of_input(step, tangent_of), step.argument(0, "input")
+    tangent, x = of_input(step, tangent_of), at_least_float32(step.argument(0, "input"))
     weight, eps = step.argument(2, "weight"), step.argument(3, "eps")
     dims = tuple(range(-len(step.argument(1, "normalized_shape")), 0))
     eps = torch.finfo(x.dtype).eps if eps is None else eps

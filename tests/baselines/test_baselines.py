@@ -31,7 +31,7 @@ from pythae_fif.baselines.glow import (
 from pythae_fif.benchmark.config import experiment_file, load_experiment
 from pythae_fif.benchmark.plan import build_model, expand
 from pythae_fif.data.toy import TOY_DATA
-from pythae_fif.errors import ConfigError
+from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.reports.published import load_published
 
 KINDS = {"dnf": (DNF, DNFConfig), "trumpet": (Trumpet, TrumpetConfig)}
@@ -141,6 +141,9 @@ def test_density_of_inflated_data_has_the_autograd_jacobian(shape):
     normal = torch.distributions.Normal(0, 1)
     expected = normal.log_prob(latents(x)).sum(1) + log_det
     torch.testing.assert_close(model.inflated_log_prob(x), expected)
+    torch.testing.assert_close(model.inflated_log_prob(x.float()), expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(DataError, match="floating-point numbers"):
+        model.inflated_log_prob((9 * x).long())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -340,6 +343,25 @@ def test_learns_two_moons_on_a_surface(kind):
     distances = [energy_distance(x, test).item() for x in (samples, gauss)]
     assert error < 0.15
     assert distances[0] < 0.5 * distances[1]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_looked_at_before_training_sets_no_layer(kind):
+    """A model is in training mode when it is built."""
+    model, x = build(kind, (1, 4, 4), 3).train(), torch.rand(1, 1, 4, 4, requires_grad=True)
+    before = {name: torch.clone(value) for name, value in model.state_dict().items()}
+    for look in (model.embed, model.predict, model.reconstruct, model.log_prob):
+        look(x)
+    model.interpolate(x, x)
+    assert model.embed(x).requires_grad and model.training
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_shape_of_the_data_is_needed(kind):
+    model, config = KINDS[kind]
+    with pytest.raises(ConfigError, match="Config input_dim: is needed"):
+        model(config(latent_dim=2))
 
 
 @pytest.mark.parametrize("kind", KINDS)

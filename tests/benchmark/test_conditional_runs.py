@@ -14,6 +14,7 @@ import pythae_fif.benchmark.run as run_module
 from pythae_fif.benchmark.estimate import training_seconds
 from pythae_fif.benchmark.plan import Announced, expand, rebuild_model
 from pythae_fif.benchmark.run import IMAGES, execute, labels_of
+from pythae_fif.benchmark.sheets import write_samples
 from pythae_fif.errors import ConfigError, DataError, FIFError
 from pythae_fif.models import FIF, FIFConfig
 from pythae_fif.runs.store import Store
@@ -80,6 +81,16 @@ def test_trains_samples_and_draws_class_by_class(tmp_path, monkeypatch):
     assert not store.is_done(spec)
     execute(store.prepare(spec, ENVIRONMENT))
     assert (run_dir / "classes-gmm.png").read_bytes() == drawn
+
+
+def test_a_class_without_samples_has_a_black_row(tmp_path):
+    _, splits = tiny(tmp_path)
+    (tmp_path / "run").mkdir()
+    labels = np.arange(100) % 9
+    write_samples(tmp_path / "run", splits, "normal", torch.ones(100, 1, 8, 8), labels)
+    rows = np.asarray(Image.open(tmp_path / "run/classes-normal.png").convert("L"))
+    of_class = rows.reshape(10, -1).max(axis=1)
+    assert of_class.tolist() == [255] * 9 + [0]
 
 
 class LabelDecoder(BaseDecoder):

@@ -79,6 +79,12 @@ class TestConfig:
         assert plan[1].parameters == {"noise": 0.02, "beta": 3}
         with pytest.raises(ConfigError, match="unknown key 'epoch'"):
             tiny(tmp_path, models={"fif": {"epoch": 7}})
+        for model in ("fif", "beta_vae"):  # Pythae's own class drops what it does not know
+            experiment = tiny(
+                tmp_path, {"models": [model]}, models={model: {"fixed": {"betta": 2.0}}}
+            )
+            with pytest.raises(ConfigError, match="unknown key 'betta': did you mean 'beta'"):
+                expand(*experiment)
         with pytest.raises(ConfigError, match="models='fiff': did you mean 'fif'"):
             tiny(tmp_path, models={"fiff": {"batch_size": 7}})
 
@@ -128,6 +134,8 @@ class TestConfig:
         (tmp_path / "own.yaml").write_text("latent_dims: {dnf: 512}")
         own = load_experiment("cifar10", tmp_path / "own.yaml", {"profile": "quick"})
         assert own.name == f"cifar10-resnet-quick-trumpet-d{own.latent_dim}"
+        own = load_experiment("cifar10", tmp_path / "own.yaml", {"latent_dim": 7})
+        assert own.latent_dim_of("dnf") == own.latent_dim_of("fif") == 7
         table = {"data": "/some/v1.0.parquet", "missing": "drop"}
         assert load_experiment("csv", None, table).name.startswith("csv-v1.0.parquet-tabular-")
         assert load_experiment("csv", None, table).name.endswith("-drop")

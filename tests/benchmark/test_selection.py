@@ -53,7 +53,7 @@ def test_lowest_mean_validation_distance_of_each_sampler(shape, seed):
         best = distances[:, :, index, 0].mean(axis=1).argmin()
         tests = distances[best, :, index, 1].tolist()
         assert choice.spec.parameters == {"beta": float(best)}
-        assert choice.candidates == shape[0]
+        assert (choice.candidates, choice.left_out) == (shape[0], 0)
         assert choice.mean(on_test) == pytest.approx(statistics.fmean(tests))
         std = choice.std(on_test)
         if shape[1] == 1:
@@ -92,7 +92,7 @@ def test_a_configuration_that_failed_with_a_seed_does_not_win_by_the_others():
     distances[1, 0] = 1.0
     results = grid_results(distances)[:-1]
     assert {c.spec.parameters["beta"] for c in select(results)} == {0.0}
-    assert {c.candidates for c in select(results)} == {1}
+    assert {(c.candidates, c.left_out) for c in select(results)} == {(1, 1)}
 
 
 def test_a_sampler_that_failed_with_a_configuration_does_not_compete():

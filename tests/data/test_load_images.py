@@ -125,9 +125,19 @@ def test_folder_with_subfolders_even_linked_ones(tmp_path):
     fill_folder(tmp_path / "mine/extra", 3)
     splits = load_images("folder", data=tmp_path / "mine", image_size=8)
     assert counts(splits) == [15, 10, 12]
-    assert np.array_equal(splits.test[:, 0, 0, 0], 5 * np.arange(12))
+    assert np.array_equal(np.sort(splits.test[:, 0, 0, 0]), 5 * np.arange(12))
     assert "split by subfolder" in splits.source
     assert "3 images outside train, val and test left out" in splits.source
+
+
+def test_the_first_images_of_a_folder_are_of_all_classes(tmp_path):
+    """For a profile may cut to them."""
+    for split in SPLIT_NAMES:
+        for name in ("cats", "dogs"):
+            fill_folder(tmp_path / f"mine/{split}/{name}", 20)
+    splits = load_images("folder", data=tmp_path / "mine", image_size=8)
+    for of_split in splits.subset(train=10, val=10, test=10).labels.values():
+        assert set(of_split) == {0, 1}
 
 
 def test_folder_errors(tmp_path):

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.ensemble.ensemble import Ensemble
 from pythae_fif.ensemble.group import split_members
-from pythae_fif.errors import ConfigError
+from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models import RectangularFlow, RectangularFlowConfig
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
 from pythae_fif.nn.coupling import build_coupling
@@ -299,6 +299,8 @@ def test_rows_that_all_share_are_evaluated_by_each(kind):
         (ensemble.reconstruction_error(x), lambda m: (m.reconstruct(x) - x).square().sum(1)),
     ]:
         torch.testing.assert_close(of_each, torch.stack([alone(m) for m in ensemble.models]))
+    with pytest.raises(DataError, match=r"takes rows \(N, D\) or \(M, N, D\), not \(5,\)"):
+        ensemble.log_prob(x[0])
 
 
 @pytest.mark.parametrize("kind", ["free-form", "rectangular"])

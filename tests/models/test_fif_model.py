@@ -503,6 +503,14 @@ def test_a_diverged_model_has_a_loss_that_is_not_a_number():
     assert math.isnan(fif(DatasetOutput(data=images())).loss.item())
 
 
+def test_dropout_has_no_central_difference():
+    config = FIFConfig(input_dim=(1, 8, 8), latent_dim=2, mode="central_difference")
+    fif = FIF(config)
+    fif.encoder.layers.append(nn.Dropout(0.1))
+    with pytest.raises(ConfigError, match="two masks; use mode='backward'"):
+        FIF(config, fif.encoder, fif.decoder)
+
+
 @pytest.mark.parametrize("count, batch", [(10, 20), (3, 20), (7, 1), (64, 25), (200, 20)])
 def test_evaluation_nll_is_that_of_a_number_of_points_of_the_set(count, batch):
     """The same in every pass, though one was left half-way; a batch with none costs nothing."""
@@ -512,14 +520,15 @@ def test_evaluation_nll_is_that_of_a_number_of_points_of_the_set(count, batch):
     fif._nll = lambda x, z, c: counted.append(original(x, z, c)) or counted[-1]
     _ = fif(DatasetOutput(data=images(100)[:batch]), dataset_size=100).loss
     passes = []
+    fif.train().eval()
     for _ in range(2):
-        fif.train().eval()
         counted.clear()
         batches = images(100).split(batch)
         outs = [fif(DatasetOutput(data=x), dataset_size=100) for x in batches]
         mean = torch.stack([out.nll_loss for out in outs]).mean()
         assert torch.allclose(mean, torch.cat(counted).mean(), rtol=1e-5)
         passes.append(torch.cat(counted))
+        _ = fif(DatasetOutput(data=images(7))).z  # as a sampler does, whose data are no set
     assert len(passes[0]) == min(count, 100) and torch.equal(*passes)
 
 

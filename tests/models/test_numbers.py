@@ -58,6 +58,24 @@ def test_half_precision_is_decomposed_in_float32(model, half):
         torch.testing.assert_close(found, getattr(model, score)(X), rtol=0.05, atol=0.05)
 
 
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("latent", ["normal", "student_t", "multivariate_student_t"])
+def test_half_precision_is_sampled(latent, half):
+    config = FIFConfig(input_dim=(4,), latent_dim=2, latent_distribution=latent)
+    samples = FIF(config).to(half).sample(3)
+    assert samples.dtype == half and samples.isfinite().all()
+
+
+def test_fewer_numbers_than_latent_dimensions_are_refused():
+    """With networks of one's own the model need not know the data's shape before."""
+    config = FIFConfig(latent_dim=X[0].numel() + 1)
+    mlp = FIF(FIFConfig(input_dim=(config.latent_dim,), latent_dim=config.latent_dim))
+    wide = FIF(config, mlp.encoder, mlp.decoder)
+    for call in (wide.log_prob, wide.embed, lambda x: wide({"data": x})):
+        with pytest.raises(DataError, match="each needs at least as many numbers"):
+            call(X)
+
+
 @pytest.mark.parametrize("score", SCORES)
 @pytest.mark.parametrize("channels", [2, 3])
 def test_data_of_another_size_are_refused(model, score, channels):

@@ -464,6 +464,24 @@ def test_it_is_said_what_of_the_noise_is_known(errors, seeds, words):
     assert ("With one seed" in note) is ("With one seed" in words)
 
 
+def test_configurations_of_fewer_seeds_are_named():
+    runs = [("ae", {}, 0), ("fif", {"beta": 5.0}, 0), ("fif", {"beta": 10.0}, 0)]
+    results = [result(*run, {"normal": (1, 1)}) for run in runs]
+    (note,) = (n for n in build_report(EXPERIMENT, results).notes if "bold is" in n)
+    assert "left out" not in note
+    results.append(result("fif", {"beta": 10.0}, 1, {"normal": (1, 1)}))
+    (note,) = (n for n in build_report(EXPERIMENT, results).notes if "bold is" in n)
+    assert "of most seeds (fewer seeds, left out: 1 of FIF); bold is" in note
+
+
+def test_seeds_that_agree_are_not_free_of_noise():
+    """Each draws its samples, by which a single one's distance is known to move."""
+    results = [result("ae", {}, seed, {"normal": (1, 1)}, error=0.3) for seed in (0, 1)]
+    (row,) = build_report(EXPERIMENT, results).rows
+    assert row.frechet_test_std == 0
+    assert row.frechet_test_noise == pytest.approx(2 * 0.3 / 2**0.5)
+
+
 def test_few_references_are_warned_of():
     notes = [note for note in REPORT.notes if note.startswith("Few data")]
     assert len(notes) == 1 and "2,000 samples and" in notes[0]
@@ -484,11 +502,17 @@ def published_report(
     latent_dim=None,
     image_size=None,
     profiles=None,
+    beta=None,
     **record,
 ) -> Report:
     """Results on faces, of the published quantity unless told otherwise."""
     experiment = load_experiment("celeba", None, {"arch": "resnet", "profile": profile})
-    changes = {"latent_dim": latent_dim, "image_size": image_size, "profiles": profiles}
+    changes = {
+        "latent_dim": latent_dim,
+        "image_size": image_size,
+        "profiles": profiles,
+        "beta": beta,
+    }
     experiment = experiment.model_copy(update={k: v for k, v in changes.items() if v})
     values = PUBLISHED | record
     results = [result(model, {}, 0, of, **values) for model, of in distances.items()]
@@ -522,12 +546,13 @@ class TestComparison:
         ("change", "reason"),
         [
             ({"image_size": 32}, "image size 32"),
+            ({"beta": [10.0]}, "FIF's beta or K by flags"),
             (
                 {"profiles": {"paper": PAPER.model_copy(update={"epochs": 1})}},
                 "a profile `paper` of",
             ),
         ],
-        ids=["image size", "profile"],
+        ids=["image size", "beta", "profile"],
     )
     def test_what_a_user_changed_is_a_reason(self, change, reason):
         (found,) = not_comparable(published_report(**change))

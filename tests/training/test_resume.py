@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from pythae.data.datasets import BaseDataset
+from pythae.trainers.training_callbacks import TrainingCallback
 from support.folders import contents, whole
 from support.trainings import (
     LATENT,
@@ -78,7 +79,14 @@ def test_a_callback_that_draws_random_numbers_changes_nothing(tmp_path):
     plain = trainer_of("VAE", tmp_path / "plain", epochs=3)
     plain.train()
     draws = lambda *_: torch.randn(7)  # noqa: E731
-    drawing = trainer_of("VAE", tmp_path / "drawing", epochs=3, on_epoch=draws)
+
+    class Drawing(TrainingCallback):
+        def on_train_begin(self, *args, **kwargs):
+            draws()
+
+    drawing = trainer_of(
+        "VAE", tmp_path / "drawing", epochs=3, on_epoch=draws, callbacks=[Drawing()]
+    )
     drawing.train()
     assert_same_weights(plain.model, drawing.model)
 

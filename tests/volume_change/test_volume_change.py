@@ -371,6 +371,15 @@ def test_batch_norm_tangents_of_bfloat16_activations(layout):
         assert 0 < (near - exact).norm() < 0.02 * exact.norm()
 
 
+def test_rms_norm_in_bfloat16_has_the_eps_of_its_own_pass():
+    """Small activations in bfloat16, beside which the eps of that type would count."""
+    net, x, tangents = nn.RMSNorm(8), 0.1 * torch.randn(5, 8), torch.randn(2, 5, 8)
+    exact = record(net.double(), x.double()).jvps(tangents.double())
+    low = record(net.bfloat16(), x.bfloat16()).jvps(tangents.bfloat16())
+    assert low.dtype == torch.bfloat16
+    assert (low - exact).norm() < 0.02 * exact.norm()
+
+
 @pytest.mark.parametrize("norm", [lambda: nn.LayerNorm(8), lambda: nn.GroupNorm(2, 8)])
 def test_tangents_of_norms_without_the_statistics_of_the_pass(norm):
     """A backward pass frees what it kept; a pass in bfloat16 keeps too little of it."""
