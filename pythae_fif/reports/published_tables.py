@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from pythae_fif.benchmark.config import length_of, load_experiment
+from pythae_fif.benchmark.plan import configurations
 from pythae_fif.benchmark.selection import Choice
 from pythae_fif.reports.agreement import order_agreement
 from pythae_fif.reports.grid import DASH, Cell, Grid, measured, number, rank_column
@@ -41,11 +42,10 @@ ORDER_ALONE = "Only the order of the models within a column can be compared."
 def not_comparable(report: Report) -> list[str]:
     """Why the measured numbers are another quantity than table 8's; empty if they are the same.
 
-    The same quantity needs Inception features, 10,000 samples, the published training (profile
-    `paper` as the data set's YAML file has it, FIF's grid too), the whole data set, its image size
-    and the published latent dimension.
+    The same needs Inception features, 10,000 samples, the data set's own profile `paper` and all
+    its configurations, the whole data set, its image size and the published latent dimension.
     """
-    experiment = report.experiment
+    experiment, choices = report.experiment, report.choices
     shipped = load_experiment(experiment.dataset, None, {})
     published = load_published(8).find(dataset=experiment.dataset, arch=experiment.arch)
     reasons = _reasons_of_scores(report)
@@ -53,8 +53,8 @@ def not_comparable(report: Report) -> list[str]:
         reasons.append(f"profile `{experiment.profile}`")
     elif experiment.settings != shipped.profiles.get("paper"):
         reasons.append("a profile `paper` of your own")
-    if (experiment.beta, experiment.hutchinson_samples) != (None, None):
-        reasons.append("FIF's beta or K by flags")
+    elif any(c.candidates < len(configurations(experiment.settings, c.model)) for c in choices):
+        reasons.append("not all configurations")
     if experiment.image_size not in (None, shipped.image_size):
         reasons.append(f"image size {experiment.image_size}")
     if published and str(experiment.latent_dim) != published[0].at["latent_dim"]:

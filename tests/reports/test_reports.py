@@ -22,7 +22,7 @@ from support.report_store import FAILURES, GOLDEN, NAME, RESULTS, report, result
 
 from pythae_fif.benchmark.config import experiment_file, load_experiment
 from pythae_fif.benchmark.model_entry import all_models
-from pythae_fif.benchmark.plan import Announced, RunSpec, expand
+from pythae_fif.benchmark.plan import Announced, RunSpec, configurations, expand
 from pythae_fif.benchmark.record import Training
 from pythae_fif.cli.request import read_request, run_parser
 from pythae_fif.data.splits import SPLIT_NAMES
@@ -502,20 +502,19 @@ def published_report(
     latent_dim=None,
     image_size=None,
     profiles=None,
-    beta=None,
+    tried=10,
     **record,
 ) -> Report:
     """Results on faces, of the published quantity unless told otherwise."""
     experiment = load_experiment("celeba", None, {"arch": "resnet", "profile": profile})
-    changes = {
-        "latent_dim": latent_dim,
-        "image_size": image_size,
-        "profiles": profiles,
-        "beta": beta,
-    }
+    changes = {"latent_dim": latent_dim, "image_size": image_size, "profiles": profiles}
     experiment = experiment.model_copy(update={k: v for k, v in changes.items() if v})
     values = PUBLISHED | record
-    results = [result(model, {}, 0, of, **values) for model, of in distances.items()]
+    results = [
+        result(model, varied, 0, {s: (val + i, test) for s, (val, test) in of.items()}, **values)
+        for model, of in distances.items()
+        for i, varied in enumerate(configurations(experiment.settings, model)[:tried])
+    ]
     return build_report(experiment, results)
 
 
@@ -546,13 +545,13 @@ class TestComparison:
         ("change", "reason"),
         [
             ({"image_size": 32}, "image size 32"),
-            ({"beta": [10.0]}, "FIF's beta or K by flags"),
+            ({"tried": 9}, "not all configurations"),
             (
                 {"profiles": {"paper": PAPER.model_copy(update={"epochs": 1})}},
                 "a profile `paper` of",
             ),
         ],
-        ids=["image size", "beta", "profile"],
+        ids=["image size", "configurations", "profile"],
     )
     def test_what_a_user_changed_is_a_reason(self, change, reason):
         (found,) = not_comparable(published_report(**change))
