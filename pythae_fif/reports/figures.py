@@ -70,7 +70,7 @@ def beta_figure(report: Report) -> Any:
     axis.set_xlabel("reconstruction weight β", fontsize=9)
     axis.set_ylabel(f"{report.distance}, validation", fontsize=9)
     axis.set_title(f"FIF: {report.title}", fontsize=10)
-    axis.legend(fontsize=8, frameon=False)
+    axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     _bare(axis)
     return figure
 
@@ -150,32 +150,30 @@ def learning_figure(logs: Mapping[str, Path], title: str) -> Any:
     axes: Any = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat[len(curves) :]:
         axis.set_axis_off()
-    for index, (label, epochs) in enumerate(curves.items()):
+    lines: dict[str, Any] = {}
+    for index, (model, epochs) in enumerate(curves.items()):
         axis = axes.flat[index]
         seconds = np.cumsum([epoch.seconds for epoch in epochs])
         for name, style in (("train", "-"), ("eval", "--")):
             losses = np.array([getattr(epoch, name).get("loss", math.nan) for epoch in epochs])
             known = np.isfinite(losses)
             if known.any():
-                axis.plot(seconds[known], losses[known], style, linewidth=1.2, label=name)
-        axis.set_title(label, fontsize=8)
+                (lines[name],) = axis.plot(seconds[known], losses[known], style, linewidth=1.2)
+        axis.set_title(model, fontsize=8)
         _bare(axis)
         axis.tick_params(labelsize=6)
-        if index == 0:
-            axis.legend(fontsize=6, frameon=False)
         if "code_square" in epochs[0].train:
             right = axis.twinx()
             for color, name, label in (
-                ("C2", "code_square", "|z|²/d"),
-                ("C3", "code_trace", "tr f′g′/d"),
+                ("C2", "code_square", "|z|²/d, right axis"),
+                ("C3", "code_trace", "tr f′g′/d, equal to it at rest if the prior is normal"),
             ):
                 values = [epoch.train.get(name, math.nan) for epoch in epochs]
-                right.plot(seconds, values, ":", linewidth=1.2, color=color, label=label)
-            title = "equal at a stationary point,\nif the prior is normal"
-            legend = right.legend(fontsize=6, title=title, title_fontsize=6, framealpha=0.8)
-            legend.get_frame().set_linewidth(0)
+                (lines[label],) = right.plot(seconds, values, ":", linewidth=1.2, color=color)
             right.spines["top"].set_visible(False)
             right.tick_params(labelsize=6)
         if index >= len(curves) - columns:
             axis.set_xlabel("seconds", fontsize=7)
+    form: dict[str, Any] = {"ncols": 4 if columns > 2 else 2, "fontsize": 7, "frameon": False}
+    figure.legend([*lines.values()], [*lines], loc="outside lower center", **form)
     return figure

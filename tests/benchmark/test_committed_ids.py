@@ -21,6 +21,10 @@ CASES = {
         "mnist", experiment_file(2), TABLE_2 | {"train_size": 20_000}, (1, 28, 28), 15,
     ),
     "table 2, faces": ("celeba", experiment_file(2), TABLE_2 | {"image_size": 32}, (3, 32, 32), 15),
+    "figure 10, MNIST": (
+        "mnist", None, {"profile": "medium", "models": ["fif"], "configurations": 10, "epochs": 4},
+        (1, 28, 28), 10,
+    ),
 }  # fmt: skip
 """Commands of tables of the reference: data set, file, flags, an image's shape, and runs."""
 
@@ -28,7 +32,11 @@ CASES = {
 @pytest.mark.parametrize(("dataset", "file", "flags", "shape", "runs"), CASES.values(), ids=CASES)
 def test_every_run_of_the_plan_is_committed(dataset, file, flags, shape, runs):
     experiment = load_experiment(dataset, file, flags)
-    specs = Store(REFERENCE, IMAGES).specs(f"{dataset}/{experiment.arch}")
+    specs = (
+        spec
+        for store in (REFERENCE, REFERENCE / "beta")
+        for spec in Store(store, IMAGES).specs(f"{dataset}/{experiment.arch}")
+    )
     committed = [spec for spec in specs if spec.profile == experiment.profile]
     (data_hash,) = {spec.data_hash for spec in committed}
     images = types.SimpleNamespace(input_dim=shape, content_hash=data_hash)
