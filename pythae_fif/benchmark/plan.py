@@ -243,10 +243,11 @@ def _check_buildable(
         networks: Those of the model's other configurations; filled by the first.
     """
     config_class = import_class(entry.config, entry.label)
-    known = [field.name for field in dataclasses.fields(config_class) if field.init]
-    for key in spec.parameters.keys() - known:  # Pythae's classes would drop it
-        raise ConfigError(f"{origin}: unknown key {key!r}: {did_you_mean(key, known)}")
     try:
+        known = [field.name for field in dataclasses.fields(config_class) if field.init]
+        if unknown := [key for key in spec.parameters if key not in known]:
+            # Pythae's classes would drop it.
+            raise ValueError(f"unknown key {unknown[0]!r}: {did_you_mean(unknown[0], known)}")
         config = _model_config(spec, entry, input_dim)
     except ValidationError as error:
         raise as_config_error(error, origin, config_class) from error
