@@ -234,7 +234,7 @@ def _check_buildable(
     origin: str,
     networks: list[torch.nn.Module],
 ) -> None:
-    """Builds the model without weights, which asks only whether it can be built.
+    """Builds the model, without weights where that can be, to ask whether it can be built.
 
     Args:
         spec, input_dim: As of :func:`build_model`.
@@ -253,13 +253,21 @@ def _check_buildable(
         raise as_config_error(error, origin, config_class) from error
     except (ValueError, TypeError) as error:
         raise ConfigError(f"{origin}: {first_line(error)}") from error
-    try:
-        with torch.device("meta"):
-            networks += () if networks else _networks(spec, entry, input_dim)
+
+    def build(device: str) -> None:
+        with torch.device(device):
+            networks[:] = networks or _networks(spec, entry, input_dim)
             _assemble(entry, config, networks)
+
+    try:
+        try:
+            build("meta")
+        except RuntimeError:  # code that reads a tensor's numbers needs a tensor that has some
+            networks.clear()
+            build("cpu")
     except ConfigError as error:
         raise ConfigError(f"model {spec.model}: {error}") from error
-    except (ValueError, TypeError, AssertionError, AttributeError) as error:
+    except (ValueError, TypeError, AssertionError, AttributeError, RuntimeError) as error:
         raise ConfigError(f"{origin}: {first_line(error)}") from error
 
 
