@@ -11,6 +11,7 @@ __all__ = [
     "rebuild_model",
 ]
 
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterable, Mapping
@@ -260,11 +261,11 @@ def _check_buildable(
             _assemble(entry, config, networks)
 
     try:
-        try:
+        with contextlib.suppress(RuntimeError):
             build("meta")
-        except RuntimeError:  # code that reads a tensor's numbers needs a tensor that has some
-            networks.clear()
-            build("cpu")
+            return
+        networks.clear()  # some read numbers of tensors, which need tensors that have some
+        build("cpu")
     except ConfigError as error:
         raise ConfigError(f"model {spec.model}: {error}") from error
     except (ValueError, TypeError, AssertionError, AttributeError, RuntimeError) as error:

@@ -215,8 +215,9 @@ class HutchinsonModel(ManifoldModel):
         recon_loss = squared_error(x_hat, x).mean()
         size = dataset_size or len(x)
         wanted = min(size, self.model_config.eval_nll_samples)
-        first = self._evaluated_before % size if dataset_size else 0  # of this pass over the set
-        if dataset_size:
+        first = 0
+        if dataset_size:  # a batch of a pass over the set, and not a call by itself
+            first = self._evaluated_before % size
             self._evaluated_before = first + len(x)
         # Of the first i points of the set, wanted * i / size count, rounded up.
         counted = -(-wanted * (first + len(x)) // size) + -wanted * first // size

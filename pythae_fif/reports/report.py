@@ -50,7 +50,7 @@ class Row:
 
     With one seed the standard deviation of the distance is over draws of samples. `noise` is twice
     the distance's standard error, from these spreads and from how validation and test split differ.
-    Of two or three seeds it is itself known roughly.
+    With two or three seeds it is a rough estimate.
     """
 
     model: str
@@ -295,7 +295,7 @@ def _training_line(experiment: Experiment, choices: list[Choice]) -> str:
 
 
 def _left_out(choices: Sequence[Choice]) -> str:
-    """Of which models configurations with fewer seeds than others did not compete."""
+    """How many configurations of each model had fewer seeds than others and did not compete."""
     most: dict[str, int] = {}
     for choice in choices:
         label = read_model_entry(choice.model).label
@@ -357,7 +357,7 @@ def _row(choice: Choice, split_noise: float, constant_mse: float | None) -> Row:
     frechet_test, seeds = _distance(choice, "test"), len(choice.results)
     draws = _sampling_error(choice)
     spread = draws if seeds == 1 else choice.std(lambda scores: scores.frechet["test"])
-    # seeds draw their own samples: those that happen to agree do not differ by less than draws do
+    # Each seed draws its own samples, so a distance moves at least as much as those of draws do.
     noise = math.hypot(split_noise * frechet_test, max(spread or 0, draws or 0) / math.sqrt(seeds))
     records = [result.record for result in choice.results]
     errors = [record.reconstruction_mse["test"] for record in records]

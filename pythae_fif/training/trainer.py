@@ -210,7 +210,7 @@ class FIFTrainer:
             while not self._budget.is_spent(progress):
                 progress = self._run_epoch(self._enter_stage(progress))
                 row = progress.history[-1]
-                random = random_state()  # likewise, nor one that resumes after it
+                random = random_state()  # what a callback draws below must change nothing
                 save_checkpoint = partial(
                     self._files.save_checkpoint, progress, self.model, self._optimizers, random
                 )
