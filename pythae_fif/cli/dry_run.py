@@ -14,10 +14,11 @@ from pythae_fif.benchmark.estimate import training_seconds
 from pythae_fif.benchmark.plan import RunSpec
 from pythae_fif.data import Splits
 from pythae_fif.data.splits import by_sides
-from pythae_fif.errors import FIFError, counted, first_line
+from pythae_fif.errors import counted
 from pythae_fif.nn.build import has_pythae_nets
 from pythae_fif.runs.engines.common import Engine
 from pythae_fif.runs.engines.local import LocalEngine
+from pythae_fif.runs.execute import line_of
 
 
 def networks_line(experiment: Experiment, splits: Splits) -> str:
@@ -91,8 +92,8 @@ def print_estimate(
             progress(done, len(runs))
             try:
                 seconds = training_seconds(first[model], splits)
-            except (FIFError, ArithmeticError, RuntimeError) as error:
-                table.add_row(model, str(count), f"fails at once: {first_line(error)}", "")
+            except Exception as error:  # of somebody's model, anything
+                table.add_row(model, str(count), f"fails at once: {line_of(error)}", "")
                 all_start = False
                 continue
             total, longest = total + seconds * count, max(longest, seconds)

@@ -21,6 +21,7 @@ from pythae_fif.data.splits import by_sides
 from pythae_fif.device import default_device
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.evaluation import Reference, build_extractor, score_samples
+from pythae_fif.evaluation.distances import SUBSET_SIZE
 from pythae_fif.files import write_json
 from pythae_fif.models.saved import loading
 from pythae_fif.runs.folder import STATUS
@@ -76,8 +77,9 @@ def score_command(words: list[str]) -> int:
         with loading(samples):
             model = AutoModel.load_from_folder(str(samples))
         shape = tuple(model.model_config.input_dim or ())
-    size, grey = flags.image_size or (shape[-1] if len(shape) == 3 else None), shape[:1] == (1,)
-    held = _images(reference, size, grey=grey)
+    size = flags.image_size or (shape[-1] if len(shape) == 3 else None)
+    held = _images(reference, size)
+    held = _with_channels(held, 1) if shape[:1] == (1,) else held
     extractor = build_extractor(
         flags.extractor,
         tuple(held.shape[1:]),
@@ -85,14 +87,14 @@ def score_command(words: list[str]) -> int:
         weights=flags.extractor_weights,
         download=not flags.offline,
     )
-    size = size or held.shape[-1]
-    trained = None if known is None else _images(known, size, "train", grey=grey)
+    size, channels = size or held.shape[-1], held.shape[1]
+    trained = None if known is None else _with_channels(_images(known, size, "train"), channels)
     if model is not None:
         torch.manual_seed(flags.seed)
         sampler = NormalSampler(model.to(default_device()).eval())
         drawn = torch.cat([part.cpu() for part in draw(sampler, flags.num_samples)])
     else:
-        drawn = _images(samples, size)
+        drawn = _with_channels(_images(samples, size), channels)
     for path, images in ((samples, drawn), (known, trained)):
         if images is not None and extractor.image_shape not in (None, tuple(images.shape[1:])):
             sides = by_sides(images.shape[1:]), by_sides(held.shape[1:])
@@ -108,7 +110,9 @@ def score_command(words: list[str]) -> int:
     shown = {scores.distance_name: f"{distance:.4f} ± {errors[REFERENCE]:.4f}"}
     if scores.score is not None:
         shown[str(scores.score_name)] = f"{scores.score.mean:.4f} ± {scores.score.std:.4f}"
-    shown["kernel distance"] = f"{kernel.mean:.6f} ± {kernel.std:.6f}"
+    # equal sets of no more than a subset's size have one subset, and no spread
+    one_subset = scores.num_samples == len(held) <= SUBSET_SIZE
+    shown["kernel distance"] = f"{kernel.mean:.6f}" + f" ± {kernel.std:.6f}" * (not one_subset)
     shown |= {name: f"{value:.4f}" for name, value in vars(near).items()}
     if scores.memorisation is not None:
         shown["nearer to training"] = f"{scores.memorisation.nearer[REFERENCE]:.4f}"
@@ -122,11 +126,15 @@ def score_command(words: list[str]) -> int:
     return 0
 
 
-def _images(path: Path, size: int | None, split: str = "test", *, grey: bool = False) -> Tensor:
-    """The images of a folder, resized, or of an .npz file, as uint8 (N, C, H, W).
+def _with_channels(images: Tensor, channels: int) -> Tensor:
+    """Grey images with so many channels; those of a grey file in a folder are read as RGB."""
+    if bool((images == images[:, :1]).all()):
+        return images[:, :1].expand(-1, channels, -1, -1)
+    return images
 
-    Those of a folder are RGB, or of one channel where that is asked for and they have no colour.
-    """
+
+def _images(path: Path, size: int | None, split: str = "test") -> Tensor:
+    """The images of a folder, RGB and resized, or of an .npz file, as uint8 (N, C, H, W)."""
     if path.is_file():
         arrays = {key: array for key, array in read_npz(path).items() if array.ndim in (3, 4)}
         key = next((k for k in ("data", split, *arrays) if k in arrays), None)
@@ -146,5 +154,4 @@ def _images(path: Path, size: int | None, split: str = "test", *, grey: bool = F
     decoded = decode_files(path, names, image_size=size)
     if len(decoded.failed):
         raise DataError(f"{path / names[decoded.failed[0]]}: cannot be decoded")
-    images = torch.from_numpy(decoded.images)
-    return images[:, :1] if grey and bool((images == images[:, :1]).all()) else images
+    return torch.from_numpy(decoded.images)

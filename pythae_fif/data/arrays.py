@@ -14,6 +14,8 @@ from pythae_fif.errors import DataError, FIFError
 
 ROUNDING = 1e-3
 """Floats may leave their range by so much, as a resize lets them."""
+FAINT = 16
+"""Values from 0 to so many are of another scale, such as scikit-learn's digits, than 0 to 255."""
 _CHUNK = 1024
 
 
@@ -71,8 +73,8 @@ def to_uint8(arrays: Mapping[str, np.ndarray], where: str | Path) -> dict[str, n
         Key -> uint8 images (N, C, H, W).
 
     Raises:
-        DataError: A shape, type or range that is none of these, arrays of two scales, or a NaN or
-            infinite value.
+        DataError: A shape, type or range that is none of these, arrays of two scales, no value
+            above `FAINT` of 0..255, or a NaN or infinite value.
 
     Example:
         >>> to_uint8({"data": np.full((5, 8, 8), 0.5)}, "a.npz")["data"].shape
@@ -94,6 +96,11 @@ def to_uint8(arrays: Mapping[str, np.ndarray], where: str | Path) -> dict[str, n
             "or floats in 0..1 or 0..255"
         )
     scale = 255.0 if high <= 1 + ROUNDING else 1.0
+    if scale == 1 and high <= FAINT:
+        raise DataError(
+            f"{where}: no value above {high:g}, so that the images would be almost black: scale "
+            "them to 0..255, or as floats to 0..1"
+        )
     for key, array in checked.items():
         if scale == 1 and array.dtype.kind == "f" and ranges[key][1] <= 1 + ROUNDING:
             whole = all((values == np.rint(values)).all() for _, values in _chunks(array))

@@ -18,9 +18,9 @@ T = TypeVar("T")
 
 
 def check_data(x: Any, model: Any) -> None:
-    """Raises DataError unless x is floating-point data of as many numbers as a model's.
+    """Raises DataError unless x is floating-point data of a model's shape, or flattened.
 
-    Fewer than `latent_dim` span no manifold, and have no density on one.
+    Fewer numbers than `latent_dim` span no manifold, and have no density on one.
     """
     if not isinstance(x, Tensor) or not x.is_floating_point():
         kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
@@ -30,7 +30,8 @@ def check_data(x: Any, model: Any) -> None:
         )
     dim = model.model_config.input_dim
     numbers, least = math.prod(x.shape[1:]), model.model_config.latent_dim
-    if dim is not None and numbers != math.prod(dim):
+    moved = dim is not None and x.dim() == 1 + len(dim) and tuple(x.shape[1:]) != tuple(dim)
+    if dim is not None and (moved or numbers != math.prod(dim)):  # moved: channels last, say
         raise DataError(
             f"{model.model_name}: data of shape {tuple(x.shape)} for input_dim={tuple(dim)}"
         )

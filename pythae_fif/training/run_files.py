@@ -99,6 +99,9 @@ class TrainingFiles:
         run: Where they are.
         model_name: Name of the folder for the model.
         writes: Whether this process writes: of several the first alone does.
+
+    Raises:
+        StoreError: A `PlainFolder` with a trained model, which would be replaced.
     """
 
     def __init__(self, run: RunFiles, model_name: str, *, writes: bool) -> None:
@@ -107,6 +110,11 @@ class TrainingFiles:
         self._model = run.path / model_name
         self._log = run.path / LOG_NAME
         self._checkpoint = run.path / CHECKPOINT_NAME
+        done = self._model.exists() and not self._checkpoint.exists()
+        if done and isinstance(run, PlainFolder):
+            raise StoreError(
+                f"{run.path}: its training is done; load {self._model}, or give another run_dir"
+            )
 
     def _write(self, path: Path, write: Callable[[BinaryIO], object]) -> None:
         """Writes a file whole, unless the run is lost until then."""

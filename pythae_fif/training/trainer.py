@@ -83,7 +83,7 @@ class FIFTrainer:
         callbacks: Pythae's callbacks, for wandb, mlflow, comet.
         run_dir: Folder of log, checkpoint and final model, or a `RunFiles` that is asked at
             every write. By default a new folder of the model's name and the time in the
-            configuration's `output_dir`; give the folder to resume. A finished one trains anew.
+            configuration's `output_dir`. A folder resumes; one whose training is done is refused.
         on_epoch: Called after each epoch with its number, the number of epochs and its log row.
         on_saved: Called once the model is saved, with the result and the folder that holds it,
             before that takes its final name: what is written of the model is there before it.
@@ -105,7 +105,7 @@ class FIFTrainer:
     Raises:
         ConfigError: The configuration does not fit the model or the data, or is not of JSON.
         DataError: A data set is empty or none, or has too few items for processes or whitening.
-        StoreError: `run_dir` cannot be made.
+        StoreError: `run_dir` cannot be made, or holds a trained model.
 
     Example:
         >>> import tempfile

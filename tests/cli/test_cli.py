@@ -20,6 +20,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from pythae.models import AE
 from support.engines import InProcess
 from support.experiments import PROFILE, write_tiny
 from support.reference import packer
@@ -168,6 +169,15 @@ class TestShowing:
         code, out, _ = run("--config", file, "--dry-run")
         assert code == 1
         assert "fif 1 fails at once:" in " ".join(out.split())
+
+    def test_dry_run_of_a_model_that_cannot_run(self, run, tiny, monkeypatch):
+        def forward(self, inputs, **kwargs):
+            return {}["loss"]
+
+        monkeypatch.setattr(AE, "forward", forward)
+        code, out, _ = run("--config", tiny(models=["ae"]), "--dry-run")
+        assert code == 1
+        assert "ae 1 fails at once: KeyError: 'loss'" in " ".join(out.split())
 
     @pytest.mark.parametrize(
         "words", [[], ["run"], ["study"], ["study", "tabular"], ["verify"], ["score"]]
@@ -400,6 +410,24 @@ class TestScore:
         assert code == 0 and "samples, references  25, 30" in out
 
     @pytest.mark.filterwarnings("ignore:scores of")
+    @pytest.mark.parametrize("order", [("a", "b.npz"), ("b.npz", "a")])
+    def test_grey_folders_beside_grey_files(self, run, folders, order):
+        pixels = np.stack([np.asarray(Image.open(p)) for p in (folders / "b").iterdir()])
+        np.savez(folders / "b.npz", data=pixels[:, :8])
+        words = ["score", *(folders / name for name in order), "--extractor", "pixels"]
+        code, out, err = run.words(*words, "--training", folders / "a")
+        assert (code, err) == (0, "") and "samples, references  30, 30" in out
+
+    @pytest.mark.filterwarnings("ignore:scores of")
+    @pytest.mark.parametrize("count", [25, 30])
+    def test_one_subset_has_no_spread(self, run, folders, count):
+        for number in range(count, 30):
+            (folders / f"a/{number}.png").unlink()
+        words = ["score", folders / "a", folders / "b", "--extractor", "pixels"]
+        (line,) = (row for row in run.words(*words)[1].splitlines() if "kernel" in row)
+        assert ("±" in line) == (count != 30)
+
+    @pytest.mark.filterwarnings("ignore:scores of")
     def test_the_folder_of_a_run_means_its_model(self, run, folders):
         for name in ("config.yaml", "status.json"):
             (folders / "a" / name).touch()
@@ -472,14 +500,15 @@ class TestScore:
             ("a b", ["--num-samples", 99], "--num-samples: is for a saved model, and "),
             ("nowhere b", ["--num-samples", 99], "nowhere: "),
             ("c.npz c.npz", ["--image-size", 4], "--image-size: is for folders of images"),
-            ("a c.npz", ["--extractor", "pixels"], "a has images of 3x6x6, "),
-            ("c.npz c.npz", ["--extractor", "pixels", "--training", "a"], "c.npz of 1x6x6"),
+            ("d.npz c.npz", ["--extractor", "pixels"], "d.npz has images of 3x6x6, "),
+            ("c.npz c.npz", ["--extractor", "pixels", "--training", "d.npz"], "c.npz of 1x6x6"),
         ],
         ids=str,
     )
     def test_one_line_for_what_does_not_fit(self, run, folders, monkeypatch, names, flags, part):
         monkeypatch.chdir(folders)
-        np.savez("c.npz", data=np.full((30, 6, 6), 9, np.uint8))
+        np.savez("c.npz", data=np.full((30, 6, 6), 90, np.uint8))
+        np.savez("d.npz", data=np.arange(30 * 108).reshape(30, 6, 6, 3) % 251)
         code, _, err = run.words("score", *names.split(), *flags)
         assert code == 2 and part in err and err.count("\n") == 1
 

@@ -102,6 +102,8 @@ def with_value(value: float, at: int = 0, dtype: type = np.float64) -> np.ndarra
         (with_value(1.99), ["values from 0.5 to 1.99"]),
         (with_value(-1, dtype=np.int16), ["values from -1 to 2"]),
         (with_value(300, dtype=np.int16), ["values from 2 to 300"]),
+        (with_value(16, dtype=np.uint8), ["no value above 16", "almost black"]),
+        (with_value(16.0), ["no value above 16", "almost black"]),
         (np.ones((20, 1, 4, 4), np.uint8), ["integer values from 1 to 1"]),
         (np.zeros((20, 2, 4, 4)), ["(20, 2, 4, 4)", "1 or 3 channels"]),
         (np.zeros((20, 16)), ["(20, 16)", "N x H x W"]),

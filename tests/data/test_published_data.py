@@ -208,11 +208,11 @@ def test_pythae_npz_layout_with_labels(root):
 
 def test_holding_out_ten_thousand_where_there_are_enough(root):
     train = np.zeros((50_000, 1, 28, 28), np.uint8)
-    train[39_999:40_001, 0, 0, 0] = 7, 9
+    train[39_999:40_001, 0, 0, 0] = 70, 90
     fill_npz_layout(root, "mnist", train, train[:10])
     splits = load_images("mnist", root)
     assert (len(splits.train), len(splits.val)) == (40_000, 10_000)
-    assert splits.train[-1, 0, 0, 0] == 7 and splits.val[0, 0, 0, 0] == 9
+    assert splits.train[-1, 0, 0, 0] == 70 and splits.val[0, 0, 0, 0] == 90
 
 
 @pytest.mark.parametrize(

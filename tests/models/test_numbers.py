@@ -77,12 +77,17 @@ def test_fewer_numbers_than_latent_dimensions_are_refused():
 
 
 @pytest.mark.parametrize("score", SCORES)
-@pytest.mark.parametrize("channels", [2, 3])
-def test_data_of_another_size_are_refused(model, score, channels):
-    """A multiple of the size, too, of which an MLP would make more rows."""
-    shape = (2, *X.shape[1:])
+@pytest.mark.parametrize("shape", [(2, 4, 4), (3, 4, 4), (4, 4, 1), (4, 1, 4), (15,)])
+def test_data_of_another_shape_are_refused(model, score, shape):
+    """A multiple of the size, too, of which an MLP would make more rows, and channels last."""
     with pytest.raises(DataError, match="for input_dim="):
-        getattr(model, score)(torch.rand(*shape[:1], channels * shape[1], *shape[2:]))
+        getattr(model, score)(torch.rand(2, *shape))
+
+
+@pytest.mark.parametrize("score", SCORES)
+def test_data_may_be_flattened(model, score):
+    found, expected = getattr(model, score)(X.flatten(1)), getattr(model, score)(X)
+    assert torch.equal(found.reshape(expected.shape), expected)
 
 
 @pytest.mark.parametrize("score", SCORES)

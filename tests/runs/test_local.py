@@ -182,20 +182,25 @@ def test_interrupt_marks_runs_and_leaves_no_process(store, children):
     assert not children()
 
 
-def test_interrupt_while_a_process_starts_is_not_lost(store, monkeypatch, children):
+@pytest.mark.parametrize("failure", [None, EOFError, ConnectionResetError])
+def test_interrupt_while_a_process_starts_is_not_lost(store, monkeypatch, children, failure):
+    """Nor where the signal went to the fork server, too, which cannot start the process then."""
     run_dirs = prepared(store, TaskSpec())
     method = multiprocessing.get_context("forkserver").Process
     start = method.start
 
     def interrupted_start(process):
         os.kill(os.getpid(), signal.SIGINT)
+        if failure is not None:
+            raise failure
         start(process)
 
     monkeypatch.setattr(method, "start", interrupted_start)
     with pytest.raises(KeyboardInterrupt):
         TWO.run_all(Batch(TASKS, run_dirs), ignore)
     assert not children()
-    assert Status.read(run_dirs[0]).state == "interrupted"
+    state = "interrupted" if failure is None else "waiting"
+    assert Status.read(run_dirs[0]).state == state
 
 
 def drive(run_dirs) -> None:

@@ -27,7 +27,7 @@ from support.trainings import (
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.baselines import DNF, DNFConfig
 from pythae_fif.device import random_state, set_random_state
-from pythae_fif.errors import ClaimLostError
+from pythae_fif.errors import ClaimLostError, StoreError
 from pythae_fif.files import write_whole
 from pythae_fif.training import LOG_NAME
 from pythae_fif.training import read_log as read_rows
@@ -214,6 +214,14 @@ def test_another_run_s_checkpoint_is_set_aside(tmp_path, caplog):
     assert "set aside as checkpoint.pt.corrupt" in caplog.text
     assert (tmp_path / "ours" / "checkpoint.pt.corrupt").read_bytes() == theirs
     assert_same_weights(resumed.model, fresh.model)
+
+
+def test_a_folder_whose_training_is_done_is_refused(tmp_path):
+    trainer_of("AE", tmp_path, epochs=1).train()
+    before = contents(tmp_path)
+    with pytest.raises(StoreError, match=r"its training is done; load .*model, or give another"):
+        trainer_of("AE", tmp_path, epochs=1)
+    assert contents(tmp_path) == before
 
 
 def cut_off(folder, **options):

@@ -195,8 +195,12 @@ def _signals(handler: Any, *numbers: int) -> Iterator[None]:
 def _deferred_interrupts() -> Iterator[None]:
     """An interrupt within the block is raised at its end: no process is started unnoticed."""
     seen: list[int] = []
-    with _signals(lambda number, _: seen.append(number), signal.SIGINT, signal.SIGTERM):
-        yield
+    try:
+        with _signals(lambda number, _: seen.append(number), signal.SIGINT, signal.SIGTERM):
+            yield
+    except (EOFError, OSError):  # the fork server had the signal, too
+        if not seen:
+            raise
     if seen:
         raise KeyboardInterrupt
 
