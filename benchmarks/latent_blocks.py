@@ -32,23 +32,28 @@ from pythae_fif.errors import FIFError
 from pythae_fif.evaluation import CodeScores
 from pythae_fif.pictures import new_figure
 from pythae_fif.reports.grid import Cell, Grid, number, spread
-from pythae_fif.reports.report import SAMPLER_LABELS
 from pythae_fif.runs.store import Store
+from pythae_fif.sampling import SAMPLERS
 from pythae_fif.studies.output import Drawing
 
 MODELS = ("fif", "ae", "vae", "wae_imq", "rae_l2")
-SAMPLERS = ("normal", "gaussian", "gmm")
+SHOWN_SAMPLERS = ("normal", "gaussian", "gmm")
 BLOCKS = {0: "", 2: "_fc2", 4: "_fc4"}
 Found = dict[tuple[str, int], list[Result]]
 """Model and number of blocks a side -> its runs, one a seed."""
 
-NUMBERS = (*map(SAMPLER_LABELS.__getitem__, SAMPLERS), "KL, nats", "correlation, nats", "MSE")
+NUMBERS = (
+    *(SAMPLERS[name].label for name in SHOWN_SAMPLERS),
+    "KL, nats",
+    "correlation, nats",
+    "MSE",
+)
 SHOWN = NUMBERS[:4]  # in the figure
 
 
 def numbers(result: Result) -> dict[str, float]:
     record = result.record
-    distances = [record.scores[name].frechet["test"] for name in SAMPLERS]
+    distances = [record.scores[name].frechet["test"] for name in SHOWN_SAMPLERS]
     codes = record.codes or CodeScores(math.nan, math.nan)
     found = (*distances, codes.divergence, codes.total_correlation)
     return dict(zip(NUMBERS, (*found, record.reconstruction_mse["test"]), strict=True))
@@ -66,7 +71,7 @@ def read(flags: argparse.Namespace) -> Found:
     found: Found = {}
     for blocks, data_hash in itertools.product(BLOCKS, hashes):
         results = leaderboard(store, experiment_of(flags, blocks), data_hash)
-        scored = [result for result in results if set(SAMPLERS) <= set(result.spec.samplers)]
+        scored = [result for result in results if set(SHOWN_SAMPLERS) <= set(result.spec.samplers)]
         for choice in select(scored):
             if choice.model in MODELS and choice.sampler == "normal":
                 found[choice.model, blocks] = choice.results

@@ -13,6 +13,7 @@ __all__ = [
     "did_you_mean",
     "first_line",
     "importing",
+    "one_line",
     "printable",
     "require_package",
 ]
@@ -106,6 +107,11 @@ def importing(extra: str, what: str, error: type[FIFError] = ConfigError) -> Ite
         raise error(line) from cause
     except ImportError as cause:  # installed, and broken
         raise error(f"{what} cannot be imported: {first_line(cause)}") from cause
+
+
+def one_line(error: BaseException, most: int = 200) -> str:
+    """An error's message with its lines joined, cut off; its type's name if it has none."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:most]
 
 
 def first_line(error: BaseException) -> str:

@@ -24,7 +24,7 @@ from pythae_fif.benchmark.yaml_files import config_file, configs_dir, names_in, 
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.runs.kind import run_id_of
 from pythae_fif.sampling import SAMPLERS
-from pythae_fif.validation import AtLeastOne, Checked, Each, name_of, read_checked
+from pythae_fif.validation import AtLeastOne, Checked, Each, flag_of, name_of, read_checked
 
 ModelName = Annotated[str, name_of(lambda: names_in("models"))]
 SamplerName = Annotated[str, name_of(lambda: SAMPLERS)]
@@ -129,7 +129,7 @@ class ModelEntry(HyperParameters):
         if self.configurations and not overrides:
             return self.configurations
         if self.configurations:
-            flags = " and ".join(f"--{key.replace('_', '-')}" for key in overrides or ())
+            flags = " and ".join(map(flag_of, overrides or ()))
             raise ConfigError(f"{flags}: {self.label} has its configurations one by one, no grid")
         grid = dict(self.grid)
         for key, values in (overrides or {}).items():

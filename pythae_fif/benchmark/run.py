@@ -299,21 +299,20 @@ def training_config(spec: RunSpec) -> Any:
     )
 
 
-def _answers(spec: RunSpec, record: ImageRecord) -> bool:
-    return set(spec.samplers) <= set(record.scores)
+class _Images(Kind[RunSpec, ImageRecord]):
+    def answers(self, spec: RunSpec, record: ImageRecord) -> bool:
+        return set(spec.samplers) <= set(record.scores)
+
+    def joined(self, before: RunSpec, asked: RunSpec) -> RunSpec:
+        samplers = dict.fromkeys((*before.samplers, *asked.samplers))
+        return dataclasses.replace(asked, samplers=tuple(samplers))
+
+    def lacks(self, run_dir: Path, record: ImageRecord) -> bool:
+        """Whether a picture is gone that the model, which is there, can draw again."""
+        pictures = [name for name in record.files or () if name.endswith(".png")]
+        gone = not all(os.path.exists(os.path.join(run_dir, name)) for name in pictures)
+        return gone and (run_dir / "model").is_dir()
 
 
-def _joined(before: RunSpec, asked: RunSpec) -> RunSpec:
-    samplers = dict.fromkeys((*before.samplers, *asked.samplers))
-    return dataclasses.replace(asked, samplers=tuple(samplers))
-
-
-def _lacks(run_dir: Path, record: ImageRecord) -> bool:
-    """Whether a picture is gone that the model, which is there, can draw again."""
-    pictures = [name for name in record.files or () if name.endswith(".png")]
-    gone = not all(os.path.exists(os.path.join(run_dir, name)) for name in pictures)
-    return gone and (run_dir / "model").is_dir()
-
-
-IMAGES = Kind("images", SCHEMA, RunSpec.from_dict, ImageRecord, work, _answers, _joined, _lacks)
+IMAGES = _Images("images", SCHEMA, RunSpec.from_dict, ImageRecord, work)
 """Runs of the image benchmark."""

@@ -11,14 +11,9 @@ from dataclasses import dataclass
 from pythae_fif.benchmark.plan import RunSpec
 from pythae_fif.benchmark.record import ImageRecord
 from pythae_fif.evaluation.scores import Scores
+from pythae_fif.runs.kind import Finished
 
-
-@dataclass(frozen=True)
-class Result:
-    """A run with a record: what was asked and what came of it."""
-
-    spec: RunSpec
-    record: ImageRecord
+Result = Finished[RunSpec, ImageRecord]
 
 
 @dataclass(frozen=True)
@@ -42,6 +37,10 @@ class Choice:
     def spec(self) -> RunSpec:
         """The specification of the first seed."""
         return self.results[0].spec
+
+    def distance(self, split: str) -> float:
+        """Mean Frechet distance over the seeds."""
+        return statistics.fmean(r.record.scores[self.sampler].frechet[split] for r in self.results)
 
     def mean(self, of: Callable[[Scores], float | None]) -> float | None:
         """Mean over the seeds of a number in this sampler's scores, or None if there is none."""
@@ -87,11 +86,7 @@ def select(results: Iterable[Result]) -> list[Choice]:
             if seeds == 0:
                 continue
             complete = [group for group in scored if len(group) == seeds]
-
-            def validation(group: list[Result], sampler: str = sampler) -> float:
-                return statistics.fmean(run.record.scores[sampler].frechet["val"] for run in group)
-
-            best = min(complete, key=validation)
             fewer = sum(0 < len(group) < seeds for group in scored)
-            choices.append(Choice(model, sampler, best, len(complete), fewer))
+            possible = [Choice(model, sampler, g, len(complete), fewer) for g in complete]
+            choices.append(min(possible, key=lambda choice: choice.distance("val")))
     return choices

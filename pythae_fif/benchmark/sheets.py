@@ -12,7 +12,6 @@ __all__ = [
     "write_sheets",
 ]
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from torch import Tensor
 
 from pythae_fif.benchmark.table_sheets import write_rows_sheet
 from pythae_fif.data import Splits, to_float
+from pythae_fif.models.outputs import without_gradients
 from pythae_fif.pictures import new_figure, write_figure, write_pixels
 from pythae_fif.sampling.models import reconstruct
 
@@ -123,27 +123,22 @@ def _write_image_sheets(run_dir: Path, model: BaseAE, splits: Splits, codes: Ten
 
     whole_rows = len(splits.test) // SIDE * SIDE
     originals = to_float(splits.test, limit=min(whole_rows, SIDE * SIDE // 2)).to(device)
-    rows = [originals, _detached(model.reconstruct, originals, **told(len(originals)))]
-    pairs = [torch.split(row, SIDE) for row in rows]
+    restored = without_gradients(model.reconstruct, originals, **told(len(originals)))
+    pairs = [torch.split(row, SIDE) for row in (originals, restored)]
     stacked = [half for pair in zip(*pairs, strict=True) for half in pair]
     write_pixels(run_dir / RECONSTRUCTIONS, sheet(torch.cat(stacked)))
     if codes.ndim != 2:
         return
     ends = to_float(splits.test, limit=2 * SIDE).to(device).tensor_split(2)
     count = min(map(len, ends))
-    between = _detached(model.interpolate, ends[0][:count], ends[1][:count], SIDE, **told(count))
+    of = ends[0][:count], ends[1][:count], SIDE
+    between = without_gradients(model.interpolate, *of, **told(count))
     write_pixels(run_dir / "interpolations.png", sheet(between.flatten(0, 1)))
 
 
 def reference_sheet(splits: Splits) -> np.ndarray:
     """The first 64 test images as a sheet, (8 H, 8 W, C) uint8."""
     return sheet(to_float(splits.test, limit=SIDE * SIDE))
-
-
-def _detached(function: Callable[..., Tensor], *inputs: Any, **more: Any) -> Tensor:
-    # The forward pass of some models, such as Hamiltonian VAEs, takes derivatives itself.
-    with torch.enable_grad():
-        return function(*inputs, **more).detach()
 
 
 def sheet(images: Tensor, rows: int = SIDE, columns: int = SIDE) -> np.ndarray:

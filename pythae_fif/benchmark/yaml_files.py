@@ -10,7 +10,7 @@ import yaml
 
 import pythae_fif
 from pythae_fif.data.locations import own_configs, set_own_configs
-from pythae_fif.errors import ConfigError
+from pythae_fif.errors import ConfigError, one_line
 from pythae_fif.lazy import import_named
 
 
@@ -79,8 +79,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError) as error:  # it may be no text, and a date no date
-        line = " ".join(str(error).split())
-        raise ConfigError(f"{path} is not YAML: {line}") from error
+        raise ConfigError(f"{path} is not YAML: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: a mapping of keys to values is needed")
     return content

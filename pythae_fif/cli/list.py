@@ -43,7 +43,7 @@ def list_command(words: list[str]) -> int:
         "models (--models; --dry-run shows their configurations)": {
             name: _line(_model_line, name) for name in names_in("models")
         },
-        "samplers (--samplers)": SAMPLERS,
+        "samplers (--samplers)": {name: of.line for name, of in SAMPLERS.items()},
         "extractors (--extractor)": dict(EXTRACTORS),
     }
     for heading, entries in groups.items():

@@ -32,10 +32,9 @@ from pythae_fif.data.load import SOURCES
 from pythae_fif.data.locations import CACHE_VARIABLE, cache_home
 from pythae_fif.data.published import absent, missing
 from pythae_fif.data.source import Request
-from pythae_fif.errors import ConfigError, FIFError, counted
+from pythae_fif.errors import FIFError, counted
 from pythae_fif.evaluation.names import EXTRACTORS, require_packages_of
 from pythae_fif.evaluation.own import load_network
-from pythae_fif.evaluation.weights import DOWNLOADS_OFF
 from pythae_fif.runs.engines.common import Engine, cores
 from pythae_fif.runs.engines.local import LocalEngine
 from pythae_fif.runs.kind import Environment
@@ -209,19 +208,17 @@ def _extractor_problem(name: str, environment: Environment) -> str | None:
             from pythae_fif.evaluation.tf_inception import find_graph
 
             find_graph(environment.extractor_weights)
+        if name == "dinov2" or name.startswith("inception"):
+            from pythae_fif.evaluation import DINOV2, INCEPTION  # half a second
+
+            weights = DINOV2 if name == "dinov2" else INCEPTION
+            if weights.here(environment.extractor_weights) is None:
+                if environment.offline:
+                    return str(weights.absent())
+                silent = unreachable(weights.url)
+                return str(weights.absent(silent)) if silent else None
     except FIFError as error:
         return str(error)
-    if name == "dinov2" or name.startswith("inception"):
-        from pythae_fif.evaluation import DINOV2, INCEPTION  # half a second
-
-        weights = DINOV2 if name == "dinov2" else INCEPTION
-        try:
-            weights.find(environment.extractor_weights, download=False)
-        except ConfigError as error:
-            if DOWNLOADS_OFF not in str(error) or environment.offline:
-                return str(error)
-            silent = unreachable(weights.url)
-            return str(error).replace(DOWNLOADS_OFF, silent) if silent else None
     return None
 
 

@@ -45,7 +45,7 @@ from pythae_fif.errors import ProblemsError, counted
 from pythae_fif.evaluation.extractors import check_extractor
 from pythae_fif.evaluation.names import EXTRACTORS
 from pythae_fif.reports.experiment import Failure, constant_error, write_experiment
-from pythae_fif.reports.report import SAMPLER_LABELS, Report, build_report
+from pythae_fif.reports.report import Report, build_report
 from pythae_fif.reports.score_table import score_terminal
 from pythae_fif.runs.engines.common import Batch, Engine, Outcome, cores
 from pythae_fif.runs.engines.local import LocalEngine
@@ -54,6 +54,7 @@ from pythae_fif.runs.folder import Status
 from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.remote import Remote, is_url
 from pythae_fif.runs.store import Store
+from pythae_fif.sampling import SAMPLERS
 from pythae_fif.training import LOG_NAME, read_log
 from pythae_fif.training.tensorboard import require_tensorboard
 
@@ -285,9 +286,8 @@ class _Course:
         found: dict[str, Best] = {}
         for choice in select(self._results()):
             name = f"{choice.model} {choice.spec.configuration}"
-            distance = choice.mean(lambda scores: scores.frechet["val"])
-            label = SAMPLER_LABELS[choice.sampler]
-            if distance is not None and (label not in found or distance < found[label].distance):
+            distance, label = choice.distance("val"), SAMPLERS[choice.sampler].label
+            if label not in found or distance < found[label].distance:
                 found[label] = Best(label, distance, name)
         return list(found.values())
 

@@ -101,10 +101,7 @@ def score_command(words: list[str]) -> int:
             raise DataError(f"{path} has images of {sides[0]}, {reference} of {sides[1]}")
     references = {REFERENCE: Reference.of(held, extractor)}
     training = None if trained is None else Reference.of(trained, extractor)
-    scores = score_samples(
-        drawn[: flags.num_samples] if drawn.is_floating_point() else drawn,
-        extractor, references, seed=flags.seed, training=training,
-    )  # fmt: skip
+    scores = score_samples(drawn, extractor, references, seed=flags.seed, training=training)
     near, kernel = scores.neighbours[REFERENCE], scores.kernel[REFERENCE]
     distance, errors = scores.frechet[REFERENCE], scores.frechet_error or {}
     shown = {scores.distance_name: f"{distance:.4f} ± {errors[REFERENCE]:.4f}"}

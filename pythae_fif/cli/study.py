@@ -60,15 +60,9 @@ def study_command(words: list[str]) -> int:
     engine = read_engine(of_engine)
     anywhere = not of_engine.keys() - {"run_timeout"}  # the study knows best
     options = studies.StudyOptions(
+        **flags.model_dump(exclude={"quiet", "results", "seeds"}),
         results=Path(flags.results).expanduser(),
-        data_root=flags.data_root,
-        offline=flags.offline,
-        dataset=flags.dataset,
-        data=flags.data,
-        models=flags.models,
         seeds=flags.seeds or (),
-        profile=flags.profile,
-        latent_dim=flags.latent_dim,
         engine=None if anywhere else build_engine(engine, flags.results),
         run_timeout=engine.timeout_seconds,
     )

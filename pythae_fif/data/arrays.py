@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pythae_fif.data.locations import LIMIT_VARIABLE, unpacked_limit
-from pythae_fif.errors import DataError, FIFError
+from pythae_fif.errors import DataError, FIFError, one_line
 
 ROUNDING = 1e-3
 """Floats may leave their range by so much, as a resize lets them."""
@@ -53,7 +53,7 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         # NumPy takes what is no archive for a pickle, and advises to open it.
         whole = isinstance(error, OSError) or zipfile.is_zipfile(path)
-        reason = " ".join(str(error).split()) if whole else "it is no whole zip archive"
+        reason = one_line(error) if whole else "it is no whole zip archive"
         raise DataError(f"{path}: not a readable .npz file ({reason})") from error
 
 

@@ -36,7 +36,7 @@ def as_tensor(images: np.ndarray | Tensor) -> Tensor:
     if (images.dtype, images.ndim) not in ((torch.uint8, 4), (torch.float32, 2)):
         raise DataError(
             f"images are {images.dtype} of shape {tuple(images.shape)}, "
-            "needs uint8 of shape (N, C, H, W)"
+            "needs uint8 of shape (N, C, H, W), or rows of a table as float32 of shape (N, D)"
         )
     return images
 

@@ -16,15 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from pythae_fif.errors import DataError
+from pythae_fif.errors import DataError, one_line
 
-_NUMPY = {"_reconstruct", "_frombuffer", "ndarray", "dtype"}
+_NUMPY = {"_reconstruct", "ndarray", "dtype"}
 _PYTHON = {"builtins.slice", "__builtin__.slice", "_codecs.encode"}
-_PANDAS = {
-    "BlockManager", "DataFrame", "Index", "Int64Index", "RangeIndex", "_new_Index",
-    "_unpickle_block", "new_block", "StringArray", "StringDtype",
-    "__pyx_unpickle_NDArrayBacked",
-}  # fmt: skip
+_PANDAS = {"BlockManager", "DataFrame", "Index", "Int64Index", "RangeIndex", "_new_Index"}
 _DAMAGE = (
     ValueError, TypeError, LookupError, AttributeError, OverflowError, MemoryError, EOFError,
     pickle.UnpicklingError, struct.error,
@@ -61,12 +57,11 @@ class _Unpickler(pickle._Unpickler):  # the one in C allocates for any index tha
 
 
 def read_frame_pickle(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a pickled data frame of numbers, written by pandas 0.14 or later.
-
-    Pandas 3 keeps names of columns in pyarrow where that is installed: such a frame is refused.
+    """The columns of a pickled data frame of numbers, as pandas 0.14 to 1.2 wrote it.
 
     Args:
-        path: The file. It may have been written by Python 2, as the public archive's was.
+        path: The file. It may have been written by Python 2, as the public archive's was. Of
+            another pandas: `pandas.read_pickle(path)`, and `to_csv` for `--dataset csv`.
 
     Returns:
         Column name -> float64 values (N,), in the frame's order.
@@ -84,8 +79,7 @@ def read_frame_pickle(path: Path) -> dict[str, np.ndarray]:
     except DataError as error:
         raise DataError(f"{path}: the pickle {error}") from error
     except _DAMAGE as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(f"{path}: not a readable pickle ({reason})") from error
+        raise DataError(f"{path}: not a readable pickle ({one_line(error)})") from error
     try:
         return _columns(frame, len(content))
     except _DAMAGE as error:
@@ -96,18 +90,11 @@ def read_frame_pickle(path: Path) -> dict[str, np.ndarray]:
 
 def _columns(frame: Any, most: int) -> dict[str, np.ndarray]:
     """Columns from the blocks of equal type that pandas keeps a frame in, of `most` values."""
-    manager = frame.state["_mgr" if "_mgr" in frame.state else "_data"]
-    if manager.state is not None:  # pandas 0.14 to 1.2: axes, values, items, and all that again
-        whole = manager.state[3]["0.14.1"]
-        axes = whole["axes"]
-        blocks = [(block["values"], block["mgr_locs"]) for block in whole["blocks"]]
-    else:
-        records, axes = manager.args
-        blocks = [record.args[:2] for record in records]
-    names = _labels(axes[0])
+    whole = frame.state["_data"].state[3]["0.14.1"]
+    names = _labels(whole["axes"][0])
     columns: dict[int, np.ndarray] = {}
-    for record, places in blocks:
-        values = _array(record)
+    for block in whole["blocks"]:
+        values, places = _array(block["values"]), block["mgr_locs"]
         most -= values.size
         if most < 0:
             raise ValueError("one block stands for many")
@@ -120,11 +107,7 @@ def _columns(frame: Any, most: int) -> dict[str, np.ndarray]:
 
 def _array(record: Any) -> np.ndarray:
     """The numbers of an array, from bytes of as many as its type and shape need."""
-    if record.name == "_frombuffer":
-        content, kind, shape, order = record.args
-    else:
-        _, shape, kind, fortran, content = _state_of(record)
-        order = "F" if fortran else "C"
+    _, shape, kind, fortran, content = _state_of(record)
     if isinstance(content, _Record):  # how protocol 2 of Python 3 writes bytes
         content = content.args[0]
     if isinstance(content, str):
@@ -133,7 +116,7 @@ def _array(record: Any) -> np.ndarray:
     sides = [int(side) for side in _typed(shape, tuple)]
     if min(sides, default=0) < 0 or dtype.itemsize * math.prod(sides) != len(content):
         raise ValueError("an array of another size")
-    return np.frombuffer(content, dtype).reshape(sides, order="F" if order == "F" else "C")
+    return np.frombuffer(content, dtype).reshape(sides, order="F" if fortran else "C")
 
 
 def _state_of(record: Any) -> tuple[Any, ...]:
@@ -152,11 +135,8 @@ def _dtype(record: Any) -> np.dtype[Any]:
 
 
 def _labels(index: Any) -> list[str]:
-    """The names of an Index, ``_new_Index(cls, {"data": ...})``; of text in pandas 3."""
+    """The names of an Index, ``_new_Index(cls, {"data": ...})``."""
     data = index.args[1]["data"]
-    if data.name == "__pyx_unpickle_NDArrayBacked":
-        items = (*(data.args or ()), *(data.state or ()))
-        (data,) = (i for i in items if isinstance(i, _Record) and i.name == "_reconstruct")
     names = _state_of(data)[4]
     if isinstance(names, list):
         return [_typed(name, str) for name in names]

@@ -17,7 +17,7 @@ from pythae_fif.data.images import Decoded, find_images
 from pythae_fif.data.locations import DATA_VARIABLE
 from pythae_fif.data.source import CELEBA_SIZE, SHAPES, Request, Source, decode
 from pythae_fif.data.splits import SPLIT_NAMES, Splits, by_sides, hold_out, sizes
-from pythae_fif.errors import DataError
+from pythae_fif.errors import DataError, one_line
 from pythae_fif.files import checksum, locked
 
 _TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "celeba": "CelebA"}
@@ -103,8 +103,8 @@ def torchvision_set(request: Request) -> Source:
             with locked(root / name):  # torchvision looks again, and downloads where others read
                 return load(download=True)
         except Exception as error:  # torchvision raises many unrelated types
-            text = " ".join(str(error).split())[:160]
-            raise absent(request, *reasons, f"the download failed: {text}") from error
+            failure = f"the download failed: {one_line(error)}"
+            raise absent(request, *reasons, failure) from error
 
     def read() -> Splits:
         try:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pythae_fif.data.names import AS_USUAL, TableOptions
-from pythae_fif.errors import DataError, importing
+from pythae_fif.errors import DataError, importing, one_line
 
 MISSING_TEXTS = ("", "na", "n/a", "nan", "null", "none", "?")
 """Texts of missing values, in small letters."""
@@ -161,8 +161,8 @@ def _read_parquet(path: Path) -> Table:
         table = parquet.read_table(path)
         index = (table.schema.pandas_metadata or {}).get("index_columns", [])
     except (ArrowException, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: not a readable table of numbers ({reason})") from error
+        line = one_line(error)
+        raise DataError(f"{path}: not a readable table of numbers ({line})") from error
     columns: dict[str, np.ndarray] = {}
     for field, column in zip(table.schema, table.itercolumns(), strict=True):
         if field.name in index:  # row labels of pandas, which are no data

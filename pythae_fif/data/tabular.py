@@ -25,7 +25,7 @@ from pythae_fif.data.locations import DATA_VARIABLE, data_home
 from pythae_fif.data.names import AS_USUAL, TABULAR_DATASETS, TableOptions
 from pythae_fif.data.splits import MIN_IMAGES, SPLIT_NAMES, Splits, shuffled_split, sizes
 from pythae_fif.data.tables import check_finite, read_npy, read_table
-from pythae_fif.errors import ConfigError, DataError, did_you_mean
+from pythae_fif.errors import ConfigError, DataError, did_you_mean, one_line
 from pythae_fif.files import write_whole
 
 ARCHIVE = Download(
@@ -333,7 +333,7 @@ def _read_hepmass(path: Path) -> np.ndarray:
     try:
         rows = np.loadtxt(path, delimiter=",", skiprows=1, usecols=range(28), ndmin=2)
     except (ValueError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: needs a label and 27 numbers a line ({reason})") from error
+        line = one_line(error)
+        raise DataError(f"{path}: needs a label and 27 numbers a line ({line})") from error
     check_finite(rows, path)
     return rows[rows[:, 0] == 1, 1:]

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.transforms.functional import normalize
 
-from pythae_fif.errors import ConfigError
+from pythae_fif.errors import ConfigError, one_line
 from pythae_fif.evaluation.extractor import Extracted, Extractor
 from pythae_fif.evaluation.names import importing_for
 from pythae_fif.evaluation.weights import Weights, weights_digest
@@ -71,9 +71,8 @@ class DINOv2Extractor(Extractor):
                 )
             network.load_state_dict(held, assign=True)
         except (KeyError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
             raise ConfigError(
-                f"these weights are not those of {DINOV2.file}: {reason[:200]}"
+                f"these weights are not those of {DINOV2.file}: {one_line(error)}"
             ) from error
         network.eval().requires_grad_(False)
         self.network = network.to(device=self.device, dtype=torch.float32)

@@ -1,10 +1,11 @@
-"""Frechet distance between Gaussians fitted to features, from a streaming mean and covariance."""
+"""Frechet distance between Gaussians fitted to features."""
 
 __all__ = ["FeatureStatistics", "frechet_distance", "frechet_error", "squared_wasserstein"]
 
 import contextlib
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import torch
 from threadpoolctl import threadpool_limits
@@ -15,81 +16,55 @@ from pythae_fif.errors import DataError, NonFiniteError
 RELATIVE_ERROR = 1e-8
 """Rounding error of the distance, relative to it, up to which the fast way is taken."""
 
-COLUMNS = 512
-"""Columns of a scatter that are computed together, below the diagonal alone."""
+ROWS, COLUMNS = 8192, 512
+"""Features that are taken to float64 together, and columns of their scatter: of the symmetric
+matrix only blocks from the diagonal down are computed."""
 
 
+@dataclass(frozen=True)
 class FeatureStatistics:
-    r"""Mean and covariance of features in one pass over batches, in float64.
-
-    Batches are merged by the pairwise update of Chan, Golub and LeVeque (1983), :math:`M \leftarrow
-    M + M_b + \delta \delta^T n n_b / (n + n_b)` with :math:`\delta = \mu_b - \mu`, which does not
-    cancel where the mean is large, so that the result does not depend on the batches.
+    """Mean and covariance of features, in float64.
 
     Attributes:
-        count: Number n of features seen.
-        mean: Their mean (F), float64; empty where nothing was seen.
+        count: Number n of features.
+        mean: Their mean (F).
+        scatter: Sum of the outer products of the centred features (F, F).
 
     Example:
-        >>> statistics = FeatureStatistics()
-        >>> statistics.update(torch.tensor([[0.0], [2.0]]))
-        >>> statistics.update(torch.tensor([[4.0]]))
-        >>> statistics.count, statistics.mean.item(), round(statistics.covariance.item(), 9)
+        >>> statistics = FeatureStatistics.of(torch.tensor([[0.0], [2.0], [4.0]]))
+        >>> statistics.count, statistics.mean.item(), statistics.covariance.item()
         (3, 2.0, 4.0)
     """
 
-    def __init__(
-        self, count: int = 0, mean: Tensor | None = None, scatter: Tensor | None = None
-    ) -> None:
-        self.count = count
-        self.mean = torch.empty(0) if mean is None else mean
-        # of the symmetric scatter the blocks above the diagonal are not kept up to date
-        self._scatter = torch.empty(0, 0) if scatter is None else scatter
+    count: int
+    mean: Tensor
+    scatter: Tensor
 
-    def update(self, features: Tensor) -> None:
-        """Adds a batch of features (B, F) of any floating type.
+    @classmethod
+    def of(cls, features: Tensor) -> "FeatureStatistics":
+        """Those of features (N, F) of any floating type.
 
         Raises:
-            DataError: not two axes, or another F than before.
+            DataError: Not two axes.
             NonFiniteError: NaN or infinite features.
         """
-        width = len(self.mean) if self.count else "F"
-        if features.ndim != 2 or (self.count and features.shape[1] != width):
-            raise DataError(f"features must have shape (B, {width}), not {tuple(features.shape)}")
-        if len(features) == 0:
-            return
-        features = features.detach().double()
-        finite = features.isfinite().all(dim=1)
-        if not finite.all():
-            raise NonFiniteError(
-                f"{int((~finite).sum())} of {len(features)} feature vectors are NaN or infinite"
-            )
-        added = len(features)
-        mean = features.mean(dim=0)
-        centred = features - mean
-        if self.count:
-            total = self.count + added
-            delta = mean - self.mean
-            mean = self.mean + delta * (added / total)
-            between = delta * math.sqrt(self.count * added / total)
-            centred = torch.cat([centred, between[None]])
-        else:
-            self._scatter = centred.new_zeros(len(mean), len(mean))
-        for start in range(0, len(mean), COLUMNS):
-            stop = start + COLUMNS
-            below = self._scatter[start:, start:stop]
-            below.addmm_(centred[:, start:].T, centred[:, start:stop])
-        self.count += added
-        self.mean = mean
+        if features.ndim != 2:
+            raise DataError(f"features must have shape (N, F), not {tuple(features.shape)}")
+        if bad := int((~features.isfinite()).any(dim=1).sum()):
+            raise NonFiniteError(f"{bad} of {len(features)} feature vectors are NaN or infinite")
+        features = features.detach()
+        mean = features.mean(dim=0, dtype=torch.float64)
+        scatter = mean.new_zeros(len(mean), len(mean))
+        for rows in features.split(ROWS):
+            centred = rows - mean
+            for start in range(0, len(mean), COLUMNS):
+                below = scatter[start:, start : start + COLUMNS]
+                below.addmm_(centred[:, start:].T, centred[:, start : start + COLUMNS])
+        return cls(len(features), mean, scatter.tril() + scatter.tril(-1).T)
 
     def to(self, device: str | torch.device) -> "FeatureStatistics":
         """The same on a device."""
-        return FeatureStatistics(self.count, self.mean.to(device), self._scatter.to(device))
-
-    @property
-    def scatter(self) -> Tensor:
-        """Sum of the outer products of the centred features (F, F), float64."""
-        return self._scatter.tril() + self._scatter.tril(-1).T
+        return FeatureStatistics(self.count, self.mean.to(device), self.scatter.to(device))
 
     @property
     def covariance(self) -> Tensor:
@@ -196,8 +171,7 @@ def frechet_error(
     """
     _require_one_length(features.shape[1], len(reference.mean))
     if statistics is None:
-        statistics = FeatureStatistics()
-        statistics.update(features)
+        statistics = FeatureStatistics.of(features)
     root = factor(reference.covariance) if root is None else root
     projected = root.T @ statistics.covariance @ root
     with _one_thread():
@@ -236,11 +210,7 @@ def squared_wasserstein(samples: Tensor, reference: Tensor) -> float:
         >>> round(squared_wasserstein(rows + 2, rows), 3)
         12.0
     """
-    statistics = []
-    for rows in (samples, reference):
-        statistics.append(FeatureStatistics())
-        statistics[-1].update(rows)
-    return frechet_distance(*statistics)
+    return frechet_distance(FeatureStatistics.of(samples), FeatureStatistics.of(reference))
 
 
 def _require_one_length(a: int, b: int) -> None:

@@ -84,14 +84,14 @@ class Reference:
         round_to_uint8 &= extractor.of_images
 
         def build() -> tuple[Tensor, FeatureStatistics]:
-            statistics, features = FeatureStatistics(), []
+            features = []
             for batch in images.split(BATCH_SIZE):
                 if round_to_uint8 and batch.is_floating_point():
                     # unit_images first: data out of range are a mistake, samples are clamped
                     batch = rounded_images(unit_images(batch))
                 features.append(extractor(batch).features)
-                statistics.update(features[-1])
-            return torch.cat(features), statistics
+            whole = torch.cat(features)
+            return whole, FeatureStatistics.of(whole)
 
         if cache_dir is None:
             return cls(*build())

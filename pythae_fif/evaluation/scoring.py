@@ -65,14 +65,12 @@ def score_samples(
     if not references:
         raise DataError("references is empty: samples are scored against one at least")
     round_to_uint8 &= extractor.of_images
-    statistics = FeatureStatistics()
     feature_batches: list[Tensor] = []
     logit_batches: list[Tensor] = []
     total = 0
     for batch in _finite_batches(samples, round_to_uint8, extractor.of_images):
         extracted = extractor(batch)
         total += len(batch)
-        statistics.update(extracted.features)
         feature_batches.append(extracted.features)
         if extracted.logits is not None:
             logit_batches.append(extracted.logits)
@@ -85,6 +83,10 @@ def score_samples(
             SampleCountWarning,
             stacklevel=2,
         )
+    if not feature_batches:
+        raise DataError("no samples to score")
+    features = torch.cat(feature_batches)
+    statistics = FeatureStatistics.of(features)
     score: MeanStd | None = None
     with_bias: MeanStd | None = None
     logits = torch.cat(logit_batches) if logit_batches else None
@@ -96,7 +98,6 @@ def score_samples(
         split: frechet_distance(statistics, reference.statistics, root_b=reference.root)
         for split, reference in references.items()
     }
-    features = torch.cat(feature_batches)
     kernel, neighbours = _pair_scores(features, references, seed)
     errors = {
         split: frechet_error(features, held.statistics, statistics=statistics, root=held.root())

@@ -1,6 +1,6 @@
 """Published weights of an extractor: where their file is looked for, and its checksum."""
 
-__all__ = ["DOWNLOADS_OFF", "Weights", "weights_digest"]
+__all__ = ["Weights", "weights_digest"]
 
 import logging
 import os
@@ -11,12 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pythae_fif.errors import ConfigError
+from pythae_fif.errors import ConfigError, first_line
 from pythae_fif.files import checksum, digest
 
 logger = logging.getLogger(__name__)
-
-DOWNLOADS_OFF = "downloads are off"
 
 
 @dataclass(frozen=True)
@@ -42,19 +40,21 @@ class Weights:
         """Name of the file."""
         return self.url.rpartition("/")[2]
 
-    def find(self, path: str | Path | None = None, *, download: bool = True) -> Path:
-        """The file, checked by its sha256.
+    @property
+    def _target(self) -> Path:
+        return Path(torch.hub.get_dir()) / "checkpoints" / self.file
+
+    def here(self, path: str | Path | None = None) -> Path | None:
+        """The file, checked by its sha256, or None if it is not on this machine.
 
         Looked for in this order: `path`; the file that the environment variable names; where
-        torch.hub keeps downloads (`checkpoints` of `torch.hub.get_dir()`); and then its address,
-        from which it is downloaded to there.
+        torch.hub keeps downloads (`checkpoints` of `torch.hub.get_dir()`).
 
         Args:
             path: The file, such as the flag `--extractor-weights` gives it.
-            download: Whether the network may be asked.
 
         Raises:
-            ConfigError: There is no such file and it cannot be downloaded, or its content is other.
+            ConfigError: There is no file that was named, or its content is other.
         """
         named = path if path is not None else os.environ.get(self.variable)
         if named:
@@ -65,26 +65,41 @@ class Weights:
                     f"{origin}: no file {file}; it should be {self.file}, {self._help}"
                 )
             return self._checked(file, origin)
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
         for name in (self.file, *self.same):
-            if (folder / name).is_file():
-                return self._checked(folder / name, "the cache of torch.hub")
-        target = folder / self.file
-        reason = DOWNLOADS_OFF
-        if download:
-            logger.info("downloading %s to %s", self.url, target)
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                # writes to a temporary file, checks the hash, then renames
-                torch.hub.download_url_to_file(
-                    self.url, str(target), hash_prefix=self.sha256, progress=False
-                )
-                return target
-            except (OSError, RuntimeError) as error:
-                reason = f"the download failed: {str(error).partition(chr(10))[0]}"
-        raise ConfigError(
+            if (file := self._target.with_name(name)).is_file():
+                return self._checked(file, "the cache of torch.hub")
+        return None
+
+    def find(self, path: str | Path | None = None, *, download: bool = True) -> Path:
+        """The file that is `here`, or else is downloaded to where torch.hub keeps downloads.
+
+        Args:
+            path: As of `here`.
+            download: Whether the network may be asked.
+
+        Raises:
+            ConfigError: As of `here`, and where it cannot be downloaded.
+        """
+        if (found := self.here(path)) is not None:
+            return found
+        if not download:
+            raise self.absent()
+        logger.info("downloading %s to %s", self.url, self._target)
+        try:
+            self._target.parent.mkdir(parents=True, exist_ok=True)
+            # writes to a temporary file, checks the hash, then renames
+            torch.hub.download_url_to_file(
+                self.url, str(self._target), hash_prefix=self.sha256, progress=False
+            )
+        except (OSError, RuntimeError) as error:
+            raise self.absent(f"the download failed: {first_line(error)}") from error
+        return self._target
+
+    def absent(self, reason: str = "downloads are off") -> ConfigError:
+        """The error for a file that cannot be had, with where to put it."""
+        return ConfigError(
             f"extractor {self.extractor!r} has no weights ({reason}): get {self.url} on a machine "
-            f"with network and put it at {target}, {self._help}"
+            f"with network and put it at {self._target}, {self._help}"
         )
 
     def load(self, path: str | Path | None = None, *, download: bool = True) -> dict[str, Tensor]:

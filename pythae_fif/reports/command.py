@@ -10,6 +10,7 @@ from pythae_fif.benchmark.config import OVERRIDES, Experiment, Profile, load_exp
 from pythae_fif.benchmark.model_entry import all_models, read_model_entry
 from pythae_fif.benchmark.plan import RunSpec, configurations
 from pythae_fif.sampling import SAMPLERS
+from pythae_fif.validation import flag_of
 
 GRID_FLAGS = ("beta", "hutchinson_samples")
 
@@ -99,7 +100,7 @@ def _flag(key: str, values: Sequence[object], usual: Sequence[object]) -> list[s
     """The words of a flag, none if the values are the usual ones."""
     if set(values) == set(usual):
         return []
-    return [f"--{key.replace('_', '-')}", *map(str, values)]
+    return [flag_of(key), *map(str, values)]
 
 
 def _asked_samplers(specs: Iterable[RunSpec]) -> list[str]:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from pythae_fif.pictures import new_figure
-from pythae_fif.reports.report import SAMPLER_LABELS, Report, Row
+from pythae_fif.reports.report import Report, Row
+from pythae_fif.sampling import SAMPLERS
 from pythae_fif.training import read_log
 
 
@@ -58,7 +59,7 @@ def beta_figure(report: Report) -> Any:
             marker="o",
             markersize=4,
             color=f"C{samplers.index(sampler)}",
-            label=f"{SAMPLER_LABELS[sampler]}, K = {vectors}",
+            label=f"{SAMPLERS[sampler].label}, K = {vectors}",
         )
     means = [statistics.fmean(v) for line in values.values() for v in line.values()]
     if max(means) > 10 * min(means) > 0:  # one bad value must not flatten all others

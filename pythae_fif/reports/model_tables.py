@@ -10,7 +10,8 @@ from pythae_fif.benchmark.record import ImageRecord
 from pythae_fif.benchmark.selection import Choice, Result
 from pythae_fif.evaluation.codes import CodeScores
 from pythae_fif.reports.grid import DASH, Cell, Grid, measured, number, spread
-from pythae_fif.reports.report import SAMPLER_LABELS, Report
+from pythae_fif.reports.report import Report
+from pythae_fif.sampling import SAMPLERS
 
 THREE = ("normal", "gaussian", "gmm")
 """The samplers that the table of codes compares."""
@@ -42,7 +43,7 @@ def configuration_grid(report: Report) -> Grid | None:
     return Grid(
         title="FIF's configurations (figure 10)",
         headings=[
-            "configuration", "seeds", "KL, nats ↓", *(f"{SAMPLER_LABELS[s]} ↓" for s in samplers),
+            "configuration", "seeds", "KL, nats ↓", *(f"{SAMPLERS[s].label} ↓" for s in samplers),
         ],
         align="lrr" + "r" * len(samplers),
         rows=rows,
@@ -67,7 +68,7 @@ def code_grid(report: Report) -> Grid | None:
             rows.append(_codes(choice, codes))
     if not rows:
         return None
-    names = [SAMPLER_LABELS[name] for name in THREE]
+    names = [SAMPLERS[name].label for name in THREE]
     return Grid(
         title="Codes",
         headings=[

@@ -21,13 +21,13 @@ from pythae_fif.reports.published import (
     load_published,
     printed,
 )
-from pythae_fif.reports.report import SAMPLER_LABELS, Report, Row
-from pythae_fif.sampling import FITTED
+from pythae_fif.reports.report import Report, Row
+from pythae_fif.sampling import FITTED, SAMPLERS
 from pythae_fif.validation import parse_duration
 
 INCEPTION = ("inception", "tf-inception")
 PUBLISHED_SAMPLES = 10_000
-SAMPLERS = ("normal", "gmm")
+COMPARED = ("normal", "gmm")
 """Those of tables 2 and 3; between the two stands `gaussian` where it was measured."""
 METRICS = ("FID", "IS")
 
@@ -111,7 +111,7 @@ class _Beside:
     def samplers(self) -> list[str]:
         """Those of tables 2 and 3, with the Gaussian where it was measured."""
         known = {sampler for _, sampler in self.rows}
-        return [s for s in ("normal", "gaussian", "gmm") if s in SAMPLERS or s in known]
+        return [s for s in ("normal", "gaussian", "gmm") if s in COMPARED or s in known]
 
     def headings(self, prefix: str = "", published: bool = True) -> list[str]:
         """Of a group of columns: distance and score, measured and, of most, published."""
@@ -159,7 +159,7 @@ class _Beside:
             measured_rows = [self.rows.get((model, sampler)) for model in variants]
             known = [row for row in measured_rows if row is not None]
             shown.append(min(known, key=lambda row: row.frechet_test, default=None))
-            if sampler not in SAMPLERS:
+            if sampler not in COMPARED:
                 cells += self.measured(shown[-1])
                 continue
             pairs = [
@@ -222,7 +222,7 @@ def table8(report: Report) -> Grid | None:
     rows, groups, compared = [], [], []
     for fid, inception in zip(distances, published.find(**where, metric="IS"), strict=True):
         row = left.pop((fid.at["model"], fid.at["sampler"]), None)
-        sampler = SAMPLER_LABELS[fid.at["sampler"]]
+        sampler = SAMPLERS[fid.at["sampler"]].label
         name = fid.row if fid.compared else f"{fid.row} (not compared)"
         rows.append([_name(name, [row]), Cell(sampler), *beside.cells(row, fid, inception)])
         groups.append(sampler)
@@ -260,7 +260,7 @@ def _order_notes(rows: list[list[Cell]], compared: list[str]) -> list[str]:
         compared: The sampler of each; "" of those outside the comparison.
     """
     found = []
-    for sampler in map(SAMPLER_LABELS.__getitem__, SAMPLERS):
+    for sampler in (SAMPLERS[name].label for name in COMPARED):
         pairs = [
             (row[2].value, row[3].value)
             for row, of in zip(rows, compared, strict=True)
@@ -318,7 +318,7 @@ def _both_headings(beside: _Beside) -> list[str]:
     return [
         heading
         for name in beside.samplers
-        for heading in beside.headings(f"{SAMPLER_LABELS[name]}: ", published=name in SAMPLERS)
+        for heading in beside.headings(f"{SAMPLERS[name].label}: ", published=name in COMPARED)
     ]
 
 

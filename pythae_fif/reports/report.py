@@ -1,7 +1,6 @@
 """The scores of an experiment: one row a model and sampler, chosen on the validation split."""
 
 __all__ = [
-    "SAMPLER_LABELS",
     "Report",
     "Row",
     "build_report",
@@ -20,22 +19,8 @@ from pythae_fif.evaluation.scores import Scores
 from pythae_fif.evaluation.scoring import FEWEST_SAMPLES
 from pythae_fif.reports.command import commands_of
 from pythae_fif.runs.compare import difference
-from pythae_fif.sampling import FIT_STEPS, FITTED
-
-SAMPLER_LABELS = {
-    "normal": "N",
-    "gaussian": "Gaussian",
-    "gmm": "GMM",
-    "maf": "MAF",
-    "iaf": "IAF",
-    "two_stage": "2-stage",
-    "vamp": "VAMP",
-    "hypersphere": "sphere",
-    "poincare": "Poincaré",
-    "rhvae": "RHVAE",
-    "pixelcnn": "PixelCNN",
-}
-"""Names of samplers as tables show them; N is the standard normal."""
+from pythae_fif.sampling import FIT_STEPS, FITTED, SAMPLERS
+from pythae_fif.validation import flag_of
 
 CONSTANT = 0.98
 """A model whose squared error is above this part of the mean image's error did not learn."""
@@ -226,13 +211,11 @@ def _notes(report: Report) -> list[str]:
         ", ".join(f"{name} {p.versions[name]}" for name in MAIN_PACKAGES if name in p.versions)
         for p in provenance
     )
-    fitted = [SAMPLER_LABELS[s] for s in FITTED if any(choice.sampler == s for choice in choices)]
+    fitted = [SAMPLERS[s].label for s in FITTED if any(choice.sampler == s for choice in choices)]
     seeds = sorted({result.spec.seed for choice in choices for result in choice.results})
     most = max(choice.candidates for choice in choices)
     tried = "one configuration" if most == 1 else f"at most {most} configurations"
-    changed = " ".join(
-        f"--{key.replace('_', '-')} {value}" for key, value in experiment.overrides.items()
-    )
+    changed = " ".join(f"{flag_of(key)} {value}" for key, value in experiment.overrides.items())
     notes = [
         f"Profile `{experiment.profile}` ({experiment.settings.note})"
         + (f", but with {changed}" if changed else "")
@@ -334,7 +317,7 @@ def _split_noise(choices: Sequence[Choice]) -> dict[str, float]:
     """
     ratios: dict[str, list[float]] = {}
     for choice in choices:
-        logs = [math.log(max(_distance(choice, split), 1e-9)) for split in ("test", "val")]
+        logs = [math.log(max(choice.distance(split), 1e-9)) for split in ("test", "val")]
         ratios.setdefault(choice.sampler, []).append(logs[0] - logs[1])
     found = {}
     for sampler, values in ratios.items():
@@ -344,17 +327,13 @@ def _split_noise(choices: Sequence[Choice]) -> dict[str, float]:
     return found
 
 
-def _distance(choice: Choice, split: str) -> float:
-    return statistics.fmean(r.record.scores[choice.sampler].frechet[split] for r in choice.results)
-
-
 def _sampling_error(choice: Choice) -> float | None:
     """Of the test distance, over draws of samples; None where a record does not know it."""
     return choice.mean(lambda scores: (scores.frechet_error or {}).get("test"))
 
 
 def _row(choice: Choice, split_noise: float, constant_mse: float | None) -> Row:
-    frechet_test, seeds = _distance(choice, "test"), len(choice.results)
+    frechet_test, seeds = choice.distance("test"), len(choice.results)
     draws = _sampling_error(choice)
     spread = draws if seeds == 1 else choice.std(lambda scores: scores.frechet["test"])
     # Each seed draws its own samples, so a distance moves at least as much as those of draws do.
@@ -370,10 +349,10 @@ def _row(choice: Choice, split_noise: float, constant_mse: float | None) -> Row:
 
     return Row(
         model=read_model_entry(choice.model).label,
-        sampler=SAMPLER_LABELS[choice.sampler],
+        sampler=SAMPLERS[choice.sampler].label,
         configuration=choice.spec.configuration,
         candidates=choice.candidates,
-        frechet_val=_distance(choice, "val"),
+        frechet_val=choice.distance("val"),
         frechet_test=frechet_test,
         frechet_test_std=spread,
         frechet_test_noise=2 * noise,

@@ -98,18 +98,17 @@ def _worked(
     worked_on: SpecT | None = None
     while True:
         spec = read_config(folder.path).spec_of(kind, folder.path)
-        record = kind.record_in(read_json(folder.path / "result.json"), spec)
-        if record is not None and kind.is_done(spec, record, folder.path):
-            return record
-        if spec == worked_on:
-            raise FIFError("the run ended without a record of all that was asked")
         if spec.run_id != folder.run_id:
             raise FIFError(
                 f"config.yaml describes run {spec.run_id}, not {folder.run_id}: was it edited?"
             )
+        before = whole_record(kind, spec, folder.path / "result.json")
+        if before is not None and kind.is_done(spec, before, folder.path):
+            return before
+        if spec == worked_on:
+            raise FIFError("the run ended without a record of all that was asked")
         started = time.time()
         git_state()  # of the code that runs, before an editor changes it
-        before = whole_record(kind, spec, folder.path / "result.json")
         kind.work(Job(folder, spec, environment, before, started, lent))
         worked_on = spec
 

@@ -1,6 +1,15 @@
 """What runs of one kind are: their specification, their record, and the work between the two."""
 
-__all__ = ["Environment", "Job", "Kind", "Spec", "SpecT", "require_planned", "run_id_of"]
+__all__ = [
+    "Environment",
+    "Finished",
+    "Job",
+    "Kind",
+    "Spec",
+    "SpecT",
+    "require_planned",
+    "run_id_of",
+]
 
 import dataclasses
 import hashlib
@@ -138,16 +147,12 @@ class Job(Generic[SpecT, RecordT]):
         self.folder.write_json("result.json", sealed.to_dict())
 
 
-def _always(spec: Any, record: Any) -> bool:
-    return True
+@dataclass(frozen=True)
+class Finished(Generic[SpecT, RecordT]):
+    """A run with a record: what was asked and what came of it."""
 
-
-def _nothing(run_dir: Path, record: Any) -> bool:
-    return False
-
-
-def _latest(before: Any, asked: Any) -> Any:
-    return asked
+    spec: SpecT
+    record: RecordT
 
 
 @dataclass(frozen=True)
@@ -160,9 +165,6 @@ class Kind(Generic[SpecT, RecordT]):
         spec_from: Makes a specification of what its `to_dict` gave.
         record: The class of its records.
         work: Does a run; it writes the record by :meth:`Job.write_record`.
-        answers: Whether a record of this run holds all that the specification asks for.
-        joined: Of two specifications of one run, what both ask for.
-        lacks: Whether a finished run's folder lacks a file that `work` makes anew without training.
     """
 
     name: str
@@ -170,9 +172,18 @@ class Kind(Generic[SpecT, RecordT]):
     spec_from: Callable[[dict[str, Any]], SpecT]
     record: type[RecordT]
     work: Callable[[Job[SpecT, RecordT]], None]
-    answers: Callable[[SpecT, RecordT], bool] = _always
-    joined: Callable[[SpecT, SpecT], SpecT] = _latest
-    lacks: Callable[[Path, RecordT], bool] = _nothing
+
+    def answers(self, spec: SpecT, record: RecordT) -> bool:
+        """Whether a record of this run holds all that the specification asks for."""
+        return True
+
+    def joined(self, before: SpecT, asked: SpecT) -> SpecT:
+        """Of two specifications of one run, what both ask for."""
+        return asked
+
+    def lacks(self, run_dir: Path, record: RecordT) -> bool:
+        """Whether a finished run's folder lacks a file that `work` makes anew without training."""
+        return False
 
     def record_in(self, content: Any, spec: SpecT) -> RecordT | None:
         """The record of a run in the content of its file; None if it is not whole or another's."""

@@ -3,7 +3,6 @@
 __all__ = ["PACKAGES", "GitState", "git_state", "peak_memory_mb", "processor", "provenance"]
 
 import functools
-import importlib.metadata
 import os
 import platform
 import re
@@ -16,7 +15,7 @@ from typing import NamedTuple
 
 import torch
 
-from pythae_fif.runs.record import Provenance
+from pythae_fif.runs.record import Provenance, installed
 from pythae_fif.volume_change.precision import allows_tf32
 
 PACKAGES = (
@@ -43,7 +42,7 @@ def provenance(device: str, started: float, attempts: int) -> Provenance:
     gpu_memory = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None
     git = git_state()
     return Provenance(
-        versions=_versions(),
+        versions={name: here for name in PACKAGES if (here := installed(name)) is not None},
         python=platform.python_version(),
         platform=platform.system(),
         git_revision=git.revision,
@@ -61,16 +60,6 @@ def provenance(device: str, started: float, attempts: int) -> Provenance:
         peak_gpu_memory_mb=None if gpu_memory is None else round(gpu_memory),
         attempts=attempts,
     )
-
-
-def _versions() -> dict[str, str]:
-    found: dict[str, str] = {}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def processor() -> str:

@@ -1,8 +1,10 @@
 """What a run leaves behind: a typed record, sealed by a checksum of its own content."""
 
-__all__ = ["CHANGED", "Provenance", "Record", "RecordT", "marked"]
+__all__ = ["CHANGED", "Provenance", "Record", "RecordT", "installed", "marked"]
 
+import functools
 import hashlib
+import importlib.metadata
 import json
 from typing import Any, ClassVar, TypeVar
 
@@ -17,6 +19,15 @@ CHANGED = "+"
 """Behind a revision that does not hold all of the code."""
 
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+
+@functools.cache
+def installed(package: str) -> str | None:
+    """The version of a package that is installed, else None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 class Provenance(BaseModel):

@@ -3,8 +3,6 @@
 __all__ = ["KINDS_OF_FINDINGS", "WRONG", "Finding", "verify"]
 
 import contextlib
-import functools
-import importlib.metadata
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +16,7 @@ from pythae_fif.runs.claim import is_claimed
 from pythae_fif.runs.folder import STATUS, Status
 from pythae_fif.runs.kind import Kind
 from pythae_fif.runs.pack import TEXTS, read_packs
-from pythae_fif.runs.record import Record
+from pythae_fif.runs.record import Record, installed
 from pythae_fif.runs.store import read_config
 
 WRONG = ("corrupt", "missing", "misplaced", "unreadable")
@@ -193,14 +191,6 @@ def _other_versions(versions: Mapping[str, str]) -> list[str]:
     return [
         f"{package} {version} ({here} here)" if here else f"{package} {version} (not here)"
         for package, version in versions.items()
-        for here in [_installed(package)]
+        for here in [installed(package)]
         if here != version
     ]
-
-
-@functools.cache
-def _installed(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None

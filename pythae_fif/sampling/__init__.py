@@ -22,25 +22,49 @@ else:
   own. It refuses a batch of one: `fit` leaves the last image out where there would be such a batch.
 """
 
-__all__ = ["FITTED", "FIT_STEPS", "SAMPLERS"]
+__all__ = ["FITTED", "FIT_STEPS", "SAMPLERS", "Sampler"]
+
+from typing import NamedTuple
+
+
+class Sampler(NamedTuple):
+    """What is told of a sampler.
+
+    Attributes:
+        label: Its name in tables; N is the standard normal.
+        line: One line about it.
+        fitted: Whether it has a density model, which is trained here and not as in a paper.
+    """
+
+    label: str
+    line: str
+    fitted: bool = False
+
 
 SAMPLERS = {
-    "normal": "standard normal codes",
-    "gaussian": "one Gaussian of full covariance fitted to the training codes",
-    "gmm": "Gaussian mixture of ten components fitted to the training codes",
-    "maf": "masked autoregressive flow fitted to the training codes",
-    "iaf": "inverse autoregressive flow fitted to the training codes",
-    "two_stage": "a second VAE fitted to the training codes, for models that are VAEs",
-    "vamp": "VAMP's own prior: the posteriors of its pseudo-inputs",
-    "hypersphere": "uniform codes on the sphere, for SVAE",
-    "poincare": "wrapped normal codes in the Poincaré ball, for PoincareVAE",
-    "rhvae": "RHVAE's own prior, the volume of its metric, by Hamiltonian Monte Carlo",
-    "pixelcnn": "PixelCNN fitted to the training codes' indices, for VQVAE",
+    "normal": Sampler("N", "standard normal codes"),
+    "gaussian": Sampler("Gaussian", "one Gaussian of full covariance fitted to the training codes"),
+    "gmm": Sampler("GMM", "Gaussian mixture of ten components fitted to the training codes"),
+    "maf": Sampler("MAF", "masked autoregressive flow fitted to the training codes", fitted=True),
+    "iaf": Sampler("IAF", "inverse autoregressive flow fitted to the training codes", fitted=True),
+    "two_stage": Sampler(
+        "2-stage",
+        "a second VAE fitted to the training codes, for models that are VAEs",
+        fitted=True,
+    ),
+    "vamp": Sampler("VAMP", "VAMP's own prior: the posteriors of its pseudo-inputs"),
+    "hypersphere": Sampler("sphere", "uniform codes on the sphere, for SVAE"),
+    "poincare": Sampler("Poincaré", "wrapped normal codes in the Poincaré ball, for PoincareVAE"),
+    "rhvae": Sampler(
+        "RHVAE", "RHVAE's own prior, the volume of its metric, by Hamiltonian Monte Carlo"
+    ),
+    "pixelcnn": Sampler(
+        "PixelCNN", "PixelCNN fitted to the training codes' indices, for VQVAE", fitted=True
+    ),
 }
-"""Name of a sampler -> one line about it."""
+"""By their names in configurations and records."""
 
-FITTED = ("maf", "iaf", "two_stage", "pixelcnn")
-"""Samplers with a density model of their own, which is trained here and not as in a paper."""
+FITTED = tuple(name for name, sampler in SAMPLERS.items() if sampler.fitted)
 
 FIT_STEPS = 600
 """Steps in which a density model is fitted, where the profile does not say."""

@@ -92,10 +92,10 @@ def results_of(
         for name, part in parts.items()
     }
     engine = options.engine or LocalEngine(cpus_per_run=cores() if len(parts) == 1 else None)
-    records = finish(PARTS, specs, options, engine, on_progress)
+    finished = finish(PARTS, specs, options, engine, on_progress)
     return {
-        name: _result(type(parts[name])).validate_python(record.result)
-        for name, record in records.items()
+        name: _result(type(parts[name])).validate_python(run.record.result)
+        for name, run in finished.items()
     }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from pythae_fif.errors import RunsLeftError
 from pythae_fif.runs.engines.common import Batch, Engine, Outcome
 from pythae_fif.runs.folder import Status
-from pythae_fif.runs.kind import Environment, Kind, SpecT
+from pythae_fif.runs.kind import Environment, Finished, Kind, SpecT
 from pythae_fif.runs.record import RecordT
 from pythae_fif.runs.store import Store
 from pythae_fif.studies import OnProgress, StudyOptions
@@ -20,8 +20,8 @@ def finish(
     options: StudyOptions,
     engine: Engine,
     on_progress: OnProgress,
-) -> dict[str, RecordT]:
-    """The records of runs; a run that has one already is not done again.
+) -> dict[str, Finished[SpecT, RecordT]]:
+    """The runs with their records, by name; a run that has one already is not done again.
 
     Args:
         kind: Of all these runs.
@@ -58,15 +58,15 @@ def finish(
         outcomes = engine.run_all(batch, on_change)
         store.refresh()
     errors = {names[o.run_dir]: f"{o.run_dir}: {o.error or o.state}" for o in outcomes}
-    records, left = {}, []
+    finished, left = {}, []
     for name, spec in specs.items():
         record = store.record(spec)
         if record is not None:
-            records[name] = record
+            finished[name] = Finished(spec, record)
         else:
             left.append(f"{name}: {errors.get(name) or 'no record'}")
     if left:
         failed = f"{len(left)} of {len(specs)} runs failed: {'; '.join(left)}"
         raise RunsLeftError(engine.parting or failed)
     on_progress(said or next(iter(specs)), 1.0)
-    return records
+    return finished

@@ -12,7 +12,7 @@ import numpy as np
 from pythae_fif.pictures import new_figure, read_pixels
 from pythae_fif.runs.engines.common import cores
 from pythae_fif.runs.engines.local import LocalEngine
-from pythae_fif.runs.kind import Environment
+from pythae_fif.runs.kind import Environment, Finished
 from pythae_fif.runs.store import Store
 from pythae_fif.studies import OnProgress, StudyOptions
 from pythae_fif.studies.output import Drawing, data_name, write_study
@@ -65,12 +65,7 @@ def summarise(spectra: np.ndarray) -> Summary:
     return Summary(mean, std, above, low, high)
 
 
-@dataclass(frozen=True)
-class _Model:
-    """One trained model: what was asked, and what it gave."""
-
-    spec: SpectrumSpec
-    record: SpectrumRecord
+_Model = Finished[SpectrumSpec, SpectrumRecord]
 
 
 def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
@@ -107,8 +102,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
         for seed in seeds
     }
     engine = options.engine or LocalEngine(cpus_per_run=cores())
-    records = finish(SPECTRUM, specs, options, engine, on_progress)
-    models = [_Model(specs[name], record) for name, record in records.items()]
+    models = list(finish(SPECTRUM, specs, options, engine, on_progress).values())
     name = f"spectrum-{data_name(dataset, latent_dim, LATENT_DIM)}-{options.profile}"
     budget = (
         f"{len(splits.train):,} images, {size.epochs} epochs, {len(seeds)} models a weight, d = "

@@ -76,11 +76,11 @@ def train_configurations(
     trials = {name: _spec(name, table, of, [seeds[0]] * len(of)) for name, of in several.items()}
     if trials:
         tried = finish(TABULAR, trials, options, engine, tell(0, 0.5))
-        chosen |= {name: _best(rates[name], record) for name, record in tried.items()}
+        chosen |= {name: _best(rates[name], run.record) for name, run in tried.items()}
         rest = tell(0.5, 0.5)
     specs = {name: _spec(name, table, [chosen[name]] * len(seeds), seeds) for name in names}
-    records = finish(TABULAR, specs, options, engine, rest)
-    return [Trained(specs[name], records[name]) for name in names]
+    finished = finish(TABULAR, specs, options, engine, rest)
+    return [Trained(run.spec, run.record) for run in finished.values()]
 
 
 def _spec(

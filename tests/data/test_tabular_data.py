@@ -102,21 +102,6 @@ def test_real_parts(shared, name):
 # ---------------------------------------------------------------- the pickle
 
 
-def test_a_frame_of_the_pandas_at_hand_is_read(tmp_path):
-    pandas = pytest.importorskip("pandas")
-    columns = gas_columns()
-    frame = pandas.DataFrame(columns)
-    frame["whole"] = np.arange(ROWS, dtype=np.int8)
-    columns["whole"] = frame["whole"].to_numpy()
-    frame.columns = frame.columns.astype(object)  # with pyarrow it has text of its own kind
-    for protocol in (2, 4, 5):
-        frame.to_pickle(tmp_path / "new.pickle", protocol=protocol)
-        ours = read_frame_pickle(tmp_path / "new.pickle")
-        assert list(ours) == list(columns)
-        for name, values in columns.items():
-            np.testing.assert_array_equal(ours[name], values)
-
-
 @pytest.mark.parametrize("function", [os.system, eval, np.load, __import__])
 def test_a_hostile_pickle_is_refused_and_not_run(tmp_path, function):
     mark = tmp_path / "mark"

@@ -304,7 +304,10 @@ class TestFrechetError:
     @pytest.mark.parametrize(("rows", "dim"), [(200, 6), (10, 30)])
     def test_is_the_derivative_by_the_weights(self, rows, dim):
         """A sample that is there twice moves the distance by the N-th part of its influence."""
-        features, reference = normal(rows, dim, seed=0), statistics_of(normal(100, dim, seed=1))
+        features, reference = (
+            normal(rows, dim, seed=0),
+            statistics_of(normal(100, dim, seed=1)),
+        )
         many = 20
         repeated = features.repeat(many, 1)
         at = frechet_distance(statistics_of(repeated), reference)

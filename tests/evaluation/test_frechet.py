@@ -1,6 +1,5 @@
 """Statistics of features and the Frechet distance: against known values, SciPy, and each other."""
 
-import itertools
 import math
 
 import numpy as np
@@ -12,7 +11,7 @@ from hypothesis import strategies as st
 from support.features import normal, statistics_of
 
 from pythae_fif.errors import DataError, NonFiniteError
-from pythae_fif.evaluation import FeatureStatistics, frechet_distance
+from pythae_fif.evaluation import frechet_distance
 from pythae_fif.evaluation.frechet import squared_wasserstein
 
 
@@ -27,21 +26,24 @@ def gaussian(rows: int, dim: int, *, seed: int) -> torch.Tensor:
 class TestStatistics:
     @settings(max_examples=40, deadline=None)
     @given(
-        cuts=st.lists(st.integers(0, 60), max_size=12),
+        rows=st.integers(2, 70),
+        columns=st.integers(1, 9),
+        block=st.integers(1, 80),
         shift=st.sampled_from([0.0, 1.0, 1e4]),
         seed=st.integers(0, 1000),
     )
-    def test_does_not_depend_on_the_batches(self, cuts, shift, seed):
-        features = gaussian(60, 5, seed=seed) + shift
-        edges = sorted({0, 60, *cuts})
-        streamed = FeatureStatistics()
-        for start, stop in itertools.pairwise(edges):
-            streamed.update(features[start:stop])
-        assert streamed.count == 60
-        expected = torch.from_numpy(np.cov(features.numpy(), rowvar=False))
-        torch.testing.assert_close(streamed.mean, features.mean(dim=0), rtol=1e-9, atol=1e-9)
+    def test_does_not_depend_on_the_blocks(self, rows, columns, block, shift, seed):
+        features = gaussian(rows, columns, seed=seed) + shift
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("pythae_fif.evaluation.frechet.ROWS", block)
+            patch.setattr("pythae_fif.evaluation.frechet.COLUMNS", 1 + block % columns)
+            found = statistics_of(features)
+        assert found.count == rows
+        expected = torch.from_numpy(np.cov(features.numpy(), rowvar=False)).reshape(columns, -1)
+        torch.testing.assert_close(found.mean, features.mean(dim=0), rtol=1e-9, atol=1e-9)
         scale = float(expected.abs().max())
-        torch.testing.assert_close(streamed.covariance, expected, rtol=1e-6, atol=1e-6 * scale)
+        torch.testing.assert_close(found.covariance, expected, rtol=1e-9, atol=1e-9 * scale)
+        assert torch.equal(found.scatter, found.scatter.T)
 
     def test_is_float64_from_float32_features(self):
         features = gaussian(500, 3, seed=0).float() + 1e3
@@ -50,19 +52,9 @@ class TestStatistics:
         assert covariance.dtype == torch.float64
         np.testing.assert_allclose(covariance.numpy(), expected, rtol=1e-9)
 
-    def test_an_empty_batch_changes_nothing(self):
-        statistics = statistics_of(gaussian(5, 3, seed=0))
-        before = statistics.covariance
-        statistics.update(torch.zeros(0, 3))
-        assert statistics.count == 5
-        assert torch.equal(statistics.covariance, before)
-
-    def test_rejects_another_number_of_features(self):
-        statistics = statistics_of(torch.zeros(2, 3))
-        with pytest.raises(DataError, match=r"shape \(B, 3\), not \(2, 4\)"):
-            statistics.update(torch.zeros(2, 4))
-        with pytest.raises(DataError, match=r"shape \(B, F\)"):
-            FeatureStatistics().update(torch.zeros(4))
+    def test_rejects_another_shape(self):
+        with pytest.raises(DataError, match=r"shape \(N, F\), not \(4,\)"):
+            statistics_of(torch.zeros(4))
 
     @pytest.mark.parametrize("bad", [math.nan, math.inf])
     def test_names_the_non_finite(self, bad):
@@ -73,7 +65,7 @@ class TestStatistics:
 
     def test_too_few(self):
         with pytest.raises(DataError, match="at least 2 feature vectors, not 0"):
-            _ = FeatureStatistics().covariance
+            _ = statistics_of(torch.zeros(0, 2)).covariance
         with pytest.raises(DataError, match="at least 2 feature vectors, not 1"):
             _ = statistics_of(torch.zeros(1, 2)).covariance
 
@@ -130,7 +122,10 @@ class TestFrechet:
         assert there >= float((a.mean - b.mean).square().sum()) * (1 - 1e-8)
 
     def test_constant_features(self):
-        a, b = statistics_of(torch.zeros(3, 2)), statistics_of(torch.full((3, 2), 2.0))
+        a, b = (
+            statistics_of(torch.zeros(3, 2)),
+            statistics_of(torch.full((3, 2), 2.0)),
+        )
         assert frechet_distance(a, b) == 8
 
     def test_too_few_or_of_another_extractor(self):

@@ -51,12 +51,11 @@ from pythae_fif.reports.published_tables import (
     table3,
     table8,
 )
-from pythae_fif.reports.report import SAMPLER_LABELS, Report, Row, build_report
+from pythae_fif.reports.report import Report, Row, build_report
 from pythae_fif.reports.sample_figure import Line, images_of
 from pythae_fif.reports.score_table import score_grid, score_terminal
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.kind import Environment
-from pythae_fif.sampling import SAMPLERS
 
 EXPERIMENT = report_store.experiment()
 DRAWN = (
@@ -150,9 +149,6 @@ class TestStored:
 
 
 class TestTable:
-    def test_every_sampler_has_a_name(self):
-        assert set(SAMPLER_LABELS) == set(SAMPLERS)
-
     @pytest.mark.parametrize(
         ("results", "marks"),
         [(RESULTS, [3, 1, 0, 2, 0, 3, 0]), (RESULTS[:1], [0, 0])],

@@ -21,7 +21,6 @@ from pythae_fif.benchmark.plan import RunSpec, build_model
 from pythae_fif.benchmark.yaml_files import names_in
 from pythae_fif.data import to_float
 from pythae_fif.errors import DataError, NonFiniteError
-from pythae_fif.reports.report import SAMPLER_LABELS
 from pythae_fif.sampling import FITTED, SAMPLERS
 from pythae_fif.sampling import models as models_module
 from pythae_fif.sampling import samplers as samplers_module
@@ -62,9 +61,7 @@ CASES = (
 
 
 def test_every_sampler_is_tested():
-    names = set(SAMPLERS)
-    assert {sampler for _, sampler in CASES} == names == set(SAMPLER_LABELS)
-    assert {*FITTED} < names
+    assert {sampler for _, sampler in CASES} == set(SAMPLERS)
 
 
 @pytest.mark.parametrize(("name", "sampler"), CASES)

@@ -6,6 +6,8 @@ import torch
 
 from pythae_fif.evaluation import FeatureStatistics
 
+statistics_of = FeatureStatistics.of
+
 
 def noise_images(rows: int, *shape: int, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
@@ -15,12 +17,6 @@ def noise_images(rows: int, *shape: int, seed: int = 0) -> torch.Tensor:
 def normal(rows: int, dim: int, *, seed: int, shift: float = 0.0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(rows, dim, generator=generator) + shift
-
-
-def statistics_of(features: torch.Tensor) -> FeatureStatistics:
-    statistics = FeatureStatistics()
-    statistics.update(features)
-    return statistics
 
 
 def names_in(folder: Path) -> list[str]:

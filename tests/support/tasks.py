@@ -143,16 +143,16 @@ def _answer(job: "TaskJob", names: tuple[str, ...]) -> None:
 TaskJob = Job[TaskSpec, TaskRecord]
 
 
-def _answers(spec: TaskSpec, record: TaskRecord) -> bool:
-    return set(spec.asked) <= set(record.answers)
+class _Tasks(Kind[TaskSpec, TaskRecord]):
+    def answers(self, spec: TaskSpec, record: TaskRecord) -> bool:
+        return set(spec.asked) <= set(record.answers)
+
+    def joined(self, before: TaskSpec, asked: TaskSpec) -> TaskSpec:
+        names = dict.fromkeys((*before.asked, *asked.asked))
+        return dataclasses.replace(asked, asked=tuple(names))
 
 
-def _joined(before: TaskSpec, asked: TaskSpec) -> TaskSpec:
-    names = dict.fromkeys((*before.asked, *asked.asked))
-    return dataclasses.replace(asked, asked=tuple(names))
-
-
-TASKS = Kind("tasks", 1, TaskSpec.from_dict, TaskRecord, _work, _answers, _joined)
+TASKS = _Tasks("tasks", 1, TaskSpec.from_dict, TaskRecord, _work)
 
 
 def task_store(root: Path | str) -> Store[TaskSpec, TaskRecord]:
