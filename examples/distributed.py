@@ -1,6 +1,8 @@
 """Trains FIF on the digits in several processes, on a GPU each or, without any, on the CPU.
 
 torchrun --nproc-per-node 2 -m examples.distributed --output fif_digits
+
+After an interrupt the same command goes on. When it is done, give another folder.
 """
 
 import argparse

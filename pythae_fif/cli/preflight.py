@@ -208,7 +208,7 @@ def _extractor_problem(name: str, environment: Environment) -> str | None:
             from pythae_fif.evaluation.tf_inception import find_graph
 
             find_graph(environment.extractor_weights)
-        if name == "dinov2" or name.startswith("inception"):
+        if name in EXTRACTORS and (name == "dinov2" or name.startswith("inception")):
             from pythae_fif.evaluation import DINOV2, INCEPTION  # half a second
 
             weights = DINOV2 if name == "dinov2" else INCEPTION

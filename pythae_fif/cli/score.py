@@ -125,9 +125,10 @@ def score_command(words: list[str]) -> int:
 
 def _with_channels(images: Tensor, channels: int) -> Tensor:
     """Grey images with so many channels; those of a grey file in a folder are read as RGB."""
-    if bool((images == images[:, :1]).all()):
-        return images[:, :1].expand(-1, channels, -1, -1)
-    return images
+    if images.shape[1] == channels:
+        return images
+    grey = all(bool((part == part[:, :1]).all()) for part in images.split(1024))
+    return images[:, :1].expand(-1, channels, -1, -1) if grey else images
 
 
 def _images(path: Path, size: int | None, split: str = "test") -> Tensor:
@@ -137,7 +138,7 @@ def _images(path: Path, size: int | None, split: str = "test") -> Tensor:
         key = next((k for k in ("data", split, *arrays) if k in arrays), None)
         if key is None:
             raise DataError(f"{path}: has no images")
-        return torch.from_numpy(to_uint8({key: arrays[key]}, path)[key])
+        return torch.from_numpy(to_uint8({key: arrays[key]}, path, faint=True)[key])
     if (path / "config.yaml").is_file() and (path / STATUS).is_file():
         raise DataError(f"{path}: the run has no model to score")
     if not (names := find_images(path)):

@@ -57,7 +57,9 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         raise DataError(f"{path}: not a readable .npz file ({reason})") from error
 
 
-def to_uint8(arrays: Mapping[str, np.ndarray], where: str | Path) -> dict[str, np.ndarray]:
+def to_uint8(
+    arrays: Mapping[str, np.ndarray], where: str | Path, *, faint: bool = False
+) -> dict[str, np.ndarray]:
     """Brings image arrays of one data set to uint8, (N, C, H, W).
 
     Integers are taken as 0..255. Floats are taken as 0..1 if no value in any of the arrays
@@ -68,6 +70,7 @@ def to_uint8(arrays: Mapping[str, np.ndarray], where: str | Path) -> dict[str, n
     Args:
         arrays: Key -> images (N, C, H, W), (N, H, W, C) or (N, H, W).
         where: The file, for error lines.
+        faint: Whether images may be almost black, as samples may.
 
     Returns:
         Key -> uint8 images (N, C, H, W).
@@ -96,7 +99,7 @@ def to_uint8(arrays: Mapping[str, np.ndarray], where: str | Path) -> dict[str, n
             "or floats in 0..1 or 0..255"
         )
     scale = 255.0 if high <= 1 + ROUNDING else 1.0
-    if scale == 1 and high <= FAINT:
+    if scale == 1 and high <= FAINT and not faint:
         raise DataError(
             f"{where}: no value above {high:g}, so that the images would be almost black: scale "
             "them to 0..255, or as floats to 0..1"

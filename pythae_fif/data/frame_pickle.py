@@ -57,11 +57,10 @@ class _Unpickler(pickle._Unpickler):  # the one in C allocates for any index tha
 
 
 def read_frame_pickle(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a pickled data frame of numbers, as pandas 0.14 to 1.2 wrote it.
+    """The columns of a pickled data frame of numbers, as pandas wrote it before 1.1.
 
     Args:
-        path: The file. It may have been written by Python 2, as the public archive's was. Of
-            another pandas: `pandas.read_pickle(path)`, and `to_csv` for `--dataset csv`.
+        path: The file. It may have been written by Python 2, as the public archive's was.
 
     Returns:
         Column name -> float64 values (N,), in the frame's order.

@@ -21,7 +21,7 @@ ROWS, COLUMNS = 8192, 512
 matrix only blocks from the diagonal down are computed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FeatureStatistics:
     """Mean and covariance of features, in float64.
 
@@ -50,12 +50,13 @@ class FeatureStatistics:
         """
         if features.ndim != 2:
             raise DataError(f"features must have shape (N, F), not {tuple(features.shape)}")
-        if bad := int((~features.isfinite()).any(dim=1).sum()):
+        blocks = features.detach().split(ROWS)
+        if bad := sum(int((~rows.isfinite()).any(dim=1).sum()) for rows in blocks):
             raise NonFiniteError(f"{bad} of {len(features)} feature vectors are NaN or infinite")
-        features = features.detach()
-        mean = features.mean(dim=0, dtype=torch.float64)
+        mean = torch.stack([rows.sum(0, dtype=torch.float64) for rows in blocks]).sum(0)
+        mean /= len(features)
         scatter = mean.new_zeros(len(mean), len(mean))
-        for rows in features.split(ROWS):
+        for rows in blocks:
             centred = rows - mean
             for start in range(0, len(mean), COLUMNS):
                 below = scatter[start:, start : start + COLUMNS]
@@ -106,9 +107,8 @@ def frechet_distance(
         DataError: fewer than two features in a set, or different F.
 
     Example:
-        >>> a, b = FeatureStatistics(), FeatureStatistics()
-        >>> a.update(torch.tensor([[-1.0], [0.0], [1.0]]))
-        >>> b.update(torch.tensor([[0.0], [3.0], [6.0]]))
+        >>> a = FeatureStatistics.of(torch.tensor([[-1.0], [0.0], [1.0]]))
+        >>> b = FeatureStatistics.of(torch.tensor([[0.0], [3.0], [6.0]]))
         >>> round(frechet_distance(a, b), 9)  # (3 - 0)^2 + (3 - 1)^2
         13.0
     """

@@ -84,14 +84,15 @@ class Reference:
         round_to_uint8 &= extractor.of_images
 
         def build() -> tuple[Tensor, FeatureStatistics]:
-            features = []
+            batches = []
             for batch in images.split(BATCH_SIZE):
                 if round_to_uint8 and batch.is_floating_point():
                     # unit_images first: data out of range are a mistake, samples are clamped
                     batch = rounded_images(unit_images(batch))
-                features.append(extractor(batch).features)
-            whole = torch.cat(features)
-            return whole, FeatureStatistics.of(whole)
+                batches.append(extractor(batch).features)
+            features = torch.cat(batches)
+            del batches  # as large as their whole
+            return features, FeatureStatistics.of(features)
 
         if cache_dir is None:
             return cls(*build())

@@ -12,6 +12,7 @@ import torch
 
 from pythae_fif.runs.engines.common import cores
 from pythae_fif.runs.engines.local import LocalEngine
+from pythae_fif.runs.kind import Finished
 from pythae_fif.runs.provenance import provenance
 from pythae_fif.studies import OnProgress, StudyOptions
 from pythae_fif.studies.plan import finish
@@ -30,11 +31,8 @@ STEP_NOTE = (
 
 
 @dataclass(frozen=True)
-class Trained:
+class Trained(Finished[TabularSpec, TabularRecord]):
     """What the seeds of one configuration gave, at the learning rate that was chosen."""
-
-    spec: TabularSpec
-    record: TabularRecord
 
     @property
     def configuration(self) -> Configuration:

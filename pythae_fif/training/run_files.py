@@ -99,9 +99,6 @@ class TrainingFiles:
         run: Where they are.
         model_name: Name of the folder for the model.
         writes: Whether this process writes: of several the first alone does.
-
-    Raises:
-        StoreError: A `PlainFolder` with a trained model, which would be replaced.
     """
 
     def __init__(self, run: RunFiles, model_name: str, *, writes: bool) -> None:
@@ -110,11 +107,6 @@ class TrainingFiles:
         self._model = run.path / model_name
         self._log = run.path / LOG_NAME
         self._checkpoint = run.path / CHECKPOINT_NAME
-        done = self._model.exists() and not self._checkpoint.exists()
-        if done and isinstance(run, PlainFolder):
-            raise StoreError(
-                f"{run.path}: its training is done; load {self._model}, or give another run_dir"
-            )
 
     def _write(self, path: Path, write: Callable[[BinaryIO], object]) -> None:
         """Writes a file whole, unless the run is lost until then."""
@@ -161,8 +153,16 @@ class TrainingFiles:
         """Puts back the checkpoint's state; the progress then, or None where there is none.
 
         A checkpoint that does not fit is set aside, and the model is as it was before.
+
+        Raises:
+            StoreError: A `PlainFolder` with a trained model, which would be replaced.
         """
         if not self._checkpoint.exists():
+            if isinstance(self._run, PlainFolder) and self._model.exists():
+                raise StoreError(
+                    f"{self._run.path}: its training is done; load {self._model}, or give another "
+                    "run_dir"
+                )
             return None
         initial = copy.deepcopy(model.state_dict())
         try:

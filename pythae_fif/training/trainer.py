@@ -105,7 +105,7 @@ class FIFTrainer:
     Raises:
         ConfigError: The configuration does not fit the model or the data, or is not of JSON.
         DataError: A data set is empty or none, or has too few items for processes or whitening.
-        StoreError: `run_dir` cannot be made, or holds a trained model.
+        StoreError: `run_dir` cannot be made.
 
     Example:
         >>> import tempfile
@@ -196,7 +196,7 @@ class FIFTrainer:
         Raises:
             ConfigError: BatchNorm gets one item alone.
             NonFiniteError: A loss is NaN or infinite; the message names the epoch.
-            StoreError: The run's folder cannot be written.
+            StoreError: The run's folder cannot be written, or holds a trained model.
         """
         steps = compiled_loss(self.model, self.device) if self._options.compile else nullcontext()
         with quiet_pythae(), steps:

@@ -419,6 +419,13 @@ class TestScore:
         assert (code, err) == (0, "") and "samples, references  30, 30" in out
 
     @pytest.mark.filterwarnings("ignore:scores of")
+    def test_samples_may_be_almost_black(self, run, folders):
+        np.savez(folders / "dark.npz", data=np.arange(30 * 72).reshape(30, 9, 8) % 9)
+        np.savez(folders / "b.npz", data=np.arange(30 * 72).reshape(30, 9, 8) % 200)
+        words = ["score", folders / "dark.npz", folders / "b.npz", "--extractor", "pixels"]
+        assert run.words(*words)[0] == 0
+
+    @pytest.mark.filterwarnings("ignore:scores of")
     @pytest.mark.parametrize("count", [25, 30])
     def test_one_subset_has_no_spread(self, run, folders, count):
         for number in range(count, 30):

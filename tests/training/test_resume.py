@@ -217,10 +217,12 @@ def test_another_run_s_checkpoint_is_set_aside(tmp_path, caplog):
 
 
 def test_a_folder_whose_training_is_done_is_refused(tmp_path):
-    trainer_of("AE", tmp_path, epochs=1).train()
+    first, second = (trainer_of("AE", tmp_path, epochs=1) for _ in range(2))
+    first.train()
     before = contents(tmp_path)
-    with pytest.raises(StoreError, match=r"its training is done; load .*model, or give another"):
-        trainer_of("AE", tmp_path, epochs=1)
+    for trainer in (first, second, trainer_of("AE", tmp_path, epochs=1)):
+        with pytest.raises(StoreError, match=r"its training is done; load .*model, or give anoth"):
+            trainer.train()
     assert contents(tmp_path) == before
 
 

@@ -597,6 +597,12 @@ COUPLED = CoupledOptimizerTrainerConfig
             "the training set has no labels",
         ),
         (
+            FIF(FIFConfig(input_dim=SHAPE, latent_dim=2)),
+            ImageDataset(torch.zeros(8, *reversed(SHAPE), dtype=torch.uint8)),
+            FIFTrainerConfig,
+            r"the training set has items \(4, 4, 1\), and FIF is of input_dim=\(1, 4, 4\)",
+        ),
+        (
             FIF(FIFConfig(input_dim=SHAPE, latent_dim=2, whiten=True)),
             Images(2),
             FIFTrainerConfig,
