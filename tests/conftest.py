@@ -7,11 +7,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 from support.hub import Hub
 from support.tabular_files import write_archive
 
+settings.register_profile("suite", max_examples=25, deadline=None)
+settings.load_profile("suite")
+
 if "PYTEST_XDIST_WORKER" in os.environ:  # the cores are shared by the workers
     torch.set_num_threads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Of workers, which share the cores, each has one thread of OpenMP and OpenBLAS, too."""
+    if config.getoption("numprocesses", None):
+        for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+            os.environ.setdefault(name, "1")
+
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
 

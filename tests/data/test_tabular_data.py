@@ -161,7 +161,7 @@ OPERATIONS = st.lists(
 
 
 @given(flips=FLIPS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_flipped_bytes_are_the_right_table_or_an_error(flips, tmp_path_factory):
     content = bytearray(REAL)
     for place, value in flips:
@@ -170,7 +170,7 @@ def test_flipped_bytes_are_the_right_table_or_an_error(flips, tmp_path_factory):
 
 
 @given(operations=OPERATIONS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_operations_are_a_table_or_an_error(operations, tmp_path_factory):
     _is_a_table_or_an_error(b"\x80\x02" + b"".join(operations) + b".", tmp_path_factory)
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.distributions import MultivariateNormal, kl_divergence
 
@@ -17,7 +17,6 @@ def codes(seed: int, dim: int) -> torch.Tensor:
 
 
 @given(seed=st.integers(0, 1000), dim=st.integers(1, 6))
-@settings(deadline=None, max_examples=30)
 def test_they_are_divergences_of_the_fitted_gaussian(seed, dim):
     z = codes(seed, dim)
     covariance = torch.cov(z.T, correction=0).reshape(dim, dim)

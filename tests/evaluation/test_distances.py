@@ -6,7 +6,7 @@ from dataclasses import astuple
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from support.features import normal, statistics_of
 
@@ -117,7 +117,7 @@ def test_neighbours_of_a_table_of_integers(dim, dtype):
     draws = torch.Generator().manual_seed(dim)
     samples, reference = (torch.randint(8, (1100, dim), generator=draws) for _ in range(2))
     distances = [
-        (x[:, None] - y[None]).square().sum(-1)
+        x.square().sum(1)[:, None] + y.square().sum(1) - 2 * x @ y.T
         for x, y in ((samples, reference), (samples, samples), (reference, reference))
     ]
     between, *own = distances
@@ -234,7 +234,6 @@ class TestKnownTruths:
         assert 0.4 < scores.coverage < 0.55
         assert scores.density > 0.8
 
-    @settings(max_examples=20, deadline=None)
     @given(scale=st.floats(0.1, 10), shift=st.floats(-1e3, 1e3), rows=st.integers(10, 40))
     def test_neighbours_do_not_see_scale_and_shift(self, scale, shift, rows):
         a, b = normal(rows, 3, seed=rows).double(), normal(30, 3, seed=0, shift=0.5).double()

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pythae.models import AE, VAE, AEConfig, AutoModel, VAEConfig
 from sklearn.datasets import load_digits
@@ -125,7 +125,6 @@ def _jump(encoder, x, step=1e-3):
     return float((differences / tangents[0].abs().mean()).max())
 
 
-@settings(max_examples=25, deadline=None)
 @given(
     arch=st.sampled_from(["convnet", "resnet"]),
     channels=st.integers(1, 4),

@@ -666,7 +666,6 @@ class TestComparison:
         assert "Order of" not in " ".join(table8(published_report(distances=few)).notes)
 
     @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=5, max_size=9))
-    @settings(deadline=None, max_examples=20)
     def test_agreement_of_orders_is_scipys_whatever_the_scale(self, pairs):
         x, y = (list(map(float, values)) for values in zip(*pairs, strict=True))
         if len(set(x)) > 1 and len(set(y)) > 1:

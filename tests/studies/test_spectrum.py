@@ -74,7 +74,7 @@ def test_error_bars_of_figure_8():
 @pytest.fixture
 def options(tmp_path, monkeypatch):
     """A study of two models a weight that takes no time."""
-    size = spectrum_run.Size(epochs=2, samples=12, images=100)
+    size = spectrum_run.Size(epochs=2, samples=12, images=100, channel_multiplier=0.25)
     monkeypatch.setattr(spectrum, "SIZES", {"quick": size})
     monkeypatch.setattr(spectrum, "BETAS", (1.0, 10.0))
     return StudyOptions(tmp_path, dataset="digits", latent_dim=4, engine=InProcess())

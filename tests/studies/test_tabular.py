@@ -57,6 +57,7 @@ def options(tmp_path, monkeypatch):
     for study in (tabular, ablation):
         monkeypatch.setattr(study, "load_table", load_small)
     monkeypatch.setattr(tabular_plan, "TIMED_BATCH", 16)
+    monkeypatch.setattr(tabular_plan, "ROUNDS", 2)
     write_csv(tmp_path / "t.csv", table())
     return StudyOptions(
         results=tmp_path / "results",

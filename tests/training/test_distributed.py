@@ -116,7 +116,7 @@ def _train(rank: int, count: int, folder: str, device: str) -> None:
 @pytest.mark.parametrize("device", PLACES_OF_TWO)
 def test_training_is_that_of_one_process_on_the_whole_batch(device, tmp_path, monkeypatch):
     """22 images in batches of 8: the last batch is shared three and three."""
-    torch.multiprocessing.set_forkserver_preload(["pythae_fif.benchmark.run"])
+    torch.multiprocessing.set_forkserver_preload(["pythae_fif.benchmark.run", "torch._dynamo"])
     torch.multiprocessing.start_processes(
         _train, (2, str(tmp_path), device), nprocs=2, start_method="forkserver"
     )

@@ -7,12 +7,13 @@ import logging
 import math
 import os
 import platform
+import sys
 from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pythae.data.datasets import BaseDataset, DatasetOutput, collate_dataset_output
 from pythae.models import (
@@ -479,7 +480,8 @@ def test_callbacks_hear_of_every_epoch(tmp_path):
     assert listener.heard == ["FIFConfig", *epochs, "saved", "end"]
 
 
-def test_tensorboard_shows_the_log_once_though_resumed(tmp_path):
+def test_tensorboard_shows_the_log_once_though_resumed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # TensorBoard would import it, for seconds
     reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     writes = tensorboard_writer(tmp_path)
 
@@ -635,7 +637,7 @@ def test_rejects_an_empty_evaluation_set_and_a_folder_that_is_none(tmp_path):
 
 
 @pytest.mark.parametrize("as_items", [False, True])
-@pytest.mark.parametrize(("batch_size", "works"), [(3, 2), (39, 38), (1, 2), (13, 12)])
+@pytest.mark.parametrize(("batch_size", "works"), [(3, 2), (1, 2), (13, 12)])
 def test_one_item_for_batch_norm_is_one_line_that_says_what_works(
     as_items, batch_size, works, tmp_path
 ):
@@ -730,7 +732,6 @@ def test_quiet_pythae_restores_after_an_error():
 # Loaders
 
 
-@settings(max_examples=30, deadline=None)
 @given(count=st.integers(1, 50), batch_size=st.integers(1, 60), seed=st.integers(0, 9))
 def test_loader_gives_what_pythaes_data_loader_gives(count, batch_size, seed):
     data = Images(count, seed)
@@ -747,7 +748,6 @@ def test_loader_gives_what_pythaes_data_loader_gives(count, batch_size, seed):
         assert torch.equal(mine.data, other.data) and torch.equal(mine.labels, other.labels)
 
 
-@settings(max_examples=20, deadline=None)
 @given(count=st.integers(1, 50), batch_size=st.integers(1, 60), seed=st.integers(0, 9))
 def test_shuffled_loader_gives_every_item_once(count, batch_size, seed):
     class Numbers:

@@ -73,7 +73,6 @@ def exact_surrogate(encode, decode, x):
 
 @pytest.mark.parametrize("kind", get_args(HutchinsonKind))
 @given(dim=st.integers(1, 9), samples=st.integers(1, 9), batch=st.integers(1, 4))
-@settings(max_examples=25, deadline=None)
 def test_hutchinson_contract(kind, dim, samples, batch):
     if samples > dim:
         with pytest.raises(ValueError, match=f"at most {dim}"):
@@ -934,7 +933,6 @@ def test_central_differences_of_batch_norm_are_those_of_the_whole_batch():
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.float64, 1e-13)])
 @given(data=st.data(), dim=st.integers(1, 40), batch=st.integers(1, 3))
-@settings(max_examples=20, deadline=None)
 def test_orthogonal_vectors_of_any_draw(dtype, tolerance, data, dim, batch):
     """Columns alike, zero or of very different lengths too."""
     samples = dim if data.draw(st.booleans()) else data.draw(st.integers(1, dim))

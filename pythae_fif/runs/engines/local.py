@@ -166,7 +166,9 @@ def _context(kind: Kind[Any, Any]) -> Any:
     # Each child executes the driver's main module again: what that imports of this package is
     # there already, too.
     ours = [name for name in sys.modules if name.startswith("pythae_fif.")]
-    context.set_forkserver_preload([kind.work.__module__, "matplotlib.figure", *ours])
+    # The first optimizer of a process imports dynamo, which takes seconds.
+    late = ["matplotlib.figure", "torch._dynamo"]
+    context.set_forkserver_preload([kind.work.__module__, *late, *ours])
     with _signals(signal.SIG_IGN, signal.SIGINT):  # Ctrl-C is the parent's to pass on
         forkserver.ensure_running()
     return context
