@@ -131,8 +131,8 @@ def _write_image_sheets(run_dir: Path, model: BaseAE, splits: Splits, codes: Ten
         return
     ends = to_float(splits.test, limit=2 * SIDE).to(device).tensor_split(2)
     count = min(map(len, ends))
-    of = ends[0][:count], ends[1][:count], SIDE
-    between = without_gradients(model.interpolate, *of, **told(count))
+    starts, stops = (images[:count] for images in ends)
+    between = without_gradients(model.interpolate, starts, stops, SIDE, **told(count))
     write_pixels(run_dir / "interpolations.png", sheet(between.flatten(0, 1)))
 
 

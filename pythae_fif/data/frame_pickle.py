@@ -52,7 +52,9 @@ class _Unpickler(pickle._Unpickler):  # the one in C allocates for any index tha
         package = module.partition(".")[0]
         known = (package == "numpy" and name in _NUMPY) or (package == "pandas" and name in _PANDAS)
         if not known and f"{module}.{name}" not in _PYTHON:
-            raise DataError(f"names {module}.{name}, which no table of numbers needs: not read")
+            raise DataError(
+                f"names {module}.{name}, which the published table does not need: not read"
+            )
         return type(name, (_Record,), {})
 
 
@@ -83,7 +85,7 @@ def read_frame_pickle(path: Path) -> dict[str, np.ndarray]:
         return _columns(frame, len(content))
     except _DAMAGE as error:
         raise DataError(
-            f"{path}: a pickle of something else than a data frame of numbers"
+            f"{path}: a pickle of something else than a data frame of numbers of pandas before 1.1"
         ) from error
 
 

@@ -33,7 +33,8 @@ class Sampler(NamedTuple):
     Attributes:
         label: Its name in tables; N is the standard normal.
         line: One line about it.
-        fitted: Whether it has a density model, which is trained here and not as in a paper.
+        fitted: Whether it fits a density model, which is trained here and not as in a paper. (One
+            Gaussian and a mixture are fitted, too, but not trained.)
     """
 
     label: str

@@ -83,7 +83,7 @@ class FIFTrainer:
         callbacks: Pythae's callbacks, for wandb, mlflow, comet.
         run_dir: Folder of log, checkpoint and final model, or a `RunFiles` that is asked at
             every write. By default a new folder of the model's name and the time in the
-            configuration's `output_dir`. A folder resumes; one whose training is done is refused.
+            configuration's `output_dir`. Give a folder again to resume; a finished one is refused.
         on_epoch: Called after each epoch with its number, the number of epochs and its log row.
         on_saved: Called once the model is saved, with the result and the folder that holds it,
             before that takes its final name: what is written of the model is there before it.

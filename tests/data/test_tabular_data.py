@@ -108,7 +108,9 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path, function):
     words = {os.system: f"touch {mark}", eval: f"open({str(mark)!r}, 'w')"}
     path = tmp_path / "frame.pickle"
     path.write_bytes(pickle.dumps(Made(function, (words.get(function, "antigravity"),)), 2))
-    with pytest.raises(DataError, match=r"which no table of numbers needs: not read") as caught:
+    with pytest.raises(
+        DataError, match=r"which the published table does not need: not read"
+    ) as caught:
         read_frame_pickle(path)
     assert not mark.exists() and "\n" not in str(caught.value)
 

@@ -358,8 +358,10 @@ def seeds_of(name):
 
 @pytest.fixture(scope="module", params=SMALL)
 def small(request, tmp_path_factory):
-    """A study's name, and the folder that it has written to from the command line; of one in
-    processes of their own."""
+    """A study's name, and the folder that it has written to from the command line.
+
+    The parts of `toy` are processes of their own; those of the others run in this one.
+    """
     name, root = request.param, tmp_path_factory.mktemp(request.param)
     module, attribute, size, flags = SMALL[name]
     with pytest.MonkeyPatch.context() as patch:
