@@ -3,13 +3,14 @@
 The command line's `--help` must not wait for torch, which most modules import.
 """
 
-__all__ = ["import_named", "lazily"]
+__all__ = ["import_named", "lazily", "own_code"]
 
 import ast
 import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,26 @@ def import_named(module: str, name: str) -> Any:
     Raises:
         ImportError, AttributeError: There is none; whatever else the user's own module raises.
     """
+    _see_working_directory()
+    return getattr(import_module(module), name)
+
+
+def own_code(module: str) -> str | None:
+    """The code of a module that is neither Pythae's nor this package's, else None.
+
+    Comments and layout are not in it. What the module imports is not in it either.
+    """
+    if module.partition(".")[0] in ("pythae", "pythae_fif"):
+        return None
+    _see_working_directory()
+    try:
+        found = find_spec(module)
+        source = Path(str(found and found.origin)).read_text("utf-8")
+        return ast.unparse(ast.parse(source))
+    except Exception:  # there is none; if it is needed, `import_named` says why
+        return None
+
+
+def _see_working_directory() -> None:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
-    return getattr(import_module(module), name)

@@ -1,6 +1,7 @@
 """What a model of the benchmark is: a YAML file, read into a validated entry."""
 
 __all__ = [
+    "IMPORTED",
     "Grid",
     "HyperParameters",
     "ModelEntry",
@@ -22,6 +23,7 @@ from pydantic import Field, model_validator
 
 from pythae_fif.benchmark.yaml_files import config_file, configs_dir, names_in, read_yaml
 from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.lazy import own_code
 from pythae_fif.runs.kind import run_id_of
 from pythae_fif.sampling import SAMPLERS
 from pythae_fif.validation import AtLeastOne, Checked, Each, flag_of, name_of, read_checked
@@ -31,9 +33,9 @@ SamplerName = Annotated[str, name_of(lambda: SAMPLERS)]
 Grid = dict[str, Each[Any]]
 """Hyper-parameter -> its values."""
 
-_DEFINING = {
-    "model", "config", "trainer", "variational", "networks", "discriminator", "keep_last",
-}  # fmt: skip
+IMPORTED = ("model", "config", "trainer", "networks", "discriminator")
+"""Keys of an entry that hold import paths."""
+_DEFINING = {*IMPORTED, "variational", "keep_last"}
 USUAL_SAMPLERS = ("normal", "gaussian", "gmm", "maf", "iaf")
 """Those of a model with a normal prior."""
 
@@ -175,12 +177,17 @@ def read_model_entry(name: str) -> ModelEntry:
 def model_hash(name: str) -> str | None:
     """Of what the file of a user's own model says it is, beside hyper-parameters; else None.
 
+    The user's own code that the file names is part of it; see :func:`~pythae_fif.lazy.own_code`.
+
     Raises:
         ConfigError: As of :func:`read_model_entry`.
     """
     if config_file(f"models/{name}").is_relative_to(configs_dir()):
         return None
-    return run_id_of(read_model_entry(name).model_dump(include=_DEFINING))
+    content = read_model_entry(name).model_dump(include=_DEFINING)
+    modules = {str(content[key]).rpartition(".")[0] for key in IMPORTED}
+    code = {module: text for module in modules if (text := own_code(module)) is not None}
+    return run_id_of({**content, **({"code": code} if code else {})})
 
 
 def all_models() -> list[str]:

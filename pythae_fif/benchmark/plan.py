@@ -24,7 +24,13 @@ from pydantic import ValidationError
 from pythae.models import BaseAE
 
 from pythae_fif.benchmark.config import Experiment, Profile
-from pythae_fif.benchmark.model_entry import ModelEntry, model_hash, read_model_entry, shown
+from pythae_fif.benchmark.model_entry import (
+    IMPORTED,
+    ModelEntry,
+    model_hash,
+    read_model_entry,
+    shown,
+)
 from pythae_fif.benchmark.settings import RunSettings
 from pythae_fif.benchmark.yaml_files import import_class
 from pythae_fif.data import Splits
@@ -54,7 +60,8 @@ class RunSpec:
         settings: Its values for this model.
         data_hash: Of the images in use, after the profile's cut.
         labels_hash: Of their labels, if the model is told them; else None.
-        model_hash: Of what the YAML file of a model of the user's own names; else None.
+        model_hash: Of what the YAML file of a model of the user's own names, and of the user's
+            own code there; else None.
     """
 
     dataset: str
@@ -161,6 +168,7 @@ def expand(experiment: Experiment, splits: Splits | Announced) -> list[RunSpec]:
                     "are the names of subfolders, or `train_labels` of an .npz file"
                 )
             fixed["condition_dim"], labels_hash = splits.classes, splits.labels_hash
+        entry_hash = model_hash(name)
         networks: list[torch.nn.Module] = []
         for varied in configurations(profile, name, overrides):
             spec = RunSpec(
@@ -178,7 +186,7 @@ def expand(experiment: Experiment, splits: Splits | Announced) -> list[RunSpec]:
                 settings=settings,
                 data_hash=splits.content_hash,
                 labels_hash=labels_hash,
-                model_hash=model_hash(name),
+                model_hash=entry_hash,
             )
             origins = [f"models/{name}.yaml"]
             if changed.grid is not None or changed.fixed:
@@ -198,7 +206,7 @@ def check_classes(models: Iterable[str]) -> None:
     """
     for name in models:
         entry = read_model_entry(name)
-        for key in ("model", "config", "trainer", "networks", "discriminator"):
+        for key in IMPORTED:
             if getattr(entry, key) not in (None, "own"):
                 import_class(getattr(entry, key), f"{name}.yaml: {key}")
 

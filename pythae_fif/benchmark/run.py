@@ -63,7 +63,8 @@ def work(job: ImageJob) -> None:
         FIFError: Of a sampler that failed; the record holds the scores of the others.
     """
     spec, folder = job.spec, job.folder
-    require_planned(f"models/{spec.model}.yaml", model_hash(spec.model), spec.model_hash)
+    own = f"models/{spec.model}.yaml, or code that it names,"
+    require_planned(own, model_hash(spec.model), spec.model_hash)
     folder.tell("running", "loading data")
     splits = _splits_of(job)
     model, training = trained_model(job, splits)

@@ -2,4 +2,5 @@
 
 __all__ = ["Ensemble", "one_cycle"]
 
-from pythae_fif.ensemble.ensemble import Ensemble, one_cycle
+from pythae_fif.ensemble.ensemble import Ensemble
+from pythae_fif.ensemble.stacking import one_cycle

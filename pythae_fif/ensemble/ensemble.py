@@ -1,9 +1,9 @@
 """Many small models of one architecture, trained together by batched matrix products."""
 
-__all__ = ["Ensemble", "one_cycle"]
+__all__ = ["Ensemble"]
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import LRScheduler
 
 from pythae_fif.device import default_device, fork_rng
-from pythae_fif.ensemble.group import Group, Step, split_members, train_epoch, workers
+from pythae_fif.ensemble.group import Group, Step, split_members, state_of, train_epoch, workers
 from pythae_fif.ensemble.stacking import (
     THIN_PRODUCTS,
     Nets,
@@ -82,7 +82,8 @@ class Ensemble:
         self.models = [model.to(default_device()) for model in models]
         self.backend = "eager"
         self._compile = compile
-        self._iterations: list[float] = []
+        self._groups: list[Group] = []
+        self._epoch, self._iterations, self._solved = 0, 0.0, 0
         self._config = common_config(self.models)
         if not all(p.requires_grad for model in self.models for p in model.parameters()):
             raise ConfigError("an ensemble trains all weights: some of a member's are frozen")
@@ -144,6 +145,7 @@ class Ensemble:
         schedule: Callable[[Optimizer, int], LRScheduler] | None = None,
         likelihood_weight: Callable[[int], float] = lambda epoch: 1.0,
         on_epoch: Callable[[int], None] | None = None,
+        state: Mapping[str, Any] | None = None,
     ) -> None:
         """Trains all members with Adam.
 
@@ -160,13 +162,13 @@ class Ensemble:
                 is stepped after every step.
             likelihood_weight: The likelihood's factor in the loss of an epoch, from 1.
             on_epoch: Called after every epoch with its number, from 1.
+            state: Of :meth:`training_state`, to go on from; of these members and arguments.
         """
         data = self._here(data)
-        if isinstance(learning_rate, float | int):
-            rates = [float(learning_rate)] * len(self.models)
-        else:
-            rates = list(learning_rate)
         count, (dim,) = len(self.models), self._config.input_dim
+        if isinstance(learning_rate, float | int):
+            learning_rate = [learning_rate] * count
+        rates = list(map(float, learning_rate))
         fits = data.dim() > 1 and data.shape[-1] == dim and data.shape[:-2] in ((), (count,))
         if len(rates) != count or not fits or not data.numel() or batch_size < 1:
             raise ConfigError(
@@ -182,7 +184,7 @@ class Ensemble:
             # Steps that are not compiled would wait for each other at the interpreter's lock.
             threads = torch.get_num_threads() if compiles else 1
             largest = self.group_numel // (batch_size * self._width)
-        groups = []
+        groups = self._groups = []
         for members in split_members(len(self.models), largest, threads):
             group = Group(
                 self._nets,
@@ -196,13 +198,24 @@ class Ensemble:
             group.optimizer, group.likelihood_weight = optimizer, likelihood_weight
             group.schedule = schedule(optimizer, epochs * batches) if schedule else None
             groups.append(group)
-        threads = min(threads, len(groups))
-        with workers(threads) as pool:
+        self._epoch, self._iterations, self._solved = 0, 0.0, 0
+        if state is not None:
+            for group in groups:
+                group.restore(state)
+            self._epoch, self._iterations, self._solved = state["progress"]
+        with workers(min(threads, len(groups))) as pool:
             pool.submit(self._set_steps, groups, compiles).result()
-            for epoch in range(1, epochs + 1):
+            for epoch in range(self._epoch + 1, epochs + 1):
                 train_epoch(pool, groups, epoch, math.ceil(batches / TURNS))
+                self._epoch = epoch
                 if on_epoch:
                     on_epoch(epoch)
+
+    def training_state(self) -> dict[str, Any]:
+        """What :meth:`train` can go on from, to the same weights; to be asked in `on_epoch`:
+        tensors and plain values alone."""
+        progress = (self._epoch, self._iterations, self._solved)
+        return {"progress": progress, **state_of(self._groups)}
 
     def _gradients(
         self, nets: Nets, parameters: list[Tensor], x: Tensor, eps: Tensor, terms: Tensor
@@ -242,8 +255,8 @@ class Ensemble:
             likelihood_weight=terms[0],
         )
         if isinstance(model, RectangularFlow) and model.cg_iterations is not None:
-            # as many times as this group has members
-            self._iterations += [model.cg_iterations.double().mean().item()] * size[0]
+            self._iterations += model.cg_iterations.double().mean().item() * size[0]
+            self._solved += size[0]  # systems of this group's members
         return loss.loss
 
     def _compiles(self, steps: int) -> bool:
@@ -255,7 +268,7 @@ class Ensemble:
 
     def _set_steps(self, groups: Sequence[Group], compiles: bool) -> None:
         """The gradients, traced to one graph and compiled where that is wanted and succeeds."""
-        self.backend, self._iterations = "eager", []
+        self.backend = "eager"
         for group in groups:
             group.step = partial(self._gradients, group.nets)
         if not compiles:
@@ -286,8 +299,7 @@ class Ensemble:
     @property
     def cg_iterations(self) -> float | None:
         """See the class."""
-        steps = self._iterations
-        return sum(steps) / len(steps) if steps else None
+        return self._iterations / self._solved if self._solved else None
 
     def members(self) -> list[FIF | RectangularFlow]:
         """The models, with the trained weights, in evaluation mode."""
@@ -376,11 +388,6 @@ class Ensemble:
                 "these networks cannot be stacked: an ensemble takes vectors of shape (B, D) "
                 "through nn.Linear and operations on each sample by itself, without reshapes"
             )
-
-
-def one_cycle(optimizer: Optimizer, steps: int) -> OneCycleLR:
-    """A schedule for :meth:`Ensemble.train`: up to the optimizer's rate and down (appendix E.2)."""
-    return OneCycleLR(optimizer, optimizer.param_groups[0]["lr"], total_steps=steps)
 
 
 def _on_rows(net: Map, size: torch.Size) -> Map:

@@ -1,11 +1,11 @@
 """Groups of an ensemble's members, which threads train side by side."""
 
-__all__ = ["Group", "Step", "split_members", "train_epoch", "workers"]
+__all__ = ["Group", "Step", "split_members", "state_of", "train_epoch", "workers"]
 
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -33,12 +33,13 @@ class Group:
 
     Args:
         nets: The stacked networks of all members; the group's parameters are views of theirs.
-        members: Which of them.
+        members: Which of them; see :func:`split_members`.
         models, generators: Those of the group.
         data: (N, D), or (M, N, D) of the group.
         batch_size: B, of each member.
 
     Attributes:
+        parameters, weights: The group's, with and without a gradient.
         optimizer, schedule, step: To be set before the first turn.
         likelihood_weight: Epoch -> weight of the likelihood.
     """
@@ -60,9 +61,9 @@ class Group:
         views: dict[int, Any] = {id(p): nn.Parameter(p.data[members]) for p in nets.parameters()}
         self.nets = copy.deepcopy(nets, views)
         self.parameters = list(self.nets.parameters())
-        self._weights = [parameter.detach() for parameter in self.parameters]
-        self.models, self.data, self.batch_size = models, data, batch_size
-        self._generators = generators
+        self.weights = [parameter.detach() for parameter in self.parameters]
+        self.members, self.models, self.generators = members, models, generators
+        self.data, self.batch_size = data, batch_size
         self._noise = self.per_member([model.model_config.noise for model in models])
 
     def begin(self, epoch: int) -> None:
@@ -72,7 +73,7 @@ class Group:
         betas = [model.beta(epoch) for model in self.models]
         self._terms = torch.stack([self.per_member(likelihood), self.per_member(betas)])
         device = self.data.device
-        orders = [torch.randperm(rows, generator=g, device=device) for g in self._generators]
+        orders = [torch.randperm(rows, generator=g, device=device) for g in self.generators]
         order = torch.stack(orders)[:, : rows // self.batch_size * self.batch_size]
         self._batches = list(order.split(self.batch_size, 1))[::-1]
 
@@ -80,7 +81,7 @@ class Group:
         """Makes a number of training steps; whether the epoch has more."""
         for _ in range(min(steps, len(self._batches))):
             batch = self.noisy(_rows(self.data, self._batches.pop()))
-            found = self.step(self._weights, *batch, self._terms)
+            found = self.step(self.weights, *batch, self._terms)
             for parameter, gradient in zip(self.parameters, found, strict=True):
                 if gradient.stride() != parameter.stride():  # fused Adam reads others wrongly
                     gradient = torch.empty_like(parameter).copy_(gradient)
@@ -90,15 +91,39 @@ class Group:
                 self.schedule.step()
         return bool(self._batches)
 
+    @torch.no_grad()
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Puts back what :func:`state_of` gave of all members, then perhaps in other groups."""
+        for weight, values in zip(self.weights, state["weights"], strict=True):
+            weight.copy_(values[self.members])
+
+        def own(parameter: Tensor, value: Tensor) -> Tensor:
+            """Of the group, with the parameter's strides: fused Adam reads others wrongly."""
+            if not value.dim():  # the number of steps, which Adam counts up in place
+                return value.clone()
+            return torch.empty_like(parameter).copy_(value[self.members])
+
+        adam = state["optimizer"]
+        moments = {
+            i: {key: own(self.parameters[i], value) for key, value in values.items()}
+            for i, values in adam["state"].items()
+        }
+        self.optimizer.load_state_dict({**adam, "state": moments})
+        if self.schedule:
+            self.schedule.load_state_dict(state["schedule"])
+        drawn = state["generators"][self.members]
+        for generator, of_member in zip(self.generators, drawn, strict=True):
+            generator.set_state(of_member)
+
     def example(self) -> tuple[Any, ...]:
         """Arguments of a step, laid out as those of every other; no draw is lost."""
-        states = [generator.get_state() for generator in self._generators]
+        states = [generator.get_state() for generator in self.generators]
         size = len(self.models), self.batch_size
         rows = torch.zeros(size, dtype=torch.long, device=self.data.device)
         batch = self.noisy(_rows(self.data, rows))
-        for generator, state in zip(self._generators, states, strict=True):
+        for generator, state in zip(self.generators, states, strict=True):
             generator.set_state(state)
-        return self._weights, *batch, self.per_member([1.0] * len(self.models)).repeat(2, 1)
+        return self.weights, *batch, self.per_member([1.0] * len(self.models)).repeat(2, 1)
 
     def noisy(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The noisy batch, and Hutchinson vectors (K, M, B, d), of each member's generator."""
@@ -109,7 +134,7 @@ class Group:
         rademacher = config.hutchinson_kind == "rademacher"
         eps = x.new_empty(members, config.hutchinson_samples, rows, dim)
         options: dict[str, Any] = {"device": x.device, "dtype": x.dtype}
-        for member, generator in enumerate(self._generators):  # draws alone: the rest is at once
+        for member, generator in enumerate(self.generators):  # draws alone: the rest is at once
             if noise is not None and scales[member]:
                 noise[member].normal_(generator=generator)
             if rademacher:
@@ -183,6 +208,28 @@ def train_epoch(pool: Executor, groups: Sequence[Group], epoch: int, steps: int)
         done, running = wait(running, return_when=FIRST_COMPLETED)
         more = [group for future in done if (group := future.result())]
         running |= {pool.submit(turn, group) for group in more}
+
+
+def state_of(groups: Sequence[Group]) -> dict[str, Any]:
+    """What a training goes on from after an epoch: tensors and plain values alone.
+
+    It is of all members in their order, however they are grouped.
+    """
+    optimizers = [group.optimizer.state_dict() for group in groups]
+    of_each = [optimizer["state"] for optimizer in optimizers]
+
+    def joined(index: int, key: str) -> Tensor:
+        parts = [state[index][key] for state in of_each]
+        return torch.cat(parts) if parts[0].dim() else parts[0]  # the number of steps is of all
+
+    moments = {i: {key: joined(i, key) for key in values} for i, values in of_each[0].items()}
+    schedule = groups[0].schedule
+    return {
+        "weights": [torch.cat(parts) for parts in zip(*(g.weights for g in groups), strict=True)],
+        "optimizer": {**optimizers[0], "state": moments},
+        "schedule": schedule.state_dict() if schedule else None,
+        "generators": [draws.get_state() for group in groups for draws in group.generators],
+    }
 
 
 def _rows(data: Tensor, rows: Tensor) -> Tensor:

@@ -1,6 +1,14 @@
 """What ensembles share: networks whose linear layers are stacks, and one configuration of all."""
 
-__all__ = ["THIN_PRODUCTS", "Nets", "StackedAdam", "StackedLinear", "common_config", "stack_linear"]
+__all__ = [
+    "THIN_PRODUCTS",
+    "Nets",
+    "StackedAdam",
+    "StackedLinear",
+    "common_config",
+    "one_cycle",
+    "stack_linear",
+]
 
 import copy
 import dataclasses
@@ -10,6 +18,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import OneCycleLR
 from zuko.nn import Linear
 
 from pythae_fif.errors import ConfigError
@@ -134,6 +144,11 @@ class StackedAdam(torch.optim.Adam):
             relative = self._relative.to(stack).view(-1, *[1] * (stack.dim() - 1))
             stack.copy_(torch.lerp(old, stack, relative))
         return loss
+
+
+def one_cycle(optimizer: Optimizer, steps: int) -> OneCycleLR:
+    """A schedule for an ensemble: up to the optimizer's rate and down (appendix E.2)."""
+    return OneCycleLR(optimizer, optimizer.param_groups[0]["lr"], total_steps=steps)
 
 
 def stack_linear(networks: Sequence[nn.Module]) -> nn.Module:

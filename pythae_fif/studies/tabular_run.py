@@ -2,10 +2,11 @@
 
 __all__ = ["LIKELIHOOD_ROWS", "TABULAR", "TabularRecord", "TabularSpec"]
 
+import logging
 import math
 import time
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -15,18 +16,24 @@ from pythae_fif.data.splits import Splits
 from pythae_fif.data.tabular import load_tabular
 from pythae_fif.device import default_device
 from pythae_fif.ensemble import Ensemble, one_cycle
-from pythae_fif.errors import NonFiniteError
+from pythae_fif.errors import NonFiniteError, first_line
 from pythae_fif.evaluation.frechet import squared_wasserstein
+from pythae_fif.files import set_aside
 from pythae_fif.models.hutchinson import HutchinsonModel
+from pythae_fif.runs.folder import RunFolder
 from pythae_fif.runs.kind import Job, Kind, require_planned, run_id_of
 from pythae_fif.runs.provenance import provenance
 from pythae_fif.runs.record import Record
 from pythae_fif.studies.tabular_protocol import CONFIGURATIONS, Budget
+from pythae_fif.training.run_files import CHECKPOINT_NAME
 from pythae_fif.validation import Checked, name_of
 from pythae_fif.volume_change import squared_error
 
+logger = logging.getLogger(__name__)
+
 SCHEMA = 2
 LIKELIHOOD_ROWS = 1000
+CHECKPOINT_SECONDS = 30.0
 
 
 class TabularSpec(Checked):
@@ -115,6 +122,8 @@ class TabularRecord(Record):
 def work(job: Job[TabularSpec, TabularRecord]) -> None:
     """Trains and scores the models of a run, and writes them and their record.
 
+    A training that was cut off goes on from its last checkpoint.
+
     Raises:
         DataError: The table is not that of the plan.
     """
@@ -129,7 +138,20 @@ def work(job: Job[TabularSpec, TabularRecord]) -> None:
         models.append(configuration.build(splits.input_dim, spec.latent_dim, budget.nets))
     ensemble = Ensemble(models, spec.seeds)
 
+    checkpoint = _checkpoint(folder)
     start = time.process_time()  # of all threads; does not count when others have the machine
+    before, kept = checkpoint.get("seconds", 0.0), time.monotonic()
+
+    def on_epoch(epoch: int) -> None:
+        nonlocal kept
+        folder.tell("running", "training", epoch / budget.epochs)
+        if time.monotonic() - kept >= CHECKPOINT_SECONDS:
+            seconds = before + time.process_time() - start
+            state = {**_made_by(folder), "seconds": seconds, "training": ensemble.training_state()}
+            folder.write(CHECKPOINT_NAME, lambda file: torch.save(state, file))
+            kept = time.monotonic()
+
+    folder.tell("running", "training")
     ensemble.train(
         train,
         epochs=budget.epochs,
@@ -138,9 +160,10 @@ def work(job: Job[TabularSpec, TabularRecord]) -> None:
         weight_decay=configuration.settings.weight_decay,
         schedule=one_cycle if configuration.settings.one_cycle else None,
         likelihood_weight=budget.likelihood_weight,
-        on_epoch=lambda epoch: folder.tell("running", "training", epoch / budget.epochs),
+        on_epoch=on_epoch,
+        state=checkpoint.get("training"),
     )
-    seconds = time.process_time() - start
+    seconds = before + time.process_time() - start
     folder.tell("running", "scoring", 1.0)
     members = [model.cpu() for model in ensemble.members()]
     scores = [_scores(model, splits, seed) for model, seed in zip(members, spec.seeds, strict=True)]
@@ -159,6 +182,34 @@ def work(job: Job[TabularSpec, TabularRecord]) -> None:
             provenance=provenance(default_device(), job.started, folder.attempt),
         )
     )
+    (folder.path / CHECKPOINT_NAME).unlink(missing_ok=True)
+
+
+def _made_by(folder: RunFolder) -> dict[str, str]:
+    """What must be equal where a training goes on."""
+    return {"run_id": folder.run_id, "torch": str(torch.__version__), "device": default_device()}
+
+
+def _checkpoint(folder: RunFolder) -> dict[str, Any]:
+    """The run's checkpoint, or nothing; one that cannot be gone on from is set aside."""
+    path = folder.path / CHECKPOINT_NAME
+    if not path.exists():
+        return {}
+    try:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if not _made_by(folder).items() <= state.items():
+            raise ValueError("of another run, device or version of torch")
+        return state
+    except MemoryError:
+        raise
+    except Exception as error:  # torch.load raises anything on a damaged file
+        logger.warning(
+            "%s cannot be resumed from (%s): set aside as %s, training starts afresh",
+            path,
+            first_line(error),
+            set_aside(path).name,
+        )
+        return {}
 
 
 def _splits_of(job: Job[TabularSpec, TabularRecord]) -> Splits:

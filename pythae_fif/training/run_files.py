@@ -1,6 +1,14 @@
 """What a training keeps in the folder of its run: log, checkpoint and model."""
 
-__all__ = ["LOG_NAME", "PlainFolder", "RunFiles", "TrainingFiles", "new_folder", "read_log"]
+__all__ = [
+    "CHECKPOINT_NAME",
+    "LOG_NAME",
+    "PlainFolder",
+    "RunFiles",
+    "TrainingFiles",
+    "new_folder",
+    "read_log",
+]
 
 import contextlib
 import copy

@@ -1,6 +1,7 @@
 """A plan: which runs an experiment has, in which order, and what their ids are made of."""
 
 import dataclasses
+import sys
 import types
 
 import pytest
@@ -102,10 +103,38 @@ def test_a_model_of_ones_own_that_becomes_another_is_another_run(tmp_path, monke
     (spec, *_) = expand(*tiny(tmp_path, {"models": [str(file)]}))
     file.write_text(text)
     folder = Store(tmp_path / "results", IMAGES).prepare(spec, Environment())
-    with pytest.raises(DataError, match=r"models/weak\.yaml changed since the plan was made"):
+    with pytest.raises(DataError, match=r"models/weak\.yaml, or code that it names, changed since"):
         execute(folder, IMAGES)
     file.write_text(text.replace("label: VAE", "label: weak"))  # which defines no result
     assert {spec.run_id for spec in expand(*tiny(tmp_path, {"models": [str(file)]}))} < ids
+
+
+def test_code_of_ones_own_that_changes_is_another_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHAE_FIF_CONFIGS", "")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    entry = (configs_dir() / "models" / "ae.yaml").read_text()
+    (tmp_path / "wide.yaml").write_text(entry + "networks: wide_nets.build\n")
+    code = (
+        "import pythae_fif.nn as nn\n\ndef build(*shape):\n    return nn.build_networks(*shape)\n"
+    )
+    id_of = {}
+    for name, text in {
+        "first": code,
+        "comment": "# of mine\n" + code.replace("(*shape)", "( *shape )"),
+        "changed": code.replace("return", "print(shape)\n    return"),
+    }.items():
+        (tmp_path / "wide_nets.py").write_text(text)
+        (spec,) = expand(*tiny(tmp_path, {"models": [str(tmp_path / "wide.yaml")]}))
+        id_of[name] = spec.run_id
+    assert id_of["first"] == id_of["comment"] != id_of["changed"]
+    folder = Store(tmp_path / "results", IMAGES).prepare(spec, Environment())
+    (tmp_path / "wide_nets.py").write_text(code)
+    with pytest.raises(
+        DataError, match=r"wide\.yaml, or code that it names, changed since the plan"
+    ):
+        execute(folder, IMAGES)
+    sys.modules.pop("wide_nets")
 
 
 def test_a_flag_of_fifs_where_the_profile_fixes_it_and_where_there_is_no_grid(

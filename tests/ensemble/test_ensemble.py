@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from pythae_fif import FIF, FIFConfig
-from pythae_fif.ensemble.ensemble import Ensemble
+from pythae_fif.ensemble import Ensemble, one_cycle
 from pythae_fif.ensemble.group import split_members
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models import RectangularFlow, RectangularFlowConfig
@@ -122,6 +122,35 @@ def test_data_of_each_members_own_and_schedule():
     x = data[0]
     assert torch.allclose(ensemble.encode(x)[1], single.encode(x)[0])
     assert not torch.allclose(ensemble.encode(x)[0], single.encode(x)[0])
+
+
+@pytest.mark.parametrize("resumed_in", [1, 2, 3], ids="groups of {}".format)
+@pytest.mark.parametrize("kind", ["free-form", "rectangular"])
+def test_a_training_that_goes_on_is_the_uninterrupted_one(kind, resumed_in, monkeypatch, tmp_path):
+    data, kept = torch.randn(30, 5).double(), tmp_path / "state.pt"
+    options = {"batch_size": 10, "learning_rate": [1e-2, 3e-4, 1e-3], "schedule": one_cycle}
+
+    def trained(members_in_group, state=None, on_epoch=lambda epoch: None):
+        monkeypatch.setattr(Ensemble, "group_numel", members_in_group * 10 * 16)
+        ensemble = Ensemble(members(kind, "data"), [5, 6, 7])
+        keep = on_epoch if state else lambda epoch: on_epoch(epoch) or save(ensemble, epoch)
+        ensemble.train(data, epochs=3, state=state, on_epoch=keep, **options)
+        return ensemble
+
+    def save(ensemble, epoch):
+        if epoch == 1:
+            torch.save(ensemble.training_state(), kept)
+
+    whole = trained(3)
+    epochs = []
+    state = torch.load(kept, weights_only=True)
+    resumed = trained(resumed_in, state, epochs.append)
+    assert epochs == [2, 3]
+    exact = {"rtol": 1e-6, "atol": 1e-8} if resumed_in < 3 else {"rtol": 0, "atol": 0}
+    if resumed_in == 3:
+        assert resumed.cg_iterations == whole.cg_iterations
+    for ours, theirs in zip(resumed.members(), whole.members(), strict=True):
+        torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), **exact)
 
 
 def test_the_global_random_state_is_kept():

@@ -18,6 +18,7 @@ from support.reference import unpack
 from support.tabular_files import LATENT, table, write_csv
 
 from pythae_fif.cli.main import main
+from pythae_fif.data.tabular import load_tabular
 from pythae_fif.ensemble import Ensemble
 from pythae_fif.errors import ConfigError, DataError, RunsLeftError
 from pythae_fif.evaluation.frechet import squared_wasserstein
@@ -25,6 +26,7 @@ from pythae_fif.files import write_json
 from pythae_fif.reports.published import load_published
 from pythae_fif.runs.engines.common import Outcome
 from pythae_fif.runs.execute import execute
+from pythae_fif.runs.folder import RunFolder
 from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.record import Provenance
 from pythae_fif.runs.store import Store
@@ -205,6 +207,42 @@ def test_a_table_that_changed_since_the_plan_is_refused(options):
     run_dir = store.prepare(SPEC, Environment(data=options.data))
     with pytest.raises(DataError, match="the table csv changed since the plan was made"):
         execute(run_dir, TABULAR)
+
+
+@pytest.mark.parametrize("torch_then", [torch.__version__, "1.0"])
+def test_a_run_that_was_cut_off_goes_on(options, monkeypatch, caplog, torch_then):
+    data = load_tabular("csv", None, data=options.data, latent_dim=2)
+    budget = {"epochs": 4, "batch_size": 9, "nets": {"hidden_dim": 8}}
+    spec = SPEC.model_copy(
+        update={"data_hash": data.content_hash, "budget": tabular_protocol.Budget(**budget)}
+    )
+
+    def folder(name):
+        return Store(options.results / name, TABULAR).prepare(spec, Environment(data=options.data))
+
+    whole = execute(folder("whole"), TABULAR)
+    monkeypatch.setattr(tabular_run, "CHECKPOINT_SECONDS", 0)
+    monkeypatch.setattr(torch, "__version__", torch_then)
+    trained, tell = [], RunFolder.tell
+
+    def interrupted(self, state, stage="", progress=0.0, **more):
+        trained.append(progress)
+        if len(trained) == 5:  # loading, training, and then the third epoch's end
+            raise KeyboardInterrupt
+        tell(self, state, stage, progress, **more)
+
+    monkeypatch.setattr(RunFolder, "tell", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        execute(folder("cut"), TABULAR)
+    monkeypatch.undo()
+    resumed = execute(folder("cut"), TABULAR)
+    assert trained[:5] == [0.0, 0.0, 0.25, 0.5, 0.75]
+    assert not (folder("cut") / "checkpoint.pt").exists()
+    aside = list(folder("cut").glob("checkpoint.pt.corrupt"))
+    assert bool(aside) == ("of another run" in caplog.text) == (torch_then == "1.0")
+    assert resumed.provenance.attempts == 2 and whole.seconds > 0
+    for score in (*SCORES, "steps", "cg_iterations"):
+        assert getattr(resumed, score) == getattr(whole, score), score
 
 
 # ---------------------------------------------------------------- the committed records
