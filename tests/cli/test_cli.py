@@ -33,6 +33,7 @@ from pythae_fif.data.images import decode_files, find_images
 from pythae_fif.errors import DataError
 from pythae_fif.evaluation import EXTRACTORS, PixelExtractor
 from pythae_fif.files import read_json
+from pythae_fif.pictures import write_figure, write_pixels
 from pythae_fif.runs.engines.local import LocalEngine
 from pythae_fif.sampling import SAMPLERS
 
@@ -62,10 +63,15 @@ def tiny(tmp_path):
 def run(tmp_path, capsys, monkeypatch):
     """Runs the program: run(*arguments) -> exit code, standard output, standard error.
 
-    The runs are executed in this process; `run.executed` counts them.
+    The runs are executed in this process; `run.executed` counts them. Figures of reports are drawn
+    in test_reports.py; here their files are tiny.
     """
 
+    def tiny_picture(path, figure):
+        write_pixels(path, np.zeros((2, 2), np.uint8))
+
     engine = InProcess()
+    monkeypatch.setattr("pythae_fif.reports.experiment.write_figure", tiny_picture)
 
     def words(*arguments):
         engine.done.clear()
@@ -605,7 +611,8 @@ def test_runs_with_a_network_of_ones_own(run, tiny, tmp_path):
 
 
 class TestGrid:
-    def test_grid_then_the_same_again(self, run, tiny):
+    def test_grid_then_the_same_again(self, run, tiny, monkeypatch):
+        monkeypatch.setattr("pythae_fif.reports.experiment.write_figure", write_figure)
         file = tiny(models=["fif", "ae"], samplers=["normal", "gmm"], seeds=[0, 1])
         code, out, err = run("--config", file, "--arch", "convnet")
         assert (code, run.executed) == (0, 6)
