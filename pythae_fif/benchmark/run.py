@@ -11,6 +11,7 @@ __all__ = [
 import dataclasses
 import logging
 import os
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,7 @@ def work(job: ImageJob) -> None:
                     drawn, extractor, references, seed=spec.seed, training=known
                 )
         except Exception as error:  # of this sampler alone; it is raised below
+            traceback.clear_frames(error.__traceback__)  # which hold tensors, perhaps of the GPU
             failures[sampler] = error
             continue
         folder.check()
@@ -180,14 +182,14 @@ def trained_model(job: ImageJob, splits: Splits) -> tuple[BaseAE, Training]:
                 watch(epoch, epochs, row)
             check_interrupt()
 
-        def seal(result: TrainingResult, saved: Path) -> None:
+        def seal(model: BaseAE, result: TrainingResult, saved: Path) -> None:
             """Before the model has its name: no model is ever there without its record."""
-            device = str(next(trainer.model.parameters()).device)
+            device = str(next(model.parameters()).device)
             if splits.columns is not None:
                 splits.columns.save(saved)
             record = TrainingRecord(
                 run_id=folder.run_id,
-                training=_training_of(result, trainer.model),
+                training=_training_of(result, model),
                 provenance=provenance(device, job.started, folder.attempt),
                 files={f"model/{file.name}": checksum(file) for file in sorted(saved.iterdir())},
             )
@@ -257,7 +259,7 @@ def trainer_of(
     splits: Splits,
     run_dir: Path | RunFiles,
     on_epoch: OnEpoch | None = None,
-    on_saved: Callable[[TrainingResult, Path], None] | None = None,
+    on_saved: Callable[[BaseAE, TrainingResult, Path], None] | None = None,
 ) -> FIFTrainer:
     """A fresh model of a run, seeded, in the trainer that trains it."""
     set_seed(spec.seed)

@@ -40,6 +40,7 @@ from pythae_fif.runs.engines.local import LocalEngine
 from pythae_fif.runs.kind import Environment
 
 SECONDS_TO_ANSWER = 10
+GET_TORCH = "https://pytorch.org/get-started/locally"
 COPIES_IN_A_CHECKPOINT = 4
 """Of a model's weights: they, Adam's two moments, the best so far."""
 
@@ -78,7 +79,7 @@ def cuda_warning() -> str | None:
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "0") in ("", "-1")
     if hidden or torch.cuda.is_available() or shutil.which("nvidia-smi") is None:
         return None
-    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.SubprocessError) as error:
@@ -86,37 +87,45 @@ def cuda_warning() -> str | None:
     said = (done.stdout or done.stderr).strip().splitlines() or ["nothing"]
     if done.returncode != 0:
         return f"runs go to the CPU: nvidia-smi says {said[0]!r}; is the driver loaded?"
-    gpu, _, driver = said[0].partition(", ")
     if torch.version.cuda is None:
         why = "is built without CUDA: install one with it"
     else:
-        why = (
-            f"needs CUDA {torch.version.cuda}, which driver {driver} does not serve: update the "
-            "driver, or install a torch for an older CUDA"
-        )
+        why = f"cannot use it ({_failure('torch.cuda.init()') or 'now it could'})"
     return (
-        f"runs go to the CPU although {gpu} is here, for torch {torch.__version__} {why} "
-        "(https://pytorch.org/get-started/locally)"
+        f"runs go to the CPU although {said[0]} is here, for torch {torch.__version__} {why} "
+        f"({GET_TORCH})"
     )
 
 
-def cuda_problem() -> str | None:
-    """A line if a GPU that torch sees cannot compute, else None."""
-    if not torch.cuda.is_available():
+def cuda_problem(gpus: Sequence[int] | None = None) -> str | None:
+    """A line if a GPU that torch sees cannot compute, else None.
+
+    Args:
+        gpus: Those that shall compute; all if None.
+    """
+    if gpus is None:
+        gpus = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    devices = [f"cuda:{gpu}" for gpu in gpus]
+    code = f"for d in {devices}: assert (torch.ones(2, device=d) + 1).sum().item() == 4, d"
+    if not devices or not (line := _failure(code)):
         return None
-    # In a process of its own: this one shall hold no memory of the GPUs.
-    code = (
-        "import torch\nfor i in range(torch.cuda.device_count()):\n"
-        "    assert (torch.ones(2, device=f'cuda:{i}') + 1).sum().item() == 4"
+    return (
+        f"torch {torch.__version__} sees a GPU that cannot compute ({line}): if it is busy, choose "
+        f"others with --gpus; if torch lacks its kind, install one that has it ({GET_TORCH}); or "
+        "hide it with CUDA_VISIBLE_DEVICES"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+def _failure(code: str) -> str | None:
+    """Of code that uses GPUs, in a process of its own, its error as a line; None if it has none."""
+    command = [sys.executable, "-c", f"import torch\n{code}"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    except subprocess.TimeoutExpired as error:
+        return f"no answer after {error.timeout} s"
     if done.returncode == 0:
         return None
-    line = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-    return (
-        f"torch {torch.__version__} sees a GPU that cannot compute ({line}): install a torch for "
-        "it (https://pytorch.org/get-started/locally), or hide it with CUDA_VISIBLE_DEVICES"
-    )
+    return (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
 
 
 # ---------------------------------------------------------------- what is missing
@@ -174,8 +183,7 @@ def run_problems(
         room: What else is needed on disks.
     """
     problems = [line for line in (_extractor_problem(extractor, environment),) if line]
-    local = isinstance(engine, LocalEngine)
-    if local and (line := cuda_problem()):
+    if isinstance(engine, LocalEngine) and (line := cuda_problem(engine.gpus)):
         problems.append(line)
     room = list(room)
     if plan and input_dim is not None:

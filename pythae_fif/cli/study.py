@@ -71,7 +71,8 @@ def study_command(words: list[str]) -> int:
     from pythae_fif.runs.engines.local import LocalEngine
 
     here = options.engine is None or isinstance(options.engine, LocalEngine)
-    if here and (line := preflight.cuda_problem()):
+    gpus = options.engine.gpus if isinstance(options.engine, LocalEngine) else None
+    if here and (line := preflight.cuda_problem(gpus)):
         raise ConfigError(line)
     console = Terminal(highlight=False)
     if options.engine is not None and not flags.quiet:

@@ -26,6 +26,7 @@ from pythae_fif.errors import ConfigError, DataError, first_line
 from pythae_fif.models import FIF, RectangularFlow
 from pythae_fif.volume_change import fif_loss, log_volume, squared_error
 from pythae_fif.volume_change.loss import Map, Surrogate
+from pythae_fif.volume_change.precision import full_float32
 from pythae_fif.volume_change.replay import record
 
 COMPILE_FROM_STEPS = 20_000  # of one model each: torch.compile takes half a minute
@@ -80,8 +81,7 @@ class Ensemble:
                 f"models are needed, at least 1"
             )
         self.models = [model.to(default_device()) for model in models]
-        self.backend = "eager"
-        self._compile = compile
+        self.backend, self._compile = "eager", compile
         self._groups: list[Group] = []
         self._epoch, self._iterations, self._solved = 0, 0.0, 0
         self._config = common_config(self.models)
@@ -198,11 +198,10 @@ class Ensemble:
             group.optimizer, group.likelihood_weight = optimizer, likelihood_weight
             group.schedule = schedule(optimizer, epochs * batches) if schedule else None
             groups.append(group)
-        self._epoch, self._iterations, self._solved = 0, 0.0, 0
-        if state is not None:
+        self._epoch, self._iterations, self._solved = state["progress"] if state else (0, 0.0, 0)
+        if state:
             for group in groups:
                 group.restore(state)
-            self._epoch, self._iterations, self._solved = state["progress"]
         with workers(min(threads, len(groups))) as pool:
             pool.submit(self._set_steps, groups, compiles).result()
             for epoch in range(self._epoch + 1, epochs + 1):
@@ -287,8 +286,8 @@ class Ensemble:
 
     def _compiled(self, group: Group) -> Step:
         example = group.example()
-        # The C++ wrapper lets other threads run; the one of Python holds the interpreter's lock.
-        options: dict[str, Any] = {"cpp_wrapper": True}
+        # It lets other threads run; Python's holds the interpreter's lock. A GPU has one thread.
+        options: dict[str, Any] = {"cpp_wrapper": self._device.type == "cpu"}
         graph = make_fx(group.step, decomposition_table=THIN_PRODUCTS)(*example)
         compiled = torch.compile(graph, dynamic=False, options=options)
         compiled(*example)
@@ -368,6 +367,7 @@ class Ensemble:
         """Of the widest layer."""
         return max(weight.shape[1] for weight in self._nets.parameters() if weight.dim() == 3)
 
+    @full_float32()
     def _check_stack(self) -> None:
         """The stacked networks must do to every member what its own networks do."""
         if self._config.input_dim is None:

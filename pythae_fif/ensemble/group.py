@@ -220,7 +220,7 @@ def state_of(groups: Sequence[Group]) -> dict[str, Any]:
 
     def joined(index: int, key: str) -> Tensor:
         parts = [state[index][key] for state in of_each]
-        return torch.cat(parts) if parts[0].dim() else parts[0]  # the number of steps is of all
+        return torch.cat(parts) if parts[0].dim() else parts[0].clone()  # the steps are of all
 
     moments = {i: {key: joined(i, key) for key in values} for i, values in of_each[0].items()}
     schedule = groups[0].schedule

@@ -306,8 +306,7 @@ class FIF(HutchinsonModel):
             >>> NormalSampler(model.given(3)).sample(5).shape
             torch.Size([5, 1, 8, 8])
         """
-        label = torch.as_tensor(label)
-        condition = self._condition(label[None], next(self.parameters())[None])
+        condition = self._condition(torch.as_tensor(label)[None], next(self.parameters())[None])
         assert condition is not None  # without labels it has been refused
         config = dataclasses.replace(self.model_config, condition_dim=0, whiten=False)
         networks = (
@@ -391,6 +390,8 @@ class FIF(HutchinsonModel):
             try:
                 out = self.surrogate_in(mode)(*self.networks_at(condition), x.clone(), eps)
                 torch.autograd.grad(out.surrogate.sum(), weights, allow_unused=True)
+            except torch.cuda.OutOfMemoryError:
+                raise
             except (RuntimeError, ValueError) as error:
                 other = "central_difference" if mode == "backward" else "backward"
                 raise ConfigError(

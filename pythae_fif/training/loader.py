@@ -6,6 +6,7 @@ __all__ = [
     "Loader",
     "items_for_batch_norm",
     "make_loader",
+    "moved",
     "weighted_batches",
 ]
 
@@ -24,8 +25,8 @@ from pythae_fif.data.dataset import ImageDataset
 from pythae_fif.errors import ConfigError
 from pythae_fif.training.distributed import ALONE, Processes
 
-LARGEST_ON_GPU = 2**31
-"""Bytes of images that move to the GPU as a whole where they are in float32."""
+PART_OF_GPU = 0.25
+"""Of the GPU's free memory: data that fit into it move there as a whole."""
 
 
 @runtime_checkable
@@ -123,10 +124,23 @@ def _batches_on(device: str, dataset: BaseDataset) -> Callable[[list[int]], Data
     data, labels = dataset.data.to(device), dataset.labels.to(device)
 
     def batch(indices: list[int]) -> DatasetOutput:
-        rows = torch.tensor(indices, device=device)
+        rows = torch.tensor(indices).to(device, non_blocking=True)
         return DatasetOutput(data=data[rows], labels=labels[rows])
 
     return batch
+
+
+def _fits(data: Tensor, device: str) -> bool:
+    """Whether data are to move to a device as a whole: they are there, or it is a GPU with room."""
+    if device == "cpu" or data.device.type != "cpu":
+        return device != "cpu"
+    return data.nbytes <= PART_OF_GPU * torch.cuda.mem_get_info(device)[0]
+
+
+def moved(dataset: Any, device: str) -> Any:
+    """An `ImageDataset` in uint8 on a GPU that has room for it; any other data set as it is."""
+    fits = isinstance(dataset, ImageDataset) and _fits(dataset.images, device)
+    return dataset.to(device) if fits else dataset
 
 
 Loader = BatchLoader | DataLoader[Any]
@@ -138,9 +152,9 @@ def make_loader(
     """The loader of a data set, which is the same as Pythae's for Pythae's data sets.
 
     Args:
-        dataset: A `BatchDataset`; an `ImageDataset` moves to the device as it is, in uint8. Any
-            other data set of Pythae's is read item by item, but for a `BaseDataset` that fits the
-            GPU.
+        dataset: A `BatchDataset`; an `ImageDataset` that fits the GPU moves there as it is, in
+            uint8. Any other data set of Pythae's is read item by item, but for a `BaseDataset` that
+            fits the GPU.
         split: 'train' or 'eval'. A `BatchDataset` is shuffled for 'train' only; other data sets in
             one process are shuffled for both, as by Pythae.
         config: Of the training: batch sizes of each process, and workers that read item by item.
@@ -148,14 +162,13 @@ def make_loader(
         processes: Those that train.
     """
     batch_size = getattr(config, f"per_device_{split}_batch_size")
-    if isinstance(dataset, ImageDataset) and device != "cpu":
-        dataset = dataset.to(device)
-    elif not isinstance(dataset, BatchDataset):
+    dataset = moved(dataset, device)
+    if not isinstance(dataset, BatchDataset):
         if processes.count == 1:
             workers = getattr(config, f"{split}_dataloader_num_workers")
             items, collate = dataset, collate_dataset_output
-            plain = type(dataset) is BaseDataset and dataset.data.nbytes <= LARGEST_ON_GPU
-            if plain and device != "cpu" and not workers:
+            plain = type(dataset) is BaseDataset and _fits(dataset.data, device)
+            if plain and not workers:
                 items, collate = range(len(dataset)), _batches_on(device, dataset)
             return DataLoader(
                 items, batch_size, shuffle=True, num_workers=workers, collate_fn=collate

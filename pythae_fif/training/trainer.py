@@ -29,7 +29,7 @@ from pythae_fif.training.budget import Budget
 from pythae_fif.training.compiled import compiled_loss
 from pythae_fif.training.config import FIFTrainerConfig, check_training, config_for, training_digest
 from pythae_fif.training.distributed import ALONE, Processes
-from pythae_fif.training.loader import items_for_batch_norm, make_loader, weighted_batches
+from pythae_fif.training.loader import items_for_batch_norm, make_loader, moved, weighted_batches
 from pythae_fif.training.progress import EpochRow, OnEpoch, Pass, Progress, TrainingResult
 from pythae_fif.training.quiet import quiet_pythae
 from pythae_fif.training.run_files import PlainFolder, RunFiles, TrainingFiles, new_folder
@@ -85,7 +85,7 @@ class FIFTrainer:
             every write. By default a new folder of the model's name and the time in the
             configuration's `output_dir`. Give a folder again to resume; a finished one is refused.
         on_epoch: Called after each epoch with its number, the number of epochs and its log row.
-        on_saved: Called once the model is saved, with the result and the folder that holds it,
+        on_saved: Called once the model is saved, with it, the result and the folder that holds it,
             before that takes its final name: what is written of the model is there before it.
         checkpoint_every_seconds: Least time between two checkpoints, in seconds; one that takes
             long to write is followed by a pause of fifty times that. 0 for one every epoch.
@@ -128,7 +128,7 @@ class FIFTrainer:
         *,
         run_dir: str | Path | RunFiles | None = None,
         on_epoch: OnEpoch | None = None,
-        on_saved: Callable[[TrainingResult, Path], None] | None = None,
+        on_saved: Callable[[BaseAE, TrainingResult, Path], None] | None = None,
         checkpoint_every_seconds: float = 30.0,
         wall_clock: float | None = None,
         keep_last: bool = False,
@@ -177,9 +177,9 @@ class FIFTrainer:
         self._precision = partial(networks_in_bfloat16, model, self.device) if half else nullcontext
         self._in_training = self.processes.average_gradients(self.model)
 
-        self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
+        self.train_dataset, self.eval_dataset = moved(train_dataset, self.device), eval_dataset
         place = (config, self.device, self.processes)
-        self.train_loader = make_loader(train_dataset, "train", *place)
+        self.train_loader = make_loader(self.train_dataset, "train", *place)
         evaluated = eval_dataset is not None
         self.eval_loader = make_loader(eval_dataset, "eval", *place) if evaluated else None
 
@@ -383,7 +383,7 @@ class FIFTrainer:
         self.training_config.save_json(folder, "training_config")
         self.callback_handler.on_save(self.training_config)
         if self._on_saved is not None:
-            self._on_saved(result, Path(folder))
+            self._on_saved(self.model, result, Path(folder))
 
     def _resume(self) -> Progress:
         """The progress of the checkpoint, whose state the training then has, or none."""

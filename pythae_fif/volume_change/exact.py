@@ -189,6 +189,8 @@ def encoder_log_volume(
             chunk = x[start : start + size].clone()
             try:
                 jacobian = encoder_jacobian(encode, chunk, directions=directions)
+            except torch.cuda.OutOfMemoryError:
+                raise
             except RuntimeError:  # a module that torch.func cannot map
                 jacobian = _row_by_row(encode, chunk)
             jacobian = jacobian[..., :data_dim]
@@ -264,6 +266,8 @@ def _differentiated_jacobian(
     """By columns, or by rows where PyTorch has no forward mode of an operation."""
     try:
         return decoder_jacobian(decode, z, latent_dim=len(basis), directions=directions)
+    except torch.cuda.OutOfMemoryError:
+        raise
     except RuntimeError:
         return _row_by_row(decode, z)[..., : len(basis)]
 

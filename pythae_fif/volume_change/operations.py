@@ -18,8 +18,8 @@ __all__ = [
 
 import math
 import types
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -292,7 +292,18 @@ def without_writing(
 
 def kernels_of(operation: Any) -> AbstractContextManager[None]:
     """Within it an operation takes a kernel that can be differentiated more than once."""
-    return torch.backends.cudnn.flags(enabled=False) if operation in _RECURRENT else nullcontext()
+    return _without_cudnn() if operation in _RECURRENT else nullcontext()
+
+
+@contextmanager
+def _without_cudnn() -> Iterator[None]:
+    """Of cuDNN's `flags` this one alone: they fail where the user has set its precisions apart."""
+    enabled = torch.backends.cudnn.enabled
+    torch.backends.cudnn.enabled = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.enabled = enabled
 
 
 class TwiceDifferentiable(TorchFunctionMode):

@@ -233,6 +233,8 @@ def check_replay(
                     torch.autograd.grad(s + 0 * point.sum(), point, retain_graph=True)[0]
                     for s in sums
                 )
+            except torch.cuda.OutOfMemoryError:
+                raise
             except RuntimeError as error:  # no second derivative
                 raise UnsupportedOperationError(first_line(error)) from error
             if not (there - back).norm() <= 1e-2 * back.norm():

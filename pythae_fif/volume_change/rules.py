@@ -181,7 +181,7 @@ class _GeluSlope(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         t, x = ctx.saved_tensors
         scale = 1 / math.sqrt(2 * math.pi)
-        curvature = torch.addcmul(x.new_tensor(2 * scale), x, x, value=-scale)
+        curvature = torch.addcmul(x.new_full((), 2 * scale), x, x, value=-scale)
         curvature *= torch.addcmul(x.new_zeros(()), x, x, value=-0.5).exp_()
         return _aten.gelu_backward(grad, x), curvature.mul_(grad).mul_(t)
 

@@ -178,7 +178,7 @@ def _for_each(product: Callable[..., tuple[Tensor, ...]], *tangents: Tensor) -> 
     if len(tangents[0]) > 1:
         try:
             return torch.func.vmap(product)(*tangents)
-        except NotImplementedError:
+        except (NotImplementedError, torch.cuda.OutOfMemoryError):
             raise
         except RuntimeError:  # such as writing into what does not depend on the input
             pass

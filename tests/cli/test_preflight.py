@@ -2,6 +2,7 @@
 
 import importlib.util
 import shutil
+import subprocess
 import urllib.request
 from collections import namedtuple
 from pathlib import Path
@@ -237,8 +238,12 @@ def test_the_line_of_a_machine_with_gpus(monkeypatch):
 @pytest.mark.parametrize(
     ("script", "cuda", "parts"),
     [
-        ("echo 'NVIDIA H100, 535.54'", None, ["NVIDIA H100", "built without CUDA", "get-started"]),
-        ("echo 'NVIDIA H100, 470.57'", "13.0", ["CUDA 13.0", "driver 470.57", "update the"]),
+        ("echo 'NVIDIA H100'", None, ["NVIDIA H100", "built without CUDA", "get-started"]),
+        (
+            "echo 'NVIDIA H100'",
+            "13.0",
+            ["NVIDIA H100", "cannot use it (Asser", "not compiled with"],
+        ),
         ("echo 'no devices'; exit 9", None, ["nvidia-smi says 'no devices'", "driver loaded"]),
         (None, None, []),
     ],
@@ -262,15 +267,27 @@ def test_a_gpu_that_cannot_compute(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     failed = SimpleNamespace(returncode=1, stderr="x\nRuntimeError: no kernel image is available\n")
     monkeypatch.setattr(preflight.subprocess, "run", lambda *of, **options: failed)
-    assert "cannot compute (RuntimeError: no kernel image is available)" in preflight.cuda_problem()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    line = preflight.cuda_problem()
+    assert "cannot compute (RuntimeError: no kernel image is available)" in line
+    asked = []
+
+    def hangs(command, timeout, **_):
+        asked.append(command[-1])
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(preflight.subprocess, "run", hangs)
+    assert "(no answer after 120 s)" in preflight.cuda_problem()
+    assert preflight.cuda_problem([1]) and preflight.cuda_problem([]) is None
+    assert ["cuda:0" in code for code in asked] == [True, False]
 
 
 def test_a_study_looks_at_the_gpu_first(monkeypatch, tmp_path, capsys, caplog):
     words = ["study", "linear", "--results", str(tmp_path)]
-    monkeypatch.setattr(preflight, "cuda_problem", lambda: "sees a GPU that cannot compute")
+    monkeypatch.setattr(preflight, "cuda_problem", lambda gpus: "sees a GPU that cannot compute")
     assert cli.main(words) == 2
     assert "error: sees a GPU that cannot compute" in capsys.readouterr().err
-    monkeypatch.setattr(preflight, "cuda_problem", lambda: None)
+    monkeypatch.setattr(preflight, "cuda_problem", lambda gpus: None)
     monkeypatch.setattr(preflight, "cuda_warning", lambda: "warning: runs go to the CPU")
     monkeypatch.setattr("pythae_fif.studies.run_study", lambda *_: [])
     assert cli.main(words) == 0

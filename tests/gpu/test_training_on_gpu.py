@@ -1,5 +1,7 @@
 """FIF trains, resumes and is evaluated on a pretended GPU, without waiting for it in a step."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -274,3 +276,22 @@ def test_ensemble(gpu):
     device, there, here = gpu(_ensemble)
     assert device == "pretended" and there.isfinite().all()
     torch.testing.assert_close(here, there)
+
+
+def _places(folder, free):
+    """Where the data are, and the weights after a training with whitening."""
+    with mock.patch.object(torch.cuda, "mem_get_info", lambda *_: (free, 2**34)):
+        trainer = _trainer(_fif(whiten=True), folder, count=6, num_epochs=1)
+        trainer.train()
+    loaders = (trainer.train_loader, trainer.eval_loader)
+    weights = {name: value.cpu() for name, value in trainer.model.state_dict().items()}
+    held = trainer.train_dataset.images is trainer.train_loader.dataset.images
+    return [loader.dataset.device.type for loader in loaders], held, weights
+
+
+def test_data_without_room_on_the_gpu_come_in_batches(gpu, tmp_path):
+    size = _images(DIGITS, 6).nbytes
+    inside, held, weights = gpu(_places, tmp_path / "inside", 4 * size)
+    outside, _, others = gpu(_places, tmp_path / "outside", 4 * size - 1)
+    assert ("cpu" in inside, set(outside), held) == (False, {"cpu"}, True)
+    torch.testing.assert_close(weights, others, rtol=0, atol=0)

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
+from pythae_fif import FIF, FIFConfig
 from pythae_fif.models.outputs import without_gradients
+from pythae_fif.volume_change import UnsupportedOperationError, exact
 
 
 def test_gradients_are_there_only_for_what_differentiates():
@@ -24,3 +26,40 @@ def test_other_errors_are_raised_at_once(error):
     with pytest.raises(error, match="out of memory"):
         without_gradients(call)
     assert len(calls) == 1
+
+
+def is_full(*_, **__):
+    raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+
+def cannot_be_replayed(*_):
+    raise UnsupportedOperationError("of this network")
+
+
+def encoder_volume(model, x):
+    exact.encoder_log_volume(lambda x: model.encoder(x).embedding, x)
+
+
+def decoder_volume(model, x):
+    model.log_volume(x)
+
+
+def first_step(model, x):
+    model.train()({"data": x})
+
+
+@pytest.mark.parametrize(
+    ("hidden", "call"),
+    [
+        ((exact, "encoder_jacobian"), encoder_volume),
+        ((exact, "decoder_jacobian"), decoder_volume),
+        ((FIF, "surrogate_in"), first_step),
+    ],
+)
+def test_a_full_gpu_is_no_network_that_cannot_be_differentiated(hidden, call, monkeypatch):
+    """It takes no slower way, and asks for no other mode."""
+    model = FIF(FIFConfig(input_dim=(1, 4, 4), latent_dim=2, mode="backward"))
+    monkeypatch.setattr(exact, "check_replay", cannot_be_replayed)
+    monkeypatch.setattr(*hidden, lambda *_, **__: is_full() if hidden[0] is exact else is_full)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        call(model, torch.rand(3, 1, 4, 4))

@@ -12,7 +12,7 @@ from support.tasks import ONCE, SEEN, TASKS, TaskSpec, prepared, task_store
 from pythae_fif.errors import ConfigError, StoreError
 from pythae_fif.runs.claim import is_claimed
 from pythae_fif.runs.engines.common import NO_RECORD, Batch, Outcome, cores, settle
-from pythae_fif.runs.engines.local import LocalEngine, Slot
+from pythae_fif.runs.engines.local import LocalEngine, Slot, _see_only
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.verify import verify
 
@@ -105,14 +105,23 @@ def test_a_run_that_hangs_is_ended_and_named(store):
     assert "in _hang" in (run_dirs[0] / "output.log").read_text()
 
 
-@pytest.mark.parametrize(
-    ("slot", "seen"), [(Slot("5", 3), "5/3"), (Slot("GPU-a", 1), "GPU-a/1"), (Slot("cpu", 2), "/2")]
-)
-def test_a_run_has_the_device_and_the_threads_of_its_slot(store, monkeypatch, slot, seen):
-    monkeypatch.setattr(LocalEngine, "slots", lambda engine: [slot])
+def test_a_run_has_the_device_and_the_threads_of_its_slot(store, monkeypatch):
+    monkeypatch.setattr(LocalEngine, "slots", lambda engine: [Slot("cpu", 2)])
     (run_dir,) = prepared(store, TaskSpec(deed="look around"))
     assert ONE.run_all(Batch(TASKS, [run_dir]), ignore) == [Outcome(run_dir, "finished")]
-    assert (run_dir / SEEN).read_text() == seen
+    assert (run_dir / SEEN).read_text() == "/2"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
+    _see_only("GPU-b")
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "GPU-b"
+
+
+def test_a_run_whose_gpu_is_gone_does_not_train_on_the_cpu(store, monkeypatch):
+    monkeypatch.setattr(LocalEngine, "slots", lambda engine: [Slot("GPU-gone", 1)])
+    (run_dir,) = prepared(store, TaskSpec(deed="look around"))
+    error = "the process ended by exit code 73: torch does not see its GPU, which may have failed"
+    assert ONE.run_all(Batch(TASKS, [run_dir]), ignore) == [Outcome(run_dir, "failed", error)]
+    assert not (run_dir / SEEN).exists()
 
 
 @pytest.mark.parametrize("end", ["exit", "partly"])

@@ -315,6 +315,7 @@ def pretended() -> Iterator[None]:
         "device_count": 1,
         "get_device_name": "a pretended GPU",
         "max_memory_allocated": 0,
+        "mem_get_info": (2**34, 2**34),
         "synchronize": None,
     }
     with contextlib.ExitStack() as stack:

@@ -16,6 +16,7 @@ from pythae_fif.volume_change.replay import check_replay
 
 SCRIPT = """
 import torch
+from pythae_fif.volume_change.operations import kernels_of
 from pythae_fif.volume_change.precision import allows_tf32, full_float32
 matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
 READERS = [lambda: matmul.allow_tf32, torch.get_float32_matmul_precision,
@@ -34,6 +35,9 @@ def seen():
 for setting in SETTINGS:
     exec(setting)
     before, allowed = seen(), allows_tf32()
+    with kernels_of(torch.gru):
+        assert not cudnn.enabled and seen() == before
+    assert cudnn.enabled and seen() == before
     for error in (None, KeyError):
         try:
             with full_float32():

@@ -35,9 +35,10 @@ from pythae_fif.runs.kind import Kind
 
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 20
-EXIT_STORE, EXIT_LOST = 74, 75
+EXIT_GPU, EXIT_STORE, EXIT_LOST = 73, 74, 75
 CAUSES = {
     -signal.SIGKILL: ": killed, perhaps for want of memory",
+    EXIT_GPU: ": torch does not see its GPU, which may have failed",
     EXIT_STORE: ": its folder could not be written, perhaps for a full disk",
     EXIT_LOST: ": it stood still for so long that the run was given to another",
 }
@@ -212,7 +213,7 @@ def _child(kind: Kind[Any, Any], run_dir: Path, slot: Slot, timeout: float | Non
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _interrupt)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.environ["CUDA_VISIBLE_DEVICES"] = "" if slot.device == "cpu" else slot.device
+    _see_only(slot.device)
     enter_run(run_dir, slot.threads)
     try:
         execute(run_dir, kind, timeout=timeout)
@@ -224,6 +225,16 @@ def _child(kind: Kind[Any, Any], run_dir: Path, slot: Slot, timeout: float | Non
         sys.exit(EXIT_STORE)  # `status.json` may not have taken the reason
     except BaseException:
         sys.exit(1)  # the traceback is in status.json
+
+
+def _see_only(device: str) -> None:
+    """Hides all GPUs but a slot's; ends this process where that is gone.
+
+    Without a GPU the run would train on the CPU, for days and without a word.
+    """
+    os.environ["CUDA_VISIBLE_DEVICES"] = "" if device == "cpu" else device
+    if device != "cpu" and torch.cuda.device_count() != 1:
+        sys.exit(EXIT_GPU)
 
 
 def _interrupt(*_: Any) -> None:
