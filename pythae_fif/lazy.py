@@ -65,18 +65,18 @@ def import_named(module: str, name: str) -> Any:
 
 
 def own_code(module: str) -> str | None:
-    """The code of a module that is neither Pythae's nor this package's, else None.
+    """The code of a user's own module; None of one of this package, or that is installed.
 
     Comments and layout are not in it. What the module imports is not in it either.
     """
-    if module.partition(".")[0] in ("pythae", "pythae_fif"):
-        return None
     _see_working_directory()
     try:
-        found = find_spec(module)
-        source = Path(str(found and found.origin)).read_text("utf-8")
-        return ast.unparse(ast.parse(source))
-    except Exception:  # there is none; if it is needed, `import_named` says why
+        file = Path(find_spec(module).origin)  # type: ignore[union-attr, arg-type]
+        installed = {"site-packages", "dist-packages"} & set(file.parts)
+        if installed or module.partition(".")[0] in ("pythae", "pythae_fif"):
+            return None
+        return ast.unparse(ast.parse(file.read_bytes()))
+    except Exception:  # there is none; whoever needs it says why
         return None
 
 

@@ -23,7 +23,7 @@ from pythae.trainers.trainer_utils import set_seed
 import pythae_fif.runs.execute as runs
 from pythae_fif.benchmark.inputs import load_extractor, load_splits, reference_of, references_of
 from pythae_fif.benchmark.model_entry import model_hash, read_model_entry
-from pythae_fif.benchmark.plan import SCHEMA, RunSpec, build_model, rebuild_model
+from pythae_fif.benchmark.plan import SCHEMA, RunSpec, build_model, check_classes, rebuild_model
 from pythae_fif.benchmark.record import DataUsed, ImageRecord, Training, TrainingRecord
 from pythae_fif.benchmark.sheets import classes_name, samples_name, write_samples, write_sheets
 from pythae_fif.benchmark.yaml_files import import_class
@@ -64,6 +64,7 @@ def work(job: ImageJob) -> None:
         FIFError: Of a sampler that failed; the record holds the scores of the others.
     """
     spec, folder = job.spec, job.folder
+    check_classes([spec.model])
     own = f"models/{spec.model}.yaml, or code that it names,"
     require_planned(own, model_hash(spec.model), spec.model_hash)
     folder.tell("running", "loading data")
@@ -140,7 +141,7 @@ def work(job: ImageJob) -> None:
                     drawn, extractor, references, seed=spec.seed, training=known
                 )
         except Exception as error:  # of this sampler alone; it is raised below
-            traceback.clear_frames(error.__traceback__)  # which hold tensors, perhaps of the GPU
+            _let_go(error)
             failures[sampler] = error
             continue
         folder.check()
@@ -150,6 +151,13 @@ def work(job: ImageJob) -> None:
         keep()  # a picture that is no sampler's may have been gone
     for sampler, cause in failures.items():
         raise FIFError(f"sampler {sampler}: {runs.line_of(cause)}") from cause
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Clears the frames of an error and of those before it: they hold tensors, perhaps a GPU's."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _splits_of(job: ImageJob) -> Splits:

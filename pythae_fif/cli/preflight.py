@@ -118,7 +118,12 @@ def cuda_problem(gpus: Sequence[int] | None = None) -> str | None:
 
 def _failure(code: str) -> str | None:
     """Of code that uses GPUs, in a process of its own, its error as a line; None if it has none."""
-    command = [sys.executable, "-c", f"import torch\n{code}"]
+    # The first line of the error: CUDA's own go on with advice on how to look for it.
+    code = (
+        f"import torch\ntry:\n  {code}\nexcept Exception as error:\n"
+        "  raise SystemExit(f'{type(error).__name__}: {error}'.splitlines()[0])"
+    )
+    command = [sys.executable, "-c", code]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     except subprocess.TimeoutExpired as error:

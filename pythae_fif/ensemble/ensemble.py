@@ -3,7 +3,7 @@
 __all__ = ["Ensemble"]
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from pythae_fif.device import default_device, fork_rng
-from pythae_fif.ensemble.group import Group, Step, split_members, state_of, train_epoch, workers
+from pythae_fif.ensemble.group import Group, Step, split_members, train_epoch, workers
 from pythae_fif.ensemble.stacking import (
     THIN_PRODUCTS,
     Nets,
@@ -22,6 +22,7 @@ from pythae_fif.ensemble.stacking import (
     common_config,
     stack_linear,
 )
+from pythae_fif.ensemble.state import Progress, TrainingState
 from pythae_fif.errors import ConfigError, DataError, first_line
 from pythae_fif.models import FIF, RectangularFlow
 from pythae_fif.volume_change import fif_loss, log_volume, squared_error
@@ -82,8 +83,7 @@ class Ensemble:
             )
         self.models = [model.to(default_device()) for model in models]
         self.backend, self._compile = "eager", compile
-        self._groups: list[Group] = []
-        self._epoch, self._iterations, self._solved = 0, 0.0, 0
+        self._groups, self._progress = list[Group](), Progress()
         self._config = common_config(self.models)
         if not all(p.requires_grad for model in self.models for p in model.parameters()):
             raise ConfigError("an ensemble trains all weights: some of a member's are frozen")
@@ -145,7 +145,7 @@ class Ensemble:
         schedule: Callable[[Optimizer, int], LRScheduler] | None = None,
         likelihood_weight: Callable[[int], float] = lambda epoch: 1.0,
         on_epoch: Callable[[int], None] | None = None,
-        state: Mapping[str, Any] | None = None,
+        state: TrainingState | None = None,
     ) -> None:
         """Trains all members with Adam.
 
@@ -163,6 +163,9 @@ class Ensemble:
             likelihood_weight: The likelihood's factor in the loss of an epoch, from 1.
             on_epoch: Called after every epoch with its number, from 1.
             state: Of :meth:`training_state`, to go on from; of these members and arguments.
+
+        Raises:
+            ConfigError: An argument that does not fit the members or the data.
         """
         data = self._here(data)
         count, (dim,) = len(self.models), self._config.input_dim
@@ -198,23 +201,19 @@ class Ensemble:
             group.optimizer, group.likelihood_weight = optimizer, likelihood_weight
             group.schedule = schedule(optimizer, epochs * batches) if schedule else None
             groups.append(group)
-        self._epoch, self._iterations, self._solved = state["progress"] if state else (0, 0.0, 0)
-        if state:
-            for group in groups:
-                group.restore(state)
+        self._progress = state.restore(groups, self._nets) if state else Progress()
         with workers(min(threads, len(groups))) as pool:
             pool.submit(self._set_steps, groups, compiles).result()
-            for epoch in range(self._epoch + 1, epochs + 1):
+            for epoch in range(self._progress.epoch + 1, epochs + 1):
                 train_epoch(pool, groups, epoch, math.ceil(batches / TURNS))
-                self._epoch = epoch
+                self._progress.epoch = epoch
                 if on_epoch:
                     on_epoch(epoch)
+        self._groups = []
 
-    def training_state(self) -> dict[str, Any]:
-        """What :meth:`train` can go on from, to the same weights; to be asked in `on_epoch`:
-        tensors and plain values alone."""
-        progress = (self._epoch, self._iterations, self._solved)
-        return {"progress": progress, **state_of(self._groups)}
+    def training_state(self) -> TrainingState:
+        """What :meth:`train` can go on from, to the same weights; to be asked in `on_epoch`."""
+        return TrainingState.of(self._groups, self._progress)
 
     def _gradients(
         self, nets: Nets, parameters: list[Tensor], x: Tensor, eps: Tensor, terms: Tensor
@@ -254,8 +253,8 @@ class Ensemble:
             likelihood_weight=terms[0],
         )
         if isinstance(model, RectangularFlow) and model.cg_iterations is not None:
-            self._iterations += model.cg_iterations.double().mean().item() * size[0]
-            self._solved += size[0]  # systems of this group's members
+            self._progress.iterations += model.cg_iterations.double().mean().item() * size[0]
+            self._progress.systems += size[0]  # those of this group's members
         return loss.loss
 
     def _compiles(self, steps: int) -> bool:
@@ -286,7 +285,7 @@ class Ensemble:
 
     def _compiled(self, group: Group) -> Step:
         example = group.example()
-        # It lets other threads run; Python's holds the interpreter's lock. A GPU has one thread.
+        # The C++ wrapper holds no lock of the interpreter; a GPU has one thread, and needs none.
         options: dict[str, Any] = {"cpp_wrapper": self._device.type == "cpu"}
         graph = make_fx(group.step, decomposition_table=THIN_PRODUCTS)(*example)
         compiled = torch.compile(graph, dynamic=False, options=options)
@@ -298,7 +297,8 @@ class Ensemble:
     @property
     def cg_iterations(self) -> float | None:
         """See the class."""
-        return self._iterations / self._solved if self._solved else None
+        done = self._progress
+        return done.iterations / done.systems if done.systems else None
 
     def members(self) -> list[FIF | RectangularFlow]:
         """The models, with the trained weights, in evaluation mode."""

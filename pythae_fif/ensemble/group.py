@@ -1,11 +1,11 @@
 """Groups of an ensemble's members, which threads train side by side."""
 
-__all__ = ["Group", "Step", "split_members", "state_of", "train_epoch", "workers"]
+__all__ = ["Group", "Step", "split_members", "train_epoch", "workers"]
 
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -90,30 +90,6 @@ class Group:
             if self.schedule:
                 self.schedule.step()
         return bool(self._batches)
-
-    @torch.no_grad()
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Puts back what :func:`state_of` gave of all members, then perhaps in other groups."""
-        for weight, values in zip(self.weights, state["weights"], strict=True):
-            weight.copy_(values[self.members])
-
-        def own(parameter: Tensor, value: Tensor) -> Tensor:
-            """Of the group, with the parameter's strides: fused Adam reads others wrongly."""
-            if not value.dim():  # the number of steps, which Adam counts up in place
-                return value.clone()
-            return torch.empty_like(parameter).copy_(value[self.members])
-
-        adam = state["optimizer"]
-        moments = {
-            i: {key: own(self.parameters[i], value) for key, value in values.items()}
-            for i, values in adam["state"].items()
-        }
-        self.optimizer.load_state_dict({**adam, "state": moments})
-        if self.schedule:
-            self.schedule.load_state_dict(state["schedule"])
-        drawn = state["generators"][self.members]
-        for generator, of_member in zip(self.generators, drawn, strict=True):
-            generator.set_state(of_member)
 
     def example(self) -> tuple[Any, ...]:
         """Arguments of a step, laid out as those of every other; no draw is lost."""
@@ -208,28 +184,6 @@ def train_epoch(pool: Executor, groups: Sequence[Group], epoch: int, steps: int)
         done, running = wait(running, return_when=FIRST_COMPLETED)
         more = [group for future in done if (group := future.result())]
         running |= {pool.submit(turn, group) for group in more}
-
-
-def state_of(groups: Sequence[Group]) -> dict[str, Any]:
-    """What a training goes on from after an epoch: tensors and plain values alone.
-
-    It is of all members in their order, however they are grouped.
-    """
-    optimizers = [group.optimizer.state_dict() for group in groups]
-    of_each = [optimizer["state"] for optimizer in optimizers]
-
-    def joined(index: int, key: str) -> Tensor:
-        parts = [state[index][key] for state in of_each]
-        return torch.cat(parts) if parts[0].dim() else parts[0].clone()  # the steps are of all
-
-    moments = {i: {key: joined(i, key) for key in values} for i, values in of_each[0].items()}
-    schedule = groups[0].schedule
-    return {
-        "weights": [torch.cat(parts) for parts in zip(*(g.weights for g in groups), strict=True)],
-        "optimizer": {**optimizers[0], "state": moments},
-        "schedule": schedule.state_dict() if schedule else None,
-        "generators": [draws.get_state() for group in groups for draws in group.generators],
-    }
 
 
 def _rows(data: Tensor, rows: Tensor) -> Tensor:

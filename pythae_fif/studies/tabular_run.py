@@ -2,7 +2,6 @@
 
 __all__ = ["LIKELIHOOD_ROWS", "TABULAR", "TabularRecord", "TabularSpec"]
 
-import logging
 import math
 import time
 from collections.abc import Callable
@@ -12,24 +11,23 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from pythae_fif import __version__
 from pythae_fif.data.splits import Splits
 from pythae_fif.data.tabular import load_tabular
 from pythae_fif.device import default_device
-from pythae_fif.ensemble import Ensemble, one_cycle
-from pythae_fif.errors import NonFiniteError, first_line
+from pythae_fif.ensemble import Ensemble, TrainingState, one_cycle
+from pythae_fif.errors import NonFiniteError
 from pythae_fif.evaluation.frechet import squared_wasserstein
-from pythae_fif.files import set_aside
 from pythae_fif.models.hutchinson import HutchinsonModel
+from pythae_fif.runs.execute import interrupted_here
 from pythae_fif.runs.folder import RunFolder
 from pythae_fif.runs.kind import Job, Kind, require_planned, run_id_of
 from pythae_fif.runs.provenance import provenance
 from pythae_fif.runs.record import Record
 from pythae_fif.studies.tabular_protocol import CONFIGURATIONS, Budget
-from pythae_fif.training.run_files import CHECKPOINT_NAME
+from pythae_fif.training.run_files import CHECKPOINT_NAME, read_checkpoint
 from pythae_fif.validation import Checked, name_of
 from pythae_fif.volume_change import squared_error
-
-logger = logging.getLogger(__name__)
 
 SCHEMA = 2
 LIKELIHOOD_ROWS = 1000
@@ -138,32 +136,7 @@ def work(job: Job[TabularSpec, TabularRecord]) -> None:
         models.append(configuration.build(splits.input_dim, spec.latent_dim, budget.nets))
     ensemble = Ensemble(models, spec.seeds)
 
-    checkpoint = _checkpoint(folder)
-    start = time.process_time()  # of all threads; does not count when others have the machine
-    before, kept = checkpoint.get("seconds", 0.0), time.monotonic()
-
-    def on_epoch(epoch: int) -> None:
-        nonlocal kept
-        folder.tell("running", "training", epoch / budget.epochs)
-        if time.monotonic() - kept >= CHECKPOINT_SECONDS:
-            seconds = before + time.process_time() - start
-            state = {**_made_by(folder), "seconds": seconds, "training": ensemble.training_state()}
-            folder.write(CHECKPOINT_NAME, lambda file: torch.save(state, file))
-            kept = time.monotonic()
-
-    folder.tell("running", "training")
-    ensemble.train(
-        train,
-        epochs=budget.epochs,
-        batch_size=budget.batch_size,
-        learning_rate=spec.learning_rates,
-        weight_decay=configuration.settings.weight_decay,
-        schedule=one_cycle if configuration.settings.one_cycle else None,
-        likelihood_weight=budget.likelihood_weight,
-        on_epoch=on_epoch,
-        state=checkpoint.get("training"),
-    )
-    seconds = before + time.process_time() - start
+    seconds = _train(ensemble, train, spec, folder)
     folder.tell("running", "scoring", 1.0)
     members = [model.cpu() for model in ensemble.members()]
     scores = [_scores(model, splits, seed) for model, seed in zip(members, spec.seeds, strict=True)]
@@ -182,34 +155,57 @@ def work(job: Job[TabularSpec, TabularRecord]) -> None:
             provenance=provenance(default_device(), job.started, folder.attempt),
         )
     )
+    folder.check()
     (folder.path / CHECKPOINT_NAME).unlink(missing_ok=True)
 
 
-def _made_by(folder: RunFolder) -> dict[str, str]:
-    """What must be equal where a training goes on."""
-    return {"run_id": folder.run_id, "torch": str(torch.__version__), "device": default_device()}
+def _train(ensemble: Ensemble, train: Tensor, spec: TabularSpec, folder: RunFolder) -> float:
+    """Trains the models, from the run's checkpoint where there is one; the processor time of it."""
+    # Of all threads; does not count when others have the machine.
+    start, kept = time.process_time(), time.monotonic()
+    budget, settings = spec.budget, CONFIGURATIONS[spec.configuration].settings
+    device, version = default_device(), f"torch {torch.__version__}, pythae-fif {__version__}"
+    made_by = {"run_id": folder.run_id, "device": device, "version": version}
 
+    def begun_in(checkpoint: dict[str, Any]) -> tuple[TrainingState, float]:
+        if not made_by.items() <= checkpoint.items():
+            raise ValueError("of another run, device or version")
+        return TrainingState.from_dict(checkpoint["state"]), checkpoint["seconds"]
 
-def _checkpoint(folder: RunFolder) -> dict[str, Any]:
-    """The run's checkpoint, or nothing; one that cannot be gone on from is set aside."""
-    path = folder.path / CHECKPOINT_NAME
-    if not path.exists():
-        return {}
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if not _made_by(folder).items() <= state.items():
-            raise ValueError("of another run, device or version of torch")
-        return state
-    except MemoryError:
-        raise
-    except Exception as error:  # torch.load raises anything on a damaged file
-        logger.warning(
-            "%s cannot be resumed from (%s): set aside as %s, training starts afresh",
-            path,
-            first_line(error),
-            set_aside(path).name,
+    state, before = read_checkpoint(folder, begun_in) or (None, 0.0)
+
+    def keep() -> None:
+        nonlocal kept
+        seconds = before + time.process_time() - start
+        content = {**made_by, "seconds": seconds, "state": ensemble.training_state().to_dict()}
+        folder.write(CHECKPOINT_NAME, lambda file: torch.save(content, file))
+        kept = time.monotonic()
+
+    with interrupted_here() as check_interrupt:
+
+        def on_epoch(epoch: int) -> None:
+            folder.tell("running", "training", epoch / budget.epochs)
+            if time.monotonic() - kept >= CHECKPOINT_SECONDS:
+                keep()
+            try:
+                check_interrupt()
+            except KeyboardInterrupt:
+                keep()
+                raise
+
+        folder.tell("running", "training")
+        ensemble.train(
+            train,
+            epochs=budget.epochs,
+            batch_size=budget.batch_size,
+            learning_rate=spec.learning_rates,
+            weight_decay=settings.weight_decay,
+            schedule=one_cycle if settings.one_cycle else None,
+            likelihood_weight=budget.likelihood_weight,
+            on_epoch=on_epoch,
+            state=state,
         )
-        return {}
+    return before + time.process_time() - start
 
 
 def _splits_of(job: Job[TabularSpec, TabularRecord]) -> Splits:

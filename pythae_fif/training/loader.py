@@ -134,7 +134,7 @@ def _fits(data: Tensor, device: str) -> bool:
     """Whether data are to move to a device as a whole: they are there, or it is a GPU with room."""
     if device == "cpu" or data.device.type != "cpu":
         return device != "cpu"
-    return data.nbytes <= PART_OF_GPU * torch.cuda.mem_get_info(device)[0]
+    return data.nbytes <= PART_OF_GPU * torch.cuda.mem_get_info()[0]
 
 
 def moved(dataset: Any, device: str) -> Any:

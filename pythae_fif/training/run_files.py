@@ -7,6 +7,7 @@ __all__ = [
     "RunFiles",
     "TrainingFiles",
     "new_folder",
+    "read_checkpoint",
     "read_log",
 ]
 
@@ -20,7 +21,7 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, runtime_checkable
+from typing import Any, BinaryIO, Protocol, TypeVar, runtime_checkable
 
 import torch
 from pythae.models import BaseAE
@@ -32,6 +33,8 @@ from pythae_fif.training.progress import EpochRow, Progress
 from pythae_fif.training.updates import Optimizers
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 CHECKPOINT_NAME = "checkpoint.pt"
 LOG_NAME = "train_log.jsonl"
@@ -98,6 +101,37 @@ def read_log(path: Path) -> list[EpochRow]:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             rows.append(EpochRow.from_json(json.loads(line)))
     return rows
+
+
+def read_checkpoint(
+    run: RunFiles, put_back: Callable[[dict[str, Any]], T], *, writes: bool = True
+) -> T | None:
+    """What is made of a run's checkpoint; None where there is none.
+
+    One that does not fit is set aside, with a warning, and the training starts afresh.
+
+    Args:
+        run: Where it is.
+        put_back: Takes its content; raises whatever it likes where that does not fit.
+        writes: Whether this process sets it aside.
+    """
+    path = run.path / CHECKPOINT_NAME
+    if not path.exists():
+        return None
+    try:
+        return put_back(torch.load(path, map_location="cpu", weights_only=True))
+    except (MemoryError, torch.cuda.OutOfMemoryError):
+        raise
+    except Exception as error:  # torch.load raises anything on a damaged file
+        if writes:
+            run.check()
+            logger.warning(
+                "%s cannot be resumed from (%s): set aside as %s, training starts afresh",
+                path,
+                first_line(error),
+                set_aside(path).name,
+            )
+        return None
 
 
 class TrainingFiles:
@@ -173,27 +207,19 @@ class TrainingFiles:
                 )
             return None
         initial = copy.deepcopy(model.state_dict())
-        try:
-            state = torch.load(self._checkpoint, map_location="cpu", weights_only=True)
+
+        def put_back(state: dict[str, Any]) -> Progress:
             if state.get("run_id") not in (None, self._run.run_id):
                 raise ValueError("of another model, configuration or number of data")
             progress = Progress.from_state(state["progress"])
             model.load_state_dict(state["model"])
             optimizers.restore(state)
             set_random_state(state["random"])
-        except (MemoryError, torch.cuda.OutOfMemoryError):
-            raise
-        except Exception as error:  # torch.load raises anything on a damaged file
+            return progress
+
+        progress = read_checkpoint(self._run, put_back, writes=self._writes)
+        if progress is None:
             model.load_state_dict(initial)
-            if self._writes:
-                self._run.check()
-                logger.warning(
-                    "%s cannot be resumed from (%s): set aside as %s, training starts afresh",
-                    self._checkpoint,
-                    first_line(error),
-                    set_aside(self._checkpoint).name,
-                )
-            return None
         return progress
 
     def finish(self, save_model: Callable[[str], None]) -> None:

@@ -18,6 +18,7 @@ from pythae_fif.benchmark.run import IMAGES, trainer_of
 from pythae_fif.benchmark.settings import OPTIONAL, RunSettings
 from pythae_fif.benchmark.yaml_files import configs_dir
 from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.lazy import own_code
 from pythae_fif.runs.execute import execute
 from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.store import Store, read_config
@@ -134,7 +135,20 @@ def test_code_of_ones_own_that_changes_is_another_run(tmp_path, monkeypatch):
         DataError, match=r"wide\.yaml, or code that it names, changed since the plan"
     ):
         execute(folder, IMAGES)
+    (tmp_path / "wide_nets.py").unlink()
     sys.modules.pop("wide_nets")
+    with pytest.raises(ConfigError, match=r"wide\.yaml: networks: cannot import 'wide_nets.build'"):
+        execute(folder, IMAGES)
+
+
+def test_own_code_is_that_of_no_installed_module(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    text = "# -*- coding: latin-1 -*-\nname = 'é'  # of mine\n"
+    (tmp_path / "latin.py").write_text(text, encoding="latin-1")
+    assert own_code("latin") == "name = 'é'"
+    for module in ("torch.nn", "zuko.nn", "pythae.models", "pythae_fif.nn", "nowhere", "own", ""):
+        assert own_code(module) is None
 
 
 def test_a_flag_of_fifs_where_the_profile_fixes_it_and_where_there_is_no_grid(

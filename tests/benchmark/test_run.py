@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import weakref
 
 import numpy as np
 import pytest
@@ -382,3 +383,24 @@ def test_the_models_of_table_2_train_by_the_wall_clock(tmp_path):
     grid = table2(build_report(experiment, results))
     assert [row[0].text.split()[0] for row in grid.rows] == ["DNF", "Trumpet", "FIF"]
     assert "FID published ↓" not in " ".join(grid.headings)
+
+
+def test_a_failed_sampler_lets_its_tensors_go():
+    tensors = []
+
+    def failing():
+        held = torch.ones(3)
+        tensors.append(weakref.ref(held))
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    def wrapping():
+        try:
+            failing()
+        except RuntimeError as error:
+            raise FIFError("sampler maf") from error
+
+    with pytest.raises(FIFError) as caught:
+        wrapping()
+    assert tensors[0]() is not None
+    run_module._let_go(caught.value)
+    assert tensors[0]() is None

@@ -239,11 +239,7 @@ def test_the_line_of_a_machine_with_gpus(monkeypatch):
     ("script", "cuda", "parts"),
     [
         ("echo 'NVIDIA H100'", None, ["NVIDIA H100", "built without CUDA", "get-started"]),
-        (
-            "echo 'NVIDIA H100'",
-            "13.0",
-            ["NVIDIA H100", "cannot use it (Asser", "not compiled with"],
-        ),
+        ("echo 'NVIDIA H100'", "13.0", ["NVIDIA H100", "cannot use it (RuntimeError: too old)"]),
         ("echo 'no devices'; exit 9", None, ["nvidia-smi says 'no devices'", "driver loaded"]),
         (None, None, []),
     ],
@@ -256,6 +252,7 @@ def test_a_gpu_that_torch_cannot_use(script, cuda, parts, tmp_path, monkeypatch)
     if script:
         (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setattr(preflight, "_failure", lambda code: "RuntimeError: too old")
     line = cuda_warning()
     assert (line is None) == (script is None)
     assert all(part in line for part in parts)
@@ -265,11 +262,12 @@ def test_a_gpu_that_torch_cannot_use(script, cuda, parts, tmp_path, monkeypatch)
 
 def test_a_gpu_that_cannot_compute(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    failed = SimpleNamespace(returncode=1, stderr="x\nRuntimeError: no kernel image is available\n")
-    monkeypatch.setattr(preflight.subprocess, "run", lambda *of, **options: failed)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    line = preflight.cuda_problem()
-    assert "cannot compute (RuntimeError: no kernel image is available)" in line
+    error = r"CUDA error: no kernel image\nCompile with `TORCH_USE_CUDA_DSA`"
+    assert preflight._failure(f"raise RuntimeError('{error}')") == (
+        "RuntimeError: CUDA error: no kernel image"
+    )
+    assert preflight._failure("torch.ones(2)") is None
     asked = []
 
     def hangs(command, timeout, **_):

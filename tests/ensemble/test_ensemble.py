@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from pythae_fif import FIF, FIFConfig
-from pythae_fif.ensemble import Ensemble, one_cycle
+from pythae_fif.ensemble import Ensemble, TrainingState, one_cycle
 from pythae_fif.ensemble.group import split_members
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models import RectangularFlow, RectangularFlowConfig
@@ -139,16 +139,22 @@ def test_a_training_that_goes_on_is_the_uninterrupted_one(kind, resumed_in, monk
 
     def save(ensemble, epoch):
         if epoch == 1:
-            torch.save(ensemble.training_state(), kept)
+            torch.save(ensemble.training_state().to_dict(), kept)
 
     whole = trained(3)
     epochs = []
-    state = torch.load(kept, weights_only=True)
+    state = TrainingState.from_dict(torch.load(kept, weights_only=True))
     resumed = trained(resumed_in, state, epochs.append)
     assert epochs == [2, 3]
     exact = {"rtol": 1e-6, "atol": 1e-8} if resumed_in < 3 else {"rtol": 0, "atol": 0}
     if resumed_in == 3:
         assert resumed.cg_iterations == whole.cg_iterations
+        with pytest.raises(ConfigError, match="of an ensemble of other members or networks"):
+            Ensemble(members(kind, "data")[:2], [5, 6]).train(
+                data, epochs=3, batch_size=10, state=state
+            )
+        with pytest.raises(ConfigError, match="while it trains: ask in on_epoch"):
+            resumed.training_state()
     for ours, theirs in zip(resumed.members(), whole.members(), strict=True):
         torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), **exact)
 

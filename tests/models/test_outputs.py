@@ -5,7 +5,7 @@ import torch
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.models.outputs import without_gradients
-from pythae_fif.volume_change import UnsupportedOperationError, exact
+from pythae_fif.volume_change import UnsupportedOperationError, exact, replay, step
 
 
 def test_gradients_are_there_only_for_what_differentiates():
@@ -48,18 +48,34 @@ def first_step(model, x):
     model.train()({"data": x})
 
 
+def several_tangents(model, x):
+    step._for_each(lambda t: (t,), torch.ones(2, 3))
+
+
 @pytest.mark.parametrize(
     ("hidden", "call"),
     [
         ((exact, "encoder_jacobian"), encoder_volume),
         ((exact, "decoder_jacobian"), decoder_volume),
         ((FIF, "surrogate_in"), first_step),
+        ((torch.func, "vmap"), several_tangents),
     ],
 )
 def test_a_full_gpu_is_no_network_that_cannot_be_differentiated(hidden, call, monkeypatch):
     """It takes no slower way, and asks for no other mode."""
     model = FIF(FIFConfig(input_dim=(1, 4, 4), latent_dim=2, mode="backward"))
     monkeypatch.setattr(exact, "check_replay", cannot_be_replayed)
-    monkeypatch.setattr(*hidden, lambda *_, **__: is_full() if hidden[0] is exact else is_full)
+    monkeypatch.setattr(*hidden, lambda *_, **__: is_full if hidden[0] is FIF else is_full())
     with pytest.raises(torch.cuda.OutOfMemoryError):
         call(model, torch.rand(3, 1, 4, 4))
+
+
+def test_a_full_gpu_is_no_missing_second_derivative(monkeypatch):
+    grad = torch.autograd.grad
+
+    def full(*args, create_graph=False, **options):
+        return is_full() if create_graph else grad(*args, **options)
+
+    monkeypatch.setattr(torch.autograd, "grad", full)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        replay.check_replay(lambda x: x.erf().cumprod(1), torch.rand(2, 3), gradient=True)

@@ -110,6 +110,7 @@ def test_a_run_has_the_device_and_the_threads_of_its_slot(store, monkeypatch):
     (run_dir,) = prepared(store, TaskSpec(deed="look around"))
     assert ONE.run_all(Batch(TASKS, [run_dir]), ignore) == [Outcome(run_dir, "finished")]
     assert (run_dir / SEEN).read_text() == "/2"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
     _see_only("GPU-b")
@@ -122,6 +123,13 @@ def test_a_run_whose_gpu_is_gone_does_not_train_on_the_cpu(store, monkeypatch):
     error = "the process ended by exit code 73: torch does not see its GPU, which may have failed"
     assert ONE.run_all(Batch(TASKS, [run_dir]), ignore) == [Outcome(run_dir, "failed", error)]
     assert not (run_dir / SEEN).exists()
+    slots = [Slot("GPU-gone", 1), Slot("cpu", 1)]
+    monkeypatch.setattr(LocalEngine, "slots", lambda engine: list(slots))
+    run_dirs = prepared(store, *(TaskSpec(seed, "nap") for seed in range(4)))
+    outcomes = ONE.run_all(Batch(TASKS, run_dirs), ignore)
+    assert sorted(outcomes, key=lambda one: run_dirs.index(one.run_dir)) == [
+        Outcome(run_dir, "finished") for run_dir in run_dirs
+    ]
 
 
 @pytest.mark.parametrize("end", ["exit", "partly"])

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -216,31 +217,43 @@ def test_a_run_that_was_cut_off_goes_on(options, monkeypatch, caplog, torch_then
     spec = SPEC.model_copy(
         update={"data_hash": data.content_hash, "budget": tabular_protocol.Budget(**budget)}
     )
+    told, tell, interrupted = [], RunFolder.tell, False
 
-    def folder(name):
-        return Store(options.results / name, TABULAR).prepare(spec, Environment(data=options.data))
-
-    whole = execute(folder("whole"), TABULAR)
-    monkeypatch.setattr(tabular_run, "CHECKPOINT_SECONDS", 0)
-    monkeypatch.setattr(torch, "__version__", torch_then)
-    trained, tell = [], RunFolder.tell
-
-    def interrupted(self, state, stage="", progress=0.0, **more):
-        trained.append(progress)
-        if len(trained) == 5:  # loading, training, and then the third epoch's end
-            raise KeyboardInterrupt
+    def watch(self, state, stage="", progress=0.0, **more):
+        told.extend([progress] if stage == "training" and progress else [])
         tell(self, state, stage, progress, **more)
 
-    monkeypatch.setattr(RunFolder, "tell", interrupted)
+    @contextmanager
+    def interrupted_here():
+        def check_interrupt():
+            if interrupted and told[-1] == 0.75:
+                raise KeyboardInterrupt
+
+        yield check_interrupt
+
+    def done(name):
+        told.clear()
+        where = Environment(data=options.data)
+        return execute(Store(options.results / name, TABULAR).prepare(spec, where), TABULAR)
+
+    monkeypatch.setattr(RunFolder, "tell", watch)
+    monkeypatch.setattr(tabular_run, "interrupted_here", interrupted_here)
+    whole = done("whole")
+    assert told == [0.25, 0.5, 0.75, 1.0]
+    monkeypatch.setattr(torch, "__version__", torch_then)
+    interrupted = True
     with pytest.raises(KeyboardInterrupt):
-        execute(folder("cut"), TABULAR)
-    monkeypatch.undo()
-    resumed = execute(folder("cut"), TABULAR)
-    assert trained[:5] == [0.0, 0.0, 0.25, 0.5, 0.75]
-    assert not (folder("cut") / "checkpoint.pt").exists()
-    aside = list(folder("cut").glob("checkpoint.pt.corrupt"))
-    assert bool(aside) == ("of another run" in caplog.text) == (torch_then == "1.0")
-    assert resumed.provenance.attempts == 2 and whole.seconds > 0
+        done("cut")
+    monkeypatch.setattr(torch, "__version__", str(torch.version.__version__))
+    interrupted = False
+    (checkpoint,) = options.results.glob("cut/runs/csv/fif/*/checkpoint.pt")
+    resumed = done("cut")
+    fits = torch_then != "1.0"
+    assert told == ([1.0] if fits else [0.25, 0.5, 0.75, 1.0])
+    assert not checkpoint.exists()
+    aside = checkpoint.with_name("checkpoint.pt.corrupt").exists()
+    assert aside == ("of another run, device or version" in caplog.text) == (not fits)
+    assert resumed.provenance.attempts == 2
     for score in (*SCORES, "steps", "cg_iterations"):
         assert getattr(resumed, score) == getattr(whole, score), score
 

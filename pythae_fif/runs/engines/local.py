@@ -127,6 +127,9 @@ class LocalEngine(LocalOptions):
                 ended = [d for d, (process, _) in running.items() if process.exitcode is not None]
                 for run_dir in ended:
                     process, slot = running.pop(run_dir)
+                    if process.exitcode == EXIT_GPU and (free or running):
+                        waiting.insert(0, run_dir)  # for another GPU; this one is not used again
+                        continue
                     outcomes.append(settle(batch, run_dir, *_end_of(process.exitcode)))
                     free.append(slot)
                 if batch.is_lost(outcomes):
@@ -233,7 +236,7 @@ def _see_only(device: str) -> None:
     Without a GPU the run would train on the CPU, for days and without a word.
     """
     os.environ["CUDA_VISIBLE_DEVICES"] = "" if device == "cpu" else device
-    if device != "cpu" and torch.cuda.device_count() != 1:
+    if device != "cpu" and not (torch.cuda.is_available() and torch.cuda.device_count() == 1):
         sys.exit(EXIT_GPU)
 
 
