@@ -38,7 +38,7 @@ from pythae_fif.runs.kind import Job, Kind, require_planned
 from pythae_fif.runs.provenance import git_state, provenance
 from pythae_fif.runs.store import config_text, json_content
 from pythae_fif.sampling import FIT_STEPS
-from pythae_fif.sampling.models import embed, reconstruction_error
+from pythae_fif.sampling.models import embed, reconstruction_mse
 from pythae_fif.sampling.samplers import generate, generate_by_class
 from pythae_fif.training import EpochRow, FIFTrainer, OnEpoch, RunFiles, TrainingResult
 from pythae_fif.training.tensorboard import tensorboard_writer
@@ -90,7 +90,7 @@ def work(job: ImageJob) -> None:
     errors = {}
     for split in ("val", "test"):
         set_seed(spec.seed)
-        errors[split] = reconstruction_error(model, splits[split], labels.get(split))
+        errors[split] = reconstruction_mse(model, splits[split], labels.get(split))
     folder.check()
     write_sheets(folder.path, model, splits, codes)
     how: dict[str, Any] = {

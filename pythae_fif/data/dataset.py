@@ -42,8 +42,9 @@ def as_tensor(images: np.ndarray | Tensor) -> Tensor:
 
 
 def _unit(images: Tensor) -> Tensor:
-    """Images in [0, 1]; rows of a table as they are."""
-    return images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images
+    """Images in [0, 1]; rows of a table as they are, in memory of their own."""
+    unit = images.to(torch.float32, copy=True)
+    return unit.div_(255) if images.dtype == torch.uint8 else unit
 
 
 def to_float(images: np.ndarray | Tensor, limit: int | None = None) -> Tensor:

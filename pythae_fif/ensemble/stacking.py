@@ -184,6 +184,8 @@ def common_config(models: Sequence[HutchinsonModel]) -> Any:
         ConfigError: Options that differ and may not, or a value that is not valid here.
     """
     first = models[0].model_config
+    if len(set(map(id, models))) < len(models):
+        raise ConfigError("one model stands for two members: an ensemble needs one for each")
     for model in models[1:]:
         for field in dataclasses.fields(first):
             ours, theirs = (getattr(m.model_config, field.name, None) for m in (models[0], model))

@@ -122,10 +122,11 @@ class PixelExtractor(Extractor):
     LARGEST_SIDE = 16
 
     def __init__(self, image_shape: tuple[int, int, int]) -> None:
-        channels, height, width = self.image_shape = image_shape
+        channels, height, width = image_shape
+        self.image_shape = (channels, height, width)
         self.pooled = (min(height, self.LARGEST_SIDE), min(width, self.LARGEST_SIDE))
         self.feature_dim = channels * self.pooled[0] * self.pooled[1]
-        self.hash = digest("pixels/1", image_shape, self.pooled)
+        self.hash = digest("pixels/1", self.image_shape, self.pooled)
 
     def extract(self, images: Tensor) -> Extracted:
         """Features (B, C * h * w) with h, w <= 16, in [0, 1], and no logits."""

@@ -57,8 +57,9 @@ def build_extractor(
     if name == "columns":
         return ColumnExtractor(*image_shape)
     channels, height, width = image_shape
+    image_shape = (channels, height, width)
     if name == "pixels":
-        return PixelExtractor((channels, height, width))
+        return PixelExtractor(image_shape)
     if name == "classifier" and training is not None:
         return shipped_classifier(training.name, image_shape, device) or train_classifier(
             training, device=device, cache_dir=cache_dir
@@ -83,7 +84,7 @@ def build_extractor(
         return InceptionExtractor(state, device=device, convention=name)
     from pythae_fif.evaluation.own import OwnExtractor
 
-    return OwnExtractor(name, (channels, height, width), device=device)
+    return OwnExtractor(name, image_shape, device=device)
 
 
 def check_extractor(
@@ -106,6 +107,9 @@ def check_extractor(
         own_extractor(name)
     except ConfigError as error:
         raise ConfigError(f"extractor {name!r}: {error}") from error
+    image_shape = tuple(image_shape)
+    if len(image_shape) not in (1, 3):
+        raise ConfigError(f"image_shape {image_shape}: (C, H, W), or (D,) of a table")
     if (name == "columns") != (len(image_shape) == 1):
         kind, right = ("a table", "columns") if len(image_shape) == 1 else ("images", "pixels")
         raise ConfigError(f"extractor {name!r} does not take {kind}: choose {right} (--extractor)")

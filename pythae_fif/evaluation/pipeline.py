@@ -30,7 +30,7 @@ from pythae_fif.evaluation.reference import Reference, content_hash
 from pythae_fif.evaluation.scores import MeanStd, Neighbours, Scores
 from pythae_fif.evaluation.scoring import score_samples
 from pythae_fif.files import write_json
-from pythae_fif.sampling.models import reconstruction_error
+from pythae_fif.sampling.models import reconstruction_mse
 from pythae_fif.sampling.samplers import draw, fit, needs_fit
 
 Data = np.ndarray | Tensor | Dataset[Any]
@@ -244,7 +244,7 @@ class EvaluationPipeline:
                 training=training,
             )
         with _seeded(self.seed):
-            mse = reconstruction_error(self.model, images)
+            mse = reconstruction_mse(self.model, images)
         return EvaluationOutput(
             model=type(self.model).__name__,
             sampler=type(self.sampler).__name__,

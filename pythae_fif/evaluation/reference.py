@@ -24,6 +24,8 @@ BATCH_SIZE = 256
 def content_hash(images: Tensor) -> str:
     """Identifies images by what they hold: shape, type and every pixel.
 
+    It is not the `content_hash` of `Splits`, which is of all three splits.
+
     Example:
         >>> content_hash(torch.zeros(1, 2)) == content_hash(torch.zeros(2, 1))
         False
@@ -41,6 +43,7 @@ class Reference:
     Attributes:
         features: (N, F), float32, where the extractor runs.
         statistics: Mean and covariance of the features.
+        extractor: Hash of the extractor that they come from.
         path: Its file, beside which the rest is kept; None keeps it in memory.
 
     Example:
@@ -52,6 +55,7 @@ class Reference:
 
     features: Tensor
     statistics: FeatureStatistics
+    extractor: str
     path: Path | None = None
     _held: dict[str, tuple[Tensor, ...]] = field(default_factory=dict, repr=False)
 
@@ -95,13 +99,14 @@ class Reference:
             return features, FeatureStatistics.of(features)
 
         if cache_dir is None:
-            return cls(*build())
+            return cls(*build(), extractor.hash)
         rounded = round_to_uint8 or images.dtype == torch.uint8
         key = digest(content_hash(images), rounded, extractor.hash)
         path = Path(cache_dir) / f"reference-{safe_name(extractor.name)}-{key}.npz"
         features, statistics = cached(path, read=_read, build=build, write=_write)
         # moved here and not by `_read`: a full GPU says nothing of the file
-        return cls(features.to(extractor.device), statistics.to(extractor.device), path)
+        features, statistics = features.to(extractor.device), statistics.to(extractor.device)
+        return cls(features, statistics, extractor.hash, path)
 
     def own_pairs(self, subsets: Tensor, num_samples: int, seed: int) -> OwnPairs:
         """Radii, and the kernel within the subsets (S, N) that are drawn beside so many samples."""

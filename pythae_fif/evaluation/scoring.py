@@ -64,6 +64,8 @@ def score_samples(
     """
     if not references:
         raise DataError("references is empty: samples are scored against one at least")
+    if {held.extractor for held in references.values()} != {extractor.hash}:
+        raise DataError(f"a reference has features of another extractor, not of {extractor.name}")
     round_to_uint8 &= extractor.of_images
     feature_batches: list[Tensor] = []
     logit_batches: list[Tensor] = []

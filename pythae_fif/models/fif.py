@@ -18,8 +18,7 @@ from torch import Tensor, nn
 
 from pythae_fif.errors import ConfigError, first_line
 from pythae_fif.models.hutchinson import HutchinsonConfig, HutchinsonModel, has_batch_norm
-from pythae_fif.models.manifold import check_no_script
-from pythae_fif.models.outputs import uncompiled
+from pythae_fif.models.outputs import check_no_script, uncompiled
 from pythae_fif.models.whitening import add_code_maps
 from pythae_fif.nn.conditional import GivenDecoder, GivenEncoder, joined_dim
 from pythae_fif.validation import config_dataclass

@@ -4,7 +4,7 @@ and evaluation by the exact volume."""
 __all__ = ["HutchinsonConfig", "HutchinsonModel", "has_batch_norm"]
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -155,6 +155,9 @@ class HutchinsonModel(ManifoldModel):
             ConfigError: The output of a network does not depend on its input, in training.
             DataError: No data, or some that are no floating-point numbers.
         """
+        if not isinstance(inputs, Mapping) or "data" not in inputs:
+            given = type(inputs).__name__
+            raise DataError(f'{self.model_name}: a batch is a mapping, {{"data": x}}, not {given}')
         x = self._typed(inputs["data"])
         if not len(x):
             raise DataError(f"{self.model_name}: an empty batch has no loss")

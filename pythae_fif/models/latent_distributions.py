@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Chi2, Distribution, Independent, Normal
 
+from pythae_fif.volume_change.loss import check_option
+
 LatentDistribution = Literal["normal", "student_t", "multivariate_student_t"]
 
 
@@ -70,7 +72,8 @@ def latent_distribution(name: LatentDistribution, df: float, zeros: Tensor) -> D
         df: Degrees of freedom of the two.
         zeros: (d,), of the device and type of the codes.
     """
-    # Nothing is validated: a check would make the host wait for the GPU in every step, and would
+    check_option("latent_distribution", name, LatentDistribution)
+    # No number is validated: a check would make the host wait for the GPU in every step, and would
     # turn the NaN of a diverged training into a message about arguments.
     if name == "normal":
         return Independent(Normal(zeros, zeros + 1, validate_args=False), 1, validate_args=False)

@@ -28,7 +28,7 @@ from torch.distributions import Distribution
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError
 from pythae_fif.models.condition import Labels, as_condition
 from pythae_fif.models.latent_distributions import LatentDistribution, latent_distribution
-from pythae_fif.models.outputs import check_data, output_of
+from pythae_fif.models.outputs import check_data, check_no_script, evaluated, output_of
 from pythae_fif.models.saved import SavedModel
 from pythae_fif.nn.conditional import join
 from pythae_fif.validation import config_dataclass
@@ -120,7 +120,7 @@ class BetaConfig(ManifoldConfig):
         if epoch is None:
             return self.beta_final
         if self.beta_epochs is not None:
-            done = min(1.0, (epoch - 1) / max(1, self.beta_epochs - 1))
+            done = min(1.0, max(0, epoch - 1) / max(1, self.beta_epochs - 1))
         elif share_done is not None:
             done = share_done
         else:
@@ -260,25 +260,29 @@ class ManifoldModel(SavedModel):
         with self._in_evaluation_mode():
             return self._decode(z, condition)
 
-    # ------------------------------------------------------------------ Pythae's interface
+    # ------------------------------------------------------------------ Pythae's interface,
+    # in evaluation mode whatever the mode of the model, as the density
 
+    @evaluated
     def embed(self, inputs: Tensor, labels: Labels = None) -> Tensor:
-        """Codes f(x), (B, d), by the encoder alone; labels as for :meth:`log_prob`."""
+        """Codes f(x), (B, d), by the encoder alone; mode and labels as for :meth:`log_prob`."""
         inputs = self._typed(inputs)
         return self._encode(inputs, self._condition(labels, inputs))
 
     def reconstruct(self, inputs: Tensor, labels: Labels = None) -> Tensor:
-        """g(f(x)) without noise, the shape of the input; labels as for :meth:`log_prob`."""
+        """g(f(x)) without noise, the shape of the input; all as for :meth:`log_prob`."""
         x_hat: Tensor = self.predict(inputs, labels).recon_x
         return x_hat
 
+    @evaluated
     def predict(self, inputs: Tensor, labels: Labels = None) -> ModelOutput:
-        """``embedding`` (B, d) and ``recon_x`` (B, ...), labels as for :meth:`log_prob`."""
+        """``embedding`` (B, d) and ``recon_x`` (B, ...), all as for :meth:`log_prob`."""
         inputs = self._typed(inputs)
         condition = self._condition(labels, inputs)
         z = self._encode(inputs, condition)
         return ModelOutput(recon_x=self._decode(z, condition), embedding=z)
 
+    @evaluated
     def interpolate(
         self,
         starting_inputs: Tensor,
@@ -376,15 +380,6 @@ class ManifoldModel(SavedModel):
         finally:  # one by one: a user may have frozen some
             for module, training in modes.items():
                 module.training = training
-
-
-def check_no_script(model: torch.nn.Module, of: str) -> None:
-    """Refuses a network in TorchScript for what needs the gradient of a Jacobian-vector product.
-
-    PyTorch's gradient is wrong where a layer norm is hidden in the script.
-    """
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        raise ConfigError(f"{of}: no right gradient through TorchScript; give the plain module")
 
 
 def _widened(network: Map, x: Tensor) -> tuple[Map, Tensor]:

@@ -1,6 +1,13 @@
 """What networks take and give, checked; and methods that the compiler leaves alone."""
 
-__all__ = ["check_data", "output_of", "uncompiled", "without_gradients"]
+__all__ = [
+    "check_data",
+    "check_no_script",
+    "evaluated",
+    "output_of",
+    "uncompiled",
+    "without_gradients",
+]
 
 import functools
 import math
@@ -42,6 +49,15 @@ def check_data(x: Any, model: Any) -> None:
         )
 
 
+def check_no_script(model: torch.nn.Module, of: str) -> None:
+    """Refuses a network in TorchScript for what needs the gradient of a Jacobian-vector product.
+
+    PyTorch's gradient is wrong where a layer norm is hidden in the script.
+    """
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ConfigError(f"{of}: no right gradient through TorchScript; give the plain module")
+
+
 def output_of(output: Any, key: str, model: Any) -> Tensor:
     """The tensor that an encoder (`embedding`) or a decoder (`reconstruction`) of a model gives.
 
@@ -71,6 +87,17 @@ def without_gradients(call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
             raise
     with torch.enable_grad():
         return call(*args, **kwargs)
+
+
+def evaluated(method: M) -> M:
+    """A method of a model that runs in evaluation mode, with gradients where they are on."""
+
+    @functools.wraps(method)
+    def run(model: Any, *args: Any, **kwargs: Any) -> Any:
+        with model._in_evaluation_mode(gradient=torch.is_grad_enabled()):
+            return method(model, *args, **kwargs)
+
+    return cast(M, run)
 
 
 def uncompiled(method: M) -> M:

@@ -1,6 +1,6 @@
 """Codes and reconstructions of Pythae's models in evaluation mode."""
 
-__all__ = ["Images", "embed", "in_batches", "reconstruct", "reconstruction_error"]
+__all__ = ["Images", "embed", "in_batches", "reconstruct", "reconstruction_mse"]
 
 import math
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from pythae.trainers.trainer_utils import set_seed
 from torch import Tensor
 
 from pythae_fif.data.dataset import shared
-from pythae_fif.errors import NonFiniteError
+from pythae_fif.errors import DataError, NonFiniteError
 from pythae_fif.models.outputs import without_gradients
 
 BATCH_SIZE = 200
@@ -27,13 +27,13 @@ def embed(
     model: BaseAE,
     images: Images,
     *,
-    labels: np.ndarray | None = None,
+    labels: Images | None = None,
     seed: int = 0,
 ) -> Tensor:
     """Codes of images as Pythae's samplers take them: `z` of the model in evaluation mode.
 
     Where the model draws its codes they are draws, by the seed. A conditional model needs the
-    labels (N,).
+    labels (N,). The random numbers of Python, numpy and torch are then those of the seed.
 
     Returns:
         (N, d), or maps of codes (N, d, h, w), on the CPU.
@@ -50,7 +50,7 @@ def embed(
     return codes
 
 
-def reconstruct(model: BaseAE, images: Images, labels: np.ndarray | None = None) -> Tensor:
+def reconstruct(model: BaseAE, images: Images, labels: Images | None = None) -> Tensor:
     """Reconstructions of images, (N, C, H, W), on the CPU, by the model in evaluation mode."""
     reconstructions = in_batches(
         model, images, lambda model, x, *labels: model.reconstruct(x, *labels), labels
@@ -58,7 +58,7 @@ def reconstruct(model: BaseAE, images: Images, labels: np.ndarray | None = None)
     return reconstructions.reshape(images.shape)
 
 
-def reconstruction_error(model: BaseAE, images: Images, labels: np.ndarray | None = None) -> float:
+def reconstruction_mse(model: BaseAE, images: Images, labels: Images | None = None) -> float:
     """Mean squared error a pixel of the reconstructions of images, or a value of a table's rows.
 
     The paper's reconstruction loss is the squared error of an image: D times this, D its values.
@@ -85,7 +85,8 @@ def _codes(model: BaseAE, x: Tensor, labels: Tensor | None = None) -> Tensor:
         noise = torch.randn_like(output.embedding)
         z = output.embedding + (0.5 * output.log_covariance).exp() * noise
     else:
-        labels = torch.ones(len(x), device=x.device) if labels is None else labels
+        if labels is None and not getattr(model, "condition_dim", 0):  # which says what it lacks
+            labels = torch.ones(len(x), device=x.device)
         z = model(DatasetOutput(data=x, labels=labels)).z
     return z
 
@@ -94,10 +95,16 @@ def in_batches(
     model: BaseAE,
     images: Images,
     of: Callable[..., Tensor],
-    labels: np.ndarray | None = None,
+    labels: Images | None = None,
 ) -> Tensor:
     """Calls `of(model, images[, labels])` on batches of float32 images (B, C, H, W) and of labels
-    (B,), and joins the results on the CPU."""
+    (B,), and joins the results on the CPU.
+
+    Raises:
+        DataError: There are no images, or they are integers other than uint8.
+    """
+    if not len(images):
+        raise DataError("no images: one is needed at least")
     model.eval()
     device = next(model.parameters()).device
     joined: Tensor | None = None
@@ -105,15 +112,17 @@ def in_batches(
         batch = images[start : start + BATCH_SIZE]
         if isinstance(batch, np.ndarray):
             batch = shared(batch)
+        if not (batch.is_floating_point() or batch.dtype == torch.uint8):
+            raise DataError(f"images are {batch.dtype}: uint8, or floating point in [0, 1]")
         x = batch.to(device).to(torch.float32, copy=True)  # the model may write in place
         if batch.dtype == torch.uint8:
             x.div_(255)
         given = [x]
         if labels is not None:
-            given.append(torch.from_numpy(labels[start : start + BATCH_SIZE]).to(device))
+            given.append(torch.as_tensor(labels[start : start + BATCH_SIZE]).to(device))
         result = without_gradients(of, model, *given).detach()
         if joined is None:  # and not a list of results, which would be there twice when joined
             joined = torch.empty(len(images), *result.shape[1:], dtype=result.dtype)
         joined[start : start + len(result)] = result
-    assert joined is not None  # there are images
+    assert joined is not None
     return joined

@@ -33,7 +33,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
-from pythae_fif.errors import DataError, NonFiniteError
+from pythae_fif.errors import ConfigError, DataError, NonFiniteError, did_you_mean
 from pythae_fif.sampling import FIT_STEPS
 from pythae_fif.training import quiet_pythae
 
@@ -66,12 +66,13 @@ def fit(
         training_config: How Pythae trains samplers that are networks.
 
     Raises:
-        DataError: The images do not reach 1.
+        DataError: There are none, or they do not fill [0, 1]: Pythae would scale them by 255.
     """
-    if images.max() < 1:
+    low, high = map(float, images.aminmax()) if images.numel() else (0.0, 0.0)
+    if not images.is_floating_point() or low < 0 or high != 1:
         raise DataError(
-            f"train_data: the largest value is {float(images.max()):g}, and Pythae fits a "
-            "sampler only to images that reach 1: scale them, or fit the sampler before"
+            f"images: {images.dtype} from {low:g} to {high:g}, and Pythae fits a sampler only to "
+            "floating-point images in [0, 1] that reach 1: scale them, or fit the sampler before"
         )
     if isinstance(sampler.model, FactorVAE) and len(images) % FIT_BATCH == 1:
         images = images[:-1]  # FactorVAE takes no batch of one
@@ -147,8 +148,13 @@ def generate(
         (n, C, H, W), on the CPU.
 
     Raises:
+        ConfigError: An unknown sampler, or fewer than one sample.
         NonFiniteError: The fit diverged, or a sample is NaN or infinite.
     """
+    if name not in _SAMPLERS:
+        raise ConfigError(f"sampler {name!r} is unknown: {did_you_mean(name, _SAMPLERS)}")
+    if num_samples < 1:
+        raise ConfigError(f"num_samples={num_samples}: at least 1 is needed")
     set_seed(seed)
     with quiet_pythae():
         sampler = _SAMPLERS[name](model, codes, seed, fit_steps)

@@ -162,9 +162,10 @@ def rectangular_surrogate(
         with TwiceDifferentiable():
             outputs = decode(z if of_encoder else point)
         x_hat = outputs[: len(x)]
-        if eps.shape[1:] != z.shape and estimator != "exact":
+        if (eps.shape[1:] != z.shape or not len(eps)) and estimator != "exact":
             raise ValueError(
-                f"eps of shape {tuple(eps.shape)}: (K, {', '.join(map(str, z.shape))}) is needed"
+                f"eps of shape {tuple(eps.shape)}: (K from 1 up, {', '.join(map(str, z.shape))}) "
+                "is needed"
             )
         tall = _Tall(codes, point, True) if of_encoder else _Tall(outputs, point, False)
         if estimator == "exact":

@@ -76,6 +76,8 @@ def hutchinson_of_gaussian(eps: Tensor, kind: HutchinsonKind) -> Tensor:
         kind: Any but ``rademacher``.
     """
     samples, latent_dim = eps.shape[0], eps.shape[-1]
+    if kind == "rademacher":
+        raise ValueError("Rademacher vectors are signs, not made of normal ones")
     if kind == "gaussian":
         return eps
     if kind == "orthogonal" and samples > 1:

@@ -183,6 +183,9 @@ def fif_loss(
     Returns:
         The loss with its terms, in nats, and z and x_hat of the same pass.
 
+    Raises:
+        ValueError: Terms that have not one number a data point.
+
     Example:
         >>> from pythae_fif.volume_change import sample_hutchinson
         >>> encode, decode = torch.nn.Linear(5, 2), torch.nn.Linear(2, 5)
@@ -195,6 +198,16 @@ def fif_loss(
     log_prior = latent_log_prob(out.z.to(x.dtype))
     reconstruction = squared_error(out.x_hat, x, out.z.dim() - 1)
     volume = out.surrogate
+    if log_prior.shape != reconstruction.shape:
+        raise ValueError(
+            f"latent_log_prob gives {tuple(log_prior.shape)}: one number for each of the "
+            f"{tuple(reconstruction.shape)} data points is needed, as of an Independent"
+        )
+    if reduce is None and volume.shape != reconstruction.shape:
+        raise ValueError(
+            f"{tuple(volume.shape)} volumes for {tuple(reconstruction.shape)} data points: give "
+            "reduce, such as torch.mean"
+        )
     if reduce is not None:
         volume, log_prior, reconstruction = map(reduce, (volume, log_prior, reconstruction))
     nll = volume - log_prior
@@ -225,9 +238,10 @@ def squared_error(x_hat: Tensor, x: Tensor, batch_dims: int = 1) -> Tensor:
 
 def check_eps(eps: Tensor, space: torch.Size, name: str) -> None:
     """Raises ValueError unless eps is (K, b, ...), of at most as many samples as the space has."""
-    if eps.shape[2:] != space[1:] or not 1 <= eps.shape[1] <= space[0]:
+    vectors, samples, rest = *(*eps.shape, 0, 0)[:2], eps.shape[2:]
+    if rest != space[1:] or vectors < 1 or not 1 <= samples <= space[0]:
         raise ValueError(
-            f"eps of shape {tuple(eps.shape)}: (K, {space[0]} or fewer, "
+            f"eps of shape {tuple(eps.shape)}: (K from 1 up, {space[0]} or fewer, "
             f"{', '.join(map(str, space[1:]))}) is needed for the trace in {name} space"
         )
 

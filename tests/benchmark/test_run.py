@@ -33,7 +33,7 @@ from pythae_fif.runs import execute as runs
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import WRONG, verify
-from pythae_fif.sampling.models import embed, reconstruction_error
+from pythae_fif.sampling.models import embed, reconstruction_mse
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:scores of 20 samples"),
@@ -123,7 +123,7 @@ def test_samplers_are_fitted_on_training_images_and_scored_against_the_others(
     errors = record.reconstruction_mse
     for split in ("val", "test"):
         set_seed(spec.seed)
-        assert errors.pop(split) == reconstruction_error(*models, splits[split])
+        assert errors.pop(split) == reconstruction_mse(*models, splits[split])
     assert not errors
 
 

@@ -253,3 +253,11 @@ def test_an_image_of_too_many_pixels_is_named_and_not_decoded(tmp_path, monkeypa
     monkeypatch.delenv("PYTHAE_FIF_MAX_GB")
     limit = Image.MAX_IMAGE_PIXELS
     assert len(load_images(**call).train) == 80 and limit == Image.MAX_IMAGE_PIXELS
+
+
+def test_rows_of_a_table_come_in_memory_of_their_own():
+    rows = torch.ones(4, 3)
+    to_float(rows).mul_(2)
+    ImageDataset(rows)[0].data.mul_(2)
+    ImageDataset(rows).batch(torch.arange(2)).data.mul_(2)
+    assert torch.equal(rows, torch.ones(4, 3))

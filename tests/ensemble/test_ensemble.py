@@ -159,6 +159,11 @@ def test_a_training_that_goes_on_is_the_uninterrupted_one(kind, resumed_in, monk
         torch.testing.assert_close(ours.state_dict(), theirs.state_dict(), **exact)
 
 
+def test_one_model_is_one_member():
+    with pytest.raises(ConfigError, match="one model stands for two members"):
+        Ensemble([build()] * 2, [0, 1])
+
+
 def test_the_global_random_state_is_kept():
     state = torch.get_rng_state()
     Ensemble.build(build, [1.0], [0])

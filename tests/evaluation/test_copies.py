@@ -14,7 +14,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pythae_fif.evaluation.SampleCou
 
 
 def reference(features: torch.Tensor) -> Reference:
-    return Reference(features, None)  # of which no more than the features is looked at
+    return Reference(features, None, "")  # of which no more than the features is looked at
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])

@@ -319,7 +319,7 @@ class TestErrors:
         with pytest.raises(ConfigError, match=r"input_dim=\(8, 8\): scores of images need"):
             pipeline(FIF(FIFConfig(input_dim=(8, 8), latent_dim=2)))
         dark = pipeline(build("VAE"), samplers.GaussianMixtureSamplerConfig())
-        with pytest.raises(DataError, match=r"largest value is 0.8, and Pythae fits"):
+        with pytest.raises(DataError, match=r"from 0.8 to 0.8, and Pythae fits"):
             dark(torch.full((8, *SHAPE), 0.8), torch.rand(8, *SHAPE))
 
     def test_a_model_without_input_dim_needs_a_built_extractor(self, held_out):

@@ -9,12 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.features import names_in, noise_images
 
-from pythae_fif.errors import DataError, NonFiniteError
+from pythae_fif.errors import ConfigError, DataError, NonFiniteError
 from pythae_fif.evaluation import (
     Extracted,
     PixelExtractor,
     Reference,
     SampleCountWarning,
+    build_extractor,
     content_hash,
     frechet_error,
     inception_score,
@@ -251,7 +252,7 @@ class TestScoreSamples:
         assert extractor.seen == 0
 
     def test_references_of_another_extractor(self, images, references):
-        with pytest.raises(DataError, match="use one extractor"):
+        with pytest.raises(DataError, match="features of another extractor, not of pixels"):
             score_samples(images, PixelExtractor((1, 8, 8)), references)
 
 
@@ -287,3 +288,19 @@ class TestAllScores:
         assert scores.frechet_error == {
             "test": pytest.approx(frechet_error(features, references["test"].statistics))
         }
+
+
+def test_a_reference_of_another_extractor_is_refused():
+    images, extractor = noise_images(30, 1, 8, 8), PixelExtractor((1, 8, 8))
+    other = PixelExtractor([1, 8, 8])
+    assert other.hash == extractor.hash and other.image_shape == (1, 8, 8)
+    reference = Reference.of(images, extractor)
+    score_samples(images, other, {"val": reference})
+    other.hash = "of other weights"
+    with pytest.raises(DataError, match="features of another extractor, not of pixels"):
+        score_samples(images, other, {"val": reference})
+
+
+def test_a_shape_that_is_no_image_s_is_told():
+    with pytest.raises(ConfigError, match=r"image_shape \(8, 8\): \(C, H, W\), or \(D,\)"):
+        build_extractor("pixels", (8, 8))

@@ -118,7 +118,7 @@ def test_files_of_older_versions_load(from_file):
 
 def test_beta_schedule():
     config = FIFConfig(input_dim=(8,), latent_dim=3, beta=20, beta_final=40, beta_epochs=11)
-    assert [config.beta_at(epoch) for epoch in (1, 6, 11, 99)] == [20, 30, 40, 40]
+    assert [config.beta_at(epoch) for epoch in (0, 1, 6, 11, 99)] == [20, 20, 30, 40, 40]
     assert config.beta_at() == 40
     assert FIFConfig(input_dim=(8,), latent_dim=3, beta=7).beta_at(3) == 7
     whole = FIFConfig(input_dim=(8,), latent_dim=3, beta=20, beta_final=40)

@@ -2,8 +2,12 @@
 
 import pytest
 import torch
+from pythae.models.base.base_utils import ModelOutput
+from pythae.models.nn import BaseEncoder
+from torch import nn
 
 from pythae_fif import FIF, FIFConfig
+from pythae_fif.errors import DataError
 from pythae_fif.models.outputs import without_gradients
 from pythae_fif.volume_change import UnsupportedOperationError, exact, replay, step
 
@@ -26,6 +30,17 @@ def test_other_errors_are_raised_at_once(error):
     with pytest.raises(error, match="out of memory"):
         without_gradients(call)
     assert len(calls) == 1
+
+
+class Normed(BaseEncoder):
+    """An encoder with BatchNorm."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(4, 2), nn.BatchNorm1d(2))
+
+    def forward(self, x):
+        return ModelOutput(embedding=self.layers(x))
 
 
 def is_full(*_, **__):
@@ -79,3 +94,24 @@ def test_a_full_gpu_is_no_missing_second_derivative(monkeypatch):
     monkeypatch.setattr(torch.autograd, "grad", full)
     with pytest.raises(torch.cuda.OutOfMemoryError):
         replay.check_replay(lambda x: x.erf().cumprod(1), torch.rand(2, 3), gradient=True)
+
+
+def test_codes_and_reconstructions_are_those_of_evaluation_mode():
+    torch.manual_seed(0)
+    model, x = FIF(FIFConfig(input_dim=(4,), latent_dim=2), Normed()), torch.rand(9, 4)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    in_evaluation = model.eval().embed(x), model.reconstruct(x), model.interpolate(x, x, 3)
+    model.train()
+    in_training = model.embed(x), model.reconstruct(x), model.interpolate(x, x, 3)
+    torch.testing.assert_close(in_training, in_evaluation, rtol=0, atol=0)
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+    assert model.training and in_training[0].requires_grad
+    with torch.no_grad():
+        assert not model.embed(x[:1]).requires_grad
+
+
+@pytest.mark.parametrize("batch", [torch.rand(2, 4), {}, {"images": torch.rand(2, 4)}])
+def test_a_batch_is_a_mapping_with_data(batch):
+    model = FIF(FIFConfig(input_dim=(4,), latent_dim=2))
+    with pytest.raises(DataError, match=r'FIF: a batch is a mapping, {"data": x}, not '):
+        model(batch)

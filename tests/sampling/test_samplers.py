@@ -16,15 +16,16 @@ from pythae.samplers import (
     VAMPSampler,
 )
 
+from pythae_fif import FIF, FIFConfig
 from pythae_fif.benchmark.model_entry import read_model_entry
 from pythae_fif.benchmark.plan import RunSpec, build_model
 from pythae_fif.benchmark.yaml_files import names_in
 from pythae_fif.data import to_float
-from pythae_fif.errors import DataError, NonFiniteError
+from pythae_fif.errors import ConfigError, DataError, NonFiniteError
 from pythae_fif.sampling import FITTED, SAMPLERS
 from pythae_fif.sampling import models as models_module
 from pythae_fif.sampling import samplers as samplers_module
-from pythae_fif.sampling.models import embed, in_batches, reconstruct, reconstruction_error
+from pythae_fif.sampling.models import embed, in_batches, reconstruct, reconstruction_mse
 from pythae_fif.sampling.samplers import draw, fit, generate, needs_fit
 
 IMAGES = np.random.default_rng(0).integers(0, 100, (40, 1, 8, 8), dtype=np.uint8)
@@ -116,12 +117,12 @@ def test_reconstruction_error_is_a_mean_per_pixel(monkeypatch):
     model = model_of("ae")
     expected = float((reconstruct(model, IMAGES) - to_float(IMAGES)).square().mean())
     assert expected > 0
-    assert reconstruction_error(model, IMAGES) == pytest.approx(expected, rel=1e-6)
+    assert reconstruction_mse(model, IMAGES) == pytest.approx(expected, rel=1e-6)
     monkeypatch.setattr(model, "reconstruct", lambda x: x.mul_(0).add_(math.inf))
     with pytest.raises(NonFiniteError, match="mean squared error of the reconstructions is inf"):
-        reconstruction_error(model, IMAGES)
+        reconstruction_mse(model, IMAGES)
     monkeypatch.setattr(model, "reconstruct", lambda x: x.zero_())
-    assert reconstruction_error(model, np.full_like(IMAGES, 255)) == 1
+    assert reconstruction_mse(model, np.full_like(IMAGES, 255)) == 1
 
 
 def test_vamp_draws_from_every_pseudo_input_as_often(monkeypatch):
@@ -229,7 +230,7 @@ class TestFit:
 
     def test_says_what_pythae_asserts(self):
         sampler = GaussianMixtureSampler(model_of("ae"))
-        with pytest.raises(DataError, match=r"largest value is 0.8, and Pythae fits"):
+        with pytest.raises(DataError, match=r"from 0.8 to 0.8, and Pythae fits"):
             fit(sampler, torch.full((8, 1, 8, 8), 0.8))
         fit(sampler, torch.rand(40, 1, 8, 8).round())
         assert sampler.is_fitted
@@ -253,3 +254,25 @@ def test_a_mixture_that_does_not_converge_is_named(monkeypatch, caplog):
     assert len(generate("gmm", model, codes, num_samples=5, seed=0)) == 5
     (record,) = caplog.records
     assert "did not converge in 1 steps" in record.getMessage()
+
+
+def test_what_cannot_be_encoded_or_drawn_is_told():
+    fif = FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=4, condition_dim=3))
+    labels = np.arange(len(IMAGES)) % 3
+    with pytest.raises(ConfigError, match="needs labels"):
+        embed(fif, IMAGES)
+    codes = embed(fif, IMAGES, labels=labels)
+    assert torch.equal(embed(fif, IMAGES, labels=torch.from_numpy(labels)), codes)
+    assert not torch.equal(embed(fif, IMAGES, labels=labels * 0 + 1), codes)
+    with pytest.raises(DataError, match=r"images are torch\.int64: uint8, or floating point"):
+        embed(fif, IMAGES.astype(np.int64), labels=labels)
+    with pytest.raises(DataError, match="no images: one is needed"):
+        embed(fif, IMAGES[:0])
+    plain = model_of("ae")
+    with pytest.raises(ConfigError, match="sampler 'nrmal' is unknown: did you mean 'normal'"):
+        generate("nrmal", plain, codes, num_samples=3, seed=0)
+    with pytest.raises(ConfigError, match="num_samples=0: at least 1"):
+        generate("normal", plain, codes, num_samples=0, seed=0)
+    for images in (torch.zeros(0, 1, 8, 8), torch.from_numpy(IMAGES), to_float(IMAGES) * 2 - 1):
+        with pytest.raises(DataError, match=r"images: torch.* and Pythae fits a sampler only to"):
+            fit(GaussianMixtureSampler(plain), images)

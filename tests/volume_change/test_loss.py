@@ -11,7 +11,14 @@ from torch.func import jacrev, vmap
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
-from pythae_fif.volume_change import fif_loss, sample_hutchinson, squared_error, surrogate
+from pythae_fif.volume_change import (
+    fif_loss,
+    sample_hutchinson,
+    squared_error,
+    surrogate,
+)
+from pythae_fif.volume_change.conjugate_gradient import rectangular_surrogate
+from pythae_fif.volume_change.hutchinson import hutchinson_of_gaussian
 from pythae_fif.volume_change.loss import volume_surrogate
 
 D, LATENT, B = 5, 2, 9
@@ -142,7 +149,9 @@ def test_the_default_surrogate_is_that_of_appendix_d_s_defaults(options):
 @pytest.mark.parametrize("shape", [(2, B, LATENT + 1), (2, B + 1, LATENT), (2, 0, LATENT)])
 def test_wrong_vectors_are_told(shape):
     maps, (x, _) = nets(), arguments(B)
-    with pytest.raises(ValueError, match=r"\(K, 9 or fewer, 2\) is needed for the trace in latent"):
+    with pytest.raises(
+        ValueError, match=r"\(K from 1 up, 9 or fewer, 2\) is needed for the trace in latent"
+    ):
         volume_surrogate(*maps, x, torch.zeros(shape, dtype=torch.float64))
 
 
@@ -188,3 +197,27 @@ def test_reconstructions_of_another_shape_than_the_data(shape):
         ValueError, match=rf"reconstructions of shape \({shape[0]}, .* \(5, 1, 8, 8\)"
     ):
         squared_error(torch.rand(shape), torch.rand(5, 1, 8, 8))
+
+
+def test_terms_that_are_not_one_number_a_data_point_are_told():
+    maps, (x, eps) = nets(), arguments(B)
+    of_each = torch.distributions.Normal(0.0, 1.0).log_prob  # (B, d): added up by nobody
+    for reduce in (None, torch.mean):
+        with pytest.raises(
+            ValueError, match=r"latent_log_prob gives \(9, 2\): one number for each"
+        ):
+            fif_loss(*maps, of_each, x, eps, 3.0, reduce=reduce)
+    assert fif_loss(*maps, log_prior, x, eps[:, :1], 3.0, reduce=torch.mean).loss.shape == ()
+    with pytest.raises(ValueError, match=r"\(1,\) volumes for \(9,\) data points: give reduce"):
+        fif_loss(*maps, log_prior, x, eps[:, :1], 3.0)
+
+
+def test_no_vectors_are_told():
+    maps, (x, eps) = nets(), arguments(B)
+    for wrong in (eps[:0], eps[0], eps[0, 0]):
+        with pytest.raises(ValueError, match="K from 1 up"):
+            volume_surrogate(*maps, x, wrong)
+        with pytest.raises(ValueError, match="K from 1 up"):
+            rectangular_surrogate(*maps, x, wrong)
+    with pytest.raises(ValueError, match="Rademacher vectors are signs"):
+        hutchinson_of_gaussian(eps, "rademacher")

@@ -654,7 +654,7 @@ def test_a_function_that_hides_nothing_passes(seed, dtype):
         (dict(gradient_to="both"), "valid: encoder, decoder"),
         (dict(trace_space="image"), "valid: latent, data"),
         (dict(mode="sideways"), "valid: replay, mixed, backward"),
-        (dict(trace_space="data"), r"\(K, 5 or fewer, 6\) is needed"),
+        (dict(trace_space="data"), r"\(K from 1 up, 5 or fewer, 6\) is needed"),
     ],
 )
 def test_bad_options(options, message):
