@@ -70,10 +70,10 @@ def build_networks(
     if arch not in ARCHITECTURES:
         raise ConfigError(f"arch {arch!r} is unknown: {did_you_mean(arch, ARCHITECTURES)}")
     input_dim = tuple(input_dim)
-    if latent_dim < 1 or condition_dim < 0:
-        raise ConfigError(
-            f"latent_dim={latent_dim} must be at least 1, condition_dim={condition_dim} at least 0"
-        )
+    if latent_dim < 1:
+        raise ConfigError(f"latent_dim must be at least 1, not {latent_dim}")
+    if condition_dim < 0:
+        raise ConfigError(f"condition_dim must be at least 0, not {condition_dim}")
     if arch == "tabular" and len(input_dim) == 1 and condition_dim == 0:
         nets = TabularEncoder(input_dim, latent_dim, variational=variational)
         return nets, TabularDecoder(input_dim, latent_dim)

@@ -281,3 +281,8 @@ def test_discriminator_gives_probabilities_and_the_layers_asked_for(shape):
     assert torch.equal(output[f"embedding_layer_{net.depth}"], output.embedding)
     assert output.embedding_layer_1.shape[:2] == (2, 32)
     assert "embedding_layer_2" not in output
+
+
+def test_a_condition_has_no_negative_length():
+    with pytest.raises(ConfigError, match="condition_dim must be at least 0, not -1"):
+        build_networks("convnet", (1, 8, 8), 2, condition_dim=-1)
