@@ -157,7 +157,7 @@ class HutchinsonModel(ManifoldModel):
         """
         if not isinstance(inputs, Mapping) or "data" not in inputs:
             given = type(inputs).__name__
-            raise DataError(f'{self.model_name}: a batch is a mapping, {{"data": x}}, not {given}')
+            raise DataError(f'{self.model_name}: a {given} without "data": give {{"data": x}}')
         x = self._typed(inputs["data"])
         if not len(x):
             raise DataError(f"{self.model_name}: an empty batch has no loss")

@@ -22,15 +22,12 @@ BATCH_SIZE = 200
 Images = np.ndarray | Tensor
 """Images (N, C, H, W), uint8 or floating point in [0, 1]."""
 
-Labels = np.ndarray | Tensor
-"""Of images, (N,)."""
-
 
 def embed(
     model: BaseAE,
     images: Images,
     *,
-    labels: Labels | None = None,
+    labels: np.ndarray | Tensor | None = None,
     seed: int = 0,
 ) -> Tensor:
     """Codes of images as Pythae's samplers take them: `z` of the model in evaluation mode.
@@ -53,7 +50,7 @@ def embed(
     return codes
 
 
-def reconstruct(model: BaseAE, images: Images, labels: Labels | None = None) -> Tensor:
+def reconstruct(model: BaseAE, images: Images, labels: np.ndarray | Tensor | None = None) -> Tensor:
     """Reconstructions of images, (N, C, H, W), on the CPU, by the model in evaluation mode."""
     reconstructions = in_batches(
         model, images, lambda model, x, *labels: model.reconstruct(x, *labels), labels
@@ -61,7 +58,9 @@ def reconstruct(model: BaseAE, images: Images, labels: Labels | None = None) -> 
     return reconstructions.reshape(images.shape)
 
 
-def reconstruction_mse(model: BaseAE, images: Images, labels: Labels | None = None) -> float:
+def reconstruction_mse(
+    model: BaseAE, images: Images, labels: np.ndarray | Tensor | None = None
+) -> float:
     """Mean squared error a pixel of the reconstructions of images, or a value of a table's rows.
 
     The paper's reconstruction loss is the squared error of an image: D times this, D its values.
@@ -98,7 +97,7 @@ def in_batches(
     model: BaseAE,
     images: Images,
     of: Callable[..., Tensor],
-    labels: Labels | None = None,
+    labels: np.ndarray | Tensor | None = None,
 ) -> Tensor:
     """Calls `of(model, images[, labels])` on batches of float32 images (B, C, H, W) and of labels
     (B,), and joins the results on the CPU.

@@ -238,8 +238,8 @@ def squared_error(x_hat: Tensor, x: Tensor, batch_dims: int = 1) -> Tensor:
 
 def check_eps(eps: Tensor, space: torch.Size, name: str) -> None:
     """Raises ValueError unless eps is (K, b, ...), of at most as many samples as the space has."""
-    vectors, samples, rest = *(*eps.shape, 0, 0)[:2], eps.shape[2:]
-    if rest != space[1:] or vectors < 1 or not 1 <= samples <= space[0]:
+    fits = eps.dim() == len(space) + 1 and eps.shape[2:] == space[1:]
+    if not (fits and len(eps) >= 1 and 1 <= eps.shape[1] <= space[0]):
         raise ValueError(
             f"eps of shape {tuple(eps.shape)}: (K from 1 up, {space[0]} or fewer, "
             f"{', '.join(map(str, space[1:]))}) is needed for the trace in {name} space"
