@@ -21,6 +21,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator, model_validator
 
 from pythae_fif.benchmark.model_entry import (
+    GRID_FLAGS,
     HyperParameters,
     ModelName,
     SamplerName,
@@ -142,6 +143,7 @@ class Experiment(TableOptions):
         epochs, batch_size, learning_rate, train_size, num_samples, precision: Replace the
             profile's, and what it has for single models.
         data: Path of the user's own images or table.
+        skip_undecodable: Leave out the images of a folder that cannot be decoded.
     """
 
     dataset: str
@@ -173,6 +175,7 @@ class Experiment(TableOptions):
         Precision | None, Flag("of training: float32, or bfloat16 (faster on GPUs and with AMX)")
     ] = None
     data: Annotated[AbsolutePath | None, Flag("yours, of folder, npz or csv", "PATH")] = None
+    skip_undecodable: Annotated[bool, Flag("leave out broken images")] = False
 
     @model_validator(mode="after")
     def _one_budget(self) -> "Experiment":
@@ -195,7 +198,7 @@ class Experiment(TableOptions):
             raise ValueError(did_you_mean(name, valid))
         return name
 
-    @field_validator("beta", "hutchinson_samples")
+    @field_validator(*GRID_FLAGS)
     @classmethod
     def _is_of_fif(cls, values: list[Any] | None, info: ValidationInfo) -> list[Any] | None:
         models = info.data.get("models", ("fif",))

@@ -1,6 +1,7 @@
 """What a model of the benchmark is: a YAML file, read into a validated entry."""
 
 __all__ = [
+    "GRID_FLAGS",
     "IMPORTED",
     "Grid",
     "HyperParameters",
@@ -33,6 +34,8 @@ SamplerName = Annotated[str, name_of(lambda: SAMPLERS)]
 Grid = dict[str, Each[Any]]
 """Hyper-parameter -> its values."""
 
+GRID_FLAGS = ("beta", "hutchinson_samples")
+"""Keys of FIF's grid whose values a flag gives."""
 IMPORTED = ("model", "config", "trainer", "networks", "discriminator")
 """Keys of an entry that hold import paths."""
 _DEFINING = {*IMPORTED, "variational", "keep_last"}

@@ -25,6 +25,7 @@ from pythae.models import BaseAE
 
 from pythae_fif.benchmark.config import Experiment, Profile
 from pythae_fif.benchmark.model_entry import (
+    GRID_FLAGS,
     IMPORTED,
     ModelEntry,
     model_hash,
@@ -37,7 +38,7 @@ from pythae_fif.data import Splits
 from pythae_fif.errors import ConfigError, did_you_mean, first_line
 from pythae_fif.nn import build_networks
 from pythae_fif.runs.kind import run_id_of
-from pythae_fif.validation import as_config_error
+from pythae_fif.validation import as_config_error, flag_of
 
 SCHEMA = 2
 """Version of records; it is part of every run id, so that old records are never misread."""
@@ -135,11 +136,8 @@ def expand(experiment: Experiment, splits: Splits | Announced) -> list[RunSpec]:
         ConfigError: An architecture that is not defined for the images, or a hyper-parameter that
             the model's configuration class does not take; the message names the YAML file or flag.
     """
-    overrides: dict[str, list[Any]] = {}
-    if experiment.beta is not None:
-        overrides["beta"] = experiment.beta
-    if experiment.hutchinson_samples is not None:
-        overrides["hutchinson_samples"] = experiment.hutchinson_samples
+    given = {key: getattr(experiment, key) for key in GRID_FLAGS}
+    overrides = {key: values for key, values in given.items() if values is not None}
     check_classes(experiment.models)
     plan, profile = [], experiment.settings
     for name in experiment.models:
@@ -192,7 +190,7 @@ def expand(experiment: Experiment, splits: Splits | Announced) -> list[RunSpec]:
             if changed.grid is not None or changed.fixed:
                 origins.append(f"profile {experiment.profile}")
             if entry.is_fif and overrides:
-                origins.append("--beta/--hutchinson-samples")
+                origins.append("/".join(map(flag_of, overrides)))
             _check_buildable(spec, entry, splits.input_dim, " or ".join(origins), networks)
             plan += [dataclasses.replace(spec, seed=seed) for seed in experiment.seeds]
     return plan

@@ -28,7 +28,6 @@ class RunFlags(CommonFlags):
     table: Annotated[int | None, Flag("models and settings of the paper's table 2", "N")] = None
     config: Annotated[str | None, Flag("YAML file of an experiment's keys", "FILE")] = None
     extractor_weights: Annotated[str | None, Flag("file of the extractor's weights", "FILE")] = None
-    skip_undecodable: Annotated[bool, Flag("leave out broken images")] = False
     max_failures: Annotated[AtLeastOne | None, Flag("stop after N failed runs", "N")] = None
     dry_run: Annotated[bool, Flag("show the plan and estimate its time, and stop")] = False
     shard: Annotated[str, Flag("the I-th of N parts of the plan, I from 0", "I/N")] = "0/1"

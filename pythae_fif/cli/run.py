@@ -84,7 +84,7 @@ def run_benchmark(request: Request) -> bool:
         data_root=flags.data_root,
         data=experiment.data,
         offline=flags.offline,
-        skip_undecodable=flags.skip_undecodable,
+        skip_undecodable=experiment.skip_undecodable,
         **dict(table_options(experiment)),
         extractor_weights=flags.extractor_weights,
         own_extractor=None if experiment.extractor in EXTRACTORS else experiment.extractor,

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pythae_fif.benchmark.config import OVERRIDES, Experiment, Profile, load_experiment, shipped_of
-from pythae_fif.benchmark.model_entry import all_models, read_model_entry
+from pythae_fif.benchmark.model_entry import GRID_FLAGS, all_models, read_model_entry
 from pythae_fif.benchmark.plan import RunSpec, configurations
+from pythae_fif.benchmark.yaml_files import config_file
+from pythae_fif.data.locations import own_configs
+from pythae_fif.data.names import TableOptions
 from pythae_fif.sampling import SAMPLERS
 from pythae_fif.validation import flag_of
-
-GRID_FLAGS = ("beta", "hutchinson_samples")
 
 
 def commands_of(experiment: Experiment, specs: Sequence[RunSpec]) -> list[str]:
@@ -61,15 +62,16 @@ def _command_of(
         words += ["--data", Path(experiment.data).name]
     models = sorted({spec.model for spec in specs})
     everything = models == all_models()
-    words += _flag("models", ["all"] if everything else models, usual.models)
+    asked = ["all"] if everything else [_asked_model(model) for model in models]
+    words += _flag("models", asked, usual.models)
     words += _flag("samplers", _asked_samplers(specs), usual.samplers)
     words += _flag("seeds", sorted({spec.seed for spec in specs}), usual.seeds)
     words += configuration_flags
     dims = (experiment.latent_dim, experiment.latent_dims)
     if not own_dims and dims != (usual.latent_dim, usual.latent_dims):
         words += ["--latent-dim", str(experiment.latent_dim)]
-    table = ("missing", "separator", "no_header")
-    for key in ("image_size", "extractor", *OVERRIDES, *table):
+    others = ("image_size", "extractor", *OVERRIDES, "skip_undecodable", *TableOptions.model_fields)
+    for key in others:
         value = getattr(experiment, key)
         if value != getattr(usual, key):
             value = experiment.extractor_name if key == "extractor" else value
@@ -101,6 +103,12 @@ def _flag(key: str, values: Sequence[object], usual: Sequence[object]) -> list[s
     if set(values) == set(usual):
         return []
     return [flag_of(key), *map(str, values)]
+
+
+def _asked_model(name: str) -> str:
+    """A model as `--models` takes it: its file, without the folder, where one was given."""
+    path = config_file(f"models/{name}")
+    return path.name if path in own_configs() else name
 
 
 def _asked_samplers(specs: Iterable[RunSpec]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from pythae_fif.benchmark.model_entry import GRID_FLAGS
 from pythae_fif.pictures import new_figure
 from pythae_fif.reports.report import Report, Row
 from pythae_fif.sampling import SAMPLERS
@@ -34,7 +35,7 @@ def beta_figure(report: Report) -> Any:
     for spec, record in ((result.spec, result.record) for result in report.results):
         if spec.model != "fif" or "beta" not in spec.parameters:
             continue
-        if set(spec.varied) - {"beta", "hutchinson_samples"}:
+        if set(spec.varied) - set(GRID_FLAGS):
             return None  # the table of FIF's configurations has them
         vectors = spec.parameters.get("hutchinson_samples", 1)
         for sampler in spec.samplers:

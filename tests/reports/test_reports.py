@@ -24,6 +24,7 @@ from pythae_fif.benchmark.config import experiment_file, load_experiment
 from pythae_fif.benchmark.model_entry import all_models
 from pythae_fif.benchmark.plan import Announced, RunSpec, configurations, expand
 from pythae_fif.benchmark.record import Training
+from pythae_fif.benchmark.yaml_files import configs_dir
 from pythae_fif.cli.request import read_request, run_parser
 from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import StoreError, printable
@@ -245,6 +246,7 @@ class TestCommand:
             ({"extractor": "pixels"}, "--profile quick --extractor pixels"),
             ({"wall_clock": "2min"}, "--profile quick --wall-clock 2min"),
             ({"image_size": 16}, "--profile quick --image-size 16"),
+            ({"skip_undecodable": True}, "--profile quick --skip-undecodable"),
             ({"profile": "table2-quick", "file": experiment_file(2)},
              "--table 2 --profile table2-quick"),
         ],
@@ -351,6 +353,16 @@ class TestCommand:
     def test_your_data_are_named_without_their_folder(self):
         experiment = load_experiment("npz", None, {"data": "/home/me/faces.npz"})
         assert " --data faces.npz " in commands_of(experiment, [self.ONE[0].spec])[0]
+
+    def test_a_model_of_your_own_is_named_by_its_file(self, tmp_path, monkeypatch):
+        """Else the command fails where nothing else says where the file is."""
+        monkeypatch.setenv("PYTHAE_FIF_CONFIGS", "")
+        file = tmp_path / "mine.yaml"
+        file.write_bytes((configs_dir() / "models" / "ae.yaml").read_bytes())
+        experiment = load_experiment("digits", None, {"models": [str(file), "vae"]})
+        runs = [result(model, {}, 0, {"normal": (1, 1)}) for model in experiment.models]
+        (found,) = commands_of(experiment, [r.spec for r in runs])
+        assert " --models mine.yaml vae " in found
 
 
 class TestTerminal:
