@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from pythae.models import BaseAE
-from pythae.models.base.base_utils import ModelOutput
-from torch import Tensor, nn
 
 from pythae_fif.errors import DataError
 from pythae_fif.files import read_json, write_json
+from pythae_fif.nn.affine import ScaledDecoder, ScaledEncoder
 
 FILE = "columns.json"
 FAR = 10_000
@@ -59,7 +58,8 @@ class Columns:
         """A copy of a model of standardised rows (N, D), which takes and gives original units.
 
         The standardisation is then a part of encoder and decoder, so that samples,
-        reconstructions and an injective flow's `log_prob` are those of the original columns.
+        reconstructions and an injective flow's `log_prob` are those of the original columns. Saved
+        as any model, it is loaded with ``trust=True``, since its networks are pickles.
 
         Raises:
             DataError: A model that keeps standardised rows of its own, such as VAMP.
@@ -91,26 +91,11 @@ class Columns:
                 stacklevel=2,
             )
         changed = copy.deepcopy(model).eval()
-        changed.encoder = _Scaled(changed.encoder, self, encodes=True)
-        changed.decoder = _Scaled(changed.decoder, self, encodes=False)
+        mean, std = (torch.tensor(v, dtype=torch.float64) for v in (self.mean, self.std))
+        given = getattr(model, "condition_dim", 0)  # columns behind those of x, left alone
+        joined = torch.cat([mean, mean.new_zeros(given)]), torch.cat([std, std.new_ones(given)])
+        changed.encoder = ScaledEncoder(changed.encoder, *joined)
+        changed.decoder = ScaledDecoder(changed.decoder, mean, std)
+        changed.model_config.uses_default_encoder = False
+        changed.model_config.uses_default_decoder = False
         return changed
-
-
-class _Scaled(nn.Module):
-    """An encoder of rows in original units, or a decoder to them."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, network: nn.Module, columns: Columns, *, encodes: bool) -> None:
-        super().__init__()
-        self.network, self.encodes = network, encodes
-        like = next(network.parameters())
-        for name in ("mean", "std"):
-            self.register_buffer(name, torch.tensor(getattr(columns, name)).to(like))
-
-    def forward(self, x: Tensor) -> ModelOutput:
-        found: ModelOutput = self.network((x - self.mean) / self.std if self.encodes else x)
-        if not self.encodes:
-            found["reconstruction"] = found["reconstruction"] * self.std + self.mean
-        return found

@@ -76,6 +76,8 @@ def read_npy(path: Path) -> np.ndarray:
 def _read_csv(path: Path, options: TableOptions, usual: str) -> Table:
     """Separated numbers below one line of names, or without it."""
     separator = (options.separator or usual).replace("\\t", "\t")
+    if len(separator) != 1 or separator in '"\r\n':
+        raise DataError(f"--separator {separator!r}: a single character is needed, no quote")
     opened = gzip.open if path.suffix.lower() == ".gz" else open
     try:
         with opened(path, "rt", newline="", encoding="utf-8-sig") as file:
@@ -92,8 +94,6 @@ def _read_csv(path: Path, options: TableOptions, usual: str) -> Table:
                 for row in lines
                 if row
             ]
-    except TypeError as error:  # of a separator that is no single character
-        raise DataError(f"--separator {separator!r}: a single character is needed") from error
     except (UnicodeDecodeError, csv.Error, OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path}: not a text file of separated values") from error
     names = [name.strip() for name in header]
@@ -118,7 +118,7 @@ def _check_names(header: list[str], path: Path) -> None:
             raise DataError(f"{path}: column {number} has no name{index if number == 1 else ''}")
     known = [name for name in header if name.strip().lower() not in MISSING_TEXTS]
     try:
-        [float(name) for name in known]
+        [_number(name) for name in known]
     except ValueError:
         return
     if not known:  # a column may be called "na"
@@ -143,13 +143,19 @@ def _numbers(row: list[str], header: list[str], where: str, options: TableOption
             values.append(np.nan)
             continue
         try:
-            value = float(text)
+            value = _number(text)
         except ValueError as error:
             raise DataError(f"{where}, column {name!r}: {text!r} is not a number") from error
         if not np.isfinite(value):
             raise DataError(f"{where}, column {name!r}: {text!r} is not a finite number")
         values.append(value)
     return values
+
+
+def _number(text: str) -> float:
+    if "_" in text:  # of a code such as 2024_01; Python would read 202401
+        raise ValueError
+    return float(text)
 
 
 def _read_parquet(path: Path) -> Table:

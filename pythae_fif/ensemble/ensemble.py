@@ -370,8 +370,8 @@ class Ensemble:
     @full_float32()
     def _check_stack(self) -> None:
         """The stacked networks must do to every member what its own networks do."""
-        if self._config.input_dim is None:
-            raise ConfigError("an ensemble needs models with input_dim")
+        if len(self._config.input_dim or ()) != 1:
+            raise ConfigError("an ensemble needs models with input_dim=(D,)")
         x = torch.randn(3, *self._config.input_dim, generator=torch.Generator().manual_seed(0))
         x = self._here(x)
         with torch.no_grad():

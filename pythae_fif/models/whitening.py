@@ -47,7 +47,7 @@ def codes_of(model: Any, data: Tensor | Batches, labels: Any) -> Tensor:
         conditions = [None] if condition is None else condition.split(CHUNK)
         pairs = zip(data.split(CHUNK), itertools.cycle(conditions))
     else:
-        pairs = ((b["data"], b["labels"] if model.condition_dim else None) for b in data)
+        pairs = ((b["data"], b.get("labels") if model.condition_dim else None) for b in data)
     like = next(model.parameters())
     codes = [like.new_empty(0, model.latent_dim)]
     for x, given in pairs:

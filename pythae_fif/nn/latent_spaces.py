@@ -65,7 +65,7 @@ def spatial_networks(
         ConfigError: The architecture has none.
     """
     encoder, decoder = build_networks(arch, input_dim, latent_dim)  # for its errors
-    if arch == "fif_convnet" or split_arch(arch)[1]:
+    if arch in ("fif_convnet", "tabular") or split_arch(arch)[1]:
         raise ConfigError(
             f"arch {arch!r} has fully connected codes, model vqvae_spatial needs maps: "
             "use convnet, resnet, vit or ldm"

@@ -18,7 +18,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pythae.models import VAMP, VAMPConfig
+from pythae.models import AE, VAMP, AEConfig, VAMPConfig
 from support.tabular_files import (
     LATENT,
     ROWS,
@@ -314,6 +314,7 @@ GOOD = "\n".join(f"{i},{i * i},{-i}" for i in range(120))
         ("a,b,c\n1,2,3,4\n" + GOOD, r"line 2: 4 values for 3 columns"),
         ("a,b,c\n1,nan,3\n" + GOOD, r"line 2, column 'b': 'nan' is not a number; --missing"),
         ("a,b,c\n1,,3\n" + GOOD, r"line 2, column 'b': '' is not a number; --missing drop of"),
+        ("a,b,c\n1,2024_01,3\n" + GOOD, r"line 2, column 'b': '2024_01' is not a number$"),
         ("a,b,c\n1,x,3\n" + GOOD, r"line 2, column 'b': 'x' is not a number$"),
         ("a;b;c\n1;2;3\n", r"1 columns when separated by ','; it looks separated by ';' \("),
         ("a\tb\tc\n1\t2\t3\n", r"it looks separated by '\\t'"),
@@ -332,6 +333,13 @@ def test_a_wrong_csv_is_one_line(tmp_path, text, said):
     with pytest.raises(DataError, match=said) as caught:
         load_tabular("csv", data=tmp_path / "t.csv", latent_dim=2)
     assert "\n" not in str(caught.value) and "t.csv" in str(caught.value)
+
+
+@pytest.mark.parametrize("separator", [";;", '"', "\n"])
+def test_a_wrong_separator_is_one_line(tmp_path, separator):
+    write_csv(tmp_path / "t.csv", table())
+    with pytest.raises(DataError, match=r"--separator .* a single character is needed"):
+        read_table(tmp_path / "t.csv", TableOptions(separator=separator))
 
 
 @pytest.mark.parametrize(
@@ -431,6 +439,37 @@ def test_model_in_original_units(tmp_path):
     vamp = VAMP(VAMPConfig(input_dim=(3,), latent_dim=2))
     with pytest.raises(DataError, match="VAMP keeps standardised rows"):
         columns.original_units(vamp)
+
+
+COLUMNS = Columns(["a", "b", "c"], [1.0, 50.0, -3.0], [2.0, 0.1, 30.0])
+
+
+@pytest.mark.parametrize("kind", ["AE", "default networks", "tabular", "whitened"])
+def test_model_in_original_units_is_saved_whole(kind, tmp_path):
+    if kind == "AE":
+        model, load = AE(AEConfig(input_dim=(3,), latent_dim=2)), {}
+    else:
+        networks = build_networks("tabular", (3,), 2) if kind == "tabular" else ()
+        model, load = FIF(FIFConfig(input_dim=(3,), latent_dim=2), *networks), {"trust": True}
+    if kind == "whitened":
+        model.whiten(torch.randn(50, 3))
+    original = COLUMNS.original_units(model)
+    original.save(str(tmp_path))
+    again = type(model).load_from_folder(str(tmp_path), **load).eval()
+    x = torch.tensor(COLUMNS.restored(np.random.default_rng(0).normal(size=(4, 3)))).float()
+    torch.testing.assert_close(again.embed(x), original.embed(x))
+    torch.testing.assert_close(again.reconstruct(x), original.reconstruct(x))
+
+
+def test_conditional_model_in_original_units():
+    """Labels have no units."""
+    model = FIF(FIFConfig(input_dim=(3,), latent_dim=2, condition_dim=4)).eval()
+    x = torch.randn(5, 3)
+    original = COLUMNS.original_units(model)
+    raw = torch.tensor(COLUMNS.restored(x.numpy())).float()
+    torch.testing.assert_close(original.embed(raw, 1), model.embed(x, 1), rtol=1e-4, atol=1e-4)
+    volume = original.log_volume(raw, 1) - model.log_volume(x, 1)
+    assert volume.isfinite().all() and (volume.abs() > 0.1).all()
 
 
 def test_arguments_that_do_not_fit_are_named(tmp_path, archive):

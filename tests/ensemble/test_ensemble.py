@@ -204,6 +204,7 @@ def with_encoder(encoder, input_dim=(D,)):
         (lambda: [build(whiten=True)], [0], "whiten=False"),
         (lambda: [build().requires_grad_(False)], [0], "frozen"),
         (lambda: [with_encoder(ResidualEncoder(D, LATENT), None)], [0], "models with input_dim"),
+        (lambda: [FIF(FIFConfig(input_dim=(1, 4, 4)))], [0], "models with input_dim"),
         (lambda: [with_encoder(Conv())], [0], "only linear"),
         (lambda: [with_encoder(Flattening()), with_encoder(Flattening())], [0, 1], "stacked"),
         (

@@ -92,6 +92,10 @@ def test_a_loader_is_as_good_as_a_tensor():
             lambda: a_model(latent_distribution="student_t").whiten(torch.rand(9, *SHAPE).double()),
             "latent_distribution='normal'",
         ),
+        (
+            lambda: a_model(condition_dim=2).whiten([{"data": torch.rand(9, *SHAPE).double()}]),
+            "condition_dim=2 needs labels",
+        ),
     ],
 )
 def test_what_cannot_be_whitened_is_one_line(fault, message):
