@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import pythae_fif
 from pythae_fif import studies
 from pythae_fif.benchmark.config import Experiment, Profile
 from pythae_fif.benchmark.model_entry import ModelEntry, read_model_entry
@@ -152,6 +153,13 @@ def test_numbers_of_the_readme_are_those_of_the_tables():
     for model, *shown in rows:
         values = [float(table[model, blocks][name]) for blocks, name in columns]
         assert shown == [f"{value:.{0 if value >= 100 else 1}f}" for value in values], model
+
+
+@pytest.mark.parametrize(
+    ("file", "key"), [("README.md", "version = {"), ("CITATION.cff", "\nversion: ")]
+)
+def test_the_version_that_is_cited(file, key):
+    assert f"{key}{pythae_fif.__version__}" in (ROOT / file).read_text()
 
 
 def test_the_summary_of_the_results_is_read_in_five_minutes():
