@@ -30,7 +30,6 @@ from typing import Any
 from unittest import mock
 
 import torch
-import yaml
 from machine import command, markdown
 from rich.console import Console
 
@@ -42,21 +41,22 @@ from pythae_fif.benchmark.leaderboard import leaderboard
 from pythae_fif.benchmark.model_entry import all_models, read_model_entry
 from pythae_fif.benchmark.plan import expand
 from pythae_fif.benchmark.record import ImageRecord
-from pythae_fif.benchmark.run import IMAGES, execute
+from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.benchmark.selection import Result
 from pythae_fif.data import Splits
-from pythae_fif.files import write_text
+from pythae_fif.files import json_text, write_text
 from pythae_fif.reports.experiment import constant_error
 from pythae_fif.reports.report import build_report
 from pythae_fif.reports.score_table import score_terminal
 from pythae_fif.runs.claim import Claim
 from pythae_fif.runs.engines.common import Batch, cores
 from pythae_fif.runs.engines.local import LocalEngine
+from pythae_fif.runs.execute import execute
 from pythae_fif.runs.folder import RunFolder
 from pythae_fif.runs.kind import Environment, Job
 from pythae_fif.runs.pack import read_packs
 from pythae_fif.runs.provenance import processor
-from pythae_fif.runs.store import Store
+from pythae_fif.runs.store import Store, config_text
 from pythae_fif.training import FIFTrainer
 from pythae_fif.training.run_files import TrainingFiles
 
@@ -91,11 +91,9 @@ def fill(store: Store, kind: str, runs: int) -> None:
         changes = {"run_id": spec.run_id, "scores": dict.fromkeys(spec.samplers, scores)}
         run_dir = store.run_dir(spec)
         run_dir.mkdir(parents=True, exist_ok=True)
-        (run_dir / "result.json").write_text(
-            json.dumps(real.model_copy(update=changes).to_dict(), indent=1)
-        )
-        content = {"kind": IMAGES.name, "schema": IMAGES.schema, "spec": spec.to_dict()}
-        (run_dir / "config.yaml").write_text(yaml.dump(content, Dumper=yaml.CSafeDumper))
+        record = real.model_copy(update=changes).to_dict()
+        (run_dir / "result.json").write_text(json_text(record))
+        (run_dir / "config.yaml").write_text(config_text(IMAGES, spec))
 
 
 def plan_times(kind: str, runs: int, results: str) -> dict[str, float]:
@@ -180,7 +178,7 @@ def run_times(results: Path) -> dict[str, float]:
     for patch in patches:
         patch.start()
     start = time.perf_counter()
-    execute(run_dir)
+    execute(run_dir, IMAGES)
     whole = time.perf_counter() - start
     for patch in patches:
         patch.stop()

@@ -109,9 +109,9 @@ def importing(extra: str, what: str, error: type[FIFError] = ConfigError) -> Ite
         raise error(f"{what} cannot be imported: {first_line(cause)}") from cause
 
 
-def one_line(error: BaseException, most: int = 200) -> str:
+def one_line(error: BaseException) -> str:
     """An error's message with its lines joined, cut off; its type's name if it has none."""
-    return (" ".join(str(error).split()) or type(error).__name__)[:most]
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
 def first_line(error: BaseException) -> str:

@@ -19,6 +19,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from pythae_fif.errors import counted
+
 if TYPE_CHECKING:
     from pythae_fif.runs.engines.common import OnChange, Outcome
     from pythae_fif.runs.folder import Status
@@ -146,7 +148,7 @@ class _View:
             (f"{self.kept} kept from before", ""),
         ]
         counts = Text.assemble(
-            f"{total} run{'s'[: total != 1]}: ",
+            f"{counted(total, 'run')}: ",
             Text(", ").join(Text(*part) for part in parts if part[0][0] != "0"),
         )
         bar = Table.grid(padding=(0, 2))

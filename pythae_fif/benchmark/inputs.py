@@ -6,7 +6,6 @@ __all__ = [
     "load_extractor",
     "load_splits",
     "reference_of",
-    "references_of",
     "table_options",
 ]
 
@@ -98,8 +97,3 @@ def load_extractor(
 def reference_of(splits: Splits, split: str, extractor: Extractor) -> Reference:
     """What the images of a split are to the extractor, computed once a machine."""
     return Reference.of(as_tensor(splits[split]), extractor, cache_dir=cache_home())
-
-
-def references_of(splits: Splits, extractor: Extractor) -> dict[str, Reference]:
-    """Those of the validation and test images."""
-    return {split: reference_of(splits, split, extractor) for split in ("val", "test")}

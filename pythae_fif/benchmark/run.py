@@ -2,7 +2,6 @@
 
 __all__ = [
     "IMAGES",
-    "execute",
     "labels_of",
     "trainer_of",
     "training_config",
@@ -20,11 +19,10 @@ import numpy as np
 from pythae.models import BaseAE
 from pythae.trainers.trainer_utils import set_seed
 
-import pythae_fif.runs.execute as runs
-from pythae_fif.benchmark.inputs import load_extractor, load_splits, reference_of, references_of
+from pythae_fif.benchmark.inputs import load_extractor, load_splits, reference_of
 from pythae_fif.benchmark.model_entry import model_hash, read_model_entry
 from pythae_fif.benchmark.plan import SCHEMA, RunSpec, build_model, check_classes, rebuild_model
-from pythae_fif.benchmark.record import DataUsed, ImageRecord, Training, TrainingRecord
+from pythae_fif.benchmark.record import SPLITS, DataUsed, ImageRecord, Training, TrainingRecord
 from pythae_fif.benchmark.sheets import classes_name, samples_name, write_samples, write_sheets
 from pythae_fif.benchmark.yaml_files import import_class
 from pythae_fif.data import ImageDataset, Splits
@@ -34,6 +32,7 @@ from pythae_fif.errors import ConfigError, FIFError, StoreError
 from pythae_fif.evaluation import score_codes, score_samples
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.files import checksum, set_aside
+from pythae_fif.runs.execute import interrupted_here, line_of
 from pythae_fif.runs.kind import Job, Kind, require_planned
 from pythae_fif.runs.provenance import git_state, provenance
 from pythae_fif.runs.store import config_text, json_content
@@ -46,11 +45,6 @@ from pythae_fif.training.tensorboard import tensorboard_writer
 logger = logging.getLogger(__name__)
 
 ImageJob = Job[RunSpec, ImageRecord]
-
-
-def execute(run_dir: str | Path) -> ImageRecord:
-    """Does a run of the benchmark; see :func:`pythae_fif.runs.execute.execute`."""
-    return runs.execute(run_dir, IMAGES)
 
 
 def work(job: ImageJob) -> None:
@@ -83,12 +77,12 @@ def work(job: ImageJob) -> None:
     folder.tell("running", "features of the data", 0.9)
     device = str(next(model.parameters()).device)
     extractor = load_extractor(spec.extractor, splits, job.environment, device)
-    references = references_of(splits, extractor)
+    references = {split: reference_of(splits, split, extractor) for split in SPLITS}
     known = reference_of(splits, "train", extractor)
     labels = labels_of(spec, splits)
     codes = embed(model, splits.train, labels=labels.get("train"), seed=spec.seed)
     errors = {}
-    for split in ("val", "test"):
+    for split in SPLITS:
         set_seed(spec.seed)
         errors[split] = reconstruction_mse(model, splits[split], labels.get(split))
     folder.check()
@@ -150,7 +144,7 @@ def work(job: ImageJob) -> None:
     if before:
         keep()  # a picture that is no sampler's may have been gone
     for sampler, cause in failures.items():
-        raise FIFError(f"sampler {sampler}: {runs.line_of(cause)}") from cause
+        raise FIFError(f"sampler {sampler}: {line_of(cause)}") from cause
 
 
 def _let_go(error: BaseException | None) -> None:
@@ -181,7 +175,7 @@ def trained_model(job: ImageJob, splits: Splits) -> tuple[BaseAE, Training]:
     folder = job.folder
     watch = tensorboard_writer(folder.path) if job.environment.tensorboard else None
 
-    with runs.interrupted_here() as check_interrupt:
+    with interrupted_here() as check_interrupt:
 
         def on_epoch(epoch: int, epochs: int, row: EpochRow) -> None:
             share_done = epoch / epochs if row.share_done is None else row.share_done
@@ -243,7 +237,7 @@ def _saved_model(job: ImageJob, input_dim: tuple[int, ...]) -> tuple[BaseAE, Tra
         asides = [set_aside(found).name for found in (model, path) if found.exists()]
         logger.warning(
             "%s is not used (%s): set aside as %s",
-            model, runs.line_of(error), " and ".join(asides),
+            model, line_of(error), " and ".join(asides),
         )  # fmt: skip
         return None
     return loaded.to(default_device()), record.training

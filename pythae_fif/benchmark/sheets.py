@@ -22,6 +22,7 @@ from torch import Tensor
 
 from pythae_fif.benchmark.table_sheets import write_rows_sheet
 from pythae_fif.data import Splits, to_float
+from pythae_fif.evaluation.images import rounded_images
 from pythae_fif.models.outputs import without_gradients
 from pythae_fif.pictures import new_figure, write_figure, write_pixels
 from pythae_fif.sampling.models import reconstruct
@@ -143,7 +144,7 @@ def reference_sheet(splits: Splits) -> np.ndarray:
 
 def sheet(images: Tensor, rows: int = SIDE, columns: int = SIDE) -> np.ndarray:
     """Images in [0, 1] in rows, black where there are none: (rows H, columns W, C)."""
-    whole = (images.detach().cpu().float().nan_to_num().clamp(0, 1) * 255).round().byte().numpy()
+    whole = rounded_images(images.detach().cpu().float().nan_to_num()).numpy()
     missing = rows * columns - len(whole)
     whole = np.concatenate([whole, np.zeros((missing, *whole.shape[1:]), np.uint8)])
     _, channels, height, width = whole.shape

@@ -35,6 +35,7 @@ from pythae_fif.data.source import Request
 from pythae_fif.errors import FIFError, counted
 from pythae_fif.evaluation.names import EXTRACTORS, require_packages_of
 from pythae_fif.evaluation.own import load_network
+from pythae_fif.evaluation.weights import PUBLISHED
 from pythae_fif.runs.engines.common import Engine, cores
 from pythae_fif.runs.engines.local import LocalEngine
 from pythae_fif.runs.kind import Environment
@@ -221,15 +222,12 @@ def _extractor_problem(name: str, environment: Environment) -> str | None:
             from pythae_fif.evaluation.tf_inception import find_graph
 
             find_graph(environment.extractor_weights)
-        if name in EXTRACTORS and (name == "dinov2" or name.startswith("inception")):
-            from pythae_fif.evaluation import DINOV2, INCEPTION  # half a second
-
-            weights = DINOV2 if name == "dinov2" else INCEPTION
-            if weights.here(environment.extractor_weights) is None:
-                if environment.offline:
-                    return str(weights.absent())
-                silent = unreachable(weights.url)
-                return str(weights.absent(silent)) if silent else None
+        weights = PUBLISHED.get(name)
+        if weights and weights.here(environment.extractor_weights) is None:
+            if environment.offline:
+                return str(weights.absent())
+            silent = unreachable(weights.url)
+            return str(weights.absent(silent)) if silent else None
     except FIFError as error:
         return str(error)
     return None

@@ -30,7 +30,6 @@ __all__ = [
     "TFInceptionExtractor",
     "Weights",
     "build_extractor",
-    "content_hash",
     "frechet_distance",
     "frechet_error",
     "inception_score",
@@ -54,7 +53,7 @@ if TYPE_CHECKING:
     )
     from pythae_fif.evaluation.codes import CodeScores, score_codes
     from pythae_fif.evaluation.copies import memorisation
-    from pythae_fif.evaluation.dinov2 import DINOV2, DINOv2Extractor
+    from pythae_fif.evaluation.dinov2 import DINOv2Extractor
     from pythae_fif.evaluation.distances import (
         inception_score,
         kernel_distance,
@@ -64,11 +63,11 @@ if TYPE_CHECKING:
     from pythae_fif.evaluation.extractor import Extracted, Extractor, PixelExtractor
     from pythae_fif.evaluation.extractors import build_extractor
     from pythae_fif.evaluation.frechet import FeatureStatistics, frechet_distance, frechet_error
-    from pythae_fif.evaluation.inception import INCEPTION, InceptionExtractor
+    from pythae_fif.evaluation.inception import InceptionExtractor
     from pythae_fif.evaluation.names import EXTRACTORS
     from pythae_fif.evaluation.own import OwnExtractor
     from pythae_fif.evaluation.pipeline import EvaluationOutput, EvaluationPipeline
-    from pythae_fif.evaluation.reference import Reference, content_hash
+    from pythae_fif.evaluation.reference import Reference
     from pythae_fif.evaluation.scores import (
         MeanStd,
         Memorisation,
@@ -77,6 +76,6 @@ if TYPE_CHECKING:
     )
     from pythae_fif.evaluation.scoring import SampleCountWarning, score_samples
     from pythae_fif.evaluation.tf_inception import TFInceptionExtractor
-    from pythae_fif.evaluation.weights import Weights
+    from pythae_fif.evaluation.weights import DINOV2, INCEPTION, Weights
 else:
     __getattr__ = lazily(__name__)

@@ -23,7 +23,7 @@ from pythae_fif.device import fork_rng
 from pythae_fif.errors import DataError, NonFiniteError
 from pythae_fif.evaluation.extractor import Extracted, Extractor
 from pythae_fif.evaluation.images import unit_images
-from pythae_fif.evaluation.reference import content_hash
+from pythae_fif.evaluation.reference import tensor_hash
 from pythae_fif.files import cached, digest
 
 ARCHITECTURE = "gap-cnn/1"
@@ -188,7 +188,7 @@ def train_classifier(
     if cache_dir is None:
         extractor = build()
     else:
-        data_hashes = content_hash(data.images), content_hash(data.labels)
+        data_hashes = tensor_hash(data.images), tensor_hash(data.labels)
         key = digest(*data_hashes, ARCHITECTURE, seed, EPOCHS, max_steps)
         extractor = cached(
             Path(cache_dir) / f"classifier-{key}.pt",

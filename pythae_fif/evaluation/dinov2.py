@@ -1,6 +1,6 @@
 """Features of DINOv2, which Stein et al. ask researchers to use in place of Inception's."""
 
-__all__ = ["DINOV2", "DINOv2Extractor"]
+__all__ = ["DINOv2Extractor"]
 
 import math
 from collections.abc import Mapping
@@ -13,19 +13,12 @@ from torchvision.transforms.functional import normalize
 from pythae_fif.errors import ConfigError, one_line
 from pythae_fif.evaluation.extractor import Extracted, Extractor
 from pythae_fif.evaluation.names import importing_for
-from pythae_fif.evaluation.weights import Weights, weights_digest
+from pythae_fif.evaluation.weights import DINOV2, weights_digest
 from pythae_fif.files import digest
 
 PREPROCESSING = "dinov2/1: bicubic 224 of Pillow in 8 bits, ImageNet's mean and std"
 SIDE, PATCH = 224, 14
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-DINOV2 = Weights(
-    "dinov2",
-    "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
-    "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
-    "PYTHAE_FIF_DINOV2",
-)
 
 
 class DINOv2Extractor(Extractor):

@@ -15,8 +15,9 @@ from pythae_fif.evaluation.classifier import (
 )
 from pythae_fif.evaluation.extractor import ColumnExtractor, Extractor, PixelExtractor
 from pythae_fif.evaluation.names import EXTRACTORS, own_extractor
+from pythae_fif.evaluation.weights import DINOV2, INCEPTION, PUBLISHED
 
-WITH_WEIGHTS = {"dinov2", *(name for name in EXTRACTORS if "inception" in name)}
+WITH_WEIGHTS = {*PUBLISHED, "tf-inception"}
 
 
 def build_extractor(
@@ -69,7 +70,7 @@ def build_extractor(
 
         return EfficientNetExtractor(device=device)
     if name == "dinov2":
-        from pythae_fif.evaluation.dinov2 import DINOV2, DINOv2Extractor
+        from pythae_fif.evaluation.dinov2 import DINOv2Extractor
 
         state = DINOV2.load(weights, download=download)
         return DINOv2Extractor(state, device=device)
@@ -78,7 +79,7 @@ def build_extractor(
 
         return TFInceptionExtractor(weights)
     if name in EXTRACTORS:
-        from pythae_fif.evaluation.inception import INCEPTION, InceptionExtractor
+        from pythae_fif.evaluation.inception import InceptionExtractor
 
         state = INCEPTION.load(weights, download=download)
         return InceptionExtractor(state, device=device, convention=name)

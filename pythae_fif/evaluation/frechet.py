@@ -4,7 +4,7 @@ __all__ = ["FeatureStatistics", "frechet_distance", "frechet_error", "squared_wa
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -80,7 +80,7 @@ class FeatureStatistics:
 
 
 def frechet_distance(
-    a: FeatureStatistics, b: FeatureStatistics, *, root_b: Callable[[], Tensor] | None = None
+    a: FeatureStatistics, b: FeatureStatistics, *, root: Tensor | None = None
 ) -> float:
     r"""Squared 2-Wasserstein distance between the Gaussians of two sets of features.
 
@@ -98,7 +98,7 @@ def frechet_distance(
     Args:
         a: Statistics of one set, of at least two features.
         b: Statistics of the other, with the same number of features F.
-        root_b: What gives the `factor` of b's covariance, where that is kept.
+        root: The `factor` of b's covariance, where that is known.
 
     Returns:
         The distance, >= 0, in squared units of the features.
@@ -130,7 +130,7 @@ def frechet_distance(
             distance = apart - 2 * fidelity
             if 2 * error < RELATIVE_ERROR * distance:
                 return distance
-    factors = factor(s_a).T @ (factor(s_b) if root_b is None else root_b())
+    factors = factor(s_a).T @ (factor(s_b) if root is None else root)
     with _one_thread():
         fidelity = float(torch.linalg.svdvals(factors).sum())
     return max(apart - 2 * fidelity, 0.0)

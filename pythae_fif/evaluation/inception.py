@@ -1,6 +1,6 @@
 """The Inception network of 2015 that defines the FID, from the weights that pytorch-fid loads."""
 
-__all__ = ["INCEPTION", "InceptionExtractor", "resize_like_tf1"]
+__all__ = ["InceptionExtractor", "resize_like_tf1"]
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -14,19 +14,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.evaluation.extractor import Extracted, Extractor
-from pythae_fif.evaluation.weights import Weights
+from pythae_fif.evaluation.weights import INCEPTION
 from pythae_fif.files import digest
 
 SIDE = 299
-
-INCEPTION = Weights(
-    "inception",
-    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
-    "pt_inception-2015-12-05-6726825d.pth",
-    "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
-    "PYTHAE_FIF_INCEPTION",
-    same=("weights-inception-2015-12-05-6726825d.pth",),  # torch-fidelity's name for it
-)
 
 
 class InceptionExtractor(Extractor):

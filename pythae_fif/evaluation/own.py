@@ -61,10 +61,9 @@ class OwnExtractor(Extractor):
             if rows != 2:
                 raise ValueError(f"there are {rows} of 2 images")
         except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
             raise ConfigError(
                 f"extractor {self.name!r} gives no features (N, ...) of images "
-                f"{(2, *image_shape)}: {reason}"
+                f"{(2, *image_shape)}: {_reason(error)}"
             ) from error
 
     def extract(self, images: Tensor) -> Extracted:
@@ -89,11 +88,15 @@ def load_network(name: str, device: str | torch.device = "cpu") -> Network:
             module, _, function = name.partition(":")
             network = import_named(module, function)()
     except Exception as error:  # the user's own code raises anything
-        reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        raise ConfigError(f"extractor {name!r} cannot be loaded: {reason}") from error
+        raise ConfigError(f"extractor {name!r} cannot be loaded: {_reason(error)}") from error
     if isinstance(network, nn.Module):
         network.eval().to(device)
     return network
+
+
+def _reason(error: Exception) -> str:
+    """The last line of its message, where TorchScript says what went wrong."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
 def _source(name: str) -> list[str]:

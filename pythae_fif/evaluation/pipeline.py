@@ -26,7 +26,7 @@ from pythae_fif.errors import ConfigError, DataError, first_line
 from pythae_fif.evaluation.extractor import Extractor
 from pythae_fif.evaluation.extractors import build_extractor
 from pythae_fif.evaluation.images import unit_images
-from pythae_fif.evaluation.reference import Reference, content_hash
+from pythae_fif.evaluation.reference import Reference, tensor_hash
 from pythae_fif.evaluation.scores import MeanStd, Neighbours, Scores
 from pythae_fif.evaluation.scoring import score_samples
 from pythae_fif.files import write_json
@@ -250,7 +250,7 @@ class EvaluationPipeline:
             sampler=type(self.sampler).__name__,
             scores=scores,
             num_references=len(images),
-            reference_hash=content_hash(images),
+            reference_hash=tensor_hash(images),
             reconstruction_mse=mse,
         )
 

@@ -1,6 +1,6 @@
 """What samples are compared with: features of images and their statistics, computed once."""
 
-__all__ = ["Reference", "content_hash"]
+__all__ = ["Reference", "tensor_hash"]
 
 import hashlib
 from collections.abc import Callable
@@ -21,19 +21,17 @@ from pythae_fif.files import cached, digest, safe_name
 BATCH_SIZE = 256
 
 
-def content_hash(images: Tensor) -> str:
-    """Identifies images by what they hold: shape, type and every pixel.
-
-    It is not the `content_hash` of `Splits`, which is of all three splits.
+def tensor_hash(of: Tensor) -> str:
+    """Identifies a tensor by what it holds: shape, type and every number.
 
     Example:
-        >>> content_hash(torch.zeros(1, 2)) == content_hash(torch.zeros(2, 1))
+        >>> tensor_hash(torch.zeros(1, 2)) == tensor_hash(torch.zeros(2, 1))
         False
     """
     sha = hashlib.sha256()
-    for batch in images.split(1024):
+    for batch in of.split(1024):
         sha.update(batch.cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest(tuple(images.shape), images.dtype, sha.hexdigest())
+    return digest(tuple(of.shape), of.dtype, sha.hexdigest())
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +99,7 @@ class Reference:
         if cache_dir is None:
             return cls(*build(), extractor.hash)
         rounded = round_to_uint8 or images.dtype == torch.uint8
-        key = digest(content_hash(images), rounded, extractor.hash)
+        key = digest(tensor_hash(images), rounded, extractor.hash)
         path = Path(cache_dir) / f"reference-{safe_name(extractor.name)}-{key}.npz"
         features, statistics = cached(path, read=_read, build=build, write=_write)
         # moved here and not by `_read`: a full GPU says nothing of the file
@@ -119,7 +117,7 @@ class Reference:
 
     def nearest_to(self, other: "Reference") -> Tensor:
         """Distances (M) of each feature of another reference to the nearest of these."""
-        key = digest(content_hash(other.features) if other.path is None else other.path.stem)
+        key = digest(tensor_hash(other.features) if other.path is None else other.path.stem)
         return self._once(f"nearest-{key}", lambda: nearest(other.features, self.features)[:1])[0]
 
     def _once(self, name: str, build: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:

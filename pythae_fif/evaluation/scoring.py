@@ -97,7 +97,7 @@ def score_samples(
         if extractor.logit_bias is not None:
             with_bias = inception_score(logits + extractor.logit_bias, seed=seed)
     frechet = {
-        split: frechet_distance(statistics, reference.statistics, root_b=reference.root)
+        split: frechet_distance(statistics, reference.statistics, root=reference.root())
         for split, reference in references.items()
     }
     kernel, neighbours = _pair_scores(features, references, seed)

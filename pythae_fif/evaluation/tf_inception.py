@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pythae_fif.errors import ConfigError
+from pythae_fif.errors import ConfigError, first_line
 from pythae_fif.evaluation.extractor import Extracted, Extractor
 from pythae_fif.evaluation.names import importing_for
 from pythae_fif.files import checksum, digest
@@ -64,9 +64,8 @@ class TFInceptionExtractor(Extractor):
                 self._pool = imported.get_tensor_by_name("pool_3:0")
                 product = imported.get_operation_by_name("softmax/logits/MatMul")
         except Exception as error:
-            reason = str(error).partition("\n")[0]
             raise ConfigError(
-                f"extractor 'tf-inception': {file} is no such graph ({reason}); {WANTED}"
+                f"extractor 'tf-inception': {file} is no such graph ({first_line(error)}); {WANTED}"
             ) from error
         # as many threads as torch has, on the CPU and on a GPU that is not taken whole
         config = tf.ConfigProto(intra_op_parallelism_threads=torch.get_num_threads())

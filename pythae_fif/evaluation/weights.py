@@ -1,6 +1,6 @@
 """Published weights of an extractor: where their file is looked for, and its checksum."""
 
-__all__ = ["Weights", "weights_digest"]
+__all__ = ["DINOV2", "INCEPTION", "PUBLISHED", "Weights", "weights_digest"]
 
 import logging
 import os
@@ -123,6 +123,29 @@ class Weights:
                 f"{self.file}: it is another or a damaged file; remove it, or get {self.url}"
             )
         return file
+
+
+INCEPTION = Weights(
+    "inception",
+    "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/"
+    "pt_inception-2015-12-05-6726825d.pth",
+    "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2",
+    "PYTHAE_FIF_INCEPTION",
+    same=("weights-inception-2015-12-05-6726825d.pth",),  # torch-fidelity's name for it
+)
+DINOV2 = Weights(
+    "dinov2",
+    "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
+    "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+    "PYTHAE_FIF_DINOV2",
+)
+PUBLISHED = {
+    "dinov2": DINOV2,
+    "inception": INCEPTION,
+    "inception-clean-fid": INCEPTION,
+    "inception-pytorch-fid": INCEPTION,
+}
+"""Name of an extractor -> the weights that it needs."""
 
 
 def weights_digest(state: Mapping[str, object]) -> str:

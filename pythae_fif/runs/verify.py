@@ -16,7 +16,7 @@ from pythae_fif.runs.claim import is_claimed
 from pythae_fif.runs.folder import STATUS, Status
 from pythae_fif.runs.kind import Kind
 from pythae_fif.runs.pack import TEXTS, read_packs
-from pythae_fif.runs.record import Record, installed
+from pythae_fif.runs.record import CHANGED, Record, installed
 from pythae_fif.runs.store import read_config
 
 WRONG = ("corrupt", "missing", "misplaced", "unreadable")
@@ -118,8 +118,8 @@ def _findings(
         ):
             yield "no model", ""
         for revision in record.revisions:
-            if revision.endswith("+"):
-                yield "dirty tree", revision.rstrip("+")
+            if revision.endswith(CHANGED):
+                yield "dirty tree", revision.rstrip(CHANGED)
         if others := _other_versions(record.provenance.versions):
             yield "other versions", ", ".join(others)
 

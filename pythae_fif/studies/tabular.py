@@ -9,7 +9,7 @@ from pathlib import Path
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.evaluation.frechet import squared_wasserstein
 from pythae_fif.reports.grid import DASH, Cell, Grid, number, spread, write_grid
-from pythae_fif.reports.published import load_published
+from pythae_fif.reports.published import load_published, printed
 from pythae_fif.studies import OnProgress, StudyOptions
 from pythae_fif.studies.tabular_plan import (
     STEP_NOTE,
@@ -213,4 +213,4 @@ def learning_rate(run: Trained) -> Cell:
 def _published(number: int, **at: str) -> list[Cell]:
     """The printed cells, or one dash where the paper has none."""
     found = load_published(number).find(**at)
-    return [Cell(cell.text, cell.value) for cell in found] or [Cell(DASH)]
+    return [printed(cell) for cell in found] or [printed(None)]

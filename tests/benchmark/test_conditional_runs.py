@@ -13,10 +13,11 @@ from support.experiments import ENVIRONMENT, tiny
 import pythae_fif.benchmark.run as run_module
 from pythae_fif.benchmark.estimate import training_seconds
 from pythae_fif.benchmark.plan import Announced, expand, rebuild_model
-from pythae_fif.benchmark.run import IMAGES, execute, labels_of
+from pythae_fif.benchmark.run import IMAGES, labels_of
 from pythae_fif.benchmark.sheets import write_samples
 from pythae_fif.errors import ConfigError, DataError, FIFError
 from pythae_fif.models import FIF, FIFConfig
+from pythae_fif.runs.execute import execute
 from pythae_fif.runs.store import Store
 from pythae_fif.sampling.models import embed, reconstruct
 from pythae_fif.sampling.samplers import generate_by_class
@@ -60,7 +61,7 @@ def test_trains_samples_and_draws_class_by_class(tmp_path, monkeypatch):
     assert training_seconds(spec, splits) > 0
     store = Store(tmp_path / "results", IMAGES)
     run_dir = store.prepare(spec, ENVIRONMENT)
-    record = execute(run_dir)
+    record = execute(run_dir, IMAGES)
     assert set(record.scores) == {"normal", "gmm"} and store.is_done(spec)
     pictures = {"classes-normal.png", "classes-gmm.png", "reconstructions.png", "latents.png"}
     assert pictures < record.files.keys()
@@ -79,7 +80,7 @@ def test_trains_samples_and_draws_class_by_class(tmp_path, monkeypatch):
     monkeypatch.setattr(run_module, "score_samples", None)
     (run_dir / "classes-gmm.png").unlink()
     assert not store.is_done(spec)
-    execute(store.prepare(spec, ENVIRONMENT))
+    execute(store.prepare(spec, ENVIRONMENT), IMAGES)
     assert (run_dir / "classes-gmm.png").read_bytes() == drawn
 
 

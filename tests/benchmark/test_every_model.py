@@ -16,10 +16,11 @@ from pythae_fif.benchmark.estimate import training_seconds
 from pythae_fif.benchmark.inputs import load_splits
 from pythae_fif.benchmark.model_entry import read_model_entry
 from pythae_fif.benchmark.plan import RunSpec, build_model, expand, rebuild_model
-from pythae_fif.benchmark.run import IMAGES, execute, trainer_of
+from pythae_fif.benchmark.run import IMAGES, trainer_of
 from pythae_fif.benchmark.settings import RunSettings
 from pythae_fif.benchmark.yaml_files import configs_dir, names_in
 from pythae_fif.errors import NonFiniteError
+from pythae_fif.runs.execute import execute
 from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.store import Store
 from pythae_fif.sampling.models import embed
@@ -203,7 +204,7 @@ grid: {beta: [0.1, 0.2]}
     experiment = load_experiment("digits", own, {})
     plan = expand(experiment, load_splits("digits", None, experiment.settings, ENVIRONMENT))
     assert [spec.configuration for spec in plan] == ["beta=0.1", "beta=0.2"]
-    record = execute(Store(tmp_path / "results", IMAGES).prepare(plan[0], ENVIRONMENT))
+    record = execute(Store(tmp_path / "results", IMAGES).prepare(plan[0], ENVIRONMENT), IMAGES)
     assert set(record.scores) == {"normal", "two_stage"}
     assert record.training.images_per_second > 0
 

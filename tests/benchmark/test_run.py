@@ -17,11 +17,10 @@ from pythae_fif.benchmark.inputs import (
     load_extractor,
     load_splits,
     reference_of,
-    references_of,
 )
 from pythae_fif.benchmark.plan import expand
 from pythae_fif.benchmark.record import ImageRecord
-from pythae_fif.benchmark.run import IMAGES, execute, trainer_of
+from pythae_fif.benchmark.run import IMAGES, trainer_of
 from pythae_fif.benchmark.selection import Result
 from pythae_fif.data.dataset import as_tensor
 from pythae_fif.errors import ConfigError, FIFError, NonFiniteError, StoreError
@@ -29,7 +28,7 @@ from pythae_fif.files import read_json, write_json
 from pythae_fif.pictures import read_pixels
 from pythae_fif.reports.published_tables import table2
 from pythae_fif.reports.report import build_report
-from pythae_fif.runs import execute as runs
+from pythae_fif.runs.execute import execute
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import WRONG, verify
@@ -60,7 +59,7 @@ def kept(record: ImageRecord) -> tuple:
 
 def test_leaves_a_whole_record_and_all_files(prepared):
     store, (spec,), (run_dir,) = prepared({"samplers": ["normal", "gmm"]})
-    record = execute(run_dir)
+    record = execute(run_dir, IMAGES)
     assert store.record(spec).to_dict() == record.to_dict()
     assert Status.read(run_dir).state == "finished"
     sealed = {
@@ -81,12 +80,9 @@ def test_leaves_a_whole_record_and_all_files(prepared):
 def test_a_reference_is_of_the_split_that_it_is_named_by(tmp_path):
     _, splits = tiny(tmp_path)
     extractor = load_extractor("pixels", splits, ENVIRONMENT)
-    references = references_of(splits, extractor)
-    assert references.keys() == {"val", "test"}
     for split in ("train", "val", "test"):
         expected = extractor(as_tensor(splits[split])).features
-        for reference in (reference_of(splits, split, extractor), references.get(split)):
-            assert reference is None or torch.equal(reference.features, expected)
+        assert torch.equal(reference_of(splits, split, extractor).features, expected)
 
 
 def test_trains_on_training_images_and_keeps_what_is_best_on_validation_images(tmp_path):
@@ -116,7 +112,7 @@ def test_samplers_are_fitted_on_training_images_and_scored_against_the_others(
 
     monkeypatch.setattr(run_module, "generate", generated)
     monkeypatch.setattr(run_module, "score_samples", scored)
-    record = execute(Store(tmp_path / "results", IMAGES).prepare(spec, ENVIRONMENT))
+    record = execute(Store(tmp_path / "results", IMAGES).prepare(spec, ENVIRONMENT), IMAGES)
     assert references.keys() == {"train", "val", "test"}
     for split, reference in references.items():
         assert torch.equal(reference.features, extractor(as_tensor(splits[split])).features)
@@ -130,20 +126,20 @@ def test_samplers_are_fitted_on_training_images_and_scored_against_the_others(
 def test_same_specification_same_numbers(prepared):
     flags = {"models": ["fif"], "beta": [5.0], "hutchinson_samples": [1]}
     _, _, (run_dir,) = prepared(flags)
-    first = execute(run_dir)
+    first = execute(run_dir, IMAGES)
     shutil.rmtree(run_dir)
     prepared(flags)
-    assert execute(run_dir).scores == first.scores
+    assert execute(run_dir, IMAGES).scores == first.scores
 
 
 def test_a_further_sampler_of_a_finished_run_trains_nothing(prepared, monkeypatch):
     store, _, (run_dir,) = prepared({"models": ["vae"], "samplers": ["normal"]})
-    first = execute(run_dir)
+    first = execute(run_dir, IMAGES)
     monkeypatch.setattr(run_module, "trainer_of", None)
     more = prepared({"models": ["vae"], "samplers": ["normal", "gmm"]})[1][0]
     assert store.run_dir(more) == run_dir
     assert not store.is_done(more)
-    record = execute(run_dir)
+    record = execute(run_dir, IMAGES)
     assert record.scores.keys() == {"normal", "gmm"}
     assert kept(record) == kept(first)
     assert record.provenance == first.provenance
@@ -156,7 +152,7 @@ def test_a_further_sampler_of_a_finished_run_trains_nothing(prepared, monkeypatc
 
 def test_pictures_that_are_gone_or_damaged_are_drawn_again(prepared, monkeypatch, caplog):
     store, (spec,), (run_dir,) = prepared({"samplers": ["normal", "gmm"]})
-    record = execute(run_dir)
+    record = execute(run_dir, IMAGES)
     before = {path.name: path.read_bytes() for path in run_dir.glob("*.png")}
     damaged, gone = run_dir / "samples-gmm.png", run_dir / "latents.png"
     damaged.write_bytes(before[damaged.name][:100])
@@ -166,7 +162,7 @@ def test_pictures_that_are_gone_or_damaged_are_drawn_again(prepared, monkeypatch
     assert not store.is_done(spec)
     monkeypatch.setattr(run_module, "trainer_of", None)
     monkeypatch.setattr(run_module, "score_samples", None)
-    again = execute(store.prepare(spec, ENVIRONMENT))
+    again = execute(store.prepare(spec, ENVIRONMENT), IMAGES)
     assert again.to_dict() == record.to_dict()
     assert {path.name: path.read_bytes() for path in run_dir.glob("*.png")} == before
     shutil.rmtree(run_dir / "model")
@@ -177,25 +173,25 @@ def test_pictures_that_are_gone_or_damaged_are_drawn_again(prepared, monkeypatch
 def test_scores_do_not_depend_on_when_the_sampler_was_asked_for(prepared):
     flags = {"models": ["vae"], "samplers": ["normal", "gmm"]}
     _, _, (run_dir,) = prepared(flags)
-    together = execute(run_dir).scores
+    together = execute(run_dir, IMAGES).scores
     shutil.rmtree(run_dir)
     prepared({"models": ["vae"], "samplers": ["normal"]})
-    execute(run_dir)
+    execute(run_dir, IMAGES)
     shutil.rmtree(run_dir / "model")  # not in git: trained again, to the same weights
     prepared(flags)
-    assert execute(run_dir).scores == together
+    assert execute(run_dir, IMAGES).scores == together
 
 
 def test_no_score_is_kept_of_a_model_that_is_gone(prepared):
     store, (spec,), (run_dir,) = prepared({"samplers": ["normal"]})
-    first = execute(run_dir)
+    first = execute(run_dir, IMAGES)
     scores = dataclasses.replace(first.scores["normal"], frechet={"val": 1.0, "test": 1e6})
     elsewhere = first.provenance.model_copy(update={"device": "another"})
     changes = {"scores": {"normal": scores}, "provenance": elsewhere}  # as if made elsewhere
     write_json(run_dir / "result.json", first.model_copy(update=changes).to_dict())
     shutil.rmtree(run_dir / "model")
     prepared({"samplers": ["gmm"]})
-    record = execute(run_dir)
+    record = execute(run_dir, IMAGES)
     assert set(record.scores) == {"normal", "gmm"}
     assert record.scores["normal"] == first.scores["normal"]
     assert record.provenance.device == first.provenance.device
@@ -205,7 +201,7 @@ def test_no_score_is_kept_of_a_model_that_is_gone(prepared):
 def test_scores_that_are_made_anew_are_all_made(prepared, monkeypatch):
     """The model is gone, a further sampler is asked for, and the run is cut off at the second."""
     store, _, (run_dir,) = prepared({"samplers": ["normal", "gmm"]})
-    first = execute(run_dir)
+    first = execute(run_dir, IMAGES)
     shutil.rmtree(run_dir / "model")
     prepared({"samplers": ["gaussian"]})
     score, scored = run_module.score_samples, []
@@ -219,11 +215,11 @@ def test_scores_that_are_made_anew_are_all_made(prepared, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "score_samples", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            execute(run_dir)
+            execute(run_dir, IMAGES)
     assert Status.read(run_dir).state == "interrupted"
     assert {path.name for path in run_dir.glob("samples-*")} == {"samples-gaussian.png"}
     assert "unfinished" in {finding.kind for finding in verify(store.root, [IMAGES])}
-    record = execute(run_dir)
+    record = execute(run_dir, IMAGES)
     assert set(record.scores) == {"normal", "gmm", "gaussian"}
     assert record.scores["normal"] == first.scores["normal"]
 
@@ -240,11 +236,11 @@ def test_a_sampler_that_fails_costs_its_own_score(prepared, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "generate", broken)
         with pytest.raises(FIFError, match="sampler gmm: ValueError: broken on purpose"):
-            execute(run_dir)
+            execute(run_dir, IMAGES)
     assert Status.read(run_dir).state == "failed"
     assert set(store.record(spec).scores) == {"normal"}
     assert not store.is_done(spec)
-    execute(run_dir)
+    execute(run_dir, IMAGES)
     assert store.is_done(spec)
 
 
@@ -262,14 +258,14 @@ def test_an_interrupt_costs_the_sampler_under_way_alone(prepared, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "score_samples", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            execute(run_dir)
+            execute(run_dir, IMAGES)
     assert [status.stage for status in stages] == ["sampler normal", "sampler gmm"]
     assert stages[0].progress < stages[1].progress < 1
     assert set(store.record(spec).scores) == {"normal"} and not store.is_done(spec)
     kinds = {finding.kind for finding in verify(store.root, [IMAGES])}
     assert "unfinished" in kinds and not kinds & {*WRONG, "failed"}
     monkeypatch.setattr(run_module, "trainer_of", None)
-    record = execute(run_dir)
+    record = execute(run_dir, IMAGES)
     assert set(record.scores) == {"normal", "gmm", "gaussian"} and store.is_done(spec)
     assert record.scores["normal"] == scored[0]
     assert set(record.later_provenance) == {"gmm", "gaussian"}
@@ -277,7 +273,7 @@ def test_an_interrupt_costs_the_sampler_under_way_alone(prepared, monkeypatch):
 
 def test_a_record_knows_the_code_of_training_and_of_later_samplers(prepared):
     _, _, (run_dir,) = prepared()
-    record = execute(run_dir)
+    record = execute(run_dir, IMAGES)
     made, training = record.provenance, record.training
     clean = made.model_copy(update={"git_revision": "a", "git_dirty": False})
     changed = record.model_copy(
@@ -297,7 +293,7 @@ def test_loss_that_is_not_finite(prepared):
     flags = {"models": ["fif"], "beta": [1e39], "hutchinson_samples": [1]}
     _, _, (run_dir,) = prepared(flags, batch_size=60)
     with pytest.raises(NonFiniteError):
-        execute(run_dir)
+        execute(run_dir, IMAGES)
     error = Status.read(run_dir).error
     assert "epoch 1" in error and "inf in one of 1 batches" in error
 
@@ -315,7 +311,7 @@ def test_data_are_those_of_the_plan_whoever_lends_them(tmp_path, monkeypatch, le
     monkeypatch.setattr(
         run_module, "trainer_of", lambda *given: used.append(given[1]) or trainer(*given)
     )
-    runs.execute(run_dir, IMAGES, lent)
+    execute(run_dir, IMAGES, lent)
     assert used[0].content_hash == spec.data_hash
 
 
@@ -324,15 +320,15 @@ def test_data_that_changed_since_the_plan(tmp_path):
     spec = dataclasses.replace(spec, data_hash="0" * 16)
     run_dir = Store(tmp_path, IMAGES).prepare(spec, ENVIRONMENT)
     with pytest.raises(FIFError, match="digits changed since the plan"):
-        execute(run_dir)
+        execute(run_dir, IMAGES)
 
 
 def test_a_run_that_was_trained_is_not_trained_again(prepared, monkeypatch):
     _, _, (run_dir,) = prepared()
-    first = execute(run_dir)
+    first = execute(run_dir, IMAGES)
     (run_dir / "result.json").unlink()
     monkeypatch.setattr(run_module, "trainer_of", None)
-    again = execute(run_dir)
+    again = execute(run_dir, IMAGES)
     assert (again.scores, *kept(again)) == (first.scores, *kept(first))
 
 
@@ -350,7 +346,7 @@ def test_an_error_that_says_nothing_of_the_model_leaves_it(
     prepared, monkeypatch, function, error, told
 ):
     _, _, (run_dir,) = prepared()
-    first = execute(run_dir)
+    first = execute(run_dir, IMAGES)
     (run_dir / "result.json").unlink()
 
     def fails(*_):
@@ -359,9 +355,9 @@ def test_an_error_that_says_nothing_of_the_model_leaves_it(
     with monkeypatch.context() as patch:
         patch.setattr(run_module, function, fails)
         with pytest.raises(told):
-            execute(run_dir)
+            execute(run_dir, IMAGES)
     monkeypatch.setattr(run_module, "trainer_of", None)
-    assert execute(run_dir).scores == first.scores
+    assert execute(run_dir, IMAGES).scores == first.scores
 
 
 def test_the_models_of_table_2_train_by_the_wall_clock(tmp_path):
@@ -373,7 +369,7 @@ def test_the_models_of_table_2_train_by_the_wall_clock(tmp_path):
     splits = load_splits("digits", None, experiment.settings, ENVIRONMENT)
     store = Store(tmp_path, IMAGES)
     results = [
-        Result(spec, execute(store.prepare(spec, ENVIRONMENT)))
+        Result(spec, execute(store.prepare(spec, ENVIRONMENT), IMAGES))
         for spec in expand(experiment, splits)
     ]
     for result in results:

@@ -16,8 +16,8 @@ from pythae_fif.evaluation import (
     TFInceptionExtractor,
     build_extractor,
 )
-from pythae_fif.evaluation.dinov2 import DINOV2
-from pythae_fif.evaluation.inception import CONVENTIONS, INCEPTION, resize_like_tf1
+from pythae_fif.evaluation.inception import CONVENTIONS, resize_like_tf1
+from pythae_fif.evaluation.weights import DINOV2, INCEPTION
 
 
 def weights_like(path, content=b"weights"):

@@ -16,7 +16,6 @@ from pythae_fif.evaluation import (
     Reference,
     SampleCountWarning,
     build_extractor,
-    content_hash,
     frechet_error,
     inception_score,
     kernel_distance,
@@ -25,6 +24,7 @@ from pythae_fif.evaluation import (
 )
 from pythae_fif.evaluation import reference as reference_module
 from pythae_fif.evaluation import scoring as scoring_module
+from pythae_fif.evaluation.reference import tensor_hash
 
 pytestmark = pytest.mark.filterwarnings("ignore::pythae_fif.evaluation.SampleCountWarning")
 
@@ -145,13 +145,13 @@ class TestReference:
         with pytest.raises(DataError, match="divide by 255"):
             Reference.of(torch.full((3, 1, 8, 8), 7.0), PixelExtractor((1, 8, 8)))
 
-    def test_content_hash(self):
+    def test_tensor_hash(self):
         images = noise_images(4, 1, 8, 8)
         changed = images.clone()
         changed[3, 0, 7, 7] += 1
         kinds = [images, changed, images[:3], images.reshape(4, 1, 4, 16), images.float()]
-        assert len({content_hash(kind) for kind in kinds}) == len(kinds)
-        assert content_hash(images.clone()) == content_hash(images)
+        assert len({tensor_hash(kind) for kind in kinds}) == len(kinds)
+        assert tensor_hash(images.clone()) == tensor_hash(images)
 
 
 @pytest.fixture(scope="module")

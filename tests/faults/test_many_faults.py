@@ -23,8 +23,9 @@ from support.processes import process_of, until
 import pythae_fif.benchmark.run as run_module
 import pythae_fif.runs.claim as claim_module
 from pythae_fif.benchmark.plan import expand
-from pythae_fif.benchmark.run import IMAGES, execute
+from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.errors import ClaimLostError
+from pythae_fif.runs.execute import execute
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import WRONG
 from pythae_fif.training import FIFTrainer
@@ -66,7 +67,7 @@ def _short_lease(run_dir: Path) -> None:
     claim_module.POLL_SECONDS = 0.05
     run_module.FIFTrainer = functools.partial(FIFTrainer, checkpoint_every_seconds=0)
     try:
-        execute(run_dir)
+        execute(run_dir, IMAGES)
     except ClaimLostError:
         sys.exit(LOST)
 
@@ -113,7 +114,7 @@ def asked_for_more(tmp_path: Path):
 def healed(tmp_path: Path, store: Store, expected: tuple) -> None:
     """The same command with one sampler more makes the same numbers, and a store without fault."""
     asked = asked_for_more(tmp_path)
-    record = execute(store.prepare(asked, ENVIRONMENT))
+    record = execute(store.prepare(asked, ENVIRONMENT), IMAGES)
     assert set(record.scores) == {"normal", "gmm"}
     scores = {"normal": record.scores["normal"]}
     assert numbers(record.model_copy(update={"scores": scores})) == expected

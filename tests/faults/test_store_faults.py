@@ -23,8 +23,9 @@ from support.processes import process_of
 import pythae_fif.benchmark.run as run_module
 from pythae_fif.benchmark.plan import expand
 from pythae_fif.benchmark.record import ImageRecord
-from pythae_fif.benchmark.run import IMAGES, execute
+from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.errors import ClaimLostError, StoreError
+from pythae_fif.runs.execute import execute
 from pythae_fif.runs.folder import RunFolder, Status
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import WRONG, verify
@@ -60,7 +61,7 @@ def _run(run_dir: Path) -> None:
     """A process of one run, with a checkpoint every epoch."""
     torch.set_num_threads(1)
     run_module.FIFTrainer = functools.partial(FIFTrainer, checkpoint_every_seconds=0)
-    execute(run_dir)
+    execute(run_dir, IMAGES)
 
 
 def test_killed_at_random_moments(tmp_path):
@@ -120,9 +121,9 @@ def test_killed_around_the_moment_that_the_model_takes_its_name(tmp_path, monkey
     with monkeypatch.context() as patch:
         patch.setattr("os.replace", killed)
         with pytest.raises(Killed):
-            execute(run_dir)
+            execute(run_dir, IMAGES)
     assert (run_dir / "model").is_dir() == renamed and (run_dir / "training.json").exists()
-    execute(run_dir)
+    execute(run_dir, IMAGES)
     assert store.is_done(spec) and not [*run_dir.glob("*.corrupt*")]
     assert not kinds_in(store) & {*WRONG, "set aside"}
 
@@ -147,7 +148,7 @@ def test_full_disk(tmp_path):
     with small_disk(tmp_path / "disk", "4m") as disk:
         store = Store(disk / "results", IMAGES)
         done, run_dir = (store.prepare(spec, ENVIRONMENT) for spec in (one, other))
-        record = execute(done)
+        record = execute(done, IMAGES)
         failed = 0
         for left in [*range(0, 200_000, 24_000), None]:
             ballast = disk / "ballast"
@@ -155,7 +156,7 @@ def test_full_disk(tmp_path):
                 free = shutil.disk_usage(disk).free
                 ballast.write_bytes(bytes(max(0, free - left)))
             try:
-                execute(run_dir)
+                execute(run_dir, IMAGES)
             except StoreError as error:
                 failed += 1
                 assert "cannot" in str(error) and "\n" not in str(error)
@@ -180,7 +181,7 @@ def test_read_only_results(tmp_path):
         with pytest.raises(StoreError, match=r"cannot make .*Read-only"):
             Store(store.root, IMAGES).prepare(other, ENVIRONMENT)
         with pytest.raises(StoreError, match=r"cannot claim the run.*Read-only"):
-            execute(run_dir)
+            execute(run_dir, IMAGES)
         assert kinds_in(store) == {"unfinished"}
 
 
@@ -193,7 +194,7 @@ def two_runs(tmp_path_factory):
         plan = plan_of(folder, seeds=(0, 1))
         store = Store(folder / "results", IMAGES)
         for spec in plan:
-            execute(store.prepare(spec, ENVIRONMENT))
+            execute(store.prepare(spec, ENVIRONMENT), IMAGES)
     return store.root, plan
 
 
@@ -273,7 +274,7 @@ def test_damaged_and_foreign_files_are_set_aside_and_made_again(tmp_path, two_ru
     flags = {"seeds": [0], "samplers": ["normal", "gmm"] if whole else ["normal"]}
     (asked,) = expand(*tiny(tmp_path, flags, epochs=3, batch_size=20))
     assert asked.run_id == spec.run_id
-    record = execute(store.prepare(asked, ENVIRONMENT))
+    record = execute(store.prepare(asked, ENVIRONMENT), IMAGES)
     scores = {"normal": record.scores["normal"]}
     assert numbers(record.model_copy(update={"scores": scores})) == expected
     assert {path.name for path in run_dir.glob("*.corrupt*")} == asides
@@ -308,6 +309,6 @@ def test_a_process_that_lost_its_run_writes_nothing_more(tmp_path, monkeypatch, 
     else:
         monkeypatch.setattr(run_module, "write_sheets", lose(run_module.write_sheets))
     with pytest.raises(ClaimLostError, match="lost its claim"):
-        execute(run_dir)
+        execute(run_dir, IMAGES)
     assert whole(contents(run_dir)) == left
     assert "result.json" not in left and ("training.json" in left) == (moment[:2] != "in")

@@ -5,8 +5,9 @@ from support.devices import ON_GPU
 from support.experiments import ENVIRONMENT, tiny
 
 from pythae_fif.benchmark.plan import expand
-from pythae_fif.benchmark.run import IMAGES, execute
+from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.benchmark.yaml_files import names_in
+from pythae_fif.runs.execute import execute
 from pythae_fif.runs.store import Store
 
 SIZES = {
@@ -20,7 +21,7 @@ MODELS = [
 
 
 def _execute(run_dir):
-    record = execute(run_dir)
+    record = execute(run_dir, IMAGES)
     return record.provenance.device, set(record.scores)
 
 

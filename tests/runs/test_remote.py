@@ -19,7 +19,6 @@ import pythae_fif.runs.claim as claim_module
 import pythae_fif.runs.remote as remote_module
 from pythae_fif.benchmark.plan import expand
 from pythae_fif.benchmark.run import IMAGES
-from pythae_fif.benchmark.run import execute as execute_images
 from pythae_fif.cli.main import main
 from pythae_fif.errors import ClaimLostError, StoreError
 from pythae_fif.runs.claim import Claim
@@ -90,7 +89,7 @@ def test_resumed_elsewhere_from_the_last_checkpoint(
     machine, one_thread, url, tmp_path, monkeypatch
 ):
     (spec,) = expand(*tiny(tmp_path, epochs=3, batch_size=20))
-    whole = execute_images(Store(url + "-whole", IMAGES).prepare(spec, ENVIRONMENT))
+    whole = execute(Store(url + "-whole", IMAGES).prepare(spec, ENVIRONMENT), IMAGES)
     run_dir = Store(url, IMAGES).prepare(spec, ENVIRONMENT)
     tell = RunFolder.tell
 
@@ -102,7 +101,7 @@ def test_resumed_elsewhere_from_the_last_checkpoint(
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "tell", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            execute_images(run_dir)
+            execute(run_dir, IMAGES)
     machine("b")
     store = Store(url, IMAGES)
     below = store.run_dir(spec).relative_to(store.root).as_posix()
@@ -116,7 +115,7 @@ def test_resumed_elsewhere_from_the_last_checkpoint(
         tell(folder, state, stage, progress, **more)
 
     monkeypatch.setattr(RunFolder, "tell", watched)
-    record = execute_images(f"{url}/{below}")  # as a node would that has nothing but the URL
+    record = execute(f"{url}/{below}", IMAGES)  # as a node would that has nothing but the URL
     assert epochs == [3]
     assert (record.scores, record.reconstruction_mse) == (whole.scores, whole.reconstruction_mse)
     assert f"{below}/checkpoint.pt" not in store.remote.files()

@@ -24,7 +24,7 @@ from ray.exceptions import (
 )
 
 from pythae_fif.data.locations import own_configs, set_own_configs
-from pythae_fif.errors import ConfigError, StoreError
+from pythae_fif.errors import ConfigError, StoreError, one_line
 from pythae_fif.runs.claim import is_claimed
 from pythae_fif.runs.engines.common import (
     Batch,
@@ -36,7 +36,7 @@ from pythae_fif.runs.engines.common import (
     settle,
 )
 from pythae_fif.runs.engines.options import RayOptions
-from pythae_fif.runs.execute import execute
+from pythae_fif.runs.execute import execute, line_of
 from pythae_fif.runs.folder import Status
 from pythae_fif.runs.kind import Environment, Kind
 from pythae_fif.runs.remote import PUSH_SECONDS, mirrored
@@ -148,7 +148,7 @@ def _connected(address: str | None) -> Iterator[None]:
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError, RuntimeError) as error:
         raise ConfigError(
-            f"--ray-address {address}: no Ray cluster answers ({_line(str(error))}); "
+            f"--ray-address {address}: no Ray cluster answers ({one_line(error)}); "
             "'ray start --head' starts one, local needs none"
         ) from error
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ray.init has put its own there
@@ -171,12 +171,12 @@ def _end_of(batch: Batch, ref: Any, run_dir: Path, crashes: Counter[Path]) -> Ou
             return NOT_BEGUN
         cause = "cancelled"
     except RayTaskError as error:  # of what comes before the run, such as a package that is missing
-        cause = _line(str(error.cause))
+        cause = one_line(error.cause)
     except RayError as error:
         crashes[run_dir] += 1
         if crashes[run_dir] <= MAX_CRASHES and not has_hung(batch, run_dir):
             return AGAIN
-        cause = f"its process was lost {crashes[run_dir]} times: {_line(str(error))}"
+        cause = f"its process was lost {crashes[run_dir]} times: {one_line(error)}"
     return settle(batch, run_dir, "failed", cause)
 
 
@@ -218,10 +218,6 @@ def _refresh(run_dir: Path) -> None:
         logger.warning("%s", error)
 
 
-def _line(text: str) -> str:
-    return " ".join(text.split())[:300]
-
-
 def _place_of(run_dir: Path) -> str:
     """Where other machines find a run: at its URL, if the store has one."""
     return Environment.read(run_dir).url or str(run_dir.resolve())
@@ -247,5 +243,5 @@ def _task(
         execute(place, kind, lent, timeout)
     except Exception as error:  # as status.json says it, unless that could not be written
         told = Status.read(run_dir).error
-        return "failed", told or _line(f"{type(error).__name__}: {error}")
+        return "failed", told or line_of(error)
     return "finished", ""
