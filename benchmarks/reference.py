@@ -22,7 +22,6 @@ from typing import Any
 
 from PIL import Image
 
-from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.benchmark.sheets import RECONSTRUCTIONS, SIDE, classes_name, samples_name
 from pythae_fif.errors import FIFError, StoreError
 from pythae_fif.files import json_text, read_json, write_bytes, write_text
@@ -30,7 +29,7 @@ from pythae_fif.reports.sample_figure import MOST
 from pythae_fif.runs.folder import STATUS, Status, sealed_files
 from pythae_fif.runs.pack import TEXTS, PackedRun, read_packs
 from pythae_fif.runs.verify import WRONG, verify
-from pythae_fif.studies.kinds import STUDY_KINDS
+from pythae_fif.studies.kinds import KINDS
 
 ALWAYS = ("config.yaml", STATUS, "result.json")
 _ROWS = MOST // SIDE
@@ -46,7 +45,7 @@ def check(root: Path) -> None:
     Raises:
         StoreError: It holds no runs, or some that are refused; the line names the first.
     """
-    found = [finding for finding in verify(root, (IMAGES, *STUDY_KINDS)) if finding.kind in REFUSED]
+    found = [finding for finding in verify(root, KINDS) if finding.kind in REFUSED]
     if found:
         first, count = found[0], len({finding.run for finding in found})
         detail = f" ({first.detail})" if first.detail else ""

@@ -41,7 +41,7 @@ from pythae_fif.cli.request import Request
 from pythae_fif.cli.terminal import Terminal
 from pythae_fif.data import Splits, to_float
 from pythae_fif.data.locations import CACHE_VARIABLE, cache_home
-from pythae_fif.errors import ProblemsError, counted
+from pythae_fif.errors import ProblemsError, counted, require_package
 from pythae_fif.evaluation.extractors import check_extractor
 from pythae_fif.evaluation.names import EXTRACTORS
 from pythae_fif.reports.experiment import Failure, constant_error, write_experiment
@@ -56,7 +56,6 @@ from pythae_fif.runs.remote import Remote, is_url
 from pythae_fif.runs.store import Store
 from pythae_fif.sampling import SAMPLERS
 from pythae_fif.training import LOG_NAME, read_log
-from pythae_fif.training.tensorboard import require_tensorboard
 
 ESSENTIAL = 2
 """Notes of a table that the terminal shows beside that on the data: warnings come first, then the
@@ -195,7 +194,7 @@ def _check(request: Request, environment: Environment) -> tuple[Engine, list[Run
         all_models()  # which reports read
     with noted(problems):
         if flags.tensorboard:
-            require_tensorboard()
+            require_package("tensorboard", "tensorboard", "--tensorboard")
     remote = is_url(flags.results)
     results = cache_home() if remote else Path(flags.results).expanduser()
     with noted(problems):

@@ -39,17 +39,15 @@ def verify_command(words: list[str]) -> int:
         help="another such folder: how far are the scores of the runs in both from each other?",
     )
     given = parser.given(words)
-    from pythae_fif.benchmark.run import IMAGES  # which imports torch, as the others do
-    from pythae_fif.studies.kinds import STUDY_KINDS
+    from pythae_fif.studies.kinds import KINDS  # which imports torch
 
-    kinds = (IMAGES, *STUDY_KINDS)
     console = Terminal(highlight=False)
     wrong = 0
     with contextlib.ExitStack() as stack:
         places = [given[name] for name in ("results", "against") if name in given]
         roots = [_here(place, stack) for place in places]
         for root, place in zip(roots, places, strict=True):
-            findings = verify(root, kinds)
+            findings = verify(root, KINDS)
             if is_url(place):
                 findings = [finding for finding in findings if finding.kind != "no model"]
                 console.print("trained models at a URL are not read")
@@ -61,7 +59,7 @@ def verify_command(words: list[str]) -> int:
             console.print(f"{counted(runs, 'run')} read, {verdict}")
             wrong += bad
         if not wrong and len(roots) > 1:
-            console.print(_comparison([[Store(root, kind) for root in roots] for kind in kinds]))
+            console.print(_comparison([[Store(root, kind) for root in roots] for kind in KINDS]))
     return 1 if wrong else 0
 
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from pythae_fif.errors import DataError
 from pythae_fif.evaluation.images import unit_images
 from pythae_fif.files import digest
-from pythae_fif.volume_change.precision import full_float32
+from pythae_fif.volume_change.precision import at_least_float32, full_float32
 
 CPU_CHUNK = 4
 """Images of a network at once for each thread of the CPU, so that they stay in its cache."""
@@ -81,7 +81,7 @@ class Extractor(ABC):
         with torch.no_grad(), full_float32():
             features, logits = self.extract(images.to(self.device))
         return Extracted(
-            _at_least_float32(features), None if logits is None else _at_least_float32(logits)
+            at_least_float32(features), None if logits is None else at_least_float32(logits)
         )
 
     @abstractmethod
@@ -93,11 +93,6 @@ class Extractor(ABC):
         on_cpu = self.device.type == "cpu"
         chunk = CPU_CHUNK * torch.get_num_threads() if on_cpu else len(images)
         return torch.split(images, chunk)
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    """Values of half precision in float32, in which scores are computed."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 class PixelExtractor(Extractor):

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Chi2, Distribution, Independent, Normal
 
 from pythae_fif.volume_change.loss import check_option
+from pythae_fif.volume_change.precision import at_least_float32
 
 LatentDistribution = Literal["normal", "student_t", "multivariate_student_t"]
 
@@ -59,8 +60,7 @@ class StudentT(Distribution):
         """Codes of shape `(*sample_shape, d)`."""
         normal = torch.randn_like(self._zeros.expand(*sample_shape, -1))
         shared = self._zeros[:1] if self.joint else self._zeros
-        shared = shared.to(torch.promote_types(shared.dtype, torch.float32))  # gamma has no half
-        chi2 = Chi2(shared + self.df, validate_args=False).sample(sample_shape)
+        chi2 = Chi2(at_least_float32(shared) + self.df, validate_args=False).sample(sample_shape)
         return normal * (self.df / chi2).sqrt().to(normal.dtype)
 
 

@@ -1,10 +1,10 @@
-"""The kinds of runs that studies keep, for those who read a store, such as `verify`."""
+"""The kinds of runs that a store may hold, for those who read one, such as `verify`."""
 
-__all__ = ["STUDY_KINDS"]
+__all__ = ["KINDS"]
 
+from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.studies.parts import PARTS
 from pythae_fif.studies.spectrum_run import SPECTRUM
 from pythae_fif.studies.tabular_run import TABULAR
 
-STUDY_KINDS = (TABULAR, SPECTRUM, PARTS)
-"""All of them."""
+KINDS = (IMAGES, TABULAR, SPECTRUM, PARTS)

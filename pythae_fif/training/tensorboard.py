@@ -1,18 +1,13 @@
 """The training log as TensorBoard events."""
 
-__all__ = ["require_tensorboard", "tensorboard_writer"]
+__all__ = ["tensorboard_writer"]
 
 from pathlib import Path
 
-from pythae_fif.errors import require_package
+from pythae_fif.errors import importing
 from pythae_fif.training.progress import EpochRow, OnEpoch
 
 FOLDER = "tensorboard"
-
-
-def require_tensorboard() -> None:
-    """Raises a ConfigError where TensorBoard is not installed."""
-    require_package("tensorboard", "tensorboard", "--tensorboard")
 
 
 def tensorboard_writer(run_dir: str | Path) -> OnEpoch:
@@ -27,8 +22,8 @@ def tensorboard_writer(run_dir: str | Path) -> OnEpoch:
     Raises:
         ConfigError: TensorBoard is not installed.
     """
-    require_tensorboard()
-    from torch.utils.tensorboard import SummaryWriter
+    with importing("tensorboard", "--tensorboard"):
+        from torch.utils.tensorboard import SummaryWriter
 
     writer: SummaryWriter | None = None
 

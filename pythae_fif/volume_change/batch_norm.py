@@ -4,13 +4,15 @@ Written with autograd's operations this derivative takes a dozen passes over the
 its gradient twenty; BatchNorm's own backward kernel does both in a few.
 """
 
-__all__ = ["at_least_float32", "batch_norm_jvps"]
+__all__ = ["batch_norm_jvps"]
 
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from pythae_fif.volume_change.precision import at_least_float32
 
 
 def batch_norm_jvps(
@@ -51,11 +53,6 @@ def batch_norm_jvps(
     each = tangents.to(x.dtype).unbind() if len(tangents) > 1 else [tangents.to(x.dtype).squeeze(0)]
     products = [jvp(tangent, x, weight, *statistics).unsqueeze(0) for tangent in each]
     return (torch.cat(products) if len(products) > 1 else products[0]).to(tangents.dtype)
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """The precision in which BatchNorm itself takes its statistics."""
-    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 class _Jvp(torch.autograd.Function):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pythae_fif.volume_change.loss import check_option
-from pythae_fif.volume_change.precision import full_float32
+from pythae_fif.volume_change.precision import at_least_float32, full_float32
 
 HutchinsonKind = Literal["orthogonal", "scaled_gaussian", "gaussian", "rademacher"]
 
@@ -111,7 +111,7 @@ def _orthonormal(normal: Tensor) -> Tensor:
     """
     samples = normal.shape[-1]
     with full_float32():
-        v = normal.to(torch.promote_types(normal.dtype, torch.float32)).tril()
+        v = at_least_float32(normal).tril()
         corner = v.diagonal(dim1=-2, dim2=-1)
         sign = torch.where(corner < 0, -1.0, 1.0).to(v.dtype)
         norm = torch.linalg.vector_norm(v, dim=-2)

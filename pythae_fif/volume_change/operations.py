@@ -28,6 +28,8 @@ from torch import Tensor
 from torch._ops import OpOverloadPacket
 from torch.overrides import TorchFunctionMode
 
+from pythae_fif.volume_change.precision import at_least_float32
+
 
 def named(names: str, *owners: Any) -> list[Any]:
     """The functions of these names in torch, Tensor and torch.nn.functional, or in other owners."""
@@ -185,7 +187,7 @@ COMPOSED: dict[Any, Callable[..., Any]] = {
 
 
 def _standardised(input: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
-    wide = input.to(torch.promote_types(input.dtype, torch.float32))
+    wide = at_least_float32(input)
     centred = wide - wide.mean(dims, keepdim=True)
     return centred * (centred.square().mean(dims, keepdim=True) + eps).rsqrt()
 

@@ -1,6 +1,6 @@
 """The precision of float32 matrix products and convolutions."""
 
-__all__ = ["allows_tf32", "full_float32"]
+__all__ = ["allows_tf32", "at_least_float32", "full_float32"]
 
 import threading
 from collections.abc import Callable, Iterator
@@ -9,6 +9,12 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """A tensor of half precision in float32, any other as it is."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 @contextmanager

@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pythae_fif.volume_change.batch_norm import at_least_float32, batch_norm_jvps
+from pythae_fif.volume_change.batch_norm import batch_norm_jvps
 from pythae_fif.volume_change.operations import named
+from pythae_fif.volume_change.precision import at_least_float32
 from pythae_fif.volume_change.step import (
     OtherFormError,
     Rule,

@@ -18,7 +18,7 @@ from pythae_fif.runs.execute import execute
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
 from pythae_fif.studies import StudyOptions, run_study, spectrum, spectrum_run
-from pythae_fif.studies.kinds import STUDY_KINDS
+from pythae_fif.studies.kinds import KINDS
 from pythae_fif.studies.spectrum_run import SPECTRUM
 from pythae_fif.training.progress import Pass
 
@@ -99,9 +99,9 @@ def test_figures_are_drawn_from_the_records_alone(options):
     before = {path: path.read_bytes() for path in paths}
     run_study("spectrum", dataclasses.replace(options, engine=Refuses()), lambda *_: None)
     assert before == {path: path.read_bytes() for path in paths}
-    assert {f.kind for f in verify(root, STUDY_KINDS)} <= {"fine", "dirty tree"}
+    assert {f.kind for f in verify(root, KINDS)} <= {"fine", "dirty tree"}
     (store.run_dir(specs[0]) / spectrum_run.SAMPLES).write_bytes(b"")
-    assert "corrupt" in {f.kind for f in verify(root, STUDY_KINDS)}
+    assert "corrupt" in {f.kind for f in verify(root, KINDS)}
 
 
 def test_every_model_has_a_seed_of_its_own_and_its_last_weights(options, monkeypatch):

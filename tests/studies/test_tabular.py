@@ -40,7 +40,7 @@ from pythae_fif.studies import (
     tabular_protocol,
     tabular_run,
 )
-from pythae_fif.studies.kinds import STUDY_KINDS
+from pythae_fif.studies.kinds import KINDS
 from pythae_fif.studies.tabular_run import TABULAR, TabularRecord, TabularSpec, _scores
 
 
@@ -94,7 +94,7 @@ def test_table_one_has_a_row_a_model_and_their_speedup(options, monkeypatch):
         for folder in (path.parent / "model").iterdir():
             assert AutoModel.load_from_folder(str(folder), trust=True).sample(3).shape == (3, 3)
     tabular.run(dataclasses.replace(options, engine=Refuses()), lambda *_: None)  # all is there
-    assert {f.kind for f in verify(options.results, STUDY_KINDS)} <= {"fine", "dirty tree"}
+    assert {f.kind for f in verify(options.results, KINDS)} <= {"fine", "dirty tree"}
     edited = min(records)
     edited.write_text(records[edited].replace('"steps": ', '"steps": 1'))
     options = dataclasses.replace(options, engine=InProcess())
@@ -124,7 +124,7 @@ def test_runs_are_processes_and_a_failed_one_is_named(options):
     with pytest.raises(RunsLeftError, match=r"1 of 2 runs failed: fif_silu: .*t\.csv: no such"):
         tabular.run(options, watch)
     assert told[0][0] == "csv fif" and sorted(told, key=lambda pair: pair[1]) == told
-    found = {f.kind: f.run for f in verify(options.results, STUDY_KINDS)}
+    found = {f.kind: f.run for f in verify(options.results, KINDS)}
     assert found["fine"].startswith("csv/fif/") and found["failed"].startswith("csv/fif_silu/")
 
 
