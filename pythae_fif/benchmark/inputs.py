@@ -15,7 +15,7 @@ from pythae_fif.benchmark.settings import Settings
 from pythae_fif.data import Splits
 from pythae_fif.data.cache import remember
 from pythae_fif.data.dataset import as_tensor
-from pythae_fif.data.images import Progress
+from pythae_fif.data.images import OnCount
 from pythae_fif.data.load import load
 from pythae_fif.data.locations import cache_home
 from pythae_fif.data.names import TableOptions
@@ -29,7 +29,7 @@ def load_splits(
     image_size: int | None,
     sizes: Settings,
     environment: Environment,
-    progress: Progress | None = None,
+    progress: OnCount | None = None,
 ) -> Splits:
     """The images of an experiment, cut to the sizes of its profile; its runs find them by hash."""
     whole = load(data_request(dataset, image_size, sizes.crop, environment, progress))
@@ -43,7 +43,7 @@ def data_request(
     image_size: int | None,
     crop: int | None,
     environment: Environment,
-    progress: Progress | None = None,
+    progress: OnCount | None = None,
 ) -> Request:
     """What an experiment asks of its data.
 

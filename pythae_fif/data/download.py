@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from pythae_fif.data.images import Progress
+from pythae_fif.data.images import OnCount
 from pythae_fif.errors import DataError
 from pythae_fif.files import TEMPORARY, checksum, whole_folder
 
@@ -49,7 +49,7 @@ CELEBA = {  # as torchvision has them
 """File below ``<root>/celeba`` -> where it is from, the small one first."""
 
 
-def fetch(download: Download, path: Path, by_hand: str, progress: Progress | None = None) -> None:
+def fetch(download: Download, path: Path, by_hand: str, progress: OnCount | None = None) -> None:
     """Downloads a file; it is there whole and right, or not at all.
 
     Args:
@@ -95,7 +95,7 @@ def fetch(download: Download, path: Path, by_hand: str, progress: Progress | Non
         raise DataError(f"cannot download {what} ({_line(error)}): {by_hand}") from error
 
 
-def unpack_images(archive: Path, folder: Path, progress: Progress | None = None) -> None:
+def unpack_images(archive: Path, folder: Path, progress: OnCount | None = None) -> None:
     """Unpacks the images of a zip file's one folder; `folder` is there whole or not at all.
 
     Raises:

@@ -1,6 +1,6 @@
 """Image files: found, decoded in parallel, cropped and resized."""
 
-__all__ = ["SUFFIXES", "Decoded", "Progress", "decode_files", "find_images"]
+__all__ = ["SUFFIXES", "Decoded", "OnCount", "decode_files", "find_images"]
 
 import math
 import os
@@ -26,7 +26,7 @@ FAINT = 4096
 _TASK = 64
 _MAX_THREADS = 16
 
-Progress = Callable[[int, int], None]
+OnCount = Callable[[int, int], None]
 """Called while files are decoded, with the number that is done and that of all."""
 
 
@@ -93,7 +93,7 @@ def decode_files(
     *,
     image_size: int,
     crop: float = 1.0,
-    progress: Progress | None = None,
+    progress: OnCount | None = None,
 ) -> Decoded:
     """Decodes image files to RGB squares.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from pythae_fif.data.arrays import read_npz, to_labels, to_uint8
 from pythae_fif.data.cache import cached_splits
-from pythae_fif.data.images import SUFFIXES, Progress, find_images
+from pythae_fif.data.images import SUFFIXES, OnCount, find_images
 from pythae_fif.data.names import AS_USUAL, TableOptions
 from pythae_fif.data.published import celeba, torchvision_set
 from pythae_fif.data.source import Request, Source, decode
@@ -27,7 +27,7 @@ def load_images(
     crop: int | None = None,
     download: bool = True,
     skip_undecodable: bool = False,
-    progress: Progress | None = None,
+    progress: OnCount | None = None,
     seed: int = 0,
     table: TableOptions = AS_USUAL,
 ) -> Splits:

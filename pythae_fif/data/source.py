@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from pythae_fif.data.images import BACKGROUND, Decoded, Progress, decode_files
+from pythae_fif.data.images import BACKGROUND, Decoded, OnCount, decode_files
 from pythae_fif.data.locations import data_home
 from pythae_fif.data.names import AS_USUAL, DATASETS, TableOptions
 from pythae_fif.data.splits import Splits, by_sides
@@ -39,7 +39,7 @@ class Request:
     crop: int | None = None
     download: bool = True
     skip_undecodable: bool = False
-    progress: Progress | None = None
+    progress: OnCount | None = None
     seed: int = 0
     table: TableOptions = AS_USUAL
 
