@@ -156,7 +156,7 @@ def test_numbers_of_the_readme_are_those_of_the_tables():
 
 
 @pytest.mark.parametrize(
-    ("file", "key"), [("README.md", "version = {"), ("CITATION.cff", "\nversion: ")]
+    ("file", "key"), [("README.md", "note = {Version "), ("CITATION.cff", "\nversion: ")]
 )
 def test_the_version_that_is_cited(file, key):
     assert f"{key}{pythae_fif.__version__}" in (ROOT / file).read_text()

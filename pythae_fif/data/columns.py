@@ -58,8 +58,9 @@ class Columns:
         """A copy of a model of standardised rows (N, D), which takes and gives original units.
 
         The standardisation is then a part of encoder and decoder, so that samples,
-        reconstructions and an injective flow's `log_prob` are those of the original columns. Saved
-        as any model, it is loaded with ``trust=True``, since its networks are pickles.
+        reconstructions and an injective flow's `log_prob` are those of the original columns. Its
+        networks are saved as pickles: FIF and its like are loaded with ``trust=True``. DNF and
+        Trumpet, which build their own, are not loaded so: save the model itself.
 
         Raises:
             DataError: A model that keeps standardised rows of its own, such as VAMP.
@@ -96,6 +97,8 @@ class Columns:
         joined = torch.cat([mean, mean.new_zeros(given)]), torch.cat([std, std.new_ones(given)])
         changed.encoder = ScaledEncoder(changed.encoder, *joined)
         changed.decoder = ScaledDecoder(changed.decoder, mean, std)
-        changed.model_config.uses_default_encoder = False
-        changed.model_config.uses_default_decoder = False
+        config = changed.model_config
+        config.uses_default_encoder = config.uses_default_decoder = False
+        if getattr(config, "whiten", False):
+            config.whiten = False  # the maps are inside the networks
         return changed

@@ -20,7 +20,7 @@ CELEBA_SIZE = (178, 218)
 CELEBA_CROP = 148  # the usual one
 
 # Part of the cache's keys: raise it when reading, decoding, cropping, resizing or splitting change.
-_VERSION = 8
+_VERSION = 9
 
 
 @dataclass(frozen=True)

@@ -61,9 +61,9 @@ def _command_of(
     if experiment.data is not None:
         words += ["--data", Path(experiment.data).name]
     models = sorted({spec.model for spec in specs})
-    everything = models == all_models()
-    asked = ["all"] if everything else [_asked_model(model) for model in models]
-    words += _flag("models", asked, usual.models)
+    asked = [_asked_model(model) for model in models]
+    everything = asked == all_models()  # a file must be named
+    words += _flag("models", ["all"] if everything else asked, usual.models)
     words += _flag("samplers", _asked_samplers(specs), usual.samplers)
     words += _flag("seeds", sorted({spec.seed for spec in specs}), usual.seeds)
     words += configuration_flags

@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """A tensor of half precision in float32, any other as it is."""
+    """Floating-point numbers of half precision in float32, others as they are."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
