@@ -29,6 +29,12 @@ CASES = {
         "mnist", None, {"profile": "medium", "models": ["fif"], "configurations": 10},
         (1, 28, 28), 10,
     ),
+    "figure 10, MNIST, after 6,000 steps, another seed": (
+        "mnist", None,
+        {"profile": "medium", "models": ["fif"], "configurations": 10, "precision": "bfloat16",
+         "seeds": [1]},
+        (1, 28, 28), 10,
+    ),
 }  # fmt: skip
 """Commands of tables of the reference: data set, file, flags, an image's shape, and runs."""
 
