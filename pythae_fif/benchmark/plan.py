@@ -37,7 +37,6 @@ from pythae_fif.benchmark.yaml_files import import_class
 from pythae_fif.data import Splits
 from pythae_fif.errors import ConfigError, did_you_mean, first_line
 from pythae_fif.nn import build_networks
-from pythae_fif.runs.execute import line_of
 from pythae_fif.runs.kind import run_id_of
 from pythae_fif.validation import as_config_error, flag_of
 
@@ -276,7 +275,7 @@ def _check_buildable(
     except ConfigError as error:
         raise ConfigError(f"model {spec.model}: {error}") from error
     except Exception as error:  # the user's own function of networks raises anything
-        raise ConfigError(f"{origin}: {line_of(error)}") from error
+        raise ConfigError(f"{origin}: {first_line(error)}") from error
 
 
 def build_model(spec: RunSpec, input_dim: tuple[int, ...]) -> BaseAE:
