@@ -443,26 +443,33 @@ class TestConfig:
         with pytest.raises(ConfigError, match=rf"^models/mine\.yaml: {message}$"):
             expand(load_experiment("digits", None, flags), Announced((1, 8, 8)))
 
-    @pytest.mark.parametrize("wrong", [False, True])
-    def test_networks_that_read_numbers_of_a_tensor(self, tmp_path, monkeypatch, wrong):
+    @pytest.mark.parametrize(
+        ("name", "wrong", "said"),
+        [
+            ("right", "0", None),
+            ("sizes", "torch.ones(2) @ torch.ones(3)", "inconsistent tensor size"),
+            ("names", "small", "name 'small' is not defined"),
+        ],
+    )
+    def test_networks_that_read_numbers_of_a_tensor(self, tmp_path, monkeypatch, name, wrong, said):
         """Which a plan builds without weights, where that can be."""
         monkeypatch.setenv("PYTHAE_FIF_CONFIGS", "")
         monkeypatch.syspath_prepend(tmp_path)
-        (tmp_path / f"reading_nets_{wrong}.py").write_text(
+        (tmp_path / f"reading_nets_{name}.py").write_text(
             "import torch\nfrom pythae_fif.nn import build_networks\n"
             "def nets(arch, shape, latent_dim):\n"
             "    rates = torch.linspace(0, 1, 3).tolist()\n"
-            f"    rates = rates[0] + (torch.ones(2) @ torch.ones(3) if {wrong} else 0)\n"
+            f"    rates = rates[0] + ({wrong})\n"
             "    return build_networks(arch, shape, latent_dim)\n"
         )
         good = yaml.safe_load((configs_dir() / "models" / "ae.yaml").read_text())
-        of_mine = {**good, "networks": f"reading_nets_{wrong}.nets"}
+        of_mine = {**good, "networks": f"reading_nets_{name}.nets"}
         (tmp_path / "mine.yaml").write_text(yaml.safe_dump(of_mine))
         experiment = load_experiment("digits", None, {"models": [str(tmp_path / "mine.yaml")]})
-        if not wrong:
+        if said is None:
             assert expand(experiment, Announced((1, 8, 8)))
             return
-        with pytest.raises(ConfigError, match=r"^models/mine\.yaml: inconsistent tensor size"):
+        with pytest.raises(ConfigError, match=rf"^models/mine\.yaml: {said}"):
             expand(experiment, Announced((1, 8, 8)))
 
     @pytest.mark.parametrize("key", ["model", "config", "trainer", "networks", "discriminator"])
