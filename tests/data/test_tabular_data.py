@@ -441,7 +441,7 @@ def test_model_in_original_units(tmp_path):
         columns.original_units(vamp)
 
 
-COLUMNS = Columns(["a", "b", "c"], [1.0, 50.0, -3.0], [2.0, 0.1, 30.0])
+ABC = Columns(["a", "b", "c"], [1.0, 50.0, -3.0], [2.0, 0.1, 30.0])
 
 
 @pytest.mark.parametrize("kind", ["AE", "default networks", "tabular", "whitened"])
@@ -454,10 +454,10 @@ def test_model_in_original_units_is_saved_whole(kind, tmp_path):
         model, load = FIF(config, *networks), {"trust": True}
     if kind == "whitened":
         model.whiten(torch.randn(50, 3))
-    original = COLUMNS.original_units(model)
+    original = ABC.original_units(model)
     original.save(str(tmp_path))
     again = type(model).load_from_folder(str(tmp_path), **load).eval()
-    x = torch.tensor(COLUMNS.restored(np.random.default_rng(0).normal(size=(4, 3)))).float()
+    x = torch.tensor(ABC.restored(np.random.default_rng(0).normal(size=(4, 3)))).float()
     torch.testing.assert_close(again.embed(x), original.embed(x))
     torch.testing.assert_close(again.reconstruct(x), original.reconstruct(x))
 
@@ -466,10 +466,10 @@ def test_conditional_model_in_original_units():
     """Labels have no units."""
     model = FIF(FIFConfig(input_dim=(3,), latent_dim=2, condition_dim=4)).eval()
     x = torch.randn(5, 3)
-    original = COLUMNS.original_units(model)
-    raw = torch.tensor(COLUMNS.restored(x.numpy())).float()
+    original = ABC.original_units(model)
+    raw = torch.tensor(ABC.restored(x.numpy())).float()
     torch.testing.assert_close(original.embed(raw, 1), model.embed(x, 1), rtol=1e-4, atol=1e-4)
-    expected = torch.tensor(COLUMNS.restored(model.reconstruct(x, 1).detach().numpy())).float()
+    expected = torch.tensor(ABC.restored(model.reconstruct(x, 1).detach().numpy())).float()
     torch.testing.assert_close(original.reconstruct(raw, 1), expected, rtol=1e-4, atol=1e-4)
     assert original.log_prob(raw, 1).isfinite().all()
 
