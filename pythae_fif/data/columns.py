@@ -93,8 +93,9 @@ class Columns:
             )
         changed = copy.deepcopy(model).eval()
         mean, std = (torch.tensor(v, dtype=torch.float64) for v in (self.mean, self.std))
-        given = getattr(model, "condition_dim", 0)  # columns behind those of x, left alone
-        joined = torch.cat([mean, mean.new_zeros(given)]), torch.cat([std, std.new_ones(given)])
+        # A conditional model's encoder takes the condition behind x: its columns have no units.
+        c = getattr(model, "condition_dim", 0)
+        joined = torch.cat([mean, mean.new_zeros(c)]), torch.cat([std, std.new_ones(c)])
         changed.encoder = ScaledEncoder(changed.encoder, *joined)
         changed.decoder = ScaledDecoder(changed.decoder, mean, std)
         config = changed.model_config

@@ -60,6 +60,7 @@ class StudentT(Distribution):
         """Codes of shape `(*sample_shape, d)`."""
         normal = torch.randn_like(self._zeros.expand(*sample_shape, -1))
         shared = self._zeros[:1] if self.joint else self._zeros
+        # Gamma draws have no half precision.
         chi2 = Chi2(at_least_float32(shared) + self.df, validate_args=False).sample(sample_shape)
         return normal * (self.df / chi2).sqrt().to(normal.dtype)
 
