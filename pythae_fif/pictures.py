@@ -3,7 +3,15 @@
 A picture that stays the same leaves its file as it is.
 """
 
-__all__ = ["DPI", "new_figure", "read_pixels", "write_figure", "write_pixels"]
+__all__ = [
+    "DPI",
+    "figure_bytes",
+    "new_figure",
+    "pixel_bytes",
+    "read_pixels",
+    "write_figure",
+    "write_pixels",
+]
 
 import io
 import logging
@@ -51,6 +59,20 @@ def write_figure(path: Path, figure: "Figure", dpi: int = DPI) -> None:
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi)
     write_bytes(path, _small_picture(drawn, path.suffix))
+
+
+def figure_bytes(figure: "Figure", suffix: str = ".png", dpi: int = DPI) -> bytes:
+    """A figure as a small file: PNG, or WebP, which suits photographs."""
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi)
+    return _small_picture(drawn, suffix)
+
+
+def pixel_bytes(pixels: np.ndarray) -> bytes:
+    """uint8 pixels (H, W) or (H, W, C) as PNG; a single channel is grey."""
+    png = io.BytesIO()
+    Image.fromarray(pixels.squeeze()).save(png, "PNG")
+    return png.getvalue()
 
 
 def _small_picture(file: io.BytesIO, suffix: str) -> bytes:

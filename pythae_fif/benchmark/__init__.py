@@ -1,1 +1,1 @@
-"""The benchmark: its configuration, plan, runs and selection."""
+"""Configuration -> plan -> one run of the benchmark -> the best of a model's configurations."""

@@ -1,26 +1,38 @@
-"""The record of one run of the benchmark: scores, training, data."""
+"""What a run of the benchmark finds: its three kinds of records, and all of them together."""
 
-__all__ = ["DataUsed", "ImageRecord", "Training", "TrainingRecord"]
+__all__ = ["DataUsed", "Evaluation", "ImageResult", "Training", "score_file"]
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, field_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, FiniteFloat
 
 from pythae_fif.evaluation.codes import CodeScores
 from pythae_fif.evaluation.scores import Scores
-from pythae_fif.runs.record import Provenance, Record, marked
+from pythae_fif.runs.record import Record
+from pythae_fif.runs.store import Store
+from pythae_fif.training.progress import EpochRow
 
-SPLITS = ("val", "test")
+if TYPE_CHECKING:
+    from pythae_fif.benchmark.image_run import ImageSpec
+
+SCORES = "scores"
+
+
+def score_file(sampler: str) -> str:
+    """The record of a sampler's scores: where it is, they are done."""
+    return f"{SCORES}/{sampler}.json"
 
 
 class Training(BaseModel):
-    """How the model of a run was trained.
+    """`training.json`: how the model of a run was trained. The model's files belong to it.
 
     Attributes:
         best_epoch, best_eval_loss, epochs, seconds, train_seconds, images, images_per_second: As
             of :class:`~pythae_fif.training.TrainingResult`; some are None in early records.
-        surrogate_mode: How FIF's Jacobian products were computed; None for other models.
-        git_revision, git_dirty: Of the checkout that trained it.
+        surrogate: How FIF's Jacobian products were computed; None for other models.
+        log: A row an epoch.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -32,15 +44,8 @@ class Training(BaseModel):
     train_seconds: float | None = None
     images: int | None = None
     images_per_second: float | None = None
-    surrogate_mode: str | None = None
-    git_revision: str | None = None
-    git_dirty: bool | None = None
-
-
-class TrainingRecord(Record):
-    """`training.json`: a trained model, sealed with its files, before it is scored."""
-
-    training: Training
+    surrogate: str | None = None
+    log: list[EpochRow] = []
 
 
 class DataUsed(BaseModel):
@@ -59,47 +64,62 @@ class DataUsed(BaseModel):
     sizes: dict[str, int]
 
 
-class ImageRecord(Record):
-    """What a run of the benchmark found.
+class Evaluation(BaseModel):
+    """`evaluation.json`: what was found of the trained model beside samples.
 
     Attributes:
-        scores: Sampler -> scores of its samples against validation and test images.
         reconstruction_mse: Split -> mean squared error a pixel.
         codes: Of the training images' codes; None where there are none, and in early records.
-        training: How the model was trained.
         parameters: Number of the model's weights.
         data: What the model was trained and scored on.
         extractor_accuracy: Of an extractor that is a classifier, on test images.
-        later_provenance: Sampler -> how its scores were made, if later than the others.
     """
 
-    SCORES = frozenset({"scores", "reconstruction_mse"})
+    model_config = ConfigDict(frozen=True)
 
-    schema_version: Literal[2] = Field(2, alias="schema")
-    scores: dict[str, Scores] = Field(min_length=1)
     reconstruction_mse: dict[str, FiniteFloat]
     codes: CodeScores | None = None
-    training: Training
     parameters: int
     data: DataUsed
     extractor_accuracy: float | None = None
-    later_provenance: dict[str, Provenance] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ImageResult:
+    """A run with its records.
+
+    Attributes:
+        spec: What was asked.
+        training, evaluation: Its records.
+        scores: Sampler -> record of its scores; at least one.
+    """
+
+    spec: "ImageSpec"
+    training: Record[Training]
+    evaluation: Record[Evaluation]
+    scores: Mapping[str, Record[Scores]]
+
+    @classmethod
+    def read(cls, store: Store, spec: "ImageSpec") -> "ImageResult | None":
+        """The run as a store has it; None before its first sampler has scores.
+
+        Raises:
+            StoreError: A record cannot be read.
+        """
+        training = store.record(spec, "training.json", Training)
+        evaluation = store.record(spec, "evaluation.json", Evaluation)
+        scores = {
+            name.removeprefix(f"{SCORES}/").removesuffix(".json"): record
+            for name in store.names(spec, SCORES)
+            if (record := store.record(spec, name, Scores)) is not None
+        }
+        if training is None or evaluation is None or not scores:
+            return None
+        return cls(spec, training, evaluation, scores)
 
     @property
-    def revisions(self) -> list[str]:
-        """Of the code that trained the model, that scored it, and that scored later samplers."""
-        trained = marked(self.training.git_revision, self.training.git_dirty)
-        later = [made.revision for made in self.later_provenance.values()]
-        return list(dict.fromkeys([trained, self.provenance.revision, *later]))
-
-    @model_validator(mode="after")
-    def _has_every_number(self) -> "ImageRecord":
-        """Choices and tables need distances of both splits, and finite ones."""
-        for by_split in (*(s.frechet for s in self.scores.values()), self.reconstruction_mse):
-            if not all(abs(by_split.get(split, float("nan"))) < float("inf") for split in SPLITS):
-                raise ValueError("a distance or error is missing or not finite")
-        return self
-
-    @field_serializer("scores")
-    def _plain_scores(self, scores: dict[str, Scores]) -> dict[str, dict[str, Any]]:
-        return {sampler: found.to_dict() for sampler, found in scores.items()}
+    def dirty(self) -> bool:
+        """Whether code that no revision holds had a part in it."""
+        records = [self.training.provenance, self.evaluation.provenance]
+        records += [record.provenance for record in self.scores.values()]
+        return any(provenance.git_dirty for provenance in records)

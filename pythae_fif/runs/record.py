@@ -1,41 +1,27 @@
-"""What a run leaves behind: a typed record, sealed by a checksum of its own content."""
+"""What a run leaves behind: records that validate, seal and read themselves."""
 
-__all__ = ["CHANGED", "Provenance", "Record", "RecordT", "installed", "marked"]
+__all__ = ["Provenance", "Record", "ResultT"]
 
-import functools
 import hashlib
-import importlib.metadata
 import json
-from typing import Any, ClassVar, TypeVar
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing_extensions import Self
 
 from pythae_fif.errors import StoreError
 
+ResultT = TypeVar("ResultT")
 SEAL = "checksum"
-"""The key of the checksum; records of the first versions have none."""
-
-CHANGED = "+"
-"""Behind a revision that does not hold all of the code."""
-
-_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
-
-
-@functools.cache
-def installed(package: str) -> str | None:
-    """The version of a package that is installed, else None."""
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 class Provenance(BaseModel):
-    """Where, when and with what a record was made; nothing of it is in the run id.
+    """Where, when and with what a record was made; nothing of it is in the run's id.
 
     Attributes:
         versions: Package -> version.
         python, platform: Of the interpreter.
+        command: The words of the command, without this machine's folders.
         git_revision: Of the checkout; None where there is none.
         git_dirty: Whether code or configurations differ from that revision.
         device: As torch names it, and what it is.
@@ -43,7 +29,7 @@ class Provenance(BaseModel):
         allow_tf32: Whether 'matmul' and 'cudnn' could use TF32 in training; None on a CPU.
         threads, cores: Of the run, and of the machine.
         started: In UTC.
-        seconds: That the run took, from its start to its record.
+        seconds: From the start of the run to this record.
         peak_memory_mb, peak_gpu_memory_mb: In MiB.
         attempts: Starts of the run.
     """
@@ -53,6 +39,7 @@ class Provenance(BaseModel):
     versions: dict[str, str] = Field(default_factory=dict)
     python: str | None = None
     platform: str | None = None
+    command: str | None = None
     git_revision: str | None = None
     git_dirty: bool | None = None
     device: str | None = None
@@ -69,87 +56,73 @@ class Provenance(BaseModel):
     attempts: int | None = None
 
     @property
-    def revision(self) -> str:
-        """Of the code, with a `+` if that revision does not hold all of it."""
-        return marked(self.git_revision, self.git_dirty)
-
-    @property
     def machine(self) -> str:
         """What it was made on, as reports name it."""
         return f"{self.device} with {self.cores} cores"
 
 
-class Record(BaseModel):
-    """Base of all records: whose it is, the files that belong to it, and its seal.
+class Record(BaseModel, Generic[ResultT]):
+    """A result of a run, and how it was made.
+
+    A record is a file: `result.json`, or one of several that the specification's `outputs` name.
 
     Attributes:
         run_id: Of the run.
-        provenance: How it was made.
-        files: Name below the run's folder -> SHA-256, of all files that belong to the record; None
-            in records of the first versions.
-        checksum: Of all else in the file.
+        result: What was found.
+        provenance: How.
+        files: Name below the run's folder -> SHA-256 of the bytes that were written, of all files
+            that belong to the record.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
-
-    SCORES: ClassVar[frozenset[str]] = frozenset()
-    """Fields that another machine should find again, unlike times and sizes."""
+    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
 
     run_id: str
+    result: ResultT
     provenance: Provenance
-    files: dict[str, str] | None = None
-    checksum: str | None = None
+    files: dict[str, str] = Field(default_factory=dict)
 
-    @property
-    def revisions(self) -> list[str]:
-        """Those of all code that had a part in it, each once; see :attr:`Provenance.revision`."""
-        return [self.provenance.revision]
+    def to_bytes(self) -> bytes:
+        """The content of its file: JSON, with a checksum of all else in it."""
+        content = json.loads(self.model_dump_json())
+        text = json.dumps({**content, SEAL: _seal(content)}, indent=1, ensure_ascii=False)
+        return (text + "\n").encode()
 
     @classmethod
-    def parse(cls: "type[RecordT]", content: Any) -> "RecordT":
-        """The record that a file holds.
+    def parse(cls, content: bytes, run_id: str) -> Self:
+        """The record in a file of a run.
 
-        One that lists its files had a seal: where it is gone, somebody deleted it.
-
-        Args:
-            content: What the file holds; None if it is no JSON.
+        Call it of the type with its result, such as `Record[Training]`.
 
         Raises:
-            StoreError: It is no record that is whole and as it was sealed.
+            StoreError: It is cut off, was changed, or is of another run.
 
         Example:
-            >>> content = Record(run_id="a", provenance=Provenance()).to_dict()
-            >>> Record.parse({**content, "run_id": "b"})
+            >>> record = Record[int](run_id="a", result=1, provenance=Provenance())
+            >>> Record[int].parse(record.to_bytes(), "a") == record
+            True
+            >>> Record[int].parse(record.to_bytes(), "b")
             Traceback (most recent call last):
-            pythae_fif.errors.StoreError: the record was changed
+            pythae_fif.errors.StoreError: it is of run a, not b
         """
-        if not isinstance(content, dict):
-            raise StoreError("the record is cut off")
-        before_seals = content.get(SEAL) is None and content.get("files") is None
-        if not before_seals and content.get(SEAL) != _checksum(content):
-            raise StoreError("the record was changed")
         try:
-            return cls.model_validate(content)
-        except ValidationError as error:
-            raise StoreError("the record is not whole") from error
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, as the file has them, with the seal."""
-        content = self.model_dump(mode="python", by_alias=True, exclude={SEAL})
-        return {**content, SEAL: _checksum(content)}
-
-
-RecordT = TypeVar("RecordT", bound=Record)
-
-
-def marked(revision: str | None, dirty: bool | None) -> str:
-    """A revision, with a `+` if the code differs from it, as early records have it; empty if it is
-    not known."""
-    known = revision or ""
-    return f"{known}{CHANGED}" if dirty and not known.endswith(CHANGED) else known
+            found = json.loads(content)
+            sealed = found.pop(SEAL)
+            if sealed != _seal(found):
+                raise StoreError("it was changed")
+            if found["run_id"] != run_id:
+                raise StoreError(f"it is of run {found['run_id']}, not {run_id}")
+            return cls.model_validate(found)
+        except (
+            ValidationError, ValueError, TypeError, KeyError, AttributeError, RecursionError
+        ) as error:  # fmt: skip
+            raise StoreError("it is not whole") from error
 
 
-def _checksum(content: dict[str, Any]) -> str:
-    """SHA-256 of the canonical JSON of all but the checksum itself."""
-    sealed = {key: value for key, value in content.items() if key != SEAL}
-    return hashlib.sha256(_canonical(sealed).encode()).hexdigest()
+def _seal(content: dict[str, Any]) -> str:
+    """SHA-256 of plain values, whatever the order of their keys.
+
+    Raises:
+        ValueError: A text is not Unicode.
+    """
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,317 +1,184 @@
-"""The folder of results: a folder a run, written whole; what is damaged is set aside, not lost."""
+"""The folder of results: a folder a run below `runs/`, or a line of a packed file of many."""
 
-__all__ = ["RunConfig", "Store", "config_text", "json_content", "read_config"]
+__all__ = ["PackedRun", "Store", "read_file"]
 
-import contextlib
-import dataclasses
-import functools
 import json
-import logging
 import os
-import shutil
-import tempfile
-import weakref
-from collections.abc import Container, Iterator
-from dataclasses import dataclass
+import stat
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Generic
+from typing import Annotated, Any
 
-import yaml
+from pydantic import Base64UrlBytes, BaseModel, ConfigDict, Field, ValidationError
 
 from pythae_fif.errors import StoreError
-from pythae_fif.files import locked, set_aside, stored, whole_folder, write_text
-from pythae_fif.runs.claim import Claim, is_at_work_here, is_claimed
-from pythae_fif.runs.folder import Status
-from pythae_fif.runs.kind import Environment, Kind, SpecT
-from pythae_fif.runs.pack import PackedRun, read_packs
-from pythae_fif.runs.record import RecordT
-from pythae_fif.runs.remote import Remote, is_url
+from pythae_fif.files import stored
+from pythae_fif.runs.record import Record, ResultT
+from pythae_fif.runs.spec import SPEC_FILE, Spec, SpecT, read_spec
 
-logger = logging.getLogger(__name__)
+LARGEST = 2**26
+"""Bytes of the largest file that is read into memory; a record has a few thousand."""
 
-
-# Those of libyaml, where PyYAML has them, are ten times faster.
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_Dumper: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_PART = r"[\w=+@-][\w.=+@-]*"  # a part of a path that leads nowhere else
+_Path = Annotated[str, Field(pattern=f"^{_PART}(/{_PART})*$")]
 
 
-@dataclass(frozen=True)
-class RunConfig:
-    """What a run's `config.yaml` holds.
+class PackedRun(BaseModel):
+    """A line of a packed file: the texts of a run, small enough for a repository.
+
+    `runs/digits.jsonl` holds what would be below `runs/digits/`: specifications and records, of
+    sheets of images the part that figures show, and no models.
 
     Attributes:
-        kind: Name of the kind of run.
-        schema: Version of its records.
-        spec: Plain values of its specification.
+        run: The run's folder below `runs/`.
+        files: Name -> content of a JSON file.
+        pictures: Name -> a sheet as PNG or WebP, black where figures do not show it.
     """
 
-    kind: str
-    schema: int
-    spec: dict[str, Any]
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    def spec_of(self, kind: Kind[SpecT, Any], run_dir: Path) -> SpecT:
-        """The specification.
+    run: _Path
+    files: dict[_Path, Any]
+    pictures: dict[_Path, Base64UrlBytes] = {}
 
-        Raises:
-            StoreError: It is of another kind or version, or its values are not right.
-        """
-        try:
-            if self.kind != kind.name or self.schema != kind.schema:
-                raise ValueError
-            return kind.spec_from(self.spec)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise StoreError(f"{run_dir}/config.yaml is no specification of {kind.name}") from error
+    def read(self, name: str) -> bytes | None:
+        """The content of a file, or None."""
+        if name in self.files:
+            return json.dumps(self.files[name]).encode()
+        return self.pictures.get(name)
 
 
-class Store(Generic[SpecT, RecordT]):
-    """Runs of one kind below `runs/`, and what is made of them beside that.
+class Store:
+    """Runs below `runs/`, and what is made of them beside that. Opening one writes nothing.
 
-    Opening one writes nothing to its folder.
-
-    A packed run (:mod:`~pythae_fif.runs.pack`) is unpacked into a temporary folder, which
-    is removed with the store.
+    A run in a folder of its own counts before its line of a packed file.
 
     Args:
-        root: The folder. Or an fsspec URL: then a folder of this machine mirrors what lies there,
-            and all that is made goes there; see :mod:`~pythae_fif.runs.remote`.
-        kind: The kind of run.
-        reads_only: Whether damaged records are passed over, not set aside.
+        root: The folder.
 
     Raises:
-        StoreError: A pack is damaged, or the URL cannot be reached.
+        StoreError: A packed file is damaged.
     """
 
-    def __init__(
-        self, root: str | Path, kind: Kind[SpecT, RecordT], reads_only: bool = False
-    ) -> None:
-        self.kind, self.reads_only = kind, reads_only
-        self.remote = Remote(str(root)) if is_url(root) else None
-        self.root = self.remote.folder if self.remote else Path(root).expanduser()
-        self._records: dict[str, tuple[tuple[int, ...], RecordT]] = {}
-        self._packed = {run.run: run for run in read_packs(self.root)}
-        self.refresh()
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).expanduser()
+        self.runs = self.root / "runs"
+        self.packed = {run.run: run for run in _read_packed(self.runs)}
 
-    def refresh(self) -> None:
-        """Fetches what others did in a store at a URL, and sends what an earlier start could not.
+    def folder(self, spec: Spec) -> Path:
+        """The folder of a run; it may not exist."""
+        return self.runs / spec.folder / spec.run_id
 
-        Where both have changed a run, what is at the URL stays.
-        """
-        if self.remote:
-            self.remote.pull("runs", spared=is_at_work_here)
-            for run_dir in self.remote.unpushed():
-                # An owner that died here may still count as living, with all it had to do done.
-                if Status.read(run_dir).state == "finished" or not is_claimed(run_dir):
-                    self.remote.push(run_dir)
-
-    def publish(self, paths: list[Path]) -> None:
-        """Sends tables, figures and pages to the URL of the store, if it has one."""
-        if self.remote:
-            for path in paths:
-                self.remote.put(path)
-
-    def run_dir(self, spec: SpecT) -> Path:
-        """The folder to make a run in; it may not exist yet."""
-        return Path(self.root, "runs", spec.folder, spec.run_id)
-
-    def place(self, spec: SpecT) -> Path:
-        """The folder to read a run in: its own, or, for a packed run, a temporary one."""
-        return Path(self._place(spec))
-
-    def _place(self, spec: SpecT) -> str:
-        # A string: a plan of 10,000 runs asks for each twice, and paths would take half the time.
-        own = os.path.join(self.root, "runs", spec.folder, spec.run_id)
-        run = self._packed.get(f"{spec.folder}/{spec.run_id}")
-        return str(self._unpack(run)) if run and not os.path.exists(own) else own
-
-    @functools.cached_property
-    def _unpacked(self) -> Path:
-        folder = Path(tempfile.mkdtemp())
-        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        return folder
-
-    def _unpack(self, run: PackedRun) -> Path:
-        """The folder of a packed run."""
-        folder = self._unpacked / run.run
-        if not folder.exists():
-            run.unpack(folder)
-        return folder
-
-    def record(self, spec: SpecT) -> RecordT | None:
-        """The record of a run, or None.
-
-        A record that cannot be read, or is not of this run, is set aside as
-        `result.json.corrupt` (`.corrupt1` and on where there is one), and the run counts as not
-        done.
+    def read(self, spec: Spec, name: str) -> bytes | None:
+        """The content of a file of a run, such as a picture; None where there is none.
 
         Raises:
-            StoreError: The file cannot be read, which says nothing of what it holds.
+            StoreError: It cannot be read.
         """
-        path = os.path.join(self._place(spec), "result.json")
-        try:
-            found = os.stat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise StoreError(f"cannot read {path}: {error.strerror}") from error
-        stamp = (found.st_mtime_ns, found.st_size, found.st_ino)
-        known = self._records.get(path)
-        if known is None or known[0] != stamp:
-            record = self._read(Path(path), spec)
-            if record is None:
-                return None
-            known = self._records[path] = (stamp, record)
-        return known[1]
+        folder = self.folder(spec)
+        packed = self.packed.get(f"{spec.folder}/{spec.run_id}")
+        if packed is not None and not (folder / SPEC_FILE).exists():
+            return packed.read(name)
+        return read_file(folder / name)
 
-    def _read(self, path: Path, spec: SpecT) -> RecordT | None:
-        record = self.kind.record_in(json_content(path), spec)
-        if record is not None or self.reads_only:
-            return record
-        claim = Claim(path.parent)
-        if not claim.acquire(wait=False):
-            return None  # its owner is about to replace it
-        try:
-            return whole_record(self.kind, spec, path)  # which may be there since
-        finally:
-            claim.release()
-
-    def is_done(self, spec: SpecT) -> bool:
-        """Whether a run has a whole record that holds all that is asked of it, and a `config.yaml`.
-
-        So the same command writes a `config.yaml` anew that was lost, or deleted for its damage.
-        """
-        record, place = self.record(spec), self._place(spec)
-        if record is None or not self.kind.is_done(spec, record, Path(place)):
-            return False
-        return os.path.exists(os.path.join(place, "config.yaml"))
-
-    def is_packed(self, spec: SpecT) -> bool:
-        """Whether a run is in a pack alone, finished or failed."""
-        return f"{spec.folder}/{spec.run_id}" in self._packed and not self.run_dir(spec).exists()
-
-    def specs(self, below: str = "", known: Container[str] = ()) -> Iterator[SpecT]:
-        """The specifications of all runs of this kind in a folder below `runs/`.
-
-        A folder whose `config.yaml` cannot be read, or is that of another run, is passed over.
+    def record(self, spec: Spec, name: str, result: type[ResultT]) -> Record[ResultT] | None:
+        """A record of a run; None where there is none that is whole, and of this run.
 
         Args:
-            below: The folder.
-            known: Ids of runs that need not be read.
-        """
-        runs = Path(self.root, "runs")
-        folders = {path.parent for path in (runs / below).rglob("config.yaml")}
-        packed = {
-            runs / name: run
-            for name, run in self._packed.items()
-            if (runs / name).is_relative_to(runs / below)
-        }
-        for own in sorted({*folders, *packed}):
-            if own.name in known:
-                continue
-            folder = own if own in folders else self._unpack(packed[own])
-            try:
-                spec = read_config(folder).spec_of(self.kind, folder)
-            except StoreError:
-                continue
-            if spec.run_id == folder.name:
-                yield spec
-
-    def prepare(self, spec: SpecT, environment: Environment) -> Path:
-        """Makes the folder of a run with its `config.yaml`; its state is `waiting`.
-
-        A packed run is unpacked there, so that it keeps its scores until it is trained anew. A run
-        that another process works on keeps what it was asked for beside what is asked now, and its
-        status.
+            spec: Of the run.
+            name: Of the record's file.
+            result: Type of its result.
 
         Raises:
-            StoreError: The folder cannot be made or written.
+            StoreError: It cannot be read, which says nothing of what it holds.
         """
-        run_dir = self.run_dir(spec)
-        with stored(f"make {run_dir}"):
-            run_dir.parent.mkdir(parents=True, exist_ok=True)
-            if self.is_packed(spec):
-                with locked(run_dir):
-                    if self.is_packed(spec):  # another process may just have unpacked it
-                        with whole_folder(run_dir) as folder:
-                            self._packed[f"{spec.folder}/{spec.run_id}"].unpack(folder)
-            run_dir.mkdir(exist_ok=True)
-        claimed = is_claimed(run_dir)
-        if claimed:
-            with contextlib.suppress(StoreError):
-                spec = self.kind.joined(read_config(run_dir).spec_of(self.kind, run_dir), spec)
-        write_text(run_dir / "config.yaml", config_text(self.kind, spec))
-        if self.remote:
-            below = run_dir.relative_to(self.root).as_posix()
-            environment = dataclasses.replace(environment, url=f"{self.remote.url}/{below}")
-        # Of a claimed run, too: where its owner died elsewhere, it soon goes on here.
-        environment.write(run_dir)
-        if claimed:
-            return run_dir
-        # A process that dies before its first word must not leave an earlier attempt's state.
-        Status("waiting", attempt=Status.read(run_dir).attempt).write(run_dir)
-        if self.remote:  # a node that has the URL alone can start from there
-            self.remote.push(run_dir)
-        return run_dir
+        content = self.read(spec, name)
+        try:
+            return None if content is None else _record_of(result).parse(content, spec.run_id)
+        except StoreError:
+            return None
+
+    def names(self, spec: Spec, below: str) -> list[str]:
+        """Names of the JSON files in a folder of a run, such as `scores`, that folder before them.
+
+        Raises:
+            StoreError: The folder cannot be read.
+        """
+        folder = self.folder(spec)
+        packed = self.packed.get(f"{spec.folder}/{spec.run_id}")
+        if packed is not None and not (folder / SPEC_FILE).exists():
+            return sorted(name for name in packed.files if name.startswith(f"{below}/"))
+        with stored(f"read {folder / below}"):
+            return sorted(f"{below}/{path.name}" for path in (folder / below).glob("*.json"))
+
+    def is_done(self, spec: Spec) -> bool:
+        """Whether a run has a whole record of each of its outputs.
+
+        Raises:
+            StoreError: One cannot be read.
+        """
+        outputs = spec.outputs.items()
+        return all(self.record(spec, name, result) is not None for name, result in outputs)
+
+    def is_packed(self, spec: Spec) -> bool:
+        """Whether a run is in a packed file, which has no models."""
+        return f"{spec.folder}/{spec.run_id}" in self.packed
+
+    def specs(self, kind: type[SpecT], below: str = "") -> Iterator[SpecT]:
+        """The specifications of the runs of a kind, in the order of their folders' names.
+
+        What is no such specification, or is that of another run, is passed over.
+
+        Args:
+            kind: Their class.
+            below: A folder below `runs/`, such as `mnist/resnet`.
+        """
+        start = self.runs / below
+        found = {path.parent.relative_to(self.runs).as_posix(): path
+                 for path in start.rglob(SPEC_FILE)}  # fmt: skip
+        inside = {name for name in self.packed if name.startswith(f"{below}/" if below else "")}
+        for name in sorted({*found, *inside}):
+            try:
+                content = (
+                    read_file(found[name]) if name in found else self.packed[name].read(SPEC_FILE)
+                )
+                spec = read_spec(content or b"")
+            except StoreError:
+                continue
+            if isinstance(spec, kind) and name == f"{spec.folder}/{spec.run_id}":
+                yield spec
 
 
-def config_text(kind: Kind[SpecT, RecordT], spec: SpecT) -> str:
-    """What `config.yaml` holds of a run."""
-    content = {"kind": kind.name, "schema": kind.schema, "spec": spec.to_dict()}
-    return yaml.dump(content, Dumper=_Dumper, sort_keys=False)
-
-
-def read_config(run_dir: Path) -> RunConfig:
-    """What a run's `config.yaml` holds.
-
-    Raises:
-        StoreError: There is none, or it is damaged.
-    """
-    path = run_dir / "config.yaml"
-    try:
-        content = yaml.load(path.read_text("utf-8"), Loader=_Loader)
-        kind, schema, spec = content.get("kind", "images"), content["schema"], content["spec"]
-        if isinstance(kind, str) and isinstance(schema, int) and isinstance(spec, dict):
-            return RunConfig(kind, schema, spec)
-    except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror}") from error
-    except (
-        yaml.YAMLError,
-        UnicodeDecodeError,
-        AttributeError,
-        KeyError,
-        TypeError,
-        RecursionError,
-    ):
-        pass
-    raise StoreError(f"{path} is damaged: delete it, and the command that made it writes it anew")
-
-
-def whole_record(kind: Kind[SpecT, RecordT], spec: SpecT, path: Path) -> RecordT | None:
-    """The record in a file, or None; one that is not whole is set aside.
-
-    For the one process that has claimed the run.
+def read_file(path: Path) -> bytes | None:
+    """The content of a file, or None where there is none.
 
     Raises:
-        StoreError: The file cannot be read, or is not whole and the folder cannot be written.
-    """
-    content = json_content(path)
-    record = kind.record_in(content, spec)
-    if record is None and content is not None:
-        aside = set_aside(path)
-        logger.warning("%s is not a whole record: set aside as %s", path, aside.name)
-    return record
-
-
-def json_content(path: Path) -> Any:
-    """What a JSON file holds, an empty text if that is no JSON, or None if there is no file.
-
-    Raises:
-        StoreError: It cannot be read.
+        StoreError: It cannot be read, is no file (a pipe would wait for ever), or is far too large.
     """
     try:
-        return json.loads(path.read_bytes())
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError):
-        return ""
+    except (OSError, ValueError) as error:
+        raise StoreError(f"cannot read {path}: {getattr(error, 'strerror', error)}") from error
+    with os.fdopen(handle, "rb") as file:
+        found = os.fstat(handle)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST:
+            raise StoreError(f"cannot read {path}: it is no file of a run")
+        with stored(f"read {path}"):
+            return file.read()
+
+
+def _record_of(result: type[ResultT]) -> type[Record[ResultT]]:
+    return Record[result]  # type: ignore[valid-type] # known at run time alone
+
+
+def _read_packed(runs: Path) -> Iterator[PackedRun]:
+    for path in sorted(runs.glob("*.jsonl")):
+        with stored(f"read {path}"):
+            lines = path.read_bytes().splitlines()
+        for number, line in enumerate(lines, start=1):
+            try:
+                yield PackedRun.model_validate_json(line)
+            except ValidationError as error:
+                raise StoreError(f"{path}, line {number} is no run: restore the file") from error

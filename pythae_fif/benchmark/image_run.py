@@ -1,0 +1,421 @@
+"""One run of the benchmark: what defines it, and how it trains, samples and scores."""
+
+__all__ = ["ImageSpec", "Where", "load_extractor", "training_config"]
+
+import contextlib
+import functools
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import numpy as np
+import torch
+from pydantic import Field
+from pythae.models import BaseAE
+from pythae.trainers.trainer_utils import set_seed
+
+from pythae_fif.benchmark.config import Settings
+from pythae_fif.benchmark.models import ModelClasses, build_model, import_named, shown
+from pythae_fif.benchmark.pictures import samples_picture, write_pictures
+from pythae_fif.benchmark.record import DataUsed, Evaluation, Training, score_file
+from pythae_fif.data import ImageDataset, Splits
+from pythae_fif.data.cache import open_splits, remember
+from pythae_fif.data.dataset import as_tensor
+from pythae_fif.data.images import OnCount
+from pythae_fif.data.load import load
+from pythae_fif.data.locations import cache_home
+from pythae_fif.data.names import AS_USUAL, TableOptions
+from pythae_fif.data.source import Request
+from pythae_fif.device import default_device
+from pythae_fif.errors import DataError, FIFError
+from pythae_fif.evaluation import (
+    Extractor,
+    LabelledImages,
+    Reference,
+    build_extractor,
+    score_codes,
+    score_samples,
+)
+from pythae_fif.evaluation.scores import Scores
+from pythae_fif.files import checksum
+from pythae_fif.runs.spec import Spec
+from pythae_fif.runs.worker import Run, line_of
+from pythae_fif.sampling import FIT_STEPS
+from pythae_fif.sampling.models import embed, reconstruction_mse
+from pythae_fif.sampling.samplers import generate, generate_by_class
+from pythae_fif.training import (
+    LOG_NAME,
+    EpochRow,
+    FIFTrainer,
+    TrainingResult,
+    keep_freed_memory,
+    read_log,
+)
+from pythae_fif.validation import Checked
+
+SPLITS = ("val", "test")
+Name = Annotated[str, Field(pattern=r"^[\w=+@-][\w.=+@-]*$")]
+"""A part of a path that leads nowhere else."""
+
+
+class Where(Checked):
+    """What a run needs but its result does not depend on.
+
+    Attributes:
+        data_root: Where data sets are; None for the default.
+        data: The user's own images or table.
+        offline: Never download.
+        skip_undecodable: Leave out broken images.
+        table: How the user's table is read.
+        extractor_weights: File of the extractor's published weights.
+        own_extractor: Of a network of the user's own as extractor: its file with the folder.
+    """
+
+    data_root: str | None = None
+    data: str | None = None
+    offline: bool = False
+    skip_undecodable: bool = False
+    table: TableOptions = AS_USUAL
+    extractor_weights: str | None = None
+    own_extractor: str | None = None
+
+
+class ImageSpec(Spec):
+    """Everything that defines the result of a run of the benchmark, and what is asked of it.
+
+    Attributes:
+        dataset, arch, model: Names.
+        classes: Of the model's entry.
+        parameters: Hyper-parameters of the model, the varied and the fixed ones.
+        varied: Names of those that the grid varies.
+        latent_dim, image_size, seed, extractor: As in the experiment.
+        profile: Name of the profile.
+        settings: Its values for this model.
+        data_hash: Of the images in use, after the profile's cut.
+        labels_hash: Of their labels, if the model is told them; else None.
+        samplers: Those whose scores are wanted.
+        where: The data and the extractor's files.
+    """
+
+    kind: ClassVar[str] = "images"
+    asked: ClassVar[frozenset[str]] = frozenset({"samplers", "where"})
+
+    dataset: Name
+    arch: Name
+    model: Name
+    classes: ModelClasses
+    parameters: dict[str, Any]
+    varied: list[str]
+    latent_dim: int
+    image_size: int | None
+    seed: int = 0
+    extractor: str
+    profile: str
+    settings: Settings
+    data_hash: str
+    labels_hash: str | None = None
+    samplers: list[str] = Field(default_factory=list)
+    where: Where = Field(default_factory=Where)
+
+    @property
+    def folder(self) -> str:
+        """`<dataset>/<arch>/<model>`."""
+        return f"{self.dataset}/{self.arch}/{self.model}"
+
+    @property
+    def configuration(self) -> str:
+        """The varied hyper-parameters as `name=value`, or a dash."""
+        return ", ".join(f"{n}={shown(self.parameters[n])}" for n in self.varied) or "–"
+
+    @property
+    def title(self) -> str:
+        """Model, configuration and seed."""
+        return f"{self.model} {self.configuration} seed {self.seed}"
+
+    @functools.cached_property
+    def comparable(self) -> str:
+        """What two runs share that may stand in one table."""
+        shared = {"dataset", "arch", "image_size", "extractor", "profile", "data_hash"}
+        settings = self.settings.model_dump(exclude={"batch_size", "learning_rate", "weight_decay"})
+        return repr((self.model_dump(include=shared), settings))
+
+    @property
+    def outputs(self) -> Mapping[str, type]:
+        """Training, evaluation and the scores of each sampler that is wanted."""
+        scores = {score_file(sampler): Scores for sampler in self.samplers}
+        return {"training.json": Training, "evaluation.json": Evaluation, **scores}
+
+    def build(self, input_dim: tuple[int, ...]) -> BaseAE:
+        """A fresh model; seed torch before."""
+        return build_model(self.classes, self.parameters, self.arch, input_dim, self.latent_dim)
+
+    def run(self, run: Run) -> None:
+        """Trains and scores: a training that was cut off is resumed, no sampler scored twice.
+
+        Raises:
+            FIFError: Of a sampler that failed; the records of the others are there.
+        """
+        if not torch.cuda.is_available():
+            keep_freed_memory()
+        run.tell("loading data")
+        splits = _splits_of(self)
+        labels = _labels_of(self, splits)
+        model = _saved_model(self, run, splits.input_dim) or _train(self, run, splits, labels)
+        run.device = str(next(model.parameters()).device)
+        run.tell("features of the data", 0.9)
+        extractor = load_extractor(self.extractor, splits, self.where, run.device)
+        codes = embed(model, splits.train, labels=labels.get("train"), seed=self.seed)
+        if run.load("evaluation.json", Evaluation) is None:
+            _evaluate(self, run, model, splits, labels, codes, extractor)
+        references = {split: reference_of(splits, split, extractor) for split in SPLITS}
+        known = reference_of(splits, "train", extractor)
+        failures: dict[str, Exception] = {}
+        for number, sampler in enumerate(self.samplers):
+            if run.load(score_file(sampler), Scores) is not None:
+                continue
+            run.tell(f"sampler {sampler}", 0.9 + 0.1 * number / len(self.samplers))
+            try:
+                samples, classes = self._samples(sampler, model, codes, labels)
+                scores = score_samples(
+                    samples, extractor, references, seed=self.seed, training=known
+                )
+            except Exception as error:  # of this sampler alone; it is raised below
+                _let_go(error)
+                failures[sampler] = error
+                continue
+            picture = f"samples-{sampler}.png"
+            run.write(picture, samples_picture(splits, samples, classes))
+            run.save(score_file(sampler), scores, files=[picture])
+        for sampler, cause in failures.items():
+            raise FIFError(f"sampler {sampler}: {line_of(cause)}") from cause
+
+    def _samples(
+        self, sampler: str, model: BaseAE, codes: torch.Tensor, labels: Mapping[str, np.ndarray]
+    ) -> tuple[torch.Tensor, np.ndarray | None]:
+        """Samples, and of a conditional model the class of each."""
+        how: dict[str, Any] = {
+            "num_samples": self.settings.num_samples,
+            "seed": self.seed,
+            "fit_steps": self.settings.fit_steps or FIT_STEPS,
+        }
+        if labels:
+            return generate_by_class(sampler, model, codes, labels["train"], **how)
+        return generate(sampler, model, codes, **how), None
+
+
+def _train(spec: ImageSpec, run: Run, splits: Splits, labels: Mapping[str, np.ndarray]) -> BaseAE:
+    """The model of a run, trained, with its record."""
+
+    def on_epoch(epoch: int, epochs: int, row: EpochRow) -> None:
+        share = epoch / epochs if row.share_done is None else row.share_done
+        run.tell("training", 0.9 * share)
+
+    def on_saved(model: BaseAE, result: TrainingResult, saved: Path) -> None:
+        """Before the model has its name: no model is ever there without its record."""
+        run.device = str(next(model.parameters()).device)
+        training = Training(
+            **vars(result),
+            surrogate=getattr(model, "surrogate_mode", None),
+            log=read_log(run.folder / LOG_NAME),
+        )
+        files = {f"model/{file.name}": checksum(file) for file in sorted(saved.iterdir())}
+        run.save_sealed("training.json", training, files)
+
+    trainer = trainer_of(spec, splits, labels, run.folder, on_epoch=on_epoch, on_saved=on_saved)
+    run.tell("training")  # an epoch may take minutes
+    trainer.train()
+    return trainer.model
+
+
+def trainer_of(
+    spec: ImageSpec,
+    splits: Splits,
+    labels: Mapping[str, np.ndarray],
+    folder: Path,
+    **hooks: Any,
+) -> FIFTrainer:
+    """A fresh model of a run, seeded, in the trainer that trains it."""
+    set_seed(spec.seed)
+    return FIFTrainer(
+        spec.build(splits.input_dim),
+        ImageDataset(splits.train, labels.get("train")),
+        ImageDataset(splits.val, labels.get("val")),
+        training_config(spec),
+        run_dir=folder,
+        wall_clock=spec.settings.wall_clock,
+        keep_last=spec.classes.keep_last,
+        options={"precision": spec.settings.precision},
+        **hooks,
+    )
+
+
+def training_config(spec: ImageSpec) -> Any:
+    """Pythae's training configuration of a run: Adam, with the profile's plateau schedule."""
+    settings = spec.settings
+    config_class = import_named(spec.classes.trainer)
+    plateau = {"factor": settings.plateau_factor, "patience": 10}  # appendix E.4
+    parts = ("encoder_", "decoder_", "autoencoder_", "discriminator_")
+    optimisation: dict[str, Any] = {}
+    for part in [part for part in parts if hasattr(config_class, f"{part}learning_rate")] or [""]:
+        optimisation[f"{part}learning_rate"] = settings.learning_rate
+        if settings.weight_decay is not None:
+            optimisation[f"{part}optimizer_params"] = {"weight_decay": settings.weight_decay}
+        if settings.plateau_factor is not None:
+            optimisation[f"{part}scheduler_cls"] = "ReduceLROnPlateau"
+            optimisation[f"{part}scheduler_params"] = plateau
+    return config_class(
+        num_epochs=settings.epochs or 1,  # a wall clock knows none
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=settings.batch_size,
+        seed=spec.seed,
+        **optimisation,
+    )
+
+
+def _saved_model(spec: ImageSpec, run: Run, input_dim: tuple[int, ...]) -> BaseAE | None:
+    """The model that this run trained, from its weights alone; None if there is none.
+
+    One that is another's or damaged is set aside, and with it what was found of it.
+    """
+    folder = run.folder / "model"
+    record = run.load("training.json", Training) if folder.is_dir() else None
+    if record is None:
+        problem = "its training has no record"
+    else:
+        changed = [n for n, sealed in record.files.items() if _checksum(run.folder / n) != sealed]
+        problem = f"{changed[0]} was changed" if changed else ""
+    if problem:
+        if folder.is_dir():
+            run.set_aside("model", problem)
+        found = ("training.json", "evaluation.json", *map(score_file, spec.samplers))
+        for name in [name for name in found if (run.folder / name).exists()]:
+            run.set_aside(name, "its model is gone")
+        return None
+    model = spec.build(input_dim)
+    saved = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
+    model.load_state_dict(saved["model_state_dict"])
+    return model.to(default_device())
+
+
+def _checksum(path: Path) -> str:
+    """Of a file; empty where there is none."""
+    with contextlib.suppress(FileNotFoundError):
+        return checksum(path)
+    return ""
+
+
+def _evaluate(
+    spec: ImageSpec,
+    run: Run,
+    model: BaseAE,
+    splits: Splits,
+    labels: Mapping[str, np.ndarray],
+    codes: torch.Tensor,
+    extractor: Extractor,
+) -> None:
+    """What is found of a model beside samples, with its pictures."""
+    errors = {}
+    for split in SPLITS:
+        set_seed(spec.seed)
+        errors[split] = reconstruction_mse(model, splits[split], labels.get(split))
+    pictures = write_pictures(run, model, splits, codes)
+    evaluation = Evaluation(
+        reconstruction_mse=errors,
+        codes=score_codes(codes),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        data=DataUsed(
+            source=splits.source,
+            partial=splits.partial,
+            sizes={split: len(splits[split]) for split in ("train", "val", "test")},
+        ),
+        extractor_accuracy=extractor.accuracy,
+    )
+    run.save("evaluation.json", evaluation, files=pictures)
+
+
+def load_splits(spec: ImageSpec, progress: OnCount | None = None) -> Splits:
+    """The data of runs, cut to the sizes of their settings; runs find them by hash."""
+    settings, where = spec.settings, spec.where
+    whole = load(
+        Request(
+            spec.dataset,
+            where.data_root,
+            data=where.data,
+            image_size=spec.image_size,
+            crop=settings.crop,
+            download=not where.offline,
+            skip_undecodable=where.skip_undecodable,
+            progress=progress,
+            table=where.table,
+        )
+    )
+    splits = whole.subset(train=settings.train_size, val=settings.val_size, test=settings.test_size)
+    remember(splits, whole)
+    return splits
+
+
+def _splits_of(spec: ImageSpec) -> Splits:
+    """The data of a run, mapped from the cache as planned, or loaded."""
+    planned = open_splits(spec.data_hash, spec.labels_hash)
+    if planned is not None and planned.name == spec.dataset:
+        return planned
+    splits = load_splits(spec)
+    _require_planned(f"the data of {spec.dataset}", splits.content_hash, spec.data_hash)
+    return splits
+
+
+def load_extractor(name: str, splits: Splits, where: Where, device: str = "cpu") -> Extractor:
+    """The extractor of an experiment; a classifier is shipped, or trained once and cached."""
+    return build_extractor(
+        where.own_extractor or name,
+        splits.input_dim,
+        labelled(splits),
+        device=device,
+        weights=where.extractor_weights,
+        download=not where.offline,
+        cache_dir=cache_home(),
+    )
+
+
+def labelled(splits: Splits) -> LabelledImages | None:
+    """What `classifier` is trained on; None without labels."""
+    if splits.labels is None:
+        return None
+    test, train = (
+        (as_tensor(splits[split]), torch.from_numpy(splits.labels[split]))
+        for split in ("test", "train")
+    )
+    return LabelledImages(*train, LabelledImages(*test), splits.name)
+
+
+def reference_of(splits: Splits, split: str, extractor: Extractor) -> Reference:
+    """What the images of a split are to the extractor, computed once a machine."""
+    return Reference.of(as_tensor(splits[split]), extractor, cache_dir=cache_home())
+
+
+def _let_go(error: BaseException | None) -> None:
+    """Clears the frames of an error and of those before it: they hold tensors, perhaps a GPU's."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
+def _labels_of(spec: ImageSpec, splits: Splits) -> Mapping[str, np.ndarray]:
+    """Split -> the labels that the model of a run is told; empty for most models.
+
+    Raises:
+        DataError: They are not those of the plan.
+    """
+    if spec.labels_hash is None:
+        return {}
+    _require_planned(f"the labels of {spec.dataset}", splits.labels_hash, spec.labels_hash)
+    return splits.labels or {}
+
+
+def _require_planned(what: str, found: str | None, planned: str | None) -> None:
+    if found != planned:
+        raise DataError(
+            f"{what} changed since the plan was made ({found}, not {planned}): start the command "
+            "again"
+        )

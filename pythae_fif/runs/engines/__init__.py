@@ -1,1 +1,0 @@
-"""Where runs are executed: this machine, a Ray cluster, Slurm; each calls `execute(run_dir)`."""

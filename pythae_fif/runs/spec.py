@@ -1,0 +1,103 @@
+"""What defines the result of a run, and the id that is made of it."""
+
+__all__ = ["SPECS", "SPEC_FILE", "Spec", "SpecT", "id_of", "read_spec"]
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from pydantic import ValidationError
+
+from pythae_fif.errors import StoreError
+from pythae_fif.validation import Checked
+
+if TYPE_CHECKING:
+    from pythae_fif.runs.worker import Run
+
+SPEC_FILE = "spec.json"
+SPECS: dict[str, "type[Spec]"] = {}
+"""Kind of run -> its class, once the module that defines it is imported."""
+
+
+class Spec(Checked):
+    """All that defines the result of one run; the fields of a subclass are that.
+
+    Attributes:
+        kind: Name of the subclass in `spec.json`.
+        schema_version: Of the subclass's results; raise it when their meaning changes. It is part
+            of the id, so that older results are never misread.
+        asked: Fields that say what is wanted of a run, or where it finds its data: neither the id
+            nor `spec.json` has them.
+    """
+
+    kind: ClassVar[str]
+    schema_version: ClassVar[int] = 3
+    asked: ClassVar[frozenset[str]] = frozenset()
+
+    @classmethod
+    def __pydantic_init_subclass__(cls, **_: Any) -> None:
+        SPECS[cls.kind] = cls
+
+    @functools.cached_property
+    def run_id(self) -> str:
+        """Twelve hexadecimal digits of a hash of kind, version and all fields but `asked`."""
+        return id_of(self.to_dict())
+
+    @property
+    def folder(self) -> str:
+        """Where runs like this one are below `runs/`, such as `digits/convnet/fif`."""
+        raise NotImplementedError
+
+    @property
+    def title(self) -> str:
+        """What a person calls this run."""
+        return self.folder
+
+    @property
+    def outputs(self) -> Mapping[str, type]:
+        """Name of a record's file -> type of its result. A run with all of them is done."""
+        raise NotImplementedError
+
+    def run(self, run: "Run") -> None:
+        """Does what is missing of the outputs, and saves them by :meth:`Run.save`."""
+        raise NotImplementedError
+
+    def __hash__(self) -> int:
+        return hash(self.run_id)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: what `spec.json` holds. Defaults are left out, so that a further field
+        changes no id."""
+        values = self.model_dump(mode="json", exclude=set(self.asked), exclude_defaults=True)
+        return {"kind": self.kind, "schema": self.schema_version, "spec": values}
+
+
+SpecT = TypeVar("SpecT", bound=Spec)
+
+
+def id_of(content: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits of a hash of plain values, whatever the order of their keys.
+
+    Example:
+        >>> id_of({"a": 1, "b": 2}) == id_of({"b": 2, "a": 1})
+        True
+    """
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def read_spec(content: bytes) -> Spec:
+    """The specification that a `spec.json` holds.
+
+    Raises:
+        StoreError: It is no specification of a kind that is known here.
+    """
+    try:
+        found = json.loads(content)
+        cls = SPECS[found["kind"]]
+        if found["schema"] != cls.schema_version:
+            raise StoreError(f"{SPEC_FILE}: schema {found['schema']!r}, needs {cls.schema_version}")
+        return cls.model_validate_json(json.dumps(found["spec"]))
+    except (ValidationError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise StoreError(f"{SPEC_FILE} is no specification of a run") from error
