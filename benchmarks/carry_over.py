@@ -1,0 +1,191 @@
+"""Carries committed runs over to today's records: run once, then deleted.
+
+    python benchmarks/carry_over.py [STORE ...]
+
+Lines of `runs/*.jsonl` that are of today's form, or of a kind that is not in `KINDS`, stay as they
+are, so that it may be run again when a kind is added.
+"""
+
+__all__ = ["KINDS", "Old", "provenance_of", "record"]
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from pythae_fif.benchmark.image_run import ImageSpec
+from pythae_fif.benchmark.models import read_entry
+from pythae_fif.benchmark.record import Evaluation, Training, score_file
+from pythae_fif.evaluation.scores import Scores
+from pythae_fif.runs.record import Provenance, Record
+from pythae_fif.runs.spec import SPEC_FILE, Spec
+from pythae_fif.runs.store import PackedRun
+from pythae_fif.training import EpochRow
+
+
+class Old(NamedTuple):
+    """A line of before.
+
+    Attributes:
+        run: Its folder below `runs/`.
+        kind: Of the run.
+        spec: What defined its result.
+        files: Name -> content; JSON is read, other files are texts.
+        pictures: Name -> bytes in base64.
+    """
+
+    run: str
+    kind: str
+    spec: dict[str, Any]
+    files: dict[str, Any]
+    pictures: dict[str, str]
+
+    @classmethod
+    def of(cls, line: Mapping[str, Any]) -> "Old":
+        """Of a line's JSON."""
+        config = yaml.safe_load(line["files"]["config.yaml"])
+        kind = config.get("kind", "images")  # the first versions knew no other
+        return cls(line["run"], kind, config["spec"], line["files"], line.get("pictures", {}))
+
+
+def provenance_of(old: Mapping[str, Any], **changed: Any) -> Provenance:
+    """That of an old record; a `+` behind a revision said that the code differed from it."""
+    values = {**old, **changed}
+    revision = values.get("git_revision")
+    if revision and revision.endswith("+"):
+        values.update(git_revision=revision.rstrip("+"), git_dirty=True)
+    return Provenance(**{k: v for k, v in values.items() if k in Provenance.model_fields})
+
+
+def record(
+    spec: Spec, kind: type, result: Any, provenance: Provenance, files: Mapping[str, str] = {}
+) -> dict[str, Any]:
+    """A sealed record of a result as plain values; it is read back to see that it is whole."""
+    made = Record[kind](
+        run_id=spec.run_id, result=result, provenance=provenance, files=dict(files)
+    )
+    content = made.to_bytes()
+    assert Record[kind].parse(content, spec.run_id) == made
+    found: dict[str, Any] = json.loads(content)
+    return found
+
+
+GONE = ("note", "configurations", "extractor", "runs_per_gpu", "plateau_patience")
+
+
+def image_run(old: Old) -> PackedRun:
+    """A run of the benchmark."""
+    values = {k: v for k, v in old.spec.items() if k != "settings"}
+    settings = {k: v for k, v in old.spec["settings"].items() if k not in GONE}
+    assert old.spec["settings"]["plateau_patience"] == 10
+    classes = read_entry(old.spec["model"]).classes
+    spec = ImageSpec.model_validate(values | {"settings": settings, "classes": classes})
+    files: dict[str, Any] = {SPEC_FILE: spec.to_dict()}
+    if "result.json" in old.files:
+        files |= image_records(old, spec)
+    else:
+        state = old.files["status.json"]
+        files["status.json"] = {key: state[key] for key in ("state", "error") if key in state}
+    return PackedRun(run=f"{spec.folder}/{spec.run_id}", files=files, pictures=old.pictures)
+
+
+def image_records(old: Old, spec: ImageSpec) -> Iterator[tuple[str, Any]]:
+    """Names and records of a run that has a result."""
+    result, sealed = old.files["result.json"], old.files["result.json"].get("files") or {}
+    trained, training = old.files["training.json"], result["training"]
+    made = provenance_of(
+        trained.get("provenance", result["provenance"]),
+        git_revision=training["git_revision"],
+        git_dirty=training.get("git_dirty"),
+    )
+    log = [
+        EpochRow.from_json(json.loads(row)) for row in old.files["train_log.jsonl"].splitlines()
+    ]
+    numbers = {k: v for k, v in training.items() if k in Training.model_fields}
+    surrogate = training["surrogate_mode"]
+    of_training = Training(**numbers, surrogate=surrogate, log=log)
+    weights = {name: of for name, of in sealed.items() if name.startswith("model/")}
+    weights = trained.get("files") or weights
+    yield "training.json", record(spec, Training, of_training, made, weights)
+    evaluation = Evaluation(**{k: v for k, v in result.items() if k in Evaluation.model_fields})
+    sheets = {name: of for name, of in sealed.items() if name.endswith(".png")}
+    others = {name: of for name, of in sheets.items() if not name.startswith("samples-")}
+    made = provenance_of(result["provenance"])
+    yield "evaluation.json", record(spec, Evaluation, evaluation, made, others)
+    for sampler, scores in result["scores"].items():
+        later = result.get("later_provenance", {}).get(sampler)
+        yield (
+            score_file(sampler),
+            record(
+                spec,
+                Scores,
+                scores,
+                made if later is None else provenance_of(later),
+                {n: of for n, of in sheets.items() if n == f"samples-{sampler}.png"},
+            ),
+        )
+
+
+KINDS: dict[str, Callable[[Old], PackedRun]] = {"images": image_run}
+"""Kind of the runs of before -> what makes one of today's of it."""
+
+
+def numbers_of(content: Any) -> list[float]:
+    """All numbers of a result, in the order of their keys."""
+    if isinstance(content, dict):
+        return [n for key in sorted(content) for n in numbers_of(content[key])]
+    if isinstance(content, list):
+        return [n for value in content for n in numbers_of(value)]
+    known = isinstance(content, int | float) and not isinstance(content, bool)
+    return [content] if known else []
+
+
+def require_same(old: Old, new: PackedRun) -> int:
+    """Compares the scores, errors and codes of an image run; how many numbers there are."""
+    if old.kind != "images" or "result.json" not in old.files:
+        return 0
+    result = old.files["result.json"]
+    scores = {
+        name.removeprefix("scores/").removesuffix(".json"): file["result"]
+        for name, file in new.files.items()
+        if name.startswith("scores/")
+    }
+    evaluation = new.files["evaluation.json"]["result"]
+    kept = {key: evaluation[key] for key in evaluation if result.get(key) is not None}
+    before = numbers_of([result["scores"], {key: result[key] for key in kept}])
+    assert before == numbers_of([scores, kept]), old.run
+    log = old.files["train_log.jsonl"].splitlines()
+    rows = new.files["training.json"]["result"]["log"]
+    assert [json.loads(row) for row in log] == [EpochRow(**row).to_json() for row in rows]
+    return len(before) + len(numbers_of(rows))
+
+
+def carry_over(root: Path) -> None:
+    """Carries the runs of a store over."""
+    before, after, carried, numbers = 0, 0, 0, 0
+    for path in sorted((root / "runs").glob("*.jsonl")):
+        runs: dict[str, PackedRun] = {}
+        for text in path.read_text("utf-8").splitlines():
+            line = json.loads(text)
+            before += 1
+            if SPEC_FILE in line["files"] or Old.of(line).kind not in KINDS:
+                new = PackedRun.model_validate_json(text)
+            else:
+                old = Old.of(line)
+                new = KINDS[old.kind](old)
+                numbers += require_same(old, new)
+                carried += 1
+            assert new.run not in runs, f"{line['run']}: {new.run} is there already"
+            runs[new.run] = new
+        content = [runs[run].model_dump_json() for run in sorted(runs)]
+        path.write_text("\n".join(content) + "\n", "utf-8")
+        after += len(runs)
+    print(f"{root}: {before} runs, then {after}; {carried} carried over, {numbers} numbers equal")
+
+
+if __name__ == "__main__":
+    for folder in sys.argv[1:] or ("results/reference", "results/reference/beta"):
+        carry_over(Path(folder))
