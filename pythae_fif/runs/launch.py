@@ -4,6 +4,7 @@ __all__ = ["Ended", "Engine", "OnChange", "Outcome", "Progress", "run_all"]
 
 import contextlib
 import signal
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from pythae_fif.errors import StoreError
 from pythae_fif.runs.provenance import command_line
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.store import Store
-from pythae_fif.runs.worker import Status, Task
+from pythae_fif.runs.worker import STATUS_FILE, Status, Task
 
 CAUSES = {
     -signal.SIGKILL: "killed, perhaps for want of memory",
@@ -174,6 +175,16 @@ def _outcome(end: Ended, store: Store) -> Outcome:
     if status.state in ("failed", "interrupted"):
         return Outcome(spec, status.error or status.state)
     cause = end.cause or "the process ended without a record"
+    if end.task.timeout is not None and _silence(end, store) >= end.task.timeout:
+        cause = f"nothing new for {end.task.timeout:g} s (--run-timeout)"
     if status.stage:
         cause += f" (at {status.stage!r}; see output.log)"
     return Outcome(spec, cause)
+
+
+def _silence(end: Ended, store: Store) -> float:
+    """Seconds since a run last said something; none if it never did."""
+    try:
+        return time.time() - (store.folder(end.task.spec) / STATUS_FILE).stat().st_mtime
+    except OSError:
+        return 0.0

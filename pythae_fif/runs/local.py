@@ -23,7 +23,7 @@ from pydantic import PrivateAttr
 from pythae_fif.errors import ConfigError, StoreError
 from pythae_fif.runs.launch import CAUSES, Ended
 from pythae_fif.runs.worker import Task, is_locked
-from pythae_fif.validation import AtLeastOne, Checked, Duration, Each, Flag, Whole, parse_duration
+from pythae_fif.validation import AtLeastOne, Checked, Duration, Flag, Whole, parse_duration
 
 POLL_SECONDS = 0.3
 GRACE_SECONDS = 20
@@ -89,7 +89,7 @@ class LocalEngine(EngineOptions):
         runs_per_gpu: Runs at once on a GPU; if None as many as memory and cores allow, at most 4.
     """
 
-    gpus: Annotated[Each[Whole] | None, Flag("visible GPUs to use", "I,J", _numbers)] = None
+    gpus: Annotated[list[Whole] | None, Flag("visible GPUs to use", "I,J", _numbers)] = None
     runs_per_gpu: Annotated[AtLeastOne | None, Flag("runs at once on a GPU", "N")] = None
 
     def slots(self) -> list[Slot]:

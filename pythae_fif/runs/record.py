@@ -74,7 +74,7 @@ class Record(BaseModel, Generic[ResultT]):
             that belong to the record.
     """
 
-    model_config = ConfigDict(frozen=True, ser_json_inf_nan="constants")
+    model_config = ConfigDict(frozen=True)
 
     run_id: str
     result: ResultT
@@ -83,7 +83,7 @@ class Record(BaseModel, Generic[ResultT]):
 
     def to_bytes(self) -> bytes:
         """The content of its file: JSON, with a checksum of all else in it."""
-        content = json.loads(self.model_dump_json())
+        content = self.model_dump(mode="json")
         text = json.dumps({**content, SEAL: _seal(content)}, indent=1, ensure_ascii=False)
         return (text + "\n").encode()
 

@@ -2,7 +2,6 @@
 
 __all__ = ["FINDINGS", "WRONG", "Finding", "verify"]
 
-import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pythae_fif.errors import StoreError
+from pythae_fif.files import checksum, stored
 from pythae_fif.runs.record import Record
 from pythae_fif.runs.spec import SPEC_FILE, read_spec
 from pythae_fif.runs.store import Store, read_file
@@ -150,12 +150,14 @@ def _records(
 def _file_problem(folder: Path, files: dict[str, str]) -> tuple[str, str] | None:
     """What is wrong with the files that belong to records: name -> checksum."""
     for name, sealed in files.items():
-        content = read_file(folder / name)
-        if content is None:
+        path = folder / name
+        if not path.is_file():  # a pipe would wait for ever
             if not (name.startswith(MODEL) and not (folder / MODEL).exists()):
                 return "missing", name
-        elif hashlib.sha256(content).hexdigest() != sealed:
-            return "corrupt", name
+            continue
+        with stored(f"read {path}"):
+            if checksum(path) != sealed:
+                return "corrupt", name
     return None
 
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import sys
 import time
 import traceback
@@ -22,7 +23,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from pythae_fif.errors import ConfigError, FIFError, StoreError, first_line
-from pythae_fif.files import json_text, set_aside, stored, write_bytes
+from pythae_fif.files import TEMPORARY, json_text, set_aside, stored, write_bytes
 from pythae_fif.runs.provenance import git_state, provenance
 from pythae_fif.runs.record import Record, ResultT
 from pythae_fif.runs.spec import SPEC_FILE, Spec
@@ -232,6 +233,8 @@ def work(
         with contextlib.suppress(NotImplementedError):  # a file system without locks
             lock.acquire()
     try:
+        for left in folder.rglob(f"*{TEMPORARY}"):  # half a file of a process that was killed
+            left.unlink() if left.is_file() else shutil.rmtree(left, ignore_errors=True)
         _work(Run(spec, store, command, timeout))
     finally:
         faulthandler.cancel_dump_traceback_later()

@@ -3,32 +3,32 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
 from support.processes import process_of, until
-from support.tasks import ONCE, SEEN, TASKS, TaskSpec, prepared, task_store
+from support.tasks import ONCE, SEEN, TaskSpec
 
-from pythae_fif.errors import ConfigError, StoreError
-from pythae_fif.runs.claim import is_claimed
-from pythae_fif.runs.engines.common import NO_RECORD, Batch, Outcome, cores, settle
-from pythae_fif.runs.engines.local import LocalEngine, Slot, _see_only
-from pythae_fif.runs.folder import Status
+from pythae_fif.errors import ConfigError
+from pythae_fif.runs.launch import run_all
+from pythae_fif.runs.local import LocalEngine, Slot, _see_only, cores
+from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
+from pythae_fif.runs.worker import Status, is_locked, work
 
 ONE, TWO = (LocalEngine(gpus=[], cpus_per_run=max(1, cores() // n)) for n in (1, 2))
 """On the processor, so many runs at once."""
 
 
 @pytest.fixture
-def children():
-    """Gives the processes that the test has started and that live; others' are none of its own."""
-    before = {process.pid for process in multiprocessing.active_children()}
-    return lambda: [p for p in multiprocessing.active_children() if p.pid not in before]
+def store(tmp_path):
+    return Store(tmp_path)
 
 
-def ignore(running, outcomes) -> None:
-    """Watches nothing."""
+def errors(outcomes) -> dict[str, str]:
+    return {outcome.spec.deed: outcome.error for outcome in outcomes}
 
 
 class TestSlots:
@@ -57,59 +57,80 @@ class TestSlots:
         with pytest.raises(ConfigError, match="--gpus 2: 0 to 1 are visible on this machine"):
             LocalEngine(gpus=[2]).slots()
 
+    @pytest.mark.parametrize(("gib", "runs"), [(80, 4), (13, 2), (4, 1)])
+    def test_runs_at_once_fit_memory_and_cores(self, monkeypatch, gib, runs):
+        class Properties:
+            total_memory = gib * 2**30
 
-@pytest.fixture
-def store(tmp_path):
-    return task_store(tmp_path)
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Properties)
+        monkeypatch.setattr("pythae_fif.runs.local.cores", lambda: 16)
+        assert len(LocalEngine().slots()) == runs
+        monkeypatch.setattr("pythae_fif.runs.local.cores", lambda: 2)
+        assert len(LocalEngine().slots()) == min(2, runs)
 
 
 ENDS = {
     "fail": "ValueError: broken in model",
-    "sleep": "the process ended by SIGKILL: killed, perhaps for want of memory",
-    "exit": NO_RECORD,
-    "exit by 3": "the process ended by exit code 3",
+    "sleep": "the process ended by SIGKILL: killed, perhaps for want of memory (at 'training'; "
+    "see output.log)",
+    "exit": "the process ended without a record (at 'training'; see output.log)",
+    "exit by 3": "the process ended by exit code 3 (at 'training'; see output.log)",
     "partly": "half of it is missing",
     "nothing": "",
 }
 """Deed -> the error of its run; the one that sleeps is killed."""
 
 
-def test_failed_killed_and_silent_runs_cost_only_themselves(store, children):
-    specs = [TaskSpec(deed=deed, asked=("a", "b")) for deed in ENDS]
-    run_dirs = prepared(store, *specs)
+def test_failed_killed_and_silent_runs_cost_only_themselves(store):
+    specs = [TaskSpec(deed=deed, wanted=["a", "b"]) for deed in ENDS]
+    before = {process.pid for process in multiprocessing.active_children()}
 
-    def kill(running, outcomes):
-        if running.keys() == {run_dirs[1]} and running[run_dirs[1]].stage == "training":
-            (process,) = children()
+    def kill(progress):
+        if [spec.deed for spec in progress.running] == ["sleep"]:
+            children = multiprocessing.active_children()
+            (process,) = (child for child in children if child.pid not in before)
             os.kill(process.pid, signal.SIGKILL)
 
-    outcomes = ONE.run_all(Batch(TASKS, run_dirs), kill)
-    states = ["finished" if deed == "nothing" else "failed" for deed in ENDS]
-    expected = zip(run_dirs, states, ENDS.values(), strict=True)
-    assert outcomes == [Outcome(*end) for end in expected]
-    for outcome in outcomes:
-        status = Status.read(outcome.run_dir)
-        assert (status.state, status.error) == (outcome.state, outcome.error)
-    assert "in _fail" in Status.read(run_dirs[0]).traceback
+    assert errors(run_all(specs, store, ONE, kill)) == ENDS
     assert [store.is_done(spec) for spec in specs] == [not error for error in ENDS.values()]
-    assert set(store.record(specs[4]).answers) == {"a"}
+    assert store.record(specs[4], "a.json", int) and not store.record(specs[4], "b.json", int)
+
+
+def test_what_failed_is_done_by_the_same_call_and_the_rest_not_again(store):
+    specs = [TaskSpec(seed=seed) for seed in range(3)]
+    folder = store.folder(specs[1])
+    folder.mkdir(parents=True)
+    (folder / ONCE).write_text("exit by 3")
+    assert [bool(outcome.error) for outcome in run_all(specs[:2], store, TWO)].count(True) == 1
+    assert [outcome.spec for outcome in run_all(specs[:2], store, TWO)] == [specs[1]]
+    seen = []
+    outcomes = run_all(specs, store, TWO, lambda p: seen.append((p.total, p.done, p.share)))
+    assert [outcome.spec for outcome in outcomes] == [specs[2]] and all(map(store.is_done, specs))
+    assert {(total, done) for total, done, _ in seen} == {(3, 2)} and seen[-1][2] == 1
+    assert run_all(specs, store, ONE) == []
 
 
 def test_a_run_that_hangs_is_ended_and_named(store):
-    run_dirs = prepared(store, TaskSpec(0, "hang"), TaskSpec(1))
-    outcomes = ONE.run_all(Batch(TASKS, run_dirs, run_timeout=1.5), ignore)
-    assert [outcome.state for outcome in outcomes] == ["failed", "finished"]
-    said = "nothing new for 1.5 s at 'training' (--run-timeout); "
-    assert outcomes[0].error == said + "the end of output.log shows where it stood"
-    assert Status.read(run_dirs[0]).error == outcomes[0].error
-    assert "in _hang" in (run_dirs[0] / "output.log").read_text()
+    engine = ONE.model_copy(update={"run_timeout": "1.5s"})
+    found = errors(run_all([TaskSpec(deed="hang"), TaskSpec()], store, engine))
+    said = "nothing new for 1.5 s (--run-timeout) (at 'training'; see output.log)"
+    assert found == {"hang": said, "nothing": ""}
+    assert "in _hang" in (store.folder(TaskSpec(deed="hang")) / "output.log").read_text()
+
+
+def test_no_run_is_started_after_so_many_failures(store):
+    specs = [TaskSpec(deed="fail", seed=seed) for seed in range(4)]
+    assert len(run_all(specs, store, ONE, max_failures=2)) == 2
+    assert not store.folder(specs[2]).exists()
 
 
 def test_a_run_has_the_device_and_the_threads_of_its_slot(store, monkeypatch):
     monkeypatch.setattr(LocalEngine, "slots", lambda engine: [Slot("cpu", 2)])
-    (run_dir,) = prepared(store, TaskSpec(deed="look around"))
-    assert ONE.run_all(Batch(TASKS, [run_dir]), ignore) == [Outcome(run_dir, "finished")]
-    assert (run_dir / SEEN).read_text() == "/2"
+    spec = TaskSpec(deed="look around")
+    assert errors(run_all([spec], store, ONE)) == {"look around": ""}
+    assert (store.folder(spec) / SEEN).read_text() == "/2"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-a,GPU-b")
@@ -119,143 +140,65 @@ def test_a_run_has_the_device_and_the_threads_of_its_slot(store, monkeypatch):
 
 def test_a_run_whose_gpu_is_gone_does_not_train_on_the_cpu(store, monkeypatch):
     monkeypatch.setattr(LocalEngine, "slots", lambda engine: [Slot("GPU-gone", 1)])
-    (run_dir,) = prepared(store, TaskSpec(deed="look around"))
     error = "the process ended by exit code 73: torch does not see its GPU, which may have failed"
-    assert ONE.run_all(Batch(TASKS, [run_dir]), ignore) == [Outcome(run_dir, "failed", error)]
-    assert not (run_dir / SEEN).exists()
+    assert errors(run_all([TaskSpec(deed="look around")], store, ONE)) == {"look around": error}
     slots = [Slot("GPU-gone", 1), Slot("cpu", 1)]
     monkeypatch.setattr(LocalEngine, "slots", lambda engine: list(slots))
-    run_dirs = prepared(store, *(TaskSpec(seed, "nap") for seed in range(4)))
-    outcomes = ONE.run_all(Batch(TASKS, run_dirs), ignore)
-    assert sorted(outcomes, key=lambda one: run_dirs.index(one.run_dir)) == [
-        Outcome(run_dir, "finished") for run_dir in run_dirs
-    ]
+    specs = [TaskSpec(seed=seed, deed="nap") for seed in range(3)]
+    assert [outcome.error for outcome in run_all(specs, store, ONE)] == [""] * 3
 
 
-@pytest.mark.parametrize("end", ["exit", "partly"])
-def test_a_run_that_failed_is_done_by_the_next_start(store, end):
-    spec = TaskSpec(asked=("a", "b"))
-    (run_dir,) = prepared(store, spec)
-    (run_dir / ONCE).write_text(end)
-    (outcome,) = ONE.run_all(Batch(TASKS, [run_dir]), ignore)
-    assert outcome.state == "failed" and not store.is_done(spec)
-    assert ONE.run_all(Batch(TASKS, [run_dir]), ignore) == [Outcome(run_dir, "finished")]
-    assert store.is_done(spec) and Status.read(run_dir).error == ""
+def test_another_driver_s_run_is_left_for_later(store):
+    """Of two runs the one that nobody works on is done first."""
+    taken, free = TaskSpec(deed="sleep"), TaskSpec(seed=2)
+    other = process_of(work, taken, store)
+    until(lambda: Status.read(store.folder(taken)).state == "running")
+    with pytest.raises(KeyboardInterrupt):
+        run_all([taken, free], store, ONE, interrupt_when(lambda p: len(p.outcomes) == 1))
+    assert store.is_done(free) and is_locked(store.folder(taken)) and other.is_alive()
+    other.kill()
+    other.join()
 
 
-@pytest.mark.parametrize("told", ["finished", "running", "waiting"])
-def test_finished_is_told_by_the_record_not_by_the_process(store, told):
-    (run_dir,) = prepared(store, TaskSpec())
-    Status(told).write(run_dir)
-    batch = Batch(TASKS, [run_dir])
-    assert settle(batch, run_dir, "finished", "") == Outcome(run_dir, "failed", NO_RECORD)
-    ONE.run_all(batch, ignore)
-    Status(told).write(run_dir)
-    assert settle(batch, run_dir, "failed", "killed") == Outcome(run_dir, "finished")
-    assert Status.read(run_dir).state == "finished"
-
-
-def test_no_run_is_prepared_or_started_after_so_many_failures(store):
-    run_dirs = prepared(store, *(TaskSpec(seed, "fail") for seed in range(4)))
-    asked = []
-
-    def prepare(run_dir):
-        states = [Status.read(d).state for d in asked]
-        assert states == ["failed", "waiting"][: len(asked)]  # those before have ended
-        asked.append(run_dir)
-        if run_dir == run_dirs[1]:
-            raise StoreError("no room")
-
-    outcomes = ONE.run_all(Batch(TASKS, run_dirs, prepare, max_failures=3), ignore)
-    assert [o.run_dir for o in outcomes] == run_dirs[:3] == asked
-    assert outcomes[1] == Outcome(run_dirs[1], "failed", "no room")
-    states = [Status.read(d).state for d in run_dirs]
-    assert states == ["failed", "waiting", "failed", "waiting"]
-
-
-def test_run_that_another_driver_prepares_as_it_ends(store, monkeypatch):
-    (run_dir,) = prepared(store, TaskSpec())
-
-    def late(*arguments):
-        prepared(store, TaskSpec())
-        return settle(*arguments)
-
-    monkeypatch.setattr("pythae_fif.runs.engines.local.settle", late)
-    assert ONE.run_all(Batch(TASKS, [run_dir]), ignore) == [Outcome(run_dir, "finished")]
-    assert Status.read(run_dir).state == "finished"
-
-
-def test_interrupt_marks_runs_and_leaves_no_process(store, children):
-    run_dirs = prepared(store, *(TaskSpec(seed, "sleep") for seed in range(3)))
-
-    def interrupt(running, outcomes):
-        if len([s for s in running.values() if s.stage == "training"]) == 2:
+def interrupt_when(condition):
+    def watch(progress):
+        if condition(progress):
             raise KeyboardInterrupt
 
+    return watch
+
+
+def test_an_interrupt_ends_the_runs_and_loses_nothing(store):
+    specs = [TaskSpec(seed=1), TaskSpec(deed="sleep")]
     with pytest.raises(KeyboardInterrupt):
-        TWO.run_all(Batch(TASKS, run_dirs), interrupt)
-    states = [Status.read(d).state for d in run_dirs]
-    assert states == ["interrupted", "interrupted", "waiting"]
-    assert not children()
+        run_all(specs, store, ONE, interrupt_when(lambda p: len(p.running) and len(p.outcomes)))
+    assert Status.read(store.folder(specs[1])).state == "interrupted"
+    assert not is_locked(store.folder(specs[1])) and store.is_done(specs[0])
+    kinds = {finding.kind for finding in verify(store.root)}
+    assert kinds - {"dirty tree"} == {"fine", "unfinished"}
 
 
-@pytest.mark.parametrize("failure", [None, EOFError, ConnectionResetError])
-def test_interrupt_while_a_process_starts_is_not_lost(store, monkeypatch, children, failure):
-    """Nor where the signal went to the fork server, too, which cannot start the process then."""
-    run_dirs = prepared(store, TaskSpec())
-    method = multiprocessing.get_context("forkserver").Process
-    start = method.start
-
-    def interrupted_start(process):
-        os.kill(os.getpid(), signal.SIGINT)
-        if failure is not None:
-            raise failure
-        start(process)
-
-    monkeypatch.setattr(method, "start", interrupted_start)
-    with pytest.raises(KeyboardInterrupt):
-        TWO.run_all(Batch(TASKS, run_dirs), ignore)
-    assert not children()
-    state = "interrupted" if failure is None else "waiting"
-    assert Status.read(run_dirs[0]).state == state
+DRIVER = """
+import sys
+from support.tasks import TaskSpec
+from pythae_fif.runs.launch import run_all
+from pythae_fif.runs.local import LocalEngine
+from pythae_fif.runs.store import Store
+if __name__ == "__main__":
+    run_all([TaskSpec(deed="sleep")], Store(sys.argv[1]), LocalEngine(gpus=[]))
+"""
 
 
-def drive(run_dirs) -> None:
-    """A process of a driver, which forks by itself: a fork server of its own would cost seconds."""
-    with pytest.MonkeyPatch.context() as patch:
-        if multiprocessing.parent_process() is not None:
-            forks = multiprocessing.get_context("fork")
-            patch.setattr("pythae_fif.runs.engines.local._context", lambda kind: forks)
-        _drive(run_dirs)
-
-
-def _drive(run_dirs) -> None:
-    outcomes = TWO.run_all(Batch(TASKS, run_dirs), ignore)
-    assert [outcome.state for outcome in outcomes] == ["finished"] * len(run_dirs)
-
-
-def test_two_drivers_on_one_store(store):
-    specs = [TaskSpec(seed, "nap") for seed in range(8)]
-    run_dirs = prepared(store, *specs)
-    other = process_of(drive, run_dirs)
-    until(lambda: any(map(is_claimed, run_dirs)))
-    drive(run_dirs)
-    other.join(60)
-    assert other.exitcode == 0
-    records = [store.record(spec) for spec in specs]
-    assert [record.provenance.attempts for record in records] == [1] * 8
-    assert not [*store.root.rglob("claim-*"), *store.root.rglob("*.tmp")]
-    assert not [*store.root.rglob("*.corrupt*")]
-
-
-def test_driver_killed(store):
-    """Its runs end, too, where they are, and the next driver goes on."""
-    (run_dir,) = prepared(store, TaskSpec(deed="sleep"))
-    driver = process_of(drive, [run_dir])
-    until(lambda: Status.read(run_dir).stage == "training")
-    assert is_claimed(run_dir)
+def test_a_killed_driver_takes_its_runs_with_it(store, tmp_path):
+    script = tmp_path / "driver.py"
+    script.write_text(DRIVER)
+    spec = TaskSpec(deed="sleep")
+    path = os.pathsep.join([*sys.path, os.path.dirname(os.path.dirname(__file__))])
+    driver = subprocess.Popen(
+        [sys.executable, str(script), str(store.root)], env={**os.environ, "PYTHONPATH": path}
+    )
+    until(lambda: Status.read(store.folder(spec)).state == "running")
     driver.kill()
-    driver.join()
-    until(lambda: not is_claimed(run_dir))
-    assert Status.read(run_dir).state == "interrupted"
-    assert {finding.kind for finding in verify(store.root, [TASKS])} == {"unfinished"}
+    driver.wait()
+    until(lambda: not is_locked(store.folder(spec)))
+    assert Status.read(store.folder(spec)).state == "interrupted"

@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import pythae_fif.runs.provenance as provenance_module
-from pythae_fif.runs.provenance import GitState, git_state, provenance
+from pythae_fif.runs.provenance import GitState, command_line, git_state, provenance
 
 
 def test_says_with_what_and_nothing_of_the_machine_s_name(monkeypatch):
     monkeypatch.setattr("socket.gethostname", lambda: pytest.fail("the name was asked for"))
-    found = provenance("cpu", 0.0, attempts=2)
+    found = provenance("cpu", 0.0, 1.0, attempts=2)
     assert found.versions["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert {"pythae", "scipy", "torchvision", "zuko", "pillow"} <= set(found.versions)
     assert (found.threads, found.attempts) == (torch.get_num_threads(), 2)
@@ -64,4 +64,11 @@ def test_memory_of_a_machine_whose_files_do_not_tell_it(monkeypatch):
         raise FileNotFoundError
 
     monkeypatch.setattr(provenance_module.Path, "read_text", no_file)
-    assert provenance_module.peak_memory_mb() > 10
+    assert provenance_module._peak_memory_mb() > 10
+
+
+def test_a_command_without_this_machine_s_folders(monkeypatch):
+    monkeypatch.setattr(
+        "sys.argv", ["/x/run_benchmark.py", "--data", "/home/me/my faces", "--seeds", "1"]
+    )
+    assert command_line() == "run_benchmark.py --data 'my faces' --seeds 1"

@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.experiments import ENVIRONMENT, PROFILE, tiny
-
-from pythae_fif.benchmark.plan import expand
 from pythae_fif.benchmark.run import IMAGES
-from pythae_fif.data.locations import CONFIGS_VARIABLE, own_configs
-from pythae_fif.errors import ConfigError
 from pythae_fif.runs.engines.common import Batch, Outcome
 from pythae_fif.runs.engines.local import LocalEngine
 from pythae_fif.runs.folder import Status
+from support.experiments import ENVIRONMENT, PROFILE, tiny
+
+from pythae_fif.benchmark.plan import expand
+from pythae_fif.data.locations import CONFIGS_VARIABLE, own_configs
+from pythae_fif.errors import ConfigError
 from pythae_fif.runs.store import Store
 
 ray = pytest.importorskip("ray", reason="needs ray")

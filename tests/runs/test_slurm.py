@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pythae_fif.benchmark.run import IMAGES
+from pythae_fif.runs.engines.common import Batch
+from pythae_fif.runs.engines.options import SlurmOptions, build_engine
+from pythae_fif.runs.folder import Status
 from support import slurm_cluster
 from support.experiments import ENVIRONMENT, PROFILE, tiny
 
 from pythae_fif import cli
 from pythae_fif.benchmark.plan import expand
-from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.errors import ConfigError
-from pythae_fif.runs.engines.common import Batch
-from pythae_fif.runs.engines.options import SlurmOptions, build_engine
-from pythae_fif.runs.folder import Status
 from pythae_fif.runs.store import Store
 
 pytest.importorskip("submitit", reason="needs submitit")

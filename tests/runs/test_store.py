@@ -1,184 +1,115 @@
-"""The store: what is whole is found, what is damaged is set aside, and nothing is lost."""
+"""The store: what is there, in folders and in packed files, and what is not a run's."""
 
-import dataclasses
 import json
+import os
 
 import pytest
-from support.tasks import TASKS, TaskRecord, TaskSpec, prepared, task_store
+from pydantic import ValidationError
+from support.tasks import TaskSpec
 
 from pythae_fif.errors import StoreError
-from pythae_fif.files import read_json, write_json
-from pythae_fif.runs.claim import Claim
-from pythae_fif.runs.folder import Status
-from pythae_fif.runs.kind import Environment
-from pythae_fif.runs.record import Provenance
-from pythae_fif.runs.store import Store, read_config
-
-SPEC = TaskSpec(asked=("a", "b"))
-RECORD = TaskRecord(run_id=SPEC.run_id, answers={"a": 1, "b": 2}, provenance=Provenance(), files={})
-DEEP = "[" * 200_000 + "]" * 200_000
+from pythae_fif.runs.record import Provenance, Record
+from pythae_fif.runs.spec import SPEC_FILE, Spec, id_of, read_spec
+from pythae_fif.runs.store import PackedRun, Store, read_file
+from pythae_fif.runs.worker import work
 
 
 @pytest.fixture
-def stored(tmp_path):
-    """A store and the file of the record of `SPEC`."""
-    store = task_store(tmp_path / "results")
-    (run_dir,) = prepared(store, SPEC)
-    write_json(run_dir / "result.json", RECORD.to_dict())
-    return store, run_dir / "result.json"
+def store(tmp_path):
+    return Store(tmp_path / "results")
 
 
-def test_whole_record(stored):
-    store, path = stored
-    assert store.record(SPEC).answers == RECORD.answers
-    assert path.exists()
-    assert store.record(TaskSpec(seed=1)) is None
+def test_opening_a_store_writes_nothing(store):
+    assert not store.root.exists() and list(store.specs(TaskSpec)) == []
 
 
-def test_record_of_a_part_of_what_is_asked(stored):
-    store, _ = stored
-    assert store.is_done(SPEC)
-    assert store.is_done(dataclasses.replace(SPEC, asked=("b",)))
-    more = dataclasses.replace(SPEC, asked=("b", "c"))
-    assert not store.is_done(more)
-    assert store.record(more).answers == RECORD.answers
-
-
-def _edited(**changes):
-    return lambda text: json.dumps({**json.loads(text), **changes})
-
-
-DAMAGES = {
-    "truncated": lambda text: text[: len(text) // 2],
-    "deep": lambda text: DEEP,
-    "list": lambda text: "[1]",
-    "edited": _edited(answers={"a": 1, "b": 3}),
-    "of another run": lambda text: json.dumps(
-        RECORD.model_copy(update={"run_id": "0" * 12}).to_dict()
-    ),
-}
-
-
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_damaged_record_is_set_aside_whole(stored, caplog, damage):
-    store, path = stored
-    text = DAMAGES[damage](path.read_text())
-    path.write_text(text)
-    assert store.record(SPEC) is None
-    assert not path.exists()
-    assert path.with_name("result.json.corrupt").read_text() == text
-    assert str(path) in caplog.text
-    assert "result.json.corrupt" in caplog.text
-
-
-def test_nothing_that_was_set_aside_is_lost(stored):
-    store, path = stored
-    for text in ("a", "b", "c"):
-        path.write_text(text)
-        assert store.record(SPEC) is None
-    kept = {file.read_text() for file in path.parent.glob("result.json.corrupt*")}
-    assert kept == {"a", "b", "c"}
-
-
-def test_a_damaged_record_of_a_run_under_way_is_left_to_its_owner(stored):
-    store, path = stored
-    path.write_text("{")
-    with Claim(path.parent):
-        assert store.record(SPEC) is None
-        assert path.read_text() == "{"
-
-
-def test_folder_below_a_file(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match=r"cannot make .*file/results/runs/.*: Not a directory"):
-        prepared(task_store(tmp_path / "file" / "results"), SPEC)
+def test_the_id_is_of_what_defines_the_result():
+    spec = TaskSpec(seed=1)
+    assert spec.run_id == TaskSpec(seed=1, wanted=["a", "b"]).run_id != TaskSpec(seed=2).run_id
+    assert spec.run_id == id_of({"schema": 3, "kind": "tasks", "spec": {"seed": 1}})
+    assert read_spec(json.dumps(spec.to_dict()).encode()) == spec
 
 
 @pytest.mark.parametrize(
-    ("text", "attempt"),
-    [
-        ('{"state": "failed", "attempt": 3, "error": "old"}', 3),
-        ('{"state": "failed", "attempt": "x"}', 0),
-        ('{"state": ["failed"], "stage": 3, "progress": "half", "attempt": 2}', 2),
-        ("[1]", 0),
-        ("null", 0),
-        ("{", 0),
-        (DEEP, 0),
-    ],
-    ids=lambda value: str(value)[:40],
-)
-def test_prepare_forgets_the_state_but_counts_the_attempts(tmp_path, text, attempt):
-    store = task_store(tmp_path)
-    (run_dir,) = prepared(store, SPEC)
-    (run_dir / "status.json").write_text(text)
-    assert Status.read(run_dir).attempt == attempt
-    prepared(store, SPEC)
-    assert read_json(run_dir / "status.json") == {"state": "waiting", "attempt": attempt}
+    "content",
+    [b"", b"{", b'{"kind": "unknown"}', b'{"kind": "tasks", "schema": 2, "spec": {}}',
+     b'{"kind": "tasks", "schema": 3, "spec": {"sed": 1}}', b'{"kind": ["a"]}'],
+)  # fmt: skip
+def test_what_is_no_specification_is_one_line(content):
+    with pytest.raises(StoreError, match=SPEC_FILE) as caught:
+        read_spec(content)
+    assert "\n" not in str(caught.value)
 
 
-def test_a_run_under_way_is_asked_for_more_and_told_where_this_machine_has_its_data(tmp_path):
-    """Its owner has read the environment; if that is dead, the next process runs here."""
-    store, here = task_store(tmp_path), Environment(data_root="here")
-    (run_dir,) = prepared(store, dataclasses.replace(SPEC, asked=("a",)))
-    Status("running", "training", 0.5, 1).write(run_dir)
-    with Claim(run_dir):
-        store.prepare(dataclasses.replace(SPEC, asked=("b",)), here)
-    assert read_config(run_dir).spec_of(TASKS, run_dir).asked == ("a", "b")
-    assert Status.read(run_dir) == Status("running", "training", 0.5, 1)
-    assert Environment.read(run_dir) == here
+def test_runs_are_found_again(store):
+    specs = [TaskSpec(seed=seed) for seed in range(3)]
+    for spec in specs:
+        work(spec, store)
+    assert sorted(store.specs(TaskSpec), key=lambda s: s.seed) == specs
+    assert list(store.specs(TaskSpec, "elsewhere")) == []
+    assert store.record(specs[2], "a.json", int).result == 2
+    assert all(map(store.is_done, specs)) and not store.is_done(TaskSpec(seed=9))
+    assert not store.is_done(TaskSpec(seed=0, wanted=["a", "b"]))
 
 
-@pytest.mark.parametrize("content", [[1], {"offline": True, "unknown": 1}, None], ids=str)
-def test_environment_of_which_a_part_is_known(tmp_path, content):
-    write_json(tmp_path / "environment.json", content)
-    assert Environment.read(tmp_path) == Environment(offline=isinstance(content, dict))
+def test_a_run_in_another_s_folder_is_passed_over(store):
+    one, other = TaskSpec(seed=1), TaskSpec(seed=2)
+    work(one, store)
+    store.folder(one).rename(store.folder(other))
+    assert list(store.specs(TaskSpec)) == []
+    assert store.record(other, "a.json", int) is None and not store.is_done(other)
 
 
-def test_specs_are_those_of_all_runs_of_the_kind(tmp_path):
-    store = task_store(tmp_path)
-    specs = [TaskSpec(seed) for seed in range(3)]
-    first, second, _ = prepared(store, *specs)
-    assert sorted(store.specs(), key=lambda spec: spec.seed) == specs
-    first.rename(first.with_name("copied"))
-    (second / "config.yaml").write_text("spec: [")
-    assert list(store.specs("tasks")) == specs[2:]
-    assert list(store.specs("others")) == []
+def packed(spec: Spec, value: int) -> PackedRun:
+    record = Record[int](run_id=spec.run_id, result=value, provenance=Provenance())
+    files = {SPEC_FILE: spec.to_dict(), "a.json": json.loads(record.to_bytes()),
+             "scores/b.json": json.loads(record.to_bytes())}  # fmt: skip
+    return PackedRun(run=f"{spec.folder}/{spec.run_id}", files=files, pictures={"a.png": b"cGk="})
 
 
-CONFIGS = {
-    "none": (None, "cannot read"),
-    "empty": ("", "is damaged"),
-    "cut off": ("kind: tasks\nschema: 1\n", "is damaged"),
-    "no YAML": ("a: [", "is damaged"),
-    "deep": (DEEP, "is damaged"),
-    "binary": ("\x00\x01", "is damaged"),
-    "list": ("[1]", "is damaged"),
-    "another kind": ("kind: images\nschema: 1\nspec: {}", "is no specification of tasks"),
-    "another version": ("kind: tasks\nschema: 9\nspec: {}", "is no specification of tasks"),
-    "unknown key": (
-        "kind: tasks\nschema: 1\nspec: {asked: [], b: 1}", "is no specification of tasks"),
-}  # fmt: skip
+def test_packed_runs_are_read_where_they_have_no_folder(tmp_path):
+    specs = [TaskSpec(seed=seed) for seed in range(2)]
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    lines = [packed(spec, spec.seed).model_dump_json() for spec in specs]
+    (runs / "tasks.jsonl").write_text("\n".join(lines) + "\n")
+    store = Store(tmp_path)
+    assert list(store.specs(TaskSpec, "tasks")) == sorted(specs, key=lambda s: s.run_id)
+    assert store.is_packed(specs[1]) and store.is_done(specs[1])
+    assert store.record(specs[1], "a.json", int).result == 1
+    assert store.read(specs[1], "a.png") == b"pi" and store.read(specs[1], "b.png") is None
+    assert store.names(specs[1], "scores") == ["scores/b.json"]
+    assert os.listdir(runs) == ["tasks.jsonl"]
+    work(TaskSpec(seed=1, wanted=["b"]), store)  # now its folder counts
+    assert store.record(specs[1], "a.json", int) is None
+    assert store.names(specs[1], "scores") == []
 
 
-@pytest.mark.parametrize("case", CONFIGS)
-def test_a_config_that_is_damaged_is_one_line_and_written_anew(tmp_path, case):
-    text, message = CONFIGS[case]
-    store = task_store(tmp_path)
-    (run_dir,) = prepared(store, SPEC)
-    path = run_dir / "config.yaml"
-    whole = path.read_text()
-    path.unlink() if text is None else path.write_text(text)
-    with pytest.raises(StoreError, match=message) as error:
-        read_config(run_dir).spec_of(TASKS, run_dir)
-    assert str(path) in str(error.value) and "\n" not in str(error.value)
-    prepared(store, SPEC)
-    assert path.read_text() == whole
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a//b", "a/../../b", ".hidden/x", "a\x00"])
+def test_a_packed_name_leads_nowhere_else(name):
+    with pytest.raises(ValidationError):
+        PackedRun(run=name, files={})
+    with pytest.raises(ValidationError):
+        PackedRun(run="tasks/a", files={name: ""})
 
 
-def test_a_store_that_only_reads_sets_nothing_aside(tmp_path):
-    (run_dir,) = prepared(task_store(tmp_path), TaskSpec())
-    (run_dir / "result.json").write_text("{")
-    assert Store(tmp_path, TASKS, reads_only=True).record(TaskSpec()) is None
-    assert (run_dir / "result.json").read_text() == "{"
-    assert task_store(tmp_path).record(TaskSpec()) is None
-    assert (run_dir / "result.json.corrupt").exists()
+def test_a_damaged_packed_file_is_named(tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "digits.jsonl").write_text("{}\n")
+    with pytest.raises(StoreError, match=r"digits.jsonl, line 1 is no run: restore the file"):
+        Store(tmp_path)
+
+
+def test_pipes_links_and_large_files(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with open(tmp_path / "large", "wb") as file:
+        file.truncate(2**27)
+    for name in ("pipe", "large"):
+        with pytest.raises(StoreError, match="it is no file of a run"):
+            read_file(tmp_path / name)
+    with pytest.raises(StoreError, match="embedded null"):
+        read_file(tmp_path / "a\0b")
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "link").symlink_to("file")
+    assert read_file(tmp_path / "link") == b"x"
+    assert read_file(tmp_path / "none") is None and read_file(tmp_path / "file" / "none") is None

@@ -3,52 +3,50 @@
 import json
 import os
 import shutil
-from pathlib import Path
 
 import pytest
-import yaml
-from support.folders import flipped
-from support.tasks import TASKS, TaskSpec, prepared, task_store
+from support.folders import contents, flipped
+from support.processes import process_of, until
+from support.tasks import TaskSpec
 
-from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.errors import StoreError
-from pythae_fif.runs import verify as verify_module
-from pythae_fif.runs.claim import Claim
-from pythae_fif.runs.execute import execute
-from pythae_fif.runs.record import SEAL, _checksum
-from pythae_fif.runs.verify import KINDS_OF_FINDINGS, WRONG, verify
+from pythae_fif.runs.provenance import GitState
+from pythae_fif.runs.record import SEAL, _seal
+from pythae_fif.runs.spec import SPEC_FILE
+from pythae_fif.runs.store import PackedRun, Store
+from pythae_fif.runs.verify import FINDINGS, WRONG, Finding, verify
+from pythae_fif.runs.worker import Status, work
+
+SPEC = TaskSpec(wanted=["a", "b"])
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A store with one finished run, as if made with a clean tree and what is installed here."""
-    root = tmp_path_factory.mktemp("finished")
-    (run_dir,) = prepared(task_store(root), TaskSpec(asked=("a", "b")))
-    execute(run_dir, TASKS)
-    changed(run_dir, lambda record: record["provenance"].update(git_dirty=False))
-    return root
+    """A store with one finished run, as if made with a clean tree."""
+    store = Store(tmp_path_factory.mktemp("finished"))
+    work(SPEC, store)
+    for name in ("a.json", "b.json"):
+        path = store.folder(SPEC) / name
+        content = json.loads(path.read_text())
+        content["provenance"]["git_dirty"] = False
+        del content[SEAL]
+        path.write_text(json.dumps({**content, SEAL: _seal(content)}))
+    return store.root
 
 
 @pytest.fixture
-def run_dir(tmp_path, finished):
+def store(tmp_path, finished):
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
-    return next((tmp_path / "runs" / "tasks").iterdir())
+    return Store(tmp_path)
 
 
-def changed(folder: Path, change) -> None:
-    """Changes a record and seals it again."""
-    path = folder / "result.json"
-    content = json.loads(path.read_text())
-    change(content)
-    path.write_text(json.dumps({**content, SEAL: _checksum(content)}))
-
-
-def resealed(change):
-    return lambda folder: changed(folder, change)
+@pytest.fixture
+def folder(store):
+    return store.folder(SPEC)
 
 
 def edited(name: str, old: bytes, new: bytes):
-    def edit(folder: Path) -> None:
+    def edit(folder) -> None:
         content = (folder / name).read_bytes()
         assert old in content
         (folder / name).write_bytes(content.replace(old, new, 1))
@@ -56,167 +54,120 @@ def edited(name: str, old: bytes, new: bytes):
     return edit
 
 
-def status(**content):
-    def without_record(folder: Path) -> None:
-        (folder / "result.json").unlink()
-        (folder / "status.json").write_text(json.dumps(content))
-
-    return without_record
-
-
-def of_another(folder: Path) -> None:
-    other = dict(yaml.safe_load((folder / "config.yaml").read_text()))
-    other["spec"]["seed"] = 99
-    (folder / "config.yaml").write_text(yaml.safe_dump(other))
-
-
-def swapped_record(folder: Path) -> None:
-    resealed(lambda record: record.update(run_id="0" * 12))(folder)
-
-
 def cut(name: str):
-    def shorten(folder: Path) -> None:
-        (folder / name).write_bytes((folder / name).read_bytes()[:-40])
-
-    return shorten
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:-40])
 
 
 def flip(name: str):
     return lambda folder: (folder / name).write_bytes(flipped((folder / name).read_bytes()))
 
 
-def removed(name: str):
-    return lambda folder: (folder / name).unlink()
+def removed(*names: str):
+    return lambda folder: [(folder / name).unlink() for name in names]
 
 
 def written(name: str, text: str):
     return lambda folder: (folder / name).write_text(text)
 
 
-def texts(old: str, new: str):
-    return edited("config.yaml", old.encode(), new.encode())
+def pipe(name: str):
+    return lambda folder: ((folder / name).unlink(), os.mkfifo(folder / name))
 
 
-SEALED = {
+def without_records(**status):
+    def change(folder) -> None:
+        removed("a.json", "b.json")(folder)
+        (folder / "status.json").write_text(json.dumps(status))
+
+    return change
+
+
+def linked(name: str):
+    """The file is elsewhere, which a run would follow, too."""
+
+    def link(folder) -> None:
+        shutil.move(folder / name, folder.parent / "elsewhere")
+        (folder / name).symlink_to(folder.parent / "elsewhere")
+
+    return link
+
+
+CASES = {
     "as it was": (lambda f: None, "fine", ""),
-    "made before files were sealed": (resealed(lambda r: r.pop("files")), "unsealed", ""),
-    "cut record": (cut("result.json"), "corrupt", "cut off"),
-    "edited record": (edited("result.json", b'"answers"', b'"Answers"'), "corrupt", "was changed"),
-    "record of another run": (swapped_record, "corrupt", "of another run"),
-    "edited log": (edited("log.jsonl", b"seed=0", b"seed=1"), "corrupt", "log.jsonl"),
-    "no log": (removed("log.jsonl"), "missing", "log.jsonl"),
-    "damaged picture": (flip("picture.png"), "corrupt", "picture.png"),
-    "no picture": (removed("picture.png"), "missing", "picture.png"),
+    "a file behind a link": (linked("a.png"), "fine", ""),
+    "cut record": (cut("a.json"), "corrupt", "a.json: it is not whole"),
+    "edited record": (edited("b.json", b'"result": 0', b'"result": 1'), "corrupt", "was changed"),
+    "damaged picture": (flip("a.png"), "corrupt", "a.png"),
+    "no picture": (removed("a.png"), "missing", "a.png"),
+    "a picture that is a pipe": (pipe("a.png"), "missing", "a.png"),
+    "a record that is a pipe": (pipe("a.json"), "unreadable", "no file of a run"),
     "changed model": (flip("model/weights"), "corrupt", "model/weights"),
     "a part of the model": (removed("model/weights"), "missing", "model/weights"),
     "no model": (lambda f: shutil.rmtree(f / "model"), "no model", ""),
-    "no config": (removed("config.yaml"), "missing", "config.yaml"),
-    "neither config nor record": (
-        lambda f: (removed("config.yaml")(f), removed("result.json")(f)),
-        "missing", "config.yaml"),
-    "bad config": (written("config.yaml", "a: ["), "corrupt", "config.yaml"),
-    "config of an unknown kind": (texts("kind: tasks", "kind: others"), "corrupt", "config.yaml"),
-    "config of another": (of_another, "misplaced", "config.yaml is that of"),
-    "copied folder": (
-        lambda f: shutil.copytree(f, f.with_name("0123456789ab")),
-        "misplaced", "config.yaml is that of"),
-    "other schema": (texts("schema: 1", "schema: 0"), "other schema", "0, not 1"),
-    "finished without record": (status(state="finished"), "missing", "result.json"),
-    "failed": (status(state="failed", error="it broke"), "failed", "it broke"),
-    "a part failed": (
-        resealed(lambda r: r["answers"].pop("b")), "failed", "answers a part of what was asked"),
-    "interrupted": (status(state="interrupted"), "unfinished", "interrupted"),
-    "trained anew and interrupted": (
-        lambda f: (
-            written("log.jsonl", "")(f), written("status.json", '{"state": "interrupted"}')(f)),
-        "unfinished", "interrupted"),
-    "trained anew and failed": (
-        lambda f: (
-            written("log.jsonl", "")(f),
-            written("status.json", '{"state": "failed", "error": "no room"}')(f)),
-        "failed", "no room"),
-    "status that is a list": (
-        lambda f: (status()(f), written("status.json", "[1]")(f)), "unfinished", "no status"),
-    "no status": (
-        lambda f: (status()(f), removed("status.json")(f)), "unfinished", "no status"),
-    "dirty": (
-        resealed(lambda r: r["provenance"].update(git_dirty=True)), "dirty tree", ""),
-    "dirty, of an early version": (
-        resealed(lambda r: r["provenance"].update(git_revision="abcdefg+")),
-        "dirty tree", "abcdefg"),
-    "other version": (
-        resealed(lambda r: r["provenance"]["versions"].update(torch="0.1")),
-        "other versions", "torch 0.1 ("),
-    "package that is not here": (
-        resealed(lambda r: r["provenance"]["versions"].update(nowhere="3")),
-        "other versions", "nowhere 3 (not here)"),
-    "set aside": (written("result.json.corrupt", "?"), "set aside", "result.json.corrupt"),
-    "model set aside": (
-        lambda f: shutil.copytree(f / "model", f / "model.corrupt"), "set aside", "model.corrupt"),
+    "no specification": (removed(SPEC_FILE), "missing", SPEC_FILE),
+    "bad specification": (written(SPEC_FILE, "{"), "corrupt", SPEC_FILE),
+    "unknown kind": (edited(SPEC_FILE, b'"tasks"', b'"others"'), "corrupt", SPEC_FILE),
+    "other schema": (edited(SPEC_FILE, b'"schema": 3', b'"schema": 1'), "corrupt", "needs 3"),
+    "specification of another": (
+        written(SPEC_FILE, json.dumps(TaskSpec(seed=9).to_dict())), "misplaced", SPEC_FILE),
+    "copied folder": (lambda f: f.rename(f.with_name("0" * 12)), "misplaced", SPEC_FILE),
+    "failed": (without_records(state="failed", error="why"), "failed", "why"),
+    "never begun": (without_records(), "unfinished", "no status"),
+    "interrupted": (without_records(state="interrupted"), "unfinished", "interrupted"),
+    "called finished": (without_records(state="finished"), "missing", "called finished"),
+    "set aside": (written("a.json.corrupt", ""), "set aside", "a.json.corrupt"),
 }  # fmt: skip
 
 
-def check(root: Path, case: tuple) -> None:
-    """One finding of the wanted kind, all else fine, and nothing written."""
-    _, kind, detail = case
-    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
-    findings = verify(root, [TASKS, IMAGES])
-    (found,) = [finding for finding in findings if finding.kind == kind]
-    assert detail in found.detail
-    assert {finding.kind for finding in findings} <= {kind, "fine", "unsealed"}
-    assert before == {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+@pytest.mark.parametrize(("change", "kind", "detail"), CASES.values(), ids=CASES)
+def test_what_is_found(store, folder, change, kind, detail):
+    change(folder)
+    before = contents(store.root) if "pipe" not in detail and not change.__name__ == "pipe" else {}
+    found = verify(store.root)
+    (finding,) = [finding for finding in found if finding.kind == kind]
+    assert detail in finding.detail and finding.run.startswith("tasks/")
+    wrong = [finding.kind for finding in found if finding.kind in WRONG]
+    assert wrong == ([kind] if kind in WRONG else [])
+    if before:
+        assert contents(store.root) == before
 
 
-@pytest.mark.parametrize("name", SEALED)
-def test_every_kind_in_a_run_that_is_sealed(run_dir, tmp_path, name):
-    SEALED[name][0](run_dir)
-    check(tmp_path, SEALED[name])
+def test_a_record_of_another_run(store, folder):
+    other = TaskSpec(seed=1)
+    work(other, store)
+    shutil.copy(store.folder(other) / "a.json", folder / "a.json")
+    assert Finding("corrupt", f"tasks/{SPEC.run_id}",
+                   f"a.json: it is of run {other.run_id}, not {SPEC.run_id}") in verify(store.root)  # fmt: skip
 
 
-def test_every_kind_is_tried():
-    tried = {kind for _, kind, _ in SEALED.values()}
-    assert tried == set(KINDS_OF_FINDINGS) - {"under way", "unreadable", "packed"}
+def test_a_run_under_way(tmp_path):
+    store, spec = Store(tmp_path), TaskSpec(deed="sleep")
+    process = process_of(work, spec, store)
+    until(lambda: Status.read(store.folder(spec)).stage == "training")
+    (finding,) = verify(store.root)
+    assert (finding.kind, finding.detail) == ("under way", "training")
+    process.kill()
+    process.join()
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "result.json", "picture.png", "model/weights"])
-def test_a_file_that_may_not_be_read(run_dir, tmp_path, monkeypatch, name):
-    """Root may read all, so that the system's answer is made up."""
-
-    def refused(real):
-        def read(path, *rest):
-            if Path(path) == run_dir / name:
-                raise PermissionError(13, "Permission denied", str(path))
-            return real(path, *rest)
-
-        return read
-
-    monkeypatch.setattr("pythae_fif.files.open", refused(open), raising=False)
-    monkeypatch.setattr(Path, "read_bytes", refused(Path.read_bytes))
-    (found,) = verify(tmp_path, [TASKS])
-    assert (found.kind, found.detail) == ("unreadable", f"{name}: Permission denied")
-    assert found.kind in WRONG
+def test_a_packed_run(store, folder):
+    names = ("a.json", "b.json", SPEC_FILE)
+    files = {name: json.loads((folder / name).read_text()) for name in names}
+    line = PackedRun(run=f"tasks/{SPEC.run_id}", files=files).model_dump_json()
+    shutil.rmtree(folder.parent)
+    (store.runs / "tasks.jsonl").write_text(line + "\n")
+    assert [finding.kind for finding in verify(store.root)] == ["fine", "packed"]
+    (store.runs / "tasks.jsonl").write_text(line.replace('"result":0', '"result":1', 1) + "\n")
+    assert [finding.kind for finding in verify(store.root)] == ["corrupt", "packed"]
 
 
-def test_a_folder_that_may_not_be_read(run_dir, tmp_path, monkeypatch):
-    scandir = os.scandir
-
-    def refused(path):
-        if path in (run_dir, str(run_dir)):
-            raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)
-
-    monkeypatch.setattr(verify_module.os, "scandir", refused)
-    (found,) = verify(tmp_path, [TASKS])
-    assert (found.kind, found.run) == ("unreadable", f"tasks/{run_dir.name}")
+def test_code_that_no_revision_holds(tmp_path, monkeypatch):
+    monkeypatch.setattr("pythae_fif.runs.provenance.git_state", lambda: GitState("abc", True))
+    work(TaskSpec(), Store(tmp_path))
+    assert Finding("dirty tree", f"tasks/{TaskSpec().run_id}", "abc") in verify(tmp_path)
 
 
-def test_run_under_way(run_dir, tmp_path):
-    status(state="running", stage="training")(run_dir)
-    with Claim(run_dir):
-        (found,) = verify(tmp_path, [TASKS])
-    assert (found.kind, found.detail) == ("under way", "training")
-
-
-def test_no_runs(tmp_path):
+def test_every_kind_has_a_meaning_and_no_runs_is_an_error(tmp_path):
+    assert set(WRONG) <= set(FINDINGS)
     with pytest.raises(StoreError, match="holds no runs: the folder that --results names"):
-        verify(tmp_path / "nowhere", [TASKS])
+        verify(tmp_path)

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import yaml
-
-from pythae_fif.benchmark.config import load_experiment
 from pythae_fif.benchmark.inputs import load_splits
 from pythae_fif.runs.kind import Environment
+
+from pythae_fif.benchmark.config import load_experiment
 
 PROFILE = {
     "note": "a test", "epochs": 1, "batch_size": 50, "learning_rate": 1e-3, "num_samples": 20,

@@ -7,7 +7,9 @@ from multiprocessing.process import BaseProcess
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["pythae_fif.benchmark.run", "matplotlib.figure", "torch._dynamo"])
+CONTEXT.set_forkserver_preload(
+    ["pythae_fif.benchmark.image_run", "matplotlib.figure", "torch._dynamo"]
+)
 
 
 def process_of(target: Callable[..., Any], *arguments: Any) -> BaseProcess:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from pythae_fif.benchmark.run import IMAGES
 
 from pythae_fif.benchmark.config import Experiment, load_experiment
 from pythae_fif.benchmark.plan import RunSpec
 from pythae_fif.benchmark.record import DataUsed, ImageRecord, Training
-from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.benchmark.selection import Result
 from pythae_fif.data import Splits
 from pythae_fif.evaluation import CodeScores

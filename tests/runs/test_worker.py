@@ -1,0 +1,154 @@
+"""One run in its folder: done once, by one process, resumed, and nothing foreign is used."""
+
+import dataclasses
+import json
+import os
+import shutil
+
+import pytest
+from support.folders import contents
+from support.processes import process_of, until
+from support.tasks import ONCE, TaskSpec
+
+from pythae_fif.errors import FIFError, StoreError
+from pythae_fif.runs.spec import SPEC_FILE
+from pythae_fif.runs.store import Store
+from pythae_fif.runs.worker import STATUS_FILE, Run, Status, is_locked, work
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path)
+
+
+def test_a_run_that_is_done_is_not_done_again(store):
+    spec = TaskSpec(seed=3)
+    work(spec, store, command="a command")
+    before = contents(store.folder(spec))
+    assert store.record(spec, "a.json", int).provenance.command == "a command"
+    (store.folder(spec) / ONCE).write_text("fail")
+    work(spec, store)
+    assert (store.folder(spec) / ONCE).exists()
+    (store.folder(spec) / ONCE).unlink()
+    assert contents(store.folder(spec)) == before
+    assert Status.read(store.folder(spec)) == Status("finished", share=1.0, attempt=1)
+
+
+def test_a_further_record_leaves_the_others(store):
+    spec = TaskSpec()
+    work(spec, store)
+    before = contents(store.folder(spec))
+    work(TaskSpec(wanted=["a", "b"]), store)
+    after = contents(store.folder(spec))
+    assert after["a.json"] == before["a.json"] and "b.json" in after
+
+
+@pytest.mark.parametrize("deed", ["fail", "partly"])
+def test_a_failure_is_told_and_mended_by_the_next_start(store, deed):
+    spec = TaskSpec(wanted=["a", "b"])
+    folder = store.folder(spec)
+    folder.mkdir(parents=True)
+    (folder / ONCE).write_text(deed)
+    with pytest.raises((ValueError, FIFError)):
+        work(spec, store)
+    status = Status.read(folder)
+    assert status.state == "failed" and str(folder) not in status.error + status.traceback
+    assert status.error in ("ValueError: broken in model", "half of it is missing")
+    assert f"_{deed}" in status.traceback and not store.is_done(spec)
+    work(spec, store)
+    assert store.is_done(spec)
+    assert Status.read(folder) == Status("finished", share=1.0, attempt=2)
+
+
+@pytest.mark.parametrize("damage", ["cut", "another", "pipe"])
+def test_what_is_not_whole_or_another_s_is_set_aside(store, damage, caplog):
+    spec, other = TaskSpec(seed=1), TaskSpec(seed=2)
+    work(spec, store), work(other, store)
+    path = store.folder(spec) / "a.json"
+    if damage == "cut":
+        path.write_bytes(path.read_bytes()[:-30])
+    elif damage == "another":
+        shutil.copy(store.folder(other) / "a.json", path)
+    else:
+        path.unlink()
+        os.mkfifo(path)
+        with pytest.raises(StoreError, match="it is no file of a run"):
+            store.is_done(spec)
+        return
+    kept = path.read_bytes()
+    assert not store.is_done(spec)
+    work(spec, store)
+    assert store.is_done(spec) and path.with_name("a.json.corrupt").read_bytes() == kept
+    assert "a.json is not used" in caplog.text and "set aside as a.json.corrupt" in caplog.text
+
+
+def test_a_specification_that_was_lost_or_edited_is_written_anew(store):
+    spec = TaskSpec()
+    work(spec, store)
+    path = store.folder(spec) / SPEC_FILE
+    path.unlink()
+    work(spec, store)
+    assert json.loads(path.read_text()) == spec.to_dict()
+
+
+def test_half_files_of_a_killed_process_are_removed(store):
+    spec = TaskSpec()
+    folder = store.folder(spec) / "model.1234.tmp"
+    folder.mkdir(parents=True)
+    (folder / "weights").write_text("half")
+    (folder.parent / "a.json.1234.tmp").write_text("half")
+    work(spec, store)
+    assert not [*store.folder(spec).rglob("*.tmp")]
+
+
+def test_one_process_at_a_time(store):
+    """The second waits, and has nothing to do once the first is done."""
+    spec = TaskSpec(deed="nap")
+    processes = [process_of(work, spec, store) for _ in range(3)]
+    until(lambda: is_locked(store.folder(spec)))
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert not is_locked(store.folder(spec))
+    assert Status.read(store.folder(spec)).attempt == 1
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b'{"state": 3}', b'{"stat": "x"}', b'{"share": "x"}', b"\xff", b"[" * 10_000],
+)
+def test_a_status_that_is_damaged_is_as_if_never_written(tmp_path, content):
+    (tmp_path / STATUS_FILE).write_bytes(content)
+    assert Status.read(tmp_path) == Status()
+
+
+def test_a_checksum_is_of_the_bytes_as_they_were_written(store):
+    """What changes a file between its writing and the record's is noticed by `verify`."""
+    spec = TaskSpec()
+    run = Run(spec, store)
+    run.write("a.png", b"right")
+    (run.folder / "a.png").write_bytes(b"wrong")
+    record = run.save("a.json", 1, files=["a.png"])
+    run.write("b.png", b"right")
+    assert run.save("b.json", 1, files=["b.png"]).files["b.png"] == record.files["a.png"]
+
+
+def test_a_clock_that_is_set_back_makes_no_negative_time(store, monkeypatch):
+    run = Run(TaskSpec(), store)
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    assert run.save("a.json", 1).provenance.seconds >= 0
+
+
+def test_a_run_that_was_planned_for_a_gpu_ends_without_one(store, capfd):
+    from pythae_fif.runs.worker import Task
+
+    task = Task(TaskSpec(), store.root, needs_gpu=True)
+    process = process_of(task, 1)
+    process.join()
+    assert process.exitcode == 1
+    status = Status.read(store.folder(task.spec))
+    assert status.error == "the run was planned for a GPU, and torch sees none here"
+    assert not store.is_done(task.spec)
+    process = process_of(dataclasses.replace(task, needs_gpu=False), 1)
+    process.join()
+    assert store.is_done(task.spec)
