@@ -176,7 +176,7 @@ class ImageSpec(Spec):
                 continue
             run.tell(f"sampler {sampler}", 0.9 + 0.1 * number / len(self.samplers))
             try:
-                samples, classes = self._samples(sampler, model, codes, labels)
+                samples, classes = self.sample(sampler, model, codes, labels)
                 scores = score_samples(
                     samples, extractor, references, seed=self.seed, training=known
                 )
@@ -190,7 +190,7 @@ class ImageSpec(Spec):
         for sampler, cause in failures.items():
             raise FIFError(f"sampler {sampler}: {line_of(cause)}") from cause
 
-    def _samples(
+    def sample(
         self, sampler: str, model: BaseAE, codes: torch.Tensor, labels: Mapping[str, np.ndarray]
     ) -> tuple[torch.Tensor, np.ndarray | None]:
         """Samples, and of a conditional model the class of each."""
@@ -334,15 +334,20 @@ def _evaluate(
     run.save("evaluation.json", evaluation, files=pictures)
 
 
-def load_splits(spec: ImageSpec, progress: OnCount | None = None) -> Splits:
+def load_splits(
+    dataset: str,
+    image_size: int | None,
+    settings: Settings,
+    where: Where,
+    progress: OnCount | None = None,
+) -> Splits:
     """The data of runs, cut to the sizes of their settings; runs find them by hash."""
-    settings, where = spec.settings, spec.where
     whole = load(
         Request(
-            spec.dataset,
+            dataset,
             where.data_root,
             data=where.data,
-            image_size=spec.image_size,
+            image_size=image_size,
             crop=settings.crop,
             download=not where.offline,
             skip_undecodable=where.skip_undecodable,
@@ -360,7 +365,7 @@ def _splits_of(spec: ImageSpec) -> Splits:
     planned = open_splits(spec.data_hash, spec.labels_hash)
     if planned is not None and planned.name == spec.dataset:
         return planned
-    splits = load_splits(spec)
+    splits = load_splits(spec.dataset, spec.image_size, spec.settings, spec.where)
     _require_planned(f"the data of {spec.dataset}", splits.content_hash, spec.data_hash)
     return splits
 

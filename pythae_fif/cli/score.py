@@ -2,35 +2,37 @@
 
 __all__ = ["score_command"]
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import torch
 from PIL import Image
-from pythae.models import AutoModel, BaseAE
+from pythae.models import AutoConfig, AutoModel, BaseAE
 from pythae.samplers import NormalSampler
 from torch import Tensor
 
-from pythae_fif.benchmark.config import ExtractorName, Seed
-from pythae_fif.benchmark.settings import AtLeastTen
-from pythae_fif.cli.parsing import Parser, add_flags
-from pythae_fif.cli.terminal import Terminal
+from pythae_fif.benchmark.config import AtLeastTen, ExtractorName, Seed
+from pythae_fif.benchmark.image_run import ImageSpec
+from pythae_fif.cli.display import Terminal
+from pythae_fif.cli.flags import Parser, add_flags
 from pythae_fif.data.arrays import read_npz, to_uint8
 from pythae_fif.data.images import decode_files, find_images
 from pythae_fif.data.splits import by_sides
 from pythae_fif.device import default_device
-from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.errors import ConfigError, DataError, StoreError
 from pythae_fif.evaluation import Reference, build_extractor, score_samples
-from pythae_fif.evaluation.distances import SUBSET_SIZE
 from pythae_fif.files import write_json
 from pythae_fif.models.saved import loading
-from pythae_fif.runs.folder import STATUS
+from pythae_fif.runs.spec import SPEC_FILE, read_spec
+from pythae_fif.runs.store import read_file
 from pythae_fif.sampling.samplers import draw
 from pythae_fif.validation import AtLeastOne, Checked, Flag, read_checked
 
 REFERENCE = "reference"
 MODEL = "model_config.json"
 """The file by which the folder of a saved model is known."""
+KNOWN_CODE = ("pythae", "pythae_fif")
 
 
 class ScoreFlags(Checked):
@@ -43,14 +45,16 @@ class ScoreFlags(Checked):
     seed: Annotated[Seed, Flag("of samples and subsets", "SEED")] = 0
     extractor_weights: Annotated[str | None, Flag("if they are elsewhere", "FILE")] = None
     offline: Annotated[bool, Flag("never download")] = False
+    trust: Annotated[bool, Flag("open a model's pickles, which can run any code")] = False
     to_json: Annotated[str | None, Flag("write the scores there", "FILE")] = None
 
 
-def score_command(words: list[str]) -> int:
-    """Prints the scores of samples against a reference; 0.
+def score_command(words: list[str]) -> bool:
+    """Prints the scores of samples against a reference; True.
 
     Raises:
-        ConfigError: An unknown flag or value, or weights or packages that are missing.
+        ConfigError: An unknown flag or value, weights or packages that are missing, or a model that
+            is a pickle.
         DataError: What is not there, or no images.
     """
     parser = Parser("score", "Scores samples against a reference, each a folder of images or .npz.")
@@ -60,26 +64,20 @@ def score_command(words: list[str]) -> int:
     given = parser.given(words)
     samples, reference = (Path(given.pop(name)).expanduser() for name in ("samples", REFERENCE))
     flags = read_checked(ScoreFlags, given, "score", flags=given)
+    known = None if flags.training is None else Path(flags.training).expanduser()
+    for path in filter(None, (samples, reference, known)):
+        if not path.exists():
+            raise DataError(f"{path}: no such file or folder")
     if (samples / "model" / MODEL).is_file():  # a run's folder
         samples /= "model"
-    is_model = (samples / MODEL).is_file()
-    known = None if flags.training is None else Path(flags.training).expanduser()
-    paths = [reference, *([] if is_model else [samples]), *([known] if known else [])]
-    if absent := [path for path in (samples, *paths) if not path.exists()]:
-        raise DataError(f"{absent[0]}: no such file or folder")
-    if "num_samples" in given and not is_model:
-        raise ConfigError(f"--num-samples: is for a saved model, and {samples} is none")
-    if flags.image_size is not None and all(path.is_file() for path in paths):
-        raise ConfigError("--image-size: is for folders of images; those of a file keep their size")
-    model: BaseAE | None = None
-    shape: tuple[int, ...] = ()
-    if is_model:
+    model = None
+    if (samples / MODEL).is_file():
         with loading(samples):
-            model = AutoModel.load_from_folder(str(samples))
-        shape = tuple(model.model_config.input_dim or ())
-    size = flags.image_size or (shape[-1] if len(shape) == 3 else None)
-    held = _images(reference, size)
-    held = _with_channels(held, 1) if shape[:1] == (1,) else held
+            model = _load_model(samples, flags.trust)
+    elif "num_samples" in given:
+        raise ConfigError(f"--num-samples: is for a saved model, and {samples} is none")
+    shape = tuple(model.model_config.input_dim) if model is not None else ()
+    held = _images(reference, flags.image_size or (shape[-1] if shape else None), shape[:1])
     extractor = build_extractor(
         flags.extractor,
         tuple(held.shape[1:]),
@@ -87,69 +85,100 @@ def score_command(words: list[str]) -> int:
         weights=flags.extractor_weights,
         download=not flags.offline,
     )
-    size, channels = size or held.shape[-1], held.shape[1]
-    trained = None if known is None else _with_channels(_images(known, size, "train"), channels)
-    if model is not None:
-        torch.manual_seed(flags.seed)
-        sampler = NormalSampler(model.to(default_device()).eval())
-        drawn = torch.cat([part.cpu() for part in draw(sampler, flags.num_samples)])
-    else:
-        drawn = _with_channels(_images(samples, size), channels)
-    for path, images in ((samples, drawn), (known, trained)):
-        if images is not None and extractor.image_shape not in (None, tuple(images.shape[1:])):
+    size, channels = held.shape[-1], tuple(held.shape[1:2])
+    drawn = _images(samples, size, channels) if model is None else _draw(model, flags)
+    trained = None if known is None else _images(known, size, channels, "train")
+    for name, images in ((samples, drawn), (known, trained)):
+        if images is not None and images.shape[1:] != held.shape[1:]:
             sides = by_sides(images.shape[1:]), by_sides(held.shape[1:])
-            raise DataError(f"{path} has images of {sides[0]}, {reference} of {sides[1]}")
-    references = {REFERENCE: Reference.of(held, extractor)}
+            raise DataError(f"{name} has images of {sides[0]}, {reference} of {sides[1]}")
     training = None if trained is None else Reference.of(trained, extractor)
+    references = {REFERENCE: Reference.of(held, extractor)}
     scores = score_samples(drawn, extractor, references, seed=flags.seed, training=training)
-    near, kernel = scores.neighbours[REFERENCE], scores.kernel[REFERENCE]
-    distance, errors = scores.frechet[REFERENCE], scores.frechet_error or {}
-    shown = {scores.distance_name: f"{distance:.4f} ± {errors[REFERENCE]:.4f}"}
-    if scores.score is not None:
-        shown[str(scores.score_name)] = f"{scores.score.mean:.4f} ± {scores.score.std:.4f}"
-    # equal sets of no more than a subset's size have one subset, and no spread
-    one_subset = scores.num_samples == len(held) <= SUBSET_SIZE
-    shown["kernel distance"] = f"{kernel.mean:.6f}" + f" ± {kernel.std:.6f}" * (not one_subset)
-    shown |= {name: f"{value:.4f}" for name, value in vars(near).items()}
-    if scores.memorisation is not None:
-        shown["nearer to training"] = f"{scores.memorisation.nearer[REFERENCE]:.4f}"
-        shown["authenticity"] = f"{scores.memorisation.authenticity:.4f}"
-    shown["samples, references"] = f"{scores.num_samples:,}, {len(held):,}"
-    console = Terminal(highlight=False)
-    for name, text in shown.items():
-        console.print(f"{name:20} {text}", markup=False)
+    Terminal().say(str(scores))
     if flags.to_json is not None:
         write_json(Path(flags.to_json).expanduser(), scores.to_dict())
-    return 0
+    return True
 
 
-def _with_channels(images: Tensor, channels: int) -> Tensor:
-    """Grey images with so many channels; those of a grey file in a folder are read as RGB."""
-    if images.shape[1] == channels:
-        return images
-    grey = all(bool((part == part[:, :1]).all()) for part in images.split(1024))
-    return images[:, :1].expand(-1, channels, -1, -1) if grey else images
+def _load_model(folder: Path, trust: bool) -> BaseAE:
+    """A saved model. No file of its folder runs code, unless it is trusted.
+
+    Raises:
+        ConfigError: It cannot be had without opening a pickle, and is not trusted.
+    """
+    weights = torch.load(folder / "model.pt", map_location="cpu", weights_only=not trust)
+    spec = _spec_of(folder.parent)
+    if spec is not None and (trust or _is_known(spec)):
+        input_dim = json.loads((folder / MODEL).read_text())["input_dim"]
+        model = spec.build(tuple(input_dim))
+        model.load_state_dict(weights["model_state_dict"])
+        return model
+    ours = type(AutoConfig.from_json_file(str(folder / MODEL))).__module__.startswith("pythae_fif.")
+    pickles = sorted(folder.glob("*.pkl"))
+    if pickles and not (trust or ours):
+        raise ConfigError(
+            f"{pickles[0]} can run any code when it is opened: --trust opens it, if you trust "
+            "whoever wrote it"
+        )
+    # A model of ours looks itself, and needs no pickle where its networks can be rebuilt.
+    return AutoModel.load_from_folder(str(folder), **({"trust": trust} if ours else {}))
 
 
-def _images(path: Path, size: int | None, split: str = "test") -> Tensor:
-    """The images of a folder, RGB and resized, or of an .npz file, as uint8 (N, C, H, W)."""
+def _spec_of(folder: Path) -> ImageSpec | None:
+    """The specification of a run's folder; None where there is none."""
+    try:
+        spec = read_spec(read_file(folder / SPEC_FILE) or b"")
+    except StoreError:
+        return None
+    return spec if isinstance(spec, ImageSpec) else None
+
+
+def _is_known(spec: ImageSpec) -> bool:
+    """Whether all code that a specification names is Pythae's or ours."""
+    named = spec.classes
+    paths = (named.model, named.config, named.networks, named.discriminator)
+    return all(path is None or path == "own" or path.split(".")[0] in KNOWN_CODE for path in paths)
+
+
+def _draw(model: BaseAE, flags: ScoreFlags) -> Tensor:
+    """Samples from the standard normal."""
+    torch.manual_seed(flags.seed)
+    sampler = NormalSampler(model.to(default_device()).eval())
+    return torch.cat([part.cpu() for part in draw(sampler, flags.num_samples)])[: flags.num_samples]
+
+
+def _images(
+    path: Path, size: int | None, channels: tuple[int, ...] = (), split: str = "test"
+) -> Tensor:
+    """The images of a folder, resized, or of an .npz file, as uint8 (N, C, H, W).
+
+    Args:
+        path: The folder or file.
+        size: Side of the images of a folder; None for that of the first.
+        channels: Those wanted, if known: a grey file in a folder is read as RGB.
+        split: Key of a file that has several.
+    """
     if path.is_file():
         arrays = {key: array for key, array in read_npz(path).items() if array.ndim in (3, 4)}
         key = next((k for k in ("data", split, *arrays) if k in arrays), None)
         if key is None:
             raise DataError(f"{path}: has no images")
-        return torch.from_numpy(to_uint8({key: arrays[key]}, path, faint=True)[key])
-    if (path / "config.yaml").is_file() and (path / STATUS).is_file():
-        raise DataError(f"{path}: the run has no model to score")
-    if not (names := find_images(path)):
-        raise DataError(f"{path}: neither a folder of images, an .npz file nor a saved model")
-    if size is None:
+        images = torch.from_numpy(to_uint8({key: arrays[key]}, path, faint=True)[key])
+    else:
+        names = find_images(path)
+        if not names:
+            raise DataError(f"{path}: neither a folder of images, an .npz file nor a saved model")
         try:
             with Image.open(path / names[0]) as first:
-                size = min(first.size)
+                side = min(first.size)
         except (OSError, Image.DecompressionBombError) as error:
             raise DataError(f"{path / names[0]}: cannot be decoded") from error
-    decoded = decode_files(path, names, image_size=size)
-    if len(decoded.failed):
-        raise DataError(f"{path / names[decoded.failed[0]]}: cannot be decoded")
-    return torch.from_numpy(decoded.images)
+        decoded = decode_files(path, names, image_size=size or side)
+        if len(decoded.failed):
+            raise DataError(f"{path / names[decoded.failed[0]]}: cannot be decoded")
+        images = torch.from_numpy(decoded.images)
+    if not channels or images.shape[1:2] == channels:
+        return images
+    grey = all(bool((part == part[:, :1]).all()) for part in images.split(1024))
+    return images[:, :1].expand(-1, *channels, -1, -1) if grey else images

@@ -16,8 +16,6 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-
 from pythae_fif.runs.record import Provenance
 
 PACKAGES = (
@@ -43,6 +41,8 @@ def provenance(
         attempts: Starts of the run.
         command: As of :func:`command_line`.
     """
+    import torch  # here, for `--help` needs none of it
+
     on_gpu = device.startswith("cuda")
     name = torch.cuda.get_device_name() if on_gpu else processor()
     gpu_memory = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None
@@ -95,6 +95,7 @@ def processor() -> str:
 
 def _allow_tf32() -> dict[str, bool]:
     """What could use TF32 in this process; from PyTorch 2.9 on a new attribute says it."""
+    import torch
 
     def allowed(module: Any) -> bool:
         new = getattr(module, "fp32_precision", None)

@@ -19,8 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import filelock
-import torch
-from threadpoolctl import threadpool_limits
 
 from pythae_fif.errors import ConfigError, FIFError, StoreError, first_line
 from pythae_fif.files import TEMPORARY, json_text, set_aside, stored, write_bytes
@@ -201,6 +199,9 @@ class Task:
             KeyboardInterrupt, FIFError: As of :func:`work`.
             ConfigError: It was planned for a GPU, and there is none.
         """
+        import torch  # here, for `--help` needs none of it
+        from threadpoolctl import threadpool_limits
+
         store = Store(self.root)
         folder = store.folder(self.spec)
         with stored(f"write {folder}"):

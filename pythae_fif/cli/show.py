@@ -1,0 +1,102 @@
+"""`list` and `verify`: what there is to choose from, and what in a store can be trusted."""
+
+__all__ = ["list_command", "verify_command"]
+
+from collections import Counter
+from pathlib import Path
+
+from rich import box
+from rich.markup import escape
+from rich.table import Table
+
+from pythae_fif.benchmark.models import configs_dir, names_in, read_entry, read_yaml
+from pythae_fif.cli.display import Terminal
+from pythae_fif.cli.flags import Parser
+from pythae_fif.data.names import DATASETS
+from pythae_fif.errors import ConfigError, counted
+from pythae_fif.evaluation.names import EXTRACTORS
+from pythae_fif.nn.names import ARCHITECTURES
+from pythae_fif.sampling import SAMPLERS
+from pythae_fif.studies import study as studies
+
+SHOWN = 3
+
+
+def list_command(words: list[str]) -> bool:
+    """Prints what there is to choose from; True."""
+    Parser("list", "Shows what there is to choose from.").given(words)
+    console = Terminal()
+    groups: dict[str, dict[str, str]] = {
+        "data sets (--dataset)": {name: _of_data(name) for name in DATASETS},
+        "data sets of studies (--dataset)": {
+            study: ", ".join(name for name, of in studies.DATASETS.items() if of == study)
+            for study in dict.fromkeys(studies.DATASETS.values())
+        },
+        "studies (study NAME)": {name: of.description for name, of in studies.STUDIES.items()},
+        "tables (--table)": {"2": "injective flows under one wall clock, on any data set"},
+        "architectures (--arch)": dict(ARCHITECTURES),
+        "models (--models; --dry-run shows their configurations)": {
+            name: _of_model(name) for name in names_in("models")
+        },
+        "samplers (--samplers)": {name: of.line for name, of in SAMPLERS.items()},
+        "extractors (--extractor)": dict(EXTRACTORS),
+    }
+    for heading, entries in groups.items():
+        console.print(f"[bold]{heading}[/]")
+        table = Table.grid(padding=(0, 2))
+        for name, line in entries.items():
+            table.add_row(f"  {name}", escape(line))
+        console.print(table)
+    return True
+
+
+def _of_data(name: str) -> str:
+    return str(read_yaml(configs_dir() / f"{name}.yaml")["description"])
+
+
+def _of_model(name: str) -> str:
+    """Label, what its configurations differ in, samplers if it has not the usual ones, source."""
+    try:
+        entry = read_entry(name)
+    except ConfigError as error:  # one broken file costs none of the others
+        return f"cannot be used: {error}"
+    choices = entry.choices()
+    varied = ", ".join(dict.fromkeys(key for choice in choices for key in choice))
+    grid = f"{counted(len(choices), 'configuration')}{varied and ' of '}{varied}"
+    own = [] if "normal" in entry.samplers else [f"samplers {', '.join(entry.samplers)}"]
+    return "; ".join([entry.label, grid, *own, entry.source.partition(";")[0]])
+
+
+def verify_command(words: list[str]) -> bool:
+    """Reads a store and prints what was found; whether nothing is wrong."""
+    parser = Parser("verify", "Re-reads a store of results and changes nothing.")
+    parser.add_argument("results", metavar="RESULTS", help="a folder that --results named")
+    root = Path(parser.given(words)["results"]).expanduser()
+    import pythae_fif.benchmark.image_run  # noqa: F401 - the kinds of runs, which import torch
+    from pythae_fif.runs.verify import FINDINGS, WRONG, verify
+
+    studies.import_studies()
+    findings = verify(root)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
+    for heading in ("", "runs", "what it is, and where"):
+        table.add_column(heading, justify="right" if heading == "runs" else "left")
+    for kind, meaning in FINDINGS.items():
+        found = [finding for finding in findings if finding.kind == kind]
+        if not found:
+            continue
+        lines = [meaning]
+        if kind == "dirty tree":  # one revision made many runs
+            counts = Counter(finding.detail for finding in found).most_common(SHOWN)
+            lines += [f"  {detail}: {count}" for detail, count in counts]
+        elif kind != "fine":
+            lines += [f"  {f.run}" + (f": {f.detail}" if f.detail else "") for f in found[:SHOWN]]
+            lines += [f"  and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+        colour = "red" if kind in WRONG else "green" if kind == "fine" else "default"
+        runs = f"{len({finding.run for finding in found}):,}"
+        table.add_row(f"[{colour}]{kind}[/]", runs, escape("\n".join(lines)))
+    wrong = sum(finding.kind in WRONG for finding in findings)
+    verdict = f"[red]{wrong} of them wrong[/]" if wrong else "[green]nothing is wrong[/]"
+    console = Terminal()
+    console.print(table)
+    console.print(f"{counted(len({finding.run for finding in findings}), 'run')} read, {verdict}")
+    return not wrong
