@@ -326,9 +326,10 @@ def load_experiment(
 
 def _name_models(values: dict[str, Any]) -> None:
     """Reads the entries of the models; one's own file has the name of its stem from here on."""
+    for key in ("models", "samplers"):
+        if not isinstance(values[key], list) or not all(isinstance(w, str) for w in values[key]):
+            raise ConfigError(f"{key}={values[key]!r}: a list of names is needed")
     words, asked = values["models"], values["samplers"]
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-        raise ConfigError(f"models={words!r}: a list of names is needed")
     if words == ["all"]:
         entries = {name: read_entry(name) for name in all_models()}
         samplers = list(SAMPLERS) if asked == ["all"] else asked

@@ -101,14 +101,16 @@ def _check_buildable(spec: ImageSpec, input_dim: tuple[int, ...], networks: bool
     Without weights where that can be; some networks read numbers of tensors, which need some.
     """
     where = f"model {spec.model}"
-    config_class = import_named(spec.classes.config)
+    config_class = None
     try:
+        config_class = import_named(spec.classes.config)
         known = [field.name for field in dataclasses.fields(config_class) if field.init]
         if unknown := [key for key in spec.parameters if key not in known]:
             # Pythae's classes would drop it.
             raise ValueError(f"unknown key {unknown[0]!r}: {did_you_mean(unknown[0], known)}")
         config_class(input_dim=input_dim, latent_dim=spec.latent_dim, **spec.parameters)
         if networks:
+            import_named(spec.classes.trainer)
             with contextlib.suppress(RuntimeError), torch.device("meta"):
                 spec.build(input_dim)
                 return

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import ValidationError
+from typing_extensions import Self
 
 from pythae_fif.errors import StoreError
 from pythae_fif.validation import Checked
@@ -63,6 +64,13 @@ class Spec(Checked):
     def run(self, run: "Run") -> None:
         """Does what is missing of the outputs, and saves them by :meth:`Run.save`."""
         raise NotImplementedError
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's, without the id and other cached properties of the original."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in copied.__dict__.keys() - type(self).model_fields.keys():
+            del copied.__dict__[name]
+        return copied
 
     def __hash__(self) -> int:
         return hash(self.run_id)

@@ -3,13 +3,13 @@
 import types
 
 import pytest
+from pythae_fif.benchmark.inputs import load_splits
+from pythae_fif.benchmark.run import IMAGES
+from pythae_fif.runs.kind import Environment
 from support.reference import REFERENCE, lines
 
 from pythae_fif.benchmark.config import experiment_file, load_experiment
-from pythae_fif.benchmark.inputs import load_splits
 from pythae_fif.benchmark.plan import expand
-from pythae_fif.benchmark.run import IMAGES
-from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.store import Store
 
 TABLE_2 = {"profile": "table2-quick", "wall_clock": "5min"}

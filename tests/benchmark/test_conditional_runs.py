@@ -1,6 +1,6 @@
-"""A model that is told the labels: planned, trained, sampled class by class, drawn."""
+"""A model that is told the labels: trained, sampled class by class, drawn."""
 
-import dataclasses
+import io
 
 import numpy as np
 import pytest
@@ -8,17 +8,16 @@ import torch
 from PIL import Image
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder
-from support.experiments import ENVIRONMENT, tiny
+from support.experiments import WHERE, splits_of, tiny
 
-import pythae_fif.benchmark.run as run_module
-from pythae_fif.benchmark.estimate import training_seconds
-from pythae_fif.benchmark.plan import Announced, expand, rebuild_model
-from pythae_fif.benchmark.run import IMAGES, labels_of
-from pythae_fif.benchmark.sheets import write_samples
-from pythae_fif.errors import ConfigError, DataError, FIFError
+import pythae_fif.benchmark.image_run as run_module
+from pythae_fif.benchmark.pictures import samples_picture
+from pythae_fif.benchmark.plan import expand
+from pythae_fif.benchmark.record import ImageResult
+from pythae_fif.errors import DataError
 from pythae_fif.models import FIF, FIFConfig
-from pythae_fif.runs.execute import execute
 from pythae_fif.runs.store import Store
+from pythae_fif.runs.worker import Run, work
 from pythae_fif.sampling.models import embed, reconstruct
 from pythae_fif.sampling.samplers import generate_by_class
 
@@ -26,72 +25,39 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:scores of"),
     pytest.mark.usefixtures("one_thread"),
 ]
-FLAGS = {"models": ["fif_conditional", "fif"], "beta": [5.0], "hutchinson_samples": [1]}
+FLAGS = {"models": ["fif_conditional"], "beta": [5.0], "hutchinson_samples": [1]}
 
 
-def test_classes_and_labels_define_the_run(tmp_path):
-    experiment, splits = tiny(tmp_path, FLAGS)
-    conditional, plain = expand(experiment, splits)
-    assert conditional.parameters["condition_dim"] == 10
-    assert conditional.configuration == plain.configuration == "beta=5, hutchinson_samples=1"
-    assert (conditional.labels_hash, plain.labels_hash) == (splits.labels_hash, None)
-    assert type(conditional).from_dict(conditional.to_dict()) == conditional
-    others = {split: 9 - of_split for split, of_split in splits.labels.items()}
-    relabelled = dataclasses.replace(splits, labels=others)
-    other, same = expand(experiment, relabelled)
-    assert other.run_id != conditional.run_id and same.run_id == plain.run_id
-    assert labels_of(conditional, splits) == splits.labels and labels_of(plain, splits) == {}
-    with pytest.raises(FIFError, match="labels of digits changed since the plan"):
-        labels_of(conditional, relabelled)
+def test_trains_samples_and_draws_class_by_class(tmp_path):
+    flags = FLAGS | {"samplers": ["normal", "gmm"]}
+    experiment = tiny(tmp_path, flags, num_samples=100, epochs=2)
+    splits, store = splits_of(experiment), Store(tmp_path / "results")
+    (spec,) = expand(experiment, splits, WHERE)
+    work(spec, store)
+    result = ImageResult.read(store, spec)
+    assert set(result.scores) == {"normal", "gmm"} and store.is_done(spec)
+    drawn = Image.open(io.BytesIO(store.read(spec, "samples-gmm.png")))
+    assert drawn.size == (16 * 8, 10 * 8)
+    with pytest.raises(DataError, match="labels of digits changed since the plan"):
+        work(spec.model_copy(update={"labels_hash": "0" * 16}), store)
 
-
-@pytest.mark.parametrize("labelled", [False, None])
-def test_needs_labels(tmp_path, labelled):
-    experiment, splits = tiny(tmp_path, FLAGS)
-    data = Announced((1, 8, 8)) if labelled is None else dataclasses.replace(splits, labels=None)
-    with pytest.raises(ConfigError, match="fif_conditional is told class labels, and digits has"):
-        expand(experiment, data)
-
-
-def test_trains_samples_and_draws_class_by_class(tmp_path, monkeypatch):
-    experiment, splits = tiny(
-        tmp_path, FLAGS | {"samplers": ["normal", "gmm"]}, num_samples=100, epochs=2
-    )
-    spec = expand(experiment, splits)[0]
-    assert training_seconds(spec, splits) > 0
-    store = Store(tmp_path / "results", IMAGES)
-    run_dir = store.prepare(spec, ENVIRONMENT)
-    record = execute(run_dir, IMAGES)
-    assert set(record.scores) == {"normal", "gmm"} and store.is_done(spec)
-    pictures = {"classes-normal.png", "classes-gmm.png", "reconstructions.png", "latents.png"}
-    assert pictures < record.files.keys()
-    drawn = (run_dir / "classes-gmm.png").read_bytes()
-    assert Image.open(run_dir / "classes-gmm.png").size == (16 * 8, 10 * 8)
-
-    model = rebuild_model(spec, splits.input_dim, run_dir / "model").eval()
+    model = run_module._saved_model(spec, Run(spec, store), splits.input_dim).eval()
     x, labels = splits.test, splits.labels["test"]
     inputs = torch.tensor(x / 255, dtype=torch.float32), torch.from_numpy(labels)
     torch.testing.assert_close(embed(model, x, labels=labels), model.embed(*inputs))
     torch.testing.assert_close(reconstruct(model, x, labels), model.reconstruct(*inputs))
     error = (model.reconstruct(*inputs) - inputs[0]).square().mean().item()
-    assert record.reconstruction_mse["test"] == pytest.approx(error, rel=1e-4)
-
-    monkeypatch.setattr(run_module, "trainer_of", None)
-    monkeypatch.setattr(run_module, "score_samples", None)
-    (run_dir / "classes-gmm.png").unlink()
-    assert not store.is_done(spec)
-    execute(store.prepare(spec, ENVIRONMENT), IMAGES)
-    assert (run_dir / "classes-gmm.png").read_bytes() == drawn
+    found = result.evaluation.result.reconstruction_mse["test"]
+    assert found == pytest.approx(error, rel=1e-4)
 
 
-def test_a_class_without_samples_has_a_black_row(tmp_path):
-    _, splits = tiny(tmp_path)
-    (tmp_path / "run").mkdir()
-    labels = np.arange(100) % 9
-    write_samples(tmp_path / "run", splits, "normal", torch.ones(100, 1, 8, 8), labels)
-    rows = np.asarray(Image.open(tmp_path / "run/classes-normal.png").convert("L"))
-    of_class = rows.reshape(10, -1).max(axis=1)
-    assert of_class.tolist() == [255] * 9 + [0]
+def test_a_row_a_class_black_where_there_are_too_few(tmp_path):
+    splits = splits_of(tiny(tmp_path))
+    classes = np.array([*range(9)] * 11 + [9])
+    drawn = samples_picture(splits, torch.ones(100, 1, 8, 8), classes)
+    rows = np.asarray(Image.open(io.BytesIO(drawn)).convert("L")).reshape(10, 8, 16, 8)
+    white = rows.min(axis=(1, 3)) == 255
+    assert white.sum(axis=1).tolist() == [11] * 9 + [1]
 
 
 class LabelDecoder(BaseDecoder):

@@ -1,28 +1,22 @@
 """Every model of the benchmark, for every data set's shape and architecture, on tiny data."""
 
-import dataclasses
-import shutil
 import types
 
 import numpy as np
 import pytest
 import torch
 from pythae.models import AutoModel
+from support.experiments import plan_of
 from support.trainings import Killed, assert_same_weights, kill_at
 from torch.nn import ConvTranspose2d
 
-from pythae_fif.benchmark.config import load_experiment
-from pythae_fif.benchmark.estimate import training_seconds
-from pythae_fif.benchmark.inputs import load_splits
-from pythae_fif.benchmark.model_entry import read_model_entry
-from pythae_fif.benchmark.plan import RunSpec, build_model, expand, rebuild_model
-from pythae_fif.benchmark.run import IMAGES, trainer_of
-from pythae_fif.benchmark.settings import RunSettings
-from pythae_fif.benchmark.yaml_files import configs_dir, names_in
+from pythae_fif.benchmark.config import Settings
+from pythae_fif.benchmark.image_run import ImageSpec, trainer_of
+from pythae_fif.benchmark.models import names_in, read_entry
+from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.errors import NonFiniteError
-from pythae_fif.runs.execute import execute
-from pythae_fif.runs.kind import Environment
 from pythae_fif.runs.store import Store
+from pythae_fif.runs.worker import work
 from pythae_fif.sampling.models import embed
 from pythae_fif.sampling.samplers import generate
 
@@ -32,9 +26,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:scores of 20 samples"),
 ]
 
-MODELS = [name for name in names_in("models") if not read_model_entry(name).conditional]
+MODELS = [name for name in names_in("models") if not read_entry(name).conditional]
 DIGITS, MNIST, CIFAR, CELEBA = (1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64)
-ENVIRONMENT = Environment(offline=True)
 
 OWN = ("dnf", "trumpet")
 """Models that build networks of their own, whatever the architecture."""
@@ -52,7 +45,6 @@ LARGE = [
         ("convnet", KINDS, (MNIST, CIFAR, MNIST, CELEBA)),
         ("resnet", OTHERS, (MNIST, CIFAR, CELEBA)),
         ("fif_convnet", KINDS, (DIGITS, MNIST, DIGITS, CELEBA, DIGITS)),
-        ("ldm", KINDS, (DIGITS,)),
         ("resnet_fc4", KINDS, (DIGITS,)),
     )
     for index, model in enumerate(models)
@@ -61,16 +53,16 @@ LARGE = [
 LARGE += [(model, "convnet", shape) for model in OWN for shape in (MNIST, CIFAR, CELEBA)]
 
 
-def spec_of(model: str, arch: str = "convnet", *, epochs: int = 1, **changes) -> RunSpec:
-    entry = read_model_entry(model)
+def spec_of(model: str, arch: str = "convnet", *, epochs: int = 1, **changes) -> ImageSpec:
+    entry = read_entry(model)
     varied = entry.choices()[0]
-    settings = RunSettings(epochs=epochs, batch_size=4, learning_rate=1e-3, num_samples=20)
+    settings = Settings(epochs=epochs, batch_size=4, learning_rate=1e-3, num_samples=20)
     values = dict(
-        dataset="any", arch=arch, model=model, parameters={**entry.fixed, **varied},
-        varied=tuple(varied), latent_dim=4, image_size=None, seed=0, extractor="pixels",
-        samplers=("normal",), profile="tiny", settings=settings, data_hash="0" * 16,
+        dataset="any", arch=arch, model=model, classes=entry.classes,
+        parameters={**entry.fixed, **varied}, varied=list(varied), latent_dim=4, image_size=None,
+        extractor="pixels", profile="tiny", settings=settings, data_hash="0" * 16,
     )  # fmt: skip
-    return RunSpec(**{**values, **changes})
+    return ImageSpec(**{**values, **changes})
 
 
 def splits_of(shape: tuple[int, ...], count: int = 4):
@@ -78,17 +70,13 @@ def splits_of(shape: tuple[int, ...], count: int = 4):
     return types.SimpleNamespace(train=images[:count], val=images[count:], input_dim=shape)
 
 
-@pytest.mark.parametrize(
-    ("model", "arch"),
-    [*((model, "convnet") for model in MODELS), *((model, "vit") for model in KINDS)],
-)
-def test_builds_takes_a_step_saves_reloads_and_samples(model, arch, tmp_path):
-    enough = 6 if model == "fif_plus" else 4  # more codes than dimensions
-    spec, splits = spec_of(model, arch), splits_of(DIGITS, enough)
+@pytest.mark.parametrize("model", MODELS)
+def test_builds_takes_a_step_saves_reloads_and_samples(model, tmp_path):
+    spec, splits = spec_of(model), splits_of(DIGITS, 6)
     torch.manual_seed(0)
-    before = build_model(spec, DIGITS).state_dict()
-    trainer = trainer_of(spec, splits, tmp_path)
-    assert trainer.keep_last == read_model_entry(model).keep_last
+    before = spec.build(DIGITS).state_dict()
+    trainer = trainer_of(spec, splits, {}, tmp_path)
+    assert trainer.keep_last == read_entry(model).keep_last
     result = trainer.train()
     assert np.isfinite(result.best_eval_loss) and result.images_per_second > 0
     trained = trainer.model
@@ -104,13 +92,15 @@ def test_builds_takes_a_step_saves_reloads_and_samples(model, arch, tmp_path):
     by_pythae = AutoModel.load_from_folder(str(tmp_path / "model"))
     for pickled in (tmp_path / "model").glob("*.pkl"):
         pickled.write_bytes(b"no pickle is read")
-    loaded = rebuild_model(spec, DIGITS, tmp_path / "model")
+    loaded = spec.build(DIGITS)
+    saved = torch.load(tmp_path / "model" / "model.pt", weights_only=True)
+    loaded.load_state_dict(saved["model_state_dict"])
     assert type(by_pythae) is type(loaded) is type(trained)
     for copy in (by_pythae, loaded):
         assert_same_weights(copy, trained)
     codes = embed(trained, splits.train, seed=3)
     assert torch.equal(codes, embed(loaded, splits.train, seed=3))
-    own = read_model_entry(model).samplers[0]
+    own = read_entry(model).samplers[0]
     samples = [
         generate(own, m, codes, num_samples=5, seed=1, fit_steps=2) for m in (trained, loaded)
     ]
@@ -125,13 +115,13 @@ def test_large_nets_take_a_step_and_sample(model, arch, shape, tmp_path):
     few = {"number_components": 3} if model == "vamp" else {}  # each is an image of parameters
     count = {"factor_vae": 4, "fif_plus": 5}.get(model, 2)
     spec, splits = spec_of(model, arch), splits_of(shape, count)
-    spec = dataclasses.replace(spec, parameters={**spec.parameters, **few})
-    trainer = trainer_of(spec, splits, tmp_path)
+    spec = spec.model_copy(update={"parameters": {**spec.parameters, **few}})
+    trainer = trainer_of(spec, splits, {}, tmp_path)
     trainer.prepare_training()
     losses = trainer.train_step(1).losses
     assert np.isfinite([*losses.values()]).all()
     codes = embed(trainer.model, splits.train)
-    own = read_model_entry(model).samplers[0]
+    own = read_entry(model).samplers[0]
     samples = generate(own, trainer.model, codes, num_samples=2, seed=1, fit_steps=2)
     assert samples.shape == (2, *shape)
 
@@ -140,21 +130,21 @@ ONE_OF_EACH_TRAINER = ("vae", "rae_l2", "factor_vae", "vaegan")
 
 
 def test_every_kind_of_trainer_is_tested():
-    kinds = {read_model_entry(model).trainer for model in MODELS}
-    assert {read_model_entry(model).trainer for model in ONE_OF_EACH_TRAINER} == kinds
+    kinds = {read_entry(model).trainer for model in MODELS}
+    assert {read_entry(model).trainer for model in ONE_OF_EACH_TRAINER} == kinds
 
 
 @pytest.mark.parametrize("model", ["fif_plus", "rhvae", "dnf", "trumpet"])
 def test_killed_run_resumes_to_the_same_weights(model, tmp_path):
     """Of models whose state has a form of its own; others are in `training/test_resume.py`."""
     spec, splits = spec_of(model, epochs=4), splits_of(DIGITS, 12)
-    whole = trainer_of(spec, splits, tmp_path / "whole")
+    whole = trainer_of(spec, splits, {}, tmp_path / "whole")
     expected = whole.train()
 
     with pytest.raises(Killed):
-        trainer_of(spec, splits, tmp_path / "cut", on_epoch=kill_at(2)).train()
+        trainer_of(spec, splits, {}, tmp_path / "cut", on_epoch=kill_at(2)).train()
     torch.manual_seed(99)  # a new process has another random state
-    resumed = trainer_of(spec, splits, tmp_path / "cut")
+    resumed = trainer_of(spec, splits, {}, tmp_path / "cut")
     result = resumed.train()
     assert (result.epochs, result.best_epoch, result.best_eval_loss) == (
         4, expected.best_epoch, expected.best_eval_loss,
@@ -164,7 +154,7 @@ def test_killed_run_resumes_to_the_same_weights(model, tmp_path):
 
 @pytest.mark.parametrize("model", ONE_OF_EACH_TRAINER)
 def test_loss_that_is_not_finite_stops_the_training(model, tmp_path):
-    trainer = trainer_of(spec_of(model, epochs=3), splits_of(DIGITS, 12), tmp_path)
+    trainer = trainer_of(spec_of(model, epochs=3), splits_of(DIGITS, 12), {}, tmp_path)
     bias = next(m for m in trainer.model.decoder.modules() if isinstance(m, ConvTranspose2d)).bias
     with torch.no_grad():
         bias[:] = torch.nan
@@ -178,15 +168,12 @@ def test_loss_that_is_not_finite_stops_the_training(model, tmp_path):
         assert all(p.isfinite().all() for p in trainer.model.parameters() if p is not bias)
 
 
-def test_a_new_model_is_one_yaml_file(tmp_path, monkeypatch):
-    folder = tmp_path / "configs"
-    shutil.copytree(configs_dir(), folder)
-    (folder / "models" / "mine.yaml").write_text(
+def test_a_new_model_is_one_yaml_file(tmp_path):
+    (tmp_path / "mine.yaml").write_text(
         """
 label: Mine
 model: pythae.models.BetaVAE
 config: pythae.models.BetaVAEConfig
-trainer: pythae.trainers.BaseTrainerConfig
 variational: true
 source: a test
 samplers: [normal, two_stage]
@@ -194,35 +181,18 @@ fixed: {reconstruction_loss: bce}
 grid: {beta: [0.1, 0.2]}
 """
     )
-    monkeypatch.setattr("pythae_fif.benchmark.yaml_files.configs_dir", lambda: folder)
-    own = tmp_path / "own.yaml"
-    own.write_text(
-        "profile: tiny\nmodels: [mine]\nsamplers: [all]\nextractor: pixels\nprofiles:\n"
-        "  tiny: {note: a test, epochs: 1, batch_size: 20, learning_rate: 0.001, "
-        "num_samples: 20, fit_steps: 2, train_size: 40, val_size: 20, test_size: 20}\n"
-    )
-    experiment = load_experiment("digits", own, {})
-    plan = expand(experiment, load_splits("digits", None, experiment.settings, ENVIRONMENT))
+    flags = {"models": [str(tmp_path / "mine.yaml")], "samplers": ["all"]}
+    plan = plan_of(tmp_path, flags, fit_steps=2)
     assert [spec.configuration for spec in plan] == ["beta=0.1", "beta=0.2"]
-    record = execute(Store(tmp_path / "results", IMAGES).prepare(plan[0], ENVIRONMENT), IMAGES)
-    assert set(record.scores) == {"normal", "two_stage"}
-    assert record.training.images_per_second > 0
-
-
-def test_estimate_grows_with_epochs_and_data():
-    small = training_seconds(spec_of("vae"), splits_of(DIGITS, 40))
-    large = training_seconds(spec_of("vae", epochs=100), splits_of(DIGITS, 40))
-    assert 0 < small < large < 1e4 * small
-
-
-def test_estimate_of_a_model_whose_loss_is_not_finite():
-    spec = spec_of("fif", parameters={"beta": 1e39, "hutchinson_samples": 1})
-    with pytest.raises(NonFiniteError):
-        training_seconds(spec, splits_of(DIGITS))
+    store = Store(tmp_path / "results")
+    work(plan[0], store)
+    result = ImageResult.read(store, plan[0])
+    assert set(result.scores) == {"normal", "two_stage"}
+    assert result.training.result.images_per_second > 0
 
 
 def test_saved_model_is_pythae_s_own(tmp_path):
-    trainer_of(spec_of("vaegan"), splits_of(DIGITS), tmp_path).train()
+    trainer_of(spec_of("vaegan"), splits_of(DIGITS), {}, tmp_path).train()
     files = {path.name for path in (tmp_path / "model").iterdir()}
     nets = {f"{net}.pkl" for net in ("encoder", "decoder", "discriminator")}
     assert {"model.pt", "model_config.json", *nets} <= files

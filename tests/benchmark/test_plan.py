@@ -1,55 +1,53 @@
-"""A plan: which runs an experiment has, in which order, and what their ids are made of."""
+"""A plan: which runs an experiment has, in which order, what their ids are made of."""
 
 import dataclasses
-import sys
-import types
+import json
 
 import pytest
+import torch
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from support.experiments import tiny
-from support.records import SETTINGS, spec_of
-from support.reference import REFERENCE, lines
+from pythae.data.datasets import DatasetOutput
+from support.experiments import WHERE, plan_of, splits_of, tiny
+from support.records import SETTINGS, result_of, spec_of
 
-from pythae_fif.benchmark.config import experiment_file, load_experiment
-from pythae_fif.benchmark.plan import RunSpec, expand
-from pythae_fif.benchmark.run import IMAGES, trainer_of
-from pythae_fif.benchmark.settings import OPTIONAL, RunSettings
-from pythae_fif.benchmark.yaml_files import configs_dir
-from pythae_fif.errors import ConfigError, DataError
-from pythae_fif.lazy import own_code
-from pythae_fif.runs.execute import execute
-from pythae_fif.runs.kind import Environment
-from pythae_fif.runs.store import Store, read_config
+from pythae_fif.benchmark.config import Settings, load_experiment
+from pythae_fif.benchmark.image_run import ImageSpec, Where, training_config
+from pythae_fif.benchmark.models import configs_dir, names_in, read_entry
+from pythae_fif.benchmark.plan import Announced, expand, leaderboard
+from pythae_fif.errors import ConfigError
+from pythae_fif.runs.spec import read_spec
+from pythae_fif.runs.store import Store
 
+DIGITS, FACES = Announced((1, 8, 8), "0" * 16), Announced((3, 64, 64), "0" * 16)
 CHANGED = {
-    "dataset": "mnist", "arch": "resnet", "model": "vae",
-    "parameters": {"beta": 10.5, "hutchinson_samples": 1}, "varied": ("beta",),
+    "dataset": "mnist", "arch": "resnet", "model": "vae", "classes": read_entry("vae").classes,
+    "parameters": {"beta": 10.5, "hutchinson_samples": 1}, "varied": ["beta"],
     "latent_dim": 9, "image_size": 64, "seed": 1, "extractor": "classifier",
     "profile": "other", "data_hash": "0123456789abcdee", "labels_hash": "0" * 16,
-    "model_hash": "0" * 12,
     "settings": SETTINGS.model_copy(update={"epochs": 2}),
 }  # fmt: skip
 
 
+def expanded(data: Announced, flags: dict, dataset: str = "digits", file=None) -> list[ImageSpec]:
+    return expand(load_experiment(dataset, flags, file), data, WHERE)
+
+
 def test_a_run_has_one_id_however_it_is_asked_for():
-    images = types.SimpleNamespace(input_dim=(1, 8, 8), content_hash="0" * 16)
     flags = {"models": ["fif"], "profile": "paper"}
-    grid = expand(load_experiment("mnist", None, flags), images)
+    grid = expanded(Announced((1, 28, 28)), flags, "mnist")
     flags |= {"beta": [10.0, 5.0], "hutchinson_samples": [2]}
-    chosen = expand(load_experiment("mnist", None, flags), images)
+    chosen = expanded(Announced((1, 28, 28)), flags, "mnist")
     assert len(chosen) == 2 and {s.run_id for s in chosen} < {s.run_id for s in grid}
     flags["beta"] = [12.0, 0.5]
-    assert [
-        repr(spec.parameters["beta"])
-        for spec in expand(load_experiment("mnist", None, flags), images)
-    ] == ["12", "0.5"]
+    betas = [spec.parameters["beta"] for spec in expanded(Announced((1, 28, 28)), flags, "mnist")]
+    assert [repr(beta) for beta in betas] == ["12", "0.5"]
 
 
 def test_order_overrides_and_seeds(tmp_path):
     flags = {"models": ["ae", "fif"], "beta": [3.0, 1.0, 2.0], "seeds": [4, 5]}
-    plan = expand(*tiny(tmp_path, flags, configurations=1))
+    plan = plan_of(tmp_path, flags, configurations=1)
     assert [s.model for s in plan] == ["ae"] * 2 + ["fif"] * 12
     assert [s.seed for s in plan[:4]] == [4, 5, 4, 5]
     # A grid that was asked for is not cut by the profile.
@@ -58,11 +56,9 @@ def test_order_overrides_and_seeds(tmp_path):
 
 
 def test_profile_cuts_the_grid(tmp_path):
-    plan = expand(*tiny(tmp_path, {"models": ["fif"]}, configurations=3))
+    plan = plan_of(tmp_path, {"models": ["fif"]}, configurations=3)
     assert [s.configuration for s in plan] == [
-        "beta=10, hutchinson_samples=1",
-        "beta=10, hutchinson_samples=2",
-        "beta=5, hutchinson_samples=1",
+        f"beta={beta}, hutchinson_samples={k}" for beta, k in ((10, 1), (10, 2), (5, 1))
     ]
 
 
@@ -75,173 +71,148 @@ def test_profile_cuts_the_grid(tmp_path):
 )
 def test_what_a_profile_fixes_is_in_no_grid(tmp_path, model, fixed, varied):
     profile = {"configurations": 3, "models": {model: {"fixed": fixed}}}
-    plan = expand(*tiny(tmp_path, {"models": [model]}, **profile))
+    plan = plan_of(tmp_path, {"models": [model]}, **profile)
     assert [s.configuration for s in plan] == varied
     assert all(fixed.items() <= s.parameters.items() for s in plan)
 
 
-def test_flow_samplers_of_one_latent_dimension(tmp_path):
-    flags = {"latent_dim": 1, "samplers": ["normal", "maf", "iaf"]}
-    with pytest.raises(ConfigError, match=r"--samplers maf iaf: need .* model ae has one"):
-        expand(*tiny(tmp_path, flags))
-
-
-def test_model_that_the_architecture_does_not_serve(tmp_path):
-    experiment, _ = tiny(tmp_path, {"models": ["vqvae_spatial"]})
-    faces = types.SimpleNamespace(input_dim=(3, 64, 64), content_hash="0" * 16)
-    with pytest.raises(ConfigError, match=r"model vqvae_spatial: arch 'fif_convnet'"):
-        expand(experiment.model_copy(update={"arch": "fif_convnet"}), faces)
-
-
-def test_a_model_of_ones_own_that_becomes_another_is_another_run(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHAE_FIF_CONFIGS", "")  # which naming a file changes
-    file, ids = tmp_path / "weak.yaml", set()
-    text = (configs_dir() / "models" / "vae.yaml").read_text()
-    for changed in (text, text + "keep_last: true\n", text.replace("models.VAE", "models.BetaVAE")):
-        file.write_text(changed)
-        ids |= {spec.run_id for spec in expand(*tiny(tmp_path, {"models": [str(file)]}))}
-    assert len(ids) == 3
-    (spec, *_) = expand(*tiny(tmp_path, {"models": [str(file)]}))
-    file.write_text(text)
-    folder = Store(tmp_path / "results", IMAGES).prepare(spec, Environment())
-    with pytest.raises(DataError, match=r"models/weak\.yaml, or code that it names, changed since"):
-        execute(folder, IMAGES)
-    file.write_text(text.replace("label: VAE", "label: weak"))  # which defines no result
-    assert {spec.run_id for spec in expand(*tiny(tmp_path, {"models": [str(file)]}))} < ids
-
-
-def test_code_of_ones_own_that_changes_is_another_run(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHAE_FIF_CONFIGS", "")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    entry = (configs_dir() / "models" / "ae.yaml").read_text()
-    (tmp_path / "wide.yaml").write_text(entry + "networks: wide_nets.build\n")
-    code = (
-        "import pythae_fif.nn as nn\n\ndef build(*shape):\n    return nn.build_networks(*shape)\n"
-    )
-    id_of = {}
-    for name, text in {
-        "first": code,
-        "comment": "# of mine\n" + code.replace("(*shape)", "( *shape )"),
-        "changed": code.replace("return", "print(shape)\n    return"),
-    }.items():
-        (tmp_path / "wide_nets.py").write_text(text)
-        (spec,) = expand(*tiny(tmp_path, {"models": [str(tmp_path / "wide.yaml")]}))
-        id_of[name] = spec.run_id
-    assert id_of["first"] == id_of["comment"] != id_of["changed"]
-    folder = Store(tmp_path / "results", IMAGES).prepare(spec, Environment())
-    (tmp_path / "wide_nets.py").write_text(code)
-    with pytest.raises(
-        DataError, match=r"wide\.yaml, or code that it names, changed since the plan"
-    ):
-        execute(folder, IMAGES)
-    (tmp_path / "wide_nets.py").unlink()
-    sys.modules.pop("wide_nets")
-    with pytest.raises(ConfigError, match=r"wide\.yaml: networks: cannot import 'wide_nets.build'"):
-        execute(folder, IMAGES)
-
-
-def test_own_code_is_that_of_no_installed_module(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    text = "# -*- coding: latin-1 -*-\nname = 'é'  # of mine\n"
-    (tmp_path / "latin.py").write_text(text, encoding="latin-1")
-    assert own_code("latin") == "name = 'é'"
-    for module in ("torch.nn", "zuko.nn", "pythae.models", "pythae_fif.nn", "nowhere", "own", ""):
-        assert own_code(module) is None
-
-
-def test_a_flag_of_fifs_where_the_profile_fixes_it_and_where_there_is_no_grid(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setenv("PYTHAE_FIF_CONFIGS", "")
-    images = types.SimpleNamespace(input_dim=(3, 64, 64), content_hash="0" * 16)
+def test_a_flag_of_fifs_where_the_profile_fixes_it_and_where_there_is_no_grid(tmp_path):
     flags = {"models": ["fif"], "hutchinson_samples": [4]}
-    (spec, *_) = expand(load_experiment("celeba", experiment_file(2), flags), images)
+    table2 = configs_dir() / "experiments" / "table2.yaml"
+    (spec, *_) = expanded(FACES, flags, "celeba", table2)
     assert spec.parameters["hutchinson_samples"] == 4 and "hutchinson_samples" in spec.varied
     entry = yaml.safe_load((configs_dir() / "models" / "fif.yaml").read_text())
     del entry["grid"]
     (tmp_path / "listed.yaml").write_text(yaml.safe_dump(entry | {"configurations": [{"beta": 3}]}))
-    asked = {"models": [str(tmp_path / "listed.yaml")], "beta": [5.0]}
     with pytest.raises(ConfigError, match="--beta: FIF has its configurations one by one, no grid"):
-        expand(*tiny(tmp_path, asked))
-
-
-def test_latent_dimension_of_a_model_with_a_limit(tmp_path):
-    plan = expand(*tiny(tmp_path, {"models": ["ae", "svae"], "latent_dim": 64}))
-    assert [spec.latent_dim for spec in plan] == [64, 32]
+        expanded(DIGITS, {"models": [str(tmp_path / "listed.yaml")], "beta": [5.0]})
 
 
 @pytest.mark.parametrize(
-    "field", [f.name for f in dataclasses.fields(RunSpec) if f.name != "samplers"]
+    ("flags", "message"),
+    [
+        ({"latent_dim": 1, "samplers": ["normal", "maf"]}, "--samplers maf: need .* ae has one"),
+        ({"models": ["fif"], "samplers": ["two_stage"]}, "model fif has none of them; it has nor"),
+        ({"models": ["vqvae_spatial"], "arch": "fif_convnet"}, "vqvae_spatial: arch 'fif_convnet'"),
+        ({"models": ["fif_conditional"]}, "is told class labels, and digits has none"),
+    ],
 )
-def test_run_id_changes_with_every_field_but_the_samplers(field):
-    assert spec_of(**{field: CHANGED[field]}).run_id != spec_of().run_id
-    assert spec_of(samplers=("gmm",)).run_id == spec_of().run_id
+def test_what_does_not_fit_is_one_line(flags, message):
+    data = FACES if "arch" in flags else DIGITS
+    with pytest.raises(ConfigError, match=message) as error:
+        expanded(data, {"models": ["ae"], **flags})
+    assert "\n" not in str(error.value)
 
 
-@given(
-    key=st.sampled_from(list(RunSettings.model_fields)),
-    change=st.integers(1, 1000),
+@pytest.mark.parametrize(
+    ("model", "fixed", "message"),
+    [
+        ("vae", {"reconstruction_loss": "x"}, "reconstruction_loss='x': valid: bce, mse"),
+        ("vqvae", {"num_embeddings": [1]}, r"num_embeddings=\[1\]: a whole number is needed"),
+        ("ciwae", {"beta": 3.0}, r"Beta parameter must be in \[0-1\]. Got 3.0."),
+    ],
 )
-@settings(deadline=None)
-def test_run_id_changes_with_every_setting_that_defines_a_result(key, change):
+def test_values_that_a_class_of_pythae_does_not_take(tmp_path, model, fixed, message):
+    good = yaml.safe_load((configs_dir() / "models" / f"{model}.yaml").read_text())
+    good["grid"] = {key: of for key, of in good["grid"].items() if key not in fixed}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**good, "fixed": fixed}))
+    flags = {"models": [str(tmp_path / "mine.yaml")], "samplers": ["gmm"]}
+    with pytest.raises(ConfigError, match=rf"^model mine: {message}$"):
+        expanded(DIGITS, flags)
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong", "said"),
+    [
+        ("right", "0", None),
+        ("sizes", "torch.ones(2) @ torch.ones(3)", "inconsistent tensor size"),
+        ("names", "small", "name 'small' is not defined"),
+    ],
+)
+def test_networks_that_read_numbers_of_a_tensor(tmp_path, monkeypatch, name, wrong, said):
+    """Which a plan builds without weights, where that can be."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / f"reading_nets_{name}.py").write_text(
+        "import torch\nfrom pythae_fif.nn import build_networks\n"
+        "def nets(arch, shape, latent_dim):\n"
+        "    rates = torch.linspace(0, 1, 3).tolist()\n"
+        f"    rates = rates[0] + ({wrong})\n"
+        "    return build_networks(arch, shape, latent_dim)\n"
+    )
+    good = yaml.safe_load((configs_dir() / "models" / "ae.yaml").read_text())
+    own = {**good, "networks": f"reading_nets_{name}.nets"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(own))
+    flags = {"models": [str(tmp_path / "mine.yaml")]}
+    if said is None:
+        assert expanded(DIGITS, flags)
+        return
+    with pytest.raises(ConfigError, match=rf"^model mine: {said}"):
+        expanded(DIGITS, flags)
+
+
+@pytest.mark.parametrize("key", ["model", "config", "trainer", "networks", "discriminator"])
+def test_model_file_with_a_class_that_is_not_there(tmp_path, key):
+    good = yaml.safe_load((configs_dir() / "models" / "ae.yaml").read_text())
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump({**good, key: "pythae.models.AEE"}))
+    with pytest.raises(ConfigError, match=r"^model mine: cannot import 'pythae\.models\.AEE'"):
+        expanded(DIGITS, {"models": [str(tmp_path / "mine.yaml")]})
+
+
+def test_a_model_of_ones_own_is_part_of_the_id_without_its_words(tmp_path):
+    file, ids = tmp_path / "weak.yaml", []
+    text = (configs_dir() / "models" / "vae.yaml").read_text()
+    for changed in (
+        text,
+        text + "keep_last: true\n",
+        text.replace("models.VAE", "models.BetaVAE"),
+        text.replace("label: VAE", "label: weak"),  # which defines no result
+    ):
+        file.write_text(changed)
+        (spec, *_) = plan_of(tmp_path, {"models": [str(file)]})
+        ids.append(spec.run_id)
+    assert len(set(ids)) == 3 and ids[0] == ids[3]
+
+
+@pytest.mark.parametrize("name", sorted({*names_in("models")} - {"fif_conditional"}))
+def test_every_model_builds_and_has_a_training_configuration(name):
+    plan = expanded(DIGITS, {"models": [name], "profile": "full", "latent_dim": 8})
+    assert len(plan) in (1, 10) and len({repr(spec.parameters) for spec in plan}) == len(plan)
+    for spec in plan:
+        model = spec.build((1, 8, 8))
+        assert model.latent_dim == 8
+        for key in spec.varied:
+            assert getattr(model.model_config, key) == spec.parameters[key]
+        assert training_config(spec).num_epochs == spec.settings.epochs
+
+
+def test_every_model_of_all_takes_rows():
+    """Their encoders give what the model asks for: a step of each is finite."""
+    flags = {"models": ["all"], "data": "mine.csv", "latent_dim": 2}
+    first = {spec.model: spec for spec in expanded(Announced((4,)), flags, "csv")}
+    assert len(first) == 24
+    rows = DatasetOutput(data=torch.randn(6, 4), labels=torch.ones(6))
+    for spec in first.values():
+        torch.manual_seed(0)
+        output = spec.build((4,))(rows, epoch=1, dataset_size=6)
+        assert torch.isfinite(torch.as_tensor(output.loss)), spec.model
+
+
+def test_the_id_changes_with_every_field_but_what_is_asked():
+    assert set(CHANGED) == set(ImageSpec.model_fields) - ImageSpec.asked
+    for field, value in CHANGED.items():
+        assert spec_of(**{field: value}).run_id != spec_of().run_id, field
+    assert spec_of(samplers=["gmm"], where=Where(offline=True)).run_id == spec_of().run_id
+
+
+@given(key=st.sampled_from(list(Settings.model_fields)), change=st.integers(1, 1000))
+def test_the_id_changes_with_every_setting(key, change):
     changed = SETTINGS.model_copy(update={key: change + 10_000})
     assert spec_of(settings=changed).run_id != spec_of().run_id
 
 
-def test_settings_that_define_no_result_are_left_out_of_older_specifications():
-    values = spec_of().to_dict()
-    for key, value in (
-        ("note", "words"), ("configurations", 4), ("extractor", "pixels"), ("runs_per_gpu", 2)
-    ):  # fmt: skip
-        values["settings"][key] = value
-    assert RunSpec.from_dict(values) == spec_of()
-    values["settings"]["epoch"] = 3
-    with pytest.raises(ConfigError, match="unknown key 'epoch'"):
-        RunSpec.from_dict(values)
-
-
-def test_settings_that_came_later_are_absent_where_they_are_not_used():
-    """Runs of before have their ids."""
-    assert set(OPTIONAL) & set(SETTINGS.to_dict()) == {"epochs"}
-    used = SETTINGS.model_copy(update={"epochs": None, "wall_clock": 3.0})
-    assert set(OPTIONAL) & set(used.to_dict()) == {"wall_clock"}
-    assert RunSettings(**used.to_dict()) == used
-
-
-@pytest.mark.parametrize("model", ["fif", "ae", "rae_l2"])
-def test_a_profile_says_how_its_trainer_works(model, tmp_path):
-    asked = {"precision": "bfloat16", "compile": True}
-    experiment, splits = tiny(tmp_path, {"models": [model]}, configurations=1, **asked)
-    (spec,) = expand(experiment, splits)
-    trainer = trainer_of(spec, splits, tmp_path / "run")
-    options = trainer._options
-    assert (options.precision, options.channels_last) == ("bfloat16", True)
-    assert not options.cudnn_benchmark and trainer.training_config.seed == spec.seed
-    assert options.compile == (model == "fif")  # runs of other models are the same without
-    (plain,) = expand(*tiny(tmp_path, {"models": [model]}, configurations=1))
-    assert spec.run_id != plain.run_id
-    (explicit,) = expand(
-        *tiny(tmp_path, {"models": [model]}, configurations=1, precision="float32", compile=False)
-    )
-    assert explicit.run_id == plain.run_id
-
-
-def test_the_flag_of_precision_trains_every_model_in_it():
-    flags = {"models": ["ae"], "precision": "bfloat16"}
-    experiment = load_experiment("digits", None, flags)
-    assert experiment.name == "digits-convnet-quick-bfloat16"
-    assert experiment.settings.settings_of("ae").of_trainer() == {
-        "precision": "bfloat16",
-        "channels_last": True,
-    }
-
-
 @given(st.floats(0, 1e6), st.floats(0, 1e6))
-@settings(deadline=None)
-def test_run_id_tells_values_apart(one, other):
-    ids = [spec_of(parameters={"beta": b}, varied=("beta",)).run_id for b in (one, other)]
+def test_the_id_tells_values_apart(one, other):
+    ids = [spec_of(parameters={"beta": beta}, varied=["beta"]).run_id for beta in (one, other)]
     assert (ids[0] == ids[1]) == (one == other)
 
 
@@ -252,22 +223,78 @@ def test_run_id_tells_values_apart(one, other):
     ),
     profile=st.text(st.characters(exclude_categories=["Cs", "Cc"])),
 )
-@settings(max_examples=12, deadline=None)
-def test_round_trip_through_the_run_folder(tmp_path_factory, parameters, profile):
-    spec = spec_of(parameters=parameters, varied=tuple(parameters), profile=profile)
-    ids = set()
-    for folder in ("one", "other"):
-        environment = Environment(data_root=folder, offline=True)
-        root = tmp_path_factory.getbasetemp() / "round-trip" / folder
-        run_dir = Store(root, IMAGES).prepare(spec, environment)
-        read = read_config(run_dir).spec_of(IMAGES, run_dir)
-        assert read == spec
-        assert Environment.read(run_dir) == environment
-        ids.add(read.run_id)
-    assert ids == {spec.run_id} == {run_dir.name}
+def test_a_specification_is_read_as_it_was_written(parameters, profile):
+    spec = spec_of(parameters=parameters, varied=[*parameters], profile=profile)
+    read = read_spec(json.dumps(spec.to_dict()).encode())
+    assert read.run_id == spec.run_id and read.to_dict() == spec.to_dict()
 
 
-def test_committed_runs_have_the_ids_of_their_specifications():
-    runs = {run for run in lines() if run.count("/") == 3}
-    assert len(runs) > 100
-    assert {f"{spec.folder}/{spec.run_id}" for spec in Store(REFERENCE, IMAGES).specs()} == runs
+@pytest.mark.parametrize("name", ["", "..", "a/b", "/a", "a\n", "a\x00b"])
+def test_no_name_leads_out_of_the_store(name):
+    for field in ("dataset", "arch", "model"):
+        with pytest.raises(ConfigError):
+            spec_of(**{field: name})
+
+
+def kept(store: Store, spec: ImageSpec) -> ImageSpec:
+    """Puts a made-up run into a store."""
+    result = result_of(spec, {"normal": (1.0, 2.0)})
+    folder = store.folder(spec)
+    (folder / "scores").mkdir(parents=True)
+    (folder / "spec.json").write_text(json.dumps(spec.to_dict()))
+    (folder / "training.json").write_bytes(result.training.to_bytes())
+    (folder / "evaluation.json").write_bytes(result.evaluation.to_bytes())
+    (folder / "scores" / "normal.json").write_bytes(result.scores["normal"].to_bytes())
+    return spec
+
+
+class TestLeaderboard:
+    @pytest.fixture
+    def plan(self, tmp_path):
+        experiment = tiny(tmp_path, {"models": ["fif", "vae"]})
+        return expand(experiment, splits_of(experiment), WHERE)
+
+    @pytest.fixture
+    def store(self, tmp_path):
+        return Store(tmp_path / "results")
+
+    def test_holds_all_like_runs_those_of_the_plan_first(self, plan, store):
+        fif, vae = plan[0], plan[-1]
+        others = [fif.model_copy(update={"seed": seed}) for seed in (2, 1)]
+        for spec in (*others, vae, fif):
+            kept(store, spec)
+        found = leaderboard(store, plan, names_in("models"))
+        assert [r.spec.run_id for r in found] == [
+            spec.run_id for spec in (fif, vae, *reversed(others))
+        ]
+
+    @pytest.mark.parametrize(
+        "changed",
+        [{"data_hash": "0" * 16}, {"profile": "paper"}, {"extractor": "inception"},
+         {"image_size": 32}, {"model": "gone"}, {"settings": {"train_size": 11}},
+         {"settings": {"epochs": 9}}, {"settings": {"precision": "bfloat16"}}],
+        ids=str,
+    )  # fmt: skip
+    def test_leaves_out_what_does_not_compare(self, plan, store, changed):
+        settings = plan[0].settings.model_copy(update=changed.get("settings", {}))
+        kept(store, plan[0].model_copy(update={"seed": 5, **changed, "settings": settings}))
+        assert leaderboard(store, plan, names_in("models")) == []
+
+    def test_passes_over_what_is_unfinished_or_damaged(self, plan, store):
+        for number, name in enumerate(("training.json", "evaluation.json", "scores/normal.json")):
+            spec = kept(store, plan[0].model_copy(update={"seed": number + 5}))
+            (store.folder(spec) / name).write_text("{")
+        assert leaderboard(store, plan, names_in("models")) == []
+
+
+def test_classes_and_labels_define_a_conditional_run(tmp_path):
+    experiment = tiny(tmp_path, {"models": ["fif_conditional", "fif"], "beta": [5.0],
+                                 "hutchinson_samples": [1]})  # fmt: skip
+    splits = splits_of(experiment)
+    conditional, plain = expand(experiment, splits, WHERE)
+    assert conditional.parameters["condition_dim"] == 10
+    assert (conditional.labels_hash, plain.labels_hash) == (splits.labels_hash, None)
+    others = {split: 9 - of_split for split, of_split in splits.labels.items()}
+    relabelled = dataclasses.replace(splits, labels=others)
+    other, same = expand(experiment, relabelled, WHERE)
+    assert other.run_id != conditional.run_id and same.run_id == plain.run_id

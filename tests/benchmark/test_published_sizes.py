@@ -1,16 +1,15 @@
 """Runs of the paper's tables take their first steps at published sizes and learning rates."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
+from support.experiments import WHERE
 from support.image_files import smooth
 
-from pythae_fif.benchmark.config import experiment_file, load_experiment
+from pythae_fif.benchmark.config import load_experiment
+from pythae_fif.benchmark.image_run import trainer_of
+from pythae_fif.benchmark.models import configs_dir, names_in
 from pythae_fif.benchmark.plan import expand
-from pythae_fif.benchmark.run import trainer_of
-from pythae_fif.benchmark.yaml_files import names_in
 from pythae_fif.data import Splits
 
 SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32), "celeba": (3, 64, 64)}
@@ -30,9 +29,9 @@ def test_first_steps_are_finite(model, dataset, table, arch, tmp_path):
     images = {split: (255 * x).to(torch.uint8).numpy() for split, x in images.items()}
     splits = Splits(dataset, **images, test=images["val"], labels=None, source="smooth noise")
     flags = {"models": [model], "arch": arch, "seeds": [0], "extractor": "pixels"}
-    file = experiment_file(table) if table else None
-    spec, *_ = expand(load_experiment(dataset, file, flags), splits)
+    file = configs_dir() / f"experiments/table{table}.yaml" if table else None
+    spec, *_ = expand(load_experiment(dataset, flags, file), splits, WHERE)
     short = {"batch_size": 4, "epochs": 2, "wall_clock": None}
-    spec = dataclasses.replace(spec, settings=spec.settings.model_copy(update=short))
-    result = trainer_of(spec, splits, tmp_path).train()
+    spec = spec.model_copy(update={"settings": spec.settings.model_copy(update=short)})
+    result = trainer_of(spec, splits, {}, tmp_path).train()
     assert np.isfinite(result.best_eval_loss)

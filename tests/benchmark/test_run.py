@@ -1,37 +1,27 @@
 """One run of the benchmark: trained, scored, drawn, and none of it done twice."""
 
-import dataclasses
 import shutil
 import weakref
 
-import numpy as np
 import pytest
 import torch
 from PIL import Image
 from pythae.trainers.trainer_utils import set_seed
-from support.experiments import ENVIRONMENT, tiny
+from support.experiments import WHERE, plan_of, splits_of, tiny
+from support.folders import contents
 
-import pythae_fif.benchmark.run as run_module
-from pythae_fif.benchmark.config import experiment_file, load_experiment
-from pythae_fif.benchmark.inputs import (
-    load_extractor,
-    load_splits,
-    reference_of,
-)
+import pythae_fif.benchmark.image_run as run_module
+from pythae_fif.benchmark.config import load_experiment
+from pythae_fif.benchmark.image_run import load_extractor, reference_of, trainer_of
+from pythae_fif.benchmark.models import configs_dir
 from pythae_fif.benchmark.plan import expand
-from pythae_fif.benchmark.record import ImageRecord
-from pythae_fif.benchmark.run import IMAGES, trainer_of
-from pythae_fif.benchmark.selection import Result
+from pythae_fif.benchmark.record import ImageResult
+from pythae_fif.data import load_images
 from pythae_fif.data.dataset import as_tensor
-from pythae_fif.errors import ConfigError, FIFError, NonFiniteError, StoreError
-from pythae_fif.files import read_json, write_json
-from pythae_fif.pictures import read_pixels
-from pythae_fif.reports.published_tables import table2
-from pythae_fif.reports.report import build_report
-from pythae_fif.runs.execute import execute
-from pythae_fif.runs.folder import Status
+from pythae_fif.errors import DataError, FIFError, NonFiniteError
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import WRONG, verify
+from pythae_fif.runs.worker import Status, work
 from pythae_fif.sampling.models import embed, reconstruction_mse
 
 pytestmark = [
@@ -41,63 +31,35 @@ pytestmark = [
 
 
 @pytest.fixture
-def prepared(tmp_path):
-    """Makes run folders of a tiny plan: prepared(flags, **profile) -> store, plan, folders."""
-
-    def prepare(flags: dict | None = None, **profile):
-        store = Store(tmp_path / "results", IMAGES)
-        plan = expand(*tiny(tmp_path, flags, **profile))
-        return store, plan, [store.prepare(spec, ENVIRONMENT) for spec in plan]
-
-    return prepare
+def store(tmp_path):
+    return Store(tmp_path / "results")
 
 
-def kept(record: ImageRecord) -> tuple:
-    """What no later sampler may change."""
-    return record.training, record.parameters, record.reconstruction_mse
+def test_leaves_whole_records_and_all_files(tmp_path, store):
+    (spec,) = plan_of(tmp_path, {"samplers": ["normal", "gmm"]})
+    work(spec, store)
+    folder, result = store.folder(spec), ImageResult.read(store, spec)
+    assert Status.read(folder).state == "finished" and set(result.scores) == {"normal", "gmm"}
+    assert {name.split("/")[0] for name in result.training.files} == {"model"}
+    pictures = {"reconstructions.png", "interpolations.png", "latents.png"}
+    assert set(result.evaluation.files) == pictures
+    assert set(result.scores["gmm"].files) == {"samples-gmm.png"}
+    assert Image.open(folder / "samples-gmm.png").size == (64, 64)
+    assert result.evaluation.result.data.sizes == {"train": 60, "val": 20, "test": 20}
+    assert [row.epoch for row in result.training.result.log] == [1]
+    for record in result.scores.values():
+        assert record.result.num_samples == 20 and record.result.frechet["val"] > 0
+    assert {finding.kind for finding in verify(store.root)} <= {"fine", "dirty tree"}
 
 
-def test_leaves_a_whole_record_and_all_files(prepared):
-    store, (spec,), (run_dir,) = prepared({"samplers": ["normal", "gmm"]})
-    record = execute(run_dir, IMAGES)
-    assert store.record(spec).to_dict() == record.to_dict()
-    assert Status.read(run_dir).state == "finished"
-    sealed = {
-        "samples-normal.png", "samples-gmm.png", "reconstructions.png", "interpolations.png",
-        "latents.png", "train_log.jsonl", "training.json",
-    }  # fmt: skip
-    assert sealed < record.files.keys()
-    assert {name.split("/")[0] for name in record.files} == sealed | {"model"}
-    assert Image.open(run_dir / "samples-gmm.png").size == (64, 64)
-    assert record.data.sizes == {"train": 60, "val": 20, "test": 20}
-    assert record.provenance.attempts == 1
-    assert ImageRecord.parse(read_json(run_dir / "result.json")).checksum
-    for scores in record.scores.values():
-        assert scores.num_samples == 20
-        assert scores.frechet["val"] > 0
-
-
-def test_a_reference_is_of_the_split_that_it_is_named_by(tmp_path):
-    _, splits = tiny(tmp_path)
-    extractor = load_extractor("pixels", splits, ENVIRONMENT)
-    for split in ("train", "val", "test"):
-        expected = extractor(as_tensor(splits[split])).features
-        assert torch.equal(reference_of(splits, split, extractor).features, expected)
-
-
-def test_trains_on_training_images_and_keeps_what_is_best_on_validation_images(tmp_path):
-    experiment, splits = tiny(tmp_path)
-    trainer = trainer_of(*expand(experiment, splits), splits, tmp_path / "run")
+def test_each_split_has_its_own_use(tmp_path, store, monkeypatch):
+    """Training images train and fit samplers, validation images choose, the others are scored."""
+    experiment = tiny(tmp_path)
+    splits, (spec,) = splits_of(experiment), plan_of(tmp_path)
+    trainer = trainer_of(spec, splits, {}, tmp_path / "run")
     assert torch.equal(trainer.train_dataset.images, as_tensor(splits.train))
     assert torch.equal(trainer.eval_dataset.images, as_tensor(splits.val))
-
-
-def test_samplers_are_fitted_on_training_images_and_scored_against_the_others(
-    tmp_path, monkeypatch
-):
-    experiment, splits = tiny(tmp_path)
-    (spec,) = expand(experiment, splits)
-    extractor = load_extractor("pixels", splits, ENVIRONMENT)
+    extractor = load_extractor("pixels", splits, WHERE)
     generate, score_samples = run_module.generate, run_module.score_samples
     models, references = [], {}
 
@@ -112,120 +74,74 @@ def test_samplers_are_fitted_on_training_images_and_scored_against_the_others(
 
     monkeypatch.setattr(run_module, "generate", generated)
     monkeypatch.setattr(run_module, "score_samples", scored)
-    record = execute(Store(tmp_path / "results", IMAGES).prepare(spec, ENVIRONMENT), IMAGES)
+    work(spec, store)
     assert references.keys() == {"train", "val", "test"}
     for split, reference in references.items():
-        assert torch.equal(reference.features, extractor(as_tensor(splits[split])).features)
-    errors = record.reconstruction_mse
-    for split in ("val", "test"):
+        expected = extractor(as_tensor(splits[split])).features
+        assert torch.equal(reference.features, expected)
+        assert torch.equal(reference_of(splits, split, extractor).features, expected)
+    errors = ImageResult.read(store, spec).evaluation.result.reconstruction_mse
+    assert errors.keys() == {"val", "test"}
+    for split, error in errors.items():
         set_seed(spec.seed)
-        assert errors.pop(split) == reconstruction_mse(*models, splits[split])
-    assert not errors
+        assert error == reconstruction_mse(*models, splits[split])
 
 
-def test_same_specification_same_numbers(prepared):
+def test_same_specification_same_numbers_whenever_a_sampler_is_asked_for(tmp_path):
     flags = {"models": ["fif"], "beta": [5.0], "hutchinson_samples": [1]}
-    _, _, (run_dir,) = prepared(flags)
-    first = execute(run_dir, IMAGES)
-    shutil.rmtree(run_dir)
-    prepared(flags)
-    assert execute(run_dir, IMAGES).scores == first.scores
+    (both,) = plan_of(tmp_path, {**flags, "samplers": ["normal", "gmm"]})
+    together, apart = Store(tmp_path / "together"), Store(tmp_path / "apart")
+    work(both, together)
+    for sampler in ("gmm", "normal"):
+        (spec,) = plan_of(tmp_path, {**flags, "samplers": [sampler]})
+        assert spec.run_id == both.run_id and not apart.is_done(spec)
+        work(spec, apart)
+    found = [ImageResult.read(store, both) for store in (together, apart)]
+    assert {k: v.result for k, v in found[0].scores.items()} == {
+        k: v.result for k, v in found[1].scores.items()
+    }
+    assert found[0].evaluation.result == found[1].evaluation.result
 
 
-def test_a_further_sampler_of_a_finished_run_trains_nothing(prepared, monkeypatch):
-    store, _, (run_dir,) = prepared({"models": ["vae"], "samplers": ["normal"]})
-    first = execute(run_dir, IMAGES)
+def test_a_further_sampler_trains_nothing_and_changes_nothing(tmp_path, store, monkeypatch):
+    (spec,) = plan_of(tmp_path, {"models": ["vae"], "samplers": ["normal"]})
+    work(spec, store)
+    before = contents(store.folder(spec))
     monkeypatch.setattr(run_module, "trainer_of", None)
-    more = prepared({"models": ["vae"], "samplers": ["normal", "gmm"]})[1][0]
-    assert store.run_dir(more) == run_dir
+    (more,) = plan_of(tmp_path, {"models": ["vae"], "samplers": ["normal", "gmm"]})
     assert not store.is_done(more)
-    record = execute(run_dir, IMAGES)
-    assert record.scores.keys() == {"normal", "gmm"}
-    assert kept(record) == kept(first)
-    assert record.provenance == first.provenance
-    assert record.scores["normal"] == first.scores["normal"]
-    assert first.later_provenance == {}
-    assert set(record.later_provenance) == {"gmm"}
-    assert {"samples-normal.png", "samples-gmm.png"} < record.files.keys()
-    assert store.is_done(more)
+    work(more, store)
+    after = contents(store.folder(spec))
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert changed - {"output.log"} == {"scores/gmm.json", "samples-gmm.png", "status.json"}
 
 
-def test_pictures_that_are_gone_or_damaged_are_drawn_again(prepared, monkeypatch, caplog):
-    store, (spec,), (run_dir,) = prepared({"samplers": ["normal", "gmm"]})
-    record = execute(run_dir, IMAGES)
-    before = {path.name: path.read_bytes() for path in run_dir.glob("*.png")}
-    damaged, gone = run_dir / "samples-gmm.png", run_dir / "latents.png"
-    damaged.write_bytes(before[damaged.name][:100])
-    assert read_pixels(damaged) is None and not damaged.exists()
-    assert f"{damaged} is damaged" in caplog.text
-    gone.unlink()
-    assert not store.is_done(spec)
-    monkeypatch.setattr(run_module, "trainer_of", None)
-    monkeypatch.setattr(run_module, "score_samples", None)
-    again = execute(store.prepare(spec, ENVIRONMENT), IMAGES)
-    assert again.to_dict() == record.to_dict()
-    assert {path.name: path.read_bytes() for path in run_dir.glob("*.png")} == before
-    shutil.rmtree(run_dir / "model")
-    gone.unlink()
-    assert store.is_done(spec)  # nothing can draw it, and the record is whole
+@pytest.mark.parametrize("damage", ["gone", "changed", "another's"])
+def test_no_score_is_kept_of_a_model_that_is_gone(tmp_path, store, damage):
+    spec, other = plan_of(tmp_path, {"seeds": [0, 1]})
+    work(spec, store)
+    before, folder = ImageResult.read(store, spec), store.folder(spec)
+    if damage == "gone":
+        shutil.rmtree(folder / "model")
+    elif damage == "changed":
+        weights = folder / "model" / "model.pt"
+        weights.write_bytes(weights.read_bytes()[:-1] + b"x")
+    else:
+        work(other, store)
+        shutil.rmtree(folder / "model")
+        shutil.copytree(store.folder(other) / "model", folder / "model")
+    (more,) = plan_of(tmp_path, {"samplers": ["normal", "gmm"]})
+    work(more, store)
+    after = ImageResult.read(store, more)
+    assert set(after.scores) == {"normal", "gmm"}
+    assert after.scores["normal"].result == before.scores["normal"].result  # trained anew
+    assert (folder / "scores" / "normal.json.corrupt").exists()
+    assert (folder / "model.corrupt").exists() == (damage != "gone")
+    assert not {finding.kind for finding in verify(store.root)} & set(WRONG)
 
 
-def test_scores_do_not_depend_on_when_the_sampler_was_asked_for(prepared):
-    flags = {"models": ["vae"], "samplers": ["normal", "gmm"]}
-    _, _, (run_dir,) = prepared(flags)
-    together = execute(run_dir, IMAGES).scores
-    shutil.rmtree(run_dir)
-    prepared({"models": ["vae"], "samplers": ["normal"]})
-    execute(run_dir, IMAGES)
-    shutil.rmtree(run_dir / "model")  # not in git: trained again, to the same weights
-    prepared(flags)
-    assert execute(run_dir, IMAGES).scores == together
-
-
-def test_no_score_is_kept_of_a_model_that_is_gone(prepared):
-    store, (spec,), (run_dir,) = prepared({"samplers": ["normal"]})
-    first = execute(run_dir, IMAGES)
-    scores = dataclasses.replace(first.scores["normal"], frechet={"val": 1.0, "test": 1e6})
-    elsewhere = first.provenance.model_copy(update={"device": "another"})
-    changes = {"scores": {"normal": scores}, "provenance": elsewhere}  # as if made elsewhere
-    write_json(run_dir / "result.json", first.model_copy(update=changes).to_dict())
-    shutil.rmtree(run_dir / "model")
-    prepared({"samplers": ["gmm"]})
-    record = execute(run_dir, IMAGES)
-    assert set(record.scores) == {"normal", "gmm"}
-    assert record.scores["normal"] == first.scores["normal"]
-    assert record.provenance.device == first.provenance.device
-    assert store.is_done(spec)
-
-
-def test_scores_that_are_made_anew_are_all_made(prepared, monkeypatch):
-    """The model is gone, a further sampler is asked for, and the run is cut off at the second."""
-    store, _, (run_dir,) = prepared({"samplers": ["normal", "gmm"]})
-    first = execute(run_dir, IMAGES)
-    shutil.rmtree(run_dir / "model")
-    prepared({"samplers": ["gaussian"]})
-    score, scored = run_module.score_samples, []
-
-    def interrupted(*arguments, **more):
-        if scored:
-            raise KeyboardInterrupt
-        scored.append(score(*arguments, **more))
-        return scored[-1]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run_module, "score_samples", interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            execute(run_dir, IMAGES)
-    assert Status.read(run_dir).state == "interrupted"
-    assert {path.name for path in run_dir.glob("samples-*")} == {"samples-gaussian.png"}
-    assert "unfinished" in {finding.kind for finding in verify(store.root, [IMAGES])}
-    record = execute(run_dir, IMAGES)
-    assert set(record.scores) == {"normal", "gmm", "gaussian"}
-    assert record.scores["normal"] == first.scores["normal"]
-
-
-def test_a_sampler_that_fails_costs_its_own_score(prepared, monkeypatch):
-    store, (spec,), (run_dir,) = prepared({"samplers": ["gmm", "normal"]})
+def test_a_sampler_that_fails_costs_its_own_score(tmp_path, store, monkeypatch):
+    (spec,) = plan_of(tmp_path, {"samplers": ["gmm", "normal"]})
     generate = run_module.generate
 
     def broken(sampler, *rest, **more):
@@ -236,149 +152,69 @@ def test_a_sampler_that_fails_costs_its_own_score(prepared, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "generate", broken)
         with pytest.raises(FIFError, match="sampler gmm: ValueError: broken on purpose"):
-            execute(run_dir, IMAGES)
-    assert Status.read(run_dir).state == "failed"
-    assert set(store.record(spec).scores) == {"normal"}
-    assert not store.is_done(spec)
-    execute(run_dir, IMAGES)
+            work(spec, store)
+    assert Status.read(store.folder(spec)).state == "failed"
+    assert set(ImageResult.read(store, spec).scores) == {"normal"} and not store.is_done(spec)
+    monkeypatch.setattr(run_module, "trainer_of", None)
+    work(spec, store)
     assert store.is_done(spec)
 
 
-def test_an_interrupt_costs_the_sampler_under_way_alone(prepared, monkeypatch):
-    store, (spec,), (run_dir,) = prepared({"samplers": ["normal", "gmm", "gaussian"]})
-    score, scored, stages = run_module.score_samples, [], []
+def test_an_interrupt_costs_the_sampler_under_way_alone(tmp_path, store, monkeypatch):
+    (spec,) = plan_of(tmp_path, {"samplers": ["normal", "gmm", "gaussian"]})
+    score, stages = run_module.score_samples, []
 
     def interrupted(*arguments, **more):
-        stages.append(Status.read(run_dir))
-        if len(scored) == 1:
+        stages.append(Status.read(store.folder(spec)))
+        if len(stages) == 2:
             raise KeyboardInterrupt
-        scored.append(score(*arguments, **more))
-        return scored[-1]
+        return score(*arguments, **more)
 
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "score_samples", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            execute(run_dir, IMAGES)
+            work(spec, store)
     assert [status.stage for status in stages] == ["sampler normal", "sampler gmm"]
-    assert stages[0].progress < stages[1].progress < 1
-    assert set(store.record(spec).scores) == {"normal"} and not store.is_done(spec)
-    kinds = {finding.kind for finding in verify(store.root, [IMAGES])}
-    assert "unfinished" in kinds and not kinds & {*WRONG, "failed"}
+    assert stages[0].share < stages[1].share < 1
+    first = ImageResult.read(store, spec).scores
+    assert set(first) == {"normal"} and not store.is_done(spec)
     monkeypatch.setattr(run_module, "trainer_of", None)
-    record = execute(run_dir, IMAGES)
-    assert set(record.scores) == {"normal", "gmm", "gaussian"} and store.is_done(spec)
-    assert record.scores["normal"] == scored[0]
-    assert set(record.later_provenance) == {"gmm", "gaussian"}
+    work(spec, store)
+    after = ImageResult.read(store, spec).scores
+    assert set(after) == {"normal", "gmm", "gaussian"} and after["normal"] == first["normal"]
 
 
-def test_a_record_knows_the_code_of_training_and_of_later_samplers(prepared):
-    _, _, (run_dir,) = prepared()
-    record = execute(run_dir, IMAGES)
-    made, training = record.provenance, record.training
-    clean = made.model_copy(update={"git_revision": "a", "git_dirty": False})
-    changed = record.model_copy(
-        update={
-            "training": training.model_copy(update={"git_revision": "b", "git_dirty": True}),
-            "provenance": clean,
-            "later_provenance": {"gmm": clean.model_copy(update={"git_revision": "c+"})},
-        }
-    )
-    assert changed.revisions == ["b+", "a", "c+"]
-    write_json(run_dir / "result.json", changed.to_dict())
-    found = verify(run_dir.parents[4], [IMAGES])
-    assert [f.detail for f in found if f.kind == "dirty tree"] == ["b", "c"]
-
-
-def test_loss_that_is_not_finite(prepared):
+def test_loss_that_is_not_finite(tmp_path, store):
     flags = {"models": ["fif"], "beta": [1e39], "hutchinson_samples": [1]}
-    _, _, (run_dir,) = prepared(flags, batch_size=60)
+    (spec,) = plan_of(tmp_path, flags, batch_size=60)
     with pytest.raises(NonFiniteError):
-        execute(run_dir, IMAGES)
-    error = Status.read(run_dir).error
+        work(spec, store)
+    error = Status.read(store.folder(spec)).error
     assert "epoch 1" in error and "inf in one of 1 batches" in error
 
 
-@pytest.mark.parametrize("lends", ["none", "those of the plan", "others"])
-def test_data_are_those_of_the_plan_whoever_lends_them(tmp_path, monkeypatch, lends):
-    experiment, splits = tiny(tmp_path)
-    (spec,) = expand(experiment, splits)
-    run_dir = Store(tmp_path, IMAGES).prepare(spec, ENVIRONMENT)
-    other = dataclasses.replace(splits, train=np.zeros_like(splits.train))
-    lent = {"none": None, "those of the plan": splits, "others": other}[lends]
-    if lends == "those of the plan":
-        monkeypatch.setattr(run_module, "load_splits", None)
-    used, trainer = [], run_module.trainer_of
-    monkeypatch.setattr(
-        run_module, "trainer_of", lambda *given: used.append(given[1]) or trainer(*given)
-    )
-    execute(run_dir, IMAGES, lent)
-    assert used[0].content_hash == spec.data_hash
+def test_data_that_changed_since_the_plan(tmp_path, store):
+    (spec,) = plan_of(tmp_path)
+    spec = spec.model_copy(update={"data_hash": "0" * 16})
+    with pytest.raises(DataError, match="digits changed since the plan"):
+        work(spec, store)
 
 
-def test_data_that_changed_since_the_plan(tmp_path):
-    (spec,) = expand(*tiny(tmp_path))
-    spec = dataclasses.replace(spec, data_hash="0" * 16)
-    run_dir = Store(tmp_path, IMAGES).prepare(spec, ENVIRONMENT)
-    with pytest.raises(FIFError, match="digits changed since the plan"):
-        execute(run_dir, IMAGES)
-
-
-def test_a_run_that_was_trained_is_not_trained_again(prepared, monkeypatch):
-    _, _, (run_dir,) = prepared()
-    first = execute(run_dir, IMAGES)
-    (run_dir / "result.json").unlink()
-    monkeypatch.setattr(run_module, "trainer_of", None)
-    again = execute(run_dir, IMAGES)
-    assert (again.scores, *kept(again)) == (first.scores, *kept(first))
-
-
-@pytest.mark.parametrize(
-    ("function", "error", "told"),
-    [
-        ("checksum", OSError(5, "Input/output error"), StoreError),
-        ("rebuild_model", OSError(5, "Input/output error"), StoreError),
-        ("rebuild_model", ConfigError("rhvae needs the package x"), ConfigError),
-        ("rebuild_model", ImportError("x"), ImportError),
-        ("json_content", StoreError("cannot read training.json"), StoreError),
-    ],
-)
-def test_an_error_that_says_nothing_of_the_model_leaves_it(
-    prepared, monkeypatch, function, error, told
-):
-    _, _, (run_dir,) = prepared()
-    first = execute(run_dir, IMAGES)
-    (run_dir / "result.json").unlink()
-
-    def fails(*_):
-        raise error
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run_module, function, fails)
-        with pytest.raises(told):
-            execute(run_dir, IMAGES)
-    monkeypatch.setattr(run_module, "trainer_of", None)
-    assert execute(run_dir, IMAGES).scores == first.scores
-
-
-def test_the_models_of_table_2_train_by_the_wall_clock(tmp_path):
-    flags = {"profile": "table2-quick", "wall_clock": "0.2s", "seeds": [0], "extractor": "pixels"}
-    experiment = load_experiment("digits", experiment_file(2), flags)
-    sizes = {"num_samples": 20, "val_size": 20, "test_size": 20, "epochs": None}
-    profile = experiment.settings.model_copy(update=sizes)
-    experiment = experiment.model_copy(update={"profiles": {"table2-quick": profile}})
-    splits = load_splits("digits", None, experiment.settings, ENVIRONMENT)
-    store = Store(tmp_path, IMAGES)
-    results = [
-        Result(spec, execute(store.prepare(spec, ENVIRONMENT), IMAGES))
-        for spec in expand(experiment, splits)
-    ]
-    for result in results:
-        assert set(result.record.scores) == {"normal", "gaussian", "gmm"}
-        assert 0.2 <= result.record.training.train_seconds < 20
-        assert result.spec.settings.wall_clock == 0.2
-    grid = table2(build_report(experiment, results))
-    assert [row[0].text.split()[0] for row in grid.rows] == ["DNF", "Trumpet", "FIF"]
-    assert "FID published ↓" not in " ".join(grid.headings)
+def test_the_models_of_table_2_train_by_the_wall_clock(tmp_path, store):
+    file = configs_dir() / "experiments" / "table2.yaml"
+    flags = {"profile": "table2-quick", "wall_clock": "0.2s", "seeds": [0], "extractor": "pixels",
+             "num_samples": 20, "train_size": 60}  # fmt: skip
+    experiment = load_experiment("digits", flags, file)
+    plan = expand(experiment, load_images("digits").subset(train=60, val=20, test=20), WHERE)
+    sizes = {"val_size": 20, "test_size": 20}
+    plan = [s.model_copy(update={"settings": s.settings.model_copy(update=sizes)}) for s in plan]
+    for spec in plan:
+        work(spec, store)
+        result = ImageResult.read(store, spec)
+        assert set(result.scores) == {"normal", "gaussian", "gmm"}
+        assert 0.2 <= result.training.result.train_seconds < 20
+        assert spec.settings.wall_clock == 0.2
+    assert {spec.model for spec in plan} == {"fif", "dnf", "trumpet"}
 
 
 def test_a_failed_sampler_lets_its_tensors_go():

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.records import result_of, spec_of
 
-from pythae_fif.benchmark.selection import Result, select
+from pythae_fif.benchmark.record import ImageResult
+from pythae_fif.benchmark.selection import select
 from pythae_fif.evaluation.scores import Scores
 
 
@@ -17,12 +18,12 @@ def on_test(scores: Scores) -> float:
     return scores.frechet["test"]
 
 
-def grid_results(distances: np.ndarray) -> list[Result]:
+def grid_results(distances: np.ndarray) -> list[ImageResult]:
     """Results of (configuration, seed, sampler, val/test) distances."""
     results = []
     for index, by_seed in enumerate(distances):
         for seed, values in enumerate(by_seed):
-            spec = spec_of(parameters={"beta": float(index)}, varied=("beta",), seed=seed)
+            spec = spec_of(parameters={"beta": float(index)}, varied=["beta"], seed=seed)
             pairs = {
                 s: (float(v), float(t)) for s, (v, t) in zip(spec.samplers, values, strict=True)
             }
@@ -33,7 +34,7 @@ def grid_results(distances: np.ndarray) -> list[Result]:
 def test_every_sampler_that_a_configuration_has_is_chosen_from():
     """Whichever configuration was run with fewer of them, also the first."""
     results = []
-    for beta, samplers in ((1.0, ("normal",)), (2.0, ("normal", "gmm"))):
+    for beta, samplers in ((1.0, ["normal"]), (2.0, ["normal", "gmm"])):
         spec = spec_of(parameters={"beta": beta}, samplers=samplers)
         results.append(result_of(spec))
     for ordered in (results, results[::-1]):
@@ -54,12 +55,8 @@ def test_lowest_mean_validation_distance_of_each_sampler(shape, seed):
         tests = distances[best, :, index, 1].tolist()
         assert choice.spec.parameters == {"beta": float(best)}
         assert (choice.candidates, choice.left_out) == (shape[0], 0)
-        assert choice.mean(on_test) == pytest.approx(statistics.fmean(tests))
-        std = choice.std(on_test)
-        if shape[1] == 1:
-            assert std is None
-        else:
-            assert std == pytest.approx(statistics.stdev(tests))
+        assert choice.values(on_test) == pytest.approx(tests)
+        assert choice.distance("test") == pytest.approx(statistics.fmean(tests))
 
 
 @given(SHAPES, st.integers(0, 2**32 - 1))
@@ -106,6 +103,13 @@ def test_a_sampler_that_failed_with_a_configuration_does_not_compete():
     assert [c.sampler for c in select(results[1:])] == ["normal"]
 
 
-def test_no_score_is_none():
+def test_a_distance_that_is_no_number_is_not_chosen():
+    distances = np.full((3, 1, 2, 2), 5.0)
+    distances[0, 0, :, 0], distances[1, 0, :, 0] = np.nan, np.inf
+    for results in (grid_results(distances), grid_results(distances)[::-1]):
+        assert {choice.spec.parameters["beta"] for choice in select(results)} == {2.0}
+
+
+def test_no_score_has_no_values():
     (choice, _) = select(grid_results(np.ones((1, 1, 2, 2))))
-    assert choice.mean(lambda scores: scores.score and scores.score.mean) is None
+    assert choice.values(lambda scores: scores.score and scores.score.mean) == []

@@ -26,6 +26,7 @@ def test_opening_a_store_writes_nothing(store):
 def test_the_id_is_of_what_defines_the_result():
     spec = TaskSpec(seed=1)
     assert spec.run_id == TaskSpec(seed=1, wanted=["a", "b"]).run_id != TaskSpec(seed=2).run_id
+    assert spec.model_copy(update={"seed": 2}).run_id == TaskSpec(seed=2).run_id
     assert spec.run_id == id_of({"schema": 3, "kind": "tasks", "spec": {"seed": 1}})
     assert read_spec(json.dumps(spec.to_dict()).encode()) == spec
 

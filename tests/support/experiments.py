@@ -3,16 +3,17 @@
 from pathlib import Path
 
 import yaml
-from pythae_fif.benchmark.inputs import load_splits
-from pythae_fif.runs.kind import Environment
 
-from pythae_fif.benchmark.config import load_experiment
+from pythae_fif.benchmark.config import Experiment, load_experiment
+from pythae_fif.benchmark.image_run import ImageSpec, Where
+from pythae_fif.benchmark.plan import expand
+from pythae_fif.data import Splits, load_images
 
 PROFILE = {
     "note": "a test", "epochs": 1, "batch_size": 50, "learning_rate": 1e-3, "num_samples": 20,
     "train_size": 60, "val_size": 20, "test_size": 20, "configurations": 2,
 }  # fmt: skip
-ENVIRONMENT = Environment(offline=True)
+WHERE = Where(offline=True)
 
 
 def write_tiny(folder: Path, profile: dict | None = None, **values) -> Path:
@@ -24,9 +25,19 @@ def write_tiny(folder: Path, profile: dict | None = None, **values) -> Path:
     return file
 
 
-def tiny(tmp_path: Path, flags: dict | None = None, **profile):
-    """An experiment on the digits that takes no time, and its splits."""
-    file = write_tiny(tmp_path, profile)
-    experiment = load_experiment("digits", file, flags or {})
-    splits = load_splits("digits", experiment.image_size, experiment.settings, ENVIRONMENT)
-    return experiment, splits
+def tiny(tmp_path: Path, flags: dict | None = None, **profile) -> Experiment:
+    """An experiment on the digits that takes no time."""
+    return load_experiment("digits", flags or {}, write_tiny(tmp_path, profile))
+
+
+def splits_of(experiment: Experiment) -> Splits:
+    """Its digits."""
+    used = experiment.in_use
+    sizes = {"train": used.train_size, "val": used.val_size, "test": used.test_size}
+    return load_images("digits").subset(**sizes)
+
+
+def plan_of(tmp_path: Path, flags: dict | None = None, **profile) -> list[ImageSpec]:
+    """The runs of a tiny experiment."""
+    experiment = tiny(tmp_path, flags, **profile)
+    return expand(experiment, splits_of(experiment), WHERE)

@@ -1,31 +1,28 @@
-"""Specifications and records of the image benchmark, made up: no model is behind them."""
+"""Specifications and results of the image benchmark, made up: no model is behind them."""
 
-import dataclasses
-import functools
-
-from pythae_fif.benchmark.config import Profile
-from pythae_fif.benchmark.plan import RunSpec
-from pythae_fif.benchmark.record import DataUsed, ImageRecord, Training
-from pythae_fif.benchmark.selection import Result
+from pythae_fif.benchmark.config import Settings
+from pythae_fif.benchmark.image_run import ImageSpec
+from pythae_fif.benchmark.models import read_entry
+from pythae_fif.benchmark.record import DataUsed, Evaluation, ImageResult, Training
 from pythae_fif.evaluation.scores import Scores
-from pythae_fif.runs.record import Provenance
+from pythae_fif.runs.record import Provenance, Record
 from support.experiments import PROFILE
 
-SETTINGS = Profile(**PROFILE).settings_of("fif")
+SETTINGS = Settings(**{key: PROFILE[key] for key in PROFILE.keys() & Settings.model_fields.keys()})
 
 
-def spec_of(**changes) -> RunSpec:
-    base = RunSpec(
-        dataset="digits", arch="convnet", model="fif",
-        parameters={"beta": 10.0, "hutchinson_samples": 1},
-        varied=("beta", "hutchinson_samples"), latent_dim=8, image_size=None, seed=0,
-        extractor="pixels", samplers=("normal", "gmm"), profile="tiny",
-        settings=SETTINGS, data_hash="0123456789abcdef",
-    )  # fmt: skip
-    return dataclasses.replace(base, **changes)
+def spec_of(**changes) -> ImageSpec:
+    base = {
+        "dataset": "digits", "arch": "convnet", "model": "fif",
+        "classes": read_entry("fif").classes,
+        "parameters": {"beta": 10.0, "hutchinson_samples": 1},
+        "varied": ["beta", "hutchinson_samples"], "latent_dim": 8, "image_size": None, "seed": 0,
+        "extractor": "pixels", "samplers": ["normal", "gmm"], "profile": "tiny",
+        "settings": SETTINGS, "data_hash": "0123456789abcdef",
+    }  # fmt: skip
+    return ImageSpec(**{**base, **changes})
 
 
-@functools.cache
 def scores_of(val: float, test: float) -> Scores:
     return Scores(
         num_samples=20, extractor="pixels", extractor_hash="e" * 16, distance_name="FD-pixels",
@@ -34,21 +31,21 @@ def scores_of(val: float, test: float) -> Scores:
     )  # fmt: skip
 
 
-def record_of(
-    spec: RunSpec, distances: dict[str, tuple[float, float]] | None = None
-) -> ImageRecord:
-    """A record with given (validation, test) distances of each sampler."""
+def result_of(
+    spec: ImageSpec, distances: dict[str, tuple[float, float]] | None = None
+) -> ImageResult:
+    """A run with given (validation, test) distances of each sampler."""
     distances = distances or dict.fromkeys(spec.samplers, (1.0, 2.0))
-    return ImageRecord(
-        run_id=spec.run_id,
-        scores={sampler: scores_of(val, test) for sampler, (val, test) in distances.items()},
+    evaluation = Evaluation(
         reconstruction_mse={"val": 0.1, "test": 0.2},
-        training=Training(seconds=3.0),
         parameters=7,
         data=DataUsed(source="made up", partial=False, sizes={}),
-        provenance=Provenance(),
     )
 
+    def record(result):
+        return Record[type(result)](
+            run_id=spec.run_id, result=result, provenance=Provenance(command="a command")
+        )
 
-def result_of(spec: RunSpec, distances: dict[str, tuple[float, float]] | None = None) -> Result:
-    return Result(spec, record_of(spec, distances))
+    scores = {sampler: record(scores_of(*pair)) for sampler, pair in distances.items()}
+    return ImageResult(spec, record(Training(seconds=3.0)), record(evaluation), scores)
