@@ -12,7 +12,7 @@ from torch.distributions import Independent, Normal
 
 from pythae_fif.baselines.flow_model import FlowConfig, FlowModel
 from pythae_fif.baselines.flows import PaddedFlow
-from pythae_fif.models.manifold import BetaConfig, NonNegative, Positive
+from pythae_fif.models.injective_flow import BetaConfig, NonNegative, Positive
 from pythae_fif.models.outputs import uncompiled
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change import squared_error
@@ -27,9 +27,9 @@ class DNFConfig(FlowConfig, BetaConfig):
         input_dim (tuple): Shape (C, H, W) of even H and W, or (D,).
         latent_dim (int): Latent dimension d, at most D. Default: 10.
         beta (float): Weight of the squared reconstruction error. Default: 100.
-        beta_final, beta_epochs: As of :class:`~pythae_fif.models.manifold.BetaConfig`.
+        beta_final, beta_epochs: As of :class:`~pythae_fif.models.injective_flow.BetaConfig`.
         latent_distribution, student_t_df: As of
-            :class:`~pythae_fif.models.manifold.ManifoldConfig`.
+            :class:`~pythae_fif.models.injective_flow.InjectiveFlowConfig`.
         noise (float): Standard deviation of the noise that inflates the data, and of the D - d
             noise latents. Default: 0.01.
         steps, hidden_channels, latent_blocks, latent_hidden_dim: Sizes of the flow, see
@@ -65,7 +65,7 @@ class DNF(FlowModel):
     that; and sigma is that of FIF's data noise.
 
     Density on the manifold, samples and Pythae's interface are those of
-    :class:`~pythae_fif.models.manifold.ManifoldModel`.
+    :class:`~pythae_fif.models.injective_flow.InjectiveFlow`.
 
     Args:
         model_config (DNFConfig): The configuration.

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from pythae_fif.baselines.flows import CodeFlow
 from pythae_fif.errors import ConfigError, DataError
-from pythae_fif.models.manifold import Count, ManifoldConfig, ManifoldModel
+from pythae_fif.models.injective_flow import Count, InjectiveFlow, InjectiveFlowConfig
 from pythae_fif.nn.coupling import FlowDecoder, FlowEncoder
 from pythae_fif.validation import config_dataclass
 
 
 @config_dataclass
-class FlowConfig(ManifoldConfig):
+class FlowConfig(InjectiveFlowConfig):
     """The part of their configurations that DNF and Trumpet share.
 
     Parameters:
@@ -33,7 +33,7 @@ class FlowConfig(ManifoldConfig):
     latent_hidden_dim: Count = 256
 
 
-class FlowModel(ManifoldModel):
+class FlowModel(InjectiveFlow):
     """A model whose encoder and decoder are the two directions of one flow.
 
     Attributes:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pythae_fif.baselines.flow_model import FlowConfig, FlowModel
 from pythae_fif.baselines.flows import TrumpetFlow
-from pythae_fif.models.manifold import Count, NonNegative
+from pythae_fif.models.injective_flow import Count, NonNegative
 from pythae_fif.models.outputs import uncompiled
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change import squared_error
@@ -33,7 +33,7 @@ class TrumpetConfig(FlowConfig):
             training, in (0, 1), is done, where the trainer says how long that is (those of this
             package do). Of one epoch in all the density gets none. Default: 0.5.
         latent_distribution, student_t_df: As of
-            :class:`~pythae_fif.models.manifold.ManifoldConfig`.
+            :class:`~pythae_fif.models.injective_flow.InjectiveFlowConfig`.
         noise (float): Standard deviation of the Gaussian noise added to the data in training.
             Default: 0, as published.
         steps, hidden_channels, latent_blocks, latent_hidden_dim: Sizes of the flow, see
@@ -68,7 +68,7 @@ class Trumpet(FlowModel):
     theirs get a dense injective layer where halving does not meet d.
 
     Density on the manifold, samples and Pythae's interface are those of
-    :class:`~pythae_fif.models.manifold.ManifoldModel`.
+    :class:`~pythae_fif.models.injective_flow.InjectiveFlow`.
 
     Args:
         model_config (TrumpetConfig): The configuration.

@@ -53,9 +53,9 @@ class FIFConfig(HutchinsonConfig):
 
     Parameters:
         input_dim, latent_dim, noise, latent_distribution, student_t_df: As of
-            :class:`~pythae_fif.models.manifold.ManifoldConfig`.
+            :class:`~pythae_fif.models.injective_flow.InjectiveFlowConfig`.
         beta, beta_final, beta_epochs: The weight of the reconstruction (eq. 7), as of
-            :class:`~pythae_fif.models.manifold.BetaConfig`.
+            :class:`~pythae_fif.models.injective_flow.BetaConfig`.
         hutchinson_samples, hutchinson_kind, jacobian_at, eval_nll_samples: As of
             :class:`~pythae_fif.models.hutchinson.HutchinsonConfig`.
         surrogate_fraction (float): Part of every batch, in (0, 1], whose data points carry the

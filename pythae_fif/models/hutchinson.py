@@ -15,7 +15,7 @@ from typing_extensions import Self
 
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models.condition import Labels
-from pythae_fif.models.manifold import BetaConfig, Count, ManifoldModel
+from pythae_fif.models.injective_flow import BetaConfig, Count, InjectiveFlow
 from pythae_fif.models.whitening import Batches, add_code_maps, codes_of, whiten_codes
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change import sample_hutchinson, squared_error
@@ -43,8 +43,8 @@ class HutchinsonConfig(BetaConfig):
             ``nll_loss`` of 0; where all batches are of one size, the mean over the batches is that
             over the counted points. For several processes give a multiple of their number: each
             rounds its share up, so that more points would count than were asked for. Default: 64.
-        Others: As of :class:`~pythae_fif.models.manifold.BetaConfig` and
-            :class:`~pythae_fif.models.manifold.ManifoldConfig`.
+        Others: As of :class:`~pythae_fif.models.injective_flow.BetaConfig` and
+            :class:`~pythae_fif.models.injective_flow.InjectiveFlowConfig`.
     """
 
     hutchinson_samples: Count = 1
@@ -72,7 +72,7 @@ class HutchinsonConfig(BetaConfig):
         return self.jacobian_at == "data"
 
 
-class HutchinsonModel(ManifoldModel):
+class HutchinsonModel(InjectiveFlow):
     r"""A model whose training loss has a surrogate of the log-volume, for its gradient alone.
 
     Its *value* says nothing about the fit. In evaluation mode the loss is the exact value of what
@@ -101,7 +101,7 @@ class HutchinsonModel(ManifoldModel):
         return self
 
     def beta(self, epoch: int | None = None, share_done: float | None = None) -> float:
-        """See :meth:`~pythae_fif.models.manifold.BetaConfig.beta_at` of the configuration."""
+        """See :meth:`~pythae_fif.models.injective_flow.BetaConfig.beta_at` of the configuration."""
         return float(self.model_config.beta_at(epoch, share_done))
 
     def whiten(self, data: Tensor | Batches, labels: Labels = None) -> Self:

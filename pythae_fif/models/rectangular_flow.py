@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.models.hutchinson import HutchinsonConfig, HutchinsonModel, has_batch_norm
-from pythae_fif.models.manifold import Count
+from pythae_fif.models.injective_flow import Count
 from pythae_fif.models.outputs import check_no_script, uncompiled
 from pythae_fif.nn.coupling import build_coupling
 from pythae_fif.validation import config_dataclass

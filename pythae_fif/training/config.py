@@ -21,7 +21,7 @@ from pythae_fif.baselines.glow import ActNorm
 from pythae_fif.errors import ConfigError, DataError, first_line
 from pythae_fif.files import digest
 from pythae_fif.models.hutchinson import HutchinsonModel
-from pythae_fif.models.manifold import ManifoldModel
+from pythae_fif.models.injective_flow import InjectiveFlow
 from pythae_fif.training.loader import BatchDataset
 from pythae_fif.training.updates import config_type, rule_of, wanted_config
 from pythae_fif.validation import config_dataclass
@@ -191,7 +191,7 @@ def _check_data(model: BaseAE, name: str, dataset: Any) -> None:
     if not (isinstance(held, Tensor) and dim):
         return
     shape = tuple(held.shape[1:])
-    ours = isinstance(model, ManifoldModel) and len(shape) == len(dim)
+    ours = isinstance(model, InjectiveFlow) and len(shape) == len(dim)
     if math.prod(shape) != math.prod(dim) or (ours and shape != tuple(dim)):
         raise DataError(
             f"the {name} set has items {shape}, and {model.model_name} is of "

@@ -4,8 +4,8 @@ to the manifold of its images, an injective flow."""
 __all__ = [
     "BetaConfig",
     "Count",
-    "ManifoldConfig",
-    "ManifoldModel",
+    "InjectiveFlow",
+    "InjectiveFlowConfig",
     "NonNegative",
     "Positive",
 ]
@@ -49,7 +49,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 @config_dataclass
-class ManifoldConfig(BaseAEConfig):
+class InjectiveFlowConfig(BaseAEConfig):
     """The part of the configuration that all models of this package have.
 
     Parameters:
@@ -81,7 +81,7 @@ class ManifoldConfig(BaseAEConfig):
 
 
 @config_dataclass
-class BetaConfig(ManifoldConfig):
+class BetaConfig(InjectiveFlowConfig):
     """Of a model whose loss is a likelihood plus the weighted squared reconstruction error.
 
     Parameters:
@@ -131,7 +131,7 @@ class BetaConfig(ManifoldConfig):
         return self.beta + done * (self.beta_final - self.beta)
 
 
-class ManifoldModel(SavedModel):
+class InjectiveFlow(SavedModel):
     """An injective flow: encoder f, decoder g, and a density on the manifold of the points g(z).
 
     What a model is once it is trained: its density, samples and Pythae's interface. A subclass
@@ -140,7 +140,7 @@ class ManifoldModel(SavedModel):
     ModelOutput and hides the networks' operations from the recorder.
 
     Args:
-        model_config (ManifoldConfig): The configuration.
+        model_config (InjectiveFlowConfig): The configuration.
         encoder (BaseEncoder): f, by default that of the model.
         decoder (BaseDecoder): g, likewise.
 
@@ -154,7 +154,7 @@ class ManifoldModel(SavedModel):
 
     def __init__(
         self,
-        model_config: ManifoldConfig,
+        model_config: InjectiveFlowConfig,
         encoder: BaseEncoder | None = None,
         decoder: BaseDecoder | None = None,
     ) -> None:
