@@ -1,120 +1,244 @@
-"""Curves and points of an experiment: figure 10 of the paper, cost, learning curves."""
+"""Figures 1, 10 and 11 of the paper for an experiment, score against cost, and learning curves."""
 
-__all__ = ["beta_figure", "cost_figure", "learning_figure"]
+__all__ = ["Figure", "figures_of"]
 
+import io
 import math
-import statistics
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+import pandas
+from PIL import Image
 
-from pythae_fif.benchmark.model_entry import GRID_FLAGS
-from pythae_fif.pictures import new_figure
-from pythae_fif.reports.report import Report, Row
+from pythae_fif.benchmark.models import GRID_FLAGS
+from pythae_fif.benchmark.pictures import OF_CLASS, reference_sheet
+from pythae_fif.benchmark.record import ImageResult
+from pythae_fif.data import Splits
+from pythae_fif.errors import StoreError
+from pythae_fif.pictures import DPI, figure_bytes, new_figure
+from pythae_fif.runs.store import Store
 from pythae_fif.sampling import SAMPLERS
-from pythae_fif.training import read_log
+
+MOST = 16  # images in a line, which is what packed runs have of a sheet
+WIDTH, LABEL = 1000, 170  # pixels: of a figure of samples, of it the names
+IMAGE, GAP = 48, 2  # pixels: of an image, about; between images
+BEST = 4  # models in the first figure
 
 
-def _bare(axis: Any) -> None:
+class Figure(NamedTuple):
+    """A picture of an experiment: its kind, title, what it shows, and its content as a file."""
+
+    kind: str
+    title: str
+    shows: str
+    content: bytes
+
+    @property
+    def name(self) -> str:
+        """End of its file's name: WebP where images are samples, else PNG."""
+        return f"{self.kind}.webp" if self.is_pixels else f"{self.kind}.png"
+
+    @property
+    def is_pixels(self) -> bool:
+        """Whether its pixels are those of images."""
+        return self.kind in ("best", "samples")
+
+
+class _Line(NamedTuple):
+    """A name, and images (n, H, W, C) uint8 beside it."""
+
+    name: str
+    images: np.ndarray
+
+
+def figures_of(
+    frame: pandas.DataFrame,
+    table: pandas.DataFrame,
+    results: Sequence[ImageResult],
+    distance: str,
+    store: Store,
+    splits: Splits | None,
+) -> Iterator[Figure]:
+    """Draws those that there is something to draw of.
+
+    Args:
+        frame, table: Of :func:`~pythae_fif.reports.frame.score_frame` and `chosen_frame`.
+        results: The runs.
+        distance: What it is called.
+        store: Where their pictures are.
+        splits: The data; None draws no samples.
+    """
+    runs = {result.spec.run_id: result for result in results}
+    if splits is not None and splits.columns is None:
+        shape = splits.test.shape[1:]
+        test = _Line("test images", images_of(reference_sheet(splits), shape)[:MOST])
+        lines = _samples(table, runs, store, shape)
+        best = [line for model in _best(table) for line in lines.get(model, [])]
+        every = [line for model in table["model"].unique() for line in lines.get(model, [])]
+        if best:
+            shows = "Test images, and unselected samples of the models of lowest distance"
+            yield Figure("best", "Samples of the best", shows, _sheet([test, *best]))
+        if len(every) > len(best):
+            shows = "Unselected samples of every model's chosen configuration (figure 11)"
+            yield Figure("samples", "Samples of all models", shows, _sheet([test, *every]))
+    if beta := _beta(frame, distance):
+        shows = (
+            f"{distance} of FIF to validation data against the reconstruction weight β, means over "
+            "the seeds, for every sampler and number K of random vectors (figure 10)"
+        )
+        yield Figure("beta", "FIF's reconstruction weight", shows, beta)
+    shows = (
+        f"{distance} to test data against seconds of training of the chosen configuration; both "
+        "axes are logarithmic, and lower left is better"
+    )
+    yield Figure("cost", "Score against training time", shows, _cost(table, distance))
+    if learning := _learning(table, runs):
+        shows = (
+            "Training (solid) and evaluation loss (dashed) of every model's chosen run against "
+            "seconds of training; each loss is its model's own"
+        )
+        yield Figure("learning", "Learning curves", shows, learning)
+
+
+def images_of(sheet: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """The images of a sheet, (n, H, W, C), of images of shape (C, H, W)."""
+    channels, height, width = shape
+    rows, columns = sheet.shape[0] // height, sheet.shape[1] // width
+    grid = sheet.reshape(rows, height, columns, width, channels).swapaxes(1, 2)
+    return grid.reshape(rows * columns, height, width, channels)
+
+
+def _best(table: pandas.DataFrame) -> list[str]:
+    """The models of lowest distance, half of them from the prior, then by any sampler."""
+    prior = table[table["sampler"] == table["prior"]].sort_values("frechet_test")["model"]
+    any_sampler = table.sort_values("frechet_test")["model"]
+    return list(dict.fromkeys([*prior[: BEST // 2], *any_sampler]))[:BEST]
+
+
+def _samples(
+    table: pandas.DataFrame, runs: dict[str, ImageResult], store: Store, shape: Sequence[int]
+) -> dict[str, list[_Line]]:
+    """Model -> a line a sampler that has a sheet."""
+    lines: dict[str, list[_Line]] = {}
+    for row in table.itertuples():
+        result = runs[row.run_ids.split()[0]]
+        content = store.read(result.spec, f"samples-{row.sampler}.png")
+        if content is None:
+            continue
+        try:
+            with Image.open(io.BytesIO(content)) as image:
+                pixels = np.asarray(image.convert("RGB" if shape[0] == 3 else "L"))
+            images = images_of(pixels, shape)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            name = f"{store.folder(result.spec)}/samples-{row.sampler}.png"
+            raise StoreError(f"{name} is damaged: remove it, and run again") from error
+        if result.spec.labels_hash is not None:  # a row a class: one image of each, in turn
+            by_class = images.reshape(-1, OF_CLASS, *images.shape[1:])
+            images = by_class.swapaxes(0, 1).reshape(images.shape)
+        name = f"{row.label}, {SAMPLERS[row.sampler].label}"
+        lines.setdefault(row.model, []).append(_Line(name, images[:MOST]))
+    return lines
+
+
+def _sheet(lines: Sequence[_Line]) -> bytes:
+    """Images in rows, each enlarged by a whole number and nothing smoothed."""
+    height, width = lines[0].images.shape[1:3]
+    scale = max(1, round(IMAGE / max(height, width)))
+    count = min(MOST, (WIDTH - LABEL) // (scale * width + GAP))
+    down, across = scale * height + GAP, LABEL + count * (scale * width + GAP)
+    canvas = np.full((len(lines) * down, across, 3), 255, np.uint8)
+    figure = new_figure(across / DPI, canvas.shape[0] / DPI)
+    figure.set_dpi(DPI)
+    for row, line in enumerate(lines):
+        for column, image in enumerate(line.images[:count]):
+            large = image.repeat(scale, axis=0).repeat(scale, axis=1)
+            top, left = row * down, LABEL + column * (scale * width + GAP)
+            canvas[top : top + down - GAP, left : left + scale * width] = large
+        middle = 1 - (row + 0.5) / len(lines)
+        place = (LABEL - 8) / across
+        figure.text(place, middle, line.name, size=9, ha="right", va="center")
+    figure.figimage(canvas, zorder=-1)
+    return figure_bytes(figure, ".webp")
+
+
+def _bare(axis: Any, title: str = "") -> None:
     axis.spines[["top", "right"]].set_visible(False)
     axis.tick_params(labelsize=8)
+    axis.set_title(title, fontsize=9)
 
 
-def beta_figure(report: Report) -> Any:
-    """Figure 10: FIF's validation distance against beta, a line a sampler and number K of vectors.
-
-    Means over the seeds; K = 1 solid, K = 2 dashed, as in the paper.
-
-    Returns:
-        The Matplotlib figure, or None if there are not two values of beta, or something else
-        varies, too.
-    """
-    values: dict[tuple[str, int], dict[float, list[float]]] = {}
-    for spec, record in ((result.spec, result.record) for result in report.results):
-        if spec.model != "fif" or "beta" not in spec.parameters:
-            continue
-        if set(spec.varied) - set(GRID_FLAGS):
-            return None  # the table of FIF's configurations has them
-        vectors = spec.parameters.get("hutchinson_samples", 1)
-        for sampler in spec.samplers:
-            if sampler in record.scores:  # else it failed or is to come
-                line = values.setdefault((sampler, vectors), {})
-                found = record.scores[sampler].frechet["val"]
-                line.setdefault(spec.parameters["beta"], []).append(found)
-    if len({beta for line in values.values() for beta in line}) < 2:
+def _beta(frame: pandas.DataFrame, distance: str) -> bytes | None:
+    """None if there are not two values of beta, or something else varies, too."""
+    of_fif = frame[(frame["model"] == "fif") & frame["beta"].notna()]
+    varied = {word.split("=")[0] for text in of_fif["configuration"] for word in text.split(", ")}
+    if of_fif["beta"].nunique() < 2 or varied - set(GRID_FLAGS):
         return None
-    figure = new_figure(6, 4)
+    figure = new_figure(8, 4)
     axis: Any = figure.subplots()
-    samplers = list(dict.fromkeys(sampler for sampler, _ in values))
-    styles = {1: "-", 2: "--"}
-    order = sorted(values, key=lambda key: (samplers.index(key[0]), key[1]))
-    for sampler, vectors in order:
-        line = values[sampler, vectors]
-        betas = sorted(line)
-        axis.plot(
-            betas,
-            [statistics.fmean(line[beta]) for beta in betas],
-            linestyle=styles.get(vectors, ":"),
-            marker="o",
-            markersize=4,
-            color=f"C{samplers.index(sampler)}",
-            label=f"{SAMPLERS[sampler].label}, K = {vectors}",
-        )
-    means = [statistics.fmean(v) for line in values.values() for v in line.values()]
-    if max(means) > 10 * min(means) > 0:  # one bad value must not flatten all others
+    samplers = list(of_fif["sampler"].unique())
+    keys = ["sampler", "vectors", "beta"]
+    means = of_fif.groupby(keys)["frechet_val"].mean().unstack("beta")
+    for (sampler, vectors), line in means.iterrows():
+        colour, style = f"C{samplers.index(sampler)}", {1: "-", 2: "--"}.get(vectors, ":")
+        line = line.dropna()
+        axis.plot(line.index, line, style, marker="o", markersize=4, color=colour)
+        text = f" {SAMPLERS[sampler].label}, K = {vectors}"
+        axis.text(line.index[-1], line.iloc[-1], text, fontsize=8, color=colour, va="center")
+    if means.max(axis=None) > 10 * means.min(axis=None) > 0:
         axis.set_yscale("log")
         _plain_ticks(axis.yaxis)
     else:
         axis.set_ylim(bottom=0)
-    axis.set_xticks(sorted({beta for line in values.values() for beta in line}))
+    axis.set_xticks(means.columns)
     axis.set_xlabel("reconstruction weight β", fontsize=9)
-    axis.set_ylabel(f"{report.distance}, validation", fontsize=9)
-    axis.set_title(f"FIF: {report.title}", fontsize=10)
-    axis.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    axis.set_ylabel(f"{distance}, validation", fontsize=9)
     _bare(axis)
-    return figure
+    return figure_bytes(figure)
 
 
-def cost_figure(report: Report) -> Any:
-    """Test distance against seconds of training: one panel a sampler, one number a model.
-
-    Only samplers that at least two models have get a panel, unless there is no such sampler.
-
-    Returns:
-        The Matplotlib figure.
-    """
-    panels: dict[str, list[Row]] = {}
-    for row in report.rows:
-        panels.setdefault(row.sampler, []).append(row)
-    shared = {name: rows for name, rows in panels.items() if len(rows) > 1} or panels
-    tallest = max(map(len, shared.values()))
-    figure = new_figure(4.6 * len(shared) + 0.6, max(3.6, 0.19 * tallest + 1.2))
-    figure.suptitle(report.title, fontsize=10)
-    axes: Any = figure.subplots(1, len(shared), squeeze=False)[0]
-    for axis, (sampler, rows) in zip(axes, shared.items(), strict=True):
-        axis.set_xscale("log")
-        axis.set_yscale("log")
-        for number, row in enumerate(rows, start=1):
-            axis.plot(
-                [max(row.training_seconds, 1e-3)],
-                [max(row.frechet_test, 1e-6)],
-                linestyle="",
-                marker=f"${number}$",
-                markersize=5 if number < 10 else 8,
-                color="tab:red" if row.model == "FIF" else "tab:blue",
-                label=row.model,
-            )
-        axis.margins(0.12)
-        axis.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-        axis.set_title(f"{sampler} sampler", fontsize=9)
-        axis.set_xlabel("seconds of training", fontsize=9)
-        axis.set_ylabel(f"{report.distance}, test", fontsize=9)
+def _cost(table: pandas.DataFrame, distance: str) -> bytes:
+    """A panel a sampler that two models have, at most three; a name at every marker."""
+    several = table.groupby("sampler", sort=False).filter(lambda group: len(group) > 1)
+    panels = list((several if len(several) else table).groupby("sampler", sort=False))[:3]
+    tallest = max(len(rows) for _, rows in panels)
+    figure = new_figure(10, max(3.4, 0.17 * tallest + 1))
+    axes: Any = figure.subplots(1, len(panels), squeeze=False)[0]
+    points: list[list[tuple[str, float, float, str]]] = []
+    colours = {model: f"C{n % 10}" for n, model in enumerate(table["model"].unique())}
+    for axis, (sampler, rows) in zip(axes, panels, strict=True):
+        axis.set(xscale="log", yscale="log")
+        across = rows["training_seconds"].clip(lower=1e-3)
+        down = rows["frechet_test"].replace(math.inf, math.nan).clip(lower=1e-6)
+        colour = rows["model"].map(colours)
+        axis.scatter(across, down, s=16, c=colour)
+        axis.margins(0.15)
         _plain_ticks(axis.xaxis)
         _plain_ticks(axis.yaxis)
-        _bare(axis)
-    return figure
+        axis.set_xlabel("seconds of training", fontsize=9)
+        _bare(axis, f"samples by {SAMPLERS[str(sampler)].label}")
+        points.append([*zip(rows["label"], across, down, colour, strict=True)])
+    axes[0].set_ylabel(f"{distance}, test", fontsize=9)
+    figure.draw_without_rendering()  # which lays out the axes
+    for axis, named in zip(axes, points, strict=True):
+        _names(axis, named)
+    return figure_bytes(figure)
+
+
+def _names(axis: Any, points: list[tuple[str, float, float, str]]) -> None:
+    """Names right of their markers, moved down in steps where they would lie on another."""
+    points = [point for point in points if math.isfinite(point[2])]
+    low = math.inf
+    places = [axis.transData.transform(point[1:3]) for point in points]
+    for (name, x, y, colour), (_, height) in sorted(
+        zip(points, places, strict=True), key=lambda pair: -pair[1][1]
+    ):
+        low = min(height, low - 11)
+        style: dict[str, Any] = {"fontsize": 7, "color": colour, "va": "center"}
+        if low < height - 3:
+            style["arrowprops"] = {"arrowstyle": "-", "color": colour, "linewidth": 0.4}
+        offset = (6, (low - height) * 72 / axis.figure.dpi)
+        axis.annotate(name, (x, y), offset, textcoords="offset points", **style)
 
 
 def _plain_ticks(axis: Any) -> None:
@@ -128,54 +252,27 @@ def _plain_ticks(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def learning_figure(logs: Mapping[str, Path], title: str) -> Any:
-    """Training and evaluation loss against seconds, a panel a model.
-
-    The losses of two models are not the same quantity, so that each panel has its own axis. FIF's
-    has a second one, on the right, for |z|^2 / d and tr f'(x) g'(z) / d, where the log has them.
-
-    Args:
-        logs: Label -> `train_log.jsonl` of a run.
-        title: Above it.
-
-    Returns:
-        The Matplotlib figure, or None if no log has two epochs.
-    """
-    curves = {label: read_log(log) for label, log in logs.items()}
-    curves = {label: epochs for label, epochs in curves.items() if len(epochs) > 1}
-    if not curves:
+def _learning(table: pandas.DataFrame, runs: dict[str, ImageResult]) -> bytes | None:
+    """A panel a model, whose loss is no other's; None if no training has two epochs."""
+    chosen = table.drop_duplicates("model")
+    first = zip(chosen["label"], chosen["run_ids"].str.split().str[0], strict=True)
+    logs = {label: runs[run_id].training.result.log for label, run_id in first}
+    logs = {label: log for label, log in logs.items() if len(log) > 1}
+    if not logs:
         return None
-    columns = min(len(curves), 3 if len(curves) <= 6 else 5)
-    rows = math.ceil(len(curves) / columns)
-    figure = new_figure(max(5, 2.3 * columns), 1.75 * rows + 0.7)
-    figure.suptitle(title, fontsize=10)
+    columns = min(len(logs), 4)
+    rows = math.ceil(len(logs) / columns)
+    figure = new_figure(10, 1.9 * rows + 0.3)
     axes: Any = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat[len(curves) :]:
+    for axis in axes.flat[len(logs) :]:
         axis.set_axis_off()
-    lines: dict[str, Any] = {}
-    for index, (model, epochs) in enumerate(curves.items()):
-        axis = axes.flat[index]
-        seconds = np.cumsum([epoch.seconds for epoch in epochs])
+    for axis, (label, log) in zip(axes.flat, logs.items(), strict=False):
+        seconds = np.cumsum([epoch.seconds for epoch in log])
         for name, style in (("train", "-"), ("eval", "--")):
-            losses = np.array([getattr(epoch, name).get("loss", math.nan) for epoch in epochs])
-            known = np.isfinite(losses)
-            if known.any():
-                (lines[name],) = axis.plot(seconds[known], losses[known], style, linewidth=1.2)
-        axis.set_title(model, fontsize=8)
-        _bare(axis)
-        axis.tick_params(labelsize=6)
-        if "code_square" in epochs[0].train:
-            right = axis.twinx()
-            for color, name, label in (
-                ("C2", "code_square", "|z|²/d, right axis"),
-                ("C3", "code_trace", "tr f′g′/d, equal to it at rest if the prior is normal"),
-            ):
-                values = [epoch.train.get(name, math.nan) for epoch in epochs]
-                (lines[label],) = right.plot(seconds, values, ":", linewidth=1.2, color=color)
-            right.spines["top"].set_visible(False)
-            right.tick_params(labelsize=6)
-        if index >= len(curves) - columns:
-            axis.set_xlabel("seconds", fontsize=7)
-    form: dict[str, Any] = {"ncols": 4 if columns > 2 else 2, "fontsize": 7, "frameon": False}
-    figure.legend([*lines.values()], [*lines], loc="outside lower center", **form)
-    return figure
+            losses = np.array([getattr(epoch, name).get("loss", math.nan) for epoch in log])
+            losses[~np.isfinite(losses)] = math.nan
+            axis.plot(seconds, losses, style, linewidth=1.2)
+        _bare(axis, label)
+    for axis in axes[-1]:
+        axis.set_xlabel("seconds", fontsize=8)
+    return figure_bytes(figure)

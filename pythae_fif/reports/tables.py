@@ -1,0 +1,306 @@
+"""Tables of an experiment: data frames of texts with marks of the lowest, in three forms."""
+
+__all__ = [
+    "DASH",
+    "Table",
+    "code_table",
+    "configuration_table",
+    "cost_table",
+    "failure_table",
+    "names",
+    "number",
+    "numbers",
+    "overview",
+    "score_table",
+]
+
+import html
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pandas
+
+from pythae_fif.benchmark.config import Experiment
+from pythae_fif.errors import printable
+from pythae_fif.reports.frame import LEVEL, entry_of
+from pythae_fif.runs.launch import Outcome
+from pythae_fif.sampling import SAMPLERS
+
+DASH = "–"
+TEXTS = ("Model", "Sampler", "configuration", "chosen configuration", "reason")
+"""Headings of columns that are no numbers."""
+THREE = ("prior", "gaussian", "gmm")
+"""What the codes of the first table are drawn from."""
+LEAST_GAP = 0.01  # between prior and mixture, of the prior's distance: a share of less is noise
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that is read.
+
+    Attributes:
+        title: Above it.
+        cells: Texts, below their headings.
+        ranks: Heading -> rank of each of its cells; 1 is shown bold, 2 underlined, 3 by `=`.
+        notes: Sentences below it, with `code` as in Markdown.
+    """
+
+    title: str
+    cells: pandas.DataFrame
+    ranks: Mapping[str, "pandas.Series[int]"] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    def marked(self, escape: Callable[[str], str], best: str, second: str) -> pandas.DataFrame:
+        """Escaped cells, in these formats where they are the lowest or second lowest."""
+        forms = {1: best, 2: second, LEVEL: "{} ="}
+        cells = self.cells.map(escape)
+        for heading, column in self.ranks.items():
+            pairs = zip(cells[heading], column, strict=True)
+            cells[heading] = [forms.get(rank, "{}").format(text) for text, rank in pairs]
+        return cells.rename(columns=escape)
+
+    def to_markdown(self) -> str:
+        """A table of pipes."""
+        cells = self.marked(_markdown, "**{}**", "<u>{}</u>")
+        rule = ["---" if heading in TEXTS else "--:" for heading in self.cells]
+        lines = [cells.columns, rule, *cells.itertuples(index=False)]
+        text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        notes = "".join(f"* {_markdown(note)}\n" for note in self.notes)
+        return f"## {_markdown(self.title)}\n\n{text}\n\n{notes}"
+
+    def to_latex(self) -> str:
+        r"""With booktabs, to be put in by `\input`."""
+        cells = self.marked(_latex, r"\textbf{{{}}}", r"\underline{{{}}}")
+        form = "".join("l" if heading in TEXTS else "r" for heading in self.cells)
+        notes = [rf"{_latex(note)}\par" for note in self.notes]
+        table = cells.to_latex(index=False, column_format=form, escape=False)
+        return "\n".join([table, r"\par\medskip{\footnotesize", *notes, "}"]) + "\n"
+
+    def to_html(self) -> pandas.DataFrame:
+        """The cells and headings as HTML, for the page's template."""
+        return self.marked(_html, "<b>{}</b>", "<u>{}</u>")
+
+
+def _markdown(text: str) -> str:
+    """A line in which no HTML, link or picture of another's text is one; `code` stays."""
+    line = re.sub(r"&(?=[#\w]+;)", "&amp;", " ".join(printable(text).split()))
+    return line.replace("<", "&lt;").replace("](", "]\\(").replace("|", "\\|")
+
+
+def _html(text: str) -> str:
+    code = re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(printable(text)))
+    return re.sub(r" ([↑↓])", r"&nbsp;\1", code)
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
+    "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "±": r"$\pm$", "β": r"$\beta$", "↓": r"$\downarrow$", "↑": r"$\uparrow$",
+    "×": r"$\times$", "³": r"\textsuperscript{3}", "–": "--", "†": r"\textdagger{}",
+    "<": r"\textless{}", ">": r"\textgreater{}",
+}  # fmt: skip
+
+
+def _latex(text: str) -> str:
+    parts = printable(text).split("`")
+    escaped = ["".join(_LATEX.get(letter, letter) for letter in part) for part in parts]
+    return "".join(rf"\texttt{{{p}}}" if i % 2 else p for i, p in enumerate(escaped))
+
+
+def number(value: float, spread: float = math.nan) -> str:
+    """A measured number with one to three decimals, the larger the fewer; a dash for NaN.
+
+    Example:
+        >>> number(150.75, 0.7), number(2.5), number(math.nan)
+        ('150.8 ± 0.7', '2.50', '–')
+    """
+    if pandas.isna(value):
+        return DASH
+    digits = 1 if abs(value) >= 100 else 2 if abs(value) >= 1 else 3
+    return f"{value:.{digits}f}" + ("" if pandas.isna(spread) else f" ± {spread:.{digits}f}")
+
+
+def numbers(values: "pandas.Series[float]", spreads: "pandas.Series[float]") -> list[str]:
+    """:func:`number` of a column."""
+    return [number(*pair) for pair in zip(values, spreads, strict=True)]
+
+
+def formatted(values: "pandas.Series[float]", form: str) -> list[str]:
+    """A column in a format of its own, with dashes for NaN."""
+    return [DASH if pandas.isna(value) else format(value, form) for value in values]
+
+
+def _pairs(table: pandas.DataFrame, first: str, second: str) -> list[str]:
+    pairs = zip(formatted(table[first], ".2f"), formatted(table[second], ".2f"), strict=True)
+    return [DASH if DASH in pair else " / ".join(pair) for pair in pairs]
+
+
+def names(table: pandas.DataFrame) -> "pandas.Series[str]":
+    """Labels of models, with a dagger for those that did not learn."""
+    return table["label"] + table["learned"].map({True: "", False: " †"})
+
+
+def _reference(differences: "pandas.Series[float]") -> list[str]:
+    """How far scores are from those of the same runs elsewhere."""
+    words = {0.0: "same", math.inf: "other extractor"}
+    texts = formatted(differences, ".1%")
+    return [words.get(d, text) for d, text in zip(differences, texts, strict=True)]
+
+
+def overview(table: pandas.DataFrame, distance: str) -> Table:
+    """A row a model in the order of its distance from the prior: at most seven columns.
+
+    Args:
+        table: Of :func:`~pythae_fif.reports.frame.chosen_frame`.
+        distance: What it is called.
+    """
+    role = table["sampler"].where(table["sampler"] != table["prior"], "prior")
+    wide = table.assign(role=role).set_index(["model", "role"]).unstack("role")
+    found = [name for name in THREE if name in set(role)] or list(dict.fromkeys(role))[:3]
+    wide = wide.sort_values([("frechet_test", name) for name in found], kind="stable")
+    of_model = table.groupby("model").first().loc[wide.index].reset_index()
+    of_model["learned"] = table.groupby("model")["learned"].min().loc[wide.index].tolist()
+    cells, ranks = {"Model": names(of_model)}, {}
+    for name in found:
+        label = "prior (N)" if name == "prior" else SAMPLERS[name].label
+        cells[f"{label} ↓"] = numbers(wide["frechet_test", name], wide["spread", name])
+        ranks[f"{label} ↓"] = wide["rank", name].fillna(0).astype(int)
+    cells["recon. MSE ↓"] = formatted(of_model["reconstruction_mse"], ".4f")
+    cells["train s"] = formatted(of_model["training_seconds"], ".0f")
+    if "reference" in table:
+        farthest = table.groupby("model")["reference"].max().loc[wide.index]
+        cells["ref"] = _reference(farthest)
+    return Table(f"{distance} to test data, by what codes are drawn from",
+                 pandas.DataFrame(cells), ranks)  # fmt: skip
+
+
+def score_table(
+    table: pandas.DataFrame, distance: str, score: str | None, machines: Mapping[str, str]
+) -> Table:
+    """All scores, a row a model and sampler.
+
+    Args:
+        table: Of :func:`~pythae_fif.reports.frame.chosen_frame`.
+        distance, score: What they are called.
+        machines: Model -> numbers of the machines of its runs; empty where all are one's.
+    """
+    test = f"{distance} test ↓"
+    cells = {
+        "Model": names(table),
+        "Sampler": table["sampler"].map(lambda name: SAMPLERS[name].label),
+        test: numbers(table["frechet_test"], table["spread"]),
+        "validation ↓": [number(value) for value in table["frechet_val"]],
+        f"{score} ↑" if score else "score": numbers(table["score"], table["score_spread"]),
+        "KD × 10³ ↓": formatted(1000 * table["kernel"], ".2f"),
+        "prec. / recall ↑": _pairs(table, "precision", "recall"),
+        "dens. / cov. ↑": _pairs(table, "density", "coverage"),
+        "mem. / auth.": _pairs(table, "nearer", "authenticity"),
+        "recon. MSE ↓": formatted(table["reconstruction_mse"], ".4f"),
+        "train s": formatted(table["training_seconds"], ".0f"),
+    }
+    if "reference" in table:
+        cells["reference"] = _reference(table["reference"])
+    if machines:
+        cells["machine"] = table["model"].map(machines)
+    tried = table["candidates"].map(lambda count: f" (of {count})" if count > 1 else "")
+    cells["chosen configuration"] = table["configuration"] + tried
+    return Table("All scores", pandas.DataFrame(cells), {test: table["rank"]})
+
+
+def configuration_table(frame: pandas.DataFrame) -> Table | None:
+    """A row a configuration of FIF: figure 10 as numbers; None if there are not several.
+
+    Args:
+        frame: Of :func:`~pythae_fif.reports.frame.score_frame`.
+    """
+    of_fif = frame[frame["model"] == "fif"]
+    groups = of_fif.groupby(["vectors", "beta", "configuration"])
+    if groups.ngroups < 2:
+        return None
+    cells = {
+        "configuration": [configuration for _, _, configuration in groups.groups],
+        "seeds": [str(count) for count in groups["seed"].nunique()],
+        "KL, nats ↓": numbers(groups["divergence"].mean(), groups["divergence"].std()),
+    }
+    for sampler in dict.fromkeys(of_fif["sampler"]):
+        of_sampler = of_fif["frechet_test"].where(of_fif["sampler"] == sampler)
+        values = of_sampler.groupby([of_fif[name] for name in ("vectors", "beta", "configuration")])
+        cells[f"{SAMPLERS[sampler].label} ↓"] = numbers(values.mean(), values.std())
+    note = (
+        "Test distances of samples, and the divergence of the codes' Gaussian from the prior: "
+        "means over the seeds and their standard deviation. They choose nothing: the table of "
+        "scores takes the configuration of lowest validation distance."
+    )
+    return Table("FIF's configurations (figure 10)", pandas.DataFrame(cells), {}, [note])
+
+
+def code_table(frame: pandas.DataFrame, table: pandas.DataFrame) -> Table | None:
+    """A row a model whose records know its codes, of the configuration chosen for the prior.
+
+    Args:
+        frame: Of :func:`~pythae_fif.reports.frame.score_frame`.
+        table: Of :func:`~pythae_fif.reports.frame.chosen_frame`.
+    """
+    chosen = table[(table["sampler"] == "normal") & table["divergence"].notna()]
+    if chosen.empty:
+        return None
+    runs = chosen.set_index("model")["run_ids"].str.split().explode().reset_index(name="run_id")
+    of_runs = frame.merge(runs.rename(columns={"run_ids": "run_id"}), on=["model", "run_id"])
+    wide = of_runs.groupby(["model", "sampler"])["frechet_test"].mean().unstack("sampler")
+    wide = wide.reindex(columns=["normal", "gaussian", "gmm"]).loc[chosen["model"]]
+    gap = wide["normal"] - wide["gmm"]
+    share = ((wide["normal"] - wide["gaussian"]) / gap).where(gap > LEAST_GAP * wide["normal"])
+    cells = {
+        "Model": names(chosen).tolist(),
+        "KL, nats ↓": [number(value) for value in chosen["divergence"]],
+        "of it correlation": [number(value) for value in chosen["correlation"]],
+        **{f"{SAMPLERS[name].label} ↓": [number(v) for v in wide[name]] for name in wide},
+        "closed by two moments": formatted(share, ".0%"),
+    }
+    note = (
+        "Of the configuration chosen for the prior, means over its seeds. KL: divergence from the "
+        "prior of the Gaussian that has the mean and covariance of the training codes; correlation "
+        "is what their marginals leave of it. Then test distances of samples from the prior (N), "
+        "from that Gaussian, and from a mixture; last, how much of the gap between prior and "
+        f"mixture the Gaussian closes, if that is above {LEAST_GAP:.0%}."
+    )
+    return Table("Codes", pandas.DataFrame(cells), {}, [note])
+
+
+def cost_table(frame: pandas.DataFrame, things: str) -> Table:
+    """A row a model; seconds, speed and memory are means over its runs.
+
+    Args:
+        frame: Of :func:`~pythae_fif.reports.frame.score_frame`.
+        things: What the data are many of.
+    """
+    groups = frame.drop_duplicates("run_id").groupby("model", sort=False)
+    cells = {
+        "Model": groups["label"].first(),
+        "parameters": formatted(groups["parameters"].first(), ",d"),
+        "runs": [str(count) for count in groups.size()],
+        "train s": formatted(groups["training_seconds"].mean(), ",.0f"),
+        f"{things}/s": formatted(groups["images_per_second"].mean(), ",.0f"),
+        "peak memory MiB": formatted(groups["memory_mb"].mean(), ",.0f"),
+        "all h": formatted(groups["hours"].sum(), ".2f"),
+    }
+    note = (
+        "Means over the finished runs of a model: seconds of training without sampling and "
+        f"scoring, training {things} a second, and the memory of the process in training (of the "
+        "GPU where there is one). `all h` is the time of these runs with sampling and scoring. "
+        "What else ran on the machine at the time is not known."
+    )
+    return Table("Cost", pandas.DataFrame(cells), {}, [note])
+
+
+def failure_table(experiment: Experiment, failures: Sequence[Outcome]) -> Table | None:
+    """A row a run that failed, with its reason."""
+    rows = [
+        (entry_of(experiment, o.spec.folder.rpartition("/")[2]).label, o.spec.title, o.error)
+        for o in failures
+        if o.error
+    ]
+    cells = pandas.DataFrame(rows, columns=["Model", "configuration", "reason"])
+    return Table("Runs that failed", cells) if rows else None
