@@ -17,7 +17,7 @@ from pythae.trainers.trainer_utils import set_seed
 
 from pythae_fif.benchmark.config import Settings
 from pythae_fif.benchmark.models import ModelClasses, build_model, import_named, shown
-from pythae_fif.benchmark.pictures import samples_picture, write_pictures
+from pythae_fif.benchmark.pictures import model_pictures, samples_picture
 from pythae_fif.benchmark.record import DataUsed, Evaluation, Training, score_file
 from pythae_fif.data import ImageDataset, Splits
 from pythae_fif.data.cache import open_splits, remember
@@ -185,8 +185,8 @@ class ImageSpec(Spec):
                 failures[sampler] = error
                 continue
             picture = f"samples-{sampler}.png"
-            run.write(picture, samples_picture(splits, samples, classes))
-            run.save(score_file(sampler), scores, files=[picture])
+            files = run.write(picture, samples_picture(splits, samples, classes))
+            run.save(score_file(sampler), scores, files)
         for sampler, cause in failures.items():
             raise FIFError(f"sampler {sampler}: {line_of(cause)}") from cause
 
@@ -220,7 +220,7 @@ def _train(spec: ImageSpec, run: Run, splits: Splits, labels: Mapping[str, np.nd
             log=read_log(run.folder / LOG_NAME),
         )
         files = {f"model/{file.name}": checksum(file) for file in sorted(saved.iterdir())}
-        run.save_sealed("training.json", training, files)
+        run.save("training.json", training, files)
 
     trainer = trainer_of(spec, splits, labels, run.folder, on_epoch=on_epoch, on_saved=on_saved)
     run.tell("training")  # an epoch may take minutes
@@ -319,7 +319,9 @@ def _evaluate(
     for split in SPLITS:
         set_seed(spec.seed)
         errors[split] = reconstruction_mse(model, splits[split], labels.get(split))
-    pictures = write_pictures(run, model, splits, codes)
+    files: dict[str, str] = {}
+    for name, content in model_pictures(model, splits, codes).items():
+        files |= run.write(name, content)
     evaluation = Evaluation(
         reconstruction_mse=errors,
         codes=score_codes(codes),
@@ -331,7 +333,7 @@ def _evaluate(
         ),
         extractor_accuracy=extractor.accuracy,
     )
-    run.save("evaluation.json", evaluation, files=pictures)
+    run.save("evaluation.json", evaluation, files)
 
 
 def load_splits(

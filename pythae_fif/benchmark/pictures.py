@@ -1,6 +1,6 @@
 """Pictures of one trained model: samples, reconstructions, interpolations, latent codes."""
 
-__all__ = ["reference_sheet", "samples_picture", "sheet", "write_pictures"]
+__all__ = ["model_pictures", "reference_sheet", "samples_picture", "sheet"]
 
 from typing import Any
 
@@ -13,7 +13,6 @@ from pythae_fif.data import Splits, to_float
 from pythae_fif.evaluation.images import rounded_images
 from pythae_fif.models.outputs import without_gradients
 from pythae_fif.pictures import figure_bytes, new_figure, pixel_bytes
-from pythae_fif.runs.worker import Run
 from pythae_fif.sampling.models import reconstruct
 
 SIDE = 8  # rows and columns of images of a sheet
@@ -41,8 +40,8 @@ def samples_picture(splits: Splits, samples: Tensor, classes: np.ndarray | None 
     return pixel_bytes(np.concatenate(lines))
 
 
-def write_pictures(run: Run, model: BaseAE, splits: Splits, codes: Tensor) -> list[str]:
-    """Writes the pictures of a model that are no sampler's; their names.
+def model_pictures(model: BaseAE, splits: Splits, codes: Tensor) -> dict[str, bytes]:
+    """The pictures of a model that are no sampler's: name -> PNG.
 
     - `reconstructions.png`: test images, and below each row of them its reconstructions.
     - `interpolations.png`: straight lines in latent space from one test image to another, a row
@@ -52,26 +51,19 @@ def write_pictures(run: Run, model: BaseAE, splits: Splits, codes: Tensor) -> li
       deviations; not for maps of codes, nor for codes of one dimension.
 
     Args:
-        run: Where.
         model: Trained; it is put in evaluation mode.
         splits: The data that it was trained on and those held out.
         codes: Training codes, (N, d) or (N, ...).
-
-    Raises:
-        StoreError: The folder does not take them.
     """
-    made: dict[str, bytes] = {}
     if splits.columns is not None:
         restored = reconstruct(model, splits.test)
-        made["reconstructions.png"] = _rows_picture(splits, restored, "reconstructions")
+        made = {"reconstructions.png": _rows_picture(splits, restored, "reconstructions")}
     else:
-        made |= _image_pictures(model, splits, codes)
+        made = _image_pictures(model, splits, codes)
     if codes.ndim == 2 and codes.shape[1] >= 2:
         labels = None if splits.labels is None else splits.labels["train"]
         made["latents.png"] = figure_bytes(_codes_figure(codes, labels))
-    for name, content in made.items():
-        run.write(name, content)
-    return list(made)
+    return made
 
 
 def _image_pictures(model: BaseAE, splits: Splits, codes: Tensor) -> dict[str, bytes]:

@@ -8,13 +8,12 @@ import importlib.metadata
 import os
 import platform
 import re
-import resource
 import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from pythae_fif.runs.record import Provenance
 
@@ -55,10 +54,8 @@ def provenance(
         git_revision=git.revision,
         git_dirty=git.dirty,
         device=f"{device} ({name})",
-        gpu_driver=_gpu_driver() if on_gpu else None,
         cuda=torch.version.cuda if on_gpu else None,
         cudnn=torch.backends.cudnn.version() if on_gpu else None,
-        allow_tf32=_allow_tf32() if on_gpu else None,
         threads=torch.get_num_threads(),
         cores=os.cpu_count(),
         started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
@@ -93,39 +90,13 @@ def processor() -> str:
     return " ".join(found[1].split()) if found else platform.machine()
 
 
-def _allow_tf32() -> dict[str, bool]:
-    """What could use TF32 in this process; from PyTorch 2.9 on a new attribute says it."""
-    import torch
-
-    def allowed(module: Any) -> bool:
-        new = getattr(module, "fp32_precision", None)
-        return bool(module.allow_tf32 if new is None else new == "tf32")
-
-    return {
-        "matmul": allowed(torch.backends.cuda.matmul),
-        "cudnn": allowed(getattr(torch.backends.cudnn, "conv", torch.backends.cudnn)),
-    }
-
-
-def _gpu_driver() -> str | None:
-    """The version of NVIDIA's driver; None where its tool does not say."""
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return answer.stdout.partition("\n")[0].strip() or None
-
-
 def _peak_memory_mb() -> float:
-    """The largest resident size of this process so far, in MiB."""
-    try:  # first, for `getrusage` counts the process that started this one, too
-        status = Path("/proc/self/status").read_text()
-        return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
-    except (OSError, IndexError):
-        pass
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+    """The largest resident size of this process so far, in MiB.
+
+    `getrusage` would count the process that started this one, too.
+    """
+    status = Path("/proc/self/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
 
 
 class GitState(NamedTuple):

@@ -58,17 +58,18 @@ class RayEngine(EngineOptions):
                 _task
             )
             open_tasks = {remote.remote(task, cpus, os.getcwd()): task for task in waiting}
+            begun: set[Task] = set()
             try:
                 while open_tasks:
                     ended, _ = ray.wait(list(open_tasks), timeout=POLL_SECONDS)
                     for ref in ended:
                         yield Ended(open_tasks.pop(ref), _cause(ref))
-                    cleared = not waiting
                     for ref, task in list(open_tasks.items()):
-                        if Status.read(store.folder(task.spec)).state == "running":
-                            with contextlib.suppress(ValueError):
-                                waiting.remove(task)
-                        elif cleared:
+                        running = Status.read(store.folder(task.spec)).state == "running"
+                        if running and task in waiting:
+                            waiting.remove(task)
+                            begun.add(task)
+                        elif task not in waiting and task not in begun:  # the driver took it out
                             ray.cancel(ref)
                             del open_tasks[ref]
                     yield None

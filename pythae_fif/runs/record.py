@@ -25,8 +25,7 @@ class Provenance(BaseModel):
         git_revision: Of the checkout; None where there is none.
         git_dirty: Whether code or configurations differ from that revision.
         device: As torch names it, and what it is.
-        gpu_driver, cuda, cudnn: Versions; None on a CPU.
-        allow_tf32: Whether 'matmul' and 'cudnn' could use TF32 in training; None on a CPU.
+        cuda, cudnn: Versions; None on a CPU.
         threads, cores: Of the run, and of the machine.
         started: In UTC.
         seconds: From the start of the run to this record.
@@ -43,10 +42,8 @@ class Provenance(BaseModel):
     git_revision: str | None = None
     git_dirty: bool | None = None
     device: str | None = None
-    gpu_driver: str | None = None
     cuda: str | None = None
     cudnn: int | None = None
-    allow_tf32: dict[str, bool] | None = None
     threads: int | None = None
     cores: int | None = None
     started: str | None = None

@@ -5,9 +5,12 @@ __all__ = ["SlurmEngine"]
 import dataclasses
 import json
 import logging
+import math
+import re
 import shutil
 import subprocess
 import time
+from argparse import ArgumentTypeError
 from collections import deque
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
@@ -22,7 +25,7 @@ from pythae_fif.runs.launch import Ended
 from pythae_fif.runs.local import EngineOptions, cores
 from pythae_fif.runs.store import Store, read_file
 from pythae_fif.runs.worker import Status, Task
-from pythae_fif.validation import Flag
+from pythae_fif.validation import Flag, parse_duration
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +37,7 @@ POLL_SECONDS, QUEUE_SECONDS = 1.0, 10.0
 LATE_SECONDS = 30.0
 """How long a file may take to be seen here after the job that wrote it is gone."""
 COMMANDS = ("sbatch", "squeue", "scancel", "srun")
+_LIMIT = re.compile(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)")
 
 
 def _one_line(text: str) -> str:
@@ -42,11 +46,25 @@ def _one_line(text: str) -> str:
     return text
 
 
+def _limit(text: str) -> str:
+    _minutes(text)
+    return text
+
+
+def _minutes(limit: str) -> int:
+    """A limit such as 4h, 04:00:00 or 1-12:00:00 in minutes, rounded up."""
+    match = _LIMIT.fullmatch(limit)
+    if match is None:
+        return math.ceil(parse_duration(limit) / 60)
+    days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
+    return (24 * days + hours) * 60 + minutes + (seconds > 0)
+
+
 def _pair(text: str) -> tuple[str, str]:
     """`KEY=VALUE` as the two."""
     key, equals, value = text.partition("=")
     if not equals:
-        raise ValueError(f"{text!r} is not KEY=VALUE")
+        raise ArgumentTypeError(f"{text!r} is not KEY=VALUE")
     return key, value
 
 
@@ -63,14 +81,15 @@ class SlurmEngine(EngineOptions):
     `sbatch` asks for none.
 
     Attributes:
-        partition, time, account: Of the jobs; the time as sbatch takes it. It is needed.
+        partition, time, account: Of the jobs. The time is needed, such as 4h or 04:00:00.
         sbatch: Further parameters of sbatch or submitit.
         no_wait: Submit the jobs and stop.
     """
 
     partition: Annotated[OneLine | None, Flag("where the jobs go")] = None
     time: Annotated[
-        OneLine | None, Flag("limit of a job, such as 04:00:00; it is then requeued")
+        Annotated[str, AfterValidator(_limit)] | None,
+        Flag("limit of a job, such as 04:00:00; it is then requeued"),
     ] = None
     account: Annotated[OneLine | None, Flag("who is charged")] = None
     sbatch: Annotated[
@@ -108,7 +127,7 @@ class SlurmEngine(EngineOptions):
             "cpus_per_task": self.cpus_per_run,
             "gres": "gpu:1",
             **{key.replace("-", "_"): value for key, value in self.sbatch.items()},
-            "time": self.time,
+            "time": _minutes(self.time),
         }
         known = submitit.SlurmExecutor._valid_parameters()
         given = {key: value for key, value in asked.items() if value is not None}
@@ -147,12 +166,13 @@ class SlurmEngine(EngineOptions):
         needs_gpu = self.sbatch.get("gres") != "none"
         for start in range(0, len(tasks), ARRAY_SIZE):
             part = tasks[start : start + ARRAY_SIZE]
-            calls = [
-                _Job(dataclasses.replace(task, needs_gpu=needs_gpu), self.cpus_per_run)
-                for task in part
-            ]
             try:
-                submitted = executor.map_array(_call, calls)
+                with executor.batch():
+                    submitted = [
+                        executor.submit(_Job(dataclasses.replace(task, needs_gpu=needs_gpu),
+                                             self.cpus_per_run))
+                        for task in part
+                    ]  # fmt: skip
             except submitit.core.utils.FailedJobError as error:
                 raise ConfigError(f"sbatch: {_last_line(str(error))}") from error
             for task, job in zip(part, submitted, strict=True):
@@ -170,24 +190,19 @@ class _Job:
     task: Task
     threads: int | None
 
+    def __call__(self) -> None:
+        self.task(self.threads or cores())
 
-def _call(job: _Job) -> None:
-    job.task(job.threads or cores())
+    def checkpoint(self) -> Any:
+        """Asked by submitit for the job that is requeued: the same, for it resumes by itself."""
+        import submitit
 
-
-def _again(job: _Job) -> Any:
-    """Asked by submitit for the job that is requeued: the same, for it resumes by itself."""
-    import submitit
-
-    return submitit.helpers.DelayedSubmission(_call, job)
-
-
-_call.checkpoint = _again  # type: ignore[attr-defined] # where submitit looks for it
+        return submitit.helpers.DelayedSubmission(self)
 
 
 def _watch(waiting: deque[Task], jobs: dict[Task, str], store: Store) -> Iterator[Ended | None]:
     """Waits until no run is open; a run whose job is gone without a word has failed."""
-    open_jobs, gone = dict(jobs), dict[Task, float]()
+    open_jobs, gone, begun = dict(jobs), dict[Task, float](), set[Task]()
     looked = 0.0
     while open_jobs:
         if time.monotonic() - looked > QUEUE_SECONDS:
@@ -197,7 +212,6 @@ def _watch(waiting: deque[Task], jobs: dict[Task, str], store: Store) -> Iterato
                     gone.pop(task, None)
                 else:
                     gone.setdefault(task, time.monotonic())
-        cleared = not waiting
         for task, job in list(open_jobs.items()):
             state = Status.read(store.folder(task.spec)).state
             late = task in gone and time.monotonic() - gone[task] > LATE_SECONDS
@@ -206,7 +220,8 @@ def _watch(waiting: deque[Task], jobs: dict[Task, str], store: Store) -> Iterato
                 yield Ended(task, f"Slurm's job {job} ended before its run")
             elif state == "running" and task in waiting:
                 waiting.remove(task)
-            elif cleared and state != "running":
+                begun.add(task)
+            elif task not in waiting and task not in begun:  # the driver took it out
                 _slurm("scancel", "--state=PENDING", job)
                 del open_jobs[task]
         yield None

@@ -10,10 +10,9 @@ import json
 import logging
 import os
 import shutil
-import sys
 import time
 import traceback
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,8 +41,7 @@ class Status:
         stage: What a running run does.
         share: The part of it that is done, in [0, 1].
         attempt: How often it was started.
-        error: One line, if it failed.
-        traceback: The same for those who look into it.
+        error: One line, if it failed; `output.log` says where.
     """
 
     state: str = ""
@@ -51,7 +49,6 @@ class Status:
     share: float = 0.0
     attempt: int = 0
     error: str = ""
-    traceback: str = ""
 
     @classmethod
     def read(cls, folder: Path) -> "Status":
@@ -89,7 +86,6 @@ class Run:
         self._started, self._clock = time.time(), time.monotonic()
         self._status = Status(attempt=Status.read(self.folder).attempt + 1)
         self._told = -1.0
-        self._checksums: dict[str, str] = {}
 
     def tell(self, stage: str, share: float = 0.0) -> None:
         """Says what the run does; while a stage goes on it is written at most twice a second.
@@ -113,42 +109,39 @@ class Run:
         text = json_text(dataclasses.asdict(self._status))
         write_bytes(self.folder / STATUS_FILE, text.encode())
 
-    def write(self, name: str, content: bytes) -> None:
-        """Writes a file of the run whole; a record that names it later seals these bytes.
+    def write(self, name: str, content: bytes) -> dict[str, str]:
+        """Writes a file of the run whole.
+
+        Returns:
+            Its name and checksum, for the record that it belongs to.
 
         Raises:
             StoreError: The folder does not take it.
         """
-        self._checksums[name] = hashlib.sha256(content).hexdigest()
         write_bytes(self.folder / name, content)
+        return {name: hashlib.sha256(content).hexdigest()}
 
-    def save(self, name: str, result: ResultT, files: Iterable[str] = ()) -> Record[ResultT]:
+    def save(
+        self, name: str, result: ResultT, files: Mapping[str, str] | None = None
+    ) -> Record[ResultT]:
         """Writes a record.
 
         Args:
             name: Of its file, a key of the specification's outputs.
             result: What was found.
-            files: Names of files that belong to it, written before by :meth:`write`.
+            files: Name -> SHA-256 of files that belong to it, taken as they were written.
 
         Raises:
             StoreError: The folder does not take it.
         """
-        sealed = {file: self._checksums[file] for file in files}
-        return self.save_sealed(name, result, sealed)
-
-    def save_sealed(self, name: str, result: ResultT, files: dict[str, str]) -> Record[ResultT]:
-        """As :meth:`save`, with the checksums of files that something else has written."""
+        seconds = time.monotonic() - self._clock
         record = Record[Any](
             run_id=self.spec.run_id,
             result=result,
             provenance=provenance(
-                self.device,
-                self._started,
-                time.monotonic() - self._clock,
-                self._status.attempt,
-                self._command,
+                self.device, self._started, seconds, self._status.attempt, self._command
             ),
-            files=files,
+            files=dict(files or {}),
         )
         write_bytes(self.folder / name, record.to_bytes())
         return record
@@ -215,7 +208,11 @@ class Task:
             error = "the run was planned for a GPU, and torch sees none here"
             Run(self.spec, store).set_status("failed", error=error)
             raise ConfigError(error)
-        work(self.spec, store, self.command, self.timeout)
+        try:
+            work(self.spec, store, self.command, self.timeout)
+        except Exception:
+            traceback.print_exc()
+            raise
 
 
 def work(
@@ -252,16 +249,13 @@ def _work(run: Run) -> None:
         run.spec.run(run)
         if not run.store.is_done(run.spec):
             raise FIFError("the run ended without all of its records")
-        run.set_status("finished", stage="", share=1.0, error="", traceback="")
+        run.set_status("finished", stage="", share=1.0)
     except (KeyboardInterrupt, SystemExit):
         run.set_status("interrupted")
         raise
     except BaseException as error:
-        text, line = traceback.format_exc(), line_of(error)
         with contextlib.suppress(StoreError):  # the cause is worth more: the disk may be full
-            run.set_status(
-                "failed", error=_without_folders(line, run), traceback=_without_folders(text, run)
-            )
+            run.set_status("failed", error=line_of(error))
         raise
 
 
@@ -284,12 +278,3 @@ def line_of(error: BaseException) -> str:
     """An error as one line."""
     line = first_line(error)
     return line if isinstance(error, FIFError) else f"{type(error).__name__}: {line}"
-
-
-def _without_folders(text: str, run: Run) -> str:
-    """A message without the folders of this machine: `status.json` may be shared."""
-    places = {str(place).rstrip(os.sep) for place in (run.folder, Path(__file__).parents[2],
-                                                      *sys.path)}  # fmt: skip
-    for place in sorted(places - {"", "."}, key=len, reverse=True):
-        text = text.replace(place + os.sep, "")
-    return text

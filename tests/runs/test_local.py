@@ -72,7 +72,7 @@ class TestSlots:
 
 
 ENDS = {
-    "fail": "ValueError: broken in model",
+    "fail": "ValueError: broken in",
     "sleep": "the process ended by SIGKILL: killed, perhaps for want of memory (at 'training'; "
     "see output.log)",
     "exit": "the process ended without a record (at 'training'; see output.log)",
@@ -93,7 +93,10 @@ def test_failed_killed_and_silent_runs_cost_only_themselves(store):
             (process,) = (child for child in children if child.pid not in before)
             os.kill(process.pid, signal.SIGKILL)
 
-    assert errors(run_all(specs, store, ONE, kill)) == ENDS
+    found = errors(run_all(specs, store, ONE, kill))
+    assert found.keys() == ENDS.keys()
+    assert all(error.startswith(ENDS[deed]) for deed, error in found.items())
+    assert "in _fail" in (store.folder(specs[0]) / "output.log").read_text()
     assert [store.is_done(spec) for spec in specs] == [not error for error in ENDS.values()]
     assert store.record(specs[4], "a.json", int) and not store.record(specs[4], "b.json", int)
 

@@ -1,32 +1,28 @@
 """The Slurm engine on a real Slurm: an array that is preempted, requeued, resumed and finished."""
 
-import os
-import signal
+import json
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
-import yaml
-from pythae_fif.benchmark.run import IMAGES
-from pythae_fif.runs.engines.common import Batch
-from pythae_fif.runs.engines.options import SlurmOptions, build_engine
-from pythae_fif.runs.folder import Status
 from support import slurm_cluster
-from support.experiments import ENVIRONMENT, PROFILE, tiny
+from support.experiments import plan_of
+from support.tasks import TaskSpec
 
-from pythae_fif import cli
-from pythae_fif.benchmark.plan import expand
 from pythae_fif.errors import ConfigError
+from pythae_fif.runs import slurm as module
+from pythae_fif.runs.launch import run_all
+from pythae_fif.runs.slurm import SlurmEngine, _minutes
 from pythae_fif.runs.store import Store
+from pythae_fif.runs.worker import Status
 
 pytest.importorskip("submitit", reason="needs submitit")
-pytestmark = [
-    pytest.mark.slurm,
-    pytest.mark.filterwarnings("ignore:scores of 20 samples"),
-    pytest.mark.timeout(600),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
+
+
+def real(test):
+    """A test that starts a Slurm."""
+    return pytest.mark.slurm(pytest.mark.timeout(600)(test))
 
 
 @pytest.fixture(scope="module")
@@ -40,137 +36,141 @@ def cluster():
 
 @pytest.fixture
 def slurm(cluster, monkeypatch):
-    """Lets this process find the cluster, and look at its queue every second."""
-    from pythae_fif.runs.engines import slurm as module
-
+    """Lets this process find the cluster, which has no GPU, and look at its queue every second."""
     monkeypatch.setenv("SLURM_CONF", cluster["SLURM_CONF"])
     monkeypatch.setattr(module, "QUEUE_SECONDS", 1.0)
-    return module
+
+    def engine(**options) -> SlurmEngine:
+        usual = {"cpus_per_run": 1, "time": "1h", "sbatch": {"gres": "none"}}
+        return SlurmEngine(**{**usual, **options})
+
+    return engine
 
 
 def command(*words: str) -> str:
     return subprocess.run(words, capture_output=True, text=True, check=True).stdout
 
 
-def first_row(run_dir: Path) -> str:
-    """The first epoch's line of the log, with the seconds that it took."""
-    return (run_dir / "train_log.jsonl").read_text().partition("\n")[0]
+def rows(folder) -> list[str]:
+    """The epochs of the log, with the seconds that they took."""
+    log = folder / "train_log.jsonl"
+    return log.read_text().splitlines() if log.exists() else []
 
 
+@real
 def test_preempted_and_requeued_runs_resume_and_finish(slurm, tmp_path):
     """One by scontrol, all by a partition of higher priority, one by the notice of its limit."""
-    store = Store(tmp_path / "results", IMAGES)
-    plan = expand(*tiny(tmp_path, {"seeds": [0, 1, 2]}, epochs=3000))
-    run_dirs = [store.prepare(spec, ENVIRONMENT) for spec in plan]
-    options = SlurmOptions(cpus_per_run=1, time="60", sbatch={"comment": "a test"})
-    engine = build_engine(options, store.root)
-    seen: dict[str, dict[Path, str]] = {}
+    store = Store(tmp_path / "results")
+    plan = plan_of(tmp_path, {"seeds": [0, 1, 2]}, epochs=3000)
+    folders = {spec: store.folder(spec) for spec in plan}
+    seen: dict[str, dict] = {}
 
-    def disturb(running, outcomes):
-        for run_dir in run_dirs:  # Slurm lets a requeued job wait for two minutes
-            job = slurm._job_of(run_dir)
-            subprocess.run(
-                ["scontrol", "update", f"JobId={job}", "StartTime=now"], stderr=subprocess.DEVNULL
-            )
-        training = [d for d, s in running.items() if s.progress > 0.05]
-        rows = {run_dir: first_row(run_dir) for run_dir in training}
-        jobs = {run_dir: slurm._job_of(run_dir) for run_dir in training}
-        if training and "requeued" not in seen:
-            seen["requeued"] = {training[0]: rows[training[0]]}
-            command("scontrol", "requeue", jobs[training[0]])
-        elif len(training) == 2 and "preempted" not in seen:
-            seen["preempted"] = rows
+    def disturb(progress):
+        for folder in folders.values():  # Slurm lets a requeued job wait for two minutes
+            job = module._job_of(folder)
+            words = ["scontrol", "update", f"JobId={job}", "StartTime=now"]
+            subprocess.run(words, stderr=subprocess.DEVNULL, check=False)
+        training = [folders[s] for s, status in progress.running.items() if status.share > 0.05]
+        first = {folder: rows(folder)[0] for folder in training if rows(folder)}
+        if first and "requeued" not in seen:
+            folder = next(iter(first))
+            seen["requeued"] = {folder: first[folder]}
+            command("scontrol", "requeue", module._job_of(folder))
+        elif len(first) == 2 and "preempted" not in seen:
+            seen["preempted"] = first
             urgent = ("--partition=urgent", "--cpus-per-task=2", "--wrap=sleep 2")
             command("sbatch", "--output=/dev/null", *urgent)
-        elif "preempted" in seen and "notified" not in seen and training:
-            attempts = [Status.read(d).attempt for d in training]
-            if min(attempts) > 1:
-                seen["notified"] = {training[0]: rows[training[0]]}
-                command("scancel", "--signal=USR2", jobs[training[0]])
+        elif first and "preempted" in seen and "notified" not in seen:
+            folder = next(iter(first))
+            if min(Status.read(one).attempt for one in first) > 1:
+                seen["notified"] = {folder: first[folder]}
+                command("scancel", "--signal=USR2", module._job_of(folder))
 
-    outcomes = engine.run_all(Batch(IMAGES, run_dirs), disturb)
-    assert [outcome.state for outcome in outcomes] == ["finished"] * 3, outcomes
+    outcomes = run_all(plan, store, slurm(), disturb)
+    assert [outcome.error for outcome in outcomes] == ["", "", ""]
     assert seen.keys() == {"requeued", "preempted", "notified"}
-    assert all(store.is_done(spec) for spec in plan)
-    for rows in seen.values():
-        for run_dir, row in rows.items():
-            assert Status.read(run_dir).attempt > 1
-            assert first_row(run_dir) == row, "it began again, and did not resume"
-    lines = (run_dirs[0] / "train_log.jsonl").read_text().splitlines()
-    assert [yaml.safe_load(line)["epoch"] for line in lines] == list(range(1, 3001))
-    until = time.monotonic() + 20  # a job leaves the queue shortly after its run is finished
-    while slurm._queue() and time.monotonic() < until:
-        time.sleep(0.2)
-    assert not slurm._queue()
+    assert all(map(store.is_done, plan))
+    for firsts in seen.values():
+        for folder, row in firsts.items():
+            assert Status.read(folder).attempt > 1
+            assert rows(folder)[0] == row, "it began again, and did not resume"
+    epochs = [json.loads(line)["epoch"] for line in rows(folders[plan[0]])]
+    assert epochs == list(range(1, 3001))
 
 
-def test_submit_and_collect_later(slurm, tmp_path, capsys, monkeypatch):
-    file = tmp_path / "tiny.yaml"
-    content = {"profile": "tiny", "profiles": {"tiny": {**PROFILE, "epochs": 300}},
-               "extractor": "pixels", "models": ["ae"], "samplers": ["normal"]}  # fmt: skip
-    file.write_text(yaml.safe_dump(content))
-    cluster = tmp_path / "cluster.yaml"
-    cluster.write_text("engine: slurm\ntime: '10'\npartition: main\ncpus_per_run: 1\n")
-    words = ["--config", file, "--results", tmp_path / "r", "--engine-config", cluster]
-    words = [str(word) for word in (*words, "--seeds", 0, 1)]
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        assert cli.main([*words, "--no-wait"]) == 0
-        out = capsys.readouterr().out
-        assert "go on; the same command collects their runs" in out
-        jobs = {path: path.read_text() for path in (tmp_path / "r").rglob("slurm.json")}
-        assert len(jobs) == 2 and len(slurm._queue()) == 2
-        assert cli.main(words) == 0
-        assert {path: path.read_text() for path in jobs} == jobs, "submitted twice"
-        assert "[2/2] finished" in capsys.readouterr().out
-    finally:
-        signal.signal(signal.SIGTERM, handler)
+@real
+def test_submit_and_collect_later(slurm, tmp_path):
+    store, plan = Store(tmp_path), plan_of(tmp_path, {"seeds": [0, 1]}, epochs=300)
+    engine = slurm(no_wait=True)
+    assert run_all(plan, store, engine) == []
+    assert engine.parting.endswith("go on; the same command collects their runs")
+    jobs = [module._job_of(store.folder(spec)) for spec in plan]
+    assert set(jobs) <= set(module._queue())
+    engine = slurm()
+    assert [outcome.error for outcome in run_all(plan, store, engine)] == ["", ""]
+    assert [module._job_of(store.folder(spec)) for spec in plan] == jobs, "submitted twice"
+    assert engine.parting == ""
 
 
-def test_interrupt_leaves_the_jobs(slurm, tmp_path):
-    store = Store(tmp_path / "results", IMAGES)
-    (spec,) = expand(*tiny(tmp_path, epochs=100_000))
-    run_dirs = [store.prepare(spec, ENVIRONMENT)]
-    engine = build_engine(SlurmOptions(cpus_per_run=1, time="10"), store.root)
+@real
+def test_interrupt_leaves_the_jobs_and_failures_stop_those_that_wait(slurm, tmp_path):
+    store, spec, engine = Store(tmp_path), TaskSpec(deed="sleep"), slurm()
 
-    def interrupt(running, outcomes):
-        if running:
+    def interrupt(progress):
+        if progress.running:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt, match=r"jobs \d+ go on; the same command collects"):
-        engine.run_all(Batch(IMAGES, run_dirs), interrupt)
-    job = slurm._job_of(run_dirs[0])
-    assert job in slurm._queue()
+    with pytest.raises(KeyboardInterrupt):
+        run_all([spec], store, engine, interrupt)
+    assert "go on; the same command collects" in engine.parting
+    job = module._job_of(store.folder(spec))
+    assert job in module._queue()
     command("scancel", job)
-    (outcome,) = slurm._watch(Batch(IMAGES, run_dirs), {run_dirs[0]: job}, lambda *_: None)
-    assert outcome.state == "interrupted"
+    until = time.monotonic() + 60
+    while job in module._queue() and time.monotonic() < until:
+        time.sleep(0.5)
+    failing = [TaskSpec(deed="fail", seed=seed) for seed in range(6)]
+    assert 1 <= len(run_all(failing, store, slurm(), max_failures=1)) < 6
+
+
+@real
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"partition": "nowhere"}, "sbatch: .*[Ii]nvalid partition"),
+        ({"sbatch": {"frobnicate": "1"}}, "sbatch: .*frobnicate"),
+    ],
+)
+def test_refused_by_slurm(slurm, tmp_path, options, message):
+    with pytest.raises(ConfigError, match=message):
+        run_all([TaskSpec()], Store(tmp_path), slurm(**options))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"time": None}, "needs --time"),
-        ({"partition": "nowhere"}, "sbatch: .*[Ii]nvalid partition"),
-        ({"sbatch": {"frobnicate": 1}}, "sbatch: .*frobnicate"),
-        ({"time": "tomorrow"}, "--time tomorrow: needs minutes"),
-        ({"time": "-5"}, "--time -5: needs minutes"),
+        ({"time": "tomorrow"}, "time='tomorrow': 'tomorrow' is no duration"),
+        ({"partition": "a\nb"}, "one line of text is needed"),
+        ({"sbatch": {"comment": "a\n#SBATCH --x"}}, "one line of text is needed"),
+        ({"sbatch": {"a\nb": "c"}}, "one line of text is needed"),
     ],
 )
-def test_refused(slurm, tmp_path, options, message):
+def test_refused_at_once(options, message):
     with pytest.raises(ConfigError, match=message):
-        store = Store(tmp_path / "results", IMAGES)
-        engine = build_engine(SlurmOptions(**{"time": "5", **options}), store.root)
-        (spec,) = expand(*tiny(tmp_path))
-        batch = Batch(IMAGES, [store.prepare(spec, ENVIRONMENT)])
-        engine.run_all(batch, lambda *_: None)
+        SlurmEngine(**options)
 
 
-def test_no_slurm_here(tmp_path):
-    code = "import sys; from pythae_fif.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    words = ["--engine", "slurm", "--time", "5", "--results", str(tmp_path)]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words],
-        env={**os.environ, "PATH": ""}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr == "error: --engine slurm: sbatch is not on the PATH of this machine\n"
+def test_what_is_missing(tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match="--engine slurm needs --time"):
+        SlurmEngine().check(tmp_path)
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ConfigError, match="--engine slurm: sbatch is not on the PATH"):
+        SlurmEngine(time="4h").check(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [("4h", 240), ("90min", 90), ("04:00:00", 240), ("00:00:30", 1), ("1-12:00:00", 2160)],
+)
+def test_limits(text, minutes):
+    assert _minutes(text) == minutes

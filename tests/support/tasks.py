@@ -56,11 +56,11 @@ class TaskSpec(Spec):
 
 
 def answer(run: Run, names: list[str]) -> None:
-    run.write("model/weights", f"weights of {run.spec.run_id}".encode())
+    weights = run.write("model/weights", f"weights of {run.spec.run_id}".encode())
     for name in names:
         if run.load(f"{name}.json", int) is None:
-            run.write(f"{name}.png", f"picture of {run.spec.run_id}".encode())
-            run.save(f"{name}.json", run.spec.seed, files=["model/weights", f"{name}.png"])
+            picture = run.write(f"{name}.png", f"picture of {run.spec.run_id}".encode())
+            run.save(f"{name}.json", run.spec.seed, weights | picture)
 
 
 def _sleep(run: Run) -> None:
