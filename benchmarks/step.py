@@ -53,9 +53,6 @@ NETS = {
     "cifar-convnet": ("convnet", (3, 32, 32), 256, 32),
     "celeba-convnet": ("convnet", (3, 64, 64), 64, 16),
     "digits-convnet": ("convnet", (1, 8, 8), 8, 50),
-    "mnist-vit": ("vit", (1, 28, 28), 16, 100),
-    "celeba-vit": ("vit", (3, 64, 64), 64, 100),
-    "celeba-ldm": ("ldm", (3, 64, 64), 64, 8),
 }
 # Name -> options of FIFConfig, or None for an autoencoder; with + the whole step is in bfloat16.
 VARIANTS: dict[str, dict | None] = {
