@@ -39,8 +39,7 @@ from pythae_fif.runs.store import config_text, json_content
 from pythae_fif.sampling import FIT_STEPS
 from pythae_fif.sampling.models import embed, reconstruction_mse
 from pythae_fif.sampling.samplers import generate, generate_by_class
-from pythae_fif.training import EpochRow, FIFTrainer, OnEpoch, RunFiles, TrainingResult
-from pythae_fif.training.tensorboard import tensorboard_writer
+from pythae_fif.training import EpochRow, FIFTrainer, OnEpoch, TrainingResult
 
 logger = logging.getLogger(__name__)
 
@@ -173,15 +172,12 @@ def trained_model(job: ImageJob, splits: Splits) -> tuple[BaseAE, Training]:
     if saved is not None:
         return saved
     folder = job.folder
-    watch = tensorboard_writer(folder.path) if job.environment.tensorboard else None
 
     with interrupted_here() as check_interrupt:
 
-        def on_epoch(epoch: int, epochs: int, row: EpochRow) -> None:
-            share_done = epoch / epochs if row.share_done is None else row.share_done
-            folder.tell("running", "training", 0.9 * share_done)
-            if watch is not None:
-                watch(epoch, epochs, row)
+        def on_epoch(row: EpochRow) -> None:
+            folder.check()
+            folder.tell("running", "training", 0.9 * row.share_done)
             check_interrupt()
 
         def seal(model: BaseAE, result: TrainingResult, saved: Path) -> None:
@@ -197,7 +193,7 @@ def trained_model(job: ImageJob, splits: Splits) -> tuple[BaseAE, Training]:
             )
             folder.write_json("training.json", record.to_dict())
 
-        trainer = trainer_of(job.spec, splits, folder, on_epoch, seal)
+        trainer = trainer_of(job.spec, splits, folder.path, on_epoch, seal)
         folder.tell("running", "training")  # an epoch may take minutes
         result = trainer.train()
     return trainer.model, _training_of(result, trainer.model)
@@ -259,7 +255,7 @@ def labels_of(spec: RunSpec, splits: Splits) -> dict[str, np.ndarray]:
 def trainer_of(
     spec: RunSpec,
     splits: Splits,
-    run_dir: Path | RunFiles,
+    run_dir: Path,
     on_epoch: OnEpoch | None = None,
     on_saved: Callable[[BaseAE, TrainingResult, Path], None] | None = None,
 ) -> FIFTrainer:
@@ -272,12 +268,13 @@ def trainer_of(
         ImageDataset(splits.val, labels.get("val")),
         training_config(spec),
         run_dir=run_dir,
+        run_id=spec.run_id,
         on_epoch=on_epoch,
         on_saved=on_saved,
         wall_clock=spec.settings.wall_clock,
         keep_last=read_model_entry(spec.model).keep_last,
-        distributed=False,
-        options=spec.settings.of_trainer(),
+        precision=spec.settings.precision,
+        progress=False,
     )
 
 

@@ -191,7 +191,7 @@ def test_trumpet_trains_the_manifold_first_and_then_the_density_alone(tmp_path):
     model = build("trumpet", (1, 8, 8), 4, moved=0, manifold_share=0.5)
     seen = []
 
-    def look(epoch, epochs, row):
+    def look(row):
         flow = model.flow
         seen.append((row.stage, weights(flow.data_flow), weights(flow.latent_flow)))
 

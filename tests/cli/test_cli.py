@@ -289,15 +289,6 @@ class TestShards:
         assert code == 2 and err.startswith(message) and err.count("\n") == 1
 
 
-def test_tensorboard_flag_writes_events_into_the_run(run, tiny, monkeypatch):
-    pytest.importorskip("tensorboard")
-    monkeypatch.setitem(sys.modules, "tensorflow", None)  # TensorBoard would import it, for seconds
-    assert run("--config", tiny(), "--tensorboard")[0] == 0
-    (events,) = run.results.rglob("events.out.tfevents.*")
-    assert events.parent.name == "tensorboard"
-    assert (events.parent.parent / "result.json").exists()
-
-
 @pytest.mark.parametrize(
     ("package", "flags"),
     [
