@@ -50,10 +50,9 @@ from pythae_fif.evaluation.scoring import SampleCountWarning
 from pythae_fif.files import write_text
 from pythae_fif.runs.provenance import processor
 from pythae_fif.training import quiet_pythae
-from pythae_fif.training.compiled import compiled_loss
 
 ROOT = Path(__file__).resolve().parents[1]
-LOW = {"precision": "bfloat16", "channels_last": True}
+LOW = {"precision": "bfloat16"}
 DATASETS = {
     "mnist": ("mnist", 50_000, 10_000),
     "cifar": ("cifar10", 40_000, 10_000),
@@ -72,7 +71,7 @@ class Way(NamedTuple):
     trained: dict[str, Any]
 
 
-AUTHORS, EAGER, COMPILED = "authors'", "FIF", "FIF compiled"
+AUTHORS, EAGER = "authors'", "FIF"
 WAYS = {
     "autoencoder": Way(None, {}),
     AUTHORS: Way({"mode": "mixed"}, {}),
@@ -80,8 +79,6 @@ WAYS = {
     EAGER: Way({}, {}),
     f"{EAGER}, K=2": Way({"hutchinson_samples": 2}, {}),
     f"{EAGER} bf16": Way({}, LOW),
-    COMPILED: Way({}, {"compile": True}),
-    f"{COMPILED} bf16": Way({}, {"compile": True, **LOW}),
 }
 
 
@@ -161,8 +158,6 @@ def steps_of(net: str, plan: Plan) -> dict[str, Step]:
             except ConfigError:  # BatchNorm, with several products of mode `mixed`
                 continue
             trainer = FIFTrainer(model, ImageDataset(images), None, config, run_dir=folder)
-            if config.compile:
-                stack.enter_context(compiled_loss(trainer.model, plan.device))
             trainer.prepare_training()
             before, _ = memory(plan.device)
             try:
@@ -175,8 +170,6 @@ def steps_of(net: str, plan: Plan) -> dict[str, Step]:
         for _ in range(plan.rounds):
             for name, one_pass in passes.items():
                 times[name].append(seconds(one_pass, plan.device) / plan.steps)
-    if plan.device == "cuda":
-        torch.compiler.reset()  # its graphs hold memory
     return {name: Step(times[name], peaks[name]) for name in passes}
 
 
@@ -208,10 +201,7 @@ def step_tables(found: dict[str, dict[str, Step]]) -> dict[str, list[dict[str, s
                 "net": net,
                 "authors' / FIF": shown(ratio(steps, AUTHORS, EAGER)),
                 "the same, K=2": shown(ratio(steps, f"{AUTHORS}, K=2", f"{EAGER}, K=2")),
-                "authors' / compiled": shown(ratio(steps, AUTHORS, COMPILED)),
-                "FIF / compiled": shown(ratio(steps, EAGER, COMPILED)),
                 "FIF / bf16": shown(ratio(steps, EAGER, f"{EAGER} bf16")),
-                "FIF / compiled bf16": shown(ratio(steps, EAGER, f"{COMPILED} bf16")),
                 "FIF / autoencoder": shown(ratio(steps, EAGER, "autoencoder")),
             }
         )
@@ -329,8 +319,7 @@ def epoch_rows(plan: Plan) -> list[dict[str, str]]:
     programs = {
         "Pythae's trainer, authors' formulation": None,
         "FIFTrainer": {},
-        "FIFTrainer, compiled": {"compile": True},
-        "FIFTrainer, compiled, bfloat16": {"compile": True, **LOW},
+        "FIFTrainer, bfloat16": LOW,
     }
     rows = []
     for name, options in programs.items():
@@ -418,9 +407,7 @@ def hours_tables(
         timed = "fif" not in hours.unmeasured
         fif = hours.steps + hours.evaluations
         of_scores = hours.runs * 2 * a_score / 3600
-        factor = ratio(steps[net], COMPILED, EAGER)
         slower = ratio(steps[net], AUTHORS, EAGER)
-        compiled = hours.steps * factor + hours.evaluations if timed and factor else None
         authors = hours.steps * slower + hours.evaluations if timed and slower else None
         for key, value in (("FIF", fif), ("others", hours.others), ("scores", of_scores)):
             total[key] += value
@@ -429,7 +416,6 @@ def hours_tables(
                 "net": net,
                 "runs": str(hours.runs),
                 "FIF": shown(fif if timed else None),
-                "FIF compiled": shown(compiled),
                 "authors'": shown(authors),
                 "other models": shown(hours.others),
                 "scores": shown(of_scores),
@@ -472,7 +458,7 @@ def machine(device: str) -> dict[str, str]:
 
 
 class Warnings(logging.Handler):
-    """Keeps what the package warns of, such as a net that could not be compiled."""
+    """Keeps what the package warns of, such as a way that is slower."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -511,7 +497,7 @@ def page(plan: Plan, command: str, tiny: bool, warned: Warnings) -> str:
     about = [
         f"Made by `{command}` in {(time.monotonic() - start) / 60:.0f} minutes. {NOT_MEASURED}: "
         "not measured, for want of time or memory.",
-        "**Tiny, and nothing was compiled: it only shows that the script runs.**" if tiny else "",
+        "**Tiny: it only shows that the script runs.**" if tiny else "",
     ]
     return "\n".join(
         [
@@ -529,13 +515,13 @@ def page(plan: Plan, command: str, tiny: bool, warned: Warnings) -> str:
 NOTES = """## What was measured, and what was extrapolated
 
 * **Measured.** Steps: batches of {batch}, passes of {steps} steps with loader and optimizer,
-  medians of {rounds} rounds in turns; compiling is not in them. Authors': their formulation, a
+  medians of {rounds} rounds in turns. Authors': their formulation, a
   forward-mode product by a pass of its own through the decoder and a vector-Jacobian product for
   every Hutchinson vector (mode `mixed`), in the same trainer. bf16: autocast and channels_last.
   Likelihoods, scores, Inception features (random weights) and the epoch were run as they stand.
 * **Extrapolated.** Hours: of every model's first configuration (of FIF's first two, K = 1 and
   K = 2) three steps and up to five evaluation batches were timed, and taken times the published
-  numbers of batches, epochs and configurations. `FIF compiled` and `authors'` are FIF's steps times
+  numbers of batches, epochs and configurations. `authors'` is FIF's steps times
   the measured ratio of steps at K = 1. Scores are those of two samplers a run, with their features.
 * **Not in the hours.** Fits of samplers (mixtures are fitted on the CPU), drawing samples,
   pictures, checkpoints and the start of processes.
@@ -556,7 +542,6 @@ def main(arguments: list[str]) -> None:
         if flags.device == "cpu":
             stack.enter_context(mock.patch.object(torch.cuda, "is_available", lambda: False))
         if flags.tiny:
-            stack.enter_context(mock.patch.object(torch, "compile", lambda function, **_: function))
             stack.enter_context(warnings.catch_warnings())
             warnings.simplefilter("ignore", SampleCountWarning)
             plan = plan._replace(

@@ -58,7 +58,7 @@ from pythae_fif.runs.pack import read_packs
 from pythae_fif.runs.provenance import processor
 from pythae_fif.runs.store import Store, config_text
 from pythae_fif.training import FIFTrainer
-from pythae_fif.training.run_files import TrainingFiles
+from pythae_fif.training.checkpoint import RunFiles
 
 ENVIRONMENT = Environment(offline=True)
 REFERENCE = Path(__file__).resolve().parents[1] / "results/reference"
@@ -152,8 +152,8 @@ HARNESS = {
               (execute_module, "stop_writes")],
     "configuration": [(execute_module, "read_config"), (execute_module, "whole_record")],
     "states": [(RunFolder, "tell")],
-    "log": [(TrainingFiles, "append_to_log")],
-    "checkpoints": [(TrainingFiles, "save_checkpoint"), (FIFTrainer, "_resume")],
+    "log": [(RunFiles, "append_to_log")],
+    "checkpoints": [(RunFiles, "write_checkpoint"), (FIFTrainer, "_resume")],
     "provenance": [(run_module, "provenance"), (execute_module, "git_state"),
                    (run_module, "git_state")],
     "record": [(Job, "write_record"), (RunFolder, "checksums"), (RunFolder, "write_json")],

@@ -11,22 +11,14 @@ mode `backward` (vector-Jacobian products alone, double backward), `differences`
 `1/4` the surrogate of a quarter of the batch, `bf16` its products in bfloat16, `+` the whole step
 in bfloat16. Rounds are interleaved and medians are taken, since machines are noisy; peak memory is
 that of a process of its own for every variant.
-
-    python benchmarks/step.py --compile --nets mnist-resnet mnist-convnet [--output F]
-
-times FIF's default step eager and compiled in turns instead, and counts its operations, which on a
-GPU would be launches. Those of eager steps are all but views and allocations; of compiled ones the
-calls of kernels in the generated code, and what is not compiled: noise, Hutchinson vectors, Adam.
 """
 
 import argparse
 import contextlib
 import json
-import re
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,8 +26,6 @@ import torch
 from machine import command, markdown, seconds
 from pythae.data.datasets import DatasetOutput
 from pythae.models import AE, AEConfig
-from torch._inductor import utils
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from pythae_fif import FIF, FIFConfig
@@ -43,7 +33,6 @@ from pythae_fif.files import write_text
 from pythae_fif.nn import build_networks
 from pythae_fif.runs.provenance import peak_memory_mb, processor
 from pythae_fif.training import keep_freed_memory
-from pythae_fif.training.compiled import compiled_loss
 
 NETS = {
     "mnist-resnet": ("resnet", (1, 28, 28), 16, 100),
@@ -53,9 +42,6 @@ NETS = {
     "cifar-convnet": ("convnet", (3, 32, 32), 256, 32),
     "celeba-convnet": ("convnet", (3, 64, 64), 64, 16),
     "digits-convnet": ("convnet", (1, 8, 8), 8, 50),
-    "mnist-vit": ("vit", (1, 28, 28), 16, 100),
-    "celeba-vit": ("vit", (3, 64, 64), 64, 100),
-    "celeba-ldm": ("ldm", (3, 64, 64), 64, 8),
 }
 # Name -> options of FIFConfig, or None for an autoencoder; with + the whole step is in bfloat16.
 VARIANTS: dict[str, dict | None] = {
@@ -232,7 +218,6 @@ def main() -> None:
     p.add_argument("--rounds", type=int, default=15)
     p.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     p.add_argument("--output", help="Markdown file to write the tables to")
-    p.add_argument("--compile", action="store_true", help="eager and compiled steps in turns alone")
     p.add_argument("--peak", nargs=2, metavar=("NET", "VARIANT"), help=argparse.SUPPRESS)
     flags = p.parse_args()
     if flags.peak:
@@ -244,10 +229,7 @@ def main() -> None:
     tables: dict[str, list[dict[str, str]]] = {}
     others = [name for name in VARIANTS if name != "AE"]
     columns = ("bound", "default / bound", *others)
-    if flags.compile:
-        rows = [eager_and_compiled(net, flags.rounds, flags.device) for net in flags.nets]
-        tables[f"A step of FIF, eager and compiled: {where}"] = rows
-    for net in () if flags.compile else flags.nets:
+    for net in flags.nets:
         time_of = time_net(net, flags.rounds, flags.device)
         row = {"net": net, "AE ms": f"{time_of['AE ms']:.0f}"}
         row |= {k: f"{time_of[k]:.2f}" if k in time_of else "" for k in columns}
@@ -268,66 +250,6 @@ def main() -> None:
     if flags.output:
         made = f"Made by `{command(flags.output)}`."
         write_text(Path(flags.output), f"# The training step\n\n{made}\n\n{text}")
-
-
-class _Operations(TorchDispatchMode):
-    """Counts operations but for views and allocations."""
-
-    def __init__(self):
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.count += not (func.is_view or "empty" in func._schema.name)
-        return func(*args, **(kwargs or {}))
-
-
-LAUNCH = re.compile(
-    r"^ +(?:\w+ = )?"
-    r"(?:cpp_fused\w*\(|\w+\.run\(|extern_kernels\.|torch\.ops\.(?!inductor)|aten\.)",
-    re.MULTILINE,
-)
-"""A call of a kernel in the code that inductor generates: its own, or one of a library."""
-
-
-def eager_and_compiled(net: str, rounds: int, device: str) -> dict[str, str]:
-    """Times of FIF's default step eager and compiled, in turns, and what each launches."""
-
-    def stepper(model, x):
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
-
-        def step():
-            loss = model(DatasetOutput(data=x)).loss
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-
-        return step
-
-    eager_model, model = build(net, {}, device), build(net, {}, device)
-    eager, step = stepper(*eager_model), stepper(*model)
-    eager()
-    operations, of_loss = _Operations(), _Operations()
-    with operations:
-        eager()
-    noisy, eps = model[0]._noisy(model[1]), model[0]._hutchinson(model[1])
-    with of_loss:
-        eager_model[0].training_loss(noisy, None, eps, 10.0).loss.backward()
-    with utils.fresh_cache(), compiled_loss(model[0], device):
-        start = time.perf_counter()
-        _, code = utils.run_and_get_code(step)
-        first = time.perf_counter() - start
-        times = [(seconds(eager, device), seconds(step, device)) for _ in range(rounds)]
-    launches = sum(len(LAUNCH.findall(text)) for text in code)
-    return {
-        "net": net,
-        "eager ms": f"{1e3 * statistics.median(before for before, _ in times):.0f}",
-        "compiled ms": f"{1e3 * statistics.median(after for _, after in times):.0f}",
-        "eager / compiled": f"{statistics.median(b / a for b, a in times):.2f}",
-        "compiling s": f"{first:.0f}",
-        "operations eager": str(operations.count),
-        "operations compiled": str(operations.count - of_loss.count + 1 + launches),
-    }
 
 
 if __name__ == "__main__":

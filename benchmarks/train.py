@@ -31,8 +31,7 @@ from pythae_fif.data import ImageDataset, load_images, to_float
 from pythae_fif.files import write_text
 from pythae_fif.nn import build_networks
 from pythae_fif.runs.provenance import processor
-from pythae_fif.training import quiet_pythae
-from pythae_fif.training.memory import keep_freed_memory
+from pythae_fif.training import keep_freed_memory, quiet_pythae
 
 PYTHAE = "Pythae, vjp"
 PROGRAMS = {  # of FIFTrainer: precision, and the part of the batch whose surrogate is taken
@@ -69,7 +68,7 @@ def measure(program: str, flags: argparse.Namespace) -> dict[str, float]:
             seconds, inside = time.perf_counter() - start, float("nan")
         else:
             keep_freed_memory()
-            config = FIFTrainerConfig(precision=precision, channels_last=True, **options)
+            config = FIFTrainerConfig(precision=precision, **options)
             start = time.perf_counter()
             trainer = FIFTrainer(
                 model, ImageDataset(train), ImageDataset(val), config, run_dir=folder

@@ -68,13 +68,22 @@ class RunsLeftError(FIFError):
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """The end of an error line: the nearest valid name, then all of them.
 
+    Near is what is spelled alike, else what has the initials of the name, or the name in it.
+
     Example:
         >>> did_you_mean("betta", ["beta", "noise"])
         "did you mean 'beta'? valid: beta, noise"
+        >>> did_you_mean("lr", ["seed", "learning_rate"])
+        "did you mean 'learning_rate'? valid: seed, learning_rate"
     """
-    choices = [str(choice) for choice in valid]
+    choices, given = [str(choice) for choice in valid], str(name).lstrip("-")
     bare = {choice.lstrip("-"): choice for choice in choices}  # dashes make all flags alike
-    nearest = get_close_matches(str(name).lstrip("-"), bare, n=1)
+    nearest = get_close_matches(given, bare, n=1) or [
+        choice
+        for choice in bare
+        if given == "".join(word[:1] for word in re.split("[-_]", choice))
+        or (len(given) > 3 and given in choice)
+    ]
     hint = f"did you mean {bare[nearest[0]]!r}? " if nearest else ""
     return f"{hint}valid: {', '.join(choices)}"
 

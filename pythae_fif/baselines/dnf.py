@@ -27,13 +27,11 @@ class DNFConfig(FlowConfig, BetaConfig):
         input_dim (tuple): Shape (C, H, W) of even H and W, or (D,).
         latent_dim (int): Latent dimension d, at most D. Default: 10.
         beta (float): Weight of the squared reconstruction error. Default: 100.
-        beta_final, beta_epochs: As of :class:`~pythae_fif.models.injective_flow.BetaConfig`.
-        latent_distribution, student_t_df: As of
-            :class:`~pythae_fif.models.injective_flow.InjectiveFlowConfig`.
         noise (float): Standard deviation of the noise that inflates the data, and of the D - d
             noise latents. Default: 0.01.
-        steps, hidden_channels, latent_blocks, latent_hidden_dim: Sizes of the flow, see
-            :class:`~pythae_fif.baselines.flow_model.FlowConfig`.
+
+    The others are those of :class:`~pythae_fif.models.injective_flow.BetaConfig` and
+    :class:`~pythae_fif.baselines.flow_model.FlowConfig`.
 
     Raises:
         ConfigError: An unknown key, named with the nearest valid one, or a value out of range.
@@ -64,9 +62,6 @@ class DNF(FlowModel):
     the net has Glow's multi-scale form; data are not dequantised, the inflation's own noise does
     that; and sigma is that of FIF's data noise.
 
-    Density on the manifold, samples and Pythae's interface are those of
-    :class:`~pythae_fif.models.injective_flow.InjectiveFlow`.
-
     Args:
         model_config (DNFConfig): The configuration.
         encoder, decoder: None: they are the two directions of the flow.
@@ -95,9 +90,7 @@ class DNF(FlowModel):
 
         Args:
             inputs (BaseDataset): ``inputs["data"]`` of shape (B, ...).
-            epoch (int): In the keyword arguments that Pythae's trainers send; drives the schedule
-                of beta.
-            share_done (float): Likewise, of this package's trainers.
+            kwargs: ``epoch`` and ``share_done`` of the trainers, for the schedule of beta.
 
         Returns:
             ModelOutput: ``loss``, ``recon_loss`` (squared error) and ``nll_loss`` (of the inflated
@@ -113,21 +106,19 @@ class DNF(FlowModel):
             log_prob, _ = self._inflated(x + config.noise * noise)
             z = self._encode(x)
         x_hat = self._decode(z)
-        nll_loss = -log_prob.mean()
-        recon_loss = squared_error(x_hat, x).mean()
+        nll_loss, recon_loss = -log_prob.mean(), squared_error(x_hat, x).mean()
         loss = nll_loss + beta * recon_loss
         return ModelOutput(loss=loss, recon_loss=recon_loss, nll_loss=nll_loss, recon_x=x_hat, z=z)
 
     @full_float32()
     def inflated_log_prob(self, x: Tensor) -> Tensor:
-        """Log-density of inflated data in all D dimensions, in nats, exact.
+        """Exact log-density of inflated data in all D dimensions, in nats.
 
         Args:
-            x (Tensor): Data with or without noise, (B, ...). Evaluation mode is used whatever the
-                mode of the model.
+            x (Tensor): Data with or without noise, (B, ...).
 
         Returns:
-            Tensor: (B,).
+            Tensor: (B,), in evaluation mode whatever the mode of the model.
 
         Raises:
             DataError: No data, of another shape, or no floating-point numbers.

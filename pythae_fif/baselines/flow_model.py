@@ -1,4 +1,4 @@
-"""What DNF and Trumpet share: the size of their flows, and a flow as encoder and decoder."""
+"""What DNF and Trumpet share: the sizes of their flows, and a flow as encoder and decoder."""
 
 __all__ = ["FlowConfig", "FlowModel"]
 
@@ -53,15 +53,13 @@ class FlowModel(InjectiveFlow):
             )
         if config.input_dim is None:
             raise ConfigError(f"{config.name} input_dim: is needed for the flow")
-        flow = cls.flow_class(
-            config.input_dim,
-            config.latent_dim,
-            steps=config.steps,
-            hidden_channels=config.hidden_channels,
-            latent_blocks=config.latent_blocks,
-            latent_hidden_dim=config.latent_hidden_dim,
-        )
+        flow = cls.flow_class(config)
         return FlowEncoder(flow), FlowDecoder(flow)
+
+    @property
+    def flow(self) -> Any:
+        """The flow whose two directions encoder and decoder are, of class ``flow_class``."""
+        return self.decoder.flow
 
     def _typed(self, x: Tensor) -> Tensor:
         if not len(x):  # torch's distributions take none, and ActNorm would begin with NaN
@@ -73,8 +71,3 @@ class FlowModel(InjectiveFlow):
         # of the training, whose losses go through the flow itself, and not what a user looks at.
         with self._in_evaluation_mode(gradient=torch.is_grad_enabled()):
             return super()._encode(x, condition)
-
-    @property
-    def flow(self) -> Any:
-        """The flow whose two directions encoder and decoder are, of class ``flow_class``."""
-        return self.decoder.flow

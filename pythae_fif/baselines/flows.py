@@ -1,6 +1,6 @@
 """The flows of DNF and Trumpet: from images or rows to codes, and back by the same net."""
 
-__all__ = ["CodeFlow", "LatentFlow", "MultiscaleFlow", "PaddedFlow", "TrumpetFlow"]
+__all__ = ["CodeFlow", "LatentFlow", "MultiscaleFlow", "NoisyCodes", "PaddedFlow", "TrumpetFlow"]
 
 import contextlib
 import math
@@ -14,21 +14,6 @@ from pythae_fif.baselines.glow import ActNorm, Chain, Flatten, InjectiveConv, Sq
 from pythae_fif.errors import ConfigError
 from pythae_fif.nn.coupling import affine_couplings
 
-
-class NoisyCodes(NamedTuple):
-    """What a flow makes of data that noise has moved off the manifold.
-
-    Attributes:
-        z: Codes, (B, d).
-        v: Noise, (B, D - d).
-        log_det: Log-determinant of both, (B,).
-    """
-
-    z: Tensor
-    v: Tensor
-    log_det: Tensor
-
-
 SMALLEST = 4
 """Maps of this height or width are not squeezed further."""
 
@@ -39,14 +24,12 @@ def _as_image(input_dim: tuple[int, ...]) -> tuple[int, int, int]:
     Raises:
         ConfigError: An odd height or width, which cannot be squeezed.
     """
-    if len(input_dim) == 1:
-        return (input_dim[0], 1, 1)
-    if len(input_dim) != 3 or input_dim[1] % 2 or input_dim[2] % 2:
+    channels, height, width = input_dim if len(input_dim) == 3 else (*input_dim[:1], 1, 1)
+    if len(input_dim) not in (1, 3) or (len(input_dim) == 3 and (height % 2 or width % 2)):
         raise ConfigError(
             f"an injective flow needs rows (D,), or images (C, H, W) of even height and width, "
             f"not input_dim {tuple(input_dim)}"
         )
-    channels, height, width = input_dim
     return channels, height, width
 
 
@@ -76,8 +59,7 @@ class LatentFlow(nn.Module):
     def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Codes of the manifold, (B, d), to z (B, d) and the log-determinant (B,)."""
         z, log_det = self.norm(u[..., None, None])
-        z = z.flatten(1)
-        log_det = log_det.expand(len(z))
+        z, log_det = z.flatten(1), log_det.expand(len(z))
         if self.couplings is None:
             return z, log_det
         z, more = self.couplings().call_and_ladj(z)
@@ -103,24 +85,26 @@ class MultiscaleFlow(nn.Module):
 
     def __init__(self, input_dim: tuple[int, ...], steps: int, hidden_channels: int) -> None:
         super().__init__()
-        channels, height, width = _as_image(input_dim)
         self.input_dim = tuple(input_dim)
-        options = {"hidden_channels": hidden_channels, "kernel": 3 if height > 1 else 1}
-        scales, self.shapes = [], []
+        channels, height, width = _as_image(input_dim)
+        kernel = 3 if height > 1 else 1
+        self.scales: Any = nn.ModuleList()
+        self.shapes = []  # of what leaves at each
         squeezed = height > 1
         while True:
             layers: list[nn.Module] = []
             if squeezed:
                 channels, height, width = 4 * channels, height // 2, width // 2
                 layers.append(Squeeze())
-            scales.append(Chain([*layers, *flow_steps(channels, steps, **options)]))
+            self.scales.append(
+                Chain([*layers, *flow_steps(channels, steps, hidden_channels, kernel)])
+            )
             squeezed = _can_be_squeezed(height, width)
             leaving = channels // 2 if squeezed else channels
             self.shapes.append((leaving, height, width))
             channels -= leaving
             if not squeezed:
                 break
-        self.scales = nn.ModuleList(scales)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Data to latents (B, D), the coarsest scale first, and the log-determinant (B,)."""
@@ -135,10 +119,10 @@ class MultiscaleFlow(nn.Module):
 
     def inverse(self, z: Tensor) -> Tensor:
         """Latents (B, D) to data."""
-        latents = z.split([math.prod(shape) for shape in self.shapes[::-1]], 1)
-        x = z.new_empty(len(z), 0, *self.shapes[-1][1:])
-        scales: Any = reversed(self.scales)  # nn.Module has no `inverse`
-        for entering, shape, scale in zip(latents, self.shapes[::-1], scales, strict=True):
+        shapes = self.shapes[::-1]
+        latents = z.split([math.prod(shape) for shape in shapes], 1)
+        x = z.new_empty(len(z), 0, *shapes[0][1:])
+        for scale, entering, shape in zip(reversed(self.scales), latents, shapes, strict=True):
             x = scale.inverse(torch.cat([x, entering.unflatten(1, shape)], 1))
         return x.reshape(len(z), *self.input_dim)
 
@@ -147,27 +131,16 @@ class CodeFlow(nn.Module):
     """A flow from data to codes: a map to codes u of the manifold, then a flow of their density.
 
     Args:
-        input_dim: Shape (C, H, W) of even H and W, or (D,).
-        latent_dim: d, at most D.
-        steps, hidden_channels: Steps of flow at each size of the maps, and width of their nets.
-        latent_blocks, latent_hidden_dim: Couplings of the codes' :class:`LatentFlow`, and width of
-            their nets.
+        config: A :class:`~pythae_fif.baselines.flow_model.FlowConfig`, for its sizes.
     """
 
-    def __init__(
-        self,
-        input_dim: tuple[int, ...],
-        latent_dim: int,
-        *,
-        steps: int,
-        hidden_channels: int,
-        latent_blocks: int,
-        latent_hidden_dim: int,
-    ) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
-        self.input_dim, self.latent_dim = tuple(input_dim), latent_dim
-        self.data_flow = self.make_data_flow(steps, hidden_channels)
-        self.latent_flow = LatentFlow(latent_dim, latent_blocks, latent_hidden_dim)
+        self.input_dim, self.latent_dim = tuple(config.input_dim), config.latent_dim
+        self.data_flow = self.make_data_flow(config.steps, config.hidden_channels)
+        self.latent_flow = LatentFlow(
+            config.latent_dim, config.latent_blocks, config.latent_hidden_dim
+        )
 
     def make_data_flow(self, steps: int, hidden_channels: int) -> Any:
         """The invertible or injective layers next to the data."""
@@ -191,19 +164,22 @@ class CodeFlow(nn.Module):
         return self.expand(self.latent_flow.inverse(z))
 
 
-class PaddedFlow(CodeFlow):
-    """The flow of a DNF: d latents of an invertible flow are the manifold's, D - d are noise.
+class NoisyCodes(NamedTuple):
+    """What a flow makes of data that noise has moved off the manifold.
 
-    Args: As of :class:`CodeFlow`.
-
-    Example:
-        >>> sizes = {"steps": 1, "hidden_channels": 8, "latent_blocks": 2, "latent_hidden_dim": 8}
-        >>> flow = PaddedFlow((1, 8, 8), 10, **sizes)
-        >>> flow = flow.eval()  # in training the first batch sets the scales
-        >>> z = torch.randn(5, 10)
-        >>> torch.allclose(flow.encode(flow.decode(z)), z, atol=1e-4)
-        True
+    Attributes:
+        z: Codes, (B, d).
+        v: Noise, (B, D - d).
+        log_det: Log-determinant of both, (B,).
     """
+
+    z: Tensor
+    v: Tensor
+    log_det: Tensor
+
+
+class PaddedFlow(CodeFlow):
+    """The flow of a DNF: d latents of an invertible flow are the manifold's, D - d are noise."""
 
     def make_data_flow(self, steps: int, hidden_channels: int) -> MultiscaleFlow:
         self.padding = math.prod(self.input_dim) - self.latent_dim
@@ -234,16 +210,6 @@ class TrumpetFlow(CodeFlow):
     while at least d numbers are left; a dense injective layer takes the rest to d. With images of
     3 x 64 x 64 and d = 192 that is Kothari et al.'s: six injective layers of factor 2, and none
     dense.
-
-    Args: As of :class:`CodeFlow`.
-
-    Example:
-        >>> sizes = {"steps": 1, "hidden_channels": 8, "latent_blocks": 2, "latent_hidden_dim": 8}
-        >>> flow = TrumpetFlow((1, 8, 8), 10, **sizes)
-        >>> flow = flow.eval()  # in training the first batch sets the scales
-        >>> z = torch.randn(5, 10)
-        >>> torch.allclose(flow.encode(flow.decode(z)), z, atol=1e-4)
-        True
     """
 
     def make_data_flow(self, steps: int, hidden_channels: int) -> Chain:
@@ -255,7 +221,7 @@ class TrumpetFlow(CodeFlow):
             if squeezed:
                 channels, height, width = 4 * channels, height // 2, width // 2
                 layers.append(Squeeze())
-            layers += flow_steps(channels, steps, hidden_channels=hidden_channels, kernel=kernel)
+            layers += flow_steps(channels, steps, hidden_channels, kernel)
             squeezed = _can_be_squeezed(height, width)
             half = channels // 2
             if channels % 2 == 0 and half * height * width >= self.latent_dim:
@@ -263,11 +229,10 @@ class TrumpetFlow(CodeFlow):
                 channels = half
             elif not squeezed:
                 break
-        size = channels * height * width
         layers.append(Flatten((channels, height, width)))
-        if size > self.latent_dim:
+        if (size := channels * height * width) > self.latent_dim:
             layers.append(InjectiveConv(size, self.latent_dim))
-            layers += flow_steps(self.latent_dim, steps, hidden_channels=hidden_channels, kernel=1)
+            layers += flow_steps(self.latent_dim, steps, hidden_channels, 1)
         return Chain(layers)
 
     def project(self, x: Tensor) -> Tensor:

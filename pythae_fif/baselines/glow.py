@@ -2,8 +2,7 @@
 
 zuko, the flow library of this project, has no layers for images. Of the two libraries that have,
 FrEIA's last release is of 2022 and normflows' of 2023, which already calls functions that PyTorch
-is about to remove; neither has injective layers, and both compute log-determinants in the direction
-of the decoder too. So the few layers that are needed stand here.
+is about to remove; neither has injective layers. So the few that are needed stand here.
 
 Every layer maps from data to latents, `forward(x) -> (z, log_det)`, and back, `inverse(z) -> x`.
 Rows are images of one pixel.
@@ -38,16 +37,13 @@ class ActNorm(nn.Module):
     r"""A scale and a shift by channel (Kingma & Dhariwal 2018, section 3.1).
 
     The first batch in training mode sets them so that it leaves with zero mean and unit variance.
-
-    Args:
-        channels: C.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.shift = nn.Parameter(torch.zeros(channels, 1, 1))
         self.log_scale = nn.Parameter(torch.zeros(channels, 1, 1))
-        self.initialized = False
+        self.initialized = False  # on the host: every pass would wait for a flag on the device
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) to its normalised form and the log-determinant, a scalar."""
@@ -66,8 +62,6 @@ class ActNorm(nn.Module):
         self.log_scale.copy_(-std[0].clamp_min(LEAST_STD).log())
         self.initialized = True
 
-    # A flag on the host: one on the device would make every pass wait for it.
-
     def get_extra_state(self) -> Tensor:
         return torch.tensor(self.initialized)
 
@@ -76,11 +70,7 @@ class ActNorm(nn.Module):
 
 
 class InvertibleConv(nn.Module):
-    """An invertible 1 x 1 convolution (Kingma & Dhariwal 2018, section 3.2), orthogonal at first.
-
-    Args:
-        channels: C.
-    """
+    """An invertible 1 x 1 convolution (Kingma & Dhariwal 2018, 3.2), orthogonal at first."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -196,7 +186,7 @@ class Flatten(nn.Module):
         self.shape = shape
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x.reshape(len(x), math.prod(self.shape), 1, 1), x.new_zeros(())
+        return x.reshape(len(x), -1, 1, 1), x.new_zeros(())
 
     def inverse(self, z: Tensor) -> Tensor:
         return z.reshape(len(z), *self.shape)
@@ -206,7 +196,7 @@ class Chain(nn.Module):
     """Layers one after the other, the first next to the data.
 
     Example:
-        >>> chain = Chain([Squeeze(), *flow_steps(4, 2, hidden_channels=8)])
+        >>> chain = Chain([Squeeze(), *flow_steps(4, 2, 8, kernel=3)])
         >>> x = torch.rand(5, 1, 6, 6)
         >>> z, log_det = chain(x)
         >>> z.shape, log_det.shape, torch.allclose(chain.inverse(z), x, atol=1e-5)
@@ -232,9 +222,7 @@ class Chain(nn.Module):
         return z
 
 
-def flow_steps(
-    channels: int, steps: int, *, hidden_channels: int, kernel: int = 3
-) -> list[nn.Module]:
+def flow_steps(channels: int, steps: int, hidden_channels: int, kernel: int) -> list[nn.Module]:
     """Glow's step of flow, `steps` times: ActNorm, 1 x 1 convolution, coupling."""
     layers: list[nn.Module] = []
     for _ in range(steps):

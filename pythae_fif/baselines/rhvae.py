@@ -69,8 +69,6 @@ class RHVAE(PythaesRHVAE):
         force = force / self.temperature**2
         return force
 
-    # ------------------------------------------------------------------ its state
-
     def get_extra_state(self) -> Tensor:
         """Matrices and centroids side by side, (N, d, d + 1)."""
         return torch.cat([self.M_tens, self.centroids_tens[..., None]], -1)

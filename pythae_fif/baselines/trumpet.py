@@ -32,12 +32,10 @@ class TrumpetConfig(FlowConfig):
         manifold_share (float): The manifold is trained in whole epochs until this share of the
             training, in (0, 1), is done, where the trainer says how long that is (those of this
             package do). Of one epoch in all the density gets none. Default: 0.5.
-        latent_distribution, student_t_df: As of
-            :class:`~pythae_fif.models.injective_flow.InjectiveFlowConfig`.
         noise (float): Standard deviation of the Gaussian noise added to the data in training.
             Default: 0, as published.
-        steps, hidden_channels, latent_blocks, latent_hidden_dim: Sizes of the flow, see
-            :class:`~pythae_fif.baselines.flow_model.FlowConfig`.
+
+    The others are those of :class:`~pythae_fif.baselines.flow_model.FlowConfig`.
 
     Raises:
         ConfigError: An unknown key, named with the nearest valid one, or a value out of range.
@@ -66,9 +64,6 @@ class Trumpet(FlowModel):
     0.01 and 1, regularised pseudo-inverses, and the round trip's error of the codes in the loss of
     the manifold. Its injective layers are linear by default, as here. Images of other shapes than
     theirs get a dense injective layer where halving does not meet d.
-
-    Density on the manifold, samples and Pythae's interface are those of
-    :class:`~pythae_fif.models.injective_flow.InjectiveFlow`.
 
     Args:
         model_config (TrumpetConfig): The configuration.
@@ -107,11 +102,11 @@ class Trumpet(FlowModel):
         early = epochs < config.manifold_epochs and share_done < config.manifold_share
         return "manifold" if early else "density"
 
-    def get_extra_state(self) -> torch.Tensor:
+    def get_extra_state(self) -> Tensor:
         """The stage: what its loss is, and so what a trainer kept its weights by."""
         return torch.tensor(self.stage == "density")
 
-    def set_extra_state(self, state: torch.Tensor) -> None:
+    def set_extra_state(self, state: Tensor) -> None:
         self.stage = "density" if state else "manifold"
 
     @uncompiled
@@ -120,8 +115,8 @@ class Trumpet(FlowModel):
 
         Args:
             inputs (BaseDataset): ``inputs["data"]`` of shape (B, ...).
-            epoch (int): In the keyword arguments that Pythae's trainers send; sets the stage in
-                training where ``share_done``, which this package's trainers send, is missing.
+            kwargs: Of Pythae's trainers ``epoch``, which sets the stage in training where
+                ``share_done``, which this package's trainers send, is missing.
 
         Returns:
             ModelOutput: ``loss`` is ``recon_loss`` (squared error) in the first stage and
@@ -135,29 +130,18 @@ class Trumpet(FlowModel):
             self._stage_is_told = "share_done" in kwargs
             if not self._stage_is_told:
                 self.stage = self.stage_at(kwargs.get("epoch", 1) - 1, 0.0)
-            return self._training_output(self._noisy(x))
-        u = self.flow.project(x)
-        nll_loss, z = self._code_nll(u)
-        x_hat = self.flow.expand(u)
-        recon_loss = squared_error(x_hat, x).mean()
-        if self.stage == "density":
-            loss = nll_loss
-        else:
-            loss = recon_loss if self._stage_is_told else recon_loss + nll_loss
-        return ModelOutput(loss=loss, recon_loss=recon_loss, nll_loss=nll_loss, recon_x=x_hat, z=z)
-
-    def _training_output(self, x: Tensor) -> ModelOutput:
-        if self.stage == "density":
-            with torch.no_grad():
-                u = self.flow.project(x)
-            nll_loss, z = self._code_nll(u)
-            return ModelOutput(loss=nll_loss, nll_loss=nll_loss, z=z)
-        u = self.flow.project(x)
-        x_hat = self.flow.expand(u)
-        recon_loss = squared_error(x_hat, x).mean()
-        return ModelOutput(loss=recon_loss, recon_loss=recon_loss, recon_x=x_hat)
-
-    def _code_nll(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean negative log-likelihood of the manifold's codes, and z (B, d)."""
-        z, log_det = self.flow.latent_flow(u)
-        return -(self.latent_distribution(z).log_prob(z) + log_det).mean(), z
+            x = self._noisy(x)
+        density, output = self.stage == "density", ModelOutput()
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not density):
+            u = self.flow.project(x)
+        if density or not self.training:
+            z, log_det = self.flow.latent_flow(u)
+            output["nll_loss"] = -(self.latent_distribution(z).log_prob(z) + log_det).mean()
+            output["z"] = z
+        if not density or not self.training:
+            output["recon_x"] = self.flow.expand(u)
+            output["recon_loss"] = squared_error(output["recon_x"], x).mean()
+        output["loss"] = output["nll_loss" if density else "recon_loss"]
+        if not (density or self.training or self._stage_is_told):
+            output["loss"] = output["loss"] + output["nll_loss"]
+        return output

@@ -2,7 +2,6 @@
 
 __all__ = ["ImageSpec", "Where", "load_extractor", "training_config"]
 
-import contextlib
 import functools
 import traceback
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from pythae.trainers.trainer_utils import set_seed
 from pythae_fif.benchmark.config import Settings
 from pythae_fif.benchmark.models import ModelClasses, build_model, import_named, shown
 from pythae_fif.benchmark.pictures import model_pictures, samples_picture
-from pythae_fif.benchmark.record import DataUsed, Evaluation, Training, score_file
+from pythae_fif.benchmark.record import SCORES, DataUsed, Evaluation, Training, score_file
 from pythae_fif.data import ImageDataset, Splits
 from pythae_fif.data.cache import open_splits, remember
 from pythae_fif.data.dataset import as_tensor
@@ -27,7 +26,6 @@ from pythae_fif.data.load import load
 from pythae_fif.data.locations import cache_home
 from pythae_fif.data.names import AS_USUAL, TableOptions
 from pythae_fif.data.source import Request
-from pythae_fif.device import default_device
 from pythae_fif.errors import DataError, FIFError
 from pythae_fif.evaluation import (
     Extractor,
@@ -38,23 +36,18 @@ from pythae_fif.evaluation import (
     score_samples,
 )
 from pythae_fif.evaluation.scores import Scores
-from pythae_fif.files import checksum
+from pythae_fif.files import read_json
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.worker import Run, line_of
 from pythae_fif.sampling import FIT_STEPS
 from pythae_fif.sampling.models import embed, reconstruction_mse
 from pythae_fif.sampling.samplers import generate, generate_by_class
-from pythae_fif.training import (
-    LOG_NAME,
-    EpochRow,
-    FIFTrainer,
-    TrainingResult,
-    keep_freed_memory,
-    read_log,
-)
+from pythae_fif.training import LOG_NAME, FIFTrainer, OnEpoch, keep_freed_memory, read_log
+from pythae_fif.training.checkpoint import RESULT_NAME
 from pythae_fif.validation import Checked
 
 SPLITS = ("val", "test")
+WEIGHTS = "model/model.pt"
 Name = Annotated[str, Field(pattern=r"^[\w=+@-][\w.=+@-]*$")]
 """A part of a path that leads nowhere else."""
 
@@ -161,8 +154,7 @@ class ImageSpec(Spec):
         run.tell("loading data")
         splits = _splits_of(self)
         labels = _labels_of(self, splits)
-        model = _saved_model(self, run, splits.input_dim) or _train(self, run, splits, labels)
-        run.device = str(next(model.parameters()).device)
+        model = _trained(self, run, splits, labels)
         run.tell("features of the data", 0.9)
         extractor = load_extractor(self.extractor, splits, self.where, run.device)
         codes = embed(model, splits.train, labels=labels.get("train"), seed=self.seed)
@@ -204,27 +196,28 @@ class ImageSpec(Spec):
         return generate(sampler, model, codes, **how), None
 
 
-def _train(spec: ImageSpec, run: Run, splits: Splits, labels: Mapping[str, np.ndarray]) -> BaseAE:
-    """The model of a run, trained, with its record."""
-
-    def on_epoch(epoch: int, epochs: int, row: EpochRow) -> None:
-        share = epoch / epochs if row.share_done is None else row.share_done
-        run.tell("training", 0.9 * share)
-
-    def on_saved(model: BaseAE, result: TrainingResult, saved: Path) -> None:
-        """Before the model has its name: no model is ever there without its record."""
-        run.device = str(next(model.parameters()).device)
+def _trained(spec: ImageSpec, run: Run, splits: Splits, labels: Mapping[str, np.ndarray]) -> BaseAE:
+    """The model of a run, trained now or before; what was found of other weights is set aside."""
+    trainer = trainer_of(
+        spec, splits, labels, run.folder, lambda row: run.tell("training", 0.9 * row.share_done)
+    )
+    run.tell("training")  # an epoch may take minutes
+    result = trainer.train()
+    run.device = str(next(trainer.model.parameters()).device)
+    written = read_json(run.folder / "model" / RESULT_NAME)["files"]
+    files = {f"model/{name}": checksum for name, checksum in written.items()}
+    before = run.load("training.json", Training)
+    if before is None or before.files.get(WEIGHTS) != files[WEIGHTS]:
+        found = [run.folder / "evaluation.json", *(run.folder / SCORES).glob("*.json")]
+        for path in [path for path in found if path.exists()]:
+            run.set_aside(path.relative_to(run.folder).as_posix(), "it is of other weights")
+    if before is None or before.files != files:
         training = Training(
             **vars(result),
-            surrogate=getattr(model, "surrogate_mode", None),
-            log=read_log(run.folder / LOG_NAME),
+            surrogate=getattr(trainer.model, "surrogate_mode", None),
+            log=read_log(run.folder / LOG_NAME, spec.run_id),
         )
-        files = {f"model/{file.name}": checksum(file) for file in sorted(saved.iterdir())}
         run.save("training.json", training, files)
-
-    trainer = trainer_of(spec, splits, labels, run.folder, on_epoch=on_epoch, on_saved=on_saved)
-    run.tell("training")  # an epoch may take minutes
-    trainer.train()
     return trainer.model
 
 
@@ -233,9 +226,9 @@ def trainer_of(
     splits: Splits,
     labels: Mapping[str, np.ndarray],
     folder: Path,
-    **hooks: Any,
+    on_epoch: OnEpoch | None = None,
 ) -> FIFTrainer:
-    """A fresh model of a run, seeded, in the trainer that trains it."""
+    """A fresh model of a run, seeded, in the trainer that trains it, or finds it trained."""
     set_seed(spec.seed)
     return FIFTrainer(
         spec.build(splits.input_dim),
@@ -243,10 +236,12 @@ def trainer_of(
         ImageDataset(splits.val, labels.get("val")),
         training_config(spec),
         run_dir=folder,
+        run_id=spec.run_id,
+        on_epoch=on_epoch,
         wall_clock=spec.settings.wall_clock,
         keep_last=spec.classes.keep_last,
-        options={"precision": spec.settings.precision},
-        **hooks,
+        precision=spec.settings.precision,
+        progress=False,
     )
 
 
@@ -271,38 +266,6 @@ def training_config(spec: ImageSpec) -> Any:
         seed=spec.seed,
         **optimisation,
     )
-
-
-def _saved_model(spec: ImageSpec, run: Run, input_dim: tuple[int, ...]) -> BaseAE | None:
-    """The model that this run trained, from its weights alone; None if there is none.
-
-    One that is another's or damaged is set aside, and with it what was found of it.
-    """
-    folder = run.folder / "model"
-    record = run.load("training.json", Training) if folder.is_dir() else None
-    if record is None:
-        problem = "its training has no record"
-    else:
-        changed = [n for n, sealed in record.files.items() if _checksum(run.folder / n) != sealed]
-        problem = f"{changed[0]} was changed" if changed else ""
-    if problem:
-        if folder.is_dir():
-            run.set_aside("model", problem)
-        found = ("training.json", "evaluation.json", *map(score_file, spec.samplers))
-        for name in [name for name in found if (run.folder / name).exists()]:
-            run.set_aside(name, "its model is gone")
-        return None
-    model = spec.build(input_dim)
-    saved = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
-    model.load_state_dict(saved["model_state_dict"])
-    return model.to(default_device())
-
-
-def _checksum(path: Path) -> str:
-    """Of a file; empty where there is none."""
-    with contextlib.suppress(FileNotFoundError):
-        return checksum(path)
-    return ""
 
 
 def _evaluate(

@@ -1,6 +1,6 @@
 """What a run of the benchmark finds: its three kinds of records, and all of them together."""
 
-__all__ = ["DataUsed", "Evaluation", "ImageResult", "Training", "score_file"]
+__all__ = ["SCORES", "DataUsed", "Evaluation", "ImageResult", "Training", "score_file"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass

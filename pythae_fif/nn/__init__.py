@@ -3,8 +3,6 @@
 __all__ = [
     "ARCHITECTURES",
     "FIF_CONVNET_SHAPES",
-    "AttentionDecoder",
-    "AttentionEncoder",
     "ConvDiscriminator",
     "FIFConvDecoder",
     "FIFConvEncoder",
@@ -28,7 +26,6 @@ from pythae_fif.lazy import lazily
 from pythae_fif.nn.names import ARCHITECTURES
 
 if TYPE_CHECKING:
-    from pythae_fif.nn.attention import AttentionDecoder, AttentionEncoder
     from pythae_fif.nn.build import build_networks, smooth_networks
     from pythae_fif.nn.conditional import joined_dim
     from pythae_fif.nn.discriminator import ConvDiscriminator

@@ -1,4 +1,8 @@
-"""What networks share: an encoder's heads, a decoder's layers, a residual block."""
+"""Pythae's forms of encoder and decoder, and the residual block.
+
+Pythae pickles a network's own module by value when it saves a model: keep the globals of these
+modules to functions, classes, constants and imports.
+"""
 
 __all__ = [
     "HeadedEncoder",
@@ -16,8 +20,7 @@ from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor, nn
 
-# Pythae pickles a network's own module by value when it saves a model, which then loads without
-# this package. So must be what the network derives from: keep globals to functions and classes.
+# So must be what the networks derive from: the pickle then loads without this package.
 cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
@@ -31,7 +34,7 @@ class HeadedEncoder(BaseEncoder):
     """
 
     def __init__(
-        self, features: nn.Module, embedding: nn.Module, log_covariance: nn.Module | None
+        self, features: nn.Module, embedding: nn.Module, log_covariance: nn.Module | None = None
     ) -> None:
         super().__init__()
         self.features = features
@@ -63,22 +66,8 @@ class LayeredDecoder(BaseDecoder):
         return ModelOutput(reconstruction=self.layers(z))
 
 
-def halvings(input_dim: tuple[int, ...], count: int) -> list[tuple[int, int]]:
-    """Heights and widths (pixels), the image's first, each half of the last, rounded up."""
-    sizes = [(input_dim[1], input_dim[2])]
-    for _ in range(count):
-        height, width = sizes[-1]
-        sizes.append(((height + 1) // 2, (width + 1) // 2))
-    return sizes
-
-
-def output_padding(size: tuple[int, int]) -> tuple[int, int]:
-    """With which a transposed convolution of stride 2 makes n pixels from n / 2, rounded up."""
-    return 1 - size[0] % 2, 1 - size[1] % 2
-
-
 def feed_forward(
-    before: int, after: int, width: int, hidden: int, activation: type[nn.Module]
+    before: int, after: int, width: int, hidden: int, activation: type[nn.Module] = nn.SiLU
 ) -> nn.Sequential:
     """Linear layers with hidden ones of a width between them, without normalisation."""
     layers: list[nn.Module] = [nn.Linear(before, width), activation()]
@@ -88,7 +77,7 @@ def feed_forward(
 
 
 class ResidualBlock(nn.Module):
-    """x + a feed-forward network of x, with one hidden layer unless told otherwise."""
+    """x + layers(x), by default a feed-forward network with one hidden layer."""
 
     def __init__(
         self, dim: int, width: int, hidden: int = 1, activation: type[nn.Module] = nn.SiLU
@@ -99,3 +88,14 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = x + self.layers(x)
         return y
+
+
+def halvings(input_dim: tuple[int, ...], count: int) -> list[tuple[int, int]]:
+    """Heights and widths (pixels), the image's first, each half of the last, rounded up."""
+    _, height, width = input_dim
+    return [(-(-height >> i), -(-width >> i)) for i in range(count + 1)]
+
+
+def output_padding(size: tuple[int, int]) -> tuple[int, int]:
+    """With which a transposed convolution of stride 2 makes n pixels from n / 2, rounded up."""
+    return 1 - size[0] % 2, 1 - size[1] % 2

@@ -16,7 +16,6 @@ from pythae.models.nn.benchmarks import celeba, cifar, mnist
 from torch import nn
 
 from pythae_fif.errors import ConfigError, did_you_mean
-from pythae_fif.nn.attention import AttentionDecoder, AttentionEncoder
 from pythae_fif.nn.conditional import joined_dim
 from pythae_fif.nn.fif_convnet import FIFConvDecoder, FIFConvEncoder, latent_blocks
 from pythae_fif.nn.names import ARCHITECTURES, split_arch
@@ -43,9 +42,8 @@ def build_networks(
     """Builds a freshly initialised encoder and decoder; seed torch before calling.
 
     `convnet` and `resnet` are the nets of the paper's tables 9 and 10, which are Pythae's own,
-    where those exist, and small nets of the same kind for images of other shapes; `vit` and `ldm`
-    are those of :class:`~pythae_fif.nn.AttentionEncoder`. With `_fc2` or `_fc4` behind its name an
-    architecture has latent blocks, see :func:`add_latent_blocks`.
+    where those exist, and small nets of the same kind for images of other shapes. With `_fc2` or
+    `_fc4` behind its name an architecture has latent blocks, see :func:`add_latent_blocks`.
 
     Args:
         arch: A key of `ARCHITECTURES`.
@@ -67,58 +65,52 @@ def build_networks(
         >>> sum(p.numel() for net in (encoder, decoder) for p in net.parameters())
         104645
     """
-    if arch not in ARCHITECTURES:
-        raise ConfigError(f"arch {arch!r} is unknown: {did_you_mean(arch, ARCHITECTURES)}")
     input_dim = tuple(input_dim)
-    if latent_dim < 1:
-        raise ConfigError(f"latent_dim must be at least 1, not {latent_dim}")
-    if condition_dim < 0:
-        raise ConfigError(f"condition_dim must be at least 0, not {condition_dim}")
-    if arch == "tabular" and len(input_dim) == 1 and condition_dim == 0:
-        nets = TabularEncoder(input_dim, latent_dim, variational=variational)
-        return nets, TabularDecoder(input_dim, latent_dim)
-    if arch == "tabular":
-        raise ConfigError(f"arch 'tabular' takes rows (D,) without labels, not {input_dim}")
-    if len(input_dim) != 3 or input_dim[0] < 1 or min(input_dim[1:]) < 4:
-        raise ConfigError(
-            f"arch {arch!r} needs images (channels, height, width) of at least 4 x 4 pixels, "
-            f"not input_dim {input_dim}"
+    _check(arch, input_dim, latent_dim, condition_dim)
+    base, _ = split_arch(arch)
+    joined, code_dim = joined_dim(input_dim, condition_dim), latent_dim + condition_dim
+    options: dict[str, Any] = {"variational": variational}
+    networks: tuple[BaseEncoder, BaseDecoder]
+    if base == "tabular":
+        networks = (
+            TabularEncoder(input_dim, latent_dim, **options),
+            TabularDecoder(input_dim, latent_dim),
         )
-
-    networks = _build(arch, input_dim, latent_dim, variational, condition_dim)
+    elif base == "fif_convnet":
+        networks = (
+            FIFConvEncoder(input_dim, latent_dim, condition_dim=condition_dim, **options),
+            FIFConvDecoder(input_dim, latent_dim, condition_dim=condition_dim),
+        )
+    elif has_pythae_nets(arch, input_dim):
+        encoder = pythae_net("Encoder", arch, "VAE" if variational else "AE", input_dim, latent_dim)
+        _widen(encoder, condition_dim)
+        networks = encoder, pythae_net("Decoder", arch, "AE", input_dim, code_dim)
+    else:
+        residual = base == "resnet"
+        networks = (
+            SmallEncoder(joined, latent_dim, residual=residual, **options),
+            SmallDecoder(input_dim, code_dim, residual=residual),
+        )
     add_latent_blocks(arch, input_dim, *networks)
     return networks
 
 
-def _build(
-    arch: str, input_dim: tuple[int, ...], latent_dim: int, variational: bool, condition_dim: int
-) -> tuple[BaseEncoder, BaseDecoder]:
-    """The networks without latent blocks."""
-    arch, _ = split_arch(arch)
-    if arch == "fif_convnet":
-        return (
-            FIFConvEncoder(
-                input_dim, latent_dim, variational=variational, condition_dim=condition_dim
-            ),
-            FIFConvDecoder(input_dim, latent_dim, condition_dim=condition_dim),
+def _check(arch: str, input_dim: tuple[int, ...], latent_dim: int, condition_dim: int) -> None:
+    """Raises ConfigError for arguments from which no networks can be built."""
+    if arch not in ARCHITECTURES:
+        raise ConfigError(f"arch {arch!r} is unknown: {did_you_mean(arch, ARCHITECTURES)}")
+    if latent_dim < 1:
+        raise ConfigError(f"latent_dim must be at least 1, not {latent_dim}")
+    if condition_dim < 0:
+        raise ConfigError(f"condition_dim must be at least 0, not {condition_dim}")
+    if arch == "tabular":
+        if len(input_dim) != 1 or condition_dim:
+            raise ConfigError(f"arch 'tabular' takes rows (D,) without labels, not {input_dim}")
+    elif len(input_dim) != 3 or input_dim[0] < 1 or min(input_dim[1:]) < 4:
+        raise ConfigError(
+            f"arch {arch!r} needs images (channels, height, width) of at least 4 x 4 pixels, "
+            f"not input_dim {input_dim}"
         )
-    code_dim = latent_dim + condition_dim
-    if has_pythae_nets(arch, input_dim):
-        kind = "VAE" if variational else "AE"
-        encoder = pythae_net("Encoder", arch, kind, input_dim, latent_dim)
-        _widen(encoder, condition_dim)
-        return encoder, pythae_net("Decoder", arch, "AE", input_dim, code_dim)
-    joined = joined_dim(input_dim, condition_dim)
-    if arch in ("vit", "ldm"):
-        return (
-            AttentionEncoder(joined, latent_dim, arch=arch, variational=variational),
-            AttentionDecoder(input_dim, code_dim, arch=arch),
-        )
-    residual = arch == "resnet"
-    return (
-        SmallEncoder(joined, latent_dim, residual=residual, variational=variational),
-        SmallDecoder(input_dim, code_dim, residual=residual),
-    )
 
 
 def add_latent_blocks(arch: str, input_dim: tuple[int, ...], *networks: nn.Module) -> None:
@@ -140,12 +132,15 @@ def add_latent_blocks(arch: str, input_dim: tuple[int, ...], *networks: nn.Modul
     network: Any
     for network in networks if count else ():
         if isinstance(network, BaseEncoder):
-            dim = network.embedding.out_features
-            network.embedding = nn.Sequential(network.embedding, _identity(input_dim, dim, count))
+            linear = network.embedding
+            network.embedding = nn.Sequential(
+                linear, _identity(input_dim, linear.out_features, count)
+            )
         else:
-            linear = network.layers[0]
-            dim = next(m for m in linear.modules() if isinstance(m, nn.Linear)).in_features
-            network.layers[0] = nn.Sequential(_identity(input_dim, dim, count), linear)
+            first = network.layers[0]
+            linear = next(m for m in first.modules() if isinstance(m, nn.Linear))
+            blocks = _identity(input_dim, linear.in_features, count)
+            network.layers[0] = nn.Sequential(blocks, first)
 
 
 def _identity(input_dim: tuple[int, ...], dim: int, count: int) -> nn.Sequential:
@@ -153,8 +148,8 @@ def _identity(input_dim: tuple[int, ...], dim: int, count: int) -> nn.Sequential
     blocks = latent_blocks(input_dim, dim, count)
     block: Any
     for block in blocks:
-        nn.init.zeros_(block.layers[-1].weight)
-        nn.init.zeros_(block.layers[-1].bias)
+        for parameter in block.layers[-1].parameters():
+            nn.init.zeros_(parameter)
     return blocks
 
 
@@ -176,8 +171,7 @@ def smooth_networks(
     for network in networks:
         for name, layer in list(network.named_modules()):
             if isinstance(layer, nn.ReLU):
-                parent, _, child = name.rpartition(".")
-                setattr(network.get_submodule(parent), child, nn.SiLU())
+                network.set_submodule(name, nn.SiLU())
     return networks
 
 
@@ -208,5 +202,4 @@ def _widen(encoder: BaseEncoder, channels: int) -> None:
     name, old = next((n, m) for n, m in encoder.named_modules() if isinstance(m, nn.Conv2d))
     sizes: Any = (old.kernel_size, old.stride, old.padding)
     new = nn.Conv2d(old.in_channels + channels, old.out_channels, *sizes)
-    parent, _, child = name.rpartition(".")
-    setattr(encoder.get_submodule(parent), child, new)
+    encoder.set_submodule(name, new)

@@ -7,9 +7,6 @@ from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor, nn
 
-# Pythae pickles this module by value when it saves a model: keep its globals to functions,
-# classes and imports.
-
 
 def join(x: Tensor, condition: Tensor) -> Tensor:
     """The condition behind the columns or channels of x, constant over an image.

@@ -6,7 +6,7 @@ itself, without the log-determinant that an injective flow has no use for and th
 normflows compute on every pass. Its operations can be differentiated again in either mode.
 """
 
-__all__ = ["FlowDecoder", "FlowEncoder", "InjectiveFlow", "affine_couplings", "build_coupling"]
+__all__ = ["CouplingFlow", "FlowDecoder", "FlowEncoder", "affine_couplings", "build_coupling"]
 
 import math
 from collections.abc import Sequence
@@ -23,9 +23,6 @@ from zuko.lazy import LazyComposedTransform
 from zuko.transforms import CouplingTransform, MonotonicAffineTransform, Transform
 
 from pythae_fif.nn.recipe import noted
-
-# Pythae pickles this module by value when it saves a model: keep its globals to functions,
-# classes and imports.
 
 
 def bounded_affine(shift: Tensor, scale: Tensor) -> MonotonicAffineTransform:
@@ -71,7 +68,7 @@ def affine_couplings(
     return LazyComposedTransform(*(_Coupling(features, mask=mask, **options) for mask in masks))
 
 
-class InjectiveFlow(nn.Module):
+class CouplingFlow(nn.Module):
     r"""g = w ∘ pad ∘ h and f = h^{-1} ∘ slice ∘ w^{-1}, with invertible w and h (eq. 1).
 
     Args:
@@ -85,7 +82,7 @@ class InjectiveFlow(nn.Module):
 
     Example:
         >>> import torch
-        >>> flow = InjectiveFlow(6, 3)
+        >>> flow = CouplingFlow(6, 3)
         >>> z = torch.randn(5, 3)
         >>> torch.allclose(flow.encode(flow.decode(z)), z, atol=1e-5)
         True
@@ -103,11 +100,13 @@ class InjectiveFlow(nn.Module):
         activation: str = "ReLU",
     ) -> None:
         super().__init__()
-        self.padding = columns - latent_dim
-        self.latent_dim = latent_dim
+        self.padding, self.latent_dim = columns - latent_dim, latent_dim
         two = [hidden_dim, hidden_dim]
         self.w = affine_couplings(columns, data_blocks, data_hidden or two, activation)
         self.h = affine_couplings(latent_dim, latent_blocks, latent_hidden or two, activation)
+
+    def _get_name(self) -> str:
+        return "InjectiveFlow"  # by which `networks.json` of saved models knows it
 
     def encode(self, x: Tensor) -> Tensor:
         """f, from (..., D) to (..., d)."""
@@ -124,7 +123,7 @@ class FlowEncoder(BaseEncoder):
     """The way from data to codes of a flow that a :class:`FlowDecoder` shares.
 
     Args:
-        flow: A module with `encode` and `decode`, such as :class:`InjectiveFlow`.
+        flow: A module with `encode` and `decode`, such as :class:`CouplingFlow`.
     """
 
     def __init__(self, flow: nn.Module) -> None:
@@ -132,7 +131,7 @@ class FlowEncoder(BaseEncoder):
         self.flow: Any = flow
 
     def forward(self, x: Tensor) -> ModelOutput:
-        """Data to `embedding` (..., d)."""
+        """Data (..., D) to `embedding` (..., d)."""
         return ModelOutput(embedding=self.flow.encode(x))
 
 
@@ -144,7 +143,7 @@ class FlowDecoder(BaseDecoder):
         self.flow: Any = flow
 
     def forward(self, z: Tensor) -> ModelOutput:
-        """Codes (..., d) to `reconstruction`."""
+        """Codes (..., d) to `reconstruction` (..., D)."""
         return ModelOutput(reconstruction=self.flow.decode(z))
 
 
@@ -152,16 +151,10 @@ class FlowDecoder(BaseDecoder):
 def build_coupling(
     input_dim: tuple[int, ...], latent_dim: int, **sizes: Any
 ) -> tuple[FlowEncoder, FlowDecoder]:
-    """Encoder and decoder that share one :class:`InjectiveFlow`.
+    """Encoder and decoder that share one :class:`CouplingFlow`, of rows of shape (D,).
 
     With the default sizes it has ten blocks in data space and five in latent space, as rectangular
     flows (Caterini et al. 2021), and within 10% of the parameters of the free-form nets.
-
-    Args:
-        input_dim: Shape (D,) of a row.
-        latent_dim: d.
-        sizes: Of :class:`InjectiveFlow`.
     """
-    (columns,) = input_dim
-    flow = InjectiveFlow(columns, latent_dim, **sizes)
+    flow = CouplingFlow(input_dim[0], latent_dim, **sizes)
     return FlowEncoder(flow), FlowDecoder(flow)

@@ -10,32 +10,22 @@ from torch import Tensor, nn
 
 from pythae_fif.nn.small import downsampling, map_sizes
 
-# Pythae pickles this module by value when it saves a model: keep its globals to functions,
-# classes and imports.
-
 
 class ConvDiscriminator(BaseDiscriminator):
     """Stride-2 convolutions and one linear layer to a probability.
 
     Args:
         input_dim: Shape (C, H, W) of an image.
-
-    Example:
-        >>> import torch
-        >>> ConvDiscriminator((1, 8, 8))(torch.rand(2, 1, 8, 8)).embedding.shape
-        torch.Size([2, 1])
     """
 
     def __init__(self, input_dim: tuple[int, ...]) -> None:
         super().__init__()
         *_, (height, width) = sizes = map_sizes(input_dim)
         channels = [input_dim[0], 32, 64, 128][: len(sizes)]
-        head = nn.Sequential(
-            nn.Flatten(), nn.Linear(channels[-1] * height * width, 1), nn.Sigmoid()
-        )
-        self.layers = nn.ModuleList(
-            [*(downsampling(list(pair)) for pair in pairwise(channels)), head]
-        )
+        size = channels[-1] * height * width
+        head = nn.Sequential(nn.Flatten(), nn.Linear(size, 1), nn.Sigmoid())
+        convolutions = [downsampling(list(pair)) for pair in pairwise(channels)]
+        self.layers = nn.ModuleList([*convolutions, head])
         self.depth = len(self.layers)
 
     def forward(self, x: Tensor, output_layer_levels: list[int] | None = None) -> ModelOutput:

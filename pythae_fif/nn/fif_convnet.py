@@ -3,6 +3,7 @@
 __all__ = ["FIF_CONVNET_SHAPES", "FIFConvDecoder", "FIFConvEncoder", "latent_blocks"]
 
 from itertools import pairwise
+from typing import Any
 
 from torch import nn
 
@@ -14,9 +15,6 @@ from pythae_fif.nn.base import (
     output_padding,
 )
 
-# Pythae pickles this module by value when it saves a model: keep its globals to functions,
-# classes, constants and imports.
-
 FIF_CONVNET_SHAPES = ((1, 28, 28), (3, 64, 64))
 """Image shapes (C, H, W) for which table 11 defines the nets: MNIST and CelebA. Other shapes get
 MNIST's column with as many convolutions as their size allows, at most its four; that is ours."""
@@ -26,24 +24,12 @@ class _ResBlock(ResidualBlock):
     """A residual block by the name that `networks.json` of saved models has."""
 
 
-def _conv(before: int, after: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(before, after, 4, stride=2, padding=1), nn.BatchNorm2d(after), nn.ReLU()
-    )
+def _normed(convolution: nn.Module, channels: int) -> nn.Sequential:
+    return nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU())
 
 
-def _conv_transpose(
-    before: int,
-    after: int,
-    kernel: int,
-    padding: int,
-    output_padding: int | tuple[int, int] = 0,
-) -> nn.Sequential:
-    return nn.Sequential(
-        nn.ConvTranspose2d(before, after, kernel, 2, padding, output_padding),
-        nn.BatchNorm2d(after),
-        nn.ReLU(),
-    )
+def _transposed(before: int, after: int, kernel: int, padding: int, more: Any) -> nn.Sequential:
+    return _normed(nn.ConvTranspose2d(before, after, kernel, 2, padding, more), after)
 
 
 def latent_blocks(input_dim: tuple[int, ...], dim: int, count: int = 4) -> nn.Sequential:
@@ -85,20 +71,26 @@ class FIFConvEncoder(HeadedEncoder):
         faces = tuple(input_dim) == (3, 64, 64)
         widths = [128, 256, 512, 1024] if faces else [32, 64, 128, 256]
         height, width = input_dim[1:]
-        convolutions = min(4, min(height, width).bit_length() - 1)  # each halves, rounding down
-        widths = [int(channel_multiplier * width) for width in widths[:convolutions]]
-        channels = [input_dim[0] + condition_dim, *widths]
-        feature_dim = channels[-1] * (height >> convolutions) * (width >> convolutions)
-        convolved = (_conv(before, after) for before, after in pairwise(channels))
-        super().__init__(
-            nn.Sequential(*convolved, nn.Flatten()),
-            nn.Sequential(nn.Linear(feature_dim, latent_dim), latent_blocks(input_dim, latent_dim)),
-            nn.Linear(feature_dim, latent_dim) if variational else None,
-        )
+        count = min(4, min(height, width).bit_length() - 1)  # each halves, rounding down
+        channels = [input_dim[0] + condition_dim]
+        channels += [int(channel_multiplier * width) for width in widths[:count]]
+        convolved = (_normed(nn.Conv2d(a, b, 4, 2, 1), b) for a, b in pairwise(channels))
+        features = nn.Sequential(*convolved, nn.Flatten())
+        size = channels[-1] * (height >> count) * (width >> count)
+        codes = nn.Sequential(nn.Linear(size, latent_dim), latent_blocks(input_dim, latent_dim))
+        super().__init__(features, codes, nn.Linear(size, latent_dim) if variational else None)
 
 
 class FIFConvDecoder(LayeredDecoder):
     """The decoder of table 11: four residual blocks, a linear layer, transposed convolutions.
+
+    For MNIST the table lists Linear(latent, 4096), then ConvT(256), ConvT(128), ConvT(64) and
+    Conv(1), all of stride 2. Four doublings of a 4 x 4 map overshoot 28 pixels, and the extra layer
+    makes 3.96M parameters where the table prints 3.3M. Read as in table 9, where the first width
+    is that of the reshaped map (256 x 4 x 4), the three layers left give 28 x 28 and 3,370,161
+    parameters at latent dimension 16: 3.3M if cut, 3.4M if rounded. No reading that keeps the
+    printed 4096 comes closer. CelebA's paddings are those of Pythae's Decoder_Conv_AE_CELEBA: 8,
+    15, 31, 62 and 64 pixels a side.
 
     Args:
         input_dim: Shape (C, H, W) of an image, H and W at least 4 pixels.
@@ -121,37 +113,27 @@ class FIFConvDecoder(LayeredDecoder):
         condition_dim: int = 0,
         channel_multiplier: float = 1,
     ) -> None:
-        faces = tuple(input_dim) == (3, 64, 64)
         dim = latent_dim + condition_dim
+        faces = tuple(input_dim) == (3, 64, 64)
         widths = [1024, 512, 256, 128] if faces else [256, 128, 64]
         a, b, c, *last = (int(channel_multiplier * width) for width in widths)
-        if not faces:
-            # The table lists Linear(latent, 4096), then ConvT(256), ConvT(128), ConvT(64) and
-            # Conv(1), all of stride 2. Four doublings of a 4 x 4 map overshoot 28 pixels, and
-            # the extra layer makes 3.96M parameters where the table prints 3.3M. Read as in
-            # table 9, where the first width listed is that of the reshaped map (256 x 4 x 4),
-            # the three layers left give 28 x 28 and 3,370,161 parameters at latent dimension
-            # 16: 3.3M if cut, 3.4M if rounded to the digits printed. No reading that keeps the
-            # printed 4096 and gives 28 x 28 comes closer at that dimension.
-            full, half, quarter, eighth = halvings(input_dim, 3)
-            super().__init__(
-                latent_blocks(input_dim, dim),
-                nn.Linear(dim, a * eighth[0] * eighth[1]),
-                nn.Unflatten(1, (a, *eighth)),
-                _conv_transpose(a, b, 3, padding=1, output_padding=output_padding(quarter)),
-                _conv_transpose(b, c, 3, padding=1, output_padding=output_padding(half)),
-                nn.ConvTranspose2d(c, input_dim[0], 3, 2, 1, output_padding=output_padding(full)),
-                nn.Sigmoid(),
-            )
-        else:
-            # Paddings as in Pythae's Decoder_Conv_AE_CELEBA: 8, 15, 31, 62 and 64 pixels a side.
-            super().__init__(
-                latent_blocks(input_dim, dim),
-                nn.Linear(dim, a * 8 * 8),
-                nn.Unflatten(1, (a, 8, 8)),
-                _conv_transpose(a, b, 5, padding=2),
-                _conv_transpose(b, c, 5, padding=1),
-                _conv_transpose(c, last[0], 5, padding=2, output_padding=1),
+        full, half, quarter, eighth = halvings(input_dim, 3)
+        layers = [
+            latent_blocks(input_dim, dim),
+            nn.Linear(dim, a * eighth[0] * eighth[1]),
+            nn.Unflatten(1, (a, *eighth)),
+        ]
+        if faces:
+            layers += [
+                _transposed(a, b, 5, 2, 0),
+                _transposed(b, c, 5, 1, 0),
+                _transposed(c, last[0], 5, 2, 1),
                 nn.ConvTranspose2d(last[0], 3, 5, stride=1, padding=1),
-                nn.Sigmoid(),
-            )
+            ]
+        else:
+            layers += [
+                _transposed(a, b, 3, 1, output_padding(quarter)),
+                _transposed(b, c, 3, 1, output_padding(half)),
+                nn.ConvTranspose2d(c, input_dim[0], 3, 2, 1, output_padding(full)),
+            ]
+        super().__init__(*layers, nn.Sigmoid())

@@ -12,9 +12,6 @@ from pythae_fif.nn.build import add_latent_blocks, build_networks, has_pythae_ne
 from pythae_fif.nn.names import split_arch
 from pythae_fif.nn.small import downsampling, map_sizes, upsampling
 
-# Pythae pickles this module by value when it saves a model: keep its globals to functions,
-# classes and imports.
-
 
 def spherical_networks(
     arch: str, input_dim: tuple[int, ...], latent_dim: int
@@ -58,32 +55,28 @@ def spatial_networks(
 ) -> tuple[BaseEncoder, BaseDecoder]:
     """Nets with maps of codes (B, d, h, w) between them, for a VQVAE with a PixelCNN prior.
 
-    Pythae's own ResNets where those exist, `vit` and `ldm` with a convolution of one pixel in place
-    of each linear layer, else two convolutions of stride 2 and their mirror image.
+    Pythae's own ResNets where those exist, else two convolutions of stride 2 and their mirror.
 
     Raises:
         ConfigError: The architecture has none.
     """
-    encoder, decoder = build_networks(arch, input_dim, latent_dim)  # for its errors
+    build_networks(arch, input_dim, latent_dim)  # for its errors
     if arch in ("fif_convnet", "tabular") or split_arch(arch)[1]:
         raise ConfigError(
             f"arch {arch!r} has fully connected codes, model vqvae_spatial needs maps: "
-            "use convnet, resnet, vit or ldm"
+            "use convnet or resnet"
         )
     if arch == "resnet" and has_pythae_nets(arch, input_dim):
         encoder = pythae_net("Encoder", arch, "VQVAE", input_dim, latent_dim)
         return encoder, pythae_net("Decoder", arch, "VQVAE", input_dim, latent_dim)
-    if arch in ("vit", "ldm"):
-        _, unflatten, *to_images = decoder.layers
-        channels = unflatten.unflattened_size[0]
-        down = [*encoder.features[:-1], nn.Conv2d(channels, latent_dim, 1)]
-        up = [nn.Conv2d(latent_dim, channels, 1), *to_images]
-    else:
-        sizes = map_sizes(input_dim)[:3]
-        down = [downsampling([input_dim[0], 32, 64]), nn.Conv2d(64, latent_dim, 1)]
-        up = [nn.Conv2d(latent_dim, 64, 1), nn.SiLU()]
-        up += [upsampling([64, 32, input_dim[0]], sizes[-2::-1])]
-    return _SpatialEncoder(down), LayeredDecoder(*up)
+    sizes = map_sizes(input_dim)[:3]
+    down = [downsampling([input_dim[0], 32, 64]), nn.Conv2d(64, latent_dim, 1)]
+    up = [
+        nn.Conv2d(latent_dim, 64, 1),
+        nn.SiLU(),
+        upsampling([64, 32, input_dim[0]], sizes[-2::-1]),
+    ]
+    return _SpatialEncoder(*down), LayeredDecoder(*up)
 
 
 class _SphericalEncoder(BaseEncoder):
@@ -103,24 +96,24 @@ class _SphericalEncoder(BaseEncoder):
         )
 
 
-class _SphericalRowEncoder(BaseEncoder):
-    """An encoder of d + 1 codes, the last of which is the concentration."""
+class _Wrapped(BaseEncoder):
+    """An encoder of another's output."""
 
     def __init__(self, encoder: BaseEncoder) -> None:
         super().__init__()
         self.encoder = encoder
+
+
+class _SphericalRowEncoder(_Wrapped):
+    """An encoder of d + 1 codes, the last of which is the concentration."""
 
     def forward(self, x: Tensor) -> ModelOutput:
         codes = self.encoder(x).embedding
         return ModelOutput(embedding=codes[..., :-1], log_concentration=codes[..., -1:])
 
 
-class _BallEncoder(BaseEncoder):
+class _BallEncoder(_Wrapped):
     """A variational encoder followed by the exponential map at the centre of the unit ball."""
-
-    def __init__(self, encoder: BaseEncoder) -> None:
-        super().__init__()
-        self.encoder = encoder
 
     def forward(self, x: Tensor) -> ModelOutput:
         output = self.encoder(x)
@@ -132,7 +125,7 @@ class _BallEncoder(BaseEncoder):
 class _SpatialEncoder(BaseEncoder):
     """Layers from images to maps of d channels."""
 
-    def __init__(self, layers: list[nn.Module]) -> None:
+    def __init__(self, *layers: nn.Module) -> None:
         super().__init__()
         self.layers = nn.Sequential(*layers)
 

@@ -5,8 +5,6 @@ __all__ = ["ARCHITECTURES", "split_arch"]
 ARCHITECTURES: dict[str, str] = {
     "convnet": "Pythae's ConvNet for MNIST, CIFAR-10 and CelebA; a small one for other images",
     "resnet": "Pythae's ResNet for MNIST, CIFAR-10 and CelebA; a small one for other images",
-    "vit": "a Vision Transformer: 4 x 4 patches, tokens of width 128, 3 blocks a side",
-    "ldm": "the autoencoder of latent diffusion: GroupNorm and attention, 32 to 128 channels",
     "fif_convnet": "the FIF-ConvNet of the FIF paper's table 11, for MNIST and CelebA; a small one "
     "of the same kind for other images",
     "tabular": "the feed-forward nets of the FIF paper's appendix E.2, for tables of numbers",
@@ -16,8 +14,7 @@ ARCHITECTURES: dict[str, str] = {
 ARCHITECTURES |= {
     f"{arch}_fc{count}": f"{arch} with {count} fully connected residual blocks behind the encoder "
     f"and {count} before the decoder"
-    for arch in ARCHITECTURES
-    if arch not in ("fif_convnet", "tabular")  # the former has 4
+    for arch in ("convnet", "resnet")
     for count in (2, 4)
 }
 

@@ -27,25 +27,23 @@ def noted(build: B) -> B:
         args, kwargs = json.loads(json.dumps([args, kwargs], default=lambda value: value.tolist()))
         networks = build(*args, **kwargs)
         for network in networks:
-            note = {"builder": build.__name__, "args": args, "kwargs": kwargs}
-            network.recipe = {**note, "structure": digest(network), "weights": _weights(network)}
+            recipe = {"builder": build.__name__, "args": args, "kwargs": kwargs}
+            network.recipe = recipe | _shape_of(network)
         return networks
 
     _BUILDERS[build.__name__] = build_and_note
     return cast(B, build_and_note)
 
 
+def _shape_of(network: torch.nn.Module) -> dict[str, str]:
+    """Digests of the layers, and of the weights' names: buffers do not show among the layers."""
+    return {"structure": digest(network), "weights": digest(*network.state_dict())}
+
+
 def recipe_of(network: Any) -> dict[str, Any] | None:
     """How a network was built, for JSON; None if by other means, or if it was changed since."""
-    recipe: dict[str, Any] | None = getattr(network, "recipe", None)
-    if recipe is None or recipe["structure"] != digest(network):
-        return None
-    now = _weights(network)  # a buffer, or an old norm of weights, does not show in the structure
-    return recipe if recipe.get("weights", now) == now else None
-
-
-def _weights(network: torch.nn.Module) -> str:
-    return digest(*network.state_dict())
+    recipe: dict[str, Any] = getattr(network, "recipe", {})
+    return recipe if recipe and _shape_of(network).items() <= recipe.items() else None
 
 
 def rebuild(recipe: Any, side: str) -> Any:

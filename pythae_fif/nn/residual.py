@@ -6,9 +6,6 @@ from torch import nn
 
 from pythae_fif.nn.base import HeadedEncoder, LayeredDecoder, ResidualBlock
 
-# Pythae pickles this module by value when it saves a model: keep its globals to functions,
-# classes and imports.
-
 
 class ResidualEncoder(HeadedEncoder):
     """Residual blocks in data space, then a linear layer to the latent space (appendix E.1.1).
@@ -30,7 +27,7 @@ class ResidualEncoder(HeadedEncoder):
         self, dim: int, latent_dim: int, blocks: int = 4, width: int = 256, hidden: int = 1
     ) -> None:
         features = nn.Sequential(*[ResidualBlock(dim, width, hidden) for _ in range(blocks)])
-        super().__init__(features, nn.Linear(dim, latent_dim), None)
+        super().__init__(features, nn.Linear(dim, latent_dim))
 
 
 class ResidualDecoder(LayeredDecoder):
@@ -65,25 +62,14 @@ class WideEncoder(HeadedEncoder):
         latent_dim: d.
         blocks: Number of residual blocks.
         width: Of them and of their hidden layers.
-
-    Example:
-        >>> import torch
-        >>> WideEncoder(3, 2)(torch.zeros(5, 3)).embedding.shape
-        torch.Size([5, 2])
     """
 
     def __init__(self, dim: int, latent_dim: int, blocks: int = 2, width: int = 64) -> None:
-        super().__init__(_wide(dim, latent_dim, blocks, width), nn.Identity(), None)
+        super().__init__(_wide(dim, latent_dim, blocks, width), nn.Identity())
 
 
 class WideDecoder(LayeredDecoder):
-    """The mirror image of `WideEncoder`.
-
-    Example:
-        >>> import torch
-        >>> WideDecoder(3, 2)(torch.zeros(5, 2)).reconstruction.shape
-        torch.Size([5, 3])
-    """
+    """The mirror image of `WideEncoder`."""
 
     def __init__(self, dim: int, latent_dim: int, blocks: int = 2, width: int = 64) -> None:
         super().__init__(*_wide(latent_dim, dim, blocks, width))

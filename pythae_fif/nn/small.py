@@ -8,9 +8,6 @@ from torch import Tensor, nn
 
 from pythae_fif.nn.base import HeadedEncoder, LayeredDecoder, halvings, output_padding
 
-# Pythae pickles this module by value when it saves a model: keep its globals to functions,
-# classes and imports.
-
 
 def map_sizes(input_dim: tuple[int, ...]) -> list[tuple[int, int]]:
     """Heights and widths (pixels) of the feature maps, the image first, each half of the last."""
@@ -29,12 +26,9 @@ def upsampling(channels: list[int], sizes: list[tuple[int, int]]) -> nn.Sequenti
     """The mirror image of `downsampling`; hits `sizes` exactly and ends in a sigmoid."""
     layers: list[nn.Module] = []
     for (before, after), size in zip(pairwise(channels), sizes, strict=True):
-        layers += [
-            nn.ConvTranspose2d(before, after, 3, 2, padding=1, output_padding=output_padding(size)),
-            nn.SiLU(),
-        ]
-    layers[-1] = nn.Sigmoid()
-    return nn.Sequential(*layers)
+        padding = output_padding(size)
+        layers += [nn.ConvTranspose2d(before, after, 3, 2, 1, output_padding=padding), nn.SiLU()]
+    return nn.Sequential(*layers[:-1], nn.Sigmoid())
 
 
 class _ResBlock(nn.Module):
@@ -52,6 +46,11 @@ class _ResBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = x + self.layers(x)
         return y
+
+
+def _channels(input_dim: tuple[int, ...], residual: bool) -> list[int]:
+    """Channels of the image and of the maps of `map_sizes`."""
+    return [input_dim[0], 32, 64, 64 if residual else 128][: len(map_sizes(input_dim))]
 
 
 class SmallEncoder(HeadedEncoder):
@@ -78,8 +77,8 @@ class SmallEncoder(HeadedEncoder):
         residual: bool,
         variational: bool = False,
     ) -> None:
-        *_, (height, width) = sizes = map_sizes(input_dim)
-        channels = [input_dim[0], 32, 64, 64 if residual else 128][: len(sizes)]
+        height, width = map_sizes(input_dim)[-1]
+        channels = _channels(input_dim, residual)
         size = channels[-1] * height * width
         layers: list[nn.Module] = [downsampling(channels)]
         if residual:
@@ -87,20 +86,14 @@ class SmallEncoder(HeadedEncoder):
         else:
             layers += [nn.Flatten(), nn.Linear(size, 128), nn.SiLU()]
             size = 128
-        super().__init__(
-            nn.Sequential(*layers),
-            nn.Linear(size, latent_dim),
-            nn.Linear(size, latent_dim) if variational else None,
-        )
+        heads = [nn.Linear(size, latent_dim) for _ in range(1 + variational)]
+        super().__init__(nn.Sequential(*layers), *heads)
 
 
 class SmallDecoder(LayeredDecoder):
     """The mirror image of `SmallEncoder`, ending in a sigmoid.
 
-    Args:
-        input_dim: Shape (C, H, W) of an image, H and W at least 4 pixels.
-        latent_dim: Latent dimension d.
-        residual: As of the encoder.
+    Args: As of `SmallEncoder`.
 
     Example:
         >>> import torch
@@ -110,10 +103,10 @@ class SmallDecoder(LayeredDecoder):
     """
 
     def __init__(self, input_dim: tuple[int, ...], latent_dim: int, *, residual: bool) -> None:
-        *_, (height, width) = sizes = map_sizes(input_dim)
-        channels = [input_dim[0], 32, 64, 64 if residual else 128][: len(sizes)][::-1]
-        map_shape = (channels[0], height, width)
-        size = channels[0] * height * width
+        sizes = map_sizes(input_dim)
+        channels = _channels(input_dim, residual)[::-1]
+        map_shape = (channels[0], *sizes[-1])
+        size = channels[0] * sizes[-1][0] * sizes[-1][1]
         if residual:
             layers: list[nn.Module] = [nn.Linear(latent_dim, size), nn.Unflatten(1, map_shape)]
             layers += [_ResBlock(64), _ResBlock(64), nn.SiLU()]

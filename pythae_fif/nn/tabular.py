@@ -8,9 +8,6 @@ from torch import Tensor, nn
 
 from pythae_fif.nn.base import LayeredDecoder, ResidualBlock, feed_forward
 
-# Pythae pickles this module by value when it saves a model: keep its globals to functions,
-# classes and imports.
-
 
 class _ResBlock(ResidualBlock):
     """A residual block by the name that `networks.json` of saved models has."""
@@ -42,17 +39,15 @@ class TabularEncoder(BaseEncoder):
         variational: bool = False,
     ) -> None:
         super().__init__()
-        (columns,) = input_dim
         self.variational = variational
         dim = latent_dim * (1 + variational)
         self.layers = nn.Sequential(
-            feed_forward(columns, dim, hidden_dim, 2, activation),
-            _ResBlock(dim, hidden_dim, 2, activation),
-            _ResBlock(dim, hidden_dim, 2, activation),
+            feed_forward(input_dim[0], dim, hidden_dim, 2, activation),
+            *(_ResBlock(dim, hidden_dim, 2, activation) for _ in range(2)),
         )
 
     def forward(self, x: Tensor) -> ModelOutput:
-        """Rows (..., D) to `embedding` (..., d)."""
+        """Rows (..., D) to `embedding` (..., d) and, if variational, `log_covariance`."""
         codes = self.layers(x)
         if not self.variational:
             return ModelOutput(embedding=codes)
@@ -61,10 +56,7 @@ class TabularEncoder(BaseEncoder):
 
 
 class TabularDecoder(LayeredDecoder):
-    """The mirror image of :class:`TabularEncoder`, with parameters of its own.
-
-    Args: As of :class:`TabularEncoder`.
-    """
+    """The mirror image of :class:`TabularEncoder`, with parameters of its own."""
 
     def __init__(
         self,
@@ -73,9 +65,7 @@ class TabularDecoder(LayeredDecoder):
         hidden_dim: int = 256,
         activation: type[nn.Module] = nn.ReLU,
     ) -> None:
-        (columns,) = input_dim
         super().__init__(
-            _ResBlock(latent_dim, hidden_dim, 2, activation),
-            _ResBlock(latent_dim, hidden_dim, 2, activation),
-            feed_forward(latent_dim, columns, hidden_dim, 2, activation),
+            *(_ResBlock(latent_dim, hidden_dim, 2, activation) for _ in range(2)),
+            feed_forward(latent_dim, input_dim[0], hidden_dim, 2, activation),
         )

@@ -225,8 +225,8 @@ def work(job: Job[SpectrumSpec, SpectrumRecord]) -> None:
     assert classes is not None  # likewise
     with interrupted_here() as check_interrupt:
 
-        def on_epoch(epoch: int, epochs: int, row: EpochRow) -> None:
-            folder.tell("running", "training", epoch / epochs)
+        def on_epoch(row: EpochRow) -> None:
+            folder.tell("running", "training", row.share_done)
             check_interrupt()
 
         torch.manual_seed(spec.seed)
@@ -243,10 +243,11 @@ def work(job: Job[SpectrumSpec, SpectrumRecord]) -> None:
                 learning_rate=spec.size.learning_rate,
                 seed=spec.seed,
             ),
-            run_dir=folder,
+            run_dir=folder.path,
+            run_id=folder.run_id,
             on_epoch=on_epoch,
             keep_last=True,
-            distributed=False,
+            progress=False,
         )
         trainer.train()
     folder.tell("running", "measuring", 1.0)

@@ -25,7 +25,7 @@ from pythae_fif.runs.kind import Job, Kind, require_planned, run_id_of
 from pythae_fif.runs.provenance import provenance
 from pythae_fif.runs.record import Record
 from pythae_fif.studies.tabular_protocol import CONFIGURATIONS, Budget
-from pythae_fif.training.run_files import CHECKPOINT_NAME, read_checkpoint
+from pythae_fif.training.checkpoint import CHECKPOINT_NAME, RunFiles
 from pythae_fif.validation import Checked, name_of
 from pythae_fif.volume_change import squared_error
 
@@ -172,7 +172,7 @@ def _train(ensemble: Ensemble, train: Tensor, spec: TabularSpec, folder: RunFold
             raise ValueError("of another run, device or version")
         return TrainingState.from_dict(checkpoint["state"]), checkpoint["seconds"]
 
-    state, before = read_checkpoint(folder, begun_in) or (None, 0.0)
+    state, before = RunFiles(folder.path, folder.run_id).read_checkpoint(begun_in) or (None, 0.0)
 
     def keep() -> None:
         nonlocal kept

@@ -1,4 +1,4 @@
-"""One training loop, with a log, checkpoints that resume exactly, budgets, and silence."""
+"""One training loop, with a log, checkpoints that resume exactly, budgets, and a bar."""
 
 __all__ = [
     "LOG_NAME",
@@ -15,11 +15,24 @@ __all__ = [
     "read_log",
 ]
 
-import pythae_fif.training.pipeline  # noqa: F401  (its effect on Pythae)
+from typing import Any
+
+from pythae.trainers import BaseTrainer
+
+from pythae_fif.training.checkpoint import LOG_NAME, RunFiles, read_log
 from pythae_fif.training.config import FIFTrainerConfig
 from pythae_fif.training.loader import BatchDataset, BatchLoader
-from pythae_fif.training.memory import keep_freed_memory
+from pythae_fif.training.precision import keep_freed_memory
 from pythae_fif.training.progress import EpochRow, OnEpoch, TrainingResult
-from pythae_fif.training.quiet import quiet_pythae
-from pythae_fif.training.run_files import LOG_NAME, RunFiles, read_log
+from pythae_fif.training.terminal import quiet_pythae
 from pythae_fif.training.trainer import FIFTrainer
+
+
+def _make_trainer(cls: type, *arguments: Any, **options: Any) -> Any:
+    """Given our configuration, Pythae's class makes a `FIFTrainer`, as in a `TrainingPipeline`."""
+    if cls is BaseTrainer and isinstance(options.get("training_config"), FIFTrainerConfig):
+        return FIFTrainer(*arguments, **options)
+    return object.__new__(cls)
+
+
+BaseTrainer.__new__ = _make_trainer

@@ -25,28 +25,17 @@ class Budget:
         self.wall_clock = wall_clock
         self._begin = self._end_of_epoch = math.inf
 
-    def is_spent(self, progress: Progress) -> bool:
-        """Whether a training that is so far is complete."""
-        if self.wall_clock is None:
-            return progress.epoch >= self.epochs
-        return progress.train_seconds >= self.wall_clock
-
     def share_done(self, progress: Progress) -> float:
-        """The share of the training that is done between two epochs, in [0, 1]."""
+        """The share of the training that is done between two epochs; 1 of a complete one."""
         if self.wall_clock is None:
-            return progress.epoch / self.epochs
+            return min(1.0, progress.epoch / self.epochs)
         return min(1.0, progress.train_seconds / self.wall_clock)
-
-    def share_of_clock(self, progress: Progress) -> float | None:
-        """The same of a wall clock; None without one."""
-        return None if self.wall_clock is None else self.share_done(progress)
 
     def share_before_step(self, epoch: int, step: int, steps: int) -> float:
         """The share of the training that is done before a step of an epoch, in [0, 1].
 
         Args:
-            epoch: Number of the epoch, from 1.
-            step: Number of the step in it, from 1.
+            epoch, step: Their numbers, from 1.
             steps: Steps of a whole pass over the data.
         """
         if self.wall_clock is None:
@@ -56,9 +45,7 @@ class Budget:
     def pass_of(self, progress: Progress, size: int) -> int:
         """Number of the pass over the training data in which the next epoch begins, from 1.
 
-        Args:
-            progress: Before the epoch.
-            size: Items of the data; a wall clock may cut one pass into several epochs.
+        A wall clock may cut one pass over the data, of `size` items, into several epochs.
         """
         return progress.epoch + 1 if self.wall_clock is None else 1 + progress.images // size
 

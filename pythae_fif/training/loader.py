@@ -1,14 +1,6 @@
 """Batches out of memory by one indexing operation each."""
 
-__all__ = [
-    "BatchDataset",
-    "BatchLoader",
-    "Loader",
-    "items_for_batch_norm",
-    "make_loader",
-    "moved",
-    "weighted_batches",
-]
+__all__ = ["BatchDataset", "BatchLoader", "Loader", "items_for_batch_norm", "make_loader"]
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -23,7 +15,6 @@ from torch.utils.data import DataLoader
 
 from pythae_fif.data.dataset import ImageDataset
 from pythae_fif.errors import ConfigError
-from pythae_fif.training.distributed import ALONE, Processes
 
 PART_OF_GPU = 0.25
 """Of the GPU's free memory: data that fit into it move there as a whole."""
@@ -46,11 +37,9 @@ class BatchLoader:
 
     Args:
         dataset: N items that come in batches.
-        batch_size: Items in a batch, at least 1, in all processes together.
+        batch_size: Items in a batch, at least 1.
         shuffle: Whether to draw a new order for each pass; else the order is that of the data.
         device: Where the batches shall be.
-        processes: Each takes a slice of every batch; the slices of one batch differ by one item at
-            most, and a last batch that is too small for all is left out.
 
     Example:
         >>> class Squares:
@@ -69,17 +58,14 @@ class BatchLoader:
         *,
         shuffle: bool,
         device: torch.device | str | None = None,
-        processes: Processes = ALONE,
     ) -> None:
         self.dataset = dataset
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.device = device
-        self.processes = processes
 
     def __len__(self) -> int:
-        whole, rest = divmod(len(self.dataset), self.batch_size)
-        return whole + (rest >= self.processes.count)
+        return -(-len(self.dataset) // self.batch_size)
 
     def __iter__(self) -> Iterator[DatasetOutput]:
         """Draws the order at once, and gives the batches one by one."""
@@ -87,141 +73,77 @@ class BatchLoader:
         order = torch.randperm(size) if self.shuffle else torch.arange(size)
         # The whole order moves to the device at once where the data are there.
         order = order.to(getattr(self.dataset, "device", "cpu"))
-        rank, count = self.processes.rank, self.processes.count
         return (
-            self.dataset.batch(indices.tensor_split(count)[rank], device=self.device)
-            for indices in torch.split(order, self.batch_size)[: len(self)]
+            self.dataset.batch(indices, device=self.device)
+            for indices in torch.split(order, self.batch_size)
         )
-
-    def weights(self) -> Iterator[float]:
-        """The weight of this process's slice in each batch; with it the mean over processes is the
-        mean over the batch."""
-        for step in range(len(self)):
-            size = min(self.batch_size, len(self.dataset) - step * self.batch_size)
-            smaller, larger = divmod(size, self.processes.count)
-            yield (smaller + (self.processes.rank < larger)) * self.processes.count / size
-
-
-class _ItemByItem:
-    """A data set of Pythae's as a `BatchDataset`."""
-
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def batch(self, indices: Tensor, device: torch.device | str | None = None) -> DatasetOutput:
-        """The items of these indices, (B,), in one batch."""
-        batch = collate_dataset_output([self.dataset[index] for index in indices.tolist()])
-        return DatasetOutput(
-            **{k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
-        )
-
-
-def _batches_on(device: str, dataset: BaseDataset) -> Callable[[list[int]], DatasetOutput]:
-    """Indices to a batch of Pythae's plain data set, whose tensors all move to the device."""
-    data, labels = dataset.data.to(device), dataset.labels.to(device)
-
-    def batch(indices: list[int]) -> DatasetOutput:
-        rows = torch.tensor(indices).to(device, non_blocking=True)
-        return DatasetOutput(data=data[rows], labels=labels[rows])
-
-    return batch
-
-
-def _fits(data: Tensor, device: str) -> bool:
-    """Whether data are to move to a device as a whole: they are there, or it is a GPU with room."""
-    if device == "cpu" or data.device.type != "cpu":
-        return device != "cpu"
-    return data.nbytes <= PART_OF_GPU * torch.cuda.mem_get_info()[0]
-
-
-def moved(dataset: Any, device: str) -> Any:
-    """An `ImageDataset` in uint8 on a GPU that has room for it; any other data set as it is."""
-    fits = isinstance(dataset, ImageDataset) and _fits(dataset.images, device)
-    return dataset.to(device) if fits else dataset
 
 
 Loader = BatchLoader | DataLoader[Any]
 
 
-def make_loader(
-    dataset: Any, split: str, config: BaseTrainerConfig, device: str, processes: Processes
-) -> Loader:
+def make_loader(dataset: Any, split: str, config: BaseTrainerConfig, device: str) -> Loader:
     """The loader of a data set, which is the same as Pythae's for Pythae's data sets.
 
     Args:
-        dataset: A `BatchDataset`; an `ImageDataset` that fits the GPU moves there as it is, in
-            uint8. Any other data set of Pythae's is read item by item, but for a `BaseDataset` that
-            fits the GPU.
-        split: 'train' or 'eval'. A `BatchDataset` is shuffled for 'train' only; other data sets in
-            one process are shuffled for both, as by Pythae.
-        config: Of the training: batch sizes of each process, and workers that read item by item.
+        dataset: A `BatchDataset`, or any data set that Pythae's trainers take. The tensors of an
+            `ImageDataset`, in uint8, and of a plain `BaseDataset` move to a GPU that has the room.
+        split: 'train' or 'eval'. A `BatchDataset` is shuffled for 'train' only; other data sets
+            are shuffled for both, as by Pythae.
+        config: Of the training: batch sizes, and workers that read item by item.
         device: Of the training.
-        processes: Those that train.
     """
     batch_size = getattr(config, f"per_device_{split}_batch_size")
-    dataset = moved(dataset, device)
-    if not isinstance(dataset, BatchDataset):
-        if processes.count == 1:
-            workers = getattr(config, f"{split}_dataloader_num_workers")
-            items, collate = dataset, collate_dataset_output
-            plain = type(dataset) is BaseDataset and _fits(dataset.data, device)
-            if plain and not workers:
-                items, collate = range(len(dataset)), _batches_on(device, dataset)
-            return DataLoader(
-                items, batch_size, shuffle=True, num_workers=workers, collate_fn=collate
-            )
-        dataset = _ItemByItem(dataset)
-    return BatchLoader(
-        dataset,
-        batch_size * processes.count,
-        shuffle=split == "train",
-        device=device,
-        processes=processes,
-    )
+    workers = getattr(config, f"{split}_dataloader_num_workers")
+    if isinstance(dataset, ImageDataset) and _fits(dataset.images, device):
+        dataset = dataset.to(device)
+    if isinstance(dataset, BatchDataset):
+        return BatchLoader(dataset, batch_size, shuffle=split == "train", device=device)
+    collate: Callable[[list[Any]], DatasetOutput] = collate_dataset_output
+    if type(dataset) is BaseDataset and not workers:
+        dataset, collate = range(len(dataset)), _rows_of(dataset, device)
+    return DataLoader(dataset, batch_size, shuffle=True, num_workers=workers, collate_fn=collate)
 
 
-def weighted_batches(loader: Loader, seed: int, epoch: int | None) -> Iterator[tuple[float, Any]]:
-    """The batches of this process, with what their losses count in the mean over all processes.
+def _fits(data: Tensor, device: str) -> bool:
+    """Whether data are to move to a device as a whole: it is a GPU with room for them."""
+    on_the_way = device != "cpu" and data.device.type == "cpu"
+    return on_the_way and data.nbytes <= PART_OF_GPU * torch.cuda.mem_get_info()[0]
 
-    Args:
-        loader: It draws its order from the same random numbers in all processes.
-        seed: Of the training.
-        epoch: Of a training, in which each process then draws numbers of its own; else None.
-    """
-    if not isinstance(loader, BatchLoader):
-        return zip(itertools.repeat(1.0), loader)
-    if epoch is not None:
-        loader.processes.seed(seed, epoch, alike=True)
-    batches = iter(loader)
-    if epoch is not None:
-        loader.processes.seed(seed, epoch, alike=False)
-    return zip(loader.weights(), batches, strict=True)
+
+def _rows_of(dataset: BaseDataset, device: str) -> Callable[[list[int]], DatasetOutput]:
+    """From indices to the batch of a plain data set of Pythae's, by one indexing operation."""
+    data, labels = dataset.data, dataset.labels
+    if _fits(data, device):
+        data, labels = data.to(device), labels.to(device)
+
+    def batch(indices: list[int]) -> DatasetOutput:
+        rows = torch.tensor(indices).to(data.device, non_blocking=True)
+        return DatasetOutput(data=data[rows].to(device), labels=labels[rows].to(device))
+
+    return batch
 
 
 @contextmanager
-def items_for_batch_norm(items: int, batch_size: int, count: int) -> Iterator[None]:
+def items_for_batch_norm(items: int, batch_size: int) -> Iterator[None]:
     """Within it PyTorch's error of BatchNorm on one item is one line that says how to have more.
 
     Args:
         items: Of the training set.
-        batch_size: Of each process.
-        count: Of the processes.
+        batch_size: Of the training.
 
     Raises:
-        ConfigError: A slice of a batch has one item, and BatchNorm no variance of it.
+        ConfigError: A batch has one item, and BatchNorm no variance of it.
     """
     try:
         yield
     except ValueError as error:
-        if isinstance(error, ConfigError) or "more than 1 value per channel" not in str(error):
+        if "more than 1 value per channel" not in str(error):
             raise
         sizes = itertools.chain(range(batch_size - 1, 1, -1), range(batch_size + 1, items + 1))
-        size = next((size for size in sizes if items % (size * count) // count != 1), None)
+        size = next((size for size in sizes if items % size != 1), None)
         remedy = "one more item" if size is None else f"per_device_train_batch_size={size}"
         raise ConfigError(
-            f"BatchNorm needs more than one item of each batch and process: {items} items in "
-            f"batches of {batch_size * count} leave one; {remedy} leaves more"
+            f"BatchNorm needs more than one item in each batch: {items} items in batches of "
+            f"{batch_size} leave one; {remedy} leaves more"
         ) from error

@@ -1,42 +1,64 @@
 """How far a training is, which is what a checkpoint keeps of it, and what it was in the end."""
 
-__all__ = ["EpochRow", "OnEpoch", "Pass", "Progress", "TrainingResult"]
+__all__ = ["EpochRow", "OnEpoch", "Pass", "Progress", "Sums", "TrainingResult"]
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from pythae_fif.errors import NonFiniteError
 
 
-@dataclass(frozen=True)
-class Pass:
+class Pass(NamedTuple):
     """A pass over a data set, or the start of one that a wall clock left time for.
 
     Attributes:
-        losses: Means over its batches, by their names in the log, those of
-            :class:`~pythae_fif.training.updates.BatchLosses`.
-        batches: How many there were.
+        losses: Means over its batches, by their names: `loss`, which is the sum where there are
+            several optimizers, the loss of each, and what else is logged.
+        images: How many were in them.
     """
 
     losses: dict[str, float]
-    batches: int
+    images: int
 
-    @classmethod
-    def of(cls, sums: Sequence[float], names: Iterable[str], batches: int, place: str) -> "Pass":
-        """The pass whose losses have these sums over its batches, the one named `loss` first.
+
+class Sums:
+    """Sums the losses of batches where they are, without a wait for the device.
+
+    Args:
+        place: Of the batches, for the error.
+        device: Of the losses.
+    """
+
+    def __init__(self, place: str, device: str) -> None:
+        self.place = place
+        self._total = torch.zeros(1, dtype=torch.float64, device=device)
+        self._batches = self._images = 0
+
+    def add(self, losses: Mapping[str, Tensor], images: int) -> None:
+        """Adds those of a batch, scalars by their names in the log, `loss` first."""
+        self._names = list(losses)
+        self._total = self._total + torch.stack([*losses.values()])
+        self._batches, self._images = self._batches + 1, self._images + images
+
+    def mean(self) -> Pass:
+        """The pass so far; waits for the device.
 
         Raises:
-            NonFiniteError: That is NaN or infinite; the message names the place.
+            NonFiniteError: A loss is NaN or infinite; the message names the place.
         """
-        if not math.isfinite(sums[0]):
+        total = self._total.tolist()
+        if not math.isfinite(total[0]):
             raise NonFiniteError(
-                f"{place}: {sums[0]} in one of {batches} batches; a smaller learning rate may help"
+                f"{self.place}: {total[0]} in one of {self._batches} batches; a smaller learning "
+                "rate may help"
             )
-        return cls(dict(zip(names, (s / batches for s in sums), strict=True)), batches)
+        means = (value / self._batches for value in total)
+        return Pass(dict(zip(self._names, means, strict=True)), self._images)
 
 
 @dataclass(frozen=True)
@@ -45,17 +67,18 @@ class EpochRow:
 
     Attributes:
         epoch: Its number, from 1.
-        train: Mean losses of the training batches, as in :class:`Pass`.
+        train: Mean losses of the training batches, as of a :class:`Pass`.
         eval: Those of the evaluation batches; empty where there are none.
         learning_rates: Those it was trained with: `learning_rate`, or `<network>_learning_rate`.
         seconds: Time in its training and evaluation steps.
+        share_done: Share of the training that is done after it, in [0, 1].
         stage: Of a model that is trained in stages.
-        share_done: Share of a wall clock that is over, in [0, 1]; None without one.
 
     Example:
-        >>> row = EpochRow(1, {"loss": 2.0}, {"loss": 3.0}, {"learning_rate": 1e-3}, seconds=4.0)
+        >>> rates = {"learning_rate": 1e-3}
+        >>> row = EpochRow(1, {"loss": 2.0}, {}, rates, seconds=4.0, share_done=0.5)
         >>> row.to_json()
-        {'epoch': 1, 'train_loss': 2.0, 'eval_loss': 3.0, 'learning_rate': 0.001, 'seconds': 4.0}
+        {'epoch': 1, 'train_loss': 2.0, 'learning_rate': 0.001, 'seconds': 4.0, 'share_done': 0.5}
         >>> EpochRow.from_json(row.to_json()) == row
         True
     """
@@ -65,32 +88,27 @@ class EpochRow:
     eval: dict[str, float]
     learning_rates: dict[str, float]
     seconds: float
+    share_done: float
     stage: str | None = None
-    share_done: float | None = None
 
     def to_json(self) -> dict[str, float | str]:
         """A line of `train_log.jsonl`."""
-        named = {"stage": self.stage, "share_done": self.share_done}
         return {
             "epoch": self.epoch,
             **{f"train_{name}": loss for name, loss in self.train.items()},
             **{f"eval_{name}": loss for name, loss in self.eval.items()},
             **self.learning_rates,
             "seconds": self.seconds,
-            **{name: value for name, value in named.items() if value is not None},
+            "share_done": self.share_done,
+            **({} if self.stage is None else {"stage": self.stage}),
         }
-
-    def by_pythaes_names(self) -> dict[str, float]:
-        """The losses as Pythae's callbacks know them."""
-        means = {"train": self.train, "eval": self.eval}
-        return {f"{split}_epoch_loss": mean["loss"] for split, mean in means.items() if mean}
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> "EpochRow":
         """What `to_json` gave."""
 
-        def losses(stage: str) -> dict[str, float]:
-            return {k.removeprefix(stage): v for k, v in row.items() if k.startswith(stage)}
+        def losses(split: str) -> dict[str, float]:
+            return {k.removeprefix(split): v for k, v in row.items() if k.startswith(split)}
 
         return cls(
             epoch=row["epoch"],
@@ -98,13 +116,13 @@ class EpochRow:
             eval=losses("eval_"),
             learning_rates={k: v for k, v in row.items() if k.endswith("learning_rate")},
             seconds=row["seconds"],
+            share_done=row.get("share_done", math.nan),  # older logs have none
             stage=row.get("stage"),
-            share_done=row.get("share_done"),
         )
 
 
-OnEpoch = Callable[[int, int, EpochRow], None]
-"""Called after an epoch with its number, the number of epochs and its row of the log."""
+OnEpoch = Callable[[EpochRow], None]
+"""Called after an epoch with its row of the log."""
 
 
 @dataclass(frozen=True)
@@ -117,8 +135,7 @@ class TrainingResult:
             `keep_best_on_train` is set.
         epochs: Number of epochs trained, those that a wall clock cut short among them.
         seconds: Time in training and evaluation steps, of all attempts, in seconds.
-        train_seconds: Time in training steps alone, which is what a wall clock counts, and in
-            whitening where the model asks for it.
+        train_seconds: Time in training steps alone, which is what a wall clock counts.
         images: Training images seen, over all epochs.
         images_per_second: Training images per second of the training steps alone.
     """

@@ -16,7 +16,6 @@ from pythae.samplers import (
     NormalSampler,
 )
 from pythae.trainers import BaseTrainerConfig
-from support.image_files import smooth
 
 from pythae_fif import FIFTrainer, FIFTrainerConfig
 from pythae_fif.baselines import DNF, DNFConfig, Trumpet, TrumpetConfig
@@ -27,6 +26,7 @@ from pythae_fif.baselines.glow import (
     InjectiveConv,
     InvertibleConv,
     Squeeze,
+    flow_steps,
 )
 from pythae_fif.benchmark.config import experiment_file, load_experiment
 from pythae_fif.benchmark.plan import build_model, expand
@@ -61,8 +61,7 @@ LAYERS = {
     "ActNorm": lambda: ActNorm(4),
     "InvertibleConv": lambda: InvertibleConv(4),
     "ConvCoupling": lambda: ConvCoupling(4, 8, 3),
-    "ConvCoupling of odd channels": lambda: Chain([ActNorm(4), ConvCoupling(4, 8, 3)]),
-    "Squeeze": lambda: Squeeze(),
+    "Chain": lambda: Chain([Squeeze(), *flow_steps(16, 2, 8, kernel=1)]),
 }
 
 
@@ -78,15 +77,6 @@ def test_layers_invert_and_give_their_log_determinant(name):
     torch.testing.assert_close(layer.inverse(z), x)
     expected = torch.linalg.slogdet(jacobian(lambda x: layer(x)[0], x)).logabsdet
     torch.testing.assert_close(log_det.expand(3), expected)
-
-
-def test_injective_layer_has_a_left_inverse():
-    torch.manual_seed(0)
-    layer = InjectiveConv(6, 2).double()
-    with torch.no_grad():
-        layer.weight += 0.3 * torch.randn_like(layer.weight)
-    z = torch.randn(3, 2, 2, 3, dtype=torch.float64)
-    torch.testing.assert_close(layer(layer.inverse(z))[0], z)
 
 
 def test_act_norm_takes_the_statistics_of_the_first_training_batch_alone():
@@ -189,42 +179,21 @@ def test_first_step_of_adam_leaves_a_coupling_near_the_identity(hidden_channels)
     assert 0 < (layer(x)[0] - x).abs().max() < 0.2
 
 
-def test_weights_of_couplings_that_scaled_no_output_are_refused():
-    layer = ConvCoupling(4, 8, 3)
-    earlier = {name: value for name, value in weights(layer).items() if name != "output_scale"}
-    with pytest.raises(RuntimeError, match="output_scale"):
-        layer.load_state_dict(earlier)
-
-
-def test_trumpet_of_faces_learns_in_the_first_step_of_adam():
-    sizes = {"steps": 4, "hidden_channels": 128, "latent_blocks": 8, "latent_hidden_dim": 256}
-    model = build("trumpet", (3, 64, 64), 192, moved=0, **sizes).train()
-    x = smooth(4, (3, 64, 64))
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    first = model({"data": x}, share_done=0.0).loss
-    first.backward()
-    optimizer.step()
-    assert model({"data": x}, share_done=0.0).loss < first
-
-
 def images(count):
     return torch.rand(count, 1, 8, 8, generator=torch.Generator().manual_seed(count))
 
 
 def weights(module):
-    return {name: value.clone() for name, value in module.state_dict().items()}
-
-
-def changed(module, before):
-    return {n for n, value in module.state_dict().items() if not torch.equal(value, before[n])}
+    return torch.cat([value.detach().flatten() for value in module.parameters()])
 
 
 def test_trumpet_trains_the_manifold_first_and_then_the_density_alone(tmp_path):
     model = build("trumpet", (1, 8, 8), 4, moved=0, manifold_share=0.5)
     seen = []
 
-    def look(epoch, epochs, row):
-        seen.append((row.stage, weights(model.flow.data_flow), weights(model.flow.latent_flow)))
+    def look(row):
+        flow = model.flow
+        seen.append((row.stage, weights(flow.data_flow), weights(flow.latent_flow)))
 
     before = weights(model.flow.latent_flow)
     config = FIFTrainerConfig(
@@ -234,22 +203,17 @@ def test_trumpet_trains_the_manifold_first_and_then_the_density_alone(tmp_path):
     result = FIFTrainer(
         model, data, dataset_of(images(32)), config, run_dir=tmp_path / "run", on_epoch=look
     ).train()
-    assert [stage for stage, _, _ in seen] == ["manifold"] * 2 + ["density"] * 2
-    for _, _, latent in seen[:2]:
-        assert all(torch.equal(latent[name], before[name]) for name in latent)
-    best = min((seen[i][1] for i in (0, 1)), key=lambda w: not same(w, seen[2][1]))
-    assert same(best, seen[2][1]) and same(best, seen[3][1])
-    assert not changed(model.flow.data_flow, best)
-    assert not same(seen[2][2], before)
+    stages, manifold, density = zip(*seen, strict=True)
+    assert stages == ("manifold", "manifold", "density", "density")
+    assert all(torch.equal(of_stage, before) for of_stage in density[:2])
+    assert not torch.equal(density[2], before)
+    assert any(torch.equal(manifold[2], of_stage) for of_stage in manifold[:2])  # the best
+    assert torch.equal(manifold[3], manifold[2]) and not torch.equal(manifold[0], manifold[1])
     assert result.best_epoch in (3, 4)
     loaded = AutoModel.load_from_folder(str(tmp_path / "run" / "model")).eval()
     assert loaded.stage == "density"
     found = loaded({"data": images(32)}).loss
     assert found.item() == pytest.approx(result.best_eval_loss, rel=1e-4)
-
-
-def same(left, right):
-    return all(torch.equal(left[name], right[name]) for name in left)
 
 
 def dataset_of(data):
@@ -358,20 +322,11 @@ def test_what_is_looked_at_before_training_sets_no_layer(kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_shape_of_the_data_is_needed(kind):
+def test_the_shape_of_the_data_is_needed_and_networks_cannot_be_given(kind):
     model, config = KINDS[kind]
     with pytest.raises(ConfigError, match="Config input_dim: is needed"):
         model(config(latent_dim=2))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_layers_that_the_first_batch_sets_are_refused_in_several_processes(kind):
-    config = FIFTrainerConfig(world_size=2, rank=0)
-    with pytest.raises(ConfigError, match=f"{KINDS[kind][0].__name__} has ActNorm layers"):
-        FIFTrainer(build(kind, (4,), 2), dataset_of(torch.rand(8, 4)), None, config)
-
-
-def test_networks_cannot_be_given():
-    model = build("dnf", (4,), 2)
     with pytest.raises(ConfigError, match="cannot be given"):
-        DNF(model.model_config, encoder=model.encoder)
+        model(config(input_dim=(4,), latent_dim=2), encoder=build(kind, (4,), 2).encoder)
+    with pytest.raises(ConfigError, match=r"even height and width, not input_dim \(1, 8, 7\)"):
+        model(config(input_dim=(1, 8, 7), latent_dim=2))

@@ -10,14 +10,14 @@ from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder
 from support.experiments import WHERE, splits_of, tiny
 
-import pythae_fif.benchmark.image_run as run_module
+from pythae_fif.benchmark.image_run import trainer_of
 from pythae_fif.benchmark.pictures import samples_picture
 from pythae_fif.benchmark.plan import expand
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.errors import DataError
 from pythae_fif.models import FIF, FIFConfig
 from pythae_fif.runs.store import Store
-from pythae_fif.runs.worker import Run, work
+from pythae_fif.runs.worker import work
 from pythae_fif.sampling.models import embed, reconstruct
 from pythae_fif.sampling.samplers import generate_by_class
 
@@ -41,7 +41,9 @@ def test_trains_samples_and_draws_class_by_class(tmp_path):
     with pytest.raises(DataError, match="labels of digits changed since the plan"):
         work(spec.model_copy(update={"labels_hash": "0" * 16}), store)
 
-    model = run_module._saved_model(spec, Run(spec, store), splits.input_dim).eval()
+    trainer = trainer_of(spec, splits, splits.labels, store.folder(spec))
+    trainer.train()  # which finds it trained
+    model = trainer.model
     x, labels = splits.test, splits.labels["test"]
     inputs = torch.tensor(x / 255, dtype=torch.float32), torch.from_numpy(labels)
     torch.testing.assert_close(embed(model, x, labels=labels), model.embed(*inputs))

@@ -138,7 +138,7 @@ def test_killed_around_the_moment_that_the_model_takes_its_name(tmp_path, monkey
         with pytest.raises(Killed):
             work(spec, store)
     folder = store.folder(spec)
-    assert (folder / "model").is_dir() == renamed and (folder / "training.json").exists()
+    assert (folder / "model").is_dir() == renamed and not (folder / "training.json").exists()
     work(spec, store)
     assert store.is_done(spec)
     assert not kinds_in(store) & set(WRONG)

@@ -23,6 +23,7 @@ from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import WRONG, verify
 from pythae_fif.runs.worker import Status, work
 from pythae_fif.sampling.models import embed, reconstruction_mse
+from pythae_fif.training import FIFTrainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:scores of 20 samples"),
@@ -107,7 +108,7 @@ def test_a_further_sampler_trains_nothing_and_changes_nothing(tmp_path, store, m
     (spec,) = plan_of(tmp_path, {"models": ["vae"], "samplers": ["normal"]})
     work(spec, store)
     before = contents(store.folder(spec))
-    monkeypatch.setattr(run_module, "trainer_of", None)
+    monkeypatch.setattr(FIFTrainer, "prepare_training", None)
     (more,) = plan_of(tmp_path, {"models": ["vae"], "samplers": ["normal", "gmm"]})
     assert not store.is_done(more)
     work(more, store)
@@ -117,7 +118,8 @@ def test_a_further_sampler_trains_nothing_and_changes_nothing(tmp_path, store, m
 
 
 @pytest.mark.parametrize("damage", ["gone", "changed", "another's"])
-def test_no_score_is_kept_of_a_model_that_is_gone(tmp_path, store, damage):
+def test_a_model_that_is_gone_is_trained_anew(tmp_path, store, damage):
+    """To the same weights, so that the scores are still of them."""
     spec, other = plan_of(tmp_path, {"seeds": [0, 1]})
     work(spec, store)
     before, folder = ImageResult.read(store, spec), store.folder(spec)
@@ -134,9 +136,24 @@ def test_no_score_is_kept_of_a_model_that_is_gone(tmp_path, store, damage):
     work(more, store)
     after = ImageResult.read(store, more)
     assert set(after.scores) == {"normal", "gmm"}
-    assert after.scores["normal"].result == before.scores["normal"].result  # trained anew
-    assert (folder / "scores" / "normal.json.corrupt").exists()
+    assert after.scores["normal"] == before.scores["normal"]
     assert (folder / "model.corrupt").exists() == (damage != "gone")
+    assert not {finding.kind for finding in verify(store.root)} & set(WRONG)
+
+
+def test_no_score_is_kept_of_other_weights(tmp_path, store, monkeypatch):
+    """As after a training on a GPU, which does not end twice in the same weights."""
+    (spec,) = plan_of(tmp_path)
+    work(spec, store)
+    before, folder = ImageResult.read(store, spec), store.folder(spec)
+    shutil.rmtree(folder / "model")
+    monkeypatch.setattr(run_module, "set_seed", lambda seed: torch.manual_seed(99))
+    (more,) = plan_of(tmp_path, {"samplers": ["gmm", "normal"]})
+    work(more, store)
+    after = ImageResult.read(store, more)
+    assert after.scores["normal"].result != before.scores["normal"].result
+    for name in ("evaluation.json", "scores/normal.json"):
+        assert (folder / f"{name}.corrupt").exists()
     assert not {finding.kind for finding in verify(store.root)} & set(WRONG)
 
 
@@ -155,7 +172,7 @@ def test_a_sampler_that_fails_costs_its_own_score(tmp_path, store, monkeypatch):
             work(spec, store)
     assert Status.read(store.folder(spec)).state == "failed"
     assert set(ImageResult.read(store, spec).scores) == {"normal"} and not store.is_done(spec)
-    monkeypatch.setattr(run_module, "trainer_of", None)
+    monkeypatch.setattr(FIFTrainer, "prepare_training", None)
     work(spec, store)
     assert store.is_done(spec)
 
@@ -178,7 +195,7 @@ def test_an_interrupt_costs_the_sampler_under_way_alone(tmp_path, store, monkeyp
     assert stages[0].share < stages[1].share < 1
     first = ImageResult.read(store, spec).scores
     assert set(first) == {"normal"} and not store.is_done(spec)
-    monkeypatch.setattr(run_module, "trainer_of", None)
+    monkeypatch.setattr(FIFTrainer, "prepare_training", None)
     work(spec, store)
     after = ImageResult.read(store, spec).scores
     assert set(after) == {"normal", "gmm", "gaussian"} and after["normal"] == first["normal"]

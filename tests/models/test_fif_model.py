@@ -183,14 +183,6 @@ def test_a_decoder_is_trained_beside_a_frozen_encoder_in_any_mode(mode):
     assert all(p.grad is not None for p in fif.decoder.parameters())
 
 
-def test_a_network_that_forward_mode_cannot_differentiate_is_refused_in_one_line():
-    config = FIFConfig(input_dim=(1, 28, 28), latent_dim=3, mode="forward")
-    fif = FIF(config, *build_networks("vit", (1, 28, 28), 3)).train()
-    for _ in range(2):
-        with pytest.raises(ConfigError, match=r"mode='forward': .* in-?place .*mode='backward'$"):
-            fif(DatasetOutput(data=torch.rand(2, 1, 28, 28)))
-
-
 @pytest.mark.parametrize(
     "options",
     [{}, {"gradient_to": "decoder"}, {"trace_space": "data"}, {"jacobian_at": "reconstruction"}],
@@ -636,9 +628,6 @@ def test_generation_pipeline(tmp_path, sampler):
         ("convnet", (1, 28, 28)),
         ("resnet", (3, 32, 32)),
         ("fif_convnet", (1, 28, 28)),
-        ("vit", (1, 28, 28)),
-        ("ldm", (1, 8, 8)),
-        ("vit_fc2", (1, 8, 8)),
     ],
 )
 def test_gradient_of_replay_on_every_network(arch, shape):

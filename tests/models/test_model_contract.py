@@ -193,7 +193,6 @@ BUILDERS = {
     "pythae's": lambda: build_networks("resnet", (1, 28, 28), latent_dim=3),
     "fif_convnet": lambda: build_networks("fif_convnet", (1, 28, 28), 3),
     "conditional": lambda: build_networks("convnet", (1, 28, 28), 3, condition_dim=2),
-    "vit": lambda: build_networks("vit", (1, 28, 28), 3),
     "latent blocks": lambda: build_networks("resnet_fc4", (1, 28, 28), 3),
     "smooth": lambda: smooth_networks("convnet", (1, 28, 28), 3),
 }

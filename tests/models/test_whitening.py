@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 from pythae.models import AutoModel
 from pythae.samplers import NormalSampler
 
-from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
-from pythae_fif.data import ImageDataset
+from pythae_fif import FIF, FIFConfig
 from pythae_fif.errors import ConfigError, FIFError
 from pythae_fif.models import RectangularFlow, RectangularFlowConfig
 from pythae_fif.nn import build_networks
@@ -114,38 +113,6 @@ def test_a_rectangular_flow_is_whitened_and_saved(tmp_path):
     model.float().save(str(tmp_path))
     loaded = AutoModel.load_from_folder(str(tmp_path)).eval()
     assert torch.equal(loaded.log_prob(x.float()), model.log_prob(x.float()))
-
-
-def test_a_trainer_whitens_in_the_end_what_asks_for_it(tmp_path):
-    images = torch.randint(256, (40, *SHAPE), dtype=torch.uint8)
-    plain, whitened = (
-        trained(FIFConfig(input_dim=SHAPE, latent_dim=DIM, whiten=whiten), images, tmp_path)
-        for whiten in (False, True)
-    )
-    x = images.float() / 255
-    torch.testing.assert_close(whitened.reconstruct(x), plain.reconstruct(x))
-    torch.testing.assert_close(whitened.embed(x), plain.whiten(x).embed(x), atol=1e-4, rtol=1e-4)
-    loaded = AutoModel.load_from_folder(f"{tmp_path}/True/model").eval()
-    assert torch.equal(loaded.embed(x), whitened.embed(x))
-
-
-def test_codes_that_cannot_be_whitened_do_not_lose_the_training(tmp_path, caplog):
-    images = torch.zeros(40, *SHAPE, dtype=torch.uint8)
-    trained(FIFConfig(input_dim=SHAPE, latent_dim=DIM, whiten=True), images, tmp_path)
-    assert "saved without whitening: the codes vary in fewer than 3 dimensions" in caplog.text
-    assert AutoModel.load_from_folder(f"{tmp_path}/True/model").model_config.whiten
-
-
-def trained(config, images, folder):
-    torch.manual_seed(0)
-    model = FIF(config)
-    training = FIFTrainerConfig(
-        num_epochs=2, per_device_train_batch_size=10, learning_rate=1e-3, no_cuda=True
-    )
-    FIFTrainer(
-        model, ImageDataset(images), None, training, run_dir=folder / str(config.whiten)
-    ).train()
-    return model.eval()
 
 
 def test_a_conditional_model_that_asks_for_it_gives_its_codes_at_a_label():

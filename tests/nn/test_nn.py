@@ -1,7 +1,6 @@
-"""Every architecture by its contract, and the published parameter counts."""
+"""Every architecture by its contract, the published parameter counts, and networks of others."""
 
 import copy
-import math
 import subprocess
 import sys
 
@@ -10,46 +9,48 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pythae.models import AE, VAE, AEConfig, AutoModel, VAEConfig
-from sklearn.datasets import load_digits
+from pythae.models.base.base_utils import ModelOutput
+from pythae.models.nn import BaseEncoder
 from support.trainings import assert_same_weights
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from pythae_fif import FIF, FIFConfig
 from pythae_fif.errors import ConfigError
 from pythae_fif.nn import (
     ARCHITECTURES,
     ConvDiscriminator,
+    SmallDecoder,
     build_networks,
     poincare_networks,
     smooth_networks,
+    spatial_networks,
+    spherical_networks,
 )
+from pythae_fif.nn.recipe import rebuild, recipe_of
 
 # Each architecture on a shape with nets of our own, or of the paper's.
 CASES = [
     ("convnet", (1, 8, 8)),
-    ("resnet", (1, 8, 8)),
-    ("convnet", (3, 17, 20)),
     ("resnet", (3, 17, 20)),
     ("convnet", (1, 28, 28)),
     ("resnet", (1, 28, 28)),
     ("fif_convnet", (1, 28, 28)),
-    ("fif_convnet", (1, 8, 8)),
     ("fif_convnet", (3, 17, 20)),
-    ("fif_convnet", (3, 32, 32)),
-    ("vit", (3, 64, 64)),
-    ("vit", (2, 12, 20)),
-    ("ldm", (1, 20, 12)),
     ("resnet_fc4", (1, 28, 28)),
     ("convnet_fc2", (1, 8, 8)),
-    ("vit_fc2", (1, 8, 8)),
+    ("tabular", (7,)),
 ]
+each_case = pytest.mark.parametrize(("arch", "shape"), CASES)
+variational_or_not = pytest.mark.parametrize("variational", [False, True])
 
 
-def count(*nets: torch.nn.Module) -> int:
+def count(*nets):
     return sum(p.numel() for net in nets for p in net.parameters())
 
 
-@pytest.mark.parametrize("variational", [False, True])
-@pytest.mark.parametrize(("arch", "shape"), CASES)
+@variational_or_not
+@each_case
 def test_shapes_range_and_keys(arch, shape, variational):
     encoder, decoder = build_networks(arch, shape, 5, variational=variational)
     code = encoder(torch.rand(3, *shape))
@@ -59,55 +60,44 @@ def test_shapes_range_and_keys(arch, shape, variational):
         assert code.log_covariance.shape == (3, 5)
         assert not torch.equal(code.log_covariance, code.embedding)
     image = decoder(10 * torch.randn(3, 5)).reconstruction
-    assert image.shape == (3, *shape)
-    assert image.min() >= 0 and image.max() <= 1
-    assert image.std() > 0
+    assert image.shape == (3, *shape) and image.std() > 0
+    assert arch == "tabular" or (image.min() >= 0 and image.max() <= 1)
 
 
-@pytest.mark.parametrize("arch", ["convnet", "resnet", "vit"])
-def test_codes_of_poincare_networks_lie_in_the_ball(arch):
-    """However large the numbers of the layers before."""
-    encoder, _ = poincare_networks(arch, (1, 8, 8), 5)
-    x = torch.rand(8, 1, 8, 8)
-    for scale in (1, 1e3):
-        with torch.no_grad():
-            for parameter in encoder.parameters():
-                if parameter.shape[:1] == (5,):  # of the heads
-                    parameter.mul_(scale)
-            norm = encoder(x).embedding.norm(dim=1)
-        assert (norm < 1).all() and (norm > 0).all()
-    assert (norm > 0.9).all()
+@each_case
+def test_codes_that_are_no_vectors_of_r_d(arch, shape):
+    """On a sphere with a concentration, in the unit ball, and maps where there are any."""
+    x = torch.rand(8, *shape)
+    encoder, decoder = spherical_networks(arch, shape, 5)
+    assert encoder(x).log_concentration.shape == (8, 1)
+    assert decoder(encoder(x).embedding).reconstruction.shape == x.shape
+    norm = poincare_networks(arch, shape, 5)[0](1e4 * x).embedding.norm(dim=1)
+    assert (norm < 1).all() and (norm > 0).all()
+    if arch in ("convnet", "resnet"):
+        encoder, decoder = spatial_networks(arch, shape, 5)
+        maps = encoder(x).embedding
+        assert maps.dim() == 4 and maps.shape[1] == 5
+        assert decoder(maps).reconstruction.shape == x.shape
+    else:
+        with pytest.raises(ConfigError, match=r"needs maps: use convnet or resnet$"):
+            spatial_networks(arch, shape, 5)
 
 
-@pytest.mark.parametrize(("arch", "shape"), CASES)
+@each_case
 def test_smooth_networks_are_the_same_nets_without_kinks(arch, shape):
-    torch.manual_seed(0)
-    rough = build_networks(arch, shape, 5)
-    torch.manual_seed(0)
-    for fine, net in zip(smooth_networks(arch, shape, 5), rough, strict=True):
-        assert_same_weights(fine, net)
-        assert not _kinks(fine)
-
-
-def _kinks(net):
-    return [layer for layer in net.modules() if isinstance(layer, nn.ReLU | nn.LeakyReLU)]
-
-
-@pytest.mark.parametrize(
-    ("arch", "shape"),
-    {arch: (arch, shape) for arch, shape in sorted(CASES, key=lambda c: -math.prod(c[1]))}.values(),
-)
-def test_jacobians_of_smooth_networks_do_not_jump(arch, shape):
-    """Along a line in parameters that of a net with kinks does."""
+    """And so their Jacobians do not jump along a line in the biases."""
     jumps = []
     for build in (smooth_networks, build_networks):
         torch.manual_seed(0)
-        encoder, _ = build(arch, shape, 5)
-        x = torch.rand(1, *shape, dtype=torch.float64)
-        jumps.append(_jump(encoder.double().eval(), x))
-    fine, rough = jumps
-    kinks = _kinks(encoder)
-    assert fine < 1e-3 and (rough > 0.1 if kinks else rough == fine)
+        networks = build(arch, shape, 5)
+        kinks = [layer for layer in networks[0].modules() if isinstance(layer, nn.ReLU)]
+        assert not kinks or build is build_networks
+        rough = copy.deepcopy(networks[0])
+        jumps.append(_jump(networks[0].double().eval(), torch.rand(1, *shape).double()))
+        if build is smooth_networks:
+            fine = rough
+    assert_same_weights(fine, rough)
+    assert jumps[0] < 1e-3 and (jumps[1] > 0.1 if kinks else jumps[1] == jumps[0])
 
 
 def _jump(encoder, x, step=1e-3):
@@ -126,13 +116,13 @@ def _jump(encoder, x, step=1e-3):
 
 
 @given(
-    arch=st.sampled_from(["convnet", "resnet"]),
+    arch=st.sampled_from(["convnet", "resnet", "fif_convnet"]),
     channels=st.integers(1, 4),
     height=st.integers(4, 40),
     width=st.integers(4, 40),
     latent_dim=st.integers(1, 8),
 )
-def test_small_nets_fit_any_size(arch, channels, height, width, latent_dim):
+def test_nets_fit_any_size(arch, channels, height, width, latent_dim):
     encoder, decoder = build_networks(arch, (channels, height, width), latent_dim)
     z = encoder(torch.rand(2, channels, height, width)).embedding
     assert z.shape == (2, latent_dim)
@@ -149,6 +139,8 @@ def test_small_nets_fit_any_size(arch, channels, height, width, latent_dim):
         ("resnet", (3, 32, 32), 256, "4.8"),
         ("resnet", (3, 64, 64), 64, "1.6"),
         ("fif_convnet", (3, 64, 64), 64, "34.3"),
+        ("fif_convnet", (1, 28, 28), 16, "3.370161"),  # printed as 3.3, cut
+        ("convnet", (1, 8, 8), 4, "0.104645"),
     ],
 )
 def test_parameter_counts_of_the_papers_tables(arch, shape, latent_dim, millions):
@@ -157,25 +149,13 @@ def test_parameter_counts_of_the_papers_tables(arch, shape, latent_dim, millions
     assert f"{total / 1e6:.{digits}f}" == millions
 
 
-def test_fif_convnet_mnist_count_is_the_papers_cut_not_rounded():
-    # Table 11 prints 3.3M; its rows with one transposed convolution less give this many.
-    assert count(*build_networks("fif_convnet", (1, 28, 28), 16)) == 3_370_161
-
-
-@pytest.mark.parametrize("arch", ["convnet", "resnet"])
-def test_small_nets_on_digits_are_small(arch):
-    assert 50_000 <= count(*build_networks(arch, (1, 8, 8), 4)) <= 150_000
-
-
-@pytest.mark.parametrize("arch", ["convnet", "resnet", "vit", "ldm", "convnet_fc2"])
+@pytest.mark.parametrize("arch", ["convnet", "resnet", "convnet_fc2"])
 def test_small_nets_learn(arch):
-    torch.manual_seed(0)
-    encoder, decoder = build_networks(arch, (1, 8, 8), 4)
-    before = copy.deepcopy([*encoder.parameters(), *decoder.parameters()])
+    networks = nn.ModuleList(build_networks(arch, (1, 8, 8), 4))
+    encoder, decoder = networks
+    before = copy.deepcopy(networks)
     x = torch.rand(16, 1, 1, 1).expand(16, 1, 8, 8)
-    if arch == "ldm":  # GroupNorm takes the brightness out of an image that has nothing else
-        x = torch.tensor(load_digits().images[:32, None] / 16, dtype=torch.float32)
-    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3)
+    optimizer = torch.optim.Adam(networks.parameters(), lr=1e-3)
     losses = []
     for _ in range(60):
         loss = (decoder(encoder(x).embedding).reconstruction - x).square().mean()
@@ -184,11 +164,11 @@ def test_small_nets_learn(arch):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.2 * losses[0]
-    after = [*encoder.parameters(), *decoder.parameters()]
-    assert not any(torch.equal(a, b) for a, b in zip(after, before, strict=True))
+    pairs = zip(networks.parameters(), before.parameters(), strict=True)
+    assert not any(torch.equal(a, b) for a, b in pairs)
 
 
-@pytest.mark.parametrize("variational", [False, True])
+@variational_or_not
 @pytest.mark.parametrize(("base", "shape"), [("convnet", (1, 8, 8)), ("resnet", (1, 28, 28))])
 def test_latent_blocks_start_as_the_identity_and_are_those_of_table_11(base, shape, variational):
     found, x, z = [], torch.rand(2, *shape), torch.randn(2, 5)
@@ -204,18 +184,21 @@ def test_latent_blocks_start_as_the_identity_and_are_those_of_table_11(base, sha
         assert more == parameters + 2 * blocks * block
 
 
-@pytest.mark.parametrize("variational", [False, True])
-@pytest.mark.parametrize(
-    ("arch", "shape"),
-    [
-        ("convnet", (1, 8, 8)),
-        ("resnet", (1, 9, 8)),
-        ("fif_convnet", (1, 28, 28)),
-        ("vit", (1, 8, 8)),
-        ("ldm_fc2", (1, 8, 8)),
-        ("resnet_fc4", (1, 28, 28)),
-    ],
-)
+@each_case
+def test_networks_know_how_they_were_built_until_they_are_changed(arch, shape):
+    for side, network in zip(("encoder", "decoder"), build_networks(arch, shape, 3), strict=True):
+        recipe, state = recipe_of(network), torch.get_rng_state()
+        again = rebuild(recipe, side)
+        assert str(again) == str(network) and torch.equal(torch.get_rng_state(), state)
+        again.load_state_dict(network.state_dict())
+        with pytest.raises(ConfigError, match=r"networks.json names no .* of this version"):
+            rebuild({**recipe, "structure": "0"}, side)
+        network.register_buffer("more", torch.zeros(1))
+        assert recipe_of(network) is None
+
+
+@variational_or_not
+@each_case
 def test_survives_pythaes_save_and_load_twice(arch, shape, variational, tmp_path):
     encoder, decoder = build_networks(arch, shape, 3, variational=variational)
     config, cls = (VAEConfig, VAE) if variational else (AEConfig, AE)
@@ -246,33 +229,33 @@ def test_saved_nets_load_without_this_package(tmp_path):
     assert done.stdout.split() == ["3", "3", "3"], done.stderr
 
 
-def test_listing_names_every_architecture():
+@pytest.mark.parametrize(
+    ("arch", "shape", "latent_dim", "condition_dim", "message"),
+    [
+        ("convnett", (1, 8, 8), 2, 0, "did you mean 'convnet'"),
+        ("resnet_fc3", (1, 8, 8), 2, 0, "did you mean 'resnet_fc4'"),
+        ("fif_convnet", (1, 3, 8), 2, 0, "at least 4 x 4"),
+        ("convnet", (7,), 2, 0, "at least 4 x 4"),
+        ("convnet", (0, 8, 8), 2, 0, "at least 4 x 4"),
+        ("tabular", (1, 8, 8), 2, 0, r"takes rows \(D,\) without labels"),
+        ("tabular", (8,), 2, 3, r"takes rows \(D,\) without labels"),
+        ("convnet", (1, 8, 8), 0, 0, "latent_dim must be at least 1, not 0"),
+        ("convnet", (1, 8, 8), 2, -1, "condition_dim must be at least 0, not -1"),
+    ],
+)
+def test_errors_are_one_line(arch, shape, latent_dim, condition_dim, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        build_networks(arch, shape, latent_dim, condition_dim=condition_dim)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_architecture_has_one_line():
     for name, line in ARCHITECTURES.items():
         build_networks(name, (784,) if name == "tabular" else (1, 28, 28), 2)
         assert line and "\n" not in line
 
 
-@pytest.mark.parametrize(
-    ("arch", "shape", "latent_dim", "message"),
-    [
-        ("convnett", (1, 8, 8), 2, "did you mean 'convnet'"),
-        ("fif_convnet", (1, 3, 8), 2, "at least 4 x 4"),
-        ("convnet", (7,), 2, "at least 4 x 4"),
-        ("resnet", (1, 3, 8), 2, "at least 4 x 4"),
-        ("convnet", (0, 8, 8), 2, "at least 4 x 4"),
-        ("convnet", (1, 8, 8), 0, "latent_dim must be at least 1, not 0"),
-        ("resnet_fc3", (1, 8, 8), 2, "did you mean 'resnet_fc4'"),
-        ("vit", (3, 17, 20), 2, "'vit' needs images whose sides can be divided by 4"),
-        ("ldm_fc2", (3, 34, 34), 2, "'ldm' needs images whose sides can be halved"),
-    ],
-)
-def test_errors_are_one_line(arch, shape, latent_dim, message):
-    with pytest.raises(ConfigError, match=message) as caught:
-        build_networks(arch, shape, latent_dim)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 9, 14)])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 28, 26)])
 def test_discriminator_gives_probabilities_and_the_layers_asked_for(shape):
     net = ConvDiscriminator(shape)
     output = net(torch.rand(2, *shape), output_layer_levels=[1, net.depth])
@@ -283,6 +266,62 @@ def test_discriminator_gives_probabilities_and_the_layers_asked_for(shape):
     assert "embedding_layer_2" not in output
 
 
-def test_a_condition_has_no_negative_length():
-    with pytest.raises(ConfigError, match="condition_dim must be at least 0, not -1"):
-        build_networks("convnet", (1, 8, 8), 2, condition_dim=-1)
+class Transformer(BaseEncoder):
+    """A Vision Transformer of timm, whose outputs are the code."""
+
+    def __init__(self, latent_dim):
+        timm = pytest.importorskip("timm")
+        super().__init__()
+        small = {"img_size": 8, "patch_size": 2, "in_chans": 1, "num_classes": latent_dim}
+        small |= {"embed_dim": 32, "depth": 2, "num_heads": 4}
+        self.network = timm.create_model("vit_tiny_patch16_224", **small)
+
+    def forward(self, x):
+        return ModelOutput(embedding=self.network(x))
+
+
+@pytest.fixture
+def transformer():
+    torch.manual_seed(0)
+    config = FIFConfig(input_dim=(1, 8, 8), latent_dim=3, noise=0.0, hutchinson_samples=3)
+    return FIF(config, Transformer(3), SmallDecoder((1, 8, 8), 3, residual=False)).train()
+
+
+def test_a_transformer_of_ones_own_has_the_gradient_of_the_loss(transformer):
+    """With K = d vectors that are orthogonal, the trace in it is exact."""
+    model, x = transformer.double(), torch.rand(2, 1, 8, 8).double()
+    model({"data": x}).loss.backward()
+    weights = [*model.encoder.parameters()]
+    ours = [p.grad for p in weights]
+
+    def encode(x):
+        return model.encoder(x[None]).embedding[0]
+
+    def decode(z):
+        return model.decoder(z[None]).reconstruction.flatten()
+
+    losses = []
+    for row in x:
+        with sdpa_kernel(SDPBackend.MATH):  # its fast kernels are differentiated once
+            inner = torch.autograd.functional.jacobian(encode, row, create_graph=True).flatten(1)
+        z = encode(row)
+        outer = torch.func.jacfwd(decode)(z).detach()
+        error = model.model_config.beta * (decode(z) - row.flatten()).square().sum()
+        losses.append(z.square().sum() / 2 - (inner @ outer).trace() + error)
+    theirs = torch.autograd.grad(torch.stack(losses).mean(), weights)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_transformer_of_ones_own_trains(transformer):
+    x = torch.rand(16, 1, 1, 1).expand(16, 1, 8, 8)
+    optimizer = torch.optim.Adam(transformer.parameters(), lr=1e-3)
+    errors = []
+    for _ in range(60):
+        output = transformer({"data": x})
+        optimizer.zero_grad()
+        output.loss.backward()
+        optimizer.step()
+        errors.append(output.recon_loss.item())
+    assert errors[-1] < 0.3 * errors[0]
+    assert torch.isfinite(transformer.log_prob(x)).all()

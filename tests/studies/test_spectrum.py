@@ -110,7 +110,7 @@ def test_every_model_has_a_seed_of_its_own_and_its_last_weights(options, monkeyp
 
     class Watched(spectrum_run.FIFTrainer):
         def train_step(self, epoch, in_pass):
-            return Pass({"loss": float(epoch)}, super().train_step(epoch, in_pass).batches)
+            return Pass({"loss": float(epoch)}, super().train_step(epoch, in_pass).images)
 
         def train(self):
             kept.append((self.training_config.seed, super().train().best_epoch))
@@ -143,8 +143,8 @@ def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(options, monkeypatch
 
     class Interrupted(trainer):
         def __init__(self, *arguments, on_epoch, **more):
-            def interrupt(epoch, *rest):
-                on_epoch(epoch, *rest)
+            def interrupt(row):
+                on_epoch(row)
                 raise KeyboardInterrupt
 
             super().__init__(*arguments, on_epoch=interrupt, **more)

@@ -134,7 +134,8 @@ def config_of(name, *, epochs=6, lr=2e-3, plateau=None, **arguments):
 
 
 OF_TRAINER = (
-    "on_epoch", "wall_clock", "keep_last", "callbacks", "distributed", "checkpoint_every_seconds",
+    "on_epoch", "wall_clock", "keep_last", "callbacks", "checkpoint_every_seconds", "precision",
+    "run_id", "progress",
 )  # fmt: skip
 
 
@@ -166,8 +167,8 @@ class Killed(Exception):
 
 
 def kill_at(epoch):
-    def on_epoch(now, num_epochs, row):
-        if now == epoch:
+    def on_epoch(row):
+        if row.epoch == epoch:
             raise Killed
 
     return on_epoch

@@ -1,15 +1,20 @@
-"""Networks in bfloat16, losses in float32."""
+"""Networks in bfloat16, losses in float32; and memory that is kept for the next step."""
 
-__all__ = ["networks_in_bfloat16"]
+__all__ = ["Precision", "keep_freed_memory", "networks_in_bfloat16"]
 
+import ctypes
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pythae.models.base.base_utils import ModelOutput
 from torch import Tensor, nn
+
+Precision = Literal["float32", "bfloat16"]
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's mallopt
 
 
 @contextmanager
@@ -49,3 +54,19 @@ def networks_in_bfloat16(model: nn.Module, device_type: str) -> Iterator[None]:
                 stack.enter_context(enter)
                 stack.enter_context(leave)
         yield
+
+
+def keep_freed_memory() -> bool:
+    """Tells the C library never to give memory back to the operating system, in this process.
+
+    A step frees and allocates the same activations again; above 128 KiB each would come fresh
+    from the system, page by page. Peak memory stays the same, memory between the peaks does not.
+
+    Returns:
+        Whether the C library could be told: it is glibc.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # not glibc
+        return False
+    return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, -1))
