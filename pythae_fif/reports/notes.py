@@ -36,8 +36,10 @@ def sentence_of(table: pandas.DataFrame) -> str:
     roles = {"from the prior": table[prior], "with the mixture": table[table["sampler"] == "gmm"]}
     parts = [_lowest(where, rows) for where, rows in roles.items() if len(rows)]
     text = "; ".join(parts or [_lowest("", table)])
-    seeds = table["seeds"].min()
-    return f"{text[0].upper()}{text[1:]} ({'one seed' if seeds == 1 else f'{seeds} seeds'})."
+    low, high = table["seeds"].min(), table["seeds"].max()
+    seeds = f"{low} seeds" if low == high else f"{low} to {high} seeds"
+    known = "one seed, whose training's noise is not known" if high == 1 else seeds
+    return f"{text[0].upper()}{text[1:]} ({known})."
 
 
 def _lowest(where: str, rows: pandas.DataFrame) -> str:

@@ -138,7 +138,8 @@ def build_report(
     frame, choices = score_frame(experiment, results), select(results)
     differences = [] if reference is None else [_difference(c, reference) for c in choices]
     constant = None if splits is None else constant_error(splits)
-    table = chosen_frame(frame, choices, differences, constant)
+    known = [] if all(map(math.isnan, differences)) else differences
+    table = chosen_frame(frame, choices, known, constant)
     scores = _first_scores(results)
     distance = scores.distance_name
     all_machines = list(frame["machine"].unique())
