@@ -151,8 +151,9 @@ def notes_of(
         + f", KD the kernel distance (KID's formula), then improved precision and recall, density "
         f"and coverage, all of the test {things}; mem. is the probability that a sample is nearer "
         f"to the training {things} than a test {things.rstrip('s')} is (0.5 is new, 1 copied), "
-        "auth. the fraction of samples that are no copies. Distances of another extractor or "
-        "sample count are on another scale.",
+        "auth. the fraction of samples that are no copies; KL the divergence from the prior of the "
+        "Gaussian that has the mean and covariance of the training codes. Distances of another "
+        "extractor or sample count are on another scale.",
         "Each model and sampler has the configuration of lowest validation distance"
         f"{_left_out(table)}; bold is the lowest test distance of a sampler, underlined the "
         "second; if the lowest does not stand out, `=` marks all that are level with it, "

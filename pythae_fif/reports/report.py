@@ -33,9 +33,7 @@ from pythae_fif.reports.notes import (
 from pythae_fif.reports.page import page_of
 from pythae_fif.reports.tables import (
     Table,
-    code_table,
     configuration_table,
-    cost_table,
     failure_table,
     overview,
     score_table,
@@ -147,8 +145,6 @@ def build_report(
         "overview": overview(table, distance),
         "scores": score_table(table, distance, scores.score_name, _machines(frame, all_machines)),
         "configurations": configuration_table(frame),
-        "codes": code_table(frame, table),
-        "cost": cost_table(frame, experiment.things),
         **compared_tables(experiment, results, table),
         "failures": failure_table(experiment, failures),
     }
