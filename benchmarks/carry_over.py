@@ -18,7 +18,7 @@ import yaml
 
 from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.models import read_entry
-from pythae_fif.benchmark.record import Evaluation, Training, score_file
+from pythae_fif.benchmark.record import SCORES, Evaluation, Training, score_file
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.runs.record import Provenance, Record
 from pythae_fif.runs.spec import SPEC_FILE, Spec
@@ -64,9 +64,7 @@ def record(
     spec: Spec, kind: type, result: Any, provenance: Provenance, files: Mapping[str, str] = {}
 ) -> dict[str, Any]:
     """A sealed record of a result as plain values; it is read back to see that it is whole."""
-    made = Record[kind](
-        run_id=spec.run_id, result=result, provenance=provenance, files=dict(files)
-    )
+    made = Record[kind](run_id=spec.run_id, result=result, provenance=provenance, files=dict(files))
     content = made.to_bytes()
     assert Record[kind].parse(content, spec.run_id) == made
     found: dict[str, Any] = json.loads(content)
@@ -101,9 +99,7 @@ def image_records(old: Old, spec: ImageSpec) -> Iterator[tuple[str, Any]]:
         git_revision=training["git_revision"],
         git_dirty=training.get("git_dirty"),
     )
-    log = [
-        EpochRow.from_json(json.loads(row)) for row in old.files["train_log.jsonl"].splitlines()
-    ]
+    log = [EpochRow.from_json(json.loads(row)) for row in old.files["train_log.jsonl"].splitlines()]
     numbers = {k: v for k, v in training.items() if k in Training.model_fields}
     surrogate = training["surrogate_mode"]
     of_training = Training(**numbers, surrogate=surrogate, log=log)
@@ -128,6 +124,24 @@ def image_records(old: Old, spec: ImageSpec) -> Iterator[tuple[str, Any]]:
             ),
         )
 
+
+def image_again(line: PackedRun) -> PackedRun:
+    """A run that was carried over, with its model's classes as its file names them today."""
+    values = line.files[SPEC_FILE]["spec"]
+    classes = read_entry(values["model"]).classes
+    spec = ImageSpec.model_validate(values | {"classes": classes})
+    files = {SPEC_FILE: spec.to_dict()}
+    for name, content in line.files.items():
+        if name.startswith(SCORES) or name in ("training.json", "evaluation.json"):
+            found = Record[Any].parse(json.dumps(content).encode(), content["run_id"])
+            made = found.model_copy(update={"run_id": spec.run_id})
+            content = json.loads(made.to_bytes())
+        files.setdefault(name, content)
+    return line.model_copy(update={"run": f"{spec.folder}/{spec.run_id}", "files": files})
+
+
+AGAIN: dict[str, Callable[[PackedRun], PackedRun]] = {"images": image_again}
+"""Kind of today's runs -> what makes the same of it after import paths have changed."""
 
 KINDS: dict[str, Callable[[Old], PackedRun]] = {"images": image_run}
 """Kind of the runs of before -> what makes one of today's of it."""
@@ -171,7 +185,10 @@ def carry_over(root: Path) -> None:
         for text in path.read_text("utf-8").splitlines():
             line = json.loads(text)
             before += 1
-            if SPEC_FILE in line["files"] or Old.of(line).kind not in KINDS:
+            if SPEC_FILE in line["files"]:
+                new = PackedRun.model_validate_json(text)
+                new = AGAIN.get(new.files[SPEC_FILE]["kind"], lambda same: same)(new)
+            elif Old.of(line).kind not in KINDS:
                 new = PackedRun.model_validate_json(text)
             else:
                 old = Old.of(line)

@@ -111,8 +111,9 @@ def images_of(sheet: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 def _best(table: pandas.DataFrame) -> list[str]:
     """The models of lowest distance, half of them from the prior, then by any sampler."""
-    prior = table[table["sampler"] == table["prior"]].sort_values("frechet_test")["model"]
-    any_sampler = table.sort_values("frechet_test")["model"]
+    learned = table[table["learned"]].sort_values("frechet_test")
+    prior = learned.loc[learned["sampler"] == learned["prior"], "model"]
+    any_sampler = learned["model"]
     return list(dict.fromkeys([*prior[: BEST // 2], *any_sampler]))[:BEST]
 
 

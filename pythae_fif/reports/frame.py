@@ -46,11 +46,7 @@ def score_frame(experiment: Experiment, results: Iterable[ImageResult]) -> panda
 
 def _of_run(experiment: Experiment, result: ImageResult) -> dict[str, Any]:
     spec, training, evaluation = result.spec, result.training, result.evaluation
-    codes, made = evaluation.result.codes, training.provenance
-    ends = [made, evaluation.provenance, *(of.provenance for of in result.scores.values())]
-    attempts: dict[str | None, float] = {}
-    for end in ends:  # a run that was resumed has several starts
-        attempts[end.started] = max(attempts.get(end.started, 0), end.seconds or 0)
+    codes = evaluation.result.codes
     entry = entry_of(experiment, spec.model)
     return {
         "model": spec.model,
@@ -69,9 +65,7 @@ def _of_run(experiment: Experiment, result: ImageResult) -> dict[str, Any]:
         "training_seconds": training.result.seconds,
         "images": training.result.images,
         "images_per_second": training.result.images_per_second,
-        "memory_mb": made.peak_gpu_memory_mb or made.peak_memory_mb,
-        "hours": sum(attempts.values()) / 3600,
-        "machine": made.machine,
+        "machine": training.provenance.machine,
     }
 
 

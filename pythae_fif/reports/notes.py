@@ -36,8 +36,10 @@ def sentence_of(table: pandas.DataFrame) -> str:
     roles = {"from the prior": table[prior], "with the mixture": table[table["sampler"] == "gmm"]}
     parts = [_lowest(where, rows) for where, rows in roles.items() if len(rows)]
     text = "; ".join(parts or [_lowest("", table)])
-    seeds = table["seeds"].min()
-    return f"{text[0].upper()}{text[1:]} ({'one seed' if seeds == 1 else f'{seeds} seeds'})."
+    low, high = table["seeds"].min(), table["seeds"].max()
+    seeds = f"{low} seeds" if low == high else f"{low} to {high} seeds"
+    known = "one seed, whose training's noise is not known" if high == 1 else seeds
+    return f"{text[0].upper()}{text[1:]} ({known})."
 
 
 def _lowest(where: str, rows: pandas.DataFrame) -> str:
@@ -149,8 +151,9 @@ def notes_of(
         + f", KD the kernel distance (KID's formula), then improved precision and recall, density "
         f"and coverage, all of the test {things}; mem. is the probability that a sample is nearer "
         f"to the training {things} than a test {things.rstrip('s')} is (0.5 is new, 1 copied), "
-        "auth. the fraction of samples that are no copies. Distances of another extractor or "
-        "sample count are on another scale.",
+        "auth. the fraction of samples that are no copies; KL the divergence from the prior of the "
+        "Gaussian that has the mean and covariance of the training codes. Distances of another "
+        "extractor or sample count are on another scale.",
         "Each model and sampler has the configuration of lowest validation distance"
         f"{_left_out(table)}; bold is the lowest test distance of a sampler, underlined the "
         "second; if the lowest does not stand out, `=` marks all that are level with it, "

@@ -33,9 +33,7 @@ from pythae_fif.reports.notes import (
 from pythae_fif.reports.page import page_of
 from pythae_fif.reports.tables import (
     Table,
-    code_table,
     configuration_table,
-    cost_table,
     failure_table,
     overview,
     score_table,
@@ -138,7 +136,8 @@ def build_report(
     frame, choices = score_frame(experiment, results), select(results)
     differences = [] if reference is None else [_difference(c, reference) for c in choices]
     constant = None if splits is None else constant_error(splits)
-    table = chosen_frame(frame, choices, differences, constant)
+    known = [] if all(map(math.isnan, differences)) else differences
+    table = chosen_frame(frame, choices, known, constant)
     scores = _first_scores(results)
     distance = scores.distance_name
     all_machines = list(frame["machine"].unique())
@@ -146,8 +145,6 @@ def build_report(
         "overview": overview(table, distance),
         "scores": score_table(table, distance, scores.score_name, _machines(frame, all_machines)),
         "configurations": configuration_table(frame),
-        "codes": code_table(frame, table),
-        "cost": cost_table(frame, experiment.things),
         **compared_tables(experiment, results, table),
         "failures": failure_table(experiment, failures),
     }

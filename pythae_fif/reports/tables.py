@@ -3,9 +3,7 @@
 __all__ = [
     "DASH",
     "Table",
-    "code_table",
     "configuration_table",
-    "cost_table",
     "failure_table",
     "names",
     "number",
@@ -33,7 +31,6 @@ TEXTS = ("Model", "Sampler", "configuration", "chosen configuration", "reason")
 """Headings of columns that are no numbers."""
 THREE = ("prior", "gaussian", "gmm")
 """What the codes of the first table are drawn from."""
-LEAST_GAP = 0.01  # between prior and mixture, of the prior's distance: a share of less is noise
 
 
 @dataclass(frozen=True)
@@ -198,6 +195,8 @@ def score_table(
         "dens. / cov. ↑": _pairs(table, "density", "coverage"),
         "mem. / auth.": _pairs(table, "nearer", "authenticity"),
         "recon. MSE ↓": formatted(table["reconstruction_mse"], ".4f"),
+        "KL, nats ↓": [number(value) for value in table["divergence"]],
+        "parameters": formatted(table["parameters"], ",.0f"),
         "train s": formatted(table["training_seconds"], ".0f"),
     }
     if "reference" in table:
@@ -234,65 +233,6 @@ def configuration_table(frame: pandas.DataFrame) -> Table | None:
         "scores takes the configuration of lowest validation distance."
     )
     return Table("FIF's configurations (figure 10)", pandas.DataFrame(cells), {}, [note])
-
-
-def code_table(frame: pandas.DataFrame, table: pandas.DataFrame) -> Table | None:
-    """A row a model whose records know its codes, of the configuration chosen for the prior.
-
-    Args:
-        frame: Of :func:`~pythae_fif.reports.frame.score_frame`.
-        table: Of :func:`~pythae_fif.reports.frame.chosen_frame`.
-    """
-    chosen = table[(table["sampler"] == "normal") & table["divergence"].notna()]
-    if chosen.empty:
-        return None
-    runs = chosen.set_index("model")["run_ids"].str.split().explode().reset_index(name="run_id")
-    of_runs = frame.merge(runs.rename(columns={"run_ids": "run_id"}), on=["model", "run_id"])
-    wide = of_runs.groupby(["model", "sampler"])["frechet_test"].mean().unstack("sampler")
-    wide = wide.reindex(columns=["normal", "gaussian", "gmm"]).loc[chosen["model"]]
-    gap = wide["normal"] - wide["gmm"]
-    share = ((wide["normal"] - wide["gaussian"]) / gap).where(gap > LEAST_GAP * wide["normal"])
-    cells = {
-        "Model": names(chosen).tolist(),
-        "KL, nats ↓": [number(value) for value in chosen["divergence"]],
-        "of it correlation": [number(value) for value in chosen["correlation"]],
-        **{f"{SAMPLERS[name].label} ↓": [number(v) for v in wide[name]] for name in wide},
-        "closed by two moments": formatted(share, ".0%"),
-    }
-    note = (
-        "Of the configuration chosen for the prior, means over its seeds. KL: divergence from the "
-        "prior of the Gaussian that has the mean and covariance of the training codes; correlation "
-        "is what their marginals leave of it. Then test distances of samples from the prior (N), "
-        "from that Gaussian, and from a mixture; last, how much of the gap between prior and "
-        f"mixture the Gaussian closes, if that is above {LEAST_GAP:.0%}."
-    )
-    return Table("Codes", pandas.DataFrame(cells), {}, [note])
-
-
-def cost_table(frame: pandas.DataFrame, things: str) -> Table:
-    """A row a model; seconds, speed and memory are means over its runs.
-
-    Args:
-        frame: Of :func:`~pythae_fif.reports.frame.score_frame`.
-        things: What the data are many of.
-    """
-    groups = frame.drop_duplicates("run_id").groupby("model", sort=False)
-    cells = {
-        "Model": groups["label"].first(),
-        "parameters": formatted(groups["parameters"].first(), ",d"),
-        "runs": [str(count) for count in groups.size()],
-        "train s": formatted(groups["training_seconds"].mean(), ",.0f"),
-        f"{things}/s": formatted(groups["images_per_second"].mean(), ",.0f"),
-        "peak memory MiB": formatted(groups["memory_mb"].mean(), ",.0f"),
-        "all h": formatted(groups["hours"].sum(), ".2f"),
-    }
-    note = (
-        "Means over the finished runs of a model: seconds of training without sampling and "
-        f"scoring, training {things} a second, and the memory of the process in training (of the "
-        "GPU where there is one). `all h` is the time of these runs with sampling and scoring. "
-        "What else ran on the machine at the time is not known."
-    )
-    return Table("Cost", pandas.DataFrame(cells), {}, [note])
 
 
 def failure_table(experiment: Experiment, failures: Sequence[Outcome]) -> Table | None:
