@@ -24,7 +24,7 @@ import torch
 from machine import seconds
 
 from pythae_fif import FIF, FIFConfig
-from pythae_fif.ensemble.ensemble import Ensemble
+from pythae_fif.ensemble import Ensemble
 from pythae_fif.files import write_text
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.reports.grid import Cell, Grid, number, to_markdown

@@ -22,7 +22,7 @@ import torch
 from machine import command, markdown
 from pythae.data.datasets import DatasetOutput
 
-from pythae_fif.ensemble.ensemble import Ensemble
+from pythae_fif.ensemble import Ensemble
 from pythae_fif.files import write_text
 from pythae_fif.studies.sinusoid import BATCH, BETAS, Size, build, clean_points
 from pythae_fif.training import keep_freed_memory

@@ -5,21 +5,20 @@ else:
 
 * No fit takes a seed: :func:`~pythae_fif.sampling.samplers.generate` seeds before it.
 * Fits want data whose largest value is at least 1, embed the data once a sampler, and train for a
-  number of epochs whatever the size of the data. `generate` fits to codes that are computed once a
-  model, for a number of steps; :func:`~pythae_fif.sampling.samplers.fit`, which calls Pythae's own
-  fit, checks the data first.
+  number of epochs whatever the size of the data and of its codes. `generate` fits to codes that are
+  computed once a model, for a number of steps, a flow to standardised ones;
+  :func:`~pythae_fif.sampling.samplers.fit`, which calls Pythae's own fit, checks the data first.
 * `VAMPSampler` decodes the first of its pseudo-inputs in every batch: `draw` asks for whole
   multiples of their number.
-* Samples of a mixture and of VAMP come grouped by component: `generate` shuffles all, and
-  inception scores shuffle by themselves.
+* Samples of a mixture and of VAMP come grouped by component: `generate` shuffles all.
 * Density models that a fit has loaded from a file stay in training mode, the PixelCNN with its
   batch normalisation: `draw` sets all of a sampler's networks to evaluation mode.
 * `PixelCNNSampler` calls the code vectors, which are a buffer where they are moving averages.
 * Forward passes of HVAE, RHVAE and RAE_GP differentiate, and fail under `torch.no_grad`:
   :func:`~pythae_fif.sampling.models.in_batches` tries again with gradients.
 * FactorVAE's forward pass gives codes and reconstructions of one half of a batch:
-  :func:`~pythae_fif.sampling.models.embed` encodes by itself, and FactorVAE's `reconstruct` is its
-  own. It refuses a batch of one: `fit` leaves the last image out where there would be such a batch.
+  :func:`~pythae_fif.sampling.models.embed` encodes by itself. It refuses a batch of one: `fit`
+  leaves the last image out where there would be such a batch.
 """
 
 __all__ = ["FITTED", "FIT_STEPS", "SAMPLERS", "Sampler"]

@@ -11,7 +11,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from pythae.models import BaseAE, FactorVAE
+from pythae.models import RHVAE, SVAE, VAE, VAMP, VQVAE, BaseAE, FactorVAE, PoincareVAE
+from pythae.models.base.base_utils import ModelOutput
 from pythae.samplers import (
     BaseSampler,
     GaussianMixtureSampler,
@@ -34,7 +35,7 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError, did_you_mean
-from pythae_fif.sampling import FIT_STEPS
+from pythae_fif.sampling import FIT_STEPS, SAMPLERS
 from pythae_fif.training import quiet_pythae
 
 IAF_PASSES = 2400
@@ -115,8 +116,7 @@ def _callable_codes(sampler: BaseSampler) -> Iterator[None]:
     if not isinstance(sampler, PixelCNNSampler) or callable(model.quantizer.embeddings):
         yield
         return
-    lookup = nn.Embedding.from_pretrained(model.quantizer.embeddings)
-    quantizer = SimpleNamespace(embeddings=lookup)
+    quantizer = SimpleNamespace(embeddings=nn.Embedding.from_pretrained(model.quantizer.embeddings))
     sampler.model = SimpleNamespace(quantizer=quantizer, decoder=model.decoder)
     try:
         yield
@@ -148,16 +148,24 @@ def generate(
         (n, C, H, W), on the CPU.
 
     Raises:
-        ConfigError: An unknown sampler, or fewer than one sample.
+        ConfigError: An unknown sampler, one of other models, or fewer than one sample.
+        DataError: Fewer than two codes, or some that are not finite, for a sampler that is fitted.
         NonFiniteError: The fit diverged, or a sample is NaN or infinite.
     """
-    if name not in _SAMPLERS:
-        raise ConfigError(f"sampler {name!r} is unknown: {did_you_mean(name, _SAMPLERS)}")
+    if name not in SAMPLERS:
+        raise ConfigError(f"sampler {name!r} is unknown: {did_you_mean(name, SAMPLERS)}")
+    if not isinstance(model, _MODELS.get(name, BaseAE)):
+        line = SAMPLERS[name].line
+        raise ConfigError(f"sampler {name!r} is not for a {type(model).__name__}: {line}")
     if num_samples < 1:
         raise ConfigError(f"num_samples={num_samples}: at least 1 is needed")
+    fits = SAMPLERS[name].fitted or name in ("gaussian", "gmm")
+    if fits and (len(codes) < 2 or not codes.isfinite().all()):
+        raise DataError(f"sampler {name!r} needs two training codes at least, and finite ones")
     set_seed(seed)
     with quiet_pythae():
         sampler = _SAMPLERS[name](model, codes, seed, fit_steps)
+        sampler.is_fitted = True
         samples = torch.cat([batch.cpu() for batch in draw(sampler, num_samples)])
     if not torch.isfinite(samples).all():
         raise NonFiniteError(f"the {name} sampler gave samples that are not finite")
@@ -176,19 +184,17 @@ def generate_by_class(
 ) -> tuple[Tensor, np.ndarray]:
     """Samples of a conditional model, of each class as many as its part of the labels.
 
+    Arguments and errors are those of :func:`generate`, which is called class by class with
+    `model.given(label)` and the codes of its images, each time with another seed.
+
     Args:
-        name, codes, num_samples, fit_steps: As of :func:`generate`, which is called class by class
-            with the model at its label and the codes of its images.
-        model: Trained, with a method `given`.
         labels: Of the codes, (N,).
-        seed: Of the first class; that of each further one is another.
 
     Returns:
         (n, C, H, W), on the CPU, shuffled, and their labels (n,).
 
     Raises:
         DataError: A class has one code alone, and the sampler is fitted to codes.
-        NonFiniteError: As of :func:`generate`.
     """
     classes, counts = np.unique(labels, return_counts=True)
     if name != "normal" and counts.min() < 2:
@@ -198,13 +204,12 @@ def generate_by_class(
         )
     ends = np.round(np.cumsum(counts) * num_samples / len(labels)).astype(int)
     wanted = np.diff(ends, prepend=0)
-    parts = [
-        generate(
-            name, model.given(int(label)), codes[torch.from_numpy(labels == label)],
-            num_samples=int(number), seed=(seed + 1_000_003 * index) % 2**32, fit_steps=fit_steps,
-        )
-        for index, (label, number) in enumerate(zip(classes, wanted, strict=True)) if number
-    ]  # fmt: skip
+    parts = []
+    for index, (label, number) in enumerate(zip(classes, wanted.tolist(), strict=True)):
+        how = {"seed": (seed + 1_000_003 * index) % 2**32, "fit_steps": fit_steps}
+        of_class = codes[torch.from_numpy(labels == label)]
+        if number:
+            parts += [generate(name, model.given(int(label)), of_class, num_samples=number, **how)]
     order = np.random.default_rng(seed).permutation(num_samples)
     return torch.cat(parts)[torch.from_numpy(order)], classes.repeat(wanted)[order]
 
@@ -223,7 +228,6 @@ def _mixture(model: BaseAE, codes: Tensor, seed: int, steps: int, components: in
             "the fit of a mixture of %d components did not converge in %d steps: samples are of "
             "its last one", components, MIXTURE_STEPS,
         )  # fmt: skip
-    sampler.is_fitted = True
     return sampler
 
 
@@ -233,25 +237,39 @@ def _rhvae(model: BaseAE, codes: Tensor, seed: int, steps: int) -> BaseSampler:
     return sampler
 
 
+class _OfStandardised(nn.Module):
+    """A flow of Pythae's, fitted to codes whose coordinates have mean 0 and variance 1, that draws
+    codes of their own mean and scale."""
+
+    def __init__(self, sampler: BaseSampler, codes: Tensor, steps: int, name: str) -> None:
+        super().__init__()
+        deviation, mean = torch.std_mean(codes, dim=0)
+        scale = torch.where(deviation > 0, deviation, 1.0)
+        _fit(sampler.flow_contained_model, (codes - mean) / scale, steps, name)
+        self.flow = sampler.flow_contained_model.flow
+        self.mean, self.scale = mean.to(sampler.device), scale.to(sampler.device)
+
+    def inverse(self, u: Tensor) -> ModelOutput:
+        """Codes (B, d) of draws from the flow's prior, (B, d)."""
+        return ModelOutput(out=self.mean + self.scale * self.flow.inverse(u).out)
+
+
 def _maf(model: BaseAE, codes: Tensor, seed: int, steps: int) -> BaseSampler:
     sampler = MAFSampler(model)
-    _fit(sampler.flow_contained_model, codes, steps, "MAF")
-    sampler.maf_model, sampler.is_fitted = sampler.flow_contained_model.flow, True
+    sampler.maf_model = _OfStandardised(sampler, codes, steps, "MAF")
     return sampler
 
 
 def _iaf(model: BaseAE, codes: Tensor, seed: int, steps: int) -> BaseSampler:
     sampler = IAFSampler(model)
     steps = min(steps, max(50, IAF_PASSES * steps // FIT_STEPS // codes.shape[1]))
-    _fit(sampler.flow_contained_model, codes, steps, "IAF")
-    sampler.iaf_model, sampler.is_fitted = sampler.flow_contained_model.flow, True
+    sampler.iaf_model = _OfStandardised(sampler, codes, steps, "IAF")
     return sampler
 
 
 def _two_stage(model: BaseAE, codes: Tensor, seed: int, steps: int) -> BaseSampler:
     sampler = TwoStageVAESampler(model, TwoStageVAESamplerConfig(second_layers_dim=256))
     _fit(sampler.second_vae, codes, steps, "second VAE")
-    sampler.is_fitted = True
     return sampler
 
 
@@ -266,7 +284,6 @@ def _pixelcnn(model: BaseAE, codes: Tensor, seed: int, steps: int) -> BaseSample
     indices = torch.cat([torch.cdist(part, vectors.cpu()).argmin(-1) for part in parts])
     maps = indices.reshape(len(codes), 1, *places.shape[1:3]).float()
     _fit(sampler.pixelcnn_model, maps, steps, "PixelCNN")
-    sampler.is_fitted = True
     return sampler
 
 
@@ -284,6 +301,12 @@ _SAMPLERS: dict[str, Callable[[BaseAE, Tensor, int, int], BaseSampler]] = {
     "pixelcnn": _pixelcnn,
 }
 """Name -> what makes a sampler of a model, its codes, a seed and the number of steps of a fit."""
+
+_MODELS: dict[str, type[BaseAE]] = {
+    "two_stage": VAE, "vamp": VAMP, "hypersphere": SVAE, "poincare": PoincareVAE, "rhvae": RHVAE,
+    "pixelcnn": VQVAE,
+}  # fmt: skip
+"""Name -> the models that a sampler is for, where it is not for all."""
 
 
 def _fit(module: nn.Module, data: Tensor, steps: int, name: str) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pythae_fif import FIF, FIFConfig
 from pythae_fif.device import fork_rng
-from pythae_fif.ensemble.ensemble import Ensemble
+from pythae_fif.ensemble import Ensemble
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
 from pythae_fif.pictures import new_figure
 from pythae_fif.runs.kind import Environment

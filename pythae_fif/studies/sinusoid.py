@@ -110,7 +110,7 @@ def train(
     betas: Sequence[float],
     seeds: Sequence[int],
     size: Size,
-    on_epoch: Callable[[int], None] | None = None,
+    on_epoch: Callable[[int], None] = lambda epoch: None,
 ) -> Ensemble:
     """All models of a noise level in one ensemble, a member for every beta and seed."""
     of_betas = [beta for beta in betas for _ in seeds]

@@ -5,6 +5,7 @@ __all__ = ["LIKELIHOOD_ROWS", "TABULAR", "TabularRecord", "TabularSpec"]
 import math
 import time
 from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal
 
 import torch
@@ -14,8 +15,8 @@ from torch import Tensor
 from pythae_fif import __version__
 from pythae_fif.data.splits import Splits
 from pythae_fif.data.tabular import load_tabular
-from pythae_fif.device import default_device
-from pythae_fif.ensemble import Ensemble, TrainingState, one_cycle
+from pythae_fif.device import default_device, random_state, set_random_state
+from pythae_fif.ensemble import one_cycle
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.evaluation.frechet import squared_wasserstein
 from pythae_fif.models.hutchinson import HutchinsonModel
@@ -88,7 +89,7 @@ class TabularRecord(Record):
         steps: Of the training.
         seconds: Processor time of the training of all models together.
         cg_iterations: Mean conjugate gradient steps, None for FIF.
-        backend: See :class:`~pythae_fif.ensemble.ensemble.Ensemble`.
+        backend: How it was trained.
         parameters: Of one model.
     """
 
@@ -134,11 +135,10 @@ def work(job: Job[TabularSpec, TabularRecord]) -> None:
     for seed in spec.seeds:
         torch.manual_seed(seed)
         models.append(configuration.build(splits.input_dim, spec.latent_dim, budget.nets))
-    ensemble = Ensemble(models, spec.seeds)
 
-    seconds = _train(ensemble, train, spec, folder)
+    trained = _train(models, train, spec, folder)
     folder.tell("running", "scoring", 1.0)
-    members = [model.cpu() for model in ensemble.members()]
+    members = [model.cpu().eval() for model in models]
     scores = [_scores(model, splits, seed) for model, seed in zip(members, spec.seeds, strict=True)]
     folder.check()
     for model, seed, rate in zip(members, spec.seeds, spec.learning_rates, strict=True):
@@ -148,9 +148,9 @@ def work(job: Job[TabularSpec, TabularRecord]) -> None:
             run_id=spec.run_id,
             **{name: [of_model[name] for of_model in scores] for name in scores[0]},
             steps=budget.epochs * (len(train) // min(len(train), budget.batch_size)),
-            seconds=seconds,
-            cg_iterations=ensemble.cg_iterations,
-            backend=ensemble.backend,
+            seconds=trained.seconds,
+            cg_iterations=trained.iterations / trained.steps if trained.iterations else None,
+            backend="eager",
             parameters=sum(parameter.numel() for parameter in models[0].parameters()),
             provenance=provenance(default_device(), job.started, folder.attempt),
         )
@@ -159,53 +159,98 @@ def work(job: Job[TabularSpec, TabularRecord]) -> None:
     (folder.path / CHECKPOINT_NAME).unlink(missing_ok=True)
 
 
-def _train(ensemble: Ensemble, train: Tensor, spec: TabularSpec, folder: RunFolder) -> float:
-    """Trains the models, from the run's checkpoint where there is one; the processor time of it."""
-    # Of all threads; does not count when others have the machine.
-    start, kept = time.process_time(), time.monotonic()
+@dataclass
+class _Trained:
+    """How far the training of all models is, one after the other.
+
+    Attributes:
+        member, epoch: Of the training that goes on; the epochs that it has done.
+        steps: That all have done.
+        seconds: Processor time of them.
+        iterations: Of conjugate gradients, a vector's mean summed over the steps.
+    """
+
+    member: int = 0
+    epoch: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+    iterations: float = 0.0
+
+
+def _train(
+    models: list[HutchinsonModel], train: Tensor, spec: TabularSpec, folder: RunFolder
+) -> _Trained:
+    """Trains the models, from the run's checkpoint where there is one."""
     budget, settings = spec.budget, CONFIGURATIONS[spec.configuration].settings
     device, version = default_device(), f"torch {torch.__version__}, pythae-fif {__version__}"
     made_by = {"run_id": folder.run_id, "device": device, "version": version}
+    train, size = train.to(device), min(len(train), budget.batch_size)
+    whole = len(train) // size * size
 
-    def begun_in(checkpoint: dict[str, Any]) -> tuple[TrainingState, float]:
+    def begun_in(checkpoint: dict[str, Any]) -> dict[str, Any]:
         if not made_by.items() <= checkpoint.items():
             raise ValueError("of another run, device or version")
-        return TrainingState.from_dict(checkpoint["state"]), checkpoint["seconds"]
+        return checkpoint
 
-    state, before = RunFiles(folder.path, folder.run_id).read_checkpoint(begun_in) or (None, 0.0)
-
-    def keep() -> None:
-        nonlocal kept
-        seconds = before + time.process_time() - start
-        content = {**made_by, "seconds": seconds, "state": ensemble.training_state().to_dict()}
-        folder.write(CHECKPOINT_NAME, lambda file: torch.save(content, file))
-        kept = time.monotonic()
-
+    begun: Any = RunFiles(folder.path, folder.run_id).read_checkpoint(begun_in)
+    done = _Trained(**begun["done"]) if begun else _Trained()
+    for model, weights in zip(models, begun["weights"] if begun else (), strict=False):
+        model.load_state_dict(weights)
+    kept = time.monotonic()
     with interrupted_here() as check_interrupt:
+        for member in range(done.member, len(models)):
+            model, rate = models[member].to(device).train(), spec.learning_rates[member]
+            optimizer = torch.optim.Adam(
+                model.parameters(), lr=rate, weight_decay=settings.weight_decay, fused=True
+            )
+            steps = budget.epochs * (whole // size)
+            schedule = one_cycle(optimizer, steps) if settings.one_cycle else None
+            torch.manual_seed(spec.seeds[member])
+            if begun and member == done.member:
+                optimizer.load_state_dict(begun["optimizer"])
+                if schedule:
+                    schedule.load_state_dict(begun["schedule"])
+                set_random_state(begun["random"])
+            done.epoch = done.epoch if member == done.member else 0
+            done.member = member
 
-        def on_epoch(epoch: int) -> None:
-            folder.tell("running", "training", epoch / budget.epochs)
-            if time.monotonic() - kept >= CHECKPOINT_SECONDS:
-                keep()
-            try:
-                check_interrupt()
-            except KeyboardInterrupt:
-                keep()
-                raise
+            def keep() -> None:
+                content = {
+                    **made_by,
+                    "done": asdict(done),
+                    "weights": [of.state_dict() for of in models],
+                    "optimizer": optimizer.state_dict(),  # noqa: B023 - called at once
+                    "schedule": schedule.state_dict() if schedule else None,  # noqa: B023
+                    "random": random_state(),
+                }
+                folder.write(CHECKPOINT_NAME, lambda file: torch.save(content, file))
 
-        folder.tell("running", "training")
-        ensemble.train(
-            train,
-            epochs=budget.epochs,
-            batch_size=budget.batch_size,
-            learning_rate=spec.learning_rates,
-            weight_decay=settings.weight_decay,
-            schedule=one_cycle if settings.one_cycle else None,
-            likelihood_weight=budget.likelihood_weight,
-            on_epoch=on_epoch,
-            state=state,
-        )
-    return before + time.process_time() - start
+            for epoch in range(done.epoch + 1, budget.epochs + 1):
+                start = time.process_time()  # not when others have the machine
+                weight = budget.likelihood_weight(epoch)
+                for rows in torch.randperm(len(train))[:whole].split(size):
+                    out = model({"data": train[rows]}, epoch=epoch)
+                    loss = weight * out.nll_loss + model.model_config.beta * out.recon_loss
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                    if schedule:
+                        schedule.step()
+                    done.steps += 1
+                    found = getattr(model, "cg_iterations", None)
+                    done.iterations += 0.0 if found is None else found.double().mean().item()
+                done.epoch, done.seconds = epoch, done.seconds + time.process_time() - start
+                share = (member + epoch / budget.epochs) / len(models)
+                folder.tell("running", "training", share)
+                if time.monotonic() - kept >= CHECKPOINT_SECONDS:
+                    keep()
+                    kept = time.monotonic()
+                try:
+                    check_interrupt()
+                except KeyboardInterrupt:
+                    keep()
+                    raise
+    return done
 
 
 def _splits_of(job: Job[TabularSpec, TabularRecord]) -> Splits:

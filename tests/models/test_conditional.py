@@ -15,7 +15,7 @@ from torch import nn
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.data import ImageDataset
-from pythae_fif.ensemble.ensemble import Ensemble
+from pythae_fif.ensemble import Ensemble
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models import RectangularFlow, RectangularFlowConfig
 from pythae_fif.nn import FIFConvDecoder, FIFConvEncoder, build_networks, joined_dim
@@ -337,5 +337,5 @@ def test_what_has_no_conditions_says_so():
     with pytest.raises(ConfigError, match="takes no labels"):
         RectangularFlow(RectangularFlowConfig(input_dim=(4,), latent_dim=2)).sample(2, labels=1)
     config = FIFConfig(input_dim=(4,), latent_dim=2, condition_dim=3)
-    with pytest.raises(ConfigError, match="condition_dim=0, not 3"):
+    with pytest.raises(ConfigError, match="condition_dim=0 of all its models, not 3"):
         Ensemble([FIF(config)], [0])

@@ -20,7 +20,6 @@ from support.tabular_files import LATENT, table, write_csv
 
 from pythae_fif.cli.main import main
 from pythae_fif.data.tabular import load_tabular
-from pythae_fif.ensemble import Ensemble
 from pythae_fif.errors import ConfigError, DataError, RunsLeftError
 from pythae_fif.evaluation.frechet import squared_wasserstein
 from pythae_fif.files import write_json
@@ -239,7 +238,8 @@ def test_a_run_that_was_cut_off_goes_on(options, monkeypatch, caplog, torch_then
     monkeypatch.setattr(RunFolder, "tell", watch)
     monkeypatch.setattr(tabular_run, "interrupted_here", interrupted_here)
     whole = done("whole")
-    assert told == [0.25, 0.5, 0.75, 1.0]
+    epochs = [epoch / (4 * len(spec.seeds)) for epoch in range(1, 4 * len(spec.seeds) + 1)]
+    assert told == epochs
     monkeypatch.setattr(torch, "__version__", torch_then)
     interrupted = True
     with pytest.raises(KeyboardInterrupt):
@@ -249,7 +249,7 @@ def test_a_run_that_was_cut_off_goes_on(options, monkeypatch, caplog, torch_then
     (checkpoint,) = options.results.glob("cut/runs/csv/fif/*/checkpoint.pt")
     resumed = done("cut")
     fits = torch_then != "1.0"
-    assert told == ([1.0] if fits else [0.25, 0.5, 0.75, 1.0])
+    assert told == ([share for share in epochs if share > 0.75] if fits else epochs)
     assert not checkpoint.exists()
     aside = checkpoint.with_name("checkpoint.pt.corrupt").exists()
     assert aside == ("of another run, device or version" in caplog.text) == (not fits)
@@ -322,18 +322,19 @@ def check_choice(options, rows):
 
 
 def test_ablation_has_every_row_of_tables_six_and_seven(options, monkeypatch):
-    train, trained = Ensemble.train, []
+    train, trained = tabular_run._train, []
     splits = tabular.load_table("csv", options).splits
 
-    def spy(self, *args, **kwargs):
-        assert np.array_equal(args[0], splits.train)
-        config, weight = self.models[0].model_config, kwargs["likelihood_weight"]
-        rest = kwargs["schedule"] is None, kwargs["weight_decay"], weight(5), weight(8), weight(99)
-        if hasattr(self.models[0].encoder, "flow"):  # coupling nets
+    def spy(models, rows, spec, folder):
+        assert np.array_equal(rows, splits.train)
+        config, weight = models[0].model_config, spec.budget.likelihood_weight
+        settings = tabular_protocol.CONFIGURATIONS[spec.configuration].settings
+        rest = not settings.one_cycle, settings.weight_decay, weight(5), weight(8), weight(99)
+        if hasattr(models[0].encoder, "flow"):  # coupling nets
             trained.append((config.beta, config.noise, config.hutchinson_kind, *rest))
-        train(self, *args, **kwargs)
+        return train(models, rows, spec, folder)
 
-    monkeypatch.setattr(Ensemble, "train", spy)
+    monkeypatch.setattr(tabular_run, "_train", spy)
     paths = ablation.run(options, lambda label, share: None)
     six, seven = (list(csv.DictReader(io.StringIO(p.read_text()))) for p in paths[1::2])
     assert [tuple(row.values())[:3] for row in six] == [

@@ -1,0 +1,368 @@
+"""Many small FIFs of one architecture, trained together by batched matrix products."""
+
+__all__ = ["Ensemble", "StackedLinear", "one_cycle"]
+
+import copy
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+
+from pythae_fif.device import default_device, fork_rng
+from pythae_fif.errors import ConfigError, DataError, first_line
+from pythae_fif.models import FIF
+from pythae_fif.volume_change import (
+    fif_loss,
+    log_volume,
+    sample_hutchinson,
+    squared_error,
+    volume_surrogate,
+)
+
+COMPILE_FROM_STEPS = 20_000  # of one model each: torch.compile takes half a minute
+CHUNK_NUMEL = 2**24  # numbers in the largest tensor of an evaluation
+MAY_DIFFER = ("beta", "noise")
+NEEDED = {"surrogate_fraction": 1.0, "condition_dim": 0, "beta_final": None}
+"""Options of a member that have one valid value."""
+
+Step = Callable[[list[Tensor], Tensor, Tensor, Tensor], list[Tensor]]
+"""Weights, data (M, B, D), eps (K, M, B, d) and betas (M,) to the gradients."""
+
+
+class StackedLinear(nn.Module):
+    """M linear layers at once, of an input that all share, (N, in), or one for each, (M, N, in).
+
+    Args:
+        layers: M linear layers of one shape.
+
+    Example:
+        >>> StackedLinear([nn.Linear(3, 4) for _ in range(5)])(torch.ones(7, 3)).shape
+        torch.Size([5, 7, 4])
+    """
+
+    def __init__(self, layers: Sequence[nn.Linear]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
+        self.bias: nn.Parameter | None = None
+        if layers[0].bias is not None:
+            self.bias = nn.Parameter(torch.stack([layer.bias.detach()[None] for layer in layers]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(M, N, out)."""
+        y = x @ self.weight.mT
+        return y if self.bias is None else y + self.bias
+
+
+class _Stack(nn.Module):
+    """The encoders and decoders of all members as one each, on plain tensors."""
+
+    def __init__(self, models: Sequence[FIF]) -> None:
+        super().__init__()
+        self.encoder, self.decoder = _stacked([_networks(model) for model in models])
+        self._prior = models[0].latent_distribution
+        at = models[0].model_config.jacobian_at
+        self._terms: dict[str, Any] = {
+            "surrogate": functools.partial(volume_surrogate, jacobian_at=at),
+            "reduce": functools.partial(torch.mean, dim=1),
+        }
+
+    def encode(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.encoder(x)["embedding"])
+
+    def decode(self, z: Tensor) -> Tensor:
+        return cast(Tensor, self.decoder(z)["reconstruction"])
+
+    def forward(self, x: Tensor, eps: Tensor, betas: Tensor) -> Tensor:
+        """The loss of every member, (M,)."""
+        prior = self._prior(x).log_prob
+        return fif_loss(self.encode, self.decode, prior, x, eps, betas, **self._terms).loss
+
+
+class Ensemble:
+    """M FIFs of one architecture, trained in one process.
+
+    The networks are made of `torch.nn.Linear` and of operations on each sample by itself. Weights
+    are stacked, so that a layer of all members is one batched matrix product. Members may differ in
+    weights, `beta` and `noise`. They move to the GPU where there is one; what they compute comes
+    back to where the data are.
+
+    A member does not know of the others: it ends, up to rounding, where its model would have ended
+    in a loop of its own with the same draws. Those come from one generator a member, seeded with
+    its seed: in every epoch a permutation of the data, in every step the noise (where there is any)
+    and then the Hutchinson vectors, which is the order in which the model draws them.
+
+    Args:
+        models: The members; their present weights are where training starts.
+        seeds: One a member, for data order, noise and Hutchinson vectors.
+        compile: Whether a step goes through `torch.compile`; by default if members times steps are
+            at least 20,000. Where compiling fails (no C++ compiler), it runs eagerly.
+
+    Attributes:
+        backend: How the last training ran: ``compiled``, ``eager``, or ``eager: <why>``.
+
+    Raises:
+        ConfigError: No models, another number of seeds, or models that cannot be stacked.
+    """
+
+    def __init__(
+        self, models: Sequence[FIF], seeds: Sequence[int], *, compile: bool | None = None
+    ) -> None:
+        self._config = _common_config(models, len(seeds))
+        self.models = [model.to(default_device()) for model in models]
+        self.backend, self._compile = "eager", compile
+        self._nets = _Stack(self.models)
+        self._weights = list(self._nets.parameters())
+        self._width = max(weight.shape[1] for weight in self._weights if weight.dim() == 3)
+        self._like = like = self._weights[0].detach()
+        self._generators = [torch.Generator(like.device).manual_seed(seed) for seed in seeds]
+        self._noise = [model.model_config.noise for model in models]
+        self._betas = like.new_tensor([model.model_config.beta for model in models])
+        self._check()
+
+    @classmethod
+    def build(
+        cls, build: Callable[[float], FIF], betas: Sequence[float], seeds: Sequence[int], **how: Any
+    ) -> "Ensemble":
+        """An ensemble with a member for every pair of a beta and a seed.
+
+        Args:
+            build: Makes a freshly initialised model of a given beta; it is called after
+                `torch.manual_seed` of the member's seed. The global random state is kept.
+            betas, seeds: M of each, which need not be different.
+            how: `compile`, see :class:`Ensemble`.
+
+        Example:
+            >>> from pythae_fif import FIFConfig
+            >>> from pythae_fif.nn import ResidualDecoder, ResidualEncoder
+            >>> def build(beta):
+            ...     config = FIFConfig(input_dim=(3,), latent_dim=2, beta=beta)
+            ...     return FIF(config, ResidualEncoder(3, 2), ResidualDecoder(3, 2))
+            >>> ensemble = Ensemble.build(build, betas=[0.1, 1.0, 10.0], seeds=[0, 0, 0])
+            >>> ensemble.train(torch.randn(50, 3), epochs=1, batch_size=25)
+            >>> ensemble.log_prob(torch.randn(7, 3)).shape, ensemble.backend
+            (torch.Size([3, 7]), 'eager')
+        """
+        models = []
+        with fork_rng():
+            for beta, seed in zip(betas, seeds, strict=True):
+                torch.manual_seed(seed)
+                models.append(build(beta))
+        return cls(models, seeds, **how)
+
+    def train(
+        self,
+        data: Tensor,
+        *,
+        epochs: int,
+        batch_size: int,
+        learning_rate: float = 1e-3,
+        schedule: Callable[[Optimizer, int], LRScheduler] | None = None,
+        on_epoch: Callable[[int], None] = lambda epoch: None,
+    ) -> None:
+        """Trains all members with Adam.
+
+        Each member sees the data in an order of its own; what is left of an epoch when no whole
+        batch remains is left out.
+
+        Args:
+            data: (N, D).
+            epochs, batch_size, learning_rate: Of each member.
+            schedule: Makes a learning rate schedule of the optimizer and the number of steps, such
+                as :func:`one_cycle`; it is stepped after every step.
+            on_epoch: Called after every epoch with its number, from 1.
+
+        Raises:
+            DataError: No rows, or rows of another width.
+        """
+        (dim,) = self._config.input_dim
+        if data.dim() != 2 or data.shape[1] != dim or not len(data):
+            raise DataError(f"an ensemble trains on rows (N, {dim}), not {tuple(data.shape)}")
+        data, size = data.to(self._like), min(batch_size, len(data))
+        used = len(data) // size * size
+        optimizer = torch.optim.Adam(self._weights, lr=learning_rate, fused=True)
+        scheduler = schedule(optimizer, epochs * used // size) if schedule else None
+        gradients = self._step(epochs * used // size, size)
+        weights = [weight.detach() for weight in self._weights]
+        grads = [torch.empty_like(w) for w in weights]  # fused Adam reads other strides wrongly
+        for weight, grad in zip(self._weights, grads, strict=True):
+            weight.grad = grad
+        for epoch in range(1, epochs + 1):
+            orders = [
+                torch.randperm(len(data), generator=g, device=data.device) for g in self._generators
+            ]
+            for rows in torch.stack(orders)[:, :used].split(size, 1):
+                x, eps = self._draw(data[rows])
+                found = gradients(weights, x, eps, self._betas)
+                for grad, gradient in zip(grads, found, strict=True):
+                    grad.copy_(gradient)
+                optimizer.step()
+                if scheduler:
+                    scheduler.step()
+            on_epoch(epoch)
+
+    def _draw(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The noisy batch, and Hutchinson vectors (K, M, B, d), of each member's generator."""
+        config, eps = self._config, []
+        options: dict[str, Any] = {"device": x.device, "dtype": x.dtype}
+        for of_member, generator, noise in zip(x, self._generators, self._noise, strict=True):
+            options["generator"] = generator
+            if noise:
+                of_member += noise * torch.randn(of_member.shape, **options)
+            shape = x.shape[1], config.latent_dim, config.hutchinson_samples
+            eps.append(sample_hutchinson(*shape, kind=config.hutchinson_kind, **options))
+        return x, torch.stack(eps, 1)
+
+    def _gradients(
+        self, weights: list[Tensor], x: Tensor, eps: Tensor, betas: Tensor
+    ) -> list[Tensor]:
+        """Gradients of every member's loss: their sum's, since no member sees another's weights."""
+        names = [name for name, _ in self._nets.named_parameters()]
+        with torch.enable_grad():
+            leaves = [weight.detach().requires_grad_() for weight in weights]
+            named = dict(zip(names, leaves, strict=True))
+            losses = torch.func.functional_call(self._nets, named, (x, eps, betas))
+            return list(torch.autograd.grad(losses.sum(), leaves, materialize_grads=True))
+
+    def _step(self, steps: int, size: int) -> Step:
+        """The gradients, traced to one graph and compiled where that is wanted and succeeds."""
+        self.backend = "eager"
+        pays = steps * len(self.models) >= COMPILE_FROM_STEPS
+        if not (pays if self._compile is None else self._compile):
+            return self._gradients
+        config, members = self._config, len(self.models)
+        x = self._like.new_zeros(members, size, *config.input_dim)
+        eps = x.new_zeros(config.hutchinson_samples, members, size, config.latent_dim)
+        example = [weight.detach() for weight in self._weights], x, eps, self._betas
+        try:
+            graph = make_fx(functools.partial(self._gradients))(*example)
+            step: Any = torch.compile(graph)
+            step(*example)
+        except Exception as error:  # whatever a compiler may stumble on
+            self.backend = f"eager: torch.compile failed: {first_line(error)}"
+            return self._gradients
+        self.backend = "compiled"
+        return cast(Step, step)
+
+    def members(self) -> list[FIF]:
+        """The models, with the trained weights, in evaluation mode."""
+        for member, model in enumerate(self.models):
+            own = _networks(model).eval().parameters()
+            for values, parameter in zip(self._weights, own, strict=True):
+                parameter.data.copy_(values[member].view_as(parameter))
+        return self.models
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        """Codes of every member, (M, N, d), of data (N, D) or (M, N, D)."""
+        return self._nets.encode(self._of_each(x)).to(x.device)
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """Decoded codes of every member, (M, N, D), of codes (N, d) or (M, N, d)."""
+        return self._nets.decode(self._of_each(z)).to(z.device)
+
+    def reconstruction_error(self, x: Tensor) -> Tensor:
+        """`|g(f(x)) - x|^2`, (M, N), of data (N, D) or (M, N, D)."""
+        return squared_error(self.decode(self.encode(x)), x.to(self._like.dtype), 2)
+
+    @torch.no_grad()
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Exact log-likelihood on each member's manifold (eq. 2), in nats, (M, N).
+
+        Args:
+            x: (N, D) or (M, N, D).
+
+        Returns:
+            NaN where the Jacobian of a member is not finite.
+        """
+        z = self._nets.encode(self._of_each(x))
+        prior = self.models[0].latent_distribution(z).log_prob(z)
+        size = max(1, CHUNK_NUMEL // (z.shape[0] * z.shape[2] * self._width))
+        volume = torch.cat([self._log_volume(chunk) for chunk in z.split(size, 1)], 1)
+        return cast(Tensor, (prior - volume).to(x.device))
+
+    def _log_volume(self, z: Tensor) -> Tensor:
+        """1/2 log det g'(z)^T g'(z), (M, n), at codes (M, n, d)."""
+
+        def column(direction: Tensor) -> Tensor:
+            pushed = torch.func.jvp(self._nets.decode, (z,), (direction.expand_as(z),))
+            return cast(Tensor, pushed[1])
+
+        jacobian = torch.func.vmap(column, out_dims=-1)(torch.eye(z.shape[2]).to(z)).flatten(0, 1)
+        finite = torch.isfinite(jacobian).flatten(1).all(1)
+        volume = torch.full_like(jacobian[:, 0, 0], torch.nan)
+        volume[finite] = log_volume(jacobian[finite])
+        return volume.view(z.shape[:2])
+
+    def _of_each(self, x: Tensor) -> Tensor:
+        """(M, N, ...), of what all members share or of their own."""
+        if x.dim() not in (2, 3):
+            raise DataError(f"an ensemble takes rows (N, D) or (M, N, D), not {tuple(x.shape)}")
+        return x.to(self._like).expand(len(self.models), *x.shape[-2:])
+
+    def _check(self) -> None:
+        """The stacked networks must do to every member what its own networks do."""
+        x = torch.linspace(-1, 1, 3 * self._config.input_dim[0]).view(3, -1).to(self._like)
+        try:
+            alone = torch.stack([model.reconstruct(x) for model in self.models])
+            same = torch.allclose(self.decode(self.encode(x)), alone, rtol=1e-3, atol=1e-4)
+        except RuntimeError:
+            same = False
+        if not same:
+            raise ConfigError(
+                "these networks cannot be stacked: rows (B, D) through nn.Linear and operations on "
+                "each row by itself are needed, without reshapes"
+            )
+
+
+def one_cycle(optimizer: Optimizer, steps: int) -> OneCycleLR:
+    """A schedule for an ensemble: up to the optimizer's rate and down (appendix E.2)."""
+    return OneCycleLR(optimizer, optimizer.param_groups[0]["lr"], total_steps=steps)
+
+
+def _networks(model: FIF) -> nn.ModuleList:
+    return nn.ModuleList([model.encoder, model.decoder])
+
+
+def _stacked(networks: Sequence[nn.ModuleList]) -> nn.ModuleList:
+    """A copy of the first encoder and decoder with every linear layer the stack of all."""
+    if len({tuple((n, p.shape) for n, p in net.named_parameters()) for net in networks}) > 1:
+        raise ConfigError("the networks of an ensemble must all have the same layers")
+    stacked = copy.deepcopy(networks[0])
+    # Of exactly this class: a subclass may do something else with its weights.
+    linear = [name for name, module in stacked.named_modules() if type(module) is nn.Linear]
+    parameters = {name.rpartition(".")[0] for name, _ in stacked.named_parameters()}
+    if not linear or parameters != {*linear}:
+        raise ConfigError(
+            "only linear layers can be stacked: let networks have weights in no other"
+        )
+    for name in linear:
+        layers: list[Any] = [network.get_submodule(name) for network in networks]
+        stacked.set_submodule(name, StackedLinear(layers))
+    return stacked.train()
+
+
+def _common_config(models: Sequence[FIF], seeds: int) -> Any:
+    """The configuration of all members."""
+    if not models or len({*map(id, models)}) != seeds:
+        raise ConfigError(
+            f"an ensemble of {len(models)} models with {seeds} seeds: as many seeds as models are "
+            "needed, at least 1, and a model stands for one member"
+        )
+    first = models[0].model_config
+    for model in models:
+        for key, value in {**vars(first), **NEEDED}.items():
+            given = getattr(model.model_config, key)
+            if key not in MAY_DIFFER and given != value:
+                raise ConfigError(
+                    f"an ensemble needs {key}={value!r} of all its models, not {given!r}; they may "
+                    f"differ in {' and '.join(MAY_DIFFER)}"
+                )
+    if len(first.input_dim or ()) != 1:
+        raise ConfigError("an ensemble needs models with input_dim=(D,)")
+    return first

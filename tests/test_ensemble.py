@@ -1,0 +1,175 @@
+"""An ensemble: every member ends where its model ends alone."""
+
+import pytest
+import torch
+from pythae.data.datasets import DatasetOutput
+from pythae.models.base.base_utils import ModelOutput
+from pythae.models.nn import BaseEncoder
+from torch import nn
+
+from pythae_fif import FIF, FIFConfig
+from pythae_fif.ensemble import Ensemble, one_cycle
+from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.nn import ResidualDecoder, ResidualEncoder
+
+D, LATENT = 4, 2
+
+
+def build(beta=1.0, width=8, **options):
+    config = FIFConfig(input_dim=(D,), latent_dim=LATENT, beta=beta, **options)
+    encoder = ResidualEncoder(D, LATENT, blocks=1, width=width)
+    return FIF(config, encoder, ResidualDecoder(D, LATENT, blocks=1, width=8)).double()
+
+
+def train_alone(model, seed, data, epochs, batch_size, lr):
+    """The same training as a plain loop over the model's own loss."""
+    torch.manual_seed(seed)
+    optimizer = torch.optim.Adam(model.train().parameters(), lr=lr)
+    schedule = one_cycle(optimizer, epochs * (len(data) // batch_size))
+    for epoch in range(1, epochs + 1):
+        order = torch.randperm(len(data))
+        for batch in order[: len(data) // batch_size * batch_size].split(batch_size):
+            optimizer.zero_grad()
+            model(DatasetOutput(data=data[batch]), epoch=epoch).loss.backward()
+            optimizer.step()
+            schedule.step()
+    return model.eval()
+
+
+@pytest.mark.parametrize(
+    "options, compile",
+    [
+        ({}, False),
+        ({"hutchinson_samples": 2, "noise": 0.0}, False),
+        ({"latent_distribution": "student_t", "hutchinson_kind": "gaussian"}, False),
+        ({"jacobian_at": "reconstruction", "hutchinson_kind": "rademacher"}, False),
+        pytest.param({}, True, marks=pytest.mark.slow),
+    ],
+)
+def test_a_member_is_the_model_trained_alone(options, compile):
+    data, epochs = torch.randn(50, D, dtype=torch.float64), []
+    pairs = [(0.5, 3), (20.0, 3), (0.5, 4)]
+    betas, seeds = zip(*pairs, strict=True)
+    state = torch.get_rng_state()
+    ensemble = Ensemble.build(lambda b: build(b, **options), betas, seeds, compile=compile)
+    ensemble.train(
+        data, epochs=2, batch_size=16, learning_rate=0.01, schedule=one_cycle,
+        on_epoch=epochs.append,
+    )  # fmt: skip
+    assert torch.equal(torch.get_rng_state(), state)  # of others' random numbers
+    assert (epochs, ensemble.backend) == ([1, 2], "compiled" if compile else "eager")
+    weights = []
+    for member, beta, seed in zip(ensemble.members(), betas, seeds, strict=True):
+        torch.manual_seed(seed)
+        alone = train_alone(build(beta, **options), seed, data, 2, 16, 0.01)
+        for ours, theirs in zip(member.parameters(), alone.parameters(), strict=True):
+            assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-11)
+        weights.append(next(member.parameters()))
+    assert not torch.allclose(weights[0], weights[1])
+    assert not torch.allclose(weights[0], weights[2])
+
+
+def test_members_may_differ_in_their_noise():
+    data = torch.randn(20, D, dtype=torch.float64)
+    models = [build(noise=noise) for noise in (0.0, 0.3)]
+    alone = [train_alone(build(noise=noise), 5, data, 1, 10, 1e-3) for noise in (0.0, 0.3)]
+    for model, one in zip(models, alone, strict=True):
+        model.load_state_dict(build().state_dict())
+        one.load_state_dict(model.state_dict())
+        train_alone(one, 5, data, 1, 10, 1e-3)
+    ensemble = Ensemble(models, [5, 5])
+    ensemble.train(data, epochs=1, batch_size=10, schedule=one_cycle)
+    for member, one in zip(ensemble.members(), alone, strict=True):
+        torch.testing.assert_close(member.state_dict(), one.state_dict())
+
+
+def test_rows_are_evaluated_by_each(monkeypatch):
+    """Those that all share, those of each, and in chunks."""
+    ensemble, x = Ensemble.build(build, [1.0, 2.0], [0, 1]), torch.randn(9, D).double()
+    z = torch.randn(9, LATENT).double()
+    for _ in range(2):
+        for of_each, alone in [
+            (ensemble.encode(x), lambda model: model.embed(x)),
+            (ensemble.decode(z), lambda model: model.decoder(z).reconstruction),
+            (ensemble.log_prob(x), lambda model: model.log_prob(x)),
+            (ensemble.log_prob(x.expand(2, 9, D)), lambda model: model.log_prob(x)),
+            (ensemble.reconstruction_error(x), lambda m: (m.reconstruct(x) - x).square().sum(1)),
+        ]:
+            torch.testing.assert_close(of_each, torch.stack([alone(m) for m in ensemble.models]))
+        monkeypatch.setattr("pythae_fif.ensemble.CHUNK_NUMEL", 2 * LATENT * 8 * 2)
+    with pytest.raises(DataError, match=r"takes rows \(N, D\) or \(M, N, D\), not \(4,\)"):
+        ensemble.log_prob(x[0])
+
+
+def test_a_diverged_member_does_not_touch_the_others():
+    data = torch.randn(30, D, dtype=torch.float64)
+    alone = Ensemble.build(build, [1.0], [1])
+    ensemble = Ensemble.build(build, [1.0, 1.0], [0, 1])
+    ensemble._weights[0].data[0] = torch.nan
+    for trained in (ensemble, alone):
+        trained.train(data, epochs=1, batch_size=10)
+    log_prob = ensemble.log_prob(data)
+    assert log_prob[0].isnan().all()
+    assert torch.allclose(log_prob[1], alone.log_prob(data)[0])
+
+
+class Conv(BaseEncoder):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv1d(1, LATENT, D)
+
+    def forward(self, x):
+        return ModelOutput(embedding=self.layer(x[:, None])[..., 0])
+
+
+class Flattening(BaseEncoder):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(D, LATENT)
+
+    def forward(self, x):
+        return ModelOutput(embedding=self.layer(x.reshape(-1, D)))
+
+
+def with_encoder(encoder):
+    config = FIFConfig(input_dim=(D,), latent_dim=LATENT)
+    return FIF(config, encoder, ResidualDecoder(D, LATENT))
+
+
+@pytest.mark.parametrize(
+    "models, seeds, message",
+    [
+        (lambda: [], [], "at least 1"),
+        (lambda: [build()], [0, 1], "as many seeds"),
+        (lambda: [build()] * 2, [0, 1], "a model stands for one member"),
+        (lambda: [build(), build(hutchinson_samples=2)], [0, 1], "needs hutchinson_samples=1"),
+        (lambda: [build(surrogate_fraction=0.5)], [0], "surrogate_fraction=1.0"),
+        (lambda: [FIF(FIFConfig(input_dim=(1, 4, 4)))], [0], "models with input_dim"),
+        (lambda: [with_encoder(Conv())], [0], "only linear"),
+        (lambda: [with_encoder(Flattening()), with_encoder(Flattening())], [0, 1], "stacked"),
+        (lambda: [build(), build(width=3)], [0, 1], "same layers"),
+    ],
+)
+def test_what_cannot_be_stacked(models, seeds, message):
+    with pytest.raises(ConfigError, match=message):
+        Ensemble(models(), seeds)
+
+
+@pytest.mark.parametrize("shape", [(0, D), (9, D + 1), (D,), (2, 9, D)])
+def test_data_of_another_shape_are_refused(shape):
+    with pytest.raises(DataError, match=r"trains on rows \(N, 4\)"):
+        Ensemble([build()], [0]).train(torch.rand(shape), epochs=1, batch_size=3)
+
+
+def test_a_failing_compiler_is_recorded(monkeypatch):
+    def fails(graph, **_):
+        raise RuntimeError("no C++ compiler\nmore lines")
+
+    monkeypatch.setattr(torch, "compile", fails)
+    data, ends = torch.randn(20, D, dtype=torch.float64), []
+    for compile in (True, False):
+        ensemble = Ensemble.build(build, [1.0], [0], compile=compile)
+        ensemble.train(data, epochs=1, batch_size=10)
+        ends.append((ensemble.backend, ensemble.encode(data)))
+    assert ends[0][0] == "eager: torch.compile failed: no C++ compiler"
+    assert ends[1][0] == "eager" and torch.equal(ends[0][1], ends[1][1])
