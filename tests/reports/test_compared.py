@@ -1,0 +1,125 @@
+"""Measured numbers beside published ones: never under their headings, a difference of equals."""
+
+import pytest
+from scipy.stats import spearmanr
+from support.report_store import RESULTS, experiment, result
+
+from pythae_fif.benchmark.config import load_experiment
+from pythae_fif.reports.published import published
+from pythae_fif.reports.report import build_report
+
+SAME = {"extractor": "inception", "num_samples": 10_000, "profile": "paper"}
+
+
+def tables(results=RESULTS, of=None):
+    return build_report(of or experiment(), results, None).tables
+
+
+def paper(**flags):
+    """The published protocol for MNIST."""
+    return load_experiment("mnist", {"profile": "paper", "models": ["ae"], **flags})
+
+
+def one(**of):
+    return [result("ae", {}, 0, {"normal": (1, 222.0), "gmm": (1, 12.5), "maf": (1, 2)}, **of)]
+
+
+@pytest.mark.parametrize("name", ["table8", "table3"])
+@pytest.mark.parametrize(
+    ("results", "of", "reason"),
+    [
+        (RESULTS, None, "extractor `classifier`, 2,000 samples, profile `quick`"),
+        (one(**SAME), paper(epochs=3), "a profile `paper` of your own"),
+        (one(**SAME), paper(latent_dim=3), "latent dimension 3"),
+        (one(**SAME, partial=True), paper(), "partial data"),
+        (one(**SAME | {"num_samples": 50}), paper(), "50 samples"),
+    ],
+)
+def test_another_quantity_has_its_own_name_and_no_difference(name, results, of, reason):
+    table = tables(results, of)[name]
+    headings = list(table.cells)
+    assert any(f"not the published quantity: {reason}" in note for note in table.notes)
+    assert not any("difference" in heading for heading in headings)
+    measured = {heading for heading in headings if heading.startswith("FD-")}
+    assert len(measured) == 1 and not any("published" in heading for heading in measured)
+    printed = set(published(8).text) | {"–"}
+    assert set(table.cells["FID published ↓"]) <= printed
+
+
+def test_differences_where_the_quantity_is_the_same():
+    cells = tables(one(**SAME), paper())["table8"].cells
+    ae = cells[cells.Model == "AE"].set_index("Sampler")
+    assert list(ae.loc["N"]) == ["AE", "222.0", "221.8", "+0.2", "8.50", "1.3", "+7.2"]
+    assert ae.loc["GMM", "FID difference"] == "+1.5"
+    assert ae.loc["MAF", "FID difference"] == "–"
+
+
+def test_a_sampler_that_is_fitted_in_another_way_has_no_difference():
+    results = [result("disentangled_beta_vae", {}, 0, {"maf": (1, 99.0)}, **SAME)]
+    of = load_experiment("mnist", {"profile": "paper", "models": ["disentangled_beta_vae"],
+                                   "samplers": ["maf"], "configurations": 1})  # fmt: skip
+    cells = tables(results, of)["table8"].cells.set_index(["Model", "Sampler"])
+    row = cells.loc[("Dis β-VAE", "MAF")]
+    assert row["FID published ↓"] == "98.3"
+    assert row.get("FID difference", "–") == "–"
+
+
+def test_table8_has_every_row_and_then_what_else_was_measured():
+    table = tables()["table8"]
+    count = len(published(8).query("dataset == 'mnist' and arch == 'resnet' and metric == 'FID'"))
+    assert len(table.cells) == count + 1  # AE with MAF
+    assert list(table.cells.iloc[-1])[:3] == ["AE", "MAF", "5.00 ± 0.00"]
+    fif = table.cells[table.cells.Model == "FIF"]
+    assert list(fif.iloc[:, 2]) == ["6.50 ± 0.71", "0.300 ± 0.071"]
+    assert list(fif["FID published ↓"]) == ["19.5", "11.7"]
+
+
+def test_ranks_of_published_numbers_leave_vaegan_out():
+    table = tables()["table8"]
+    ranked = table.cells[table.ranks["FID published ↓"] == 1]
+    assert list(ranked["FID published ↓"]) == ["19.1", "19.1", "10.7"]
+    assert "VAEGAN (not compared)" in set(table.cells.Model)
+
+
+def test_the_order_of_models_is_compared_with_the_published():
+    distances = {"ae": 5.0, "vae": 1.0, "aae": 2.0, "wae_imq": 4.0, "fif": 3.0, "iwae": 9.0}
+    results = [result(model, {}, 0, {"normal": (v, v)}) for model, v in distances.items()]
+    cells = published(8).query("dataset == 'mnist' and arch == 'resnet' and metric == 'FID'")
+    printed = cells[cells.sampler == "normal"].set_index("model").value
+    expected = spearmanr(list(distances.values()), [printed[model] for model in distances])
+    (note,) = [note for note in tables(results)["table8"].notes if "Spearman" in note]
+    assert f"N {expected.statistic:.2f}, random -" in note and "(6 models)" in note
+    assert not any("Spearman" in note for note in tables()["table8"].notes)
+
+
+def test_table3_merges_variants_to_their_best():
+    results = [result(m, {}, 0, {"gmm": (v, v), "gaussian": (v, 2 * v)}) for m, v in
+               (("rae_l2", 3.0), ("rae_gp", 2.0))]  # fmt: skip
+    cells = tables(results)["table3"].cells.set_index(["Model", "Sampler"])
+    row = cells.loc[("RAE (L2/GP)", "GMM")]
+    assert list(row)[:2] == ["2.00", "11.4"]  # of 11.5 and 11.4
+    assert cells.loc[("RAE (L2/GP)", "Gaussian")].iloc[0] == "4.00"
+    assert len(cells) == 3 * 14 and len(tables()["table3"].cells) == 2 * 14
+
+
+@pytest.mark.parametrize(("dataset", "printed"), [("celeba", True), ("mnist", False)])
+def test_table2_has_published_numbers_on_its_data_set_alone(dataset, printed):
+    of = load_experiment(dataset, {"arch": "resnet", "profile": "quick", "models": ["dnf", "fif"]})
+    results = [
+        result(model, {}, 0, {"normal": (1, v)}, dataset=dataset)
+        for model, v in (("dnf", 3.0), ("fif", 2.0))
+    ]
+    table = tables(results, of)["table2"]
+    cells = table.cells.set_index(["Model", "Sampler"])
+    assert ("FID published ↓" in cells) == printed == ("# parameters published" in cells)
+    row = cells.loc[("FIF", "N")]
+    assert (row["d"], row["# parameters"], row["images seen"]) == ("16", "0.11", "240,000")
+    if printed:
+        assert (row["FID published ↓"], row["# parameters published"]) == ("47.3 ± 1.39", "34.3")
+    assert any("our programs" in note for note in table.notes)
+
+
+def test_none_where_the_paper_has_none():
+    of = experiment(dataset="digits", arch="convnet")
+    results = [result("ae", {}, 0, {"gmm": (1, 2)}, dataset="digits", arch="convnet")]
+    assert not {"table2", "table3", "table8"} & set(tables(results, of))

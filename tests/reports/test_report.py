@@ -1,0 +1,352 @@
+"""What is told of a fixed store: choices, numbers, marks, notes, and its files."""
+
+import dataclasses
+import html.parser
+import io
+import math
+import re
+
+import numpy as np
+import pandas
+import pytest
+from PIL import Image
+from rich.console import Console
+from support.report_store import RESULTS, experiment, fill, of_fif, result, splits
+
+from pythae_fif.errors import StoreError
+from pythae_fif.reports.figures import figures_of, images_of
+from pythae_fif.reports.frame import ranks
+from pythae_fif.reports.notes import constant_error
+from pythae_fif.reports.report import build_report, write_report
+from pythae_fif.reports.tables import Table
+from pythae_fif.runs.launch import Outcome
+
+NAME = "mnist-resnet-quick"
+
+
+def report(results=RESULTS, **values):
+    values = {"splits": splits(), **values}
+    of = values.pop("experiment", experiment())
+    return build_report(of, results, **values)
+
+
+REPORT = report()
+
+
+def row(found, model, sampler):
+    table = found.table
+    return table[(table.model == model) & (table.sampler == sampler)].iloc[0]
+
+
+class TestTable:
+    def test_numbers_are_means_of_the_configuration_chosen_by_validation(self):
+        fif = row(REPORT, "fif", "normal")
+        assert fif.configuration == "beta=10, hutchinson_samples=1"
+        assert (fif.frechet_val, fif.frechet_test, fif.candidates) == (5.25, 6.5, 2)
+        assert fif.spread == pytest.approx(math.sqrt(0.5))
+        mixture = row(REPORT, "fif", "gmm")
+        assert mixture.configuration == "beta=5, hutchinson_samples=2"
+        assert mixture.frechet_test == pytest.approx(0.3)
+        assert mixture.nearer == pytest.approx(0.51)
+        assert math.isnan(row(REPORT, "vae", "gmm").nearer)
+
+    def test_rows_are_in_the_order_of_samplers_and_scores(self):
+        pairs = list(zip(REPORT.table.sampler, REPORT.table.frechet_test, strict=True))
+        assert [sampler for sampler, _ in pairs] == ["normal"] * 3 + ["gmm"] * 3 + ["maf"]
+        assert [value for _, value in pairs[:3]] == sorted(value for _, value in pairs[:3])
+
+    def test_a_distance_that_is_not_finite_is_last(self):
+        results = [result("ae", {}, seed, {"gmm": (1, value)}) for seed, value in
+                   enumerate((2.0, math.nan))]  # fmt: skip
+        found = report([*results, *RESULTS[:2]])
+        assert row(found, "ae", "gmm").frechet_test == math.inf
+        assert found.table.model.iloc[-1] == "ae"
+
+    def test_noise_is_of_the_split_and_of_seeds_or_draws(self):
+        one, two = (result(m, {}, 0, {"gmm": (2, 2)}, error=0.1) for m in ("ae", "vae"))
+        assert list(report([one, two]).table.noise) == pytest.approx([0.2, 0.2])
+        # Logarithms of test to validation: 0 and log 2, each log 2 / 2 from their median.
+        one, two = (result(m, {}, 0, {"gmm": (2, v)}) for m, v in (("ae", 2), ("vae", 4)))
+        split = 1.5 * math.log(2) / 2 / math.sqrt(2)
+        assert list(report([one, two]).table.noise) == pytest.approx([4 * split, 8 * split])
+
+    @pytest.mark.parametrize(
+        ("values", "noise", "expected"),
+        [
+            ([3.0, 1.0, 2.0], None, [0, 1, 2]),
+            ([1.0, 1.0, 2.0], [0.1] * 3, [3, 3, 0]),
+            ([1.0, 1.2, 2.0], [0.1] * 3, [1, 2, 0]),
+            ([1.0, 1.1, 2.0], [0.1, math.nan, 0.1], [1, 2, 0]),
+            ([1.0, math.nan, math.nan], [0.1] * 3, [0, 0, 0]),
+        ],
+    )
+    def test_ranks(self, values, noise, expected):
+        noise = None if noise is None else pandas.Series(noise)
+        assert list(ranks(pandas.Series(values), pandas.Series(["N"] * 3), noise)) == expected
+
+    def test_models_that_did_not_learn_are_marked(self):
+        learned = REPORT.table.groupby("model").learned.all()
+        assert dict(learned) == {"ae": False, "fif": True, "vae": True}
+        assert "AE †" in set(REPORT.tables["overview"].cells["Model"])
+        assert any(warning.startswith("† AE did not learn") for warning in REPORT.warnings)
+        seeds = [result("vae", {}, s, {"gmm": (7, 7)}, mse=m) for s, m in ((0, 0.01), (1, 0.2))]
+        assert not report(seeds).table.learned.all()
+        assert report(seeds, splits=None).table.learned.all()
+
+    def test_constant_error(self):
+        few = splits()
+        many = dataclasses.replace(few, test=np.tile(few.test, (40, 1, 1, 1)), labels=None)
+        expected = ((few.test / 255 - few.train.mean(axis=0) / 255) ** 2).mean()
+        assert constant_error(few) == pytest.approx(expected)
+        assert constant_error(many) == pytest.approx(expected)
+
+    @pytest.mark.parametrize(
+        ("theirs", "expected"),
+        [
+            (RESULTS[0], "same"),
+            (of_fif(10, 1, 0, normal=(5, 6.6), gmm=(3, 2.5)), "9.1%"),
+            (result("fif", {"beta": 10, "hutchinson_samples": 1}, 0,
+                    {"normal": (5, 6), "gmm": (3, 2.5)}, extractor_hash="f" * 16),
+             "other extractor"),
+        ],
+    )  # fmt: skip
+    def test_distance_to_the_committed_results(self, tmp_path, theirs, expected):
+        found = report(RESULTS[:1], reference=fill(tmp_path, [theirs]))
+        assert list(found.tables["overview"].cells["ref"]) == [expected]
+        assert (
+            "ref"
+            not in report(RESULTS[:1], reference=fill(tmp_path / "none", []))
+            .tables["overview"]
+            .cells
+        )
+
+
+class TestSentence:
+    @pytest.mark.parametrize(
+        ("results", "expected"),
+        [
+            (RESULTS, "From the prior FIF and VAE are level (6.50 to 7.50), and no lead"),
+            (RESULTS[4:], "From the prior VAE is lowest with 7.50, beyond noise: AE follows"),
+            (RESULTS[:2], "From the prior FIF is at 6.50; with the mixture FIF is at 2.62"),
+            ([result(m, {}, 0, {"gmm": (2, v)}, error=0.5) for m, v in (("ae", 2), ("vae", 2.1))],
+             "With the mixture AE and VAE are level (2.00 to 2.10), and no lead stands out"),
+        ],
+    )  # fmt: skip
+    def test_lowest_models(self, results, expected):
+        assert report(results).sentence.startswith(expected)
+
+    def test_seeds_are_named(self):
+        assert "(2 seeds)" in REPORT.sentence
+        assert "one seed" in report(RESULTS[:1]).sentence
+
+
+class TestNotes:
+    @pytest.mark.parametrize(
+        ("values", "of", "expected"),
+        [
+            ({"missing": 3}, {}, "3 runs have no result"),
+            ({}, {"partial": True}, "A part of the data"),
+            ({}, {}, "1 of 64 test images are also in training"),
+            ({}, {"latent_dim": 3}, "Of another latent dimension: AE 3."),
+            ({}, {}, "Few data: 2,000 samples and 300 references"),
+            ({}, {"images": 5000}, "Short trainings: 100 steps"),
+            ({}, {"made": {"git_dirty": True}}, "Some runs were made with code"),
+        ],
+    )
+    def test_warnings(self, values, of, expected):
+        found = report([result("ae", {}, 0, {"gmm": (1, 2)}, **of)], **values)
+        assert any(warning.startswith(expected) for warning in found.warnings)
+        calm = report([result("ae", {}, 0, {"gmm": (1, 2)})], splits=None)
+        assert len(calm.warnings) == 1  # of few data
+
+    def test_two_extractors_are_named(self):
+        other = result("vae", {}, 0, {"normal": (1, 2)}, extractor_hash="f" * 16)
+        warnings = " ".join(report([RESULTS[4], other]).warnings)
+        assert f"({'e' * 16}, {'f' * 16}): their distances are not on one scale" in warnings
+
+    def test_every_machine_and_version_is_named(self):
+        made = {"device": "cuda (X)", "versions": {"torch": "2.1"}, "command": None}
+        found = report([RESULTS[4], result("vae", {}, 0, {"normal": (1, 2)}, made=made)])
+        notes = "\n".join(found.notes)
+        assert "cpu (x86_64) with 2 cores, threads of a run: 1; or cuda (X) with 2 cores" in notes
+        assert "torch 2.0; or torch 2.1." in notes
+        machines = found.tables["scores"].cells.set_index("Model")["machine"]
+        assert machines["VAE"] == "2" and set(machines["AE †"]) == {"1"}
+        assert "machine" not in REPORT.tables["scores"].cells
+
+    def test_the_command_can_be_pasted(self):
+        assert "Made by `python run_benchmark.py --dataset mnist`." in REPORT.notes
+
+    @pytest.mark.parametrize(
+        ("flags", "words"),
+        [({}, ")"), ({"epochs": 7, "batch_size": 9}, "), but with --epochs 7 --batch-size 9;")],
+    )
+    def test_what_the_user_changed_is_said(self, flags, words):
+        assert words in report(experiment=experiment(**flags)).notes[0]
+
+    def test_what_is_no_fid_is_called_so(self):
+        assert any("which is no FID" in note for note in REPORT.notes)
+        inception = [result("ae", {}, 0, {"gmm": (1, 2)}, extractor="inception")]
+        assert not any("no FID" in note for note in report(inception).notes)
+
+    def test_configurations_of_fewer_seeds_are_named(self):
+        assert any("1 of FIF" in note for note in report(RESULTS[:3]).notes)
+
+
+class TestForms:
+    TABLE = Table(
+        "T & x", pandas.DataFrame({"Model": ["a_b|<i>", "c", "d"], "FD ↓": ["1.00", "2.00", "3"]}),
+        {"FD ↓": pandas.Series([1, 2, 3])}, ["`x_y` & more"],
+    )  # fmt: skip
+
+    def test_markdown(self):
+        assert self.TABLE.to_markdown() == (
+            "## T & x\n\n| Model | FD ↓ |\n| --- | --: |\n| a_b\\|&lt;i> | **1.00** |\n"
+            "| c | <u>2.00</u> |\n| d | 3 = |\n\n* `x_y` & more\n"
+        )
+
+    def test_latex(self):
+        text = self.TABLE.to_latex()
+        assert r"a\_b|\textless{}i\textgreater{} & \textbf{1.00} \\" in text
+        assert r"c & \underline{2.00} \\" in text and r"\begin{tabular}{lr}" in text
+        assert r"\texttt{x\_y} \& more\par" in text
+
+    @pytest.mark.parametrize("width", [80, 120])
+    def test_terminal(self, width):
+        console = Console(width=width, record=True, file=io.StringIO())
+        console.print(REPORT.terminal(width))
+        lines = console.export_text().splitlines()
+        assert lines[0].startswith("From the prior FIF and VAE are level")
+        assert max(map(len, lines)) <= width
+        assert any(re.search(r"FIF +6\.50 ± 0\.71 = +0\.300 ± 0\.071", line) for line in lines)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    store = fill(tmp_path_factory.mktemp("results"))
+    failures = [Outcome(RESULTS[0].spec, "DivergedError: the loss is <NaN> & no number")]
+    found = report(failures=failures)
+    return store, found, write_report(found, store)
+
+
+class Page(html.parser.HTMLParser):
+    """Tags that are open, texts and addresses."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.addresses, self.tags = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.addresses += [value for key, value in attrs if key in ("src", "href")]
+        if tag not in ("meta", "img", "br"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+class TestFiles:
+    def test_names(self, written):
+        store, _, paths = written
+        figures = {path.name for path in (store.root / "figures").iterdir()}
+        ends = ("best.webp", "samples.webp", "beta.png", "cost.png", "learning.png")
+        assert figures == {f"{NAME}-{end}" for end in ends}
+        assert paths[-1] == store.root / f"{NAME}.html"
+        assert all(path.is_file() for path in paths) and not list(store.root.rglob("*.tmp"))
+
+    def test_csv_has_unrounded_numbers(self, written):
+        table = pandas.read_csv(written[0].root / f"tables/{NAME}.csv")
+        assert table.frechet_test.tolist() == REPORT.table.frechet_test.tolist()
+        runs = pandas.read_csv(written[0].root / f"tables/{NAME}-runs.csv")
+        assert len(runs) == sum(len(result.scores) for result in RESULTS)
+
+    def test_markdown_shows_what_is_there(self, written):
+        text = (written[0].root / f"tables/{NAME}.md").read_text("utf-8")
+        pictures = re.findall(r"!\[[^]]+\]\(([^)]+)\)", text)
+        assert len(pictures) == 5
+        assert all((written[0].root / "tables" / path).is_file() for path in pictures)
+        assert text.index("From the prior") < text.index("| Model") < text.index("## Notes")
+        assert "the loss is &lt;NaN> & no number" in text
+
+    def test_the_page_is_whole_and_loads_nothing(self, written):
+        text = written[2][-1].read_text("utf-8")
+        page = Page(text)
+        assert page.open == [] and "script" not in page.tags
+        inside = [a for a in page.addresses if a.startswith("data:image/")]
+        links = set(page.addresses) - set(inside)
+        assert len(inside) == 5
+        assert links and all((written[0].root / link).is_dir() for link in links)
+        order = [text.index(part) for part in (
+            'class="sentence"', "<img", "prior (N)", "<details"
+        )]  # fmt: skip
+        assert order == sorted(order)
+        assert "&lt;NaN&gt; &amp; no number" in text
+
+    def test_drawing_again_leaves_every_file_as_it_is(self, written):
+        store, found, paths = written
+        before = {path: path.stat().st_mtime_ns for path in paths}
+        assert {path: path.stat().st_mtime_ns for path in write_report(found, store)} == before
+
+    def test_records_alone_are_enough(self, tmp_path):
+        store = fill(tmp_path, [])
+        paths = write_report(report(RESULTS[4:6], splits=None), store)
+        assert {p.name for p in paths if p.parent.name == "figures"} == {
+            f"{NAME}-cost.png", f"{NAME}-learning.png",
+        }  # fmt: skip
+
+    def test_a_damaged_picture_is_one_line(self, tmp_path):
+        store = fill(tmp_path, RESULTS[:2])
+        (store.folder(RESULTS[0].spec) / "samples-gmm.png").write_bytes(b"no picture")
+        with pytest.raises(StoreError, match=r"samples-gmm.png is damaged"):
+            write_report(report(RESULTS[:2]), store)
+
+    def test_a_folder_that_cannot_be_made_is_one_line(self, tmp_path):
+        (tmp_path / "tables").write_text("")
+        with pytest.raises(StoreError, match="tables"):
+            write_report(REPORT, fill(tmp_path, []))
+
+    def test_own_data_are_named(self):
+        own = experiment(dataset="folder", arch="convnet", data="/photos/cats")
+        assert report(experiment=own).title == "folder cats, convnet, profile quick"
+
+
+class TestFigures:
+    @staticmethod
+    def drawn(found, store=None):
+        values = found.frame, found.table, found.results, "FD", store, None
+        return {figure.kind: figure for figure in figures_of(*values)}
+
+    @pytest.mark.parametrize(
+        ("results", "there"),
+        [
+            (RESULTS, True),
+            (RESULTS[:2], False),
+            ([result("fif", {"beta": b, "noise": n}, 0, {"gmm": (1, 2)}) for b, n in
+              ((1, 0.1), (2, 0.2))], False),
+        ],
+        ids=["two betas", "one beta", "something else varies"],
+    )  # fmt: skip
+    def test_figure_10(self, results, there):
+        assert ("beta" in self.drawn(report(results))) == there
+
+    def test_a_picture_is_as_wide_as_the_text(self):
+        for figure in self.drawn(REPORT).values():
+            with Image.open(io.BytesIO(figure.content)) as image:
+                assert image.width >= 800
+
+    def test_images_of_a_sheet(self):
+        images = np.arange(6 * 2 * 3 * 1).reshape(6, 2, 3, 1)
+        sheet = images.reshape(2, 3, 2, 3, 1).transpose(0, 2, 1, 3, 4).reshape(4, 9, 1)
+        assert (images_of(sheet, (1, 2, 3)) == images).all()
+
+    def test_samples_are_enlarged_and_not_smoothed(self, tmp_path):
+        store = fill(tmp_path, RESULTS[:2])
+        found = report(RESULTS[:2])
+        values = found.frame, found.table, found.results, "FD", store, splits()
+        (best,) = (figure for figure in figures_of(*values) if figure.kind == "best")
+        with Image.open(io.BytesIO(best.content)) as image:
+            pixels = np.asarray(image.convert("L"))[-25]
+        shown = pixels[170:].reshape(-1, 50)[:, 24].astype(int)
+        assert len(shown) == 16 and np.abs(shown - np.arange(16) * 3).max() <= 4
