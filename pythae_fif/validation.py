@@ -11,6 +11,7 @@ __all__ = [
     "as_config_error",
     "config_dataclass",
     "flag_of",
+    "flags_in",
     "name_of",
     "parse_duration",
     "read_checked",
@@ -94,6 +95,12 @@ class Flag:
     help: str
     metavar: str | None = None
     parse: Callable[[str], Any] | None = None
+
+
+def flags_in(cls: type[BaseModel]) -> dict[str, Flag]:
+    """The fields of a class that have a flag."""
+    fields = cls.model_fields.items()
+    return {name: f for name, of in fields for f in of.metadata if isinstance(f, Flag)}
 
 
 def flag_of(field: str) -> str:

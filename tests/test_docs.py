@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from pythae_fif.benchmark.model_entry import ModelEntry, read_model_entry
+from pythae_fif.benchmark.yaml_files import config_file, configs_dir, names_in, read_yaml
 
 import pythae_fif
 from pythae_fif import studies
-from pythae_fif.benchmark.config import Experiment, Profile
-from pythae_fif.benchmark.model_entry import ModelEntry, read_model_entry
-from pythae_fif.benchmark.yaml_files import config_file, configs_dir, names_in, read_yaml
+from pythae_fif.benchmark.config import Experiment
+from pythae_fif.benchmark.settings import Profile
 from pythae_fif.cli import main
 from pythae_fif.data.names import DATASETS
 from pythae_fif.validation import read_checked

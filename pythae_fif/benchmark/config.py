@@ -2,30 +2,22 @@
 
 __all__ = [
     "Experiment",
-    "ModelSettings",
-    "Precision",
-    "Profile",
-    "Settings",
     "length_of",
     "load_experiment",
 ]
 
 from collections.abc import Mapping
 from pathlib import Path, PurePath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
-    AfterValidator,
-    BeforeValidator,
     Field,
     ValidationInfo,
     field_validator,
-    model_validator,
 )
 
 from pythae_fif.benchmark.models import (
     GRID_FLAGS,
-    HyperParameters,
     ModelEntry,
     SamplerName,
     all_models,
@@ -34,21 +26,20 @@ from pythae_fif.benchmark.models import (
     read_entry,
     read_yaml,
 )
+from pythae_fif.benchmark.settings import ExtractorName, ModelSettings, Profile, Settings
 from pythae_fif.data.names import TableOptions
 from pythae_fif.errors import ConfigError, counted, did_you_mean
-from pythae_fif.evaluation.names import own_extractor
 from pythae_fif.files import safe_name
 from pythae_fif.nn.names import ARCHITECTURES
 from pythae_fif.sampling import SAMPLERS
 from pythae_fif.validation import (
     AbsolutePath,
     AtLeastOne,
-    Checked,
     Each,
     Flag,
     Whole,
+    flags_in,
     name_of,
-    parse_duration,
     read_checked,
 )
 
@@ -58,87 +49,8 @@ USUAL = {
 }
 """What every data set trains and samples with, unless its file or the user says otherwise."""
 
-Precision = Literal["float32", "bfloat16"]
-LearningRate = Annotated[float, Field(gt=0, lt=10)]
-WeightDecay = Annotated[float, Field(ge=0)]
-AtLeastTen = Annotated[Whole, Field(ge=10)]
-"""So many images at least: scores of fewer say nothing."""
-Seconds = Annotated[
-    float, BeforeValidator(lambda v: parse_duration(v) if isinstance(v, str) else v), Field(gt=0)
-]
-"""A number, or a text that :func:`parse_duration` takes."""
 ArchName = Annotated[str, name_of(lambda: ARCHITECTURES)]
-ExtractorName = Annotated[str, AfterValidator(own_extractor)]
 Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
-
-
-class Settings(Checked):
-    """How a model trains and is scored: all of it defines the result of a run.
-
-    Attributes:
-        batch_size, learning_rate, weight_decay: Of Adam.
-        num_samples: Generated for each sampler's score.
-        epochs, wall_clock: One of the two; the clock in seconds.
-        plateau_factor: The learning rate is multiplied by it when the evaluation loss has not
-            fallen for ten epochs (appendix E.4); None for a constant learning rate.
-        fit_steps: Of Adam, 100 codes each, in which a flow, second VAE or PixelCNN of a sampler is
-            fitted; :data:`~pythae_fif.sampling.samplers.FIT_STEPS` if None.
-        train_size, val_size, test_size: First images of a split that are used; all if None.
-        crop: Of CelebA, see :func:`~pythae_fif.data.load_images`; other data sets have none.
-        precision: Of the training.
-    """
-
-    batch_size: AtLeastOne
-    learning_rate: LearningRate
-    num_samples: AtLeastTen
-    epochs: AtLeastOne | None = None
-    wall_clock: Seconds | None = None
-    weight_decay: WeightDecay | None = None
-    plateau_factor: Annotated[float, Field(gt=0, lt=1)] | None = 0.5
-    fit_steps: AtLeastOne | None = None
-    train_size: AtLeastTen | None = None
-    val_size: AtLeastTen | None = None
-    test_size: AtLeastTen | None = None
-    crop: Annotated[Whole, Field(ge=1, le=178)] | None = None
-    precision: Precision = "float32"
-
-
-class ModelSettings(HyperParameters):
-    """What a profile says of one model alone; None is the value that the profile has for all.
-
-    Attributes:
-        batch_size, learning_rate, weight_decay: As of :class:`Settings`.
-        grid: In place of that of the model's entry, and of its configurations.
-        fixed: Beside those of the model's entry.
-    """
-
-    batch_size: AtLeastOne | None = None
-    learning_rate: LearningRate | None = None
-    weight_decay: WeightDecay | None = None
-
-
-class Profile(Settings):
-    """How long and on how much data every model trains.
-
-    Attributes:
-        note: One sentence that the tables carry: what this is, and is not.
-        models: Model -> what is different for it.
-        configurations: Number of configurations of a model's grid that are used, from its start;
-            all if None.
-        extractor: In place of the data set's, unless the user names one.
-        Others: As of :class:`Settings`.
-    """
-
-    note: str
-    models: dict[str, ModelSettings] = Field(default_factory=dict)
-    configurations: AtLeastOne | None = None
-    extractor: ExtractorName | None = None
-
-    @model_validator(mode="after")
-    def _one_budget(self) -> "Profile":
-        if (self.epochs is None) == (self.wall_clock is None):
-            raise ValueError("give epochs, or wall_clock, and not both")
-        return self
 
 
 class Experiment(TableOptions):
@@ -157,7 +69,6 @@ class Experiment(TableOptions):
         extractor: Name of the feature extractor; of a file `<path>@<digest>`.
         profiles: Name -> :class:`Profile`; the values that the user gave are in the one in use.
         profile: Name of the one in use.
-        configurations, epochs, ..., precision: In place of the profile's, for all models.
         name: Of the tables, figures and page.
         data: Path of the user's own images or table.
         skip_undecodable: Leave out the images of a folder that cannot be decoded.
@@ -173,7 +84,6 @@ class Experiment(TableOptions):
     seeds: Annotated[Each[Seed], Flag("one run a seed", "SEED")] = Field(
         default_factory=lambda: [0]
     )
-    configurations: Annotated[AtLeastOne | None, Flag("try the first N of every model", "N")] = None
     beta: Annotated[Each[float] | None, Flag("FIF's reconstruction weights")] = None
     hutchinson_samples: Annotated[Each[Whole] | None, Flag("FIF's K", "K")] = None
     latent_dim: Annotated[AtLeastOne, Flag("latent dimension", "D")]
@@ -184,18 +94,6 @@ class Experiment(TableOptions):
     extractor: Annotated[ExtractorName, Flag("of `list`, FILE.pt or module:function")]
     profiles: dict[str, Profile]
     profile: Annotated[str, Flag("quick, medium (a night), paper (published protocol) or full")]
-    wall_clock: Annotated[
-        Seconds | None,
-        Flag("in place of epochs: 5h, 10min; on CPUs one run at a time", "TIME", str),
-    ] = None
-    epochs: Annotated[AtLeastOne | None, Flag("in place of the profile's", "N")] = None
-    batch_size: Annotated[AtLeastOne | None, Flag("in place of the profile's", "N")] = None
-    learning_rate: Annotated[LearningRate | None, Flag("in place of the profile's", "RATE")] = None
-    train_size: Annotated[AtLeastTen | None, Flag("use the first N training images", "N")] = None
-    num_samples: Annotated[AtLeastTen | None, Flag("samples scored, of each sampler", "N")] = None
-    precision: Annotated[
-        Precision | None, Flag("of training: float32, or bfloat16 (for processors with AMX)")
-    ] = None
     name: Annotated[str, Flag("of tables, figures and page", "NAME")] = ""
     data: Annotated[AbsolutePath | None, Flag("yours, of folder, npz or csv", "PATH")] = None
     skip_undecodable: Annotated[bool, Flag("leave out broken images")] = False
@@ -242,11 +140,9 @@ class Experiment(TableOptions):
         """How the runs of a model are trained and scored."""
         profile = self.in_use
         values = profile.model_dump(include=set(Settings.model_fields))
-        own = profile.models.get(model, ModelSettings()).model_dump(exclude_none=True)
-        given = {key: getattr(self, key) for key in own.keys() & type(self).model_fields.keys()}
-        own |= {key: value for key, value in given.items() if value is not None}
-        crop = {} if self.dataset == "celeba" else {"crop": None}
-        return Settings(**{**values, **{k: v for k, v in own.items() if k in values}, **crop})
+        own = profile.models.get(model, ModelSettings())
+        values |= own.model_dump(exclude={"grid", "fixed"}, exclude_none=True)
+        return Settings(**{**values, **({} if self.dataset == "celeba" else {"crop": None})})
 
     def latent_dim_of(self, model: str) -> int:
         """d of a model: that of `latent_dims`, or the common one, within what it takes."""
@@ -281,11 +177,6 @@ class Experiment(TableOptions):
         return choices if asked else choices[: self.in_use.configurations]
 
 
-OF_PROFILE = (
-    "configurations", "wall_clock", "epochs", "batch_size", "learning_rate", "train_size",
-    "num_samples", "precision",
-)  # fmt: skip
-"""Keys of an experiment that replace the profile's."""
 BUDGETS = ("epochs", "wall_clock")
 
 
@@ -309,7 +200,9 @@ def load_experiment(
     if own.get("dataset", dataset) != dataset:
         raise ConfigError(f"{file}: dataset {own['dataset']!r} is not --dataset {dataset!r}")
     given = {key: value for key, value in flags.items() if value is not None}
+    changed = {k: v for k, v in {**own, **given}.items() if k in flags_in(Profile)}
     values = {"dataset": dataset, **USUAL, **usual, **own, **given}
+    values = {key: value for key, value in values.items() if key not in changed}
     if "latent_dim" in {**own, **given}:
         values["latent_dims"] = own.get("latent_dims", {}) if "latent_dim" not in given else {}
     values["profiles"] = _overlaid(usual.get("profiles"), own.get("profiles", {}))
@@ -317,7 +210,10 @@ def load_experiment(
     if values["samplers"] == ["all"]:
         values["samplers"] = list(SAMPLERS)
     profile = str(values.get("profile"))
-    _change_profile(values, profile, asked={**own, **given})
+    _change_profile(values, profile, changed)
+    of_profile = values["profiles"].get(profile) if isinstance(values["profiles"], dict) else None
+    if "extractor" not in {**own, **given} and isinstance(of_profile, dict):
+        values["extractor"] = of_profile.get("extractor") or values.get("extractor")
     values.setdefault("name", f"{dataset}-{values.get('arch')}-{profile}")
     values["name"] = safe_name(str(values["name"]))
     where = f"{dataset}.yaml" if file is None else str(file)
@@ -347,18 +243,22 @@ def _name_models(values: dict[str, Any]) -> None:
     values["models"] = list(values["entries"])
 
 
-def _change_profile(values: dict[str, Any], name: str, asked: Mapping[str, Any]) -> None:
-    """Puts what the user asked for into the profile in use."""
+def _change_profile(values: dict[str, Any], name: str, changed: Mapping[str, Any]) -> None:
+    """Puts what the user asked for into the profile in use, and over what it has for one model."""
     profiles = values["profiles"]
     if not isinstance(profiles, Mapping) or not isinstance(profiles.get(name), Mapping):
         return  # the checked experiment says so
-    changed = {key: asked[key] for key in OF_PROFILE if key in asked}
-    if len(changed.keys() & set(BUDGETS)) == 2:
+    if changed.keys() >= set(BUDGETS):
         raise ConfigError("epochs (--epochs) and wall_clock (--wall-clock): give one of them")
     budget = dict.fromkeys(BUDGETS) if changed.keys() & set(BUDGETS) else {}
-    values["profiles"] = {**profiles, name: {**profiles[name], **budget, **changed}}
-    if "extractor" in profiles[name] and "extractor" not in asked:
-        values["extractor"] = profiles[name]["extractor"]
+    profile = {**profiles[name], **budget, **changed}
+    models = profile.get("models")
+    if isinstance(models, Mapping) and all(isinstance(of, Mapping) for of in models.values()):
+        profile["models"] = {
+            model: {key: value for key, value in of.items() if key not in changed}
+            for model, of in models.items()
+        }
+    values["profiles"] = {**profiles, name: profile}
 
 
 def _overlaid(usual: Any, own: Any) -> Any:

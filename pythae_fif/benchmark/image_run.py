@@ -14,10 +14,10 @@ from pydantic import Field
 from pythae.models import BaseAE
 from pythae.trainers.trainer_utils import set_seed
 
-from pythae_fif.benchmark.config import Settings
 from pythae_fif.benchmark.models import ModelClasses, build_model, import_named, shown
 from pythae_fif.benchmark.pictures import model_pictures, samples_picture
 from pythae_fif.benchmark.record import SCORES, DataUsed, Evaluation, Training, score_file
+from pythae_fif.benchmark.settings import Settings
 from pythae_fif.data import ImageDataset, Splits
 from pythae_fif.data.cache import open_splits, remember
 from pythae_fif.data.dataset import as_tensor

@@ -26,14 +26,23 @@ from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 from pydantic import BaseModel
 
 from pythae_fif import __version__
-from pythae_fif.benchmark.config import Experiment, load_experiment
+from pythae_fif.benchmark.config import Experiment
 from pythae_fif.benchmark.models import configs_dir, names_in, read_yaml
+from pythae_fif.benchmark.settings import Profile, load_experiment
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.runs.local import LocalEngine
 from pythae_fif.runs.ray import RayEngine
 from pythae_fif.runs.slurm import SlurmEngine
 from pythae_fif.studies import study as studies
-from pythae_fif.validation import AtLeastOne, Checked, Flag, flag_of, name_of, read_checked
+from pythae_fif.validation import (
+    AtLeastOne,
+    Checked,
+    Flag,
+    flag_of,
+    flags_in,
+    name_of,
+    read_checked,
+)
 
 AnyEngine = LocalEngine | RayEngine | SlurmEngine
 ENGINES: dict[str, type[AnyEngine]] = {
@@ -191,12 +200,6 @@ class _Help(argparse.Action):
         parser.exit()
 
 
-def flags_in(cls: type[BaseModel]) -> dict[str, Flag]:
-    """The fields of a class that have a flag."""
-    fields = cls.model_fields.items()
-    return {name: f for name, of in fields for f in of.metadata if isinstance(f, Flag)}
-
-
 def add_flags(
     parser: argparse._ActionsContainer,
     cls: type[BaseModel],
@@ -281,12 +284,18 @@ def read_engine(given: Mapping[str, Any]) -> AnyEngine:
     return read_checked(ENGINES[name], {**in_file, **options}, where, flags=options)
 
 
+OF_EXPERIMENT = {**flags_in(Experiment), **flags_in(Profile)}
+"""Flags that are keys of an experiment's file, too."""
+
+
 def run_parser() -> Parser:
     """The parser of `run`; a flag that is not given leaves the value of the YAML file."""
     parser = Parser("run", RUN, USUAL)
     parser.add_argument("--version", action="version", version=f"pythae-fif {__version__}")
     add_flags(parser, RunFlags)
-    add_flags(parser.add_argument_group("experiment"), Experiment)
+    group = parser.add_argument_group("experiment")
+    for cls in (Experiment, Profile):
+        add_flags(group, cls)
     add_engine_flags(parser)
     return parser
 
@@ -302,7 +311,7 @@ def read_request(given: Mapping[str, Any]) -> Request:
     """
     values = {name: value for name, value in given.items() if name in RunFlags.model_fields}
     flags = read_checked(RunFlags, values, "run", flags=given)
-    keys = {name: value for name, value in given.items() if name in flags_in(Experiment)}
+    keys = {name: value for name, value in given.items() if name in OF_EXPERIMENT}
     file, dataset = flags.config, flags.dataset
     if flags.table is not None:
         if file is not None:

@@ -12,8 +12,9 @@ from pythae.models import AutoConfig, AutoModel, BaseAE
 from pythae.samplers import NormalSampler
 from torch import Tensor
 
-from pythae_fif.benchmark.config import AtLeastTen, ExtractorName, Seed
+from pythae_fif.benchmark.config import Seed
 from pythae_fif.benchmark.image_run import ImageSpec
+from pythae_fif.benchmark.settings import AtLeastTen, ExtractorName
 from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.flags import Parser, add_flags
 from pythae_fif.data.arrays import read_npz, to_uint8

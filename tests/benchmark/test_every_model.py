@@ -10,7 +10,7 @@ from support.experiments import plan_of
 from support.trainings import Killed, assert_same_weights, kill_at
 from torch.nn import ConvTranspose2d
 
-from pythae_fif.benchmark.config import Settings
+from pythae_fif.benchmark.settings import Settings
 from pythae_fif.benchmark.image_run import ImageSpec, trainer_of
 from pythae_fif.benchmark.models import names_in, read_entry
 from pythae_fif.benchmark.record import ImageResult

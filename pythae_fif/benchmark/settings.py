@@ -1,0 +1,96 @@
+"""How the models of a profile train and are scored."""
+
+__all__ = ["ExtractorName", "ModelSettings", "Precision", "Profile", "Settings"]
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from pythae_fif.benchmark.models import HyperParameters
+from pythae_fif.evaluation.names import own_extractor
+from pythae_fif.validation import AtLeastOne, Checked, Flag, Whole, parse_duration
+
+Precision = Literal["float32", "bfloat16"]
+LearningRate = Annotated[float, Field(gt=0, lt=10)]
+WeightDecay = Annotated[float, Field(ge=0)]
+AtLeastTen = Annotated[Whole, Field(ge=10)]
+"""So many images at least: scores of fewer say nothing."""
+Seconds = Annotated[
+    float, BeforeValidator(lambda v: parse_duration(v) if isinstance(v, str) else v), Field(gt=0)
+]
+"""A number, or a text that :func:`parse_duration` takes."""
+ExtractorName = Annotated[str, AfterValidator(own_extractor)]
+
+
+class Settings(Checked):
+    """How a model trains and is scored: all of it defines the result of a run.
+
+    Attributes:
+        batch_size, learning_rate, weight_decay: Of Adam.
+        num_samples: Generated for each sampler's score.
+        epochs, wall_clock: One of the two; the clock in seconds.
+        plateau_factor: The learning rate is multiplied by it when the evaluation loss has not
+            fallen for ten epochs (appendix E.4); None for a constant learning rate.
+        fit_steps: Of Adam, 100 codes each, in which a flow, second VAE or PixelCNN of a sampler is
+            fitted; :data:`~pythae_fif.sampling.samplers.FIT_STEPS` if None.
+        train_size, val_size, test_size: First images of a split that are used; all if None.
+        crop: Of CelebA, see :func:`~pythae_fif.data.load_images`; other data sets have none.
+        precision: Of the training.
+    """
+
+    batch_size: Annotated[AtLeastOne, Flag("in place of the profile's", "N")]
+    learning_rate: Annotated[LearningRate, Flag("in place of the profile's", "RATE")]
+    num_samples: Annotated[AtLeastTen, Flag("samples scored, of each sampler", "N")]
+    epochs: Annotated[AtLeastOne | None, Flag("in place of the profile's", "N")] = None
+    wall_clock: Annotated[
+        Seconds | None,
+        Flag("in place of epochs: 5h, 10min; on CPUs one run at a time", "TIME", str),
+    ] = None
+    weight_decay: WeightDecay | None = None
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] | None = 0.5
+    fit_steps: AtLeastOne | None = None
+    train_size: Annotated[AtLeastTen | None, Flag("use the first N training images", "N")] = None
+    val_size: AtLeastTen | None = None
+    test_size: AtLeastTen | None = None
+    crop: Annotated[Whole, Field(ge=1, le=178)] | None = None
+    precision: Annotated[
+        Precision, Flag("of training: float32, or bfloat16 (for processors with AMX)")
+    ] = "float32"
+
+
+class ModelSettings(HyperParameters):
+    """What a profile says of one model alone; None is the value that the profile has for all.
+
+    Attributes:
+        batch_size, learning_rate, weight_decay: As of :class:`Settings`.
+        grid: In place of that of the model's entry, and of its configurations.
+        fixed: Beside those of the model's entry.
+    """
+
+    batch_size: AtLeastOne | None = None
+    learning_rate: LearningRate | None = None
+    weight_decay: WeightDecay | None = None
+
+
+class Profile(Settings):
+    """How long and on how much data every model trains.
+
+    Attributes:
+        note: One sentence that the tables carry: what this is, and is not.
+        models: Model -> what is different for it.
+        configurations: Number of configurations of a model's grid that are used, from its start;
+            all if None.
+        extractor: In place of the data set's, unless the user names one.
+        Others: As of :class:`Settings`.
+    """
+
+    note: str
+    models: dict[str, ModelSettings] = Field(default_factory=dict)
+    configurations: Annotated[AtLeastOne | None, Flag("try the first N of every model", "N")] = None
+    extractor: ExtractorName | None = None
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> "Profile":
+        if (self.epochs is None) == (self.wall_clock is None):
+            raise ValueError("give epochs, or wall_clock, and not both")
+        return self
