@@ -9,8 +9,6 @@ __all__ = [
     "table_options",
 ]
 
-import torch
-
 from pythae_fif.benchmark.settings import Settings
 from pythae_fif.data import Splits
 from pythae_fif.data.cache import remember
@@ -20,7 +18,8 @@ from pythae_fif.data.load import load
 from pythae_fif.data.locations import cache_home
 from pythae_fif.data.names import TableOptions
 from pythae_fif.data.source import Request
-from pythae_fif.evaluation import Extractor, LabelledImages, Reference, build_extractor
+from pythae_fif.evaluation import Extractor, Features, LabelledImages
+from pythae_fif.evaluation import load_extractor as extractor_of
 from pythae_fif.runs.kind import Environment
 
 
@@ -70,30 +69,24 @@ def table_options(given: object) -> TableOptions:
 
 def labelled(splits: Splits) -> LabelledImages | None:
     """What `classifier` is trained on; None without labels."""
-    if splits.labels is None:
-        return None
-    test, train = (
-        (as_tensor(splits[split]), torch.from_numpy(splits.labels[split]))
-        for split in ("test", "train")
-    )
-    return LabelledImages(*train, LabelledImages(*test), splits.name)
+    return LabelledImages.of(splits)
 
 
 def load_extractor(
     name: str, splits: Splits, environment: Environment, device: str = "cpu"
 ) -> Extractor:
     """The extractor of an experiment; a classifier is shipped, or trained once and cached."""
-    return build_extractor(
+    return extractor_of(
         environment.own_extractor or name,
         splits.input_dim,
         labelled(splits),
         device=device,
         weights=environment.extractor_weights,
-        download=not environment.offline,
+        offline=environment.offline,
         cache_dir=cache_home(),
     )
 
 
-def reference_of(splits: Splits, split: str, extractor: Extractor) -> Reference:
+def reference_of(splits: Splits, split: str, extractor: Extractor) -> Features:
     """What the images of a split are to the extractor, computed once a machine."""
-    return Reference.of(as_tensor(splits[split]), extractor, cache_dir=cache_home())
+    return Features.of(as_tensor(splits[split]), extractor, cache_dir=cache_home())

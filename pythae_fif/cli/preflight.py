@@ -33,9 +33,7 @@ from pythae_fif.data.locations import CACHE_VARIABLE, cache_home
 from pythae_fif.data.published import absent, missing
 from pythae_fif.data.source import Request
 from pythae_fif.errors import FIFError, counted
-from pythae_fif.evaluation.names import EXTRACTORS, require_packages_of
-from pythae_fif.evaluation.own import load_network
-from pythae_fif.evaluation.weights import PUBLISHED
+from pythae_fif.evaluation.extractors import require_extractor
 from pythae_fif.runs.engines.common import Engine, cores
 from pythae_fif.runs.engines.local import LocalEngine
 from pythae_fif.runs.kind import Environment
@@ -215,19 +213,12 @@ def _weight_bytes(module: torch.nn.Module) -> int:
 
 def _extractor_problem(name: str, environment: Environment) -> str | None:
     try:
-        require_packages_of(name)
-        if name not in EXTRACTORS:
-            load_network(name)
-        if name == "tf-inception":
-            from pythae_fif.evaluation.tf_inception import find_graph
+        weights, offline = environment.extractor_weights, environment.offline
+        url = require_extractor(name, weights=weights, offline=offline)
+        if url and (silent := unreachable(url)):
+            from pythae_fif.evaluation.inception import absent
 
-            find_graph(environment.extractor_weights)
-        weights = PUBLISHED.get(name)
-        if weights and weights.here(environment.extractor_weights) is None:
-            if environment.offline:
-                return str(weights.absent())
-            silent = unreachable(weights.url)
-            return str(weights.absent(silent)) if silent else None
+            return str(absent(silent))
     except FIFError as error:
         return str(error)
     return None

@@ -20,8 +20,7 @@ from pythae_fif.data.images import decode_files, find_images
 from pythae_fif.data.splits import by_sides
 from pythae_fif.device import default_device
 from pythae_fif.errors import ConfigError, DataError
-from pythae_fif.evaluation import Reference, build_extractor, score_samples
-from pythae_fif.evaluation.distances import SUBSET_SIZE
+from pythae_fif.evaluation import Features, load_extractor, score_samples
 from pythae_fif.files import write_json
 from pythae_fif.models.saved import loading
 from pythae_fif.runs.folder import STATUS
@@ -80,12 +79,12 @@ def score_command(words: list[str]) -> int:
     size = flags.image_size or (shape[-1] if len(shape) == 3 else None)
     held = _images(reference, size)
     held = _with_channels(held, 1) if shape[:1] == (1,) else held
-    extractor = build_extractor(
+    extractor = load_extractor(
         flags.extractor,
         tuple(held.shape[1:]),
         device=default_device(),
         weights=flags.extractor_weights,
-        download=not flags.offline,
+        offline=flags.offline,
     )
     size, channels = size or held.shape[-1], held.shape[1]
     trained = None if known is None else _with_channels(_images(known, size, "train"), channels)
@@ -99,25 +98,11 @@ def score_command(words: list[str]) -> int:
         if images is not None and extractor.image_shape not in (None, tuple(images.shape[1:])):
             sides = by_sides(images.shape[1:]), by_sides(held.shape[1:])
             raise DataError(f"{path} has images of {sides[0]}, {reference} of {sides[1]}")
-    references = {REFERENCE: Reference.of(held, extractor)}
-    training = None if trained is None else Reference.of(trained, extractor)
+    references = {REFERENCE: Features.of(held, extractor)}
+    training = None if trained is None else Features.of(trained, extractor)
     scores = score_samples(drawn, extractor, references, seed=flags.seed, training=training)
-    near, kernel = scores.neighbours[REFERENCE], scores.kernel[REFERENCE]
-    distance, errors = scores.frechet[REFERENCE], scores.frechet_error or {}
-    shown = {scores.distance_name: f"{distance:.4f} ± {errors[REFERENCE]:.4f}"}
-    if scores.score is not None:
-        shown[str(scores.score_name)] = f"{scores.score.mean:.4f} ± {scores.score.std:.4f}"
-    # equal sets of no more than a subset's size have one subset, and no spread
-    one_subset = scores.num_samples == len(held) <= SUBSET_SIZE
-    shown["kernel distance"] = f"{kernel.mean:.6f}" + f" ± {kernel.std:.6f}" * (not one_subset)
-    shown |= {name: f"{value:.4f}" for name, value in vars(near).items()}
-    if scores.memorisation is not None:
-        shown["nearer to training"] = f"{scores.memorisation.nearer[REFERENCE]:.4f}"
-        shown["authenticity"] = f"{scores.memorisation.authenticity:.4f}"
-    shown["samples, references"] = f"{scores.num_samples:,}, {len(held):,}"
-    console = Terminal(highlight=False)
-    for name, text in shown.items():
-        console.print(f"{name:20} {text}", markup=False)
+    shown = f"{scores}\n{'references':20}{len(held):>20,}"
+    Terminal(highlight=False).print(shown, markup=False)
     if flags.to_json is not None:
         write_json(Path(flags.to_json).expanduser(), scores.to_dict())
     return 0

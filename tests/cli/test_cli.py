@@ -31,7 +31,7 @@ from pythae_fif.benchmark.yaml_files import configs_dir, names_in
 from pythae_fif.data import DATASETS
 from pythae_fif.data.images import decode_files, find_images
 from pythae_fif.errors import DataError
-from pythae_fif.evaluation import EXTRACTORS, PixelExtractor
+from pythae_fif.evaluation import EXTRACTORS, load_extractor
 from pythae_fif.files import read_json
 from pythae_fif.pictures import write_figure, write_pixels
 from pythae_fif.runs.engines.local import LocalEngine
@@ -392,20 +392,18 @@ class TestScore:
         words = ["score", folders / "a", folders / "b", "--extractor", "pixels"]
         file = folders / "scores.json"
         code, out, err = run.words(*words, "--to-json", file)
-        assert (code, err) == (0, "") and "samples, references  30, 30" in out
+        assert (code, err) == (0, "") and out.split()[-3:] == ["30", "references", "30"]
         scores = read_json(file)
-        assert f"FD-pixels            {scores['frechet']['reference']:.4f}" in out
+        assert f"FD-pixels {scores['frechet']['reference']:.4g}" in " ".join(out.split())
         b = [np.asarray(Image.open(p).convert("RGB")) for p in sorted((folders / "b").iterdir())]
         np.savez(folders / "b.npz", data=np.stack(b)[:, :8])
-        assert (
-            "FD-pixels            0.0000"
-            in run.words("score", folders / "b.npz", folders / "b.npz", *words[3:])[1]
-        )
+        _, same, _ = run.words("score", folders / "b.npz", folders / "b.npz", *words[3:])
+        assert float(re.search(r"FD-pixels +(\S+)", same)[1]) < 1e-9
         model = FIF(FIFConfig(input_dim=(3, 8, 8), latent_dim=2))
         model.save(str(folders / "model"))
         words[1] = folders / "model"
         code, out, _ = run.words(*words, "--num-samples", 25)
-        assert code == 0 and "samples, references  25, 30" in out
+        assert code == 0 and out.split()[-4:] == ["samples", "25", "references", "30"]
 
     @pytest.mark.filterwarnings("ignore:scores of")
     @pytest.mark.parametrize("order", [("a", "b.npz"), ("b.npz", "a")])
@@ -414,7 +412,7 @@ class TestScore:
         np.savez(folders / "b.npz", data=pixels[:, :8])
         words = ["score", *(folders / name for name in order), "--extractor", "pixels"]
         code, out, err = run.words(*words, "--training", folders / "a")
-        assert (code, err) == (0, "") and "samples, references  30, 30" in out
+        assert (code, err) == (0, "") and out.split()[-3:] == ["30", "references", "30"]
 
     @pytest.mark.filterwarnings("ignore:scores of")
     def test_samples_may_be_almost_black(self, run, folders):
@@ -441,7 +439,7 @@ class TestScore:
         assert code == 2 and f"{folders / 'a'}: the run has no model" in err
         FIF(FIFConfig(input_dim=(3, 8, 8), latent_dim=2)).save(str(folders / "a/model"))
         code, out, _ = run.words(*words, "--num-samples", 25)
-        assert code == 0 and "samples, references  25, 30" in out
+        assert code == 0 and out.split()[-4:] == ["samples", "25", "references", "30"]
 
     @pytest.mark.filterwarnings("ignore:scores of")
     def test_own_network_and_training_images(self, run, folders):
@@ -452,7 +450,7 @@ class TestScore:
             *words, "--training", folders / "a", "--to-json", folders / "s.json"
         )
         assert (code, err) == (0, "") and "FD-mine " in out
-        assert "nearer to training   1.0000" in out and "authenticity         0.0000" in out
+        assert re.search(r"nearer to training +1.0000\nauthenticity +0.0000", out)
         scores = read_json(folders / "s.json")
         assert (scores["extractor"], len(scores["extractor_hash"])) == ("mine.pt", 16)
         assert scores["memorisation"] == {"nearer": {"reference": 1.0}, "authenticity": 0.0}
@@ -467,14 +465,14 @@ class TestScore:
         code, out, _ = run.words(
             *words, "--extractor", "pixels", "--training", tmp_path / "data.npz"
         )
-        assert code == 0 and "nearer to training   1.0000" in out and "0.0000" in out
+        assert code == 0 and re.search(r"nearer to training +1.0000", out) and "0.0000" in out
 
     @pytest.mark.parametrize(
         ("flags", "told"),
         [
             (["--seed", 7], {"seed": 7}),
             (["--image-size", 5], {"size": (5, 5)}),
-            (["--offline"], {"download": False}),
+            (["--offline"], {"offline": True}),
             (["--extractor-weights", "w"], {"weights": "w"}),
         ],
         ids=str,
@@ -482,7 +480,7 @@ class TestScore:
     def test_flags_reach_what_they_are_of(self, run, folders, monkeypatch, flags, told):
         def build(name, input_dim, **options):
             seen.update(options, size=input_dim[1:])
-            return PixelExtractor(input_dim)
+            return load_extractor("pixels", input_dim)
 
         def scored(samples, *_, seed, **options):
             assert tuple(samples.shape[2:]) == seen["size"]
@@ -490,9 +488,9 @@ class TestScore:
             raise DataError("that will do")
 
         seen = {}
-        monkeypatch.setattr("pythae_fif.cli.score.build_extractor", build)
+        monkeypatch.setattr("pythae_fif.cli.score.load_extractor", build)
         monkeypatch.setattr("pythae_fif.cli.score.score_samples", scored)
-        usual = {"seed": 0, "size": (8, 8), "download": True, "weights": None}
+        usual = {"seed": 0, "size": (8, 8), "offline": False, "weights": None}
         for given, expected in (([], usual), (flags, usual | told)):
             code, _, err = run.words("score", folders / "a", folders / "b", *given)
             assert (code, err) == (2, "error: that will do\n")
@@ -563,7 +561,6 @@ class TestScore:
         self, run, folders, monkeypatch, samples, flags, line
     ):
         read, images = [], pythae_fif.cli.score._images
-        monkeypatch.delenv("PYTHAE_FIF_TF_INCEPTION", raising=False)
         monkeypatch.setattr(
             "pythae_fif.cli.score._images",
             lambda path, *of, **how: read.append(path) or images(path, *of, **how),
@@ -977,10 +974,9 @@ class TestStudies:
 class TestInceptionWeights:
     def test_without_weights_nothing_is_trained(self, run, tiny, monkeypatch, tmp_path):
         monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-        monkeypatch.delenv("PYTHAE_FIF_INCEPTION", raising=False)
         code, _, err = run("--config", tiny(extractor="inception"), "--offline")
         assert (code, run.executed) == (2, 0)
-        assert err.startswith("error: extractor 'inception' has no weights (downloads are off): ")
+        assert err.startswith("error: extractor 'inception' has no weights (no file ")
         assert "efficientnet-lite0 works offline" in err
         assert err.count("\n") == 1
 
@@ -990,7 +986,7 @@ class TestInceptionWeights:
         flags = ("--extractor-weights", str(file))
         code, _, err = run("--config", tiny(extractor="inception"), *flags)
         assert (code, run.executed) == (2, 0)
-        assert err.startswith("error: --extractor-weights: ")
+        assert err.startswith("error: extractor 'inception' has no weights (")
         assert "sha256" in err
 
 
