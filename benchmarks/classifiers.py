@@ -7,12 +7,12 @@ by the new files cannot be compared with those by the old ones.
 """
 
 import argparse
+from dataclasses import replace
 
 import torch
 
 from pythae_fif.data import load_images
-from pythae_fif.data.dataset import as_tensor
-from pythae_fif.evaluation.classifier import SHIPPED, LabelledImages, save, train_classifier
+from pythae_fif.evaluation.classifier import SHIPPED, LabelledImages, train_classifier
 
 
 def main() -> None:
@@ -21,16 +21,16 @@ def main() -> None:
     p.add_argument("--datasets", nargs="+", default=["digits", "mnist"])
     flags = p.parse_args()
     for name in flags.datasets:
-        splits = load_images(name, flags.data_root)
-        labels = splits.labels
-        train, test = (
-            LabelledImages(as_tensor(splits[split]), torch.from_numpy(labels[split]))
-            for split in ("train", "test")
-        )
-        classifier = train_classifier(train)
-        classifier.accuracy = classifier.measure_accuracy(test)
-        with open(SHIPPED / f"{name}.pt", "wb") as file:
-            save(classifier, file)
+        data = replace(LabelledImages.of(load_images(name, flags.data_root)), name="")
+        classifier = train_classifier(data)
+        state = classifier.network.state_dict()
+        held = {
+            "state": state,
+            "image_shape": classifier.image_shape,
+            "num_classes": len(state["head.bias"]),
+            "accuracy": classifier.accuracy,
+        }
+        torch.save(held, SHIPPED / f"{name}.pt")
         print(f"{name}: {classifier.accuracy:.2%} of the test images right, {classifier.hash}")
 
 

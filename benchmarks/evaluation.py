@@ -33,10 +33,11 @@ from torch_fidelity.utils import get_featuresdict_from_dataset
 
 from pythae_fif.evaluation import (
     EvaluationPipeline,
-    FeatureStatistics,
-    InceptionExtractor,
+    Extractor,
+    Features,
     frechet_distance,
 )
+from pythae_fif.evaluation.inception import inception
 from pythae_fif.runs.provenance import processor
 
 FEATURES = 2048
@@ -78,7 +79,7 @@ def frechet(samples: int, rounds: int) -> dict[str, Any]:
     sets = []
     for shift in (0.0, 0.02):
         noise = torch.randn(samples, FEATURES, generator=generator) * scales
-        sets.append(FeatureStatistics.of((noise @ mix).relu() + shift))
+        sets.append(Features((noise @ mix).relu() + shift))
     moments = [(held.mean.numpy(), held.covariance.numpy()) for held in sets]
     theirs = [{"mu": mean, "sigma": covariance} for mean, covariance in moments]
     found: dict[str, float] = {}
@@ -106,7 +107,7 @@ def frechet(samples: int, rounds: int) -> dict[str, Any]:
         ]
 
     def ours() -> None:
-        found["pythae-fif"] = frechet_distance(*sets)
+        found["pythae-fif"] = frechet_distance(*sets)  # with covariances that are known, as theirs
 
     seconds = alternate(
         {
@@ -160,10 +161,10 @@ def extraction(state: dict[str, Tensor], count: int, rounds: int, folder: Path) 
     torch_fidelity_network = FeatureExtractorInceptionV3(
         "bench", ["2048"], feature_extractor_weights_path=str(folder / "weights.pth")
     )
-    full = InceptionExtractor(state)
+    full = inception(state)
     held: dict[str, Tensor] = {}
 
-    def run(name: str, extractor: InceptionExtractor) -> Callable[[], None]:
+    def run(name: str, extractor: Extractor) -> Callable[[], None]:
         def program() -> None:
             held[name] = torch.cat([extractor(batch)[0] for batch in images.split(50)])
 
@@ -210,7 +211,7 @@ def whole(state: dict[str, Tensor], count: int, folder: Path) -> dict[str, Any]:
     held_out = torch.randint(0, 256, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
     pipeline = EvaluationPipeline(
         model,
-        extractor=InceptionExtractor(state),
+        extractor=inception(state),
         num_samples=count,
         batch_size=50,
         cache_dir=folder / "cache",

@@ -44,8 +44,7 @@ from pythae_fif.benchmark.estimate import BatchSeconds, batch_seconds
 from pythae_fif.benchmark.plan import RunSpec, expand
 from pythae_fif.data import ImageDataset, Splits, to_float
 from pythae_fif.errors import ConfigError, FIFError
-from pythae_fif.evaluation import Reference, score_samples
-from pythae_fif.evaluation.extractor import Extracted, Extractor
+from pythae_fif.evaluation import Extractor, Features, score_samples
 from pythae_fif.evaluation.scoring import SampleCountWarning
 from pythae_fif.files import write_text
 from pythae_fif.runs.provenance import processor
@@ -238,22 +237,20 @@ def evaluation_rows(plan: Plan) -> list[dict[str, str]]:
     return rows
 
 
-class Projection(Extractor):
+class Projection(torch.nn.Module):
     """Features and logits of any number, which cost next to nothing: random projections."""
 
-    name, distance_name, score_name, hash = "projection", "FD", "IS", "a random projection"
-
-    def __init__(self, side: int, features: int, device: str) -> None:
-        self.image_shape, self.feature_dim = (3, side, side), features
-        self.device = torch.device(device)
+    def __init__(self, side: int, features: int) -> None:
+        super().__init__()
         generator = torch.Generator().manual_seed(0)
         weights = torch.randn(3 * side**2, features, generator=generator) / side
         classes = torch.randn(features, 1008, generator=generator) / features**0.5
-        self.weights, self.classes = weights.to(device), classes.to(device)
+        self.register_buffer("weights", weights)
+        self.register_buffer("classes", classes)
 
-    def extract(self, images: Tensor) -> Extracted:
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         features = (images.flatten(1) @ self.weights).relu()
-        return Extracted(features, features @ self.classes)
+        return features, features @ self.classes
 
 
 def inception_seconds(plan: Plan) -> float | None:
@@ -262,10 +259,10 @@ def inception_seconds(plan: Plan) -> float | None:
         return None
     from evaluation import random_state
 
-    from pythae_fif.evaluation import InceptionExtractor
+    from pythae_fif.evaluation.inception import inception
 
     torch.manual_seed(0)
-    extractor = InceptionExtractor(random_state(), device=plan.device)
+    extractor = inception(random_state(), plan.device)
     images = torch.from_numpy(random_images(1000, (3, 64, 64)))
     extractor(images[:250])
     return seconds(lambda: [extractor(part) for part in images.split(250)], plan.device) / 1000
@@ -274,14 +271,15 @@ def inception_seconds(plan: Plan) -> float | None:
 def scores(plan: Plan) -> tuple[list[dict[str, str]], float]:
     """The table of scores, and the seconds that a sampler's scores take with a warm cache."""
     side = 32 if plan.features > 256 else 8
-    extractor = Projection(side, plan.features, plan.device)
-    images = torch.from_numpy(random_images(2 * plan.scored, extractor.image_shape))
+    network = Projection(side, plan.features)
+    extractor = Extractor("projection", "FD", network, "random", plan.device, score_name="IS")
+    images = torch.from_numpy(random_images(2 * plan.scored, (3, side, side)))
     samples, held_out = images.split(plan.scored)
     rows, spent = [], 0.0
     with tempfile.TemporaryDirectory() as folder:
 
         def scored() -> None:
-            reference = Reference.of(held_out, extractor, cache_dir=folder)
+            reference = Features.of(held_out, extractor, cache_dir=folder)
             score_samples(samples, extractor, {"test": reference})
 
         for what in ("first, with the reference", "with the reference on disk"):

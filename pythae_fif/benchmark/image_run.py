@@ -1,6 +1,6 @@
 """One run of the benchmark: what defines it, and how it trains, samples and scores."""
 
-__all__ = ["ImageSpec", "Where", "load_extractor", "training_config"]
+__all__ = ["ImageSpec", "Where", "extractor_of", "training_config"]
 
 import functools
 import traceback
@@ -29,9 +29,9 @@ from pythae_fif.data.source import Request
 from pythae_fif.errors import DataError, FIFError
 from pythae_fif.evaluation import (
     Extractor,
+    Features,
     LabelledImages,
-    Reference,
-    build_extractor,
+    load_extractor,
     score_codes,
     score_samples,
 )
@@ -156,12 +156,12 @@ class ImageSpec(Spec):
         labels = _labels_of(self, splits)
         model = _trained(self, run, splits, labels)
         run.tell("features of the data", 0.9)
-        extractor = load_extractor(self.extractor, splits, self.where, run.device)
+        extractor = extractor_of(self.extractor, splits, self.where, run.device)
         codes = embed(model, splits.train, labels=labels.get("train"), seed=self.seed)
         if run.load("evaluation.json", Evaluation) is None:
             _evaluate(self, run, model, splits, labels, codes, extractor)
-        references = {split: reference_of(splits, split, extractor) for split in SPLITS}
-        known = reference_of(splits, "train", extractor)
+        references = {split: features_of(splits, split, extractor) for split in SPLITS}
+        known = features_of(splits, "train", extractor)
         failures: dict[str, Exception] = {}
         for number, sampler in enumerate(self.samplers):
             if run.load(score_file(sampler), Scores) is not None:
@@ -335,33 +335,22 @@ def _splits_of(spec: ImageSpec) -> Splits:
     return splits
 
 
-def load_extractor(name: str, splits: Splits, where: Where, device: str = "cpu") -> Extractor:
+def extractor_of(name: str, splits: Splits, where: Where, device: str = "cpu") -> Extractor:
     """The extractor of an experiment; a classifier is shipped, or trained once and cached."""
-    return build_extractor(
+    return load_extractor(
         where.own_extractor or name,
         splits.input_dim,
-        labelled(splits),
+        LabelledImages.of(splits),
         device=device,
         weights=where.extractor_weights,
-        download=not where.offline,
+        offline=where.offline,
         cache_dir=cache_home(),
     )
 
 
-def labelled(splits: Splits) -> LabelledImages | None:
-    """What `classifier` is trained on; None without labels."""
-    if splits.labels is None:
-        return None
-    test, train = (
-        (as_tensor(splits[split]), torch.from_numpy(splits.labels[split]))
-        for split in ("test", "train")
-    )
-    return LabelledImages(*train, LabelledImages(*test), splits.name)
-
-
-def reference_of(splits: Splits, split: str, extractor: Extractor) -> Reference:
-    """What the images of a split are to the extractor, computed once a machine."""
-    return Reference.of(as_tensor(splits[split]), extractor, cache_dir=cache_home())
+def features_of(splits: Splits, split: str, extractor: Extractor) -> Features:
+    """Those of the images of a split, computed once a machine."""
+    return Features.of(as_tensor(splits[split]), extractor, cache_dir=cache_home())
 
 
 def _let_go(error: BaseException | None) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from pythae_fif.benchmark.config import Experiment
-from pythae_fif.benchmark.image_run import ImageSpec, Where, labelled, load_extractor, load_splits
+from pythae_fif.benchmark.image_run import ImageSpec, Where, extractor_of, load_splits
 from pythae_fif.benchmark.models import names_in
 from pythae_fif.benchmark.plan import expand, leaderboard
 from pythae_fif.cli.check import check, idle_gpu, machine_line, noted
@@ -20,6 +20,7 @@ from pythae_fif.cli.flags import AnyEngine, Request
 from pythae_fif.data import Splits, to_float
 from pythae_fif.data.names import TableOptions
 from pythae_fif.errors import ProblemsError, counted
+from pythae_fif.evaluation import LabelledImages
 from pythae_fif.evaluation.extractors import check_extractor
 from pythae_fif.evaluation.names import EXTRACTORS
 from pythae_fif.runs.launch import Outcome, run_all
@@ -64,7 +65,7 @@ def run_benchmark(request: Request) -> bool:
     plan = expand(experiment, splits, where)
     with noted(found.runs):
         shape, weights = splits.input_dim, flags.extractor_weights
-        check_extractor(experiment.extractor, shape, labelled(splits), weights=weights)
+        check_extractor(experiment.extractor, shape, LabelledImages.of(splits), weights=weights)
     # A packed run has no model: a sampler that nobody chose is no reason to train it again.
     kept = [spec for spec in plan if request.usual_samplers and store.is_packed(spec)]
     asked = [spec for spec in plan if spec not in kept]
@@ -80,7 +81,7 @@ def run_benchmark(request: Request) -> bool:
             raise ProblemsError(found.runs)
         _warn_of_days(experiment, splits, len(todo))
         with display.stage(f"preparing extractor {experiment.extractor_name}"):
-            extractor = load_extractor(experiment.extractor_name, splits, where)
+            extractor = extractor_of(experiment.extractor_name, splits, where)
             extractor(to_float(splits.test, limit=2))
         try:
             with display.runs() as on_change:

@@ -28,10 +28,8 @@ from pythae_fif.data.cache import is_cached
 from pythae_fif.data.load import SOURCES
 from pythae_fif.data.locations import CACHE_VARIABLE, cache_home
 from pythae_fif.data.published import absent, missing
-from pythae_fif.errors import FIFError, ProblemsError, counted
-from pythae_fif.evaluation.names import EXTRACTORS, require_packages_of
-from pythae_fif.evaluation.own import load_network
-from pythae_fif.evaluation.weights import PUBLISHED
+from pythae_fif.errors import ConfigError, FIFError, ProblemsError, counted
+from pythae_fif.evaluation.extractors import require_extractor
 from pythae_fif.runs.local import RUN_BYTES, LocalEngine, cores
 
 SECONDS_TO_ANSWER = 10
@@ -139,19 +137,10 @@ def _check_data(
 
 def _check_extractor(name: str, where: Where) -> None:
     """Raises a ConfigError if packages or weights of an extractor are missing."""
-    require_packages_of(name)
-    if name not in EXTRACTORS:
-        load_network(name)
-    if name == "tf-inception":
-        from pythae_fif.evaluation.tf_inception import find_graph
-
-        find_graph(where.extractor_weights)
-    weights = PUBLISHED.get(name)
-    if weights and weights.here(where.extractor_weights) is None:
-        if where.offline:
-            raise weights.absent()
-        if silent := unreachable(weights.url):
-            raise weights.absent(silent)
+    weights, offline = where.extractor_weights, where.offline
+    address = require_extractor(where.own_extractor or name, weights=weights, offline=offline)
+    if address and (silent := unreachable(address)):
+        raise ConfigError(f"extractor {name}: its weights are not here, and {silent}")
 
 
 def unreachable(url: str) -> str | None:

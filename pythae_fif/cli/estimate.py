@@ -14,14 +14,14 @@ from pythae.models import BaseAE
 from rich.table import Table
 
 from pythae_fif.benchmark.config import Experiment, length_of
-from pythae_fif.benchmark.image_run import ImageSpec, load_extractor, trainer_of
+from pythae_fif.benchmark.image_run import ImageSpec, extractor_of, trainer_of
 from pythae_fif.cli.display import Display, Terminal, duration
 from pythae_fif.cli.flags import AnyEngine
 from pythae_fif.data import Splits
 from pythae_fif.data.dataset import as_tensor
 from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import counted
-from pythae_fif.evaluation import Reference, score_samples
+from pythae_fif.evaluation import Features, score_samples
 from pythae_fif.runs.local import LocalEngine
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import line_of
@@ -135,12 +135,12 @@ def _scoring(spec: ImageSpec, model: BaseAE, splits: Splits) -> tuple[dict[str, 
     part = splits.subset(**{split: min(count, len(splits[split])) for split in SPLIT_NAMES})
     few = spec.settings.model_copy(update={"num_samples": count})
     spec = spec.model_copy(update={"settings": few})
-    extractor = load_extractor(
+    extractor = extractor_of(
         spec.extractor, splits, spec.where, str(next(model.parameters()).device)
     )
     extractor(as_tensor(part.test[:100]))  # which warms up
     start = time.perf_counter()
-    known = {split: Reference.of(as_tensor(part[split]), extractor) for split in SPLIT_NAMES}
+    known = {split: Features.of(as_tensor(part[split]), extractor) for split in SPLIT_NAMES}
     all_images, timed_images = (sum(len(of[s]) for s in SPLIT_NAMES) for of in (splits, part))
     once = (time.perf_counter() - start) * all_images / timed_images
     # Of a part of the codes as many as a run fits to.

@@ -26,9 +26,9 @@ from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 from pydantic import BaseModel
 
 from pythae_fif import __version__
-from pythae_fif.benchmark.config import Experiment
+from pythae_fif.benchmark.config import Experiment, load_experiment
 from pythae_fif.benchmark.models import configs_dir, names_in, read_yaml
-from pythae_fif.benchmark.settings import Profile, load_experiment
+from pythae_fif.benchmark.settings import Profile
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.runs.local import LocalEngine
 from pythae_fif.runs.ray import RayEngine

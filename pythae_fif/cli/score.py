@@ -22,7 +22,7 @@ from pythae_fif.data.images import decode_files, find_images
 from pythae_fif.data.splits import by_sides
 from pythae_fif.device import default_device
 from pythae_fif.errors import ConfigError, DataError, StoreError
-from pythae_fif.evaluation import Reference, build_extractor, score_samples
+from pythae_fif.evaluation import Features, load_extractor, score_samples
 from pythae_fif.files import write_json
 from pythae_fif.models.saved import loading
 from pythae_fif.runs.spec import SPEC_FILE, read_spec
@@ -79,12 +79,12 @@ def score_command(words: list[str]) -> bool:
         raise ConfigError(f"--num-samples: is for a saved model, and {samples} is none")
     shape = tuple(model.model_config.input_dim) if model is not None else ()
     held = _images(reference, flags.image_size or (shape[-1] if shape else None), shape[:1])
-    extractor = build_extractor(
+    extractor = load_extractor(
         flags.extractor,
         tuple(held.shape[1:]),
         device=default_device(),
         weights=flags.extractor_weights,
-        download=not flags.offline,
+        offline=flags.offline,
     )
     size, channels = held.shape[-1], tuple(held.shape[1:2])
     drawn = _images(samples, size, channels) if model is None else _draw(model, flags)
@@ -93,8 +93,8 @@ def score_command(words: list[str]) -> bool:
         if images is not None and images.shape[1:] != held.shape[1:]:
             sides = by_sides(images.shape[1:]), by_sides(held.shape[1:])
             raise DataError(f"{name} has images of {sides[0]}, {reference} of {sides[1]}")
-    training = None if trained is None else Reference.of(trained, extractor)
-    references = {REFERENCE: Reference.of(held, extractor)}
+    training = None if trained is None else Features.of(trained, extractor)
+    references = {REFERENCE: Features.of(held, extractor)}
     scores = score_samples(drawn, extractor, references, seed=flags.seed, training=training)
     Terminal().say(str(scores))
     if flags.to_json is not None:

@@ -1,39 +1,27 @@
-"""Scores of images: feature extractors, distances, inception score, reconstruction, pipeline.
+"""Scores of images: feature extractors, distances, inception score, pipeline.
 
 A name is imported when it is first asked for: `EXTRACTORS` needs no torch, and no extractor needs
 the packages of another.
 """
 
 __all__ = [
-    "DINOV2",
     "EXTRACTORS",
-    "INCEPTION",
-    "ClassifierExtractor",
     "CodeScores",
-    "DINOv2Extractor",
-    "EfficientNetExtractor",
     "EvaluationOutput",
     "EvaluationPipeline",
-    "Extracted",
     "Extractor",
-    "FeatureStatistics",
-    "InceptionExtractor",
+    "Features",
     "LabelledImages",
     "MeanStd",
     "Memorisation",
     "Neighbours",
-    "OwnExtractor",
-    "PixelExtractor",
-    "Reference",
     "SampleCountWarning",
     "Scores",
-    "TFInceptionExtractor",
-    "Weights",
-    "build_extractor",
     "frechet_distance",
     "frechet_error",
     "inception_score",
     "kernel_distance",
+    "load_extractor",
     "memorisation",
     "neighbour_scores",
     "score_codes",
@@ -46,36 +34,16 @@ from typing import TYPE_CHECKING
 from pythae_fif.lazy import lazily
 
 if TYPE_CHECKING:
-    from pythae_fif.evaluation.classifier import (
-        ClassifierExtractor,
-        LabelledImages,
-        train_classifier,
-    )
+    from pythae_fif.evaluation.classifier import LabelledImages, train_classifier
     from pythae_fif.evaluation.codes import CodeScores, score_codes
-    from pythae_fif.evaluation.copies import memorisation
-    from pythae_fif.evaluation.dinov2 import DINOv2Extractor
-    from pythae_fif.evaluation.distances import (
-        inception_score,
-        kernel_distance,
-        neighbour_scores,
-    )
-    from pythae_fif.evaluation.efficientnet import EfficientNetExtractor
-    from pythae_fif.evaluation.extractor import Extracted, Extractor, PixelExtractor
-    from pythae_fif.evaluation.extractors import build_extractor
-    from pythae_fif.evaluation.frechet import FeatureStatistics, frechet_distance, frechet_error
-    from pythae_fif.evaluation.inception import InceptionExtractor
+    from pythae_fif.evaluation.extractors import Extractor, load_extractor
+    from pythae_fif.evaluation.features import Features
+    from pythae_fif.evaluation.frechet import frechet_distance, frechet_error
+    from pythae_fif.evaluation.kernel import kernel_distance
     from pythae_fif.evaluation.names import EXTRACTORS
-    from pythae_fif.evaluation.own import OwnExtractor
+    from pythae_fif.evaluation.neighbours import memorisation, neighbour_scores
     from pythae_fif.evaluation.pipeline import EvaluationOutput, EvaluationPipeline
-    from pythae_fif.evaluation.reference import Reference
-    from pythae_fif.evaluation.scores import (
-        MeanStd,
-        Memorisation,
-        Neighbours,
-        Scores,
-    )
-    from pythae_fif.evaluation.scoring import SampleCountWarning, score_samples
-    from pythae_fif.evaluation.tf_inception import TFInceptionExtractor
-    from pythae_fif.evaluation.weights import DINOV2, INCEPTION, Weights
+    from pythae_fif.evaluation.scores import MeanStd, Memorisation, Neighbours, Scores
+    from pythae_fif.evaluation.scoring import SampleCountWarning, inception_score, score_samples
 else:
     __getattr__ = lazily(__name__)

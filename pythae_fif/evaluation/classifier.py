@@ -3,34 +3,38 @@
 __all__ = [
     "ARCHITECTURE",
     "SHIPPED",
-    "ClassifierExtractor",
     "LabelledImages",
-    "check_training",
-    "save",
-    "shipped_classifier",
+    "load_classifier",
     "train_classifier",
 ]
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pythae_fif.data.dataset import as_tensor
 from pythae_fif.device import fork_rng
 from pythae_fif.errors import DataError, NonFiniteError
-from pythae_fif.evaluation.extractor import Extracted, Extractor
+from pythae_fif.evaluation.cache import cached_tensors, tensor_hash
+from pythae_fif.evaluation.extractors import Extractor
 from pythae_fif.evaluation.images import unit_images
-from pythae_fif.evaluation.reference import tensor_hash
-from pythae_fif.files import cached, digest
+from pythae_fif.files import digest
+
+if TYPE_CHECKING:
+    from pythae_fif.data.splits import Splits
 
 ARCHITECTURE = "gap-cnn/1"
 """Name and version of network, preprocessing and training; a change of any raises the version."""
 
 SHIPPED = Path(__file__).parent / "classifiers"
-"""Trained networks, `<data set>.pt`, made by `benchmarks/classifiers.py`."""
+"""Trained networks, `<data set>.pt`: scores of all machines compare, since another processor, or
+another number of threads, trains other weights from the same data. That of MNIST has seen all
+50,000 training images, whatever part of them a benchmark trains on."""
 
 FEATURE_DIM = 128
 BATCH_SIZE = 128
@@ -55,11 +59,51 @@ class LabelledImages:
     holdout: "LabelledImages | None" = None
     name: str = ""
 
+    @classmethod
+    def of(cls, splits: "Splits") -> "LabelledImages | None":
+        """The training images of a data set, the test images held out; None without labels."""
+        if splits.labels is None:
+            return None
+        train, test = (
+            (as_tensor(splits[split]), torch.from_numpy(splits.labels[split]))
+            for split in ("train", "test")
+        )
+        return cls(*train, cls(*test), splits.name)
+
+    @property
+    def image_shape(self) -> tuple[int, ...]:
+        """The (C, H, W) of an image."""
+        return tuple(self.images.shape[1:])
+
+    def check(self) -> None:
+        """Refuses what no classifier can be trained on.
+
+        Raises:
+            DataError: Images or labels of the wrong shape or type, or fewer than two classes.
+        """
+        images, labels = self.images, self.labels
+        if images.dtype != torch.uint8 or images.ndim != 4 or min(images.shape[2:]) < SMALLEST_SIDE:
+            raise DataError(
+                f"classifier: images must be uint8 (N, C, H, W) from 8 x 8 up, "
+                f"not {images.dtype} {tuple(images.shape)}"
+            )
+        if labels.is_floating_point() or labels.shape != (len(images),) or not len(labels):
+            raise DataError(
+                f"classifier: labels must be integers of shape ({len(images)},), "
+                f"not {labels.dtype} {tuple(labels.shape)}"
+            )
+        lowest, highest = map(int, labels.aminmax())
+        if not 0 <= lowest < highest < len(labels):
+            raise DataError(
+                f"classifier: labels must be at least two classes counted from 0, and fewer than "
+                f"the images, not {lowest} to {highest}"
+            )
+
 
 class _Network(nn.Module):
     """Four convolutions, global average pooling, one linear layer; any size from 8 x 8."""
 
-    def __init__(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
+    def __init__(self, image_shape: tuple[int, ...], num_classes: int) -> None:
         super().__init__()
         channels, height, width = image_shape
         side = min(height, width)
@@ -78,81 +122,29 @@ class _Network(nn.Module):
         self.head = nn.Linear(FEATURE_DIM, num_classes, dtype=torch.float32)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.body(2 * images - 1).mean(dim=(2, 3))
+        images = (2 * images - 1).contiguous(memory_format=torch.channels_last)
+        features = self.body(images).mean(dim=(2, 3))
         return features, self.head(features)
 
 
-class ClassifierExtractor(Extractor):
-    """Penultimate features and logits of a classifier of the data set's own classes.
+def load_classifier(
+    data: LabelledImages,
+    *,
+    device: str | torch.device = "cpu",
+    cache_dir: str | Path | None = None,
+) -> Extractor:
+    """The network of `SHIPPED` for such images of a data set, else one trained on its labels.
 
     Args:
-        state: Weights of the network.
-        image_shape: The (C, H, W) it takes.
-        num_classes: Number of classes.
-        accuracy: Fraction of held-out images it gets right, or None where there were none.
-        device: Where it runs; features stay there.
+        data, device, cache_dir: As of :func:`train_classifier`, which tells of the errors.
     """
-
-    name = "classifier"
-    distance_name = "FD-classifier"
-    score_name = "classifier score"
-    feature_dim = FEATURE_DIM
-
-    def __init__(
-        self,
-        state: dict[str, Tensor],
-        image_shape: tuple[int, int, int],
-        num_classes: int,
-        *,
-        accuracy: float | None = None,
-        device: str | torch.device = "cpu",
-    ) -> None:
-        self.image_shape = image_shape
-        self.num_classes = num_classes
-        self.accuracy = accuracy
-        self.state = {key: value.detach().cpu() for key, value in sorted(state.items())}
-        with torch.random.fork_rng(devices=[]):
-            self.network = _Network(image_shape, num_classes)
-        self.network.load_state_dict(self.state)
-        self.network.eval().requires_grad_(False)
-        self.to(device)
-        weights = (value.numpy().tobytes() for value in self.state.values())
-        self.hash = digest(ARCHITECTURE, image_shape, num_classes, *weights)
-
-    def to(self, device: str | torch.device) -> "ClassifierExtractor":
-        """Moves the network; returns this extractor."""
-        self.device = torch.device(device)
-        self.network.to(self.device)
-        return self
-
-    def extract(self, images: Tensor) -> Extracted:
-        """Features (B, 128) and logits (B, classes)."""
-        return Extracted(*self.network(images.contiguous(memory_format=torch.channels_last)))
-
-    def measure_accuracy(self, data: LabelledImages) -> float:
-        """Fraction of images whose label is the most likely class."""
-        right = 0
-        batches = zip(data.images.split(BATCH_SIZE), data.labels.split(BATCH_SIZE), strict=True)
-        for x, y in batches:
-            logits = self(x).logits
-            assert logits is not None
-            right += int((logits.argmax(dim=1) == y.to(logits.device)).sum())
-        return right / len(data.images)
-
-
-def shipped_classifier(
-    name: str, image_shape: tuple[int, ...], device: str | torch.device = "cpu"
-) -> ClassifierExtractor | None:
-    """The network that this package has for a data set, if any: scores of all machines compare.
-
-    Another processor, or another number of threads, trains other weights from the same data. That
-    of MNIST has seen all 50,000 training images, whatever part of them a benchmark trains on.
-    """
-    path = SHIPPED / f"{name}.pt"
-    if not path.is_file():
-        return None
-    extractor = _read(path)
-    return extractor.to(device) if extractor.image_shape == image_shape else None
+    path = SHIPPED / f"{data.name}.pt"
+    if path.is_file():
+        held = torch.load(path, map_location="cpu", weights_only=True)
+        if tuple(held["image_shape"]) == data.image_shape:
+            shipped = _extractor(held["state"], data.image_shape, held["num_classes"], device)
+            return replace(shipped, accuracy=held["accuracy"])
+    return train_classifier(data, device=device, cache_dir=cache_dir)
 
 
 def train_classifier(
@@ -162,7 +154,7 @@ def train_classifier(
     max_steps: int = 600,
     device: str | torch.device = "cpu",
     cache_dir: str | Path | None = None,
-) -> ClassifierExtractor:
+) -> Extractor:
     """Trains the classifier whose features serve as the data set's own yardstick.
 
     Adam on the cross-entropy with a one-cycle learning rate, for 20 epochs. On the CPU the result
@@ -177,77 +169,67 @@ def train_classifier(
             seed and length is then trained once. None trains it.
 
     Raises:
-        DataError: Images or labels of the wrong shape or type, fewer than two classes, or no step.
+        DataError: Images or labels of the wrong shape or type, or fewer than two classes.
         NonFiniteError: The training diverged.
         StoreError: The cache folder cannot be used.
     """
+    data.check()
+    num_classes = int(data.labels.max()) + 1
 
-    def build() -> ClassifierExtractor:
-        return _train(data, seed, max_steps, device)
+    def build() -> dict[str, Tensor]:
+        return _train(data, num_classes, seed, max_steps, torch.device(device))
 
     if cache_dir is None:
-        extractor = build()
+        state = build()
     else:
         data_hashes = tensor_hash(data.images), tensor_hash(data.labels)
         key = digest(*data_hashes, ARCHITECTURE, seed, EPOCHS, max_steps)
-        extractor = cached(
-            Path(cache_dir) / f"classifier-{key}.pt",
-            read=_read,
-            build=build,
-            write=save,
-        ).to(device)  # not by `_read`: a full GPU says nothing of the file
-    extractor.accuracy = None if data.holdout is None else extractor.measure_accuracy(data.holdout)
-    return extractor
+        state = cached_tensors(Path(cache_dir) / f"classifier-{key}.pt", build)
+    extractor = _extractor(state, data.image_shape, num_classes, device)
+    if data.holdout is None:
+        return extractor
+    return replace(extractor, accuracy=_accuracy(extractor, data.holdout))
 
 
-def _read(path: Path) -> ClassifierExtractor:
-    held = torch.load(path, map_location="cpu", weights_only=True)
-    shape, classes = tuple(held["image_shape"]), held["num_classes"]
-    return ClassifierExtractor(held["state"], shape, classes, accuracy=held["accuracy"])
+def _extractor(
+    state: Mapping[str, Tensor],
+    image_shape: tuple[int, ...],
+    num_classes: int,
+    device: str | torch.device,
+) -> Extractor:
+    with torch.random.fork_rng(devices=[]):
+        network = _Network(image_shape, num_classes)
+    network.load_state_dict(state)
+    weights = (state[key].cpu().numpy().tobytes() for key in sorted(state))
+    return Extractor(
+        "classifier",
+        "FD-classifier",
+        network,
+        digest(ARCHITECTURE, image_shape, num_classes, *weights),
+        device,
+        score_name="classifier score",
+        image_shape=image_shape,
+    )
 
 
-def save(extractor: ClassifierExtractor, file: BinaryIO) -> None:
-    """Writes what :func:`train_classifier` and :func:`shipped_classifier` read."""
-    names = ("state", "image_shape", "num_classes", "accuracy")
-    torch.save({name: getattr(extractor, name) for name in names}, file)
-
-
-def check_training(data: LabelledImages) -> Tensor:
-    """The labels (N), int64, of what a classifier can be trained on.
-
-    Raises:
-        DataError: Images or labels of the wrong shape or type, or fewer than two classes.
-    """
-    images = data.images
-    if images.dtype != torch.uint8 or images.ndim != 4 or min(images.shape[2:]) < SMALLEST_SIDE:
-        raise DataError(
-            f"classifier: images must be uint8 (N, C, H, W) from 8 x 8 up, "
-            f"not {images.dtype} {tuple(images.shape)}"
-        )
-    labels = data.labels.to(device="cpu")
-    if labels.is_floating_point() or labels.shape != (len(images),) or labels.numel() == 0:
-        raise DataError(
-            f"classifier: labels must be integers of shape ({len(images)},), "
-            f"not {labels.dtype} {tuple(labels.shape)}"
-        )
-    labels = labels.long()
-    if labels.min() < 0 or labels.min() == labels.max():
-        raise DataError("classifier: labels must be at least two classes counted from 0")
-    return labels
+def _accuracy(extractor: Extractor, data: LabelledImages) -> float:
+    """Fraction of images whose label is the most likely class."""
+    right = 0
+    batches = zip(data.images.split(BATCH_SIZE), data.labels.split(BATCH_SIZE), strict=True)
+    for x, y in batches:
+        logits = extractor(x).logits
+        assert logits is not None
+        right += int((logits.argmax(dim=1).cpu() == y.cpu()).sum())
+    return right / len(data.images)
 
 
 def _train(
-    data: LabelledImages, seed: int, max_steps: int, device: str | torch.device
-) -> ClassifierExtractor:
-    if max_steps < 1:
-        raise DataError(f"classifier: max_steps must be at least 1, not {max_steps}")
-    images, labels = data.images, check_training(data)
-    num_classes = int(labels.max()) + 1
-    image_shape = (images.shape[1], images.shape[2], images.shape[3])
-
+    data: LabelledImages, num_classes: int, seed: int, max_steps: int, device: torch.device
+) -> dict[str, Tensor]:
+    images, labels = data.images, data.labels.long().cpu()
     with fork_rng():
         torch.manual_seed(seed)
-        network = _Network(image_shape, num_classes)
+        network = _Network(data.image_shape, num_classes)
     network.to(device)
     steps = min(max_steps, EPOCHS * -(-len(images) // BATCH_SIZE))
     optimizer = torch.optim.Adam(network.parameters(), lr=PEAK_LEARNING_RATE)
@@ -261,8 +243,7 @@ def _train(
             if not order:
                 order = list(torch.randperm(len(images), generator=generator).split(BATCH_SIZE))
             batch = order.pop()
-            x = unit_images(images[batch].to(device))
-            _, logits = network(x.contiguous(memory_format=torch.channels_last))
+            _, logits = network(unit_images(images[batch].to(device)))
             loss = F.cross_entropy(logits, labels[batch].to(device))
             optimizer.zero_grad()
             loss.backward()
@@ -270,4 +251,4 @@ def _train(
             schedule.step()
     if not loss.isfinite():
         raise NonFiniteError(f"classifier: the loss is {loss.item()} after {steps} steps")
-    return ClassifierExtractor(network.state_dict(), image_shape, num_classes, device=device)
+    return {key: value.detach().cpu() for key, value in network.state_dict().items()}

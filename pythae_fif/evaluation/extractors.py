@@ -1,126 +1,301 @@
-"""How to get an extractor by its name."""
+"""What turns images into features: one class of extractors, and how to get one by its name."""
 
-__all__ = ["build_extractor", "check_extractor"]
+__all__ = [
+    "CHUNK",
+    "Extracted",
+    "Extractor",
+    "check_extractor",
+    "load_extractor",
+    "require_extractor",
+]
 
+import sys
+import warnings
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+from torch import Tensor, nn
 
-from pythae_fif.errors import ConfigError
-from pythae_fif.evaluation.classifier import (
-    LabelledImages,
-    check_training,
-    shipped_classifier,
-    train_classifier,
-)
-from pythae_fif.evaluation.extractor import ColumnExtractor, Extractor, PixelExtractor
+from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.evaluation.cache import tensor_hash
+from pythae_fif.evaluation.images import unit_images
 from pythae_fif.evaluation.names import EXTRACTORS, own_extractor
-from pythae_fif.evaluation.weights import DINOV2, INCEPTION, PUBLISHED
+from pythae_fif.files import checksum, digest
+from pythae_fif.lazy import import_named
+from pythae_fif.volume_change.precision import at_least_float32, full_float32
 
-WITH_WEIGHTS = {*PUBLISHED, "tf-inception"}
+if TYPE_CHECKING:
+    from pythae_fif.evaluation.classifier import LabelledImages
+
+LARGEST_SIDE = 16
+"""Height and width of `pixels`: a covariance of all of 64 x 64 x 3 would have 12288^2 entries."""
+
+CHUNK = 4
+"""Images of a large network at once for each thread of a CPU, so that they stay in its cache."""
 
 
-def build_extractor(
+class Extracted(NamedTuple):
+    """What an extractor makes of B images, float32 where it runs.
+
+    Attributes:
+        features: (B, F).
+        logits: (B, classes), or None where the extractor does not classify.
+    """
+
+    features: Tensor
+    logits: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class Extractor:
+    """A fixed network from images to features, and to logits where it classifies.
+
+    Args:
+        name: Its name in `EXTRACTORS`, or of a network of the user's own.
+        distance_name: What the Frechet distance of its features is called.
+        network: From images (B, C, H, W), float32 in [0, 1], to features (B, ...), or to features
+            and logits (B, classes). It is moved to the device, in evaluation mode.
+        hash: Short hexadecimal identifier of weights and preprocessing.
+        device: Where it runs.
+        score_name: What the inception score of its logits is called; None without logits.
+        logit_bias: The bias (classes) that its logits leave out, as the inception score's authors
+            did; None where they leave none out.
+        accuracy: Fraction of held-out images that it classifies rightly, where that is measured.
+        image_shape: The one shape (C, H, W) that it takes; None takes grey and RGB images of any
+            size.
+        chunk: Images at once for each thread of a CPU; None takes them all.
+        of_images: Whether it takes images; else rows of a table, neither clamped nor rounded.
+
+    Example:
+        >>> features, logits = load_extractor("pixels", (3, 64, 64))(torch.zeros(2, 3, 64, 64))
+        >>> features.shape, logits
+        (torch.Size([2, 768]), None)
+    """
+
+    name: str
+    distance_name: str
+    network: nn.Module
+    hash: str
+    device: str | torch.device = "cpu"
+    score_name: str | None = None
+    logit_bias: Tensor | None = None
+    accuracy: float | None = None
+    image_shape: tuple[int, ...] | None = None
+    chunk: int | None = None
+    of_images: bool = True
+
+    def __post_init__(self) -> None:
+        self.network.eval().to(self.device)
+
+    def __call__(self, images: Tensor) -> Extracted:
+        """Features and logits of images.
+
+        Args:
+            images: Images (B, C, H, W), uint8 or floating point in [0, 1]; rows (B, D) of a table.
+
+        Raises:
+            DataError: Images of the wrong shape or type, or outside [0, 1].
+            NonFiniteError: NaN or infinite pixels.
+        """
+        images = self._checked(images).to(self.device)
+        on_cpu = images.device.type == "cpu"
+        step = self.chunk * torch.get_num_threads() if self.chunk and on_cpu else len(images)
+        with torch.no_grad(), full_float32():
+            outputs = [self.network(part) for part in images.split(step)]
+        if not isinstance(outputs[0], tuple):
+            return Extracted(at_least_float32(torch.cat(outputs)).flatten(1), None)
+        features, logits = (
+            at_least_float32(torch.cat(part)) for part in zip(*outputs, strict=True)
+        )
+        return Extracted(features, logits)
+
+    def _checked(self, images: Tensor) -> Tensor:
+        if not self.of_images:
+            return images.to(torch.float32)
+        images = unit_images(images)
+        shape = tuple(images.shape)
+        if self.image_shape is None and shape[1] not in (1, 3):
+            raise DataError(f"{self.name} takes grey or RGB images (B, 1 or 3, H, W), not {shape}")
+        if self.image_shape is not None and shape[1:] != self.image_shape:
+            raise DataError(
+                f"{self.name}: images must have shape (B, *{self.image_shape}), not {shape}"
+            )
+        return images
+
+
+def load_extractor(
     name: str,
     image_shape: tuple[int, ...],
-    training: LabelledImages | None = None,
+    labelled: "LabelledImages | None" = None,
     *,
     device: str | torch.device = "cpu",
     weights: str | Path | None = None,
-    download: bool = True,
+    offline: bool = False,
     cache_dir: str | Path | None = None,
 ) -> Extractor:
     """The extractor of a name, for one data set.
 
     Args:
-        name: A key of `EXTRACTORS`, or of a network of the user's own (see `OwnExtractor`).
+        name: A key of `EXTRACTORS`; `FILE.pt`, which `torch.jit.save` has written; or
+            `module:function`, where the function takes nothing and returns a network, and modules
+            are found from the working directory too.
         image_shape: The (C, H, W) of the images, or (D,) of a table's rows.
-        training: What `classifier` is trained on, where none is shipped for its data set.
+        labelled: What `classifier` is trained on, where none is shipped for its data set.
         device: Where networks run.
-        weights: File of `inception`, `dinov2` or `tf-inception` (see `Weights.find` and
-            `TFInceptionExtractor`).
-        download: Whether `inception` and `dinov2` may fetch their weights from the network.
+        weights: File of `inception` or `tf-inception`.
+        offline: Whether `inception` may not fetch its weights from the network.
         cache_dir: Folder where `classifier` keeps its weights; None trains it every time.
 
     Raises:
         ConfigError: Unknown name, missing packages or weights, a network of the user's own that
             cannot be used, weights for an extractor that takes none, or `classifier` without
             labels.
-        DataError: Images or labels of the wrong shape or type.
+        DataError: Images or labels that `classifier` cannot be trained on.
         NonFiniteError: The training of `classifier` diverged.
         StoreError: The cache folder cannot be used.
-
-    Example:
-        >>> build_extractor("pixels", (1, 8, 8)).feature_dim
-        64
     """
-    check_extractor(name, image_shape, training, weights=weights)
-    if name == "columns":
-        return ColumnExtractor(*image_shape)
-    channels, height, width = image_shape
-    image_shape = (channels, height, width)
-    if name == "pixels":
-        return PixelExtractor(image_shape)
-    if name == "classifier" and training is not None:
-        return shipped_classifier(training.name, image_shape, device) or train_classifier(
-            training, device=device, cache_dir=cache_dir
-        )
-    if name == "efficientnet-lite0":
-        from pythae_fif.evaluation.efficientnet import EfficientNetExtractor
+    image_shape = tuple(map(int, image_shape))
+    check_extractor(name, image_shape, labelled, weights=weights)
+    match name:
+        case "columns":  # the distance is then the FID-like score of the paper's table 1
+            key = digest("columns/1", *image_shape)
+            return Extractor(name, "FID-like", nn.Identity(), key, device, of_images=False)
+        case "pixels":
+            height, width = (min(side, LARGEST_SIDE) for side in image_shape[1:])
+            key = digest("pixels/1", image_shape, (height, width))
+            pool = nn.AdaptiveAvgPool2d((height, width))
+            return Extractor(name, "FD-pixels", pool, key, device, image_shape=image_shape)
+        case "classifier":
+            from pythae_fif.evaluation.classifier import load_classifier
 
-        return EfficientNetExtractor(device=device)
-    if name == "dinov2":
-        from pythae_fif.evaluation.dinov2 import DINOv2Extractor
+            assert labelled is not None  # which is checked
+            return load_classifier(labelled, device=device, cache_dir=cache_dir)
+        case "efficientnet-lite0":
+            from pythae_fif.evaluation.efficientnet import efficientnet_lite0
 
-        state = DINOV2.load(weights, download=download)
-        return DINOv2Extractor(state, device=device)
-    if name == "tf-inception":
-        from pythae_fif.evaluation.tf_inception import TFInceptionExtractor
+            return efficientnet_lite0(device)
+        case "inception":
+            from pythae_fif.evaluation.inception import inception, load_weights
 
-        return TFInceptionExtractor(weights)
-    if name in EXTRACTORS:
-        from pythae_fif.evaluation.inception import InceptionExtractor
+            return inception(load_weights(weights, offline=offline), device)
+        case "tf-inception":
+            from pythae_fif.evaluation.inception import tf_inception
 
-        state = INCEPTION.load(weights, download=download)
-        return InceptionExtractor(state, device=device, convention=name)
-    from pythae_fif.evaluation.own import OwnExtractor
-
-    return OwnExtractor(name, image_shape, device=device)
+            return tf_inception(weights)
+    return _own(name, image_shape, device)
 
 
 def check_extractor(
     name: str,
     image_shape: tuple[int, ...],
-    training: LabelledImages | None = None,
+    labelled: "LabelledImages | None" = None,
     *,
     weights: str | Path | None = None,
 ) -> None:
-    """Refuses what :func:`build_extractor` cannot do, before anything is read or trained.
-
-    Args:
-        name, image_shape, training, weights: As of :func:`build_extractor`.
+    """Refuses what :func:`load_extractor` cannot do with such data, before anything is read.
 
     Raises:
-        ConfigError: As of it, but for missing packages and weights.
+        ConfigError: Another extractor is right for the data, or takes weights.
         DataError: Images or labels that `classifier` cannot be trained on.
     """
-    try:
-        own_extractor(name)
-    except ConfigError as error:
-        raise ConfigError(f"extractor {name!r}: {error}") from error
-    image_shape = tuple(image_shape)
-    if len(image_shape) not in (1, 3):
-        raise ConfigError(f"image_shape {image_shape}: (C, H, W), or (D,) of a table")
-    if (name == "columns") != (len(image_shape) == 1):
-        kind, right = ("a table", "columns") if len(image_shape) == 1 else ("images", "pixels")
+    of_rows = name == "columns"
+    if len(image_shape) != (1 if of_rows else 3):
+        kind, right = ("images", "pixels") if of_rows else ("a table", "columns")
         raise ConfigError(f"extractor {name!r} does not take {kind}: choose {right} (--extractor)")
-    if weights is not None and name not in WITH_WEIGHTS:
+    if weights is not None and name not in ("inception", "tf-inception"):
         raise ConfigError(f"extractor {name!r} takes no weights (--extractor-weights)")
     if name == "classifier":
-        if training is None:
+        if labelled is None:
             raise ConfigError(
                 "extractor 'classifier' needs class labels, and this data set has none: "
                 "choose efficientnet-lite0 or pixels"
             )
-        if shipped_classifier(training.name, image_shape) is None:
-            check_training(training)
+        labelled.check()
+
+
+def require_extractor(
+    name: str, *, weights: str | Path | None = None, offline: bool = False
+) -> str | None:
+    """Looks for what an extractor needs, before any data are known; nothing is downloaded.
+
+    Returns:
+        The address of what will be downloaded; None if all is here.
+
+    Raises:
+        ConfigError: A package or a file is missing, or a network of the user's own cannot be
+            loaded.
+    """
+    if name == "inception":
+        from pythae_fif.evaluation.inception import WEIGHTS_URL, find_weights
+
+        return None if find_weights(weights, required=offline) else WEIGHTS_URL
+    if name in ("tf-inception", "efficientnet-lite0"):
+        load_extractor(name, (3, 64, 64), weights=weights)
+    elif name not in EXTRACTORS:
+        _own_network(name, "cpu")
+    return None
+
+
+def _own(name: str, image_shape: tuple[int, ...], device: str | torch.device) -> Extractor:
+    """Features of any network that maps images (N, C, H, W) in [0, 1] to them.
+
+    Its hash is that of the file, or of the function's name, the file of its module, if it has one,
+    and its network's weights.
+    """
+    network = _own_network(name, device)
+    path, _, found = own_extractor(name).rpartition("@")
+    shown, parts = Path(path).name or name, [found]
+    if not path:
+        file = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
+        parts += [checksum(Path(file))] if file else []
+        parts += [digest(key, tensor_hash(of)) for key, of in sorted(network.state_dict().items())]
+    extractor = Extractor(
+        shown,
+        f"FD-{shown.removesuffix('.pt')}",
+        network,
+        digest("own/2", *parts),
+        device,
+        image_shape=image_shape,
+        chunk=CHUNK,
+    )
+    try:
+        features, logits = extractor(torch.zeros(2, *image_shape))
+        if len(features) != 2 or logits is not None:
+            raise ValueError(f"it gives {len(features)} of 2 images, or more than features")
+    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise ConfigError(
+            f"extractor {shown!r} gives no features (N, ...) of images "
+            f"{(2, *image_shape)}: {_reason(error)}"
+        ) from error
+    return extractor
+
+
+def _own_network(name: str, device: str | torch.device) -> nn.Module:
+    """The network of a file or a function; of no other type, whose weights could not be told."""
+    try:
+        path, _, _ = own_extractor(name).rpartition("@")
+    except ConfigError as error:
+        raise ConfigError(f"extractor {name!r}: {error}") from error
+    try:
+        if path:
+            with warnings.catch_warnings():  # PyTorch deprecates the format, which users have
+                warnings.filterwarnings("ignore", ".*torch.jit.load", FutureWarning)
+                network = torch.jit.load(path, map_location=device)
+        else:
+            module, _, function = name.partition(":")
+            network = import_named(module, function)()
+    except Exception as error:  # the user's own code raises anything
+        raise ConfigError(f"extractor {name!r} cannot be loaded: {_reason(error)}") from error
+    if not isinstance(network, nn.Module):
+        raise ConfigError(
+            f"extractor {name!r} returns a {type(network).__name__}: a torch.nn.Module is needed, "
+            "whose weights tell its features apart"
+        )
+    return network
+
+
+def _reason(error: Exception) -> str:
+    """The last line of its message, where TorchScript says what went wrong."""
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]

@@ -1,83 +1,102 @@
-"""The Inception network of 2015 that defines the FID, from the weights that pytorch-fid loads."""
+"""The Inception network of 2015 that defines the FID: pytorch-fid's, and TensorFlow's graph."""
 
-__all__ = ["InceptionExtractor", "resize_like_tf1"]
+__all__ = [
+    "WEIGHTS_URL",
+    "absent",
+    "find_weights",
+    "inception",
+    "load_weights",
+    "resize_like_tf1",
+    "tf_inception",
+]
 
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from unittest import mock
 
+import numpy as np
+import pytorch_fid.inception
 import torch
-import torchvision
-from pytorch_fid.inception import FIDInceptionA, FIDInceptionC, FIDInceptionE_1, FIDInceptionE_2
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models.inception import BasicConv2d
 
-from pythae_fif.errors import ConfigError
-from pythae_fif.evaluation.extractor import Extracted, Extractor
-from pythae_fif.evaluation.weights import INCEPTION
-from pythae_fif.files import digest
+from pythae_fif.errors import ConfigError, first_line, importing, one_line
+from pythae_fif.evaluation.extractors import CHUNK, Extractor
+from pythae_fif.files import checksum, digest
 
 SIDE = 299
+WEIGHTS_URL: str = pytorch_fid.inception.FID_WEIGHTS_URL
+WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
+GRAPH = (
+    "classify_image_graph_def.pb of "
+    "http://download.tensorflow.org/models/image/imagenet/inception-2015-12-05.tgz"
+)
+OFFLINE = "without network, efficientnet-lite0 works offline (FD-EfficientNet, no FID)"
 
 
-class InceptionExtractor(Extractor):
-    """Pooled features of the Inception network of 2015, and its logits without bias.
+def inception(state: Mapping[str, Tensor], device: str | torch.device = "cpu") -> Extractor:
+    """Pooled features (B, 2048) of pytorch-fid's network, and its logits (B, 1008) without bias.
 
-    The network as pytorch-fid defines it (average pools that leave out the padding, a max pool in
-    the last block, 1,008 outputs), fed as the original graph was: images of 0..255 resized to
-    299 x 299 by TensorFlow 1's bilinear rule, then (x - 128) / 128; grey images are repeated to
-    three channels. The Frechet distance of its features is the FID. Packages that resize in
-    another way have a `convention` each.
-
-    For speed batch normalisations are folded into the convolutions, exactly but for rounding.
+    Images of 0..255 are resized to 299 x 299 by TensorFlow 1's bilinear rule and scaled by
+    (x - 128) / 128, as the original graph did; grey images are repeated to three channels. The
+    Frechet distance of the features is the FID.
 
     Args:
-        state: Weights under the names of pytorch-fid's file, as `INCEPTION.load` reads them.
-        device: Where it runs; features stay there.
-        convention: A key of `CONVENTIONS`; the extractor's name.
+        state: Weights under the names of pytorch-fid's file, see :func:`load_weights`.
+        device: Where it runs.
 
-    Attributes:
-        hash: Identifies weights and preprocessing.
-        logit_bias: The bias (1008) that the logits leave out.
+    Raises:
+        ConfigError: These are other weights.
+    """
+    try:
+        network, bias = _Inception(state), state["fc.bias"].float().to(device)
+    except (KeyError, RuntimeError) as error:
+        raise ConfigError(f"these are no weights of {WEIGHTS_URL}: {one_line(error)}") from error
+    weights = (state[key].cpu().numpy().tobytes() for key in sorted(state))
+    return Extractor(
+        "inception",
+        "FID",
+        network,
+        digest("inception-2015/1: TF1 bilinear 299, (255 x - 128) / 128", "float32", *weights),
+        device,
+        score_name="IS",
+        logit_bias=bias,
+        chunk=CHUNK,
+    )
+
+
+class _Inception(nn.Module):
+    """From images (B, C, H, W) in [0, 1] to features (B, 2048) and logits (B, 1008).
+
+    For speed batch normalisations are folded into the convolutions, exactly but for rounding.
     """
 
-    score_name = "IS"
-    feature_dim = 2048
+    weight: Tensor
 
-    def __init__(
-        self,
-        state: Mapping[str, Tensor],
-        *,
-        device: str | torch.device = "cpu",
-        convention: str = "inception",
-    ) -> None:
-        self.name, chosen = convention, CONVENTIONS[convention]
-        self.distance_name, self._prepare = chosen.distance_name, chosen.prepare
-        self.device = torch.device(device)
-        try:
-            network = _network(state)
-            weight, bias = state["fc.weight"].float(), state["fc.bias"].float()
-        except KeyError as error:
-            raise ConfigError(
-                f"Inception weights lack {error}: they should be those of {INCEPTION.file}"
-            ) from None
-        network.eval().requires_grad_(False)
-        self.network = network.to(self.device)
-        self.class_weight = weight.to(self.device)
-        self.logit_bias = bias.to(self.device)
-        weights = (state[key].cpu().numpy().tobytes() for key in sorted(state))
-        self.hash = digest(chosen.preprocessing, "float32", *weights)
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
+        super().__init__()
+        # pytorch-fid would download the weights and unpickle them: it is given ours instead
+        given = mock.patch.object(
+            pytorch_fid.inception, "load_state_dict_from_url", return_value=state
+        )
+        with torch.random.fork_rng(devices=[]), given:
+            self.published = pytorch_fid.inception.InceptionV3(
+                resize_input=False, normalize_input=False
+            )
+        for module in self.published.eval().double().modules():
+            if isinstance(module, BasicConv2d):
+                module.conv = fuse_conv_bn_eval(module.conv, module.bn)
+                module.bn = nn.Identity()
+        self.published.float().to(memory_format=torch.channels_last)
+        self.register_buffer("weight", state["fc.weight"].float())
 
-    def extract(self, images: Tensor) -> Extracted:
-        """Features (B, 2048) and logits without bias (B, 1008)."""
-        features = torch.cat([self._features(chunk) for chunk in self.chunks(images)])
-        return Extracted(features, features @ self.class_weight.T)
-
-    def _features(self, images: Tensor) -> Tensor:
-        images = self._prepare(images).expand(-1, 3, -1, -1)
-        images = images.to(dtype=torch.float32, memory_format=torch.channels_last)
-        features: Tensor = self.network(images)
-        return features
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        images = (resize_like_tf1(255 * images, SIDE) - 128) / 128
+        images = images.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
+        features: Tensor = self.published(images)[0].flatten(1)
+        return features, features @ self.weight.T
 
 
 def resize_like_tf1(images: Tensor, side: int) -> Tensor:
@@ -114,70 +133,121 @@ def _taps(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor, Ten
     return low, (low + 1).clamp(max=old - 1), position - low
 
 
-def _like_tf1(images: Tensor) -> Tensor:
-    return (resize_like_tf1(255 * images, SIDE) - 128) / 128
-
-
-def _like_pytorch_fid(images: Tensor) -> Tensor:
-    return 2 * F.interpolate(images, (SIDE, SIDE), mode="bilinear", align_corners=False) - 1
-
-
-def _like_clean_fid(images: Tensor) -> Tensor:
-    """Pillow's bicubic filter on floating-point channels, which is torch's with antialiasing."""
-    images = F.interpolate(255 * images, (SIDE, SIDE), mode="bicubic", antialias=True)
-    return (images.clamp(0, 255) - 128) / 128
-
-
-class Convention(NamedTuple):
-    """How images in [0, 1] become the network's input (B, C, 299, 299), and what the distance is
-    called; `preprocessing` is a part of the extractor's hash."""
-
-    distance_name: str
-    preprocessing: str
-    prepare: Callable[[Tensor], Tensor]
-
-
-CONVENTIONS = {
-    "inception": Convention(
-        "FID", "inception-2015/1: TF1 bilinear 299, (255 x - 128) / 128", _like_tf1
-    ),
-    "inception-pytorch-fid": Convention(
-        "FID (pytorch-fid)", "inception-2015/1: bilinear 299, 2 x - 1", _like_pytorch_fid
-    ),
-    "inception-clean-fid": Convention(
-        "FID (clean-fid)", "inception-2015/1: bicubic 299, (255 x - 128) / 128", _like_clean_fid
-    ),
-}
-
-
-def _network(state: Mapping[str, Tensor]) -> nn.Module:
-    """pytorch-fid's network, with its batch normalisations folded into the convolutions.
+def find_weights(named: str | Path | None = None, *, required: bool = False) -> Path | None:
+    """The file of Inception's weights, checked by its sha256, or None if it is not here.
 
     Args:
-        state: Weights under the names of pytorch-fid's file.
-
-    Returns:
-        From images (B, 3, 299, 299) in [-1, 1] to features (B, 2048), in float32.
+        named: The file; None looks where torch.hub and pytorch-fid keep downloads.
+        required: Whether it must be here.
 
     Raises:
-        KeyError: A weight is missing.
+        ConfigError: It is not there and must be, or its content is other.
     """
-    network: nn.Module = torchvision.models.inception_v3(
-        weights=None, num_classes=1008, aux_logits=False, init_weights=False
+    file = _downloaded() if named is None else Path(named).expanduser()
+    if not file.is_file():
+        if named is not None or required:
+            raise absent(f"no file {file}")
+        return None
+    if checksum(file) != WEIGHTS_SHA256:
+        raise absent(f"{file} is another or a damaged file, its sha256 is wrong")
+    return file
+
+
+def load_weights(named: str | Path | None = None, *, offline: bool = False) -> Mapping[str, Tensor]:
+    """Inception's weights by name, of the file of :func:`find_weights`, else from the network.
+
+    Raises:
+        ConfigError: As of it, and where none can be downloaded.
+    """
+    file = find_weights(named, required=offline)
+    if file is None:
+        file = _downloaded()
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            # writes to a temporary file, checks the hash, then renames
+            torch.hub.download_url_to_file(
+                WEIGHTS_URL, str(file), hash_prefix=WEIGHTS_SHA256, progress=False
+            )
+        except (OSError, RuntimeError) as error:
+            raise absent(f"the download failed: {first_line(error)}") from error
+    state: Mapping[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+    return state
+
+
+def _downloaded() -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_URL.rpartition("/")[2]
+
+
+def absent(reason: str) -> ConfigError:
+    """The error for weights that cannot be had, with where to put them."""
+    return ConfigError(
+        f"extractor 'inception' has no weights ({reason}): put {WEIGHTS_URL} at {_downloaded()}, "
+        f"or name it by --extractor-weights; {OFFLINE}"
     )
-    for name, pool_features, width in (("b", 32, 192), ("c", 64, 256), ("d", 64, 288)):
-        setattr(network, f"Mixed_5{name}", FIDInceptionA(width, pool_features=pool_features))
-    for name, width in (("b", 128), ("c", 160), ("d", 160), ("e", 192)):
-        setattr(network, f"Mixed_6{name}", FIDInceptionC(768, channels_7x7=width))
-    network.Mixed_7b, network.Mixed_7c = FIDInceptionE_1(1280), FIDInceptionE_2(2048)
-    for name in network.state_dict():
-        if name not in state and not name.endswith("num_batches_tracked"):
-            raise KeyError(name)
-    network.load_state_dict(state, strict=False)
-    network.fc = nn.Identity()
-    network.double().eval()
-    for module in network.modules():
-        if isinstance(module, torchvision.models.inception.BasicConv2d):
-            module.conv = fuse_conv_bn_eval(module.conv, module.bn)
-            module.bn = nn.Identity()
-    return network.float().to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return, unused-ignore] # torch forgot it
+
+
+def tf_inception(graph: str | Path | None = None) -> Extractor:
+    """Pooled features and logits without bias of the frozen graph, as the paper's authors ran it.
+
+    Images of 0..255 go in where the graph decoded its JPEG file (`ExpandDims`), features come out
+    of `pool_3`, and logits are features times the matrix of `softmax/logits/MatMul`; the graph
+    resizes the images itself.
+
+    Args:
+        graph: The file `classify_image_graph_def.pb`.
+
+    Raises:
+        ConfigError: TensorFlow is not installed, or there is no such graph.
+    """
+    file = Path(graph or "").expanduser()
+    if not file.is_file():
+        raise ConfigError(
+            f"extractor 'tf-inception': no file {file}; name {GRAPH} by --extractor-weights; "
+            f"{OFFLINE}"
+        )
+    with importing("tensorflow", "extractor 'tf-inception'"):
+        import tensorflow
+    try:
+        network = _Graph(tensorflow.compat.v1, file.read_bytes())
+    except Exception as error:  # TensorFlow and protobuf raise anything
+        raise ConfigError(
+            f"extractor 'tf-inception': {file} is not {GRAPH} ({first_line(error)})"
+        ) from error
+    return Extractor(
+        "tf-inception",
+        "FID",
+        network,
+        digest("tf-inception-2015/1: 255 x into ExpandDims", checksum(file)),
+        score_name="IS",
+        logit_bias=network.bias,
+    )
+
+
+class _Graph(nn.Module):
+    """From images (B, C, H, W) in [0, 1] to features (B, F) and logits (B, classes)."""
+
+    def __init__(self, tf: Any, content: bytes) -> None:
+        super().__init__()
+        definition = tf.GraphDef()
+        definition.ParseFromString(content)
+        with tf.Graph().as_default() as imported:
+            # the graph was frozen for one image: with another input its shapes are found anew
+            self.images = tf.placeholder(tf.float32, [None, None, None, None])
+            tf.import_graph_def(definition, {"ExpandDims": self.images}, name="")
+        self.pool = imported.get_tensor_by_name("pool_3:0")
+        product = imported.get_operation_by_name("softmax/logits/MatMul")
+        config = tf.ConfigProto(intra_op_parallelism_threads=torch.get_num_threads())
+        config.gpu_options.allow_growth = True
+        self.session = tf.Session(graph=imported, config=config)
+        self.weight = self._constant(product.inputs[1])
+        readers = (of for of in product.outputs[0].consumers() if "Add" in of.type)
+        self.bias = next((self._constant(reader.inputs[1]) for reader in readers), None)
+
+    def _constant(self, tensor: Any) -> Tensor:
+        return torch.from_numpy(np.array(self.session.run(tensor)))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        pixels = (255 * images).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()
+        pooled = self.session.run(self.pool, {self.images: pixels})
+        features = torch.from_numpy(np.array(pooled)).reshape(len(images), -1)
+        return features, features @ self.weight

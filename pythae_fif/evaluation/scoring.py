@@ -1,27 +1,23 @@
 """From samples to every score."""
 
-__all__ = ["FEWEST_SAMPLES", "SampleCountWarning", "score_samples"]
+__all__ = ["FEWEST_SAMPLES", "SampleCountWarning", "inception_score", "score_samples"]
 
+import itertools
+import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from pythae_fif.errors import DataError, NonFiniteError
-from pythae_fif.evaluation.copies import memorisation
-from pythae_fif.evaluation.distances import (
-    SUBSETS,
-    inception_score,
-    kernel_mean_std,
-    subset_weights,
-)
-from pythae_fif.evaluation.extractor import Extractor
-from pythae_fif.evaluation.frechet import FeatureStatistics, frechet_distance, frechet_error
+from pythae_fif.evaluation.extractors import Extractor
+from pythae_fif.evaluation.features import BATCH_SIZE, Features
+from pythae_fif.evaluation.frechet import frechet_distance, frechet_error
 from pythae_fif.evaluation.images import rounded_images
-from pythae_fif.evaluation.pairs import Inside, Kernel, own_pairs, watch
-from pythae_fif.evaluation.reference import BATCH_SIZE, Reference
-from pythae_fif.evaluation.scores import MeanStd, Neighbours, Scores
+from pythae_fif.evaluation.kernel import kernel_distance
+from pythae_fif.evaluation.neighbours import memorisation, neighbour_scores
+from pythae_fif.evaluation.scores import MeanStd, Scores
 
 FEWEST_SAMPLES = 2048
 """Fewer samples or references than this, the number of Inception features, give a warning."""
@@ -34,11 +30,10 @@ class SampleCountWarning(UserWarning):
 def score_samples(
     samples: Tensor | Iterable[Tensor],
     extractor: Extractor,
-    references: Mapping[str, Reference],
+    references: Mapping[str, Features],
     *,
-    round_to_uint8: bool = True,
     seed: int = 0,
-    training: Reference | None = None,
+    training: Features | None = None,
 ) -> Scores:
     """Every score of samples against each reference, from one pass over the samples.
 
@@ -48,11 +43,10 @@ def score_samples(
     Args:
         samples: Samples (N, C, H, W), uint8 or floating point, or batches of them.
         extractor: Where features and logits come from; the one of the references.
-        references: Name of a split -> the reference that its images are.
-        round_to_uint8: Whether to round; the result records it.
+        references: Name of a split -> the features of its images.
         seed: Seed of the shuffle before the score is split and of the subsets of KID; the result
             records it.
-        training: The images that the model was trained on, for `Scores.memorisation`.
+        training: Of the images that the model was trained on, for `Scores.memorisation`.
 
     Raises:
         DataError: Fewer than ten samples (six without logits), fewer than six references, samples
@@ -66,88 +60,45 @@ def score_samples(
         raise DataError("references is empty: samples are scored against one at least")
     if {held.extractor for held in references.values()} != {extractor.hash}:
         raise DataError(f"a reference has features of another extractor, not of {extractor.name}")
-    round_to_uint8 &= extractor.of_images
-    feature_batches: list[Tensor] = []
-    logit_batches: list[Tensor] = []
-    total = 0
-    for batch in _finite_batches(samples, round_to_uint8, extractor.of_images):
-        extracted = extractor(batch)
-        total += len(batch)
-        feature_batches.append(extracted.features)
-        if extracted.logits is not None:
-            logit_batches.append(extracted.logits)
-    counts = [total, *(reference.statistics.count for reference in references.values())]
-    if 0 < min(counts) < FEWEST_SAMPLES:
+    batches = [extractor(batch) for batch in _finite_batches(samples, extractor.of_images)]
+    if not batches:
+        raise DataError("no samples to score")
+    features = Features(torch.cat([batch.features for batch in batches]), extractor.hash)
+    fewest = min(map(len, references.values()))
+    if min(len(features), fewest) < FEWEST_SAMPLES:
         warnings.warn(
-            f"scores of {total:,} samples and {min(counts[1:]):,} references, fewer "
-            f"than {FEWEST_SAMPLES:,}: the bias of "
-            f"{extractor.distance_name} is large; compare at one number of samples alone",
+            f"scores of {len(features):,} samples and {fewest:,} references, fewer than "
+            f"{FEWEST_SAMPLES:,}: the bias of {extractor.distance_name} is large; compare at one "
+            "number of samples alone",
             SampleCountWarning,
             stacklevel=2,
         )
-    if not feature_batches:
-        raise DataError("no samples to score")
-    features = torch.cat(feature_batches)
-    statistics = FeatureStatistics.of(features)
-    score: MeanStd | None = None
-    with_bias: MeanStd | None = None
-    logits = torch.cat(logit_batches) if logit_batches else None
-    if logits is not None:
-        score = inception_score(logits, seed=seed)
-        if extractor.logit_bias is not None:
-            with_bias = inception_score(logits + extractor.logit_bias, seed=seed)
-    frechet = {
-        split: frechet_distance(statistics, reference.statistics, root=reference.root())
-        for split, reference in references.items()
-    }
-    kernel, neighbours = _pair_scores(features, references, seed)
-    errors = {
-        split: frechet_error(features, held.statistics, statistics=statistics, root=held.root())
-        for split, held in references.items()
-    }
+    logits = [batch.logits for batch in batches if batch.logits is not None]
+    score = inception_score(torch.cat(logits), seed=seed) if logits else None
+    with_bias = None
+    if logits and extractor.logit_bias is not None:
+        with_bias = inception_score(torch.cat(logits) + extractor.logit_bias, seed=seed)
     return Scores(
-        num_samples=total,
+        num_samples=len(features),
         extractor=extractor.name,
         extractor_hash=extractor.hash,
         distance_name=extractor.distance_name,
         score_name=extractor.score_name,
-        rounded=round_to_uint8,
+        rounded=extractor.of_images,
         seed=seed,
         score=score,
         score_with_bias=with_bias,
-        frechet=frechet,
-        kernel=kernel,
-        neighbours=neighbours,
-        frechet_error=errors,
+        frechet={split: frechet_distance(features, held) for split, held in references.items()},
+        frechet_error={split: frechet_error(features, held) for split, held in references.items()},
+        kernel={
+            split: kernel_distance(features, held, seed=seed) for split, held in references.items()
+        },
+        neighbours={split: neighbour_scores(features, held) for split, held in references.items()},
         memorisation=None if training is None else memorisation(features, training, references),
     )
 
 
-def _pair_scores(
-    features: Tensor, references: Mapping[str, Reference], seed: int
-) -> tuple[dict[str, MeanStd], dict[str, Neighbours]]:
-    """KID and neighbours against each reference; the samples' own pairs are looked at once."""
-    kernel: dict[str, MeanStd] = {}
-    neighbours: dict[str, Neighbours] = {}
-    subsets: list[tuple[Tensor, Tensor]] = []
-    for held in (reference.features for reference in references.values()):
-        subsets.append(subset_weights(len(features), len(held), seed=seed, device=features.device))
-    ours = own_pairs(features, torch.cat([u for u, _ in subsets]))
-    own_kernels = ours.kernel.split(SUBSETS)
-    for (split, reference), (u, v), own in zip(
-        references.items(), subsets, own_kernels, strict=True
-    ):
-        theirs = reference.own_pairs(v, len(features), seed)
-        means, inside = Kernel(u, v, features.shape[1]), Inside(ours.radii, theirs.radii)
-        watch(features, reference.features, means.see, inside.see)
-        kernel[split] = kernel_mean_std(own, theirs.kernel, means.means)
-        neighbours[split] = inside.scores
-    return kernel, neighbours
-
-
-def _finite_batches(
-    samples: Tensor | Iterable[Tensor], round_to_uint8: bool, clamp: bool
-) -> Iterable[Tensor]:
+def _finite_batches(samples: Tensor | Iterable[Tensor], of_images: bool) -> Iterator[Tensor]:
     """The samples batch by batch; images are clamped and rounded.
 
     Once a sample is not finite there is no score: the rest are only counted, for the error.
@@ -156,13 +107,62 @@ def _finite_batches(
     for chunk in [samples] if isinstance(samples, Tensor) else samples:
         for batch in chunk.split(BATCH_SIZE):
             total += len(batch)
-            if batch.is_floating_point():
-                bad += int((~batch.isfinite()).flatten(1).any(dim=1).sum())
-                if clamp:
-                    batch = rounded_images(batch) if round_to_uint8 else batch.clamp(0, 1)
+            bad += int((~batch.isfinite()).flatten(1).any(dim=1).sum())
             if not bad:
-                yield batch
+                round_it = of_images and batch.is_floating_point()
+                yield rounded_images(batch) if round_it else batch
     if bad:
         raise NonFiniteError(
             f"{bad} of {total} samples have NaN or infinite pixels; none were scored"
         )
+
+
+def inception_score(logits: Tensor, splits: int = 10, *, seed: int | None = 0) -> MeanStd:
+    r"""Inception score: how sure and how varied a classifier is about samples.
+
+    $$ \exp \mathbb{E}_x \, KL(p(y|x) \| p(y)) $$
+
+    over each of `splits` subsets of the samples (Salimans et al. 2016, sec. 4). With any network
+    but Inception v3 it is called classifier score and compares with nothing but itself. Samples are
+    shuffled first: some samplers return them grouped by mixture component, and a split of one
+    component would score too low. With N not a multiple of `splits`, split i holds the samples
+    i N // splits up to (i + 1) N // splits, as in the authors' code. The logits decide which score
+    it is: those of `inception` leave the bias out, as the authors' code did.
+
+    Args:
+        logits: Class logits (N, classes) with N >= splits.
+        splits: Number of splits.
+        seed: Seed of the shuffle; None leaves the order.
+
+    Returns:
+        Mean and (population) standard deviation over the splits, each in [1, classes].
+
+    Raises:
+        DataError: Not two axes, or fewer samples than splits.
+        NonFiniteError: NaN or infinite logits.
+
+    Example:
+        >>> score = inception_score(100 * torch.eye(4).repeat(10, 1), splits=1)
+        >>> round(score.mean, 6), score.std
+        (4.0, 0.0)
+    """
+    if logits.ndim != 2:
+        raise DataError(f"logits must have shape (N, classes), not {tuple(logits.shape)}")
+    if splits < 1 or len(logits) < splits:
+        raise DataError(
+            f"the score needs 1 <= splits <= N, not {splits} splits of N = {len(logits)} samples"
+        )
+    logits = logits.detach().double()
+    if bad := int((~logits.isfinite().all(dim=1)).sum()):
+        raise NonFiniteError(f"{bad} of {len(logits)} rows of logits are NaN or infinite")
+    if seed is not None:
+        generator = torch.Generator().manual_seed(seed)
+        logits = logits[torch.randperm(len(logits), generator=generator).to(logits.device)]
+    edges = [i * len(logits) // splits for i in range(splits + 1)]
+    scores = []
+    for start, stop in itertools.pairwise(edges):
+        log_p = logits[start:stop].log_softmax(dim=1)
+        marginal = log_p.logsumexp(dim=0) - math.log(len(log_p))
+        scores.append((log_p.exp() * (log_p - marginal)).sum(dim=1).mean().exp())
+    found = torch.stack(scores)
+    return MeanStd(float(found.mean()), float(found.std(correction=0)))

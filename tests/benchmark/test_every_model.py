@@ -10,10 +10,10 @@ from support.experiments import plan_of
 from support.trainings import Killed, assert_same_weights, kill_at
 from torch.nn import ConvTranspose2d
 
-from pythae_fif.benchmark.settings import Settings
 from pythae_fif.benchmark.image_run import ImageSpec, trainer_of
 from pythae_fif.benchmark.models import names_in, read_entry
 from pythae_fif.benchmark.record import ImageResult
+from pythae_fif.benchmark.settings import Settings
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import work

@@ -12,7 +12,7 @@ from support.folders import contents
 
 import pythae_fif.benchmark.image_run as run_module
 from pythae_fif.benchmark.config import load_experiment
-from pythae_fif.benchmark.image_run import load_extractor, reference_of, trainer_of
+from pythae_fif.benchmark.image_run import extractor_of, features_of, trainer_of
 from pythae_fif.benchmark.models import configs_dir
 from pythae_fif.benchmark.plan import expand
 from pythae_fif.benchmark.record import ImageResult
@@ -60,7 +60,7 @@ def test_each_split_has_its_own_use(tmp_path, store, monkeypatch):
     trainer = trainer_of(spec, splits, {}, tmp_path / "run")
     assert torch.equal(trainer.train_dataset.images, as_tensor(splits.train))
     assert torch.equal(trainer.eval_dataset.images, as_tensor(splits.val))
-    extractor = load_extractor("pixels", splits, WHERE)
+    extractor = extractor_of("pixels", splits, WHERE)
     generate, score_samples = run_module.generate, run_module.score_samples
     models, references = [], {}
 
@@ -79,8 +79,8 @@ def test_each_split_has_its_own_use(tmp_path, store, monkeypatch):
     assert references.keys() == {"train", "val", "test"}
     for split, reference in references.items():
         expected = extractor(as_tensor(splits[split])).features
-        assert torch.equal(reference.features, expected)
-        assert torch.equal(reference_of(splits, split, extractor).features, expected)
+        assert torch.equal(reference.values, expected)
+        assert torch.equal(features_of(splits, split, extractor).values, expected)
     errors = ImageResult.read(store, spec).evaluation.result.reconstruction_mse
     assert errors.keys() == {"val", "test"}
     for split, error in errors.items():

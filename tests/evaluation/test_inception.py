@@ -1,217 +1,153 @@
 """`inception` against pytorch-fid and torch-fidelity, `tf-inception` against a graph of our own."""
 
-import dataclasses
 import hashlib
 import sys
-import unittest.mock
 
 import numpy as np
 import pytest
+import pytorch_fid.inception as published
 import torch
 from support.features import noise_images
 
 from pythae_fif.errors import ConfigError, DataError
-from pythae_fif.evaluation import (
-    InceptionExtractor,
-    TFInceptionExtractor,
-    build_extractor,
+from pythae_fif.evaluation import inception as inception_module
+from pythae_fif.evaluation import load_extractor
+from pythae_fif.evaluation.extractors import require_extractor
+from pythae_fif.evaluation.inception import (
+    WEIGHTS_SHA256,
+    WEIGHTS_URL,
+    find_weights,
+    resize_like_tf1,
+    tf_inception,
 )
-from pythae_fif.evaluation.inception import CONVENTIONS, resize_like_tf1
-from pythae_fif.evaluation.weights import DINOV2, INCEPTION
 
-
-def weights_like(path, content=b"weights"):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return path
+FILE = WEIGHTS_URL.rpartition("/")[2]
 
 
 class TestAgainstOthers:
-    def test_pytorch_fid_at_299(self, inception, inception_state):
+    def test_pytorch_fid_at_299(self, inception, inception_state, monkeypatch):
         """At 299 x 299 there is no resize, in which pytorch-fid differs from the graph of 2015."""
-        import pytorch_fid.inception as published
-
-        with unittest.mock.patch.object(
-            published, "load_state_dict_from_url", return_value=inception_state
-        ):
-            theirs = published.InceptionV3([3]).eval()
+        monkeypatch.setattr(published, "load_state_dict_from_url", lambda *_, **__: inception_state)
+        theirs = published.InceptionV3([3], normalize_input=False).eval()
         images = noise_images(2, 3, 299, 299)
         # pytorch-fid scales to [-1, 1] by 2 x - 1; the graph by (255 x - 128) / 128
-        theirs.normalize_input = False
         expected = theirs((images.float() - 128) / 128)[0].flatten(1)
-        features, _ = inception(images)
-        assert float((features - expected).abs().max()) < 1e-4
+        assert float((inception(images).features - expected).abs().max()) < 1e-4
 
     @pytest.mark.parametrize("side", [28, 40])
     def test_torch_fidelity(self, inception, inception_state, tmp_path, side):
-        published = pytest.importorskip(
+        theirs = pytest.importorskip(
             "torch_fidelity.feature_extractor_inceptionv3", reason="needs torch-fidelity"
         )
         torch.save(inception_state, tmp_path / "weights.pth")
-        theirs = published.FeatureExtractorInceptionV3(
+        network = theirs.FeatureExtractorInceptionV3(
             "theirs",
             ["2048", "logits_unbiased", "logits"],
             feature_extractor_weights_path=str(tmp_path / "weights.pth"),
         )
         images = noise_images(2, 3, side, side)
-        expected, unbiased, biased = theirs(images)
+        expected, unbiased, biased = network(images)
         features, logits = inception(images)
+        assert logits.shape == (2, 1008)
         assert float((features - expected).abs().max()) < 1e-4
         assert float((logits - unbiased).abs().max()) < 1e-4
         assert float((logits + inception.logit_bias - biased).abs().max()) < 1e-4
 
-    @pytest.mark.parametrize("side", [28, 400])
-    def test_pytorch_fid_at_other_sizes(self, inception_state, side):
-        import pytorch_fid.inception as published
-
-        with unittest.mock.patch.object(
-            published, "load_state_dict_from_url", return_value=inception_state
-        ):
-            theirs = published.InceptionV3([3]).eval()
-        ours = InceptionExtractor(inception_state, convention="inception-pytorch-fid")
-        images = noise_images(2, 3, side, side)
-        expected = theirs(images / 255)[0].flatten(1)
-        assert float((ours(images)[0] - expected).abs().max()) < 1e-4
-
-    @pytest.mark.parametrize("shape", [(32, 32), (28, 17), (400, 350)])
-    @pytest.mark.parametrize("package", ["cleanfid.resize", "PIL.Image"])
-    def test_resize_is_that_of_clean_fid(self, package, shape):
-        """clean-fid calls Pillow for each channel, as floating-point numbers, and clips."""
-        theirs = pytest.importorskip(package, reason="needs clean-fid")
-        image = noise_images(1, 3, *shape)[0]
-        if package == "cleanfid.resize":
-            array = image.permute(1, 2, 0).numpy()
-            expected = theirs.build_resizer("clean")(array).transpose(2, 0, 1)
-        else:
-            channels = [theirs.fromarray(channel.numpy().astype("f4"), "F") for channel in image]
-            resized = [c.resize((299, 299), theirs.Resampling.BICUBIC) for c in channels]
-            expected = np.stack([np.asarray(channel).clip(0, 255) for channel in resized])
-        prepared = CONVENTIONS["inception-clean-fid"].prepare(image[None] / 255)[0]
-        np.testing.assert_allclose(128 * prepared + 128, expected, atol=1e-2)
-
     @pytest.mark.parametrize(("height", "width"), [(32, 32), (28, 17), (299, 299), (400, 350)])
     def test_resize_is_that_of_torch_fidelity(self, height, width):
-        published = pytest.importorskip(
+        theirs = pytest.importorskip(
             "torch_fidelity.interpolate_compat_tensorflow", reason="needs torch-fidelity"
         )
         images = noise_images(2, 3, height, width).float()
-        expected = published.interpolate_bilinear_2d_like_tensorflow1x(
+        expected = theirs.interpolate_bilinear_2d_like_tensorflow1x(
             images, size=(299, 299), align_corners=False
         )
         assert torch.equal(resize_like_tf1(images, 299), expected)
 
 
 class TestExtractor:
-    def test_a_convention_has_its_own_name_and_hash(self, inception, inception_state):
-        names = {"inception": ("FID", inception.hash)}
-        for name in ("inception-pytorch-fid", "inception-clean-fid"):
-            other = InceptionExtractor(inception_state, convention=name)
-            assert other.name == name and other.score_name == "IS"
-            names[name] = (other.distance_name, other.hash)
-        assert len({hash_ for _, hash_ in names.values()}) == 3
-        assert [name for name, _ in names.values()] == [
-            "FID", "FID (pytorch-fid)", "FID (clean-fid)"
-        ]  # fmt: skip
-
-    def test_names_and_sizes(self, inception):
-        features, logits = inception(noise_images(2, 3, 32, 32))
-        assert features.shape == (2, inception.feature_dim) == (2, 2048)
-        assert logits.shape == (2, 1008)
+    def test_names_and_hash(self, inception, inception_state):
         names = (inception.name, inception.distance_name, inception.score_name)
         assert names == ("inception", "FID", "IS")
-
-    def test_hash_is_of_the_weights(self, inception, inception_state):
-        other = {key: value.clone() for key, value in inception_state.items()}
-        other["fc.bias"][0] += 1
-        assert InceptionExtractor(other).hash != inception.hash
-        assert InceptionExtractor(inception_state).hash == inception.hash
+        other = {**inception_state, "fc.bias": inception_state["fc.bias"] + 1}
+        assert inception_module.inception(other).hash != inception.hash
+        assert inception_module.inception(inception_state).hash == inception.hash
 
     def test_wrong_weights(self, inception_state):
         lacking = {key: value for key, value in inception_state.items() if "Mixed_7c" not in key}
-        with pytest.raises(ConfigError, match=f"lack 'Mixed_7c.*{INCEPTION.file}"):
-            InceptionExtractor(lacking)
+        with pytest.raises(ConfigError, match=r"no weights of .*Mixed_7c") as caught:
+            inception_module.inception(lacking)
+        assert "\n" not in str(caught.value)
+        without_classes = {k: v for k, v in inception_state.items() if k != "fc.bias"}
+        with pytest.raises(ConfigError, match=r"fc\.bias"):
+            inception_module.inception(without_classes)
 
 
-def test_the_hash_is_that_of_the_file_name():
-    """torch.hub's convention: the name ends in the first digits of the sha256."""
-    digits = INCEPTION.file.removesuffix(".pth").rpartition("-")[2]
-    assert INCEPTION.sha256.startswith(digits)
-
-
-@pytest.mark.parametrize("published", [INCEPTION, DINOV2], ids=lambda of: of.extractor)
 class TestWeights:
-    """Where the file is looked for; a few bytes stand in for its 96 MB, or 1.2 GB."""
+    """Where the file is looked for; a few bytes stand in for its 96 MB."""
 
     @pytest.fixture(autouse=True)
-    def alone(self, published, tmp_path, monkeypatch):
-        self.hub = tmp_path / "hub"
+    def alone(self, tmp_path, monkeypatch):
         self.asked: list[str] = []
-        self.weights = dataclasses.replace(published, sha256=hashlib.sha256(b"weights").hexdigest())
-        self.file, self.variable = published.file, published.variable
-        monkeypatch.delenv(self.variable, raising=False)
-        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(self.hub))
+        self.kept = tmp_path / "hub/checkpoints" / FILE
+        self.kept.parent.mkdir(parents=True)
+        sha256 = hashlib.sha256(b"weights").hexdigest()
+        monkeypatch.setattr(inception_module, "WEIGHTS_SHA256", sha256)
+        monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
         monkeypatch.setattr(torch.hub, "download_url_to_file", self.download)
 
     def download(self, url, path, **options):
         self.asked.append(url)
         raise OSError("Name or service not known")
 
-    def test_order(self, tmp_path, monkeypatch):
-        hub = weights_like(self.hub / "checkpoints" / self.file)
-        assert self.weights.find() == hub
-        variable = weights_like(tmp_path / "variable.pth")
-        monkeypatch.setenv(self.variable, str(variable))
-        assert self.weights.find() == variable
-        flag = weights_like(tmp_path / "flag.pth")
-        assert self.weights.find(flag) == flag
+    def test_order(self, tmp_path):
+        assert find_weights() is None and require_extractor("inception") == WEIGHTS_URL
+        self.kept.write_bytes(b"weights")
+        assert find_weights() == self.kept and require_extractor("inception") is None
+        named = tmp_path / "named.pth"
+        named.write_bytes(b"weights")
+        assert find_weights(named) == named
         assert self.asked == []
 
-    def test_the_same_file_of_another_package(self):
-        if not self.weights.same:
-            pytest.skip("no other package keeps it")
-        path = weights_like(self.hub / "checkpoints" / self.weights.same[0])
-        assert self.weights.find() == path
-
-    def test_download(self, monkeypatch):
+    def test_download(self, monkeypatch, inception_state):
         def download(url, path, *, hash_prefix, progress):
-            assert url == self.weights.url and not progress
-            assert hash_prefix == hashlib.sha256(b"weights").hexdigest()
-            weights_like(self.hub / "checkpoints" / self.file)
+            assert (url, path, progress) == (WEIGHTS_URL, str(self.kept), False)
+            assert hash_prefix == inception_module.WEIGHTS_SHA256
+            torch.save(inception_state, path)
 
         monkeypatch.setattr(torch.hub, "download_url_to_file", download)
-        assert self.weights.find() == self.hub / "checkpoints" / self.file
+        assert load_extractor("inception", (1, 8, 8)).distance_name == "FID"
 
     def test_no_network_and_no_file(self):
         with pytest.raises(ConfigError) as caught:
-            build_extractor(self.weights.extractor, (1, 8, 8))
+            load_extractor("inception", (1, 8, 8))
         message = str(caught.value)
-        assert "\n" not in message
-        assert "Name or service not known" in message
-        assert self.weights.url in message
-        assert str(self.hub / "checkpoints" / self.file) in message
-        assert f"--extractor-weights or {self.variable}" in message
-        assert "efficientnet-lite0 works offline" in message
-        assert len(self.asked) == 1
+        assert "\n" not in message and len(self.asked) == 1
+        for part in (
+            "Name or service not known", WEIGHTS_URL, str(self.kept), "--extractor-weights",
+            "efficientnet-lite0 works offline",
+        ):  # fmt: skip
+            assert part in message
 
     def test_not_asking_the_network(self):
-        with pytest.raises(ConfigError, match="downloads are off"):
-            self.weights.find(download=False)
+        for look in (require_extractor, lambda name, **of: load_extractor(name, (1, 8, 8), **of)):
+            with pytest.raises(ConfigError, match=r"has no weights .no file"):
+                look("inception", offline=True)
         assert self.asked == []
 
-    def test_a_damaged_file(self, tmp_path):
-        path = weights_like(tmp_path / "x.pth", b"other")
-        with pytest.raises(ConfigError, match=r"x\.pth has sha256 .* not .* another or a damaged"):
-            self.weights.find(path)
+    @pytest.mark.parametrize("content", [b"other", None])
+    def test_a_file_that_is_named_and_is_not_it(self, tmp_path, content):
+        self.kept.write_bytes(b"weights")
+        path = tmp_path / "x.pth"
+        if content is not None:
+            path.write_bytes(content)
+        with pytest.raises(ConfigError, match=r"x\.pth is another or a damaged|no file .*x\.pth"):
+            find_weights(path)
 
-    @pytest.mark.parametrize("by_flag", [True, False])
-    def test_a_missing_file_is_not_passed_over(self, tmp_path, monkeypatch, by_flag):
-        weights_like(self.hub / "checkpoints" / self.file)
-        missing = tmp_path / "none.pth"
-        origin = "--extractor-weights" if by_flag else self.variable
-        if not by_flag:
-            monkeypatch.setenv(origin, str(missing))
-        with pytest.raises(ConfigError, match=rf"{origin}: no file .*none\.pth"):
-            self.weights.find(missing if by_flag else None)
+
+def test_the_sha256_is_that_of_the_file_name():
+    """torch.hub's convention: the name ends in the first digits of the sha256."""
+    assert WEIGHTS_SHA256.startswith(FILE.removesuffix(".pth").rpartition("-")[2])
 
 
 @pytest.fixture(scope="module")
@@ -240,8 +176,7 @@ def graph(tmp_path_factory):
 class TestTensorFlow:
     def test_features_and_logits(self, graph):
         path, weights, biases = graph
-        extractor = TFInceptionExtractor(path)
-        assert extractor.feature_dim == 6
+        extractor = load_extractor("tf-inception", (3, 24, 31), weights=path)
         images = noise_images(5, 3, 24, 31)
         features, logits = extractor(images)
         resized = (resize_like_tf1(images.float(), 299) - 128) / 128
@@ -249,9 +184,10 @@ class TestTensorFlow:
         torch.testing.assert_close(features, halves.permute(0, 2, 1).flatten(1), atol=1e-4, rtol=0)
         torch.testing.assert_close(logits, features @ weights)
         torch.testing.assert_close(extractor.logit_bias, biases)
+        assert (extractor.distance_name, extractor.score_name) == ("FID", "IS")
 
     def test_forms_of_input(self, graph):
-        extractor = TFInceptionExtractor(graph[0])
+        extractor = tf_inception(graph[0])
         grey = noise_images(4, 1, 28, 28)
         expected = extractor(grey)[0]
         torch.testing.assert_close(extractor(grey / 255)[0], expected)
@@ -261,29 +197,17 @@ class TestTensorFlow:
         with pytest.raises(DataError, match="grey or RGB"):
             extractor(noise_images(2, 2, 8, 8))
 
-    def test_by_name_and_variable(self, graph, monkeypatch):
-        monkeypatch.setenv("PYTHAE_FIF_TF_INCEPTION", str(graph[0]))
-        by_variable = build_extractor("tf-inception", (1, 8, 8))
-        assert by_variable.distance_name == "FID"
-        assert by_variable.hash == TFInceptionExtractor(graph[0]).hash
-
     def test_another_file(self, graph, tmp_path):
         (tmp_path / "x.pb").write_bytes(b"no graph")
-        with pytest.raises(ConfigError, match=r"x\.pb is no such graph") as caught:
-            TFInceptionExtractor(tmp_path / "x.pb")
+        with pytest.raises(ConfigError, match=r"x\.pb is not classify_image_graph_def") as caught:
+            tf_inception(tmp_path / "x.pb")
         assert "\n" not in str(caught.value)
 
-
-class TestTensorFlowErrors:
-    def test_no_graph(self, tmp_path, monkeypatch):
-        monkeypatch.delenv("PYTHAE_FIF_TF_INCEPTION", raising=False)
-        with pytest.raises(ConfigError, match=r"has no graph.*efficientnet-lite0 works offline"):
-            TFInceptionExtractor()
-        with pytest.raises(ConfigError, match="no file"):
-            TFInceptionExtractor(tmp_path / "none.pb")
-
-    def test_no_tensorflow(self, tmp_path, monkeypatch):
+    def test_what_is_missing(self, tmp_path, monkeypatch):
+        for graph in (None, tmp_path / "none.pb"):
+            with pytest.raises(ConfigError, match=r"no file .*efficientnet-lite0 works offline"):
+                require_extractor("tf-inception", weights=graph)
         monkeypatch.setitem(sys.modules, "tensorflow", None)
         (tmp_path / "x.pb").write_bytes(b"")
         with pytest.raises(ConfigError, match=r"pip install 'pythae-fif\[tensorflow\]'"):
-            TFInceptionExtractor(tmp_path / "x.pb")
+            require_extractor("tf-inception", weights=tmp_path / "x.pb")

@@ -129,7 +129,7 @@ def test_what_the_evaluation_does_not_take():
         EvaluationPipeline(model, NormalSampler, extractor="pixels")
     pipeline = EvaluationPipeline(model, extractor="pixels", num_samples=10)
     images = ImageDataset(np.zeros((20, *SHAPE), np.uint8))
-    with pytest.raises(DataError, match=r"eval_data is a DataLoader: pass its \.dataset"):
+    with pytest.raises(DataError, match=r"eval_data: .DataLoader. object .*pass images"):
         pipeline(None, DataLoader(images))
 
 

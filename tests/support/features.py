@@ -1,12 +1,10 @@
-"""Images and features drawn by a seed, and their statistics."""
+"""Images and features drawn by a seed."""
 
 from pathlib import Path
 
 import torch
 
-from pythae_fif.evaluation import FeatureStatistics
-
-statistics_of = FeatureStatistics.of
+from pythae_fif.evaluation import Features
 
 
 def noise_images(rows: int, *shape: int, seed: int = 0) -> torch.Tensor:
@@ -17,6 +15,10 @@ def noise_images(rows: int, *shape: int, seed: int = 0) -> torch.Tensor:
 def normal(rows: int, dim: int, *, seed: int, shift: float = 0.0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(rows, dim, generator=generator) + shift
+
+
+def features(rows: int, dim: int, *, seed: int, shift: float = 0.0) -> Features:
+    return Features(normal(rows, dim, seed=seed, shift=shift))
 
 
 def names_in(folder: Path) -> list[str]:

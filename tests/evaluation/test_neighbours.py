@@ -1,0 +1,217 @@
+"""Scores of nearest neighbours and KID: against others, plain formulas, and known truths."""
+
+import math
+from dataclasses import astuple
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from support.features import features, normal
+
+from pythae_fif.errors import DataError
+from pythae_fif.evaluation import (
+    Features,
+    kernel_distance,
+    memorisation,
+    neighbour_scores,
+    neighbours,
+)
+from pythae_fif.evaluation.neighbours import _nearest
+
+
+@pytest.fixture(scope="module")
+def sets() -> tuple[Features, Features]:
+    """Two sets of non-negative correlated features, as pooled ReLUs are."""
+    mix = normal(32, 32, seed=0) / math.sqrt(32)
+    samples = (normal(700, 32, seed=1) @ mix).relu()
+    return Features(samples), Features((normal(600, 32, seed=2, shift=0.2) @ mix).relu())
+
+
+@pytest.fixture(params=[2**20, 9000], ids=["whole", "in parts"])
+def blocks(request, monkeypatch):
+    """How many pairs are looked at together."""
+    monkeypatch.setattr(neighbours, "numbers_at_once", lambda _: request.param)
+    monkeypatch.setattr("pythae_fif.evaluation.kernel.numbers_at_once", lambda _: request.param)
+
+
+class TestNeighbours:
+    @pytest.mark.usefixtures("blocks")
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    def test_against_prdc(self, sets, dtype):
+        """Float32 features, too: distances are taken in float64."""
+        published = pytest.importorskip("prdc", reason="needs prdc")
+        samples, reference = (Features(of.values.to(dtype)) for of in sets)
+        ours = neighbour_scores(samples, reference)
+        for k, names in {3: ("precision", "recall"), 5: ("density", "coverage")}.items():
+            arrays = (of.values.double().numpy() for of in (reference, samples))
+            theirs = published.compute_prdc(*arrays, nearest_k=k)
+            for name in names:
+                assert getattr(ours, name) == pytest.approx(theirs[name], abs=1e-9)
+
+    def test_against_torch_fidelity(self, sets):
+        theirs = pytest.importorskip("torch_fidelity.metric_prc", reason="needs torch-fidelity")
+        expected = theirs.prc_features_to_metric(
+            *(of.values for of in sets),
+            prc_neighborhood=3,
+            prc_batch_size=256,
+            save_cpu_ram=False,
+            verbose=False,
+        )
+        ours = neighbour_scores(*sets)
+        # their distances are float32: one sample on a border may fall to either side
+        assert ours.precision == pytest.approx(expected["precision"], abs=1.5 / 700)
+        assert ours.recall == pytest.approx(expected["recall"], abs=1.5 / 600)
+        assert 0 < ours.precision < 1
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize("dim", [1, 3, 50])
+    def test_of_a_table_of_integers(self, dim, dtype):
+        """Where distances and radii are often equal; integers have both exactly."""
+        draws = torch.Generator().manual_seed(dim)
+        samples, reference = (torch.randint(8, (1100, dim), generator=draws) for _ in range(2))
+        distances = [
+            x.square().sum(1)[:, None] + y.square().sum(1) - 2 * x @ y.T
+            for x, y in ((samples, reference), (samples, samples), (reference, reference))
+        ]
+        between, *own = distances
+        of_samples, of_reference = ([of.kthvalue(k + 1).values for k in (3, 5)] for of in own)
+        inside = between < of_reference[1]
+        shifted = (Features((of.double() + 11).to(dtype)) for of in (samples, reference))
+        ours = neighbour_scores(*shifted)
+        assert ours.precision == (between <= of_reference[0]).any(1).double().mean()
+        assert ours.recall == (between <= of_samples[0][:, None]).any(0).double().mean()
+        assert ours.density == pytest.approx(inside.sum().item() / (5 * len(samples)), rel=1e-12)
+        assert ours.coverage == inside.any(0).double().mean()
+
+    def test_known_sets(self, sets):
+        same = neighbour_scores(sets[0], sets[0])
+        assert same.precision == same.recall == same.coverage == 1
+        assert same.density == pytest.approx(1, abs=0.05)
+        apart = neighbour_scores(features(50, 3, seed=0), features(50, 3, seed=1, shift=100.0))
+        assert set(astuple(apart)) == {0.0}
+
+    def test_one_mode_of_two(self):
+        """Samples of one of two modes are precise, and miss half."""
+        reference = torch.cat([normal(200, 2, seed=0), normal(200, 2, seed=1, shift=50.0)])
+        scores = neighbour_scores(features(400, 2, seed=2), Features(reference))
+        assert scores.precision > 0.9 and scores.density > 0.8
+        assert 0.4 < scores.recall < 0.55
+        assert 0.4 < scores.coverage < 0.55
+
+    @given(scale=st.floats(0.1, 10), shift=st.floats(-1e3, 1e3), rows=st.integers(10, 40))
+    def test_do_not_see_scale_and_shift(self, scale, shift, rows):
+        a, b = normal(rows, 3, seed=rows).double(), normal(30, 3, seed=0, shift=0.5).double()
+        moved = neighbour_scores(Features(scale * a + shift), Features(scale * b + shift))
+        expected = neighbour_scores(Features(a), Features(b))
+        assert astuple(moved) == pytest.approx(astuple(expected), abs=1e-12)
+
+
+class TestKernel:
+    @pytest.mark.usefixtures("blocks")
+    @pytest.mark.parametrize("shift", [0.0, 10.0])
+    def test_against_torch_fidelity(self, sets, shift):
+        theirs = pytest.importorskip("torch_fidelity.metric_kid", reason="needs torch-fidelity")
+        sets = [of.values + shift for of in sets]
+        found = theirs.kid_features_to_metric(
+            *(of.double() for of in sets),
+            kid_subsets=7,
+            kid_subset_size=100,
+            rng_seed=5,
+            verbose=False,
+        )
+        expected = tuple(found[f"kernel_inception_distance_{name}"] for name in ("mean", "std"))
+        ours = kernel_distance(*map(Features, sets), subsets=7, subset_size=100, seed=5)
+        assert astuple(ours) == pytest.approx(expected, rel=1e-9)
+
+    def test_of_two_gaussians(self):
+        """In one dimension E k(x, y) = E (x y + 1)^3 by the moments of the two."""
+
+        def expected_kernel(m, s, n, t):
+            x = [1, m, m**2 + s**2, m**3 + 3 * m * s**2]
+            y = [1, n, n**2 + t**2, n**3 + 3 * n * t**2]
+            return sum(math.comb(3, k) * x[k] * y[k] for k in range(4))
+
+        truth = (
+            expected_kernel(0, 1, 0, 1)
+            + expected_kernel(1, 0.5, 1, 0.5)
+            - 2 * expected_kernel(0, 1, 1, 0.5)
+        )
+        a, b = features(4000, 1, seed=0), Features(0.5 * normal(4000, 1, seed=1) + 1)
+        mean, std = astuple(kernel_distance(a, b, subsets=20))
+        assert mean == pytest.approx(truth, abs=0.1 * truth)
+        assert std < truth
+
+    def test_is_unbiased(self):
+        pairs = [(features(50, 3, seed=2 * i), features(50, 3, seed=2 * i + 1)) for i in range(200)]
+        values = [kernel_distance(a, b).mean for a, b in pairs]
+        assert abs(np.mean(values)) < 3 * np.std(values) / math.sqrt(200)
+        assert min(values) < 0 < max(values)
+
+    def test_one_subset_has_no_spread(self):
+        assert kernel_distance(features(30, 3, seed=0), features(30, 3, seed=1)).std == 0
+        assert kernel_distance(features(30, 3, seed=0), features(31, 3, seed=1)).std > 0
+
+
+class TestMemorisation:
+    @pytest.mark.parametrize("k", [1, 2, 3])
+    @pytest.mark.parametrize("alone", [True, False])
+    def test_nearest_is_that_of_all_distances(self, k, alone):
+        x, y = normal(150, 5, seed=0, shift=20.0), normal(130, 5, seed=1, shift=20.0)
+        y = x if alone else y
+        every = torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+        expected = every.topk(k, largest=False)
+        distances, which = _nearest(x, y, k)
+        assert torch.equal(which, expected.indices[:, -1])
+        torch.testing.assert_close(distances, expected.values[:, -1])
+
+    def test_equal_features_have_no_distance(self):
+        y = normal(50, 200, seed=0, shift=100.0)
+        assert _nearest(y[7:9].clone(), y)[0].tolist() == [0, 0]
+
+    def test_against_plain_formulas(self):
+        samples, training, held = (normal(n, 3, seed=n) for n in (40, 60, 50))
+        found = memorisation(Features(samples), Features(training), {"test": Features(held)})
+        to_training = [torch.cdist(x, training).min(dim=1) for x in (samples, held)]
+        ours, theirs = (of.values[:, None] for of in to_training)
+        assert found.nearer["test"] == pytest.approx(float((ours < theirs.T).double().mean()))
+        among = torch.cdist(training, training).fill_diagonal_(torch.inf).min(dim=1).values
+        authentic = to_training[0].values > among[to_training[0].indices]
+        assert found.authenticity == pytest.approx(float(authentic.double().mean()))
+
+    @pytest.mark.parametrize(
+        ("samples", "nearer", "authenticity"),
+        [
+            (normal(400, 4, seed=5), pytest.approx(0.5, abs=0.05), pytest.approx(0.5, abs=0.15)),
+            (normal(400, 4, seed=1), 1.0, 0.0),  # the training set itself
+            (normal(400, 4, seed=5, shift=50.0), 0.0, 1.0),
+        ],
+        ids=["new", "copied", "apart"],
+    )
+    def test_known_sets(self, samples, nearer, authenticity):
+        training, held = features(400, 4, seed=1), features(300, 4, seed=2)
+        found = memorisation(Features(samples), training, {"test": held})
+        assert found.nearer == {"test": nearer}
+        assert found.authenticity == authenticity
+
+    def test_references_that_were_trained_on_count_half(self):
+        training = features(30, 3, seed=1)
+        assert memorisation(training, training, {"test": training}).nearer == {"test": 0.5}
+
+
+@pytest.mark.parametrize("score", [neighbour_scores, kernel_distance])
+def test_features_that_do_not_fit(score):
+    with pytest.raises(DataError, match="one length, not 3 and 4"):
+        score(Features(torch.zeros(9, 3)), Features(torch.zeros(9, 4)))
+
+
+def test_too_few():
+    many = Features(torch.zeros(9, 3))
+    with pytest.raises(DataError, match="at least 2"):
+        kernel_distance(Features(torch.zeros(1, 3)), many)
+    for pair in ((Features(torch.zeros(5, 3)), many), (many, Features(torch.zeros(5, 3)))):
+        with pytest.raises(DataError, match="more than 5 samples"):
+            neighbour_scores(*pair)
+    with pytest.raises(DataError, match="at least 2 training images, not 1"):
+        memorisation(many, Features(torch.zeros(1, 3)), {})
