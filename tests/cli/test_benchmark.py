@@ -253,8 +253,7 @@ class TestDisplay:
     @staticmethod
     def shown(progress, terminal: bool, quiet: bool = False) -> str:
         console = Terminal()
-        console.file, console._force_terminal = io.StringIO(), terminal
-        console.width = 90
+        console.file, console.width = io.StringIO(), 90
         with Display(console, quiet=quiet).runs() as on_change:
             for state in progress:
                 on_change(state)
@@ -272,7 +271,9 @@ class TestDisplay:
         assert self.shown([first], terminal=False) == ""
         assert self.shown([second], False, quiet=True) == out.splitlines()[0] + "\n"
 
-    def test_bars_and_the_time_left_on_a_terminal(self, specs):
+    def test_bars_and_the_time_left_on_a_terminal(self, specs, monkeypatch):
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setenv("FORCE_COLOR", "1")
         states = [
             Progress(4, 0, [], {specs[0]: Status("running", "training", share)})
             for share in (0.3, 0.9)
