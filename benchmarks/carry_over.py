@@ -8,7 +8,9 @@ are, so that it may be run again when a kind is added.
 
 __all__ = ["KINDS", "Old", "provenance_of", "record"]
 
+import dataclasses
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -23,6 +25,10 @@ from pythae_fif.evaluation.scores import Scores
 from pythae_fif.runs.record import Provenance, Record
 from pythae_fif.runs.spec import SPEC_FILE, Spec
 from pythae_fif.runs.store import PackedRun
+from pythae_fif.studies.spec import RESULT
+from pythae_fif.studies.spectrum import SAMPLES, Measured, SpectrumModel
+from pythae_fif.studies.tabular_models import CONFIGURATIONS
+from pythae_fif.studies.tabular_run import RowScores, TabularModels
 from pythae_fif.training import EpochRow
 
 
@@ -66,7 +72,7 @@ def record(
     """A sealed record of a result as plain values; it is read back to see that it is whole."""
     made = Record[kind](run_id=spec.run_id, result=result, provenance=provenance, files=dict(files))
     content = made.to_bytes()
-    assert Record[kind].parse(content, spec.run_id) == made
+    assert Record[kind].parse(content, spec.run_id).to_bytes() == content
     found: dict[str, Any] = json.loads(content)
     return found
 
@@ -132,6 +138,14 @@ def image_again(line: PackedRun) -> PackedRun:
     spec = ImageSpec.model_validate(values | {"classes": classes})
     files = {SPEC_FILE: spec.to_dict()}
     for name, content in line.files.items():
+        if name == "training.json":
+            log = content["result"]["log"]
+            shares = [row["epoch"] / len(log) for row in log]
+            for row, share in zip(log, shares, strict=True):
+                row["share_done"] = row["share_done"] or share
+            del content["checksum"]
+            sealed = Record[Any].model_validate(content)
+            content = json.loads(sealed.to_bytes())
         if name.startswith(SCORES) or name in ("training.json", "evaluation.json"):
             found = Record[Any].parse(json.dumps(content).encode(), content["run_id"])
             made = found.model_copy(update={"run_id": spec.run_id})
@@ -143,7 +157,41 @@ def image_again(line: PackedRun) -> PackedRun:
 AGAIN: dict[str, Callable[[PackedRun], PackedRun]] = {"images": image_again}
 """Kind of today's runs -> what makes the same of it after import paths have changed."""
 
-KINDS: dict[str, Callable[[Old], PackedRun]] = {"images": image_run}
+
+def tabular_run(old: Old) -> PackedRun:
+    """A run of the tabular studies; the processor time of all its models is shared out."""
+    values = {k: v for k, v in old.spec.items() if k != "configuration"}
+    configuration = CONFIGURATIONS[old.spec["configuration"]]
+    spec = TabularModels.model_validate(values | {"configuration": configuration})
+    result = old.files["result.json"]
+    count, made = len(spec.seeds), provenance_of(result["provenance"])
+    alike = {key: result[key] for key in ("steps", "cg_iterations", "parameters")}
+    files: dict[str, Any] = {SPEC_FILE: spec.to_dict()}
+    for number, name in enumerate(spec.members):
+        of_member = {k: of[number] for k, of in result.items() if isinstance(of, list)}
+        scores = {k: math.nan if of is None else of for k, of in of_member.items()}
+        scores |= alike | {"seconds": result["seconds"] / count}
+        files[name] = record(spec, RowScores, scores, made)
+    return PackedRun(run=f"{spec.folder}/{spec.run_id}", files=files)
+
+
+def spectrum_run(old: Old) -> PackedRun:
+    """A run of figures 8 and 9."""
+    spec, result = SpectrumModel.model_validate(old.spec), old.files["result.json"]
+    log = [EpochRow.from_json(json.loads(of)) for of in old.files["train_log.jsonl"].splitlines()]
+    names = {field.name for field in dataclasses.fields(Measured)} - {"log"}
+    found = Measured(**{name: result[name] for name in names}, log=log)
+    sealed = {n: of for n, of in result["files"].items() if n == SAMPLES or "model/" in n}
+    made = provenance_of(result["provenance"])
+    files = {SPEC_FILE: spec.to_dict(), RESULT: record(spec, Measured, found, made, sealed)}
+    return PackedRun(run=f"{spec.folder}/{spec.run_id}", files=files, pictures=old.pictures)
+
+
+KINDS: dict[str, Callable[[Old], PackedRun]] = {
+    "images": image_run,
+    "tabular": tabular_run,
+    "spectrum": spectrum_run,
+}
 """Kind of the runs of before -> what makes one of today's of it."""
 
 
@@ -158,10 +206,22 @@ def numbers_of(content: Any) -> list[float]:
 
 
 def require_same(old: Old, new: PackedRun) -> int:
-    """Compares the scores, errors and codes of an image run; how many numbers there are."""
-    if old.kind != "images" or "result.json" not in old.files:
+    """Compares the scores, errors and codes of a run; how many numbers there are."""
+    if "result.json" not in old.files:
         return 0
     result = old.files["result.json"]
+    if old.kind == "tabular":
+        members = [file["result"] for name, file in new.files.items() if name != SPEC_FILE]
+        scores = {key: of for key, of in result.items() if isinstance(of, list)}
+        shared = {key: result[key] for key in ("steps", "cg_iterations", "parameters")}
+        found = {key: [member[key] for member in members] for key in scores}
+        assert repr(found) == repr(scores).replace("None", "nan"), old.run
+        assert all(shared.items() <= member.items() for member in members)
+        return len(numbers_of(scores)) + len(numbers_of(shared))
+    if old.kind == "spectrum":
+        kept = {k: v for k, v in new.files[RESULT]["result"].items() if k != "log"}
+        assert kept.items() <= result.items(), old.run
+        return len(numbers_of(kept))
     scores = {
         name.removeprefix("scores/").removesuffix(".json"): file["result"]
         for name, file in new.files.items()
@@ -173,15 +233,18 @@ def require_same(old: Old, new: PackedRun) -> int:
     assert before == numbers_of([scores, kept]), old.run
     log = old.files["train_log.jsonl"].splitlines()
     rows = new.files["training.json"]["result"]["log"]
-    assert [json.loads(row) for row in log] == [EpochRow(**row).to_json() for row in rows]
+    assert all(
+        json.loads(row).items() <= EpochRow(**now).to_json().items()
+        for row, now in zip(log, rows, strict=True)
+    )
     return len(before) + len(numbers_of(rows))
 
 
 def carry_over(root: Path) -> None:
     """Carries the runs of a store over."""
-    before, after, carried, numbers = 0, 0, 0, 0
+    before, carried, numbers = 0, 0, 0
+    runs: dict[str, PackedRun] = {}
     for path in sorted((root / "runs").glob("*.jsonl")):
-        runs: dict[str, PackedRun] = {}
         for text in path.read_text("utf-8").splitlines():
             line = json.loads(text)
             before += 1
@@ -197,10 +260,14 @@ def carry_over(root: Path) -> None:
                 carried += 1
             assert new.run not in runs, f"{line['run']}: {new.run} is there already"
             runs[new.run] = new
-        content = [runs[run].model_dump_json() for run in sorted(runs)]
-        path.write_text("\n".join(content) + "\n", "utf-8")
-        after += len(runs)
-    print(f"{root}: {before} runs, then {after}; {carried} carried over, {numbers} numbers equal")
+    for path in (root / "runs").glob("*.jsonl"):
+        path.unlink()
+    for run in sorted(runs):
+        with open(root / "runs" / f"{run.partition('/')[0]}.jsonl", "a", encoding="utf-8") as file:
+            file.write(runs[run].model_dump_json() + "\n")
+    print(
+        f"{root}: {before} runs, then {len(runs)}; {carried} carried over, {numbers} numbers equal"
+    )
 
 
 if __name__ == "__main__":

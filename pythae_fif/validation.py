@@ -190,7 +190,7 @@ def config_dataclass(cls: C) -> C:
 def as_config_error(
     error: ValidationError, where: str, cls: Any, flags: Collection[str] = ()
 ) -> ConfigError:
-    """The first thing that pydantic found, as one line; unknown keys come before all else.
+    """The first thing that pydantic found, as one line; unknown keys come first, then flags.
 
     Args:
         error: Of pydantic.
@@ -199,7 +199,10 @@ def as_config_error(
         flags: As of :func:`read_checked`.
     """
     found = error.errors()
-    details = next((one for one in found if one["type"] in UNKNOWN), found[0])
+    found.sort(
+        key=lambda one: (one["type"] not in UNKNOWN, one["loc"][:1] not in [(f,) for f in flags])
+    )
+    details = found[0]
     cause = details.get("ctx", {}).get("error")
     if isinstance(cause, ConfigError) and not details["loc"]:
         return cause  # a check of several keys says all itself

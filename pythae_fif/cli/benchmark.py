@@ -53,10 +53,6 @@ def run_benchmark(request: Request) -> bool:
     begun = any(store.specs(ImageSpec, f"{experiment.dataset}/{experiment.arch}"))
     if not flags.dry_run and (found.data or (found.runs and not begun)):
         raise ProblemsError(found.data + found.runs)
-    if not flags.quiet:
-        console.say(machine_line(engine))
-    if isinstance(engine, LocalEngine) and (line := idle_gpu()):
-        logger.warning(line)
     if found.data:
         if found.plan:
             print_plan(console, experiment, found.plan, store)
@@ -70,6 +66,12 @@ def run_benchmark(request: Request) -> bool:
     kept = [spec for spec in plan if request.usual_samplers and store.is_packed(spec)]
     asked = [spec for spec in plan if spec not in kept]
     todo = [spec for spec in asked if not store.is_done(spec)]
+    if todo and found.runs and not flags.dry_run:
+        raise ProblemsError(found.runs)
+    if not flags.quiet:
+        console.say(machine_line(engine))
+    if isinstance(engine, LocalEngine) and (line := idle_gpu()):
+        logger.warning(line)
     if flags.dry_run:
         print_plan(console, experiment, plan, store)
         if todo and not found.runs:
@@ -77,8 +79,6 @@ def run_benchmark(request: Request) -> bool:
         return _tell_what_stops(console, found.runs)
     outcomes: list[Outcome] = []
     if todo:
-        if found.runs:
-            raise ProblemsError(found.runs)
         _warn_of_days(experiment, splits, len(todo))
         with display.stage(f"preparing extractor {experiment.extractor_name}"):
             extractor = extractor_of(experiment.extractor_name, splits, where)

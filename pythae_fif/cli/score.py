@@ -8,7 +8,8 @@ from typing import Annotated
 
 import torch
 from PIL import Image
-from pythae.models import AutoConfig, AutoModel, BaseAE
+from pythae.models import AutoModel, BaseAE
+from pythae.models.auto_model import AutoConfig
 from pythae.samplers import NormalSampler
 from torch import Tensor
 

@@ -140,10 +140,9 @@ def build_report(
     table = chosen_frame(frame, choices, known, constant)
     scores = _first_scores(results)
     distance = scores.distance_name
-    all_machines = list(frame["machine"].unique())
     found: dict[str, Table | None] = {
         "overview": overview(table, distance),
-        "scores": score_table(table, distance, scores.score_name, _machines(frame, all_machines)),
+        "scores": score_table(table, distance, scores.score_name, _machines(frame, table)),
         "configurations": configuration_table(frame),
         **compared_tables(experiment, results, table),
         "failures": failure_table(experiment, failures),
@@ -166,13 +165,14 @@ def _first_scores(results: Sequence[ImageResult]) -> Scores:
     return next(iter(results[0].scores.values())).result
 
 
-def _machines(frame: pandas.DataFrame, machines: list[str]) -> dict[str, str]:
-    """Model -> numbers of the machines of its runs, as the notes list them; none if all are one."""
-    if len(machines) == 1:
-        return {}
-    numbers = frame["machine"].map({name: str(n) for n, name in enumerate(machines, start=1)})
-    groups = numbers.groupby(frame["model"])
-    return {str(model): ", ".join(sorted(set(of))) for model, of in groups}
+def _machines(frame: pandas.DataFrame, table: pandas.DataFrame) -> list[str]:
+    """Of each chosen row the numbers of its machines in the notes; empty if all runs are one's."""
+    machines = frame.drop_duplicates("run_id").set_index("run_id")["machine"]
+    number = {name: str(n) for n, name in enumerate(machines.unique(), start=1)}
+    if len(number) == 1:
+        return []
+    found = [{number[machines[run_id]] for run_id in ids.split()} for ids in table["run_ids"]]
+    return [", ".join(sorted(of)) for of in found]
 
 
 def _difference(choice: Choice, reference: Store) -> float:

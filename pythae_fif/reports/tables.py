@@ -174,14 +174,14 @@ def overview(table: pandas.DataFrame, distance: str) -> Table:
 
 
 def score_table(
-    table: pandas.DataFrame, distance: str, score: str | None, machines: Mapping[str, str]
+    table: pandas.DataFrame, distance: str, score: str | None, machines: Sequence[str]
 ) -> Table:
     """All scores, a row a model and sampler.
 
     Args:
         table: Of :func:`~pythae_fif.reports.frame.chosen_frame`.
         distance, score: What they are called.
-        machines: Model -> numbers of the machines of its runs; empty where all are one's.
+        machines: A row each, numbers of the machines of its runs; empty where all are one's.
     """
     test = f"{distance} test ↓"
     cells = {
@@ -202,7 +202,7 @@ def score_table(
     if "reference" in table:
         cells["reference"] = _reference(table["reference"])
     if machines:
-        cells["machine"] = table["model"].map(machines)
+        cells["machine"] = machines
     tried = table["candidates"].map(lambda count: f" (of {count})" if count > 1 else "")
     cells["chosen configuration"] = table["configuration"] + tried
     return Table("All scores", pandas.DataFrame(cells), {test: table["rank"]})

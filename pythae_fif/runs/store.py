@@ -35,7 +35,7 @@ class PackedRun(BaseModel):
         pictures: Name -> a sheet as PNG or WebP, black where figures do not show it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
     run: _Path
     files: dict[_Path, Any]

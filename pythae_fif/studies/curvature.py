@@ -1,15 +1,15 @@
 """Figures 2, 12 and 13: what on- and off-manifold training do to the manifold's curvature."""
 
-__all__ = ["Circle", "Part", "build", "curve_curvature", "projected_entropy", "run"]
+__all__ = ["Circle", "Curves", "build", "curve_curvature", "projected_entropy", "run"]
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -18,10 +18,9 @@ from pythae_fif.device import fork_rng
 from pythae_fif.ensemble import Ensemble
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
 from pythae_fif.pictures import new_figure
-from pythae_fif.runs.kind import Environment
-from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.output import Drawing, write_study
-from pythae_fif.studies.parts import Tell, results_of
+from pythae_fif.runs.launch import OnChange
+from pythae_fif.studies.spec import StudySpec, Tell, results_of
+from pythae_fif.studies.study import Finding, StudyOptions
 from pythae_fif.volume_change.loss import JacobianAt
 
 NOISE, BETA, RADIUS = 0.1, 0.5, 2.0
@@ -123,15 +122,22 @@ class Trained:
     codes: list[list[float]]
 
 
-@dataclass(frozen=True)
-class Part:
+class Curves(StudySpec):
     """The models of one variant, one a seed."""
+
+    kind: ClassVar[str] = "curvature"
+    result: ClassVar[Any] = Trained
 
     jacobian_at: JacobianAt
     epochs: int
-    seeds: tuple[int, ...]
+    seeds: list[int]
 
-    def compute(self, tell: Tell, where: Environment) -> Trained:
+    @property
+    def title(self) -> str:
+        """The variant."""
+        return f"{VARIANTS[self.jacobian_at]} training"
+
+    def compute(self, tell: Tell) -> Trained:
         """Trains one variant, and measures it every ten epochs and after those of `SHOWN`."""
         ensemble = Ensemble([build(self.jacobian_at, seed) for seed in self.seeds], self.seeds)
         data, trained = line_data(), Trained([], [], [])
@@ -208,30 +214,50 @@ def _normal_quadrature() -> tuple[np.ndarray, np.ndarray]:
     return x, weight / weight.sum()
 
 
-def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
-    """Trains and computes, and writes two figures, their captions and two CSV files."""
-    epochs, seeds = EPOCHS[options.profile], tuple(options.seeds)
-    parts = {f"{VARIANTS[at]} training": Part(at, epochs, seeds) for at in VARIANTS}
-    found = dict(zip(VARIANTS, results_of(parts, options, on_progress).values(), strict=True))
-    rows = [row for trained in found.values() for row in trained.rows]
-    name = f"curvature-{options.profile}"
-    circles = [Circle.of(float(radius)) for radius in RADII]
-    training = Drawing(
-        name,
-        _training_figure(rows, found),
+def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
+    """Trains both variants, and computes the losses of circles; two figures."""
+    epochs, seeds = EPOCHS[options.profile], list(options.seeds)
+    specs = [Curves(jacobian_at=at, epochs=epochs, seeds=seeds) for at in VARIANTS]
+    found = dict(zip(VARIANTS, results_of(specs, options, on_change), strict=True))
+    rows = pd.DataFrame([vars(row) for trained in found.values() for row in trained.rows])
+    ends = rows[rows.step.isin([0, rows.step.max()])].groupby(["variant", "step"], sort=False)
+    medians = ends[["curvature", "reconstruction", "nll"]].median().add_prefix("median_")
+    spread = ends.curvature.agg(["min", "max"]).add_suffix("_curvature")
+    training = Finding(
+        f"curvature-{options.profile}",
         "Figure 2: what training does to the curvature of the manifold",
-        _training_caption(rows, len(options.seeds)),
+        f"Networks are fitted to an arc of radius {RADIUS:g}, and then trained on a normal "
+        f"distribution on a line with noise {NOISE:g} across it, at beta {BETA:g}. Left and middle:"
+        f" manifolds of one model and level lines of its code; right: median curvature over "
+        f"{len(seeds)} models, from the lowest to the highest.",
+        medians.join(spread).reset_index(),
+        rows,
+        _training_figure(rows, found),
+        [f"The noise alone costs {NOISE**2:g}; the paper has a sketch, so that steps do not "
+         "correspond."],
+    )  # fmt: skip
+    circles = [Circle.of(float(radius)) for radius in RADII]
+    frame = pd.DataFrame(
+        [
+            {"radius": c.radius, "entropy": c.entropy, "reconstruction": c.reconstruction}
+            | {f"loss_{beta:g}": loss for beta, loss in c.loss_beta.items()}
+            for c in circles
+        ]
     )
-    radius = Drawing(
+    radius = Finding(
         "curvature-radius",
-        _radius_figure(circles),
         "Figures 12 and 13: the lowest on-manifold loss against the radius of the manifold",
-        _radius_caption(circles),
+        "Computed, not trained: a normal distribution on a line is projected on a circle that "
+        "touches the line at its mean (the paper does not say where its circles lie). The lowest "
+        "on-manifold loss is the entropy plus beta times the squared error (eq. 14), in nats.",
+        frame.iloc[:: len(frame) // 10],
+        frame,
+        _radius_figure(circles),
     )
-    return write_study(options, [training, radius], {name: rows, "curvature-radius": circles})
+    return [training, radius]
 
 
-def _training_figure(rows: Sequence[Row], found: Mapping[JacobianAt, Trained]) -> Any:
+def _training_figure(rows: pd.DataFrame, found: Mapping[JacobianAt, Trained]) -> Any:
     figure, data = new_figure(13, 4.2), line_data()
     axes: Any = figure.subplots(1, 3, width_ratios=[1.2, 1.2, 1])
     for axis, (at, colour) in zip(axes, COLOURS.items(), strict=False):
@@ -253,13 +279,10 @@ def _training_figure(rows: Sequence[Row], found: Mapping[JacobianAt, Trained]) -
         axis.set_title(f"{VARIANTS[at]} training")
         axis.legend(fontsize=8)
     for at, colour in COLOURS.items():
-        mine = [row for row in rows if row.variant == VARIANTS[at]]
-        steps = sorted({row.step for row in mine})
-        values = [[row.curvature for row in mine if row.step == step] for step in steps]
-        axes[2].plot(steps, [np.median(v) for v in values], color=colour, label=VARIANTS[at])
-        axes[2].fill_between(
-            steps, [min(v) for v in values], [max(v) for v in values], color=colour, alpha=0.2
-        )
+        of_steps = rows[rows.variant == VARIANTS[at]].groupby("step").curvature
+        axes[2].plot(of_steps.median(), color=colour, label=VARIANTS[at])
+        low, high = of_steps.min(), of_steps.max()
+        axes[2].fill_between(low.index, low, high, color=colour, alpha=0.2)
     axes[2].axhline(1 / RADIUS, color="k", lw=0.8, ls=":")
     axes[2].set_yscale("log")
     axes[2].set_xlabel("step")
@@ -294,38 +317,3 @@ def _radius_figure(circles: Sequence[Circle]) -> Any:
         axis.set_xscale("log")
         axis.set_xlabel("radius R")
     return figure
-
-
-def _training_caption(rows: Sequence[Row], seeds: int) -> str:
-    last = max(row.step for row in rows)
-    ends = []
-    for variant in VARIANTS.values():
-        mine = [row for row in rows if (row.variant, row.step) == (variant, last)]
-        values = ", ".join(f"{value:.2g}" for value in sorted(row.curvature for row in mine))
-        error = float(np.median([row.reconstruction for row in mine]))
-        ends.append(f"{variant} {values} (median squared error {error:.3g})")
-    start = float(np.median([row.curvature for row in rows if row.step == 0]))
-    return f"""
-    Manifolds of networks that were fitted to an arc of radius {RADIUS:g}, and then trained on
-    {POINTS:,} points of a standard normal distribution on a line with noise {NOISE:g} across it, at
-    beta {BETA:g}. Left, of the first seed, light lines join points of equal code at the last step
-    shown. Right: curvature on the middle 90 % of the codes, median and range over {seeds} seeds;
-    {start:.3g} at the start (dotted: the arc's own, {1 / RADIUS:g}), and after {last} steps
-    {"; ".join(ends)}. The noise alone costs {NOISE**2:g}. The paper has a sketch, so that steps do
-    not correspond.
-    """
-
-
-def _radius_caption(circles: Sequence[Circle]) -> str:
-    losses = {beta: [circle.loss_beta[beta] for circle in circles] for beta in BETAS}
-    found = "; ".join(
-        f"beta {beta:g}: {of[0]:.2f} and {of[-1]:.2f}, highest {max(of):.2f}"
-        for beta, of in losses.items()
-    )
-    return f"""
-    Computed, not trained: data of a standard normal distribution on a line are projected on a
-    circle of radius R that touches the line at their mean (the paper does not say where its circles
-    lie). Left to right: projections, their entropy, and the lowest on-manifold loss, which is the
-    entropy plus beta times the squared error (eq. 14). Loss in nats at R = {circles[0].radius:.2g}
-    and R = {circles[-1].radius:.2g}, and the highest on the way: {found}.
-    """

@@ -1,13 +1,13 @@
 """Figure 6 and appendix D.3: how noisy the trace estimator is, and what the formulas say."""
 
-__all__ = ["Part", "gradient_distances", "run", "simulated_variance", "variance_formula"]
+__all__ = ["TraceNoise", "gradient_distances", "run", "simulated_variance", "variance_formula"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -17,18 +17,17 @@ from pythae_fif.device import default_device, fork_rng
 from pythae_fif.models.condition import as_condition
 from pythae_fif.nn import build_networks
 from pythae_fif.pictures import new_figure
-from pythae_fif.runs.kind import Environment, require_planned
-from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.output import Drawing, data_name, write_study
-from pythae_fif.studies.parts import Tell, results_of
-from pythae_fif.studies.spectrum_run import LATENT_DIM, build
+from pythae_fif.runs.launch import OnChange
+from pythae_fif.studies.spec import StudySpec, Tell, require_planned, results_of
+from pythae_fif.studies.spectrum import LATENT_DIM, build
+from pythae_fif.studies.study import Finding, StudyOptions
+from pythae_fif.validation import Checked
 from pythae_fif.volume_change import sample_hutchinson, surrogate
 from pythae_fif.volume_change.hutchinson import HutchinsonKind
 from pythae_fif.volume_change.variants import TraceSpace
 
 
-@dataclass(frozen=True)
-class Size:
+class Size(Checked):
     """How much is trained and drawn.
 
     Attributes:
@@ -47,8 +46,8 @@ class Size:
 
 
 SIZES = {
-    "quick": Size(400, 5, (1, 4, 16), 100_000, channel_multiplier=0.25),
-    "paper": Size(50_000, 20, (1, 16, 128), 1_000_000),
+    "quick": Size(steps=400, repeats=5, batches=(1, 4, 16), draws=100_000, channel_multiplier=0.25),
+    "paper": Size(steps=50_000, repeats=20, batches=(1, 16, 128), draws=1_000_000),
 }
 BATCH, BETA = 100, 10.0
 TANGENTS = 512  # Hutchinson vectors times data points in one pass
@@ -257,9 +256,11 @@ class Measured:
     parameters: int
 
 
-@dataclass(frozen=True)
-class Part:
+class TraceNoise(StudySpec):
     """A model of a data set, of which the hashes of images and labels are given."""
+
+    kind: ClassVar[str] = "estimator"
+    result: ClassVar[Any] = Measured
 
     dataset: str
     latent_dim: int
@@ -268,9 +269,14 @@ class Part:
     data_hash: str
     labels_hash: str | None = None
 
-    def compute(self, tell: Tell, where: Environment) -> Measured:
+    @property
+    def title(self) -> str:
+        """The data set."""
+        return f"a model of {self.dataset}"
+
+    def compute(self, tell: Tell) -> Measured:
         """Trains it, measures and simulates."""
-        size, seed = self.size, self.seed
+        size, seed, where = self.size, self.seed, self.where
         splits = load_images(self.dataset, where.data_root, download=not where.offline)
         require_planned(f"the images of {self.dataset}", splits.content_hash, self.data_hash)
         require_planned(f"the labels of {self.dataset}", splits.labels_hash, self.labels_hash)
@@ -296,36 +302,69 @@ class Part:
         return Measured(distances, _variances(size.draws, seed), model.condition_dim, parameters)
 
 
-def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
-    """Trains a model, measures and simulates, and writes the figure, its caption and two CSVs."""
+def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
+    """Trains a model, measures and simulates; distances of gradients and variances of traces."""
     assert options.dataset is not None  # `run_study` has chosen
     (seed,), dataset, size = options.seeds, options.dataset, SIZES[options.profile]
     splits = load_images(dataset, options.data_root, download=not options.offline)
     latent_dim = LATENT_DIM if options.latent_dim is None else options.latent_dim
-    part = Part(dataset, latent_dim, seed, size, splits.content_hash, splits.labels_hash)
-    (found,) = results_of({f"a model of {dataset}": part}, options, on_progress).values()
-    distances, variances = found.distances, found.variances
-    name = f"estimator-{data_name(dataset, latent_dim, LATENT_DIM)}-{options.profile}"
-    drawing = Drawing(
-        name,
-        _figure(distances, variances),
-        "Figure 6 and appendix D.3: the noise of the trace estimator",
-        _caption(found, size, dataset, latent_dim),
+    spec = TraceNoise(
+        dataset=dataset,
+        latent_dim=latent_dim,
+        seed=seed,
+        size=size,
+        data_hash=splits.content_hash,
+        labels_hash=splits.labels_hash,
+        where=options.place,
     )
-    return write_study(options, [drawing], {name: distances, f"{name}-variance": variances})
+    found: Measured
+    (found,) = results_of([spec], options, on_change)
+    distances = pd.DataFrame(map(vars, found.distances))
+    variances = pd.DataFrame(map(vars, found.variances))
+    name = f"estimator-{dataset}-{options.profile}"
+    name += "" if latent_dim == LATENT_DIM else f"-d{latent_dim}"
+    kind = f"conditional on its {found.classes} classes" if found.classes else "unconditional"
+    columns = ["space", "kind", "batch_size"]
+    of_k = distances[distances.samples.isin([1, max(1, latent_dim // 2), latent_dim])]
+    figure = _figure(distances, variances)
+    return [
+        Finding(
+            name,
+            "Figure 6 and appendix D.3: the noise of the trace estimator",
+            "Left and middle: relative distance of the surrogate's gradient from the exact one (eq."
+            " 96) against the number K of Hutchinson vectors, with one standard deviation over "
+            "draws. Right: variance of the trace of a random matrix against equations 100, 101, "
+            "105, 121 and 122.",
+            of_k.pivot_table("distance", columns, "samples").add_prefix("K = ").reset_index(),
+            distances,
+            figure,
+            [
+                f"{dataset}, d = {latent_dim}, {kind}, {found.parameters:,} parameters, "
+                f"{size.steps:,} steps of batch {BATCH}; {size.repeats} draws a point. The paper's "
+                "model is of conditional MNIST and trained to convergence, which these steps may "
+                "not reach."
+            ],
+        ),
+        Finding(
+            f"{name}-variance",
+            "Appendix D.3: the variance of the trace of a random matrix",
+            f"From {size.draws:,} draws, and by the paper's equations.",
+            variances.assign(ratio=variances.simulated / variances.formula),
+            variances,
+        ),
+    ]
 
 
-def _figure(distances: Sequence[Distance], variances: Sequence[Variance]) -> Any:
+def _figure(distances: pd.DataFrame, variances: pd.DataFrame) -> Any:
     figure = new_figure(14, 4.2)
     axes: Any = figure.subplots(1, 3)
     for axis, space in zip(axes, ("data", "latent"), strict=False):
-        mine = [row for row in distances if row.space == space]
-        for kind, batch in sorted({(row.kind, row.batch_size) for row in mine}):
-            line = [r for r in mine if (r.kind, r.batch_size) == (kind, batch)]
+        mine = distances[distances.space == space]
+        for (kind, batch), line in mine.groupby(["kind", "batch_size"]):
             axis.errorbar(
-                [r.samples for r in line],
-                [r.distance for r in line],
-                [r.std for r in line],
+                line.samples,
+                line.distance,
+                line["std"],
                 ls="-" if kind == "orthogonal" else "--",
                 capsize=2,
                 label=f"batch {batch}" + ("" if kind == "orthogonal" else ", not orthogonal"),
@@ -340,43 +379,13 @@ def _figure(distances: Sequence[Distance], variances: Sequence[Variance]) -> Any
     for axis in axes[:2]:
         axis.set_ylim(bottom=0)
     for colour, of in enumerate(("orthogonal", "scaled_gaussian", "rademacher", "gaussian")):
-        of_kind = [row for row in variances if row.kind == of]
-        k = [row.samples for row in of_kind]
+        mine = variances[variances.kind == of]
         style = {"color": f"C{colour}", "mfc": "none"}
-        dot = "o" if len(k) == 1 else ""
-        axes[2].plot(k, [r.formula for r in of_kind], marker=dot, label=f"{of}, formula", **style)
-        axes[2].plot(k, [r.simulated for r in of_kind], "x", label="simulated", **style)
+        dot = "o" if len(mine) == 1 else ""
+        axes[2].plot(mine.samples, mine.formula, marker=dot, label=f"{of}, formula", **style)
+        axes[2].plot(mine.samples, mine.simulated, "x", label="simulated", **style)
     axes[2].set_yscale("log")
     axes[2].set_xlabel("Hutchinson samples K")
     axes[2].set_title(f"variance of the trace, d = {MATRIX_DIM}")
     axes[2].legend(fontsize=8)
     return figure
-
-
-def _caption(measured: Measured, size: Size, dataset: str, latent_dim: int) -> str:
-    classes, variances = measured.classes, measured.variances
-    kind = f"conditional on its {classes} classes" if classes else "unconditional"
-    found = {(r.space, r.kind, r.batch_size, r.samples): r.distance for r in measured.distances}
-    ones = "; ".join(
-        f"batch {batch}: {found['latent', 'orthogonal', batch, 1]:.2f} in latent and "
-        f"{found['data', 'orthogonal', batch, 1]:.2f} in data space"
-        for batch in (min(size.batches), max(size.batches))
-    )
-    small, middle = min(size.batches), max(1, latent_dim // 2)
-    orthogonal, independent = (
-        found["latent", kind, small, middle] for kind in ("orthogonal", "scaled_gaussian")
-    )
-    worst = max(abs(row.simulated / row.formula - 1) for row in variances)
-    return f"""
-    Distance of the surrogate's gradient from the exact one (eq. 96) against the number K of
-    Hutchinson samples, on a model of {dataset} (d = {latent_dim}, {kind}, {measured.parameters:,}
-    parameters, {size.steps:,} steps of batch {BATCH}; {size.repeats} draws a point, bars one
-    standard deviation). With K = 1, {ones}.
-    With K = {middle} and batch {small} it is {orthogonal:.2f} with orthogonal vectors and
-    {independent:.2f} with independent ones; with K = d, where only rounding is left,
-    {found["latent", "orthogonal", small, latent_dim]:.1g}. The paper's model is of conditional
-    MNIST and trained to convergence, which these steps may not reach. Data space is drawn as far
-    as K times the batch size allows. Right: variance of the trace of a random matrix from
-    {size.draws:,} draws against equations 100, 101, 105, 121 and 122; the largest relative
-    difference is {100 * worst:.1f} %.
-    """

@@ -1,23 +1,23 @@
 """Appendix C: the directions that a linear free-form injective flow picks, against theorem C.4."""
 
-__all__ = ["Part", "overlap", "run", "train_linear"]
+__all__ = ["LinearModels", "overlap", "run", "train_linear"]
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
 from pythae_fif.pictures import new_figure
-from pythae_fif.runs.kind import Environment
-from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.output import Drawing, write_study
-from pythae_fif.studies.parts import Tell, results_of
+from pythae_fif.runs.launch import OnChange
+from pythae_fif.studies.spec import StudySpec, Tell, results_of
+from pythae_fif.studies.study import Finding, StudyOptions
+from pythae_fif.validation import Checked
 from pythae_fif.volume_change import fif_loss, sample_hutchinson
 
 DIM, LATENT = 5, 2
@@ -28,8 +28,7 @@ DECODERS = ("pseudo-inverse", "free")
 AGREEMENT = 0.95  # of an overlap, from which two subspaces are counted as the same
 
 
-@dataclass(frozen=True)
-class Size:
+class Size(Checked):
     """Restarts of every model, and their steps and batches."""
 
     restarts: int
@@ -37,7 +36,10 @@ class Size:
     batch_size: int
 
 
-SIZES = {"quick": Size(16, 600, 64), "paper": Size(30, 3000, 256)}
+SIZES = {
+    "quick": Size(restarts=16, steps=600, batch_size=64),
+    "paper": Size(restarts=30, steps=3000, batch_size=256),
+}
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Row:
         regime: One of `REGIMES`.
         beta: Reconstruction weight.
         eigenvalue: Those of the covariance, in descending order.
-        theorem: Numbers of those that theorem C.4 takes, with spaces between.
+        theorem: Numbers of those that theorem C.4 takes.
         weight: Share of each eigenvector in the learnt subspace.
         overlap_theorem, overlap_pca: Of the learnt subspace with the theorem's and with PCA's.
         loss_above_theorem: Eq. 53, above that of the theorem's optimum.
@@ -61,7 +63,7 @@ class Row:
     regime: str
     beta: float
     eigenvalue: tuple[float, ...]
-    theorem: str
+    theorem: tuple[int, ...]
     weight: tuple[float, ...]
     overlap_theorem: float
     overlap_pca: float
@@ -167,17 +169,23 @@ def train_linear(
     return a.detach()
 
 
-@dataclass(frozen=True)
-class Part:
+class LinearModels(StudySpec):
     """All models with one of `DECODERS`."""
 
-    device: ClassVar[str] = "cpu"
+    kind: ClassVar[str] = "linear"
+    result: ClassVar[Any] = list[Row]
+    on_cpu: ClassVar[bool] = True
 
     decoder: str
     size: Size
     seed: int
 
-    def compute(self, tell: Tell, where: Environment) -> list[Row]:
+    @property
+    def title(self) -> str:
+        """Its decoder."""
+        return f"models with a {self.decoder} decoder"
+
+    def compute(self, tell: Tell) -> list[Row]:
         """The best of several restarts, by eq. 53, for ten spectra in every regime.
 
         Gradient descent has local optima between the two extremes, since
@@ -228,7 +236,7 @@ class Part:
                     regime=regime,
                     beta=beta,
                     eigenvalue=tuple(map(float, spectrum)),
-                    theorem=" ".join(map(str, chosen)),
+                    theorem=tuple(chosen),
                     weight=tuple(map(float, weights.square().sum(0))),
                     overlap_theorem=float(overlap(mine, bases[index][None, :, chosen])),
                     overlap_pca=float(overlap(mine, bases[index][None, :, :LATENT])),
@@ -241,15 +249,48 @@ class Part:
         return rows
 
 
-def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
-    """Trains, and writes the figure, its caption and the CSV file."""
+def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
+    """Trains all models; a figure, and shares of the models that agree with theorem and PCA."""
     (seed,), size = options.seeds, SIZES[options.profile]
-    parts = {f"models with a {decoder} decoder": Part(decoder, size, seed) for decoder in DECODERS}
-    rows = [row for of in results_of(parts, options, on_progress).values() for row in of]
-    name = f"linear-{options.profile}"
-    title = "Appendix C: which directions a linear model picks"
-    drawing = Drawing(name, _figure(rows), title, _caption(rows, size))
-    return write_study(options, [drawing], {name: rows})
+    specs = [LinearModels(decoder=decoder, size=size, seed=seed) for decoder in DECODERS]
+    rows = [row for of in results_of(specs, options, on_change) for row in of]
+    frame = pd.DataFrame(map(_values, rows))
+    groups = frame.assign(
+        agrees_with_theorem=frame.overlap_theorem > AGREEMENT,
+        agrees_with_pca=frame.overlap_pca > AGREEMENT,
+    ).groupby(["decoder", "regime"], sort=False)
+    table = groups.agg(
+        models=("beta", "size"),
+        agree_with_theorem=("agrees_with_theorem", "sum"),
+        agree_with_pca=("agrees_with_pca", "sum"),
+        smallest_overlap_theorem=("overlap_theorem", "min"),
+        largest_loss_above_theorem=("loss_above_theorem", "max"),
+    )
+    caption = (
+        "Left: the criterion of theorem C.4, and the share of each direction that a model with the "
+        "pseudo-inverse as decoder learns. Right: overlaps of the learnt subspace, the best (eq. "
+        f"53) of {size.restarts} restarts, with the theorem's choice and with PCA's; with a free "
+        "decoder likelihood does not move the subspace, and reconstruction alone does."
+    )
+    return [
+        Finding(
+            f"linear-{options.profile}",
+            "Appendix C: which directions a linear model picks",
+            caption,
+            table.reset_index(),
+            frame,
+            _figure(rows),
+            [f"A model agrees from an overlap of {AGREEMENT:g} on."],
+        )
+    ]
+
+
+def _values(row: Row) -> dict[str, Any]:
+    """A row with a column for each eigenvalue and share."""
+    values = {k: v for k, v in asdict(row).items() if k not in ("eigenvalue", "weight", "theorem")}
+    values["theorem"] = " ".join(map(str, row.theorem))
+    values |= {f"eigenvalue_{i}": value for i, value in enumerate(row.eigenvalue)}
+    return values | {f"weight_{i}": value for i, value in enumerate(row.weight)}
 
 
 def _figure(rows: Sequence[Row]) -> Any:
@@ -265,7 +306,7 @@ def _figure(rows: Sequence[Row]) -> Any:
         dots = axis.scatter(
             spectrum, height, c=row.weight, cmap="viridis", vmin=0, vmax=1, s=90, edgecolor="k"
         )
-        picked = [int(i) for i in row.theorem.split()]
+        picked = list(row.theorem)
         axis.scatter(spectrum[picked], height[picked], s=260, facecolor="none", edgecolor="tab:red")
         axis.set_xscale("log")
         axis.set_title(f"beta = {row.beta:.3g}")
@@ -293,24 +334,3 @@ def _figure(rows: Sequence[Row]) -> Any:
     axes[2].set_ylabel("overlap of the learnt subspace")
     axes[2].legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     return figure
-
-
-def _caption(rows: Sequence[Row], size: Size) -> str:
-    tied, free = ([row for row in rows if row.decoder == decoder] for decoder in DECODERS)
-    agree = sum(row.overlap_theorem > AGREEMENT for row in tied)
-    worst = min(row.overlap_theorem for row in tied)
-    small = [row for row in free if row.theorem == f"{DIM - 2} {DIM - 1}"]
-    free_theorem = sum(row.overlap_theorem > AGREEMENT for row in small)
-    rest = [row for row in free if row not in small]
-    free_pca = sum(row.overlap_pca > AGREEMENT for row in rest)
-    return f"""
-    Linear models with D = {DIM} and d = {LATENT}, trained by FIF's stochastic loss on {SPECTRA}
-    random spectra in {len(REGIMES)} regimes of beta, the best (eq. 53) of {size.restarts} restarts
-    of {size.steps} steps. Left: the criterion of theorem C.4 and the learnt share of each
-    direction. Right: with the pseudo-inverse as decoder, which the theorem is about, {agree} of
-    {len(tied)} end on its subspace (overlap above {AGREEMENT:g}; smallest {worst:.3f}). A free
-    decoder, which FIF trains, does so in {free_theorem} of the {len(small)} cases in which that is
-    the smallest eigenvalues; in {free_pca} of the {len(rest)} others its subspace is PCA's. There
-    the gradients of -log p(z) and of the surrogate cancel whatever the subspace, and only the
-    reconstruction moves it.
-    """

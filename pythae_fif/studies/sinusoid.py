@@ -1,15 +1,14 @@
 """Figures 3 and 7: which direction of a noisy sinusoid is learnt, against beta."""
 
-__all__ = ["Part", "build", "clean_points", "measure", "run", "transition"]
+__all__ = ["SinusoidModels", "build", "clean_points", "measure", "run", "transition"]
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.stats import spearmanr
 from torch import Tensor
@@ -19,10 +18,10 @@ from pythae_fif.data.toy import TOY_DATA
 from pythae_fif.ensemble import Ensemble, one_cycle
 from pythae_fif.nn import ResidualDecoder, ResidualEncoder
 from pythae_fif.pictures import new_figure
-from pythae_fif.runs.kind import Environment
-from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.output import Drawing, write_study
-from pythae_fif.studies.parts import Tell, results_of
+from pythae_fif.runs.launch import OnChange
+from pythae_fif.studies.spec import StudySpec, Tell, results_of
+from pythae_fif.studies.study import Finding, StudyOptions
+from pythae_fif.validation import Checked
 
 NOISES = (0.1, 0.2, 0.3)
 BETAS = (0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0, 10.0, 100.0)
@@ -32,8 +31,7 @@ STEP = 1e-2  # of the central differences of codes
 SINUSOID = 0.9  # rank correlation of the code with x from which a model spans the sinusoid
 
 
-@dataclass(frozen=True)
-class Size:
+class Size(Checked):
     """Data, nets and training of all models of the study.
 
     Attributes:
@@ -60,9 +58,11 @@ class Size:
 
 
 SIZES = {
-    "quick": Size(10_000, 20, 4, 128),
-    "paper": Size(100_000, 50, 4, 256),  # appendix E.1.1
-    "released": Size(100_000, 50, 4, 256, hidden=2, standardised=True),  # configs/fif/toy.yaml
+    "quick": Size(points=10_000, epochs=20, blocks=4, width=128),
+    "paper": Size(points=100_000, epochs=50, blocks=4, width=256),  # appendix E.1.1
+    "released": Size(  # configs/fif/toy.yaml
+        points=100_000, epochs=50, blocks=4, width=256, hidden=2, standardised=True
+    ),
 }
 
 
@@ -86,11 +86,6 @@ class Row:
     along: float
     across: float
     seed: int
-
-    @property
-    def spans(self) -> bool:
-        """Whether the model spans the sinusoid."""
-        return self.along >= SINUSOID
 
 
 def clean_points(count: int, generator: torch.Generator, height: float = 1.0) -> Tensor:
@@ -194,15 +189,22 @@ class Learnt:
     codes: list[list[float]]
 
 
-@dataclass(frozen=True)
-class Part:
+class SinusoidModels(StudySpec):
     """The models of a noise level, one for each of `BETAS` and seeds."""
+
+    kind: ClassVar[str] = "sinusoid"
+    result: ClassVar[Any] = Learnt
 
     noise: float
     size: Size
-    seeds: tuple[int, ...]
+    seeds: list[int]
 
-    def compute(self, tell: Tell, where: Environment) -> Learnt:
+    @property
+    def title(self) -> str:
+        """The noise level."""
+        return f"{len(BETAS) * len(self.seeds)} models at noise {self.noise:g}"
+
+    def compute(self, tell: Tell) -> Learnt:
         """Trains and measures them."""
         noise, seeds, size = self.noise, self.seeds, self.size
         ensemble = train(noise, BETAS, seeds, size, lambda epoch: tell(epoch / size.epochs))
@@ -210,52 +212,62 @@ class Part:
         return Learnt(measure(ensemble, noise, seeds, size), codes.tolist())
 
 
-def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
-    """Trains all models, and writes both figures, their captions and the CSV file."""
-    size, seeds = SIZES[options.profile], options.seeds
-    parts = {
-        f"{len(BETAS) * len(seeds)} models at noise {noise:g}": Part(noise, size, tuple(seeds))
-        for noise in NOISES
-    }
-    found = [*results_of(parts, options, on_progress).values()]
-    rows = [row for of_noise in found for row in of_noise.rows]
+def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
+    """Trains all models; their codes, numbers and transitions."""
+    size, seeds = SIZES[options.profile], list(options.seeds)
+    specs = [SinusoidModels(noise=noise, size=size, seeds=seeds) for noise in NOISES]
+    found: list[Learnt] = results_of(specs, options, on_change)
+    rows = pd.DataFrame([vars(row) for of_noise in found for row in of_noise.rows])
+    rows["spans"] = rows.along >= SINUSOID
     points, codes = held_out(NOISES[0], size)[0], torch.tensor(found[0].codes)
+    groups = rows.groupby(["noise", "beta"], sort=False)
+    scores = groups[["reconstruction", "nll", "along", "across"]].median().add_prefix("median_")
+    table = scores.join(groups.spans.mean().rename("share_that_spans")).reset_index()
+    transitions = pd.DataFrame({"noise": NOISES, "beta_of_transition": _transitions(rows)})
     name = f"sinusoid-{options.profile}"
-    budget = (
-        f"{size.points:,} points, {size.epochs} epochs, {len(seeds)} models a condition, "
-        f"{size.blocks} residual blocks of {size.hidden} hidden layer"
-        f"{'s' if size.hidden > 1 else ''} of width {size.width} in each of encoder and decoder"
-        f"{', standardised data' if size.standardised else ''}"
-    )
-    maps = Drawing(
-        name,
-        _map_figure(rows, points, codes),
-        "Figure 3: the noise or the sinusoid, by reconstruction weight",
-        _map_caption(rows, budget),
-    )
-    transitions = Drawing(
-        f"{name}-transition",
-        _transition_figure(rows),
-        "Figure 7: the transition point at three noise levels",
-        _transition_caption(rows, budget),
-    )
-    return write_study(options, [maps, transitions], {name: rows})
+    notes = [
+        f"{size.points:,} points, {size.epochs} epochs, {len(seeds)} models a condition; a model "
+        f"spans the sinusoid from a rank correlation of {SINUSOID:g} of code and position on.",
+        "One cycle of the learning rate, batches of 128 and new noise in every step are the "
+        "released configuration's; the paper's text tells none of them.",
+    ]
+    return [
+        Finding(
+            name,
+            "Figure 3: the noise or the sinusoid, by reconstruction weight",
+            "Left and right: codes of noisy points of the first seed, at the two smallest and the "
+            "two largest betas. Middle: squared error and exact negative log-likelihood of all "
+            f"models at noise {NOISES[0]:g}, with the beta from which half of them span the "
+            "sinusoid (dotted).",
+            table,
+            rows.drop(columns="spans"),
+            _map_figure(rows, points, codes),
+            notes,
+        ),
+        Finding(
+            f"{name}-transition",
+            "Figure 7: the transition point at three noise levels",
+            "Squared error and exact negative log-likelihood against beta; boxes are quartiles "
+            "over models, without outliers. In the paper the beta of the transition (dotted) falls "
+            "as the noise grows.",
+            transitions,
+            None,
+            _transition_figure(rows),
+            notes,
+        ),
+    ]
 
 
-def _transition(rows: Sequence[Row]) -> float:
-    betas = {row.beta for row in rows}
-    return transition(
-        {beta: float(np.mean([row.spans for row in rows if row.beta == beta])) for beta in betas}
-    )
+def _transitions(rows: pd.DataFrame) -> list[float]:
+    """The beta of the transition at each of `NOISES`."""
+    return [
+        transition(rows[rows.noise == noise].groupby("beta").spans.mean().to_dict())
+        for noise in NOISES
+    ]
 
 
-def _at_noise(rows: Sequence[Row], noise: float) -> list[Row]:
-    return [row for row in rows if row.noise == noise]
-
-
-def _map_figure(rows: Sequence[Row], points: Tensor, codes: Tensor) -> Any:
+def _map_figure(rows: pd.DataFrame, points: Tensor, codes: Tensor) -> Any:
     """The codes (B, N) of a model a beta at points (N, 2), and the numbers of all models."""
-    noise = NOISES[0]
     figure = new_figure(15, 4.2)
     panels: Any = figure.subfigures(1, 3, width_ratios=[1, 1.5, 1])
     left, middle, right = panels
@@ -267,79 +279,38 @@ def _map_figure(rows: Sequence[Row], points: Tensor, codes: Tensor) -> Any:
             dots = axis.scatter(*points.T, c=z, s=5, cmap="viridis", **limits)
             axis.set_title(f"beta = {BETAS[index]:g}", fontsize=10)
         panel.colorbar(dots, ax=axes, label="code z")
-    _boxes(middle.subplots(), _at_noise(rows, noise))
+    _boxes(middle.subplots(), rows[rows.noise == NOISES[0]], _transitions(rows)[0])
     return figure
 
 
-def _transition_figure(rows: Sequence[Row]) -> Any:
+def _transition_figure(rows: pd.DataFrame) -> Any:
     figure = new_figure(15, 4.2)
     axes: Any = figure.subplots(1, len(NOISES))
-    for axis, noise in zip(axes, NOISES, strict=True):
-        mine = _at_noise(rows, noise)
-        _boxes(axis, mine)
-        axis.set_title(f"noise {noise:g}, transition at {_beta(_transition(mine))}")
+    for axis, noise, point in zip(axes, NOISES, _transitions(rows), strict=True):
+        _boxes(axis, rows[rows.noise == noise], point)
+        at = "no transition" if math.isnan(point) else f"transition at beta = {point:.2g}"
+        axis.set_title(f"noise {noise:g}, {at}")
     return figure
 
 
-def _boxes(axis: Any, rows: Sequence[Row]) -> None:
+def _boxes(axis: Any, rows: pd.DataFrame, point: float) -> None:
     """Reconstruction error (left axis) and negative log-likelihood (right) against beta."""
     twin = axis.twinx()
     positions = range(len(BETAS))
     for side, key, colour in ((axis, "reconstruction", "tab:blue"), (twin, "nll", "tab:orange")):
-        finite = [(row.beta, v) for row in rows if math.isfinite(v := getattr(row, key))]
-        values = [[value for of, value in finite if of == beta] for beta in BETAS]
+        finite = rows[np.isfinite(rows[key])]
+        values = [finite[finite.beta == beta][key] for beta in BETAS]
         boxes = side.boxplot(
             values, positions=positions, widths=0.5, showfliers=False, patch_artist=True
         )
         for box in boxes["boxes"]:
             box.set(facecolor=colour, alpha=0.5)
-        side.plot(positions, [np.median(v) for v in values], color=colour, lw=1)
+        side.plot(positions, [of_beta.median() for of_beta in values], color=colour, lw=1)
         side.tick_params(axis="y", colors=colour)
     axis.set_yscale("log")
     axis.set_ylabel("reconstruction error", color="tab:blue")
     twin.set_ylabel("negative log-likelihood (nats)", color="tab:orange")
-    point = _transition(rows)
     if math.isfinite(point):
         axis.axvline(np.interp(np.log(point), np.log(BETAS), positions), color="k", ls=":")
     axis.set_xticks(positions, [f"{beta:g}" for beta in BETAS])
     axis.set_xlabel("beta")
-
-
-def _map_caption(rows: Sequence[Row], budget: str) -> str:
-    mine = _at_noise(rows, NOISES[0])
-    low, high = ([row for row in mine if row.beta == beta] for beta in (BETAS[0], BETAS[-1]))
-    across, along, error, nll = (
-        [float(np.median([getattr(row, key) for row in of_beta])) for of_beta in (low, high)]
-        for key in ("across", "along", "reconstruction", "nll")
-    )
-    return f"""
-    Codes of noisy points on a sinusoid, and the numbers of all models, at noise {NOISES[0]:g}
-    ({budget}; the paper has 20 models, a width of 256 and 50 epochs). The map is of the first seed,
-    and boxes are without outliers. Medians at beta {BETAS[0]:g} and at beta {BETAS[-1]:g}: share of
-    the encoder's squared gradient across the curve {across[0]:.2f} and {across[1]:.2f} (1/2 is no
-    preference); rank correlation of the code with the position {along[0]:.2f} and {along[1]:.2f};
-    reconstruction error {error[0]:.3g} and {error[1]:.3g}; exact negative log-likelihood
-    {nll[0]:.2f} and {nll[1]:.2f} nats. A model spans the sinusoid from a correlation of
-    {SINUSOID:g} on: at the largest beta {sum(row.spans for row in high)} of {len(high)} do, and
-    half of the models do from {_beta(_transition(mine))} on (dotted line). One cycle of the
-    learning rate, batches of {BATCH} and new noise in every step are the released configuration's;
-    the paper's text tells none of them.
-    """
-
-
-def _beta(point: float) -> str:
-    return "no beta" if math.isnan(point) else f"beta = {point:.2g}"
-
-
-def _transition_caption(rows: Sequence[Row], budget: str) -> str:
-    points = {noise: _transition(_at_noise(rows, noise)) for noise in NOISES}
-    listed = ", ".join(f"{_beta(point)} at noise {noise:g}" for noise, point in points.items())
-    falls = all(a > b for a, b in pairwise(points.values()))  # false where one is NaN
-    return f"""
-    Reconstruction error and negative log-likelihood against beta at three noise levels
-    ({budget}; the paper has a width of 256 and 50 epochs). Boxes are quartiles over the models of a
-    condition, without outliers. Half of the models span the
-    sinusoid (rank correlation of at least {SINUSOID:g}) from {listed}. In the paper this beta falls
-    as the noise grows; here it {"does, too" if falls else "is not seen to fall"}. It is no finer
-    than the grid of {len(BETAS)} betas.
-    """

@@ -1,35 +1,63 @@
 """Figures 8 and 9: what a conditional model's decoder spans, against the reconstruction weight."""
 
-__all__ = ["Summary", "run", "summarise"]
+__all__ = ["LATENT_DIM", "SAMPLES", "Size", "SpectrumModel", "build", "measure", "run", "summarise"]
 
-from collections.abc import Mapping, Sequence
+import io
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from torch import Tensor
 
-from pythae_fif.pictures import new_figure, read_pixels
-from pythae_fif.runs.engines.common import cores
-from pythae_fif.runs.engines.local import LocalEngine
-from pythae_fif.runs.kind import Environment, Finished
+from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
+from pythae_fif.benchmark.pictures import sheet
+from pythae_fif.data import ImageDataset, Splits, load_images, to_float
+from pythae_fif.errors import ConfigError
+from pythae_fif.files import read_json
+from pythae_fif.nn import FIF_CONVNET_SHAPES, FIFConvDecoder, FIFConvEncoder, build_networks
+from pythae_fif.pictures import new_figure, pixel_bytes
+from pythae_fif.runs.launch import OnChange
 from pythae_fif.runs.store import Store
-from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.output import Drawing, data_name, write_study
-from pythae_fif.studies.plan import finish
-from pythae_fif.studies.spectrum_run import (
-    LATENT_DIM,
-    SAMPLES,
-    SHOWN,
-    SPECTRUM,
-    TEST_IMAGES,
-    Size,
-    SpectrumRecord,
-    SpectrumSpec,
-    load_labelled,
-)
+from pythae_fif.runs.worker import Run
+from pythae_fif.studies.spec import RESULT, StudySpec, require_planned, results_of
+from pythae_fif.studies.study import DataPlace, Finding, StudyOptions
+from pythae_fif.training import LOG_NAME, EpochRow, read_log
+from pythae_fif.training.checkpoint import RESULT_NAME
+from pythae_fif.validation import Checked
+from pythae_fif.volume_change import decoder_singular_values, squared_error
 
 BETAS = (0.1, 1.0, 10.0, 100.0)
+LATENT_DIM = 16  # of the conditional MNIST model of figure 6
+SHOWN = 10  # samples of a class
+SAMPLES = "samples.png"
+TEST_IMAGES = 500
+
+
+class Size(Checked):
+    """How much of the protocol is run.
+
+    Attributes:
+        epochs: Passes over the training images.
+        samples: Of every class, for the singular values.
+        images: First training images that are used; all if None.
+        channel_multiplier: Factor on the channels of table 11.
+        batch_size, learning_rate: Adam's, which the paper does not tell: the batch is that of its
+            authors' released code, the rate ours.
+    """
+
+    epochs: int
+    samples: int
+    images: int | None = None
+    channel_multiplier: float = 4
+    batch_size: int = 512
+    learning_rate: float = 1e-3
+
+
 SIZES = {
     "quick": Size(epochs=10, samples=64, images=6000, channel_multiplier=0.25, batch_size=64),
     "paper": Size(epochs=400, samples=1024),
@@ -37,214 +65,326 @@ SIZES = {
 
 
 @dataclass(frozen=True)
-class Summary:
-    """Singular values over the models of one reconstruction weight.
+class Spans:
+    """What the decoder of one model spans at codes from the latent distribution, over classes.
 
     Attributes:
-        mean, std: (d,).
-        above: The number of mean values of at least one.
-        low, high: The same for the mean minus and plus the standard deviation, the error bars of
-            figure 8.
+        singular_values: Means of those of the decoder's Jacobian, in descending order, (d,).
+        log_volume: Mean of 1/2 log det g'(z)^T g'(z), in nats.
+        entropy: Of the samples by eq. 124, in nats.
+        entropy_by_log_prob: The same by their exact log-likelihood, which needs the encoder.
+        diversity: Variance of the samples within a class, summed over pixels.
     """
 
-    mean: np.ndarray
-    std: np.ndarray
-    above: int
-    low: int
-    high: int
+    singular_values: list[float]
+    log_volume: float
+    entropy: float
+    entropy_by_log_prob: float
+    diversity: float
 
 
-def summarise(spectra: np.ndarray) -> Summary:
-    """Mean and standard deviation over models, and the number of singular values of at least one.
+@dataclass(frozen=True)
+class Measured(Spans):
+    """All that is found of one model.
 
-    Args:
-        spectra: Of every model, in descending order, (M, d).
+    Attributes:
+        classes: Number of them.
+        data_diversity: As `diversity`, of all test images.
+        reconstruction: Squared error an image, of the first `TEST_IMAGES` test images.
+        nll: Their exact negative log-likelihood, in nats.
+        parameters: Of the model.
+        log: A row an epoch.
     """
-    mean, std = spectra.mean(0), spectra.std(0, ddof=min(1, len(spectra) - 1))
-    low, above, high = (int((mean + sign * std >= 1).sum()) for sign in (-1, 0, 1))
-    return Summary(mean, std, above, low, high)
+
+    classes: int
+    data_diversity: float
+    reconstruction: float
+    nll: float
+    parameters: int
+    log: list[EpochRow]
 
 
-_Model = Finished[SpectrumSpec, SpectrumRecord]
+class SpectrumModel(StudySpec):
+    """Everything that defines the result of one model.
+
+    Attributes:
+        dataset: Name of the images.
+        beta: FIF's reconstruction weight.
+        seed: Of the initial weights, of the training and of the codes that are sampled.
+        size: Of the training.
+        latent_dim: d.
+        data_hash, labels_hash: Of the images in use, and of their labels.
+    """
+
+    kind: ClassVar[str] = "spectrum"
+    result: ClassVar[Any] = Measured
+
+    dataset: str
+    beta: float
+    seed: int
+    size: Size
+    latent_dim: int
+    data_hash: str
+    labels_hash: str
+
+    @property
+    def title(self) -> str:
+        """Weight and seed."""
+        return f"beta {self.beta:g}, seed {self.seed}"
+
+    def run(self, run: Run) -> None:
+        """Trains, from the checkpoint where there is one, and measures.
+
+        Raises:
+            DataError: Images or labels are not those of the plan.
+        """
+        run.tell("loading data")
+        splits, labels = load_labelled(self.dataset, self.size, self.where)
+        require_planned(f"the images of {self.dataset}", splits.content_hash, self.data_hash)
+        require_planned(f"the labels of {self.dataset}", splits.labels_hash, self.labels_hash)
+        size, classes = self.size, int(labels["train"].max()) + 1
+        torch.manual_seed(self.seed)
+        trainer = FIFTrainer(
+            build(splits.input_dim, classes, self.beta, self.latent_dim, size.channel_multiplier),
+            ImageDataset(splits.train, labels["train"]),
+            # Without validation images, whose exact loss is infinite at low weights after some
+            # epochs: the last weights are kept, as the training loss says nothing about the fit.
+            training_config=FIFTrainerConfig(
+                num_epochs=size.epochs,
+                per_device_train_batch_size=size.batch_size,
+                learning_rate=size.learning_rate,
+                seed=self.seed,
+            ),
+            run_dir=run.folder,
+            run_id=self.run_id,
+            on_epoch=lambda row: run.tell("training", row.share_done),
+            keep_last=True,
+            progress=False,
+        )
+        run.tell("training")
+        trainer.train()
+        run.tell("measuring", 1.0)
+        model: Any = trainer.model.eval()
+        run.device = str(next(model.parameters()).device)
+        log = read_log(run.folder / LOG_NAME, self.run_id)
+        found, shown = self.measured(model, splits, labels["test"], log)
+        sheets = run.write(SAMPLES, pixel_bytes(sheet(shown.flatten(0, 1), *shown.shape[:2])))
+        written = read_json(run.folder / "model" / RESULT_NAME)["files"]
+        weights = {f"model/{name}": checksum for name, checksum in written.items()}
+        run.save(RESULT, found, sheets | weights)
+
+    def measured(
+        self, model: FIF, splits: Splits, labels: np.ndarray, log: list[EpochRow]
+    ) -> tuple[Measured, Tensor]:
+        """All numbers of a trained model, and samples of every class, (classes, n, C, H, W)."""
+        spans, shown = measure(model, self.size.samples, self.seed)
+        count = torch.arange(min(len(splits.test), TEST_IMAGES))
+        test = ImageDataset(splits.test, labels).batch(count, next(model.parameters()).device)
+        with torch.no_grad():
+            error = squared_error(model.reconstruct(test.data, test.labels), test.data)
+        images = to_float(splits.test).flatten(1)
+        of_classes = [images[torch.from_numpy(labels == i)].var(0).sum() for i in np.unique(labels)]
+        found = Measured(
+            **vars(spans),
+            classes=model.condition_dim,
+            data_diversity=float(torch.stack(of_classes).mean()),
+            reconstruction=float(error.mean()),
+            nll=-float(model.log_prob(test.data, test.labels).mean()),
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            log=log,
+        )
+        return found, shown
 
 
-def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
-    """Trains and measures the models without a record, and writes both figures from the records.
+def build(
+    shape: tuple[int, ...], classes: int, beta: float, latent_dim: int, channel_multiplier: float
+) -> FIF:
+    """A conditional FIF: the nets of table 11, or small ones for images of other shapes."""
+    config = FIFConfig(input_dim=shape, latent_dim=latent_dim, beta=beta, condition_dim=classes)
+    if shape not in FIF_CONVNET_SHAPES:
+        return FIF(config, *build_networks("convnet", shape, latent_dim, condition_dim=classes))
+    options: Any = {"condition_dim": classes, "channel_multiplier": channel_multiplier}
+    encoder = FIFConvEncoder(shape, latent_dim, **options)
+    return FIF(config, encoder, FIFConvDecoder(shape, latent_dim, **options))
+
+
+def measure(model: FIF, samples: int, seed: int) -> tuple[Spans, Tensor]:
+    """Draws samples of every class and measures what the decoder spans there.
 
     Args:
-        options: ``seeds`` are of the models of each reconstruction weight.
-        on_progress: Is told how far it is.
+        model: Conditional on classes.
+        samples: Of every class.
+        seed: Of the codes.
 
     Returns:
-        Both figures, their captions and two CSV files.
+        What it spans, and the first `SHOWN` samples of every class, (classes, SHOWN, C, H, W).
+    """
+    d, generator = model.latent_dim, torch.Generator().manual_seed(seed)
+    device = next(model.parameters()).device
+    values, entropies, variances, shown = [], [], [], []
+    for label in range(model.model_config.condition_dim):
+        given = model.given(label)
+        z = torch.randn(samples, d, generator=generator).to(device)
+        decode = given.networks_at(None)[1]
+        with torch.no_grad():
+            images = decode(z)
+        values.append(decoder_singular_values(decode, z))
+        entropies.append(-given.log_prob(images))
+        variances.append(images.flatten(1).var(0).sum())
+        shown.append(images[:SHOWN].cpu())
+    spectra = torch.cat(values).cpu()
+    log_volume = float(spectra.log().sum(1).mean())
+    spans = Spans(
+        singular_values=spectra.mean(0).tolist(),
+        log_volume=log_volume,
+        entropy=d / 2 * math.log(2 * math.pi * math.e) + log_volume,
+        entropy_by_log_prob=float(torch.cat(entropies).mean()),
+        diversity=float(torch.stack(variances).mean()),
+    )
+    return spans, torch.stack(shown)
+
+
+def load_labelled(
+    dataset: str, size: Size, where: DataPlace
+) -> tuple[Splits, Mapping[str, np.ndarray]]:
+    """The images that a run uses, and their labels.
+
+    Raises:
+        ConfigError: An unknown data set, or one without class labels.
+        DataError: The data are missing or damaged.
+    """
+    whole = load_images(dataset, where.data_root, download=not where.offline)
+    splits = whole.subset(train=size.images)
+    if splits.labels is None:
+        raise ConfigError(f"study spectrum needs class labels, which {dataset} has not")
+    return splits, splits.labels
+
+
+def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
+    """Trains and measures a model a weight and seed; spectra, and samples where there are any.
 
     Raises:
         ConfigError: A data set without class labels.
         RunsLeftError: Runs failed, or go on elsewhere.
     """
-    size, dataset, seeds = SIZES[options.profile], options.dataset, options.seeds
+    size, dataset = SIZES[options.profile], options.dataset
     assert dataset is not None  # run_study has chosen
     latent_dim = LATENT_DIM if options.latent_dim is None else options.latent_dim
-    environment = Environment(data_root=options.data_root, offline=options.offline)
-    splits = load_labelled(dataset, size, environment)
-    assert splits.labels_hash is not None  # it has labels
-    specs = {
-        f"beta {beta:g}, seed {seed}": SpectrumSpec(
+    splits, _ = load_labelled(dataset, size, options.place)
+    specs = [
+        SpectrumModel(
             dataset=dataset,
             beta=beta,
             seed=seed,
             size=size,
             latent_dim=latent_dim,
             data_hash=splits.content_hash,
-            labels_hash=splits.labels_hash,
+            labels_hash=splits.labels_hash or "",
+            where=options.place,
         )
         for beta in BETAS
-        for seed in seeds
-    }
-    engine = options.engine or LocalEngine(cpus_per_run=cores())
-    models = list(finish(SPECTRUM, specs, options, engine, on_progress).values())
-    name = f"spectrum-{data_name(dataset, latent_dim, LATENT_DIM)}-{options.profile}"
-    budget = (
-        f"{len(splits.train):,} images, {size.epochs} epochs, {len(seeds)} models a weight, d = "
-        f"{latent_dim}, {size.samples} samples a class"
+        for seed in options.seeds
+    ]
+    found = zip(specs, results_of(specs, options, on_change), strict=True)
+    rows = pd.DataFrame(
+        [{"beta": of.beta, "seed": of.seed, **vars(result)} for of, result in found]
     )
-    summary = {
-        beta: summarise(np.stack([m.record.singular_values for m in models if m.spec.beta == beta]))
-        for beta in BETAS
-    }
-    first = [model for model in models if model.spec.seed == seeds[0]]
-    store = Store(options.results, SPECTRUM)
-    sheets = {m.spec.beta: read_pixels(store.place(m.spec) / SAMPLES) for m in first}
-    drawings = [
-        Drawing(
-            name,
-            _spectrum_figure(summary),
-            "Figure 8: singular values of the decoder, by reconstruction weight",
-            _spectrum_caption(summary, models, size, dataset, budget),
-        ),
+    values = rows[["beta", "seed", "singular_values"]].explode("singular_values")
+    values.insert(2, "index", values.groupby(["beta", "seed"]).cumcount() + 1)
+    values["singular_value"] = values.pop("singular_values").astype(float)
+    rows["above_one"] = [sum(value >= 1 for value in of) for of in rows.pop("singular_values")]
+    rows = rows.drop(columns="log")
+    summary = summarise(values)
+    of_betas = rows.drop(columns=["seed", "classes", "above_one"]).groupby("beta").mean()
+    counts = (summary[["mean", "low", "high"]] >= 1).groupby("beta").sum()
+    table = counts.add_prefix("above_one_").join(of_betas).reset_index()
+    name = f"spectrum-{dataset}-{options.profile}"
+    name += "" if latent_dim == LATENT_DIM else f"-d{latent_dim}"
+    notes = [
+        f"{dataset}: {len(splits.train):,} images, {size.epochs} epochs, {len(options.seeds)} "
+        f"models a weight, d = {latent_dim}, {size.samples} samples a class; the paper's protocol "
+        "is profile `paper`. Adam's rate is ours: the paper does not tell."
     ]
-    if any(sheet is not None for sheet in sheets.values()):  # packed runs have none
-        drawings.append(
-            Drawing(
-                f"{name}-samples",
-                _sample_figure(sheets, classes=models[0].record.classes),
-                "Figure 9: samples of every class, by reconstruction weight",
-                _sample_caption(models, dataset, budget, min(len(splits.test), TEST_IMAGES)),
-            )
-        )
-    singular_values = [
-        {"beta": m.spec.beta, "seed": m.spec.seed, "index": i, "singular_value": value}
-        for m in models
-        for i, value in enumerate(m.record.singular_values, start=1)
-    ]
-    tables = {name: [_row(model) for model in models], f"{name}-values": singular_values}
-    return write_study(options, drawings, tables)
+    spectra = Finding(
+        name,
+        "Figure 8: singular values of the decoder, by reconstruction weight",
+        "Singular values of a conditional model's decoder, means over classes and samples, with "
+        "one standard deviation over models, and the number of those that are at least one. In the "
+        "paper that number, the dimensions that the model spans, grows with beta.",
+        table,
+        rows,
+        _spectrum_figure(summary, counts),
+        notes,
+    )
+    of_values = Finding(f"{name}-values", f"{spectra.title}, each", "", summary.reset_index(),
+                        values)  # fmt: skip
+    store = Store(options.results)
+    sheets = {s.beta: store.read(s, SAMPLES) for s in specs if s.seed == options.seeds[0]}
+    if None in sheets.values():  # of packed runs
+        return [spectra, of_values]
+    samples = Finding(
+        f"{name}-samples",
+        "Figure 9: samples of every class, by reconstruction weight",
+        f"The first {SHOWN} samples (columns) of every class (rows) of one model a weight. In the "
+        "paper samples grow more diverse with beta, and at high weights leave the distribution of "
+        "the data at times.",
+        of_betas[["diversity", "data_diversity", "reconstruction"]].reset_index(),
+        None,
+        _sample_figure(sheets, int(rows.classes[0])),
+        notes,
+    )
+    return [spectra, of_values, samples]
 
 
-def _row(model: _Model) -> dict[str, float]:
-    """The numbers of a model in the CSV file."""
-    scores = "log_volume entropy entropy_by_log_prob diversity reconstruction nll"
-    return {
-        "beta": model.spec.beta,
-        "seed": model.spec.seed,
-        "above_one": sum(value >= 1 for value in model.record.singular_values),
-        **{name: getattr(model.record, name) for name in scores.split()},
-    }
+def summarise(values: pd.DataFrame) -> pd.DataFrame:
+    """Mean, and mean minus and plus the standard deviation over models, of each singular value.
+
+    Args:
+        values: Columns `beta`, `seed`, `index` and `singular_value`.
+
+    Returns:
+        Columns `mean`, `low` and `high`, by `beta` and `index`.
+    """
+    groups = values.groupby(["beta", "index"]).singular_value
+    mean, std = groups.mean(), groups.std().fillna(0.0)
+    return pd.DataFrame({"mean": mean, "low": mean - std, "high": mean + std})
 
 
-def _spectrum_figure(summary: Mapping[float, Summary]) -> Any:
+def _spectrum_figure(summary: pd.DataFrame, counts: pd.DataFrame) -> Any:
     figure = new_figure(11, 4.2)
     left, right = figure.subplots(1, 2, width_ratios=[1.3, 1])
-    for colour, (beta, found) in enumerate(summary.items()):
-        index = np.arange(1, len(found.mean) + 1)
-        left.plot(index, found.mean, color=f"C{colour}", label=f"{beta:g}")
-        edges = (np.maximum(found.mean + sign * found.std, 1e-6) for sign in (-1, 1))
-        left.fill_between(index, *edges, color=f"C{colour}", alpha=0.25, lw=0)
+    for colour, beta in enumerate(counts.index):
+        of_beta = summary.loc[beta]
+        left.plot(of_beta["mean"], color=f"C{colour}", label=f"{beta:g}")
+        edges = of_beta.clip(lower=1e-6)
+        left.fill_between(
+            of_beta.index, edges["low"], edges["high"], color=f"C{colour}", alpha=0.25, lw=0
+        )
     left.axhline(1, color="k", ls=":", lw=1)
     left.set_yscale("log")
-    smallest = min(found.mean.min() for found in summary.values())
-    left.set_ylim(bottom=max(smallest / 3, 1e-6))
+    left.set_ylim(bottom=max(summary["mean"].min() / 3, 1e-6))
     left.set_xlabel("index of the singular value")
     left.set_ylabel("singular value of the decoder")
     left.legend(title="beta")
-    betas = list(summary)
-    above, low, high = np.array([(f.above, f.low, f.high) for f in summary.values()]).T
-    right.errorbar(betas, above, [above - low, high - above], marker="o", capsize=4)
+    bars = [counts["mean"] - counts["low"], counts["high"] - counts["mean"]]
+    right.errorbar(counts.index, counts["mean"], bars, marker="o", capsize=4)
     right.set_xscale("log")
-    right.set_xticks(betas, [f"{beta:g}" for beta in betas])
+    right.set_xticks(counts.index, [f"{beta:g}" for beta in counts.index])
     right.minorticks_off()
     right.set_xlabel("beta")
     right.set_ylabel("singular values of at least one")
-    right.set_ylim(0, len(summary[betas[0]].mean) + 0.5)
+    right.set_ylim(0, summary.index.get_level_values("index").max() + 0.5)
     return figure
 
 
-def _sample_figure(sheets: Mapping[float, np.ndarray | None], classes: int) -> Any:
+def _sample_figure(sheets: Mapping[float, bytes | None], classes: int) -> Any:
     figure = new_figure(3.6 * len(sheets), 3.5 * classes / SHOWN)
-    for axis, (beta, sheet) in zip(figure.subplots(1, len(sheets)), sheets.items(), strict=True):
+    for axis, (beta, png) in zip(figure.subplots(1, len(sheets)), sheets.items(), strict=True):
+        pixels = np.asarray(Image.open(io.BytesIO(png or b"")))
         axis.set_title(f"beta = {beta:g}")
-        if sheet is None:
-            axis.set_axis_off()
-            continue
-        axis.imshow(sheet, cmap="gray", vmin=0, vmax=255)  # imshow ignores cmap for RGB
+        axis.imshow(pixels, cmap="gray", vmin=0, vmax=255)  # imshow ignores cmap for RGB
         axis.set_xticks([])
-        axis.set_yticks(len(sheet) / classes * (np.arange(classes) + 0.5), range(classes))
+        axis.set_yticks(len(pixels) / classes * (np.arange(classes) + 0.5), range(classes))
         axis.tick_params(length=0)
     figure.axes[0].set_ylabel("class")
     return figure
-
-
-def _means(models: Sequence[_Model], key: str) -> dict[float, float]:
-    """Means over the models of each reconstruction weight."""
-    return {
-        beta: float(np.mean([getattr(m.record, key) for m in models if m.spec.beta == beta]))
-        for beta in BETAS
-    }
-
-
-def _listed(values: Mapping[float, float], digits: str = ".3g") -> str:
-    return ", ".join(f"{value:{digits}} at beta {beta:g}" for beta, value in values.items())
-
-
-def _spectrum_caption(
-    summary: Mapping[float, Summary],
-    models: Sequence[_Model],
-    size: Size,
-    dataset: str,
-    budget: str,
-) -> str:
-    counts = {beta: found.above for beta, found in summary.items()}
-    order = list(counts.values())
-    grows = (
-        "grows with beta, as in the paper"
-        if order == sorted(order) and order[0] < order[-1]
-        else "does not grow with beta throughout, unlike in the paper"
-    )
-    bars = "; ".join(f"{found.low} to {found.high}" for found in summary.values())
-    return f"""
-    The paper's figure 8 shows that the singular values of a conditional MNIST model's decoder
-    grow with the reconstruction weight, and with them the number of those that are at least one,
-    the dimensions that the model spans. Here, on {dataset} ({budget}, averaged over classes;
-    bands are one standard deviation over models), that number {grows}:
-    {_listed(counts, "d")} (error bars, where mean minus and plus the standard deviation are at
-    least one: {bars}). By eq. 124 the entropy of the samples of a class is
-    {_listed(_means(models, "entropy"), ".1f")} nats; by the exact log-likelihood of the samples,
-    which goes through the encoder, {_listed(_means(models, "entropy_by_log_prob"), ".1f")}. The
-    paper trains five models a weight for 400 epochs, with four times the channels of table 11, and
-    takes 1,024 samples a class (profile `paper`, in batches of 512 as the authors' released code);
-    this run has {size.channel_multiplier:g} times the channels of table 11 and batches of
-    {size.batch_size}. Adam at {size.learning_rate:g} is ours: the paper does not tell.
-    """
-
-
-def _sample_caption(models: Sequence[_Model], dataset: str, budget: str, tested: int) -> str:
-    return f"""
-    The paper's figure 9 shows conditional MNIST samples at temperature 1, which grow more diverse
-    with the reconstruction weight, and at high weights leave the distribution of the data at
-    times. Here the first {SHOWN} samples (columns) of every class (rows) of one model a weight,
-    trained on {dataset} ({budget}). The variance of the samples within a class, summed over
-    pixels, is {_listed(_means(models, "diversity"))}; that of all test images is
-    {models[0].record.data_diversity:.3g}. The squared reconstruction error of the first {tested}
-    test images is {_listed(_means(models, "reconstruction"))}. The paper trains for 400 epochs with
-    four times the channels of table 11 (profile `paper`).
-    """

@@ -1,216 +1,316 @@
-"""Tables 1 and 5: free-form injective flows against rectangular flows on tabular data."""
+"""Tables 1 and 5, and 6 and 7: FIF against rectangular flows on tabular data, and its parts."""
 
-__all__ = ["learning_rate", "protocol_notes", "run", "write_table"]
+__all__ = ["TABLE_ONE", "ablation", "run"]
 
-from collections.abc import Sequence
-from dataclasses import replace
-from pathlib import Path
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
 
-from pythae_fif.errors import ConfigError, did_you_mean
+import pandas as pd
+import torch
+
+from pythae_fif.data.locations import data_home
+from pythae_fif.data.tabular import ARCHIVE_FILES
+from pythae_fif.errors import ConfigError, DataError, did_you_mean
 from pythae_fif.evaluation.frechet import squared_wasserstein
-from pythae_fif.reports.grid import DASH, Cell, Grid, number, spread, write_grid
-from pythae_fif.reports.published import load_published, printed
-from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.tabular_plan import (
-    STEP_NOTE,
-    Trained,
-    step_seconds,
-    train_configurations,
-)
-from pythae_fif.studies.tabular_protocol import (
-    APPENDIX,
-    RF_CODE,
-    SOURCES_NOTE,
-    TABLE_ONE,
-    Profile,
-    Table,
-    load_table,
-)
-from pythae_fif.studies.tabular_run import LIKELIHOOD_ROWS
+from pythae_fif.reports.published import published
+from pythae_fif.reports.tables import DASH, number
+from pythae_fif.runs.launch import OnChange
+from pythae_fif.runs.provenance import provenance
+from pythae_fif.runs.record import Record
+from pythae_fif.studies.spec import finish
+from pythae_fif.studies.study import Finding, StudyOptions
+from pythae_fif.studies.tabular_models import CONFIGURATIONS, SOURCES_NOTE, Nets
+from pythae_fif.studies.tabular_run import LIKELIHOOD_ROWS, RowScores, Table, TabularModels
+
+TABLE_ONE = ("fif", "fif_silu", "rectangular_flow", "rectangular_flow_published")
+TIMED_BATCH = 512
+ROUNDS = 15  # timed steps of each configuration; the first is not counted
+Runs = Mapping[str, tuple[TabularModels, list[Record[RowScores]]]]
+"""Name of a configuration -> the run of its seeds, and the record of each."""
 
 
-def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
-    """Trains the models on one data set and writes their table.
-
-    Args:
-        options: ``dataset`` is the table's name; ``models`` are of ``TABLE_ONE``, by default
-            ``fif`` and ``rectangular_flow``.
-        on_progress: Is told how far it is.
-
-    Returns:
-        The table as Markdown and CSV.
+def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
+    """Tables 1 and 5 of a data set: the models of `TABLE_ONE` that are asked for, or known.
 
     Raises:
         ConfigError: An unknown data set, model or profile.
         DataError: The data are missing or not what they should be.
         RunsLeftError: Runs failed, or go on elsewhere.
     """
-    models = options.models or ["fif", "rectangular_flow"]
-    for model in models:
-        if model not in TABLE_ONE:
-            hint = did_you_mean(model, TABLE_ONE)
-            raise ConfigError(f"model {model!r} has no tabular study: {hint}")
-    dataset = options.dataset
-    assert dataset is not None  # run_study has chosen
-    table = load_table(dataset, options)
-    runs = train_configurations(models, table, options, on_progress)
-    times = step_seconds(runs, table)
-    slow = times.get("rectangular_flow")
-    headings = [
-        "Model", "settings of", "FID-like ↓", "recon. ↓", "log-likelihood ↑", "ms a step",
-        "speedup ↑", "CG steps", "training CPU s", "learning rate",
-        "published FID-like", "published speedup", "published min",
-    ]  # fmt: skip
-    rows = []
-    for trained in runs:
-        model, record = trained.spec.configuration, trained.record
-        is_flow = trained.configuration.model == "rectangular_flow"
-        speedup = slow / times[model] if slow and not is_flow else None
+    assert options.dataset is not None  # run_study has chosen
+    table = Table.load(options.dataset, options)
+    names = options.models or ["fif", "rectangular_flow"]
+    runs = _train(names, TABLE_ONE, [table], options, on_change)[0]
+    times = _step_seconds(runs, table)
+    frame = _frame(runs, times)
+    slow = times.get("rectangular_flow", math.nan)
+    frame["speedup ↑"] = [
+        DASH if name.startswith("rect") else number(slow / times.get(name, math.nan))
+        for name in runs
+    ]
+    if options.data is None:
+        dataset = options.dataset
         printed_as = {"fif": "fif", "rectangular_flow_published": "rf"}
-        at = {"dataset": dataset, "model": printed_as.get(model, model)}
-        minutes = _published(5, **at, metric="training time")[-1:]
-        rows.append(
-            [
-                Cell(trained.configuration.title),
-                Cell(trained.configuration.source),
-                spread(record.wasserstein),
-                spread(record.reconstruction),
-                spread(record.log_likelihood),
-                number(1e3 * times[model] if times else None),
-                Cell(f"{speedup:.1f}×", speedup) if speedup else Cell(DASH),
-                number(record.cg_iterations),
-                number(record.seconds),
-                learning_rate(trained),
-                *_published(1, **at, metric="FID-like"),
-                *_published(1, dataset=dataset if model == "fif" else "", metric="speedup"),
-                *minutes,
-            ]
+        of = [{"dataset": dataset, "model": printed_as.get(name, name)} for name in runs]
+        frame["published FID-like"] = [_published(1, **at, metric="FID-like") for at in of]
+        frame["published speedup"] = [
+            _published(1, dataset=dataset if at["model"] == "fif" else "", metric="speedup")
+            for at in of
+        ]
+        frame["published min"] = [_published(5, **at, metric="training time") for at in of]
+    return [
+        Finding(
+            f"tabular-{table.name}-{options.profile}",
+            f"{table.splits.name}, profile {options.profile}: FIF and rectangular flows",
+            "Models of a table's rows after the same training, unless a row says otherwise; the "
+            "speedup is the quotient of ms a step of rectangular flow and model. Published "
+            "numbers are of the full data and the full training, on a GPU.",
+            frame.drop(columns=["Jacobian"]),
+            _each(runs),
+            None,
+            _notes(runs, table),
         )
-    notes = [
-        *protocol_notes(table, runs, options),
-        f"{STEP_NOTE} Speedup is the quotient of ms a step. Training CPU s: processor time of all "
-        "seeds together, in this profile's sizes.",
-        "Published columns: tables 1 and 5 of Sorrenson et al. 2024, full data and training on a "
-        "GPU (RF's FID-like by Caterini et al. 2021, its minutes as rerun by the former, both with "
-        "RF's code).",
+    ]
+
+
+def ablation(options: StudyOptions, on_change: OnChange) -> list[Finding]:
+    """Tables 6 and 7 of a data set, or of all that are found.
+
+    Raises:
+        ConfigError: An unknown data set or configuration, or a profile that one of the data sets
+            has not; nothing is trained then.
+        DataError: No data set is found.
+        RunsLeftError: Runs failed, or go on elsewhere.
+    """
+    root = data_home(options.data_root)
+    found = [
+        name for name, files in ARCHIVE_FILES.items() if all((root / f).is_file() for f in files)
+    ]
+    datasets = [options.dataset] if options.dataset else found
+    if not datasets:
+        raise DataError(f"no tabular data below {root}: give --data-root, or --dataset and --data")
+    tables = [Table.load(name, options) for name in datasets]  # one may lack the profile
+    names = options.models or list(CONFIGURATIONS)
+    findings = []
+    trained = _train(names, tuple(CONFIGURATIONS), tables, options, on_change)
+    for table, runs in zip(tables, trained, strict=True):
+        frame, dataset = _frame(runs, _step_seconds(runs, table)), table.splits.name
+        if options.data is None:
+            frame["published FID-like"] = [
+                _published(
+                    6,
+                    dataset=dataset,
+                    model="fif" if of.model == "fif" else "rf",
+                    net="coupling flow" if of.net == "coupling" else of.net,
+                    estimator=of.place,
+                )
+                for of in (CONFIGURATIONS[name] for name in runs)
+            ]
+        title = f"{dataset}, profile {options.profile}"
+        name = f"ablation-{table.name}-{options.profile}"
+        six = Finding(
+            name,
+            f"{title}: ablation (table 6)",
+            "FIF estimates with the encoder's Jacobian (eqs. 10 and 15), RF by conjugate gradients "
+            "(eq. 6). On manifold the Jacobian is taken at the projection; off manifold at the "
+            "data point, for which RF, as we read the paper, takes the encoder's volume change.",
+            frame,
+            _each(runs),
+            None,
+            _notes(runs, table),
+        )
+        findings.append(six)
+        errors = {key: [r.result.reconstruction for r in of] for key, (_, of) in runs.items()}
+        if rows := _reconstructions(errors, dataset):
+            findings.append(
+                Finding(
+                    f"{name}-reconstruction",
+                    f"{title}: reconstruction of free-form FIF (table 7)",
+                    "Squared error a row of models trained on and off manifold. Outliers removed: "
+                    "without the largest of the seeds.",
+                    pd.DataFrame(rows),
+                    None,
+                    None,
+                    six.notes,
+                )
+            )
+    return findings
+
+
+def _train(
+    names: Sequence[str],
+    valid: Sequence[str],
+    tables: Sequence[Table],
+    options: StudyOptions,
+    on_change: OnChange,
+) -> list[Runs]:
+    """Chooses the learning rates, trains all seeds, and finds what other commands have trained.
+
+    Returns:
+        Of each table, in the order of `valid`.
+    """
+    for name in names:
+        if name not in valid:
+            raise ConfigError(f"model {name!r} has no tabular study: {did_you_mean(name, valid)}")
+    trials = [table.trial(name) for table in tables for name in names]
+    store = finish([run for run in trials if len(run.seeds) > 1], options, on_change)
+    chosen = (table.chosen(name, store) for table in tables for name in names)
+    finish([run for run in chosen if run is not None], options, on_change)
+    found: list[Runs] = []
+    for table in tables:
+        known = {name: table.chosen(name, store) for name in valid}
+        runs = {name: (run, run.records(store)) for name, run in known.items() if run is not None}
+        found.append({name: of for name, of in runs.items() if len(of[1]) == len(of[0].seeds)})
+    return found
+
+
+def _each(runs: Runs) -> pd.DataFrame:
+    """A row a model."""
+    return pd.DataFrame(
+        [
+            {"configuration": name, "learning_rate": run.learning_rates[0], "seed": seed}
+            | vars(record.result)
+            for name, (run, records) in runs.items()
+            for seed, record in zip(run.seeds, records, strict=True)
+        ]
+    )
+
+
+def _frame(runs: Runs, times: Mapping[str, float]) -> pd.DataFrame:
+    """A row a configuration: means and standard deviations over seeds, and times."""
+    rows = []
+    for name, (run, records) in runs.items():
+        results, configuration = [record.result for record in records], run.configuration
+        iterations = [r.cg_iterations for r in results if r.cg_iterations is not None]
+        rows.append(
+            {
+                "model": configuration.title,
+                "net": configuration.net,
+                "Jacobian": configuration.place,
+                "settings of": configuration.source,
+                "FID-like ↓": _spread([r.wasserstein for r in results]),
+                "recon. ↓": _spread([r.reconstruction for r in results]),
+                "log-likelihood ↑": _spread([r.log_likelihood for r in results]),
+                "ms a step": number(1e3 * times.get(name, math.nan)),
+                "CG steps": number(statistics.fmean(iterations) if iterations else math.nan),
+                "training CPU s": number(sum(r.seconds for r in results)),
+                "learning rate": f"{run.learning_rates[0]:g}",
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _reconstructions(errors: Mapping[str, list[float]], dataset: str) -> list[dict[str, str]]:
+    """Rows of table 7, for the nets that were trained both on and off manifold."""
+    rows = []
+    for off, nets in (("fif", ""), ("fif_silu", ", SiLU")):
+        if not errors.keys() >= {off, f"{off}_on"}:
+            continue
+        trainings = {}
+        for on, how in (("_on", ""), ("_on_detached", ", detached")):
+            if (of_seeds := errors.get(off + on)) is not None:
+                ascending = sorted(of_seeds, key=lambda e: e if math.isfinite(e) else math.inf)
+                trainings[f"On manifold{how}"] = of_seeds
+                if len(of_seeds) > 1:
+                    trainings[f"On manifold{how} (outliers removed)"] = ascending[:-1]
+        for label, values in (trainings | {"Off manifold": errors[off]}).items():
+            printed = DASH if nets else _published(7, dataset=dataset, row=label)
+            row = {"Training": label + nets, "reconstruction loss ↓": _spread(values)}
+            rows.append(row | {"published": printed})  # in ReLU's rows alone
+    return rows
+
+
+def _notes(runs: Runs, table: Table) -> list[str]:
+    """What data, budget, scores and machine the numbers stand for."""
+    profile, options, splits = table.profile, table.options, table.splits
+    first = {name: (run, records[0]) for name, (run, records) in runs.items()}
+    sizes = {f"{s.configuration.label} {s.configuration.net}": r.result.parameters
+             for s, r in first.values()}  # fmt: skip
+    lengths = {f"{s.budget.epochs} epochs, {r.result.steps:,} steps of batch {s.budget.batch_size}"
+               for s, r in first.values()}  # fmt: skip
+    if len(lengths) > 1:
+        lengths = {f"{name} {s.budget.epochs} epochs, {r.result.steps:,} steps of batch "
+                   f"{s.budget.batch_size}" for name, (s, r) in first.items()}  # fmt: skip
+    machines = dict.fromkeys(
+        f"{r.provenance.machine}, {r.provenance.threads} thread(s), torch "
+        f"{r.provenance.versions.get('torch')}"
+        for _, records in runs.values()
+        for r in records
+    )
+    test, train_rows = torch.from_numpy(splits.test), splits.train[: profile.train_size]
+    few = torch.from_numpy(train_rows[: len(test)])
+    as_many = "as many" if len(few) == len(test) else f"{len(few):,}"
+    settings: dict[str, list[str]] = {}
+    for run, _ in first.values():
+        words = [f"{k} {v}" for k, v in run.configuration.settings.to_dict().items() if v]
+        words += [f"likelihood rising over epochs {run.budget.warmup}"] * bool(run.budget.warmup)
+        settings.setdefault(", ".join(words), []).append(run.configuration.name)
+    return [
+        f"Data: {splits.source} ({splits.content_hash}); trained on {len(train_rows):,} rows. "
+        f"Latent dimension {table.latent_dim}.",
+        f"Profile `{options.profile}`: {profile.note}. {'; '.join(sorted(lengths))}; K = 1; "
+        f"parameters: {', '.join(f'{k} {v:,}' for k, v in sizes.items())}.",
+        *(f"{', '.join(of)}: {text}." for text, of in settings.items()),
+        f"Of several learning rates a row has the one at which seed {options.seeds[0]}, trained "
+        f"for the whole length, has the lowest FID-like score on the {len(splits.val):,} "
+        "validation rows.",
+        f"Mean ± standard deviation over seeds {', '.join(map(str, options.seeds))} on the test "
+        "rows: FID-like is the squared Wasserstein-2 distance of Gaussian fits with as many "
+        f"samples as test rows ({len(test):,}), of which {as_many} training rows have "
+        f"{squared_wasserstein(few, test):.3g}; recon. the squared error a row; log-likelihood "
+        f"exact, on the manifold, in nats, of the first {min(LIKELIHOOD_ROWS, len(test)):,} rows.",
+        f"Machine: {'; '.join(machines)}. ms a step: median of one step of a fresh model of the "
+        f"paper's size, batch {TIMED_BATCH}, the models in turns, where this machine has trained "
+        "them; CG steps: mean a Hutchinson vector, of at most d; training CPU s: of all seeds.",
         SOURCES_NOTE,
     ]
-    names = " and ".join(dict.fromkeys(run.configuration.title for run in runs))
-    title = f"{dataset}, profile {options.profile}: {names}"
-    grid = Grid(title, headings, "ll" + "r" * 11, rows, notes)
-    return write_table(grid, "-".join(["tabular", table.name, *models, options.profile]), options)
 
 
-def write_table(grid: Grid, name: str, options: StudyOptions) -> list[Path]:
-    """Writes a table; of your own data, of which nothing is published, without what says so."""
-    if options.data is not None:
-        kept = [i for i, of in enumerate(grid.headings) if not of.startswith("published")]
-        grid = replace(
-            grid,
-            headings=[grid.headings[i] for i in kept],
-            align="".join(grid.align[i] for i in kept),
-            rows=[[row[i] for i in kept] for row in grid.rows],
-            notes=[note for note in grid.notes if not note.startswith("Published")],
-        )
-    return write_grid(grid, options.results / "tables" / name, ".md", ".csv")
+def _step_seconds(runs: Runs, table: Table) -> dict[str, float]:
+    """Median time of one training step of one model of the paper's sizes, in turns.
+
+    Steps are timed when a table is drawn: none where a run was trained on another machine.
+
+    The models are freshly initialised, K is 1 and the batch the paper's 512. Conjugate gradients
+    need more steps later in training, so the quotient is rather to a rectangular flow's advantage.
+
+    Returns:
+        Name of the configuration -> seconds.
+    """
+    here = provenance("cpu", time.time(), 0.0, 0, None).machine
+    if any(r.provenance.machine != here for _, records in runs.values() for r in records):
+        return {}
+    x = torch.from_numpy(table.splits.train)[torch.arange(TIMED_BATCH) % len(table.splits.train)]
+    models, optimizers = {}, {}
+    for name in runs:
+        torch.manual_seed(0)
+        shape = table.splits.input_dim, table.latent_dim
+        models[name] = CONFIGURATIONS[name].build(*shape, Nets()).train()
+        optimizers[name] = torch.optim.Adam(models[name].parameters(), lr=1e-4, fused=True)
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(ROUNDS):
+        for name, model in models.items():
+            start = time.perf_counter()
+            optimizers[name].zero_grad()
+            model({"data": x}).loss.backward()
+            optimizers[name].step()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
-def protocol_notes(table: Table, runs: Sequence[Trained], options: StudyOptions) -> list[str]:
-    """What data, budget, scores and machine the numbers stand for."""
-    profile, seeds = table.profile, options.seeds
-    sizes = ", ".join(
-        f"{run.configuration.label} {run.configuration.net} {run.record.parameters:,}"
-        for run in {r.configuration.model + r.configuration.net: r for r in runs}.values()
-    )
-    usual = any(run.configuration.settings is APPENDIX for run in runs)
-    chosen = any(len(profile.own(run.spec.configuration).learning_rates) > 1 for run in runs)
-    made = {run.record.provenance.machine: run.record.provenance for run in runs}
-    machines = "; ".join(
-        f"{machine}, {of.threads} thread(s), torch {of.versions.get('torch')}"
-        + (f" ({', '.join(_trained_on(runs, machine))})" if len(made) > 1 else "")
-        for machine, of in made.items()
-    )
-    few = table.train[: len(table.test)]
-    floor = squared_wasserstein(few, table.test)
-    as_many = "as many" if len(few) == len(table.test) else f"{len(few):,}"
-    return [
-        f"Data: {table.splits.source} ({table.splits.content_hash}); trained on "
-        f"{len(table.train):,} rows. Latent dimension {table.latent_dim}.",
-        f"Profile `{options.profile}`: {profile.note}. {_length(runs)}, K = 1; parameters: "
-        f"{sizes}.",
-        *([_appendix(profile)] if usual else []),
-        *_rf_code(runs, profile),
-        *([_choice(table, seeds[0])] if chosen else []),
-        f"Mean ± standard deviation over seeds {', '.join(map(str, seeds))} on the test rows: "
-        f"FID-like is the squared Wasserstein-2 distance of Gaussian fits with as many samples as "
-        f"test rows ({len(table.test):,}), of which {as_many} training rows have {floor:.3g}; "
-        f"recon. the squared error a row; log-likelihood exact, on the manifold, in nats, of the "
-        f"first {min(LIKELIHOOD_ROWS, len(table.test)):,} rows.",
-        f"Machine: {machines}; times of a machine that does other things too hold as quotients "
-        "alone.",
-        *([f"Made by `{options.command}`."] if options.command else []),
-    ]
+def _spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation over seeds, or how many have no finite value."""
+    if diverged := sum(not math.isfinite(value) for value in values):
+        return f"diverged ({diverged} of {len(values)})"
+    spread = statistics.stdev(values) if len(values) > 1 else math.nan
+    return number(statistics.fmean(values), spread)
 
 
-def _trained_on(runs: Sequence[Trained], machine: str) -> list[str]:
-    """The configurations whose training times are of a machine."""
-    return [r.spec.configuration for r in runs if r.record.provenance.machine == machine]
-
-
-def _listed(rates: Sequence[float]) -> str:
-    return ", ".join(f"{rate:g}" for rate in rates)
-
-
-def _appendix(profile: Profile) -> str:
-    """What the rows with the appendix's settings have."""
-    return (
-        f"Training: batch {profile.batch_size}, Adam with one cycle of the learning rate (highest: "
-        f"{_listed(profile.learning_rates)}), weight decay {APPENDIX.weight_decay:g}, noise "
-        f"{APPENDIX.noise:g}, beta {APPENDIX.beta:g}."
-    )
-
-
-def _choice(table: Table, seed: int) -> str:
-    """How one of several learning rates was chosen."""
-    return (
-        f"Of several learning rates a row has the one at which seed {seed}, trained for the whole "
-        f"length, has the lowest FID-like score on the {len(table.val):,} validation rows."
-    )
-
-
-def _rf_code(runs: Sequence[Trained], profile: Profile) -> list[str]:
-    """What the rows with the settings of rectangular flows' own authors have instead."""
-    return [
-        f"RF's code: batch {run.spec.budget.batch_size}, Adam at a constant rate (of "
-        f"{_listed(profile.own(run.spec.configuration).learning_rates)}), weight decay "
-        f"{RF_CODE.weight_decay:g}, noise {RF_CODE.noise:g}, beta {RF_CODE.beta:g}, the weight of "
-        f"the likelihood rising from 0 to 1 over epochs {run.spec.budget.warmup}, "
-        f"{RF_CODE.hutchinson_kind} Hutchinson vectors, nets of {RF_CODE.data_hidden} and "
-        f"{RF_CODE.latent_hidden} hidden units at the paper's size; theirs also stops early, after "
-        "20 epochs without a better FID-like score, and its conjugate gradients after 11 steps at "
-        "least and at a mean relative residual of 1, here each at 0.001."
-        for run in runs
-        if run.configuration.settings is RF_CODE
-    ]
-
-
-def _length(runs: Sequence[Trained]) -> str:
-    """Epochs and steps, of each configuration where they are not the same."""
-    texts = [f"{run.spec.budget.epochs} epochs, {run.record.steps:,} steps" for run in runs]
-    if len(set(texts)) == 1:
-        return texts[0]
-    return "; ".join(
-        f"{run.spec.configuration} {text}" for run, text in zip(runs, texts, strict=True)
-    )
-
-
-def learning_rate(run: Trained) -> Cell:
-    """A run's learning rate as a cell."""
-    rate = run.spec.learning_rates[0]
-    return Cell(f"{rate:g}", rate)
-
-
-def _published(number: int, **at: str) -> list[Cell]:
-    """The printed cells, or one dash where the paper has none."""
-    found = load_published(number).find(**at)
-    return [printed(cell) for cell in found] or [printed(None)]
+def _published(table: int, **at: str) -> str:
+    """The printed number, or a dash where the paper has none."""
+    cells = published(table)
+    for key, value in at.items():
+        cells = cells[cells[key] == value]
+    return cells.text.iloc[-1] if len(cells) else DASH

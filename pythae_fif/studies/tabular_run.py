@@ -1,46 +1,99 @@
-"""A run of the tabular studies: the seeds of one configuration, trained together and scored."""
+"""A run of the tabular studies: models of rows, trained and scored, and the data and protocol."""
 
-__all__ = ["LIKELIHOOD_ROWS", "TABULAR", "TabularRecord", "TabularSpec"]
+__all__ = ["LIKELIHOOD_ROWS", "Profile", "RowScores", "Table", "TabularModels", "row_scores"]
 
 import math
+import re
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
 
+import numpy as np
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
-from pythae_fif import __version__
+from pythae_fif.benchmark.models import configs_dir, names_in, read_yaml
 from pythae_fif.data.splits import Splits
 from pythae_fif.data.tabular import load_tabular
-from pythae_fif.device import default_device, random_state, set_random_state
-from pythae_fif.ensemble import one_cycle
-from pythae_fif.errors import NonFiniteError
+from pythae_fif.errors import ConfigError, NonFiniteError, did_you_mean
 from pythae_fif.evaluation.frechet import squared_wasserstein
-from pythae_fif.models.hutchinson import HutchinsonModel
-from pythae_fif.runs.execute import interrupted_here
-from pythae_fif.runs.folder import RunFolder
-from pythae_fif.runs.kind import Job, Kind, require_planned, run_id_of
-from pythae_fif.runs.provenance import provenance
+from pythae_fif.files import checksum
+from pythae_fif.models import FIF, RectangularFlow
 from pythae_fif.runs.record import Record
-from pythae_fif.studies.tabular_protocol import CONFIGURATIONS, Budget
-from pythae_fif.training.checkpoint import CHECKPOINT_NAME, RunFiles
-from pythae_fif.validation import Checked, name_of
+from pythae_fif.runs.store import Store
+from pythae_fif.runs.worker import Run
+from pythae_fif.studies.spec import StudySpec, Tell, require_planned
+from pythae_fif.studies.study import StudyOptions
+from pythae_fif.studies.tabular_models import CONFIGURATIONS, Budget, Configuration, train
+from pythae_fif.validation import AtLeastOne, Checked, Each, name_of, read_checked
 from pythae_fif.volume_change import squared_error
 
-SCHEMA = 2
 LIKELIHOOD_ROWS = 1000
-CHECKPOINT_SECONDS = 30.0
 
 
-class TabularSpec(Checked):
-    """Everything that defines the result of the models of one configuration.
+class Profile(Budget):
+    """How long every configuration trains, and at which learning rates.
+
+    Attributes:
+        note: What this is, and is not.
+        learning_rates: The cycle's highest learning rate, ascending. Of several, each configuration
+            takes the one at which its first seed has the lowest FID-like score on validation rows.
+        of: Configuration -> keys of this class that are others for it.
+    """
+
+    note: str
+    learning_rates: Each[float]
+    of: dict[Annotated[str, name_of(lambda: CONFIGURATIONS)], dict[str, Any]] = Field(default={})
+
+    def own(self, configuration: str) -> "Profile":
+        """That of one configuration."""
+        return Profile(**{**dict(self), **self.of.get(configuration, {})})
+
+
+class _File(Checked):
+    latent_dim: AtLeastOne | None
+    profiles: dict[str, Profile]
+
+
+@dataclass(frozen=True)
+class RowScores:
+    """What a model reached; NaN where it diverged.
+
+    Attributes:
+        wasserstein: Squared W2, with as many samples as test rows.
+        reconstruction: Squared error a test row.
+        validation_wasserstein, validation_reconstruction: The same on validation rows.
+        code_square: Mean |z|^2 / d of the codes of validation rows; the prior's is 1.
+        log_likelihood: Mean exact log-likelihood of the first test rows, in nats.
+        steps: Of the training.
+        seconds: Processor time of the training.
+        cg_iterations: Mean conjugate gradient steps, None for FIF.
+        parameters: Of the model.
+    """
+
+    wasserstein: float
+    reconstruction: float
+    validation_wasserstein: float
+    validation_reconstruction: float
+    code_square: float
+    log_likelihood: float
+    steps: int
+    seconds: float
+    cg_iterations: float | None
+    parameters: int
+
+
+class TabularModels(StudySpec):
+    """Everything that defines the results of the models of one configuration.
+
+    Each has a record of its own, so that an interrupt loses no model that is trained.
 
     Attributes:
         dataset: Name of the table.
-        configuration: A key of ``CONFIGURATIONS``.
+        configuration: What is trained.
         data_hash: Of the table's rows.
         latent_dim: d.
         budget: Of the training.
@@ -48,222 +101,95 @@ class TabularSpec(Checked):
         seeds: Of each model's initial weights, data order, noise and Hutchinson vectors.
     """
 
+    kind: ClassVar[str] = "tabular"
+    on_cpu: ClassVar[bool] = True
+
     dataset: str
-    configuration: Annotated[str, name_of(lambda: CONFIGURATIONS)]
+    configuration: Configuration
     data_hash: str
     latent_dim: int
     budget: Budget
-    learning_rates: tuple[float, ...] = Field(strict=False)  # a list in YAML
-    seeds: tuple[int, ...] = Field(strict=False)
-
-    @property
-    def run_id(self) -> str:
-        """Twelve hexadecimal digits of a hash of the specification and the schema version."""
-        return run_id_of(
-            {
-                "schema": SCHEMA,
-                "configuration": CONFIGURATIONS[self.configuration].identity(),
-                "data": self.data_hash,
-                "latent_dim": self.latent_dim,
-                "profile": self.budget.identity(),
-                "learning_rates": self.learning_rates,
-                "seeds": self.seeds,
-            }
-        )
+    learning_rates: list[float]
+    seeds: list[int]
 
     @property
     def folder(self) -> str:
-        """`<dataset>/<configuration>`."""
-        return f"{self.dataset}/{self.configuration}"
+        """`studies/tabular/<dataset>/<configuration>`."""
+        return f"studies/tabular/{self.dataset}/{self.configuration.name}"
 
+    @property
+    def title(self) -> str:
+        """Table and configuration."""
+        return f"{self.dataset} {self.configuration.name}"
 
-class TabularRecord(Record):
-    """What the models of one configuration reached, in the order of their seeds.
+    @property
+    def outputs(self) -> Mapping[str, type]:
+        """Scores of each model."""
+        return dict.fromkeys(self.members, RowScores)
 
-    Attributes:
-        wasserstein: Squared W2, with as many samples as test rows; NaN if diverged.
-        reconstruction: Squared error a test row.
-        validation_wasserstein, validation_reconstruction: The same on validation rows.
-        code_square: Mean |z|^2 / d of the codes of validation rows; the prior's is 1.
-        log_likelihood: Mean exact log-likelihood of the first test rows, in nats.
-        steps: Of the training.
-        seconds: Processor time of the training of all models together.
-        cg_iterations: Mean conjugate gradient steps, None for FIF.
-        backend: How it was trained.
-        parameters: Of one model.
-    """
+    @property
+    def members(self) -> list[str]:
+        """The record's name of each model."""
+        pairs = zip(self.seeds, self.learning_rates, strict=True)
+        return [f"scores/seed{seed}-{rate:g}.json" for seed, rate in pairs]
 
-    SCORES = frozenset(
-        {"wasserstein", "reconstruction", "validation_wasserstein", "log_likelihood"}
-    )
+    def records(self, store: Store) -> list[Record[RowScores]]:
+        """Those that are there, in the order of the models."""
+        found = (store.record(self, name, RowScores) for name in self.members)
+        return [record for record in found if record is not None]
 
-    schema_version: Literal[2] = Field(2, alias="schema")
-    wasserstein: list[float] = Field(min_length=1)
-    reconstruction: list[float]
-    validation_wasserstein: list[float]
-    validation_reconstruction: list[float]
-    code_square: list[float]
-    log_likelihood: list[float]
-    steps: int
-    seconds: float
-    cg_iterations: float | None
-    backend: str
-    parameters: int
+    def run(self, run: Run) -> None:
+        """Trains and scores the models that have no record.
 
-    @model_validator(mode="after")
-    def _has_every_score(self) -> "TabularRecord":
-        scores = [value for value in vars(self).values() if isinstance(value, list)]
-        if len({len(of_models) for of_models in scores}) != 1:
-            raise ValueError("a score of some model is missing")
-        return self
-
-
-def work(job: Job[TabularSpec, TabularRecord]) -> None:
-    """Trains and scores the models of a run, and writes them and their record.
-
-    A training that was cut off goes on from its last checkpoint.
-
-    Raises:
-        DataError: The table is not that of the plan.
-    """
-    spec, folder = job.spec, job.folder
-    folder.tell("running", "loading data")
-    splits = _splits_of(job)
-    train = torch.from_numpy(splits.train[: spec.budget.train_size])
-    configuration, budget = CONFIGURATIONS[spec.configuration], spec.budget
-    models = []
-    for seed in spec.seeds:
-        torch.manual_seed(seed)
-        models.append(configuration.build(splits.input_dim, spec.latent_dim, budget.nets))
-
-    trained = _train(models, train, spec, folder)
-    folder.tell("running", "scoring", 1.0)
-    members = [model.cpu().eval() for model in models]
-    scores = [_scores(model, splits, seed) for model, seed in zip(members, spec.seeds, strict=True)]
-    folder.check()
-    for model, seed, rate in zip(members, spec.seeds, spec.learning_rates, strict=True):
-        model.save(str(folder.path / "model" / f"seed{seed}-{rate:g}"))
-    job.write_record(
-        TabularRecord(
-            run_id=spec.run_id,
-            **{name: [of_model[name] for of_model in scores] for name in scores[0]},
-            steps=budget.epochs * (len(train) // min(len(train), budget.batch_size)),
-            seconds=trained.seconds,
-            cg_iterations=trained.iterations / trained.steps if trained.iterations else None,
-            backend="eager",
-            parameters=sum(parameter.numel() for parameter in models[0].parameters()),
-            provenance=provenance(default_device(), job.started, folder.attempt),
+        Raises:
+            DataError: The table is not that of the plan.
+        """
+        run.tell("loading data")
+        where, count = self.where, len(self.seeds)
+        splits = load_tabular(
+            self.dataset, where.data_root, data=where.data, latent_dim=self.latent_dim
         )
-    )
-    folder.check()
-    (folder.path / CHECKPOINT_NAME).unlink(missing_ok=True)
+        require_planned(f"the table {self.dataset}", splits.content_hash, self.data_hash)
+        for number, (name, seed, rate) in enumerate(
+            zip(self.members, self.seeds, self.learning_rates, strict=True)
+        ):
+            if run.load(name, RowScores) is not None:
+                continue
 
+            def tell(share: float, number: int = number) -> None:
+                run.tell("training", (number + share) / count)
 
-@dataclass
-class _Trained:
-    """How far the training of all models is, one after the other.
-
-    Attributes:
-        member, epoch: Of the training that goes on; the epochs that it has done.
-        steps: That all have done.
-        seconds: Processor time of them.
-        iterations: Of conjugate gradients, a vector's mean summed over the steps.
-    """
-
-    member: int = 0
-    epoch: int = 0
-    steps: int = 0
-    seconds: float = 0.0
-    iterations: float = 0.0
-
-
-def _train(
-    models: list[HutchinsonModel], train: Tensor, spec: TabularSpec, folder: RunFolder
-) -> _Trained:
-    """Trains the models, from the run's checkpoint where there is one."""
-    budget, settings = spec.budget, CONFIGURATIONS[spec.configuration].settings
-    device, version = default_device(), f"torch {torch.__version__}, pythae-fif {__version__}"
-    made_by = {"run_id": folder.run_id, "device": device, "version": version}
-    train, size = train.to(device), min(len(train), budget.batch_size)
-    whole = len(train) // size * size
-
-    def begun_in(checkpoint: dict[str, Any]) -> dict[str, Any]:
-        if not made_by.items() <= checkpoint.items():
-            raise ValueError("of another run, device or version")
-        return checkpoint
-
-    begun: Any = RunFiles(folder.path, folder.run_id).read_checkpoint(begun_in)
-    done = _Trained(**begun["done"]) if begun else _Trained()
-    for model, weights in zip(models, begun["weights"] if begun else (), strict=False):
-        model.load_state_dict(weights)
-    kept = time.monotonic()
-    with interrupted_here() as check_interrupt:
-        for member in range(done.member, len(models)):
-            model, rate = models[member].to(device).train(), spec.learning_rates[member]
-            optimizer = torch.optim.Adam(
-                model.parameters(), lr=rate, weight_decay=settings.weight_decay, fused=True
+            model, scores = self.trained(splits, seed, rate, tell)
+            folder = Path("model", Path(name).stem)
+            model.save(str(run.folder / folder))
+            saved = sorted((run.folder / folder).iterdir())
+            run.save(
+                name, scores, {(folder / file.name).as_posix(): checksum(file) for file in saved}
             )
-            steps = budget.epochs * (whole // size)
-            schedule = one_cycle(optimizer, steps) if settings.one_cycle else None
-            torch.manual_seed(spec.seeds[member])
-            if begun and member == done.member:
-                optimizer.load_state_dict(begun["optimizer"])
-                if schedule:
-                    schedule.load_state_dict(begun["schedule"])
-                set_random_state(begun["random"])
-            done.epoch = done.epoch if member == done.member else 0
-            done.member = member
 
-            def keep() -> None:
-                content = {
-                    **made_by,
-                    "done": asdict(done),
-                    "weights": [of.state_dict() for of in models],
-                    "optimizer": optimizer.state_dict(),  # noqa: B023 - called at once
-                    "schedule": schedule.state_dict() if schedule else None,  # noqa: B023
-                    "random": random_state(),
-                }
-                folder.write(CHECKPOINT_NAME, lambda file: torch.save(content, file))
-
-            for epoch in range(done.epoch + 1, budget.epochs + 1):
-                start = time.process_time()  # not when others have the machine
-                weight = budget.likelihood_weight(epoch)
-                for rows in torch.randperm(len(train))[:whole].split(size):
-                    out = model({"data": train[rows]}, epoch=epoch)
-                    loss = weight * out.nll_loss + model.model_config.beta * out.recon_loss
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-                    if schedule:
-                        schedule.step()
-                    done.steps += 1
-                    found = getattr(model, "cg_iterations", None)
-                    done.iterations += 0.0 if found is None else found.double().mean().item()
-                done.epoch, done.seconds = epoch, done.seconds + time.process_time() - start
-                share = (member + epoch / budget.epochs) / len(models)
-                folder.tell("running", "training", share)
-                if time.monotonic() - kept >= CHECKPOINT_SECONDS:
-                    keep()
-                    kept = time.monotonic()
-                try:
-                    check_interrupt()
-                except KeyboardInterrupt:
-                    keep()
-                    raise
-    return done
-
-
-def _splits_of(job: Job[TabularSpec, TabularRecord]) -> Splits:
-    spec, where = job.spec, job.environment
-    splits = load_tabular(
-        spec.dataset, where.data_root, data=where.data, latent_dim=spec.latent_dim
-    )
-    require_planned(f"the table {spec.dataset}", splits.content_hash, spec.data_hash)
-    return splits
+    def trained(
+        self, splits: Splits, seed: int, learning_rate: float, tell: Tell = lambda share: None
+    ) -> tuple[FIF | RectangularFlow, RowScores]:
+        """A model with its scores."""
+        budget, settings = self.budget, self.configuration.settings
+        torch.manual_seed(seed)
+        model = self.configuration.build(splits.input_dim, self.latent_dim, budget.nets)
+        rows = torch.from_numpy(splits.train[: budget.train_size])
+        torch.manual_seed(seed)
+        start = time.process_time()  # of all threads; does not count when others have the machine
+        iterations = train(model, rows, budget, settings, learning_rate, tell)
+        scores = RowScores(
+            seconds=time.process_time() - start,
+            cg_iterations=iterations,
+            steps=budget.epochs * (len(rows) // min(len(rows), budget.batch_size)),
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            **row_scores(model, splits, seed),
+        )
+        return model, scores
 
 
 @torch.no_grad()
-def _scores(model: HutchinsonModel, splits: Splits, seed: int) -> dict[str, float]:
+def row_scores(model: FIF | RectangularFlow, splits: Splits, seed: int) -> dict[str, float]:
     """A model's scores; NaN where it gives no finite numbers."""
 
     def finite(compute: Callable[[], float]) -> float:
@@ -291,5 +217,79 @@ def _scores(model: HutchinsonModel, splits: Splits, seed: int) -> dict[str, floa
     }
 
 
-TABULAR = Kind("tabular", SCHEMA, TabularSpec.model_validate, TabularRecord, work)
-"""Runs of tables 1, 5, 6 and 7."""
+@dataclass(frozen=True)
+class Table:
+    """A loaded data set with the protocol that it is trained by.
+
+    Attributes:
+        splits: Its rows.
+        latent_dim: d.
+        profile: The protocol.
+        name: Of the data in the names of files: with file and content if it is your own, and with d
+            if that is not the data set's own.
+        options: Of the study.
+    """
+
+    splits: Splits
+    latent_dim: int
+    profile: Profile
+    name: str
+    options: StudyOptions
+
+    @classmethod
+    def load(cls, dataset: str, options: StudyOptions) -> "Table":
+        """A data set by its YAML file in `benchmark_configs/tabular` and the command's options.
+
+        Raises:
+            ConfigError: An unknown data set or profile, or no latent dimension for `csv`.
+            DataError: See :func:`~pythae_fif.data.tabular.load_tabular`.
+        """
+        if dataset not in names_in("tabular"):
+            hint = did_you_mean(dataset, names_in("tabular"))
+            raise ConfigError(f"table {dataset!r} is unknown: {hint}")
+        path = configs_dir() / "tabular" / f"{dataset}.yaml"
+        file = read_checked(_File, read_yaml(path), path.name)
+        if options.profile not in file.profiles:
+            hint = did_you_mean(options.profile, file.profiles)
+            raise ConfigError(f"profile {options.profile!r} of {dataset}: {hint}")
+        latent_dim = file.latent_dim if options.latent_dim is None else options.latent_dim
+        if latent_dim is None:
+            raise ConfigError(f"--dataset {dataset} needs --latent-dim")
+        splits = load_tabular(dataset, options.data_root, data=options.data, latent_dim=latent_dim)
+        if options.data is not None:
+            stem = re.sub(r"[^\w.]+", "_", Path(options.data).stem)
+            dataset += f"-{stem}-{splits.content_hash[:6]}"
+        name = dataset if latent_dim == file.latent_dim else f"{dataset}-d{latent_dim}"
+        return cls(splits, latent_dim, file.profiles[options.profile], name, options)
+
+    def models(
+        self, name: str, learning_rates: Sequence[float], seeds: Sequence[int]
+    ) -> TabularModels:
+        """The run of a configuration."""
+        own = self.profile.own(name)
+        return TabularModels(
+            dataset=self.splits.name,
+            configuration=CONFIGURATIONS[name],
+            data_hash=self.splits.content_hash,
+            latent_dim=self.latent_dim,
+            budget=Budget(**{key: getattr(own, key) for key in Budget.model_fields}),
+            learning_rates=list(learning_rates),
+            seeds=list(seeds),
+            where=self.options.place,
+        )
+
+    def trial(self, name: str) -> TabularModels:
+        """The first seed at every learning rate."""
+        rates = self.profile.own(name).learning_rates
+        return self.models(name, rates, [self.options.seeds[0]] * len(rates))
+
+    def chosen(self, name: str, store: Store) -> TabularModels | None:
+        """All seeds at the best learning rate; None as long as of several none can be chosen."""
+        trial, best = self.trial(name), 0
+        if len(trial.learning_rates) > 1:
+            scores = [of.result.validation_wasserstein for of in trial.records(store)]
+            if len(scores) < len(trial.learning_rates):
+                return None
+            best = int(np.where(np.isfinite(scores), scores, np.inf).argmin())
+        seeds = self.options.seeds
+        return self.models(name, [trial.learning_rates[best]] * len(seeds), seeds)

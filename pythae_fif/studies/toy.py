@@ -1,14 +1,14 @@
 """Injective flows on toy manifolds: the density that is learnt beside the true one."""
 
-__all__ = ["Part", "measure", "run", "train"]
+__all__ = ["ToyModels", "measure", "run", "train"]
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import torch
 
 from pythae_fif import FIF, FIFConfig
@@ -16,10 +16,10 @@ from pythae_fif.data.toy import TOY_DATA, ToyManifold, ToySample
 from pythae_fif.ensemble import Ensemble, one_cycle
 from pythae_fif.nn import WideDecoder, WideEncoder
 from pythae_fif.pictures import new_figure
-from pythae_fif.runs.kind import Environment
-from pythae_fif.studies import OnProgress, StudyOptions
-from pythae_fif.studies.output import Drawing, write_study
-from pythae_fif.studies.parts import Tell, results_of
+from pythae_fif.runs.launch import OnChange
+from pythae_fif.studies.spec import StudySpec, Tell, results_of
+from pythae_fif.studies.study import Finding, StudyOptions
+from pythae_fif.validation import Checked
 
 NOISE, BETA, LEARNING_RATE, BATCH = 0.02, 100.0, 2e-3, 200
 BLOCKS = 2
@@ -27,8 +27,7 @@ TEST_POINTS = 2000
 EVERY = 5  # epochs from one measurement to the next
 
 
-@dataclass(frozen=True)
-class Size:
+class Size(Checked):
     """Training points and epochs, and the width of the networks."""
 
     points: int
@@ -36,7 +35,10 @@ class Size:
     width: int
 
 
-SIZES = {"quick": Size(4000, 300, 64), "paper": Size(100_000, 50, 256)}
+SIZES = {
+    "quick": Size(points=4000, epochs=300, width=64),
+    "paper": Size(points=100_000, epochs=50, width=256),
+}
 MOST_EPOCHS = {"circle": 140}
 """Data set -> its most epochs. Newcomers start with the circle, whose quick training is to end
 within a minute on two cores."""
@@ -107,15 +109,22 @@ class Learnt:
     density: list[float]
 
 
-@dataclass(frozen=True)
-class Part:
+class ToyModels(StudySpec):
     """The models of a data set, one a seed."""
+
+    kind: ClassVar[str] = "toy"
+    result: ClassVar[Any] = Learnt
 
     dataset: str
     size: Size
-    seeds: tuple[int, ...]
+    seeds: list[int]
 
-    def compute(self, tell: Tell, where: Environment) -> Learnt:
+    @property
+    def title(self) -> str:
+        """The data set."""
+        return f"{len(self.seeds)} models of {self.dataset}"
+
+    def compute(self, tell: Tell) -> Learnt:
         """Trains and measures them."""
         manifold, rows = TOY_DATA[self.dataset], list[Row]()
         test = _held_out(self.dataset)
@@ -138,18 +147,34 @@ def _held_out(dataset: str) -> ToySample:
     return TOY_DATA[dataset].sample(TEST_POINTS, torch.Generator().manual_seed(1))
 
 
-def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
-    """Trains on one toy data set, and writes its figure, caption and CSV file."""
+def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
+    """Trains on one toy data set; densities beside each other, and the numbers of every model."""
     assert options.dataset is not None  # `run_study` has chosen
-    name, seeds, size = options.dataset, options.seeds, SIZES[options.profile]
-    size = replace(size, epochs=min(size.epochs, MOST_EPOCHS.get(name, size.epochs)))
-    test = _held_out(name)
-    (learnt,) = results_of({name: Part(name, size, tuple(seeds))}, options, on_progress).values()
-    last = learnt.rows[-len(seeds) :]
-    stem = f"toy-{name}-{options.profile}"
-    title = f"The density on {name.replace('_', ' ')}: {TOY_DATA[name].description}"
-    drawing = Drawing(stem, _figure(learnt, test), title, _caption(name, last, test, size))
-    return write_study(options, [drawing], {stem: learnt.rows})
+    name, size = options.dataset, SIZES[options.profile]
+    most = min(size.epochs, MOST_EPOCHS.get(name, size.epochs))
+    spec = ToyModels(
+        dataset=name, size=size.model_copy(update={"epochs": most}), seeds=list(options.seeds)
+    )
+    (learnt,) = results_of([spec], options, on_change)
+    test, frame = _held_out(name), pd.DataFrame(map(vars, learnt.rows))
+    last = frame.tail(len(spec.seeds))
+    entropy = -float(test.log_density.mean())
+    caption = (
+        "True density, density and samples of the model of the lowest loss, and the course of all "
+        f"{len(last)} models over the epochs. The learnt manifold has the topology of the plane or "
+        "the line: it cuts closed manifolds open, and joins pieces."
+    )
+    return [
+        Finding(
+            f"toy-{name}-{options.profile}",
+            f"The density on {name.replace('_', ' ')}: {TOY_DATA[name].description}",
+            caption,
+            last.assign(entropy_of_data=entropy, diverged=~np.isfinite(last.nll)),
+            frame,
+            _figure(learnt, test),
+            [f"beta {BETA:g}, noise {NOISE:g}; on {TEST_POINTS:,} held-out points without noise."],
+        )
+    ]
 
 
 def _figure(found: Learnt, test: ToySample) -> Any:
@@ -198,28 +223,3 @@ def _figure(found: Learnt, test: ToySample) -> Any:
     twin.set_ylabel("squared reconstruction error", color="tab:blue")
     axis.legend(loc="upper right")
     return figure
-
-
-def _caption(name: str, last: list[Row], test: ToySample, size: Size) -> str:
-    good = [row for row in last if math.isfinite(row.loss)]
-    nll, error = [row.nll for row in good], [row.reconstruction for row in good]
-    lost = len(last) - len(good)
-    diverged = f"{lost} of them diverged, whose numbers are left out. " if lost else ""
-    found = max(error, default=math.inf) <= 25 * NOISE**2
-    missed = "" if found else "The manifold has not been found in this budget. "
-    of_paper = "" if name == "sinusoid" else "The paper has no such experiment."
-    return f"""
-    {len(last)} models ({BLOCKS} residual blocks of width {size.width} in encoder and decoder each,
-    beta {BETA:g}, {size.points:,} points, {size.epochs} epochs, noise {NOISE:g} in training) on the
-    {name.replace("_", " ")}; the one of the lowest loss is drawn. {diverged}On {TEST_POINTS:,}
-    held-out points without noise the negative log-likelihood is {_span(nll, ".3f", " nats")} at the
-    end (right), the entropy of the true distribution {-float(test.log_density.mean()):.3f}, and the
-    mean squared reconstruction error {_span(error, ".2g")}. The learnt manifold has the topology of
-    the plane or the line: it cuts closed manifolds open, and joins pieces. {missed}{of_paper}
-    """
-
-
-def _span(values: Sequence[float], digits: str, unit: str = "") -> str:
-    if not values:
-        return "finite for no model"
-    return f"{min(values):{digits}} to {max(values):{digits}}{unit}"

@@ -91,7 +91,9 @@ def result(
         )
         for sampler, (val, test) in distances.items()
     }
-    log = [EpochRow(e, {"loss": 9 / e}, {"loss": 10 / e}, {}, seconds=1.5) for e in (1, 2, 3)]
+    log = [
+        EpochRow(e, {"loss": 9 / e}, {"loss": 10 / e}, {}, 1.5, share_done=e / 3) for e in (1, 2, 3)
+    ]
     training = Training(seconds=20.0 + seed, images=images, images_per_second=1500.0, log=log)
     evaluation = Evaluation(
         reconstruction_mse={"val": 0.01, "test": mse + seed / 1000},

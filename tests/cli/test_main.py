@@ -1,0 +1,395 @@
+"""The command line: what is shown, one-line errors, exit codes, studies, an interrupt."""
+
+import os
+import re
+import runpy
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from support.experiments import write_tiny
+
+import pythae_fif
+from pythae_fif import cli
+from pythae_fif.benchmark.models import configs_dir, names_in
+from pythae_fif.cli import study as study_module
+from pythae_fif.cli.flags import Parser, read_request, run_parser
+from pythae_fif.data import DATASETS
+from pythae_fif.errors import ConfigError, printable
+from pythae_fif.evaluation import EXTRACTORS
+from pythae_fif.files import read_json
+from pythae_fif.runs.local import LocalEngine
+from pythae_fif.runs.ray import RayEngine
+from pythae_fif.runs.slurm import SlurmEngine
+from pythae_fif.sampling import SAMPLERS
+from pythae_fif.studies.study import STUDIES, StudyOptions
+
+ROOT = Path(__file__).resolve().parents[2]
+PROGRAM = str(ROOT / "run_benchmark.py")
+
+
+@pytest.fixture(autouse=True)
+def handlers_as_before():
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, handler)
+
+
+def help_of(capsys, *words: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(words)
+    assert stop.value.code == 0
+    return capsys.readouterr().out
+
+
+# ---------------------------------------------------------------- what is shown
+
+
+def test_list_names_all_and_its_lines_fit(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert cli.main(["list"]) == 0
+    out = capsys.readouterr().out
+    for name in (*names_in("models"), *DATASETS, *SAMPLERS, *EXTRACTORS, *STUDIES):
+        assert f"  {name} " in out
+    words = " ".join(out.split())
+    assert "AE; 1 configuration;" in words
+    assert "FIF; 10 configurations of beta, hutchinson_samples; Sorrenson" in words
+    assert max(map(len, out.splitlines())) <= 80 and "…" not in out
+
+
+def test_help_has_two_levels(capsys):
+    usual, everything = (
+        {*re.findall(r"^  (--[a-z-]+)", help_of(capsys, flag), re.M)}
+        for flag in ("--help", "--help-all")
+    )
+    assert usual < everything and len(usual) <= 18
+    assert {"--dataset", "--beta", "--dry-run"} <= usual
+    assert {"--gpus", "--sbatch", "--learning-rate", "--missing"} <= everything - usual
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ("run", ["--dataset celeba --arch resnet", "study NAME", "130 interrupted"]),
+        ("study", ["sinusoid", "figure 6"]),
+        ("study tabular", ["--data", "--results", "--latent-dim", "data sets: power, "]),
+        ("study linear --help-all", ["--engine-config", "local: visible GPUs"]),
+        ("verify", ["RESULTS"]),
+        ("score", ["--training", "for memorisation", "--trust"]),
+        ("--dataset=circle", ["study toy", "von_mises_circle"]),
+    ],
+)
+def test_help_of_a_command(capsys, words, parts):
+    text = help_of(capsys, *words.split(), "-h")
+    assert all(part in text for part in parts)
+    assert ("--arch" in text) is (words == "run")
+
+
+def test_version(capsys):
+    assert help_of(capsys, "--version") == f"pythae-fif {pythae_fif.__version__}\n"
+
+
+def test_showing_waits_for_no_torch():
+    code = """
+import sys
+from pythae_fif.cli import main
+
+SLOW = {"torch", "pythae", "matplotlib", "numpy", "pandas", "scipy", "sklearn", "zuko"}
+for words in (
+    "--help", "list", "--betas", "study toy --help", "--dataset circle -h", "--latent-dim 0"
+):
+    try:
+        main(words.split())
+    except SystemExit:
+        pass
+    if found := SLOW & sys.modules.keys():
+        sys.exit(f"{words} imports {found}")
+"""
+    env = {**os.environ, "PYTHONIOENCODING": "latin-1"}  # in which β becomes ?
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=env)
+    assert done.returncode == 0, done.stderr
+    assert b"?-VAE" in done.stdout
+
+
+# ---------------------------------------------------------------- words and what they mean
+
+
+def request(*words: str):
+    return read_request(run_parser().given(list(words)))
+
+
+def test_several_values_may_have_commas():
+    asked = request("--models", "fif,ae", "vae", "--beta=3,5", "--seeds", "0,1")
+    assert asked.experiment.models == ["fif", "ae", "vae"]
+    assert asked.experiment.beta == [3.0, 5.0] and asked.experiment.seeds == [0, 1]
+    words = ("--sbatch", "mem=4G,mail_type=BEGIN,END", "exclude=n1,n2", "--engine", "slurm")
+    sbatch = {"mem": "4G", "mail_type": "BEGIN,END", "exclude": "n1,n2"}
+    assert request(*words).engine.sbatch == sbatch
+
+
+def test_flags_of_engines_win_over_their_file(tmp_path):
+    file = tmp_path / "cluster.yaml"
+    file.write_text("engine: slurm\npartition: cpu\ntime: '01:00:00'\nsbatch: {mem: 8G}\n")
+    got = request("--engine-config", str(file), "--partition", "gpu", "--cpus-per-run", "3").engine
+    assert got == SlurmEngine(
+        partition="gpu", time="01:00:00", sbatch={"mem": "8G"}, cpus_per_run=3
+    )
+    file.write_text("runs_per_gpu: 2.0\n")
+    asked = request("--engine", "ray", "--engine-config", str(file))
+    assert asked.engine == RayEngine(runs_per_gpu=2)
+    assert request("--gpus", "0,2").engine == LocalEngine(gpus=[0, 2])
+    assert request().engine == LocalEngine()
+
+
+def test_table_2_is_a_file_of_keys_for_any_data_set(tmp_path):
+    asked = request("--table", "2").experiment
+    assert asked.dataset == "celeba" and asked.models == ["fif", "dnf", "trumpet"]
+    asked = request("--table", "2", "--dataset", "digits", "--wall-clock", "1h30m")
+    assert asked.experiment.in_use.wall_clock == 5400 and not asked.usual_samplers
+    assert request().usual_samplers and not request("--samplers", "normal").usual_samplers
+    (tmp_path / "own.yaml").write_text("dataset: mnist\nextractor: pixels")
+    assert request("--config", str(tmp_path / "own.yaml")).experiment.dataset == "mnist"
+
+
+@pytest.mark.parametrize(
+    ("flag", "hint"),
+    [
+        ("--betas", "did you mean '--beta'?"),
+        ("--latent-dims=3", "did you mean '--latent-dim'?"),
+        ("--lr", "did you mean '--learning-rate'?"),
+        ("--qqq", "see its --help"),
+    ],
+)
+def test_an_unknown_flag_is_one_line_with_the_nearest(flag, hint):
+    with pytest.raises(ConfigError) as error:
+        run_parser().given([flag, "3"])
+    assert str(error.value) == f"unknown flag '{flag.split('=')[0]}' of run: {hint}"
+
+
+def test_a_flag_of_another_command_is_not_the_nearest():
+    with pytest.raises(ConfigError, match=r"^unknown flag '--lr' of list: see its --help$"):
+        Parser("list", "").given(["--lr"])
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ("lst", ["unknown command 'lst': did you mean 'list'? valid: run, study, list, "]),
+        ("run digits", ["run does not take 'digits'"]),
+        ("--latent-dim x", ["--latent-dim", "int", "'x'"]),
+        ("--latent-dim 0", ["--latent-dim 0: at least 1"]),
+        ("--models", ["--models", "at least one"]),
+        ("--models fiff", ["'fiff' is unknown", "did you mean 'fif'"]),
+        ("--dataset digit", ["--dataset 'digit' is unknown", "did you mean 'digits'"]),
+        ("--dataset", ["--dataset", "expected one argument"]),
+        ("--arch resnet_fc", ["--arch 'resnet_fc'", "resnet_fc2"]),
+        ("--profile paper", ["--profile 'paper'", "quick"]),
+        ("--precision half", ["--precision 'half': valid: float32, bfloat16"]),
+        ("--beta -1", ["model fif", "beta=-1", "at least 0"]),
+        ("--beta 3 3", ["--beta", "none twice"]),
+        ("--beta 3 --models ae", ["--beta", "fif"]),
+        ("--hutchinson-samples 99", ["hutchinson_samples=99: at most 8"]),
+        ("--image-size 16", ["image_size=16", "8x8"]),
+        ("--data here", ["--data", "folder, npz and csv"]),
+        ("--dataset folder", ["'folder'", "--data"]),
+        ("--dataset npz --data nowhere.npz", ["nowhere.npz: no such file"]),
+        ("--config toy.yaml", ["toy.yaml: dataset 'circle' is of a study: run `study toy"]),
+        ("--config toys.yaml", ["toys.yaml: dataset 'circl' is unknown: did you mean"]),
+        ("--dataset mnist --data-root nowhere --extractor pixels", ["nowhere", "--data-root"]),
+        ("--dataset mnist --data-root . --offline --extractor pixels", ["mnist", "--offline"]),
+        ("--config .", ["cannot read ."]),
+        ("--config own.yaml", ["own.yaml", "'epoch'", "did you mean 'epochs'"]),
+        ("--results own.yaml/results", ["own.yaml/results", "--results"]),
+        ("--wall-clock 90", ["--wall-clock '90'", "no duration", "5h"]),
+        ("--table 3", ["--table 3", "valid: 2"]),
+        ("--table 2 --config own.yaml", ["--table and --config"]),
+        ("--max-failures 0", ["--max-failures 0: at least 1"]),
+        ("--extractor-weights w", ["takes no weights (--extractor-weights)"]),
+        ("--engine rya", ["--engine 'rya': did you mean 'ray'?"]),
+        ("--engine ray --partition gpu", ["engine ray: --partition is for --engine slurm"]),
+        ("--engine slurm", ["--engine slurm needs"]),
+        ("--gpus 9", ["--gpus 9: "]),
+        ("--gpus a", ["'a' is not I,J"]),
+        ("--cpus-per-run 999", ["--cpus-per-run 999: this machine has"]),
+        ("list --dataset mnist", ["unknown flag '--dataset' of list"]),
+        ("verify", ["RESULTS"]),
+        ("verify nowhere", ["nowhere holds no runs"]),
+        ("verify own.yaml", ["own.yaml holds no runs"]),
+        ("study", ["NAME"]),
+        ("study lineer", ["study 'lineer' is unknown: did you mean 'linear'?"]),
+        ("--dataset sinusiod", ["'sinusiod' is unknown: did you mean 'sinusoid'"]),
+        ("study linear --beta 3", ["unknown flag '--beta' of study linear"]),
+        ("--dataset circle --dry-run", ["unknown flag '--dry-run' of study toy"]),
+        ("--dataset digits --dataset circle --beta 2", ["unknown flag '--beta' of study toy"]),
+        ("study linear --dataset mnist", ["unknown flag '--dataset' of study linear"]),
+        ("study linear --profile slow", ["profile 'slow' is unknown"]),
+        ("study spectrum --dataset folder", ["study spectrum has no data set 'folder'"]),
+        ("study linear --seeds 1 2", ["--seeds [1, 2]: study linear takes one"]),
+        ("study linear --seeds -5", ["--seeds -5: at least 0"]),
+        ("study tabular --latent-dim 0", ["--latent-dim 0: at least 1"]),
+    ],
+)
+def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, words, parts):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHAE_FIF_DATA", raising=False)
+    Path("own.yaml").write_text("profiles: {quick: {epoch: 1}}")
+    Path("toy.yaml").write_text("dataset: circle")
+    Path("toys.yaml").write_text("dataset: circl")
+    assert cli.main(words.split()) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and err.count("\n") == 1
+    assert all(part in err for part in parts)
+    assert len([*tmp_path.iterdir()]) == 3
+
+
+def test_the_program_of_the_checkout(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [PROGRAM, "--betas"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(PROGRAM, run_name="__main__")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith("error: unknown flag '--betas' of run: did you mean")
+
+
+# ---------------------------------------------------------------- studies, verify
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ("--data-root there", {"data_root": "there"}),
+        ("--offline", {"offline": True}),
+        ("--models fif rectangular_flow", {"models": ["fif", "rectangular_flow"]}),
+        ("--run-timeout 2m", {"engine": LocalEngine(run_timeout="2m")}),
+        ("--engine local", {"engine": LocalEngine()}),
+        ("--dataset power --seeds 3,4", {"dataset": "power", "seeds": [3, 4]}),
+    ],
+)
+def test_flags_reach_the_study(tmp_path, monkeypatch, flags, told):
+    asked = []
+    monkeypatch.setattr(
+        study_module, "run_study", lambda name, options, _: asked.append(options) or []
+    )
+    words = ["study", "tabular", "--results", str(tmp_path), "--quiet"]
+    assert cli.main(words) == cli.main([*words, *flags.split()]) == 0
+    usual, options = asked
+    assert usual == StudyOptions(tmp_path)
+    assert vars(options) == vars(usual) | told
+
+
+def test_verify_names_what_is_wrong_and_nothing_acts_on_the_terminal(tmp_path, capsys):
+    """A folder's name and a status that clear the screen, set its title and turn the text round."""
+    hostile = "x\x1b[2J\x1b]0;mine\x07\x9b31m\u202e"
+    run = tmp_path / "runs/a" / hostile
+    run.mkdir(parents=True)
+    (run / "spec.json").write_text("{}")
+    assert cli.main(["verify", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "x[2J]0;mine31m" in "".join(out.split()) and printable(out) == out
+    assert "corrupt" in out and "1 run read, 1 of them wrong" in out
+    assert cli.main(["run", "--dataset", hostile]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("error: ") and printable(err) == err
+
+
+# ---------------------------------------------------------------- interrupts
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["list"], "nothing was written"),
+        (["--dry-run"], "finished runs are kept; the same command"),
+    ],
+)
+def test_an_interrupt_promises_what_the_command_keeps(monkeypatch, capsys, words, said):
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules[cli.main.__module__], "list_command", interrupt)
+    monkeypatch.setattr("pythae_fif.cli.benchmark.run_benchmark", interrupt)
+    assert cli.main(words) == 130
+    assert capsys.readouterr().err.startswith(f"interrupted: {said}")
+
+
+def descendants(pid: int) -> set[int]:
+    """The processes below one, by Linux' /proc."""
+    found, todo = set(), [pid]
+    while todo:
+        tasks = Path(f"/proc/{todo.pop()}/task").glob("*/children")
+        children = {int(child) for file in tasks for child in file.read_text().split()}
+        todo += children - found
+        found |= children
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs Linux' /proc")
+def test_interrupt_in_the_middle_of_a_grid_then_the_same_command(tmp_path, capsys):
+    results = tmp_path / "results"
+    # One run more than there is room for: it starts when the first one is finished.
+    runs = len(LocalEngine().slots()) + 1
+    file = write_tiny(tmp_path, {"epochs": 30}, seeds=list(range(runs)))
+    arguments = ["--config", str(file), "--results", str(results)]
+
+    def states() -> list[str]:
+        return [(read_json(path) or {}).get("state", "") for path in results.rglob("status.json")]
+
+    def records() -> dict[Path, int]:
+        return {path: path.stat().st_mtime_ns for path in results.rglob("scores/*.json")}
+
+    program = subprocess.Popen(
+        [sys.executable, PROGRAM, *arguments],
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # A job in the background of a shell without job control ignores SIGINT, and with it
+        # whatever it starts; this program is to stand for one in the foreground.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        while len(states()) < runs or set(states()) != {"finished", "running"}:
+            assert program.poll() is None
+            time.sleep(0.02)
+        below = descendants(program.pid)
+        os.killpg(program.pid, signal.SIGINT)
+        _, err = program.communicate(timeout=60)
+    finally:
+        program.kill()
+    assert program.returncode == 130 and below
+    said = "finished runs are kept; the same command goes on from the last checkpoints"
+    assert err.decode() == f"interrupted: {said}\n"
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in below):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert set(states()) == {"finished", "interrupted"}
+    finished = records()
+    assert finished
+    assert cli.main(arguments) == 0
+    assert capsys.readouterr().err == "" and states() == ["finished"] * runs
+    assert len(records()) == runs and finished.items() <= records().items()
+
+
+def test_wheel_contains_the_package_and_the_configurations(tmp_path):
+    pytest.importorskip("setuptools", minversion="77")
+    source = tmp_path / "source"  # a copy, for setuptools leaves its own files behind
+    for name in ("pythae_fif", "benchmark_configs"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, source / name, ignore=ignored)
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet",
+         "--wheel-dir", str(tmp_path), str(source)],
+        check=True,
+    )  # fmt: skip
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    configs = [path.relative_to(configs_dir()) for path in configs_dir().rglob("*.*")]
+    assert {f"pythae_fif/configs/{path.as_posix()}" for path in configs} <= names
+    package = [path.relative_to(source) for path in (source / "pythae_fif").rglob("*.*")]
+    assert {path.as_posix() for path in package} <= names

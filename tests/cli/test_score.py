@@ -1,0 +1,180 @@
+"""`score`: folders, files, saved models and runs; no file runs code that is not trusted."""
+
+import json
+import pickle
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pythae.models import AE, AEConfig
+from support.experiments import plan_of
+from torch import nn
+
+from pythae_fif import FIF, FIFConfig, cli
+from pythae_fif.data.images import decode_files, find_images
+from pythae_fif.files import read_json
+from pythae_fif.nn import build_networks
+from pythae_fif.runs.store import Store
+from pythae_fif.runs.worker import work
+
+pytestmark = pytest.mark.filterwarnings("ignore:scores of")
+PIXELS = ("--extractor", "pixels")
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    """Two folders of 30 grey images of 9 x 8, `a` darker than `b`."""
+    draws = np.random.default_rng(0)
+    for name, shift in (("a", 0), ("b", 40)):
+        (tmp_path / name).mkdir()
+        for index in range(30):
+            pixels = draws.integers(0, 200, (9, 8), dtype=np.uint8) + np.uint8(shift)
+            Image.fromarray(pixels).save(tmp_path / name / f"{index}.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def score(capsys, folders):
+    """Runs it: score(*words) -> scores as JSON, or the one line of its error."""
+
+    def run(*words) -> dict | str:
+        file = folders / "scores.json"
+        file.unlink(missing_ok=True)
+        code = cli.main(["score", *map(str, words), "--to-json", str(file)])
+        out, err = capsys.readouterr()
+        if code == 0:
+            assert out
+            return read_json(file)
+        assert code == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 1
+        return err
+
+    return run
+
+
+def test_folders_files_and_models(score, folders):
+    found = score("a", "b", *PIXELS)
+    assert found["num_samples"] == 30 and found["frechet"]["reference"] > 0
+    images = [np.asarray(Image.open(p).convert("RGB")) for p in sorted(Path("b").iterdir())]
+    np.savez("b.npz", data=np.stack(images)[:, :8])
+    assert abs(score("b.npz", "b.npz", *PIXELS)["frechet"]["reference"]) < 1e-4
+    FIF(FIFConfig(input_dim=(3, 8, 8), latent_dim=2)).save("model")
+    assert score("model", "b", *PIXELS, "--num-samples", 25)["num_samples"] == 25
+
+
+@pytest.mark.parametrize("order", [("a", "b.npz"), ("b.npz", "a")])
+def test_grey_folders_beside_grey_files(score, order):
+    pixels = np.stack([np.asarray(Image.open(p)) for p in Path("b").iterdir()])
+    np.savez("b.npz", data=pixels[:, :8])
+    assert score(*order, *PIXELS, "--training", "a")["memorisation"]
+
+
+def test_a_model_of_grey_images_beside_a_folder_of_them(score):
+    """Read in the model's size, and as one channel."""
+    FIF(FIFConfig(input_dim=(1, 4, 4), latent_dim=2)).save("model")
+    images = decode_files(Path("a"), find_images(Path("a")), image_size=4).images[:, :1]
+    np.savez("a.npz", data=images)
+    of_folder, of_file, of_other = (
+        score("model", name, *PIXELS, "--num-samples", 20) for name in ("a", "a.npz", "b")
+    )
+    assert of_folder == of_file != of_other
+
+
+def test_own_network_training_images_and_seed(score):
+    network = torch.jit.script(nn.Sequential(nn.AvgPool2d(4), nn.ReLU()))
+    network.save("mine.pt")
+    found = score("a", "b", "--extractor", "mine.pt", "--training", "a", "--seed", 7)
+    assert (found["extractor"], found["seed"]) == ("mine.pt", 7)
+    assert found["memorisation"] == {"nearer": {"reference": 1.0}, "authenticity": 0.0}
+    train, test = np.random.default_rng(0).integers(0, 256, (2, 40, 8, 8), dtype=np.uint8)
+    np.savez("samples.npz", data=train)
+    np.savez("data.npz", train=train, test=test)
+    found = score("samples.npz", "data.npz", *PIXELS, "--training", "data.npz")
+    assert found["memorisation"]["nearer"] == {"reference": 1.0}, "of its training split"
+
+
+@pytest.mark.parametrize("model", ["fif", "ae"])
+def test_the_folder_of_a_run_is_its_model_rebuilt_without_pickles(score, tmp_path, model):
+    (spec, *_) = plan_of(tmp_path, {"models": [model]})
+    store = Store(tmp_path / "results")
+    work(spec, store)
+    for file in store.folder(spec).glob("model/*.pkl"):
+        file.unlink()
+    found = score(store.folder(spec), "a", *PIXELS, "--num-samples", 20)
+    assert found["num_samples"] == 20
+
+
+class Trap(nn.Module):
+    """Its pickle writes a file when it is opened."""
+
+    def __reduce__(self):
+        return (Path("opened").write_text, ("code was run",))
+
+
+@pytest.mark.parametrize("place", ["encoder.pkl", "model.pt", "spec.json"])
+def test_no_file_of_a_model_runs_code_that_is_not_trusted(score, folders, place):
+    shape = (3, 8, 8)
+    encoder, decoder = build_networks("convnet", shape, 2)
+    AE(AEConfig(input_dim=shape, latent_dim=2), encoder, decoder).save("run/model")
+    if place == "spec.json":  # which names a function to be called with words of the file
+        spec = {"dataset": "d", "arch": "echo", "model": "m", "parameters": {}, "varied": [],
+                "latent_dim": 2, "image_size": None, "extractor": "pixels", "profile": "p",
+                "settings": {"batch_size": 1, "learning_rate": 0.1, "num_samples": 10},
+                "data_hash": "0", "classes": {"model": "pythae.models.AE", "networks": "trap.call",
+                                              "config": "pythae.models.AEConfig"}}  # fmt: skip
+        Path("trap.py").write_text("def call(*_):\n    open('opened', 'w')\n")
+        Path("run/spec.json").write_text(json.dumps({"kind": "images", "schema": 3, "spec": spec}))
+    else:
+        Path("run/model", place).write_bytes(pickle.dumps(Trap(), protocol=2))
+    line = score("run", "b", *PIXELS, "--num-samples", 20)
+    told = "no whole saved model" if place == "model.pt" else "coder.pkl can run any code when"
+    assert told in line
+    assert not Path("opened").exists()
+
+
+def test_a_trusted_pickle_is_opened(score):
+    encoder, decoder = build_networks("convnet", (3, 8, 8), 2)
+    AE(AEConfig(input_dim=(3, 8, 8), latent_dim=2), encoder, decoder).save("model")
+    words = ("model", "b", *PIXELS, "--num-samples", 20)
+    assert "--trust opens it" in score(*words)
+    assert score(*words, "--trust")["num_samples"] == 20
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("a b --seed -1", "--seed -1: at least 0 is needed"),
+        ("a b --num-samples 99", "--num-samples: is for a saved model, and a is none"),
+        ("nowhere b", "nowhere: no such file or folder"),
+        ("empty a --extractor pixels", "empty: neither a folder of images"),
+        ("broken a", "no whole saved model"),
+        ("d.npz c.npz --extractor pixels", "d.npz has images of 3x6x6, "),
+        ("c.npz c.npz --extractor pixels --training d.npz", "c.npz of 1x6x6"),
+        ("b a --extractor tf-inception", "extractor 'tf-inception'"),
+    ],
+)
+def test_one_line_for_what_does_not_fit(score, monkeypatch, words, part):
+    monkeypatch.delenv("PYTHAE_FIF_TF_INCEPTION", raising=False)
+    Path("empty").mkdir()
+    Path("broken").mkdir()
+    Path("broken/model_config.json").write_text('{"input_dim": [1,')
+    np.savez("c.npz", data=np.full((30, 6, 6), 90, np.uint8))
+    np.savez(
+        "d.npz", data=np.arange(30 * 108, dtype=np.int64).reshape(30, 6, 6, 3).astype(np.uint8)
+    )
+    assert part in score(*words.split())
+
+
+def test_an_image_too_large_is_one_line(score, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4)
+    assert "0.png: cannot be decoded" in score("a", "b", *PIXELS)
+
+
+def test_a_warning_is_one_line(folders, capsys):
+    warnings.simplefilter("always")
+    assert cli.main(["score", "a", "b", *PIXELS]) == 0
+    err = capsys.readouterr().err
+    assert err.startswith("warning: scores of 30 samples") and err.count("\n") == 1
