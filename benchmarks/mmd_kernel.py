@@ -141,7 +141,7 @@ def main() -> None:
     p.add_argument("--data-root")
     p.add_argument("--results", type=Path, default=Path("results"))
     flags = p.parse_args()
-    splits = load_images("mnist", flags.data_root, download=False)
+    splits = load_images("mnist", flags.data_root, offline=True)
     data = to_float(splits.train, limit=100 * STEPS)
     courses = {
         choice: [train(data, choice, seed) for seed in range(SEEDS)] for choice in CONFIGURATIONS

@@ -202,7 +202,7 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     start = time.process_time()
-    splits = load_images("mnist", flags.data_root, download=False)
+    splits = load_images("mnist", flags.data_root, offline=True)
     sets = image_sets(splits)
     runs = [measure(splits, sets, seed) for seed in flags.seeds]
     minutes = (time.process_time() - start) / 60

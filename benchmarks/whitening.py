@@ -80,7 +80,7 @@ def digits(data_root: str | None) -> Data:
 
 def mnist(data_root: str | None) -> Data:
     """As profile `quick` of the benchmark."""
-    splits = load_images("mnist", data_root, download=False).subset(train=8000, test=2000)
+    splits = load_images("mnist", data_root, offline=True).subset(train=8000, test=2000)
     train, test = (torch.tensor(part) for part in (splits.train, splits.test))
     about = "8,000 images of MNIST, Pythae's ResNet"
     nets = lambda: build_networks("resnet", (1, 28, 28), 16)  # noqa: E731

@@ -247,7 +247,7 @@ class Experiment(TableOptions):
         if self.data is not None:
             path = Path(self.data)
             words.insert(1, path.stem if path.suffix in (".csv", ".npz") else path.name)
-            words += [self.missing] if self.missing else []
+            words += [self.missing] if self.missing != "drop" else []
         for key, value in self.overrides.items():  # in place of what the profile says
             name = "" if key in ("wall_clock", "precision") else key.replace("_", "")
             words.append(name + str(value).replace(" ", ""))

@@ -1,23 +1,20 @@
 """What a run starts from: images, the feature extractor, and the references of the scores."""
 
 __all__ = [
-    "data_request",
+    "data_options",
     "labelled",
     "load_extractor",
     "load_splits",
     "reference_of",
-    "table_options",
 ]
 
 from pythae_fif.benchmark.settings import Settings
 from pythae_fif.data import Splits
-from pythae_fif.data.cache import remember
 from pythae_fif.data.dataset import as_tensor
-from pythae_fif.data.images import OnCount
 from pythae_fif.data.load import load
 from pythae_fif.data.locations import cache_home
-from pythae_fif.data.names import TableOptions
-from pythae_fif.data.source import Request
+from pythae_fif.data.names import DataOptions
+from pythae_fif.data.source import OnCount
 from pythae_fif.evaluation import Extractor, Features, LabelledImages
 from pythae_fif.evaluation import load_extractor as extractor_of
 from pythae_fif.runs.kind import Environment
@@ -31,40 +28,23 @@ def load_splits(
     progress: OnCount | None = None,
 ) -> Splits:
     """The images of an experiment, cut to the sizes of its profile; its runs find them by hash."""
-    whole = load(data_request(dataset, image_size, sizes.crop, environment, progress))
-    splits = whole.subset(train=sizes.train_size, val=sizes.val_size, test=sizes.test_size)
-    remember(splits, whole)
-    return splits
-
-
-def data_request(
-    dataset: str,
-    image_size: int | None,
-    crop: int | None,
-    environment: Environment,
-    progress: OnCount | None = None,
-) -> Request:
-    """What an experiment asks of its data.
-
-    Raises:
-        ConfigError, DataError: As of :class:`~pythae_fif.data.source.Request`.
-    """
-    return Request(
+    return load(
         dataset,
-        environment.data_root,
-        data=environment.data,
+        data_options(environment),
+        train_size=sizes.train_size,
+        val_size=sizes.val_size,
+        test_size=sizes.test_size,
         image_size=image_size,
-        crop=crop,
-        download=not environment.offline,
-        skip_undecodable=environment.skip_undecodable,
+        crop=sizes.crop,
         progress=progress,
-        table=table_options(environment),
     )
 
 
-def table_options(given: object) -> TableOptions:
-    """How a table is read, of what has attributes of these names."""
-    return TableOptions(**{name: getattr(given, name) for name in TableOptions.model_fields})
+def data_options(given: object) -> DataOptions:
+    """Where data are and how they are read, of what has attributes of these names."""
+    return DataOptions(
+        **{name: getattr(given, name) for name in DataOptions.model_fields if hasattr(given, name)}
+    )
 
 
 def labelled(splits: Splits) -> LabelledImages | None:

@@ -26,12 +26,12 @@ from pythae_fif.benchmark.record import SPLITS, DataUsed, ImageRecord, Training,
 from pythae_fif.benchmark.sheets import classes_name, samples_name, write_samples, write_sheets
 from pythae_fif.benchmark.yaml_files import import_class
 from pythae_fif.data import ImageDataset, Splits
-from pythae_fif.data.cache import open_splits
+from pythae_fif.data.cache import mapped_splits
 from pythae_fif.device import default_device
 from pythae_fif.errors import ConfigError, FIFError, StoreError
 from pythae_fif.evaluation import score_codes, score_samples
 from pythae_fif.evaluation.scores import Scores
-from pythae_fif.files import checksum, set_aside
+from pythae_fif.files import checksum, set_aside, write_json
 from pythae_fif.runs.execute import interrupted_here, line_of
 from pythae_fif.runs.kind import Job, Kind, require_planned
 from pythae_fif.runs.provenance import git_state, provenance
@@ -107,7 +107,7 @@ def work(job: ImageJob) -> None:
                 training=training,
                 parameters=sum(p.numel() for p in model.parameters()),
                 data=DataUsed(
-                    source=splits.source,
+                    source="; ".join([splits.source, *splits.notes]),
                     partial=splits.partial,
                     sizes={split: len(splits[split]) for split in ("train", "val", "test")},
                 ),
@@ -158,7 +158,7 @@ def _splits_of(job: ImageJob) -> Splits:
     spec, lent = job.spec, job.lent
     if isinstance(lent, Splits) and lent.content_hash == spec.data_hash:
         return lent
-    planned = open_splits(spec.data_hash, spec.labels_hash)
+    planned = mapped_splits(spec.data_hash, spec.labels_hash)
     if planned is not None and planned.name == spec.dataset:
         return planned
     splits = load_splits(spec.dataset, spec.image_size, spec.settings, job.environment)
@@ -184,7 +184,7 @@ def trained_model(job: ImageJob, splits: Splits) -> tuple[BaseAE, Training]:
             """Before the model has its name: no model is ever there without its record."""
             device = str(next(model.parameters()).device)
             if splits.columns is not None:
-                splits.columns.save(saved)
+                write_json(saved / "columns.json", dataclasses.asdict(splits.columns))
             record = TrainingRecord(
                 run_id=folder.run_id,
                 training=_training_of(result, model),

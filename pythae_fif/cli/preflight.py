@@ -3,7 +3,6 @@
 __all__ = [
     "Space",
     "cuda_warning",
-    "data_problems",
     "disk_problems",
     "machine_line",
     "may_be_made",
@@ -27,11 +26,6 @@ from urllib.parse import urlsplit
 import torch
 
 from pythae_fif.benchmark.plan import RunSpec, build_model
-from pythae_fif.data.cache import is_cached
-from pythae_fif.data.load import SOURCES
-from pythae_fif.data.locations import CACHE_VARIABLE, cache_home
-from pythae_fif.data.published import absent, missing
-from pythae_fif.data.source import Request
 from pythae_fif.errors import FIFError, counted
 from pythae_fif.evaluation.extractors import require_extractor
 from pythae_fif.runs.engines.common import Engine, cores
@@ -142,28 +136,6 @@ class Space:
     folder: Path
     size: int
     what: str
-
-
-def data_problems(request: Request) -> tuple[list[str], list[Space]]:
-    """What keeps a data set from being loaded, and the room that loading it takes."""
-    problems: list[str] = []
-    room: list[Space] = []
-    lacking = missing(request)
-    if lacking is not None:
-        if lacking.url and not request.download:
-            problems.append(str(absent(request)))
-        elif lacking.url and (silent := unreachable(lacking.url)):
-            problems.append(str(absent(request, silent)))
-        room.append(Space(request.path, lacking.disk_bytes, f"{request.name}'s files"))
-        images = lacking.image_bytes
-    else:
-        images = 0
-        with noted(problems):
-            source = SOURCES[request.name](request)
-            if source.files and not is_cached(source.key(request)):
-                images = source.image_bytes
-    room.append(Space(cache_home(), images, f"decoded images ({CACHE_VARIABLE})"))
-    return problems, room
 
 
 def run_problems(

@@ -15,11 +15,10 @@ from rich.console import Console
 from pythae_fif.benchmark.config import Experiment
 from pythae_fif.benchmark.display import Best, Display
 from pythae_fif.benchmark.inputs import (
-    data_request,
+    data_options,
     labelled,
     load_extractor,
     load_splits,
-    table_options,
 )
 from pythae_fif.benchmark.leaderboard import ImageStore, leaderboard
 from pythae_fif.benchmark.model_entry import all_models, read_model_entry
@@ -30,17 +29,19 @@ from pythae_fif.cli.dry_run import networks_line, print_estimate, print_plan
 from pythae_fif.cli.preflight import (
     Space,
     cuda_warning,
-    data_problems,
     disk_problems,
     machine_line,
     may_be_made,
     noted,
     run_problems,
+    unreachable,
 )
 from pythae_fif.cli.request import Request
 from pythae_fif.cli.terminal import Terminal
 from pythae_fif.data import Splits, to_float
+from pythae_fif.data.load import absent
 from pythae_fif.data.locations import CACHE_VARIABLE, cache_home
+from pythae_fif.data.names import TableOptions
 from pythae_fif.errors import ProblemsError, counted, require_package
 from pythae_fif.evaluation.extractors import check_extractor
 from pythae_fif.evaluation.names import EXTRACTORS
@@ -64,6 +65,8 @@ profile. The page has all."""
 MANY_STEPS = 1_000_000
 """On a CPU, where a step of a small ResNet takes 0.1 s, more than a day."""
 
+SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+
 logger = logging.getLogger(__name__)
 
 
@@ -84,7 +87,7 @@ def run_benchmark(request: Request) -> bool:
         data=experiment.data,
         offline=flags.offline,
         skip_undecodable=experiment.skip_undecodable,
-        **dict(table_options(experiment)),
+        **{name: getattr(experiment, name) for name in TableOptions.model_fields},
         extractor_weights=flags.extractor_weights,
         own_extractor=None if experiment.extractor in EXTRACTORS else experiment.extractor,
         tensorboard=flags.tensorboard,
@@ -204,10 +207,13 @@ def _check(request: Request, environment: Environment) -> tuple[Engine, list[Run
         problems.append(f"{results} cannot be written: choose another folder with --results")
     with noted(problems):
         size, crop = experiment.image_size, experiment.settings.crop
-        asked = data_request(experiment.dataset, size, crop, environment)
-        found, room = data_problems(asked)
-        problems += found
-        input_dim = asked.input_dim
+        options = data_options(environment)
+        lacking = absent(experiment.dataset, options, image_size=size, crop=crop)
+        if lacking and (silent := unreachable(lacking.url)):
+            problems.append(f"{lacking} ({silent})")
+    with noted(problems):
+        celeba = (3, size or 64, size or 64)
+        input_dim = {**SHAPES, "celeba": celeba}.get(experiment.dataset)
         told_labels = any(read_model_entry(name).conditional for name in experiment.models)
         if input_dim is not None and not told_labels:  # whose number of classes is not known yet
             plan = expand(experiment, Announced(input_dim))

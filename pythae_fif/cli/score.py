@@ -15,8 +15,7 @@ from pythae_fif.benchmark.config import ExtractorName, Seed
 from pythae_fif.benchmark.settings import AtLeastTen
 from pythae_fif.cli.parsing import Parser, add_flags
 from pythae_fif.cli.terminal import Terminal
-from pythae_fif.data.arrays import read_npz, to_uint8
-from pythae_fif.data.images import decode_files, find_images
+from pythae_fif.data.images import decode_files, find_images, read_npz, to_uint8
 from pythae_fif.data.splits import by_sides
 from pythae_fif.device import default_device
 from pythae_fif.errors import ConfigError, DataError
@@ -123,7 +122,7 @@ def _images(path: Path, size: int | None, split: str = "test") -> Tensor:
         key = next((k for k in ("data", split, *arrays) if k in arrays), None)
         if key is None:
             raise DataError(f"{path}: has no images")
-        return torch.from_numpy(to_uint8({key: arrays[key]}, path, faint=True)[key])
+        return torch.from_numpy(to_uint8(arrays[key], f"{path}, key {key!r}"))
     if (path / "config.yaml").is_file() and (path / STATUS).is_file():
         raise DataError(f"{path}: the run has no model to score")
     if not (names := find_images(path)):
@@ -134,7 +133,4 @@ def _images(path: Path, size: int | None, split: str = "test") -> Tensor:
                 size = min(first.size)
         except (OSError, Image.DecompressionBombError) as error:
             raise DataError(f"{path / names[0]}: cannot be decoded") from error
-    decoded = decode_files(path, names, image_size=size)
-    if len(decoded.failed):
-        raise DataError(f"{path / names[decoded.failed[0]]}: cannot be decoded")
-    return torch.from_numpy(decoded.images)
+    return torch.from_numpy(decode_files(path, names, image_size=size).images)

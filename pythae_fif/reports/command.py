@@ -75,7 +75,8 @@ def _command_of(
         value = getattr(experiment, key)
         if value != getattr(usual, key):
             value = experiment.extractor_name if key == "extractor" else value
-            words += _flag(key, [] if value is True else [value], (None,))
+            value = value if isinstance(value, list) else [] if value is True else [value]
+            words += _flag(key, value, (None,))
     return shlex.join(["python", "run_benchmark.py", *words])
 
 

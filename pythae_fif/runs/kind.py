@@ -79,7 +79,7 @@ class Environment:
         data: The user's own images or table.
         offline: Never download.
         skip_undecodable: Leave out broken images.
-        missing, separator, no_header: How the user's table is read; see
+        columns, drop, label, missing: How the user's table is read; see
             :class:`~pythae_fif.data.names.TableOptions`.
         extractor_weights: File of the extractor's published weights.
         own_extractor: Of a network of the user's own as extractor: its file with the folder.
@@ -91,9 +91,10 @@ class Environment:
     data: str | None = None
     offline: bool = False
     skip_undecodable: bool = False
-    missing: str | None = None
-    separator: str | None = None
-    no_header: bool = False
+    columns: list[str] | None = None
+    drop: list[str] | None = None
+    label: str | None = None
+    missing: str = "drop"
     extractor_weights: str | None = None
     own_extractor: str | None = None
     tensorboard: bool = False

@@ -271,7 +271,7 @@ class Part:
     def compute(self, tell: Tell, where: Environment) -> Measured:
         """Trains it, measures and simulates."""
         size, seed = self.size, self.seed
-        splits = load_images(self.dataset, where.data_root, download=not where.offline)
+        splits = load_images(self.dataset, where.data_root, offline=where.offline)
         require_planned(f"the images of {self.dataset}", splits.content_hash, self.data_hash)
         require_planned(f"the labels of {self.dataset}", splits.labels_hash, self.labels_hash)
         labels = splits.labels
@@ -300,7 +300,7 @@ def run(options: StudyOptions, on_progress: OnProgress) -> list[Path]:
     """Trains a model, measures and simulates, and writes the figure, its caption and two CSVs."""
     assert options.dataset is not None  # `run_study` has chosen
     (seed,), dataset, size = options.seeds, options.dataset, SIZES[options.profile]
-    splits = load_images(dataset, options.data_root, download=not options.offline)
+    splits = load_images(dataset, options.data_root, offline=options.offline)
     latent_dim = LATENT_DIM if options.latent_dim is None else options.latent_dim
     part = Part(dataset, latent_dim, seed, size, splits.content_hash, splits.labels_hash)
     (found,) = results_of({f"a model of {dataset}": part}, options, on_progress).values()

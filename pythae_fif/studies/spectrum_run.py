@@ -19,8 +19,9 @@ from torch import Tensor
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.benchmark.sheets import sheet
-from pythae_fif.data import ImageDataset, Splits, load_images, to_float
-from pythae_fif.data.cache import open_splits, remember
+from pythae_fif.data import DataOptions, ImageDataset, Splits, to_float
+from pythae_fif.data.cache import mapped_splits
+from pythae_fif.data.load import load
 from pythae_fif.errors import ConfigError
 from pythae_fif.nn import FIF_CONVNET_SHAPES, FIFConvDecoder, FIFConvEncoder, build_networks
 from pythae_fif.pictures import write_pixels
@@ -200,11 +201,10 @@ def load_labelled(dataset: str, size: Size, environment: Environment) -> Splits:
         ConfigError: An unknown data set, or one without class labels.
         DataError: The data are missing or damaged.
     """
-    whole = load_images(dataset, environment.data_root, download=not environment.offline)
-    if whole.labels is None:
+    options = DataOptions(data_root=environment.data_root, offline=environment.offline)
+    splits = load(dataset, options, train_size=size.images)
+    if splits.labels is None:
         raise ConfigError(f"study spectrum needs class labels, which {dataset} has not")
-    splits = whole.subset(train=size.images)
-    remember(splits, whole)
     return splits
 
 
@@ -216,7 +216,7 @@ def work(job: Job[SpectrumSpec, SpectrumRecord]) -> None:
     """
     spec, folder = job.spec, job.folder
     folder.tell("running", "loading data")
-    splits = open_splits(spec.data_hash, spec.labels_hash)
+    splits = mapped_splits(spec.data_hash, spec.labels_hash)
     splits = splits or load_labelled(spec.dataset, spec.size, job.environment)
     require_planned(f"the images of {spec.dataset}", splits.content_hash, spec.data_hash)
     require_planned(f"the labels of {spec.dataset}", splits.labels_hash, spec.labels_hash)

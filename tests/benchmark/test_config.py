@@ -136,9 +136,9 @@ class TestConfig:
         assert own.name == f"cifar10-resnet-quick-trumpet-d{own.latent_dim}"
         own = load_experiment("cifar10", tmp_path / "own.yaml", {"latent_dim": 7})
         assert own.latent_dim_of("dnf") == own.latent_dim_of("fif") == 7
-        table = {"data": "/some/v1.0.parquet", "missing": "drop"}
+        table = {"data": "/some/v1.0.parquet", "missing": "impute"}
         assert load_experiment("csv", None, table).name.startswith("csv-v1.0.parquet-tabular-")
-        assert load_experiment("csv", None, table).name.endswith("-drop")
+        assert load_experiment("csv", None, table).name.endswith("-impute")
         own = {"data": "/some/My faces.npz", "profile": "quick", "image_size": 32}
         assert load_experiment("npz", None, own).name.startswith("npz-My_faces-")
         assert load_experiment("npz", None, own).name.endswith("-32px")

@@ -348,7 +348,7 @@ def test_own_table_from_file_to_page(run, tmp_path):
     content = {"profile": "tiny", "profiles": {"tiny": PROFILE}}
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(content))
     words = ["--dataset", "csv", "--data", tmp_path / "w.csv", "--config", tmp_path / "tiny.yaml"]
-    words += ["--separator", ";", "--missing", "drop", "--samplers", "normal"]
+    words += ["--samplers", "normal", "--columns", "height", "width", "n"]
     code, out, err = run(*words, "--models", "fif", "vae")
     assert (code, run.executed, err) == (0, 3, "")
     text = " ".join(out.split())
@@ -356,8 +356,8 @@ def test_own_table_from_file_to_page(run, tmp_path):
     (path,) = (run.results / "tables").glob("*.md")
     table = path.read_text()
     assert "60 training, 12 validation and 12 test rows" in table
-    assert "1 rows with missing values left out" in table and "FID-like" in table
-    assert "--missing drop --separator ';'" in table and "published" not in table
+    assert "1 of 121 rows with missing values left out" in table and "FID-like" in table
+    assert "--columns height width n" in table and "published" not in table
     pictures = re.findall(r"\]\(([^)]+png)\)", table)
     assert len(pictures) > 2 and all((path.parent / link).is_file() for link in pictures)
     (folder,) = (run.results / "runs/csv/tabular/vae").iterdir()

@@ -17,7 +17,7 @@ from support.reference import REFERENCE
 
 from pythae_fif import cli
 from pythae_fif.benchmark.plan import build_model, expand
-from pythae_fif.cli import preflight
+from pythae_fif.cli import preflight, run
 from pythae_fif.cli.preflight import (
     Space,
     cuda_warning,
@@ -25,7 +25,6 @@ from pythae_fif.cli.preflight import (
     machine_line,
     unreachable,
 )
-from pythae_fif.data.source import Request
 from pythae_fif.runs.engines.common import cores
 from pythae_fif.runs.engines.local import LocalEngine
 from pythae_fif.runs.kind import Environment
@@ -42,7 +41,8 @@ def fresh_machine(tmp_path, monkeypatch):
     for name in ("PYTHAE_FIF_DATA", "TORCH_HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    monkeypatch.setattr(preflight, "unreachable", lambda url: "no network here")
+    for module in (preflight, run):
+        monkeypatch.setattr(module, "unreachable", lambda url: "no network here")
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def errors(capsys):
 @pytest.mark.parametrize("more", [[], ["--dry-run"]])
 def test_the_users_own_command_on_a_fresh_machine(errors, tmp_path, more):
     data, weights = errors("--dataset", "celeba", "--arch", "resnet", *more)
-    for part in ("celeba: ", "no network here", "img_align_celeba.zip", "by hand",
+    for part in ("celeba: ", "no network here", "img_align_celeba", "unpack https://",
                  str(tmp_path / ".cache/pythae-fif/data/celeba")):  # fmt: skip
         assert part in data
     for part in ("'inception' has no weights (no network here)", "pt_inception-2015",
@@ -161,13 +161,6 @@ def test_room_for_a_run_is_that_of_all_files_of_its_model(model, times, tmp_path
     assert room.size == (times + 2 * preflight.COPIES_IN_A_CHECKPOINT) * weights
 
 
-def test_celebas_room_is_told_before_its_download(errors, monkeypatch):
-    monkeypatch.setattr(preflight, "unreachable", lambda url: None)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 4 * 10**9))
-    (line,) = errors("--dataset", "celeba", "--arch", "resnet", "--extractor", "pixels")
-    assert "has 4 GB free, needs 5.4 GB: 2.9 GB for celeba's files, 2.5 GB for decoded" in line
-
-
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
@@ -195,15 +188,6 @@ def test_weights_that_are_named_and_are_not_there(monkeypatch):
     (line,) = preflight.run_problems([], None, "inception", given, None, Path())
     assert "nowhere" in line
     assert preflight.run_problems([], None, "inception", Environment(), None, Path()) == []
-
-
-def test_what_was_fetched_by_hand_is_neither_missing_nor_unpacked_yet(tmp_path):
-    (tmp_path / "celeba").mkdir()
-    for name in ("img_align_celeba.zip", "list_eval_partition.txt"):
-        (tmp_path / "celeba" / name).write_bytes(b"")
-    problems, room = preflight.data_problems(Request("celeba", tmp_path, download=False))
-    assert problems == [] and room[0].size > 10**9
-    assert not (tmp_path / "celeba/img_align_celeba").exists()
 
 
 # ---------------------------------------------------------------- the machine
