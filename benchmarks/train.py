@@ -45,7 +45,7 @@ PROGRAMS = {  # of FIFTrainer: precision, and the part of the batch whose surrog
 
 def measure(program: str, flags: argparse.Namespace) -> dict[str, float]:
     """Seconds of the training, validation loss after it, and the share outside the model."""
-    splits = load_images("mnist", flags.data_root, download=False)
+    splits = load_images("mnist", flags.data_root, offline=True)
     train, val = splits.train[: flags.images], splits.val[:1000]
     torch.manual_seed(flags.seed)
     nets = build_networks("resnet", (1, 28, 28), 16)

@@ -19,14 +19,11 @@ from pythae_fif.benchmark.pictures import model_pictures, samples_picture
 from pythae_fif.benchmark.record import SCORES, DataUsed, Evaluation, Training, score_file
 from pythae_fif.benchmark.settings import Settings
 from pythae_fif.data import ImageDataset, Splits
-from pythae_fif.data.cache import open_splits, remember
 from pythae_fif.data.dataset import as_tensor
-from pythae_fif.data.images import OnCount
-from pythae_fif.data.load import load
+from pythae_fif.data.load import open_splits
 from pythae_fif.data.locations import cache_home
-from pythae_fif.data.names import AS_USUAL, TableOptions
-from pythae_fif.data.source import Request
-from pythae_fif.errors import DataError, FIFError
+from pythae_fif.data.names import DataOptions
+from pythae_fif.errors import FIFError
 from pythae_fif.evaluation import (
     Extractor,
     Features,
@@ -44,7 +41,6 @@ from pythae_fif.sampling.models import embed, reconstruction_mse
 from pythae_fif.sampling.samplers import generate, generate_by_class
 from pythae_fif.training import LOG_NAME, FIFTrainer, OnEpoch, keep_freed_memory, read_log
 from pythae_fif.training.checkpoint import RESULT_NAME
-from pythae_fif.validation import Checked
 
 SPLITS = ("val", "test")
 WEIGHTS = "model/model.pt"
@@ -52,24 +48,15 @@ Name = Annotated[str, Field(pattern=r"^[\w=+@-][\w.=+@-]*$")]
 """A part of a path that leads nowhere else."""
 
 
-class Where(Checked):
-    """What a run needs but its result does not depend on.
+class Where(DataOptions):
+    """What a run needs but its result does not depend on: data, and the extractor's files.
 
     Attributes:
-        data_root: Where data sets are; None for the default.
-        data: The user's own images or table.
-        offline: Never download.
-        skip_undecodable: Leave out broken images.
-        table: How the user's table is read.
         extractor_weights: File of the extractor's published weights.
         own_extractor: Of a network of the user's own as extractor: its file with the folder.
+        Others: As of :class:`~pythae_fif.data.names.DataOptions`.
     """
 
-    data_root: str | None = None
-    data: str | None = None
-    offline: bool = False
-    skip_undecodable: bool = False
-    table: TableOptions = AS_USUAL
     extractor_weights: str | None = None
     own_extractor: str | None = None
 
@@ -126,6 +113,12 @@ class ImageSpec(Spec):
         """Model, configuration and seed."""
         return f"{self.model} {self.configuration} seed {self.seed}"
 
+    @property
+    def data_used(self) -> dict[str, Any]:
+        """What :func:`~pythae_fif.data.load.load` is asked of the data set."""
+        sizes = {"train_size", "val_size", "test_size", "crop"}
+        return {**self.settings.model_dump(include=sizes), "image_size": self.image_size}
+
     @functools.cached_property
     def comparable(self) -> str:
         """What two runs share that may stand in one table."""
@@ -152,8 +145,10 @@ class ImageSpec(Spec):
         if not torch.cuda.is_available():
             keep_freed_memory()
         run.tell("loading data")
-        splits = _splits_of(self)
-        labels = _labels_of(self, splits)
+        splits = open_splits(
+            self.data_hash, self.labels_hash, self.dataset, self.where, **self.data_used
+        )
+        labels = (splits.labels or {}) if self.labels_hash else {}
         model = _trained(self, run, splits, labels)
         run.tell("features of the data", 0.9)
         extractor = extractor_of(self.extractor, splits, self.where, run.device)
@@ -299,42 +294,6 @@ def _evaluate(
     run.save("evaluation.json", evaluation, files)
 
 
-def load_splits(
-    dataset: str,
-    image_size: int | None,
-    settings: Settings,
-    where: Where,
-    progress: OnCount | None = None,
-) -> Splits:
-    """The data of runs, cut to the sizes of their settings; runs find them by hash."""
-    whole = load(
-        Request(
-            dataset,
-            where.data_root,
-            data=where.data,
-            image_size=image_size,
-            crop=settings.crop,
-            download=not where.offline,
-            skip_undecodable=where.skip_undecodable,
-            progress=progress,
-            table=where.table,
-        )
-    )
-    splits = whole.subset(train=settings.train_size, val=settings.val_size, test=settings.test_size)
-    remember(splits, whole)
-    return splits
-
-
-def _splits_of(spec: ImageSpec) -> Splits:
-    """The data of a run, mapped from the cache as planned, or loaded."""
-    planned = open_splits(spec.data_hash, spec.labels_hash)
-    if planned is not None and planned.name == spec.dataset:
-        return planned
-    splits = load_splits(spec.dataset, spec.image_size, spec.settings, spec.where)
-    _require_planned(f"the data of {spec.dataset}", splits.content_hash, spec.data_hash)
-    return splits
-
-
 def extractor_of(name: str, splits: Splits, where: Where, device: str = "cpu") -> Extractor:
     """The extractor of an experiment; a classifier is shipped, or trained once and cached."""
     return load_extractor(
@@ -358,23 +317,3 @@ def _let_go(error: BaseException | None) -> None:
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
-
-
-def _labels_of(spec: ImageSpec, splits: Splits) -> Mapping[str, np.ndarray]:
-    """Split -> the labels that the model of a run is told; empty for most models.
-
-    Raises:
-        DataError: They are not those of the plan.
-    """
-    if spec.labels_hash is None:
-        return {}
-    _require_planned(f"the labels of {spec.dataset}", splits.labels_hash, spec.labels_hash)
-    return splits.labels or {}
-
-
-def _require_planned(what: str, found: str | None, planned: str | None) -> None:
-    if found != planned:
-        raise DataError(
-            f"{what} changed since the plan was made ({found}, not {planned}): start the command "
-            "again"
-        )

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 
 from pythae_fif.benchmark.config import Experiment
-from pythae_fif.benchmark.image_run import ImageSpec, Where, extractor_of, load_splits
+from pythae_fif.benchmark.image_run import ImageSpec, Where, extractor_of
 from pythae_fif.benchmark.models import names_in
 from pythae_fif.benchmark.plan import expand, leaderboard
 from pythae_fif.cli.check import check, idle_gpu, machine_line, noted
@@ -18,6 +18,7 @@ from pythae_fif.cli.display import Display, Terminal
 from pythae_fif.cli.estimate import print_estimate, print_plan
 from pythae_fif.cli.flags import AnyEngine, Request
 from pythae_fif.data import Splits, to_float
+from pythae_fif.data.load import load
 from pythae_fif.data.names import TableOptions
 from pythae_fif.errors import ProblemsError, counted
 from pythae_fif.evaluation import LabelledImages
@@ -110,23 +111,28 @@ def _engine(request: Request) -> AnyEngine:
 def _where(request: Request) -> Where:
     """What the runs need but their results do not depend on."""
     flags, experiment = request.flags, request.experiment
-    table = {name: getattr(experiment, name) for name in TableOptions.model_fields}
     return Where(
         data_root=flags.data_root,
         data=experiment.data,
         offline=flags.offline,
         skip_undecodable=experiment.skip_undecodable,
-        table=TableOptions(**table),
+        **{name: getattr(experiment, name) for name in TableOptions.model_fields},
         extractor_weights=flags.extractor_weights,
         own_extractor=None if experiment.extractor in EXTRACTORS else experiment.extractor,
     )
 
 
 def _load(request: Request, where: Where, display: Display) -> Splits:
+    """The data, with notes on what was left out or is odd."""
     experiment = request.experiment
     settings = experiment.settings_of(experiment.models[0])
+    cut = settings.model_dump(include={"train_size", "val_size", "test_size", "crop"})
     with display.stage(f"loading {experiment.dataset}") as progress:
-        return load_splits(experiment.dataset, experiment.image_size, settings, where, progress)
+        size = experiment.image_size
+        splits = load(experiment.dataset, where, image_size=size, progress=progress, **cut)
+    for note in splits.notes:
+        logger.warning("%s: %s", experiment.dataset, note)
+    return splits
 
 
 def _tell_what_stops(console: Terminal, problems: list[str]) -> bool:

@@ -3,6 +3,7 @@
 __all__ = ["Checked", "check", "gpu_problem", "idle_gpu", "machine_line", "noted"]
 
 import contextlib
+import math
 import os
 import shutil
 import subprocess
@@ -23,11 +24,8 @@ from pythae_fif.benchmark.image_run import ImageSpec, Where
 from pythae_fif.benchmark.models import import_named
 from pythae_fif.benchmark.plan import Announced, expand
 from pythae_fif.cli.flags import AnyEngine, Request
-from pythae_fif.data import source
-from pythae_fif.data.cache import is_cached
-from pythae_fif.data.load import SOURCES
+from pythae_fif.data.load import absent
 from pythae_fif.data.locations import CACHE_VARIABLE, cache_home
-from pythae_fif.data.published import absent, missing
 from pythae_fif.errors import ConfigError, FIFError, ProblemsError, counted
 from pythae_fif.evaluation.extractors import require_extractor
 from pythae_fif.runs.local import RUN_BYTES, LocalEngine, cores
@@ -38,6 +36,7 @@ CHECKPOINT = 4
 """Copies of a model's weights in a checkpoint: they, Adam's two moments, the best so far."""
 FEATURES = {"inception": 2048, "tf-inception": 2048, "efficientnet-lite0": 1280}
 """Width of large extractors."""
+SHAPES = {"digits": (1, 8, 8), "mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 IMAGES = {"mnist": 70_000, "cifar10": 60_000, "celeba": 202_599}
 
 
@@ -111,28 +110,17 @@ def _check_data(
     experiment: Experiment, where: Where, problems: list[str], room: list[Space]
 ) -> tuple[int, ...] | None:
     """Looks for the data; their shape, where it is known without reading them."""
-    asked = source.Request(
-        experiment.dataset,
-        where.data_root,
-        data=where.data,
-        image_size=experiment.image_size,
-        crop=experiment.settings_of(experiment.models[0]).crop,
-        download=not where.offline,
-        table=where.table,
-    )
-    lacking = missing(asked)
+    name, side = experiment.dataset, experiment.image_size or 64
+    crop = experiment.settings_of(experiment.models[0]).crop
+    shape = {**SHAPES, "celeba": (3, side, side), "folder": (3, side, side)}.get(name)
     with noted(problems):
-        if lacking is None:
-            files = SOURCES[asked.name](asked)
-            images = files.image_bytes if files.files and not is_cached(files.key(asked)) else 0
-        else:
-            silent = None if where.offline or not lacking.url else unreachable(lacking.url)
-            if lacking.url and (where.offline or silent):
-                problems.append(str(absent(asked, *([silent] if silent else []))))
-            room.append(Space(asked.path, lacking.disk_bytes, f"{asked.name}'s files"))
-            images = lacking.image_bytes
-        room.append(Space(cache_home(), images, f"decoded images ({CACHE_VARIABLE})"))
-    return asked.input_dim
+        lacking = absent(name, where, image_size=experiment.image_size, crop=crop)
+        if lacking is not None:
+            if silent := unreachable(lacking.url):
+                problems.append(f"{lacking}; {silent}")
+            size = IMAGES.get(name, 0) * math.prod(shape or ())
+            room.append(Space(cache_home(), size, f"decoded images ({CACHE_VARIABLE})"))
+    return shape
 
 
 def _check_extractor(name: str, where: Where) -> None:

@@ -18,8 +18,7 @@ from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.settings import AtLeastTen, ExtractorName
 from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.flags import Parser, add_flags
-from pythae_fif.data.arrays import read_npz, to_uint8
-from pythae_fif.data.images import decode_files, find_images
+from pythae_fif.data.images import decode_files, find_images, read_npz, to_uint8
 from pythae_fif.data.splits import by_sides
 from pythae_fif.device import default_device
 from pythae_fif.errors import ConfigError, DataError, StoreError
@@ -166,7 +165,7 @@ def _images(
         key = next((k for k in ("data", split, *arrays) if k in arrays), None)
         if key is None:
             raise DataError(f"{path}: has no images")
-        images = torch.from_numpy(to_uint8({key: arrays[key]}, path, faint=True)[key])
+        images = torch.from_numpy(to_uint8(arrays[key], f"{path}, key {key!r}"))
     else:
         names = find_images(path)
         if not names:
@@ -176,10 +175,7 @@ def _images(
                 side = min(first.size)
         except (OSError, Image.DecompressionBombError) as error:
             raise DataError(f"{path / names[0]}: cannot be decoded") from error
-        decoded = decode_files(path, names, image_size=size or side)
-        if len(decoded.failed):
-            raise DataError(f"{path / names[decoded.failed[0]]}: cannot be decoded")
-        images = torch.from_numpy(decoded.images)
+        images = torch.from_numpy(decode_files(path, names, image_size=size or side).images)
     if not channels or images.shape[1:2] == channels:
         return images
     grey = all(bool((part == part[:, :1]).all()) for part in images.split(1024))

@@ -3,7 +3,16 @@
 A name is imported when it is first asked for: `DATASETS` needs no torch.
 """
 
-__all__ = ["DATASETS", "ImageDataset", "Splits", "load_images", "to_float"]
+__all__ = [
+    "DATASETS",
+    "Columns",
+    "DataOptions",
+    "ImageDataset",
+    "Splits",
+    "load_images",
+    "load_table",
+    "to_float",
+]
 
 from typing import TYPE_CHECKING
 
@@ -12,7 +21,8 @@ from pythae_fif.lazy import lazily
 if TYPE_CHECKING:
     from pythae_fif.data.dataset import ImageDataset, to_float
     from pythae_fif.data.load import load_images
-    from pythae_fif.data.names import DATASETS
-    from pythae_fif.data.splits import Splits
+    from pythae_fif.data.names import DATASETS, DataOptions
+    from pythae_fif.data.splits import Columns, Splits
+    from pythae_fif.data.tables import load_table
 else:
     __getattr__ = lazily(__name__)

@@ -1,41 +1,33 @@
 """Data sets on disk as arrays that every process maps into its memory, without a copy.
 
-An entry is a folder of .npy files with the hash of their content, named by a digest of the files
-that they were read from (folder, names, sizes, times of change) and of what was asked. The process
-of a command checks the hash, by :func:`cached_splits`. The processes of its runs then ask for the
-hash that their plan names, by :func:`open_splits`; they check the files' sizes and read nothing.
-A pointer, `<hash of the images>-<hash of the labels>.json`, names the folder of each.
+An entry is a folder of .npy files with the hashes of their content, named by a digest of the files
+that they were read from and of what was asked. The process of a command hashes the content anew,
+by :func:`cached_splits`. The processes of its runs ask for the hashes that their plan names, by
+:func:`mapped_splits`: they look at sizes and times of change, and hash what was changed since. A
+pointer, `<hash of the images>-<hash of the labels>.json`, names the folder of each, and how many of
+its images.
 """
 
-__all__ = ["cached_splits", "is_cached", "open_splits", "remember"]
+__all__ = ["cached_splits", "mapped_splits", "remember"]
 
+import contextlib
 import logging
-import os
 import re
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pythae_fif.data.columns import Columns
 from pythae_fif.data.locations import CACHE_VARIABLE, cache_home
-from pythae_fif.data.splits import SPLIT_NAMES, Splits
+from pythae_fif.data.splits import SPLIT_NAMES, Columns, Splits
 from pythae_fif.errors import DataError, StoreError
-from pythae_fif.files import (
-    checksum,
-    locked,
-    read_json,
-    require_writable,
-    set_aside,
-    whole_folder,
-    write_json,
-)
-
-ABOUT = "about.json"
+from pythae_fif.files import locked, read_json, set_aside, stored, whole_folder, write_json
 
 _log = logging.getLogger(__name__)
+
+_DAMAGE = (OSError, EOFError, DataError, ValueError, KeyError, TypeError)
 
 
 def cached_splits(key: str, build: Callable[[], Splits]) -> Splits:
@@ -50,46 +42,39 @@ def cached_splits(key: str, build: Callable[[], Splits]) -> Splits:
         build: Reads them.
     """
     folder = _home() / key
-    found: Splits | None = None
+    with contextlib.suppress(*_DAMAGE):  # before the lock: the cache may be one that is only read
+        return _mapped(folder, check=True)
+    built: Splits | None = None
     try:
-        # before the lock: the cache may be one that is only read
-        found = _verified(folder, alone=False)
-        if found is None:
-            require_writable(folder.parent, f"choose another cache with {CACHE_VARIABLE}")
-            with locked(folder):
-                found = _verified(folder, alone=True)
-                if found is None:
-                    found = build()
-                    _write(folder, found)
-                    found = _mapped(folder)
-        write_json(_pointer(found), {"folder": key})
+        with stored(f"make {folder.parent}"):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            if folder.exists():
+                try:
+                    return _mapped(folder, check=True)  # another process has built it
+                except _DAMAGE as error:
+                    aside = set_aside(folder).name
+                    _log.warning("%s cannot be used (%s): set aside as %s", folder, error, aside)
+            built = build()
+            _write(folder, built)
+            return _mapped(folder)
     except StoreError as error:
-        _log.warning("decoded images are not cached: %s", error)
-    return build() if found is None else found
+        _log.warning("data are not cached (%s): choose another %s", error, CACHE_VARIABLE)
+    return build() if built is None else built
 
 
-def is_cached(key: str) -> bool:
-    """Whether there is an entry of this key."""
-    return (_home() / key).is_dir()
+def remember(key: str, splits: Splits) -> None:
+    """Lets :func:`mapped_splits` find the first images of the entry of a key."""
+    if (_home() / key).is_dir():
+        rows = {split: len(splits[split]) for split in SPLIT_NAMES}
+        pointer = _home() / f"{splits.content_hash}-{splits.labels_hash}.json"
+        try:
+            write_json(pointer, {"folder": key, "rows": rows})
+        except StoreError as error:
+            _log.warning("runs will read the data anew: %s", error)
 
 
-def remember(part: Splits, whole: Splits) -> None:
-    """Lets :func:`open_splits` find the first images of splits that are in the cache.
-
-    Args:
-        part: ``whole.subset(...)``.
-        whole: What `cached_splits` gave; if it is not in the cache nothing happens.
-    """
-    if part is whole or not _pointer(whole).is_file():
-        return
-    rows = {split: len(part[split]) for split in SPLIT_NAMES}
-    try:
-        write_json(_pointer(part), {"of": _pointer(whole).name, "rows": rows})
-    except StoreError as error:
-        _log.warning("runs will read the images anew: %s", error)
-
-
-def open_splits(data_hash: str, labels_hash: str | None = None) -> Splits | None:
+def mapped_splits(data_hash: str, labels_hash: str | None = None) -> Splits | None:
     """The splits of a plan, mapped from the cache, or None where they are not there.
 
     Args:
@@ -101,104 +86,70 @@ def open_splits(data_hash: str, labels_hash: str | None = None) -> Splits | None
     if any(re.fullmatch("[0-9a-f]{16}", of) is None for of in hashes):  # they name a file
         return None
     found = [*_home().glob(f"{data_hash}-{labels_hash or '*'}.json")]
-    return _opened(found[0]) if len(found) == 1 else None
-
-
-def _opened(pointer: Path) -> Splits | None:
-    """The splits that a pointer leads to; None where these are not there."""
-    data_hash, target = pointer.name.partition("-")[0], read_json(pointer)
-    try:
-        if "of" not in target:
-            found = _mapped(_home() / target["folder"])
-            return found if found.content_hash == data_hash else None
-        whole = _opened(_home() / target["of"])
-        return whole and whole.subset(**target["rows"]).known_as(data_hash)
-    except (OSError, ValueError, KeyError, TypeError):
+    if len(found) != 1:
         return None
-
-
-def _pointer(splits: Splits) -> Path:
-    """The file that tells :func:`open_splits` where splits are."""
-    return _home() / f"{splits.content_hash}-{splits.labels_hash}.json"
+    try:
+        target: Any = read_json(found[0])
+        whole = _mapped(_home() / target["folder"])
+        part = whole.subset(**target["rows"])
+    except _DAMAGE:
+        return None
+    if part is not whole:
+        part.known_as(data_hash)
+    right = f"{part.content_hash}-{part.labels_hash}" == f"{data_hash}-{found[0].stem[17:]}"
+    return part if right else None
 
 
 def _home() -> Path:
     return cache_home() / "images"
 
 
+def _stamps(folder: Path) -> dict[str, list[int]]:
+    """Size and time of change of each array."""
+    found = {path.name: path.stat() for path in folder.glob("*.npy")}
+    return {name: [of.st_size, of.st_mtime_ns] for name, of in found.items()}
+
+
 def _write(folder: Path, splits: Splits) -> None:
     arrays = {split: splits[split] for split in SPLIT_NAMES}
     arrays |= {f"{split}-labels": of_split for split, of_split in (splits.labels or {}).items()}
+    about = {
+        "name": splits.name,
+        "source": splits.source,
+        "partial": splits.partial,
+        "columns": splits.columns and asdict(splits.columns),
+        "notes": splits.notes,
+    }
     with whole_folder(folder) as temporary:
         for name, array in arrays.items():
-            with open(temporary / f"{name}.npy", "wb") as file:
-                np.save(file, array, allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
-        about = {
-            "name": splits.name,
-            "source": splits.source,
-            "partial": splits.partial,
-            "hash": splits.content_hash,
-            "bytes": {path.name: path.stat().st_size for path in temporary.iterdir()},
-            "labels": _checksums(temporary),
-            "columns": splits.columns and asdict(splits.columns),
-        }
-        write_json(temporary / ABOUT, about)
+            np.save(temporary / f"{name}.npy", array, allow_pickle=False)
+        hashes = {"content_hash": splits.content_hash, "labels_hash": splits.labels_hash}
+        stamps = _stamps(temporary)
+        write_json(temporary / "about.json", {"splits": about, **hashes, "stamps": stamps})
 
 
-def _checksums(folder: Path) -> dict[str, str]:
-    """Of the labels, which are no part of the content's hash."""
-    return {path.name: checksum(path) for path in sorted(folder.glob("*-labels.npy"))}
-
-
-def _mapped(folder: Path) -> Splits:
-    """The splits of an entry, whose files have the sizes that were written.
+def _mapped(folder: Path, check: bool = False) -> Splits:
+    """The splits of an entry. Images are hashed if that is asked, or if their files were changed.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError: It is not whole.
+        OSError, ValueError, KeyError, TypeError: It is not whole, or not what was written.
     """
-    about: Any = read_json(folder / ABOUT)
-    for name, size in about["bytes"].items():
-        if (folder / name).stat().st_size != size:
-            raise ValueError(f"{name} has not the {size} bytes that were written")
-
-    def array(name: str) -> np.ndarray:
-        # A plain array: what pickles it, as Ray does, need not know that it is mapped.
-        return np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False))
-
+    about: Any = read_json(folder / "about.json")
+    # Plain arrays: what pickles them, as Ray does, need not know that they are mapped.
+    arrays: Any = {
+        split: np.asarray(np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False))
+        for split in SPLIT_NAMES
+    }
     labels = None
-    if about["labels"]:  # small, and wanted as tensors that may be written to
+    if about["labels_hash"]:  # small, and wanted as tensors that may be written to
         labels = {split: np.load(folder / f"{split}-labels.npy") for split in SPLIT_NAMES}
-    splits = Splits(
-        about["name"],
-        **{split: array(split) for split in SPLIT_NAMES},
-        labels=labels,
-        source=about["source"],
-        partial=about["partial"],
-        columns=about["columns"] and Columns(**about["columns"]),
-    )
-    return splits.known_as(about["hash"])
-
-
-def _verified(folder: Path, *, alone: bool) -> Splits | None:
-    """The splits of an entry whose every byte was checked, or None.
-
-    Who is alone with a damaged one sets it aside.
-    """
-    if not folder.exists():
-        return None
-    try:
-        splits = _mapped(folder)
-        if replace(splits).content_hash != splits.content_hash:
-            raise ValueError("the images are not those that were written")
-        if _checksums(folder) != read_json(folder / ABOUT)["labels"]:
-            raise ValueError("the labels are not those that were written")
-    except (FileNotFoundError, DataError, ValueError, KeyError, TypeError) as error:
-        if alone:
-            aside = set_aside(folder)
-            _log.warning("%s cannot be used (%s): set aside as %s", folder, error, aside.name)
-        return None
-    except OSError as error:
-        raise StoreError(f"{folder} cannot be read ({error.strerror})") from error
+    how = {**about["splits"], "notes": tuple(about["splits"]["notes"])}
+    how["columns"] = how["columns"] and Columns(**how["columns"])
+    splits = Splits(**how, **arrays, labels=labels)
+    if splits.labels_hash != about["labels_hash"]:
+        raise ValueError("the labels are not those that were written")
+    if not check and splits.columns is None and _stamps(folder) == about["stamps"]:
+        splits.known_as(about["content_hash"])
+    elif splits.content_hash != about["content_hash"]:
+        raise ValueError("the images are not those that were written")
     return splits

@@ -23,16 +23,13 @@ def shared(array: np.ndarray) -> Tensor:
 
 
 def as_tensor(images: np.ndarray | Tensor) -> Tensor:
-    """uint8 images (N, C, H, W), or float32 rows of a table (N, D), as a tensor that shares their
-    memory, for reading alone.
+    """Images, or rows of a table, as a tensor that shares their memory, for reading alone.
 
     Raises:
-        DataError: They are neither.
+        DataError: They are neither uint8 (N, C, H, W) nor float32 (N, D).
     """
     if isinstance(images, np.ndarray):
         images = shared(images)
-    if not isinstance(images, Tensor):
-        raise DataError(f"images are a {type(images).__name__}, needs an array or a tensor")
     if (images.dtype, images.ndim) not in ((torch.uint8, 4), (torch.float32, 2)):
         raise DataError(
             f"images are {images.dtype} of shape {tuple(images.shape)}, "
@@ -59,9 +56,6 @@ def to_float(images: np.ndarray | Tensor, limit: int | None = None) -> Tensor:
     Returns:
         float32 (N, C, H, W), 255 becoming exactly 1.
 
-    Raises:
-        DataError: ``images`` is neither uint8 (N, C, H, W) nor float32 (N, D).
-
     Example:
         >>> to_float(np.full((3, 1, 2, 2), 255, np.uint8), limit=2).shape
         torch.Size([2, 1, 2, 2])
@@ -78,14 +72,13 @@ class ImageDataset(Dataset[DatasetOutput]):
             ``DataProcessor`` gives.
 
     Attributes:
-        images: uint8 tensor (N, C, H, W), or float32 (N, D), for reading: it shares the memory of
-            a contiguous array, which may be a file that is mapped.
+        images: As a tensor, for reading: it shares the memory of a contiguous array, which may be a
+            file that is mapped.
         labels: float32 tensor (N,) or (N, c).
         labelled: Whether labels were given.
 
     Raises:
-        DataError: ``images`` is neither uint8 (N, C, H, W) nor float32 (N, D), or labels do not
-            match.
+        DataError: ``images`` is neither, or labels do not match.
 
     Example:
         >>> dataset = ImageDataset(np.full((20, 1, 2, 2), 51, np.uint8))

@@ -1,55 +1,54 @@
-"""Image files: found, decoded in parallel, cropped and resized."""
+"""Images from files: found, decoded in parallel, cropped and resized; arrays of .npz files."""
 
-__all__ = ["SUFFIXES", "Decoded", "OnCount", "decode_files", "find_images"]
+__all__ = [
+    "SUFFIXES",
+    "Decoded",
+    "decode_files",
+    "find_images",
+    "read_npz",
+    "to_labels",
+    "to_uint8",
+]
 
 import math
 import os
-from collections.abc import Callable, Sequence
+import zipfile
+import zlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from pythae_fif.data.locations import LIMIT_VARIABLE, unpacked_limit
-from pythae_fif.errors import DataError
+from pythae_fif.data.source import OnCount
+from pythae_fif.errors import DataError, one_line
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-BACKGROUND = "white"
-"""What transparent images are composed over."""
-
-FAINT = 4096
-"""A sixteenth of what 16 bits hold: where no value reaches it, 12 or 8 bits were kept in 16."""
+ROUNDING = 1e-3
+"""Floats may leave [0, 1] by so much, as a resize lets them."""
 
 _TASK = 64
 _MAX_THREADS = 16
-
-OnCount = Callable[[int, int], None]
-"""Called while files are decoded, with the number that is done and that of all."""
+_CHUNK = 1024
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What became of a list of image files.
+    """Images of files.
 
-    Args:
-        images: uint8 (N, 3, S, S), in the order of the files; a failed file's image is zero.
-        sizes: Width and height of each original, int32 (N, 2) in pixels; zero where it failed.
-        failed: Indices of the files that could not be decoded, int64 (F,).
-        transparent: Whether a file had transparency, bool (N,).
+    Attributes:
+        names: Of the N files that could be decoded.
+        images: uint8 (N, 3, S, S).
+        sizes: Width and height of each original in pixels, (N, 2).
+        notes: On files that were left out.
     """
 
+    names: list[str]
     images: np.ndarray
     sizes: np.ndarray
-    failed: np.ndarray
-    transparent: np.ndarray
-
-    @property
-    def kept(self) -> np.ndarray:
-        """Indices of the files that could be decoded."""
-        return np.setdiff1d(np.arange(len(self.images)), self.failed)
+    notes: list[str]
 
     def take(self, rows: np.ndarray) -> np.ndarray:
         """``images[rows]``, without a copy (2 GB of CelebA) where the rows are one run."""
@@ -60,13 +59,8 @@ class Decoded:
 def find_images(folder: Path) -> list[str]:
     """Paths, relative to ``folder`` and sorted, of every image below it.
 
-    Hidden files and folders, whose names begin with a dot, are passed over.
-
-    Args:
-        folder: The folder; a link to one is followed, links to folders further down are not.
-
-    Returns:
-        Paths with forward slashes, ending in one of `SUFFIXES` (in any case).
+    Files end in one of `SUFFIXES`, in any case. Hidden files and folders, whose names begin with a
+    dot, are passed over; a link to a folder further down is not followed.
 
     Raises:
         DataError: A folder cannot be read.
@@ -79,11 +73,10 @@ def find_images(folder: Path) -> list[str]:
     found = []
     for parent, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        below = Path(parent).relative_to(folder).as_posix()
-        prefix = "" if below == "." else f"{below}/"
+        below = Path(parent).relative_to(folder)
         for name in files:
             if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                found.append(prefix + name)
+                found.append((below / name).as_posix())
     return sorted(found)
 
 
@@ -93,53 +86,41 @@ def decode_files(
     *,
     image_size: int,
     crop: float = 1.0,
+    skip_undecodable: bool = False,
     progress: OnCount | None = None,
 ) -> Decoded:
-    """Decodes image files to RGB squares.
+    """Decodes image files to RGB squares, as Pillow's ``convert("RGB")`` makes them.
 
     From an image of w x h pixels, the centred square with sides of ``crop * min(w, h)`` is cut
     and resized with Pillow's bilinear filter, which averages over the source pixels when it
     shrinks (antialiasing). The square may begin between pixels, so that it is the same region of
-    the picture at whatever resolution the file is kept. Sixteen bits are scaled by 1/257,
-    transparency is composed over `BACKGROUND`, and of several frames the first is taken. Integers
-    of 32 bits are read as 16 bits where all of them fit; other images of 32 bits cannot be decoded.
-    Where no such image of all has a value of `FAINT`, all are refused: they would be almost black.
+    the picture at whatever resolution the file is kept.
 
     Args:
         folder: The folder of the files.
-        names: Sorted paths below ``folder``.
+        names: Paths below ``folder``.
         image_size: Side S of the result in pixels.
         crop: Side of the square as a fraction of the shorter side, in (0, 1].
+        skip_undecodable: Leave out files that cannot be decoded.
         progress: Called as ``progress(done, total)`` all along.
 
-    Returns:
-        Images, original sizes and the indices of undecodable files.
-
     Raises:
-        DataError: A file is missing, cannot be opened (a file that opens but cannot be decoded is
-            counted as failed instead), has more pixels than `unpacked_limit` allows, or 8 or 12
-            bits in 16.
+        DataError: A file is missing, is no regular file, or cannot be decoded.
     """
     images = np.zeros((len(names), 3, image_size, image_size), np.uint8)
     sizes = np.zeros((len(names), 2), np.int32)
-    transparent = np.zeros(len(names), bool)
-    largest = np.zeros(len(names), np.int64)
 
     def work(start: int) -> list[int]:
         failed = []
         for index in range(start, min(start + _TASK, len(names))):
-            found = _decode(folder / names[index], image_size, crop, limit)
+            found = _decode(folder / names[index], image_size, crop)
             if found is None:
                 failed.append(index)
             else:
-                images[index], sizes[index] = found.pixels, found.size
-                transparent[index], largest[index] = found.transparent, found.largest
+                images[index], sizes[index] = found
         return failed
 
     failed: list[int] = []
-    # Of three bytes a pixel, as many at once as there are threads.
-    limit = unpacked_limit() // (3 * _MAX_THREADS)
-    pillows, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     # Threads and not processes: Pillow lets go of the interpreter lock while it decodes.
     pool = ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS))
     try:
@@ -149,42 +130,26 @@ def decode_files(
                 progress(min(task * _TASK, len(names)), len(names))
     finally:
         pool.shutdown(cancel_futures=True)
-        Image.MAX_IMAGE_PIXELS = pillows
-    if 0 < (most := int(largest.max(initial=0))) < FAINT:
+    if not failed:
+        return Decoded(list(names), images, sizes, [])
+    if not skip_undecodable:
         raise DataError(
-            f"{folder / names[int(largest.argmax())]}: of all images of 16 bits its value {most} "
-            "is the largest, so that they would be almost black: scale them to 0 to 65,535, or "
-            "save them with 8 bits"
+            f"{len(failed)} of {len(names)} images cannot be decoded, the first is "
+            f"{folder / names[failed[0]]}; mend or remove them, or leave them out with "
+            "--skip-undecodable"
         )
-    return Decoded(images, sizes, np.array(failed, np.int64), transparent)
+    kept = np.setdiff1d(np.arange(len(names)), failed)
+    note = f"{len(failed)} undecodable images left out"
+    return Decoded([names[row] for row in kept], images[kept], sizes[kept], [note])
 
 
-class _Found(NamedTuple):
-    """One decoded image.
-
-    Attributes:
-        pixels: uint8 (3, S, S).
-        size: Width and height of the original.
-        transparent: Whether it had transparency.
-        largest: Its largest value, if that is of 16 bits, else 0.
-    """
-
-    pixels: np.ndarray
-    size: tuple[int, int]
-    transparent: bool
-    largest: int
-
-
-def _decode(path: Path, image_size: int, crop: float, limit: int) -> _Found | None:
+def _decode(path: Path, image_size: int, crop: float) -> tuple[np.ndarray, tuple[int, int]] | None:
+    """Pixels (3, S, S), and width and height of the original; None if it cannot be decoded."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise DataError(f"{path}: cannot be read (it is no regular file)")
     try:
         with Image.open(path) as file:
-            if math.prod(file.size) > limit:
-                raise DataError(
-                    f"{path}: {file.size[0]} x {file.size[1]} pixels, above the limit of "
-                    f"{limit:,}; if it is yours, raise {LIMIT_VARIABLE}"
-                )
-            transparent = file.has_transparency_data
-            image, largest = _in_rgb(ImageOps.exif_transpose(file), transparent)
+            image = ImageOps.exif_transpose(file).convert("RGB")
         width, height = image.size
         # Rounded, so that 148 / 178 of 178 is 148 and not a hair more, which would round up below.
         side = round(crop * min(width, height), 6)
@@ -196,25 +161,74 @@ def _decode(path: Path, image_size: int, crop: float, limit: int) -> _Found | No
             Image.Resampling.BILINEAR,
             box=(left - x, top - y, left - x + side, top - y + side),
         )
-    except DataError:
-        raise
     except Exception as error:  # Pillow's plugins raise a dozen unrelated types on damaged files
         if isinstance(error, OSError) and error.errno is not None:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error
         return None
-    return _Found(np.asarray(image).transpose(2, 0, 1), (width, height), transparent, largest)
+    return np.asarray(image).transpose(2, 0, 1), (width, height)
 
 
-def _in_rgb(image: Image.Image, transparent: bool) -> tuple[Image.Image, int]:
-    """An image with 8 bits a channel, and the largest value if it had 16, else 0."""
-    largest = 0
-    if image.mode[0] in "IF":
-        values = np.asarray(image)
-        if image.mode == "F" or values.min() < 0 or values.max() > 65535:
-            raise ValueError("values of no known range")
-        largest = int(values.max())
-        image = Image.fromarray(np.rint(values / 257).astype(np.uint8))
-    if transparent:
-        over = Image.new("RGBA", image.size, BACKGROUND)
-        image = Image.alpha_composite(over, image.convert("RGBA"))
-    return image.convert("RGB"), largest
+def read_npz(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an .npz file, by key.
+
+    Raises:
+        DataError: The file is missing, no .npz, damaged, or holds pickled objects.
+    """
+    if not zipfile.is_zipfile(path):  # NumPy would take it for a pickle, and advise to open it
+        raise DataError(f"{path}: no such .npz file, or no whole one")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files}
+    # Of a header that claims more than there is, a MemoryError.
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: not a readable .npz file ({one_line(error)})") from error
+
+
+def to_uint8(array: np.ndarray, where: str) -> np.ndarray:
+    """Images as uint8, (N, C, H, W).
+
+    A four-dimensional array with 1 or 3 at its second place is N x C x H x W, otherwise
+    N x H x W x C.
+
+    Args:
+        array: Images (N, C, H, W), (N, H, W, C) or (N, H, W), uint8 or floats in [0, 1].
+        where: The file and key, for error lines.
+
+    Raises:
+        DataError: Another shape, type or range.
+    """
+    images = array[:, None] if array.ndim == 3 else array
+    if images.ndim == 4 and images.shape[1] not in (1, 3):
+        images = images.transpose(0, 3, 1, 2)
+    if images.ndim != 4 or images.shape[1] not in (1, 3) or 0 in images.shape:
+        raise DataError(
+            f"{where}: shape {array.shape}, needs N x C x H x W or N x H x W x C with 1 or 3 "
+            "channels, or N x H x W"
+        )
+    if images.dtype == np.uint8:
+        return np.ascontiguousarray(images)
+    rounded = np.empty(images.shape, np.uint8)
+    for start in range(0, len(images), _CHUNK):  # float copies of all would be several times that
+        rows = images[start : start + _CHUNK]
+        low, high = rows.min(), rows.max()
+        if rows.dtype.kind != "f" or not (low >= -ROUNDING and high <= 1 + ROUNDING):
+            raise DataError(
+                f"{where}: {rows.dtype} from {low} to {high} in images {start} to "
+                f"{start + len(rows) - 1}, needs uint8, or floats in [0, 1]"
+            )
+        rounded[start : start + _CHUNK] = np.rint(rows * 255.0).clip(0, 255)
+    return rounded
+
+
+def to_labels(labels: np.ndarray, count: int, where: str) -> np.ndarray:
+    """Class indices of N images as int64 (N,).
+
+    Raises:
+        DataError: They are no integers from 0 up, or not N.
+    """
+    if labels.shape != (count,) or labels.dtype.kind not in "iu" or (labels < 0).any():
+        raise DataError(
+            f"{where}: {labels.dtype} of shape {labels.shape}, needs integers from 0 up of shape "
+            f"({count},)"
+        )
+    return labels.astype(np.int64)

@@ -1,21 +1,27 @@
 """A data set's name becomes training, validation and test images."""
 
-__all__ = ["SOURCES", "load", "load_images"]
+__all__ = ["SOURCES", "DataOptions", "absent", "load", "load_images", "open_splits"]
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from pythae_fif.data.arrays import read_npz, to_labels, to_uint8
-from pythae_fif.data.cache import cached_splits
-from pythae_fif.data.images import SUFFIXES, OnCount, find_images
-from pythae_fif.data.names import AS_USUAL, TableOptions
-from pythae_fif.data.published import celeba, torchvision_set
-from pythae_fif.data.source import Request, Source, decode
-from pythae_fif.data.splits import SPLIT_NAMES, Splits, hold_out, shuffled_split, sizes
-from pythae_fif.data.tabular import read_user_table
+from pythae_fif.data.cache import cached_splits, mapped_splits, remember
+from pythae_fif.data.names import DataOptions
+from pythae_fif.data.own import folder_of_images, npz_file
+from pythae_fif.data.published import AbsentError, celeba, torchvision_set
+from pythae_fif.data.source import OnCount, Request, Source
+from pythae_fif.data.splits import SPLIT_NAMES, Splits
+from pythae_fif.data.tables import table_file
 from pythae_fif.errors import DataError
+
+MANY = 0.01
+"""Test images that may also be in training, as a fraction, before a note says so."""
+
+FAINT = 16
+"""Images without a value above this are almost black."""
 
 
 def load_images(
@@ -25,11 +31,8 @@ def load_images(
     data: str | Path | None = None,
     image_size: int | None = None,
     crop: int | None = None,
-    download: bool = True,
-    skip_undecodable: bool = False,
     progress: OnCount | None = None,
-    seed: int = 0,
-    table: TableOptions = AS_USUAL,
+    **options: Any,
 ) -> Splits:
     """Loads a data set as uint8 images in three splits, or a user's table as float32 rows.
 
@@ -47,15 +50,8 @@ def load_images(
             64); the others keep the size they have.
         crop: Side of the centred square of CelebA's 178 x 218 pixels, 148 if None; 140 in the
             code of Sorrenson et al. Images in Pythae's layout are cropped already.
-        download: False to never reach for the network.
-        skip_undecodable: Leave out the images of a folder that cannot be decoded, and count them
-            in ``source``, instead of failing.
-        progress: Called as ``progress(done, total)`` while a folder of images is decoded.
-        seed: Seed of the 80/10/10 shuffle of your own data; no other data set uses it.
-        table: How ``csv`` is read.
-
-    Returns:
-        The splits.
+        progress: Called as ``progress(done, total)`` while images are decoded.
+        options: Others of :class:`~pythae_fif.data.names.DataOptions`.
 
     Raises:
         ConfigError: An unknown name, or an argument that the data set does not take.
@@ -66,157 +62,112 @@ def load_images(
         >>> splits.input_dim, splits.source
         ((1, 8, 8), 'digits of scikit-learn, 8x8, 1197/300/300')
     """
-    return load(
-        Request(
-            name,
-            data_root,
-            data=data,
-            image_size=image_size,
-            crop=crop,
-            download=download,
-            skip_undecodable=skip_undecodable,
-            progress=progress,
-            seed=seed,
-            table=table,
-        )
-    )
+    root, path = (None if of is None else str(of) for of in (data_root, data))
+    asked = DataOptions(data_root=root, data=path, **options)
+    return load(name, asked, image_size=image_size, crop=crop, progress=progress)
 
 
-def load(request: Request) -> Splits:
-    """The splits of a checked request; see :func:`load_images`."""
-    source = SOURCES[request.name](request)
-    splits = cached_splits(source.key(request), source.read) if source.files else source.read()
-    request.check_size(splits.input_dim)
+def load(
+    name: str,
+    options: DataOptions,
+    *,
+    train_size: int | None = None,
+    val_size: int | None = None,
+    test_size: int | None = None,
+    image_size: int | None = None,
+    crop: int | None = None,
+    progress: OnCount | None = None,
+) -> Splits:
+    """The data of a command: found or downloaded, read, checked, hashed and cached.
+
+    Args:
+        name, image_size, crop, progress: As of :func:`load_images`.
+        options: Where data are and how they are read.
+        train_size, val_size, test_size: How many of each split's first images are used.
+
+    Raises:
+        ConfigError, DataError: As of :func:`load_images`.
+    """
+    request = Request(name, options, image_size, crop, progress)
+    source = SOURCES[name](request)
+    key = source.key(request) if source.files else None
+    whole = cached_splits(key, lambda: _checked(source.read())) if key else _checked(source.read())
+    request.check_size(whole.input_dim)
+    splits = whole.subset(train_size, val_size, test_size)
+    if key:
+        remember(key, splits)
     return splits
 
 
-def _folder(request: Request) -> Source:
-    """Every image below a folder; its subfolders train, test and perhaps val are the splits, if
-    there. Below these, or the folder, subfolders are classes if every image is in one."""
-    path = request.path
-    if not path.is_dir():
-        raise DataError(f"folder: {path} is not a folder; needs a folder of images (--data)")
-    present = [split for split in SPLIT_NAMES if (path / split).is_dir()]
-    if present and not {"train", "test"} <= {*present}:
+def open_splits(
+    data_hash: str, labels_hash: str | None, name: str, options: DataOptions, **how: Any
+) -> Splits:
+    """The data of a run, by the hashes of its plan: mapped from the cache without hashing again.
+
+    Where the cache has them not, as on another machine, they are loaded.
+
+    Args:
+        data_hash: `content_hash` of what :func:`load` gave to the command.
+        labels_hash: Its `labels_hash`; None if labels are not used.
+        name, options: As of :func:`load`.
+        how: Its other arguments.
+
+    Raises:
+        DataError: The data are not those of the plan.
+    """
+    planned = mapped_splits(data_hash, labels_hash)
+    if planned is not None and planned.name == name:
+        return planned
+    splits = load(name, options, **how)
+    if (splits.content_hash, labels_hash or splits.labels_hash) != (data_hash, splits.labels_hash):
         raise DataError(
-            f"folder: {path} has a subfolder {' and '.join(present)} only; "
-            "needs train and test, perhaps val, or none of them"
+            f"the data of {name} changed since the plan was made ({splits.content_hash}, labels "
+            f"{splits.labels_hash}, not {data_hash}, {labels_hash}): start the command again"
         )
-    names = everything = find_images(path)
-    if present:
-        # Listed one by one, for a split may be a link to a folder, which os.walk does not follow.
-        names = sorted(f"{split}/{name}" for split in present for name in find_images(path / split))
-    if not names:
-        raise DataError(f"folder: no {', '.join(SUFFIXES)} images below {path}")
-    outside = len(set(everything) - set(names))
-
-    def read() -> Splits:
-        return _read_folder(request, names, outside if present else None)
-
-    return Source(path, names, read, len(names) * 3 * request.side**2)
+    return splits
 
 
-def _read_folder(request: Request, names: list[str], outside: int | None) -> Splits:
-    """The images of a folder; `outside` is how many are in no subfolder, None without these."""
-    decoded, notes = decode(request, request.path, names)
-    kept = decoded.kept
-    if outside is not None:  # no class comes first: a profile may cut to the first images
-        kept = np.random.RandomState(request.seed).permutation(kept)
-        split_of = np.array([names[row].split("/", 1)[0] for row in kept], str)
-        # Train and test are there even without images: the error line then names them.
-        of_names = [split for split in SPLIT_NAMES if split != "val" or split in split_of]
-        index = {split: kept[split_of == split] for split in of_names}
-        how = "split by subfolder" + _held_out(index, request.seed)
-        if outside:
-            notes.append(f"{outside} images outside train, val and test left out")
-    else:
-        index = {
-            split: kept[rows] for split, rows in shuffled_split(len(kept), request.seed).items()
-        }
-        how = f"shuffled 80/10/10 with seed {request.seed}"
-    arrays = {split: decoded.take(rows) for split, rows in index.items()}
-    if all((of == of[:, :1]).all() for of in arrays.values()):
-        arrays = {split: np.ascontiguousarray(of[:, :1]) for split, of in arrays.items()}
-        notes.append("grey")
-    width, height = decoded.sizes[kept].T
-    if others := int((width != height).sum()):
-        notes.append(f"of {others} that are not square the centred square (an .npz keeps others)")
-    labels, depth = None, 0 if outside is None else 1
-    classes = [(name.split("/")[depth:-1] or [""])[0] for name in names]
-    known = sorted({classes[row] for row in index["train"]})
-    if len(known) > 1 and {*known} == {classes[row] for row in kept} and "" not in known:
-        of_row = np.array([known.index(of) if of in known else -1 for of in classes], np.int64)
-        labels = {split: of_row[rows] for split, rows in index.items()}
-        shown = ", ".join(known[:10]) + (", ..." if len(known) > 10 else "")
-        notes.append(f"{len(known)} classes by subfolder: {shown}")
-    title = f"folder {request.path.name}, {request.side}x{request.side}, {how}"
-    source = "; ".join([f"{title}, {sizes(arrays)}", *notes])
-    return Splits("folder", **arrays, labels=labels, source=source, partial=False, columns=None)
+def absent(name: str, options: DataOptions, **how: Any) -> AbsentError | None:
+    """What :func:`load` would download first; None where all files are there. Nothing is read.
+
+    Args:
+        name, options: As of :func:`load`.
+        how: Its `image_size` and `crop`.
+
+    Raises:
+        ConfigError, DataError: As of :func:`load`, as far as that can be told.
+    """
+    try:
+        SOURCES[name](Request(name, options.model_copy(update={"offline": True}), **how))
+    except AbsentError:
+        if options.offline:
+            raise
+        return AbsentError(Request(name, options, **how), "not downloaded yet")
+    return None
 
 
-def _held_out(parts: dict[str, np.ndarray], seed: int) -> str:
-    """Takes the validation split out of the training one where there is none, and says so."""
-    if "val" in parts:
-        return ""
-    count = len(parts["train"])
-    order = np.random.RandomState(seed).permutation(count)
-    rows = np.split(order, [count - hold_out(count)])
-    parts["train"], parts["val"] = (parts["train"][np.sort(of_split)] for of_split in rows)
-    return f", val {len(rows[1])} of the training images by seed {seed}"
+def _checked(splits: Splits) -> Splits:
+    """With notes on test images that are also in training, and on images that are almost black.
 
-
-def _npz(request: Request) -> Source:
-    """An .npz file with keys train, test, perhaps val, and train_labels, or data and labels."""
-    path = request.path
-    if not path.is_file() or path.suffix in (".csv", ".tsv"):
-        what = "a table (choose --dataset csv)" if path.is_file() else "no such file"
-        what = "a folder (choose --dataset folder)" if path.is_dir() else what
-        raise DataError(f"{path}: {what}, needs an .npz file")
-    return Source(path.parent, [path.name], lambda: _read_npz(request), path.stat().st_size)
-
-
-def _read_npz(request: Request) -> Splits:
-    path, content = request.path, read_npz(request.path)
-    labels = None
-    if {"train", "test"} <= set(content):
-        arrays = to_uint8({s: content[s] for s in SPLIT_NAMES if s in content}, path)
-        keys = {split: f"{split}_labels" for split in arrays if f"{split}_labels" in content}
-        if keys:
-            if lacking := arrays.keys() - keys.keys():
-                raise DataError(
-                    f"{path}: has {', '.join(keys.values())}, but no {lacking.pop()}_labels"
-                )
-            labels = {
-                split: to_labels(content[key], len(arrays[split]), f"{path}, key {key!r}")
-                for split, key in keys.items()
-            }
-            _held_out(labels, request.seed)
-        how = "split by key" + _held_out(arrays, request.seed)
-    elif "data" in content:
-        images = to_uint8({"data": content["data"]}, path)["data"]
-        index = shuffled_split(len(images), request.seed)
-        arrays = {split: images[rows] for split, rows in index.items()}
-        if "labels" in content:
-            whole = to_labels(content["labels"], len(images), f"{path}, key 'labels'")
-            labels = {split: whole[rows] for split, rows in index.items()}
-        how = f"shuffled 80/10/10 with seed {request.seed}"
-    else:
+    Raises:
+        DataError: There are more classes than images, as where labels are numbers of another kind.
+    """
+    if splits.train.ndim != 4:
+        return splits
+    count = sum(len(splits[split]) for split in SPLIT_NAMES)
+    if splits.classes is not None and splits.classes > count:
         raise DataError(
-            f"{path}: has keys {', '.join(content) or 'none'}; needs train and test, or data"
+            f"{splits.name}: a label {splits.classes - 1:,} of {count:,} images: number the "
+            "classes from 0"
         )
-    source = f"npz {path.name}, {how}, {sizes(arrays)}"
-    return Splits("npz", **arrays, labels=labels, source=source, partial=False, columns=None)
-
-
-def _table(request: Request) -> Source:
-    """A user's table of numbers."""
-    path = request.path
-    size = path.stat().st_size if path.is_file() else 0
-
-    def read() -> Splits:
-        return read_user_table(path, request.seed, request.table)
-
-    return Source(path.parent, [path.name] if size else (), read, size)
+    notes = []
+    known = {hash(image.tobytes()) for image in splits.train}
+    again = sum(hash(image.tobytes()) in known for image in splits.test)
+    if again > MANY * len(splits.test):
+        notes.append(f"{again:,} of {len(splits.test):,} test images are in training, too")
+    if (largest := int(splits.train.max())) <= FAINT:
+        notes.append(f"no value above {largest} of 255: the images are almost black")
+    return splits.with_notes(*notes) if notes else splits
 
 
 def _read_digits() -> Splits:
@@ -236,12 +187,12 @@ def _read_digits() -> Splits:
 
 
 SOURCES: dict[str, Callable[[Request], Source]] = {
-    "digits": lambda request: Source(request.path, (), _read_digits, 0),
+    "digits": lambda request: Source(request.path, (), _read_digits),
     "mnist": torchvision_set,
     "cifar10": torchvision_set,
     "celeba": celeba,
-    "folder": _folder,
-    "npz": _npz,
-    "csv": _table,
+    "folder": folder_of_images,
+    "npz": npz_file,
+    "csv": table_file,
 }
 """Name of a data set -> finds its files, and downloads them where they are missing."""

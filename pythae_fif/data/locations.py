@@ -1,26 +1,23 @@
-"""Where data and own files are looked for, and how much memory a file may ask for."""
+"""Where data and own files are looked for."""
 
 __all__ = [
     "CACHE_VARIABLE",
     "CONFIGS_VARIABLE",
     "DATA_VARIABLE",
-    "LIMIT_VARIABLE",
     "cache_home",
     "data_home",
     "own_configs",
     "set_own_configs",
-    "unpacked_limit",
 ]
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.errors import DataError
 
 DATA_VARIABLE = "PYTHAE_FIF_DATA"
 CACHE_VARIABLE = "PYTHAE_FIF_CACHE"
-LIMIT_VARIABLE = "PYTHAE_FIF_MAX_GB"
 CONFIGS_VARIABLE = "PYTHAE_FIF_CONFIGS"
 
 
@@ -63,19 +60,3 @@ def own_configs() -> list[Path]:
 def set_own_configs(paths: Iterable[str | Path]) -> None:
     """Sets ``PYTHAE_FIF_CONFIGS``, which the processes that this one starts inherit."""
     os.environ[CONFIGS_VARIABLE] = os.pathsep.join(map(str, paths))
-
-
-def unpacked_limit() -> int:
-    """Bytes that compressed files may take more than they have: ``PYTHAE_FIF_MAX_GB``, else 4 GB.
-
-    Raises:
-        ConfigError: The variable is no positive number.
-    """
-    text = os.environ.get(LIMIT_VARIABLE) or "4"
-    try:
-        limit = float(text)
-    except ValueError:
-        limit = 0.0
-    if not 0 < limit < 1e9:
-        raise ConfigError(f"{LIMIT_VARIABLE}={text!r}: needs a number of gigabytes")
-    return int(1e9 * limit)

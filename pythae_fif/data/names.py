@@ -1,10 +1,10 @@
-"""The names of the data sets, and how tables are read, known without importing torch."""
+"""The names of the data sets, and what may be asked of them, known without importing NumPy."""
 
-__all__ = ["AS_USUAL", "DATASETS", "TABULAR_DATASETS", "TOY_DATASETS", "TableOptions"]
+__all__ = ["DATASETS", "TABULAR_DATASETS", "TOY_DATASETS", "DataOptions", "TableOptions"]
 
 from typing import Annotated
 
-from pythae_fif.validation import Checked, Flag, name_of
+from pythae_fif.validation import AbsolutePath, Checked, Each, Flag, name_of
 
 DATASETS = ("digits", "mnist", "cifar10", "celeba", "folder", "npz", "csv")
 """Data sets of the benchmark; `benchmark_configs/` has a file of each that describes it."""
@@ -23,20 +23,42 @@ MISSING = ("drop", "impute")
 
 
 class TableOptions(Checked):
-    """How a user's table is read.
+    """What is taken of a user's table.
 
     Attributes:
+        columns: The columns to model; None for all that can be.
+        drop: Columns to leave out.
+        label: The column that holds the class of a row.
         missing: What becomes of missing values: `drop` their rows, or `impute` the mean of the
-            column's training rows; None to refuse them.
-        separator: Between values of a text file; None for a tab in .tsv and a comma otherwise.
-        no_header: Whether the first line is numbers; columns are then c1, c2, ...
+            column's training rows.
     """
 
+    columns: Annotated[Each[str] | None, Flag("take these alone", "COLUMN")] = None
+    drop: Annotated[Each[str] | None, Flag("leave these out", "COLUMN")] = None
+    label: Annotated[str | None, Flag("the column of the classes", "COLUMN")] = None
     missing: Annotated[
-        Annotated[str, name_of(lambda: MISSING)] | None, Flag("values of a table: drop or impute")
-    ] = None
-    separator: Annotated[str | None, Flag("of a table, if no comma", "TEXT")] = None
-    no_header: Annotated[bool, Flag("the table's first line is numbers")] = False
+        Annotated[str, name_of(lambda: MISSING)], Flag("values of a table: drop (rows) or impute")
+    ] = "drop"
 
 
-AS_USUAL = TableOptions()
+class DataOptions(TableOptions):
+    """Where data are and how they are read; the hash of the data tells what came of it.
+
+    Attributes:
+        data_root: The folder to look in; None for ``PYTHAE_FIF_DATA``, else
+            ``~/.cache/pythae-fif/data``.
+        data: The user's folder or file, for ``folder``, ``npz`` and ``csv``, and for those only.
+        offline: Never download.
+        skip_undecodable: Leave out the images of a folder that cannot be decoded, and count them in
+            a note, instead of failing.
+    """
+
+    data_root: Annotated[str | None, Flag("where data sets are (PYTHAE_FIF_DATA)", "DIR")] = None
+    data: Annotated[AbsolutePath | None, Flag("yours, of folder, npz or csv", "PATH")] = None
+    offline: Annotated[bool, Flag("never download")] = False
+    skip_undecodable: Annotated[bool, Flag("leave out broken images")] = False
+
+    @property
+    def of_table(self) -> TableOptions:
+        """Those of a user's table."""
+        return TableOptions(**{key: getattr(self, key) for key in TableOptions.model_fields})

@@ -1,278 +1,124 @@
 """MNIST, CIFAR-10 and CelebA in each of their layouts, downloaded where they are missing."""
 
-__all__ = ["Missing", "absent", "celeba", "missing", "torchvision_set"]
+__all__ = ["AbsentError", "celeba", "torchvision_set"]
 
-import math
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import contextlib
+import os
+import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pythae_fif.data.arrays import read_npz, to_labels, to_uint8
-from pythae_fif.data.download import CELEBA, CELEBA_PAGE, fetch, unpack_images
-from pythae_fif.data.images import Decoded, find_images
+from pythae_fif.data.images import decode_files, find_images, read_npz, to_labels, to_uint8
 from pythae_fif.data.locations import DATA_VARIABLE
-from pythae_fif.data.source import CELEBA_SIZE, SHAPES, Request, Source, decode
+from pythae_fif.data.source import CELEBA_SIZE, Request, Source
 from pythae_fif.data.splits import SPLIT_NAMES, Splits, by_sides, hold_out, sizes
 from pythae_fif.errors import DataError, one_line
-from pythae_fif.files import checksum, locked
+from pythae_fif.files import locked
 
-_TITLES = {"mnist": "MNIST", "cifar10": "CIFAR-10", "celeba": "CelebA"}
-_PUBLISHED = {
+_SIZES = {
     "mnist": "50000/10000/10000",
     "cifar10": "40000/10000/10000",
     "celeba": "162770/19867/19962",
 }
-_TORCHVISION = {"mnist": ("MNIST", "MNIST/raw"), "cifar10": ("CIFAR10", "cifar-10-batches-py")}
-
-_TORCHVISION_DOWNLOADS = {
-    "mnist": ("https://ossci-datasets.s3.amazonaws.com/mnist/", 70_000_000),
-    "cifar10": ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz", 360_000_000),
+_SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
+_FOLDERS = {
+    "mnist": "MNIST/raw",
+    "cifar10": "cifar-10-batches-py",
+    "celeba": "celeba/img_align_celeba",
 }
-"""Where torchvision downloads it from, and the bytes that it then takes, about."""
+_BY_HAND = {
+    "mnist": "https://ossci-datasets.s3.amazonaws.com/mnist/",
+    "cifar10": "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+    "celeba": "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (with its partition's list)",
+}
 
-_CELEBA_FOLDER = "celeba/img_align_celeba"
-_CELEBA_LIST = "celeba/list_eval_partition.txt"
-_CELEBA_ZIP = "celeba/img_align_celeba.zip"
 
-
-@dataclass(frozen=True)
-class Missing:
-    """What a published data set needs that is not there.
+class AbsentError(DataError):
+    """A published data set that is not there; one line that says why, and what to do.
 
     Attributes:
-        url: From where it would be downloaded; None if it is only to be unpacked.
-        disk_bytes: What that and what is unpacked of it take on the disk, about.
-        image_bytes: Size in memory of all images.
+        url: Where it is from.
     """
 
-    url: str | None
-    disk_bytes: int
-    image_bytes: int
-
-
-def missing(request: Request) -> Missing | None:
-    """What must be downloaded or unpacked of a published data set; None if it can be read."""
-    name, root = request.name, request.path
-    if name not in _PUBLISHED or any(
-        (root / name / f"{part}_data.npz").exists() for part in ("train", "eval")
-    ):
-        return None
-    if name == "celeba":
-        lacking, there = _lacking_of_celeba(root), (root / _CELEBA_FOLDER).is_dir()
-        if there and not lacking:
-            return None
-        unpacked = 0 if there else CELEBA[Path(_CELEBA_ZIP).name].size
-        return Missing(
-            CELEBA[lacking[0].name].url if lacking else None,
-            sum(CELEBA[path.name].size for path in lacking) + unpacked,
-            202_599 * 3 * request.side**2,
+    def __init__(self, request: Request, reason: object) -> None:
+        name, root = request.name, request.path
+        self.url = _BY_HAND[name].split()[0]
+        reason = "--offline forbids the download" if request.options.offline else reason
+        super().__init__(
+            f"{name}: neither {name}/train_data.npz and eval_data.npz nor a whole {_FOLDERS[name]} "
+            f"is below {root} ({reason}): unpack {_BY_HAND[name]} into {root / _FOLDERS[name]}, or "
+            f"name a folder that has the data with --data-root or {DATA_VARIABLE}"
         )
-    folder = _TORCHVISION[name][1]
-    if _has_files(root / folder):
-        return None
-    url, disk_bytes = _TORCHVISION_DOWNLOADS[name]
-    count = sum(map(int, _PUBLISHED[name].split("/")))
-    size = count * math.prod(SHAPES[name])
-    return Missing(url, disk_bytes, size)
 
 
 def torchvision_set(request: Request) -> Source:
-    """MNIST or CIFAR-10, from Pythae's .npz layout, torchvision's own, or a download."""
-    name, root = request.name, request.path
-    npz = _pythae_npz(request, SHAPES[name])
-    if npz is not None:
-        return npz
-    class_name, below = _TORCHVISION[name]
-    folder = root / below
-
-    def load(download: bool) -> list[Any]:
-        import torchvision  # takes seconds to import
-
-        dataset = getattr(torchvision.datasets, class_name)
-        return [dataset(str(root), train=train, download=download) for train in (True, False)]
-
-    def fetch_it(*reasons: str) -> list[Any]:
-        if not request.download:
-            raise absent(request, *reasons)
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            with locked(root / name):  # torchvision looks again, and downloads where others read
-                return load(download=True)
-        except Exception as error:  # torchvision raises many unrelated types
-            failure = f"the download failed: {one_line(error)}"
-            raise absent(request, *reasons, failure) from error
-
-    def read() -> Splits:
-        try:
-            train, test = load(download=False)
-        except Exception:  # of a damaged file, too
-            train, test = fetch_it(f"{folder} is there, but incomplete or damaged: remove it")
-        arrays = {"train": np.asarray(train.data), "test": np.asarray(test.data)}
-        labels = [np.asarray(train.targets), np.asarray(test.targets)]
-        images = to_uint8(arrays, folder)
-        return _with_validation(name, "torchvision layout", list(images.values()), labels)
-
-    if not _has_files(folder):
-        fetch_it()
-    files = [path for path in sorted(folder.iterdir()) if path.is_file()]
-    size = sum(path.stat().st_size for path in files)
-    return Source(folder, [path.name for path in files], read, size)
-
-
-def _has_files(folder: Path) -> bool:
-    """Whether there is more than the empty folder that a failed download leaves."""
-    return folder.is_dir() and any(folder.iterdir())
-
-
-def celeba(request: Request) -> Source:
-    """CelebA, from Pythae's .npz layout, the official image folder, or a download.
-
-    The folder needs celeba/img_align_celeba/ and celeba/list_eval_partition.txt (0 training,
-    1 validation, 2 test), and none of the attribute files; in place of the first,
-    celeba/img_align_celeba.zip is unpacked. From each face the centred square is cut that is the
-    crop of the original's 178 pixels, at whatever resolution the files are, and resized.
+    """MNIST or CIFAR-10, from Pythae's .npz layout, torchvision's own, or a download.
 
     Raises:
-        DataError: There is nothing to read, or the folder lacks images that the partition lists.
+        DataError: There is nothing to read, and it cannot be downloaded.
     """
-    root, size = request.path, request.side
-    npz = _pythae_npz(request, (3, size, size))
-    if npz is not None:
-        return npz
-    _fetch_celeba(request)
-    folder, partition = root / _CELEBA_FOLDER, root / _CELEBA_LIST
-    assigned = _read_partition(partition)
-    present = find_images(folder)
-    names = [name for name in present if name in assigned]
-    if len(names) < len(assigned):
-        raise DataError(
-            f"celeba: {folder} has {len(names):,} of the {len(assigned):,} images that {partition} "
-            f"lists: unpacked or copied in part? Remove it to have {_CELEBA_ZIP} unpacked again, "
-            "or the lines of absent images from the list"
-        )
-    others = len(present) - len(names)
-    notes = [f"{others} files that the partition lacks left out"] if others else []
-    return Source(
-        root,
-        [_CELEBA_LIST, *(f"{_CELEBA_FOLDER}/{name}" for name in names)],
-        lambda: _read_celeba(request, names, assigned, notes),
-        len(names) * 3 * size**2,
-    )
-
-
-def _fetch_celeba(request: Request) -> None:
-    """Downloads and unpacks what is missing of CelebA."""
-    root, by_hand = request.path, _by_hand(request)
-    folder, archive = root / _CELEBA_FOLDER, root / _CELEBA_ZIP
-    lacking = _lacking_of_celeba(root)
-    if lacking and not request.download:
-        raise absent(request, *(f"{path} is missing" for path in lacking if len(lacking) == 1))
-    if not lacking and folder.is_dir():
-        return
-    (root / "celeba").mkdir(parents=True, exist_ok=True)
-    with locked(folder):
-        for path in _lacking_of_celeba(root):
-            fetch(CELEBA[path.name], path, by_hand, request.progress)
-        if not folder.is_dir():
-            if archive not in lacking and checksum(archive, "md5") != CELEBA[archive.name].md5:
-                raise DataError(
-                    f"{archive} has not MD5 checksum {CELEBA[archive.name].md5}: it is incomplete "
-                    f"or another file; remove it, and if it cannot be downloaded {by_hand}"
-                )
-            unpack_images(archive, folder, request.progress)
-
-
-def _lacking_of_celeba(root: Path) -> list[Path]:
-    """The files to download."""
-    archive = [] if (root / _CELEBA_FOLDER).is_dir() else [root / _CELEBA_ZIP]
-    return [path for path in (root / _CELEBA_LIST, *archive) if not path.is_file()]
-
-
-def _by_hand(request: Request) -> str:
-    """What to fetch where the program cannot, and where to put it."""
     name, root = request.name, request.path
-    if name == "celeba":
-        what, url, place = " and ".join(CELEBA), CELEBA_PAGE, root / "celeba"
-    elif name == "mnist":
-        what, url, place = "the four files", _TORCHVISION_DOWNLOADS[name][0], root / "MNIST/raw"
-    else:
-        url, place = _TORCHVISION_DOWNLOADS[name][0], root
-        what = url.rpartition("/")[2]
-    return (
-        f"fetch {what} by hand from {url} and put that into {place}, or name a folder that has the "
-        f"data with --data-root or {DATA_VARIABLE}"
-    )
+    if npz := _pythae_npz(request, _SHAPES[name]):
+        return npz
+    folder = root / _FOLDERS[name]
 
+    def load() -> list[Any]:
+        from torchvision import datasets  # takes seconds to import
 
-def absent(request: Request, *reasons: str) -> DataError:
-    """One line that says what to do where there are no data, and why they are not downloaded."""
-    name = request.name
-    if name == "celeba":
-        looked_for = f"{_CELEBA_FOLDER}/*.jpg with {_CELEBA_LIST}"
-    else:
-        looked_for = f"{_TORCHVISION[name][1]}/"
-    why = f" ({'; '.join(reasons)})" if reasons else ""
-    remedy = "" if request.download else "allow the download (no --offline), or "
-    return DataError(
-        f"{name}: neither {name}/train_data.npz and eval_data.npz nor {looked_for} could be read "
-        f"below {request.path}{why}: {remedy}{_by_hand(request)}"
-    )
+        def parts(download: bool) -> list[Any]:
+            kind = getattr(datasets, name.upper())
+            return [kind(str(root), train=train, download=download) for train in (True, False)]
 
+        try:
+            with contextlib.suppress(Exception):  # torchvision raises many unrelated types
+                return parts(download=False)
+            if request.options.offline:
+                raise FileNotFoundError(folder)
+            root.mkdir(parents=True, exist_ok=True)
+            with locked(root / name):  # torchvision downloads where others read
+                return parts(download=True)
+        except Exception as error:
+            raise AbsentError(request, one_line(error)) from error
 
-def _read_celeba(
-    request: Request, names: Sequence[str], assigned: dict[str, int], notes: Sequence[str]
-) -> Splits:
-    folder, size, crop = request.path / _CELEBA_FOLDER, request.side, request.crop_side
-    decoded, undecodable = decode(request, folder, names, crop / CELEBA_SIZE[0])
-    smaller = _check_celeba_sizes(folder, names, decoded)
-    codes = np.array([assigned[names[row]] for row in decoded.kept], np.int64)
-    arrays = {
-        split: decoded.take(decoded.kept[codes == code]) for code, split in enumerate(SPLIT_NAMES)
-    }
-    title = f"CelebA {size}x{size} of the central {crop}x{crop}, image folder"
-    notes = [*undecodable, *notes, *smaller]
-    return _published("celeba", title, arrays, None, notes, lesser=bool(smaller))
+    def read() -> Splits:
+        parts = load()
+        images = [to_uint8(np.asarray(part.data), str(folder)) for part in parts]
+        labels = [np.asarray(part.targets, np.int64) for part in parts]
+        return _with_validation(name, "torchvision layout", images, labels)
+
+    if not folder.is_dir() or not any(folder.iterdir()):  # a failed download leaves an empty one
+        load()
+    files = [path.name for path in sorted(folder.iterdir()) if path.is_file()]
+    return Source(folder, files, read)
 
 
 def _pythae_npz(request: Request, shape: tuple[int, int, int]) -> Source | None:
-    """``<root>/<name>/{train,eval}_data.npz``; None where neither file is there."""
+    """Pythae's ``<root>/<name>/{train,eval}_data.npz``; None where neither file is there."""
     name, folder = request.name, request.path / request.name
-    paths = {file: folder / f"{file}_data.npz" for file in ("train", "eval")}
-    there = [path for path in paths.values() if path.exists()]
-    if not there:
+    paths = [folder / f"{part}_data.npz" for part in ("train", "eval")]
+    if not any(path.exists() for path in paths):
         return None
-    if len(there) == 1:  # a mistake to name, and no reason to download
-        (lacking,) = set(paths.values()) - set(there)
-        raise DataError(f"{name}: {there[0]} is there, but {lacking} is not; both are needed")
-    size = sum(path.stat().st_size for path in there)
-    files = [path.relative_to(request.path).as_posix() for path in there]
-    return Source(request.path, files, lambda: _read_pythae_npz(name, paths, shape), size)
 
+    def read() -> Splits:
+        images, labels = [], []
+        for path in paths:
+            content = read_npz(path)
+            if "data" not in content:
+                raise DataError(f"{path}: has keys {', '.join(content) or 'none'}; needs 'data'")
+            images.append(to_uint8(content["data"], f"{path}, key 'data'"))
+            if images[-1].shape[1:] != shape:
+                sides = by_sides(images[-1].shape[1:])
+                raise DataError(f"{path}: images are {sides}, {name} needs {by_sides(shape)}")
+            if "labels" in content:
+                where = f"{path}, key 'labels'"
+                labels.append(to_labels(content["labels"], len(images[-1]), where))
+        both = labels if len(labels) == len(paths) else None
+        return _with_validation(name, "Pythae npz layout", images, both)
 
-def _read_pythae_npz(name: str, paths: dict[str, Path], shape: tuple[int, int, int]) -> Splits:
-    content = {file: read_npz(path) for file, path in paths.items()}
-    for file, path in paths.items():
-        if "data" not in content[file]:
-            raise DataError(f"{path}: has keys {', '.join(content[file]) or 'none'}; needs 'data'")
-    where = f"{paths['train'].parent}/{{train,eval}}_data.npz"
-    images = to_uint8({file: content[file]["data"] for file in paths}, where)
-    for file, path in paths.items():
-        if images[file].shape[1:] != shape:
-            raise DataError(
-                f"{path}: images are {by_sides(images[file].shape[1:])}, "
-                f"{name} needs {by_sides(shape)}"
-            )
-    labels = None
-    if all("labels" in content[file] for file in paths):
-        labels = [
-            to_labels(content[file]["labels"], len(images[file]), f"{path}, key 'labels'")
-            for file, path in paths.items()
-        ]
-    return _with_validation(name, "Pythae npz layout", list(images.values()), labels)
+    return Source(folder, [path.name for path in paths], read)
 
 
 def _with_validation(
@@ -285,55 +131,127 @@ def _with_validation(
     def three(train: np.ndarray, test: np.ndarray) -> dict[str, np.ndarray]:
         return {"train": train[:cut], "val": train[cut:], "test": test}
 
-    of_split = None
-    if labels is not None:
-        of_split = {split: of.astype(np.int64) for split, of in three(*labels).items()}
-    title = f"{_TITLES[name]}, {layout}"
-    arrays = three(*images)
-    partial = sizes(arrays) != _PUBLISHED[name]
-    notes = [f"val is the last {total - cut} of {total} training images"] if partial else []
-    return _published(name, title, arrays, of_split, notes)
+    of_split = three(*labels) if labels else None
+    splits = _splits(name, layout, three(*images), of_split)
+    held = f"val is the last {total - cut} of {total} training images"
+    return splits.with_notes(held) if splits.partial else splits
 
 
-def _published(
-    name: str,
-    title: str,
-    arrays: dict[str, np.ndarray],
-    labels: dict[str, np.ndarray] | None,
-    notes: Sequence[str],
-    lesser: bool = False,
+def _splits(
+    name: str, layout: str, arrays: dict[str, Any], labels: dict[str, np.ndarray] | None = None
 ) -> Splits:
     """Splits of a published data set, marked as partial where they are not the whole of it."""
-    cut = sizes(arrays) != _PUBLISHED[name]
-    published = [f"partial (published: {_PUBLISHED[name]})"] if cut else []
-    source = "; ".join([f"{title}, {sizes(arrays)}", *published, *notes])
-    return Splits(name, **arrays, labels=labels, source=source, partial=lesser or cut, columns=None)
+    partial = sizes(arrays) != _SIZES[name]
+    title = {"mnist": "MNIST", "cifar10": "CIFAR-10", "celeba": "CelebA"}[name]
+    source = f"{title}, {layout}, {sizes(arrays)}"
+    source += f"; partial (published: {_SIZES[name]})" if partial else ""
+    return Splits(name, **arrays, labels=labels, source=source, partial=partial)
+
+
+# ---------------------------------------------------------------- CelebA
+
+
+def celeba(request: Request) -> Source:
+    """CelebA, from Pythae's .npz layout, the official image folder, or a download.
+
+    The folder needs celeba/img_align_celeba/ and celeba/list_eval_partition.txt (0 training,
+    1 validation, 2 test), and none of the attribute files; in place of the first,
+    celeba/img_align_celeba.zip is unpacked. From each face the centred square is cut that is the
+    crop of the original's 178 pixels, at whatever resolution the files are, and resized.
+
+    Raises:
+        DataError: There is nothing to read, and it cannot be downloaded, or the folder lacks
+            images that the partition lists.
+    """
+    if npz := _pythae_npz(request, (3, request.side, request.side)):
+        return npz
+    folder = request.path / "celeba/img_align_celeba"
+    partition = folder.with_name("list_eval_partition.txt")
+    if not (folder.is_dir() and partition.is_file()):
+        _fetch_celeba(request, folder, partition)
+    assigned = _read_partition(partition)
+    present = find_images(folder)
+    names = [name for name in present if name in assigned]
+    if len(names) < len(assigned):
+        raise DataError(
+            f"celeba: {folder} has {len(names):,} of the {len(assigned):,} images that {partition} "
+            "lists: remove it to have it unpacked again, or the lines of absent images"
+        )
+    others = len(present) - len(names)
+
+    def read() -> Splits:
+        splits = _read_celeba(request, folder, names, assigned)
+        left_out = f"{others} files that the partition lacks left out"
+        return splits.with_notes(left_out) if others else splits
+
+    files = [partition.name, *(f"{folder.name}/{name}" for name in names)]
+    return Source(folder.parent, files, read)
+
+
+def _fetch_celeba(request: Request, folder: Path, partition: Path) -> None:
+    """Downloads and unpacks what is missing; a file with the right checksum is not missing."""
+    from torchvision.datasets import CelebA
+    from torchvision.datasets.utils import check_integrity, download_file_from_google_drive
+
+    archive = folder.with_suffix(".zip")
+    missing = [partition] * (not partition.is_file()) + [archive] * (not folder.is_dir())
+    files = {name: (drive_id, md5) for drive_id, md5, name in CelebA.file_list}
+    try:
+        if request.options.offline:
+            missing = [path for path in missing if not check_integrity(path, files[path.name][1])]
+            if missing:
+                raise FileNotFoundError(missing[0])
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            for path in missing:
+                drive_id, md5 = files[path.name]
+                download_file_from_google_drive(drive_id, folder.parent, path.name, md5)
+            if not folder.is_dir():
+                with tempfile.TemporaryDirectory(dir=folder.parent) as unpacked:
+                    zipfile.ZipFile(archive).extractall(unpacked)
+                    os.replace(Path(unpacked, folder.name), folder)
+    except Exception as error:  # torchvision and gdown raise many unrelated types
+        raise AbsentError(request, one_line(error)) from error
 
 
 def _read_partition(path: Path) -> dict[str, int]:
     assigned = {}
-    for number, line in enumerate(path.read_text("utf-8", "replace").split("\n"), 1):
-        if match := re.fullmatch(r"\s*(\S+)\s+([012])\s*", line):
-            assigned[match[1]] = int(match[2])
-        elif line.strip():
-            raise DataError(
-                f"{path}, line {number}: {line.strip()!r}, needs a file name and 0, 1 or 2"
-            )
+    for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
+        match line.split():
+            case [name, "0" | "1" | "2" as code]:
+                assigned[name] = int(code)
+            case [_, *_]:
+                raise DataError(f"{path}, line {number}: {line!r}, needs a file and 0, 1 or 2")
     return assigned
 
 
-def _check_celeba_sizes(folder: Path, names: Sequence[str], decoded: Decoded) -> list[str]:
-    """A note if the files are not of the original size; an error if they are cropped already."""
-    width, height = decoded.sizes[decoded.kept].T
+def _read_celeba(
+    request: Request, folder: Path, names: list[str], assigned: dict[str, int]
+) -> Splits:
+    size, crop = request.side, request.crop_side
+    decoded = decode_files(
+        folder,
+        names,
+        image_size=size,
+        crop=crop / CELEBA_SIZE[0],
+        skip_undecodable=request.options.skip_undecodable,
+        progress=request.progress,
+    )
+    width, height = decoded.sizes.T
     # A copy at another resolution rounds each side by half a pixel at most.
-    expected = width * (CELEBA_SIZE[1] / CELEBA_SIZE[0])
-    wrong = decoded.kept[np.abs(height - expected) > 2]
+    wrong = np.flatnonzero(np.abs(height - width * (CELEBA_SIZE[1] / CELEBA_SIZE[0])) > 2)
     if len(wrong):
         raise DataError(
-            f"celeba: {folder / names[wrong[0]]} is {by_sides(decoded.sizes[wrong[0]])} pixels, "
-            "needs the aligned 178x218 or the same proportions; data set 'folder' (--data) takes "
-            "other images"
+            f"celeba: {folder / decoded.names[wrong[0]]} is {by_sides(decoded.sizes[wrong[0]])} "
+            "pixels, needs the aligned 178x218 or the same proportions; data set 'folder' (--data) "
+            "takes other images"
         )
-    others = decoded.sizes[decoded.kept[width != CELEBA_SIZE[0]]]
-    first = f"(first {by_sides(others[0])})" if len(others) else ""
-    return [f"{len(others)} files at another resolution than 178x218 {first}"] if first else []
+    codes = np.array([assigned[name] for name in decoded.names])
+    arrays = {
+        split: decoded.take(np.flatnonzero(codes == code)) for code, split in enumerate(SPLIT_NAMES)
+    }
+    layout = f"{size}x{size} of the central {crop}x{crop}, image folder"
+    others = int((width != CELEBA_SIZE[0]).sum())
+    notes = [f"{others} files at another resolution than 178x218"] if others else []
+    splits = _splits("celeba", layout, arrays)
+    return splits.with_notes(*decoded.notes, *notes, partial=others > 0)

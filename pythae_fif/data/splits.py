@@ -1,6 +1,6 @@
 """A data set as training, validation and test part in memory, with a hash of its content."""
 
-__all__ = ["SPLIT_NAMES", "Splits", "by_sides", "hold_out", "shuffled_split", "sizes"]
+__all__ = ["SPLIT_NAMES", "Columns", "Splits", "by_sides", "hold_out", "shuffled_split", "sizes"]
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,24 @@ from typing import Any
 
 import numpy as np
 
-from pythae_fif.data.columns import Columns
-from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.errors import DataError
 from pythae_fif.files import digest
 
 SPLIT_NAMES = ("train", "val", "test")
 MIN_IMAGES = 10
+
+
+@dataclass(frozen=True)
+class Columns:
+    """How the D columns of a table were standardised: (value - mean) / std, by training rows."""
+
+    names: list[str]
+    mean: list[float]
+    std: list[float]
+
+    def restored(self, rows: np.ndarray) -> np.ndarray:
+        """Standardised rows (..., D), such as a model's samples, in original units, float64."""
+        return rows.astype(np.float64) * self.std + self.mean
 
 
 def hold_out(count: int) -> int:
@@ -31,18 +43,16 @@ def hold_out(count: int) -> int:
     return 10_000 if count >= 50_000 else count // 6
 
 
-def shuffled_split(count: int, seed: int) -> dict[str, np.ndarray]:
+def shuffled_split(count: int, seed: int = 0) -> dict[str, np.ndarray]:
     """A seeded shuffle of ``range(count)``, cut 80/10/10 (remainders go to training).
 
-    Args:
-        count: Number of images N.
-        seed: Seed of the shuffle. The same seed gives the same split in every NumPy version.
+    The same seed gives the same split in every NumPy version.
 
     Returns:
         Split name -> indices, int64.
 
     Example:
-        >>> {name: len(index) for name, index in shuffled_split(105, seed=0).items()}
+        >>> {name: len(index) for name, index in shuffled_split(105).items()}
         {'train': 85, 'val': 10, 'test': 10}
     """
     # RandomState and not default_rng: NumPy promises that only the former's streams never change.
@@ -92,6 +102,7 @@ class Splits:
         source: One line that says what the data are.
         partial: Whether these are fewer or lesser images than the published data set holds.
         columns: Of a user's table: names, and the way back to original units.
+        notes: Lines on what was left out or is odd.
 
     Raises:
         DataError: An array is not of that type and shape, the splits' images differ in shape, a
@@ -106,11 +117,12 @@ class Splits:
     source: str
     partial: bool = False
     columns: Columns | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        dtype, ndim = (np.float32, 2) if self.train.ndim == 2 else (np.uint8, 4)
         for split in SPLIT_NAMES:
             images = self[split]
-            dtype, ndim = (np.float32, 2) if self.train.ndim == 2 else (np.uint8, 4)
             if images.dtype != dtype or images.ndim != ndim:
                 raise DataError(
                     f"{self.name}: {split} is {images.dtype} of shape {images.shape}, "
@@ -126,13 +138,8 @@ class Splits:
                     f"{self.name}: the {split} split has {len(images)} {self.things}, needs at "
                     f"least {MIN_IMAGES}; {10 * MIN_IMAGES} in all are enough"
                 )
-            if self.labels is not None and (
-                split not in self.labels or self.labels[split].shape != images.shape[:1]
-            ):
-                shape = self.labels[split].shape if split in self.labels else "missing"
-                raise DataError(
-                    f"{self.name}: the labels of {split} are {shape}, needs ({len(images)},)"
-                )
+            if self.labels is not None and self.labels[split].shape != images.shape[:1]:
+                raise DataError(f"{self.name}: {split} needs {len(images)} labels, one each")
 
     def __getitem__(self, split: str) -> np.ndarray:
         """The images of the split of that name."""
@@ -171,29 +178,26 @@ class Splits:
         vars(self)["content_hash"] = content_hash
         return self
 
+    def with_notes(self, *notes: str, partial: bool = False) -> "Splits":
+        """The same splits with further notes, and marked as partial if they are so told."""
+        return replace(self, notes=(*self.notes, *notes), partial=self.partial or partial)
+
     def subset(
         self, train: int | None = None, val: int | None = None, test: int | None = None
     ) -> "Splits":
         """The first images of each split, for quick profiles.
 
         Args:
-            train: How many training images to keep; None or more than there are keeps all.
-            val: The same for validation images.
-            test: The same for test images.
+            train, val, test: How many images to keep; None or more than there are keeps all.
 
         Returns:
             The cut splits, sharing memory; ``source`` names the cut and ``partial`` is True,
             unless nothing was cut.
 
         Raises:
-            ConfigError: A number below 10.
+            DataError: A number below 10.
         """
         keep = {"train": train, "val": val, "test": test}
-        for split, count in keep.items():
-            if count is not None and count < MIN_IMAGES:
-                raise ConfigError(
-                    f"subset {split}={count} of {self.name}: needs at least {MIN_IMAGES} images"
-                )
         cut: dict[str, Any] = {split: self[split][:count] for split, count in keep.items()}
         if all(len(cut[split]) == len(self[split]) for split in SPLIT_NAMES):
             return self

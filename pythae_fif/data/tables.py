@@ -1,194 +1,350 @@
-"""A user's table of numbers from a file, checked; wrong files give one line."""
+"""A user's table as it comes: what can be modelled is found, what is left out is told."""
 
-__all__ = ["Table", "check_finite", "read_npy", "read_table"]
+__all__ = ["as_float32", "check_finite", "load_table", "moments", "read_npy", "table_file"]
 
 import csv
 import gzip
+import itertools
+import re
+import warnings
 import zlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from pythae_fif.data.names import AS_USUAL, TableOptions
-from pythae_fif.errors import DataError, importing, one_line
+from pythae_fif.data.names import TableOptions
+from pythae_fif.data.source import Request, Source
+from pythae_fif.data.splits import MIN_IMAGES, SPLIT_NAMES, Columns, Splits, shuffled_split, sizes
+from pythae_fif.errors import ConfigError, DataError, did_you_mean, importing, one_line
+
+if TYPE_CHECKING:
+    from pandas import DataFrame, Series
 
 MISSING_TEXTS = ("", "na", "n/a", "nan", "null", "none", "?")
 """Texts of missing values, in small letters."""
 
+SEPARATORS = "\t;|, "
+LINES = 100
+"""So many first lines tell separator, names and decimal sign."""
 
-class Table(NamedTuple):
-    """The names of D columns, and float64 rows (N, D), in which NaN is a missing value."""
+SHOWN = 12
+"""So many columns are named in a note."""
 
-    names: list[str]
-    rows: np.ndarray
+_UNREADABLE = (OSError, ValueError, EOFError, zlib.error, csv.Error, MemoryError, Warning)
 
 
-def read_table(path: Path, options: TableOptions = AS_USUAL) -> Table:
-    """A user's table, by the suffix of its file.
+def table_file(request: Request) -> Source:
+    """A user's table in a file."""
+    path = request.path
+    files = [path.name] if path.is_file() else []
+    return Source(path.parent, files, lambda: _load(path, request.options.of_table))
+
+
+def load_table(table: "str | Path | DataFrame", **options: Any) -> Splits:
+    """A user's table: cleaned, shuffled, cut 80/10/10, standardised by its training rows.
+
+    Left out, and told in ``notes``, are columns of text, constant ones, counters (0, 1, 2, ...) and
+    those of which more than half is missing. Separator, decimal commas and whether the first line
+    has the names are found; without names columns are c1, c2, ...
 
     Args:
-        path: A .csv or .tsv of numbers below one line of names, perhaps in .gz, a .npy of numbers
-            (N, D), or a .parquet of number columns, from which the index of pandas is left out.
-        options: How it is read.
+        table: A DataFrame, or a file: separated values (perhaps in .gz), a .npy of numbers (N, D),
+            or a .parquet.
+        options: See :class:`~pythae_fif.data.names.TableOptions`.
 
     Returns:
-        Names and rows, all finite but where missing values are allowed.
+        Rows as float32 (N, D), with ``columns`` as the way back to original units.
 
     Raises:
-        DataError: No such file, or not such a table; the message names line and column.
+        ConfigError: An unknown option or column.
+        DataError: No such file, no table, too few rows or columns, or a column that was asked for
+            and cannot be modelled.
+
+    Example:
+        >>> import pandas
+        >>> frame = pandas.DataFrame(np.random.rand(200, 2), columns=["a", "b"]).assign(kind="x")
+        >>> splits = load_table(frame)
+        >>> splits.input_dim, splits.notes
+        ((2,), ('columns left out: kind (text)',))
+    """
+    return _load(table, TableOptions(**options))
+
+
+def _load(table: "str | Path | DataFrame", options: TableOptions) -> Splits:
+    if isinstance(table, str | Path):
+        where = Path(table).expanduser().name
+        frame, notes = _read(Path(table).expanduser())
+    else:
+        where, frame, notes = "DataFrame", table.reset_index(drop=True), []
+    frame, classes = _chosen(frame.rename(columns=str), options, where)
+    numbers, left_out = _numbers(frame, judge=options.columns is None)
+    check_finite(numbers.fillna(0).to_numpy(), where)
+    rows = numbers.dropna() if options.missing == "drop" else numbers
+    if gaps := int(numbers.isna().to_numpy().sum()):
+        lost = f"{len(numbers) - len(rows):,} of {len(numbers):,} rows with missing values left out"
+        filled = f"{gaps:,} missing values are their column's mean in training rows"
+        notes.append(lost if options.missing == "drop" else filled)
+    if classes is not None:
+        if classless := int(classes[rows.index].isna().sum()):
+            notes.append(f"{classless:,} rows without a class left out")
+        rows = rows[classes[rows.index].notna()]
+    if len(rows) < 10 * MIN_IMAGES:
+        raise DataError(f"{where}: {len(rows)} rows, at least {10 * MIN_IMAGES} are needed")
+    index = shuffled_split(len(rows))
+    train = rows.iloc[index["train"]]
+    varies = train.max() > train.min()
+    left_out |= dict.fromkeys(rows.columns[~varies], "constant")
+    rows = rows.loc[:, varies]
+    if options.columns is not None and left_out:
+        name, reason = next(iter(left_out.items()))
+        raise DataError(f"{where}: column {name!r} cannot be modelled: {reason}")
+    listed = _listed(left_out)
+    if rows.shape[1] < 2:
+        raise DataError(
+            f"{where}: {rows.shape[1]} columns of numbers, at least 2 are needed"
+            + f" (left out: {listed})" * bool(left_out)
+        )
+    notes = [f"columns left out: {listed}"] * bool(left_out) + notes
+    return _splits(where, rows, index, classes, tuple(notes))
+
+
+def _splits(
+    where: str,
+    rows: "DataFrame",
+    index: Mapping[str, np.ndarray],
+    classes: "Series | None",
+    notes: tuple[str, ...],
+) -> Splits:
+    """Standardised by the training rows, whose mean takes the place of missing values."""
+    values = np.ascontiguousarray(rows.to_numpy())
+    parts = {split: values[of_split] for split, of_split in index.items()}
+    mean, std = moments(np.ma.masked_invalid(parts["train"]), where)
+    scaled = {split: np.nan_to_num((of - mean) / std, nan=0.0) for split, of in parts.items()}
+    labels = None
+    if classes is not None:
+        of_row, known = classes[rows.index].factorize(sort=True)
+        labels = {split: of_row[of_split].astype(np.int64) for split, of_split in index.items()}
+        notes += (f"{len(known)} classes by column {classes.name}",)
+    arrays = as_float32(scaled, where)
+    source = f"{where}, {rows.shape[1]} columns, standardised by training rows, shuffled 80/10/10 "
+    source += f"with seed 0, {sizes(arrays)}"
+    columns = Columns(list(rows.columns), mean.tolist(), std.tolist())
+    return Splits("csv", **arrays, labels=labels, source=source, columns=columns, notes=notes)
+
+
+# ---------------------------------------------------------------- columns
+
+
+def _chosen(
+    frame: "DataFrame", options: TableOptions, where: str
+) -> "tuple[DataFrame, Series | None]":
+    """The columns that were asked for, and the one of the classes.
+
+    Raises:
+        ConfigError: A column is not there.
+        DataError: Two have one name.
+    """
+    known = Counter(frame.columns)
+    if again := [name for name, count in known.items() if count > 1]:
+        raise DataError(f"{where}: two columns are named {again[0]!r}")
+    out = [*(options.drop or []), *([] if options.label is None else [options.label])]
+    for name in [*out, *(options.columns or [])]:
+        if name not in known:
+            raise ConfigError(f"{where} has no column {name!r}: {did_you_mean(name, known)}")
+    classes = None if options.label is None else frame[options.label]
+    return frame[[name for name in options.columns or known if name not in out]], classes
+
+
+def _numbers(frame: "DataFrame", judge: bool) -> "tuple[DataFrame, dict[str, str]]":
+    """Columns of numbers as float64, NaN where they are missing; others with what they are.
+
+    Args:
+        frame: The table.
+        judge: Whether what can be modelled, and should not, is left out, too.
+    """
+    import pandas as pd
+
+    left_out: dict[str, str] = {}
+    found: dict[str, Series] = {}
+    for name, column in frame.items():
+        numbers = column
+        if not pd.api.types.is_numeric_dtype(column):
+            numbers = pd.to_numeric(column, errors="coerce")
+            if pd.api.types.is_datetime64_any_dtype(column) or numbers.isna().all():
+                left_out[name] = "empty" if column.isna().all() else "text"
+                continue
+            wrong = column[numbers.isna() & column.notna()]
+            if len(wrong):
+                left_out[name] = f"text in {len(wrong):,} rows, such as {str(wrong.iloc[0])[:20]!r}"
+                continue
+        numbers = numbers.astype(np.float64)
+        steps = np.diff(numbers.to_numpy())
+        if judge and numbers.isna().mean() > 0.5:
+            left_out[name] = "more than half missing"
+        elif judge and len(steps) and (steps == 1).all():
+            left_out[name] = "a counter"
+        else:
+            found[name] = numbers
+    return pd.DataFrame(found, index=frame.index), left_out
+
+
+def _listed(left_out: Mapping[str, str]) -> str:
+    shown = [f"{name} ({reason})" for name, reason in left_out.items()]
+    more = f", and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
+    return ", ".join(shown[:SHOWN]) + more
+
+
+# ---------------------------------------------------------------- files
+
+
+class _Form(NamedTuple):
+    """How a text file writes its table."""
+
+    separator: str
+    named: bool
+    decimal: str
+
+
+def _read(path: Path) -> "tuple[DataFrame, list[str]]":
+    """The table of a file, by its suffix, and notes.
+
+    Raises:
+        DataError: No such file, or no table.
         ConfigError: A .parquet where pyarrow is not installed.
     """
-    kind = "".join(path.suffixes[-2:] if path.suffix.lower() == ".gz" else [path.suffix]).lower()
-    if kind not in (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".npy", ".parquet"):
-        raise DataError(f"{path}: needs a table as .csv, .tsv (or .gz of them), .npy, .parquet")
+    import pandas as pd
+
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    if kind == ".parquet":
-        table = _read_parquet(path)
-    elif kind == ".npy":
-        rows = read_npy(path)
-        table = Table(_numbered(rows.shape[1]), rows)
-    else:
-        table = _read_csv(path, options, "\t" if kind.startswith(".tsv") else ",")
-    if len(table.names) < 2:
-        raise DataError(f"{path}: {len(table.names)} columns of numbers, at least 2 are needed")
-    if again := [name for name in table.names if table.names.count(name) > 1]:
-        raise DataError(f"{path}: two columns are named {again[0]!r}")
-    if options.missing is None:
-        check_finite(table.rows, path, "; --missing drop or --missing impute of `run` takes NaN")
-    else:
-        check_finite(np.nan_to_num(table.rows, nan=0, posinf=np.inf, neginf=-np.inf), path)
-    return table
-
-
-def read_npy(path: Path) -> np.ndarray:
-    """float64 rows (N, D) of a .npy file; see :func:`read_table`."""
+    if path.suffix.lower() == ".npy":
+        values = read_npy(path)
+        return pd.DataFrame(values, columns=_numbered(values.shape[1])), []
     try:
-        rows = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, MemoryError) as error:
-        raise DataError(f"{path}: not a readable .npy file of numbers") from error
-    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype.kind not in "iuf":
-        raise DataError(f"{path}: needs an array of numbers, rows x columns")
-    return rows.astype(np.float64)
+        if path.suffix.lower() == ".parquet":
+            with importing("parquet", f"{path}: .parquet"):
+                import pyarrow  # noqa: F401
+            return pd.read_parquet(path).reset_index(drop=True), []
+        return _read_text(path)
+    except _UNREADABLE as error:
+        if isinstance(error, ConfigError | DataError):
+            raise
+        raise DataError(f"{path}: not a readable table ({one_line(error)})") from error
 
 
-def _read_csv(path: Path, options: TableOptions, usual: str) -> Table:
-    """Separated numbers below one line of names, or without it."""
-    separator = (options.separator or usual).replace("\\t", "\t")
-    if len(separator) != 1 or separator in '"\r\n':
-        raise DataError(f"--separator {separator!r}: a single character is needed, no quote")
+def _read_text(path: Path) -> "tuple[DataFrame, list[str]]":
+    import pandas as pd
+
     opened = gzip.open if path.suffix.lower() == ".gz" else open
+    with opened(path, "rt", newline="", encoding="utf-8-sig", errors="replace") as file:
+        form = _form([line for line in itertools.islice(file, LINES) if line.strip()], path)
+        file.seek(0)
+        with warnings.catch_warnings():
+            # More values than names: pandas would cut them off.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            frame = pd.read_csv(
+                file,
+                sep=r"\s+" if form.separator == " " else form.separator,
+                header=0 if form.named else None,
+                decimal=form.decimal,
+                index_col=False,
+                skipinitialspace=True,
+                na_values=[case(text) for text in MISSING_TEXTS for case in (str, str.upper)],
+                float_precision="round_trip",
+                low_memory=False,
+            )
+    if form.named:
+        return frame.rename(columns=str.strip), []
+    frame.columns = _numbered(frame.shape[1])
+    return frame, [f"the first line is a row: columns are c1 to c{frame.shape[1]}"]
+
+
+def _form(lines: Sequence[str], path: Path) -> _Form:
+    """By the first lines: the separator that most of them agree on, and what their cells are."""
+    best, rows = 0, list[list[str]]()
+    for mark in SEPARATORS:
+        cut = [*csv.reader(lines, delimiter=mark, skipinitialspace=True)]
+        width, agree = Counter(map(len, cut)).most_common(1)[0] if cut else (0, 0)
+        if width > 1 and agree > best:
+            best, rows, separator = agree, cut, mark
+    if not best:
+        raise DataError(
+            f"{path}: needs lines of values between commas, semicolons, tabs or the like"
+        )
+    cells = [cell for row in rows for cell in row]
+    comma = any(re.fullmatch(r"[+-]?\d+,\d+", cell) for cell in cells)
+    point = any(re.fullmatch(r"[+-]?\d+\.\d+", cell) for cell in cells)
+    decimal = "," if comma and not point else "."
+    kinds = [[_kind(cell.replace(decimal, ".")) for cell in row] for row in rows]
+    # Names stand above numbers: a first line of numbers, texts and gaps is a row like the others.
+    columns = [*itertools.zip_longest(*kinds)]
+    numeric = [column for column in columns if {*column[1:]} - {"missing", None} == {"number"}]
+    named = not numeric or any(column[0] == "text" for column in numeric)
+    return _Form(separator, named, decimal)
+
+
+def _kind(cell: str) -> str:
+    if cell.strip().lower() in MISSING_TEXTS:
+        return "missing"
     try:
-        with opened(path, "rt", newline="", encoding="utf-8-sig") as file:
-            lines = csv.reader(file, delimiter=separator)
-            header = first = next(lines, [])
-            _check_width(header, path, separator)
-            rows = []
-            if options.no_header:
-                header = _numbered(len(first))
-                rows.append(_numbers(first, header, f"{path}, line 1", options))
-            _check_names(header, path)
-            rows += [
-                _numbers(row, header, f"{path}, line {lines.line_num}", options)
-                for row in lines
-                if row
-            ]
-    except (UnicodeDecodeError, csv.Error, OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: not a text file of separated values") from error
-    names = [name.strip() for name in header]
-    return Table(names, np.array(rows, dtype=np.float64).reshape(-1, len(header)))
+        float(cell)
+    except ValueError:
+        return "text"
+    return "number"
 
 
 def _numbered(count: int) -> list[str]:
     return [f"c{column + 1}" for column in range(count)]
 
 
-def _check_width(header: list[str], path: Path, separator: str) -> None:
-    if len(header) < 2:
-        other = next((d for d in (",", ";", "\t", "|", " ") if d in "".join(header)), None)
-        found = f"; it looks separated by {other!r} (--separator of `run`)" if other else ""
-        raise DataError(f"{path}: {len(header)} columns when separated by {separator!r}{found}")
+def read_npy(path: Path) -> np.ndarray:
+    """float64 rows (N, D) of a .npy file.
 
-
-def _check_names(header: list[str], path: Path) -> None:
-    for number, name in enumerate(header, 1):
-        if not name.strip():
-            index = ": an index that pandas wrote? write the file with index=False"
-            raise DataError(f"{path}: column {number} has no name{index if number == 1 else ''}")
-    known = [name for name in header if name.strip().lower() not in MISSING_TEXTS]
+    Raises:
+        DataError: It is none, or not such an array.
+    """
     try:
-        [_number(name) for name in known]
-    except ValueError:
-        return
-    if not known:  # a column may be called "na"
-        return
-    raise DataError(
-        f"{path}: the first line is numbers, needs the columns' names, or --no-header of `run`"
-    )
+        rows = np.load(path, allow_pickle=False)
+    except _UNREADABLE as error:
+        raise DataError(f"{path}: not a readable .npy file of numbers") from error
+    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype.kind not in "iuf":
+        raise DataError(f"{path}: needs an array of numbers, rows x columns")
+    return rows.astype(np.float64)
 
 
-def _numbers(row: list[str], header: list[str], where: str, options: TableOptions) -> list[float]:
-    if len(row) != len(header):
-        missing = f", column {header[len(row)]!r} is missing" if len(row) < len(header) else ""
-        raise DataError(f"{where}: {len(row)} values for {len(header)} columns{missing}")
-    values = []
-    for name, text in zip(header, row, strict=True):
-        if text.strip().lower() in MISSING_TEXTS:
-            if options.missing is None:
-                raise DataError(
-                    f"{where}, column {name!r}: {text!r} is not a number; --missing drop of "
-                    "`run` leaves such rows out, --missing impute takes the column's mean"
-                )
-            values.append(np.nan)
-            continue
-        try:
-            value = _number(text)
-        except ValueError as error:
-            raise DataError(f"{where}, column {name!r}: {text!r} is not a number") from error
-        if not np.isfinite(value):
-            raise DataError(f"{where}, column {name!r}: {text!r} is not a finite number")
-        values.append(value)
-    return values
+# ---------------------------------------------------------------- numbers
 
 
-def _number(text: str) -> float:
-    if "_" in text:  # of a code such as 2024_01; Python would read 202401
-        raise ValueError
-    return float(text)
-
-
-def _read_parquet(path: Path) -> Table:
-    with importing("parquet", f"{path}: .parquet"):
-        from pyarrow import ArrowException, parquet, types
-
-    numbers = types.is_integer, types.is_floating, types.is_decimal
-    try:
-        table = parquet.read_table(path)
-        index = (table.schema.pandas_metadata or {}).get("index_columns", [])
-    except (ArrowException, OSError, ValueError) as error:
-        line = one_line(error)
-        raise DataError(f"{path}: not a readable table of numbers ({line})") from error
-    columns: dict[str, np.ndarray] = {}
-    for field, column in zip(table.schema, table.itercolumns(), strict=True):
-        if field.name in index:  # row labels of pandas, which are no data
-            continue
-        if not any(is_kind(field.type) for is_kind in numbers):
-            raise DataError(
-                f"{path}: column {field.name!r} is {field.type}, needs integers, floats or decimals"
-            )
-        columns[field.name] = column.cast("float64", safe=False).to_numpy()  # its nulls are NaN
-    if not columns:
-        raise DataError(f"{path}: has no columns of numbers")
-    return Table(list(columns), np.stack(list(columns.values()), axis=1))
-
-
-def check_finite(rows: np.ndarray, where: str | Path, remedy: str = "") -> None:
+def check_finite(rows: np.ndarray, where: str | Path) -> None:
     """Raises a DataError that names the first value of rows (N, D) that is not finite."""
     bad = np.argwhere(~np.isfinite(rows))
     if len(bad):
         row, column = bad[0]
         raise DataError(
             f"{where}: {len(bad)} NaN or infinite values, the first in row {row + 1}, column "
-            f"{column + 1}{remedy}"
+            f"{column + 1}"
         )
+
+
+def moments(rows: np.ndarray, where: str | Path, ddof: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of every column, by which it can be standardised."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, std = (np.asarray(of) for of in (rows.mean(axis=0), rows.std(axis=0, ddof=ddof)))
+    bad = np.flatnonzero(~(np.isfinite(mean) & np.isfinite(std) & (std > 0)))
+    if len(bad):
+        raise DataError(
+            f"{where}: column {bad[0] + 1} has mean {mean[bad[0]]:g} and standard deviation "
+            f"{std[bad[0]]:g}, needs finite ones, the latter above 0: scale the column"
+        )
+    return mean, std
+
+
+def as_float32(parts: Mapping[str, np.ndarray], where: str | Path) -> dict[str, Any]:
+    """Split -> its standardised rows as float32."""
+    with np.errstate(over="ignore"):  # is found below
+        arrays = {split: parts[split].astype(np.float32) for split in SPLIT_NAMES}
+    for split, of_split in arrays.items():
+        check_finite(of_split, f"{where}, standardised {split} rows")
+    return arrays

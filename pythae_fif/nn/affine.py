@@ -1,6 +1,6 @@
-"""Networks with an affine map: of the code, or of the columns of a table."""
+"""Networks with an affine map of the code."""
 
-__all__ = ["AffineDecoder", "AffineEncoder", "CodeMap", "ScaledDecoder", "ScaledEncoder"]
+__all__ = ["AffineDecoder", "AffineEncoder", "CodeMap"]
 
 import torch
 from pythae.models.base.base_utils import ModelOutput
@@ -67,32 +67,3 @@ class AffineDecoder(BaseDecoder):
     def forward(self, z: Tensor) -> ModelOutput:
         """`reconstruction` (B, ...) of codes (B, d)."""
         return self.network(self.code_map(z))
-
-
-class _Scaled(nn.Module):
-    """A network of standardised columns, with their mean and standard deviation in buffers."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, network: nn.Module, mean: Tensor, std: Tensor) -> None:
-        super().__init__()
-        self.network = network
-        like = next(network.parameters())
-        self.register_buffer("mean", mean.to(like))
-        self.register_buffer("std", std.to(like))
-
-
-class ScaledEncoder(_Scaled, BaseEncoder):
-    """z = f((x - mean) / std), of rows in original units: `embedding` (B, d)."""
-
-    def forward(self, x: Tensor) -> ModelOutput:
-        return self.network((x - self.mean) / self.std)
-
-
-class ScaledDecoder(_Scaled, BaseDecoder):
-    """x = mean + std g(z), rows in original units: `reconstruction` (B, D)."""
-
-    def forward(self, z: Tensor) -> ModelOutput:
-        rows = self.network(z)["reconstruction"]
-        return ModelOutput(reconstruction=rows * self.std + self.mean)

@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas
 
-from pythae_fif.benchmark.config import OF_PROFILE, Experiment, length_of, load_experiment
+from pythae_fif.benchmark.config import Experiment, length_of, load_experiment
 from pythae_fif.benchmark.record import ImageResult
+from pythae_fif.benchmark.settings import Profile
 from pythae_fif.data import Splits
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.evaluation.scoring import FEWEST_SAMPLES
@@ -17,7 +18,7 @@ from pythae_fif.reports.frame import LEARNT, entry_of
 from pythae_fif.reports.tables import number
 from pythae_fif.runs.provenance import command_line
 from pythae_fif.sampling import FIT_STEPS, FITTED, SAMPLERS
-from pythae_fif.validation import flag_of
+from pythae_fif.validation import flag_of, flags_in
 
 MAIN_PACKAGES = ("pythae-fif", "pythae", "torch", "numpy", "scikit-learn")
 """Those whose versions a note names; the records name all."""
@@ -180,7 +181,7 @@ def _changes(experiment: Experiment) -> str:
     if shipped is None:
         return ""
     ours = experiment.in_use
-    changed = [key for key in OF_PROFILE if getattr(ours, key) != getattr(shipped, key)]
+    changed = [key for key in flags_in(Profile) if getattr(ours, key) != getattr(shipped, key)]
     words = [f"{flag_of(key)} {getattr(ours, key)}" for key in changed if getattr(ours, key)]
     return f", but with {' '.join(words)}" if words else ""
 

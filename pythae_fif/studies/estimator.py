@@ -277,7 +277,7 @@ class TraceNoise(StudySpec):
     def compute(self, tell: Tell) -> Measured:
         """Trains it, measures and simulates."""
         size, seed, where = self.size, self.seed, self.where
-        splits = load_images(self.dataset, where.data_root, download=not where.offline)
+        splits = load_images(self.dataset, where.data_root, offline=where.offline)
         require_planned(f"the images of {self.dataset}", splits.content_hash, self.data_hash)
         require_planned(f"the labels of {self.dataset}", splits.labels_hash, self.labels_hash)
         labels = splits.labels
@@ -306,7 +306,7 @@ def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
     """Trains a model, measures and simulates; distances of gradients and variances of traces."""
     assert options.dataset is not None  # `run_study` has chosen
     (seed,), dataset, size = options.seeds, options.dataset, SIZES[options.profile]
-    splits = load_images(dataset, options.data_root, download=not options.offline)
+    splits = load_images(dataset, options.data_root, offline=options.offline)
     latent_dim = LATENT_DIM if options.latent_dim is None else options.latent_dim
     spec = TraceNoise(
         dataset=dataset,

@@ -165,7 +165,10 @@ class Configuration(Checked):
         choices: dict[str, Any] = {"jacobian_at": self.jacobian_at, "beta": settings.beta}
         choices |= {"noise": settings.noise, "hutchinson_kind": settings.hutchinson_kind}
         if self.net in FREE_FORM:
-            sizes = {"hidden_dim": nets.hidden_dim, "activation": FREE_FORM[self.net]}
+            sizes: dict[str, Any] = {
+                "hidden_dim": nets.hidden_dim,
+                "activation": FREE_FORM[self.net],
+            }
             networks = TabularEncoder(**shape, **sizes), TabularDecoder(**shape, **sizes)
             return FIF(FIFConfig(**shape, **choices), *networks)
         flow = build_coupling(
@@ -184,8 +187,8 @@ class Configuration(Checked):
         return model
 
 
-def _configuration(name: str, net: str, jacobian_at: str, **more: Any) -> Configuration:
-    model = "rectangular_flow" if name.startswith("rectangular_flow") else "fif"
+def _configuration(name: str, net: str, jacobian_at: Any, **more: Any) -> Configuration:
+    model: Any = "rectangular_flow" if name.startswith("rectangular_flow") else "fif"
     return Configuration(name=name, model=model, net=net, jacobian_at=jacobian_at, **more)
 
 

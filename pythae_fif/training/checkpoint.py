@@ -8,22 +8,13 @@ import itertools
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
 from pythae_fif.errors import StoreError, first_line
-from pythae_fif.files import (
-    checksum,
-    read_json,
-    set_aside,
-    stored,
-    whole_folder,
-    write_json,
-    write_whole,
-)
+from pythae_fif.files import checksum, set_aside, stored, whole_folder, write_json, write_whole
 from pythae_fif.training.progress import EpochRow, TrainingResult
 
 logger = logging.getLogger(__name__)
@@ -70,7 +61,6 @@ def read_log(path: Path, run_id: str | None = None) -> list[EpochRow]:
     return rows
 
 
-@dataclass(frozen=True)
 class RunFiles:
     """Reads and writes log, checkpoint and model of a run.
 
@@ -80,6 +70,9 @@ class RunFiles:
         path: The folder, which only one process writes to; made if needed.
         run_id: Stands in every file.
         model_name: Of the model's folder in it.
+
+    Attributes:
+        log, checkpoint, model: Their paths; the checkpoint goes when the model is written.
 
     Raises:
         StoreError: The folder cannot be made; of the methods, read or written.
@@ -93,28 +86,12 @@ class RunFiles:
         >>> RunFiles(files.path, run_id="2e").read_checkpoint(lambda state: state["step"])
     """
 
-    path: Path
-    run_id: str
-    model_name: str = "model"
-
-    def __post_init__(self) -> None:
-        with stored(f"make the run folder {self.path}"):
-            self.path.mkdir(parents=True, exist_ok=True)
-
-    @property
-    def log(self) -> Path:
-        """The log, a line an epoch."""
-        return self.path / LOG_NAME
-
-    @property
-    def checkpoint(self) -> Path:
-        """The checkpoint, which goes when the model is written."""
-        return self.path / CHECKPOINT_NAME
-
-    @property
-    def model(self) -> Path:
-        """The folder of the trained model."""
-        return self.path / self.model_name
+    def __init__(self, path: Path, run_id: str, model_name: str = "model") -> None:
+        with stored(f"make the run folder {path}"):
+            path.mkdir(parents=True, exist_ok=True)
+        self.path, self.run_id = path, run_id
+        self.log, self.checkpoint = path / LOG_NAME, path / CHECKPOINT_NAME
+        self.model = path / model_name
 
     def write_log(self, rows: Iterable[EpochRow]) -> None:
         """Replaces the log: what came after the checkpoint that a training resumes from is cut."""
@@ -142,7 +119,7 @@ class RunFiles:
         Args:
             put_back: Takes its content; raises whatever it likes where that does not fit.
         """
-        if not self.checkpoint.exists():
+        if not self.checkpoint.is_file():
             return None
         try:
             state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
@@ -179,23 +156,24 @@ class RunFiles:
         """
         if not self.model.exists():
             return None
-        content = read_json(self.model / RESULT_NAME)
+        record = self.model / RESULT_NAME
         try:
+            content: Any = json.loads(record.read_bytes()) if record.is_file() else None
             if content["run_id"] != self.run_id:
                 raise ValueError("of another run")
             for name, wanted in content["files"].items():
-                if checksum(self.model / name) != wanted:
+                file = self.model / name
+                if not file.is_file() or checksum(file) != wanted:
                     raise ValueError(f"{name} was changed")
             return TrainingResult(**content["result"])
-        except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             self._set_aside(self.model, first_line(error))
             return None
 
     def weights(self) -> dict[str, Any]:
         """Those of the trained model, as Pythae's models save them."""
         saved = torch.load(self.model / "model.pt", map_location="cpu", weights_only=True)
-        weights: dict[str, Any] = saved["model_state_dict"]
-        return weights
+        return dict(saved["model_state_dict"])
 
     def _set_aside(self, path: Path, why: str) -> None:
         aside = set_aside(path)

@@ -148,22 +148,18 @@ def check_training(
 
 def _check_data(model: BaseAE, name: str, dataset: Any) -> None:
     """Raises ConfigError or DataError where a model cannot be trained or evaluated on a set."""
-    kind = type(dataset).__name__
     no_set = isinstance(dataset, Tensor | np.ndarray | list | Mapping | DataLoader)
-    if no_set or not hasattr(dataset, "__len__"):
-        raise DataError(
-            f"the {name} set is a {kind}: an ImageDataset of uint8 images is needed, or a data set "
-            "as Pythae's BaseDataset"
-        )
-    if len(dataset) == 0:
+    no_set |= not hasattr(dataset, "__len__")
+    if not no_set and len(dataset) == 0:
         raise DataError(f"the {name} set is empty: training needs at least one item in each")
-    if not isinstance(dataset, BatchDataset):
+    if not (no_set or isinstance(dataset, BatchDataset)):
         item = dataset[0]
-        if not (isinstance(item, Mapping) and "data" in item):
-            raise DataError(
-                f"the {name} set, a {kind}, has a {type(item).__name__} as item: needs "
-                "DatasetOutput(data=..., labels=...), as of Pythae's BaseDataset"
-            )
+        no_set = not (isinstance(item, Mapping) and "data" in item)
+    if no_set:
+        raise DataError(
+            f"the {name} set is a {type(dataset).__name__}: an ImageDataset of uint8 images is "
+            "needed, or a data set whose items are DatasetOutput(data=..., labels=...)"
+        )
     if getattr(model, "condition_dim", 0) and not getattr(dataset, "labelled", True):
         raise ConfigError(
             f"the {name} set has no labels, and {model.model_name} is of "

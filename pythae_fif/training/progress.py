@@ -1,11 +1,11 @@
 """How far a training is, which is what a checkpoint keeps of it, and what it was in the end."""
 
-__all__ = ["EpochRow", "OnEpoch", "Pass", "Progress", "Sums", "TrainingResult"]
+__all__ = ["EpochRow", "Means", "OnEpoch", "Progress", "TrainingResult"]
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,52 +13,40 @@ from torch import Tensor
 from pythae_fif.errors import NonFiniteError
 
 
-class Pass(NamedTuple):
-    """A pass over a data set, or the start of one that a wall clock left time for.
-
-    Attributes:
-        losses: Means over its batches, by their names: `loss`, which is the sum where there are
-            several optimizers, the loss of each, and what else is logged.
-        images: How many were in them.
-    """
-
-    losses: dict[str, float]
-    images: int
-
-
-class Sums:
-    """Sums the losses of batches where they are, without a wait for the device.
+class Means:
+    """The mean losses of batches, summed on their device: only a look at them waits for it.
 
     Args:
-        place: Of the batches, for the error.
+        place: Where the batches are from, for the error.
         device: Of the losses.
+
+    Attributes:
+        images: How many were in the batches.
     """
 
     def __init__(self, place: str, device: str) -> None:
-        self.place = place
+        self.images = self._batches = 0
+        self._place = place
         self._total = torch.zeros(1, dtype=torch.float64, device=device)
-        self._batches = self._images = 0
 
     def add(self, losses: Mapping[str, Tensor], images: int) -> None:
-        """Adds those of a batch, scalars by their names in the log, `loss` first."""
-        self._names = list(losses)
-        self._total = self._total + torch.stack([*losses.values()])
-        self._batches, self._images = self._batches + 1, self._images + images
+        """Adds a batch: scalars by their names in the log, `loss` first."""
+        self._names, self._total = [*losses], self._total + torch.stack([*losses.values()])
+        self._batches, self.images = self._batches + 1, self.images + images
 
-    def mean(self) -> Pass:
-        """The pass so far; waits for the device.
+    def losses(self) -> dict[str, float]:
+        """Those of the batches so far.
 
         Raises:
-            NonFiniteError: A loss is NaN or infinite; the message names the place.
+            NonFiniteError: `loss` is NaN or infinite; the message names the place.
         """
-        total = self._total.tolist()
+        total, number = self._total.tolist(), self._batches
         if not math.isfinite(total[0]):
             raise NonFiniteError(
-                f"{self.place}: {total[0]} in one of {self._batches} batches; a smaller learning "
-                "rate may help"
+                f"{self._place}: {total[0]} in one of {number} batches; a smaller learning rate "
+                "may help"
             )
-        means = (value / self._batches for value in total)
-        return Pass(dict(zip(self._names, means, strict=True)), self._images)
+        return {name: value / number for name, value in zip(self._names, total, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -67,7 +55,8 @@ class EpochRow:
 
     Attributes:
         epoch: Its number, from 1.
-        train: Mean losses of the training batches, as of a :class:`Pass`.
+        train: Mean losses of the training batches: `loss`, which is the sum where there are several
+            optimizers, the loss of each, and what else is logged.
         eval: Those of the evaluation batches; empty where there are none.
         learning_rates: Those it was trained with: `learning_rate`, or `<network>_learning_rate`.
         seconds: Time in its training and evaluation steps.

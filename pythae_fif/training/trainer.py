@@ -29,7 +29,7 @@ from pythae_fif.training.checkpoint import RunFiles, new_folder
 from pythae_fif.training.config import check_training, config_for, training_digest
 from pythae_fif.training.loader import items_for_batch_norm, make_loader
 from pythae_fif.training.precision import Precision, networks_in_bfloat16
-from pythae_fif.training.progress import EpochRow, OnEpoch, Pass, Progress, Sums, TrainingResult
+from pythae_fif.training.progress import EpochRow, Means, OnEpoch, Progress, TrainingResult
 from pythae_fif.training.terminal import progress_bar, quiet_pythae
 from pythae_fif.training.updates import Optimizers
 
@@ -170,9 +170,8 @@ class FIFTrainer:
         """
         if (trained := self._files.trained()) is not None:
             if not self._takes_trained:
-                folder, model = self.training_dir, self._files.model
-                what_to_do = f"load {model}, or give another run_dir"
-                raise StoreError(f"{folder}: its training is done; {what_to_do}")
+                then = f"load {self._files.model}, or give another run_dir"
+                raise StoreError(f"{self.training_dir}: its training is done; {then}")
             self.model.load_state_dict(self._files.weights())
             self.model.eval()
             return trained
@@ -239,15 +238,16 @@ class FIFTrainer:
         epoch, config, tell = progress.epoch + 1, self.training_config, self.callback_handler
         loaders = {"train_loader": self.train_loader, "eval_loader": self.eval_loader}
         tell.on_epoch_begin(config, epoch=epoch, **loaders)
-        learning_rates = self._optimizers.learning_rates()
+        rates = self._optimizers.learning_rates()
         start, size = self._budget.start_epoch(progress), len(self.train_dataset)
         in_pass = self._budget.pass_of(progress, size)
         with items_for_batch_norm(size, config.per_device_train_batch_size):
             trained = self.train_step(epoch, in_pass)
+            losses = trained.losses()
         train_seconds = time.perf_counter() - start
-        evaluated = {} if self.eval_loader is None else self.eval_step(epoch, in_pass).losses
+        evaluated = {} if self.eval_loader is None else self.eval_step(epoch, in_pass).losses()
         seconds = time.perf_counter() - start
-        self._optimizers.step_schedulers(evaluated or trained.losses)
+        self._optimizers.step_schedulers(evaluated or losses)
         progress = replace(
             progress,
             epoch=epoch,
@@ -255,12 +255,12 @@ class FIFTrainer:
             train_seconds=progress.train_seconds + train_seconds,
             images=progress.images + trained.images,
         )
-        loss = (trained.losses if config.keep_best_on_train else evaluated)["loss"]
+        loss = (losses if config.keep_best_on_train else evaluated)["loss"]
         if self.keep_last or loss < progress.best_loss:
             weights = copy.deepcopy(self.model.state_dict())  # what two networks share, once
             progress = replace(progress, best_epoch=epoch, best_loss=loss, best_state=weights)
-        share_done, means = self._budget.share_done(progress), (trained.losses, evaluated)
-        row = EpochRow(epoch, *means, learning_rates, seconds, share_done, progress.stage)
+        share_done = self._budget.share_done(progress)
+        row = EpochRow(epoch, losses, evaluated, rates, seconds, share_done, progress.stage)
         tell.on_epoch_end(config)
         return replace(progress, history=[*progress.history, row])
 
@@ -286,7 +286,7 @@ class FIFTrainer:
             raise
         set_random_state(random)  # what a callback drew changes nothing
 
-    def train_step(self, epoch: int, in_pass: int | None = None) -> Pass:
+    def train_step(self, epoch: int, in_pass: int | None = None) -> Means:
         """One pass over the training data, the `in_pass`-th, with an optimizer step a batch.
 
         A wall clock makes several epochs of one pass; else their numbers, from 1, are the same.
@@ -297,24 +297,24 @@ class FIFTrainer:
         config, tell, loader = self.training_config, self.callback_handler, self.train_loader
         tell.on_train_step_begin(config, train_loader=loader, epoch=epoch, rank=-1)
         self.model.train()
-        sums = Sums(f"epoch {epoch}, train loss", self.device)
+        means = Means(f"epoch {epoch}, train loss", self.device)
         told = {"epoch": in_pass or epoch, "dataset_size": len(self.train_dataset)}
         for step, inputs in enumerate(loader, start=1):
             share_done = self._budget.share_before_step(epoch, step, len(loader))
             self._tell_share(share_done)
             with networks_in_bfloat16(self.model, self.device) if self._half else nullcontext():
                 output = self._output(inputs, share_done=share_done, **told)
-            sums.add(self._optimizers.losses(output), len(inputs["data"]))
+            means.add(self._optimizers.losses(output), len(inputs["data"]))
             if step % LOOK_EVERY == 0:
-                sums.mean()
+                means.losses()  # are they numbers?
             self._optimizers.step(output)
             tell.on_train_step_end(config)
             if self._budget.is_epoch_over():
                 break
         self.model.update()
-        return sums.mean()
+        return means
 
-    def eval_step(self, epoch: int, in_pass: int | None = None) -> Pass:
+    def eval_step(self, epoch: int, in_pass: int | None = None) -> Means:
         """One pass over the evaluation data, always in float32; arguments as of `train_step`.
 
         Raises:
@@ -324,16 +324,16 @@ class FIFTrainer:
         assert loader is not None
         tell.on_eval_step_begin(config, eval_loader=loader, epoch=epoch, rank=-1)
         self.model.eval()
-        sums = Sums(f"epoch {epoch}, eval loss", self.device)
+        means = Means(f"epoch {epoch}, eval loss", self.device)
         told = {"epoch": in_pass or epoch, "dataset_size": len(self.eval_dataset)}
 
         def losses_of(inputs: Any) -> dict[str, Tensor]:
             return self._optimizers.losses(self._output(inputs, **told))
 
         for inputs in loader:
-            sums.add(without_gradients(losses_of, inputs), len(inputs["data"]))
+            means.add(without_gradients(losses_of, inputs), len(inputs["data"]))
             tell.on_eval_step_end(config)
-        return sums.mean()
+        return means
 
     def _output(self, inputs: Any, **told: float) -> ModelOutput:
         """What the model makes of a batch, which moves to the device."""

@@ -118,7 +118,7 @@ def test_large_nets_take_a_step_and_sample(model, arch, shape, tmp_path):
     spec = spec.model_copy(update={"parameters": {**spec.parameters, **few}})
     trainer = trainer_of(spec, splits, {}, tmp_path)
     trainer.prepare_training()
-    losses = trainer.train_step(1).losses
+    losses = trainer.train_step(1).losses()
     assert np.isfinite([*losses.values()]).all()
     codes = embed(trainer.model, splits.train)
     own = read_entry(model).samplers[0]

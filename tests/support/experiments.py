@@ -33,8 +33,7 @@ def tiny(tmp_path: Path, flags: dict | None = None, **profile) -> Experiment:
 def splits_of(experiment: Experiment) -> Splits:
     """Its digits."""
     used = experiment.in_use
-    sizes = {"train": used.train_size, "val": used.val_size, "test": used.test_size}
-    return load_images("digits").subset(**sizes)
+    return load_images("digits").subset(used.train_size, used.val_size, used.test_size)
 
 
 def plan_of(tmp_path: Path, flags: dict | None = None, **profile) -> list[ImageSpec]:

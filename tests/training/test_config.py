@@ -60,7 +60,7 @@ def test_fif_trainer_config_rejects(options, message):
         ("AE", torch.rand(8, *SHAPE), FIFTrainerConfig, "the training set is a Tensor"),
         ("AE", np.zeros((8, *SHAPE)), FIFTrainerConfig, "the training set is a ndarray"),
         ("AE", None, FIFTrainerConfig, "the training set is a NoneType"),
-        ("AE", TensorDataset(torch.rand(8, *SHAPE)), FIFTrainerConfig, "has a tuple as item"),
+        ("AE", TensorDataset(torch.rand(8, *SHAPE)), FIFTrainerConfig, "is a TensorDataset: an Im"),
         (
             FIF(FIFConfig(input_dim=SHAPE, latent_dim=2, condition_dim=3)),
             ImageDataset(torch.zeros(8, *SHAPE, dtype=torch.uint8)),

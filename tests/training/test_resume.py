@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import random
 import time
 
@@ -201,7 +202,7 @@ def test_what_another_run_left_is_set_aside(tmp_path, caplog):
     assert caplog.text.count("set aside as") == 4
 
 
-@pytest.mark.parametrize("damage", ["changed", "gone", "no record"])
+@pytest.mark.parametrize("damage", ["changed", "gone", "no record", "pipe"])
 def test_a_model_that_is_not_what_was_written_is_set_aside(damage, tmp_path):
     trainer_of("AE", tmp_path, epochs=1, run_id="ours").train()
     files = RunFiles(tmp_path, "ours")
@@ -211,7 +212,10 @@ def test_a_model_that_is_not_what_was_written_is_set_aside(damage, tmp_path):
         with open(files.model / "model.pt", "ab") as file:
             file.write(b"0")
     else:
-        (files.model / {"gone": "model.pt", "no record": "training.json"}[damage]).unlink()
+        left = files.model / ("training.json" if damage == "no record" else "model.pt")
+        left.unlink()
+        if damage == "pipe":  # which a reader would wait for
+            os.mkfifo(left)
     assert files.trained() is None
     assert (tmp_path / "model.corrupt").is_dir()
     assert trainer_of("AE", tmp_path, epochs=1, run_id="ours").train().epochs == 1

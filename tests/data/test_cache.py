@@ -1,0 +1,219 @@
+"""The cache: mapped, checked once a command, found by the hash that a plan names."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support.features import names_in
+from support.folders import flipped
+from support.image_files import fill_folder, noise
+
+from pythae_fif.data import DataOptions, ImageDataset, load_images
+from pythae_fif.data.cache import mapped_splits
+from pythae_fif.data.load import load, open_splits
+from pythae_fif.data.splits import SPLIT_NAMES, Splits, content_hash
+from pythae_fif.errors import DataError, StoreError
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> DataOptions:
+    """Labelled images in a file of the user."""
+    np.savez(tmp_path / "own.npz", data=noise(200, 3, 8, 8), labels=np.arange(200))
+    return DataOptions(data=str(tmp_path / "own.npz"))
+
+
+def entry(cache: Path) -> Path:
+    (folder,) = (path for path in cache.iterdir() if path.is_dir() and ".corrupt" not in path.name)
+    return folder
+
+
+def is_mapped(array: np.ndarray) -> bool:
+    while isinstance(array, np.ndarray):
+        if isinstance(array, np.memmap):
+            return True
+        array = array.base
+    return False
+
+
+def same(one: Splits, two: Splits) -> bool:
+    texts = (one.source, one.notes, one.partial) == (two.source, two.notes, two.partial)
+    arrays = all(np.array_equal(one[split], two[split]) for split in SPLIT_NAMES)
+    return texts and arrays and one.labels_hash == two.labels_hash
+
+
+@pytest.mark.filterwarnings("error")
+def test_images_are_those_of_the_file_and_mapped(own):
+    data = np.load(own.data)["data"]
+    for _ in range(2):
+        splits = load("npz", own)
+        for split in SPLIT_NAMES:
+            assert is_mapped(splits[split]) and not splits[split].flags.writeable
+            assert np.array_equal(splits[split], data[splits.labels[split]])
+    assert ImageDataset(splits.train[5:]).images.data_ptr() == splits.train[5:].ctypes.data
+
+
+def test_files_of_two_folders_that_look_alike(own, tmp_path):
+    first = load("npz", own).content_hash
+    other = tmp_path / "v1" / "own.npz"
+    other.parent.mkdir()
+    np.savez(other, data=255 - noise(200, 3, 8, 8), labels=np.arange(200))
+    time = os.stat(own.data).st_mtime_ns
+    os.utime(other, ns=(time, time))
+    assert other.stat().st_size == os.stat(own.data).st_size
+    assert load_images("npz", data=other).content_hash != first
+
+
+@pytest.mark.parametrize("sizes", [{}, {"train_size": 50}])
+def test_a_run_maps_what_its_plan_names_and_hashes_nothing(sizes, own, monkeypatch):
+    planned = load("npz", own, **sizes)
+    hashes = planned.content_hash, planned.labels_hash
+    Path(own.data).unlink()
+    hashed = set()
+
+    def watched(arrays: dict) -> str:
+        hashed.add(arrays["train"].ndim)
+        return content_hash(arrays)
+
+    monkeypatch.setattr("pythae_fif.data.splits.content_hash", watched)
+    found = open_splits(*hashes, "npz", own, **sizes)
+    assert same(found, planned) and is_mapped(found.train)
+    assert found.content_hash == hashes[0] and hashed == {1}, "labels alone"
+
+
+def test_a_run_without_the_cache_loads_what_was_planned_or_fails(own, fresh_cache):
+    planned = load("npz", own, train_size=50)
+    hashes = planned.content_hash, planned.labels_hash
+    fresh_cache.rename(fresh_cache.parent / "elsewhere")
+    assert same(open_splits(*hashes, "npz", own, train_size=50), planned)
+    np.savez(own.data, data=noise(200, 3, 8, 8, seed=1), labels=np.arange(200))
+    fresh_cache.rename(fresh_cache.parent / "again")
+    with pytest.raises(DataError, match=r"changed since the plan was made .* start the command"):
+        open_splits(*hashes, "npz", own, train_size=50)
+    digits = load_images("digits")  # in no file, and so in no cache
+    assert mapped_splits(digits.content_hash) is None
+    assert open_splits(digits.content_hash, None, "digits", DataOptions()).classes == 10
+
+
+def test_equal_images_with_other_labels_are_not_mixed_up(own, tmp_path):
+    wholes = [load("npz", own)]
+    for name, labels in (("other", {"labels": np.arange(200) % 7}), ("none", {})):
+        path = tmp_path / f"{name}.npz"
+        np.savez(path, data=np.load(own.data)["data"], **labels)
+        wholes.append(load_images("npz", data=path))
+    assert len({splits.content_hash for splits in wholes}) == 1
+    assert mapped_splits(wholes[0].content_hash) is None
+    for splits in wholes[:2]:
+        found = mapped_splits(splits.content_hash, splits.labels_hash)
+        assert np.array_equal(found.labels["train"], splits.labels["train"])
+
+
+@pytest.mark.parametrize("name", ["0" * 16, "../../etc/passwd", "", "../" + "0" * 16])
+def test_a_hash_that_is_none_opens_nothing(name):
+    assert mapped_splits(name) is None and mapped_splits("0" * 16, name) is None
+
+
+def damage(folder: Path, kind: str) -> None:
+    file = folder / {"labels": "val-labels.npy", "about": "about.json"}.get(kind, "train.npy")
+    content = file.read_bytes()
+    if kind == "missing":
+        file.unlink()
+    elif kind == "other":
+        np.save(file, noise(160, 3, 8, 8, seed=1))
+    elif kind == "hash":
+        about = folder / "about.json"
+        about.write_text(json.dumps({**json.loads(about.read_text()), "content_hash": "0" * 16}))
+    else:
+        cut = {"truncated": content[:-200], "empty": b"", "about": content[:30]}
+        file.write_bytes(cut.get(kind, flipped(content, -5)))
+
+
+KINDS = ["missing", "truncated", "empty", "about", "other", "flipped", "labels", "hash"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_or_swapped_entry_is_not_used(kind, own, fresh_cache, caplog):
+    before = load("npz", own)
+    hashes, labels = (before.content_hash, before.labels_hash), before.labels["val"].tolist()
+    folder = entry(fresh_cache)
+    damage(folder, kind)
+    assert mapped_splits(*hashes) is None, "nor by a run"
+    with caplog.at_level(logging.WARNING):
+        after = load("npz", own)
+    assert (after.content_hash, after.labels["val"].tolist()) == (hashes[0], labels)
+    assert "set aside" in caplog.text and str(folder) in caplog.text
+    assert {folder.name, f"{folder.name}.corrupt"} <= set(names_in(fresh_cache))
+    caplog.clear()
+    assert same(load("npz", own), mapped_splits(*hashes)) and not caplog.text
+
+
+def test_a_cache_that_may_only_be_read_is_used(own, monkeypatch):
+    load("npz", own)
+
+    def refuse(*of: object) -> None:
+        raise StoreError("read-only")
+
+    for name in ("locked", "write_json"):
+        monkeypatch.setattr(f"pythae_fif.data.cache.{name}", refuse)
+    assert is_mapped(load("npz", own).train)
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(own, fresh_cache, caplog):
+    fresh_cache.parent.write_text("a file where the folder should be")
+    assert len(load("npz", own).train) == 160
+    assert "not cached" in caplog.text
+
+
+def test_an_unfinished_entry_is_removed(own, fresh_cache, monkeypatch):
+    def full(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pythae_fif.data.cache.np.save", full)
+    assert len(load("npz", own).train) == 160
+    assert [path for path in fresh_cache.iterdir() if path.suffix != ".lock"] == []
+
+
+def test_processes_at_once_build_one_entry(tmp_path, fresh_cache):
+    fill_folder(tmp_path / "mine", 120)
+    code = (
+        "import sys; from pythae_fif.data import load_images; "
+        "print(load_images('folder', data=sys.argv[1], image_size=8).content_hash)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "mine")]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    hashes = {process.communicate()[0].strip() for process in processes}
+    assert hashes == {load_images("folder", data=tmp_path / "mine", image_size=8).content_hash}
+    assert entry(fresh_cache).is_dir()
+
+
+def test_decoding_happens_once_for_files_that_stay_the_same(tmp_path):
+    fill_folder(tmp_path / "mine", 150)
+    calls: list[tuple[int, int]] = []
+
+    def read(size: int = 8) -> list[tuple[int, int]]:
+        calls.clear()
+        folder = tmp_path / "mine"
+        load_images("folder", data=folder, image_size=size, progress=lambda *of: calls.append(of))
+        return calls
+
+    assert read() == sorted(calls) and calls[-1] == (150, 150)
+    assert not read() and read(9) and not read()
+    os.utime(tmp_path / "mine/0003.png", ns=(1, 1))
+    assert read(), "a file changed"
+    (tmp_path / "mine/0003.png").unlink()
+    assert read()[-1] == (149, 149)
+
+
+def test_an_interrupted_decoding_leaves_no_entry(tmp_path, fresh_cache):
+    fill_folder(tmp_path / "mine", 200)
+
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        load_images("folder", data=tmp_path / "mine", image_size=8, progress=stop)
+    assert not [path for path in fresh_cache.iterdir() if path.is_dir()]

@@ -1,0 +1,384 @@
+"""Image files and .npz files: decoded, cropped, split, labelled, or refused in one line."""
+
+import errno
+import io
+import os
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torchvision
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+from support.image_files import (
+    FACE,
+    counts,
+    fail_line,
+    fill_celeba,
+    fill_folder,
+    noise,
+    picture,
+    together,
+)
+
+from pythae_fif.benchmark.yaml_files import config_file, read_yaml
+from pythae_fif.data import DATASETS, load_images
+from pythae_fif.data.images import decode_files, find_images, to_uint8
+from pythae_fif.data.locations import cache_home, data_home
+from pythae_fif.data.splits import SPLIT_NAMES
+from pythae_fif.errors import ConfigError, DataError
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_every_name_is_described_in_one_line(name):
+    text = read_yaml(config_file(name))["description"]
+    assert text and "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("call", "parts"),
+    [
+        ({"name": "minst"}, ["'minst'", "did you mean 'mnist'", "celeba"]),
+        ({"name": "folder"}, ["'folder'", "--data"]),
+        ({"name": "csv"}, ["'csv'", "your table (--data)"]),
+        ({"name": "mnist", "data": "x.npz"}, ["x.npz", "folder, npz and csv", "'mnist'"]),
+        ({"name": "digits", "image_size": 16}, ["image_size=16", "8x8", "celeba and folder"]),
+        ({"name": "digits", "missing": "impute"}, ["are for csv, not 'digits'"]),
+        ({"name": "mnist", "crop": 20}, ["crop=20 of mnist", "1 to 178"]),
+        ({"name": "celeba", "crop": 179}, ["crop=179 of celeba", "1 to 178"]),
+        ({"name": "digits", "ofline": True}, ["'ofline'", "did you mean 'offline'"]),
+    ],
+)
+def test_arguments_that_do_not_fit(call, parts):
+    fail_line(ConfigError, *parts, **call)
+
+
+def test_homes_are_argument_then_environment_then_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert data_home() == tmp_path / ".cache/pythae-fif/data"
+    (tmp_path / "a").mkdir()
+    monkeypatch.setenv("PYTHAE_FIF_DATA", str(tmp_path / "a"))
+    assert data_home() == data_home("~/a") == tmp_path / "a" and data_home(tmp_path) == tmp_path
+    with pytest.raises(DataError, match=r"the data folder .*b \(--data-root\) does not exist"):
+        data_home("~/b")
+    assert cache_home() == tmp_path / "cache"
+    monkeypatch.delenv("PYTHAE_FIF_CACHE")
+    assert cache_home() == tmp_path / ".cache/pythae-fif"
+
+
+# ---------------------------------------------------------------- decoding
+
+
+def decode(folder: Path, crop: float = 1.0, size: int = 64) -> np.ndarray:
+    return decode_files(folder, find_images(folder), image_size=size, crop=crop).images.astype(int)
+
+
+@pytest.mark.parametrize("size", [(89, 109), (356, 436), (534, 654)])
+@pytest.mark.parametrize("image_size", [32, 64])
+def test_crop_is_the_same_region_at_any_resolution(size, image_size, tmp_path):
+    picture(*FACE).save(tmp_path / "0.png")
+    picture(*size).save(tmp_path / "1.png")
+    original, other = decode(tmp_path, 148 / 178, image_size)
+    # 109 is not quite half of 218 / 178 * 89; a crop one source pixel off would differ by 1.4.
+    assert np.abs(original - other).max() <= 2
+    assert np.abs(original - other).mean() < 0.5
+    assert abs((original - other)[:2].mean()) < 0.3
+
+
+def test_crop_is_the_usual_centre_crop_of_148(tmp_path):
+    image = Image.fromarray(noise(1, 218, 178, 3)[0])
+    image.save(tmp_path / "0.png")
+    usual = torchvision.transforms.Compose(
+        [torchvision.transforms.CenterCrop(148), torchvision.transforms.Resize(64)]
+    )(image)
+    (ours,) = decode(tmp_path, 148 / 178)
+    assert np.array_equal(ours, np.asarray(usual).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("size", [(40, 20), (20, 40)])
+def test_folder_crop_is_the_centred_square(size, tmp_path):
+    pixels = np.zeros((size[1], size[0], 3), np.uint8)
+    middle = slice(10, 30)
+    pixels[(slice(None), middle) if size[0] == 40 else (middle, slice(None))] = 200
+    Image.fromarray(pixels).save(tmp_path / "0.png")
+    (image,) = decode(tmp_path, size=16)
+    assert (image == 200).all()
+
+
+def test_every_mode_becomes_rgb_and_rotation_is_honoured(tmp_path):
+    for index, mode in enumerate(["L", "RGBA", "P", "1", "RGB"]):
+        Image.new(mode, (8, 8), 1 if mode in "1P" else "white").save(tmp_path / f"{index}.png")
+    turned = Image.new("RGB", (16, 16))
+    turned.paste((255, 255, 255), (0, 0, 16, 8))  # white above; orientation 6 turns it clockwise
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned.save(tmp_path / "9.jpg", exif=exif, quality=100)
+    images = decode(tmp_path, size=8)
+    assert images.shape == (6, 3, 8, 8)
+    assert (images[[0, 1, 3, 4]] == 255).all()
+    assert images[5, :, :, 5:].min() > 240 and images[5, :, :, :3].max() < 15
+
+
+def make_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_link(path: Path) -> None:
+    path.symlink_to(path.parent / "gone.png")
+
+
+@pytest.mark.parametrize(
+    ("make", "said"), [(make_pipe, "it is no regular file"), (make_link, "No such file")]
+)
+def test_a_file_that_cannot_be_read_is_named_and_not_waited_for(make, said, tmp_path):
+    fill_folder(tmp_path / "mine", 100)
+    make(tmp_path / "mine/0200.png")
+    parts = (tmp_path / "mine/0200.png", f"cannot be read ({said}")
+    fail_line(DataError, *parts, name="folder", data=tmp_path / "mine", skip_undecodable=True)
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    fill_folder(tmp_path / "mine/lost", 100)
+    scan = os.scandir
+
+    def refuse(path: str) -> object:
+        if Path(path).name == "lost":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    said = f"{tmp_path / 'mine/lost'}: cannot be read (Permission denied)"
+    fail_line(DataError, said, name="folder", data=tmp_path / "mine")
+
+
+@pytest.mark.parametrize("name", ["folder", "celeba"])
+def test_undecodable_images_are_named_or_skipped(name, root):
+    fill_celeba(root, (40, 40, 40))
+    folder = root / "celeba/img_align_celeba"
+    where = {"data": folder} if name == "folder" else {"data_root": root}
+    whole = load_images(name, image_size=8, **where)
+    (folder / "0007.jpg").write_bytes(b"not an image")
+    good = (folder / "0050.jpg").read_bytes()
+    (folder / "0050.jpg").write_bytes(good[: len(good) // 2])
+    (folder / "0110.jpg").write_bytes(b"")
+    parts = ("3 of 120 images cannot be decoded", folder / "0007.jpg")
+    fail_line(DataError, *parts, name=name, image_size=8, **where)
+    splits = load_images(name, image_size=8, skip_undecodable=True, **where)
+    assert "3 undecodable images left out" in splits.notes
+    assert counts(splits) == ([95, 11, 11] if name == "folder" else [39, 39, 39])
+    # None of the black images that stand for failed ones has come through: only 5 * 0 is black.
+    black = [(together(of).max(axis=(1, 2, 3)) < 2).sum() for of in (splits, whole)]
+    assert black[0] == black[1]
+
+
+# ---------------------------------------------------------------- a folder
+
+
+def test_folder_finds_every_kind_of_image(tmp_path):
+    for index, suffix in enumerate([".jpg", ".gif", ".png", ".webp", ".bmp", ".TIF"]):
+        fill_folder(tmp_path / f"mine/sub {index}", 20, suffix)
+    (tmp_path / "mine/notes.txt").write_text("no image")
+    (tmp_path / "mine/._0000.jpg").write_bytes(b"a resource fork")
+    (tmp_path / "mine/.thumbnails").mkdir()
+    (tmp_path / "mine/.thumbnails/0.png").write_bytes(b"no image either")
+    splits = load_images("folder", data=tmp_path / "mine", image_size=8)
+    assert counts(splits) == [96, 12, 12] and splits.input_dim == (1, 8, 8)
+    assert splits.source == "folder mine, 8x8, shuffled 80/10/10 with seed 0, 96/12/12"
+    assert splits.notes[0] == "grey" and "6 classes by subfolder: sub 0, sub 1," in splits.notes[1]
+    assert not splits.partial and set(splits.labels["train"]) == set(range(6))
+    greys = np.sort(np.rint(together(splits).mean(axis=(1, 2, 3)) / 5))
+    assert np.array_equal(greys, np.repeat(np.arange(20), 6))
+
+
+def test_folder_default_size_is_64_and_one_colour_is_enough(tmp_path):
+    fill_folder(tmp_path / "mine", 100)
+    assert load_images("folder", data=tmp_path / "mine").input_dim == (1, 64, 64)
+    Image.fromarray(np.full((9, 9, 3), (200, 0, 0), np.uint8)).save(tmp_path / "mine/red.png")
+    splits = load_images("folder", data=tmp_path / "mine", image_size=8)
+    assert splits.input_dim == (3, 8, 8) and splits.labels is None
+
+
+def test_train_and_test_with_classes_are_enough(tmp_path):
+    for split, count in (("train", 30), ("test", 10)):
+        for kind, grey in (("cats", 0), ("dogs", 200)):
+            fill_folder(tmp_path / f"mine/{split}/{kind}", 0)
+            for index in range(count):
+                image = Image.fromarray(np.full((8, 8), grey + index, np.uint8))
+                image.save(tmp_path / f"mine/{split}/{kind}/{index}.png")
+    splits = load_images("folder", data=tmp_path / "mine", image_size=8)
+    assert "val 10 of the training images by seed 0" in splits.source
+    assert "2 classes by subfolder: cats, dogs" in splits.notes
+    seen = np.concatenate([splits.train, splits.val])[:, 0, 0, 0]
+    assert sorted(seen) == [*range(30), *range(200, 230)]
+    arrays = {"train": seen, "test": splits.test[:, 0, 0, 0]}
+    images = {key: np.tile(of[:, None, None], (1, 9, 7)) for key, of in arrays.items()}
+    labels = {f"{key}_labels": (of >= 200).astype(np.uint8) for key, of in arrays.items()}
+    np.savez(tmp_path / "a.npz", **images, **labels)
+    for found in (splits, load_images("npz", data=tmp_path / "a.npz")):
+        assert counts(found) == [50, 10, 20] and found.val.max() < 230
+        for split in SPLIT_NAMES:
+            assert np.array_equal(found[split][:, 0, 0, 0] >= 200, found.labels[split])
+        for of_split in found.subset(train=10).labels.values():
+            assert set(of_split) == {0, 1}, "a profile may cut to the first images"
+    del labels["test_labels"]
+    np.savez(tmp_path / "a.npz", **images, **labels)
+    fail_line(DataError, "labels of train, but none of test", name="npz", data=tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("loose", "no labels: 3 images lie beside the 2 subfolders"),
+        ("test/birds", "no labels: subfolder birds has no training images"),
+    ],
+)
+def test_labels_that_are_dropped_are_told(more, said, tmp_path):
+    for split in ("train", "test"):
+        for kind in ("cats", "dogs"):
+            fill_folder(tmp_path / f"mine/{split}/{kind}", 40)
+    fill_folder(tmp_path / "mine" / ("train" if more == "loose" else more), 3)
+    splits = load_images("folder", data=tmp_path / "mine", image_size=8)
+    assert splits.labels is None and said in splits.notes
+
+
+def test_folder_with_subfolders_even_linked_ones(tmp_path):
+    fill_folder(tmp_path / "mine/train/cats", 15)
+    fill_folder(tmp_path / "mine/val", 10)
+    fill_folder(tmp_path / "elsewhere", 12)
+    (tmp_path / "mine/test").symlink_to(tmp_path / "elsewhere")
+    fill_folder(tmp_path / "mine/extra", 3)
+    splits = load_images("folder", data=tmp_path / "mine", image_size=8)
+    assert counts(splits) == [15, 10, 12] and "split by subfolder" in splits.source
+    assert np.array_equal(np.sort(splits.test[:, 0, 0, 0]), 5 * np.arange(12))
+    assert "3 images outside train, val and test left out" in splits.notes
+
+
+def test_folder_errors(tmp_path):
+    mine = tmp_path / "mine"
+    for _ in range(2):
+        fail_line(DataError, mine, "is no folder with images (.jpg", name="folder", data=mine)
+        mine.mkdir(exist_ok=True)
+    fill_folder(mine, 99)
+    parts = ("the val split has 9 images", "at least 10")
+    fail_line(DataError, *parts, name="folder", data=mine, image_size=8)
+    (mine / "train").mkdir()
+    parts = (mine, "a subfolder train only", "needs train and test, perhaps val, or none")
+    fail_line(DataError, *parts, name="folder", data=mine)
+
+
+def test_test_images_that_are_also_in_training_are_told(tmp_path):
+    images = noise(200, 1, 8, 8)
+    for again in (0, 50):
+        test = np.concatenate([images[:again], noise(100 - again, 1, 8, 8, seed=1)])
+        np.savez(tmp_path / f"{again}.npz", train=images, test=test, val=images)
+        notes = load_images("npz", data=tmp_path / f"{again}.npz").notes
+        assert notes == (("50 of 100 test images are in training, too",) if again else ())
+
+
+# ---------------------------------------------------------------- arrays
+
+
+@given(
+    images=hnp.arrays(
+        np.uint8,
+        st.tuples(st.integers(1, 6), st.sampled_from([1, 3]), *[st.integers(4, 7)] * 2),
+    )
+)
+def test_every_accepted_form_gives_the_same_images(images):
+    last = images.transpose(0, 2, 3, 1)
+    forms = [images, images.astype(np.float32) / 255, images / 255, last, last / 255]
+    forms += [images[:, 0]] if images.shape[1] == 1 else []
+    for array in forms:
+        result = to_uint8(array, "a.npz")
+        assert result.dtype == np.uint8 and np.array_equal(result, images)
+
+
+def test_floats_may_leave_their_range_by_rounding():
+    images = np.array([0.0, 0.5, 1.0, 1.0 + 9e-4, -9e-4]).reshape(1, 1, 1, 5)
+    assert to_uint8(images, "a.npz").flatten().tolist() == [0, 128, 255, 255, 0]
+
+
+def with_value(value: float, at: int = 0, dtype: type = np.float64) -> np.ndarray:
+    images = np.full((3000, 1, 4, 4), 0.5 if dtype is np.float64 else 2, dtype)
+    images[at, 0, 1, 1] = value
+    return images
+
+
+@pytest.mark.parametrize(
+    ("array", "part"),
+    [
+        (with_value(np.nan, 2999), "float64 from nan to nan in images 2048 to 2999"),
+        (with_value(np.inf, 17), "to inf in images 0 to 1023, needs uint8, or floats in [0, 1]"),
+        (with_value(-0.5), "from -0.5 to 0.5"),
+        (with_value(255.0), "to 255.0"),
+        (with_value(300, dtype=np.int64), "int64 from 2 to 300"),
+        (np.zeros((20, 2, 4, 4)), "shape (20, 2, 4, 4), needs N x C x H x W"),
+        (np.zeros((0, 1, 4, 4)), "(0, 1, 4, 4)"),
+        (np.zeros((20, 16)), "(20, 16)"),
+        (np.zeros((20, 1, 4, 4), bool), "bool"),
+        (np.zeros((20, 1, 4, 4), complex), "complex128"),
+        (noise(99, 1, 4, 4), "the val split has 9 images"),
+    ],
+)
+def test_what_cannot_be_an_image_is_one_line(array, part, tmp_path):
+    np.savez(tmp_path / "mine.npz", data=array)
+    fail_line(DataError, part, name="npz", data=tmp_path / "mine.npz")
+
+
+def test_almost_black_images_are_told(tmp_path):
+    np.savez(
+        tmp_path / "mine.npz", data=np.arange(200).repeat(16).reshape(-1, 4, 4) % 17 // 1.0 / 255
+    )
+    (note,) = load_images("npz", data=tmp_path / "mine.npz").notes[-1:]
+    assert note == "no value above 16 of 255: the images are almost black"
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        (np.arange(-1, 99), "needs integers from 0 up of shape (100,)"),
+        (np.zeros(100), "float64 of shape (100,), needs integers"),
+        (np.arange(99), "needs integers from 0 up of shape (100,)"),
+        (np.full(100, 10**9), "a label 1,000,000,000 of 100 images: number the classes from 0"),
+    ],
+)
+def test_labels_that_are_no_class_indices(labels, said, tmp_path):
+    np.savez(tmp_path / "a.npz", data=noise(100, 1, 4, 4), labels=labels)
+    fail_line(DataError, said, name="npz", data=tmp_path / "a.npz")
+
+
+def test_npz_by_key_and_shuffled(tmp_path):
+    parts = {s: noise(n, 3, 9, 7, seed=n) for s, n in zip(SPLIT_NAMES, (30, 20, 10), strict=True)}
+    np.savez(tmp_path / "a.npz", **parts)
+    splits = load_images("npz", data=tmp_path / "a.npz")
+    assert all(np.array_equal(splits[split], of) for split, of in parts.items())
+    assert splits.source == "npz a.npz, split by key, 30/20/10"
+    data, labels = noise(200, 1, 5, 5), np.arange(200)
+    np.savez(tmp_path / "b.npz", data=data, labels=labels)
+    splits = load_images("npz", data=tmp_path / "b.npz")
+    assert counts(splits) == [160, 20, 20]
+    assert all(np.array_equal(splits[s], data[splits.labels[s]]) for s in SPLIT_NAMES)
+    assert np.array_equal(np.sort(np.concatenate(list(splits.labels.values()))), labels)
+
+
+def test_an_npz_that_is_none_is_one_line(tmp_path):
+    header = io.BytesIO()
+    claim = {"descr": "<f8", "fortran_order": False, "shape": (10**10, 1, 32, 32)}
+    np.lib.format.write_array_header_1_0(header, claim)
+    with zipfile.ZipFile(tmp_path / "claims.npz", "w") as archive:
+        archive.writestr("data.npy", header.getvalue() + bytes(1000))
+    np.savez(tmp_path / "keys.npz", train=noise(20, 1, 4, 4), tset=noise(20, 1, 4, 4))
+    np.savez(tmp_path / "pickle.npz", data=np.array([{}], object))
+    (tmp_path / "text.npz").write_text("a,b\n1,2\n")
+    for name, said in (
+        ("gone", "no such .npz file"),
+        ("text", "no such .npz file, or no whole one"),
+        ("claims", "not a readable .npz file"),
+        ("pickle", "not a readable .npz file"),
+        ("keys", "has keys train, tset; needs train and test, or data"),
+    ):
+        path = tmp_path / f"{name}.npz"
+        fail_line(DataError, path, said, name="npz", data=path)

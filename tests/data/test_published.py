@@ -1,0 +1,375 @@
+"""MNIST, CIFAR-10, CelebA and digits in each of their layouts, and their downloads."""
+
+import gzip
+import hashlib
+import io
+import shutil
+import threading
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torchvision
+from PIL import Image
+from sklearn.datasets import load_digits
+from support.folders import flipped
+from support.image_files import (
+    FACE,
+    counts,
+    fail_line,
+    fill_celeba,
+    fill_npz_layout,
+    noise,
+    picture,
+    together,
+    write_mnist,
+)
+from support.web import serving
+
+from pythae_fif.data import DataOptions, load_images
+from pythae_fif.data.load import absent
+from pythae_fif.data.splits import SPLIT_NAMES
+from pythae_fif.errors import DataError
+
+LIST, ZIP = "list_eval_partition.txt", "img_align_celeba.zip"
+
+
+def test_digits():
+    splits = load_images("digits")
+    assert counts(splits) == [1197, 300, 300] and splits.input_dim == (1, 8, 8)
+
+    # Every image is there once, with its label.
+    def rows(images: np.ndarray, labels: np.ndarray) -> list[bytes]:
+        pairs = zip(images.astype(np.uint8), labels, strict=True)
+        return sorted(image.tobytes() + bytes([label]) for image, label in pairs)
+
+    labels = np.concatenate([splits.labels[split] for split in SPLIT_NAMES])
+    original = load_digits()
+    ours = rows(np.rint(together(splits) / 255 * 16), labels)
+    assert ours == rows(original.images, original.target)
+    assert (splits.content_hash, splits.labels_hash) == ("6b705eb4dbffb746", "82e0417db125f2d6")
+    assert not splits.partial and not splits.notes
+
+
+# ---------------------------------------------------------------- torchvision's layout
+
+
+def test_mnist_in_torchvision_layout(root):
+    write_mnist(root, (120, 30))
+    splits = load_images("mnist", root, offline=True)
+    assert counts(splits) == [100, 20, 30]
+    assert np.array_equal(np.concatenate([splits.train, splits.val])[:, 0], noise(120, 28, 28))
+    assert np.array_equal(splits.labels["val"], np.arange(100, 120) % 10)
+    assert splits.labels["val"].dtype == np.int64 and splits.partial
+    assert splits.source.endswith("100/20/30; partial (published: 50000/10000/10000)")
+    assert splits.notes[0] == "val is the last 20 of 120 training images"
+
+
+def test_cifar10_in_torchvision_layout(root, monkeypatch):
+    class CIFAR10:
+        def __init__(self, folder: str, train: bool, download: bool) -> None:
+            assert folder == str(root)
+            self.data = noise(60 if train else 20, 32, 32, 3, seed=train)
+            self.targets = list(range(len(self.data)))
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", CIFAR10)
+    (root / "cifar-10-batches-py").mkdir()
+    (root / "cifar-10-batches-py/batches.meta").touch()
+    splits = load_images("cifar10", root)
+    assert splits.input_dim == (3, 32, 32) and "CIFAR-10, torchvision layout" in splits.source
+    assert np.array_equal(splits.val, noise(60, 32, 32, 3, seed=1)[50:].transpose(0, 3, 1, 2))
+    assert splits.labels["val"].tolist() == list(range(50, 60))
+    assert splits.labels["test"].tolist() == list(range(20))
+
+
+def test_mnist_is_downloaded_whole_or_not_used(tmp_path, root, monkeypatch):
+    write_mnist(tmp_path / "made", (120, 30))
+    monkeypatch.setenv("NO_PROXY", "*")
+    with serving() as web:
+        for file in (tmp_path / "made/MNIST/raw").iterdir():
+            web.pages[f"{file.name}.gz"] = gzip.compress(file.read_bytes())
+        known = [(name, hashlib.md5(content).hexdigest()) for name, content in web.pages.items()]
+        monkeypatch.setattr(torchvision.datasets.MNIST, "resources", known)
+        monkeypatch.setattr(torchvision.datasets.MNIST, "mirrors", [web.address])
+        web.cut[known[-1][0]] = 100
+        options = DataOptions(data_root=str(root))
+        assert absent("mnist", options).url.startswith("https://ossci")
+        for _ in range(2):
+            parts = ("mnist: neither", "unpack https://", root / "MNIST/raw", "--data-root")
+            fail_line(DataError, *parts, name="mnist", data_root=root)
+        web.cut.clear()
+        assert counts(load_images("mnist", root)) == [100, 20, 30]
+        assert absent("mnist", options) is None
+
+
+def test_two_commands_at_once_download_mnist_once(tmp_path, root, monkeypatch):
+    """The second finds the folder of the first, which still downloads into it."""
+    begun, second = threading.Event(), threading.Event()
+
+    def download(self) -> None:
+        if self._check_exists():
+            return
+        if begun.is_set():
+            second.set()
+        else:
+            (root / "MNIST/raw").mkdir(parents=True)
+            begun.set()
+            assert not second.wait(0.5), "two downloads into one folder"
+            for file in (tmp_path / "made/MNIST/raw").iterdir():
+                file.rename(root / "MNIST/raw" / file.name)
+
+    write_mnist(tmp_path / "made", (120, 30))
+    monkeypatch.setattr(torchvision.datasets.MNIST, "download", download)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(load_images, "mnist", root)
+        assert begun.wait(60)
+        for found in (pool.submit(load_images, "mnist", root), first):
+            assert counts(found.result()) == [100, 20, 30]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing", "empty folder"])
+def test_damaged_mnist_is_one_line(damage, root):
+    write_mnist(root, (120, 30))
+    file = root / "MNIST/raw/t10k-images-idx3-ubyte"
+    if damage == "truncated":
+        file.write_bytes(file.read_bytes()[:500])
+    elif damage == "missing":
+        file.unlink()
+    else:
+        shutil.rmtree(file.parent)
+        file.parent.mkdir()
+    parts = ("mnist: neither", "nor a whole MNIST/raw is below", root)
+    fail_line(DataError, *parts, "--offline forbids", name="mnist", data_root=root, offline=True)
+    fail_line(DataError, *parts, name="mnist", data_root=root)
+
+
+# ---------------------------------------------------------------- Pythae's layout
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("mnist", (1, 28, 28)), ("cifar10", (3, 32, 32)), ("celeba", (3, 64, 64))]
+)
+def test_pythae_npz_layout_comes_first(name, shape, root):
+    train, test = noise(60, *shape), noise(20, *shape, seed=1)
+    fill_npz_layout(root, name, train, test / 255)
+    if name == "mnist":
+        write_mnist(root, (120, 30))
+    splits = load_images(name, root, offline=True)
+    assert np.array_equal(splits.train, train[:50]) and np.array_equal(splits.val, train[50:])
+    assert np.array_equal(splits.test, test) and splits.labels is None
+    assert splits.partial and "Pythae npz layout, 50/10/20" in splits.source
+    assert splits.notes == ("val is the last 10 of 60 training images",)
+
+
+def test_pythae_npz_layout_with_labels(root):
+    train, test = noise(60, 1, 28, 28), noise(20, 1, 28, 28, seed=1)
+    folder = fill_npz_layout(root, "mnist", train, test, labels=np.arange(60))
+    assert load_images("mnist", root).labels is None, "labels of one part alone are no labels"
+    np.savez(folder / "eval_data.npz", data=test, labels=np.arange(20))
+    labels = load_images("mnist", root).labels
+    assert labels["val"].tolist() == list(range(50, 60))
+    assert labels["test"].tolist() == list(range(20))
+
+
+def test_holding_out_ten_thousand_where_there_are_enough(root):
+    train = np.zeros((50_000, 1, 28, 28), np.uint8)
+    train[39_999:40_001, 0, 0, 0] = 70, 90
+    fill_npz_layout(root, "mnist", train, train[:10])
+    splits = load_images("mnist", root)
+    assert counts(splits) == [40_000, 10_000, 10]
+    assert splits.train[-1, 0, 0, 0] == 70 and splits.val[0, 0, 0, 0] == 90
+    assert "10 of 10 test images are in training, too" in splits.notes
+
+
+@pytest.mark.parametrize(
+    ("content", "part"),
+    [
+        (None, "eval_data.npz: cannot be read"),
+        ({"images": noise(20, 1, 28, 28)}, "eval_data.npz: has keys images; needs 'data'"),
+        ({"data": noise(20, 3, 28, 28)}, "images are 3x28x28, mnist needs 1x28x28"),
+        ({"data": np.array([{}], object)}, "eval_data.npz: not a readable .npz file"),
+        ({"data": noise(9, 1, 28, 28)}, "the test split has 9 images, needs at least 10"),
+        ({"data": noise(20, 1, 28, 28), "labels": np.arange(3)}, "key 'labels': int64 of shape"),
+    ],
+)
+def test_damaged_pythae_npz_layout(content, part, root):
+    folder = fill_npz_layout(root, "mnist", noise(60, 1, 28, 28), noise(20, 1, 28, 28))
+    (folder / "eval_data.npz").unlink()
+    if content is not None:
+        np.savez(folder / "eval_data.npz", **content)
+    fail_line(DataError, part, name="mnist", data_root=root)
+
+
+# ---------------------------------------------------------------- CelebA
+
+
+def test_celeba_follows_the_partition_and_may_be_a_part_of_the_folder(root):
+    fill_celeba(root)
+    codes = np.arange(41) % 3  # interleaved, and two files unlisted
+    lines = [f"{index:04d}.jpg {code}" for index, code in enumerate(codes)]
+    (root / "celeba" / LIST).write_text("\n".join([*lines, ""]))
+    splits = load_images("celeba", root, offline=True)
+    assert splits.input_dim == (3, 64, 64) and splits.labels is None
+    for code, split in enumerate(SPLIT_NAMES):
+        grey = 5 * np.flatnonzero(codes == code)
+        assert np.abs(splits[split].mean(axis=(1, 2, 3)) - grey).max() < 1.5
+    assert "14/14/13; partial (published: 162770/19867/19962)" in splits.source
+    assert splits.notes == ("2 files that the partition lacks left out",)
+    assert load_images("celeba", root, image_size=32).input_dim == (3, 32, 32)
+
+
+def test_a_half_unpacked_folder_is_named_and_not_used(root):
+    fill_celeba(root)
+    for index in range(20, 43):
+        (root / f"celeba/img_align_celeba/{index:04d}.jpg").unlink()
+    parts = (root / "celeba/img_align_celeba", "20 of the 43 images", "remove it")
+    fail_line(DataError, *parts, name="celeba", data_root=root)
+
+
+@pytest.mark.parametrize("line", ["0003.jpg", "0003.jpg 3", "0003.jpg 1 2"])
+def test_bad_partition_line_is_named(line, root):
+    fill_celeba(root)
+    (root / "celeba" / LIST).write_text(f"0001.jpg 0\n\n{line}\n")
+    fail_line(DataError, f"{LIST}, line 3", repr(line), name="celeba", data_root=root)
+
+
+def test_celeba_at_other_sizes_is_partial_or_refused(root):
+    fill_celeba(root, size=(89, 109))
+    splits = load_images("celeba", root)
+    assert splits.partial and "43 files at another resolution than 178x218" in splits.notes
+    fill_celeba(root, size=(64, 64))
+    parts = ("0000.jpg is 64x64 pixels", "178x218", "'folder'")
+    fail_line(DataError, *parts, name="celeba", data_root=root)
+
+
+def test_the_crop_of_celeba_is_in_its_pixels_name_and_cache(root):
+    fill_celeba(root)
+    file = root / "celeba/img_align_celeba/0000.jpg"
+    picture(*FACE).save(file, quality=95)
+    usual, small = (load_images("celeba", root, crop=crop) for crop in (None, 140))
+    assert load_images("celeba", root, crop=148).content_hash == usual.content_hash
+    assert small.content_hash != usual.content_hash  # not what the cache has of the same files
+    for splits, crop in ((usual, 148), (small, 140)):
+        assert f"CelebA, 64x64 of the central {crop}x{crop}, image folder" in splits.source
+        with Image.open(file) as image:
+            cut = torchvision.transforms.CenterCrop(crop)(image)
+        expected = np.asarray(cut.resize((64, 64), Image.Resampling.BILINEAR)).transpose(2, 0, 1)
+        assert np.abs(splits.train[0].astype(int) - expected).max() <= 1
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch) -> dict[str, bytes]:
+    """A small CelebA's files, by the checksums of which they are known: name -> content."""
+    made = fill_celeba(tmp_path / "made")
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for path in sorted((made / "celeba/img_align_celeba").iterdir()):
+            archive.write(path, f"img_align_celeba/{path.name}")
+    contents = {LIST: (made / f"celeba/{LIST}").read_bytes(), ZIP: packed.getvalue()}
+    known = [(name, hashlib.md5(of).hexdigest(), name) for name, of in contents.items()]
+    monkeypatch.setattr(torchvision.datasets.CelebA, "file_list", known)
+    return contents
+
+
+@pytest.mark.parametrize("fault", [None, "cut", "no answer"])
+def test_celeba_is_two_files_of_google_drive(fault, root, files, monkeypatch):
+    asked = []
+
+    def download(id: str, output: str, **how: object) -> None:
+        asked.append(id)
+        if fault == "no answer" and id == ZIP:
+            raise OSError("Too many users have viewed\nor downloaded this file recently")
+        with open(output, "wb") as file:
+            file.write(files[id][:-9] if fault == "cut" and id == ZIP else files[id])
+
+    monkeypatch.setattr("gdown.download", download)
+    assert absent("celeba", DataOptions(data_root=str(root)))
+    if fault:
+        said = {"cut": "corrupted", "no answer": "Too many users have viewed or downloaded"}[fault]
+        parts = ("celeba: neither", said, "mmlab.ie.cuhk.edu.hk", root / "celeba")
+        fail_line(DataError, *parts, name="celeba", data_root=root)
+        assert not (root / "celeba/img_align_celeba").exists()
+        fault = None
+    assert counts(load_images("celeba", root, image_size=8)) == [20, 12, 11]
+    assert set(asked) == {LIST, ZIP}
+    asked.clear()
+    assert load_images("celeba", root, image_size=8).partial and not asked
+
+
+@pytest.mark.parametrize("damage", [None, "cut", "absent"])
+def test_files_that_were_fetched_by_hand_are_unpacked_offline(damage, root, files):
+    (root / "celeba").mkdir()
+    for name, content in files.items():
+        (root / "celeba" / name).write_bytes(content[:-9] if damage == "cut" else content)
+    if damage == "absent":
+        (root / "celeba" / ZIP).unlink()
+    if damage:
+        parts = ("--offline forbids the download", "unpack https://mmlab")
+        fail_line(DataError, *parts, name="celeba", data_root=root, offline=True)
+        assert not (root / "celeba/img_align_celeba").exists()
+    else:
+        splits = load_images("celeba", root, image_size=8, offline=True)
+        assert counts(splits) == [20, 12, 11]
+
+
+def test_an_unpacking_that_fails_leaves_no_folder(root, files, monkeypatch):
+    (root / "celeba").mkdir()
+    content = flipped(files[ZIP], 1000)  # with the right checksum: the archive itself is wrong
+    known = [(LIST, "", LIST), (ZIP, hashlib.md5(content).hexdigest(), ZIP)]
+    monkeypatch.setattr(torchvision.datasets.CelebA, "file_list", known)
+    (root / "celeba" / LIST).write_bytes(files[LIST])
+    (root / "celeba" / ZIP).write_bytes(content)
+    fail_line(DataError, "celeba: neither", name="celeba", data_root=root, offline=True)
+    assert {path.name for path in (root / "celeba").glob("*[!k]")} == {LIST, ZIP}
+
+
+# ---------------------------------------------------------------- real data
+
+
+@pytest.mark.shared
+def test_real_mnist(shared_data, monkeypatch):
+    splits = load_images("mnist", shared_data, offline=True)
+    assert splits.source == "MNIST, torchvision layout, 50000/10000/10000"
+    assert (splits.content_hash, splits.labels_hash) == ("affca80560d319e1", "8d91199e6a578187")
+    assert not splits.partial and not splits.notes
+    assert splits.labels["train"][:5].tolist() == [5, 0, 4, 1, 9]
+    assert abs(splits.train.mean() / 255 - 0.1307) < 0.001
+    monkeypatch.setenv("PYTHAE_FIF_DATA", str(shared_data))
+    part = load_images("mnist", offline=True).subset(train=1000, val=500)
+    assert part.source.endswith("; cut to the first 1000/500/10000") and part.partial
+
+
+@pytest.mark.shared
+def test_real_cifar10(shared_data):
+    splits = load_images("cifar10", shared_data, offline=True)
+    assert counts(splits) == [10_000, 2000, 2000] and splits.content_hash == "84dea227739e78de"
+    assert splits.partial and splits.notes == ("val is the last 2000 of 12000 training images",)
+
+
+@pytest.mark.shared
+def test_real_celeba(shared_data, root):
+    folder = root / "celeba/img_align_celeba"
+    folder.mkdir(parents=True)
+    lines = (shared_data / "celeba" / LIST).read_text().splitlines()
+    listed = [line for code in "012" for line in [x for x in lines if x.endswith(code)][:20]]
+    for line in listed:
+        name = line.split()[0]
+        (folder / name).symlink_to(shared_data / "celeba/img_align_celeba" / name)
+    (root / "celeba" / LIST).write_text("\n".join(listed))
+    splits = load_images("celeba", root, offline=True)
+    assert counts(splits) == [20, 20, 20] and splits.input_dim == (3, 64, 64)
+    # Faces: alike when averaged left to right, and brighter in red than in blue.
+    mean = splits.train.mean(0)
+    assert np.corrcoef(mean.ravel(), mean[:, :, ::-1].ravel())[0, 1] > 0.8
+    assert mean[0].mean() > mean[2].mean()
+    # The same faces at the original resolution give the same crop.
+    twice = root / "twice"
+    shutil.copytree(root / "celeba", twice / "celeba", ignore=shutil.ignore_patterns("*.jpg"))
+    for file in sorted(folder.iterdir()):
+        with Image.open(file) as image:
+            image.resize(FACE, Image.Resampling.BICUBIC).save(
+                twice / "celeba/img_align_celeba" / file.name, quality=98
+            )
+    difference = load_images("celeba", twice).train.astype(int) - splits.train
+    assert np.abs(difference).mean() < 6 and abs(difference.mean()) < 0.5

@@ -1,0 +1,169 @@
+"""Splits, what they refuse, their cuts and their hash; batches for Pythae."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pythae.data.datasets import collate_dataset_output
+from pythae.models import AE, AEConfig
+from pythae.trainers import BaseTrainer, BaseTrainerConfig
+from support.image_files import noise
+from torch.utils.data import DataLoader
+
+from pythae_fif.data import ImageDataset, Splits, load_images, to_float
+from pythae_fif.data.splits import SPLIT_NAMES, hold_out, shuffled_split
+from pythae_fif.errors import DataError
+
+
+def make_splits(labelled: bool = True) -> Splits:
+    arrays = {s: noise(n, 1, 3, 4, seed=n) for s, n in zip(SPLIT_NAMES, (30, 20, 10), strict=True)}
+    labels = {split: np.arange(len(of)) for split, of in arrays.items()} if labelled else None
+    return Splits("toy", **arrays, labels=labels, source="toy, 30/20/10", notes=("odd",))
+
+
+keep = st.one_of(st.none(), st.integers(10, 60))
+
+
+@given(train=keep, val=keep, test=keep, labelled=st.booleans())
+def test_subset_takes_the_first_and_says_so(train, val, test, labelled):
+    whole = make_splits(labelled)
+    part = whole.subset(train, val, test)
+    sizes = [
+        min(len(whole[s]), n or 60) for s, n in zip(SPLIT_NAMES, (train, val, test), strict=True)
+    ]
+    cut = sizes != [30, 20, 10]
+    for split, count in zip(SPLIT_NAMES, sizes, strict=True):
+        assert np.array_equal(part[split], whole[split][:count])
+        assert not labelled or part.labels[split].tolist() == [*range(count)]
+    assert (part.content_hash != whole.content_hash) == cut == part.partial
+    counts = "/".join(map(str, sizes))
+    assert part.source == whole.source + (f"; cut to the first {counts}" if cut else "")
+    assert part.notes == ("odd",) and part.input_dim == (1, 3, 4)
+
+
+@given(
+    split=st.sampled_from(SPLIT_NAMES),
+    index=st.integers(0, 9),
+    pixel=st.integers(0, 11),
+    change=st.integers(1, 255),
+)
+def test_hash_depends_on_every_pixel_and_not_on_labels(split, index, pixel, change):
+    other = make_splits(labelled=False)
+    before = make_splits().content_hash
+    assert other.content_hash == before and len(before) == 16
+    place = other[split][index].reshape(-1)
+    place[pixel] = (int(place[pixel]) + change) % 256
+    assert dataclasses.replace(other).content_hash != before
+
+
+def test_hash_depends_on_shape_and_cut_but_not_on_memory_layout():
+    splits = make_splits(labelled=False)
+
+    def made(change) -> str:
+        arrays = {split: change(splits[split]) for split in SPLIT_NAMES}
+        return Splits("toy", **arrays, labels=None, source="").content_hash
+
+    moved = Splits("toy", splits.train[:20], splits.train[20:], splits.test, None, "")
+    flipped = made(lambda of: of[:, :, ::-1])
+    assert flipped == made(lambda of: of[:, :, ::-1].copy())
+    wide = made(lambda of: of.reshape(-1, 1, 4, 3))
+    assert len({splits.content_hash, flipped, wide, moved.content_hash}) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "part"),
+    [
+        ({"val": noise(9, 1, 3, 4)}, "val split has 9 images, needs at least 10"),
+        ({"test": noise(10, 1, 4, 4)}, "test images are 1x4x4, train images are 1x3x4"),
+        ({"train": np.zeros((10, 1, 3, 4))}, "train is float64"),
+        ({"train": noise(10, 3, 4)}, "(10, 3, 4), needs uint8 of shape (N, C, H, W)"),
+        ({"labels": dict.fromkeys(SPLIT_NAMES, np.arange(9))}, "train needs 10 labels"),
+    ],
+)
+def test_splits_refuse_what_does_not_fit(change, part):
+    arrays = {name: noise(10, 1, 3, 4) for name in SPLIT_NAMES}
+    with pytest.raises(DataError) as caught:
+        Splits(**{"name": "toy", "source": "", "labels": None, **arrays, **change})
+    assert part in str(caught.value)
+
+
+@given(count=st.integers(0, 5000), seed=st.integers(0, 2**32 - 1))
+def test_shuffled_split_is_a_partition(count, seed):
+    index = shuffled_split(count, seed)
+    assert np.array_equal(np.sort(np.concatenate(list(index.values()))), np.arange(count))
+    assert len(index["val"]) == len(index["test"]) == count // 10
+
+
+def test_shuffled_split_stays_the_same_for_ever():
+    assert shuffled_split(20)["test"].tolist() == [15, 12]
+
+
+@pytest.mark.parametrize(("count", "held"), [(60_000, 10_000), (49_999, 8333), (20_000, 3333)])
+def test_hold_out(count, held):
+    assert hold_out(count) == held
+
+
+# ---------------------------------------------------------------- batches
+
+
+@given(rows=st.lists(st.integers(0, 19), min_size=1, max_size=8))
+def test_dataset_items_and_batches_agree(rows):
+    images = noise(20, 3, 4, 5)
+    dataset = ImageDataset(images, np.arange(20))
+    batch = dataset.batch(torch.tensor(rows))
+    assert torch.equal(batch.data, torch.from_numpy(images[rows]).float() / 255)
+    assert batch.labels.tolist() == rows and dataset.images.dtype == torch.uint8
+    (loaded,) = DataLoader(dataset, len(rows), sampler=rows, collate_fn=collate_dataset_output)
+    assert torch.equal(loaded["data"], batch["data"])
+    assert torch.equal(loaded["labels"], batch["labels"])
+
+
+def test_dataset_shares_memory_and_batches_are_copies():
+    images = noise(20, 1, 4, 4)
+    dataset = ImageDataset(images)
+    assert dataset.images.data_ptr() == images.ctypes.data
+    assert dataset.labels.tolist() == [1.0] * 20 and not dataset.labelled
+    assert dataset.batch(torch.tensor([0]), device="meta").data.device.type == "meta"
+    dataset.batch(torch.arange(20)).data.zero_()
+    dataset[0].data.zero_()
+    to_float(images, limit=3).zero_()
+    assert np.array_equal(dataset.images.numpy(), noise(20, 1, 4, 4))
+    images.flags.writeable = False
+    assert np.array_equal(ImageDataset(images[::-1]).images.numpy(), images[::-1])
+
+
+def test_dataset_trains_a_pythae_model(tmp_path):
+    dataset = ImageDataset(load_images("digits").subset(train=40).train)
+    config = BaseTrainerConfig(
+        output_dir=str(tmp_path), num_epochs=1, per_device_train_batch_size=20, no_cuda=True
+    )
+    model = AE(AEConfig(input_dim=(1, 8, 8), latent_dim=2))
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    BaseTrainer(model, dataset, training_config=config).train()
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "part"),
+    [
+        (np.zeros((10, 1, 4, 4)), None, "float64"),
+        (noise(10, 4, 4), None, "(10, 4, 4), needs uint8"),
+        (noise(10, 1, 4, 4), np.arange(9), "(9,), needs (10,)"),
+    ],
+)
+def test_dataset_refuses_what_does_not_fit(images, labels, part):
+    with pytest.raises(DataError) as caught:
+        ImageDataset(images, labels)
+    assert part in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_to_float_reaches_one(kind):
+    """On which Pythae's GMM and MAF samplers insist."""
+    images = np.array([0, 128, 255], np.uint8).reshape(3, 1, 1, 1)
+    result = to_float(kind(images), limit=3)
+    assert result.dtype == torch.float32 and result.max() == 1
+    torch.testing.assert_close(result.flatten(), torch.tensor([0, 128 / 255, 1]))

@@ -1,0 +1,267 @@
+"""Users' tables as they come: what is modelled, what is left out, and the lines on wrong ones."""
+
+import gzip
+import time
+
+import numpy as np
+import pandas as pd
+import pytest
+from support.tabular_files import table, write_csv
+
+from pythae_fif.data import Columns, load_images, load_table
+from pythae_fif.data.splits import SPLIT_NAMES, shuffled_split
+from pythae_fif.data.tabular import load_tabular
+from pythae_fif.errors import ConfigError, DataError
+
+RANDOM = np.random.default_rng(0)
+
+
+def restored(splits) -> np.ndarray:
+    """All rows in original units, in an order of their own."""
+    rows = np.concatenate([splits.columns.restored(splits[split]) for split in SPLIT_NAMES])
+    return rows[np.lexsort(rows.round(2).T)]
+
+
+def adult_line(row: int) -> str:
+    work, pay = ("State-gov", "?", "Private")[row % 3], ("<=50K", ">50K")[row % 4 == 0]
+    numbers = f"{20 + row % 50}, {work}, {77516 + 13 * row}, Bachelors, {row % 16}"
+    texts = "Never-married, Adm-clerical, Not-in-family, White, Male"
+    return f"{numbers}, {texts}, {2174 * (row % 5 == 0)}, {row % 7}, {40 - row % 9}, Cuba, {pay}"
+
+
+def hour_line(row: int) -> str:
+    day = f"2011-{1 + row // 28 % 12:02}-{1 + row % 28:02}"
+    temperature = round(0.02 * (row * 7 % 49), 2)
+    return f"{row + 1},{day},{1 + row // 90 % 4},0,{row % 24},{temperature},{row * 37 % 900}"
+
+
+def kegg_line(row: int) -> str:
+    gap = "?" if row % 50 == 0 else str(row % 11)
+    return f"path:hsa{row:05},{row % 7},{gap},{0.001 * (row * 17 % 999):.3f},0"
+
+
+@pytest.mark.parametrize(
+    ("name", "lines", "columns", "left_out", "rows"),
+    [
+        (
+            "adult.data",
+            [adult_line(row) for row in range(400)] + ["", ""],
+            ["c1", "c3", "c5", "c11", "c12", "c13"],
+            {"c2": "text", "c15": "text"},
+            400,
+        ),
+        (
+            "hour.csv",
+            ["instant,dteday,season,yr,hr,temp,cnt", *map(hour_line, range(400))],
+            ["season", "hr", "temp", "cnt"],
+            {"instant": "a counter", "dteday": "text", "yr": "constant"},
+            400,
+        ),
+        (
+            "Relation Network (Directed).data",
+            [kegg_line(row) for row in range(400)],
+            ["c2", "c3", "c4"],
+            {"c1": "text", "c5": "constant"},
+            392,
+        ),
+    ],
+)
+def test_tables_of_uci_as_downloaded(name, lines, columns, left_out, rows, tmp_path):
+    (tmp_path / name).write_text("\n".join(lines))
+    splits = load_images("csv", data=tmp_path / name)
+    assert splits.columns.names == columns and len(restored(splits)) == rows
+    for column, reason in left_out.items():
+        assert f"{column} ({reason})" in splits.notes[0]
+    lost = [note for note in splits.notes if "missing" in note]
+    assert lost == (
+        [f"{400 - rows} of 400 rows with missing values left out"] if rows < 400 else []
+    )
+    named = not any("the first line is a row" in note for note in splits.notes)
+    assert named == (name == "hour.csv")
+    whole = splits.content_hash
+    assert load_images("csv", data=tmp_path / name).notes == splits.notes
+    assert load_images("csv", data=tmp_path / name, drop=columns[:1]).content_hash != whole
+
+
+def test_a_column_is_the_class(tmp_path):
+    (tmp_path / "adult.data").write_text("\n".join(map(adult_line, range(400))))
+    splits = load_images("csv", data=tmp_path / "adult.data", label="c15")
+    assert splits.classes == 2 and "2 classes by column c15" in splits.notes
+    assert "c15" not in splits.columns.names
+    weight = splits.columns.restored(splits.test)[:, 1]  # tells the row
+    rows = np.rint((weight - 77516) / 13).astype(int)
+    assert np.array_equal(splits.labels["test"], rows % 4 == 0)
+    frame = pd.DataFrame(table(180), columns=[*"abc"]).assign(kind=["x", None, "y"] * 60)
+    splits = load_table(frame.astype({"kind": "category"}), label="kind")
+    assert splits.classes == 2 and "60 rows without a class left out" in splits.notes
+    assert splits.labels_hash == load_table(frame, label="kind").labels_hash
+
+
+def text_of(separator: str, decimal: str = ".", header: str | None = "a b c") -> bytes:
+    lines = [] if header is None else [separator.join(header.split())]
+    lines += [separator.join(f"{v:.4f}".replace(".", decimal) for v in row) for row in table()]
+    return ("\n".join(lines) + "\n").encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "names"),
+    [
+        ("t.csv", text_of(","), "abc"),
+        ("t.csv", text_of(", "), "abc"),
+        ("t.csv", b"\xef\xbb\xbf" + text_of(","), "abc"),
+        ("t.csv", text_of(";"), "abc"),
+        ("t.csv", text_of(";", ","), "abc"),
+        ("t.txt", text_of(";", ",", None), ["c1", "c2", "c3"]),
+        ("t.tsv", text_of("\t", ","), "abc"),
+        ("t.dat", text_of("   ", header=None), ["c1", "c2", "c3"]),
+        ("t.csv.gz", gzip.compress(text_of("|")), "abc"),
+        ("t.csv", text_of(",", header="id 2019 na"), ["id", "2019", "na"]),
+    ],
+)
+def test_separator_names_and_decimal_sign_are_found(name, content, names, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    splits = load_table(tmp_path / name)
+    assert splits.columns.names == [*names]
+    rows = table().round(4)
+    np.testing.assert_allclose(restored(splits), rows[np.lexsort(rows.round(2).T)], atol=1e-5)
+
+
+def test_every_kind_of_file_gives_the_same_splits(tmp_path):
+    pytest.importorskip("pyarrow")
+    frame = pd.DataFrame(table(), columns=["c1", "c2", "c3"])
+    write_csv(tmp_path / "t.csv", table(), header="c1,c2,c3")
+    np.save(tmp_path / "t.npy", table())
+    frame.set_index(np.arange(120)[::-1] * 3).to_parquet(tmp_path / "t.parquet")
+    found = [load_table(tmp_path / f"t.{kind}") for kind in ("csv", "npy", "parquet")]
+    assert len({splits.content_hash for splits in (*found, load_table(frame))}) == 1
+    assert found[0].input_dim == (3,) and not found[0].partial
+    np.testing.assert_allclose(found[0].train.mean(0), 0, atol=1e-6)
+    np.testing.assert_allclose(found[0].train.std(0), 1, atol=1e-6)
+
+
+def test_hashes_stay_for_ever(tmp_path):
+    """They are in the ids of runs."""
+    rows = np.random.RandomState(0).randn(300, 4) * [1, 20, 0.1, 3] + [0, 5, 1, -7]
+    text = "\n".join(",".join(f"{value:.6f}" for value in row) for row in rows)
+    (tmp_path / "t.csv").write_text(f"a,b,c,d\n{text}\n")
+    assert load_images("csv", data=tmp_path / "t.csv").content_hash == "6c24071537e5497f"
+    study = load_tabular("csv", data=tmp_path / "t.csv", latent_dim=2)
+    assert study.content_hash == "46b5e956941407b8"
+
+
+@pytest.mark.parametrize("missing", ["drop", "impute"])
+def test_missing_values(missing, tmp_path):
+    rows = table(120)
+    rows[[3, 50], [0, 2]] = np.nan
+    write_csv(tmp_path / "t.csv", rows)
+    splits = load_table(tmp_path / "t.csv", missing=missing)
+    if missing == "drop":
+        expected = rows[~np.isnan(rows).any(axis=1)]
+        assert splits.notes == ("2 of 120 rows with missing values left out",)
+    else:
+        train = rows[shuffled_split(120)["train"]]
+        expected = np.where(np.isnan(rows), np.nanmean(train, axis=0), rows)
+        assert splits.notes == ("2 missing values are their column's mean in training rows",)
+    expected = expected[np.lexsort(expected.round(2).T)]
+    np.testing.assert_allclose(restored(splits), expected, atol=1e-5)
+
+
+ODD = pd.DataFrame(table(), columns=[*"abc"]).assign(
+    date=pd.date_range("2020", periods=120),
+    typo=["x1", *map(str, range(119))],
+    gaps=[1.0, 2.0, *[np.nan] * 118],
+    empty=None,
+    flag=[True, False] * 60,
+    whole=pd.array([1, 2, 3, 4, 5, 7] * 20, dtype="Int64"),
+    count=range(7, 127),
+)
+
+
+def test_what_is_left_out_and_why():
+    splits = load_table(ODD)
+    assert splits.columns.names == ["a", "b", "c", "flag", "whole"]
+    assert splits.notes == (
+        "columns left out: date (text), typo (text in 1 rows, such as 'x1'), "
+        "gaps (more than half missing), empty (empty), count (a counter)",
+    )
+    chosen = load_table(ODD, columns=["count", "a"])
+    assert chosen.columns.names == ["count", "a"] and not chosen.notes
+    assert load_table(ODD, columns=[*"abc"], drop=["b"]).columns.names == ["a", "c"]
+
+
+def test_many_columns_are_read_in_linear_time(tmp_path):
+    taken = []
+    for count in (1000, 4000):
+        rows = RANDOM.integers(0, 9, (100, count)).astype(str)
+        lines = [",".join(f"x{i}" for i in range(count)), *map(",".join, rows.tolist())]
+        (tmp_path / "t.csv").write_text("\n".join(lines))
+        start = time.process_time()
+        assert load_table(tmp_path / "t.csv").input_dim == (count,)
+        taken.append(time.process_time() - start)
+    assert taken[1] < 9 * taken[0]  # 16 times if quadratic
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        (
+            {"columns": ["a", "typo"]},
+            DataError,
+            r"column 'typo' cannot be modelled: text in 1 rows",
+        ),
+        ({"columns": ["a"]}, DataError, "1 columns of numbers, at least 2 are needed"),
+        ({"drop": ["dat"]}, ConfigError, "has no column 'dat': did you mean 'date'"),
+        ({"label": "kind"}, ConfigError, "has no column 'kind'"),
+        ({"missing": "keep"}, ConfigError, "'keep'.*drop, impute"),
+        ({"colums": ["a"]}, ConfigError, "did you mean 'columns'"),
+    ],
+)
+def test_a_wrong_option_is_one_line(options, error, said):
+    with pytest.raises(error, match=said) as caught:
+        load_table(ODD, **options)
+    assert "\n" not in str(caught.value)
+
+
+NUMBERS = "a,b\n" + "\n".join(f"{i * 7 % 31},{i * 3 % 17}" for i in range(120))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("t.csv", NUMBERS + "\n1,2,3", "Expected 2 fields in line 122, saw 3"),
+        ("t.csv", NUMBERS.replace("\n", ",1\n").replace("b,1", "b"), "Length of header"),
+        ("t.csv", NUMBERS + "\n1,inf", "1 NaN or infinite values, the first in row 121, column 2"),
+        ("t.csv", NUMBERS + "\n1,1e200", "standard deviation|standardised"),
+        ("t.csv", "a,b\n1,2", "1 rows, at least 100 are needed"),
+        ("t.csv", "a,b\n" + "x,y\n" * 120, r"0 columns of numbers.*a \(text\), b \(text\)"),
+        ("t.csv", "a\n" + "1\n" * 120, "needs lines of values between commas"),
+        ("t.csv", "", "needs lines of values between commas"),
+        ("t.csv.gz", "no gzip", "not a readable table"),
+        ("t.npy", "no npy", "not a readable .npy file"),
+        ("t.parquet", "no parquet", "not a readable table"),
+    ],
+)
+def test_a_wrong_file_is_one_line(name, content, said, tmp_path):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=said) as caught:
+        load_table(tmp_path / name)
+    assert "\n" not in str(caught.value) and name in str(caught.value)
+
+
+def test_arrays_and_frames_that_are_no_tables(tmp_path):
+    for array in (np.zeros(5), np.array([["a", "b"]] * 30)):
+        np.save(tmp_path / "t.npy", array)
+        with pytest.raises(DataError, match="needs an array of numbers, rows x columns"):
+            load_table(tmp_path / "t.npy")
+    with pytest.raises(DataError, match="two columns are named 'a'"):
+        load_table(pd.DataFrame(table(), columns=[*"aba"]))
+    with pytest.raises(DataError, match="no such file"):
+        load_table(tmp_path / "u.csv")
+
+
+def test_units_and_names_are_in_the_hash(tmp_path):
+    frame = pd.DataFrame(table(), columns=[*"abc"])
+    others = [frame, frame * 10, frame.rename(columns={"a": "z"})]
+    assert len({load_table(of).content_hash for of in others}) == 3
+    columns = Columns(["a", "b"], [1.0, 2.0], [3.0, 4.0])
+    assert columns.restored(np.array([[1.0, -1.0]], np.float32)).tolist() == [[4.0, -2.0]]

@@ -1,0 +1,179 @@
+"""The four published tables on files of the archive's form, GAS' pickle, and their errors."""
+
+import os
+import pickle
+import pickletools
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.tabular_files import LATENT, ROWS, Made, gas_columns, old_frame, table, write_csv
+
+from pythae_fif.data.frame_pickle import read_frame_pickle
+from pythae_fif.data.splits import SPLIT_NAMES
+from pythae_fif.data.tabular import load_tabular
+from pythae_fif.errors import ConfigError, DataError
+
+COLUMNS = {"power": 6, "gas": 8, "hepmass": 21, "miniboone": 43}
+
+
+@pytest.mark.parametrize("name", LATENT)
+def test_shapes_are_the_published_ones(archive, name):
+    splits = load_tabular(name, archive, latent_dim=LATENT[name])
+    assert splits.input_dim == (COLUMNS[name],)
+    # of HEPMASS the signal half, and a test file of its own
+    sizes = (180, 20, 100) if name == "hepmass" else (324, 36, 40)
+    assert tuple(len(splits[split]) for split in SPLIT_NAMES) == sizes
+    assert splits.partial and "a part of the published" in splits.source
+    both = np.concatenate([splits.train, splits.val])
+    np.testing.assert_allclose(both.mean(0), 0, atol=0.2 if name == "gas" else 1e-5)
+    assert splits.content_hash == load_tabular(name, archive, latent_dim=2).content_hash
+
+
+def test_power_is_shuffled_with_noise_of_each_columns_resolution(archive):
+    raw = np.load(archive / "power" / "data.npy")
+    draws = np.random.RandomState(42)
+    order = np.arange(ROWS)
+    draws.shuffle(order)
+    splits = load_tabular("power", archive, latent_dim=3)
+    rows = np.concatenate([splits[split] for split in SPLIT_NAMES])
+    time = raw[order][:, 7]  # without noise: the last column
+    expected = (time - time[:360].mean()) / time[:360].std()
+    np.testing.assert_allclose(rows[:, 5], expected, atol=1e-5)
+    # the metering columns have noise of a whole unit, the power column next to none
+    correlation = [np.corrcoef(rows[:, i], raw[order][:, j])[0, 1] for i, j in ((0, 0), (2, 4))]
+    assert correlation[0] > 0.9999 and 0.9 < correlation[1] < 0.99
+
+
+def test_gas_keeps_one_of_each_pair_and_divides_by_the_unbiased_deviation(archive):
+    splits = load_tabular("gas", archive, latent_dim=2)
+    rows = np.concatenate([splits[split] for split in SPLIT_NAMES])
+    kept = np.stack([gas_columns()[f"s{i}b"] for i in range(8)], 1)  # the first of a pair goes
+    np.testing.assert_allclose(rows, (kept - kept.mean(0)) / kept.std(0, ddof=1), atol=1e-5)
+
+
+def test_hepmass_drops_repeated_columns_of_the_signal_class(archive):
+    splits = load_tabular("hepmass", archive, latent_dim=10)
+    raw = np.loadtxt(archive / "hepmass" / "1000_train.csv", delimiter=",", skiprows=1)
+    signal = raw[raw[:, 0] == 1, 1:]
+    kept = [i for i in range(27) if i not in (3, 8, 12, 16, 20, 24)]
+    expected = (signal - signal.mean(0)) / signal.std(0, ddof=1)
+    np.testing.assert_allclose(splits.train, expected[:-20, kept], atol=1e-5)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("name", "known"), [("power", "c95a5626a81903da"), ("miniboone", "8c53961365c99375")]
+)
+def test_hashes_of_the_real_parts_stay(shared, name, known):
+    splits = load_tabular(name, shared / "data", latent_dim=LATENT[name])
+    assert splits.content_hash == known and splits.partial
+    np.testing.assert_allclose(splits.test.mean(0), 0, atol=0.3)
+
+
+def test_arguments_that_do_not_fit_are_named(tmp_path, archive):
+    write_csv(tmp_path / "t.csv", table())
+    np.save(tmp_path / "wide.npy", table(100, 12))
+    own = {"name": "csv", "data": tmp_path / "t.csv"}
+    for arguments, said in (
+        ({"name": "powr"}, "did you mean 'power'"),
+        ({"name": "csv"}, "--data"),
+        ({"name": "power", "data": "x.csv"}, "is for the data set csv"),
+        ({**own, "latent_dim": 4}, "1 to 3 is needed"),
+        ({**own, "latent_dim": 0}, "1 to 3 is needed"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            load_tabular(**{"latent_dim": 2, "data_root": archive, **arguments})
+    with pytest.raises(DataError, match=r"wide\.npy: .* 10 rows, too few for latent dimension 10"):
+        load_tabular("csv", data=tmp_path / "wide.npy", latent_dim=10)
+
+
+def test_wrong_archive_files_are_one_line(tmp_path):
+    for name in LATENT:
+        (tmp_path / name).mkdir()
+        said = r"is missing; set --data-root .* CC BY 4\.0.* curl -L https://zenodo"
+        with pytest.raises(DataError, match=said):
+            load_tabular(name, tmp_path, latent_dim=2)
+    np.save(tmp_path / "power" / "data.npy", np.ones((50, 7)))
+    np.save(tmp_path / "miniboone" / "data.npy", table(50, 42))
+    columns = gas_columns()
+    del columns["Eth"]
+    (tmp_path / "gas" / "ethylene_CO.pickle").write_bytes(old_frame(columns))
+    for part in ("train", "test"):
+        (tmp_path / "hepmass" / f"1000_{part}.csv").write_text("label;f0\n1;2\n")
+    for name, said in (
+        ("power", "7 columns, needs the 8"),
+        ("miniboone", "42 columns are left after cleaning, not the 43"),
+        ("gas", "column 'Eth' is missing"),
+        ("hepmass", "needs a label and 27 numbers a line"),
+    ):
+        with pytest.raises(DataError, match=said) as caught:
+            load_tabular(name, tmp_path, latent_dim=2)
+        assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------- the pickle
+
+
+REAL = old_frame({name: np.arange(30.0) for name in ("a", "b", "c")})
+BOMBS = {
+    "doubled": b"\x80\x02" + b")q\x00" + b"h\x00h\x00\x86q\x00" * 60 + b".",
+    "marks": b"(" * 250_000 + b".",
+    "exabytes": b"\x8e" + (2**62).to_bytes(8, "little") + b".",
+    "digits": b"L" + b"9" * 10**6 + b"L\n.",
+    "extension": b"\x82\x01.",
+    "buffer": b"\x80\x05\x97.",
+    "empty": b"",
+    "another": pickle.dumps({"a": [1, 2]}),
+    "addresses": REAL.replace(b"f8", b"O8"),  # NumPy would take the numbers for pointers
+    "build": b"\x80\x02cnumpy.core.multiarray\n_reconstruct\n}U\x06markedK\x01sb.",
+}
+
+
+@pytest.mark.parametrize("bomb", BOMBS)
+def test_a_pickle_of_something_else_is_refused_at_once(tmp_path, bomb):
+    _is_a_table_or_an_error(BOMBS[bomb], tmp_path, refused=True)
+    assert not hasattr(np.zeros(0).__reduce__()[0], "marked")
+
+
+@pytest.mark.parametrize("function", [os.system, eval, __import__])
+def test_a_hostile_pickle_is_refused_and_not_run(tmp_path, function):
+    mark = tmp_path / "mark"
+    words = {os.system: f"touch {mark}", eval: f"open({str(mark)!r}, 'w')"}
+    content = pickle.dumps(Made(function, (words.get(function, "antigravity"),)), 2)
+    _is_a_table_or_an_error(content, tmp_path, refused=True)
+    assert not mark.exists()
+
+
+@given(
+    flips=st.lists(st.tuples(st.integers(0, len(REAL) - 1), st.integers(0, 255)), max_size=6),
+    operations=st.lists(
+        st.sampled_from([op.code.encode("latin1") for op in pickletools.opcodes])
+        | st.sampled_from([b"cnumpy\ndtype\n", b"cos\nsystem\n", b"U\x02f8", b"K\x00", b"q\x00"])
+        | st.binary(max_size=3),
+        max_size=40,
+    ),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_bytes_are_a_table_or_an_error(flips, operations, tmp_path_factory):
+    content = bytearray(REAL)
+    for place, value in flips:
+        content[place] = value
+    for made in (bytes(content), b"\x80\x02" + b"".join(operations) + b"."):
+        _is_a_table_or_an_error(made, tmp_path_factory.getbasetemp())
+
+
+def _is_a_table_or_an_error(content: bytes, folder, refused: bool = False) -> None:
+    path = folder / "frame.pickle"
+    path.write_bytes(content)
+    start = time.process_time()
+    try:
+        found = read_frame_pickle(path)
+    except DataError as error:
+        assert "\n" not in str(error) and "frame.pickle" in str(error)
+    else:
+        assert not refused
+        assert all(values.dtype == np.float64 and values.ndim == 1 for values in found.values())
+    assert time.process_time() - start < 2
