@@ -11,10 +11,17 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.segment import Segment
 
-from pythae_fif.errors import printable
+from pythae_fif.errors import counted, printable
 
 if TYPE_CHECKING:  # which need seconds to import
     from pythae_fif.runs import launch
@@ -59,96 +66,72 @@ class Display:
     def __init__(self, console: Terminal, *, quiet: bool = False) -> None:
         self.console, self.quiet = console, quiet
 
-    def _bars(self) -> Progress:
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[more]}"))
+    def _bars(self, more: ProgressColumn) -> Progress:
         hidden = self.quiet or not self.console.is_terminal
+        columns = (TextColumn("{task.description}"), BarColumn(), more)
         return Progress(*columns, console=self.console, transient=True, disable=hidden)
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[Callable[[int, int], None]]:
         """Shows a stage; yields what is called with how much of it is done, and of how much."""
-        with self._bars() as bars:
-            task, clock = bars.add_task(name, total=None, more=""), _Clock()
-
-            def update(done: int, total: int) -> None:
-                more = f"{done}/{total}{clock.left(done / max(1, total))}"
-                bars.update(task, completed=done, total=total, more=more)
-
-            yield update
+        with self._bars(TimeRemainingColumn()) as bars:
+            task = bars.add_task(name, total=None)
+            yield lambda done, total: bars.update(task, completed=done, total=total)
 
     @contextlib.contextmanager
     def runs(self) -> "Iterator[launch.OnChange]":
         """Shows runs; yields what `run_all` calls."""
-        with self._bars() as bars:
-            view = _Runs(self, bars)
-            yield view.update
-
-
-class _Clock:
-    """Seconds left at the speed of what was made so far."""
-
-    def __init__(self) -> None:
-        self.started, self.kept = time.monotonic(), 0.0
-
-    def left(self, share: float) -> str:
-        """Such as `, 5 min left`; empty before anyone can say.
-
-        Args:
-            share: What is done of all, in [0, 1]; `kept` of it was done before.
-        """
-        made, rest = share - self.kept, 1 - share
-        if made <= 0.02 * (made + rest):
-            return ""
-        return f", {duration((time.monotonic() - self.started) * rest / made)} left"
+        with self._bars(TextColumn("{task.fields[more]}")) as bars:
+            yield _Runs(self, bars).update
 
 
 class _Runs:
     """All runs as a bar, and below it a bar a run that is under way."""
 
     def __init__(self, display: Display, bars: Progress) -> None:
-        self.display, self.bars, self.clock = display, bars, _Clock()
+        self.console, self.quiet, self.bars = display.console, display.quiet, bars
         self.all = bars.add_task("starting", total=1, more="")
         self.tasks: dict[Spec, TaskID] = {}
         self.kept: dict[Spec, float] = {}
         """What was done of a run when it was first seen: it may be one that is resumed."""
-        self.told, self.said = 0, time.monotonic()
+        self.told, self.started = 0, time.monotonic()
+        self.said = self.started
 
     def update(self, progress: "launch.Progress") -> None:
-        """Draws the state of all runs."""
-        for spec, status in progress.running.items():
-            self.kept.setdefault(spec, status.share)
-        self.clock.kept = (progress.done + sum(self.kept.values())) / max(1, progress.total)
+        """Draws the state of all runs, and prints what has ended since."""
         ended, failed = len(progress.outcomes), sum(bool(o.error) for o in progress.outcomes)
-        counts = {
-            "done": progress.done + ended - failed,
-            "failed": failed,
-            "running": len(progress.running),
-        }
+        done, running = progress.done + ended - failed, len(progress.running)
+        counts = {"done": done, "failed": failed, "running": running}
         said = ", ".join(f"{number} {what}" for what, number in counts.items() if number)
-        said = f"{progress.total} runs: {said}"
-        more = f"{progress.share:.0%}{self.clock.left(progress.share)}"
+        said, more = f"{counted(progress.total, 'run')}: {said}", self._left(progress)
         self.bars.update(self.all, description=said, completed=progress.share, more=more)
-        self._draw_running(progress)
-        console, quiet = self.display.console, self.display.quiet
+        for spec in [spec for spec in self.tasks if spec not in progress.running]:
+            self.bars.remove_task(self.tasks.pop(spec))
+        room = max(1, self.console.height - 4)
+        for spec, status in list(progress.running.items())[:room]:
+            if spec not in self.tasks:
+                self.tasks[spec] = self.bars.add_task(f"  {escape(spec.title)}", total=1, more="")
+            stage = escape(status.stage)
+            self.bars.update(self.tasks[spec], completed=status.share, more=stage)
         for outcome in progress.outcomes[self.told :]:
             if outcome.error:  # of which the quiet shall know, too
-                console.say(f"failed: {outcome.spec.title}: {outcome.error}")
+                self.console.say(f"failed: {outcome.spec.title}: {outcome.error}")
         late = time.monotonic() - self.said > LINE_SECONDS
-        if not (quiet or console.is_terminal) and (late or ended > self.told):
-            console.say(f"{said}; {more}")
+        if not (self.quiet or self.console.is_terminal) and (late or ended > self.told):
+            self.console.say(f"{said}; {more}")
             self.said = time.monotonic()
         self.told = ended
 
-    def _draw_running(self, progress: "launch.Progress") -> None:
-        for spec in [spec for spec in self.tasks if spec not in progress.running]:
-            self.bars.remove_task(self.tasks.pop(spec))
-        room = max(1, self.display.console.height - 4)
-        for spec, status in list(progress.running.items())[:room]:
-            if spec not in self.tasks:
-                name = f"  {escape(spec.title)}"
-                self.tasks[spec] = self.bars.add_task(name, total=1, more="")
-            more = escape(status.stage)
-            self.bars.update(self.tasks[spec], completed=status.share, more=more)
+    def _left(self, progress: "launch.Progress") -> str:
+        """The share that is done, and the time left at the speed of what was made so far."""
+        for spec, status in progress.running.items():
+            self.kept.setdefault(spec, status.share)
+        kept = (progress.done + sum(self.kept.values())) / max(1, progress.total)
+        made, rest = progress.share - kept, 1 - progress.share
+        if made <= 0.02 * (made + rest):  # nobody can say yet
+            return f"{progress.share:.0%}"
+        left = (time.monotonic() - self.started) * rest / made
+        return f"{progress.share:.0%}, {duration(left)} left"
 
 
 def duration(seconds: float) -> str:
