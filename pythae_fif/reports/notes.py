@@ -2,7 +2,6 @@
 
 __all__ = ["constant_error", "model_notes", "notes_of", "sentence_of", "warnings_of"]
 
-import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -12,6 +11,7 @@ from pythae_fif.benchmark.config import Experiment, length_of, load_experiment
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.benchmark.settings import Profile
 from pythae_fif.data import Splits
+from pythae_fif.errors import counted
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.evaluation.scoring import FEWEST_SAMPLES
 from pythae_fif.reports.frame import LEARNT, entry_of
@@ -20,7 +20,7 @@ from pythae_fif.runs.provenance import command_line
 from pythae_fif.sampling import FIT_STEPS, FITTED, SAMPLERS
 from pythae_fif.validation import flag_of, flags_in
 
-MAIN_PACKAGES = ("pythae-fif", "pythae", "torch", "numpy", "scikit-learn")
+PACKAGES = ("pythae-fif", "pythae", "torch", "numpy", "scikit-learn")
 """Those whose versions a note names; the records name all."""
 FEW_STEPS = 1000
 """A training of fewer shows little."""
@@ -85,47 +85,35 @@ def warnings_of(
     missing: int,
 ) -> list[str]:
     """Why numbers are missing, or say less than they seem to."""
-    found, things = [], experiment.things
-    if missing:
-        runs = "1 run has" if missing == 1 else f"{missing} runs have"
-        found.append(f"{runs} no result, or not of every sampler: the table is not complete.")
-    used = results[0].evaluation.result.data
-    if used.partial:
-        found.append(f"A part of the data: {used.source}.")
-    if splits is not None and (copies := _copies(splits)):
-        found.append(
-            f"{copies:,} of {len(splits.test):,} test {things} are also in training: distances to "
-            "them favour models that copy."
-        )
-    failed = sorted(set(table.loc[~table["learned"], "label"]))
-    if failed:
-        found.append(
-            f"† {', '.join(failed)} did not learn: the reconstruction error is no better than that "
-            f"of the training {things}' mean (within {1 - LEARNT:.0%}); such rows say nothing "
-            "about the model."
-        )
+    things, scored = experiment.things, _scored(results)
+    used, copies = results[0].evaluation.result.data, 0 if splits is None else _copies(splits)
+    references = used.sizes["test"]
+    failed = ", ".join(sorted(set(table.loc[~table["learned"], "label"])))
     weights = {of.result.extractor_hash for result in results for of in result.scores.values()}
-    if len(weights) > 1:
-        found.append(
-            f"The scores are of {len(weights)} different weights of the extractor "
-            f"({', '.join(sorted(weights))}): their distances are not on one scale."
-        )
     others = table[table["latent_dim"] != experiment.latent_dim].drop_duplicates("label")
-    if len(others):
-        dims = ", ".join(f"{o.label} {o.latent_dim}" for o in others.itertuples())
-        found.append(f"Of another latent dimension: {dims}.")
-    scored, references = _scored(results), used.sizes["test"]
-    if min(scored.num_samples, references) < FEWEST_SAMPLES:
-        found.append(
-            f"Few data: {scored.num_samples:,} samples and {references:,} references, fewer than "
-            f"{FEWEST_SAMPLES:,}: distances are biased upwards, and compare at these numbers alone."
-        )
-    steps = [images / results[0].spec.settings.batch_size for images in table["images"].dropna()]
-    if steps and min(steps) < FEW_STEPS:
-        found.append(f"Short trainings: {min(steps):,.0f} steps, fewer than {FEW_STEPS:,}.")
-    if any(result.dirty for result in results):
-        found.append("Some runs were made with code or configurations that no revision holds.")
-    return found
+    dims = ", ".join(f"{o.label} {o.latent_dim}" for o in others.itertuples())
+    steps = table["images"].min() / results[0].spec.settings.batch_size
+    lines = {
+        f"{counted(missing, 'run')} without a result, or not of every sampler: the table is not "
+        "complete.": missing,
+        f"A part of the data: {used.source}.": used.partial,
+        f"{copies:,} of {references:,} test {things} are also in training: distances to them favour "
+        "models that copy.": copies,
+        f"† {failed} did not learn: the reconstruction error is no better than that of the mean "
+        f"training {things.rstrip('s')} (within {1 - LEARNT:.0%}); such rows say nothing about the model.": failed,
+        f"The scores are of {len(weights)} different weights of the extractor "
+        f"({', '.join(sorted(weights))}): their distances are not on one scale.": len(weights) > 1,
+        f"Of another latent dimension: {dims}.": dims,
+        f"Few data: {scored.num_samples:,} samples and {references:,} references, fewer than "
+        f"{FEWEST_SAMPLES:,}: distances are biased upwards, and compare at these numbers alone.": (
+            min(scored.num_samples, references) < FEWEST_SAMPLES
+        ),
+        f"Short trainings: {steps:,.0f} steps, fewer than {FEW_STEPS:,}.": steps < FEW_STEPS,
+        "Some runs were made with code or configurations that no revision holds.": any(
+            result.dirty for result in results
+        ),
+    }
+    return [line for line, holds in lines.items() if holds]
 
 
 def notes_of(
@@ -172,7 +160,7 @@ def notes_of(
             "committed results; – where these have not all of them, `other extractor` where one of "
             "other weights scored them, such as a classifier that was trained on this machine."
         )
-    return [*notes, _training(experiment, results), *_versions(results), _made_by(results)]
+    return [*notes, *_training(experiment, results), _made_by(results)]
 
 
 def _changes(experiment: Experiment) -> str:
@@ -213,34 +201,29 @@ def _noise(table: pandas.DataFrame) -> str:
     return text
 
 
-def _training(experiment: Experiment, results: Sequence[ImageResult]) -> str:
-    """How long and with what batches the models trained."""
-    settings = experiment.in_use
+def _training(experiment: Experiment, results: Sequence[ImageResult]) -> list[str]:
+    """How long the models trained, and on what; each distinct machine, version, revision once."""
+    settings, made = experiment.in_use, [result.training.provenance for result in results]
+    used = [of.training.result.train_seconds for of in results if of.training.result.train_seconds]
     batches = dict.fromkeys(result.spec.settings.batch_size for result in results)
     seeds = sorted({result.spec.seed for result in results})
-    text = f"Training: {length_of(settings)}, batch {' or '.join(map(str, batches))}"
-    if settings.precision != "float32":
-        text += f", forward and backward passes in {settings.precision}"
-    if settings.wall_clock is not None:
-        used = [r.training.result.train_seconds or math.nan for r in results]
+    text = f"Training: {length_of(settings)}"
+    if settings.wall_clock is not None and used:
         text += f" (evaluation not counted; used {min(used):.0f} to {max(used):.0f} s)"
-    return f"{text}; seeds {', '.join(map(str, seeds))}."
-
-
-def _versions(results: Iterable[ImageResult]) -> list[str]:
-    """Machines, versions and revisions, each distinct one once."""
-    made = [result.training.provenance for result in results]
-    versions = (
-        ", ".join(f"{name} {of.versions[name]}" for name in MAIN_PACKAGES if name in of.versions)
-        for of in made
-    )
+    text += f", batch {' or '.join(map(str, batches))}, {settings.precision}, seeds "
     lines = {
-        "Machines": (f"{of.machine}, threads of a run: {of.threads or '–'}" for of in made),
-        "Versions": versions,
-        "Revisions": (of.git_revision for of in made if of.git_revision),
+        "Machines": [f"{of.machine}, threads of a run: {of.threads or '–'}" for of in made],
+        "Versions": [
+            ", ".join(f"{name} {of.versions[name]}" for name in PACKAGES if name in of.versions)
+            for of in made
+        ],
+        "Revisions": [of.git_revision or "" for of in made],
     }
     found = {name: dict.fromkeys(filter(None, values)) for name, values in lines.items()}
-    return [f"{name}: {'; or '.join(values)}." for name, values in found.items() if values]
+    return [
+        f"{text}{', '.join(map(str, seeds))}.",
+        *(f"{name}: {'; or '.join(values)}." for name, values in found.items() if values),
+    ]
 
 
 def _made_by(results: Iterable[ImageResult]) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas
 from rich import box
@@ -40,11 +40,6 @@ from pythae_fif.reports.tables import (
 )
 from pythae_fif.runs.launch import Outcome
 from pythae_fif.runs.store import Store
-
-WIDE = 100
-"""Columns of a terminal in which headings have room."""
-SHORT = {"prior (N)": "prior", "recon. MSE": "MSE", "train s": "s"}
-"""Heading -> what stands for it elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -88,19 +83,14 @@ class Report:
         return _first_scores(self.results).distance_name
 
     def terminal(self, width: int) -> RenderableType:
-        """The sentence, the overview, and the warnings."""
+        """The sentence, the overview, and the warnings; numbers have room in 80 columns."""
         table, marks = self.tables["overview"], {1: "bold", 2: "underline"}
         shown = RichTable(title=Text(f"{self.title}: {table.title}"), box=box.SIMPLE_HEAD,
                           padding=(0, 1, 0, 0))  # fmt: skip
-        narrow = width < WIDE
         for heading in table.cells:
-            name = heading.replace(" ↓", "")
-            shown.add_column(
-                SHORT.get(name, name) if narrow else heading,
-                justify="left" if heading == "Model" else "right",
-                no_wrap=heading != "Model",
-                overflow="fold",
-            )
+            left = heading == "Model"
+            justify: Literal["left", "right"] = "left" if left else "right"
+            shown.add_column(heading, justify=justify, no_wrap=not left, overflow="fold")
         for number, row in enumerate(table.cells.itertuples(index=False)):
             ranks = [table.ranks[h].iloc[number] if h in table.ranks else 0 for h in table.cells]
             texts = (

@@ -161,10 +161,10 @@ def overview(table: pandas.DataFrame, distance: str) -> Table:
     of_model["learned"] = table.groupby("model")["learned"].min().loc[wide.index].tolist()
     cells, ranks = {"Model": names(of_model)}, {}
     for name in found:
-        label = "prior (N)" if name == "prior" else SAMPLERS[name].label
+        label = name if name == "prior" else SAMPLERS[name].label
         cells[f"{label} ↓"] = numbers(wide["frechet_test", name], wide["spread", name])
         ranks[f"{label} ↓"] = wide["rank", name].fillna(0).astype(int)
-    cells["recon. MSE ↓"] = formatted(of_model["reconstruction_mse"], ".4f")
+    cells["recon. ↓"] = formatted(of_model["reconstruction_mse"], ".4f")
     cells["train s"] = formatted(of_model["training_seconds"], ".0f")
     if "reference" in table:
         farthest = table.groupby("model")["reference"].max().loc[wide.index]
