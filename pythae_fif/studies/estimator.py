@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from pythae_fif import FIF, FIFConfig
-from pythae_fif.data import ImageDataset, load_images, to_float
+from pythae_fif.data import ImageDataset, to_float
+from pythae_fif.data.load import load, open_splits
 from pythae_fif.device import default_device, fork_rng
 from pythae_fif.models.condition import as_condition
 from pythae_fif.nn import build_networks
 from pythae_fif.pictures import new_figure
 from pythae_fif.runs.launch import OnChange
-from pythae_fif.studies.spec import StudySpec, Tell, require_planned, results_of
+from pythae_fif.studies.spec import StudySpec, Tell, results_of
 from pythae_fif.studies.spectrum import LATENT_DIM, build
 from pythae_fif.studies.study import Finding, StudyOptions
 from pythae_fif.validation import Checked
@@ -276,11 +277,9 @@ class TraceNoise(StudySpec):
 
     def compute(self, tell: Tell) -> Measured:
         """Trains it, measures and simulates."""
-        size, seed, where = self.size, self.seed, self.where
-        splits = load_images(self.dataset, where.data_root, offline=where.offline)
-        require_planned(f"the images of {self.dataset}", splits.content_hash, self.data_hash)
-        require_planned(f"the labels of {self.dataset}", splits.labels_hash, self.labels_hash)
-        labels = splits.labels
+        size, seed = self.size, self.seed
+        splits = open_splits(self.data_hash, self.labels_hash, self.dataset, self.where)
+        labels = splits.labels if self.labels_hash else None
         model = _trained(
             splits.train,
             None if labels is None else labels["train"],
@@ -306,7 +305,7 @@ def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
     """Trains a model, measures and simulates; distances of gradients and variances of traces."""
     assert options.dataset is not None  # `run_study` has chosen
     (seed,), dataset, size = options.seeds, options.dataset, SIZES[options.profile]
-    splits = load_images(dataset, options.data_root, offline=options.offline)
+    splits = load(dataset, options.where)
     latent_dim = LATENT_DIM if options.latent_dim is None else options.latent_dim
     spec = TraceNoise(
         dataset=dataset,
@@ -315,7 +314,7 @@ def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
         size=size,
         data_hash=splits.content_hash,
         labels_hash=splits.labels_hash,
-        where=options.place,
+        where=options.where,
     )
     found: Measured
     (found,) = results_of([spec], options, on_change)

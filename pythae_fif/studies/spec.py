@@ -1,18 +1,19 @@
 """A run of a study, and the records of all its runs."""
 
-__all__ = ["RESULT", "StudySpec", "Tell", "finish", "require_planned", "results_of"]
+__all__ = ["RESULT", "StudySpec", "Tell", "finish", "results_of"]
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
+from pythae_fif.data.names import DataOptions
 from pythae_fif.device import default_device
-from pythae_fif.errors import DataError, RunsLeftError
+from pythae_fif.errors import RunsLeftError
 from pythae_fif.runs.launch import OnChange, run_all
 from pythae_fif.runs.local import LocalEngine, cores
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import Run
-from pythae_fif.studies.study import DataPlace, StudyOptions
+from pythae_fif.studies.study import StudyOptions
 
 RESULT = "result.json"
 
@@ -36,7 +37,7 @@ class StudySpec(Spec):
     result: ClassVar[Any] = None
     on_cpu: ClassVar[bool] = False
 
-    where: DataPlace = DataPlace()
+    where: DataOptions = DataOptions()
 
     @property
     def folder(self) -> str:
@@ -86,16 +87,3 @@ def results_of(specs: Sequence[StudySpec], options: StudyOptions, on_change: OnC
     store = finish(specs, options, on_change)
     records = (store.record(spec, RESULT, spec.result) for spec in specs)
     return [record.result for record in records if record is not None]
-
-
-def require_planned(what: str, found: str | None, planned: str | None) -> None:
-    """Refuses data with another hash than those of the plan.
-
-    Raises:
-        DataError: They changed.
-    """
-    if found != planned:
-        raise DataError(
-            f"{what} changed since the plan was made ({found}, not {planned}): start the command "
-            "again"
-        )

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.benchmark.pictures import sheet
-from pythae_fif.data import ImageDataset, Splits, load_images, to_float
+from pythae_fif.data import ImageDataset, Splits, to_float
+from pythae_fif.data.load import load, open_splits
 from pythae_fif.errors import ConfigError
 from pythae_fif.files import read_json
 from pythae_fif.nn import FIF_CONVNET_SHAPES, FIFConvDecoder, FIFConvEncoder, build_networks
@@ -24,8 +25,8 @@ from pythae_fif.pictures import new_figure, pixel_bytes
 from pythae_fif.runs.launch import OnChange
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import Run
-from pythae_fif.studies.spec import RESULT, StudySpec, require_planned, results_of
-from pythae_fif.studies.study import DataPlace, Finding, StudyOptions
+from pythae_fif.studies.spec import RESULT, StudySpec, results_of
+from pythae_fif.studies.study import Finding, StudyOptions
 from pythae_fif.training import LOG_NAME, EpochRow, read_log
 from pythae_fif.training.checkpoint import RESULT_NAME
 from pythae_fif.validation import Checked
@@ -139,10 +140,11 @@ class SpectrumModel(StudySpec):
             DataError: Images or labels are not those of the plan.
         """
         run.tell("loading data")
-        splits, labels = load_labelled(self.dataset, self.size, self.where)
-        require_planned(f"the images of {self.dataset}", splits.content_hash, self.data_hash)
-        require_planned(f"the labels of {self.dataset}", splits.labels_hash, self.labels_hash)
-        size, classes = self.size, int(labels["train"].max()) + 1
+        size = self.size
+        splits = open_splits(
+            self.data_hash, self.labels_hash, self.dataset, self.where, train_size=size.images
+        )
+        labels, classes = splits.labels or {}, int(splits.classes or 0)
         torch.manual_seed(self.seed)
         trainer = FIFTrainer(
             build(splits.input_dim, classes, self.beta, self.latent_dim, size.channel_multiplier),
@@ -244,22 +246,6 @@ def measure(model: FIF, samples: int, seed: int) -> tuple[Spans, Tensor]:
     return spans, torch.stack(shown)
 
 
-def load_labelled(
-    dataset: str, size: Size, where: DataPlace
-) -> tuple[Splits, Mapping[str, np.ndarray]]:
-    """The images that a run uses, and their labels.
-
-    Raises:
-        ConfigError: An unknown data set, or one without class labels.
-        DataError: The data are missing or damaged.
-    """
-    whole = load_images(dataset, where.data_root, download=not where.offline)
-    splits = whole.subset(train=size.images)
-    if splits.labels is None:
-        raise ConfigError(f"study spectrum needs class labels, which {dataset} has not")
-    return splits, splits.labels
-
-
 def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
     """Trains and measures a model a weight and seed; spectra, and samples where there are any.
 
@@ -270,7 +256,9 @@ def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
     size, dataset = SIZES[options.profile], options.dataset
     assert dataset is not None  # run_study has chosen
     latent_dim = LATENT_DIM if options.latent_dim is None else options.latent_dim
-    splits, _ = load_labelled(dataset, size, options.place)
+    splits = load(dataset, options.where, train_size=size.images)
+    if splits.labels_hash is None:
+        raise ConfigError(f"study spectrum needs class labels, which {dataset} has not")
     specs = [
         SpectrumModel(
             dataset=dataset,
@@ -279,8 +267,8 @@ def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
             size=size,
             latent_dim=latent_dim,
             data_hash=splits.content_hash,
-            labels_hash=splits.labels_hash or "",
-            where=options.place,
+            labels_hash=splits.labels_hash,
+            where=options.where,
         )
         for beta in BETAS
         for seed in options.seeds

@@ -7,7 +7,6 @@ This module imports neither torch nor pandas, so that a command line can list th
 __all__ = [
     "DATASETS",
     "STUDIES",
-    "DataPlace",
     "Finding",
     "Study",
     "StudyOption",
@@ -24,10 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pythae_fif.data.names import DATASETS as OF_BENCHMARK
-from pythae_fif.data.names import TABULAR_DATASETS, TOY_DATASETS
+from pythae_fif.data.names import TABULAR_DATASETS, TOY_DATASETS, DataOptions
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.files import require_writable, write_text
-from pythae_fif.validation import Checked
 
 if TYPE_CHECKING:  # these import torch, pandas or Matplotlib
     import pandas as pd
@@ -141,27 +139,13 @@ DATASETS: dict[str, str] = {
 that has it."""
 
 
-class DataPlace(Checked):
-    """Where a run finds its data; its result does not depend on it.
-
-    Attributes:
-        data_root: Where data sets are; None for the default.
-        data: The user's own file.
-        offline: Never download.
-    """
-
-    data_root: str | None = None
-    data: str | None = None
-    offline: bool = False
-
-
 @dataclass(frozen=True)
 class StudyOptions:
     """What a study is asked for.
 
     Attributes:
         results: Folder of the store, whose `figures/` and `tables/` are written to.
-        data_root, data, offline: As of :class:`DataPlace`.
+        data_root, data, offline: As of :class:`~pythae_fif.data.names.DataOptions`.
         dataset: The data set; None for the study's own choice.
         models: Models to compare; None for the study's own choice.
         seeds: Empty for the profile's own.
@@ -184,9 +168,9 @@ class StudyOptions:
     engine: "Engine | None" = None
 
     @property
-    def place(self) -> DataPlace:
+    def where(self) -> DataOptions:
         """Where the data are."""
-        return DataPlace(data_root=self.data_root, data=self.data, offline=self.offline)
+        return DataOptions(data_root=self.data_root, data=self.data, offline=self.offline)
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,14 @@ from torch import Tensor
 from pythae_fif.benchmark.models import configs_dir, names_in, read_yaml
 from pythae_fif.data.splits import Splits
 from pythae_fif.data.tabular import load_tabular
-from pythae_fif.errors import ConfigError, NonFiniteError, did_you_mean
+from pythae_fif.errors import ConfigError, DataError, NonFiniteError, did_you_mean
 from pythae_fif.evaluation.frechet import squared_wasserstein
 from pythae_fif.files import checksum
 from pythae_fif.models import FIF, RectangularFlow
 from pythae_fif.runs.record import Record
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import Run
-from pythae_fif.studies.spec import StudySpec, Tell, require_planned
+from pythae_fif.studies.spec import StudySpec, Tell
 from pythae_fif.studies.study import StudyOptions
 from pythae_fif.studies.tabular_models import CONFIGURATIONS, Budget, Configuration, train
 from pythae_fif.validation import AtLeastOne, Checked, Each, name_of, read_checked
@@ -149,7 +149,10 @@ class TabularModels(StudySpec):
         splits = load_tabular(
             self.dataset, where.data_root, data=where.data, latent_dim=self.latent_dim
         )
-        require_planned(f"the table {self.dataset}", splits.content_hash, self.data_hash)
+        if splits.content_hash != self.data_hash:
+            raise DataError(
+                f"the table {self.dataset} changed since the plan was made: start the command again"
+            )
         for number, (name, seed, rate) in enumerate(
             zip(self.members, self.seeds, self.learning_rates, strict=True)
         ):
@@ -275,7 +278,7 @@ class Table:
             budget=Budget(**{key: getattr(own, key) for key in Budget.model_fields}),
             learning_rates=list(learning_rates),
             seeds=list(seeds),
-            where=self.options.place,
+            where=self.options.where,
         )
 
     def trial(self, name: str) -> TabularModels:

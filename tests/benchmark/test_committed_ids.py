@@ -1,14 +1,20 @@
 """The committed runs are found again: their ids follow from YAML files, flags and data."""
 
+import pandas
 import pytest
+from support.engines import InProcess
 from support.reference import REFERENCE
 
 from pythae_fif.benchmark.config import load_experiment
-from pythae_fif.benchmark.image_run import ImageSpec, Where, load_splits
+from pythae_fif.benchmark.image_run import ImageSpec, Where
 from pythae_fif.benchmark.models import configs_dir
 from pythae_fif.benchmark.plan import Announced, expand
 from pythae_fif.benchmark.record import ImageResult
+from pythae_fif.data.load import load
 from pythae_fif.runs.store import Store
+from pythae_fif.studies.spectrum import SpectrumModel
+from pythae_fif.studies.study import StudyOptions, run_study
+from pythae_fif.studies.tabular_run import Table, TabularModels
 
 TABLE_2 = configs_dir() / "experiments/table2.yaml"
 FIGURE_10 = {"profile": "medium", "models": ["fif"], "configurations": 10}
@@ -81,6 +87,53 @@ def test_the_data_are_those_of_the_committed_runs(name, request, committed):
     root = str(request.getfixturevalue("shared_data")) if name == "mnist" else None
     experiment = load_experiment(name, {"profile": "quick", "models": ["fif"]})
     where = Where(data_root=root, offline=True)
-    splits = load_splits(name, experiment.image_size, experiment.settings_of("fif"), where)
+    sizes = {"train_size", "val_size", "test_size", "crop"}
+    used = experiment.settings_of("fif").model_dump(include=sizes)
+    splits = load(name, where, image_size=experiment.image_size, **used)
     planned = {spec.run_id for spec in expand(experiment, splits, where)}
     assert planned <= {spec.run_id for spec in committed}
+
+
+FIF = "fif fif_on fif_silu fif_silu_on"
+OTHERS = "fif_coupling fif_coupling_on rectangular_flow rectangular_flow_off"
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("dataset", "profile", "names"),
+    [
+        ("power", "quick", f"{FIF} {OTHERS}"),
+        ("power", "equal_time", f"{FIF} fif_silu_on_detached fif_on_detached rectangular_flow"),
+        ("miniboone", "quick", f"{FIF} {OTHERS}"),
+        ("miniboone", "equal_time", f"{FIF} fif_silu_on_detached rectangular_flow"),
+    ],
+)
+def test_committed_tables_are_not_trained_again(shared_data, dataset, profile, names):
+    """Neither their models nor those that their learning rates were chosen by."""
+    store, options = Store(REFERENCE), {"profile": profile, "seeds": range(5)}
+    table = Table.load(dataset, StudyOptions(REFERENCE, str(shared_data), **options))
+    for name in names.split():
+        assert store.is_done(table.trial(name)) and store.is_done(table.chosen(name, store))
+
+
+@pytest.mark.parametrize(
+    ("kind", "runs", "records"), [(TabularModels, 76, 295), (SpectrumModel, 8, 8)]
+)
+def test_every_committed_run_of_a_study_has_its_records(kind, runs, records):
+    """And its id: a store passes over those whose folder has another."""
+    store = Store(REFERENCE)
+    found = list(store.specs(kind))
+    assert len(found) == runs and all(map(store.is_done, found))
+    assert sum(len(spec.outputs) for spec in found) == records
+
+
+@pytest.mark.shared
+def test_committed_spectra_are_not_trained_again(shared_data, tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/studies.jsonl").write_bytes((REFERENCE / "runs/studies.jsonl").read_bytes())
+    options = StudyOptions(tmp_path, str(shared_data), offline=True, engine=InProcess(done=[]))
+    paths = run_study("spectrum", options, lambda _: None)
+    assert options.engine.done == []
+    for path in (path for path in paths if path.suffix == ".csv"):
+        committed = pandas.read_csv(REFERENCE / "tables" / path.name)
+        assert committed.equals(pandas.read_csv(path)[committed.columns])

@@ -191,7 +191,7 @@ def test_runs_are_processes_that_say_what_they_are_made_on(tmp_path, monkeypatch
 def test_a_run_refuses_other_data_than_were_planned():
     hashes = {"data_hash": "other", "size": SMALL["estimator"][2]}
     spec = estimator.TraceNoise(dataset="digits", latent_dim=4, seed=0, **hashes)
-    with pytest.raises(DataError, match="the images of digits changed since the plan"):
+    with pytest.raises(DataError, match="the data of digits changed since the plan"):
         spec.compute(lambda _: None)
 
 

@@ -1,0 +1,139 @@
+"""The spectrum study: what it claims, with margins, and its runs."""
+
+import math
+
+import pandas
+import pytest
+import torch
+from PIL import Image
+from support.engines import InProcess
+
+from pythae_fif import FIF, FIFConfig, FIFTrainer
+from pythae_fif.errors import DataError
+from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
+from pythae_fif.runs.store import Store
+from pythae_fif.runs.verify import verify
+from pythae_fif.runs.worker import work
+from pythae_fif.studies import spectrum
+from pythae_fif.studies.study import StudyOptions, run_study
+
+
+@pytest.fixture(scope="module")
+def spans():
+    """Conditional models of two Gaussians in 12 dimensions, of six directions each that matter,
+    with standard deviations above one: {beta: what is measured}."""
+    std = torch.tensor([3, 2.5, 2, 1.7, 1.5, 1.3, *[0.1] * 6])
+    found = {}
+    for beta in (0.1, 10.0):
+        torch.manual_seed(0)
+        config = FIFConfig(input_dim=(12,), latent_dim=6, condition_dim=2, beta=beta)
+        model = FIF(config, TabularEncoder((14,), 6, 32), TabularDecoder((12,), 8, 32)).train()
+        optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+        for _ in range(400):
+            x, labels = std * torch.randn(128, 12), torch.arange(128) % 2
+            x = torch.where(labels[:, None] == 1, x.flip(1) + 2, x - 2)
+            optimizer.zero_grad()
+            model({"data": x, "labels": labels}).loss.backward()
+            optimizer.step()
+        found[beta] = spectrum.measure(model.eval(), 64, 0)
+    return found
+
+
+def test_higher_beta_spans_more_dimensions(spans):
+    low, high = (spans[beta][0] for beta in (0.1, 10.0))
+    above = [sum(value >= 1 for value in of.singular_values) for of in (low, high)]
+    assert above[0] <= 2 and above[1] >= 4
+    assert low.entropy + 4 < high.entropy
+    assert 2 * low.diversity < high.diversity
+
+
+def test_entropy_of_equation_124(spans):
+    """By the singular values, and by the likelihood of samples, which needs the encoder."""
+    found, shown = spans[10.0]
+    assert shown.shape == (2, spectrum.SHOWN, 12)
+    latent = 3 * math.log(2 * math.pi * math.e)
+    assert found.entropy == pytest.approx(latent + found.log_volume)
+    assert found.log_volume <= sum(map(math.log, found.singular_values))  # Jensen
+    assert found.entropy == pytest.approx(found.entropy_by_log_prob, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("models", "counts"),
+    [([[3.0, 1.2, 0.5], [5.0, 0.9, 0.7]], (1, 2, 2)), ([[3, 1.2, 0.5]], (2, 2, 2))],
+)
+def test_error_bars_of_figure_8(models, counts):
+    rows = [(1.0, s, i, v) for s, of in enumerate(models) for i, v in enumerate(of)]
+    values = pandas.DataFrame(rows, columns=["beta", "seed", "index", "singular_value"])
+    found = (spectrum.summarise(values)[["low", "mean", "high"]] >= 1).sum()
+    assert tuple(found) == counts
+
+
+@pytest.fixture
+def options(tmp_path, monkeypatch):
+    """A study of a model a weight that takes no time."""
+    size = spectrum.Size(epochs=2, samples=12, images=100, channel_multiplier=0.25)
+    monkeypatch.setattr(spectrum, "SIZES", {"quick": size})
+    monkeypatch.setattr(spectrum, "BETAS", (1.0, 10.0))
+    engine = InProcess(done=[])
+    return StudyOptions(tmp_path, dataset="digits", latent_dim=4, seeds=[0], engine=engine)
+
+
+def test_figures_are_drawn_from_the_records_alone(options):
+    root = options.results
+    paths = run_study("spectrum", options, lambda _: None)
+    for name in ("spectrum-digits-quick-d4", "spectrum-digits-quick-d4-samples"):
+        assert (root / f"figures/{name}.png").stat().st_size > 10_000
+    rows = pandas.read_csv(root / "tables/spectrum-digits-quick-d4.csv")
+    values = pandas.read_csv(root / "tables/spectrum-digits-quick-d4-values.csv")
+    assert (len(rows), len(values)) == (2, 8)
+    assert list(rows.above_one) == list((values.singular_value >= 1).groupby(values.beta).sum())
+    store = Store(root)
+    specs = list(store.specs(spectrum.SpectrumModel))
+    for spec in specs:
+        with Image.open(store.folder(spec) / spectrum.SAMPLES) as sheet:
+            assert sheet.size == (8 * spectrum.SHOWN, 8 * 10)  # digits of 8 x 8, ten classes
+        record = store.record(spec, "result.json", spectrum.Measured)
+        assert len(record.result.singular_values) == 4
+        assert [row.epoch for row in record.result.log] == [1, 2]
+    before = {path: path.read_bytes() for path in paths}
+    options.engine.done.clear()
+    run_study("spectrum", options, lambda _: None)
+    assert options.engine.done == [] and before == {path: path.read_bytes() for path in paths}
+    assert {of.kind for of in verify(root)} <= {"fine", "dirty tree"}
+    (store.folder(specs[0]) / spectrum.SAMPLES).write_bytes(b"")
+    assert "corrupt" in {of.kind for of in verify(root)}
+
+
+def test_a_run_refuses_other_labels_than_its_plan(options, monkeypatch):
+    run_study("spectrum", options, lambda _: None)
+    spec = next(Store(options.results).specs(spectrum.SpectrumModel))
+    with pytest.raises(DataError, match="the data of digits changed"):
+        work(spec.model_copy(update={"labels_hash": "other"}), Store(options.results))
+
+
+def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(options, monkeypatch):
+    """Bitwise: the record of the interrupted run is that of one that was not."""
+    run_study("spectrum", options, lambda _: None)
+    store = Store(options.results)
+    spec = next(store.specs(spectrum.SpectrumModel))
+    cut, begun = Store(options.results / "cut"), []
+
+    class Interrupted(FIFTrainer):
+        def __init__(self, *given, on_epoch, **more):
+            def interrupt(row):
+                begun.append(row.epoch)
+                on_epoch(row)
+                if len(begun) == 1:
+                    raise KeyboardInterrupt
+
+            super().__init__(*given, on_epoch=interrupt, checkpoint_every_seconds=0, **more)
+
+    monkeypatch.setattr(spectrum, "FIFTrainer", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        work(spec, cut)
+    work(spec, cut)
+    assert begun == [1, 2]
+    whole, resumed = (of.record(spec, "result.json", spectrum.Measured) for of in (store, cut))
+    for name in ("singular_values", "nll", "reconstruction", "diversity"):
+        assert getattr(resumed.result, name) == getattr(whole.result, name)
+    assert resumed.provenance.attempts == 2

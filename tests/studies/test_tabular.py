@@ -1,0 +1,291 @@
+"""The tabular studies: their runs, the choice of a learning rate, tables and protocols."""
+
+import dataclasses
+import math
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pandas
+import pytest
+import torch
+from pythae.models import AutoModel
+from support.engines import InProcess
+from support.tabular_files import LATENT, table, write_csv
+
+from pythae_fif.ensemble import Ensemble, one_cycle
+from pythae_fif.errors import ConfigError, DataError, RunsLeftError
+from pythae_fif.reports.published import published
+from pythae_fif.runs.store import Store
+from pythae_fif.runs.verify import verify
+from pythae_fif.runs.worker import work
+from pythae_fif.studies import tabular, tabular_run
+from pythae_fif.studies.study import StudyOptions, run_study
+from pythae_fif.studies.tabular_models import CONFIGURATIONS, RF_CODE, Budget, Nets, train
+from pythae_fif.studies.tabular_run import Profile, RowScores, Table, TabularModels, row_scores
+
+SMALL = Nets(hidden_dim=8, data_blocks=2, latent_blocks=1, block_dim=8)
+
+
+@pytest.fixture
+def options(tmp_path, monkeypatch):
+    """A study of a minute table: two seeds, few steps, small nets."""
+    load = Table.load.__func__
+
+    def load_small(cls, dataset, options):
+        loaded = load(cls, dataset, options)
+        changes = {"nets": SMALL, "learning_rates": [1e-3, 1e-2], "epochs": 5}
+        profile = loaded.profile.model_copy(update=changes)
+        return dataclasses.replace(loaded, profile=profile)
+
+    monkeypatch.setattr(Table, "load", classmethod(load_small))
+    monkeypatch.setattr(tabular, "Nets", lambda: SMALL)
+    monkeypatch.setattr(tabular, "TIMED_BATCH", 16)
+    monkeypatch.setattr(tabular, "ROUNDS", 2)
+    write_csv(tmp_path / "t.csv", table())
+    return StudyOptions(
+        results=tmp_path / "results",
+        dataset="csv",
+        data=str(tmp_path / "t.csv"),
+        latent_dim=2,
+        seeds=[0, 1],
+        engine=InProcess(done=[]),
+    )
+
+
+def run(study, options, **changes):
+    """The Markdown rows and the CSV file of a study's tables."""
+    options = dataclasses.replace(options, **changes)
+    pages = [p for p in run_study(study, options, lambda _: None) if p.suffix == ".md"]
+    rows = []
+    for page in pages:
+        lines = [line for line in page.read_text().splitlines() if line.startswith("| ")]
+        heading, _, *cells = [line.strip("| ").split(" | ") for line in lines]
+        rows.append([dict(zip(heading, row, strict=True)) for row in cells])
+    return rows, [pandas.read_csv(page.with_suffix(".csv")) for page in pages], pages
+
+
+def test_table_one_has_a_row_a_model_and_their_speedup(options):
+    (rows,), (numbers,), (page,) = run("tabular", options)
+    assert [row["model"] for row in rows] == ["FIF", "RF"]
+    assert not any("published" in heading for heading in rows[0])  # nothing is of one's own data
+    ratio = float(rows[1]["ms a step"]) / float(rows[0]["ms a step"])
+    assert float(rows[0]["speedup ↑"]) == pytest.approx(ratio, rel=0.02)
+    assert 0 < float(rows[1]["CG steps"]) <= 2
+    assert re.fullmatch(r"tabular-csv-t-\w{6}-d2-quick\.md", page.name)
+    for word in ("±", "96/12/12", "smaller nets and few steps", "fif, rectangular_flow: beta 10"):
+        assert word in page.read_text()
+    store = Store(options.results)
+    for row, (name, of) in zip(rows, numbers.groupby("configuration", sort=False), strict=True):
+        found = {tuple(s.seeds): s for s in store.specs(TabularModels) if s.folder.endswith(name)}
+        tried, final = (found[seeds].records(store) for seeds in ((0, 0), (0, 1)))
+        best = int(np.argmin([record.result.validation_wasserstein for record in tried]))
+        rate = found[0, 0].learning_rates[best]
+        assert found[0, 1].learning_rates == [rate, rate] and float(row["learning rate"]) == rate
+        assert final[0].result.wasserstein == tried[best].result.wasserstein  # the same training
+        assert list(of.wasserstein) == pytest.approx([r.result.wasserstein for r in final], 1e-5)
+    assert {of.kind for of in verify(options.results)} <= {"fine", "dirty tree"}
+    for folder in options.results.rglob("model/seed*"):  # Pythae's own form
+        assert AutoModel.load_from_folder(str(folder), trust=True).sample(3).shape == (3, 3)
+    options.engine.done.clear()
+    again = run("tabular", options, models=["fif"])[0][0]  # draws what other commands have trained
+    assert options.engine.done == [] and [row["model"] for row in again] == ["FIF", "RF"]
+
+
+def test_tables_six_and_seven(options, monkeypatch):
+    trained = []
+
+    def spy(model, rows, budget, settings, *rest):
+        config = model.model_config
+        assert (settings.beta, settings.noise) == (config.beta, config.noise)
+        trained.append((settings == RF_CODE, config.hutchinson_kind, budget.warmup))
+        return train(model, rows, budget, settings, *rest)
+
+    monkeypatch.setattr(tabular_run, "train", spy)
+    (six, seven), (numbers, _), _ = run("ablation", options)
+    labels = [(of.title, of.net, of.place) for of in CONFIGURATIONS.values()]
+    assert [(row["model"], row["net"], row["Jacobian"]) for row in six] == labels
+    assert len(numbers) == 2 * len(CONFIGURATIONS)
+    assert trained.count((False, "orthogonal", None)) == 40
+    assert trained.count((True, "gaussian", (5, 10))) == 4
+    of_fif = numbers[numbers.configuration == "fif_on"].reconstruction
+    both = ["On manifold", "On manifold (outliers removed)", "On manifold, detached",
+            "On manifold, detached (outliers removed)", "Off manifold"]  # fmt: skip
+    assert [row["Training"] for row in seven] == [*both, *(f"{of}, SiLU" for of in both)]
+    assert seven[1]["reconstruction loss ↓"] == f"{of_fif.min():.2f}"
+
+
+@pytest.mark.parametrize("name", ["fif", "fif_on", "fif_silu_on_detached"])
+def test_a_model_ends_where_a_member_of_an_ensemble_does(name):
+    """So today's numbers are those of the committed runs, which were trained as ensembles."""
+    configuration, budget = CONFIGURATIONS[name], Budget(epochs=3, batch_size=32, nets=SMALL)
+    rows, models = torch.randn(100, 4), []
+    for _ in range(2):
+        torch.manual_seed(3)
+        models.append(configuration.build((4,), 2, SMALL))
+    torch.manual_seed(3)
+    settings = configuration.settings.model_copy(update={"weight_decay": 0.0})
+    train(models[0], rows, budget, settings, 1e-3)
+    ensemble = Ensemble([models[1]], [3])
+    ensemble.train(rows, epochs=3, batch_size=32, learning_rate=1e-3, schedule=one_cycle)
+    ensemble.members()
+    for ours, theirs in zip(*(model.parameters() for model in models), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_a_run_that_was_cut_off_keeps_the_models_that_are_trained(options, monkeypatch):
+    spec = Table.load("csv", options).models("fif", [1e-3, 1e-2], [0, 1])
+    whole, cut = Store(options.results / "whole"), Store(options.results / "cut")
+    work(spec, whole)
+    trained = []
+
+    def interrupted(*given):
+        trained.append(given)
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        return train(*given)
+
+    monkeypatch.setattr(tabular_run, "train", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        work(spec, cut)
+    assert len(spec.records(cut)) == 1 and not cut.is_done(spec)
+    work(spec, cut)
+    assert len(trained) == 3
+    for ours, theirs in zip(spec.records(whole), spec.records(cut), strict=True):
+        assert dataclasses.replace(ours.result, seconds=theirs.result.seconds) == theirs.result
+
+
+def test_a_table_that_changed_since_the_plan_is_refused(options):
+    planned = Table.load("csv", options).models("fif", [1e-3], [0])
+    changed = planned.model_copy(update={"data_hash": "0123"})
+    with pytest.raises(DataError, match="the table csv changed since the plan was made"):
+        work(changed, Store(options.results))
+
+
+def test_failed_runs_are_named(options):
+    class Forgets(InProcess):
+        """The second run finds its data gone."""
+
+        def execute(self, waiting):
+            for number, end in enumerate(super().execute(waiting)):
+                if number == 0:
+                    open(options.data, "w").close()
+                yield end
+
+    line = r"1 of 2 runs failed: csv fif_silu \(\w+\): "
+    with pytest.raises(RunsLeftError, match=line):
+        run("tabular", options, models=["fif", "fif_silu"], engine=Forgets(done=[]))
+    found = {of.kind: of.run for of in verify(options.results)}
+    assert "csv/fif/" in found["fine"] and "csv/fif_silu/" in found["failed"]
+
+
+def test_a_profile_that_one_table_lacks_is_told_before_any_is_trained(archive, tmp_path):
+    options = StudyOptions(tmp_path, str(archive), profile="equal_time", engine=InProcess(done=[]))
+    with pytest.raises(ConfigError, match="profile 'equal_time' of gas: valid: paper, released"):
+        run("ablation", options)
+    assert options.engine.done == []
+
+
+def test_published_values_stand_in_columns_of_their_own(options, archive):
+    (row,) = run(
+        "tabular", options, dataset="miniboone", data=None, data_root=str(archive), latent_dim=None,
+        models=["fif"],
+    )[0][0]  # fmt: skip
+    assert row["published FID-like"] == "0.598 ± 0.024" != row["FID-like ↓"]
+    assert (row["published speedup"], row["published min"]) == ("1.5", "49")
+
+
+def test_names_of_files_tell_the_table_and_the_latent_dimension(options, archive, tmp_path):
+    def name(dataset, **changes):
+        changed = dataclasses.replace(options, data_root=str(archive), **changes)
+        return Table.load(dataset, changed).name
+
+    (tmp_path / "my own, v2.0.csv").write_text((tmp_path / "t.csv").read_text())
+    own = name("csv")
+    assert re.fullmatch("csv-t-[0-9a-f]{6}-d2", own)
+    mine = str(tmp_path / "my own, v2.0.csv")
+    assert name("csv", data=mine, latent_dim=1) == f"csv-my_own_v2.0-{own[6:12]}-d1"
+    named = [name("power", data=None, latent_dim=d) for d in (None, 3, 5)]
+    assert named == ["power", "power", "power-d5"]
+
+
+def test_a_diverged_seed_is_said_and_not_averaged(options):
+    splits = Table.load("csv", options).splits
+    model = CONFIGURATIONS["fif"].build((3,), 2, Nets())
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    scores = row_scores(model.eval(), splits, 0)
+    assert math.isnan(scores["wasserstein"]) and math.isnan(scores["reconstruction"])
+    assert tabular._spread([1.0, math.nan]) == "diverged (1 of 2)"
+    assert tabular._spread([1.0, 3.0]) == "2.00 ± 1.41"
+
+
+def test_a_score_is_of_the_split_that_it_is_named_by(monkeypatch):
+    """Of a model that knows one point and takes rows for their codes."""
+    model = SimpleNamespace(
+        sample=lambda count: torch.zeros(count, 3), reconstruct=torch.zeros_like,
+        embed=lambda rows: rows, log_prob=lambda rows: rows.sum(1),
+    )  # fmt: skip
+    test, val = np.full((4, 3), 2, np.float32), np.full((5, 3), 5, np.float32)
+    test[2:] = 100  # beyond the first two rows
+    monkeypatch.setattr(tabular_run, "LIKELIHOOD_ROWS", 2)
+    monkeypatch.setattr(tabular_run, "squared_wasserstein", lambda of, rows: float(rows.sum()))
+    found = row_scores(model, SimpleNamespace(test=test, val=val), 0)
+    assert found.keys() < RowScores.__dataclass_fields__.keys()
+    assert found == {
+        "wasserstein": test.sum(),
+        "reconstruction": (test**2).sum(1).mean(),
+        "validation_wasserstein": 75,
+        "validation_reconstruction": 75,
+        "code_square": 25,
+        "log_likelihood": 6,
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"models": ["vae"]}, "model 'vae' has no tabular study"),
+        ({"latent_dim": None}, "needs --latent-dim"),
+        ({"latent_dim": 0}, "1 to 3 is needed"),
+        ({"profile": "fast"}, "valid: paper, quick"),
+    ],
+)
+def test_wrong_options_are_one_line(options, change, said):
+    with pytest.raises(ConfigError, match=said):
+        run("tabular", options, **change)
+
+
+@pytest.mark.parametrize("name", LATENT)
+def test_protocols_are_those_of_table_five(archive, name):
+    options = StudyOptions(archive, data_root=str(archive), profile="paper")
+    loaded = Table.load(name, options)
+    cells = published(5).query("dataset == @name").set_index("metric").value
+    assert loaded.profile.epochs == cells["epochs"]
+    assert loaded.latent_dim == cells["latent_dim"]
+    assert loaded.profile.learning_rates == [3e-4 if name == "hepmass" else 1e-4]
+    released = Table.load(name, dataclasses.replace(options, profile="released"))
+    assert released.profile.epochs == cells["epochs"] / 5
+    assert released.profile.learning_rates == [3e-4]
+    batch = {"power": 5000, "gas": 2500, "hepmass": 750, "miniboone": 400}[name]
+    for profile in (of.profile.own("rectangular_flow_published") for of in (loaded, released)):
+        assert (profile.batch_size, profile.warmup) == (batch, (25, 50))
+        assert profile.learning_rates == [1e-4] and profile.nets == loaded.profile.nets
+
+
+def test_rectangular_flows_of_their_own_authors_have_their_nets():
+    """10 couplings of four layers of 128 in data space, 5 of two layers of 32 in latent space."""
+    flow = CONFIGURATIONS["rectangular_flow_published"].build((6,), 3, Nets()).encoder.flow
+    for part, blocks, hidden in ((flow.w, 10, [128] * 4), (flow.h, 5, [32] * 2)):
+        widths = [len(p) for name, p in part.named_parameters() if name.endswith("bias")]
+        size = len(hidden) + 1
+        nets = [widths[i : i + size] for i in range(0, len(widths), size)]
+        assert [net[:-1] for net in nets] == [hidden] * blocks
+    assert any(isinstance(module, torch.nn.Tanh) for module in flow.modules())
+
+
+def test_what_a_configuration_has_of_its_own_is_checked(options):
+    profile = dict(Table.load("csv", options).profile)
+    for of, said in (({"fif_": {}}, "'fif_'"), ({"fif": {"epoch": 3}}, "did you mean 'epochs'")):
+        with pytest.raises(ConfigError, match=said):
+            Profile(**profile | {"of": of}).own("fif")
