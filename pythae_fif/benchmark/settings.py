@@ -75,8 +75,3 @@ class RunSettings(Settings):
             for key, value in vars(self).items()
             if key not in OPTIONAL or value != fields[key].default
         }
-
-    def of_trainer(self) -> dict[str, Any]:
-        """Those of :class:`~pythae_fif.training.FIFTrainerConfig` that are not its defaults."""
-        given = {key: value for key, value in self.to_dict().items() if key in TRAINER}
-        return {"channels_last": True, **given} if self.precision == "bfloat16" else given
