@@ -97,7 +97,7 @@ def test_builds_takes_a_step_saves_reloads_and_samples(model, tmp_path):
         ]
         assert any(changed) or model == "vaegan"  # which may leave out a decoder's step
 
-    by_pythae = AutoModel.load_from_folder(str(tmp_path / "model"))
+    by_pythae = AutoModel.load_from_folder(str(tmp_path / "model"), trust=True)
     for pickled in (tmp_path / "model").glob("*.pkl"):
         pickled.write_bytes(b"no pickle is read")
     loaded = rebuild_model(spec, DIGITS, tmp_path / "model")
