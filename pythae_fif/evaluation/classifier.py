@@ -87,12 +87,12 @@ class LabelledImages:
                 f"classifier: images must be uint8 (N, C, H, W) from 8 x 8 up, "
                 f"not {images.dtype} {tuple(images.shape)}"
             )
-        if labels.is_floating_point() or labels.shape != (len(images),) or not len(labels):
+        if labels.is_floating_point() or labels.shape != (len(images),):
             raise DataError(
                 f"classifier: labels must be integers of shape ({len(images)},), "
                 f"not {labels.dtype} {tuple(labels.shape)}"
             )
-        lowest, highest = map(int, labels.aminmax())
+        lowest, highest = int(labels.min()), int(labels.max())
         if not 0 <= lowest < highest < len(labels):
             raise DataError(
                 f"classifier: labels must be at least two classes counted from 0, and fewer than "
