@@ -1,12 +1,6 @@
 """Features of a small convolutional network trained on the data set's own labels."""
 
-__all__ = [
-    "ARCHITECTURE",
-    "SHIPPED",
-    "LabelledImages",
-    "load_classifier",
-    "train_classifier",
-]
+__all__ = ["ARCHITECTURE", "SHIPPED", "LabelledImages", "load_classifier", "train_classifier"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -128,10 +122,7 @@ class _Network(nn.Module):
 
 
 def load_classifier(
-    data: LabelledImages,
-    *,
-    device: str | torch.device = "cpu",
-    cache_dir: str | Path | None = None,
+    data: LabelledImages, *, device: str | torch.device = "cpu", cache_dir: str | Path | None = None
 ) -> Extractor:
     """The network of `SHIPPED` for such images of a data set, else one trained on its labels.
 
