@@ -14,9 +14,9 @@ WeightDecay = Annotated[float, Field(ge=0)]
 AtLeastTen = Annotated[Whole, Field(ge=10)]
 """So many images at least: scores of fewer say nothing."""
 
-TRAINER = ("precision", "compile", "cudnn_benchmark")
+TRAINER = ("precision", "cudnn_benchmark")
 """Those of :class:`~pythae_fif.training.FIFTrainerConfig`, with its defaults."""
-OPTIONAL = ("epochs", "wall_clock", "weight_decay", "fit_steps", "crop", *TRAINER)
+OPTIONAL = ("epochs", "wall_clock", "weight_decay", "fit_steps", "crop", "compile", *TRAINER)
 """Left out of a specification at their defaults: the keys came later, and the ids of earlier runs
 must not change."""
 
@@ -37,7 +37,7 @@ class Settings(Checked):
         crop: Of CelebA, see :func:`~pythae_fif.data.load_images`; other data sets have none.
         precision, cudnn_benchmark: As of :class:`~pythae_fif.training.FIFTrainerConfig`, for every
             model; bfloat16 with images in the channels-last layout, in which it is fastest.
-        compile: Likewise; of FIF alone.
+        compile: Of earlier runs; nothing is compiled now.
     """
 
     batch_size: AtLeastOne

@@ -22,7 +22,7 @@ from pythae_fif.runs.kind import Environment
 from pythae_fif.studies import OnProgress, StudyOptions
 from pythae_fif.studies.output import Drawing, write_study
 from pythae_fif.studies.parts import Tell, results_of
-from pythae_fif.volume_change.loss import JacobianAt
+from pythae_fif.volume_change.surrogates import JacobianAt
 
 NOISE, BETA, RADIUS = 0.1, 0.5, 2.0
 VARIANTS: dict[JacobianAt, str] = {"data": "off-manifold", "reconstruction": "on-manifold"}

@@ -22,9 +22,9 @@ from pythae_fif.studies import OnProgress, StudyOptions
 from pythae_fif.studies.output import Drawing, data_name, write_study
 from pythae_fif.studies.parts import Tell, results_of
 from pythae_fif.studies.spectrum_run import LATENT_DIM, build
-from pythae_fif.volume_change import sample_hutchinson, surrogate
+from pythae_fif.studies.surrogates import TraceSpace, surrogate
+from pythae_fif.volume_change import sample_hutchinson
 from pythae_fif.volume_change.hutchinson import HutchinsonKind
-from pythae_fif.volume_change.variants import TraceSpace
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,6 @@ from pythae_fif.data.splits import Splits
 from pythae_fif.data.tabular import load_tabular
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.models import FIF, FIFConfig, RectangularFlow, RectangularFlowConfig
-from pythae_fif.models.hutchinson import HutchinsonModel
 from pythae_fif.nn.coupling import build_coupling
 from pythae_fif.nn.tabular import TabularDecoder, TabularEncoder
 from pythae_fif.studies import StudyOptions
@@ -124,7 +123,7 @@ class Configuration:
             del content["settings"]
         return content
 
-    def build(self, input_dim: tuple[int, ...], latent_dim: int, nets: "Nets") -> HutchinsonModel:
+    def build(self, input_dim: tuple[int, ...], latent_dim: int, nets: "Nets") -> FIF:
         """A freshly initialised model; seed torch before calling."""
         shape: dict[str, Any] = {"input_dim": input_dim, "latent_dim": latent_dim}
         settings = self.settings
@@ -146,8 +145,7 @@ class Configuration:
         )
         if self.model == "rectangular_flow":
             return RectangularFlow(RectangularFlowConfig(**shape, **choices), *flow)
-        # Most operations of these nets have no rule of their own: replaying them takes longer.
-        return FIF(FIFConfig(**shape, **choices, mode="backward"), *flow)
+        return FIF(FIFConfig(**shape, **choices), *flow)
 
 
 CONFIGURATIONS = {

@@ -19,7 +19,7 @@ from pythae_fif.device import default_device, random_state, set_random_state
 from pythae_fif.ensemble import one_cycle
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.evaluation.frechet import squared_wasserstein
-from pythae_fif.models.hutchinson import HutchinsonModel
+from pythae_fif.models import FIF
 from pythae_fif.runs.execute import interrupted_here
 from pythae_fif.runs.folder import RunFolder
 from pythae_fif.runs.kind import Job, Kind, require_planned, run_id_of
@@ -263,7 +263,7 @@ def _splits_of(job: Job[TabularSpec, TabularRecord]) -> Splits:
 
 
 @torch.no_grad()
-def _scores(model: HutchinsonModel, splits: Splits, seed: int) -> dict[str, float]:
+def _scores(model: FIF, splits: Splits, seed: int) -> dict[str, float]:
     """A model's scores; NaN where it gives no finite numbers."""
 
     def finite(compute: Callable[[], float]) -> float:
