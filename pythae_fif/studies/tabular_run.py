@@ -178,7 +178,7 @@ class _Trained:
 
 
 def _train(
-    models: list[HutchinsonModel], train: Tensor, spec: TabularSpec, folder: RunFolder
+    models: list[FIF], train: Tensor, spec: TabularSpec, folder: RunFolder
 ) -> _Trained:
     """Trains the models, from the run's checkpoint where there is one."""
     budget, settings = spec.budget, CONFIGURATIONS[spec.configuration].settings

@@ -42,7 +42,6 @@ def fif_loss(
     *,
     surrogate: Surrogate = volume_surrogate,
     reduce: Map | None = None,
-    likelihood_weight: float | Tensor = 1.0,
 ) -> FIFLoss:
     r"""The loss of a free-form injective flow (eq. 7).
 
@@ -72,7 +71,6 @@ def fif_loss(
         reduce: What each term's samples are reduced to before the terms are added, such as
             ``torch.mean``; None keeps one number a sample. The surrogate of a part of the batch
             needs it.
-        likelihood_weight: Factor of the first two terms in the loss, as beta; for a warm-up.
 
     Returns:
         The loss with its terms, in nats, and z and x_hat of the same pass.
@@ -105,8 +103,7 @@ def fif_loss(
             "reduce, such as torch.mean"
         )
     nll = volume - log_prior
-    loss = likelihood_weight * nll + beta * reconstruction
-    return FIFLoss(loss, nll, reconstruction, volume, out.z, out.x_hat)
+    return FIFLoss(nll + beta * reconstruction, nll, reconstruction, volume, out.z, out.x_hat)
 
 
 def squared_error(x_hat: Tensor, x: Tensor, batch_dims: int = 1) -> Tensor:
