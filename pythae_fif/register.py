@@ -8,6 +8,7 @@ open no pickle unless it is trusted. Its samplers know of no labels, and refuse 
 __all__ = ["register_model"]
 
 import importlib
+import inspect
 import json
 from pathlib import Path
 from types import ModuleType
@@ -59,14 +60,16 @@ def _config_from_json_file(original: Any, _: type, args: Any, kwargs: Any) -> An
 
 def _model_from_folder(original: Any, _: type, args: Any, kwargs: Any) -> Any:
     def load(dir_path: str, trust: bool = False) -> Any:
-        if model := _registered(Path(dir_path, "model_config.json")):
-            return model.load_from_folder(dir_path, trust)
+        model = _registered(Path(dir_path, "model_config.json"))
+        load_model = model.load_from_folder if model else original
+        if "trust" in inspect.signature(load_model).parameters:  # looks by itself
+            return load_model(dir_path, trust)
         if not trust and (pickles := sorted(Path(dir_path).glob("*.pkl"))):
             raise ConfigError(
                 f"{pickles[0]} can run any code when it is opened: load_from_folder(..., "
                 "trust=True) opens it, if you trust whoever wrote it"
             )
-        return original(dir_path)
+        return load_model(dir_path)
 
     return load(*args, **kwargs)
 
