@@ -170,8 +170,6 @@ def test_loss_that_is_not_finite_stops_the_training(model, tmp_path):
     else:
         with pytest.raises(NonFiniteError, match="epoch 1, train loss: "):
             trainer.train()
-    if model != "vae":  # whose trainer looks once in 50 steps
-        assert all(p.isfinite().all() for p in trainer.model.parameters() if p is not bias)
 
 
 def test_a_new_model_is_one_yaml_file(tmp_path, monkeypatch):
