@@ -29,13 +29,6 @@ def random_state() -> dict[str, Any]:
     """The states of Python's, numpy's and torch's (CPU and CUDA) global random numbers.
 
     Holds tensors and plain values alone, so that `torch.load(weights_only=True)` reads it back.
-
-    Example:
-        >>> state = random_state()
-        >>> first = torch.rand(())
-        >>> set_random_state(state)
-        >>> bool(torch.rand(()) == first)
-        True
     """
     name, keys, *rest = np.random.get_state(legacy=True)
     on_gpu = torch.cuda.is_initialized()

@@ -34,11 +34,7 @@ class ConfigError(FIFError, ValueError):
 
 
 class ProblemsError(ConfigError):
-    """Several things that are missing or wrong, found before any work; a line each.
-
-    Attributes:
-        problems: The lines.
-    """
+    """Several things that are missing or wrong, found before any work; `problems` has the lines."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("; ".join(problems))
@@ -89,31 +85,23 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
 
 
 def require_package(module: str, extra: str, what: str) -> None:
-    """Raises a ConfigError that says what to install, where a package of an extra is missing.
-
-    Args:
-        module: The name that is imported.
-        extra: The extra of this package that installs it.
-        what: What needs it; the start of the error's line.
-    """
+    """Raises a ConfigError on what to install, where a package of one of our extras is missing."""
     if importlib.util.find_spec(module) is None:
-        raise ConfigError(f"{what} needs the package {module}: pip install 'pythae-fif[{extra}]'")
+        raise ConfigError(_missing(module, extra, what))
+
+
+def _missing(module: str, extra: str, what: str) -> str:
+    return f"{what} needs the package {module}: pip install 'pythae-fif[{extra}]'"
 
 
 @contextlib.contextmanager
 def importing(extra: str, what: str, error: type[FIFError] = ConfigError) -> Iterator[None]:
-    """Within the block packages of an extra are imported; one that cannot be is one line.
-
-    Args:
-        extra, what: As of :func:`require_package`.
-        error: The type of the error.
-    """
+    """Within the block packages of an extra are imported; one that cannot be is one line."""
     try:
         yield
     except ModuleNotFoundError as cause:
         name = (cause.name or "").partition(".")[0]
-        line = f"{what} needs the package {name}: pip install 'pythae-fif[{extra}]'"
-        raise error(line) from cause
+        raise error(_missing(name, extra, what)) from cause
     except ImportError as cause:  # installed, and broken
         raise error(f"{what} cannot be imported: {first_line(cause)}") from cause
 

@@ -45,11 +45,7 @@ TEMPORARY = ".tmp"
 
 @contextlib.contextmanager
 def stored(what: str) -> Iterator[None]:
-    """The block reads or writes: an OSError becomes the line `cannot <what>: <why>`.
-
-    Raises:
-        StoreError: In place of the OSError; one of the block's own passes through.
-    """
+    """The block reads or writes: an OSError becomes the StoreError `cannot <what>: <why>`."""
     try:
         yield
     except StoreError:
@@ -71,7 +67,7 @@ def write_whole(
     Raises:
         StoreError: The folder or the disk does not take the file.
     """
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}")  # nobody else's
+    temporary = _beside(path)
     try:
         with stored(f"write {path}"):
             with open(temporary, "wb") as file:
@@ -85,16 +81,19 @@ def write_whole(
             temporary.unlink(missing_ok=True)
 
 
+def _beside(path: Path) -> Path:
+    """A path that is nobody else's, to be renamed to this one."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+
+
 @contextlib.contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """A folder to fill, which is renamed to `path` at the end: that is there whole or not at all.
 
-    One process at a time makes it, and removes what a killed one has left of it.
-
-    Raises:
-        StoreError: The folder or the disk does not take it.
+    One process at a time makes it, and removes what a killed one has left of it. A StoreError says
+    that the folder or the disk does not take it.
     """
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+    temporary = _beside(path)
     try:
         with stored(f"write {path}"):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,11 +107,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Writes a file whole, after its folder, and not at all if it holds that content already.
-
-    Raises:
-        StoreError: The folder cannot be made, or does not take it.
-    """
+    """Writes a file whole, after its folder, and not at all if it holds that content already."""
     with stored(f"write {path}"):
         if path.is_file() and path.read_bytes() == content:
             return
@@ -121,20 +116,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a text file as :func:`write_bytes` does.
-
-    Raises:
-        StoreError: The folder cannot be made, or does not take it.
-    """
+    """Writes a text file as :func:`write_bytes` does."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file whole.
-
-    Raises:
-        StoreError: The folder does not take it.
-    """
+    """Writes a JSON file as :func:`write_bytes` does."""
     write_text(path, json_text(content))
 
 
@@ -154,12 +141,8 @@ def read_json(path: Path) -> Any:
 def require_writable(folder: Path, advice: str) -> None:
     """Makes a folder and writes to it, before anything is computed for it.
 
-    Args:
-        folder: The folder.
-        advice: What to do if that fails; the end of the error's line.
-
     Raises:
-        StoreError: It cannot be made or written.
+        StoreError: It cannot be made or written; the line ends in the advice.
     """
     probe = folder / f".writable-{os.getpid()}"
     try:
@@ -171,17 +154,11 @@ def require_writable(folder: Path, advice: str) -> None:
 
 
 def set_aside(path: Path) -> Path:
-    """Renames a damaged file or folder to `<name>.corrupt`, or `.corrupt1` and on; the new path.
-
-    Raises:
-        StoreError: The folder cannot be written.
-    """
+    """Renames a damaged file or folder to `<name>.corrupt`, or `.corrupt1` and on; the new path."""
     asides = (path.with_name(f"{path.name}.corrupt{number or ''}") for number in count())
     aside = next(free for free in asides if not free.exists())
-    try:
+    with stored(f"set aside {path}, which is damaged"):
         os.replace(path, aside)
-    except OSError as error:
-        raise StoreError(f"{path} is damaged and cannot be renamed: {error.strerror}") from error
     return aside
 
 
@@ -210,11 +187,7 @@ def digest(*parts: object) -> str:
 
 
 def checksum(path: Path, algorithm: str = "sha256") -> str:
-    """A checksum of a file in hexadecimal digits, SHA-256 if not told otherwise.
-
-    Raises:
-        OSError: It cannot be read.
-    """
+    """A checksum of a file in hexadecimal digits, SHA-256 if not told otherwise."""
     state = hashlib.new(algorithm, usedforsecurity=False)
     with open(path, "rb") as file:
         while block := file.read(2**20):
@@ -227,9 +200,6 @@ def locked(path: Path) -> Iterator[None]:
     """Holds the lock of a file, which may not exist; the system frees that of a dead process.
 
     On a file system without locks the block runs without one.
-
-    Raises:
-        StoreError: The folder cannot be written.
     """
     lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
     with stored(f"lock {path}"), contextlib.suppress(NotImplementedError):

@@ -25,11 +25,7 @@ def lazily(package: str) -> Callable[[str], Any]:
         else:
             __getattr__ = lazily(__name__)
 
-    Args:
-        package: The package's `__name__`.
-
-    Raises:
-        ImportError: A module has the name of what is imported from it, and would hide it.
+    A module must not have the name of what is imported from it: it would hide that.
     """
     module = sys.modules[package]
     homes = {
@@ -40,9 +36,6 @@ def lazily(package: str) -> Callable[[str], Any]:
         if isinstance(line, ast.ImportFrom)
         for alias in line.names
     }
-    for name, home in homes.items():
-        if home == f"{package}.{name}":
-            raise ImportError(f"module {home} hides the {name} that it defines")
 
     def get(name: str) -> Any:
         if name not in homes:

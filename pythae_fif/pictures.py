@@ -35,54 +35,21 @@ UNSEEN = 12
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """An empty Matplotlib figure, which lays out its axes itself.
-
-    Args:
-        width, height: In inches.
-    """
+    """An empty Matplotlib figure of so many inches, which lays out its axes itself."""
     from matplotlib.figure import Figure  # a command that draws nothing need not wait for it
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def write_figure(path: Path, figure: "Figure", dpi: int = DPI) -> None:
-    """Writes a figure as PNG, or as WebP where the path's suffix says so, which suits photographs.
-
-    Args:
-        path: The file; its folder is made.
-        figure: The Matplotlib figure.
-        dpi: Dots an inch.
-
-    Raises:
-        StoreError: The folder cannot be made, or does not take the file.
-    """
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=dpi)
-    write_bytes(path, _small_picture(drawn, path.suffix))
-
-
 def figure_bytes(figure: "Figure", suffix: str = ".png", dpi: int = DPI) -> bytes:
-    """A figure as a small file: PNG, or WebP, which suits photographs."""
-    drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=dpi)
-    return _small_picture(drawn, suffix)
+    """A figure as a file, as small as it can be with no loss to the eye.
 
-
-def pixel_bytes(pixels: np.ndarray) -> bytes:
-    """uint8 pixels (H, W) or (H, W, C) as PNG; a single channel is grey."""
-    png = io.BytesIO()
-    Image.fromarray(pixels.squeeze()).save(png, "PNG")
-    return png.getvalue()
-
-
-def _small_picture(file: io.BytesIO, suffix: str) -> bytes:
-    """A picture without transparency as a file, as small as it can be with no loss to the eye.
-
-    PNG with a palette of 256 colours where these are near enough to all; WebP of quality 90, or
-    without loss where that is smaller, as of a few large pixels.
+    PNG with a palette of 256 colours where these are near enough to all; WebP, which suits
+    photographs, of quality 90, or without loss where that is smaller, as of a few large pixels.
     """
-    small = io.BytesIO()
-    with Image.open(file) as image:
+    drawn, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=dpi)
+    with Image.open(drawn) as image:
         whole = image.convert("RGB")
     if suffix == ".webp":
         exact = io.BytesIO()
@@ -96,19 +63,21 @@ def _small_picture(file: io.BytesIO, suffix: str) -> bytes:
     return small.getvalue()
 
 
-def write_pixels(path: Path, pixels: np.ndarray) -> None:
-    """Writes uint8 pixels (H, W) or (H, W, C) as PNG.
+def write_figure(path: Path, figure: "Figure", dpi: int = DPI) -> None:
+    """Writes a figure as PNG, or as WebP where the path's suffix says so, after its folder."""
+    write_bytes(path, figure_bytes(figure, path.suffix, dpi))
 
-    Args:
-        path: The file; its folder is made.
-        pixels: A single channel is grey.
 
-    Raises:
-        StoreError: The folder cannot be made, or does not take the file.
-    """
+def pixel_bytes(pixels: np.ndarray) -> bytes:
+    """uint8 pixels (H, W) or (H, W, C) as PNG; a single channel is grey."""
     png = io.BytesIO()
     Image.fromarray(pixels.squeeze()).save(png, "PNG")
-    write_bytes(path, png.getvalue())
+    return png.getvalue()
+
+
+def write_pixels(path: Path, pixels: np.ndarray) -> None:
+    """Writes pixels as :func:`pixel_bytes`, after their folder."""
+    write_bytes(path, pixel_bytes(pixels))
 
 
 def read_pixels(path: Path) -> np.ndarray | None:

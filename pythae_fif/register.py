@@ -1,15 +1,15 @@
-"""Makes Pythae know the models of this package, without importing them or Pythae.
+"""What Pythae is told of this package, without importing it or Pythae.
 
 Pythae's AutoConfig and AutoModel choose among their own models by an if/elif chain over the name
-in ``model_config.json``. Their class methods are wrapped here, to look into a table first. Its
-samplers know of no labels, and refuse a conditional model here.
+in ``model_config.json``. Their class methods are wrapped here, to look into a table first, and to
+open no pickle unless it is trusted. Its samplers know of no labels, and refuse a conditional model.
 """
 
 __all__ = ["register_model"]
 
 import importlib
+import inspect
 import json
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,9 +29,6 @@ def register_model(config: str, model: str) -> None:
         config: The class's name, as ``model_config.json`` has it.
         model: Import path of the model, whose ``config_class`` is that class. It is imported when
             such a file is first read.
-
-    Example:
-        >>> register_model("FIFConfig", "pythae_fif.models.FIF")
     """
     if not _MODELS:  # at once where Pythae is imported already
         register_post_import_hook(_teach, "pythae.models.auto_model")
@@ -40,9 +37,54 @@ def register_model(config: str, model: str) -> None:
 
 
 def _teach(auto_model: ModuleType) -> None:
-    wrap_function_wrapper(auto_model, "AutoConfig.from_json_file", _ours(_config_from_json_file))
-    wrap_function_wrapper(auto_model, "AutoModel.load_from_folder", _ours(_model_from_folder))
-    wrap_function_wrapper(auto_model, "AutoModel.load_from_hf_hub", _ours(_model_from_hub))
+    wrap_function_wrapper(auto_model, "AutoConfig.from_json_file", _config_from_json_file)
+    wrap_function_wrapper(auto_model, "AutoModel.load_from_folder", _model_from_folder)
+    wrap_function_wrapper(auto_model, "AutoModel.load_from_hf_hub", _model_from_hub)
+
+
+def _registered(config_file: str | Path) -> Any:
+    """The model of a configuration file, None where it is none of ours."""
+    path = Path(config_file)
+    name = json.loads(path.read_text("utf-8")).get("name") if path.is_file() else None
+    module, _, model = _MODELS.get(name or "", "").rpartition(".")
+    return getattr(importlib.import_module(module), model) if module else None
+
+
+def _config_from_json_file(original: Any, _: type, args: Any, kwargs: Any) -> Any:
+    def read(json_path: str) -> Any:
+        model = _registered(json_path)
+        return model.config_class.from_json_file(json_path) if model else original(json_path)
+
+    return read(*args, **kwargs)
+
+
+def _model_from_folder(original: Any, _: type, args: Any, kwargs: Any) -> Any:
+    def load(dir_path: str, trust: bool = False) -> Any:
+        model = _registered(Path(dir_path, "model_config.json"))
+        load_model = model.load_from_folder if model else original
+        if "trust" in inspect.signature(load_model).parameters:  # looks by itself
+            return load_model(dir_path, trust)
+        if not trust and (pickles := sorted(Path(dir_path).glob("*.pkl"))):
+            raise ConfigError(
+                f"{pickles[0]} can run any code when it is opened: load_from_folder(..., "
+                "trust=True) opens it, if you trust whoever wrote it"
+            )
+        return load_model(dir_path)
+
+    return load(*args, **kwargs)
+
+
+def _model_from_hub(original: Any, _: type, args: Any, kwargs: Any) -> Any:
+    def load(hf_hub_path: str, allow_pickle: bool = False) -> Any:
+        try:
+            from huggingface_hub import hf_hub_download
+        except ModuleNotFoundError:  # Pythae's own method says what to install
+            return original(hf_hub_path, allow_pickle)
+        model = _registered(hf_hub_download(repo_id=hf_hub_path, filename="model_config.json"))
+        load = model.load_from_hf_hub if model else original
+        return load(hf_hub_path, allow_pickle)
+
+    return load(*args, **kwargs)
 
 
 def _refuse_conditional_models(base_sampler: ModuleType) -> None:
@@ -50,46 +92,9 @@ def _refuse_conditional_models(base_sampler: ModuleType) -> None:
 
 
 def _unconditional(original: Any, sampler: Any, args: Any, kwargs: Any) -> None:
-    model = args[0] if args else kwargs.get("model")
-    if getattr(model, "condition_dim", 0):
+    if getattr(args[0] if args else kwargs.get("model"), "condition_dim", 0):
         raise ConfigError(
             f"{type(sampler).__name__} knows no labels, and this model is conditional: pass "
             "model.given(label), the model at one label, or draw by model.sample(n, labels=...)"
         )
     original(*args, **kwargs)
-
-
-def _ours(read: Callable[..., Any]) -> Callable[..., Any]:
-    """Pythae's method after ours, where ours knows of nothing."""
-
-    def wrapper(original: Any, _: type, args: Any, kwargs: Any) -> Any:
-        result = read(*args, **kwargs)
-        return original(*args, **kwargs) if result is None else result
-
-    return wrapper
-
-
-def _registered(config_file: Path) -> Any:
-    """The model of a configuration file, None where it is none of ours."""
-    name = json.loads(config_file.read_text()).get("name") if config_file.is_file() else None
-    module, _, model = _MODELS.get(name or "", "").rpartition(".")
-    return getattr(importlib.import_module(module), model) if module else None
-
-
-def _config_from_json_file(json_path: str) -> Any:
-    model = _registered(Path(json_path))
-    return None if model is None else model.config_class.from_json_file(json_path)
-
-
-def _model_from_folder(dir_path: str, *args: bool, **kwargs: bool) -> Any:
-    model = _registered(Path(dir_path) / "model_config.json")
-    return None if model is None else model.load_from_folder(dir_path, *args, **kwargs)
-
-
-def _model_from_hub(hf_hub_path: str, allow_pickle: bool = False) -> Any:
-    try:
-        from huggingface_hub import hf_hub_download
-    except ModuleNotFoundError:  # Pythae's own method says what to install
-        return None
-    model = _registered(Path(hf_hub_download(repo_id=hf_hub_path, filename="model_config.json")))
-    return None if model is None else model.load_from_hf_hub(hf_hub_path, allow_pickle)

@@ -17,6 +17,7 @@ __all__ = [
     "read_checked",
 ]
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -87,8 +88,7 @@ class Flag:
     """Beside a field's type: the command line has a flag for it, named as the field.
 
     Attributes:
-        help: A line on it.
-        metavar: What stands for its value in the help.
+        help, metavar: A line on it, and what stands for its value there.
         parse: Makes a value of a word; the field's type if None.
     """
 
@@ -157,9 +157,6 @@ def read_checked(
         values: Keys and values.
         where: Where they are from; the start of the error's line.
         flags: Keys that flags gave: a line on one of these names the flag.
-
-    Raises:
-        ConfigError: An unknown or missing key, or a value of the wrong type or out of range.
     """
     try:
         return cls.model_validate(dict(values))
@@ -192,11 +189,7 @@ def as_config_error(
 ) -> ConfigError:
     """The first thing that pydantic found, as one line; unknown keys come first, then flags.
 
-    Args:
-        error: Of pydantic.
-        where: Where the values are from.
-        cls: The class that was to be made, whose keys are the valid ones.
-        flags: As of :func:`read_checked`.
+    Args: As of :func:`read_checked`; the keys of the class that was to be made are the valid ones.
     """
     found = error.errors()
     found.sort(
@@ -243,26 +236,17 @@ def _needed(details: ErrorDetails, cause: Exception | None) -> str:
 def _keys_at(cls: Any, parents: Iterable[int | str]) -> list[str]:
     """The valid keys of the class that a path of keys leads to."""
     for part in parents:
-        inner = _annotation(cls, part)
-        if inner is not None:
-            cls = inner
-    if isinstance(cls, type) and issubclass(cls, BaseModel):
+        field = getattr(cls, "model_fields", {}).get(part)
+        waiting = [field.annotation] if field else []
+        while waiting:  # inside lists, dictionaries and unions
+            found = waiting.pop()
+            if isinstance(found, type) and issubclass(found, BaseModel):
+                cls = found
+                break
+            waiting += getattr(found, "__args__", ())
+    if issubclass(cls, BaseModel):
         return list(cls.model_fields)
     return [field.name for field in dataclasses.fields(cls) if field.init]
-
-
-def _annotation(cls: Any, part: int | str) -> Any:
-    """The configuration class of a key, looked for inside lists, dictionaries and unions."""
-    fields = getattr(cls, "model_fields", None) or getattr(cls, "__pydantic_fields__", {})
-    waiting = [fields[part].annotation] if part in fields else []
-    while waiting:
-        found = waiting.pop()
-        if isinstance(found, type) and (
-            issubclass(found, BaseModel) or dataclasses.is_dataclass(found)
-        ):
-            return found
-        waiting += getattr(found, "__args__", ())
-    return None
 
 
 _DURATION = re.compile(r"(?:([\d.]+)h)?(?:([\d.]+)m(?:in)?)?(?:([\d.]+)s)?")
@@ -278,12 +262,10 @@ def parse_duration(text: str) -> float:
         >>> parse_duration("5h"), parse_duration("1h30m"), parse_duration("90s")
         (18000.0, 5400.0, 90.0)
     """
-    match = _DURATION.fullmatch(text.replace(" ", ""))
-    try:
+    match, seconds = _DURATION.fullmatch(text.replace(" ", "")), 0.0
+    with contextlib.suppress(ValueError):  # 1.2.3h
         numbers = [float(number or 0) for number in match.groups()] if match else [0.0]
-    except ValueError:
-        numbers = [0.0]
-    seconds = sum(n * unit for n, unit in zip(numbers, (3600, 60, 1), strict=False))
+        seconds = sum(n * unit for n, unit in zip(numbers, (3600, 60, 1), strict=False))
     if seconds <= 0:
         raise ConfigError(
             f"{text!r} is no duration: a number above 0 with a unit is needed, such as 5h, 1h30m, "

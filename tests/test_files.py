@@ -3,7 +3,6 @@
 import errno
 import json
 import multiprocessing
-import os
 import time
 from pathlib import Path
 
@@ -82,48 +81,27 @@ class TestCached:
         assert cached(path, build=lambda: b"first", **arguments) == b"first"
         assert cached(path, build=lambda: b"second", **arguments) == b"first"
 
-    def test_a_failed_build_leaves_nothing(self, tmp_path):
-        def fail() -> int:
-            raise ZeroDivisionError
+    @pytest.mark.parametrize("error", [ZeroDivisionError, MemoryError])
+    def test_a_failed_build_or_read_leaves_all_as_it_was(self, error, tmp_path):
+        def fail(*_) -> int:
+            raise error
 
-        with pytest.raises(ZeroDivisionError):
-            cached(tmp_path / "x", read=lambda path: len(path.read_text()), build=fail, write=print)
+        with pytest.raises(error):
+            cached(tmp_path / "x", read=Path.read_text, build=fail, write=print)
         assert names_in(tmp_path) == []
+        (tmp_path / "x").write_text("3")
+        if error is MemoryError:  # which says nothing of the file
+            with pytest.raises(error):
+                cached(tmp_path / "x", read=fail, build=fail, write=print)
+        assert names_in(tmp_path) == ["x"]
 
     def test_a_damaged_file_is_set_aside(self, tmp_path, caplog):
         path = tmp_path / "x.json"
         path.write_text("{")
-        held = cached(
-            path,
-            read=lambda path: json.loads(path.read_text()),
-            build=lambda: 3,
-            write=lambda value, file: file.write(b"3"),
-        )
-        assert held == 3 and path.read_text() == "3"
-        assert names_in(tmp_path) == ["x.json", "x.json.corrupt"]
+        arguments = {"build": lambda: 3, "write": lambda value, file: file.write(b"3")}
+        assert cached(path, read=lambda path: json.loads(path.read_text()), **arguments) == 3
+        assert names_in(tmp_path) == ["x.json", "x.json.corrupt"] and path.read_text() == "3"
         assert "set aside as x.json.corrupt" in caplog.text
-
-    def test_a_file_that_another_process_has_just_mended_stays(self, tmp_path):
-        path = tmp_path / "x.json"
-        path.write_text("{")
-
-        def read(path: Path) -> int:
-            text = path.read_text()
-            path.write_text("3")  # between our look and what we do about it
-            return json.loads(text)
-
-        assert cached(path, read=read, build=lambda: 4, write=print) == 3
-        assert names_in(tmp_path) == ["x.json"]
-
-    def test_a_full_memory_damages_no_file(self, tmp_path):
-        def read(path: Path) -> int:
-            raise MemoryError
-
-        path = tmp_path / "x"
-        path.write_text("3")
-        with pytest.raises(MemoryError):
-            cached(path, read=read, build=lambda: 4, write=lambda value, file: file.write(b"4"))
-        assert names_in(tmp_path) == ["x"] and path.read_text() == "3"
 
     def test_a_folder_or_file_that_cannot_be_used(self, tmp_path):
         (tmp_path / "file").write_text("")
@@ -135,44 +113,50 @@ class TestCached:
             cached(tmp_path / "folder", **arguments)
 
 
-class TestWrites:
-    @pytest.mark.parametrize(
-        ("failure", "seen", "message"),
-        [
-            (OSError(28, "No space left"), StoreError, "cannot write .*x: No space left"),
-            (KeyboardInterrupt(), KeyboardInterrupt, "^$"),
-        ],
-    )
-    def test_whole_or_not_at_all(self, failure, seen, message, tmp_path):
-        path = tmp_path / "x"
-        write_text(path, "old")
+@pytest.mark.parametrize(
+    ("failure", "seen", "message"),
+    [
+        (OSError(28, "No space left"), StoreError, "cannot write .*x: No space left"),
+        (KeyboardInterrupt(), KeyboardInterrupt, "^$"),
+    ],
+)
+def test_a_file_or_folder_is_whole_or_as_before(failure, seen, message, tmp_path):
+    def fail(file) -> None:
+        file.write(b"half")
+        raise failure
 
-        def fail(file) -> None:
-            file.write(b"half")
-            raise failure
+    write_text(tmp_path / "x", "old")
+    with pytest.raises(seen, match=message):
+        write_whole(tmp_path / "x", fail)
+    assert (tmp_path / "x").read_text() == "old" and names_in(tmp_path) == ["x"]
+    (tmp_path / "x").unlink()
+    with pytest.raises(seen, match=message), files.whole_folder(tmp_path / "x") as folder:
+        (folder / "half").write_text("half")
+        raise failure
+    assert names_in(tmp_path) == []
 
-        with pytest.raises(seen, match=message):
-            write_whole(path, fail)
-        assert path.read_text() == "old"
-        assert names_in(tmp_path) == ["x"]
 
-    def test_the_same_text_is_not_written_again(self, tmp_path, monkeypatch):
-        write_text(tmp_path / "x", "text")
-        monkeypatch.setattr(files, "write_whole", None)
-        write_text(tmp_path / "x", "text")
+def test_a_folder_removes_what_is_left_of_itself_and_nothing_else(tmp_path):
+    """Its parent may be a folder of the user's."""
+    for name in ("model.0123.tmp", "work.tmp", "models.45.tmp"):
+        (tmp_path / name).mkdir()
+    with files.whole_folder(tmp_path / "model") as folder:
+        (folder / "x").write_text("")
+    assert names_in(tmp_path) == ["model", "models.45.tmp", "work.tmp"]
 
-    def test_json(self, tmp_path):
-        path = tmp_path / "x.json"
-        assert read_json(path) is None
-        write_json(path, {"name": "Poincaré", "value": [1.5, None]})
-        assert read_json(path) == {"name": "Poincaré", "value": [1.5, None]}
-        path.write_text(path.read_text()[:-4])
-        assert read_json(path) is None
 
-    def test_checksum(self, tmp_path):
-        path = tmp_path / "x"
-        write_text(path, "abc")
-        assert checksum(path).startswith("ba7816bf8f01cfea")
+def test_texts_json_and_checksums(tmp_path):
+    path = tmp_path / "new" / "x.json"
+    assert read_json(path) is None
+    write_json(path, {"name": "Poincaré", "value": [1.5, None]})
+    before = path.stat().st_mtime_ns, path.stat().st_ino
+    write_json(path, {"name": "Poincaré", "value": [1.5, None]})  # is there already
+    assert (path.stat().st_mtime_ns, path.stat().st_ino) == before
+    assert read_json(path) == {"name": "Poincaré", "value": [1.5, None]}
+    path.write_text(path.read_text()[:-4])
+    assert read_json(path) is None
+    write_text(path, "abc")
+    assert checksum(path).startswith("ba7816bf8f01cfea")
 
 
 def test_nothing_set_aside_is_lost(tmp_path):
@@ -183,7 +167,9 @@ def test_nothing_set_aside_is_lost(tmp_path):
 
 
 def test_a_picture_is_set_aside_for_damage_alone(tmp_path, monkeypatch):
-    write_pixels(tmp_path / "x.png", np.zeros((4, 4, 3), np.uint8))
+    path = tmp_path / "x.png"
+    write_pixels(path, np.full((4, 4, 3), 7, np.uint8))
+    assert (read_pixels(path) == 7).all() and read_pixels(tmp_path / "y.png") is None
 
     def too_many(path):
         raise OSError(errno.EMFILE, "Too many open files")
@@ -191,10 +177,10 @@ def test_a_picture_is_set_aside_for_damage_alone(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(Image, "open", too_many)
         with pytest.raises(StoreError, match=r"x\.png: cannot be read \(Too many open files\)"):
-            read_pixels(tmp_path / "x.png")
+            read_pixels(path)
     assert names_in(tmp_path) == ["x.png"]
-    (tmp_path / "x.png").write_bytes((tmp_path / "x.png").read_bytes()[:10])
-    assert read_pixels(tmp_path / "x.png") is None
+    path.write_bytes(path.read_bytes()[:10])
+    assert read_pixels(path) is None
     assert names_in(tmp_path) == ["x.png.corrupt"]
 
 
@@ -211,13 +197,3 @@ def test_a_safe_name_is_one_part_of_a_path(name):
     safe = safe_name(name)
     assert safe == name == "" or Path("folder", safe).parent == Path("folder")
     assert safe == safe_name(safe)
-
-
-def test_a_folder_removes_what_is_left_of_itself_and_nothing_else(tmp_path):
-    """Its parent may be a folder of the user's."""
-    for name in ("model.0123.tmp", "work.tmp", "models.45.tmp"):
-        (tmp_path / name).mkdir()
-        os.utime(tmp_path / name, (0, 0))
-    with files.whole_folder(tmp_path / "model") as folder:
-        (folder / "x").write_text("")
-    assert names_in(tmp_path) == ["model", "models.45.tmp", "work.tmp"]

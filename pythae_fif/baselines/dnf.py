@@ -12,8 +12,7 @@ from torch.distributions import Independent, Normal
 
 from pythae_fif.baselines.flow_model import FlowConfig, FlowModel
 from pythae_fif.baselines.flows import PaddedFlow
-from pythae_fif.models.injective_flow import BetaConfig, NonNegative, Positive
-from pythae_fif.models.outputs import uncompiled
+from pythae_fif.models.config import BetaConfig, NonNegative, Positive
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change import squared_error
 from pythae_fif.volume_change.precision import full_float32
@@ -30,7 +29,7 @@ class DNFConfig(FlowConfig, BetaConfig):
         noise (float): Standard deviation of the noise that inflates the data, and of the D - d
             noise latents. Default: 0.01.
 
-    The others are those of :class:`~pythae_fif.models.injective_flow.BetaConfig` and
+    The others are those of :class:`~pythae_fif.models.config.BetaConfig` and
     :class:`~pythae_fif.baselines.flow_model.FlowConfig`.
 
     Raises:
@@ -80,7 +79,6 @@ class DNF(FlowModel):
     config_class = DNFConfig
     flow_class = PaddedFlow
 
-    @uncompiled
     def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
         """Encodes, decodes and computes the loss.
 
@@ -90,7 +88,7 @@ class DNF(FlowModel):
 
         Args:
             inputs (BaseDataset): ``inputs["data"]`` of shape (B, ...).
-            kwargs: ``epoch`` and ``share_done`` of the trainers, for the schedule of beta.
+            kwargs: ``share_done`` of this package's trainers, for the schedule of beta.
 
         Returns:
             ModelOutput: ``loss``, ``recon_loss`` (squared error) and ``nll_loss`` (of the inflated
@@ -98,10 +96,10 @@ class DNF(FlowModel):
         """
         x, config = self._typed(inputs["data"]), self.model_config
         if self.training:
-            beta = config.beta_at(kwargs.get("epoch", 1), kwargs.get("share_done"))
+            beta = config.beta_at(kwargs.get("share_done"))
             log_prob, z = self._inflated(self._noisy(x))
         else:
-            beta = config.beta_at()
+            beta = config.beta_at(1.0)
             noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x)
             log_prob, _ = self._inflated(x + config.noise * noise)
             z = self._encode(x)

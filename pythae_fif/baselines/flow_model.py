@@ -11,7 +11,8 @@ from torch import Tensor
 
 from pythae_fif.baselines.flows import CodeFlow
 from pythae_fif.errors import ConfigError, DataError
-from pythae_fif.models.injective_flow import Count, InjectiveFlow, InjectiveFlowConfig
+from pythae_fif.models.config import Count, InjectiveFlowConfig
+from pythae_fif.models.injective_flow import InjectiveFlow
 from pythae_fif.nn.coupling import FlowDecoder, FlowEncoder
 from pythae_fif.validation import config_dataclass
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from pythae_fif.baselines.flow_model import FlowConfig, FlowModel
 from pythae_fif.baselines.flows import TrumpetFlow
-from pythae_fif.models.injective_flow import Count, NonNegative
-from pythae_fif.models.outputs import uncompiled
+from pythae_fif.models.config import Count, NonNegative
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change import squared_error
 
@@ -109,7 +108,6 @@ class Trumpet(FlowModel):
     def set_extra_state(self, state: Tensor) -> None:
         self.stage = "density" if state else "manifold"
 
-    @uncompiled
     def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
         """Encodes and computes the loss of the stage: reconstruction, or likelihood of the codes.
 

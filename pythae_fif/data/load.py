@@ -109,8 +109,7 @@ def open_splits(
     Args:
         data_hash: `content_hash` of what :func:`load` gave to the command.
         labels_hash: Its `labels_hash`; None if labels are not used.
-        name, options: As of :func:`load`.
-        how: Its other arguments.
+        name, options, how: As of :func:`load`.
 
     Raises:
         DataError: The data are not those of the plan.
@@ -131,8 +130,7 @@ def absent(name: str, options: DataOptions, **how: Any) -> AbsentError | None:
     """What :func:`load` would download first; None where all files are there. Nothing is read.
 
     Args:
-        name, options: As of :func:`load`.
-        how: Its `image_size` and `crop`.
+        name, options, how: As of :func:`load`.
 
     Raises:
         ConfigError, DataError: As of :func:`load`, as far as that can be told.

@@ -46,11 +46,6 @@ def hold_out(count: int) -> int:
 def shuffled_split(count: int, seed: int = 0) -> dict[str, np.ndarray]:
     """A seeded shuffle of ``range(count)``, cut 80/10/10 (remainders go to training).
 
-    The same seed gives the same split in every NumPy version.
-
-    Returns:
-        Split name -> indices, int64.
-
     Example:
         >>> {name: len(index) for name, index in shuffled_split(105).items()}
         {'train': 85, 'val': 10, 'test': 10}
@@ -78,12 +73,7 @@ def sizes(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def by_sides(shape: Sequence[int]) -> str:
-    """A shape as people write it.
-
-    Example:
-        >>> by_sides((3, 64, 64))
-        '3x64x64'
-    """
+    """A shape as people write it, such as 3x64x64."""
     return "x".join(map(str, shape))
 
 
@@ -187,15 +177,10 @@ class Splits:
     ) -> "Splits":
         """The first images of each split, for quick profiles.
 
+        They share memory; ``source`` names the cut and ``partial`` is True, unless nothing was cut.
+
         Args:
-            train, val, test: How many images to keep; None or more than there are keeps all.
-
-        Returns:
-            The cut splits, sharing memory; ``source`` names the cut and ``partial`` is True,
-            unless nothing was cut.
-
-        Raises:
-            DataError: A number below 10.
+            train, val, test: How many images to keep, 10 or more; None keeps all.
         """
         keep = {"train": train, "val": val, "test": test}
         cut: dict[str, Any] = {split: self[split][:count] for split, count in keep.items()}

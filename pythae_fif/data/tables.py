@@ -11,14 +11,14 @@ import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pythae_fif.data.names import TableOptions
 from pythae_fif.data.source import Request, Source
 from pythae_fif.data.splits import MIN_IMAGES, SPLIT_NAMES, Columns, Splits, shuffled_split, sizes
-from pythae_fif.errors import ConfigError, DataError, did_you_mean, importing, one_line
+from pythae_fif.errors import ConfigError, DataError, did_you_mean, one_line, require_package
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
@@ -78,8 +78,9 @@ def _load(table: "str | Path | DataFrame", options: TableOptions) -> Splits:
         where = Path(table).expanduser().name
         frame, notes = _read(Path(table).expanduser())
     else:
-        where, frame, notes = "DataFrame", table.reset_index(drop=True), []
-    frame, classes = _chosen(frame.rename(columns=str), options, where)
+        where, frame, notes = "DataFrame", table, []
+    frame = frame.reset_index(drop=True).rename(columns=str)
+    frame, classes = _chosen(frame, options, where)
     numbers, left_out = _numbers(frame, judge=options.columns is None)
     check_finite(numbers.fillna(0).to_numpy(), where)
     rows = numbers.dropna() if options.missing == "drop" else numbers
@@ -98,16 +99,14 @@ def _load(table: "str | Path | DataFrame", options: TableOptions) -> Splits:
     varies = train.max() > train.min()
     left_out |= dict.fromkeys(rows.columns[~varies], "constant")
     rows = rows.loc[:, varies]
-    if options.columns is not None and left_out:
-        name, reason = next(iter(left_out.items()))
-        raise DataError(f"{where}: column {name!r} cannot be modelled: {reason}")
-    listed = _listed(left_out)
-    if rows.shape[1] < 2:
+    listed = [f"{name} ({reason})" for name, reason in left_out.items()]
+    shown = ", ".join(listed[:SHOWN]) + f", and {len(listed) - SHOWN} more" * (len(listed) > SHOWN)
+    if rows.shape[1] < 2 or (options.columns is not None and left_out):
         raise DataError(
-            f"{where}: {rows.shape[1]} columns of numbers, at least 2 are needed"
-            + f" (left out: {listed})" * bool(left_out)
+            f"{where}: {rows.shape[1]} columns can be modelled, not these: {shown or 'no others'}; "
+            "at least 2 are needed, and all that are asked for"
         )
-    notes = [f"columns left out: {listed}"] * bool(left_out) + notes
+    notes = [f"columns left out: {shown}"] * bool(left_out) + notes
     return _splits(where, rows, index, classes, tuple(notes))
 
 
@@ -191,21 +190,7 @@ def _numbers(frame: "DataFrame", judge: bool) -> "tuple[DataFrame, dict[str, str
     return pd.DataFrame(found, index=frame.index), left_out
 
 
-def _listed(left_out: Mapping[str, str]) -> str:
-    shown = [f"{name} ({reason})" for name, reason in left_out.items()]
-    more = f", and {len(shown) - SHOWN} more" if len(shown) > SHOWN else ""
-    return ", ".join(shown[:SHOWN]) + more
-
-
 # ---------------------------------------------------------------- files
-
-
-class _Form(NamedTuple):
-    """How a text file writes its table."""
-
-    separator: str
-    named: bool
-    decimal: str
 
 
 def _read(path: Path) -> "tuple[DataFrame, list[str]]":
@@ -217,20 +202,19 @@ def _read(path: Path) -> "tuple[DataFrame, list[str]]":
     """
     import pandas as pd
 
+    kind = path.suffix.lower()
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    if path.suffix.lower() == ".npy":
+    if kind == ".npy":
         values = read_npy(path)
         return pd.DataFrame(values, columns=_numbered(values.shape[1])), []
+    if kind == ".parquet":
+        require_package("pyarrow", "parquet", f"{path}")
     try:
-        if path.suffix.lower() == ".parquet":
-            with importing("parquet", f"{path}: .parquet"):
-                import pyarrow  # noqa: F401
-            return pd.read_parquet(path).reset_index(drop=True), []
-        return _read_text(path)
+        return (pd.read_parquet(path), []) if kind == ".parquet" else _read_text(path)
+    except DataError:
+        raise
     except _UNREADABLE as error:
-        if isinstance(error, ConfigError | DataError):
-            raise
         raise DataError(f"{path}: not a readable table ({one_line(error)})") from error
 
 
@@ -239,30 +223,31 @@ def _read_text(path: Path) -> "tuple[DataFrame, list[str]]":
 
     opened = gzip.open if path.suffix.lower() == ".gz" else open
     with opened(path, "rt", newline="", encoding="utf-8-sig", errors="replace") as file:
-        form = _form([line for line in itertools.islice(file, LINES) if line.strip()], path)
+        lines = [line for line in itertools.islice(file, LINES) if line.strip()]
+        separator, named, decimal = _form_of(lines, path)
         file.seek(0)
         with warnings.catch_warnings():
             # More values than names: pandas would cut them off.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             frame = pd.read_csv(
                 file,
-                sep=r"\s+" if form.separator == " " else form.separator,
-                header=0 if form.named else None,
-                decimal=form.decimal,
+                sep=r"\s+" if separator == " " else separator,
+                header=0 if named else None,
+                decimal=decimal,
                 index_col=False,
                 skipinitialspace=True,
                 na_values=[case(text) for text in MISSING_TEXTS for case in (str, str.upper)],
                 float_precision="round_trip",
                 low_memory=False,
             )
-    if form.named:
+    if named:
         return frame.rename(columns=str.strip), []
-    frame.columns = _numbered(frame.shape[1])
-    return frame, [f"the first line is a row: columns are c1 to c{frame.shape[1]}"]
+    note = f"the first line is a row: columns are c1 to c{frame.shape[1]}"
+    return frame.set_axis(_numbered(frame.shape[1]), axis=1), [note]
 
 
-def _form(lines: Sequence[str], path: Path) -> _Form:
-    """By the first lines: the separator that most of them agree on, and what their cells are."""
+def _form_of(lines: Sequence[str], path: Path) -> tuple[str, bool, str]:
+    """The separator that most lines agree on; whether the first has names; the decimal sign."""
     best, rows = 0, list[list[str]]()
     for mark in SEPARATORS:
         cut = [*csv.reader(lines, delimiter=mark, skipinitialspace=True)]
@@ -270,9 +255,7 @@ def _form(lines: Sequence[str], path: Path) -> _Form:
         if width > 1 and agree > best:
             best, rows, separator = agree, cut, mark
     if not best:
-        raise DataError(
-            f"{path}: needs lines of values between commas, semicolons, tabs or the like"
-        )
+        raise DataError(f"{path}: needs lines of values between commas, semicolons or tabs")
     cells = [cell for row in rows for cell in row]
     comma = any(re.fullmatch(r"[+-]?\d+,\d+", cell) for cell in cells)
     point = any(re.fullmatch(r"[+-]?\d+\.\d+", cell) for cell in cells)
@@ -282,7 +265,7 @@ def _form(lines: Sequence[str], path: Path) -> _Form:
     columns = [*itertools.zip_longest(*kinds)]
     numeric = [column for column in columns if {*column[1:]} - {"missing", None} == {"number"}]
     named = not numeric or any(column[0] == "text" for column in numeric)
-    return _Form(separator, named, decimal)
+    return separator, named, decimal
 
 
 def _kind(cell: str) -> str:

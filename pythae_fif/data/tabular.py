@@ -5,7 +5,6 @@ __all__ = ["ARCHIVE_FILES", "load_tabular"]
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -28,19 +27,15 @@ ARCHIVE_FILES = {
 
 _COLUMNS = {"power": 6, "gas": 8, "hepmass": 21, "miniboone": 43}
 _PUBLISHED = {
-    "power": (1_659_917, 184_435, 204_928),
-    "gas": (852_174, 94_685, 105_206),
-    "hepmass": (315_123, 35_013, 174_987),
-    "miniboone": (29_556, 3_284, 3_648),
+    "power": "1,659,917/184,435/204,928",
+    "gas": "852,174/94,685/105,206",
+    "hepmass": "315,123/35,013/174,987",
+    "miniboone": "29,556/3,284/3,648",
 }
 
 
-class _Rows(NamedTuple):
-    """Rows of each split."""
-
-    train: np.ndarray
-    val: np.ndarray
-    test: np.ndarray
+Rows = dict[str, np.ndarray]
+"""Split -> rows (N, D)."""
 
 
 def load_tabular(
@@ -69,10 +64,8 @@ def load_tabular(
     """
     if name not in TABULAR_DATASETS:
         raise ConfigError(f"unknown table {name!r}: {did_you_mean(name, TABULAR_DATASETS)}")
-    if name == "csv" and data is None:
-        raise ConfigError("data set 'csv' needs the path to your table (--data)")
-    if name != "csv" and data is not None:
-        raise ConfigError(f"data={str(data)!r} (--data) is for the data set csv, not for {name!r}")
+    if (name == "csv") != (data is not None):
+        raise ConfigError(f"table {name!r} with --data {data}: csv needs a path, and it alone")
     if data is None:
         where, splits = f"{name} data", _published(name, data_root)
     else:  # without columns, which the hash of a study's data leaves out
@@ -86,8 +79,7 @@ def load_tabular(
     if fewest <= latent_dim:
         raise DataError(
             f"{where}: its smallest split has {fewest} rows, too few for latent dimension "
-            f"{latent_dim}; at least {latent_dim + 1} are needed, about {10 * (latent_dim + 1)} "
-            "in all"
+            f"{latent_dim}; about {10 * (latent_dim + 1)} are needed in all"
         )
     return splits
 
@@ -103,23 +95,20 @@ def _published(name: str, data_root: str | Path | None) -> Splits:
                 f"folder that holds it, or fetch the archive ({ARCHIVE_LICENCE}) by: curl -L "
                 f"{ARCHIVE} | tar -xz --strip-components=1 -C {root}"
             )
-    rows = _LOADERS[name](*paths)
-    if rows.train.shape[1] != _COLUMNS[name]:
+    arrays = as_float32(_LOADERS[name](*paths), f"{name} data")
+    columns, wanted = arrays["train"].shape[1], _COLUMNS[name]
+    if columns != wanted:
         raise DataError(
-            f"{paths[0]}: {rows.train.shape[1]} columns are left after cleaning, not the "
-            f"{_COLUMNS[name]} of {name}"
+            f"{paths[0]}: {columns} columns are left after cleaning, not the {wanted} of {name}"
         )
-    counts, published = (
-        "/".join(f"{count:,}" for count in of) for of in (map(len, rows), _PUBLISHED[name])
-    )
-    source = f"{name.upper()}, {_COLUMNS[name]} columns, {counts} rows in training/validation/test"
-    if partial := counts != published:
-        source += f": a part of the published {published}"
-    arrays = as_float32(rows._asdict(), f"{name} data")
+    counts = "/".join(f"{len(arrays[split]):,}" for split in SPLIT_NAMES)
+    source = f"{name.upper()}, {columns} columns, {counts} rows in training/validation/test"
+    if partial := counts != _PUBLISHED[name]:
+        source += f": a part of the published {_PUBLISHED[name]}"
     return Splits(name, **arrays, labels=None, source=source, partial=partial)
 
 
-def _load_power(path: Path) -> _Rows:
+def _load_power(path: Path) -> Rows:
     """Drops reactive power and intensity; adds uniform noise of each column's resolution."""
     rows = read_npy(path)
     if rows.shape[1] != 8:
@@ -135,7 +124,7 @@ def _load_power(path: Path) -> _Rows:
     return _standardised(_tenths(rows), path)
 
 
-def _load_gas(path: Path) -> _Rows:
+def _load_gas(path: Path) -> Rows:
     """Drops concentrations and time, then columns of correlation above 0.98 with another.
 
     As in the original, all rows give the mean and (unbiased) standard deviation.
@@ -156,7 +145,7 @@ def _load_gas(path: Path) -> _Rows:
     return _tenths((rows - mean) / std)
 
 
-def _load_hepmass(train_path: Path, test_path: Path) -> _Rows:
+def _load_hepmass(train_path: Path, test_path: Path) -> Rows:
     """Keeps the signal class; drops columns whose smallest value occurs more than five times."""
     train, test = (_read_hepmass(path) for path in (train_path, test_path))
     mean, std = moments(train, train_path, ddof=1)
@@ -165,7 +154,7 @@ def _load_hepmass(train_path: Path, test_path: Path) -> _Rows:
     kept = (train == train.min(axis=0)).sum(axis=0) <= 5
     train, test = train[:, kept], test[:, kept]
     cut = len(train) - int(0.1 * len(train))
-    return _Rows(train[:cut], train[cut:], test)
+    return {"train": train[:cut], "val": train[cut:], "test": test}
 
 
 def _read_hepmass(path: Path) -> np.ndarray:
@@ -179,13 +168,13 @@ def _read_hepmass(path: Path) -> np.ndarray:
     return rows[rows[:, 0] == 1, 1:]
 
 
-def _load_miniboone(path: Path) -> _Rows:
+def _load_miniboone(path: Path) -> Rows:
     """The archive's file is clean already."""
     check_finite(rows := read_npy(path), path)
     return _standardised(_tenths(rows), path)
 
 
-_LOADERS: dict[str, Callable[..., _Rows]] = {
+_LOADERS: dict[str, Callable[..., Rows]] = {
     "power": _load_power,
     "gas": _load_gas,
     "hepmass": _load_hepmass,
@@ -193,14 +182,14 @@ _LOADERS: dict[str, Callable[..., _Rows]] = {
 }
 
 
-def _tenths(rows: np.ndarray) -> _Rows:
+def _tenths(rows: np.ndarray) -> Rows:
     """Training, validation and test rows: the last tenth, and the last tenth of the rest."""
     rest, test = np.split(rows, [len(rows) - int(0.1 * len(rows))])
     train, val = np.split(rest, [len(rest) - int(0.1 * len(rest))])
-    return _Rows(train, val, test)
+    return {"train": train, "val": val, "test": test}
 
 
-def _standardised(rows: _Rows, where: Path) -> _Rows:
+def _standardised(rows: Rows, where: Path) -> Rows:
     """By the mean and standard deviation of training and validation rows together."""
-    mean, std = moments(np.vstack([rows.train, rows.val]), where)
-    return _Rows(*((of_split - mean) / std for of_split in rows))
+    mean, std = moments(np.vstack([rows["train"], rows["val"]]), where)
+    return {split: (of_split - mean) / std for split, of_split in rows.items()}

@@ -1,12 +1,6 @@
 """Features of a small convolutional network trained on the data set's own labels."""
 
-__all__ = [
-    "ARCHITECTURE",
-    "SHIPPED",
-    "LabelledImages",
-    "load_classifier",
-    "train_classifier",
-]
+__all__ = ["ARCHITECTURE", "SHIPPED", "LabelledImages", "load_classifier", "train_classifier"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -87,12 +81,12 @@ class LabelledImages:
                 f"classifier: images must be uint8 (N, C, H, W) from 8 x 8 up, "
                 f"not {images.dtype} {tuple(images.shape)}"
             )
-        if labels.is_floating_point() or labels.shape != (len(images),) or not len(labels):
+        if labels.is_floating_point() or labels.shape != (len(images),):
             raise DataError(
                 f"classifier: labels must be integers of shape ({len(images)},), "
                 f"not {labels.dtype} {tuple(labels.shape)}"
             )
-        lowest, highest = map(int, labels.aminmax())
+        lowest, highest = int(labels.min()), int(labels.max())
         if not 0 <= lowest < highest < len(labels):
             raise DataError(
                 f"classifier: labels must be at least two classes counted from 0, and fewer than "
@@ -128,10 +122,7 @@ class _Network(nn.Module):
 
 
 def load_classifier(
-    data: LabelledImages,
-    *,
-    device: str | torch.device = "cpu",
-    cache_dir: str | Path | None = None,
+    data: LabelledImages, *, device: str | torch.device = "cpu", cache_dir: str | Path | None = None
 ) -> Extractor:
     """The network of `SHIPPED` for such images of a data set, else one trained on its labels.
 

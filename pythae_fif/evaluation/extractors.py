@@ -60,8 +60,6 @@ class Extractor:
         hash: Short hexadecimal identifier of weights and preprocessing.
         device: Where it runs.
         score_name: What the inception score of its logits is called; None without logits.
-        logit_bias: The bias (classes) that its logits leave out, as the inception score's authors
-            did; None where they leave none out.
         accuracy: Fraction of held-out images that it classifies rightly, where that is measured.
         image_shape: The one shape (C, H, W) that it takes; None takes grey and RGB images of any
             size.
@@ -80,7 +78,6 @@ class Extractor:
     hash: str
     device: str | torch.device = "cpu"
     score_name: str | None = None
-    logit_bias: Tensor | None = None
     accuracy: float | None = None
     image_shape: tuple[int, ...] | None = None
     chunk: int | None = None

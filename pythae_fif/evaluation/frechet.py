@@ -47,16 +47,13 @@ def frechet_distance(a: Features, b: Features) -> float:
     traces = a.covariance.trace() + b.covariance.trace()
     apart = float((a.mean - b.mean).square().sum() + traces)
     few, other = sorted((a, b), key=len)
-    if len(few) <= len(few.mean):
-        left, exact = _centred(few), True
-    else:
-        left, info = torch.linalg.cholesky_ex(few.covariance)
-        exact = int(info) == 0
-    if exact:
+    fewer = len(few) <= len(few.mean)
+    left, failed = (_centred(few), 0) if fewer else torch.linalg.cholesky_ex(few.covariance)
+    if not failed:
         with _one_thread():
             values = torch.linalg.eigvalsh(left.T @ other.covariance @ left)
-        values = values[1:] if len(few) <= len(few.mean) else values  # centred: one is zero
-        fidelity, error = _sum_of_roots(values)
+        # of centred features one is zero
+        fidelity, error = _sum_of_roots(values[1:] if fewer else values)
         distance = apart - 2 * fidelity
         if 2 * error < RELATIVE_ERROR * distance:
             return distance
@@ -106,26 +103,10 @@ def frechet_error(samples: Features, reference: Features) -> float:
 
 
 def squared_wasserstein(samples: Tensor, reference: Tensor) -> float:
-    """Squared 2-Wasserstein distance between the Gaussians with the two sets' moments.
+    """The Frechet distance of rows (N, D) and (M, D) of tables, as their features.
 
-    It is the Frechet distance of the rows themselves, as in the published code of rectangular
-    flows (Caterini et al. 2021), squared as an FID is.
-
-    Args:
-        samples: Generated rows (N, D), as many as the reference has where tables are compared.
-        reference: Test rows (M, D).
-
-    Returns:
-        The distance, >= 0, in squared units of the columns.
-
-    Raises:
-        DataError: Fewer than two rows in a set, or different D.
-        NonFiniteError: NaN or infinite rows.
-
-    Example:
-        >>> rows = torch.randn(100, 3)
-        >>> round(squared_wasserstein(rows + 2, rows), 3)
-        12.0
+    The published code of rectangular flows (Caterini et al. 2021) takes the same, as many samples
+    as test rows, squared as an FID is.
     """
     return frechet_distance(Features(samples), Features(reference))
 

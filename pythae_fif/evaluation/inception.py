@@ -51,7 +51,7 @@ def inception(state: Mapping[str, Tensor], device: str | torch.device = "cpu") -
         ConfigError: These are other weights.
     """
     try:
-        network, bias = _Inception(state), state["fc.bias"].float().to(device)
+        network = _Inception(state)
     except (KeyError, RuntimeError) as error:
         raise ConfigError(f"these are no weights of {WEIGHTS_URL}: {one_line(error)}") from error
     weights = (state[key].cpu().numpy().tobytes() for key in sorted(state))
@@ -62,7 +62,6 @@ def inception(state: Mapping[str, Tensor], device: str | torch.device = "cpu") -
         digest("inception-2015/1: TF1 bilinear 299, (255 x - 128) / 128", "float32", *weights),
         device,
         score_name="IS",
-        logit_bias=bias,
         chunk=CHUNK,
     )
 
@@ -219,7 +218,6 @@ def tf_inception(graph: str | Path | None = None) -> Extractor:
         network,
         digest("tf-inception-2015/1: 255 x into ExpandDims", checksum(file)),
         score_name="IS",
-        logit_bias=network.bias,
     )
 
 
@@ -239,12 +237,7 @@ class _Graph(nn.Module):
         config = tf.ConfigProto(intra_op_parallelism_threads=torch.get_num_threads())
         config.gpu_options.allow_growth = True
         self.session = tf.Session(graph=imported, config=config)
-        self.weight = self._constant(product.inputs[1])
-        readers = (of for of in product.outputs[0].consumers() if "Add" in of.type)
-        self.bias = next((self._constant(reader.inputs[1]) for reader in readers), None)
-
-    def _constant(self, tensor: Any) -> Tensor:
-        return torch.from_numpy(np.array(self.session.run(tensor)))
+        self.weight = torch.from_numpy(np.array(self.session.run(product.inputs[1])))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         pixels = (255 * images).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).numpy()

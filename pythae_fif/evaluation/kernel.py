@@ -57,8 +57,9 @@ def kernel_distance(
     x, y = samples.values, reference.values
     u, v = (held.to(x.device) for held in weights)
     key = f"kernel {(*counts, subsets, size, seed)}"
-    values = (_sums(x, x, u, u) + reference.once(key, lambda: _sums(y, y, v, v))) / (size - 1)
-    values = (values - 2 * _sums(x, y, u, v) / size) / size
+    ours = samples.once(f"{key} of samples", lambda: _sums(x, x, u, u))
+    theirs = reference.once(key, lambda: _sums(y, y, v, v))
+    values = ((ours + theirs) / (size - 1) - 2 * _sums(x, y, u, v) / size) / size
     return MeanStd(float(values.mean()), float(values.std(correction=0)))
 
 
@@ -75,9 +76,10 @@ def _sums(x: Tensor, y: Tensor, u: Tensor, v: Tensor) -> Tensor:
     sums = u.new_zeros(len(u))
     step = max(1, numbers_at_once(y.device) // len(y))
     for start in range(0, len(x), step):
-        inner = (x[start : start + step].double() @ y_double.T).div_(y.shape[1]).add_(1)
+        rows, columns = slice(start, start + step), slice(start if alone else 0, None)
+        inner = (x[rows].double() @ y_double[columns].T).div_(y.shape[1]).add_(1)
         values = inner.square().mul_(inner)
         if alone:
-            values[:, start:].fill_diagonal_(0)
-        sums += ((u[:, start : start + step] @ values) * v).sum(dim=1)
-    return sums
+            values.triu_(1)  # the others mirror these
+        sums += ((u[:, rows] @ values) * v[:, columns]).sum(dim=1)
+    return 2 * sums if alone else sums

@@ -5,7 +5,8 @@ __all__ = ["REFERENCE", "EvaluationOutput", "EvaluationPipeline"]
 import contextlib
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,7 @@ class EvaluationOutput:
         return path
 
 
+@dataclass(eq=False, repr=False, kw_only=True)
 class EvaluationPipeline:
     """Scores samples of any Pythae model and sampler against evaluation images.
 
@@ -125,45 +127,44 @@ class EvaluationPipeline:
         output.save_json("my_model")
     """
 
-    def __init__(
-        self,
-        model: BaseAE,
-        sampler: BaseSampler | BaseSamplerConfig | None = None,
-        *,
-        extractor: str | Extractor = "inception",
-        num_samples: int = 10_000,
-        batch_size: int = 500,
-        seed: int = 0,
-        memorisation: bool = True,
-        weights: str | Path | None = None,
-        cache_dir: str | Path | None = None,
-    ) -> None:
+    model: BaseAE = field(kw_only=False)
+    sampler: BaseSampler | BaseSamplerConfig | None = field(default=None, kw_only=False)
+    extractor: str | Extractor = "inception"
+    num_samples: int = 10_000
+    batch_size: int = 500
+    seed: int = 0
+    memorisation: bool = True
+    weights: str | Path | None = None
+    cache_dir: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        model, sampler = self.model, self.sampler
         if not isinstance(getattr(model, "_orig_mod", model), BaseAE):  # that of torch.compile
             raise ConfigError(f"model is a {type(model).__name__}: pass a model of Pythae's")
-        if num_samples < 1 or batch_size < 1 or not 0 <= seed < 2**32:
+        if self.num_samples < 1 or self.batch_size < 1 or not 0 <= self.seed < 2**32:
             raise ConfigError(
-                f"num_samples={num_samples}, batch_size={batch_size}, seed={seed}: at least 1, at "
-                "least 1, and from 0 to 2**32 - 1"
+                f"num_samples={self.num_samples}, batch_size={self.batch_size}, seed={self.seed}: "
+                "at least 1, at least 1, and from 0 to 2**32 - 1"
             )
         if not isinstance(sampler, BaseSampler | BaseSamplerConfig | None):
             name = getattr(sampler, "__name__", "NormalSampler")
             raise ConfigError(f"sampler={sampler!r}: pass {name}(model), or a configuration of it")
         if not isinstance(sampler, BaseSampler):
-            sampler = GenerationPipeline(model, sampler).sampler
+            self.sampler = sampler = GenerationPipeline(model, sampler).sampler
         elif sampler.model is not model:
             raise ConfigError("the sampler must be one of the model that is evaluated")
-        self.model = model
-        self.sampler = sampler
-        self.extractor = (
-            _named(extractor, model, sampler.device, weights)
-            if isinstance(extractor, str)
-            else extractor
-        )
-        self.num_samples = num_samples
-        self.batch_size = batch_size
-        self.seed = seed
-        self.memorisation = memorisation
-        self.cache_dir = cache_home() if cache_dir is None else cache_dir
+        name, shape = self.extractor, model.model_config.input_dim
+        if isinstance(name, str):
+            if name == "classifier" or shape is None or len(shape) != 3:
+                raise ConfigError(
+                    f"extractor {name!r} of a model with input_dim={shape and tuple(shape)}: "
+                    "pass a built one, such as train_classifier(LabelledImages(images, labels)); "
+                    "other names need a model of images (C, H, W)"
+                )
+            self.extractor = load_extractor(
+                name, shape, device=sampler.device, weights=self.weights
+            )
+        self.cache_dir = cache_home() if self.cache_dir is None else self.cache_dir
 
     def __call__(
         self,
@@ -193,7 +194,9 @@ class EvaluationPipeline:
         Warns:
             SampleCountWarning: Fewer than 2,048 samples or evaluation images.
         """
-        images, sampler, train = _as_images(eval_data, "eval_data"), self.sampler, None
+        sampler, extractor, train = self.sampler, self.extractor, None
+        assert isinstance(extractor, Extractor)  # since it was built
+        images = _as_images(eval_data, "eval_data")
         if train_data is not None and (self.memorisation or needs_fit(sampler)):
             train = _as_images(train_data, "train_data")
         if needs_fit(sampler):
@@ -205,15 +208,12 @@ class EvaluationPipeline:
             sampler = copy.deepcopy(sampler, {id(part): part for part in parts})
             with _seeded(self.seed):
                 fit(sampler, unit_images(train), training_config)
-        reference = self._features(images)
+        features_of = partial(Features.of, extractor=extractor, cache_dir=self.cache_dir)
+        reference = features_of(images)
+        training = features_of(train) if self.memorisation and train is not None else None
         with _seeded(self.seed):
-            scores = score_samples(
-                self._samples(sampler),
-                self.extractor,
-                {REFERENCE: reference},
-                seed=self.seed,
-                training=self._features(train) if self.memorisation and train is not None else None,
-            )
+            drawn, references = self._samples(sampler), {REFERENCE: reference}
+            scores = score_samples(drawn, extractor, references, seed=self.seed, training=training)
         with _seeded(self.seed):
             mse = reconstruction_mse(self.model, images)
         return EvaluationOutput(
@@ -225,13 +225,6 @@ class EvaluationPipeline:
             reconstruction_mse=mse,
         )
 
-    def _features(self, images: Tensor) -> Features:
-        return Features.of(
-            images,
-            self.extractor,
-            cache_dir=self.cache_dir,
-        )
-
     def _samples(self, sampler: BaseSampler) -> Iterator[Tensor]:
         """The samples (B, C, H, W) batch by batch."""
         left = self.num_samples
@@ -240,17 +233,6 @@ class EvaluationPipeline:
                 batch = batch[torch.randperm(len(batch), device=batch.device)[:left]]
             left -= len(batch)
             yield batch
-
-
-def _named(name: str, model: BaseAE, device: str | torch.device, weights: Any) -> Extractor:
-    shape = model.model_config.input_dim
-    if name == "classifier" or shape is None or len(shape) != 3:
-        raise ConfigError(
-            f"extractor {name!r} of a model with input_dim={shape and tuple(shape)}: pass a built "
-            "one, such as train_classifier(LabelledImages(images, labels)); other names need a "
-            "model of images (C, H, W)"
-        )
-    return load_extractor(name, tuple(shape), device=device, weights=weights)
 
 
 @contextlib.contextmanager

@@ -65,7 +65,6 @@ class Scores:
         rounded: Whether samples were rounded to multiples of 1/255.
         seed: Seed of the shuffle before the score is split, and of subsets.
         score: Inception score over ten splits; None without logits.
-        score_with_bias: The same of logits with their bias, where the extractor leaves it out.
         frechet: Split -> Frechet distance.
         frechet_error: Split -> standard deviation of the Frechet distance over draws of the
             samples; none in early records.
@@ -73,6 +72,7 @@ class Scores:
         neighbours: Split -> precision, recall, density, coverage.
         memorisation: Nearness to the training images, where these are known; none in early
             records.
+        score_with_bias: Of records before: the inception score of logits with their bias.
     """
 
     num_samples: int
@@ -83,17 +83,17 @@ class Scores:
     rounded: bool
     seed: int
     score: MeanStd | None
-    score_with_bias: MeanStd | None
     frechet: dict[str, float]
     kernel: dict[str, MeanStd]
     neighbours: dict[str, Neighbours]
     memorisation: Memorisation | None = None
     frechet_error: dict[str, float] | None = None
+    score_with_bias: MeanStd | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The scores as plain values for JSON, without what was not asked for."""
         values = dataclasses.asdict(self)
-        optional = ("frechet_error", "memorisation")
+        optional = ("frechet_error", "memorisation", "score_with_bias")
         return {key: value for key, value in values.items() if key not in optional or value}
 
     @classmethod

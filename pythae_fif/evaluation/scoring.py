@@ -75,9 +75,6 @@ def score_samples(
         )
     logits = [batch.logits for batch in batches if batch.logits is not None]
     score = inception_score(torch.cat(logits), seed=seed) if logits else None
-    with_bias = None
-    if logits and extractor.logit_bias is not None:
-        with_bias = inception_score(torch.cat(logits) + extractor.logit_bias, seed=seed)
     return Scores(
         num_samples=len(features),
         extractor=extractor.name,
@@ -87,7 +84,6 @@ def score_samples(
         rounded=extractor.of_images,
         seed=seed,
         score=score,
-        score_with_bias=with_bias,
         frechet={split: frechet_distance(features, held) for split, held in references.items()},
         frechet_error={split: frechet_error(features, held) for split, held in references.items()},
         kernel={

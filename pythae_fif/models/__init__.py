@@ -2,6 +2,7 @@
 
 __all__ = ["FIF", "FIFConfig", "ModelCard", "RectangularFlow", "RectangularFlowConfig"]
 
-from pythae_fif.models.fif import FIF, FIFConfig
+from pythae_fif.models.config import FIFConfig
+from pythae_fif.models.fif import FIF
 from pythae_fif.models.hub import ModelCard
 from pythae_fif.models.rectangular_flow import RectangularFlow, RectangularFlowConfig

@@ -1,126 +1,54 @@
 """Free-form injective flow: an autoencoder trained by maximum likelihood on its manifold."""
 
-__all__ = ["FIF", "FIFConfig", "SlowerModeWarning"]
+__all__ = ["FIF", "SlowerSurrogateWarning", "has_batch_norm"]
 
 import dataclasses
+import math
 import warnings
-from functools import partial
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
 from pythae.data.datasets import BaseDataset
 from pythae.models import BaseAEConfig
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.models.nn.default_architectures import Decoder_AE_MLP, Encoder_AE_MLP
 from torch import Tensor, nn
+from typing_extensions import Self
 
-from pythae_fif.errors import ConfigError, first_line
-from pythae_fif.models.hutchinson import HutchinsonConfig, HutchinsonModel, has_batch_norm
-from pythae_fif.models.outputs import check_no_script, uncompiled
-from pythae_fif.models.whitening import add_code_maps
-from pythae_fif.nn.conditional import GivenDecoder, GivenEncoder, joined_dim
-from pythae_fif.validation import config_dataclass
+from pythae_fif.errors import ConfigError, DataError, first_line
+from pythae_fif.models.config import FIFConfig
+from pythae_fif.models.injective_flow import InjectiveFlow, widened
+from pythae_fif.models.outputs import LazyOutput
+from pythae_fif.nn.conditional import GivenDecoder, GivenEncoder, join, joined_dim
 from pythae_fif.volume_change import (
     FIFLoss,
     SurrogateOutput,
     UnsupportedOperationError,
+    encoder_log_volume,
     fif_loss,
-    surrogate,
+    published_surrogate,
+    sample_hutchinson,
+    squared_error,
+    volume_surrogate,
 )
-from pythae_fif.volume_change.loss import Map, Surrogate
+from pythae_fif.volume_change.precision import full_float32
 from pythae_fif.volume_change.replay import check_replay
-from pythae_fif.volume_change.variants import (
-    GradientTo,
-    Mode,
-    TraceSpace,
-    differentiates_forward,
-    eps_meets_inner,
-)
+from pythae_fif.volume_change.surrogates import Map
+
+EVALUATED_POINTS = 64
+"""Data points of an evaluation set whose exact volume change enters the evaluation loss."""
 
 
-class SlowerModeWarning(UserWarning):
-    """A network cannot be replayed; the message names the operation."""
+SurrogateMode = Literal["replay", "published"]
 
 
-@config_dataclass
-class FIFConfig(HutchinsonConfig):
-    """Free-form injective flow (FIF) config class.
-
-    The defaults are the choices of the paper (Sorrenson et al., ICLR 2024, appendix D, and E.2 for
-    beta, K and noise), but for ``mode``: ``replay`` is ours and computes the same gradient.
-
-    Parameters:
-        input_dim, latent_dim, noise, latent_distribution, student_t_df: As of
-            :class:`~pythae_fif.models.injective_flow.InjectiveFlowConfig`.
-        beta, beta_final, beta_epochs: The weight of the reconstruction (eq. 7), as of
-            :class:`~pythae_fif.models.injective_flow.BetaConfig`.
-        hutchinson_samples, hutchinson_kind, jacobian_at, eval_nll_samples: As of
-            :class:`~pythae_fif.models.hutchinson.HutchinsonConfig`.
-        surrogate_fraction (float): Part of every batch, in (0, 1], whose data points carry the
-            surrogate of the volume change: the first ``ceil(surrogate_fraction * B)``, averaged
-            over themselves, which is unbiased as batches come shuffled. Below 1 they are B - 1 at
-            most, and BatchNorm's batch statistics are constants for a data point, as in evaluation
-            mode; at 1 the Jacobian is that of the whole-batch map. Needs mode 'replay'. Default: 1,
-            as the paper.
-        surrogate_precision (str): 'float32' (that of the model), or 'bfloat16' for the Jacobian
-            products of the surrogate alone. Needs mode 'replay'. Default: 'float32'.
-        gradient_to, trace_space, mode: With ``jacobian_at`` the choices of appendix D, see
-            :func:`~pythae_fif.volume_change.variants.surrogate`. Networks that cannot be replayed
-            are differentiated in mode 'backward' (``FIF.surrogate_mode`` and a
-            :class:`SlowerModeWarning` tell).
-        whiten (bool): Whether ``FIFTrainer`` ends with :meth:`FIF.whiten` on the training data.
-            Pythae's own trainers do not. Needs a normal latent distribution. Default: False.
-        condition_dim (int): Number of classes, or length c of a condition vector, of a conditional
-            model; 0 for none. Data sets then give "labels": class indices (B,), which are joined as
-            one-hot vectors, or condition vectors (B, c). The encoder takes them as further channels
-            or columns of its input, the decoder behind z. (Pythae labels plain tensors 1 all over:
-            give a data set.) Default: 0.
-
-    Raises:
-        ConfigError: An unknown key, named with the nearest valid one, or a value out of range.
-    """
-
-    surrogate_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
-    surrogate_precision: Literal["float32", "bfloat16"] = "float32"
-    gradient_to: GradientTo = "encoder"
-    trace_space: TraceSpace = "latent"
-    mode: Mode = "replay"
-    whiten: bool = False
-    condition_dim: Annotated[int, Field(ge=0)] = 0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        meets = eps_meets_inner(self.gradient_to, self.trace_space)
-        pairs = (
-            "gradient_to='encoder', trace_space='latent' or gradient_to='decoder', "
-            "trace_space='data'"
-        )
-        if self.needs_replay and not (self.mode == "replay" and meets):
-            raise ConfigError(
-                f"{self.name}: surrogate_fraction and surrogate_precision need mode='replay' with "
-                f"{pairs}"
-            )
-        if self.mode == "forward" and not meets:
-            raise ConfigError(f"{self.name}: mode='forward' needs {pairs}")
-        if self.whiten and self.latent_distribution != "normal":
-            raise ConfigError(f"{self.name}: whiten needs latent_distribution='normal'")
-
-    def trace_dim(self, data_dim: int) -> int:
-        return self.latent_dim if self.trace_space == "latent" else data_dim
-
-    @property
-    def off_manifold(self) -> bool:
-        return super().off_manifold and self.gradient_to == "encoder"
-
-    @property
-    def needs_replay(self) -> bool:
-        """Whether the surrogate is one that mode 'replay' alone can compute."""
-        return self.surrogate_fraction < 1 or self.surrogate_precision != "float32"
+class SlowerSurrogateWarning(UserWarning):
+    """A network cannot be replayed; the message says why."""
 
 
-class FIF(HutchinsonModel):
+class FIF(InjectiveFlow):
     r"""Free-form injective flow (Sorrenson et al., 'Lifting Architectural Constraints of Injective
     Flows', ICLR 2024).
 
@@ -130,8 +58,17 @@ class FIF(HutchinsonModel):
         -\log p_Z(f(x)) - \frac{1}{K} \sum_k \epsilon_k^\top f'(x) \,
         \text{stop\_gradient}(g'(z) \epsilon_k) + \beta \lVert g(f(x)) - x \rVert^2
 
-    (eq. 7), whose *value* says nothing about the fit. In evaluation mode the loss is the exact one
-    (eq. 46), see :class:`~pythae_fif.models.hutchinson.HutchinsonModel`.
+    (eq. 7), whose *value* says nothing about the fit. In evaluation mode it is the exact value of
+    what the gradient descends (approximately, where g' is near the pseudo-inverse of f'): off the
+    manifold
+
+    .. math:: -\log p_Z(f(x)) - \frac12 \log\det f'(x) f'(x)^\top
+        + \beta \lVert g(f(x)) - x \rVert^2
+
+    (eq. 46 and the reconstruction; it also counts directions of f' that no data constrain, so that
+    it may lie below the entropy and ranks epochs of one training only), on it the negative of
+    :meth:`log_prob` plus the same squared error (eq. 3). So Pythae's trainers can tell which model
+    to keep, and its schedulers see progress.
 
     With ``condition_dim`` it is a conditional model, of f(x, c) and g(z, c): every method takes
     ``labels``, class indices or condition vectors, and Jacobians are those by x and by z.
@@ -144,16 +81,13 @@ class FIF(HutchinsonModel):
             of d + c columns.
 
     Raises:
-        ConfigError: Default networks without ``input_dim``. Or a network has BatchNorm and the
-            configuration differentiates forward-mode products (wrong gradients), or moves running
-            statistics several times a step: differences, mode 'mixed' with several vectors, the
-            encoder's Jacobian at the reconstruction. Or it has dropout and the configuration takes
-            differences. Or it is TorchScript in forward mode.
+        ConfigError: Default networks without ``input_dim``, or BatchNorm in an encoder that runs
+            twice a step, as at the reconstruction: its running statistics would be wrong.
 
     Attributes:
-        surrogate_mode: The mode that the surrogate is differentiated in: the configuration's, or
-            'backward' where that is 'replay' and a network has an operation that cannot be
-            replayed. None before the first training step.
+        surrogate_mode: How the volume term is computed: 'replay', or 'published' where a network
+            cannot be replayed (a :class:`SlowerSurrogateWarning` tells why). None before the first
+            training step, which chooses unless it is set.
 
     Example:
         >>> from pythae_fif.models import FIF, FIFConfig
@@ -166,46 +100,29 @@ class FIF(HutchinsonModel):
         (torch.Size([3, 1, 8, 8]), torch.Size([2]))
     """
 
-    config_class = FIFConfig
+    config_class: ClassVar[Any] = FIFConfig
+    surrogate_mode: SurrogateMode | None = None
+    _forward_mode = True
+    _evaluated_before = 0
+    _networks_checked = False
 
     def __init__(
         self,
-        model_config: FIFConfig,
+        model_config: Any,
         encoder: BaseEncoder | None = None,
         decoder: BaseDecoder | None = None,
     ) -> None:
         super().__init__(model_config, encoder, decoder)
-        self.condition_dim = model_config.condition_dim
-        if model_config.whiten:  # from the start, so that weights have one form
-            add_code_maps(self)
-        options = (model_config.gradient_to, model_config.trace_space, model_config.mode)
-        forward = differentiates_forward(*options)
-        several = model_config.hutchinson_samples > 1 and model_config.gradient_to == "encoder"
-        again = options[2] == "central_difference" or (options[2] == "mixed" and several)
-        if (forward or again) and has_batch_norm(self):
-            what = "wrong gradients" if forward else "wrong running statistics"
-            raise ConfigError(
-                f"FIFConfig mode={model_config.mode!r} with BatchNorm networks gives {what} "
-                f"for gradient_to={options[0]!r}, trace_space={options[1]!r}; use mode='backward'"
-            )
-        drops = (m.p > 0 for m in self.modules() if isinstance(m, nn.modules.dropout._DropoutNd))
-        if model_config.mode == "central_difference" and any(drops):
-            raise ConfigError(
-                "FIFConfig mode='central_difference' with dropout: the difference is that of two "
-                "masks; use mode='backward'"
-            )
-        if model_config.jacobian_at != "data" and has_batch_norm(self.encoder):
+        self.condition_dim = getattr(model_config, "condition_dim", 0)
+        if self.model_config.jacobian_at != "data" and has_batch_norm(self.encoder):
             raise ConfigError(
                 f"FIFConfig jacobian_at={model_config.jacobian_at!r} with BatchNorm in the encoder "
                 "gives wrong running statistics; use jacobian_at='data', or GroupNorm"
             )
-        if forward:
-            check_no_script(self, f"FIFConfig mode={model_config.mode!r}")
-        self.surrogate_mode: Mode | None = None
 
     @classmethod
     def _networks(
-        cls, config: FIFConfig, encoder: BaseEncoder | None, decoder: BaseDecoder | None
+        cls, config: Any, encoder: BaseEncoder | None, decoder: BaseDecoder | None
     ) -> tuple[BaseEncoder, BaseDecoder]:
         if encoder is not None and decoder is not None:
             return encoder, decoder
@@ -218,19 +135,23 @@ class FIF(HutchinsonModel):
             encoder = Encoder_AE_MLP(BaseAEConfig(joined_dim(shape, c), d))
         return encoder, decoder
 
-    @uncompiled
+    def train(self, mode: bool = True) -> Self:
+        """As of any module; after training, a new pass over the evaluation set begins."""
+        if mode:
+            self._evaluated_before = 0
+        super().train(mode)
+        return self
+
     def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
         """Encodes, decodes and computes the loss of the current mode.
 
         Args:
             inputs (BaseDataset): ``inputs["data"]`` of shape (B, ...), and for a conditional model
                 ``inputs["labels"]``, class indices (B,) or condition vectors (B, c).
-            epoch (int): In the keyword arguments that Pythae's trainers send; drives the schedule
-                of beta.
-            share_done (float): Likewise, of this package's trainers: the part of the training that
-                is done, which drives a schedule without ``beta_epochs``.
-            dataset_size (int): Likewise; the size of the evaluation set over which
-                ``eval_nll_samples`` are spread.
+            share_done (float): In the keyword arguments of this package's trainers: the part of the
+                training that is done, which drives a schedule of beta.
+            dataset_size (int): Likewise, and of Pythae's: the size of the evaluation set, of which
+                64 points spread over it carry the exact volume change.
 
         Returns:
             ModelOutput: ``loss``, ``recon_loss`` (squared error) and ``nll_loss``, means over the
@@ -243,49 +164,46 @@ class FIF(HutchinsonModel):
 
         Raises:
             ConfigError: A conditional model without labels, or, in training, a network whose output
-                does not depend on its input, or that the mode cannot differentiate.
+                does not depend on its input, or that PyTorch cannot differentiate twice.
             DataError: Labels that do not fit, an empty batch, or no floating-point numbers.
         """
         x, condition = self._batch(inputs)
         if not self.training:
             return self._evaluated(x, condition, kwargs.get("dataset_size"))
-        eps = self._hutchinson(x, self.model_config.surrogate_fraction)
-        beta = self.beta(kwargs.get("epoch", 1), kwargs.get("share_done"))
-        if self.surrogate_mode is None:
-            self.surrogate_mode = self._mode_for(x, condition)
-        loss = self.training_loss(x, condition, eps, beta)
-        z = loss.z.detach().to(x.dtype)
-        to_encoder = self.model_config.gradient_to == "encoder"
+        loss = fif_loss(
+            *self.networks_at(condition),
+            self.latent_distribution(x).log_prob,
+            x,
+            self._hutchinson(x),
+            self.model_config.beta_at(kwargs.get("share_done")),
+            surrogate=self.volume_term,
+            reduce=torch.mean,
+        )
         return ModelOutput(
             loss=loss.loss,
             recon_loss=loss.reconstruction,
             nll_loss=loss.nll,
-            code_square=z.square().mean(),
-            code_trace=loss.volume.detach() * (-1 if to_encoder else 1) / z.shape[1],
             recon_x=loss.x_hat,
             z=loss.z,
+            **self._watched(loss),
         )
 
-    def training_loss(
-        self, x: Tensor, condition: Tensor | None, eps: Tensor, beta: float | Tensor
-    ) -> FIFLoss:
-        """The loss of noisy data: all of a step that draws no random numbers.
-
-        Args:
-            x: Data, (B, ...).
-            condition: (B, c), or None.
-            eps: Hutchinson vectors, (K, b, d).
-            beta: Weight of the reconstruction.
-        """
-        return fif_loss(
-            *self.networks_at(condition),
-            self.latent_distribution(x).log_prob,
-            x,
-            eps,
-            beta,
-            surrogate=self._surrogate,  # volume_surrogate, by default
-            reduce=torch.mean,
+    def volume_term(self, encode: Map, decode: Map, x: Tensor, eps: Tensor) -> SurrogateOutput:
+        """The second term of the loss; arguments as of
+        :func:`~pythae_fif.volume_change.volume_surrogate`."""
+        at = self.model_config.jacobian_at
+        if self.surrogate_mode == "replay":
+            try:
+                return volume_surrogate(encode, decode, x, eps, jacobian_at=at)
+            except UnsupportedOperationError as error:  # an operation of training mode alone
+                self._use_published(error)
+        return published_surrogate(
+            encode, decode, x, eps, jacobian_at=at, forward=self._forward_mode
         )
+
+    def networks_at(self, condition: Tensor | None) -> tuple[Map, Map]:
+        """f and g at a condition (B, c), or None, as functions of x and of z alone."""
+        return lambda x: self._encode(x, condition), lambda z: self._decode(z, condition)
 
     def given(self, label: int | Tensor) -> "FIF":
         """A conditional model at one fixed label: an unconditional one that shares its weights.
@@ -307,93 +225,163 @@ class FIF(HutchinsonModel):
         """
         condition = self._condition(torch.as_tensor(label)[None], next(self.parameters())[None])
         assert condition is not None  # without labels it has been refused
-        config = dataclasses.replace(self.model_config, condition_dim=0, whiten=False)
         networks = (
             GivenEncoder(self.encoder, condition[0]),
             GivenDecoder(self.decoder, condition[0]),
         )
-        model = FIF(config, *networks)
+        model = FIF(dataclasses.replace(self.model_config, condition_dim=0), *networks)
         for module in (model, *networks):  # not the networks inside, which are this model's own
             module.training = self.training
         return model
 
-    # ------------------------------------------------------------------ other surrogates
+    # ------------------------------------------------------------------ of a training step
 
-    def networks_at(self, condition: Tensor | None) -> tuple[Map, Map]:
-        """f and g at a condition (B, c), or None, as functions of x and of z alone."""
-        return lambda x: self._encode(x, condition), lambda z: self._decode(z, condition)
+    def _batch(self, inputs: BaseDataset) -> tuple[Tensor, Tensor | None]:
+        """Data (B, ...) in the type of the weights, noisy in training, and condition (B, c).
 
-    def _mode_for(self, x: Tensor, condition: Tensor | None) -> Mode:
-        """The configuration's mode, unless that is 'replay' and the networks cannot be."""
-        mode: Mode = self.model_config.mode
-        rows = slice(0, 1 if self.model_config.surrogate_fraction == 1 else 3)
-        few = x[rows].nan_to_num(0, 0, 0), None if condition is None else condition[rows]
-        if mode == "replay":
-            try:  # dry, in evaluation mode: failing in training moves BatchNorm twice
-                with self._in_evaluation_mode():
-                    encode, decode = self.networks_at(few[1])
-                    check_replay(encode, few[0], gradient=True)
-                    check_replay(decode, encode(few[0]), gradient=True)
-            except UnsupportedOperationError as error:
-                mode = self._instead_of_replay(error)
-            except ValueError as error:  # BatchNorm of one item, by statistics of the batch
-                raise ConfigError(
-                    f"{self.model_name} of one item in evaluation mode: {first_line(error)}"
-                ) from error
-        if mode != "replay":
-            with self._in_evaluation_mode():
-                self._check_mode(mode, *few)
-        return mode
+        That is None of an unconditional model, to which labels mean nothing.
+        """
+        if not isinstance(inputs, Mapping) or "data" not in inputs:
+            given = type(inputs).__name__
+            raise DataError(f'{self.model_name}: a {given} without "data": give {{"data": x}}')
+        x = self._typed(inputs["data"])
+        if not len(x):
+            raise DataError(f"{self.model_name}: an empty batch has no loss")
+        condition = self._condition(inputs.get("labels") if self.condition_dim else None, x)
+        if not self.training:
+            return x, condition
+        if not self._networks_checked:
+            few = x[:3].detach().nan_to_num(0, 0, 0)
+            of_few = None if condition is None else condition[:3]
+            with self._in_evaluation_mode(), torch.inference_mode(False), torch.enable_grad():
+                self._check_networks(few, of_few)
+                self._choose_surrogate(few, of_few)
+            self._networks_checked = True
+        return self._noisy(x), condition
 
-    def _surrogate(self, encode: Map, decode: Map, x: Tensor, eps: Tensor) -> SurrogateOutput:
-        """The volume term in the way that the configuration asks for."""
-        mode = self.surrogate_mode or self.model_config.mode
-        try:
-            return self.surrogate_in(mode)(encode, decode, x, eps)
-        except UnsupportedOperationError as error:  # an operation of training mode alone
-            self.surrogate_mode = self._instead_of_replay(error)
-            return self.surrogate_in(self.surrogate_mode)(encode, decode, x, eps)
-
-    def surrogate_in(self, mode: Mode) -> Surrogate:
-        """The configuration's estimate of the volume term, differentiated in a mode."""
-        config = self.model_config
-        return partial(
-            surrogate,
-            jacobian_at=config.jacobian_at,
-            gradient_to=config.gradient_to,
-            trace_space=config.trace_space,
-            mode=mode,
-            dtype=torch.bfloat16 if config.surrogate_precision == "bfloat16" else None,
-        )
-
-    def _instead_of_replay(self, error: UnsupportedOperationError) -> Mode:
-        if self.model_config.needs_replay:
+    def _check_networks(self, x: Tensor, condition: Tensor | None) -> None:
+        norms = (m for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+        if any(norm.running_mean is None for norm in norms):
             raise ConfigError(
-                f"FIFConfig surrogate_fraction or surrogate_precision: {error}"
-            ) from error
-        warnings.warn(
-            f"FIF trains in mode 'backward', which is slower than 'replay': {error}",
-            SlowerModeWarning,
-            stacklevel=2,
-        )
-        return "backward"
+                f"{self.model_name}: with track_running_stats=False BatchNorm makes codes depend "
+                "on the batch in evaluation, too: use True, or another norm"
+            )
+        networks, shape = {"encoder": self._encode, "decoder": self._decode}, x.shape
+        for name, network in networks.items():
+            point = x.detach().clone().requires_grad_()
+            x = network(point, condition)
+            grads: tuple[Tensor | None, ...] = (None,)
+            if x.requires_grad:
+                grads = torch.autograd.grad(x.sum(), point, allow_unused=True)
+            if grads[0] is None:
+                raise ConfigError(
+                    f"{self.model_name}: the output of the {name} does not depend on its input: "
+                    "its volume change is zero and cannot be trained"
+                )
+        if x.shape != shape:
+            raise ConfigError(
+                f"{self.model_name}: reconstructions of shape {tuple(x.shape)} for data of shape "
+                f"{tuple(shape)}"
+            )
 
-    def _check_mode(self, mode: Mode, x: Tensor, condition: Tensor | None) -> None:
-        """Raises ConfigError where PyTorch cannot differentiate the networks in a mode."""
-        with torch.inference_mode(False), torch.enable_grad():
-            eps = x.new_ones(1, len(x), self.model_config.trace_dim(x[0].numel()))
-            eps.requires_grad_()  # that of a frozen encoder has no other gradient
-            weights = [weight for weight in self.parameters() if weight.requires_grad]
-            if not weights:
-                return
+    def _choose_surrogate(self, x: Tensor, condition: Tensor | None) -> None:
+        """Dry, in evaluation mode: failing in training moves BatchNorm twice."""
+        encode, decode = self.networks_at(condition)
+        if self.surrogate_mode is None:
+            parts = getattr(self.model_config, "surrogate_fraction", 1) < 1
             try:
-                out = self.surrogate_in(mode)(*self.networks_at(condition), x.clone(), eps)
+                check_replay(encode, x, parts=parts)
+                check_replay(decode, encode(x), parts=parts)
+                self.surrogate_mode = "replay"
+            except UnsupportedOperationError as error:
+                self._use_published(error)
+        weights = [weight for weight in self.parameters() if weight.requires_grad]
+        if self.surrogate_mode == "replay" or not weights:
+            return
+        # A frozen encoder has no gradient but that by eps.
+        eps = x.new_ones(1, len(x), self.latent_dim).requires_grad_()
+        scripted = any(isinstance(module, torch.jit.ScriptModule) for module in self.modules())
+        failure: Exception = RuntimeError()
+        for forward in (False,) if scripted else (True, False):
+            try:
+                out = published_surrogate(encode, decode, x, eps, forward=forward)
                 torch.autograd.grad(out.surrogate.sum(), weights, allow_unused=True)
             except torch.cuda.OutOfMemoryError:
                 raise
-            except (RuntimeError, ValueError) as error:
-                other = "central_difference" if mode == "backward" else "backward"
-                raise ConfigError(
-                    f"FIFConfig mode={mode!r}: PyTorch cannot differentiate a network so "
-                    f"({first_line(error)}); use mode={other!r}"
-                ) from error
+            except RuntimeError as error:
+                failure = error
+            else:
+                self._forward_mode = forward
+                return
+        raise ConfigError(
+            f"{self.model_name}: PyTorch cannot differentiate a network twice "
+            f"({first_line(failure)})"
+        ) from failure
+
+    def _use_published(self, error: UnsupportedOperationError) -> None:
+        self.surrogate_mode = "published"
+        warnings.warn(
+            f"{self.model_name} trains by the published surrogate, which is slower: {error}",
+            SlowerSurrogateWarning,
+            stacklevel=2,
+        )
+
+    def _hutchinson(self, x: Tensor) -> Tensor:
+        """Hutchinson vectors, (K, b, d), of a share of the batch; b = B > 1 only for all of it."""
+        config, share = self.model_config, getattr(self.model_config, "surrogate_fraction", 1)
+        most = len(x) if share == 1 else max(1, len(x) - 1)
+        return sample_hutchinson(
+            min(most, math.ceil(share * len(x))),
+            config.latent_dim,
+            config.hutchinson_samples,
+            kind=config.hutchinson_kind,
+            device=x.device,
+            dtype=x.dtype,
+        )
+
+    def _watched(self, loss: FIFLoss) -> dict[str, Tensor]:
+        """What a training log has beside the losses."""
+        z = loss.z.detach().to(loss.volume.dtype)
+        trace = -loss.volume.detach() / z.shape[1]
+        return {"code_square": z.square().mean(), "code_trace": trace}
+
+    # ------------------------------------------------------------------ of an evaluation
+
+    def _evaluated(self, x: Tensor, condition: Tensor | None, dataset_size: int | None) -> Any:
+        """The output of evaluation mode; the exact volume is computed when it is first read."""
+        z = self._encode(x, condition)
+        x_hat = self._decode(z, condition)
+        recon_loss = squared_error(x_hat, x).mean()
+        size = dataset_size or len(x)
+        wanted, first = min(size, EVALUATED_POINTS), 0
+        if dataset_size:  # a batch of a pass over the set, and not a call by itself
+            first = self._evaluated_before % size
+            self._evaluated_before = first + len(x)
+        # Of the first i points of the set, wanted * i / size count, rounded up.
+        counted = -(-wanted * (first + len(x)) // size) + -wanted * first // size
+
+        def losses() -> dict[str, Tensor]:
+            nll_loss = z.new_zeros(())
+            if counted:
+                of_counted = None if condition is None else condition[:counted]
+                with self._in_evaluation_mode():
+                    nll = self._nll(x[:counted], z[:counted].to(x.dtype), of_counted)
+                nll_loss = nll.sum() * (size / (wanted * len(x)))
+            beta = self.model_config.beta_at(1.0)
+            return {"loss": beta * recon_loss.detach() + nll_loss, "nll_loss": nll_loss}
+
+        return LazyOutput(losses, recon_loss=recon_loss, recon_x=x_hat, z=z)
+
+    @full_float32()
+    def _nll(self, x: Tensor, z: Tensor, condition: Tensor | None) -> Tensor:
+        """The likelihood's part of the loss, exactly, (B,), of data x and their codes z."""
+        if self.model_config.jacobian_at != "data":
+            return -self._log_prob(z, condition)
+        joined = x if condition is None else join(x, condition)
+        volume = encoder_log_volume(*widened(self._encode, joined), data_dim=x[0].numel())
+        return -self.latent_distribution(z).log_prob(z.detach()) - volume
+
+
+def has_batch_norm(model: nn.Module) -> bool:
+    """Whether samples of a batch depend on each other in training mode."""
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pythae_fif
-from pythae_fif.models.whitening import bare
 from pythae_fif.nn.recipe import recipe_of
 
 
@@ -54,7 +53,7 @@ class ModelCard:
             "Made with": f"pythae-fif {pythae_fif.__version__}",
         }
         notes = [
-            getattr(config, f"uses_default_{side}") or recipe_of(bare(getattr(model, side)))
+            getattr(config, f"uses_default_{side}") or recipe_of(getattr(model, side))
             for side in ("encoder", "decoder")
         ]
         trust = "" if all(notes) else ", allow_pickle=True"

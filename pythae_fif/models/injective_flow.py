@@ -1,143 +1,43 @@
 """What all models of this package are: autoencoders whose decoder carries a density in latent space
 to the manifold of its images, an injective flow."""
 
-__all__ = [
-    "BetaConfig",
-    "Count",
-    "InjectiveFlow",
-    "InjectiveFlowConfig",
-    "NonNegative",
-    "Positive",
-]
+__all__ = ["InjectiveFlow"]
 
 import copy
-import math
+import operator
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import Field
-from pythae.models.base.base_config import BaseAEConfig
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor
-from torch.distributions import Distribution
 
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError
 from pythae_fif.models.condition import Labels, as_condition
-from pythae_fif.models.latent_distributions import LatentDistribution, latent_distribution
-from pythae_fif.models.outputs import check_data, check_no_script, evaluated, output_of
+from pythae_fif.models.config import InjectiveFlowConfig
+from pythae_fif.models.outputs import as_data, output_of
+from pythae_fif.models.priors import Prior, latent_distribution
 from pythae_fif.models.saved import SavedModel
 from pythae_fif.nn.conditional import join
-from pythae_fif.validation import config_dataclass
-from pythae_fif.volume_change import (
-    decoder_jacobian,
-    decoder_log_volume,
-    decoder_singular_values,
-    encoder_log_volume,
-    log_volume,
-)
+from pythae_fif.volume_change import decoder_log_volume, decoder_singular_values
 from pythae_fif.volume_change.exact import named_samples
-from pythae_fif.volume_change.loss import Map
 from pythae_fif.volume_change.precision import full_float32
-
-Count = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-@config_dataclass
-class InjectiveFlowConfig(BaseAEConfig):
-    """The part of the configuration that all models of this package have.
-
-    Parameters:
-        input_dim (tuple): Shape of one data point (C, H, W) or (D,).
-        latent_dim (int): Latent dimension d. Default: 10.
-        noise (float): Standard deviation of the Gaussian noise added to the data in training.
-            Default: 0.01.
-        latent_distribution (str): 'normal', 'student_t' (independent coordinates) or
-            'multivariate_student_t' (one density of `|z|`, as the authors' released code has it).
-            Default: 'normal'.
-        student_t_df (float): Degrees of freedom of the latter two. Default: 5.
-
-    Raises:
-        ConfigError: An unknown key, named with the nearest valid one, or a value out of range.
-    """
-
-    latent_dim: Count = 10
-    noise: NonNegative = 0.01
-    latent_distribution: LatentDistribution = "normal"
-    student_t_df: Positive = 5.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        most = math.prod(self.input_dim or (self.latent_dim,))
-        if self.latent_dim > most:
-            raise ConfigError(
-                f"{self.name}: latent_dim={self.latent_dim}: at most {most}, that of the data"
-            )
-
-
-@config_dataclass
-class BetaConfig(InjectiveFlowConfig):
-    """Of a model whose loss is a likelihood plus the weighted squared reconstruction error.
-
-    Parameters:
-        beta (float): Weight of the squared reconstruction error. Default: 10.
-        beta_final (float): If given, beta moves linearly from ``beta`` in the first epoch to
-            ``beta_final`` in epoch ``beta_epochs`` (Sorrenson et al. 2024, appendix E.3).
-            Default: None.
-        beta_epochs (int): Length of that schedule in epochs; None for the whole training, step by
-            step, whose length this package's trainers tell (Pythae's own do not). Default: None.
-    """
-
-    beta: NonNegative = 10.0
-    beta_final: NonNegative | None = None
-    beta_epochs: Count | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.beta_epochs is not None and self.beta_final is None:
-            raise ConfigError(
-                f"{self.name}: beta_epochs={self.beta_epochs}: is the length of a schedule to "
-                "beta_final"
-            )
-
-    def beta_at(self, epoch: int | None = None, share_done: float | None = None) -> float:
-        """The reconstruction weight of an epoch (counted from 1), or the final one.
-
-        Args:
-            epoch: For a schedule of ``beta_epochs``.
-            share_done: Part of the training that is done, in [0, 1], for one without.
-
-        Raises:
-            ConfigError: A schedule without ``beta_epochs``, and no ``share_done``.
-        """
-        if self.beta_final is None:
-            return self.beta
-        if epoch is None:
-            return self.beta_final
-        if self.beta_epochs is not None:
-            done = min(1.0, max(0, epoch - 1) / max(1, self.beta_epochs - 1))
-        elif share_done is not None:
-            done = share_done
-        else:
-            raise ConfigError(
-                f"{self.name}: beta_final without beta_epochs follows the length of the training, "
-                "which this trainer does not tell: give beta_epochs, or use FIFTrainer"
-            )
-        return self.beta + done * (self.beta_final - self.beta)
+from pythae_fif.volume_change.surrogates import Map
 
 
 class InjectiveFlow(SavedModel):
-    """An injective flow: encoder f, decoder g, and a density on the manifold of the points g(z).
+    r"""An injective flow: encoder f, decoder g, and a density on the manifold of the points g(z).
 
     What a model is once it is trained: its density, samples and Pythae's interface. A subclass
     names its configuration, builds networks that are not given, and computes its loss in
-    ``forward``. Decorate that with ``uncompiled``: a compiled one loses the attributes of Pythae's
-    ModelOutput and hides the networks' operations from the recorder.
+    ``forward``. With d = D it is a full-dimensional flow, and the density that of the data space.
+
+    Methods run in evaluation mode whatever the mode of the model. Data may be tensors, numpy arrays
+    or DataFrames of floating-point numbers, (B, ...). Labels are those of a conditional model:
+    class indices (B,), one index for all, or condition vectors (B, c).
 
     Args:
         model_config (InjectiveFlowConfig): The configuration.
@@ -146,8 +46,12 @@ class InjectiveFlow(SavedModel):
 
     Attributes:
         condition_dim: Length c of the condition of a conditional model, 0 of any other. A
-            conditional model is one of f(x, c) and g(z, c), whose methods take ``labels``;
-            Jacobians are those by x and by z.
+            conditional model is one of f(x, c) and g(z, c); Jacobians are those by x and by z.
+
+    Raises:
+        ConfigError: A configuration of another model; from all methods a conditional model without
+            labels, or another with labels.
+        DataError: From all methods, data or labels that do not fit.
     """
 
     condition_dim: int = 0
@@ -178,141 +82,174 @@ class InjectiveFlow(SavedModel):
 
     # ------------------------------------------------------------------ the density
 
-    def latent_distribution(self, like: Tensor) -> Distribution:
-        """p_Z with event shape (d,), on the device and with the type of ``like``."""
+    def latent_distribution(self, like: Tensor) -> Prior:
+        """p_Z of codes (..., d), on the device and with the type of ``like``."""
         config = self.model_config
         zeros = torch.zeros(self.latent_dim, device=like.device, dtype=like.dtype)
         return latent_distribution(config.latent_distribution, config.student_t_df, zeros)
 
-    @full_float32()
-    def log_prob(self, x: Tensor, labels: Labels = None, *, create_graph: bool = False) -> Tensor:
+    def log_prob(self, x: Any, labels: Labels = None) -> Tensor:
         r"""Exact log-likelihood on the manifold, in nats, at the projection of x.
 
         Eq. 2 of Sorrenson et al. 2024,
         :math:`\log p_Z(f(x)) - \frac12 \log\det g'(f(x))^\top g'(f(x))`, a density with respect
         to the volume of the d-dimensional manifold. Memory is bounded by chunking.
 
-        Args:
-            x (Tensor): Data, (B, ...). Evaluation mode is used whatever the mode of the model.
-            labels: Of a conditional model, for log p(x | c): class indices (B,), one index for
-                all, or condition vectors (B, c).
-            create_graph: Whether the result can be differentiated by x and the weights. All
-                Jacobians are then kept in memory, (B, D, d) and what their graph needs.
-
         Returns:
             Tensor: (B,), float32 of a model of half precision; +inf where g' has not full rank.
 
         Raises:
             NonFiniteError: The decoder's Jacobian is not finite; the message names the samples.
-            ConfigError: A conditional model without labels, or another with labels. Or a network in
-                TorchScript with ``create_graph``: PyTorch's gradient of its layer norms is wrong.
-            DataError: Labels that do not fit, or data that are no floating-point numbers.
 
         Warns:
             RuntimeWarning: g' has not full rank; the message names the samples.
         """
-        if create_graph:
-            check_no_script(self, "log_prob(create_graph=True)")
-        x = self._typed(x)
-        condition = self._condition(labels, x)
-        with self._in_evaluation_mode(create_graph):
-            return self._log_prob(self._encode(x, condition), condition, create_graph)
+        return self._of_codes(self._log_prob, x, labels)
 
     def get_nll(
         self, data: Tensor, n_samples: int = 1, batch_size: int = 100, labels: Labels = None
     ) -> float:
         """Mean exact log-likelihood of data (N, ...), in nats, on the manifold.
 
-        As that of Pythae's VAEs it is not negated, whatever the name says. Nothing is sampled;
-        labels as for :meth:`log_prob`.
+        As that of Pythae's VAEs it is not negated, whatever the name says. Nothing is sampled.
         """
-        condition = self._condition(labels, self._typed(data))
+        data = self._typed(data)
+        condition = self._condition(labels, data)
         parts = None if condition is None else condition.split(batch_size)
         batches = enumerate(data.split(batch_size))
         found = [self.log_prob(x, parts[i] if parts else None) for i, x in batches]
         return float(torch.cat(found).mean())
 
-    def log_volume(self, x: Tensor, labels: Labels = None) -> Tensor:
+    def log_volume(self, x: Any, labels: Labels = None) -> Tensor:
         """1/2 log det g'(z)^T g'(z) at z = f(x), in nats, (B,); see :meth:`log_prob`."""
-        return self._of_decoder(decoder_log_volume, x, labels)
+        return self._of_codes(self._log_volume, x, labels)
 
-    def singular_values(self, x: Tensor, labels: Labels = None) -> Tensor:
+    def singular_values(self, x: Any, labels: Labels = None) -> Tensor:
         """Singular values of g'(f(x)) in descending order, (B, d); see :meth:`log_prob`."""
-        return self._of_decoder(decoder_singular_values, x, labels)
+        return self._of_codes(
+            lambda z, condition: self._of_decoder(decoder_singular_values, z, condition), x, labels
+        )
+
+    # ------------------------------------------------------------------ samples and codes
 
     def sample(
-        self, num_samples: int, *, labels: Labels = None, temperature: float = 1.0
+        self,
+        num_samples: int | Sequence[int],
+        *,
+        labels: Labels = None,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
         """Decodes codes from the model's own latent distribution.
 
         Args:
-            num_samples (int): n.
-            labels: Of a conditional model: class indices (n,), one index for all, or condition
-                vectors (n, c).
-            temperature (float): Factor on the codes.
+            num_samples: n, or a shape such as (n, m).
+            labels: Class indices (n,), one index for all, or condition vectors (n, c).
+            temperature: Factor on the codes.
+            generator: Makes the draw repeatable; it must live on the device of the model.
 
         Returns:
             Tensor: (n, ...), on the device of the model.
+
+        Raises:
+            ConfigError: n is no whole number from 1 up.
+        """
+        z = temperature * self._drawn(num_samples, generator)
+        return self.decode(z, labels)
+
+    def sample_and_log_prob(
+        self,
+        num_samples: int | Sequence[int],
+        *,
+        labels: Labels = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Samples as of :meth:`sample`, (n, ...), with their exact log-likelihoods, (n,).
+
+        They are those of the codes that were drawn, which the encoder does not enter.
+        """
+        z = self._drawn(num_samples, generator)
+        codes = z.flatten(0, -2)
+        condition = self._condition(labels, codes)
+        with self._in_evaluation_mode(), full_float32():
+            density = self._log_prob(codes, condition)
+        return self.decode(z, labels), density.view(z.shape[:-1])
+
+    def encode(self, x: Any, labels: Labels = None, *, gradients: bool = False) -> Tensor:
+        """Codes f(x), (B, d).
+
+        Args:
+            x: Data, (B, ...).
+            labels: Of a conditional model.
+            gradients: Whether the result has a graph.
+        """
+        x = self._typed(x)
+        condition = self._condition(labels, x)
+        with self._in_evaluation_mode(gradients):
+            return self._encode(x, condition)
+
+    def decode(self, z: Any, labels: Labels = None, *, gradients: bool = False) -> Tensor:
+        """Points g(z) of the manifold, (..., *input_dim), of codes (..., d); as :meth:`encode`.
+
+        Raises:
+            DataError: Codes of another length than d.
         """
         like = next(self.parameters())
-        z = temperature * self.latent_distribution(like).sample((num_samples,))
-        condition = self._condition(labels, z)
-        with self._in_evaluation_mode():
-            return self._decode(z, condition)
+        z = torch.as_tensor(z, device=like.device)
+        if z.dim() < 2 or z.shape[-1] != self.latent_dim:
+            raise DataError(
+                f"{self.model_name}: codes of shape {tuple(z.shape)}: (B, {self.latent_dim}) is "
+                "needed"
+            )
+        codes = z.flatten(0, -2).to(like.dtype)
+        condition = self._condition(labels, codes)
+        with self._in_evaluation_mode(gradients):
+            x = self._decode(codes, condition)
+        return x.view(*z.shape[:-1], *x.shape[1:])
 
-    # ------------------------------------------------------------------ Pythae's interface,
-    # in evaluation mode whatever the mode of the model, as the density
+    def reconstruct(self, inputs: Any, labels: Labels = None, *, gradients: bool = False) -> Tensor:
+        """g(f(x)) without noise, the shape of the input; as :meth:`encode`."""
+        z = self.encode(inputs, labels, gradients=gradients)
+        return self.decode(z, labels, gradients=gradients)
 
-    @evaluated
-    def embed(self, inputs: Tensor, labels: Labels = None) -> Tensor:
-        """Codes f(x), (B, d), by the encoder alone; mode and labels as for :meth:`log_prob`."""
-        inputs = self._typed(inputs)
-        return self._encode(inputs, self._condition(labels, inputs))
+    # ------------------------------------------------------------------ Pythae's names
 
-    def reconstruct(self, inputs: Tensor, labels: Labels = None) -> Tensor:
-        """g(f(x)) without noise, the shape of the input; all as for :meth:`log_prob`."""
-        x_hat: Tensor = self.predict(inputs, labels).recon_x
-        return x_hat
+    def embed(self, inputs: Any, labels: Labels = None) -> Tensor:
+        """:meth:`encode`, as Pythae calls it."""
+        return self.encode(inputs, labels)
 
-    @evaluated
-    def predict(self, inputs: Tensor, labels: Labels = None) -> ModelOutput:
-        """``embedding`` (B, d) and ``recon_x`` (B, ...), all as for :meth:`log_prob`."""
-        inputs = self._typed(inputs)
-        condition = self._condition(labels, inputs)
-        z = self._encode(inputs, condition)
-        return ModelOutput(recon_x=self._decode(z, condition), embedding=z)
+    def predict(self, inputs: Any, labels: Labels = None) -> ModelOutput:
+        """``embedding`` (B, d) and ``recon_x`` (B, ...)."""
+        z = self.encode(inputs, labels)
+        return ModelOutput(recon_x=self.decode(z, labels), embedding=z)
 
-    @evaluated
     def interpolate(
         self,
-        starting_inputs: Tensor,
-        ending_inputs: Tensor,
+        starting_inputs: Any,
+        ending_inputs: Any,
         granularity: int = 10,
         labels: Labels = None,
     ) -> Tensor:
         """Decodes straight lines in latent space, (B, granularity, ...).
 
-        The labels, as for :meth:`log_prob`, are those of both ends: a line has one label.
+        The labels are those of both ends: a line has one label.
         """
         if len(starting_inputs) != len(ending_inputs):
             starts, ends = len(starting_inputs), len(ending_inputs)
             raise DataError(f"{starts} starting and {ends} ending inputs: give as many of each")
-        inputs = [self._typed(x) for x in (starting_inputs, ending_inputs)]
-        condition = self._condition(labels, inputs[0])
-        start, end = (self._encode(x, condition) for x in inputs)
+        start, end = (self.encode(x, labels) for x in (starting_inputs, ending_inputs))
         steps = torch.linspace(0, 1, granularity, device=start.device, dtype=start.dtype)
         lines = torch.lerp(start[:, None], end[:, None], steps[None, :, None])
+        condition = self._condition(labels, start)
         if condition is not None:
             condition = condition.repeat_interleave(granularity, 0)
-        decoded = self._decode(lines.flatten(0, 1), condition)
-        return decoded.view(*lines.shape[:2], *decoded.shape[1:])
+        return self.decode(lines, condition)
 
     # ------------------------------------------------------------------ inside
 
-    def _typed(self, x: Tensor) -> Tensor:
+    def _typed(self, x: Any) -> Tensor:
         """Data in the type of the weights."""
-        check_data(x, self)
-        return x.to(next(self.parameters(), x).dtype)
+        return as_data(x, self)
 
     def _noisy(self, x: Tensor) -> Tensor:
         """Data with the noise of training."""
@@ -327,45 +264,54 @@ class InjectiveFlow(SavedModel):
         output = self.decoder(z if condition is None else join(z, condition))
         return output_of(output, "reconstruction", self)
 
-    def _log_prob(self, z: Tensor, condition: Tensor | None, create_graph: bool = False) -> Tensor:
-        z = z if create_graph else z.detach()
-        score = _graphed_log_volume if create_graph else decoder_log_volume
-        volume = self._of_codes(score, z, condition)
-        if not len(z):  # torch's distributions take no empty batch
-            return volume
+    def _drawn(self, size: int | Sequence[int], generator: torch.Generator | None) -> Tensor:
+        """Codes from the latent distribution, (*size, d)."""
+        try:
+            shape = tuple(map(operator.index, size if isinstance(size, Sequence) else [size]))
+        except TypeError:
+            shape = ()
+        if not shape or min(shape) < 1:
+            raise ConfigError(
+                f"{self.model_name}: {size!r} samples: a number from 1 up, or a shape of such, is "
+                "needed"
+            )
+        return self.latent_distribution(next(self.parameters())).sample(shape, generator)
+
+    def _log_prob(self, z: Tensor, condition: Tensor | None) -> Tensor:
+        volume = self._log_volume(z, condition)
         if (singular := volume.isneginf()).any():
             warnings.warn(
                 f"log_prob is infinite for {named_samples(singular)}: the decoder's Jacobian has "
                 "not full rank there",
                 RuntimeWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-        z = z.to(volume.dtype)
+        z = z.detach().to(volume.dtype)
         return self.latent_distribution(z).log_prob(z) - volume
 
-    def _encoder_log_volume(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        """1/2 log det f'(x) f'(x)^T, (B,)."""
-        joined = x if condition is None else join(x, condition)
-        return encoder_log_volume(*_widened(self._encode, joined), data_dim=x[0].numel())
+    def _log_volume(self, z: Tensor, condition: Tensor | None) -> Tensor:
+        return self._of_decoder(decoder_log_volume, z, condition)
 
-    @full_float32()
-    def _of_decoder(self, score: Callable[..., Tensor], x: Tensor, labels: Labels) -> Tensor:
-        """A score of g'(f(x))."""
-        x = self._typed(x)
-        condition = self._condition(labels, x)
-        with self._in_evaluation_mode():
-            return self._of_codes(score, self._encode(x, condition), condition)
-
-    def _of_codes(
+    def _of_decoder(
         self, score: Callable[..., Tensor], z: Tensor, condition: Tensor | None
     ) -> Tensor:
-        """A score of g'(z), whose chunks of z take their condition along."""
-        joined = z if condition is None else join(z, condition)
-        found = score(*_widened(self._decode, joined), latent_dim=self.latent_dim)
-        bad = found.isnan().reshape(len(found), -1).any(1) if len(found) else found.isnan()
+        """A score of g'(z), (B, ...), whose chunks of z take their condition along."""
+        joined = z.detach() if condition is None else join(z.detach(), condition)
+        found = score(*widened(self._decode, joined), latent_dim=self.latent_dim)
+        bad = found.isnan().flatten(1).any(1) if found.dim() > 1 else found.isnan()
         if bad.any():
             raise NonFiniteError(f"the decoder's Jacobian is too large for {named_samples(bad)}")
         return found
+
+    @full_float32()
+    def _of_codes(
+        self, score: Callable[[Tensor, Tensor | None], Tensor], x: Any, labels: Labels
+    ) -> Tensor:
+        """A score of the codes of data."""
+        x = self._typed(x)
+        condition = self._condition(labels, x)
+        with self._in_evaluation_mode():
+            return score(self._encode(x, condition), condition)
 
     def _condition(self, labels: Labels, like: Tensor) -> Tensor | None:
         return as_condition(labels, self.condition_dim, like)
@@ -382,13 +328,9 @@ class InjectiveFlow(SavedModel):
                 module.training = training
 
 
-def _widened(network: Map, x: Tensor) -> tuple[Map, Tensor]:
+def widened(network: Map, x: Tensor) -> tuple[Map, Tensor]:
     """A network and its input for decompositions, which know no half precision."""
     half, wide = x.dtype, torch.promote_types(x.dtype, torch.float32)
     if half == wide:
         return network, x
     return lambda x: network(x.to(half)).to(wide), x.to(wide)
-
-
-def _graphed_log_volume(decode: Callable[[Tensor], Tensor], z: Tensor, **options: int) -> Tensor:
-    return log_volume(decoder_jacobian(decode, z, **options))

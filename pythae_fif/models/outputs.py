@@ -1,61 +1,49 @@
-"""What networks take and give, checked; and methods that the compiler leaves alone."""
+"""What networks take and give, checked; and what is computed when it is read."""
 
-__all__ = [
-    "check_data",
-    "check_no_script",
-    "evaluated",
-    "output_of",
-    "uncompiled",
-    "without_gradients",
-]
+__all__ = ["LazyOutput", "as_data", "output_of", "without_gradients"]
 
-import functools
 import math
-import sys
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from pythae.models.base.base_utils import ModelOutput
 from torch import Tensor
 
 from pythae_fif.errors import ConfigError, DataError
 
-M = TypeVar("M", bound=Callable[..., Any])
 T = TypeVar("T")
 
 
-def check_data(x: Any, model: Any) -> None:
-    """Raises DataError unless x is floating-point data of a model's shape, or flattened.
+def as_data(x: Any, model: Any) -> Tensor:
+    """Data as the model takes them: a tensor in the type of the weights.
 
-    Fewer numbers than `latent_dim` span no manifold, and have no density on one.
+    Args:
+        x: (B, ...): a tensor, or whatever numpy makes an array of, such as a DataFrame.
+        model: Whose `input_dim` the rest of the shape is, if it has one.
+
+    Raises:
+        DataError: No floating-point numbers, another shape, or fewer numbers than `latent_dim`,
+            which span no manifold and have no density on one.
     """
+    name, dim = model.model_name, model.model_config.input_dim
+    like = next(model.parameters(), torch.zeros(()))
+    if not isinstance(x, Tensor) and np.asarray(x).dtype.kind == "f":
+        x = torch.tensor(np.asarray(x), device=like.device)
     if not isinstance(x, Tensor) or not x.is_floating_point():
-        kind = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise DataError(
-            f"{model.model_name}: data must be a tensor of floating-point numbers as in training, "
-            f"not {kind}"
-        )
-    dim = model.model_config.input_dim
+        kind = getattr(x, "dtype", type(x).__name__)
+        raise DataError(f"{name}: data must be floating-point numbers as in training, not {kind}")
     numbers, least = math.prod(x.shape[1:]), model.model_config.latent_dim
     moved = dim is not None and x.dim() == 1 + len(dim) and tuple(x.shape[1:]) != tuple(dim)
     if dim is not None and (moved or numbers != math.prod(dim)):  # moved: channels last, say
-        raise DataError(
-            f"{model.model_name}: data of shape {tuple(x.shape)} for input_dim={tuple(dim)}"
-        )
+        raise DataError(f"{name}: data of shape {tuple(x.shape)} for input_dim={tuple(dim)}")
     if numbers < least:
         raise DataError(
-            f"{model.model_name}: data of shape {tuple(x.shape)} for latent_dim={least}: each "
-            "needs at least as many numbers"
+            f"{name}: data of shape {tuple(x.shape)} for latent_dim={least}: each needs at least "
+            "as many numbers"
         )
-
-
-def check_no_script(model: torch.nn.Module, of: str) -> None:
-    """Refuses a network in TorchScript for what needs the gradient of a Jacobian-vector product.
-
-    PyTorch's gradient is wrong where a layer norm is hidden in the script.
-    """
-    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
-        raise ConfigError(f"{of}: no right gradient through TorchScript; give the plain module")
+    return x.to(like.dtype)
 
 
 def output_of(output: Any, key: str, model: Any) -> Tensor:
@@ -77,6 +65,29 @@ def output_of(output: Any, key: str, model: Any) -> Tensor:
     return found
 
 
+class LazyOutput(ModelOutput):
+    """A ModelOutput whose `loss` and `nll_loss` are computed when one of them is first read."""
+
+    _LAZY = ("loss", "nll_loss")
+
+    def __init__(self, losses: Callable[[], dict[str, Tensor]], **values: Tensor) -> None:
+        super().__init__(**values)
+        for key, value in values.items():
+            setattr(self, key, value)
+        self.__dict__["_losses"] = losses
+
+    def __getattr__(self, name: str) -> Tensor:
+        if name not in self._LAZY:
+            raise AttributeError(name)
+        for key, value in self.__dict__["_losses"]().items():
+            setattr(self, key, value)
+        loss: Tensor = self.__dict__[name]
+        return loss
+
+    def __getitem__(self, key: Any) -> Any:
+        return getattr(self, key) if key in self._LAZY else super().__getitem__(key)
+
+
 def without_gradients(call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """What a call of a model gives, without gradients unless the model differentiates in it."""
     try:
@@ -87,34 +98,3 @@ def without_gradients(call: Callable[..., T], *args: Any, **kwargs: Any) -> T:
             raise
     with torch.enable_grad():
         return call(*args, **kwargs)
-
-
-def evaluated(method: M) -> M:
-    """A method of a model that runs in evaluation mode, with gradients where they are on."""
-
-    @functools.wraps(method)
-    def run(model: Any, *args: Any, **kwargs: Any) -> Any:
-        with model._in_evaluation_mode(gradient=torch.is_grad_enabled()):
-            return method(model, *args, **kwargs)
-
-    return cast(M, run)
-
-
-def uncompiled(method: M) -> M:
-    """A method that `torch.compile` of the whole model leaves alone.
-
-    As the decorator `torch.compiler.disable`, which imports the compiler, in two seconds. This one
-    waits for somebody else to do so.
-    """
-    disabled: Callable[..., Any] | None = None
-
-    @functools.wraps(method)
-    def run(*args: Any, **kwargs: Any) -> Any:
-        nonlocal disabled
-        if "torch._dynamo" not in sys.modules:
-            return method(*args, **kwargs)
-        if disabled is None:
-            disabled = torch.compiler.disable(method)
-        return disabled(*args, **kwargs)
-
-    return cast(M, run)

@@ -2,27 +2,25 @@
 
 __all__ = ["RectangularFlow", "RectangularFlowConfig"]
 
-from typing import Annotated, Any
+from typing import Annotated
 
+import torch
 from pydantic import Field
-from pythae.data.datasets import BaseDataset
-from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
-from torch import Tensor
+from torch import Tensor, nn
 
 from pythae_fif.errors import ConfigError
-from pythae_fif.models.hutchinson import HutchinsonConfig, HutchinsonModel, has_batch_norm
-from pythae_fif.models.injective_flow import Count
-from pythae_fif.models.outputs import check_no_script, uncompiled
-from pythae_fif.nn.coupling import build_coupling
-from pythae_fif.validation import config_dataclass
-from pythae_fif.volume_change import SurrogateOutput, fif_loss
-from pythae_fif.volume_change.conjugate_gradient import (
+from pythae_fif.models.config import Count, HutchinsonConfig
+from pythae_fif.models.conjugate_gradient import (
     RectangularAt,
     RectangularEstimator,
     rectangular_surrogate,
 )
-from pythae_fif.volume_change.loss import Map
+from pythae_fif.models.fif import FIF, has_batch_norm
+from pythae_fif.nn.coupling import build_coupling
+from pythae_fif.validation import config_dataclass
+from pythae_fif.volume_change import FIFLoss, SurrogateOutput
+from pythae_fif.volume_change.surrogates import Map
 
 
 @config_dataclass
@@ -30,9 +28,8 @@ class RectangularFlowConfig(HutchinsonConfig):
     """Rectangular flow config class.
 
     Parameters:
-        input_dim, latent_dim, beta, beta_final, beta_epochs, hutchinson_samples, hutchinson_kind,
-        noise, latent_distribution, student_t_df, eval_nll_samples: As of
-            :class:`~pythae_fif.models.hutchinson.HutchinsonConfig`.
+        input_dim, latent_dim, beta, beta_final, hutchinson_samples, hutchinson_kind, noise,
+        latent_distribution, student_t_df: As of :class:`~pythae_fif.models.FIFConfig`.
         jacobian_at (str): 'reconstruction', the decoder's volume change at the projection as
             published, or 'data', the encoder's at the data point (off-manifold).
             Default: 'reconstruction'.
@@ -52,7 +49,7 @@ class RectangularFlowConfig(HutchinsonConfig):
     cg_max_iterations: Count | None = None
 
 
-class RectangularFlow(HutchinsonModel):
+class RectangularFlow(FIF):
     r"""Rectangular flow (Caterini et al., 'Rectangular Flows for Manifold Learning', NeurIPS 2021).
 
     The loss of a data point is
@@ -62,8 +59,8 @@ class RectangularFlow(HutchinsonModel):
         \quad z = f(x)
 
     (eq. 3 of Sorrenson et al. 2024), with the gradient of the log-determinant estimated by
-    Hutchinson vectors and conjugate gradients (eq. 6), or exactly. Density, samples, evaluation
-    loss and Pythae's interface are those of :class:`~pythae_fif.models.hutchinson.HutchinsonModel`.
+    Hutchinson vectors and conjugate gradients (eq. 6), or exactly. All but this term is that of
+    :class:`~pythae_fif.models.FIF`.
 
     Args:
         model_config (RectangularFlowConfig): The configuration.
@@ -74,14 +71,14 @@ class RectangularFlow(HutchinsonModel):
     Raises:
         ConfigError: Only one of the two nets is given, or none for data that are no rows, or a net
             has BatchNorm: in training mode its samples depend on each other, and no sample has a
-            Jacobian of its own. Or a net is TorchScript, which PyTorch differentiates wrongly.
+            Jacobian of its own. Or a net is TorchScript, or has a LayerNorm or InstanceNorm, which
+            PyTorch differentiates wrongly.
 
     Attributes:
         cg_iterations: Conjugate gradient steps of the last training batch, (K, B); None before,
             and if exact.
 
     Example:
-        >>> import torch
         >>> from pythae_fif.models import RectangularFlow, RectangularFlowConfig
         >>> model = RectangularFlow(RectangularFlowConfig(input_dim=(6,), latent_dim=3))
         >>> loss = model({"data": torch.randn(8, 6)}).loss
@@ -102,9 +99,15 @@ class RectangularFlow(HutchinsonModel):
         if has_batch_norm(self):
             raise ConfigError(
                 "RectangularFlow with BatchNorm networks trains on a wrong volume, as samples of a "
-                "batch depend on each other: use GroupNorm or LayerNorm"
+                "batch depend on each other: use GroupNorm"
             )
-        check_no_script(self, "RectangularFlow")
+        wrong = (nn.LayerNorm, nn.modules.instancenorm._InstanceNorm, torch.jit.ScriptModule)
+        for module in self.modules():
+            if isinstance(module, wrong):
+                raise ConfigError(
+                    "RectangularFlow: PyTorch's gradient of a Jacobian is wrong through "
+                    f"{type(module).__name__}: use GroupNorm or RMSNorm, and no TorchScript"
+                )
 
     @classmethod
     def _networks(
@@ -125,47 +128,9 @@ class RectangularFlow(HutchinsonModel):
             encoder.flow = decoder.flow  # two directions of one
         return encoder, decoder
 
-    @uncompiled
-    def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
-        """Encodes, decodes and computes the loss of the current mode, as FIF does.
-
-        Args:
-            inputs (BaseDataset): ``inputs["data"]`` of shape (B, D).
-            epoch, share_done, dataset_size: In the keyword arguments of trainers, see
-                :meth:`FIF.forward <pythae_fif.models.fif.FIF.forward>`.
-
-        Returns:
-            ModelOutput: ``loss``, ``recon_loss``, ``nll_loss``, ``recon_x`` and ``z``, as of FIF.
-        """
-        x, condition = self._batch(inputs)
-        if not self.training:
-            return self._evaluated(x, condition, kwargs.get("dataset_size"))
-        loss = fif_loss(
-            self._encode,
-            self._decode,
-            self.latent_distribution(x).log_prob,
-            x,
-            self._hutchinson(x),
-            self.beta(kwargs.get("epoch", 1), kwargs.get("share_done")),
-            surrogate=self.log_volume_estimate,
-        )
-        return ModelOutput(
-            loss=loss.loss.mean(),
-            recon_loss=loss.reconstruction.mean(),
-            nll_loss=loss.nll.mean(),
-            recon_x=loss.x_hat,
-            z=loss.z,
-        )
-
-    def log_volume_estimate(
-        self, encode: Map, decode: Map, x: Tensor, eps: Tensor
-    ) -> SurrogateOutput:
-        """The volume term of the loss by the estimator of the configuration.
-
-        Args:
-            encode, decode, x, eps: As of
-                :func:`~pythae_fif.volume_change.conjugate_gradient.rectangular_surrogate`.
-        """
+    def volume_term(self, encode: Map, decode: Map, x: Tensor, eps: Tensor) -> SurrogateOutput:
+        """The log-volume by the estimator of the configuration; arguments as of
+        :func:`~pythae_fif.models.conjugate_gradient.rectangular_surrogate`."""
         config = self.model_config
         out = rectangular_surrogate(
             encode,
@@ -179,3 +144,9 @@ class RectangularFlow(HutchinsonModel):
         )
         self.cg_iterations = out.iterations
         return SurrogateOutput(out.log_volume, out.z, out.x_hat)
+
+    def _choose_surrogate(self, x: Tensor, condition: Tensor | None) -> None:
+        """There is one way alone."""
+
+    def _watched(self, loss: FIFLoss) -> dict[str, Tensor]:
+        return {}

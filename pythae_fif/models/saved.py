@@ -19,16 +19,12 @@ import pythae_fif.nn.coupling  # noqa: F401 - whose builders are noted
 from pythae_fif.errors import ConfigError, DataError, FIFError, first_line, importing
 from pythae_fif.files import read_json, write_json
 from pythae_fif.models.hub import ModelCard
-from pythae_fif.models.whitening import add_code_maps, bare
-from pythae_fif.nn.affine import AffineEncoder
 from pythae_fif.nn.conditional import GivenEncoder
 from pythae_fif.nn.recipe import rebuild, recipe_of
 
 NETWORKS = "networks.json"
 SHARED = "one flow"
 """The key there for whether encoder and decoder share a flow, which Pythae saves twice."""
-WRAPPERS = (AffineEncoder.__module__, GivenEncoder.__module__)
-"""Where the classes of networks around a `network` are from; an opened pickle makes them anew."""
 
 
 class SavedModel(BaseAE):
@@ -39,15 +35,14 @@ class SavedModel(BaseAE):
     def save(self, dir_path: str) -> None:
         """Writes configuration, weights and networks to a folder, as Pythae does."""
         for network in (self.encoder, self.decoder):
-            while type(network).__module__ in WRAPPERS:  # Pythae looks at the outer one alone
-                network = network.network
+            if type(network).__module__ == GivenEncoder.__module__:
+                network = network.network  # Pythae looks at the outer one alone
             if (module := inspect.getmodule(network)) is not None:
                 cloudpickle.register_pickle_by_value(module)
         super().save(dir_path)
-        networks = {side: bare(getattr(self, side)) for side in ("encoder", "decoder")}
-        flows = [getattr(network, "flow", None) for network in networks.values()]
-        notes: dict[str, Any] = {side: recipe_of(network) for side, network in networks.items()}
-        notes[SHARED] = flows[0] is not None and flows[0] is flows[1]
+        flows = [getattr(network, "flow", None) for network in (self.encoder, self.decoder)]
+        notes: dict[str, Any] = {SHARED: flows[0] is not None and flows[0] is flows[1]}
+        notes |= {side: recipe_of(getattr(self, side)) for side in ("encoder", "decoder")}
         write_json(Path(dir_path, NETWORKS), notes)
 
     @classmethod
@@ -88,8 +83,6 @@ class SavedModel(BaseAE):
                         "allow_pickle=True), opens it, if you trust whoever wrote it"
                     )
             model = cls(config, **networks)
-            if "encoder.code_map.shift" in weights:
-                add_code_maps(model)
             kinds = [v.dtype for v in weights.values() if v.is_floating_point()]
             most = max(kinds, key=kinds.count, default=torch.float32)
             model._apply(lambda v: v.to(most) if v.is_floating_point() else v)
@@ -98,7 +91,7 @@ class SavedModel(BaseAE):
                     value.data = value.data.to(weights[name].dtype)
             model.load_state_dict(weights)
             if isinstance(recipes, dict) and recipes.get(SHARED):
-                bare(model.encoder).flow = bare(model.decoder).flow
+                model.encoder.flow = model.decoder.flow
             return model
 
     def push_to_hf_hub(self, hf_hub_path: str, card: ModelCard | None = None) -> None:

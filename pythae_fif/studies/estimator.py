@@ -22,10 +22,10 @@ from pythae_fif.runs.launch import OnChange
 from pythae_fif.studies.spec import StudySpec, Tell, results_of
 from pythae_fif.studies.spectrum import LATENT_DIM, build
 from pythae_fif.studies.study import Finding, StudyOptions
+from pythae_fif.studies.surrogates import TraceSpace, surrogate
 from pythae_fif.validation import Checked
-from pythae_fif.volume_change import sample_hutchinson, surrogate
+from pythae_fif.volume_change import sample_hutchinson
 from pythae_fif.volume_change.hutchinson import HutchinsonKind
-from pythae_fif.volume_change.variants import TraceSpace
 
 
 class Size(Checked):

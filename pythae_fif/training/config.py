@@ -158,7 +158,7 @@ def _check_data(model: BaseAE, name: str, dataset: Any) -> None:
     if no_set:
         raise DataError(
             f"the {name} set is a {type(dataset).__name__}: an ImageDataset of uint8 images is "
-            "needed, or a data set whose items are DatasetOutput(data=..., labels=...)"
+            "needed, or a data set, such as loader.dataset, of DatasetOutput(data=..., labels=...)"
         )
     if getattr(model, "condition_dim", 0) and not getattr(dataset, "labelled", True):
         raise ConfigError(

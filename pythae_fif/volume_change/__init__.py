@@ -11,10 +11,10 @@ __all__ = [
     "encoder_log_volume",
     "fif_loss",
     "log_volume",
+    "published_surrogate",
     "sample_hutchinson",
     "singular_values",
     "squared_error",
-    "surrogate",
     "volume_surrogate",
 ]
 
@@ -28,12 +28,10 @@ from pythae_fif.volume_change.exact import (
     singular_values,
 )
 from pythae_fif.volume_change.hutchinson import sample_hutchinson
-from pythae_fif.volume_change.loss import (
-    FIFLoss,
+from pythae_fif.volume_change.loss import FIFLoss, fif_loss, squared_error
+from pythae_fif.volume_change.rules import UnsupportedOperationError
+from pythae_fif.volume_change.surrogates import (
     SurrogateOutput,
-    fif_loss,
-    squared_error,
+    published_surrogate,
     volume_surrogate,
 )
-from pythae_fif.volume_change.step import UnsupportedOperationError
-from pythae_fif.volume_change.variants import surrogate

@@ -1,10 +1,10 @@
-"""Batch normalisation in training mode applied to tangents, with its gradient by hand.
+"""Batch normalisation in training mode applied to a tangent, with its gradient by hand.
 
 Written with autograd's operations this derivative takes a dozen passes over the activations and
 its gradient twenty; BatchNorm's own backward kernel does both in a few.
 """
 
-__all__ = ["batch_norm_jvps"]
+__all__ = ["batch_norm_jvp"]
 
 from typing import Any
 
@@ -15,14 +15,8 @@ from torch.autograd.function import once_differentiable
 from pythae_fif.volume_change.precision import at_least_float32
 
 
-def batch_norm_jvps(
-    tangents: Tensor,
-    x: Tensor,
-    weight: Tensor | None,
-    eps: float,
-    statistics: tuple[Tensor, Tensor] | None = None,
-) -> Tensor:
-    r"""Tangents of the whole-batch map $h w + b$, with $h = (x - m) / s$.
+def batch_norm_jvp(tangent: Tensor, x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    r"""The tangent of the whole-batch map $h w + b$, with $h = (x - m) / s$.
 
     The statistics m and s are functions of the input (Ioffe & Szegedy 2015), so with m(.) the mean
     over samples and places
@@ -32,27 +26,23 @@ def batch_norm_jvps(
     which is its own transpose: the map is that of the backward pass.
 
     Arguments:
-        tangents: (K, B, C, ...).
+        tangent: dx, (B, C, ...).
         x: What was normalised, (B, C, ...).
         weight: w, (C,), or None.
         eps: Added to the variance.
-        statistics: m and 1 / s of x where they are known, (C,) each.
 
     Returns:
-        (K, B, C, ...), in the type of the tangents; differentiable, once, in all three tensors.
+        (B, C, ...), in the type of the tangent; differentiable, once, in all three tensors.
     """
     if weight is None:
         weight = x.new_ones(x.shape[1], dtype=at_least_float32(x).dtype)
     weight = weight + 1e-30 * (weight == 0).to(weight.dtype)  # its gradient divides by it
-    if statistics is None:
-        # The weight tells the kernel in which precision to keep the statistics of a bfloat16 x.
-        with torch.no_grad():
-            kept = torch.native_batch_norm(x, weight, None, None, None, True, 0.0, eps)
-        statistics = kept[1], kept[2]
+    # The weight tells the kernel in which precision to keep the statistics of a bfloat16 x.
+    with torch.no_grad():
+        kept = torch.native_batch_norm(x, weight, None, None, None, True, 0.0, eps)
     jvp: Any = _Jvp.apply
-    each = tangents.to(x.dtype).unbind() if len(tangents) > 1 else [tangents.to(x.dtype).squeeze(0)]
-    products = [jvp(tangent, x, weight, *statistics).unsqueeze(0) for tangent in each]
-    return (torch.cat(products) if len(products) > 1 else products[0]).to(tangents.dtype)
+    product: Tensor = jvp(tangent.to(x.dtype), x, weight, kept[1], kept[2])
+    return product.to(tangent.dtype)
 
 
 class _Jvp(torch.autograd.Function):
@@ -80,18 +70,19 @@ class _Jvp(torch.autograd.Function):
         grad = grad.contiguous(memory_format=layout)
         grad_t, grad_overlap = _adjoint(grad, x, weight, mean, inverse)
         channel = (1, -1, *[1] * (x.dim() - 2))
-        count = x.numel() // x.shape[1]
         # <G, u> of every channel: the same kernel's gradient of the weight, with u for h.
         zero, one = torch.zeros_like(mean), torch.ones_like(inverse)
         _, total = _adjoint(grad, u, weight, zero, one, mapped=False)
         grad_x = None
         if ctx.needs_input_grad[1]:
-            scale = inverse / count
+            scale = inverse * x.shape[1] / x.numel()
             h_scale = total * scale * inverse
             grad_x = torch.addcmul(
                 grad_t * (-scale * overlap).view(channel).to(x.dtype),
-                u, (-scale * grad_overlap).view(channel).to(x.dtype),
-            ).addcmul_(x, (-h_scale).view(channel).to(x.dtype))  # fmt: skip
+                u,
+                (-scale * grad_overlap).view(channel).to(x.dtype),
+            )
+            grad_x.addcmul_(x, (-h_scale).view(channel).to(x.dtype))
             grad_x += (h_scale * mean).view(channel).to(x.dtype)
         return grad_t, grad_x, total / weight, None, None
 

@@ -23,29 +23,15 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from pythae_fif.errors import NonFiniteError
-from pythae_fif.volume_change.operations import TwiceDifferentiable
 from pythae_fif.volume_change.precision import full_float32
-from pythae_fif.volume_change.replay import check_replay, record
-from pythae_fif.volume_change.step import UnsupportedOperationError
+from pythae_fif.volume_change.surrogates import Map, differentiable_kernels
 
 CHUNK_NUMEL = 2**23
 """Numbers in a chunk of Jacobians, and in one layer's tangents: 32 MB each in float32."""
 
-COTANGENTS_NUMEL = {"cpu": 2**18, "cuda": 2**22}
-"""Numbers in one layer's cotangents. On the CPU few, which stay in its caches: convolutions copy
-them on their way back. On a GPU many: every operation is the start of a kernel."""
-
-IMAGES = 32
-"""Images whose rows are pulled back at a time, at least: a large layer's weights are read once for
-all of them."""
-
 
 def decoder_jacobian(
-    decode: Callable[[Tensor], Tensor],
-    z: Tensor,
-    *,
-    latent_dim: int | None = None,
-    directions: int | None = None,
+    decode: Map, z: Tensor, *, latent_dim: int | None = None, directions: int | None = None
 ) -> Tensor:
     """g'(z), column by column in forward mode.
 
@@ -64,15 +50,13 @@ def decoder_jacobian(
         product: Tensor = torch.func.jvp(decode, (z,), (direction.expand_as(z),))[1].flatten(1)
         return product
 
-    with TwiceDifferentiable():
+    with differentiable_kernels():
         # The columns come first: where they do not depend on the direction, vmap with another
         # out_dims than 0 fails or returns a wrong shape.
         return torch.func.vmap(column, chunk_size=directions)(basis).movedim(0, -1)
 
 
-def encoder_jacobian(
-    encode: Callable[[Tensor], Tensor], x: Tensor, *, directions: int | None = None
-) -> Tensor:
+def encoder_jacobian(encode: Map, x: Tensor, *, directions: int | None = None) -> Tensor:
     """f'(x), row by row in backward mode.
 
     Arguments:
@@ -83,15 +67,15 @@ def encoder_jacobian(
     Returns:
         (B, d, D).
     """
-    with TwiceDifferentiable():
+    with differentiable_kernels():
         z, pull = torch.func.vjp(encode, x)[:2]
-    basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+        basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
 
-    def row(direction: Tensor) -> Tensor:
-        product: Tensor = pull(direction.expand_as(z))[0].flatten(1)
-        return product
+        def row(direction: Tensor) -> Tensor:
+            product: Tensor = pull(direction.expand_as(z))[0].flatten(1)
+            return product
 
-    return torch.func.vmap(row, chunk_size=directions)(basis).movedim(0, 1)
+        return torch.func.vmap(row, chunk_size=directions)(basis).movedim(0, 1)
 
 
 def log_volume(jacobian: Tensor, first: int = 0) -> Tensor:
@@ -127,41 +111,23 @@ def log_volume(jacobian: Tensor, first: int = 0) -> Tensor:
 
 
 def singular_values(jacobian: Tensor, first: int = 0) -> Tensor:
-    """Singular values in descending order.
-
-    Arguments:
-        jacobian: (B, D, d) or (B, d, D).
-        first: As of :func:`log_volume`.
-
-    Returns:
-        (B, min(d, D)).
-
-    Raises:
-        NonFiniteError: A Jacobian has NaN or infinite entries; the message names the samples.
-    """
+    """Singular values in descending order, (B, min(d, D)); all else as of :func:`log_volume`."""
     _largest(jacobian, first)
     values: Tensor = torch.linalg.svdvals(jacobian)
     return values
 
 
-def decoder_log_volume(
-    decode: Callable[[Tensor], Tensor], z: Tensor, *, latent_dim: int | None = None
-) -> Tensor:
+def decoder_log_volume(decode: Map, z: Tensor, *, latent_dim: int | None = None) -> Tensor:
     """:func:`log_volume` of :func:`decoder_jacobian`, (B,), a few samples at a time."""
-    return _over_chunks(log_volume, decode, z, latent_dim)
+    return _of_decoder(log_volume, decode, z, latent_dim)
 
 
-def decoder_singular_values(
-    decode: Callable[[Tensor], Tensor], z: Tensor, *, latent_dim: int | None = None
-) -> Tensor:
+def decoder_singular_values(decode: Map, z: Tensor, *, latent_dim: int | None = None) -> Tensor:
     """:func:`singular_values` of :func:`decoder_jacobian`, (B, d), a few samples at a time."""
-    return _over_chunks(singular_values, decode, z, latent_dim)
+    return _of_decoder(singular_values, decode, z, latent_dim)
 
 
-@full_float32()
-def encoder_log_volume(
-    encode: Callable[[Tensor], Tensor], x: Tensor, *, data_dim: int | None = None
-) -> Tensor:
+def encoder_log_volume(encode: Map, x: Tensor, *, data_dim: int | None = None) -> Tensor:
     r"""Log-volume :math:`\frac12 \log\det f'(x) f'(x)^\top` in nats, a few samples at a time.
 
     Arguments:
@@ -175,27 +141,13 @@ def encoder_log_volume(
     Raises:
         NonFiniteError: A Jacobian has NaN or infinite entries; the message names the samples.
     """
+
+    def score(rows: Tensor, first: int) -> Tensor:
+        return log_volume(rows[..., :data_dim], first)
+
     if not len(x):
         return x.new_empty(0)
-    with torch.no_grad(), _Widest() as widest:
-        numel = encode(x[:1]).numel() * (x[0].numel() if data_dim is None else data_dim)
-    size = max(1, CHUNK_NUMEL // max(1, numel))
-    cotangents = COTANGENTS_NUMEL["cpu" if x.device.type == "cpu" else "cuda"]
-    images = min(size, len(x))
-    directions = max(cotangents // (images * widest.numel), -(-IMAGES // images))
-    volumes: list[Tensor] = []
-    with torch.inference_mode(False), torch.no_grad():
-        for start in range(0, len(x), size):
-            chunk = x[start : start + size].clone()
-            try:
-                jacobian = encoder_jacobian(encode, chunk, directions=directions)
-            except torch.cuda.OutOfMemoryError:
-                raise
-            except RuntimeError:  # a module that torch.func cannot map
-                jacobian = _row_by_row(encode, chunk)
-            jacobian = jacobian[..., :data_dim]
-            volumes.append(log_volume(jacobian, start))
-    return torch.cat(volumes)
+    return _over_chunks(score, encoder_jacobian, encode, x, x[0].numel())
 
 
 def named_samples(mask: Tensor, first: int = 0) -> str:
@@ -210,66 +162,57 @@ def named_samples(mask: Tensor, first: int = 0) -> str:
     return f"{len(found)} of {len(mask)} samples (samples {names})"
 
 
-def _row_by_row(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """The Jacobian (B, outputs, inputs) by autograd alone, a backward pass an output."""
-    with torch.inference_mode(False), torch.enable_grad(), TwiceDifferentiable():
-        x = x.detach().clone().requires_grad_()
-        values = function(x).flatten(1).sum(0)
-        rows = [torch.autograd.grad(value, x, retain_graph=True)[0] for value in values]
-    return torch.stack([row.flatten(1) for row in rows], 1)
+def _of_decoder(
+    score: Callable[..., Tensor], decode: Map, z: Tensor, latent_dim: int | None
+) -> Tensor:
+    columns = z.shape[1] if latent_dim is None else latent_dim
+    if not len(z):
+        with torch.no_grad():
+            return score(z.new_empty(0, decode(z).shape[1:].numel(), columns))
+
+    def jacobian(decode: Map, z: Tensor, *, directions: int) -> Tensor:
+        return decoder_jacobian(decode, z, latent_dim=columns, directions=directions)
+
+    return _over_chunks(
+        lambda j, first: score(j[..., :columns], first), jacobian, decode, z, columns
+    )
 
 
 @full_float32()
 def _over_chunks(
     score: Callable[..., Tensor],
-    decode: Callable[[Tensor], Tensor],
-    z: Tensor,
-    latent_dim: int | None,
+    jacobian_of: Callable[..., Tensor],
+    function: Map,
+    points: Tensor,
+    inputs: int,
 ) -> Tensor:
-    """score(g'(z)) a few samples and, in each layer, a few directions at a time."""
-    basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)[:latent_dim]
-    if not len(z):
-        return score(z.new_empty(0, decode(z).shape[1:].numel(), len(basis)))
+    """score(J) a few samples and, in each layer, a few directions at a time."""
     with torch.no_grad(), _Widest() as widest:
-        numel = decode(z[:1]).numel() * len(basis)
+        numel = function(points[:1]).numel() * inputs
     size = max(1, CHUNK_NUMEL // max(1, numel))
-    directions = max(1, CHUNK_NUMEL // (min(size, len(z)) * widest.numel))
-    jacobian_of = _replayed_jacobian
-    try:
-        check_replay(decode, z[:1])
-    except UnsupportedOperationError:
-        jacobian_of = _differentiated_jacobian
+    directions = max(1, CHUNK_NUMEL // (min(size, len(points)) * widest.numel))
     scores: list[Tensor] = []
-    with torch.no_grad():
-        for start in range(0, len(z), size):
-            jacobian = jacobian_of(decode, z[start : start + size], basis, directions)
+    with torch.inference_mode(False), torch.no_grad():
+        for start in range(0, len(points), size):
+            chunk = points[start : start + size].clone()
+            try:
+                jacobian = jacobian_of(function, chunk, directions=directions)
+            except torch.cuda.OutOfMemoryError:
+                raise
+            except RuntimeError:  # a module that torch.func cannot map, or has no forward mode
+                jacobian = _row_by_row(function, chunk)
             scores.append(score(jacobian, start))
     return torch.cat(scores)
 
 
-def _replayed_jacobian(
-    decode: Callable[[Tensor], Tensor], z: Tensor, basis: Tensor, directions: int
-) -> Tensor:
-    """:func:`decoder_jacobian` from one pass."""
-    tangents = basis[:, None].expand(-1, len(z), -1)
-    tape = record(decode, z)
-    columns = z.new_empty(len(z), tape.value[0].numel(), len(basis))
-    for first in range(0, len(basis), directions):
-        pushed = tape.jvps(tangents[first : first + directions])
-        columns[..., first : first + directions] = pushed.flatten(2).permute(1, 2, 0)
-    return columns
-
-
-def _differentiated_jacobian(
-    decode: Callable[[Tensor], Tensor], z: Tensor, basis: Tensor, directions: int
-) -> Tensor:
-    """By columns, or by rows where PyTorch has no forward mode of an operation."""
-    try:
-        return decoder_jacobian(decode, z, latent_dim=len(basis), directions=directions)
-    except torch.cuda.OutOfMemoryError:
-        raise
-    except RuntimeError:
-        return _row_by_row(decode, z)[..., : len(basis)]
+def _row_by_row(function: Map, x: Tensor) -> Tensor:
+    """The Jacobian (B, outputs, inputs) by autograd alone, a backward pass an output."""
+    with torch.enable_grad(), differentiable_kernels():
+        x = x.detach().requires_grad_()
+        values = function(x).flatten(1).sum(0)
+        options: Any = {"retain_graph": True, "allow_unused": True, "materialize_grads": True}
+        rows = [torch.autograd.grad(value, x, **options)[0] for value in values]
+    return torch.stack([row.flatten(1) for row in rows], 1)
 
 
 class _Widest(TorchFunctionMode):

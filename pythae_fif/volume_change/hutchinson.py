@@ -3,12 +3,11 @@
 __all__ = ["HutchinsonKind", "hutchinson_of_gaussian", "sample_hutchinson"]
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from pythae_fif.volume_change.loss import check_option
 from pythae_fif.volume_change.precision import at_least_float32, full_float32
 
 HutchinsonKind = Literal["orthogonal", "scaled_gaussian", "gaussian", "rademacher"]
@@ -52,13 +51,13 @@ def sample_hutchinson(
         >>> torch.allclose(torch.einsum("kbi,kbj->bij", eps, eps) / 3, torch.eye(3), atol=1e-5)
         True
     """
-    check_option("Hutchinson kind", kind, HutchinsonKind)
-    if samples < 1:
-        raise ValueError(f"{samples} Hutchinson samples: at least 1 is needed")
-    if samples > latent_dim:
+    if kind not in get_args(HutchinsonKind):
+        valid = ", ".join(get_args(HutchinsonKind))
+        raise ValueError(f"unknown Hutchinson kind {kind!r}; valid: {valid}")
+    if not 1 <= samples <= latent_dim:
         raise ValueError(
-            f"{samples} Hutchinson samples in {latent_dim} dimensions: at most {latent_dim} are of "
-            f"use, since so many orthogonal ones make the trace exact"
+            f"{samples} Hutchinson samples in {latent_dim} dimensions: 1 to {latent_dim} are of "
+            "use, since so many orthogonal ones make the trace exact"
         )
     shape = (samples, batch_size, latent_dim)
     if kind == "rademacher":
@@ -73,11 +72,9 @@ def hutchinson_of_gaussian(eps: Tensor, kind: HutchinsonKind) -> Tensor:
 
     Arguments:
         eps: K vectors for every sample.
-        kind: Any but ``rademacher``.
+        kind: Any but ``rademacher``, which is not made of normal ones.
     """
     samples, latent_dim = eps.shape[0], eps.shape[-1]
-    if kind == "rademacher":
-        raise ValueError("Rademacher vectors are signs, not made of normal ones")
     if kind == "gaussian":
         return eps
     if kind == "orthogonal" and samples > 1:
@@ -93,15 +90,13 @@ def _orthonormal(normal: Tensor) -> Tensor:
 
     With normal numbers :math:`x_k`, the k-th column from its k-th entry on, the reflectors
     :math:`H_k = I - 2 v_k v_k^\top` that take :math:`x_k` to a multiple of the k-th unit vector
-    have a product of Haar's distribution, up to the sign of each column (Stewart 1980, 'The
-    efficient generation of random orthogonal matrices'). All at once they are
+    have a product of Haar's distribution, up to the sign of each column (Stewart 1980). All at
+    once they are
 
     .. math:: H_1 \cdots H_K = I - V T V^\top, \quad
         T^{-1} = \tfrac12 I + \text{the part of } V^\top V \text{ above its diagonal}
 
-    Reflectors are orthogonal to rounding, however the columns lie to one another, and this takes
-    as many operations for any K. QR, which loops over the batch on a GPU, made other draws of the
-    same distribution for K > 1: records made before this function do not repeat number by number.
+    Unlike QR this does not loop over the batch on a GPU.
 
     Arguments:
         normal: (..., d, K), K <= d.

@@ -2,10 +2,8 @@
 
 __all__ = ["allows_tf32", "at_least_float32", "full_float32"]
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
-from functools import partial
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -19,100 +17,43 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 @contextmanager
 def full_float32() -> Iterator[None]:
-    """Turns TF32 and autocast off, for numbers that are called exact; the user's setting is as
-    before in the end.
+    """Turns TF32 and autocast off, for numbers that are called exact.
 
-    TF32 keeps 10 bits of a float32 factor. cuDNN's convolutions use it unless told otherwise.
+    TF32 keeps 10 bits of a float32 factor. cuDNN's convolutions use it unless told otherwise. The
+    user's setting is as before in the end; it is one for all threads.
 
     Example:
-        >>> torch.backends.cudnn.allow_tf32 = True
         >>> with full_float32():
-        ...     torch.backends.cudnn.allow_tf32
-        False
-        >>> torch.backends.cudnn.allow_tf32
-        True
+        ...     allows_tf32()
+        {'matmul': False, 'cudnn': False}
     """
-    _TF32_OFF.enter()
+    before = [(switch, attribute, getattr(switch, attribute)) for switch, attribute in _switches()]
     try:
+        for switch, attribute in _switches():
+            setattr(switch, attribute, _OFF[attribute])
         with ExitStack() as stack:
             for device in ("cpu", "cuda"):
                 if torch.is_autocast_enabled(device):
                     stack.enter_context(torch.autocast(device, enabled=False))
             yield
     finally:
-        _TF32_OFF.leave()
-
-
-class _TF32Off:
-    """TF32 is off while a thread has entered; PyTorch's setting is one for all threads."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.inside = 0
-        self.restore: list[Callable[[], None]] = []
-
-    def enter(self) -> None:
-        with self.lock:
-            if self.inside == 0:
-                self.restore = _restorers()
-            self.inside += 1
-            for module, attribute, off in (*_switches("matmul"), *_switches("cudnn")):
-                setattr(module, attribute, off)
-
-    def leave(self) -> None:
-        with self.lock:
-            self.inside -= 1
-            if self.inside == 0:
-                for put_back in self.restore:
-                    put_back()
-
-
-_TF32_OFF = _TF32Off()
+        for switch, attribute, value in before:
+            setattr(switch, attribute, value)
 
 
 def allows_tf32() -> dict[str, bool]:
     """Whether the user's setting allows less than float32, in 'matmul' and in 'cudnn'."""
-    return {
-        name: any(getattr(module, attribute) != off for module, attribute, off in _switches(name))
-        for name in ("matmul", "cudnn")
-    }
+    allowed = [getattr(switch, name) not in (_OFF[name], "none") for switch, name in _switches()]
+    return {"matmul": allowed[0], "cudnn": any(allowed[1:])}
 
 
-# PyTorch has an old and, from 2.9 on, a new attribute. Where the user has written the new one, it
-# raises RuntimeError if the old one is read; both can always be written.
+_OFF: dict[str, Any] = {"fp32_precision": "ieee", "allow_tf32": False}
 
 
-def _modules(name: str) -> tuple[Any, list[Any]]:
-    """Whose is the old attribute, and whose are the new ones."""
-    if name == "matmul":
-        return torch.backends.cuda.matmul, [torch.backends.cuda.matmul]
+def _switches() -> list[tuple[Any, str]]:
+    """Those of products first. From PyTorch 2.9 on they have another name."""
+    products: Any = torch.backends.cuda.matmul
     cudnn: Any = torch.backends.cudnn
-    return cudnn, [part for part in (getattr(cudnn, n, None) for n in ("conv", "rnn")) if part]
-
-
-def _switches(name: str) -> list[tuple[Any, str, Any]]:
-    """Module, attribute and value of what turns TF32 off in the way that the user has chosen."""
-    old, new = _modules(name)
-    try:
-        _ = old.allow_tf32
-    except RuntimeError:
-        return [(module, "fp32_precision", "ieee") for module in new]
-    return [(old, "allow_tf32", False)]
-
-
-def _restorers() -> list[Callable[[], None]]:
-    """What writes back all that can be read now, the old attributes first."""
-    first: list[Callable[[], None]] = []
-    then: list[Callable[[], None]] = []
-    for name in ("matmul", "cudnn"):
-        old, new = _modules(name)
-        with suppress(RuntimeError):
-            first.append(partial(setattr, old, "allow_tf32", old.allow_tf32))
-            if name == "matmul":
-                precision = torch.get_float32_matmul_precision()
-                first.append(partial(torch.set_float32_matmul_precision, precision))
-        for module in new:
-            with suppress(AttributeError):
-                value = module.fp32_precision
-                then.append(partial(setattr, module, "fp32_precision", value))
-    return first + then
+    if hasattr(products, "fp32_precision"):
+        return [(switch, "fp32_precision") for switch in (products, cudnn.conv, cudnn.rnn)]
+    return [(products, "allow_tf32"), (cudnn, "allow_tf32")]

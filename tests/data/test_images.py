@@ -24,18 +24,11 @@ from support.image_files import (
     together,
 )
 
-from pythae_fif.benchmark.yaml_files import config_file, read_yaml
-from pythae_fif.data import DATASETS, load_images
+from pythae_fif.data import load_images
 from pythae_fif.data.images import decode_files, find_images, to_uint8
 from pythae_fif.data.locations import cache_home, data_home
 from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import ConfigError, DataError
-
-
-@pytest.mark.parametrize("name", DATASETS)
-def test_every_name_is_described_in_one_line(name):
-    text = read_yaml(config_file(name))["description"]
-    assert text and "\n" not in text
 
 
 @pytest.mark.parametrize(

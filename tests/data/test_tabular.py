@@ -80,7 +80,7 @@ def test_arguments_that_do_not_fit_are_named(tmp_path, archive):
     for arguments, said in (
         ({"name": "powr"}, "did you mean 'power'"),
         ({"name": "csv"}, "--data"),
-        ({"name": "power", "data": "x.csv"}, "is for the data set csv"),
+        ({"name": "power", "data": "x.csv"}, "csv needs a path, and it alone"),
         ({**own, "latent_dim": 4}, "1 to 3 is needed"),
         ({**own, "latent_dim": 0}, "1 to 3 is needed"),
     ):

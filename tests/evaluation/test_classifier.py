@@ -100,15 +100,6 @@ class TestTraining:
         with pytest.raises(DataError, match=message):
             load_extractor("classifier", (1, 8, 8), LabelledImages(images, labels))
 
-    @pytest.mark.slow
-    @pytest.mark.shared
-    def test_learns_mnist_in_a_hundred_steps(self, shared_data):
-        if not (shared_data / "MNIST").is_dir():
-            pytest.skip("MNIST is not in the folder of shared data")
-        data = LabelledImages.of(load_images("mnist", shared_data))
-        data = dataclasses.replace(data, name="")
-        assert train_classifier(data, max_steps=100).accuracy > 0.94
-
 
 class TestCache:
     @pytest.mark.parametrize(
@@ -146,15 +137,3 @@ class TestCache:
         assert train_classifier(blobs, cache_dir=tmp_path, max_steps=2).hash == ours.hash
         assert "not what was written under this name" in caplog.text
         assert f"{mine}.corrupt" in names_in(tmp_path)
-
-    def test_a_device_that_fails_damages_no_file(self, blobs, tmp_path, monkeypatch):
-        train_classifier(blobs, cache_dir=tmp_path, max_steps=2)
-        before = names_in(tmp_path)
-
-        def full(*_):
-            raise torch.cuda.OutOfMemoryError
-
-        monkeypatch.setattr(torch.nn.Module, "to", full)
-        with pytest.raises(torch.cuda.OutOfMemoryError):
-            train_classifier(blobs, cache_dir=tmp_path, max_steps=2, device="cuda")
-        assert names_in(tmp_path) == before

@@ -42,16 +42,15 @@ class TestAgainstOthers:
         torch.save(inception_state, tmp_path / "weights.pth")
         network = theirs.FeatureExtractorInceptionV3(
             "theirs",
-            ["2048", "logits_unbiased", "logits"],
+            ["2048", "logits_unbiased"],
             feature_extractor_weights_path=str(tmp_path / "weights.pth"),
         )
         images = noise_images(2, 3, side, side)
-        expected, unbiased, biased = network(images)
+        expected, unbiased = network(images)
         features, logits = inception(images)
         assert logits.shape == (2, 1008)
         assert float((features - expected).abs().max()) < 1e-4
         assert float((logits - unbiased).abs().max()) < 1e-4
-        assert float((logits + inception.logit_bias - biased).abs().max()) < 1e-4
 
     @pytest.mark.parametrize(("height", "width"), [(32, 32), (28, 17), (299, 299), (400, 350)])
     def test_resize_is_that_of_torch_fidelity(self, height, width):
@@ -69,7 +68,7 @@ class TestExtractor:
     def test_names_and_hash(self, inception, inception_state):
         names = (inception.name, inception.distance_name, inception.score_name)
         assert names == ("inception", "FID", "IS")
-        other = {**inception_state, "fc.bias": inception_state["fc.bias"] + 1}
+        other = {**inception_state, "fc.weight": inception_state["fc.weight"] + 1}
         assert inception_module.inception(other).hash != inception.hash
         assert inception_module.inception(inception_state).hash == inception.hash
 
@@ -78,8 +77,8 @@ class TestExtractor:
         with pytest.raises(ConfigError, match=r"no weights of .*Mixed_7c") as caught:
             inception_module.inception(lacking)
         assert "\n" not in str(caught.value)
-        without_classes = {k: v for k, v in inception_state.items() if k != "fc.bias"}
-        with pytest.raises(ConfigError, match=r"fc\.bias"):
+        without_classes = {k: v for k, v in inception_state.items() if k != "fc.weight"}
+        with pytest.raises(ConfigError, match=r"fc\.weight"):
             inception_module.inception(without_classes)
 
 
@@ -170,12 +169,12 @@ def graph(tmp_path_factory):
         tf.nn.bias_add(product, tf.constant(biases), name="softmax/logits")
     path = tmp_path_factory.mktemp("graph") / "classify_image_graph_def.pb"
     path.write_bytes(frozen.as_graph_def().SerializeToString())
-    return path, torch.from_numpy(weights), torch.from_numpy(biases)
+    return path, torch.from_numpy(weights)
 
 
 class TestTensorFlow:
     def test_features_and_logits(self, graph):
-        path, weights, biases = graph
+        path, weights = graph
         extractor = load_extractor("tf-inception", (3, 24, 31), weights=path)
         images = noise_images(5, 3, 24, 31)
         features, logits = extractor(images)
@@ -183,7 +182,6 @@ class TestTensorFlow:
         halves = resized[..., :298].unfold(3, 149, 149).mean(dim=(2, 4))
         torch.testing.assert_close(features, halves.permute(0, 2, 1).flatten(1), atol=1e-4, rtol=0)
         torch.testing.assert_close(logits, features @ weights)
-        torch.testing.assert_close(extractor.logit_bias, biases)
         assert (extractor.distance_name, extractor.score_name) == ("FID", "IS")
 
     def test_forms_of_input(self, graph):

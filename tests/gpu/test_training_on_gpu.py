@@ -165,7 +165,7 @@ def _through_a_pipeline(folder, config_class):
     config = config_class(output_dir=str(folder), num_epochs=1, per_device_train_batch_size=4)
     pipeline = TrainingPipeline(model=_fif(), training_config=config)
     pipeline(train_data=to_float(_images(DIGITS)), eval_data=to_float(_images(DIGITS)))
-    model = AutoModel.load_from_folder(f"{pipeline.trainer.training_dir}/final_model")
+    model = AutoModel.load_from_folder(f"{pipeline.trainer.training_dir}/final_model", trust=True)
     return next(pipeline.model.parameters()).device.type, model.latent_dim
 
 

@@ -70,7 +70,7 @@ def test_a_card_of_networks_of_any_size():
     text = ModelCard("points").text(FIF(FIFConfig(latent_dim=2), encoder, decoder), "a/b")
     assert "| Data | points |" in text and "allow_pickle=True" in text
     networks = build_networks("convnet", SHAPE, 3)
-    model = FIF(FIFConfig(input_dim=SHAPE, latent_dim=3, whiten=True), *networks)
+    model = FIF(FIFConfig(input_dim=SHAPE, latent_dim=3), *networks)
     assert "allow_pickle" not in ModelCard("points").text(model, "a/b")
 
 

@@ -96,8 +96,10 @@ def test_data_take_the_type_of_the_weights(model, score):
     assert torch.equal(getattr(model, score)(X.double()), expected)
     with pytest.raises(DataError, match="floating-point numbers as in training"):
         getattr(model, score)((255 * X).to(torch.uint8))
-    with pytest.raises(DataError, match="not ndarray"):
-        getattr(model, score)(X.numpy())
+    assert torch.equal(getattr(model, score)(X.numpy()), expected)
+    for wrong in ((255 * X).to(torch.uint8).numpy(), [["a"]], None):
+        with pytest.raises(DataError, match="floating-point numbers as in training, not"):
+            getattr(model, score)(wrong)
     assert getattr(model, score)(X[:0]).shape == (0, *expected.shape[1:])
 
 
@@ -205,7 +207,7 @@ class Reshaped(Linear):
 def test_a_decoder_of_another_shape_than_the_data_is_refused(shape):
     model = FIF(FIFConfig(input_dim=(1, 4, 4), latent_dim=3), decoder=Reshaped(shape)).train()
     message = (
-        rf"FIF: reconstructions of shape \(1, {', '.join(map(str, shape))}\) for data of shape"
+        rf"FIF: reconstructions of shape \(3, {', '.join(map(str, shape))}\) for data of shape"
     )
     with pytest.raises(ConfigError, match=message):
         model({"data": X})

@@ -207,7 +207,9 @@ def test_survives_pythaes_save_and_load_twice(arch, shape, variational, tmp_path
     expected = model.encoder(x).embedding
     for folder in (tmp_path / "first", tmp_path / "second"):
         model.save(str(folder))
-        model = AutoModel.load_from_folder(str(folder)).eval()
+        with pytest.raises(ConfigError, match=r"decoder\.pkl can run any code .* trust=True"):
+            AutoModel.load_from_folder(str(folder))
+        model = AutoModel.load_from_folder(str(folder), trust=True).eval()
         assert torch.equal(model.encoder(x).embedding, expected)
         assert model.decoder(expected).reconstruction.shape == (2, *shape)
 

@@ -70,7 +70,9 @@ def test_trains_logs_and_saves(name, tmp_path):
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "train_log.jsonl"]
     assert json.loads((tmp_path / "model" / "training_config.json").read_text())["num_epochs"] == 8
-    assert_same_weights(AutoModel.load_from_folder(str(tmp_path / "model")), trainer.model)
+    assert_same_weights(
+        AutoModel.load_from_folder(str(tmp_path / "model"), trust=True), trainer.model
+    )
 
 
 def test_trainings_that_begin_at_once_have_a_folder_each(tmp_path, monkeypatch):
@@ -87,7 +89,7 @@ def test_trainings_that_begin_at_once_have_a_folder_each(tmp_path, monkeypatch):
     name = "AE_training_2026-01-01_00-00-00"
     assert sorted(path.name for path in tmp_path.iterdir()) == [name, f"{name}_2", f"{name}_3"]
     for trainer in trainers:
-        loaded = AutoModel.load_from_folder(f"{trainer.training_dir}/final_model")
+        loaded = AutoModel.load_from_folder(f"{trainer.training_dir}/final_model", trust=True)
         assert_same_weights(loaded, trainer.model)
 
 
@@ -287,7 +289,9 @@ def test_pipeline_uses_the_trainer_of_the_configuration(tmp_path):
         with quiet_pythae():
             pipeline(train_data=Images().batch(torch.arange(40)).data)
         assert type(pipeline.trainer) is kind
-        reloaded = AutoModel.load_from_folder(f"{pipeline.trainer.training_dir}/final_model")
+        reloaded = AutoModel.load_from_folder(
+            f"{pipeline.trainer.training_dir}/final_model", trust=True
+        )
         assert_same_weights(reloaded, model)
 
 

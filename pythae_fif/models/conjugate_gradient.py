@@ -15,8 +15,7 @@ import torch
 from torch import Tensor
 
 from pythae_fif.volume_change.exact import log_volume
-from pythae_fif.volume_change.loss import Map, check_option
-from pythae_fif.volume_change.operations import TwiceDifferentiable
+from pythae_fif.volume_change.surrogates import Map, differentiable_kernels
 
 RectangularAt = Literal["data", "reconstruction"]
 RectangularEstimator = Literal["conjugate_gradient", "exact"]
@@ -134,7 +133,7 @@ def rectangular_surrogate(
         The term, (B,), with z and x_hat of the same pass.
 
     Raises:
-        ValueError: An unknown option, or ``eps`` of the wrong shape.
+        ValueError: ``eps`` of the wrong shape.
 
     Example:
         >>> from pythae_fif.volume_change import sample_hutchinson
@@ -143,8 +142,6 @@ def rectangular_surrogate(
         >>> out.log_volume.shape, out.iterations.shape, out.iterations.max() <= 2
         (torch.Size([7]), torch.Size([1, 7]), tensor(True))
     """
-    check_option("estimator", estimator, RectangularEstimator)
-    check_option("jacobian_at", jacobian_at, RectangularAt)
     of_encoder = jacobian_at == "data"
     copies = 1 if estimator == "exact" else len(eps)
     with torch.enable_grad():
@@ -152,14 +149,14 @@ def rectangular_surrogate(
         point = x.detach()
         if of_encoder:
             point = point.repeat(copies, *[1] * (x.dim() - 1)).requires_grad_()
-        with TwiceDifferentiable():
+        with differentiable_kernels():
             codes = encode(point)
         z = codes[: len(x)]
         if not z.requires_grad:
             z = z.requires_grad_()
         if not of_encoder:
             point = z.repeat(copies, 1)
-        with TwiceDifferentiable():
+        with differentiable_kernels():
             outputs = decode(z if of_encoder else point)
         x_hat = outputs[: len(x)]
         if (eps.shape[1:] != z.shape or not len(eps)) and estimator != "exact":

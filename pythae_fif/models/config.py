@@ -1,0 +1,173 @@
+"""Configurations: what all models share, what has a beta, what has Hutchinson vectors, FIF's."""
+
+__all__ = [
+    "BetaConfig",
+    "Count",
+    "FIFConfig",
+    "HutchinsonConfig",
+    "InjectiveFlowConfig",
+    "NonNegative",
+    "Positive",
+]
+
+import math
+from typing import Annotated, Any
+
+from pydantic import Field
+from pythae.models.base.base_config import BaseAEConfig
+from typing_extensions import Self
+
+from pythae_fif.errors import ConfigError
+from pythae_fif.models.priors import LatentDistribution
+from pythae_fif.validation import config_dataclass
+from pythae_fif.volume_change.hutchinson import HutchinsonKind
+from pythae_fif.volume_change.surrogates import JacobianAt
+
+Count = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+DROPPED = {
+    "mode": "replay",
+    "gradient_to": "encoder",
+    "trace_space": "latent",
+    "surrogate_precision": "float32",
+    "eval_nll_samples": 64,
+    "beta_epochs": None,
+    "whiten": False,
+}
+"""Keys that files of version 0.2 have, and the values that mean what is done now."""
+
+
+@config_dataclass
+class InjectiveFlowConfig(BaseAEConfig):
+    """The part of the configuration that all models of this package have.
+
+    Parameters:
+        input_dim (tuple): Shape of one data point (C, H, W) or (D,).
+        latent_dim (int): Latent dimension d, at most D. Default: 10.
+        noise (float): Standard deviation of the Gaussian noise added to the data in training; the
+            noisy data are the target of the reconstruction. Default: 0.01.
+        latent_distribution (str): 'normal', 'student_t' (independent coordinates) or
+            'multivariate_student_t' (one density of `|z|`, as the authors' released code has it).
+            Default: 'normal'.
+        student_t_df (float): Degrees of freedom of the latter two. Default: 5.
+
+    Raises:
+        ConfigError: An unknown key, named with the nearest valid one, or a value out of range.
+    """
+
+    latent_dim: Count = 10
+    noise: NonNegative = 0.01
+    latent_distribution: LatentDistribution = "normal"
+    student_t_df: Positive = 5.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        most = math.prod(self.input_dim or (self.latent_dim,))
+        if self.latent_dim > most:
+            raise ConfigError(
+                f"{self.name}: latent_dim={self.latent_dim}: at most {most}, that of the data"
+            )
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any]) -> Self:
+        """A configuration from a dictionary, such as a file's.
+
+        Keys of older versions are left out where their value is what is done now.
+        """
+        kept = {
+            key: value
+            for key, value in config_dict.items()
+            if key not in DROPPED or value != DROPPED[key]
+        }
+        return cls(**kept)
+
+
+@config_dataclass
+class BetaConfig(InjectiveFlowConfig):
+    """Of a model whose loss is a likelihood plus the weighted squared reconstruction error.
+
+    Parameters:
+        beta (float): Weight of the squared reconstruction error. Default: 10.
+        beta_final (float): If given, beta moves linearly from ``beta`` to ``beta_final`` over the
+            training (Sorrenson et al. 2024, appendix E.3), whose length this package's trainers
+            tell and Pythae's own do not. Default: None.
+    """
+
+    beta: NonNegative = 10.0
+    beta_final: NonNegative | None = None
+
+    def beta_at(self, share_done: float | None = None) -> float:
+        """The reconstruction weight when a share of the training, in [0, 1], is done.
+
+        Raises:
+            ConfigError: A schedule, and no ``share_done``.
+        """
+        if self.beta_final is None:
+            return self.beta
+        if share_done is None:
+            raise ConfigError(
+                f"{self.name}: beta_final follows the length of the training, which this trainer "
+                "does not tell: use FIFTrainer"
+            )
+        return self.beta + share_done * (self.beta_final - self.beta)
+
+
+@config_dataclass
+class HutchinsonConfig(BetaConfig):
+    """The part of their configurations that FIF and RectangularFlow share.
+
+    Parameters:
+        hutchinson_samples (int): K, Hutchinson vectors a data point. Default: 1.
+        hutchinson_kind (str): Their distribution, see
+            :func:`~pythae_fif.volume_change.sample_hutchinson`. Default: 'orthogonal'.
+    """
+
+    hutchinson_samples: Count = 1
+    hutchinson_kind: HutchinsonKind = "orthogonal"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.hutchinson_samples > self.latent_dim:
+            raise ConfigError(
+                f"{self.name}: hutchinson_samples={self.hutchinson_samples}: at most "
+                f"{self.latent_dim}, at which orthogonal vectors make the trace exact"
+            )
+
+
+@config_dataclass
+class FIFConfig(HutchinsonConfig):
+    """Free-form injective flow (FIF) config class.
+
+    The defaults are the choices of the paper (Sorrenson et al., ICLR 2024, appendix D, and E.2 for
+    beta, K and noise).
+
+    Parameters:
+        input_dim, latent_dim, noise, latent_distribution, student_t_df: As of
+            :class:`~pythae_fif.models.config.InjectiveFlowConfig`.
+        beta, beta_final: The weight of the reconstruction (eq. 7), as of
+            :class:`~pythae_fif.models.config.BetaConfig`.
+        hutchinson_samples, hutchinson_kind: As of
+            :class:`~pythae_fif.models.config.HutchinsonConfig`.
+        jacobian_at (str): 'data', the encoder's volume change at the data point (off-manifold),
+            'reconstruction', that at its projection (on-manifold), or there as at a constant,
+            'detached_reconstruction'. Default: 'data'.
+        surrogate_fraction (float): Part of every batch, in (0, 1], whose data points carry the
+            surrogate of the volume change: the first ``ceil(surrogate_fraction * B)``, averaged
+            over themselves, which is unbiased as batches come shuffled. Below 1 they are B - 1 at
+            most, and BatchNorm's batch statistics are constants for a data point, as in evaluation
+            mode; at 1 the Jacobian is that of the whole-batch map. Default: 1, as the paper.
+        condition_dim (int): Number of classes, or length c of a condition vector, of a conditional
+            model; 0 for none. Data sets then give "labels": class indices (B,), which are joined as
+            one-hot vectors, or condition vectors (B, c). The encoder takes them as further channels
+            or columns of its input, the decoder behind z. (Pythae labels plain tensors 1 all over:
+            give a data set.) Default: 0.
+
+    Raises:
+        ConfigError: An unknown key, named with the nearest valid one, or a value out of range.
+    """
+
+    jacobian_at: JacobianAt = "data"
+    surrogate_fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    condition_dim: Annotated[int, Field(ge=0)] = 0

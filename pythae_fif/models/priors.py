@@ -1,0 +1,116 @@
+"""The distributions of codes that a model can have, by name."""
+
+__all__ = ["LatentDistribution", "Prior", "StandardNormal", "StudentT", "latent_distribution"]
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from pythae_fif.volume_change.precision import at_least_float32
+
+LatentDistribution = Literal["normal", "student_t", "multivariate_student_t"]
+
+
+class Prior(ABC):
+    """A density of codes.
+
+    No number is validated: a check would make the host wait for the GPU in every step, and would
+    turn the NaN of a diverged training into a message about arguments.
+    """
+
+    @abstractmethod
+    def log_prob(self, z: Tensor) -> Tensor:
+        """The log-density of codes (..., d), (...)."""
+
+    @abstractmethod
+    def sample(self, shape: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
+        """Codes of shape `(*shape, d)`.
+
+        Args:
+            shape: How many.
+            generator: Makes the draw repeatable; PyTorch's own if None.
+        """
+
+
+class StandardNormal(Prior):
+    """Independent normal coordinates of mean 0 and variance 1.
+
+    Args:
+        zeros: (d,), of the device and type of the samples.
+
+    Example:
+        >>> StandardNormal(torch.zeros(2)).log_prob(torch.zeros(1, 2)).exp()
+        tensor([0.1592])
+    """
+
+    def __init__(self, zeros: Tensor) -> None:
+        self._zeros = zeros
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        return (-z.square() / 2 - math.log(math.sqrt(2 * math.pi))).sum(-1)
+
+    def sample(self, shape: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
+        mean = self._zeros.expand(*shape, -1)
+        return torch.normal(mean, torch.ones_like(mean), generator=generator)
+
+
+class StudentT(Prior):
+    r"""A Student-t distribution of :math:`\nu` degrees of freedom, centred, of unit scale.
+
+    A standard normal vector divided by :math:`\sqrt{s / \nu}`, s from a chi-squared distribution.
+    Either all coordinates share one s, and so one tail, and the density depends on the length of z
+    alone,
+
+    .. math::
+        \log p(z) = \log\Gamma\tfrac{\nu + d}{2} - \log\Gamma\tfrac{\nu}{2}
+        - \tfrac{d}{2} \log \nu\pi - \tfrac{\nu + d}{2} \log\left(1 + |z|^2 / \nu\right),
+
+    or each has its own, and the density is the product of theirs, with d = 1.
+
+    Args:
+        df: :math:`\nu`, above 0.
+        zeros: (d,), of the device and type of the samples.
+        joint: Whether the coordinates share one s.
+
+    Example:
+        >>> StudentT(3.0, torch.zeros(2), joint=True).log_prob(torch.zeros(1, 2)).exp()
+        tensor([0.1592])
+    """
+
+    def __init__(self, df: float, zeros: Tensor, *, joint: bool) -> None:
+        self.df, self.joint, self._zeros = df, joint, zeros
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        df, dim = self.df, z.shape[-1] if self.joint else 1
+        constant = math.lgamma((df + dim) / 2) - math.lgamma(df / 2)
+        constant -= dim / 2 * math.log(df * math.pi)
+        square = z.square()
+        square = square.sum(-1, keepdim=True) if self.joint else square
+        return (constant - (df + dim) / 2 * (square / df).log1p()).sum(-1)
+
+    def sample(self, shape: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
+        zeros = self._zeros.expand(*shape, -1)
+        normal = torch.normal(zeros, torch.ones_like(zeros), generator=generator)
+        shared = zeros[..., :1] if self.joint else zeros
+        # A chi-squared number is twice a Gamma one, whose draws have no half precision.
+        half = at_least_float32(torch.full_like(shared, self.df / 2))
+        gamma = torch._standard_gamma(half, generator=generator)
+        gamma = gamma.clamp_min(torch.finfo(gamma.dtype).tiny)
+        return normal * (self.df / (2 * gamma)).sqrt().to(normal.dtype)
+
+
+def latent_distribution(name: LatentDistribution, df: float, zeros: Tensor) -> Prior:
+    """p_Z of codes (..., d).
+
+    Args:
+        name: ``student_t`` has independent coordinates, ``multivariate_student_t`` does not.
+        df: Degrees of freedom of the two.
+        zeros: (d,), of the device and type of the codes.
+    """
+    if name == "normal":
+        return StandardNormal(zeros)
+    return StudentT(df, zeros, joint=name == "multivariate_student_t")

@@ -1,0 +1,411 @@
+"""FIF does what a built-in Pythae model does, and its densities are right."""
+
+import math
+
+import numpy as np
+import pandas
+import pytest
+import scipy.stats
+import torch
+from pythae.data.datasets import DatasetOutput
+from pythae.models import AutoModel
+from pythae.models.base.base_utils import ModelOutput
+from pythae.models.nn import BaseDecoder, BaseEncoder
+from pythae.pipelines import GenerationPipeline, TrainingPipeline
+from pythae.samplers import GaussianMixtureSamplerConfig, MAFSamplerConfig, NormalSamplerConfig
+from pythae.trainers import BaseTrainerConfig
+from torch import nn
+
+from pythae_fif import FIF, FIFConfig
+from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.models import RectangularFlow, RectangularFlowConfig
+from pythae_fif.models.fif import EVALUATED_POINTS, SlowerSurrogateWarning
+from pythae_fif.models.outputs import without_gradients
+from pythae_fif.nn import build_networks
+from pythae_fif.volume_change import decoder_jacobian, encoder_jacobian, log_volume
+
+SHAPE = (1, 4, 4)
+LATENTS = ("normal", "student_t", "multivariate_student_t")
+
+
+class LinearEncoder(BaseEncoder):
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, x):
+        return ModelOutput(embedding=x.flatten(1) @ self.weight.T)
+
+
+class LinearDecoder(BaseDecoder):
+    def __init__(self, weight):
+        super().__init__()
+        self.weight = nn.Parameter(weight)
+
+    def forward(self, z):
+        return ModelOutput(reconstruction=z @ self.weight.T)
+
+
+def model(**options):
+    torch.manual_seed(0)
+    return FIF(FIFConfig(input_dim=SHAPE, latent_dim=3, **options))
+
+
+def images(n=40):
+    x = torch.rand(n, *SHAPE, generator=torch.Generator().manual_seed(1))
+    x[0, 0, 0, 0] = 1.0
+    return x
+
+
+def trainer_config(path, **options):
+    options = {"num_epochs": 2, "per_device_train_batch_size": 20, **options}
+    return BaseTrainerConfig(output_dir=str(path), no_cuda=True, **options)
+
+
+# ---------------------------------------------------------------- a training step
+
+
+@pytest.mark.parametrize("fraction", [1.0, 0.5])
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("way", ["replay", "published"])
+def test_a_step_moves_running_statistics_once(way, samples, fraction):
+    config = FIFConfig(
+        input_dim=(1, 8, 8), latent_dim=2, hutchinson_samples=samples, surrogate_fraction=fraction
+    )
+    fif = FIF(config, *build_networks("fif_convnet", (1, 8, 8), 2)).train()
+    fif.surrogate_mode = way
+    fif({"data": torch.rand(4, 1, 8, 8)}).loss.backward()
+    norms = [m for m in fif.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms and {int(norm.num_batches_tracked) for norm in norms} == {1}
+
+
+def test_batch_norm_in_an_encoder_that_runs_twice_is_refused():
+    config = FIFConfig(input_dim=(1, 8, 8), latent_dim=2, jacobian_at="reconstruction")
+    encoder, decoder = build_networks("fif_convnet", (1, 8, 8), 2)
+    with pytest.raises(ConfigError, match="wrong running statistics"):
+        FIF(config, encoder)
+    FIF(config, decoder=decoder).train()({"data": torch.rand(5, 1, 8, 8)}).loss.backward()
+
+
+def test_a_first_sample_that_is_not_a_number_chooses_nothing():
+    fif, x = model().train(), images(5)
+    x[0] = math.nan
+    assert fif({"data": x}).loss.isnan() and fif.surrogate_mode == "replay"
+
+
+@pytest.mark.parametrize("way", ["replay", "published"])
+def test_a_decoder_is_trained_beside_a_frozen_encoder(way):
+    encoder = LinearEncoder(torch.randn(2, 5)).requires_grad_(False)
+    fif = FIF(FIFConfig(input_dim=(5,), latent_dim=2), encoder, LinearDecoder(torch.randn(5, 2)))
+    fif.surrogate_mode = way
+    fif.train()({"data": torch.rand(6, 5)}).loss.backward()
+    assert fif.decoder.weight.grad is not None
+
+
+@pytest.mark.parametrize("jacobian_at", ["data", "reconstruction"])
+def test_the_output_in_training_says_how_far_it_is_from_rest(jacobian_at):
+    fif = model(noise=0.0, hutchinson_samples=3, jacobian_at=jacobian_at, beta=7.0).train()
+    out = fif({"data": images()})
+    torch.testing.assert_close(out.loss, out.nll_loss + 7.0 * out.recon_loss)
+    assert out.recon_x.shape == (40, *SHAPE) and out.z.shape == (40, 3)
+    assert not out.code_square.requires_grad and not out.code_trace.requires_grad
+    torch.testing.assert_close(out.code_square, out.z.detach().square().sum(1).mean() / 3)
+    at = out.recon_x if jacobian_at == "reconstruction" else images()
+    with torch.no_grad():
+        f = encoder_jacobian(lambda x: fif.encoder(x).embedding, at)
+        g = decoder_jacobian(lambda z: fif.decoder(z).reconstruction, out.z)
+    trace = (f.flatten(2) @ g.flatten(1, -2)).diagonal(0, 1, 2).sum(1).mean()
+    torch.testing.assert_close(out.code_trace, trace / 3, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("fraction", [0.25, 0.3, 1.0])
+def test_gradient_of_a_fraction_is_unbiased_over_the_order_of_the_batch(fraction):
+    """Mean over all cyclic orders of the batch, with the Hutchinson vectors of every one."""
+    x, total = images(8).double(), {}
+    for part in (fraction, 1.0):
+        fif = model(surrogate_fraction=part, hutchinson_samples=3, noise=0.0).double().train()
+        for shift in range(8):  # K = d: orthogonal vectors give the trace exactly
+            (fif({"data": x.roll(shift, 0)}).loss / 8).backward()
+        total[part] = torch.cat([p.grad.flatten() for p in fif.parameters()])
+    torch.testing.assert_close(total[fraction], total[1.0])
+
+
+def test_a_fraction_below_one_is_never_the_whole_of_a_small_batch():
+    losses = []
+    for fraction in (0.9, 8 / 9):
+        fif = model(surrogate_fraction=fraction).train()
+        torch.manual_seed(1)
+        losses.append(fif({"data": images(9)}).loss)
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize("way", ["replay", "published"])
+@pytest.mark.parametrize("arch", ["convnet", "fif_convnet"])
+def test_a_whole_step_in_bfloat16(arch, way):
+    config = FIFConfig(input_dim=(1, 28, 28), latent_dim=3, noise=0.0, surrogate_fraction=0.5)
+    fif, losses = FIF(config, *build_networks(arch, (1, 28, 28), 3)).train(), []
+    fif.surrogate_mode = way
+    x = {"data": torch.rand(4, 1, 28, 28)}
+    for low in (True, False):
+        torch.manual_seed(1)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=low):
+            losses.append(fif(x).loss)
+    losses[0].backward()
+    assert all(p.grad.isfinite().all() for p in fif.parameters())
+    assert losses[0].dtype == torch.float32
+    assert losses[0].item() == pytest.approx(losses[1].item(), rel=0.02)
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_models_of_any_precision_have_losses(dtype, samples):
+    torch.manual_seed(0)
+    config = FIFConfig(input_dim=(4,), latent_dim=2, hutchinson_samples=samples)
+    fif, x = FIF(config).eval(), torch.rand(9, 4)
+    expected = fif({"data": x}).loss
+    assert float(fif.to(dtype)({"data": x}).loss) == pytest.approx(float(expected), rel=0.05)
+    loss = fif.train()({"data": x}).loss
+    loss.backward()
+    assert bool(loss.isfinite())
+
+
+def test_compiled_networks_have_the_same_gradient():
+    """A compiled network hides its operations."""
+    x, grads = images(6).double(), []
+    for compiled in (False, True):
+        fif = model(noise=0.0).double().train()
+        if compiled:
+            fif.encoder.compile(backend="aot_eager_decomp_partition")
+            fif.decoder.compile(backend="aot_eager_decomp_partition")
+        torch.manual_seed(5)
+        fif({"data": x}).loss.backward()
+        grads.append(torch.cat([p.grad.flatten() for p in fif.parameters()]))
+    torch.testing.assert_close(*grads)
+
+
+def test_what_a_full_gpu_raises_is_no_reason_for_another_surrogate(monkeypatch):
+    def full(*_, **__):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("pythae_fif.models.fif.check_replay", full)
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        model().train()({"data": images()})
+
+
+def test_a_diverged_model_has_a_loss_that_is_not_a_number():
+    fif = model().train()
+    next(fif.encoder.parameters()).data.fill_(math.nan)
+    assert math.isnan(fif({"data": images()}).loss.item())
+
+
+# ---------------------------------------------------------------- an evaluation
+
+
+def exact_loss(fif, x):
+    """The loss whose gradient the surrogate estimates, from dense Jacobians."""
+    z = fif.encode(x)
+    if fif.model_config.jacobian_at == "data":
+        volume = -log_volume(encoder_jacobian(fif._encode, x))  # eq. 46
+    else:
+        volume = log_volume(decoder_jacobian(fif._decode, z))  # eq. 11
+    recon = (fif.reconstruct(x) - x).square().flatten(1).sum(1)
+    log_prior = fif.latent_distribution(z).log_prob(z)
+    return (fif.model_config.beta * recon - log_prior + volume).mean().detach()
+
+
+@pytest.mark.parametrize("jacobian_at", ["data", "reconstruction"])
+@pytest.mark.parametrize("grad", [True, False])
+def test_evaluation_loss_is_exact_lazy_and_deterministic(grad, jacobian_at):
+    fif = model(beta=7.0, jacobian_at=jacobian_at).eval()
+    with torch.set_grad_enabled(grad):
+        out = fif({"data": images()})
+        assert "loss" not in out  # nothing computed for a sampler that reads z
+        assert out.loss.item() == pytest.approx(exact_loss(fif, images()).item(), rel=1e-5)
+        assert out["loss"] is out.loss and out["nll_loss"] is out.nll_loss
+        again = fif({"data": images()}, epoch=3, dataset_size=40)
+        assert again.loss.item() == out.loss.item()
+        late = fif({"data": images()})
+        assert late.recon_loss.requires_grad == grad and not out.loss.requires_grad
+    fif.train()
+    assert late.loss.item() == out.loss.item() and all(m.training for m in fif.modules())
+    with pytest.raises(AttributeError):
+        _ = out.nothing
+
+
+@pytest.mark.parametrize("size, batch", [(50, 20), (100, 7), (200, 25), (200, 1)])
+def test_evaluation_nll_is_that_of_points_spread_over_the_set(size, batch, monkeypatch):
+    """The same in every pass, though one was left half-way; a batch with none costs nothing."""
+    fif, counted = model().eval(), []
+    original = fif._nll
+    monkeypatch.setattr(fif, "_nll", lambda *args: counted.append(original(*args)) or counted[-1])
+    _ = fif({"data": images(size)[:batch]}, dataset_size=size).loss
+    passes = []
+    fif.train().eval()
+    for _ in range(2):
+        counted.clear()
+        outs = [fif({"data": x}, dataset_size=size) for x in images(size).split(batch)]
+        sums = sum(out.nll_loss * len(out.z) for out in outs) / size
+        assert torch.allclose(sums, torch.cat(counted).mean(), rtol=1e-4)
+        passes.append(torch.cat(counted))
+        _ = fif({"data": images(7)}).z  # as a sampler does, whose data are no set
+    assert len(passes[0]) == min(EVALUATED_POINTS, size) and torch.equal(*passes)
+
+
+# ---------------------------------------------------------------- densities and samples
+
+
+@pytest.mark.parametrize("latent", LATENTS)
+@pytest.mark.parametrize(
+    ("cls", "config"), [(FIF, FIFConfig), (RectangularFlow, RectangularFlowConfig)]
+)
+def test_log_prob_of_a_linear_model_is_the_closed_form(cls, config, latent):
+    weight = torch.randn(5, 2, dtype=torch.float64)
+    config = config(input_dim=(5,), latent_dim=2, latent_distribution=latent, student_t_df=3)
+    fif = cls(config, LinearEncoder(torch.linalg.pinv(weight)), LinearDecoder(weight))
+    z = torch.randn(7, 2, dtype=torch.float64)
+    prior = {
+        "normal": scipy.stats.multivariate_normal(np.zeros(2)).logpdf,
+        "student_t": lambda z: scipy.stats.t(3).logpdf(z).sum(1),
+        "multivariate_student_t": scipy.stats.multivariate_t(np.zeros(2), df=3).logpdf,
+    }[latent]
+    expected = torch.from_numpy(prior(z.numpy())) - 0.5 * torch.logdet(weight.T @ weight)
+    x = z @ weight.T
+    for data in (x, x.numpy(), pandas.DataFrame(x.numpy(), columns=list("abcde"))):
+        assert torch.allclose(fif.log_prob(data), expected)
+    assert torch.allclose(fif.singular_values(x)[0], torch.linalg.svdvals(weight))
+    assert torch.allclose(fif.log_volume(x), torch.linalg.svdvals(weight).log().sum())
+    mean = float(fif.log_prob(x).mean())
+    assert fif.get_nll(x, n_samples=5, batch_size=3) == pytest.approx(mean)
+    samples, density = fif.sample_and_log_prob((2, 3))
+    assert samples.shape == (2, 3, 5) and density.shape == (2, 3)
+    assert torch.allclose(density.flatten(), fif.log_prob(samples.flatten(0, 1)))
+
+
+@pytest.mark.parametrize("latent", LATENTS)
+def test_samples_come_from_the_latent_distribution(latent):
+    identity = torch.eye(2)
+    config = FIFConfig(input_dim=(2,), latent_dim=2, latent_distribution=latent, student_t_df=5)
+    fif = FIF(config, LinearEncoder(identity), LinearDecoder(identity)).train()
+    samples = fif.sample(100_000)
+    variance = 1.0 if latent == "normal" else 5 / 3
+    assert torch.allclose(samples.var(0), torch.full((2,), variance), rtol=0.05)
+    lengths = samples.square().sum(1).detach().numpy()
+    if latent == "multivariate_student_t":  # |z|^2 / d is F-distributed
+        assert scipy.stats.kstest(lengths / 2, scipy.stats.f(2, 5).cdf).pvalue > 0.01
+    assert torch.allclose(fif.sample(10, temperature=0.0), torch.zeros(10, 2))
+    draws = [fif.sample(3, generator=torch.Generator().manual_seed(4)) for _ in range(2)]
+    assert torch.equal(*draws) and not torch.equal(draws[0], fif.sample(3))
+    assert fif.training and fif.sample((4, 3)).shape == (4, 3, 2)
+    # d = D: a full-dimensional flow, whose density is that of the data space
+    x = torch.randn(5, 2)
+    assert torch.allclose(fif.log_prob(x), fif.latent_distribution(x).log_prob(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [-1, 0, 2.5, "3", (2, 0), (), None])
+def test_a_bad_number_of_samples_is_one_line(size):
+    with pytest.raises(ConfigError, match=r"FIF: .* samples: a number from 1 up, or a shape"):
+        model().sample(size)
+
+
+def test_codes_and_points_have_gradients_where_they_are_asked_for():
+    fif, x = model().train(), images(5).requires_grad_()
+    z = fif.encode(x)
+    for found in (z, fif.embed(x), fif.decode(z), fif.reconstruct(x), fif.interpolate(x, x)):
+        assert not found.requires_grad
+    z = fif.encode(x, gradients=True)
+    assert z.requires_grad and fif.decode(z, gradients=True).requires_grad
+    torch.autograd.grad(fif.reconstruct(x, gradients=True).sum(), [x, *fif.parameters()])
+    assert fif.training and fif.decode(z.view(5, 1, 3).numpy(force=True)).shape == (5, 1, *SHAPE)
+    with pytest.raises(DataError, match=r"codes of shape \(5, 4\): \(B, 3\) is needed"):
+        fif.decode(torch.zeros(5, 4))
+
+
+def test_what_runs_without_gradients_may_differentiate_inside():
+    x = torch.ones(3, requires_grad=True)
+    assert not without_gradients(torch.exp, x).requires_grad
+    (found,) = without_gradients(lambda: torch.autograd.grad(x.exp().sum(), x))
+    torch.testing.assert_close(found, x.exp())
+    with pytest.raises(RuntimeError, match="out of memory"):
+        without_gradients(lambda: (_ for _ in ()).throw(RuntimeError("out of memory")).__next__())
+
+
+# ---------------------------------------------------------------- Pythae's interface
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"hutchinson_samples": 2, "surrogate_fraction": 0.5},
+        {"jacobian_at": "reconstruction"},
+        {"latent_distribution": "student_t"},
+    ],
+    ids=str,
+)
+def test_training_pipeline(tmp_path, options):
+    fif, x = model(**options), images(60)
+    before = fif.eval()({"data": x}).loss
+    config = trainer_config(tmp_path, num_epochs=20, learning_rate=1e-3)
+    pipeline = TrainingPipeline(model=fif, training_config=config)
+    pipeline(train_data=x, eval_data=x)
+    loaded = AutoModel.load_from_folder(f"{pipeline.trainer.training_dir}/final_model").eval()
+    assert isinstance(loaded, FIF) and loaded(DatasetOutput(data=x)).loss < before
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [NormalSamplerConfig(), GaussianMixtureSamplerConfig(n_components=2), MAFSamplerConfig()],
+    ids=lambda config: config.name,
+)
+def test_generation_pipeline(tmp_path, sampler):
+    generated = GenerationPipeline(model=model().eval(), sampler_config=sampler)(
+        num_samples=5,
+        train_data=images(),
+        eval_data=images(),
+        training_config=trainer_config(tmp_path),
+    )
+    assert generated.shape == (5, *SHAPE) and torch.isfinite(generated).all()
+
+
+# ---------------------------------------------------------------- what does not fit
+
+
+class Gives(BaseEncoder):
+    def __init__(self, output):
+        super().__init__()
+        self.output, self.weight = output, nn.Parameter(torch.zeros(1))
+
+    def forward(self, x):
+        return self.output
+
+
+@pytest.mark.parametrize(
+    ("output", "remedy"),
+    [
+        (torch.zeros(5, 2), r"the encoder gives a Tensor: .* ModelOutput\(embedding="),
+        (ModelOutput(codes=torch.zeros(5, 2)), r"a ModelOutput without 'embedding': let it return"),
+        (ModelOutput(embedding=torch.zeros(5, 3)), r"codes of shape \(5, 3\), needs \(B, 2\)"),
+    ],
+)
+def test_an_encoder_of_another_kind(output, remedy):
+    fif = FIF(FIFConfig(input_dim=SHAPE, latent_dim=2), Gives(output))
+    for call in (fif.encode, fif.log_prob, lambda x: fif({"data": x})):
+        with pytest.raises(ConfigError, match=remedy):
+            call(torch.zeros(5, *SHAPE))
+
+
+@pytest.mark.parametrize("batch", [torch.rand(2, 4), {}, {"images": torch.rand(2, 4)}])
+def test_a_batch_is_a_mapping_with_data(batch):
+    with pytest.raises(DataError, match=r'FIF: a (Tensor|dict) without "data": give {"data": x}'):
+        model()(batch)
+
+
+def test_a_network_that_hides_its_operations_is_told_once():
+    fif = model(noise=0.0).train()
+    fif.decoder = FIF(FIFConfig(input_dim=SHAPE, latent_dim=3)).decoder
+    fif.encoder.layers = torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)))
+    fif.encoder.forward = lambda x: ModelOutput(embedding=fif.encoder.layers(x))
+    with pytest.warns(SlowerSurrogateWarning, match="published surrogate.*hides some") as caught:
+        for _ in range(2):
+            fif({"data": images()}).loss.backward()
+    assert len([w for w in caught if w.category is SlowerSurrogateWarning]) == 1

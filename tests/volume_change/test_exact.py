@@ -1,0 +1,193 @@
+"""Exact Jacobians, volumes and singular values, and the memory that they take."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.autograd.function import once_differentiable
+from torch.autograd.functional import jacobian
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pythae_fif.errors import NonFiniteError
+from pythae_fif.volume_change import (
+    decoder_jacobian,
+    decoder_log_volume,
+    decoder_singular_values,
+    encoder_jacobian,
+    encoder_log_volume,
+    exact,
+    log_volume,
+    singular_values,
+)
+
+D, d, B = 6, 3, 7
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def mlp(inputs, outputs):
+    return nn.Sequential(nn.Linear(inputs, 16), nn.Tanh(), nn.Linear(16, outputs))
+
+
+def jacobians(function, points):
+    return torch.stack([jacobian(lambda p: function(p[None])[0], point) for point in points])
+
+
+@pytest.mark.parametrize("directions", [None, 1, 2])
+def test_jacobians_against_autograd(directions):
+    encode, decode, x = mlp(D, d), mlp(d, D), torch.randn(B, D)
+    z = encode(x).detach()
+    found = encoder_jacobian(encode, x, directions=directions)
+    torch.testing.assert_close(found, jacobians(encode, x))
+    found = decoder_jacobian(decode, z, directions=directions)
+    torch.testing.assert_close(found, jacobians(decode, z))
+    found = decoder_jacobian(decode, z, latent_dim=2)
+    torch.testing.assert_close(found, jacobians(decode, z)[..., :2])
+
+
+@given(rows=st.integers(1, 8), columns=st.integers(1, 8), seed=st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_log_volume_is_the_sum_of_log_singular_values(rows, columns, seed):
+    values = torch.randn(3, rows, columns, generator=torch.Generator().manual_seed(seed))
+    expected = singular_values(values).log().sum(-1)
+    assert torch.allclose(log_volume(values), expected, rtol=1e-8, atol=1e-8)
+
+
+def test_log_volume_where_the_gram_matrix_is_singular_in_rounding():
+    """Columns that differ by 1e-10: the determinant of J^T J is below the rounding of its terms."""
+    values = torch.zeros(1, 3, 2)
+    values[0, 0] = 1.0
+    values[0, 1, 1] = 1e-10
+    assert log_volume(values).item() == pytest.approx(math.log(1e-10), rel=1e-6)
+    values[0, 1, 1] = 0.0
+    assert log_volume(values).item() == -math.inf
+
+
+def test_log_volume_of_huge_numbers_and_its_gradient():
+    values = torch.randn(4, 5, 2, requires_grad=True)
+    expected = 0.5 * torch.logdet(values.mT @ values)
+    torch.testing.assert_close(log_volume(1e300 * values), expected + 2 * math.log(1e300))
+    found, reference = (
+        torch.autograd.grad(volume.sum(), values)[0] for volume in (log_volume(values), expected)
+    )
+    torch.testing.assert_close(found, reference)
+
+
+class _OwnTanh(torch.autograd.Function):
+    """Of a derivative that is defined once and in reverse alone."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x.tanh())
+        return x.tanh()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return grad * (1 - ctx.saved_tensors[0] ** 2)
+
+
+class Of(nn.Module):
+    """A function of a layer and the input."""
+
+    def __init__(self, layer, function):
+        super().__init__()
+        self.layer, self.function = layer, function
+
+    def forward(self, x):
+        return self.function(self.layer, x)
+
+
+def attention():
+    return nn.TransformerEncoderLayer(3, 1, 8, batch_first=True, norm_first=True)
+
+
+LAYERS = {
+    "tanh": nn.Tanh,
+    "one derivative": lambda: Of(None, lambda _, x: _OwnTanh.apply(x)),
+    "scripted": lambda: torch.jit.script(nn.Sequential(nn.Linear(D, D), nn.Tanh())),
+    "attention": lambda: Of(attention(), lambda f, x: f(x.view(-1, 2, 3)).flatten(1)),
+    "recurrent": lambda: Of(
+        nn.GRU(3, 3, batch_first=True), lambda f, x: f(x.view(-1, 2, 3))[0].flatten(1)
+    ),
+    "dropout": nn.AlphaDropout,
+    "in place": lambda: nn.LeakyReLU(0.2, inplace=True),
+}
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_volumes_of_any_network(layer):
+    """By forward mode, or row by row where PyTorch has none."""
+    decode = nn.Sequential(nn.Linear(d, D), LAYERS[layer]()).eval()
+    encode = nn.Sequential(nn.Linear(D, D), LAYERS[layer](), nn.Linear(D, d)).eval()
+    z, x = torch.randn(B, d), torch.randn(B, D)
+    expected = jacobians(decode, z)
+    with torch.inference_mode():
+        found = decoder_log_volume(decode, z), decoder_singular_values(decode, z)
+    reference = 0.5 * torch.logdet(expected.mT @ expected)
+    torch.testing.assert_close(found, (reference, torch.linalg.svdvals(expected)))
+    rows = jacobians(encode, x)
+    volume = encoder_log_volume(encode, x)
+    torch.testing.assert_close(volume, 0.5 * torch.logdet(rows @ rows.mT))
+    assert not volume.requires_grad
+
+
+@pytest.mark.parametrize("chunk", [1, 2 * D * d, 2**20])
+def test_chunks_do_not_change_results(chunk, monkeypatch):
+    monkeypatch.setattr(exact, "CHUNK_NUMEL", chunk)
+    encode, decode, x, z = mlp(D, d), mlp(d, D), torch.randn(B, D), torch.randn(B, d)
+    g, f = jacobians(decode, z), jacobians(encode, x)
+    torch.testing.assert_close(decoder_log_volume(decode, z), log_volume(g))
+    torch.testing.assert_close(decoder_singular_values(decode, z), singular_values(g))
+    torch.testing.assert_close(encoder_log_volume(encode, x), log_volume(f))
+    found = encoder_log_volume(encode, x, data_dim=4)
+    torch.testing.assert_close(found, log_volume(f[..., :4]))
+    for function, score, points in (
+        (encode, encoder_log_volume, x),
+        (decode, decoder_log_volume, z),
+        (decode, decoder_singular_values, z),
+    ):
+        assert len(score(function, points[:0])) == 0
+        points[5] = math.nan
+        with pytest.raises(NonFiniteError, match=r"not finite for 1 of . samples \(samples 5\)"):
+            score(function, points)
+
+
+@pytest.mark.parametrize("score", [decoder_log_volume, decoder_singular_values])
+def test_chunks_bound_every_tensor(score, monkeypatch):
+    """Of a network whose hidden layer is wider than its output."""
+    monkeypatch.setattr(exact, "CHUNK_NUMEL", 4096)
+    decode = nn.Sequential(nn.Linear(16, 200), nn.Tanh(), nn.Linear(200, 40))
+    widest = 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal widest
+            out = func(*args, **(kwargs or {}))
+            for item in out if isinstance(out, tuple | list) else (out,):
+                widest = max(widest, item.numel() if isinstance(item, torch.Tensor) else 0)
+            return out
+
+    z = torch.randn(50, 16)
+    with Watch():
+        score(decode, z)
+    assert widest <= 2 * 4096 < decode[0](z).numel() * 16
+
+
+@pytest.mark.parametrize("function", ["encoder_jacobian", "decoder_jacobian"])
+def test_a_full_gpu_takes_no_slower_way(function, monkeypatch):
+    def full(*_, **__):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(exact, function, full)
+    score = encoder_log_volume if function == "encoder_jacobian" else decoder_log_volume
+    with pytest.raises(torch.cuda.OutOfMemoryError):
+        score(mlp(d, d), torch.randn(B, d))

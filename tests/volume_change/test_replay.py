@@ -1,0 +1,223 @@
+"""A pass that is noted, and its derivative; what cannot be noted is found."""
+
+import weakref
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from pythae_fif.volume_change import UnsupportedOperationError, volume_surrogate
+from pythae_fif.volume_change.batch_norm import batch_norm_jvp
+from pythae_fif.volume_change.replay import check_replay, record
+
+D, B = 6, 5
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: F.softplus(input=x),
+        lambda x: F.leaky_relu(input=x, negative_slope=0.2),
+        lambda x: torch.add(input=x.sin(), other=x, alpha=0.5),
+        lambda x: 2.0 - x - torch.ones(D) + (1 + x.sin()),
+        lambda x: torch.mul(input=x, other=x.exp()) / (2 * x.square() + 1),
+        lambda x: x.view(len(x), 1, D) @ x.view(len(x), D, 1) @ torch.ones(1, D),
+        lambda x: torch.cat(tensors=[x, torch.ones(len(x), 2), x.tanh()], axis=1),
+        lambda x: x.chunk(2, 1)[1].sin() + x.split(3, -1)[0],
+        lambda x: F.relu(x * 2.0, inplace=True) * x,
+        lambda x: F.interpolate(x.view(len(x), 1, 2, 3), scale_factor=2).sin(),
+        lambda x: x.sign() * x + x.round() + x.floor(),
+        lambda x: torch.where(x > 0, x, x.exp()).softmax(1),
+        lambda x: x + x.detach() ** 2,
+    ],
+)
+def test_products_and_their_gradients_are_those_of_pytorch(function):
+    """Of the whole batch and of the first samples, by the point."""
+    x = torch.randn(B, D)
+    with torch.no_grad():
+        x += 0.2 * x.sign()  # off the kinks
+    v = torch.randn(B, D)
+    for rows in (B, 2):
+        point = x.clone().requires_grad_()
+        products = [
+            record(function, point).jvp(v[:rows]),
+            torch.func.jvp(function, (point[:rows],), (v[:rows],))[1],
+        ]
+        torch.testing.assert_close(*products)
+        options = {"allow_unused": True, "materialize_grads": True}
+        found, expected = (
+            torch.autograd.grad(p.square().sum() + 0 * point.sum(), point, **options)[0]
+            for p in products
+        )
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_network_that_only_rounds_has_a_derivative_of_zero():
+    tape = record(lambda x: (2 * x).round(), torch.randn(B, D))
+    assert torch.equal(tape.jvp(torch.ones(B, D)), torch.zeros(B, D))
+
+
+def test_a_part_under_no_grad_is_a_constant():
+    def scaled(x):
+        with torch.no_grad():
+            scale = x.square().mean(1, keepdim=True).sqrt()
+        return x / scale
+
+    x, v = torch.randn(B, D), torch.randn(B, D)
+    torch.testing.assert_close(
+        record(scaled, x).jvp(v), v / x.square().mean(1, keepdim=True).sqrt()
+    )
+
+
+class Skip(nn.Module):
+    """A layer beside a skip connection, which is all that is noted if the layer is hidden."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return x + self.layer(x)
+
+
+class StraightThrough(torch.autograd.Function):
+    """tanh, whose derivative it says is 1."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.tanh()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad
+
+
+@pytest.mark.parametrize(
+    "build, message",
+    [
+        (lambda: Skip(torch.jit.script(nn.Linear(D, D))), "hides some of its operations"),
+        (lambda: torch.jit.script(nn.Linear(D, D)), "hides some of its operations"),
+        (lambda: Skip(StraightThrough.apply), "hides some of its operations"),
+        (lambda: nn.LayerNorm(D), "operation torch.nn.functional.layer_norm has no rule"),
+        (lambda: nn.Dropout(), "operation torch.nn.functional.dropout has no rule"),
+        (lambda: lambda x: x.exp().mul_(2.0), "operation torch.Tensor.mul_ has no rule"),
+        (lambda: lambda x: F.linear(x, x), "weight depends on the input"),
+        (lambda: lambda x: x.softmax(0), "the samples of a batch meet"),
+        (lambda: lambda x: x[torch.arange(len(x))], "an index for each sample"),
+    ],
+)
+def test_what_cannot_be_replayed_is_found(build, message):
+    with pytest.raises(UnsupportedOperationError, match=message):
+        check_replay(build(), torch.randn(3, D), parts=True)
+
+
+def test_writing_into_a_tensor_is_no_operation_that_is_missed():
+    def write(x):
+        out = torch.zeros_like(x)
+        out[:, 1:] = x[:, 1:]
+        return out
+
+    with pytest.raises(UnsupportedOperationError, match="__setitem__ has no rule"):
+        record(write, torch.randn(B, D))
+
+
+@given(st.integers(0, 2**31), st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
+def test_a_function_that_hides_nothing_passes(seed, dtype):
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Linear(D, 30), nn.SiLU(), Skip(nn.Linear(30, 30)), nn.ReLU())
+    net = net.append(nn.Linear(30, 3)).to(dtype)
+    x, before = torch.randn(3, D, dtype=dtype), torch.get_rng_state()
+    with torch.autocast("cpu", torch.bfloat16, dtype == torch.float32):
+        check_replay(net, x, parts=True)
+    assert torch.equal(torch.get_rng_state(), before), "the training's numbers stay as they were"
+
+
+def test_tangents_of_a_layer_end_with_it():
+    """Without gradient no more than two layers' tangents live at a time."""
+    layers = [layer for _ in range(10) for layer in (nn.Linear(8, 8), nn.Tanh())]
+    tape = record(nn.Sequential(*layers), torch.randn(4, 8))
+    made, alive = [], 0
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            nonlocal alive
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor) and out.numel() == 4 * 8:
+                made.append(weakref.ref(out))
+            alive = max(alive, len({r().data_ptr() for r in made if r() is not None}))
+            return out
+
+    tangent = torch.randn(4, 8)
+    with torch.no_grad(), Watch():
+        tape.jvp(tangent)
+    assert len(made) >= len(layers) and alive <= 5
+
+
+def test_slopes_are_in_the_precision_of_the_network():
+    net, x = nn.LeakyReLU(0.1), -torch.ones(1, 1)
+    assert record(net, x).jvp(x).item() == -0.1
+
+
+@pytest.mark.parametrize("low", [torch.bfloat16, torch.float32])
+def test_a_step_under_autocast_is_near(low):
+    torch.set_default_dtype(torch.float32)
+    encode = nn.Sequential(
+        nn.Linear(8, 8), nn.SiLU(), nn.Unflatten(1, (2, 2, 2)), nn.Conv2d(2, 2, 3, padding=1),
+        nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3),
+    )  # fmt: skip
+    decode, x, eps = nn.Linear(3, 8), torch.randn(B, 8), torch.randn(1, B, 3)
+    found = []
+    for enabled in (False, low == torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            value = volume_surrogate(encode, decode, x, eps).surrogate.sum()
+        found.append(torch.autograd.grad(value, encode[0].weight)[0])
+    error = (found[1] - found[0]).norm() / found[0].norm()
+    assert error == 0 if low == torch.float32 else 0 < error < 0.1
+
+
+@pytest.mark.parametrize("shape", [(6, 3), (4, 3, 2), (3, 3, 2, 2)])
+@pytest.mark.parametrize("affine", [True, False])
+def test_batch_norm_tangents(shape, affine):
+    """Against forward mode for the product, finite differences for its gradient."""
+    x = torch.randn(shape, requires_grad=True)
+    weight = torch.tensor([0.5, 0.0, -2.0], requires_grad=True) if affine else None
+    tangent = torch.randn(shape, requires_grad=True)
+
+    def normalise(x):
+        return F.batch_norm(x, None, None, weight, None, True, 0.1, 1e-3)
+
+    expected = torch.func.jvp(normalise, (x,), (tangent,))[1]
+    torch.testing.assert_close(batch_norm_jvp(tangent, x, weight, 1e-3), expected)
+    inputs = (tangent, x, weight) if affine else (tangent, x)
+    assert torch.autograd.gradcheck(
+        lambda t, x, w=None: batch_norm_jvp(t, x, w, 1e-3), inputs, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_batch_norm_tangents_of_bfloat16_activations(layout):
+    """As in a step under autocast: activations in bfloat16, the weight in float32."""
+    x = torch.randn(8, 6, 5, 5).bfloat16().to(memory_format=layout)
+    tangent, cotangent = torch.randn(8, 6, 5, 5).bfloat16(), torch.randn(8, 6, 5, 5)
+    weight = torch.rand(6, dtype=torch.float32) + 0.5
+
+    def gradient(dtype):
+        low = x.to(dtype).requires_grad_(), tangent.to(dtype).requires_grad_()
+        scale = weight.to(torch.float32 if dtype == torch.bfloat16 else dtype).requires_grad_()
+        out = batch_norm_jvp(low[1], low[0], scale, 1e-5)
+        assert out.dtype == dtype
+        return torch.autograd.grad((out.double() * cotangent).sum(), (*low, scale))
+
+    for near, exact in zip(gradient(torch.bfloat16), gradient(torch.float64), strict=True):
+        assert 0 < (near - exact).norm() < 0.02 * exact.norm()
