@@ -93,7 +93,7 @@ class FIFTrainer:
 
     Example:
         >>> import tempfile
-        >>> from pythae_fif import FIF, FIFConfig
+        >>> from pythae_fif import FIF, FIFConfig, FIFTrainerConfig
         >>> from pythae_fif.data import ImageDataset
         >>> images = torch.randint(256, (64, 1, 8, 8), dtype=torch.uint8)
         >>> model = FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=2))
