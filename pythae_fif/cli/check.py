@@ -125,10 +125,13 @@ def _check_data(
 
 def _check_extractor(name: str, where: Where) -> None:
     """Raises a ConfigError if packages or weights of an extractor are missing."""
-    weights, offline = where.extractor_weights, where.offline
-    address = require_extractor(where.own_extractor or name, weights=weights, offline=offline)
+    name, weights = where.own_extractor or name, where.extractor_weights
+    address = require_extractor(name, weights=weights, offline=where.offline)
     if address and (silent := unreachable(address)):
-        raise ConfigError(f"extractor {name}: its weights are not here, and {silent}")
+        try:
+            require_extractor(name, weights=weights, offline=True)
+        except ConfigError as error:  # which says where to put them
+            raise ConfigError(f"{error}; {silent}") from error
 
 
 def unreachable(url: str) -> str | None:

@@ -75,7 +75,6 @@ class FIFTrainer:
             aside; a model that is there already is loaded and not trained again. By default a
             digest of configurations, networks and numbers of data, and such a model is an error.
         on_epoch: Called after each epoch with its row of the log.
-        on_saved: Called with the saved model, the result and the folder, which then takes its name.
         checkpoint_every_seconds: Least time between two checkpoints, at least fifty times what one
             takes to write; 0 for one every epoch.
         wall_clock: Seconds of training steps, in place of the configuration's number of epochs.
@@ -94,7 +93,7 @@ class FIFTrainer:
 
     Example:
         >>> import tempfile
-        >>> from pythae_fif import FIF, FIFConfig
+        >>> from pythae_fif import FIF, FIFConfig, FIFTrainerConfig
         >>> from pythae_fif.data import ImageDataset
         >>> images = torch.randint(256, (64, 1, 8, 8), dtype=torch.uint8)
         >>> model = FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=2))
@@ -114,7 +113,6 @@ class FIFTrainer:
         run_dir: str | Path | None = None,
         run_id: str | None = None,
         on_epoch: OnEpoch | None = None,
-        on_saved: Callable[[BaseAE, TrainingResult, Path], None] | None = None,
         checkpoint_every_seconds: float = 30.0,
         wall_clock: float | None = None,
         keep_last: bool = False,
@@ -134,8 +132,7 @@ class FIFTrainer:
         self.training_dir = str(self._files.path)
         config.output_dir = config.output_dir or self.training_dir
         self.training_config = config
-        self.on_epoch, self._on_saved = on_epoch, on_saved
-        self.checkpoint_every_seconds = checkpoint_every_seconds
+        self.on_epoch, self.checkpoint_every_seconds = on_epoch, checkpoint_every_seconds
         self.keep_last, self.progress = keep_last, progress
         self._callbacks = list(callbacks or [])
         self._budget = Budget(config.num_epochs, wall_clock)
@@ -193,7 +190,7 @@ class FIFTrainer:
             self.model.load_state_dict(progress.best_state)
             self.model.eval()
             result = progress.result()
-            self._files.write_model(partial(self._save_model, result), result)
+            self._files.write_model(self._save_model, result)
             self.callback_handler.on_train_end(config)
             return result
 
@@ -342,9 +339,7 @@ class FIFTrainer:
             inputs["data"] = inputs["data"].to(memory_format=self._layout)
         return self.model(inputs, uses_ddp=False, **told)
 
-    def _save_model(self, result: TrainingResult, folder: Path) -> None:
+    def _save_model(self, folder: Path) -> None:
         self.model.save(str(folder))
         self.training_config.save_json(str(folder), "training_config")
         self.callback_handler.on_save(self.training_config)
-        if self._on_saved is not None:
-            self._on_saved(self.model, result, folder)

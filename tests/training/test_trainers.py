@@ -346,18 +346,6 @@ def test_callbacks_hear_of_every_epoch(tmp_path):
     assert heard == [("train_begin",), *epochs[0], *epochs[1], ("save",), ("train_end",)]
 
 
-def test_what_is_written_when_the_model_is_saved_is_part_of_it(tmp_path):
-    data = Images()
-
-    def on_saved(model, result, folder):
-        assert not (tmp_path / "model").exists() and result.epochs == 1
-        (folder / "columns.json").write_text("[]")
-
-    config = config_of("AE", epochs=1)
-    FIFTrainer(model_of("AE"), data, None, config, run_dir=tmp_path, on_saved=on_saved).train()
-    assert "columns.json" in json.loads((tmp_path / "model" / "training.json").read_text())["files"]
-
-
 # A loss that is no number
 
 
