@@ -227,16 +227,19 @@ def _cost(table: pandas.DataFrame, distance: str) -> bytes:
 
 
 def _names(axis: Any, points: list[tuple[str, float, float, str]]) -> None:
-    """Names right of their markers, moved down in steps where they would lie on another."""
-    points = [point for point in points if math.isfinite(point[2])]
-    low = math.inf
-    places = [axis.transData.transform(point[1:3]) for point in points]
-    for (name, x, y, colour), (_, height) in sorted(
-        zip(points, places, strict=True), key=lambda pair: -pair[1][1]
-    ):
-        low = min(height, low - 11)
+    """Names right of their markers, or below where another name is."""
+    wide, high = 75, 11  # of a name, in pixels
+    placed: list[tuple[float, float]] = []
+    for name, x, y, colour in sorted(points, key=lambda point: -point[2]):
+        if not math.isfinite(y):
+            continue
+        left, height = axis.transData.transform((x, y))
+        low = height
+        while near := [p for p in placed if abs(p[0] - left) < wide and abs(p[1] - low) < high]:
+            low = min(bottom for _, bottom in near) - high
+        placed.append((left, low))
         style: dict[str, Any] = {"fontsize": 7, "color": colour, "va": "center"}
-        if low < height - 3:
+        if low < height:
             style["arrowprops"] = {"arrowstyle": "-", "color": colour, "linewidth": 0.4}
         offset = (6, (low - height) * 72 / axis.figure.dpi)
         axis.annotate(name, (x, y), offset, textcoords="offset points", **style)

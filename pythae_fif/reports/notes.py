@@ -97,10 +97,11 @@ def warnings_of(
         f"{counted(missing, 'run')} without a result, or not of every sampler: the table is not "
         "complete.": missing,
         f"A part of the data: {used.source}.": used.partial,
-        f"{copies:,} of {references:,} test {things} are also in training: distances to them favour "
-        "models that copy.": copies,
+        f"{copies:,} of {references:,} test {things} are also in training: distances to them "
+        "favour models that copy.": copies,
         f"† {failed} did not learn: the reconstruction error is no better than that of the mean "
-        f"training {things.rstrip('s')} (within {1 - LEARNT:.0%}); such rows say nothing about the model.": failed,
+        f"training {things.rstrip('s')} (within {1 - LEARNT:.0%}); such rows say nothing about the "
+        "model.": failed,
         f"The scores are of {len(weights)} different weights of the extractor "
         f"({', '.join(sorted(weights))}): their distances are not on one scale.": len(weights) > 1,
         f"Of another latent dimension: {dims}.": dims,

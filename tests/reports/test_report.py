@@ -5,14 +5,18 @@ import html.parser
 import io
 import math
 import re
+import runpy
 
 import numpy as np
 import pandas
 import pytest
 from PIL import Image
 from rich.console import Console
+from support.reference import ROOT
 from support.report_store import RESULTS, experiment, fill, of_fif, result, splits
 
+from pythae_fif.benchmark.image_run import ImageSpec
+from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.errors import StoreError
 from pythae_fif.reports.figures import figures_of, images_of
 from pythae_fif.reports.frame import ranks
@@ -20,6 +24,7 @@ from pythae_fif.reports.notes import constant_error
 from pythae_fif.reports.report import build_report, write_report
 from pythae_fif.reports.tables import Table
 from pythae_fif.runs.launch import Outcome
+from pythae_fif.runs.store import Store
 
 NAME = "mnist-resnet-quick"
 
@@ -307,6 +312,17 @@ class TestFiles:
         with pytest.raises(StoreError, match="tables"):
             write_report(REPORT, fill(tmp_path, []))
 
+    def test_a_packed_store_draws_the_same(self, written, tmp_path):
+        reference = runpy.run_path(str(ROOT / "benchmarks/reference.py"))
+        reference["check"](written[0].root)
+        added = list(reference["add"](written[0].root, tmp_path, False))
+        assert list(reference["add"](written[0].root, tmp_path, False)) == added[:1]
+        packed = Store(tmp_path)
+        found = [ImageResult.read(packed, spec) for spec in packed.specs(ImageSpec)]
+        tables = [of.table.drop(columns="run_ids") for of in (report(found), REPORT)]
+        pandas.testing.assert_frame_equal(*tables)
+        assert {"best", "samples"} <= TestFigures.drawn(report(found), packed, splits()).keys()
+
     def test_own_data_are_named(self):
         own = experiment(dataset="folder", arch="convnet", data="/photos/cats")
         assert report(experiment=own).title == "folder cats, convnet, profile quick"
@@ -314,8 +330,8 @@ class TestFiles:
 
 class TestFigures:
     @staticmethod
-    def drawn(found, store=None):
-        values = found.frame, found.table, found.results, "FD", store, None
+    def drawn(found, store=None, data=None):
+        values = found.frame, found.table, found.results, "FD", store, data
         return {figure.kind: figure for figure in figures_of(*values)}
 
     @pytest.mark.parametrize(
@@ -344,8 +360,7 @@ class TestFigures:
     def test_samples_are_enlarged_and_not_smoothed(self, tmp_path):
         store = fill(tmp_path, RESULTS[:2])
         found = report(RESULTS[:2])
-        values = found.frame, found.table, found.results, "FD", store, splits()
-        (best,) = (figure for figure in figures_of(*values) if figure.kind == "best")
+        best = self.drawn(found, store, splits())["best"]
         with Image.open(io.BytesIO(best.content)) as image:
             pixels = np.asarray(image.convert("L"))[-25]
         shown = pixels[170:].reshape(-1, 50)[:, 24].astype(int)
