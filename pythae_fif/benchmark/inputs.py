@@ -69,4 +69,9 @@ def load_extractor(
 
 def reference_of(splits: Splits, split: str, extractor: Extractor) -> Features:
     """What the images of a split are to the extractor, computed once a machine."""
-    return Features.of(as_tensor(splits[split]), extractor, cache_dir=cache_home())
+    return Features.of(
+        as_tensor(splits[split]),
+        extractor,
+        cache_dir=cache_home(),
+        images_hash=f"{splits.content_hash} {split}",
+    )
