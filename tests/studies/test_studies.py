@@ -41,7 +41,7 @@ from pythae_fif.studies import (
     sinusoid,
     toy,
 )
-from pythae_fif.volume_change import sample_hutchinson, surrogate
+from pythae_fif.volume_change import sample_hutchinson, volume_surrogate
 
 
 def test_every_dataset_starts_the_study_that_is_about_it():
@@ -189,11 +189,11 @@ def test_likelihood_does_not_move_a_linear_model_with_a_free_decoder():
     a = torch.linalg.solve(torch.linalg.cholesky(a @ covariance @ a.T), a).requires_grad_()
     w = (covariance @ a.T).detach()  # optimal for the reconstruction, as A Sigma A^T = I
     eps = sample_hutchinson(len(x), 2, 2, dtype=x.dtype)
-    out = surrogate(lambda x: x @ a.T, lambda z: z @ w.T, x, eps)
+    out = volume_surrogate(lambda x: x @ a.T, lambda z: z @ w.T, x, eps)
     (out.z.square().sum(1) / 2 + out.surrogate).mean().backward()
     assert a.grad.abs().max() < 1e-10
     tied = torch.linalg.pinv(a.detach())
-    out = surrogate(lambda x: x @ a.T, lambda z: z @ tied.T, x, eps)
+    out = volume_surrogate(lambda x: x @ a.T, lambda z: z @ tied.T, x, eps)
     a.grad = None
     (out.z.square().sum(1) / 2 + out.surrogate).mean().backward()
     assert a.grad.abs().max() > 1e-2
