@@ -35,12 +35,12 @@ from pythae.data.datasets import BaseDataset
 from pythae.pipelines import TrainingPipeline
 from pythae.trainers import BaseTrainerConfig
 from pythae.trainers.training_callbacks import TrainingCallback
+from pythae_fif.benchmark.estimate import BatchSeconds, batch_seconds
 from step import NETS, build, markdown, seconds
 from torch import Tensor
 
 from pythae_fif import FIFTrainer, FIFTrainerConfig
 from pythae_fif.benchmark.config import load_experiment
-from pythae_fif.benchmark.estimate import BatchSeconds, batch_seconds
 from pythae_fif.benchmark.plan import RunSpec, expand
 from pythae_fif.data import ImageDataset, Splits, to_float
 from pythae_fif.errors import ConfigError, FIFError

@@ -29,24 +29,15 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-import torch
-from machine import command, markdown
-from rich.console import Console
-
 import pythae_fif.benchmark.run as run_module
 import pythae_fif.runs.execute as execute_module
-from pythae_fif.benchmark.config import Experiment, load_experiment
+import torch
+from machine import command, markdown
 from pythae_fif.benchmark.inputs import load_splits
 from pythae_fif.benchmark.leaderboard import leaderboard
 from pythae_fif.benchmark.model_entry import all_models, read_model_entry
-from pythae_fif.benchmark.plan import expand
-from pythae_fif.benchmark.record import ImageRecord
 from pythae_fif.benchmark.run import IMAGES
-from pythae_fif.benchmark.selection import Result
-from pythae_fif.data import Splits
-from pythae_fif.files import json_text, write_text
 from pythae_fif.reports.experiment import constant_error
-from pythae_fif.reports.report import build_report
 from pythae_fif.reports.score_table import score_terminal
 from pythae_fif.runs.claim import Claim
 from pythae_fif.runs.engines.common import Batch, cores
@@ -55,6 +46,15 @@ from pythae_fif.runs.execute import execute
 from pythae_fif.runs.folder import RunFolder
 from pythae_fif.runs.kind import Environment, Job
 from pythae_fif.runs.pack import read_packs
+from rich.console import Console
+
+from pythae_fif.benchmark.config import Experiment, load_experiment
+from pythae_fif.benchmark.plan import expand
+from pythae_fif.benchmark.record import ImageRecord
+from pythae_fif.benchmark.selection import Result
+from pythae_fif.data import Splits
+from pythae_fif.files import json_text, write_text
+from pythae_fif.reports.report import build_report
 from pythae_fif.runs.provenance import processor
 from pythae_fif.runs.store import Store, config_text
 from pythae_fif.training import FIFTrainer

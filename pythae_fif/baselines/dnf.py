@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Independent, Normal
 
 from pythae_fif.baselines.flow_model import FlowConfig, FlowModel
-from pythae_fif.baselines.flows import PaddedFlow
+from pythae_fif.baselines.flows import MultiscaleFlow
 from pythae_fif.models.config import BetaConfig, NonNegative, Positive
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change import squared_error
@@ -77,7 +77,7 @@ class DNF(FlowModel):
     """
 
     config_class = DNFConfig
-    flow_class = PaddedFlow
+    data_flow = MultiscaleFlow
 
     def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
         """Encodes, decodes and computes the loss.

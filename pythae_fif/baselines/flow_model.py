@@ -9,7 +9,7 @@ from pydantic import Field
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor
 
-from pythae_fif.baselines.flows import CodeFlow
+from pythae_fif.baselines.flows import CodeFlow, MultiscaleFlow, TrumpetFlow
 from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models.config import Count, InjectiveFlowConfig
 from pythae_fif.models.injective_flow import InjectiveFlow
@@ -38,10 +38,10 @@ class FlowModel(InjectiveFlow):
     """A model whose encoder and decoder are the two directions of one flow.
 
     Attributes:
-        flow_class: The flow, of :mod:`pythae_fif.baselines.flows`.
+        data_flow: Its part next to the data, of :mod:`pythae_fif.baselines.flows`.
     """
 
-    flow_class: ClassVar[type[CodeFlow]]
+    data_flow: ClassVar[type[MultiscaleFlow | TrumpetFlow]]
 
     @classmethod
     def _networks(
@@ -54,12 +54,12 @@ class FlowModel(InjectiveFlow):
             )
         if config.input_dim is None:
             raise ConfigError(f"{config.name} input_dim: is needed for the flow")
-        flow = cls.flow_class(config)
+        flow = CodeFlow(cls.data_flow(config), config)
         return FlowEncoder(flow), FlowDecoder(flow)
 
     @property
     def flow(self) -> Any:
-        """The flow whose two directions encoder and decoder are, of class ``flow_class``."""
+        """The :class:`~pythae_fif.baselines.flows.CodeFlow` of encoder and decoder."""
         return self.decoder.flow
 
     def _typed(self, x: Tensor) -> Tensor:

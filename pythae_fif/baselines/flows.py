@@ -1,6 +1,6 @@
 """The flows of DNF and Trumpet: from images or rows to codes, and back by the same net."""
 
-__all__ = ["CodeFlow", "LatentFlow", "MultiscaleFlow", "NoisyCodes", "PaddedFlow", "TrumpetFlow"]
+__all__ = ["CodeFlow", "LatentFlow", "MultiscaleFlow", "NoisyCodes", "TrumpetFlow"]
 
 import contextlib
 import math
@@ -72,22 +72,24 @@ class LatentFlow(nn.Module):
 
 
 class MultiscaleFlow(nn.Module):
-    """An invertible flow in the multi-scale form of Glow: half of the channels leave at each scale.
+    """The data flow of a DNF, invertible: Glow's, of which half the channels leave at each scale.
 
     Args:
-        input_dim: Shape (C, H, W) of even H and W, or (D,).
-        steps: Steps of flow at each scale.
-        hidden_channels: Of the couplings' nets.
+        config: A :class:`~pythae_fif.baselines.flow_model.FlowConfig`.
+
+    Attributes:
+        size: D, the latents.
 
     Raises:
         ConfigError: The shape cannot be squeezed.
     """
 
-    def __init__(self, input_dim: tuple[int, ...], steps: int, hidden_channels: int) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
-        self.input_dim = tuple(input_dim)
-        channels, height, width = _as_image(input_dim)
-        kernel = 3 if height > 1 else 1
+        self.input_dim = tuple(config.input_dim)
+        self.size = math.prod(self.input_dim)
+        channels, height, width = _as_image(self.input_dim)
+        sizes = config.steps, config.hidden_channels, 3 if height > 1 else 1
         self.scales: Any = nn.ModuleList()
         self.shapes = []  # of what leaves at each
         squeezed = height > 1
@@ -96,9 +98,7 @@ class MultiscaleFlow(nn.Module):
             if squeezed:
                 channels, height, width = 4 * channels, height // 2, width // 2
                 layers.append(Squeeze())
-            self.scales.append(
-                Chain([*layers, *flow_steps(channels, steps, hidden_channels, kernel)])
-            )
+            self.scales.append(Chain([*layers, *flow_steps(channels, *sizes)]))
             squeezed = _can_be_squeezed(height, width)
             leaving = channels // 2 if squeezed else channels
             self.shapes.append((leaving, height, width))
@@ -127,41 +127,54 @@ class MultiscaleFlow(nn.Module):
         return x.reshape(len(z), *self.input_dim)
 
 
-class CodeFlow(nn.Module):
-    """A flow from data to codes: a map to codes u of the manifold, then a flow of their density.
+class TrumpetFlow(Chain):
+    """The data flow of a Trumpet: steps of flow, and injective layers that halve the channels.
+
+    Seen from the data, maps are squeezed to `SMALLEST` pixels or an odd side, with an injective
+    layer after the steps of flow at each size, and the last map's channels are halved further
+    while at least d numbers are left; a dense injective layer takes the rest to d. With images of
+    3 x 64 x 64 and d = 192 that is Kothari et al.'s: six injective layers of factor 2, and none
+    dense.
 
     Args:
-        config: A :class:`~pythae_fif.baselines.flow_model.FlowConfig`, for its sizes.
+        config: A :class:`~pythae_fif.baselines.flow_model.FlowConfig`.
+
+    Attributes:
+        size: d, the latents.
     """
 
     def __init__(self, config: Any) -> None:
-        super().__init__()
-        self.input_dim, self.latent_dim = tuple(config.input_dim), config.latent_dim
-        self.data_flow = self.make_data_flow(config.steps, config.hidden_channels)
-        self.latent_flow = LatentFlow(
-            config.latent_dim, config.latent_blocks, config.latent_hidden_dim
-        )
+        self.input_dim, self.size = tuple(config.input_dim), config.latent_dim
+        channels, height, width = _as_image(self.input_dim)
+        sizes = config.steps, config.hidden_channels
+        kernel = 3 if height > 1 else 1
+        layers: list[nn.Module] = []
+        squeezed = height > 1
+        while True:
+            if squeezed:
+                channels, height, width = 4 * channels, height // 2, width // 2
+                layers.append(Squeeze())
+            layers += flow_steps(channels, *sizes, kernel)
+            squeezed = _can_be_squeezed(height, width)
+            half = channels // 2
+            if channels % 2 == 0 and half * height * width >= self.size:
+                layers.append(InjectiveConv(channels, half))
+                channels = half
+            elif not squeezed:
+                break
+        layers.append(Flatten((channels, height, width)))
+        if (rest := channels * height * width) > self.size:
+            layers += [InjectiveConv(rest, self.size), *flow_steps(self.size, *sizes, 1)]
+        super().__init__(layers)
 
-    def make_data_flow(self, steps: int, hidden_channels: int) -> Any:
-        """The invertible or injective layers next to the data."""
-        raise NotImplementedError
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Data to latents (B, d), by each layer's left inverse; the second number means nothing."""
+        z, log_det = super().forward(x.reshape(len(x), *_as_image(self.input_dim)))
+        return z.flatten(1), log_det
 
-    def project(self, x: Tensor) -> Tensor:
-        """Data to the manifold's codes u (B, d)."""
-        raise NotImplementedError
-
-    def expand(self, u: Tensor) -> Tensor:
-        """The manifold's codes u (B, d) to data; :meth:`project` is its left inverse."""
-        raise NotImplementedError
-
-    def encode(self, x: Tensor) -> Tensor:
-        """f, from (B, ...) to (B, d)."""
-        z: Tensor = self.latent_flow(self.project(x))[0]
-        return z
-
-    def decode(self, z: Tensor) -> Tensor:
-        """g, from (B, d) to (B, ...)."""
-        return self.expand(self.latent_flow.inverse(z))
+    def inverse(self, z: Tensor) -> Tensor:
+        """Latents (B, d) to data."""
+        return super().inverse(z[..., None, None]).reshape(len(z), *self.input_dim)
 
 
 class NoisyCodes(NamedTuple):
@@ -178,68 +191,45 @@ class NoisyCodes(NamedTuple):
     log_det: Tensor
 
 
-class PaddedFlow(CodeFlow):
-    """The flow of a DNF: d latents of an invertible flow are the manifold's, D - d are noise."""
+class CodeFlow(nn.Module):
+    """A flow from data to codes: d of the data flow's latents are codes u, whose flow gives z.
 
-    def make_data_flow(self, steps: int, hidden_channels: int) -> MultiscaleFlow:
-        self.padding = math.prod(self.input_dim) - self.latent_dim
-        return MultiscaleFlow(self.input_dim, steps, hidden_channels)
+    What other latents there are is noise, zero on the manifold.
+
+    Args:
+        data_flow: :class:`MultiscaleFlow` or :class:`TrumpetFlow`.
+        config: A :class:`~pythae_fif.baselines.flow_model.FlowConfig`.
+    """
+
+    def __init__(self, data_flow: Any, config: Any) -> None:
+        super().__init__()
+        self.latent_dim = config.latent_dim
+        self.data_flow = data_flow
+        sizes = config.latent_blocks, config.latent_hidden_dim
+        self.latent_flow = LatentFlow(config.latent_dim, *sizes)
 
     def split(self, x: Tensor) -> NoisyCodes:
         """Data to codes and noise."""
         latents, log_det = self.data_flow(x)
-        u, v = latents.split([self.latent_dim, self.padding], 1)
+        u, v = latents.tensor_split([self.latent_dim], 1)
         z, more = self.latent_flow(u)
         return NoisyCodes(z, v, log_det + more)
 
     def project(self, x: Tensor) -> Tensor:
+        """Data to the manifold's codes u (B, d)."""
         u: Tensor = self.data_flow(x)[0][:, : self.latent_dim]
         return u
 
     def expand(self, u: Tensor) -> Tensor:
-        """The manifold's codes u (B, d) to the data of noise zero."""
-        x: Tensor = self.data_flow.inverse(F.pad(u, (0, self.padding)))
+        """The manifold's codes u (B, d) to data; :meth:`project` is its left inverse."""
+        x: Tensor = self.data_flow.inverse(F.pad(u, (0, self.data_flow.size - self.latent_dim)))
         return x
 
+    def encode(self, x: Tensor) -> Tensor:
+        """f, from (B, ...) to (B, d)."""
+        z: Tensor = self.latent_flow(self.project(x))[0]
+        return z
 
-class TrumpetFlow(CodeFlow):
-    """The flow of a Trumpet: steps of flow and injective layers that halve the channels in turn.
-
-    Seen from the data, maps are squeezed to `SMALLEST` pixels or an odd side, with an injective
-    layer after the steps of flow at each size, and the last map's channels are halved further
-    while at least d numbers are left; a dense injective layer takes the rest to d. With images of
-    3 x 64 x 64 and d = 192 that is Kothari et al.'s: six injective layers of factor 2, and none
-    dense.
-    """
-
-    def make_data_flow(self, steps: int, hidden_channels: int) -> Chain:
-        channels, height, width = _as_image(self.input_dim)
-        kernel = 3 if height > 1 else 1
-        layers: list[nn.Module] = []
-        squeezed = height > 1
-        while True:
-            if squeezed:
-                channels, height, width = 4 * channels, height // 2, width // 2
-                layers.append(Squeeze())
-            layers += flow_steps(channels, steps, hidden_channels, kernel)
-            squeezed = _can_be_squeezed(height, width)
-            half = channels // 2
-            if channels % 2 == 0 and half * height * width >= self.latent_dim:
-                layers.append(InjectiveConv(channels, half))
-                channels = half
-            elif not squeezed:
-                break
-        layers.append(Flatten((channels, height, width)))
-        if (size := channels * height * width) > self.latent_dim:
-            layers.append(InjectiveConv(size, self.latent_dim))
-            layers += flow_steps(self.latent_dim, steps, hidden_channels, 1)
-        return Chain(layers)
-
-    def project(self, x: Tensor) -> Tensor:
-        """Data to the manifold's codes u (B, d), by each layer's left inverse."""
-        u: Tensor = self.data_flow(x.reshape(len(x), *_as_image(self.input_dim)))[0]
-        return u.flatten(1)
-
-    def expand(self, u: Tensor) -> Tensor:
-        x: Tensor = self.data_flow.inverse(u[..., None, None])
-        return x.reshape(len(u), *self.input_dim)
+    def decode(self, z: Tensor) -> Tensor:
+        """g, from (B, d) to (B, ...)."""
+        return self.expand(self.latent_flow.inverse(z))

@@ -83,7 +83,7 @@ class Trumpet(FlowModel):
     """
 
     config_class = TrumpetConfig
-    flow_class = TrumpetFlow
+    data_flow = TrumpetFlow
     stage: str = "manifold"
     _stage_is_told: bool = True
 

@@ -309,7 +309,10 @@ def extractor_of(name: str, splits: Splits, where: Where, device: str = "cpu") -
 
 def features_of(splits: Splits, split: str, extractor: Extractor) -> Features:
     """Those of the images of a split, computed once a machine."""
-    return Features.of(as_tensor(splits[split]), extractor, cache_dir=cache_home())
+    known = f"{splits.content_hash} {split}"
+    return Features.of(
+        as_tensor(splits[split]), extractor, cache_dir=cache_home(), images_hash=known
+    )
 
 
 def _let_go(error: BaseException | None) -> None:

@@ -105,7 +105,8 @@ def decode_files(
         progress: Called as ``progress(done, total)`` all along.
 
     Raises:
-        DataError: A file is missing, is no regular file, or cannot be decoded.
+        DataError: A file is missing, is no regular file, has more than 8 bits a channel, or cannot
+            be decoded.
     """
     images = np.zeros((len(names), 3, image_size, image_size), np.uint8)
     sizes = np.zeros((len(names), 2), np.int32)
@@ -149,6 +150,8 @@ def _decode(path: Path, image_size: int, crop: float) -> tuple[np.ndarray, tuple
         raise DataError(f"{path}: cannot be read (it is no regular file)")
     try:
         with Image.open(path) as file:
+            if file.mode[0] in "IF":  # Pillow would cut them off at 255
+                raise DataError(f"{path}: mode {file.mode}, needs 8 bits a channel: convert it")
             image = ImageOps.exif_transpose(file).convert("RGB")
         width, height = image.size
         # Rounded, so that 148 / 178 of 178 is 148 and not a hair more, which would round up below.
@@ -161,6 +164,8 @@ def _decode(path: Path, image_size: int, crop: float) -> tuple[np.ndarray, tuple
             Image.Resampling.BILINEAR,
             box=(left - x, top - y, left - x + side, top - y + side),
         )
+    except DataError:
+        raise
     except Exception as error:  # Pillow's plugins raise a dozen unrelated types on damaged files
         if isinstance(error, OSError) and error.errno is not None:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from error

@@ -51,10 +51,11 @@ def neighbour_scores(samples: Features, reference: Features) -> Neighbours:
     recalled, covered = (torch.zeros_like(of_reference[:, 0], dtype=torch.bool) for _ in range(2))
     precise: list[Tensor] = []
     dense = torch.zeros((), dtype=torch.int64, device=recalled.device)
-    for rows, least, most in _squared_distances(samples.values, reference.values):
+    for rows, squared, slack in _squared_distances(samples.values, reference.values):
+        least = squared - slack
         precise.append((least <= of_reference[:, 0]).any(dim=1))
         recalled |= (least <= of_samples[rows, :1]).any(dim=0)
-        inside = most < of_reference[:, 1]
+        inside = squared.add_(slack) < of_reference[:, 1]
         covered |= inside.any(dim=0)
         dense += inside.sum()
     return Neighbours(
@@ -74,7 +75,7 @@ def _radii(features: Features) -> Tensor:
         )
 
     def build() -> Tensor:
-        pairs = _squared_distances(features.values, features.values, tie=0)
+        pairs = _squared_distances(features.values, features.values)
         # of all, each is nearest to itself
         closest = (of.topk(DENSE + 1, dim=1, largest=False).values for _, of, _ in pairs)
         return torch.cat([of[:, [NEAREST, DENSE]] for of in closest])
@@ -82,28 +83,21 @@ def _radii(features: Features) -> Tensor:
     return features.once("radii", build)
 
 
-def _squared_distances(
-    x: Tensor, y: Tensor, tie: int = TIE
-) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Least and most that |x - y|^2 may be but for rounding, (n, M), for some rows of x at once.
+def _squared_distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Some rows of x at once; their |x - y|^2 (n, M), and how far off rounding may have put these.
 
     The mean of y is taken off first: distances do not see it, but their rounding does.
     """
     centre = y.mean(dim=0, dtype=torch.float64)
     about = y - centre
     norms = about.square().sum(dim=1)
-    slack = tie * torch.finfo(norms.dtype).eps
     step = max(1, numbers_at_once(y.device) // len(y))
     for start in range(0, len(x), step):
         rows = slice(start, start + step)
         part = x[rows] - centre
         both = part.square().sum(dim=1)[:, None] + norms
         squared = torch.addmm(both, part, about.T, alpha=-2)
-        if tie:
-            both.mul_(slack)
-            yield rows, squared - both, squared.add_(both)
-        else:
-            yield rows, squared, squared
+        yield rows, squared, both.mul_(TIE * torch.finfo(norms.dtype).eps)
 
 
 def memorisation(

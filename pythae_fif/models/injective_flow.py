@@ -215,13 +215,14 @@ class InjectiveFlow(SavedModel):
     # ------------------------------------------------------------------ Pythae's names
 
     def embed(self, inputs: Any, labels: Labels = None) -> Tensor:
-        """:meth:`encode`, as Pythae calls it."""
-        return self.encode(inputs, labels)
+        """:meth:`encode`, as Pythae calls it, with gradients where they are on."""
+        return self.encode(inputs, labels, gradients=torch.is_grad_enabled())
 
     def predict(self, inputs: Any, labels: Labels = None) -> ModelOutput:
-        """``embedding`` (B, d) and ``recon_x`` (B, ...)."""
-        z = self.encode(inputs, labels)
-        return ModelOutput(recon_x=self.decode(z, labels), embedding=z)
+        """``embedding`` (B, d) and ``recon_x`` (B, ...), with gradients where they are on."""
+        z = self.embed(inputs, labels)
+        x_hat = self.decode(z, labels, gradients=torch.is_grad_enabled())
+        return ModelOutput(recon_x=x_hat, embedding=z)
 
     def interpolate(
         self,

@@ -115,6 +115,13 @@ def test_every_mode_becomes_rgb_and_rotation_is_honoured(tmp_path):
     assert images[5, :, :, 5:].min() > 240 and images[5, :, :, :3].max() < 15
 
 
+@pytest.mark.parametrize(("kind", "mode"), [("uint16", "I;16"), ("int32", "I"), ("float32", "F")])
+def test_more_than_eight_bits_are_refused_and_not_cut_off(kind, mode, tmp_path):
+    Image.fromarray(np.full((8, 8), 300, kind)).save(tmp_path / "deep.tif")
+    with pytest.raises(DataError, match=rf"deep\.tif: mode {mode}, needs 8 bits a channel"):
+        decode(tmp_path)
+
+
 def make_pipe(path: Path) -> None:
     os.mkfifo(path)
 

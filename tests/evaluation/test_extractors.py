@@ -75,12 +75,6 @@ def test_features_of_half_precision_are_scored_in_float32(dtype):
 
 
 class TestPixels:
-    @pytest.mark.parametrize(
-        ("shape", "dim"), [((1, 8, 8), 64), ((3, 64, 64), 768), ((1, 28, 20), 256)]
-    )
-    def test_dimension(self, shape, dim):
-        assert load_extractor("pixels", shape)(noise_images(2, *shape))[0].shape == (2, dim)
-
     def test_is_the_average_of_pixels(self):
         images = noise_images(2, 3, 32, 32)
         blocks = (images / 255).unfold(2, 2, 2).unfold(3, 2, 2).mean(dim=(-1, -2))

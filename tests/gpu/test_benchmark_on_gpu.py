@@ -1,13 +1,13 @@
 """Every model of the benchmark trains, samples and is scored on a pretended GPU."""
 
 import pytest
+from pythae_fif.benchmark.run import IMAGES
+from pythae_fif.benchmark.yaml_files import names_in
+from pythae_fif.runs.execute import execute
 from support.devices import ON_GPU
 from support.experiments import ENVIRONMENT, tiny
 
 from pythae_fif.benchmark.plan import expand
-from pythae_fif.benchmark.run import IMAGES
-from pythae_fif.benchmark.yaml_files import names_in
-from pythae_fif.runs.execute import execute
 from pythae_fif.runs.store import Store
 
 SIZES = {

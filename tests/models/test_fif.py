@@ -310,10 +310,11 @@ def test_a_bad_number_of_samples_is_one_line(size):
 def test_codes_and_points_have_gradients_where_they_are_asked_for():
     fif, x = model().train(), images(5).requires_grad_()
     z = fif.encode(x)
-    for found in (z, fif.embed(x), fif.decode(z), fif.reconstruct(x), fif.interpolate(x, x)):
+    for found in (z, fif.decode(z), fif.reconstruct(x), fif.interpolate(x, x)):
         assert not found.requires_grad
     z = fif.encode(x, gradients=True)
     assert z.requires_grad and fif.decode(z, gradients=True).requires_grad
+    assert fif.embed(x).requires_grad and fif.predict(x).recon_x.requires_grad
     torch.autograd.grad(fif.reconstruct(x, gradients=True).sum(), [x, *fif.parameters()])
     assert fif.training and fif.decode(z.view(5, 1, 3).numpy(force=True)).shape == (5, 1, *SHAPE)
     with pytest.raises(DataError, match=r"codes of shape \(5, 4\): \(B, 3\) is needed"):

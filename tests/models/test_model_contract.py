@@ -346,3 +346,14 @@ def test_names_of_the_package():
     with pytest.raises(AttributeError, match="FIFF"):
         _ = pythae_fif.FIFF
     assert issubclass(ConfigError, FIFError) and issubclass(ConfigError, ValueError)
+
+
+def test_pythae_s_own_models_open_no_pickle_unless_it_is_trusted(tmp_path):
+    from pythae.models import AE, AEConfig
+
+    AE(AEConfig(input_dim=(1, 28, 28), latent_dim=3), *BUILDERS["pythae's"]()).save(str(tmp_path))
+    (tmp_path / "encoder.pkl").write_bytes(pickle.dumps(Opened()))
+    with pytest.raises(ConfigError, match=r"pkl can run any code when it is opened: .*trust=True"):
+        AutoModel.load_from_folder(str(tmp_path))
+    with pytest.raises(pytest.fail.Exception, match="a pickle was opened"):
+        AutoModel.load_from_folder(str(tmp_path), trust=True)

@@ -1,9 +1,9 @@
 """Specifications and results of the image benchmark, made up: no model is behind them."""
 
-from pythae_fif.benchmark.settings import Settings
 from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.models import read_entry
 from pythae_fif.benchmark.record import DataUsed, Evaluation, ImageResult, Training
+from pythae_fif.benchmark.settings import Settings
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.runs.record import Provenance, Record
 from support.experiments import PROFILE
