@@ -187,15 +187,12 @@ def config_dataclass(cls: C) -> C:
 def as_config_error(
     error: ValidationError, where: str, cls: Any, flags: Collection[str] = ()
 ) -> ConfigError:
-    """The first thing that pydantic found, as one line; unknown keys come first, then flags.
+    """The first thing that pydantic found, as one line; unknown keys come before all else.
 
     Args: As of :func:`read_checked`; the keys of the class that was to be made are the valid ones.
     """
     found = error.errors()
-    found.sort(
-        key=lambda one: (one["type"] not in UNKNOWN, one["loc"][:1] not in [(f,) for f in flags])
-    )
-    details = found[0]
+    details = next((one for one in found if one["type"] in UNKNOWN), found[0])
     cause = details.get("ctx", {}).get("error")
     if isinstance(cause, ConfigError) and not details["loc"]:
         return cause  # a check of several keys says all itself
@@ -212,8 +209,9 @@ def as_config_error(
     while path and isinstance(path[-1], int):
         path.pop()
     needed = _needed(details, cause)
-    if len(path) == 1 and path[0] in flags:
-        return ConfigError(f"{flag_of(str(path[0]))} {given!r}: {needed}")
+    values = flags if isinstance(flags, Mapping) else {}
+    if path and path[-1] in flags and (len(path) == 1 or values.get(path[-1]) == given):
+        return ConfigError(f"{flag_of(str(path[-1]))} {given!r}: {needed}")
     place = ": ".join([where, *map(str, path)])
     several = cause is not None and (not path or isinstance(given, Mapping | BaseModel))
     return ConfigError(f"{place}: {needed}" if several else f"{place}={given!r}: {needed}")

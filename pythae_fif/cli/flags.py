@@ -74,12 +74,17 @@ EXIT_CODES = "exit codes: 0 all is there, 1 some runs failed, 2 wrong input, 130
 
 
 class CommonFlags(Checked):
-    """The flags of all commands that make results."""
+    """The flags of all commands that make results; an engine's own are its class in `ENGINES`."""
 
     results: Annotated[str, Flag("folder of the results (default: results)", "DIR")] = "results"
     data_root: Annotated[str | None, Flag("where data sets are (PYTHAE_FIF_DATA)", "DIR")] = None
     offline: Annotated[bool, Flag("never download")] = False
     quiet: Annotated[bool, Flag("no display while it runs")] = False
+    engine: Annotated[
+        Annotated[str, name_of(lambda: ENGINES)] | None,
+        Flag("where runs are executed: local (default), ray or slurm"),
+    ] = None
+    engine_config: Annotated[str | None, Flag("YAML file of the engine's flags", "FILE")] = None
 
 
 class RunFlags(CommonFlags):
@@ -92,15 +97,6 @@ class RunFlags(CommonFlags):
     max_failures: Annotated[AtLeastOne | None, Flag("stop after N failed runs", "N")] = None
     dry_run: Annotated[bool, Flag("show the plan and estimate its time, and stop")] = False
     open: Annotated[bool, Flag("show the page in the browser when all is done")] = False
-
-
-class EngineFlags(Checked):
-    """Which engine; its own options are its class in :data:`ENGINES`."""
-
-    engine: Annotated[
-        Annotated[str, name_of(lambda: ENGINES)], Flag("local (default), ray or slurm")
-    ] = "local"
-    engine_config: Annotated[str | None, Flag("YAML file of the engine's flags", "FILE")] = None
 
 
 @dataclass(frozen=True)
@@ -245,39 +241,40 @@ def _takers(option: str) -> list[str]:
     return [name for name, cls in ENGINES.items() if option in cls.model_fields]
 
 
-_CLASSES: tuple[type[Checked], ...] = (EngineFlags, *ENGINES.values())
-ENGINE_FLAGS = {name for cls in _CLASSES for name in flags_in(cls)}
-"""Names of the flags of all engines."""
+ENGINE_FLAGS = list(dict.fromkeys(name for cls in ENGINES.values() for name in flags_in(cls)))
+"""Names of the options of all engines."""
 
 
 def add_engine_flags(parser: Parser) -> None:
-    """Adds the flags of all engines, as a group."""
-    group = parser.add_argument_group("engine", "where the runs are executed")
-    add_flags(group, EngineFlags)
-    for option in dict.fromkeys(name for cls in ENGINES.values() for name in flags_in(cls)):
+    """Adds the options of all engines, as a group."""
+    group = parser.add_argument_group("engine")
+    for option in ENGINE_FLAGS:
         takers = _takers(option)
         prefix = "" if len(takers) == len(ENGINES) else f"{', '.join(takers)}: "
         add_flags(group, ENGINES[takers[0]], (option,), prefix)
 
 
-def read_engine(given: Mapping[str, Any]) -> AnyEngine:
-    """The engine of the YAML file that is named, overlaid by the flags that are given.
+def read_engine(flags: CommonFlags, given: Mapping[str, Any]) -> AnyEngine:
+    """The engine of the YAML file that is named, overlaid by the options that are given.
 
     Args:
-        given: Field -> value; what is no flag of engines is passed over.
+        flags: Name the engine and the file.
+        given: Option -> value; what is no option of engines is passed over.
 
     Raises:
         ConfigError: An unknown engine, key or value, or an option of another engine.
     """
-    own = {name: value for name, value in given.items() if name in EngineFlags.model_fields}
-    options = {k: v for k, v in given.items() if k in ENGINE_FLAGS and k not in own}
-    file = own.get("engine_config")
+    file = flags.engine_config
     in_file = {} if file is None else read_yaml(Path(file))
-    of_file = {"engine": in_file.pop("engine")} if "engine" in in_file else {}
-    name = read_checked(EngineFlags, {**of_file, **own}, str(file or "engine"), flags=own).engine
-    for option in (option for option in options if name not in _takers(option)):
-        takers = " or ".join(_takers(option))
-        raise ConfigError(f"engine {name}: {flag_of(option)} is for --engine {takers}")
+    of_file = in_file.pop("engine", "local")
+    name = flags.engine or of_file
+    if name not in ENGINES:
+        raise ConfigError(f"{file}: engine={name!r}: {did_you_mean(name, ENGINES)}")
+    options = {option: given[option] for option in ENGINE_FLAGS if option in given}
+    for option in options:
+        if name not in (takers := _takers(option)):
+            others = " or ".join(takers)
+            raise ConfigError(f"engine {name}: {flag_of(option)} is for --engine {others}")
     if "sbatch" in options:
         options["sbatch"] = dict(options["sbatch"])
     where = f"engine {name}" if file is None else f"{file}: engine {name}"
@@ -330,4 +327,4 @@ def read_request(given: Mapping[str, Any]) -> Request:
         known = [*names_in(), *studies.DATASETS]
         raise ConfigError(f"{where} {dataset!r} is unknown: {did_you_mean(dataset, known)}")
     experiment = load_experiment(dataset, keys, file)
-    return Request(flags, experiment, read_engine(given), "samplers" not in {*keys, *own})
+    return Request(flags, experiment, read_engine(flags, given), "samplers" not in {*keys, *own})

@@ -58,12 +58,13 @@ def study_command(words: list[str]) -> bool:
     given = _parser(study).given(words[1:])
     own = {name: value for name, value in given.items() if name not in ENGINE_FLAGS}
     flags = read_checked(StudyFlags, own, f"study {study.name}", flags=own)
-    engine = read_engine(given)
+    engine = read_engine(flags, given)
+    chosen = given.keys() & {*ENGINE_FLAGS, "engine", "engine_config"}
     options = StudyOptions(
-        **flags.model_dump(exclude={"quiet", "results", "seeds"}),
+        **flags.model_dump(exclude={"quiet", "results", "seeds", "engine", "engine_config"}),
         results=Path(flags.results).expanduser(),
         seeds=flags.seeds or (),
-        engine=engine if given.keys() & ENGINE_FLAGS else None,  # else the study knows best
+        engine=engine if chosen else None,  # else the study knows best
     )
     from pythae_fif.cli import check  # which imports torch
 

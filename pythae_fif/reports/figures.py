@@ -77,7 +77,7 @@ def figures_of(
         best = [line for model in _best(table) for line in lines.get(model, [])]
         every = [line for model in table["model"].unique() for line in lines.get(model, [])]
         if best:
-            shows = "Test images, and unselected samples of the models of lowest distance"
+            shows = "Test images, and unselected samples of FIF and the models of lowest distance"
             yield Figure("best", "Samples of the best", shows, _sheet([test, *best]))
         if len(every) > len(best):
             shows = "Unselected samples of every model's chosen configuration (figure 11)"
@@ -110,11 +110,10 @@ def images_of(sheet: np.ndarray, shape: Sequence[int]) -> np.ndarray:
 
 
 def _best(table: pandas.DataFrame) -> list[str]:
-    """The models of lowest distance, half of them from the prior, then by any sampler."""
-    learned = table[table["learned"]].sort_values("frechet_test")
-    prior = learned.loc[learned["sampler"] == learned["prior"], "model"]
-    any_sampler = learned["model"]
-    return list(dict.fromkeys([*prior[: BEST // 2], *any_sampler]))[:BEST]
+    """FIF, and the models of lowest validation distance by any sampler."""
+    models = table[table["learned"]].sort_values("frechet_val")["model"]
+    fif = models[models == "fif"]
+    return list(dict.fromkeys([*fif, *models]))[:BEST]
 
 
 def _samples(
@@ -137,6 +136,8 @@ def _samples(
         if result.spec.labels_hash is not None:  # a row a class: one image of each, in turn
             by_class = images.reshape(-1, OF_CLASS, *images.shape[1:])
             images = by_class.swapaxes(0, 1).reshape(images.shape)
+        there = np.flatnonzero(images.reshape(len(images), -1).any(axis=1))  # a sheet is padded
+        images = images[: there[-1] + 1] if len(there) else images[:0]
         name = f"{row.label}, {SAMPLERS[row.sampler].label}"
         lines.setdefault(row.model, []).append(_Line(name, images[:MOST]))
     return lines

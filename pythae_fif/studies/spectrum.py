@@ -37,6 +37,11 @@ LATENT_DIM = 16  # of the conditional MNIST model of figure 6
 SHOWN = 10  # samples of a class
 SAMPLES = "samples.png"
 TEST_IMAGES = 500
+MEANS = [
+    "log_volume", "entropy", "entropy_by_log_prob", "diversity", "data_diversity",
+    "reconstruction", "nll",
+]  # fmt: skip
+"""The numbers of a model that are averaged over seeds."""
 
 
 class Size(Checked):
@@ -66,8 +71,8 @@ SIZES = {
 
 
 @dataclass(frozen=True)
-class Spans:
-    """What the decoder of one model spans at codes from the latent distribution, over classes.
+class Measured:
+    """What is found of one model, over classes.
 
     Attributes:
         singular_values: Means of those of the decoder's Jacobian, in descending order, (d,).
@@ -75,20 +80,6 @@ class Spans:
         entropy: Of the samples by eq. 124, in nats.
         entropy_by_log_prob: The same by their exact log-likelihood, which needs the encoder.
         diversity: Variance of the samples within a class, summed over pixels.
-    """
-
-    singular_values: list[float]
-    log_volume: float
-    entropy: float
-    entropy_by_log_prob: float
-    diversity: float
-
-
-@dataclass(frozen=True)
-class Measured(Spans):
-    """All that is found of one model.
-
-    Attributes:
         classes: Number of them.
         data_diversity: As `diversity`, of all test images.
         reconstruction: Squared error an image, of the first `TEST_IMAGES` test images.
@@ -97,6 +88,11 @@ class Measured(Spans):
         log: A row an epoch.
     """
 
+    singular_values: list[float]
+    log_volume: float
+    entropy: float
+    entropy_by_log_prob: float
+    diversity: float
     classes: int
     data_diversity: float
     reconstruction: float
@@ -187,7 +183,7 @@ class SpectrumModel(StudySpec):
         images = to_float(splits.test).flatten(1)
         of_classes = [images[torch.from_numpy(labels == i)].var(0).sum() for i in np.unique(labels)]
         found = Measured(
-            **vars(spans),
+            **spans,
             classes=model.condition_dim,
             data_diversity=float(torch.stack(of_classes).mean()),
             reconstruction=float(error.mean()),
@@ -210,7 +206,7 @@ def build(
     return FIF(config, encoder, FIFConvDecoder(shape, latent_dim, **options))
 
 
-def measure(model: FIF, samples: int, seed: int) -> tuple[Spans, Tensor]:
+def measure(model: FIF, samples: int, seed: int) -> tuple[dict[str, Any], Tensor]:
     """Draws samples of every class and measures what the decoder spans there.
 
     Args:
@@ -219,7 +215,8 @@ def measure(model: FIF, samples: int, seed: int) -> tuple[Spans, Tensor]:
         seed: Of the codes.
 
     Returns:
-        What it spans, and the first `SHOWN` samples of every class, (classes, SHOWN, C, H, W).
+        The first five numbers of :class:`Measured`, and the first `SHOWN` samples of every class,
+        (classes, SHOWN, C, H, W).
     """
     d, generator = model.latent_dim, torch.Generator().manual_seed(seed)
     device = next(model.parameters()).device
@@ -236,13 +233,13 @@ def measure(model: FIF, samples: int, seed: int) -> tuple[Spans, Tensor]:
         shown.append(images[:SHOWN].cpu())
     spectra = torch.cat(values).cpu()
     log_volume = float(spectra.log().sum(1).mean())
-    spans = Spans(
-        singular_values=spectra.mean(0).tolist(),
-        log_volume=log_volume,
-        entropy=d / 2 * math.log(2 * math.pi * math.e) + log_volume,
-        entropy_by_log_prob=float(torch.cat(entropies).mean()),
-        diversity=float(torch.stack(variances).mean()),
-    )
+    spans = {
+        "singular_values": spectra.mean(0).tolist(),
+        "log_volume": log_volume,
+        "entropy": d / 2 * math.log(2 * math.pi * math.e) + log_volume,
+        "entropy_by_log_prob": float(torch.cat(entropies).mean()),
+        "diversity": float(torch.stack(variances).mean()),
+    }
     return spans, torch.stack(shown)
 
 
@@ -277,13 +274,12 @@ def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
     rows = pd.DataFrame(
         [{"beta": of.beta, "seed": of.seed, **vars(result)} for of, result in found]
     )
-    values = rows[["beta", "seed", "singular_values"]].explode("singular_values")
-    values.insert(2, "index", values.groupby(["beta", "seed"]).cumcount() + 1)
-    values["singular_value"] = values.pop("singular_values").astype(float)
-    rows["above_one"] = [sum(value >= 1 for value in of) for of in rows.pop("singular_values")]
-    rows = rows.drop(columns="log")
+    values = pd.DataFrame(rows.pop("singular_values").tolist(), rows.beta).T
+    values.index += 1
     summary = summarise(values)
-    of_betas = rows.drop(columns=["seed", "classes", "above_one"]).groupby("beta").mean()
+    rows["above_one"] = (values >= 1).sum().array
+    rows = rows.drop(columns="log").join(values.T.reset_index(drop=True).add_prefix("value_"))
+    of_betas = rows.groupby("beta")[MEANS].mean()
     counts = (summary[["mean", "low", "high"]] >= 1).groupby("beta").sum()
     table = counts.add_prefix("above_one_").join(of_betas).reset_index()
     name = f"spectrum-{dataset}-{options.profile}"
@@ -304,12 +300,10 @@ def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
         _spectrum_figure(summary, counts),
         notes,
     )
-    of_values = Finding(f"{name}-values", f"{spectra.title}, each", "", summary.reset_index(),
-                        values)  # fmt: skip
     store = Store(options.results)
     sheets = {s.beta: store.read(s, SAMPLES) for s in specs if s.seed == options.seeds[0]}
     if None in sheets.values():  # of packed runs
-        return [spectra, of_values]
+        return [spectra]
     samples = Finding(
         f"{name}-samples",
         "Figure 9: samples of every class, by reconstruction weight",
@@ -321,21 +315,22 @@ def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
         _sample_figure(sheets, int(rows.classes[0])),
         notes,
     )
-    return [spectra, of_values, samples]
+    return [spectra, samples]
 
 
 def summarise(values: pd.DataFrame) -> pd.DataFrame:
     """Mean, and mean minus and plus the standard deviation over models, of each singular value.
 
     Args:
-        values: Columns `beta`, `seed`, `index` and `singular_value`.
+        values: A row a singular value, and a column, headed by its beta, a model.
 
     Returns:
         Columns `mean`, `low` and `high`, by `beta` and `index`.
     """
-    groups = values.groupby(["beta", "index"]).singular_value
-    mean, std = groups.mean(), groups.std().fillna(0.0)
-    return pd.DataFrame({"mean": mean, "low": mean - std, "high": mean + std})
+    groups = values.T.groupby(level=0)
+    mean, std = groups.mean().stack(), groups.std().fillna(0.0).stack()
+    found = pd.DataFrame({"mean": mean, "low": mean - std, "high": mean + std})
+    return found.rename_axis(["beta", "index"])
 
 
 def _spectrum_figure(summary: pd.DataFrame, counts: pd.DataFrame) -> Any:

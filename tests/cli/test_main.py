@@ -197,7 +197,7 @@ def test_a_flag_of_another_command_is_not_the_nearest():
         ("--image-size 16", ["image_size=16", "8x8"]),
         ("--data here", ["--data", "folder, npz and csv"]),
         ("--dataset folder", ["'folder'", "--data"]),
-        ("--dataset npz --data nowhere.npz", ["nowhere.npz: no such file"]),
+        ("--dataset npz --data nowhere.npz", ["nowhere.npz: no such "]),
         ("--config toy.yaml", ["toy.yaml: dataset 'circle' is of a study: run `study toy"]),
         ("--config toys.yaml", ["toys.yaml: dataset 'circl' is unknown: did you mean"]),
         ("--dataset mnist --data-root nowhere --extractor pixels", ["nowhere", "--data-root"]),

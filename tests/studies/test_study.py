@@ -37,7 +37,7 @@ SMALL = {
     "linear": (linear, "SIZES", linear.Size(restarts=2, steps=20, batch_size=8), {}),
     "estimator": (
         estimator, "SIZES",
-        estimator.Size(steps=2, repeats=1, batches=(1, 2), draws=100, channel_multiplier=0.25),
+        estimator.Size(steps=2, repeats=1, batches=(1, 2), channel_multiplier=0.25),
         {"dataset": "digits", "latent_dim": 2},
     ),
     "toy": (

@@ -187,10 +187,15 @@ def test_killed_training_does_not_get_its_time_back(tmp_path, ticks):
 
 def betas_of(monkeypatch, *arguments, **options):
     """The values that beta has in a training of FIF in which it is to go from 20 to 40."""
-    seen = []
+    seen, beta_at = [], FIFConfig.beta_at
+
+    def watched(config, *share_done):
+        seen.append(beta_at(config, *share_done))
+        return seen[-1]
+
+    monkeypatch.setattr(FIFConfig, "beta_at", watched)
     config = FIFConfig(input_dim=SHAPE, latent_dim=LATENT, beta=20.0, beta_final=40.0)
     model = FIF(config, *build_networks("convnet", SHAPE, LATENT))
-    monkeypatch.setattr(model, "beta", lambda *a: seen.append(FIF.beta(model, *a)) or seen[-1])
     trainer_of("FIF", *arguments, model=model, evaluation=None, **options).train()
     return seen
 
