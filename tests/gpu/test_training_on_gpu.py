@@ -71,7 +71,7 @@ def _second_step(folder, shape, arch, latent_dim, options, trained):
     [
         ("convnet", {}, {}, 275),
         ("resnet", {}, {}, 184),
-        ("resnet", {"hutchinson_samples": 2}, {}, 203),
+        ("resnet", {"hutchinson_samples": 2}, {}, 256),
         ("resnet", {"latent_distribution": "student_t"}, {}, 185),
     ],
     ids=["convnet", "resnet", "K=2", "student_t"],
