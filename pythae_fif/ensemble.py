@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 from pythae_fif.device import default_device, fork_rng
 from pythae_fif.errors import ConfigError, DataError, first_line
 from pythae_fif.models import FIF
+from pythae_fif.nn.base import replace_layer
 from pythae_fif.volume_change import (
     fif_loss,
     log_volume,
@@ -26,9 +27,7 @@ from pythae_fif.volume_change import (
 
 COMPILE_FROM_STEPS = 20_000  # of one model each: torch.compile takes half a minute
 CHUNK_NUMEL = 2**24  # numbers in the largest tensor of an evaluation
-MAY_DIFFER = ("beta", "noise")
 NEEDED = {"surrogate_fraction": 1.0, "condition_dim": 0, "beta_final": None}
-"""Options of a member that have one valid value."""
 
 Step = Callable[[list[Tensor], Tensor, Tensor, Tensor], list[Tensor]]
 """Weights, data (M, B, D), eps (K, M, B, d) and betas (M,) to the gradients."""
@@ -66,10 +65,7 @@ class _Stack(nn.Module):
         self.encoder, self.decoder = _stacked([_networks(model) for model in models])
         self._prior = models[0].latent_distribution
         at = models[0].model_config.jacobian_at
-        self._terms: dict[str, Any] = {
-            "surrogate": functools.partial(volume_surrogate, jacobian_at=at),
-            "reduce": functools.partial(torch.mean, dim=1),
-        }
+        self._surrogate = functools.partial(volume_surrogate, jacobian_at=at)
 
     def encode(self, x: Tensor) -> Tensor:
         return cast(Tensor, self.encoder(x)["embedding"])
@@ -79,8 +75,9 @@ class _Stack(nn.Module):
 
     def forward(self, x: Tensor, eps: Tensor, betas: Tensor) -> Tensor:
         """The loss of every member, (M,)."""
+        how: dict[str, Any] = {"surrogate": self._surrogate, "reduce": lambda of: of.mean(1)}
         prior = self._prior(x).log_prob
-        return fif_loss(self.encode, self.decode, prior, x, eps, betas, **self._terms).loss
+        return fif_loss(self.encode, self.decode, prior, x, eps, betas, **how).loss
 
 
 class Ensemble:
@@ -134,14 +131,13 @@ class Ensemble:
             build: Makes a freshly initialised model of a given beta; it is called after
                 `torch.manual_seed` of the member's seed. The global random state is kept.
             betas, seeds: M of each, which need not be different.
-            how: `compile`, see :class:`Ensemble`.
+            how: `compile`.
 
         Example:
-            >>> from pythae_fif import FIFConfig
-            >>> from pythae_fif.nn import ResidualDecoder, ResidualEncoder
+            >>> from pythae_fif import FIFConfig, nn
             >>> def build(beta):
             ...     config = FIFConfig(input_dim=(3,), latent_dim=2, beta=beta)
-            ...     return FIF(config, ResidualEncoder(3, 2), ResidualDecoder(3, 2))
+            ...     return FIF(config, nn.ResidualEncoder(3, 2), nn.ResidualDecoder(3, 2))
             >>> ensemble = Ensemble.build(build, betas=[0.1, 1.0, 10.0], seeds=[0, 0, 0])
             >>> ensemble.train(torch.randn(50, 3), epochs=1, batch_size=25)
             >>> ensemble.log_prob(torch.randn(7, 3)).shape, ensemble.backend
@@ -164,23 +160,19 @@ class Ensemble:
         schedule: Callable[[Optimizer, int], LRScheduler] | None = None,
         on_epoch: Callable[[int], None] = lambda epoch: None,
     ) -> None:
-        """Trains all members with Adam.
-
-        Each member sees the data in an order of its own; what is left of an epoch when no whole
-        batch remains is left out.
+        """Trains all members with Adam; an epoch's last rows that fill no batch are left out.
 
         Args:
             data: (N, D).
             epochs, batch_size, learning_rate: Of each member.
-            schedule: Makes a learning rate schedule of the optimizer and the number of steps, such
-                as :func:`one_cycle`; it is stepped after every step.
+            schedule: Makes a learning rate schedule of optimizer and steps, as :func:`one_cycle`.
             on_epoch: Called after every epoch with its number, from 1.
 
         Raises:
             DataError: No rows, or rows of another width.
         """
         (dim,) = self._config.input_dim
-        if data.dim() != 2 or data.shape[1] != dim or not len(data):
+        if data.shape[1:] != (dim,) or not len(data):
             raise DataError(f"an ensemble trains on rows (N, {dim}), not {tuple(data.shape)}")
         data, size = data.to(self._like), min(batch_size, len(data))
         used = len(data) // size * size
@@ -188,9 +180,8 @@ class Ensemble:
         scheduler = schedule(optimizer, epochs * used // size) if schedule else None
         gradients = self._step(epochs * used // size, size)
         weights = [weight.detach() for weight in self._weights]
-        grads = [torch.empty_like(w) for w in weights]  # fused Adam reads other strides wrongly
-        for weight, grad in zip(self._weights, grads, strict=True):
-            weight.grad = grad
+        for weight in self._weights:  # of its strides: fused Adam reads others wrongly
+            weight.grad = torch.empty_like(weight)
         for epoch in range(1, epochs + 1):
             orders = [
                 torch.randperm(len(data), generator=g, device=data.device) for g in self._generators
@@ -198,8 +189,8 @@ class Ensemble:
             for rows in torch.stack(orders)[:, :used].split(size, 1):
                 x, eps = self._draw(data[rows])
                 found = gradients(weights, x, eps, self._betas)
-                for grad, gradient in zip(grads, found, strict=True):
-                    grad.copy_(gradient)
+                for weight, gradient in zip(self._weights, found, strict=True):
+                    cast(Tensor, weight.grad).copy_(gradient)
                 optimizer.step()
                 if scheduler:
                     scheduler.step()
@@ -274,11 +265,7 @@ class Ensemble:
     def log_prob(self, x: Tensor) -> Tensor:
         """Exact log-likelihood on each member's manifold (eq. 2), in nats, (M, N).
 
-        Args:
-            x: (N, D) or (M, N, D).
-
-        Returns:
-            NaN where the Jacobian of a member is not finite.
+        NaN where the Jacobian of a member is not finite.
         """
         z = self._nets.encode(self._of_each(x))
         prior = self.models[0].latent_distribution(z).log_prob(z)
@@ -314,10 +301,7 @@ class Ensemble:
         except RuntimeError:
             same = False
         if not same:
-            raise ConfigError(
-                "these networks cannot be stacked: rows (B, D) through nn.Linear and operations on "
-                "each row by itself are needed, without reshapes"
-            )
+            raise ConfigError("these networks cannot be stacked: they reshape, or mix rows (B, D)")
 
 
 def one_cycle(optimizer: Optimizer, steps: int) -> OneCycleLR:
@@ -330,7 +314,7 @@ def _networks(model: FIF) -> nn.ModuleList:
 
 
 def _stacked(networks: Sequence[nn.ModuleList]) -> nn.ModuleList:
-    """A copy of the first encoder and decoder with every linear layer the stack of all."""
+    """A copy of the first encoder and decoder, every linear layer the stack of all."""
     if len({tuple((n, p.shape) for n, p in net.named_parameters()) for net in networks}) > 1:
         raise ConfigError("the networks of an ensemble must all have the same layers")
     stacked = copy.deepcopy(networks[0])
@@ -338,12 +322,10 @@ def _stacked(networks: Sequence[nn.ModuleList]) -> nn.ModuleList:
     linear = [name for name, module in stacked.named_modules() if type(module) is nn.Linear]
     parameters = {name.rpartition(".")[0] for name, _ in stacked.named_parameters()}
     if not linear or parameters != {*linear}:
-        raise ConfigError(
-            "only linear layers can be stacked: let networks have weights in no other"
-        )
+        raise ConfigError("only linear layers can be stacked: others have weights here")
     for name in linear:
         layers: list[Any] = [network.get_submodule(name) for network in networks]
-        stacked.set_submodule(name, StackedLinear(layers))
+        replace_layer(stacked, name, StackedLinear(layers))
     return stacked.train()
 
 
@@ -358,10 +340,10 @@ def _common_config(models: Sequence[FIF], seeds: int) -> Any:
     for model in models:
         for key, value in {**vars(first), **NEEDED}.items():
             given = getattr(model.model_config, key)
-            if key not in MAY_DIFFER and given != value:
+            if key not in ("beta", "noise") and given != value:
                 raise ConfigError(
                     f"an ensemble needs {key}={value!r} of all its models, not {given!r}; they may "
-                    f"differ in {' and '.join(MAY_DIFFER)}"
+                    "differ in beta and noise"
                 )
     if len(first.input_dim or ()) != 1:
         raise ConfigError("an ensemble needs models with input_dim=(D,)")

@@ -11,6 +11,7 @@ __all__ = [
     "feed_forward",
     "halvings",
     "output_padding",
+    "replace_layer",
 ]
 
 import sys
@@ -99,3 +100,9 @@ def halvings(input_dim: tuple[int, ...], count: int) -> list[tuple[int, int]]:
 def output_padding(size: tuple[int, int]) -> tuple[int, int]:
     """With which a transposed convolution of stride 2 makes n pixels from n / 2, rounded up."""
     return 1 - size[0] % 2, 1 - size[1] % 2
+
+
+def replace_layer(network: nn.Module, name: str, layer: nn.Module) -> None:
+    """Puts a layer in the place of the one of a name, as `named_modules` has it."""
+    parent, _, child = name.rpartition(".")
+    setattr(network.get_submodule(parent), child, layer)

@@ -16,6 +16,7 @@ from pythae.models.nn.benchmarks import celeba, cifar, mnist
 from torch import nn
 
 from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.nn.base import replace_layer
 from pythae_fif.nn.conditional import joined_dim
 from pythae_fif.nn.fif_convnet import FIFConvDecoder, FIFConvEncoder, latent_blocks
 from pythae_fif.nn.names import ARCHITECTURES, split_arch
@@ -171,7 +172,7 @@ def smooth_networks(
     for network in networks:
         for name, layer in list(network.named_modules()):
             if isinstance(layer, nn.ReLU):
-                network.set_submodule(name, nn.SiLU())
+                replace_layer(network, name, nn.SiLU())
     return networks
 
 
@@ -201,5 +202,5 @@ def _widen(encoder: BaseEncoder, channels: int) -> None:
         return
     name, old = next((n, m) for n, m in encoder.named_modules() if isinstance(m, nn.Conv2d))
     sizes: Any = (old.kernel_size, old.stride, old.padding)
-    new = nn.Conv2d(old.in_channels + channels, old.out_channels, *sizes)
-    encoder.set_submodule(name, new)
+    wider = nn.Conv2d(old.in_channels + channels, old.out_channels, *sizes)
+    replace_layer(encoder, name, wider)
