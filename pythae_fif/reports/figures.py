@@ -122,8 +122,9 @@ def _samples(
     """Model -> a line a sampler that has a sheet."""
     lines: dict[str, list[_Line]] = {}
     for row in table.itertuples():
-        result = runs[row.run_ids.split()[0]]
-        content = store.read(result.spec, f"samples-{row.sampler}.png")
+        seeds = [runs[run_id] for run_id in row.run_ids.split()]
+        sheets = ((of, store.read(of.spec, f"samples-{row.sampler}.png")) for of in seeds)
+        result, content = next((pair for pair in sheets if pair[1] is not None), (seeds[0], None))
         if content is None:
             continue
         try:
