@@ -9,7 +9,6 @@ from typing import Annotated
 import torch
 from PIL import Image
 from pythae.models import AutoModel, BaseAE
-from pythae.models.auto_model import AutoConfig
 from pythae.samplers import NormalSampler
 from torch import Tensor
 
@@ -115,15 +114,10 @@ def _load_model(folder: Path, trust: bool) -> BaseAE:
         model = spec.build(tuple(input_dim))
         model.load_state_dict(weights["model_state_dict"])
         return model
-    ours = type(AutoConfig.from_json_file(str(folder / MODEL))).__module__.startswith("pythae_fif.")
-    pickles = sorted(folder.glob("*.pkl"))
-    if pickles and not (trust or ours):
-        raise ConfigError(
-            f"{pickles[0]} can run any code when it is opened: --trust opens it, if you trust "
-            "whoever wrote it"
-        )
-    # A model of ours looks itself, and needs no pickle where its networks can be rebuilt.
-    return AutoModel.load_from_folder(str(folder), **({"trust": trust} if ours else {}))
+    try:
+        return AutoModel.load_from_folder(str(folder), trust=trust)
+    except ConfigError as error:  # it speaks of an argument
+        raise ConfigError(f"{error}: here --trust") from error
 
 
 def _spec_of(folder: Path) -> ImageSpec | None:
