@@ -1,7 +1,6 @@
 """Typed exceptions; every message is one line that says what, where and what would be right."""
 
 __all__ = [
-    "ClaimLostError",
     "ConfigError",
     "DataError",
     "FIFError",
@@ -51,10 +50,6 @@ class NonFiniteError(FIFError, ArithmeticError):
 
 class StoreError(FIFError, OSError):
     """A results folder that cannot be written, or a record in it that cannot be read."""
-
-
-class ClaimLostError(StoreError):
-    """A process that stood still for so long that its run was given to another."""
 
 
 class RunsLeftError(FIFError):

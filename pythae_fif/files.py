@@ -54,15 +54,12 @@ def stored(what: str) -> Iterator[None]:
         raise StoreError(f"cannot {what}: {error.strerror or error}") from error
 
 
-def write_whole(
-    path: Path, write: Callable[[BinaryIO], object], check: Callable[[], None] = lambda: None
-) -> None:
+def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Writes a file so that, whenever it is cut off, the old or the new one is there, whole.
 
     Args:
         path: The file to make or replace; its folder exists.
         write: Writes the content to the open file that it is given.
-        check: Called before the new file takes the old one's place, which it prevents by raising.
 
     Raises:
         StoreError: The folder or the disk does not take the file.
@@ -74,7 +71,6 @@ def write_whole(
                 write(file)
                 file.flush()
                 os.fsync(file.fileno())
-            check()
             os.replace(temporary, path)
     finally:  # on a full disk it would be in the way
         with contextlib.suppress(OSError):

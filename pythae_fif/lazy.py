@@ -3,14 +3,13 @@
 The command line's `--help` must not wait for torch, which most modules import.
 """
 
-__all__ = ["import_named", "lazily", "own_code"]
+__all__ = ["import_named", "lazily"]
 
 import ast
 import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -53,26 +52,6 @@ def import_named(module: str, name: str) -> Any:
     Raises:
         ImportError, AttributeError: There is none; whatever else the user's own module raises.
     """
-    _see_working_directory()
-    return getattr(import_module(module), name)
-
-
-def own_code(module: str) -> str | None:
-    """The code of a user's own module; None of one of this package, or that is installed.
-
-    Comments and layout are not in it. What the module imports is not in it either.
-    """
-    _see_working_directory()
-    try:
-        file = Path(find_spec(module).origin)  # type: ignore[union-attr, arg-type]
-        installed = {"site-packages", "dist-packages"} & set(file.parts)
-        if installed or module.partition(".")[0] in ("pythae", "pythae_fif"):
-            return None
-        return ast.unparse(ast.parse(file.read_bytes()))
-    except Exception:  # there is none; whoever needs it says why
-        return None
-
-
-def _see_working_directory() -> None:
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
+    return getattr(import_module(module), name)

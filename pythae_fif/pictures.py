@@ -8,26 +8,20 @@ __all__ = [
     "figure_bytes",
     "new_figure",
     "pixel_bytes",
-    "read_pixels",
     "write_figure",
-    "write_pixels",
 ]
 
 import io
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from pythae_fif.errors import StoreError
-from pythae_fif.files import set_aside, write_bytes
+from pythae_fif.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-logger = logging.getLogger(__name__)
 
 DPI = 110
 UNSEEN = 12
@@ -73,28 +67,3 @@ def pixel_bytes(pixels: np.ndarray) -> bytes:
     png = io.BytesIO()
     Image.fromarray(pixels.squeeze()).save(png, "PNG")
     return png.getvalue()
-
-
-def write_pixels(path: Path, pixels: np.ndarray) -> None:
-    """Writes pixels as :func:`pixel_bytes`, after their folder."""
-    write_bytes(path, pixel_bytes(pixels))
-
-
-def read_pixels(path: Path) -> np.ndarray | None:
-    """The pixels of a picture, (H, W) or (H, W, C) uint8; None where there is none.
-
-    A damaged one is set aside, and the command that made it draws it anew.
-
-    Raises:
-        StoreError: The system does not let it be read.
-    """
-    try:
-        with Image.open(path) as image:
-            return np.asarray(image.convert("RGB") if image.mode == "P" else image)
-    except FileNotFoundError:
-        return None
-    except (OSError, SyntaxError, ValueError) as error:  # as Pillow raises them
-        if isinstance(error, OSError) and error.errno is not None:
-            raise StoreError(f"{path}: cannot be read ({error.strerror})") from error
-        logger.warning("%s is damaged (%s): set aside as %s", path, error, set_aside(path).name)
-        return None

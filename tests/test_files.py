@@ -1,6 +1,6 @@
 """Files: written whole, locked, cached once by many processes, set aside when damaged."""
 
-import errno
+import io
 import json
 import multiprocessing
 import time
@@ -27,7 +27,7 @@ from pythae_fif.files import (
     write_text,
     write_whole,
 )
-from pythae_fif.pictures import read_pixels, write_pixels
+from pythae_fif.pictures import DPI, new_figure, pixel_bytes, write_figure
 
 
 def write_slowly(path: Path, value: int, barrier, results) -> None:
@@ -166,22 +166,16 @@ def test_nothing_set_aside_is_lost(tmp_path):
     assert names_in(tmp_path) == ["x.corrupt", "x.corrupt1", "x.corrupt2"]
 
 
-def test_a_picture_is_set_aside_for_damage_alone(tmp_path, monkeypatch):
-    path = tmp_path / "x.png"
-    write_pixels(path, np.full((4, 4, 3), 7, np.uint8))
-    assert (read_pixels(path) == 7).all() and read_pixels(tmp_path / "y.png") is None
-
-    def too_many(path):
-        raise OSError(errno.EMFILE, "Too many open files")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Image, "open", too_many)
-        with pytest.raises(StoreError, match=r"x\.png: cannot be read \(Too many open files\)"):
-            read_pixels(path)
-    assert names_in(tmp_path) == ["x.png"]
-    path.write_bytes(path.read_bytes()[:10])
-    assert read_pixels(path) is None
-    assert names_in(tmp_path) == ["x.png.corrupt"]
+def test_a_figure_is_a_small_picture_that_looks_the_same(tmp_path):
+    figure = new_figure(2, 1)
+    figure.subplots().plot([0, 1])
+    sizes = {}
+    for suffix in (".png", ".webp"):
+        write_figure(tmp_path / f"x{suffix}", figure)
+        sizes[suffix] = Image.open(tmp_path / f"x{suffix}").size
+    assert sizes[".png"] == sizes[".webp"] == (2 * DPI, DPI)
+    pixels = np.arange(16, dtype=np.uint8).reshape(4, 4, 1)
+    assert (np.asarray(Image.open(io.BytesIO(pixel_bytes(pixels)))) == pixels[..., 0]).all()
 
 
 def test_writable(tmp_path):
