@@ -275,8 +275,7 @@ def _training_figure(rows: pd.DataFrame, found: Mapping[JacobianAt, Trained]) ->
         axis.contour(grid, grid, codes, 40, colors=colour, alpha=0.35, linewidths=0.7)
         axis.set_xlim(-2.6, 2.6)
         axis.set_ylim(-1.2, 1.9)
-        axis.set_aspect("equal")
-        axis.set_title(f"{VARIANTS[at]} training")
+        axis.set(aspect="equal", title=f"{VARIANTS[at]} training")
         axis.legend(fontsize=8)
     for at, colour in COLOURS.items():
         of_steps = rows[rows.variant == VARIANTS[at]].groupby("step").curvature
@@ -284,9 +283,7 @@ def _training_figure(rows: pd.DataFrame, found: Mapping[JacobianAt, Trained]) ->
         low, high = of_steps.min(), of_steps.max()
         axes[2].fill_between(low.index, low, high, color=colour, alpha=0.2)
     axes[2].axhline(1 / RADIUS, color="k", lw=0.8, ls=":")
-    axes[2].set_yscale("log")
-    axes[2].set_xlabel("step")
-    axes[2].set_ylabel("median curvature of the manifold")
+    axes[2].set(yscale="log", xlabel="step", ylabel="median curvature of the manifold")
     axes[2].legend()
     return figure
 
@@ -314,6 +311,5 @@ def _radius_figure(circles: Sequence[Circle]) -> Any:
     axes[2].legend(title="beta", fontsize=8)
     axes[2].set_title("lowest on-manifold loss (nats)")
     for axis in axes[1:]:
-        axis.set_xscale("log")
-        axis.set_xlabel("radius R")
+        axis.set(xscale="log", xlabel="radius R")
     return figure

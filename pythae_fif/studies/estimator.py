@@ -1,6 +1,6 @@
 """Figure 6 and appendix D.3: how noisy the trace estimator is, and what the formulas say."""
 
-__all__ = ["TraceNoise", "gradient_distances", "run", "simulated_variance", "variance_formula"]
+__all__ = ["TraceNoise", "gradient_distances", "run"]
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +23,7 @@ from pythae_fif.studies.spec import StudySpec, Tell, results_of
 from pythae_fif.studies.spectrum import LATENT_DIM, build
 from pythae_fif.studies.study import Finding, StudyOptions
 from pythae_fif.studies.surrogates import TraceSpace, surrogate
+from pythae_fif.studies.trace import DRAWS, MATRIX_DIM, Variance, variances_of
 from pythae_fif.validation import Checked
 from pythae_fif.volume_change import sample_hutchinson
 from pythae_fif.volume_change.hutchinson import HutchinsonKind
@@ -50,68 +51,6 @@ SIZES = {
 }
 BATCH, BETA = 100, 10.0
 TANGENTS = 512  # Hutchinson vectors times data points in one pass
-MATRIX_DIM = 16
-DRAWS = 100_000  # 200 MB of vectors at most
-ORTHOGONAL_K = (1, 2, 4, 8, 12, 15)
-
-
-@dataclass(frozen=True)
-class Variance:
-    """The variance of the estimate of a trace from `samples` vectors of a kind."""
-
-    kind: HutchinsonKind
-    samples: int
-    formula: float
-    simulated: float
-
-
-def variance_formula(matrix: Tensor, kind: HutchinsonKind, samples: int = 1) -> float:
-    """Variance of the estimate of a trace from K Hutchinson vectors: eqs. 100, 101, 105, 121, 122.
-
-    Args:
-        matrix: A, (d, d); its symmetric part counts.
-        kind: A kind of :func:`~pythae_fif.volume_change.sample_hutchinson`.
-        samples: K.
-    """
-    symmetric = (matrix + matrix.T) / 2
-    d = len(symmetric)
-    total = float(symmetric.square().sum())
-    if kind == "rademacher":  # eq. 100
-        return 2 * (total - float(symmetric.diagonal().square().sum())) / samples
-    if kind == "gaussian":  # eq. 101
-        return 2 * total / samples
-    spread = float(torch.linalg.eigvalsh(symmetric).var(correction=0))
-    one = 2 * d**2 / (d + 2) * spread  # eq. 105
-    if kind == "scaled_gaussian":
-        return one / samples  # eq. 122
-    return one * (d - samples) / (samples * (d - 1))  # eq. 121
-
-
-def simulated_variance(
-    matrix: Tensor, kind: HutchinsonKind, samples: int, draws: int, generator: torch.Generator
-) -> float:
-    """The same variance from that many independent estimates."""
-    eps = sample_hutchinson(
-        draws, len(matrix), samples, kind=kind, generator=generator, dtype=matrix.dtype
-    )
-    return float(((eps @ matrix) * eps).sum(-1).mean(0).var())
-
-
-def _variances(seed: int) -> list[Variance]:
-    generator = torch.Generator().manual_seed(seed)
-    matrix = torch.randn(MATRIX_DIM, MATRIX_DIM, generator=generator, dtype=torch.float64)
-    several: tuple[HutchinsonKind, ...] = ("orthogonal", "scaled_gaussian")
-    cells: list[tuple[HutchinsonKind, int]] = [("rademacher", 1), ("gaussian", 1)]
-    cells += [("scaled_gaussian", 1), *((kind, k) for k in ORTHOGONAL_K for kind in several)]
-    return [
-        Variance(
-            kind,
-            k,
-            formula=variance_formula(matrix, kind, k),
-            simulated=simulated_variance(matrix, kind, k, DRAWS, generator),
-        )
-        for kind, k in dict.fromkeys(cells)
-    ]
 
 
 @dataclass(frozen=True)
@@ -292,7 +231,7 @@ class TraceNoise(StudySpec):
             tell=lambda share: tell(0.5 + share / 2),
         )
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        return Measured(distances, _variances(seed), model.condition_dim, parameters)
+        return Measured(distances, variances_of(seed), model.condition_dim, parameters)
 
 
 def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
@@ -362,11 +301,9 @@ def _figure(distances: pd.DataFrame, variances: pd.DataFrame) -> Any:
                 capsize=2,
                 label=f"batch {batch}" + ("" if kind == "orthogonal" else ", not orthogonal"),
             )
-        axis.set_title(f"trace in {space} space")
-        axis.set_xlabel("Hutchinson samples K")
+        axis.set(title=f"trace in {space} space", xlabel="Hutchinson samples K")
         axis.legend(fontsize=8)
-    axes[0].set_ylabel("relative gradient distance")
-    axes[0].set_xscale("log")
+    axes[0].set(ylabel="relative gradient distance", xscale="log")
     axes[0].set_yscale("symlog", linthresh=0.1)
     axes[1].set_yscale("symlog", linthresh=0.01)
     for axis in axes[:2]:
@@ -377,8 +314,10 @@ def _figure(distances: pd.DataFrame, variances: pd.DataFrame) -> Any:
         dot = "o" if len(mine) == 1 else ""
         axes[2].plot(mine.samples, mine.formula, marker=dot, label=f"{of}, formula", **style)
         axes[2].plot(mine.samples, mine.simulated, "x", label="simulated", **style)
-    axes[2].set_yscale("log")
-    axes[2].set_xlabel("Hutchinson samples K")
-    axes[2].set_title(f"variance of the trace, d = {MATRIX_DIM}")
+    axes[2].set(
+        yscale="log",
+        xlabel="Hutchinson samples K",
+        title=f"variance of the trace, d = {MATRIX_DIM}",
+    )
     axes[2].legend(fontsize=8)
     return figure

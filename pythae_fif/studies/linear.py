@@ -308,9 +308,9 @@ def _figure(rows: Sequence[Row]) -> Any:
         )
         picked = list(row.theorem)
         axis.scatter(spectrum[picked], height[picked], s=260, facecolor="none", edgecolor="tab:red")
-        axis.set_xscale("log")
-        axis.set_title(f"beta = {row.beta:.3g}")
-        axis.set_xlabel("eigenvalue $\\lambda$ of the data")
+        axis.set(
+            xscale="log", title=f"beta = {row.beta:.3g}", xlabel="eigenvalue $\\lambda$ of the data"
+        )
     axes[0].set_ylabel("$\\log\\lambda - 2\\beta\\lambda$ (smallest are optimal; red: theorem)")
     figure.colorbar(dots, ax=axes[1], label="share of the direction in the learnt subspace")
     for decoder, marker, shift in (("pseudo-inverse", "o", -0.16), ("free", "x", 0.16)):
@@ -330,7 +330,9 @@ def _figure(rows: Sequence[Row]) -> Any:
                     label=label if position == 0 else None,
                 )
     axes[2].set_xticks(range(len(REGIMES)), REGIMES, rotation=30)
-    axes[2].set_xlabel("$\\beta$ against $1/2\\lambda$ of the eigenvalues")
-    axes[2].set_ylabel("overlap of the learnt subspace")
+    axes[2].set(
+        xlabel="$\\beta$ against $1/2\\lambda$ of the eigenvalues",
+        ylabel="overlap of the learnt subspace",
+    )
     axes[2].legend(fontsize=7, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
     return figure

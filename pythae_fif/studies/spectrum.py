@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.benchmark.pictures import sheet
-from pythae_fif.data import ImageDataset, Splits, to_float
+from pythae_fif.data import ImageDataset, to_float
 from pythae_fif.data.load import load, open_splits
 from pythae_fif.errors import ConfigError
 from pythae_fif.files import read_json
@@ -37,11 +37,6 @@ LATENT_DIM = 16  # of the conditional MNIST model of figure 6
 SHOWN = 10  # samples of a class
 SAMPLES = "samples.png"
 TEST_IMAGES = 500
-MEANS = [
-    "log_volume", "entropy", "entropy_by_log_prob", "diversity", "data_diversity",
-    "reconstruction", "nll",
-]  # fmt: skip
-"""The numbers of a model that are averaged over seeds."""
 
 
 class Size(Checked):
@@ -80,11 +75,10 @@ class Measured:
         entropy: Of the samples by eq. 124, in nats.
         entropy_by_log_prob: The same by their exact log-likelihood, which needs the encoder.
         diversity: Variance of the samples within a class, summed over pixels.
-        classes: Number of them.
+        classes, parameters: Of the model.
         data_diversity: As `diversity`, of all test images.
         reconstruction: Squared error an image, of the first `TEST_IMAGES` test images.
         nll: Their exact negative log-likelihood, in nats.
-        parameters: Of the model.
         log: A row an epoch.
     """
 
@@ -161,37 +155,29 @@ class SpectrumModel(StudySpec):
         )
         run.tell("training")
         trainer.train()
-        run.tell("measuring", 1.0)
         model: Any = trainer.model.eval()
         run.device = str(next(model.parameters()).device)
-        log = read_log(run.folder / LOG_NAME, self.run_id)
-        found, shown = self.measured(model, splits, labels["test"], log)
+        spans, shown = measure(model, size.samples, self.seed)
+        few = torch.arange(min(len(splits.test), TEST_IMAGES))
+        test = ImageDataset(splits.test, labels["test"]).batch(few, run.device)
+        error = squared_error(model.reconstruct(test.data, test.labels), test.data)
+        images = to_float(splits.test).flatten(1)
+        of_classes = [
+            images[torch.from_numpy(labels["test"] == c)] for c in np.unique(labels["test"])
+        ]
+        found = Measured(
+            **spans,
+            classes=classes,
+            data_diversity=float(np.mean([float(of.var(0).sum()) for of in of_classes])),
+            reconstruction=float(error.mean()),
+            nll=-float(model.log_prob(test.data, test.labels).mean()),
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            log=read_log(run.folder / LOG_NAME, self.run_id),
+        )
         sheets = run.write(SAMPLES, pixel_bytes(sheet(shown.flatten(0, 1), *shown.shape[:2])))
         written = read_json(run.folder / "model" / RESULT_NAME)["files"]
         weights = {f"model/{name}": checksum for name, checksum in written.items()}
         run.save(RESULT, found, sheets | weights)
-
-    def measured(
-        self, model: FIF, splits: Splits, labels: np.ndarray, log: list[EpochRow]
-    ) -> tuple[Measured, Tensor]:
-        """All numbers of a trained model, and samples of every class, (classes, n, C, H, W)."""
-        spans, shown = measure(model, self.size.samples, self.seed)
-        count = torch.arange(min(len(splits.test), TEST_IMAGES))
-        test = ImageDataset(splits.test, labels).batch(count, next(model.parameters()).device)
-        with torch.no_grad():
-            error = squared_error(model.reconstruct(test.data, test.labels), test.data)
-        images = to_float(splits.test).flatten(1)
-        of_classes = [images[torch.from_numpy(labels == i)].var(0).sum() for i in np.unique(labels)]
-        found = Measured(
-            **spans,
-            classes=model.condition_dim,
-            data_diversity=float(torch.stack(of_classes).mean()),
-            reconstruction=float(error.mean()),
-            nll=-float(model.log_prob(test.data, test.labels).mean()),
-            parameters=sum(parameter.numel() for parameter in model.parameters()),
-            log=log,
-        )
-        return found, shown
 
 
 def build(
@@ -279,15 +265,14 @@ def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
     summary = summarise(values)
     rows["above_one"] = (values >= 1).sum().array
     rows = rows.drop(columns="log").join(values.T.reset_index(drop=True).add_prefix("value_"))
-    of_betas = rows.groupby("beta")[MEANS].mean()
+    of_betas = rows.groupby("beta").mean().loc[:, "log_volume":"nll"].drop(columns="classes")
     counts = (summary[["mean", "low", "high"]] >= 1).groupby("beta").sum()
     table = counts.add_prefix("above_one_").join(of_betas).reset_index()
     name = f"spectrum-{dataset}-{options.profile}"
     name += "" if latent_dim == LATENT_DIM else f"-d{latent_dim}"
     notes = [
-        f"{dataset}: {len(splits.train):,} images, {size.epochs} epochs, {len(options.seeds)} "
-        f"models a weight, d = {latent_dim}, {size.samples} samples a class; the paper's protocol "
-        "is profile `paper`. Adam's rate is ours: the paper does not tell."
+        f"{len(splits.train):,} images, {size.epochs} epochs, {len(options.seeds)} models a "
+        f"weight, d = {latent_dim}; Adam's rate is ours: the paper does not tell."
     ]
     spectra = Finding(
         name,
@@ -339,24 +324,17 @@ def _spectrum_figure(summary: pd.DataFrame, counts: pd.DataFrame) -> Any:
     for colour, beta in enumerate(counts.index):
         of_beta = summary.loc[beta]
         left.plot(of_beta["mean"], color=f"C{colour}", label=f"{beta:g}")
-        edges = of_beta.clip(lower=1e-6)
-        left.fill_between(
-            of_beta.index, edges["low"], edges["high"], color=f"C{colour}", alpha=0.25, lw=0
-        )
+        edges = of_beta.low.clip(1e-6), of_beta.high
+        left.fill_between(of_beta.index, *edges, color=f"C{colour}", alpha=0.25, lw=0)
     left.axhline(1, color="k", ls=":", lw=1)
-    left.set_yscale("log")
-    left.set_ylim(bottom=max(summary["mean"].min() / 3, 1e-6))
-    left.set_xlabel("index of the singular value")
-    left.set_ylabel("singular value of the decoder")
+    left.set(
+        yscale="log", xlabel="index of the singular value", ylabel="singular value of the decoder"
+    )
     left.legend(title="beta")
     bars = [counts["mean"] - counts["low"], counts["high"] - counts["mean"]]
     right.errorbar(counts.index, counts["mean"], bars, marker="o", capsize=4)
-    right.set_xscale("log")
-    right.set_xticks(counts.index, [f"{beta:g}" for beta in counts.index])
-    right.minorticks_off()
-    right.set_xlabel("beta")
-    right.set_ylabel("singular values of at least one")
-    right.set_ylim(0, summary.index.get_level_values("index").max() + 0.5)
+    right.set(xscale="log", xlabel="beta", ylabel="singular values of at least one")
+    right.set_ylim(bottom=0)
     return figure
 
 
@@ -368,6 +346,5 @@ def _sample_figure(sheets: Mapping[float, bytes | None], classes: int) -> Any:
         axis.imshow(pixels, cmap="gray", vmin=0, vmax=255)  # imshow ignores cmap for RGB
         axis.set_xticks([])
         axis.set_yticks(len(pixels) / classes * (np.arange(classes) + 0.5), range(classes))
-        axis.tick_params(length=0)
     figure.axes[0].set_ylabel("class")
     return figure

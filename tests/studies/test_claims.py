@@ -9,7 +9,7 @@ import torch
 
 from pythae_fif.data import load_images, to_float
 from pythae_fif.pictures import write_figure
-from pythae_fif.studies import curvature, estimator, linear, sinusoid, toy
+from pythae_fif.studies import curvature, estimator, linear, sinusoid, toy, trace
 from pythae_fif.volume_change import sample_hutchinson, volume_surrogate
 
 
@@ -158,19 +158,19 @@ KINDS = [
 def test_variance_formulas_against_simulation(kind, samples):
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(6, 6, generator=generator, dtype=torch.float64)
-    formula = estimator.variance_formula(matrix, kind, samples)
-    simulated = estimator.simulated_variance(matrix, kind, samples, 100_000, generator)
+    formula = trace.variance_formula(matrix, kind, samples)
+    simulated = trace.simulated_variance(matrix, kind, samples, 100_000, generator)
     assert simulated == pytest.approx(formula, rel=0.04)
     if kind == "orthogonal":
-        independent = estimator.variance_formula(matrix, "scaled_gaussian", samples)
+        independent = trace.variance_formula(matrix, "scaled_gaussian", samples)
         assert formula / independent == pytest.approx((6 - samples) / 5)  # eq. 123
 
 
 def test_orthogonal_vectors_are_exact_at_full_number():
     matrix = torch.randn(6, 6, dtype=torch.float64)
-    assert estimator.variance_formula(matrix, "orthogonal", 6) == 0
+    assert trace.variance_formula(matrix, "orthogonal", 6) == 0
     generator = torch.Generator().manual_seed(0)
-    assert estimator.simulated_variance(matrix, "orthogonal", 6, 100, generator) < 1e-20
+    assert trace.simulated_variance(matrix, "orthogonal", 6, 100, generator) < 1e-20
 
 
 def test_gradient_distances():
