@@ -1,10 +1,11 @@
 """DNF and Trumpet: exact inverses and log-determinants, two stages, densities that are learnt."""
 
 import math
-import types
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pythae.data.datasets import BaseDataset
@@ -24,11 +25,8 @@ from pythae_fif.baselines.glow import (
     Squeeze,
     flow_steps,
 )
-from pythae_fif.benchmark.config import experiment_file, load_experiment
-from pythae_fif.benchmark.plan import build_model, expand
 from pythae_fif.data.toy import TOY_DATA
 from pythae_fif.errors import ConfigError, DataError
-from pythae_fif.reports.published import load_published
 
 KINDS = {"dnf": (DNF, DNFConfig), "trumpet": (Trumpet, TrumpetConfig)}
 SMALL = {"steps": 2, "hidden_channels": 8, "latent_blocks": 2, "latent_hidden_dim": 8}
@@ -140,18 +138,19 @@ def test_density_on_the_manifold_has_the_autograd_jacobian(kind, shape):
     torch.testing.assert_close(model.flow.latent_flow.inverse(z), u)
 
 
-def test_sizes_of_table_2():
-    experiment = load_experiment("celeba", experiment_file(2), {})
-    splits = types.SimpleNamespace(input_dim=(3, 64, 64), content_hash="0" * 16)
-    specs = {spec.model: spec for spec in expand(experiment, splits)}
-    assert [spec.latent_dim for spec in specs.values()] == [64, 512, 192]
+@pytest.mark.parametrize(
+    ("kind", "latent_dim", "millions"), [("dnf", 512, 39.4), ("trumpet", 192, 19.1)]
+)
+def test_sizes_of_table_2(kind, latent_dim, millions):
+    file = Path(__file__).parents[2] / "benchmark_configs/experiments/table2.yaml"
+    sizes = yaml.safe_load(file.read_text())["profiles"]["table2"]["models"][kind]["fixed"]
+    model, config = KINDS[kind]
     with torch.device("meta"):
-        models = {name: build_model(spec, (3, 64, 64)) for name, spec in specs.items()}
-    for row in load_published(2).rows:
-        count = sum(p.numel() for p in models[row[0].at["model"]].parameters())
-        assert count == pytest.approx(1e6 * row[0].value, rel=0.03)
-    layers = [m for m in models["trumpet"].modules() if isinstance(m, InjectiveConv)]
-    assert [m.weight.shape[0] // m.weight.shape[1] for m in layers] == [2] * 6
+        flow = model(config(input_dim=(3, 64, 64), latent_dim=latent_dim, **sizes))
+    assert sum(p.numel() for p in flow.parameters()) == pytest.approx(1e6 * millions, rel=0.03)
+    layers = [m for m in flow.modules() if isinstance(m, InjectiveConv)]
+    factors = [m.weight.shape[0] // m.weight.shape[1] for m in layers]
+    assert factors == ([2] * 6 if kind == "trumpet" else [])
 
 
 @pytest.mark.parametrize("hidden_channels", [8, 128, 768])
