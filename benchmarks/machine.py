@@ -1,8 +1,9 @@
-"""What the benchmarks share: a timed call, and a table of the results."""
+"""What the benchmarks share: a timed call, the memory it took, and a table of the results."""
 
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -16,6 +17,15 @@ def seconds(function: Callable[[], object], device: str) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - start
+
+
+def peak_memory_mb(device: str, reset: bool = False) -> float:
+    """The largest memory of the process, or of the GPU since the last reset, in MB."""
+    if device == "cuda":
+        if reset:
+            torch.cuda.reset_peak_memory_stats()
+        return torch.cuda.max_memory_allocated() / 2**20
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 2**10
 
 
 def markdown(rows: list[dict[str, str]]) -> str:

@@ -1,14 +1,14 @@
 """Every model of the benchmark trains, samples and is scored on a pretended GPU."""
 
 import pytest
-from pythae_fif.benchmark.run import IMAGES
 from pythae_fif.benchmark.yaml_files import names_in
-from pythae_fif.runs.execute import execute
 from support.devices import ON_GPU
-from support.experiments import ENVIRONMENT, tiny
+from support.experiments import plan_of
 
-from pythae_fif.benchmark.plan import expand
+from pythae_fif.benchmark.models import names_in
+from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.runs.store import Store
+from pythae_fif.runs.worker import work
 
 SIZES = {
     "batch_size": 10, "train_size": 20, "val_size": 10, "test_size": 10, "configurations": 1,
@@ -20,28 +20,23 @@ MODELS = [
 ]
 
 
-def _execute(run_dir):
-    record = execute(run_dir, IMAGES)
-    return record.provenance.device, set(record.scores)
-
-
-def _run_of(model, folder):
-    """The specification and the folder of a run that is about to start."""
-    flags = {"models": [model], "samplers": ["all"]}
+def _execute(model, folder):
+    """Where a run of a model was done, its samplers, and those that were asked for."""
     sizes = SIZES | ({"train_size": 100} if model == "fif_conditional" else {})  # of each class
-    (spec,) = expand(*tiny(folder, flags, **sizes))
-    return spec, Store(folder / "results", IMAGES).prepare(spec, ENVIRONMENT)
+    (spec,) = plan_of(folder, {"models": [model], "samplers": ["all"]}, **sizes)
+    store = Store(folder / "results")
+    work(spec, store)
+    result = ImageResult.read(store, spec)
+    return result.evaluation.provenance.device, set(result.scores), set(spec.samplers)
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_run_of_a_model(gpu, model, tmp_path):
-    spec, run_dir = _run_of(model, tmp_path)
-    device, samplers = gpu(_execute, run_dir)
-    assert device.startswith("pretended:0") and samplers == set(spec.samplers)
+    device, samplers, asked = gpu(_execute, model, tmp_path)
+    assert device.startswith("pretended:0") and samplers == asked
 
 
 @pytest.mark.parametrize("model", [pytest.param(m, marks=ON_GPU) for m in names_in("models")])
 def test_run_of_a_model_on_a_real_gpu(model, tmp_path):
-    spec, run_dir = _run_of(model, tmp_path)
-    device, samplers = _execute(run_dir)
-    assert device.startswith("cuda:0") and samplers == set(spec.samplers)
+    device, samplers, asked = _execute(model, tmp_path)
+    assert device.startswith("cuda:0") and samplers == asked
