@@ -1,7 +1,6 @@
 """Log-volume terms of rectangular flows: Hutchinson with conjugate gradients, or exactly."""
 
 __all__ = [
-    "ConjugateGradientOutput",
     "RectangularAt",
     "RectangularEstimator",
     "RectangularOutput",
@@ -19,18 +18,6 @@ from pythae_fif.volume_change.surrogates import Map, differentiable_kernels
 
 RectangularAt = Literal["data", "reconstruction"]
 RectangularEstimator = Literal["conjugate_gradient", "exact"]
-
-
-class ConjugateGradientOutput(NamedTuple):
-    """Solutions of many systems A s = b.
-
-    Attributes:
-        solution: s, the shape of b.
-        iterations: Steps that each system took, int64, the shape of b without its last axis.
-    """
-
-    solution: Tensor
-    iterations: Tensor
 
 
 class RectangularOutput(NamedTuple):
@@ -56,7 +43,7 @@ def conjugate_gradient(
     *,
     tolerance: float = 1e-3,
     max_iterations: int | None = None,
-) -> ConjugateGradientOutput:
+) -> tuple[Tensor, Tensor]:
     """Solves A s = b for many right-hand sides at once (Hestenes and Stiefel 1952).
 
     A system stops when its residual is at most ``tolerance`` times its right-hand side, and the
@@ -69,7 +56,7 @@ def conjugate_gradient(
         max_iterations: Limit on the steps; d if None.
 
     Returns:
-        The solutions, (..., d), with the number of steps of each, (...).
+        The solutions, (..., d), and the number of steps of each, int64, (...).
 
     Example:
         >>> a, b = torch.diag(torch.tensor([1.0, 2.0, 4.0])), torch.ones(5, 3)
@@ -93,7 +80,7 @@ def conjugate_gradient(
         direction = residual + torch.where(active, new / square, 0.0)[..., None] * direction
         square = torch.where(active, new, square)
         iterations += active
-    return ConjugateGradientOutput(solution, iterations)
+    return solution, iterations
 
 
 def rectangular_surrogate(
@@ -178,15 +165,15 @@ def _estimate(
     tall: "_Tall", eps: Tensor, tolerance: float, max_iterations: int | None
 ) -> tuple[Tensor, Tensor]:
     """1/(2K) sum_k s_k^T M^T M eps_k as (M s_k)^T (M eps_k), (B,), and the iterations, (K, B)."""
-    solved = conjugate_gradient(
+    solution, iterations = conjugate_gradient(
         lambda v: tall.transposed(tall.apply(v.flatten(0, 1))).unflatten(0, eps.shape[:2]),
         eps,
         tolerance=tolerance,
         max_iterations=max_iterations,
     )
-    left = tall.apply(solved.solution.flatten(0, 1), create_graph=True)
+    left = tall.apply(solution.flatten(0, 1), create_graph=True)
     right = tall.apply(eps.flatten(0, 1), create_graph=True)
-    return (left * right).sum(-1).unflatten(0, eps.shape[:2]).mean(0) / 2, solved.iterations
+    return (left * right).sum(-1).unflatten(0, eps.shape[:2]).mean(0) / 2, iterations
 
 
 class _Tall:

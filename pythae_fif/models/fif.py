@@ -20,7 +20,7 @@ from typing_extensions import Self
 from pythae_fif.errors import ConfigError, DataError, first_line
 from pythae_fif.models.config import FIFConfig
 from pythae_fif.models.injective_flow import InjectiveFlow, widened
-from pythae_fif.models.outputs import LazyOutput
+from pythae_fif.models.outputs import LazyOutput, check_networks
 from pythae_fif.nn.conditional import GivenDecoder, GivenEncoder, join, joined_dim
 from pythae_fif.volume_change import (
     FIFLoss,
@@ -65,13 +65,10 @@ class FIF(InjectiveFlow):
     .. math:: -\log p_Z(f(x)) - \frac12 \log\det f'(x) f'(x)^\top
         + \beta \lVert g(f(x)) - x \rVert^2
 
-    (eq. 46 and the reconstruction; it also counts directions of f' that no data constrain, so that
-    it may lie below the entropy and ranks epochs of one training only), on it the negative of
-    :meth:`log_prob` plus the same squared error (eq. 3). So Pythae's trainers can tell which model
-    to keep, and its schedulers see progress.
-
-    With ``condition_dim`` it is a conditional model, of f(x, c) and g(z, c): every method takes
-    ``labels``, class indices or condition vectors, and Jacobians are those by x and by z.
+    (eq. 46 and the reconstruction; it may lie below the entropy and ranks epochs of one training
+    only), on it the negative of :meth:`log_prob` plus the same squared error (eq. 3). So trainers
+    can tell which model to keep. With ``condition_dim`` it is a conditional model, of f(x, c) and
+    g(z, c): every method takes ``labels``.
 
     Args:
         model_config (FIFConfig): The configuration.
@@ -94,10 +91,6 @@ class FIF(InjectiveFlow):
         >>> model = FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=4)).eval()
         >>> model.sample(3).shape, model.log_prob(torch.rand(5, 1, 8, 8)).shape
         (torch.Size([3, 1, 8, 8]), torch.Size([5]))
-        >>> config = FIFConfig(input_dim=(1, 8, 8), latent_dim=4, condition_dim=10)
-        >>> model = FIF(config).eval()
-        >>> model.sample(3, labels=7).shape, model.log_prob(torch.rand(2, 1, 8, 8), [0, 9]).shape
-        (torch.Size([3, 1, 8, 8]), torch.Size([2]))
     """
 
     config_class: ClassVar[Any] = FIFConfig
@@ -148,19 +141,17 @@ class FIF(InjectiveFlow):
         Args:
             inputs (BaseDataset): ``inputs["data"]`` of shape (B, ...), and for a conditional model
                 ``inputs["labels"]``, class indices (B,) or condition vectors (B, c).
-            share_done (float): In the keyword arguments of this package's trainers: the part of the
-                training that is done, which drives a schedule of beta.
-            dataset_size (int): Likewise, and of Pythae's: the size of the evaluation set, of which
-                64 points spread over it carry the exact volume change.
+            kwargs: ``share_done`` of this package's trainers, the part of the training that is
+                done, for a schedule of beta; ``dataset_size`` of all trainers, the size of the
+                evaluation set, of which 64 points spread over it carry the exact volume change.
 
         Returns:
             ModelOutput: ``loss``, ``recon_loss`` (squared error) and ``nll_loss``, means over the
             batch in nats, ``recon_x`` (B, ...) and ``z`` (B, d). In training mode also
             ``code_square``, the mean of `|z|^2 / d`, and ``code_trace``, the estimate of
             tr f'(x) g'(z) / d: with a normal prior the two are equal on average where training
-            rests, see :func:`~pythae_fif.volume_change.fif_loss`. In evaluation mode the two losses
-            that need the exact volume are computed when they are first read, so that samplers,
-            which only want ``z``, do not pay for them; they have no gradient.
+            rests, see :func:`~pythae_fif.volume_change.fif_loss`. In evaluation mode ``loss`` and
+            ``nll_loss`` are computed when they are first read, without gradient.
 
         Raises:
             ConfigError: A conditional model without labels, or, in training, a network whose output
@@ -197,9 +188,8 @@ class FIF(InjectiveFlow):
                 return volume_surrogate(encode, decode, x, eps, jacobian_at=at)
             except UnsupportedOperationError as error:  # an operation of training mode alone
                 self._use_published(error)
-        return published_surrogate(
-            encode, decode, x, eps, jacobian_at=at, forward=self._forward_mode
-        )
+        forward = self._forward_mode
+        return published_surrogate(encode, decode, x, eps, jacobian_at=at, forward=forward)
 
     def networks_at(self, condition: Tensor | None) -> tuple[Map, Map]:
         """f and g at a condition (B, c), or None, as functions of x and of z alone."""
@@ -213,22 +203,16 @@ class FIF(InjectiveFlow):
         Args:
             label: A class index, or a condition vector (c,).
 
-        Returns:
-            FIF: Of ``condition_dim`` 0, in the same mode.
-
         Example:
             >>> from pythae.samplers import NormalSampler
-            >>> from pythae_fif.models import FIF, FIFConfig
             >>> model = FIF(FIFConfig(input_dim=(1, 8, 8), latent_dim=4, condition_dim=10))
             >>> NormalSampler(model.given(3)).sample(5).shape
             torch.Size([5, 1, 8, 8])
         """
         condition = self._condition(torch.as_tensor(label)[None], next(self.parameters())[None])
         assert condition is not None  # without labels it has been refused
-        networks = (
-            GivenEncoder(self.encoder, condition[0]),
-            GivenDecoder(self.decoder, condition[0]),
-        )
+        encoder = GivenEncoder(self.encoder, condition[0])
+        networks = encoder, GivenDecoder(self.decoder, condition[0])
         model = FIF(dataclasses.replace(self.model_config, condition_dim=0), *networks)
         for module in (model, *networks):  # not the networks inside, which are this model's own
             module.training = self.training
@@ -254,35 +238,10 @@ class FIF(InjectiveFlow):
             few = x[:3].detach().nan_to_num(0, 0, 0)
             of_few = None if condition is None else condition[:3]
             with self._in_evaluation_mode(), torch.inference_mode(False), torch.enable_grad():
-                self._check_networks(few, of_few)
+                check_networks(self, few, of_few)
                 self._choose_surrogate(few, of_few)
             self._networks_checked = True
         return self._noisy(x), condition
-
-    def _check_networks(self, x: Tensor, condition: Tensor | None) -> None:
-        norms = (m for m in self.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
-        if any(norm.running_mean is None for norm in norms):
-            raise ConfigError(
-                f"{self.model_name}: with track_running_stats=False BatchNorm makes codes depend "
-                "on the batch in evaluation, too: use True, or another norm"
-            )
-        networks, shape = {"encoder": self._encode, "decoder": self._decode}, x.shape
-        for name, network in networks.items():
-            point = x.detach().clone().requires_grad_()
-            x = network(point, condition)
-            grads: tuple[Tensor | None, ...] = (None,)
-            if x.requires_grad:
-                grads = torch.autograd.grad(x.sum(), point, allow_unused=True)
-            if grads[0] is None:
-                raise ConfigError(
-                    f"{self.model_name}: the output of the {name} does not depend on its input: "
-                    "its volume change is zero and cannot be trained"
-                )
-        if x.shape != shape:
-            raise ConfigError(
-                f"{self.model_name}: reconstructions of shape {tuple(x.shape)} for data of shape "
-                f"{tuple(shape)}"
-            )
 
     def _choose_surrogate(self, x: Tensor, condition: Tensor | None) -> None:
         """Dry, in evaluation mode: failing in training moves BatchNorm twice."""
@@ -301,22 +260,19 @@ class FIF(InjectiveFlow):
         # A frozen encoder has no gradient but that by eps.
         eps = x.new_ones(1, len(x), self.latent_dim).requires_grad_()
         scripted = any(isinstance(module, torch.jit.ScriptModule) for module in self.modules())
-        failure: Exception = RuntimeError()
         for forward in (False,) if scripted else (True, False):
             try:
                 out = published_surrogate(encode, decode, x, eps, forward=forward)
                 torch.autograd.grad(out.surrogate.sum(), weights, allow_unused=True)
+                self._forward_mode = forward
+                return
             except torch.cuda.OutOfMemoryError:
                 raise
             except RuntimeError as error:
-                failure = error
-            else:
-                self._forward_mode = forward
-                return
+                why = first_line(error)
         raise ConfigError(
-            f"{self.model_name}: PyTorch cannot differentiate a network twice "
-            f"({first_line(failure)})"
-        ) from failure
+            f"{self.model_name}: PyTorch cannot differentiate a network twice ({why})"
+        )
 
     def _use_published(self, error: UnsupportedOperationError) -> None:
         self.surrogate_mode = "published"
@@ -330,14 +286,9 @@ class FIF(InjectiveFlow):
         """Hutchinson vectors, (K, b, d), of a share of the batch; b = B > 1 only for all of it."""
         config, share = self.model_config, getattr(self.model_config, "surrogate_fraction", 1)
         most = len(x) if share == 1 else max(1, len(x) - 1)
-        return sample_hutchinson(
-            min(most, math.ceil(share * len(x))),
-            config.latent_dim,
-            config.hutchinson_samples,
-            kind=config.hutchinson_kind,
-            device=x.device,
-            dtype=x.dtype,
-        )
+        size = min(most, math.ceil(share * len(x))), config.latent_dim, config.hutchinson_samples
+        kind: Any = config.hutchinson_kind
+        return sample_hutchinson(*size, kind=kind, device=x.device, dtype=x.dtype)
 
     def _watched(self, loss: FIFLoss) -> dict[str, Tensor]:
         """What a training log has beside the losses."""

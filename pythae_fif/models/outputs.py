@@ -1,6 +1,6 @@
 """What networks take and give, checked; and what is computed when it is read."""
 
-__all__ = ["LazyOutput", "as_data", "output_of", "without_gradients"]
+__all__ = ["LazyOutput", "as_data", "check_networks", "output_of", "without_gradients"]
 
 import math
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from pythae.models.base.base_utils import ModelOutput
-from torch import Tensor
+from torch import Tensor, nn
 
 from pythae_fif.errors import ConfigError, DataError
 
@@ -63,6 +63,36 @@ def output_of(output: Any, key: str, model: Any) -> Tensor:
             f"for latent_dim={model.latent_dim}"
         )
     return found
+
+
+def check_networks(model: Any, x: Tensor, condition: Tensor | None) -> None:
+    """Raises ConfigError for networks of a model that have no volume change of a sample's own.
+
+    Args:
+        model: In evaluation mode.
+        x: Some data, (B, ...).
+        condition: (B, c), or None.
+    """
+    norms = (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
+    if any(norm.running_mean is None for norm in norms):
+        raise ConfigError(
+            f"{model.model_name}: with track_running_stats=False BatchNorm makes codes depend on "
+            "the batch in evaluation, too: use True, or another norm"
+        )
+    shape = x.shape
+    for name, network in (("encoder", model._encode), ("decoder", model._decode)):
+        point = x.detach().clone().requires_grad_()
+        x = network(point, condition)
+        if not x.requires_grad or torch.autograd.grad(x.sum(), point, allow_unused=True)[0] is None:
+            raise ConfigError(
+                f"{model.model_name}: the output of the {name} does not depend on its input, so "
+                "that it has no volume change"
+            )
+    if x.shape != shape:
+        raise ConfigError(
+            f"{model.model_name}: reconstructions of shape {tuple(x.shape)} for data of shape "
+            f"{tuple(shape)}"
+        )
 
 
 class LazyOutput(ModelOutput):
