@@ -2,10 +2,8 @@
 
 __all__ = ["ModelCard"]
 
-import json
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pythae_fif
@@ -19,12 +17,12 @@ class ModelCard:
     Attributes:
         data: What it was trained on.
         license: A name that the hub knows, such as `apache-2.0`; None says that there is none yet.
-        evaluation: The file that `EvaluationOutput.save_json` wrote of it, if it was scored.
+        scores: What is known of its samples, as Markdown.
     """
 
     data: str = "not told"
     license: str | None = None
-    evaluation: str | Path | None = None
+    scores: str = "It was not scored."
 
     def text(self, model: Any, hf_hub_path: str) -> str:
         """The card of a model, Markdown with the hub's keys on top.
@@ -32,10 +30,6 @@ class ModelCard:
         Args:
             model: A model of this package.
             hf_hub_path: Its place on the hub, `owner/name`.
-
-        Raises:
-            OSError: There is no such `evaluation`.
-            KeyError: It is not of `EvaluationOutput.save_json`.
         """
         config, name = model.model_config, type(model).__name__
         parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -61,7 +55,7 @@ class ModelCard:
         keys += [f"license: {self.license}"] if self.license else []
         lines = ["---", *keys, "---", "", f"# {name}", "", "| | |", "|---|---|"]
         lines += [f"| {key} | {value} |" for key, value in facts.items() if value is not None]
-        lines += ["", "## Scores", "", *self._scores(), "", "## Use", ""]
+        lines += ["", "## Scores", "", self.scores, "", "## Use", ""]
         lines += [
             "```python",
             "import pythae_fif  # which makes the model known to AutoModel",
@@ -72,20 +66,3 @@ class ModelCard:
             "```",
         ]
         return "\n".join(lines) + "\n"
-
-    def _scores(self) -> list[str]:
-        if self.evaluation is None:
-            return ["It was not scored."]
-        scores = json.loads(Path(self.evaluation).read_text("utf-8"))
-        near = scores["neighbours"]
-        return [
-            f"{scores['num_samples']:,} samples of {scores['sampler']} against "
-            f"{scores['num_references']:,} images, extractor `{scores['extractor']}` "
-            f"({scores['extractor_hash']}); numbers of another extractor or sample count do "
-            "not compare.",
-            "",
-            f"| {scores['distance_name']} | kernel distance | precision | recall | MSE a pixel |",
-            "|--:|--:|--:|--:|--:|",
-            f"| {scores['frechet']:.2f} | {scores['kernel']['mean']:.5f} | {near['precision']:.2f} "
-            f"| {near['recall']:.2f} | {scores['reconstruction_mse']:.4f} |",
-        ]
