@@ -19,6 +19,7 @@ from pythae_fif.reports.tables import DASH, number
 from pythae_fif.runs.launch import OnChange
 from pythae_fif.runs.provenance import provenance
 from pythae_fif.runs.record import Record
+from pythae_fif.runs.store import Store
 from pythae_fif.studies.spec import finish
 from pythae_fif.studies.study import Finding, StudyOptions
 from pythae_fif.studies.tabular_models import CONFIGURATIONS, SOURCES_NOTE, Nets
@@ -28,7 +29,7 @@ TABLE_ONE = ("fif", "fif_silu", "rectangular_flow", "rectangular_flow_published"
 TIMED_BATCH = 512
 ROUNDS = 15  # timed steps of each configuration; the first is not counted
 Runs = Mapping[str, tuple[TabularModels, list[Record[RowScores]]]]
-"""Name of a configuration -> the run of its seeds, and the record of each."""
+"""Name of a configuration -> a run of its seeds, and the record of each seed's."""
 
 
 def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
@@ -68,7 +69,7 @@ def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
             "speedup is the quotient of ms a step of rectangular flow and model. Published "
             "numbers are of the full data and the full training, on a GPU.",
             frame.drop(columns=["Jacobian"]),
-            _each(runs),
+            _each(runs, options.seeds),
             None,
             _notes(runs, table),
         )
@@ -117,7 +118,7 @@ def ablation(options: StudyOptions, on_change: OnChange) -> list[Finding]:
             "(eq. 6). On manifold the Jacobian is taken at the projection; off manifold at the "
             "data point, for which RF, as we read the paper, takes the encoder's volume change.",
             frame,
-            _each(runs),
+            _each(runs, options.seeds),
             None,
             _notes(runs, table),
         )
@@ -154,26 +155,31 @@ def _train(
     for name in names:
         if name not in valid:
             raise ConfigError(f"model {name!r} has no tabular study: {did_you_mean(name, valid)}")
-    trials = [table.trial(name) for table in tables for name in names]
-    store = finish([run for run in trials if len(run.seeds) > 1], options, on_change)
-    chosen = (table.chosen(name, store) for table in tables for name in names)
-    finish([run for run in chosen if run is not None], options, on_change)
+    store = Store(options.results)
+    trials = [run for table in tables for name in names for run in table.trials(name, store)]
+    finish(trials, options, on_change)
+    chosen = [table.chosen(name, store) or [] for table in tables for name in names]
+    finish([run for runs in chosen for run in runs], options, on_change)
     found: list[Runs] = []
     for table in tables:
-        known = {name: table.chosen(name, store) for name in valid}
-        runs = {name: (run, run.records(store)) for name, run in known.items() if run is not None}
-        found.append({name: of for name, of in runs.items() if len(of[1]) == len(of[0].seeds)})
+        known = {name: table.chosen(name, store) or [] for name in valid}
+        runs = {
+            name: (of[0], [record for run in of for record in run.records(store)])
+            for name, of in known.items()
+            if of
+        }
+        found.append({n: of for n, of in runs.items() if len(of[1]) == len(options.seeds)})
     return found
 
 
-def _each(runs: Runs) -> pd.DataFrame:
+def _each(runs: Runs, seeds: Sequence[int]) -> pd.DataFrame:
     """A row a model."""
     return pd.DataFrame(
         [
             {"configuration": name, "learning_rate": run.learning_rates[0], "seed": seed}
             | vars(record.result)
             for name, (run, records) in runs.items()
-            for seed, record in zip(run.seeds, records, strict=True)
+            for seed, record in zip(seeds, records, strict=True)
         ]
     )
 

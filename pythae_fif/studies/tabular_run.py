@@ -266,33 +266,42 @@ class Table:
         return cls(splits, latent_dim, file.profiles[options.profile], name, options)
 
     def models(
-        self, name: str, learning_rates: Sequence[float], seeds: Sequence[int]
-    ) -> TabularModels:
-        """The run of a configuration."""
+        self, name: str, learning_rates: Sequence[float], seeds: Sequence[int], store: Store
+    ) -> list[TabularModels]:
+        """Runs of a configuration: one a model, or the one of all that a store has."""
         own = self.profile.own(name)
-        return TabularModels(
-            dataset=self.splits.name,
-            configuration=CONFIGURATIONS[name],
-            data_hash=self.splits.content_hash,
-            latent_dim=self.latent_dim,
-            budget=Budget(**{key: getattr(own, key) for key in Budget.model_fields}),
-            learning_rates=list(learning_rates),
-            seeds=list(seeds),
-            where=self.options.where,
-        )
 
-    def trial(self, name: str) -> TabularModels:
-        """The first seed at every learning rate."""
+        def run(learning_rates: Sequence[float], seeds: Sequence[int]) -> TabularModels:
+            return TabularModels(
+                dataset=self.splits.name,
+                configuration=CONFIGURATIONS[name],
+                data_hash=self.splits.content_hash,
+                latent_dim=self.latent_dim,
+                budget=Budget(**{key: getattr(own, key) for key in Budget.model_fields}),
+                learning_rates=list(learning_rates),
+                seeds=list(seeds),
+                where=self.options.where,
+            )
+
+        together = run(learning_rates, seeds)
+        if store.is_done(together):
+            return [together]
+        return [run([rate], [seed]) for rate, seed in zip(learning_rates, seeds, strict=True)]
+
+    def trials(self, name: str, store: Store) -> list[TabularModels]:
+        """The first seed at every learning rate; none where there is one alone."""
         rates = self.profile.own(name).learning_rates
-        return self.models(name, rates, [self.options.seeds[0]] * len(rates))
+        seeds = [self.options.seeds[0]] * len(rates)
+        return self.models(name, rates, seeds, store) if len(rates) > 1 else []
 
-    def chosen(self, name: str, store: Store) -> TabularModels | None:
+    def chosen(self, name: str, store: Store) -> list[TabularModels] | None:
         """All seeds at the best learning rate; None as long as of several none can be chosen."""
-        trial, best = self.trial(name), 0
-        if len(trial.learning_rates) > 1:
-            scores = [of.result.validation_wasserstein for of in trial.records(store)]
-            if len(scores) < len(trial.learning_rates):
+        rates, seeds = self.profile.own(name).learning_rates, self.options.seeds
+        best = 0
+        if trials := self.trials(name, store):
+            records = [record for run in trials for record in run.records(store)]
+            if len(records) < len(rates):
                 return None
+            scores = [record.result.validation_wasserstein for record in records]
             best = int(np.where(np.isfinite(scores), scores, np.inf).argmin())
-        seeds = self.options.seeds
-        return self.models(name, [trial.learning_rates[best]] * len(seeds), seeds)
+        return self.models(name, [rates[best]] * len(seeds), seeds, store)
