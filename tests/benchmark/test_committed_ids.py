@@ -135,7 +135,6 @@ def test_committed_spectra_are_not_trained_again(shared_data, tmp_path):
     paths = run_study("spectrum", options, lambda _: None)
     assert options.engine.done == []
     found = pandas.read_csv(next(path for path in paths if path.suffix == ".csv"))
-    committed = pandas.read_csv(REFERENCE / "tables/spectrum-mnist-quick.csv")
-    assert committed.equals(found[committed.columns])
-    values = pandas.read_csv(REFERENCE / "tables/spectrum-mnist-quick-values.csv")
-    assert list(found.filter(like="value_").stack()) == list(values.singular_value)
+    assert list(found.above_one) == [0, 1, 2, 4, 10, 11, 11, 11]
+    entropy = [-23.81, -19.93, -5.87, 1.13, 19.68, 23.6, 22.39, 23.55]
+    assert list(found.entropy) == pytest.approx(entropy, abs=0.01)
