@@ -118,7 +118,7 @@ def test_command(words, monkeypatch):
         read_checked(*given, **more)
         stop()
 
-    for name in ("show.Terminal", "main.run_benchmark"):
+    for name in ("show.Terminal", "benchmark.run_benchmark"):
         monkeypatch.setattr(f"pythae_fif.cli.{name}", stop)
     monkeypatch.setattr("pythae_fif.cli.score.read_checked", check_and_stop)
     monkeypatch.setattr("pythae_fif.studies.study.run_study", stop)
