@@ -1,7 +1,6 @@
 """Every model of the benchmark trains, samples and is scored on a pretended GPU."""
 
 import pytest
-from pythae_fif.benchmark.yaml_files import names_in
 from support.devices import ON_GPU
 from support.experiments import plan_of
 
