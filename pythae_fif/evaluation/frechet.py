@@ -11,21 +11,16 @@ from torch import Tensor
 
 from pythae_fif.evaluation.features import Features, require_alike
 
-RELATIVE_ERROR = 1e-8
-"""Rounding error of the distance, relative to it, up to which the fast way is taken."""
-
 
 def frechet_distance(a: Features, b: Features) -> float:
     r"""Squared 2-Wasserstein distance between the Gaussians of two sets of features.
 
     .. math:: |\mu_a - \mu_b|^2 + \operatorname{tr}(S_a + S_b - 2 (S_a^{1/2} S_b S_a^{1/2})^{1/2})
 
-    (Dowson and Landau 1982; Heusel et al. 2017, eq. 6). With :math:`S_a = L L^T` the last trace is
-    the sum of the square roots of the eigenvalues of the symmetric :math:`L^T S_b L`: one symmetric
-    eigenvalue problem, real by construction. L is a Cholesky factor (F, F), or, of N <= F features,
-    the centred features (F, N) themselves. Where rounding of small eigenvalues could be seen in the
-    distance (constant or collinear features, nearly equal sets), the trace is the sum of the
-    singular values of :math:`L_a^T L_b` instead, which takes no square root of a rounded zero.
+    (Dowson and Landau 1982; Heusel et al. 2017, eq. 6). With :math:`S_b = R R^T` the last trace is
+    the sum of the square roots of the eigenvalues of the symmetric :math:`R^T S_a R`: one symmetric
+    eigenvalue problem, real by construction. Rounding of eigenvalues near zero moves the result by
+    about 1e-8 of the largest eigenvalue of a covariance for each of them.
 
     Args:
         a: One set, of at least two features.
@@ -43,23 +38,9 @@ def frechet_distance(a: Features, b: Features) -> float:
         >>> round(frechet_distance(a, b), 9)  # (3 - 0)^2 + (3 - 1)^2
         13.0
     """
-    require_alike(a, b)
-    traces = a.covariance.trace() + b.covariance.trace()
-    apart = float((a.mean - b.mean).square().sum() + traces)
-    few, other = sorted((a, b), key=len)
-    fewer = len(few) <= len(few.mean)
-    left, failed = (_centred(few), 0) if fewer else torch.linalg.cholesky_ex(few.covariance)
-    if not failed:
-        with _one_thread():
-            values = torch.linalg.eigvalsh(left.T @ other.covariance @ left)
-        # of centred features one is zero
-        fidelity, error = _sum_of_roots(values[1:] if fewer else values)
-        distance = apart - 2 * fidelity
-        if 2 * error < RELATIVE_ERROR * distance:
-            return distance
-    with _one_thread():
-        fidelity = float(torch.linalg.svdvals(_root(a).T @ _root(b)).sum())
-    return max(apart - 2 * fidelity, 0.0)
+    values, _ = _product(a, b)
+    traces = a.covariance.trace() + b.covariance.trace() - 2 * values.sqrt().sum()
+    return max(float((a.mean - b.mean).square().sum() + traces), 0.0)
 
 
 def frechet_error(samples: Features, reference: Features) -> float:
@@ -87,13 +68,9 @@ def frechet_error(samples: Features, reference: Features) -> float:
     Raises:
         DataError: Fewer than two features, different F or extractors.
     """
-    require_alike(samples, reference)
-    root = _root(reference)
-    with _one_thread():
-        values, vectors = torch.linalg.eigh(root.T @ samples.covariance @ root)
-    # `-1:`, as there are no values where the reference's features are all alike
-    kept = values > values[-1:].clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
-    scaled = root @ (vectors[:, kept] * values[kept] ** -0.25)
+    values, vectors = _product(samples, reference)
+    kept = _above_rounding(values)
+    scaled = _root(reference) @ (vectors[:, kept] * values[kept] ** -0.25)
     centred = samples.values.double() - samples.mean
     moves = 2 * centred @ (samples.mean - reference.mean)
     # float32 is enough for a spread, at half the time
@@ -111,34 +88,37 @@ def squared_wasserstein(samples: Tensor, reference: Tensor) -> float:
     return frechet_distance(Features(samples), Features(reference))
 
 
-def _centred(features: Features) -> Tensor:
-    """L (F, N) with L L^T the covariance."""
-    return ((features.values - features.mean) / math.sqrt(len(features) - 1)).T
+def _product(samples: Features, reference: Features) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, at least 0, and eigenvectors of R^T S R."""
+    require_alike(samples, reference)
+
+    def build() -> tuple[Features, Tensor, Tensor]:  # with the set, so that no other gets its id
+        root = _root(reference)
+        with _one_thread():
+            values, vectors = torch.linalg.eigh(root.T @ samples.covariance @ root)
+        return reference, values.clamp(min=0), vectors
+
+    return samples.once(f"product with {id(reference)}", build)[1:]
 
 
 def _root(features: Features) -> Tensor:
-    """L (F, rank) with L L^T the covariance, less the directions that are zero but for rounding."""
+    """R (F, rank) with R R^T the covariance, less the directions that are zero but for rounding."""
 
     def build() -> Tensor:
         if len(features) <= len(features.mean):
-            return _centred(features)
+            return ((features.values - features.mean) / math.sqrt(len(features) - 1)).T
         with _one_thread():
             values, vectors = torch.linalg.eigh(features.covariance)
-        cutoff = values[-1].clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
-        kept = values > cutoff
+        kept = _above_rounding(values)
         factors: Tensor = vectors[:, kept] * values[kept].sqrt()
         return factors
 
     return features.once("root", build)
 
 
-def _sum_of_roots(values: Tensor) -> tuple[float, float]:
-    """Sum of the square roots of eigenvalues, and how far off rounding may have moved it."""
-    resolution = torch.finfo(values.dtype)
-    moved = resolution.eps * values[-1].clamp(min=0)
-    roots = values.clamp(min=0).sqrt()
-    error = moved / (roots + moved.sqrt() + resolution.tiny)
-    return float(roots.sum()), float(error.sum())
+def _above_rounding(values: Tensor) -> Tensor:
+    """Which of ascending eigenvalues are more than the rounding of the last; there may be none."""
+    return values > values[-1:].clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
 
 
 @contextlib.contextmanager

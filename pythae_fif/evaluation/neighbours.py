@@ -1,6 +1,6 @@
 """Scores from nearest neighbours: precision, recall, density, coverage, memorisation."""
 
-__all__ = ["memorisation", "neighbour_scores", "numbers_at_once"]
+__all__ = ["memorisation", "neighbour_scores"]
 
 from collections.abc import Iterator, Mapping
 
