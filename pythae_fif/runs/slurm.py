@@ -215,7 +215,8 @@ def _watch(waiting: deque[Task], jobs: dict[Task, str], store: Store) -> Iterato
         for task, job in list(open_jobs.items()):
             state = Status.read(store.folder(task.spec)).state
             late = task in gone and time.monotonic() - gone[task] > LATE_SECONDS
-            if state == "finished" or (state == "failed" and task in gone) or late:
+            done = state == "finished" and store.is_done(task.spec)  # and not once before
+            if done or (state == "failed" and task in gone) or late:
                 del open_jobs[task]
                 yield Ended(task, f"Slurm's job {job} ended before its run")
             elif state == "running" and task in waiting:
