@@ -209,8 +209,6 @@ def test_the_page_of_models_is_that_of_their_files():
         assert varied == (", ".join(f"`{key}`" for key in keys) or "–")
         author = paper.strip("[").split()[0].strip(",")
         assert author.casefold() in entry.source.casefold(), name
-    plain = " ".join(text.split())
-    assert [note for entry in entries.values() for note in entry.notes if note not in plain] == []
 
 
 def test_profiles_are_those_of_the_configurations():
