@@ -133,7 +133,7 @@ def test_links():
         for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text())
     ]
     local = [(page, link) for page, link in links if "://" not in link]
-    assert len(local) > 100
+    assert len(local) > 60
     assert [(page, link) for page, link in local if not (page.parent / link).exists()] == []
 
 

@@ -1,24 +1,19 @@
-"""Where data and own files are looked for."""
+"""Where data and caches are looked for."""
 
 __all__ = [
     "CACHE_VARIABLE",
-    "CONFIGS_VARIABLE",
     "DATA_VARIABLE",
     "cache_home",
     "data_home",
-    "own_configs",
-    "set_own_configs",
 ]
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from pythae_fif.errors import DataError
 
 DATA_VARIABLE = "PYTHAE_FIF_DATA"
 CACHE_VARIABLE = "PYTHAE_FIF_CACHE"
-CONFIGS_VARIABLE = "PYTHAE_FIF_CONFIGS"
 
 
 def cache_home() -> Path:
@@ -49,14 +44,3 @@ def data_home(data_root: str | Path | None = None) -> Path:
             f"the data folder {root} ({asked_by}) does not exist: create it, or correct the path"
         )
     return root
-
-
-def own_configs() -> list[Path]:
-    """Those of ``PYTHAE_FIF_CONFIGS``: folders like `benchmark_configs/` and files of models."""
-    found = os.environ.get(CONFIGS_VARIABLE, "").split(os.pathsep)
-    return [Path(path).expanduser() for path in found if path]
-
-
-def set_own_configs(paths: Iterable[str | Path]) -> None:
-    """Sets ``PYTHAE_FIF_CONFIGS``, which the processes that this one starts inherit."""
-    os.environ[CONFIGS_VARIABLE] = os.pathsep.join(map(str, paths))

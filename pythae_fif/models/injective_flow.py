@@ -189,7 +189,7 @@ class InjectiveFlow(SavedModel):
             return self._encode(x, condition)
 
     def decode(self, z: Any, labels: Labels = None, *, gradients: bool = False) -> Tensor:
-        """Points g(z) of the manifold, (..., *input_dim), of codes (..., d); as :meth:`encode`.
+        """Points `(..., *input_dim)` of the manifold, g(z), of codes (..., d); as :meth:`encode`.
 
         Raises:
             DataError: Codes of another length than d.
