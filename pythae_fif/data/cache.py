@@ -1,18 +1,14 @@
 """Data sets on disk as arrays that every process maps into its memory, without a copy.
 
 An entry is a folder of .npy files with the hashes of their content, named by a digest of the files
-that they were read from and of what was asked. The process of a command hashes the content anew,
-by :func:`cached_splits`. The processes of its runs ask for the hashes that their plan names, by
-:func:`mapped_splits`: they look at sizes and times of change, and hash what was changed since. A
-pointer, `<hash of the images>-<hash of the labels>.json`, names the folder of each, and how many of
-its images.
+that they were read from and of what was asked. The process of a command hashes the content anew.
+The processes of its runs look at sizes and times of change, and hash what was changed since.
 """
 
-__all__ = ["cached_splits", "mapped_splits", "remember"]
+__all__ = ["cached_splits"]
 
 import contextlib
 import logging
-import re
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -30,7 +26,7 @@ _log = logging.getLogger(__name__)
 _DAMAGE = (OSError, EOFError, DataError, ValueError, KeyError, TypeError)
 
 
-def cached_splits(key: str, build: Callable[[], Splits]) -> Splits:
+def cached_splits(key: str, build: Callable[[], Splits], *, check: bool = True) -> Splits:
     """The splits of a key: mapped from the cache, or built and stored there.
 
     Processes may do this at once; one builds while the others wait. An entry whose content is not
@@ -40,10 +36,11 @@ def cached_splits(key: str, build: Callable[[], Splits]) -> Splits:
     Args:
         key: Digest of all that defines the splits.
         build: Reads them.
+        check: Whether to hash images whose files were not changed, too.
     """
-    folder = _home() / key
+    folder = cache_home() / "images" / key
     with contextlib.suppress(*_DAMAGE):  # before the lock: the cache may be one that is only read
-        return _mapped(folder, check=True)
+        return _mapped(folder, check)
     built: Splits | None = None
     try:
         with stored(f"make {folder.parent}"):
@@ -51,57 +48,16 @@ def cached_splits(key: str, build: Callable[[], Splits]) -> Splits:
         with locked(folder):
             if folder.exists():
                 try:
-                    return _mapped(folder, check=True)  # another process has built it
+                    return _mapped(folder, check)  # another process has built it
                 except _DAMAGE as error:
                     aside = set_aside(folder).name
                     _log.warning("%s cannot be used (%s): set aside as %s", folder, error, aside)
             built = build()
             _write(folder, built)
-            return _mapped(folder)
+            return _mapped(folder, check=False)
     except StoreError as error:
         _log.warning("data are not cached (%s): choose another %s", error, CACHE_VARIABLE)
     return build() if built is None else built
-
-
-def remember(key: str, splits: Splits) -> None:
-    """Lets :func:`mapped_splits` find the first images of the entry of a key."""
-    if (_home() / key).is_dir():
-        rows = {split: len(splits[split]) for split in SPLIT_NAMES}
-        pointer = _home() / f"{splits.content_hash}-{splits.labels_hash}.json"
-        try:
-            write_json(pointer, {"folder": key, "rows": rows})
-        except StoreError as error:
-            _log.warning("runs will read the data anew: %s", error)
-
-
-def mapped_splits(data_hash: str, labels_hash: str | None = None) -> Splits | None:
-    """The splits of a plan, mapped from the cache, or None where they are not there.
-
-    Args:
-        data_hash: Their `content_hash`.
-        labels_hash: Of their labels, where the plan names it. Without it the images must be there
-            with one set of labels alone, as nobody knows which of several is meant.
-    """
-    hashes = (data_hash,) if labels_hash is None else (data_hash, labels_hash)
-    if any(re.fullmatch("[0-9a-f]{16}", of) is None for of in hashes):  # they name a file
-        return None
-    found = [*_home().glob(f"{data_hash}-{labels_hash or '*'}.json")]
-    if len(found) != 1:
-        return None
-    try:
-        target: Any = read_json(found[0])
-        whole = _mapped(_home() / target["folder"])
-        part = whole.subset(**target["rows"])
-    except _DAMAGE:
-        return None
-    if part is not whole:
-        part.known_as(data_hash)
-    right = f"{part.content_hash}-{part.labels_hash}" == f"{data_hash}-{found[0].stem[17:]}"
-    return part if right else None
-
-
-def _home() -> Path:
-    return cache_home() / "images"
 
 
 def _stamps(folder: Path) -> dict[str, list[int]]:
@@ -128,7 +84,7 @@ def _write(folder: Path, splits: Splits) -> None:
         write_json(temporary / "about.json", {"splits": about, **hashes, "stamps": stamps})
 
 
-def _mapped(folder: Path, check: bool = False) -> Splits:
+def _mapped(folder: Path, check: bool) -> Splits:
     """The splits of an entry. Images are hashed if that is asked, or if their files were changed.
 
     Raises:
@@ -149,7 +105,7 @@ def _mapped(folder: Path, check: bool = False) -> Splits:
     if splits.labels_hash != about["labels_hash"]:
         raise ValueError("the labels are not those that were written")
     if not check and splits.columns is None and _stamps(folder) == about["stamps"]:
-        splits.known_as(about["content_hash"])
+        vars(splits)["content_hash"] = about["content_hash"]
     elif splits.content_hash != about["content_hash"]:
         raise ValueError("the images are not those that were written")
     return splits

@@ -31,7 +31,6 @@ ROUNDING = 1e-3
 
 _TASK = 64
 _MAX_THREADS = 16
-_CHUNK = 1024
 
 
 @dataclass(frozen=True)
@@ -212,17 +211,12 @@ def to_uint8(array: np.ndarray, where: str) -> np.ndarray:
         )
     if images.dtype == np.uint8:
         return np.ascontiguousarray(images)
-    rounded = np.empty(images.shape, np.uint8)
-    for start in range(0, len(images), _CHUNK):  # float copies of all would be several times that
-        rows = images[start : start + _CHUNK]
-        low, high = rows.min(), rows.max()
-        if rows.dtype.kind != "f" or not (low >= -ROUNDING and high <= 1 + ROUNDING):
-            raise DataError(
-                f"{where}: {rows.dtype} from {low} to {high} in images {start} to "
-                f"{start + len(rows) - 1}, needs uint8, or floats in [0, 1]"
-            )
-        rounded[start : start + _CHUNK] = np.rint(rows * 255.0).clip(0, 255)
-    return rounded
+    low, high = images.min(), images.max()
+    if images.dtype.kind != "f" or not (low >= -ROUNDING and high <= 1 + ROUNDING):
+        raise DataError(
+            f"{where}: {images.dtype} from {low} to {high}, needs uint8, or floats in [0, 1]"
+        )
+    return np.rint(images * 255.0).clip(0, 255).astype(np.uint8)
 
 
 def to_labels(labels: np.ndarray, count: int, where: str) -> np.ndarray:

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from pythae_fif.data.cache import cached_splits, mapped_splits, remember
+from pythae_fif.data.cache import cached_splits
 from pythae_fif.data.names import DataOptions
 from pythae_fif.data.own import folder_of_images, npz_file
 from pythae_fif.data.published import AbsentError, celeba, torchvision_set
 from pythae_fif.data.source import OnCount, Request, Source
-from pythae_fif.data.splits import SPLIT_NAMES, Splits
+from pythae_fif.data.splits import SPLIT_NAMES, Splits, by_sides
 from pythae_fif.data.tables import table_file
-from pythae_fif.errors import DataError
+from pythae_fif.errors import ConfigError, DataError
 
 MANY = 0.01
 """Test images that may also be in training, as a fraction, before a note says so."""
@@ -77,6 +77,7 @@ def load(
     image_size: int | None = None,
     crop: int | None = None,
     progress: OnCount | None = None,
+    check: bool = True,
 ) -> Splits:
     """The data of a command: found or downloaded, read, checked, hashed and cached.
 
@@ -84,27 +85,31 @@ def load(
         name, image_size, crop, progress: As of :func:`load_images`.
         options: Where data are and how they are read.
         train_size, val_size, test_size: How many of each split's first images are used.
+        check: Whether the content of the cache is hashed anew, even if no file was changed.
 
     Raises:
         ConfigError, DataError: As of :func:`load_images`.
     """
     request = Request(name, options, image_size, crop, progress)
     source = SOURCES[name](request)
-    key = source.key(request) if source.files else None
-    whole = cached_splits(key, lambda: _checked(source.read())) if key else _checked(source.read())
-    request.check_size(whole.input_dim)
-    splits = whole.subset(train_size, val_size, test_size)
-    if key:
-        remember(key, splits)
-    return splits
+
+    def read() -> Splits:
+        return _checked(source.read())
+
+    splits = cached_splits(source.key, read, check=check) if source.key else read()
+    sides = splits.input_dim[1:]
+    if image_size is not None and sides != (image_size, image_size):
+        raise ConfigError(
+            f"image_size={image_size}: {name} images are {by_sides(sides) or 'rows'}, and stay so; "
+            "only celeba and folder are resized"
+        )
+    return splits.subset(train_size, val_size, test_size)
 
 
 def open_splits(
     data_hash: str, labels_hash: str | None, name: str, options: DataOptions, **how: Any
 ) -> Splits:
-    """The data of a run, by the hashes of its plan: mapped from the cache without hashing again.
-
-    Where the cache has them not, as on another machine, they are loaded.
+    """The data of a run, which are those of its plan, without hashing what has not changed.
 
     Args:
         data_hash: `content_hash` of what :func:`load` gave to the command.
@@ -114,10 +119,7 @@ def open_splits(
     Raises:
         DataError: The data are not those of the plan.
     """
-    planned = mapped_splits(data_hash, labels_hash)
-    if planned is not None and planned.name == name:
-        return planned
-    splits = load(name, options, **how)
+    splits = load(name, options, check=False, **how)
     if (splits.content_hash, labels_hash or splits.labels_hash) != (data_hash, splits.labels_hash):
         raise DataError(
             f"the data of {name} changed since the plan was made ({splits.content_hash}, labels "
@@ -137,10 +139,10 @@ def absent(name: str, options: DataOptions, **how: Any) -> AbsentError | None:
     """
     try:
         SOURCES[name](Request(name, options.model_copy(update={"offline": True}), **how))
-    except AbsentError:
+    except AbsentError as error:
         if options.offline:
             raise
-        return AbsentError(Request(name, options, **how), "not downloaded yet")
+        return error
     return None
 
 
@@ -185,7 +187,7 @@ def _read_digits() -> Splits:
 
 
 SOURCES: dict[str, Callable[[Request], Source]] = {
-    "digits": lambda request: Source(request.path, (), _read_digits),
+    "digits": lambda request: Source(request, request.path, (), _read_digits),
     "mnist": torchvision_set,
     "cifar10": torchvision_set,
     "celeba": celeba,

@@ -1,4 +1,4 @@
-"""Where data and caches are looked for."""
+"""Where data are looked for and kept."""
 
 __all__ = [
     "CACHE_VARIABLE",
@@ -33,14 +33,12 @@ def data_home(data_root: str | Path | None = None) -> Path:
     Raises:
         DataError: A folder that was asked for does not exist.
     """
-    if data_root is not None:
-        asked_by, root = "--data-root", Path(data_root).expanduser()
-    elif os.environ.get(DATA_VARIABLE):
-        asked_by, root = DATA_VARIABLE, Path(os.environ[DATA_VARIABLE]).expanduser()
-    else:
+    asked = data_root or os.environ.get(DATA_VARIABLE)
+    if not asked:
         return Path("~/.cache/pythae-fif/data").expanduser()
+    root = Path(asked).expanduser()
     if not root.is_dir():
         raise DataError(
-            f"the data folder {root} ({asked_by}) does not exist: create it, or correct the path"
+            f"the data folder {root} (--data-root or {DATA_VARIABLE}) does not exist: create it"
         )
     return root

@@ -32,20 +32,12 @@ def folder_of_images(request: Request) -> Source:
             f"folder: {path} has a subfolder {' and '.join(present)} only; "
             "needs train and test, perhaps val, or none of them"
         )
-    names = everything = find_images(path)
-    if present:
-        # Listed one by one, for a split may be a link to a folder, which os.walk does not follow.
+    names = find_images(path)
+    if present:  # a split may be a link to a folder, which find_images does not follow
         names = sorted(f"{split}/{name}" for split in present for name in find_images(path / split))
     if not names:
         raise DataError(f"folder: {path} is no folder with images ({', '.join(SUFFIXES)}) below it")
-    outside = len(set(everything) - set(names))
-
-    def read() -> Splits:
-        splits = _read_folder(request, names, bool(present))
-        left_out = f"{outside} images outside train, val and test left out"
-        return splits.with_notes(left_out) if outside else splits
-
-    return Source(path, names, read)
+    return Source(request, path, names, lambda: _read_folder(request, names, bool(present)))
 
 
 def _read_folder(request: Request, names: list[str], by_subfolder: bool) -> Splits:
@@ -84,10 +76,8 @@ def _labels(classes: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray] | Non
     known = sorted({*classes["train"]})
     if len(found) < 2:
         return None, ""
-    if loose := sum(int((of_split == "").sum()) for of_split in classes.values()):
-        return None, f"no labels: {loose} images lie beside the {len(found) - 1} subfolders"
-    if strange := sorted(found - {*known}):
-        return None, f"no labels: subfolder {strange[0]} has no training images"
+    if "" in found or not found <= {*known}:
+        return None, "no labels: not every image is in a subfolder that has training images"
     number = {name: row for row, name in enumerate(known)}
     labels = {
         split: np.array([number[name] for name in of_split], np.int64)
@@ -111,7 +101,8 @@ def _held_out(parts: dict[str, np.ndarray]) -> str:
 def npz_file(request: Request) -> Source:
     """An .npz file with keys train, test, perhaps val, and train_labels, or data and labels."""
     path = request.path
-    return Source(path.parent, [path.name] if path.is_file() else [], lambda: _read_npz(path))
+    files = [path.name] if path.is_file() else []
+    return Source(request, path.parent, files, lambda: _read_npz(path))
 
 
 def _read_npz(path: Path) -> Splits:

@@ -3,11 +3,9 @@
 __all__ = ["AbsentError", "celeba", "torchvision_set"]
 
 import contextlib
-import os
-import tempfile
-import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -17,6 +15,8 @@ from pythae_fif.data.source import CELEBA_SIZE, Request, Source
 from pythae_fif.data.splits import SPLIT_NAMES, Splits, by_sides, hold_out, sizes
 from pythae_fif.errors import DataError, one_line
 from pythae_fif.files import locked
+
+T = TypeVar("T")
 
 _SIZES = {
     "mnist": "50000/10000/10000",
@@ -32,7 +32,7 @@ _FOLDERS = {
 _BY_HAND = {
     "mnist": "https://ossci-datasets.s3.amazonaws.com/mnist/",
     "cifar10": "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
-    "celeba": "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (with its partition's list)",
+    "celeba": "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
 }
 
 
@@ -43,14 +43,13 @@ class AbsentError(DataError):
         url: Where it is from.
     """
 
-    def __init__(self, request: Request, reason: object) -> None:
+    def __init__(self, request: Request, reason: str) -> None:
         name, root = request.name, request.path
-        self.url = _BY_HAND[name].split()[0]
-        reason = "--offline forbids the download" if request.options.offline else reason
+        self.url = _BY_HAND[name]
         super().__init__(
             f"{name}: neither {name}/train_data.npz and eval_data.npz nor a whole {_FOLDERS[name]} "
-            f"is below {root} ({reason}): unpack {_BY_HAND[name]} into {root / _FOLDERS[name]}, or "
-            f"name a folder that has the data with --data-root or {DATA_VARIABLE}"
+            f"is below {root} ({reason}): unpack {self.url} into {root / _FOLDERS[name]}, or name "
+            f"a folder that has the data with --data-root or {DATA_VARIABLE}"
         )
 
 
@@ -60,39 +59,43 @@ def torchvision_set(request: Request) -> Source:
     Raises:
         DataError: There is nothing to read, and it cannot be downloaded.
     """
-    name, root = request.name, request.path
-    if npz := _pythae_npz(request, _SHAPES[name]):
+    if npz := _pythae_npz(request, _SHAPES[request.name]):
         return npz
-    folder = root / _FOLDERS[name]
+    folder = request.path / _FOLDERS[request.name]
 
-    def load() -> list[Any]:
+    def parts(download: bool) -> list[Any]:
         from torchvision import datasets  # takes seconds to import
 
-        def parts(download: bool) -> list[Any]:
-            kind = getattr(datasets, name.upper())
-            return [kind(str(root), train=train, download=download) for train in (True, False)]
+        kind = getattr(datasets, request.name.upper())
+        return [kind(str(request.path), train=train, download=download) for train in (True, False)]
 
-        try:
-            with contextlib.suppress(Exception):  # torchvision raises many unrelated types
-                return parts(download=False)
-            if request.options.offline:
-                raise FileNotFoundError(folder)
-            root.mkdir(parents=True, exist_ok=True)
-            with locked(root / name):  # torchvision downloads where others read
-                return parts(download=True)
-        except Exception as error:
-            raise AbsentError(request, one_line(error)) from error
+    def load() -> list[Any]:
+        with contextlib.suppress(Exception):  # torchvision raises many unrelated types
+            return parts(download=False)
+        return _downloaded(request, lambda: parts(download=True))
 
     def read() -> Splits:
         parts = load()
         images = [to_uint8(np.asarray(part.data), str(folder)) for part in parts]
         labels = [np.asarray(part.targets, np.int64) for part in parts]
-        return _with_validation(name, "torchvision layout", images, labels)
+        return _with_validation(request.name, "torchvision layout", images, labels)
 
     if not folder.is_dir() or not any(folder.iterdir()):  # a failed download leaves an empty one
         load()
     files = [path.name for path in sorted(folder.iterdir()) if path.is_file()]
-    return Source(folder, files, read)
+    return Source(request, folder, files, read)
+
+
+def _downloaded(request: Request, build: Callable[[], T]) -> T:
+    """What torchvision downloads and builds, by one process at a time."""
+    try:
+        if request.options.offline:
+            raise FileNotFoundError("--offline forbids the download")
+        request.path.mkdir(parents=True, exist_ok=True)
+        with locked(request.path / request.name):
+            return build()
+    except Exception as error:  # torchvision and gdown raise many unrelated types
+        raise AbsentError(request, one_line(error)) from error
 
 
 def _pythae_npz(request: Request, shape: tuple[int, int, int]) -> Source | None:
@@ -118,7 +121,7 @@ def _pythae_npz(request: Request, shape: tuple[int, int, int]) -> Source | None:
         both = labels if len(labels) == len(paths) else None
         return _with_validation(name, "Pythae npz layout", images, both)
 
-    return Source(folder, [path.name for path in paths], read)
+    return Source(request, folder, [path.name for path in paths], read)
 
 
 def _with_validation(
@@ -155,9 +158,9 @@ def celeba(request: Request) -> Source:
     """CelebA, from Pythae's .npz layout, the official image folder, or a download.
 
     The folder needs celeba/img_align_celeba/ and celeba/list_eval_partition.txt (0 training,
-    1 validation, 2 test), and none of the attribute files; in place of the first,
-    celeba/img_align_celeba.zip is unpacked. From each face the centred square is cut that is the
-    crop of the original's 178 pixels, at whatever resolution the files are, and resized.
+    1 validation, 2 test), and none of the attribute files. From each face the centred square is cut
+    that is the crop of the original's 178 pixels, at whatever resolution the files are, and
+    resized.
 
     Raises:
         DataError: There is nothing to read, and it cannot be downloaded, or the folder lacks
@@ -168,61 +171,32 @@ def celeba(request: Request) -> Source:
     folder = request.path / "celeba/img_align_celeba"
     partition = folder.with_name("list_eval_partition.txt")
     if not (folder.is_dir() and partition.is_file()):
-        _fetch_celeba(request, folder, partition)
+        _downloaded(request, lambda: _fetch_celeba(request.path))
     assigned = _read_partition(partition)
-    present = find_images(folder)
-    names = [name for name in present if name in assigned]
+    names = [name for name in find_images(folder) if name in assigned]
     if len(names) < len(assigned):
         raise DataError(
             f"celeba: {folder} has {len(names):,} of the {len(assigned):,} images that {partition} "
-            "lists: remove it to have it unpacked again, or the lines of absent images"
+            "lists: remove it to have it downloaded again, or the lines of absent images"
         )
-    others = len(present) - len(names)
-
-    def read() -> Splits:
-        splits = _read_celeba(request, folder, names, assigned)
-        left_out = f"{others} files that the partition lacks left out"
-        return splits.with_notes(left_out) if others else splits
-
     files = [partition.name, *(f"{folder.name}/{name}" for name in names)]
-    return Source(folder.parent, files, read)
+    return Source(
+        request, folder.parent, files, lambda: _read_celeba(request, folder, names, assigned)
+    )
 
 
-def _fetch_celeba(request: Request, folder: Path, partition: Path) -> None:
-    """Downloads and unpacks what is missing; a file with the right checksum is not missing."""
+def _fetch_celeba(root: Path) -> None:
     from torchvision.datasets import CelebA
-    from torchvision.datasets.utils import check_integrity, download_file_from_google_drive
 
-    archive = folder.with_suffix(".zip")
-    missing = [partition] * (not partition.is_file()) + [archive] * (not folder.is_dir())
-    files = {name: (drive_id, md5) for drive_id, md5, name in CelebA.file_list}
-    try:
-        if request.options.offline:
-            missing = [path for path in missing if not check_integrity(path, files[path.name][1])]
-            if missing:
-                raise FileNotFoundError(missing[0])
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with locked(folder):
-            for path in missing:
-                drive_id, md5 = files[path.name]
-                download_file_from_google_drive(drive_id, folder.parent, path.name, md5)
-            if not folder.is_dir():
-                with tempfile.TemporaryDirectory(dir=folder.parent) as unpacked:
-                    zipfile.ZipFile(archive).extractall(unpacked)
-                    os.replace(Path(unpacked, folder.name), folder)
-    except Exception as error:  # torchvision and gdown raise many unrelated types
-        raise AbsentError(request, one_line(error)) from error
+    CelebA(str(root), download=True)
 
 
 def _read_partition(path: Path) -> dict[str, int]:
-    assigned = {}
-    for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
-        match line.split():
-            case [name, "0" | "1" | "2" as code]:
-                assigned[name] = int(code)
-            case [_, *_]:
-                raise DataError(f"{path}, line {number}: {line!r}, needs a file and 0, 1 or 2")
-    return assigned
+    pairs = [line.split() for line in path.read_text("utf-8", "replace").splitlines()]
+    for pair in pairs:
+        if pair and (len(pair) != 2 or pair[1] not in ("0", "1", "2")):
+            raise DataError(f"{path}: {' '.join(pair)!r}, needs a file and 0, 1 or 2")
+    return {pair[0]: int(pair[1]) for pair in pairs if pair}
 
 
 def _read_celeba(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pythae_fif.data.locations import data_home
 from pythae_fif.data.names import DATASETS, DataOptions, TableOptions
-from pythae_fif.data.splits import Splits, by_sides
+from pythae_fif.data.splits import Splits
 from pythae_fif.errors import ConfigError, DataError, did_you_mean
 from pythae_fif.files import digest
 
@@ -72,36 +72,32 @@ class Request:
         """Side in pixels of the square that is cut from CelebA's images."""
         return self.crop or 148  # the usual one
 
-    def check_size(self, input_dim: tuple[int, ...]) -> None:
-        """Raises a ConfigError where the images do not have the size that was asked for."""
-        size = self.image_size
-        if size is not None and input_dim[1:] != (size, size):
-            raise ConfigError(
-                f"image_size={size}: {self.name} images are {by_sides(input_dim[1:]) or 'rows'}, "
-                "and stay so; only celeba and folder are resized"
-            )
-
 
 @dataclass(frozen=True)
 class Source:
     """Where the data of a request are.
 
     Attributes:
+        request: What was asked.
         folder: Of the files.
         files: Their paths below it; none for images that are in no file of their own.
         read: Reads them all.
     """
 
+    request: Request
     folder: Path
     files: Sequence[str]
     read: Callable[[], Splits]
 
-    def key(self, request: Request) -> str:
+    @property
+    def key(self) -> str | None:
         """Identifies request and files by folder, name, size and time of change.
 
         Raises:
             DataError: A file cannot be read.
         """
+        if not self.files:
+            return None
         stamps = []
         for name in self.files:
             path = os.path.join(self.folder, name)
@@ -111,6 +107,7 @@ class Source:
                 raise DataError(f"{path}: cannot be read ({error.strerror})") from error
             stamp = f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}"
             stamps.append(stamp.encode("utf-8", "replace"))
+        request = self.request
         how = request.side, request.crop_side, request.options.skip_undecodable
         asked = request.name, os.fsencode(request.path.absolute()), *how, request.options.of_table
         return digest(_VERSION, *asked, *stamps)

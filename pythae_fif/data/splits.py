@@ -163,11 +163,6 @@ class Splits:
         """Identifies the labels of all splits; None where there are none."""
         return None if self.labels is None else content_hash(self.labels)
 
-    def known_as(self, content_hash: str) -> "Splits":
-        """These splits, whose `content_hash` is known and need not be computed."""
-        vars(self)["content_hash"] = content_hash
-        return self
-
     def with_notes(self, *notes: str, partial: bool = False) -> "Splits":
         """The same splits with further notes, and marked as partial if they are so told."""
         return replace(self, notes=(*self.notes, *notes), partial=self.partial or partial)

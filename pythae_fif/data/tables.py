@@ -6,7 +6,6 @@ import csv
 import gzip
 import itertools
 import re
-import warnings
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,29 +17,25 @@ import numpy as np
 from pythae_fif.data.names import TableOptions
 from pythae_fif.data.source import Request, Source
 from pythae_fif.data.splits import MIN_IMAGES, SPLIT_NAMES, Columns, Splits, shuffled_split, sizes
-from pythae_fif.errors import ConfigError, DataError, did_you_mean, one_line, require_package
+from pythae_fif.errors import ConfigError, DataError, did_you_mean, one_line
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
-MISSING_TEXTS = ("", "na", "n/a", "nan", "null", "none", "?")
-"""Texts of missing values, in small letters."""
-
-SEPARATORS = "\t;|, "
 LINES = 100
 """So many first lines tell separator, names and decimal sign."""
 
 SHOWN = 12
 """So many columns are named in a note."""
 
-_UNREADABLE = (OSError, ValueError, EOFError, zlib.error, csv.Error, MemoryError, Warning)
+_UNREADABLE = (OSError, ValueError, EOFError, ImportError, zlib.error, csv.Error, MemoryError)
 
 
 def table_file(request: Request) -> Source:
     """A user's table in a file."""
     path = request.path
     files = [path.name] if path.is_file() else []
-    return Source(path.parent, files, lambda: _load(path, request.options.of_table))
+    return Source(request, path.parent, files, lambda: _load(path, request.options.of_table))
 
 
 def load_table(table: "str | Path | DataFrame", **options: Any) -> Splits:
@@ -107,17 +102,6 @@ def _load(table: "str | Path | DataFrame", options: TableOptions) -> Splits:
             "at least 2 are needed, and all that are asked for"
         )
     notes = [f"columns left out: {shown}"] * bool(left_out) + notes
-    return _splits(where, rows, index, classes, tuple(notes))
-
-
-def _splits(
-    where: str,
-    rows: "DataFrame",
-    index: Mapping[str, np.ndarray],
-    classes: "Series | None",
-    notes: tuple[str, ...],
-) -> Splits:
-    """Standardised by the training rows, whose mean takes the place of missing values."""
     values = np.ascontiguousarray(rows.to_numpy())
     parts = {split: values[of_split] for split, of_split in index.items()}
     mean, std = moments(np.ma.masked_invalid(parts["train"]), where)
@@ -126,12 +110,13 @@ def _splits(
     if classes is not None:
         of_row, known = classes[rows.index].factorize(sort=True)
         labels = {split: of_row[of_split].astype(np.int64) for split, of_split in index.items()}
-        notes += (f"{len(known)} classes by column {classes.name}",)
+        notes.append(f"{len(known)} classes by column {classes.name}")
     arrays = as_float32(scaled, where)
     source = f"{where}, {rows.shape[1]} columns, standardised by training rows, shuffled 80/10/10 "
     source += f"with seed 0, {sizes(arrays)}"
     columns = Columns(list(rows.columns), mean.tolist(), std.tolist())
-    return Splits("csv", **arrays, labels=labels, source=source, columns=columns, notes=notes)
+    how: dict[str, Any] = {"labels": labels, "columns": columns, "notes": tuple(notes)}
+    return Splits("csv", **arrays, source=source, **how)
 
 
 # ---------------------------------------------------------------- columns
@@ -169,21 +154,13 @@ def _numbers(frame: "DataFrame", judge: bool) -> "tuple[DataFrame, dict[str, str
     left_out: dict[str, str] = {}
     found: dict[str, Series] = {}
     for name, column in frame.items():
-        numbers = column
-        if not pd.api.types.is_numeric_dtype(column):
-            numbers = pd.to_numeric(column, errors="coerce")
-            if pd.api.types.is_datetime64_any_dtype(column) or numbers.isna().all():
-                left_out[name] = "empty" if column.isna().all() else "text"
-                continue
-            wrong = column[numbers.isna() & column.notna()]
-            if len(wrong):
-                left_out[name] = f"text in {len(wrong):,} rows, such as {str(wrong.iloc[0])[:20]!r}"
-                continue
-        numbers = numbers.astype(np.float64)
-        steps = np.diff(numbers.to_numpy())
-        if judge and numbers.isna().mean() > 0.5:
+        numbers = pd.to_numeric(column, errors="coerce").astype(np.float64)
+        gaps = numbers.isna()
+        if pd.api.types.is_datetime64_any_dtype(column) or (gaps & column.notna()).any():
+            left_out[name] = "text"
+        elif judge and gaps.mean() > 0.5:
             left_out[name] = "more than half missing"
-        elif judge and len(steps) and (steps == 1).all():
+        elif judge and len(numbers) > 1 and (np.diff(numbers) == 1).all():
             left_out[name] = "a counter"
         else:
             found[name] = numbers
@@ -198,22 +175,16 @@ def _read(path: Path) -> "tuple[DataFrame, list[str]]":
 
     Raises:
         DataError: No such file, or no table.
-        ConfigError: A .parquet where pyarrow is not installed.
     """
     import pandas as pd
 
-    kind = path.suffix.lower()
     if not path.is_file():
         raise DataError(f"{path}: no such file")
-    if kind == ".npy":
+    if path.suffix.lower() == ".npy":
         values = read_npy(path)
         return pd.DataFrame(values, columns=_numbered(values.shape[1])), []
-    if kind == ".parquet":
-        require_package("pyarrow", "parquet", f"{path}")
     try:
-        return (pd.read_parquet(path), []) if kind == ".parquet" else _read_text(path)
-    except DataError:
-        raise
+        return (pd.read_parquet(path), []) if path.suffix == ".parquet" else _read_text(path)
     except _UNREADABLE as error:
         raise DataError(f"{path}: not a readable table ({one_line(error)})") from error
 
@@ -223,59 +194,43 @@ def _read_text(path: Path) -> "tuple[DataFrame, list[str]]":
 
     opened = gzip.open if path.suffix.lower() == ".gz" else open
     with opened(path, "rt", newline="", encoding="utf-8-sig", errors="replace") as file:
-        lines = [line for line in itertools.islice(file, LINES) if line.strip()]
-        separator, named, decimal = _form_of(lines, path)
+        separator, named, decimal = _form_of([*itertools.islice(file, LINES)])
         file.seek(0)
-        with warnings.catch_warnings():
-            # More values than names: pandas would cut them off.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            frame = pd.read_csv(
-                file,
-                sep=r"\s+" if separator == " " else separator,
-                header=0 if named else None,
-                decimal=decimal,
-                index_col=False,
-                skipinitialspace=True,
-                na_values=[case(text) for text in MISSING_TEXTS for case in (str, str.upper)],
-                float_precision="round_trip",
-                low_memory=False,
-            )
+        frame = pd.read_csv(
+            file,
+            sep=r"\s+" if separator == " " else separator,
+            header=0 if named else None,
+            decimal=decimal,
+            index_col=False,
+            skipinitialspace=True,
+            na_values=["?"],
+            float_precision="round_trip",
+            low_memory=False,
+        )
     if named:
         return frame.rename(columns=str.strip), []
     note = f"the first line is a row: columns are c1 to c{frame.shape[1]}"
     return frame.set_axis(_numbered(frame.shape[1]), axis=1), [note]
 
 
-def _form_of(lines: Sequence[str], path: Path) -> tuple[str, bool, str]:
-    """The separator that most lines agree on; whether the first has names; the decimal sign."""
-    best, rows = 0, list[list[str]]()
-    for mark in SEPARATORS:
-        cut = [*csv.reader(lines, delimiter=mark, skipinitialspace=True)]
-        width, agree = Counter(map(len, cut)).most_common(1)[0] if cut else (0, 0)
-        if width > 1 and agree > best:
-            best, rows, separator = agree, cut, mark
-    if not best:
-        raise DataError(f"{path}: needs lines of values between commas, semicolons or tabs")
-    cells = [cell for row in rows for cell in row]
-    comma = any(re.fullmatch(r"[+-]?\d+,\d+", cell) for cell in cells)
-    point = any(re.fullmatch(r"[+-]?\d+\.\d+", cell) for cell in cells)
-    decimal = "," if comma and not point else "."
-    kinds = [[_kind(cell.replace(decimal, ".")) for cell in row] for row in rows]
-    # Names stand above numbers: a first line of numbers, texts and gaps is a row like the others.
-    columns = [*itertools.zip_longest(*kinds)]
-    numeric = [column for column in columns if {*column[1:]} - {"missing", None} == {"number"}]
-    named = not numeric or any(column[0] == "text" for column in numeric)
+def _form_of(lines: Sequence[str]) -> tuple[str, bool, str]:
+    """The separator that is in all lines as often; whether the first has names; the decimal sign.
+
+    Raises:
+        ValueError: There is none.
+    """
+    for separator in "\t;|, ":
+        reader = csv.reader(lines, delimiter=separator, skipinitialspace=True)
+        rows = [row for row in reader if row]
+        if rows and {len(row) for row in rows} == {max(2, len(rows[0]))}:
+            break
+    else:
+        raise ValueError("needs as many values in each line, between commas, semicolons or tabs")
+    commas = any(re.fullmatch(r"[+-]?\d+,\d+", cell) for row in rows for cell in row)
+    decimal = "," if commas and separator != "," else "."
+    number = re.compile(r"[+-]?\d*[.,]?\d+(e[+-]?\d+)?\s*", re.IGNORECASE)
+    named = not any(number.fullmatch(cell) for cell in rows[0])  # names stand above numbers
     return separator, named, decimal
-
-
-def _kind(cell: str) -> str:
-    if cell.strip().lower() in MISSING_TEXTS:
-        return "missing"
-    try:
-        float(cell)
-    except ValueError:
-        return "text"
-    return "number"
 
 
 def _numbered(count: int) -> list[str]:

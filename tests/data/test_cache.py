@@ -1,5 +1,6 @@
-"""The cache: mapped, checked once a command, found by the hash that a plan names."""
+"""The cache: mapped, and checked once a command."""
 
+import itertools
 import json
 import logging
 import os
@@ -14,7 +15,6 @@ from support.folders import flipped
 from support.image_files import fill_folder, noise
 
 from pythae_fif.data import DataOptions, ImageDataset, load_images
-from pythae_fif.data.cache import mapped_splits
 from pythae_fif.data.load import load, open_splits
 from pythae_fif.data.splits import SPLIT_NAMES, Splits, content_hash
 from pythae_fif.errors import DataError, StoreError
@@ -68,11 +68,9 @@ def test_files_of_two_folders_that_look_alike(own, tmp_path):
     assert load_images("npz", data=other).content_hash != first
 
 
-@pytest.mark.parametrize("sizes", [{}, {"train_size": 50}])
-def test_a_run_maps_what_its_plan_names_and_hashes_nothing(sizes, own, monkeypatch):
-    planned = load("npz", own, **sizes)
+def test_a_run_maps_what_the_command_checked_and_hashes_no_images(own, monkeypatch):
+    planned = load("npz", own)
     hashes = planned.content_hash, planned.labels_hash
-    Path(own.data).unlink()
     hashed = set()
 
     def watched(arrays: dict) -> str:
@@ -80,7 +78,7 @@ def test_a_run_maps_what_its_plan_names_and_hashes_nothing(sizes, own, monkeypat
         return content_hash(arrays)
 
     monkeypatch.setattr("pythae_fif.data.splits.content_hash", watched)
-    found = open_splits(*hashes, "npz", own, **sizes)
+    found = open_splits(*hashes, "npz", own)
     assert same(found, planned) and is_mapped(found.train)
     assert found.content_hash == hashes[0] and hashed == {1}, "labels alone"
 
@@ -95,26 +93,7 @@ def test_a_run_without_the_cache_loads_what_was_planned_or_fails(own, fresh_cach
     with pytest.raises(DataError, match=r"changed since the plan was made .* start the command"):
         open_splits(*hashes, "npz", own, train_size=50)
     digits = load_images("digits")  # in no file, and so in no cache
-    assert mapped_splits(digits.content_hash) is None
     assert open_splits(digits.content_hash, None, "digits", DataOptions()).classes == 10
-
-
-def test_equal_images_with_other_labels_are_not_mixed_up(own, tmp_path):
-    wholes = [load("npz", own)]
-    for name, labels in (("other", {"labels": np.arange(200) % 7}), ("none", {})):
-        path = tmp_path / f"{name}.npz"
-        np.savez(path, data=np.load(own.data)["data"], **labels)
-        wholes.append(load_images("npz", data=path))
-    assert len({splits.content_hash for splits in wholes}) == 1
-    assert mapped_splits(wholes[0].content_hash) is None
-    for splits in wholes[:2]:
-        found = mapped_splits(splits.content_hash, splits.labels_hash)
-        assert np.array_equal(found.labels["train"], splits.labels["train"])
-
-
-@pytest.mark.parametrize("name", ["0" * 16, "../../etc/passwd", "", "../" + "0" * 16])
-def test_a_hash_that_is_none_opens_nothing(name):
-    assert mapped_splits(name) is None and mapped_splits("0" * 16, name) is None
 
 
 def damage(folder: Path, kind: str) -> None:
@@ -132,23 +111,24 @@ def damage(folder: Path, kind: str) -> None:
         file.write_bytes(cut.get(kind, flipped(content, -5)))
 
 
-KINDS = ["missing", "truncated", "empty", "about", "other", "flipped", "labels", "hash"]
+KINDS = ["missing", "truncated", "empty", "about", "other", "flipped", "labels"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_damaged_or_swapped_entry_is_not_used(kind, own, fresh_cache, caplog):
+@pytest.mark.parametrize(
+    ("kind", "by"), [("hash", "command"), *itertools.product(KINDS, ["command", "run"])]
+)
+def test_a_damaged_or_swapped_entry_is_not_used(kind, by, own, fresh_cache, caplog):
     before = load("npz", own)
     hashes, labels = (before.content_hash, before.labels_hash), before.labels["val"].tolist()
     folder = entry(fresh_cache)
     damage(folder, kind)
-    assert mapped_splits(*hashes) is None, "nor by a run"
     with caplog.at_level(logging.WARNING):
-        after = load("npz", own)
+        after = load("npz", own) if by == "command" else open_splits(*hashes, "npz", own)
     assert (after.content_hash, after.labels["val"].tolist()) == (hashes[0], labels)
     assert "set aside" in caplog.text and str(folder) in caplog.text
     assert {folder.name, f"{folder.name}.corrupt"} <= set(names_in(fresh_cache))
     caplog.clear()
-    assert same(load("npz", own), mapped_splits(*hashes)) and not caplog.text
+    assert same(load("npz", own), after) and not caplog.text
 
 
 def test_a_cache_that_may_only_be_read_is_used(own, monkeypatch):
@@ -157,8 +137,7 @@ def test_a_cache_that_may_only_be_read_is_used(own, monkeypatch):
     def refuse(*of: object) -> None:
         raise StoreError("read-only")
 
-    for name in ("locked", "write_json"):
-        monkeypatch.setattr(f"pythae_fif.data.cache.{name}", refuse)
+    monkeypatch.setattr("pythae_fif.data.cache.locked", refuse)
     assert is_mapped(load("npz", own).train)
 
 

@@ -115,7 +115,6 @@ def text_of(separator: str, decimal: str = ".", header: str | None = "a b c") ->
         ("t.tsv", text_of("\t", ","), "abc"),
         ("t.dat", text_of("   ", header=None), ["c1", "c2", "c3"]),
         ("t.csv.gz", gzip.compress(text_of("|")), "abc"),
-        ("t.csv", text_of(",", header="id 2019 na"), ["id", "2019", "na"]),
     ],
 )
 def test_separator_names_and_decimal_sign_are_found(name, content, names, tmp_path):
@@ -181,8 +180,8 @@ def test_what_is_left_out_and_why():
     splits = load_table(ODD)
     assert splits.columns.names == ["a", "b", "c", "flag", "whole"]
     assert splits.notes == (
-        "columns left out: date (text), typo (text in 1 rows, such as 'x1'), "
-        "gaps (more than half missing), empty (empty), count (a counter)",
+        "columns left out: date (text), typo (text), "
+        "gaps (more than half missing), empty (more than half missing), count (a counter)",
     )
     chosen = load_table(ODD, columns=["count", "a"])
     assert chosen.columns.names == ["count", "a"] and not chosen.notes
@@ -207,7 +206,7 @@ def test_many_columns_are_read_in_linear_time(tmp_path):
         (
             {"columns": ["a", "typo"]},
             DataError,
-            r"1 columns can be modelled, not these: typo \(text in 1 rows",
+            r"1 columns can be modelled, not these: typo \(text\)",
         ),
         ({"columns": ["a"]}, DataError, "1 columns can be modelled, .*at least 2 are needed"),
         ({"drop": ["dat"]}, ConfigError, "has no column 'dat': did you mean 'date'"),
@@ -229,13 +228,13 @@ NUMBERS = "a,b\n" + "\n".join(f"{i * 7 % 31},{i * 3 % 17}" for i in range(120))
     ("name", "content", "said"),
     [
         ("t.csv", NUMBERS + "\n1,2,3", "Expected 2 fields in line 122, saw 3"),
-        ("t.csv", NUMBERS.replace("\n", ",1\n").replace("b,1", "b"), "Length of header"),
+        ("t.csv", NUMBERS.replace("\n", ",1\n").replace("b,1", "b"), "needs as many values"),
         ("t.csv", NUMBERS + "\n1,inf", "1 NaN or infinite values, the first in row 121, column 2"),
         ("t.csv", NUMBERS + "\n1,1e200", "standard deviation|standardised"),
         ("t.csv", "a,b\n1,2", "1 rows, at least 100 are needed"),
         ("t.csv", "a,b\n" + "x,y\n" * 120, r"0 columns can be .*a \(text\), b \(text\)"),
-        ("t.csv", "a\n" + "1\n" * 120, "needs lines of values between commas"),
-        ("t.csv", "", "needs lines of values between commas"),
+        ("t.csv", "a\n" + "1\n" * 120, "needs as many values in each line"),
+        ("t.csv", "", "needs as many values in each line"),
         ("t.csv.gz", "no gzip", "not a readable table"),
         ("t.npy", "no npy", "not a readable .npy file"),
         ("t.parquet", "no parquet", "not a readable table"),
