@@ -146,8 +146,9 @@ class Experiment(TableOptions):
 
     def latent_dim_of(self, model: str) -> int:
         """d of a model: that of `latent_dims`, or the common one, within what it takes."""
+        entry = self.entries.get(model) or read_entry(model)
         latent_dim = self.latent_dims.get(model, self.latent_dim)
-        return min(latent_dim, self.entries[model].max_latent_dim or latent_dim)
+        return min(latent_dim, entry.max_latent_dim or latent_dim)
 
     def fixed_of(self, model: str) -> dict[str, Any]:
         """Hyper-parameters of a model that no configuration varies, unless a flag does."""

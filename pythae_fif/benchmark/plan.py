@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from pythae_fif.benchmark.config import Experiment
 from pythae_fif.benchmark.image_run import ImageSpec, Where
-from pythae_fif.benchmark.models import import_named
+from pythae_fif.benchmark.models import import_named, names_in
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.data import Splits
 from pythae_fif.errors import ConfigError, did_you_mean, first_line
@@ -122,7 +122,7 @@ def _check_buildable(spec: ImageSpec, input_dim: tuple[int, ...], networks: bool
 
 
 def leaderboard(
-    store: Store, plan: Iterable[ImageSpec], entries: Iterable[str]
+    store: Store, experiment: Experiment, plan: Iterable[ImageSpec]
 ) -> list[ImageResult]:
     """Every run with a record that differs from a plan's in model, hyper-parameters and seed alone.
 
@@ -130,8 +130,8 @@ def leaderboard(
 
     Args:
         store: Where the runs are.
-        plan: Of the experiment; not empty.
-        entries: Names of the models that there are.
+        experiment: Of the plan.
+        plan: Not empty.
 
     Returns:
         In the order of the plan, then of the names of models, configurations and seeds.
@@ -139,10 +139,14 @@ def leaderboard(
     ours = {spec.run_id: spec for spec in plan}
     first = next(iter(ours.values()))
     alike = {spec.comparable for spec in ours.values()}
+    known = {*names_in("models"), *experiment.models}
     others = [
         spec
         for spec in store.specs(ImageSpec, f"{first.dataset}/{first.arch}")
-        if spec.run_id not in ours and spec.comparable in alike and spec.model in set(entries)
+        if spec.run_id not in ours
+        and spec.comparable in alike
+        and spec.model in known
+        and spec.latent_dim == experiment.latent_dim_of(spec.model)
     ]
     others.sort(key=lambda spec: (spec.model, spec.configuration, spec.seed))
     found = (ImageResult.read(store, spec) for spec in (*ours.values(), *others))

@@ -11,7 +11,6 @@ import torch
 
 from pythae_fif.benchmark.config import Experiment
 from pythae_fif.benchmark.image_run import ImageSpec, Where, extractor_of
-from pythae_fif.benchmark.models import names_in
 from pythae_fif.benchmark.plan import expand, leaderboard
 from pythae_fif.cli.check import check, idle_gpu, machine_line, noted
 from pythae_fif.cli.display import Display, Terminal
@@ -166,8 +165,8 @@ def _report(
     failures: Sequence[Outcome],
 ) -> None:
     """Prints the table of this command's runs, and writes that of all runs that are like them."""
-    experiment, names = request.experiment, [*names_in("models"), *request.experiment.models]
-    everything = leaderboard(store, plan, names)
+    experiment = request.experiment
+    everything = leaderboard(store, experiment, plan)
     results = [result for result in everything if result.spec in plan]
     if not results:
         return

@@ -250,20 +250,23 @@ def kept(store: Store, spec: ImageSpec) -> ImageSpec:
 
 class TestLeaderboard:
     @pytest.fixture
-    def plan(self, tmp_path):
-        experiment = tiny(tmp_path, {"models": ["fif", "vae"]})
+    def experiment(self, tmp_path):
+        return tiny(tmp_path, {"models": ["fif", "vae"]})
+
+    @pytest.fixture
+    def plan(self, experiment):
         return expand(experiment, splits_of(experiment), WHERE)
 
     @pytest.fixture
     def store(self, tmp_path):
         return Store(tmp_path / "results")
 
-    def test_holds_all_like_runs_those_of_the_plan_first(self, plan, store):
+    def test_holds_all_like_runs_those_of_the_plan_first(self, experiment, plan, store):
         fif, vae = plan[0], plan[-1]
         others = [fif.model_copy(update={"seed": seed}) for seed in (2, 1)]
         for spec in (*others, vae, fif):
             kept(store, spec)
-        found = leaderboard(store, plan, names_in("models"))
+        found = leaderboard(store, experiment, plan)
         assert [r.spec.run_id for r in found] == [
             spec.run_id for spec in (fif, vae, *reversed(others))
         ]
@@ -271,20 +274,20 @@ class TestLeaderboard:
     @pytest.mark.parametrize(
         "changed",
         [{"data_hash": "0" * 16}, {"profile": "paper"}, {"extractor": "inception"},
-         {"image_size": 32}, {"model": "gone"}, {"settings": {"train_size": 11}},
+         {"image_size": 32}, {"model": "gone"}, {"latent_dim": 5}, {"settings": {"train_size": 11}},
          {"settings": {"epochs": 9}}, {"settings": {"precision": "bfloat16"}}],
         ids=str,
     )  # fmt: skip
-    def test_leaves_out_what_does_not_compare(self, plan, store, changed):
+    def test_leaves_out_what_does_not_compare(self, experiment, plan, store, changed):
         settings = plan[0].settings.model_copy(update=changed.get("settings", {}))
         kept(store, plan[0].model_copy(update={"seed": 5, **changed, "settings": settings}))
-        assert leaderboard(store, plan, names_in("models")) == []
+        assert leaderboard(store, experiment, plan) == []
 
-    def test_passes_over_what_is_unfinished_or_damaged(self, plan, store):
+    def test_passes_over_what_is_unfinished_or_damaged(self, experiment, plan, store):
         for number, name in enumerate(("training.json", "evaluation.json", "scores/normal.json")):
             spec = kept(store, plan[0].model_copy(update={"seed": number + 5}))
             (store.folder(spec) / name).write_text("{")
-        assert leaderboard(store, plan, names_in("models")) == []
+        assert leaderboard(store, experiment, plan) == []
 
 
 def test_classes_and_labels_define_a_conditional_run(tmp_path):
