@@ -3,13 +3,10 @@
 __all__ = ["run_benchmark"]
 
 import logging
-import math
 import webbrowser
-from collections.abc import Sequence
 
 import torch
 
-from pythae_fif.benchmark.config import Experiment
 from pythae_fif.benchmark.image_run import ImageSpec, Where, extractor_of
 from pythae_fif.benchmark.plan import expand, leaderboard
 from pythae_fif.cli.check import check, idle_gpu, machine_line, noted
@@ -23,21 +20,15 @@ from pythae_fif.errors import ProblemsError, counted
 from pythae_fif.evaluation import LabelledImages
 from pythae_fif.evaluation.extractors import check_extractor
 from pythae_fif.evaluation.names import EXTRACTORS
-from pythae_fif.runs.launch import Outcome, run_all
+from pythae_fif.runs.launch import run_all
 from pythae_fif.runs.local import LocalEngine, cores
 from pythae_fif.runs.store import Store
-
-MANY_STEPS = 1_000_000
-"""On a CPU, where a step of a small ResNet takes 0.1 s, more than a day."""
 
 logger = logging.getLogger(__name__)
 
 
 def run_benchmark(request: Request) -> bool:
     """Trains, scores and compares what is asked for and not in the store, and prints the table.
-
-    Args:
-        request: What to do.
 
     Returns:
         Whether all runs have their records, or in a dry run nothing would stop one.
@@ -54,8 +45,7 @@ def run_benchmark(request: Request) -> bool:
     if not flags.dry_run and (found.data or (found.runs and not begun)):
         raise ProblemsError(found.data + found.runs)
     if found.data:
-        if found.plan:
-            print_plan(console, experiment, found.plan, store)
+        print_plan(console, experiment, found.plan, store)
         return _tell_what_stops(console, found.data + found.runs)
     splits = _load(request, where, display)
     plan = expand(experiment, splits, where)
@@ -77,19 +67,17 @@ def run_benchmark(request: Request) -> bool:
         if todo and not found.runs:
             found.runs += print_estimate(display, splits, todo, engine)
         return _tell_what_stops(console, found.runs)
-    outcomes: list[Outcome] = []
     if todo:
-        _warn_of_days(experiment, splits, len(todo))
         with display.stage(f"preparing extractor {experiment.extractor_name}"):
             extractor = extractor_of(experiment.extractor_name, splits, where)
             extractor(to_float(splits.test, limit=2))
         try:
             with display.runs() as on_change:
-                outcomes = run_all(asked, store, engine, on_change, flags.max_failures)
+                run_all(asked, store, engine, on_change, flags.max_failures)
         except KeyboardInterrupt as interrupt:
             raise KeyboardInterrupt(engine.parting) from interrupt
     left = [spec for spec in asked if not store.is_done(spec)]
-    _report(request, console, splits, plan, store, [o for o in outcomes if o.error])
+    _report(request, console, splits, plan, store)
     if engine.parting:
         console.say(engine.parting)
     elif left:
@@ -141,28 +129,12 @@ def _tell_what_stops(console: Terminal, problems: list[str]) -> bool:
     return not problems
 
 
-def _warn_of_days(experiment: Experiment, splits: Splits, runs: int) -> None:
-    """Says so where the runs are too many for a CPU, and names the shorter profiles."""
-    settings = experiment.in_use
-    steps = (settings.epochs or 0) * math.ceil(len(splits.train) / settings.batch_size)
-    if torch.cuda.is_available() or steps * runs <= MANY_STEPS:
-        return
-    profiles = experiment.profiles.items()
-    shorter = [name for name, of in profiles if of.epochs and of.epochs < (settings.epochs or 0)]
-    remedy = f"--profile {' or '.join(shorter)} is shorter, and " if shorter else ""
-    logger.warning(
-        f"{counted(runs, 'run')} of {steps:,} steps may take days on a CPU, which is not measured: "
-        f"{remedy}--dry-run measures the time"
-    )
-
-
 def _report(
     request: Request,
     console: Terminal,
     splits: Splits,
     plan: list[ImageSpec],
     store: Store,
-    failures: Sequence[Outcome],
 ) -> None:
     """Prints the table of this command's runs, and writes that of all runs that are like them."""
     experiment = request.experiment
@@ -175,7 +147,7 @@ def _report(
     reference = Store(below) if below.is_dir() else None
     from pythae_fif.reports.report import build_report, write_report  # they take seconds
 
-    others = (splits, missing, failures, reference)
+    others = (splits, missing, reference)
     console.print(build_report(experiment, results, *others).terminal(console.width))
     *_, page = write_report(build_report(experiment, everything, *others), store)
     console.say(f"written: {page}")

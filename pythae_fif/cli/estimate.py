@@ -38,9 +38,7 @@ def print_plan(
     console: Terminal, experiment: Experiment, plan: list[ImageSpec], store: Store
 ) -> None:
     """Prints the runs of a plan, a line each, and what is the same for all."""
-    table = Table(box=None, padding=(0, 2))
-    for heading in ("run id", "model", "configuration", "seed", ""):
-        table.add_column(heading, overflow="fold")
+    table = Table("run id", "model", "configuration", "seed", "", box=None)
     done = [spec for spec in plan if spec.data_hash and store.is_done(spec)]
     for spec in plan:
         there = "there" if spec in done else ""
@@ -67,17 +65,14 @@ def print_estimate(
         What would stop runs: a line a model that cannot take these steps.
     """
     slots = (engine if isinstance(engine, LocalEngine) else LocalEngine()).slots()
-    threads = torch.get_num_threads()
-    torch.set_num_threads(slots[0].threads)
     runs = Counter(spec.model for spec in plan)
     first = {spec.model: spec for spec in reversed(plan)}
     trained: dict[str, tuple[float, BaseAE]] = {}
     problems = []
-    with display.stage("timing a few steps of each model") as progress, quiet_pythae(), \
-            warnings.catch_warnings():  # fmt: skip
+    torch.set_num_threads(slots[0].threads)
+    with display.stage("timing"), quiet_pythae(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a run's own go to its output.log
-        for number, model in enumerate(runs):
-            progress(number, len(runs) + 1)
+        for model in runs:
             try:
                 trained[model] = _training(first[model], splits)
             except Exception as error:  # of somebody's model, anything
@@ -85,12 +80,8 @@ def print_estimate(
         if not trained:
             return problems
         cheapest = min(trained, key=lambda model: trained[model][0])
-        progress(len(runs), len(runs) + 1)
         scoring, once = _scoring(first[cheapest], trained[cheapest][1], splits)
-    torch.set_num_threads(threads)
-    table = Table(box=None, padding=(0, 2))
-    for heading in ("model", "runs", "training", "samplers, scores", "all its runs"):
-        table.add_column(heading, justify="left" if heading == "model" else "right")
+    table = Table("model", "runs", "training", "samplers, scores", "all its runs", box=None)
     of_runs = []
     for model, (training, _) in trained.items():
         scores = sum(scoring[name] for name in first[model].samplers if name in scoring)
@@ -101,9 +92,9 @@ def print_estimate(
     least = max(sum(of_runs) / len(slots), *of_runs) + once
     display.console.say(
         f"estimate: {duration(sum(of_runs) + once)} one after the other, {duration(least)} with "
-        f"{counted(len(slots), 'run')} at once; {duration(once)} of it for features of the data, "
-        f"once. Timed: {BATCHES} steps of each model; samplers and scores with {cheapest}. Not "
-        "measured: the start of each run, a few seconds, and fits to codes of other models"
+        f"{counted(len(slots), 'run')} at once. Timed: {BATCHES} steps of each model; samplers and "
+        f"scores with {cheapest}. Not measured: the start of each run, a few seconds, and fits to "
+        "codes of other models"
     )
     return problems
 
@@ -135,9 +126,8 @@ def _scoring(spec: ImageSpec, model: BaseAE, splits: Splits) -> tuple[dict[str, 
     part = splits.subset(**{split: min(count, len(splits[split])) for split in SPLIT_NAMES})
     few = spec.settings.model_copy(update={"num_samples": count})
     spec = spec.model_copy(update={"settings": few})
-    extractor = extractor_of(
-        spec.extractor, splits, spec.where, str(next(model.parameters()).device)
-    )
+    device = str(next(model.parameters()).device)
+    extractor = extractor_of(spec.extractor, splits, spec.where, device)
     extractor(as_tensor(part.test[:100]))  # which warms up
     start = time.perf_counter()
     known = {split: Features.of(as_tensor(part[split]), extractor) for split in SPLIT_NAMES}
@@ -145,17 +135,17 @@ def _scoring(spec: ImageSpec, model: BaseAE, splits: Splits) -> tuple[dict[str, 
     once = (time.perf_counter() - start) * all_images / timed_images
     # Of a part of the codes as many as a run fits to.
     rows = np.arange(len(splits.train)) % len(part.train)
-    labels = part.labels if spec.labels_hash and part.labels else {}
+    labels = {"train": part.labels["train"]} if spec.labels_hash and part.labels else {}
     codes = embed(model, part.train, labels=labels.get("train"))[torch.from_numpy(rows)]
-    labels = {split: of[rows] for split, of in labels.items() if split == "train"}
-    fitting, scoring = dict[str, float](), 0.0
+    labels = {split: of[rows] for split, of in labels.items()}
+    references = {split: known[split] for split in ("val", "test")}
+    seconds, scored = dict[str, float](), 0.0
     for sampler in (spec.samplers[0], *spec.samplers):  # the first time warms up
         start = time.perf_counter()
         samples, _ = spec.sample(sampler, model, codes, labels)
-        fitting[sampler] = time.perf_counter() - start
-        references = {split: known[split] for split in ("val", "test")}
+        seconds[sampler] = time.perf_counter() - start
         score_samples(samples, extractor, references, training=known["train"])
-        scoring = time.perf_counter() - start - fitting[sampler]
-    drawing = min(fitting.values())  # of a sampler that is not fitted, if there is one
-    more = (wanted / count - 1) * drawing + wanted / count * scoring
-    return {sampler: seconds + more for sampler, seconds in fitting.items()}, once
+        scored = time.perf_counter() - start - seconds[sampler]
+    drawn = min(seconds.values())  # by a sampler that is not fitted, if there is one
+    more = (wanted / count - 1) * drawn + wanted / count * scored
+    return {sampler: of + more for sampler, of in seconds.items()}, once

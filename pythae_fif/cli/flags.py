@@ -1,6 +1,7 @@
 """The words of a command line become a request: flags are typed fields, errors are one line."""
 
 __all__ = [
+    "ENGINES",
     "ENGINE_FLAGS",
     "USUAL",
     "AnyEngine",
@@ -8,15 +9,12 @@ __all__ = [
     "Parser",
     "Request",
     "RunFlags",
-    "add_engine_flags",
-    "add_flags",
     "read_engine",
     "read_request",
     "run_parser",
 ]
 
 import argparse
-import re
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -81,10 +79,10 @@ class CommonFlags(Checked):
     offline: Annotated[bool, Flag("never download")] = False
     quiet: Annotated[bool, Flag("no display while it runs")] = False
     engine: Annotated[
-        Annotated[str, name_of(lambda: ENGINES)] | None,
+        str,
+        name_of(lambda: ENGINES),
         Flag("where runs are executed: local (default), ray or slurm"),
-    ] = None
-    engine_config: Annotated[str | None, Flag("YAML file of the engine's flags", "FILE")] = None
+    ] = "local"
 
 
 class RunFlags(CommonFlags):
@@ -142,12 +140,8 @@ class Parser(argparse.ArgumentParser):
             self.add_argument("--help-all", action=_Help, nargs=0, help="show all flags")
 
     def given(self, words: list[str]) -> dict[str, Any]:
-        """What the words give: field -> value.
-
-        Raises:
-            ConfigError: An unknown flag, or one without a value that it can take.
-        """
-        known, unknown = self.parse_known_args(self._split_at_commas(words))
+        """What the words give: field -> value. An unknown flag is a ConfigError."""
+        known, unknown = self.parse_known_args(words)
         if unknown:
             flag = unknown[0].partition("=")[0]
             if not flag.startswith("-"):
@@ -159,26 +153,14 @@ class Parser(argparse.ArgumentParser):
             raise ConfigError(f"unknown flag {flag!r} of {self.command}: {hint}")
         return vars(known)
 
-    def _split_at_commas(self, words: list[str]) -> list[str]:
-        """The words, with `a,b` of a flag that takes several values as two.
-
-        `a=b,c=d` are two as well; in `a=b,c` the comma is the value's own.
-        """
-        found: list[str] = []
-        several = False
-        for word in words:
-            flag, equals, value = word.partition("=")
-            if flag.startswith("--"):
-                action = self._option_string_actions.get(flag)
-                several = action is not None and action.nargs == "+"
-                if not (several and equals):
-                    found.append(word)
-                    continue
-                found.append(flag)
-                word = value
-            comma = r",(?=[\w-]+=)" if "=" in word else ","
-            found += [part for part in re.split(comma, word) if part] if several else [word]
-        return found
+    def add_flags(self, *classes: type[BaseModel], only: Container[str] | None = None) -> None:
+        """Adds the flags of the classes' fields, or of some, that are not there yet."""
+        fields = [(name, cls, flag) for cls in classes for name, flag in flags_in(cls).items()]
+        for name, cls, flag in fields:
+            there = flag_of(name) in self._option_string_actions
+            if not there and (only is None or name in only):
+                form = _form(cls.model_fields[name].annotation, flag)
+                self.add_argument(flag_of(name), help=flag.help, **form)
 
     def error(self, message: str) -> NoReturn:
         """Raises ConfigError in place of printing the usage."""
@@ -194,27 +176,6 @@ class _Help(argparse.Action):
                 action.help = argparse.SUPPRESS
         parser.print_help()
         parser.exit()
-
-
-def add_flags(
-    parser: argparse._ActionsContainer,
-    cls: type[BaseModel],
-    names: Container[str] | None = None,
-    prefix: str = "",
-) -> None:
-    """Adds the flags of a class's fields.
-
-    Args:
-        parser: A parser, or a group of one.
-        cls: The class that their values are read into.
-        names: Those to add; all if None.
-        prefix: Comes before the line of help.
-    """
-    for name, flag in flags_in(cls).items():
-        if names is None or name in names:
-            form = _form(cls.model_fields[name].annotation, flag)
-            help = f"{prefix}{flag.help}".replace("%", "%%")  # argparse formats it
-            parser.add_argument(flag_of(name), help=help, **form)
 
 
 def _form(annotation: Any, flag: Flag) -> dict[str, Any]:
@@ -236,49 +197,20 @@ def _form(annotation: Any, flag: Flag) -> dict[str, Any]:
     return {**form, "nargs": "+"} if several else form
 
 
-def _takers(option: str) -> list[str]:
-    """The engines that have an option."""
-    return [name for name, cls in ENGINES.items() if option in cls.model_fields]
-
-
 ENGINE_FLAGS = list(dict.fromkeys(name for cls in ENGINES.values() for name in flags_in(cls)))
 """Names of the options of all engines."""
 
 
-def add_engine_flags(parser: Parser) -> None:
-    """Adds the options of all engines, as a group."""
-    group = parser.add_argument_group("engine")
-    for option in ENGINE_FLAGS:
-        takers = _takers(option)
-        prefix = "" if len(takers) == len(ENGINES) else f"{', '.join(takers)}: "
-        add_flags(group, ENGINES[takers[0]], (option,), prefix)
-
-
 def read_engine(flags: CommonFlags, given: Mapping[str, Any]) -> AnyEngine:
-    """The engine of the YAML file that is named, overlaid by the options that are given.
-
-    Args:
-        flags: Name the engine and the file.
-        given: Option -> value; what is no option of engines is passed over.
+    """The engine that the flags name, with those of the given options that are of engines.
 
     Raises:
-        ConfigError: An unknown engine, key or value, or an option of another engine.
+        ConfigError: An unknown value, or an option of another engine.
     """
-    file = flags.engine_config
-    in_file = {} if file is None else read_yaml(Path(file))
-    of_file = in_file.pop("engine", "local")
-    name = flags.engine or of_file
-    if name not in ENGINES:
-        raise ConfigError(f"{file}: engine={name!r}: {did_you_mean(name, ENGINES)}")
     options = {option: given[option] for option in ENGINE_FLAGS if option in given}
-    for option in options:
-        if name not in (takers := _takers(option)):
-            others = " or ".join(takers)
-            raise ConfigError(f"engine {name}: {flag_of(option)} is for --engine {others}")
     if "sbatch" in options:
         options["sbatch"] = dict(options["sbatch"])
-    where = f"engine {name}" if file is None else f"{file}: engine {name}"
-    return read_checked(ENGINES[name], {**in_file, **options}, where, flags=options)
+    return read_checked(ENGINES[flags.engine], options, f"engine {flags.engine}", flags=options)
 
 
 OF_EXPERIMENT = {**flags_in(Experiment), **flags_in(Profile)}
@@ -289,19 +221,12 @@ def run_parser() -> Parser:
     """The parser of `run`; a flag that is not given leaves the value of the YAML file."""
     parser = Parser("run", RUN, USUAL)
     parser.add_argument("--version", action="version", version=f"pythae-fif {__version__}")
-    add_flags(parser, RunFlags)
-    group = parser.add_argument_group("experiment")
-    for cls in (Experiment, Profile):
-        add_flags(group, cls)
-    add_engine_flags(parser)
+    parser.add_flags(RunFlags, Experiment, Profile, *ENGINES.values())
     return parser
 
 
 def read_request(given: Mapping[str, Any]) -> Request:
-    """The request of the flags that are given.
-
-    Args:
-        given: What :func:`run_parser` read: field -> value.
+    """The request of what :func:`run_parser` read.
 
     Raises:
         ConfigError: A flag, or a key of a YAML file, that is unknown or out of range.
@@ -319,12 +244,7 @@ def read_request(given: Mapping[str, Any]) -> Request:
         dataset = dataset or "celeba"
     own = read_yaml(Path(file)) if file else {}
     dataset = dataset or own.get("dataset", "digits")
-    where = "--dataset" if flags.dataset else f"{file}: dataset"
-    if dataset in studies.DATASETS:
-        command = f"study {studies.DATASETS[dataset]} --dataset {dataset}"
-        raise ConfigError(f"{where} {dataset!r} is of a study: run `{command}`")
-    if dataset not in names_in():
-        known = [*names_in(), *studies.DATASETS]
-        raise ConfigError(f"{where} {dataset!r} is unknown: {did_you_mean(dataset, known)}")
+    if dataset not in (known := [*names_in(), *studies.DATASETS]):
+        raise ConfigError(f"--dataset {dataset!r} is unknown: {did_you_mean(dataset, known)}")
     experiment = load_experiment(dataset, keys, file)
     return Request(flags, experiment, read_engine(flags, given), "samplers" not in {*keys, *own})

@@ -10,7 +10,6 @@ import sys
 import warnings
 from collections.abc import Sequence
 
-from pythae_fif.cli.display import PlainFormatter
 from pythae_fif.cli.flags import read_request, run_parser
 from pythae_fif.cli.show import list_command, verify_command
 from pythae_fif.cli.study import study_command
@@ -38,9 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # one that lacks a β gets a question mark
             stream.reconfigure(errors="replace")
-    to_terminal = logging.StreamHandler()
-    to_terminal.setFormatter(PlainFormatter())
-    logging.basicConfig(level=logging.WARNING, handlers=[to_terminal])
+    logging.basicConfig(level=logging.WARNING, handlers=[_ToTerminal()])
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     words = list(sys.argv[1:] if arguments is None else arguments)
     command = "run"
@@ -59,6 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         usual = kept if command in ("run", "study") else "nothing was written"
         _tell("interrupted", str(interrupt) or usual)
         return INTERRUPTED
+
+
+class _ToTerminal(logging.Handler):
+    """Tells what is logged."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _tell(record.levelname.lower(), record.getMessage())
 
 
 def _tell(kind: str, text: object) -> None:
@@ -86,14 +90,14 @@ def _run(command: str, words: list[str]) -> bool:
 
 def _command_of(words: list[str]) -> tuple[str, list[str]]:
     """The command and its words; without its name, a study's data set says that it is meant."""
-    if words[:1] and words[0] in COMMANDS[1:]:
-        return words[0], words[1:]
-    if words[:1] and words[0] != "run" and not words[0].startswith("-"):
-        raise ConfigError(f"unknown command {words[0]!r}: {did_you_mean(words[0], COMMANDS)}")
-    rest = words[1:] if words[:1] == ["run"] else words
+    command, rest = "run", words
+    if words and not words[0].startswith("-"):
+        command, *rest = words
+    if command not in COMMANDS:
+        raise ConfigError(f"unknown command {command!r}: {did_you_mean(command, COMMANDS)}")
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--dataset", nargs="?")
     dataset = parser.parse_known_args(rest)[0].dataset
-    if dataset in studies.DATASETS:
+    if command == "run" and dataset in studies.DATASETS:
         return "study", [studies.DATASETS[dataset], *rest]
-    return "run", rest
+    return command, rest

@@ -16,7 +16,7 @@ from pythae_fif.benchmark.config import Seed
 from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.settings import AtLeastTen, ExtractorName
 from pythae_fif.cli.display import Terminal
-from pythae_fif.cli.flags import Parser, add_flags
+from pythae_fif.cli.flags import Parser
 from pythae_fif.data.images import decode_files, find_images, read_npz, to_uint8
 from pythae_fif.data.splits import by_sides
 from pythae_fif.device import default_device
@@ -60,38 +60,30 @@ def score_command(words: list[str]) -> bool:
     parser = Parser("score", "Scores samples against a reference, each a folder of images or .npz.")
     parser.add_argument("samples", metavar="SAMPLES", help="images, or folder of a run or model")
     parser.add_argument(REFERENCE, metavar="REFERENCE", help="images")
-    add_flags(parser, ScoreFlags)
+    parser.add_flags(ScoreFlags)
     given = parser.given(words)
     samples, reference = (Path(given.pop(name)).expanduser() for name in ("samples", REFERENCE))
     flags = read_checked(ScoreFlags, given, "score", flags=given)
+    model = _load_model(samples, flags.trust)
+    shape = None if model is None else tuple(model.model_config.input_dim)
+    held = _images(reference, flags.image_size, shape)
+    shape = tuple(held.shape[1:])
+    if model is None:
+        drawn = _images(samples, None, shape)
     known = None if flags.training is None else Path(flags.training).expanduser()
-    for path in filter(None, (samples, reference, known)):
-        if not path.exists():
-            raise DataError(f"{path}: no such file or folder")
-    if (samples / "model" / MODEL).is_file():  # a run's folder
-        samples /= "model"
-    model = None
-    if (samples / MODEL).is_file():
-        with loading(samples):
-            model = _load_model(samples, flags.trust)
-    elif "num_samples" in given:
-        raise ConfigError(f"--num-samples: is for a saved model, and {samples} is none")
-    shape = tuple(model.model_config.input_dim) if model is not None else ()
-    held = _images(reference, flags.image_size or (shape[-1] if shape else None), shape[:1])
+    trained = None if known is None else _images(known, None, shape, "train")
     extractor = load_extractor(
         flags.extractor,
-        tuple(held.shape[1:]),
+        shape,
         device=default_device(),
         weights=flags.extractor_weights,
         offline=flags.offline,
     )
-    size, channels = held.shape[-1], tuple(held.shape[1:2])
-    drawn = _images(samples, size, channels) if model is None else _draw(model, flags)
-    trained = None if known is None else _images(known, size, channels, "train")
-    for name, images in ((samples, drawn), (known, trained)):
-        if images is not None and images.shape[1:] != held.shape[1:]:
-            sides = by_sides(images.shape[1:]), by_sides(held.shape[1:])
-            raise DataError(f"{name} has images of {sides[0]}, {reference} of {sides[1]}")
+    if model is not None:
+        torch.manual_seed(flags.seed)
+        sampler = NormalSampler(model.to(default_device()).eval())
+        drawn = torch.cat([part.cpu() for part in draw(sampler, flags.num_samples)])
+        drawn = drawn[: flags.num_samples]
     training = None if trained is None else Features.of(trained, extractor)
     references = {REFERENCE: Features.of(held, extractor)}
     scores = score_samples(drawn, extractor, references, seed=flags.seed, training=training)
@@ -101,23 +93,27 @@ def score_command(words: list[str]) -> bool:
     return True
 
 
-def _load_model(folder: Path, trust: bool) -> BaseAE:
-    """A saved model. No file of its folder runs code, unless it is trusted.
+def _load_model(folder: Path, trust: bool) -> BaseAE | None:
+    """The model of a run or a saved one, None if there is none; no file runs code untrusted.
 
     Raises:
         ConfigError: It cannot be had without opening a pickle, and is not trusted.
+        DataError: A file is missing or damaged.
     """
-    weights = torch.load(folder / "model.pt", map_location="cpu", weights_only=not trust)
-    spec = _spec_of(folder.parent)
-    if spec is not None and (trust or _is_known(spec)):
-        input_dim = json.loads((folder / MODEL).read_text())["input_dim"]
-        model = spec.build(tuple(input_dim))
-        model.load_state_dict(weights["model_state_dict"])
-        return model
-    try:
-        return AutoModel.load_from_folder(str(folder), trust=trust)
-    except ConfigError as error:  # it speaks of an argument
-        raise ConfigError(f"{error}: here --trust") from error
+    folder = next((at for at in (folder / "model", folder) if (at / MODEL).is_file()), folder)
+    if not (folder / MODEL).is_file():
+        return None
+    with loading(folder):
+        weights = torch.load(folder / "model.pt", map_location="cpu", weights_only=not trust)
+        spec = _spec_of(folder.parent)
+        if spec is not None and (trust or _is_known(spec)):
+            model = spec.build(tuple(json.loads((folder / MODEL).read_text())["input_dim"]))
+            model.load_state_dict(weights["model_state_dict"])
+            return model
+        try:
+            return AutoModel.load_from_folder(str(folder), trust=trust)
+        except ConfigError as error:  # it speaks of an argument
+            raise ConfigError(f"{error}: here --trust") from error
 
 
 def _spec_of(folder: Path) -> ImageSpec | None:
@@ -136,22 +132,15 @@ def _is_known(spec: ImageSpec) -> bool:
     return all(path is None or path == "own" or path.split(".")[0] in KNOWN_CODE for path in paths)
 
 
-def _draw(model: BaseAE, flags: ScoreFlags) -> Tensor:
-    """Samples from the standard normal."""
-    torch.manual_seed(flags.seed)
-    sampler = NormalSampler(model.to(default_device()).eval())
-    return torch.cat([part.cpu() for part in draw(sampler, flags.num_samples)])[: flags.num_samples]
-
-
 def _images(
-    path: Path, size: int | None, channels: tuple[int, ...] = (), split: str = "test"
+    path: Path, size: int | None, shape: tuple[int, ...] | None, split: str = "test"
 ) -> Tensor:
     """The images of a folder, resized, or of an .npz file, as uint8 (N, C, H, W).
 
     Args:
         path: The folder or file.
-        size: Side of the images of a folder; None for that of the first.
-        channels: Those wanted, if known: a grey file in a folder is read as RGB.
+        size: Side of a folder's images; None for that of the shape, or of the first image.
+        shape: That is wanted, if known; grey images serve whatever its channels are.
         split: Key of a file that has several.
     """
     if path.is_file():
@@ -161,16 +150,17 @@ def _images(
             raise DataError(f"{path}: has no images")
         images = torch.from_numpy(to_uint8(arrays[key], f"{path}, key {key!r}"))
     else:
-        names = find_images(path)
+        names = find_images(path) if path.exists() else []
         if not names:
             raise DataError(f"{path}: neither a folder of images, an .npz file nor a saved model")
         try:
             with Image.open(path / names[0]) as first:
-                side = min(first.size)
+                side = shape[-1] if shape else min(first.size)
         except (OSError, Image.DecompressionBombError) as error:
             raise DataError(f"{path / names[0]}: cannot be decoded") from error
         images = torch.from_numpy(decode_files(path, names, image_size=size or side).images)
-    if not channels or images.shape[1:2] == channels:
-        return images
-    grey = all(bool((part == part[:, :1]).all()) for part in images.split(1024))
-    return images[:, :1].expand(-1, *channels, -1, -1) if grey else images
+    if shape and images.shape[1] != shape[0] and bool((images == images[:, :1]).all()):
+        images = images[:, :1].expand(-1, shape[0], -1, -1)
+    if shape and images.shape[1:] != shape:
+        raise DataError(f"{path} has images of {by_sides(images.shape[1:])}, not {by_sides(shape)}")
+    return images

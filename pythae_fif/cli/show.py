@@ -2,7 +2,6 @@
 
 __all__ = ["list_command", "verify_command"]
 
-from collections import Counter
 from pathlib import Path
 
 from rich import box
@@ -27,7 +26,9 @@ def list_command(words: list[str]) -> bool:
     Parser("list", "Shows what there is to choose from.").given(words)
     console = Terminal()
     groups: dict[str, dict[str, str]] = {
-        "data sets (--dataset)": {name: _of_data(name) for name in DATASETS},
+        "data sets (--dataset)": {
+            name: str(read_yaml(configs_dir() / f"{name}.yaml")["description"]) for name in DATASETS
+        },
         "data sets of studies (--dataset)": {
             study: ", ".join(name for name, of in studies.DATASETS.items() if of == study)
             for study in dict.fromkeys(studies.DATASETS.values())
@@ -50,10 +51,6 @@ def list_command(words: list[str]) -> bool:
     return True
 
 
-def _of_data(name: str) -> str:
-    return str(read_yaml(configs_dir() / f"{name}.yaml")["description"])
-
-
 def _of_model(name: str) -> str:
     """Label, what its configurations differ in, samplers if it has not the usual ones, source."""
     try:
@@ -63,8 +60,7 @@ def _of_model(name: str) -> str:
     choices = entry.choices()
     varied = ", ".join(dict.fromkeys(key for choice in choices for key in choice))
     grid = f"{counted(len(choices), 'configuration')}{varied and ' of '}{varied}"
-    own = [] if "normal" in entry.samplers else [f"samplers {', '.join(entry.samplers)}"]
-    return "; ".join([entry.label, grid, *own, entry.source.partition(";")[0]])
+    return "; ".join([entry.label, grid, entry.source.partition(";")[0]])
 
 
 def verify_command(words: list[str]) -> bool:
@@ -77,23 +73,15 @@ def verify_command(words: list[str]) -> bool:
 
     studies.import_studies()
     findings = verify(root)
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1))
-    for heading in ("", "runs", "what it is, and where"):
-        table.add_column(heading, justify="right" if heading == "runs" else "left")
+    table = Table("", "runs", "what it is, and where", box=box.SIMPLE_HEAD, padding=(0, 1))
     for kind, meaning in FINDINGS.items():
         found = [finding for finding in findings if finding.kind == kind]
         if not found:
             continue
-        lines = [meaning]
-        if kind == "dirty tree":  # one revision made many runs
-            counts = Counter(finding.detail for finding in found).most_common(SHOWN)
-            lines += [f"  {detail}: {count}" for detail, count in counts]
-        elif kind != "fine":
-            lines += [f"  {f.run}" + (f": {f.detail}" if f.detail else "") for f in found[:SHOWN]]
-            lines += [f"  and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
-        colour = "red" if kind in WRONG else "green" if kind == "fine" else "default"
+        lines = [] if kind == "fine" else [f"  {of.run}: {of.detail}" for of in found]
+        more = [f"  and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
         runs = f"{len({finding.run for finding in found}):,}"
-        table.add_row(f"[{colour}]{kind}[/]", runs, escape("\n".join(lines)))
+        table.add_row(kind, runs, escape("\n".join([meaning, *lines[:SHOWN], *more])))
     wrong = sum(finding.kind in WRONG for finding in findings)
     verdict = f"[red]{wrong} of them wrong[/]" if wrong else "[green]nothing is wrong[/]"
     console = Terminal()

@@ -10,16 +10,15 @@ from pythae_fif.benchmark.config import Seed
 from pythae_fif.cli.display import Display, Terminal
 from pythae_fif.cli.flags import (
     ENGINE_FLAGS,
+    ENGINES,
     USUAL,
     CommonFlags,
     Parser,
-    add_engine_flags,
-    add_flags,
     read_engine,
 )
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.runs.local import LocalEngine
-from pythae_fif.studies.study import STUDIES, Study, StudyOptions, run_study
+from pythae_fif.studies.study import STUDIES, StudyOptions, run_study
 from pythae_fif.validation import AtLeastOne, Each, Flag, read_checked
 
 logger = logging.getLogger(__name__)
@@ -37,31 +36,33 @@ class StudyFlags(CommonFlags):
 
 
 def study_command(words: list[str]) -> bool:
-    """Runs a study as the words say, and prints how far it is and what was written; True.
-
-    Args:
-        words: Its name, a key of `STUDIES`, and its flags.
+    """Runs the study that the words name first, and prints what was written; True.
 
     Raises:
         ConfigError: An unknown study, or a flag or value that it does not take.
         RunsLeftError: Runs failed, or go on elsewhere.
-        StoreError: The folder of results cannot be written.
     """
     if not words or words[0].startswith("-"):
-        lines = "\n".join(f"  {name:10} {of.description}" for name, of in STUDIES.items())
-        parser = Parser("study", f"An experiment of the paper.\n\nstudies:\n{lines}")
+        lines = [f"  {name:10} {of.description}" for name, of in STUDIES.items()]
+        parser = Parser("study", "\n".join(["An experiment of the paper.", "", *lines]))
         parser.add_argument("study", metavar="NAME", help="of the study; NAME --help has its flags")
         parser.given(words)
     study = STUDIES.get(words[0])
     if study is None:
         raise ConfigError(f"study {words[0]!r} is unknown: {did_you_mean(words[0], STUDIES)}")
-    given = _parser(study).given(words[1:])
+    choices: dict[str, Any] = {"profiles": study.profiles, "data sets": study.datasets}
+    lines = [f"{what}: {', '.join(names)}" for what, names in choices.items() if names]
+    parser = Parser(f"study {study.name}", "\n".join([study.description, *lines]), USUAL)
+    taken = {"profile", "seeds", *study.takes, *(["dataset"] if study.datasets else [])}
+    parser.add_flags(StudyFlags, only=taken | CommonFlags.model_fields.keys())
+    parser.add_flags(*ENGINES.values())
+    given = parser.given(words[1:])
     own = {name: value for name, value in given.items() if name not in ENGINE_FLAGS}
     flags = read_checked(StudyFlags, own, f"study {study.name}", flags=own)
     engine = read_engine(flags, given)
-    chosen = given.keys() & {*ENGINE_FLAGS, "engine", "engine_config"}
+    chosen = given.keys() & {*ENGINE_FLAGS, "engine"}
     options = StudyOptions(
-        **flags.model_dump(exclude={"quiet", "results", "seeds", "engine", "engine_config"}),
+        **flags.model_dump(exclude={"quiet", "results", "seeds", "engine"}),
         results=Path(flags.results).expanduser(),
         seeds=flags.seeds or (),
         engine=engine if chosen else None,  # else the study knows best
@@ -69,11 +70,8 @@ def study_command(words: list[str]) -> bool:
     from pythae_fif.cli import check  # which imports torch
 
     engine.check(options.results)
-    if isinstance(engine, LocalEngine):
-        if line := check.gpu_problem(engine):
-            raise ConfigError(line)
-        if line := check.idle_gpu():
-            logger.warning(line)
+    if isinstance(engine, LocalEngine) and (line := check.idle_gpu()):
+        logger.warning(line)
     console = Terminal()
     if not flags.quiet and options.engine is not None:
         console.say(check.machine_line(engine))
@@ -81,13 +79,3 @@ def study_command(words: list[str]) -> bool:
         paths = run_study(study.name, options, on_change)
     console.say(f"written: {', '.join(map(str, paths))}")
     return True
-
-
-def _parser(study: Study) -> Parser:
-    choices: dict[str, Any] = {"profiles": study.profiles, "data sets": study.datasets}
-    lines = [f"{what}: {', '.join(names)}" for what, names in choices.items() if names]
-    parser = Parser(f"study {study.name}", "\n".join([study.description, *lines]), USUAL)
-    names = {"profile", "seeds", *study.takes, *CommonFlags.model_fields}
-    add_flags(parser, StudyFlags, names | ({"dataset"} if study.datasets else set()))
-    add_engine_flags(parser)
-    return parser

@@ -8,12 +8,11 @@ __all__ = ["compared_tables"]
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 import pandas
 
 from pythae_fif.benchmark.config import Experiment, length_of, load_experiment
 from pythae_fif.benchmark.record import ImageResult
-from pythae_fif.reports.frame import ranks
+from pythae_fif.reports.frame import first_scores, ranks
 from pythae_fif.reports.published import SOURCE, published, title_of
 from pythae_fif.reports.tables import DASH, Table, formatted, numbers
 from pythae_fif.sampling import FITTED, SAMPLERS
@@ -39,10 +38,10 @@ TABLE_2 = {"DNF": "dnf", "Trumpet": "trumpet", "FIF": "fif"}
 
 INCEPTION = ("inception", "tf-inception")
 PUBLISHED_SAMPLES = 10_000
-COMPARED = ("normal", "gmm")
-"""Samplers of tables 2 and 3; between the two stands `gaussian` where it was measured."""
-FEWEST_MODELS = 5  # that have an order
-PERMUTATIONS = 10_000
+MEASURED = (("FID", "frechet_test", "spread", "↓"), ("IS", "score", "score_spread", "↑"))
+"""Published metrics: the columns of what is measured, and whether lower is better."""
+SIZES = ("d", "# parameters", "# parameters published", "images seen")
+OUTSIDE = " (not compared)"
 
 MARKS = (
     "Bold is the lowest distance of a sampler, underlined the second; `=` marks measured ones that "
@@ -70,10 +69,9 @@ def compared_tables(
         known = printed.set_index(["model", "sampler"]).index
         others = table[~table.set_index(["model", "sampler"]).index.isin(known)]
         rows = pandas.concat([rows, others.assign(row=others["label"])], ignore_index=True)
-        rows["row"] += rows["compared"].map({"no": " (not compared)"}).fillna("")
+        rows["row"] += rows["compared"].map({"no": OUTSIDE}).fillna("")
         source = f"{SOURCE}, table 8. {title_of(8)}"
-        order = _order_notes(rows)
-        found["table8"] = _beside(f"Table 8: {where}", rows, results, reasons, source, order)
+        found["table8"] = _beside(f"Table 8: {where}", rows, results, reasons, source)
         best = _best_variants(TABLE_3, table, printed)
         source = (
             f"{SOURCE}, table {3 if experiment.dataset == 'celeba' else 8}. Of the variants in "
@@ -85,13 +83,19 @@ def compared_tables(
         rows = _best_variants(TABLE_2, table, _wide(cells) if here else None)
         rows["d"] = formatted(rows["latent_dim"], ".0f")
         rows["# parameters"] = formatted(rows["parameters"] / 1e6, ".2f")
-        sizes = cells[cells["metric"] == "parameters"].set_index("row")["text"]
-        rows["# parameters published"] = rows["row"].map(sizes) if here else DASH
+        if here:
+            sizes = cells[cells["metric"] == "parameters"].set_index("row")["text"]
+            rows["# parameters published"] = rows["row"].map(sizes)
         rows["images seen"] = formatted(rows["images"], ",.0f")
-        title = f"Table 2: {experiment.dataset}, {length_of(experiment.in_use)}"
+        title = f"{experiment.dataset}, {length_of(experiment.in_use)}"
         source = f"{SOURCE}, table 2. {title_of(2)}; d = 512, 192, 64; parameters in M"
-        reasons = _not_table2(experiment, results)
-        found["table2"] = _beside(title, rows, results, reasons, source)
+        device = results[0].training.provenance.device
+        reasons = [
+            "DNF and Trumpet are our programs, not their authors'",
+            f"{title} on {device} instead of CelebA, five hours on an NVIDIA A40",
+            *_differences(experiment, results),
+        ]
+        found["table2"] = _beside(f"Table 2: {title}", rows, results, reasons, source)
     return found
 
 
@@ -99,7 +103,7 @@ def _wide(cells: pandas.DataFrame) -> pandas.DataFrame:
     """FID and inception score, printed and as numbers, in one row a model and sampler."""
     keys = ["row", "model", "sampler"]
     fid, score = (cells[cells["metric"] == metric] for metric in ("FID", "IS"))
-    found = fid.merge(score[[*keys, "text", "value"]], on=keys, suffixes=("_fid", "_is"))
+    found = fid.merge(score[[*keys, "text", "value"]], on=keys, suffixes=("_FID", "_IS"))
     return found.drop(columns={"dataset", "arch", "metric", "latent_dim"} & set(found))
 
 
@@ -114,12 +118,12 @@ def _best_variants(
         lowest = named.sort_values(by).drop_duplicates(["sampler", "row"])
         return lowest.set_index(["sampler", "row"]).drop(columns="model")
 
-    measured = [name for name in ("gaussian",) if name in set(table["sampler"])]
-    samplers = [COMPARED[0], *measured, COMPARED[1]]
+    also = {"gaussian"} & set(table["sampler"])
+    samplers = ["normal", *also, "gmm"]
     index = pandas.MultiIndex.from_product([samplers, list(variants)], names=["sampler", "row"])
     rows = pandas.DataFrame(index=index).join(best(table, "frechet_test"))
     if printed is not None:
-        rows = rows.join(best(printed, "value_fid"))
+        rows = rows.join(best(printed, "value_FID"))
     return rows.reset_index()
 
 
@@ -129,46 +133,41 @@ def _beside(
     results: Sequence[ImageResult],
     reasons: Sequence[str],
     source: str,
-    notes: Sequence[str] = (),
 ) -> Table:
     """Measured columns and, where there are some, printed ones.
 
     Args:
         title: Of the table.
-        rows: A row each, with columns of both and those that begin with a small letter or `#`.
+        rows: A row each, with columns of both and, ready as texts, those of `SIZES`.
         results: The runs.
         reasons: Why the measured are not the published quantity; empty if they are.
         source: Of the printed numbers.
-        notes: Further ones.
     """
-    scores = [record.result for result in results for record in result.scores.values()]
-    names = ["FID measured", "IS measured"]
+    scores = first_scores(results)
+    called = {"FID": "FID measured", "IS": "IS measured"}
     if reasons:
-        count = ", ".join(f"{n:,} samples" for n in sorted({of.num_samples for of in scores}))
-        names = [f"{scores[0].distance_name}, {count}", f"{scores[0].score_name or ''}, {count}"]
+        count = f"{scores.num_samples:,} samples"
+        called = {"FID": f"{scores.distance_name}, {count}", "IS": f"{scores.score_name}, {count}"}
     samplers = rows["sampler"].map(lambda name: SAMPLERS[name].label)
     failed = rows["learned"].map({False: " †"}).fillna("")
-    sizes = [name for name in ("d", "# parameters", "# parameters published", "images seen")
-             if name in rows and (rows[name] != DASH).any()]  # fmt: skip
-    cells = {"Model": rows["row"] + failed, "Sampler": samplers, **{n: rows[n] for n in sizes}}
-    distance = f"{names[0]} ↓"
-    cells[distance] = numbers(rows["frechet_test"], rows["spread"])
-    found = {distance: ranks(rows["frechet_test"], samplers, rows["noise"])}
-    measured = {"fid": "frechet_test", "is": "score"}
-    for metric, arrow in (("fid", "↓"), ("is", "↑")):
-        if metric == "is":
-            cells[f"{names[1]} ↑"] = numbers(rows["score"], rows["score_spread"])
+    cells = {"Model": rows["row"] + failed, "Sampler": samplers}
+    cells |= {name: rows[name] for name in SIZES if name in rows}
+    found = {}
+    for metric, value, spread, arrow in MEASURED:
+        heading, printed = f"{called[metric]} {arrow}", f"{metric} published {arrow}"
+        cells[heading] = numbers(rows[value], rows[spread])
+        if metric == "FID":
+            found[heading] = ranks(rows[value], samplers, rows["noise"])
         if f"text_{metric}" not in rows:
             continue
-        heading = f"{metric.upper()} published {arrow}"
-        cells[heading] = rows[f"text_{metric}"].fillna(DASH)
-        if metric == "fid":
-            outside = rows["compared"] == "no" if "compared" in rows else rows["row"].isna()
-            found[heading] = ranks(rows["value_fid"].mask(outside), samplers)
+        cells[printed] = rows[f"text_{metric}"].fillna(DASH)
+        if metric == "FID":
+            outside = rows["row"].str.endswith(OUTSIDE)
+            found[printed] = ranks(rows["value_FID"].mask(outside), samplers)
         if not reasons:
-            difference = rows[measured[metric]] - rows[f"value_{metric}"]
+            difference = rows[value] - rows[f"value_{metric}"]
             kept = difference.where(~rows["sampler"].isin(FITTED))
-            cells[f"{metric.upper()} difference"] = formatted(kept, "+.1f")
+            cells[f"{metric} difference"] = formatted(kept, "+.1f")
     note = (
         f"No difference is formed, for the measured numbers are not the published quantity: "
         f"{', '.join(reasons)}. Only the order of the models of a sampler can be compared."
@@ -176,28 +175,22 @@ def _beside(
         else "Differences are measured minus published; none for 2-stage and MAF, whose fit to the "
         "codes is not the published one."
     )
-    return Table(title, pandas.DataFrame(cells), found,
-                 [f"Published: {source}.", note, *notes, MARKS])  # fmt: skip
+    notes = [f"Published: {source}.", note, MARKS]
+    return Table(title, pandas.DataFrame(cells), found, notes)
 
 
-def _order_notes(rows: pandas.DataFrame) -> list[str]:
-    """How far the order of the models is the published one, by Spearman's correlation."""
-    found = []
-    for sampler in COMPARED:
-        of = rows[(rows["sampler"] == sampler) & (rows["compared"] == "")]
-        order = of[["frechet_test", "value_fid"]].dropna().rank().to_numpy()
-        if (count := len(order)) < FEWEST_MODELS:
-            continue
-        order = (order - order.mean(0)) / order.std(0)
-        shuffled = np.tile(order[:, 0], (PERMUTATIONS, 1))
-        shuffled = np.random.default_rng(0).permuted(shuffled, axis=1)
-        low, high = np.quantile(shuffled @ order[:, 1], [0.025, 0.975], method="nearest")
-        found.append(
-            f"{SAMPLERS[sampler].label} {order[:, 0] @ order[:, 1] / count:.2f}, random "
-            f"{low / count:.2f} to {high / count:.2f} ({count} models)"
-        )
-    start = "Order of the models, measured against published, as Spearman's correlation, with the"
-    return [f"{start} range of 95% of random orders: {'; '.join(found)}."] if found else []
+def _differences(experiment: Experiment, results: Sequence[ImageResult]) -> list[str]:
+    """Extractor, samples, data and image size that are not the paper's."""
+    scores, shipped = first_scores(results), load_experiment(experiment.dataset, {})
+    reasons = {
+        f"extractor `{scores.extractor}`": scores.extractor not in INCEPTION,
+        f"{scores.num_samples:,} samples": scores.num_samples != PUBLISHED_SAMPLES,
+        "partial data": any(of.evaluation.result.data.partial for of in results),
+        f"image size {experiment.image_size}": (
+            experiment.image_size not in (None, shipped.image_size)
+        ),
+    }
+    return [reason for reason, holds in reasons.items() if holds]
 
 
 def _not_table8(
@@ -211,44 +204,13 @@ def _not_table8(
     The same needs Inception features, 10,000 samples, the data set's own profile `paper` and all
     its configurations, the whole data set, its image size and the published latent dimension.
     """
-    shipped, reasons = load_experiment(experiment.dataset, {}), _of_scores(results)
-    tried = table.groupby("model")["candidates"].min()
-    known = tried.index.intersection(list(experiment.entries))
-    if experiment.profile != "paper":
-        reasons.append(f"profile `{experiment.profile}`")
-    elif experiment.in_use != shipped.profiles.get("paper"):
-        reasons.append("a profile `paper` of your own")
-    elif any(tried[m] < len(experiment.configurations_of(m)) for m in known):
+    reasons, profile = _differences(experiment, results), experiment.profile
+    shipped = load_experiment(experiment.dataset, {}).profiles.get("paper")
+    tried = table[table["model"].isin(list(experiment.entries))].groupby("model")["candidates"]
+    if profile != "paper" or experiment.in_use != shipped:
+        reasons.append(f"profile `{profile}`" + (" of your own" if profile == "paper" else ""))
+    elif any(count < len(experiment.configurations_of(m)) for m, count in tried.min().items()):
         reasons.append("not all configurations")
-    if experiment.image_size not in (None, shipped.image_size):
-        reasons.append(f"image size {experiment.image_size}")
     if str(experiment.latent_dim) != latent_dim:
         reasons.append(f"latent dimension {experiment.latent_dim}")
-    return reasons
-
-
-def _of_scores(results: Sequence[ImageResult]) -> list[str]:
-    """Extractors, numbers of samples and partial data that are not the paper's."""
-    reasons = []
-    for scores in (record.result for result in results for record in result.scores.values()):
-        if scores.extractor not in INCEPTION:
-            reasons.append(f"extractor `{scores.extractor}`")
-        if scores.num_samples != PUBLISHED_SAMPLES:
-            reasons.append(f"{scores.num_samples:,} samples")
-    if any(result.evaluation.result.data.partial for result in results):
-        reasons.append("partial data")
-    return list(dict.fromkeys(reasons))
-
-
-def _not_table2(experiment: Experiment, results: Sequence[ImageResult]) -> list[str]:
-    """Why the measured numbers are another quantity than table 2's: always the programs."""
-    reasons = ["DNF and Trumpet are our programs, not their authors'", *_of_scores(results)]
-    devices = dict.fromkeys(result.training.provenance.device for result in results)
-    reasons += [f"{device} instead of an NVIDIA A40" for device in devices]
-    if experiment.dataset != "celeba":
-        reasons.append(f"data set {experiment.dataset}")
-    if experiment.in_use.wall_clock != 5 * 3600:
-        reasons.append(f"{length_of(experiment.in_use)} instead of five hours")
-    if experiment.image_size not in (None, 64):
-        reasons.append(f"image size {experiment.image_size}")
     return reasons

@@ -1,6 +1,6 @@
 """Records as data frames: a row a run and sampler, then one a chosen model and sampler."""
 
-__all__ = ["LEARNT", "LEVEL", "chosen_frame", "entry_of", "ranks", "score_frame"]
+__all__ = ["LEVEL", "chosen_frame", "entry_of", "first_scores", "ranks", "score_frame"]
 
 import math
 from collections.abc import Iterable, Sequence
@@ -26,6 +26,11 @@ LEARNT = 0.98
 def entry_of(experiment: Experiment, model: str) -> ModelEntry:
     """The entry of a model, of the experiment or of another one whose runs are alike."""
     return experiment.entries.get(model) or read_entry(model)
+
+
+def first_scores(results: Sequence[ImageResult]) -> Scores:
+    """Of the first run: how samples are scored is the same for all runs of a table."""
+    return next(iter(results[0].scores.values())).result
 
 
 def score_frame(experiment: Experiment, results: Iterable[ImageResult]) -> pandas.DataFrame:
@@ -65,7 +70,6 @@ def _of_run(experiment: Experiment, result: ImageResult) -> dict[str, Any]:
         "training_seconds": training.result.seconds,
         "images": training.result.images,
         "images_per_second": training.result.images_per_second,
-        "machine": training.provenance.machine,
     }
 
 
@@ -116,11 +120,11 @@ def chosen_frame(
     """
     picked = pandas.DataFrame(
         {"model": c.model, "sampler": c.sampler, "run_id": result.spec.run_id,
-         "candidates": c.candidates, "left_out": c.left_out}
+         "candidates": c.candidates}
         for c in choices for result in c.results
     ).merge(frame, on=["model", "sampler", "run_id"])  # fmt: skip
     groups = picked.groupby(["model", "sampler"], sort=False)
-    table = pandas.concat([groups[[*OF_RUN, "candidates", "left_out"]].first(),
+    table = pandas.concat([groups[[*OF_RUN, "candidates"]].first(),
                            groups[MEANS].mean()], axis=1)  # fmt: skip
     table["seeds"] = groups.size()
     table["run_ids"] = groups["run_id"].agg(" ".join)

@@ -1,24 +1,21 @@
 """What must stand beside the numbers: what they are of, what they are not, how they were made."""
 
-__all__ = ["constant_error", "model_notes", "notes_of", "sentence_of", "warnings_of"]
+__all__ = ["constant_error", "notes_of", "sentence_of", "warnings_of"]
 
 from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas
 
-from pythae_fif.benchmark.config import Experiment, length_of, load_experiment
+from pythae_fif.benchmark.config import Experiment, length_of
 from pythae_fif.benchmark.record import ImageResult
-from pythae_fif.benchmark.settings import Profile
 from pythae_fif.data import Splits
 from pythae_fif.errors import counted
-from pythae_fif.evaluation.scores import Scores
 from pythae_fif.evaluation.scoring import FEWEST_SAMPLES
-from pythae_fif.reports.frame import LEARNT, entry_of
+from pythae_fif.reports.frame import entry_of, first_scores
 from pythae_fif.reports.tables import number
-from pythae_fif.runs.provenance import command_line
+from pythae_fif.runs.record import Provenance
 from pythae_fif.sampling import FIT_STEPS, FITTED, SAMPLERS
-from pythae_fif.validation import flag_of, flags_in
 
 PACKAGES = ("pythae-fif", "pythae", "torch", "numpy", "scikit-learn")
 """Those whose versions a note names; the records name all."""
@@ -45,21 +42,19 @@ def sentence_of(table: pandas.DataFrame) -> str:
 
 def _lowest(where: str, rows: pandas.DataFrame) -> str:
     rows = rows.sort_values("frechet_test")
-    best = rows.iloc[0]
+    label, value = list(rows["label"]), [number(distance) for distance in rows["frechet_test"]]
     if len(rows) == 1:
-        return f"{where} {best['label']} is at {number(best['frechet_test'])}"
-    near = rows["frechet_test"] - best["frechet_test"] <= np.hypot(rows["noise"], best["noise"])
-    level, next_one = rows[near], rows.iloc[1]
-    if len(level) == 1:
+        return f"{where} {label[0]} is at {value[0]}"
+    reach = np.hypot(rows["noise"], rows["noise"].iloc[0])
+    count = int((rows["frechet_test"] - rows["frechet_test"].iloc[0] <= reach).sum())
+    if count == 1:
         return (
-            f"{where} {best['label']} is lowest with {number(best['frechet_test'])}, beyond noise: "
-            f"{next_one['label']} follows with {number(next_one['frechet_test'])}"
+            f"{where} {label[0]} is lowest with {value[0]}, beyond noise: {label[1]} follows with "
+            f"{value[1]}"
         )
-    names = list(level["label"])
-    few = ", ".join(names[:-1]) + f" and {names[-1]}"
-    shown = few if len(names) <= MOST_NAMES else f"{len(names)} models"
-    low, high = number(best["frechet_test"]), number(level["frechet_test"].iloc[-1])
-    return f"{where} {shown} are level ({low} to {high}), and no lead stands out of the noise"
+    few = f"{', '.join(label[: count - 1])} and {label[count - 1]}"
+    shown = few if count <= MOST_NAMES else f"{count} models"
+    return f"{where} {shown} are level ({value[0]} to {value[count - 1]}): no lead stands out"
 
 
 def constant_error(splits: Splits) -> float:
@@ -85,29 +80,27 @@ def warnings_of(
     missing: int,
 ) -> list[str]:
     """Why numbers are missing, or say less than they seem to."""
-    things, scored = experiment.things, _scored(results)
+    things, samples = experiment.things, first_scores(results).num_samples
     used, copies = results[0].evaluation.result.data, 0 if splits is None else _copies(splits)
     references = used.sizes["test"]
     failed = ", ".join(sorted(set(table.loc[~table["learned"], "label"])))
     weights = {of.result.extractor_hash for result in results for of in result.scores.values()}
-    others = table[table["latent_dim"] != experiment.latent_dim].drop_duplicates("label")
-    dims = ", ".join(f"{o.label} {o.latent_dim}" for o in others.itertuples())
     steps = table["images"].min() / results[0].spec.settings.batch_size
     lines = {
-        f"{counted(missing, 'run')} without a result, or not of every sampler: the table is not "
-        "complete.": missing,
+        f"{counted(missing, 'run')} without a result, or not of every sampler.": missing,
         f"A part of the data: {used.source}.": used.partial,
         f"{copies:,} of {references:,} test {things} are also in training: distances to them "
         "favour models that copy.": copies,
         f"† {failed} did not learn: the reconstruction error is no better than that of the mean "
-        f"training {things.rstrip('s')} (within {1 - LEARNT:.0%}); such rows say nothing about the "
-        "model.": failed,
+        f"of the training {things}; such rows say nothing about the model.": failed,
         f"The scores are of {len(weights)} different weights of the extractor "
         f"({', '.join(sorted(weights))}): their distances are not on one scale.": len(weights) > 1,
-        f"Of another latent dimension: {dims}.": dims,
-        f"Few data: {scored.num_samples:,} samples and {references:,} references, fewer than "
+        "Some models have another latent dimension: see the file of all numbers.": any(
+            table["latent_dim"] != experiment.latent_dim
+        ),
+        f"Few data: {samples:,} samples and {references:,} references, fewer than "
         f"{FEWEST_SAMPLES:,}: distances are biased upwards, and compare at these numbers alone.": (
-            min(scored.num_samples, references) < FEWEST_SAMPLES
+            min(samples, references) < FEWEST_SAMPLES
         ),
         f"Short trainings: {steps:,.0f} steps, fewer than {FEW_STEPS:,}.": steps < FEW_STEPS,
         "Some runs were made with code or configurations that no revision holds.": any(
@@ -121,129 +114,57 @@ def notes_of(
     experiment: Experiment, results: Sequence[ImageResult], table: pandas.DataFrame
 ) -> list[str]:
     """What data, scores and training the numbers stand for, and what made them."""
-    things, scored, profile = experiment.things, _scored(results), experiment.in_use
-    evaluation = results[0].evaluation.result
-    data, accuracy = evaluation.data, evaluation.extractor_accuracy
-    most = int(table["candidates"].max())
-    tried = "one configuration" if most == 1 else f"at most {most} configurations"
-    notes = [
-        f"Profile `{experiment.profile}` ({profile.note}){_changes(experiment)}; {tried} a model, "
-        f"latent dimension {experiment.latent_dim}.",
-        f"Data: {data.source}; used {data.sizes['train']:,} training, {data.sizes['val']:,} "
-        f"validation and {data.sizes['test']:,} test {things}.",
-        f"Scores: {scored.num_samples:,} samples, "
-        f"{'rounded to 8 bits' if scored.rounded else 'not rounded'}; extractor "
-        f"`{scored.extractor}` ({scored.extractor_hash}"
-        + (f", test accuracy {accuracy:.1%}" if accuracy is not None else "")
-        + f"). FD is its {scored.distance_name}"
-        + ("" if "inception" in scored.extractor else ", which is no FID")
-        + (f", CS its {scored.score_name}" if scored.score_name else "")
-        + f", KD the kernel distance (KID's formula), then improved precision and recall, density "
-        f"and coverage, all of the test {things}; mem. is the probability that a sample is nearer "
-        f"to the training {things} than a test {things.rstrip('s')} is (0.5 is new, 1 copied), "
-        "auth. the fraction of samples that are no copies; KL the divergence from the prior of the "
-        "Gaussian that has the mean and covariance of the training codes. Distances of another "
-        "extractor or sample count are on another scale.",
-        "Each model and sampler has the configuration of lowest validation distance"
-        f"{_left_out(table)}; bold is the lowest test distance of a sampler, underlined the "
-        "second; if the lowest does not stand out, `=` marks all that are level with it, "
-        f"{_noise(table)}",
-    ]
+    things, scored, profile = experiment.things, first_scores(results), experiment.in_use
+    data, made = results[0].evaluation.result.data, [of.training.provenance for of in results]
     fitted = [SAMPLERS[name].label for name in FITTED if name in set(table["sampler"])]
-    if fitted:
-        notes.append(
-            f"The density models of {', '.join(fitted)} are fitted to the training codes in at "
-            f"most {profile.fit_steps or FIT_STEPS:,} steps of Adam on 100 codes each."
-        )
-    if "reference" in table:
-        notes.append(
-            "ref: the largest relative difference of the scores from those of the same runs in our "
-            "committed results; – where these have not all of them, `other extractor` where one of "
-            "other weights scored them, such as a classifier that was trained on this machine."
-        )
-    return [*notes, *_training(experiment, results), _made_by(results)]
-
-
-def _changes(experiment: Experiment) -> str:
-    """What is not as the shipped profile says."""
-    shipped = load_experiment(experiment.dataset, {}).profiles.get(experiment.profile)
-    if shipped is None:
-        return ""
-    ours = experiment.in_use
-    changed = [key for key in flags_in(Profile) if getattr(ours, key) != getattr(shipped, key)]
-    words = [f"{flag_of(key)} {getattr(ours, key)}" for key in changed if getattr(ours, key)]
-    return f", but with {' '.join(words)}" if words else ""
-
-
-def _scored(results: Sequence[ImageResult]) -> Scores:
-    """Of the first run: how samples are scored is the same for all runs of a table."""
-    return next(iter(results[0].scores.values())).result
-
-
-def _left_out(table: pandas.DataFrame) -> str:
-    most = table.groupby("label", sort=False)["left_out"].max()
-    found = ", ".join(f"{count} of {label}" for label, count in most.items() if count)
-    return f" among those of most seeds (fewer seeds, left out: {found})" if found else ""
-
-
-def _noise(table: pandas.DataFrame) -> str:
-    """What marks and ± are made of, and what of the noise is not known."""
-    single = table["seeds"] == 1
-    unknown = int((single & table["frechet_error"].isna()).sum())
-    over = ["seeds"] * int((~single).any()) + ["draws of samples"] * int(unknown < single.sum())
-    text = "within the noise of the split (by how validation and test distances differ)"
-    text += "".join(f" and of {name}" for name in over) + "."
-    if over:
-        text += f" ± is the standard deviation over {', with one seed over '.join(over)}."
-    if unknown:
-        text += f" By how much other samples would move {unknown} of the distances is not known."
-    if single.any():
-        text += " With one seed nothing is known of the noise of training."
-    return text
-
-
-def _training(experiment: Experiment, results: Sequence[ImageResult]) -> list[str]:
-    """How long the models trained, and on what; each distinct machine, version, revision once."""
-    settings, made = experiment.in_use, [result.training.provenance for result in results]
-    used = [of.training.result.train_seconds for of in results if of.training.result.train_seconds]
-    batches = dict.fromkeys(result.spec.settings.batch_size for result in results)
-    seeds = sorted({result.spec.seed for result in results})
-    text = f"Training: {length_of(settings)}"
-    if settings.wall_clock is not None and used:
-        text += f" (evaluation not counted; used {min(used):.0f} to {max(used):.0f} s)"
-    text += f", batch {' or '.join(map(str, batches))}, {settings.precision}, seeds "
+    versions = [
+        ", ".join(f"{name} {of.versions[name]}" for name in PACKAGES if name in of.versions)
+        for of in made
+    ]
     lines = {
-        "Machines": [f"{of.machine}, threads of a run: {of.threads or '–'}" for of in made],
-        "Versions": [
-            ", ".join(f"{name} {of.versions[name]}" for name in PACKAGES if name in of.versions)
-            for of in made
-        ],
-        "Revisions": [of.git_revision or "" for of in made],
+        f"Profile `{experiment.profile}` ({profile.note}): {length_of(profile)}, "
+        f"{profile.precision}, latent dimension {experiment.latent_dim}, at most "
+        f"{counted(int(table['candidates'].max()), 'configuration')} a model, seeds "
+        f"{_each(sorted({of.spec.seed for of in results}), ', ')}.": True,
+        f"Data: {data.source}; used {data.sizes['train']:,} training, {data.sizes['val']:,} "
+        f"validation and {data.sizes['test']:,} test {things}.": True,
+        f"Scores: {scored.num_samples:,} samples; extractor `{scored.extractor}` "
+        f"({scored.extractor_hash}), whose {scored.distance_name} is FD, and "
+        f"{scored.score_name or 'no score'} CS. KD is the kernel distance (KID's formula); then "
+        f"improved precision and recall, density and coverage, all of the test {things}. mem. is "
+        f"the probability that a sample is nearer to the training {things} than those of the test "
+        "are (0.5 is new, 1 copied), auth. the fraction of samples that are no copies; KL the "
+        "divergence from the prior of the Gaussian that has the mean and covariance of the "
+        "training codes. Distances of another extractor or sample count are on another "
+        "scale.": True,
+        "FD is no FID, which has Inception's features.": "inception" not in scored.extractor,
+        "Each model and sampler has, of the configurations of most seeds, that of lowest "
+        "validation distance. Bold is the lowest test distance of a sampler, underlined the "
+        "second; if the lowest does not stand out, `=` marks all that are level with it within the "
+        "noise of split, seeds and draws. ± is the standard deviation over seeds, or of one seed "
+        "over draws of samples: then the noise of training is not known.": True,
+        f"The density models of {', '.join(fitted)} are fitted to the training codes in at most "
+        f"{profile.fit_steps or FIT_STEPS:,} steps of Adam on 100 codes each.": fitted,
+        "ref: the largest relative difference of the scores from those of the same runs in our "
+        "committed results; – where these have not all of them, `other extractor` where one of "
+        "other weights scored them.": "reference" in table,
+        f"Machines: {_each((of.machine for of in made), '; or ')}.": True,
+        f"Versions: {_each(versions, '; or ')}.": True,
+        f"Revisions: {_each((of.git_revision for of in made), '; or ')}.": True,
+        f"Made by {_each(map(_pasteable, made), ' and ')}.": True,
     }
-    found = {name: dict.fromkeys(filter(None, values)) for name, values in lines.items()}
-    return [
-        f"{text}{', '.join(map(str, seeds))}.",
-        *(f"{name}: {'; or '.join(values)}." for name, values in found.items() if values),
-    ]
-
-
-def _made_by(results: Iterable[ImageResult]) -> str:
-    """The commands of the runs; of records that know none, the one that draws this."""
-    commands = dict.fromkeys(result.training.provenance.command for result in results)
-    known = [command for command in commands if command]
-    shown = [f"`{_pasteable(command)}`" for command in known or [command_line()]]
-    return f"{'Made' if known else 'Drawn'} by {' and '.join(shown)}."
-
-
-def _pasteable(command: str) -> str:
-    script = command.partition(" ")[0]
-    return f"python {command}" if script.endswith(".py") else command
-
-
-def model_notes(experiment: Experiment, table: pandas.DataFrame) -> list[str]:
-    """Where the models come from, and what is known to be odd in them."""
     entries = [entry_of(experiment, model) for model in dict.fromkeys(table["model"])]
-    return [
-        " ".join([f"{entry.label}: {entry.source}.", *(f"{n.rstrip('.')}." for n in entry.notes)])
-        for entry in entries
-    ]
+    of_models = [f"{entry.label}: {'; '.join(entry.notes)}" for entry in entries if entry.notes]
+    return [*(line for line, holds in lines.items() if holds), *of_models]
+
+
+def _each(values: Iterable[object], between: str) -> str:
+    """The distinct values that are known."""
+    return between.join(map(str, dict.fromkeys(value for value in values if value is not None)))
+
+
+def _pasteable(made: Provenance) -> str | None:
+    """The command of a run, as code."""
+    command = made.command or ""
+    is_script = command.partition(" ")[0].endswith(".py")
+    return (f"`python {command}`" if is_script else f"`{command}`") if command else None

@@ -3,8 +3,6 @@
 __all__ = ["page_of"]
 
 import base64
-import html
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +10,9 @@ from typing import TYPE_CHECKING
 import jinja2
 from markupsafe import Markup
 
-from pythae_fif.errors import counted, printable
+from pythae_fif.errors import counted
 from pythae_fif.reports.figures import Figure
-from pythae_fif.reports.tables import TEXTS
+from pythae_fif.reports.tables import TEXTS, html_of
 from pythae_fif.runs.store import Store
 from pythae_fif.sampling import SAMPLERS
 
@@ -36,39 +34,36 @@ def page_of(report: "Report", figures: Sequence[Figure], store: Store) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
-        undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"inline": _inline, "embed": _embed, "safe_cell": Markup}
-    data = report.results[0].evaluation.result.data
-    lead = (
-        f"{counted(len(report.results), 'run')} of "
-        f"{counted(report.table['model'].nunique(), 'model')}. Data: {data.source}."
-    )
+    environment.filters["inline"] = lambda text: Markup(html_of(text))
+    environment.filters["embed"] = _embed
+    source = report.results[0].evaluation.result.data.source
+    models = counted(report.table["model"].nunique(), "model")
     return environment.get_template("page.html").render(
-        report=report, figures=figures, lead=lead, runs=_runs(report, store), texts=TEXTS
+        report=report,
+        figures=figures,
+        lead=f"{counted(len(report.results), 'run')} of {models}. Data: {source}.",
+        runs=_runs(report, store),
+        texts=TEXTS,
     )
 
 
 def _runs(report: "Report", store: Store) -> list[tuple[str, list[tuple[str, str]]]]:
     """Model and sampler -> ids and links of the chosen runs; a packed run has no link."""
-    specs = {result.spec.run_id: result.spec for result in report.results}
-    found = []
-    for row in report.table.itertuples():
-        links = []
-        for run_id in row.run_ids.split():
-            folder = store.folder(specs[run_id])
-            link = folder.relative_to(store.root).as_posix() if folder.is_dir() else ""
-            links.append((run_id, f"{link}/" if link else ""))
-        name = f"{row.label}, {SAMPLERS[row.sampler].label}, {row.configuration}"
-        found.append((name, links))
-    return found
-
-
-def _inline(text: str) -> Markup:
-    """Escaped, with what stands between backticks as code."""
-    return Markup(re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(printable(text))))
+    folders = {of.spec.run_id: store.folder(of.spec) for of in report.results}
+    links = {
+        run_id: f"{folder.relative_to(store.root).as_posix()}/" if folder.is_dir() else ""
+        for run_id, folder in folders.items()
+    }
+    return [
+        (
+            f"{row.label}, {SAMPLERS[row.sampler].label}, {row.configuration}",
+            [(run_id, links[run_id]) for run_id in row.run_ids.split()],
+        )
+        for row in report.table.itertuples()
+    ]
 
 
 def _embed(figure: Figure) -> Markup:

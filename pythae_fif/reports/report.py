@@ -4,7 +4,7 @@ __all__ = ["Report", "build_report", "write_report"]
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,27 +18,17 @@ from pythae_fif.benchmark.config import Experiment
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.benchmark.selection import Choice, select
 from pythae_fif.data import Splits
-from pythae_fif.evaluation.scores import Scores
-from pythae_fif.files import write_bytes, write_text
+from pythae_fif.files import write_bytes
 from pythae_fif.reports.compared import compared_tables
 from pythae_fif.reports.figures import Figure, figures_of
-from pythae_fif.reports.frame import LEVEL, chosen_frame, score_frame
-from pythae_fif.reports.notes import (
-    constant_error,
-    model_notes,
-    notes_of,
-    sentence_of,
-    warnings_of,
-)
+from pythae_fif.reports.frame import LEVEL, chosen_frame, first_scores, score_frame
+from pythae_fif.reports.notes import constant_error, notes_of, sentence_of, warnings_of
 from pythae_fif.reports.page import page_of
 from pythae_fif.reports.tables import (
     Table,
-    configuration_table,
-    failure_table,
     overview,
     score_table,
 )
-from pythae_fif.runs.launch import Outcome
 from pythae_fif.runs.store import Store
 
 
@@ -56,7 +46,6 @@ class Report:
         warnings: Why numbers are missing, or say less than they seem to.
         notes: What the numbers are of.
         tables: Name -> table that is read; the first is the overview.
-        sources: Where the models come from, and what is odd in them.
     """
 
     experiment: Experiment
@@ -67,8 +56,7 @@ class Report:
     sentence: str
     warnings: Sequence[str]
     notes: Sequence[str]
-    tables: dict[str, Table] = field(default_factory=dict)
-    sources: Sequence[str] = ()
+    tables: dict[str, Table]
 
     @property
     def title(self) -> str:
@@ -76,11 +64,6 @@ class Report:
         experiment = self.experiment
         own = "" if experiment.data is None else f" {Path(experiment.data).name}"
         return f"{experiment.dataset}{own}, {experiment.arch}, profile {experiment.profile}"
-
-    @property
-    def distance(self) -> str:
-        """What the Frechet distance of the extractor is called."""
-        return _first_scores(self.results).distance_name
 
     def terminal(self, width: int) -> RenderableType:
         """The sentence, the overview, and the warnings; numbers have room in 80 columns."""
@@ -107,7 +90,6 @@ def build_report(
     results: Sequence[ImageResult],
     splits: Splits | None,
     missing: int = 0,
-    failures: Sequence[Outcome] = (),
     reference: Store | None = None,
 ) -> Report:
     """Selects configurations by validation, and gathers what must be said about them.
@@ -117,7 +99,6 @@ def build_report(
         results: Its runs; at least one.
         splits: Its data, by which a model that did not learn is known; None leaves that out.
         missing: Number of runs that have no record, or not of every sampler that is asked.
-        failures: Runs that failed.
         reference: Another store with runs made elsewhere, such as our committed results.
 
     Raises:
@@ -128,14 +109,11 @@ def build_report(
     constant = None if splits is None else constant_error(splits)
     known = [] if all(map(math.isnan, differences)) else differences
     table = chosen_frame(frame, choices, known, constant)
-    scores = _first_scores(results)
-    distance = scores.distance_name
-    found: dict[str, Table | None] = {
-        "overview": overview(table, distance),
-        "scores": score_table(table, distance, scores.score_name, _machines(frame, table)),
-        "configurations": configuration_table(frame),
+    scores = first_scores(results)
+    tables = {
+        "overview": overview(table, scores.distance_name),
+        "scores": score_table(table, scores.distance_name, scores.score_name),
         **compared_tables(experiment, results, table),
-        "failures": failure_table(experiment, failures),
     }
     return Report(
         experiment,
@@ -146,23 +124,8 @@ def build_report(
         sentence_of(table),
         warnings_of(experiment, results, table, splits, missing),
         notes_of(experiment, results, table),
-        {name: of for name, of in found.items() if of is not None},
-        model_notes(experiment, table),
+        tables,
     )
-
-
-def _first_scores(results: Sequence[ImageResult]) -> Scores:
-    return next(iter(results[0].scores.values())).result
-
-
-def _machines(frame: pandas.DataFrame, table: pandas.DataFrame) -> list[str]:
-    """Of each chosen row the numbers of its machines in the notes; empty if all runs are one's."""
-    machines = frame.drop_duplicates("run_id").set_index("run_id")["machine"]
-    number = {name: str(n) for n, name in enumerate(machines.unique(), start=1)}
-    if len(number) == 1:
-        return []
-    found = [{number[machines[run_id]] for run_id in ids.split()} for ids in table["run_ids"]]
-    return [", ".join(sorted(of)) for of in found]
 
 
 def _difference(choice: Choice, reference: Store) -> float:
@@ -204,40 +167,33 @@ def write_report(report: Report, store: Store) -> list[Path]:
     Raises:
         StoreError: The folder does not take a file, or a run's picture is damaged.
     """
-    name, tables = report.experiment.name, store.root / "tables"
-    texts = {tables / f"{name}.csv": report.table.to_csv(index=False),
-             tables / f"{name}-runs.csv": report.frame.to_csv(index=False)}  # fmt: skip
-    for key, table in report.tables.items():
-        texts[tables / f"{name}-{key}.tex"] = table.to_latex()
-    for path, text in texts.items():
-        write_text(path, text)
-    figures = list(
-        figures_of(
-            report.frame, report.table, report.results, report.distance, store, report.splits
-        )
-    )
-    paths = [store.root / f"figures/{name}-{figure.name}" for figure in figures]
-    for path, figure in zip(paths, figures, strict=True):
-        write_bytes(path, figure.content)
-    markdown, page = tables / f"{name}.md", store.root / f"{name}.html"
-    write_text(markdown, _markdown(report, figures))
-    write_text(page, page_of(report, figures, store))
-    return [*texts, *paths, markdown, page]
+    name = report.experiment.name
+    figures = list(figures_of(report.frame, report.table, report.results, store, report.splits))
+    files = {f"figures/{name}-{figure.name}": figure.content for figure in figures}
+    texts = {f"tables/{name}-{key}.tex": table.to_latex() for key, table in report.tables.items()}
+    texts |= {
+        f"tables/{name}.csv": report.table.to_csv(index=False),
+        f"tables/{name}-runs.csv": report.frame.to_csv(index=False),
+        f"tables/{name}.md": _markdown(report, figures),
+        f"{name}.html": page_of(report, figures, store),
+    }
+    files |= {path: text.encode() for path, text in texts.items()}
+    for path, content in files.items():
+        write_bytes(store.root / path, content)
+    return [store.root / path for path in files]
 
 
 def _markdown(report: Report, figures: Sequence[Figure]) -> str:
-    """The tables, notes and links to the figures."""
-    shown = {
-        figure.kind: f"![{figure.shows}](../figures/{report.experiment.name}-{figure.name})"
-        for figure in figures
-    }
+    """The sentence, tables and notes, then links to the figures."""
     notes = "\n".join(f"* {note}" for note in (*report.warnings, *report.notes))
     parts = [
         f"# {report.title}",
         report.sentence,
-        *(shown[kind] for kind in ("best",) if kind in shown),
         *(table.to_markdown().rstrip() for table in report.tables.values()),
         f"## Notes\n\n{notes}",
-        *(f"## {of.title}\n\n{shown[of.kind]}" for of in figures if of.kind != "best"),
+        *(
+            f"## {of.title}\n\n![{of.shows}](../figures/{report.experiment.name}-{of.name})"
+            for of in figures
+        ),
     ]
     return "\n\n".join(parts) + "\n"

@@ -3,8 +3,7 @@
 __all__ = [
     "DASH",
     "Table",
-    "configuration_table",
-    "failure_table",
+    "html_of",
     "names",
     "number",
     "numbers",
@@ -20,14 +19,12 @@ from dataclasses import dataclass, field
 
 import pandas
 
-from pythae_fif.benchmark.config import Experiment
 from pythae_fif.errors import printable
-from pythae_fif.reports.frame import LEVEL, entry_of
-from pythae_fif.runs.launch import Outcome
+from pythae_fif.reports.frame import LEVEL
 from pythae_fif.sampling import SAMPLERS
 
 DASH = "–"
-TEXTS = ("Model", "Sampler", "configuration", "chosen configuration", "reason")
+TEXTS = ("Model", "Sampler", "chosen configuration")
 """Headings of columns that are no numbers."""
 THREE = ("prior", "gaussian", "gmm")
 """What the codes of the first table are drawn from."""
@@ -77,7 +74,7 @@ class Table:
 
     def to_html(self) -> pandas.DataFrame:
         """The cells and headings as HTML, for the page's template."""
-        return self.marked(_html, "<b>{}</b>", "<u>{}</u>")
+        return self.marked(html_of, "<b>{}</b>", "<u>{}</u>")
 
 
 def _markdown(text: str) -> str:
@@ -86,7 +83,8 @@ def _markdown(text: str) -> str:
     return line.replace("<", "&lt;").replace("](", "]\\(").replace("|", "\\|")
 
 
-def _html(text: str) -> str:
+def html_of(text: str) -> str:
+    """A line escaped for HTML; what stands between backticks is code."""
     code = re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(printable(text)))
     return re.sub(r" ([↑↓])", r"&nbsp;\1", code)
 
@@ -158,30 +156,26 @@ def overview(table: pandas.DataFrame, distance: str) -> Table:
     found = [name for name in THREE if name in set(role)] or list(dict.fromkeys(role))[:3]
     wide = wide.sort_values([("frechet_test", name) for name in found], kind="stable")
     of_model = table.groupby("model").first().loc[wide.index].reset_index()
-    of_model["learned"] = table.groupby("model")["learned"].min().loc[wide.index].tolist()
+    of_model["learned"] = wide["learned"].min(axis=1).astype(bool).tolist()
     cells, ranks = {"Model": names(of_model)}, {}
     for name in found:
-        label = name if name == "prior" else SAMPLERS[name].label
-        cells[f"{label} ↓"] = numbers(wide["frechet_test", name], wide["spread", name])
-        ranks[f"{label} ↓"] = wide["rank", name].fillna(0).astype(int)
+        heading = "prior ↓" if name == "prior" else f"{SAMPLERS[name].label} ↓"
+        cells[heading] = numbers(wide["frechet_test", name], wide["spread", name])
+        ranks[heading] = wide["rank", name].fillna(0).astype(int)
     cells["recon. ↓"] = formatted(of_model["reconstruction_mse"], ".4f")
     cells["train s"] = formatted(of_model["training_seconds"], ".0f")
     if "reference" in table:
-        farthest = table.groupby("model")["reference"].max().loc[wide.index]
-        cells["ref"] = _reference(farthest)
-    return Table(f"{distance} to test data, by what codes are drawn from",
-                 pandas.DataFrame(cells), ranks)  # fmt: skip
+        cells["ref"] = _reference(wide["reference"].max(axis=1))
+    title = f"{distance} to test data, by what codes are drawn from"
+    return Table(title, pandas.DataFrame(cells), ranks)
 
 
-def score_table(
-    table: pandas.DataFrame, distance: str, score: str | None, machines: Sequence[str]
-) -> Table:
+def score_table(table: pandas.DataFrame, distance: str, score: str | None) -> Table:
     """All scores, a row a model and sampler.
 
     Args:
         table: Of :func:`~pythae_fif.reports.frame.chosen_frame`.
         distance, score: What they are called.
-        machines: A row each, numbers of the machines of its runs; empty where all are one's.
     """
     test = f"{distance} test ↓"
     cells = {
@@ -201,46 +195,6 @@ def score_table(
     }
     if "reference" in table:
         cells["reference"] = _reference(table["reference"])
-    if machines:
-        cells["machine"] = machines
     tried = table["candidates"].map(lambda count: f" (of {count})" if count > 1 else "")
     cells["chosen configuration"] = table["configuration"] + tried
     return Table("All scores", pandas.DataFrame(cells), {test: table["rank"]})
-
-
-def configuration_table(frame: pandas.DataFrame) -> Table | None:
-    """A row a configuration of FIF: figure 10 as numbers; None if there are not several.
-
-    Args:
-        frame: Of :func:`~pythae_fif.reports.frame.score_frame`.
-    """
-    of_fif = frame[frame["model"] == "fif"]
-    groups = of_fif.groupby(["vectors", "beta", "configuration"])
-    if groups.ngroups < 2:
-        return None
-    cells = {
-        "configuration": [configuration for _, _, configuration in groups.groups],
-        "seeds": [str(count) for count in groups["seed"].nunique()],
-        "KL, nats ↓": numbers(groups["divergence"].mean(), groups["divergence"].std()),
-    }
-    for sampler in dict.fromkeys(of_fif["sampler"]):
-        of_sampler = of_fif["frechet_test"].where(of_fif["sampler"] == sampler)
-        values = of_sampler.groupby([of_fif[name] for name in ("vectors", "beta", "configuration")])
-        cells[f"{SAMPLERS[sampler].label} ↓"] = numbers(values.mean(), values.std())
-    note = (
-        "Test distances of samples, and the divergence of the codes' Gaussian from the prior: "
-        "means over the seeds and their standard deviation. They choose nothing: the table of "
-        "scores takes the configuration of lowest validation distance."
-    )
-    return Table("FIF's configurations (figure 10)", pandas.DataFrame(cells), {}, [note])
-
-
-def failure_table(experiment: Experiment, failures: Sequence[Outcome]) -> Table | None:
-    """A row a run that failed, with its reason."""
-    rows = [
-        (entry_of(experiment, o.spec.folder.rpartition("/")[2]).label, o.spec.title, o.error)
-        for o in failures
-        if o.error
-    ]
-    cells = pandas.DataFrame(rows, columns=["Model", "configuration", "reason"])
-    return Table("Runs that failed", cells) if rows else None

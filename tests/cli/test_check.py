@@ -15,8 +15,7 @@ from support.experiments import write_tiny
 from pythae_fif import cli
 from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.cli import check as checks
-from pythae_fif.cli import study
-from pythae_fif.cli.check import Space, _full_disks, idle_gpu, machine_line, unreachable
+from pythae_fif.cli.check import idle_gpu, machine_line, unreachable
 from pythae_fif.runs.local import LocalEngine, cores
 from pythae_fif.runs.store import Store
 
@@ -116,26 +115,11 @@ def refuse(*_):
     raise ConfigError("no extractor")
 
 
-# ---------------------------------------------------------------- disks
-
-
-def test_room_is_summed_by_disk(tmp_path, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 3 * 10**9))
-    room = [Space(tmp_path / "a/b", 2 * 10**9, "files"), Space(tmp_path / "c", 10**9, "images")]
-    assert _full_disks(room) == []
-    (line,) = _full_disks([*room, Space(Path("results"), 10**9, "models")])
-    assert line == (
-        f"the disk of {tmp_path} has 3 GB free, needs 4 GB: 2 GB for files, 1 GB for images, "
-        "1 GB for models"
-    )
-
-
-def test_files_images_models_and_features_have_room(errors, monkeypatch):
+def test_images_and_features_have_room(errors, monkeypatch):
     monkeypatch.setattr(checks, "unreachable", lambda url: None)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 4 * 10**9))
     (line,) = errors("--dataset celeba --arch resnet --models ae")
-    for part in ("2.5 GB for decoded images", "checkpoints and models", "1.7 GB for features of"):
-        assert part in line
+    assert "has 4 GB free, and celeba's images and features need 4.1 GB" in line
 
 
 @pytest.mark.parametrize(
@@ -159,13 +143,10 @@ def test_a_host_that_says_anything_can_be_reached(monkeypatch, answer, said):
     assert unreachable("https://a.org:8/files/weights.pth?download=1") == said
 
 
-# ---------------------------------------------------------------- the machine
-
-
 def test_the_line_of_a_machine_without_gpu():
     line = machine_line(LocalEngine(gpus=[], cpus_per_run=1))
     runs = f"{cores()} {'run' if cores() == 1 else 'runs'} at once, 1 thread each"
-    assert line.startswith(f"device: CPU, {cores()} cores and ") and line.endswith(runs)
+    assert line == f"device: CPU, {cores()} cores; {runs}"
 
 
 def test_the_line_of_gpus_says_how_many_runs_and_why(monkeypatch):
@@ -173,13 +154,14 @@ def test_the_line_of_gpus_says_how_many_runs_and_why(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda gpu: card)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda gpu: card.name)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     line = machine_line(LocalEngine(runs_per_gpu=2))
-    assert line.startswith("device: 2 x NVIDIA H100 with 80 GB; 4 runs at once, ")
-    assert line.endswith("2 a GPU (as asked; --runs-per-gpu)")
+    assert line.startswith("device: 2 GPUs, NVIDIA H100; 4 runs at once, ")
+    assert line.endswith("each (as asked; --runs-per-gpu)")
     line = machine_line(LocalEngine(gpus=[1]))
-    assert "1 x NVIDIA H100 with 80 GB" in line
-    assert f"(at 6.4 GB a run, {cores()} cores and at most 4; --runs-per-gpu)" in line
+    assert line.startswith("device: 1 GPU, NVIDIA H100; ")
+    assert f"(at 6.4 GB a run, {cores()} cores and at most 4 a GPU; --runs-per-gpu)" in line
 
 
 def test_a_gpu_that_torch_cannot_use(tmp_path, monkeypatch):
@@ -189,23 +171,9 @@ def test_a_gpu_that_torch_cannot_use(tmp_path, monkeypatch):
     assert idle_gpu() is None
     (tmp_path / "nvidia-smi").write_text("#!/bin/sh\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
-    for built, said in (("13.0", "sees none"), (None, "is built without CUDA")):
-        monkeypatch.setattr(torch.version, "cuda", built)
-        assert said in idle_gpu() and "runs go to the CPU" in idle_gpu()
+    assert idle_gpu().startswith("runs go to the CPU although nvidia-smi is here")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert idle_gpu() is None, "who hides the GPU knows"
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a GPU that cannot compute")
-def test_a_gpu_that_cannot_compute_ends_runs_and_studies_in_a_line(errors, monkeypatch, tmp_path):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr(LocalEngine, "slots", lambda _: [SimpleNamespace(device="0", threads=1)])
-    assert checks.gpu_problem(LocalEngine(gpus=[])) is None
-    monkeypatch.setattr(study, "run_study", None)
-    for words in ("--models ae", "study linear"):
-        (line,) = errors(f"{words} --results {tmp_path / 'results'}")
-        assert "sees a GPU that cannot compute (" in line and "--gpus" in line
 
 
 def test_nothing_is_written_by_looking(tmp_path):

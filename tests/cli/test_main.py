@@ -2,7 +2,6 @@
 
 import os
 import re
-import runpy
 import shutil
 import signal
 import subprocess
@@ -78,7 +77,7 @@ def test_help_has_two_levels(capsys):
         ("run", ["--dataset celeba --arch resnet", "study NAME", "130 interrupted"]),
         ("study", ["sinusoid", "figure 6"]),
         ("study tabular", ["--data", "--results", "--latent-dim", "data sets: power, "]),
-        ("study linear --help-all", ["--engine-config", "local: visible GPUs"]),
+        ("study linear --help-all", ["--sbatch", "visible GPUs to use"]),
         ("verify", ["RESULTS"]),
         ("score", ["--training", "for memorisation", "--trust"]),
         ("--dataset=circle", ["study toy", "von_mises_circle"]),
@@ -123,25 +122,17 @@ def request(*words: str):
     return read_request(run_parser().given(list(words)))
 
 
-def test_several_values_may_have_commas():
-    asked = request("--models", "fif,ae", "vae", "--beta=3,5", "--seeds", "0,1")
-    assert asked.experiment.models == ["fif", "ae", "vae"]
+def test_flags_of_several_values():
+    asked = request("--models", "fif", "ae", "--beta", "3", "5", "--seeds", "0", "1")
+    assert asked.experiment.models == ["fif", "ae"]
     assert asked.experiment.beta == [3.0, 5.0] and asked.experiment.seeds == [0, 1]
-    words = ("--sbatch", "mem=4G,mail_type=BEGIN,END", "exclude=n1,n2", "--engine", "slurm")
-    sbatch = {"mem": "4G", "mail_type": "BEGIN,END", "exclude": "n1,n2"}
-    assert request(*words).engine.sbatch == sbatch
 
 
-def test_flags_of_engines_win_over_their_file(tmp_path):
-    file = tmp_path / "cluster.yaml"
-    file.write_text("engine: slurm\npartition: cpu\ntime: '01:00:00'\nsbatch: {mem: 8G}\n")
-    got = request("--engine-config", str(file), "--partition", "gpu", "--cpus-per-run", "3").engine
-    assert got == SlurmEngine(
-        partition="gpu", time="01:00:00", sbatch={"mem": "8G"}, cpus_per_run=3
-    )
-    file.write_text("runs_per_gpu: 2.0\n")
-    asked = request("--engine", "ray", "--engine-config", str(file))
-    assert asked.engine == RayEngine(runs_per_gpu=2)
+def test_flags_of_engines():
+    words = ("--engine", "slurm", "--sbatch", "mem=4G", "mail_type=BEGIN,END", "--partition", "gpu")
+    sbatch = {"mem": "4G", "mail_type": "BEGIN,END"}
+    assert request(*words).engine == SlurmEngine(partition="gpu", sbatch=sbatch)
+    assert request("--engine", "ray", "--runs-per-gpu", "2").engine == RayEngine(runs_per_gpu=2)
     assert request("--gpus", "0,2").engine == LocalEngine(gpus=[0, 2])
     assert request().engine == LocalEngine()
 
@@ -198,8 +189,7 @@ def test_a_flag_of_another_command_is_not_the_nearest():
         ("--data here", ["--data", "folder, npz and csv"]),
         ("--dataset folder", ["'folder'", "--data"]),
         ("--dataset npz --data nowhere.npz", ["nowhere.npz: no such "]),
-        ("--config toy.yaml", ["toy.yaml: dataset 'circle' is of a study: run `study toy"]),
-        ("--config toys.yaml", ["toys.yaml: dataset 'circl' is unknown: did you mean"]),
+        ("--config toy.yaml", ["dataset 'circle' is unknown"]),
         ("--dataset mnist --data-root nowhere --extractor pixels", ["nowhere", "--data-root"]),
         ("--dataset mnist --data-root . --offline --extractor pixels", ["mnist", "--offline"]),
         ("--config .", ["cannot read ."]),
@@ -211,7 +201,7 @@ def test_a_flag_of_another_command_is_not_the_nearest():
         ("--max-failures 0", ["--max-failures 0: at least 1"]),
         ("--extractor-weights w", ["takes no weights (--extractor-weights)"]),
         ("--engine rya", ["--engine 'rya': did you mean 'ray'?"]),
-        ("--engine ray --partition gpu", ["engine ray: --partition is for --engine slurm"]),
+        ("--engine ray --partition gpu", ["engine ray: unknown key 'partition'"]),
         ("--engine slurm", ["--engine slurm needs"]),
         ("--gpus 9", ["--gpus 9: "]),
         ("--gpus a", ["'a' is not I,J"]),
@@ -239,20 +229,11 @@ def test_wrong_input_is_one_line_and_exit_code_2(tmp_path, monkeypatch, capsys, 
     monkeypatch.delenv("PYTHAE_FIF_DATA", raising=False)
     Path("own.yaml").write_text("profiles: {quick: {epoch: 1}}")
     Path("toy.yaml").write_text("dataset: circle")
-    Path("toys.yaml").write_text("dataset: circl")
     assert cli.main(words.split()) == 2
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("error: ") and err.count("\n") == 1
     assert all(part in err for part in parts)
-    assert len([*tmp_path.iterdir()]) == 3
-
-
-def test_the_program_of_the_checkout(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", [PROGRAM, "--betas"])
-    with pytest.raises(SystemExit) as ended:
-        runpy.run_path(PROGRAM, run_name="__main__")
-    assert ended.value.code == 2
-    assert capsys.readouterr().err.startswith("error: unknown flag '--betas' of run: did you mean")
+    assert len([*tmp_path.iterdir()]) == 2
 
 
 # ---------------------------------------------------------------- studies, verify
@@ -266,7 +247,7 @@ def test_the_program_of_the_checkout(monkeypatch, capsys):
         ("--models fif rectangular_flow", {"models": ["fif", "rectangular_flow"]}),
         ("--run-timeout 2m", {"engine": LocalEngine(run_timeout="2m")}),
         ("--engine local", {"engine": LocalEngine()}),
-        ("--dataset power --seeds 3,4", {"dataset": "power", "seeds": [3, 4]}),
+        ("--dataset power --seeds 3 4", {"dataset": "power", "seeds": [3, 4]}),
     ],
 )
 def test_flags_reach_the_study(tmp_path, monkeypatch, flags, told):
