@@ -3,7 +3,6 @@
 __all__ = ["Figure", "figures_of"]
 
 import io
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ MOST = 16  # images in a line, which is what packed runs have of a sheet
 WIDTH, LABEL = 1000, 170  # pixels: of a figure of samples, of it the names
 IMAGE, GAP = 48, 2  # pixels: of an image, about; between images
 BEST = 4  # models in the first figure
-NAME = 8  # points: height of a name
+NAME, WIDE = 8, 50  # points: of a name
 
 
 class Figure(NamedTuple):
@@ -168,9 +167,10 @@ def _beta(frame: pandas.DataFrame, distance: str) -> bytes | None:
 def _cost(table: pandas.DataFrame, distance: str) -> bytes | None:
     """A panel a sampler, at most three, with a name at every marker; None if nothing is finite."""
     finite = table[np.isfinite(table["frechet_test"])].sort_values("frechet_test", ascending=False)
-    panels = list(finite.groupby("sampler"))[:3]
-    if not panels:
+    if finite.empty:
         return None
+    shown = [name for name in table["sampler"].unique() if name in set(finite["sampler"])][:3]
+    panels = [(name, finite[finite["sampler"] == name]) for name in shown]
     tallest = max(len(rows) for _, rows in panels)
     figure = new_figure(10, max(3.4, 0.17 * tallest + 1))
     axes: Any = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -183,15 +183,17 @@ def _cost(table: pandas.DataFrame, distance: str) -> bytes | None:
         axis.margins(0.15)
         _plain_ticks(axis.xaxis)
         _plain_ticks(axis.yaxis)
-        axis.set_title(f"samples by {SAMPLERS[str(sampler)].label}")
+        axis.set_title(f"samples by {SAMPLERS[sampler].label}")
     axes[0].set_ylabel(f"{distance}, test")
     figure.draw_without_rendering()  # which lays out the axes
     for axis, (_, rows) in zip(axes, panels, strict=True):
-        low = math.inf
+        placed: list[tuple[float, float]] = []
         for row in rows.itertuples():
             point = (row.training_seconds, row.frechet_test)
-            height = axis.transData.transform(point)[1] * 72 / DPI
-            low = min(height, low - NAME)  # no name is upon another
+            left, height = axis.transData.transform(point) * 72 / DPI
+            near = [low - NAME for at, low in placed if abs(at - left) < WIDE]
+            low = min([height, *near])  # no name is upon another
+            placed.append((left, low))
             style = {"fontsize": 7, "color": colours[row.model], "va": "center"}
             offset = (6, low - height)
             axis.annotate(row.label, point, offset, textcoords="offset points", **style)
@@ -199,9 +201,10 @@ def _cost(table: pandas.DataFrame, distance: str) -> bytes | None:
 
 
 def _plain_ticks(axis: Any) -> None:
-    """Ticks of a logarithmic axis, written out: at 1, 2 and 5 times powers of ten."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+    """Ticks of a logarithmic axis, written out: at 1, 2 and 5 times powers of ten, or few."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 8 * low else MaxNLocator(4))
     axis.set_major_formatter(StrMethodFormatter("{x:,.4g}"))
     axis.set_minor_formatter(NullFormatter())
