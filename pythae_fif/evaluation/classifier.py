@@ -81,16 +81,11 @@ class LabelledImages:
                 f"classifier: images must be uint8 (N, C, H, W) from 8 x 8 up, "
                 f"not {images.dtype} {tuple(images.shape)}"
             )
-        if labels.is_floating_point() or labels.shape != (len(images),):
+        integers = not labels.is_floating_point() and labels.shape == (len(images),)
+        if not integers or not 0 <= labels.min() < labels.max() < len(labels):
             raise DataError(
-                f"classifier: labels must be integers of shape ({len(images)},), "
-                f"not {labels.dtype} {tuple(labels.shape)}"
-            )
-        lowest, highest = int(labels.min()), int(labels.max())
-        if not 0 <= lowest < highest < len(labels):
-            raise DataError(
-                f"classifier: labels must be at least two classes counted from 0, and fewer than "
-                f"the images, not {lowest} to {highest}"
+                f"classifier: labels must be integers from 0 up of shape ({len(images)},), of at "
+                "least two classes and fewer than the images"
             )
 
 

@@ -242,23 +242,16 @@ def _own(name: str, image_shape: tuple[int, ...], device: str | torch.device) ->
     and its network's weights.
     """
     network = _own_network(name, device)
-    path, _, found = own_extractor(name).rpartition("@")
-    shown, parts = Path(path).name or name, [found]
+    path, _, content = own_extractor(name).rpartition("@")
+    shown, parts = Path(path).name or name, [content]
     if not path:
         file = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
         parts += [checksum(Path(file))] if file else []
         parts += [digest(key, tensor_hash(of)) for key, of in sorted(network.state_dict().items())]
-    extractor = Extractor(
-        shown,
-        f"FD-{shown.removesuffix('.pt')}",
-        network,
-        digest("own/2", *parts),
-        device,
-        image_shape=image_shape,
-        chunk=CHUNK,
-    )
+    distance, key = f"FD-{shown.removesuffix('.pt')}", digest("own/2", *parts)
+    found = Extractor(shown, distance, network, key, device, image_shape=image_shape, chunk=CHUNK)
     try:
-        features, logits = extractor(torch.zeros(2, *image_shape))
+        features, logits = found(torch.zeros(2, *image_shape))
         if len(features) != 2 or logits is not None:
             raise ValueError(f"it gives {len(features)} of 2 images, or more than features")
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
@@ -266,7 +259,7 @@ def _own(name: str, image_shape: tuple[int, ...], device: str | torch.device) ->
             f"extractor {shown!r} gives no features (N, ...) of images "
             f"{(2, *image_shape)}: {_reason(error)}"
         ) from error
-    return extractor
+    return found
 
 
 def _own_network(name: str, device: str | torch.device) -> nn.Module:

@@ -2,7 +2,6 @@
 
 __all__ = [
     "WEIGHTS_URL",
-    "absent",
     "find_weights",
     "inception",
     "load_weights",
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.inception import BasicConv2d
 
-from pythae_fif.errors import ConfigError, first_line, importing, one_line
+from pythae_fif.errors import ConfigError, first_line, importing
 from pythae_fif.evaluation.extractors import CHUNK, Extractor
 from pythae_fif.files import checksum, digest
 
@@ -46,19 +45,12 @@ def inception(state: Mapping[str, Tensor], device: str | torch.device = "cpu") -
     Args:
         state: Weights under the names of pytorch-fid's file, see :func:`load_weights`.
         device: Where it runs.
-
-    Raises:
-        ConfigError: These are other weights.
     """
-    try:
-        network = _Inception(state)
-    except (KeyError, RuntimeError) as error:
-        raise ConfigError(f"these are no weights of {WEIGHTS_URL}: {one_line(error)}") from error
     weights = (state[key].cpu().numpy().tobytes() for key in sorted(state))
     return Extractor(
         "inception",
         "FID",
-        network,
+        _Inception(state),
         digest("inception-2015/1: TF1 bilinear 299, (255 x - 128) / 128", "float32", *weights),
         device,
         score_name="IS",
@@ -145,10 +137,10 @@ def find_weights(named: str | Path | None = None, *, required: bool = False) -> 
     file = _downloaded() if named is None else Path(named).expanduser()
     if not file.is_file():
         if named is not None or required:
-            raise absent(f"no file {file}")
+            raise _absent(f"no file {file}")
         return None
     if checksum(file) != WEIGHTS_SHA256:
-        raise absent(f"{file} is another or a damaged file, its sha256 is wrong")
+        raise _absent(f"{file} is another or a damaged file, its sha256 is wrong")
     return file
 
 
@@ -168,7 +160,7 @@ def load_weights(named: str | Path | None = None, *, offline: bool = False) -> M
                 WEIGHTS_URL, str(file), hash_prefix=WEIGHTS_SHA256, progress=False
             )
         except (OSError, RuntimeError) as error:
-            raise absent(f"the download failed: {first_line(error)}") from error
+            raise _absent(f"the download failed: {first_line(error)}") from error
     state: Mapping[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
     return state
 
@@ -177,8 +169,7 @@ def _downloaded() -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_URL.rpartition("/")[2]
 
 
-def absent(reason: str) -> ConfigError:
-    """The error for weights that cannot be had, with where to put them."""
+def _absent(reason: str) -> ConfigError:
     return ConfigError(
         f"extractor 'inception' has no weights ({reason}): put {WEIGHTS_URL} at {_downloaded()}, "
         f"or name it by --extractor-weights; {OFFLINE}"
@@ -234,9 +225,7 @@ class _Graph(nn.Module):
             tf.import_graph_def(definition, {"ExpandDims": self.images}, name="")
         self.pool = imported.get_tensor_by_name("pool_3:0")
         product = imported.get_operation_by_name("softmax/logits/MatMul")
-        config = tf.ConfigProto(intra_op_parallelism_threads=torch.get_num_threads())
-        config.gpu_options.allow_growth = True
-        self.session = tf.Session(graph=imported, config=config)
+        self.session = tf.Session(graph=imported)
         self.weight = torch.from_numpy(np.array(self.session.run(product.inputs[1])))
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:

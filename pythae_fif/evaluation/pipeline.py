@@ -139,27 +139,21 @@ class EvaluationPipeline:
 
     def __post_init__(self) -> None:
         model, sampler = self.model, self.sampler
-        if not isinstance(getattr(model, "_orig_mod", model), BaseAE):  # that of torch.compile
-            raise ConfigError(f"model is a {type(model).__name__}: pass a model of Pythae's")
         if self.num_samples < 1 or self.batch_size < 1 or not 0 <= self.seed < 2**32:
             raise ConfigError(
                 f"num_samples={self.num_samples}, batch_size={self.batch_size}, seed={self.seed}: "
                 "at least 1, at least 1, and from 0 to 2**32 - 1"
             )
-        if not isinstance(sampler, BaseSampler | BaseSamplerConfig | None):
-            name = getattr(sampler, "__name__", "NormalSampler")
-            raise ConfigError(f"sampler={sampler!r}: pass {name}(model), or a configuration of it")
         if not isinstance(sampler, BaseSampler):
             self.sampler = sampler = GenerationPipeline(model, sampler).sampler
         elif sampler.model is not model:
             raise ConfigError("the sampler must be one of the model that is evaluated")
         name, shape = self.extractor, model.model_config.input_dim
         if isinstance(name, str):
-            if name == "classifier" or shape is None or len(shape) != 3:
+            if name == "classifier" or shape is None:
                 raise ConfigError(
-                    f"extractor {name!r} of a model with input_dim={shape and tuple(shape)}: "
-                    "pass a built one, such as train_classifier(LabelledImages(images, labels)); "
-                    "other names need a model of images (C, H, W)"
+                    f"extractor {name!r} of a model with input_dim={shape}: pass a built one, such "
+                    "as train_classifier(LabelledImages(images, labels))"
                 )
             self.extractor = load_extractor(
                 name, shape, device=sampler.device, weights=self.weights
@@ -254,12 +248,7 @@ def _as_images(data: Data, name: str) -> Tensor:
         if not isinstance(data, Tensor):
             data = torch.stack([_image(data[index]) for index in range(len(data))])  # type: ignore[arg-type]
     except (TypeError, RuntimeError, ValueError) as error:
-        raise DataError(
-            f"{name}: {first_line(error)}; pass images (N, C, H, W) as an array, a tensor, or a "
-            "data set of tensors (of torchvision: transform=ToTensor())"
-        ) from error
-    if data.ndim != 4 or len(data) == 0:
-        raise DataError(f"{name} must be images (N, C, H, W), N >= 1, not {tuple(data.shape)}")
+        raise DataError(f"{name} are no images (N, C, H, W): {first_line(error)}") from error
     return data.detach().cpu()
 
 

@@ -72,7 +72,6 @@ class Scores:
         neighbours: Split -> precision, recall, density, coverage.
         memorisation: Nearness to the training images, where these are known; none in early
             records.
-        score_with_bias: Of records before: the inception score of logits with their bias.
     """
 
     num_samples: int
@@ -88,13 +87,15 @@ class Scores:
     neighbours: dict[str, Neighbours]
     memorisation: Memorisation | None = None
     frechet_error: dict[str, float] | None = None
-    score_with_bias: MeanStd | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The scores as plain values for JSON, without what was not asked for."""
         values = dataclasses.asdict(self)
-        optional = ("frechet_error", "memorisation", "score_with_bias")
-        return {key: value for key, value in values.items() if key not in optional or value}
+        return {
+            key: value
+            for key, value in values.items()
+            if key not in ("frechet_error", "memorisation") or value
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Scores":
@@ -107,23 +108,21 @@ class Scores:
 
     def __str__(self) -> str:
         """A small table: a row a score, a column a split."""
-        rows = {"": list(self.frechet), self.distance_name: self._column("frechet")}
-        rows["kernel distance"] = self._column("kernel")
-        for name in ("precision", "recall", "density", "coverage"):
-            rows[name] = [f"{getattr(of, name):.4f}" for of in self.neighbours.values()]
-        if self.memorisation is not None:
-            nearer = self.memorisation.nearer
-            rows["nearer to training"] = [f"{nearer[split]:.4f}" for split in self.frechet]
-            rows["authenticity"] = [f"{self.memorisation.authenticity:.4f}"]
-        if self.score is not None:
-            rows[str(self.score_name)] = [str(self.score)]
-        rows["samples"] = [f"{self.num_samples:,}"]
-        lines = [f"{name:20}" + "".join(f"{c:>20}" for c in cells) for name, cells in rows.items()]
-        return "\n".join(line.rstrip() for line in lines)
+        import pandas as pd
 
-    def _column(self, name: str) -> list[str]:
-        values, errors = getattr(self, name), self.frechet_error or {}
-        return [
-            str(MeanStd(of, errors[k]) if k in errors and name == "frechet" else of)
-            for k, of in values.items()
-        ]
+        errors, nearer = self.frechet_error or {}, self.memorisation and self.memorisation.nearer
+        columns = {
+            split: {
+                self.distance_name: str(MeanStd(of, errors.get(split, 0.0))),
+                "kernel distance": str(self.kernel[split]),
+                **{k: f"{v:.4f}" for k, v in vars(self.neighbours[split]).items()},
+                **({"nearer to training": f"{nearer[split]:.4f}"} if nearer else {}),
+            }
+            for split, of in self.frechet.items()
+        }
+        of_all = {"samples": f"{self.num_samples:,}"}
+        if self.memorisation is not None:
+            of_all["authenticity"] = f"{self.memorisation.authenticity:.4f}"
+        if self.score is not None:
+            of_all[str(self.score_name)] = str(self.score)
+        return f"{pd.DataFrame(columns)}\n{pd.Series(of_all).to_string()}"

@@ -56,10 +56,8 @@ def score_samples(
     Warns:
         SampleCountWarning: Fewer than 2,048 samples or references.
     """
-    if not references:
-        raise DataError("references is empty: samples are scored against one at least")
     if {held.extractor for held in references.values()} != {extractor.hash}:
-        raise DataError(f"a reference has features of another extractor, not of {extractor.name}")
+        raise DataError(f"references have no features of {extractor.name}")
     batches = [extractor(batch) for batch in _finite_batches(samples, extractor.of_images)]
     if not batches:
         raise DataError("no samples to score")
@@ -134,7 +132,7 @@ def inception_score(logits: Tensor, splits: int = 10, *, seed: int | None = 0) -
         Mean and (population) standard deviation over the splits, each in [1, classes].
 
     Raises:
-        DataError: Not two axes, or fewer samples than splits.
+        DataError: Fewer samples than splits.
         NonFiniteError: NaN or infinite logits.
 
     Example:
@@ -142,15 +140,13 @@ def inception_score(logits: Tensor, splits: int = 10, *, seed: int | None = 0) -
         >>> round(score.mean, 6), score.std
         (4.0, 0.0)
     """
-    if logits.ndim != 2:
-        raise DataError(f"logits must have shape (N, classes), not {tuple(logits.shape)}")
     if splits < 1 or len(logits) < splits:
         raise DataError(
             f"the score needs 1 <= splits <= N, not {splits} splits of N = {len(logits)} samples"
         )
     logits = logits.detach().double()
-    if bad := int((~logits.isfinite().all(dim=1)).sum()):
-        raise NonFiniteError(f"{bad} of {len(logits)} rows of logits are NaN or infinite")
+    if not logits.isfinite().all():
+        raise NonFiniteError("some logits are NaN or infinite")
     if seed is not None:
         generator = torch.Generator().manual_seed(seed)
         logits = logits[torch.randperm(len(logits), generator=generator).to(logits.device)]

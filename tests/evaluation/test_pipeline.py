@@ -229,7 +229,7 @@ class TestErrors:
     def test_a_name_that_does_not_do(self):
         with pytest.raises(ConfigError, match=r"train_classifier\(LabelledImages\(images"):
             pipeline(build("VAE"), extractor="classifier")
-        with pytest.raises(ConfigError, match=r"input_dim=\(8, 8\): .* images \(C, H, W\)"):
+        with pytest.raises(ConfigError, match=r"does not take a table"):
             pipeline(FIF(FIFConfig(input_dim=(8, 8), latent_dim=2)))
 
     def test_a_conditional_model_knows_no_labels(self):
@@ -247,12 +247,8 @@ class TestErrors:
     def test_models_and_samplers(self, pixels):
         model = build("VAE")
         pipeline(torch.compile(model, backend="eager"), extractor=pixels)  # which is one
-        with pytest.raises(ConfigError, match="is a NormalSampler: pass a model"):
-            pipeline(samplers.NormalSampler(model), model)
         with pytest.raises(ConfigError, match="one of the model"):
             pipeline(build("VAE"), samplers.NormalSampler(model))
-        with pytest.raises(ConfigError, match=r"sampler='normal': pass NormalSampler\(model\)"):
-            pipeline(model, "normal")
 
     def test_a_sampler_to_fit(self, held_out):
         run = pipeline(build("VAE"), samplers.GaussianMixtureSamplerConfig())
@@ -272,11 +268,9 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("data", "line"),
         [
-            (torch.zeros(5, 64), r"eval_data must be images .* not \(5, 64\)"),
-            ([], "eval_data: .*; pass images"),
-            ([("a picture", 0)] * 9, "eval_data: .*transform=ToTensor"),
-            ([torch.zeros(1, s, s) for s in (8, 9)], r"eval_data: .*equal size.* \[1, 9, 9\]"),
-            (np.array([None] * 9), "eval_data: can't convert .* numpy.object_"),
+            (torch.zeros(5, 64), r"shape \(B, C, H, W\)"),
+            ([("a picture", 0)] * 9, "eval_data are no images"),
+            ([torch.zeros(1, s, s) for s in (8, 9)], r"eval_data .*equal size.* \[1, 9, 9\]"),
             (255 * torch.ones(5, *SHAPE), "divide by 255"),
         ],
     )

@@ -75,8 +75,7 @@ class TestInceptionScore:
         [
             (torch.zeros(9, 3), 10, DataError, "not 10 splits of N = 9"),
             (torch.zeros(5, 3), 0, DataError, "not 0 splits of N = 5"),
-            (torch.zeros(20), 10, DataError, r"\(N, classes\)"),
-            (torch.full((20, 2), math.nan), 10, NonFiniteError, "20 of 20 rows"),
+            (torch.full((20, 2), math.nan), 10, NonFiniteError, "logits are NaN"),
         ],
     )
     def test_bad_logits(self, logits, splits, error, message):
@@ -179,27 +178,24 @@ class TestScoreSamples:
             score_samples(images[:9], classifier, references)
         with pytest.raises(DataError, match="no samples to score"):
             score_samples([], classifier, references)
-        with pytest.raises(DataError, match="references is empty"):
+        with pytest.raises(DataError, match="no features of classifier"):
             score_samples(images, classifier, {})
 
     def test_references_of_another_extractor(self, images, references, pixels):
-        with pytest.raises(DataError, match="features of another extractor, not of pixels"):
+        with pytest.raises(DataError, match="no features of pixels"):
             score_samples(images, pixels, references)
 
 
 def test_scores_are_written_read_and_shown(images, references, classifier):
     scores = score_samples(images, classifier, references, training=references["val"])
     assert Scores.from_dict(json.loads(json.dumps(scores.to_dict()))) == scores
-    lines = str(scores).splitlines()
-    assert lines[0].split() == ["val", "test"]
-    assert [line[:20].strip() for line in lines[1:]] == [
-        "FD-classifier", "kernel distance", "precision", "recall", "density", "coverage",
-        "nearer to training", "authenticity", "classifier score", "samples",
-    ]  # fmt: skip
-    assert f"{scores.neighbours['val'].coverage:.4f}" in lines[6]
-    early = scores.to_dict() | {"score_with_bias": {"mean": 2.0, "std": 0.1}}
-    # a record of before errors and memorisation were known
-    for name in ("frechet_error", "memorisation"):
+    shown = str(scores)
+    for part in ("val", "FD-classifier", "kernel distance", "authenticity", "classifier score"):
+        assert part in shown
+    assert f"{scores.neighbours['val'].coverage:.4f}" in shown and "..." not in shown
+    early = scores.to_dict()
+    for name in ("frechet_error", "memorisation"):  # a record of before these were known
         del early[name]
-    read = Scores.from_dict(early)
-    assert read.to_dict() == early and "nearer" not in str(read)
+    with_bias = early | {"score_with_bias": {"mean": 2.0, "std": 0.1}}
+    assert Scores.from_dict(with_bias).to_dict() == early
+    assert "nearer" not in str(Scores.from_dict(early))

@@ -26,7 +26,7 @@ def spec_of(**changes) -> ImageSpec:
 def scores_of(val: float, test: float) -> Scores:
     return Scores(
         num_samples=20, extractor="pixels", extractor_hash="e" * 16, distance_name="FD-pixels",
-        score_name=None, rounded=True, seed=0, score=None, score_with_bias=None,
+        score_name=None, rounded=True, seed=0, score=None,
         frechet={"val": val, "test": test}, kernel={}, neighbours={},
     )  # fmt: skip
 

@@ -81,7 +81,6 @@ def result(
             rounded=True,
             seed=0,
             score=None if score is None else MeanStd(score + seed / 10, 0.2),
-            score_with_bias=None,
             frechet={"val": val, "test": test},
             kernel={"test": MeanStd(test / 1e3, 0.001)},
             neighbours={"test": Neighbours(0.5, 0.75, 1.25, 0.875)},
