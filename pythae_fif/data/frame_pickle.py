@@ -52,9 +52,6 @@ def read_frame_pickle(path: Path) -> dict[str, np.ndarray]:
     """
     try:
         content = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
-    try:
         frame = _Unpickler(io.BytesIO(content), encoding="latin1").load()
         return _columns(frame, most=len(content))
     except Exception as error:  # its texts and numbers may be none, its stack empty, and more

@@ -16,7 +16,6 @@ from pythae_fif.data.tables import as_float32, check_finite, load_table, moments
 from pythae_fif.errors import ConfigError, DataError, did_you_mean, one_line
 
 ARCHIVE = "https://zenodo.org/record/1161203/files/data.tar.gz"
-ARCHIVE_LICENCE = "820 MB, CC BY 4.0, doi 10.5281/zenodo.1161203"
 
 ARCHIVE_FILES = {
     "power": ("power/data.npy",),
@@ -91,9 +90,8 @@ def _published(name: str, data_root: str | Path | None) -> Splits:
     for path in paths:
         if not path.is_file():
             raise DataError(
-                f"no {name} data: {path} is missing; set --data-root or {DATA_VARIABLE} to the "
-                f"folder that holds it, or fetch the archive ({ARCHIVE_LICENCE}) by: curl -L "
-                f"{ARCHIVE} | tar -xz --strip-components=1 -C {root}"
+                f"no {name} data: {path} is missing; unpack {ARCHIVE} there, or set --data-root or "
+                f"{DATA_VARIABLE}"
             )
     arrays = as_float32(_LOADERS[name](*paths), f"{name} data")
     columns, wanted = arrays["train"].shape[1], _COLUMNS[name]
@@ -130,11 +128,8 @@ def _load_gas(path: Path) -> Rows:
     As in the original, all rows give the mean and (unbiased) standard deviation.
     """
     columns = read_frame_pickle(path)
-    for column in ("Meth", "Eth", "Time"):
-        if column not in columns:
-            raise DataError(f"{path}: column {column!r} is missing")
-        del columns[column]
-    rows = np.stack(list(columns.values()), axis=1)
+    used = [of for name, of in columns.items() if name not in ("Meth", "Eth", "Time")]
+    rows = np.stack(used, axis=1)
     check_finite(rows, path)
     while True:
         related = (np.corrcoef(rows, rowvar=False) > 0.98).sum(axis=1) > 1

@@ -125,11 +125,13 @@ def memorisation(
     if len(images) < 2:
         raise DataError(f"memorisation needs at least 2 training images, not {len(images)}")
     distance, which = _nearest(samples.values, images)
-    found, place = which.unique(return_inverse=True)
-    radius, _ = _nearest(images[found], images, 2)
-    nearer = {
-        split: _share(distance, _to_training(held, training)) for split, held in references.items()
-    }
+    copied, place = which.unique(return_inverse=True)
+    radius, _ = _nearest(images[copied], images, 2)
+    nearer = {}
+    for split, held in references.items():
+        theirs = _to_training(held, training).cpu().numpy()
+        found = mannwhitneyu(theirs, distance.cpu().numpy(), method="asymptotic").statistic
+        nearer[split] = float(found) / (len(theirs) * len(distance))
     authentic = distance > radius[place]
     return Memorisation(nearer=nearer, authenticity=float(authentic.double().mean()))
 
@@ -141,12 +143,6 @@ def _to_training(held: Features, training: Features) -> Tensor:
         return training, _nearest(held.values, training.values)[0]
 
     return held.once(f"to {id(training)}", build)[1]
-
-
-def _share(ours: Tensor, theirs: Tensor) -> float:
-    """The probability that one of ours is less than one of theirs."""
-    found = mannwhitneyu(theirs.cpu().numpy(), ours.cpu().numpy(), method="asymptotic")
-    return float(found.statistic) / (len(ours) * len(theirs))
 
 
 @full_float32()

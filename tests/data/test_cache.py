@@ -57,17 +57,6 @@ def test_images_are_those_of_the_file_and_mapped(own):
     assert ImageDataset(splits.train[5:]).images.data_ptr() == splits.train[5:].ctypes.data
 
 
-def test_files_of_two_folders_that_look_alike(own, tmp_path):
-    first = load("npz", own).content_hash
-    other = tmp_path / "v1" / "own.npz"
-    other.parent.mkdir()
-    np.savez(other, data=255 - noise(200, 3, 8, 8), labels=np.arange(200))
-    time = os.stat(own.data).st_mtime_ns
-    os.utime(other, ns=(time, time))
-    assert other.stat().st_size == os.stat(own.data).st_size
-    assert load_images("npz", data=other).content_hash != first
-
-
 def test_a_run_maps_what_the_command_checked_and_hashes_no_images(own, monkeypatch):
     planned = load("npz", own)
     hashes = planned.content_hash, planned.labels_hash
@@ -185,14 +174,3 @@ def test_decoding_happens_once_for_files_that_stay_the_same(tmp_path):
     assert read(), "a file changed"
     (tmp_path / "mine/0003.png").unlink()
     assert read()[-1] == (149, 149)
-
-
-def test_an_interrupted_decoding_leaves_no_entry(tmp_path, fresh_cache):
-    fill_folder(tmp_path / "mine", 200)
-
-    def stop(done: int, total: int) -> None:
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        load_images("folder", data=tmp_path / "mine", image_size=8, progress=stop)
-    assert not [path for path in fresh_cache.iterdir() if path.is_dir()]

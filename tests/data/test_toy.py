@@ -45,17 +45,6 @@ def test_density_integrates_to_the_volume(name, length):
     assert float((-density).exp().mean()) == pytest.approx(length, rel=0.02)
 
 
-@pytest.mark.parametrize("name", [name for name in TOY_DATA if TOY_DATA[name].latent_dim == 1])
-def test_density_against_counts(name):
-    """The share of points near a point is its density times twice the distance."""
-    points, log_density = draw(name, 100_000)
-    radius = 0.02
-    for index in range(0, 400, 40):
-        near = torch.linalg.vector_norm(points - points[index], dim=1) < radius
-        expected = 2 * radius * math.exp(float(log_density[index]))
-        assert near.float().mean() == pytest.approx(expected, rel=0.35, abs=6e-4)
-
-
 def test_shapes():
     torus = draw("torus")[0]
     ring = torch.linalg.vector_norm(torus[:, :2], dim=1) - MAJOR

@@ -38,11 +38,6 @@ class TestShipped:
         assert classifier(images).logits.shape == (6, 10)
         assert classifier.hash == of_records
 
-    def test_knows_its_classes(self, digits):
-        classifier = load_extractor("classifier", (1, 8, 8), digits)
-        found = classifier(digits.holdout.images).logits.argmax(dim=1)
-        assert float((found == digits.holdout.labels).double().mean()) > 0.98
-
     @pytest.mark.parametrize("name, side", [("", 8), ("mnist", 8), ("x", 8)])
     def test_is_for_no_other_images(self, blobs, name, side, tmp_path):
         data = dataclasses.replace(blobs, name=name)
@@ -78,12 +73,6 @@ class TestTraining:
         finally:
             torch.set_default_dtype(torch.float32)
 
-    @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 13), (1, 28, 28), (3, 64, 64), (2, 8, 40)])
-    def test_any_shape(self, shape):
-        images, labels = noise_images(6, *shape), torch.tensor([0, 1, 2, 0, 1, 2])
-        features, logits = train_classifier(LabelledImages(images, labels), max_steps=1)(images)
-        assert (features.shape, logits.shape) == ((6, 128), (6, 3))
-
     @pytest.mark.parametrize(
         ("images", "labels", "message"),
         [
@@ -116,15 +105,6 @@ class TestCache:
         data = LabelledImages(images, labels)
         train_classifier(data, cache_dir=tmp_path, **(length | change))
         assert len(names_in(tmp_path)) == 2
-
-    def test_accuracy_is_that_of_the_holdout_set_given(self, blobs, tmp_path):
-        wrong = dataclasses.replace(blobs, labels=1 - blobs.labels)
-        none, right, inverse = (
-            train_classifier(data, cache_dir=tmp_path, max_steps=2).accuracy
-            for data in (blobs, *(dataclasses.replace(blobs, holdout=h) for h in (blobs, wrong)))
-        )
-        assert len(names_in(tmp_path)) == 1
-        assert none is None and inverse == pytest.approx(1 - right)
 
     def test_one_of_other_data_is_not_used(self, blobs, tmp_path, caplog):
         """A file under another's name, whose classes are as many."""

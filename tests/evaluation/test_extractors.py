@@ -9,7 +9,7 @@ import torch
 from support.features import names_in, noise_images
 
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError
-from pythae_fif.evaluation import EXTRACTORS, Extractor, Features, load_extractor
+from pythae_fif.evaluation import EXTRACTORS, Features, load_extractor
 from pythae_fif.evaluation.extractors import require_extractor
 from pythae_fif.evaluation.names import own_extractor
 
@@ -64,16 +64,6 @@ def test_wrong_images(pixels, images, error, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_features_of_half_precision_are_scored_in_float32(dtype):
-    class Half(torch.nn.Module):
-        def forward(self, images):
-            return images.to(dtype), images.flatten(1)[:, :3].to(dtype)
-
-    found = Extractor("half", "FD-half", Half(), "0")(torch.rand(5, 1, 4, 4))
-    assert [part.dtype for part in found] == [torch.float32, torch.float32]
-
-
 class TestPixels:
     def test_is_the_average_of_pixels(self):
         images = noise_images(2, 3, 32, 32)
@@ -81,13 +71,6 @@ class TestPixels:
         found = load_extractor("pixels", (3, 32, 32))(images)[0]
         torch.testing.assert_close(found, blocks.flatten(1))
         assert len({load_extractor("pixels", (c, 8, 8)).hash for c in (1, 3)}) == 2
-
-
-class TestEfficientNet:
-    def test_grey_is_repeated_to_three_channels(self, efficientnet):
-        grey = noise_images(2, 1, 28, 28)
-        colour = efficientnet(grey.expand(-1, 3, -1, -1))[0]
-        torch.testing.assert_close(efficientnet(grey)[0], colour)
 
     def test_knows_a_photograph(self, efficientnet):
         """The weights are the trained ones: they call scikit-learn's dahlia a daisy (985)."""
@@ -229,14 +212,3 @@ class TestByName:
         with pytest.raises(ConfigError, match=line) as caught:
             load_extractor(name, shape, **options)
         assert "\n" not in str(caught.value)
-
-    def test_rows_of_a_table_stay_as_they_are(self):
-        rows = 300 * torch.randn(7, 5, dtype=torch.float64)
-        found = load_extractor("columns", (5,))(rows)
-        assert torch.equal(found.features, rows.float()) and found.logits is None
-
-    @pytest.mark.parametrize("name", ["pixels", "classifier", "columns", "efficientnet-lite0"])
-    def test_what_needs_no_download(self, name, request):
-        if name == "efficientnet-lite0":
-            request.getfixturevalue("efficientnet")
-        assert require_extractor(name, offline=True) is None

@@ -12,7 +12,6 @@ from support.features import names_in, noise_images, normal
 
 from pythae_fif.errors import DataError, NonFiniteError
 from pythae_fif.evaluation import Extractor, Features, load_extractor
-from pythae_fif.evaluation import features as features_module
 from pythae_fif.evaluation.cache import tensor_hash
 
 IMAGES = noise_images(30, 1, 8, 8)
@@ -60,9 +59,6 @@ class TestMoments:
             with pytest.raises(DataError, match=f"at least 2 feature vectors, not {rows}"):
                 _ = Features(torch.zeros(rows, 2)).covariance
 
-    def test_half_precision_becomes_float32(self):
-        assert Features(torch.zeros(3, 2).bfloat16()).values.dtype == torch.float32
-
 
 class TestCache:
     def test_computed_once(self, tmp_path):
@@ -71,12 +67,6 @@ class TestCache:
         assert extractor.network.seen == 30
         assert torch.equal(again.values, first.values)
         assert again.extractor == first.extractor == extractor.hash
-
-    @pytest.mark.parametrize("batch_size", [1, 7, 1000])
-    def test_batch_size_does_not_matter(self, batch_size, monkeypatch):
-        monkeypatch.setattr(features_module, "BATCH_SIZE", batch_size)
-        found = Features.of(IMAGES, counting()).values
-        torch.testing.assert_close(found, IMAGES.flatten(1) / 255)
 
     def test_key(self, tmp_path):
         changed = IMAGES.clone()
@@ -137,20 +127,6 @@ class TestCache:
         torch.save({"digest": Hostile(), "tensors": {}}, tmp_path / name)
         Features.of(IMAGES, counting(), cache_dir=tmp_path)
         assert not (tmp_path / "ran").exists()
-
-    def test_a_device_that_fails_damages_no_file(self, tmp_path, monkeypatch):
-        """As a GPU whose memory is full, of which torch tells by a RuntimeError."""
-        Features.of(IMAGES, counting(), cache_dir=tmp_path)
-        before = names_in(tmp_path)
-
-        def full(*_):
-            raise torch.cuda.OutOfMemoryError
-
-        extractor = counting()
-        monkeypatch.setattr(torch.Tensor, "to", full)
-        with pytest.raises(torch.cuda.OutOfMemoryError):
-            Features.of(IMAGES, extractor, cache_dir=tmp_path)
-        assert names_in(tmp_path) == before
 
 
 def test_floating_point_images_are_rounded():

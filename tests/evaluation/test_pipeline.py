@@ -137,13 +137,6 @@ def test_streams_batches_without_gradients(held_out):
     assert sampler.gradients == [False] * 3
 
 
-def test_vamp_uses_all_pseudo_inputs(held_out):
-    """In whole batches of them, of which any samples are taken."""
-    model = build("VAMP", number_components=20)
-    output = pipeline(model, samplers.VAMPSamplerConfig(), num_samples=45)(None, held_out)
-    assert output.scores.num_samples == 45
-
-
 def test_same_seed_same_scores_whatever_the_state(train, held_out):
     model = build("VAE")
     torch.manual_seed(9)
@@ -244,26 +237,12 @@ class TestErrors:
             pipeline(model)
         assert pipeline(model, extractor=pixels)(None, held_out).scores.num_samples == 30
 
-    def test_models_and_samplers(self, pixels):
-        model = build("VAE")
-        pipeline(torch.compile(model, backend="eager"), extractor=pixels)  # which is one
-        with pytest.raises(ConfigError, match="one of the model"):
-            pipeline(build("VAE"), samplers.NormalSampler(model))
-
     def test_a_sampler_to_fit(self, held_out):
         run = pipeline(build("VAE"), samplers.GaussianMixtureSamplerConfig())
         with pytest.raises(ConfigError, match="GaussianMixtureSampler must be fitted"):
             run(None, held_out)
         with pytest.raises(DataError, match=r"from 0.8 to 0.8, and Pythae fits"):
             run(torch.full((8, *SHAPE), 0.8), torch.rand(8, *SHAPE))
-
-    @pytest.mark.parametrize(
-        "options", [{"num_samples": 0}, {"batch_size": 0}, {"seed": -1}, {"seed": 2**32}], ids=str
-    )
-    def test_options(self, options):
-        ((name, value),) = options.items()
-        with pytest.raises(ConfigError, match=f"{name}={value}"):
-            pipeline(build("VAE"), **options)
 
     @pytest.mark.parametrize(
         ("data", "line"),
