@@ -191,8 +191,9 @@ def _cost(table: pandas.DataFrame, distance: str) -> bytes | None:
         for row in rows.itertuples():
             point = (row.training_seconds, row.frechet_test)
             left, height = axis.transData.transform(point) * 72 / DPI
-            near = [low - NAME for at, low in placed if abs(at - left) < WIDE]
-            low = min([height, *near])  # no name is upon another
+            low = height
+            while any(abs(x - left) < WIDE and abs(y - low) < NAME for x, y in placed):
+                low -= 1  # until no name is upon another
             placed.append((left, low))
             style = {"fontsize": 7, "color": colours[row.model], "va": "center"}
             offset = (6, low - height)
