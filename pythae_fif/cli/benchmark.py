@@ -45,7 +45,8 @@ def run_benchmark(request: Request) -> bool:
     if not flags.dry_run and (found.data or (found.runs and not begun)):
         raise ProblemsError(found.data + found.runs)
     if found.data:
-        print_plan(console, experiment, found.plan, store)
+        if found.plan:
+            print_plan(console, experiment, found.plan, store)
         return _tell_what_stops(console, found.data + found.runs)
     splits = _load(request, where, display)
     plan = expand(experiment, splits, where)

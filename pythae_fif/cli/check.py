@@ -17,7 +17,6 @@ import torch
 
 from pythae_fif.benchmark.config import Experiment
 from pythae_fif.benchmark.image_run import ImageSpec, Where
-from pythae_fif.benchmark.models import import_named
 from pythae_fif.benchmark.plan import Announced, expand
 from pythae_fif.cli.flags import AnyEngine, Request
 from pythae_fif.data.load import absent
@@ -70,10 +69,6 @@ def check(request: Request, where: Where) -> Checked:
         shape = _check_data(experiment, where, found)
         if shape is not None and not any(e.conditional for e in experiment.entries.values()):
             found.plan = expand(experiment, Announced(shape), where)
-        else:
-            for entry in experiment.entries.values():
-                for name in (entry.model, entry.config, entry.trainer):
-                    import_named(name)
     with noted(found.runs):
         _check_extractor(experiment.extractor, where)
     if not _may_be_made(cache_home()):

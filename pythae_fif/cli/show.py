@@ -52,7 +52,7 @@ def list_command(words: list[str]) -> bool:
 
 
 def _of_model(name: str) -> str:
-    """Label, what its configurations differ in, samplers if it has not the usual ones, source."""
+    """Label, what its configurations differ in, and source."""
     try:
         entry = read_entry(name)
     except ConfigError as error:  # one broken file costs none of the others
@@ -78,7 +78,7 @@ def verify_command(words: list[str]) -> bool:
         found = [finding for finding in findings if finding.kind == kind]
         if not found:
             continue
-        lines = [] if kind == "fine" else [f"  {of.run}: {of.detail}" for of in found]
+        lines = [] if kind == "fine" else [f"  {of.run}: {of.detail}".rstrip(": ") for of in found]
         more = [f"  and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
         runs = f"{len({finding.run for finding in found}):,}"
         table.add_row(kind, runs, escape("\n".join([meaning, *lines[:SHOWN], *more])))

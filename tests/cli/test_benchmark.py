@@ -90,10 +90,6 @@ class TestCourse:
         assert "VAE" not in out
         assert "VAE" in (run.results / "tables/digits-convnet-tiny.md").read_text()
 
-    def test_quiet_prints_the_table_alone(self, run, tiny):
-        code, out, _ = run("--config", tiny(), "--quiet")
-        assert code == 0 and "device" not in out and "1 done" not in out and "AE" in out
-
     def test_a_failed_run_costs_itself_and_is_tried_again(self, run, tiny):
         file = tiny(models=["fif", "ae"], beta=[1e39], hutchinson_samples=[1])
         for attempt, flag in ((1, []), (2, ["--quiet"])):
@@ -104,12 +100,6 @@ class TestCourse:
             (status,) = (run.results / "runs/digits/convnet/fif").glob("*/status.json")
             assert read_json(status)["attempt"] == attempt
         assert "1 run without a result" in out
-
-    def test_no_run_after_so_many_failures_and_nothing_but_failures(self, run, tiny):
-        file = tiny(models=["fif"], beta=[1e39, 1e38], hutchinson_samples=[1])
-        code, out, _ = run("--config", file, "--max-failures", "1")
-        assert (code, run.executed) == (1, 1)
-        assert "2 runs left without a record" in out and not (run.results / "tables").exists()
 
     def test_open_shows_the_page(self, run, tiny, monkeypatch, caplog):
         shown = []
@@ -212,10 +202,6 @@ class TestDryRun:
         assert folder.name in out
         code, out, _ = run("--config", tiny(), "--dry-run")
         assert code == 0 and "1 run, 0 of them to do" in out and "estimate" not in out
-
-    def test_a_wall_clock_is_its_training(self, run, tiny):
-        _, out, _ = run("--config", tiny(), "--wall-clock", "1h30m", "--dry-run")
-        assert "ae 1 1 h 30 min" in " ".join(out.split())
 
     def test_what_would_stop_a_run_comes_last_and_makes_the_exit_code(
         self, run, tiny, monkeypatch, tmp_path

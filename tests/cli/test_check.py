@@ -13,11 +13,9 @@ import torch
 from support.experiments import write_tiny
 
 from pythae_fif import cli
-from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.cli import check as checks
 from pythae_fif.cli.check import idle_gpu, machine_line, unreachable
 from pythae_fif.runs.local import LocalEngine, cores
-from pythae_fif.runs.store import Store
 
 Usage = namedtuple("Usage", "total used free")
 
@@ -174,8 +172,3 @@ def test_a_gpu_that_torch_cannot_use(tmp_path, monkeypatch):
     assert idle_gpu().startswith("runs go to the CPU although nvidia-smi is here")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert idle_gpu() is None, "who hides the GPU knows"
-
-
-def test_nothing_is_written_by_looking(tmp_path):
-    store = Store(tmp_path / "results")
-    assert [*store.specs(ImageSpec)] == [] and [*tmp_path.iterdir()] == []

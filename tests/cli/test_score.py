@@ -14,7 +14,6 @@ from support.experiments import plan_of
 from torch import nn
 
 from pythae_fif import FIF, FIFConfig, cli
-from pythae_fif.data.images import decode_files, find_images
 from pythae_fif.files import read_json
 from pythae_fif.nn import build_networks
 from pythae_fif.runs.store import Store
@@ -70,17 +69,6 @@ def test_grey_folders_beside_grey_files(score, order):
     pixels = np.stack([np.asarray(Image.open(p)) for p in Path("b").iterdir()])
     np.savez("b.npz", data=pixels[:, :8])
     assert score(*order, *PIXELS, "--training", "a")["memorisation"]
-
-
-def test_a_model_of_grey_images_beside_a_folder_of_them(score):
-    """Read in the model's size, and as one channel."""
-    FIF(FIFConfig(input_dim=(1, 4, 4), latent_dim=2)).save("model")
-    images = decode_files(Path("a"), find_images(Path("a")), image_size=4).images[:, :1]
-    np.savez("a.npz", data=images)
-    of_folder, of_file, of_other = (
-        score("model", name, *PIXELS, "--num-samples", 20) for name in ("a", "a.npz", "b")
-    )
-    assert of_folder == of_file != of_other
 
 
 def test_own_network_training_images_and_seed(score):

@@ -53,16 +53,6 @@ def test_differences_where_the_quantity_is_the_same():
     assert ae.loc["MAF", "FID difference"] == "–"
 
 
-def test_a_sampler_that_is_fitted_in_another_way_has_no_difference():
-    results = [result("disentangled_beta_vae", {}, 0, {"maf": (1, 99.0)}, **SAME)]
-    of = load_experiment("mnist", {"profile": "paper", "models": ["disentangled_beta_vae"],
-                                   "samplers": ["maf"], "configurations": 1})  # fmt: skip
-    cells = tables(results, of)["table8"].cells.set_index(["Model", "Sampler"])
-    row = cells.loc[("Dis β-VAE", "MAF")]
-    assert row["FID published ↓"] == "98.3"
-    assert row.get("FID difference", "–") == "–"
-
-
 def test_table8_has_every_row_and_then_what_else_was_measured():
     table = tables()["table8"]
     count = len(published(8).query("dataset == 'mnist' and arch == 'resnet' and metric == 'FID'"))

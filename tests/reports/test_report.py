@@ -18,7 +18,7 @@ from support.report_store import RESULTS, experiment, fill, of_fif, result, spli
 from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.errors import StoreError
-from pythae_fif.reports.figures import figures_of, images_of
+from pythae_fif.reports.figures import figures_of
 from pythae_fif.reports.frame import ranks
 from pythae_fif.reports.notes import constant_error
 from pythae_fif.reports.report import build_report, write_report
@@ -235,14 +235,6 @@ class Page(html.parser.HTMLParser):
 
 
 class TestFiles:
-    def test_names(self, written):
-        store, _, paths = written
-        figures = {path.name for path in (store.root / "figures").iterdir()}
-        ends = ("best.webp", "samples.webp", "beta.png", "cost.png")
-        assert figures == {f"{NAME}-{end}" for end in ends}
-        assert paths[-1] == store.root / f"{NAME}.html"
-        assert all(path.is_file() for path in paths) and not list(store.root.rglob("*.tmp"))
-
     def test_csv_has_unrounded_numbers(self, written):
         table = pandas.read_csv(written[0].root / f"tables/{NAME}.csv")
         assert table.frechet_test.tolist() == REPORT.table.frechet_test.tolist()
@@ -286,11 +278,6 @@ class TestFiles:
         with pytest.raises(StoreError, match=r"samples-gmm.png is damaged"):
             write_report(report(RESULTS[:2]), store)
 
-    def test_a_folder_that_cannot_be_made_is_one_line(self, tmp_path):
-        (tmp_path / "tables").write_text("")
-        with pytest.raises(StoreError, match="tables"):
-            write_report(REPORT, fill(tmp_path, []))
-
     def test_a_packed_store_draws_the_same(self, written, tmp_path):
         reference = runpy.run_path(str(ROOT / "benchmarks/reference.py"))
         reference["check"](written[0].root)
@@ -325,16 +312,6 @@ class TestFigures:
     )  # fmt: skip
     def test_figure_10(self, results, there):
         assert ("beta" in self.drawn(report(results))) == there
-
-    def test_a_picture_is_as_wide_as_the_text(self):
-        for figure in self.drawn(REPORT).values():
-            with Image.open(io.BytesIO(figure.content)) as image:
-                assert image.width >= 800
-
-    def test_images_of_a_sheet(self):
-        images = np.arange(6 * 2 * 3 * 1).reshape(6, 2, 3, 1)
-        sheet = images.reshape(2, 3, 2, 3, 1).transpose(0, 2, 1, 3, 4).reshape(4, 9, 1)
-        assert (images_of(sheet, (1, 2, 3)) == images).all()
 
     def test_samples_are_enlarged_and_not_smoothed(self, tmp_path):
         store = fill(tmp_path, RESULTS[:2])
