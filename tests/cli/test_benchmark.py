@@ -131,10 +131,10 @@ class TestCourse:
         sys.modules.pop("sick")
 
     def test_a_model_of_ones_own_as_the_docs_show_it(self, run, tiny, tmp_path, monkeypatch):
-        page = (ROOT / "docs/add_model.md").read_text()
-        for file in ("my_model.py", "small_codes.yaml"):
-            shown = re.search(rf"`{file}`:\n\n```\w+\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
-            (tmp_path / file).write_text(shown[1])
+        page = (ROOT / "docs/extend.md").read_text()
+        blocks = re.findall(r"^```\w+\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+        for file, part in (("my_model.py", "class SmallCodes"), ("small_codes.yaml", "my_model.")):
+            (tmp_path / file).write_text(next(block for block in blocks if part in block))
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "path", list(sys.path))
         words = "run_benchmark.py --models fif small_codes.yaml"
