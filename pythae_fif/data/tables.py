@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 LINES = 100
 """So many first lines tell separator, names and decimal sign."""
 
-SHOWN = 12
-"""So many columns are named in a note."""
-
 _UNREADABLE = (OSError, ValueError, EOFError, ImportError, zlib.error, csv.Error, MemoryError)
 
 
@@ -95,7 +92,7 @@ def _load(table: "str | Path | DataFrame", options: TableOptions) -> Splits:
     left_out |= dict.fromkeys(rows.columns[~varies], "constant")
     rows = rows.loc[:, varies]
     listed = [f"{name} ({reason})" for name, reason in left_out.items()]
-    shown = ", ".join(listed[:SHOWN]) + f", and {len(listed) - SHOWN} more" * (len(listed) > SHOWN)
+    shown = ", ".join(listed[:12]) + ", ..." * (len(listed) > 12)
     if rows.shape[1] < 2 or (options.columns is not None and left_out):
         raise DataError(
             f"{where}: {rows.shape[1]} columns can be modelled, not these: {shown or 'no others'}; "

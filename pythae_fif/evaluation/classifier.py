@@ -200,13 +200,10 @@ def _extractor(
 
 def _accuracy(extractor: Extractor, data: LabelledImages) -> float:
     """Fraction of images whose label is the most likely class."""
-    right = 0
-    batches = zip(data.images.split(BATCH_SIZE), data.labels.split(BATCH_SIZE), strict=True)
-    for x, y in batches:
-        logits = extractor(x).logits
-        assert logits is not None
-        right += int((logits.argmax(dim=1).cpu() == y.cpu()).sum())
-    return right / len(data.images)
+    found = [
+        torch.as_tensor(extractor(x).logits).argmax(1).cpu() for x in data.images.split(BATCH_SIZE)
+    ]
+    return float((torch.cat(found) == data.labels.cpu()).double().mean())
 
 
 def _train(

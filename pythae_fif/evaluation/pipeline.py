@@ -74,14 +74,8 @@ class EvaluationOutput:
         return f"{self.scores}\n{'reconstruction':20}{self.reconstruction_mse:>20.4g}"
 
     def to_dict(self) -> dict[str, Any]:
-        """All numbers as plain values, the scores beside the rest and not nested by split."""
-        values = vars(self) | self.scores.to_dict()
-        del values["scores"]
-        for name in ("frechet", "frechet_error", "kernel", "neighbours"):
-            values[name] = values[name][REFERENCE]
-        if self.scores.memorisation is not None:
-            values["memorisation"]["nearer"] = self.scores.memorisation.nearer[REFERENCE]
-        return values
+        """All numbers as plain values."""
+        return vars(self) | {"scores": self.scores.to_dict()}
 
     def save_json(self, dir_path: str | Path, filename: str = "evaluation") -> Path:
         """Writes `<filename>.json` into a folder, whole and renamed into place.

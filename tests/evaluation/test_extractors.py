@@ -53,7 +53,7 @@ class TestEveryExtractor:
         (torch.full((2, 1, 8, 8), -0.002), DataError, r"\[0, 1\]"),
         (torch.zeros(2, 2, 8, 8), DataError, r"\(B, \*\(1, 8, 8\)\), not \(2, 2, 8, 8\)"),
         *[
-            (torch.tensor([0, bad, 0]).view(3, 1, 1, 1), NonFiniteError, "1 of 3 images")
+            (torch.tensor([0, bad, 0]).view(3, 1, 1, 1), NonFiniteError, "NaN or infinite")
             for bad in (math.nan, math.inf, -math.inf)
         ],
     ],

@@ -196,12 +196,13 @@ def test_json_and_table(train, held_out, tmp_path):
     assert names_in(path.parent) == ["evaluation.json"]
     held = json.loads(path.read_text())
     assert held == output.to_dict()
-    assert held["distance_name"] == "FD-pixels" and held["extractor_hash"]
-    assert 0 < held["frechet_error"] < held["frechet"] == output.frechet
-    assert 0 <= held["memorisation"]["nearer"] <= 1
+    scores = held["scores"]
+    assert scores["distance_name"] == "FD-pixels" and scores["extractor_hash"]
+    assert 0 < scores["frechet_error"]["eval"] < scores["frechet"]["eval"] == output.frechet
+    assert 0 <= scores["memorisation"]["nearer"]["eval"] <= 1
     assert f"{output.reconstruction_mse:.4g}" in str(output).splitlines()[-1]
     left_out = pipeline(build("VAE"), memorisation=False)(train, held_out)
-    assert "memorisation" not in left_out.to_dict() and left_out.frechet == output.frechet
+    assert "memorisation" not in left_out.to_dict()["scores"] and left_out.frechet == output.frechet
 
 
 def test_warns_of_few_samples(held_out):
