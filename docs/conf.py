@@ -18,7 +18,7 @@ project = "pythae-fif"
 author = "the authors of pythae-fif"
 version = release = pythae_fif.__version__
 root_doc = "docs/index"
-include_patterns = ["docs/**", "results/reference/**", "README.md", "CHANGELOG.md", "CONTRIBUTING.md"]
+include_patterns = ["docs/**", "results/reference/**", "*.md"]
 exclude_patterns = ["results/**/runs", "docs/_static", "docs/_templates"]
 
 extensions = [
