@@ -20,9 +20,6 @@ from pythae_fif.errors import ConfigError, DataError
 MANY = 0.01
 """Test images that may also be in training, as a fraction, before a note says so."""
 
-FAINT = 16
-"""Images without a value above this are almost black."""
-
 
 def load_images(
     name: str,
@@ -147,7 +144,7 @@ def absent(name: str, options: DataOptions, **how: Any) -> AbsentError | None:
 
 
 def _checked(splits: Splits) -> Splits:
-    """With notes on test images that are also in training, and on images that are almost black.
+    """With a note on test images that are also in training.
 
     Raises:
         DataError: There are more classes than images, as where labels are numbers of another kind.
@@ -160,14 +157,11 @@ def _checked(splits: Splits) -> Splits:
             f"{splits.name}: a label {splits.classes - 1:,} of {count:,} images: number the "
             "classes from 0"
         )
-    notes = []
     known = {hash(image.tobytes()) for image in splits.train}
     again = sum(hash(image.tobytes()) in known for image in splits.test)
-    if again > MANY * len(splits.test):
-        notes.append(f"{again:,} of {len(splits.test):,} test images are in training, too")
-    if (largest := int(splits.train.max())) <= FAINT:
-        notes.append(f"no value above {largest} of 255: the images are almost black")
-    return splits.with_notes(*notes) if notes else splits
+    if again <= MANY * len(splits.test):
+        return splits
+    return splits.with_notes(f"{again:,} of {len(splits.test):,} test images are in training, too")
 
 
 def _read_digits() -> Splits:

@@ -291,14 +291,6 @@ def test_what_cannot_be_an_image_is_one_line(array, part, tmp_path):
     fail_line(DataError, part, name="npz", data=tmp_path / "mine.npz")
 
 
-def test_almost_black_images_are_told(tmp_path):
-    np.savez(
-        tmp_path / "mine.npz", data=np.arange(200).repeat(16).reshape(-1, 4, 4) % 17 // 1.0 / 255
-    )
-    (note,) = load_images("npz", data=tmp_path / "mine.npz").notes[-1:]
-    assert note == "no value above 16 of 255: the images are almost black"
-
-
 @pytest.mark.parametrize(
     ("labels", "said"),
     [

@@ -2,13 +2,10 @@
 
 import os
 import pickle
-import pickletools
 import time
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from support.tabular_files import LATENT, ROWS, Made, gas_columns, old_frame, table, write_csv
 
 from pythae_fif.data.frame_pickle import read_frame_pickle
@@ -145,24 +142,6 @@ def test_a_hostile_pickle_is_refused_and_not_run(tmp_path, function):
     content = pickle.dumps(Made(function, (words.get(function, "antigravity"),)), 2)
     _is_a_table_or_an_error(content, tmp_path, refused=True)
     assert not mark.exists()
-
-
-@given(
-    flips=st.lists(st.tuples(st.integers(0, len(REAL) - 1), st.integers(0, 255)), max_size=6),
-    operations=st.lists(
-        st.sampled_from([op.code.encode("latin1") for op in pickletools.opcodes])
-        | st.sampled_from([b"cnumpy\ndtype\n", b"cos\nsystem\n", b"U\x02f8", b"K\x00", b"q\x00"])
-        | st.binary(max_size=3),
-        max_size=40,
-    ),
-)
-@settings(max_examples=60, deadline=None)
-def test_any_bytes_are_a_table_or_an_error(flips, operations, tmp_path_factory):
-    content = bytearray(REAL)
-    for place, value in flips:
-        content[place] = value
-    for made in (bytes(content), b"\x80\x02" + b"".join(operations) + b"."):
-        _is_a_table_or_an_error(made, tmp_path_factory.getbasetemp())
 
 
 def _is_a_table_or_an_error(content: bytes, folder, refused: bool = False) -> None:
