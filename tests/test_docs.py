@@ -121,7 +121,7 @@ def test_command(words, monkeypatch):
     for name in ("show.Terminal", "benchmark.run_benchmark"):
         monkeypatch.setattr(f"pythae_fif.cli.{name}", stop)
     monkeypatch.setattr("pythae_fif.cli.score.read_checked", check_and_stop)
-    monkeypatch.setattr("pythae_fif.studies.study.run_study", stop)
+    monkeypatch.setattr("pythae_fif.cli.study.run_study", stop)
     with pytest.raises(Understood):
         main(shlex.split(words))
 
