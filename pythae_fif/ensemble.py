@@ -118,7 +118,9 @@ class Ensemble:
         self._like = like = self._weights[0].detach()
         self._generators = [torch.Generator(like.device).manual_seed(seed) for seed in seeds]
         self._noise = [model.model_config.noise for model in models]
-        self._betas = like.new_tensor([model.model_config.beta for model in models])
+        self._betas = torch.tensor(
+            [model.model_config.beta for model in models], dtype=like.dtype, device=like.device
+        )
         self._check()
 
     @classmethod

@@ -49,19 +49,18 @@ def neighbour_scores(samples: Features, reference: Features) -> Neighbours:
     require_alike(samples, reference)
     of_samples, of_reference = _radii(samples), _radii(reference)
     recalled, covered = (torch.zeros_like(of_reference[:, 0], dtype=torch.bool) for _ in range(2))
-    precise: list[Tensor] = []
-    dense = torch.zeros((), dtype=torch.int64, device=recalled.device)
+    precise, dense = list[Tensor](), list[Tensor]()
     for rows, squared, slack in _squared_distances(samples.values, reference.values):
         least = squared - slack
         precise.append((least <= of_reference[:, 0]).any(dim=1))
         recalled |= (least <= of_samples[rows, :1]).any(dim=0)
         inside = squared.add_(slack) < of_reference[:, 1]
         covered |= inside.any(dim=0)
-        dense += inside.sum()
+        dense.append(inside.sum())
     return Neighbours(
         precision=float(torch.cat(precise).double().mean()),
         recall=float(recalled.double().mean()),
-        density=int(dense) / (DENSE * len(samples)),
+        density=int(torch.stack(dense).sum()) / (DENSE * len(samples)),
         coverage=float(covered.double().mean()),
     )
 
@@ -78,7 +77,7 @@ def _radii(features: Features) -> Tensor:
         pairs = _squared_distances(features.values, features.values)
         # of all, each is nearest to itself
         closest = (of.topk(DENSE + 1, dim=1, largest=False).values for _, of, _ in pairs)
-        return torch.cat([of[:, [NEAREST, DENSE]] for of in closest])
+        return torch.cat([torch.stack([of[:, NEAREST], of[:, DENSE]], dim=1) for of in closest])
 
     return features.once("radii", build)
 

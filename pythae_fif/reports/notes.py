@@ -121,6 +121,7 @@ def notes_of(
         ", ".join(f"{name} {of.versions[name]}" for name in PACKAGES if name in of.versions)
         for of in made
     ]
+    commands = _each(map(_pasteable, made), " and ")
     lines = {
         f"Profile `{experiment.profile}` ({profile.note}): {length_of(profile)}, "
         f"{profile.precision}, latent dimension {experiment.latent_dim}, at most "
@@ -151,10 +152,10 @@ def notes_of(
         f"Machines: {_each((of.machine for of in made), '; or ')}.": True,
         f"Versions: {_each(versions, '; or ')}.": True,
         f"Revisions: {_each((of.git_revision for of in made), '; or ')}.": True,
-        f"Made by {_each(map(_pasteable, made), ' and ')}.": True,
+        f"Made by {commands}.": commands,
     }
     entries = [entry_of(experiment, model) for model in dict.fromkeys(table["model"])]
-    of_models = [f"{entry.label}: {'; '.join(entry.notes)}" for entry in entries if entry.notes]
+    of_models = [f"{entry.label}: {' '.join(entry.notes)}" for entry in entries if entry.notes]
     return [*(line for line, holds in lines.items() if holds), *of_models]
 
 

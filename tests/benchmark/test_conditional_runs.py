@@ -38,7 +38,7 @@ def test_trains_samples_and_draws_class_by_class(tmp_path):
     assert set(result.scores) == {"normal", "gmm"} and store.is_done(spec)
     drawn = Image.open(io.BytesIO(store.read(spec, "samples-gmm.png")))
     assert drawn.size == (16 * 8, 10 * 8)
-    with pytest.raises(DataError, match="labels of digits changed since the plan"):
+    with pytest.raises(DataError, match="data of digits changed since the plan"):
         work(spec.model_copy(update={"labels_hash": "0" * 16}), store)
 
     trainer = trainer_of(spec, splits, splits.labels, store.folder(spec))
