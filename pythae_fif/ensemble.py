@@ -85,8 +85,7 @@ class Ensemble:
 
     The networks are made of `torch.nn.Linear` and of operations on each sample by itself. Weights
     are stacked, so that a layer of all members is one batched matrix product. Members may differ in
-    weights, `beta` and `noise`. They move to the GPU where there is one; what they compute comes
-    back to where the data are.
+    weights, `beta` and `noise`. They move to the GPU, if any; what they compute comes back.
 
     A member does not know of the others: it ends, up to rounding, where its model would have ended
     in a loop of its own with the same draws. Those come from one generator a member, seeded with
@@ -118,9 +117,8 @@ class Ensemble:
         self._like = like = self._weights[0].detach()
         self._generators = [torch.Generator(like.device).manual_seed(seed) for seed in seeds]
         self._noise = [model.model_config.noise for model in models]
-        self._betas = torch.tensor(
-            [model.model_config.beta for model in models], dtype=like.dtype, device=like.device
-        )
+        betas = [model.model_config.beta for model in models]
+        self._betas = torch.tensor(betas, dtype=torch.float64).to(like)
         self._check()
 
     @classmethod

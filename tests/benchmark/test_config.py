@@ -58,7 +58,7 @@ def test_wall_clock_takes_the_place_of_epochs(tmp_path):
     assert (spec.settings.wall_clock, spec.settings.epochs) == (90, None)
     ids = [plan_of(tmp_path, {"wall_clock": text})[0].run_id for text in ("90s", "1m30s", "91s")]
     assert ids[0] == spec.run_id == ids[1] != ids[2]
-    with pytest.raises(ConfigError, match=r"wall_clock.*'90' is no duration"):
+    with pytest.raises(ConfigError, match=r"wall.clock.*'90' is no duration"):
         tiny(tmp_path, {"wall_clock": "90"})
     with pytest.raises(ConfigError, match="give epochs, or wall_clock"):
         tiny(tmp_path, wall_clock="90s")
