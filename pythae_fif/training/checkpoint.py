@@ -1,13 +1,12 @@
 """What a training keeps in a folder: log, checkpoint and model, each with the id of its run."""
 
-__all__ = ["CHECKPOINT_NAME", "LOG_NAME", "RunFiles", "new_folder", "read_log"]
+__all__ = ["LOG_NAME", "RESULT_NAME", "RunFiles", "read_log"]
 
 import contextlib
-import datetime
-import itertools
 import json
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,28 +20,10 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-CHECKPOINT_NAME = "checkpoint.pt"
 LOG_NAME = "train_log.jsonl"
 """The log in a run's folder, a line of JSON an epoch."""
 RESULT_NAME = "training.json"
 """In the folder of a trained model: the run, what its training was, checksums of the files."""
-
-
-def new_folder(parent: Path, model_name: str) -> Path:
-    """A folder that was not there, named by model and time; numbered, where several begin at once.
-
-    Raises:
-        StoreError: It cannot be made.
-    """
-    name = f"{model_name}_training_{datetime.datetime.now():%Y-%m-%d_%H-%M-%S}"
-    with stored(f"make a run folder in {parent}"):
-        parent.mkdir(parents=True, exist_ok=True)
-        for number in itertools.count(1):
-            folder = parent / (name if number == 1 else f"{name}_{number}")
-            with contextlib.suppress(FileExistsError):
-                folder.mkdir()
-                break
-    return folder
 
 
 def read_log(path: Path, run_id: str | None = None) -> list[EpochRow]:
@@ -56,8 +37,8 @@ def read_log(path: Path, run_id: str | None = None) -> list[EpochRow]:
     for line in path.read_bytes().splitlines() if path.is_file() else []:
         with contextlib.suppress(ValueError, KeyError, TypeError):
             row = json.loads(line)
-            if run_id in (None, row.get("run_id")):
-                rows.append(EpochRow.from_json(row))
+            if row.pop("run_id") == run_id or run_id is None:
+                rows.append(EpochRow(**row))
     return rows
 
 
@@ -76,21 +57,13 @@ class RunFiles:
 
     Raises:
         StoreError: The folder cannot be made; of the methods, read or written.
-
-    Example:
-        >>> import tempfile
-        >>> files = RunFiles(Path(tempfile.mkdtemp()), run_id="1f")
-        >>> files.write_checkpoint({"step": 3})
-        >>> files.read_checkpoint(lambda state: state["step"])
-        3
-        >>> RunFiles(files.path, run_id="2e").read_checkpoint(lambda state: state["step"])
     """
 
     def __init__(self, path: Path, run_id: str, model_name: str = "model") -> None:
         with stored(f"make the run folder {path}"):
             path.mkdir(parents=True, exist_ok=True)
         self.path, self.run_id = path, run_id
-        self.log, self.checkpoint = path / LOG_NAME, path / CHECKPOINT_NAME
+        self.log, self.checkpoint = path / LOG_NAME, path / "checkpoint.pt"
         self.model = path / model_name
 
     def write_log(self, rows: Iterable[EpochRow]) -> None:
@@ -106,7 +79,7 @@ class RunFiles:
             file.write(self._line(row))
 
     def _line(self, row: EpochRow) -> str:
-        return json.dumps({**row.to_json(), "run_id": self.run_id}) + "\n"
+        return json.dumps({**asdict(row), "run_id": self.run_id}) + "\n"
 
     def write_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Replaces the checkpoint, of tensors and plain values alone."""
@@ -156,17 +129,15 @@ class RunFiles:
         """
         if not self.model.exists():
             return None
-        record = self.model / RESULT_NAME
         try:
-            content: Any = json.loads(record.read_bytes()) if record.is_file() else None
+            content: Any = json.loads((self.model / RESULT_NAME).read_bytes())
             if content["run_id"] != self.run_id:
                 raise ValueError("of another run")
             for name, wanted in content["files"].items():
-                file = self.model / name
-                if not file.is_file() or checksum(file) != wanted:
+                if not (self.model / name).is_file() or checksum(self.model / name) != wanted:
                     raise ValueError(f"{name} was changed")
             return TrainingResult(**content["result"])
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             self._set_aside(self.model, first_line(error))
             return None
 

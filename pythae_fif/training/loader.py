@@ -1,10 +1,8 @@
 """Batches out of memory by one indexing operation each."""
 
-__all__ = ["BatchDataset", "BatchLoader", "Loader", "items_for_batch_norm", "make_loader"]
+__all__ = ["BatchDataset", "BatchLoader", "Loader", "make_loader"]
 
-import itertools
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -14,7 +12,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pythae_fif.data.dataset import ImageDataset
-from pythae_fif.errors import ConfigError
 
 PART_OF_GPU = 0.25
 """Of the GPU's free memory: data that fit into it move there as a whole."""
@@ -86,8 +83,8 @@ def make_loader(dataset: Any, split: str, config: BaseTrainerConfig, device: str
     """The loader of a data set, which is the same as Pythae's for Pythae's data sets.
 
     Args:
-        dataset: A `BatchDataset`, or any data set that Pythae's trainers take. The tensors of an
-            `ImageDataset`, in uint8, and of a plain `BaseDataset` move to a GPU that has the room.
+        dataset: A `BatchDataset`, or any data set that Pythae's trainers take. The uint8 images of
+            an `ImageDataset` move to a GPU that has the room.
         split: 'train' or 'eval'. A `BatchDataset` is shuffled for 'train' only; other data sets
             are shuffled for both, as by Pythae.
         config: Of the training: batch sizes, and workers that read item by item.
@@ -95,55 +92,17 @@ def make_loader(dataset: Any, split: str, config: BaseTrainerConfig, device: str
     """
     batch_size = getattr(config, f"per_device_{split}_batch_size")
     workers = getattr(config, f"{split}_dataloader_num_workers")
-    if isinstance(dataset, ImageDataset) and _fits(dataset.images, device):
-        dataset = dataset.to(device)
+    if isinstance(dataset, ImageDataset) and device != "cpu" and dataset.device.type == "cpu":
+        free = torch.cuda.mem_get_info()[0]
+        dataset = dataset.to(device) if dataset.images.nbytes <= PART_OF_GPU * free else dataset
     if isinstance(dataset, BatchDataset):
         return BatchLoader(dataset, batch_size, shuffle=split == "train", device=device)
     collate: Callable[[list[Any]], DatasetOutput] = collate_dataset_output
     if type(dataset) is BaseDataset and not workers:
-        dataset, collate = range(len(dataset)), _rows_of(dataset, device)
+        data, labels = dataset.data, dataset.labels
+        dataset = range(len(dataset))  # whose rows come by one indexing operation
+
+        def collate(rows: list[int]) -> DatasetOutput:
+            return DatasetOutput(data=data[rows], labels=labels[rows])
+
     return DataLoader(dataset, batch_size, shuffle=True, num_workers=workers, collate_fn=collate)
-
-
-def _fits(data: Tensor, device: str) -> bool:
-    """Whether data are to move to a device as a whole: it is a GPU with room for them."""
-    on_the_way = device != "cpu" and data.device.type == "cpu"
-    return on_the_way and data.nbytes <= PART_OF_GPU * torch.cuda.mem_get_info()[0]
-
-
-def _rows_of(dataset: BaseDataset, device: str) -> Callable[[list[int]], DatasetOutput]:
-    """From indices to the batch of a plain data set of Pythae's, by one indexing operation."""
-    data, labels = dataset.data, dataset.labels
-    if _fits(data, device):
-        data, labels = data.to(device), labels.to(device)
-
-    def batch(indices: list[int]) -> DatasetOutput:
-        rows = torch.tensor(indices).to(data.device, non_blocking=True)
-        return DatasetOutput(data=data[rows].to(device), labels=labels[rows].to(device))
-
-    return batch
-
-
-@contextmanager
-def items_for_batch_norm(items: int, batch_size: int) -> Iterator[None]:
-    """Within it PyTorch's error of BatchNorm on one item is one line that says how to have more.
-
-    Args:
-        items: Of the training set.
-        batch_size: Of the training.
-
-    Raises:
-        ConfigError: A batch has one item, and BatchNorm no variance of it.
-    """
-    try:
-        yield
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        sizes = itertools.chain(range(batch_size - 1, 1, -1), range(batch_size + 1, items + 1))
-        size = next((size for size in sizes if items % size != 1), None)
-        remedy = "one more item" if size is None else f"per_device_train_batch_size={size}"
-        raise ConfigError(
-            f"BatchNorm needs more than one item in each batch: {items} items in batches of "
-            f"{batch_size} leave one; {remedy} leaves more"
-        ) from error

@@ -56,17 +56,14 @@ def networks_in_bfloat16(model: nn.Module, device_type: str) -> Iterator[None]:
         yield
 
 
-def keep_freed_memory() -> bool:
+def keep_freed_memory() -> None:
     """Tells the C library never to give memory back to the operating system, in this process.
 
     A step frees and allocates the same activations again; above 128 KiB each would come fresh
     from the system, page by page. Peak memory stays the same, memory between the peaks does not.
 
-    Returns:
-        Whether the C library could be told: it is glibc.
+    Nothing happens where the C library is not glibc.
     """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError, TypeError):  # not glibc
-        return False
-    return bool(mallopt(M_MMAP_MAX, 0)) and bool(mallopt(M_TRIM_THRESHOLD, -1))
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda option, value: None)
+    mallopt(M_MMAP_MAX, 0)
+    mallopt(M_TRIM_THRESHOLD, -1)

@@ -4,7 +4,7 @@ __all__ = ["EpochRow", "Means", "OnEpoch", "Progress", "TrainingResult"]
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -62,14 +62,6 @@ class EpochRow:
         seconds: Time in its training and evaluation steps.
         share_done: Share of the training that is done after it, in [0, 1].
         stage: Of a model that is trained in stages.
-
-    Example:
-        >>> rates = {"learning_rate": 1e-3}
-        >>> row = EpochRow(1, {"loss": 2.0}, {}, rates, seconds=4.0, share_done=0.5)
-        >>> row.to_json()
-        {'epoch': 1, 'train_loss': 2.0, 'learning_rate': 0.001, 'seconds': 4.0, 'share_done': 0.5}
-        >>> EpochRow.from_json(row.to_json()) == row
-        True
     """
 
     epoch: int
@@ -77,37 +69,8 @@ class EpochRow:
     eval: dict[str, float]
     learning_rates: dict[str, float]
     seconds: float
-    share_done: float
+    share_done: float = math.nan  # early records have none
     stage: str | None = None
-
-    def to_json(self) -> dict[str, float | str]:
-        """A line of `train_log.jsonl`."""
-        return {
-            "epoch": self.epoch,
-            **{f"train_{name}": loss for name, loss in self.train.items()},
-            **{f"eval_{name}": loss for name, loss in self.eval.items()},
-            **self.learning_rates,
-            "seconds": self.seconds,
-            "share_done": self.share_done,
-            **({} if self.stage is None else {"stage": self.stage}),
-        }
-
-    @classmethod
-    def from_json(cls, row: Mapping[str, Any]) -> "EpochRow":
-        """What `to_json` gave."""
-
-        def losses(split: str) -> dict[str, float]:
-            return {k.removeprefix(split): v for k, v in row.items() if k.startswith(split)}
-
-        return cls(
-            epoch=row["epoch"],
-            train=losses("train_"),
-            eval=losses("eval_"),
-            learning_rates={k: v for k, v in row.items() if k.endswith("learning_rate")},
-            seconds=row["seconds"],
-            share_done=row.get("share_done", math.nan),  # older logs have none
-            stage=row.get("stage"),
-        )
 
 
 OnEpoch = Callable[[EpochRow], None]
@@ -154,13 +117,12 @@ class Progress:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds of it."""
-        return {**vars(self), "history": [row.to_json() for row in self.history]}
+        return {**vars(self), "history": [asdict(row) for row in self.history]}
 
     @classmethod
     def from_state(cls, state: Mapping[str, Any]) -> "Progress":
         """What `state` gave."""
-        history = [EpochRow.from_json(row) for row in state["history"]]
-        return cls(**{**state, "history": history})
+        return cls(**{**state, "history": [EpochRow(**row) for row in state["history"]]})
 
     def result(self) -> TrainingResult:
         """Of a training that is complete."""

@@ -3,6 +3,7 @@
 __all__ = ["FIFTrainer"]
 
 import copy
+import datetime
 import logging
 import math
 import time
@@ -25,9 +26,9 @@ from pythae_fif.device import default_device, random_state, set_random_state
 from pythae_fif.errors import StoreError
 from pythae_fif.models.outputs import without_gradients
 from pythae_fif.training.budget import Budget
-from pythae_fif.training.checkpoint import RunFiles, new_folder
+from pythae_fif.training.checkpoint import RunFiles
 from pythae_fif.training.config import check_training, config_for, training_digest
-from pythae_fif.training.loader import items_for_batch_norm, make_loader
+from pythae_fif.training.loader import make_loader
 from pythae_fif.training.precision import Precision, networks_in_bfloat16
 from pythae_fif.training.progress import EpochRow, Means, OnEpoch, Progress, TrainingResult
 from pythae_fif.training.terminal import progress_bar, quiet_pythae
@@ -46,19 +47,13 @@ class FIFTrainer:
 
     The same optimizer steps, evaluations and choice of the best weights. But batches come by one
     indexing operation from images that are kept as uint8, on the GPU where there is one, Adam is
-    PyTorch's fused one, and the host waits for the device every 50 steps alone.
+    PyTorch's fused one, and the host waits for the device every 50 steps alone. A training that was
+    cut off goes on from the checkpoint in its folder; on the CPU it ends bitwise as one that was
+    not. Given a `FIFTrainerConfig`, Pythae's `TrainingPipeline` trains by this class.
 
-    **Resume.** A training that was cut off goes on from the checkpoint in its folder. On the CPU it
-    ends bitwise as one that was not cut off.
-
-    **Wall clock.** With one a training lasts that many seconds of training steps, in all attempts,
-    instead of a number of epochs, and an epoch is cut short at every tenth of them.
-
-    **Stages.** A model's `stage_at(passes, share_done)`, if it has one, gives its `stage` before
-    each epoch. A stage starts from the best weights of the one before, with a new optimizer, and
-    has a best of its own, as losses of two stages cannot be compared.
-
-    Given a `FIFTrainerConfig`, Pythae's `TrainingPipeline` trains by this class.
+    A model's `stage_at(passes, share_done)`, if it has one, gives its `stage` before each epoch. A
+    stage starts from the best weights of the one before, with a new optimizer, and has a best of
+    its own, as losses of two stages cannot be compared.
 
     Args:
         model: The model to train, in place; it moves to the GPU, if any, unless `no_cuda` is set.
@@ -77,7 +72,7 @@ class FIFTrainer:
         on_epoch: Called after each epoch with its row of the log.
         checkpoint_every_seconds: Least time between two checkpoints, at least fifty times what one
             takes to write; 0 for one every epoch.
-        wall_clock: Seconds of training steps, in place of the configuration's number of epochs.
+        wall_clock: Seconds of training steps, in all attempts, in place of a number of epochs.
         keep_last: Whether the last weights are kept, whatever their loss.
         precision: As of `FIFTrainerConfig`, for any kind of configuration.
         progress: Whether to show a bar with the time left, where there is a terminal.
@@ -87,7 +82,7 @@ class FIFTrainer:
         training_dir: The folder of the run.
 
     Raises:
-        ConfigError: The configuration does not fit the model or the data, or is not of JSON.
+        ConfigError: The configuration does not fit the model or the data.
         DataError: A data set is empty or none.
         StoreError: `run_dir` cannot be made.
 
@@ -120,12 +115,13 @@ class FIFTrainer:
         progress: bool = True,
     ) -> None:
         config = config_for(model, training_config, precision)
-        check_training(model, train_dataset, eval_dataset, config, wall_clock)
+        check_training(model, train_dataset, eval_dataset, config)
         config.keep_best_on_train |= eval_dataset is None
         self._takes_trained = run_id is not None
         run_id = run_id or training_digest(model, train_dataset, eval_dataset, config, precision)
         if run_dir is None:
-            folder = new_folder(Path(config.output_dir or "output"), model.model_name)
+            now = f"{datetime.datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
+            folder = Path(config.output_dir or "output", f"{model.model_name}_training_{now}")
             self._files = RunFiles(folder, run_id, "final_model")
         else:
             self._files = RunFiles(Path(run_dir), run_id)
@@ -145,9 +141,7 @@ class FIFTrainer:
         self.model.device = self.device
         self.train_dataset, self.eval_dataset = train_dataset, eval_dataset
         self.train_loader = make_loader(train_dataset, "train", config, self.device)
-        self.eval_loader = None
-        if eval_dataset is not None:
-            self.eval_loader = make_loader(eval_dataset, "eval", config, self.device)
+        self.eval_loader = eval_dataset and make_loader(eval_dataset, "eval", config, self.device)
         self._tell_share: Callable[[float], None] = lambda share: None
 
     def train(self) -> TrainingResult:
@@ -161,7 +155,6 @@ class FIFTrainer:
             Which epoch was kept, its loss, and times.
 
         Raises:
-            ConfigError: BatchNorm gets one item alone.
             NonFiniteError: A loss is NaN or infinite; the message names the epoch.
             StoreError: The run's folder cannot be written, or holds a trained model.
         """
@@ -238,9 +231,8 @@ class FIFTrainer:
         rates = self._optimizers.learning_rates()
         start, size = self._budget.start_epoch(progress), len(self.train_dataset)
         in_pass = self._budget.pass_of(progress, size)
-        with items_for_batch_norm(size, config.per_device_train_batch_size):
-            trained = self.train_step(epoch, in_pass)
-            losses = trained.losses()
+        trained = self.train_step(epoch, in_pass)
+        losses = trained.losses()
         train_seconds = time.perf_counter() - start
         evaluated = {} if self.eval_loader is None else self.eval_step(epoch, in_pass).losses()
         seconds = time.perf_counter() - start

@@ -18,8 +18,6 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from pythae_fif.errors import ConfigError, first_line
-
 WATCHED = ("code_square", "code_trace")
 """What is logged beside the losses, of models whose output in training has it."""
 
@@ -73,9 +71,6 @@ class Optimizers:
     Args:
         model: What they train.
         config: Pythae's training configuration: classes, parameters and learning rates of them.
-
-    Raises:
-        ConfigError: A scheduler lacks a parameter.
     """
 
     def __init__(self, model: BaseAE, config: BaseTrainerConfig) -> None:
@@ -86,21 +81,16 @@ class Optimizers:
             options = dict(getattr(config, f"{prefix}optimizer_params") or {})
             trained = [getattr(model, network) for network in networks] or [model]
             weights = [weight for network in trained for weight in network.parameters()]
-            fused = name in ("Adam", "AdamW") and not options.get("foreach")
-            if fused and all(weight.is_floating_point() for weight in weights):
+            if name in ("Adam", "AdamW") and "foreach" not in options:
                 options.setdefault("fused", True)
             rate = getattr(config, f"{prefix}learning_rate")
             optimizer = getattr(torch.optim, name)(weights, lr=rate, **options)
             self._optimizers[prefix] = optimizer
             name = getattr(config, f"{prefix}scheduler_cls")
-            if name is None:
-                continue
-            options = getattr(config, f"{prefix}scheduler_params") or {}
-            try:
-                scheduler = getattr(torch.optim.lr_scheduler, name)(optimizer, **options)
-            except TypeError as error:
-                raise ConfigError(f"scheduler {name}: {first_line(error)}") from error
-            self._schedulers[prefix] = scheduler
+            if name is not None:
+                scheduler = getattr(torch.optim.lr_scheduler, name)
+                options = getattr(config, f"{prefix}scheduler_params") or {}
+                self._schedulers[prefix] = scheduler(optimizer, **options)
 
     def losses(self, output: ModelOutput) -> dict[str, Tensor]:
         """The losses of a batch by their names in the log, as of an `EpochRow`, detached."""
