@@ -1,8 +1,4 @@
-"""Pythae's forms of encoder and decoder, and the residual block.
-
-Pythae pickles a network's own module by value when it saves a model: keep the globals of these
-modules to functions, classes, constants and imports.
-"""
+"""Pythae's forms of encoder and decoder, and the residual block."""
 
 __all__ = [
     "HeadedEncoder",
@@ -14,15 +10,9 @@ __all__ = [
     "replace_layer",
 ]
 
-import sys
-
-import cloudpickle
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor, nn
-
-# So must be what the networks derive from: the pickle then loads without this package.
-cloudpickle.register_pickle_by_value(sys.modules[__name__])
 
 
 class HeadedEncoder(BaseEncoder):

@@ -67,7 +67,7 @@ def build_networks(
         104645
     """
     input_dim = tuple(input_dim)
-    _check(arch, input_dim, latent_dim, condition_dim)
+    _check(arch, input_dim, condition_dim)
     base, _ = split_arch(arch)
     joined, code_dim = joined_dim(input_dim, condition_dim), latent_dim + condition_dim
     options: dict[str, Any] = {"variational": variational}
@@ -96,14 +96,10 @@ def build_networks(
     return networks
 
 
-def _check(arch: str, input_dim: tuple[int, ...], latent_dim: int, condition_dim: int) -> None:
+def _check(arch: str, input_dim: tuple[int, ...], condition_dim: int) -> None:
     """Raises ConfigError for arguments from which no networks can be built."""
     if arch not in ARCHITECTURES:
         raise ConfigError(f"arch {arch!r} is unknown: {did_you_mean(arch, ARCHITECTURES)}")
-    if latent_dim < 1:
-        raise ConfigError(f"latent_dim must be at least 1, not {latent_dim}")
-    if condition_dim < 0:
-        raise ConfigError(f"condition_dim must be at least 0, not {condition_dim}")
     if arch == "tabular":
         if len(input_dim) != 1 or condition_dim:
             raise ConfigError(f"arch 'tabular' takes rows (D,) without labels, not {input_dim}")

@@ -105,9 +105,6 @@ class CouplingFlow(nn.Module):
         self.w = affine_couplings(columns, data_blocks, data_hidden or two, activation)
         self.h = affine_couplings(latent_dim, latent_blocks, latent_hidden or two, activation)
 
-    def _get_name(self) -> str:
-        return "InjectiveFlow"  # by which `networks.json` of saved models knows it
-
     def encode(self, x: Tensor) -> Tensor:
         """f, from (..., D) to (..., d)."""
         z: Tensor = self.h().inv(self.w().inv(x)[..., : self.latent_dim])

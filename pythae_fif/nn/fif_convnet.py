@@ -20,10 +20,6 @@ FIF_CONVNET_SHAPES = ((1, 28, 28), (3, 64, 64))
 MNIST's column with as many convolutions as their size allows, at most its four; that is ours."""
 
 
-class _ResBlock(ResidualBlock):
-    """A residual block by the name that `networks.json` of saved models has."""
-
-
 def _normed(convolution: nn.Module, channels: int) -> nn.Sequential:
     return nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU())
 
@@ -38,7 +34,7 @@ def latent_blocks(input_dim: tuple[int, ...], dim: int, count: int = 4) -> nn.Se
     A block is Linear-SiLU-Linear-SiLU-Linear with a skip connection (footnote of table 11).
     """
     inner_dim = 256 if tuple(input_dim) == (3, 64, 64) else 512
-    return nn.Sequential(*(_ResBlock(dim, inner_dim, hidden=2) for _ in range(count)))
+    return nn.Sequential(*(ResidualBlock(dim, inner_dim, hidden=2) for _ in range(count)))
 
 
 class FIFConvEncoder(HeadedEncoder):

@@ -30,8 +30,6 @@ def spherical_networks(
     if latent_dim < 2:
         raise ConfigError(f"model svae needs latent_dim of at least 2, not {latent_dim}")
     encoder, decoder = build_networks(arch, input_dim, latent_dim, variational=True)
-    if arch == "tabular":
-        return _SphericalRowEncoder(build_networks(arch, input_dim, latent_dim + 1)[0]), decoder
     if has_pythae_nets(arch, input_dim):
         encoder = pythae_net("Encoder", arch, "SVAE", input_dim, latent_dim)
         add_latent_blocks(arch, input_dim, encoder)
@@ -96,24 +94,12 @@ class _SphericalEncoder(BaseEncoder):
         )
 
 
-class _Wrapped(BaseEncoder):
-    """An encoder of another's output."""
+class _BallEncoder(BaseEncoder):
+    """A variational encoder followed by the exponential map at the centre of the unit ball."""
 
     def __init__(self, encoder: BaseEncoder) -> None:
         super().__init__()
         self.encoder = encoder
-
-
-class _SphericalRowEncoder(_Wrapped):
-    """An encoder of d + 1 codes, the last of which is the concentration."""
-
-    def forward(self, x: Tensor) -> ModelOutput:
-        codes = self.encoder(x).embedding
-        return ModelOutput(embedding=codes[..., :-1], log_concentration=codes[..., -1:])
-
-
-class _BallEncoder(_Wrapped):
-    """A variational encoder followed by the exponential map at the centre of the unit ball."""
 
     def forward(self, x: Tensor) -> ModelOutput:
         output = self.encoder(x)

@@ -28,22 +28,22 @@ def noted(build: B) -> B:
         networks = build(*args, **kwargs)
         for network in networks:
             recipe = {"builder": build.__name__, "args": args, "kwargs": kwargs}
-            network.recipe = recipe | _shape_of(network)
+            network.recipe = {**recipe, "structure": _structure(network)}
         return networks
 
     _BUILDERS[build.__name__] = build_and_note
     return cast(B, build_and_note)
 
 
-def _shape_of(network: torch.nn.Module) -> dict[str, str]:
-    """Digests of the layers, and of the weights' names: buffers do not show among the layers."""
-    return {"structure": digest(network), "weights": digest(*network.state_dict())}
+def _structure(network: torch.nn.Module) -> str:
+    """A digest of the layers, and of the weights' names: buffers do not show among the layers."""
+    return digest(network, *network.state_dict())
 
 
 def recipe_of(network: Any) -> dict[str, Any] | None:
     """How a network was built, for JSON; None if by other means, or if it was changed since."""
     recipe: dict[str, Any] = getattr(network, "recipe", {})
-    return recipe if recipe and _shape_of(network).items() <= recipe.items() else None
+    return recipe if recipe and recipe["structure"] == _structure(network) else None
 
 
 def rebuild(recipe: Any, side: str) -> Any:
@@ -60,7 +60,7 @@ def rebuild(recipe: Any, side: str) -> Any:
         with torch.random.fork_rng(devices=[]):  # to load is to draw no random numbers
             networks = _BUILDERS[recipe["builder"]](*recipe["args"], **recipe["kwargs"])
         network = networks[("encoder", "decoder").index(side)]
-        if digest(network) != recipe["structure"]:
+        if _structure(network) != recipe["structure"]:
             raise ValueError("this version builds another network")
         return network
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -9,10 +9,6 @@ from torch import Tensor, nn
 from pythae_fif.nn.base import LayeredDecoder, ResidualBlock, feed_forward
 
 
-class _ResBlock(ResidualBlock):
-    """A residual block by the name that `networks.json` of saved models has."""
-
-
 class TabularEncoder(BaseEncoder):
     """A feed-forward net to latent space, then two residual blocks there.
 
@@ -43,7 +39,7 @@ class TabularEncoder(BaseEncoder):
         dim = latent_dim * (1 + variational)
         self.layers = nn.Sequential(
             feed_forward(input_dim[0], dim, hidden_dim, 2, activation),
-            *(_ResBlock(dim, hidden_dim, 2, activation) for _ in range(2)),
+            *(ResidualBlock(dim, hidden_dim, 2, activation) for _ in range(2)),
         )
 
     def forward(self, x: Tensor) -> ModelOutput:
@@ -66,6 +62,6 @@ class TabularDecoder(LayeredDecoder):
         activation: type[nn.Module] = nn.ReLU,
     ) -> None:
         super().__init__(
-            *(_ResBlock(latent_dim, hidden_dim, 2, activation) for _ in range(2)),
+            *(ResidualBlock(latent_dim, hidden_dim, 2, activation) for _ in range(2)),
             feed_forward(latent_dim, input_dim[0], hidden_dim, 2, activation),
         )
