@@ -74,7 +74,7 @@ def run_benchmark(request: Request) -> bool:
             extractor(to_float(splits.test, limit=2))
         try:
             with display.runs() as on_change:
-                run_all(asked, store, engine, on_change, flags.max_failures)
+                run_all(asked, store, engine, on_change)
         except KeyboardInterrupt as interrupt:
             raise KeyboardInterrupt(engine.parting) from interrupt
     left = [spec for spec in asked if not store.is_done(spec)]

@@ -146,7 +146,7 @@ def machine_line(engine: AnyEngine) -> str:
     why = f"at {_size(RUN_BYTES)} a run, {cores()} cores and at most 4 a GPU"
     why = why if engine.runs_per_gpu is None else "as asked"
     cards = counted(len({slot.device for slot in slots}), "GPU")
-    name = torch.cuda.get_device_name(0 if engine.gpus is None else engine.gpus[0])
+    name = torch.cuda.get_device_name()
     return f"device: {cards}, {name}; {at_once} ({why}; --runs-per-gpu)"
 
 

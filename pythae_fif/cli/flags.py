@@ -33,7 +33,6 @@ from pythae_fif.runs.ray import RayEngine
 from pythae_fif.runs.slurm import SlurmEngine
 from pythae_fif.studies import study as studies
 from pythae_fif.validation import (
-    AtLeastOne,
     Checked,
     Flag,
     flag_of,
@@ -92,7 +91,6 @@ class RunFlags(CommonFlags):
     table: Annotated[int | None, Flag("models and settings of the paper's table 2", "N")] = None
     config: Annotated[str | None, Flag("YAML file of an experiment's keys", "FILE")] = None
     extractor_weights: Annotated[str | None, Flag("file of the extractor's weights", "FILE")] = None
-    max_failures: Annotated[AtLeastOne | None, Flag("stop after N failed runs", "N")] = None
     dry_run: Annotated[bool, Flag("show the plan and estimate its time, and stop")] = False
     open: Annotated[bool, Flag("show the page in the browser when all is done")] = False
 

@@ -1,41 +1,17 @@
 """The one driver: runs are handed to an engine until each has its records, or has failed."""
 
-__all__ = ["Ended", "Engine", "OnChange", "Outcome", "Progress", "run_all"]
+__all__ = ["Engine", "OnChange", "Outcome", "Progress", "run_all"]
 
 import contextlib
-import signal
-import time
-from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from pythae_fif.errors import StoreError
 from pythae_fif.runs.provenance import command_line
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.store import Store
-from pythae_fif.runs.worker import STATUS_FILE, Status, Task
-
-CAUSES = {
-    -signal.SIGKILL: "killed, perhaps for want of memory",
-    73: "torch does not see its GPU, which may have failed",
-    74: "its folder could not be written, perhaps for a full disk",
-}
-"""Exit code of a run's process -> what that means."""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A run whose process is gone.
-
-    Attributes:
-        task: The run.
-        cause: Why it may have no records: what the engine knows of the process.
-    """
-
-    task: Task
-    cause: str = ""
+from pythae_fif.runs.worker import Status
 
 
 @dataclass(frozen=True)
@@ -51,7 +27,7 @@ class Outcome:
     error: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Progress:
     """How far all runs are.
 
@@ -75,14 +51,12 @@ class Progress:
 
 
 OnChange = Callable[[Progress], None]
+Ends = Generator[tuple[Spec, str] | None, None, None]
+"""A run whose process is gone, and what is known of why; None at least twice a second."""
 
 
 class Engine(Protocol):
     """Where runs are executed."""
-
-    @property
-    def timeout_seconds(self) -> float | None:
-        """End a run that has told nothing for so long."""
 
     @property
     def parting(self) -> str:
@@ -95,17 +69,13 @@ class Engine(Protocol):
             root: Folder of the store.
 
         Raises:
-            ConfigError: A package, command, GPU or cluster is not there, or an option is wrong.
+            ConfigError: A package, command or cluster is not there, or an option is wrong.
         """
 
-    def execute(self, waiting: deque[Task]) -> Generator[Ended | None, None, None]:
-        """Starts tasks from the left of the queue, each in a process of its own.
+    def execute(self, specs: Sequence[Spec], store: Store, command: str) -> Ends:
+        """Calls :func:`~pythae_fif.runs.worker.work` for each, in a process of its own.
 
-        Who takes the tasks out of the queue prevents those from being started. Closing the
-        generator ends the runs under way, except for those of jobs that outlive this process.
-
-        Yields:
-            A run whose process is gone; None at least twice a second.
+        Closing the generator ends the runs under way, but for jobs that outlive this process.
         """
         ...
 
@@ -115,7 +85,6 @@ def run_all(
     store: Store,
     engine: Engine,
     on_change: OnChange = lambda progress: None,
-    max_failures: int | None = None,
 ) -> list[Outcome]:
     """Does the runs that have no records yet.
 
@@ -124,67 +93,40 @@ def run_all(
         store: Where they are.
         engine: Executes them.
         on_change: Is told about it twice a second.
-        max_failures: Once so many have failed, no other is started.
 
     Returns:
-        The outcomes of the runs that were started and have ended.
+        The outcomes of the runs that have ended.
 
     Raises:
         KeyboardInterrupt: The runs under way were ended; the same call goes on with them.
+        StoreError: A record cannot be read.
     """
-    todo = [spec for spec in specs if not _is_done(spec, store)]
-    root, command, timeout = store.root.absolute(), command_line(), engine.timeout_seconds
-    waiting = deque(Task(spec, root, command, timeout) for spec in todo)
-    progress = Progress(len(specs), len(specs) - len(todo))
-    if not todo:
+    before = {spec: Status.read(store.folder(spec)) for spec in specs if not store.is_done(spec)}
+    progress = Progress(len(specs), len(specs) - len(before))
+    if not before:
         return []
-    ended: set[Spec] = set()
-    with contextlib.closing(engine.execute(waiting)) as ends:
+    with contextlib.closing(engine.execute(list(before), store, command_line())) as ends:
         for end in ends:
             if end is not None:
-                ended.add(end.task.spec)
-                progress.outcomes.append(_outcome(end, store))
-                failed = sum(bool(outcome.error) for outcome in progress.outcomes)
-                if max_failures is not None and failed >= max_failures:
-                    waiting.clear()
-            begun = [spec for spec in todo if spec not in ended | {t.spec for t in waiting}]
-            statuses = {spec: Status.read(store.folder(spec)) for spec in begun}
-            progress.running.clear()
-            progress.running.update({k: v for k, v in statuses.items() if v.state == "running"})
+                spec, cause = end
+                progress.outcomes.append(Outcome(spec, _error(spec, cause, store)))
+                del before[spec]
+            now = {spec: Status.read(store.folder(spec)) for spec in before}
+            progress.running = {  # what an earlier start said is as it was
+                spec: status
+                for spec, status in now.items()
+                if status.state == "running" and status != before[spec]
+            }
             on_change(progress)
     return progress.outcomes
 
 
-def _is_done(spec: Spec, store: Store) -> bool:
-    """Whether a run has its records; one whose folder cannot be read fails by itself."""
-    try:
-        return store.is_done(spec)
-    except StoreError:
-        return False
-
-
-def _outcome(end: Ended, store: Store) -> Outcome:
-    """Whether a run has its records decides, whatever its process said."""
-    spec = end.task.spec
-    try:
-        if store.is_done(spec):
-            return Outcome(spec)
-    except StoreError as error:
-        return Outcome(spec, str(error))
+def _error(spec: Spec, cause: str, store: Store) -> str:
+    """Why a run failed: whether it has its records decides, whatever its process said."""
+    if store.is_done(spec):
+        return ""
     status = Status.read(store.folder(spec))
     if status.state in ("failed", "interrupted"):
-        return Outcome(spec, status.error or status.state)
-    cause = end.cause or "the process ended without a record"
-    if end.task.timeout is not None and _silence(end, store) >= end.task.timeout:
-        cause = f"nothing new for {end.task.timeout:g} s (--run-timeout)"
-    if status.stage:
-        cause += f" (at {status.stage!r}; see output.log)"
-    return Outcome(spec, cause)
-
-
-def _silence(end: Ended, store: Store) -> float:
-    """Seconds since a run last said something; none if it never did."""
-    try:
-        return time.time() - (store.folder(end.task.spec) / STATUS_FILE).stat().st_mtime
-    except OSError:
-        return 0.0
+        return status.error or status.state
+    cause = cause or "the process ended without a record"
+    return f"{cause} (at {status.stage!r}; see output.log)" if status.stage else cause

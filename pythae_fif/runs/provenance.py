@@ -1,6 +1,6 @@
 """Where, when and with what a record was made."""
 
-__all__ = ["PACKAGES", "GitState", "command_line", "git_state", "processor", "provenance"]
+__all__ = ["GitState", "command_line", "git_state", "processor", "provenance"]
 
 import contextlib
 import functools
@@ -44,7 +44,8 @@ def provenance(
 
     on_gpu = device.startswith("cuda")
     name = torch.cuda.get_device_name() if on_gpu else processor()
-    gpu_memory = torch.cuda.max_memory_allocated() / 2**20 if on_gpu else None
+    # `getrusage` would count the process that started this one, too.
+    memory = Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]
     git = git_state()
     return Provenance(
         versions=_versions(),
@@ -60,8 +61,8 @@ def provenance(
         cores=os.cpu_count(),
         started=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         seconds=round(seconds, 2),
-        peak_memory_mb=round(_peak_memory_mb()),
-        peak_gpu_memory_mb=None if gpu_memory is None else round(gpu_memory),
+        peak_memory_mb=round(int(memory) / 2**10),
+        peak_gpu_memory_mb=round(torch.cuda.max_memory_allocated() / 2**20) if on_gpu else None,
         attempts=attempts,
     )
 
@@ -83,50 +84,35 @@ def _versions() -> dict[str, str]:
 
 def processor() -> str:
     """The processor's name where Linux tells it, else its architecture."""
-    try:
-        found = re.search(r"^model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(), re.M)
-    except OSError:
-        found = None
+    found = re.search(r"^model name\s*:\s*(.+)", Path("/proc/cpuinfo").read_text(), re.M)
     return " ".join(found[1].split()) if found else platform.machine()
 
 
-def _peak_memory_mb() -> float:
-    """The largest resident size of this process so far, in MiB.
-
-    `getrusage` would count the process that started this one, too.
-    """
-    status = Path("/proc/self/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 2**10
-
-
 class GitState(NamedTuple):
-    """The checkout that this package runs from.
+    """The checkout that this package runs from; None where it is none.
 
     Attributes:
-        revision: None where this is no checkout.
+        revision: Of git.
         dirty: Whether code or configurations (`CODE`) differ from it, new files included.
     """
 
-    revision: str | None
-    dirty: bool | None
+    revision: str | None = None
+    dirty: bool | None = None
 
 
 @functools.cache
 def git_state() -> GitState:
     """The checkout as it was when the process first asked."""
     folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return GitState()
 
-    def git(*arguments: str) -> str:
-        command = ["git", "--no-optional-locks", *arguments]
-        answer = subprocess.run(
-            command, cwd=folder, capture_output=True, text=True, timeout=10, check=True
-        )
-        return answer.stdout.strip()
+    def git(*words: str) -> str:
+        command = ["git", "--no-optional-locks", "-C", str(folder), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        if (folder / ".git").exists():
-            dirty = bool(git("status", "--porcelain", "--untracked-files=all", "--", *CODE))
-            return GitState(git("rev-parse", "--short=7", "HEAD"), dirty)
+        dirty = bool(git("status", "--porcelain", "--untracked-files=all", "--", *CODE))
+        return GitState(git("rev-parse", "--short=7", "HEAD"), dirty)
     except (OSError, subprocess.SubprocessError):
-        pass
-    return GitState(None, None)
+        return GitState()

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from typing_extensions import Self
 
 from pythae_fif.errors import StoreError
@@ -19,17 +19,11 @@ class Provenance(BaseModel):
     """Where, when and with what a record was made; nothing of it is in the run's id.
 
     Attributes:
-        versions: Package -> version.
-        python, platform: Of the interpreter.
-        command: The words of the command, without this machine's folders.
-        git_revision: Of the checkout; None where there is none.
-        git_dirty: Whether code or configurations differ from that revision.
+        command: Without this machine's folders.
+        git_revision, git_dirty: Of the checkout, and whether the code differs from it.
         device: As torch names it, and what it is.
-        cuda, cudnn: Versions; None on a CPU.
         threads, cores: Of the run, and of the machine.
-        started: In UTC.
-        seconds: From the start of the run to this record.
-        peak_memory_mb, peak_gpu_memory_mb: In MiB.
+        started, seconds: In UTC; from there to this record.
         attempts: Starts of the run.
     """
 
@@ -61,8 +55,6 @@ class Provenance(BaseModel):
 class Record(BaseModel, Generic[ResultT]):
     """A result of a run, and how it was made.
 
-    A record is a file: `result.json`, or one of several that the specification's `outputs` name.
-
     Attributes:
         run_id: Of the run.
         result: What was found.
@@ -86,9 +78,7 @@ class Record(BaseModel, Generic[ResultT]):
 
     @classmethod
     def parse(cls, content: bytes, run_id: str) -> Self:
-        """The record in a file of a run.
-
-        Call it of the type with its result, such as `Record[Training]`.
+        """The record in a file of a run; call it of the type with its result.
 
         Raises:
             StoreError: It is cut off, was changed, or is of another run.
@@ -109,17 +99,11 @@ class Record(BaseModel, Generic[ResultT]):
             if found["run_id"] != run_id:
                 raise StoreError(f"it is of run {found['run_id']}, not {run_id}")
             return cls.model_validate(found)
-        except (
-            ValidationError, ValueError, TypeError, KeyError, AttributeError, RecursionError
-        ) as error:  # fmt: skip
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise StoreError("it is not whole") from error
 
 
 def _seal(content: dict[str, Any]) -> str:
-    """SHA-256 of plain values, whatever the order of their keys.
-
-    Raises:
-        ValueError: A text is not Unicode.
-    """
+    """SHA-256 of plain values, whatever the order of their keys."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()

@@ -8,7 +8,6 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from pydantic import ValidationError
 from typing_extensions import Self
 
 from pythae_fif.errors import StoreError
@@ -27,8 +26,7 @@ class Spec(Checked):
 
     Attributes:
         kind: Name of the subclass in `spec.json`.
-        schema_version: Of the subclass's results; raise it when their meaning changes. It is part
-            of the id, so that older results are never misread.
+        schema_version: A part of the id; raise it when the meaning of results changes.
         asked: Fields that say what is wanted of a run, or where it finds its data: neither the id
             nor `spec.json` has them.
     """
@@ -107,5 +105,5 @@ def read_spec(content: bytes) -> Spec:
         if found["schema"] != cls.schema_version:
             raise StoreError(f"{SPEC_FILE}: schema {found['schema']!r}, needs {cls.schema_version}")
         return cls.model_validate_json(json.dumps(found["spec"]))
-    except (ValidationError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise StoreError(f"{SPEC_FILE} is no specification of a run") from error

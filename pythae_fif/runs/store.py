@@ -26,8 +26,7 @@ _Path = Annotated[str, Field(pattern=f"^{_PART}(/{_PART})*$")]
 class PackedRun(BaseModel):
     """A line of a packed file: the texts of a run, small enough for a repository.
 
-    `runs/digits.jsonl` holds what would be below `runs/digits/`: specifications and records, of
-    sheets of images the part that figures show, and no models.
+    `runs/digits.jsonl` holds what would be below `runs/digits/`, without models.
 
     Attributes:
         run: The run's folder below `runs/`.
@@ -65,9 +64,17 @@ class Store:
         self.runs = self.root / "runs"
         self.packed = {run.run: run for run in _read_packed(self.runs)}
 
+    def __reduce__(self) -> Any:  # for another process, whose working directory may be another
+        return Store, (self.root.absolute(),)
+
     def folder(self, spec: Spec) -> Path:
         """The folder of a run; it may not exist."""
         return self.runs / spec.folder / spec.run_id
+
+    def _packed(self, spec: Spec) -> PackedRun | None:
+        """A run's line of a packed file, unless it has a folder."""
+        there = (self.folder(spec) / SPEC_FILE).exists()
+        return None if there else self.packed.get(f"{spec.folder}/{spec.run_id}")
 
     def read(self, spec: Spec, name: str) -> bytes | None:
         """The content of a file of a run, such as a picture; None where there is none.
@@ -75,11 +82,8 @@ class Store:
         Raises:
             StoreError: It cannot be read.
         """
-        folder = self.folder(spec)
-        packed = self.packed.get(f"{spec.folder}/{spec.run_id}")
-        if packed is not None and not (folder / SPEC_FILE).exists():
-            return packed.read(name)
-        return read_file(folder / name)
+        packed = self._packed(spec)
+        return packed.read(name) if packed else read_file(self.folder(spec) / name)
 
     def record(self, spec: Spec, name: str, result: type[ResultT]) -> Record[ResultT] | None:
         """A record of a run; None where there is none that is whole, and of this run.
@@ -93,23 +97,19 @@ class Store:
             StoreError: It cannot be read, which says nothing of what it holds.
         """
         content = self.read(spec, name)
+        kind: Any = Record[result]  # type: ignore[valid-type] # known at run time alone
         try:
-            return None if content is None else _record_of(result).parse(content, spec.run_id)
+            return None if content is None else kind.parse(content, spec.run_id)
         except StoreError:
             return None
 
     def names(self, spec: Spec, below: str) -> list[str]:
-        """Names of the JSON files in a folder of a run, such as `scores`, that folder before them.
-
-        Raises:
-            StoreError: The folder cannot be read.
-        """
-        folder = self.folder(spec)
-        packed = self.packed.get(f"{spec.folder}/{spec.run_id}")
-        if packed is not None and not (folder / SPEC_FILE).exists():
+        """Names of the JSON files in a folder of a run, such as `scores`, with that folder."""
+        packed = self._packed(spec)
+        if packed:
             return sorted(name for name in packed.files if name.startswith(f"{below}/"))
-        with stored(f"read {folder / below}"):
-            return sorted(f"{below}/{path.name}" for path in (folder / below).glob("*.json"))
+        paths = (self.folder(spec) / below).glob("*.json")
+        return sorted(f"{below}/{path.name}" for path in paths)
 
     def is_done(self, spec: Spec) -> bool:
         """Whether a run has a whole record of each of its outputs.
@@ -133,15 +133,13 @@ class Store:
             kind: Their class.
             below: A folder below `runs/`, such as `mnist/resnet`.
         """
-        start = self.runs / below
-        found = {path.parent.relative_to(self.runs).as_posix(): path
-                 for path in start.rglob(SPEC_FILE)}  # fmt: skip
+        paths = (self.runs / below).rglob(SPEC_FILE)
+        found = {path.parent.relative_to(self.runs).as_posix(): path for path in paths}
         inside = {name for name in self.packed if name.startswith(f"{below}/" if below else "")}
         for name in sorted({*found, *inside}):
+            there = name in found
             try:
-                content = (
-                    read_file(found[name]) if name in found else self.packed[name].read(SPEC_FILE)
-                )
+                content = read_file(found[name]) if there else self.packed[name].read(SPEC_FILE)
                 spec = read_spec(content or b"")
             except StoreError:
                 continue
@@ -167,10 +165,6 @@ def read_file(path: Path) -> bytes | None:
             raise StoreError(f"cannot read {path}: it is no file of a run")
         with stored(f"read {path}"):
             return file.read()
-
-
-def _record_of(result: type[ResultT]) -> type[Record[ResultT]]:
-    return Record[result]  # type: ignore[valid-type] # known at run time alone
 
 
 def _read_packed(runs: Path) -> Iterator[PackedRun]:

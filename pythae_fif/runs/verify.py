@@ -3,10 +3,8 @@
 __all__ = ["FINDINGS", "WRONG", "Finding", "verify"]
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pythae_fif.errors import StoreError
 from pythae_fif.files import checksum, stored
@@ -27,22 +25,21 @@ FINDINGS = {
     "under way": "a process works on it at this moment",
     "set aside": "a damaged or foreign file that was put away, kept for you to look at",
     "packed": "a line of a packed file: nothing can be said of its model and pictures",
-    "no model": "the trained model is not here: a further sampler trains it anew",
     "dirty tree": "made with code or configurations that no revision holds",
 }
 """Kind of finding -> what it means; those of `WRONG` make the exit code 1."""
 
-MODEL = "model/"
-"""The folder of a run that a copy of the store may lack."""
 
-
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """What was found of one run: a key of `FINDINGS`, the run's folder below `runs/`."""
 
     kind: str
     run: str
     detail: str = ""
+
+
+class _Other(Exception):
+    """A run is not fine: kind of finding, and detail."""
 
 
 def verify(root: Path) -> list[Finding]:
@@ -54,7 +51,7 @@ def verify(root: Path) -> list[Finding]:
         Of every run one of the kinds of findings up to `under way`, and notes of those after it.
 
     Raises:
-        StoreError: There are no runs.
+        StoreError: There are no runs, or folders that cannot be read.
     """
     store, found = Store(root), list[Finding]()
     for packed in store.packed.values():
@@ -62,33 +59,24 @@ def verify(root: Path) -> list[Finding]:
             names = [name for name in packed.files if name.endswith(".json")]
             found += _findings(packed.run, names, packed.read)
             found.append(Finding("packed", packed.run))
-    for folder in _folders(store.runs, found):
-        run = folder.relative_to(store.runs).as_posix()
-        names = [path.relative_to(folder).as_posix() for path in _json_files(folder)]
-        found += _findings(run, names, lambda name, folder=folder: read_file(folder / name), folder)
+    for parent, folders, files in os.walk(store.runs, _raise, followlinks=True):
+        folder, run = Path(parent), Path(parent).relative_to(store.runs).as_posix()
+        folders.sort()
+        if {SPEC_FILE, STATUS_FILE} & {*files}:
+            folders.clear()  # a run has none below it
+            paths = sorted([*folder.glob("*.json"), *folder.glob("scores/*.json")])
+            names = [path.relative_to(folder).as_posix() for path in paths]
+            found += _findings(run, names, lambda name, of=folder: read_file(of / name), folder)
+            asides = sorted(path.name for path in folder.rglob("*.corrupt*"))
+            found += [Finding("set aside", run, name) for name in asides]
     if not found:
         raise StoreError(f"{root} holds no runs: the folder that --results names is needed")
     return found
 
 
-def _folders(runs: Path, found: list[Finding]) -> Iterator[Path]:
-    """The folders of runs, behind links, too; those that may not be read become findings."""
-
-    def unreadable(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError | NotADirectoryError):
-            run = Path(str(error.filename)).relative_to(runs).as_posix()
-            found.append(Finding("unreadable", run, str(error.strerror)))
-
-    for parent, folders, files in os.walk(runs, onerror=unreadable, followlinks=True):
-        folders.sort()
-        if {SPEC_FILE, STATUS_FILE} & set(files):
-            folders.clear()  # a run has none below it
-            yield Path(parent)
-
-
-def _json_files(folder: Path) -> list[Path]:
-    """The files of a run that may be records."""
-    return sorted([*folder.glob("*.json"), *folder.glob("scores/*.json")])
+def _raise(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise StoreError(f"cannot read {error.filename}: {error.strerror}") from error
 
 
 def _findings(run: str, names: list[str], read: Any, folder: Path | None = None) -> list[Finding]:
@@ -100,75 +88,52 @@ def _findings(run: str, names: list[str], read: Any, folder: Path | None = None)
         read: Gives the content of one.
         folder: Of its other files; None for a packed run.
     """
-    found: list[Finding] = []
-    if folder is not None:
-        asides = sorted(path.name for path in folder.rglob("*.corrupt*"))
-        found += [Finding("set aside", run, name) for name in asides]
     try:
-        records, problem = _records(run, names, read)
-        files = {name: sealed for record in records for name, sealed in record.files.items()}
-        if problem is None and folder is not None:
-            problem = _file_problem(folder, files)
+        records = _records(run, names, read)
+        if folder is not None:
+            _check_files(folder, records)
+    except _Other as other:
+        return [Finding(other.args[0], run, other.args[1])]
     except StoreError as error:
-        return [Finding("unreadable", run, str(error)), *found]
-    if problem is not None:
-        return [Finding(problem[0], run, problem[1]), *found]
-    if not records:
-        return [Finding(*_without_records(run, folder)), *found]
-    if folder is not None and any(name.startswith(MODEL) for name in files):
-        found += [] if (folder / MODEL).exists() else [Finding("no model", run)]
-    dirty = {r.provenance.git_revision for r in records if r.provenance.git_dirty}
-    found += [Finding("dirty tree", run, str(revision)) for revision in sorted(dirty, key=str)]
-    return [Finding("fine", run), *found]
+        return [Finding("unreadable", run, str(error))]
+    revisions = {str(r.provenance.git_revision) for r in records if r.provenance.git_dirty}
+    return [Finding("fine", run), *(Finding("dirty tree", run, of) for of in sorted(revisions))]
 
 
-def _records(
-    run: str, names: list[str], read: Any
-) -> tuple[list[Record[Any]], tuple[str, str] | None]:
-    """The records of a run, and what is wrong with one of them: kind and detail."""
-    content = read(SPEC_FILE)
+def _records(run: str, names: list[str], read: Any) -> list[Record[Any]]:
+    content, records = read(SPEC_FILE), []
     if content is None:
-        return [], ("missing", SPEC_FILE)
+        raise _Other("missing", SPEC_FILE)
     try:
         spec = read_spec(content)
     except StoreError as error:
-        return [], ("corrupt", str(error))
+        raise _Other("corrupt", str(error)) from error
     if run != f"{spec.folder}/{spec.run_id}":
-        return [], ("misplaced", f"{SPEC_FILE} is that of {spec.run_id}")
-    records = []
+        raise _Other("misplaced", f"{SPEC_FILE} is that of {spec.run_id}")
     for name in names:
-        text = read(name)
-        if name in (SPEC_FILE, STATUS_FILE, "slurm.json") or text is None:
-            continue
-        try:
-            records.append(Record[Any].parse(text, spec.run_id))
-        except StoreError as error:
-            return [], ("corrupt", f"{name}: {error}")
-    return records, None
+        if name not in (SPEC_FILE, STATUS_FILE):
+            text = read(name)
+            try:
+                records.append(Record[Any].parse(text, spec.run_id))
+            except StoreError as error:
+                raise _Other("corrupt", f"{name}: {error}") from error
+    return records
 
 
-def _file_problem(folder: Path, files: dict[str, str]) -> tuple[str, str] | None:
-    """What is wrong with the files that belong to records: name -> checksum."""
-    for name, sealed in files.items():
+def _check_files(folder: Path, records: list[Record[Any]]) -> None:
+    """Reads the files that belong to records; without records says why there are none."""
+    for name, sealed in {n: of for record in records for n, of in record.files.items()}.items():
         path = folder / name
         if not path.is_file():  # a pipe would wait for ever
-            if not (name.startswith(MODEL) and not (folder / MODEL).exists()):
-                return "missing", name
-            continue
+            raise _Other("missing", name)
         with stored(f"read {path}"):
             if checksum(path) != sealed:
-                return "corrupt", name
-    return None
-
-
-def _without_records(run: str, folder: Path | None) -> tuple[str, str, str]:
-    if folder is None:
-        return "unfinished", run, "no record"
+                raise _Other("corrupt", name)
     status = Status.read(folder)
-    if is_locked(folder):
-        return "under way", run, status.stage
-    if status.state == "finished":
-        return "missing", run, "the records of a run that is called finished"
-    if status.state == "failed":
-        return "failed", run, status.error
-    return "unfinished", run, status.state or "no status"
+    if not records and is_locked(folder):
+        raise _Other("under way", status.stage)
+    if not records and status.state == "finished":
+        raise _Other("missing", "the records of a run that is called finished")
+    if not records:
+        kind = "failed" if status.state == "failed" else "unfinished"
+        raise _Other(kind, status.error or status.state)

@@ -55,7 +55,7 @@ def _run(spec, root: Path) -> None:
 
 def _drive(specs, root: Path) -> None:
     """A driver of several runs."""
-    run_all(specs, Store(root), LocalEngine(gpus=[], cpus_per_run=1))
+    run_all(specs, Store(root), LocalEngine(cpus_per_run=1))
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +229,6 @@ def test_read_only_results(alone, tmp_path):
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
         with pytest.raises(StoreError, match=r"cannot write .*Read-only"):
             work(other, store)
-        outcomes = run_all([spec, other], store, LocalEngine(gpus=[], cpus_per_run=1))
+        outcomes = run_all([spec, other], store, LocalEngine(cpus_per_run=1))
         assert [outcome.spec for outcome in outcomes] == [other]
         assert "its folder could not be written" in outcomes[0].error

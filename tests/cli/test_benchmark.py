@@ -216,6 +216,10 @@ class TestDryRun:
         assert "would stop a run: celeba: " in out
 
 
+def _training(share: float) -> Status:
+    return Status(state="running", stage="training", share=share)
+
+
 class TestDisplay:
     @pytest.fixture
     def specs(self):
@@ -232,9 +236,9 @@ class TestDisplay:
         return console.file.getvalue()
 
     def test_a_line_a_run_without_a_terminal(self, specs):
-        first = Progress(4, 1, [], {specs[1]: Status("running", "training", 0.5)})
+        first = Progress(4, 1, [], {specs[1]: _training(0.5)})
         hostile = Outcome(specs[1], "NaN \x1b[2J")
-        second = Progress(4, 1, [hostile], {specs[2]: Status("running", "training", 0.1)})
+        second = Progress(4, 1, [hostile], {specs[2]: _training(0.1)})
         out = self.shown([first, second], terminal=False)
         failed, state = out.splitlines()
         assert failed == f"failed: {specs[1].title}: NaN [2J"
@@ -245,10 +249,7 @@ class TestDisplay:
     def test_bars_and_the_time_left_on_a_terminal(self, specs, monkeypatch):
         monkeypatch.setenv("TERM", "xterm")
         monkeypatch.setenv("FORCE_COLOR", "1")
-        states = [
-            Progress(4, 0, [], {specs[0]: Status("running", "training", share)})
-            for share in (0.3, 0.9)
-        ]
+        states = [Progress(4, 0, [], {specs[0]: _training(share)}) for share in (0.3, 0.9)]
         out = self.shown(states, terminal=True)
         assert "4 runs: 1 running" in out and "training" in out
         assert re.search(r"22%\S* \S*0:00:0\d", out), "by what was made since the start"

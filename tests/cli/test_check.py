@@ -142,7 +142,7 @@ def test_a_host_that_says_anything_can_be_reached(monkeypatch, answer, said):
 
 
 def test_the_line_of_a_machine_without_gpu():
-    line = machine_line(LocalEngine(gpus=[], cpus_per_run=1))
+    line = machine_line(LocalEngine(cpus_per_run=1))
     runs = f"{cores()} {'run' if cores() == 1 else 'runs'} at once, 1 thread each"
     assert line == f"device: CPU, {cores()} cores; {runs}"
 
@@ -152,12 +152,13 @@ def test_the_line_of_gpus_says_how_many_runs_and_why(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda gpu: card)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda gpu: card.name)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: card.name)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     line = machine_line(LocalEngine(runs_per_gpu=2))
     assert line.startswith("device: 2 GPUs, NVIDIA H100; 4 runs at once, ")
     assert line.endswith("each (as asked; --runs-per-gpu)")
-    line = machine_line(LocalEngine(gpus=[1]))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    line = machine_line(LocalEngine())
     assert line.startswith("device: 1 GPU, NVIDIA H100; ")
     assert f"(at 6.4 GB a run, {cores()} cores and at most 4 a GPU; --runs-per-gpu)" in line
 

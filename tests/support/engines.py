@@ -1,11 +1,7 @@
 """An engine for tests: every run in this process, where a monkeypatch reaches it."""
 
-from collections import deque
-
-from pythae_fif.runs.launch import Ended
 from pythae_fif.runs.local import EngineOptions
-from pythae_fif.runs.store import Store
-from pythae_fif.runs.worker import Task, line_of, work
+from pythae_fif.runs.worker import line_of, work
 
 
 class InProcess(EngineOptions):
@@ -16,12 +12,11 @@ class InProcess(EngineOptions):
     def check(self, root) -> None:
         """Nothing is needed."""
 
-    def execute(self, waiting: deque[Task]):
-        while waiting:
-            task = waiting.popleft()
-            self.done.append(task.spec)
+    def execute(self, specs, store, command):
+        for spec in specs:
+            self.done.append(spec)
             try:
-                work(task.spec, Store(task.root), task.command)
-                yield Ended(task)
+                work(spec, store, command)
+                yield spec, ""
             except Exception as error:
-                yield Ended(task, line_of(error))
+                yield spec, line_of(error)

@@ -70,12 +70,6 @@ def _sleep(run: Run) -> None:
         time.sleep(0.01)
 
 
-def _hang(run: Run) -> None:
-    """Says no more, as a training that waits for ever."""
-    while True:
-        time.sleep(60)
-
-
 def _look_around(run: Run) -> None:
     """Writes which GPUs the run's process sees and how many threads it has."""
     seen = f"{os.environ['CUDA_VISIBLE_DEVICES']}/{torch.get_num_threads()}"
@@ -95,7 +89,6 @@ DEEDS = {
     "nothing": lambda run: None,
     "nap": lambda run: time.sleep(0.2),
     "sleep": _sleep,
-    "hang": _hang,
     "look around": _look_around,
     "fail": _fail,
     "partly": _partly,
