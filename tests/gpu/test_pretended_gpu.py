@@ -1,43 +1,22 @@
 """The pretended GPU refuses and counts as CUDA would."""
 
-import numpy as np
 import pytest
 import torch
 from support.pretended_gpu import counting
 
-ON, OFF = {"device": "cuda"}, {"device": "cpu"}
+ON = {"device": "cuda"}
 
 
 def _of_cpu_times():
     return torch.ones(2, **ON) * torch.ones(2)
 
 
-def _added_in_place():
-    return torch.ones(2, **ON).add_(torch.ones(2))
-
-
-def _matrix_product():
-    return torch.ones(2, 2) @ torch.ones(2, 2, **ON)
-
-
-def _joined():
-    return torch.cat([torch.ones(2), torch.ones(2, **ON)])
-
-
 def _network():
     return torch.nn.Linear(2, 2)(torch.ones(1, 2, **ON))
 
 
-def _indexed_of_cpu():
-    return torch.ones(2)[torch.zeros(1, dtype=torch.long, **ON)]
-
-
 def _numpy():
     return torch.ones(2, **ON).numpy()
-
-
-def _as_array():
-    return np.asarray(torch.ones(2, **ON))
 
 
 def _generator_of_cpu():
@@ -48,13 +27,8 @@ def _generator_of_cpu():
     ("mistake", "message"),
     [
         (_of_cpu_times, "same device"),
-        (_added_in_place, "same device"),
-        (_matrix_product, "same device"),
-        (_joined, "same device"),
         (_network, "same device"),
-        (_indexed_of_cpu, "same device"),
         (_numpy, "to numpy"),
-        (_as_array, "to numpy"),
         (_generator_of_cpu, "device type for generator"),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
@@ -68,51 +42,21 @@ def _item():
     torch.ones(1, **ON).item()
 
 
-def _compared():
-    bool(torch.ones((), **ON) > 0)
-
-
 def _mask():
     x = torch.ones(3, **ON)
     x[x > 0]
-
-
-def _nonzero():
-    torch.ones(3, **ON).nonzero()
 
 
 def _to_cpu():
     torch.ones(3, **ON).cpu()
 
 
-def _to_gpu():
-    torch.ones(3).to("cuda")
-
-
 def _made_of_a_list():
     torch.tensor([1.0, 2.0], **ON)
 
 
-def _copied_in():
-    torch.ones(3, **ON).copy_(torch.ones(3))
-
-
-def _copied_out():
-    torch.ones(3).copy_(torch.ones(3, **ON))
-
-
-def _indices_of_cpu():
-    torch.ones(3, **ON)[torch.zeros(1, dtype=torch.long)]
-
-
 def _inverse():
     torch.linalg.inv(torch.eye(2, **ON))
-
-
-WAITING = [
-    _item, _compared, _mask, _nonzero, _to_cpu, _to_gpu, _made_of_a_list, _copied_in, _copied_out,
-    _indices_of_cpu, _inverse,
-]  # fmt: skip
 
 
 def _waits_of(function):
@@ -121,7 +65,9 @@ def _waits_of(function):
     return dict(counts.waits)
 
 
-@pytest.mark.parametrize("function", WAITING, ids=lambda function: function.__name__)
+@pytest.mark.parametrize(
+    "function", [_item, _mask, _to_cpu, _made_of_a_list, _inverse], ids=lambda f: f.__name__
+)
 def test_wait_is_counted_with_its_place(gpu, function):
     ((place, count),) = gpu(_waits_of, function).items()
     assert count == 1
@@ -154,12 +100,3 @@ def test_step_has_the_numbers_of_the_cpu_and_its_operations(gpu):
     assert not counts.waits
     assert counts.operations["addmm"] == 2 and counts.operations["_fused_adam_"] == 1
     assert "t" not in counts.operations and "view" not in counts.operations
-
-
-def _drawn_by_its_own_generator():
-    return torch.randn(2, generator=torch.Generator(device="cuda").manual_seed(3), **ON).cpu()
-
-
-def test_generator_of_the_device_draws(gpu):
-    expected = torch.randn(2, generator=torch.Generator().manual_seed(3))
-    torch.testing.assert_close(gpu(_drawn_by_its_own_generator), expected)
