@@ -71,7 +71,6 @@ class Experiment(TableOptions):
         profile: Name of the one in use.
         name: Of the tables, figures and page.
         data: Path of the user's own images or table.
-        skip_undecodable: Leave out the images of a folder that cannot be decoded.
         Others: Of the user's table.
     """
 
@@ -96,7 +95,6 @@ class Experiment(TableOptions):
     profile: Annotated[str, Flag("quick, medium (a night), paper (published protocol) or full")]
     name: Annotated[str, Flag("of tables, figures and page", "NAME")] = ""
     data: Annotated[AbsolutePath | None, Flag("yours, of folder, npz or csv", "PATH")] = None
-    skip_undecodable: Annotated[bool, Flag("leave out broken images")] = False
 
     @field_validator("arch")
     @classmethod

@@ -103,7 +103,6 @@ def _where(request: Request) -> Where:
         data_root=flags.data_root,
         data=experiment.data,
         offline=flags.offline,
-        skip_undecodable=experiment.skip_undecodable,
         **{name: getattr(experiment, name) for name in TableOptions.model_fields},
         extractor_weights=flags.extractor_weights,
         own_extractor=None if experiment.extractor in EXTRACTORS else experiment.extractor,

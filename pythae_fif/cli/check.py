@@ -79,10 +79,9 @@ def check(request: Request, where: Where) -> Checked:
 def _check_data(experiment: Experiment, where: Where, found: Checked) -> tuple[int, ...] | None:
     """Looks for the data and room for them; their shape, where it is known before they are read."""
     name, side = experiment.dataset, experiment.image_size or 64
-    crop = experiment.settings_of(experiment.models[0]).crop
     shape = {**SHAPES, "celeba": (3, side, side), "folder": (3, side, side)}.get(name)
     with noted(found.data):
-        lacking = absent(name, where, image_size=experiment.image_size, crop=crop)
+        lacking = absent(name, where)
         if lacking is not None:
             if silent := unreachable(lacking.url):
                 found.data.append(f"{lacking}; {silent}")

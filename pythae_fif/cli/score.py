@@ -158,7 +158,7 @@ def _images(
                 side = shape[-1] if shape else min(first.size)
         except (OSError, Image.DecompressionBombError) as error:
             raise DataError(f"{path / names[0]}: cannot be decoded") from error
-        images = torch.from_numpy(decode_files(path, names, image_size=size or side).images)
+        images = torch.from_numpy(decode_files(path, names, size or side))
     if shape and images.shape[1] != shape[0] and bool((images == images[:, :1]).all()):
         images = images[:, :1].expand(-1, shape[0], -1, -1)
     if shape and images.shape[1:] != shape:

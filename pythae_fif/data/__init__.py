@@ -4,15 +4,9 @@ A name is imported when it is first asked for: `DATASETS` needs no torch.
 """
 
 __all__ = [
-    "DATASETS",
-    "Columns",
-    "DataOptions",
-    "ImageDataset",
-    "Splits",
-    "load_images",
-    "load_table",
+    "DATASETS", "Columns", "DataOptions", "ImageDataset", "Splits", "load_images", "load_table",
     "to_float",
-]
+]  # fmt: skip
 
 from typing import TYPE_CHECKING
 

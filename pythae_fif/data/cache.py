@@ -7,7 +7,6 @@ The processes of its runs look at sizes and times of change, and hash what was c
 
 __all__ = ["cached_splits"]
 
-import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
@@ -18,38 +17,34 @@ import numpy as np
 
 from pythae_fif.data.locations import CACHE_VARIABLE, cache_home
 from pythae_fif.data.splits import SPLIT_NAMES, Columns, Splits
-from pythae_fif.errors import DataError, StoreError
+from pythae_fif.errors import StoreError
 from pythae_fif.files import locked, read_json, set_aside, stored, whole_folder, write_json
 
 _log = logging.getLogger(__name__)
 
-_DAMAGE = (OSError, EOFError, DataError, ValueError, KeyError, TypeError)
+_PLAIN = ("name", "source", "partial", "notes")
 
 
-def cached_splits(key: str, build: Callable[[], Splits], *, check: bool = True) -> Splits:
+def cached_splits(key: str, build: Callable[[], Splits], *, check: bool) -> Splits:
     """The splits of a key: mapped from the cache, or built and stored there.
 
-    Processes may do this at once; one builds while the others wait. An entry whose content is not
-    what was written is set aside, with ``.corrupt`` appended to its name, and built anew. Where no
-    cache can be written, a warning is logged and the work goes on without one.
+    An entry whose content is not what was written is set aside, with ``.corrupt`` appended to its
+    name, and built anew. Where no cache can be written, a warning says so.
 
     Args:
         key: Digest of all that defines the splits.
         build: Reads them.
         check: Whether to hash images whose files were not changed, too.
     """
-    folder = cache_home() / "images" / key
-    with contextlib.suppress(*_DAMAGE):  # before the lock: the cache may be one that is only read
-        return _mapped(folder, check)
-    built: Splits | None = None
+    folder, built = cache_home() / "images" / key, None
     try:
         with stored(f"make {folder.parent}"):
             folder.parent.mkdir(parents=True, exist_ok=True)
         with locked(folder):
             if folder.exists():
                 try:
-                    return _mapped(folder, check)  # another process has built it
-                except _DAMAGE as error:
+                    return _mapped(folder, check)
+                except Exception as error:  # NumPy and JSON raise many unrelated types
                     aside = set_aside(folder).name
                     _log.warning("%s cannot be used (%s): set aside as %s", folder, error, aside)
             built = build()
@@ -57,55 +52,40 @@ def cached_splits(key: str, build: Callable[[], Splits], *, check: bool = True) 
             return _mapped(folder, check=False)
     except StoreError as error:
         _log.warning("data are not cached (%s): choose another %s", error, CACHE_VARIABLE)
-    return build() if built is None else built
+    return built or build()
 
 
-def _stamps(folder: Path) -> dict[str, list[int]]:
+def _stamps(folder: Path) -> list[list[int]]:
     """Size and time of change of each array."""
-    found = {path.name: path.stat() for path in folder.glob("*.npy")}
-    return {name: [of.st_size, of.st_mtime_ns] for name, of in found.items()}
+    return [[of.st_size, of.st_mtime_ns] for of in map(Path.stat, sorted(folder.glob("*.npy")))]
 
 
 def _write(folder: Path, splits: Splits) -> None:
-    arrays = {split: splits[split] for split in SPLIT_NAMES}
-    arrays |= {f"{split}-labels": of_split for split, of_split in (splits.labels or {}).items()}
-    about = {
-        "name": splits.name,
-        "source": splits.source,
-        "partial": splits.partial,
-        "columns": splits.columns and asdict(splits.columns),
-        "notes": splits.notes,
-    }
+    about = {key: getattr(splits, key) for key in (*_PLAIN, "content_hash", "labels_hash")}
+    about["columns"] = splits.columns and asdict(splits.columns)
     with whole_folder(folder) as temporary:
-        for name, array in arrays.items():
-            np.save(temporary / f"{name}.npy", array, allow_pickle=False)
-        hashes = {"content_hash": splits.content_hash, "labels_hash": splits.labels_hash}
-        stamps = _stamps(temporary)
-        write_json(temporary / "about.json", {"splits": about, **hashes, "stamps": stamps})
+        for split in SPLIT_NAMES:
+            np.save(temporary / f"{split}.npy", splits[split])
+            if splits.labels is not None:
+                np.save(temporary / f"{split}-labels.npy", splits.labels[split])
+        write_json(temporary / "about.json", {**about, "stamps": _stamps(temporary)})
 
 
 def _mapped(folder: Path, check: bool) -> Splits:
-    """The splits of an entry. Images are hashed if that is asked, or if their files were changed.
-
-    Raises:
-        OSError, ValueError, KeyError, TypeError: It is not whole, or not what was written.
-    """
+    """The splits of an entry; raises an error if it is not whole, or not what was written."""
     about: Any = read_json(folder / "about.json")
-    # Plain arrays: what pickles them, as Ray does, need not know that they are mapped.
+    # Plain arrays, of which none but this process sees what it may write into them.
     arrays: Any = {
-        split: np.asarray(np.load(folder / f"{split}.npy", mmap_mode="r", allow_pickle=False))
-        for split in SPLIT_NAMES
+        split: np.asarray(np.load(folder / f"{split}.npy", mmap_mode="c")) for split in SPLIT_NAMES
     }
     labels = None
-    if about["labels_hash"]:  # small, and wanted as tensors that may be written to
+    if about["labels_hash"]:
         labels = {split: np.load(folder / f"{split}-labels.npy") for split in SPLIT_NAMES}
-    how = {**about["splits"], "notes": tuple(about["splits"]["notes"])}
-    how["columns"] = how["columns"] and Columns(**how["columns"])
-    splits = Splits(**how, **arrays, labels=labels)
-    if splits.labels_hash != about["labels_hash"]:
-        raise ValueError("the labels are not those that were written")
-    if not check and splits.columns is None and _stamps(folder) == about["stamps"]:
+    plain = {key: about[key] for key in _PLAIN} | {"notes": tuple(about["notes"])}
+    columns = about["columns"] and Columns(**about["columns"])
+    splits = Splits(**plain, **arrays, labels=labels, columns=columns)
+    if not check and columns is None and _stamps(folder) == about["stamps"]:
         vars(splits)["content_hash"] = about["content_hash"]
-    elif splits.content_hash != about["content_hash"]:
-        raise ValueError("the images are not those that were written")
+    if (splits.content_hash, splits.labels_hash) != (about["content_hash"], about["labels_hash"]):
+        raise ValueError("the content is not what was written")
     return splits

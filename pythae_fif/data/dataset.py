@@ -1,9 +1,8 @@
 """Torch views of uint8 images: a data set for Pythae's trainers, and floats in [0, 1]."""
 
-__all__ = ["ImageDataset", "as_tensor", "shared", "to_float"]
+__all__ = ["ImageDataset", "as_tensor", "to_float"]
 
 import copy
-import warnings
 
 import numpy as np
 import torch
@@ -14,22 +13,13 @@ from torch.utils.data import Dataset
 from pythae_fif.errors import DataError
 
 
-def shared(array: np.ndarray) -> Tensor:
-    """An array as a tensor that shares its memory, for reading alone."""
-    with warnings.catch_warnings():
-        # Torch has no read-only tensors and warns of arrays that are, such as mapped ones.
-        warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-        return torch.from_numpy(np.ascontiguousarray(array))
-
-
 def as_tensor(images: np.ndarray | Tensor) -> Tensor:
     """Images, or rows of a table, as a tensor that shares their memory, for reading alone.
 
     Raises:
         DataError: They are neither uint8 (N, C, H, W) nor float32 (N, D).
     """
-    if isinstance(images, np.ndarray):
-        images = shared(images)
+    images = torch.as_tensor(images)
     if (images.dtype, images.ndim) not in ((torch.uint8, 4), (torch.float32, 2)):
         raise DataError(
             f"images are {images.dtype} of shape {tuple(images.shape)}, "
@@ -45,20 +35,11 @@ def _unit(images: Tensor) -> Tensor:
 
 
 def to_float(images: np.ndarray | Tensor, limit: int | None = None) -> Tensor:
-    """Images as float32 in [0, 1], in the form that Pythae's samplers are fitted on.
-
-    Rows of a table, float32 (N, D), stay as they are.
+    """The first images, all if no limit is given, as float32 in [0, 1], as Pythae's samplers are
+    fitted on them; rows of a table stay as they are.
 
     Args:
-        images: uint8 (N, C, H, W).
-        limit: Take the first ``limit`` images only; None takes all.
-
-    Returns:
-        float32 (N, C, H, W), 255 becoming exactly 1.
-
-    Example:
-        >>> to_float(np.full((3, 1, 2, 2), 255, np.uint8), limit=2).shape
-        torch.Size([2, 1, 2, 2])
+        images: uint8 (N, C, H, W), of which 255 becomes exactly 1, or float32 (N, D).
     """
     return _unit(as_tensor(images[:limit]))
 
@@ -72,13 +53,12 @@ class ImageDataset(Dataset[DatasetOutput]):
             ``DataProcessor`` gives.
 
     Attributes:
-        images: As a tensor, for reading: it shares the memory of a contiguous array, which may be a
-            file that is mapped.
+        images: As a tensor that shares the memory of the array, for reading.
         labels: float32 tensor (N,) or (N, c).
         labelled: Whether labels were given.
 
     Raises:
-        DataError: ``images`` is neither, or labels do not match.
+        DataError: ``images`` is neither.
 
     Example:
         >>> dataset = ImageDataset(np.full((20, 1, 2, 2), 51, np.uint8))
@@ -91,15 +71,8 @@ class ImageDataset(Dataset[DatasetOutput]):
     ) -> None:
         self.images = as_tensor(images)
         self.labelled = labels is not None
-        if labels is None:
-            self.labels = torch.ones(len(self.images))
-        else:
-            self.labels = torch.as_tensor(labels).to(torch.float32)
-        count = len(self.images)
-        if self.labels.dim() not in (1, 2) or len(self.labels) != count:
-            raise DataError(
-                f"labels have shape {tuple(self.labels.shape)}, needs ({count},) or ({count}, c)"
-            )
+        given = torch.ones(len(self.images)) if labels is None else torch.as_tensor(labels)
+        self.labels = given.to(torch.float32)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -120,16 +93,6 @@ class ImageDataset(Dataset[DatasetOutput]):
         return moved
 
     def batch(self, indices: Tensor, device: torch.device | str | None = None) -> DatasetOutput:
-        """Several images at once; uint8 is what travels to the device.
-
-        Args:
-            indices: int64 (B,), on the images' device or on the CPU.
-            device: Where the batch is wanted; None leaves it where the images are.
-
-        Returns:
-            ``data`` float32 (B, C, H, W) in [0, 1], and ``labels`` float32.
-        """
+        """Images in [0, 1] and labels of indices (B,); uint8 is what travels to the device."""
         images, labels = self.images[indices], self.labels[indices]
-        if device is not None:
-            images, labels = images.to(device), labels.to(device)
-        return DatasetOutput(data=_unit(images), labels=labels)
+        return DatasetOutput(data=_unit(images.to(device)), labels=labels.to(device))

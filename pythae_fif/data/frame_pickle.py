@@ -7,7 +7,6 @@ imported or called, and an array is made of bytes whose type and size were check
 
 __all__ = ["read_frame_pickle"]
 
-import io
 import math
 import pickle
 from pathlib import Path
@@ -51,33 +50,23 @@ def read_frame_pickle(path: Path) -> dict[str, np.ndarray]:
         DataError: No such file, no pickle, or a pickle of something else.
     """
     try:
-        content = path.read_bytes()
-        frame = _Unpickler(io.BytesIO(content), encoding="latin1").load()
-        return _columns(frame, most=len(content))
+        with path.open("rb") as file:
+            frame: Any = _Unpickler(file, encoding="latin1").load()
+        whole = frame.state["_data"].state[3]["0.14.1"]
+        names = whole["axes"][0].args[1]["data"].state[4]
+        columns: dict[int, np.ndarray] = {}
+        for block in whole["blocks"]:  # columns of equal type
+            places = block["mgr_locs"]
+            at = slice(*places.args) if type(places).__name__ == "slice" else _array(places)
+            where = np.arange(len(names))[at]
+            rows = _array(block["values"]).astype(np.float64, copy=False)
+            columns |= dict(zip(where.tolist(), rows, strict=True))
+        return {name: columns[i] for i, name in enumerate(names)}
     except Exception as error:  # its texts and numbers may be none, its stack empty, and more
         raise DataError(
             f"{path}: needs a pickled data frame of numbers of pandas before 1.1 "
             f"({one_line(error)})"
         ) from error
-
-
-def _columns(frame: Any, most: int) -> dict[str, np.ndarray]:
-    """Columns from the blocks of equal type that pandas keeps a frame in, of `most` values."""
-    whole = frame.state["_data"].state[3]["0.14.1"]
-    names = whole["axes"][0].args[1]["data"].state[4]
-    if not all(isinstance(name, str) for name in names):
-        raise TypeError("its columns have no names")
-    columns: dict[int, np.ndarray] = {}
-    for block in whole["blocks"]:
-        values, places = _array(block["values"]), block["mgr_locs"]
-        most -= values.size
-        if most < 0:
-            raise ValueError("one block stands for many")
-        at = slice(*places.args) if type(places).__name__ == "slice" else _array(places)
-        where = np.arange(len(names))[at]
-        rows = values.astype(np.float64, copy=False).reshape(len(where), -1)
-        columns |= dict(zip(where.tolist(), rows, strict=True))
-    return {name: columns[i] for i, name in enumerate(names)}
 
 
 def _array(record: Any) -> np.ndarray:
@@ -90,7 +79,6 @@ def _array(record: Any) -> np.ndarray:
     if not isinstance(code, str) or code[0] not in "iuf" or not isinstance(content, bytes):
         raise TypeError("an array of no numbers")
     dtype: np.dtype[Any] = np.dtype(code).newbyteorder(order)
-    sides = [int(side) for side in shape]
-    if min(sides, default=0) < 0 or dtype.itemsize * math.prod(sides) != len(content):
+    if min(shape) < 0 or dtype.itemsize * math.prod(shape) != len(content):
         raise ValueError("an array of another size")
-    return np.frombuffer(content, dtype).reshape(sides, order="F" if fortran else "C")
+    return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")

@@ -1,58 +1,28 @@
-"""Images from files: found, decoded in parallel, cropped and resized; arrays of .npz files."""
+"""Images from files: found, decoded in parallel, cropped and resized; a user's folder and .npz."""
 
 __all__ = [
-    "SUFFIXES",
-    "Decoded",
-    "decode_files",
-    "find_images",
-    "read_npz",
-    "to_labels",
+    "decode_files", "find_images", "folder_of_images", "labelled", "npz_file", "read_npz",
     "to_uint8",
-]
+]  # fmt: skip
 
 import math
 import os
 import zipfile
-import zlib
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from pythae_fif.data.source import OnCount
+from pythae_fif.data.names import Request
+from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits, hold_out, shuffled_split, sizes
 from pythae_fif.errors import DataError, one_line
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-ROUNDING = 1e-3
-"""Floats may leave [0, 1] by so much, as a resize lets them."""
 
-_TASK = 64
 _MAX_THREADS = 16
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """Images of files.
-
-    Attributes:
-        names: Of the N files that could be decoded.
-        images: uint8 (N, 3, S, S).
-        sizes: Width and height of each original in pixels, (N, 2).
-        notes: On files that were left out.
-    """
-
-    names: list[str]
-    images: np.ndarray
-    sizes: np.ndarray
-    notes: list[str]
-
-    def take(self, rows: np.ndarray) -> np.ndarray:
-        """``images[rows]``, without a copy (2 GB of CelebA) where the rows are one run."""
-        one_run = len(rows) > 0 and bool((np.diff(rows) == 1).all())
-        return self.images[rows[0] : rows[-1] + 1] if one_run else self.images[rows]
 
 
 def find_images(folder: Path) -> list[str]:
@@ -60,17 +30,9 @@ def find_images(folder: Path) -> list[str]:
 
     Files end in one of `SUFFIXES`, in any case. Hidden files and folders, whose names begin with a
     dot, are passed over; a link to a folder further down is not followed.
-
-    Raises:
-        DataError: A folder cannot be read.
     """
-
-    def refuse(error: OSError) -> None:
-        if not isinstance(error, FileNotFoundError | NotADirectoryError):  # it holds no images
-            raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
-
     found = []
-    for parent, folders, files in os.walk(folder, onerror=refuse):
+    for parent, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         below = Path(parent).relative_to(folder)
         for name in files:
@@ -82,109 +44,89 @@ def find_images(folder: Path) -> list[str]:
 def decode_files(
     folder: Path,
     names: Sequence[str],
-    *,
     image_size: int,
+    size: tuple[int, int] | None = None,
     crop: float = 1.0,
-    skip_undecodable: bool = False,
-    progress: OnCount | None = None,
-) -> Decoded:
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
     """Decodes image files to RGB squares, as Pillow's ``convert("RGB")`` makes them.
 
-    From an image of w x h pixels, the centred square with sides of ``crop * min(w, h)`` is cut
-    and resized with Pillow's bilinear filter, which averages over the source pixels when it
-    shrinks (antialiasing). The square may begin between pixels, so that it is the same region of
-    the picture at whatever resolution the file is kept.
+    A centred square is cut and resized with Pillow's bilinear filter, which averages over the
+    source pixels when it shrinks (antialiasing). The square may begin between pixels, so that it is
+    the same region of the picture at whatever resolution the file is kept.
 
     Args:
         folder: The folder of the files.
         names: Paths below ``folder``.
         image_size: Side S of the result in pixels.
+        size: Width and height that all must have, or in this proportion; None for any.
         crop: Side of the square as a fraction of the shorter side, in (0, 1].
-        skip_undecodable: Leave out files that cannot be decoded.
         progress: Called as ``progress(done, total)`` all along.
 
+    Returns:
+        uint8 (N, 3, S, S).
+
     Raises:
-        DataError: A file is missing, is no regular file, has more than 8 bits a channel, or cannot
-            be decoded.
+        DataError: A file is no regular one, has more than 8 bits a channel or other proportions,
+            or cannot be decoded; the line has the first and their number.
     """
     images = np.zeros((len(names), 3, image_size, image_size), np.uint8)
-    sizes = np.zeros((len(names), 2), np.int32)
 
-    def work(start: int) -> list[int]:
-        failed = []
-        for index in range(start, min(start + _TASK, len(names))):
-            found = _decode(folder / names[index], image_size, crop)
-            if found is None:
-                failed.append(index)
-            else:
-                images[index], sizes[index] = found
-        return failed
-
-    failed: list[int] = []
-    # Threads and not processes: Pillow lets go of the interpreter lock while it decodes.
-    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS))
-    try:
-        for task, indices in enumerate(pool.map(work, range(0, len(names), _TASK)), 1):
-            failed += indices
-            if progress is not None:
-                progress(min(task * _TASK, len(names)), len(names))
-    finally:
-        pool.shutdown(cancel_futures=True)
-    if not failed:
-        return Decoded(list(names), images, sizes, [])
-    if not skip_undecodable:
-        raise DataError(
-            f"{len(failed)} of {len(names)} images cannot be decoded, the first is "
-            f"{folder / names[failed[0]]}; mend or remove them, or leave them out with "
-            "--skip-undecodable"
-        )
-    kept = np.setdiff1d(np.arange(len(names)), failed)
-    note = f"{len(failed)} undecodable images left out"
-    return Decoded([names[row] for row in kept], images[kept], sizes[kept], [note])
-
-
-def _decode(path: Path, image_size: int, crop: float) -> tuple[np.ndarray, tuple[int, int]] | None:
-    """Pixels (3, S, S), and width and height of the original; None if it cannot be decoded."""
-    if path.exists() and not path.is_file():  # a pipe would be waited for
-        raise DataError(f"{path}: cannot be read (it is no regular file)")
-    try:
-        with Image.open(path) as file:
-            if file.mode[0] in "IF":  # Pillow would cut them off at 255
-                raise DataError(f"{path}: mode {file.mode}, needs 8 bits a channel: convert it")
-            image = ImageOps.exif_transpose(file).convert("RGB")
-        width, height = image.size
-        # Rounded, so that 148 / 178 of 178 is 148 and not a hair more, which would round up below.
-        side = round(crop * min(width, height), 6)
-        left, top = (width - side) / 2, (height - side) / 2
-        # Cut to whole pixels first: resize alone would let the filter reach outside of the square.
-        x, y = math.floor(left), math.floor(top)
-        image = image.crop((x, y, math.ceil(left + side), math.ceil(top + side))).resize(
-            (image_size, image_size),
-            Image.Resampling.BILINEAR,
-            box=(left - x, top - y, left - x + side, top - y + side),
-        )
-    except DataError:
-        raise
-    except Exception as error:  # Pillow's plugins raise a dozen unrelated types on damaged files
-        if isinstance(error, OSError) and error.errno is not None:
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+    def work(index: int) -> Exception | None:
+        try:
+            images[index] = _decode(folder / names[index], image_size, size, crop)
+        except Exception as error:  # Pillow's plugins raise a dozen unrelated types
+            return error
         return None
-    return np.asarray(image).transpose(2, 0, 1), (width, height)
+
+    failed: list[str] = []
+    # Threads and not processes: Pillow lets go of the interpreter lock while it decodes.
+    with ThreadPool(min(os.cpu_count() or 1, _MAX_THREADS)) as pool:
+        for index, error in enumerate(pool.imap(work, range(len(names)), chunksize=64)):
+            if error is not None:
+                failed.append(f"{folder / names[index]} ({one_line(error)})")
+            if progress is not None:
+                progress(index + 1, len(names))
+    if failed:
+        raise DataError(
+            f"{len(failed)} of {len(names)} images cannot be decoded, the first is {failed[0]}"
+        )
+    return images
+
+
+def _decode(path: Path, image_size: int, size: tuple[int, int] | None, crop: float) -> np.ndarray:
+    """Pixels (3, S, S); any error if it cannot be decoded."""
+    if not path.is_file():  # a pipe would be waited for
+        raise OSError("no regular file")
+    with Image.open(path) as file:
+        if file.mode[0] in "IF":  # Pillow would cut them off at 255
+            raise ValueError(f"mode {file.mode}, needs 8 bits a channel: convert it")
+        image = ImageOps.exif_transpose(file).convert("RGB")
+    width, height = image.size
+    # A copy at another resolution rounds each side by half a pixel at most.
+    if size is not None and abs(width * size[1] - height * size[0]) > 2 * size[0]:
+        raise ValueError(f"{image.size} pixels, needs the proportions of {size}")
+    # Rounded, so that 148 / 178 of 178 is 148 and not a hair more, which would round up below.
+    side = round(crop * min(width, height), 6)
+    left, top = (width - side) / 2, (height - side) / 2
+    # Cut to whole pixels first: resize alone would let the filter reach outside of the square.
+    x, y = math.floor(left), math.floor(top)
+    image = image.crop((x, y, math.ceil(left + side), math.ceil(top + side))).resize(
+        (image_size, image_size),
+        Image.Resampling.BILINEAR,
+        box=(left - x, top - y, left - x + side, top - y + side),
+    )
+    return np.asarray(image).transpose(2, 0, 1)
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an .npz file, by key.
-
-    Raises:
-        DataError: The file is missing, no .npz, damaged, or holds pickled objects.
-    """
+    """All arrays of an .npz file, by key; a DataError if it is none or holds pickled objects."""
     if not zipfile.is_zipfile(path):  # NumPy would take it for a pickle, and advise to open it
         raise DataError(f"{path}: no such .npz file, or no whole one")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with np.load(path) as archive:
             return {key: archive[key] for key in archive.files}
-    # Of a header that claims more than there is, a MemoryError.
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # of a header that claims more than there is, a MemoryError
         raise DataError(f"{path}: not a readable .npz file ({one_line(error)})") from error
 
 
@@ -212,22 +154,114 @@ def to_uint8(array: np.ndarray, where: str) -> np.ndarray:
     if images.dtype == np.uint8:
         return np.ascontiguousarray(images)
     low, high = images.min(), images.max()
-    if images.dtype.kind != "f" or not (low >= -ROUNDING and high <= 1 + ROUNDING):
+    if images.dtype.kind != "f" or not (low >= 0 and high <= 1):
         raise DataError(
             f"{where}: {images.dtype} from {low} to {high}, needs uint8, or floats in [0, 1]"
         )
-    return np.rint(images * 255.0).clip(0, 255).astype(np.uint8)
+    return np.rint(images * 255.0).astype(np.uint8)
 
 
-def to_labels(labels: np.ndarray, count: int, where: str) -> np.ndarray:
-    """Class indices of N images as int64 (N,).
+def labelled(
+    content: dict[str, np.ndarray], keys: dict[str, str], path: Path
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Images of an .npz file's arrays, and int64 labels where all have some.
 
-    Raises:
-        DataError: They are no integers from 0 up, or not N.
+    Args:
+        content: All of its arrays.
+        keys: Key of images -> that of their labels.
+        path: The file, for error lines.
     """
-    if labels.shape != (count,) or labels.dtype.kind not in "iu" or (labels < 0).any():
-        raise DataError(
-            f"{where}: {labels.dtype} of shape {labels.shape}, needs integers from 0 up of shape "
-            f"({count},)"
-        )
-    return labels.astype(np.int64)
+    if not keys.keys() <= content.keys():
+        raise DataError(f"{path}: has keys {', '.join(content)}; needs data, or train and test")
+    images = {key: to_uint8(content[key], f"{path}, key {key!r}") for key in keys}
+    labels = {key: content[of] for key, of in keys.items() if of in content}
+    for key, of in labels.items():
+        if of.shape != (len(images[key]),) or of.dtype.kind not in "iu" or (of < 0).any():
+            raise DataError(
+                f"{path}: labels of {key!r} are {of.dtype} of shape {of.shape}, needs integers "
+                f"from 0 up of shape ({len(images[key])},)"
+            )
+    whole = len(labels) == len(images)
+    return images, {key: of.astype(np.int64) for key, of in labels.items() if whole}
+
+
+# ---------------------------------------------------------------- a user's own
+
+
+def npz_file(request: Request) -> Source:
+    """An .npz file with keys train, test, perhaps val, and train_labels, or data and labels."""
+
+    def read() -> Splits:
+        path, content = request.path, read_npz(request.path)
+        keys = {split: f"{split}_labels" for split in SPLIT_NAMES if split in content}
+        keys = keys if {"train", "test"} <= keys.keys() else {"data": "labels"}
+        images, labels = labelled(content, keys, path)
+        arrays, how = _split(images)
+        of_split = _split(labels)[0] if labels else None
+        source = f"npz {path.name}, {how}, {sizes(arrays)}"
+        return Splits("npz", **arrays, labels=of_split, source=source)
+
+    return [request.path], read
+
+
+def folder_of_images(request: Request) -> Source:
+    """Every image below a folder; its subfolders train, test and perhaps val are the splits, if
+    there. Below these, or the folder, subfolders are classes if every image is in one."""
+    path = request.path
+    present = [split for split in SPLIT_NAMES if (path / split).is_dir()]
+    if present and not {"train", "test"} <= {*present}:
+        raise DataError(f"folder: {path} has {present}, needs train and test, or none of them")
+    names = find_images(path)
+    if present:  # a split may be a link to a folder, which find_images does not follow
+        names = sorted(f"{split}/{name}" for split in present for name in find_images(path / split))
+    if not names:
+        raise DataError(f"folder: {path} is no folder with images ({', '.join(SUFFIXES)}) below it")
+    return [path / name for name in names], lambda: _read_folder(request, names, present)
+
+
+def _read_folder(request: Request, names: list[str], present: list[str]) -> Splits:
+    rows = {"data": np.arange(len(names))}
+    if present:  # no class comes first: a profile may cut to the first images
+        order = np.random.RandomState(0).permutation(len(names))
+        split_of = np.array([names[row].split("/", 1)[0] for row in order])
+        rows = {split: order[split_of == split] for split in present}
+    index, how = _split(rows)
+    # Decoded in their order, so that the splits are parts of one array and no copies.
+    names = [names[row] for split in SPLIT_NAMES for row in index[split]]
+    ends = np.cumsum([len(index[split]) for split in SPLIT_NAMES])[:2]
+
+    def parts(array: np.ndarray) -> Any:
+        return dict(zip(SPLIT_NAMES, np.split(array, ends), strict=True))
+
+    images = decode_files(request.path, names, request.side, progress=request.progress)
+    grey = all((image == image[:1]).all() for image in images)
+    classes = [(name.split("/")[bool(present) : -1] or [""])[0] for name in names]
+    known, labels, notes = sorted({*classes[: ends[0]]}), None, ()
+    if "" not in known and {*classes} == {*known} and len(known) > 1:
+        labels = parts(np.searchsorted(known, classes))
+    elif len({*classes}) > 1:
+        notes = ("no labels: not every image is in a subfolder that has training images",)
+    arrays = parts(images[:, :1] if grey else images)
+    source = f"folder {request.path.name}, {request.side}x{request.side}, {how}, {sizes(arrays)}"
+    return Splits("folder", **arrays, labels=labels, source=source, notes=notes)
+
+
+def _split(parts: dict[str, np.ndarray]) -> tuple[dict[str, Any], str]:
+    """Arrays of the three splits, and how they came about.
+
+    Args:
+        parts: One array `data`, which is shuffled, or those of training and test, and perhaps
+            validation, which else is held out of training.
+    """
+    if "data" in parts:
+        index = shuffled_split(len(parts["data"]))
+        shuffled = {split: parts["data"][rows] for split, rows in index.items()}
+        return shuffled, "shuffled 80/10/10 with seed 0"
+    if "val" in parts:
+        return parts, "split as given"
+    count = len(parts["train"])
+    order = np.random.RandomState(0).permutation(count)
+    rows = np.split(order, [count - hold_out(count)])
+    train, val = (parts["train"][np.sort(of_split)] for of_split in rows)
+    how = f"split as given, val {len(val)} of the training images by seed 0"
+    return {"train": train, "val": val, "test": parts["test"]}, how

@@ -1,24 +1,29 @@
 """A data set's name becomes training, validation and test images."""
 
-__all__ = ["SOURCES", "DataOptions", "absent", "load", "load_images", "open_splits"]
+__all__ = ["SOURCES", "absent", "load", "load_images", "open_splits"]
 
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pythae_fif.data.cache import cached_splits
-from pythae_fif.data.names import DataOptions
-from pythae_fif.data.own import folder_of_images, npz_file
+from pythae_fif.data.images import folder_of_images, npz_file
+from pythae_fif.data.names import DataOptions, Request
 from pythae_fif.data.published import AbsentError, celeba, torchvision_set
-from pythae_fif.data.source import OnCount, Request, Source
-from pythae_fif.data.splits import SPLIT_NAMES, Splits, by_sides
+from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits, by_sides
 from pythae_fif.data.tables import table_file
 from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.files import digest
 
 MANY = 0.01
 """Test images that may also be in training, as a fraction, before a note says so."""
+
+# Part of the cache's keys: raise it when reading, decoding, cropping, resizing or splitting change.
+_VERSION = 11
 
 
 def load_images(
@@ -28,27 +33,21 @@ def load_images(
     data: str | Path | None = None,
     image_size: int | None = None,
     crop: int | None = None,
-    progress: OnCount | None = None,
     **options: Any,
 ) -> Splits:
     """Loads a data set as uint8 images in three splits, or a user's table as float32 rows.
 
     MNIST, CIFAR-10 and CelebA are looked for below the data root, first in Pythae's layout
     (``<root>/<name>/train_data.npz`` and ``eval_data.npz``), then in torchvision's own, and are
-    downloaded if neither is there. What is read from files is cached as arrays that are mapped into
-    memory (:mod:`pythae_fif.data.cache`): read-only, and shared by all processes.
+    downloaded if neither is there. What is read from files is cached.
 
     Args:
         name: One of ``DATASETS``.
-        data_root: The folder to look in; None for the environment variable ``PYTHAE_FIF_DATA``,
-            else ``~/.cache/pythae-fif/data``.
-        data: Your folder or file, for ``folder``, ``npz`` and ``csv``, and for those only.
+        data_root, data, options: See :class:`~pythae_fif.data.names.DataOptions`.
         image_size: Side in pixels that ``celeba`` and ``folder`` images are resized to (default
             64); the others keep the size they have.
         crop: Side of the centred square of CelebA's 178 x 218 pixels, 148 if None; 140 in the
             code of Sorrenson et al. Images in Pythae's layout are cropped already.
-        progress: Called as ``progress(done, total)`` while images are decoded.
-        options: Others of :class:`~pythae_fif.data.names.DataOptions`.
 
     Raises:
         ConfigError: An unknown name, or an argument that the data set does not take.
@@ -61,46 +60,46 @@ def load_images(
     """
     root, path = (None if of is None else str(of) for of in (data_root, data))
     asked = DataOptions(data_root=root, data=path, **options)
-    return load(name, asked, image_size=image_size, crop=crop, progress=progress)
+    return load(name, asked, image_size=image_size, crop=crop)
 
 
 def load(
     name: str,
     options: DataOptions,
     *,
-    train_size: int | None = None,
-    val_size: int | None = None,
-    test_size: int | None = None,
     image_size: int | None = None,
     crop: int | None = None,
-    progress: OnCount | None = None,
+    progress: Callable[[int, int], None] | None = None,
     check: bool = True,
+    **sizes: int | None,
 ) -> Splits:
     """The data of a command: found or downloaded, read, checked, hashed and cached.
 
     Args:
-        name, image_size, crop, progress: As of :func:`load_images`.
-        options: Where data are and how they are read.
-        train_size, val_size, test_size: How many of each split's first images are used.
+        name, options, image_size, crop, progress: As of :class:`~pythae_fif.data.names.Request`.
         check: Whether the content of the cache is hashed anew, even if no file was changed.
+        sizes: `train_size`, `val_size`, `test_size`: how many of a split's first images are used.
 
     Raises:
         ConfigError, DataError: As of :func:`load_images`.
     """
-    request = Request(name, options, image_size, crop, progress)
-    source = SOURCES[name](request)
-
-    def read() -> Splits:
-        return _checked(source.read())
-
-    splits = cached_splits(source.key, read, check=check) if source.key else read()
-    sides = splits.input_dim[1:]
-    if image_size is not None and sides != (image_size, image_size):
-        raise ConfigError(
-            f"image_size={image_size}: {name} images are {by_sides(sides) or 'rows'}, and stay so; "
-            "only celeba and folder are resized"
-        )
-    return splits.subset(train_size, val_size, test_size)
+    request = Request(name, options, image_size or 64, crop or 148, progress)
+    files, read = SOURCES[name](request)
+    try:
+        stats = {path: os.stat(path) for path in files}
+    except OSError as error:
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
+    if stats:
+        asked = options.model_dump(exclude={"data_root", "offline"})
+        stamps = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()]
+        key = digest(_VERSION, name, image_size, crop, asked, *stamps)
+        splits = cached_splits(key, lambda: _checked(read()), check=check)
+    else:
+        splits = _checked(read())
+    if image_size is not None and splits.input_dim[1:] != (image_size, image_size):
+        found = by_sides(splits.input_dim)
+        raise ConfigError(f"image_size={image_size}: {name} is {found}, and is not resized")
+    return splits.subset(**{split: sizes.get(f"{split}_size") for split in SPLIT_NAMES})
 
 
 def open_splits(
@@ -117,25 +116,20 @@ def open_splits(
         DataError: The data are not those of the plan.
     """
     splits = load(name, options, check=False, **how)
-    if (splits.content_hash, labels_hash or splits.labels_hash) != (data_hash, splits.labels_hash):
-        raise DataError(
-            f"the data of {name} changed since the plan was made ({splits.content_hash}, labels "
-            f"{splits.labels_hash}, not {data_hash}, {labels_hash}): start the command again"
-        )
+    if splits.content_hash != data_hash or labels_hash not in (None, splits.labels_hash):
+        raise DataError(f"the data of {name} changed since the plan: start the command again")
     return splits
 
 
-def absent(name: str, options: DataOptions, **how: Any) -> AbsentError | None:
+def absent(name: str, options: DataOptions) -> AbsentError | None:
     """What :func:`load` would download first; None where all files are there. Nothing is read.
-
-    Args:
-        name, options, how: As of :func:`load`.
 
     Raises:
         ConfigError, DataError: As of :func:`load`, as far as that can be told.
     """
+    request = Request(name, options.model_copy(update={"offline": True}))
     try:
-        SOURCES[name](Request(name, options.model_copy(update={"offline": True}), **how))
+        SOURCES[name](request)
     except AbsentError as error:
         if options.offline:
             raise
@@ -144,12 +138,8 @@ def absent(name: str, options: DataOptions, **how: Any) -> AbsentError | None:
 
 
 def _checked(splits: Splits) -> Splits:
-    """With a note on test images that are also in training.
-
-    Raises:
-        DataError: There are more classes than images, as where labels are numbers of another kind.
-    """
-    if splits.train.ndim != 4:
+    """With a note on test images that are also in training; labels must be classes."""
+    if splits.columns is not None:  # rows of a table may well be alike
         return splits
     count = sum(len(splits[split]) for split in SPLIT_NAMES)
     if splits.classes is not None and splits.classes > count:
@@ -161,7 +151,8 @@ def _checked(splits: Splits) -> Splits:
     again = sum(hash(image.tobytes()) in known for image in splits.test)
     if again <= MANY * len(splits.test):
         return splits
-    return splits.with_notes(f"{again:,} of {len(splits.test):,} test images are in training, too")
+    note = f"{again:,} of {len(splits.test):,} test images are in training, too"
+    return replace(splits, notes=(*splits.notes, note))
 
 
 def _read_digits() -> Splits:
@@ -172,16 +163,14 @@ def _read_digits() -> Splits:
     images = np.rint(digits.images[:, None] * (255 / 16)).astype(np.uint8)
     order = np.random.RandomState(0).permutation(len(images))
     index = dict(zip(SPLIT_NAMES, np.split(order, [1197, 1497]), strict=True))
-    return Splits(
-        name="digits",
-        **{split: images[rows] for split, rows in index.items()},
-        labels={split: digits.target[rows].astype(np.int64) for split, rows in index.items()},
-        source="digits of scikit-learn, 8x8, 1197/300/300",
-    )
+    arrays: Any = {split: images[rows] for split, rows in index.items()}
+    labels = {split: digits.target[rows].astype(np.int64) for split, rows in index.items()}
+    source = "digits of scikit-learn, 8x8, 1197/300/300"
+    return Splits("digits", **arrays, labels=labels, source=source)
 
 
 SOURCES: dict[str, Callable[[Request], Source]] = {
-    "digits": lambda request: Source(request, request.path, (), _read_digits),
+    "digits": lambda request: ([], _read_digits),
     "mnist": torchvision_set,
     "cifar10": torchvision_set,
     "celeba": celeba,

@@ -1,11 +1,6 @@
 """Where data are looked for and kept."""
 
-__all__ = [
-    "CACHE_VARIABLE",
-    "DATA_VARIABLE",
-    "cache_home",
-    "data_home",
-]
+__all__ = ["CACHE_VARIABLE", "DATA_VARIABLE", "cache_home", "data_home"]
 
 import os
 from pathlib import Path
@@ -27,17 +22,12 @@ def data_home(data_root: str | Path | None = None) -> Path:
     Args:
         data_root: The folder, or None for ``PYTHAE_FIF_DATA``, else ``~/.cache/pythae-fif/data``.
 
-    Returns:
-        The folder. It exists if it was asked for; the default one may be missing.
-
     Raises:
-        DataError: A folder that was asked for does not exist.
+        DataError: A folder that was asked for does not exist; the default one may be missing.
     """
     asked = data_root or os.environ.get(DATA_VARIABLE)
-    if not asked:
-        return Path("~/.cache/pythae-fif/data").expanduser()
-    root = Path(asked).expanduser()
-    if not root.is_dir():
+    root = Path(asked or "~/.cache/pythae-fif/data").expanduser()
+    if asked and not root.is_dir():
         raise DataError(
             f"the data folder {root} (--data-root or {DATA_VARIABLE}) does not exist: create it"
         )

@@ -1,9 +1,14 @@
 """The names of the data sets, and what may be asked of them, known without importing NumPy."""
 
-__all__ = ["DATASETS", "TABULAR_DATASETS", "TOY_DATASETS", "DataOptions", "TableOptions"]
+__all__ = ["DATASETS", "TABULAR_DATASETS", "TOY_DATASETS", "DataOptions", "Request", "TableOptions"]
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
+from pythae_fif.data.locations import data_home
+from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.validation import AbsolutePath, Checked, Each, Flag, name_of
 
 DATASETS = ("digits", "mnist", "cifar10", "celeba", "folder", "npz", "csv")
@@ -49,16 +54,43 @@ class DataOptions(TableOptions):
             ``~/.cache/pythae-fif/data``.
         data: The user's folder or file, for ``folder``, ``npz`` and ``csv``, and for those only.
         offline: Never download.
-        skip_undecodable: Leave out the images of a folder that cannot be decoded, and count them in
-            a note, instead of failing.
     """
 
     data_root: Annotated[str | None, Flag("where data sets are (PYTHAE_FIF_DATA)", "DIR")] = None
     data: Annotated[AbsolutePath | None, Flag("yours, of folder, npz or csv", "PATH")] = None
     offline: Annotated[bool, Flag("never download")] = False
-    skip_undecodable: Annotated[bool, Flag("leave out broken images")] = False
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked of a data set of the benchmark.
+
+    Attributes:
+        name: One of `DATASETS`.
+        options: Where its files are, and how a table is read.
+        side: Of resized images, in pixels.
+        crop: Side of the square that is cut from CelebA's images, in pixels.
+        progress: Called as ``progress(done, total)`` while images are decoded.
+
+    Raises:
+        ConfigError: An unknown name, or a path that it does not take or needs.
+    """
+
+    name: str
+    options: DataOptions
+    side: int = 64
+    crop: int = 148
+    progress: Callable[[int, int], None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.name not in DATASETS:
+            raise ConfigError(
+                f"unknown data set {self.name!r}: {did_you_mean(self.name, DATASETS)}"
+            )
+        if (self.name in ("folder", "npz", "csv")) != (self.options.data is not None):
+            raise ConfigError(f"data set {self.name!r}: folder, npz and csv need --data, no others")
 
     @property
-    def of_table(self) -> TableOptions:
-        """Those of a user's table."""
-        return TableOptions(**{key: getattr(self, key) for key in TableOptions.model_fields})
+    def path(self) -> Path:
+        """The data root, or the user's folder or file."""
+        return Path(self.options.data) if self.options.data else data_home(self.options.data_root)

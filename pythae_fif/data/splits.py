@@ -1,11 +1,12 @@
 """A data set as training, validation and test part in memory, with a hash of its content."""
 
-__all__ = ["SPLIT_NAMES", "Columns", "Splits", "by_sides", "hold_out", "shuffled_split", "sizes"]
+__all__ = ["SPLIT_NAMES", "Columns", "Source", "Splits", "by_sides", "hold_out", "shuffled_split"]
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -35,23 +36,14 @@ def hold_out(count: int) -> int:
 
     The paper reserves the last 10,000 training images of MNIST and CIFAR10 (appendix E.4), which
     have 60,000 and 50,000. A training part of fewer gives its last sixth, MNIST's own proportion.
-
-    Example:
-        >>> hold_out(60_000), hold_out(12_000)
-        (10000, 2000)
     """
     return 10_000 if count >= 50_000 else count // 6
 
 
-def shuffled_split(count: int, seed: int = 0) -> dict[str, np.ndarray]:
-    """A seeded shuffle of ``range(count)``, cut 80/10/10 (remainders go to training).
-
-    Example:
-        >>> {name: len(index) for name, index in shuffled_split(105).items()}
-        {'train': 85, 'val': 10, 'test': 10}
-    """
+def shuffled_split(count: int) -> dict[str, np.ndarray]:
+    """A seeded shuffle of ``range(count)``, cut 80/10/10 (remainders go to training)."""
     # RandomState and not default_rng: NumPy promises that only the former's streams never change.
-    order = np.random.RandomState(seed).permutation(count)
+    order = np.random.RandomState(0).permutation(count)
     tenth = count // 10
     train = count - 2 * tenth
     return dict(zip(SPLIT_NAMES, np.split(order, [train, train + tenth]), strict=True))
@@ -85,9 +77,7 @@ class Splits:
 
     Args:
         name: The data set's name.
-        train: Training images (N1, C, H, W).
-        val: Validation images (N2, C, H, W), for choosing a configuration.
-        test: Test images (N3, C, H, W), for the reported score.
+        train, val, test: Images for training, for choosing a configuration and for the scores.
         labels: Split name -> int64 labels (N,), or None.
         source: One line that says what the data are.
         partial: Whether these are fewer or lesser images than the published data set holds.
@@ -95,8 +85,7 @@ class Splits:
         notes: Lines on what was left out or is odd.
 
     Raises:
-        DataError: An array is not of that type and shape, the splits' images differ in shape, a
-            split has fewer than 10 images, or labels do not match the images.
+        DataError: Arrays are not of that type or one shape, or a split has fewer than 10 images.
     """
 
     name: str
@@ -110,35 +99,24 @@ class Splits:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        dtype, ndim = (np.float32, 2) if self.train.ndim == 2 else (np.uint8, 4)
+        shape = self.train.shape[1:]
         for split in SPLIT_NAMES:
             images = self[split]
-            if images.dtype != dtype or images.ndim != ndim:
+            fits = (images.dtype, images.ndim) in ((np.uint8, 4), (np.float32, 2))
+            if not fits or images.shape[1:] != shape:
                 raise DataError(
-                    f"{self.name}: {split} is {images.dtype} of shape {images.shape}, "
-                    "needs uint8 of shape (N, C, H, W), or of a table float32 of (N, D)"
-                )
-            if images.shape[1:] != self.train.shape[1:]:
-                raise DataError(
-                    f"{self.name}: {split} images are {by_sides(images.shape[1:])}, "
-                    f"train images are {by_sides(self.train.shape[1:])}; they must be alike"
+                    f"{self.name}: {split} is {images.dtype} of shape {images.shape}, needs uint8 "
+                    f"of shape (N, C, H, W), or of a table float32 of (N, D), like train's {shape}"
                 )
             if len(images) < MIN_IMAGES:
                 raise DataError(
-                    f"{self.name}: the {split} split has {len(images)} {self.things}, needs at "
-                    f"least {MIN_IMAGES}; {10 * MIN_IMAGES} in all are enough"
+                    f"{self.name}: the {split} split has {len(images)} examples, needs at least "
+                    f"{MIN_IMAGES}; {10 * MIN_IMAGES} in all are enough"
                 )
-            if self.labels is not None and self.labels[split].shape != images.shape[:1]:
-                raise DataError(f"{self.name}: {split} needs {len(images)} labels, one each")
 
     def __getitem__(self, split: str) -> np.ndarray:
         """The images of the split of that name."""
         return {"train": self.train, "val": self.val, "test": self.test}[split]
-
-    @property
-    def things(self) -> str:
-        """What these are many of."""
-        return "rows" if self.train.ndim == 2 else "images"
 
     @property
     def input_dim(self) -> tuple[int, ...]:
@@ -163,19 +141,13 @@ class Splits:
         """Identifies the labels of all splits; None where there are none."""
         return None if self.labels is None else content_hash(self.labels)
 
-    def with_notes(self, *notes: str, partial: bool = False) -> "Splits":
-        """The same splits with further notes, and marked as partial if they are so told."""
-        return replace(self, notes=(*self.notes, *notes), partial=self.partial or partial)
-
     def subset(
         self, train: int | None = None, val: int | None = None, test: int | None = None
     ) -> "Splits":
         """The first images of each split, for quick profiles.
 
         They share memory; ``source`` names the cut and ``partial`` is True, unless nothing was cut.
-
-        Args:
-            train, val, test: How many images to keep, 10 or more; None keeps all.
+        None keeps all of a split.
         """
         keep = {"train": train, "val": val, "test": test}
         cut: dict[str, Any] = {split: self[split][:count] for split, count in keep.items()}
@@ -183,5 +155,8 @@ class Splits:
             return self
         labels = self.labels and {split: self.labels[split][: len(cut[split])] for split in cut}
         source = f"{self.source}; cut to the first {sizes(cut)}"
-        how: dict[str, Any] = {"labels": labels, "source": source, "partial": True}
-        return replace(self, **cut, **how)
+        return replace(self, **cut, labels=labels, source=source, partial=True)
+
+
+Source = tuple[Sequence[Path], Callable[[], Splits]]
+"""The files of a data set, and what reads them."""

@@ -20,7 +20,6 @@ from pythae.trainers.trainer_utils import set_seed
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pythae_fif.data.dataset import shared
 from pythae_fif.data.locations import cache_home
 from pythae_fif.device import random_state, set_random_state
 from pythae_fif.errors import ConfigError, DataError, first_line
@@ -238,7 +237,7 @@ def _as_images(data: Data, name: str) -> Tensor:
     """Images (N, C, H, W) from an array, a tensor or a data set of images or of Pythae's items."""
     try:
         if isinstance(data, np.ndarray):
-            data = shared(data)
+            data = torch.as_tensor(data)
         if not isinstance(data, Tensor):
             data = torch.stack([_image(data[index]) for index in range(len(data))])  # type: ignore[arg-type]
     except (TypeError, RuntimeError, ValueError) as error:

@@ -12,7 +12,6 @@ from pythae.models import BaseAE, FactorVAE
 from pythae.trainers.trainer_utils import set_seed
 from torch import Tensor
 
-from pythae_fif.data.dataset import shared
 from pythae_fif.errors import DataError, NonFiniteError
 from pythae_fif.models.outputs import without_gradients
 
@@ -111,9 +110,7 @@ def in_batches(
     device = next(model.parameters()).device
     joined: Tensor | None = None
     for start in range(0, len(images), BATCH_SIZE):
-        batch = images[start : start + BATCH_SIZE]
-        if isinstance(batch, np.ndarray):
-            batch = shared(batch)
+        batch = torch.as_tensor(images[start : start + BATCH_SIZE])
         if not (batch.is_floating_point() or batch.dtype == torch.uint8):
             raise DataError(f"images are {batch.dtype}: uint8, or floating point in [0, 1]")
         x = batch.to(device).to(torch.float32, copy=True)  # the model may write in place

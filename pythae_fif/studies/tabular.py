@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from pythae_fif.data.locations import data_home
-from pythae_fif.data.tabular import ARCHIVE_FILES
+from pythae_fif.data.tables import ARCHIVE_FILES
 from pythae_fif.errors import ConfigError, DataError, did_you_mean
 from pythae_fif.evaluation.frechet import squared_wasserstein
 from pythae_fif.reports.published import published

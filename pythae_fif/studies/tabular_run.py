@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pythae_fif.benchmark.models import configs_dir, names_in, read_yaml
 from pythae_fif.data.splits import Splits
-from pythae_fif.data.tabular import load_tabular
+from pythae_fif.data.tables import load_tabular
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError, did_you_mean
 from pythae_fif.evaluation.frechet import squared_wasserstein
 from pythae_fif.files import checksum
@@ -245,7 +245,7 @@ class Table:
 
         Raises:
             ConfigError: An unknown data set or profile, or no latent dimension for `csv`.
-            DataError: See :func:`~pythae_fif.data.tabular.load_tabular`.
+            DataError: See :func:`~pythae_fif.data.tables.load_tabular`.
         """
         if dataset not in names_in("tabular"):
             hint = did_you_mean(dataset, names_in("tabular"))
@@ -258,7 +258,7 @@ class Table:
         latent_dim = file.latent_dim if options.latent_dim is None else options.latent_dim
         if latent_dim is None:
             raise ConfigError(f"--dataset {dataset} needs --latent-dim")
-        splits = load_tabular(dataset, options.data_root, data=options.data, latent_dim=latent_dim)
+        splits = load_tabular(dataset, options.data_root, data=options.data)
         if options.data is not None:
             stem = re.sub(r"[^\w.]+", "_", Path(options.data).stem)
             dataset += f"-{stem}-{splits.content_hash[:6]}"

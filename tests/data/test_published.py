@@ -60,12 +60,11 @@ def test_mnist_in_torchvision_layout(root):
     assert np.array_equal(splits.labels["val"], np.arange(100, 120) % 10)
     assert splits.labels["val"].dtype == np.int64 and splits.partial
     assert splits.source.endswith("100/20/30; partial (published: 50000/10000/10000)")
-    assert splits.notes[0] == "val is the last 20 of 120 training images"
 
 
 def test_cifar10_in_torchvision_layout(root, monkeypatch):
     class CIFAR10:
-        def __init__(self, folder: str, train: bool, download: bool) -> None:
+        def __init__(self, folder: str, train: bool) -> None:
             assert folder == str(root)
             self.data = noise(60 if train else 20, 32, 32, 3, seed=train)
             self.targets = list(range(len(self.data)))
@@ -93,7 +92,7 @@ def test_mnist_is_downloaded_whole_or_not_used(tmp_path, root, monkeypatch):
         options = DataOptions(data_root=str(root))
         assert absent("mnist", options).url.startswith("https://ossci")
         for _ in range(2):
-            parts = ("mnist: neither", "unpack https://", root / "MNIST/raw", "--data-root")
+            parts = ("mnist: no whole", "unpack https://", root / "MNIST/raw", "--data-root")
             fail_line(DataError, *parts, name="mnist", data_root=root)
         web.cut.clear()
         assert counts(load_images("mnist", root)) == [100, 20, 30]
@@ -136,7 +135,7 @@ def test_damaged_mnist_is_one_line(damage, root):
     else:
         shutil.rmtree(file.parent)
         file.parent.mkdir()
-    parts = ("mnist: neither", "nor a whole MNIST/raw is below", root)
+    parts = ("mnist: no whole", root / "MNIST/raw")
     fail_line(DataError, *parts, "--offline forbids", name="mnist", data_root=root, offline=True)
     fail_line(DataError, *parts, name="mnist", data_root=root)
 
@@ -156,7 +155,6 @@ def test_pythae_npz_layout_comes_first(name, shape, root):
     assert np.array_equal(splits.train, train[:50]) and np.array_equal(splits.val, train[50:])
     assert np.array_equal(splits.test, test) and splits.labels is None
     assert splits.partial and "Pythae npz layout, 50/10/20" in splits.source
-    assert splits.notes == ("val is the last 10 of 60 training images",)
 
 
 def test_pythae_npz_layout_with_labels(root):
@@ -173,11 +171,14 @@ def test_pythae_npz_layout_with_labels(root):
     ("content", "part"),
     [
         (None, "eval_data.npz: cannot be read"),
-        ({"images": noise(20, 1, 28, 28)}, "eval_data.npz: has keys images; needs 'data'"),
-        ({"data": noise(20, 3, 28, 28)}, "images are 3x28x28, mnist needs 1x28x28"),
+        ({"images": noise(20, 1, 28, 28)}, "eval_data.npz: has keys images; needs data"),
+        ({"data": noise(20, 3, 28, 28)}, "images are 3x28x28, not 1x28x28"),
         ({"data": np.array([{}], object)}, "eval_data.npz: not a readable .npz file"),
-        ({"data": noise(9, 1, 28, 28)}, "the test split has 9 images, needs at least 10"),
-        ({"data": noise(20, 1, 28, 28), "labels": np.arange(3)}, "key 'labels': int64 of shape"),
+        ({"data": noise(9, 1, 28, 28)}, "the test split has 9 examples, needs at least 10"),
+        (
+            {"data": noise(20, 1, 28, 28), "labels": np.arange(3)},
+            "labels of 'data' are int64 of shape",
+        ),
     ],
 )
 def test_damaged_pythae_npz_layout(content, part, root):
@@ -209,16 +210,13 @@ def test_a_half_unpacked_folder_is_named_and_not_used(root):
     fill_celeba(root)
     for index in range(20, 43):
         (root / f"celeba/img_align_celeba/{index:04d}.jpg").unlink()
-    parts = (root / "celeba/img_align_celeba", "20 of the 43 images", "remove it")
+    parts = (root / "celeba/img_align_celeba/0020.jpg", "cannot be read (No such file")
     fail_line(DataError, *parts, name="celeba", data_root=root)
 
 
-def test_celeba_at_other_sizes_is_partial_or_refused(root):
-    fill_celeba(root, size=(89, 109))
-    splits = load_images("celeba", root)
-    assert splits.partial and "43 files at another resolution than 178x218" in splits.notes
+def test_celeba_in_other_proportions_is_refused(root):
     fill_celeba(root, size=(64, 64))
-    parts = ("0000.jpg is 64x64 pixels", "178x218", "'folder'")
+    parts = ("0000.jpg ((64, 64) pixels, needs the proportions of (178, 218))", "43 of 43 images")
     fail_line(DataError, *parts, name="celeba", data_root=root)
 
 
@@ -239,8 +237,8 @@ def test_the_crop_of_celeba_is_in_its_pixels_name_and_cache(root):
 
 @pytest.mark.parametrize("fault", [False, True])
 def test_celeba_is_downloaded_by_torchvision(fault, root, monkeypatch):
-    def download(folder: str, download: bool) -> None:
-        if fault:
+    def download(folder: str, download: bool = False) -> None:
+        if fault or not download:
             raise OSError("Too many users have viewed\nor downloaded this file recently")
         fill_celeba(root)
 
@@ -248,7 +246,7 @@ def test_celeba_is_downloaded_by_torchvision(fault, root, monkeypatch):
     assert absent("celeba", DataOptions(data_root=str(root))).url.startswith("https://mmlab")
     if fault:
         said = "Too many users have viewed or downloaded"
-        parts = ("celeba: neither", said, "mmlab.ie.cuhk.edu.hk", root / "celeba")
+        parts = ("celeba: no whole", said, "mmlab.ie.cuhk.edu.hk", root / "celeba")
         fail_line(DataError, *parts, name="celeba", data_root=root)
     else:
         assert counts(load_images("celeba", root, image_size=8)) == [20, 12, 11]
@@ -276,7 +274,7 @@ def test_real_mnist(shared_data, monkeypatch):
 def test_real_cifar10(shared_data):
     splits = load_images("cifar10", shared_data, offline=True)
     assert counts(splits) == [10_000, 2000, 2000] and splits.content_hash == "84dea227739e78de"
-    assert splits.partial and splits.notes == ("val is the last 2000 of 12000 training images",)
+    assert splits.partial
 
 
 @pytest.mark.shared

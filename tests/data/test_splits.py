@@ -60,11 +60,10 @@ def test_hash_depends_on_every_pixel_and_not_on_labels(split, index, pixel, chan
 @pytest.mark.parametrize(
     ("change", "part"),
     [
-        ({"val": noise(9, 1, 3, 4)}, "val split has 9 images, needs at least 10"),
-        ({"test": noise(10, 1, 4, 4)}, "test images are 1x4x4, train images are 1x3x4"),
+        ({"val": noise(9, 1, 3, 4)}, "val split has 9 examples, needs at least 10"),
+        ({"test": noise(10, 1, 4, 4)}, "test is uint8 of shape (10, 1, 4, 4)"),
         ({"train": np.zeros((10, 1, 3, 4))}, "train is float64"),
         ({"train": noise(10, 3, 4)}, "(10, 3, 4), needs uint8 of shape (N, C, H, W)"),
-        ({"labels": dict.fromkeys(SPLIT_NAMES, np.arange(9))}, "train needs 10 labels"),
     ],
 )
 def test_splits_refuse_what_does_not_fit(change, part):
@@ -108,21 +107,18 @@ def test_dataset_shares_memory_and_batches_are_copies():
     dataset[0].data.zero_()
     to_float(images, limit=3).zero_()
     assert np.array_equal(dataset.images.numpy(), noise(20, 1, 4, 4))
-    images.flags.writeable = False
-    assert np.array_equal(ImageDataset(images[::-1]).images.numpy(), images[::-1])
 
 
 @pytest.mark.parametrize(
-    ("images", "labels", "part"),
+    ("images", "part"),
     [
-        (np.zeros((10, 1, 4, 4)), None, "float64"),
-        (noise(10, 4, 4), None, "(10, 4, 4), needs uint8"),
-        (noise(10, 1, 4, 4), np.arange(9), "(9,), needs (10,)"),
+        (np.zeros((10, 1, 4, 4)), "float64"),
+        (noise(10, 4, 4), "(10, 4, 4), needs uint8"),
     ],
 )
-def test_dataset_refuses_what_does_not_fit(images, labels, part):
+def test_dataset_refuses_what_does_not_fit(images, part):
     with pytest.raises(DataError) as caught:
-        ImageDataset(images, labels)
+        ImageDataset(images)
     assert part in str(caught.value)
 
 

@@ -6,11 +6,11 @@ import time
 
 import numpy as np
 import pytest
-from support.tabular_files import LATENT, ROWS, Made, gas_columns, old_frame, table, write_csv
+from support.tabular_files import LATENT, ROWS, Made, gas_columns, old_frame
 
 from pythae_fif.data.frame_pickle import read_frame_pickle
 from pythae_fif.data.splits import SPLIT_NAMES
-from pythae_fif.data.tabular import load_tabular
+from pythae_fif.data.tables import load_tabular
 from pythae_fif.errors import ConfigError, DataError
 
 COLUMNS = {"power": 6, "gas": 8, "hepmass": 21, "miniboone": 43}
@@ -18,15 +18,15 @@ COLUMNS = {"power": 6, "gas": 8, "hepmass": 21, "miniboone": 43}
 
 @pytest.mark.parametrize("name", LATENT)
 def test_shapes_are_the_published_ones(archive, name):
-    splits = load_tabular(name, archive, latent_dim=LATENT[name])
+    splits = load_tabular(name, archive)
     assert splits.input_dim == (COLUMNS[name],)
     # of HEPMASS the signal half, and a test file of its own
     sizes = (180, 20, 100) if name == "hepmass" else (324, 36, 40)
     assert tuple(len(splits[split]) for split in SPLIT_NAMES) == sizes
-    assert splits.partial and "a part of the published" in splits.source
+    assert splits.partial and f"{'/'.join(map(str, sizes))} of " in splits.source
     both = np.concatenate([splits.train, splits.val])
     np.testing.assert_allclose(both.mean(0), 0, atol=0.2 if name == "gas" else 1e-5)
-    assert splits.content_hash == load_tabular(name, archive, latent_dim=2).content_hash
+    assert splits.content_hash == load_tabular(name, archive).content_hash
 
 
 def test_power_is_shuffled_with_noise_of_each_columns_resolution(archive):
@@ -34,7 +34,7 @@ def test_power_is_shuffled_with_noise_of_each_columns_resolution(archive):
     draws = np.random.RandomState(42)
     order = np.arange(ROWS)
     draws.shuffle(order)
-    splits = load_tabular("power", archive, latent_dim=3)
+    splits = load_tabular("power", archive)
     rows = np.concatenate([splits[split] for split in SPLIT_NAMES])
     time = raw[order][:, 7]  # without noise: the last column
     expected = (time - time[:360].mean()) / time[:360].std()
@@ -45,14 +45,14 @@ def test_power_is_shuffled_with_noise_of_each_columns_resolution(archive):
 
 
 def test_gas_keeps_one_of_each_pair_and_divides_by_the_unbiased_deviation(archive):
-    splits = load_tabular("gas", archive, latent_dim=2)
+    splits = load_tabular("gas", archive)
     rows = np.concatenate([splits[split] for split in SPLIT_NAMES])
     kept = np.stack([gas_columns()[f"s{i}b"] for i in range(8)], 1)  # the first of a pair goes
     np.testing.assert_allclose(rows, (kept - kept.mean(0)) / kept.std(0, ddof=1), atol=1e-5)
 
 
 def test_hepmass_drops_repeated_columns_of_the_signal_class(archive):
-    splits = load_tabular("hepmass", archive, latent_dim=10)
+    splits = load_tabular("hepmass", archive)
     raw = np.loadtxt(archive / "hepmass" / "1000_train.csv", delimiter=",", skiprows=1)
     signal = raw[raw[:, 0] == 1, 1:]
     kept = [i for i in range(27) if i not in (3, 8, 12, 16, 20, 24)]
@@ -65,49 +65,38 @@ def test_hepmass_drops_repeated_columns_of_the_signal_class(archive):
     ("name", "known"), [("power", "c95a5626a81903da"), ("miniboone", "8c53961365c99375")]
 )
 def test_hashes_of_the_real_parts_stay(shared, name, known):
-    splits = load_tabular(name, shared / "data", latent_dim=LATENT[name])
+    splits = load_tabular(name, shared / "data")
     assert splits.content_hash == known and splits.partial
     np.testing.assert_allclose(splits.test.mean(0), 0, atol=0.3)
 
 
-def test_arguments_that_do_not_fit_are_named(tmp_path, archive):
-    write_csv(tmp_path / "t.csv", table())
-    np.save(tmp_path / "wide.npy", table(100, 12))
-    own = {"name": "csv", "data": tmp_path / "t.csv"}
-    for arguments, said in (
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
         ({"name": "powr"}, "did you mean 'power'"),
-        ({"name": "csv"}, "--data"),
+        ({"name": "csv"}, "csv needs a path, and it alone"),
         ({"name": "power", "data": "x.csv"}, "csv needs a path, and it alone"),
-        ({**own, "latent_dim": 4}, "1 to 3 is needed"),
-        ({**own, "latent_dim": 0}, "1 to 3 is needed"),
-    ):
-        with pytest.raises(ConfigError, match=said):
-            load_tabular(**{"latent_dim": 2, "data_root": archive, **arguments})
-    with pytest.raises(DataError, match=r"wide\.npy: .* 10 rows, too few for latent dimension 10"):
-        load_tabular("csv", data=tmp_path / "wide.npy", latent_dim=10)
+    ],
+)
+def test_arguments_that_do_not_fit_are_named(arguments, said):
+    with pytest.raises(ConfigError, match=said):
+        load_tabular(**arguments)
 
 
 def test_wrong_archive_files_are_one_line(tmp_path):
+    advice = r": unpack https://zenodo.* or set --data-root"
     for name in LATENT:
         (tmp_path / name).mkdir()
-        said = r"is missing; unpack https://zenodo.* or set --data-root"
-        with pytest.raises(DataError, match=said):
-            load_tabular(name, tmp_path, latent_dim=2)
+        with pytest.raises(DataError, match=f"no {name} data in .*{advice}"):
+            load_tabular(name, tmp_path)
     np.save(tmp_path / "power" / "data.npy", np.ones((50, 7)))
-    np.save(tmp_path / "miniboone" / "data.npy", table(50, 42))
-    columns = gas_columns()
-    del columns["s0a"], columns["s0b"]
-    (tmp_path / "gas" / "ethylene_CO.pickle").write_bytes(old_frame(columns))
+    (tmp_path / "miniboone" / "data.npy").write_bytes(b"")
+    (tmp_path / "gas" / "ethylene_CO.pickle").write_bytes(b"")
     for part in ("train", "test"):
         (tmp_path / "hepmass" / f"1000_{part}.csv").write_text("label;f0\n1;2\n")
-    for name, said in (
-        ("power", "7 columns, needs the 8"),
-        ("miniboone", "42 columns are left after cleaning, not the 43"),
-        ("gas", "7 columns are left after cleaning, not the 8"),
-        ("hepmass", "needs a label and 27 numbers a line"),
-    ):
-        with pytest.raises(DataError, match=said) as caught:
-            load_tabular(name, tmp_path, latent_dim=2)
+    for name in LATENT:
+        with pytest.raises(DataError, match=f"no {name} data in .*{advice}") as caught:
+            load_tabular(name, tmp_path)
         assert "\n" not in str(caught.value)
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from support.engines import InProcess
 
-from pythae_fif.data.tabular import TABULAR_DATASETS
+from pythae_fif.data.names import TABULAR_DATASETS
 from pythae_fif.data.toy import TOY_DATA
 from pythae_fif.errors import ConfigError, DataError, RunsLeftError, StoreError
 from pythae_fif.runs.spec import SPECS

@@ -248,7 +248,6 @@ def test_a_score_is_of_the_split_that_it_is_named_by(monkeypatch):
     [
         ({"models": ["vae"]}, "model 'vae' has no tabular study"),
         ({"latent_dim": None}, "needs --latent-dim"),
-        ({"latent_dim": 0}, "1 to 3 is needed"),
         ({"profile": "fast"}, "valid: paper, quick"),
     ],
 )
