@@ -146,9 +146,7 @@ class TabularModels(StudySpec):
         """
         run.tell("loading data")
         where, count = self.where, len(self.seeds)
-        splits = load_tabular(
-            self.dataset, where.data_root, data=where.data, latent_dim=self.latent_dim
-        )
+        splits = load_tabular(self.dataset, where.data_root, data=where.data)
         if splits.content_hash != self.data_hash:
             raise DataError(
                 f"the table {self.dataset} changed since the plan was made: start the command again"
