@@ -7,7 +7,7 @@ __all__ = [
 ]
 
 from collections.abc import Mapping
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import (
@@ -90,7 +90,7 @@ class Experiment(TableOptions):
     image_size: Annotated[
         AtLeastOne | None, Flag("side that folder and celeba images are resized to", "PIXELS")
     ] = None
-    extractor: Annotated[ExtractorName, Flag("of `list`, FILE.pt or module:function")]
+    extractor: Annotated[ExtractorName, Flag("of `list`, or module:function")]
     profiles: dict[str, Profile]
     profile: Annotated[str, Flag("quick, medium (a night), paper (published protocol) or full")]
     name: Annotated[str, Flag("of tables, figures and page", "NAME")] = ""
@@ -128,11 +128,6 @@ class Experiment(TableOptions):
     def in_use(self) -> Profile:
         """The profile in use."""
         return self.profiles[self.profile]
-
-    @property
-    def extractor_name(self) -> str:
-        """The extractor, of a file its name and digest: where it lies defines no result."""
-        return PurePath(self.extractor).name
 
     def settings_of(self, model: str) -> Settings:
         """How the runs of a model are trained and scored."""

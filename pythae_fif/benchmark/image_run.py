@@ -27,7 +27,6 @@ from pythae_fif.errors import FIFError
 from pythae_fif.evaluation import (
     Extractor,
     Features,
-    LabelledImages,
     load_extractor,
     score_codes,
     score_samples,
@@ -53,12 +52,10 @@ class Where(DataOptions):
 
     Attributes:
         extractor_weights: File of the extractor's published weights.
-        own_extractor: Of a network of the user's own as extractor: its file with the folder.
         Others: As of :class:`~pythae_fif.data.names.DataOptions`.
     """
 
     extractor_weights: str | None = None
-    own_extractor: str | None = None
 
 
 class ImageSpec(Spec):
@@ -289,7 +286,6 @@ def _evaluate(
             partial=splits.partial,
             sizes={split: len(splits[split]) for split in ("train", "val", "test")},
         ),
-        extractor_accuracy=extractor.accuracy,
     )
     run.save("evaluation.json", evaluation, files)
 
@@ -297,9 +293,9 @@ def _evaluate(
 def extractor_of(name: str, splits: Splits, where: Where, device: str = "cpu") -> Extractor:
     """The extractor of an experiment; a classifier is shipped, or trained once and cached."""
     return load_extractor(
-        where.own_extractor or name,
+        name,
         splits.input_dim,
-        LabelledImages.of(splits),
+        splits,
         device=device,
         weights=where.extractor_weights,
         offline=where.offline,

@@ -10,7 +10,7 @@ from pythae.models import BaseAE
 from torch import Tensor
 
 from pythae_fif.data import Splits, to_float
-from pythae_fif.evaluation.images import rounded_images
+from pythae_fif.evaluation.extractors import rounded_images
 from pythae_fif.models.outputs import without_gradients
 from pythae_fif.pictures import figure_bytes, new_figure, pixel_bytes
 from pythae_fif.sampling.models import reconstruct

@@ -55,7 +55,7 @@ def expand(experiment: Experiment, splits: Splits | Announced, where: Where) -> 
                 varied=list(varied),
                 latent_dim=experiment.latent_dim_of(name),
                 image_size=experiment.image_size,
-                extractor=experiment.extractor_name,
+                extractor=experiment.extractor,
                 profile=experiment.profile,
                 settings=experiment.settings_of(name),
                 data_hash=splits.content_hash,

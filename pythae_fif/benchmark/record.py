@@ -72,7 +72,6 @@ class Evaluation(BaseModel):
         codes: Of the training images' codes; None where there are none, and in early records.
         parameters: Number of the model's weights.
         data: What the model was trained and scored on.
-        extractor_accuracy: Of an extractor that is a classifier, on test images.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -81,7 +80,6 @@ class Evaluation(BaseModel):
     codes: CodeScores | None = None
     parameters: int
     data: DataUsed
-    extractor_accuracy: float | None = None
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from pythae_fif.benchmark.models import HyperParameters
-from pythae_fif.evaluation.names import own_extractor
+from pythae_fif.evaluation import known_extractor
 from pythae_fif.validation import AtLeastOne, Checked, Flag, Whole, parse_duration
 
 Precision = Literal["float32", "bfloat16"]
@@ -19,7 +19,7 @@ Seconds = Annotated[
     float, BeforeValidator(lambda v: parse_duration(v) if isinstance(v, str) else v), Field(gt=0)
 ]
 """A number, or a text that :func:`parse_duration` takes."""
-ExtractorName = Annotated[str, AfterValidator(own_extractor)]
+ExtractorName = Annotated[str, AfterValidator(known_extractor)]
 
 
 class Settings(Checked):

@@ -17,9 +17,6 @@ from pythae_fif.data import Splits, to_float
 from pythae_fif.data.load import load
 from pythae_fif.data.names import TableOptions
 from pythae_fif.errors import ProblemsError, counted
-from pythae_fif.evaluation import LabelledImages
-from pythae_fif.evaluation.extractors import check_extractor
-from pythae_fif.evaluation.names import EXTRACTORS
 from pythae_fif.runs.launch import run_all
 from pythae_fif.runs.local import LocalEngine, cores
 from pythae_fif.runs.store import Store
@@ -50,13 +47,14 @@ def run_benchmark(request: Request) -> bool:
         return _tell_what_stops(console, found.data + found.runs)
     splits = _load(request, where, display)
     plan = expand(experiment, splits, where)
-    with noted(found.runs):
-        shape, weights = splits.input_dim, flags.extractor_weights
-        check_extractor(experiment.extractor, shape, LabelledImages.of(splits), weights=weights)
     # A packed run has no model: a sampler that nobody chose is no reason to train it again.
     kept = [spec for spec in plan if request.usual_samplers and store.is_packed(spec)]
     asked = [spec for spec in plan if spec not in kept]
     todo = [spec for spec in asked if not store.is_done(spec)]
+    if todo and not found.runs:
+        with noted(found.runs), display.stage(f"preparing extractor {experiment.extractor}"):
+            extractor = extractor_of(experiment.extractor, splits, where)
+            extractor(to_float(splits.test, limit=2))
     if todo and found.runs and not flags.dry_run:
         raise ProblemsError(found.runs)
     if not flags.quiet:
@@ -69,9 +67,6 @@ def run_benchmark(request: Request) -> bool:
             found.runs += print_estimate(display, splits, todo, engine)
         return _tell_what_stops(console, found.runs)
     if todo:
-        with display.stage(f"preparing extractor {experiment.extractor_name}"):
-            extractor = extractor_of(experiment.extractor_name, splits, where)
-            extractor(to_float(splits.test, limit=2))
         try:
             with display.runs() as on_change:
                 run_all(asked, store, engine, on_change)
@@ -105,7 +100,6 @@ def _where(request: Request) -> Where:
         offline=flags.offline,
         **{name: getattr(experiment, name) for name in TableOptions.model_fields},
         extractor_weights=flags.extractor_weights,
-        own_extractor=None if experiment.extractor in EXTRACTORS else experiment.extractor,
     )
 
 

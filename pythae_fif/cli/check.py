@@ -97,7 +97,7 @@ def _check_data(experiment: Experiment, where: Where, found: Checked) -> tuple[i
 
 def _check_extractor(name: str, where: Where) -> None:
     """Raises a ConfigError if packages or weights of an extractor are missing."""
-    name, weights = where.own_extractor or name, where.extractor_weights
+    weights = where.extractor_weights
     address = require_extractor(name, weights=weights, offline=where.offline)
     if address and (silent := unreachable(address)):
         try:

@@ -49,7 +49,7 @@ def print_plan(
     console.say(
         f"{experiment.dataset}, {experiment.arch}, profile {experiment.profile}: "
         f"{length_of(experiment.in_use)}, samplers {', '.join(experiment.samplers)}, "
-        f"extractor {experiment.extractor_name}"
+        f"extractor {experiment.extractor}"
     )
 
 

@@ -13,7 +13,7 @@ from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.flags import Parser
 from pythae_fif.data.names import DATASETS
 from pythae_fif.errors import ConfigError, counted
-from pythae_fif.evaluation.names import EXTRACTORS
+from pythae_fif.evaluation import EXTRACTORS
 from pythae_fif.nn.names import ARCHITECTURES
 from pythae_fif.sampling import SAMPLERS
 from pythae_fif.studies import study as studies

@@ -3,7 +3,7 @@
 __all__ = ["cached_tensors", "tensor_hash"]
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,12 +13,7 @@ from pythae_fif.files import cached, digest
 
 
 def tensor_hash(of: Tensor) -> str:
-    """Identifies a tensor by what it holds: shape, type and every number.
-
-    Example:
-        >>> tensor_hash(torch.zeros(1, 2)) == tensor_hash(torch.zeros(2, 1))
-        False
-    """
+    """Identifies a tensor by what it holds: shape, type and every number."""
     sha = hashlib.sha256()
     for batch in of.split(1024) if of.ndim else [of]:
         sha.update(batch.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
@@ -26,44 +21,24 @@ def tensor_hash(of: Tensor) -> str:
 
 
 def cached_tensors(path: Path, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The tensors of a file, or, where there is no whole one, new ones that are kept there.
+    """The tensors of a file, on the CPU, or new ones that are kept there.
 
-    The file holds a digest of its own name and of every number, which is checked: a file that was
+    The file holds a digest of its own name and of every number, which is checked: one that was
     damaged, changed or put there under another's name is set aside, and its tensors are built anew.
     Nothing in it is run.
-
-    Args:
-        path: The file; processes may share its folder.
-        build: Computes the tensors.
-
-    Returns:
-        Name -> tensor, on the CPU where they come from the file.
-
-    Raises:
-        StoreError: The folder cannot be used.
     """
+
+    def sealed(tensors: dict[str, Tensor]) -> dict[str, object]:
+        parts = ((name, tensor_hash(of)) for name, of in sorted(tensors.items()))
+        return {"tensors": tensors, "digest": digest(path.name, *parts)}
 
     def read(path: Path) -> dict[str, Tensor]:
         held = torch.load(path, map_location="cpu", weights_only=True)
-        if held["digest"] != _digest(path, held["tensors"]):
-            raise ValueError("its content is not what was written under this name")
         tensors: dict[str, Tensor] = held["tensors"]
+        if held["digest"] != sealed(tensors)["digest"]:
+            raise ValueError("its content is not what was written under this name")
         return tensors
 
     return cached(
-        path,
-        read=read,
-        build=build,
-        write=lambda tensors, file: torch.save(
-            {
-                "tensors": {name: tensor.cpu() for name, tensor in tensors.items()},
-                "digest": _digest(path, tensors),
-            },
-            file,
-        ),
+        path, read=read, build=build, write=lambda found, file: torch.save(sealed(found), file)
     )
-
-
-def _digest(path: Path, tensors: Mapping[str, Tensor]) -> str:
-    parts = ((name, tensor_hash(tensor)) for name, tensor in sorted(tensors.items()))
-    return digest(path.name, *parts)

@@ -7,10 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from pythae_fif.errors import importing
-from pythae_fif.evaluation.extractors import CHUNK, Extractor
+from pythae_fif.evaluation.extractors import CHUNK, Extractor, fold_norms
 from pythae_fif.files import digest
 
 SIDE = 224
@@ -52,7 +51,7 @@ class _EfficientNet(nn.Module):
 
     def __init__(self, published: Any) -> None:
         super().__init__()
-        _fold(published)
+        fold_norms(published)
         self.published = published.to(memory_format=torch.channels_last)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,21 +60,3 @@ class _EfficientNet(nn.Module):
         images = images.contiguous(memory_format=torch.channels_last)
         features = self.published.extract_features(images).mean(dim=(2, 3))
         return features, self.published._fc(features)
-
-
-def _fold(network: Any) -> None:
-    """Folds into the convolutions, for speed, the batch normalisations after them and the paddings
-    that are the same on all sides."""
-    pairs = [(network, "_conv_stem", "_bn0"), (network, "_conv_head", "_bn1")]
-    for block in network._blocks:
-        pairs += [(block, "_depthwise_conv", "_bn1"), (block, "_project_conv", "_bn2")]
-        if hasattr(block, "_expand_conv"):
-            pairs.append((block, "_expand_conv", "_bn0"))
-    for module, convolution, norm in pairs:
-        fused = fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm))
-        sides = getattr(fused.static_padding, "padding", ())
-        if len(set(sides)) == 1:
-            fused.padding, fused.static_padding = sides[:2], nn.Identity()
-        setattr(module, convolution, fused)
-        setattr(module, norm, nn.Identity())
-        module._swish = nn.ReLU6(inplace=True)

@@ -2,50 +2,70 @@
 
 __all__ = [
     "CHUNK",
-    "Extracted",
     "Extractor",
-    "check_extractor",
+    "fold_norms",
     "load_extractor",
     "require_extractor",
+    "rounded_images",
+    "unit_images",
 ]
 
+import itertools
 import sys
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from pythae_fif.errors import ConfigError, DataError
+from pythae_fif.errors import ConfigError, DataError, NonFiniteError, first_line
+from pythae_fif.evaluation import known_extractor
 from pythae_fif.evaluation.cache import tensor_hash
-from pythae_fif.evaluation.images import unit_images
-from pythae_fif.evaluation.names import EXTRACTORS, own_extractor
 from pythae_fif.files import checksum, digest
 from pythae_fif.lazy import import_named
-from pythae_fif.volume_change.precision import at_least_float32, full_float32
+from pythae_fif.volume_change.precision import full_float32
 
 if TYPE_CHECKING:
-    from pythae_fif.evaluation.classifier import LabelledImages
+    from pythae_fif.data.splits import Splits
 
 LARGEST_SIDE = 16
 """Height and width of `pixels`: a covariance of all of 64 x 64 x 3 would have 12288^2 entries."""
-
 CHUNK = 4
 """Images of a large network at once for each thread of a CPU, so that they stay in its cache."""
+RANGE_TOLERANCE = 1e-3
+"""How far outside [0, 1] a float pixel may lie before it counts as a mistake of scale."""
 
 
-class Extracted(NamedTuple):
-    """What an extractor makes of B images, float32 where it runs.
+def rounded_images(images: Tensor) -> Tensor:
+    """Floating-point images clamped to [0, 1] and rounded as an image file would: uint8.
 
-    Attributes:
-        features: (B, F).
-        logits: (B, classes), or None where the extractor does not classify.
+    Example:
+        >>> rounded_images(torch.tensor([-1.0, 0.2, 0.502, 1.5]))
+        tensor([  0,  51, 128, 255], dtype=torch.uint8)
     """
+    return (255 * images.clamp(0, 1)).round().to(torch.uint8)
 
-    features: Tensor
-    logits: Tensor | None
+
+def unit_images(images: Tensor) -> Tensor:
+    """Checks images (B, C, H, W), uint8 or floating point, and gives them as float32 in [0, 1].
+
+    Raises:
+        DataError: Another number of axes, no images, or values outside [0, 1].
+        NonFiniteError: NaN or infinite pixels.
+    """
+    if images.ndim != 4 or images.numel() == 0:
+        raise DataError(
+            f"images must have shape (B, C, H, W) with B >= 1, not {tuple(images.shape)}"
+        )
+    if images.dtype == torch.uint8:
+        return images.to(torch.float32) / 255
+    if not images.isfinite().all():
+        raise NonFiniteError("images have NaN or infinite pixels")
+    if (images - 0.5).abs().max() > 0.5 + RANGE_TOLERANCE:
+        raise DataError("float images must lie in [0, 1]: divide by 255, or clamp samples first")
+    return images.to(torch.float32).clamp(0, 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,16 +80,8 @@ class Extractor:
         hash: Short hexadecimal identifier of weights and preprocessing.
         device: Where it runs.
         score_name: What the inception score of its logits is called; None without logits.
-        accuracy: Fraction of held-out images that it classifies rightly, where that is measured.
-        image_shape: The one shape (C, H, W) that it takes; None takes grey and RGB images of any
-            size.
         chunk: Images at once for each thread of a CPU; None takes them all.
         of_images: Whether it takes images; else rows of a table, neither clamped nor rounded.
-
-    Example:
-        >>> features, logits = load_extractor("pixels", (3, 64, 64))(torch.zeros(2, 3, 64, 64))
-        >>> features.shape, logits
-        (torch.Size([2, 768]), None)
     """
 
     name: str
@@ -78,54 +90,33 @@ class Extractor:
     hash: str
     device: str | torch.device = "cpu"
     score_name: str | None = None
-    accuracy: float | None = None
-    image_shape: tuple[int, ...] | None = None
     chunk: int | None = None
     of_images: bool = True
 
     def __post_init__(self) -> None:
         self.network.eval().to(self.device)
 
-    def __call__(self, images: Tensor) -> Extracted:
-        """Features and logits of images.
+    def __call__(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features (B, F) and logits (B, classes) or None, where the extractor runs.
 
         Args:
-            images: Images (B, C, H, W), uint8 or floating point in [0, 1]; rows (B, D) of a table.
-
-        Raises:
-            DataError: Images of the wrong shape or type, or outside [0, 1].
-            NonFiniteError: NaN or infinite pixels.
+            images: As of :func:`unit_images`, which is applied; of a table, rows (B, D).
         """
-        images = self._checked(images).to(self.device)
+        images = (unit_images(images) if self.of_images else images.float()).to(self.device)
         on_cpu = images.device.type == "cpu"
         step = self.chunk * torch.get_num_threads() if self.chunk and on_cpu else len(images)
         with torch.no_grad(), full_float32():
             outputs = [self.network(part) for part in images.split(step)]
         if not isinstance(outputs[0], tuple):
-            return Extracted(at_least_float32(torch.cat(outputs)).flatten(1), None)
-        features, logits = (
-            at_least_float32(torch.cat(part)) for part in zip(*outputs, strict=True)
-        )
-        return Extracted(features, logits)
-
-    def _checked(self, images: Tensor) -> Tensor:
-        if not self.of_images:
-            return images.to(torch.float32)
-        images = unit_images(images)
-        shape = tuple(images.shape)
-        if self.image_shape is None and shape[1] not in (1, 3):
-            raise DataError(f"{self.name} takes grey or RGB images (B, 1 or 3, H, W), not {shape}")
-        if self.image_shape is not None and shape[1:] != self.image_shape:
-            raise DataError(
-                f"{self.name}: images must have shape (B, *{self.image_shape}), not {shape}"
-            )
-        return images
+            return torch.cat(outputs).flatten(1), None
+        features, logits = (torch.cat(part) for part in zip(*outputs, strict=True))
+        return features, logits
 
 
 def load_extractor(
     name: str,
     image_shape: tuple[int, ...],
-    labelled: "LabelledImages | None" = None,
+    splits: "Splits | None" = None,
     *,
     device: str | torch.device = "cpu",
     weights: str | Path | None = None,
@@ -135,26 +126,24 @@ def load_extractor(
     """The extractor of a name, for one data set.
 
     Args:
-        name: A key of `EXTRACTORS`; `FILE.pt`, which `torch.jit.save` has written; or
-            `module:function`, where the function takes nothing and returns a network, and modules
-            are found from the working directory too.
+        name: A key of `EXTRACTORS`, or `module:function`, where the function takes nothing and
+            returns a network, and modules are found from the working directory too.
         image_shape: The (C, H, W) of the images, or (D,) of a table's rows.
-        labelled: What `classifier` is trained on, where none is shipped for its data set.
+        splits: The data set, whose labels `classifier` learns.
         device: Where networks run.
         weights: File of `inception` or `tf-inception`.
         offline: Whether `inception` may not fetch its weights from the network.
         cache_dir: Folder where `classifier` keeps its weights; None trains it every time.
 
     Raises:
-        ConfigError: Unknown name, missing packages or weights, a network of the user's own that
-            cannot be used, weights for an extractor that takes none, or `classifier` without
-            labels.
-        DataError: Images or labels that `classifier` cannot be trained on.
-        NonFiniteError: The training of `classifier` diverged.
-        StoreError: The cache folder cannot be used.
+        ConfigError: Unknown name, missing packages, weights or labels, a network of the user's own
+            that cannot be used, or an extractor that is not for such data.
     """
     image_shape = tuple(map(int, image_shape))
-    check_extractor(name, image_shape, labelled, weights=weights)
+    of_rows = name == "columns"
+    if len(image_shape) != (1 if of_rows else 3):
+        kind, right = ("images", "pixels") if of_rows else ("a table", "columns")
+        raise ConfigError(f"extractor {name!r} does not take {kind}: choose {right} (--extractor)")
     match name:
         case "columns":  # the distance is then the FID-like score of the paper's table 1
             key = digest("columns/1", *image_shape)
@@ -162,54 +151,35 @@ def load_extractor(
         case "pixels":
             height, width = (min(side, LARGEST_SIDE) for side in image_shape[1:])
             key = digest("pixels/1", image_shape, (height, width))
-            pool = nn.AdaptiveAvgPool2d((height, width))
-            return Extractor(name, "FD-pixels", pool, key, device, image_shape=image_shape)
+            return Extractor(name, "FD-pixels", nn.AdaptiveAvgPool2d((height, width)), key, device)
         case "classifier":
             from pythae_fif.evaluation.classifier import load_classifier
 
-            assert labelled is not None  # which is checked
-            return load_classifier(labelled, device=device, cache_dir=cache_dir)
+            if splits is None or splits.labels is None:
+                raise ConfigError(
+                    "extractor 'classifier' needs class labels, and there are none: choose "
+                    "efficientnet-lite0 or pixels, or in Python train_classifier(splits)"
+                )
+            return load_classifier(splits, device=device, cache_dir=cache_dir)
         case "efficientnet-lite0":
             from pythae_fif.evaluation.efficientnet import efficientnet_lite0
 
             return efficientnet_lite0(device)
         case "inception":
-            from pythae_fif.evaluation.inception import inception, load_weights
+            from pythae_fif.evaluation.inception import inception, weights_file
 
-            return inception(load_weights(weights, offline=offline), device)
+            file = weights_file(weights, offline=offline)
+            return inception(torch.load(str(file), "cpu", weights_only=True), device)
         case "tf-inception":
             from pythae_fif.evaluation.inception import tf_inception
 
             return tf_inception(weights)
-    return _own(name, image_shape, device)
-
-
-def check_extractor(
-    name: str,
-    image_shape: tuple[int, ...],
-    labelled: "LabelledImages | None" = None,
-    *,
-    weights: str | Path | None = None,
-) -> None:
-    """Refuses what :func:`load_extractor` cannot do with such data, before anything is read.
-
-    Raises:
-        ConfigError: Another extractor is right for the data, or takes weights.
-        DataError: Images or labels that `classifier` cannot be trained on.
-    """
-    of_rows = name == "columns"
-    if len(image_shape) != (1 if of_rows else 3):
-        kind, right = ("images", "pixels") if of_rows else ("a table", "columns")
-        raise ConfigError(f"extractor {name!r} does not take {kind}: choose {right} (--extractor)")
-    if weights is not None and name not in ("inception", "tf-inception"):
-        raise ConfigError(f"extractor {name!r} takes no weights (--extractor-weights)")
-    if name == "classifier":
-        if labelled is None:
-            raise ConfigError(
-                "extractor 'classifier' needs class labels, and this data set has none: "
-                "choose efficientnet-lite0 or pixels"
-            )
-        labelled.check()
+    network = _own_network(name)
+    path = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
+    parts = [checksum(Path(path))] if path else []
+    parts += [digest(key, tensor_hash(of)) for key, of in sorted(network.state_dict().items())]
+    key = digest("own/2", name, *parts)
+    return Extractor(name, f"FD-{name}", network, key, device, chunk=CHUNK)
 
 
 def require_extractor(
@@ -221,63 +191,27 @@ def require_extractor(
         The address of what will be downloaded; None if all is here.
 
     Raises:
-        ConfigError: A package or a file is missing, or a network of the user's own cannot be
-            loaded.
+        ConfigError: A package or a file is missing, or a network of the user's own cannot be used.
     """
     if name == "inception":
-        from pythae_fif.evaluation.inception import WEIGHTS_URL, find_weights
+        from pythae_fif.evaluation.inception import WEIGHTS_URL, weights_file
 
-        return None if find_weights(weights, required=offline) else WEIGHTS_URL
+        found = weights_file(weights, offline=offline, download=False)
+        return None if found else WEIGHTS_URL
     if name in ("tf-inception", "efficientnet-lite0"):
         load_extractor(name, (3, 64, 64), weights=weights)
-    elif name not in EXTRACTORS:
-        _own_network(name, "cpu")
+    elif ":" in name:
+        _own_network(name)
     return None
 
 
-def _own(name: str, image_shape: tuple[int, ...], device: str | torch.device) -> Extractor:
-    """Features of any network that maps images (N, C, H, W) in [0, 1] to them.
-
-    Its hash is that of the file, or of the function's name, the file of its module, if it has one,
-    and its network's weights.
-    """
-    network = _own_network(name, device)
-    path, _, content = own_extractor(name).rpartition("@")
-    shown, parts = Path(path).name or name, [content]
-    if not path:
-        file = getattr(sys.modules[name.partition(":")[0]], "__file__", None)
-        parts += [checksum(Path(file))] if file else []
-        parts += [digest(key, tensor_hash(of)) for key, of in sorted(network.state_dict().items())]
-    distance, key = f"FD-{shown.removesuffix('.pt')}", digest("own/2", *parts)
-    found = Extractor(shown, distance, network, key, device, image_shape=image_shape, chunk=CHUNK)
+def _own_network(name: str) -> nn.Module:
+    """The network of a user's function; of no other type, whose weights could not be told."""
     try:
-        features, logits = found(torch.zeros(2, *image_shape))
-        if len(features) != 2 or logits is not None:
-            raise ValueError(f"it gives {len(features)} of 2 images, or more than features")
-    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise ConfigError(
-            f"extractor {shown!r} gives no features (N, ...) of images "
-            f"{(2, *image_shape)}: {_reason(error)}"
-        ) from error
-    return found
-
-
-def _own_network(name: str, device: str | torch.device) -> nn.Module:
-    """The network of a file or a function; of no other type, whose weights could not be told."""
-    try:
-        path, _, _ = own_extractor(name).rpartition("@")
-    except ConfigError as error:
-        raise ConfigError(f"extractor {name!r}: {error}") from error
-    try:
-        if path:
-            with warnings.catch_warnings():  # PyTorch deprecates the format, which users have
-                warnings.filterwarnings("ignore", ".*torch.jit.load", FutureWarning)
-                network = torch.jit.load(path, map_location=device)
-        else:
-            module, _, function = name.partition(":")
-            network = import_named(module, function)()
+        module, _, function = known_extractor(name).partition(":")
+        network = import_named(module, function)()
     except Exception as error:  # the user's own code raises anything
-        raise ConfigError(f"extractor {name!r} cannot be loaded: {_reason(error)}") from error
+        raise ConfigError(f"extractor {name!r} cannot be loaded: {first_line(error)}") from error
     if not isinstance(network, nn.Module):
         raise ConfigError(
             f"extractor {name!r} returns a {type(network).__name__}: a torch.nn.Module is needed, "
@@ -286,6 +220,12 @@ def _own_network(name: str, device: str | torch.device) -> nn.Module:
     return network
 
 
-def _reason(error: Exception) -> str:
-    """The last line of its message, where TorchScript says what went wrong."""
-    return (str(error).strip() or type(error).__name__).splitlines()[-1]
+def fold_norms(network: nn.Module) -> None:
+    """Folds batch normalisations into the convolutions before them: faster, the same but for
+    rounding."""
+    for module in list(network.modules()):
+        children = list(module.named_children())
+        for (name, layer), (norm_name, norm) in itertools.pairwise(children):
+            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(module, name, fuse_conv_bn_eval(layer, norm))
+                setattr(module, norm_name, nn.Identity())

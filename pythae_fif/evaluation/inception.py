@@ -1,14 +1,8 @@
 """The Inception network of 2015 that defines the FID: pytorch-fid's, and TensorFlow's graph."""
 
-__all__ = [
-    "WEIGHTS_URL",
-    "find_weights",
-    "inception",
-    "load_weights",
-    "resize_like_tf1",
-    "tf_inception",
-]
+__all__ = ["WEIGHTS_URL", "inception", "resize_like_tf1", "tf_inception", "weights_file"]
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +12,9 @@ import numpy as np
 import pytorch_fid.inception
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
-from torchvision.models.inception import BasicConv2d
 
 from pythae_fif.errors import ConfigError, first_line, importing
-from pythae_fif.evaluation.extractors import CHUNK, Extractor
+from pythae_fif.evaluation.extractors import CHUNK, Extractor, fold_norms
 from pythae_fif.files import checksum, digest
 
 SIDE = 299
@@ -43,7 +35,7 @@ def inception(state: Mapping[str, Tensor], device: str | torch.device = "cpu") -
     Frechet distance of the features is the FID.
 
     Args:
-        state: Weights under the names of pytorch-fid's file, see :func:`load_weights`.
+        state: Weights under the names of pytorch-fid's file, see :func:`weights_file`.
         device: Where it runs.
     """
     weights = (state[key].cpu().numpy().tobytes() for key in sorted(state))
@@ -59,10 +51,7 @@ def inception(state: Mapping[str, Tensor], device: str | torch.device = "cpu") -
 
 
 class _Inception(nn.Module):
-    """From images (B, C, H, W) in [0, 1] to features (B, 2048) and logits (B, 1008).
-
-    For speed batch normalisations are folded into the convolutions, exactly but for rounding.
-    """
+    """From images (B, C, H, W) in [0, 1] to features (B, 2048) and logits (B, 1008)."""
 
     weight: Tensor
 
@@ -76,10 +65,7 @@ class _Inception(nn.Module):
             self.published = pytorch_fid.inception.InceptionV3(
                 resize_input=False, normalize_input=False
             )
-        for module in self.published.eval().double().modules():
-            if isinstance(module, BasicConv2d):
-                module.conv = fuse_conv_bn_eval(module.conv, module.bn)
-                module.bn = nn.Identity()
+        fold_norms(self.published.eval().double())
         self.published.float().to(memory_format=torch.channels_last)
         self.register_buffer("weight", state["fc.weight"].float())
 
@@ -99,9 +85,6 @@ def resize_like_tf1(images: Tensor, side: int) -> Tensor:
     Args:
         images: Images (B, C, H, W), floating point.
         side: Height and width to have.
-
-    Returns:
-        Images (B, C, side, side).
 
     Example:
         >>> resize_like_tf1(torch.tensor([[[[0.0, 2.0], [0.0, 2.0]]]]), 4)[0, 0, 0]
@@ -124,56 +107,38 @@ def _taps(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor, Ten
     return low, (low + 1).clamp(max=old - 1), position - low
 
 
-def find_weights(named: str | Path | None = None, *, required: bool = False) -> Path | None:
-    """The file of Inception's weights, checked by its sha256, or None if it is not here.
+def weights_file(
+    named: str | Path | None = None, *, offline: bool = False, download: bool = True
+) -> Path | None:
+    """The checked file of Inception's weights: the named one, torch.hub's, or a new download.
 
     Args:
-        named: The file; None looks where torch.hub and pytorch-fid keep downloads.
-        required: Whether it must be here.
+        named: A file; it must be there.
+        offline: Whether not being here is an error.
+        download: Whether to fetch it; without, None is returned where that would be done.
 
     Raises:
-        ConfigError: It is not there and must be, or its content is other.
+        ConfigError: It is not there and cannot be fetched, or its content is other.
     """
-    file = _downloaded() if named is None else Path(named).expanduser()
-    if not file.is_file():
-        if named is not None or required:
-            raise _absent(f"no file {file}")
-        return None
-    if checksum(file) != WEIGHTS_SHA256:
-        raise _absent(f"{file} is another or a damaged file, its sha256 is wrong")
-    return file
-
-
-def load_weights(named: str | Path | None = None, *, offline: bool = False) -> Mapping[str, Tensor]:
-    """Inception's weights by name, of the file of :func:`find_weights`, else from the network.
-
-    Raises:
-        ConfigError: As of it, and where none can be downloaded.
-    """
-    file = find_weights(named, required=offline)
-    if file is None:
-        file = _downloaded()
-        try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+    kept = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_URL.rpartition("/")[2]
+    file = kept if named is None else Path(named).expanduser()
+    try:
+        if file == kept and not kept.is_file() and not offline:
+            if not download:
+                return None
+            kept.parent.mkdir(parents=True, exist_ok=True)
             # writes to a temporary file, checks the hash, then renames
             torch.hub.download_url_to_file(
-                WEIGHTS_URL, str(file), hash_prefix=WEIGHTS_SHA256, progress=False
+                WEIGHTS_URL, str(kept), hash_prefix=WEIGHTS_SHA256, progress=False
             )
-        except (OSError, RuntimeError) as error:
-            raise _absent(f"the download failed: {first_line(error)}") from error
-    state: Mapping[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
-    return state
-
-
-def _downloaded() -> Path:
-    return Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_URL.rpartition("/")[2]
-
-
-def _absent(reason: str) -> ConfigError:
-    return ConfigError(
-        f"extractor 'inception' has no weights ({reason}): put {WEIGHTS_URL} at {_downloaded()}, "
-        f"or name it by --extractor-weights; {OFFLINE}"
-    )
+        if checksum(file) != WEIGHTS_SHA256:
+            raise OSError(f"{file} is another or a damaged file, its sha256 is wrong")
+    except (OSError, RuntimeError) as error:
+        raise ConfigError(
+            f"extractor 'inception' has no weights ({first_line(error)}): put {WEIGHTS_URL} at "
+            f"{kept}, or name it by --extractor-weights; {OFFLINE}"
+        ) from error
+    return file
 
 
 def tf_inception(graph: str | Path | None = None) -> Extractor:
@@ -189,27 +154,18 @@ def tf_inception(graph: str | Path | None = None) -> Extractor:
     Raises:
         ConfigError: TensorFlow is not installed, or there is no such graph.
     """
-    file = Path(graph or "").expanduser()
-    if not file.is_file():
-        raise ConfigError(
-            f"extractor 'tf-inception': no file {file}; name {GRAPH} by --extractor-weights; "
-            f"{OFFLINE}"
-        )
     with importing("tensorflow", "extractor 'tf-inception'"):
         import tensorflow
     try:
-        network = _Graph(tensorflow.compat.v1, file.read_bytes())
+        content = Path(graph or "").expanduser().read_bytes()
+        network = _Graph(tensorflow.compat.v1, content)
     except Exception as error:  # TensorFlow and protobuf raise anything
         raise ConfigError(
-            f"extractor 'tf-inception': {file} is not {GRAPH} ({first_line(error)})"
+            f"extractor 'tf-inception': name {GRAPH} by --extractor-weights, not {graph} "
+            f"({first_line(error)}); {OFFLINE}"
         ) from error
-    return Extractor(
-        "tf-inception",
-        "FID",
-        network,
-        digest("tf-inception-2015/1: 255 x into ExpandDims", checksum(file)),
-        score_name="IS",
-    )
+    key = digest("tf-inception-2015/1: 255 x into ExpandDims", hashlib.sha256(content).hexdigest())
+    return Extractor("tf-inception", "FID", network, key, score_name="IS")
 
 
 class _Graph(nn.Module):

@@ -3,11 +3,11 @@
 __all__ = ["MeanStd", "Memorisation", "Neighbours", "Scores"]
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter
+from pythae_fif.files import write_json
 
 
 @dataclass(frozen=True)
@@ -17,19 +17,12 @@ class MeanStd:
     mean: float
     std: float
 
-    def __str__(self) -> str:
-        return f"{self.mean:.4g}" + f" ± {self.std:.2g}" * (self.std > 0)
-
 
 @dataclass(frozen=True)
 class Neighbours:
     """Scores from nearest neighbours; see :func:`~pythae_fif.evaluation.neighbour_scores`.
 
-    Attributes:
-        precision: Fraction of samples near a reference, in [0, 1].
-        recall: Fraction of references near a sample, in [0, 1].
-        density: Mean number of references' neighbourhoods that a sample lies in, over k; >= 0.
-        coverage: Fraction of references with a sample in their neighbourhood, in [0, 1].
+    All are fractions in [0, 1] but `density`, which is a mean number over k.
     """
 
     precision: float
@@ -63,15 +56,14 @@ class Scores:
         distance_name: What the Frechet distance is called with this extractor.
         score_name: What the inception score is called with it; None without logits.
         rounded: Whether samples were rounded to multiples of 1/255.
-        seed: Seed of the shuffle before the score is split, and of subsets.
+        seed: Of the shuffle before the score is split, and of subsets.
         score: Inception score over ten splits; None without logits.
         frechet: Split -> Frechet distance.
-        frechet_error: Split -> standard deviation of the Frechet distance over draws of the
-            samples; none in early records.
         kernel: Split -> kernel distance (KID) over subsets.
         neighbours: Split -> precision, recall, density, coverage.
-        memorisation: Nearness to the training images, where these are known; none in early
-            records.
+        memorisation: Where training images are known; none in early records.
+        frechet_error: Split -> standard deviation of `frechet` over draws of the samples; none in
+            early records.
     """
 
     num_samples: int
@@ -89,40 +81,31 @@ class Scores:
     frechet_error: dict[str, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The scores as plain values for JSON, without what was not asked for."""
-        values = dataclasses.asdict(self)
-        return {
-            key: value
-            for key, value in values.items()
-            if key not in ("frechet_error", "memorisation") or value
-        }
+        """The scores as plain values for JSON."""
+        return dataclasses.asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Scores":
-        """What :meth:`to_dict` gave.
-
-        Raises:
-            pydantic.ValidationError: It is nothing of that kind.
-        """
-        return TypeAdapter(cls).validate_python(dict(values))
+    def save_json(self, dir_path: str | Path, filename: str = "evaluation") -> Path:
+        """Writes `<filename>.json` into a folder; returns the file."""
+        path = Path(dir_path) / f"{filename}.json"
+        write_json(path, self.to_dict())
+        return path
 
     def __str__(self) -> str:
         """A small table: a row a score, a column a split."""
         import pandas as pd
 
-        errors, nearer = self.frechet_error or {}, self.memorisation and self.memorisation.nearer
         columns = {
             split: {
-                self.distance_name: str(MeanStd(of, errors.get(split, 0.0))),
-                "kernel distance": str(self.kernel[split]),
-                **{k: f"{v:.4f}" for k, v in vars(self.neighbours[split]).items()},
-                **({"nearer to training": f"{nearer[split]:.4f}"} if nearer else {}),
+                self.distance_name: distance,
+                "kernel distance": self.kernel[split].mean,
+                **vars(self.neighbours[split]),
             }
-            for split, of in self.frechet.items()
+            for split, distance in self.frechet.items()
         }
-        of_all = {"samples": f"{self.num_samples:,}"}
+        table = pd.DataFrame(columns)
         if self.memorisation is not None:
-            of_all["authenticity"] = f"{self.memorisation.authenticity:.4f}"
+            table.loc["nearer to training"] = pd.Series(self.memorisation.nearer)
+            table.loc["authenticity"] = self.memorisation.authenticity
         if self.score is not None:
-            of_all[str(self.score_name)] = str(self.score)
-        return f"{pd.DataFrame(columns)}\n{pd.Series(of_all).to_string()}"
+            table.loc[str(self.score_name)] = self.score.mean
+        return f"{self.num_samples:,} samples\n{table.to_string(float_format='{:.4g}'.format)}"

@@ -5,20 +5,19 @@ __all__ = ["FEWEST_SAMPLES", "SampleCountWarning", "inception_score", "score_sam
 import itertools
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from pythae_fif.errors import DataError, NonFiniteError
-from pythae_fif.evaluation.extractors import Extractor
+from pythae_fif.evaluation.distances import frechet_distance, frechet_error, kernel_distance
+from pythae_fif.evaluation.extractors import Extractor, rounded_images
 from pythae_fif.evaluation.features import BATCH_SIZE, Features
-from pythae_fif.evaluation.frechet import frechet_distance, frechet_error
-from pythae_fif.evaluation.images import rounded_images
-from pythae_fif.evaluation.kernel import kernel_distance
 from pythae_fif.evaluation.neighbours import memorisation, neighbour_scores
 from pythae_fif.evaluation.scores import MeanStd, Scores
 
+SPLITS = 10
 FEWEST_SAMPLES = 2048
 """Fewer samples or references than this, the number of Inception features, give a warning."""
 
@@ -28,51 +27,55 @@ class SampleCountWarning(UserWarning):
 
 
 def score_samples(
-    samples: Tensor | Iterable[Tensor],
+    samples: Tensor,
     extractor: Extractor,
     references: Mapping[str, Features],
     *,
     seed: int = 0,
     training: Features | None = None,
 ) -> Scores:
-    """Every score of samples against each reference, from one pass over the samples.
+    """Every score of samples against each reference.
 
     Floating-point samples are clamped to [0, 1], then rounded to multiples of 1/255, as an image
     file would.
 
     Args:
-        samples: Samples (N, C, H, W), uint8 or floating point, or batches of them.
+        samples: Samples (N, C, H, W), uint8 or floating point; rows (N, D) of a table.
         extractor: Where features and logits come from; the one of the references.
         references: Name of a split -> the features of its images.
-        seed: Seed of the shuffle before the score is split and of the subsets of KID; the result
-            records it.
+        seed: Of the shuffle before the score is split, and of the subsets of KID.
         training: Of the images that the model was trained on, for `Scores.memorisation`.
 
     Raises:
-        DataError: Fewer than ten samples (six without logits), fewer than six references, samples
-            or references that do not fit the extractor, or no reference.
+        DataError: Fewer than ten samples or references, or features of another extractor.
         NonFiniteError: NaN or infinite pixels; says in how many samples.
 
     Warns:
         SampleCountWarning: Fewer than 2,048 samples or references.
     """
-    if {held.extractor for held in references.values()} != {extractor.hash}:
+    known = [*references.values(), *([] if training is None else [training])]
+    if any(held.extractor != extractor.hash for held in known):
         raise DataError(f"references have no features of {extractor.name}")
-    batches = [extractor(batch) for batch in _finite_batches(samples, extractor.of_images)]
-    if not batches:
-        raise DataError("no samples to score")
-    features = Features(torch.cat([batch.features for batch in batches]), extractor.hash)
     fewest = min(map(len, references.values()))
-    if min(len(features), fewest) < FEWEST_SAMPLES:
+    if min(len(samples), fewest) < SPLITS:
+        raise DataError(
+            f"scores need {SPLITS} samples and references, not {len(samples)} and {fewest}"
+        )
+    if min(len(samples), fewest) < FEWEST_SAMPLES:
         warnings.warn(
-            f"scores of {len(features):,} samples and {fewest:,} references, fewer than "
+            f"scores of {len(samples):,} samples and {fewest:,} references, fewer than "
             f"{FEWEST_SAMPLES:,}: the bias of {extractor.distance_name} is large; compare at one "
             "number of samples alone",
             SampleCountWarning,
             stacklevel=2,
         )
-    logits = [batch.logits for batch in batches if batch.logits is not None]
-    score = inception_score(torch.cat(logits), seed=seed) if logits else None
+    if bad := int((~samples.isfinite()).flatten(1).any(dim=1).sum()):
+        raise NonFiniteError(f"{bad} of {len(samples)} samples have NaN or infinite pixels")
+    if extractor.of_images and samples.is_floating_point():
+        samples = rounded_images(samples)
+    values, logits = zip(*map(extractor, samples.split(BATCH_SIZE)), strict=True)
+    features = Features(torch.cat(values), extractor.hash)
+    score = None if logits[0] is None else inception_score(torch.cat(logits), seed=seed)
     return Scores(
         num_samples=len(features),
         extractor=extractor.name,
@@ -92,65 +95,34 @@ def score_samples(
     )
 
 
-def _finite_batches(samples: Tensor | Iterable[Tensor], of_images: bool) -> Iterator[Tensor]:
-    """The samples batch by batch; images are clamped and rounded.
-
-    Once a sample is not finite there is no score: the rest are only counted, for the error.
-    """
-    total = bad = 0
-    for chunk in [samples] if isinstance(samples, Tensor) else samples:
-        for batch in chunk.split(BATCH_SIZE):
-            total += len(batch)
-            bad += int((~batch.isfinite()).flatten(1).any(dim=1).sum())
-            if not bad:
-                round_it = of_images and batch.is_floating_point()
-                yield rounded_images(batch) if round_it else batch
-    if bad:
-        raise NonFiniteError(
-            f"{bad} of {total} samples have NaN or infinite pixels; none were scored"
-        )
-
-
-def inception_score(logits: Tensor, splits: int = 10, *, seed: int | None = 0) -> MeanStd:
+def inception_score(logits: Tensor, *, seed: int | None = 0) -> MeanStd:
     r"""Inception score: how sure and how varied a classifier is about samples.
 
     $$ \exp \mathbb{E}_x \, KL(p(y|x) \| p(y)) $$
 
-    over each of `splits` subsets of the samples (Salimans et al. 2016, sec. 4). With any network
-    but Inception v3 it is called classifier score and compares with nothing but itself. Samples are
+    over each of ten subsets of the samples (Salimans et al. 2016, sec. 4). With any network but
+    Inception v3 it is called classifier score and compares with nothing but itself. Samples are
     shuffled first: some samplers return them grouped by mixture component, and a split of one
-    component would score too low. With N not a multiple of `splits`, split i holds the samples
-    i N // splits up to (i + 1) N // splits, as in the authors' code. The logits decide which score
-    it is: those of `inception` leave the bias out, as the authors' code did.
+    component would score too low. Split i holds the samples i N // 10 up to (i + 1) N // 10, as in
+    the authors' code.
 
     Args:
-        logits: Class logits (N, classes) with N >= splits.
-        splits: Number of splits.
+        logits: Class logits (N, classes) with N >= 10; Inception's leave the bias out.
         seed: Seed of the shuffle; None leaves the order.
 
     Returns:
         Mean and (population) standard deviation over the splits, each in [1, classes].
 
-    Raises:
-        DataError: Fewer samples than splits.
-        NonFiniteError: NaN or infinite logits.
-
     Example:
-        >>> score = inception_score(100 * torch.eye(4).repeat(10, 1), splits=1)
-        >>> round(score.mean, 6), score.std
+        >>> score = inception_score(100 * torch.eye(4).repeat(10, 1), seed=None)
+        >>> round(score.mean, 6), round(score.std, 6)
         (4.0, 0.0)
     """
-    if splits < 1 or len(logits) < splits:
-        raise DataError(
-            f"the score needs 1 <= splits <= N, not {splits} splits of N = {len(logits)} samples"
-        )
     logits = logits.detach().double()
-    if not logits.isfinite().all():
-        raise NonFiniteError("some logits are NaN or infinite")
     if seed is not None:
         generator = torch.Generator().manual_seed(seed)
         logits = logits[torch.randperm(len(logits), generator=generator).to(logits.device)]
-    edges = [i * len(logits) // splits for i in range(splits + 1)]
+    edges = [i * len(logits) // SPLITS for i in range(SPLITS + 1)]
     scores = []
     for start, stop in itertools.pairwise(edges):
         log_p = logits[start:stop].log_softmax(dim=1)

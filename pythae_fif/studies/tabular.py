@@ -13,7 +13,7 @@ import torch
 from pythae_fif.data.locations import data_home
 from pythae_fif.data.tables import ARCHIVE_FILES
 from pythae_fif.errors import ConfigError, DataError, did_you_mean
-from pythae_fif.evaluation.frechet import squared_wasserstein
+from pythae_fif.evaluation import Features, frechet_distance
 from pythae_fif.reports.published import published
 from pythae_fif.reports.tables import DASH, number
 from pythae_fif.runs.launch import OnChange
@@ -248,6 +248,7 @@ def _notes(runs: Runs, table: Table) -> list[str]:
     test, train_rows = torch.from_numpy(splits.test), splits.train[: profile.train_size]
     few = torch.from_numpy(train_rows[: len(test)])
     as_many = "as many" if len(few) == len(test) else f"{len(few):,}"
+    as_far = frechet_distance(Features(few), Features(test))
     settings: dict[str, list[str]] = {}
     for run, _ in first.values():
         words = [f"{k} {v}" for k, v in run.configuration.settings.to_dict().items() if v]
@@ -265,7 +266,7 @@ def _notes(runs: Runs, table: Table) -> list[str]:
         f"Mean ± standard deviation over seeds {', '.join(map(str, options.seeds))} on the test "
         "rows: FID-like is the squared Wasserstein-2 distance of Gaussian fits with as many "
         f"samples as test rows ({len(test):,}), of which {as_many} training rows have "
-        f"{squared_wasserstein(few, test):.3g}; recon. the squared error a row; log-likelihood "
+        f"{as_far:.3g}; recon. the squared error a row; log-likelihood "
         f"exact, on the manifold, in nats, of the first {min(LIKELIHOOD_ROWS, len(test)):,} rows.",
         f"Machine: {'; '.join(machines)}. ms a step: median of one step of a fresh model of the "
         f"paper's size, batch {TIMED_BATCH}, the models in turns, where this machine has trained "

@@ -19,7 +19,7 @@ from pythae_fif.benchmark.models import configs_dir, names_in, read_yaml
 from pythae_fif.data.splits import Splits
 from pythae_fif.data.tables import load_tabular
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError, did_you_mean
-from pythae_fif.evaluation.frechet import squared_wasserstein
+from pythae_fif.evaluation import Features, frechet_distance
 from pythae_fif.files import checksum
 from pythae_fif.models import FIF, RectangularFlow
 from pythae_fif.runs.record import Record
@@ -201,7 +201,7 @@ def row_scores(model: FIF | RectangularFlow, splits: Splits, seed: int) -> dict[
 
     def distance(rows: Tensor) -> float:
         samples = model.sample(len(rows))
-        return finite(lambda: squared_wasserstein(samples, rows))
+        return finite(lambda: frechet_distance(Features(samples), Features(rows)))
 
     def error(rows: Tensor) -> float:
         return float(squared_error(model.reconstruct(rows), rows).mean())

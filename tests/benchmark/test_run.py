@@ -78,7 +78,7 @@ def test_each_split_has_its_own_use(tmp_path, store, monkeypatch):
     work(spec, store)
     assert references.keys() == {"train", "val", "test"}
     for split, reference in references.items():
-        expected = extractor(as_tensor(splits[split])).features
+        expected = extractor(as_tensor(splits[split]))[0]
         assert torch.equal(reference.values, expected)
         assert torch.equal(features_of(splits, split, extractor).values, expected)
     errors = ImageResult.read(store, spec).evaluation.result.reconstruction_mse

@@ -157,19 +157,13 @@ class TestCourse:
         code, _, err = run(*words, "--extractor", "pixels")
         assert code == 2 and "extractor 'pixels' does not take a table" in err
 
-    def test_a_network_of_ones_own_is_told_by_what_it_is(self, run, tiny, tmp_path):
-        for place, kernel, executed in (("a", 4, 1), ("b", 4, 0), ("c", 2, 1)):
-            (tmp_path / place).mkdir()
-            network = torch.jit.script(torch.nn.Sequential(torch.nn.AvgPool2d(kernel)))
-            network.save(str(tmp_path / place / "mine.pt"))
-            if place == "b":
-                (tmp_path / "b/mine.pt").write_bytes((tmp_path / "a/mine.pt").read_bytes())
-            words = ("--config", tiny(), "--extractor", tmp_path / place / "mine.pt")
-            code, out, err = run(*words)
-            assert (code, run.executed, err) == (0, executed, "") and "FD-mine" in out
-        (tmp_path / "c/mine.pt").write_text("no network")
-        run.results = tmp_path / "others"
-        code, _, err = run(*words)
+    def test_a_network_of_ones_own(self, run, tiny, tmp_path, monkeypatch):
+        monkeypatch.syspath_prepend(tmp_path)
+        lines = "import torch\ndef network():\n    return torch.nn.AvgPool2d(4)\n"
+        (tmp_path / "pooled_features.py").write_text(lines)
+        code, out, err = run("--config", tiny(), "--extractor", "pooled_features:network")
+        assert (code, run.executed, err) == (0, 1, "") and "FD-pooled_features:network" in out
+        code, _, err = run("--config", tiny(), "--extractor", "pooled_features:nothing")
         assert (code, run.executed) == (2, 0) and "cannot be loaded" in err
 
     def test_wall_clocks_do_not_share_a_processor(self, monkeypatch):

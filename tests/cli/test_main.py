@@ -199,7 +199,6 @@ def test_a_flag_of_another_command_is_not_the_nearest():
         ("--table 3", ["--table 3", "valid: 2"]),
         ("--table 2 --config own.yaml", ["--table and --config"]),
         ("--runs-per-gpu 0", ["--runs-per-gpu 0: at least 1"]),
-        ("--extractor-weights w", ["takes no weights (--extractor-weights)"]),
         ("--engine rya", ["--engine 'rya': did you mean 'ray'?"]),
         ("--engine ray --partition gpu", ["engine ray: unknown key 'partition'"]),
         ("--engine slurm", ["--engine slurm needs"]),

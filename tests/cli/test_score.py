@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from pythae.models import AE, AEConfig
 from support.experiments import plan_of
@@ -72,10 +71,9 @@ def test_grey_folders_beside_grey_files(score, order):
 
 
 def test_own_network_training_images_and_seed(score):
-    network = torch.jit.script(nn.Sequential(nn.AvgPool2d(4), nn.ReLU()))
-    network.save("mine.pt")
-    found = score("a", "b", "--extractor", "mine.pt", "--training", "a", "--seed", 7)
-    assert (found["extractor"], found["seed"]) == ("mine.pt", 7)
+    Path("pooled.py").write_text("import torch\ndef network():\n    return torch.nn.AvgPool2d(4)\n")
+    found = score("a", "b", "--extractor", "pooled:network", "--training", "a", "--seed", 7)
+    assert (found["extractor"], found["seed"]) == ("pooled:network", 7)
     assert found["memorisation"] == {"nearer": {"reference": 1.0}, "authenticity": 0.0}
     train, test = np.random.default_rng(0).integers(0, 256, (2, 40, 8, 8), dtype=np.uint8)
     np.savez("samples.npz", data=train)

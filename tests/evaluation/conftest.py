@@ -1,26 +1,31 @@
 """Extractors of every kind, built once."""
 
 import importlib.util
-from pathlib import Path
+import sys
 
+import numpy as np
 import pytest
 import torch
 from support.features import noise_images
 
-from pythae_fif.evaluation import Extractor, LabelledImages, load_extractor, train_classifier
+from pythae_fif.data import Splits
+from pythae_fif.evaluation import Extractor, load_extractor, train_classifier
 
 
 @pytest.fixture(scope="session")
-def blobs() -> LabelledImages:
-    """Dark and bright noise (64, 1, 8, 8): two classes that a few steps tell apart."""
-    labels = torch.arange(64) % 2
-    images = noise_images(64, 1, 8, 8) // 2 + 120 * labels.view(-1, 1, 1, 1).to(torch.uint8)
-    return LabelledImages(images, labels)
+def blobs() -> Splits:
+    """Dark and bright noise (1, 8, 8), 64 to train: two classes that a few steps tell apart."""
+    images, labels = {}, {}
+    for seed, (name, count) in enumerate((("train", 64), ("val", 10), ("test", 20))):
+        labels[name] = np.arange(count) % 2
+        bright = 120 * labels[name].astype(np.uint8).reshape(-1, 1, 1, 1)
+        images[name] = noise_images(count, 1, 8, 8, seed=seed).numpy() // 2 + bright
+    return Splits("blobs", **images, labels=labels, source="noise")
 
 
 @pytest.fixture(scope="session")
 def classifier(blobs) -> Extractor:
-    return train_classifier(blobs, max_steps=3)
+    return train_classifier(blobs)
 
 
 @pytest.fixture(scope="session")
@@ -65,20 +70,14 @@ def inception(inception_state) -> Extractor:
 
 
 @pytest.fixture(scope="session")
-def own_file(tmp_path_factory) -> Path:
-    """A TorchScript network of a user's own, for images of any shape."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = torch.nn.Sequential(torch.nn.Conv2d(1, 5, 3, 2), torch.nn.Dropout())
-        traced = torch.jit.trace(network.eval(), torch.zeros(2, 1, 8, 8))
-    path = tmp_path_factory.mktemp("own") / "mine.pt"
-    torch.jit.save(traced, str(path))
-    return path
-
-
-@pytest.fixture(scope="session")
-def own(own_file) -> Extractor:
-    return load_extractor(str(own_file), (1, 8, 8))
+def own(tmp_path_factory) -> Extractor:
+    """A network of a user's own, for images of any shape."""
+    folder = tmp_path_factory.mktemp("own")
+    code = "def network():\n    return nn.Sequential(nn.Conv2d(1, 5, 3, 2), nn.Dropout())\n"
+    (folder / "own_network.py").write_text(f"from torch import nn\n{code}")
+    with torch.random.fork_rng(devices=[]), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [*sys.path, str(folder)])
+        return load_extractor("own_network:network", (1, 8, 8))
 
 
 @pytest.fixture(params=["classifier", "pixels", "efficientnet", "inception", "own"])

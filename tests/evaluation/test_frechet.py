@@ -10,9 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.features import features, normal
 
-from pythae_fif.errors import DataError
 from pythae_fif.evaluation import Features, frechet_distance, frechet_error
-from pythae_fif.evaluation.frechet import squared_wasserstein
 
 
 def gaussian(rows: int, dim: int, *, seed: int) -> torch.Tensor:
@@ -46,17 +44,16 @@ class TestDistance:
     @pytest.mark.parametrize(("rows", "dim"), [(200, 6), (10, 40)])
     def test_identical_sets(self, rows, dim):
         a = Features(gaussian(rows, dim, seed=1))
-        assert 0 <= frechet_distance(a, a) <= 1e-10 * float(a.covariance.trace())
+        assert 0 <= frechet_distance(a, a) <= 1e-10 * float(a.root.square().sum())
 
     @pytest.mark.parametrize("dim", [1, 2, 17, 64])
     def test_agrees_with_scipy_sqrtm_at_full_rank(self, dim):
         x, y = gaussian(5 * dim, dim, seed=2), gaussian(4 * dim, dim, seed=3)
-        a, b = Features(x), Features(y)
-        root = scipy.linalg.sqrtm(a.covariance.numpy() @ b.covariance.numpy())
-        traces = float(a.covariance.trace() + b.covariance.trace())
-        expected = float((a.mean - b.mean).square().sum()) + traces - 2 * np.trace(root).real
-        assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
-        assert squared_wasserstein(x, y) == pytest.approx(expected, rel=1e-6)  # of tables
+        moments = [(of.mean(0).numpy(), np.cov(of.T.numpy()).reshape(dim, dim)) for of in (x, y)]
+        (mean_a, cov_a), (mean_b, cov_b) = moments
+        root = scipy.linalg.sqrtm(cov_a @ cov_b)
+        expected = ((mean_a - mean_b) ** 2).sum() + np.trace(cov_a + cov_b - 2 * root).real
+        assert frechet_distance(Features(x), Features(y)) == pytest.approx(expected, rel=1e-6)
 
     @pytest.mark.parametrize(
         ("n", "m", "dim"), [(5, 7, 30), (2, 2, 10), (20, 200, 50), (50, 90, 50), (51, 51, 50)]
@@ -65,15 +62,16 @@ class TestDistance:
         x, y = gaussian(n, dim, seed=4), gaussian(m, dim, seed=5)
         for pair in ((x, y), (y, x)):
             found = frechet_distance(*map(Features, pair))
-            assert found == pytest.approx(by_nuclear_norm(x, y), rel=1e-8)
+            assert found == pytest.approx(by_nuclear_norm(x, y), rel=1e-9)
 
     @pytest.mark.parametrize("decay", [0, 2, 4, 6])
     def test_ill_conditioned(self, decay):
         scales = torch.logspace(0, -decay, 40, dtype=torch.float64)
         x = normal(500, 40, seed=0).double() * scales
         y = normal(400, 40, seed=1).double() * scales * 1.1
+        x[:, 2] = 1.0  # a feature that is constant
         found = frechet_distance(Features(x), Features(y))
-        assert found == pytest.approx(by_nuclear_norm(x, y), rel=1e-6)
+        assert found == pytest.approx(by_nuclear_norm(x, y), rel=1e-7)
 
     @settings(max_examples=40, deadline=None)
     @given(n=st.integers(2, 12), m=st.integers(2, 12), dim=st.integers(1, 8), seed=st.integers(0))
@@ -81,29 +79,14 @@ class TestDistance:
         a = Features(gaussian(n, dim, seed=seed % 2**31))
         b = Features(gaussian(m, dim, seed=(seed + 1) % 2**31))
         there, back = frechet_distance(a, b), frechet_distance(b, a)
-        assert there == pytest.approx(back, rel=1e-6, abs=1e-6)
-        assert there >= float((a.mean - b.mean).square().sum()) * (1 - 1e-6) - 1e-6
+        assert there == pytest.approx(back, rel=1e-8)
+        assert there >= float((a.mean - b.mean).square().sum()) * (1 - 1e-8)
 
-    @pytest.mark.parametrize("score", [frechet_distance, frechet_error])
-    def test_too_few_or_of_another_extractor(self, score):
-        one, two = Features(torch.zeros(1, 2)), Features(torch.zeros(2, 2))
-        with pytest.raises(DataError, match="at least 2"):
-            score(one, two)
-        with pytest.raises(DataError, match="one length, not 2 and 3"):
-            score(two, Features(torch.zeros(2, 3)))
-        with pytest.raises(DataError, match="come from one extractor"):
-            score(two, Features(torch.zeros(2, 2), "another"))
-
-
-class TestAgainstOthers:
-    @pytest.fixture
-    def sets(self):
+    def test_torch_fidelity(self):
+        theirs = pytest.importorskip("torch_fidelity.metric_fid", reason="needs torch-fidelity")
         mix = normal(32, 32, seed=0) / math.sqrt(32)
         samples = (normal(700, 32, seed=1) @ mix).relu()
-        return samples, (normal(600, 32, seed=2, shift=0.2) @ mix).relu()
-
-    def test_torch_fidelity(self, sets):
-        theirs = pytest.importorskip("torch_fidelity.metric_fid", reason="needs torch-fidelity")
+        sets = samples, (normal(600, 32, seed=2, shift=0.2) @ mix).relu()
         moments = [theirs.fid_features_to_statistics(of.double()) for of in sets]
         expected = theirs.fid_statistics_to_metric(*moments, verbose=False)
         found = frechet_distance(*map(Features, sets))
@@ -142,9 +125,10 @@ class TestError:
 
 
 def test_a_reference_is_decomposed_once(monkeypatch):
-    calls, eigh = [], torch.linalg.eigh
-    monkeypatch.setattr(torch.linalg, "eigh", lambda of: calls.append(len(of)) or eigh(of))
+    calls, qr = [], torch.linalg.qr
+    monkeypatch.setattr(torch.linalg, "qr", lambda *of, **how: calls.append(1) or qr(*of, **how))
     reference = features(100, 5, seed=0)
     for seed in (1, 2):
-        frechet_error(features(90, 5, seed=seed), reference)
+        samples = features(90, 5, seed=seed)
+        frechet_error(samples, reference), frechet_distance(samples, reference)
     assert len(calls) == 1 + 2

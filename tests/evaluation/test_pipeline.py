@@ -1,9 +1,8 @@
-"""The evaluation pipeline: every Pythae model and sampler, streaming, seeds, caches, JSON."""
+"""The evaluation pipeline: every Pythae model and sampler, seeds, caches, JSON."""
 
 import json
 import warnings
 
-import numpy as np
 import pytest
 import torch
 from pythae import models, samplers
@@ -12,9 +11,9 @@ from pythae.trainers import BaseTrainerConfig
 from support.features import names_in, noise_images
 
 from pythae_fif import FIF, FIFConfig
+from pythae_fif.data import ImageDataset
 from pythae_fif.errors import ConfigError, DataError, NonFiniteError
 from pythae_fif.evaluation import EvaluationPipeline, Features, SampleCountWarning, frechet_distance
-from pythae_fif.nn import build_networks
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pythae_fif.evaluation.SampleCountWarning", "ignore::UserWarning:pythae.*"
@@ -67,10 +66,8 @@ MODELS = {
 
 @pytest.mark.parametrize("name", MODELS)
 def test_models(name, train, held_out):
-    output = pipeline(build(name, **MODELS[name]))(train, held_out)
-    assert output.model == name
-    assert (output.scores.num_samples, output.num_references) == (30, 40)
-    assert output.frechet > 0 and 0 < output.reconstruction_mse < 1
+    scores = pipeline(build(name, **MODELS[name]))(train, held_out)
+    assert scores.num_samples == 30 and scores.frechet["eval"] > 0
 
 
 SAMPLERS = {
@@ -89,96 +86,47 @@ SAMPLERS = {
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler(name, train, held_out, tmp_path, capsys):
+    """A second call has the same scores."""
     model_name, config = SAMPLERS[name]
     model = build(model_name, **MODELS.get(model_name, {"num_embeddings": 4}))
     if model_name == "RHVAE":
         model.M_tens, model.centroids_tens = torch.zeros(4, 2, 2), torch.zeros(4, 2)
     training = BaseTrainerConfig(output_dir=str(tmp_path), num_epochs=1)
-    output = pipeline(model, config)(train, held_out, training_config=training)
-    assert output.sampler == name
-    assert output.scores.num_samples == 30
+    run = pipeline(model, config)
+    scores = run(train, held_out, training_config=training)
+    assert type(run.sampler).__name__ == name
+    assert scores.num_samples == 30 and run(train, held_out) == scores
     assert capsys.readouterr().out == ""
 
 
 def test_scores_are_those_of_the_samples(train, held_out, pixels):
     """One batch of the same seed, scored by hand."""
     model = build("VAE")
-    output = pipeline(model, batch_size=30, seed=3)(train, held_out)
+    scores = pipeline(model, batch_size=30, seed=3)(train, held_out)
     torch.manual_seed(3)
     with torch.no_grad():
         drawn = samplers.NormalSampler(model).sample(30, batch_size=30)
     sets = [Features.of(images, pixels) for images in (drawn, held_out)]
-    assert output.frechet == pytest.approx(frechet_distance(*sets), rel=1e-9)
-    assert output.scores.rounded and output.scores.seed == 3
-    with torch.no_grad():
-        x = held_out / 255
-        torch.manual_seed(3)
-        x_hat = model(BaseDataset(x, x)[:]).recon_x.reshape(x.shape)
-    assert output.reconstruction_mse == pytest.approx(float((x_hat - x).square().mean()), rel=0.1)
-
-
-class Counted(samplers.NormalSampler):
-    """Counts what is asked of it, and whether gradients were on."""
-
-    def __init__(self, model):
-        super().__init__(model)
-        self.batches, self.gradients = [], []
-
-    def sample(self, num_samples=1, batch_size=500, **_):
-        self.batches.append(num_samples)
-        self.gradients.append(torch.is_grad_enabled())
-        return super().sample(num_samples, batch_size)
-
-
-def test_streams_batches_without_gradients(held_out):
-    sampler = Counted(build("VAE"))
-    pipeline(sampler.model, sampler)(None, held_out)
-    assert sampler.batches == [12, 12, 6]
-    assert sampler.gradients == [False] * 3
-
-
-def test_same_seed_same_scores_whatever_the_state(train, held_out):
-    model = build("VAE")
-    torch.manual_seed(9)
-    before, numpy_before = torch.get_rng_state(), np.random.get_state()[1].copy()
-    first = pipeline(model, seed=1)(train, held_out)
-    assert torch.equal(torch.get_rng_state(), before)
-    assert np.array_equal(np.random.get_state()[1], numpy_before)
+    assert scores.frechet["eval"] == pytest.approx(frechet_distance(*sets), rel=1e-9)
+    assert scores.rounded and scores.seed == 3
     torch.manual_seed(10)
-    assert pipeline(model, seed=1)(train, held_out).frechet == first.frechet
-    assert pipeline(model, seed=2)(train, held_out).frechet != first.frechet
-
-
-@pytest.mark.parametrize("name", ["GaussianMixtureSampler", "MAFSampler"])
-def test_each_call_fits_the_sampler_anew(name, train, held_out, tmp_path):
-    model, config = build("VAE"), SAMPLERS[name][1]
-    training = BaseTrainerConfig(output_dir=str(tmp_path), num_epochs=1)
-    run = pipeline(model, config)
-    first, again = (run(train, held_out, training_config=training) for _ in range(2))
-    assert again == first
-    assert not run.sampler.is_fitted and run.sampler.model is model
-    with torch.no_grad():
-        model.encoder.embedding.bias.add_(3)
-    assert run(train, held_out, training_config=training) != first
+    assert pipeline(model, batch_size=30, seed=3)(train, held_out) == scores
+    assert pipeline(model, seed=2)(train, held_out).frechet != scores.frechet
 
 
 @pytest.mark.parametrize(
     "form",
     [
         lambda images: images.numpy(),
-        lambda images: (images / 255).numpy(),
         lambda images: images.double() / 255,
-        lambda images: (images / 255).bfloat16(),
         lambda images: BaseDataset(images / 255, torch.zeros(len(images))),
-        lambda images: torch.utils.data.TensorDataset(images, torch.zeros(len(images))),
+        ImageDataset,
     ],
 )
 def test_forms_of_data(held_out, form):
     model = build("VAE")
     expected = pipeline(model)(None, held_out)
-    output = pipeline(model)(None, form(held_out))
-    assert output.frechet == expected.frechet
-    assert output.num_references == 40
+    assert pipeline(model)(None, form(held_out)).frechet == expected.frechet
 
 
 def test_a_second_evaluation_reads_the_reference(held_out, tmp_path):
@@ -190,19 +138,16 @@ def test_a_second_evaluation_reads_the_reference(held_out, tmp_path):
     assert (tmp_path / name).stat().st_mtime_ns == written
 
 
-def test_json_and_table(train, held_out, tmp_path):
-    output = pipeline(build("VAE"))(train, held_out)
-    path = output.save_json(tmp_path / "new")
+def test_json_and_memorisation(train, held_out, tmp_path):
+    scores = pipeline(build("VAE"))(train, held_out)
+    path = scores.save_json(tmp_path / "new")
     assert names_in(path.parent) == ["evaluation.json"]
     held = json.loads(path.read_text())
-    assert held == output.to_dict()
-    scores = held["scores"]
-    assert scores["distance_name"] == "FD-pixels" and scores["extractor_hash"]
-    assert 0 < scores["frechet_error"]["eval"] < scores["frechet"]["eval"] == output.frechet
-    assert 0 <= scores["memorisation"]["nearer"]["eval"] <= 1
-    assert f"{output.reconstruction_mse:.4g}" in str(output).splitlines()[-1]
-    left_out = pipeline(build("VAE"), memorisation=False)(train, held_out)
-    assert "memorisation" not in left_out.to_dict()["scores"] and left_out.frechet == output.frechet
+    assert held == scores.to_dict() and held["extractor_hash"]
+    assert 0 < held["frechet_error"]["eval"] < held["frechet"]["eval"]
+    assert 0 <= held["memorisation"]["nearer"]["eval"] <= 1
+    left_out = pipeline(build("VAE"))(None, held_out)
+    assert left_out.memorisation is None and left_out.frechet == scores.frechet
 
 
 def test_warns_of_few_samples(held_out):
@@ -217,40 +162,25 @@ def test_warns_of_few_samples(held_out):
 class TestErrors:
     def test_weights_are_looked_for_before_anything_runs(self, monkeypatch, tmp_path):
         monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-        with pytest.raises(ConfigError, match=r"has no weights .no file .*nowhere"):
+        with pytest.raises(ConfigError, match=r"has no weights .*No such file.*nowhere"):
             EvaluationPipeline(build("VAE"), weights="nowhere")
 
-    def test_a_name_that_does_not_do(self):
-        with pytest.raises(ConfigError, match=r"train_classifier\(LabelledImages\(images"):
+    def test_what_does_not_do(self, held_out):
+        with pytest.raises(ConfigError, match=r"in Python train_classifier\(splits"):
             pipeline(build("VAE"), extractor="classifier")
         with pytest.raises(ConfigError, match=r"does not take a table"):
             pipeline(FIF(FIFConfig(input_dim=(8, 8), latent_dim=2)))
-
-    def test_a_conditional_model_knows_no_labels(self):
         conditional = FIF(FIFConfig(input_dim=SHAPE, latent_dim=2, condition_dim=3))
         with pytest.raises(ConfigError, match=r"knows no labels, .*given\(label\)"):
             pipeline(conditional)
-
-    def test_a_model_without_input_dim_needs_a_built_extractor(self, held_out, pixels):
-        networks = build_networks("convnet", SHAPE, 2)
-        model = models.AE(models.AEConfig(input_dim=None, latent_dim=2), *networks)
-        with pytest.raises(ConfigError, match=r"input_dim=None: pass a built"):
-            pipeline(model)
-        assert pipeline(model, extractor=pixels)(None, held_out).scores.num_samples == 30
-
-    def test_a_sampler_to_fit(self, held_out):
         run = pipeline(build("VAE"), samplers.GaussianMixtureSamplerConfig())
         with pytest.raises(ConfigError, match="GaussianMixtureSampler must be fitted"):
             run(None, held_out)
-        with pytest.raises(DataError, match=r"from 0.8 to 0.8, and Pythae fits"):
-            run(torch.full((8, *SHAPE), 0.8), torch.rand(8, *SHAPE))
 
     @pytest.mark.parametrize(
         ("data", "line"),
         [
             (torch.zeros(5, 64), r"shape \(B, C, H, W\)"),
-            ([("a picture", 0)] * 9, "eval_data are no images"),
-            ([torch.zeros(1, s, s) for s in (8, 9)], r"eval_data .*equal size.* \[1, 9, 9\]"),
             (255 * torch.ones(5, *SHAPE), "divide by 255"),
         ],
     )

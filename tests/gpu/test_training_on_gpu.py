@@ -217,7 +217,7 @@ def _evaluated(folder, sampler):
         batch_size=10,
         cache_dir=folder,
     )
-    return pipeline(_images(DIGITS, 20), _images(DIGITS, 20)).frechet
+    return pipeline(_images(DIGITS, 20), _images(DIGITS, 20)).frechet["eval"]
 
 
 @pytest.mark.parametrize("sampler", [None, GaussianMixtureSampler], ids=["own", "mixture"])

@@ -230,7 +230,7 @@ def test_a_score_is_of_the_split_that_it_is_named_by(monkeypatch):
     test, val = np.full((4, 3), 2, np.float32), np.full((5, 3), 5, np.float32)
     test[2:] = 100  # beyond the first two rows
     monkeypatch.setattr(tabular_run, "LIKELIHOOD_ROWS", 2)
-    monkeypatch.setattr(tabular_run, "squared_wasserstein", lambda of, rows: float(rows.sum()))
+    monkeypatch.setattr(tabular_run, "frechet_distance", lambda of, rows: float(rows.values.sum()))
     found = row_scores(model, SimpleNamespace(test=test, val=val), 0)
     assert found.keys() < RowScores.__dataclass_fields__.keys()
     assert found == {

@@ -11,7 +11,7 @@ from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.models import read_entry
 from pythae_fif.benchmark.record import DataUsed, Evaluation, ImageResult, Training, score_file
 from pythae_fif.data import Splits
-from pythae_fif.evaluation import CodeScores
+from pythae_fif.evaluation.codes import CodeScores
 from pythae_fif.evaluation.scores import MeanStd, Memorisation, Neighbours, Scores
 from pythae_fif.files import json_text, write_bytes
 from pythae_fif.runs.record import Provenance, Record
@@ -103,7 +103,6 @@ def result(
             partial=partial,
             sizes={"train": 1197, "val": 300, "test": 300},
         ),
-        extractor_accuracy=0.9967 if score else None,
     )
     by_sampler = {sampler: record(of) for sampler, of in scores.items()}
     return ImageResult(spec, record(training), record(evaluation), by_sampler)
