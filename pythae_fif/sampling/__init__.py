@@ -1,24 +1,19 @@
 """Samples of Pythae's models by Pythae's samplers: seeded, whatever is odd in either.
 
-All that is known to be odd in the samplers and models of Pythae 0.1.2 is known here and nowhere
-else:
+All that is known to be odd in the samplers and models of Pythae 0.1.2 is known here alone:
 
-* No fit takes a seed: :func:`~pythae_fif.sampling.samplers.generate` seeds before it.
-* Fits want data whose largest value is at least 1, embed the data once a sampler, and train for a
-  number of epochs whatever the size of the data and of its codes. `generate` fits to codes that are
-  computed once a model, for a number of steps, a flow to standardised ones;
-  :func:`~pythae_fif.sampling.samplers.fit`, which calls Pythae's own fit, checks the data first.
+* No fit takes a seed, wants data that reach 1, embeds them once a sampler, and trains for epochs:
+  :func:`~pythae_fif.sampling.samplers.generate` seeds, and fits to codes that are computed once a
+  model, for a number of steps, a flow to standardised ones.
 * `VAMPSampler` decodes the first of its pseudo-inputs in every batch: `draw` asks for whole
   multiples of their number.
 * Samples of a mixture and of VAMP come grouped by component: `generate` shuffles all.
-* Density models that a fit has loaded from a file stay in training mode, the PixelCNN with its
-  batch normalisation: `draw` sets all of a sampler's networks to evaluation mode.
+* Density models that a fit has loaded from a file stay in training mode: `draw` sets all of a
+  sampler's networks to evaluation mode.
 * `PixelCNNSampler` calls the code vectors, which are a buffer where they are moving averages.
-* Forward passes of HVAE, RHVAE and RAE_GP differentiate, and fail under `torch.no_grad`:
-  :func:`~pythae_fif.sampling.models.in_batches` tries again with gradients.
-* FactorVAE's forward pass gives codes and reconstructions of one half of a batch:
-  :func:`~pythae_fif.sampling.models.embed` encodes by itself. It refuses a batch of one: `fit`
-  leaves the last image out where there would be such a batch.
+* Forward passes of HVAE, RHVAE and RAE_GP differentiate, and fail under `torch.no_grad`.
+* FactorVAE's forward pass gives codes of one half of a batch, and takes no batch of one:
+  :func:`~pythae_fif.sampling.models.embed` encodes by itself, and `fit` leaves such an image out.
 """
 
 __all__ = ["FITTED", "FIT_STEPS", "SAMPLERS", "Sampler"]
@@ -32,8 +27,7 @@ class Sampler(NamedTuple):
     Attributes:
         label: Its name in tables; N is the standard normal.
         line: One line about it.
-        fitted: Whether it fits a density model, which is trained here and not as in a paper. (One
-            Gaussian and a mixture are fitted, too, but not trained.)
+        fitted: Whether it trains a density model, here and not as in a paper.
     """
 
     label: str
@@ -47,19 +41,13 @@ SAMPLERS = {
     "gmm": Sampler("GMM", "Gaussian mixture of ten components fitted to the training codes"),
     "maf": Sampler("MAF", "masked autoregressive flow fitted to the training codes", fitted=True),
     "iaf": Sampler("IAF", "inverse autoregressive flow fitted to the training codes", fitted=True),
-    "two_stage": Sampler(
-        "2-stage",
-        "a second VAE fitted to the training codes, for models that are VAEs",
-        fitted=True,
-    ),
+    "two_stage": Sampler("2-stage", "a second VAE fitted to the codes, for VAEs", fitted=True),
     "vamp": Sampler("VAMP", "VAMP's own prior: the posteriors of its pseudo-inputs"),
     "hypersphere": Sampler("sphere", "uniform codes on the sphere, for SVAE"),
     "poincare": Sampler("Poincaré", "wrapped normal codes in the Poincaré ball, for PoincareVAE"),
-    "rhvae": Sampler(
-        "RHVAE", "RHVAE's own prior, the volume of its metric, by Hamiltonian Monte Carlo"
-    ),
+    "rhvae": Sampler("RHVAE", "RHVAE's own prior, its metric's volume, by Hamiltonian Monte Carlo"),
     "pixelcnn": Sampler(
-        "PixelCNN", "PixelCNN fitted to the training codes' indices, for VQVAE", fitted=True
+        "PixelCNN", "PixelCNN fitted to the codes' indices, for VQVAE", fitted=True
     ),
 }
 """By their names in configurations and records."""

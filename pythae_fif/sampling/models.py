@@ -12,7 +12,7 @@ from pythae.models import BaseAE, FactorVAE
 from pythae.trainers.trainer_utils import set_seed
 from torch import Tensor
 
-from pythae_fif.errors import DataError, NonFiniteError
+from pythae_fif.errors import NonFiniteError
 from pythae_fif.models.outputs import without_gradients
 
 BATCH_SIZE = 200
@@ -23,11 +23,7 @@ Images = np.ndarray | Tensor
 
 
 def embed(
-    model: BaseAE,
-    images: Images,
-    *,
-    labels: np.ndarray | Tensor | None = None,
-    seed: int = 0,
+    model: BaseAE, images: Images, *, labels: np.ndarray | Tensor | None = None, seed: int = 0
 ) -> Tensor:
     """Codes of images as Pythae's samplers take them: `z` of the model in evaluation mode.
 
@@ -42,19 +38,14 @@ def embed(
     """
     set_seed(seed)
     codes = in_batches(model, images, _codes, labels)
-    parts = codes.flatten(1).split(BATCH_SIZE)  # maps of codes may take half of the memory
-    bad = sum(int((~part.isfinite().all(dim=1)).sum()) for part in parts)
-    if bad:
+    if bad := int((~codes.flatten(1).isfinite().all(dim=1)).sum()):
         raise NonFiniteError(f"the codes of {bad} of {len(codes)} training images are not finite")
     return codes
 
 
 def reconstruct(model: BaseAE, images: Images, labels: np.ndarray | Tensor | None = None) -> Tensor:
     """Reconstructions of images, (N, C, H, W), on the CPU, by the model in evaluation mode."""
-    reconstructions = in_batches(
-        model, images, lambda model, x, *labels: model.reconstruct(x, *labels), labels
-    )
-    return reconstructions.reshape(images.shape)
+    return in_batches(model, images, type(model).reconstruct, labels).reshape(images.shape)
 
 
 def reconstruction_mse(
@@ -80,15 +71,14 @@ def reconstruction_mse(
 
 
 def _codes(model: BaseAE, x: Tensor, labels: Tensor | None = None) -> Tensor:
-    z: Tensor
     if isinstance(model, FactorVAE):
         output = model.encoder(x)
         noise = torch.randn_like(output.embedding)
-        z = output.embedding + (0.5 * output.log_covariance).exp() * noise
-    else:
-        if labels is None and not getattr(model, "condition_dim", 0):  # which says what it lacks
-            labels = torch.ones(len(x), device=x.device)
-        z = model(DatasetOutput(data=x, labels=labels)).z
+        z: Tensor = output.embedding + (0.5 * output.log_covariance).exp() * noise
+        return z
+    if labels is None and not getattr(model, "condition_dim", 0):  # which says what it lacks
+        labels = torch.ones(len(x), device=x.device)
+    z = model(DatasetOutput(data=x, labels=labels)).z
     return z
 
 
@@ -99,29 +89,15 @@ def in_batches(
     labels: np.ndarray | Tensor | None = None,
 ) -> Tensor:
     """Calls `of(model, images[, labels])` on batches of float32 images (B, C, H, W) and of labels
-    (B,), and joins the results on the CPU.
-
-    Raises:
-        DataError: There are no images, or they are integers other than uint8.
-    """
-    if not len(images):
-        raise DataError("no images: one is needed at least")
+    (B,), and joins the results on the CPU."""
     model.eval()
     device = next(model.parameters()).device
-    joined: Tensor | None = None
+    results = []
     for start in range(0, len(images), BATCH_SIZE):
         batch = torch.as_tensor(images[start : start + BATCH_SIZE])
-        if not (batch.is_floating_point() or batch.dtype == torch.uint8):
-            raise DataError(f"images are {batch.dtype}: uint8, or floating point in [0, 1]")
         x = batch.to(device).to(torch.float32, copy=True)  # the model may write in place
-        if batch.dtype == torch.uint8:
-            x.div_(255)
-        given = [x]
+        given = [x if batch.is_floating_point() else x.div_(255)]
         if labels is not None:
             given.append(torch.as_tensor(labels[start : start + BATCH_SIZE]).to(device))
-        result = without_gradients(of, model, *given).detach()
-        if joined is None:  # and not a list of results, which would be there twice when joined
-            joined = torch.empty(len(images), *result.shape[1:], dtype=result.dtype)
-        joined[start : start + len(result)] = result
-    assert joined is not None
-    return joined
+        results.append(without_gradients(of, model, *given).detach().cpu())
+    return torch.cat(results)

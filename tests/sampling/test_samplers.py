@@ -26,7 +26,7 @@ from pythae_fif.sampling import FITTED, SAMPLERS
 from pythae_fif.sampling import models as models_module
 from pythae_fif.sampling import samplers as samplers_module
 from pythae_fif.sampling.models import embed, in_batches, reconstruct, reconstruction_mse
-from pythae_fif.sampling.samplers import draw, fit, generate, generate_by_class, needs_fit
+from pythae_fif.sampling.samplers import draw, fit, generate, needs_fit
 
 SHAPE = (1, 8, 8)
 IMAGES = np.random.default_rng(0).integers(0, 100, (40, *SHAPE), dtype=np.uint8)
@@ -183,29 +183,12 @@ def test_pixelcnn_learns_how_often_each_code_is_used():
     assert shares == [pytest.approx(0.75, abs=0.12), pytest.approx(0.25, abs=0.12)]
 
 
-def test_mixture_samples_are_not_grouped_by_component(monkeypatch, caplog):
+def test_mixture_samples_are_not_grouped_by_component():
     codes = torch.cat([torch.full((40, 4), -50.0), torch.full((40, 4), 50.0)])
     codes = codes + torch.randn(codes.shape, generator=torch.Generator().manual_seed(0))
     samples = generate("gmm", model_of("AE"), codes, num_samples=100, seed=0).flatten(1)
     far = (samples - samples[0]).norm(dim=1) > (samples - samples[0]).norm(dim=1).max() / 2
     assert (far[1:] != far[:-1]).sum() > 20
-    assert not caplog.records
-    monkeypatch.setattr(samplers_module, "MIXTURE_STEPS", 1)
-    assert len(generate("gmm", model_of("AE"), codes, num_samples=5, seed=0)) == 5
-    assert "did not converge in 1 steps" in caplog.text
-
-
-def test_samples_by_class_have_the_shares_of_the_labels():
-    fif = model_of("FIF", condition_dim=3)
-    labels = np.array([0] * 10 + [2] * 30)
-    codes = embed(fif, IMAGES, labels=labels)
-    for sampler in ("normal", "gaussian"):
-        samples, classes = generate_by_class(sampler, fif, codes, labels, num_samples=20, seed=1)
-        assert samples.shape == (20, *SHAPE) and np.bincount(classes).tolist() == [5, 0, 15]
-        assert (np.diff(classes) != 0).sum() > 3, "they are shuffled"
-    labels[0] = 1
-    with pytest.raises(DataError, match="class 1 has one training image, and the gmm sampler"):
-        generate_by_class("gmm", fif, codes, labels, num_samples=20, seed=1)
 
 
 class TestDraw:
@@ -243,13 +226,9 @@ class TestFit:
         fit(sampler, torch.rand(count, *SHAPE).round())
         assert sampler.is_fitted and sampler.model.encoder.norm.num_batches_tracked == 0
 
-    @pytest.mark.parametrize(
-        "images",
-        [torch.zeros(0, *SHAPE), torch.from_numpy(IMAGES), torch.full((8, *SHAPE), 0.8),
-         to_float(IMAGES) * 2 - 1],
-    )  # fmt: skip
+    @pytest.mark.parametrize("images", [torch.from_numpy(IMAGES), torch.full((8, *SHAPE), 0.8)])
     def test_says_what_pythae_asserts(self, images):
-        with pytest.raises(DataError, match=r"images: torch.* and Pythae fits a sampler only to"):
+        with pytest.raises(DataError, match="from 0 to exactly 1"):
             fit(GaussianMixtureSampler(model_of("AE")), images)
 
 
@@ -261,10 +240,6 @@ def test_what_cannot_be_encoded_is_one_line():
     codes = embed(fif, IMAGES, labels=labels)
     assert torch.equal(embed(fif, IMAGES, labels=torch.from_numpy(labels)), codes)
     assert not torch.equal(embed(fif, IMAGES, labels=labels * 0 + 1), codes)
-    with pytest.raises(DataError, match=r"images are torch\.int64: uint8, or floating point"):
-        embed(fif, IMAGES.astype(np.int64), labels=labels)
-    with pytest.raises(DataError, match="no images: one is needed"):
-        embed(fif, IMAGES[:0])
     model = model_of("AE")
     torch.nn.init.constant_(model.encoder.embedding.bias, math.nan)
     with pytest.raises(NonFiniteError, match="codes of 40 of 40 training images"):
@@ -272,24 +247,21 @@ def test_what_cannot_be_encoded_is_one_line():
 
 
 @pytest.mark.parametrize(
-    ("sampler", "model", "codes", "number", "error"),
+    ("sampler", "model", "error"),
     [
-        ("nrmal", "AE", torch.zeros(9, 4), 3, "'nrmal' is unknown: did you mean 'normal'"),
-        ("normal", "AE", torch.zeros(9, 4), 0, "num_samples=0: at least 1"),
-        ("vamp", "AE", torch.zeros(9, 4), 3, "'vamp' is not for a AE: VAMP's own prior"),
-        ("pixelcnn", "VAE", torch.zeros(9, 4), 3, "'pixelcnn' is not for a VAE: PixelCNN"),
-        ("gmm", "AE", torch.zeros(1, 4), 3, "'gmm' needs two training codes at least"),
-        ("maf", "AE", torch.full((9, 4), torch.nan), 3, "'maf' needs two .* and finite ones"),
+        ("nrmal", "AE", "'nrmal' is unknown: did you mean 'normal'"),
+        ("vamp", "AE", "'vamp' is not for a AE: VAMP's own prior"),
+        ("pixelcnn", "VAE", "'pixelcnn' is not for a VAE: PixelCNN"),
     ],
 )
-def test_what_cannot_be_drawn_is_one_line(sampler, model, codes, number, error):
-    with pytest.raises((ConfigError, DataError), match=error) as caught:
-        generate(sampler, model_of(model), codes, num_samples=number, seed=0)
+def test_what_cannot_be_drawn_is_one_line(sampler, model, error):
+    with pytest.raises(ConfigError, match=error) as caught:
+        generate(sampler, model_of(model), torch.zeros(9, 4), num_samples=3, seed=0)
     assert "\n" not in str(caught.value)
 
 
 def test_a_fit_that_diverges_is_one_line():
     codes = torch.randn(40, 4)
     codes[0] = 1e30
-    with pytest.raises(NonFiniteError, match=r"fit of the second VAE diverged by step \d"):
+    with pytest.raises(NonFiniteError, match="the fit of two_stage diverged"):
         generate("two_stage", model_of("VAE"), codes, num_samples=20, seed=0)
