@@ -52,13 +52,13 @@ def study_command(words: list[str]) -> bool:
         raise ConfigError(f"study {words[0]!r} is unknown: {did_you_mean(words[0], STUDIES)}")
     choices: dict[str, Any] = {"profiles": study.profiles, "data sets": study.datasets}
     lines = [f"{what}: {', '.join(names)}" for what, names in choices.items() if names]
-    parser = Parser(f"study {study.name}", "\n".join([study.description, *lines]), USUAL)
-    taken = {"profile", "seeds", *study.takes, *(["dataset"] if study.datasets else [])}
+    parser = Parser(f"study {words[0]}", "\n".join([study.description, *lines]), USUAL)
+    taken = {"profile", "seeds", *study.takes}
     parser.add_flags(StudyFlags, only=taken | CommonFlags.model_fields.keys())
     parser.add_flags(*ENGINES.values())
     given = parser.given(words[1:])
     own = {name: value for name, value in given.items() if name not in ENGINE_FLAGS}
-    flags = read_checked(StudyFlags, own, f"study {study.name}", flags=own)
+    flags = read_checked(StudyFlags, own, f"study {words[0]}", flags=own)
     engine = read_engine(flags, given)
     chosen = given.keys() & {*ENGINE_FLAGS, "engine"}
     options = StudyOptions(
@@ -76,6 +76,6 @@ def study_command(words: list[str]) -> bool:
     if not flags.quiet and options.engine is not None:
         console.say(check.machine_line(engine))
     with Display(console, quiet=flags.quiet).runs() as on_change:
-        paths = run_study(study.name, options, on_change)
+        paths = run_study(words[0], options, on_change)
     console.say(f"written: {', '.join(map(str, paths))}")
     return True

@@ -1,9 +1,8 @@
 """Figure 6 and appendix D.3: how noisy the trace estimator is, and what the formulas say."""
 
-__all__ = ["TraceNoise", "gradient_distances", "run"]
+__all__ = ["TraceNoise", "gradient_distances", "run", "simulated_variance", "variance_formula"]
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,137 +10,87 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pythae_fif import FIF, FIFConfig
+from pythae_fif import FIF
 from pythae_fif.data import ImageDataset, to_float
-from pythae_fif.data.load import load, open_splits
+from pythae_fif.data.load import open_splits
 from pythae_fif.device import default_device, fork_rng
 from pythae_fif.models.condition import as_condition
-from pythae_fif.nn import build_networks
 from pythae_fif.pictures import new_figure
 from pythae_fif.runs.launch import OnChange
-from pythae_fif.studies.spec import StudySpec, Tell, results_of
-from pythae_fif.studies.spectrum import LATENT_DIM, build
-from pythae_fif.studies.study import Finding, StudyOptions
-from pythae_fif.studies.surrogates import TraceSpace, surrogate
-from pythae_fif.studies.trace import DRAWS, MATRIX_DIM, Variance, variances_of
-from pythae_fif.validation import Checked
+from pythae_fif.studies.spec import Finding, StudySpec, Tell, results_of
+from pythae_fif.studies.spectrum import build, planned
+from pythae_fif.studies.study import StudyOptions
+from pythae_fif.studies.surrogates import surrogate
 from pythae_fif.volume_change import sample_hutchinson
 from pythae_fif.volume_change.hutchinson import HutchinsonKind
 
-
-class Size(Checked):
-    """How much is trained and drawn.
-
-    Attributes:
-        steps: Of training.
-        repeats: Draws of Hutchinson vectors for every distance.
-        batches: Batch sizes.
-        channel_multiplier: Factor on the channels of table 11, of the conditional model.
-    """
-
-    steps: int
-    repeats: int
-    batches: tuple[int, ...]
-    channel_multiplier: float = 4
-
-
-SIZES = {
-    "quick": Size(steps=400, repeats=5, batches=(1, 4, 16), channel_multiplier=0.25),
-    "paper": Size(steps=50_000, repeats=20, batches=(1, 16, 128)),
+SIZES: dict[str, Any] = {
+    "quick": {"steps": 400, "repeats": 5, "batches": (1, 4, 16), "channel_multiplier": 0.25},
+    "paper": {"steps": 50_000, "repeats": 20, "batches": (1, 16, 128), "channel_multiplier": 4.0},
 }
 BATCH, BETA = 100, 10.0
 TANGENTS = 512  # Hutchinson vectors times data points in one pass
-
-
-@dataclass(frozen=True)
-class Distance:
-    """Relative distance of gradients to the exact one (eq. 96), mean and spread over draws.
-
-    Attributes:
-        space: Where the trace is taken, ``latent`` or ``data``.
-        kind, samples: Of the Hutchinson vectors.
-        batch_size: Number of images.
-        distance, std: Mean and standard deviation.
-    """
-
-    space: TraceSpace
-    kind: HutchinsonKind
-    batch_size: int
-    samples: int
-    distance: float
-    std: float
+MATRIX_DIM, DRAWS = 16, 100_000
+VARIANCES: tuple[tuple[HutchinsonKind, tuple[int, ...]], ...] = (
+    ("rademacher", (1,)),
+    ("gaussian", (1,)),
+    ("scaled_gaussian", (1, 2, 4, 8, 12, 15)),
+    ("orthogonal", (1, 2, 4, 8, 12, 15)),
+)
 
 
 def gradient_distances(
     model: FIF,
     images: Tensor,
+    labels: Tensor,
     batches: Sequence[int],
     repeats: int,
     generator: torch.Generator,
-    *,
-    labels: Tensor | None = None,
     largest: int = TANGENTS * 8,
-    tell: Tell = lambda share: None,
-) -> list[Distance]:
+) -> list[dict[str, Any]]:
     """Relative distance of surrogate gradients to the exact one (eq. 96), encoder parameters.
 
     Args:
-        model: In evaluation mode.
-        images: At least as many as the largest batch, (N, C, H, W).
+        model: Conditional on classes, in evaluation mode.
+        images, labels: At least as many as the largest batch, (N, C, H, W) and (N,).
         batches: Batch sizes.
-        repeats: Draws of Hutchinson vectors a cell.
+        repeats: Draws of Hutchinson vectors for a mean and a standard deviation.
         generator: For them.
-        labels: Of the images, for a conditional model, (N,).
-        largest: Cells with more Hutchinson vectors times data points than this are left out.
-        tell: Is told how far it is.
+        largest: More Hutchinson vectors times data points than this are left out.
     """
     latent_dim, dim = model.latent_dim, images[0].numel()
-    every = range(1, latent_dim + 1)
     powers = [*(4**i for i in range(dim) if 4**i < dim), dim]
-    series: list[tuple[TraceSpace, HutchinsonKind, Sequence[int]]] = [
-        ("latent", "orthogonal", every),
-        ("latent", "scaled_gaussian", every),
+    series: list[tuple[str, HutchinsonKind, Sequence[int]]] = [
+        ("latent", "orthogonal", range(1, latent_dim + 1)),
+        ("latent", "scaled_gaussian", range(1, latent_dim + 1)),
         ("data", "orthogonal", powers),
     ]
-    cells = [
-        (space, kind, batch, k)
-        for batch in batches
-        for space, kind, numbers in series
-        for k in numbers
-        if batch * k <= largest and (kind == "orthogonal" or batch == min(batches))
-    ]
-
-    def gradient(batch: int, eps: Tensor, space: TraceSpace) -> Tensor:
-        some = None if labels is None else labels[:batch]
-        return _gradient(model, images[:batch], some, eps, space)
-
-    exact = {
-        batch: gradient(batch, sample_hutchinson(batch, latent_dim, latent_dim), "latent")
-        for batch in batches
-    }
     rows = []
-    for done, (space, kind, batch, k) in enumerate(cells):
-        tell(done / len(cells))
-        size = latent_dim if space == "latent" else dim
-        distances = []
-        for _ in range(repeats):
-            eps = sample_hutchinson(batch, size, k, kind=kind, generator=generator)
-            found = gradient(batch, eps, space)
-            distances.append(float((found - exact[batch]).norm() / exact[batch].norm()))
-        mean, std = float(np.mean(distances)), float(np.std(distances))
-        rows.append(Distance(space, kind, batch, k, mean, std))
+    for batch in batches:
+        given = model, images[:batch], labels[:batch]
+        exact = _gradient(*given, sample_hutchinson(batch, latent_dim, latent_dim), "latent")
+        for space, kind, numbers in series:
+            if kind != "orthogonal" and batch > min(batches):
+                continue
+            for k in (k for k in numbers if batch * k <= largest):
+                distances = []
+                for _ in range(repeats):
+                    size = latent_dim if space == "latent" else dim
+                    eps = sample_hutchinson(batch, size, k, kind=kind, generator=generator)
+                    found = _gradient(*given, eps, space)
+                    distances.append(float((found - exact).norm() / exact.norm()))
+                row = {"space": space, "kind": kind, "batch_size": batch, "samples": k}
+                mean, std = float(np.mean(distances)), float(np.std(distances))
+                rows.append({**row, "distance": mean, "std": std})
     return rows
 
 
-def _gradient(
-    model: FIF, x: Tensor, labels: Tensor | None, eps: Tensor, space: TraceSpace
-) -> Tensor:
+def _gradient(model: FIF, x: Tensor, labels: Tensor, eps: Tensor, space: Any) -> Tensor:
     """Gradient of the mean surrogate by all encoder parameters, a few vectors at a time."""
     gradients = []
     parameters = list(model.encoder.parameters())
     x, eps = x.to(parameters[0].device), eps.to(parameters[0].device)
-    condition = as_condition(labels, model.condition_dim, x)
-    encode, decode = model.networks_at(condition)
+    encode, decode = model.networks_at(as_condition(labels, model.condition_dim, x))
     for some in torch.split(eps, max(1, TANGENTS // len(x))):
         out = surrogate(encode, decode, x, some, trace_space=space)
         loss = out.surrogate.mean() * (len(some) / len(eps))
@@ -150,174 +99,150 @@ def _gradient(
     return sum(gradients[1:], gradients[0])
 
 
-def _trained(
-    images: np.ndarray,
-    labels: np.ndarray | None,
-    latent_dim: int,
-    size: Size,
-    seed: int,
-    tell: Tell = lambda share: None,
-) -> FIF:
-    """With labels a conditional model, as the paper's, of table 11; else Pythae's ResNet."""
-    shape, data = images.shape[1:], ImageDataset(images, labels)
-    with fork_rng():
-        torch.manual_seed(seed)
-        if labels is None:
-            config = FIFConfig(input_dim=shape, latent_dim=latent_dim, beta=BETA)
-            model = FIF(config, *build_networks("resnet", shape, latent_dim))
-        else:
-            classes = int(labels.max()) + 1
-            model = build(shape, classes, BETA, latent_dim, size.channel_multiplier)
-        model.to(default_device()).train()
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-        for step in range(size.steps):
-            batch = data.batch(torch.randint(len(data), (BATCH,)), default_device())
-            optimizer.zero_grad()
-            model(batch).loss.backward()
-            optimizer.step()
-            tell(step / size.steps)
-    model.eval()
-    return model
+def variance_formula(matrix: Tensor, kind: HutchinsonKind, samples: int = 1) -> float:
+    """Variance of the estimate of a trace from K Hutchinson vectors: eqs. 100, 101, 105, 121, 122.
+
+    Args:
+        matrix: A, (d, d); its symmetric part counts.
+        kind: A kind of :func:`~pythae_fif.volume_change.sample_hutchinson`.
+        samples: K.
+    """
+    symmetric, d = (matrix + matrix.T) / 2, len(matrix)
+    total = float(symmetric.square().sum())
+    if kind == "rademacher":  # eq. 100
+        return 2 * (total - float(symmetric.diagonal().square().sum())) / samples
+    if kind == "gaussian":  # eq. 101
+        return 2 * total / samples
+    spread = float(torch.linalg.eigvalsh(symmetric).var(correction=0))
+    one = 2 * d**2 / (d + 2) * spread  # eq. 105
+    if kind == "scaled_gaussian":
+        return one / samples  # eq. 122
+    return one * (d - samples) / (samples * (d - 1))  # eq. 121
 
 
-@dataclass(frozen=True)
-class Measured:
-    """What was measured on a model, which has so many classes and parameters."""
-
-    distances: list[Distance]
-    variances: list[Variance]
-    classes: int
-    parameters: int
+def simulated_variance(
+    matrix: Tensor, kind: HutchinsonKind, samples: int, draws: int, generator: torch.Generator
+) -> float:
+    """The same variance from that many independent estimates."""
+    eps = sample_hutchinson(
+        draws, len(matrix), samples, kind=kind, generator=generator, dtype=matrix.dtype
+    )
+    return float(((eps @ matrix) * eps).sum(-1).mean(0).var())
 
 
 class TraceNoise(StudySpec):
-    """A model of a data set, of which the hashes of images and labels are given."""
+    """A model of a data set, of which the hashes of images and labels are given.
+
+    Attributes:
+        steps: Of training.
+        repeats: Draws of Hutchinson vectors for every distance.
+        batches: Batch sizes.
+        channel_multiplier: Factor on the channels of table 11.
+    """
 
     kind: ClassVar[str] = "estimator"
-    result: ClassVar[Any] = Measured
+    named_by: ClassVar[tuple[str, ...]] = ("dataset",)
 
     dataset: str
     latent_dim: int
     seed: int
-    size: Size
+    steps: int
+    repeats: int
+    batches: tuple[int, ...]
+    channel_multiplier: float
     data_hash: str
-    labels_hash: str | None = None
+    labels_hash: str
 
-    @property
-    def title(self) -> str:
-        """The data set."""
-        return f"a model of {self.dataset}"
+    def compute(self, tell: Tell) -> dict[str, Any]:
+        """Trains it, measures and simulates.
 
-    def compute(self, tell: Tell) -> Measured:
-        """Trains it, measures and simulates."""
-        size, seed = self.size, self.seed
+        Returns:
+            Rows of `distances` (see :func:`gradient_distances`) and `variances`, of a random
+            matrix.
+        """
         splits = open_splits(self.data_hash, self.labels_hash, self.dataset, self.where)
-        labels = splits.labels if self.labels_hash else None
-        model = _trained(
-            splits.train,
-            None if labels is None else labels["train"],
-            self.latent_dim,
-            size,
-            seed,
-            lambda share: tell(share / 2),
-        )
+        labels: Any = splits.labels
+        data, classes = ImageDataset(splits.train, labels["train"]), int(splits.classes or 0)
+        with fork_rng():
+            torch.manual_seed(self.seed)
+            channels = self.channel_multiplier
+            model = build(splits.input_dim, classes, BETA, self.latent_dim, channels)
+            model.to(default_device()).train()
+            optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+            for step in range(self.steps):
+                batch = data.batch(torch.randint(len(data), (BATCH,)), default_device())
+                optimizer.zero_grad()
+                model(batch).loss.backward()
+                optimizer.step()
+                tell(step / self.steps / 2)
         distances = gradient_distances(
-            model,
-            to_float(splits.test, limit=max(size.batches)),
-            size.batches,
-            size.repeats,
-            torch.Generator().manual_seed(seed),
-            labels=None if labels is None else torch.from_numpy(labels["test"]),
-            tell=lambda share: tell(0.5 + share / 2),
+            model.eval(),
+            to_float(splits.test, limit=max(self.batches)),
+            torch.from_numpy(labels["test"]),
+            self.batches,
+            self.repeats,
+            torch.Generator().manual_seed(self.seed),
         )
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        return Measured(distances, variances_of(seed), model.condition_dim, parameters)
+        generator = torch.Generator().manual_seed(self.seed)
+        matrix = torch.randn(MATRIX_DIM, MATRIX_DIM, generator=generator, dtype=torch.float64)
+        variances = [
+            {
+                "kind": kind,
+                "samples": k,
+                "formula": variance_formula(matrix, kind, k),
+                "simulated": simulated_variance(matrix, kind, k, DRAWS, generator),
+            }
+            for kind, numbers in VARIANCES
+            for k in numbers
+        ]
+        return {"distances": distances, "variances": variances}
 
 
 def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
     """Trains a model, measures and simulates; distances of gradients and variances of traces."""
-    assert options.dataset is not None  # `run_study` has chosen
-    (seed,), dataset, size = options.seeds, options.dataset, SIZES[options.profile]
-    splits = load(dataset, options.where)
-    latent_dim = LATENT_DIM if options.latent_dim is None else options.latent_dim
-    spec = TraceNoise(
-        dataset=dataset,
-        latent_dim=latent_dim,
-        seed=seed,
-        size=size,
-        data_hash=splits.content_hash,
-        labels_hash=splits.labels_hash,
-        where=options.where,
-    )
-    found: Measured
+    (seed,), size = options.seeds, SIZES[options.profile]
+    spec = TraceNoise(**planned(options), seed=seed, **size)
     (found,) = results_of([spec], options, on_change)
-    distances = pd.DataFrame(map(vars, found.distances))
-    variances = pd.DataFrame(map(vars, found.variances))
-    name = f"estimator-{dataset}-{options.profile}"
-    name += "" if latent_dim == LATENT_DIM else f"-d{latent_dim}"
-    kind = f"conditional on its {found.classes} classes" if found.classes else "unconditional"
-    columns = ["space", "kind", "batch_size"]
-    of_k = distances[distances.samples.isin([1, max(1, latent_dim // 2), latent_dim])]
-    figure = _figure(distances, variances)
+    distances, variances = (pd.DataFrame(found[of]) for of in ("distances", "variances"))
+    name, d = f"estimator-{options.dataset}-{options.profile}", spec.latent_dim
+    of_k = distances[distances.samples.isin([1, max(1, d // 2), d])]
+    table = of_k.pivot_table("distance", ["space", "kind", "batch_size"], "samples")
     return [
         Finding(
             name,
-            "Figure 6 and appendix D.3: the noise of the trace estimator",
-            "Left and middle: relative distance of the surrogate's gradient from the exact one (eq."
-            " 96) against the number K of Hutchinson vectors, with one standard deviation over "
-            "draws. Right: variance of the trace of a random matrix against equations 100, 101, "
-            "105, 121 and 122.",
-            of_k.pivot_table("distance", columns, "samples").add_prefix("K = ").reset_index(),
+            "Figure 6: the noise of the trace estimator",
+            "Relative distance of the surrogate's gradient from the exact one (eq. 96) against the "
+            "number K of Hutchinson vectors, with one standard deviation over draws. Trace in data "
+            "space (left), and in latent space (right).",
+            table.add_prefix("K = ").reset_index(),
             distances,
-            figure,
+            _figure(distances),
             [
-                f"{dataset}, d = {latent_dim}, {kind}, {found.parameters:,} parameters, "
-                f"{size.steps:,} steps of batch {BATCH}; {size.repeats} draws a point. The paper's "
-                "model is of conditional MNIST and trained to convergence, which these steps may "
-                "not reach."
+                f"{options.dataset}, d = {d}, {spec.steps:,} steps of batch {BATCH}, "
+                f"{spec.repeats} draws a point; the paper's model is trained to convergence."
             ],
         ),
         Finding(
             f"{name}-variance",
             "Appendix D.3: the variance of the trace of a random matrix",
-            f"From {DRAWS:,} draws, and by the paper's equations.",
+            f"From {DRAWS:,} draws, and by equations 100, 101, 105, 121 and 122.",
             variances.assign(ratio=variances.simulated / variances.formula),
-            variances,
         ),
     ]
 
 
-def _figure(distances: pd.DataFrame, variances: pd.DataFrame) -> Any:
-    figure = new_figure(14, 4.2)
-    axes: Any = figure.subplots(1, 3)
-    for axis, space in zip(axes, ("data", "latent"), strict=False):
-        mine = distances[distances.space == space]
-        for (kind, batch), line in mine.groupby(["kind", "batch_size"]):
-            axis.errorbar(
-                line.samples,
-                line.distance,
-                line["std"],
-                ls="-" if kind == "orthogonal" else "--",
-                capsize=2,
-                label=f"batch {batch}" + ("" if kind == "orthogonal" else ", not orthogonal"),
-            )
+def _figure(distances: pd.DataFrame) -> Any:
+    figure = new_figure(10, 4.2)
+    axes: Any = figure.subplots(1, 2)
+    for axis, space, linear in zip(axes, ("data", "latent"), (0.1, 0.01), strict=True):
+        for (kind, batch), line in distances[distances.space == space].groupby(
+            ["kind", "batch_size"]
+        ):
+            label = f"batch {batch}" + ("" if kind == "orthogonal" else ", not orthogonal")
+            axis.errorbar(line.samples, line.distance, line["std"], capsize=2, label=label)
+        axis.set_yscale("symlog", linthresh=linear)
+        axis.set_ylim(bottom=0)
         axis.set(title=f"trace in {space} space", xlabel="Hutchinson samples K")
         axis.legend(fontsize=8)
     axes[0].set(ylabel="relative gradient distance", xscale="log")
-    axes[0].set_yscale("symlog", linthresh=0.1)
-    axes[1].set_yscale("symlog", linthresh=0.01)
-    for axis in axes[:2]:
-        axis.set_ylim(bottom=0)
-    for colour, of in enumerate(("orthogonal", "scaled_gaussian", "rademacher", "gaussian")):
-        mine = variances[variances.kind == of]
-        style = {"color": f"C{colour}", "mfc": "none"}
-        dot = "o" if len(mine) == 1 else ""
-        axes[2].plot(mine.samples, mine.formula, marker=dot, label=f"{of}, formula", **style)
-        axes[2].plot(mine.samples, mine.simulated, "x", label="simulated", **style)
-    axes[2].set(
-        yscale="log",
-        xlabel="Hutchinson samples K",
-        title=f"variance of the trace, d = {MATRIX_DIM}",
-    )
-    axes[2].legend(fontsize=8)
     return figure

@@ -1,13 +1,20 @@
-"""A run of a study, and the records of all its runs."""
+"""A run of a study, the records of all its runs, and the files that they end in."""
 
-__all__ = ["RESULT", "StudySpec", "Tell", "finish", "results_of"]
+__all__ = ["RESULT", "Finding", "StudySpec", "Tell", "finish", "results_of"]
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
+
+import pandas as pd
 
 from pythae_fif.data.names import DataOptions
 from pythae_fif.device import default_device
 from pythae_fif.errors import RunsLeftError
+from pythae_fif.files import write_text
+from pythae_fif.pictures import write_figure
+from pythae_fif.reports.tables import Table
 from pythae_fif.runs.launch import OnChange, run_all
 from pythae_fif.runs.local import LocalEngine, cores
 from pythae_fif.runs.spec import Spec
@@ -27,14 +34,16 @@ class StudySpec(Spec):
     The constants of a study's module are not in the id: raise `schema_version` when one changes.
 
     Attributes:
-        result: Type of what is found, of dataclasses, lists and numbers.
+        result: Type of what is found.
+        named_by: The fields that tell a run from the others of its study.
         on_cpu: Whether it computes on the processor whatever else there is.
         where: The data.
     """
 
     kind: ClassVar[str] = "study"
     asked: ClassVar[frozenset[str]] = frozenset({"where"})
-    result: ClassVar[Any] = None
+    result: ClassVar[Any] = dict[str, Any]
+    named_by: ClassVar[tuple[str, ...]] = ()
     on_cpu: ClassVar[bool] = False
 
     where: DataOptions = DataOptions()
@@ -43,6 +52,11 @@ class StudySpec(Spec):
     def folder(self) -> str:
         """`studies/<kind>`."""
         return f"studies/{self.kind}"
+
+    @property
+    def title(self) -> str:
+        """The study, and the fields that name the run."""
+        return " ".join([self.kind, *(f"{name} {getattr(self, name)}" for name in self.named_by)])
 
     @property
     def outputs(self) -> Mapping[str, type]:
@@ -60,13 +74,8 @@ class StudySpec(Spec):
         run.save(RESULT, self.compute(lambda share: run.tell("training", share)))
 
 
-def finish(specs: Sequence[Spec], options: StudyOptions, on_change: OnChange) -> Store:
+def finish(specs: Sequence[StudySpec], options: StudyOptions, on_change: OnChange) -> Store:
     """Does the runs that have no records yet; the store that has them.
-
-    Args:
-        specs: The runs.
-        options: Those of the study.
-        on_change: Is told how far all of them are.
 
     Raises:
         RunsLeftError: Runs failed, or go on after the engine returned. The others are kept.
@@ -87,3 +96,43 @@ def results_of(specs: Sequence[StudySpec], options: StudyOptions, on_change: OnC
     store = finish(specs, options, on_change)
     records = (store.record(spec, RESULT, spec.result) for spec in specs)
     return [record.result for record in records if record is not None]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a study ends in.
+
+    Attributes:
+        name: Of its files.
+        title, caption: The heading, and two sentences.
+        table: The numbers.
+        rows: Those of the CSV file; the table's if None.
+        figure: A Matplotlib figure; None for a table alone.
+        notes: Further sentences below the table.
+    """
+
+    name: str
+    title: str
+    caption: str
+    table: pd.DataFrame
+    rows: pd.DataFrame | None = None
+    figure: Any = None
+    notes: Sequence[str] = ()
+
+    def write(self, results: Path) -> list[Path]:
+        """Writes `tables/<name>.md`, `tables/<name>.csv` and `figures/<name>.png`.
+
+        Raises:
+            StoreError: The folder of results does not take them.
+        """
+        cells = self.table.map(lambda of: f"{of:.3g}" if isinstance(of, float) else str(of))
+        page = Table(self.title, cells, notes=[self.caption, *self.notes]).to_markdown()
+        rows = self.table if self.rows is None else self.rows
+        paths = [results / f"tables/{self.name}.{suffix}" for suffix in ("md", "csv")]
+        if self.figure is not None:
+            paths.append(results / f"figures/{self.name}.png")
+            write_figure(paths[-1], self.figure)
+            page += f"\n![{self.title}](../figures/{self.name}.png)\n"
+        write_text(paths[0], page)
+        write_text(paths[1], rows.to_csv(index=False, float_format="%.6g"))
+        return paths

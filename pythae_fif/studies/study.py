@@ -1,41 +1,30 @@
-"""What studies are: their declarations, their options, and the files that they end in.
+"""What studies are: their declarations and their options.
 
-A study is a module with a function `run`, from :class:`StudyOptions` to a list of :class:`Finding`.
-This module imports neither torch nor pandas, so that a command line can list the studies at once.
+A study is a module of this package with a function `run`, from :class:`StudyOptions` to a list of
+:class:`~pythae_fif.studies.spec.Finding`. This module imports neither torch nor pandas, so that a
+command line can list the studies at once.
 """
 
-__all__ = [
-    "DATASETS",
-    "STUDIES",
-    "Finding",
-    "Study",
-    "StudyOption",
-    "StudyOptions",
-    "import_studies",
-    "run_study",
-]
+__all__ = ["DATASETS", "STUDIES", "Study", "StudyOptions", "import_studies", "run_study"]
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pythae_fif.data.names import DATASETS as OF_BENCHMARK
-from pythae_fif.data.names import TABULAR_DATASETS, TOY_DATASETS, DataOptions
+from pythae_fif.data.names import TOY_DATASETS, DataOptions
 from pythae_fif.errors import ConfigError, did_you_mean
-from pythae_fif.files import require_writable, write_text
+from pythae_fif.files import require_writable
 
-if TYPE_CHECKING:  # these import torch, pandas or Matplotlib
-    import pandas as pd
-    from matplotlib.figure import Figure
-
+if TYPE_CHECKING:  # it imports torch
     from pythae_fif.runs.launch import Engine, OnChange
-DPI = 130
 
-StudyOption = Literal["data", "latent_dim", "models"]
-"""A field of :class:`StudyOptions` that only some studies take; its flag has the same name."""
+IMAGES = ("mnist", "digits", "cifar10")
+"""Those with classes."""
+TABLES = ("miniboone", "power", "gas", "hepmass", "csv")
 
 
 @dataclass(frozen=True)
@@ -43,100 +32,67 @@ class Study:
     """What a study is, and what it can be asked.
 
     Attributes:
-        name: Of the study.
         description: One line.
-        module: Of this package; its name if empty.
-        profiles: Name of a profile -> its number of seeds, which then are 0, 1, ...; empty where
-            the profiles are those of the data set's YAML file, with five seeds.
-        takes: The options that it takes beside those that all studies take.
-        datasets: The data sets that it can be asked for; empty where it makes its own data.
-        dataset: The one that it uses if none is asked for; None if it then uses all it finds.
+        profiles: Name -> number of seeds, which then are 0, 1, ...; None where the profiles are
+            those of the data set's YAML file, with five seeds.
+        datasets: Those that it can be asked for, the usual one first; empty where it makes its own.
     """
 
-    name: str
     description: str
-    module: str = ""
-    profiles: Mapping[str, int] = field(default_factory=dict)
-    takes: frozenset[StudyOption] = frozenset()
+    profiles: Mapping[str, int] | None
     datasets: tuple[str, ...] = ()
-    dataset: str | None = None
 
     @property
-    def one_seed(self) -> bool:
-        """Whether it takes a single seed, as all its profiles do."""
-        return set(self.profiles.values()) == {1}
+    def takes(self) -> frozenset[str]:
+        """The fields of :class:`StudyOptions` that it takes and not every study does."""
+        of_tables = {"data", "models", "latent_dim"} if self.datasets == TABLES else set()
+        of_images = {"latent_dim"} if self.datasets == IMAGES else set()
+        return frozenset({"dataset"} if self.datasets else set()) | of_images | of_tables
 
 
-_IMAGES = tuple(name for name in OF_BENCHMARK if name not in ("folder", "npz", "csv"))
-"""Those that need no `--data`."""
-_OF_TABLES = Study(
-    "tabular",
-    "tables 1 and 5: FIF against rectangular flows on tabular data",
-    takes=frozenset({"data", "latent_dim", "models"}),
-    datasets=TABULAR_DATASETS,
-    dataset="miniboone",
-)
-_ALL = (
-    Study(
-        "sinusoid",
+STUDIES = {
+    "sinusoid": Study(
         "figures 3 and 7: which direction of a noisy sinusoid is learnt, against beta",
-        profiles={"quick": 20, "paper": 20, "released": 20},
-        datasets=("sinusoid",),
-        dataset="sinusoid",
+        {"quick": 20, "paper": 20},
+        ("sinusoid",),
     ),
-    Study(
-        "linear",
+    "linear": Study(
         "appendix C: the directions that a linear model picks, against theorem C.4",
-        profiles={"quick": 1, "paper": 1},
+        {"quick": 1, "paper": 1},
     ),
-    Study(
-        "estimator",
+    "estimator": Study(
         "figure 6 and appendix D.3: the noise of the trace estimator",
-        profiles={"quick": 1, "paper": 1},
-        takes=frozenset({"latent_dim"}),
-        datasets=_IMAGES,
-        dataset="mnist",
+        {"quick": 1, "paper": 1},
+        IMAGES,
     ),
-    Study(
-        "spectrum",
+    "spectrum": Study(
         "figures 8 and 9: what a conditional model's decoder spans, on MNIST",
-        profiles={"quick": 2, "paper": 5},
-        takes=frozenset({"latent_dim"}),
-        datasets=_IMAGES,
-        dataset="mnist",
+        {"quick": 2, "paper": 5},
+        IMAGES,
     ),
-    Study(
-        "toy",
+    "toy": Study(
         "the density on a toy manifold (--dataset two_moons, circle, spiral, torus, ...)",
-        profiles={"quick": 3, "paper": 20},
-        datasets=TOY_DATASETS,
-        dataset="sinusoid",
+        {"quick": 3, "paper": 20},
+        TOY_DATASETS,
     ),
-    Study(
-        "curvature",
+    "curvature": Study(
         "figures 2, 12 and 13: what on-manifold training does to the manifold",
-        profiles={"quick": 5, "paper": 20},
+        {"quick": 5, "paper": 20},
     ),
-    _OF_TABLES,
-    dataclasses.replace(
-        _OF_TABLES,
-        name="ablation",
-        description="tables 6 and 7: estimator, network, and on- or off-manifold training",
-        module="tabular",
-        dataset=None,
+    "tabular": Study("tables 1 and 5: FIF against rectangular flows on tabular data", None, TABLES),
+    "ablation": Study(
+        "tables 6 and 7: estimator, network, and on- or off-manifold training", None, TABLES
     ),
-)
-STUDIES: dict[str, Study] = {study.name: study for study in _ALL}
-"""Name of a study -> its declaration."""
+}
+"""Name of a study, which is that of its module -> its declaration."""
 
 DATASETS: dict[str, str] = {
-    name: study.name
-    for study in reversed(STUDIES.values())
-    for name in study.datasets
-    if name not in OF_BENCHMARK
+    dataset: name
+    for name, study in reversed(STUDIES.items())
+    for dataset in study.datasets
+    if dataset not in OF_BENCHMARK
 }
-"""Name of a data set that is not of the benchmark -> the study that `--dataset` starts: the first
-that has it."""
+"""Data set that is not of the benchmark -> the first study that has it: `--dataset` starts that."""
 
 
 @dataclass(frozen=True)
@@ -146,12 +102,10 @@ class StudyOptions:
     Attributes:
         results: Folder of the store, whose `figures/` and `tables/` are written to.
         data_root, data, offline: As of :class:`~pythae_fif.data.names.DataOptions`.
-        dataset: The data set; None for the study's own choice.
+        dataset: The data set; None for the study's usual one.
         models: Models to compare; None for the study's own choice.
         seeds: Empty for the profile's own.
-        profile: `paper` for the full protocol where the paper has one, `quick` for minutes on two
-            cores; some studies have `released`, the protocol of the authors' code, tables of
-            numbers `equal_time`.
+        profile: `paper` for the full protocol, `quick` for minutes on two cores; tables have more.
         latent_dim: Latent dimension; None for the study's own.
         engine: Does the study's runs; None for this machine, as the study shares it out.
     """
@@ -173,54 +127,6 @@ class StudyOptions:
         return DataOptions(data_root=self.data_root, data=self.data, offline=self.offline)
 
 
-@dataclass(frozen=True)
-class Finding:
-    """What a study ends in: a figure, a caption and numbers.
-
-    Attributes:
-        name: Of its files.
-        title: The heading.
-        caption: Two sentences.
-        table: The numbers below the caption.
-        rows: Those of the CSV file; the table's if None.
-        figure: A Matplotlib figure; None for a table alone.
-        notes: Sentences below the table.
-    """
-
-    name: str
-    title: str
-    caption: str
-    table: "pd.DataFrame"
-    rows: "pd.DataFrame | None" = None
-    figure: "Figure | None" = None
-    notes: Sequence[str] = ()
-
-    def write(self, results: Path) -> list[Path]:
-        """Writes `figures/<name>.png`, `tables/<name>.md` and `tables/<name>.csv`.
-
-        Raises:
-            StoreError: The folder of results does not take them.
-        """
-        from pythae_fif.pictures import write_figure  # these import pandas
-        from pythae_fif.reports.tables import Table
-
-        cells = self.table.map(lambda of: f"{of:.3g}" if isinstance(of, float) else str(of))
-        heading, _, rest = (
-            Table(self.title, cells, notes=self.notes).to_markdown().partition("\n\n")
-        )
-        page, paths = [heading.removeprefix("#"), self.caption, rest], []
-        if self.figure is not None:
-            paths.append(results / "figures" / f"{self.name}.png")
-            write_figure(paths[0], self.figure, DPI)
-            page.insert(1, f"![{self.title}](../figures/{self.name}.png)")
-        rows = self.table if self.rows is None else self.rows
-        numbers = rows.to_csv(index=False, float_format="%.6g")
-        for suffix, text in ((".md", "\n\n".join(filter(None, page))), (".csv", numbers)):
-            paths.append(results / "tables" / f"{self.name}{suffix}")
-            write_text(paths[-1], text)
-        return paths
-
-
 def run_study(name: str, options: StudyOptions, on_change: "OnChange") -> list[Path]:
     """Runs a study.
 
@@ -230,7 +136,7 @@ def run_study(name: str, options: StudyOptions, on_change: "OnChange") -> list[P
         on_change: Is told how far its runs are.
 
     Returns:
-        The files written: a PNG figure, a Markdown and a CSV table of each finding.
+        The files written: a Markdown and a CSV table, and a PNG figure of each finding.
 
     Raises:
         ConfigError: An unknown study, data set or profile, or seeds for a study that takes one.
@@ -239,29 +145,22 @@ def run_study(name: str, options: StudyOptions, on_change: "OnChange") -> list[P
     """
     if name not in STUDIES:
         raise ConfigError(f"study {name!r} is unknown: {did_you_mean(name, STUDIES)}")
-    study, profile, dataset = STUDIES[name], options.profile, options.dataset
-    if study.profiles and profile not in study.profiles:
-        raise ConfigError(
-            f"profile {profile!r} is unknown: {did_you_mean(profile, study.profiles)}"
-        )
-    if dataset is not None and study.datasets and dataset not in study.datasets:
-        hint = did_you_mean(dataset, study.datasets)
-        raise ConfigError(f"study {name} has no data set {dataset!r}: {hint}")
-    if study.one_seed and len(options.seeds) > 1:
-        raise ConfigError(f"--seeds {list(options.seeds)}: study {name} takes one seed")
+    profiles, datasets = STUDIES[name].profiles, STUDIES[name].datasets
+    dataset, profile = options.dataset or next(iter(datasets), ""), options.profile
+    for what, asked, valid in (("profile", profile, profiles), ("data set", dataset, datasets)):
+        if valid and asked not in valid:
+            hint = did_you_mean(asked, valid)
+            raise ConfigError(f"study {name} has no {what} {asked!r}: {hint}")
+    seeds = options.seeds or range(profiles[profile] if profiles else 5)
+    if profiles and profiles[profile] == 1 < len(seeds):
+        raise ConfigError(f"--seeds {list(seeds)}: study {name} takes one seed")
     require_writable(options.results, "choose another folder with --results")
-    resolved = dataclasses.replace(
-        options,
-        dataset=dataset or study.dataset,
-        seeds=options.seeds or range(study.profiles.get(profile, 5)),
-    )
-    module = import_module(f"pythae_fif.studies.{study.module or name}")
-    function = module.ablation if name == "ablation" else module.run
-    findings: list[Finding] = function(resolved, on_change)
+    module = import_module(f"pythae_fif.studies.{name}")
+    findings = module.run(dataclasses.replace(options, dataset=dataset, seeds=seeds), on_change)
     return [path for finding in findings for path in finding.write(options.results)]
 
 
 def import_studies() -> None:
     """Imports all studies, so that their kinds of runs are known to who reads a store."""
-    for study in STUDIES.values():
-        import_module(f"pythae_fif.studies.{study.module or study.name}")
+    for name in STUDIES:
+        import_module(f"pythae_fif.studies.{name}")

@@ -1,10 +1,9 @@
 """Appendix D's other choices for the volume term, by plain autograd: for studies, not for training.
 
-Whose Jacobian carries the gradient, in which space the trace is taken, and differences in place of
-derivatives.
+Whose Jacobian carries the gradient, where it is taken, and in which space the trace is.
 """
 
-__all__ = ["StudiedFIF", "TraceSpace", "central_differences", "surrogate"]
+__all__ = ["StudiedFIF", "TraceSpace", "surrogate"]
 
 from typing import Any, Literal
 
@@ -28,7 +27,6 @@ def surrogate(
     jacobian_at: JacobianAt = "data",
     gradient_to: GradientTo = "encoder",
     trace_space: TraceSpace = "latent",
-    differences: bool = False,
 ) -> SurrogateOutput:
     r"""The volume term of the loss in any of the ways of appendix D.
 
@@ -41,9 +39,6 @@ def surrogate(
             (eq. 9, with the opposite sign).
         trace_space: ``latent`` for the trace of f' g' (d x d) or ``data`` for g' f' (D x D), of
             much higher variance (appendix D.1).
-        differences: Whether the product with gradient is :func:`central_differences`, which see
-            kinks. It needs that product to be one with a tangent: encoder and latent, or decoder
-            and data.
 
     Returns:
         The surrogate, (B,), with z and x_hat of the same pass.
@@ -52,12 +47,12 @@ def surrogate(
         x = x.detach().requires_grad_()
         z = encode(x)
         x_hat = decode(z)
-        encoder, decoder = (encode, x, z), (decode, z, x_hat)
+        encoder, decoder = (x, z), (z, x_hat)
         if jacobian_at != "data":
             point = x_hat
             if jacobian_at == "detached_reconstruction":
                 point = x_hat.detach().requires_grad_()
-            encoder = (encode, point, encode(point))
+            encoder = (point, encode(point))
         outer, inner = (encoder, decoder) if gradient_to == "encoder" else (decoder, encoder)
         to_inner = (gradient_to == "encoder") == (trace_space == "latent")
         values = []
@@ -66,34 +61,10 @@ def surrogate(
                 left = _pulled(inner, vector, create_graph=False)
                 product = _pulled(outer, left, create_graph=True) * vector
             else:  # eps^T [outer' stop_gradient(inner' eps)]
-                right = _pushed(inner, vector)
-                if differences:
-                    product = vector * central_differences(outer[0], outer[1], right)
-                else:
-                    product = _pulled(outer, vector, create_graph=True) * right
+                product = _pulled(outer, vector, create_graph=True) * _pushed(inner, vector)
             values.append(product.flatten(1).sum(-1))
         value = torch.stack(values).mean(0)
     return SurrogateOutput(-value if gradient_to == "encoder" else value, z, x_hat)
-
-
-def central_differences(function: Map, point: Tensor, tangent: Tensor) -> Tensor:
-    r"""J tangent as :math:`(f(x + h v) - f(x - h v)) / 2h`, differentiable.
-
-    With h v a part :math:`r = h |v| / |x|` of x, and f of a curvature on the scale of x, the
-    difference is off by about :math:`r^2` of its size, and rounding of f adds about
-    :math:`\epsilon / r`, epsilon that of the type. Both are smallest near
-    :math:`r = \epsilon^{1/3}`: 5e-3 in float32, for an error of 2e-5; 6e-6 in float64, for 4e-11.
-
-    A kink is met by the share of data points that lie within h of it, which is about r, and adds
-    1 / r to the gradient of each: right in the mean, with a variance of 1 / r. The norms are those
-    of the whole batch. TF32 is no float32.
-    """
-    part, tiny = torch.finfo(point.dtype).eps ** (1 / 3), torch.finfo(point.dtype).tiny
-    with torch.no_grad():
-        h = part * point.norm().clamp_min(part) / tangent.norm().clamp_min(tiny)
-    above, below = function(point + h * tangent), function(point - h * tangent)
-    product: Tensor = (above - below) / (2 * h)
-    return product
 
 
 class StudiedFIF(FIF):
@@ -116,13 +87,13 @@ class StudiedFIF(FIF):
         """It is given."""
 
 
-_Pass = tuple[Map, Tensor, Tensor]
-"""A function, a point and its value."""
+_Pass = tuple[Tensor, Tensor]
+"""A point, and the value of a function there."""
 
 
 def _pulled(of: _Pass, cotangent: Tensor, *, create_graph: bool) -> Tensor:
     """cotangent^T J."""
-    _, point, value = of
+    point, value = of
     options: dict[str, bool] = {"create_graph": create_graph, "retain_graph": True}
     (product,) = torch.autograd.grad(value, point, cotangent, **options)
     return product
@@ -130,7 +101,7 @@ def _pulled(of: _Pass, cotangent: Tensor, *, create_graph: bool) -> Tensor:
 
 def _pushed(of: _Pass, tangent: Tensor) -> Tensor:
     """J tangent, without gradient: u -> u^T J is linear, and its transpose is u -> J u."""
-    u = torch.zeros_like(of[2], requires_grad=True)
+    u = torch.zeros_like(of[1], requires_grad=True)
     pulled = _pulled(of, u, create_graph=True)
     (product,) = torch.autograd.grad(pulled, u, tangent, retain_graph=True)
     return product

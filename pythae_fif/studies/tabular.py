@@ -1,303 +1,160 @@
-"""Tables 1 and 5, and 6 and 7: FIF against rectangular flows on tabular data, and its parts."""
+"""Tables 1 and 5: FIF against rectangular flows on tabular data."""
 
-__all__ = ["TABLE_ONE", "ablation", "run"]
+__all__ = ["Trained", "compare", "printed", "run", "spread"]
 
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import pandas as pd
 import torch
 
-from pythae_fif.data.locations import data_home
-from pythae_fif.data.tables import ARCHIVE_FILES
-from pythae_fif.errors import ConfigError, DataError, did_you_mean
+from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.evaluation import Features, frechet_distance
 from pythae_fif.reports.published import published
 from pythae_fif.reports.tables import DASH, number
 from pythae_fif.runs.launch import OnChange
-from pythae_fif.runs.provenance import provenance
 from pythae_fif.runs.record import Record
 from pythae_fif.runs.store import Store
-from pythae_fif.studies.spec import finish
-from pythae_fif.studies.study import Finding, StudyOptions
-from pythae_fif.studies.tabular_models import CONFIGURATIONS, SOURCES_NOTE, Nets
+from pythae_fif.studies.spec import Finding, finish
+from pythae_fif.studies.study import StudyOptions
+from pythae_fif.studies.tabular_models import CONFIGURATIONS, RF_CODE, Configuration, Nets
 from pythae_fif.studies.tabular_run import LIKELIHOOD_ROWS, RowScores, Table, TabularModels
 
-TABLE_ONE = ("fif", "fif_silu", "rectangular_flow", "rectangular_flow_published")
 TIMED_BATCH = 512
 ROUNDS = 15  # timed steps of each configuration; the first is not counted
-Runs = Mapping[str, tuple[TabularModels, list[Record[RowScores]]]]
-"""Name of a configuration -> a run of its seeds, and the record of each seed's."""
+SOURCES_NOTE = (
+    "Settings of: FIF's text is appendix E.2 of the paper, with ReLU; FIF's code is what its "
+    "authors released, with SiLU; which of the two the published numbers are of is not told. RF's "
+    "code is what its own authors released; the other RF rows train as FIF does. Epochs and rates "
+    "are the profile's. On manifold, eq. 10 as it is written has gradient through the projection, "
+    "with ReLU none; to detach it is ours. The released code has no on-manifold training. "
+    "Published numbers are of the full data and training, on a GPU; of RF's code those of table 1."
+)
+Trained = list[tuple[TabularModels, list[Record[RowScores]]]]
+"""Of every configuration a run, and the record of each seed."""
 
 
 def run(options: StudyOptions, on_change: OnChange) -> list[Finding]:
-    """Tables 1 and 5 of a data set: the models of `TABLE_ONE` that are asked for, or known.
+    """Tables 1 and 5 of a data set; see :func:`compare`."""
+    caption = (
+        "Models of a table's rows after the same training, unless a row says otherwise; the "
+        "speedup is the quotient of ms a step of rectangular flow and model."
+    )
+    return [compare("tabular", ["fif", "rectangular_flow"], caption, options, on_change)[1]]
+
+
+def compare(
+    study: str, usual: list[str], caption: str, options: StudyOptions, on_change: OnChange
+) -> tuple[Trained, Finding]:
+    """Trains configurations on a data set: the usual ones, or those that are asked for.
+
+    Returns:
+        What was trained, and the table of it.
 
     Raises:
-        ConfigError: An unknown data set, model or profile.
+        ConfigError: An unknown configuration or profile; nothing is trained then.
         DataError: The data are missing or not what they should be.
         RunsLeftError: Runs failed, or go on elsewhere.
     """
-    assert options.dataset is not None  # run_study has chosen
-    table = Table.load(options.dataset, options)
-    names = options.models or ["fif", "rectangular_flow"]
-    runs = _train(names, TABLE_ONE, [table], options, on_change)[0]
-    times = _step_seconds(runs, table)
-    frame = _frame(runs, times)
-    slow = times.get("rectangular_flow", math.nan)
-    frame["speedup ↑"] = [
-        DASH if name.startswith("rect") else number(slow / times.get(name, math.nan))
-        for name in runs
-    ]
-    if options.data is None:
-        dataset = options.dataset
-        printed_as = {"fif": "fif", "rectangular_flow_published": "rf"}
-        of = [{"dataset": dataset, "model": printed_as.get(name, name)} for name in runs]
-        frame["published FID-like"] = [_published(1, **at, metric="FID-like") for at in of]
-        frame["published speedup"] = [
-            _published(1, dataset=dataset if at["model"] == "fif" else "", metric="speedup")
-            for at in of
-        ]
-        frame["published min"] = [_published(5, **at, metric="training time") for at in of]
-    return [
-        Finding(
-            f"tabular-{table.name}-{options.profile}",
-            f"{table.splits.name}, profile {options.profile}: FIF and rectangular flows",
-            "Models of a table's rows after the same training, unless a row says otherwise; the "
-            "speedup is the quotient of ms a step of rectangular flow and model. Published "
-            "numbers are of the full data and the full training, on a GPU.",
-            frame.drop(columns=["Jacobian"]),
-            _each(runs, options.seeds),
-            None,
-            _notes(runs, table),
-        )
-    ]
-
-
-def ablation(options: StudyOptions, on_change: OnChange) -> list[Finding]:
-    """Tables 6 and 7 of a data set, or of all that are found.
-
-    Raises:
-        ConfigError: An unknown data set or configuration, or a profile that one of the data sets
-            has not; nothing is trained then.
-        DataError: No data set is found.
-        RunsLeftError: Runs failed, or go on elsewhere.
-    """
-    root = data_home(options.data_root)
-    found = [
-        name for name, files in ARCHIVE_FILES.items() if all((root / f).is_file() for f in files)
-    ]
-    datasets = [options.dataset] if options.dataset else found
-    if not datasets:
-        raise DataError(f"no tabular data below {root}: give --data-root, or --dataset and --data")
-    tables = [Table.load(name, options) for name in datasets]  # one may lack the profile
-    names = options.models or list(CONFIGURATIONS)
-    findings = []
-    trained = _train(names, tuple(CONFIGURATIONS), tables, options, on_change)
-    for table, runs in zip(tables, trained, strict=True):
-        frame, dataset = _frame(runs, _step_seconds(runs, table)), table.splits.name
-        if options.data is None:
-            frame["published FID-like"] = [
-                _published(
-                    6,
-                    dataset=dataset,
-                    model="fif" if of.model == "fif" else "rf",
-                    net="coupling flow" if of.net == "coupling" else of.net,
-                    estimator=of.place,
-                )
-                for of in (CONFIGURATIONS[name] for name in runs)
-            ]
-        title = f"{dataset}, profile {options.profile}"
-        name = f"ablation-{table.name}-{options.profile}"
-        six = Finding(
-            name,
-            f"{title}: ablation (table 6)",
-            "FIF estimates with the encoder's Jacobian (eqs. 10 and 15), RF by conjugate gradients "
-            "(eq. 6). On manifold the Jacobian is taken at the projection; off manifold at the "
-            "data point, for which RF, as we read the paper, takes the encoder's volume change.",
-            frame,
-            _each(runs, options.seeds),
-            None,
-            _notes(runs, table),
-        )
-        findings.append(six)
-        errors = {key: [r.result.reconstruction for r in of] for key, (_, of) in runs.items()}
-        if rows := _reconstructions(errors, dataset):
-            findings.append(
-                Finding(
-                    f"{name}-reconstruction",
-                    f"{title}: reconstruction of free-form FIF (table 7)",
-                    "Squared error a row of models trained on and off manifold. Outliers removed: "
-                    "without the largest of the seeds.",
-                    pd.DataFrame(rows),
-                    None,
-                    None,
-                    six.notes,
-                )
-            )
-    return findings
-
-
-def _train(
-    names: Sequence[str],
-    valid: Sequence[str],
-    tables: Sequence[Table],
-    options: StudyOptions,
-    on_change: OnChange,
-) -> list[Runs]:
-    """Chooses the learning rates, trains all seeds, and finds what other commands have trained.
-
-    Returns:
-        Of each table, in the order of `valid`.
-    """
+    table, names, store = Table.load(options), options.models or usual, Store(options.results)
     for name in names:
-        if name not in valid:
-            raise ConfigError(f"model {name!r} has no tabular study: {did_you_mean(name, valid)}")
-    store = Store(options.results)
-    trials = [run for table in tables for name in names for run in table.trials(name, store)]
-    finish(trials, options, on_change)
-    chosen = [table.chosen(name, store) or [] for table in tables for name in names]
+        if name not in CONFIGURATIONS:
+            hint = did_you_mean(name, CONFIGURATIONS)
+            raise ConfigError(f"model {name!r} has no tabular study: {hint}")
+    finish([run for name in names for run in table.trials(name, store)], options, on_change)
+    chosen = [table.chosen(name, store) for name in names]
     finish([run for runs in chosen for run in runs], options, on_change)
-    found: list[Runs] = []
-    for table in tables:
-        known = {name: table.chosen(name, store) or [] for name in valid}
-        runs = {
-            name: (of[0], [record for run in of for record in run.records(store)])
-            for name, of in known.items()
-            if of
-        }
-        found.append({n: of for n, of in runs.items() if len(of[1]) == len(options.seeds)})
-    return found
-
-
-def _each(runs: Runs, seeds: Sequence[int]) -> pd.DataFrame:
-    """A row a model."""
-    return pd.DataFrame(
-        [
-            {"configuration": name, "learning_rate": run.learning_rates[0], "seed": seed}
-            | vars(record.result)
-            for name, (run, records) in runs.items()
-            for seed, record in zip(seeds, records, strict=True)
-        ]
-    )
-
-
-def _frame(runs: Runs, times: Mapping[str, float]) -> pd.DataFrame:
-    """A row a configuration: means and standard deviations over seeds, and times."""
-    rows = []
-    for name, (run, records) in runs.items():
-        results, configuration = [record.result for record in records], run.configuration
+    trained = [(runs[0], [r for run in runs for r in run.records(store)]) for runs in chosen]
+    times, rows, each = _step_seconds(names, table), [], []
+    for of, records in trained:
+        configuration, results = of.configuration, [record.result for record in records]
+        seconds, name = times[configuration.name], configuration.name
         iterations = [r.cg_iterations for r in results if r.cg_iterations is not None]
-        rows.append(
-            {
-                "model": configuration.title,
-                "net": configuration.net,
-                "Jacobian": configuration.place,
-                "settings of": configuration.source,
-                "FID-like ↓": _spread([r.wasserstein for r in results]),
-                "recon. ↓": _spread([r.reconstruction for r in results]),
-                "log-likelihood ↑": _spread([r.log_likelihood for r in results]),
-                "ms a step": number(1e3 * times.get(name, math.nan)),
-                "CG steps": number(statistics.fmean(iterations) if iterations else math.nan),
-                "training CPU s": number(sum(r.seconds for r in results)),
-                "learning rate": f"{run.learning_rates[0]:g}",
-            }
-        )
-    return pd.DataFrame(rows)
+        row = {
+            "model": "FIF" if configuration.model == "fif" else "RF",
+            "net": configuration.net,
+            "Jacobian": configuration.place,
+            "settings of": configuration.source,
+            "FID-like ↓": spread([r.wasserstein for r in results]),
+            "recon. ↓": spread([r.reconstruction for r in results]),
+            "log-likelihood ↑": spread([r.log_likelihood for r in results]),
+            "ms a step": number(1e3 * seconds),
+            "speedup ↑": number(times.get("rectangular_flow", math.nan) / seconds),
+            "CG steps": number(statistics.fmean(iterations) if iterations else math.nan),
+            "training CPU s": number(sum(r.seconds for r in results)),
+            "learning rate": f"{of.learning_rates[0]:g}",
+        }
+        rows.append(row if options.data else row | _published(configuration, table.splits.name))
+        for seed, result in zip(options.seeds, results, strict=True):
+            each.append({"configuration": name, "seed": seed, **vars(result)})
+    finding = Finding(
+        f"{study}-{options.dataset}-{options.profile}",
+        f"{options.dataset}, profile {options.profile}",
+        caption,
+        pd.DataFrame(rows),
+        pd.DataFrame(each),
+        None,
+        _notes(trained, table),
+    )
+    return trained, finding
 
 
-def _reconstructions(errors: Mapping[str, list[float]], dataset: str) -> list[dict[str, str]]:
-    """Rows of table 7, for the nets that were trained both on and off manifold."""
-    rows = []
-    for off, nets in (("fif", ""), ("fif_silu", ", SiLU")):
-        if not errors.keys() >= {off, f"{off}_on"}:
-            continue
-        trainings = {}
-        for on, how in (("_on", ""), ("_on_detached", ", detached")):
-            if (of_seeds := errors.get(off + on)) is not None:
-                ascending = sorted(of_seeds, key=lambda e: e if math.isfinite(e) else math.inf)
-                trainings[f"On manifold{how}"] = of_seeds
-                if len(of_seeds) > 1:
-                    trainings[f"On manifold{how} (outliers removed)"] = ascending[:-1]
-        for label, values in (trainings | {"Off manifold": errors[off]}).items():
-            printed = DASH if nets else _published(7, dataset=dataset, row=label)
-            row = {"Training": label + nets, "reconstruction loss ↓": _spread(values)}
-            rows.append(row | {"published": printed})  # in ReLU's rows alone
-    return rows
+def _published(of: Configuration, dataset: str) -> dict[str, str]:
+    """The paper's numbers of a configuration."""
+    model, net = "fif" if of.model == "fif" else "rf", of.net.replace("coupling", "coupling flow")
+    distance = printed(6, dataset=dataset, model=model, net=net, estimator=of.place)
+    printed_as = of.name
+    if of.settings == RF_CODE:
+        distance, printed_as = printed(1, dataset=dataset, model="rf"), "rf"
+    speedup = printed(1, dataset=dataset, metric="speedup")
+    return {
+        "published FID-like": distance,
+        "published speedup": speedup if of.name == "fif" else DASH,
+        "published min": printed(5, dataset=dataset, model=printed_as, metric="training time"),
+    }
 
 
-def _notes(runs: Runs, table: Table) -> list[str]:
+def _notes(trained: Trained, table: Table) -> list[str]:
     """What data, budget, scores and machine the numbers stand for."""
     profile, options, splits = table.profile, table.options, table.splits
-    first = {name: (run, records[0]) for name, (run, records) in runs.items()}
-    sizes = {f"{s.configuration.label} {s.configuration.net}": r.result.parameters
-             for s, r in first.values()}  # fmt: skip
-    lengths = {f"{s.budget.epochs} epochs, {r.result.steps:,} steps of batch {s.budget.batch_size}"
-               for s, r in first.values()}  # fmt: skip
-    if len(lengths) > 1:
-        lengths = {f"{name} {s.budget.epochs} epochs, {r.result.steps:,} steps of batch "
-                   f"{s.budget.batch_size}" for name, (s, r) in first.items()}  # fmt: skip
-    machines = dict.fromkeys(
-        f"{r.provenance.machine}, {r.provenance.threads} thread(s), torch "
-        f"{r.provenance.versions.get('torch')}"
-        for _, records in runs.values()
-        for r in records
-    )
-    test, train_rows = torch.from_numpy(splits.test), splits.train[: profile.train_size]
-    few = torch.from_numpy(train_rows[: len(test)])
-    as_many = "as many" if len(few) == len(test) else f"{len(few):,}"
+    test, train = torch.from_numpy(splits.test), splits.train[: profile.train_size]
+    few = torch.from_numpy(train[: len(test)])
     as_far = frechet_distance(Features(few), Features(test))
-    settings: dict[str, list[str]] = {}
-    for run, _ in first.values():
-        words = [f"{k} {v}" for k, v in run.configuration.settings.to_dict().items() if v]
-        words += [f"likelihood rising over epochs {run.budget.warmup}"] * bool(run.budget.warmup)
-        settings.setdefault(", ".join(words), []).append(run.configuration.name)
+    machines = {record.provenance.machine for _, records in trained for record in records}
     return [
-        f"Data: {splits.source} ({splits.content_hash}); trained on {len(train_rows):,} rows. "
-        f"Latent dimension {table.latent_dim}.",
-        f"Profile `{options.profile}`: {profile.note}. {'; '.join(sorted(lengths))}; K = 1; "
-        f"parameters: {', '.join(f'{k} {v:,}' for k, v in sizes.items())}.",
-        *(f"{', '.join(of)}: {text}." for text, of in settings.items()),
-        f"Of several learning rates a row has the one at which seed {options.seeds[0]}, trained "
-        f"for the whole length, has the lowest FID-like score on the {len(splits.val):,} "
-        "validation rows.",
-        f"Mean ± standard deviation over seeds {', '.join(map(str, options.seeds))} on the test "
-        "rows: FID-like is the squared Wasserstein-2 distance of Gaussian fits with as many "
-        f"samples as test rows ({len(test):,}), of which {as_many} training rows have "
-        f"{as_far:.3g}; recon. the squared error a row; log-likelihood "
-        f"exact, on the manifold, in nats, of the first {min(LIKELIHOOD_ROWS, len(test)):,} rows.",
-        f"Machine: {'; '.join(machines)}. ms a step: median of one step of a fresh model of the "
-        f"paper's size, batch {TIMED_BATCH}, the models in turns, where this machine has trained "
-        "them; CG steps: mean a Hutchinson vector, of at most d; training CPU s: of all seeds.",
+        f"Data: {splits.source} ({splits.content_hash}); trained on {len(train):,} rows, d = "
+        f"{table.latent_dim}. Profile `{options.profile}`: {profile.note}.",
+        f"Of several learning rates a row has the one at which seed {options.seeds[0]} has the "
+        "lowest FID-like score on the validation rows.",
+        f"Mean ± standard deviation over {len(options.seeds)} seeds on the test rows: FID-like is "
+        "the squared Wasserstein-2 distance of Gaussian fits with as many samples as test rows, of "
+        f"which {len(few):,} training rows have {as_far:.3g}; recon. the "
+        "squared error a row; log-likelihood exact, on the manifold, in nats, of the first "
+        f"{min(LIKELIHOOD_ROWS, len(test)):,} rows.",
+        f"ms a step: median of one step of a fresh model of the paper's size, batch {TIMED_BATCH}, "
+        "the models in turns, where this table was drawn; CG steps: mean a Hutchinson vector, of "
+        f"at most d; training CPU s: of all seeds, on {', '.join(sorted(machines))}.",
         SOURCES_NOTE,
     ]
 
 
-def _step_seconds(runs: Runs, table: Table) -> dict[str, float]:
-    """Median time of one training step of one model of the paper's sizes, in turns.
+def _step_seconds(names: Sequence[str], table: Table) -> dict[str, float]:
+    """Median time of a training step of a fresh model of the paper's sizes, by configuration.
 
-    Steps are timed when a table is drawn: none where a run was trained on another machine.
-
-    The models are freshly initialised, K is 1 and the batch the paper's 512. Conjugate gradients
-    need more steps later in training, so the quotient is rather to a rectangular flow's advantage.
-
-    Returns:
-        Name of the configuration -> seconds.
+    Conjugate gradients need more steps later in training, so a quotient is rather to a rectangular
+    flow's advantage.
     """
-    here = provenance("cpu", time.time(), 0.0, 0, None).machine
-    if any(r.provenance.machine != here for _, records in runs.values() for r in records):
-        return {}
     x = torch.from_numpy(table.splits.train)[torch.arange(TIMED_BATCH) % len(table.splits.train)]
     models, optimizers = {}, {}
-    for name in runs:
+    for name in names:
         torch.manual_seed(0)
         shape = table.splits.input_dim, table.latent_dim
         models[name] = CONFIGURATIONS[name].build(*shape, Nets()).train()
         optimizers[name] = torch.optim.Adam(models[name].parameters(), lr=1e-4, fused=True)
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for _ in range(ROUNDS):
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(ROUNDS):  # in turns
         for name, model in models.items():
             start = time.perf_counter()
             optimizers[name].zero_grad()
@@ -307,16 +164,15 @@ def _step_seconds(runs: Runs, table: Table) -> dict[str, float]:
     return {name: statistics.median(values[1:]) for name, values in times.items()}
 
 
-def _spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float]) -> str:
     """Mean and standard deviation over seeds, or how many have no finite value."""
     if diverged := sum(not math.isfinite(value) for value in values):
         return f"diverged ({diverged} of {len(values)})"
-    spread = statistics.stdev(values) if len(values) > 1 else math.nan
-    return number(statistics.fmean(values), spread)
+    return number(statistics.fmean(values), pd.Series(values).std())
 
 
-def _published(table: int, **at: str) -> str:
-    """The printed number, or a dash where the paper has none."""
+def printed(table: int, **at: str) -> str:
+    """The published number, or a dash where the paper has none."""
     cells = published(table)
     for key, value in at.items():
         cells = cells[cells[key] == value]

@@ -1,17 +1,7 @@
 """Models of rows of numbers: the configurations of tables 1, 5, 6 and 7, and how they train."""
 
-__all__ = [
-    "CONFIGURATIONS",
-    "RF_CODE",
-    "SOURCES_NOTE",
-    "Budget",
-    "Configuration",
-    "Nets",
-    "Settings",
-    "train",
-]
+__all__ = ["CONFIGURATIONS", "RF_CODE", "Budget", "Configuration", "Nets", "Settings", "train"]
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -30,23 +20,12 @@ from pythae_fif.volume_change.hutchinson import HutchinsonKind
 FREE_FORM: dict[str, type[nn.Module]] = {"free-form": nn.ReLU, "free-form, SiLU": nn.SiLU}
 """The free-form nets by the paper's text, and by its authors' released code."""
 COUPLING = {"coupling": "ReLU", "coupling, tanh": "Tanh"}
-SOURCES_NOTE = (
-    "Settings of: FIF's text is appendix E.2 of the paper, with ReLU; FIF's code is what its "
-    "authors released, with SiLU; which of the two the published numbers are of is not told. RF's "
-    "code is what its own authors released; the other RF rows train as FIF does. Epochs and rates "
-    "are the profile's. On manifold, eq. 10 as it is written has gradient through the projection, "
-    "with ReLU none; to detach it is ours. The released code has no on-manifold training."
-)
 
 
 class Settings(Checked):
-    """What does not depend on the data set in the training of one model.
-
-    The defaults are appendix E.2's.
+    """Of the training of one model, whatever the data set; the defaults are appendix E.2's.
 
     Attributes:
-        beta, noise, weight_decay: As everywhere.
-        hutchinson_kind: See :func:`~pythae_fif.volume_change.sample_hutchinson`.
         one_cycle: Whether the learning rate goes through one cycle, or is constant.
         data_hidden, latent_hidden: Hidden layers of the coupling flow's nets in data and in latent
             space at the paper's sizes, narrower where the other nets are.
@@ -74,21 +53,13 @@ RF_CODE = Settings(
 
 
 class Nets(Checked):
-    """Sizes of the free-form and the coupling nets; the defaults are the paper's.
-
-    Attributes:
-        hidden_dim: Width of the free-form nets.
-        data_blocks, latent_blocks, block_dim: Of the coupling flow, about as many parameters.
-    """
+    """Width of the free-form nets, and blocks and width of the coupling flow; by default the
+    paper's, of about as many parameters."""
 
     hidden_dim: AtLeastOne = 256
     data_blocks: AtLeastOne = 10
     latent_blocks: AtLeastOne = 5
     block_dim: AtLeastOne = 160
-
-    def scaled(self, hidden: Sequence[int]) -> list[int]:
-        """Widths given at the paper's sizes, narrower as the coupling flow's nets here are."""
-        return [max(1, width * self.block_dim // Nets().block_dim) for width in hidden]
 
 
 class Budget(Checked):
@@ -107,10 +78,6 @@ class Budget(Checked):
     train_size: AtLeastOne | None = None
     nets: Nets = Nets()
     warmup: Annotated[tuple[AtLeastOne, AtLeastOne] | None, Field(strict=False)] = None
-
-    def likelihood_weight(self, epoch: int) -> float:
-        """The likelihood's factor in the loss of an epoch, from 1."""
-        return 1.0 if self.warmup is None else float(np.interp(epoch, self.warmup, (0, 1)))
 
 
 class Configuration(Checked):
@@ -131,16 +98,6 @@ class Configuration(Checked):
     settings: Settings = Settings()
 
     @property
-    def label(self) -> str:
-        """Its estimator in tables."""
-        return "FIF" if self.model == "fif" else "RF"
-
-    @property
-    def title(self) -> str:
-        """Its name where no column tells its net."""
-        return f"{self.label}, SiLU" if "SiLU" in self.net else self.label
-
-    @property
     def place(self) -> str:
         """Where the Jacobian is taken, in the words of table 6."""
         at = {"data": "off manifold", "reconstruction": "on manifold"}
@@ -148,13 +105,12 @@ class Configuration(Checked):
 
     @property
     def source(self) -> str:
-        """Whose settings it has, see `SOURCES_NOTE`."""
+        """Whose settings it has: of the paper's text, of released code, or ours."""
         if self.settings == RF_CODE:
             return "RF's code"
         if self.jacobian_at == "detached_reconstruction":
             return "ours"
-        code = "FIF's code" if self.jacobian_at == "data" else "FIF's code, eq. 10"
-        return code if "SiLU" in self.net else "FIF's text"
+        return "FIF's code" if "SiLU" in self.net else "FIF's text"
 
     def build(
         self, input_dim: tuple[int, ...], latent_dim: int, nets: Nets
@@ -165,19 +121,20 @@ class Configuration(Checked):
         choices: dict[str, Any] = {"jacobian_at": self.jacobian_at, "beta": settings.beta}
         choices |= {"noise": settings.noise, "hutchinson_kind": settings.hutchinson_kind}
         if self.net in FREE_FORM:
-            sizes: dict[str, Any] = {
-                "hidden_dim": nets.hidden_dim,
-                "activation": FREE_FORM[self.net],
-            }
+            sizes: Any = {"hidden_dim": nets.hidden_dim, "activation": FREE_FORM[self.net]}
             networks = TabularEncoder(**shape, **sizes), TabularDecoder(**shape, **sizes)
             return FIF(FIFConfig(**shape, **choices), *networks)
+        data_hidden, latent_hidden = (
+            [width * nets.block_dim // Nets().block_dim for width in hidden]
+            for hidden in (settings.data_hidden, settings.latent_hidden)
+        )
         flow = build_coupling(
             **shape,
             data_blocks=nets.data_blocks,
             latent_blocks=nets.latent_blocks,
             hidden_dim=nets.block_dim,
-            data_hidden=nets.scaled(settings.data_hidden),
-            latent_hidden=nets.scaled(settings.latent_hidden),
+            data_hidden=data_hidden,
+            latent_hidden=latent_hidden,
             activation=COUPLING[self.net],
         )
         if self.model == "rectangular_flow":
@@ -187,28 +144,28 @@ class Configuration(Checked):
         return model
 
 
-def _configuration(name: str, net: str, jacobian_at: Any, **more: Any) -> Configuration:
-    model: Any = "rectangular_flow" if name.startswith("rectangular_flow") else "fif"
-    return Configuration(name=name, model=model, net=net, jacobian_at=jacobian_at, **more)
-
-
+_ROWS: tuple[tuple[str, str, str], ...] = (
+    ("fif", "free-form", "data"),
+    ("fif_on", "free-form", "reconstruction"),
+    ("fif_on_detached", "free-form", "detached_reconstruction"),
+    ("fif_silu", "free-form, SiLU", "data"),
+    ("fif_silu_on", "free-form, SiLU", "reconstruction"),
+    ("fif_silu_on_detached", "free-form, SiLU", "detached_reconstruction"),
+    ("fif_coupling", "coupling", "data"),
+    ("rectangular_flow_off", "coupling", "data"),
+    ("fif_coupling_on", "coupling", "reconstruction"),
+    ("rectangular_flow", "coupling", "reconstruction"),
+    ("rectangular_flow_published", "coupling, tanh", "reconstruction"),
+)
 CONFIGURATIONS = {
-    of.name: of
-    for of in (
-        _configuration("fif", "free-form", "data"),
-        _configuration("fif_on", "free-form", "reconstruction"),
-        _configuration("fif_on_detached", "free-form", "detached_reconstruction"),
-        _configuration("fif_silu", "free-form, SiLU", "data"),
-        _configuration("fif_silu_on", "free-form, SiLU", "reconstruction"),
-        _configuration("fif_silu_on_detached", "free-form, SiLU", "detached_reconstruction"),
-        _configuration("fif_coupling", "coupling", "data"),
-        _configuration("rectangular_flow_off", "coupling", "data"),
-        _configuration("fif_coupling_on", "coupling", "reconstruction"),
-        _configuration("rectangular_flow", "coupling", "reconstruction"),
-        _configuration(
-            "rectangular_flow_published", "coupling, tanh", "reconstruction", settings=RF_CODE
-        ),
+    name: Configuration(
+        name=name,
+        model="fif" if name.startswith("fif") else "rectangular_flow",
+        net=net,
+        jacobian_at=at,
+        settings=RF_CODE if name == "rectangular_flow_published" else Settings(),
     )
+    for name, net, at in _ROWS
 }
 """In the order of table 6."""
 
@@ -244,7 +201,7 @@ def train(
     iterations: list[Tensor] = []
     model.train()
     for epoch in range(1, budget.epochs + 1):
-        weight = budget.likelihood_weight(epoch)
+        weight = 1.0 if budget.warmup is None else float(np.interp(epoch, budget.warmup, (0, 1)))
         for batch in torch.randperm(len(rows))[: steps * batch_size].split(batch_size):
             out = model({"data": rows[batch]})
             optimizer.zero_grad()

@@ -110,8 +110,8 @@ OTHERS = "fif_coupling fif_coupling_on rectangular_flow rectangular_flow_off"
 )
 def test_committed_tables_are_not_trained_again(shared_data, dataset, profile, names):
     """Neither their models nor those that their learning rates were chosen by."""
-    store, options = Store(REFERENCE), {"profile": profile, "seeds": range(5)}
-    table = Table.load(dataset, StudyOptions(REFERENCE, str(shared_data), **options))
+    store, options = Store(REFERENCE), {"dataset": dataset, "profile": profile, "seeds": range(5)}
+    table = Table.load(StudyOptions(REFERENCE, str(shared_data), **options))
     for name in names.split():
         assert all(map(store.is_done, [*table.trials(name, store), *table.chosen(name, store)]))
 

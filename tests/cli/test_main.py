@@ -76,7 +76,7 @@ def test_help_has_two_levels(capsys):
     [
         ("run", ["--dataset celeba --arch resnet", "study NAME", "130 interrupted"]),
         ("study", ["sinusoid", "figure 6"]),
-        ("study tabular", ["--data", "--results", "--latent-dim", "data sets: power, "]),
+        ("study tabular", ["--data", "--results", "--latent-dim", "data sets: miniboone, "]),
         ("study linear --help-all", ["--sbatch", "runs at once on a GPU"]),
         ("verify", ["RESULTS"]),
         ("score", ["--training", "for memorisation", "--trust"]),
@@ -214,7 +214,7 @@ def test_a_flag_of_another_command_is_not_the_nearest():
         ("--dataset circle --dry-run", ["unknown flag '--dry-run' of study toy"]),
         ("--dataset digits --dataset circle --beta 2", ["unknown flag '--beta' of study toy"]),
         ("study linear --dataset mnist", ["unknown flag '--dataset' of study linear"]),
-        ("study linear --profile slow", ["profile 'slow' is unknown"]),
+        ("study linear --profile slow", ["study linear has no profile 'slow'"]),
         ("study spectrum --dataset folder", ["study spectrum has no data set 'folder'"]),
         ("study linear --seeds 1 2", ["--seeds [1, 2]: study linear takes one"]),
         ("study linear --seeds -5", ["--seeds -5: at least 0"]),

@@ -9,32 +9,32 @@ import torch
 
 from pythae_fif.data import load_images, to_float
 from pythae_fif.pictures import write_figure
-from pythae_fif.studies import curvature, estimator, linear, sinusoid, toy, trace
+from pythae_fif.studies import curvature, estimator, linear, sinusoid, spectrum, toy
 from pythae_fif.volume_change import sample_hutchinson, volume_surrogate
 
 
-def computed(spec):
-    """What a run gives."""
-    return spec.compute(lambda _: None)
+def rows_of(spec):
+    """What a run gives of its models."""
+    return pandas.DataFrame(spec.compute(lambda _: None)["rows"])
 
 
 # ---------------------------------------------------------------- linear
 
 
+SIZE = {"decoder": "pseudo-inverse", "seed": 1}
+
+
 @pytest.fixture(scope="module")
 def linear_rows():
-    size = linear.Size(restarts=16, steps=400, batch_size=16)
-    return computed(linear.LinearModels(decoder="pseudo-inverse", size=size, seed=1))
+    return rows_of(linear.LinearModels(**SIZE, restarts=16, steps=400, batch_size=16))
 
 
 @pytest.mark.parametrize("regime", linear.REGIMES)
 def test_theorem_c4_for_ten_random_spectra(linear_rows, regime):
-    tied = [row for row in linear_rows if row.regime == regime]
+    tied = linear_rows[linear_rows.regime == regime]
     assert len(tied) == 10
-    assert all(row.overlap_theorem > 0.95 for row in tied)
-    assert all(abs(row.loss_above_theorem) < 0.05 for row in tied)
-    pca = sum(row.theorem == (0, 1) for row in tied)
-    last = sum(row.theorem == (3, 4) for row in tied)
+    assert (tied.overlap_theorem > 0.95).all() and (tied.loss_above_theorem.abs() < 0.05).all()
+    pca, last = ((tied.theorem == chosen).sum() for chosen in ("0 1", "3 4"))
     assert (pca, last) in {"below": [(0, 10)], "above": [(10, 0)]}.get(regime, [(pca, last)])
 
 
@@ -65,9 +65,8 @@ def test_a_linear_model_that_diverged_is_not_the_best(monkeypatch):
         return losses if len(losses) == 1 else losses.where(torch.arange(len(losses)) > 0, math.nan)
 
     monkeypatch.setattr(linear, "linear_loss", diverged)
-    size = linear.Size(restarts=2, steps=20, batch_size=8)
-    rows = computed(linear.LinearModels(decoder="pseudo-inverse", size=size, seed=1))
-    assert all(math.isfinite(row.loss_above_theorem) for row in rows)
+    rows = rows_of(linear.LinearModels(**SIZE, restarts=2, steps=20, batch_size=8))
+    assert np.isfinite(rows.loss_above_theorem).all()
 
 
 # ---------------------------------------------------------------- curvature
@@ -76,10 +75,8 @@ def test_a_linear_model_that_diverged_is_not_the_best(monkeypatch):
 def test_on_manifold_training_bends_and_off_manifold_training_straightens():
     ends = {}
     for at, name in curvature.VARIANTS.items():
-        rows = computed(curvature.Curves(jacobian_at=at, epochs=30, seeds=[0, 1])).rows
-        ends[name] = [
-            np.median([row.curvature for row in rows if row.step == step]) for step in (0, 120)
-        ]
+        rows = rows_of(curvature.Curves(jacobian_at=at, epochs=30, seeds=(0, 1)))
+        ends[name] = [rows[rows.step == step].curvature.median() for step in (0, 120)]
     (start, bent), (same, straight) = ends["on-manifold"], ends["off-manifold"]
     assert start == same == pytest.approx(1 / curvature.RADIUS, rel=0.1)
     assert bent > 1.5 * start and straight < 0.3 * start
@@ -92,9 +89,9 @@ def test_curvature_of_a_circle():
 
 
 def test_small_circles_have_the_lowest_loss():
-    circles = [curvature.Circle.of(radius) for radius in curvature.RADII[::10]]
+    circles = curvature.circles()
     for beta in curvature.BETAS:
-        losses = [circle.loss_beta[beta] for circle in circles]
+        losses = circles[f"loss_{beta:g}"].to_numpy()
         assert losses[0] < min(losses[len(losses) // 2 :]) - 1
         assert losses[0] < losses[-1] - 5
 
@@ -104,36 +101,21 @@ def test_entropy_of_projected_data_against_samples(radius):
     x = np.random.default_rng(0).standard_normal(200_000)
     density, edges = np.histogram(radius * np.arctan(x / radius), 400, density=True)
     sampled = -np.sum(np.diff(edges) * density * np.log(np.maximum(density, 1e-12)))
-    assert curvature.projected_entropy(radius) == pytest.approx(sampled, abs=0.02)
+    assert curvature.projected(radius)[0] == pytest.approx(sampled, abs=0.02)
 
 
 # ---------------------------------------------------------------- sinusoid
 
 
-@pytest.fixture(scope="module")
-def sinusoid_rows():
+def test_low_beta_encodes_the_noise_and_high_beta_the_sinusoid():
     """Four small models at either end of beta."""
-    size, seeds = sinusoid.Size(points=4000, epochs=20, blocks=2, width=32), range(4)
-    ensemble = sinusoid.train(0.1, (0.01, 10.0), seeds, size)
-    return sinusoid.measure(ensemble, 0.1, seeds, size)
-
-
-def test_low_beta_encodes_the_noise_and_high_beta_the_sinusoid(sinusoid_rows):
-    low, high = ([r for r in sinusoid_rows if r.beta == beta] for beta in (0.01, 10.0))
-    assert [row.seed for row in low] == [row.seed for row in high] == [0, 1, 2, 3]
-    assert min(row.along for row in high) > 0.95
-    assert max(row.across for row in high) < 0.4
-    assert np.median([row.along for row in low]) < 0.6
-    assert np.median([row.across for row in low]) > 0.6
-    errors = [np.median([row.reconstruction for row in rows]) for rows in (low, high)]
-    assert errors[0] > 3 * errors[1]
-    assert np.median([row.nll for row in low]) < min(row.nll for row in high) - 0.3
-
-
-def test_the_released_codes_points_have_a_variance_of_one():
-    height = sinusoid.SIZES["released"].height
-    points = sinusoid.clean_points(100_000, torch.Generator().manual_seed(0), height)
-    assert torch.allclose(points.std(0), torch.ones(2), atol=0.01)
+    size = {"points": 4000, "epochs": 20, "blocks": 2, "width": 32, "seeds": (0, 1, 2, 3)}
+    rows = rows_of(sinusoid.SinusoidModels(noise=0.1, betas=(0.01, 10.0), **size))
+    low, high = (rows[rows.beta == beta] for beta in (0.01, 10.0))
+    assert list(low.seed) == list(high.seed) == [0, 1, 2, 3]
+    assert high.along.min() > 0.95 and low.along.median() < 0.6
+    assert low.reconstruction.median() > 3 * high.reconstruction.median()
+    assert low.nll.median() < high.nll.min() - 0.3
 
 
 @pytest.mark.parametrize(
@@ -158,41 +140,48 @@ KINDS = [
 def test_variance_formulas_against_simulation(kind, samples):
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(6, 6, generator=generator, dtype=torch.float64)
-    formula = trace.variance_formula(matrix, kind, samples)
-    simulated = trace.simulated_variance(matrix, kind, samples, 100_000, generator)
+    formula = estimator.variance_formula(matrix, kind, samples)
+    simulated = estimator.simulated_variance(matrix, kind, samples, 100_000, generator)
     assert simulated == pytest.approx(formula, rel=0.04)
     if kind == "orthogonal":
-        independent = trace.variance_formula(matrix, "scaled_gaussian", samples)
+        independent = estimator.variance_formula(matrix, "scaled_gaussian", samples)
         assert formula / independent == pytest.approx((6 - samples) / 5)  # eq. 123
 
 
 def test_orthogonal_vectors_are_exact_at_full_number():
     matrix = torch.randn(6, 6, dtype=torch.float64)
-    assert trace.variance_formula(matrix, "orthogonal", 6) == 0
+    assert estimator.variance_formula(matrix, "orthogonal", 6) == 0
     generator = torch.Generator().manual_seed(0)
-    assert trace.simulated_variance(matrix, "orthogonal", 6, 100, generator) < 1e-20
+    assert estimator.simulated_variance(matrix, "orthogonal", 6, 100, generator) < 1e-20
 
 
 def test_gradient_distances():
-    splits, size = load_images("digits"), estimator.SIZES["quick"]
-    size = size.model_copy(update={"steps": 150})
-    labels = splits.labels["train"]
-    model = estimator._trained(splits.train, labels, 6, size, 0)
-    assert model.condition_dim == 10
-    images, few = to_float(splits.train, limit=16), torch.from_numpy(labels[:16])
-    generator = torch.Generator().manual_seed(0)
-    rows = estimator.gradient_distances(
-        model, images, (1, 16), 6, generator, labels=few, largest=64
-    )
-    distance = {(r.space, r.kind, r.batch_size, r.samples): r.distance for r in rows}
+    splits, generator = load_images("digits"), torch.Generator().manual_seed(0)
+    torch.manual_seed(0)
+    model = spectrum.build(splits.input_dim, 10, 10.0, 6, 0.25).train()
+    images, labels = to_float(splits.train), torch.from_numpy(splits.labels["train"])
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for _ in range(150):
+        some = torch.randint(len(images), (100,))
+        optimizer.zero_grad()
+        model({"data": images[some], "labels": labels[some]}).loss.backward()
+        optimizer.step()
+    model.eval()
+
+    def measured(batches, repeats, largest):
+        given = model, images[:16], labels[:16], batches, repeats, generator, largest
+        rows = estimator.gradient_distances(*given)
+        names = ("space", "kind", "batch_size", "samples")
+        return {tuple(row[name] for name in names): row["distance"] for row in rows}
+
+    distance = measured((1, 16), 6, 64)
     assert distance["latent", "orthogonal", 1, 6] < 1e-4
     assert distance["data", "orthogonal", 1, 64] < 1e-3
     for batch in (1, 16):  # of one vector alone, often enough that a draw does not decide
-        rows = estimator.gradient_distances(
-            model, images, (batch,), 60, generator.manual_seed(1), labels=few, largest=batch
-        )
-        one = {r.space: r.distance for r in rows if (r.kind, r.samples) == ("orthogonal", 1)}
-        assert one["data"] > 1.4 * one["latent"]
+        generator.manual_seed(1)
+        one = measured((batch,), 60, batch)
+        data, latent = (one[space, "orthogonal", batch, 1] for space in ("data", "latent"))
+        assert data > 1.4 * latent
     for space in ("latent", "data"):
         one, many = (distance[space, "orthogonal", batch, 1] for batch in (1, 16))
         assert many < 0.7 * one
@@ -203,37 +192,27 @@ def test_gradient_distances():
 # ---------------------------------------------------------------- toy
 
 
-def test_toy_models_are_measured_every_few_epochs_and_at_the_end():
-    size = toy.Size(points=40, epochs=7, width=8)
-    learnt = computed(toy.ToyModels(dataset="circle", size=size, seeds=[0, 1]))
-    assert [(row.epoch, row.seed) for row in learnt.rows] == [(5, 0), (5, 1), (7, 0), (7, 1)]
+CIRCLE = {"dataset": "circle", "points": 40, "epochs": 1, "width": 8, "seeds": (0, 1)}
 
 
 @pytest.mark.parametrize("loss", [math.nan, -math.inf])
 def test_a_model_that_diverged_is_not_the_best(monkeypatch, loss):
-    size = toy.Size(points=40, epochs=1, width=8)
-    spec = toy.ToyModels(dataset="circle", size=size, seeds=[0, 1])
+    def samples(of_first):
+        scores = torch.tensor([[-of_first], [-1.0]])
+        monkeypatch.setattr(toy.Ensemble, "log_prob", lambda *_: scores)
+        monkeypatch.setattr(toy.Ensemble, "reconstruction_error", lambda *_: torch.ones(2, 1))
+        return toy.ToyModels(**CIRCLE).compute(lambda _: None)["samples"]
 
-    def measured(of_first):
-        rows = [toy.Row(0, 1, of_first, 1.0), toy.Row(1, 1, 1.0, 1.0)]
-        monkeypatch.setattr(toy, "measure", lambda *_: rows)
-        return computed(spec)
-
-    assert measured(loss).samples == measured(2.0).samples != measured(0.0).samples
+    assert samples(loss) == samples(2.0) != samples(0.0)
 
 
 @pytest.mark.parametrize("name", ["circle", "sphere"])
 @pytest.mark.parametrize("lost", [10, None])
 def test_what_diverged_is_not_drawn(name, lost, tmp_path):
     """Of what the model draws a part or all is NaN."""
-    test = toy._held_out(name)
-    rows = pandas.DataFrame(
-        {"seed": 0, "epoch": [1, 2], "nll": [2.0, math.nan], "reconstruction": [0.1, 0.1]}
-    )
+    test = toy.held_out(name)
     samples = test.points.clone()
     samples[:lost] = math.nan
-    learnt = toy.Learnt(
-        [toy.Row(**row) for row in rows.to_dict("records")], samples.tolist(), [1.0] * len(samples)
-    )
-    write_figure(tmp_path / "figure.png", toy._figure(learnt, test), 50)
+    found = {"samples": samples.tolist(), "density": [1.0] * len(samples)}
+    write_figure(tmp_path / "figure.png", toy._figure(found, test), 50)
     assert (tmp_path / "figure.png").stat().st_size > 5000

@@ -40,7 +40,7 @@ def spans():
 
 
 def test_higher_beta_spans_more_dimensions(spans):
-    low, high = (spans[beta][0] for beta in (0.1, 10.0))
+    low, high = (spans[beta][1] for beta in (0.1, 10.0))
     above = [sum(value >= 1 for value in of["singular_values"]) for of in (low, high)]
     assert above[0] <= 2 and above[1] >= 4
     assert low["entropy"] + 4 < high["entropy"]
@@ -49,22 +49,12 @@ def test_higher_beta_spans_more_dimensions(spans):
 
 def test_entropy_of_equation_124(spans):
     """By the singular values, and by the likelihood of samples, which needs the encoder."""
-    found, shown = spans[10.0]
+    shown, found = spans[10.0]
     assert shown.shape == (2, spectrum.SHOWN, 12)
     latent = 3 * math.log(2 * math.pi * math.e)
     assert found["entropy"] == pytest.approx(latent + found["log_volume"])
     assert found["log_volume"] <= sum(map(math.log, found["singular_values"]))  # Jensen
     assert found["entropy"] == pytest.approx(found["entropy_by_log_prob"], abs=2)
-
-
-@pytest.mark.parametrize(
-    ("models", "counts"),
-    [([[3.0, 1.2, 0.5], [5.0, 0.9, 0.7]], (1, 2, 2)), ([[3, 1.2, 0.5]], (2, 2, 2))],
-)
-def test_error_bars_of_figure_8(models, counts):
-    values = pandas.DataFrame(models, [1.0] * len(models)).T
-    found = (spectrum.summarise(values)[["low", "mean", "high"]] >= 1).sum()
-    assert tuple(found) == counts
 
 
 @pytest.fixture
@@ -80,9 +70,8 @@ def options(tmp_path, monkeypatch):
 def test_figures_are_drawn_from_the_records_alone(options):
     root = options.results
     paths = run_study("spectrum", options, lambda _: None)
-    for name in ("spectrum-digits-quick-d4", "spectrum-digits-quick-d4-samples"):
-        assert (root / f"figures/{name}.png").stat().st_size > 10_000
-    rows = pandas.read_csv(root / "tables/spectrum-digits-quick-d4.csv")
+    assert (root / "figures/spectrum-digits-quick.png").stat().st_size > 10_000
+    rows = pandas.read_csv(root / "tables/spectrum-digits-quick.csv")
     values = rows.filter(like="value_")
     assert values.shape == (2, 4) and list(rows.above_one) == list((values >= 1).sum(axis=1))
     store = Store(root)
@@ -90,9 +79,8 @@ def test_figures_are_drawn_from_the_records_alone(options):
     for spec in specs:
         with Image.open(store.folder(spec) / spectrum.SAMPLES) as sheet:
             assert sheet.size == (8 * spectrum.SHOWN, 8 * 10)  # digits of 8 x 8, ten classes
-        record = store.record(spec, "result.json", spectrum.Measured)
-        assert len(record.result.singular_values) == 4
-        assert [row.epoch for row in record.result.log] == [1, 2]
+        record = store.record(spec, "result.json", dict)
+        assert len(record.result["singular_values"]) == 4
     before = {path: path.read_bytes() for path in paths}
     options.engine.done.clear()
     run_study("spectrum", options, lambda _: None)
@@ -131,7 +119,6 @@ def test_a_run_that_was_cut_off_goes_on_from_its_checkpoint(options, monkeypatch
         work(spec, cut)
     work(spec, cut)
     assert begun == [1, 2]
-    whole, resumed = (of.record(spec, "result.json", spectrum.Measured) for of in (store, cut))
-    for name in ("singular_values", "nll", "reconstruction", "diversity"):
-        assert getattr(resumed.result, name) == getattr(whole.result, name)
+    whole, resumed = (of.record(spec, "result.json", dict) for of in (store, cut))
+    assert resumed.result == whole.result
     assert resumed.provenance.attempts == 2

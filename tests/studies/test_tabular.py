@@ -2,14 +2,12 @@
 
 import dataclasses
 import math
-import re
 from types import SimpleNamespace
 
 import numpy as np
 import pandas
 import pytest
 import torch
-from pythae.models import AutoModel
 from support.engines import InProcess
 from support.tabular_files import LATENT, table, write_csv
 
@@ -32,8 +30,8 @@ def options(tmp_path, monkeypatch):
     """A study of a minute table: two seeds, few steps, small nets."""
     load = Table.load.__func__
 
-    def load_small(cls, dataset, options):
-        loaded = load(cls, dataset, options)
+    def load_small(cls, options):
+        loaded = load(cls, options)
         changes = {"nets": SMALL, "learning_rates": [1e-3, 1e-2], "epochs": 5}
         profile = loaded.profile.model_copy(update=changes)
         return dataclasses.replace(loaded, profile=profile)
@@ -72,8 +70,8 @@ def test_table_one_has_a_row_a_model_and_their_speedup(options):
     ratio = float(rows[1]["ms a step"]) / float(rows[0]["ms a step"])
     assert float(rows[0]["speedup ↑"]) == pytest.approx(ratio, rel=0.02)
     assert 0 < float(rows[1]["CG steps"]) <= 2
-    assert re.fullmatch(r"tabular-csv-t-\w{6}-d2-quick\.md", page.name)
-    for word in ("±", "96/12/12", "smaller nets and few steps", "fif, rectangular_flow: beta 10"):
+    assert page.name == "tabular-csv-quick.md"
+    for word in ("±", "96/12/12", "smaller nets and few steps"):
         assert word in page.read_text()
     store = Store(options.results)
     for row, (name, of) in zip(rows, numbers.groupby("configuration", sort=False), strict=True):
@@ -85,11 +83,9 @@ def test_table_one_has_a_row_a_model_and_their_speedup(options):
         scores = [found[rate, seed].wasserstein for seed in (0, 1)]
         assert list(of.wasserstein) == pytest.approx(scores, 1e-5)
     assert {of.kind for of in verify(options.results)} <= {"fine", "dirty tree"}
-    for folder in options.results.rglob("model/seed*"):  # Pythae's own form
-        assert AutoModel.load_from_folder(str(folder), trust=True).sample(3).shape == (3, 3)
     options.engine.done.clear()
-    again = run("tabular", options, models=["fif"])[0][0]  # draws what other commands have trained
-    assert options.engine.done == [] and [row["model"] for row in again] == ["FIF", "RF"]
+    run("tabular", options)
+    assert options.engine.done == []
 
 
 def test_tables_six_and_seven(options, monkeypatch):
@@ -103,16 +99,18 @@ def test_tables_six_and_seven(options, monkeypatch):
 
     monkeypatch.setattr(tabular_run, "train", spy)
     (six, seven), (numbers, _), _ = run("ablation", options)
-    labels = [(of.title, of.net, of.place) for of in CONFIGURATIONS.values()]
+    labels = [
+        ("FIF" if of.model == "fif" else "RF", of.net, of.place) for of in CONFIGURATIONS.values()
+    ]
     assert [(row["model"], row["net"], row["Jacobian"]) for row in six] == labels
     assert len(numbers) == 2 * len(CONFIGURATIONS)
     assert trained.count((False, "orthogonal", None)) == 30
     assert trained.count((True, "gaussian", (5, 10))) == 3
     of_fif = numbers[numbers.configuration == "fif_on"].reconstruction
-    both = ["On manifold", "On manifold (outliers removed)", "On manifold, detached",
-            "On manifold, detached (outliers removed)", "Off manifold"]  # fmt: skip
+    both = ["Off manifold", "On manifold", "On manifold (outliers removed)",
+            "On manifold, detached", "On manifold, detached (outliers removed)"]  # fmt: skip
     assert [row["Training"] for row in seven] == [*both, *(f"{of}, SiLU" for of in both)]
-    assert seven[1]["reconstruction loss ↓"] == f"{of_fif.min():.2f}"
+    assert seven[2]["reconstruction loss ↓"] == f"{of_fif.min():.2f}"
 
 
 @pytest.mark.parametrize("name", ["fif", "fif_on", "fif_silu_on_detached"])
@@ -133,31 +131,8 @@ def test_a_model_ends_where_a_member_of_an_ensemble_does(name):
         assert torch.allclose(ours, theirs, atol=1e-6)
 
 
-def test_a_run_that_was_cut_off_keeps_the_models_that_are_trained(options, monkeypatch):
-    whole, cut = Store(options.results / "whole"), Store(options.results / "cut")
-    (of_one, _) = Table.load("csv", options).models("fif", [1e-3, 1e-2], [0, 1], whole)
-    spec = of_one.model_copy(update={"learning_rates": [1e-3, 1e-2], "seeds": [0, 1]})
-    work(spec, whole)
-    trained = []
-
-    def interrupted(*given):
-        trained.append(given)
-        if len(trained) == 2:
-            raise KeyboardInterrupt
-        return train(*given)
-
-    monkeypatch.setattr(tabular_run, "train", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        work(spec, cut)
-    assert len(spec.records(cut)) == 1 and not cut.is_done(spec)
-    work(spec, cut)
-    assert len(trained) == 3
-    for ours, theirs in zip(spec.records(whole), spec.records(cut), strict=True):
-        assert dataclasses.replace(ours.result, seconds=theirs.result.seconds) == theirs.result
-
-
 def test_a_table_that_changed_since_the_plan_is_refused(options):
-    (planned,) = Table.load("csv", options).models("fif", [1e-3], [0], Store(options.results))
+    (planned,) = Table.load(options).models("fif", [1e-3], [0], Store(options.results))
     changed = planned.model_copy(update={"data_hash": "0123"})
     with pytest.raises(DataError, match="the table csv changed since the plan was made"):
         work(changed, Store(options.results))
@@ -180,13 +155,6 @@ def test_failed_runs_are_named(options):
     assert "csv/fif/" in found["fine"] and "csv/fif_silu/" in found["failed"]
 
 
-def test_a_profile_that_one_table_lacks_is_told_before_any_is_trained(archive, tmp_path):
-    options = StudyOptions(tmp_path, str(archive), profile="equal_time", engine=InProcess(done=[]))
-    with pytest.raises(ConfigError, match="profile 'equal_time' of gas: valid: paper, released"):
-        run("ablation", options)
-    assert options.engine.done == []
-
-
 def test_published_values_stand_in_columns_of_their_own(options, archive):
     (row,) = run(
         "tabular", options, dataset="miniboone", data=None, data_root=str(archive), latent_dim=None,
@@ -196,36 +164,22 @@ def test_published_values_stand_in_columns_of_their_own(options, archive):
     assert (row["published speedup"], row["published min"]) == ("1.5", "49")
 
 
-def test_names_of_files_tell_the_table_and_the_latent_dimension(options, archive, tmp_path):
-    def name(dataset, **changes):
-        changed = dataclasses.replace(options, data_root=str(archive), **changes)
-        return Table.load(dataset, changed).name
-
-    (tmp_path / "my own, v2.0.csv").write_text((tmp_path / "t.csv").read_text())
-    own = name("csv")
-    assert re.fullmatch("csv-t-[0-9a-f]{6}-d2", own)
-    mine = str(tmp_path / "my own, v2.0.csv")
-    assert name("csv", data=mine, latent_dim=1) == f"csv-my_own_v2.0-{own[6:12]}-d1"
-    named = [name("power", data=None, latent_dim=d) for d in (None, 3, 5)]
-    assert named == ["power", "power", "power-d5"]
-
-
 def test_a_diverged_seed_is_said_and_not_averaged(options):
-    splits = Table.load("csv", options).splits
+    splits = Table.load(options).splits
     model = CONFIGURATIONS["fif"].build((3,), 2, Nets())
     with torch.no_grad():
         next(model.parameters()).fill_(float("nan"))
     scores = row_scores(model.eval(), splits, 0)
     assert math.isnan(scores["wasserstein"]) and math.isnan(scores["reconstruction"])
-    assert tabular._spread([1.0, math.nan]) == "diverged (1 of 2)"
-    assert tabular._spread([1.0, 3.0]) == "2.00 ± 1.41"
+    assert tabular.spread([1.0, math.nan]) == "diverged (1 of 2)"
+    assert tabular.spread([1.0, 3.0]) == "2.00 ± 1.41"
 
 
 def test_a_score_is_of_the_split_that_it_is_named_by(monkeypatch):
     """Of a model that knows one point and takes rows for their codes."""
     model = SimpleNamespace(
         sample=lambda count: torch.zeros(count, 3), reconstruct=torch.zeros_like,
-        embed=lambda rows: rows, log_prob=lambda rows: rows.sum(1),
+        log_prob=lambda rows: rows.sum(1),
     )  # fmt: skip
     test, val = np.full((4, 3), 2, np.float32), np.full((5, 3), 5, np.float32)
     test[2:] = 100  # beyond the first two rows
@@ -237,8 +191,6 @@ def test_a_score_is_of_the_split_that_it_is_named_by(monkeypatch):
         "wasserstein": test.sum(),
         "reconstruction": (test**2).sum(1).mean(),
         "validation_wasserstein": 75,
-        "validation_reconstruction": 75,
-        "code_square": 25,
         "log_likelihood": 6,
     }
 
@@ -258,13 +210,13 @@ def test_wrong_options_are_one_line(options, change, said):
 
 @pytest.mark.parametrize("name", LATENT)
 def test_protocols_are_those_of_table_five(archive, name):
-    options = StudyOptions(archive, data_root=str(archive), profile="paper")
-    loaded = Table.load(name, options)
+    options = StudyOptions(archive, data_root=str(archive), dataset=name, profile="paper")
+    loaded = Table.load(options)
     cells = published(5).query("dataset == @name").set_index("metric").value
     assert loaded.profile.epochs == cells["epochs"]
     assert loaded.latent_dim == cells["latent_dim"]
     assert loaded.profile.learning_rates == [3e-4 if name == "hepmass" else 1e-4]
-    released = Table.load(name, dataclasses.replace(options, profile="released"))
+    released = Table.load(dataclasses.replace(options, profile="released"))
     assert released.profile.epochs == cells["epochs"] / 5
     assert released.profile.learning_rates == [3e-4]
     batch = {"power": 5000, "gas": 2500, "hepmass": 750, "miniboone": 400}[name]
@@ -285,7 +237,7 @@ def test_rectangular_flows_of_their_own_authors_have_their_nets():
 
 
 def test_what_a_configuration_has_of_its_own_is_checked(options):
-    profile = dict(Table.load("csv", options).profile)
+    profile = dict(Table.load(options).profile)
     for of, said in (({"fif_": {}}, "'fif_'"), ({"fif": {"epoch": 3}}, "did you mean 'epochs'")):
         with pytest.raises(ConfigError, match=said):
             Profile(**profile | {"of": of}).own("fif")
