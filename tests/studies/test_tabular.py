@@ -142,8 +142,8 @@ def test_failed_runs_are_named(options):
     class Forgets(InProcess):
         """The second run finds its data gone."""
 
-        def execute(self, waiting):
-            for number, end in enumerate(super().execute(waiting)):
+        def execute(self, *given):
+            for number, end in enumerate(super().execute(*given)):
                 if number == 0:
                     open(options.data, "w").close()
                 yield end
