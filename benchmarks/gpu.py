@@ -34,7 +34,7 @@ from pythae_fif.benchmark.image_run import Where, trainer_of
 from pythae_fif.benchmark.plan import expand
 from pythae_fif.data import Splits
 from pythae_fif.errors import first_line
-from pythae_fif.files import write_text
+from pythae_fif.files import write_bytes
 from pythae_fif.runs.provenance import processor
 from pythae_fif.training import quiet_pythae
 
@@ -182,7 +182,7 @@ def main(arguments: list[str] | None = None) -> None:
         text += f"\n## {title}\n\n{markdown([{k: row.get(k, '') for k in keys} for row in found])}"
     print(text)
     if flags.output:
-        write_text(Path(flags.output), text)
+        write_bytes(Path(flags.output), text.encode())
 
 
 if __name__ == "__main__":

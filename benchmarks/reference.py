@@ -21,7 +21,7 @@ from PIL import Image
 import pythae_fif.benchmark.image_run
 import pythae_fif.studies  # noqa: F401 - the kinds of runs
 from pythae_fif.errors import FIFError, StoreError
-from pythae_fif.files import write_bytes, write_text
+from pythae_fif.files import write_bytes
 from pythae_fif.runs.spec import SPEC_FILE, Spec
 from pythae_fif.runs.store import PackedRun, Store
 from pythae_fif.runs.verify import WRONG, verify
@@ -79,7 +79,7 @@ def add(source: Path, target: Path, replace: bool) -> Iterator[Path]:
     for name in sorted({run.partition("/")[0] for run in lines}):
         path = target / f"runs/{name}.jsonl"
         runs = [lines[run] for run in sorted(lines) if run.startswith(f"{name}/")]
-        write_text(path, "".join(f"{line.model_dump_json()}\n" for line in runs))
+        write_bytes(path, "".join(f"{line.model_dump_json()}\n" for line in runs).encode())
         yield path
     for path in [*source.glob("tables/*.md"), *source.glob("figures/*")]:
         copy = target / path.relative_to(source)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from machine import command, markdown
 
-from pythae_fif.files import write_text
+from pythae_fif.files import write_bytes
 from pythae_fif.runs.provenance import processor
 
 PROGRAM = str(Path(__file__).resolve().parents[1] / "run_benchmark.py")
@@ -52,7 +52,7 @@ def main() -> None:
     text = f"{markdown(rows)}\nOn {processor()}. Made by `{command(flags.output)}`.\n"
     print(text)
     if flags.output:
-        write_text(Path(flags.output), f"# Start-up\n\n{text}")
+        write_bytes(Path(flags.output), f"# Start-up\n\n{text}".encode())
 
 
 if __name__ == "__main__":

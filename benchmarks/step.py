@@ -26,7 +26,7 @@ from pythae.models import AE, AEConfig, BaseAE
 from torch import Tensor
 
 from pythae_fif import FIF, FIFConfig
-from pythae_fif.files import write_text
+from pythae_fif.files import write_bytes
 from pythae_fif.nn import build_networks
 from pythae_fif.runs.provenance import processor
 from pythae_fif.training import keep_freed_memory
@@ -167,7 +167,7 @@ def main() -> None:
     print(text)
     if flags.output:
         made = f"Made by `{command(flags.output)}`."
-        write_text(Path(flags.output), f"# The training step\n\n{made}\n\n{text}")
+        write_bytes(Path(flags.output), f"# The training step\n\n{made}\n\n{text}".encode())
 
 
 if __name__ == "__main__":

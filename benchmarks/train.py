@@ -26,7 +26,7 @@ from pythae.trainers import BaseTrainerConfig
 
 from pythae_fif import FIF, FIFConfig, FIFTrainer, FIFTrainerConfig
 from pythae_fif.data import ImageDataset, load_images, to_float
-from pythae_fif.files import write_text
+from pythae_fif.files import write_bytes
 from pythae_fif.nn import build_networks
 from pythae_fif.runs.provenance import processor
 from pythae_fif.training import keep_freed_memory, quiet_pythae
@@ -117,7 +117,7 @@ def main() -> None:
     )
     print(text)
     if flags.output:
-        write_text(Path(flags.output), f"# Training, end to end\n\n{text}")
+        write_bytes(Path(flags.output), f"# Training, end to end\n\n{text}".encode())
 
 
 if __name__ == "__main__":

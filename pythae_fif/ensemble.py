@@ -13,8 +13,8 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
-from pythae_fif.device import default_device, fork_rng
-from pythae_fif.errors import ConfigError, DataError, first_line
+from pythae_fif.device import default_device
+from pythae_fif.errors import ConfigError, first_line
 from pythae_fif.models import FIF
 from pythae_fif.nn.base import replace_layer
 from pythae_fif.volume_change import (
@@ -26,7 +26,7 @@ from pythae_fif.volume_change import (
 )
 
 COMPILE_FROM_STEPS = 20_000  # of one model each: torch.compile takes half a minute
-CHUNK_NUMEL = 2**24  # numbers in the largest tensor of an evaluation
+CHUNK = 1024  # rows of every member whose Jacobians are computed at once
 NEEDED = {"surrogate_fraction": 1.0, "condition_dim": 0, "beta_final": None}
 
 Step = Callable[[list[Tensor], Tensor, Tensor, Tensor], list[Tensor]]
@@ -87,68 +87,46 @@ class Ensemble:
     are stacked, so that a layer of all members is one batched matrix product. Members may differ in
     weights, `beta` and `noise`. They move to the GPU, if any; what they compute comes back.
 
-    A member does not know of the others: it ends, up to rounding, where its model would have ended
-    in a loop of its own with the same draws. Those come from one generator a member, seeded with
-    its seed: in every epoch a permutation of the data, in every step the noise (where there is any)
-    and then the Hutchinson vectors, which is the order in which the model draws them.
+    A member ends, up to rounding, where its model would have ended in a loop of its own with the
+    same draws. Those come from one generator a member, seeded with its seed: in every epoch a
+    permutation of the data, in every step the noise (where there is any) and then the Hutchinson
+    vectors, which is the order in which the model draws them.
 
     Args:
         models: The members; their present weights are where training starts.
         seeds: One a member, for data order, noise and Hutchinson vectors.
-        compile: Whether a step goes through `torch.compile`; by default if members times steps are
-            at least 20,000. Where compiling fails (no C++ compiler), it runs eagerly.
 
     Attributes:
-        backend: How the last training ran: ``compiled``, ``eager``, or ``eager: <why>``.
+        backend: How the last training ran: ``compiled`` where members times steps are at least
+            20,000, ``eager``, or ``eager: <why compiling failed>``.
 
     Raises:
-        ConfigError: No models, another number of seeds, or models that cannot be stacked.
+        ConfigError: Models that cannot be stacked.
+
+    Example:
+        >>> from pythae_fif import FIFConfig, nn
+        >>> def build(beta):
+        ...     config = FIFConfig(input_dim=(3,), latent_dim=2, beta=beta)
+        ...     return FIF(config, nn.ResidualEncoder(3, 2), nn.ResidualDecoder(3, 2))
+        >>> ensemble = Ensemble([build(beta) for beta in (0.1, 1.0, 10.0)], seeds=[0, 0, 0])
+        >>> ensemble.train(torch.randn(50, 3), epochs=1, batch_size=25)
+        >>> ensemble.log_prob(torch.randn(7, 3)).shape, ensemble.backend
+        (torch.Size([3, 7]), 'eager')
     """
 
-    def __init__(
-        self, models: Sequence[FIF], seeds: Sequence[int], *, compile: bool | None = None
-    ) -> None:
-        self._config = _common_config(models, len(seeds))
+    def __init__(self, models: Sequence[FIF], seeds: Sequence[int]) -> None:
+        self._config = _common_config(models)
         self.models = [model.to(default_device()) for model in models]
-        self.backend, self._compile = "eager", compile
+        self.backend = "eager"
         self._nets = _Stack(self.models)
         self._weights = list(self._nets.parameters())
-        self._width = max(weight.shape[1] for weight in self._weights if weight.dim() == 3)
         self._like = like = self._weights[0].detach()
-        self._generators = [torch.Generator(like.device).manual_seed(seed) for seed in seeds]
-        self._noise = [model.model_config.noise for model in models]
+        self._members = [
+            (torch.Generator(like.device).manual_seed(seed), model.model_config.noise)
+            for model, seed in zip(models, seeds, strict=True)
+        ]
         betas = [model.model_config.beta for model in models]
         self._betas = torch.tensor(betas, dtype=torch.float64).to(like)
-        self._check()
-
-    @classmethod
-    def build(
-        cls, build: Callable[[float], FIF], betas: Sequence[float], seeds: Sequence[int], **how: Any
-    ) -> "Ensemble":
-        """An ensemble with a member for every pair of a beta and a seed.
-
-        Args:
-            build: Makes a freshly initialised model of a given beta; it is called after
-                `torch.manual_seed` of the member's seed. The global random state is kept.
-            betas, seeds: M of each, which need not be different.
-            how: `compile`.
-
-        Example:
-            >>> from pythae_fif import FIFConfig, nn
-            >>> def build(beta):
-            ...     config = FIFConfig(input_dim=(3,), latent_dim=2, beta=beta)
-            ...     return FIF(config, nn.ResidualEncoder(3, 2), nn.ResidualDecoder(3, 2))
-            >>> ensemble = Ensemble.build(build, betas=[0.1, 1.0, 10.0], seeds=[0, 0, 0])
-            >>> ensemble.train(torch.randn(50, 3), epochs=1, batch_size=25)
-            >>> ensemble.log_prob(torch.randn(7, 3)).shape, ensemble.backend
-            (torch.Size([3, 7]), 'eager')
-        """
-        models = []
-        with fork_rng():
-            for beta, seed in zip(betas, seeds, strict=True):
-                torch.manual_seed(seed)
-                models.append(build(beta))
-        return cls(models, seeds, **how)
 
     def train(
         self,
@@ -167,13 +145,7 @@ class Ensemble:
             epochs, batch_size, learning_rate: Of each member.
             schedule: Makes a learning rate schedule of optimizer and steps, as :func:`one_cycle`.
             on_epoch: Called after every epoch with its number, from 1.
-
-        Raises:
-            DataError: No rows, or rows of another width.
         """
-        (dim,) = self._config.input_dim
-        if data.shape[1:] != (dim,) or not len(data):
-            raise DataError(f"an ensemble trains on rows (N, {dim}), not {tuple(data.shape)}")
         data, size = data.to(self._like), min(batch_size, len(data))
         used = len(data) // size * size
         optimizer = torch.optim.Adam(self._weights, lr=learning_rate, fused=True)
@@ -184,7 +156,8 @@ class Ensemble:
             weight.grad = torch.empty_like(weight)
         for epoch in range(1, epochs + 1):
             orders = [
-                torch.randperm(len(data), generator=g, device=data.device) for g in self._generators
+                torch.randperm(len(data), generator=generator, device=data.device)
+                for generator, _ in self._members
             ]
             for rows in torch.stack(orders)[:, :used].split(size, 1):
                 x, eps = self._draw(data[rows])
@@ -200,7 +173,7 @@ class Ensemble:
         """The noisy batch, and Hutchinson vectors (K, M, B, d), of each member's generator."""
         config, eps = self._config, []
         options: dict[str, Any] = {"device": x.device, "dtype": x.dtype}
-        for of_member, generator, noise in zip(x, self._generators, self._noise, strict=True):
+        for of_member, (generator, noise) in zip(x, self._members, strict=True):
             options["generator"] = generator
             if noise:
                 of_member += noise * torch.randn(of_member.shape, **options)
@@ -220,12 +193,11 @@ class Ensemble:
             return list(torch.autograd.grad(losses.sum(), leaves, materialize_grads=True))
 
     def _step(self, steps: int, size: int) -> Step:
-        """The gradients, traced to one graph and compiled where that is wanted and succeeds."""
+        """The gradients, traced to one graph and compiled where that pays and succeeds."""
         self.backend = "eager"
-        pays = steps * len(self.models) >= COMPILE_FROM_STEPS
-        if not (pays if self._compile is None else self._compile):
-            return self._gradients
         config, members = self._config, len(self.models)
+        if steps * members < COMPILE_FROM_STEPS:
+            return self._gradients
         x = self._like.new_zeros(members, size, *config.input_dim)
         eps = x.new_zeros(config.hutchinson_samples, members, size, config.latent_dim)
         example = [weight.detach() for weight in self._weights], x, eps, self._betas
@@ -233,7 +205,7 @@ class Ensemble:
             graph = make_fx(functools.partial(self._gradients))(*example)
             step: Any = torch.compile(graph)
             step(*example)
-        except Exception as error:  # whatever a compiler may stumble on
+        except Exception as error:  # whatever a compiler may stumble on, such as having no C++
             self.backend = f"eager: torch.compile failed: {first_line(error)}"
             return self._gradients
         self.backend = "compiled"
@@ -269,8 +241,7 @@ class Ensemble:
         """
         z = self._nets.encode(self._of_each(x))
         prior = self.models[0].latent_distribution(z).log_prob(z)
-        size = max(1, CHUNK_NUMEL // (z.shape[0] * z.shape[2] * self._width))
-        volume = torch.cat([self._log_volume(chunk) for chunk in z.split(size, 1)], 1)
+        volume = torch.cat([self._log_volume(chunk) for chunk in z.split(CHUNK, 1)], 1)
         return cast(Tensor, (prior - volume).to(x.device))
 
     def _log_volume(self, z: Tensor) -> Tensor:
@@ -288,20 +259,7 @@ class Ensemble:
 
     def _of_each(self, x: Tensor) -> Tensor:
         """(M, N, ...), of what all members share or of their own."""
-        if x.dim() not in (2, 3):
-            raise DataError(f"an ensemble takes rows (N, D) or (M, N, D), not {tuple(x.shape)}")
         return x.to(self._like).expand(len(self.models), *x.shape[-2:])
-
-    def _check(self) -> None:
-        """The stacked networks must do to every member what its own networks do."""
-        x = torch.linspace(-1, 1, 3 * self._config.input_dim[0]).view(3, -1).to(self._like)
-        try:
-            alone = torch.stack([model.reconstruct(x) for model in self.models])
-            same = torch.allclose(self.decode(self.encode(x)), alone, rtol=1e-3, atol=1e-4)
-        except RuntimeError:
-            same = False
-        if not same:
-            raise ConfigError("these networks cannot be stacked: they reshape, or mix rows (B, D)")
 
 
 def one_cycle(optimizer: Optimizer, steps: int) -> OneCycleLR:
@@ -315,13 +273,10 @@ def _networks(model: FIF) -> nn.ModuleList:
 
 def _stacked(networks: Sequence[nn.ModuleList]) -> nn.ModuleList:
     """A copy of the first encoder and decoder, every linear layer the stack of all."""
-    if len({tuple((n, p.shape) for n, p in net.named_parameters()) for net in networks}) > 1:
-        raise ConfigError("the networks of an ensemble must all have the same layers")
     stacked = copy.deepcopy(networks[0])
     # Of exactly this class: a subclass may do something else with its weights.
     linear = [name for name, module in stacked.named_modules() if type(module) is nn.Linear]
-    parameters = {name.rpartition(".")[0] for name, _ in stacked.named_parameters()}
-    if not linear or parameters != {*linear}:
+    if {name.rpartition(".")[0] for name, _ in stacked.named_parameters()} != {*linear}:
         raise ConfigError("only linear layers can be stacked: others have weights here")
     for name in linear:
         layers: list[Any] = [network.get_submodule(name) for network in networks]
@@ -329,13 +284,8 @@ def _stacked(networks: Sequence[nn.ModuleList]) -> nn.ModuleList:
     return stacked.train()
 
 
-def _common_config(models: Sequence[FIF], seeds: int) -> Any:
+def _common_config(models: Sequence[FIF]) -> Any:
     """The configuration of all members."""
-    if not models or len({*map(id, models)}) != seeds:
-        raise ConfigError(
-            f"an ensemble of {len(models)} models with {seeds} seeds: as many seeds as models are "
-            "needed, at least 1, and a model stands for one member"
-        )
     first = models[0].model_config
     for model in models:
         for key, value in {**vars(first), **NEEDED}.items():
@@ -345,6 +295,4 @@ def _common_config(models: Sequence[FIF], seeds: int) -> Any:
                     f"an ensemble needs {key}={value!r} of all its models, not {given!r}; they may "
                     "differ in beta and noise"
                 )
-    if len(first.input_dim or ()) != 1:
-        raise ConfigError("an ensemble needs models with input_dim=(D,)")
     return first

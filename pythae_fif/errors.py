@@ -14,11 +14,9 @@ __all__ = [
     "importing",
     "one_line",
     "printable",
-    "require_package",
 ]
 
 import contextlib
-import importlib.util
 import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
@@ -79,16 +77,6 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     return f"{hint}valid: {', '.join(choices)}"
 
 
-def require_package(module: str, extra: str, what: str) -> None:
-    """Raises a ConfigError on what to install, where a package of one of our extras is missing."""
-    if importlib.util.find_spec(module) is None:
-        raise ConfigError(_missing(module, extra, what))
-
-
-def _missing(module: str, extra: str, what: str) -> str:
-    return f"{what} needs the package {module}: pip install 'pythae-fif[{extra}]'"
-
-
 @contextlib.contextmanager
 def importing(extra: str, what: str, error: type[FIFError] = ConfigError) -> Iterator[None]:
     """Within the block packages of an extra are imported; one that cannot be is one line."""
@@ -96,9 +84,8 @@ def importing(extra: str, what: str, error: type[FIFError] = ConfigError) -> Ite
         yield
     except ModuleNotFoundError as cause:
         name = (cause.name or "").partition(".")[0]
-        raise error(_missing(name, extra, what)) from cause
-    except ImportError as cause:  # installed, and broken
-        raise error(f"{what} cannot be imported: {first_line(cause)}") from cause
+        install = f"pip install 'pythae-fif[{extra}]'"
+        raise error(f"{what} needs the package {name}: {install}") from cause
 
 
 def one_line(error: BaseException) -> str:

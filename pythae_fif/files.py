@@ -1,20 +1,16 @@
-"""Files written whole, set aside when damaged, built once and digested: for the whole package."""
+"""Files written whole, set aside when damaged, locked and digested: for the whole package."""
 
 __all__ = [
-    "cached",
     "checksum",
     "digest",
-    "json_text",
     "locked",
     "read_json",
-    "require_writable",
     "safe_name",
     "set_aside",
     "stored",
     "whole_folder",
     "write_bytes",
     "write_json",
-    "write_text",
     "write_whole",
 ]
 
@@ -22,7 +18,6 @@ import contextlib
 import glob
 import hashlib
 import json
-import logging
 import os
 import re
 import secrets
@@ -30,15 +25,11 @@ import shutil
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import filelock
 
-from pythae_fif.errors import StoreError, first_line
-
-logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
+from pythae_fif.errors import StoreError
 
 TEMPORARY = ".tmp"
 
@@ -92,10 +83,9 @@ def whole_folder(path: Path) -> Iterator[Path]:
     temporary = _beside(path)
     try:
         with stored(f"write {path}"):
-            path.parent.mkdir(parents=True, exist_ok=True)
             for left in path.parent.glob(f"{glob.escape(path.name)}.*{TEMPORARY}"):
                 shutil.rmtree(left, ignore_errors=True)
-            temporary.mkdir()
+            temporary.mkdir(parents=True)
             yield temporary
             os.replace(temporary, path)
     finally:
@@ -111,19 +101,10 @@ def write_bytes(path: Path, content: bytes) -> None:
     write_whole(path, lambda file: file.write(content))
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a text file as :func:`write_bytes` does."""
-    write_bytes(path, text.encode())
-
-
 def write_json(path: Path, content: Any) -> None:
     """Writes a JSON file as :func:`write_bytes` does."""
-    write_text(path, json_text(content))
-
-
-def json_text(content: Any) -> str:
-    """JSON as all files of this package have it."""
-    return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    write_bytes(path, text.encode())
 
 
 def read_json(path: Path) -> Any:
@@ -132,21 +113,6 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None
-
-
-def require_writable(folder: Path, advice: str) -> None:
-    """Makes a folder and writes to it, before anything is computed for it.
-
-    Raises:
-        StoreError: It cannot be made or written; the line ends in the advice.
-    """
-    probe = folder / f".writable-{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_text("")
-        probe.unlink(missing_ok=True)
-    except OSError as error:
-        raise StoreError(f"{folder} cannot be written ({error.strerror}): {advice}") from error
 
 
 def set_aside(path: Path) -> Path:
@@ -182,9 +148,9 @@ def digest(*parts: object) -> str:
     return sha.hexdigest()[:16]
 
 
-def checksum(path: Path, algorithm: str = "sha256") -> str:
-    """A checksum of a file in hexadecimal digits, SHA-256 if not told otherwise."""
-    state = hashlib.new(algorithm, usedforsecurity=False)
+def checksum(path: Path) -> str:
+    """The SHA-256 of a file in hexadecimal digits."""
+    state = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(2**20):
             state.update(block)
@@ -193,67 +159,11 @@ def checksum(path: Path, algorithm: str = "sha256") -> str:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds the lock of a file, which may not exist; the system frees that of a dead process.
-
-    On a file system without locks the block runs without one.
-    """
+    """Holds the lock of a file, which may not exist; the system frees that of a dead process."""
     lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
-    with stored(f"lock {path}"), contextlib.suppress(NotImplementedError):
+    with stored(f"lock {path}"):
         lock.acquire()
     try:
         yield
     finally:
         lock.release()
-
-
-def cached(
-    path: Path,
-    *,
-    read: Callable[[Path], T],
-    build: Callable[[], T],
-    write: Callable[[T, BinaryIO], object],
-) -> T:
-    """The value in a file, or, where there is none that can be read, a new one stored there.
-
-    Processes may do this at once: each sees a whole file or none, and one builds it while the
-    others wait. A damaged file is set aside and built anew.
-
-    Args:
-        path: The file; its folder is made.
-        read: Reads a value into the host's memory. Any exception but an OSError and a MemoryError,
-            which are of the machine, means that the file is damaged.
-        build: Computes the value.
-        write: Writes a value to an open file.
-
-    Raises:
-        StoreError: The folder or the file cannot be opened, written or renamed.
-    """
-    with stored(f"make {path.parent}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    found = _read_cached(path, read, alone=False)
-    if found is not None:
-        return found
-    with locked(path):
-        found = _read_cached(path, read, alone=True)  # another process may have built it
-        if found is not None:
-            return found
-        value = build()
-        write_whole(path, lambda file: write(value, file))
-        return value
-
-
-def _read_cached(path: Path, read: Callable[[Path], T], *, alone: bool) -> T | None:
-    """What the file holds, or None; who is alone with a damaged one sets it aside."""
-    try:
-        return read(path)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise StoreError(f"cache file {path}: {error}; choose another cache folder") from error
-    except MemoryError:
-        raise
-    except Exception as error:
-        if alone:
-            line, aside = first_line(error), set_aside(path)
-            logger.warning("%s cannot be read (%s): set aside as %s", path, line, aside.name)
-        return None

@@ -13,6 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from pythae_fif.errors import ConfigError, one_line
+
 
 def lazily(package: str) -> Callable[[str], Any]:
     """The `__getattr__` of a package (PEP 562) whose imports stand below `if TYPE_CHECKING:`.
@@ -46,12 +48,16 @@ def lazily(package: str) -> Callable[[str], Any]:
     return get
 
 
-def import_named(module: str, name: str) -> Any:
-    """What a user names: of an installed module, or of one in the working directory.
+def import_named(path: str) -> Any:
+    """The object at a dotted path, of a package or of a module in the working directory.
 
     Raises:
-        ImportError, AttributeError: There is none; whatever else the user's own module raises.
+        ConfigError: There is none.
     """
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
-    return getattr(import_module(module), name)
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(import_module(module), name)
+    except Exception as error:  # the user's own module raises anything
+        raise ConfigError(f"cannot import {path!r} ({one_line(error)})") from error

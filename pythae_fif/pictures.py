@@ -1,31 +1,17 @@
-"""Pictures as small files: Matplotlib figures and arrays of pixels.
+"""Pictures as small files: Matplotlib figures and arrays of pixels."""
 
-A picture that stays the same leaves its file as it is.
-"""
-
-__all__ = [
-    "DPI",
-    "figure_bytes",
-    "new_figure",
-    "pixel_bytes",
-    "write_figure",
-]
+__all__ = ["DPI", "figure_bytes", "new_figure", "pixel_bytes"]
 
 import io
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
-from pythae_fif.files import write_bytes
-
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 110
-UNSEEN = 12
-"""Of 255: the largest error of a channel, where a palette of 256 colours stands for all."""
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -36,30 +22,16 @@ def new_figure(width: float, height: float) -> "Figure":
 
 
 def figure_bytes(figure: "Figure", suffix: str = ".png", dpi: int = DPI) -> bytes:
-    """A figure as a file, as small as it can be with no loss to the eye.
-
-    PNG with a palette of 256 colours where these are near enough to all; WebP, which suits
-    photographs, of quality 90, or without loss where that is smaller, as of a few large pixels.
-    """
+    """A figure as a PNG of 256 colours, or as `.webp`, which suits photographs."""
     drawn, small = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi)
-    with Image.open(drawn) as image:
-        whole = image.convert("RGB")
+    image = Image.open(drawn).convert("RGB")
     if suffix == ".webp":
-        exact = io.BytesIO()
-        whole.save(small, "WEBP", quality=90)
-        whole.save(exact, "WEBP", lossless=True)
-        return min(small.getvalue(), exact.getvalue(), key=len)
-    few = whole.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
-    error = np.asarray(few.convert("RGB"), np.int16) - np.asarray(whole)
-    near = np.abs(error).max() <= UNSEEN
-    (few if near else whole).save(small, "PNG", optimize=True)
+        image.save(small, "WEBP", quality=90)
+    else:
+        few = image.quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        few.save(small, "PNG", optimize=True)
     return small.getvalue()
-
-
-def write_figure(path: Path, figure: "Figure", dpi: int = DPI) -> None:
-    """Writes a figure as PNG, or as WebP where the path's suffix says so, after its folder."""
-    write_bytes(path, figure_bytes(figure, path.suffix, dpi))
 
 
 def pixel_bytes(pixels: np.ndarray) -> bytes:

@@ -42,20 +42,17 @@ def _teach(auto_model: ModuleType) -> None:
     wrap_function_wrapper(auto_model, "AutoModel.load_from_hf_hub", _model_from_hub)
 
 
-def _registered(config_file: str | Path) -> Any:
+def _registered(json_path: str | Path) -> Any:
     """The model of a configuration file, None where it is none of ours."""
-    path = Path(config_file)
+    path = Path(json_path)
     name = json.loads(path.read_text("utf-8")).get("name") if path.is_file() else None
     module, _, model = _MODELS.get(name or "", "").rpartition(".")
     return getattr(importlib.import_module(module), model) if module else None
 
 
 def _config_from_json_file(original: Any, _: type, args: Any, kwargs: Any) -> Any:
-    def read(json_path: str) -> Any:
-        model = _registered(json_path)
-        return model.config_class.from_json_file(json_path) if model else original(json_path)
-
-    return read(*args, **kwargs)
+    model = _registered(*args, **kwargs)
+    return (model.config_class.from_json_file if model else original)(*args, **kwargs)
 
 
 def _model_from_folder(original: Any, _: type, args: Any, kwargs: Any) -> Any:
@@ -76,10 +73,8 @@ def _model_from_folder(original: Any, _: type, args: Any, kwargs: Any) -> Any:
 
 def _model_from_hub(original: Any, _: type, args: Any, kwargs: Any) -> Any:
     def load(hf_hub_path: str, allow_pickle: bool = False) -> Any:
-        try:
-            from huggingface_hub import hf_hub_download
-        except ModuleNotFoundError:  # Pythae's own method says what to install
-            return original(hf_hub_path, allow_pickle)
+        from huggingface_hub import hf_hub_download
+
         model = _registered(hf_hub_download(repo_id=hf_hub_path, filename="model_config.json"))
         load = model.load_from_hf_hub if model else original
         return load(hf_hub_path, allow_pickle)

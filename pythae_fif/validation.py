@@ -4,7 +4,6 @@ __all__ = [
     "AbsolutePath",
     "AtLeastOne",
     "Checked",
-    "Duration",
     "Each",
     "Flag",
     "Whole",
@@ -17,7 +16,6 @@ __all__ = [
     "read_checked",
 ]
 
-import contextlib
 import dataclasses
 import functools
 import os
@@ -28,7 +26,6 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import pydantic.dataclasses
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
 from typing_extensions import dataclass_transform
 
 from pythae_fif.errors import ConfigError, did_you_mean
@@ -43,16 +40,14 @@ C = TypeVar("C", bound=type)
 T = TypeVar("T")
 
 UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument", "invalid_key")
-MISSING = ("missing", "missing_argument")
 NEEDED = {
-    "greater_than_equal": "at least {ge} is needed",
-    "greater_than": "above {gt} is needed",
-    "less_than_equal": "at most {le} is needed",
-    "less_than": "below {lt} is needed",
+    "greater_than_equal": "at least {ge:g} is needed",
+    "greater_than": "above {gt:g} is needed",
+    "less_than_equal": "at most {le:g} is needed",
+    "less_than": "below {lt:g} is needed",
     "finite_number": "a finite number is needed",
     "int_type": "a whole number is needed",
     "float_type": "a number is needed",
-    "string_type": "a text is needed",
     "bool_type": "true or false is needed",
     "list_type": "a list is needed",
     "dict_type": "a mapping is needed",
@@ -193,42 +188,26 @@ def as_config_error(
     """
     found = error.errors()
     details = next((one for one in found if one["type"] in UNKNOWN), found[0])
-    cause = details.get("ctx", {}).get("error")
-    if isinstance(cause, ConfigError) and not details["loc"]:
-        return cause  # a check of several keys says all itself
-    path, given = list(details["loc"]), details["input"]
-    if details["type"] in UNKNOWN + MISSING:
+    kind, given, context = details["type"], details["input"], details.get("ctx", {})
+    path = [part for part in details["loc"] if not isinstance(part, int) or kind in UNKNOWN]
+    if kind in UNKNOWN:
         *parents, key = path
-        place = ": ".join([where, *map(str, parents)])
-        if details["type"] in MISSING:
-            return ConfigError(f"{place}: key {key!r} is missing")
         hint = did_you_mean(str(key), _keys_at(cls, parents))
+        place = ": ".join([where, *map(str, parents)])
         return ConfigError(f"{place}: unknown key {key!r}: {hint}")
     if path[-1:] == ["[key]"]:  # a wrong key of a mapping is a wrong value of the mapping
         del path[-2:]
-    while path and isinstance(path[-1], int):
-        path.pop()
-    needed = _needed(details, cause)
-    values = flags if isinstance(flags, Mapping) else {}
-    if path and path[-1] in flags and (len(path) == 1 or values.get(path[-1]) == given):
+    cause, usual = context.get("error"), NEEDED.get(kind, "").format(**context)
+    if isinstance(cause, ConfigError) and not path:
+        return cause  # a check of several keys says all itself
+    needed = cause or usual or details["msg"][0].lower() + details["msg"][1:]
+    if kind == "literal_error":
+        needed = did_you_mean(str(given), re.findall("'([^']*)'", context["expected"]))
+    if path and path[-1] in flags:
         return ConfigError(f"{flag_of(str(path[-1]))} {given!r}: {needed}")
     place = ": ".join([where, *map(str, path)])
-    several = cause is not None and (not path or isinstance(given, Mapping | BaseModel))
+    several = not path or isinstance(given, Mapping | BaseModel)
     return ConfigError(f"{place}: {needed}" if several else f"{place}={given!r}: {needed}")
-
-
-def _needed(details: ErrorDetails, cause: Exception | None) -> str:
-    """What would be right, in the words of our checks or of pydantic."""
-    if cause is not None:
-        return str(cause)
-    if details["type"] in ("literal_error", "enum"):
-        names = details["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
-        return did_you_mean(str(details["input"]), names)
-    if details["type"] in NEEDED:
-        limits = {name: _whole(limit) for name, limit in details.get("ctx", {}).items()}
-        return NEEDED[details["type"]].format(**limits)
-    message = details["msg"]
-    return message[0].lower() + message[1:]
 
 
 def _keys_at(cls: Any, parents: Iterable[int | str]) -> list[str]:
@@ -240,14 +219,13 @@ def _keys_at(cls: Any, parents: Iterable[int | str]) -> list[str]:
             found = waiting.pop()
             if isinstance(found, type) and issubclass(found, BaseModel):
                 cls = found
-                break
             waiting += getattr(found, "__args__", ())
     if issubclass(cls, BaseModel):
         return list(cls.model_fields)
     return [field.name for field in dataclasses.fields(cls) if field.init]
 
 
-_DURATION = re.compile(r"(?:([\d.]+)h)?(?:([\d.]+)m(?:in)?)?(?:([\d.]+)s)?")
+_DURATION = re.compile(r"(?:(\d*\.?\d+)h)?(?:(\d*\.?\d+)m(?:in)?)?(?:(\d*\.?\d+)s)?")
 
 
 def parse_duration(text: str) -> float:
@@ -260,22 +238,12 @@ def parse_duration(text: str) -> float:
         >>> parse_duration("5h"), parse_duration("1h30m"), parse_duration("90s")
         (18000.0, 5400.0, 90.0)
     """
-    match, seconds = _DURATION.fullmatch(text.replace(" ", "")), 0.0
-    with contextlib.suppress(ValueError):  # 1.2.3h
-        numbers = [float(number or 0) for number in match.groups()] if match else [0.0]
-        seconds = sum(n * unit for n, unit in zip(numbers, (3600, 60, 1), strict=False))
+    match = _DURATION.fullmatch(text.replace(" ", ""))
+    numbers = [float(number or 0) for number in match.groups()] if match else [0.0]
+    seconds = sum(number * unit for number, unit in zip(numbers, (3600, 60, 1), strict=False))
     if seconds <= 0:
         raise ConfigError(
             f"{text!r} is no duration: a number above 0 with a unit is needed, such as 5h, 1h30m, "
             f"10min or 90s"
         )
     return seconds
-
-
-def _duration(text: str) -> str:
-    parse_duration(text)
-    return text
-
-
-Duration = Annotated[str, AfterValidator(_duration)]
-"""A text that :func:`parse_duration` takes."""

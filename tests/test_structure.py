@@ -5,8 +5,8 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "pythae_fif"
 LAYERS = (
-    ("errors", "lazy", "device"),
-    ("files", "validation", "register"),
+    ("errors", "device"),
+    ("files", "lazy", "validation", "register"),
     ("pictures", "runs"),
     ("volume_change",),
     ("nn",),

@@ -65,7 +65,7 @@ def line(values, flags=()) -> str:
     [
         ({"nam": 1}, "a.yaml: unknown key 'nam': did you mean 'name'? valid: name, kind"),
         ({1: 2}, "a.yaml: unknown key 1: valid: name"),
-        ({"inner": {"x": {}}}, "a.yaml: inner: x: key 'size' is missing"),
+        ({"inner": {"x": {}}}, "a.yaml: inner: x: size: field required"),
         ({"inner": {"x": {"siz": 1}}}, "a.yaml: inner: x: unknown key 'siz': did you mean 'size'?"),
         ({"inner": {"x": {"size": 0}}}, "a.yaml: inner: x: size=0: at least 1 is needed"),
         ({"inner": {"x": {"size": 1, "rate": 0}}}, "x: rate=0: above 0 is needed"),

@@ -50,6 +50,7 @@ USUAL = {
 """What every data set trains and samples with, unless its file or the user says otherwise."""
 
 ArchName = Annotated[str, name_of(lambda: ARCHITECTURES)]
+Weight = Annotated[float, Field(ge=0)]
 Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
 
 
@@ -83,7 +84,7 @@ class Experiment(TableOptions):
     seeds: Annotated[Each[Seed], Flag("one run a seed", "SEED")] = Field(
         default_factory=lambda: [0]
     )
-    beta: Annotated[Each[float] | None, Flag("FIF's reconstruction weights")] = None
+    beta: Annotated[Each[Weight] | None, Flag("FIF's reconstruction weights")] = None
     hutchinson_samples: Annotated[Each[Whole] | None, Flag("FIF's K", "K")] = None
     latent_dim: Annotated[AtLeastOne, Flag("latent dimension", "D")]
     latent_dims: dict[str, AtLeastOne] = Field(default_factory=dict)

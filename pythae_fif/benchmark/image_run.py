@@ -14,7 +14,7 @@ from pydantic import Field
 from pythae.models import BaseAE
 from pythae.trainers.trainer_utils import set_seed
 
-from pythae_fif.benchmark.models import ModelClasses, build_model, import_named, shown
+from pythae_fif.benchmark.models import ModelClasses, build_model, shown
 from pythae_fif.benchmark.pictures import model_pictures, samples_picture
 from pythae_fif.benchmark.record import SCORES, DataUsed, Evaluation, Training, score_file
 from pythae_fif.benchmark.settings import Settings
@@ -33,6 +33,7 @@ from pythae_fif.evaluation import (
 )
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.files import read_json
+from pythae_fif.lazy import import_named
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.worker import Run, line_of
 from pythae_fif.sampling import FIT_STEPS

@@ -9,7 +9,6 @@ __all__ = [
     "all_models",
     "build_model",
     "configs_dir",
-    "import_named",
     "names_in",
     "read_entry",
     "read_yaml",
@@ -17,11 +16,8 @@ __all__ = [
 ]
 
 import itertools
-import os
 import re
-import sys
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +26,7 @@ from pydantic import Field, model_validator
 
 import pythae_fif
 from pythae_fif.errors import ConfigError, did_you_mean, one_line
+from pythae_fif.lazy import import_named
 from pythae_fif.sampling import SAMPLERS
 from pythae_fif.validation import AtLeastOne, Checked, Each, flag_of, name_of, read_checked
 
@@ -242,21 +239,6 @@ def build_model(
     names = ("encoder", "decoder", "discriminator")
     model: BaseAE = import_named(classes.model)(config, **dict(zip(names, networks, strict=False)))
     return model
-
-
-def import_named(path: str) -> Any:
-    """The object at a dotted path, of a package or of a module in the working directory.
-
-    Raises:
-        ConfigError: There is none.
-    """
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    module, _, name = path.rpartition(".")
-    try:
-        return getattr(import_module(module), name)
-    except Exception as error:  # the user's own module raises anything
-        raise ConfigError(f"cannot import {path!r} ({one_line(error)})") from error
 
 
 class _Loader(yaml.SafeLoader):

@@ -13,10 +13,11 @@ from pydantic import ValidationError
 
 from pythae_fif.benchmark.config import Experiment
 from pythae_fif.benchmark.image_run import ImageSpec, Where
-from pythae_fif.benchmark.models import import_named, names_in
+from pythae_fif.benchmark.models import names_in
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.data import Splits
 from pythae_fif.errors import ConfigError, did_you_mean, first_line
+from pythae_fif.lazy import import_named
 from pythae_fif.runs.store import Store
 from pythae_fif.validation import as_config_error
 

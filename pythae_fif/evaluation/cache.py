@@ -3,13 +3,18 @@
 __all__ = ["cached_tensors", "tensor_hash"]
 
 import hashlib
+import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from pythae_fif.files import cached, digest
+from pythae_fif.errors import StoreError, first_line
+from pythae_fif.files import digest, locked, set_aside, stored, write_whole
+
+logger = logging.getLogger(__name__)
 
 
 def tensor_hash(of: Tensor) -> str:
@@ -28,17 +33,25 @@ def cached_tensors(path: Path, build: Callable[[], dict[str, Tensor]]) -> dict[s
     Nothing in it is run.
     """
 
-    def sealed(tensors: dict[str, Tensor]) -> dict[str, object]:
+    def sealed(tensors: dict[str, Tensor]) -> dict[str, Any]:
         parts = ((name, tensor_hash(of)) for name, of in sorted(tensors.items()))
         return {"tensors": tensors, "digest": digest(path.name, *parts)}
 
-    def read(path: Path) -> dict[str, Tensor]:
-        held = torch.load(path, map_location="cpu", weights_only=True)
-        tensors: dict[str, Tensor] = held["tensors"]
-        if held["digest"] != sealed(tensors)["digest"]:
-            raise ValueError("its content is not what was written under this name")
+    with stored(f"make {path.parent}"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with locked(path):  # another process may build it
+        try:
+            if path.exists():
+                with stored(f"read {path}"):
+                    held: Any = torch.load(path, map_location="cpu", weights_only=True)
+                if held["digest"] == sealed(held["tensors"])["digest"]:
+                    return cast(dict[str, Tensor], held["tensors"])
+                raise ValueError("its content is not what was written under this name")
+        except StoreError:
+            raise
+        except Exception as error:  # of a damaged file
+            line, aside = first_line(error), set_aside(path)
+            logger.warning("%s cannot be read (%s): set aside as %s", path, line, aside.name)
+        tensors = build()
+        write_whole(path, lambda file: torch.save(sealed(tensors), file))
         return tensors
-
-    return cached(
-        path, read=read, build=build, write=lambda found, file: torch.save(sealed(found), file)
-    )

@@ -208,8 +208,7 @@ def require_extractor(
 def _own_network(name: str) -> nn.Module:
     """The network of a user's function; of no other type, whose weights could not be told."""
     try:
-        module, _, function = known_extractor(name).partition(":")
-        network = import_named(module, function)()
+        network = import_named(known_extractor(name).replace(":", "."))()
     except Exception as error:  # the user's own code raises anything
         raise ConfigError(f"extractor {name!r} cannot be loaded: {first_line(error)}") from error
     if not isinstance(network, nn.Module):

@@ -17,7 +17,7 @@ import filelock
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pythae_fif.errors import ConfigError, FIFError, StoreError, first_line
-from pythae_fif.files import TEMPORARY, json_text, locked, set_aside, stored, write_bytes
+from pythae_fif.files import TEMPORARY, locked, set_aside, stored, write_bytes, write_json
 from pythae_fif.runs.provenance import git_state, provenance
 from pythae_fif.runs.record import Record, ResultT
 from pythae_fif.runs.spec import SPEC_FILE, Spec
@@ -174,7 +174,7 @@ def work(
             return
         git_state()  # of the code that runs, before an editor changes it
         run = Run(spec, store, command)
-        run.write(SPEC_FILE, json_text(spec.to_dict()).encode())
+        write_json(folder / SPEC_FILE, spec.to_dict())
         try:
             if needs_gpu:
                 _require_gpu()

@@ -68,13 +68,14 @@ class SinusoidModels(StudySpec):
             seed's, (betas, N).
         """
 
-        def build(beta: float) -> FIF:
+        def build(beta: float, seed: int) -> FIF:
+            torch.manual_seed(seed)
             config = FIFConfig(input_dim=(2,), latent_dim=1, beta=beta, noise=self.noise)
             nets = 2, 1, self.blocks, self.width
             return FIF(config, ResidualEncoder(*nets), ResidualDecoder(*nets))
 
         pairs = [(beta, seed) for beta in self.betas for seed in self.seeds]
-        ensemble = Ensemble.build(build, *zip(*pairs, strict=True))
+        ensemble = Ensemble([build(*pair) for pair in pairs], [seed for _, seed in pairs])
         ensemble.train(
             TOY_DATA["sinusoid"].sample(self.points, torch.Generator().manual_seed(0)).points,
             epochs=self.epochs,

@@ -12,8 +12,8 @@ import pandas as pd
 from pythae_fif.data.names import DataOptions
 from pythae_fif.device import default_device
 from pythae_fif.errors import RunsLeftError
-from pythae_fif.files import write_text
-from pythae_fif.pictures import write_figure
+from pythae_fif.files import write_bytes
+from pythae_fif.pictures import figure_bytes
 from pythae_fif.reports.tables import Table
 from pythae_fif.runs.launch import OnChange, run_all
 from pythae_fif.runs.local import LocalEngine, cores
@@ -131,8 +131,8 @@ class Finding:
         paths = [results / f"tables/{self.name}.{suffix}" for suffix in ("md", "csv")]
         if self.figure is not None:
             paths.append(results / f"figures/{self.name}.png")
-            write_figure(paths[-1], self.figure)
+            write_bytes(paths[-1], figure_bytes(self.figure))
             page += f"\n![{self.title}](../figures/{self.name}.png)\n"
-        write_text(paths[0], page)
-        write_text(paths[1], rows.to_csv(index=False, float_format="%.6g"))
+        write_bytes(paths[0], page.encode())
+        write_bytes(paths[1], rows.to_csv(index=False, float_format="%.6g").encode())
         return paths

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from pythae_fif.data.names import DATASETS as OF_BENCHMARK
 from pythae_fif.data.names import TOY_DATASETS, DataOptions
 from pythae_fif.errors import ConfigError, did_you_mean
-from pythae_fif.files import require_writable
+from pythae_fif.files import stored
 
 if TYPE_CHECKING:  # it imports torch
     from pythae_fif.runs.launch import Engine, OnChange
@@ -154,7 +154,8 @@ def run_study(name: str, options: StudyOptions, on_change: "OnChange") -> list[P
     seeds = options.seeds or range(profiles[profile] if profiles else 5)
     if profiles and profiles[profile] == 1 < len(seeds):
         raise ConfigError(f"--seeds {list(seeds)}: study {name} takes one seed")
-    require_writable(options.results, "choose another folder with --results")
+    with stored(f"write {options.results}"):
+        options.results.mkdir(parents=True, exist_ok=True)
     module = import_module(f"pythae_fif.studies.{name}")
     findings = module.run(dataclasses.replace(options, dataset=dataset, seeds=seeds), on_change)
     return [path for finding in findings for path in finding.write(options.results)]

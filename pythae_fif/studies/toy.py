@@ -55,12 +55,13 @@ class ToyModels(StudySpec):
         manifold, test = TOY_DATA[self.dataset], held_out(self.dataset)
         dim, latent_dim = manifold.dim, manifold.latent_dim
 
-        def build(beta: float) -> FIF:
-            config = FIFConfig(input_dim=(dim,), latent_dim=latent_dim, beta=beta, noise=NOISE)
+        def build(seed: int) -> FIF:
+            torch.manual_seed(seed)
+            config = FIFConfig(input_dim=(dim,), latent_dim=latent_dim, beta=BETA, noise=NOISE)
             nets = dim, latent_dim, BLOCKS, self.width
             return FIF(config, WideEncoder(*nets), WideDecoder(*nets))
 
-        ensemble = Ensemble.build(build, [BETA] * len(self.seeds), self.seeds)
+        ensemble = Ensemble([build(seed) for seed in self.seeds], self.seeds)
         ensemble.train(
             manifold.sample(self.points, torch.Generator().manual_seed(0)).points,
             epochs=self.epochs,

@@ -181,7 +181,7 @@ def test_a_flag_of_another_command_is_not_the_nearest():
         ("--arch resnet_fc", ["--arch 'resnet_fc'", "resnet_fc2"]),
         ("--profile paper", ["--profile 'paper'", "quick"]),
         ("--precision half", ["--precision 'half': valid: float32, bfloat16"]),
-        ("--beta -1", ["model fif", "beta=-1", "at least 0"]),
+        ("--beta -1", ["--beta -1.0: at least 0"]),
         ("--beta 3 3", ["--beta", "none twice"]),
         ("--beta 3 --models ae", ["--beta", "fif"]),
         ("--hutchinson-samples 99", ["hutchinson_samples=99: at most 8"]),

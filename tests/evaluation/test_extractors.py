@@ -148,7 +148,7 @@ class TestOwn:
     @pytest.mark.parametrize(
         ("name", "message"),
         [
-            ("no_module:network", "cannot be loaded: No module named 'no_module'"),
+            ("no_module:network", "cannot be loaded: .*No module named 'no_module'"),
             ("math:nothing", "cannot be loaded: .*has no attribute 'nothing'"),
             ("math:sqrt", "cannot be loaded: .*one argument"),
             ("collections:OrderedDict", "returns a OrderedDict"),

@@ -13,7 +13,7 @@ from pythae_fif.benchmark.record import DataUsed, Evaluation, ImageResult, Train
 from pythae_fif.data import Splits
 from pythae_fif.evaluation.codes import CodeScores
 from pythae_fif.evaluation.scores import MeanStd, Memorisation, Neighbours, Scores
-from pythae_fif.files import json_text, write_bytes
+from pythae_fif.files import write_bytes, write_json
 from pythae_fif.runs.record import Provenance, Record
 from pythae_fif.runs.spec import SPEC_FILE
 from pythae_fif.runs.store import Store
@@ -133,7 +133,7 @@ def fill(root: Path, results=RESULTS) -> Store:
     Image.fromarray(np.ascontiguousarray(sheet)).save(png, "PNG")
     for found in results:
         folder = store.folder(found.spec)
-        write_bytes(folder / SPEC_FILE, json_text(found.spec.to_dict()).encode())
+        write_json(folder / SPEC_FILE, found.spec.to_dict())
         write_bytes(folder / "training.json", found.training.to_bytes())
         write_bytes(folder / "evaluation.json", found.evaluation.to_bytes())
         for sampler, record in found.scores.items():
