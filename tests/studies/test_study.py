@@ -99,7 +99,7 @@ def test_wrong_options_are_one_line(tmp_path, name, options, line):
 
 def test_a_results_folder_that_cannot_be_written_is_found_before_training(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot write .*file: File exists"):
+    with pytest.raises(StoreError, match=r"cannot write .*file: File exists"):
         run_study("linear", StudyOptions(tmp_path / "file"), lambda _: None)
 
 
