@@ -142,7 +142,7 @@ def _report(
     from pythae_fif.reports.report import build_report, write_report  # they take seconds
 
     others = (splits, missing, reference)
-    console.print(build_report(experiment, results, *others).terminal(console.width))
+    console.print(build_report(experiment, results, *others).terminal())
     *_, page = write_report(build_report(experiment, everything, *others), store)
     console.say(f"written: {page}")
     if request.flags.open and not webbrowser.open(page.resolve().as_uri()):

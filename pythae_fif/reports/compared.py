@@ -4,49 +4,46 @@ A measured number never stands under a published heading. Where it is another qu
 published one, its column bears its own name and no difference is formed.
 """
 
-__all__ = ["compared_tables"]
+__all__ = ["compared_tables", "published"]
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import pandas
 
 from pythae_fif.benchmark.config import Experiment, length_of, load_experiment
+from pythae_fif.benchmark.models import configs_dir
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.reports.frame import first_scores, ranks
-from pythae_fif.reports.published import SOURCE, published, title_of
-from pythae_fif.reports.tables import DASH, Table, formatted, numbers
+from pythae_fif.reports.tables import DASH, Table, formatted, number
 from pythae_fif.sampling import FITTED, SAMPLERS
 
-TABLE_3 = {
-    "VAE": "vae",
-    "IWAE": "iwae",
-    "VAE-lin NF": "vae_lin_nf",
-    "VAE-IAF": "vae_iaf",
-    "β-(TC) VAE": "beta_vae beta_tc_vae",
-    "FactorVAE": "factor_vae",
-    "InfoVAE (RBF/IMQ)": "info_vae_rbf info_vae_imq",
-    "AAE": "aae",
-    "MSSSIM-VAE": "msssim_vae",
-    "Vanilla AE": "ae",
-    "WAE (RBF/IMQ)": "wae_rbf wae_imq",
-    "VQVAE": "vqvae",
-    "RAE (L2/GP)": "rae_l2 rae_gp",
-    "FIF": "fif",
-}
-"""Rows of table 3 -> the models of table 8 of which each shows the best."""
-TABLE_2 = {"DNF": "dnf", "Trumpet": "trumpet", "FIF": "fif"}
-
-INCEPTION = ("inception", "tf-inception")
+SOURCE = "Sorrenson et al., ICLR 2024"
 PUBLISHED_SAMPLES = 10_000
-MEASURED = (("FID", "frechet_test", "spread", "↓"), ("IS", "score", "score_spread", "↑"))
-"""Published metrics: the columns of what is measured, and whether lower is better."""
 SIZES = ("d", "# parameters", "# parameters published", "images seen")
 OUTSIDE = " (not compared)"
-
 MARKS = (
     "Bold is the lowest distance of a sampler, underlined the second; `=` marks measured ones that "
     "are level, as in the table of scores."
 )
+
+
+def published(number: int) -> pandas.DataFrame:
+    """The printed cells of one of the paper's tables of results, a row each.
+
+    Args:
+        number: 1, 2, 5, 6, 7 or 8 (table 3 is part of 8).
+
+    Returns:
+        `row`, the heading; coordinates, such as dataset, arch, model, sampler and metric, empty
+        where the table has none; `text`, as printed; `value`, without what follows its ±.
+    """
+    cells = _cells(number)
+    return cells.assign(value=cells.text.str.split(" ").str[0].astype(float))
+
+
+def _cells(number: int) -> pandas.DataFrame:
+    path = configs_dir() / "published" / f"table{number}.csv"
+    return pandas.read_csv(path, dtype=str, keep_default_na=False, comment="#")
 
 
 def compared_tables(
@@ -64,23 +61,26 @@ def compared_tables(
     cells = cells[(cells["dataset"] == experiment.dataset) & (cells["arch"] == experiment.arch)]
     if len(cells):
         printed = _wide(cells)
-        reasons = _not_table8(experiment, results, table, cells["latent_dim"].iloc[0])
-        rows = printed.merge(table, on=["model", "sampler"], how="left")
-        known = printed.set_index(["model", "sampler"]).index
+        reasons = _reasons(experiment, results)
+        if str(experiment.latent_dim) != cells["latent_dim"].iloc[0]:
+            reasons.append(f"latent dimension {experiment.latent_dim}")
+        known = pandas.MultiIndex.from_frame(printed[["model", "sampler"]])
         others = table[~table.set_index(["model", "sampler"]).index.isin(known)]
+        rows = printed.merge(table, on=["model", "sampler"], how="left")
         rows = pandas.concat([rows, others.assign(row=others["label"])], ignore_index=True)
         rows["row"] += rows["compared"].map({"no": OUTSIDE}).fillna("")
-        source = f"{SOURCE}, table 8. {title_of(8)}"
+        source = "table 8, all rows but FIF's of Chadebec et al. 2022"
         found["table8"] = _beside(f"Table 8: {where}", rows, results, reasons, source)
-        best = _best_variants(TABLE_3, table, printed)
         source = (
-            f"{SOURCE}, table {3 if experiment.dataset == 'celeba' else 8}. Of the variants in "
-            "brackets the one of lowest test distance is shown, as in the paper, with its score"
+            f"table {3 if experiment.dataset == 'celeba' else 8}. Of the variants in brackets the "
+            "one of lowest test distance is shown, as in the paper, with its score"
         )
-        found["table3"] = _beside(f"Table 3: {where}", best, results, reasons, source)
+        rows = _best_variants(_cells(3), table, printed)
+        found["table3"] = _beside(f"Table 3: {where}", rows, results, reasons, source)
     if set(table["model"]) & {"dnf", "trumpet"}:
         cells, here = published(2), experiment.dataset == "celeba"
-        rows = _best_variants(TABLE_2, table, _wide(cells) if here else None)
+        variants = cells[["row", "model"]].drop_duplicates()
+        rows = _best_variants(variants, table, _wide(cells) if here else None)
         rows["d"] = formatted(rows["latent_dim"], ".0f")
         rows["# parameters"] = formatted(rows["parameters"] / 1e6, ".2f")
         if here:
@@ -88,15 +88,28 @@ def compared_tables(
             rows["# parameters published"] = rows["row"].map(sizes)
         rows["images seen"] = formatted(rows["images"], ",.0f")
         title = f"{experiment.dataset}, {length_of(experiment.in_use)}"
-        source = f"{SOURCE}, table 2. {title_of(2)}; d = 512, 192, 64; parameters in M"
+        source = "table 2; d = 512, 192, 64; parameters in M"
         device = results[0].training.provenance.device
         reasons = [
             "DNF and Trumpet are our programs, not their authors'",
             f"{title} on {device} instead of CelebA, five hours on an NVIDIA A40",
-            *_differences(experiment, results),
+            *_reasons(experiment, results),
         ]
         found["table2"] = _beside(f"Table 2: {title}", rows, results, reasons, source)
     return found
+
+
+def _reasons(experiment: Experiment, results: Sequence[ImageResult]) -> list[str]:
+    """Extractor, samples, data, image size and profile that are not the paper's."""
+    scores, shipped = first_scores(results), load_experiment(experiment.dataset, {})
+    reasons = {
+        f"extractor `{scores.extractor}`": "inception" not in scores.extractor,
+        f"{scores.num_samples:,} samples": scores.num_samples != PUBLISHED_SAMPLES,
+        "partial data": any(of.evaluation.result.data.partial for of in results),
+        f"image size {experiment.image_size}": experiment.image_size != shipped.image_size,
+        f"profile `{experiment.profile}`": experiment.in_use != shipped.profiles.get("paper"),
+    }
+    return [reason for reason, holds in reasons.items() if holds]
 
 
 def _wide(cells: pandas.DataFrame) -> pandas.DataFrame:
@@ -108,19 +121,18 @@ def _wide(cells: pandas.DataFrame) -> pandas.DataFrame:
 
 
 def _best_variants(
-    variants: Mapping[str, str], table: pandas.DataFrame, printed: pandas.DataFrame | None
+    variants: pandas.DataFrame, table: pandas.DataFrame, printed: pandas.DataFrame | None
 ) -> pandas.DataFrame:
     """Row and sampler -> of the row's models that of lowest distance, measured and printed."""
-    row_of = {model: row for row, models in variants.items() for model in models.split()}
 
     def best(rows: pandas.DataFrame, by: str) -> pandas.DataFrame:
-        named = rows.assign(row=rows["model"].map(row_of)).dropna(subset=["row"])
-        lowest = named.sort_values(by).drop_duplicates(["sampler", "row"])
+        named = rows.drop(columns="row", errors="ignore").merge(variants, on="model")
+        lowest = named.sort_values(by, kind="stable").drop_duplicates(["sampler", "row"])
         return lowest.set_index(["sampler", "row"]).drop(columns="model")
 
-    also = {"gaussian"} & set(table["sampler"])
-    samplers = ["normal", *also, "gmm"]
-    index = pandas.MultiIndex.from_product([samplers, list(variants)], names=["sampler", "row"])
+    samplers = ["normal", *({"gaussian"} & set(table["sampler"])), "gmm"]
+    names = variants["row"].unique()
+    index = pandas.MultiIndex.from_product([samplers, names], names=["sampler", "row"])
     rows = pandas.DataFrame(index=index).join(best(table, "frechet_test"))
     if printed is not None:
         rows = rows.join(best(printed, "value_FID"))
@@ -143,27 +155,26 @@ def _beside(
         reasons: Why the measured are not the published quantity; empty if they are.
         source: Of the printed numbers.
     """
-    scores = first_scores(results)
-    called = {"FID": "FID measured", "IS": "IS measured"}
-    if reasons:
-        count = f"{scores.num_samples:,} samples"
-        called = {"FID": f"{scores.distance_name}, {count}", "IS": f"{scores.score_name}, {count}"}
-    samplers = rows["sampler"].map(lambda name: SAMPLERS[name].label)
+    scores, samplers = first_scores(results), rows["sampler"].map(lambda of: SAMPLERS[of].label)
     failed = rows["learned"].map({False: " †"}).fillna("")
     cells = {"Model": rows["row"] + failed, "Sampler": samplers}
     cells |= {name: rows[name] for name in SIZES if name in rows}
-    found = {}
-    for metric, value, spread, arrow in MEASURED:
-        heading, printed = f"{called[metric]} {arrow}", f"{metric} published {arrow}"
-        cells[heading] = numbers(rows[value], rows[spread])
+    marks = {}
+    for metric, name, value, spread, arrow in (
+        ("FID", scores.distance_name, "frechet_test", "spread", "↓"),
+        ("IS", scores.score_name, "score", "score_spread", "↑"),
+    ):
+        measured = f"{name}, {scores.num_samples:,} samples" if reasons else f"{metric} measured"
+        heading, printed = f"{measured} {arrow}", f"{metric} published {arrow}"
+        cells[heading] = list(map(number, rows[value], rows[spread]))
         if metric == "FID":
-            found[heading] = ranks(rows[value], samplers, rows["noise"])
+            marks[heading] = ranks(rows[value], samplers, rows["noise"])
         if f"text_{metric}" not in rows:
             continue
         cells[printed] = rows[f"text_{metric}"].fillna(DASH)
         if metric == "FID":
             outside = rows["row"].str.endswith(OUTSIDE)
-            found[printed] = ranks(rows["value_FID"].mask(outside), samplers)
+            marks[printed] = ranks(rows["value_FID"].mask(outside), samplers)
         if not reasons:
             difference = rows[value] - rows[f"value_{metric}"]
             kept = difference.where(~rows["sampler"].isin(FITTED))
@@ -175,42 +186,5 @@ def _beside(
         else "Differences are measured minus published; none for 2-stage and MAF, whose fit to the "
         "codes is not the published one."
     )
-    notes = [f"Published: {source}.", note, MARKS]
-    return Table(title, pandas.DataFrame(cells), found, notes)
-
-
-def _differences(experiment: Experiment, results: Sequence[ImageResult]) -> list[str]:
-    """Extractor, samples, data and image size that are not the paper's."""
-    scores, shipped = first_scores(results), load_experiment(experiment.dataset, {})
-    reasons = {
-        f"extractor `{scores.extractor}`": scores.extractor not in INCEPTION,
-        f"{scores.num_samples:,} samples": scores.num_samples != PUBLISHED_SAMPLES,
-        "partial data": any(of.evaluation.result.data.partial for of in results),
-        f"image size {experiment.image_size}": (
-            experiment.image_size not in (None, shipped.image_size)
-        ),
-    }
-    return [reason for reason, holds in reasons.items() if holds]
-
-
-def _not_table8(
-    experiment: Experiment,
-    results: Sequence[ImageResult],
-    table: pandas.DataFrame,
-    latent_dim: str,
-) -> list[str]:
-    """Why the measured numbers are another quantity than table 8's; empty if they are the same.
-
-    The same needs Inception features, 10,000 samples, the data set's own profile `paper` and all
-    its configurations, the whole data set, its image size and the published latent dimension.
-    """
-    reasons, profile = _differences(experiment, results), experiment.profile
-    shipped = load_experiment(experiment.dataset, {}).profiles.get("paper")
-    tried = table[table["model"].isin(list(experiment.entries))].groupby("model")["candidates"]
-    if profile != "paper" or experiment.in_use != shipped:
-        reasons.append(f"profile `{profile}`" + (" of your own" if profile == "paper" else ""))
-    elif any(count < len(experiment.configurations_of(m)) for m, count in tried.min().items()):
-        reasons.append("not all configurations")
-    if str(experiment.latent_dim) != latent_dim:
-        reasons.append(f"latent dimension {experiment.latent_dim}")
-    return reasons
+    notes = [f"Published: {SOURCE}, {source}.", note, MARKS]
+    return Table(title, pandas.DataFrame(cells), marks, notes)

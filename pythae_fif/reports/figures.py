@@ -1,9 +1,9 @@
-"""Figures 1, 10 and 11 of the paper for an experiment, and score against cost."""
+"""Figures 1, 10 and 11 of the paper for an experiment."""
 
 __all__ = ["Figure", "figures_of"]
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,21 +24,14 @@ MOST = 16  # images in a line, which is what packed runs have of a sheet
 WIDTH, LABEL = 1000, 170  # pixels: of a figure of samples, of it the names
 IMAGE, GAP = 48, 2  # pixels: of an image, about; between images
 BEST = 4  # models in the first figure
-NAME, WIDE = 8, 50  # points: of a name
 
 
 class Figure(NamedTuple):
-    """A picture of an experiment: its kind, title, what it shows, and its content as a file."""
+    """A picture of an experiment: the end of its file's name, what it shows, and its content."""
 
-    kind: str
-    title: str
+    name: str
     shows: str
     content: bytes
-
-    @property
-    def name(self) -> str:
-        """End of its file's name: WebP where images are samples, else PNG."""
-        return f"{self.kind}.webp" if self.kind in ("best", "samples") else f"{self.kind}.png"
 
 
 def figures_of(
@@ -56,48 +49,38 @@ def figures_of(
         store: Where their pictures are.
         splits: The data; None draws no samples.
     """
-    distance = first_scores(results).distance_name
-    runs = {result.spec.run_id: result for result in results}
     if splits is not None and splits.columns is None:
         shape = splits.test.shape[1:]
-        test = {"test images": images_of(reference_sheet(splits), shape)[:MOST]}
-        lines = _samples(table, runs, store, shape)
-        best = {n: images for m in _best(table) for n, images in lines.get(m, {}).items()}
-        every = {n: images for of_model in lines.values() for n, images in of_model.items()}
+        test = {"test images": _images_of(reference_sheet(splits), shape)[:MOST]}
+        lines = _samples(table, {of.spec.run_id: of for of in results}, store, shape)
+        models = table[table["learned"]].sort_values("frechet_val")["model"]
+        first = list(dict.fromkeys([*models[models == "fif"], *models]))[:BEST]
+        best = {name: images for model in first for name, images in lines.get(model, {}).items()}
+        every = {name: images for of_model in lines.values() for name, images in of_model.items()}
         if best:
             shows = "Test images, and unselected samples of FIF and the models of lowest distance"
-            yield Figure("best", "Samples of the best", shows, _sheet(test | best))
+            yield Figure("best.webp", shows, _sheet(test | best))
         if len(every) > len(best):
             shows = "Unselected samples of every model's chosen configuration (figure 11)"
-            yield Figure("samples", "Samples of all models", shows, _sheet(test | every))
+            yield Figure("samples.webp", shows, _sheet(test | every))
+    distance = first_scores(results).distance_name
     if beta := _beta(frame, distance):
         shows = (
             f"{distance} of FIF to validation data against the reconstruction weight β, means over "
             "the seeds, for every sampler and number K of random vectors (figure 10)"
         )
-        yield Figure("beta", "FIF's reconstruction weight", shows, beta)
-    if cost := _cost(table, distance):
-        shows = f"{distance} to test data against seconds of training; lower left is better"
-        yield Figure("cost", "Score against training time", shows, cost)
+        yield Figure("beta.png", shows, beta)
 
 
-def images_of(sheet: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+def _images_of(sheet: np.ndarray, shape: Sequence[int]) -> np.ndarray:
     """The images of a sheet, (n, H, W, C), of images of shape (C, H, W)."""
     channels, height, width = shape
-    rows, columns = sheet.shape[0] // height, sheet.shape[1] // width
-    grid = sheet.reshape(rows, height, columns, width, channels).swapaxes(1, 2)
-    return grid.reshape(rows * columns, height, width, channels)
-
-
-def _best(table: pandas.DataFrame) -> list[str]:
-    """FIF, and the models of lowest validation distance by any sampler."""
-    models = table[table["learned"]].sort_values("frechet_val")["model"]
-    fif = models[models == "fif"]
-    return list(dict.fromkeys([*fif, *models]))[:BEST]
+    grid = sheet.reshape(sheet.shape[0] // height, height, -1, width, channels).swapaxes(1, 2)
+    return grid.reshape(-1, height, width, channels)
 
 
 def _samples(
-    table: pandas.DataFrame, runs: dict[str, ImageResult], store: Store, shape: Sequence[int]
+    table: pandas.DataFrame, runs: Mapping[str, ImageResult], store: Store, shape: Sequence[int]
 ) -> dict[str, dict[str, np.ndarray]]:
     """Model -> name -> images (n, H, W, C) uint8, of every sampler that has a sheet."""
     lines: dict[str, dict[str, np.ndarray]] = {}
@@ -109,8 +92,8 @@ def _samples(
         try:
             with Image.open(io.BytesIO(content)) as image:
                 pixels = np.asarray(image.convert("RGB" if shape[0] == 3 else "L"))
-            images = images_of(pixels, shape)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            images = _images_of(pixels, shape)
+        except (OSError, SyntaxError, ValueError) as error:
             name = f"{store.folder(spec)}/samples-{row.sampler}.png"
             raise StoreError(f"{name} is damaged: remove it, and run again") from error
         if spec.labels_hash is not None:  # a row a class: one image of each, in turn
@@ -121,7 +104,7 @@ def _samples(
     return lines
 
 
-def _sheet(lines: dict[str, np.ndarray]) -> bytes:
+def _sheet(lines: Mapping[str, np.ndarray]) -> bytes:
     """Images in rows, each enlarged by a whole number and nothing smoothed."""
     height, width = next(iter(lines.values())).shape[1:3]
     scale = max(1, round(IMAGE / max(height, width)))
@@ -150,62 +133,14 @@ def _beta(frame: pandas.DataFrame, distance: str) -> bytes | None:
     figure = new_figure(8, 4)
     axis: Any = figure.subplots()
     samplers = list(of_fif["sampler"].unique())
-    keys = ["sampler", "vectors", "beta"]
-    means = of_fif.groupby(keys)["frechet_val"].mean().unstack("beta")
+    means = of_fif.groupby(["sampler", "vectors", "beta"])["frechet_val"].mean().unstack("beta")
     for (sampler, vectors), line in means.iterrows():
-        colour, style = f"C{samplers.index(sampler)}", {1: "-", 2: "--"}.get(vectors, ":")
-        line = line.dropna()
-        axis.plot(line.index, line, style, marker="o", markersize=4, color=colour)
-        text = f" {SAMPLERS[sampler].label}, K = {vectors}"
-        axis.text(line.index[-1], line.iloc[-1], text, fontsize=8, color=colour, va="center")
+        colour, style = f"C{samplers.index(sampler)}", {1: "o-", 2: "o--"}.get(vectors, "o:")
+        label, line = f"{SAMPLERS[sampler].label}, K = {vectors}", line.dropna()
+        axis.plot(line.index, line, style, markersize=4, color=colour, label=label)
     axis.set(yscale="log", xticks=means.columns)
+    axis.yaxis.set_major_formatter("{x:.3g}")
+    axis.yaxis.set_minor_formatter("{x:.3g}")
     axis.set(xlabel="reconstruction weight β", ylabel=f"{distance}, validation")
-    _plain_ticks(axis.yaxis)
+    figure.legend(loc="outside right upper", fontsize=8)
     return figure_bytes(figure)
-
-
-def _cost(table: pandas.DataFrame, distance: str) -> bytes | None:
-    """A panel a sampler, at most three, with a name at every marker; None if nothing is finite."""
-    finite = table[np.isfinite(table["frechet_test"])].sort_values("frechet_test", ascending=False)
-    if finite.empty:
-        return None
-    shown = [name for name in table["sampler"].unique() if name in set(finite["sampler"])][:3]
-    panels = [(name, finite[finite["sampler"] == name]) for name in shown]
-    tallest = max(len(rows) for _, rows in panels)
-    figure = new_figure(10, max(3.4, 0.17 * tallest + 1))
-    axes: Any = figure.subplots(1, len(panels), squeeze=False)[0]
-    colours = {model: f"C{n % 10}" for n, model in enumerate(table["model"].unique())}
-    for axis, (sampler, rows) in zip(axes, panels, strict=True):
-        axis.set(xscale="log", yscale="log", xlabel="seconds of training")
-        axis.scatter(
-            rows["training_seconds"], rows["frechet_test"], s=16, c=rows["model"].map(colours)
-        )
-        axis.margins(0.15)
-        _plain_ticks(axis.xaxis)
-        _plain_ticks(axis.yaxis)
-        axis.set_title(f"samples by {SAMPLERS[sampler].label}")
-    axes[0].set_ylabel(f"{distance}, test")
-    figure.draw_without_rendering()  # which lays out the axes
-    for axis, (_, rows) in zip(axes, panels, strict=True):
-        placed: list[tuple[float, float]] = []
-        for row in rows.itertuples():
-            point = (row.training_seconds, row.frechet_test)
-            left, height = axis.transData.transform(point) * 72 / DPI
-            low = height
-            while any(abs(x - left) < WIDE and abs(y - low) < NAME for x, y in placed):
-                low -= 1  # until no name is upon another
-            placed.append((left, low))
-            style = {"fontsize": 7, "color": colours[row.model], "va": "center"}
-            offset = (6, low - height)
-            axis.annotate(row.label, point, offset, textcoords="offset points", **style)
-    return figure_bytes(figure)
-
-
-def _plain_ticks(axis: Any) -> None:
-    """Ticks of a logarithmic axis, written out: at 1, 2 and 5 times powers of ten, or few."""
-    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
-
-    low, high = axis.get_view_interval()
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)) if high > 8 * low else MaxNLocator(4))
-    axis.set_major_formatter(StrMethodFormatter("{x:,.4g}"))
-    axis.set_minor_formatter(NullFormatter())

@@ -1,6 +1,6 @@
 """Records as data frames: a row a run and sampler, then one a chosen model and sampler."""
 
-__all__ = ["LEVEL", "chosen_frame", "entry_of", "first_scores", "ranks", "score_frame"]
+__all__ = ["LEVEL", "chosen_frame", "first_scores", "ranks", "score_frame"]
 
 import math
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ import numpy as np
 import pandas
 
 from pythae_fif.benchmark.config import Experiment
-from pythae_fif.benchmark.models import ModelEntry, read_entry
+from pythae_fif.benchmark.models import read_entry
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.benchmark.selection import Choice
 from pythae_fif.evaluation.scores import Scores
@@ -22,10 +22,12 @@ LEVEL = 3
 LEARNT = 0.98
 """A model whose squared error is above this part of the mean image's did not learn."""
 
-
-def entry_of(experiment: Experiment, model: str) -> ModelEntry:
-    """The entry of a model, of the experiment or of another one whose runs are alike."""
-    return experiment.entries.get(model) or read_entry(model)
+OF_RUN = ["label", "prior", "configuration", "latent_dim", "parameters", "images"]
+MEANS = [
+    "frechet_val", "frechet_test", "frechet_error", "score", "kernel", "precision", "recall",
+    "density", "coverage", "nearer", "authenticity", "reconstruction_mse", "divergence",
+    "correlation", "training_seconds", "images_per_second",
+]  # fmt: skip
 
 
 def first_scores(results: Sequence[ImageResult]) -> Scores:
@@ -39,20 +41,22 @@ def score_frame(experiment: Experiment, results: Iterable[ImageResult]) -> panda
     A distance that is not finite is infinite, so that no mean leaves it out.
     """
     rows = [
-        {**_of_run(experiment, result), "sampler": sampler, **_of_scores(record.result)}
+        _row(experiment, result, sampler, record.result)
         for result in results
         for sampler, record in result.scores.items()
     ]
-    frame = pandas.DataFrame(rows)
+    frame = pandas.DataFrame(rows).astype(dict.fromkeys(MEANS, float))
     distances = ["frechet_val", "frechet_test"]
     frame[distances] = frame[distances].fillna(math.inf)
     return frame
 
 
-def _of_run(experiment: Experiment, result: ImageResult) -> dict[str, Any]:
-    spec, training, evaluation = result.spec, result.training, result.evaluation
-    codes = evaluation.result.codes
-    entry = entry_of(experiment, spec.model)
+def _row(
+    experiment: Experiment, result: ImageResult, sampler: str, scores: Scores
+) -> dict[str, Any]:
+    spec, training, evaluation = result.spec, result.training.result, result.evaluation.result
+    codes, memorisation = evaluation.codes, scores.memorisation
+    entry = experiment.entries.get(spec.model) or read_entry(spec.model)
     return {
         "model": spec.model,
         "label": entry.label,
@@ -63,45 +67,29 @@ def _of_run(experiment: Experiment, result: ImageResult) -> dict[str, Any]:
         "seed": spec.seed,
         "run_id": spec.run_id,
         "latent_dim": spec.latent_dim,
-        "parameters": evaluation.result.parameters,
-        "reconstruction_mse": evaluation.result.reconstruction_mse["test"],
-        "divergence": math.nan if codes is None else codes.divergence,
-        "correlation": math.nan if codes is None else codes.total_correlation,
-        "training_seconds": training.result.seconds,
-        "images": training.result.images,
-        "images_per_second": training.result.images_per_second,
-    }
-
-
-def _of_scores(scores: Scores) -> dict[str, Any]:
-    test, memorisation = scores.neighbours["test"], scores.memorisation
-    return {
+        "parameters": evaluation.parameters,
+        "reconstruction_mse": evaluation.reconstruction_mse["test"],
+        "divergence": codes and codes.divergence,
+        "correlation": codes and codes.total_correlation,
+        "training_seconds": training.seconds,
+        "images": training.images,
+        "images_per_second": training.images_per_second,
+        "sampler": sampler,
         "frechet_val": scores.frechet["val"],
         "frechet_test": scores.frechet["test"],
-        "frechet_error": (scores.frechet_error or {}).get("test", math.nan),
-        "score": math.nan if scores.score is None else scores.score.mean,
+        "frechet_error": scores.frechet_error and scores.frechet_error["test"],
+        "score": scores.score and scores.score.mean,
         "kernel": scores.kernel["test"].mean,
-        "precision": test.precision,
-        "recall": test.recall,
-        "density": test.density,
-        "coverage": test.coverage,
-        "nearer": math.nan if memorisation is None else memorisation.nearer["test"],
-        "authenticity": math.nan if memorisation is None else memorisation.authenticity,
+        **vars(scores.neighbours["test"]),
+        "nearer": memorisation and memorisation.nearer["test"],
+        "authenticity": memorisation and memorisation.authenticity,
     }
-
-
-OF_RUN = ["label", "prior", "configuration", "latent_dim", "parameters", "images"]
-MEANS = [
-    "frechet_val", "frechet_test", "frechet_error", "score", "kernel", "precision", "recall",
-    "density", "coverage", "nearer", "authenticity", "reconstruction_mse", "divergence",
-    "correlation", "training_seconds", "images_per_second",
-]  # fmt: skip
 
 
 def chosen_frame(
     frame: pandas.DataFrame,
     choices: Sequence[Choice],
-    references: Iterable[float] = (),
+    references: Sequence[float] = (),
     constant_mse: float | None = None,
 ) -> pandas.DataFrame:
     """The configurations of lowest validation distance, in the order of samplers and test distance.
@@ -118,33 +106,30 @@ def chosen_frame(
         or, of one, over draws of samples; `noise`, twice the distance's standard error, from that
         and from how validation and test split differ; `rank`, as of :func:`ranks`; `learned`.
     """
-    picked = pandas.DataFrame(
-        {"model": c.model, "sampler": c.sampler, "run_id": result.spec.run_id,
-         "candidates": c.candidates}
-        for c in choices for result in c.results
-    ).merge(frame, on=["model", "sampler", "run_id"])  # fmt: skip
+    chosen = [
+        (c.model, c.sampler, of.spec.run_id, c.candidates) for c in choices for of in c.results
+    ]
+    columns = ["model", "sampler", "run_id", "candidates"]
+    picked = pandas.DataFrame(chosen, columns=columns).merge(frame, on=columns[:3])
     groups = picked.groupby(["model", "sampler"], sort=False)
-    table = pandas.concat([groups[[*OF_RUN, "candidates"]].first(),
-                           groups[MEANS].mean()], axis=1)  # fmt: skip
+    table = groups[[*OF_RUN, "candidates"]].first().join(groups[MEANS].mean())
     table["seeds"] = groups.size()
     table["run_ids"] = groups["run_id"].agg(" ".join)
     table["score_spread"] = groups["score"].std()
-    table["learned"] = True
-    if constant_mse is not None:  # one seed that did not learn is enough to spoil the mean
-        table["learned"] = groups["reconstruction_mse"].max() < LEARNT * constant_mse
-    draws = table["frechet_error"]
-    table["spread"] = groups["frechet_test"].std().where(table["seeds"] > 1, draws)
+    # one seed that did not learn is enough to spoil the mean
+    limit = math.inf if constant_mse is None else LEARNT * constant_mse
+    table["learned"] = groups["reconstruction_mse"].max() < limit
+    table["spread"] = groups["frechet_test"].std().fillna(table["frechet_error"])
     # Each seed draws its own samples, so a distance moves at least as much as those of draws do.
     moved = table[["spread", "frechet_error"]].max(axis=1).fillna(0) / np.sqrt(table["seeds"])
     of_split = _split_noise(table) * table["frechet_test"]
     table["noise"] = 2 * np.hypot(of_split, moved)
-    if known := list(references):
-        table["reference"] = known
+    if len(references):
+        table["reference"] = list(references)
     table = table.reset_index()
     table["rank"] = ranks(table["frechet_test"], table["sampler"], table["noise"])
-    place = {name: number for number, name in enumerate(SAMPLERS)}
-    order = [table["sampler"].map(place), table["frechet_test"]]
-    return table.iloc[np.lexsort(order[::-1])].reset_index(drop=True)
+    place = table["sampler"].map(list(SAMPLERS).index)
+    return table.iloc[np.lexsort([table["frechet_test"], place])].reset_index(drop=True)
 
 
 def _split_noise(table: pandas.DataFrame) -> pandas.Series:
@@ -167,13 +152,6 @@ def ranks(
     Where the lowest does not stand out from others, these are `LEVEL` with it and nothing else is
     ranked: two values differ if their difference is more than the root of the sum of both squared
     noises. A group of one has no ranks.
-
-    Example:
-        >>> one = pandas.Series(["N"] * 3)
-        >>> list(ranks(pandas.Series([3.0, 1.0, 1.0]), one))
-        [2, 1, 1]
-        >>> list(ranks(pandas.Series([1.0, 1.4, 2.0]), one, pandas.Series([0.5] * 3)))
-        [3, 3, 0]
     """
     found = pandas.Series(0, index=values.index)
     for _, group in values.dropna().groupby(groups):

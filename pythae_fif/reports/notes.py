@@ -8,14 +8,13 @@ import numpy as np
 import pandas
 
 from pythae_fif.benchmark.config import Experiment, length_of
+from pythae_fif.benchmark.models import read_entry
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.data import Splits
 from pythae_fif.errors import counted
 from pythae_fif.evaluation.scoring import FEWEST_SAMPLES
-from pythae_fif.reports.frame import entry_of, first_scores
+from pythae_fif.reports.frame import first_scores
 from pythae_fif.reports.tables import number
-from pythae_fif.runs.record import Provenance
-from pythae_fif.sampling import FIT_STEPS, FITTED, SAMPLERS
 
 PACKAGES = ("pythae-fif", "pythae", "torch", "numpy", "scikit-learn")
 """Those whose versions a note names; the records name all."""
@@ -25,11 +24,7 @@ MOST_NAMES = 4  # of models in the sentence
 
 
 def sentence_of(table: pandas.DataFrame) -> str:
-    """Which models are lowest from the prior and with the mixture, and whether that stands out.
-
-    Args:
-        table: Of :func:`~pythae_fif.reports.frame.chosen_frame`.
-    """
+    """Which models are lowest from the prior and with the mixture, and whether that stands out."""
     prior = table["sampler"] == table["prior"]
     roles = {"from the prior": table[prior], "with the mixture": table[table["sampler"] == "gmm"]}
     parts = [_lowest(where, rows) for where, rows in roles.items() if len(rows)]
@@ -42,27 +37,26 @@ def sentence_of(table: pandas.DataFrame) -> str:
 
 def _lowest(where: str, rows: pandas.DataFrame) -> str:
     rows = rows.sort_values("frechet_test")
-    label, value = list(rows["label"]), [number(distance) for distance in rows["frechet_test"]]
+    labels, values = list(rows["label"]), list(map(number, rows["frechet_test"]))
     if len(rows) == 1:
-        return f"{where} {label[0]} is at {value[0]}"
+        return f"{where} {labels[0]} is at {values[0]}"
     reach = np.hypot(rows["noise"], rows["noise"].iloc[0])
     count = int((rows["frechet_test"] - rows["frechet_test"].iloc[0] <= reach).sum())
     if count == 1:
         return (
-            f"{where} {label[0]} is lowest with {value[0]}, beyond noise: {label[1]} follows with "
-            f"{value[1]}"
+            f"{where} {labels[0]} is lowest with {values[0]}, beyond noise: {labels[1]} follows "
+            f"with {values[1]}"
         )
-    few = f"{', '.join(label[: count - 1])} and {label[count - 1]}"
+    few = f"{', '.join(labels[: count - 1])} and {labels[count - 1]}"
     shown = few if count <= MOST_NAMES else f"{count} models"
-    return f"{where} {shown} are level ({value[0]} to {value[count - 1]}): no lead stands out"
+    return f"{where} {shown} are level ({values[0]} to {values[count - 1]}): no lead stands out"
 
 
 def constant_error(splits: Splits) -> float:
     """Mean squared error of the mean training image as the guess for every test image: per pixel in
     [0, 1], or per value of a table."""
     mean = splits.train.mean(axis=0, dtype=np.float64)
-    blocks = np.array_split(splits.test, max(1, len(splits.test) // 1000))
-    total = sum(float(((block - mean) ** 2).sum()) for block in blocks)
+    total = sum(float(((image - mean) ** 2).sum()) for image in splits.test)
     return total / splits.test.size / (255**2 if splits.columns is None else 1)
 
 
@@ -91,13 +85,10 @@ def warnings_of(
         f"A part of the data: {used.source}.": used.partial,
         f"{copies:,} of {references:,} test {things} are also in training: distances to them "
         "favour models that copy.": copies,
-        f"† {failed} did not learn: the reconstruction error is no better than that of the mean "
-        f"of the training {things}; such rows say nothing about the model.": failed,
+        f"† {failed} did not learn: reconstructions are no better than the mean of the training "
+        f"{things}; such rows say nothing about the model.": failed,
         f"The scores are of {len(weights)} different weights of the extractor "
         f"({', '.join(sorted(weights))}): their distances are not on one scale.": len(weights) > 1,
-        "Some models have another latent dimension: see the file of all numbers.": any(
-            table["latent_dim"] != experiment.latent_dim
-        ),
         f"Few data: {samples:,} samples and {references:,} references, fewer than "
         f"{FEWEST_SAMPLES:,}: distances are biased upwards, and compare at these numbers alone.": (
             min(samples, references) < FEWEST_SAMPLES
@@ -116,56 +107,40 @@ def notes_of(
     """What data, scores and training the numbers stand for, and what made them."""
     things, scored, profile = experiment.things, first_scores(results), experiment.in_use
     data, made = results[0].evaluation.result.data, [of.training.provenance for of in results]
-    fitted = [SAMPLERS[name].label for name in FITTED if name in set(table["sampler"])]
     versions = [
         ", ".join(f"{name} {of.versions[name]}" for name in PACKAGES if name in of.versions)
         for of in made
     ]
-    commands = _each(map(_pasteable, made), " and ")
-    lines = {
+    models = dict.fromkeys(table["model"])
+    entries = [experiment.entries.get(model) or read_entry(model) for model in models]
+    return [
         f"Profile `{experiment.profile}` ({profile.note}): {length_of(profile)}, "
         f"{profile.precision}, latent dimension {experiment.latent_dim}, at most "
         f"{counted(int(table['candidates'].max()), 'configuration')} a model, seeds "
-        f"{_each(sorted({of.spec.seed for of in results}), ', ')}.": True,
+        f"{_each(sorted(of.spec.seed for of in results), ', ')}.",
         f"Data: {data.source}; used {data.sizes['train']:,} training, {data.sizes['val']:,} "
-        f"validation and {data.sizes['test']:,} test {things}.": True,
+        f"validation and {data.sizes['test']:,} test {things}.",
         f"Scores: {scored.num_samples:,} samples; extractor `{scored.extractor}` "
-        f"({scored.extractor_hash}), whose {scored.distance_name} is FD, and "
-        f"{scored.score_name or 'no score'} CS. KD is the kernel distance (KID's formula); then "
-        f"improved precision and recall, density and coverage, all of the test {things}. mem. is "
-        f"the probability that a sample is nearer to the training {things} than those of the test "
-        "are (0.5 is new, 1 copied), auth. the fraction of samples that are no copies; KL the "
-        "divergence from the prior of the Gaussian that has the mean and covariance of the "
-        "training codes. Distances of another extractor or sample count are on another "
-        "scale.": True,
-        "FD is no FID, which has Inception's features.": "inception" not in scored.extractor,
+        f"({scored.extractor_hash}), whose {scored.distance_name} is no FID unless its features "
+        "are Inception's. KD is the kernel distance (KID's formula); then improved precision and "
+        f"recall, density and coverage, all of the test {things}. mem. is the probability that a "
+        f"sample is nearer to the training {things} than those of the test are (0.5 is new, 1 "
+        "copied), auth. the fraction of samples that are no copies; KL the divergence from the "
+        "prior of the Gaussian that has the mean and covariance of the training codes.",
         "Each model and sampler has, of the configurations of most seeds, that of lowest "
         "validation distance. Bold is the lowest test distance of a sampler, underlined the "
         "second; if the lowest does not stand out, `=` marks all that are level with it within the "
         "noise of split, seeds and draws. ± is the standard deviation over seeds, or of one seed "
-        "over draws of samples: then the noise of training is not known.": True,
-        f"The density models of {', '.join(fitted)} are fitted to the training codes in at most "
-        f"{profile.fit_steps or FIT_STEPS:,} steps of Adam on 100 codes each.": fitted,
-        "ref: the largest relative difference of the scores from those of the same runs in our "
-        "committed results; – where these have not all of them, `other extractor` where one of "
-        "other weights scored them.": "reference" in table,
-        f"Machines: {_each((of.machine for of in made), '; or ')}.": True,
-        f"Versions: {_each(versions, '; or ')}.": True,
-        f"Revisions: {_each((of.git_revision for of in made), '; or ')}.": True,
-        f"Made by {commands}.": commands,
-    }
-    entries = [entry_of(experiment, model) for model in dict.fromkeys(table["model"])]
-    of_models = [f"{entry.label}: {' '.join(entry.notes)}" for entry in entries if entry.notes]
-    return [*(line for line, holds in lines.items() if holds), *of_models]
+        "over draws of samples; ref the largest relative difference of the scores from those of "
+        "the same runs in our committed results.",
+        f"Machines: {_each((of.machine for of in made), '; or ')}.",
+        f"Versions: {_each(versions, '; or ')}.",
+        f"Revisions: {_each((of.git_revision for of in made), '; or ')}.",
+        f"Commands: {_each((of.command and f'`{of.command}`' for of in made), ', ')}.",
+        *(f"{entry.label}: {' '.join(entry.notes)}" for entry in entries if entry.notes),
+    ]
 
 
 def _each(values: Iterable[object], between: str) -> str:
-    """The distinct values that are known."""
-    return between.join(map(str, dict.fromkeys(value for value in values if value is not None)))
-
-
-def _pasteable(made: Provenance) -> str | None:
-    """The command of a run, as code."""
-    command = made.command or ""
-    is_script = command.partition(" ")[0].endswith(".py")
-    return (f"`python {command}`" if is_script else f"`{command}`") if command else None
+    """The distinct values, of which unknown ones are dashes."""
+    return between.join("–" if value is None else str(value) for value in dict.fromkeys(values))

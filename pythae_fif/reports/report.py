@@ -2,15 +2,19 @@
 
 __all__ = ["Report", "build_report", "write_report"]
 
+import base64
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import jinja2
 import pandas
+from markupsafe import Markup
 from rich import box
 from rich.console import Group, RenderableType
+from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -21,14 +25,9 @@ from pythae_fif.data import Splits
 from pythae_fif.files import write_bytes
 from pythae_fif.reports.compared import compared_tables
 from pythae_fif.reports.figures import Figure, figures_of
-from pythae_fif.reports.frame import LEVEL, chosen_frame, first_scores, score_frame
+from pythae_fif.reports.frame import chosen_frame, first_scores, score_frame
 from pythae_fif.reports.notes import constant_error, notes_of, sentence_of, warnings_of
-from pythae_fif.reports.page import page_of
-from pythae_fif.reports.tables import (
-    Table,
-    overview,
-    score_table,
-)
+from pythae_fif.reports.tables import TEXTS, Table, html_of, overview, score_table
 from pythae_fif.runs.store import Store
 
 
@@ -37,14 +36,10 @@ class Report:
     """What is told of an experiment.
 
     Attributes:
-        experiment: What was asked.
-        results: Its runs; at least one.
-        splits: Its data; None where they are not at hand.
+        experiment, results, splits: What was asked, its runs, and its data, if at hand.
         frame: A row a run and sampler.
         table: A row a model and sampler, of the configuration chosen by validation.
-        sentence: Which models are lowest, and whether that stands out of the noise.
         warnings: Why numbers are missing, or say less than they seem to.
-        notes: What the numbers are of.
         tables: Name -> table that is read; the first is the overview.
     """
 
@@ -53,9 +48,7 @@ class Report:
     splits: Splits | None
     frame: pandas.DataFrame
     table: pandas.DataFrame
-    sentence: str
     warnings: Sequence[str]
-    notes: Sequence[str]
     tables: dict[str, Table]
 
     @property
@@ -65,22 +58,27 @@ class Report:
         own = "" if experiment.data is None else f" {Path(experiment.data).name}"
         return f"{experiment.dataset}{own}, {experiment.arch}, profile {experiment.profile}"
 
-    def terminal(self, width: int) -> RenderableType:
+    @property
+    def sentence(self) -> str:
+        """Which models are lowest, and whether that stands out of the noise."""
+        return sentence_of(self.table)
+
+    @property
+    def notes(self) -> list[str]:
+        """What the numbers are of."""
+        return notes_of(self.experiment, self.results, self.table)
+
+    def terminal(self) -> RenderableType:
         """The sentence, the overview, and the warnings; numbers have room in 80 columns."""
-        table, marks = self.tables["overview"], {1: "bold", 2: "underline"}
-        shown = RichTable(title=Text(f"{self.title}: {table.title}"), box=box.SIMPLE_HEAD,
-                          padding=(0, 1, 0, 0))  # fmt: skip
-        for heading in table.cells:
-            left = heading == "Model"
-            justify: Literal["left", "right"] = "left" if left else "right"
-            shown.add_column(heading, justify=justify, no_wrap=not left, overflow="fold")
-        for number, row in enumerate(table.cells.itertuples(index=False)):
-            ranks = [table.ranks[h].iloc[number] if h in table.ranks else 0 for h in table.cells]
-            texts = (
-                Text(f"{text} =" if rank == LEVEL else text, marks.get(rank, ""))
-                for text, rank in zip(row, ranks, strict=True)
-            )
-            shown.add_row(*texts)
+        table = self.tables["overview"]
+        title = escape(f"{self.title}: {table.title}")
+        shown = RichTable(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        cells = table.marked(escape, "[bold]{}[/]", "[underline]{}[/]")
+        for heading in cells:
+            number = heading != "Model"
+            shown.add_column(heading, justify="right" if number else "left", no_wrap=number)
+        for row in cells.itertuples(index=False):
+            shown.add_row(*row)
         warnings = [Text(f"· {warning}") for warning in self.warnings]
         return Group(Text(self.sentence, "bold"), shown, *warnings)
 
@@ -100,9 +98,6 @@ def build_report(
         splits: Its data, by which a model that did not learn is known; None leaves that out.
         missing: Number of runs that have no record, or not of every sampler that is asked.
         reference: Another store with runs made elsewhere, such as our committed results.
-
-    Raises:
-        StoreError: A record of the reference cannot be read.
     """
     frame, choices = score_frame(experiment, results), select(results)
     differences = [] if reference is None else [_difference(c, reference) for c in choices]
@@ -115,17 +110,8 @@ def build_report(
         "scores": score_table(table, scores.distance_name, scores.score_name),
         **compared_tables(experiment, results, table),
     }
-    return Report(
-        experiment,
-        results,
-        splits,
-        frame,
-        table,
-        sentence_of(table),
-        warnings_of(experiment, results, table, splits, missing),
-        notes_of(experiment, results, table),
-        tables,
-    )
+    warnings = warnings_of(experiment, results, table, splits, missing)
+    return Report(experiment, results, splits, frame, table, warnings, tables)
 
 
 def _difference(choice: Choice, reference: Store) -> float:
@@ -150,7 +136,7 @@ def _difference(choice: Choice, reference: Store) -> float:
 def _numbers(ours: Any, theirs: Any) -> Iterator[tuple[float, float]]:
     """Pairs of numbers that two results have in common; spreads are none."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
-        for key in ours.keys() & theirs.keys() - {"std", "seed", "num_samples"}:
+        for key in ours.keys() & theirs.keys() - {"std"}:
             yield from _numbers(ours[key], theirs[key])
     elif isinstance(ours, float) and isinstance(theirs, float):
         yield ours, theirs
@@ -175,7 +161,7 @@ def write_report(report: Report, store: Store) -> list[Path]:
         f"tables/{name}.csv": report.table.to_csv(index=False),
         f"tables/{name}-runs.csv": report.frame.to_csv(index=False),
         f"tables/{name}.md": _markdown(report, figures),
-        f"{name}.html": page_of(report, figures, store),
+        f"{name}.html": _page(report, figures),
     }
     files |= {path: text.encode() for path, text in texts.items()}
     for path, content in files.items():
@@ -185,15 +171,26 @@ def write_report(report: Report, store: Store) -> list[Path]:
 
 def _markdown(report: Report, figures: Sequence[Figure]) -> str:
     """The sentence, tables and notes, then links to the figures."""
-    notes = "\n".join(f"* {note}" for note in (*report.warnings, *report.notes))
-    parts = [
-        f"# {report.title}",
-        report.sentence,
-        *(table.to_markdown().rstrip() for table in report.tables.values()),
-        f"## Notes\n\n{notes}",
-        *(
-            f"## {of.title}\n\n![{of.shows}](../figures/{report.experiment.name}-{of.name})"
-            for of in figures
-        ),
+    parts = [f"# {report.title}", report.sentence]
+    parts += [table.to_markdown().rstrip() for table in report.tables.values()]
+    parts += ["## Notes", "\n".join(f"* {note}" for note in (*report.warnings, *report.notes))]
+    parts += [
+        f"![{of.shows}](../figures/{report.experiment.name}-{of.name})\n\n{of.shows}."
+        for of in figures
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _page(report: Report, figures: Sequence[Figure]) -> str:
+    """One HTML page, which opens without a network: pictures and all are inside.
+
+    First the sentence, then samples of the best beside test images, then the overview; all else is
+    below, folded.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pythae_fif.reports", ""), autoescape=True, trim_blocks=True
+    )
+    environment.filters["inline"] = lambda text: Markup(html_of(text))
+    environment.filters["base64"] = lambda content: base64.b64encode(content).decode()
+    page = environment.get_template("page.html")
+    return page.render(report=report, figures=figures, texts=TEXTS)

@@ -1,15 +1,6 @@
 """Tables of an experiment: data frames of texts with marks of the lowest, in three forms."""
 
-__all__ = [
-    "DASH",
-    "Table",
-    "html_of",
-    "names",
-    "number",
-    "numbers",
-    "overview",
-    "score_table",
-]
+__all__ = ["DASH", "Table", "formatted", "html_of", "number", "overview", "score_table"]
 
 import html
 import math
@@ -26,7 +17,7 @@ from pythae_fif.sampling import SAMPLERS
 DASH = "–"
 TEXTS = ("Model", "Sampler", "chosen configuration")
 """Headings of columns that are no numbers."""
-THREE = ("prior", "gaussian", "gmm")
+ROLES = ("prior", "gaussian", "gmm")
 """What the codes of the first table are drawn from."""
 
 
@@ -48,11 +39,11 @@ class Table:
 
     def marked(self, escape: Callable[[str], str], best: str, second: str) -> pandas.DataFrame:
         """Escaped cells, in these formats where they are the lowest or second lowest."""
-        forms = {1: best, 2: second, LEVEL: "{} ="}
+        forms = {0: "{}", 1: best, 2: second, LEVEL: "{} ="}
         cells = self.cells.map(escape)
         for heading, column in self.ranks.items():
             pairs = zip(cells[heading], column, strict=True)
-            cells[heading] = [forms.get(rank, "{}").format(text) for text, rank in pairs]
+            cells[heading] = [forms[rank].format(text) for text, rank in pairs]
         return cells.rename(columns=escape)
 
     def to_markdown(self) -> str:
@@ -89,19 +80,18 @@ def html_of(text: str) -> str:
     return re.sub(r" ([↑↓])", r"&nbsp;\1", code)
 
 
-_LATEX = {
+_LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_",
     "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
     "±": r"$\pm$", "β": r"$\beta$", "↓": r"$\downarrow$", "↑": r"$\uparrow$",
     "×": r"$\times$", "³": r"\textsuperscript{3}", "–": "--", "†": r"\textdagger{}",
     "<": r"\textless{}", ">": r"\textgreater{}",
-}  # fmt: skip
+})  # fmt: skip
 
 
 def _latex(text: str) -> str:
-    parts = printable(text).split("`")
-    escaped = ["".join(_LATEX.get(letter, letter) for letter in part) for part in parts]
-    return "".join(rf"\texttt{{{p}}}" if i % 2 else p for i, p in enumerate(escaped))
+    escaped = printable(text).translate(_LATEX)
+    return re.sub(r"`([^`]*)`", r"\\texttt{\1}", escaped)
 
 
 def number(value: float, spread: float = math.nan) -> str:
@@ -117,31 +107,20 @@ def number(value: float, spread: float = math.nan) -> str:
     return f"{value:.{digits}f}" + ("" if pandas.isna(spread) else f" ± {spread:.{digits}f}")
 
 
-def numbers(values: "pandas.Series[float]", spreads: "pandas.Series[float]") -> list[str]:
-    """:func:`number` of a column."""
-    return [number(*pair) for pair in zip(values, spreads, strict=True)]
-
-
 def formatted(values: "pandas.Series[float]", form: str) -> list[str]:
     """A column in a format of its own, with dashes for NaN."""
     return [DASH if pandas.isna(value) else format(value, form) for value in values]
 
 
-def _pairs(table: pandas.DataFrame, first: str, second: str) -> list[str]:
-    pairs = zip(formatted(table[first], ".2f"), formatted(table[second], ".2f"), strict=True)
+def _pairs(table: pandas.DataFrame, *names: str) -> list[str]:
+    pairs = zip(*(formatted(table[name], ".2f") for name in names), strict=True)
     return [DASH if DASH in pair else " / ".join(pair) for pair in pairs]
-
-
-def names(table: pandas.DataFrame) -> "pandas.Series[str]":
-    """Labels of models, with a dagger for those that did not learn."""
-    return table["label"] + table["learned"].map({True: "", False: " †"})
 
 
 def _reference(differences: "pandas.Series[float]") -> list[str]:
     """How far scores are from those of the same runs elsewhere."""
-    words = {0.0: "same", math.inf: "other extractor"}
-    texts = formatted(differences, ".1%")
-    return [words.get(d, text) for d, text in zip(differences, texts, strict=True)]
+    words = {"0.0%": "same", "inf%": "other extractor"}
+    return [words.get(text, text) for text in formatted(differences, ".1%")]
 
 
 def overview(table: pandas.DataFrame, distance: str) -> Table:
@@ -152,22 +131,27 @@ def overview(table: pandas.DataFrame, distance: str) -> Table:
         distance: What it is called.
     """
     role = table["sampler"].where(table["sampler"] != table["prior"], "prior")
-    wide = table.assign(role=role).set_index(["model", "role"]).unstack("role")
-    found = [name for name in THREE if name in set(role)] or list(dict.fromkeys(role))[:3]
+    wide = table.assign(role=role).pivot(index="model", columns="role")
+    found = [name for name in ROLES if name in set(role)] or list(dict.fromkeys(role))[:3]
     wide = wide.sort_values([("frechet_test", name) for name in found], kind="stable")
-    of_model = table.groupby("model").first().loc[wide.index].reset_index()
-    of_model["learned"] = wide["learned"].min(axis=1).astype(bool).tolist()
-    cells, ranks = {"Model": names(of_model)}, {}
+    rows = table.groupby("model").first().loc[wide.index].reset_index()
+    rows["learned"] = table.groupby("model")["learned"].all().loc[wide.index].to_numpy()
+    cells, ranks = {"Model": _names(rows)}, {}
     for name in found:
         heading = "prior ↓" if name == "prior" else f"{SAMPLERS[name].label} ↓"
-        cells[heading] = numbers(wide["frechet_test", name], wide["spread", name])
+        cells[heading] = list(map(number, wide["frechet_test", name], wide["spread", name]))
         ranks[heading] = wide["rank", name].fillna(0).astype(int)
-    cells["recon. ↓"] = formatted(of_model["reconstruction_mse"], ".4f")
-    cells["train s"] = formatted(of_model["training_seconds"], ".0f")
+    cells["recon. ↓"] = formatted(rows["reconstruction_mse"], ".4f")
+    cells["train s"] = formatted(rows["training_seconds"], ".0f")
     if "reference" in table:
         cells["ref"] = _reference(wide["reference"].max(axis=1))
     title = f"{distance} to test data, by what codes are drawn from"
     return Table(title, pandas.DataFrame(cells), ranks)
+
+
+def _names(table: pandas.DataFrame) -> list[str]:
+    """Labels of models, with a dagger for those that did not learn."""
+    return list(table["label"] + table["learned"].map({True: "", False: " †"}))
 
 
 def score_table(table: pandas.DataFrame, distance: str, score: str | None) -> Table:
@@ -179,22 +163,24 @@ def score_table(table: pandas.DataFrame, distance: str, score: str | None) -> Ta
     """
     test = f"{distance} test ↓"
     cells = {
-        "Model": names(table),
-        "Sampler": table["sampler"].map(lambda name: SAMPLERS[name].label),
-        test: numbers(table["frechet_test"], table["spread"]),
-        "validation ↓": [number(value) for value in table["frechet_val"]],
-        f"{score} ↑" if score else "score": numbers(table["score"], table["score_spread"]),
+        "Model": _names(table),
+        "Sampler": [SAMPLERS[name].label for name in table["sampler"]],
+        test: list(map(number, table["frechet_test"], table["spread"])),
+        "validation ↓": list(map(number, table["frechet_val"])),
+        f"{score} ↑" if score else "score": list(
+            map(number, table["score"], table["score_spread"])
+        ),
         "KD × 10³ ↓": formatted(1000 * table["kernel"], ".2f"),
         "prec. / recall ↑": _pairs(table, "precision", "recall"),
         "dens. / cov. ↑": _pairs(table, "density", "coverage"),
         "mem. / auth.": _pairs(table, "nearer", "authenticity"),
         "recon. MSE ↓": formatted(table["reconstruction_mse"], ".4f"),
-        "KL, nats ↓": [number(value) for value in table["divergence"]],
+        "KL, nats ↓": list(map(number, table["divergence"])),
         "parameters": formatted(table["parameters"], ",.0f"),
         "train s": formatted(table["training_seconds"], ".0f"),
     }
     if "reference" in table:
         cells["reference"] = _reference(table["reference"])
     tried = table["candidates"].map(lambda count: f" (of {count})" if count > 1 else "")
-    cells["chosen configuration"] = table["configuration"] + tried
+    cells["chosen configuration"] = list(table["configuration"] + tried)
     return Table("All scores", pandas.DataFrame(cells), {test: table["rank"]})

@@ -12,7 +12,7 @@ import torch
 
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.evaluation import Features, frechet_distance
-from pythae_fif.reports.published import published
+from pythae_fif.reports.compared import published
 from pythae_fif.reports.tables import DASH, number
 from pythae_fif.runs.launch import OnChange
 from pythae_fif.runs.record import Record

@@ -1,10 +1,15 @@
 """Measured numbers beside published ones: never under their headings, a difference of equals."""
 
+import itertools
+import re
+
+import pandas
 import pytest
 from support.report_store import RESULTS, experiment, result
 
 from pythae_fif.benchmark.config import load_experiment
-from pythae_fif.reports.published import published
+from pythae_fif.benchmark.models import configs_dir
+from pythae_fif.reports.compared import published
 from pythae_fif.reports.report import build_report
 
 SAME = {"extractor": "inception", "num_samples": 10_000, "profile": "paper"}
@@ -28,7 +33,7 @@ def one(**of):
     ("results", "of", "reason"),
     [
         (RESULTS, None, "extractor `classifier`, 2,000 samples, profile `quick`"),
-        (one(**SAME), paper(epochs=3), "profile `paper` of your own"),
+        (one(**SAME), paper(epochs=3), "profile `paper`"),
         (one(**SAME), paper(latent_dim=3), "latent dimension 3"),
         (one(**SAME, partial=True), paper(), "partial data"),
         (one(**SAME | {"num_samples": 50}), paper(), "50 samples"),
@@ -101,3 +106,50 @@ def test_none_where_the_paper_has_none():
     of = experiment(dataset="digits", arch="convnet")
     results = [result("ae", {}, 0, {"gmm": (1, 2)}, dataset="digits", arch="convnet")]
     assert not {"table2", "table3", "table8"} & set(tables(results, of))
+
+
+COLUMNS = {1: 4, 2: 5, 5: 4, 6: 4, 7: 4, 8: 12}
+"""Table -> how many numbers a row has."""
+
+
+def in_the_paper(shared, number):
+    """The numbers of a table of the paper's text, row by row."""
+    text = (shared / "paper.txt").read_text("utf-8")
+    after = text[text.index(f"\nTable {number}:") :].split("\n\n")[1:3]
+    lines = [line for block in after for line in block.splitlines() if "\t" in line]
+    printed = []
+    for line in lines:
+        cells = [re.sub(r"</?u>|[$M]|\\times", "", cell).strip() for cell in line.split("\t")]
+        numbers = [cell for cell in cells if re.fullmatch(r"[\d.]+( ± [\d.]+)?", cell)]
+        if numbers:
+            printed.append(numbers)
+    return printed
+
+
+@pytest.mark.parametrize("number", COLUMNS)
+def test_every_row_is_in_the_text_of_the_paper(shared, number):
+    """Number for number, in the order of the paper's rows."""
+    texts, width = list(published(number).text), COLUMNS[number]
+    rows = [texts[start : start + width] for start in range(0, len(texts), width)]
+    assert rows == in_the_paper(shared, number)[: len(rows)]
+
+
+def test_table_3_of_the_paper_is_the_best_of_the_models_of_table_8(shared):
+    variants = pandas.read_csv(configs_dir() / "published/table3.csv", comment="#")
+    cells = (
+        published(8).query("dataset == 'celeba'").drop(columns="row").merge(variants, on="model")
+    )
+    merged = {row: [] for row in variants.row}
+    for sampler, arch in itertools.product(("normal", "gmm"), ("convnet", "resnet")):
+        here = cells[(cells.sampler == sampler) & (cells.arch == arch)]
+        fid, score = (here[here.metric == name].set_index("model") for name in ("FID", "IS"))
+        best = fid.sort_values("value", kind="stable").drop_duplicates("row")
+        for model, row in best.row.items():
+            merged[row] += [fid.text[model], score.text[model]]
+    assert [*merged.values()] == in_the_paper(shared, 3)[: len(merged)]
+
+
+def test_only_vaegan_is_not_compared():
+    cells = published(8)
+    assert set(cells.loc[cells.compared == "no", "model"]) == {"vaegan"}
+    assert cells.model.nunique() == 21

@@ -13,7 +13,7 @@ from support.tabular_files import LATENT, table, write_csv
 
 from pythae_fif.ensemble import Ensemble, one_cycle
 from pythae_fif.errors import ConfigError, DataError, RunsLeftError
-from pythae_fif.reports.published import published
+from pythae_fif.reports.compared import published
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.verify import verify
 from pythae_fif.runs.worker import work
