@@ -8,14 +8,12 @@ import torch
 from pythae.data.datasets import BaseDataset
 from pythae.models.base.base_utils import ModelOutput
 from torch import Tensor
-from torch.distributions import Independent, Normal
+from torch.distributions import Normal
 
-from pythae_fif.baselines.flow_model import FlowConfig, FlowModel
-from pythae_fif.baselines.flows import MultiscaleFlow
+from pythae_fif.baselines.flows import FlowConfig, FlowModel, MultiscaleFlow
 from pythae_fif.models.config import BetaConfig, NonNegative, Positive
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change import squared_error
-from pythae_fif.volume_change.precision import full_float32
 
 
 @config_dataclass
@@ -24,16 +22,12 @@ class DNFConfig(FlowConfig, BetaConfig):
 
     Parameters:
         input_dim (tuple): Shape (C, H, W) of even H and W, or (D,).
-        latent_dim (int): Latent dimension d, at most D. Default: 10.
         beta (float): Weight of the squared reconstruction error. Default: 100.
         noise (float): Standard deviation of the noise that inflates the data, and of the D - d
             noise latents. Default: 0.01.
 
     The others are those of :class:`~pythae_fif.models.config.BetaConfig` and
-    :class:`~pythae_fif.baselines.flow_model.FlowConfig`.
-
-    Raises:
-        ConfigError: An unknown key, named with the nearest valid one, or a value out of range.
+    :class:`~pythae_fif.baselines.flows.FlowConfig`.
     """
 
     beta: NonNegative = 100.0
@@ -56,24 +50,22 @@ class DNF(FlowModel):
 
     Not its authors' program (github.com/chrvt/denoising-normalizing-flow), which has
     rational-quadratic splines in place of affine couplings, the mean over pixels of the squared
-    error with a weight of 1,000, and a penalty on the latents. Here the flow's noise latents are in
-    units of :math:`\sigma`, which is the same family of densities and starts near unit variance;
-    the net has Glow's multi-scale form; data are not dequantised, the inflation's own noise does
-    that; and sigma is that of FIF's data noise.
+    error with a weight of 1,000, and a penalty on the latents. Here the net has Glow's multi-scale
+    form, its noise latents are in units of :math:`\sigma`, and data are not dequantised.
 
     Args:
         model_config (DNFConfig): The configuration.
         encoder, decoder: None: they are the two directions of the flow.
 
     Raises:
-        ConfigError: Images of odd height or width, or a network that is given.
+        ConfigError: A network that is given.
 
     Example:
         >>> from pythae_fif.baselines import DNF, DNFConfig
         >>> model = DNF(DNFConfig(input_dim=(1, 8, 8), latent_dim=4, hidden_channels=8))
         >>> x = torch.rand(5, 1, 8, 8)
-        >>> model.sample(3).shape, model.log_prob(x).shape, model.inflated_log_prob(x).shape
-        (torch.Size([3, 1, 8, 8]), torch.Size([5]), torch.Size([5]))
+        >>> model.sample(3).shape, model.log_prob(x).shape
+        (torch.Size([3, 1, 8, 8]), torch.Size([5]))
     """
 
     config_class = DNFConfig
@@ -82,9 +74,8 @@ class DNF(FlowModel):
     def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
         """Encodes, decodes and computes the loss.
 
-        In evaluation mode beta is the last one, codes and reconstructions are those of the data
-        without noise, and the likelihood in the loss is that of data inflated by always the same
-        noise.
+        In evaluation mode beta is the last one, codes are those of data without noise, and the
+        likelihood is that of data inflated by always the same noise.
 
         Args:
             inputs (BaseDataset): ``inputs["data"]`` of shape (B, ...).
@@ -108,26 +99,10 @@ class DNF(FlowModel):
         loss = nll_loss + beta * recon_loss
         return ModelOutput(loss=loss, recon_loss=recon_loss, nll_loss=nll_loss, recon_x=x_hat, z=z)
 
-    @full_float32()
-    def inflated_log_prob(self, x: Tensor) -> Tensor:
-        """Exact log-density of inflated data in all D dimensions, in nats.
-
-        Args:
-            x (Tensor): Data with or without noise, (B, ...).
-
-        Returns:
-            Tensor: (B,), in evaluation mode whatever the mode of the model.
-
-        Raises:
-            DataError: No data, of another shape, or no floating-point numbers.
-        """
-        with self._in_evaluation_mode():
-            return self._inflated(self._typed(x))[0]
-
     def _inflated(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The log-density of inflated data (B,), and their codes z (B, d)."""
         z, v, log_det = self.flow.split(x)
-        v = v.to(z.dtype)
+        v = v.to(z.dtype)  # bfloat16 under autocast
         one = torch.ones_like(v)  # as a number it would be copied to the device in every step
-        units = Independent(Normal(torch.zeros_like(v), one, validate_args=False), 1)
-        return self.latent_distribution(z).log_prob(z) + units.log_prob(v) + log_det, z
+        noise = Normal(torch.zeros_like(v), one, validate_args=False).log_prob(v).sum(1)
+        return self.latent_distribution(z).log_prob(z) + noise + log_det, z

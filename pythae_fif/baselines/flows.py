@@ -1,35 +1,29 @@
-"""The flows of DNF and Trumpet: from images or rows to codes, and back by the same net."""
+"""What DNF and Trumpet share: flows from images or rows to codes, and back by the same net."""
 
-__all__ = ["CodeFlow", "LatentFlow", "MultiscaleFlow", "NoisyCodes", "TrumpetFlow"]
+__all__ = ["CodeFlow", "FlowConfig", "FlowModel", "MultiscaleFlow", "TrumpetFlow"]
 
 import contextlib
 import math
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor, nn
 
-from pythae_fif.baselines.glow import ActNorm, Chain, Flatten, InjectiveConv, Squeeze, flow_steps
+from pythae_fif.baselines.glow import ActNorm, Chain, InjectiveConv, Squeeze, flow_steps
 from pythae_fif.errors import ConfigError
-from pythae_fif.nn.coupling import affine_couplings
+from pythae_fif.models.config import Count, InjectiveFlowConfig
+from pythae_fif.models.injective_flow import InjectiveFlow
+from pythae_fif.nn.coupling import FlowDecoder, FlowEncoder, affine_couplings
+from pythae_fif.validation import config_dataclass
 
-SMALLEST = 4
-"""Maps of this height or width are not squeezed further."""
+SMALLEST = 4  # maps of this height or width are not squeezed further
 
 
 def _as_image(input_dim: tuple[int, ...]) -> tuple[int, int, int]:
-    """Shape of a data point as an image; a row is one of one pixel.
-
-    Raises:
-        ConfigError: An odd height or width, which cannot be squeezed.
-    """
-    channels, height, width = input_dim if len(input_dim) == 3 else (*input_dim[:1], 1, 1)
-    if len(input_dim) not in (1, 3) or (len(input_dim) == 3 and (height % 2 or width % 2)):
-        raise ConfigError(
-            f"an injective flow needs rows (D,), or images (C, H, W) of even height and width, "
-            f"not input_dim {tuple(input_dim)}"
-        )
+    """Shape of a data point as an image; a row is one of one pixel."""
+    channels, height, width = (*input_dim, 1, 1)[:3]
     return channels, height, width
 
 
@@ -41,33 +35,26 @@ class LatentFlow(nn.Module):
     """A density of codes (B, d): ActNorm and zuko's affine couplings.
 
     Args:
-        latent_dim: d; with d = 1 the flow is affine.
-        blocks: Number of couplings.
-        hidden_dim: Width of the two hidden layers of every coupling's net.
+        latent_dim: d.
+        blocks, hidden_dim: Number of couplings, and width of two hidden layers of their nets.
     """
 
     def __init__(self, latent_dim: int, blocks: int, hidden_dim: int) -> None:
         super().__init__()
         self.norm = ActNorm(latent_dim)
-        self.couplings = None
-        if latent_dim > 1 and blocks > 0:
-            # zuko reads its masks as it builds them, which the meta device does not let it.
-            meta = torch.get_default_device().type == "meta"
-            with torch.device("cpu") if meta else contextlib.nullcontext():
-                self.couplings = affine_couplings(latent_dim, blocks, [hidden_dim] * 2)
+        # zuko reads its masks as it builds them, which the meta device does not let it.
+        meta = torch.get_default_device().type == "meta"
+        with torch.device("cpu") if meta else contextlib.nullcontext():
+            self.couplings = affine_couplings(latent_dim, blocks, [hidden_dim] * 2)
 
     def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Codes of the manifold, (B, d), to z (B, d) and the log-determinant (B,)."""
         z, log_det = self.norm(u[..., None, None])
-        z, log_det = z.flatten(1), log_det.expand(len(z))
-        if self.couplings is None:
-            return z, log_det
-        z, more = self.couplings().call_and_ladj(z)
+        z, more = self.couplings().call_and_ladj(z.flatten(1))
         return z, log_det + more
 
     def inverse(self, z: Tensor) -> Tensor:
-        if self.couplings is not None:
-            z = self.couplings().inv(z)
+        z = self.couplings().inv(z)
         return self.norm.inverse(z[..., None, None]).flatten(1)
 
 
@@ -75,13 +62,10 @@ class MultiscaleFlow(nn.Module):
     """The data flow of a DNF, invertible: Glow's, of which half the channels leave at each scale.
 
     Args:
-        config: A :class:`~pythae_fif.baselines.flow_model.FlowConfig`.
+        config: A :class:`FlowConfig`.
 
     Attributes:
         size: D, the latents.
-
-    Raises:
-        ConfigError: The shape cannot be squeezed.
     """
 
     def __init__(self, config: Any) -> None:
@@ -137,7 +121,7 @@ class TrumpetFlow(Chain):
     dense.
 
     Args:
-        config: A :class:`~pythae_fif.baselines.flow_model.FlowConfig`.
+        config: A :class:`FlowConfig`.
 
     Attributes:
         size: d, the latents.
@@ -162,33 +146,22 @@ class TrumpetFlow(Chain):
                 channels = half
             elif not squeezed:
                 break
-        layers.append(Flatten((channels, height, width)))
-        if (rest := channels * height * width) > self.size:
-            layers += [InjectiveConv(rest, self.size), *flow_steps(self.size, *sizes, 1)]
         super().__init__(layers)
+        self.shape, dense = (channels, height, width), []
+        if (rest := channels * height * width) > self.size:
+            dense = [InjectiveConv(rest, self.size), *flow_steps(self.size, *sizes, 1)]
+        self.dense = Chain(dense)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Data to latents (B, d), by each layer's left inverse; the second number means nothing."""
-        z, log_det = super().forward(x.reshape(len(x), *_as_image(self.input_dim)))
+        maps, _ = super().forward(x.reshape(len(x), *_as_image(self.input_dim)))
+        z, log_det = self.dense(maps.flatten(1)[..., None, None])
         return z.flatten(1), log_det
 
     def inverse(self, z: Tensor) -> Tensor:
         """Latents (B, d) to data."""
-        return super().inverse(z[..., None, None]).reshape(len(z), *self.input_dim)
-
-
-class NoisyCodes(NamedTuple):
-    """What a flow makes of data that noise has moved off the manifold.
-
-    Attributes:
-        z: Codes, (B, d).
-        v: Noise, (B, D - d).
-        log_det: Log-determinant of both, (B,).
-    """
-
-    z: Tensor
-    v: Tensor
-    log_det: Tensor
+        maps = self.dense.inverse(z[..., None, None]).reshape(len(z), *self.shape)
+        return super().inverse(maps).reshape(len(z), *self.input_dim)
 
 
 class CodeFlow(nn.Module):
@@ -198,22 +171,21 @@ class CodeFlow(nn.Module):
 
     Args:
         data_flow: :class:`MultiscaleFlow` or :class:`TrumpetFlow`.
-        config: A :class:`~pythae_fif.baselines.flow_model.FlowConfig`.
+        config: A :class:`FlowConfig`.
     """
 
     def __init__(self, data_flow: Any, config: Any) -> None:
         super().__init__()
-        self.latent_dim = config.latent_dim
-        self.data_flow = data_flow
+        self.latent_dim, self.data_flow = config.latent_dim, data_flow
         sizes = config.latent_blocks, config.latent_hidden_dim
         self.latent_flow = LatentFlow(config.latent_dim, *sizes)
 
-    def split(self, x: Tensor) -> NoisyCodes:
-        """Data to codes and noise."""
+    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Data to codes z (B, d), noise v (B, D - d), and the log-determinant of both (B,)."""
         latents, log_det = self.data_flow(x)
         u, v = latents.tensor_split([self.latent_dim], 1)
         z, more = self.latent_flow(u)
-        return NoisyCodes(z, v, log_det + more)
+        return z, v, log_det + more
 
     def project(self, x: Tensor) -> Tensor:
         """Data to the manifold's codes u (B, d)."""
@@ -233,3 +205,55 @@ class CodeFlow(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """g, from (B, d) to (B, ...)."""
         return self.expand(self.latent_flow.inverse(z))
+
+
+@config_dataclass
+class FlowConfig(InjectiveFlowConfig):
+    """The part of their configurations that DNF and Trumpet share.
+
+    Parameters:
+        steps (int): Glow's steps of flow at each size of the maps. Default: 4.
+        hidden_channels (int): Of the two hidden layers of every coupling's net. Default: 128.
+        latent_blocks (int): Affine couplings of the density of the codes. Default: 8.
+        latent_hidden_dim (int): Width of the two hidden layers of their nets. Default: 256.
+    """
+
+    steps: Count = 4
+    hidden_channels: Count = 128
+    latent_blocks: Count = 8
+    latent_hidden_dim: Count = 256
+
+
+class FlowModel(InjectiveFlow):
+    """A model whose encoder and decoder are the two directions of one flow.
+
+    Attributes:
+        data_flow: Its part next to the data.
+    """
+
+    data_flow: ClassVar[type[MultiscaleFlow | TrumpetFlow]]
+
+    @classmethod
+    def _networks(
+        cls, config: FlowConfig, encoder: BaseEncoder | None, decoder: BaseDecoder | None
+    ) -> tuple[BaseEncoder, BaseDecoder]:
+        if encoder is not None or decoder is not None:
+            raise ConfigError(
+                f"{cls.__name__} builds its flow from its configuration: encoder and decoder are "
+                "its two directions and cannot be given"
+            )
+        if config.input_dim is None:
+            raise ConfigError(f"{config.name} input_dim: is needed for the flow")
+        flow = CodeFlow(cls.data_flow(config), config)
+        return FlowEncoder(flow), FlowDecoder(flow)
+
+    @property
+    def flow(self) -> Any:
+        """The :class:`CodeFlow` of encoder and decoder."""
+        return self.decoder.flow
+
+    def _encode(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        # ActNorm sets its scales by the first batch that it sees in training mode: that must be one
+        # of the training, whose losses go through the flow itself, and not what a user looks at.
+        with self._in_evaluation_mode(gradient=torch.is_grad_enabled()):
+            return super()._encode(x, condition)

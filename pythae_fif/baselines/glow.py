@@ -8,16 +8,7 @@ Every layer maps from data to latents, `forward(x) -> (z, log_det)`, and back, `
 Rows are images of one pixel.
 """
 
-__all__ = [
-    "ActNorm",
-    "Chain",
-    "ConvCoupling",
-    "Flatten",
-    "InjectiveConv",
-    "InvertibleConv",
-    "Squeeze",
-    "flow_steps",
-]
+__all__ = ["ActNorm", "Chain", "InjectiveConv", "Squeeze", "flow_steps"]
 
 import math
 from collections.abc import Iterable
@@ -27,10 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-SCALE_BOUND = 2.0
-"""Bound of a coupling's log-scale, as in :mod:`pythae_fif.nn.coupling`."""
-LEAST_STD = 1e-2
-"""A channel of a smaller standard deviation is scaled as if it had this one."""
+SCALE_BOUND = 2.0  # of a coupling's log-scale, as in `nn.coupling`
+LEAST_STD = 1e-2  # a channel of a smaller standard deviation is scaled as if it had this one
 
 
 class ActNorm(nn.Module):
@@ -48,19 +37,16 @@ class ActNorm(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) to its normalised form and the log-determinant, a scalar."""
         if self.training and not self.initialized:
-            self._initialize(x)
+            with torch.no_grad():
+                std, mean = torch.std_mean(x, dim=(0, 2, 3), correction=0, keepdim=True)
+                self.shift.copy_(mean[0])
+                self.log_scale.copy_(-std[0].clamp_min(LEAST_STD).log())
+            self.initialized = True
         log_det = self.log_scale.sum() * math.prod(x.shape[2:])
         return (x - self.shift) * self.log_scale.exp(), log_det
 
     def inverse(self, z: Tensor) -> Tensor:
         return z * (-self.log_scale).exp() + self.shift
-
-    @torch.no_grad()
-    def _initialize(self, x: Tensor) -> None:
-        std, mean = torch.std_mean(x, dim=(0, 2, 3), correction=0, keepdim=True)
-        self.shift.copy_(mean[0])
-        self.log_scale.copy_(-std[0].clamp_min(LEAST_STD).log())
-        self.initialized = True
 
     def get_extra_state(self) -> Tensor:
         return torch.tensor(self.initialized)
@@ -103,16 +89,12 @@ class InjectiveConv(nn.Module):
         nn.init.orthogonal_(self.weight)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, C, H, W) to (B, c, H, W), and 0.
-
-        No log-determinant: a chain's is not the sum of those of its layers where one is injective.
-        """
+        """(B, C, H, W) to (B, c, H, W), and 0: a chain of such has no sum of log-determinants."""
         # By QR: the Gram matrix would square the condition number.
         q, r = torch.linalg.qr(self.weight)
         return _mix(torch.linalg.solve_triangular(r, q.mT, upper=True), x), x.new_zeros(())
 
     def inverse(self, z: Tensor) -> Tensor:
-        """(B, c, H, W) to (B, C, H, W)."""
         return _mix(self.weight, z)
 
 
@@ -124,9 +106,8 @@ class ConvCoupling(nn.Module):
     """An affine coupling (Dinh et al. 2017): half of the channels scale and shift the others.
 
     At first it is the identity. The net's output is divided by the root of the number of inputs of
-    its last layer. Adam moves all weights by about the learning rate from the first step on, and
-    their sum over 3 x 3 x 128 inputs would move every log-scale by one: over all layers the decoder
-    would magnify by many orders, and the loss would overflow.
+    its last layer: Adam's first step moves all weights by about the learning rate, and their sum
+    over 3 x 3 x 128 inputs would move every log-scale by one.
 
     Args:
         channels: C, at least 2.
@@ -134,16 +115,13 @@ class ConvCoupling(nn.Module):
         kernel: 3, or 1 for images of one pixel.
     """
 
-    output_scale: Tensor
-
     def __init__(self, channels: int, hidden_channels: int, kernel: int) -> None:
         super().__init__()
         self.sizes = (channels - channels // 2, channels // 2)
         last = nn.Conv2d(hidden_channels, 2 * self.sizes[1], kernel, padding="same")
         for parameter in last.parameters():
             nn.init.zeros_(parameter)
-        # A buffer, so that weights of couplings without a scale are refused.
-        self.register_buffer("output_scale", torch.tensor(last.weight[0].numel() ** -0.5))
+        self.output_scale = last.weight[0].numel() ** -0.5
         self.net = nn.Sequential(
             nn.Conv2d(self.sizes[0], hidden_channels, kernel, padding="same"),
             nn.ReLU(),
@@ -176,20 +154,6 @@ class Squeeze(nn.Module):
 
     def inverse(self, z: Tensor) -> Tensor:
         return F.pixel_shuffle(z, 2)
-
-
-class Flatten(nn.Module):
-    """(B, C, H, W) to images of one pixel, (B, C H W, 1, 1)."""
-
-    def __init__(self, shape: tuple[int, int, int]) -> None:
-        super().__init__()
-        self.shape = shape
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return x.reshape(len(x), -1, 1, 1), x.new_zeros(())
-
-    def inverse(self, z: Tensor) -> Tensor:
-        return z.reshape(len(z), *self.shape)
 
 
 class Chain(nn.Module):

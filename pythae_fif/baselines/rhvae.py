@@ -46,8 +46,7 @@ class RHVAE(PythaesRHVAE):
         return weights
 
     def _metric(self, z: Tensor) -> Tensor:
-        metric: Tensor = torch.linalg.inv_ex(self._inverse_metric(z)).inverse  # waits for no check
-        return metric
+        return torch.linalg.inv_ex(self._inverse_metric(z)).inverse  # waits for no check
 
     def _inverse_metric(self, z: Tensor) -> Tensor:
         d = self.latent_dim
@@ -74,7 +73,6 @@ class RHVAE(PythaesRHVAE):
         return torch.cat([self.M_tens, self.centroids_tens[..., None]], -1)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Takes what `get_extra_state` gave."""
         state = state.to(self.lbd)
         self.M_tens, self.centroids_tens = state[..., :-1], state[..., -1]
         self._metric_of_all()

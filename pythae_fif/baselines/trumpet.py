@@ -10,8 +10,7 @@ from pythae.data.datasets import BaseDataset
 from pythae.models.base.base_utils import ModelOutput
 from torch import Tensor
 
-from pythae_fif.baselines.flow_model import FlowConfig, FlowModel
-from pythae_fif.baselines.flows import TrumpetFlow
+from pythae_fif.baselines.flows import FlowConfig, FlowModel, TrumpetFlow
 from pythae_fif.models.config import Count, NonNegative
 from pythae_fif.validation import config_dataclass
 from pythae_fif.volume_change import squared_error
@@ -25,19 +24,13 @@ class TrumpetConfig(FlowConfig):
 
     Parameters:
         input_dim (tuple): Shape (C, H, W) of even H and W, or (D,).
-        latent_dim (int): Latent dimension d, at most D. Default: 10.
-        manifold_epochs (int): n_manifold, epochs in which the manifold is trained, before the
-            density. Default: 10.
-        manifold_share (float): The manifold is trained in whole epochs until this share of the
-            training, in (0, 1), is done, where the trainer says how long that is (those of this
-            package do). Of one epoch in all the density gets none. Default: 0.5.
-        noise (float): Standard deviation of the Gaussian noise added to the data in training.
-            Default: 0, as published.
+        manifold_epochs (int): Epochs in which the manifold is trained, before the density.
+            Default: 10.
+        manifold_share (float): It is trained for no more whole epochs once this share of the
+            training, in (0, 1), is done; of one epoch in all the density gets none. Default: 0.5.
+        noise (float): Standard deviation of the noise added in training. Default: 0, as published.
 
-    The others are those of :class:`~pythae_fif.baselines.flow_model.FlowConfig`.
-
-    Raises:
-        ConfigError: An unknown key, named with the nearest valid one, or a value out of range.
+    The others are those of :class:`~pythae_fif.baselines.flows.FlowConfig`.
     """
 
     noise: NonNegative = 0.0
@@ -60,16 +53,14 @@ class Trumpet(FlowModel):
 
     Not its authors' program (github.com/swing-research/trumpets), which has 8 x 3 steps of flow for
     h in place of zuko's fully connected affine couplings, U-Nets in its couplings, scales between
-    0.01 and 1, regularised pseudo-inverses, and the round trip's error of the codes in the loss of
-    the manifold. Its injective layers are linear by default, as here. Images of other shapes than
-    theirs get a dense injective layer where halving does not meet d.
+    0.01 and 1, regularised pseudo-inverses, and the codes' error in the loss of the manifold.
 
     Args:
         model_config (TrumpetConfig): The configuration.
         encoder, decoder: None: they are the two directions of the flow.
 
     Raises:
-        ConfigError: Images of odd height or width, or a network that is given.
+        ConfigError: A network that is given.
 
     Attributes:
         stage: 'manifold' or 'density': what is trained, and what the loss is. This package's
@@ -88,15 +79,7 @@ class Trumpet(FlowModel):
     _stage_is_told: bool = True
 
     def stage_at(self, epochs: float, share_done: float) -> str:
-        """The stage after some training.
-
-        Args:
-            epochs (float): Passes over the training data that are done.
-            share_done (float): Part of the training that is done.
-
-        Returns:
-            str: 'manifold' or 'density'.
-        """
+        """The stage after so many passes over the data, which are this share of the training."""
         config = self.model_config
         early = epochs < config.manifold_epochs and share_done < config.manifold_share
         return "manifold" if early else "density"
@@ -119,9 +102,9 @@ class Trumpet(FlowModel):
         Returns:
             ModelOutput: ``loss`` is ``recon_loss`` (squared error) in the first stage and
             ``nll_loss`` (codes of the manifold, in nats) in the second, means over the batch;
-            ``recon_x`` (B, ...) and ``z`` (B, d). In training only the outputs of the stage are
-            there. Pythae's own trainer compares the losses of both stages; for it the evaluation
-            loss of the first is their sum, so that weights of the second win.
+            ``recon_x`` (B, ...) and ``z`` (B, d). In training only those of the stage are there.
+            Pythae's trainer compares the losses of both stages; for it the evaluation loss of the
+            first is their sum, so that weights of the second win.
         """
         x = self._typed(inputs["data"])
         if self.training:

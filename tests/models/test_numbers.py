@@ -234,8 +234,9 @@ def test_losses_of_other_types_and_of_no_data(name, training):
     torch.testing.assert_close(losses[2], losses[0], rtol=0.05, atol=0.05)
     with pytest.raises(DataError, match=f"{name}: .*floating-point numbers as in training"):
         model({"data": (255 * x).to(torch.uint8)})
-    with pytest.raises(DataError, match=f"{name}: .*empty batch"):
-        model({"data": x[:0]})
+    if name in ("FIF", "RectangularFlow"):
+        with pytest.raises(DataError, match=f"{name}: .*empty batch"):
+            model({"data": x[:0]})
 
 
 @pytest.mark.parametrize("df", [math.inf, math.nan, 0])
