@@ -30,7 +30,7 @@ from machine import command, markdown, peak_memory_mb, seconds
 from step import NETS, VARIANTS, stepper
 
 from pythae_fif.benchmark.config import Experiment, load_experiment
-from pythae_fif.benchmark.image_run import Where, trainer_of
+from pythae_fif.benchmark.image_run import trainer_of
 from pythae_fif.benchmark.plan import expand
 from pythae_fif.data import Splits
 from pythae_fif.errors import first_line
@@ -70,7 +70,7 @@ def hours(dataset: str, tiny: bool) -> tuple[list[Row], str]:
     experiment: Experiment = load_experiment(dataset, flags)
     batch = experiment.in_use.batch_size
     splits = random_splits(dataset, 4 * batch)
-    plan, total, rows = expand(experiment, splits, Where()), 0.0, []
+    plan, total, rows = expand(experiment, splits), 0.0, []
     columns = ["model", "ms a step", "ms an evaluation batch", "runs", "hours of all runs"]
     train, val = IMAGES[dataset]
     for model in experiment.models:

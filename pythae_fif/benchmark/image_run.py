@@ -1,7 +1,5 @@
 """One run of the benchmark: what defines it, and how it trains, samples and scores."""
 
-__all__ = ["ImageSpec", "Where", "extractor_of", "training_config"]
-
 import functools
 import traceback
 from collections.abc import Mapping
@@ -14,15 +12,15 @@ from pydantic import Field
 from pythae.models import BaseAE
 from pythae.trainers.trainer_utils import set_seed
 
-from pythae_fif.benchmark.models import ModelClasses, build_model, shown
-from pythae_fif.benchmark.pictures import model_pictures, samples_picture
+from pythae_fif.benchmark.models import ModelClasses
+from pythae_fif.benchmark.pictures import reconstructions_picture, samples_picture
 from pythae_fif.benchmark.record import SCORES, DataUsed, Evaluation, Training, score_file
-from pythae_fif.benchmark.settings import Settings
+from pythae_fif.benchmark.settings import Settings, Where
 from pythae_fif.data import ImageDataset, Splits
 from pythae_fif.data.dataset import as_tensor
 from pythae_fif.data.load import open_splits
 from pythae_fif.data.locations import cache_home
-from pythae_fif.data.names import DataOptions
+from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import FIFError
 from pythae_fif.evaluation import (
     Extractor,
@@ -34,6 +32,7 @@ from pythae_fif.evaluation import (
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.files import read_json
 from pythae_fif.lazy import import_named
+from pythae_fif.nn import build_networks
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.worker import Run, line_of
 from pythae_fif.sampling import FIT_STEPS
@@ -42,21 +41,11 @@ from pythae_fif.sampling.samplers import generate, generate_by_class
 from pythae_fif.training import LOG_NAME, FIFTrainer, OnEpoch, keep_freed_memory, read_log
 from pythae_fif.training.checkpoint import RESULT_NAME
 
-SPLITS = ("val", "test")
 WEIGHTS = "model/model.pt"
 Name = Annotated[str, Field(pattern=r"^[\w=+@-][\w.=+@-]*$")]
 """A part of a path that leads nowhere else."""
-
-
-class Where(DataOptions):
-    """What a run needs but its result does not depend on: data, and the extractor's files.
-
-    Attributes:
-        extractor_weights: File of the extractor's published weights.
-        Others: As of :class:`~pythae_fif.data.names.DataOptions`.
-    """
-
-    extractor_weights: str | None = None
+Labels = Mapping[str, np.ndarray]
+"""Split -> class of each image; empty where the model is not told them."""
 
 
 class ImageSpec(Spec):
@@ -104,18 +93,12 @@ class ImageSpec(Spec):
     @property
     def configuration(self) -> str:
         """The varied hyper-parameters as `name=value`, or a dash."""
-        return ", ".join(f"{n}={shown(self.parameters[n])}" for n in self.varied) or "–"
+        return ", ".join(f"{n}={_shown(self.parameters[n])}" for n in self.varied) or "–"
 
     @property
     def title(self) -> str:
         """Model, configuration and seed."""
         return f"{self.model} {self.configuration} seed {self.seed}"
-
-    @property
-    def data_used(self) -> dict[str, Any]:
-        """What :func:`~pythae_fif.data.load.load` is asked of the data set."""
-        sizes = {"train_size", "val_size", "test_size", "crop"}
-        return {**self.settings.model_dump(include=sizes), "image_size": self.image_size}
 
     @functools.cached_property
     def comparable(self) -> str:
@@ -131,8 +114,34 @@ class ImageSpec(Spec):
         return {"training.json": Training, "evaluation.json": Evaluation, **scores}
 
     def build(self, input_dim: tuple[int, ...]) -> BaseAE:
-        """A fresh model; seed torch before."""
-        return build_model(self.classes, self.parameters, self.arch, input_dim, self.latent_dim)
+        """A fresh model for samples of a shape; seed torch before.
+
+        Raises:
+            ConfigError: The architecture does not serve the data or the model; pydantic's and
+                Pythae's own errors for a hyper-parameter that is not right.
+        """
+        named, latent_dim = self.classes, self.latent_dim
+        # First the parameters: of a wrong one and a wrong architecture it is the nearer mistake.
+        config = import_named(named.config)(
+            input_dim=input_dim, latent_dim=latent_dim, **self.parameters
+        )
+        networks: tuple[Any, ...] = ()
+        if named.networks is None:
+            told = self.parameters.get("condition_dim", 0) if named.conditional else 0
+            networks = build_networks(
+                self.arch,
+                input_dim,
+                latent_dim,
+                variational=named.variational,
+                condition_dim=told,
+            )
+        elif named.networks != "own":
+            networks = import_named(named.networks)(self.arch, input_dim, latent_dim)
+        if named.discriminator is not None:
+            networks = (*networks, import_named(named.discriminator)(input_dim))
+        parts = zip(("encoder", "decoder", "discriminator"), networks, strict=False)
+        model: BaseAE = import_named(named.model)(config, **dict(parts))
+        return model
 
     def run(self, run: Run) -> None:
         """Trains and scores: a training that was cut off is resumed, no sampler scored twice.
@@ -144,7 +153,12 @@ class ImageSpec(Spec):
             keep_freed_memory()
         run.tell("loading data")
         splits = open_splits(
-            self.data_hash, self.labels_hash, self.dataset, self.where, **self.data_used
+            self.data_hash,
+            self.labels_hash,
+            self.dataset,
+            self.where,
+            image_size=self.image_size,
+            **self.settings.cut,
         )
         labels = (splits.labels or {}) if self.labels_hash else {}
         model = _trained(self, run, splits, labels)
@@ -152,10 +166,10 @@ class ImageSpec(Spec):
         extractor = extractor_of(self.extractor, splits, self.where, run.device)
         codes = embed(model, splits.train, labels=labels.get("train"), seed=self.seed)
         if run.load("evaluation.json", Evaluation) is None:
-            _evaluate(self, run, model, splits, labels, codes, extractor)
-        references = {split: features_of(splits, split, extractor) for split in SPLITS}
+            self._evaluate(run, model, splits, labels, codes)
+        references = {split: features_of(splits, split, extractor) for split in ("val", "test")}
         known = features_of(splits, "train", extractor)
-        failures: dict[str, Exception] = {}
+        failures = []
         for number, sampler in enumerate(self.samplers):
             if run.load(score_file(sampler), Scores) is not None:
                 continue
@@ -166,17 +180,42 @@ class ImageSpec(Spec):
                     samples, extractor, references, seed=self.seed, training=known
                 )
             except Exception as error:  # of this sampler alone; it is raised below
-                _let_go(error)
-                failures[sampler] = error
+                traceback.print_exc()
+                failures.append(f"sampler {sampler}: {line_of(error)}")
                 continue
-            picture = f"samples-{sampler}.png"
-            files = run.write(picture, samples_picture(splits, samples, classes))
+            picture = samples_picture(splits, samples, classes)
+            files = run.write(f"samples-{sampler}.png", picture)
             run.save(score_file(sampler), scores, files)
-        for sampler, cause in failures.items():
-            raise FIFError(f"sampler {sampler}: {line_of(cause)}") from cause
+        if failures:
+            raise FIFError("; ".join(failures))
+
+    def _evaluate(
+        self,
+        run: Run,
+        model: BaseAE,
+        splits: Splits,
+        labels: Labels,
+        codes: torch.Tensor,
+    ) -> None:
+        """What is found of a model beside samples."""
+        errors, files = {}, {}
+        for split in ("val", "test"):
+            set_seed(self.seed)
+            errors[split] = reconstruction_mse(model, splits[split], labels.get(split))
+        if splits.columns is None:
+            picture = reconstructions_picture(model, splits.test, labels.get("test"))
+            files = run.write("reconstructions.png", picture)
+        sizes = {split: len(splits[split]) for split in SPLIT_NAMES}
+        evaluation = Evaluation(
+            reconstruction_mse=errors,
+            codes=score_codes(codes),
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            data=DataUsed(source=splits.source, partial=splits.partial, sizes=sizes),
+        )
+        run.save("evaluation.json", evaluation, files)
 
     def sample(
-        self, sampler: str, model: BaseAE, codes: torch.Tensor, labels: Mapping[str, np.ndarray]
+        self, sampler: str, model: BaseAE, codes: torch.Tensor, labels: Labels
     ) -> tuple[torch.Tensor, np.ndarray | None]:
         """Samples, and of a conditional model the class of each."""
         how: dict[str, Any] = {
@@ -189,7 +228,14 @@ class ImageSpec(Spec):
         return generate(sampler, model, codes, **how), None
 
 
-def _trained(spec: ImageSpec, run: Run, splits: Splits, labels: Mapping[str, np.ndarray]) -> BaseAE:
+def _shown(value: Any) -> str:
+    """A hyper-parameter for people: 0.5 of 0.50, Planar+Radial of a list."""
+    if isinstance(value, list):
+        return "+".join(map(_shown, value))
+    return f"{value:g}" if type(value) in (int, float) else str(value)
+
+
+def _trained(spec: ImageSpec, run: Run, splits: Splits, labels: Labels) -> BaseAE:
     """The model of a run, trained now or before; what was found of other weights is set aside."""
     trainer = trainer_of(
         spec, splits, labels, run.folder, lambda row: run.tell("training", 0.9 * row.share_done)
@@ -215,11 +261,7 @@ def _trained(spec: ImageSpec, run: Run, splits: Splits, labels: Mapping[str, np.
 
 
 def trainer_of(
-    spec: ImageSpec,
-    splits: Splits,
-    labels: Mapping[str, np.ndarray],
-    folder: Path,
-    on_epoch: OnEpoch | None = None,
+    spec: ImageSpec, splits: Splits, labels: Labels, folder: Path, on_epoch: OnEpoch | None = None
 ) -> FIFTrainer:
     """A fresh model of a run, seeded, in the trainer that trains it, or finds it trained."""
     set_seed(spec.seed)
@@ -261,36 +303,6 @@ def training_config(spec: ImageSpec) -> Any:
     )
 
 
-def _evaluate(
-    spec: ImageSpec,
-    run: Run,
-    model: BaseAE,
-    splits: Splits,
-    labels: Mapping[str, np.ndarray],
-    codes: torch.Tensor,
-    extractor: Extractor,
-) -> None:
-    """What is found of a model beside samples, with its pictures."""
-    errors = {}
-    for split in SPLITS:
-        set_seed(spec.seed)
-        errors[split] = reconstruction_mse(model, splits[split], labels.get(split))
-    files: dict[str, str] = {}
-    for name, content in model_pictures(model, splits, codes).items():
-        files |= run.write(name, content)
-    evaluation = Evaluation(
-        reconstruction_mse=errors,
-        codes=score_codes(codes),
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
-        data=DataUsed(
-            source=splits.source,
-            partial=splits.partial,
-            sizes={split: len(splits[split]) for split in ("train", "val", "test")},
-        ),
-    )
-    run.save("evaluation.json", evaluation, files)
-
-
 def extractor_of(name: str, splits: Splits, where: Where, device: str = "cpu") -> Extractor:
     """The extractor of an experiment; a classifier is shipped, or trained once and cached."""
     return load_extractor(
@@ -310,10 +322,3 @@ def features_of(splits: Splits, split: str, extractor: Extractor) -> Features:
     return Features.of(
         as_tensor(splits[split]), extractor, cache_dir=cache_home(), images_hash=known
     )
-
-
-def _let_go(error: BaseException | None) -> None:
-    """Clears the frames of an error and of those before it: they hold tensors, perhaps a GPU's."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__

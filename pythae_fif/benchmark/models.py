@@ -1,37 +1,18 @@
-"""What a model of the benchmark is: a YAML file, read into a validated entry, and built."""
-
-__all__ = [
-    "GRID_FLAGS",
-    "HyperParameters",
-    "ModelClasses",
-    "ModelEntry",
-    "SamplerName",
-    "all_models",
-    "build_model",
-    "configs_dir",
-    "names_in",
-    "read_entry",
-    "read_yaml",
-    "shown",
-]
+"""What a model of the benchmark is: a YAML file, read into a validated entry."""
 
 import itertools
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import yaml
 from pydantic import Field, model_validator
 
 import pythae_fif
 from pythae_fif.errors import ConfigError, did_you_mean, one_line
-from pythae_fif.lazy import import_named
 from pythae_fif.sampling import SAMPLERS
-from pythae_fif.validation import AtLeastOne, Checked, Each, flag_of, name_of, read_checked
-
-if TYPE_CHECKING:
-    from pythae.models import BaseAE
+from pythae_fif.validation import AtLeastOne, Checked, Each, name_of, read_checked
 
 SamplerName = Annotated[str, name_of(lambda: SAMPLERS)]
 Grid = dict[str, Each[Any]]
@@ -53,12 +34,6 @@ class HyperParameters(Checked):
 
     grid: Grid | None = None
     fixed: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _fixed_or_varied(self) -> "HyperParameters":
-        if both := self.fixed.keys() & (self.grid or {}).keys():
-            raise ValueError(f"{min(both)} is in fixed and in grid: leave out one of the two")
-        return self
 
 
 class ModelClasses(Checked):
@@ -96,13 +71,12 @@ class ModelEntry(HyperParameters, ModelClasses):
         samplers: Those that make sense for it; the first draws from the model's own prior, which
             `normal` takes to be the standard normal whatever FIF's latent distribution is. By
             default those of :data:`USUAL_SAMPLERS`, and `two_stage` where it is variational.
-        grid, fixed: As of :class:`HyperParameters`.
-        configurations: The configurations one by one, where they are no product; empty otherwise.
+        configurations: The configurations one by one, in place of a grid.
         images_only: Whether it has no networks for rows of a table, or values in [0, 1] alone.
         max_latent_dim: Largest latent dimension that the model takes; None if any.
         in_all: Whether `all` names it too.
         notes: What is known to differ from the model's paper in the Pythae that runs it.
-        Others: As of :class:`ModelClasses`.
+        Others: As of :class:`HyperParameters` and :class:`ModelClasses`.
     """
 
     label: str
@@ -121,12 +95,6 @@ class ModelEntry(HyperParameters, ModelClasses):
         two_stage = ["two_stage"] if values.get("variational") else []
         return {"samplers": [*USUAL_SAMPLERS, *two_stage], **values}
 
-    @model_validator(mode="after")
-    def _one_kind_of_grid(self) -> "ModelEntry":
-        if self.grid and self.configurations:
-            raise ValueError("give grid or configurations, not both")
-        return self
-
     @property
     def is_fif(self) -> bool:
         """Whether the flags of FIF's grid are for it."""
@@ -141,15 +109,9 @@ class ModelEntry(HyperParameters, ModelClasses):
         """The configurations, or the grid's product with some keys' values given.
 
         The first key of the grid varies slowest; keys that it lacks come after its own.
-
-        Raises:
-            ConfigError: Values are given, and the configurations are no product.
         """
         if self.configurations and not overrides:
             return self.configurations
-        if self.configurations:
-            flags = " and ".join(map(flag_of, overrides or ()))
-            raise ConfigError(f"{flags}: {self.label} has its configurations one by one, no grid")
         grid = dict(self.grid)
         for key, values in (overrides or {}).items():
             grid[key] = [_as_in(self.grid.get(key, []), value) for value in values]
@@ -165,8 +127,6 @@ class ModelEntry(HyperParameters, ModelClasses):
         Example:
             >>> read_entry("vamp").samplers_of(["normal", "gmm"])
             ['vamp', 'gmm']
-            >>> read_entry("svae").samplers_of(["gmm"])
-            []
         """
         wanted = [self.samplers[0] if name == "normal" else name for name in asked]
         return [name for name in dict.fromkeys(wanted) if name in self.samplers]
@@ -186,59 +146,13 @@ def read_entry(name: str) -> ModelEntry:
     Raises:
         ConfigError: Unknown model, or a key or value of the file that is not right.
     """
-    own = name.endswith(".yaml")
-    path = Path(name).expanduser() if own else configs_dir() / "models" / f"{name}.yaml"
-    if not own and not path.is_file():
+    if name.endswith(".yaml"):
+        path = Path(name).expanduser()
+        return read_checked(ModelEntry, read_yaml(path), path.name)
+    if name not in names_in("models"):
         raise ConfigError(f"model {name!r} is unknown: {did_you_mean(name, names_in('models'))}")
-    return read_checked(ModelEntry, read_yaml(path), path.name if own else f"models/{name}.yaml")
-
-
-def all_models() -> list[str]:
-    """The models that `--models all` means."""
-    return [name for name in names_in("models") if read_entry(name).in_all]
-
-
-def build_model(
-    classes: ModelClasses,
-    parameters: Mapping[str, Any],
-    arch: str,
-    input_dim: tuple[int, ...],
-    latent_dim: int,
-) -> "BaseAE":
-    """A fresh model of the benchmark; seed torch before.
-
-    Args:
-        classes: Of its entry.
-        parameters: Its hyper-parameters.
-        arch: Name of its architecture.
-        input_dim: Shape of a sample.
-        latent_dim: d.
-
-    Raises:
-        ConfigError: The architecture does not serve the data or the model; pydantic's and Pythae's
-            own errors for a hyper-parameter that is not right.
-    """
-    # First the parameters: of a wrong one and a wrong architecture it is the nearer mistake.
-    config = import_named(classes.config)(input_dim=input_dim, latent_dim=latent_dim, **parameters)
-    networks: tuple[Any, ...] = ()
-    if classes.networks is None:
-        from pythae_fif.nn import build_networks
-
-        condition_dim = parameters.get("condition_dim", 0) if classes.conditional else 0
-        networks = build_networks(
-            arch,
-            input_dim,
-            latent_dim,
-            variational=classes.variational,
-            condition_dim=condition_dim,
-        )
-    elif classes.networks != "own":
-        networks = import_named(classes.networks)(arch, input_dim, latent_dim)
-    if classes.discriminator is not None:
-        networks = (*networks, import_named(classes.discriminator)(input_dim))
-    names = ("encoder", "decoder", "discriminator")
-    model: BaseAE = import_named(classes.model)(config, **dict(zip(names, networks, strict=False)))
-    return model
+    values = read_yaml(configs_dir() / "models" / f"{name}.yaml")
+    return read_checked(ModelEntry, values, f"models/{name}.yaml")
 
 
 class _Loader(yaml.SafeLoader):
@@ -277,16 +191,3 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: a mapping of keys to values is needed")
     return content
-
-
-def shown(value: Any) -> str:
-    """A hyper-parameter as tables show it.
-
-    Example:
-        >>> shown(0.50), shown(["Planar", "Radial"]), shown(True)
-        ('0.5', 'Planar+Radial', 'True')
-    """
-    if isinstance(value, list):
-        return "+".join(map(shown, value))
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    return f"{value:g}" if number else str(value)

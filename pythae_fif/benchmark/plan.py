@@ -1,18 +1,15 @@
 """An experiment expanded into the specifications of its runs, and all runs that compare with it."""
 
-__all__ = ["Announced", "expand", "leaderboard"]
-
 import contextlib
 import dataclasses
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from pydantic import ValidationError
 
 from pythae_fif.benchmark.config import Experiment
-from pythae_fif.benchmark.image_run import ImageSpec, Where
+from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.models import names_in
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.data import Splits
@@ -22,87 +19,60 @@ from pythae_fif.runs.store import Store
 from pythae_fif.validation import as_config_error
 
 
-@dataclass(frozen=True)
-class Announced:
-    """Images that are not loaded yet: enough for a plan whose ids do not count.
-
-    Attributes:
-        input_dim: Shape of one.
-        content_hash: No hash of images.
-    """
-
-    input_dim: tuple[int, ...]
-    content_hash: str = ""
-
-
-def expand(experiment: Experiment, splits: Splits | Announced, where: Where) -> list[ImageSpec]:
+def expand(experiment: Experiment, splits: Splits) -> list[ImageSpec]:
     """All runs of an experiment, in the order of its models, their grids and the seeds.
 
     Raises:
-        ConfigError: An architecture that is not defined for the images, a model or sampler that
-            does not serve them, or a hyper-parameter that the model's configuration class does not
-            take; the message names the model.
+        ConfigError: An architecture, model or sampler does not serve the data, or a model's
+            configuration class does not take a hyper-parameter; the message names the model.
     """
     plan: list[ImageSpec] = []
     for name in experiment.models:
-        of_data = _checked(experiment, name, splits)
+        of_data, entry = _of_data(experiment, name, splits), experiment.entries[name]
         for number, varied in enumerate(experiment.configurations_of(name)):
             first = ImageSpec(
                 dataset=experiment.dataset,
                 arch=experiment.arch,
                 model=name,
-                classes=experiment.entries[name].classes,
+                classes=entry.classes,
                 parameters={**experiment.fixed_of(name), **of_data, **varied},
                 varied=list(varied),
                 latent_dim=experiment.latent_dim_of(name),
                 image_size=experiment.image_size,
                 extractor=experiment.extractor,
                 profile=experiment.profile,
-                settings=experiment.settings_of(name),
+                settings=experiment.settings_of(name, len(splits.train)),
                 data_hash=splits.content_hash,
-                labels_hash=splits.labels_hash if of_data and isinstance(splits, Splits) else None,
-                samplers=experiment.entries[name].samplers_of(experiment.samplers),
-                where=where,
+                labels_hash=splits.labels_hash if of_data else None,
+                samplers=entry.samplers_of(experiment.samplers),
+                where=experiment.where,
             )
             _check_buildable(first, splits.input_dim, networks=number == 0)
             plan += [first.model_copy(update={"seed": seed}) for seed in experiment.seeds]
     return plan
 
 
-def _checked(experiment: Experiment, name: str, splits: Splits | Announced) -> dict[str, Any]:
+def _of_data(experiment: Experiment, name: str, splits: Splits) -> dict[str, Any]:
     """The hyper-parameters that the data give a model, which they are checked to serve."""
     entry = experiment.entries[name]
-    if entry.images_only and experiment.arch == "tabular":
+    if entry.images_only and len(splits.input_dim) == 1:
         raise ConfigError(f"model {name} takes images alone, and {experiment.dataset} is rows")
-    samplers = entry.samplers_of(experiment.samplers)
-    if not samplers:
+    if not entry.samplers_of(experiment.samplers):
         raise ConfigError(
             f"--samplers {' '.join(experiment.samplers)}: model {name} has none of them; it has "
             f"{', '.join(entry.samplers)}"
         )
-    flows = [sampler for sampler in samplers if sampler in ("maf", "iaf")]
-    if flows and experiment.latent_dim_of(name) == 1:
-        raise ConfigError(
-            f"--samplers {' '.join(flows)}: need at least two latent dimensions, and model {name} "
-            "has one"
-        )
-    if not entry.conditional:
-        return {}
-    if not isinstance(splits, Splits) or splits.labels is None:
+    if entry.conditional and splits.labels is None:
         raise ConfigError(
             f"model {name} is told class labels, and {experiment.dataset} has none: they are the "
             "names of subfolders, or `train_labels` of an .npz file"
         )
-    return {"condition_dim": splits.classes}
+    return {"condition_dim": splits.classes} if entry.conditional else {}
 
 
 def _check_buildable(spec: ImageSpec, input_dim: tuple[int, ...], networks: bool) -> None:
-    """Builds the configuration and perhaps the networks, to ask whether they can be built.
-
-    Without weights where that can be; some networks read numbers of tensors, which need some.
-    """
-    where = f"model {spec.model}"
-    config_class = None
+    """Builds the configuration and perhaps the networks, to ask whether they can be built."""
+    where, config_class = f"model {spec.model}", None
     try:
         config_class = import_named(spec.classes.config)
         known = [field.name for field in dataclasses.fields(config_class) if field.init]
@@ -112,6 +82,7 @@ def _check_buildable(spec: ImageSpec, input_dim: tuple[int, ...], networks: bool
         config_class(input_dim=input_dim, latent_dim=spec.latent_dim, **spec.parameters)
         if networks:
             import_named(spec.classes.trainer)
+            # Without weights; networks that read numbers of tensors need some.
             with contextlib.suppress(RuntimeError), torch.device("meta"):
                 spec.build(input_dim)
                 return
@@ -138,12 +109,11 @@ def leaderboard(
         In the order of the plan, then of the names of models, configurations and seeds.
     """
     ours = {spec.run_id: spec for spec in plan}
-    first = next(iter(ours.values()))
     alike = {spec.comparable for spec in ours.values()}
     known = {*names_in("models"), *experiment.models}
     others = [
         spec
-        for spec in store.specs(ImageSpec, f"{first.dataset}/{first.arch}")
+        for spec in store.specs(ImageSpec, f"{experiment.dataset}/{experiment.arch}")
         if spec.run_id not in ours
         and spec.comparable in alike
         and spec.model in known

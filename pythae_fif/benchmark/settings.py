@@ -1,18 +1,18 @@
-"""How the models of a profile train and are scored."""
+"""How the models of a profile train and are scored, and where their data are."""
 
-__all__ = ["ExtractorName", "ModelSettings", "Precision", "Profile", "Settings"]
-
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from pythae_fif.benchmark.models import HyperParameters
+from pythae_fif.data.names import DataOptions
 from pythae_fif.evaluation import known_extractor
 from pythae_fif.validation import AtLeastOne, Checked, Flag, Whole, parse_duration
 
 Precision = Literal["float32", "bfloat16"]
 LearningRate = Annotated[float, Field(gt=0, lt=10)]
 WeightDecay = Annotated[float, Field(ge=0)]
+Seed = Annotated[Whole, Field(ge=0, lt=2**32)]
 AtLeastTen = Annotated[Whole, Field(ge=10)]
 """So many images at least: scores of fewer say nothing."""
 Seconds = Annotated[
@@ -20,6 +20,17 @@ Seconds = Annotated[
 ]
 """A number, or a text that :func:`parse_duration` takes."""
 ExtractorName = Annotated[str, AfterValidator(known_extractor)]
+
+
+class Where(DataOptions):
+    """What a run needs but its result does not depend on: data, and the extractor's files.
+
+    Attributes:
+        extractor_weights: File of the extractor's published weights.
+        Others: As of :class:`~pythae_fif.data.names.DataOptions`.
+    """
+
+    extractor_weights: Annotated[str | None, Flag("file of the extractor's weights", "FILE")] = None
 
 
 class Settings(Checked):
@@ -57,6 +68,11 @@ class Settings(Checked):
         Precision, Flag("of training: float32, or bfloat16 (for processors with AMX)")
     ] = "float32"
 
+    @property
+    def cut(self) -> dict[str, Any]:
+        """What is taken of the data, as :func:`~pythae_fif.data.load.load` is told."""
+        return self.model_dump(include={"train_size", "val_size", "test_size", "crop"})
+
 
 class ModelSettings(HyperParameters):
     """What a profile says of one model alone; None is the value that the profile has for all.
@@ -77,6 +93,7 @@ class Profile(Settings):
 
     Attributes:
         note: One sentence that the tables carry: what this is, and is not.
+        steps: In place of epochs, of which it makes as many as the size of the data needs.
         models: Model -> what is different for it.
         configurations: Number of configurations of a model's grid that are used, from its start;
             all if None.
@@ -85,12 +102,13 @@ class Profile(Settings):
     """
 
     note: str
+    steps: AtLeastOne | None = None
     models: dict[str, ModelSettings] = Field(default_factory=dict)
     configurations: Annotated[AtLeastOne | None, Flag("try the first N of every model", "N")] = None
     extractor: ExtractorName | None = None
 
     @model_validator(mode="after")
     def _one_budget(self) -> "Profile":
-        if (self.epochs is None) == (self.wall_clock is None):
-            raise ValueError("give epochs, or wall_clock, and not both")
+        if [self.epochs, self.wall_clock, self.steps].count(None) != 2:
+            raise ValueError("give epochs, or wall_clock, or steps, and only one of them")
         return self

@@ -1,21 +1,20 @@
 """The course of a benchmark: check, load, plan, run, report."""
 
-__all__ = ["run_benchmark"]
-
 import logging
 import webbrowser
+from pathlib import Path
 
 import torch
 
-from pythae_fif.benchmark.image_run import ImageSpec, Where, extractor_of
+from pythae_fif.benchmark.config import USUAL, Experiment
+from pythae_fif.benchmark.image_run import ImageSpec, extractor_of
 from pythae_fif.benchmark.plan import expand, leaderboard
-from pythae_fif.cli.check import check, idle_gpu, machine_line, noted
+from pythae_fif.cli.check import idle_gpu, machine_line, missing_to_run, missing_to_start, noted
 from pythae_fif.cli.display import Display, Terminal
 from pythae_fif.cli.estimate import print_estimate, print_plan
 from pythae_fif.cli.flags import AnyEngine, Request
 from pythae_fif.data import Splits, to_float
 from pythae_fif.data.load import load
-from pythae_fif.data.names import TableOptions
 from pythae_fif.errors import ProblemsError, counted
 from pythae_fif.runs.launch import run_all
 from pythae_fif.runs.local import LocalEngine, cores
@@ -33,39 +32,37 @@ def run_benchmark(request: Request) -> bool:
     Raises:
         ProblemsError: Something is missing; a line each.
     """
-    flags, experiment = request.flags, request.experiment
-    console = Terminal()
+    flags, experiment, engine = request.flags, request.experiment, _engine(request)
+    console, store = Terminal(), Store(flags.results)
     display = Display(console, quiet=flags.quiet)
-    engine, where, store = _engine(request), _where(request), Store(flags.results)
-    found = check(request, where)
+    missing = missing_to_start(experiment, engine, Path(flags.results), flags.dry_run)
+    of_runs = missing_to_run(experiment)
     begun = any(store.specs(ImageSpec, f"{experiment.dataset}/{experiment.arch}"))
-    if not flags.dry_run and (found.data or (found.runs and not begun)):
-        raise ProblemsError(found.data + found.runs)
-    if found.data:
-        if found.plan:
-            print_plan(console, experiment, found.plan, store)
-        return _tell_what_stops(console, found.data + found.runs)
-    splits = _load(request, where, display)
-    plan = expand(experiment, splits, where)
-    # A packed run has no model: a sampler that nobody chose is no reason to train it again.
-    kept = [spec for spec in plan if request.usual_samplers and store.is_packed(spec)]
-    asked = [spec for spec in plan if spec not in kept]
+    if missing and flags.dry_run:
+        return _tell_what_stops(console, missing + of_runs)
+    if missing or (of_runs and not (begun or flags.dry_run)):
+        raise ProblemsError(missing + of_runs)
+    splits = _load(experiment, display)
+    plan = expand(experiment, splits)
+    # A packed run has no model: the usual samplers are no reason to train it again.
+    usual = experiment.samplers == list(USUAL["samplers"])
+    asked = [spec for spec in plan if not (usual and store.is_packed(spec))]
     todo = [spec for spec in asked if not store.is_done(spec)]
-    if todo and not found.runs:
-        with noted(found.runs), display.stage(f"preparing extractor {experiment.extractor}"):
-            extractor = extractor_of(experiment.extractor, splits, where)
+    if todo and not of_runs:
+        with noted(of_runs), display.stage(f"preparing extractor {experiment.extractor}"):
+            extractor = extractor_of(experiment.extractor, splits, experiment.where)
             extractor(to_float(splits.test, limit=2))
-    if todo and found.runs and not flags.dry_run:
-        raise ProblemsError(found.runs)
+    if todo and of_runs and not flags.dry_run:
+        raise ProblemsError(of_runs)
     if not flags.quiet:
         console.say(machine_line(engine))
     if isinstance(engine, LocalEngine) and (line := idle_gpu()):
         logger.warning(line)
     if flags.dry_run:
         print_plan(console, experiment, plan, store)
-        if todo and not found.runs:
-            found.runs += print_estimate(display, splits, todo, engine)
-        return _tell_what_stops(console, found.runs)
+        if todo and not of_runs:
+            of_runs = print_estimate(display, splits, todo, engine)
+        return _tell_what_stops(console, of_runs)
     if todo:
         try:
             with display.runs() as on_change:
@@ -74,10 +71,9 @@ def run_benchmark(request: Request) -> bool:
             raise KeyboardInterrupt(engine.parting) from interrupt
     left = [spec for spec in asked if not store.is_done(spec)]
     _report(request, console, splits, plan, store)
-    if engine.parting:
-        console.say(engine.parting)
-    elif left:
-        console.say(f"{counted(len(left), 'run')} left without a record")
+    if engine.parting or left:
+        told = f"{counted(len(left), 'run')} left without a record"
+        console.say(engine.parting or told)
     return not left
 
 
@@ -91,28 +87,14 @@ def _engine(request: Request) -> AnyEngine:
     return engine
 
 
-def _where(request: Request) -> Where:
-    """What the runs need but their results do not depend on."""
-    flags, experiment = request.flags, request.experiment
-    return Where(
-        data_root=flags.data_root,
-        data=experiment.data,
-        offline=flags.offline,
-        **{name: getattr(experiment, name) for name in TableOptions.model_fields},
-        extractor_weights=flags.extractor_weights,
-    )
-
-
-def _load(request: Request, where: Where, display: Display) -> Splits:
+def _load(experiment: Experiment, display: Display) -> Splits:
     """The data, with notes on what was left out or is odd."""
-    experiment = request.experiment
-    settings = experiment.settings_of(experiment.models[0])
-    cut = settings.model_dump(include={"train_size", "val_size", "test_size", "crop"})
-    with display.stage(f"loading {experiment.dataset}") as progress:
-        size = experiment.image_size
-        splits = load(experiment.dataset, where, image_size=size, progress=progress, **cut)
+    name, size = experiment.dataset, experiment.image_size
+    cut = experiment.settings_of(experiment.models[0]).cut
+    with display.stage(f"loading {name}") as progress:
+        splits = load(name, experiment, image_size=size, progress=progress, **cut)
     for note in splits.notes:
-        logger.warning("%s: %s", experiment.dataset, note)
+        logger.warning("%s: %s", name, note)
     return splits
 
 
@@ -124,11 +106,7 @@ def _tell_what_stops(console: Terminal, problems: list[str]) -> bool:
 
 
 def _report(
-    request: Request,
-    console: Terminal,
-    splits: Splits,
-    plan: list[ImageSpec],
-    store: Store,
+    request: Request, console: Terminal, splits: Splits, plan: list[ImageSpec], store: Store
 ) -> None:
     """Prints the table of this command's runs, and writes that of all runs that are like them."""
     experiment = request.experiment
@@ -138,10 +116,9 @@ def _report(
         return
     missing = sum(not store.is_done(spec) for spec in plan)
     below = store.root / "reference"
-    reference = Store(below) if below.is_dir() else None
+    others = (splits, missing, Store(below) if below.is_dir() else None)
     from pythae_fif.reports.report import build_report, write_report  # they take seconds
 
-    others = (splits, missing, reference)
     console.print(build_report(experiment, results, *others).terminal())
     *_, page = write_report(build_report(experiment, everything, *others), store)
     console.say(f"written: {page}")

@@ -1,8 +1,6 @@
 """The terminal: what a person sees while runs are made, and nothing that others may have written
 acts on it."""
 
-__all__ = ["Display", "Terminal", "duration"]
-
 import contextlib
 import math
 import time
@@ -51,66 +49,59 @@ class Terminal(Console):
 
 
 class Display:
-    """Bars with the time left on a terminal, a line now and then elsewhere, nothing if quiet."""
+    """A bar with the time left on a terminal, a line now and then elsewhere, nothing if quiet."""
 
     def __init__(self, console: Terminal, *, quiet: bool = False) -> None:
         self.console, self.quiet = console, quiet
+        self._told, self._said = 0, time.monotonic()
 
-    def _bars(self) -> Progress:
-        return Progress(
+    @contextlib.contextmanager
+    def _bar(self, name: str, total: int | None) -> Iterator[Progress]:
+        columns = BarColumn(20), TaskProgressColumn(), TimeRemainingColumn()
+        with Progress(
             TextColumn("{task.description}"),
-            BarColumn(20),
-            TaskProgressColumn(),
-            TimeRemainingColumn(),
+            *columns,
             TextColumn("{task.fields[stage]}"),
             console=self.console,
             transient=True,
             disable=self.quiet or not self.console.is_terminal,
             speed_estimate_period=math.inf,
-        )
+        ) as bars:
+            bars.add_task(name, total=total, stage="")
+            yield bars
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[Callable[[int, int], None]]:
         """Shows a stage; yields what is called with how much of it is done, and of how much."""
-        with self._bars() as bars:
-            task = bars.add_task(name, total=None, stage="")
-            yield lambda done, total: bars.update(task, completed=done, total=total)
+        with self._bar(name, None) as bars:
+            yield lambda done, total: bars.update(bars.task_ids[0], completed=done, total=total)
 
     @contextlib.contextmanager
     def runs(self) -> "Iterator[launch.OnChange]":
         """Shows runs; yields what `run_all` calls."""
-        with self._bars() as bars:
-            yield _Runs(self, bars).update
+        with self._bar("starting", 1) as bars:
+            yield lambda progress: self._update(bars, progress)
 
-
-class _Runs:
-    """A bar of all runs, which names what those under way do, and a line for each that failed."""
-
-    def __init__(self, display: Display, bars: Progress) -> None:
-        self.console, self.quiet, self.bars = display.console, display.quiet, bars
-        self.task = bars.add_task("starting", total=1, stage="")
-        self.told, self.said = 0, time.monotonic()
-
-    def update(self, progress: "launch.Progress") -> None:
+    def _update(self, bars: Progress, progress: "launch.Progress") -> None:
         """Draws the state of all runs, and prints what has ended since."""
         ended, failed = len(progress.outcomes), sum(bool(o.error) for o in progress.outcomes)
-        done, running = progress.done + ended - failed, len(progress.running)
-        counts = {"done": done, "failed": failed, "running": running}
+        counts = {"done": progress.done + ended - failed, "failed": failed}
+        counts["running"] = len(progress.running)
         said = ", ".join(f"{number} {what}" for what, number in counts.items() if number)
         said = f"{counted(progress.total, 'run')}: {said}"
         now = [f"{spec.title}: {status.stage}" for spec, status in progress.running.items()]
-        stage = escape("\n".join(now))
-        self.bars.update(self.task, description=said, completed=progress.share, stage=stage)
-        for outcome in progress.outcomes[self.told :]:
+        (task,), stage = bars.task_ids, escape("\n".join(now))
+        bars.update(task, description=said, completed=progress.share, stage=stage)
+        for outcome in progress.outcomes[self._told :]:
             if outcome.error:  # of which the quiet shall know, too
                 self.console.say(f"failed: {outcome.spec.title}: {outcome.error}")
-        late = time.monotonic() - self.said > LINE_SECONDS
-        if not (self.quiet or self.console.is_terminal) and (late or ended > self.told):
-            left = self.bars.tasks[0].time_remaining
+        late = time.monotonic() - self._said > LINE_SECONDS
+        if not (self.quiet or self.console.is_terminal) and (late or ended > self._told):
+            left = bars.tasks[0].time_remaining
             rest = "" if left is None else f", {duration(left)} left"
             self.console.say(f"{said}; {progress.share:.0%}{rest}")
-            self.said = time.monotonic()
-        self.told = ended
+            self._said = time.monotonic()
+        self._told = ended
 
 
 def duration(seconds: float) -> str:

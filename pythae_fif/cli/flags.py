@@ -1,45 +1,21 @@
 """The words of a command line become a request: flags are typed fields, errors are one line."""
 
-__all__ = [
-    "ENGINES",
-    "ENGINE_FLAGS",
-    "USUAL",
-    "AnyEngine",
-    "CommonFlags",
-    "Parser",
-    "Request",
-    "RunFlags",
-    "read_engine",
-    "read_request",
-    "run_parser",
-]
-
 import argparse
 from collections.abc import Container, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
-from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
 
 from pydantic import BaseModel
 
 from pythae_fif import __version__
 from pythae_fif.benchmark.config import Experiment, load_experiment
-from pythae_fif.benchmark.models import configs_dir, names_in, read_yaml
+from pythae_fif.benchmark.models import configs_dir
 from pythae_fif.benchmark.settings import Profile
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.runs.local import LocalEngine
 from pythae_fif.runs.ray import RayEngine
 from pythae_fif.runs.slurm import SlurmEngine
-from pythae_fif.studies import study as studies
-from pythae_fif.validation import (
-    Checked,
-    Flag,
-    flag_of,
-    flags_in,
-    name_of,
-    read_checked,
-)
+from pythae_fif.validation import Checked, Flag, flag_of, flags_in, name_of, read_checked
 
 AnyEngine = LocalEngine | RayEngine | SlurmEngine
 ENGINES: dict[str, type[AnyEngine]] = {
@@ -53,8 +29,6 @@ USUAL = {
     "engine",
 }  # fmt: skip
 """Flags that `--help` shows; `--help-all` has the others too."""
-ALSO = {"--lr": "--learning-rate", "--output": "--results", "--k": "--hutchinson-samples"}
-"""What other programs call a flag, where no letters are alike."""
 
 RUN = """\
 Trains generative autoencoders on a data set, samples, scores and compares.
@@ -74,8 +48,6 @@ class CommonFlags(Checked):
     """The flags of all commands that make results; an engine's own are its class in `ENGINES`."""
 
     results: Annotated[str, Flag("folder of the results (default: results)", "DIR")] = "results"
-    data_root: Annotated[str | None, Flag("where data sets are (PYTHAE_FIF_DATA)", "DIR")] = None
-    offline: Annotated[bool, Flag("never download")] = False
     quiet: Annotated[bool, Flag("no display while it runs")] = False
     engine: Annotated[
         str,
@@ -88,28 +60,21 @@ class RunFlags(CommonFlags):
     """The flags of `run` beside the keys of an experiment and the options of its engine."""
 
     dataset: Annotated[str | None, Flag("a data set of `list` (default: digits)")] = None
-    table: Annotated[int | None, Flag("models and settings of the paper's table 2", "N")] = None
+    table: Annotated[
+        Literal["2"] | None, Flag("models and settings of the paper's table 2", "N")
+    ] = None
     config: Annotated[str | None, Flag("YAML file of an experiment's keys", "FILE")] = None
-    extractor_weights: Annotated[str | None, Flag("file of the extractor's weights", "FILE")] = None
     dry_run: Annotated[bool, Flag("show the plan and estimate its time, and stop")] = False
     open: Annotated[bool, Flag("show the page in the browser when all is done")] = False
 
 
 @dataclass(frozen=True)
 class Request:
-    """A benchmark as it is asked for.
-
-    Attributes:
-        flags: Those that are neither of the experiment nor of the engine.
-        experiment: What to run.
-        engine: Where.
-        usual_samplers: Whether the samplers are those of the data set, which nobody chose.
-    """
+    """A benchmark as it is asked for: flags beside those of the experiment and its engine."""
 
     flags: RunFlags
     experiment: Experiment
     engine: AnyEngine
-    usual_samplers: bool
 
 
 class Parser(argparse.ArgumentParser):
@@ -142,13 +107,10 @@ class Parser(argparse.ArgumentParser):
         known, unknown = self.parse_known_args(words)
         if unknown:
             flag = unknown[0].partition("=")[0]
-            if not flag.startswith("-"):
-                raise ConfigError(f"{self.command} does not take {flag!r}: see its --help")
-            bare = {name.lstrip("-"): name for name in self._option_string_actions}
-            near = [ALSO.get(flag), *(bare[n] for n in get_close_matches(flag.lstrip("-"), bare))]
-            nearest = next((name for name in near if name in self._option_string_actions), None)
-            hint = f"did you mean {nearest!r}?" if nearest else "see its --help"
-            raise ConfigError(f"unknown flag {flag!r} of {self.command}: {hint}")
+            hint = did_you_mean(flag, self._option_string_actions)
+            nearest, asks, _ = hint.partition("? ")
+            hint = f"{nearest}?" if asks else "see its --help"
+            raise ConfigError(f"{self.command} does not take {flag!r}: {hint}")
         return vars(known)
 
     def add_flags(self, *classes: type[BaseModel], only: Container[str] | None = None) -> None:
@@ -178,21 +140,16 @@ class _Help(argparse.Action):
 
 def _form(annotation: Any, flag: Flag) -> dict[str, Any]:
     """How many words a flag takes, and what becomes of each."""
-    kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
-    if type(None) in get_args(annotation) or get_origin(annotation) is Annotated:
-        return _form(kinds[0], flag)
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated or type(None) in inner:
+        return _form(inner[0], flag)
+    if origin is list:
+        return {**_form(inner[0], flag), "nargs": "+"}
     if annotation is bool:
         return {"action": "store_true"}
-    several = get_origin(annotation) in (list, dict)
-    form: dict[str, Any] = {"metavar": flag.metavar} if flag.metavar else {}
-    if flag.parse is not None:
-        form["type"] = flag.parse
-        several = get_origin(annotation) is dict
-    elif several:
-        form["type"] = _form(kinds[0], Flag("")).get("type", str)
-    else:
-        form["type"] = str if get_origin(annotation) is Literal else annotation
-    return {**form, "nargs": "+"} if several else form
+    kind = annotation if annotation in (int, float) else str
+    several = {"nargs": "+"} if origin is dict else {}
+    return {"type": flag.parse or kind, "metavar": flag.metavar, **several}
 
 
 ENGINE_FLAGS = list(dict.fromkeys(name for cls in ENGINES.values() for name in flags_in(cls)))
@@ -211,10 +168,6 @@ def read_engine(flags: CommonFlags, given: Mapping[str, Any]) -> AnyEngine:
     return read_checked(ENGINES[flags.engine], options, f"engine {flags.engine}", flags=options)
 
 
-OF_EXPERIMENT = {**flags_in(Experiment), **flags_in(Profile)}
-"""Flags that are keys of an experiment's file, too."""
-
-
 def run_parser() -> Parser:
     """The parser of `run`; a flag that is not given leaves the value of the YAML file."""
     parser = Parser("run", RUN, USUAL)
@@ -231,18 +184,11 @@ def read_request(given: Mapping[str, Any]) -> Request:
     """
     values = {name: value for name, value in given.items() if name in RunFlags.model_fields}
     flags = read_checked(RunFlags, values, "run", flags=given)
-    keys = {name: value for name, value in given.items() if name in OF_EXPERIMENT}
-    file, dataset = flags.config, flags.dataset
+    of_experiment = {*flags_in(Experiment), *flags_in(Profile)}
+    keys = {name: value for name, value in given.items() if name in of_experiment}
+    file: Any = flags.config
     if flags.table is not None:
         if file is not None:
             raise ConfigError("--table and --config: give one of the two, each is a file of keys")
-        if f"table{flags.table}" not in names_in("experiments"):
-            raise ConfigError(f"--table {flags.table}: valid: 2")
-        file = str(configs_dir() / f"experiments/table{flags.table}.yaml")
-        dataset = dataset or "celeba"
-    own = read_yaml(Path(file)) if file else {}
-    dataset = dataset or own.get("dataset", "digits")
-    if dataset not in (known := [*names_in(), *studies.DATASETS]):
-        raise ConfigError(f"--dataset {dataset!r} is unknown: {did_you_mean(dataset, known)}")
-    experiment = load_experiment(dataset, keys, file)
-    return Request(flags, experiment, read_engine(flags, given), "samplers" not in {*keys, *own})
+        file = configs_dir() / f"experiments/table{flags.table}.yaml"
+    return Request(flags, load_experiment(flags.dataset, keys, file), read_engine(flags, given))

@@ -1,7 +1,5 @@
 """`score`: scores of two sets of images, or of a saved model's samples, by any extractor."""
 
-__all__ = ["score_command"]
-
 import json
 from pathlib import Path
 from typing import Annotated
@@ -12,9 +10,8 @@ from pythae.models import AutoModel, BaseAE
 from pythae.samplers import NormalSampler
 from torch import Tensor
 
-from pythae_fif.benchmark.config import Seed
 from pythae_fif.benchmark.image_run import ImageSpec
-from pythae_fif.benchmark.settings import AtLeastTen, ExtractorName
+from pythae_fif.benchmark.settings import AtLeastTen, ExtractorName, Seed
 from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.flags import Parser
 from pythae_fif.data.images import decode_files, find_images, read_npz, to_uint8
@@ -29,15 +26,16 @@ from pythae_fif.runs.store import read_file
 from pythae_fif.sampling.samplers import draw
 from pythae_fif.validation import AtLeastOne, Checked, Flag, read_checked
 
-REFERENCE = "reference"
 MODEL = "model_config.json"
 """The file by which the folder of a saved model is known."""
 KNOWN_CODE = ("pythae", "pythae_fif")
 
 
 class ScoreFlags(Checked):
-    """The flags of `score`."""
+    """The words of `score`."""
 
+    samples: str
+    reference: str
     extractor: Annotated[ExtractorName, Flag("of `list`, or your own (inception)")] = "inception"
     image_size: Annotated[AtLeastOne | None, Flag("of folders (the model's)", "PIXELS")] = None
     num_samples: Annotated[AtLeastTen, Flag("of a model (10000)", "N")] = 10_000
@@ -59,19 +57,17 @@ def score_command(words: list[str]) -> bool:
     """
     parser = Parser("score", "Scores samples against a reference, each a folder of images or .npz.")
     parser.add_argument("samples", metavar="SAMPLES", help="images, or folder of a run or model")
-    parser.add_argument(REFERENCE, metavar="REFERENCE", help="images")
+    parser.add_argument("reference", metavar="REFERENCE", help="images")
     parser.add_flags(ScoreFlags)
     given = parser.given(words)
-    samples, reference = (Path(given.pop(name)).expanduser() for name in ("samples", REFERENCE))
     flags = read_checked(ScoreFlags, given, "score", flags=given)
-    model = _load_model(samples, flags.trust)
+    model = _load_model(Path(flags.samples).expanduser(), flags.trust)
     shape = None if model is None else tuple(model.model_config.input_dim)
-    held = _images(reference, flags.image_size, shape)
+    held = _images(flags.reference, flags.image_size, shape)
     shape = tuple(held.shape[1:])
     if model is None:
-        drawn = _images(samples, None, shape)
-    known = None if flags.training is None else Path(flags.training).expanduser()
-    trained = None if known is None else _images(known, None, shape, "train")
+        drawn = _images(flags.samples, None, shape)
+    trained = None if flags.training is None else _images(flags.training, None, shape, "train")
     extractor = load_extractor(
         flags.extractor,
         shape,
@@ -85,7 +81,7 @@ def score_command(words: list[str]) -> bool:
         drawn = torch.cat([part.cpu() for part in draw(sampler, flags.num_samples)])
         drawn = drawn[: flags.num_samples]
     training = None if trained is None else Features.of(trained, extractor)
-    references = {REFERENCE: Features.of(held, extractor)}
+    references = {"reference": Features.of(held, extractor)}
     scores = score_samples(drawn, extractor, references, seed=flags.seed, training=training)
     Terminal().say(str(scores))
     if flags.to_json is not None:
@@ -133,32 +129,30 @@ def _is_known(spec: ImageSpec) -> bool:
 
 
 def _images(
-    path: Path, size: int | None, shape: tuple[int, ...] | None, split: str = "test"
+    word: str, size: int | None, shape: tuple[int, ...] | None, split: str = "test"
 ) -> Tensor:
     """The images of a folder, resized, or of an .npz file, as uint8 (N, C, H, W).
 
     Args:
-        path: The folder or file.
+        word: The folder or file.
         size: Side of a folder's images; None for that of the shape, or of the first image.
         shape: That is wanted, if known; grey images serve whatever its channels are.
-        split: Key of a file that has several.
+        split: Key of a file that has no `data`.
     """
+    path = Path(word).expanduser()
     if path.is_file():
-        arrays = {key: array for key, array in read_npz(path).items() if array.ndim in (3, 4)}
-        key = next((k for k in ("data", split, *arrays) if k in arrays), None)
-        if key is None:
-            raise DataError(f"{path}: has no images")
+        arrays = read_npz(path)
+        key = next((key for key in ("data", split, *arrays) if key in arrays), "data")
         images = torch.from_numpy(to_uint8(arrays[key], f"{path}, key {key!r}"))
     else:
         names = find_images(path) if path.exists() else []
         if not names:
             raise DataError(f"{path}: neither a folder of images, an .npz file nor a saved model")
-        try:
+        if size is None and shape is None:
             with Image.open(path / names[0]) as first:
-                side = shape[-1] if shape else min(first.size)
-        except (OSError, Image.DecompressionBombError) as error:
-            raise DataError(f"{path / names[0]}: cannot be decoded") from error
-        images = torch.from_numpy(decode_files(path, names, size or side))
+                size = min(first.size)
+        side = size or (shape or ())[-1]
+        images = torch.from_numpy(decode_files(path, names, side))
     if shape and images.shape[1] != shape[0] and bool((images == images[:, :1]).all()):
         images = images[:, :1].expand(-1, shape[0], -1, -1)
     if shape and images.shape[1:] != shape:

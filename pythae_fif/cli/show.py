@@ -1,7 +1,5 @@
 """`list` and `verify`: what there is to choose from, and what in a store can be trusted."""
 
-__all__ = ["list_command", "verify_command"]
-
 from pathlib import Path
 
 from rich import box
@@ -12,7 +10,7 @@ from pythae_fif.benchmark.models import configs_dir, names_in, read_entry, read_
 from pythae_fif.cli.display import Terminal
 from pythae_fif.cli.flags import Parser
 from pythae_fif.data.names import DATASETS
-from pythae_fif.errors import ConfigError, counted
+from pythae_fif.errors import counted
 from pythae_fif.evaluation import EXTRACTORS
 from pythae_fif.nn.names import ARCHITECTURES
 from pythae_fif.sampling import SAMPLERS
@@ -25,10 +23,9 @@ def list_command(words: list[str]) -> bool:
     """Prints what there is to choose from; True."""
     Parser("list", "Shows what there is to choose from.").given(words)
     console = Terminal()
+    described = {name: read_yaml(configs_dir() / f"{name}.yaml") for name in DATASETS}
     groups: dict[str, dict[str, str]] = {
-        "data sets (--dataset)": {
-            name: str(read_yaml(configs_dir() / f"{name}.yaml")["description"]) for name in DATASETS
-        },
+        "data sets (--dataset)": {name: of["description"] for name, of in described.items()},
         "data sets of studies (--dataset)": {
             study: ", ".join(name for name, of in studies.DATASETS.items() if of == study)
             for study in dict.fromkeys(studies.DATASETS.values())
@@ -53,10 +50,7 @@ def list_command(words: list[str]) -> bool:
 
 def _of_model(name: str) -> str:
     """Label, what its configurations differ in, and source."""
-    try:
-        entry = read_entry(name)
-    except ConfigError as error:  # one broken file costs none of the others
-        return f"cannot be used: {error}"
+    entry = read_entry(name)
     choices = entry.choices()
     varied = ", ".join(dict.fromkeys(key for choice in choices for key in choice))
     grid = f"{counted(len(choices), 'configuration')}{varied and ' of '}{varied}"
@@ -76,12 +70,11 @@ def verify_command(words: list[str]) -> bool:
     table = Table("", "runs", "what it is, and where", box=box.SIMPLE_HEAD, padding=(0, 1))
     for kind, meaning in FINDINGS.items():
         found = [finding for finding in findings if finding.kind == kind]
-        if not found:
-            continue
-        lines = [] if kind == "fine" else [f"  {of.run}: {of.detail}".rstrip(": ") for of in found]
-        more = [f"  and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
-        runs = f"{len({finding.run for finding in found}):,}"
-        table.add_row(kind, runs, escape("\n".join([meaning, *lines[:SHOWN], *more])))
+        if found:
+            where = [f"  {of.run}: {of.detail}".rstrip(": ") for of in found if kind != "fine"]
+            more = [f"  and {len(where) - SHOWN} more"] if len(where) > SHOWN else []
+            runs = f"{len({finding.run for finding in found}):,}"
+            table.add_row(kind, runs, escape("\n".join([meaning, *where[:SHOWN], *more])))
     wrong = sum(finding.kind in WRONG for finding in findings)
     verdict = f"[red]{wrong} of them wrong[/]" if wrong else "[green]nothing is wrong[/]"
     console = Terminal()

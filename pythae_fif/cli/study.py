@@ -1,21 +1,12 @@
 """`study`: an experiment of the paper, with the flags that it declares."""
 
-__all__ = ["study_command"]
-
 import logging
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-from pythae_fif.benchmark.config import Seed
+from pythae_fif.benchmark.settings import Seed
 from pythae_fif.cli.display import Display, Terminal
-from pythae_fif.cli.flags import (
-    ENGINE_FLAGS,
-    ENGINES,
-    USUAL,
-    CommonFlags,
-    Parser,
-    read_engine,
-)
+from pythae_fif.cli.flags import ENGINE_FLAGS, ENGINES, USUAL, CommonFlags, Parser, read_engine
 from pythae_fif.errors import ConfigError, did_you_mean
 from pythae_fif.runs.local import LocalEngine
 from pythae_fif.studies.study import STUDIES, StudyOptions, run_study
@@ -27,6 +18,8 @@ logger = logging.getLogger(__name__)
 class StudyFlags(CommonFlags):
     """The flags that studies take; each declares which."""
 
+    data_root: Annotated[str | None, Flag("where data sets are (PYTHAE_FIF_DATA)", "DIR")] = None
+    offline: Annotated[bool, Flag("never download")] = False
     profile: Annotated[str, Flag("quick (default), paper, or another that the study has")] = "quick"
     dataset: Annotated[str | None, Flag("a data set of this study")] = None
     data: Annotated[str | None, Flag("your table, with --dataset csv", "PATH")] = None
@@ -50,22 +43,20 @@ def study_command(words: list[str]) -> bool:
     study = STUDIES.get(words[0])
     if study is None:
         raise ConfigError(f"study {words[0]!r} is unknown: {did_you_mean(words[0], STUDIES)}")
-    choices: dict[str, Any] = {"profiles": study.profiles, "data sets": study.datasets}
-    lines = [f"{what}: {', '.join(names)}" for what, names in choices.items() if names]
-    parser = Parser(f"study {words[0]}", "\n".join([study.description, *lines]), USUAL)
-    taken = {"profile", "seeds", *study.takes}
-    parser.add_flags(StudyFlags, only=taken | CommonFlags.model_fields.keys())
+    datasets = f"data sets: {', '.join(study.datasets)}" if study.datasets else ""
+    parser = Parser(f"study {words[0]}", f"{study.description}\n{datasets}", USUAL)
+    usual = {"profile", "seeds", "data_root", "offline"} | CommonFlags.model_fields.keys()
+    parser.add_flags(StudyFlags, only=usual | study.takes)
     parser.add_flags(*ENGINES.values())
     given = parser.given(words[1:])
     own = {name: value for name, value in given.items() if name not in ENGINE_FLAGS}
     flags = read_checked(StudyFlags, own, f"study {words[0]}", flags=own)
     engine = read_engine(flags, given)
-    chosen = given.keys() & {*ENGINE_FLAGS, "engine"}
     options = StudyOptions(
         **flags.model_dump(exclude={"quiet", "results", "seeds", "engine"}),
         results=Path(flags.results).expanduser(),
         seeds=flags.seeds or (),
-        engine=engine if chosen else None,  # else the study knows best
+        engine=engine if given.keys() & {*ENGINE_FLAGS, "engine"} else None,  # the study's own
     )
     from pythae_fif.cli import check  # which imports torch
 

@@ -3,12 +3,13 @@
 import pandas
 import pytest
 from support.engines import InProcess
+from support.experiments import of_shape
 from support.reference import REFERENCE
 
 from pythae_fif.benchmark.config import load_experiment
-from pythae_fif.benchmark.image_run import ImageSpec, Where
+from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.models import configs_dir
-from pythae_fif.benchmark.plan import Announced, expand
+from pythae_fif.benchmark.plan import expand
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.data.load import load
 from pythae_fif.runs.store import Store
@@ -59,7 +60,7 @@ def test_every_run_of_the_plan_is_committed(dataset, flags, file, shape, runs, c
         if (spec.dataset, spec.arch, spec.profile) == (dataset, experiment.arch, experiment.profile)
     ]
     (data_hash,) = {spec.data_hash for spec in alike}
-    planned = {spec.run_id for spec in expand(experiment, Announced(shape, data_hash), Where())}
+    planned = {spec.run_id for spec in expand(experiment, of_shape(*shape, content_hash=data_hash))}
     assert len(planned) == runs and planned <= {spec.run_id for spec in alike}
 
 
@@ -85,12 +86,10 @@ def test_runs_of_what_is_gone_are_read(arch, committed):
 @pytest.mark.parametrize("name", ["digits", "mnist"])
 def test_the_data_are_those_of_the_committed_runs(name, request, committed):
     root = str(request.getfixturevalue("shared_data")) if name == "mnist" else None
-    experiment = load_experiment(name, {"profile": "quick", "models": ["fif"]})
-    where = Where(data_root=root, offline=True)
-    sizes = {"train_size", "val_size", "test_size", "crop"}
-    used = experiment.settings_of("fif").model_dump(include=sizes)
-    splits = load(name, where, image_size=experiment.image_size, **used)
-    planned = {spec.run_id for spec in expand(experiment, splits, where)}
+    flags = {"profile": "quick", "models": ["fif"], "data_root": root, "offline": True}
+    experiment = load_experiment(name, flags)
+    splits = load(name, experiment, **experiment.settings_of("fif").cut)
+    planned = {spec.run_id for spec in expand(experiment, splits)}
     assert planned <= {spec.run_id for spec in committed}
 
 

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder
-from support.experiments import WHERE, splits_of, tiny
+from support.experiments import splits_of, tiny
 
 from pythae_fif.benchmark.image_run import trainer_of
 from pythae_fif.benchmark.pictures import samples_picture
@@ -32,7 +32,7 @@ def test_trains_samples_and_draws_class_by_class(tmp_path):
     flags = FLAGS | {"samplers": ["normal", "gmm"]}
     experiment = tiny(tmp_path, flags, num_samples=100, epochs=2)
     splits, store = splits_of(experiment), Store(tmp_path / "results")
-    (spec,) = expand(experiment, splits, WHERE)
+    (spec,) = expand(experiment, splits)
     work(spec, store)
     result = ImageResult.read(store, spec)
     assert set(result.scores) == {"normal", "gmm"} and store.is_done(spec)

@@ -9,18 +9,19 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pythae.data.datasets import DatasetOutput
-from support.experiments import WHERE, plan_of, splits_of, tiny
+from support.experiments import of_shape, plan_of, splits_of, tiny
 from support.records import SETTINGS, result_of, spec_of
 
-from pythae_fif.benchmark.config import Settings, load_experiment
-from pythae_fif.benchmark.image_run import ImageSpec, Where, training_config
+from pythae_fif.benchmark.config import load_experiment
+from pythae_fif.benchmark.image_run import ImageSpec, training_config
 from pythae_fif.benchmark.models import configs_dir, names_in, read_entry
-from pythae_fif.benchmark.plan import Announced, expand, leaderboard
+from pythae_fif.benchmark.plan import expand, leaderboard
+from pythae_fif.benchmark.settings import Settings, Where
 from pythae_fif.errors import ConfigError
 from pythae_fif.runs.spec import read_spec
 from pythae_fif.runs.store import Store
 
-DIGITS, FACES = Announced((1, 8, 8), "0" * 16), Announced((3, 64, 64), "0" * 16)
+DIGITS, FACES = of_shape(1, 8, 8), of_shape(3, 64, 64)
 CHANGED = {
     "dataset": "mnist", "arch": "resnet", "model": "vae", "classes": read_entry("vae").classes,
     "parameters": {"beta": 10.5, "hutchinson_samples": 1}, "varied": ["beta"],
@@ -30,18 +31,18 @@ CHANGED = {
 }  # fmt: skip
 
 
-def expanded(data: Announced, flags: dict, dataset: str = "digits", file=None) -> list[ImageSpec]:
-    return expand(load_experiment(dataset, flags, file), data, WHERE)
+def expanded(data, flags: dict, dataset: str = "digits", file=None) -> list[ImageSpec]:
+    return expand(load_experiment(dataset, flags, file), data)
 
 
 def test_a_run_has_one_id_however_it_is_asked_for():
     flags = {"models": ["fif"], "profile": "paper"}
-    grid = expanded(Announced((1, 28, 28)), flags, "mnist")
+    grid = expanded(of_shape(1, 28, 28), flags, "mnist")
     flags |= {"beta": [10.0, 5.0], "hutchinson_samples": [2]}
-    chosen = expanded(Announced((1, 28, 28)), flags, "mnist")
+    chosen = expanded(of_shape(1, 28, 28), flags, "mnist")
     assert len(chosen) == 2 and {s.run_id for s in chosen} < {s.run_id for s in grid}
     flags["beta"] = [12.0, 0.5]
-    betas = [spec.parameters["beta"] for spec in expanded(Announced((1, 28, 28)), flags, "mnist")]
+    betas = [spec.parameters["beta"] for spec in expanded(of_shape(1, 28, 28), flags, "mnist")]
     assert [repr(beta) for beta in betas] == ["12", "0.5"]
 
 
@@ -62,36 +63,16 @@ def test_profile_cuts_the_grid(tmp_path):
     ]
 
 
-@pytest.mark.parametrize(
-    ("model", "fixed", "varied"),
-    [
-        ("fif", {"hutchinson_samples": 2}, ["beta=10", "beta=5", "beta=15"]),
-        ("disentangled_beta_vae", {"beta": 7}, ["C=25", "C=10", "C=50"]),
-    ],
-)
-def test_what_a_profile_fixes_is_in_no_grid(tmp_path, model, fixed, varied):
-    profile = {"configurations": 3, "models": {model: {"fixed": fixed}}}
-    plan = plan_of(tmp_path, {"models": [model]}, **profile)
-    assert [s.configuration for s in plan] == varied
-    assert all(fixed.items() <= s.parameters.items() for s in plan)
-
-
-def test_a_flag_of_fifs_where_the_profile_fixes_it_and_where_there_is_no_grid(tmp_path):
+def test_a_flag_of_fifs_goes_over_what_the_profile_fixes():
     flags = {"models": ["fif"], "hutchinson_samples": [4]}
     table2 = configs_dir() / "experiments" / "table2.yaml"
     (spec, *_) = expanded(FACES, flags, "celeba", table2)
     assert spec.parameters["hutchinson_samples"] == 4 and "hutchinson_samples" in spec.varied
-    entry = yaml.safe_load((configs_dir() / "models" / "fif.yaml").read_text())
-    del entry["grid"]
-    (tmp_path / "listed.yaml").write_text(yaml.safe_dump(entry | {"configurations": [{"beta": 3}]}))
-    with pytest.raises(ConfigError, match="--beta: FIF has its configurations one by one, no grid"):
-        expanded(DIGITS, {"models": [str(tmp_path / "listed.yaml")], "beta": [5.0]})
 
 
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ({"latent_dim": 1, "samplers": ["normal", "maf"]}, "--samplers maf: need .* ae has one"),
         ({"models": ["fif"], "samplers": ["two_stage"]}, "model fif has none of them; it has nor"),
         ({"models": ["vqvae_spatial"], "arch": "fif_convnet"}, "vqvae_spatial: arch 'fif_convnet'"),
         ({"models": ["fif_conditional"]}, "is told class labels, and digits has none"),
@@ -188,7 +169,7 @@ def test_every_model_builds_and_has_a_training_configuration(name):
 def test_every_model_of_all_takes_rows():
     """Their encoders give what the model asks for: a step of each is finite."""
     flags = {"models": ["all"], "data": "mine.csv", "latent_dim": 2}
-    first = {spec.model: spec for spec in expanded(Announced((4,)), flags, "csv")}
+    first = {spec.model: spec for spec in expanded(of_shape(4), flags, "csv")}
     assert len(first) == 24
     rows = DatasetOutput(data=torch.randn(6, 4), labels=torch.ones(6))
     for spec in first.values():
@@ -255,7 +236,7 @@ class TestLeaderboard:
 
     @pytest.fixture
     def plan(self, experiment):
-        return expand(experiment, splits_of(experiment), WHERE)
+        return expand(experiment, splits_of(experiment))
 
     @pytest.fixture
     def store(self, tmp_path):
@@ -294,10 +275,10 @@ def test_classes_and_labels_define_a_conditional_run(tmp_path):
     experiment = tiny(tmp_path, {"models": ["fif_conditional", "fif"], "beta": [5.0],
                                  "hutchinson_samples": [1]})  # fmt: skip
     splits = splits_of(experiment)
-    conditional, plain = expand(experiment, splits, WHERE)
+    conditional, plain = expand(experiment, splits)
     assert conditional.parameters["condition_dim"] == 10
     assert (conditional.labels_hash, plain.labels_hash) == (splits.labels_hash, None)
     others = {split: 9 - of_split for split, of_split in splits.labels.items()}
     relabelled = dataclasses.replace(splits, labels=others)
-    other, same = expand(experiment, relabelled, WHERE)
+    other, same = expand(experiment, relabelled)
     assert other.run_id != conditional.run_id and same.run_id == plain.run_id

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from support.experiments import WHERE
 from support.image_files import smooth
 
 from pythae_fif.benchmark.config import load_experiment
@@ -30,7 +29,7 @@ def test_first_steps_are_finite(model, dataset, table, arch, tmp_path):
     splits = Splits(dataset, **images, test=images["val"], labels=None, source="smooth noise")
     flags = {"models": [model], "arch": arch, "seeds": [0], "extractor": "pixels"}
     file = configs_dir() / f"experiments/table{table}.yaml" if table else None
-    spec, *_ = expand(load_experiment(dataset, flags, file), splits, WHERE)
+    spec, *_ = expand(load_experiment(dataset, flags, file), splits)
     short = {"batch_size": 4, "epochs": 2, "wall_clock": None}
     spec = spec.model_copy(update={"settings": spec.settings.model_copy(update=short)})
     result = trainer_of(spec, splits, {}, tmp_path).train()

@@ -1,12 +1,8 @@
 """What is missing is told in one go before the first long step; the machine's line says why."""
 
-import shutil
 import sys
-import urllib.request
-from collections import namedtuple
 from pathlib import Path
 from types import SimpleNamespace
-from urllib.error import HTTPError, URLError
 
 import pytest
 import torch
@@ -14,10 +10,8 @@ from support.experiments import write_tiny
 
 from pythae_fif import cli
 from pythae_fif.cli import check as checks
-from pythae_fif.cli.check import idle_gpu, machine_line, unreachable
+from pythae_fif.cli.check import idle_gpu, machine_line
 from pythae_fif.runs.local import LocalEngine, cores
-
-Usage = namedtuple("Usage", "total used free")
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +23,6 @@ def fresh_machine(tmp_path, monkeypatch):
     for name in ("PYTHAE_FIF_DATA", "PYTHAE_FIF_INCEPTION", "TORCH_HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(torch.hub, "_hub_dir", None)
-    monkeypatch.setattr(checks, "unreachable", lambda url: "no network here")
 
 
 @pytest.fixture
@@ -47,15 +40,27 @@ def errors(capsys):
     return lines
 
 
-def test_the_users_own_command_on_a_fresh_machine(errors, tmp_path):
-    data, weights = errors("--dataset celeba --arch resnet")
-    for part in ("celeba: ", "no network here", "mmlab.ie.cuhk.edu.hk",
+def test_the_users_own_command_where_nothing_can_be_downloaded(errors, tmp_path):
+    data, weights = errors("--dataset celeba --arch resnet --offline")
+    for part in ("celeba: ", "mmlab.ie.cuhk.edu.hk",
                  str(tmp_path / ".cache/pythae-fif/data/celeba")):  # fmt: skip
         assert part in data
-    for part in ("extractor 'inception'", "no network here", "pt_inception-2015",
+    for part in ("extractor 'inception'", "pt_inception-2015",
                  str(tmp_path / ".cache/torch/hub/checkpoints")):  # fmt: skip
         assert part in weights
     assert [*tmp_path.iterdir()] == []
+
+
+def test_a_dry_run_downloads_nothing_and_tells_what_is_missing(tmp_path, capsys, monkeypatch):
+    Path("file").write_text("")
+    monkeypatch.setenv("PYTHAE_FIF_CACHE", "file/cache")
+    words = "--dataset celeba --models ae --dry-run --extractor pixels"
+    assert cli.main(words.split()) == 1
+    out, err = capsys.readouterr()
+    data, cache = out.splitlines()
+    assert data.startswith("would stop a run: celeba: ") and err == ""
+    assert cache.startswith("would stop a run: file/cache cannot be written")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_everything_that_is_missing_is_a_line(errors, monkeypatch):
@@ -85,21 +90,11 @@ def test_the_package_of_an_engine(errors, monkeypatch, engine, module):
     assert f"needs the package {module}: pip install 'pythae-fif[" in line
 
 
-def test_mistakes_in_the_plan_are_told_before_a_download(errors):
-    lines = errors("--dataset celeba --models fif --beta -1 --offline")
-    assert any("beta=-1" in line for line in lines) and any("celeba: " in line for line in lines)
-    text = "{label: A, model: pythae.models.AEE, config: pythae.models.AEConfig, source: ours}"
-    Path("mine.yaml").write_text(text)
-    Path("photos").mkdir()
-    found = errors("--dataset folder --data photos --models mine.yaml --extractor pixels")
-    assert sum("cannot import 'pythae.models.AEE'" in line for line in found) == 1
-
-
 def test_a_store_that_has_all_needs_nothing_for_runs(tmp_path, monkeypatch, capsys, one_thread):
     file = write_tiny(tmp_path)
     words = ["--config", str(file), "--quiet"]
     assert cli.main(words) == 0
-    monkeypatch.setattr(checks, "_check_extractor", refuse)
+    monkeypatch.setattr(checks, "require_extractor", refuse)
     assert cli.main(words) == 0
     capsys.readouterr()
     for more in (["--seeds", "1"], ["--samplers", "gaussian"]):
@@ -107,38 +102,10 @@ def test_a_store_that_has_all_needs_nothing_for_runs(tmp_path, monkeypatch, caps
         assert capsys.readouterr().err == "error: no extractor\n"
 
 
-def refuse(*_):
+def refuse(*_, **__):
     from pythae_fif.errors import ConfigError
 
     raise ConfigError("no extractor")
-
-
-def test_images_and_features_have_room(errors, monkeypatch):
-    monkeypatch.setattr(checks, "unreachable", lambda url: None)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0, 0, 4 * 10**9))
-    (line,) = errors("--dataset celeba --arch resnet --models ae")
-    assert "has 4 GB free, and celeba's images and features need 4.1 GB" in line
-
-
-@pytest.mark.parametrize(
-    ("answer", "said"),
-    [
-        (None, None),
-        (HTTPError("", 403, "forbidden", {}, None), None),
-        (URLError("no route"), "a.org:8 cannot be reached (no route)"),
-        (TimeoutError("timed out"), "a.org:8 cannot be reached (timed out)"),
-    ],
-    ids=repr,
-)
-def test_a_host_that_says_anything_can_be_reached(monkeypatch, answer, said):
-    def ask(request, timeout):
-        assert (request.full_url, request.method) == ("https://a.org:8/", "HEAD")
-        if answer is not None:
-            raise answer
-        return SimpleNamespace(close=lambda: None)
-
-    monkeypatch.setattr(urllib.request, "urlopen", ask)
-    assert unreachable("https://a.org:8/files/weights.pth?download=1") == said
 
 
 def test_the_line_of_a_machine_without_gpu():

@@ -1,11 +1,12 @@
 """Experiments that take no time."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import yaml
 
 from pythae_fif.benchmark.config import Experiment, load_experiment
-from pythae_fif.benchmark.image_run import ImageSpec, Where
+from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.plan import expand
 from pythae_fif.data import Splits, load_images
 
@@ -13,7 +14,6 @@ PROFILE = {
     "note": "a test", "epochs": 1, "batch_size": 50, "learning_rate": 1e-3, "num_samples": 20,
     "train_size": 60, "val_size": 20, "test_size": 20, "configurations": 2,
 }  # fmt: skip
-WHERE = Where(offline=True)
 
 
 def write_tiny(folder: Path, profile: dict | None = None, **values) -> Path:
@@ -39,4 +39,11 @@ def splits_of(experiment: Experiment) -> Splits:
 def plan_of(tmp_path: Path, flags: dict | None = None, **profile) -> list[ImageSpec]:
     """The runs of a tiny experiment."""
     experiment = tiny(tmp_path, flags, **profile)
-    return expand(experiment, splits_of(experiment), WHERE)
+    return expand(experiment, splits_of(experiment))
+
+
+def of_shape(*shape: int, content_hash: str = "0" * 16, train: int = 60) -> SimpleNamespace:
+    """What a plan needs to know of data that are not there."""
+    return SimpleNamespace(
+        input_dim=shape, content_hash=content_hash, train=range(train), labels=None
+    )
