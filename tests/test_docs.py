@@ -219,14 +219,18 @@ def test_profiles_are_those_of_the_configurations():
         for profile, values in content["profiles"].items():
             default = profile == content["profile"]
             sizes = [values.get(key, "all") for key in ("train_size", "configurations")]
-            of_all[name, profile] = (default, values["epochs"], *sizes)
+            of_all[name, profile] = (
+                default,
+                values.get("epochs") or f"{values['steps']:,} steps",
+                *sizes,
+            )
     shown = {}
     for line in (ROOT / "docs/benchmark.md").read_text().splitlines():
         if not re.match(r"\| `\w+`(, `\w+`)* \| `\w+`", line):
             continue
         names, profile, *numbers = [cell.strip() for cell in line.strip("|").split("|")]
         default = profile.endswith(" (default)")
-        values = [number if number == "all" else int(number.replace(",", "")) for number in numbers]
+        values = [int(n.replace(",", "")) if re.fullmatch("[0-9,]+", n) else n for n in numbers]
         for name in re.findall(r"\w+", names):
             shown[name, profile.split()[0].strip("`")] = (default, *values)
     assert shown == of_all
