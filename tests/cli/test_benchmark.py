@@ -41,7 +41,7 @@ def run(tmp_path, capsys, monkeypatch, one_thread):
     The runs are executed in this process; `run.executed` counts them.
     """
     engine = InProcess(done=[])
-    monkeypatch.setattr(LocalEngine, "execute", lambda _, waiting: engine.execute(waiting))
+    monkeypatch.setattr(LocalEngine, "execute", lambda _, *given: engine.execute(*given))
     monkeypatch.setattr(LocalEngine, "slots", lambda _: [Slot("cpu", 1)])
     monkeypatch.setenv("COLUMNS", "100")
 
