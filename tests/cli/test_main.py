@@ -185,7 +185,7 @@ def test_a_flag_of_another_command_is_not_the_nearest():
         ("--image-size 16", ["image_size=16", "8x8"]),
         ("--data here", ["--data", "folder, npz and csv"]),
         ("--dataset folder", ["'folder'", "--data"]),
-        ("--dataset npz --data nowhere.npz", ["nowhere.npz: no such "]),
+        ("--dataset npz --data nowhere.npz", ["nowhere.npz: cannot be read"]),
         ("--config toy.yaml", ["dataset 'circle' is unknown"]),
         ("--dataset mnist --data-root nowhere --extractor pixels", ["nowhere", "--data-root"]),
         ("--dataset mnist --data-root . --offline --extractor pixels", ["mnist", "--offline"]),
