@@ -113,19 +113,13 @@ def _each_once(values: list[T]) -> list[T]:
     return values
 
 
-def _absolute(path: str) -> str:
-    if not path:
-        raise ValueError("a path is needed")
-    return os.path.abspath(os.path.expanduser(path))
-
-
 Whole = Annotated[int, BeforeValidator(_whole)]
 """An integer, which YAML may write as 10.0 or 1e1."""
 
 AtLeastOne = Annotated[int, Field(ge=1), BeforeValidator(_whole)]
 
-AbsolutePath = Annotated[str, AfterValidator(_absolute)]
-"""A path that means the same in every working directory, and has a name."""
+AbsolutePath = Annotated[str, AfterValidator(lambda of: os.path.abspath(os.path.expanduser(of)))]
+"""A path that means the same in every working directory."""
 
 Each = Annotated[list[T], AfterValidator(_each_once)]
 """A list of at least one value and none twice."""
@@ -145,12 +139,12 @@ def name_of(valid: Callable[[], Collection[str]]) -> AfterValidator:
 def read_checked(
     cls: type[M], values: Mapping[str, Any], where: str, flags: Collection[str] = ()
 ) -> M:
-    """A configuration from a mapping.
+    """A configuration from keys and values.
 
     Args:
         cls: Its class.
         values: Keys and values.
-        where: Where they are from; the start of the error's line.
+        where: They are from; the start of the error's line.
         flags: Keys that flags gave: a line on one of these names the flag.
     """
     try:
@@ -233,17 +227,13 @@ def parse_duration(text: str) -> float:
 
     Raises:
         ConfigError: It is none, or not above zero.
-
-    Example:
-        >>> parse_duration("5h"), parse_duration("1h30m"), parse_duration("90s")
-        (18000.0, 5400.0, 90.0)
     """
     match = _DURATION.fullmatch(text.replace(" ", ""))
-    numbers = [float(number or 0) for number in match.groups()] if match else [0.0]
-    seconds = sum(number * unit for number, unit in zip(numbers, (3600, 60, 1), strict=False))
+    hours, minutes, rest = (float(part or 0) for part in match.groups()) if match else (0, 0, 0)
+    seconds = 3600 * hours + 60 * minutes + rest
     if seconds <= 0:
         raise ConfigError(
             f"{text!r} is no duration: a number above 0 with a unit is needed, such as 5h, 1h30m, "
-            f"10min or 90s"
+            "10min or 90s"
         )
     return seconds

@@ -128,5 +128,3 @@ def test_a_path_is_absolute_and_its_home_that_of_a_user():
     assert adapter.validate_python("a/../b") == os.path.abspath("b")
     assert adapter.validate_python("~/a") == os.path.expanduser("~/a")
     assert adapter.validate_python("~nobody-of-this-name/a").endswith("/~nobody-of-this-name/a")
-    with pytest.raises(ValueError, match="a path is needed"):
-        adapter.validate_python("")

@@ -6,22 +6,19 @@ import contextlib
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, NamedTuple
+
+from pydantic import PrivateAttr
 
 from pythae_fif.runs.provenance import command_line
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import Status
+from pythae_fif.validation import AtLeastOne, Checked, Flag
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a run ended.
-
-    Attributes:
-        spec: The run.
-        error: One line; empty if it has all its records.
-    """
+class Outcome(NamedTuple):
+    """How a run ended: the error is one line, empty if the run has all its records."""
 
     spec: Spec
     error: str = ""
@@ -55,29 +52,31 @@ Ends = Generator[tuple[Spec, str] | None, None, None]
 """A run whose process is gone, and what is known of why; None at least twice a second."""
 
 
-class Engine(Protocol):
-    """Where runs are executed."""
+class Engine(Checked):
+    """Where and how runs are executed; no result depends on it.
+
+    Attributes:
+        cpus_per_run: Cores and threads of a run; None for the engine's choice.
+    """
+
+    cpus_per_run: Annotated[AtLeastOne | None, Flag("cores and threads of a run", "N")] = None
+
+    _parting: str = PrivateAttr("")
 
     @property
     def parting(self) -> str:
         """What to say when runs go on after :meth:`execute`; else empty."""
+        return self._parting
 
     def check(self, root: Path) -> None:
-        """Refuses what is missing or wrong, before any work.
-
-        Args:
-            root: Folder of the store.
-
-        Raises:
-            ConfigError: A package, command or cluster is not there, or an option is wrong.
-        """
+        """Raises a ConfigError where something is missing or wrong, before any work in a store."""
 
     def execute(self, specs: Sequence[Spec], store: Store, command: str) -> Ends:
         """Calls :func:`~pythae_fif.runs.worker.work` for each, in a process of its own.
 
         Closing the generator ends the runs under way, but for jobs that outlive this process.
         """
-        ...
+        raise NotImplementedError
 
 
 def run_all(
@@ -108,25 +107,21 @@ def run_all(
     with contextlib.closing(engine.execute(list(before), store, command_line())) as ends:
         for end in ends:
             if end is not None:
-                spec, cause = end
-                progress.outcomes.append(Outcome(spec, _error(spec, cause, store)))
-                del before[spec]
+                progress.outcomes.append(_outcome(*end, store))
+                del before[end[0]]
             now = {spec: Status.read(store.folder(spec)) for spec in before}
-            progress.running = {  # what an earlier start said is as it was
-                spec: status
-                for spec, status in now.items()
-                if status.state == "running" and status != before[spec]
-            }
+            begun = [spec for spec in now if now[spec] != before[spec]]
+            progress.running = {s: now[s] for s in begun if now[s].state == "running"}
             on_change(progress)
     return progress.outcomes
 
 
-def _error(spec: Spec, cause: str, store: Store) -> str:
-    """Why a run failed: whether it has its records decides, whatever its process said."""
+def _outcome(spec: Spec, cause: str, store: Store) -> Outcome:
+    """Whether a run has its records decides, whatever its process said."""
     if store.is_done(spec):
-        return ""
+        return Outcome(spec)
     status = Status.read(store.folder(spec))
     if status.state in ("failed", "interrupted"):
-        return status.error or status.state
-    cause = cause or "the process ended without a record"
-    return f"{cause} (at {status.stage!r}; see output.log)" if status.stage else cause
+        return Outcome(spec, status.error or status.state)
+    at = f" (at {status.stage!r}; see output.log)" if status.stage else ""
+    return Outcome(spec, (cause or "the process ended without a record") + at)

@@ -1,6 +1,6 @@
 """The local engine: a fresh process a run, as many at once as the machine has room for."""
 
-__all__ = ["RUN_BYTES", "EngineOptions", "LocalEngine", "Slot", "cores"]
+__all__ = ["RUN_BYTES", "LocalEngine", "Slot", "cores"]
 
 import multiprocessing
 import os
@@ -14,14 +14,12 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import PrivateAttr
-
 from pythae_fif.errors import ConfigError, StoreError
-from pythae_fif.runs.launch import Ends
+from pythae_fif.runs.launch import Ends, Engine
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import work
-from pythae_fif.validation import AtLeastOne, Checked, Flag
+from pythae_fif.validation import AtLeastOne, Flag
 
 POLL_SECONDS = 0.3
 GRACE_SECONDS = 20
@@ -37,30 +35,13 @@ CAUSES = {
 
 
 class Slot(NamedTuple):
-    """Room for one run: `cpu`, or what CUDA_VISIBLE_DEVICES names a GPU, and threads."""
+    """Room for one run: on `cpu`, or what CUDA_VISIBLE_DEVICES names a GPU."""
 
     device: str
     threads: int
 
 
-class EngineOptions(Checked):
-    """Where and how runs are executed, of every engine; no result depends on it.
-
-    Attributes:
-        cpus_per_run: Cores and threads of a run; None for the engine's choice.
-    """
-
-    cpus_per_run: Annotated[AtLeastOne | None, Flag("cores and threads of a run", "N")] = None
-
-    _parting: str = PrivateAttr("")
-
-    @property
-    def parting(self) -> str:
-        """See :class:`~pythae_fif.runs.launch.Engine`."""
-        return self._parting
-
-
-class LocalEngine(EngineOptions):
+class LocalEngine(Engine):
     """This machine's GPUs, or its cores where there is none.
 
     By default the cores are divided by the runs at once, which without GPUs are at most four.
@@ -168,10 +149,8 @@ def _child(spec: Spec, store: Store, command: str, slot: Slot) -> None:
     os.environ["CUDA_VISIBLE_DEVICES"] = slot.device if on_gpu else ""
     try:
         work(spec, store, command, slot.threads, on_gpu)
-    except StoreError:
-        sys.exit(EXIT_STORE)  # `status.json` may not have taken the reason
-    except BaseException:
-        sys.exit(1)  # the traceback is in `output.log`
+    except BaseException as error:  # `status.json` may not have taken why the store is wrong
+        sys.exit(EXIT_STORE if isinstance(error, StoreError) else 1)
 
 
 def _end_with_driver() -> None:

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pythae_fif.errors import ConfigError, importing, one_line
-from pythae_fif.runs.launch import Ends
-from pythae_fif.runs.local import EngineOptions
+from pythae_fif.runs.launch import Ends, Engine
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import work
@@ -23,7 +22,7 @@ POLL_SECONDS = 0.5
 GRACE_SECONDS = 20
 
 
-class RayEngine(EngineOptions):
+class RayEngine(Engine):
     """A Ray cluster whose nodes see the results folder under the path that it has here.
 
     A run has one core, or `cpus_per_run`, and a GPU where the cluster has any. One whose worker or

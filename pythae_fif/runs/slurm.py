@@ -16,17 +16,13 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from pythae_fif.errors import ConfigError, importing, one_line
 from pythae_fif.files import write_bytes
-from pythae_fif.runs.launch import Ends
-from pythae_fif.runs.local import EngineOptions, cores
+from pythae_fif.runs.launch import Ends, Engine
 from pythae_fif.runs.spec import Spec
 from pythae_fif.runs.store import Store, read_file
 from pythae_fif.runs.worker import work
 from pythae_fif.validation import Flag, parse_duration
 
 JOB_FILE = "slurm.job"
-ARRAY_SIZE = 1000
-"""Runs in an array: Slurm's own limit is 1,001 unless its administrator raised it."""
-MAX_TIMEOUTS = 100
 QUEUE_SECONDS = 10.0
 LATE_SECONDS = 30.0
 """How long a job may be out of the queue before its run counts as failed."""
@@ -56,16 +52,16 @@ OneLine = Annotated[str, AfterValidator(_one_line)]
 """A text that may stand in a batch script."""
 
 
-class SlurmEngine(EngineOptions):
+class SlurmEngine(Engine):
     """Slurm, on a machine that can submit and sees the results folder as its nodes do.
 
     A job that reaches its time limit or is preempted is requeued, and resumes from the run's
     checkpoint. Jobs outlive this process: the same command waits for those that are in the queue
     and submits no run twice. A run asks for a GPU, and ends if it finds none; `gres=none` of
-    `sbatch` asks for none.
+    `sbatch` asks for none. It has one core and thread, or `cpus_per_run`.
 
     Attributes:
-        partition, account: Of the jobs.
+        partition: Of the jobs.
         time: Their limit in minutes, which is needed; given as a text such as 4h or 04:00:00.
         sbatch: Further parameters of sbatch.
         no_wait: Submit the jobs and stop.
@@ -77,7 +73,6 @@ class SlurmEngine(EngineOptions):
         BeforeValidator(_minutes),
         Flag("limit of a job, such as 04:00:00; it is then requeued", "TIME", str),
     ] = None
-    account: Annotated[OneLine | None, Flag("who is charged")] = None
     sbatch: Annotated[
         dict[OneLine, OneLine], Flag("more of sbatch's (gres=gpu:1)", "KEY=VALUE", _pair)
     ] = Field(default_factory=dict)
@@ -96,14 +91,11 @@ class SlurmEngine(EngineOptions):
                 "--engine slurm needs --time, such as 04:00:00: a job that reaches it is requeued "
                 "and resumes"
             )
-        for command in ("sbatch", "squeue", "srun"):
-            if shutil.which(command) is None:
-                raise ConfigError(f"--engine slurm: {command} is not on the PATH of this machine")
-        folder = (root.expanduser() / ".slurm").resolve()
-        executor = submitit.SlurmExecutor(folder, max_num_timeout=MAX_TIMEOUTS)
+        if shutil.which("sbatch") is None:
+            raise ConfigError("--engine slurm: sbatch is not on the PATH of this machine")
+        executor = submitit.SlurmExecutor(root.absolute() / ".slurm", max_num_timeout=100)
         asked = {
             "partition": self.partition,
-            "account": self.account,
             "cpus_per_task": self.cpus_per_run,
             "gres": "gpu:1",
             "requeue": True,
@@ -126,8 +118,8 @@ class SlurmEngine(EngineOptions):
             raise ConfigError("--engine slurm: squeue does not answer; is its controller up?")
         jobs = {spec: _job_of(store.folder(spec)) for spec in specs}
         new = [spec for spec, job in jobs.items() if job not in queue]
-        for start in range(0, len(new), ARRAY_SIZE):
-            jobs |= self._submit(new[start : start + ARRAY_SIZE], store, command)
+        if new:
+            jobs |= self._submit(new, store, command)
         arrays = ", ".join(dict.fromkeys(job.partition("_")[0] for job in jobs.values()))
         self._parting = f"Slurm's jobs {arrays} go on; the same command collects their runs"
         if not self.no_wait:
@@ -138,35 +130,21 @@ class SlurmEngine(EngineOptions):
         """Submits runs as an array; the job of each, which stands in its folder too."""
         import submitit
 
-        executor, needs_gpu = self._executor(store.root), self.sbatch.get("gres") != "none"
+        class Job(submitit.helpers.Checkpointable):  # a requeued one starts again, and resumes
+            def __call__(self, *run: Any) -> None:
+                work(*run)
+
+        executor = self._executor(store.root)
+        how = store, command, self.cpus_per_run or 1, self.sbatch.get("gres") != "none"
         try:
             with executor.batch():
-                jobs = [
-                    executor.submit(_Job(spec, store, command, self.cpus_per_run, needs_gpu))
-                    for spec in specs
-                ]
+                submitted = {spec: executor.submit(Job(), spec, *how) for spec in specs}
         except submitit.core.utils.FailedJobError as error:
             raise ConfigError(f"sbatch: {one_line(error)}") from error
-        for spec, job in zip(specs, jobs, strict=True):
-            write_bytes(store.folder(spec) / JOB_FILE, str(job.job_id).encode())
-        return {spec: str(job.job_id) for spec, job in zip(specs, jobs, strict=True)}
-
-
-class _Job:
-    """What a job does; submitit pickles it."""
-
-    def __init__(self, *run: Any) -> None:
-        self.run = run
-
-    def __call__(self) -> None:
-        spec, store, command, threads, needs_gpu = self.run
-        work(spec, store, command, threads or cores(), needs_gpu)
-
-    def checkpoint(self) -> Any:
-        """Asked by submitit for the job that is requeued: the same, for it resumes by itself."""
-        import submitit
-
-        return submitit.helpers.DelayedSubmission(self)
+        jobs = {spec: str(job.job_id) for spec, job in submitted.items()}
+        for spec, job in jobs.items():
+            write_bytes(store.folder(spec) / JOB_FILE, job.encode())
+        return jobs
 
 
 def _watch(jobs: dict[Spec, str], store: Store) -> Ends:

@@ -7,20 +7,14 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Base64UrlBytes, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Base64UrlBytes, BaseModel, ConfigDict, ValidationError
 
 from pythae_fif.errors import StoreError
 from pythae_fif.files import stored
 from pythae_fif.runs.record import Record, ResultT
 from pythae_fif.runs.spec import SPEC_FILE, Spec, SpecT, read_spec
-
-LARGEST = 2**26
-"""Bytes of the largest file that is read into memory; a record has a few thousand."""
-
-_PART = r"[\w=+@-][\w.=+@-]*"  # a part of a path that leads nowhere else
-_Path = Annotated[str, Field(pattern=f"^{_PART}(/{_PART})*$")]
 
 
 class PackedRun(BaseModel):
@@ -36,9 +30,9 @@ class PackedRun(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="constants")
 
-    run: _Path
-    files: dict[_Path, Any]
-    pictures: dict[_Path, Base64UrlBytes] = {}
+    run: str
+    files: dict[str, Any]
+    pictures: dict[str, Base64UrlBytes] = {}
 
     def read(self, name: str) -> bytes | None:
         """The content of a file, or None."""
@@ -151,7 +145,7 @@ def read_file(path: Path) -> bytes | None:
     """The content of a file, or None where there is none.
 
     Raises:
-        StoreError: It cannot be read, is no file (a pipe would wait for ever), or is far too large.
+        StoreError: It cannot be read, or is no file: a pipe would wait for ever.
     """
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -160,8 +154,7 @@ def read_file(path: Path) -> bytes | None:
     except (OSError, ValueError) as error:
         raise StoreError(f"cannot read {path}: {getattr(error, 'strerror', error)}") from error
     with os.fdopen(handle, "rb") as file:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > LARGEST:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise StoreError(f"cannot read {path}: it is no file of a run")
         with stored(f"read {path}"):
             return file.read()

@@ -176,8 +176,8 @@ def work(
         run = Run(spec, store, command)
         write_json(folder / SPEC_FILE, spec.to_dict())
         try:
-            if needs_gpu:
-                _require_gpu()
+            if needs_gpu and not _has_gpu():
+                raise ConfigError("the run was planned for a GPU, and torch sees none here")
             run.tell("starting")
             spec.run(run)
             if not store.is_done(spec):
@@ -206,11 +206,10 @@ def _settle(log: Path, threads: int) -> None:
     threadpool_limits(threads)  # of the linear algebra of numpy and scipy
 
 
-def _require_gpu() -> None:
+def _has_gpu() -> bool:
     import torch
 
-    if not torch.cuda.is_available():
-        raise ConfigError("the run was planned for a GPU, and torch sees none here")
+    return torch.cuda.is_available()
 
 
 def is_locked(folder: Path) -> bool:

@@ -17,7 +17,6 @@ from pythae_fif.runs.launch import run_all
 from pythae_fif.runs.slurm import SlurmEngine, _minutes
 from pythae_fif.runs.store import Store
 from pythae_fif.runs.worker import Status
-from pythae_fif.training.checkpoint import CHECKPOINT_NAME
 
 pytest.importorskip("submitit", reason="needs submitit")
 pytestmark = pytest.mark.filterwarnings("ignore:scores of 20 samples")
@@ -75,7 +74,7 @@ def test_preempted_and_requeued_runs_resume_and_finish(slurm, tmp_path):
             words = ["scontrol", "update", f"JobId={job}", "StartTime=now"]
             subprocess.run(words, stderr=subprocess.DEVNULL, check=False)
         training = [folders[s] for s, status in progress.running.items() if status.share > 0.05]
-        kept = [folder for folder in training if (folder / CHECKPOINT_NAME).exists()]
+        kept = [folder for folder in training if (folder / "checkpoint.pt").exists()]
         first = {folder: rows(folder)[0] for folder in kept}
         if first and "requeued" not in seen:
             folder = next(iter(first))

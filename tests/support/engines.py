@@ -1,16 +1,13 @@
 """An engine for tests: every run in this process, where a monkeypatch reaches it."""
 
-from pythae_fif.runs.local import EngineOptions
+from pythae_fif.runs.launch import Engine
 from pythae_fif.runs.worker import line_of, work
 
 
-class InProcess(EngineOptions):
+class InProcess(Engine):
     """Runs one after another; `done` are the specifications that it was asked for."""
 
     done: list = []  # noqa: RUF012 - pydantic copies it
-
-    def check(self, root) -> None:
-        """Nothing is needed."""
 
     def execute(self, specs, store, command):
         for spec in specs:
