@@ -37,7 +37,7 @@ from pythae_fif.evaluation import (
     Features,
     frechet_distance,
 )
-from pythae_fif.evaluation.inception import inception
+from pythae_fif.evaluation.networks import inception
 from pythae_fif.runs.provenance import processor
 
 FEATURES = 2048

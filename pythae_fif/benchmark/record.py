@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, FiniteFloat
 
-from pythae_fif.evaluation.codes import CodeScores
-from pythae_fif.evaluation.scores import Scores
+from pythae_fif.evaluation.scores import CodeScores, Scores
 from pythae_fif.runs.record import Record
 from pythae_fif.runs.store import Store
 from pythae_fif.training.progress import EpochRow

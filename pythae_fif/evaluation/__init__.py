@@ -12,13 +12,7 @@ __all__ = [
     "SampleCountWarning",
     "Scores",
     "frechet_distance",
-    "frechet_error",
-    "inception_score",
-    "kernel_distance",
-    "known_extractor",
     "load_extractor",
-    "memorisation",
-    "neighbour_scores",
     "score_codes",
     "score_samples",
     "train_classifier",
@@ -32,14 +26,12 @@ from pythae_fif.lazy import lazily
 
 if TYPE_CHECKING:
     from pythae_fif.evaluation.classifier import train_classifier
-    from pythae_fif.evaluation.codes import score_codes
-    from pythae_fif.evaluation.distances import frechet_distance, frechet_error, kernel_distance
+    from pythae_fif.evaluation.distances import frechet_distance
     from pythae_fif.evaluation.extractors import Extractor, load_extractor
     from pythae_fif.evaluation.features import Features
-    from pythae_fif.evaluation.neighbours import memorisation, neighbour_scores
     from pythae_fif.evaluation.pipeline import EvaluationPipeline
     from pythae_fif.evaluation.scores import Scores
-    from pythae_fif.evaluation.scoring import SampleCountWarning, inception_score, score_samples
+    from pythae_fif.evaluation.scoring import SampleCountWarning, score_codes, score_samples
 else:
     __getattr__ = lazily(__name__)
 

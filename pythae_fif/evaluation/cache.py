@@ -6,12 +6,12 @@ import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from pythae_fif.errors import StoreError, first_line
+from pythae_fif.errors import first_line
 from pythae_fif.files import digest, locked, set_aside, stored, write_whole
 
 logger = logging.getLogger(__name__)
@@ -37,21 +37,22 @@ def cached_tensors(path: Path, build: Callable[[], dict[str, Tensor]]) -> dict[s
         parts = ((name, tensor_hash(of)) for name, of in sorted(tensors.items()))
         return {"tensors": tensors, "digest": digest(path.name, *parts)}
 
-    with stored(f"make {path.parent}"):
+    with stored(f"use {path}"):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with locked(path):  # another process may build it
-        try:
-            if path.exists():
-                with stored(f"read {path}"):
-                    held: Any = torch.load(path, map_location="cpu", weights_only=True)
-                if held["digest"] == sealed(held["tensors"])["digest"]:
-                    return cast(dict[str, Tensor], held["tensors"])
-                raise ValueError("its content is not what was written under this name")
-        except StoreError:
-            raise
-        except Exception as error:  # of a damaged file
-            line, aside = first_line(error), set_aside(path)
-            logger.warning("%s cannot be read (%s): set aside as %s", path, line, aside.name)
-        tensors = build()
-        write_whole(path, lambda file: torch.save(sealed(tensors), file))
-        return tensors
+        with locked(path):  # another process may build it
+            try:
+                held = torch.load(path, map_location="cpu", weights_only=True)
+                found: dict[str, Tensor] = held["tensors"]
+                if held["digest"] != sealed(found)["digest"]:
+                    raise ValueError("its content is not what was written under this name")
+                return found
+            except FileNotFoundError:
+                pass
+            except OSError:
+                raise
+            except Exception as error:  # of a damaged file
+                line, aside = first_line(error), set_aside(path)
+                logger.warning("%s cannot be read (%s): set aside as %s", path, line, aside.name)
+            found = build()
+            write_whole(path, lambda file: torch.save(sealed(found), file))
+            return found

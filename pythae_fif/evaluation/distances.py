@@ -12,10 +12,8 @@ from pythae_fif.evaluation.features import Features
 from pythae_fif.evaluation.scores import MeanStd
 from pythae_fif.volume_change.precision import full_float32
 
-ROUNDING = 1e-7
-"""Singular values below this part of the largest count as zero in an error."""
-SUBSETS, SUBSET_SIZE = 100, 1000
-"""Of the kernel distance."""
+ROUNDING = 1e-7  # singular values below this part of the largest count as zero in an error
+SUBSETS, SUBSET_SIZE = 100, 1000  # of the kernel distance
 
 
 def frechet_distance(a: Features, b: Features) -> float:
@@ -29,9 +27,6 @@ def frechet_distance(a: Features, b: Features) -> float:
 
     Args:
         a, b: Both sets, of at least two features of the same extractor.
-
-    Returns:
-        The distance, >= 0, in squared units of the features.
 
     Example:
         >>> a = Features(torch.tensor([[-1.0], [0.0], [1.0]]))
@@ -88,9 +83,6 @@ def kernel_distance(samples: Features, reference: Features, *, seed: int = 0) ->
     et al. 2018, sec. 4), drawn as torch-fidelity draws them from the same seed. Unlike the Frechet
     distance its expectation does not depend on the number of samples; it may be slightly negative
     for equal sets. The kernel has the precision of the features; its sums are in float64.
-
-    Returns:
-        Mean and (population) standard deviation over the subsets.
     """
     counts = len(samples), len(reference)
     size = min(SUBSET_SIZE, *counts)

@@ -30,30 +30,20 @@ from pythae_fif.volume_change.precision import full_float32
 if TYPE_CHECKING:
     from pythae_fif.data.splits import Splits
 
-LARGEST_SIDE = 16
-"""Height and width of `pixels`: a covariance of all of 64 x 64 x 3 would have 12288^2 entries."""
-CHUNK = 4
-"""Images of a large network at once for each thread of a CPU, so that they stay in its cache."""
-RANGE_TOLERANCE = 1e-3
-"""How far outside [0, 1] a float pixel may lie before it counts as a mistake of scale."""
+LARGEST_SIDE = 16  # of `pixels`: a covariance of all of 64 x 64 x 3 would have 12288^2 entries
+CHUNK = 4  # images of a large network at once for each thread of a CPU, to stay in its cache
+RANGE_TOLERANCE = 1e-3  # of a float pixel outside [0, 1], before it counts as a mistake of scale
 
 
 def rounded_images(images: Tensor) -> Tensor:
-    """Floating-point images clamped to [0, 1] and rounded as an image file would: uint8.
-
-    Example:
-        >>> rounded_images(torch.tensor([-1.0, 0.2, 0.502, 1.5]))
-        tensor([  0,  51, 128, 255], dtype=torch.uint8)
-    """
+    """Floating-point images clamped to [0, 1] and rounded as an image file would: uint8."""
     return (255 * images.clamp(0, 1)).round().to(torch.uint8)
 
 
 def unit_images(images: Tensor) -> Tensor:
-    """Checks images (B, C, H, W), uint8 or floating point, and gives them as float32 in [0, 1].
+    """Images (B, C, H, W), uint8 or floating point, as float32 in [0, 1].
 
-    Raises:
-        DataError: Another number of axes, no images, or values outside [0, 1].
-        NonFiniteError: NaN or infinite pixels.
+    A DataError says that they have another shape or range, a NonFiniteError that some are NaN.
     """
     if images.ndim != 4 or images.numel() == 0:
         raise DataError(
@@ -162,16 +152,16 @@ def load_extractor(
                 )
             return load_classifier(splits, device=device, cache_dir=cache_dir)
         case "efficientnet-lite0":
-            from pythae_fif.evaluation.efficientnet import efficientnet_lite0
+            from pythae_fif.evaluation.networks import efficientnet_lite0
 
             return efficientnet_lite0(device)
         case "inception":
-            from pythae_fif.evaluation.inception import inception, weights_file
+            from pythae_fif.evaluation.networks import inception, weights_file
 
             file = weights_file(weights, offline=offline)
             return inception(torch.load(str(file), "cpu", weights_only=True), device)
         case "tf-inception":
-            from pythae_fif.evaluation.inception import tf_inception
+            from pythae_fif.evaluation.networks import tf_inception
 
             return tf_inception(weights)
     network = _own_network(name)
@@ -187,14 +177,11 @@ def require_extractor(
 ) -> str | None:
     """Looks for what an extractor needs, before any data are known; nothing is downloaded.
 
-    Returns:
-        The address of what will be downloaded; None if all is here.
-
-    Raises:
-        ConfigError: A package or a file is missing, or a network of the user's own cannot be used.
+    It gives the address of what will be downloaded, None if all is here. A ConfigError says that a
+    package or a file is missing, or that a network of the user's own cannot be used.
     """
     if name == "inception":
-        from pythae_fif.evaluation.inception import WEIGHTS_URL, weights_file
+        from pythae_fif.evaluation.networks import WEIGHTS_URL, weights_file
 
         found = weights_file(weights, offline=offline, download=False)
         return None if found else WEIGHTS_URL

@@ -18,9 +18,7 @@ from pythae_fif.evaluation.extractors import Extractor, rounded_images, unit_ima
 from pythae_fif.files import digest, safe_name
 
 T = TypeVar("T")
-
-BATCH_SIZE = 256
-"""Images of which features are taken at once."""
+BATCH_SIZE = 256  # images of which features are taken at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,18 +58,14 @@ class Features:
             extractor: Where the features come from.
             cache_dir: Folder of features, which processes may share; None computes them.
             images_hash: Identifies the images' content, where that is known.
-
-        Raises:
-            DataError, NonFiniteError: Images that the extractor does not take.
-            StoreError: The cache folder cannot be used.
         """
 
         def build() -> dict[str, Tensor]:
-            batches = images.split(BATCH_SIZE)
+            held = images
             if extractor.of_images and images.is_floating_point():
-                # unit_images first: data out of range are a mistake, samples are clamped
-                batches = (rounded_images(unit_images(batch)) for batch in batches)
-            return {"features": torch.cat([extractor(batch)[0] for batch in batches])}
+                held = rounded_images(unit_images(images))  # data out of range are a mistake
+            parts = held.split(BATCH_SIZE)
+            return {"features": torch.cat([extractor(part)[0] for part in parts])}
 
         if cache_dir is None:
             return cls(build()["features"], extractor.hash)

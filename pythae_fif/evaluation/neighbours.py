@@ -13,11 +13,8 @@ from pythae_fif.evaluation.features import Features
 from pythae_fif.evaluation.scores import Memorisation, Neighbours
 from pythae_fif.volume_change.precision import full_float32
 
-NEAREST, DENSE = 3, 5
-"""k of precision and recall, and k of density and coverage."""
-
-AT_ONCE = 2**20
-"""Numbers of a matrix of pairs that are looked at together: few, for a CPU's cache."""
+NEAREST, DENSE = 3, 5  # k of precision and recall, and k of density and coverage
+AT_ONCE = 2**20  # numbers of a matrix of pairs that are looked at together, for a CPU's cache
 
 
 def neighbour_scores(samples: Features, reference: Features) -> Neighbours:

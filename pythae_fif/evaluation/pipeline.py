@@ -42,11 +42,7 @@ class EvaluationPipeline:
         num_samples: Number of samples.
         batch_size: Samples at once.
         seed: Of fit, sampling, shuffle and subsets.
-        weights: Of the extractor; see :func:`~pythae_fif.evaluation.load_extractor`.
         cache_dir: Folder of the data's features; None takes the package's cache.
-
-    Raises:
-        ConfigError: Unknown extractor, or one whose packages or weights are missing.
 
     Example::
 
@@ -62,17 +58,14 @@ class EvaluationPipeline:
     num_samples: int = 10_000
     batch_size: int = 500
     seed: int = 0
-    weights: str | Path | None = None
     cache_dir: str | Path | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.sampler, BaseSampler):
             self.sampler = GenerationPipeline(self.model, self.sampler).sampler
         if isinstance(self.extractor, str):
-            shape, device = self.model.model_config.input_dim, self.sampler.device
-            self.extractor = load_extractor(
-                self.extractor, shape, device=device, weights=self.weights
-            )
+            shape = self.model.model_config.input_dim
+            self.extractor = load_extractor(self.extractor, shape, device=self.sampler.device)
 
     def __call__(
         self,
@@ -95,9 +88,6 @@ class EvaluationPipeline:
         Raises:
             ConfigError: The sampler must be fitted and there is no `train_data`.
             DataError, NonFiniteError: Data or samples that are no such images.
-
-        Warns:
-            SampleCountWarning: Fewer than 2,048 samples or evaluation images.
         """
         sampler, extractor = self.sampler, self.extractor
         assert isinstance(extractor, Extractor)  # since it was built
@@ -107,8 +97,7 @@ class EvaluationPipeline:
         set_seed(self.seed)
         if needs_fit(sampler):
             if train_data is None:
-                name = type(sampler).__name__
-                raise ConfigError(f"{name} must be fitted: pass train_data, or fit it before")
+                raise ConfigError(f"{type(sampler).__name__} must be fitted: pass train_data")
             fit(sampler, unit_images(sets["train"]), training_config)
         cache = cache_home() if self.cache_dir is None else self.cache_dir
         known = {name: Features.of(of, extractor, cache_dir=cache) for name, of in sets.items()}

@@ -1,6 +1,6 @@
 """The scores of samples as types: what `score_samples` returns and what records hold."""
 
-__all__ = ["MeanStd", "Memorisation", "Neighbours", "Scores"]
+__all__ = ["CodeScores", "MeanStd", "Memorisation", "Neighbours", "Scores"]
 
 import dataclasses
 from dataclasses import dataclass
@@ -8,6 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from pythae_fif.files import write_json
+
+
+@dataclass(frozen=True)
+class CodeScores:
+    """Kullback-Leibler divergence, in nats, from the Gaussian of the codes' mean and covariance to
+    the standard normal, and to the product of its own marginals, which is a part of that."""
+
+    divergence: float
+    total_correlation: float
 
 
 @dataclass(frozen=True)
@@ -20,10 +29,7 @@ class MeanStd:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Scores from nearest neighbours; see :func:`~pythae_fif.evaluation.neighbour_scores`.
-
-    All are fractions in [0, 1] but `density`, which is a mean number over k.
-    """
+    """Scores from nearest neighbours; see :mod:`pythae_fif.evaluation.neighbours`."""
 
     precision: float
     recall: float
@@ -33,13 +39,8 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Memorisation:
-    """How near samples are to the training images; see :func:`~pythae_fif.evaluation.memorisation`.
-
-    Attributes:
-        nearer: Split -> probability that a sample is nearer to the training images than an image
-            of the split is, in [0, 1]; about 0.5 where samples are as new as those.
-        authenticity: Fraction of samples that are no copies, in [0, 1].
-    """
+    """Split -> how often a sample is nearer to the training images than an image of the split is,
+    and the fraction of samples that are no copies; see :mod:`pythae_fif.evaluation.neighbours`."""
 
     nearer: dict[str, float]
     authenticity: float
@@ -50,20 +51,18 @@ class Scores:
     """All scores of one set of samples against references, by split.
 
     Attributes:
-        num_samples: Number of samples.
-        extractor: Name of the extractor.
-        extractor_hash: Identifies its weights and preprocessing.
-        distance_name: What the Frechet distance is called with this extractor.
-        score_name: What the inception score is called with it; None without logits.
+        num_samples, seed: Number of samples, and seed of the shuffle before the score is split and
+            of subsets.
+        extractor, extractor_hash: Its name, and what identifies its weights and preprocessing.
+        distance_name, score_name: What the Frechet distance and the inception score are called
+            with it; None without logits.
         rounded: Whether samples were rounded to multiples of 1/255.
-        seed: Of the shuffle before the score is split, and of subsets.
         score: Inception score over ten splits; None without logits.
-        frechet: Split -> Frechet distance.
+        frechet, frechet_error: Split -> Frechet distance, and its standard deviation over draws of
+            the samples, which early records lack.
         kernel: Split -> kernel distance (KID) over subsets.
         neighbours: Split -> precision, recall, density, coverage.
         memorisation: Where training images are known; none in early records.
-        frechet_error: Split -> standard deviation of `frechet` over draws of the samples; none in
-            early records.
     """
 
     num_samples: int
@@ -91,21 +90,7 @@ class Scores:
         return path
 
     def __str__(self) -> str:
-        """A small table: a row a score, a column a split."""
+        """A small table: a row a number."""
         import pandas as pd
 
-        columns = {
-            split: {
-                self.distance_name: distance,
-                "kernel distance": self.kernel[split].mean,
-                **vars(self.neighbours[split]),
-            }
-            for split, distance in self.frechet.items()
-        }
-        table = pd.DataFrame(columns)
-        if self.memorisation is not None:
-            table.loc["nearer to training"] = pd.Series(self.memorisation.nearer)
-            table.loc["authenticity"] = self.memorisation.authenticity
-        if self.score is not None:
-            table.loc[str(self.score_name)] = self.score.mean
-        return f"{self.num_samples:,} samples\n{table.to_string(float_format='{:.4g}'.format)}"
+        return str(pd.json_normalize(self.to_dict()).iloc[0].dropna().to_string())

@@ -1,11 +1,19 @@
 """From samples to every score."""
 
-__all__ = ["FEWEST_SAMPLES", "SampleCountWarning", "inception_score", "score_samples"]
+__all__ = [
+    "FEWEST_SAMPLES",
+    "SampleCountWarning",
+    "inception_score",
+    "score_codes",
+    "score_samples",
+]
 
 import itertools
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -15,8 +23,9 @@ from pythae_fif.evaluation.distances import frechet_distance, frechet_error, ker
 from pythae_fif.evaluation.extractors import Extractor, rounded_images
 from pythae_fif.evaluation.features import BATCH_SIZE, Features
 from pythae_fif.evaluation.neighbours import memorisation, neighbour_scores
-from pythae_fif.evaluation.scores import MeanStd, Scores
+from pythae_fif.evaluation.scores import CodeScores, MeanStd, Scores
 
+T = TypeVar("T")
 SPLITS = 10
 FEWEST_SAMPLES = 2048
 """Fewer samples or references than this, the number of Inception features, give a warning."""
@@ -76,6 +85,10 @@ def score_samples(
     values, logits = zip(*map(extractor, samples.split(BATCH_SIZE)), strict=True)
     features = Features(torch.cat(values), extractor.hash)
     score = None if logits[0] is None else inception_score(torch.cat(logits), seed=seed)
+
+    def by_split(of: Callable[[Features, Features], T]) -> dict[str, T]:
+        return {split: of(features, held) for split, held in references.items()}
+
     return Scores(
         num_samples=len(features),
         extractor=extractor.name,
@@ -85,12 +98,10 @@ def score_samples(
         rounded=extractor.of_images,
         seed=seed,
         score=score,
-        frechet={split: frechet_distance(features, held) for split, held in references.items()},
-        frechet_error={split: frechet_error(features, held) for split, held in references.items()},
-        kernel={
-            split: kernel_distance(features, held, seed=seed) for split, held in references.items()
-        },
-        neighbours={split: neighbour_scores(features, held) for split, held in references.items()},
+        frechet=by_split(frechet_distance),
+        frechet_error=by_split(frechet_error),
+        kernel=by_split(partial(kernel_distance, seed=seed)),
+        neighbours=by_split(neighbour_scores),
         memorisation=None if training is None else memorisation(features, training, references),
     )
 
@@ -109,14 +120,6 @@ def inception_score(logits: Tensor, *, seed: int | None = 0) -> MeanStd:
     Args:
         logits: Class logits (N, classes) with N >= 10; Inception's leave the bias out.
         seed: Seed of the shuffle; None leaves the order.
-
-    Returns:
-        Mean and (population) standard deviation over the splits, each in [1, classes].
-
-    Example:
-        >>> score = inception_score(100 * torch.eye(4).repeat(10, 1), seed=None)
-        >>> round(score.mean, 6), round(score.std, 6)
-        (4.0, 0.0)
     """
     logits = logits.detach().double()
     if seed is not None:
@@ -130,3 +133,19 @@ def inception_score(logits: Tensor, *, seed: int | None = 0) -> MeanStd:
         scores.append((log_p.exp() * (log_p - marginal)).sum(dim=1).mean().exp())
     found = torch.stack(scores)
     return MeanStd(float(found.mean()), float(found.std(correction=0)))
+
+
+def score_codes(codes: Tensor) -> CodeScores | None:
+    """Scores codes (N, d); None for maps of codes, and for codes that do not span their space."""
+    if codes.ndim != 2:
+        return None
+    z = codes.detach().double()
+    centred = z - z.mean(0)
+    covariance = centred.mT @ centred / len(z)
+    variances, along_axes = covariance.diagonal(), torch.linalg.eigvalsh(covariance)
+    if not along_axes[0] > along_axes[-1] * len(variances) * torch.finfo(codes.dtype).eps:
+        return None
+    logdet = along_axes.log().sum()
+    divergence = (variances - 1 + z.mean(0).square()).sum() - logdet
+    correlation = variances.log().sum() - logdet
+    return CodeScores(*(max(0.0, float(value) / 2) for value in (divergence, correlation)))

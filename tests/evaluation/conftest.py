@@ -64,7 +64,7 @@ def inception_state() -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="session")
 def inception(inception_state) -> Extractor:
-    from pythae_fif.evaluation.inception import inception
+    from pythae_fif.evaluation.networks import inception
 
     return inception(inception_state)
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.features import features, normal
 
-from pythae_fif.evaluation import Features, frechet_distance, frechet_error
+from pythae_fif.evaluation import Features, frechet_distance
+from pythae_fif.evaluation.distances import frechet_error
 
 
 def gaussian(rows: int, dim: int, *, seed: int) -> torch.Tensor:

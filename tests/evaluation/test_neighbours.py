@@ -10,15 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.features import features, normal
 
-from pythae_fif.evaluation import (
-    Features,
-    distances,
-    kernel_distance,
-    memorisation,
-    neighbour_scores,
-    neighbours,
-)
-from pythae_fif.evaluation.neighbours import _nearest
+from pythae_fif.evaluation import Features, distances, neighbours
+from pythae_fif.evaluation.distances import kernel_distance
+from pythae_fif.evaluation.neighbours import _nearest, memorisation, neighbour_scores
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,7 @@ from pythae_fif.benchmark.image_run import ImageSpec
 from pythae_fif.benchmark.models import read_entry
 from pythae_fif.benchmark.record import DataUsed, Evaluation, ImageResult, Training, score_file
 from pythae_fif.data import Splits
-from pythae_fif.evaluation.codes import CodeScores
-from pythae_fif.evaluation.scores import MeanStd, Memorisation, Neighbours, Scores
+from pythae_fif.evaluation.scores import CodeScores, MeanStd, Memorisation, Neighbours, Scores
 from pythae_fif.files import write_bytes, write_json
 from pythae_fif.runs.record import Provenance, Record
 from pythae_fif.runs.spec import SPEC_FILE

