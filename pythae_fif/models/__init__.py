@@ -1,8 +1,7 @@
 """Models in Pythae's form; importing pythae_fif makes them known to its AutoModel."""
 
-__all__ = ["FIF", "FIFConfig", "ModelCard", "RectangularFlow", "RectangularFlowConfig"]
+__all__ = ["FIF", "FIFConfig", "RectangularFlow", "RectangularFlowConfig"]
 
 from pythae_fif.models.config import FIFConfig
 from pythae_fif.models.fif import FIF
-from pythae_fif.models.hub import ModelCard
 from pythae_fif.models.rectangular_flow import RectangularFlow, RectangularFlowConfig

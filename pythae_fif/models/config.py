@@ -11,11 +11,10 @@ __all__ = [
 ]
 
 import math
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import Field
 from pythae.models.base.base_config import BaseAEConfig
-from typing_extensions import Self
 
 from pythae_fif.errors import ConfigError
 from pythae_fif.models.priors import LatentDistribution
@@ -26,17 +25,6 @@ from pythae_fif.volume_change.surrogates import JacobianAt
 Count = Annotated[int, Field(ge=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-DROPPED = {
-    "mode": "replay",
-    "gradient_to": "encoder",
-    "trace_space": "latent",
-    "surrogate_precision": "float32",
-    "eval_nll_samples": 64,
-    "beta_epochs": None,
-    "whiten": False,
-}
-"""Keys that files of version 0.2 have, and the values that mean what is done now."""
 
 
 @config_dataclass
@@ -70,19 +58,6 @@ class InjectiveFlowConfig(BaseAEConfig):
                 f"{self.name}: latent_dim={self.latent_dim}: at most {most}, that of the data"
             )
 
-    @classmethod
-    def from_dict(cls, config_dict: dict[str, Any]) -> Self:
-        """A configuration from a dictionary, such as a file's.
-
-        Keys of older versions are left out where their value is what is done now.
-        """
-        kept = {
-            key: value
-            for key, value in config_dict.items()
-            if key not in DROPPED or value != DROPPED[key]
-        }
-        return cls(**kept)
-
 
 @config_dataclass
 class BetaConfig(InjectiveFlowConfig):
@@ -99,11 +74,7 @@ class BetaConfig(InjectiveFlowConfig):
     beta_final: NonNegative | None = None
 
     def beta_at(self, share_done: float | None = None) -> float:
-        """The reconstruction weight when a share of the training, in [0, 1], is done.
-
-        Raises:
-            ConfigError: A schedule, and no ``share_done``.
-        """
+        """The reconstruction weight when a share of the training, in [0, 1], is done."""
         if self.beta_final is None:
             return self.beta
         if share_done is None:
@@ -132,7 +103,7 @@ class HutchinsonConfig(BetaConfig):
         if self.hutchinson_samples > self.latent_dim:
             raise ConfigError(
                 f"{self.name}: hutchinson_samples={self.hutchinson_samples}: at most "
-                f"{self.latent_dim}, at which orthogonal vectors make the trace exact"
+                f"{self.latent_dim}, the latent dimension"
             )
 
 
@@ -144,12 +115,8 @@ class FIFConfig(HutchinsonConfig):
     beta, K and noise).
 
     Parameters:
-        input_dim, latent_dim, noise, latent_distribution, student_t_df: As of
-            :class:`~pythae_fif.models.config.InjectiveFlowConfig`.
-        beta, beta_final: The weight of the reconstruction (eq. 7), as of
-            :class:`~pythae_fif.models.config.BetaConfig`.
-        hutchinson_samples, hutchinson_kind: As of
-            :class:`~pythae_fif.models.config.HutchinsonConfig`.
+        input_dim, latent_dim, noise, latent_distribution, student_t_df, beta, beta_final,
+        hutchinson_samples, hutchinson_kind: As of the classes above.
         jacobian_at (str): 'data', the encoder's volume change at the data point (off-manifold),
             'reconstruction', that at its projection (on-manifold), or there as at a constant,
             'detached_reconstruction'. Default: 'data'.
@@ -159,13 +126,9 @@ class FIFConfig(HutchinsonConfig):
             most, and BatchNorm's batch statistics are constants for a data point, as in evaluation
             mode; at 1 the Jacobian is that of the whole-batch map. Default: 1, as the paper.
         condition_dim (int): Number of classes, or length c of a condition vector, of a conditional
-            model; 0 for none. Data sets then give "labels": class indices (B,), which are joined as
-            one-hot vectors, or condition vectors (B, c). The encoder takes them as further channels
-            or columns of its input, the decoder behind z. (Pythae labels plain tensors 1 all over:
-            give a data set.) Default: 0.
-
-    Raises:
-        ConfigError: An unknown key, named with the nearest valid one, or a value out of range.
+            model; 0 for none. Data sets then give "labels", class indices (B,) or condition vectors
+            (B, c), which the encoder takes as further channels or columns of its input, the decoder
+            behind z. (Pythae labels plain tensors 1 all over: give a data set.) Default: 0.
     """
 
     jacobian_at: JacobianAt = "data"

@@ -1,11 +1,10 @@
 """Free-form injective flow: an autoencoder trained by maximum likelihood on its manifold."""
 
-__all__ = ["FIF", "SlowerSurrogateWarning", "has_batch_norm"]
+__all__ = ["FIF", "SlowerSurrogateWarning"]
 
 import dataclasses
 import math
 import warnings
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,13 +14,12 @@ from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from pythae.models.nn.default_architectures import Decoder_AE_MLP, Encoder_AE_MLP
 from torch import Tensor, nn
-from typing_extensions import Self
 
-from pythae_fif.errors import ConfigError, DataError, first_line
+from pythae_fif.errors import ConfigError
 from pythae_fif.models.config import FIFConfig
-from pythae_fif.models.injective_flow import InjectiveFlow, widened
-from pythae_fif.models.outputs import LazyOutput, check_networks
-from pythae_fif.nn.conditional import GivenDecoder, GivenEncoder, join, joined_dim
+from pythae_fif.models.injective_flow import InjectiveFlow
+from pythae_fif.models.outputs import LazyOutput
+from pythae_fif.nn.conditional import GivenDecoder, GivenEncoder, joined_dim
 from pythae_fif.volume_change import (
     FIFLoss,
     SurrogateOutput,
@@ -39,7 +37,6 @@ from pythae_fif.volume_change.surrogates import Map
 
 EVALUATED_POINTS = 64
 """Data points of an evaluation set whose exact volume change enters the evaluation loss."""
-
 
 SurrogateMode = Literal["replay", "published"]
 
@@ -59,16 +56,15 @@ class FIF(InjectiveFlow):
         \text{stop\_gradient}(g'(z) \epsilon_k) + \beta \lVert g(f(x)) - x \rVert^2
 
     (eq. 7), whose *value* says nothing about the fit. In evaluation mode it is the exact value of
-    what the gradient descends (approximately, where g' is near the pseudo-inverse of f'): off the
-    manifold
+    what the gradient descends (approximately, where g' is near the pseudo-inverse of f'), so that
+    trainers can tell which model to keep: off the manifold
 
     .. math:: -\log p_Z(f(x)) - \frac12 \log\det f'(x) f'(x)^\top
         + \beta \lVert g(f(x)) - x \rVert^2
 
-    (eq. 46 and the reconstruction; it may lie below the entropy and ranks epochs of one training
-    only), on it the negative of :meth:`log_prob` plus the same squared error (eq. 3). So trainers
-    can tell which model to keep. With ``condition_dim`` it is a conditional model, of f(x, c) and
-    g(z, c): every method takes ``labels``.
+    (eq. 46 and the reconstruction), on it the negative of :meth:`log_prob` plus the same squared
+    error (eq. 3). With ``condition_dim`` it is a conditional model, of f(x, c) and g(z, c): every
+    method takes ``labels``.
 
     Args:
         model_config (FIFConfig): The configuration.
@@ -95,9 +91,7 @@ class FIF(InjectiveFlow):
 
     config_class: ClassVar[Any] = FIFConfig
     surrogate_mode: SurrogateMode | None = None
-    _forward_mode = True
     _evaluated_before = 0
-    _networks_checked = False
 
     def __init__(
         self,
@@ -107,7 +101,10 @@ class FIF(InjectiveFlow):
     ) -> None:
         super().__init__(model_config, encoder, decoder)
         self.condition_dim = getattr(model_config, "condition_dim", 0)
-        if self.model_config.jacobian_at != "data" and has_batch_norm(self.encoder):
+        norms = (
+            m for m in self.encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
+        )
+        if model_config.jacobian_at != "data" and any(norms):
             raise ConfigError(
                 f"FIFConfig jacobian_at={model_config.jacobian_at!r} with BatchNorm in the encoder "
                 "gives wrong running statistics; use jacobian_at='data', or GroupNorm"
@@ -128,13 +125,6 @@ class FIF(InjectiveFlow):
             encoder = Encoder_AE_MLP(BaseAEConfig(joined_dim(shape, c), d))
         return encoder, decoder
 
-    def train(self, mode: bool = True) -> Self:
-        """As of any module; after training, a new pass over the evaluation set begins."""
-        if mode:
-            self._evaluated_before = 0
-        super().train(mode)
-        return self
-
     def forward(self, inputs: BaseDataset, **kwargs: Any) -> ModelOutput:
         """Encodes, decodes and computes the loss of the current mode.
 
@@ -154,15 +144,16 @@ class FIF(InjectiveFlow):
             ``nll_loss`` are computed when they are first read, without gradient.
 
         Raises:
-            ConfigError: A conditional model without labels, or, in training, a network whose output
-                does not depend on its input, or that PyTorch cannot differentiate twice.
-            DataError: Labels that do not fit, an empty batch, or no floating-point numbers.
+            ConfigError: A conditional model without labels, or a network of another form.
+            DataError: Data or labels that do not fit.
         """
-        x, condition = self._batch(inputs)
+        x = self._typed(inputs["data"])
+        given = self._condition(inputs.get("labels") if self.condition_dim else None, x)
         if not self.training:
-            return self._evaluated(x, condition, kwargs.get("dataset_size"))
+            return self._evaluated(x, given, kwargs.get("dataset_size"))
+        x = self._noisy(x)
         loss = fif_loss(
-            *self.networks_at(condition),
+            *self.networks_at(*given),
             self.latent_distribution(x).log_prob,
             x,
             self._hutchinson(x),
@@ -183,16 +174,17 @@ class FIF(InjectiveFlow):
         """The second term of the loss; arguments as of
         :func:`~pythae_fif.volume_change.volume_surrogate`."""
         at = self.model_config.jacobian_at
+        if self.surrogate_mode is None:
+            self._choose_surrogate(encode, decode, x)
         if self.surrogate_mode == "replay":
             try:
                 return volume_surrogate(encode, decode, x, eps, jacobian_at=at)
             except UnsupportedOperationError as error:  # an operation of training mode alone
                 self._use_published(error)
-        forward = self._forward_mode
-        return published_surrogate(encode, decode, x, eps, jacobian_at=at, forward=forward)
+        return published_surrogate(encode, decode, x, eps, jacobian_at=at)
 
-    def networks_at(self, condition: Tensor | None) -> tuple[Map, Map]:
-        """f and g at a condition (B, c), or None, as functions of x and of z alone."""
+    def networks_at(self, condition: Tensor | None = None) -> tuple[Map, Map]:
+        """f and g at a condition (B, c), if any, as functions of x and of z alone."""
         return lambda x: self._encode(x, condition), lambda z: self._decode(z, condition)
 
     def given(self, label: int | Tensor) -> "FIF":
@@ -209,70 +201,26 @@ class FIF(InjectiveFlow):
             >>> NormalSampler(model.given(3)).sample(5).shape
             torch.Size([5, 1, 8, 8])
         """
-        condition = self._condition(torch.as_tensor(label)[None], next(self.parameters())[None])
-        assert condition is not None  # without labels it has been refused
+        ones = next(self.parameters()).new_ones(1)
+        (condition,) = self._condition(torch.as_tensor(label)[None], ones)
         encoder = GivenEncoder(self.encoder, condition[0])
-        networks = encoder, GivenDecoder(self.decoder, condition[0])
-        model = FIF(dataclasses.replace(self.model_config, condition_dim=0), *networks)
-        for module in (model, *networks):  # not the networks inside, which are this model's own
-            module.training = self.training
+        config = dataclasses.replace(self.model_config, condition_dim=0)
+        model = FIF(config, encoder, GivenDecoder(self.decoder, condition[0]))
+        model.train(self.training)
         return model
 
     # ------------------------------------------------------------------ of a training step
 
-    def _batch(self, inputs: BaseDataset) -> tuple[Tensor, Tensor | None]:
-        """Data (B, ...) in the type of the weights, noisy in training, and condition (B, c).
-
-        That is None of an unconditional model, to which labels mean nothing.
-        """
-        if not isinstance(inputs, Mapping) or "data" not in inputs:
-            given = type(inputs).__name__
-            raise DataError(f'{self.model_name}: a {given} without "data": give {{"data": x}}')
-        x = self._typed(inputs["data"])
-        if not len(x):
-            raise DataError(f"{self.model_name}: an empty batch has no loss")
-        condition = self._condition(inputs.get("labels") if self.condition_dim else None, x)
-        if not self.training:
-            return x, condition
-        if not self._networks_checked:
-            few = x[:3].detach().nan_to_num(0, 0, 0)
-            of_few = None if condition is None else condition[:3]
-            with self._in_evaluation_mode(), torch.inference_mode(False), torch.enable_grad():
-                check_networks(self, few, of_few)
-                self._choose_surrogate(few, of_few)
-            self._networks_checked = True
-        return self._noisy(x), condition
-
-    def _choose_surrogate(self, x: Tensor, condition: Tensor | None) -> None:
-        """Dry, in evaluation mode: failing in training moves BatchNorm twice."""
-        encode, decode = self.networks_at(condition)
-        if self.surrogate_mode is None:
-            parts = getattr(self.model_config, "surrogate_fraction", 1) < 1
-            try:
+    def _choose_surrogate(self, encode: Map, decode: Map, x: Tensor) -> None:
+        """In evaluation mode: failing in training would move BatchNorm twice."""
+        parts = self.model_config.surrogate_fraction < 1
+        try:
+            with self._in_evaluation_mode(), full_float32():
                 check_replay(encode, x, parts=parts)
                 check_replay(decode, encode(x), parts=parts)
-                self.surrogate_mode = "replay"
-            except UnsupportedOperationError as error:
-                self._use_published(error)
-        weights = [weight for weight in self.parameters() if weight.requires_grad]
-        if self.surrogate_mode == "replay" or not weights:
-            return
-        # A frozen encoder has no gradient but that by eps.
-        eps = x.new_ones(1, len(x), self.latent_dim).requires_grad_()
-        scripted = any(isinstance(module, torch.jit.ScriptModule) for module in self.modules())
-        for forward in (False,) if scripted else (True, False):
-            try:
-                out = published_surrogate(encode, decode, x, eps, forward=forward)
-                torch.autograd.grad(out.surrogate.sum(), weights, allow_unused=True)
-                self._forward_mode = forward
-                return
-            except torch.cuda.OutOfMemoryError:
-                raise
-            except RuntimeError as error:
-                why = first_line(error)
-        raise ConfigError(
-            f"{self.model_name}: PyTorch cannot differentiate a network twice ({why})"
-        )
+            self.surrogate_mode = "replay"
+        except UnsupportedOperationError as error:
+            self._use_published(error)
 
     def _use_published(self, error: UnsupportedOperationError) -> None:
         self.surrogate_mode = "published"
@@ -298,25 +246,23 @@ class FIF(InjectiveFlow):
 
     # ------------------------------------------------------------------ of an evaluation
 
-    def _evaluated(self, x: Tensor, condition: Tensor | None, dataset_size: int | None) -> Any:
+    def _evaluated(self, x: Tensor, given: tuple[Tensor, ...], dataset_size: int | None) -> Any:
         """The output of evaluation mode; the exact volume is computed when it is first read."""
-        z = self._encode(x, condition)
-        x_hat = self._decode(z, condition)
+        z = self._encode(x, *given)
+        x_hat = self._decode(z, *given)
         recon_loss = squared_error(x_hat, x).mean()
-        size = dataset_size or len(x)
-        wanted, first = min(size, EVALUATED_POINTS), 0
-        if dataset_size:  # a batch of a pass over the set, and not a call by itself
-            first = self._evaluated_before % size
-            self._evaluated_before = first + len(x)
         # Of the first i points of the set, wanted * i / size count, rounded up.
+        size = dataset_size or len(x)
+        wanted, first = min(size, EVALUATED_POINTS), self._evaluated_before if dataset_size else 0
         counted = -(-wanted * (first + len(x)) // size) + -wanted * first // size
+        if dataset_size:  # a batch of a pass over the set, and not a call by itself
+            self._evaluated_before = (first + len(x)) % size
 
         def losses() -> dict[str, Tensor]:
             nll_loss = z.new_zeros(())
             if counted:
-                of_counted = None if condition is None else condition[:counted]
                 with self._in_evaluation_mode():
-                    nll = self._nll(x[:counted], z[:counted].to(x.dtype), of_counted)
+                    nll = self._nll(*(part[:counted] for part in (x, z.to(x.dtype), *given)))
                 nll_loss = nll.sum() * (size / (wanted * len(x)))
             beta = self.model_config.beta_at(1.0)
             return {"loss": beta * recon_loss.detach() + nll_loss, "nll_loss": nll_loss}
@@ -324,15 +270,9 @@ class FIF(InjectiveFlow):
         return LazyOutput(losses, recon_loss=recon_loss, recon_x=x_hat, z=z)
 
     @full_float32()
-    def _nll(self, x: Tensor, z: Tensor, condition: Tensor | None) -> Tensor:
+    def _nll(self, x: Tensor, z: Tensor, *given: Tensor) -> Tensor:
         """The likelihood's part of the loss, exactly, (B,), of data x and their codes z."""
         if self.model_config.jacobian_at != "data":
-            return -self._log_prob(z, condition)
-        joined = x if condition is None else join(x, condition)
-        volume = encoder_log_volume(*widened(self._encode, joined), data_dim=x[0].numel())
+            return -self._log_prob(z.detach(), *given)
+        volume = encoder_log_volume(self._encode, x, *given)
         return -self.latent_distribution(z).log_prob(z.detach()) - volume
-
-
-def has_batch_norm(model: nn.Module) -> bool:
-    """Whether samples of a batch depend on each other in training mode."""
-    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())

@@ -15,7 +15,7 @@ from pythae.models.base.base_utils import ModelOutput
 from pythae.models.nn import BaseDecoder, BaseEncoder
 from torch import Tensor
 
-from pythae_fif.errors import ConfigError, DataError, NonFiniteError
+from pythae_fif.errors import ConfigError, DataError
 from pythae_fif.models.condition import Labels, as_condition
 from pythae_fif.models.config import InjectiveFlowConfig
 from pythae_fif.models.outputs import as_data, output_of
@@ -25,7 +25,6 @@ from pythae_fif.nn.conditional import join
 from pythae_fif.volume_change import decoder_log_volume, decoder_singular_values
 from pythae_fif.volume_change.exact import named_samples
 from pythae_fif.volume_change.precision import full_float32
-from pythae_fif.volume_change.surrogates import Map
 
 
 class InjectiveFlow(SavedModel):
@@ -96,13 +95,10 @@ class InjectiveFlow(SavedModel):
         to the volume of the d-dimensional manifold. Memory is bounded by chunking.
 
         Returns:
-            Tensor: (B,), float32 of a model of half precision; +inf where g' has not full rank.
+            Tensor: (B,); +inf where g' has not full rank, with a RuntimeWarning.
 
         Raises:
             NonFiniteError: The decoder's Jacobian is not finite; the message names the samples.
-
-        Warns:
-            RuntimeWarning: g' has not full rank; the message names the samples.
         """
         return self._of_codes(self._log_prob, x, labels)
 
@@ -113,12 +109,11 @@ class InjectiveFlow(SavedModel):
 
         As that of Pythae's VAEs it is not negated, whatever the name says. Nothing is sampled.
         """
-        data = self._typed(data)
-        condition = self._condition(labels, data)
-        parts = None if condition is None else condition.split(batch_size)
-        batches = enumerate(data.split(batch_size))
-        found = [self.log_prob(x, parts[i] if parts else None) for i, x in batches]
-        return float(torch.cat(found).mean())
+        x = self._typed(data)
+        parts = (part.split(batch_size) for part in (x, *self._condition(labels, x)))
+        return float(
+            torch.cat([self.log_prob(*batch) for batch in zip(*parts, strict=True)]).mean()
+        )
 
     def log_volume(self, x: Any, labels: Labels = None) -> Tensor:
         """1/2 log det g'(z)^T g'(z) at z = f(x), in nats, (B,); see :meth:`log_prob`."""
@@ -127,7 +122,7 @@ class InjectiveFlow(SavedModel):
     def singular_values(self, x: Any, labels: Labels = None) -> Tensor:
         """Singular values of g'(f(x)) in descending order, (B, d); see :meth:`log_prob`."""
         return self._of_codes(
-            lambda z, condition: self._of_decoder(decoder_singular_values, z, condition), x, labels
+            lambda z, *given: decoder_singular_values(self._decode, z, *given), x, labels
         )
 
     # ------------------------------------------------------------------ samples and codes
@@ -154,8 +149,7 @@ class InjectiveFlow(SavedModel):
         Raises:
             ConfigError: n is no whole number from 1 up.
         """
-        z = temperature * self._drawn(num_samples, generator)
-        return self.decode(z, labels)
+        return self.decode(temperature * self._drawn(num_samples, generator), labels)
 
     def sample_and_log_prob(
         self,
@@ -169,24 +163,16 @@ class InjectiveFlow(SavedModel):
         They are those of the codes that were drawn, which the encoder does not enter.
         """
         z = self._drawn(num_samples, generator)
-        codes = z.flatten(0, -2)
-        condition = self._condition(labels, codes)
-        with self._in_evaluation_mode(), full_float32():
-            density = self._log_prob(codes, condition)
+        given = self._condition(labels, z.flatten(0, -2))
+        with self._in_evaluation_mode():
+            density = self._log_prob(z.flatten(0, -2), *given)
         return self.decode(z, labels), density.view(z.shape[:-1])
 
     def encode(self, x: Any, labels: Labels = None, *, gradients: bool = False) -> Tensor:
-        """Codes f(x), (B, d).
-
-        Args:
-            x: Data, (B, ...).
-            labels: Of a conditional model.
-            gradients: Whether the result has a graph.
-        """
+        """Codes f(x), (B, d), of data (B, ...); with a graph if ``gradients`` are wanted."""
         x = self._typed(x)
-        condition = self._condition(labels, x)
         with self._in_evaluation_mode(gradients):
-            return self._encode(x, condition)
+            return self._encode(x, *self._condition(labels, x))
 
     def decode(self, z: Any, labels: Labels = None, *, gradients: bool = False) -> Tensor:
         """Points `(..., *input_dim)` of the manifold, g(z), of codes (..., d); as :meth:`encode`.
@@ -197,14 +183,11 @@ class InjectiveFlow(SavedModel):
         like = next(self.parameters())
         z = torch.as_tensor(z, device=like.device)
         if z.dim() < 2 or z.shape[-1] != self.latent_dim:
-            raise DataError(
-                f"{self.model_name}: codes of shape {tuple(z.shape)}: (B, {self.latent_dim}) is "
-                "needed"
-            )
+            needed = f"(B, {self.latent_dim}) is needed"
+            raise DataError(f"{self.model_name}: codes of shape {tuple(z.shape)}: {needed}")
         codes = z.flatten(0, -2).to(like.dtype)
-        condition = self._condition(labels, codes)
         with self._in_evaluation_mode(gradients):
-            x = self._decode(codes, condition)
+            x = self._decode(codes, *self._condition(labels, codes))
         return x.view(*z.shape[:-1], *x.shape[1:])
 
     def reconstruct(self, inputs: Any, labels: Labels = None, *, gradients: bool = False) -> Tensor:
@@ -231,20 +214,12 @@ class InjectiveFlow(SavedModel):
         granularity: int = 10,
         labels: Labels = None,
     ) -> Tensor:
-        """Decodes straight lines in latent space, (B, granularity, ...).
-
-        The labels are those of both ends: a line has one label.
-        """
-        if len(starting_inputs) != len(ending_inputs):
-            starts, ends = len(starting_inputs), len(ending_inputs)
-            raise DataError(f"{starts} starting and {ends} ending inputs: give as many of each")
+        """Decodes straight lines in latent space, (B, granularity, ...), of one label each."""
         start, end = (self.encode(x, labels) for x in (starting_inputs, ending_inputs))
-        steps = torch.linspace(0, 1, granularity, device=start.device, dtype=start.dtype)
+        steps = torch.linspace(0, 1, granularity).to(start)
         lines = torch.lerp(start[:, None], end[:, None], steps[None, :, None])
-        condition = self._condition(labels, start)
-        if condition is not None:
-            condition = condition.repeat_interleave(granularity, 0)
-        return self.decode(lines, condition)
+        given = [part.repeat_interleave(granularity, 0) for part in self._condition(labels, start)]
+        return self.decode(lines, *given)
 
     # ------------------------------------------------------------------ inside
 
@@ -257,13 +232,18 @@ class InjectiveFlow(SavedModel):
         noise = self.model_config.noise
         return x + noise * torch.randn_like(x) if noise > 0 else x
 
+    def _condition(self, labels: Labels, like: Tensor) -> tuple[Tensor, ...]:
+        """What the networks take beside their input: a conditional model's condition (B, c)."""
+        condition = as_condition(labels, self.condition_dim, like)
+        return () if condition is None else (condition,)
+
     def _encode(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
-        output = self.encoder(x if condition is None else join(x, condition))
-        return output_of(output, "embedding", self)
+        joined = x if condition is None else join(x, condition)
+        return output_of(self.encoder(joined), "embedding", self)
 
     def _decode(self, z: Tensor, condition: Tensor | None = None) -> Tensor:
-        output = self.decoder(z if condition is None else join(z, condition))
-        return output_of(output, "reconstruction", self)
+        joined = z if condition is None else join(z, condition)
+        return output_of(self.decoder(joined), "reconstruction", self)
 
     def _drawn(self, size: int | Sequence[int], generator: torch.Generator | None) -> Tensor:
         """Codes from the latent distribution, (*size, d)."""
@@ -278,8 +258,8 @@ class InjectiveFlow(SavedModel):
             )
         return self.latent_distribution(next(self.parameters())).sample(shape, generator)
 
-    def _log_prob(self, z: Tensor, condition: Tensor | None) -> Tensor:
-        volume = self._log_volume(z, condition)
+    def _log_prob(self, z: Tensor, *given: Tensor) -> Tensor:
+        volume = self._log_volume(z, *given)
         if (singular := volume.isneginf()).any():
             warnings.warn(
                 f"log_prob is infinite for {named_samples(singular)}: the decoder's Jacobian has "
@@ -287,35 +267,18 @@ class InjectiveFlow(SavedModel):
                 RuntimeWarning,
                 stacklevel=3,
             )
-        z = z.detach().to(volume.dtype)
         return self.latent_distribution(z).log_prob(z) - volume
 
-    def _log_volume(self, z: Tensor, condition: Tensor | None) -> Tensor:
-        return self._of_decoder(decoder_log_volume, z, condition)
-
-    def _of_decoder(
-        self, score: Callable[..., Tensor], z: Tensor, condition: Tensor | None
-    ) -> Tensor:
-        """A score of g'(z), (B, ...), whose chunks of z take their condition along."""
-        joined = z.detach() if condition is None else join(z.detach(), condition)
-        found = score(*widened(self._decode, joined), latent_dim=self.latent_dim)
-        bad = found.isnan().flatten(1).any(1) if found.dim() > 1 else found.isnan()
-        if bad.any():
-            raise NonFiniteError(f"the decoder's Jacobian is too large for {named_samples(bad)}")
-        return found
+    def _log_volume(self, z: Tensor, *given: Tensor) -> Tensor:
+        return decoder_log_volume(self._decode, z, *given)
 
     @full_float32()
-    def _of_codes(
-        self, score: Callable[[Tensor, Tensor | None], Tensor], x: Any, labels: Labels
-    ) -> Tensor:
+    def _of_codes(self, score: Callable[..., Tensor], x: Any, labels: Labels) -> Tensor:
         """A score of the codes of data."""
         x = self._typed(x)
-        condition = self._condition(labels, x)
+        given = self._condition(labels, x)
         with self._in_evaluation_mode():
-            return score(self._encode(x, condition), condition)
-
-    def _condition(self, labels: Labels, like: Tensor) -> Tensor | None:
-        return as_condition(labels, self.condition_dim, like)
+            return score(self._encode(x, *given), *given)
 
     @contextmanager
     def _in_evaluation_mode(self, gradient: bool = False) -> Iterator[None]:
@@ -327,11 +290,3 @@ class InjectiveFlow(SavedModel):
         finally:  # one by one: a user may have frozen some
             for module, training in modes.items():
                 module.training = training
-
-
-def widened(network: Map, x: Tensor) -> tuple[Map, Tensor]:
-    """A network and its input for decompositions, which know no half precision."""
-    half, wide = x.dtype, torch.promote_types(x.dtype, torch.float32)
-    if half == wide:
-        return network, x
-    return lambda x: network(x.to(half)).to(wide), x.to(wide)

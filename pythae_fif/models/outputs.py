@@ -1,6 +1,6 @@
 """What networks take and give, checked; and what is computed when it is read."""
 
-__all__ = ["LazyOutput", "as_data", "check_networks", "output_of", "without_gradients"]
+__all__ = ["LazyOutput", "as_data", "output_of", "without_gradients"]
 
 import math
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from pythae.models.base.base_utils import ModelOutput
-from torch import Tensor, nn
+from torch import Tensor
 
 from pythae_fif.errors import ConfigError, DataError
 
@@ -17,32 +17,24 @@ T = TypeVar("T")
 
 
 def as_data(x: Any, model: Any) -> Tensor:
-    """Data as the model takes them: a tensor in the type of the weights.
-
-    Args:
-        x: (B, ...): a tensor, or whatever numpy makes an array of, such as a DataFrame.
-        model: Whose `input_dim` the rest of the shape is, if it has one.
+    """Data (B, ...), of whatever numpy makes an array of, as a tensor in the type of the weights.
 
     Raises:
-        DataError: No floating-point numbers, another shape, or fewer numbers than `latent_dim`,
-            which span no manifold and have no density on one.
+        DataError: No floating-point numbers, or not of the model's `input_dim`, if it has one.
     """
     name, dim = model.model_name, model.model_config.input_dim
-    like = next(model.parameters(), torch.zeros(()))
-    if not isinstance(x, Tensor) and np.asarray(x).dtype.kind == "f":
-        x = torch.tensor(np.asarray(x), device=like.device)
+    like = next(model.parameters())
+    if not isinstance(x, Tensor):
+        array = np.asarray(x)
+        x = torch.tensor(array, device=like.device) if array.dtype.kind == "f" else array
     if not isinstance(x, Tensor) or not x.is_floating_point():
-        kind = getattr(x, "dtype", type(x).__name__)
-        raise DataError(f"{name}: data must be floating-point numbers as in training, not {kind}")
-    numbers, least = math.prod(x.shape[1:]), model.model_config.latent_dim
-    moved = dim is not None and x.dim() == 1 + len(dim) and tuple(x.shape[1:]) != tuple(dim)
-    if dim is not None and (moved or numbers != math.prod(dim)):  # moved: channels last, say
-        raise DataError(f"{name}: data of shape {tuple(x.shape)} for input_dim={tuple(dim)}")
-    if numbers < least:
         raise DataError(
-            f"{name}: data of shape {tuple(x.shape)} for latent_dim={least}: each needs at least "
-            "as many numbers"
+            f"{name}: data must be floating-point numbers as in training, not {x.dtype}"
         )
+    # Rows of the same size may be images that are flat; channels last are something else.
+    moved = dim is not None and x.dim() == 1 + len(dim) and tuple(x.shape[1:]) != tuple(dim)
+    if dim is not None and (moved or x.shape[1:].numel() != math.prod(dim)):
+        raise DataError(f"{name}: data of shape {tuple(x.shape)} for input_dim={tuple(dim)}")
     return x.to(like.dtype)
 
 
@@ -50,72 +42,34 @@ def output_of(output: Any, key: str, model: Any) -> Tensor:
     """The tensor that an encoder (`embedding`) or a decoder (`reconstruction`) of a model gives.
 
     Raises:
-        ConfigError: It is no ModelOutput, or codes of another width than the latent dimension.
+        ConfigError: It is no ModelOutput, or of another shape than codes or data of the model.
     """
     if not isinstance(output, Mapping) or key not in output:
-        side = "encoder" if key == "embedding" else "decoder"
-        given = type(output).__name__ + (f" without {key!r}" if isinstance(output, Mapping) else "")
-        raise ConfigError(f"the {side} gives a {given}: let it return ModelOutput({key}=...)")
+        given = type(output).__name__
+        raise ConfigError(f"a network gives a {given}: let it return ModelOutput({key}=...)")
     found: Tensor = output[key]
-    if key == "embedding" and found.shape[-1:] != (model.latent_dim,):
-        raise ConfigError(
-            f"the encoder gives codes of shape {tuple(found.shape)}, needs (B, {model.latent_dim}) "
-            f"for latent_dim={model.latent_dim}"
-        )
+    shape = (model.latent_dim,) if key == "embedding" else model.model_config.input_dim
+    if shape and tuple(found.shape[1:]) != tuple(shape):
+        needed = f"(B, {', '.join(map(str, shape))}) is needed"
+        raise ConfigError(f"a network gives a {key} of shape {tuple(found.shape)}: {needed}")
     return found
 
 
-def check_networks(model: Any, x: Tensor, condition: Tensor | None) -> None:
-    """Raises ConfigError for networks of a model that have no volume change of a sample's own.
-
-    Args:
-        model: In evaluation mode.
-        x: Some data, (B, ...).
-        condition: (B, c), or None.
-    """
-    norms = (m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm))
-    if any(norm.running_mean is None for norm in norms):
-        raise ConfigError(
-            f"{model.model_name}: with track_running_stats=False BatchNorm makes codes depend on "
-            "the batch in evaluation, too: use True, or another norm"
-        )
-    shape = x.shape
-    for name, network in (("encoder", model._encode), ("decoder", model._decode)):
-        point = x.detach().clone().requires_grad_()
-        x = network(point, condition)
-        if not x.requires_grad or torch.autograd.grad(x.sum(), point, allow_unused=True)[0] is None:
-            raise ConfigError(
-                f"{model.model_name}: the output of the {name} does not depend on its input, so "
-                "that it has no volume change"
-            )
-    if x.shape != shape:
-        raise ConfigError(
-            f"{model.model_name}: reconstructions of shape {tuple(x.shape)} for data of shape "
-            f"{tuple(shape)}"
-        )
-
-
 class LazyOutput(ModelOutput):
-    """A ModelOutput whose `loss` and `nll_loss` are computed when one of them is first read."""
-
-    _LAZY = ("loss", "nll_loss")
+    """Whose `loss` and `nll_loss` are computed when one is first read: samplers read `z` alone."""
 
     def __init__(self, losses: Callable[[], dict[str, Tensor]], **values: Tensor) -> None:
         super().__init__(**values)
-        for key, value in values.items():
-            setattr(self, key, value)
-        self.__dict__["_losses"] = losses
+        self.__dict__["losses"] = losses
 
-    def __getattr__(self, name: str) -> Tensor:
-        if name not in self._LAZY:
+    def __getattr__(self, name: str) -> Any:
+        if name not in ("loss", "nll_loss"):
             raise AttributeError(name)
-        for key, value in self.__dict__["_losses"]().items():
-            setattr(self, key, value)
-        loss: Tensor = self.__dict__[name]
-        return loss
+        self.update(self.__dict__["losses"]())
+        return self.__dict__[name]
 
     def __getitem__(self, key: Any) -> Any:
-        return getattr(self, key) if key in self._LAZY else super().__getitem__(key)
+        return getattr(self, key) if isinstance(key, str) else super().__getitem__(key)
 
 
 def without_gradients(call: Callable[..., T], *args: Any, **kwargs: Any) -> T:

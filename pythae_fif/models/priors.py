@@ -10,8 +10,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from pythae_fif.volume_change.precision import at_least_float32
-
 LatentDistribution = Literal["normal", "student_t", "multivariate_student_t"]
 
 
@@ -28,12 +26,7 @@ class Prior(ABC):
 
     @abstractmethod
     def sample(self, shape: Sequence[int], generator: torch.Generator | None = None) -> Tensor:
-        """Codes of shape `(*shape, d)`.
-
-        Args:
-            shape: How many.
-            generator: Makes the draw repeatable; PyTorch's own if None.
-        """
+        """Codes of shape `(*shape, d)`, by PyTorch's own generator if None."""
 
 
 class StandardNormal(Prior):
@@ -96,21 +89,14 @@ class StudentT(Prior):
         zeros = self._zeros.expand(*shape, -1)
         normal = torch.normal(zeros, torch.ones_like(zeros), generator=generator)
         shared = zeros[..., :1] if self.joint else zeros
-        # A chi-squared number is twice a Gamma one, whose draws have no half precision.
-        half = at_least_float32(torch.full_like(shared, self.df / 2))
+        half = torch.full_like(shared, self.df / 2)  # a chi-squared number is twice a Gamma one
         gamma = torch._standard_gamma(half, generator=generator)
         gamma = gamma.clamp_min(torch.finfo(gamma.dtype).tiny)
-        return normal * (self.df / (2 * gamma)).sqrt().to(normal.dtype)
+        return normal * (self.df / (2 * gamma)).sqrt()
 
 
 def latent_distribution(name: LatentDistribution, df: float, zeros: Tensor) -> Prior:
-    """p_Z of codes (..., d).
-
-    Args:
-        name: ``student_t`` has independent coordinates, ``multivariate_student_t`` does not.
-        df: Degrees of freedom of the two.
-        zeros: (d,), of the device and type of the codes.
-    """
+    """p_Z of codes (..., d), of `df` degrees of freedom, if any; zeros as of the classes."""
     if name == "normal":
         return StandardNormal(zeros)
     return StudentT(df, zeros, joint=name == "multivariate_student_t")

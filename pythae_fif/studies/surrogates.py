@@ -83,9 +83,6 @@ class StudiedFIF(FIF):
         at = self.model_config.jacobian_at
         return surrogate(encode, decode, x, eps, jacobian_at=at, **self.options)
 
-    def _choose_surrogate(self, x: Tensor, condition: Tensor | None) -> None:
-        """It is given."""
-
 
 _Pass = tuple[Tensor, Tensor]
 """A point, and the value of a function there."""

@@ -12,8 +12,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from pythae_fif.volume_change.precision import at_least_float32
-
 
 def batch_norm_jvp(tangent: Tensor, x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     r"""The tangent of the whole-batch map $h w + b$, with $h = (x - m) / s$.
@@ -26,8 +24,7 @@ def batch_norm_jvp(tangent: Tensor, x: Tensor, weight: Tensor | None, eps: float
     which is its own transpose: the map is that of the backward pass.
 
     Arguments:
-        tangent: dx, (B, C, ...).
-        x: What was normalised, (B, C, ...).
+        tangent, x: dx, and what was normalised, (B, C, ...).
         weight: w, (C,), or None.
         eps: Added to the variance.
 
@@ -35,7 +32,7 @@ def batch_norm_jvp(tangent: Tensor, x: Tensor, weight: Tensor | None, eps: float
         (B, C, ...), in the type of the tangent; differentiable, once, in all three tensors.
     """
     if weight is None:
-        weight = x.new_ones(x.shape[1], dtype=at_least_float32(x).dtype)
+        weight = x.new_ones(x.shape[1])
     weight = weight + 1e-30 * (weight == 0).to(weight.dtype)  # its gradient divides by it
     # The weight tells the kernel in which precision to keep the statistics of a bfloat16 x.
     with torch.no_grad():
@@ -59,11 +56,8 @@ class _Jvp(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        """The gradient of <G, u>.
-
-        For t it is the map itself, of G: v. For x, on which h and s depend as in any BatchNorm,
-        with N the number of samples and places, -(m(h t) v + m(h G) u) / s - <G, u> h / (N s).
-        """
+        """The gradient of <G, u>: for t the map itself, of G, which is v; for x, on which h and s
+        depend, -(m(h t) v + m(h G) u) / s - <G, u> h / (N s), of N samples and places."""
         u, x, weight, mean, inverse, overlap = ctx.saved_tensors
         nhwc = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
         layout = torch.channels_last if nhwc and not x.is_contiguous() else torch.contiguous_format

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from pythae_fif.volume_change.precision import at_least_float32, full_float32
+from pythae_fif.volume_change.precision import full_float32
 
 HutchinsonKind = Literal["orthogonal", "scaled_gaussian", "gaussian", "rademacher"]
 
@@ -34,11 +34,11 @@ def sample_hutchinson(
     Arguments:
         batch_size: B; every sample has directions of its own.
         latent_dim: d, the dimension of the space in which the trace is taken.
-        samples: K, between 1 and d, at which ``orthogonal`` is exact and more are of no use.
+        samples: K, between 1 and d.
         kind: One of the names above.
         generator: Makes the draw repeatable; it must live on ``device``.
         device: Where the vectors are made.
-        dtype: Floating point type; torch's default if None.
+        dtype: float32 or float64; torch's default if None.
 
     Returns:
         eps of shape (K, B, d).
@@ -56,8 +56,7 @@ def sample_hutchinson(
         raise ValueError(f"unknown Hutchinson kind {kind!r}; valid: {valid}")
     if not 1 <= samples <= latent_dim:
         raise ValueError(
-            f"{samples} Hutchinson samples in {latent_dim} dimensions: 1 to {latent_dim} are of "
-            "use, since so many orthogonal ones make the trace exact"
+            f"{samples} Hutchinson samples in {latent_dim} dimensions: 1 to {latent_dim} are of use"
         )
     shape = (samples, batch_size, latent_dim)
     if kind == "rademacher":
@@ -68,25 +67,20 @@ def sample_hutchinson(
 
 
 def hutchinson_of_gaussian(eps: Tensor, kind: HutchinsonKind) -> Tensor:
-    """The vectors that :func:`sample_hutchinson` makes of standard normal ones, (K, ..., d).
-
-    Arguments:
-        eps: K vectors for every sample.
-        kind: Any but ``rademacher``, which is not made of normal ones.
-    """
+    """The vectors, of any kind but ``rademacher``, that are made of normal ones (K, ..., d)."""
     samples, latent_dim = eps.shape[0], eps.shape[-1]
     if kind == "gaussian":
         return eps
     if kind == "orthogonal" and samples > 1:
         return _orthonormal(eps.movedim(0, -1)).movedim(-1, 0) * math.sqrt(latent_dim)
-    # A single column, normalised. In one dimension a draw is zero now and then:
-    # once in ten million in float32, which a long training meets.
+    # In one dimension a draw is zero now and then: once in ten million in float32.
     norm: Tensor = torch.linalg.vector_norm(eps, dim=-1, keepdim=True)
     return eps * (math.sqrt(latent_dim) / norm.clamp_min(torch.finfo(eps.dtype).tiny))
 
 
+@full_float32()
 def _orthonormal(normal: Tensor) -> Tensor:
-    r"""K orthonormal vectors, uniform among all such, from independent normal ones.
+    r"""K orthonormal vectors, uniform among all such, of independent normal ones; (..., d, K) both.
 
     With normal numbers :math:`x_k`, the k-th column from its k-th entry on, the reflectors
     :math:`H_k = I - 2 v_k v_k^\top` that take :math:`x_k` to a multiple of the k-th unit vector
@@ -97,23 +91,15 @@ def _orthonormal(normal: Tensor) -> Tensor:
         T^{-1} = \tfrac12 I + \text{the part of } V^\top V \text{ above its diagonal}
 
     Unlike QR this does not loop over the batch on a GPU.
-
-    Arguments:
-        normal: (..., d, K), K <= d.
-
-    Returns:
-        (..., d, K).
     """
-    samples = normal.shape[-1]
-    with full_float32():
-        v = at_least_float32(normal).tril()
-        corner = v.diagonal(dim1=-2, dim2=-1)
-        sign = torch.where(corner < 0, -1.0, 1.0).to(v.dtype)
-        norm = torch.linalg.vector_norm(v, dim=-2)
-        v.diagonal(dim1=-2, dim2=-1).add_(sign * torch.where(norm > 0, norm, 1.0))
-        v = v / torch.linalg.vector_norm(v, dim=-2, keepdim=True)
-        unit = torch.eye(*normal.shape[-2:], dtype=v.dtype, device=v.device)
-        inverse = (v.mT @ v).triu(1) + 0.5 * unit[:samples]
-        turned = torch.linalg.solve_triangular(inverse, v[..., :samples, :].mT, upper=True)
-        basis: Tensor = (v @ turned - unit) * sign[..., None, :]
-    return basis.to(normal.dtype)
+    samples, v = normal.shape[-1], normal.tril()
+    corner = v.diagonal(dim1=-2, dim2=-1)
+    sign = torch.where(corner < 0, -1.0, 1.0).to(v.dtype)
+    norm = torch.linalg.vector_norm(v, dim=-2)
+    corner.add_(sign * torch.where(norm > 0, norm, 1.0))
+    v = v / torch.linalg.vector_norm(v, dim=-2, keepdim=True)
+    unit = torch.eye(*normal.shape[-2:], dtype=v.dtype, device=v.device)
+    inverse = (v.mT @ v).triu(1) + 0.5 * unit[:samples]
+    turned = torch.linalg.solve_triangular(inverse, v[..., :samples, :].mT, upper=True)
+    basis: Tensor = (v @ turned - unit) * sign[..., None, :]
+    return basis

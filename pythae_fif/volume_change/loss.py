@@ -8,20 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pythae_fif.errors import DataError
 from pythae_fif.volume_change.surrogates import Map, Surrogate, volume_surrogate
 
 
 class FIFLoss(NamedTuple):
-    """The loss and its terms, one number a sample or reduced.
+    """The loss, ``nll + beta * reconstruction``, and its terms, one number a sample or reduced.
 
-    Attributes:
-        loss: ``nll + beta * reconstruction``; its gradient is meant.
-        nll: Negative log-likelihood with the surrogate in place of the log-volume; its value
-            says nothing about the fit.
-        reconstruction: Squared error.
-        volume: The surrogate.
-        z: Codes f(x), (B, ..., d).
-        x_hat: Reconstructions g(f(x)), the shape of x.
+    `volume` is the surrogate, and `nll` the negative log-likelihood with it in place of the
+    log-volume: their gradients are meant, their values say nothing about the fit. `z` (B, d) and
+    `x_hat` are f(x) and g(f(x)).
     """
 
     loss: Tensor
@@ -57,8 +53,8 @@ def fif_loss(
     For let f become (I + tA) f and g become :math:`g \circ (I + tA)^{-1}` with any matrix A, as the
     weights next to the code can make them. The reconstruction stays, and the derivative of the loss
     at t = 0 is :math:`E[z^\top A z] - E[\operatorname{tr} A f'(x) g'(z)]`, since g' is not
-    differentiated; at a stationary point it is zero for every A. No pre-activation moves, and so no
-    kink does: automatic differentiation is exact along t with ReLU, too.
+    differentiated; at a stationary point it is zero for every A. No kink moves along t: this holds
+    with ReLU, too.
 
     Arguments:
         encode: f, from (B, ...) to (B, d).
@@ -68,9 +64,8 @@ def fif_loss(
         eps: Hutchinson vectors, as for the surrogate.
         beta: Weight of the squared error; a number for each member in an ensemble.
         surrogate: The second term; see :func:`volume_surrogate`.
-        reduce: What each term's samples are reduced to before the terms are added, such as
-            ``torch.mean``; None keeps one number a sample. The surrogate of a part of the batch
-            needs it.
+        reduce: To what each term's samples are reduced before the terms are added, such as
+            ``torch.mean``; None keeps one number a sample.
 
     Returns:
         The loss with its terms, in nats, and z and x_hat of the same pass.
@@ -90,18 +85,14 @@ def fif_loss(
     log_prior = latent_log_prob(out.z.to(x.dtype))
     reconstruction = squared_error(out.x_hat, x, out.z.dim() - 1)
     volume = out.surrogate
-    if log_prior.shape != reconstruction.shape:
+    shapes = [tuple(term.shape) for term in (log_prior, volume, reconstruction)]
+    if shapes[0] != shapes[2] or (reduce is None and shapes[1] != shapes[2]):
         raise ValueError(
-            f"latent_log_prob gives {tuple(log_prior.shape)}: one number for each of the "
-            f"{tuple(reconstruction.shape)} data points is needed, as of an Independent"
+            "log-priors, volumes and squared errors of shapes {}, {} and {}: one number for each "
+            "data point is needed; volumes of a part need reduce".format(*shapes)
         )
     if reduce is not None:
         volume, log_prior, reconstruction = map(reduce, (volume, log_prior, reconstruction))
-    elif volume.shape != reconstruction.shape:
-        raise ValueError(
-            f"{tuple(volume.shape)} volumes for {tuple(reconstruction.shape)} data points: give "
-            "reduce, such as torch.mean"
-        )
     nll = volume - log_prior
     return FIFLoss(nll + beta * reconstruction, nll, reconstruction, volume, out.z, out.x_hat)
 
@@ -117,10 +108,10 @@ def squared_error(x_hat: Tensor, x: Tensor, batch_dims: int = 1) -> Tensor:
         (B,), or as many dimensions as ``batch_dims``.
 
     Raises:
-        ValueError: A data point and its reconstruction differ in shape.
+        DataError: A data point and its reconstruction differ in shape.
     """
     if x_hat.shape[x_hat.dim() - x.dim() :] != x.shape:
-        raise ValueError(
+        raise DataError(
             f"reconstructions of shape {tuple(x_hat.shape)} for data of shape {tuple(x.shape)}"
         )
     x_hat, x = torch.broadcast_tensors(x_hat, x)

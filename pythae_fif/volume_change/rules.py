@@ -20,13 +20,12 @@ class UnsupportedOperationError(FIFError, NotImplementedError):
 
 
 class Step(NamedTuple):
-    """One operation, ``out = operation(*args, **kwargs)``, and its rule.
+    """One operation, ``out = operation(*args, **kwargs)``.
 
     Where the tangent is that of the first samples alone, all that depends on the input is cut to
     them, and ``whole`` is the operation on the whole batch.
     """
 
-    rule: "Rule"
     operation: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -56,30 +55,28 @@ def _moving(step: Step, tangent_of: TangentOf) -> dict[int, Tensor]:
     return {i: tangent for i, tangent in found if tangent is not None}
 
 
+def _applied(step: Step, values: dict[int, Any]) -> Any:
+    """The operation, of other values in place of some arguments."""
+    leaves, form = tree_flatten((step.args, step.kwargs))
+    args, kwargs = tree_unflatten([values.get(i, leaf) for i, leaf in enumerate(leaves)], form)
+    return step.operation(*args, **kwargs)
+
+
 def _by_itself(step: Step, tangent_of: TangentOf) -> Any:
     """An operation that is linear in the one argument that depends on the input."""
     moving = _moving(step, tangent_of)
-    if len(moving) > 1:
-        return _differentiated(step, tangent_of)
-    ((position, tangent),) = moving.items()
-    leaves, form = tree_flatten((step.args, step.kwargs))
-    leaves[position] = tangent
-    args, kwargs = tree_unflatten(leaves, form)
-    return step.operation(*args, **kwargs)
+    return _differentiated(step, tangent_of) if len(moving) > 1 else _applied(step, moving)
 
 
 def _differentiated(step: Step, tangent_of: TangentOf) -> Any:
     """Forward-mode differentiation of the operation alone."""
-    moving = _moving(step, tangent_of)
-    leaves, form = tree_flatten((step.args, step.kwargs))
-
-    def operation(*values: Tensor) -> Any:
-        filled = dict(zip(moving, values, strict=True))
-        args, kwargs = tree_unflatten([filled.get(i, leaf) for i, leaf in enumerate(leaves)], form)
-        return step.operation(*args, **kwargs)
-
+    moving, leaves = _moving(step, tangent_of), step.leaves
     point = tuple(leaves[i] for i in moving)
     tangents = tuple(t.to(x.dtype) for t, x in zip(moving.values(), point, strict=True))
+
+    def operation(*values: Tensor) -> Any:
+        return _applied(step, dict(zip(moving, values, strict=True)))
+
     return torch.func.jvp(operation, point, tangents)[1]
 
 
@@ -113,23 +110,17 @@ def _sum(step: Step, tangent_of: TangentOf) -> Tensor:
 
 def _joined(step: Step, tangent_of: TangentOf) -> Any:
     """Tangents side by side; those of constants, such as a joined condition, are zero."""
-    tensors = step.argument(0, "tensors")
-    tangents = [tangent_of(tensor) for tensor in tensors]
     rows = None if step.whole is None else len(step.out)
-    filled = [
-        torch.zeros_like(tensor[:rows]) if tangent is None else tangent
-        for tensor, tangent in zip(tensors, tangents, strict=True)
-    ]
-    kwargs = {name: value for name, value in step.kwargs.items() if name != "tensors"}
-    return step.operation(filled, *step.args[1:], **kwargs)
+    tensors = {i: leaf for i, leaf in enumerate(step.leaves) if isinstance(leaf, Tensor)}
+    zeros = {i: torch.zeros_like(tensor[:rows]) for i, tensor in tensors.items()}
+    return _applied(step, zeros | _moving(step, tangent_of))
 
 
 def _relu(step: Step, tangent_of: TangentOf) -> Tensor:
     """The kernel of its own backward pass: a third of the time of a product with a mask."""
     ((_, tangent),) = _moving(step, tangent_of).items()
-    if tangent.dtype != step.out.dtype:
-        return torch.mul(tangent, step.out > 0)
-    product: Tensor = torch.ops.aten.threshold_backward(tangent, step.out.detach(), 0)
+    out = step.out.detach()
+    product: Tensor = torch.ops.aten.threshold_backward(tangent.to(out.dtype), out, 0)
     return product
 
 
@@ -166,41 +157,25 @@ CONSTANT = {
 }
 """Operations whose result does not move with their arguments."""
 
-_RULES: list[tuple[Rule, list[Any]]] = [
-    (_affine, [F.linear, *_named("conv1d conv2d conv3d")]),
-    (_affine, _named("conv_transpose1d conv_transpose2d conv_transpose3d")),
-    (_batch_norm, [F.batch_norm]),
-    (_relu, _named("relu")),
-    (_sum, _named("add sub __add__ __radd__ __sub__")),
-    (_reshaped, _named("reshape view flatten unflatten squeeze unsqueeze")),
-    (_joined, _named("cat concat concatenate stack")),
-    (
-        _by_itself,
-        [
-            *(getattr(Tensor, name).__get__ for name in ("T", "mT")),
-            *_named("neg __neg__ sum mean cumsum clone float double to contiguous"),
-            *_named("transpose permute movedim swapaxes t narrow select chunk split unbind roll"),
-            *_named("__getitem__ flip expand repeat tile gather index_select repeat_interleave"),
-            *_named("interpolate pixel_shuffle pixel_unshuffle avg_pool1d avg_pool2d avg_pool3d"),
-            *_named("adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d"),
-            *_named("mul __mul__ __rmul__ matmul __matmul__ __rmatmul__ bmm"),
-        ],
-    ),
-    (
-        _differentiated,
-        [
-            *_named(
-                "__rsub__ div __truediv__ __rtruediv__ pow __pow__ __rpow__ reciprocal square sqrt"
-            ),
-            *_named("exp log log1p sin cos erf abs clamp maximum minimum where rsqrt addcmul"),
-            *_named("sigmoid tanh silu gelu softplus leaky_relu elu selu celu mish hardtanh"),
-            *_named(
-                "relu6 softmax log_softmax logsumexp logsigmoid softsign max_pool2d baddbmm pad"
-            ),
-        ],
-    ),
+_RULES: list[tuple[Rule, str]] = [
+    (_affine, "linear conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d"),
+    (_relu, "relu"),
+    (_sum, "add sub __add__ __radd__ __sub__"),
+    (_reshaped, "reshape view flatten unflatten squeeze unsqueeze"),
+    (_joined, "cat concat concatenate stack"),
+    (_by_itself, "neg __neg__ sum mean clone float double to contiguous mul __mul__ __rmul__"),
+    (_by_itself, "matmul __matmul__ __rmatmul__ bmm transpose permute t narrow chunk split unbind"),
+    (_by_itself, "__getitem__ flip expand repeat roll gather index_select interpolate"),
+    (_by_itself, "pixel_shuffle pixel_unshuffle avg_pool1d avg_pool2d adaptive_avg_pool2d"),
+    (_differentiated, "__rsub__ div __truediv__ __rtruediv__ pow __pow__ __rpow__ reciprocal"),
+    (_differentiated, "square sqrt rsqrt exp log log1p sin cos erf abs clamp maximum minimum"),
+    (_differentiated, "where sigmoid tanh silu gelu softplus leaky_relu elu selu celu mish"),
+    (_differentiated, "hardtanh relu6 softmax log_softmax logsumexp logsigmoid max_pool2d pad"),
 ]
 
-RULES: dict[Any, Rule] = {function: rule for rule, functions in _RULES for function in functions}
+RULES: dict[Any, Rule] = {f: rule for rule, names in _RULES for f in _named(names)}
 """Operation -> what it does to tangents. Normalisation by a sample's own statistics has no rule:
 PyTorch's gradient of its product takes the statistics for constants."""
+RULES[F.batch_norm] = _batch_norm
+for _transposed in ("T", "mT"):
+    RULES[getattr(Tensor, _transposed).__get__] = _by_itself

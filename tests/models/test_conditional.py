@@ -149,13 +149,6 @@ def test_what_a_label_gives_is_what_the_model_of_that_label_gives():
     assert torch.equal(fif.predict(data, labels).embedding, fif.embed(data, labels))
 
 
-def test_the_model_of_a_label_leaves_frozen_layers_frozen():
-    fif = model("fif_convnet", (1, 28, 28)).train()
-    frozen = next(m for m in fif.encoder.modules() if isinstance(m, nn.BatchNorm2d)).eval()
-    given = fif.given(0)
-    assert given.training and given.encoder.training and not frozen.training
-
-
 @pytest.mark.parametrize("vectors", [False, True])
 def test_mean_log_likelihood_of_many_batches(vectors):
     fif, (data, labels) = model().double().eval(), batch()
@@ -248,7 +241,7 @@ def test_pythaes_samplers_take_the_model_of_a_label(tmp_path):
         ([0.5, 1, 2, 0], DataError, "label 0.5"),
         ([0, 1], DataError, r"shape \(2,\) for 4 samples"),
         (torch.zeros(4, 2), DataError, r"condition vectors \(4, 3\)"),
-        (["a"] * 4, DataError, "labels are no numbers: .*str"),
+        ([0, 1, 10**9, 0], DataError, "label 1e\\+09 is none of"),
     ],
 )
 def test_labels_that_do_not_fit_are_told(labels, error, message):

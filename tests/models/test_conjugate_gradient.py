@@ -6,7 +6,12 @@ from support.networks import coupling
 from torch import nn
 
 from pythae_fif.models.conjugate_gradient import conjugate_gradient, rectangular_surrogate
-from pythae_fif.volume_change import encoder_jacobian, log_volume, sample_hutchinson
+from pythae_fif.volume_change import (
+    decoder_jacobian,
+    encoder_jacobian,
+    log_volume,
+    sample_hutchinson,
+)
 
 
 def curved(columns=5, latent_dim=3):
@@ -24,7 +29,7 @@ def test_conjugate_gradient_agrees_with_a_dense_solve(dim):
     root = torch.randn(3, 7, dim + 3, dim, dtype=torch.float64)
     a, b = root.mT @ root, torch.randn(3, 7, dim, dtype=torch.float64)
     solution, iterations = conjugate_gradient(
-        lambda v: torch.einsum("kbij,kbj->kbi", a, v), b, tolerance=1e-12, max_iterations=10 * dim
+        lambda v: torch.einsum("kbij,kbj->kbi", a, v), b, tolerance=1e-12
     )
     torch.testing.assert_close(solution, torch.linalg.solve(a, b), rtol=1e-7, atol=1e-9)
     assert iterations.shape == (3, 7)
@@ -40,14 +45,10 @@ def test_conjugate_gradient_stops_each_system_at_the_tolerance():
     assert (steps < 4).all() and (residual <= 0.5).all()
 
 
-def test_conjugate_gradient_takes_at_most_the_steps_it_may():
+def test_conjugate_gradient_takes_at_most_d_steps():
     scale = torch.logspace(0, 6, 9, dtype=torch.float64)
     _, iterations = conjugate_gradient(lambda v: scale * v, torch.ones(2, 9, dtype=torch.float64))
     assert iterations.max() <= 9
-    _, limited = conjugate_gradient(
-        lambda v: scale * v, torch.ones(2, 9, dtype=torch.float64), max_iterations=2
-    )
-    assert limited.tolist() == [2, 2]
 
 
 def test_conjugate_gradient_of_zero_is_zero():
@@ -56,6 +57,13 @@ def test_conjugate_gradient_of_zero_is_zero():
 
 
 # ---------------------------------------------------------------- the estimators
+
+
+def exact(encode, decode, x, jacobian_at):
+    """The log-volume itself, (B,), of Jacobians with a graph."""
+    if jacobian_at == "data":
+        return -log_volume(encoder_jacobian(encode, x))
+    return log_volume(decoder_jacobian(decode, encode(x)))
 
 
 @pytest.mark.parametrize("nets", [curved, coupling])
@@ -68,35 +76,18 @@ def test_gradient_with_all_directions_is_that_of_the_log_determinant(nets, jacob
     eps = sample_hutchinson(4, 3, samples=3, dtype=torch.float64)  # exact at K = d
     parameters = list({id(p): p for p in [*encoder.parameters(), *decoder.parameters()]}.values())
 
-    def gradients(**options):
-        out = rectangular_surrogate(encode, decode, x, eps, jacobian_at=jacobian_at, **options)
-        return out, torch.autograd.grad(
-            out.log_volume.sum(), parameters, allow_unused=True, materialize_grads=True
-        )
+    def gradients(volume):
+        options = {"allow_unused": True, "materialize_grads": True}
+        return torch.autograd.grad(volume.sum(), parameters, **options)
 
-    estimated, ours = gradients(tolerance=1e-13, max_iterations=30)
-    exact, theirs = gradients(estimator="exact")
-    assert estimated.iterations.shape == (3, 4) and exact.iterations is None
+    out = rectangular_surrogate(encode, decode, x, eps, jacobian_at=jacobian_at, tolerance=1e-13)
+    ours = gradients(out.log_volume)
+    theirs = gradients(exact(encode, decode, x, jacobian_at))
+    assert out.iterations.shape == (3, 4)
+    torch.testing.assert_close((out.z, out.x_hat), (encode(x), decode(encode(x))))
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
     assert sum(g.abs().sum() for g in theirs) > 0
-
-
-@pytest.mark.parametrize("jacobian_at", ["reconstruction", "data"])
-def test_exact_value_is_the_log_volume_of_the_full_jacobian(jacobian_at):
-    encoder, decoder = curved()
-    x = torch.randn(4, 5, dtype=torch.float64)
-    out = rectangular_surrogate(
-        encoder, decoder, x, torch.empty(0), estimator="exact", jacobian_at=jacobian_at
-    )
-    z = encoder(x)
-    reference = torch.func.vmap(torch.func.jacrev(decoder))(z)
-    expected = log_volume(reference)
-    if jacobian_at == "data":
-        expected = -log_volume(encoder_jacobian(encoder, x))
-    torch.testing.assert_close(out.log_volume, expected)
-    torch.testing.assert_close(out.z, z)
-    torch.testing.assert_close(out.x_hat, decoder(z))
 
 
 def test_one_direction_is_right_on_the_average_over_directions():
@@ -104,17 +95,9 @@ def test_one_direction_is_right_on_the_average_over_directions():
     angles = torch.arange(8, dtype=torch.float64) * (torch.pi / 4)
     eps = 2**0.5 * torch.stack([angles.cos(), angles.sin()], -1)[None]  # their mean square is I
     x = torch.randn(1, 4, dtype=torch.float64)
-
-    def gradient(x, **options):
-        out = rectangular_surrogate(encoder, decoder, x, eps, **options)
-        return torch.autograd.grad(out.log_volume.mean(), decoder[0].weight)[0]
-
-    estimate = gradient(x.expand(8, 4), tolerance=1e-13, max_iterations=10)
-    torch.testing.assert_close(estimate, gradient(x, estimator="exact"))
-
-
-@pytest.mark.parametrize("shape", [(1, 2, 3), (0, 4, 3)])
-def test_wrong_vectors_are_told(shape):
-    x, eps = torch.ones(4, 5, dtype=torch.float64), torch.ones(shape, dtype=torch.float64)
-    with pytest.raises(ValueError, match=r"\(K from 1 up, 4, 3\) is needed"):
-        rectangular_surrogate(*curved(), x, eps)
+    estimate = rectangular_surrogate(encoder, decoder, x.expand(8, 4), eps, tolerance=1e-13)
+    volumes = estimate.log_volume, exact(encoder, decoder, x, "reconstruction")
+    found, expected = (
+        torch.autograd.grad(volume.mean(), decoder[0].weight)[0] for volume in volumes
+    )
+    torch.testing.assert_close(found, expected)

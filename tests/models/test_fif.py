@@ -87,12 +87,6 @@ def test_batch_norm_in_an_encoder_that_runs_twice_is_refused():
     FIF(config, decoder=decoder).train()({"data": torch.rand(5, 1, 8, 8)}).loss.backward()
 
 
-def test_a_first_sample_that_is_not_a_number_chooses_nothing():
-    fif, x = model().train(), images(5)
-    x[0] = math.nan
-    assert fif({"data": x}).loss.isnan() and fif.surrogate_mode == "replay"
-
-
 @pytest.mark.parametrize("way", ["replay", "published"])
 def test_a_decoder_is_trained_beside_a_frozen_encoder(way):
     encoder = LinearEncoder(torch.randn(2, 5)).requires_grad_(False)
@@ -140,9 +134,10 @@ def test_a_fraction_below_one_is_never_the_whole_of_a_small_batch():
 
 
 @pytest.mark.parametrize("way", ["replay", "published"])
-@pytest.mark.parametrize("arch", ["convnet", "fif_convnet"])
-def test_a_whole_step_in_bfloat16(arch, way):
-    config = FIFConfig(input_dim=(1, 28, 28), latent_dim=3, noise=0.0, surrogate_fraction=0.5)
+@pytest.mark.parametrize("arch, samples", [("convnet", 1), ("convnet", 2), ("fif_convnet", 1)])
+def test_a_whole_step_in_bfloat16(arch, samples, way):
+    options = {"surrogate_fraction": 0.5, "hutchinson_samples": samples}
+    config = FIFConfig(input_dim=(1, 28, 28), latent_dim=3, noise=0.0, **options)
     fif, losses = FIF(config, *build_networks(arch, (1, 28, 28), 3)).train(), []
     fif.surrogate_mode = way
     x = {"data": torch.rand(4, 1, 28, 28)}
@@ -154,42 +149,6 @@ def test_a_whole_step_in_bfloat16(arch, way):
     assert all(p.grad.isfinite().all() for p in fif.parameters())
     assert losses[0].dtype == torch.float32
     assert losses[0].item() == pytest.approx(losses[1].item(), rel=0.02)
-
-
-@pytest.mark.parametrize("samples", [1, 2])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
-def test_models_of_any_precision_have_losses(dtype, samples):
-    torch.manual_seed(0)
-    config = FIFConfig(input_dim=(4,), latent_dim=2, hutchinson_samples=samples)
-    fif, x = FIF(config).eval(), torch.rand(9, 4)
-    expected = fif({"data": x}).loss
-    assert float(fif.to(dtype)({"data": x}).loss) == pytest.approx(float(expected), rel=0.05)
-    loss = fif.train()({"data": x}).loss
-    loss.backward()
-    assert bool(loss.isfinite())
-
-
-def test_compiled_networks_have_the_same_gradient():
-    """A compiled network hides its operations."""
-    x, grads = images(6).double(), []
-    for compiled in (False, True):
-        fif = model(noise=0.0).double().train()
-        if compiled:
-            fif.encoder.compile(backend="aot_eager_decomp_partition")
-            fif.decoder.compile(backend="aot_eager_decomp_partition")
-        torch.manual_seed(5)
-        fif({"data": x}).loss.backward()
-        grads.append(torch.cat([p.grad.flatten() for p in fif.parameters()]))
-    torch.testing.assert_close(*grads)
-
-
-def test_what_a_full_gpu_raises_is_no_reason_for_another_surrogate(monkeypatch):
-    def full(*_, **__):
-        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
-
-    monkeypatch.setattr("pythae_fif.models.fif.check_replay", full)
-    with pytest.raises(torch.cuda.OutOfMemoryError):
-        model().train()({"data": images()})
 
 
 def test_a_diverged_model_has_a_loss_that_is_not_a_number():
@@ -234,13 +193,11 @@ def test_evaluation_loss_is_exact_lazy_and_deterministic(grad, jacobian_at):
 
 @pytest.mark.parametrize("size, batch", [(50, 20), (100, 7), (200, 25), (200, 1)])
 def test_evaluation_nll_is_that_of_points_spread_over_the_set(size, batch, monkeypatch):
-    """The same in every pass, though one was left half-way; a batch with none costs nothing."""
+    """The same in every pass; a batch with none costs nothing."""
     fif, counted = model().eval(), []
     original = fif._nll
     monkeypatch.setattr(fif, "_nll", lambda *args: counted.append(original(*args)) or counted[-1])
-    _ = fif({"data": images(size)[:batch]}, dataset_size=size).loss
     passes = []
-    fif.train().eval()
     for _ in range(2):
         counted.clear()
         outs = [fif({"data": x}, dataset_size=size) for x in images(size).split(batch)]
@@ -383,9 +340,9 @@ class Gives(BaseEncoder):
 @pytest.mark.parametrize(
     ("output", "remedy"),
     [
-        (torch.zeros(5, 2), r"the encoder gives a Tensor: .* ModelOutput\(embedding="),
-        (ModelOutput(codes=torch.zeros(5, 2)), r"a ModelOutput without 'embedding': let it return"),
-        (ModelOutput(embedding=torch.zeros(5, 3)), r"codes of shape \(5, 3\), needs \(B, 2\)"),
+        (torch.zeros(5, 2), r"a network gives a Tensor: let it return ModelOutput\(embedding="),
+        (ModelOutput(codes=torch.zeros(5, 2)), r"a network gives a ModelOutput: let it return"),
+        (ModelOutput(embedding=torch.zeros(5, 3)), r"embedding of shape \(5, 3\): \(B, 2\)"),
     ],
 )
 def test_an_encoder_of_another_kind(output, remedy):
@@ -395,17 +352,31 @@ def test_an_encoder_of_another_kind(output, remedy):
             call(torch.zeros(5, *SHAPE))
 
 
-@pytest.mark.parametrize("batch", [torch.rand(2, 4), {}, {"images": torch.rand(2, 4)}])
-def test_a_batch_is_a_mapping_with_data(batch):
-    with pytest.raises(DataError, match=r'FIF: a (Tensor|dict) without "data": give {"data": x}'):
-        model()(batch)
+class Swish(torch.autograd.Function):
+    """As memory-efficient ones are: what its forward pass computes has no graph."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x * x.sigmoid()
+
+    @staticmethod
+    def backward(ctx, grad):
+        (x,) = ctx.saved_tensors
+        return grad * x.sigmoid() * (1 + x * (1 - x.sigmoid()))
+
+    @staticmethod
+    def jvp(ctx, tangent):
+        return Swish.backward(ctx, tangent)
 
 
 def test_a_network_that_hides_its_operations_is_told_once():
+    class Hidden(nn.Module):
+        def forward(self, x):
+            return x + Swish.apply(x)
+
     fif = model(noise=0.0).train()
-    fif.decoder = FIF(FIFConfig(input_dim=SHAPE, latent_dim=3)).decoder
-    fif.encoder.layers = torch.jit.script(nn.Sequential(nn.Flatten(), nn.Linear(16, 3)))
-    fif.encoder.forward = lambda x: ModelOutput(embedding=fif.encoder.layers(x))
+    fif.encoder.layers[0].append(Hidden())
     with pytest.warns(SlowerSurrogateWarning, match="published surrogate.*hides some") as caught:
         for _ in range(2):
             fif({"data": images()}).loss.backward()

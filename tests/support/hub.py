@@ -1,4 +1,4 @@
-"""A server of the Hugging Face hub's form, in memory: create, commit, list, download."""
+"""A server of the Hugging Face hub's form, in memory: commit, list, download."""
 
 __all__ = ["Hub"]
 
@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+from collections import defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from urllib.parse import unquote, urlsplit
@@ -18,7 +19,7 @@ class Hub(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.files: dict[str, dict[str, bytes]] = {}
+        self.files: dict[str, dict[str, bytes]] = defaultdict(dict)
         self.downloaded: list[str] = []
         Thread(target=self.serve_forever, daemon=True).start()
 
@@ -50,11 +51,6 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         path = urlsplit(self.path).path
-        if path == "/api/repos/create":
-            asked = json.loads(body)
-            repo = "/".join(filter(None, (asked.get("organization"), asked["name"])))
-            self.server.files.setdefault(repo, {})
-            return self._json({"url": f"{self.server.url}/{repo}"})
         if "/preupload/" in path:
             asked = json.loads(body)["files"]
             plain = {"uploadMode": "regular", "shouldIgnore": False}

@@ -170,7 +170,7 @@ def test_terms_that_are_not_one_number_a_data_point_are_told():
     maps, (x, eps) = nets(), arguments(B)
     of_each = torch.distributions.Normal(0.0, 1.0).log_prob  # (B, d): added up by nobody
     for reduce in (None, torch.mean):
-        with pytest.raises(ValueError, match=r"latent_log_prob gives \(9, 2\): one number for"):
+        with pytest.raises(ValueError, match=r"shapes \(9, 2\), \(9,\) and \(9,\): one number"):
             fif_loss(*maps, of_each, x, eps, 3.0, reduce=reduce)
-    with pytest.raises(ValueError, match=r"\(1,\) volumes for \(9,\) data points: give reduce"):
+    with pytest.raises(ValueError, match=r"\(1,\) and \(9,\): .* volumes of a part need reduce"):
         fif_loss(*maps, log_prior, x, eps[:, :1], 3.0)

@@ -1,14 +1,12 @@
 """The surrogate's gradient, in float64, against everything it can be compared with."""
 
 import math
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.autograd.functional import jacobian
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from pythae_fif.nn import build_networks
 from pythae_fif.volume_change import (
@@ -22,11 +20,7 @@ from pythae_fif.volume_change import (
 )
 
 D, d, B = 6, 3, 5
-WAYS = {
-    "replayed": volume_surrogate,
-    "published": published_surrogate,
-    "published, backward": partial(published_surrogate, forward=False),
-}
+WAYS = {"replayed": volume_surrogate, "published": published_surrogate}
 
 
 @pytest.fixture(autouse=True)
@@ -143,7 +137,7 @@ def test_it_is_unbiased_over_the_vectors():
     repeats = 20_000
     eps = sample_hutchinson(repeats, d, 1, kind="scaled_gaussian")
     values = volume_surrogate(encode, decode, x.expand(repeats, -1), eps).surrogate
-    columns = decoder_jacobian(decode, encode(x).detach()).detach()
+    columns = decoder_jacobian(decode, encode(x)).detach()
     exact = -(encoder_jacobian(encode, x) * columns.mT).sum((1, 2))
     error = values.std() / math.sqrt(repeats)
     assert abs(values.mean() - exact).item() < 5 * error.item()
@@ -196,37 +190,10 @@ def test_parts_of_the_batch_with_batch_norm_are_unbiased():
     torch.testing.assert_close(gradients(total, encode), gradients(expected, encode))
 
 
-def test_a_convolution_s_weight_has_no_tangent_of_zeros():
-    """What the authors' code loses: PyTorch's forward mode convolves with it, too."""
-    conv = nn.Sequential(nn.Unflatten(1, (1, 3)), nn.Conv1d(1, 2, 2), nn.Tanh(), nn.Flatten())
-
-    class Count(TorchDispatchMode):
-        calls = 0
-
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            self.calls += func is torch.ops.aten.convolution.default
-            return func(*args, **(kwargs or {}))
-
-    with Count() as count:
-        published_surrogate(lambda x: x[:, :d], conv, torch.randn(B, 4), sample_hutchinson(B, d))
-    assert count.calls == 2  # the value and the tangent
-
-
 @pytest.mark.parametrize("shape", [(2, B, d + 1), (2, B + 1, d), (2, 0, d), (0, B, d), (B, d)])
 def test_wrong_vectors_are_told(surrogate, shape):
     with pytest.raises(ValueError, match=r"\(K from 1 up, 5 or fewer, 3\) is needed"):
         surrogate(mlp(D, d), mlp(d, D), torch.randn(B, D), torch.zeros(shape))
-
-
-def test_an_unknown_place_is_told(surrogate):
-    with pytest.raises(ValueError, match="'nowhere'; valid: data, reconstruction"):
-        surrogate(
-            mlp(D, d),
-            mlp(d, D),
-            torch.randn(B, D),
-            sample_hutchinson(B, d),
-            jacobian_at="nowhere",
-        )
 
 
 def test_a_linear_model_with_a_free_decoder_finds_the_principal_components():
