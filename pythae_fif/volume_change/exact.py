@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.autograd.functional import jacobian
 
 from pythae_fif.errors import NonFiniteError
 from pythae_fif.volume_change.precision import full_float32
@@ -35,25 +36,19 @@ is wider than the data."""
 def decoder_jacobian(decode: GivenMap, z: Tensor, *given: Tensor) -> Tensor:
     """g'(z), (B, D, d), by forward mode; arguments as of :func:`decoder_log_volume`."""
 
-    def column(direction: Tensor) -> Tensor:
-        tangent = direction.expand_as(z)
+    def push(tangent: Tensor) -> Tensor:
         product: Tensor = torch.func.jvp(lambda z: decode(z, *given), (z,), (tangent,))[1]
-        return product.flatten(1)
+        return product
 
     with differentiable_kernels():
-        return torch.func.vmap(column)(_eye(z)).movedim(0, -1)
+        return _products(push, z).movedim(0, -1)
 
 
 def encoder_jacobian(encode: GivenMap, x: Tensor, *given: Tensor) -> Tensor:
     """f'(x), (B, d, D), by backward mode; arguments as of :func:`encoder_log_volume`."""
     with differentiable_kernels():
         z, pull = torch.func.vjp(lambda x: encode(x, *given), x)[:2]
-
-        def row(direction: Tensor) -> Tensor:
-            product: Tensor = pull(direction.expand_as(z))[0]
-            return product.flatten(1)
-
-        return torch.func.vmap(row)(_eye(z)).movedim(0, 1)
+        return _products(lambda u: pull(u)[0], z).movedim(0, 1)
 
 
 def log_volume(jacobian: Tensor) -> Tensor:
@@ -145,14 +140,30 @@ def _of_chunks(
     size = max(1, CHUNK_NUMEL // max(1, one.numel() * points[:1].numel()))
     scores: list[Tensor] = []
     for chunk in zip(*(part.split(size) for part in (points, *given)), strict=True):
-        jacobian = jacobian_of(function, *chunk)
-        _check_finite(jacobian, size * len(scores))
-        scores.append(score(jacobian))
+        try:
+            found = jacobian_of(function, *chunk)
+        except RuntimeError:  # a network that torch.func cannot map
+            found = _one_by_one(function, *chunk)
+        _check_finite(found, size * len(scores))
+        scores.append(score(found))
     return torch.cat(scores)
 
 
-def _eye(z: Tensor) -> Tensor:
-    return torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+def _products(product: GivenMap, z: Tensor) -> Tensor:
+    """Those with all d unit vectors, the same of all samples, (d, B, D)."""
+    basis = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+    rows: Tensor = torch.func.vmap(lambda e: product(e.expand_as(z)).flatten(1))(basis)
+    return rows
+
+
+def _one_by_one(function: GivenMap, points: Tensor, *given: Tensor) -> Tensor:
+    """The Jacobians (B, outputs, inputs) by autograd alone, a backward pass an output."""
+
+    def of_one(point: Tensor, *given: Tensor) -> Tensor:
+        return function(*(part[None] for part in (point, *given))).flatten()
+
+    samples = zip(points, *given, strict=True)
+    return torch.stack([jacobian(of_one, sample)[0].flatten(1) for sample in samples])
 
 
 def _check_finite(jacobian: Tensor, first: int = 0) -> None:
