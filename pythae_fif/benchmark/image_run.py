@@ -19,7 +19,7 @@ from pythae_fif.benchmark.settings import Settings, Where
 from pythae_fif.data import ImageDataset, Splits
 from pythae_fif.data.dataset import as_tensor
 from pythae_fif.data.load import open_splits
-from pythae_fif.data.locations import cache_home
+from pythae_fif.data.names import cache_home
 from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import FIFError
 from pythae_fif.evaluation import (

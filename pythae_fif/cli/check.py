@@ -10,8 +10,8 @@ import torch
 
 from pythae_fif.benchmark.config import Experiment
 from pythae_fif.cli.flags import AnyEngine
-from pythae_fif.data.load import absent
-from pythae_fif.data.locations import CACHE_VARIABLE, cache_home
+from pythae_fif.data.names import CACHE_VARIABLE, cache_home
+from pythae_fif.data.published import absent
 from pythae_fif.errors import FIFError, ProblemsError, counted
 from pythae_fif.evaluation.extractors import require_extractor
 from pythae_fif.runs.local import RUN_BYTES, LocalEngine, cores
@@ -37,7 +37,8 @@ def missing_to_start(
         problems.append(f"{results} cannot be written: choose another folder with --results")
     with noted(problems):
         lacking = absent(experiment.dataset, experiment)
-        problems += [str(lacking)] if lacking is not None and dry_run else []
+        if lacking is not None and (dry_run or experiment.offline):
+            problems.append(str(lacking))
     return problems
 
 

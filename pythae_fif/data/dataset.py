@@ -21,10 +21,8 @@ def as_tensor(images: np.ndarray | Tensor) -> Tensor:
     """
     images = torch.as_tensor(images)
     if (images.dtype, images.ndim) not in ((torch.uint8, 4), (torch.float32, 2)):
-        raise DataError(
-            f"images are {images.dtype} of shape {tuple(images.shape)}, "
-            "needs uint8 of shape (N, C, H, W), or rows of a table as float32 of shape (N, D)"
-        )
+        found = f"{images.dtype} of shape {tuple(images.shape)}"
+        raise DataError(f"images are {found}, needs uint8 (N, C, H, W), or float32 rows (N, D)")
     return images
 
 
@@ -59,11 +57,6 @@ class ImageDataset(Dataset[DatasetOutput]):
 
     Raises:
         DataError: ``images`` is neither.
-
-    Example:
-        >>> dataset = ImageDataset(np.full((20, 1, 2, 2), 51, np.uint8))
-        >>> dataset.batch(torch.tensor([3, 1])).data.shape, round(float(dataset[0].data.max()), 6)
-        (torch.Size([2, 1, 2, 2]), 0.2)
     """
 
     def __init__(

@@ -1,8 +1,7 @@
 """Reads the numbers out of a pickled pandas data frame, without running it.
 
-A pickle is a program: it names functions and has them called, and even NumPy's own constructors
-follow pointers that the file chose. Here records stand in for all that it names: nothing of it is
-imported or called, and an array is made of bytes whose type and size were checked.
+A pickle is a program. Here records stand in for all that it names: nothing of it is imported or
+called, and an array is made of bytes whose type and size were checked.
 """
 
 __all__ = ["read_frame_pickle"]
@@ -38,17 +37,8 @@ class _Unpickler(pickle._Unpickler):  # the one in C allocates for any index tha
 
 
 def read_frame_pickle(path: Path) -> dict[str, np.ndarray]:
-    """The columns of a pickled data frame of numbers, as pandas wrote it before 1.1.
-
-    Args:
-        path: The file. It may have been written by Python 2, as the public archive's was.
-
-    Returns:
-        Column name -> float64 values (N,), in the frame's order.
-
-    Raises:
-        DataError: No such file, no pickle, or a pickle of something else.
-    """
+    """The columns (N,) of a data frame of numbers that pandas pickled before 1.1, perhaps by Python
+    2; a DataError for any other file."""
     try:
         with path.open("rb") as file:
             frame: Any = _Unpickler(file, encoding="latin1").load()
@@ -63,10 +53,7 @@ def read_frame_pickle(path: Path) -> dict[str, np.ndarray]:
             columns |= dict(zip(where.tolist(), rows, strict=True))
         return {name: columns[i] for i, name in enumerate(names)}
     except Exception as error:  # its texts and numbers may be none, its stack empty, and more
-        raise DataError(
-            f"{path}: needs a pickled data frame of numbers of pandas before 1.1 "
-            f"({one_line(error)})"
-        ) from error
+        raise DataError(f"{path}: no pickled data frame of numbers ({one_line(error)})") from error
 
 
 def _array(record: Any) -> np.ndarray:

@@ -22,14 +22,11 @@ from pythae_fif.errors import DataError, one_line
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
-_MAX_THREADS = 16
-
 
 def find_images(folder: Path) -> list[str]:
-    """Paths, relative to ``folder`` and sorted, of every image below it.
+    """Sorted paths, relative to ``folder``, of every file below it that ends in one of `SUFFIXES`.
 
-    Files end in one of `SUFFIXES`, in any case. Hidden files and folders, whose names begin with a
-    dot, are passed over; a link to a folder further down is not followed.
+    Hidden files and folders are passed over; a link to a folder further down is not followed.
     """
     found = []
     for parent, folders, files in os.walk(folder):
@@ -56,8 +53,7 @@ def decode_files(
     the same region of the picture at whatever resolution the file is kept.
 
     Args:
-        folder: The folder of the files.
-        names: Paths below ``folder``.
+        folder, names: The N files.
         image_size: Side S of the result in pixels.
         size: Width and height that all must have, or in this proportion; None for any.
         crop: Side of the square as a fraction of the shorter side, in (0, 1].
@@ -67,8 +63,8 @@ def decode_files(
         uint8 (N, 3, S, S).
 
     Raises:
-        DataError: A file is no regular one, has more than 8 bits a channel or other proportions,
-            or cannot be decoded; the line has the first and their number.
+        DataError: Files are no regular ones, have more than 8 bits a channel or other proportions,
+            or cannot be decoded.
     """
     images = np.zeros((len(names), 3, image_size, image_size), np.uint8)
 
@@ -81,7 +77,7 @@ def decode_files(
 
     failed: list[str] = []
     # Threads and not processes: Pillow lets go of the interpreter lock while it decodes.
-    with ThreadPool(min(os.cpu_count() or 1, _MAX_THREADS)) as pool:
+    with ThreadPool() as pool:
         for index, error in enumerate(pool.imap(work, range(len(names)), chunksize=64)):
             if error is not None:
                 failed.append(f"{folder / names[index]} ({one_line(error)})")
@@ -131,17 +127,10 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def to_uint8(array: np.ndarray, where: str) -> np.ndarray:
-    """Images as uint8, (N, C, H, W).
+    """Images (N, C, H, W), (N, H, W, C) or (N, H, W) of uint8 or floats in [0, 1], as uint8
+    (N, C, H, W); for others a DataError that begins with `where`.
 
-    A four-dimensional array with 1 or 3 at its second place is N x C x H x W, otherwise
-    N x H x W x C.
-
-    Args:
-        array: Images (N, C, H, W), (N, H, W, C) or (N, H, W), uint8 or floats in [0, 1].
-        where: The file and key, for error lines.
-
-    Raises:
-        DataError: Another shape, type or range.
+    A four-dimensional array with 1 or 3 at its second place is N x C x H x W.
     """
     images = array[:, None] if array.ndim == 3 else array
     if images.ndim == 4 and images.shape[1] not in (1, 3):
@@ -155,21 +144,17 @@ def to_uint8(array: np.ndarray, where: str) -> np.ndarray:
         return np.ascontiguousarray(images)
     low, high = images.min(), images.max()
     if images.dtype.kind != "f" or not (low >= 0 and high <= 1):
-        raise DataError(
-            f"{where}: {images.dtype} from {low} to {high}, needs uint8, or floats in [0, 1]"
-        )
+        found = f"{images.dtype} from {low} to {high}"
+        raise DataError(f"{where}: {found}, needs uint8, or floats in [0, 1]")
     return np.rint(images * 255.0).astype(np.uint8)
 
 
 def labelled(
     content: dict[str, np.ndarray], keys: dict[str, str], path: Path
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Images of an .npz file's arrays, and int64 labels where all have some.
+    """Of an .npz file's arrays the images, and int64 labels where all have some.
 
-    Args:
-        content: All of its arrays.
-        keys: Key of images -> that of their labels.
-        path: The file, for error lines.
+    `keys` has the key of the labels for that of each array of images; the path is for error lines.
     """
     if not keys.keys() <= content.keys():
         raise DataError(f"{path}: has keys {', '.join(content)}; needs data, or train and test")
@@ -236,22 +221,17 @@ def _read_folder(request: Request, names: list[str], present: list[str]) -> Spli
     images = decode_files(request.path, names, request.side, progress=request.progress)
     grey = all((image == image[:1]).all() for image in images)
     classes = [(name.split("/")[bool(present) : -1] or [""])[0] for name in names]
-    known, labels, notes = sorted({*classes[: ends[0]]}), None, ()
-    if "" not in known and {*classes} == {*known} and len(known) > 1:
-        labels = parts(np.searchsorted(known, classes))
-    elif len({*classes}) > 1:
-        notes = ("no labels: not every image is in a subfolder that has training images",)
+    known = sorted({*classes[: ends[0]]} - {""})
+    told = len(known) > 1 and {*classes} == {*known}
+    labels = parts(np.searchsorted(known, classes)) if told else None
     arrays = parts(images[:, :1] if grey else images)
     source = f"folder {request.path.name}, {request.side}x{request.side}, {how}, {sizes(arrays)}"
-    return Splits("folder", **arrays, labels=labels, source=source, notes=notes)
+    return Splits("folder", **arrays, labels=labels, source=source)
 
 
 def _split(parts: dict[str, np.ndarray]) -> tuple[dict[str, Any], str]:
-    """Arrays of the three splits, and how they came about.
-
-    Args:
-        parts: One array `data`, which is shuffled, or those of training and test, and perhaps
-            validation, which else is held out of training.
+    """Arrays of the three splits, and how they came about: from one array `data`, shuffled, or from
+    those of training and test, and perhaps validation, which else is held out of training.
     """
     if "data" in parts:
         index = shuffled_split(len(parts["data"]))

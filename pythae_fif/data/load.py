@@ -1,7 +1,13 @@
-"""A data set's name becomes training, validation and test images."""
+"""A data set's name becomes training, validation and test images, which are cached on disk.
 
-__all__ = ["SOURCES", "absent", "load", "load_images", "open_splits"]
+An entry of the cache is a folder of .npy files, which every process maps into its memory, with the
+hashes of their content. The process of a command hashes the content anew. The processes of its runs
+look at sizes and times of change, and hash what was changed since.
+"""
 
+__all__ = ["SOURCES", "load", "load_images", "open_splits"]
+
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,17 +16,20 @@ from typing import Any
 
 import numpy as np
 
-from pythae_fif.data.cache import cached_splits
 from pythae_fif.data.images import folder_of_images, npz_file
-from pythae_fif.data.names import DataOptions, Request
-from pythae_fif.data.published import AbsentError, celeba, torchvision_set
+from pythae_fif.data.names import CACHE_VARIABLE, DataOptions, Request, cache_home
+from pythae_fif.data.published import celeba, torchvision_set
 from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits, by_sides
 from pythae_fif.data.tables import table_file
-from pythae_fif.errors import ConfigError, DataError
-from pythae_fif.files import digest
+from pythae_fif.errors import ConfigError, DataError, StoreError, did_you_mean
+from pythae_fif.files import digest, locked, read_json, set_aside, stored, whole_folder, write_json
+
+logger = logging.getLogger(__name__)
 
 MANY = 0.01
 """Test images that may also be in training, as a fraction, before a note says so."""
+
+_PLAIN = ("name", "source", "partial", "notes")
 
 # Part of the cache's keys: raise it when reading, decoding, cropping, resizing or splitting change.
 _VERSION = 11
@@ -44,8 +53,7 @@ def load_images(
     Args:
         name: One of ``DATASETS``.
         data_root, data, options: See :class:`~pythae_fif.data.names.DataOptions`.
-        image_size: Side in pixels that ``celeba`` and ``folder`` images are resized to (default
-            64); the others keep the size they have.
+        image_size: Side in pixels of ``celeba`` and ``folder`` images, 64 if None.
         crop: Side of the centred square of CelebA's 178 x 218 pixels, 148 if None; 140 in the
             code of Sorrenson et al. Images in Pythae's layout are cropped already.
 
@@ -76,29 +84,29 @@ def load(
     """The data of a command: found or downloaded, read, checked, hashed and cached.
 
     Args:
-        name, options, image_size, crop, progress: As of :class:`~pythae_fif.data.names.Request`.
+        name, options, image_size, crop: As of :func:`load_images`.
+        progress: Called as ``progress(done, total)`` while images are decoded.
         check: Whether the content of the cache is hashed anew, even if no file was changed.
         sizes: `train_size`, `val_size`, `test_size`: how many of a split's first images are used.
-
-    Raises:
-        ConfigError, DataError: As of :func:`load_images`.
     """
+    if name not in SOURCES:
+        raise ConfigError(f"unknown data set {name!r}: {did_you_mean(name, SOURCES)}")
+    if (name in ("folder", "npz", "csv")) != (options.data is not None):
+        raise ConfigError(f"data set {name!r}: folder, npz and csv need --data, and no others")
     request = Request(name, options, image_size or 64, crop or 148, progress)
     files, read = SOURCES[name](request)
     try:
         stats = {path: os.stat(path) for path in files}
     except OSError as error:
         raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error
-    if stats:
-        asked = options.model_dump(exclude={"data_root", "offline"})
-        stamps = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()]
-        key = digest(_VERSION, name, image_size, crop, asked, *stamps)
-        splits = cached_splits(key, lambda: _checked(read()), check=check)
+    if name in ("digits", "csv"):
+        splits = read()
     else:
-        splits = _checked(read())
+        stamps = [(path, stat.st_size, stat.st_mtime_ns) for path, stat in stats.items()]
+        key = digest(_VERSION, name, image_size, crop, *stamps)
+        splits = _cached(key, lambda: _checked(read()), check=check)
     if image_size is not None and splits.input_dim[1:] != (image_size, image_size):
-        found = by_sides(splits.input_dim)
-        raise ConfigError(f"image_size={image_size}: {name} is {found}, and is not resized")
+        raise ConfigError(f"image_size={image_size}: {name} has {by_sides(splits.input_dim)}")
     return splits.subset(**{split: sizes.get(f"{split}_size") for split in SPLIT_NAMES})
 
 
@@ -107,13 +115,8 @@ def open_splits(
 ) -> Splits:
     """The data of a run, which are those of its plan, without hashing what has not changed.
 
-    Args:
-        data_hash: `content_hash` of what :func:`load` gave to the command.
-        labels_hash: Its `labels_hash`; None if labels are not used.
-        name, options, how: As of :func:`load`.
-
-    Raises:
-        DataError: The data are not those of the plan.
+    Args: `content_hash` of what :func:`load` gave to the command, its `labels_hash`, or None if
+    labels are not used, and what :func:`load` takes. Other data are a DataError.
     """
     splits = load(name, options, check=False, **how)
     if splits.content_hash != data_hash or labels_hash not in (None, splits.labels_hash):
@@ -121,32 +124,70 @@ def open_splits(
     return splits
 
 
-def absent(name: str, options: DataOptions) -> AbsentError | None:
-    """What :func:`load` would download first; None where all files are there. Nothing is read.
+def _cached(key: str, build: Callable[[], Splits], *, check: bool) -> Splits:
+    """The splits of a key: mapped from the cache, or built and stored there.
 
-    Raises:
-        ConfigError, DataError: As of :func:`load`, as far as that can be told.
+    An entry whose content is not what was written is set aside, with ``.corrupt`` appended to its
+    name, and built anew. Where no cache can be written, a warning says so.
     """
-    request = Request(name, options.model_copy(update={"offline": True}))
+    folder, built = cache_home() / "images" / key, None
     try:
-        SOURCES[name](request)
-    except AbsentError as error:
-        if options.offline:
-            raise
-        return error
-    return None
+        with stored(f"make {folder.parent}"):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+        with locked(folder):
+            if folder.exists():
+                try:
+                    return _mapped(folder, check)
+                except Exception as error:  # NumPy and JSON raise many unrelated types
+                    aside = set_aside(folder).name
+                    logger.warning("%s cannot be used (%s): set aside as %s", folder, error, aside)
+            built = build()
+            with whole_folder(folder) as temporary:
+                _write(temporary, built)
+            return _mapped(folder, check=False)
+    except StoreError as error:
+        logger.warning("data are not cached (%s): choose another %s", error, CACHE_VARIABLE)
+    return built or build()
+
+
+def _stamps(folder: Path) -> list[list[int]]:
+    """Size and time of change of each array."""
+    return [[of.st_size, of.st_mtime_ns] for of in map(Path.stat, sorted(folder.glob("*.npy")))]
+
+
+def _write(folder: Path, splits: Splits) -> None:
+    for split in SPLIT_NAMES:
+        np.save(folder / f"{split}.npy", splits[split])
+        if splits.labels is not None:
+            np.save(folder / f"{split}-labels.npy", splits.labels[split])
+    about = {key: getattr(splits, key) for key in (*_PLAIN, "content_hash", "labels_hash")}
+    write_json(folder / "about.json", {**about, "stamps": _stamps(folder)})
+
+
+def _mapped(folder: Path, check: bool) -> Splits:
+    """The splits of an entry; raises an error if it is not whole, or not what was written."""
+    about: Any = read_json(folder / "about.json")
+    # Plain arrays, of which none but this process sees what it may write into them.
+    arrays: Any = {
+        split: np.asarray(np.load(folder / f"{split}.npy", mmap_mode="c")) for split in SPLIT_NAMES
+    }
+    labels = None
+    if about["labels_hash"]:
+        labels = {split: np.load(folder / f"{split}-labels.npy") for split in SPLIT_NAMES}
+    plain = {key: about[key] for key in _PLAIN} | {"notes": tuple(about["notes"])}
+    splits = Splits(**plain, **arrays, labels=labels)
+    if not check and _stamps(folder) == about["stamps"]:
+        vars(splits)["content_hash"] = about["content_hash"]
+    if (splits.content_hash, splits.labels_hash) != (about["content_hash"], about["labels_hash"]):
+        raise ValueError("the content is not what was written")
+    return splits
 
 
 def _checked(splits: Splits) -> Splits:
     """With a note on test images that are also in training; labels must be classes."""
-    if splits.columns is not None:  # rows of a table may well be alike
-        return splits
     count = sum(len(splits[split]) for split in SPLIT_NAMES)
     if splits.classes is not None and splits.classes > count:
-        raise DataError(
-            f"{splits.name}: a label {splits.classes - 1:,} of {count:,} images: number the "
-            "classes from 0"
-        )
+        raise DataError(f"{splits.name}: a label {splits.classes - 1:,}, needs classes from 0 on")
     known = {hash(image.tobytes()) for image in splits.train}
     again = sum(hash(image.tobytes()) in known for image in splits.test)
     if again <= MANY * len(splits.test):

@@ -1,14 +1,17 @@
-"""The names of the data sets, and what may be asked of them, known without importing NumPy."""
+"""The names of the data sets, what may be asked of them and where they are, without NumPy."""
 
-__all__ = ["DATASETS", "TABULAR_DATASETS", "TOY_DATASETS", "DataOptions", "Request", "TableOptions"]
+__all__ = [
+    "CACHE_VARIABLE", "DATASETS", "DATA_VARIABLE", "TABULAR_DATASETS", "TOY_DATASETS",
+    "DataOptions", "Request", "TableOptions", "cache_home", "data_home",
+]  # fmt: skip
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pythae_fif.data.locations import data_home
-from pythae_fif.errors import ConfigError, did_you_mean
+from pythae_fif.errors import DataError
 from pythae_fif.validation import AbsolutePath, Checked, Each, Flag, name_of
 
 DATASETS = ("digits", "mnist", "cifar10", "celeba", "folder", "npz", "csv")
@@ -25,6 +28,32 @@ TOY_DATASETS = (
 """Those of :data:`~pythae_fif.data.toy.TOY_DATA`."""
 
 MISSING = ("drop", "impute")
+
+DATA_VARIABLE = "PYTHAE_FIF_DATA"
+CACHE_VARIABLE = "PYTHAE_FIF_CACHE"
+
+
+def cache_home() -> Path:
+    """The cache folder: ``PYTHAE_FIF_CACHE``, else ``~/.cache/pythae-fif``; it need not exist."""
+    return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/pythae-fif").expanduser()
+
+
+def data_home(data_root: str | Path | None = None) -> Path:
+    """The folder below which data sets are looked for and downloaded to.
+
+    Args:
+        data_root: The folder, or None for ``PYTHAE_FIF_DATA``, else ``~/.cache/pythae-fif/data``.
+
+    Raises:
+        DataError: A folder that was asked for does not exist; the default one may be missing.
+    """
+    asked = data_root or os.environ.get(DATA_VARIABLE)
+    root = Path(asked or "~/.cache/pythae-fif/data").expanduser()
+    if asked and not root.is_dir():
+        raise DataError(
+            f"the data folder {root} (--data-root or {DATA_VARIABLE}) does not exist: create it"
+        )
+    return root
 
 
 class TableOptions(Checked):
@@ -63,32 +92,14 @@ class DataOptions(TableOptions):
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked of a data set of the benchmark.
-
-    Attributes:
-        name: One of `DATASETS`.
-        options: Where its files are, and how a table is read.
-        side: Of resized images, in pixels.
-        crop: Side of the square that is cut from CelebA's images, in pixels.
-        progress: Called as ``progress(done, total)`` while images are decoded.
-
-    Raises:
-        ConfigError: An unknown name, or a path that it does not take or needs.
-    """
+    """What is asked of a data set: with the sides of resized images and of CelebA's crop in pixels,
+    and who is told as ``progress(done, total)`` how many images are decoded."""
 
     name: str
     options: DataOptions
-    side: int = 64
-    crop: int = 148
-    progress: Callable[[int, int], None] | None = None
-
-    def __post_init__(self) -> None:
-        if self.name not in DATASETS:
-            raise ConfigError(
-                f"unknown data set {self.name!r}: {did_you_mean(self.name, DATASETS)}"
-            )
-        if (self.name in ("folder", "npz", "csv")) != (self.options.data is not None):
-            raise ConfigError(f"data set {self.name!r}: folder, npz and csv need --data, no others")
+    side: int
+    crop: int
+    progress: Callable[[int, int], None] | None
 
     @property
     def path(self) -> Path:

@@ -1,16 +1,16 @@
 """MNIST, CIFAR-10 and CelebA in each of their layouts, downloaded where they are missing."""
 
-__all__ = ["AbsentError", "celeba", "torchvision_set"]
+__all__ = ["absent", "celeba", "torchvision_set"]
 
 import contextlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pythae_fif.data.images import decode_files, labelled, read_npz, to_uint8
-from pythae_fif.data.locations import DATA_VARIABLE
-from pythae_fif.data.names import Request
-from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits, by_sides, hold_out, sizes
+from pythae_fif.data.names import DATA_VARIABLE, DataOptions, Request, data_home
+from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits, hold_out, sizes
 from pythae_fif.errors import DataError, one_line
 from pythae_fif.files import locked
 
@@ -21,7 +21,6 @@ _SIZES = {
     "cifar10": "40000/10000/10000",
     "celeba": "162770/19867/19962",
 }
-_SHAPES = {"mnist": (1, 28, 28), "cifar10": (3, 32, 32)}
 _FOLDERS = {
     "mnist": "MNIST/raw",
     "cifar10": "cifar-10-batches-py",
@@ -34,24 +33,24 @@ _BY_HAND = {
 }
 
 
-class AbsentError(DataError):
-    """A published data set that is not there; `url` is where it is from."""
+def absent(name: str, options: DataOptions) -> DataError | None:
+    """The error of a published data set that is not there: before any work."""
+    root = data_home(options.data_root)
+    folders = (name, _FOLDERS.get(name, ""))
+    there = any(any((root / folder).glob("*")) for folder in folders)
+    return None if there or name not in _FOLDERS else _lacking(name, root, "it is not downloaded")
 
-    def __init__(self, request: Request, reason: str) -> None:
-        folder, self.url = request.path / _FOLDERS[request.name], _BY_HAND[request.name]
-        super().__init__(
-            f"{request.name}: no whole {folder} ({reason}): unpack {self.url} there, or name a "
-            f"folder that has the data with --data-root or {DATA_VARIABLE}"
-        )
+
+def _lacking(name: str, root: Path, why: str) -> DataError:
+    return DataError(
+        f"{name}: no whole {root / _FOLDERS[name]} ({why}): unpack {_BY_HAND[name]} there, or "
+        f"name a folder that has the data with --data-root or {DATA_VARIABLE}"
+    )
 
 
 def torchvision_set(request: Request) -> Source:
-    """MNIST or CIFAR-10, from Pythae's .npz layout, torchvision's own, or a download.
-
-    Raises:
-        AbsentError: There is nothing to read, and it cannot be downloaded.
-    """
-    if npz := _pythae_npz(request, _SHAPES[request.name]):
+    """MNIST or CIFAR-10, from Pythae's .npz layout, torchvision's own, or a download."""
+    if npz := _pythae_npz(request):
         return npz
     folder = request.path / _FOLDERS[request.name]
 
@@ -81,10 +80,10 @@ def _by_torchvision(request: Request) -> list[Any]:
         with locked(request.path / request.name):
             return [kind(str(request.path), download=True, **part) for part in parts]
     except Exception as error:
-        raise AbsentError(request, one_line(error)) from error
+        raise _lacking(request.name, request.path, one_line(error)) from error
 
 
-def _pythae_npz(request: Request, shape: tuple[int, ...]) -> Source | None:
+def _pythae_npz(request: Request) -> Source | None:
     """Pythae's ``<root>/<name>/{train,eval}_data.npz``; None where neither file is there."""
     paths = [request.path / request.name / f"{part}_data.npz" for part in ("train", "eval")]
     if not any(path.exists() for path in paths):
@@ -97,8 +96,6 @@ def _pythae_npz(request: Request, shape: tuple[int, ...]) -> Source | None:
             of_images, of_labels = labelled(read_npz(path), {"data": "labels"}, path)
             images += of_images.values()
             labels += of_labels.values()
-            if (found := images[-1].shape[1:]) != shape:
-                raise DataError(f"{path}: images are {by_sides(found)}, not {by_sides(shape)}")
         both = _held_out(labels) if len(labels) == len(images) else None
         return _splits(request.name, "Pythae npz layout", _held_out(images), both)
 
@@ -127,21 +124,16 @@ def celeba(request: Request) -> Source:
 
     The folder needs celeba/img_align_celeba/ and celeba/list_eval_partition.txt (0 training,
     1 validation, 2 test), and none of the attribute files.
-
-    Raises:
-        AbsentError: There is nothing to read, and it cannot be downloaded.
     """
     side, crop = request.side, request.crop
-    if npz := _pythae_npz(request, (3, side, side)):
+    if npz := _pythae_npz(request):
         return npz
     folder = request.path / _FOLDERS["celeba"]
     partition = folder.with_name("list_eval_partition.txt")
     if not (folder.is_dir() and partition.is_file()):
         _by_torchvision(request)
-    lines = list(filter(None, map(str.split, partition.read_text("utf-8").splitlines())))
-    if any(len(line) != 2 or line[1] not in ("0", "1", "2") for line in lines):
-        raise DataError(f"{partition}: needs a file and 0, 1 or 2 a line")
-    listed = sorted((code, name) for name, code in lines)
+    lines = partition.read_text("utf-8").splitlines()
+    listed = sorted(line.split()[::-1] for line in lines if line.strip())
     names = [name for _, name in listed]
 
     def read() -> Splits:

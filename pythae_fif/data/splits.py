@@ -32,11 +32,8 @@ class Columns:
 
 
 def hold_out(count: int) -> int:
-    """How many of the last training images become the validation split.
-
-    The paper reserves the last 10,000 training images of MNIST and CIFAR10 (appendix E.4), which
-    have 60,000 and 50,000. A training part of fewer gives its last sixth, MNIST's own proportion.
-    """
+    """How many of the last training images become the validation split: 10,000 of MNIST's 60,000
+    and CIFAR10's 50,000 as in the paper (appendix E.4); of fewer a sixth, MNIST's proportion."""
     return 10_000 if count >= 50_000 else count // 6
 
 

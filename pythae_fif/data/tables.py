@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pythae_fif.data.frame_pickle import read_frame_pickle
-from pythae_fif.data.locations import DATA_VARIABLE, data_home
-from pythae_fif.data.names import TABULAR_DATASETS, Request, TableOptions
-from pythae_fif.data.splits import MIN_IMAGES, Columns, Source, Splits, shuffled_split, sizes
+from pythae_fif.data.names import DATA_VARIABLE, TABULAR_DATASETS, Request, TableOptions, data_home
+from pythae_fif.data.splits import Columns, Source, Splits, shuffled_split, sizes
 from pythae_fif.errors import ConfigError, DataError, did_you_mean, one_line
 
 if TYPE_CHECKING:
@@ -61,15 +60,7 @@ def load_table(table: "str | Path | DataFrame", **options: Any) -> Splits:
 
     Raises:
         ConfigError: An unknown option or column.
-        DataError: No such file, no table, too few rows or columns, or a column that was asked for
-            and cannot be modelled.
-
-    Example:
-        >>> import pandas
-        >>> frame = pandas.DataFrame(np.random.rand(200, 2), columns=["a", "b"]).assign(kind="x")
-        >>> splits = load_table(frame)
-        >>> splits.input_dim, splits.notes
-        ((2,), ('columns left out: kind (text)',))
+        DataError: No table, or too few rows or columns that can be modelled.
     """
     asked = TableOptions(**options)
     frame = _read(Path(table).expanduser()) if isinstance(table, str | Path) else table
@@ -90,8 +81,6 @@ def load_table(table: "str | Path | DataFrame", **options: Any) -> Splits:
         rows = rows.dropna()
     if asked.label is not None:
         rows = rows[frame[asked.label][rows.index].notna()]
-    if len(rows) < 10 * MIN_IMAGES:
-        raise DataError(f"{where}: {len(rows)} rows, at least {10 * MIN_IMAGES} are needed")
     index = shuffled_split(len(rows))
     train = rows.iloc[index["train"]]
     varies = train.max() > train.min()
@@ -116,9 +105,8 @@ def load_table(table: "str | Path | DataFrame", **options: Any) -> Splits:
         labels = {split: of_row[of_split].astype(np.int64) for split, of_split in index.items()}
     source = f"{where}, {rows.shape[1]} columns, standardised by training rows, shuffled 80/10/10 "
     source += f"with seed 0, {sizes(arrays)}"
-    columns = Columns(list(rows.columns), mean.tolist(), std.tolist())
-    how: dict[str, Any] = {"labels": labels, "columns": columns, "notes": tuple(notes)}
-    return Splits("csv", **arrays, source=source, **how)
+    how: Any = {"columns": Columns(list(rows.columns), mean.tolist(), std.tolist())}
+    return Splits("csv", **arrays, labels=labels, source=source, notes=tuple(notes), **how)
 
 
 def _numbers(frame: "DataFrame", judge: bool) -> "tuple[DataFrame, dict[str, str]]":
@@ -153,15 +141,16 @@ def _read(path: Path) -> "DataFrame":
         with opened(path, "rt", newline="", encoding="utf-8-sig", errors="replace") as file:
             separator, named, decimal = _form_of([*itertools.islice(file, LINES)])
             file.seek(0)
-            how: dict[str, Any] = {"index_col": False, "skipinitialspace": True, "na_values": ["?"]}
             frame = pd.read_csv(
                 file,
                 sep=r"\s+" if separator == " " else separator,
                 header=0 if named else None,
                 decimal=decimal,
+                index_col=False,
+                skipinitialspace=True,
+                na_values=["?"],
                 float_precision="round_trip",
                 low_memory=False,
-                **how,
             )
     except Exception as error:  # of the file, its compression, its encoding and its form
         raise DataError(f"{path}: not a readable table ({one_line(error)})") from error
@@ -201,11 +190,10 @@ def standardised(
 def load_tabular(
     name: str, data_root: str | Path | None = None, *, data: str | Path | None = None
 ) -> Splits:
-    """Loads a table, cleans, splits and standardises it.
+    """A table of a study, cleaned, split and standardised.
 
-    The four public data sets come from the files of their archive (``ARCHIVE``) below the data
-    root, cleaned and split exactly as by Papamakarios et al. 2017: the last tenth is the test
-    split and the last tenth of the rest is for validation; HEPMASS has a test file.
+    The four public data sets come from the files of their archive (``ARCHIVE``), cleaned and split
+    exactly as by Papamakarios et al. 2017.
 
     Args:
         name: One of ``TABULAR_DATASETS``.
@@ -216,10 +204,9 @@ def load_tabular(
         ConfigError: An unknown name, or an argument that does not fit the data set.
         DataError: A file is missing or not what its name promises.
     """
-    if name not in TABULAR_DATASETS:
-        raise ConfigError(f"unknown table {name!r}: {did_you_mean(name, TABULAR_DATASETS)}")
-    if (name == "csv") != (data is not None):
-        raise ConfigError(f"table {name!r} with --data {data}: csv needs a path, and it alone")
+    if (name in ARCHIVE_FILES) == (data is not None) or name not in TABULAR_DATASETS:
+        valid = ", ".join(ARCHIVE_FILES)
+        raise ConfigError(f"table {name!r} with --data {data}: needs {valid}, or csv and a path")
     if data is not None:  # without columns, which the hash of a study's data leaves out
         return replace(load_table(data), columns=None)
     paths = [data_home(data_root) / file for file in ARCHIVE_FILES[name]]
@@ -249,13 +236,10 @@ def _load_power(path: Path) -> Cleaned:
 
 
 def _load_gas(path: Path) -> Cleaned:
-    """Drops concentrations and time, then columns of correlation above 0.98 with another.
-
-    As in the original, all rows give the mean and (unbiased) standard deviation.
-    """
-    columns = read_frame_pickle(path)
-    used = [of for name, of in columns.items() if name not in ("Meth", "Eth", "Time")]
-    rows = np.stack(used, axis=1)
+    """Drops concentrations and time, then columns of correlation above 0.98 with another; all rows
+    give the mean and (unbiased) standard deviation, as in the original."""
+    columns = read_frame_pickle(path).items()
+    rows = np.stack([of for name, of in columns if name not in ("Meth", "Eth", "Time")], axis=1)
     while (related := (np.corrcoef(rows, rowvar=False) > 0.98).sum(axis=1) > 1).any():
         rows = np.delete(rows, int(related.argmax()), axis=1)
     return _tenths(rows)[0], rows.mean(axis=0), rows.std(axis=0, ddof=1)

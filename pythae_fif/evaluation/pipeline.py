@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pythae_fif.data.dataset import ImageDataset
-from pythae_fif.data.locations import cache_home
+from pythae_fif.data.names import cache_home
 from pythae_fif.errors import ConfigError
 from pythae_fif.evaluation.extractors import Extractor, load_extractor, unit_images
 from pythae_fif.evaluation.features import Features

@@ -132,7 +132,7 @@ def test_an_unfinished_entry_is_removed(own, fresh_cache, monkeypatch):
     def full(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pythae_fif.data.cache.np.save", full)
+    monkeypatch.setattr("pythae_fif.data.load.np.save", full)
     assert len(load("npz", own).train) == 160
     assert [path for path in fresh_cache.iterdir() if path.suffix != ".lock"] == []
 
