@@ -16,20 +16,14 @@ def default_device() -> str:
 
 
 def fork_rng() -> AbstractContextManager[None]:
-    """Puts torch's random numbers of the CPU and the current GPU back after a block.
-
-    A process uses one GPU; PyTorch's own, without a word, saves all of them and warns.
-    """
+    """Puts torch's random numbers of the CPU and the current GPU back after a block."""
     gpus = [torch.cuda.current_device()] if torch.cuda.is_initialized() else []
     fork: AbstractContextManager[None] = torch.random.fork_rng(devices=gpus)
     return fork
 
 
 def random_state() -> dict[str, Any]:
-    """The states of Python's, numpy's and torch's (CPU and CUDA) global random numbers.
-
-    Holds tensors and plain values alone, so that `torch.load(weights_only=True)` reads it back.
-    """
+    """The states of Python's, numpy's and torch's global random numbers, of plain values."""
     name, keys, *rest = np.random.get_state(legacy=True)
     on_gpu = torch.cuda.is_initialized()
     return {

@@ -29,15 +29,12 @@ COMPILE_FROM_STEPS = 20_000  # of one model each: torch.compile takes half a min
 CHUNK = 1024  # rows of every member whose Jacobians are computed at once
 NEEDED = {"surrogate_fraction": 1.0, "condition_dim": 0, "beta_final": None}
 
-Step = Callable[[list[Tensor], Tensor, Tensor, Tensor], list[Tensor]]
-"""Weights, data (M, B, D), eps (K, M, B, d) and betas (M,) to the gradients."""
-
 
 class StackedLinear(nn.Module):
     """M linear layers at once, of an input that all share, (N, in), or one for each, (M, N, in).
 
     Args:
-        layers: M linear layers of one shape.
+        layers: M linear layers of one shape, with biases.
 
     Example:
         >>> StackedLinear([nn.Linear(3, 4) for _ in range(5)])(torch.ones(7, 3)).shape
@@ -47,14 +44,11 @@ class StackedLinear(nn.Module):
     def __init__(self, layers: Sequence[nn.Linear]) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
-        self.bias: nn.Parameter | None = None
-        if layers[0].bias is not None:
-            self.bias = nn.Parameter(torch.stack([layer.bias.detach()[None] for layer in layers]))
+        self.bias = nn.Parameter(torch.stack([layer.bias.detach()[None] for layer in layers]))
 
     def forward(self, x: Tensor) -> Tensor:
         """(M, N, out)."""
-        y = x @ self.weight.mT
-        return y if self.bias is None else y + self.bias
+        return x @ self.weight.mT + self.bias
 
 
 class _Stack(nn.Module):
@@ -105,13 +99,12 @@ class Ensemble:
 
     Example:
         >>> from pythae_fif import FIFConfig, nn
-        >>> def build(beta):
-        ...     config = FIFConfig(input_dim=(3,), latent_dim=2, beta=beta)
-        ...     return FIF(config, nn.ResidualEncoder(3, 2), nn.ResidualDecoder(3, 2))
-        >>> ensemble = Ensemble([build(beta) for beta in (0.1, 1.0, 10.0)], seeds=[0, 0, 0])
+        >>> config = FIFConfig(input_dim=(3,), latent_dim=2)
+        >>> nets = [(nn.ResidualEncoder(3, 2), nn.ResidualDecoder(3, 2)) for _ in range(5)]
+        >>> ensemble = Ensemble([FIF(config, *pair) for pair in nets], seeds=range(5))
         >>> ensemble.train(torch.randn(50, 3), epochs=1, batch_size=25)
         >>> ensemble.log_prob(torch.randn(7, 3)).shape, ensemble.backend
-        (torch.Size([3, 7]), 'eager')
+        (torch.Size([5, 7]), 'eager')
     """
 
     def __init__(self, models: Sequence[FIF], seeds: Sequence[int]) -> None:
@@ -185,14 +178,13 @@ class Ensemble:
         self, weights: list[Tensor], x: Tensor, eps: Tensor, betas: Tensor
     ) -> list[Tensor]:
         """Gradients of every member's loss: their sum's, since no member sees another's weights."""
-        names = [name for name, _ in self._nets.named_parameters()]
         with torch.enable_grad():
             leaves = [weight.detach().requires_grad_() for weight in weights]
-            named = dict(zip(names, leaves, strict=True))
+            named = dict(zip(dict(self._nets.named_parameters()), leaves, strict=True))
             losses = torch.func.functional_call(self._nets, named, (x, eps, betas))
             return list(torch.autograd.grad(losses.sum(), leaves, materialize_grads=True))
 
-    def _step(self, steps: int, size: int) -> Step:
+    def _step(self, steps: int, size: int) -> Callable[..., list[Tensor]]:
         """The gradients, traced to one graph and compiled where that pays and succeeds."""
         self.backend = "eager"
         config, members = self._config, len(self.models)
@@ -209,7 +201,7 @@ class Ensemble:
             self.backend = f"eager: torch.compile failed: {first_line(error)}"
             return self._gradients
         self.backend = "compiled"
-        return cast(Step, step)
+        return cast(Callable[..., list[Tensor]], step)
 
     def members(self) -> list[FIF]:
         """The models, with the trained weights, in evaluation mode."""

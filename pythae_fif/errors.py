@@ -60,8 +60,6 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     Near is what is spelled alike, else what has the initials of the name, or the name in it.
 
     Example:
-        >>> did_you_mean("betta", ["beta", "noise"])
-        "did you mean 'beta'? valid: beta, noise"
         >>> did_you_mean("lr", ["seed", "learning_rate"])
         "did you mean 'learning_rate'? valid: seed, learning_rate"
     """
@@ -78,14 +76,13 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
 
 
 @contextlib.contextmanager
-def importing(extra: str, what: str, error: type[FIFError] = ConfigError) -> Iterator[None]:
-    """Within the block packages of an extra are imported; one that cannot be is one line."""
+def importing(extra: str, what: str) -> Iterator[None]:
+    """Within the block packages of one of our extras are imported; a missing one is one line."""
     try:
         yield
-    except ModuleNotFoundError as cause:
-        name = (cause.name or "").partition(".")[0]
-        install = f"pip install 'pythae-fif[{extra}]'"
-        raise error(f"{what} needs the package {name}: {install}") from cause
+    except ModuleNotFoundError as error:
+        name, install = (error.name or "").partition(".")[0], f"pip install 'pythae-fif[{extra}]'"
+        raise ConfigError(f"{what} needs the package {name}: {install}") from error
 
 
 def one_line(error: BaseException) -> str:
@@ -98,29 +95,20 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def counted(number: int, thing: str) -> str:
+    """A number of things, such as `2,000 runs`."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 _UNSEEN = re.compile(
     "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
 )
 
 
-def counted(number: int, thing: str) -> str:
-    """A number of things.
-
-    Example:
-        >>> counted(1, "run"), counted(2000, "run")
-        ('1 run', '2,000 runs')
-    """
-    return f"{number:,} {thing}{'' if number == 1 else 's'}"
-
-
 def printable(text: object) -> str:
-    r"""Text without what a terminal would obey, for all that others may have written.
+    """Text without what a terminal would obey, for all that others may have written.
 
     Taken out are control characters but tabs and line ends, changes of the direction of writing,
     and halves of characters.
-
-    Example:
-        >>> printable("ended\x1b[2J\x1b]0;title\x07")
-        'ended[2J]0;title'
     """
     return _UNSEEN.sub("", str(text))

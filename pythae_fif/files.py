@@ -69,7 +69,6 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def _beside(path: Path) -> Path:
-    """A path that is nobody else's, to be renamed to this one."""
     return path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
 
 
@@ -125,22 +124,12 @@ def set_aside(path: Path) -> Path:
 
 
 def safe_name(name: str) -> str:
-    """A name as one part of a path: what may lead elsewhere, or means something to a shell, is _.
-
-    Example:
-        >>> safe_name("mnist-a/../../x"), safe_name(".."), safe_name("FIF β=1.5")
-        ('mnist-a_.._.._x', '_', 'FIF_β=1.5')
-    """
+    """A name as one part of a path: what may lead elsewhere, or a shell may read, is _."""
     return re.sub(r"^\.+$|[^\w.=+-]+", "_", name)
 
 
 def digest(*parts: object) -> str:
-    """Sixteen hexadecimal digits that identify the parts: bytes as they are, others as their `str`.
-
-    Example:
-        >>> digest("mnist", 3) == digest("mnist", 3) != digest("mnist", 4)
-        True
-    """
+    """Sixteen hexadecimal digits that identify the parts: bytes, or others as their `str`."""
     sha = hashlib.sha256()
     for part in parts:
         raw = part if isinstance(part, bytes) else str(part).encode()

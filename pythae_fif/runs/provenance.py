@@ -35,10 +35,8 @@ def provenance(
 
     Args:
         device: Of the model, as torch names it.
-        started: Seconds since the epoch.
-        seconds: Since then, of a clock that is never set back.
-        attempts: Starts of the run.
-        command: As of :func:`command_line`.
+        started, seconds: Seconds since the epoch, and since then.
+        attempts, command: Starts of the run, and as of :func:`command_line`.
     """
     import torch  # here, for `--help` needs none of it
 
@@ -89,12 +87,7 @@ def processor() -> str:
 
 
 class GitState(NamedTuple):
-    """The checkout that this package runs from; None where it is none.
-
-    Attributes:
-        revision: Of git.
-        dirty: Whether code or configurations (`CODE`) differ from it, new files included.
-    """
+    """Revision of the checkout, and whether `CODE` differs from it; None where it is none."""
 
     revision: str | None = None
     dirty: bool | None = None

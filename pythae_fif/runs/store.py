@@ -18,9 +18,7 @@ from pythae_fif.runs.spec import SPEC_FILE, Spec, SpecT, read_spec
 
 
 class PackedRun(BaseModel):
-    """A line of a packed file: the texts of a run, small enough for a repository.
-
-    `runs/digits.jsonl` holds what would be below `runs/digits/`, without models.
+    """A line of a packed file: `runs/digits.jsonl` holds what would be below `runs/digits/`.
 
     Attributes:
         run: The run's folder below `runs/`.
@@ -71,11 +69,7 @@ class Store:
         return None if there else self.packed.get(f"{spec.folder}/{spec.run_id}")
 
     def read(self, spec: Spec, name: str) -> bytes | None:
-        """The content of a file of a run, such as a picture; None where there is none.
-
-        Raises:
-            StoreError: It cannot be read.
-        """
+        """The content of a file of a run, such as a picture; None where there is none."""
         packed = self._packed(spec)
         return packed.read(name) if packed else read_file(self.folder(spec) / name)
 
@@ -83,8 +77,7 @@ class Store:
         """A record of a run; None where there is none that is whole, and of this run.
 
         Args:
-            spec: Of the run.
-            name: Of the record's file.
+            spec, name: Of the run, and of the record's file.
             result: Type of its result.
 
         Raises:
@@ -106,11 +99,7 @@ class Store:
         return sorted(f"{below}/{path.name}" for path in paths)
 
     def is_done(self, spec: Spec) -> bool:
-        """Whether a run has a whole record of each of its outputs.
-
-        Raises:
-            StoreError: One cannot be read.
-        """
+        """Whether a run has a whole record of each of its outputs."""
         outputs = spec.outputs.items()
         return all(self.record(spec, name, result) is not None for name, result in outputs)
 

@@ -60,23 +60,18 @@ class Run:
     """A run in the hands of the one process that works on it.
 
     Args:
-        spec: Of the run.
-        store: Where its folder is.
-        command: Of the user, for its records.
+        spec, store, command: As of :func:`work`.
 
     Attributes:
-        spec, store: As given.
         folder: The run's.
         device: Where its model is, as torch names it; for its records.
     """
 
     def __init__(self, spec: Spec, store: Store, command: str | None = None) -> None:
         self.spec, self.store, self.folder = spec, store, store.folder(spec)
-        self.device = "cpu"
-        self._command = command
-        self._started, self._clock = time.time(), time.monotonic()
+        self.device, self._command = "cpu", command
+        self._started, self._clock, self._told = time.time(), time.monotonic(), 0.0
         self._status = Status(attempt=Status.read(self.folder).attempt + 1)
-        self._told = -1.0
 
     def tell(self, stage: str, share: float = 0.0) -> None:
         """Says what the run does; while a stage goes on it is written at most twice a second."""
@@ -90,14 +85,7 @@ class Run:
         self.write(STATUS_FILE, self._status.model_dump_json().encode())
 
     def write(self, name: str, content: bytes) -> dict[str, str]:
-        """Writes a file of the run whole.
-
-        Returns:
-            Its name and checksum, for the record that it belongs to.
-
-        Raises:
-            StoreError: The folder does not take it.
-        """
+        """Writes a file of the run whole; its name and checksum, for the record it belongs to."""
         write_bytes(self.folder / name, content)
         return {name: hashlib.sha256(content).hexdigest()}
 
@@ -110,27 +98,17 @@ class Run:
             name: Of its file, a key of the specification's outputs.
             result: What was found.
             files: Name -> SHA-256 of files that belong to it, taken as they were written.
-
-        Raises:
-            StoreError: The folder does not take it.
         """
-        seconds = time.monotonic() - self._clock
-        attempts = self._status.attempt
+        seconds, attempts = time.monotonic() - self._clock, self._status.attempt
+        how = provenance(self.device, self._started, seconds, attempts, self._command)
         record = Record[Any](
-            run_id=self.spec.run_id,
-            result=result,
-            provenance=provenance(self.device, self._started, seconds, attempts, self._command),
-            files=dict(files or {}),
+            run_id=self.spec.run_id, result=result, provenance=how, files=dict(files or {})
         )
         self.write(name, record.to_bytes())
         return record
 
     def load(self, name: str, result: type[ResultT]) -> Record[ResultT] | None:
-        """A record of an earlier start; one that is damaged or another run's is set aside.
-
-        Raises:
-            StoreError: It cannot be read, or not be set aside.
-        """
+        """A record of an earlier start; one that is damaged or another run's is set aside."""
         record = self.store.record(self.spec, name, result)
         if record is None and (self.folder / name).exists():
             self.set_aside(name, "it is damaged, or another run's")
@@ -162,6 +140,8 @@ def work(
         FIFError: What went wrong; `status.json` has it.
         KeyboardInterrupt: The same command goes on from what is there.
     """
+    import torch  # here, for `--help` needs none of it
+
     folder = store.folder(spec)
     with stored(f"write {folder}"):
         folder.mkdir(parents=True, exist_ok=True)
@@ -176,7 +156,7 @@ def work(
         run = Run(spec, store, command)
         write_json(folder / SPEC_FILE, spec.to_dict())
         try:
-            if needs_gpu and not _has_gpu():
+            if needs_gpu and not torch.cuda.is_available():
                 raise ConfigError("the run was planned for a GPU, and torch sees none here")
             run.tell("starting")
             spec.run(run)
@@ -196,7 +176,7 @@ def work(
 
 def _settle(log: Path, threads: int) -> None:
     """Makes this process a run's: its output goes to a file, and it has so many threads."""
-    import torch  # here, for `--help` needs none of it
+    import torch
     from threadpoolctl import threadpool_limits
 
     with open(log, "a") as file:
@@ -204,12 +184,6 @@ def _settle(log: Path, threads: int) -> None:
         os.dup2(file.fileno(), 2)
     torch.set_num_threads(threads)
     threadpool_limits(threads)  # of the linear algebra of numpy and scipy
-
-
-def _has_gpu() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def is_locked(folder: Path) -> bool:

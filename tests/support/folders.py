@@ -4,17 +4,9 @@ from pathlib import Path
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Name -> content of all files below a folder, but for those of claims."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith("claim-")
-    }
-
-
-def whole(files: dict[str, bytes]) -> dict[str, bytes]:
-    """Those that are not half written."""
-    return {name: content for name, content in files.items() if ".tmp" not in name}
+    """Name -> content of all files below a folder."""
+    paths = [path for path in folder.rglob("*") if path.is_file()]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 def flipped(content: bytes, at: int | None = None) -> bytes:

@@ -1,4 +1,4 @@
-"""A real Slurm of one node, made on the fly: `python tests/support/slurm_cluster.py` starts one.
+"""A real Slurm of one node, made on the fly.
 
 Needs Debian's `slurm-wlm` and `munge`; the daemons run as the user that starts them, which has to
 be root, from a folder of their own.
@@ -10,11 +10,12 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from support.processes import until
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
 CONFIG = """
@@ -65,26 +66,23 @@ def slurm_cluster() -> Iterator[dict[str, str]]:
     (folder / "munge.key").chmod(0o400)
     folder.chmod(0o755)
     environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
-    munge = [f"--{k}={folder}/munge.{v}" for k, v in
-             {"socket": "socket", "key-file": "key", "pid-file": "pid", "log-file": "log",
-              "seed-file": "seed"}.items()]  # fmt: skip
-    commands = [
-        ["munged", "--foreground", "--force", *munge],
-        ["slurmctld", "-D", "-i"],
-        ["slurmd", "-D", "-N", host],
-    ]
+    munge = {"socket": "socket", "key-file": "key", "pid-file": "pid", "log-file": "log",
+             "seed-file": "seed"}  # fmt: skip
+    commands = {
+        "munged": ["--foreground", "--force", *(f"--{k}={folder}/munge.{munge[k]}" for k in munge)],
+        "slurmctld": ["-D", "-i"],
+        "slurmd": ["-D", "-N", host],
+    }
     processes = []
     try:
-        for command in commands:
-            with open(folder / f"{command[0]}.out", "w") as out:
-                processes.append(
-                    subprocess.Popen(
-                        [_find(command[0]), *command[1:]], env=environment, stdout=out, stderr=out
-                    )
-                )
-            if command[0] == "munged":
-                _wait_for((folder / "munge.socket").exists, folder)
-        _wait_for(lambda: _idle(environment), folder)
+        for name, words in commands.items():
+            with open(folder / f"{name}.out", "w") as out:
+                command = [_find(name), *words]
+                process = subprocess.Popen(command, env=environment, stdout=out, stderr=out)
+                processes.append(process)
+            if name == "munged":
+                until((folder / "munge.socket").exists, 30)
+        until(lambda: _idle(environment), 30)
         yield environment
     finally:
         subprocess.run(["scancel", "--me"], env=environment, timeout=30, capture_output=True)
@@ -114,21 +112,3 @@ def _idle(environment: dict[str, str]) -> bool:
     command = ["sinfo", "--noheader", "--format=%t"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     return "idle" in done.stdout.split()
-
-
-def _wait_for(ready, folder: Path, seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not ready():
-        if time.monotonic() > end:
-            logs = [path.read_text()[-2000:] for path in folder.glob("*.out")]
-            raise TimeoutError("Slurm did not start:\n" + "\n".join(logs))
-        time.sleep(0.2)
-
-
-if __name__ == "__main__":
-    if why := missing():
-        sys.exit(why)
-    with slurm_cluster() as found:
-        print(f"export SLURM_CONF={found['SLURM_CONF']}  # until this process is interrupted")
-        with contextlib.suppress(KeyboardInterrupt):
-            signal.pause()
