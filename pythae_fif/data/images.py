@@ -42,9 +42,9 @@ def decode_files(
     folder: Path,
     names: Sequence[str],
     image_size: int,
-    size: tuple[int, int] | None = None,
-    crop: float = 1.0,
     progress: Callable[[int, int], None] | None = None,
+    crop: float = 1.0,
+    size: tuple[int, int] | None = None,
 ) -> np.ndarray:
     """Decodes image files to RGB squares, as Pillow's ``convert("RGB")`` makes them.
 
@@ -55,9 +55,9 @@ def decode_files(
     Args:
         folder, names: The N files.
         image_size: Side S of the result in pixels.
-        size: Width and height that all must have, or in this proportion; None for any.
-        crop: Side of the square as a fraction of the shorter side, in (0, 1].
         progress: Called as ``progress(done, total)`` all along.
+        crop: Side of the square as a fraction of the shorter side, in (0, 1].
+        size: Width and height that all must have, or in this proportion; None for any.
 
     Returns:
         uint8 (N, 3, S, S).
@@ -70,7 +70,7 @@ def decode_files(
 
     def work(index: int) -> Exception | None:
         try:
-            images[index] = _decode(folder / names[index], image_size, size, crop)
+            images[index] = _decode(folder / names[index], image_size, crop, size)
         except Exception as error:  # Pillow's plugins raise a dozen unrelated types
             return error
         return None
@@ -90,7 +90,7 @@ def decode_files(
     return images
 
 
-def _decode(path: Path, image_size: int, size: tuple[int, int] | None, crop: float) -> np.ndarray:
+def _decode(path: Path, image_size: int, crop: float, size: tuple[int, int] | None) -> np.ndarray:
     """Pixels (3, S, S); any error if it cannot be decoded."""
     if not path.is_file():  # a pipe would be waited for
         raise OSError("no regular file")
@@ -149,14 +149,12 @@ def to_uint8(array: np.ndarray, where: str) -> np.ndarray:
     return np.rint(images * 255.0).astype(np.uint8)
 
 
-def labelled(
-    content: dict[str, np.ndarray], keys: dict[str, str], path: Path
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Of an .npz file's arrays the images, and int64 labels where all have some.
-
-    `keys` has the key of the labels for that of each array of images; the path is for error lines.
-    """
-    if not keys.keys() <= content.keys():
+def labelled(path: Path, *choices: dict[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Of an .npz file's arrays the images, and int64 labels where all have some: by the first
+    choice of keys that are all there, of those of images -> that of their labels."""
+    content = read_npz(path)
+    keys = next((keys for keys in choices if keys.keys() <= content.keys()), None)
+    if keys is None:
         raise DataError(f"{path}: has keys {', '.join(content)}; needs data, or train and test")
     images = {key: to_uint8(content[key], f"{path}, key {key!r}") for key in keys}
     labels = {key: content[of] for key, of in keys.items() if of in content}
@@ -177,13 +175,12 @@ def npz_file(request: Request) -> Source:
     """An .npz file with keys train, test, perhaps val, and train_labels, or data and labels."""
 
     def read() -> Splits:
-        path, content = request.path, read_npz(request.path)
-        keys = {split: f"{split}_labels" for split in SPLIT_NAMES if split in content}
-        keys = keys if {"train", "test"} <= keys.keys() else {"data": "labels"}
-        images, labels = labelled(content, keys, path)
+        three = {split: f"{split}_labels" for split in SPLIT_NAMES}
+        two = {split: key for split, key in three.items() if split != "val"}
+        images, labels = labelled(request.path, three, two, {"data": "labels"})
         arrays, how = _split(images)
         of_split = _split(labels)[0] if labels else None
-        source = f"npz {path.name}, {how}, {sizes(arrays)}"
+        source = f"npz {request.path.name}, {how}, {sizes(arrays)}"
         return Splits("npz", **arrays, labels=of_split, source=source)
 
     return [request.path], read
@@ -214,17 +211,15 @@ def _read_folder(request: Request, names: list[str], present: list[str]) -> Spli
     # Decoded in their order, so that the splits are parts of one array and no copies.
     names = [names[row] for split in SPLIT_NAMES for row in index[split]]
     ends = np.cumsum([len(index[split]) for split in SPLIT_NAMES])[:2]
-
-    def parts(array: np.ndarray) -> Any:
-        return dict(zip(SPLIT_NAMES, np.split(array, ends), strict=True))
-
-    images = decode_files(request.path, names, request.side, progress=request.progress)
+    images = decode_files(request.path, names, request.side, request.progress)
     grey = all((image == image[:1]).all() for image in images)
     classes = [(name.split("/")[bool(present) : -1] or [""])[0] for name in names]
     known = sorted({*classes[: ends[0]]} - {""})
     told = len(known) > 1 and {*classes} == {*known}
-    labels = parts(np.searchsorted(known, classes)) if told else None
-    arrays = parts(images[:, :1] if grey else images)
+    of_image = np.split(np.searchsorted(known, classes), ends) if told else []
+    labels = dict(zip(SPLIT_NAMES, of_image, strict=False)) or None
+    parts = np.split(images[:, :1] if grey else images, ends)
+    arrays: Any = dict(zip(SPLIT_NAMES, parts, strict=True))
     source = f"folder {request.path.name}, {request.side}x{request.side}, {how}, {sizes(arrays)}"
     return Splits("folder", **arrays, labels=labels, source=source)
 

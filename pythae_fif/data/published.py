@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pythae_fif.data.images import decode_files, labelled, read_npz, to_uint8
+from pythae_fif.data.images import decode_files, labelled, to_uint8
 from pythae_fif.data.names import DATA_VARIABLE, DataOptions, Request, data_home
 from pythae_fif.data.splits import SPLIT_NAMES, Source, Splits, hold_out, sizes
 from pythae_fif.errors import DataError, one_line
@@ -38,7 +38,8 @@ def absent(name: str, options: DataOptions) -> DataError | None:
     root = data_home(options.data_root)
     folders = (name, _FOLDERS.get(name, ""))
     there = any(any((root / folder).glob("*")) for folder in folders)
-    return None if there or name not in _FOLDERS else _lacking(name, root, "it is not downloaded")
+    why = "--offline forbids the download" if options.offline else "it would be downloaded"
+    return None if there or name not in _FOLDERS else _lacking(name, root, why)
 
 
 def _lacking(name: str, root: Path, why: str) -> DataError:
@@ -90,14 +91,10 @@ def _pythae_npz(request: Request) -> Source | None:
         return None
 
     def read() -> Splits:
-        images: list[np.ndarray] = []
-        labels: list[np.ndarray] = []
-        for path in paths:
-            of_images, of_labels = labelled(read_npz(path), {"data": "labels"}, path)
-            images += of_images.values()
-            labels += of_labels.values()
-        both = _held_out(labels) if len(labels) == len(images) else None
-        return _splits(request.name, "Pythae npz layout", _held_out(images), both)
+        parts = [labelled(path, {"data": "labels"}) for path in paths]
+        images = _held_out([of["data"] for of, _ in parts])
+        labels = _held_out([of["data"] for _, of in parts]) if all(of for _, of in parts) else None
+        return _splits(request.name, "Pythae npz layout", images, labels)
 
     return paths, read
 
@@ -137,8 +134,8 @@ def celeba(request: Request) -> Source:
     names = [name for _, name in listed]
 
     def read() -> Splits:
-        part, progress = crop / CELEBA_SIZE[0], request.progress
-        images = decode_files(folder, names, side, CELEBA_SIZE, part, progress)
+        part = crop / CELEBA_SIZE[0]
+        images = decode_files(folder, names, side, request.progress, part, CELEBA_SIZE)
         parts = np.split(images, np.searchsorted([code for code, _ in listed], ["1", "2"]))
         layout = f"{side}x{side} of the central {crop}x{crop}, image folder"
         return _splits("celeba", layout, dict(zip(SPLIT_NAMES, parts, strict=True)))

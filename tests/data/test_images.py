@@ -13,12 +13,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 from support.image_files import (
-    FACE,
     counts,
     fail_line,
     fill_folder,
     noise,
-    picture,
     together,
 )
 
@@ -49,9 +47,7 @@ def test_homes_are_argument_then_environment_then_home(tmp_path, monkeypatch):
     (tmp_path / "a").mkdir()
     monkeypatch.setenv("PYTHAE_FIF_DATA", str(tmp_path / "a"))
     assert data_home() == data_home("~/a") == tmp_path / "a" and data_home(tmp_path) == tmp_path
-    with pytest.raises(
-        DataError, match=r"the data folder .*b \(--data-root or .*\) does not exist"
-    ):
+    with pytest.raises(DataError, match=r"data folder .*b \(--data-root or .*\) does not exist"):
         data_home("~/b")
     assert cache_home() == tmp_path / "cache"
     monkeypatch.delenv("PYTHAE_FIF_CACHE")
@@ -63,16 +59,6 @@ def test_homes_are_argument_then_environment_then_home(tmp_path, monkeypatch):
 
 def decode(folder: Path, crop: float = 1.0, size: int = 64) -> np.ndarray:
     return decode_files(folder, find_images(folder), size, crop=crop).astype(int)
-
-
-def test_crop_is_the_same_region_at_any_resolution(tmp_path):
-    picture(*FACE).save(tmp_path / "0.png")
-    picture(89, 109).save(tmp_path / "1.png")
-    original, other = decode(tmp_path, 148 / 178)
-    # 109 is not quite half of 218 / 178 * 89; a crop one source pixel off would differ by 1.4.
-    assert np.abs(original - other).max() <= 2
-    assert np.abs(original - other).mean() < 0.5
-    assert abs((original - other)[:2].mean()) < 0.3
 
 
 def test_crop_is_the_usual_centre_crop_of_148(tmp_path):
@@ -99,36 +85,18 @@ def test_every_mode_becomes_rgb_and_rotation_is_honoured(tmp_path):
     assert images[5, :, :, 5:].min() > 240 and images[5, :, :, :3].max() < 15
 
 
-def make_deep(path: Path) -> None:
-    Image.fromarray(np.full((8, 8), 300, np.uint16)).save(path)
+BAD = {
+    "(no regular file)": os.mkfifo,
+    "cannot be read (No such file": lambda path: path.symlink_to("gone.png"),
+    "(mode I;16, needs 8 bits a channel": lambda path: Image.new("I;16", (8, 8)).save(path),
+    "1 of 101 images cannot be decoded, the first is": lambda path: path.write_text("no image"),
+}
 
 
-def make_link(path: Path) -> None:
-    path.symlink_to(path.parent / "gone.png")
-
-
-def make_text(path: Path) -> None:
-    path.write_bytes(b"not an image")
-
-
-def make_part(path: Path) -> None:
-    content = path.with_name("0050.png").read_bytes()
-    path.write_bytes(content[: len(content) // 2])
-
-
-@pytest.mark.parametrize(
-    ("make", "said"),
-    [
-        (os.mkfifo, "(no regular file)"),
-        (make_link, "cannot be read (No such file"),
-        (make_deep, "(mode I;16, needs 8 bits a channel"),
-        (make_text, "1 of 101 images cannot be decoded, the first is"),
-        (make_part, "1 of 101 images cannot be decoded, the first is"),
-    ],
-)
-def test_a_file_that_cannot_be_decoded_is_named_and_not_waited_for(make, said, tmp_path):
+@pytest.mark.parametrize("said", BAD)
+def test_a_file_that_cannot_be_decoded_is_named_and_not_waited_for(said, tmp_path):
     fill_folder(tmp_path / "mine", 100)
-    make(tmp_path / "mine/0200.png")
+    BAD[said](tmp_path / "mine/0200.png")
     fail_line(DataError, tmp_path / "mine/0200.png", said, name="folder", data=tmp_path / "mine")
 
 
@@ -145,11 +113,7 @@ def test_folder_finds_every_kind_of_image(tmp_path):
     splits = load_images("folder", data=tmp_path / "mine", image_size=8)
     assert counts(splits) == [96, 12, 12] and splits.input_dim == (1, 8, 8)
     assert splits.source == "folder mine, 8x8, shuffled 80/10/10 with seed 0, 96/12/12"
-    assert (
-        "no labels" not in str(splits.notes)
-        and not splits.partial
-        and set(splits.labels["train"]) == set(range(6))
-    )
+    assert not splits.partial and set(splits.labels["train"]) == set(range(6))
     greys = np.sort(np.rint(together(splits).mean(axis=(1, 2, 3)) / 5))
     assert np.array_equal(greys, np.repeat(np.arange(20), 6))
 
@@ -202,9 +166,7 @@ def test_folder_with_subfolders_even_linked_ones(tmp_path):
 
 def test_folder_errors(tmp_path):
     mine = tmp_path / "mine"
-    for _ in range(2):
-        fail_line(DataError, mine, "is no folder with images (.jpg", name="folder", data=mine)
-        mine.mkdir(exist_ok=True)
+    fail_line(DataError, mine, "is no folder with images (.jpg", name="folder", data=mine)
     fill_folder(mine, 99)
     parts = ("the val split has 9 examples", "at least 10")
     fail_line(DataError, *parts, name="folder", data=mine, image_size=8)
@@ -240,26 +202,22 @@ def test_every_accepted_form_gives_the_same_images(images):
         assert result.dtype == np.uint8 and np.array_equal(result, images)
 
 
-def with_value(value: float, at: int = 0, dtype: type = np.float64) -> np.ndarray:
-    images = np.full((3000, 1, 4, 4), 0.5 if dtype is np.float64 else 2, dtype)
-    images[at, 0, 1, 1] = value
+def with_value(value: float) -> np.ndarray:
+    images = np.full((300, 1, 4, 4), 0.5)
+    images[299, 0, 1, 1] = value
     return images
 
 
 @pytest.mark.parametrize(
     ("array", "part"),
     [
-        (with_value(np.nan, 2999), "float64 from nan to nan"),
-        (with_value(np.inf, 17), "to inf, needs uint8, or floats in [0, 1]"),
-        (with_value(-0.5), "from -0.5 to 0.5"),
+        (with_value(np.nan), "float64 from nan to nan"),
+        (with_value(-0.5), "from -0.5 to 0.5, needs uint8, or floats in [0, 1]"),
         (with_value(255.0), "to 255.0"),
-        (with_value(300, dtype=np.int64), "int64 from 2 to 300"),
+        (np.full((20, 1, 4, 4), 300), "int64 from 300 to 300"),
         (np.zeros((20, 2, 4, 4)), "shape (20, 2, 4, 4), needs N x C x H x W"),
         (np.zeros((0, 1, 4, 4)), "(0, 1, 4, 4)"),
-        (np.zeros((20, 16)), "(20, 16)"),
         (np.zeros((20, 1, 4, 4), bool), "bool"),
-        (np.zeros((20, 1, 4, 4), complex), "complex128"),
-        (noise(99, 1, 4, 4), "the val split has 9 examples"),
     ],
 )
 def test_what_cannot_be_an_image_is_one_line(array, part, tmp_path):

@@ -34,15 +34,6 @@ def fail_line(error: type[FIFError], *parts: str | Path, **call: object) -> None
         assert str(part) in message
 
 
-def picture(width: int, height: int) -> Image.Image:
-    """A smooth picture of the unit square's coordinates, the same one at any resolution."""
-    x = (np.arange(width) + 0.5) / width
-    y = (np.arange(height) + 0.5) / height
-    red, green = np.meshgrid(255 * x, 255 * y)
-    blue = 127.5 + 127.5 * np.sin(6 * red / 255) * np.sin(6 * green / 255)
-    return Image.fromarray(np.rint(np.stack([red, green, blue], -1)).astype(np.uint8))
-
-
 def fill_folder(folder: Path, count: int, suffix: str = ".png", size: tuple = (20, 14)) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for index in range(count):
