@@ -17,7 +17,6 @@ from pythae_fif.reports.frame import first_scores, ranks
 from pythae_fif.reports.tables import DASH, Table, formatted, number
 from pythae_fif.sampling import FITTED, SAMPLERS
 
-SOURCE = "Sorrenson et al., ICLR 2024"
 PUBLISHED_SAMPLES = 10_000
 SIZES = ("d", "# parameters", "# parameters published", "images seen")
 OUTSIDE = " (not compared)"
@@ -30,12 +29,8 @@ MARKS = (
 def published(number: int) -> pandas.DataFrame:
     """The printed cells of one of the paper's tables of results, a row each.
 
-    Args:
-        number: 1, 2, 5, 6, 7 or 8 (table 3 is part of 8).
-
-    Returns:
-        `row`, the heading; coordinates, such as dataset, arch, model, sampler and metric, empty
-        where the table has none; `text`, as printed; `value`, without what follows its ±.
+    They have `row`, the heading; coordinates, such as dataset, model and sampler, empty where the
+    table has none; `text`, as printed; `value`, without what follows its ±.
     """
     cells = _cells(number)
     return cells.assign(value=cells.text.str.split(" ").str[0].astype(float))
@@ -52,8 +47,7 @@ def compared_tables(
     """Those of tables 2, 3 and 8 that the experiment has numbers for.
 
     Args:
-        experiment: What was asked.
-        results: Its runs.
+        experiment, results: What was asked, and its runs.
         table: Of :func:`~pythae_fif.reports.frame.chosen_frame`.
     """
     found, where = {}, f"{experiment.dataset}, {experiment.arch}"
@@ -146,14 +140,9 @@ def _beside(
     reasons: Sequence[str],
     source: str,
 ) -> Table:
-    """Measured columns and, where there are some, printed ones.
+    """Measured columns and, where there are some, printed ones, of rows that have both.
 
-    Args:
-        title: Of the table.
-        rows: A row each, with columns of both and, ready as texts, those of `SIZES`.
-        results: The runs.
-        reasons: Why the measured are not the published quantity; empty if they are.
-        source: Of the printed numbers.
+    Without reasons why the measured are not the published quantity, with their differences.
     """
     scores, samplers = first_scores(results), rows["sampler"].map(lambda of: SAMPLERS[of].label)
     failed = rows["learned"].map({False: " †"}).fillna("")
@@ -186,5 +175,5 @@ def _beside(
         else "Differences are measured minus published; none for 2-stage and MAF, whose fit to the "
         "codes is not the published one."
     )
-    notes = [f"Published: {SOURCE}, {source}.", note, MARKS]
+    notes = [f"Published: Sorrenson et al., ICLR 2024, {source}.", note, MARKS]
     return Table(title, pandas.DataFrame(cells), marks, notes)

@@ -14,7 +14,7 @@ from pythae_fif.benchmark.models import GRID_FLAGS
 from pythae_fif.benchmark.pictures import OF_CLASS, reference_sheet
 from pythae_fif.benchmark.record import ImageResult
 from pythae_fif.data import Splits
-from pythae_fif.errors import StoreError
+from pythae_fif.files import stored
 from pythae_fif.pictures import DPI, figure_bytes, new_figure
 from pythae_fif.reports.frame import first_scores
 from pythae_fif.runs.store import Store
@@ -50,13 +50,13 @@ def figures_of(
         splits: The data; None draws no samples.
     """
     if splits is not None and splits.columns is None:
-        shape = splits.test.shape[1:]
-        test = {"test images": _images_of(reference_sheet(splits), shape)[:MOST]}
-        lines = _samples(table, {of.spec.run_id: of for of in results}, store, shape)
+        size = splits.test.shape[2:]
+        lines = _samples(table, {of.spec.run_id: of for of in results}, store, size)
         models = table[table["learned"]].sort_values("frechet_val")["model"]
         first = list(dict.fromkeys([*models[models == "fif"], *models]))[:BEST]
-        best = {name: images for model in first for name, images in lines.get(model, {}).items()}
-        every = {name: images for of_model in lines.values() for name, images in of_model.items()}
+        test = {"test images": _line(_images(reference_sheet(splits), size))}
+        best = {name: line for model in first for name, line in lines.get(model, {}).items()}
+        every = {name: line for of_model in lines.values() for name, line in of_model.items()}
         if best:
             shows = "Test images, and unselected samples of FIF and the models of lowest distance"
             yield Figure("best.webp", shows, _sheet(test | best))
@@ -72,55 +72,54 @@ def figures_of(
         yield Figure("beta.png", shows, beta)
 
 
-def _images_of(sheet: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """The images of a sheet, (n, H, W, C), of images of shape (C, H, W)."""
-    channels, height, width = shape
-    grid = sheet.reshape(sheet.shape[0] // height, height, -1, width, channels).swapaxes(1, 2)
-    return grid.reshape(-1, height, width, channels)
-
-
 def _samples(
-    table: pandas.DataFrame, runs: Mapping[str, ImageResult], store: Store, shape: Sequence[int]
+    table: pandas.DataFrame, runs: Mapping[str, ImageResult], store: Store, size: Sequence[int]
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Model -> name -> images (n, H, W, C) uint8, of every sampler that has a sheet."""
+    """Model -> name -> line of images, of every sampler that has a sheet."""
     lines: dict[str, dict[str, np.ndarray]] = {}
     for row in table.itertuples():
         spec = runs[row.run_ids.split()[0]].spec
-        content = store.read(spec, f"samples-{row.sampler}.png")
+        content = store.read(spec, name := f"samples-{row.sampler}.png")
         if content is None:
             continue
-        try:
-            with Image.open(io.BytesIO(content)) as image:
-                pixels = np.asarray(image.convert("RGB" if shape[0] == 3 else "L"))
-            images = _images_of(pixels, shape)
-        except (OSError, SyntaxError, ValueError) as error:
-            name = f"{store.folder(spec)}/samples-{row.sampler}.png"
-            raise StoreError(f"{name} is damaged: remove it, and run again") from error
+        with stored(f"draw {store.folder(spec) / name}"), Image.open(io.BytesIO(content)) as image:
+            images = _images(np.asarray(image.convert("RGB")), size)
         if spec.labels_hash is not None:  # a row a class: one image of each, in turn
             by_class = images.reshape(-1, OF_CLASS, *images.shape[1:])
             images = by_class.swapaxes(0, 1).reshape(images.shape)
-        name = f"{row.label}, {SAMPLERS[row.sampler].label}"
-        lines.setdefault(row.model, {})[name] = images[:MOST]
+        label = f"{row.label}, {SAMPLERS[row.sampler].label}"
+        lines.setdefault(row.model, {})[label] = _line(images)
     return lines
 
 
-def _sheet(lines: Mapping[str, np.ndarray]) -> bytes:
-    """Images in rows, each enlarged by a whole number and nothing smoothed."""
-    height, width = next(iter(lines.values())).shape[1:3]
+def _images(sheet: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """The images of a sheet, (n, H, W, 1 or 3)."""
+    height, width = size
+    grid = sheet.reshape(-1, height, sheet.shape[1] // width, width, *sheet.shape[2:] or (1,))
+    return grid.swapaxes(1, 2).reshape(-1, height, width, grid.shape[-1])
+
+
+def _line(images: np.ndarray) -> np.ndarray:
+    """The first images side by side, (h, w, 1 or 3): enlarged by a whole number, not smoothed."""
+    height, width = images.shape[1:3]
     scale = max(1, round(IMAGE / max(height, width)))
     count = min(MOST, (WIDTH - LABEL) // (scale * width + GAP))
-    down, across = scale * height + GAP, LABEL + count * (scale * width + GAP)
-    canvas = np.full((len(lines) * down, across, 3), 255, np.uint8)
-    figure = new_figure(across / DPI, canvas.shape[0] / DPI)
+    large = images[:count].repeat(scale, axis=1).repeat(scale, axis=2)
+    gaps = ((0, 0), (0, GAP), (0, GAP), (0, 0))
+    return np.concatenate([*np.pad(large, gaps, constant_values=255)], axis=1)
+
+
+def _sheet(lines: Mapping[str, np.ndarray]) -> bytes:
+    """A line below the other, and their names to the left."""
+    down, across, _ = next(iter(lines.values())).shape
+    canvas = np.full((len(lines), down, LABEL + across, 3), 255, np.uint8)
+    figure = new_figure((LABEL + across) / DPI, len(lines) * down / DPI)
     figure.set_dpi(DPI)
-    for row, (name, images) in enumerate(lines.items()):
-        for column, image in enumerate(images[:count]):
-            large = image.repeat(scale, axis=0).repeat(scale, axis=1)
-            top, left = row * down, LABEL + column * (scale * width + GAP)
-            canvas[top : top + down - GAP, left : left + scale * width] = large
+    for row, (name, line) in enumerate(lines.items()):
+        canvas[row, :, LABEL : LABEL + line.shape[1]] = line
         middle = 1 - (row + 0.5) / len(lines)
-        figure.text((LABEL - 8) / across, middle, name, size=9, ha="right", va="center")
-    figure.figimage(canvas, zorder=-1)
+        figure.text((LABEL - 8) / (LABEL + across), middle, name, size=9, ha="right", va="center")
+    figure.figimage(canvas.reshape(-1, LABEL + across, 3), zorder=-1)
     return figure_bytes(figure, ".webp")
 
 

@@ -16,12 +16,8 @@ from pythae_fif.benchmark.selection import Choice
 from pythae_fif.evaluation.scores import Scores
 from pythae_fif.sampling import SAMPLERS
 
-LEVEL = 3
-"""Rank of a number that is level with the lowest, which does not stand out."""
-
-LEARNT = 0.98
-"""A model whose squared error is above this part of the mean image's did not learn."""
-
+LEVEL = 3  # rank of a number that is level with the lowest, which does not stand out
+LEARNT = 0.98  # a model whose squared error is above this part of the mean image's did not learn
 OF_RUN = ["label", "prior", "configuration", "latent_dim", "parameters", "images"]
 MEANS = [
     "frechet_val", "frechet_test", "frechet_error", "score", "kernel", "precision", "recall",
@@ -97,9 +93,8 @@ def chosen_frame(
     Args:
         frame: Of :func:`score_frame`.
         choices: Of its runs.
-        references: How far each choice is from the same runs elsewhere; none to leave it out.
-        constant_mse: Squared error of the mean image, by which a model that did not learn is
-            known; None leaves that out.
+        references: How far each choice is from the same runs elsewhere, if that is shown.
+        constant_mse: Squared error of the mean image, by which is known who did not learn.
 
     Returns:
         Means over the seeds; `spread`, the standard deviation of the test distance over the seeds

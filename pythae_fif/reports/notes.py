@@ -16,10 +16,8 @@ from pythae_fif.evaluation.scoring import FEWEST_SAMPLES
 from pythae_fif.reports.frame import first_scores
 from pythae_fif.reports.tables import number
 
-PACKAGES = ("pythae-fif", "pythae", "torch", "numpy", "scikit-learn")
-"""Those whose versions a note names; the records name all."""
-FEW_STEPS = 1000
-"""A training of fewer shows little."""
+PACKAGES = ("pythae-fif", "pythae", "torch", "numpy", "scikit-learn")  # the records name all
+FEW_STEPS = 1000  # a training of fewer shows little
 MOST_NAMES = 4  # of models in the sentence
 
 

@@ -145,13 +145,7 @@ def _numbers(ours: Any, theirs: Any) -> Iterator[tuple[float, float]]:
 def write_report(report: Report, store: Store) -> list[Path]:
     """Writes `tables/`, `figures/` and the page of an experiment below the store's folder.
 
-    A file whose content stays the same is left as it is.
-
-    Returns:
-        The files; the last is the page.
-
-    Raises:
-        StoreError: The folder does not take a file, or a run's picture is damaged.
+    A file whose content stays the same is left as it is. The last of the paths is the page.
     """
     name = report.experiment.name
     figures = list(figures_of(report.frame, report.table, report.results, store, report.splits))

@@ -15,10 +15,8 @@ from pythae_fif.reports.frame import LEVEL
 from pythae_fif.sampling import SAMPLERS
 
 DASH = "–"
-TEXTS = ("Model", "Sampler", "chosen configuration")
-"""Headings of columns that are no numbers."""
-ROLES = ("prior", "gaussian", "gmm")
-"""What the codes of the first table are drawn from."""
+TEXTS = ("Model", "Sampler", "chosen configuration")  # headings of columns that are no numbers
+ROLES = ("prior", "gaussian", "gmm")  # what the codes of the first table are drawn from
 
 
 @dataclass(frozen=True)
@@ -124,12 +122,7 @@ def _reference(differences: "pandas.Series[float]") -> list[str]:
 
 
 def overview(table: pandas.DataFrame, distance: str) -> Table:
-    """A row a model in the order of its distance from the prior: at most seven columns.
-
-    Args:
-        table: Of :func:`~pythae_fif.reports.frame.chosen_frame`.
-        distance: What it is called.
-    """
+    """A row a model in the order of its distance from the prior: at most seven columns."""
     role = table["sampler"].where(table["sampler"] != table["prior"], "prior")
     wide = table.assign(role=role).pivot(index="model", columns="role")
     found = [name for name in ROLES if name in set(role)] or list(dict.fromkeys(role))[:3]
@@ -155,12 +148,7 @@ def _names(table: pandas.DataFrame) -> list[str]:
 
 
 def score_table(table: pandas.DataFrame, distance: str, score: str | None) -> Table:
-    """All scores, a row a model and sampler.
-
-    Args:
-        table: Of :func:`~pythae_fif.reports.frame.chosen_frame`.
-        distance, score: What they are called.
-    """
+    """All scores, a row a model and sampler, with what distance and score are called."""
     test = f"{distance} test ↓"
     cells = {
         "Model": _names(table),
