@@ -115,10 +115,8 @@ def add_latent_blocks(arch: str, input_dim: tuple[int, ...], *networks: nn.Modul
 
     `_fc4` has the blocks of table 11, four behind the encoder's linear layer and four before the
     decoder's; `_fc2` has two and two. They act on the code itself (the mean, where an encoder gives
-    a variance too), so that they are the same for every model and every architecture. The last
-    layer of each starts at zero: with one seed, `resnet_fc4` starts as the very function that
-    `resnet` starts as, and a difference between the two is what the blocks have learnt. The blocks
-    of `fif_convnet` start as PyTorch's layers do; the paper says nothing of it.
+    a variance too). The last layer of each starts at zero, so that with one seed `resnet_fc4`
+    starts as the function that `resnet` starts as. (Those of `fif_convnet` start as PyTorch's do.)
 
     Args:
         arch: A key of `ARCHITECTURES`.

@@ -1,9 +1,6 @@
 """An injective coupling flow (eq. 1): encoder and decoder are the two directions of one flow.
 
-The coupling blocks are zuko's. Of the flow libraries on PyPI it is the one that is kept up and
-tested against current PyTorch; it needs torch and numpy alone; and it gives a transformation by
-itself, without the log-determinant that an injective flow has no use for and that FrEIA and
-normflows compute on every pass. Its operations can be differentiated again in either mode.
+The coupling blocks are zuko's, which gives a transformation without its log-determinant.
 """
 
 __all__ = ["CouplingFlow", "FlowDecoder", "FlowEncoder", "affine_couplings", "build_coupling"]

@@ -80,13 +80,10 @@ class FIFConvEncoder(HeadedEncoder):
 class FIFConvDecoder(LayeredDecoder):
     """The decoder of table 11: four residual blocks, a linear layer, transposed convolutions.
 
-    For MNIST the table lists Linear(latent, 4096), then ConvT(256), ConvT(128), ConvT(64) and
-    Conv(1), all of stride 2. Four doublings of a 4 x 4 map overshoot 28 pixels, and the extra layer
-    makes 3.96M parameters where the table prints 3.3M. Read as in table 9, where the first width
-    is that of the reshaped map (256 x 4 x 4), the three layers left give 28 x 28 and 3,370,161
-    parameters at latent dimension 16: 3.3M if cut, 3.4M if rounded. No reading that keeps the
-    printed 4096 comes closer. CelebA's paddings are those of Pythae's Decoder_Conv_AE_CELEBA: 8,
-    15, 31, 62 and 64 pixels a side.
+    For MNIST the table lists four layers of stride 2 after Linear(latent, 4096), which overshoot 28
+    pixels and make 3.96M parameters where it prints 3.3M. Read as in table 9, where the first width
+    is that of the reshaped map (256 x 4 x 4), three layers are left: 28 x 28 pixels and 3,370,161
+    parameters. CelebA's paddings are those of Pythae's Decoder_Conv_AE_CELEBA.
 
     Args:
         input_dim: Shape (C, H, W) of an image, H and W at least 4 pixels.
