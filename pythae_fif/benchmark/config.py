@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 
 from pythae_fif.benchmark.models import (
     GRID_FLAGS,
@@ -47,21 +47,13 @@ class Experiment(Where):
     """One call of the benchmark: a data set's YAML file with the user's file and flags on top.
 
     Attributes:
-        dataset: Name of the data set and of its YAML file.
-        description: One line about it.
-        arch: Name of the architecture.
         models, samplers, seeds: What to run; a model of one's own by its YAML file.
         entries: Name of a model -> its entry.
         beta, hutchinson_samples: Values that replace those of FIF's grid.
-        latent_dim: d.
         latent_dims: Model -> d where it has another; none of them counts if the user gives one d.
-        image_size: Of data sets that are resized.
-        extractor: Name of the feature extractor.
         profiles: Name -> :class:`Profile`; the values that the user gave are in the one in use.
-        profile: Name of the one in use.
         given: Keys of a profile that the user gave: they go over what it has for one model, too.
-        name: Of the tables, figures and page.
-        Others: As of :class:`Where`.
+        Others: As of :class:`Where`, and as their flags say.
     """
 
     dataset: str
@@ -85,22 +77,6 @@ class Experiment(Where):
     profile: Annotated[str, Flag("quick, medium (a night), paper (published protocol) or full")]
     given: list[str] = Field(default_factory=list)
     name: Annotated[str, Flag("of tables, figures and page", "NAME")]
-
-    @field_validator("profile")
-    @classmethod
-    def _is_defined(cls, name: str, info: ValidationInfo) -> str:
-        valid = info.data.get("profiles")
-        if valid is not None and name not in valid:
-            raise ValueError(did_you_mean(name, valid))
-        return name
-
-    @field_validator(*GRID_FLAGS)
-    @classmethod
-    def _is_of_fif(cls, values: list[Any] | None, info: ValidationInfo) -> list[Any] | None:
-        entries = info.data.get("entries", {}).values()
-        if values is not None and not any(entry.is_fif for entry in entries):
-            raise ValueError("is for model fif, which is not in models")
-        return values
 
     @property
     def things(self) -> str:
@@ -179,20 +155,22 @@ def load_experiment(
     given = {key: value for key, value in flags.items() if value is not None}
     asked = {**own, **given}
     values = {**USUAL, **usual, **asked, "dataset": dataset}
-    for key, kind, right in (("profiles", dict, "mapping"), ("models", list, "list"),
-                             ("samplers", list, "list")):  # fmt: skip
+    for key, kind in {"profiles": dict, "models": list, "samplers": list}.items():
         if not isinstance(values[key], kind):
-            raise ConfigError(f"{where}: {key}={values[key]!r}: a {right} is needed")
+            raise ConfigError(f"{where}: {key}={values[key]!r}: a {kind.__name__} is needed")
     if "latent_dim" in asked:
         values["latent_dims"] = {} if "latent_dim" in given else own.get("latent_dims", {})
     if values["samplers"] == ["all"]:
         values["samplers"] = list(SAMPLERS)
     values["entries"] = _entries(values)
     values["models"] = list(values["entries"])
-    profile = str(values["profile"])
+    if asked.keys() & set(GRID_FLAGS) and not any(e.is_fif for e in values["entries"].values()):
+        raise ConfigError(f"{' and '.join(GRID_FLAGS)} are for model fif, which is not in models")
+    profiles, profile = _over(usual["profiles"], own.get("profiles", {})), str(values["profile"])
+    if profile not in profiles:
+        raise ConfigError(f"{where}: profile {profile!r}: {did_you_mean(profile, profiles)}")
     changed = {key: values.pop(key) for key in flags_in(Profile) if key in values}
-    profiles = _over(usual["profiles"], own.get("profiles", {}))
-    if isinstance(profiles.get(profile), dict):
+    if isinstance(profiles[profile], dict):
         profiles = _over(profiles, {profile: changed})
         if "extractor" not in asked:
             values["extractor"] = profiles[profile].get("extractor") or values["extractor"]

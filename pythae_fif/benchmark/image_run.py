@@ -13,7 +13,7 @@ from pythae.models import BaseAE
 from pythae.trainers.trainer_utils import set_seed
 
 from pythae_fif.benchmark.models import ModelClasses
-from pythae_fif.benchmark.pictures import reconstructions_picture, samples_picture
+from pythae_fif.benchmark.pictures import samples_picture
 from pythae_fif.benchmark.record import SCORES, DataUsed, Evaluation, Training, score_file
 from pythae_fif.benchmark.settings import Settings, Where
 from pythae_fif.data import ImageDataset, Splits
@@ -56,9 +56,8 @@ class ImageSpec(Spec):
         classes: Of the model's entry.
         parameters: Hyper-parameters of the model, the varied and the fixed ones.
         varied: Names of those that the grid varies.
-        latent_dim, image_size, seed, extractor: As in the experiment.
-        profile: Name of the profile.
-        settings: Its values for this model.
+        latent_dim, image_size, seed, extractor, profile: As in the experiment.
+        settings: The profile's values for this model.
         data_hash: Of the images in use, after the profile's cut.
         labels_hash: Of their labels, if the model is told them; else None.
         samplers: Those whose scores are wanted.
@@ -113,6 +112,10 @@ class ImageSpec(Spec):
         scores = {score_file(sampler): Scores for sampler in self.samplers}
         return {"training.json": Training, "evaluation.json": Evaluation, **scores}
 
+    def labels_in(self, splits: Splits) -> Labels:
+        """Those that its model is told."""
+        return (splits.labels or {}) if self.labels_hash else {}
+
     def build(self, input_dim: tuple[int, ...]) -> BaseAE:
         """A fresh model for samples of a shape; seed torch before.
 
@@ -120,23 +123,17 @@ class ImageSpec(Spec):
             ConfigError: The architecture does not serve the data or the model; pydantic's and
                 Pythae's own errors for a hyper-parameter that is not right.
         """
-        named, latent_dim = self.classes, self.latent_dim
+        named, shape = self.classes, (self.arch, input_dim, self.latent_dim)
         # First the parameters: of a wrong one and a wrong architecture it is the nearer mistake.
         config = import_named(named.config)(
-            input_dim=input_dim, latent_dim=latent_dim, **self.parameters
+            input_dim=input_dim, latent_dim=self.latent_dim, **self.parameters
         )
         networks: tuple[Any, ...] = ()
         if named.networks is None:
-            told = self.parameters.get("condition_dim", 0) if named.conditional else 0
-            networks = build_networks(
-                self.arch,
-                input_dim,
-                latent_dim,
-                variational=named.variational,
-                condition_dim=told,
-            )
+            told = self.parameters.get("condition_dim", 0)
+            networks = build_networks(*shape, variational=named.variational, condition_dim=told)
         elif named.networks != "own":
-            networks = import_named(named.networks)(self.arch, input_dim, latent_dim)
+            networks = import_named(named.networks)(*shape)
         if named.discriminator is not None:
             networks = (*networks, import_named(named.discriminator)(input_dim))
         parts = zip(("encoder", "decoder", "discriminator"), networks, strict=False)
@@ -160,15 +157,15 @@ class ImageSpec(Spec):
             image_size=self.image_size,
             **self.settings.cut,
         )
-        labels = (splits.labels or {}) if self.labels_hash else {}
+        labels = self.labels_in(splits)
         model = _trained(self, run, splits, labels)
         run.tell("features of the data", 0.9)
         extractor = extractor_of(self.extractor, splits, self.where, run.device)
         codes = embed(model, splits.train, labels=labels.get("train"), seed=self.seed)
         if run.load("evaluation.json", Evaluation) is None:
-            self._evaluate(run, model, splits, labels, codes)
-        references = {split: features_of(splits, split, extractor) for split in ("val", "test")}
-        known = features_of(splits, "train", extractor)
+            run.save("evaluation.json", _evaluated(self, model, splits, labels, codes))
+        known = {split: features_of(splits, split, extractor) for split in SPLIT_NAMES}
+        references = {split: known[split] for split in ("val", "test")}
         failures = []
         for number, sampler in enumerate(self.samplers):
             if run.load(score_file(sampler), Scores) is not None:
@@ -177,42 +174,18 @@ class ImageSpec(Spec):
             try:
                 samples, classes = self.sample(sampler, model, codes, labels)
                 scores = score_samples(
-                    samples, extractor, references, seed=self.seed, training=known
+                    samples, extractor, references, seed=self.seed, training=known["train"]
                 )
             except Exception as error:  # of this sampler alone; it is raised below
                 traceback.print_exc()
                 failures.append(f"sampler {sampler}: {line_of(error)}")
                 continue
-            picture = samples_picture(splits, samples, classes)
-            files = run.write(f"samples-{sampler}.png", picture)
+            files = {}
+            if samples.ndim == 4:
+                files = run.write(f"samples-{sampler}.png", samples_picture(samples, classes))
             run.save(score_file(sampler), scores, files)
         if failures:
             raise FIFError("; ".join(failures))
-
-    def _evaluate(
-        self,
-        run: Run,
-        model: BaseAE,
-        splits: Splits,
-        labels: Labels,
-        codes: torch.Tensor,
-    ) -> None:
-        """What is found of a model beside samples."""
-        errors, files = {}, {}
-        for split in ("val", "test"):
-            set_seed(self.seed)
-            errors[split] = reconstruction_mse(model, splits[split], labels.get(split))
-        if splits.columns is None:
-            picture = reconstructions_picture(model, splits.test, labels.get("test"))
-            files = run.write("reconstructions.png", picture)
-        sizes = {split: len(splits[split]) for split in SPLIT_NAMES}
-        evaluation = Evaluation(
-            reconstruction_mse=errors,
-            codes=score_codes(codes),
-            parameters=sum(parameter.numel() for parameter in model.parameters()),
-            data=DataUsed(source=splits.source, partial=splits.partial, sizes=sizes),
-        )
-        run.save("evaluation.json", evaluation, files)
 
     def sample(
         self, sampler: str, model: BaseAE, codes: torch.Tensor, labels: Labels
@@ -300,6 +273,23 @@ def training_config(spec: ImageSpec) -> Any:
         per_device_eval_batch_size=settings.batch_size,
         seed=spec.seed,
         **optimisation,
+    )
+
+
+def _evaluated(
+    spec: ImageSpec, model: BaseAE, splits: Splits, labels: Labels, codes: torch.Tensor
+) -> Evaluation:
+    """What is found of a model beside samples."""
+    errors = {}
+    for split in ("val", "test"):
+        set_seed(spec.seed)
+        errors[split] = reconstruction_mse(model, splits[split], labels.get(split))
+    sizes = {split: len(splits[split]) for split in SPLIT_NAMES}
+    return Evaluation(
+        reconstruction_mse=errors,
+        codes=score_codes(codes),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        data=DataUsed(source=splits.source, partial=splits.partial, sizes=sizes),
     )
 
 

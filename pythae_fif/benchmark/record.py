@@ -1,7 +1,5 @@
 """What a run of the benchmark finds: its three kinds of records, and all of them together."""
 
-__all__ = ["SCORES", "DataUsed", "Evaluation", "ImageResult", "Training", "score_file"]
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -28,10 +26,9 @@ class Training(BaseModel):
     """`training.json`: how the model of a run was trained. The model's files belong to it.
 
     Attributes:
-        best_epoch, best_eval_loss, epochs, seconds, train_seconds, images, images_per_second: As
-            of :class:`~pythae_fif.training.TrainingResult`; some are None in early records.
         surrogate: How FIF's Jacobian products were computed; None for other models.
         log: A row an epoch.
+        Others: As of :class:`~pythae_fif.training.TrainingResult`; None in some early records.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -83,13 +80,7 @@ class Evaluation(BaseModel):
 
 @dataclass(frozen=True)
 class ImageResult:
-    """A run with its records.
-
-    Attributes:
-        spec: What was asked.
-        training, evaluation: Its records.
-        scores: Sampler -> record of its scores; at least one.
-    """
+    """A run with its records: `scores` are those of each sampler, at least one."""
 
     spec: "ImageSpec"
     training: Record[Training]
@@ -117,6 +108,6 @@ class ImageResult:
     @property
     def dirty(self) -> bool:
         """Whether code that no revision holds had a part in it."""
-        records = [self.training.provenance, self.evaluation.provenance]
-        records += [record.provenance for record in self.scores.values()]
-        return any(provenance.git_dirty for provenance in records)
+        made = [self.training.provenance, self.evaluation.provenance]
+        made += [record.provenance for record in self.scores.values()]
+        return any(provenance.git_dirty for provenance in made)

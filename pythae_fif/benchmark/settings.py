@@ -37,8 +37,6 @@ class Settings(Checked):
     """How a model trains and is scored: all of it defines the result of a run.
 
     Attributes:
-        batch_size, learning_rate, weight_decay: Of Adam.
-        num_samples: Generated for each sampler's score.
         epochs, wall_clock: One of the two; the clock in seconds.
         plateau_factor: The learning rate is multiplied by it when the evaluation loss has not
             fallen for ten epochs (appendix E.4); None for a constant learning rate.
@@ -46,7 +44,7 @@ class Settings(Checked):
             fitted; :data:`~pythae_fif.sampling.samplers.FIT_STEPS` if None.
         train_size, val_size, test_size: First images of a split that are used; all if None.
         crop: Of CelebA, see :func:`~pythae_fif.data.load_images`; other data sets have none.
-        precision: Of the training.
+        Others: As their flags say; weights decay by Adam.
     """
 
     batch_size: Annotated[AtLeastOne, Flag("in place of the profile's", "N")]
@@ -78,9 +76,9 @@ class ModelSettings(HyperParameters):
     """What a profile says of one model alone; None is the value that the profile has for all.
 
     Attributes:
-        batch_size, learning_rate, weight_decay: As of :class:`Settings`.
         grid: In place of that of the model's entry, and of its configurations.
         fixed: Beside those of the model's entry.
+        Others: As of :class:`Settings`.
     """
 
     batch_size: AtLeastOne | None = None

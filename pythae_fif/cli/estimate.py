@@ -34,10 +34,10 @@ def print_plan(
 ) -> None:
     """Prints the runs of a plan, a line each, and what is the same for all."""
     table = Table("run id", "model", "configuration", "seed", "", box=None)
-    done = [spec for spec in plan if store.is_done(spec)]
+    done = {spec: "there" for spec in plan if store.is_done(spec)}
     for spec in plan:
-        there = "there" if spec in done else ""
-        table.add_row(spec.run_id, spec.model, spec.configuration, str(spec.seed), there)
+        configuration, seed = spec.configuration, str(spec.seed)
+        table.add_row(spec.run_id, spec.model, configuration, seed, done.get(spec, ""))
     console.print(f"{counted(len(plan), 'run')}, {len(plan) - len(done)} of them to do")
     console.print(table)
     console.say(
@@ -76,9 +76,9 @@ def print_estimate(
     total = 0.0
     for model, (training, _) in trained.items():
         scores = scoring * len(first[model].samplers)
-        total += runs[model] * (training + scores)
-        row = (training, scores, runs[model] * (training + scores))
-        table.add_row(model, str(runs[model]), *map(duration, row))
+        of_all = runs[model] * (training + scores)
+        table.add_row(model, str(runs[model]), *map(duration, (training, scores, of_all)))
+        total += of_all
     display.console.print(table)
     display.console.say(
         f"estimate: {duration(total)} one after the other, {duration(total / len(slots))} with "
@@ -91,17 +91,17 @@ def print_estimate(
 
 def _training(spec: ImageSpec, splits: Splits) -> tuple[float, BaseAE]:
     """Seconds that a run trains and evaluates, and the model after a few steps."""
-    settings = spec.settings
-    count = min(len(splits.train), BATCHES * settings.batch_size)
-    held = max(10, round(len(splits.val) * count / len(splits.train)))  # as of all images
+    settings, size = spec.settings, len(splits.train)
+    count = min(size, BATCHES * settings.batch_size)
+    held = max(10, round(len(splits.val) * count / size))  # as of all images
     part = splits.subset(train=count, val=min(held, len(splits.val)))
     few = settings.model_copy(update={"epochs": 2, "wall_clock": None})
-    labels = (part.labels or {}) if spec.labels_hash else {}
     with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_of(spec.model_copy(update={"settings": few}), part, labels, Path(folder))
+        short = spec.model_copy(update={"settings": few})
+        trainer = trainer_of(short, part, spec.labels_in(part), Path(folder))
         trainer.train()
         epoch = read_log(Path(folder) / LOG_NAME)[-1].seconds  # the first one warms up
-    whole = epoch * len(splits.train) / count * (settings.epochs or 1)
+    whole = epoch * size / count * (settings.epochs or 1)
     return settings.wall_clock or whole, trainer.model
 
 
@@ -110,14 +110,13 @@ def _scoring(spec: ImageSpec, model: BaseAE, splits: Splits) -> float:
     count = min(SAMPLES, spec.settings.num_samples)
     part = splits.subset(**{split: min(count, len(splits[split])) for split in SPLIT_NAMES})
     few = spec.settings.model_copy(update={"num_samples": count})
-    labels = (part.labels or {}) if spec.labels_hash else {}
-    device = str(next(model.parameters()).device)
+    device, labels = str(next(model.parameters()).device), spec.labels_in(part)
     extractor = extractor_of(spec.extractor, splits, spec.where, device)
     known = {split: Features.of(as_tensor(part[split]), extractor) for split in SPLIT_NAMES}
-    references = {split: known[split] for split in ("val", "test")}
     codes = embed(model, part.train, labels=labels.get("train"))
     timed = spec.model_copy(update={"settings": few})
     start = time.perf_counter()
     samples, _ = timed.sample(spec.samplers[0], model, codes, labels)
+    references = {split: known[split] for split in ("val", "test")}
     score_samples(samples, extractor, references, training=known["train"])
     return (time.perf_counter() - start) * spec.settings.num_samples / count

@@ -2,8 +2,7 @@
 
 import argparse
 from collections.abc import Container, Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, NoReturn, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, NoReturn, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -68,8 +67,7 @@ class RunFlags(CommonFlags):
     open: Annotated[bool, Flag("show the page in the browser when all is done")] = False
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """A benchmark as it is asked for: flags beside those of the experiment and its engine."""
 
     flags: RunFlags

@@ -1,5 +1,6 @@
 """`score`: scores of two sets of images, or of a saved model's samples, by any extractor."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Annotated
@@ -28,7 +29,6 @@ from pythae_fif.validation import AtLeastOne, Checked, Flag, read_checked
 
 MODEL = "model_config.json"
 """The file by which the folder of a saved model is known."""
-KNOWN_CODE = ("pythae", "pythae_fif")
 
 
 class ScoreFlags(Checked):
@@ -64,22 +64,18 @@ def score_command(words: list[str]) -> bool:
     model = _load_model(Path(flags.samples).expanduser(), flags.trust)
     shape = None if model is None else tuple(model.model_config.input_dim)
     held = _images(flags.reference, flags.image_size, shape)
-    shape = tuple(held.shape[1:])
+    shape, device = tuple(held.shape[1:]), default_device()
     if model is None:
         drawn = _images(flags.samples, None, shape)
     trained = None if flags.training is None else _images(flags.training, None, shape, "train")
+    weights, offline = flags.extractor_weights, flags.offline
     extractor = load_extractor(
-        flags.extractor,
-        shape,
-        device=default_device(),
-        weights=flags.extractor_weights,
-        offline=flags.offline,
+        flags.extractor, shape, device=device, weights=weights, offline=offline
     )
     if model is not None:
         torch.manual_seed(flags.seed)
-        sampler = NormalSampler(model.to(default_device()).eval())
-        drawn = torch.cat([part.cpu() for part in draw(sampler, flags.num_samples)])
-        drawn = drawn[: flags.num_samples]
+        parts = draw(NormalSampler(model.to(device).eval()), flags.num_samples)
+        drawn = torch.cat([part.cpu() for part in parts])[: flags.num_samples]
     training = None if trained is None else Features.of(trained, extractor)
     references = {"reference": Features.of(held, extractor)}
     scores = score_samples(drawn, extractor, references, seed=flags.seed, training=training)
@@ -96,13 +92,15 @@ def _load_model(folder: Path, trust: bool) -> BaseAE | None:
         ConfigError: It cannot be had without opening a pickle, and is not trusted.
         DataError: A file is missing or damaged.
     """
-    folder = next((at for at in (folder / "model", folder) if (at / MODEL).is_file()), folder)
+    folder = folder / "model" if (folder / "model" / MODEL).is_file() else folder
     if not (folder / MODEL).is_file():
         return None
+    spec = None
+    with contextlib.suppress(StoreError):
+        spec = read_spec(read_file(folder.parent / SPEC_FILE) or b"")
     with loading(folder):
-        weights = torch.load(folder / "model.pt", map_location="cpu", weights_only=not trust)
-        spec = _spec_of(folder.parent)
-        if spec is not None and (trust or _is_known(spec)):
+        if isinstance(spec, ImageSpec) and (trust or _is_known(spec)):
+            weights = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
             model = spec.build(tuple(json.loads((folder / MODEL).read_text())["input_dim"]))
             model.load_state_dict(weights["model_state_dict"])
             return model
@@ -112,20 +110,11 @@ def _load_model(folder: Path, trust: bool) -> BaseAE | None:
             raise ConfigError(f"{error}: here --trust") from error
 
 
-def _spec_of(folder: Path) -> ImageSpec | None:
-    """The specification of a run's folder; None where there is none."""
-    try:
-        spec = read_spec(read_file(folder / SPEC_FILE) or b"")
-    except StoreError:
-        return None
-    return spec if isinstance(spec, ImageSpec) else None
-
-
 def _is_known(spec: ImageSpec) -> bool:
     """Whether all code that a specification names is Pythae's or ours."""
     named = spec.classes
-    paths = (named.model, named.config, named.networks, named.discriminator)
-    return all(path is None or path == "own" or path.split(".")[0] in KNOWN_CODE for path in paths)
+    paths = (named.model, named.config, named.networks or "own", named.discriminator or "own")
+    return {path.split(".")[0] for path in paths} <= {"pythae", "pythae_fif", "own"}
 
 
 def _images(
@@ -144,15 +133,13 @@ def _images(
         arrays = read_npz(path)
         key = next((key for key in ("data", split, *arrays) if key in arrays), "data")
         images = torch.from_numpy(to_uint8(arrays[key], f"{path}, key {key!r}"))
-    else:
-        names = find_images(path) if path.exists() else []
-        if not names:
-            raise DataError(f"{path}: neither a folder of images, an .npz file nor a saved model")
+    elif path.exists() and (names := find_images(path)):
         if size is None and shape is None:
             with Image.open(path / names[0]) as first:
                 size = min(first.size)
-        side = size or (shape or ())[-1]
-        images = torch.from_numpy(decode_files(path, names, side))
+        images = torch.from_numpy(decode_files(path, names, size or (shape or ())[-1]))
+    else:
+        raise DataError(f"{path}: neither a folder of images, an .npz file nor a saved model")
     if shape and images.shape[1] != shape[0] and bool((images == images[:, :1]).all()):
         images = images[:, :1].expand(-1, shape[0], -1, -1)
     if shape and images.shape[1:] != shape:

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from rich import box
 from rich.markup import escape
 from rich.table import Table
 
@@ -23,15 +22,11 @@ def list_command(words: list[str]) -> bool:
     """Prints what there is to choose from; True."""
     Parser("list", "Shows what there is to choose from.").given(words)
     console = Terminal()
-    described = {name: read_yaml(configs_dir() / f"{name}.yaml") for name in DATASETS}
     groups: dict[str, dict[str, str]] = {
-        "data sets (--dataset)": {name: of["description"] for name, of in described.items()},
-        "data sets of studies (--dataset)": {
-            study: ", ".join(name for name, of in studies.DATASETS.items() if of == study)
-            for study in dict.fromkeys(studies.DATASETS.values())
+        "data sets (--dataset)": {
+            name: read_yaml(configs_dir() / f"{name}.yaml")["description"] for name in DATASETS
         },
         "studies (study NAME)": {name: of.description for name, of in studies.STUDIES.items()},
-        "tables (--table)": {"2": "injective flows under one wall clock, on any data set"},
         "architectures (--arch)": dict(ARCHITECTURES),
         "models (--models; --dry-run shows their configurations)": {
             name: _of_model(name) for name in names_in("models")
@@ -67,17 +62,16 @@ def verify_command(words: list[str]) -> bool:
 
     studies.import_studies()
     findings = verify(root)
-    table = Table("", "runs", "what it is, and where", box=box.SIMPLE_HEAD, padding=(0, 1))
+    console = Terminal()
     for kind, meaning in FINDINGS.items():
         found = [finding for finding in findings if finding.kind == kind]
         if found:
-            where = [f"  {of.run}: {of.detail}".rstrip(": ") for of in found if kind != "fine"]
-            more = [f"  and {len(where) - SHOWN} more"] if len(where) > SHOWN else []
-            runs = f"{len({finding.run for finding in found}):,}"
-            table.add_row(kind, runs, escape("\n".join([meaning, *where[:SHOWN], *more])))
+            console.say(f"{kind}: {counted(len({of.run for of in found}), 'run')}, {meaning}")
+            lines = [f"  {of.run}: {of.detail}".rstrip(": ") for of in found if kind != "fine"]
+            more = [f"  and {len(lines) - SHOWN} more"] if len(lines) > SHOWN else []
+            for line in [*lines[:SHOWN], *more]:
+                console.say(line)
     wrong = sum(finding.kind in WRONG for finding in findings)
-    verdict = f"[red]{wrong} of them wrong[/]" if wrong else "[green]nothing is wrong[/]"
-    console = Terminal()
-    console.print(table)
-    console.print(f"{counted(len({finding.run for finding in findings}), 'run')} read, {verdict}")
+    verdict = f"{wrong} of them wrong" if wrong else "nothing is wrong"
+    console.say(f"{counted(len({finding.run for finding in findings}), 'run')} read, {verdict}")
     return not wrong

@@ -58,14 +58,12 @@ def study_command(words: list[str]) -> bool:
         seeds=flags.seeds or (),
         engine=engine if given.keys() & {*ENGINE_FLAGS, "engine"} else None,  # the study's own
     )
-    from pythae_fif.cli import check  # which imports torch
+    from pythae_fif.cli.check import idle_gpu  # which imports torch
 
     engine.check(options.results)
-    if isinstance(engine, LocalEngine) and (line := check.idle_gpu()):
+    if isinstance(engine, LocalEngine) and (line := idle_gpu()):
         logger.warning(line)
     console = Terminal()
-    if not flags.quiet and options.engine is not None:
-        console.say(check.machine_line(engine))
     with Display(console, quiet=flags.quiet).runs() as on_change:
         paths = run_study(words[0], options, on_change)
     console.say(f"written: {', '.join(map(str, paths))}")

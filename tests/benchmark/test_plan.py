@@ -102,35 +102,6 @@ def test_values_that_a_class_of_pythae_does_not_take(tmp_path, model, fixed, mes
         expanded(DIGITS, flags)
 
 
-@pytest.mark.parametrize(
-    ("name", "wrong", "said"),
-    [
-        ("right", "0", None),
-        ("sizes", "torch.ones(2) @ torch.ones(3)", "inconsistent tensor size"),
-        ("names", "small", "name 'small' is not defined"),
-    ],
-)
-def test_networks_that_read_numbers_of_a_tensor(tmp_path, monkeypatch, name, wrong, said):
-    """Which a plan builds without weights, where that can be."""
-    monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / f"reading_nets_{name}.py").write_text(
-        "import torch\nfrom pythae_fif.nn import build_networks\n"
-        "def nets(arch, shape, latent_dim):\n"
-        "    rates = torch.linspace(0, 1, 3).tolist()\n"
-        f"    rates = rates[0] + ({wrong})\n"
-        "    return build_networks(arch, shape, latent_dim)\n"
-    )
-    good = yaml.safe_load((configs_dir() / "models" / "ae.yaml").read_text())
-    own = {**good, "networks": f"reading_nets_{name}.nets"}
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(own))
-    flags = {"models": [str(tmp_path / "mine.yaml")]}
-    if said is None:
-        assert expanded(DIGITS, flags)
-        return
-    with pytest.raises(ConfigError, match=rf"^model mine: {said}"):
-        expanded(DIGITS, flags)
-
-
 @pytest.mark.parametrize("key", ["model", "config", "trainer", "networks", "discriminator"])
 def test_model_file_with_a_class_that_is_not_there(tmp_path, key):
     good = yaml.safe_load((configs_dir() / "models" / "ae.yaml").read_text())
@@ -170,7 +141,7 @@ def test_every_model_of_all_takes_rows():
     """Their encoders give what the model asks for: a step of each is finite."""
     flags = {"models": ["all"], "data": "mine.csv", "latent_dim": 2}
     first = {spec.model: spec for spec in expanded(of_shape(4), flags, "csv")}
-    assert len(first) == 24
+    assert len(first) == 23
     rows = DatasetOutput(data=torch.randn(6, 4), labels=torch.ones(6))
     for spec in first.values():
         torch.manual_seed(0)
@@ -183,18 +154,9 @@ def test_the_id_changes_with_every_field_but_what_is_asked():
     for field, value in CHANGED.items():
         assert spec_of(**{field: value}).run_id != spec_of().run_id, field
     assert spec_of(samplers=["gmm"], where=Where(offline=True)).run_id == spec_of().run_id
-
-
-@given(key=st.sampled_from(list(Settings.model_fields)), change=st.integers(1, 1000))
-def test_the_id_changes_with_every_setting(key, change):
-    changed = SETTINGS.model_copy(update={key: change + 10_000})
-    assert spec_of(settings=changed).run_id != spec_of().run_id
-
-
-@given(st.floats(0, 1e6), st.floats(0, 1e6))
-def test_the_id_tells_values_apart(one, other):
-    ids = [spec_of(parameters={"beta": beta}, varied=["beta"]).run_id for beta in (one, other)]
-    assert (ids[0] == ids[1]) == (one == other)
+    for key in Settings.model_fields:
+        changed = SETTINGS.model_copy(update={key: 10_000})
+        assert spec_of(settings=changed).run_id != spec_of().run_id, key
 
 
 @given(

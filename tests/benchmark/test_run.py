@@ -41,7 +41,6 @@ def test_leaves_whole_records_and_all_files(tmp_path, store):
     folder, result = store.folder(spec), ImageResult.read(store, spec)
     assert Status.read(folder).state == "finished" and set(result.scores) == {"normal", "gmm"}
     assert {name.split("/")[0] for name in result.training.files} == {"model"}
-    assert set(result.evaluation.files) == {"reconstructions.png"}
     assert set(result.scores["gmm"].files) == {"samples-gmm.png"}
     assert Image.open(folder / "samples-gmm.png").size == (64, 64)
     assert result.evaluation.result.data.sizes == {"train": 60, "val": 20, "test": 20}

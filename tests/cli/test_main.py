@@ -176,7 +176,7 @@ def test_a_flag_of_another_command_is_not_the_nearest():
         ("--dataset digit", ["--dataset 'digit' is unknown", "did you mean 'digits'"]),
         ("--dataset", ["--dataset", "expected one argument"]),
         ("--arch resnet_fc", ["--arch 'resnet_fc'", "resnet_fc2"]),
-        ("--profile paper", ["--profile 'paper'", "quick"]),
+        ("--profile paper", ["profile 'paper'", "quick"]),
         ("--precision half", ["--precision 'half': valid: float32, bfloat16"]),
         ("--beta -1", ["--beta -1.0: at least 0"]),
         ("--beta 3 3", ["--beta", "none twice"]),

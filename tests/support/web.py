@@ -3,23 +3,14 @@
 import contextlib
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
-
-@dataclass
-class Web:
-    """Address of the server; path -> content, of which it sends `cut` bytes at most."""
-
-    address: str = ""
-    pages: dict[str, bytes] = field(default_factory=dict)
-    cut: dict[str, int] = field(default_factory=dict)
+from types import SimpleNamespace
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[Web]:
-    """The server runs within the block."""
-    web = Web()
+def serving() -> Iterator[SimpleNamespace]:
+    """Within the block: its address; path -> content, of which it sends `cut` bytes at most."""
+    web = SimpleNamespace(address="", pages={}, cut={})
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -29,8 +20,6 @@ def serving() -> Iterator[Web]:
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content[: web.cut.get(name)])
-
-        do_HEAD = do_GET
 
         def log_message(self, *args: object) -> None:
             pass
