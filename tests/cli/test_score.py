@@ -103,8 +103,8 @@ class Trap(nn.Module):
 @pytest.mark.parametrize("place", ["encoder.pkl", "model.pt", "spec.json"])
 def test_no_file_of_a_model_runs_code_that_is_not_trusted(score, folders, place):
     shape = (3, 8, 8)
-    encoder, decoder = build_networks("convnet", shape, 2)
-    AE(AEConfig(input_dim=shape, latent_dim=2), encoder, decoder).save("run/model")
+    own = () if place == "model.pt" else build_networks("convnet", shape, 2)
+    AE(AEConfig(input_dim=shape, latent_dim=2), *own).save("run/model")
     if place == "spec.json":  # which names a function to be called with words of the file
         spec = {"dataset": "d", "arch": "echo", "model": "m", "parameters": {}, "varied": [],
                 "latent_dim": 2, "image_size": None, "extractor": "pixels", "profile": "p",
