@@ -28,7 +28,16 @@ from pythae_fif.errors import ConfigError, counted, did_you_mean
 from pythae_fif.files import safe_name
 from pythae_fif.nn.names import ARCHITECTURES
 from pythae_fif.sampling import SAMPLERS
-from pythae_fif.validation import AtLeastOne, Each, Flag, Whole, flags_in, name_of, read_checked
+from pythae_fif.validation import (
+    AtLeastOne,
+    Each,
+    Flag,
+    Whole,
+    flag_of,
+    flags_in,
+    name_of,
+    read_checked,
+)
 
 USUAL = {
     "models": ["fif", "ae", "vae", "beta_vae", "wae_imq", "rae_l2"],
@@ -165,7 +174,8 @@ def load_experiment(
     values["entries"] = _entries(values)
     values["models"] = list(values["entries"])
     if asked.keys() & set(GRID_FLAGS) and not any(e.is_fif for e in values["entries"].values()):
-        raise ConfigError(f"{' and '.join(GRID_FLAGS)} are for model fif, which is not in models")
+        flags_of_fif = " and ".join(map(flag_of, GRID_FLAGS))
+        raise ConfigError(f"{flags_of_fif} are for model fif, which is not in models")
     profiles, profile = _over(usual["profiles"], own.get("profiles", {})), str(values["profile"])
     if profile not in profiles:
         raise ConfigError(f"{where}: profile {profile!r}: {did_you_mean(profile, profiles)}")
