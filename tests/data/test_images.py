@@ -22,7 +22,7 @@ from support.image_files import (
 
 from pythae_fif.data import load_images
 from pythae_fif.data.images import decode_files, find_images, to_uint8
-from pythae_fif.data.names import cache_home, data_home
+from pythae_fif.data.names import data_home
 from pythae_fif.data.splits import SPLIT_NAMES
 from pythae_fif.errors import ConfigError, DataError
 
@@ -44,14 +44,11 @@ def test_arguments_that_do_not_fit(call, parts):
 def test_homes_are_argument_then_environment_then_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert data_home() == tmp_path / ".cache/pythae-fif/data"
-    (tmp_path / "a").mkdir()
     monkeypatch.setenv("PYTHAE_FIF_DATA", str(tmp_path / "a"))
+    with pytest.raises(DataError, match=r"data folder .*a \(--data-root or .*\) does not exist"):
+        data_home()
+    (tmp_path / "a").mkdir()
     assert data_home() == data_home("~/a") == tmp_path / "a" and data_home(tmp_path) == tmp_path
-    with pytest.raises(DataError, match=r"data folder .*b \(--data-root or .*\) does not exist"):
-        data_home("~/b")
-    assert cache_home() == tmp_path / "cache"
-    monkeypatch.delenv("PYTHAE_FIF_CACHE")
-    assert cache_home() == tmp_path / ".cache/pythae-fif"
 
 
 # ---------------------------------------------------------------- decoding

@@ -42,18 +42,12 @@ def test_subset_takes_the_first_and_says_so(train, val, test, labelled):
     assert part.notes == ("odd",) and part.input_dim == (1, 3, 4)
 
 
-@given(
-    split=st.sampled_from(SPLIT_NAMES),
-    index=st.integers(0, 9),
-    pixel=st.integers(0, 11),
-    change=st.integers(1, 255),
-)
-def test_hash_depends_on_every_pixel_and_not_on_labels(split, index, pixel, change):
+@pytest.mark.parametrize("split", SPLIT_NAMES)
+def test_hash_depends_on_every_pixel_and_not_on_labels(split):
     other = make_splits(labelled=False)
     before = make_splits().content_hash
     assert other.content_hash == before and len(before) == 16
-    place = other[split][index].reshape(-1)
-    place[pixel] = (int(place[pixel]) + change) % 256
+    other[split][-1, 0, 2, 3] ^= 1
     assert dataclasses.replace(other).content_hash != before
 
 
@@ -77,9 +71,8 @@ def test_shuffled_split_stays_the_same_for_ever():
     assert shuffled_split(20)["test"].tolist() == [15, 12]
 
 
-@pytest.mark.parametrize(("count", "held"), [(60_000, 10_000), (49_999, 8333), (20_000, 3333)])
-def test_hold_out(count, held):
-    assert hold_out(count) == held
+def test_hold_out():
+    assert [hold_out(count) for count in (60_000, 49_999, 20_000)] == [10_000, 8333, 3333]
 
 
 # ---------------------------------------------------------------- batches
@@ -109,23 +102,15 @@ def test_dataset_shares_memory_and_batches_are_copies():
     assert np.array_equal(dataset.images.numpy(), noise(20, 1, 4, 4))
 
 
-@pytest.mark.parametrize(
-    ("images", "part"),
-    [
-        (np.zeros((10, 1, 4, 4)), "float64"),
-        (noise(10, 4, 4), "(10, 4, 4), needs uint8"),
-    ],
-)
-def test_dataset_refuses_what_does_not_fit(images, part):
-    with pytest.raises(DataError) as caught:
-        ImageDataset(images)
-    assert part in str(caught.value)
+def test_dataset_refuses_what_does_not_fit():
+    for images in (np.zeros((10, 1, 4, 4)), noise(10, 4, 4)):
+        with pytest.raises(DataError, match=r"images are torch\..* of shape .*, needs uint8"):
+            ImageDataset(images)
 
 
-@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
-def test_to_float_reaches_one(kind):
+def test_to_float_reaches_one():
     """On which Pythae's GMM and MAF samplers insist."""
     images = np.array([0, 128, 255], np.uint8).reshape(3, 1, 1, 1)
-    result = to_float(kind(images), limit=3)
+    result = to_float(images, limit=3)
     assert result.dtype == torch.float32 and result.max() == 1
     torch.testing.assert_close(result.flatten(), torch.tensor([0, 128 / 255, 1]))

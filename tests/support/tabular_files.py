@@ -1,6 +1,5 @@
 """Tables of the archive's form, with random rows, and own tables."""
 
-import io
 import pickle
 
 import numpy as np
@@ -9,57 +8,25 @@ ROWS = 400
 LATENT = {"power": 3, "gas": 2, "hepmass": 10, "miniboone": 21}
 
 
-def named(name, module="pandas.core.frame"):
-    """A class that pickles by that name, its instances by protocol 2 with ``content`` as state."""
-    getstate = lambda self: self.content  # noqa: E731
-    return type(name, (), {"__module__": module, "__getstate__": getstate})
-
-
-DataFrame = named("DataFrame")
-BlockManager = named("BlockManager", "pandas.core.internals")
-Index = named("Index", "pandas.indexes.base")
-NewIndex = named("_new_Index", "pandas.indexes.base")
-
-
-class OldPickler(pickle._Pickler):
-    """Writes classes by name without asking whether they can be imported."""
-
-    def save_global(self, obj, name=None):
-        if isinstance(obj, type) and obj.__module__.startswith("pandas."):
-            self.write(f"c{obj.__module__}\n{obj.__name__}\n".encode())
-            self.memoize(obj)
-        else:
-            super().save_global(obj, name)
-
-    dispatch = dict(pickle._Pickler.dispatch) | {type: save_global}
-
-
 class Made:
-    """Pickles as ``function(*args)``."""
+    """Pickles as ``function(*args)`` with a state."""
 
-    def __init__(self, function, args):
-        self.parts = (function, args)
+    def __init__(self, function, args=(), state=None):
+        self.parts = (function, args, state)
 
     def __reduce__(self):
         return self.parts
 
 
 def old_frame(columns):
-    """A data frame as pandas 0.19 of Python 2 wrote it: protocol 2, one block of floats."""
+    """A data frame as pandas 0.19 of Python 2 wrote it, but for the names of its classes: protocol
+    2, one block of floats."""
     labels = np.array(list(columns), dtype=object)
     values = np.stack(list(columns.values()))
-    axes = [
-        Made(NewIndex, (Index, {"data": labels, "name": None})),
-        Made(NewIndex, (Index, {"data": np.arange(values.shape[1]), "name": None})),
-    ]
+    axes = [Made(Made, (Made, {"data": labels, "name": None}))]
     whole = {"axes": axes, "blocks": [{"values": values, "mgr_locs": slice(0, len(labels), 1)}]}
-    state = (axes, [values], [axes[0]], {"0.14.1": whole})
-    manager, frame = BlockManager(), DataFrame()
-    manager.content = state
-    frame.content = {"_metadata": [], "_typ": "dataframe", "_data": manager}
-    file = io.BytesIO()
-    OldPickler(file, protocol=2).dump(frame)
-    return file.getvalue()
+    manager = Made(Made, state=(axes, [values], axes, {"0.14.1": whole}))
+    return pickle.dumps(Made(Made, state={"_typ": "dataframe", "_data": manager}), protocol=2)
 
 
 def gas_columns():
