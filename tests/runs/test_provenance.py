@@ -21,42 +21,22 @@ def test_says_with_what_and_nothing_of_the_machine_s_name(monkeypatch):
     assert platform.node() not in found.model_dump_json() or not platform.node()
 
 
-@pytest.fixture
-def checkout(tmp_path, monkeypatch):
-    """A checkout of git that the package would run from."""
-    package = tmp_path / "pythae_fif"
-    (package / "runs").mkdir(parents=True)
-    for folder in ("benchmark_configs", "results"):
+def test_tree_is_dirty_when_code_or_configurations_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(provenance_module, "__file__", str(tmp_path / "pythae_fif" / "runs" / "x"))
+    assert git_state.__wrapped__() == GitState(None, None)
+    for folder in ("pythae_fif", "benchmark_configs", "results"):
         (tmp_path / folder).mkdir()
-    (package / "a.py").write_text("1")
-    (tmp_path / "results" / "table.md").write_text("1")
+        (tmp_path / folder / "a").write_text("1")
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@t"]
     for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "x"]):
         subprocess.run([*git, *words], cwd=tmp_path, check=True)
-    monkeypatch.setattr(provenance_module, "__file__", str(package / "runs" / "provenance.py"))
-    return tmp_path
-
-
-@pytest.mark.parametrize(
-    ("changed", "dirty"),
-    [
-        ("", False),
-        ("pythae_fif/a.py", True),
-        ("benchmark_configs/b.yaml", True),
-        ("results/table.md", False),
-    ],
-)
-def test_tree_is_dirty_when_code_or_configurations_changed(checkout, changed, dirty):
-    if changed:
-        (checkout / changed).write_text("2")
-    state = git_state.__wrapped__()
-    assert len(state.revision) == 7
-    assert state.dirty == dirty
-
-
-def test_a_package_that_is_no_checkout(tmp_path, monkeypatch):
-    monkeypatch.setattr(provenance_module, "__file__", str(tmp_path / "a" / "b" / "c.py"))
-    assert git_state.__wrapped__() == GitState(None, None)
+    found = []
+    for name, text in [("results/a", "2"), ("pythae_fif/a", "2"), ("pythae_fif/a", "1"),
+                       ("benchmark_configs/new", "1")]:  # fmt: skip
+        (tmp_path / name).write_text(text)
+        state = git_state.__wrapped__()
+        found.append(state.dirty)
+    assert found == [False, True, False, True] and len(state.revision) == 7
 
 
 def test_a_command_without_this_machine_s_folders(monkeypatch):

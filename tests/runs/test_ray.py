@@ -4,11 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 from support.experiments import plan_of
+from support.processes import until
 from support.tasks import TaskSpec
 
 from pythae_fif.benchmark.record import ImageResult
@@ -68,22 +67,8 @@ def engine(cluster):
 
 def workers() -> list[int]:
     """Processes in which a run is under way."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if path.read_bytes().startswith(b"ray::_task"):
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
-
-
-def wait_for(condition, process=None) -> None:
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end, "nothing happened"
-        assert process is None or process.poll() is None, "the driver ended"
-        time.sleep(0.1)
+    found = subprocess.run(["pgrep", "-f", "^ray::_task"], capture_output=True, text=True)
+    return [int(pid) for pid in found.stdout.split()]
 
 
 def test_a_killed_worker_and_a_lost_node_cost_nothing(cluster, engine, tmp_path):
@@ -116,10 +101,10 @@ def test_a_driver_that_died_is_started_again(cluster, tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     driver = subprocess.Popen(words, env=environment)
     store, plan = Store(tmp_path), plan_of(tmp_path, {"seeds": [0, 1]}, epochs=1500)
-    wait_for(lambda: list(tmp_path.rglob("train_log.jsonl")), driver)
+    until(lambda: list(tmp_path.rglob("train_log.jsonl")), 120)
     driver.kill()
     driver.wait()
-    wait_for(lambda: not workers())  # a dead driver's tasks end
+    until(lambda: not workers())  # a dead driver's tasks end
     assert not any(map(store.is_done, plan))
     assert subprocess.run(words, env=environment, check=False).returncode == 0
     assert all(map(store.is_done, plan))
@@ -134,7 +119,7 @@ def test_an_interrupt_ends_the_runs(engine, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         run_all(specs, store, engine, interrupt)
-    wait_for(lambda: not any(is_locked(store.folder(spec)) for spec in specs))
+    until(lambda: not any(is_locked(store.folder(spec)) for spec in specs))
     states = sorted(Status.read(store.folder(spec)).state for spec in specs)
     assert states == ["", "interrupted", "interrupted"]
 

@@ -33,15 +33,12 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
-PreemptType=preempt/partition_prio
-PreemptMode=REQUEUE
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,sched_min_interval=0
 KillWait=5
 MpiDefault=none
 ReturnToService=2
 NodeName={host} CPUs=2 State=UNKNOWN
-PartitionName=main Nodes=ALL Default=YES PriorityTier=1
-PartitionName=urgent Nodes=ALL PriorityTier=9
+PartitionName=main Nodes=ALL Default=YES
 """
 
 
