@@ -56,7 +56,7 @@ class _Stack(nn.Module):
 
     def __init__(self, models: Sequence[FIF]) -> None:
         super().__init__()
-        self.encoder, self.decoder = _stacked([_networks(model) for model in models])
+        self.encoder, self.decoder = _stacked(models)
         self._prior = models[0].latent_distribution
         at = models[0].model_config.jacobian_at
         self._surrogate = functools.partial(volume_surrogate, jacobian_at=at)
@@ -82,13 +82,11 @@ class Ensemble:
     weights, `beta` and `noise`. They move to the GPU, if any; what they compute comes back.
 
     A member ends, up to rounding, where its model would have ended in a loop of its own with the
-    same draws. Those come from one generator a member, seeded with its seed: in every epoch a
-    permutation of the data, in every step the noise (where there is any) and then the Hutchinson
-    vectors, which is the order in which the model draws them.
+    same draws: a permutation in every epoch, noise and Hutchinson vectors in every step.
 
     Args:
         models: The members; their present weights are where training starts.
-        seeds: One a member, for data order, noise and Hutchinson vectors.
+        seeds: One a member, for its draws.
 
     Attributes:
         backend: How the last training ran: ``compiled`` where members times steps are at least
@@ -147,11 +145,9 @@ class Ensemble:
         weights = [weight.detach() for weight in self._weights]
         for weight in self._weights:  # of its strides: fused Adam reads others wrongly
             weight.grad = torch.empty_like(weight)
+        where: dict[str, Any] = {"device": data.device}
         for epoch in range(1, epochs + 1):
-            orders = [
-                torch.randperm(len(data), generator=generator, device=data.device)
-                for generator, _ in self._members
-            ]
+            orders = [torch.randperm(len(data), generator=g, **where) for g, _ in self._members]
             for rows in torch.stack(orders)[:, :used].split(size, 1):
                 x, eps = self._draw(data[rows])
                 found = gradients(weights, x, eps, self._betas)
@@ -227,10 +223,7 @@ class Ensemble:
 
     @torch.no_grad()
     def log_prob(self, x: Tensor) -> Tensor:
-        """Exact log-likelihood on each member's manifold (eq. 2), in nats, (M, N).
-
-        NaN where the Jacobian of a member is not finite.
-        """
+        """Exact log-likelihood on each member's manifold (eq. 2), (M, N); NaN where it diverged."""
         z = self._nets.encode(self._of_each(x))
         prior = self.models[0].latent_distribution(z).log_prob(z)
         volume = torch.cat([self._log_volume(chunk) for chunk in z.split(CHUNK, 1)], 1)
@@ -263,8 +256,9 @@ def _networks(model: FIF) -> nn.ModuleList:
     return nn.ModuleList([model.encoder, model.decoder])
 
 
-def _stacked(networks: Sequence[nn.ModuleList]) -> nn.ModuleList:
+def _stacked(models: Sequence[FIF]) -> nn.ModuleList:
     """A copy of the first encoder and decoder, every linear layer the stack of all."""
+    networks = [_networks(model) for model in models]
     stacked = copy.deepcopy(networks[0])
     # Of exactly this class: a subclass may do something else with its weights.
     linear = [name for name, module in stacked.named_modules() if type(module) is nn.Linear]

@@ -19,13 +19,6 @@ from pythae_fif.errors import ConfigError, one_line
 def lazily(package: str) -> Callable[[str], Any]:
     """The `__getattr__` of a package (PEP 562) whose imports stand below `if TYPE_CHECKING:`.
 
-    The type checker reads the same lines, so that names and their modules are written once::
-
-        if TYPE_CHECKING:
-            from pythae_fif.data.splits import Splits
-        else:
-            __getattr__ = lazily(__name__)
-
     A module must not have the name of what is imported from it: it would hide that.
     """
     module = sys.modules[package]

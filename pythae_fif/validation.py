@@ -139,11 +139,10 @@ def name_of(valid: Callable[[], Collection[str]]) -> AfterValidator:
 def read_checked(
     cls: type[M], values: Mapping[str, Any], where: str, flags: Collection[str] = ()
 ) -> M:
-    """A configuration from keys and values.
+    """A configuration of a class from keys and values.
 
     Args:
-        cls: Its class.
-        values: Keys and values.
+        cls, values: Its class, its keys and values.
         where: They are from; the start of the error's line.
         flags: Keys that flags gave: a line on one of these names the flag.
     """

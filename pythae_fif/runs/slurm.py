@@ -55,10 +55,9 @@ OneLine = Annotated[str, AfterValidator(_one_line)]
 class SlurmEngine(Engine):
     """Slurm, on a machine that can submit and sees the results folder as its nodes do.
 
-    A job that reaches its time limit or is preempted is requeued, and resumes from the run's
-    checkpoint. Jobs outlive this process: the same command waits for those that are in the queue
-    and submits no run twice. A run asks for a GPU, and ends if it finds none; `gres=none` of
-    `sbatch` asks for none. It has one core and thread, or `cpus_per_run`.
+    A job that reaches its time limit or is preempted is requeued, and resumes. Jobs outlive this
+    process: the same command waits for those in the queue and submits no run twice. A run has a
+    core, or `cpus_per_run`, and a GPU unless `sbatch` has `gres=none`, and ends if it finds none.
 
     Attributes:
         partition: Of the jobs.
@@ -68,11 +67,7 @@ class SlurmEngine(Engine):
     """
 
     partition: Annotated[OneLine | None, Flag("where the jobs go")] = None
-    time: Annotated[
-        int | None,
-        BeforeValidator(_minutes),
-        Flag("limit of a job, such as 04:00:00; it is then requeued", "TIME", str),
-    ] = None
+    time: Annotated[int | None, BeforeValidator(_minutes), Flag("of a job: 4h", "TIME", str)] = None
     sbatch: Annotated[
         dict[OneLine, OneLine], Flag("more of sbatch's (gres=gpu:1)", "KEY=VALUE", _pair)
     ] = Field(default_factory=dict)
@@ -138,10 +133,11 @@ class SlurmEngine(Engine):
         how = store, command, self.cpus_per_run or 1, self.sbatch.get("gres") != "none"
         try:
             with executor.batch():
-                submitted = {spec: executor.submit(Job(), spec, *how) for spec in specs}
+                job = Job()  # type: ignore[no-untyped-call]
+                submitted = {spec: executor.submit(job, spec, *how) for spec in specs}
         except submitit.core.utils.FailedJobError as error:
             raise ConfigError(f"sbatch: {one_line(error)}") from error
-        jobs = {spec: str(job.job_id) for spec, job in submitted.items()}
+        jobs = {spec: str(one.job_id) for spec, one in submitted.items()}
         for spec, job in jobs.items():
             write_bytes(store.folder(spec) / JOB_FILE, job.encode())
         return jobs

@@ -59,7 +59,7 @@ def verify(root: Path) -> list[Finding]:
             names = [name for name in packed.files if name.endswith(".json")]
             found += _findings(packed.run, names, packed.read)
             found.append(Finding("packed", packed.run))
-    for parent, folders, files in os.walk(store.runs, _raise, followlinks=True):
+    for parent, folders, files in os.walk(store.runs, onerror=_raise, followlinks=True):
         folder, run = Path(parent), Path(parent).relative_to(store.runs).as_posix()
         folders.sort()
         if {SPEC_FILE, STATUS_FILE} & {*files}:
@@ -80,14 +80,7 @@ def _raise(error: OSError) -> None:
 
 
 def _findings(run: str, names: list[str], read: Any, folder: Path | None = None) -> list[Finding]:
-    """What there is to say of one run.
-
-    Args:
-        run: Its folder below `runs/`.
-        names: Of its JSON files.
-        read: Gives the content of one.
-        folder: Of its other files; None for a packed run.
-    """
+    """What there is to say of one run, whose JSON files `read` reads; of a packed one no others."""
     try:
         records = _records(run, names, read)
         if folder is not None:
@@ -110,13 +103,12 @@ def _records(run: str, names: list[str], read: Any) -> list[Record[Any]]:
         raise _Other("corrupt", str(error)) from error
     if run != f"{spec.folder}/{spec.run_id}":
         raise _Other("misplaced", f"{SPEC_FILE} is that of {spec.run_id}")
-    for name in names:
-        if name not in (SPEC_FILE, STATUS_FILE):
-            text = read(name)
-            try:
-                records.append(Record[Any].parse(text, spec.run_id))
-            except StoreError as error:
-                raise _Other("corrupt", f"{name}: {error}") from error
+    for name in [name for name in names if name not in (SPEC_FILE, STATUS_FILE)]:
+        text = read(name)
+        try:
+            records.append(Record[Any].parse(text, spec.run_id))
+        except StoreError as error:
+            raise _Other("corrupt", f"{name}: {error}") from error
     return records
 
 
